@@ -1,0 +1,248 @@
+import { TomaatError } from '@tomaat/core';
+import { z } from 'zod';
+import { type Job, jobSchema, type Service, serviceSchema } from './contract.ts';
+import { addressOf, callJson, type ConnectionOptions, errorOf, networkFault, openConnection, readJson, send, startWatchdog } from './http.ts';
+import { randomHex, type UploadFile, type UploadProgress, upload } from './upload.ts';
+import { isSettled, type WatchOptions, watchJob } from './watch.ts';
+
+export interface ServiceFilters {
+  modality?: string;
+  anatomy?: string;
+  task?: string;
+  /** Words that must occur in name or description. */
+  q?: string;
+}
+
+/** A value of an input that is no file. Points are RAS+ mm. */
+export type InputParameter = number | boolean | string | readonly (readonly [number, number, number])[];
+
+export interface PredictOptions {
+  /** The file of each volume input; several for one volume that comes in several files (.hdr and .img). */
+  volumes: Readonly<Record<string, UploadFile | readonly UploadFile[]>>;
+  values?: Readonly<Record<string, InputParameter>>;
+  /** Which frame of a 4-D volume, from 0. */
+  frame?: number;
+  /** The same key with the same request gives the same job; one is made if missing. */
+  idempotencyKey?: string;
+  onUpload?: UploadProgress;
+  signal?: AbortSignal;
+}
+
+export interface OutputFile {
+  /** The bytes; errs with UNREACHABLE when the connection breaks. Read it once. */
+  readonly stream: ReadableStream<Uint8Array>;
+  readonly fileName: string;
+  readonly sizeBytes?: number;
+  readonly mediaType: string;
+  blob(): Promise<Blob>;
+}
+
+interface Signalled {
+  signal?: AbortSignal;
+}
+
+export interface Client {
+  readonly baseUrl: string;
+  services(filters?: ServiceFilters, options?: Signalled): Promise<Service[]>;
+  service(id: string, options?: Signalled): Promise<Service>;
+  /** Uploads and gives the job, which is then on the server's disk. Repeats a broken upload (same key, same job). */
+  predict(serviceId: string, options: PredictOptions): Promise<Job>;
+  job(id: string, options?: Signalled): Promise<Job>;
+  /** The job at every change, until it is settled. */
+  watch(id: string, options?: WatchOptions): AsyncIterable<Job>;
+  /** The settled job, whatever became of it; see `requireSuccess`. */
+  wait(id: string, options?: WatchOptions): Promise<Job>;
+  /** Cancels a queued or running job; a settled one stays as it is. */
+  cancel(id: string, options?: Signalled): Promise<Job>;
+  /** Cancels the job if need be, then deletes it with its results. Nothing there is fine. */
+  remove(id: string, options?: Signalled): Promise<void>;
+  output(jobId: string, name: string, options?: Signalled & { format?: string }): Promise<OutputFile>;
+}
+
+/** A newer server may say more of an input than this version knows: what is relied on is checked, the rest let be. */
+const namedList = z.array(z.looseObject({ name: z.string(), type: z.string() }));
+const anyService: z.ZodType<Service> = z.union([
+  serviceSchema,
+  z
+    .looseObject({
+      id: z.string(),
+      name: z.string(),
+      version: z.string(),
+      task: z.string(),
+      anatomy: z.string(),
+      inputs: namedList,
+      outputs: namedList,
+    })
+    .transform((service) => service as unknown as Service),
+]);
+
+/**
+ * A client of a TOMAAT server, for browsers and Node. Everything rejects with a TomaatError: with the code and
+ * the message of the server's answer, or UNREACHABLE when the network failed. An aborted signal rejects with
+ * its own reason.
+ */
+export function createClient(options: ConnectionOptions): Client {
+  const connection = openConnection(options);
+  const jobPath = (id: string) => `/api/jobs/${encodeURIComponent(id)}`;
+
+  async function call<T>(path: string, schema: z.ZodType<T>, options: Parameters<typeof callJson>[3] = {}): Promise<T> {
+    const found = await callJson(connection, path, schema, options);
+    if (found === undefined) throw new TomaatError('UPSTREAM', `${addressOf(connection, path)} answered nothing. Check the address.`);
+    return found;
+  }
+
+  const client: Client = {
+    baseUrl: connection.baseUrl,
+
+    async services(filters = {}, { signal } = {}) {
+      const { services } = await call('/api/services', z.object({ services: z.array(anyService) }), { query: { ...filters }, signal });
+      return services;
+    },
+
+    service: (id, { signal } = {}) => call(`/api/services/${encodeURIComponent(id)}`, anyService, { signal }),
+
+    async predict(serviceId, { volumes, values = {}, frame, idempotencyKey = randomHex(16), onUpload, signal }) {
+      const path = `/api/services/${encodeURIComponent(serviceId)}/predictions`;
+      const form = {
+        fields: Object.entries(values).map(([name, value]) => [name, asText(value)] as const),
+        files: Object.entries(volumes).flatMap(([name, files]) =>
+          (isList(files) ? files : [files]).map((file) => [name, file] as const),
+        ),
+      };
+      const response = await upload(connection, path, form, {
+        query: { frame },
+        headers: { 'idempotency-key': idempotencyKey, accept: 'application/json' },
+        repeatable: true,
+        onUpload,
+        signal,
+      });
+      return readJson(response, jobSchema, addressOf(connection, path), signal);
+    },
+
+    job: (id, { signal } = {}) => call(jobPath(id), jobSchema, { signal }),
+
+    watch: (id, options = {}) => watchJob(connection, id, options),
+
+    async wait(id, options = {}) {
+      let last: Job | undefined;
+      for await (const job of watchJob(connection, id, options)) last = job;
+      // watchJob ends only after it gave a settled job.
+      return last!;
+    },
+
+    async cancel(id, { signal } = {}) {
+      const job = await client.job(id, { signal });
+      if (isSettled(job)) return job;
+      const canceled = await callJson(connection, jobPath(id), jobSchema, { method: 'DELETE', signal });
+      // 204: it was settled in between, and is deleted now.
+      return canceled ?? { ...job, state: 'canceled', outputs: [] };
+    },
+
+    async remove(id, { signal } = {}) {
+      try {
+        const canceled = await callJson(connection, jobPath(id), jobSchema, { method: 'DELETE', signal });
+        if (!canceled) return;
+        if (!isSettled(canceled)) await client.wait(id, { signal });
+        await callJson(connection, jobPath(id), jobSchema, { method: 'DELETE', signal });
+      } catch (error) {
+        if (!(error instanceof TomaatError) || error.code !== 'NOT_FOUND') throw error;
+      }
+    },
+
+    async output(jobId, name, { format, signal } = {}) {
+      const path = `${jobPath(jobId)}/outputs/${encodeURIComponent(name)}`;
+      const address = addressOf(connection, path, { format });
+      const watchdog = startWatchdog(connection, signal);
+      try {
+        // The bytes as they are: a .nii.gz must not be unpacked on the way.
+        const headers = { 'accept-encoding': 'identity' };
+        const response = await send(connection, path, { query: { format }, headers, signal: watchdog.signal }, watchdog.alive);
+        const length = response.headers.get('content-length');
+        const sizeBytes = length === null || response.headers.has('content-encoding') ? undefined : Number(length);
+        const stream = guarded(response.body ?? new ReadableStream(), sizeBytes, address, watchdog, signal);
+        const mediaType = response.headers.get('content-type') ?? 'application/octet-stream';
+        return {
+          stream,
+          fileName: dispositionName(response.headers.get('content-disposition')) ?? name,
+          sizeBytes,
+          mediaType,
+          async blob() {
+            const blob = await new Response(stream as ReadableStream<Uint8Array<ArrayBuffer>>).blob();
+            return new Blob([blob], { type: mediaType });
+          },
+        };
+      } catch (error) {
+        watchdog.stop();
+        throw error;
+      }
+    },
+  };
+  return client;
+}
+
+/** The job if it succeeded; else throws what became of it. */
+export function requireSuccess(job: Job): Job {
+  if (job.state === 'succeeded') return job;
+  if (job.error) throw errorOf(job.error);
+  if (job.state === 'canceled') throw new TomaatError('CANCELED', 'The job was cancelled. Send it again if that was not meant.');
+  if (job.state === 'failed') throw new TomaatError('APP_FAILED', 'The job failed without a message. The log of the server says more.');
+  throw new TomaatError('NOT_READY', 'The job is not settled yet. Wait for it.');
+}
+
+function isList(files: UploadFile | readonly UploadFile[]): files is readonly UploadFile[] {
+  return Array.isArray(files);
+}
+
+function asText(value: InputParameter): string {
+  return Array.isArray(value) ? value.map((point) => point.join(',')).join(';') : String(value);
+}
+
+/** The name that Content-Disposition gives (RFC 6266), without any folder. */
+function dispositionName(header: string | null): string | undefined {
+  if (!header) return undefined;
+  const extended = /filename\*\s*=\s*utf-8''([^;\s]+)/i.exec(header)?.[1];
+  let name = /filename\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;\s]+))/i.exec(header)?.slice(1).find(Boolean)?.replace(/\\(.)/g, '$1');
+  if (extended) {
+    try {
+      name = decodeURIComponent(extended);
+    } catch {}
+  }
+  return name?.split(/[\\/]/).pop()?.replace(/^\.+/, '') || undefined;
+}
+
+/** The same bytes; a break, a silence or a short answer errs with UNREACHABLE instead of ending the stream. */
+function guarded(
+  body: ReadableStream<Uint8Array>,
+  sizeBytes: number | undefined,
+  address: string,
+  watchdog: ReturnType<typeof startWatchdog>,
+  signal?: AbortSignal,
+): ReadableStream<Uint8Array> {
+  const reader = body.getReader();
+  let seenBytes = 0;
+  // Only while somebody waits for a chunk: a slow reader is no silent server.
+  watchdog.stop();
+  return new ReadableStream(
+    {
+      async pull(controller) {
+        watchdog.alive();
+        try {
+          const { done, value } = await reader.read();
+          if (done && sizeBytes !== undefined && seenBytes !== sizeBytes) throw new TypeError('short answer');
+          if (done) return controller.close();
+          seenBytes += value.length;
+          controller.enqueue(value);
+        } catch (error) {
+          throw networkFault(watchdog.signal.aborted ? watchdog.signal.reason : error, address, signal);
+        } finally {
+          watchdog.stop();
+        }
+      },
+      async cancel(reason) {
+        watchdog.stop();
+        await reader.cancel(reason);
+      },
+    },
+    { highWaterMark: 0 },
+  );
+}

@@ -1,0 +1,375 @@
+import { inputSchema, labelSchema, outputSchema } from '@tomaat/core';
+import { z } from 'zod';
+
+/**
+ * Every endpoint of a server and of a registry, once. Validation, OpenAPI and the client's types come from
+ * this table. The faces that others defined (v1, the promise) are documented here and implemented to their
+ * own letter.
+ */
+
+/** RFC 9457. `code` is ours and stable; `requestId` finds the line in the server's log. */
+export const problemSchema = z.object({
+  type: z.string(),
+  title: z.string(),
+  status: z.int(),
+  detail: z.string().describe('What was wrong and what to do about it'),
+  code: z.string(),
+  retryable: z.boolean(),
+  field: z.string().optional().describe('The input, parameter or header that it is about'),
+  requestId: z.string().optional(),
+  facts: z.record(z.string(), z.unknown()).optional(),
+});
+export type Problem = z.infer<typeof problemSchema>;
+
+export const serviceSchema = z.object({
+  id: z.string(),
+  name: z.string(),
+  description: z.string(),
+  version: z.string(),
+  modality: z.string(),
+  anatomy: z.string(),
+  task: z.string(),
+  authors: z.array(z.string()),
+  licence: z.string(),
+  citation: z.string().optional(),
+  homepage: z.string().optional(),
+  intendedUse: z.string(),
+  limitations: z.string().optional(),
+  default: z.boolean().describe('Whether task/anatomy alone means this service'),
+  inputs: z.array(z.intersection(z.object({ name: z.string() }), inputSchema)),
+  outputs: z.array(z.intersection(z.object({ name: z.string(), primary: z.boolean() }), outputSchema)),
+  labels: z.array(labelSchema),
+  parameters: z.record(z.string(), z.unknown()).describe('JSON Schema of the inputs that are not files'),
+  acceptance: z.array(z.record(z.string(), z.unknown())).describe('Rules that an input volume has to meet'),
+  runtime: z.string(),
+  modelSha256: z.string().optional(),
+  typicalSeconds: z.number().optional().describe('Median of the last predictions here'),
+  sample: z.string().optional().describe('Path of a sample volume to try'),
+});
+export type Service = z.infer<typeof serviceSchema>;
+
+export const jobStates = ['queued', 'running', 'succeeded', 'failed', 'canceled'] as const;
+export type JobState = (typeof jobStates)[number];
+
+export const jobOutputSchema = z.object({
+  name: z.string(),
+  type: z.string(),
+  label: z.string(),
+  primary: z.boolean(),
+  format: z.string().describe('The format that is stored'),
+  formats: z.array(z.string()).describe('The formats that can be asked for'),
+  fileName: z.string(),
+  sizeBytes: z.int(),
+  digest: z.string().describe('sha256:… of the stored format'),
+  url: z.string(),
+});
+export type JobOutput = z.infer<typeof jobOutputSchema>;
+
+export const jobSchema = z.object({
+  id: z.string(),
+  service: z.string(),
+  state: z.enum(jobStates),
+  attempt: z.int(),
+  createdTime: z.string(),
+  startedTime: z.string().optional(),
+  settledTime: z.string().optional(),
+  expiresTime: z.string().optional().describe('When results and row are deleted'),
+  stage: z.string().optional().describe('What is being done: decode, preprocess, infer, postprocess, encode'),
+  fraction: z.number().min(0).max(1).optional().describe('How much of the whole is done'),
+  queuePosition: z.int().optional().describe('0: next'),
+  expectedSeconds: z.number().optional().describe('From start to end, from this service’s own history'),
+  parameters: z.record(z.string(), z.unknown()),
+  outputs: z.array(jobOutputSchema),
+  error: problemSchema.optional(),
+});
+export type Job = z.infer<typeof jobSchema>;
+
+/** What a registry knows of a service. */
+export const entrySchema = z.object({
+  sid: z.string(),
+  name: z.string(),
+  modality: z.string(),
+  anatomy: z.string(),
+  task: z.string(),
+  description: z.string(),
+  predictionUrl: z.string().describe('TOMAAT v1 address'),
+  interfaceUrl: z.string(),
+  serverUrl: z.string().optional().describe('Base address of the server’s own API; missing for v1-only servers'),
+  serviceId: z.string().optional(),
+  version: z.string().optional(),
+  default: z.boolean().optional(),
+  volumes: z.int().optional().describe('Volumes that a prediction needs'),
+  face: z.enum(['api', 'v1']).describe('How it was announced; only api entries are relayed'),
+  live: z.boolean().describe('Whether the last announcement is still valid'),
+  announcedTime: z.string(),
+  expiresTime: z.string(),
+});
+export type Entry = z.infer<typeof entrySchema>;
+
+const slug = z.string().regex(/^[a-z0-9][a-z0-9-]{0,39}$/, 'must be one lower-case slug');
+const url = z.url({ protocol: /^https?$/ }).max(2000);
+
+export const announcementSchema = z.strictObject({
+  name: z.string().min(1).max(200),
+  modality: z.string().min(1).max(40),
+  anatomy: slug,
+  task: slug,
+  description: z.string().max(4000),
+  predictionUrl: url,
+  interfaceUrl: url,
+  serverUrl: url,
+  serviceId: z.string().min(1).max(100),
+  version: z.string().max(40).optional(),
+  default: z.boolean().optional(),
+  volumes: z.int().min(0).max(64).optional(),
+});
+export type Announcement = z.infer<typeof announcementSchema>;
+
+export interface Endpoint {
+  readonly method: 'GET' | 'HEAD' | 'POST' | 'PUT' | 'DELETE';
+  readonly path: string;
+  readonly on: 'server' | 'registry' | 'both';
+  readonly tag: 'services' | 'jobs' | 'promise' | 'v1' | 'registry' | 'operations';
+  readonly summary: string;
+  readonly description?: string;
+  readonly params?: z.ZodObject;
+  readonly query?: z.ZodObject;
+  readonly headers?: Record<string, string>;
+  readonly body?: { readonly description: string; readonly content: Record<string, z.ZodType | 'binary'> };
+  readonly responses: Record<number, { description: string; content?: Record<string, z.ZodType | 'binary'> }>;
+}
+
+const json = <T extends z.ZodType>(schema: T, description: string) => ({
+  description,
+  content: { 'application/json': schema },
+});
+const filters = z.object({
+  modality: z.string().optional(),
+  anatomy: z.string().optional(),
+  task: z.string().optional(),
+  q: z.string().optional().describe('Words that must occur in name or description'),
+});
+const idParam = z.object({ id: z.string() });
+const predictionBody = {
+  description:
+    'multipart/form-data: a part for each volume, named as the input (parts of one name belong together: .hdr and .img, .mhd and its data); every other field is a parameter. application/octet-stream: the only volume; parameters in the query.',
+  content: { 'multipart/form-data': 'binary', 'application/octet-stream': 'binary' },
+} as const;
+const frameQuery = z.looseObject({
+  frame: z.coerce.number().int().min(0).optional().describe('Which frame of a 4-D volume, from 0'),
+});
+
+export const endpoints = {
+  listServices: {
+    method: 'GET',
+    path: '/api/services',
+    on: 'server',
+    tag: 'services',
+    summary: 'The services of this server',
+    query: filters,
+    responses: { 200: json(z.object({ services: z.array(serviceSchema) }), 'Services') },
+  },
+  getService: {
+    method: 'GET',
+    path: '/api/services/{id}',
+    on: 'server',
+    tag: 'services',
+    summary: 'One service: card, inputs, outputs, labels, parameters as JSON Schema',
+    params: idParam,
+    responses: { 200: json(serviceSchema, 'The service') },
+  },
+  getSample: {
+    method: 'GET',
+    path: '/api/services/{id}/sample',
+    on: 'server',
+    tag: 'services',
+    summary: 'A sample volume to try the service with',
+    params: idParam,
+    responses: { 200: { description: 'The file', content: { 'application/octet-stream': 'binary' } } },
+  },
+  createPrediction: {
+    method: 'POST',
+    path: '/api/services/{id}/predictions',
+    on: 'server',
+    tag: 'jobs',
+    summary: 'Ask for a prediction; it becomes a job',
+    params: idParam,
+    query: frameQuery,
+    headers: {
+      Prefer: 'wait=N: answer 200 with the settled job if N seconds were enough',
+      'Idempotency-Key': 'The same key with the same request gives the same job',
+    },
+    body: predictionBody,
+    responses: {
+      200: json(jobSchema, 'The settled job (Prefer: wait)'),
+      202: json(jobSchema, 'The job, on disk; its address is in Location'),
+    },
+  },
+  getJob: {
+    method: 'GET',
+    path: '/api/jobs/{id}',
+    on: 'server',
+    tag: 'jobs',
+    summary: 'State, progress, outputs or error of a job',
+    params: idParam,
+    responses: { 200: json(jobSchema, 'The job') },
+  },
+  jobEvents: {
+    method: 'GET',
+    path: '/api/jobs/{id}/events',
+    on: 'server',
+    tag: 'jobs',
+    summary: 'The job at every change, as server-sent events, until it is settled',
+    params: idParam,
+    responses: { 200: { description: 'Events named job; data: the job', content: { 'text/event-stream': 'binary' } } },
+  },
+  deleteJob: {
+    method: 'DELETE',
+    path: '/api/jobs/{id}',
+    on: 'server',
+    tag: 'jobs',
+    summary: 'Cancels a queued or running job; deletes a settled one with its results',
+    params: idParam,
+    responses: {
+      200: json(jobSchema, 'The cancelled job'),
+      204: { description: 'The settled job and its results are deleted' },
+    },
+  },
+  getOutput: {
+    method: 'GET',
+    path: '/api/jobs/{id}/outputs/{name}',
+    on: 'server',
+    tag: 'jobs',
+    summary: 'One output, in the stored format or the one asked for',
+    params: z.object({ id: z.string(), name: z.string() }),
+    query: z.object({ format: z.string().optional().describe('nii, nii.gz, mha, nrrd, vtk, stl, json, txt …') }),
+    responses: { 200: { description: 'The file', content: { 'application/octet-stream': 'binary' } } },
+  },
+  promise: {
+    method: 'POST',
+    path: '/{task}/{anatomy}',
+    on: 'both',
+    tag: 'promise',
+    summary: 'A volume in, its segmentation out',
+    description:
+      'Answers with the primary output on the input’s grid and in the input’s format. The header TOMAAT-Service names the service that answered. On a registry the request goes through to a server that offers it.',
+    params: z.object({ task: slug, anatomy: slug }),
+    query: frameQuery.extend({ service: z.string().optional().describe('Which of several services') }),
+    body: predictionBody,
+    responses: { 200: { description: 'The primary output', content: { 'application/octet-stream': 'binary' } } },
+  },
+  v1Interface: {
+    method: 'GET',
+    path: '/interface',
+    on: 'server',
+    tag: 'v1',
+    summary: 'TOMAAT v1: the inputs of the default service (also under /services/{id}/interface)',
+    responses: { 200: json(z.array(z.record(z.string(), z.unknown())), 'Input elements') },
+  },
+  v1Predict: {
+    method: 'POST',
+    path: '/predict',
+    on: 'server',
+    tag: 'v1',
+    summary: 'TOMAAT v1: a prediction by the default service (also under /services/{id}/predict)',
+    body: {
+      description: 'One field per element; volumes are base64 of a MetaImage file',
+      content: { 'multipart/form-data': 'binary', 'application/x-www-form-urlencoded': 'binary' },
+    },
+    responses: { 200: json(z.array(z.record(z.string(), z.unknown())), 'Output elements, an error, or a delayed response') },
+  },
+  v1Responses: {
+    method: 'POST',
+    path: '/responses',
+    on: 'server',
+    tag: 'v1',
+    summary: 'TOMAAT v1: what became of a delayed response',
+    body: {
+      description: 'request_id',
+      content: { 'application/x-www-form-urlencoded': z.object({ request_id: z.string() }) },
+    },
+    responses: { 200: json(z.array(z.record(z.string(), z.unknown())), 'Output elements, or the delayed response again') },
+  },
+  listEntries: {
+    method: 'GET',
+    path: '/api/services',
+    on: 'registry',
+    tag: 'registry',
+    summary: 'The services that are announced here',
+    query: filters.extend({ live: z.stringbool().optional().describe('true: only those whose announcement is valid') }),
+    responses: { 200: json(z.object({ services: z.array(entrySchema) }), 'Entries') },
+  },
+  announce: {
+    method: 'PUT',
+    path: '/api/announcements/{id}',
+    on: 'registry',
+    tag: 'registry',
+    summary: 'Announces a service, or renews it; needs a key with the scope announce',
+    params: z.object({ id: z.string().regex(/^[\w.:-]{1,120}$/) }),
+    body: { description: 'The announcement', content: { 'application/json': announcementSchema } },
+    responses: { 200: json(entrySchema, 'The entry, with the time until which it is valid') },
+  },
+  withdraw: {
+    method: 'DELETE',
+    path: '/api/announcements/{id}',
+    on: 'registry',
+    tag: 'registry',
+    summary: 'Withdraws a service',
+    params: z.object({ id: z.string() }),
+    responses: { 204: { description: 'Gone' } },
+  },
+  v1Announce: {
+    method: 'POST',
+    path: '/announce',
+    on: 'registry',
+    tag: 'v1',
+    summary: 'TOMAAT v1: announce a service',
+    body: { description: 'JSON, whatever the content type says', content: { 'application/json': z.record(z.string(), z.unknown()) } },
+    responses: { 200: json(z.object({ status: z.int(), error: z.string() }), '0: accepted; else the number of problems') },
+  },
+  v1Discover: {
+    method: 'GET',
+    path: '/discover',
+    on: 'registry',
+    tag: 'v1',
+    summary: 'TOMAAT v1: the live entries',
+    responses: { 200: json(z.array(z.record(z.string(), z.unknown())), 'Entries') },
+  },
+  openapi: {
+    method: 'GET',
+    path: '/api/openapi.json',
+    on: 'both',
+    tag: 'operations',
+    summary: 'This description',
+    responses: { 200: json(z.record(z.string(), z.unknown()), 'OpenAPI 3.1') },
+  },
+  healthLive: {
+    method: 'GET',
+    path: '/health/live',
+    on: 'both',
+    tag: 'operations',
+    summary: 'Whether the process answers',
+    responses: { 200: json(z.object({ status: z.literal('live') }), 'It does') },
+  },
+  healthReady: {
+    method: 'GET',
+    path: '/health/ready',
+    on: 'both',
+    tag: 'operations',
+    summary: 'Whether work is taken now',
+    responses: {
+      200: json(z.object({ status: z.literal('ready'), services: z.int() }), 'It is'),
+      503: { description: 'Not now' },
+    },
+  },
+  metrics: {
+    method: 'GET',
+    path: '/metrics',
+    on: 'both',
+    tag: 'operations',
+    summary: 'Prometheus metrics',
+    responses: { 200: { description: 'Text', content: { 'text/plain': 'binary' } } },
+  },
+} as const satisfies Record<string, Endpoint>;
+
+export type EndpointName = keyof typeof endpoints;

@@ -1,0 +1,15 @@
+export {
+  type Client,
+  createClient,
+  type InputParameter,
+  type OutputFile,
+  type PredictOptions,
+  requireSuccess,
+  type ServiceFilters,
+} from './client.ts';
+export * from './contract.ts';
+export { type ConnectionOptions, errorOf, isCallersFault } from './http.ts';
+export { openApiDocument } from './openapi.ts';
+export { createRegistryClient, type DiscoverOptions, discoverV1, type RegistryClient } from './registry.ts';
+export type { FileSource, UploadFile, UploadProgress } from './upload.ts';
+export { isSettled, type WatchOptions } from './watch.ts';

@@ -1,0 +1,158 @@
+import { z } from 'zod';
+import { announcementSchema, type Endpoint, endpoints, entrySchema, jobOutputSchema, jobSchema, problemSchema, serviceSchema } from './contract.ts';
+
+type Json = Record<string, unknown>;
+
+const named: readonly (readonly [string, z.ZodType])[] = [
+  ['Problem', problemSchema],
+  ['Service', serviceSchema],
+  ['Job', jobSchema],
+  ['JobOutput', jobOutputSchema],
+  ['Entry', entrySchema],
+  ['Announcement', announcementSchema],
+];
+
+const tags: Record<Endpoint['tag'], string> = {
+  services: 'What can be asked for',
+  jobs: 'Predictions as jobs: progress, cancel, outputs',
+  promise: 'One request, one segmentation',
+  v1: 'The TOMAAT v1 protocol, as old clients speak it; its errors are answers with status 200',
+  registry: 'Announcing and finding services',
+  operations: 'For those who run it',
+};
+
+/** The OpenAPI 3.1 description of a server or a registry, made from the contract. */
+export function openApiDocument(on: 'server' | 'registry', version: string): Json {
+  const schemas: Record<string, Json> = {};
+  const paths: Record<string, Json> = {};
+  const used = new Set<Endpoint['tag']>();
+  for (const [name, endpoint] of Object.entries(endpoints) as [string, Endpoint][]) {
+    if (endpoint.on !== on && endpoint.on !== 'both') continue;
+    used.add(endpoint.tag);
+    const path = (paths[endpoint.path] ??= {});
+    path[endpoint.method.toLowerCase()] = operation(name, endpoint, schemas);
+  }
+  return {
+    openapi: '3.1.0',
+    info: {
+      title: on === 'server' ? 'TOMAAT server' : 'TOMAAT service registry',
+      version,
+      description:
+        on === 'server'
+          ? 'Predictions on volumetric medical images. Errors are Problem Details (RFC 9457) with a stable code.'
+          : 'Which TOMAAT services exist, and where. Errors are Problem Details (RFC 9457) with a stable code.',
+      license: { name: 'Apache-2.0', identifier: 'Apache-2.0' },
+    },
+    tags: [...used].map((name) => ({ name, description: tags[name] })),
+    security: [{}, { apiKey: [] }],
+    paths,
+    components: {
+      securitySchemes: { apiKey: { type: 'http', scheme: 'bearer', description: 'An API key; needed where login is on' } },
+      schemas: Object.fromEntries(Object.entries(schemas).sort(([a], [b]) => (a < b ? -1 : 1))),
+    },
+  };
+}
+
+function operation(operationId: string, endpoint: Endpoint, schemas: Record<string, Json>): Json {
+  const parameters = [
+    ...parametersOf('path', endpoint.params, schemas),
+    ...parametersOf('query', endpoint.query, schemas),
+    ...Object.entries(endpoint.headers ?? {}).map(([name, description]) => ({
+      name,
+      in: 'header',
+      required: false,
+      description,
+      schema: { type: 'string' },
+    })),
+  ];
+  const responses: Json = {};
+  for (const [status, { description, content }] of Object.entries(endpoint.responses)) {
+    responses[status] = { description, ...(content && { content: contentOf(content, schemas, 'output') }) };
+  }
+  if (endpoint.tag !== 'v1') {
+    responses.default = {
+      description: 'An error',
+      content: { 'application/problem+json': { schema: toSchema(problemSchema, schemas, 'output') } },
+    };
+  }
+  return {
+    operationId,
+    tags: [endpoint.tag],
+    summary: endpoint.summary,
+    ...(endpoint.description && { description: endpoint.description }),
+    ...(parameters.length > 0 && { parameters }),
+    ...(endpoint.body && {
+      requestBody: {
+        description: endpoint.body.description,
+        required: true,
+        content: contentOf(endpoint.body.content, schemas, 'input'),
+      },
+    }),
+    responses,
+  };
+}
+
+function parametersOf(place: 'path' | 'query', schema: z.ZodObject | undefined, schemas: Record<string, Json>): Json[] {
+  return Object.entries(schema?.shape ?? {}).map(([name, part]) => {
+    const { description, ...rest } = toSchema(part as z.ZodType, schemas, 'output');
+    const required = place === 'path' || !(part as z.ZodType).safeParse(undefined).success;
+    return { name, in: place, required, ...(description !== undefined && { description }), schema: rest };
+  });
+}
+
+function contentOf(content: Record<string, z.ZodType | 'binary'>, schemas: Record<string, Json>, io: 'input' | 'output'): Json {
+  return Object.fromEntries(
+    Object.entries(content).map(([type, schema]) => {
+      if (schema !== 'binary') return [type, { schema: toSchema(schema, schemas, io) }];
+      // OpenAPI 3.1: raw bytes have no schema; a form's parts are free.
+      const isForm = type === 'multipart/form-data' || type === 'application/x-www-form-urlencoded';
+      return [type, isForm ? { schema: { type: 'object', additionalProperties: true } } : {}];
+    }),
+  );
+}
+
+/** JSON Schema 2020-12, with the named schemas by reference to the components. */
+function toSchema(schema: z.ZodType, schemas: Record<string, Json>, io: 'input' | 'output'): Json {
+  const own = named.find(([, candidate]) => candidate === schema);
+  if (own) {
+    const [name] = own;
+    if (!Object.hasOwn(schemas, name)) {
+      schemas[name] = {};
+      schemas[name] = hoist(z.toJSONSchema(schema, { io, metadata: registryWithout(name), unrepresentable: 'any' }) as Json, schemas, io);
+    }
+    return { $ref: `#/components/schemas/${name}` };
+  }
+  return hoist(z.toJSONSchema(schema, { io, metadata: registryWithout(), unrepresentable: 'any' }) as Json, schemas, io);
+}
+
+/** A registry that names the schemas, all but the one being written, and keeps their descriptions. */
+function registryWithout(name?: string) {
+  const registry = z.registry<{ id?: string; description?: string }>();
+  for (const [id, schema] of named) if (id !== name) registry.add(schema, { id });
+  // Descriptions live in the global registry; look through to it.
+  const get = registry.get.bind(registry);
+  registry.get = ((schema: z.ZodType) => ({ ...z.globalRegistry.get(schema), ...get(schema) })) as typeof registry.get;
+  return registry;
+}
+
+function hoist(schema: Json, schemas: Record<string, Json>, io: 'input' | 'output'): Json {
+  const { $schema: _schema, $defs, id: _id, ...rest } = schema;
+  for (const name of Object.keys(($defs as Json | undefined) ?? {})) {
+    const known = named.find(([id]) => id === name);
+    if (known) toSchema(known[1], schemas, io);
+  }
+  const walk = (value: unknown): unknown => {
+    if (Array.isArray(value)) return value.map(walk);
+    if (typeof value !== 'object' || value === null) return value;
+    return Object.fromEntries(
+      Object.entries(value)
+        // Bounds that every integer has say nothing.
+        .filter(([key, item]) => !(key === 'minimum' && item === Number.MIN_SAFE_INTEGER) && !(key === 'maximum' && item === Number.MAX_SAFE_INTEGER))
+        .map(([key, item]) => [
+          key,
+          key === '$ref' && typeof item === 'string' ? item.replace('#/$defs/', '#/components/schemas/') : walk(item),
+        ]),
+    );
+  };
+  return walk(rest) as Json;
+}

@@ -1,0 +1,234 @@
+import { TomaatError } from '@tomaat/core';
+import { addressOf, type Call, type Connection, headersOf, networkFault, problemOf, repeat, startWatchdog } from './http.ts';
+
+/** A file that is read while it is sent: never whole in memory. `stream` is called anew for every attempt. */
+export interface FileSource {
+  readonly name: string;
+  readonly sizeBytes: number;
+  stream(): ReadableStream<Uint8Array> | AsyncIterable<Uint8Array>;
+}
+
+export type UploadFile = Blob | FileSource;
+export type UploadProgress = (progress: { sentBytes: number; totalBytes: number }) => void;
+
+export interface Form {
+  fields: readonly (readonly [name: string, value: string])[];
+  /** Several files of one name belong together (.hdr and .img). */
+  files: readonly (readonly [name: string, file: UploadFile])[];
+}
+
+/** Sends a form as multipart/form-data of known length, the fields first, and gives the answer if it is 2xx. */
+export async function upload(
+  connection: Connection,
+  path: string,
+  form: Form,
+  call: Call & { onUpload?: UploadProgress },
+): Promise<Response> {
+  const address = addressOf(connection, path, call.query);
+  const watchdog = startWatchdog(connection, call.signal);
+  const report: UploadProgress = (progress) => {
+    watchdog.alive();
+    call.onUpload?.(progress);
+  };
+  const post = inBrowser() ? (connection.ownFetch || !hasXhr() ? postForm : postByXhr) : postStream;
+  try {
+    return await repeat(connection, call.repeatable ?? false, watchdog.signal, watchdog.alive, async () => {
+      const request = { connection, address, headers: headersOf(connection, call.headers), signal: watchdog.signal, report };
+      const response = await post(request, form);
+      if (!response.ok) throw await problemOf(response, address);
+      return response;
+    });
+  } finally {
+    watchdog.stop();
+  }
+}
+
+interface UploadRequest {
+  connection: Connection;
+  address: string;
+  headers: Record<string, string>;
+  signal: AbortSignal;
+  report: UploadProgress;
+}
+
+const inBrowser = () => 'document' in globalThis || 'WorkerGlobalScope' in globalThis;
+const hasXhr = () => 'XMLHttpRequest' in globalThis;
+
+/** Node and its like: the body is written by hand, so that its length is known and it streams. */
+async function postStream({ connection, address, headers, signal, report }: UploadRequest, form: Form): Promise<Response> {
+  const body = multipart(form, report);
+  try {
+    return await connection.fetch(address, {
+      method: 'POST',
+      headers: { ...headers, 'content-type': body.contentType, 'content-length': String(body.sizeBytes) },
+      body: body.stream,
+      signal,
+      duplex: 'half',
+    } as RequestInit);
+  } catch (error) {
+    throw body.fault() ?? networkFault(error, address, signal);
+  }
+}
+
+/** A browser without XMLHttpRequest (a service worker), or with a fetch of the caller's own: no progress. */
+async function postForm({ connection, address, headers, signal }: UploadRequest, form: Form): Promise<Response> {
+  const body = await formData(form);
+  try {
+    return await connection.fetch(address, { method: 'POST', headers, body, signal });
+  } catch (error) {
+    throw networkFault(error, address, signal);
+  }
+}
+
+/** A browser: only XMLHttpRequest says how much has been sent. */
+async function postByXhr({ address, headers, signal, report }: UploadRequest, form: Form): Promise<Response> {
+  const body = await formData(form);
+  return new Promise((resolve, reject) => {
+    const xhr = new XMLHttpRequest();
+    const abort = () => xhr.abort();
+    const settle = (act: () => void) => () => {
+      signal.removeEventListener('abort', abort);
+      act();
+    };
+    if (signal.aborted) return reject(signal.reason);
+    signal.addEventListener('abort', abort, { once: true });
+    xhr.open('POST', address);
+    for (const [name, value] of Object.entries(headers)) xhr.setRequestHeader(name, value);
+    xhr.upload.onprogress = (event) => {
+      if (event.lengthComputable) report({ sentBytes: event.loaded, totalBytes: event.total });
+    };
+    xhr.onload = settle(() => {
+      const answered = new Headers();
+      for (const line of xhr.getAllResponseHeaders().split('\r\n')) {
+        const colon = line.indexOf(':');
+        if (colon > 0) answered.append(line.slice(0, colon), line.slice(colon + 1).trim());
+      }
+      const empty = xhr.status === 204 || xhr.status === 304;
+      resolve(new Response(empty ? null : xhr.responseText, { status: xhr.status, headers: answered }));
+    });
+    xhr.onerror = settle(() => reject(networkFault(new TypeError('upload failed'), address, signal)));
+    xhr.onabort = settle(() => reject(signal.reason));
+    xhr.send(body);
+  });
+}
+
+async function formData(form: Form): Promise<FormData> {
+  const data = new FormData();
+  for (const [name, value] of form.fields) data.append(name, value);
+  for (const [name, file] of form.files) {
+    if (file instanceof Blob) data.append(name, file, fileName(file));
+    else data.append(name, await new Response(toStream(file.stream())).blob(), file.name);
+  }
+  return data;
+}
+
+function fileName(file: UploadFile): string {
+  const name = (file as { name?: unknown }).name;
+  return typeof name === 'string' && name !== '' ? name : 'volume';
+}
+
+function toStream(chunks: ReadableStream<Uint8Array> | AsyncIterable<Uint8Array>): ReadableStream<Uint8Array<ArrayBuffer>> {
+  if (chunks instanceof ReadableStream) return chunks as ReadableStream<Uint8Array<ArrayBuffer>>;
+  const iterator = chunks[Symbol.asyncIterator]();
+  return new ReadableStream({
+    async pull(controller) {
+      const { done, value } = await iterator.next();
+      if (done) controller.close();
+      else controller.enqueue(value as Uint8Array<ArrayBuffer>);
+    },
+    async cancel() {
+      await iterator.return?.();
+    },
+  });
+}
+
+/**
+ * The form as a stream of multipart/form-data (RFC 7578), with its exact length. `fault` tells whether a file,
+ * and not the network, broke the stream.
+ */
+export function multipart(form: Form, report: UploadProgress = () => {}) {
+  const boundary = `tomaat-${randomHex(16)}`;
+  const encoder = new TextEncoder();
+  // As browsers escape names (WHATWG, multipart/form-data encoding).
+  const quote = (name: string) => `"${name.replaceAll('\r', '%0D').replaceAll('\n', '%0A').replaceAll('"', '%22')}"`;
+  const head = (rest: string) => encoder.encode(`--${boundary}\r\nContent-Disposition: form-data; ${rest}`);
+  const pieces: (Uint8Array | UploadFile)[] = [];
+  for (const [name, value] of form.fields) pieces.push(head(`name=${quote(name)}\r\n\r\n${value}\r\n`));
+  for (const [name, file] of form.files) {
+    pieces.push(
+      head(`name=${quote(name)}; filename=${quote(fileName(file))}\r\nContent-Type: application/octet-stream\r\n\r\n`),
+      file,
+      encoder.encode('\r\n'),
+    );
+  }
+  pieces.push(encoder.encode(`--${boundary}--\r\n`));
+  const sizeOf = (piece: Uint8Array | UploadFile) =>
+    piece instanceof Uint8Array ? piece.length : piece instanceof Blob ? piece.size : piece.sizeBytes;
+  const totalBytes = pieces.reduce((sum, piece) => sum + sizeOf(piece), 0);
+  let fault: unknown;
+
+  async function* generate(): AsyncGenerator<Uint8Array> {
+    let sentBytes = 0;
+    try {
+      for (const piece of pieces) {
+        if (piece instanceof Uint8Array) {
+          sentBytes += piece.length;
+          yield piece;
+          continue;
+        }
+        let left = sizeOf(piece);
+        for await (const chunk of readAll(piece)) {
+          left -= chunk.length;
+          if (left < 0) break;
+          sentBytes += chunk.length;
+          yield chunk;
+          report({ sentBytes, totalBytes });
+        }
+        if (left !== 0) {
+          throw new TomaatError('BAD_INPUT', `${fileName(piece)} changed while it was being sent. Send it again when it is complete.`);
+        }
+      }
+      report({ sentBytes: totalBytes, totalBytes });
+    } catch (error) {
+      fault ??= error instanceof TomaatError ? error : unreadable(error);
+      throw fault;
+    }
+  }
+
+  return {
+    contentType: `multipart/form-data; boundary=${boundary}`,
+    sizeBytes: totalBytes,
+    stream: toStream(generate()),
+    fault: () => fault,
+  };
+}
+
+function unreadable(cause: unknown): TomaatError {
+  return new TomaatError('BAD_INPUT', `The file cannot be read: ${(cause as Error).message}. Check that it is there and may be read.`, {
+    cause,
+  });
+}
+
+async function* readAll(file: UploadFile): AsyncGenerator<Uint8Array> {
+  const chunks = file.stream();
+  if (!(chunks instanceof ReadableStream)) {
+    yield* chunks;
+    return;
+  }
+  // By hand: not every browser iterates streams.
+  const reader = chunks.getReader();
+  try {
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      yield value;
+    }
+  } finally {
+    await reader.cancel().catch(() => {});
+  }
+}
+
+/** Random hex digits; `crypto.randomUUID` is missing in pages that came over plain HTTP. */
+export function randomHex(bytes: number): string {
+  return Array.from(crypto.getRandomValues(new Uint8Array(bytes)), (byte) => byte.toString(16).padStart(2, '0')).join('');
+}

@@ -1,0 +1,163 @@
+import { z } from 'zod';
+
+/**
+ * The elements of a service: what it takes and what it gives, with the words of the TOMAAT v1 protocol. The
+ * manifest, the web form, the command line's flags, v1's `/interface` and the client's types all come from
+ * these schemas.
+ */
+
+/** Names of inputs, outputs and parameters: they become form fields, flags and file names. */
+export const elementName = z
+  .string()
+  .regex(/^[a-z][a-z0-9_-]{0,39}$/i, 'must begin with a letter and hold only letters, digits, - and _ (at most 40)');
+
+const common = {
+  label: z.string().max(200).optional().describe('What the form calls it; the name if missing'),
+  description: z.string().max(2000).optional().describe('A sentence of help'),
+};
+
+export const inputSchemas = {
+  volume: z.strictObject({
+    type: z.literal('volume'),
+    ...common,
+    modality: z.string().max(40).optional().describe('MRI, CT, PET, US …'),
+    optional: z.boolean().default(false).describe('Whether a prediction can do without it'),
+    frames: z
+      .enum(['one', 'all'])
+      .default('one')
+      .describe('one: a 4-D file needs the choice of a frame; all: its frames come as components'),
+  }),
+  slider: z.strictObject({
+    type: z.literal('slider'),
+    ...common,
+    minimum: z.number(),
+    maximum: z.number(),
+    step: z.number().positive().optional(),
+    default: z.number().optional().describe('The minimum if missing'),
+    unit: z.string().max(20).optional(),
+  }),
+  checkbox: z.strictObject({ type: z.literal('checkbox'), ...common, default: z.boolean().default(false) }),
+  radiobutton: z.strictObject({
+    type: z.literal('radiobutton'),
+    ...common,
+    options: z.array(z.string().min(1).max(100)).min(1).max(100),
+    default: z.string().optional().describe('The first option if missing'),
+  }),
+  fiducials: z.strictObject({
+    type: z.literal('fiducials'),
+    ...common,
+    optional: z.boolean().default(false),
+    minimumPoints: z.int().min(0).default(1),
+    maximumPoints: z.int().min(1).default(10_000),
+  }),
+  transform: z.strictObject({ type: z.literal('transform'), ...common, optional: z.boolean().default(false) }),
+};
+
+export const inputSchema = z
+  .discriminatedUnion('type', [
+    inputSchemas.volume,
+    inputSchemas.slider,
+    inputSchemas.checkbox,
+    inputSchemas.radiobutton,
+    inputSchemas.fiducials,
+    inputSchemas.transform,
+  ])
+  .superRefine((input, context) => {
+    if (input.type === 'slider') {
+      if (!(input.minimum < input.maximum)) {
+        context.addIssue({ code: 'custom', path: ['maximum'], message: 'must be greater than the minimum' });
+      }
+      if (input.default !== undefined && (input.default < input.minimum || input.default > input.maximum)) {
+        context.addIssue({ code: 'custom', path: ['default'], message: 'must lie between minimum and maximum' });
+      }
+    }
+    if (input.type === 'radiobutton' && input.default !== undefined && !input.options.includes(input.default)) {
+      context.addIssue({ code: 'custom', path: ['default'], message: 'must be one of the options' });
+    }
+  });
+export type Input = z.infer<typeof inputSchema>;
+export type InputType = Input['type'];
+
+const from = z.string().optional().describe('The label map that it is made from; the primary one if missing');
+
+export const outputSchemas = {
+  LabelVolume: z.strictObject({ type: z.literal('LabelVolume'), ...common }),
+  VTKMesh: z.strictObject({
+    type: z.literal('VTKMesh'),
+    ...common,
+    from,
+    labels: z.array(z.int()).optional().describe('Values to mesh; all of them if missing'),
+    smooth: z.boolean().default(true),
+    keepTriangles: z.number().min(0.01).max(1).default(0.5).describe('The share of triangles kept by simplification'),
+  }),
+  Fiducials: z.strictObject({
+    type: z.literal('Fiducials'),
+    ...common,
+    from: from.describe('A label map whose labels’ centroids it gives, when the app itself returns no points'),
+  }),
+  PlainText: z.strictObject({
+    type: z.literal('PlainText'),
+    ...common,
+    from,
+    report: z.enum(['volumes']).optional().describe('volumes: a table of the labels and their volumes in ml'),
+  }),
+  Measurements: z.strictObject({ type: z.literal('Measurements'), ...common, from }),
+  TransformGrid: z.strictObject({ type: z.literal('TransformGrid'), ...common }),
+  TransformBSpline: z.strictObject({ type: z.literal('TransformBSpline'), ...common }),
+  TransformLinear: z.strictObject({ type: z.literal('TransformLinear'), ...common }),
+};
+
+export const outputSchema = z.discriminatedUnion('type', [
+  outputSchemas.LabelVolume,
+  outputSchemas.VTKMesh,
+  outputSchemas.Fiducials,
+  outputSchemas.PlainText,
+  outputSchemas.Measurements,
+  outputSchemas.TransformGrid,
+  outputSchemas.TransformBSpline,
+  outputSchemas.TransformLinear,
+]);
+export type Output = z.infer<typeof outputSchema>;
+export type OutputType = Output['type'];
+
+/** A label: the value in the label map, its name, its colour, its code in a terminology. */
+export const labelSchema = z.strictObject({
+  value: z.int().min(1).max(65_535),
+  name: z.string().min(1).max(100),
+  color: z
+    .string()
+    .regex(/^#[0-9a-f]{6}$/i, 'must be a colour such as #e6194b')
+    .optional(),
+  code: z
+    .strictObject({ scheme: z.string().max(40), value: z.string().max(40), meaning: z.string().max(200) })
+    .optional()
+    .describe('A code in a terminology, SNOMED CT (scheme SCT) by preference'),
+});
+export type Label = z.infer<typeof labelSchema>;
+
+/** Formats in which each type of output can be had; the first is the default where the input decides nothing. */
+export const outputFormats = {
+  LabelVolume: ['nii.gz', 'nii', 'mha', 'nrrd', 'vtk', 'stl'],
+  VTKMesh: ['vtk', 'stl'],
+  Fiducials: ['json', 'txt'],
+  PlainText: ['txt', 'json'],
+  Measurements: ['json'],
+  TransformGrid: ['nii.gz'],
+  TransformBSpline: ['h5'],
+  TransformLinear: ['mat', 'txt'],
+} as const satisfies Record<OutputType, readonly string[]>;
+export type OutputFormat = (typeof outputFormats)[OutputType][number];
+
+/** The media type of each format. */
+export const mediaTypes: Record<OutputFormat, string> = {
+  'nii.gz': 'application/gzip',
+  nii: 'application/x-nifti',
+  mha: 'application/x-metaimage',
+  nrrd: 'application/x-nrrd',
+  vtk: 'application/x-vtk',
+  stl: 'model/stl',
+  json: 'application/json',
+  txt: 'text/plain; charset=utf-8',
+  h5: 'application/x-hdf5',
+  mat: 'application/x-matlab-data',
+};

@@ -1,0 +1,192 @@
+import { z } from 'zod';
+import { labelTransforms } from '../labels/table.ts';
+import { imageTransforms } from '../transforms/table.ts';
+import type { TransformContext, VolumeTransform } from '../transforms/transform.ts';
+import type { Volume } from '../volume.ts';
+import type { Input } from './elements.ts';
+import { defaultValue, type Parameter } from './values.ts';
+
+/**
+ * The steps of a pipeline as a manifest lists them: a name (`argmax`), or a name with its parameters
+ * (`spacing: { pixdim: [2, 2, 2] }`) and perhaps a condition (`when: { resolution: fast }`). A parameter
+ * written `$name` stands for the value that the caller gave for that input.
+ */
+
+export interface Step {
+  readonly name: string;
+  readonly parameters: Record<string, unknown>;
+  readonly when?: Readonly<Record<string, Parameter>>;
+}
+
+/** Steps that predict() itself does, between the transforms of the table. */
+export const pipelineSteps = {
+  argmax: z.strictObject({}).describe('Class scores to a label map: the class with the highest score'),
+  threshold: z
+    .strictObject({
+      channel: z.int().min(0).default(0).describe('Which channel of the scores'),
+      above: z.number().default(0.5).describe('Voxels with a score above this get the value'),
+      value: z.int().min(1).max(65_535).default(1),
+    })
+    .describe('One channel of the scores to a label map'),
+  restore: z
+    .strictObject({})
+    .describe(
+      'Back onto the grid of the input: scores by linear interpolation, label maps by the nearest voxel. Comes last where it is not listed',
+    ),
+} as const;
+
+const conditions = z.record(z.string(), z.union([z.string(), z.number(), z.boolean()]));
+
+export const stepSchema = z
+  .union([z.string().min(1), z.record(z.string(), z.unknown())])
+  .transform((raw, context): Step => {
+    if (typeof raw === 'string') return { name: raw, parameters: {} };
+    const { when, ...rest } = raw;
+    const names = Object.keys(rest);
+    if (names.length !== 1) {
+      context.addIssue({
+        code: 'custom',
+        message: `a step is one transform with its parameters, not ${names.length ? names.join(' and ') : 'nothing'}`,
+      });
+      return z.NEVER;
+    }
+    const parameters = rest[names[0]] ?? {};
+    if (typeof parameters !== 'object' || Array.isArray(parameters)) {
+      context.addIssue({ code: 'custom', path: [names[0]], message: 'must be parameters by name' });
+      return z.NEVER;
+    }
+    const condition = when === undefined ? undefined : conditions.safeParse(when);
+    if (condition && !condition.success) {
+      context.addIssue({ code: 'custom', path: ['when'], message: 'must be values by the names of inputs' });
+      return z.NEVER;
+    }
+    return { name: names[0], parameters: parameters as Record<string, unknown>, when: condition?.data };
+  });
+
+export interface StepFault {
+  path: (string | number)[];
+  message: string;
+}
+
+/**
+ * What is wrong with the steps of a list: unknown names, wrong parameters, `$name` or `when` of an unknown
+ * input. A step with `$name` is tried with every value that its input's bounds and options name.
+ */
+export function checkSteps(
+  steps: readonly Step[],
+  kind: 'preprocess' | 'postprocess',
+  inputs: Readonly<Record<string, Input>>,
+): StepFault[] {
+  const faults: StepFault[] = [];
+  const known = stepNames(kind);
+  steps.forEach((step, index) => {
+    const schema = parametersOf(step.name, kind);
+    if (!schema) {
+      faults.push({ path: [index], message: `${step.name} is no ${kind} step; there are: ${known.join(', ')}` });
+      return;
+    }
+    for (const [name, value] of Object.entries(step.when ?? {})) {
+      const input = Object.hasOwn(inputs, name) ? inputs[name] : undefined;
+      const possible = input && trialValues(input);
+      if (!possible) {
+        faults.push({ path: [index, 'when', name], message: 'names no parameter among the inputs' });
+      } else if (input.type !== 'slider' && !possible.includes(value)) {
+        faults.push({ path: [index, 'when', name], message: `must be one of: ${possible.join(', ')}` });
+      }
+    }
+    const names = new Set<string>();
+    findReferences(step.parameters, names);
+    const trials: Record<string, Parameter>[] = [{}];
+    for (const name of names) {
+      const input = Object.hasOwn(inputs, name) ? inputs[name] : undefined;
+      const values = input && trialValues(input);
+      if (!values) {
+        faults.push({ path: [index, step.name], message: `$${name} names no slider, checkbox or radiobutton` });
+        return;
+      }
+      const before = trials.splice(0);
+      for (const value of values) for (const trial of before) trials.push({ ...trial, [name]: value });
+    }
+    const messages = new Map<string, StepFault>();
+    for (const trial of trials.slice(0, 256)) {
+      const result = schema.safeParse(substitute(step.parameters, trial));
+      for (const issue of result.error?.issues ?? []) {
+        const path = [index, step.name, ...issue.path.map((key) => (typeof key === 'symbol' ? String(key) : key))];
+        messages.set(path.join('.'), { path, message: issue.message });
+      }
+    }
+    faults.push(...messages.values());
+  });
+  return faults;
+}
+
+/** Whether a step (or a model) with this condition is used with these parameters. */
+export function applies(
+  when: Readonly<Record<string, Parameter>> | undefined,
+  parameters: Readonly<Record<string, Parameter>>,
+): boolean {
+  return Object.entries(when ?? {}).every(([name, value]) => parameters[name] === value);
+}
+
+/** A step's parameters with the caller's values in the place of `$name`, checked and with defaults. */
+export function resolveParameters(
+  step: Step,
+  kind: 'preprocess' | 'postprocess',
+  parameters: Readonly<Record<string, Parameter>>,
+): Record<string, unknown> {
+  return parametersOf(step.name, kind)!.parse(substitute(step.parameters, parameters)) as Record<string, unknown>;
+}
+
+/** Runs one transform of the tables on a volume. */
+export async function applyTransform(
+  step: Step,
+  kind: 'preprocess' | 'postprocess',
+  volume: Volume,
+  context: TransformContext,
+): Promise<Volume> {
+  const parameters = resolveParameters(step, kind, context.parameters as Record<string, Parameter>);
+  return transformNamed(step.name, kind)!.apply(volume, parameters, context);
+}
+
+/** Names and descriptions of every step of a kind, for docs and error messages. */
+export function stepNames(kind: 'preprocess' | 'postprocess'): string[] {
+  const own = kind === 'postprocess' ? Object.keys(pipelineSteps) : [];
+  return [...own, ...tableOf(kind).map((transform) => transform.name)].sort();
+}
+
+function tableOf(kind: 'preprocess' | 'postprocess'): readonly VolumeTransform[] {
+  return kind === 'preprocess' ? imageTransforms : labelTransforms;
+}
+
+function transformNamed(name: string, kind: 'preprocess' | 'postprocess'): VolumeTransform | undefined {
+  return tableOf(kind).find((transform) => transform.name === name);
+}
+
+function parametersOf(name: string, kind: 'preprocess' | 'postprocess'): z.ZodType | undefined {
+  if (kind === 'postprocess' && Object.hasOwn(pipelineSteps, name)) {
+    return pipelineSteps[name as keyof typeof pipelineSteps];
+  }
+  return transformNamed(name, kind)?.parameters;
+}
+
+function trialValues(input: Input): Parameter[] | undefined {
+  if (input.type === 'slider') return [input.minimum, input.maximum, defaultValue(input)!];
+  if (input.type === 'checkbox') return [true, false];
+  if (input.type === 'radiobutton') return input.options;
+  return undefined;
+}
+
+function findReferences(value: unknown, names: Set<string>): void {
+  if (typeof value === 'string' && value.startsWith('$')) names.add(value.slice(1));
+  else if (Array.isArray(value)) for (const item of value) findReferences(item, names);
+  else if (value && typeof value === 'object') for (const item of Object.values(value)) findReferences(item, names);
+}
+
+function substitute(value: unknown, parameters: Readonly<Record<string, Parameter>>): unknown {
+  if (typeof value === 'string' && value.startsWith('$')) return parameters[value.slice(1)];
+  if (Array.isArray(value)) return value.map((item) => substitute(item, parameters));
+  if (value && typeof value === 'object') {
+    return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, substitute(item, parameters)]));
+  }
+  return value;
+}

@@ -1,0 +1,146 @@
+import type { Affine, Vec3 } from '../geometry/affine.ts';
+import { TomaatError } from '../errors.ts';
+import { parsePoints } from '../formats/points.ts';
+import type { SpatialTransform } from '../formats/transform-file.ts';
+import type { LabelMeasurement } from '../labels/measure.ts';
+import type { Mesh } from '../labels/surface.ts';
+import type { Volume } from '../volume.ts';
+import type { Input } from './elements.ts';
+
+/** A parameter of a prediction: everything that an input can be but a file. */
+export type Parameter = number | boolean | string | readonly Vec3[];
+
+/** What an app is given for each input: volumes and points in RAS+ mm. */
+export type InputValue = Volume | Parameter | SpatialTransform;
+
+/** What an app gives for each output: label maps on any grid, meshes and points in RAS+ mm. */
+export type OutputValue = Volume | Mesh | readonly Vec3[] | string | SpatialTransform | readonly LabelMeasurement[];
+
+export type { Affine };
+
+const truths: Record<string, boolean> = { true: true, false: false, '1': true, '0': false, on: true, off: false };
+
+/** Whether an input arrives as a file. */
+export function isFileInput(input: Input): boolean {
+  return input.type === 'volume' || input.type === 'transform';
+}
+
+/** The value that a parameter has when nothing is said; undefined where one must be given. */
+export function defaultValue(input: Input): Parameter | undefined {
+  if (input.type === 'slider') return input.default ?? input.minimum;
+  if (input.type === 'checkbox') return input.default;
+  if (input.type === 'radiobutton') return input.default ?? input.options[0];
+  if (input.type === 'fiducials' && input.optional) return [];
+  return undefined;
+}
+
+/** One parameter from what a form, a flag or a query said; BAD_INPUT names the input and what it takes. */
+export function parseParameter(name: string, input: Input, raw: unknown): Parameter {
+  const refuse = (expected: string): never => {
+    const shown = typeof raw === 'string' ? `“${raw.slice(0, 40)}”` : String(raw).slice(0, 40);
+    throw new TomaatError('BAD_INPUT', `${name} is ${shown}, but it has to be ${expected}.`, { field: name });
+  };
+  switch (input.type) {
+    case 'slider': {
+      const value = typeof raw === 'number' ? raw : typeof raw === 'string' && raw.trim() !== '' ? Number(raw) : Number.NaN;
+      if (!Number.isFinite(value) || value < input.minimum || value > input.maximum) {
+        refuse(`a number from ${input.minimum} to ${input.maximum}`);
+      }
+      return value;
+    }
+    case 'checkbox': {
+      if (typeof raw === 'boolean') return raw;
+      const value = truths[String(raw).trim().toLowerCase()];
+      return value === undefined ? refuse('true or false') : value;
+    }
+    case 'radiobutton': {
+      const value = String(raw);
+      return input.options.includes(value) ? value : refuse(`one of: ${input.options.join(', ')}`);
+    }
+    case 'fiducials': {
+      const points = typeof raw === 'string' ? parsePoints(raw, name) : (raw as readonly Vec3[]);
+      const valid =
+        Array.isArray(points) && points.every((p) => Array.isArray(p) && p.length === 3 && p.every(Number.isFinite));
+      if (!valid) refuse('points as x,y,z;x,y,z;… in millimetres, RAS');
+      if (points.length === 0 && input.optional) return points;
+      if (points.length < input.minimumPoints || points.length > input.maximumPoints) {
+        throw new TomaatError(
+          'BAD_INPUT',
+          `${name} has ${points.length} points, but it has to have ${input.minimumPoints} to ${input.maximumPoints}.`,
+          { field: name },
+        );
+      }
+      return points;
+    }
+    default:
+      return refuse('a file');
+  }
+}
+
+/**
+ * All parameters of a prediction, checked, with defaults filled in. `raw` may hold fields that are no input;
+ * they are refused unless `ignoreUnknown` (old clients send such).
+ */
+export function parseParameters(
+  inputs: Readonly<Record<string, Input>>,
+  raw: Readonly<Record<string, unknown>>,
+  options: { ignoreUnknown?: boolean } = {},
+): Record<string, Parameter> {
+  const parameters: Record<string, Parameter> = {};
+  for (const name of Object.keys(raw)) {
+    if (Object.hasOwn(inputs, name) && !isFileInput(inputs[name])) continue;
+    if (options.ignoreUnknown && !Object.hasOwn(inputs, name)) continue;
+    const known = Object.keys(inputs).filter((key) => !isFileInput(inputs[key]));
+    throw new TomaatError(
+      'BAD_INPUT',
+      Object.hasOwn(inputs, name)
+        ? `${name} has to be sent as a file, not as text.`
+        : `${name} is no input of this service. Its parameters are: ${known.join(', ') || 'none'}.`,
+      { field: name },
+    );
+  }
+  for (const [name, input] of Object.entries(inputs)) {
+    if (isFileInput(input)) continue;
+    if (Object.hasOwn(raw, name)) {
+      parameters[name] = parseParameter(name, input, raw[name]);
+      continue;
+    }
+    const value = defaultValue(input);
+    if (value === undefined) {
+      throw new TomaatError('INPUTS_MISSING', `The input ${name} is missing. Send it too.`, {
+        field: name,
+        detail: { missing: [name] },
+      });
+    }
+    parameters[name] = value;
+  }
+  return parameters;
+}
+
+/** The JSON Schema of an app's parameters, for forms and for `GET /api/services/{id}`. */
+export function parameterSchema(inputs: Readonly<Record<string, Input>>): Record<string, unknown> {
+  const properties: Record<string, unknown> = {};
+  const required: string[] = [];
+  for (const [name, input] of Object.entries(inputs)) {
+    if (isFileInput(input)) continue;
+    const about = { title: input.label ?? name, description: input.description, default: defaultValue(input) };
+    if (input.type === 'slider') {
+      properties[name] = { type: 'number', minimum: input.minimum, maximum: input.maximum, ...about };
+    } else if (input.type === 'checkbox') {
+      properties[name] = { type: 'boolean', ...about };
+    } else if (input.type === 'radiobutton') {
+      properties[name] = { type: 'string', enum: input.options, ...about };
+    } else if (input.type === 'fiducials') {
+      const point = { type: 'array', items: { type: 'number' }, minItems: 3, maxItems: 3 };
+      properties[name] = {
+        type: 'array',
+        items: point,
+        minItems: input.optional ? 0 : input.minimumPoints,
+        maxItems: input.maximumPoints,
+        ...about,
+      };
+    }
+    if (defaultValue(input) === undefined) required.push(name);
+  }
+  return { type: 'object', properties, required, additionalProperties: false };
+}

@@ -1,0 +1,168 @@
+import { TomaatError } from '../errors.ts';
+import { type Affine, determinant, spacingOf } from '../geometry/affine.ts';
+import { bytesPerVoxel, type Grid, type Size, type VoxelType } from '../volume.ts';
+
+/** The kinds of file that are written, by extension without the leading dot. */
+export type VolumeExtension = 'nii' | 'nii.gz' | 'mha' | 'nrrd';
+export type VolumeFormat = 'nifti1' | 'nifti2' | 'metaimage' | 'nrrd';
+/** The unit that a file states its geometry in; a volume's affine is always in mm. */
+export type LengthUnit = 'mm' | 'm' | 'um' | 'unknown';
+
+/** What the header of a volume says, before any voxel is read. */
+export interface VolumeHeader extends Grid {
+  format: VolumeFormat;
+  /** What a result in the same format is written as: a pair of files becomes the one file of its format. */
+  extension: VolumeExtension;
+  /** The type that is stored; with a `scale` the voxels are read as floats. */
+  voxelType: VoxelType;
+  components: number;
+  /** Length of the fourth dimension, 1 where there is none. */
+  frames: number;
+  unit: LengthUnit;
+  /** value = slope × stored + intercept, where the file has such a rule. */
+  scale?: { slope: number; intercept: number };
+  /** Decoded voxel bytes of the whole file: all frames, all components. */
+  storedBytes: number;
+  compressed: boolean;
+}
+
+export interface ReadLimits {
+  /** Most values that a file may hold: voxels × components × frames. */
+  maxVoxels: number;
+}
+export const defaultLimits: ReadLimits = { maxVoxels: 2 ** 30 };
+
+/** An axis of a stored array that is not one of space. */
+export interface ExtraAxis {
+  role: 'component' | 'frame';
+  count: number;
+}
+
+/** How the voxels lie in their file. `inner` axes run faster than x, `outer` ones slower than z, fastest first. */
+export interface StoredLayout {
+  /**
+   * The separate file that holds the voxels: its base name, or 'image' for the other half of a NIfTI pair.
+   * Absent when they follow the header.
+   */
+  file?: { name: string } | 'image';
+  /** Bytes of the file before the encoded voxels. Undefined: the header does not end in the bytes given. */
+  offset: number | undefined;
+  /** Lines between that offset and the encoded voxels. */
+  skipLines: number;
+  /** Decoded bytes before the first voxel; 'all but the voxels' when they are the last bytes. */
+  skip: number | 'all but the voxels';
+  /** 'sniff': gzip or nothing (NIfTI image), 'deflate': zlib or gzip (MetaImage), told by the first bytes. */
+  encoding: 'raw' | 'gzip' | 'deflate' | 'sniff' | 'text';
+  /** Least length of the encoded voxels that the header states. */
+  encodedBytes?: number;
+  bigEndian: boolean;
+  inner: readonly ExtraAxis[];
+  outer: readonly ExtraAxis[];
+}
+
+export interface ParsedHeader {
+  header: VolumeHeader;
+  layout: StoredLayout;
+}
+
+/** The first bytes of a file, as a format's parser gets them. */
+export interface HeaderBytes {
+  name: string;
+  /** Unpacked where the whole file is a gzip member. */
+  bytes: Uint8Array;
+  gzip: boolean;
+  /** Whether `bytes` are the whole file. */
+  whole: boolean;
+}
+
+export const badHeader = (message: string): TomaatError => new TomaatError('BAD_HEADER', message);
+
+/** mm in one unit; an unknown unit is taken for mm, as every reader does. */
+export const mmPerUnit: Record<LengthUnit, number> = { mm: 1, m: 1000, um: 0.001, unknown: 1 };
+
+/**
+ * The sizes as numbers, each at least 1, their product within the limit. Counted in BigInt, so that no
+ * product wraps or rounds into the permitted range.
+ */
+export function checkSizes(
+  sizes: readonly (number | bigint)[],
+  field: (i: number) => string,
+  limits: ReadLimits,
+): number[] {
+  let product = 1n;
+  sizes.forEach((value, i) => {
+    if (typeof value === 'number' && !Number.isSafeInteger(value)) {
+      throw badHeader(`${field(i)} is ${value}, not a whole number: write the file again with its true size`);
+    }
+    if (value < 1) {
+      throw badHeader(
+        `${field(i)} is ${value}, but a size is at least 1: write the file again with its true size`,
+      );
+    }
+    product *= BigInt(value);
+  });
+  if (product > BigInt(limits.maxVoxels)) {
+    const named = sizes.map((value, i) => `${field(i)} = ${value}`).join(', ');
+    throw new TomaatError(
+      'TOO_MANY_VOXELS',
+      `The header asks for ${product} values (${named}), more than the ${limits.maxVoxels} allowed: crop or resample the volume`,
+    );
+  }
+  return sizes.map(Number);
+}
+
+/** The affine, if it is finite and can be inverted; without negative zeros. */
+export function checkAffine(affine: Affine, field: string): Affine {
+  if (!affine.every(Number.isFinite)) {
+    throw badHeader(
+      `${field} holds a number that is not finite: write the file again with a valid orientation`,
+    );
+  }
+  const spacing = spacingOf(affine);
+  const volume = spacing[0] * spacing[1] * spacing[2];
+  const det = determinant(affine);
+  if (!Number.isFinite(volume) || !Number.isFinite(det) || Math.abs(det) <= 1e-6 * volume || det === 0) {
+    throw badHeader(
+      `${field} cannot be inverted (spacing ${spacing.join(' × ')} mm, determinant ${det}): ` +
+        'write the file again with a valid spacing and orientation',
+    );
+  }
+  return affine.map((v) => v + 0);
+}
+
+/** The affine with its lengths multiplied. */
+export function scaleAffine(affine: Affine, factor: number): Affine {
+  return factor === 1 ? affine : affine.map((v, i) => (i < 12 ? v * factor : v));
+}
+
+/** Decoded bytes of all voxels; the sizes were checked against the limit before, so the product is exact. */
+export function storedBytesOf(size: Size, components: number, frames: number, type: VoxelType): number {
+  return size[0] * size[1] * size[2] * components * frames * bytesPerVoxel(type);
+}
+
+/** Whether this machine stores the least significant byte last. */
+export const machineIsBigEndian = new Uint8Array(Uint16Array.of(1).buffer)[0] === 0;
+
+/** Text of a header as one line of printable ASCII: nothing in it can end a line or a field. */
+export function plainLine(text: string, maxLength: number): string {
+  return text
+    .normalize('NFKD')
+    .replace(/[^\x20-\x7e]+/g, ' ')
+    .trim()
+    .slice(0, maxLength);
+}
+
+/** Bytes as text, one character a byte: headers are ASCII, and whatever else is in them is only skipped. */
+export function latin1(bytes: Uint8Array): string {
+  let text = '';
+  for (let i = 0; i < bytes.length; i += 8192) text += String.fromCharCode(...bytes.subarray(i, i + 8192));
+  return text;
+}
+
+/** A decimal number, or NaN: unlike Number(), an empty text or a hexadecimal one is none. */
+export function parseDecimal(text: string): number {
+  return /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(text) ? Number(text) : Number.NaN;
+}
+
+export const baseName = (path: string): string =>
+  path.slice(Math.max(path.lastIndexOf('/'), path.lastIndexOf('\\')) + 1);

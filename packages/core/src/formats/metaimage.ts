@@ -1,0 +1,292 @@
+import { TomaatError } from '../errors.ts';
+import {
+  type Affine,
+  composeAffine,
+  directionOf,
+  lpsToRas,
+  multiply,
+  originOf,
+  spacingOf,
+} from '../geometry/affine.ts';
+import { type Size, type Volume, type VoxelType, voxelTypeOf } from '../volume.ts';
+import {
+  badHeader,
+  baseName,
+  checkAffine,
+  checkSizes,
+  type HeaderBytes,
+  type LengthUnit,
+  latin1,
+  machineIsBigEndian,
+  type ParsedHeader,
+  parseDecimal,
+  plainLine,
+  type ReadLimits,
+  type StoredLayout,
+  scaleAffine,
+  storedBytesOf,
+} from './header.ts';
+
+// Fields: the MetaIO documentation (itk.org/Wiki/MetaIO/Documentation); where it is silent, what ITK does.
+
+const elementTypes: Record<string, VoxelType> = {
+  MET_UCHAR: 'uint8',
+  MET_CHAR: 'int8',
+  MET_USHORT: 'uint16',
+  MET_SHORT: 'int16',
+  MET_UINT: 'uint32',
+  MET_INT: 'int32',
+  MET_ULONG: 'uint32',
+  MET_LONG: 'int32',
+  MET_ULONG_LONG: 'uint64',
+  MET_LONG_LONG: 'int64',
+  MET_FLOAT: 'float32',
+  MET_DOUBLE: 'float64',
+};
+const units: Record<string, { unit: LengthUnit; mm: number }> = {
+  mm: { unit: 'mm', mm: 1 },
+  um: { unit: 'um', mm: 0.001 },
+  cm: { unit: 'mm', mm: 10 },
+};
+
+/** Whether the bytes begin like the text of a MetaImage header. */
+export function isMetaImage(bytes: Uint8Array): boolean {
+  const start = latin1(bytes.subarray(0, 4096));
+  return (
+    /^\s*(ObjectType|NDims)\s*[=:]/.test(start) ||
+    (/^NDims\s*[=:]/m.test(start) && /^(DimSize|ElementType)\s*[=:]/m.test(start))
+  );
+}
+
+/** The fields up to ElementDataFile, which ends the header, and where its line ends. */
+function readLines(bytes: Uint8Array): { fields: Map<string, string>; end: number | undefined } {
+  const text = latin1(bytes);
+  const fields = new Map<string, string>();
+  for (let at = 0; at < text.length; ) {
+    const newline = text.indexOf('\n', at);
+    if (newline < 0) {
+      const [, key, value] = /^\s*(ElementDataFile)\s*[=:](.*)$/.exec(text.slice(at)) ?? [];
+      if (key) fields.set(key, value.trim());
+      return { fields, end: undefined };
+    }
+    const [, key, value] = /^\s*(\w+)\s*[=:](.*)$/.exec(text.slice(at, newline).replace(/\r$/, '')) ?? [];
+    at = newline + 1;
+    if (key) fields.set(key, value.trim());
+    if (key === 'ElementDataFile') return { fields, end: at };
+  }
+  return { fields, end: undefined };
+}
+
+/**
+ * Reads a MetaImage header (`.mha`, or `.mhd` with its data beside it). ITK's meaning: row i of TransformMatrix is the
+ * direction of axis i and Offset the first voxel's centre, both LPS; CenterOfRotation and AnatomicalOrientation say
+ * nothing more; spacing is ElementSpacing, else ElementSize, else 1 mm.
+ *
+ * @throws TomaatError BAD_HEADER, UNSUPPORTED_FORMAT (2-D, 5-D, lists of files), TOO_MANY_VOXELS
+ */
+export function parseMetaImage(file: HeaderBytes, limits: ReadLimits): ParsedHeader {
+  const { fields, end } = readLines(file.bytes);
+  const first = (...names: string[]): [string, string] | undefined => {
+    for (const name of names) {
+      const value = fields.get(name);
+      if (value !== undefined && value !== '') return [name, value];
+    }
+    return undefined;
+  };
+  const numbers = (count: number, ...names: string[]): number[] | undefined => {
+    const [name, value] = first(...names) ?? [];
+    if (value === undefined) return undefined;
+    const list = value.split(/[\s,]+/).map(parseDecimal);
+    if (list.length !== count || list.some(Number.isNaN)) {
+      throw badHeader(
+        `MetaImage field ${name} is "${value.slice(0, 60)}", not ${count} finite number${count > 1 ? 's' : ''}: write the file again`,
+      );
+    }
+    return list;
+  };
+  const flag = (...names: string[]) => /^[t1y]/i.test(first(...names)?.[1] ?? '');
+
+  const objectType = first('ObjectType')?.[1] ?? 'Image';
+  if (objectType !== 'Image') {
+    throw new TomaatError(
+      'UNSUPPORTED_FORMAT',
+      `MetaImage field ObjectType is "${objectType.slice(0, 40)}": only images are read`,
+    );
+  }
+  const rank = numbers(1, 'NDims')?.[0];
+  if (rank === undefined) throw badHeader('MetaImage field NDims is missing: write the file again');
+  if (rank !== 3 && rank !== 4) {
+    if (!(Number.isInteger(rank) && rank > 0))
+      throw badHeader(`MetaImage field NDims is ${rank}, not 3 or 4: write the file again`);
+    throw new TomaatError(
+      'UNSUPPORTED_FORMAT',
+      `MetaImage field NDims is ${rank}: volumes of 3 dimensions are read, or 4 with frames; convert the file`,
+    );
+  }
+  const dims = numbers(rank, 'DimSize');
+  if (!dims) throw badHeader('MetaImage field DimSize is missing: write the file again');
+  const channels = numbers(1, 'ElementNumberOfChannels')?.[0] ?? 1;
+  const sizes = checkSizes(
+    [...dims, channels],
+    (i) => (i < rank ? `MetaImage field DimSize[${i}]` : 'MetaImage field ElementNumberOfChannels'),
+    limits,
+  );
+  const size: Size = [sizes[0], sizes[1], sizes[2]];
+  const frames = rank === 4 ? sizes[3] : 1;
+  const elementType = first('ElementType')?.[1] ?? '';
+  const voxelType = elementTypes[elementType];
+  if (!voxelType) {
+    if (/^MET_\w+$/.test(elementType))
+      throw new TomaatError(
+        'UNSUPPORTED_FORMAT',
+        `MetaImage field ElementType is ${elementType.slice(0, 40)}: convert the voxels to a number type`,
+      );
+    throw badHeader(
+      `MetaImage field ElementType is "${elementType.slice(0, 40)}", which is no type: write the file again`,
+    );
+  }
+
+  const spacing = numbers(rank, 'ElementSpacing', 'ElementSize') ?? new Array<number>(rank).fill(1);
+  spacing.slice(0, 3).forEach((value, i) => {
+    if (!(value > 0))
+      throw badHeader(
+        `MetaImage field ElementSpacing[${i}] is ${value}, but a spacing is above 0: write the file again with its true spacing`,
+      );
+  });
+  const matrix =
+    numbers(rank * rank, 'TransformMatrix', 'Rotation', 'Orientation') ??
+    Array.from({ length: rank * rank }, (_, i) => (i % (rank + 1) === 0 ? 1 : 0));
+  for (let i = 0; rank === 4 && i < 3; i++) {
+    if (matrix[4 * i + 3] !== 0 || matrix[12 + i] !== 0)
+      throw badHeader(
+        'MetaImage field TransformMatrix mixes space with the fourth dimension: write the file again',
+      );
+  }
+  const offset = numbers(rank, 'Offset', 'Position', 'Origin') ?? [0, 0, 0];
+  // A row of the file is an axis's direction: a column of the direction matrix.
+  const direction = [0, 1, 2].flatMap((r) => [0, 1, 2].map((c) => matrix[c * rank + r]));
+  const lps = composeAffine([spacing[0], spacing[1], spacing[2]], direction, [
+    offset[0],
+    offset[1],
+    offset[2],
+  ]);
+  const distance = first('DistanceUnits')?.[1];
+  const { unit, mm } = units[distance ?? 'mm'] ?? { unit: 'unknown' as const, mm: 1 };
+  const affine = checkAffine(
+    scaleAffine(multiply(lpsToRas, lps), mm),
+    'The geometry of the MetaImage header (ElementSpacing, TransformMatrix, Offset)',
+  );
+
+  const compressed = flag('CompressedData');
+  const text = fields.has('BinaryData') && !flag('BinaryData');
+  if (compressed && text)
+    throw new TomaatError(
+      'UNSUPPORTED_FORMAT',
+      'The MetaImage file says CompressedData and not BinaryData: write it again as binary',
+    );
+  return {
+    header: {
+      format: 'metaimage',
+      extension: 'mha',
+      size,
+      affine,
+      voxelType,
+      components: channels,
+      frames,
+      unit,
+      storedBytes: storedBytesOf(size, channels, frames, voxelType),
+      compressed,
+    },
+    layout: {
+      encodedBytes: compressed ? numbers(1, 'CompressedDataSize')?.[0] : undefined,
+      ...placeOfVoxels(first('ElementDataFile')?.[1], first('HeaderSize')?.[1], end, file, compressed),
+      skipLines: 0,
+      encoding: compressed ? 'deflate' : text ? 'text' : 'raw',
+      bigEndian: flag('BinaryDataByteOrderMSB', 'ElementByteOrderMSB'),
+      inner: [{ role: 'component', count: channels }],
+      outer: [{ role: 'frame', count: frames }],
+    },
+  };
+}
+
+function placeOfVoxels(
+  dataFile: string | undefined,
+  headerSize: string | undefined,
+  end: number | undefined,
+  file: HeaderBytes,
+  compressed: boolean,
+): Pick<StoredLayout, 'file' | 'offset' | 'skip'> {
+  if (end === undefined && !file.whole) return { offset: undefined, skip: 0 };
+  if (!dataFile) {
+    throw badHeader(
+      'MetaImage field ElementDataFile, the last of the header, is missing: send the whole file',
+    );
+  }
+  if (/^LIST\b/.test(dataFile) || dataFile.includes('%')) {
+    throw new TomaatError(
+      'UNSUPPORTED_FORMAT',
+      'MetaImage field ElementDataFile names a list of files: write the volume as one .mha file',
+    );
+  }
+  const local = /^local$/i.test(dataFile);
+  const skipped = headerSize === undefined ? 0 : parseDecimal(headerSize);
+  if (
+    !Number.isInteger(skipped) ||
+    skipped < -1 ||
+    skipped > Number.MAX_SAFE_INTEGER ||
+    (compressed && skipped < 0)
+  ) {
+    throw badHeader(
+      `MetaImage field HeaderSize is ${headerSize?.slice(0, 40)}, not a number of bytes: write the file again`,
+    );
+  }
+  if (!local) {
+    const name = baseName(dataFile);
+    if (skipped < 0) return { file: { name }, offset: 0, skip: 'all but the voxels' };
+    return { file: { name }, offset: skipped, skip: 0 };
+  }
+  if (end === undefined)
+    throw badHeader('The MetaImage file ends with its header, without voxels: send the whole file');
+  if (skipped < 0) return { offset: end, skip: 'all but the voxels' };
+  if (skipped > 0 && skipped < end) {
+    throw badHeader(
+      `MetaImage field HeaderSize is ${skipped}, but the header is ${end} bytes long: write the file again`,
+    );
+  }
+  return { offset: skipped || end, skip: 0 };
+}
+
+export interface MetaImageOptions {
+  description?: string;
+  compressed: boolean;
+}
+
+/**
+ * The header of an `.mha` file whose voxels follow, components interleaved. Without a CompressedDataSize, which a
+ * stream cannot know: MetaIO then takes all that follows.
+ */
+export function encodeMetaImageHeader(
+  volume: Volume,
+  { description, compressed }: MetaImageOptions,
+): Uint8Array {
+  const lps: Affine = multiply(lpsToRas, volume.affine);
+  const type = voxelTypeOf(volume.voxels);
+  const direction = directionOf(lps);
+  const lines = [
+    'ObjectType = Image',
+    'NDims = 3',
+    ...(description ? [`Comment = ${plainLine(description, 200)}`] : []),
+    'BinaryData = True',
+    `BinaryDataByteOrderMSB = ${machineIsBigEndian ? 'True' : 'False'}`,
+    `CompressedData = ${compressed ? 'True' : 'False'}`,
+    `TransformMatrix = ${[0, 3, 6, 1, 4, 7, 2, 5, 8].map((i) => direction[i]).join(' ')}`,
+    `Offset = ${originOf(lps).join(' ')}`,
+    'CenterOfRotation = 0 0 0',
+    `ElementSpacing = ${spacingOf(lps).join(' ')}`,
+    `DimSize = ${volume.size.join(' ')}`,
+    ...(volume.components > 1 ? [`ElementNumberOfChannels = ${volume.components}`] : []),
+    `ElementType = ${Object.keys(elementTypes).find((key) => elementTypes[key] === type)}`,
+    'ElementDataFile = LOCAL',
+  ];
+  return new TextEncoder().encode(`${lines.join('\n')}\n`);
+}

@@ -1,0 +1,103 @@
+import { TomaatError } from '../errors.ts';
+import type { Vec3 } from '../geometry/affine.ts';
+
+const number = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i;
+/** More points than anyone places by hand; a text of them is about 50 MB. */
+const maxPoints = 1_000_000;
+
+/**
+ * Points, RAS+ mm, from text: `x,y,z;x,y,z;…` as in the TOMAAT v1 protocol (a last `;` and blanks are allowed) or JSON
+ * `[[x, y, z], …]`. An empty text is no points. Throws BAD_INPUT, naming the point that is wrong; `field` is the
+ * input that the error is about.
+ */
+export function parsePoints(text: string, field?: string): Vec3[] {
+  const trimmed = text.trim();
+  if (trimmed === '') return [];
+  if (trimmed.startsWith('[')) return parseJson(trimmed, field);
+  const parts = trimmed.split(';', maxPoints + 2);
+  if (parts[parts.length - 1].trim() === '') parts.pop();
+  checkCount(parts.length, field);
+  return parts.map((part, i) => {
+    const words = part.split(',').map((word) => word.trim());
+    if (words.length !== 3 || words.some((word) => !number.test(word))) throw badPoint(i, part.trim(), field);
+    return checkPoint(words.map(Number), i, part, field);
+  });
+}
+
+function parseJson(text: string, field?: string): Vec3[] {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (cause) {
+    throw new TomaatError(
+      'BAD_INPUT',
+      'The points are no valid JSON; send [[x, y, z], …] or x,y,z;x,y,z;… in mm, RAS.',
+      {
+        field,
+        cause,
+      },
+    );
+  }
+  const list = value as unknown[];
+  checkCount(list.length, field);
+  return list.map((point, i) => {
+    if (!Array.isArray(point) || point.length !== 3 || !point.every((v) => typeof v === 'number')) {
+      throw badPoint(i, JSON.stringify(point), field);
+    }
+    return checkPoint(point, i, JSON.stringify(point), field);
+  });
+}
+
+function checkCount(count: number, field?: string): void {
+  if (count > maxPoints) {
+    throw new TomaatError('BAD_INPUT', `There are more than ${maxPoints} points; send fewer.`, { field });
+  }
+}
+
+function checkPoint(point: readonly number[], index: number, text: string, field?: string): Vec3 {
+  if (!point.every(Number.isFinite)) throw badPoint(index, text, field);
+  return [point[0], point[1], point[2]];
+}
+
+function badPoint(index: number, text: string, field?: string): TomaatError {
+  const shown = text.length > 60 ? `${text.slice(0, 60)}…` : text;
+  return new TomaatError(
+    'BAD_INPUT',
+    `Point ${index + 1} is "${shown}"; give three finite numbers, x,y,z in mm (RAS), and a semicolon between points.`,
+    { field },
+  );
+}
+
+/** The points as `x,y,z;x,y,z;…`, RAS+ mm; no points are an empty text. Numbers read back as they were. */
+export function formatPoints(points: readonly Vec3[]): string {
+  return points.map((point, i) => checkPoint(point, i, point.join(',')).join(',')).join(';');
+}
+
+/** The points as JSON `[[x, y, z], …]`, RAS+ mm. */
+export function formatPointsJson(points: readonly Vec3[]): string {
+  return JSON.stringify(points.map((point, i) => checkPoint(point, i, point.join(','))));
+}
+
+/**
+ * The points as a markups file of 3D Slicer (.mrk.json, schema 1.0.3), which states its frame itself: RAS, mm.
+ * A point's label is its name, or its number from 1 on.
+ */
+export function formatMarkups(points: readonly Vec3[], names: readonly string[] = []): string {
+  return JSON.stringify({
+    '@schema':
+      'https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/Schema/markups-schema-v1.0.3.json#',
+    markups: [
+      {
+        type: 'Fiducial',
+        coordinateSystem: 'RAS',
+        coordinateUnits: 'mm',
+        controlPoints: points.map((position, i) => ({
+          id: String(i + 1),
+          label: names[i] ?? String(i + 1),
+          position: checkPoint(position, i, position.join(',')),
+          positionStatus: 'defined',
+        })),
+      },
+    ],
+  });
+}

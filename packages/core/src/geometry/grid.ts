@@ -1,0 +1,235 @@
+import { TomaatError } from '../errors.ts';
+import type { Grid, Size } from '../volume.ts';
+import {
+  type Affine,
+  applyAffine,
+  invert,
+  multiply,
+  orientationOf,
+  shiftIndex,
+  spacingOf,
+  type Vec3,
+} from './affine.ts';
+
+/*
+ * Grids made from grids. Nothing here touches voxels. Sizes are voxels along x, y, z of the grid in hand; all
+ * positions are RAS+ mm. A voxel's position is its centre; it reaches half a voxel to each side.
+ */
+
+/** The most voxels that a grid may have. */
+export const maxGridVoxels = 2 ** 30;
+
+const axisNames = ['x', 'y', 'z'] as const;
+
+/**
+ * The grid, if it can be filled: a size of whole positive numbers, at most 2^30 voxels, an affine that is finite and
+ * not singular. Throws BAD_INPUT or TOO_MANY_VOXELS.
+ */
+export function checkGrid<G extends Grid>(grid: G): G {
+  const { size, affine } = grid;
+  if (size.length !== 3 || !size.every((n) => Number.isSafeInteger(n) && n > 0)) {
+    throw new TomaatError(
+      'BAD_INPUT',
+      `A grid of ${size.join(' × ')} voxels cannot be made: give three whole numbers, each at least 1.`,
+    );
+  }
+  if (size[0] * size[1] * size[2] > maxGridVoxels) {
+    throw new TomaatError(
+      'TOO_MANY_VOXELS',
+      `A grid of ${size.join(' × ')} voxels is too large (at most ${maxGridVoxels}): choose a larger spacing or crop first.`,
+    );
+  }
+  inverseAffine(affine);
+  return grid;
+}
+
+/** The inverse of a grid's affine. Throws BAD_INPUT when there is none. */
+export function inverseAffine(affine: Affine): Affine {
+  try {
+    const inverse = invert(affine);
+    if (affine.length === 16 && inverse.every(Number.isFinite)) return inverse;
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+  }
+  throw new TomaatError(
+    'BAD_INPUT',
+    'The affine of the volume is singular or not finite, so its voxels have no places in the world: correct the header.',
+  );
+}
+
+/**
+ * The map from voxel index in `to` to voxel index in `from`, through the world. Numbers within 1e-9 of a whole one are
+ * made whole, so that a flip or a crop is one in floating point too.
+ */
+export function indexMap(from: Grid, to: Grid): Affine {
+  return multiply(inverseAffine(from.affine), to.affine).map((v) =>
+    Math.abs(v - Math.round(v)) < 1e-9 ? Math.round(v) + 0 : v,
+  );
+}
+
+/** The eight corners in world mm: of the outer voxels' centres, or of the field of view ('edges'). */
+export function corners(grid: Grid, of: 'centers' | 'edges' = 'centers'): Vec3[] {
+  const pad = of === 'edges' ? 0.5 : 0;
+  const ends = grid.size.map((n) => [-pad, n - 1 + pad]);
+  const out: Vec3[] = [];
+  for (const z of ends[2]) {
+    for (const y of ends[1]) for (const x of ends[0]) out.push(applyAffine(grid.affine, [x, y, z]));
+  }
+  return out;
+}
+
+/** The box along the world's axes that holds the field of view, RAS+ mm. */
+export function worldBounds(grid: Grid): { min: Vec3; max: Vec3 } {
+  const points = corners(grid, 'edges');
+  const along = (pick: (...values: number[]) => number) =>
+    [0, 1, 2].map((axis) => pick(...points.map((p) => p[axis]))) as [number, number, number];
+  return { min: along(Math.min), max: along(Math.max) };
+}
+
+/** Whether two grids have the same size, and every voxel of one lies within `toleranceMm` of its twin. */
+export function sameGrid(a: Grid, b: Grid, toleranceMm = 1e-3): boolean {
+  if (!a.size.every((n, axis) => n === b.size[axis])) return false;
+  // The distance between twins is largest at a corner, for both maps are affine.
+  const others = corners(b);
+  return corners(a).every((p, i) => distance(p, others[i]) <= toleranceMm);
+}
+
+function distance(a: Vec3, b: Vec3): number {
+  return Math.hypot(a[0] - b[0], a[1] - b[1], a[2] - b[2]);
+}
+
+/** The letters of an orientation such as "RAS" or "LIA", checked: one of L/R, one of P/A, one of I/S. */
+export function checkAxcodes(axcodes: string): string {
+  const groups = [...axcodes].map((letter) => ['LR', 'PA', 'IS'].findIndex((pair) => pair.includes(letter)));
+  if (groups.length === 3 && [0, 1, 2].every((group) => groups.includes(group))) return axcodes;
+  throw new TomaatError(
+    'BAD_INPUT',
+    `"${axcodes}" is not an orientation: give three letters, one of L or R, one of P or A and one of I or S, such as "RAS".`,
+  );
+}
+
+/**
+ * The same voxels in another order: axis k of the result points to the k-th letter, as nibabel and MONAI's
+ * Orientation name axes. Only permutes and flips axes; an oblique grid stays oblique.
+ */
+export function orientedGrid(grid: Grid, axcodes: string): Grid {
+  const current = orientationOf(grid.affine);
+  const source = [...checkAxcodes(axcodes)].map((letter) => {
+    const pair = ['LR', 'PA', 'IS'].find((p) => p.includes(letter)) as string;
+    const axis = [...current].findIndex((c) => pair.includes(c));
+    return { axis, flip: current[axis] !== letter };
+  });
+  const { affine, size } = grid;
+  const first = [0, 0, 0];
+  for (const { axis, flip } of source) if (flip) first[axis] = size[axis] - 1;
+  const origin = applyAffine(affine, [first[0], first[1], first[2]]);
+  const row = (r: number) => [
+    ...source.map(({ axis, flip }) => (flip ? -affine[r * 4 + axis] : affine[r * 4 + axis])),
+    origin[r],
+  ];
+  return {
+    size: [size[source[0].axis], size[source[1].axis], size[source[2].axis]],
+    affine: [...row(0), ...row(1), ...row(2), 0, 0, 0, 1],
+  };
+}
+
+/** The same voxels with some axes running backwards; each voxel keeps its place in the world. */
+export function flippedGrid(grid: Grid, axes: readonly ('x' | 'y' | 'z')[]): Grid {
+  const flips = axisNames.map((name) => axes.includes(name));
+  const first: Vec3 = [0, 1, 2].map((a) => (flips[a] ? grid.size[a] - 1 : 0)) as unknown as Vec3;
+  const origin = applyAffine(grid.affine, first);
+  const affine = grid.affine.map((v, i) => {
+    const column = i % 4;
+    if (i >= 12) return v;
+    if (column === 3) return origin[(i - 3) / 4];
+    return flips[column] ? -v : v;
+  });
+  return { size: grid.size, affine };
+}
+
+/**
+ * A part of the grid, or more than it: `size` voxels from voxel index `start`, which may be negative (padding), as the
+ * end may lie beyond the grid.
+ */
+export function cropGrid(grid: Grid, start: Vec3, size: Size): Grid {
+  return { size, affine: shiftIndex(grid.affine, start) };
+}
+
+/** Half to even, as numpy.round. */
+function roundHalfEven(v: number): number {
+  const floor = Math.floor(v);
+  if (v - floor !== 0.5) return Math.round(v);
+  return floor % 2 === 0 ? floor : floor + 1;
+}
+
+/**
+ * The grid with this spacing in mm along its own axes (0 or less keeps an axis), as MONAI's Spacing makes it
+ * (compute_shape_offset): directions and the first voxel's centre stay, the size is
+ * round((n − 1) · old / new + 1), halves to even. With `scaleExtent` the outer edge of the first voxel stays instead
+ * and the size is round(n · old / new). Unlike MONAI's, a sheared grid keeps its shear.
+ */
+export function spacedGrid(grid: Grid, spacingMm: Vec3, options: { scaleExtent?: boolean } = {}): Grid {
+  const old = spacingOf(grid.affine);
+  const factor = spacingMm.map((mm, axis) => (mm > 0 ? mm / old[axis] : 1));
+  const size = grid.size.map((n, axis) => {
+    const exact = options.scaleExtent ? n / factor[axis] : (n - 1) / factor[axis] + 1;
+    // An exact half must be seen as one, in spite of a spacing that was a float32 in its file.
+    const near = Math.round(exact * 2) / 2;
+    return Math.max(1, roundHalfEven(Math.abs(exact - near) < 1e-4 ? near : exact));
+  });
+  const shift = factor.map((f) => (options.scaleExtent ? (f - 1) / 2 : 0));
+  return checkGrid({ size: [size[0], size[1], size[2]], affine: scaleIndex(grid.affine, factor, shift) });
+}
+
+/**
+ * The grid with this many voxels over the same field of view: outer edges stay, as in PyTorch's interpolate without
+ * align_corners and in scikit-image's resize.
+ */
+export function resizedGrid(grid: Grid, size: Size): Grid {
+  const factor = size.map((n, axis) => grid.size[axis] / n);
+  return checkGrid({
+    size,
+    affine: scaleIndex(
+      grid.affine,
+      factor,
+      factor.map((f) => (f - 1) / 2),
+    ),
+  });
+}
+
+/** The affine of a grid whose voxel i lies at i · factor + shift of the old one, per axis. */
+function scaleIndex(affine: Affine, factor: readonly number[], shift: readonly number[]): Affine {
+  const [fx, fy, fz] = factor;
+  return multiply(affine, [fx, 0, 0, shift[0], 0, fy, 0, shift[1], 0, 0, fz, shift[2], 0, 0, 0, 1]);
+}
+
+/** The size, each axis rounded up to a multiple of k. */
+export function divisibleSize(size: Size, k: number | Vec3): Size {
+  const ks = typeof k === 'number' ? [k, k, k] : k;
+  const up = (axis: number) => Math.ceil(size[axis] / ks[axis]) * ks[axis];
+  return [up(0), up(1), up(2)];
+}
+
+/**
+ * Where a centred crop to `size` begins: floor(n / 2) − floor(size / 2), as MONAI's CenterSpatialCrop; axes that are
+ * not larger than wanted stay.
+ */
+export function centerCrop(grid: Grid, size: Size): { start: Vec3; size: Size } {
+  const out = grid.size.map((n, axis) => Math.min(n, size[axis]));
+  const start = out.map((n, axis) => (n === grid.size[axis] ? 0 : (grid.size[axis] >> 1) - (n >> 1)));
+  return { start: [start[0], start[1], start[2]], size: [out[0], out[1], out[2]] };
+}
+
+/**
+ * Where padding to at least `size` begins (0 or negative): half before, the odd voxel after, as MONAI's SpatialPad; or
+ * all of it after ('end').
+ */
+export function padAround(
+  grid: Grid,
+  size: Size,
+  method: 'symmetric' | 'end' = 'symmetric',
+): { start: Vec3; size: Size } {
+  const out = grid.size.map((n, axis) => Math.max(n, size[axis]));
+  const before = out.map((n, axis) => (method === 'end' ? 0 : (n - grid.size[axis]) >> 1));
+  return { start: [0 - before[0], 0 - before[1], 0 - before[2]], size: [out[0], out[1], out[2]] };
+}

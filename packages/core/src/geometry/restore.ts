@@ -1,0 +1,12 @@
+import type { Grid, Volume } from '../volume.ts';
+import { type Interpolation, resample } from './resample.ts';
+
+/**
+ * A result back on the input's grid. Transforms that change geometry only ever give a volume a new affine, so however
+ * many there were, their inverse is this one resampling; where only flips, changes of axes, crops and pads happened it
+ * is an exact copy. Voxels of the grid that the result does not cover become 0. Default mode: 'nearest', for labels;
+ * the type of the voxels stays with it. Throws as resample().
+ */
+export function restore(result: Volume, inputGrid: Grid, mode: Interpolation = 'nearest'): Volume {
+  return resample(result, { size: inputGrid.size, affine: inputGrid.affine }, { mode });
+}

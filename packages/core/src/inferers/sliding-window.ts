@@ -1,0 +1,352 @@
+import { TomaatError } from '../errors.ts';
+import { isLabelTensor, type Tensor } from '../tensor.ts';
+import { type Size, type Volume, voxelCount } from '../volume.ts';
+import { checkCanceled, checkChannel, checkInputDims, checkScores } from './checks.ts';
+import type { InferOptions, InferResult, NetworkSession, Reduction, SlidingWindowSpec } from './inferer.ts';
+import { allocate, createLabels, type Kernels, openKernels } from './kernels.ts';
+import { extractWindow, importanceMap, mirror, mirrorings, sourceIndices, windowStarts } from './windows.ts';
+
+/**
+ * Where the blended scores are kept while windows advance: a ring of planes across one axis, as deep as a window.
+ * Once the next windows start behind a plane, that plane is final: it is reduced and set to zero for its next use. Along
+ * z a plane is [y, x], along y it is [z, x]; the axis is the one that makes the ring smaller. All sizes in float32
+ * elements, but `totalBytes`.
+ */
+export interface RingPlan {
+  readonly axis: 'z' | 'y';
+  readonly depth: number;
+  readonly plane: number;
+  /** Class planes kept: all, or the one that a threshold looks at. */
+  readonly channels: number;
+  /** Whether the sum of the weights is kept as well; argmax does without. */
+  readonly weighted: boolean;
+  readonly offsets: {
+    readonly importance: number;
+    readonly patch: number;
+    readonly ones: number;
+    readonly labels: number;
+    readonly weights: number;
+    readonly scores: number;
+  };
+  readonly totalBytes: number;
+}
+
+/** The ring for a volume; nothing is allocated. */
+export function ringPlan(
+  size: Size,
+  spec: SlidingWindowSpec,
+  classes: number,
+  reduction: Reduction['type'],
+  accumulator: 'ring' | 'full' = 'ring',
+): RingPlan {
+  const [x, y, z] = size;
+  const [rx, ry, rz] = spec.roiSize;
+  const axis = z * Math.min(ry, y) < y * Math.min(rz, z) ? 'y' : 'z';
+  const [extent, roi] = axis === 'z' ? [z, rz] : [y, ry];
+  const depth = accumulator === 'full' ? extent : Math.min(extent, roi);
+  const plane = axis === 'z' ? x * y : x * z;
+  const channels = reduction === 'threshold' ? 1 : classes;
+  const weighted = reduction !== 'argmax';
+  const window = voxelCount({ size: spec.roiSize });
+  let next = 0;
+  const place = (length: number) => {
+    const at = next;
+    next += Math.ceil(length / 4) * 4; // 16-byte steps, for the vector unit
+    return at;
+  };
+  const offsets = {
+    importance: place(window),
+    patch: place(window),
+    ones: place(rx),
+    labels: place(Math.ceil(plane / 2) + 8),
+    weights: place(weighted ? depth * plane : 0),
+    scores: place(channels * depth * plane),
+  };
+  return { axis, depth, plane, channels, weighted, offsets, totalBytes: next * 4 };
+}
+
+/** The sliding-window inferer; see `infer`. */
+export async function slideWindows(
+  input: Volume,
+  session: NetworkSession,
+  spec: SlidingWindowSpec,
+  reduction: Reduction,
+  options: InferOptions,
+): Promise<InferResult> {
+  const { voxels, size, components } = input;
+  if (!(voxels instanceof Float32Array)) {
+    throw new TomaatError(
+      'APP_FAILED',
+      'The sliding window takes float32 voxels; end the preprocessing with a step that scales or normalises the intensities.',
+    );
+  }
+  const { roiSize: roi } = spec;
+  const dims = [1, components, roi[2], roi[1], roi[0]];
+  checkInputDims(session, dims, 'the sliding window (roiSize) makes');
+
+  const overlap =
+    typeof spec.overlap === 'number' ? [spec.overlap, spec.overlap, spec.overlap] : spec.overlap;
+  const starts = roi.map((n, i) => windowStarts(size[i], n, overlap[i], spec.stepping));
+  const sources = roi.map((n, i) =>
+    starts[i].map((start) => sourceIndices(start, n, size[i], spec.paddingMode)),
+  );
+  const total = starts[0].length * starts[1].length * starts[2].length;
+
+  const predict = createPredictor(session, spec, components, dims);
+  const window = allocate(
+    () => new Float32Array(voxelCount({ size: roi }) * components),
+    voxelCount({ size: roi }) * components * 4,
+  );
+  let blend: Blend | undefined;
+  let done = 0;
+
+  // The ring's axis goes in the outermost loop. It does not depend on the number of classes.
+  const { axis } = ringPlan(size, spec, 1, 'argmax');
+  const [outer, middle] = axis === 'z' ? [2, 1] : [1, 2];
+  for (let o = 0; o < starts[outer].length; o++) {
+    blend?.finish(starts[outer][o]);
+    for (let m = 0; m < starts[middle].length; m++) {
+      for (let x = 0; x < starts[0].length; x++) {
+        checkCanceled(options.signal);
+        const [y, z] = axis === 'z' ? [m, o] : [o, m];
+        const at: Size = [starts[0][x], starts[1][y], starts[2][z]];
+        extractWindow(
+          voxels,
+          size,
+          components,
+          [sources[0][x], sources[1][y], sources[2][z]],
+          spec.paddingValue,
+          window,
+        );
+        const scores = await predict(window);
+        blend ??= createBlend(input, spec, scores.dims[1], reduction, options);
+        blend.add(scores, at);
+        done++;
+        options.onProgress?.(done / total);
+      }
+    }
+  }
+  if (!blend)
+    throw new TomaatError(
+      'BAD_INPUT',
+      'The volume is empty. Send one with at least one voxel along each axis.',
+    );
+  blend.finish(Number.POSITIVE_INFINITY);
+  return blend.result;
+}
+
+/** Runs the network on a window, or on all its mirrorings, whose scores are mirrored back and added up. */
+function createPredictor(
+  session: NetworkSession,
+  spec: SlidingWindowSpec,
+  components: number,
+  dims: readonly number[],
+): (window: Float32Array) => Promise<Tensor> {
+  const flips = mirrorings(spec.mirrorAxes ?? []);
+  const mirrored = new Float32Array(flips.length > 1 ? voxelCount({ size: spec.roiSize }) * components : 0);
+  let sum = new Float32Array(0);
+
+  const run = async (data: Float32Array): Promise<Tensor> => {
+    const output = await session.run({ data, dims });
+    if (isLabelTensor(output)) {
+      throw new TomaatError(
+        'BAD_MANIFEST',
+        'The network gives label values, and a sliding window blends scores. Export the network without its argmax, or use the simple inferer.',
+      );
+    }
+    checkScores(output, dims);
+    if (
+      output.dims.length !== 5 ||
+      output.dims[2] !== dims[2] ||
+      output.dims[3] !== dims[3] ||
+      output.dims[4] !== dims[4]
+    ) {
+      throw new TomaatError(
+        'BAD_MANIFEST',
+        'The network gives one answer for a whole volume, so a sliding window makes no sense. Use the simple inferer.',
+      );
+    }
+    return output;
+  };
+
+  return async (window) => {
+    const first = await run(window);
+    if (flips.length === 1) return first;
+    if (sum.length !== first.data.length)
+      sum = allocate(() => new Float32Array(first.data.length), first.data.byteLength);
+    sum.set(first.data);
+    for (const flip of flips.slice(1)) {
+      mirror(window, components, spec.roiSize, flip, mirrored, false);
+      const output = await run(mirrored);
+      mirror(output.data, output.dims[1], spec.roiSize, flip, sum, true);
+    }
+    return { data: sum, dims: first.dims };
+  };
+}
+
+interface Blend {
+  /** Adds the scores of the window that starts at `at`. */
+  add(scores: Tensor, at: Size): void;
+  /** Reduces all planes before `next` along the ring's axis: no window will touch them again. */
+  finish(next: number): void;
+  readonly result: InferResult;
+}
+
+function createBlend(
+  input: Volume,
+  spec: SlidingWindowSpec,
+  classes: number,
+  reduction: Reduction,
+  options: InferOptions,
+): Blend {
+  const { size, affine } = input;
+  const [nx, ny, nz] = size;
+  const [rx, ry, rz] = spec.roiSize;
+  const count = voxelCount(input);
+  if (reduction.type === 'threshold') checkChannel(reduction.channel, classes);
+  const plan = ringPlan(size, spec, classes, reduction.type, options.accumulator);
+  const { axis, depth, plane, channels, weighted, offsets } = plan;
+  const kernels = openKernels(plan.totalBytes, options.kernels);
+  const stride = depth * plane;
+  const window = rx * ry * rz;
+  kernels.floats.set(
+    importanceMap(spec.roiSize, spec.mode, spec.sigmaScale, spec.stepping),
+    offsets.importance,
+  );
+  // The weight of a window counts once for each mirroring, because their scores are added up.
+  kernels.floats.fill(mirrorings(spec.mirrorAxes ?? []).length, offsets.ones, offsets.ones + rx);
+
+  const reduce = createReducer(kernels, plan, size, classes, reduction, count);
+  const extent = axis === 'z' ? nz : ny;
+  const firstChannel = reduction.type === 'threshold' ? reduction.channel : 0;
+  let finished = 0;
+
+  return {
+    add(scores, at) {
+      if (scores.dims[1] !== classes) {
+        throw new TomaatError(
+          'APP_OUTPUT',
+          `The network gave ${classes} classes for one window and ${scores.dims[1]} for another; it must give the same number for all.`,
+        );
+      }
+      // The part of the window that lies inside the volume.
+      const [x0, y0, z0] = at.map((start) => Math.max(0, start));
+      const [x1, y1, z1] = [Math.min(nx, at[0] + rx), Math.min(ny, at[1] + ry), Math.min(nz, at[2] + rz)];
+      const inWindow = ((z0 - at[2]) * ry + (y0 - at[1])) * rx + (x0 - at[0]);
+      const [from, to] = axis === 'z' ? [z0, z1] : [y0, y1];
+      const [row0, row1] = axis === 'z' ? [y0, y1] : [z0, z1];
+      const planeStep = axis === 'z' ? ry * rx : rx;
+      const rowStep = axis === 'z' ? rx : ry * rx;
+      const inPlane = row0 * nx + x0;
+      const addPlanes = (ring: number, patch: number, patchPlane: number, patchRow: number) => {
+        for (let p = from; p < to; p++) {
+          const acc = ring + (p % depth) * plane + inPlane;
+          const step = p - from;
+          const weight = offsets.importance + inWindow + step * planeStep;
+          kernels.accumulate(
+            acc,
+            nx,
+            patch + step * patchPlane,
+            patchRow,
+            weight,
+            rowStep,
+            x1 - x0,
+            row1 - row0,
+          );
+        }
+      };
+      for (let k = 0; k < channels; k++) {
+        const channel = (firstChannel + k) * window;
+        kernels.floats.set(scores.data.subarray(channel, channel + window), offsets.patch);
+        addPlanes(offsets.scores + k * stride, offsets.patch + inWindow, planeStep, rowStep);
+      }
+      if (weighted) addPlanes(offsets.weights, offsets.ones, 0, 0);
+    },
+    finish(next) {
+      if (options.accumulator === 'full' && next < extent) return;
+      for (; finished < Math.min(next, extent); finished++) {
+        const slot = (finished % depth) * plane;
+        reduce.plane(finished, slot);
+        for (let k = 0; k < channels; k++) {
+          const at = offsets.scores + k * stride + slot;
+          kernels.floats.fill(0, at, at + plane);
+        }
+        if (weighted) kernels.floats.fill(0, offsets.weights + slot, offsets.weights + slot + plane);
+      }
+    },
+    get result(): InferResult {
+      const volume = { voxels: reduce.voxels, size, components: reduce.components, affine };
+      return reduction.type === 'none' ? { scores: volume } : { labels: volume };
+    },
+  };
+}
+
+/** Turns final planes of the ring (at element `slot` of each channel) into planes of the result. */
+function createReducer(
+  kernels: Kernels,
+  plan: RingPlan,
+  size: Size,
+  classes: number,
+  reduction: Reduction,
+  count: number,
+) {
+  const { axis, depth, plane, channels, offsets } = plan;
+  const [nx, ny, nz] = size;
+  const stride = depth * plane;
+
+  // Copies a plane to its place in one component of the result: in one piece along z, row by row along y.
+  const put = <T extends Float32Array | Uint8Array | Uint16Array>(
+    target: T,
+    component: number,
+    index: number,
+    values: T,
+  ) => {
+    if (axis === 'z') target.set(values, component * count + index * plane);
+    else
+      for (let z = 0; z < nz; z++)
+        target.set(values.subarray(z * nx, (z + 1) * nx), component * count + (z * ny + index) * nx);
+  };
+  const average = (channel: number, slot: number): Float32Array => {
+    const at = offsets.scores + channel * stride + slot;
+    kernels.divide(at, offsets.weights + slot, plane);
+    return kernels.floats.subarray(at, at + plane);
+  };
+
+  if (reduction.type === 'none') {
+    const voxels = allocate(() => new Float32Array(count * classes), count * classes * 4);
+    return {
+      voxels,
+      components: classes,
+      plane(index: number, slot: number) {
+        for (let k = 0; k < channels; k++) put(voxels, k, index, average(k, slot));
+      },
+    };
+  }
+  const labelsAt = offsets.labels * 4;
+  if (reduction.type === 'threshold') {
+    const voxels = allocate(() => new Uint8Array(count), count);
+    const values = kernels.bytes.subarray(labelsAt, labelsAt + plane);
+    return {
+      voxels,
+      components: 1,
+      plane(index: number, slot: number) {
+        const scores = average(0, slot);
+        for (let i = 0; i < plane; i++) values[i] = scores[i] > reduction.above ? 1 : 0;
+        put(voxels, 0, index, values);
+      },
+    };
+  }
+  const voxels = createLabels(classes, count);
+  const wide = voxels instanceof Uint16Array;
+  const values = wide
+    ? new Uint16Array(kernels.bytes.buffer, labelsAt, plane)
+    : kernels.bytes.subarray(labelsAt, labelsAt + plane);
+  return {
+    voxels,
+    components: 1,
+    plane(index: number, slot: number) {
+      kernels.argmax(offsets.scores + slot, stride, classes, plane, labelsAt, wide);
+      put(voxels as Uint8Array, 0, index, values as Uint8Array);
+    },
+  };
+}

@@ -1,0 +1,401 @@
+import { MeshoptSimplifier } from 'meshoptimizer/simplifier';
+import { TomaatError } from '../errors.ts';
+import { applyAffine, determinant } from '../geometry/affine.ts';
+import type { Size, Volume } from '../volume.ts';
+import { type Box, type LabelVoxels, labelVoxels, scanLabels } from './label-map.ts';
+
+/** A surface of triangles in space. */
+export interface Mesh {
+  /** x, y, z of each vertex, RAS+ mm. */
+  readonly positions: Float32Array;
+  /** Three vertices of each triangle, counter-clockwise seen from outside. */
+  readonly triangles: Uint32Array;
+  /** The label that each triangle bounds; triangles of one label lie together. */
+  readonly labels?: Uint16Array;
+}
+
+export interface SurfaceOptions {
+  /** The labels to mesh, each as a closed surface of its own. Default: all but 0, ascending. */
+  labels?: readonly number[];
+  /** Rounds of smoothing; 0 leaves the steps of the voxels. Default 8. */
+  smoothing?: number;
+}
+
+/**
+ * The closed surface of each label of a label map (surface nets, Gibson 1998; one vertex for each sheet of
+ * the surface that passes a cell, as in dual marching cubes, Nielson 2004, so that labels that touch at an
+ * edge or corner stay apart). Vertices lie in the middle between voxels inside and outside; the volume is taken to
+ * go on with background, so a label at its border is closed too. Smoothing (Taubin 1995) moves no vertex
+ * out of its cell, that is by more than half a voxel along each axis. Volumes are to be reported from
+ * voxels, never from a mesh. Throws BAD_INPUT for a label above 65535.
+ */
+export function surfaceOf(labelMap: Volume, options: SurfaceOptions = {}): Mesh {
+  const voxels = labelVoxels(labelMap);
+  const scans = scanLabels(voxels, labelMap.size);
+  const parts: { label: number; mesh: Mesh }[] = [];
+  for (const label of new Set(options.labels ?? scans.keys())) {
+    if (label < 0 || label > 65535) {
+      throw new TomaatError('BAD_INPUT', `Label ${label} cannot be meshed: give labels from 1 to 65535.`);
+    }
+    const box = scans.get(label)?.box;
+    if (!box) continue;
+    const net = findNet(voxels, labelMap.size, box, label);
+    smooth(net, options.smoothing ?? 8);
+    parts.push({ label, mesh: placeNet(net, labelMap) });
+  }
+  return joinMeshes(parts);
+}
+
+/** Puts meshes into one, with the label of each triangle. */
+export function joinMeshes(parts: readonly { label: number; mesh: Mesh }[]): Mesh {
+  const positions = new Float32Array(parts.reduce((n, { mesh }) => n + mesh.positions.length, 0));
+  const triangles = new Uint32Array(parts.reduce((n, { mesh }) => n + mesh.triangles.length, 0));
+  const labels = new Uint16Array(triangles.length / 3);
+  let vertex = 0;
+  let corner = 0;
+  for (const { label, mesh } of parts) {
+    positions.set(mesh.positions, vertex * 3);
+    for (let i = 0; i < mesh.triangles.length; i++) triangles[corner + i] = mesh.triangles[i] + vertex;
+    labels.fill(label, corner / 3, (corner + mesh.triangles.length) / 3);
+    vertex += mesh.positions.length / 3;
+    corner += mesh.triangles.length;
+  }
+  return { positions, triangles, labels };
+}
+
+/** Vertices as voxel indices, the corner of each one's cell, and quads that turn counter-clockwise in index space. */
+interface Net {
+  points: Float32Array;
+  cells: Int16Array | Int32Array;
+  quads: Uint32Array;
+}
+
+/** Corner c of a cell lies at x = c & 1, y = c >> 1 & 1, z = c >> 2. Edges 0-3 run along x, 4-7 y, 8-11 z. */
+const edgeCorners: readonly (readonly [number, number])[] = [
+  ...[0, 2, 4, 6].map((c) => [c, c + 1] as const),
+  ...[0, 1, 4, 5].map((c) => [c, c + 2] as const),
+  ...[0, 1, 2, 3].map((c) => [c, c + 4] as const),
+];
+
+/**
+ * For each of the 256 ways in which a cell's corners lie inside: how many sheets of the surface pass it, which
+ * one crosses each edge, and the mean of the middles of each one's edges. Sheets are the cycles of edges
+ * that the cell's faces link; on a face with two inside corners across, the inside corners are parted.
+ */
+const cellTable = buildCellTable();
+
+function buildCellTable() {
+  const sheets = new Uint8Array(256);
+  const sheetOfEdge = new Uint8Array(256 * 12);
+  const centres = new Float32Array(256 * 4 * 3);
+  const faces = [0, 1, 2].flatMap((axis) =>
+    [0, 1].map((side) => [0, 1, 2, 3, 4, 5, 6, 7].filter((c) => ((c >> axis) & 1) === side)),
+  );
+  for (let inside = 0; inside < 256; inside++) {
+    const isIn = (corner: number) => (inside >> corner) & 1;
+    const crossed = edgeCorners.map(([a, b]) => isIn(a) !== isIn(b));
+    const group = edgeCorners.map((_, e) => e);
+    const link = (a: number, b: number) => {
+      const [from, to] = [group[a], group[b]];
+      for (let e = 0; e < 12; e++) if (group[e] === from) group[e] = to;
+    };
+    for (const corners of faces) {
+      const edges = edgeCorners.flatMap(([a, b], e) =>
+        crossed[e] && corners.includes(a) && corners.includes(b) ? [e] : [],
+      );
+      if (edges.length === 2) link(edges[0], edges[1]);
+      if (edges.length === 4) {
+        for (const corner of corners.filter(isIn)) {
+          const [a, b] = edges.filter((e) => edgeCorners[e].includes(corner));
+          link(a, b);
+        }
+      }
+    }
+    const names = [...new Set(group.filter((_, e) => crossed[e]))];
+    sheets[inside] = names.length;
+    names.forEach((name, s) => {
+      const own = edgeCorners.flatMap((_, e) => (crossed[e] && group[e] === name ? [e] : []));
+      for (const e of own) {
+        sheetOfEdge[inside * 12 + e] = s;
+        for (let k = 0; k < 3; k++) {
+          const middle = (((edgeCorners[e][0] >> k) & 1) + ((edgeCorners[e][1] >> k) & 1)) / 2;
+          centres[(inside * 4 + s) * 3 + k] += middle / own.length;
+        }
+      }
+    });
+  }
+  return { sheets, sheetOfEdge, centres };
+}
+
+/** The net of one label within its box; the box is taken to lie in background. */
+function findNet(voxels: LabelVoxels, size: Size, box: Box, label: number): Net {
+  const { sheets, sheetOfEdge, centres } = cellTable;
+  const [ox, oy, oz] = box.min;
+  const [wx, wy, wz] = [0, 1, 2].map((k) => box.max[k] - box.min[k] + 3);
+  // Two planes of voxels, and two of cells: cell (x, y, z) has its corner 0 at voxel (x, y, z) of the padded box.
+  let below = new Uint8Array(wx * wy);
+  let above = new Uint8Array(wx * wy);
+  let casesBelow = new Uint8Array(wx * wy);
+  let cases = new Uint8Array(wx * wy);
+  let firstBelow = new Int32Array(wx * wy);
+  let first = new Int32Array(wx * wy);
+  let points = new Float32Array(3 << 12);
+  let cells = new Int32Array(3 << 12);
+  let quads = new Uint32Array(4 << 12);
+  let vertex = 0;
+  let corner = 0;
+
+  for (let z = 0; z < wz - 1; z++) {
+    [below, above] = [above, below];
+    above.fill(0);
+    if (z + 1 < wz - 1) {
+      for (let y = 1; y < wy - 1; y++) {
+        const from = ((z + oz) * size[1] + (y - 1 + oy)) * size[0] + ox;
+        const to = y * wx + 1;
+        for (let x = 0; x < wx - 2; x++) above[to + x] = voxels[from + x] === label ? 1 : 0;
+      }
+    }
+    [casesBelow, cases] = [cases, casesBelow];
+    [firstBelow, first] = [first, firstBelow];
+    for (let y = 0; y < wy - 1; y++) {
+      let at = y * wx;
+      let side = below[at] | (below[at + wx] << 1) | (above[at] << 2) | (above[at + wx] << 3);
+      for (let x = 0; x < wx - 1; x++, at++) {
+        const left = side;
+        side = below[at + 1] | (below[at + 1 + wx] << 1) | (above[at + 1] << 2) | (above[at + 1 + wx] << 3);
+        if (left === side && (left === 0 || left === 15)) {
+          cases[at] = left === 0 ? 0 : 255;
+          continue;
+        }
+        // `left` has the corners with x = 0: bits 0, 2, 4, 6 of the case; `side` those with x = 1.
+        const inside =
+          (left & 1) |
+          ((left & 2) << 1) |
+          ((left & 4) << 2) |
+          ((left & 8) << 3) |
+          ((side & 1) << 1) |
+          ((side & 2) << 2) |
+          ((side & 4) << 3) |
+          ((side & 8) << 4);
+        cases[at] = inside;
+        first[at] = vertex;
+        const count = sheets[inside];
+        if ((vertex + count) * 3 > points.length) {
+          points = larger(points);
+          cells = larger(cells);
+        }
+        for (let s = 0; s < count; s++, vertex++) {
+          const c = (inside * 4 + s) * 3;
+          const v = vertex * 3;
+          cells[v] = x + ox - 1;
+          cells[v + 1] = y + oy - 1;
+          cells[v + 2] = z + oz - 1;
+          points[v] = cells[v] + centres[c];
+          points[v + 1] = cells[v + 1] + centres[c + 1];
+          points[v + 2] = cells[v + 2] + centres[c + 2];
+        }
+        // The three edges at corner 0: the four cells around each have all been seen by now.
+        const here = inside & 1;
+        if (corner + 12 > quads.length) quads = larger(quads);
+        if (here !== ((inside >> 1) & 1)) {
+          const a = first[at] + sheetOfEdge[inside * 12];
+          const b = first[at - wx] + sheetOfEdge[cases[at - wx] * 12 + 1];
+          const c = firstBelow[at - wx] + sheetOfEdge[casesBelow[at - wx] * 12 + 3];
+          const d = firstBelow[at] + sheetOfEdge[casesBelow[at] * 12 + 2];
+          quads[corner] = a;
+          quads[corner + 1] = here ? b : d;
+          quads[corner + 2] = c;
+          quads[corner + 3] = here ? d : b;
+          corner += 4;
+        }
+        if (here !== ((inside >> 2) & 1)) {
+          const a = first[at] + sheetOfEdge[inside * 12 + 4];
+          const b = firstBelow[at] + sheetOfEdge[casesBelow[at] * 12 + 6];
+          const c = firstBelow[at - 1] + sheetOfEdge[casesBelow[at - 1] * 12 + 7];
+          const d = first[at - 1] + sheetOfEdge[cases[at - 1] * 12 + 5];
+          quads[corner] = a;
+          quads[corner + 1] = here ? b : d;
+          quads[corner + 2] = c;
+          quads[corner + 3] = here ? d : b;
+          corner += 4;
+        }
+        if (here !== ((inside >> 4) & 1)) {
+          const a = first[at] + sheetOfEdge[inside * 12 + 8];
+          const b = first[at - 1] + sheetOfEdge[cases[at - 1] * 12 + 9];
+          const c = first[at - 1 - wx] + sheetOfEdge[cases[at - 1 - wx] * 12 + 11];
+          const d = first[at - wx] + sheetOfEdge[cases[at - wx] * 12 + 10];
+          quads[corner] = a;
+          quads[corner + 1] = here ? b : d;
+          quads[corner + 2] = c;
+          quads[corner + 3] = here ? d : b;
+          corner += 4;
+        }
+      }
+    }
+  }
+  return {
+    points: points.subarray(0, vertex * 3),
+    cells: cells.subarray(0, vertex * 3),
+    quads: quads.subarray(0, corner),
+  };
+}
+
+function larger<A extends Float32Array | Int32Array | Uint32Array>(array: A): A {
+  const ArrayType = array.constructor as new (length: number) => A;
+  const out = new ArrayType(array.length * 2);
+  out.set(array);
+  return out;
+}
+
+/** Taubin's smoothing: a step towards the neighbours' mean, a slightly larger one back; each within the cell. */
+function smooth(net: Net, rounds: number): void {
+  const { points, cells, quads } = net;
+  const sums = new Float32Array(points.length);
+  const counts = new Uint16Array(points.length / 3);
+  const link = (a: number, b: number) => {
+    sums[a * 3] += points[b * 3];
+    sums[a * 3 + 1] += points[b * 3 + 1];
+    sums[a * 3 + 2] += points[b * 3 + 2];
+    sums[b * 3] += points[a * 3];
+    sums[b * 3 + 1] += points[a * 3 + 1];
+    sums[b * 3 + 2] += points[a * 3 + 2];
+    counts[a]++;
+    counts[b]++;
+  };
+  for (let step = 0; step < rounds * 2; step++) {
+    sums.fill(0);
+    counts.fill(0);
+    for (let q = 0; q < quads.length; q += 4) {
+      link(quads[q], quads[q + 1]);
+      link(quads[q + 1], quads[q + 2]);
+      link(quads[q + 2], quads[q + 3]);
+      link(quads[q + 3], quads[q]);
+    }
+    const weight = step % 2 === 0 ? 0.5 : -0.53;
+    for (let v = 0; v < points.length; v++) {
+      const count = counts[(v / 3) | 0];
+      if (count === 0) continue;
+      const moved = points[v] + weight * (sums[v] / count - points[v]);
+      points[v] = Math.min(Math.max(moved, cells[v]), cells[v] + 1);
+    }
+  }
+}
+
+/** The net in world mm; each quad split along its shorter diagonal, turned outward for mirrored affines too. */
+function placeNet(net: Net, { affine }: Volume): Mesh {
+  const { points, quads } = net;
+  const positions = new Float32Array(points.length);
+  for (let v = 0; v < points.length; v += 3) {
+    const p = applyAffine(affine, [points[v], points[v + 1], points[v + 2]]);
+    positions[v] = p[0];
+    positions[v + 1] = p[1];
+    positions[v + 2] = p[2];
+  }
+  const distance = (a: number, b: number) => {
+    const x = positions[a * 3] - positions[b * 3];
+    const y = positions[a * 3 + 1] - positions[b * 3 + 1];
+    const z = positions[a * 3 + 2] - positions[b * 3 + 2];
+    return x * x + y * y + z * z;
+  };
+  const mirrored = determinant(affine) < 0;
+  const triangles = new Uint32Array((quads.length / 4) * 6);
+  for (let q = 0, t = 0; q < quads.length; q += 4, t += 6) {
+    const a = quads[q];
+    const b = mirrored ? quads[q + 3] : quads[q + 1];
+    const c = quads[q + 2];
+    const d = mirrored ? quads[q + 1] : quads[q + 3];
+    const alongAc = distance(a, c) <= distance(b, d);
+    triangles[t] = a;
+    triangles[t + 1] = b;
+    triangles[t + 2] = alongAc ? c : d;
+    triangles[t + 3] = alongAc ? a : b;
+    triangles[t + 4] = c;
+    triangles[t + 5] = d;
+  }
+  return { positions, triangles };
+}
+
+/**
+ * The surfaces of a label map as they are handed out: smoothed unless told otherwise, and simplified to a share of
+ * their triangles (1 keeps all).
+ */
+export async function buildSurface(
+  labelMap: Volume,
+  options: { labels?: readonly number[]; smooth?: boolean; keepTriangles?: number } = {},
+): Promise<Mesh> {
+  const { labels, smooth: isSmooth = true, keepTriangles = 1 } = options;
+  const mesh = surfaceOf(labelMap, { labels, smoothing: isSmooth ? undefined : 0 });
+  return keepTriangles === 1 ? mesh : decimateMesh(mesh, { ratio: keepTriangles });
+}
+
+export interface DecimateOptions {
+  /** How many of each label's triangles should stay, 0-1. Default 0.2. */
+  ratio?: number;
+  /** No vertex leaves the old surface by more, mm; the ratio is missed rather than this. Default 1. */
+  maxErrorMm?: number;
+}
+
+/**
+ * Fewer triangles for nearly the same surface (quadric error, meshoptimizer). Each label is simplified by itself
+ * and stays closed; vertices that no triangle uses are dropped. A label never vanishes.
+ */
+export async function decimateMesh(mesh: Mesh, options: DecimateOptions = {}): Promise<Mesh> {
+  const { ratio = 0.2, maxErrorMm = 1 } = options;
+  if (!(ratio > 0 && ratio <= 1) || !(maxErrorMm > 0)) {
+    throw new TomaatError(
+      'BAD_INPUT',
+      `A mesh is decimated to a ratio above 0 and up to 1 within an error above 0 mm; ${ratio} and ${maxErrorMm} mm were given.`,
+    );
+  }
+  if (mesh.triangles.length === 0) return mesh;
+  await MeshoptSimplifier.ready;
+  const parts = partsOf(mesh).map(({ label, mesh: part }) => {
+    const target = Math.max(12, Math.floor((part.triangles.length / 3) * ratio) * 3);
+    const [simpler] = MeshoptSimplifier.simplify(part.triangles, part.positions, 3, target, maxErrorMm, [
+      'ErrorAbsolute',
+    ]);
+    return {
+      label,
+      mesh: compact({ positions: part.positions, triangles: simpler.length ? simpler : part.triangles }),
+    };
+  });
+  const joined = joinMeshes(parts);
+  return mesh.labels ? joined : { positions: joined.positions, triangles: joined.triangles };
+}
+
+/** Each label's triangles as a mesh of its own. A mesh without labels is one part, of label 0. */
+export function partsOf(mesh: Mesh): { label: number; mesh: Mesh }[] {
+  const { labels, triangles, positions } = mesh;
+  if (!labels) return [{ label: 0, mesh }];
+  const byLabel = new Map<number, number>();
+  for (const label of labels) byLabel.set(label, (byLabel.get(label) ?? 0) + 1);
+  return [...byLabel].map(([label, count]) => {
+    const own = new Uint32Array(count * 3);
+    let at = 0;
+    for (let t = 0; t < labels.length; t++) {
+      if (labels[t] !== label) continue;
+      own[at] = triangles[t * 3];
+      own[at + 1] = triangles[t * 3 + 1];
+      own[at + 2] = triangles[t * 3 + 2];
+      at += 3;
+    }
+    return { label, mesh: compact({ positions, triangles: own }) };
+  });
+}
+
+/** The mesh without the vertices that no triangle uses. */
+function compact({ positions, triangles }: Mesh): Mesh {
+  const unused = 0xffffffff;
+  const place = new Uint32Array(positions.length / 3).fill(unused);
+  const out = new Uint32Array(triangles.length);
+  let count = 0;
+  for (let i = 0; i < triangles.length; i++) {
+    if (place[triangles[i]] === unused) place[triangles[i]] = count++;
+    out[i] = place[triangles[i]];
+  }
+  const kept = new Float32Array(count * 3);
+  for (let v = 0; v < place.length; v++) {
+    if (place[v] !== unused) kept.set(positions.subarray(v * 3, v * 3 + 3), place[v] * 3);
+  }
+  return { positions: kept, triangles: out };
+}

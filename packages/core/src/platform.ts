@@ -1,0 +1,16 @@
+/** Compressions that occur inside volume formats: gzip members, and zlib streams (RFC 1950). */
+export type Compression = 'gzip' | 'zlib';
+
+/**
+ * What core needs from where it runs: node:zlib in the server, CompressionStream in a browser. Both stream.
+ * `inflate` fails (any error) on corrupt, truncated or surplus input; whoever reads it stops at the length
+ * that the header promises, so that a bomb costs no more than an honest file.
+ */
+export interface Platform {
+  inflate(source: AsyncIterable<Uint8Array>, compression: Compression): AsyncIterable<Uint8Array>;
+  deflate(
+    source: AsyncIterable<Uint8Array>,
+    compression: Compression,
+    level: number,
+  ): AsyncIterable<Uint8Array>;
+}

@@ -1,0 +1,246 @@
+import { z } from 'zod';
+import { spacingOf, type Vec3 } from '../geometry/affine.ts';
+import { numericVoxels, type Volume, type Voxels, voxelCount } from '../volume.ts';
+import { gaussianFilter, medianFilter } from './filters.ts';
+import { type Mask, masks, percentiles, summarize } from './statistics.ts';
+import { defineTransform, type VolumeTransform } from './transform.ts';
+
+/*
+ * Transforms of intensity, with the names and meanings of MONAI's. Results are float32. NaN and ±Infinity are left out
+ * of every statistic, and a result that is not a finite float32 becomes 0; so only clipping gives ±Infinity a value.
+ */
+
+/** The volume with every value passed through a function made for its component (or for all of them at once). */
+function mapValues(
+  volume: Volume,
+  channelWise: boolean,
+  functionFor: (voxels: Voxels) => (v: number) => number,
+): Volume {
+  const n = channelWise ? voxelCount(volume) : volume.voxels.length;
+  const source = numericVoxels(volume.voxels);
+  const voxels = new Float32Array(source.length);
+  for (let start = 0; start < source.length; start += n) {
+    const end = start + n;
+    const f = functionFor(source.subarray(start, end) as Voxels);
+    for (let i = start; i < end; i++) {
+      const v = Math.fround(f(source[i]));
+      voxels[i] = v - v === 0 ? v : 0;
+    }
+  }
+  return { voxels, size: volume.size, components: volume.components, affine: volume.affine };
+}
+
+const channelWise = z
+  .boolean()
+  .default(false)
+  .describe('Take the statistics of each component by itself instead of all together');
+const clip = z.boolean().default(false).describe('Limit the result to bMin … bMax');
+const percent = z.number().min(0).max(100);
+
+const scaleIntensity = defineTransform({
+  name: 'scaleIntensity',
+  description:
+    'Scales the range of the values, lowest to highest, to minv … maxv. A constant volume becomes minv.',
+  parameters: z.strictObject({
+    minv: z.number().default(0).describe('What the lowest value becomes'),
+    maxv: z.number().default(1).describe('What the highest value becomes'),
+    channelWise,
+  }),
+  apply: (volume, { minv, maxv, channelWise }) =>
+    mapValues(volume, channelWise, (voxels) => {
+      const { min, max } = summarize(voxels);
+      const scale = max > min ? (maxv - minv) / (max - min) : 0;
+      return (v) => (v - v === 0 ? (v - min) * scale + minv : Number.NaN);
+    }),
+});
+
+/** The linear map a0 → b0, a1 → b1; where a0 = a1 only the shift, as MONAI. */
+function rangeMap(a0: number, a1: number, b0: number, b1: number, limit: boolean): (v: number) => number {
+  const scale = a1 === a0 ? 1 : (b1 - b0) / (a1 - a0);
+  const low = Math.min(b0, b1);
+  const high = Math.max(b0, b1);
+  return (v) => {
+    const w = (v - a0) * scale + b0;
+    return limit ? (w < low ? low : w > high ? high : w) : w;
+  };
+}
+
+const scaleIntensityRange = defineTransform({
+  name: 'scaleIntensityRange',
+  description:
+    'Scales values linearly so that aMin becomes bMin and aMax becomes bMax (for CT: a window in HU).',
+  parameters: z
+    .strictObject({
+      aMin: z.number().describe('A value of the input'),
+      aMax: z.number().describe('A larger value of the input'),
+      bMin: z.number().default(0).describe('What aMin becomes'),
+      bMax: z.number().default(1).describe('What aMax becomes'),
+      clip,
+    })
+    .refine((p) => p.aMax > p.aMin, { message: 'must be greater than aMin', path: ['aMax'] }),
+  apply: (volume, { aMin, aMax, bMin, bMax, clip }) =>
+    mapValues(volume, false, () => rangeMap(aMin, aMax, bMin, bMax, clip)),
+});
+
+const scaleIntensityRangePercentiles = defineTransform({
+  name: 'scaleIntensityRangePercentiles',
+  description:
+    'Scales values linearly so that the lower percentile becomes bMin and the upper one bMax. Values beyond them go on along the line unless clip is set.',
+  parameters: z
+    .strictObject({
+      lower: percent.describe('Percentile that becomes bMin'),
+      upper: percent.describe('Percentile that becomes bMax'),
+      bMin: z.number().default(0),
+      bMax: z.number().default(1),
+      clip,
+      relative: z
+        .boolean()
+        .default(false)
+        .describe('The percentiles become lower % and upper % of the way from bMin to bMax instead'),
+      channelWise,
+    })
+    .refine((p) => p.upper > p.lower, { message: 'must be greater than lower', path: ['upper'] }),
+  apply: (volume, { lower, upper, bMin, bMax, clip, relative, channelWise }) =>
+    mapValues(volume, channelWise, (voxels) => {
+      const [a0, a1] = percentiles(voxels, [lower, upper]);
+      const b0 = relative ? bMin + ((bMax - bMin) * lower) / 100 : bMin;
+      const b1 = relative ? bMin + ((bMax - bMin) * upper) / 100 : bMax;
+      return rangeMap(a0, a1, b0, b1, clip);
+    }),
+});
+
+const normalizeIntensity = defineTransform({
+  name: 'normalizeIntensity',
+  description:
+    'Subtracts the mean and divides by the standard deviation (of the population), or by the numbers given. A deviation of 0 counts as 1.',
+  parameters: z
+    .strictObject({
+      subtrahend: z.number().optional().describe('Instead of the mean'),
+      divisor: z.number().positive().optional().describe('Instead of the standard deviation'),
+      nonzero: z
+        .boolean()
+        .default(false)
+        .describe('As in MONAI: measure and change only voxels that are not 0; the others stay 0'),
+      mask: z
+        .enum(masks)
+        .default('all')
+        .describe(
+          'The voxels that mean and deviation are taken of, while all are changed: all, those not 0, those above the mean',
+        ),
+      channelWise,
+    })
+    .refine((p) => !(p.nonzero && p.mask !== 'all'), {
+      message: 'cannot be combined with nonzero, which has its own mask',
+      path: ['mask'],
+    }),
+  apply: (volume, { subtrahend, divisor, nonzero, mask, channelWise }) =>
+    mapValues(volume, channelWise, (voxels) => {
+      const measured: Mask = nonzero ? 'nonzero' : mask;
+      const needed = subtrahend === undefined || divisor === undefined;
+      const { mean, std } = needed ? summarize(voxels, measured) : { mean: 0, std: 1 };
+      const minus = subtrahend ?? mean;
+      const by = divisor ?? (std > 0 ? std : 1);
+      return nonzero ? (v) => (v === 0 ? 0 : (v - minus) / by) : (v) => (v - minus) / by;
+    }),
+});
+
+const thresholdIntensity = defineTransform({
+  name: 'thresholdIntensity',
+  description: 'Keeps values above (or below) a threshold; the others become cval.',
+  parameters: z.strictObject({
+    threshold: z.number(),
+    above: z.boolean().default(true).describe('Keep what is above; false keeps what is below'),
+    cval: z.number().default(0).describe('What the other voxels become'),
+  }),
+  apply: (volume, { threshold, above, cval }) =>
+    mapValues(volume, false, () => (v) => ((above ? v > threshold : v < threshold) ? v : cval)),
+});
+
+const clipIntensityPercentiles = defineTransform({
+  name: 'clipIntensityPercentiles',
+  description: 'Limits values to the range between two percentiles, against hot spots.',
+  parameters: z
+    .strictObject({
+      lower: percent.optional().describe('Values below this percentile become it'),
+      upper: percent.optional().describe('Values above this percentile become it'),
+      channelWise,
+    })
+    .refine((p) => p.lower !== undefined || p.upper !== undefined, { message: 'give lower, upper or both' })
+    .refine((p) => (p.upper ?? 100) > (p.lower ?? 0), {
+      message: 'must be greater than lower',
+      path: ['upper'],
+    }),
+  apply: (volume, { lower, upper, channelWise }) =>
+    mapValues(volume, channelWise, (voxels) => {
+      const [a, b] = percentiles(voxels, [lower ?? 0, upper ?? 100]);
+      const low = lower === undefined ? -Infinity : a;
+      const high = upper === undefined ? Infinity : b;
+      return (v) => (v < low ? low : v > high ? high : v);
+    }),
+});
+
+const divideByMax = defineTransform({
+  name: 'divideByMax',
+  description: 'Divides by the highest value. A volume without a positive value stays as it is.',
+  parameters: z.strictObject({ channelWise }),
+  apply: (volume, { channelWise }) =>
+    mapValues(volume, channelWise, (voxels) => {
+      const { max } = summarize(voxels);
+      return max > 0 ? (v) => v / max : (v) => v;
+    }),
+});
+
+const perAxis = z.union([
+  z.number().min(0).max(1000),
+  z.tuple([z.number().min(0).max(1000), z.number().min(0).max(1000), z.number().min(0).max(1000)]),
+]);
+const asVec3 = (value: number | [number, number, number]): Vec3 =>
+  typeof value === 'number' ? [value, value, value] : value;
+
+const gaussianSmooth = defineTransform({
+  name: 'gaussianSmooth',
+  description:
+    'Smooths with a Gaussian: sampled, cut off at 4 sigma, the border mirrored (as scipy.ndimage).',
+  parameters: z
+    .strictObject({
+      sigma: perAxis
+        .optional()
+        .describe('In voxels: one number, or x, y, z. Default 1 where sigmaMm is not given'),
+      sigmaMm: perAxis.optional().describe('In mm: one number, or x, y, z'),
+    })
+    .refine((p) => p.sigma === undefined || p.sigmaMm === undefined, {
+      message: 'give sigma or sigmaMm, not both',
+    }),
+  apply(volume, { sigma, sigmaMm }) {
+    if (sigmaMm === undefined) return gaussianFilter(volume, asVec3(sigma ?? 1));
+    const spacing = spacingOf(volume.affine);
+    const mm = asVec3(sigmaMm);
+    return gaussianFilter(volume, [mm[0] / spacing[0], mm[1] / spacing[1], mm[2] / spacing[2]]);
+  },
+});
+
+const medianSmooth = defineTransform({
+  name: 'medianSmooth',
+  description:
+    'Each voxel becomes the median of the cube around it; the border is repeated. NaN sorts highest.',
+  parameters: z.strictObject({
+    radius: z.int().min(1).max(5).default(1).describe('Voxels to each side: the cube has (2 · radius + 1)³'),
+  }),
+  apply: (volume, { radius }) => {
+    const source = { ...volume, voxels: numericVoxels(volume.voxels) };
+    return mapValues(medianFilter(source, radius), false, () => (v) => v);
+  },
+});
+
+/** The transforms of intensity, in the order of the documentation. */
+export const intensityTransforms: readonly VolumeTransform[] = [
+  scaleIntensity,
+  scaleIntensityRange,
+  scaleIntensityRangePercentiles,
+  clipIntensityPercentiles,
+  normalizeIntensity,
+  divideByMax,
+  thresholdIntensity,
+  gaussianSmooth,
+  medianSmooth,
+];

@@ -1,0 +1,252 @@
+import { z } from 'zod';
+import { spacingOf } from '../geometry/affine.ts';
+import { cropOrPad, flip, reorient } from '../geometry/exact.ts';
+import { centerCrop, divisibleSize, padAround, resizedGrid, spacedGrid } from '../geometry/grid.ts';
+import { interpolations, resample } from '../geometry/resample.ts';
+import { numericVoxels, type Size, type Volume, type VoxelType, voxelCount, voxelTypeOf } from '../volume.ts';
+import { antiAliasSigma, gaussianFilter } from './filters.ts';
+import { summarize } from './statistics.ts';
+import { defineTransform, type VolumeTransform } from './transform.ts';
+
+/*
+ * Transforms of geometry, with the names and meanings of MONAI's. Each gives the result an affine under which every
+ * voxel stays where it was in the world, so restore() undoes any chain of them.
+ */
+
+const length = z.int().min(1).max(65_536);
+const sizeSchema = z.tuple([length, length, length]);
+const partialSize = z
+  .tuple([z.int().min(-1).max(65_536), z.int().min(-1).max(65_536), z.int().min(-1).max(65_536)])
+  .describe('Voxels along x, y, z; 0 or −1 leaves an axis as it is');
+const mode = z.enum(interpolations);
+const padding = {
+  mode: z
+    .enum(['constant', 'edge', 'reflect'])
+    .default('constant')
+    .describe('What the new voxels are: one value, the border repeated, or the mirror image'),
+  value: z.number().default(0).describe('For constant'),
+};
+
+const wanted = (volume: Volume, size: readonly number[]): Size => [
+  size[0] > 0 ? size[0] : volume.size[0],
+  size[1] > 0 ? size[1] : volume.size[1],
+  size[2] > 0 ? size[2] : volume.size[2],
+];
+
+const orientation = defineTransform({
+  name: 'orientation',
+  description:
+    'Permutes and flips axes so that x, y, z point to the letters of axcodes, e.g. RAS or LIA. Exact.',
+  parameters: z.strictObject({
+    axcodes: z
+      .string()
+      .refine(
+        (s) => s.length === 3 && ['LR', 'PA', 'IS'].every((pair) => [...s].some((l) => pair.includes(l))),
+        {
+          message: 'must be three letters, one of L/R, one of P/A and one of I/S, such as "RAS"',
+        },
+      )
+      .describe('Where x, y and z point to: one of L/R, one of P/A, one of I/S'),
+  }),
+  apply: (volume, { axcodes }) => reorient(volume, axcodes),
+});
+
+const flipAxes = defineTransform({
+  name: 'flip',
+  description: 'Reverses the order of voxels along axes; their places in the world stay. Exact.',
+  parameters: z.strictObject({
+    axes: z
+      .array(z.enum(['x', 'y', 'z']))
+      .min(1)
+      .max(3)
+      .describe('Which axes'),
+  }),
+  apply: (volume, { axes }) => flip(volume, axes),
+});
+
+/** Interpolated values in the volume's own type where the type is that of a computation, else float32. */
+const resultType = (volume: Volume, mode: string): VoxelType =>
+  mode === 'nearest' ? voxelTypeOf(volume.voxels) : 'float32';
+
+const spacing = defineTransform({
+  name: 'spacing',
+  description:
+    'Resamples to a spacing in mm along the volume’s own axes. Directions and the centre of the first voxel stay; the size is round((n − 1) · old / new + 1). What lies outside repeats the border.',
+  parameters: z.strictObject({
+    pixdim: z
+      .tuple([z.number().max(1000), z.number().max(1000), z.number().max(1000)])
+      .describe('mm along x, y, z; 0 or −1 keeps an axis'),
+    mode: mode.default('linear'),
+    scaleExtent: z
+      .boolean()
+      .default(false)
+      .describe('Keep the outer edge of the first voxel, not its centre; the size is round(n · old / new)'),
+    antiAlias: z
+      .boolean()
+      .default(false)
+      .describe('Smooth first where the new spacing is larger: Gaussian, sigma (new / old − 1) / 2 voxels'),
+  }),
+  apply(volume, { pixdim, mode, scaleExtent, antiAlias }) {
+    const grid = spacedGrid(volume, pixdim, { scaleExtent });
+    const old = spacingOf(volume.affine);
+    const factor = spacingOf(grid.affine).map((mm, axis) => mm / old[axis]);
+    const source = antiAlias && mode !== 'nearest' ? gaussianFilter(volume, antiAliasSigma(factor)) : volume;
+    return resample(source, grid, { mode, outside: 'edge', type: resultType(volume, mode) });
+  },
+});
+
+const resize = defineTransform({
+  name: 'resize',
+  description: 'Resamples to a number of voxels over the same field of view (outer edges stay).',
+  parameters: z.strictObject({
+    size: partialSize,
+    mode: mode.default('linear'),
+    antiAlias: z
+      .boolean()
+      .default(false)
+      .describe('Smooth first where an axis shrinks: Gaussian, sigma (old / new − 1) / 2 voxels'),
+  }),
+  apply(volume, { size, mode, antiAlias }) {
+    const grid = resizedGrid(volume, wanted(volume, size));
+    const factor = grid.size.map((n, axis) => volume.size[axis] / n);
+    const source = antiAlias && mode !== 'nearest' ? gaussianFilter(volume, antiAliasSigma(factor)) : volume;
+    return resample(source, grid, { mode, outside: 'edge', type: resultType(volume, mode) });
+  },
+});
+
+const cropForeground = defineTransform({
+  name: 'cropForeground',
+  description:
+    'Crops to the box of the voxels above a value, plus a margin, within the volume. With none above it the volume stays whole.',
+  parameters: z
+    .strictObject({
+      above: z.number().optional().describe('Foreground is greater than this; default 0'),
+      aboveFraction: z
+        .number()
+        .min(0)
+        .max(1)
+        .optional()
+        .describe('The same as a fraction of the highest value'),
+      margin: z
+        .union([z.int().min(0), z.tuple([z.int().min(0), z.int().min(0), z.int().min(0)])])
+        .default(0)
+        .describe('Voxels to keep around the box: one number, or x, y, z'),
+    })
+    .refine((p) => p.above === undefined || p.aboveFraction === undefined, {
+      message: 'give above or aboveFraction, not both',
+    }),
+  apply(volume, { above, aboveFraction, margin }, context) {
+    const threshold =
+      aboveFraction !== undefined ? aboveFraction * summarize(volume.voxels).max : (above ?? 0);
+    const box = foregroundBox(volume, threshold);
+    if (!box) {
+      context.log(`cropForeground: no voxel is above ${threshold}, so the volume stays whole`);
+      return volume;
+    }
+    const margins = typeof margin === 'number' ? [margin, margin, margin] : margin;
+    const low = box.min.map((v, axis) => Math.max(0, v - margins[axis]));
+    const high = box.max.map((v, axis) => Math.min(volume.size[axis] - 1, v + margins[axis]));
+    return cropOrPad(
+      volume,
+      [low[0], low[1], low[2]],
+      [high[0] - low[0] + 1, high[1] - low[1] + 1, high[2] - low[2] + 1],
+    );
+  },
+});
+
+/** First and last index along x, y, z of the voxels above a value in any component. */
+function foregroundBox(volume: Volume, above: number): { min: number[]; max: number[] } | undefined {
+  const [nx, ny, nz] = volume.size;
+  const min = [nx, ny, nz];
+  const max = [-1, -1, -1];
+  const n = voxelCount(volume);
+  const voxels = numericVoxels(volume.voxels);
+  for (let row = 0; row * nx < voxels.length; row++) {
+    const start = row * nx;
+    let first = 0;
+    while (first < nx && !(voxels[start + first] > above)) first++;
+    if (first === nx) continue;
+    let last = nx - 1;
+    while (!(voxels[start + last] > above)) last--;
+    const inComponent = (start % n) / nx;
+    const at = [first, inComponent % ny, Math.floor(inComponent / ny)];
+    const end = [last, at[1], at[2]];
+    for (let axis = 0; axis < 3; axis++) {
+      if (at[axis] < min[axis]) min[axis] = at[axis];
+      if (end[axis] > max[axis]) max[axis] = end[axis];
+    }
+  }
+  return max[0] < 0 ? undefined : { min, max };
+}
+
+const centerSpatialCrop = defineTransform({
+  name: 'centerSpatialCrop',
+  description: 'Crops around the centre to at most this many voxels; smaller axes stay. Exact.',
+  parameters: z.strictObject({ roiSize: partialSize }),
+  apply(volume, { roiSize }) {
+    const { start, size } = centerCrop(volume, wanted(volume, roiSize));
+    return cropOrPad(volume, start, size);
+  },
+});
+
+const spatialPad = defineTransform({
+  name: 'spatialPad',
+  description: 'Pads to at least this many voxels; larger axes stay. Exact.',
+  parameters: z.strictObject({
+    size: partialSize,
+    method: z
+      .enum(['symmetric', 'end'])
+      .default('symmetric')
+      .describe('Half on each side (the odd voxel at the end), or all of it at the end'),
+    ...padding,
+  }),
+  apply(volume, { size, method, mode, value }) {
+    const around = padAround(volume, wanted(volume, size), method);
+    return cropOrPad(volume, around.start, around.size, { mode, value });
+  },
+});
+
+const resizeWithPadOrCrop = defineTransform({
+  name: 'resizeWithPadOrCrop',
+  description:
+    'Pads or crops each axis around the centre to exactly this many voxels, without resampling. Exact.',
+  parameters: z.strictObject({ size: partialSize, ...padding }),
+  apply(volume, { size, mode, value }) {
+    const to = wanted(volume, size);
+    const crop = centerCrop(volume, to);
+    const pad = padAround(volume, to);
+    // Each axis is either cropped or padded, so the two starts never meet.
+    const start = crop.start.map((v, axis) => v + pad.start[axis]);
+    return cropOrPad(volume, [start[0], start[1], start[2]], to, { mode, value });
+  },
+});
+
+const divisiblePad = defineTransform({
+  name: 'divisiblePad',
+  description: 'Pads each axis to the next multiple of k, as networks with strides need. Exact.',
+  parameters: z.strictObject({
+    k: z.union([length, sizeSchema]).describe('One number, or x, y, z'),
+    method: z
+      .enum(['symmetric', 'end'])
+      .default('symmetric')
+      .describe('Half on each side, or all at the end'),
+    ...padding,
+  }),
+  apply(volume, { k, method, mode, value }) {
+    const around = padAround(volume, divisibleSize(volume.size, k), method);
+    return cropOrPad(volume, around.start, around.size, { mode, value });
+  },
+});
+
+/** The transforms of geometry, in the order of the documentation. */
+export const spatialTransforms: readonly VolumeTransform[] = [
+  orientation,
+  spacing,
+  resize,
+  cropForeground,
+  centerSpatialCrop,
+  spatialPad,
+  resizeWithPadOrCrop,
+  divisiblePad,
+  flipAxes,
+];

@@ -1,0 +1,99 @@
+import { describeError, TomaatError } from '@tomaat/core';
+import { Interrupted } from './interrupt.ts';
+
+/** Exit codes: 0 all well, 1 the job, app or server failed, 2 usage or the caller's fault, 130 interrupted. */
+export function exitCodeOf(error: unknown): number {
+  if (error instanceof Interrupted) return error.exitCode;
+  if (error instanceof TomaatError) return describeError(error.code).fault === 'caller' ? 2 : 1;
+  return 1;
+}
+
+/** One clear message; the stack only for those who ask for it (TOMAAT_DEBUG=1). */
+export function printError(error: unknown): void {
+  if (error instanceof Interrupted) return;
+  if (process.env.TOMAAT_DEBUG) {
+    console.error(error);
+    return;
+  }
+  if (error instanceof TomaatError) {
+    const requestId = error.detail?.requestId;
+    console.error(`${red('Error:')} ${error.message}${requestId ? `\n(request ${requestId})` : ''}`);
+    return;
+  }
+  const system = error as NodeJS.ErrnoException;
+  if (typeof system?.code === 'string' && system.path) {
+    console.error(`${red('Error:')} ${systemFault(system)}`);
+    return;
+  }
+  console.error(`${red('Error:')} ${(error as Error)?.message ?? String(error)}\nSet TOMAAT_DEBUG=1 to see where this comes from.`);
+}
+
+function systemFault({ code, path, message }: NodeJS.ErrnoException): string {
+  if (code === 'ENOENT') return `There is no file or folder ${path}. Check the spelling.`;
+  if (code === 'EACCES' || code === 'EPERM') return `${path} may not be read or written by you. Check its permissions.`;
+  if (code === 'ENOSPC') return `The disk is full: ${path} cannot be written. Make room.`;
+  if (code === 'EISDIR') return `${path} is a folder. Give a file.`;
+  if (code === 'ENOTDIR') return `A part of the path ${path} is a file, not a folder. Check the path.`;
+  return `${message}.`;
+}
+
+const paint = (open: number, close: number) => (text: string, stream: NodeJS.WriteStream = process.stderr) =>
+  stream.isTTY && !process.env.NO_COLOR ? `\u001b[${open}m${text}\u001b[${close}m` : text;
+export const red = paint(31, 39);
+export const dim = paint(2, 22);
+
+/** Text from a server or a registry: without the control characters that could play tricks on a terminal. */
+export function plain(text: string): string {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what is taken out
+  return text.replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g, '');
+}
+
+export function formatBytes(bytes: number): string {
+  if (bytes < 1000) return `${bytes} B`;
+  if (bytes < 1e6) return `${(bytes / 1e3).toFixed(0)} kB`;
+  if (bytes < 1e9) return `${(bytes / 1e6).toFixed(1)} MB`;
+  return `${(bytes / 1e9).toFixed(2)} GB`;
+}
+
+export function formatSeconds(seconds: number): string {
+  if (seconds < 10) return `${seconds.toFixed(1)} s`;
+  if (seconds < 120) return `${Math.round(seconds)} s`;
+  const minutes = Math.floor(seconds / 60);
+  return minutes < 60 ? `${minutes} min ${Math.round(seconds % 60)} s` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+}
+
+export interface Progress {
+  /** What is going on; `step` changes seldom, `text` often. */
+  show(step: string, text: string): void;
+  /** Takes the moving line away, so that others can write. */
+  clear(): void;
+}
+
+/** Progress on stderr: a moving line on a terminal, else a line for each step and every 10 s; nothing when quiet. */
+export async function createProgress(quiet: boolean): Promise<Progress> {
+  if (quiet) return { show() {}, clear() {} };
+  if (process.stderr.isTTY && !process.env.CI) {
+    const { default: ora } = await import('ora');
+    const spinner = ora({ stream: process.stderr, discardStdin: false });
+    return {
+      show(_step, text) {
+        spinner.text = text;
+        if (!spinner.isSpinning) spinner.start();
+      },
+      clear: () => void spinner.stop(),
+    };
+  }
+  let shown = '';
+  let time = 0;
+  return {
+    show(step, text) {
+      if (step === shown && Date.now() - time < 10_000) return;
+      shown = step;
+      time = Date.now();
+      console.error(text);
+    },
+    clear() {
+      shown = '';
+    },
+  };
+}

@@ -1,0 +1,126 @@
+import { createReadStream } from 'node:fs';
+import { open, readdir, stat } from 'node:fs/promises';
+import { basename, dirname, extname, join } from 'node:path';
+import type { FileSource } from '@tomaat/client';
+import { TomaatError } from '@tomaat/core';
+
+const volumeEnd = /\.(nii|nii\.gz|mha|mhd|nrrd|nhdr|hdr|hdr\.gz|img|img\.gz)$/i;
+/** What a folder is searched for; a data file (.img, .raw) comes with its header. */
+const headEnd = /\.(nii|nii\.gz|mha|mhd|nrrd|nhdr|hdr|hdr\.gz)$/i;
+
+/** The name without the ending of its format: results are called after it. */
+export function stemOf(path: string): string {
+  const name = basename(path);
+  const stem = volumeEnd.test(name) ? name.replace(volumeEnd, '') : name.slice(0, name.length - extname(name).length);
+  return stem || name;
+}
+
+/**
+ * The files that one volume consists of: the file itself, and for .mhd, .nhdr and .hdr the data that lie beside it.
+ * BAD_INPUT says what is missing.
+ */
+export async function volumeFiles(path: string): Promise<FileSource[]> {
+  const name = basename(path);
+  const folder = dirname(path);
+  await mustBeFile(path);
+  if (/\.(hdr|img)(\.gz)?$/i.test(name)) {
+    // .hdr may be Analyze's or a NIfTI pair's; either has its voxels in .img.
+    const header = await besides(folder, stemOf(path), ['hdr', 'hdr.gz']);
+    const data = await besides(folder, stemOf(path), ['img', 'img.gz']);
+    if (!header || !data) {
+      throw new TomaatError('BAD_INPUT', `${name} is one half of a pair. Put ${stemOf(path)}.${header ? 'img' : 'hdr'} beside it.`);
+    }
+    return Promise.all([header, data].map(openFile));
+  }
+  if (/\.(mhd|nhdr)$/i.test(name)) {
+    const parts = dataFilesOf(await headOf(path), name);
+    for (const part of parts) {
+      if (!(await isFile(join(folder, part)))) {
+        throw new TomaatError('BAD_INPUT', `${name} keeps its voxels in ${part}, which is not beside it. Put it there.`);
+      }
+    }
+    return Promise.all([path, ...parts.map((part) => join(folder, part))].map(openFile));
+  }
+  return [await openFile(path)];
+}
+
+/** The volumes in a folder, by their headers, in the order of their names; results of earlier runs are left out. */
+export async function volumesIn(folder: string, outputNames: readonly string[]): Promise<string[]> {
+  const names = (await readdir(folder)).filter((name) => !name.startsWith('.') && headEnd.test(name)).sort();
+  const stems = new Set(names.map(stemOf));
+  const isResult = (name: string) =>
+    outputNames.some((output) => stemOf(name).endsWith(`_${output}`) && stems.has(stemOf(name).slice(0, -output.length - 1)));
+  const found = names.filter((name) => !isResult(name));
+  if (found.length === 0) {
+    throw new TomaatError(
+      'BAD_INPUT',
+      `There is no volume in ${folder} (.nii, .nii.gz, .mha, .mhd, .nrrd, .hdr). A DICOM series has to be converted first, with dcm2niix for example.`,
+    );
+  }
+  return found.map((name) => join(folder, name));
+}
+
+async function openFile(path: string): Promise<FileSource> {
+  const { size } = await stat(path);
+  if (size === 0) throw new TomaatError('BAD_INPUT', `${path} is empty. Give a file with a volume in it.`);
+  return { name: basename(path), sizeBytes: size, stream: () => createReadStream(path, { highWaterMark: 256 * 1024 }) };
+}
+
+export async function mustBeFile(path: string): Promise<void> {
+  const found = await stat(path);
+  if (found.isDirectory()) throw new TomaatError('BAD_INPUT', `${path} is a folder. Give a file.`);
+  if (!found.isFile()) throw new TomaatError('BAD_INPUT', `${path} is no ordinary file. Save the volume to a file first.`);
+}
+
+async function isFile(path: string): Promise<boolean> {
+  return stat(path).then(
+    (found) => found.isFile(),
+    () => false,
+  );
+}
+
+/** The file with this stem and one of these endings, in any case. */
+async function besides(folder: string, stem: string, endings: readonly string[]): Promise<string | undefined> {
+  const names = await readdir(folder);
+  for (const ending of endings) {
+    const found = names.find((name) => name.toLowerCase() === `${stem}.${ending}`.toLowerCase() && name.startsWith(stem));
+    if (found) return join(folder, found);
+  }
+  return undefined;
+}
+
+async function headOf(path: string): Promise<string> {
+  await using file = await open(path);
+  const { buffer, bytesRead } = await file.read(Buffer.alloc(64 * 1024), 0, 64 * 1024, 0);
+  return buffer.toString('latin1', 0, bytesRead);
+}
+
+/**
+ * The data files that a MetaImage (ElementDataFile) or NRRD (data file) header names, by base name: whatever folder
+ * it speaks of, only what lies beside it is taken.
+ */
+function dataFilesOf(header: string, name: string): string[] {
+  const lines = header.split(/\r?\n/);
+  const isMeta = /\.mhd$/i.test(name);
+  const at = lines.findIndex((line) => (isMeta ? /^\s*ElementDataFile\s*=/i : /^\s*data ?file\s*:/i).test(line));
+  if (at < 0) {
+    throw new TomaatError('BAD_INPUT', `${name} names no data file (${isMeta ? 'ElementDataFile' : 'data file'}). Is it a header at all?`);
+  }
+  const value = lines[at].replace(/^[^=:]*[=:]\s*/, '').trim();
+  if (/^local$/i.test(value)) return [];
+  const base = (file: string) => basename(file.trim().replaceAll('\\', '/'));
+  if (/^list\b/i.test(value)) {
+    return lines
+      .slice(at + 1)
+      .filter((line) => line.trim() !== '')
+      .map(base);
+  }
+  const series = /^(\S*%0?\d*d\S*)\s+(-?\d+)\s+(-?\d+)(?:\s+(\d+))?/.exec(value);
+  if (!series) return [base(value)];
+  const [, pattern, first, last, step] = series;
+  const files: string[] = [];
+  for (let index = Number(first); index <= Number(last) && files.length < 10_000; index += Number(step ?? 1) || 1) {
+    files.push(base(pattern.replace(/%(0?)(\d*)d/, (_, zero, width) => String(index).padStart(Number(width || 0), zero ? '0' : ' '))));
+  }
+  return files;
+}

@@ -1,0 +1,42 @@
+/** What aborts the work when the user, or the system, asks for the end. */
+export class Interrupted extends Error {
+  readonly exitCode: number;
+
+  constructor(name: 'SIGINT' | 'SIGTERM') {
+    super(name === 'SIGINT' ? 'Interrupted.' : 'Terminated.');
+    this.name = 'Interrupted';
+    this.exitCode = name === 'SIGINT' ? 130 : 143;
+  }
+}
+
+/** A terminal sends Ctrl-C to the starter and to us, and the starter passes it on: that is one Ctrl-C. */
+const echoMs = 300;
+
+/**
+ * A signal that fires at the first Ctrl-C or SIGTERM, with `Interrupted` as its reason; a second Ctrl-C leaves at
+ * once. Dispose of it to have the usual behaviour back.
+ */
+export function openInterrupt(onFirst: () => void = () => {}): { readonly signal: AbortSignal; [Symbol.dispose](): void } {
+  const controller = new AbortController();
+  let firstTime = 0;
+  const stop = (name: 'SIGINT' | 'SIGTERM') => {
+    if (controller.signal.aborted) {
+      if (Date.now() - firstTime > echoMs) process.exit(name === 'SIGINT' ? 130 : 143);
+      return;
+    }
+    firstTime = Date.now();
+    controller.abort(new Interrupted(name));
+    onFirst();
+  };
+  const int = () => stop('SIGINT');
+  const term = () => stop('SIGTERM');
+  process.on('SIGINT', int);
+  process.on('SIGTERM', term);
+  return {
+    signal: controller.signal,
+    [Symbol.dispose]() {
+      process.off('SIGINT', int);
+      process.off('SIGTERM', term);
+    },
+  };
+}

@@ -1,0 +1,156 @@
+import { existsSync, readFileSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { TomaatError } from '@tomaat/core';
+import envPaths from 'env-paths';
+import { parse as parseYaml } from 'yaml';
+import { z } from 'zod';
+
+/** Where data lies unless told otherwise: the user's data folder. */
+export const defaultDataFolder = (): string => envPaths('tomaat', { suffix: '' }).data;
+
+const port = z.coerce
+  .number('must be a port, 0 to 65535 (0: a free one)')
+  .int('must be a port, 0 to 65535 (0: a free one)')
+  .min(0, 'must be a port, 0 to 65535 (0: a free one)')
+  .max(65_535, 'must be a port, 0 to 65535 (0: a free one)');
+const list = (item: z.ZodType<string>) =>
+  z.preprocess(
+    (value) => (typeof value === 'string' ? value.split(',').map((part) => part.trim()).filter(Boolean) : value),
+    z.array(item, 'must be a list'),
+  );
+const truths: Record<string, boolean> = { true: true, '1': true, yes: true, on: true, false: false, '0': false, no: false, off: false };
+const flag = z.preprocess(
+  (value) => (typeof value === 'string' ? (truths[value.toLowerCase()] ?? value) : value),
+  z.boolean('must be true or false'),
+);
+const count = (least: number, what: string) =>
+  z.coerce.number(`must be a whole number ${what}`).int(`must be a whole number ${what}`).min(least, `must be at least ${least}`);
+const text = z.string('must be text').min(1, 'must not be empty');
+
+/**
+ * Everything that an operator can set, for `tomaat up`, `serve` and `registry`. Each key is a line of
+ * `tomaat.config.yaml` (tlsPort: 9443), a variable (TOMAAT_TLS_PORT=9443) and a flag (--tls-port 9443).
+ */
+export const configSchema = z.strictObject({
+  data: text.describe('Folder of the databases, blobs and the self-made certificate'),
+  host: text.default('127.0.0.1').describe('Address to listen on'),
+  port: port.default(9000).describe('HTTP port of the server'),
+  tlsPort: port.default(9443).describe('HTTPS port of the server'),
+  registryPort: port.default(8001).describe('Port of the registry'),
+  tlsCert: text.optional().describe('Certificate (PEM) instead of a self-made one'),
+  tlsKey: text.optional().describe('Key (PEM) of that certificate'),
+  announce: list(z.url({ protocol: /^https?$/, error: 'must be an http or https address' }))
+    .default([])
+    .describe('Registries to announce the services to'),
+  apiKey: text.optional().describe('Key with the scope announce, for those registries'),
+  default: text.optional().describe('Id of the service that TOMAAT v1 clients get'),
+  allowNet: list(z.union([z.cidrv4(), z.cidrv6()], 'must be a range such as 10.1.0.0/16'))
+    .default([])
+    .describe('Networks, besides loopback, that the registry may pass requests on to'),
+  insecureNoLogin: flag.default(false).describe('Listen beyond this machine although there is no login'),
+  maxUploadBytes: count(1, 'of bytes').default(2 * 1024 ** 3).describe('Largest upload'),
+  maxVoxels: count(1, 'of voxels').default(2 ** 30).describe('Largest volume'),
+  slots: count(1, 'of predictions').default(1).describe('Predictions at a time'),
+  logLevel: z
+    .enum(['trace', 'debug', 'info', 'warn', 'error', 'silent'], 'must be one of: trace, debug, info, warn, error, silent')
+    .default('info')
+    .describe('How much is logged'),
+});
+export type Config = Readonly<z.infer<typeof configSchema>>;
+export type ConfigKey = keyof Config;
+export type ConfigSource = 'default' | 'file' | 'env' | 'flag';
+
+export interface LoadedConfig {
+  readonly config: Config;
+  /** Which layer each key came from: a port that nobody chose may move on when it is taken. */
+  readonly sources: Readonly<Record<ConfigKey, ConfigSource>>;
+  readonly file?: string;
+}
+
+export interface ConfigLayers {
+  /** As the command line gives them; undefined where a flag was not given. */
+  flags?: Partial<Record<ConfigKey, unknown>>;
+  /** --config: this file instead of tomaat.config.yaml in the data folder. */
+  configFile?: string;
+  env?: NodeJS.ProcessEnv;
+}
+
+const fileName = 'tomaat.config.yaml';
+const keys = Object.keys(configSchema.shape) as ConfigKey[];
+const kebab = (key: string) => key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+const variableOf = (key: string) => `TOMAAT_${kebab(key).replaceAll('-', '_').toUpperCase()}`;
+
+/**
+ * The configuration, layered once: defaults, then the file, then TOMAAT_… variables, then flags. All faults of
+ * all layers are reported in one BAD_REQUEST, each with where it stands.
+ */
+export function loadConfig({ flags = {}, configFile, env = process.env }: ConfigLayers = {}): LoadedConfig {
+  const faults: string[] = [];
+  const values: Partial<Record<ConfigKey, unknown>> = {};
+  const sources = Object.fromEntries(keys.map((key) => [key, 'default'])) as Record<ConfigKey, ConfigSource>;
+
+  const put = (source: ConfigSource, key: ConfigKey, raw: unknown, name: string) => {
+    const parsed = configSchema.shape[key].safeParse(raw);
+    if (!parsed.success) {
+      const shown = typeof raw === 'string' || typeof raw === 'number' ? ` “${String(raw).slice(0, 60)}”` : '';
+      faults.push(`${name}${shown} ${[...new Set(parsed.error.issues.map((issue) => issue.message))].join(', ')}.`);
+      return;
+    }
+    values[key] = parsed.data;
+    sources[key] = source;
+  };
+
+  const asked = configFile ?? env.TOMAAT_CONFIG;
+  const dataOf = flags.data ?? env.TOMAAT_DATA ?? defaultDataFolder();
+  const path = asked ?? join(String(dataOf), fileName);
+  const file = existsSync(path) ? path : undefined;
+  if (asked !== undefined && !file) faults.push(`There is no configuration file ${asked}. Check --config.`);
+  for (const [key, raw] of Object.entries(file ? readConfigFile(file, faults) : {})) {
+    if (isKey(key)) put('file', key, raw, `${key} in ${file}:`);
+    else faults.push(`${key} in ${file} is no setting.${didYouMean(key)}`);
+  }
+  for (const key of keys) {
+    const name = variableOf(key);
+    const raw = env[name];
+    // Kubernetes sets TOMAAT_PORT=tcp://… for a Service that is called tomaat.
+    if (raw !== undefined && raw !== '' && !/^(tcp|udp):\/\//.test(raw)) put('env', key, raw, `${name}:`);
+  }
+  for (const key of keys) if (flags[key] !== undefined) put('flag', key, flags[key], `--${kebab(key)}`);
+
+  if (values.data === undefined) values.data = defaultDataFolder();
+  if ((values.tlsCert === undefined) !== (values.tlsKey === undefined)) {
+    faults.push('--tls-cert and --tls-key go together. Give both, or neither.');
+  }
+  if (faults.length > 0) {
+    const head = faults.length === 1 ? '' : `${faults.length} settings are wrong:\n`;
+    throw new TomaatError('BAD_REQUEST', head + faults.map((fault) => (head ? `  - ${fault}` : fault)).join('\n'));
+  }
+  const config = configSchema.parse(values);
+  return { config: Object.freeze({ ...config, data: resolve(config.data) }), sources: Object.freeze(sources), file };
+}
+
+function readConfigFile(file: string, faults: string[]): Record<string, unknown> {
+  let data: unknown;
+  try {
+    data = parseYaml(readFileSync(file, 'utf8'));
+  } catch (error) {
+    faults.push(`${file} cannot be read: ${(error as Error).message.split('\n')[0]}`);
+    return {};
+  }
+  if (data === null || data === undefined) return {};
+  if (typeof data !== 'object' || Array.isArray(data)) {
+    faults.push(`${file} has to hold lines such as “port: 9000”.`);
+    return {};
+  }
+  return data as Record<string, unknown>;
+}
+
+function isKey(key: string): key is ConfigKey {
+  return Object.hasOwn(configSchema.shape, key);
+}
+
+function didYouMean(key: string): string {
+  const plain = (word: string) => word.replace(/[-_]/g, '').toLowerCase();
+  const close = keys.find((known) => plain(known) === plain(key)) ?? keys.find((known) => plain(known).startsWith(plain(key).slice(0, 4)));
+  return close ? ` Did you mean ${close}?` : ` The settings are: ${keys.join(', ')}.`;
+}

@@ -1,0 +1,121 @@
+import { randomUUID } from 'node:crypto';
+import { createServer as createHttpsServer, type Server as HttpsServer } from 'node:https';
+import type { AddressInfo } from 'node:net';
+import { describeError, TomaatError } from '@tomaat/core';
+import fastify, { type FastifyBaseLogger, type FastifyInstance } from 'fastify';
+import type { Certificate } from '../tls.ts';
+import { toProblem, toTomaatError } from './problem.ts';
+
+/**
+ * What the server's and the registry's HTTP have in common: bodies reach the routes as streams, every error
+ * leaves as Problem Details, slow headers are cut off while slow uploads may go on.
+ */
+export function createApp(logger: FastifyBaseLogger | false): FastifyInstance {
+  const app = fastify({
+    loggerInstance: logger || undefined,
+    disableRequestLogging: true,
+    genReqId: () => randomUUID(),
+    routerOptions: { ignoreTrailingSlash: true, maxParamLength: 200 },
+    // An upload may take hours: its pace is policed where it is read (intake/byte-counter.ts).
+    requestTimeout: 0,
+    forceCloseConnections: true,
+    http: timeouts,
+  }) as unknown as FastifyInstance;
+  app.removeAllContentTypeParsers();
+  app.addContentTypeParser('*', (_request, payload, done) => done(null, payload));
+  app.setErrorHandler((error, request, reply) => {
+    const known = toTomaatError(error);
+    if (describeError(known.code).fault === 'server') {
+      request.log.error({ err: known.cause ?? known, code: known.code, requestId: request.id }, 'request failed');
+    }
+    const problem = toProblem(known, request.id);
+    if (known.code === 'BUSY') reply.header('retry-after', '5');
+    // What is left of the body is not read: the connection cannot be used again.
+    if (!request.raw.complete) reply.header('connection', 'close');
+    return reply.code(problem.status).type('application/problem+json').send(JSON.stringify(problem));
+  });
+  app.setNotFoundHandler(() => {
+    throw new TomaatError('NOT_FOUND', 'There is nothing at this address. GET /api/services lists what there is.');
+  });
+  app.addHook('onRequest', async (_request, reply) => {
+    reply.header('x-content-type-options', 'nosniff');
+  });
+  app.addHook('onResponse', async (request, reply) => {
+    request.log.debug(
+      { method: request.method, route: request.routeOptions.url, status: reply.statusCode, ms: Math.round(reply.elapsedTime) },
+      'request',
+    );
+  });
+  return app;
+}
+
+const timeouts = { headersTimeout: 15_000, connectionsCheckingInterval: 1_000, keepAliveTimeout: 65_000, maxHeaderSize: 16_384 };
+
+export interface Listener {
+  readonly port: number;
+  close(): Promise<void>;
+}
+
+/** Opens the app on a port; `strict: false` moves on to the next free port when this one is taken. */
+export async function listenHttp(app: FastifyInstance, host: string, port: number, strict = true): Promise<Listener> {
+  await app.ready();
+  const bound = await firstFree(port, strict, host, (candidate) => app.listen({ host, port: candidate }).then(() => {}));
+  const address = app.server.address() as AddressInfo;
+  return { port: address?.port ?? bound, close: () => app.close() };
+}
+
+/** The same app over TLS, on a port of its own. */
+export async function listenHttps(
+  app: FastifyInstance,
+  certificate: Certificate,
+  host: string,
+  port: number,
+  strict = true,
+): Promise<Listener> {
+  await app.ready();
+  const server: HttpsServer = createHttpsServer(
+    { key: certificate.key, cert: certificate.cert, minVersion: 'TLSv1.2', requestTimeout: 0, ...timeouts },
+    (request, response) => app.routing(request, response),
+  );
+  await firstFree(port, strict, host, (candidate) => {
+    return new Promise<void>((resolve, reject) => {
+      server.once('error', reject);
+      server.listen(candidate, host, () => {
+        server.off('error', reject);
+        resolve();
+      });
+    });
+  });
+  return {
+    port: (server.address() as AddressInfo).port,
+    close: () =>
+      new Promise((resolve) => {
+        server.close(() => resolve());
+        server.closeAllConnections();
+      }),
+  };
+}
+
+async function firstFree(
+  port: number,
+  strict: boolean,
+  host: string,
+  listen: (port: number) => Promise<void>,
+): Promise<number> {
+  for (let candidate = port; ; candidate++) {
+    try {
+      await listen(candidate);
+      return candidate;
+    } catch (error) {
+      const code = (error as NodeJS.ErrnoException).code;
+      if (code === 'EADDRINUSE' && !strict && port !== 0 && candidate < port + 100) continue;
+      if (code === 'EADDRINUSE') {
+        throw new TomaatError('CONFLICT', `Port ${candidate} on ${host} is taken. Choose another with --port, or stop what uses it.`);
+      }
+      if (code === 'EACCES' || code === 'EADDRNOTAVAIL') {
+        throw new TomaatError('CONFLICT', `Cannot listen on ${host}:${candidate} (${code}). Check --host and --port.`);
+      }
+      throw error;
+    }
+  }
+}

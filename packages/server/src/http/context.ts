@@ -1,0 +1,19 @@
+import type { FastifyRequest } from 'fastify';
+import type { Blobs } from '../store/blobs.ts';
+import type { Jobs } from '../store/jobs.ts';
+import type { Converter } from '../worker/converter.ts';
+import type { Services } from './services.ts';
+
+/** What the server's routes work with. */
+export interface ServerContext {
+  readonly services: Services;
+  readonly jobs: Jobs;
+  readonly blobs: Blobs;
+  readonly converter: Converter;
+  readonly maxUploadBytes: number;
+  readonly maxVoxels: number;
+  /** How long a v1 request is kept waiting before it gets a delayed response. */
+  readonly v1DelayMs: number;
+  /** Whose request this is: jobs, inputs and results belong to their owner. */
+  ownerOf(request: FastifyRequest): string;
+}

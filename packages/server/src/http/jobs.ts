@@ -1,0 +1,180 @@
+import type { Job } from '@tomaat/client';
+import { type OutputFormat, outputFormats, type OutputType, TomaatError } from '@tomaat/core';
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import type { JobRecord, Jobs } from '../store/jobs.ts';
+import type { ServerContext } from './context.ts';
+import { outputFileName, requestedFormat, sendOutput } from './outputs.ts';
+import { toProblem } from './problem.ts';
+import { receivePrediction } from './receive-prediction.ts';
+
+/** The API's faces of a job: create, look, follow, fetch, cancel, delete. */
+
+const maxWaitSeconds = 300;
+const eventEveryMs = 250;
+const pingEveryMs = 15_000;
+
+export function registerJobRoutes(app: FastifyInstance, context: ServerContext): void {
+  const { jobs, services, blobs, converter } = context;
+
+  app.post<{ Params: { id: string } }>('/api/services/:id/predictions', async (request, reply) => {
+    const service = services.find(request.params.id);
+    const owner = context.ownerOf(request);
+    const idempotencyKey = idempotencyKeyOf(request);
+    let id: string;
+    {
+      await using received = await receivePrediction(request, service, 'api', context);
+      const { inputs, request: jobRequest, fingerprint } = received;
+      ({ id } = await jobs.create({ service: service.manifest.id, owner, request: jobRequest, inputs, idempotencyKey, fingerprint }));
+    }
+    const waitSeconds = waitOf(request);
+    const job = waitSeconds > 0 ? await settledWithin(jobs, id, waitSeconds) : await jobs.get(id);
+    if (!job) throw new TomaatError('NOT_FOUND', 'The job was deleted while it was waited for.');
+    if (waitSeconds > 0) reply.header('preference-applied', `wait=${waitSeconds}`);
+    const isSettled = job.state !== 'queued' && job.state !== 'running';
+    return reply
+      .code(isSettled && waitSeconds > 0 ? 200 : 202)
+      .header('location', `/api/jobs/${id}`)
+      .send(await presentJob(job, context));
+  });
+
+  app.get<{ Params: { id: string } }>('/api/jobs/:id', async (request, reply) => {
+    reply.header('cache-control', 'no-store');
+    return presentJob(await findJob(request, context), context);
+  });
+
+  app.get<{ Params: { id: string } }>('/api/jobs/:id/events', async (request, reply) => {
+    await findJob(request, context);
+    await streamEvents(request, reply, context);
+  });
+
+  app.delete<{ Params: { id: string } }>('/api/jobs/:id', async (request, reply) => {
+    const job = await findJob(request, context);
+    if (await jobs.cancel(job.id)) return presentJob((await jobs.get(job.id))!, context);
+    await jobs.remove(job.id);
+    return reply.code(204).send();
+  });
+
+  app.get<{ Params: { id: string; name: string } }>('/api/jobs/:id/outputs/:name', async (request, reply) => {
+    const job = await findJob(request, context);
+    if (job.state === 'queued' || job.state === 'running') {
+      throw new TomaatError('NOT_READY', `The job is ${job.state}. Ask again when it has succeeded.`);
+    }
+    if (job.error) throw TomaatError.from(job.error);
+    const output = job.outputs.find((candidate) => candidate.name === request.params.name);
+    if (!output) {
+      const names = job.outputs.map((candidate) => candidate.name).join(', ');
+      throw new TomaatError('NOT_FOUND', `The job has no output of that name. It has: ${names}.`);
+    }
+    return sendOutput(reply, job, output, requestedFormat(request, output), { blobs, converter });
+  });
+}
+
+/** The job of an address; another caller's job is as little there as none. */
+export async function findJob(
+  request: FastifyRequest<{ Params: { id: string } }>,
+  context: ServerContext,
+): Promise<JobRecord> {
+  const job = await context.jobs.get(request.params.id);
+  if (job && job.owner === context.ownerOf(request)) return job;
+  throw new TomaatError('NOT_FOUND', 'There is no such job. Jobs are deleted some time after they are settled.');
+}
+
+/** A job as the API shows it. */
+export async function presentJob(job: JobRecord, { jobs }: ServerContext): Promise<Job> {
+  const unsettled = job.state === 'queued' || job.state === 'running';
+  const time = (ms: number | undefined) => (ms === undefined ? undefined : new Date(ms).toISOString());
+  return {
+    id: job.id,
+    service: job.service,
+    state: job.state,
+    attempt: job.attempt,
+    createdTime: time(job.createdMs)!,
+    startedTime: time(job.startedMs),
+    settledTime: time(job.settledMs),
+    expiresTime: time(job.expiresMs),
+    stage: job.stage,
+    fraction: job.fraction,
+    queuePosition: job.state === 'queued' ? await jobs.positionOf(job.id) : undefined,
+    expectedSeconds: unsettled ? await jobs.typicalSeconds(job.service) : undefined,
+    parameters: job.request.parameters,
+    outputs: job.outputs.map((output) => ({
+      name: output.name,
+      type: output.type,
+      label: output.label,
+      primary: output.primary,
+      format: output.format,
+      formats: [...(outputFormats[output.type as OutputType] as readonly OutputFormat[])],
+      fileName: outputFileName(job, output),
+      sizeBytes: output.sizeBytes,
+      digest: output.digest,
+      url: `/api/jobs/${job.id}/outputs/${output.name}`,
+    })),
+    error: job.error && toProblem(job.error),
+  };
+}
+
+function idempotencyKeyOf(request: FastifyRequest): string | undefined {
+  const key = request.headers['idempotency-key'];
+  if (key === undefined) return undefined;
+  if (typeof key === 'string' && /^[\x21-\x7e]{1,200}$/.test(key)) return key;
+  throw new TomaatError('BAD_REQUEST', 'An Idempotency-Key has 1 to 200 visible ASCII characters.', { field: 'Idempotency-Key' });
+}
+
+/** Seconds of `Prefer: wait=N` (RFC 7240), bounded; 0 if nothing is preferred. */
+function waitOf(request: FastifyRequest): number {
+  const preferences = [request.headers.prefer ?? []].flat().join(',');
+  const wait = /(?:^|[,;\s])wait\s*=\s*"?(\d{1,6})"?/i.exec(preferences);
+  return wait ? Math.min(maxWaitSeconds, Number(wait[1])) : 0;
+}
+
+async function settledWithin(jobs: Jobs, id: string, seconds: number): Promise<JobRecord | undefined> {
+  const limit = AbortSignal.timeout(seconds * 1000);
+  try {
+    return await jobs.settled(id, limit);
+  } catch (error) {
+    if (!limit.aborted) throw error;
+    return jobs.get(id);
+  }
+}
+
+/** Server-sent events: the whole job at each change, so that whoever reconnects has missed nothing. */
+async function streamEvents(
+  request: FastifyRequest<{ Params: { id: string } }>,
+  reply: FastifyReply,
+  context: ServerContext,
+): Promise<void> {
+  const { id } = request.params;
+  const { raw } = reply;
+  reply.hijack();
+  raw.writeHead(200, {
+    'content-type': 'text/event-stream; charset=utf-8',
+    'cache-control': 'no-store',
+    'x-accel-buffering': 'no',
+  });
+  let event = (Number(request.headers['last-event-id']) || 0) + 1;
+  let wake = () => {};
+  const unwatch = context.jobs.watch(id, () => wake());
+  const ping = setInterval(() => raw.write(': still here\n\n'), pingEveryMs);
+  raw.once('close', () => wake());
+  try {
+    for (;;) {
+      const change = new Promise<void>((resolve) => {
+        wake = resolve;
+      });
+      const job = await context.jobs.get(id);
+      if (raw.destroyed) return;
+      if (!job) {
+        raw.write(`id: ${event}\nevent: gone\ndata: {}\n\n`);
+        return;
+      }
+      raw.write(`id: ${event++}\nevent: job\ndata: ${JSON.stringify(await presentJob(job, context))}\n\n`);
+      if (job.state !== 'queued' && job.state !== 'running') return;
+      await change;
+      await new Promise((resolve) => setTimeout(resolve, eventEveryMs));
+    }
+  } finally {
+    clearInterval(ping);
+    unwatch();
+    raw.end();
+  }
+}

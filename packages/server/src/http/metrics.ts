@@ -1,0 +1,57 @@
+import { jobStates } from '@tomaat/client';
+import type { FastifyInstance } from 'fastify';
+import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client';
+import type { Jobs } from '../store/jobs.ts';
+
+export interface ServerMetrics {
+  text(): Promise<string>;
+  predictionSettled(service: string, outcome: string, seconds?: number): void;
+}
+
+/** The server's metrics. Labels are names from manifests and routes, never anything that a caller sent. */
+export function createServerMetrics(app: FastifyInstance, jobs: Jobs): ServerMetrics {
+  const registry = new Registry();
+  collectDefaultMetrics({ register: registry });
+  const registers = [registry];
+  new Gauge({
+    name: 'tomaat_jobs',
+    help: 'Jobs on disk, by state',
+    labelNames: ['state'],
+    registers,
+    async collect() {
+      const counts = await jobs.counts();
+      for (const state of jobStates) this.set({ state }, counts[state] ?? 0);
+    },
+  });
+  const predictions = new Counter({
+    name: 'tomaat_predictions_total',
+    help: 'Settled predictions, by service and outcome (succeeded or an error code)',
+    labelNames: ['service', 'outcome'],
+    registers,
+  });
+  const seconds = new Histogram({
+    name: 'tomaat_prediction_seconds',
+    help: 'Time of successful predictions in their worker, s',
+    labelNames: ['service'],
+    buckets: [0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000],
+    registers,
+  });
+  const requests = new Histogram({
+    name: 'tomaat_http_request_seconds',
+    help: 'Time of HTTP requests, s',
+    labelNames: ['method', 'route', 'status'],
+    buckets: [0.005, 0.02, 0.1, 0.5, 2, 10, 60],
+    registers,
+  });
+  app.addHook('onResponse', async (request, reply) => {
+    const labels = { method: request.method, route: request.routeOptions.url ?? 'unknown', status: reply.statusCode };
+    requests.observe(labels, reply.elapsedTime / 1000);
+  });
+  return {
+    text: () => registry.metrics(),
+    predictionSettled(service, outcome, took) {
+      predictions.inc({ service, outcome });
+      if (took !== undefined) seconds.observe({ service }, took);
+    },
+  };
+}

@@ -1,0 +1,28 @@
+import { openApiDocument } from '@tomaat/client';
+import type { FastifyInstance, FastifyReply } from 'fastify';
+
+export interface Operations {
+  on: 'server' | 'registry';
+  version: string;
+  /** Prometheus text of the metrics. */
+  metrics(): Promise<string>;
+  /** How many services are there, or why no work is taken now. */
+  ready(): { services: number } | { reason: string };
+}
+
+/** What those who run a server or a registry ask of it: health, metrics, the description of the API. */
+export function registerOperations(app: FastifyInstance, { on, version, metrics, ready }: Operations): void {
+  const document = JSON.stringify(openApiDocument(on, version));
+  app.get('/api/openapi.json', async (_request, reply) => sendJson(reply, document));
+  app.get('/health/live', async () => ({ status: 'live' }));
+  app.get('/health/ready', async (_request, reply) => {
+    const state = ready();
+    if ('reason' in state) return reply.code(503).header('retry-after', '5').send({ status: 'not ready', reason: state.reason });
+    return { status: 'ready', services: state.services };
+  });
+  app.get('/metrics', async (_request, reply) => reply.type('text/plain; version=0.0.4; charset=utf-8').send(await metrics()));
+}
+
+function sendJson(reply: FastifyReply, body: string): FastifyReply {
+  return reply.type('application/json; charset=utf-8').send(body);
+}

@@ -1,0 +1,54 @@
+import type { Readable } from 'node:stream';
+import { mediaTypes, type OutputFormat, outputFormats, type OutputType, TomaatError } from '@tomaat/core';
+import type { FastifyReply, FastifyRequest } from 'fastify';
+import type { Blobs } from '../store/blobs.ts';
+import type { JobRecord, OutputFile } from '../store/jobs.ts';
+import type { Converter } from '../worker/converter.ts';
+import { contentDisposition } from './send.ts';
+
+/** Name of an output's file: what came in, what came out, in which format. */
+export function outputFileName(job: JobRecord, output: OutputFile, format: string = output.format): string {
+  return `${job.request.stem}_${output.name}.${format}`;
+}
+
+/** Sends an output in its stored format, or converted to the one that is asked for; Content-Length always. */
+export async function sendOutput(
+  reply: FastifyReply,
+  job: JobRecord,
+  output: OutputFile,
+  format: OutputFormat,
+  { blobs, converter }: { blobs: Blobs; converter: Converter },
+): Promise<FastifyReply> {
+  let body: Readable;
+  let sizeBytes: number;
+  if (format === output.format) {
+    sizeBytes = output.sizeBytes;
+    body = blobs.open(output.digest);
+  } else {
+    const converted = await converter.convert({ path: blobs.path(output.digest), type: output.type as OutputType, from: output.format, to: format });
+    sizeBytes = converted.sizeBytes;
+    body = converted.stream;
+  }
+  return reply
+    .header('content-length', sizeBytes)
+    .header('content-disposition', contentDisposition(outputFileName(job, output, format)))
+    .type(mediaTypes[format])
+    .send(body);
+}
+
+/** The format that a request wants of an output: `?format=`, else `Accept`, else the stored one. */
+export function requestedFormat(request: FastifyRequest, output: OutputFile): OutputFormat {
+  const possible: readonly OutputFormat[] = outputFormats[output.type as OutputType];
+  const { format } = request.query as { format?: string };
+  if (format !== undefined) {
+    if ((possible as readonly string[]).includes(format)) return format as OutputFormat;
+    throw new TomaatError('NOT_ACCEPTABLE', `${output.name} cannot be given as ${format.slice(0, 20)}; it can be had as: ${possible.join(', ')}.`, { field: 'format' });
+  }
+  const accepted = (request.headers.accept ?? '*/*').split(',').map((type) => type.split(';')[0].trim().toLowerCase());
+  if (accepted.some((type) => type === '*/*' || type === 'application/octet-stream' || type === mediaType(output.format))) {
+    return output.format;
+  }
+  return possible.find((candidate) => accepted.includes(mediaType(candidate))) ?? output.format;
+}
+
+const mediaType = (format: OutputFormat) => mediaTypes[format].split(';')[0];

@@ -1,0 +1,34 @@
+import type { Problem } from '@tomaat/client';
+import { describeError, type ErrorData, TomaatError } from '@tomaat/core';
+
+/** Any throw as a TomaatError: fastify's own refusals are translated, the unknown becomes INTERNAL without its text. */
+export function toTomaatError(error: unknown): TomaatError {
+  if (error instanceof TomaatError) return error;
+  const { statusCode, code, message } = (error ?? {}) as { statusCode?: number; code?: string; message?: string };
+  if (code === 'ENOSPC') return new TomaatError('DISK_FULL', 'The disk of the server is full. Try again later.', { cause: error });
+  if (statusCode === 404) return new TomaatError('NOT_FOUND', 'There is nothing at this address.', { cause: error });
+  if (statusCode === 413) return new TomaatError('UPLOAD_TOO_LARGE', `${message}. Send less.`, { cause: error });
+  if (statusCode === 415) return new TomaatError('UNSUPPORTED_MEDIA', `${message}. Send another content type.`, { cause: error });
+  if (statusCode !== undefined && statusCode >= 400 && statusCode < 500) {
+    return new TomaatError('BAD_REQUEST', `${message}. Mend the request and send it again.`, { cause: error });
+  }
+  return new TomaatError('INTERNAL', 'Something went wrong on the server. Its log has the details under the request id.', {
+    cause: error,
+  });
+}
+
+/** The RFC 9457 body for an error. */
+export function toProblem(error: ErrorData, requestId?: string): Problem {
+  const { status, retryable, title } = describeError(error.code);
+  return {
+    type: `urn:tomaat:error:${error.code.toLowerCase().replaceAll('_', '-')}`,
+    title,
+    status,
+    detail: error.message,
+    code: error.code,
+    retryable,
+    field: error.field,
+    requestId,
+    facts: error.detail,
+  };
+}

@@ -1,0 +1,262 @@
+import { createHash } from 'node:crypto';
+import {
+  checkShape,
+  inspectVolume,
+  isFileInput,
+  type OutputFormat,
+  outputFormats,
+  parseParameters,
+  primaryOutput,
+  TomaatError,
+  type VolumeHeader,
+  volumeInputs,
+  withField,
+} from '@tomaat/core';
+import type { FastifyRequest } from 'fastify';
+import type { App } from '../apps.ts';
+import { type BodyPart, readText } from '../intake/body-part.ts';
+import { countBytes } from '../intake/byte-counter.ts';
+import { readMultipart } from '../intake/multipart.ts';
+import { type ReceivedInput, receiveInput } from '../intake/receive-input.ts';
+import { readUrlencoded } from '../intake/urlencoded.ts';
+import { nodePlatform } from '../node-platform.ts';
+import type { Blobs } from '../store/blobs.ts';
+import type { InputFile, JobRequest, Jobs } from '../store/jobs.ts';
+import { decodeV1Transform } from './v1-transform.ts';
+
+/** A prediction as it arrived: its files are on disk, its parameters checked, its headers plausible. */
+export interface ReceivedPrediction extends AsyncDisposable {
+  inputs: InputFile[];
+  request: JobRequest;
+  /** The same for two requests that ask for the same of the same bytes. */
+  fingerprint: string;
+}
+
+export interface ReceiveContext {
+  blobs: Blobs;
+  jobs: Jobs;
+  maxUploadBytes: number;
+  maxVoxels: number;
+}
+
+/** The query's words that are no parameters of the app. */
+const queryWords = ['frame', 'service', 'format', 'output'];
+
+/**
+ * Reads the body of a request for a prediction of `app`. Everything that can be told without the voxels is
+ * checked here: a fault is a 4xx that names the field, and nothing is left on the disk. Until the result is
+ * disposed of, what it holds on the disk is kept.
+ */
+export async function receivePrediction(
+  request: FastifyRequest,
+  app: App,
+  face: 'api' | 'v1',
+  context: ReceiveContext,
+): Promise<ReceivedPrediction> {
+  const { inputs } = app.manifest;
+  const held: string[] = [];
+  const release = () => context.jobs.release(held.splice(0));
+  try {
+    const received: ReceivedInput[] = [];
+    const raw: Record<string, unknown> = {};
+    const query = request.query as Record<string, string | string[]>;
+    for (const [name, value] of Object.entries(query)) {
+      if (face === 'api' && !queryWords.includes(name)) raw[name] = Array.isArray(value) ? value.at(-1) : value;
+    }
+    let frame: unknown = query.frame;
+    for await (const part of partsOf(request, app, face, context)) {
+      const name = inputNameOf(part.name, app);
+      const input = Object.hasOwn(inputs, name) ? inputs[name] : undefined;
+      if (input && isFileInput(input)) {
+        const keep = ({ digest }: { digest: string }) => {
+          context.jobs.hold(digest);
+          held.push(digest);
+        };
+        const v1Transform = face === 'v1' && input.type === 'transform';
+        const file = await receiveInput(v1Transform ? await decodeV1Transform(part) : part, context.blobs, {
+          maxBytes: context.maxUploadBytes,
+          encoding: face === 'api' || v1Transform ? 'raw' : isUrlencoded(request) ? 'base64-form' : 'base64',
+          keep,
+        });
+        received.push({ ...file, name });
+      } else if (name === 'frame' && face === 'api') {
+        frame = await readText(part);
+      } else if (part.fileName !== undefined) {
+        const known = Object.keys(inputs).filter((key) => isFileInput(inputs[key]));
+        throw new TomaatError('BAD_INPUT', `${name} is no file input of this service. Its files are: ${known.join(', ') || 'none'}.`, { field: name });
+      } else {
+        raw[name] = await readText(part);
+      }
+    }
+    const parameters = parseParameters(inputs, raw, { ignoreUnknown: face === 'v1' });
+    const chosenFrame = parseFrame(frame);
+    requireFiles(app, received);
+    await inspectVolumes(app, received, chosenFrame, context.maxVoxels);
+    const first = received.find((file) => inputs[file.name].type === 'volume');
+    const files = received.map((file) => ({
+      name: file.name,
+      fileName: `${file.name}${extensionFor(file)}`,
+      digest: file.digest,
+      sizeBytes: file.sizeBytes,
+    }));
+    const jobRequest: JobRequest = {
+      parameters,
+      frame: chosenFrame,
+      formats: face === 'v1' ? v1Formats(app) : wantedFormats(app, query.format),
+      stem: stemOf(first?.fileName),
+    };
+    const same = JSON.stringify([app.manifest.id, { ...jobRequest, stem: '' }, files.map((f) => [f.name, f.digest])]);
+    return {
+      inputs: files,
+      request: jobRequest,
+      fingerprint: createHash('sha256').update(same).digest('hex'),
+      [Symbol.asyncDispose]: release,
+    };
+  } catch (error) {
+    await release();
+    throw error;
+  }
+}
+
+function isUrlencoded(request: FastifyRequest): boolean {
+  return /^application\/x-www-form-urlencoded\b/i.test(request.headers['content-type'] ?? '');
+}
+
+async function* partsOf(
+  request: FastifyRequest,
+  app: App,
+  face: 'api' | 'v1',
+  context: ReceiveContext,
+): AsyncGenerator<BodyPart> {
+  const type = request.headers['content-type'] ?? '';
+  // base64 takes 78 characters for 57 bytes with its newlines, and percent-encoding may triple that.
+  const growth = face === 'api' ? 1 : isUrlencoded(request) ? 4.2 : 1.4;
+  const limits = { maxUploadBytes: Math.ceil(context.maxUploadBytes * growth) + 65_536 };
+  const body = countBytes(request.raw, limits, request.headers['content-length']);
+  if (/^multipart\/form-data\b/i.test(type)) {
+    yield* readMultipart(body, type);
+  } else if (isUrlencoded(request)) {
+    yield* readUrlencoded(body);
+  } else if (face === 'api' && (/^application\/octet-stream\b/i.test(type) || /^application\/(x-)?(gzip|nifti|nrrd|metaimage)\b/i.test(type))) {
+    const names = volumeInputs(app.manifest);
+    if (names.length === 0) throw new TomaatError('BAD_INPUT', 'This service takes no volume. Send its inputs as multipart/form-data.');
+    yield { name: names[0], fileName: undefined, contentType: type, body };
+  } else {
+    throw new TomaatError(
+      'UNSUPPORTED_MEDIA',
+      `A body of type ${type.split(';')[0].slice(0, 60) || 'unknown'} is not taken here. Send multipart/form-data with a part for each input${face === 'api' ? ', or the volume alone as application/octet-stream' : ''}.`,
+      { field: 'Content-Type' },
+    );
+  }
+}
+
+/** `volume` always means the only volume of a service that has one, whatever its author calls it. */
+function inputNameOf(name: string, app: App): string {
+  if (name !== 'volume' || Object.hasOwn(app.manifest.inputs, name)) return name;
+  const volumes = volumeInputs(app.manifest);
+  return volumes.length === 1 ? volumes[0] : name;
+}
+
+function parseFrame(raw: unknown): number | undefined {
+  if (raw === undefined || raw === '') return undefined;
+  const frame = Number(raw);
+  if (Number.isInteger(frame) && frame >= 0) return frame;
+  throw new TomaatError('BAD_INPUT', `frame is “${String(raw).slice(0, 20)}”, but it has to be a whole number from 0.`, { field: 'frame' });
+}
+
+function requireFiles(app: App, received: readonly ReceivedInput[]): void {
+  const { inputs } = app.manifest;
+  const missing = Object.keys(inputs).filter((name) => {
+    const input = inputs[name];
+    return isFileInput(input) && !('optional' in input && input.optional) && !received.some((file) => file.name === name);
+  });
+  if (missing.length === 0) return;
+  throw new TomaatError('INPUTS_MISSING', `This service needs ${missing.join(' and ')} too. Send ${missing.length > 1 ? 'them' : 'it'} in the same request.`, {
+    field: missing[0],
+    detail: { missing },
+  });
+}
+
+/** The header checks of every volume: format, size, frames, and those acceptance rules that need no voxels. */
+async function inspectVolumes(
+  app: App,
+  received: readonly ReceivedInput[],
+  frame: number | undefined,
+  maxVoxels: number,
+): Promise<void> {
+  for (const [name, input] of Object.entries(app.manifest.inputs)) {
+    const files = received.filter((file) => file.name === name);
+    if (input.type !== 'volume' || files.length === 0) continue;
+    try {
+      const header = await inspectVolume(
+        files.map((file) => ({ name: file.fileName ?? name, prefix: file.prefix, sizeBytes: file.sizeBytes })),
+        nodePlatform,
+        { maxVoxels },
+      );
+      if (input.frames === 'one') checkFrame(header, frame);
+      for (const rule of app.manifest.acceptance) {
+        if (rule.input !== undefined && rule.input !== name) continue;
+        const faults = checkShape(rule, header);
+        if (faults.length > 0) {
+          const why = `The app does not accept this volume: ${faults.join('; ')}.`;
+          throw new TomaatError('NOT_ACCEPTED', rule.message ? `${rule.message} ${why}` : why);
+        }
+      }
+    } catch (error) {
+      throw withField(error, name);
+    }
+  }
+}
+
+function checkFrame(header: VolumeHeader, frame: number | undefined): void {
+  if (header.frames === 1 && frame === undefined) return;
+  if (frame === undefined) {
+    throw new TomaatError(
+      'FRAME_NEEDED',
+      `The volume is 4-D with ${header.frames} frames, and this service takes one. Choose it with ?frame=0 to ?frame=${header.frames - 1} (on the command line: --frame).`,
+      { detail: { frames: header.frames } },
+    );
+  }
+  if (frame >= header.frames) {
+    throw new TomaatError('BAD_INPUT', `There is no frame ${frame}: the volume has ${header.frames}, counted from 0.`, { field: 'frame' });
+  }
+}
+
+const knownExtension = /(\.nii\.gz|\.img\.gz|\.hdr\.gz|\.nii|\.hdr|\.img|\.mha|\.mhd|\.raw|\.zraw|\.nrrd|\.nhdr|\.h5|\.mat|\.tfm|\.txt)$/i;
+
+/** Of a client's file name only the extension is kept: it tells the halves of a pair apart. */
+function extensionFor(file: ReceivedInput): string {
+  return knownExtension.exec(file.fileName ?? '')?.[1].toLowerCase() ?? '';
+}
+
+/** First part of the results' names: the input's name without extension, harmless in any file system. */
+function stemOf(fileName: string | undefined): string {
+  const stem = (fileName ?? '').replace(knownExtension, '').replace(/[^\p{L}\p{N}._-]+/gu, '_').replace(/^[._]+/, '');
+  return stem.slice(0, 80) || 'volume';
+}
+
+function wantedFormats(app: App, format: string | string[] | undefined): Record<string, OutputFormat> | undefined {
+  const wanted = Array.isArray(format) ? format.at(-1) : format;
+  if (wanted === undefined) return undefined;
+  const name = primaryOutput(app.manifest);
+  const possible: readonly string[] = outputFormats[app.manifest.outputs[name].type];
+  if (!possible.includes(wanted)) {
+    throw new TomaatError('NOT_ACCEPTABLE', `${name} cannot be given as ${wanted.slice(0, 20)}; it can be had as: ${possible.join(', ')}.`, { field: 'format' });
+  }
+  return { [name]: wanted as OutputFormat };
+}
+
+/** The formats that the v1 protocol prescribes. */
+function v1Formats(app: App): Record<string, OutputFormat> {
+  const byType = {
+    LabelVolume: 'mha',
+    VTKMesh: 'vtk',
+    Fiducials: 'txt',
+    PlainText: 'txt',
+    Measurements: 'json',
+    TransformGrid: 'nii.gz',
+    TransformBSpline: 'h5',
+    TransformLinear: 'mat',
+  } as const;
+  return Object.fromEntries(Object.entries(app.manifest.outputs).map(([name, output]) => [name, byType[output.type]]));
+}

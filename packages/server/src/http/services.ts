@@ -1,0 +1,119 @@
+import { createReadStream } from 'node:fs';
+import { stat } from 'node:fs/promises';
+import { basename } from 'node:path';
+import type { Service } from '@tomaat/client';
+import { type Manifest, parameterSchema, primaryOutput, TomaatError } from '@tomaat/core';
+import type { FastifyInstance } from 'fastify';
+import { type App, appFile } from '../apps.ts';
+import type { Jobs } from '../store/jobs.ts';
+
+/** The apps of a server as services: which there are, and which one is meant. */
+export interface Services {
+  readonly apps: readonly App[];
+  /** The app of a service id; NOT_FOUND lists the ids that exist. */
+  find(id: string): App;
+  /** The service that an address task/anatomy means; NOT_FOUND lists the addresses that exist. */
+  route(task: string, anatomy: string, id?: string): App;
+  /** The service that v1 clients without a choice get. */
+  readonly v1Default: App;
+  card(app: App): Promise<Service>;
+}
+
+export function createServices(apps: readonly App[], jobs: Jobs, defaultId?: string): Services {
+  const byId = new Map(apps.map((app) => [app.manifest.id, app]));
+  const list = () => [...byId.keys()].join(', ');
+
+  function find(id: string): App {
+    const app = byId.get(id);
+    if (app) return app;
+    throw new TomaatError('NOT_FOUND', `There is no service ${id.slice(0, 60)} here. There are: ${list()}.`, { field: 'service' });
+  }
+
+  function route(task: string, anatomy: string, id?: string): App {
+    const candidates = apps.filter(({ manifest }) => manifest.task === task && manifest.anatomy === anatomy);
+    if (candidates.length === 0) {
+      const addresses = [...new Set(apps.map(({ manifest }) => `/${manifest.task}/${manifest.anatomy}`))];
+      throw new TomaatError('NOT_FOUND', `No service here does ${task} of ${anatomy}. There are: ${addresses.join(', ')}.`, {
+        detail: { addresses },
+      });
+    }
+    if (id !== undefined) {
+      const chosen = candidates.find(({ manifest }) => manifest.id === id);
+      if (chosen) return chosen;
+      const ids = candidates.map(({ manifest }) => manifest.id);
+      throw new TomaatError('NOT_FOUND', `No service ${id.slice(0, 60)} does ${task} of ${anatomy} here. There are: ${ids.join(', ')}.`, { field: 'service' });
+    }
+    return candidates.find(({ manifest }) => manifest.default) ?? candidates[0];
+  }
+
+  const v1Default = defaultId === undefined ? apps[0] : find(defaultId);
+
+  async function card(app: App): Promise<Service> {
+    const { manifest } = app;
+    const primary = primaryOutput(manifest);
+    const onnx = manifest.model.find((model) => model.runtime === 'onnx');
+    return {
+      id: manifest.id,
+      name: manifest.name,
+      description: manifest.description,
+      version: manifest.version,
+      modality: manifest.modality,
+      anatomy: manifest.anatomy,
+      task: manifest.task,
+      authors: manifest.authors,
+      licence: manifest.licence,
+      citation: manifest.citation,
+      homepage: manifest.homepage,
+      intendedUse: manifest.intendedUse,
+      limitations: manifest.limitations,
+      default: isDefault(manifest),
+      inputs: Object.entries(manifest.inputs).map(([name, input]) => ({ name, ...input })),
+      outputs: Object.entries(manifest.outputs).map(([name, output]) => ({ name, primary: name === primary, ...output })),
+      labels: manifest.labels,
+      parameters: parameterSchema(manifest.inputs),
+      acceptance: manifest.acceptance,
+      runtime: manifest.model[0].runtime,
+      modelSha256: onnx?.sha256,
+      typicalSeconds: await jobs.typicalSeconds(manifest.id),
+      sample: manifest.sample && `/api/services/${manifest.id}/sample`,
+    };
+  }
+
+  const isDefault = (manifest: Manifest) => route(manifest.task, manifest.anatomy).manifest === manifest;
+
+  return { apps, find, route, v1Default, card };
+}
+
+export function registerServiceRoutes(app: FastifyInstance, services: Services): void {
+  app.get('/api/services', async (request) => {
+    const { modality, anatomy, task, q } = request.query as Record<string, string | undefined>;
+    const same = (a: string, b: string | undefined) => b === undefined || a.toLowerCase() === b.toLowerCase();
+    const words = (q ?? '').toLowerCase().split(/\s+/).filter(Boolean);
+    const found = services.apps.filter(({ manifest }) => {
+      const text = `${manifest.name} ${manifest.description}`.toLowerCase();
+      return (
+        same(manifest.modality, modality) &&
+        same(manifest.anatomy, anatomy) &&
+        same(manifest.task, task) &&
+        words.every((word) => text.includes(word))
+      );
+    });
+    return { services: await Promise.all(found.map(services.card)) };
+  });
+
+  app.get<{ Params: { id: string } }>('/api/services/:id', (request) => services.card(services.find(request.params.id)));
+
+  app.get<{ Params: { id: string } }>('/api/services/:id/sample', async (request, reply) => {
+    const found = services.find(request.params.id);
+    if (!found.manifest.sample) {
+      throw new TomaatError('NOT_FOUND', `The service ${found.manifest.id} brings no sample. Send a volume of your own.`);
+    }
+    const file = await appFile(found, found.manifest.sample);
+    const { size } = await stat(file);
+    return reply
+      .header('content-length', size)
+      .header('content-disposition', `attachment; filename="${basename(file)}"`)
+      .type('application/octet-stream')
+      .send(createReadStream(file));
+  });
+}

@@ -1,0 +1,192 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { Readable } from 'node:stream';
+import { base64Length, encodeBase64, type Input, TomaatError } from '@tomaat/core';
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import type { App } from '../apps.ts';
+import { readText } from '../intake/body-part.ts';
+import { countBytes } from '../intake/byte-counter.ts';
+import { readMultipart } from '../intake/multipart.ts';
+import { readUrlencoded } from '../intake/urlencoded.ts';
+import type { JobRecord, OutputFile } from '../store/jobs.ts';
+import type { ServerContext } from './context.ts';
+import { toTomaatError } from './problem.ts';
+import { receivePrediction } from './receive-prediction.ts';
+import { answered } from './send.ts';
+
+/**
+ * TOMAAT v1, as the clients of 2018 speak it: every answer is 200, JSON with a Content-Length; errors are
+ * elements; a long prediction is answered by a DelayedResponse that is polled for.
+ */
+
+/** An element of an answer; a `blob` stands for its content in base64, streamed while it is sent. */
+type Element = Record<string, unknown> & { blob?: OutputFile };
+
+export function registerV1(app: FastifyInstance, context: ServerContext): void {
+  const { services } = context;
+  for (const prefix of ['', '/services/:id']) {
+    const serviceOf = (request: FastifyRequest): App => {
+      const { id } = request.params as { id?: string };
+      return id === undefined ? services.v1Default : services.find(id);
+    };
+    app.get(`${prefix}/interface`, async (request, reply) => {
+      cors(reply);
+      return sendElements(reply, interfaceOf(serviceOf(request)), context);
+    });
+    for (const path of ['interface', 'predict', 'responses']) {
+      app.options(`${prefix}/${path}`, async (_request, reply) => cors(reply).code(204).send());
+    }
+    app.post(`${prefix}/predict`, (request, reply) => asV1(reply, context, () => predict(request, reply, serviceOf(request), context)));
+    app.post(`${prefix}/responses`, (request, reply) => asV1(reply, context, () => responses(request, reply, context)));
+  }
+}
+
+function cors(reply: FastifyReply): FastifyReply {
+  return reply
+    .header('access-control-allow-origin', '*')
+    .header('access-control-allow-methods', 'GET, POST, OPTIONS')
+    .header('access-control-allow-headers', '*')
+    .header('access-control-max-age', '2520');
+}
+
+async function asV1(reply: FastifyReply, context: ServerContext, work: () => Promise<Element[]>): Promise<FastifyReply> {
+  cors(reply);
+  try {
+    return sendElements(reply, await work(), context);
+  } catch (error) {
+    const known = toTomaatError(error);
+    if (known.code === 'INTERNAL') reply.log.error({ err: known.cause }, 'v1 request failed');
+    // What is left of the body is not read: the connection cannot be used again.
+    if (!reply.request.raw.complete) reply.header('connection', 'close');
+    return sendElements(reply, [errorElement(known)], context);
+  }
+}
+
+function errorElement(error: TomaatError): Element {
+  return { type: 'PlainText', content: error.message, label: 'Error!' };
+}
+
+/** The input elements of `GET /interface`, with ours added where old clients ignore them. */
+export function interfaceOf(app: App): Element[] {
+  return Object.entries(app.manifest.inputs).map(([name, input]) => {
+    const label = input.label ?? name;
+    const element = { type: input.type, destination: name, label, description: input.description };
+    return { ...element, ...details(input, label) };
+  });
+}
+
+function details(input: Input, label: string): Element {
+  if (input.type === 'slider') return { minimum: input.minimum, maximum: input.maximum, default: input.default ?? input.minimum };
+  if (input.type === 'checkbox') return { text: label, default: input.default };
+  if (input.type === 'radiobutton') return { text: label, options: input.options, default: input.default ?? input.options[0] };
+  if (input.type === 'volume') return { modality: input.modality };
+  return {};
+}
+
+async function predict(request: FastifyRequest, reply: FastifyReply, app: App, context: ServerContext): Promise<Element[]> {
+  const { jobs } = context;
+  let id: string;
+  {
+    await using received = await receivePrediction(request, app, 'v1', context);
+    const { inputs, request: jobRequest } = received;
+    ({ id } = await jobs.create({ service: app.manifest.id, owner: context.ownerOf(request), request: jobRequest, inputs }));
+  }
+  const patience = new AbortController();
+  const job = await Promise.race([
+    jobs.settled(id, patience.signal).catch((error: unknown) => {
+      if (!patience.signal.aborted) throw error;
+      return undefined;
+    }),
+    delay(context.v1DelayMs, undefined, { signal: patience.signal, ref: false }).catch(() => undefined),
+  ]);
+  patience.abort();
+  if (!job) return [delayed(id)];
+  return deliver(reply, job, context, []);
+}
+
+const delayed = (id: string): Element => ({ type: 'DelayedResponse', request_id: id });
+
+async function responses(request: FastifyRequest, reply: FastifyReply, context: ServerContext): Promise<Element[]> {
+  const id = await requestId(request, context);
+  const job = id === undefined ? undefined : await context.jobs.get(id);
+  if (!job || job.owner !== context.ownerOf(request)) {
+    return [
+      {
+        type: 'PlainText',
+        content: `The response of the request ${(id ?? '').slice(0, 60)} cannot be retrieved: it is unknown, was delivered already, or has expired. Send the prediction again.`,
+        label: 'Error!',
+      },
+    ];
+  }
+  if (job.state === 'queued' || job.state === 'running') return [delayed(job.id)];
+  const arrived = { type: 'PlainText', content: `The result of the request ${job.id} has arrived.`, label: 'Response' };
+  return deliver(reply, job, context, [arrived]);
+}
+
+async function requestId(request: FastifyRequest, context: ServerContext): Promise<string | undefined> {
+  const type = request.headers['content-type'] ?? '';
+  const body = countBytes(request.raw, { maxUploadBytes: Math.min(65_536, context.maxUploadBytes) });
+  const parts = /^multipart\/form-data\b/i.test(type) ? readMultipart(body, type) : readUrlencoded(body);
+  let id: string | undefined;
+  for await (const part of parts) if (part.name === 'request_id') id = await readText(part);
+  return id;
+}
+
+/** The elements of a settled job, which is deleted once they were written whole: a result is delivered once. */
+async function deliver(reply: FastifyReply, job: JobRecord, context: ServerContext, first: Element[]): Promise<Element[]> {
+  void answered(reply)
+    .then((whole) => (whole ? context.jobs.remove(job.id) : false))
+    .catch((error: unknown) => reply.log.error({ err: error, job: job.id }, 'job could not be removed'));
+  if (job.error) return [...first, errorElement(TomaatError.from(job.error))];
+  const elements: Element[] = [];
+  for (const output of job.outputs) {
+    if (output.type === 'Measurements') continue; // v1 has no such element.
+    const element = { type: output.type, label: output.label };
+    if (output.type === 'PlainText' || output.type === 'Fiducials') {
+      const chunks: Buffer[] = [];
+      for await (const chunk of context.blobs.open(output.digest)) chunks.push(chunk as Buffer);
+      elements.push({ ...element, content: Buffer.concat(chunks).toString('utf8') });
+    } else {
+      elements.push({ ...element, blob: output });
+    }
+  }
+  return [...first, ...elements];
+}
+
+/** Sends elements as JSON; blobs go out as base64 while they are read, under a length computed before. */
+function sendElements(reply: FastifyReply, elements: readonly Element[], context: ServerContext): FastifyReply {
+  const pieces: (Buffer | OutputFile)[] = [];
+  let length = 0;
+  const text = (s: string) => {
+    const bytes = Buffer.from(s);
+    pieces.push(bytes);
+    length += bytes.length;
+  };
+  elements.forEach(({ blob, ...element }, index) => {
+    text(`${index === 0 ? '[' : ','}${blob ? JSON.stringify(element).slice(0, -1) : JSON.stringify(element)}`);
+    if (!blob) return;
+    text(',"content":"');
+    pieces.push(blob);
+    // In JSON each newline of the base64 is written as two characters.
+    const encoded = base64Length(blob.sizeBytes);
+    length += encoded + newlinesIn(blob.sizeBytes);
+    text('"}');
+  });
+  text(elements.length === 0 ? '[]' : ']');
+  reply.header('content-length', length).type('application/json; charset=utf-8');
+  if (pieces.every((piece) => Buffer.isBuffer(piece))) return reply.send(Buffer.concat(pieces));
+  return reply.send(Readable.from(write(pieces, context), { objectMode: false, highWaterMark: 1 << 20 }));
+}
+
+const newlinesIn = (bytes: number) => Math.ceil((4 * Math.ceil(bytes / 3)) / 76);
+
+async function* write(pieces: readonly (Buffer | OutputFile)[], { blobs }: ServerContext): AsyncGenerator<Buffer> {
+  for (const piece of pieces) {
+    if (Buffer.isBuffer(piece)) {
+      yield piece;
+      continue;
+    }
+    for await (const lines of encodeBase64(blobs.open(piece.digest))) {
+      yield Buffer.from(Buffer.from(lines.buffer, lines.byteOffset, lines.length).toString('latin1').replaceAll('\n', '\\n'), 'latin1');
+    }
+  }
+}

@@ -1,0 +1,149 @@
+import type { Readable } from 'node:stream';
+import { TomaatError } from '@tomaat/core';
+
+/** What a body may cost. */
+export interface BodyLimits {
+  readonly maxUploadBytes: number;
+  /**
+   * The slowest average that is waited for; 8 KiB/s unless told otherwise, 0 for none. There is no limit on the
+   * whole time, so that a large upload over a slow line ends well.
+   */
+  readonly minBytesPerSecond?: number;
+  /** How long the sender may fall behind that average, from the first byte on; 30 s unless told otherwise. */
+  readonly patienceMs?: number;
+}
+
+/** A request's raw body, counted and limited while it is read, once. */
+export interface CountedBody extends AsyncIterable<Uint8Array> {
+  /** Bytes read so far. */
+  readonly bytes: number;
+}
+
+/** Pieces that any body may come in, and the mean size that more of them must have: each costs about a microsecond. */
+const freePieces = 65_536;
+const meanPieceBytes = 64;
+
+/**
+ * Counts what comes from the network and breaks off where a limit is passed:
+ * UPLOAD_TOO_LARGE (at once if `contentLength` says so, before a byte is read), UPLOAD_TOO_SLOW when the sender
+ * stays behind `minBytesPerSecond` by more than `patienceMs` (time in which we are the slow side does not count),
+ * BAD_REQUEST when the connection breaks, the length differs from `contentLength` or the body comes in crumbs.
+ */
+export function countBytes(
+  source: Readable,
+  limits: BodyLimits,
+  contentLength?: number | string,
+): CountedBody {
+  const declared = contentLength === undefined ? undefined : Number(contentLength);
+  if (declared !== undefined && !(Number.isSafeInteger(declared) && declared >= 0)) {
+    throw new TomaatError('BAD_REQUEST', 'Content-Length is not a number of bytes');
+  }
+  if (declared !== undefined && declared > limits.maxUploadBytes) throw tooLarge(limits.maxUploadBytes);
+  const counted = {
+    bytes: 0,
+    [Symbol.asyncIterator]: () => read(source, limits, declared, counted),
+  };
+  return counted;
+}
+
+async function* read(
+  source: Readable,
+  limits: BodyLimits,
+  declared: number | undefined,
+  counted: { bytes: number },
+): AsyncGenerator<Uint8Array> {
+  const { maxUploadBytes, minBytesPerSecond = 8192, patienceMs = 30_000 } = limits;
+  // How far behind the sender may still fall. Bytes earn time, waiting for the sender spends it.
+  let creditMs = patienceMs;
+  let pieces = 0;
+  let waiting: { since: number; giveUp: (error: TomaatError) => void } | undefined;
+  const watch = () => {
+    if (waiting && performance.now() - waiting.since > creditMs) waiting.giveUp(tooSlow(minBytesPerSecond));
+  };
+  const timer =
+    minBytesPerSecond > 0 ? setInterval(watch, Math.min(1000, patienceMs / 4)).unref() : undefined;
+  // The request outlives a fault, so that it can be answered.
+  const iterator = source.iterator({ destroyOnReturn: false });
+  try {
+    for (;;) {
+      const since = performance.now();
+      const { done, value } = await new Promise<IteratorResult<Buffer>>((resolve, giveUp) => {
+        waiting = { since, giveUp };
+        iterator.next().then(resolve, giveUp);
+      });
+      waiting = undefined;
+      if (done) break;
+      counted.bytes += value.length;
+      if (counted.bytes > maxUploadBytes) throw tooLarge(maxUploadBytes);
+      if (++pieces > freePieces + counted.bytes / meanPieceBytes) throw inCrumbs();
+      if (minBytesPerSecond > 0) {
+        const earnedMs = (value.length / minBytesPerSecond) * 1000;
+        creditMs = Math.min(patienceMs, creditMs - (performance.now() - since) + earnedMs);
+        if (creditMs < 0) throw tooSlow(minBytesPerSecond);
+      }
+      yield value;
+    }
+    if (declared !== undefined && declared !== counted.bytes) throw brokenOff(counted.bytes);
+  } catch (error) {
+    throw error instanceof TomaatError ? error : brokenOff(counted.bytes, error);
+  } finally {
+    clearInterval(timer);
+    // Not awaited: after giving up, it only settles when the connection ends.
+    iterator.return?.()?.catch(() => undefined);
+  }
+}
+
+/**
+ * Reads and drops the rest of a body after a fault, so that the sender gets round to reading the answer; true if
+ * the body came to its end in time, else the connection should be closed.
+ */
+export async function discardRest(
+  source: Readable,
+  limits: { maxBytes?: number; maxMs?: number } = {},
+): Promise<boolean> {
+  const { maxBytes = 64 * 1024 * 1024, maxMs = 5000 } = limits;
+  if (source.readableEnded || source.destroyed) return source.readableEnded;
+  return new Promise((resolve) => {
+    let bytes = 0;
+    const end = (ended: boolean) => {
+      clearTimeout(timer);
+      source.off('data', onData).off('end', onEnd).off('close', onBroken).off('error', onBroken);
+      source.pause();
+      resolve(ended);
+    };
+    const onData = (chunk: Buffer) => {
+      bytes += chunk.length;
+      if (bytes > maxBytes) end(false);
+    };
+    const onEnd = () => end(true);
+    const onBroken = () => end(false);
+    const timer = setTimeout(onBroken, maxMs);
+    source.on('data', onData).on('end', onEnd).on('close', onBroken).on('error', onBroken).resume();
+  });
+}
+
+function tooLarge(maxUploadBytes: number): TomaatError {
+  return new TomaatError(
+    'UPLOAD_TOO_LARGE',
+    `The upload is larger than the ${maxUploadBytes} bytes that this server takes. Crop or compress the volume, or ask the operator for a higher limit`,
+    { detail: { maxUploadBytes } },
+  );
+}
+
+function tooSlow(minBytesPerSecond: number): TomaatError {
+  return new TomaatError(
+    'UPLOAD_TOO_SLOW',
+    `The upload came in slower than ${minBytesPerSecond} bytes per second. Try again over a better connection`,
+  );
+}
+
+function inCrumbs(): TomaatError {
+  return new TomaatError(
+    'BAD_REQUEST',
+    'The body came in too many tiny chunks. Send it in larger ones, or with a Content-Length',
+  );
+}
+
+function brokenOff(bytes: number, cause?: unknown): TomaatError {
+  return new TomaatError('BAD_REQUEST', `The body broke off after ${bytes} bytes. Send it again`, { cause });
+}

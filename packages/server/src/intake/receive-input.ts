@@ -1,0 +1,70 @@
+import { TomaatError, withField } from '@tomaat/core';
+import type { BlobRef, Blobs, KeepBlob } from '../store/blobs.ts';
+import { decodeBase64, isRawVolume } from './base64.ts';
+import { type BodyPart, peek } from './body-part.ts';
+
+export interface ReceiveOptions {
+  /** Bytes of the file (after base64); UPLOAD_TOO_LARGE beyond. */
+  readonly maxBytes?: number;
+  /** Bytes that will come, if known: a disk without room for them refuses before the first one. */
+  readonly expectedBytes?: number;
+  /**
+   * `raw` (the bytes themselves), or `base64`: base64 with line breaks, or the raw file where it begins like one
+   * (TOMAAT v1); `base64-form` also takes a space for '+', as urlencoded forms deliver it.
+   */
+  readonly encoding?: 'raw' | 'base64' | 'base64-form';
+  /** Looks at the first 64 KiB as soon as they are there (less if the file ends before) and throws to refuse the file. */
+  readonly checkPrefix?: (prefix: Uint8Array) => void;
+  /** Puts down what keeps the blob; see Blobs. */
+  readonly keep?: KeepBlob;
+}
+
+export interface ReceivedInput extends BlobRef {
+  readonly name: string;
+  readonly fileName?: string;
+  /** The first 64 KiB of the file, for its header. */
+  readonly prefix: Uint8Array;
+}
+
+const prefixBytes = 64 * 1024;
+
+/**
+ * Streams one part of a request into the blob store, in constant memory. On the disk, durably, when it resolves;
+ * nothing is left when it rejects. Errors name the part in `field`.
+ */
+export async function receiveInput(
+  part: BodyPart,
+  blobs: Blobs,
+  options: ReceiveOptions = {},
+): Promise<ReceivedInput> {
+  const { maxBytes, expectedBytes, encoding = 'raw', checkPrefix, keep } = options;
+  try {
+    const bytes = encoding === 'raw' ? part.body : await decoded(part.body, encoding === 'base64-form');
+    await using writer = await blobs.create({ maxBytes, expectedBytes });
+    let isChecked = checkPrefix === undefined;
+    for await (const chunk of bytes) {
+      await writer.write(chunk);
+      if (!isChecked && writer.bytes >= prefixBytes) {
+        isChecked = true;
+        checkPrefix?.(writer.prefix);
+      }
+    }
+    if (writer.bytes === 0) {
+      throw new TomaatError('BAD_INPUT', `'${part.name}' is empty. Send the volume's file`);
+    }
+    if (!isChecked) checkPrefix?.(writer.prefix);
+    const { prefix } = writer;
+    const ref = await writer.commit(keep);
+    return { name: part.name, fileName: part.fileName, prefix, ...ref };
+  } catch (error) {
+    throw withField(error, part.name);
+  }
+}
+
+async function decoded(
+  body: AsyncIterable<Uint8Array>,
+  spaceIsPlus: boolean,
+): Promise<AsyncIterable<Uint8Array>> {
+  const peeked = await peek(body, 256);
+  return isRawVolume(peeked.prefix) ? peeked.body : decodeBase64(peeked.body, { spaceIsPlus });
+}

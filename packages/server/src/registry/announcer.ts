@@ -1,0 +1,318 @@
+import { request as httpRequest } from 'node:http';
+import { request as httpsRequest } from 'node:https';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { getCACertificates } from 'node:tls';
+import type { Announcement } from '@tomaat/client';
+import { TomaatError } from '@tomaat/core';
+import type { FastifyBaseLogger } from 'fastify';
+
+/** The server's side of the registry: announces the services, renews them, withdraws them at the end. */
+
+/** `id` names the announcement at the registry: letters, digits and `_.:-`, at most 120, the same after a restart. */
+export type AnnouncedService = Announcement & { id: string };
+
+export interface AnnouncerOptions {
+  registryUrl: string;
+  /** Needs the scope announce. It is sent to `registryUrl` alone. */
+  apiKey: string;
+  /** The services to be announced now; asked before every round. */
+  services: () => readonly AnnouncedService[];
+  logger: Pick<FastifyBaseLogger, 'info' | 'warn' | 'error'>;
+  /** Certificates (PEM) to trust besides those that Node does. */
+  trust?: string;
+  /** Between two rounds at a registry of ours, where entries live for 90 s. */
+  renewMs?: number;
+  /** The first wait after a failure; it doubles up to `renewMs`. */
+  retryMs?: number;
+}
+
+export interface AnnouncerState {
+  /** `v1`: the registry has only TOMAAT v1. `undefined`: it has not answered yet. */
+  face?: 'api' | 'v1';
+  /** Services that the registry lists by the last round. */
+  announced: number;
+  /** What the last round failed with. */
+  error?: string;
+}
+
+export interface Announcer {
+  state(): AnnouncerState;
+  /** Resolves after the first round, whether it went well or not. */
+  readonly firstRound: Promise<void>;
+  /** A round at once, such as when services came or went. */
+  refresh(): void;
+  /** Ends the rounds and withdraws what was announced (at most 2 s; v1 has no withdrawal: entries run out). */
+  close(): Promise<void>;
+}
+
+const callMs = 10_000;
+const withdrawMs = 2_000;
+const v1RenewMs = 1_600_000;
+
+/**
+ * Begins to announce at once and goes on until closed. A registry that is away or refuses is reported once to the
+ * log, and tried again; the server serves on without it.
+ * @throws TomaatError BAD_REQUEST when the registry's address is none.
+ */
+export function startAnnouncer(options: AnnouncerOptions): Announcer {
+  const { renewMs = 30_000, retryMs = 1_000, logger } = options;
+  const base = parseBase(options.registryUrl);
+  const closing = new AbortController();
+  const announced = new Set<string>();
+  const state: AnnouncerState = { announced: 0 };
+  let wake = new AbortController();
+  let failures = 0;
+  let firstDone = () => {};
+  const firstRound = new Promise<void>((resolve) => {
+    firstDone = resolve;
+  });
+
+  const call = (method: string, path: string, body: unknown, signal: AbortSignal) => {
+    const headers: Record<string, string> = path.startsWith('/api/')
+      ? { authorization: `Bearer ${options.apiKey}` }
+      : {};
+    const limit = AbortSignal.any([signal, AbortSignal.timeout(callMs)]);
+    return callJson(base, { method, path, body, signal: limit, headers, trust: options.trust });
+  };
+
+  async function announceByApi(
+    { id, ...announcement }: AnnouncedService,
+    signal: AbortSignal,
+  ): Promise<'done' | 'v1'> {
+    const answer = await call('PUT', `/api/announcements/${encodeURIComponent(id)}`, announcement, signal);
+    if (answer.status === 200) return 'done';
+    if (isOldRegistry(answer)) return 'v1';
+    throw refusal(answer, announcement.name);
+  }
+
+  async function announceByV1(announcement: AnnouncedService, signal: AbortSignal): Promise<void> {
+    const { predictionUrl, interfaceUrl, name, modality, anatomy, task, description } = announcement;
+    const card = { name, modality, anatomy, task, description };
+    const body = {
+      api_key: options.apiKey,
+      prediction_url: predictionUrl,
+      interface_url: interfaceUrl,
+      ...card,
+    };
+    const answer = await call('POST', '/announce', body, signal);
+    const result = answer.json as { status?: unknown; error?: unknown } | undefined;
+    if (answer.status !== 200 || typeof result?.status !== 'number') {
+      throw new TomaatError(
+        'UPSTREAM',
+        `it does not answer as a registry does (${answer.status}). Check its address`,
+      );
+    }
+    if (result.status !== 0)
+      throw new TomaatError('FORBIDDEN', `it refuses '${name}': ${String(result.error)}`);
+  }
+
+  async function round(): Promise<void> {
+    const signal = closing.signal;
+    const services = options.services();
+    const refused: unknown[] = [];
+    let count = 0;
+    for (const service of services) {
+      try {
+        if (state.face !== 'v1') {
+          const how = await announceByApi(service, signal);
+          state.face = how === 'v1' ? 'v1' : 'api';
+          if (how === 'done') announced.add(service.id);
+        }
+        if (state.face === 'v1') await announceByV1(service, signal);
+        count++;
+      } catch (error) {
+        // One refused service must not keep the others out; a registry that is away is away for all.
+        if (!(error instanceof TomaatError) || error.code === 'UNREACHABLE') throw error;
+        refused.push(error);
+      }
+    }
+    const current = new Set(services.map(({ id }) => id));
+    for (const id of [...announced].filter((known) => !current.has(known))) {
+      await call('DELETE', `/api/announcements/${encodeURIComponent(id)}`, undefined, signal);
+      announced.delete(id);
+    }
+    state.announced = count;
+    if (refused.length > 0) throw refused[0];
+  }
+
+  async function run(): Promise<void> {
+    while (!closing.signal.aborted) {
+      wake = new AbortController();
+      try {
+        await round();
+        if (failures > 0 || state.error !== undefined)
+          logger.info({ registry: base.href }, 'the registry lists the services again');
+        failures = 0;
+        state.error = undefined;
+      } catch (error) {
+        if (closing.signal.aborted) break;
+        failures++;
+        const message = error instanceof TomaatError ? error.message : String(error);
+        // Said once, not at every try.
+        if (message !== state.error) {
+          logger.warn(
+            { registry: base.href, err: error },
+            `announcing at ${base.href} failed: ${message}; it is tried again`,
+          );
+        }
+        state.error = message;
+        if (error instanceof TomaatError && error.code === 'UNREACHABLE') {
+          state.announced = 0;
+          state.face = undefined; // What comes back may be another registry.
+        }
+      }
+      firstDone();
+      const regular = state.face === 'v1' ? v1RenewMs : renewMs;
+      const wait = failures > 0 ? Math.min(retryMs * 2 ** (failures - 1), renewMs) : regular;
+      // Spread, so that many servers do not come back to a registry at the same moment.
+      const spread = wait * (failures > 0 ? 0.75 + Math.random() / 2 : 1);
+      await sleep(spread, undefined, { signal: AbortSignal.any([closing.signal, wake.signal]) }).catch(
+        () => {},
+      );
+    }
+    firstDone();
+  }
+
+  const running = run();
+  return {
+    state: () => ({ ...state }),
+    firstRound,
+    refresh: () => wake.abort(),
+    async close() {
+      if (closing.signal.aborted) return;
+      closing.abort();
+      await running;
+      const signal = AbortSignal.timeout(withdrawMs);
+      const ids = [...announced];
+      announced.clear();
+      await Promise.all(
+        ids.map((id) =>
+          call('DELETE', `/api/announcements/${encodeURIComponent(id)}`, undefined, signal).catch(
+            (error: unknown) => {
+              logger.warn(
+                { err: error, id },
+                'withdrawing failed; the registry drops the service by itself in 90 s',
+              );
+            },
+          ),
+        ),
+      );
+      state.announced = 0;
+    },
+  };
+}
+
+function parseBase(text: string): URL {
+  const url = URL.canParse(text) ? new URL(text) : undefined;
+  if (
+    !url ||
+    (url.protocol !== 'http:' && url.protocol !== 'https:') ||
+    url.username !== '' ||
+    url.password !== ''
+  ) {
+    throw new TomaatError(
+      'BAD_REQUEST',
+      `'${text}' is not the address of a registry. Give one like http://127.0.0.1:8001.`,
+      {
+        field: 'announce',
+      },
+    );
+  }
+  url.pathname = url.pathname.replace(/\/+$/, '');
+  url.search = '';
+  url.hash = '';
+  return url;
+}
+
+interface Answer {
+  status: number;
+  json: unknown;
+  type: string;
+}
+
+/** Whether this is how a registry that knows v1 alone answers to our API. */
+function isOldRegistry({ status, type }: Answer): boolean {
+  return [404, 405, 501].includes(status) && !type.startsWith('application/problem+json');
+}
+
+function refusal(answer: Answer, name: string): TomaatError {
+  const detail = (answer.json as { detail?: unknown } | undefined)?.detail;
+  const why = typeof detail === 'string' ? detail : `it answered with ${answer.status}`;
+  if (answer.status >= 500 || answer.status === 429) return new TomaatError('UNREACHABLE', why);
+  if (answer.status === 401 || answer.status === 403) return new TomaatError('FORBIDDEN', why);
+  return new TomaatError('UPSTREAM', `it refuses '${name}': ${why}`);
+}
+
+interface CallOptions {
+  method: string;
+  path: string;
+  body: unknown;
+  headers: Record<string, string>;
+  trust?: string;
+  signal: AbortSignal;
+}
+
+const maxAnswerBytes = 1_048_576;
+
+/** One request with JSON in and out. @throws TomaatError UNREACHABLE when there is no answer. */
+function callJson(base: URL, { method, path, body, headers, trust, signal }: CallOptions): Promise<Answer> {
+  const secure = base.protocol === 'https:';
+  const text = body === undefined ? undefined : Buffer.from(JSON.stringify(body));
+  const target = new URL(base);
+  target.pathname = `${base.pathname.replace(/\/$/, '')}${path}`;
+  const common = {
+    method,
+    headers: {
+      ...headers,
+      accept: 'application/json',
+      ...(text ? { 'content-type': 'application/json', 'content-length': text.length } : {}),
+    },
+    signal,
+  };
+  return new Promise((resolve, reject) => {
+    const fail = (error: Error & { code?: string }) => {
+      const why =
+        error.name === 'AbortError' || error.name === 'TimeoutError'
+          ? 'no answer in time'
+          : (error.code ?? error.message);
+      const certificate = /CERT|SELF_SIGNED|ALTNAME/.test(error.code ?? '');
+      reject(
+        new TomaatError(
+          'UNREACHABLE',
+          certificate
+            ? `its certificate is not trusted here (${error.code}). Give the server the registry's certificate to trust`
+            : `it cannot be reached (${why})`,
+          { cause: error },
+        ),
+      );
+    };
+    const request = secure
+      ? httpsRequest(target, {
+          ...common,
+          minVersion: 'TLSv1.2',
+          ...(trust ? { ca: [...getCACertificates('default'), trust] } : {}),
+        })
+      : httpRequest(target, common);
+    request.on('error', fail);
+    request.on('response', (answer) => {
+      const chunks: Buffer[] = [];
+      let bytes = 0;
+      answer.on('error', fail);
+      answer.on('data', (chunk: Buffer) => {
+        bytes += chunk.length;
+        if (bytes > maxAnswerBytes) answer.destroy(new Error('its answer is too long'));
+        else chunks.push(chunk);
+      });
+      answer.on('end', () => {
+        let json: unknown;
+        try {
+          json = JSON.parse(Buffer.concat(chunks).toString('utf8'));
+        } catch {
+          json = undefined; // What is no JSON says nothing; the status is judged.
+        }
+        resolve({ status: answer.statusCode ?? 0, json, type: answer.headers['content-type'] ?? '' });
+      });
+    });
+    request.end(text);
+  });
+}

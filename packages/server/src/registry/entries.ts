@@ -1,0 +1,427 @@
+import type { Announcement, Entry } from '@tomaat/client';
+import { TomaatError } from '@tomaat/core';
+import { type Kysely, type Selectable, sql } from 'kysely';
+import { type Database, type Migration, openDatabase } from '../store/database.ts';
+import { type ApiKey, type KeySchema, keyMigrations, randomName } from './keys.ts';
+
+/**
+ * What the registry knows: one entry for each pair of API key and prediction address. An entry lives as long as its
+ * announcement is valid and its key is; it is kept for a day after that, shown as not live, and then dropped.
+ */
+
+/** How long an announcement through our API is valid. Servers renew it every 30 s. */
+export const apiLifeMs = 90_000;
+/** How long a v1 announcement is valid; v1 servers renew it every 1600 s. */
+export const v1LifeMs = 3_600_000;
+/** How long an entry is kept after it ceased to live. */
+export const keptMs = 86_400_000;
+export const maxEntriesPerKey = 1000;
+export const maxEntries = 20_000;
+
+/** The keys of a v1 announcement besides `api_key`. */
+export interface V1Announcement {
+  prediction_url: string;
+  interface_url: string;
+  name: string;
+  modality: string;
+  anatomy: string;
+  task: string;
+  description: string;
+}
+
+interface EntryTable {
+  sid: string;
+  key_id: string;
+  /** The id of our API's announcement; none for v1. */
+  id: string | null;
+  face: 'api' | 'v1';
+  name: string;
+  modality: string;
+  anatomy: string;
+  task: string;
+  description: string;
+  /** The names as slugs: what addresses and filters are compared with. */
+  modality_slug: string;
+  anatomy_slug: string;
+  task_slug: string;
+  /** Name and description in lower case, for the search. */
+  words: string;
+  prediction_url: string;
+  interface_url: string;
+  server_url: string | null;
+  service_id: string | null;
+  version: string | null;
+  is_default: number;
+  volumes: number | null;
+  first_ms: number;
+  announced_ms: number;
+  expires_ms: number;
+}
+type Row = Selectable<EntryTable>;
+
+export interface RegistrySchema extends KeySchema {
+  entry: EntryTable;
+}
+
+const migrations: readonly Migration[] = [
+  ...keyMigrations,
+  {
+    name: 'entries',
+    async up(db) {
+      await sql`CREATE TABLE entry (
+        sid TEXT PRIMARY KEY,
+        key_id TEXT NOT NULL,
+        id TEXT UNIQUE,
+        face TEXT NOT NULL CHECK (face IN ('api', 'v1')),
+        name TEXT NOT NULL,
+        modality TEXT NOT NULL,
+        anatomy TEXT NOT NULL,
+        task TEXT NOT NULL,
+        description TEXT NOT NULL,
+        modality_slug TEXT NOT NULL,
+        anatomy_slug TEXT NOT NULL,
+        task_slug TEXT NOT NULL,
+        words TEXT NOT NULL,
+        prediction_url TEXT NOT NULL,
+        interface_url TEXT NOT NULL,
+        server_url TEXT,
+        service_id TEXT,
+        version TEXT,
+        is_default INTEGER NOT NULL,
+        volumes INTEGER,
+        first_ms INTEGER NOT NULL,
+        announced_ms INTEGER NOT NULL,
+        expires_ms INTEGER NOT NULL,
+        UNIQUE (key_id, prediction_url)
+      ) STRICT`.execute(db);
+      await sql`CREATE INDEX entry_address ON entry (task_slug, anatomy_slug)`.execute(db);
+      await sql`CREATE INDEX entry_expiry ON entry (expires_ms)`.execute(db);
+    },
+  },
+];
+
+export interface EntryFilters {
+  modality?: string;
+  anatomy?: string;
+  task?: string;
+  /** Words that must all occur in name or description. */
+  q?: string;
+  /** true: only live entries; false: only the others. */
+  live?: boolean;
+}
+
+export interface Entries extends AsyncDisposable {
+  /** The database, which holds the keys too. */
+  readonly db: Kysely<RegistrySchema>;
+  /**
+   * Announces or renews through our API. The key's entry of this id or of this prediction address is replaced and
+   * keeps its SID.
+   * @throws TomaatError FORBIDDEN when the id belongs to another valid key, CONFLICT when the key has too many
+   *   entries, BUSY when the registry is full.
+   */
+  announce(key: ApiKey, id: string, announcement: Announcement): Promise<Entry>;
+  /**
+   * Announces or renews as v1 does. The key's entry of this prediction address is replaced; so is the key's only
+   * entry if it is a v1 entry of the same name, modality, anatomy and task at another address (the service moved).
+   * An entry that lives by our API keeps its further facts and its own time of expiry.
+   * @throws TomaatError CONFLICT when the key has too many entries, BUSY when the registry is full.
+   */
+  announceV1(key: ApiKey, announcement: V1Announcement): Promise<Entry>;
+  /**
+   * Removes an entry of our API.
+   * @throws TomaatError NOT_FOUND for an unknown id, FORBIDDEN when it belongs to another key.
+   */
+  withdraw(key: ApiKey, id: string): Promise<void>;
+  /** The entries that fit, by name; at the same name the oldest first. */
+  search(filters: EntryFilters): Promise<Entry[]>;
+  /** The live entries of our API with this task and anatomy (slugs): the defaults first, then the oldest. */
+  candidates(task: string, anatomy: string): Promise<Entry[]>;
+  /** The addresses `task/anatomy` that have a live entry of our API. */
+  addresses(): Promise<string[]>;
+  /** How many entries there are, by face and by whether they live. */
+  count(): Promise<{ face: 'api' | 'v1'; live: boolean; entries: number }[]>;
+  /** Drops what expired more than a day ago; gives the number of entries dropped. */
+  sweep(): Promise<number>;
+  close(): Promise<void>;
+}
+
+/** Opens (or creates) the registry's database. `now` is the clock, in ms since 1970. */
+export async function openEntries(file: string, now: () => number = Date.now): Promise<Entries> {
+  const database: Database<RegistrySchema> = await openDatabase<RegistrySchema>(file, migrations);
+  const { db } = database;
+  // A commit survives the process, not a power cut: what that loses is announced again within 30 s, and an fsync for
+  // every renewal would cost 4 ms of a thread that also relays. Keys made by 'tomaat keys' are synced there.
+  await sql`PRAGMA synchronous = NORMAL`.execute(db);
+
+  /** Whether the row's key is still good. */
+  const validKey = (at: number) =>
+    sql<boolean>`EXISTS (SELECT 1 FROM api_key WHERE api_key.id = entry.key_id AND revoked_ms IS NULL
+      AND (api_key.expires_ms IS NULL OR api_key.expires_ms > ${at}))`;
+  const isLive = (at: number) => sql<boolean>`(entry.expires_ms > ${at} AND ${validKey(at)})`;
+  const rows = (at: number) => db.selectFrom('entry').selectAll().select(isLive(at).as('live'));
+
+  async function checkRoom(trx: Kysely<RegistrySchema>, key: ApiKey): Promise<void> {
+    const { own, all } = await trx
+      .selectFrom('entry')
+      .select([
+        sql<number>`count(*) FILTER (WHERE key_id = ${key.id})`.as('own'),
+        sql<number>`count(*)`.as('all'),
+      ])
+      .executeTakeFirstOrThrow();
+    if (own >= maxEntriesPerKey) {
+      throw new TomaatError(
+        'CONFLICT',
+        `The key ${key.id} has ${own} entries, which is the limit. Withdraw some, or use another key.`,
+      );
+    }
+    if (all >= maxEntries) {
+      throw new TomaatError(
+        'BUSY',
+        `The registry holds ${all} entries, which is its limit. Try again later.`,
+      );
+    }
+  }
+
+  async function write(
+    trx: Kysely<RegistrySchema>,
+    existing: Row | undefined,
+    key: ApiKey,
+    row: Omit<EntryTable, 'sid' | 'first_ms'>,
+  ) {
+    if (existing) {
+      const updated = trx.updateTable('entry').set(row).where('sid', '=', existing.sid).returningAll();
+      return toEntry({ ...(await updated.executeTakeFirstOrThrow()), live: true });
+    }
+    await checkRoom(trx, key);
+    const inserted = trx
+      .insertInto('entry')
+      .values({ ...row, sid: randomName(8), first_ms: row.announced_ms })
+      .returningAll();
+    return toEntry({ ...(await inserted.executeTakeFirstOrThrow()), live: true });
+  }
+
+  const ownPair = (trx: Kysely<RegistrySchema>, key: ApiKey, predictionUrl: string) =>
+    trx
+      .selectFrom('entry')
+      .selectAll()
+      .where('key_id', '=', key.id)
+      .where('prediction_url', '=', predictionUrl)
+      .executeTakeFirst();
+
+  return {
+    db,
+
+    announce: (key, id, announcement) =>
+      database.transaction(async (trx) => {
+        const at = now();
+        let byId: (Row & { keyValid?: unknown }) | undefined = await trx
+          .selectFrom('entry')
+          .selectAll()
+          .select(validKey(at).as('keyValid'))
+          .where('id', '=', id)
+          .executeTakeFirst();
+        if (byId && byId.key_id !== key.id) {
+          if (byId.keyValid) throw foreign(id);
+          await trx.deleteFrom('entry').where('sid', '=', byId.sid).execute();
+          byId = undefined;
+        }
+        const byPair = await ownPair(trx, key, announcement.predictionUrl);
+        if (byId && byPair && byId.sid !== byPair.sid) {
+          await trx.deleteFrom('entry').where('sid', '=', byPair.sid).execute();
+        }
+        return write(trx, byId ?? byPair, key, {
+          key_id: key.id,
+          id,
+          face: 'api',
+          ...names(announcement),
+          prediction_url: announcement.predictionUrl,
+          interface_url: announcement.interfaceUrl,
+          server_url: announcement.serverUrl,
+          service_id: announcement.serviceId,
+          version: announcement.version ?? null,
+          is_default: announcement.default ? 1 : 0,
+          volumes: announcement.volumes ?? null,
+          announced_ms: at,
+          expires_ms: at + apiLifeMs,
+        });
+      }),
+
+    announceV1: (key, announcement) =>
+      database.transaction(async (trx) => {
+        const at = now();
+        const existing =
+          (await ownPair(trx, key, announcement.prediction_url)) ?? (await movedFrom(trx, key, announcement));
+        const byApi = existing?.face === 'api' && existing.expires_ms > at ? existing : undefined;
+        return write(trx, existing, key, {
+          key_id: key.id,
+          id: byApi?.id ?? null,
+          face: byApi ? 'api' : 'v1',
+          ...names(announcement),
+          prediction_url: announcement.prediction_url,
+          interface_url: announcement.interface_url,
+          server_url: byApi?.server_url ?? null,
+          service_id: byApi?.service_id ?? null,
+          version: byApi?.version ?? null,
+          is_default: byApi?.is_default ?? 0,
+          volumes: byApi?.volumes ?? null,
+          announced_ms: at,
+          expires_ms: byApi?.expires_ms ?? at + v1LifeMs,
+        });
+      }),
+
+    withdraw: (key, id) =>
+      database.transaction(async (trx) => {
+        const row = await trx
+          .selectFrom('entry')
+          .select(['sid', 'key_id'])
+          .where('id', '=', id)
+          .executeTakeFirst();
+        if (!row)
+          throw new TomaatError(
+            'NOT_FOUND',
+            `There is no announcement '${id}'. It was withdrawn, or dropped after a day.`,
+          );
+        if (row.key_id !== key.id) throw foreign(id);
+        await trx.deleteFrom('entry').where('sid', '=', row.sid).execute();
+      }),
+
+    async search(filters) {
+      const at = now();
+      let query = rows(at);
+      if (filters.modality) query = query.where('modality_slug', '=', toSlug(filters.modality));
+      if (filters.anatomy) query = query.where('anatomy_slug', '=', toSlug(filters.anatomy));
+      if (filters.task) query = query.where('task_slug', '=', toSlug(filters.task));
+      for (const word of (filters.q ?? '').toLowerCase().split(/\s+/).filter(Boolean).slice(0, 16)) {
+        query = query.where(sql<boolean>`instr(words, ${word}) > 0`);
+      }
+      if (filters.live !== undefined) query = query.where(isLive(at), '=', filters.live);
+      const found = await query
+        .where('expires_ms', '>', at - keptMs)
+        .orderBy('name')
+        .orderBy('first_ms')
+        .orderBy('sid')
+        .execute();
+      return found.map(toEntry);
+    },
+
+    async candidates(task, anatomy) {
+      const at = now();
+      const found = await rows(at)
+        .where('task_slug', '=', task)
+        .where('anatomy_slug', '=', anatomy)
+        .where('face', '=', 'api')
+        .where(isLive(at), '=', true)
+        .orderBy('is_default', 'desc')
+        .orderBy('first_ms')
+        .orderBy('sid')
+        .execute();
+      return found.map(toEntry);
+    },
+
+    async addresses() {
+      const found = await db
+        .selectFrom('entry')
+        .select(['task_slug', 'anatomy_slug'])
+        .distinct()
+        .where('face', '=', 'api')
+        .where(isLive(now()), '=', true)
+        .orderBy('task_slug')
+        .orderBy('anatomy_slug')
+        .execute();
+      return found.map((row) => `${row.task_slug}/${row.anatomy_slug}`);
+    },
+
+    async count() {
+      const found = await db
+        .selectFrom('entry')
+        .select(['face', isLive(now()).as('live'), sql<number>`count(*)`.as('entries')])
+        .groupBy(['face', 'live'])
+        .execute();
+      return found.map((row) => ({ ...row, live: Boolean(row.live) }));
+    },
+
+    async sweep() {
+      const { numDeletedRows } = await db
+        .deleteFrom('entry')
+        .where('expires_ms', '<=', now() - keptMs)
+        .executeTakeFirst();
+      return Number(numDeletedRows);
+    },
+
+    close: () => database.close(),
+    [Symbol.asyncDispose]: () => database.close(),
+  };
+}
+
+/** The key's only entry, if it is a v1 entry of the same service at another address. */
+async function movedFrom(
+  trx: Kysely<RegistrySchema>,
+  key: ApiKey,
+  announcement: V1Announcement,
+): Promise<Row | undefined> {
+  const own = await trx.selectFrom('entry').selectAll().where('key_id', '=', key.id).limit(2).execute();
+  const [only] = own;
+  if (own.length !== 1 || only.face !== 'v1') return undefined;
+  const same = (['name', 'modality', 'anatomy', 'task'] as const).every(
+    (field) => only[field] === announcement[field],
+  );
+  return same ? only : undefined;
+}
+
+/**
+ * Any name as a slug, so that 'Whole Brain' and 'whole-brain' are one address: accents dropped, lower case, runs of
+ * anything but letters and digits as one hyphen, at most 40 characters.
+ */
+export function toSlug(text: string): string {
+  return text
+    .normalize('NFKD')
+    .replace(/\p{M}/gu, '')
+    .toLowerCase()
+    .replace(/[^\p{L}\p{N}]+/gu, '-')
+    .replace(/^-+/, '')
+    .slice(0, 40)
+    .replace(/-+$/, '');
+}
+
+function names(from: { name: string; modality: string; anatomy: string; task: string; description: string }) {
+  return {
+    name: from.name,
+    modality: from.modality,
+    anatomy: from.anatomy,
+    task: from.task,
+    description: from.description,
+    modality_slug: toSlug(from.modality),
+    anatomy_slug: toSlug(from.anatomy),
+    task_slug: toSlug(from.task),
+    words: `${from.name}\n${from.description}`.toLowerCase(),
+  };
+}
+
+function foreign(id: string): TomaatError {
+  return new TomaatError(
+    'FORBIDDEN',
+    `The announcement '${id}' belongs to another API key. Choose another id, or use that key.`,
+  );
+}
+
+function toEntry(row: Row & { live: unknown }): Entry {
+  return {
+    sid: row.sid,
+    name: row.name,
+    modality: row.modality,
+    anatomy: row.anatomy,
+    task: row.task,
+    description: row.description,
+    predictionUrl: row.prediction_url,
+    interfaceUrl: row.interface_url,
+    serverUrl: row.server_url ?? undefined,
+    serviceId: row.service_id ?? undefined,
+    version: row.version ?? undefined,
+    default: row.face === 'api' ? row.is_default === 1 : undefined,
+    volumes: row.volumes ?? undefined,
+    face: row.face,
+    live: Boolean(row.live),
+    announcedTime: new Date(row.announced_ms).toISOString(),
+    expiresTime: new Date(row.expires_ms).toISOString(),
+  };
+}

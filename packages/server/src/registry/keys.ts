@@ -1,0 +1,242 @@
+import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
+import { TomaatError } from '@tomaat/core';
+import { type Kysely, sql } from 'kysely';
+import type { Migration } from '../store/database.ts';
+
+/**
+ * API keys. A key is shown once, when it is made: `tmt_<id>_<secret>`, where the secret is 256 random bits and the
+ * id is random too. The table keeps the SHA-256 of the whole; that many random bits need no slow hash.
+ */
+
+export const keyScopes = ['announce', 'predict', 'worker', 'admin'] as const;
+/** What a key may do; `admin` may do everything. */
+export type KeyScope = (typeof keyScopes)[number];
+
+export interface ApiKey {
+  /** Public; it may be shown and logged. */
+  id: string;
+  label: string;
+  scopes: KeyScope[];
+  createdTime: string;
+  expiresTime?: string;
+  revokedTime?: string;
+}
+
+export interface KeyTable {
+  id: string;
+  hash: Uint8Array;
+  label: string;
+  scopes: string;
+  /** `program`: made by `renewProgramKey()` for this machine's own use; else by an operator. */
+  made_by: 'operator' | 'program';
+  created_ms: number;
+  expires_ms: number | null;
+  revoked_ms: number | null;
+}
+
+export interface KeySchema {
+  api_key: KeyTable;
+}
+
+/** The first migrations of any database that holds keys. */
+export const keyMigrations: readonly Migration[] = [
+  {
+    name: 'keys',
+    async up(db) {
+      await sql`CREATE TABLE api_key (
+        id TEXT PRIMARY KEY,
+        hash BLOB NOT NULL,
+        label TEXT NOT NULL,
+        scopes TEXT NOT NULL,
+        made_by TEXT NOT NULL CHECK (made_by IN ('operator', 'program')),
+        created_ms INTEGER NOT NULL,
+        expires_ms INTEGER,
+        revoked_ms INTEGER
+      ) STRICT`.execute(db);
+    },
+  },
+];
+
+const form = /^tmt_([a-z2-7]{10})_([A-Za-z0-9_-]{43})$/;
+const maxKeyLength = 200;
+
+/**
+ * Makes a key. `key` is its only appearance in clear.
+ * @throws TomaatError BAD_INPUT for no scope or an unknown one, an empty label or an expiry that is past.
+ */
+export async function createKey(
+  db: Kysely<KeySchema>,
+  options: { label: string; scopes: readonly KeyScope[]; expiresTime?: Date },
+  now: number = Date.now(),
+): Promise<ApiKey & { key: string }> {
+  const label = options.label.trim();
+  if (label === '' || label.length > 100) {
+    throw new TomaatError('BAD_INPUT', 'A key needs a label of 1 to 100 characters. Say what it is for.', {
+      field: 'label',
+    });
+  }
+  const unknown = options.scopes.filter((scope) => !keyScopes.includes(scope));
+  if (options.scopes.length === 0 || unknown.length > 0) {
+    throw new TomaatError(
+      'BAD_INPUT',
+      `${unknown.length > 0 ? `There is no scope ${unknown.join(', ')}` : 'A key needs a scope'}. Choose from ${keyScopes.join(', ')}.`,
+      { field: 'scopes' },
+    );
+  }
+  const expires = options.expiresTime?.getTime() ?? null;
+  if (expires !== null && !(expires > now)) {
+    throw new TomaatError('BAD_INPUT', 'The time at which the key expires is past. Give one to come.', {
+      field: 'expires',
+    });
+  }
+  return insertKey(db, { label, scopes: options.scopes, expires, madeBy: 'operator' }, now);
+}
+
+/**
+ * The key of a program on this machine that cannot keep it, such as the server beside the registry: the first call
+ * makes it, every later call gives the same id a new secret, so that what belongs to the id stays with it.
+ */
+export async function renewProgramKey(
+  db: Kysely<KeySchema>,
+  label: string,
+  scopes: readonly KeyScope[],
+  now: number = Date.now(),
+): Promise<string> {
+  const known = await db
+    .selectFrom('api_key')
+    .select('id')
+    .where('label', '=', label)
+    .where('made_by', '=', 'program')
+    .where('revoked_ms', 'is', null)
+    .executeTakeFirst();
+  if (!known) return (await insertKey(db, { label, scopes, expires: null, madeBy: 'program' }, now)).key;
+  const key = `tmt_${known.id}_${randomBytes(32).toString('base64url')}`;
+  await db
+    .updateTable('api_key')
+    .set({ hash: hashOf(key), scopes: scopes.join(','), created_ms: now })
+    .where('id', '=', known.id)
+    .execute();
+  return key;
+}
+
+/** All keys, the revoked and expired ones too, oldest first. */
+export async function listKeys(db: Kysely<KeySchema>): Promise<ApiKey[]> {
+  const rows = await db.selectFrom('api_key').selectAll().orderBy('created_ms').orderBy('id').execute();
+  return rows.map(toApiKey);
+}
+
+/**
+ * Ends a key at once. Revoking it again changes nothing.
+ * @throws TomaatError NOT_FOUND when there is no key with this id.
+ */
+export async function revokeKey(
+  db: Kysely<KeySchema>,
+  id: string,
+  now: number = Date.now(),
+): Promise<ApiKey> {
+  await db
+    .updateTable('api_key')
+    .set({ revoked_ms: now })
+    .where('id', '=', id)
+    .where('revoked_ms', 'is', null)
+    .execute();
+  const row = await db.selectFrom('api_key').selectAll().where('id', '=', id).executeTakeFirst();
+  if (!row) throw new TomaatError('NOT_FOUND', `There is no key '${id}'. 'tomaat keys list' shows them.`);
+  return toApiKey(row);
+}
+
+/** The valid key that this text is, if it is one: neither revoked nor expired. */
+export async function findKey(
+  db: Kysely<KeySchema>,
+  key: string,
+  now: number = Date.now(),
+): Promise<ApiKey | undefined> {
+  if (key.length > maxKeyLength) return undefined;
+  const id = form.exec(key)?.[1];
+  if (id === undefined) return undefined;
+  const row = await db.selectFrom('api_key').selectAll().where('id', '=', id).executeTakeFirst();
+  if (!row || !timingSafeEqual(row.hash, hashOf(key))) return undefined;
+  if (row.revoked_ms !== null || (row.expires_ms !== null && row.expires_ms <= now)) return undefined;
+  return toApiKey(row);
+}
+
+export function hasScope(key: ApiKey, scope: KeyScope): boolean {
+  return key.scopes.includes(scope) || key.scopes.includes('admin');
+}
+
+/**
+ * The key of an `Authorization: Bearer …` header, if it is valid and may do this.
+ * @throws TomaatError UNAUTHORIZED without a valid key, FORBIDDEN when the key lacks the scope.
+ */
+export async function requireKey(
+  db: Kysely<KeySchema>,
+  authorization: string | undefined,
+  scope: KeyScope,
+  now: number = Date.now(),
+): Promise<ApiKey> {
+  const token = /^bearer +(\S+) *$/i.exec(authorization?.slice(0, maxKeyLength + 20) ?? '')?.[1];
+  const key = token === undefined ? undefined : await findKey(db, token, now);
+  if (!key) {
+    throw new TomaatError(
+      'UNAUTHORIZED',
+      token === undefined
+        ? `An API key with the scope ${scope} is needed: send the header 'Authorization: Bearer tmt_…'. 'tomaat keys create' makes one.`
+        : "The API key is unknown, expired or revoked. 'tomaat keys create' makes a new one.",
+    );
+  }
+  if (!hasScope(key, scope)) {
+    throw new TomaatError(
+      'FORBIDDEN',
+      `The API key ${key.id} may not do this: it lacks the scope ${scope}. Use one that has it.`,
+    );
+  }
+  return key;
+}
+
+async function insertKey(
+  db: Kysely<KeySchema>,
+  make: {
+    label: string;
+    scopes: readonly KeyScope[];
+    expires: number | null;
+    madeBy: 'operator' | 'program';
+  },
+  now: number,
+): Promise<ApiKey & { key: string }> {
+  const id = randomName(10);
+  const key = `tmt_${id}_${randomBytes(32).toString('base64url')}`;
+  const row: KeyTable = {
+    id,
+    hash: hashOf(key),
+    label: make.label,
+    scopes: [...new Set(make.scopes)].join(','),
+    made_by: make.madeBy,
+    created_ms: now,
+    expires_ms: make.expires,
+    revoked_ms: null,
+  };
+  await db.insertInto('api_key').values(row).execute();
+  return { ...toApiKey(row), key };
+}
+
+const alphabet = 'abcdefghijklmnopqrstuvwxyz234567';
+
+/** Random lower-case letters and digits, 5 bits each. */
+export function randomName(length: number): string {
+  return Array.from(randomBytes(length), (byte) => alphabet[byte % 32]).join('');
+}
+
+function hashOf(key: string): Uint8Array {
+  return createHash('sha256').update(key).digest();
+}
+
+function toApiKey(row: KeyTable): ApiKey {
+  return {
+    id: row.id,
+    label: row.label,
+    scopes: row.scopes.split(',') as KeyScope[],
+    createdTime: new Date(row.created_ms).toISOString(),
+    expiresTime: row.expires_ms === null ? undefined : new Date(row.expires_ms).toISOString(),
+    revokedTime: row.revoked_ms === null ? undefined : new Date(row.revoked_ms).toISOString(),
+  };
+}

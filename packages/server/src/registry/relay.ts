@@ -1,0 +1,445 @@
+import { type ClientRequest, request as httpRequest, type IncomingMessage } from 'node:http';
+import { request as httpsRequest } from 'node:https';
+import { isIP } from 'node:net';
+import type { Readable, Writable } from 'node:stream';
+import { getCACertificates } from 'node:tls';
+import type { Entry } from '@tomaat/client';
+import { TomaatError } from '@tomaat/core';
+import type { FastifyReply, FastifyRequest } from 'fastify';
+import type { Entries } from './entries.ts';
+import type { Target, TargetPolicy } from './targets.ts';
+
+/**
+ * The promise through the registry: `POST /{task}/{anatomy}` goes to a server that offers it. The body and the answer
+ * are streamed, never held. Once the first byte of the body was sent nothing is tried twice: a failure after that is
+ * 502. A caller that goes away takes its request at the server with it.
+ */
+
+/** How a relayed request ended. */
+export const relayOutcomes = [
+  'answered',
+  'unknown',
+  'unreachable',
+  'failed',
+  'broken',
+  'caller-left',
+  'refused',
+] as const;
+export type RelayOutcome = (typeof relayOutcomes)[number];
+
+/** Tells the caller that its answer is still being computed; called whenever the server says so to the registry. */
+export type KeepAlive = (request: FastifyRequest, reply: FastifyReply) => void;
+
+export interface RelayOptions {
+  entries: Pick<Entries, 'candidates' | 'addresses'>;
+  policy: TargetPolicy;
+  /** Certificates (PEM) that servers beyond this machine may show, besides those that Node trusts. */
+  trust?: string;
+  keepAlive?: KeepAlive;
+  /** How long a server has to accept the connection and say that it is ready. */
+  probeMs?: number;
+  maxConcurrent?: number;
+  onOutcome?: (outcome: RelayOutcome) => void;
+}
+
+export interface RelayAddress {
+  task: string;
+  anatomy: string;
+  /** SID, service id or name: which one, where several services have the address. */
+  service?: string;
+}
+
+type Headers = Record<string, string | string[] | number>;
+
+export type Relay = (request: FastifyRequest, reply: FastifyReply, address: RelayAddress) => Promise<void>;
+
+interface Tried {
+  sid: string;
+  name: string;
+  server: string;
+  reason: string;
+}
+
+/** What of the caller's header goes to the server. `authorization` goes too, if the server is on this machine. */
+const passedOn = [
+  'content-type',
+  'content-length',
+  'content-encoding',
+  'content-disposition',
+  'accept',
+  'accept-language',
+  'prefer',
+  'idempotency-key',
+  'user-agent',
+] as const;
+/** What of the server's header goes to the caller, with all that begins with `tomaat-`. */
+const passedBack = [
+  'content-type',
+  'content-length',
+  'content-disposition',
+  'content-encoding',
+  'retry-after',
+  'www-authenticate',
+] as const;
+
+/** Marks a relayed request, so that registries that know each other do not send it round in a circle. */
+const relayedHeader = 'tomaat-relayed';
+const maxProbed = 32;
+const probedAtOnce = 8;
+/** How long the rest of a body is read after an early answer, so that callers that write before they read get it. */
+const drainMs = 30_000;
+const maxReadRestBytes = 2 ** 28;
+const maxReadRestMs = 10_000;
+const socketKeepAliveMs = 30_000;
+
+/** @throws (the relay) TomaatError NOT_FOUND, UNREACHABLE, UPSTREAM or BUSY, all before an answer has begun. */
+export function createRelay(options: RelayOptions): Relay {
+  const { entries, policy, probeMs = 2000, maxConcurrent = 256 } = options;
+  let running = 0;
+
+  async function choose(
+    address: RelayAddress,
+    signal: AbortSignal,
+  ): Promise<{ entry: Entry; target: Target }> {
+    const path = `${address.task}/${address.anatomy}`;
+    const all = await entries.candidates(address.task, address.anatomy);
+    if (all.length === 0) {
+      const available = await entries.addresses();
+      throw new TomaatError(
+        'NOT_FOUND',
+        available.length === 0
+          ? `No server here offers ${path}, and nothing else is announced either. Announce a service to this registry first.`
+          : `No server here offers ${path}. There is: ${available.slice(0, 40).join(', ')}${available.length > 40 ? ' …' : ''}.`,
+        { detail: { available } },
+      );
+    }
+    const wanted = address.service?.toLowerCase();
+    const chosen = wanted === undefined ? all : all.filter((entry) => isCalled(entry, wanted));
+    if (chosen.length === 0) {
+      const services = all.map(({ sid, serviceId, name }) => ({ sid, id: serviceId, name }));
+      throw new TomaatError(
+        'NOT_FOUND',
+        `No service '${address.service}' offers ${path}. There is: ${services.map(({ id, sid }) => id ?? sid).join(', ')}.`,
+        { field: 'service', detail: { services } },
+      );
+    }
+    const tried: Tried[] = [];
+    for (let at = 0; at < Math.min(chosen.length, maxProbed); at += probedAtOnce) {
+      const ready = await firstReady(chosen.slice(at, at + probedAtOnce), signal, tried);
+      if (ready) return ready;
+    }
+    const list = tried.map(({ name, server, reason }) => `${name} at ${server}: ${reason}`).join('; ');
+    throw new TomaatError(
+      'UNREACHABLE',
+      `No server that offers ${path} can take the request now (${list}). Try again later.`,
+      {
+        detail: { tried },
+      },
+    );
+  }
+
+  /** Asks all at once whether they are ready, and takes the first in the given order that is. */
+  async function firstReady(candidates: Entry[], signal: AbortSignal, tried: Tried[]) {
+    const done = new AbortController();
+    const limit = AbortSignal.any([signal, done.signal, AbortSignal.timeout(probeMs)]);
+    const answers = candidates.map((entry) =>
+      findReady(entry, limit).then(
+        (target) => ({ entry, target }),
+        (error: unknown) => ({ entry, reason: describeFailure(error, probeMs) }),
+      ),
+    );
+    try {
+      for (const answer of answers) {
+        const result = await answer;
+        if ('target' in result) return result;
+        const { sid, name, serverUrl = '' } = result.entry;
+        tried.push({ sid, name, server: serverUrl, reason: result.reason });
+      }
+    } finally {
+      done.abort();
+    }
+  }
+
+  async function findReady(entry: Entry, signal: AbortSignal): Promise<Target> {
+    const targets = await abortable(policy.resolve(entry.serverUrl ?? ''), signal);
+    try {
+      return await Promise.any(targets.map((target) => checkReady(target, signal)));
+    } catch (error) {
+      throw error instanceof AggregateError ? error.errors[0] : error;
+    }
+  }
+
+  function checkReady(target: Target, signal: AbortSignal): Promise<Target> {
+    return new Promise((resolve, reject) => {
+      const probe = open(target, 'GET', '/health/ready', {}, options.trust, signal);
+      probe.on('error', reject);
+      probe.once('response', (answer) => {
+        // Only the status matters; a body of whatever length is not read.
+        answer.destroy();
+        if (answer.statusCode === 200) resolve(target);
+        else reject(new TomaatError('UNREACHABLE', `it is not ready (${answer.statusCode})`));
+      });
+      probe.end();
+    });
+  }
+
+  return async (request, reply, address) => {
+    const settle = (outcome: RelayOutcome) => options.onOutcome?.(outcome);
+    if (request.headers[relayedHeader] !== undefined) {
+      settle('refused');
+      throw new TomaatError(
+        'UPSTREAM',
+        'The request came from a registry, which is not served by another. Announce servers here, not registries.',
+      );
+    }
+    if (running >= maxConcurrent) {
+      settle('refused');
+      throw new TomaatError(
+        'BUSY',
+        `The registry is passing on ${running} requests, which is its limit. Try again later.`,
+      );
+    }
+    running++;
+    const gone = new AbortController();
+    const onClose = () => {
+      if (!reply.raw.writableFinished) gone.abort();
+    };
+    reply.raw.once('close', onClose);
+    request.raw.socket.setKeepAlive(true, socketKeepAliveMs);
+    try {
+      const { entry, target } = await choose(address, gone.signal);
+      settle(await forward(request, reply, { address, entry, target }, gone.signal));
+    } catch (error) {
+      if (gone.signal.aborted) {
+        // Nobody is there to be told.
+        reply.hijack();
+        reply.raw.destroy();
+        return settle('caller-left');
+      }
+      if (!(error instanceof TomaatError)) throw error;
+      settle(
+        error.code === 'NOT_FOUND' ? 'unknown' : error.code === 'UNREACHABLE' ? 'unreachable' : 'failed',
+      );
+      await readRest(request.raw);
+      throw error;
+    } finally {
+      reply.raw.off('close', onClose);
+      running--;
+    }
+  };
+
+  function forward(
+    request: FastifyRequest,
+    reply: FastifyReply,
+    { address, entry, target }: { address: RelayAddress; entry: Entry; target: Target },
+    gone: AbortSignal,
+  ) {
+    return new Promise<RelayOutcome>((resolve, reject) => {
+      const path = `/${address.task}/${address.anatomy}?${queryFor(request, entry)}`;
+      const upstream = open(target, 'POST', path, headerFor(request, target), options.trust, gone);
+      upstream.setSocketKeepAlive(true, socketKeepAliveMs);
+      upstream.setNoDelay(true);
+      let answered = false;
+      let broken = false;
+      upstream.on('continue', () => {
+        if (!answered && !gone.aborted) options.keepAlive?.(request, reply);
+      });
+      upstream.on('error', (error) => {
+        if (answered) return; // The answer's own stream says how it ended.
+        stopUpload();
+        const why = describeFailure(error, probeMs);
+        reject(
+          new TomaatError(
+            'UPSTREAM',
+            `The server of ${entry.name} (${entry.serverUrl}) failed while it had the request: ${why}. It may have begun the work, so it was not sent again. Try again.`,
+            { cause: error, detail: { sid: entry.sid, server: entry.serverUrl } },
+          ),
+        );
+      });
+      upstream.on('response', (answer) => {
+        answered = true;
+        const status = answer.statusCode ?? 502;
+        if (status < 200 || (status >= 300 && status < 400)) {
+          upstream.destroy();
+          reject(
+            new TomaatError(
+              'UPSTREAM',
+              `The server of ${entry.name} answered with ${status}, which is not followed here. Its operator has to mend its address.`,
+            ),
+          );
+          return;
+        }
+        reply.hijack();
+        reply.raw.writeHead(status, headerBack(answer, reply, entry));
+        answer.on('error', () => {
+          if (!gone.aborted) broken = true;
+          // The caller's connection breaks, too: no short answer looks whole.
+          reply.raw.destroy();
+        });
+        reply.raw.once('close', () => {
+          stopUpload();
+          upstream.destroy();
+          if (broken || gone.aborted) return resolve(broken ? 'broken' : 'caller-left');
+          resolve('answered');
+        });
+        reply.raw.once('finish', () => {
+          if (!request.raw.complete) drain(request.raw);
+        });
+        pump(answer, reply.raw);
+      });
+      const stopUpload = pump(request.raw, upstream);
+    });
+  }
+}
+
+/**
+ * Copies a stream to another at the pace of the slower one, and ends it where the first ends; gives a function that
+ * stops it. The memory of a chunk is given back as soon as the system has the bytes: left to the garbage collector,
+ * which sees only the small objects around them, 100 MB of chunks would pile up.
+ */
+function pump(from: Readable, to: Writable): () => void {
+  const onData = (chunk: Buffer) => {
+    const whole = chunk.byteOffset === 0 && chunk.length === chunk.buffer.byteLength;
+    if (!to.write(chunk, () => whole && (chunk.buffer as ArrayBuffer).transfer(0))) from.pause();
+  };
+  const onDrain = () => from.resume();
+  const onEnd = () => to.end();
+  const stop = () => {
+    from.off('data', onData).off('end', onEnd).pause();
+    to.off('drain', onDrain);
+  };
+  from.on('data', onData).once('end', onEnd);
+  to.on('drain', onDrain);
+  return stop;
+}
+
+/** Reads on to nowhere for a while, then hangs up. */
+function drain(body: IncomingMessage): void {
+  const timer = setTimeout(() => body.socket.destroy(), drainMs);
+  timer.unref();
+  body.once('close', () => clearTimeout(timer));
+  body.once('end', () => clearTimeout(timer));
+  body.resume();
+}
+
+/**
+ * Reads a body of moderate length to its end before an error is answered: most clients write all before they read,
+ * and would see a broken connection instead of the reason.
+ */
+function readRest(body: IncomingMessage): Promise<void> {
+  if (body.complete || body.destroyed) return Promise.resolve();
+  return new Promise((resolve) => {
+    let left = maxReadRestBytes;
+    const finish = () => {
+      clearTimeout(timer);
+      body.off('data', count).off('end', finish).off('close', finish).pause();
+      resolve();
+    };
+    const count = (chunk: Buffer) => {
+      if ((left -= chunk.length) < 0) finish();
+    };
+    const timer = setTimeout(finish, maxReadRestMs);
+    body.on('data', count).once('end', finish).once('close', finish).resume();
+  });
+}
+
+/**
+ * A request to a permitted address. On this machine the certificate is not checked, as nobody is in between there
+ * and servers make their own; elsewhere it is.
+ */
+function open(
+  target: Target,
+  method: string,
+  path: string,
+  headers: Headers,
+  trust: string | undefined,
+  signal: AbortSignal,
+): ClientRequest {
+  const { url, address, family } = target;
+  const secure = url.protocol === 'https:';
+  const hostname = url.hostname.replace(/^\[(.*)\]$/, '$1');
+  const base = url.pathname.replace(/\/+$/, '');
+  const common = {
+    host: address,
+    family,
+    port: url.port || (secure ? 443 : 80),
+    method,
+    path: base + path,
+    headers: { ...headers, host: url.host },
+    agent: false as const,
+    signal,
+  };
+  if (!secure) return httpRequest(common);
+  return httpsRequest({
+    ...common,
+    servername: isIP(hostname) ? '' : hostname,
+    rejectUnauthorized: !target.loopback,
+    minVersion: 'TLSv1.2',
+    ...(trust ? { ca: [...getCACertificates('default'), trust] } : {}),
+  });
+}
+
+function headerFor(request: FastifyRequest, target: Target): Headers {
+  const headers: Headers = { [relayedHeader]: '1' };
+  for (const name of passedOn) {
+    const value = request.headers[name];
+    if (value !== undefined) headers[name] = value;
+  }
+  // A credential never goes to an address that came from an announcement, but to this machine itself.
+  if (target.loopback && request.headers.authorization !== undefined) {
+    headers.authorization = request.headers.authorization;
+  }
+  return headers;
+}
+
+function headerBack(answer: IncomingMessage, reply: FastifyReply, entry: Entry): Headers {
+  const headers: Headers = {
+    ...(reply.getHeaders() as Headers),
+    // What a server sends must not act in the name of the registry's own page.
+    'content-security-policy': "default-src 'none'; sandbox",
+    'tomaat-server': entry.serverUrl ?? '',
+  };
+  for (const [name, value] of Object.entries(answer.headers)) {
+    if (value === undefined) continue;
+    if (name.startsWith('tomaat-') || (passedBack as readonly string[]).includes(name)) headers[name] = value;
+  }
+  return headers;
+}
+
+/** The caller's query; `service` becomes the server's own id of the entry that was chosen. */
+function queryFor(request: FastifyRequest, entry: Entry): string {
+  const url = request.raw.url ?? '';
+  const query = new URLSearchParams(url.includes('?') ? url.slice(url.indexOf('?') + 1) : '');
+  if (entry.serviceId !== undefined) query.set('service', entry.serviceId);
+  return query.toString();
+}
+
+function isCalled(entry: Entry, wanted: string): boolean {
+  return [entry.sid, entry.serviceId, entry.name].some((name) => name?.toLowerCase() === wanted);
+}
+
+/** What went wrong with a server, in words, for people who look at the registry from outside. */
+function describeFailure(error: unknown, probeMs: number): string {
+  if (error instanceof TomaatError) return error.message;
+  const { name, code } = error as NodeJS.ErrnoException;
+  if (name === 'TimeoutError' || name === 'AbortError' || code === 'ABORT_ERR')
+    return `no answer within ${probeMs / 1000} s`;
+  if (code === 'ECONNREFUSED') return 'nothing listens there';
+  if (code === 'ECONNRESET' || code === 'EPIPE') return 'it closed the connection';
+  if (code === 'EHOSTUNREACH' || code === 'ENETUNREACH' || code === 'ETIMEDOUT')
+    return 'the machine cannot be reached';
+  if (code?.startsWith('HPE_')) return 'it does not speak HTTP';
+  if (code?.startsWith('ERR_TLS') || code?.includes('CERT') || code?.includes('SSL'))
+    return `its certificate is not trusted here (${code})`;
+  return code ?? 'it failed';
+}
+
+/** The promise, given up when the signal says so; what it still does is ignored. */
+function abortable<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  signal.throwIfAborted();
+  return new Promise((resolve, reject) => {
+    const give = () => reject(signal.reason);
+    signal.addEventListener('abort', give, { once: true });
+    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', give));
+  });
+}

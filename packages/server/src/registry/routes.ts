@@ -1,0 +1,246 @@
+import type { Readable } from 'node:stream';
+import { announcementSchema, endpoints } from '@tomaat/client';
+import { reservedWords, TomaatError } from '@tomaat/core';
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import type { z } from 'zod';
+import type { Entries, V1Announcement } from './entries.ts';
+import { toSlug } from './entries.ts';
+import { type ApiKey, findKey, hasScope, requireKey } from './keys.ts';
+import type { RegistryMetrics } from './metrics.ts';
+import type { Relay } from './relay.ts';
+import { checkAddress } from './targets.ts';
+
+export interface RegistryRoutes {
+  entries: Entries;
+  relay: Relay;
+  metrics: RegistryMetrics;
+  now: () => number;
+}
+
+/** The registry's addresses: ours as the contract has them, v1's to the letter, and the promise. */
+export function registerRegistryRoutes(
+  app: FastifyInstance,
+  { entries, relay, metrics, now }: RegistryRoutes,
+): void {
+  app.get(endpoints.listEntries.path, async (request) => {
+    const filters = check(endpoints.listEntries.query, request.query, 'The query');
+    return { services: await entries.search(filters) };
+  });
+
+  app.put('/api/announcements/:id', async (request, reply) => {
+    const key = await authorized(request, reply);
+    try {
+      const { id } = check(endpoints.announce.params, request.params, 'The address');
+      const announcement = check(announcementSchema, await readJson(request), 'The announcement');
+      checkUrls(announcement);
+      const entry = await entries.announce(key, id, announcement);
+      metrics.announcements.inc({ face: 'api', outcome: 'accepted' });
+      return entry;
+    } catch (error) {
+      metrics.announcements.inc({ face: 'api', outcome: 'refused' });
+      throw error;
+    }
+  });
+
+  app.delete('/api/announcements/:id', async (request, reply) => {
+    const key = await authorized(request, reply);
+    const { id } = check(endpoints.withdraw.params, request.params, 'The address');
+    await entries.withdraw(key, id);
+    return reply.code(204).send();
+  });
+
+  async function authorized(request: FastifyRequest, reply: FastifyReply): Promise<ApiKey> {
+    // The error handler keeps this header; with any other answer it means nothing and is removed.
+    reply.header('www-authenticate', 'Bearer realm="TOMAAT registry"');
+    const key = await requireKey(entries.db, request.headers.authorization, 'announce', now());
+    reply.removeHeader('www-authenticate');
+    return key;
+  }
+
+  registerV1(app, { entries, metrics, now });
+
+  app.post('/:task/:anatomy', async (request, reply) => {
+    const { task, anatomy } = request.params as { task: string; anatomy: string };
+    const first = task.toLowerCase();
+    if ((reservedWords as readonly string[]).includes(first)) {
+      throw new TomaatError(
+        'NOT_FOUND',
+        `There is nothing at POST /${task}/${anatomy} of a registry. GET /api/openapi.json says what there is.`,
+      );
+    }
+    const { service } = request.query as { service?: string | string[] };
+    await relay(request, reply, {
+      task: toSlug(task),
+      anatomy: toSlug(anatomy),
+      service: Array.isArray(service) ? service[0] : service,
+    });
+    return reply;
+  });
+}
+
+// ── TOMAAT v1 ────────────────────────────────────────────────────────────────────────────────────────────────
+
+const v1Texts = ['name', 'modality', 'anatomy', 'task', 'description'] as const;
+const v1Urls = ['prediction_url', 'interface_url'] as const;
+/** The client groups by these, so they may not be empty. */
+const v1Grouped: readonly string[] = ['name', 'modality', 'anatomy', 'task'];
+const v1MaxLength = { name: 200, modality: 200, anatomy: 200, task: 200, description: 4000 } as const;
+const v1Header = {
+  'access-control-allow-origin': '*',
+  'access-control-allow-methods': 'GET, POST, OPTIONS',
+  'access-control-allow-headers': '*',
+  'access-control-max-age': '2520',
+};
+
+function registerV1(app: FastifyInstance, { entries, metrics, now }: Omit<RegistryRoutes, 'relay'>): void {
+  // Whatever a v1 server calls its body, it is JSON; fastify would refuse what is no content type at all.
+  app.addHook('onRequest', async (request) => {
+    if (request.routeOptions.url === '/announce') request.headers['content-type'] = 'application/json';
+  });
+  for (const path of ['/announce', '/discover']) {
+    app.options(path, async (_request, reply) => reply.headers(v1Header).code(204).send());
+  }
+
+  app.post('/announce', async (request, reply) => {
+    reply.headers(v1Header);
+    const problems: string[] = [];
+    try {
+      const body = await readJson(request);
+      const { announcement, apiKey } = checkV1(body, problems);
+      const key = apiKey === undefined ? undefined : await findKey(entries.db, apiKey, now());
+      if (apiKey !== undefined && !key) problems.push('api_key is unknown, expired or revoked');
+      else if (key && !hasScope(key, 'announce'))
+        problems.push('api_key may not announce: it lacks the scope announce');
+      if (key && problems.length === 0) await entries.announceV1(key, announcement);
+    } catch (error) {
+      if (!(error instanceof TomaatError)) throw error;
+      problems.push(error.message);
+    }
+    metrics.announcements.inc({ face: 'v1', outcome: problems.length === 0 ? 'accepted' : 'refused' });
+    return { status: problems.length, error: problems.join('; ') };
+  });
+
+  app.get('/discover', async (_request, reply) => {
+    reply.headers(v1Header);
+    return (await entries.search({ live: true })).map((entry) => ({
+      api_key: '',
+      prediction_url: entry.predictionUrl,
+      interface_url: entry.interfaceUrl,
+      name: entry.name,
+      modality: entry.modality,
+      anatomy: entry.anatomy,
+      task: entry.task,
+      description: entry.description,
+      SID: entry.sid,
+      creation_time: Date.parse(entry.announcedTime) / 1000,
+    }));
+  });
+}
+
+/** Every problem of a v1 announcement is added to the list; without any the announcement is whole. */
+function checkV1(body: unknown, problems: string[]): { announcement: V1Announcement; apiKey?: string } {
+  if (typeof body !== 'object' || body === null || Array.isArray(body)) {
+    throw new TomaatError('BAD_REQUEST', 'the body is not a JSON object');
+  }
+  const given = body as Record<string, unknown>;
+  const text = (name: string, maxLength: number): string | undefined => {
+    const value = Object.hasOwn(given, name) ? given[name] : undefined;
+    if (value === undefined) problems.push(`${name} is missing`);
+    else if (typeof value !== 'string') problems.push(`${name} is not a string`);
+    else if (value.trim() === '' && name !== 'description') problems.push(`${name} is empty`);
+    else if (v1Grouped.includes(name) && toSlug(value) === '')
+      problems.push(`${name} has no letter or digit`);
+    else if (value.length > maxLength) problems.push(`${name} is longer than ${maxLength} characters`);
+    else return value;
+    return undefined;
+  };
+  const apiKey = text('api_key', 1000);
+  const announcement = {
+    prediction_url: '',
+    interface_url: '',
+    name: '',
+    modality: '',
+    anatomy: '',
+    task: '',
+    description: '',
+  };
+  for (const name of v1Urls) {
+    const value = text(name, 2000);
+    if (value === undefined) continue;
+    try {
+      checkAddress(value);
+      announcement[name] = value;
+    } catch (error) {
+      problems.push(`${name}: ${(error as TomaatError).message}`);
+    }
+  }
+  for (const name of v1Texts) announcement[name] = text(name, v1MaxLength[name]) ?? '';
+  return { announcement, apiKey };
+}
+
+// ── Reading requests ─────────────────────────────────────────────────────────────────────────────────────────
+
+const maxJsonBytes = 65_536;
+const maxJsonMs = 15_000;
+
+/** The body as JSON, at most 64 KiB. */
+async function readJson(request: FastifyRequest): Promise<unknown> {
+  const body = request.body as Readable | undefined;
+  const chunks: Buffer[] = [];
+  let bytes = 0;
+  const timer = setTimeout(() => request.raw.socket.destroy(), maxJsonMs);
+  try {
+    // Leaving the loop early must not close the connection: the answer goes through it.
+    for await (const chunk of body?.iterator({ destroyOnReturn: false }) ?? []) {
+      bytes += (chunk as Buffer).length;
+      if (bytes > maxJsonBytes) {
+        throw new TomaatError(
+          'UPLOAD_TOO_LARGE',
+          `The body is longer than ${maxJsonBytes} bytes. Send a shorter one.`,
+        );
+      }
+      chunks.push(chunk as Buffer);
+    }
+  } finally {
+    clearTimeout(timer);
+  }
+  try {
+    const text = new TextDecoder('utf-8', { fatal: true }).decode(Buffer.concat(chunks));
+    return JSON.parse(text) as unknown;
+  } catch (error) {
+    throw new TomaatError('BAD_REQUEST', 'The body is not JSON in UTF-8. Send a JSON object.', {
+      cause: error,
+    });
+  }
+}
+
+/** The value as the schema has it; else one error that names every fault. */
+function check<T extends z.ZodType>(schema: T, value: unknown, what: string): z.output<T> {
+  const result = schema.safeParse(value);
+  if (result.success) return result.data;
+  const faults = result.error.issues.map((issue) => {
+    const where = issue.path.join('.');
+    return { field: where, fault: issue.message };
+  });
+  throw new TomaatError(
+    'BAD_INPUT',
+    `${what} has faults: ${faults.map(({ field, fault }) => (field ? `${field}: ${fault}` : fault)).join('; ')}. Mend them and send it again.`,
+    { field: faults[0].field || undefined, detail: { faults } },
+  );
+}
+
+function checkUrls(announcement: { predictionUrl: string; interfaceUrl: string; serverUrl: string }): void {
+  for (const field of ['predictionUrl', 'interfaceUrl', 'serverUrl'] as const) {
+    try {
+      const url = checkAddress(announcement[field]);
+      if (field === 'serverUrl' && url.search !== '')
+        throw new TomaatError('FORBIDDEN', 'the address has a query, which a base address may not');
+    } catch (error) {
+      throw new TomaatError(
+        'BAD_INPUT',
+        `The announcement has faults: ${field}: ${(error as TomaatError).message}.`,
+        { field, cause: error },
+      );
+    }
+  }
+}

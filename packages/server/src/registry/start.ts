@@ -1,0 +1,135 @@
+import { hostname } from 'node:os';
+import { join } from 'node:path';
+import fastifyStatic from '@fastify/static';
+import type { FastifyBaseLogger, FastifyInstance } from 'fastify';
+import { createApp, type Listener, listenHttp, listenHttps } from '../http/app.ts';
+import { type Certificate, openCertificate } from '../tls.ts';
+import { type Entries, openEntries } from './entries.ts';
+import { renewProgramKey } from './keys.ts';
+import { createRegistryMetrics, type RegistryMetrics } from './metrics.ts';
+import { createRelay, type KeepAlive } from './relay.ts';
+import { registerRegistryRoutes } from './routes.ts';
+import { createTargetPolicy, isLoopback, type Resolve } from './targets.ts';
+
+export interface RegistryAppOptions {
+  /** `registry.db` lies in it: the entries and the API keys. */
+  dataFolder: string;
+  logger: FastifyBaseLogger | false;
+  /** Ranges (CIDR) besides loopback that the relay may connect to. */
+  allowNet?: readonly string[];
+  /** Certificates (PEM) that the relay trusts beyond this machine, besides those that Node does. */
+  trust?: string;
+  /** Folder of the built page, served at `/`. */
+  page?: string;
+  /** What the relay does when a server says that it is still computing. Default: the caller is told so, too. */
+  keepAlive?: KeepAlive;
+  /** The clock, in ms since 1970. */
+  now?: () => number;
+  resolve?: Resolve;
+}
+
+export interface RegistryApp {
+  readonly app: FastifyInstance;
+  readonly entries: Entries;
+  readonly metrics: RegistryMetrics;
+  close(): Promise<void>;
+}
+
+/** The registry without a port: its database, its routes, and the hourly drop of what expired long ago. */
+export async function createRegistryApp(options: RegistryAppOptions): Promise<RegistryApp> {
+  const { now = Date.now } = options;
+  const policy = createTargetPolicy(options.allowNet, options.resolve);
+  const entries = await openEntries(join(options.dataFolder, 'registry.db'), now);
+  try {
+    await entries.sweep();
+    const app = createApp(options.logger);
+    const metrics = createRegistryMetrics(entries);
+    const keepAlive: KeepAlive = options.keepAlive ?? ((_request, reply) => reply.raw.writeContinue());
+    const relay = createRelay({
+      entries,
+      policy,
+      trust: options.trust,
+      keepAlive,
+      onOutcome: metrics.countOutcome,
+    });
+    registerRegistryRoutes(app, { entries, relay, metrics, now });
+    if (options.page) await app.register(fastifyStatic, { root: options.page });
+    const sweeper = setInterval(() => {
+      entries
+        .sweep()
+        .catch((error: unknown) => app.log.error({ err: error }, 'dropping expired entries failed'));
+    }, 3_600_000);
+    sweeper.unref();
+    return {
+      app,
+      entries,
+      metrics,
+      async close() {
+        clearInterval(sweeper);
+        await app.close();
+        await entries.close();
+      },
+    };
+  } catch (error) {
+    await entries.close();
+    throw error;
+  }
+}
+
+export interface RegistryOptions extends RegistryAppOptions {
+  host: string;
+  port: number;
+  /** Whether a taken port is an error; else the next free one is used. */
+  strictPort?: boolean;
+  /** For any address but loopback, where the registry speaks HTTPS; missing: the self-made one of the data folder. */
+  tls?: Certificate;
+}
+
+export interface RunningRegistry {
+  readonly url: string;
+  readonly port: number;
+  /**
+   * A key with the scope announce for a program on this machine, such as `tomaat up`. The same label gives the same
+   * key id with a new secret (the earlier secret ends), so that its entries stay its own.
+   */
+  apiKey(label: string): Promise<string>;
+  close(): Promise<void>;
+}
+
+/** Starts a registry: HTTP on loopback, HTTPS on any other address. */
+export async function startRegistry(options: RegistryOptions): Promise<RunningRegistry> {
+  const { host, port, strictPort = false, now = Date.now } = options;
+  const plain = isLoopback(host);
+  const registry = await createRegistryApp(options);
+  let listener: Listener;
+  try {
+    listener = plain
+      ? await listenHttp(registry.app, host, port, strictPort)
+      : await listenHttps(
+          registry.app,
+          options.tls ?? (await openCertificate(options.dataFolder)),
+          host,
+          port,
+          strictPort,
+        );
+  } catch (error) {
+    await registry.close();
+    throw error;
+  }
+  return {
+    url: `${plain ? 'http' : 'https'}://${nameOf(host)}:${listener.port}`,
+    port: listener.port,
+    apiKey: (label) => renewProgramKey(registry.entries.db, label, ['announce'], now()),
+    async close() {
+      await listener.close();
+      await registry.close();
+    },
+  };
+}
+
+/** The host as it stands in an address; for "all addresses" this machine's name. */
+function nameOf(host: string): string {
+  const bare = host.replace(/^\[(.*)\]$/, '$1');
+  if (bare === '0.0.0.0' || bare === '::') return hostname();
+  return bare.includes(':') ? `[${bare}]` : bare;
+}

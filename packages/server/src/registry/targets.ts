@@ -1,0 +1,122 @@
+import { lookup } from 'node:dns/promises';
+import { BlockList, isIP } from 'node:net';
+import { TomaatError } from '@tomaat/core';
+
+/**
+ * Where the relay may connect to. An allow-list of addresses, loopback and what the operator adds; checked on the
+ * address that is connected to, after DNS, so that neither a spelling nor a changing name gets around it.
+ */
+export interface Target {
+  /** The base address as announced. */
+  readonly url: URL;
+  /** The permitted address to connect to, instead of asking DNS again. */
+  readonly address: string;
+  readonly family: 4 | 6;
+  /** Whether the address is on this machine. */
+  readonly loopback: boolean;
+}
+
+export type Resolve = (hostname: string) => Promise<{ address: string; family: number }[]>;
+
+export interface TargetPolicy {
+  /**
+   * The permitted addresses of an announced server, in the order of DNS.
+   * @throws TomaatError FORBIDDEN when there is none, UNREACHABLE when the name is unknown.
+   */
+  resolve(serverUrl: string): Promise<Target[]>;
+}
+
+const loopback = createRanges(['127.0.0.0/8', '::1/128']);
+
+/** Whether an address, or a name that always means this machine, is loopback. */
+export function isLoopback(host: string): boolean {
+  const bare = host.replace(/^\[(.*)\]$/, '$1').toLowerCase();
+  return bare === 'localhost' || contains(loopback, bare);
+}
+
+/**
+ * @param allowNet ranges (`10.1.0.0/16`, `fd00::/8`) or single addresses besides loopback.
+ * @throws TomaatError BAD_REQUEST for a range that is none.
+ */
+export function createTargetPolicy(
+  allowNet: readonly string[] = [],
+  resolve: Resolve = resolveByDns,
+): TargetPolicy {
+  const allowed = createRanges(allowNet);
+  return {
+    async resolve(serverUrl) {
+      const url = checkAddress(serverUrl);
+      const hostname = url.hostname.replace(/^\[(.*)\]$/, '$1');
+      const known = isIP(hostname)
+        ? [{ address: hostname, family: isIP(hostname) }]
+        : await resolve(hostname).catch((error: unknown) => {
+            throw new TomaatError('UNREACHABLE', `the name ${hostname} is not known to DNS`, {
+              cause: error,
+            });
+          });
+      const targets = known
+        .map(({ address, family }): Target => {
+          return { url, address, family: family === 6 ? 6 : 4, loopback: contains(loopback, address) };
+        })
+        .filter((target) => target.loopback || contains(allowed, target.address));
+      if (targets.length === 0) {
+        throw new TomaatError(
+          'FORBIDDEN',
+          `the registry may not connect to ${url.host}; its operator can allow that with --allow-net`,
+        );
+      }
+      return targets;
+    },
+  };
+}
+
+/**
+ * An announced address as a URL.
+ * @throws TomaatError FORBIDDEN unless it is a plain http or https address without user, password or fragment.
+ */
+export function checkAddress(text: string): URL {
+  const url = URL.canParse(text) ? new URL(text) : undefined;
+  if (!url || (url.protocol !== 'http:' && url.protocol !== 'https:') || url.hostname === '') {
+    throw new TomaatError('FORBIDDEN', 'the address is not an http or https address');
+  }
+  if (url.username !== '' || url.password !== '') {
+    throw new TomaatError(
+      'FORBIDDEN',
+      'the address holds a user name or password, which addresses here may not',
+    );
+  }
+  if (url.hash !== '')
+    throw new TomaatError('FORBIDDEN', 'the address has a fragment (#…), which addresses here may not');
+  return url;
+}
+
+function resolveByDns(hostname: string): Promise<{ address: string; family: number }[]> {
+  return lookup(hostname, { all: true });
+}
+
+function createRanges(ranges: readonly string[]): BlockList {
+  const list = new BlockList();
+  for (const range of ranges) {
+    const [address, prefix, ...rest] = range.split('/');
+    const version = isIP(address);
+    const bits = version === 4 ? 32 : 128;
+    const length = prefix === undefined ? bits : /^\d{1,3}$/.test(prefix) ? Number(prefix) : Number.NaN;
+    if (version === 0 || rest.length > 0 || !(length <= bits)) {
+      throw new TomaatError(
+        'BAD_REQUEST',
+        `'${range}' is not a network range. Write it like 10.1.0.0/16 or fd00::/8.`,
+        {
+          field: 'allow-net',
+        },
+      );
+    }
+    list.addSubnet(address, length, version === 4 ? 'ipv4' : 'ipv6');
+  }
+  return list;
+}
+
+/** IPv4 in IPv6 form (::ffff:…) counts as the IPv4 address that it connects to. */
+function contains(list: BlockList, address: string): boolean {
+  const version = isIP(address);
+  return version !== 0 && list.check(address, version === 4 ? 'ipv4' : 'ipv6');
+}

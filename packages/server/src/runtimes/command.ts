@@ -1,0 +1,204 @@
+import { spawn } from 'node:child_process';
+import { createReadStream } from 'node:fs';
+import { mkdir, open, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import {
+  type InputValue,
+  type ModelSpec,
+  type Output,
+  type OutputValue,
+  parsePoints,
+  readMesh,
+  readTransform,
+  readVolume,
+  type SourceFile,
+  type SpatialTransform,
+  TomaatError,
+  type Volume,
+  writeTransform,
+  writeVolume,
+} from '@tomaat/core';
+import { nodePlatform } from '../node-platform.ts';
+import type { Runtime } from './runtimes.ts';
+
+/**
+ * Any program as a model: it gets the folders `input` and `output` and the file `params.json`, as the last
+ * three arguments and as TOMAAT_INPUT, TOMAAT_OUTPUT and TOMAAT_PARAMS. A line `{"fraction":0.4,"stage":"…"}`
+ * on its stdout is progress, every other line goes to the log. Exit code 0: done; 2: the caller's fault, the
+ * last line of stderr says why; other: it failed.
+ */
+export const commandRuntime: Runtime<Extract<ModelSpec, { runtime: 'command' }>> = {
+  name: 'command',
+  description: 'Any program: a folder in, a folder out, progress lines on stdout',
+  async open(app, spec, { folder, signal, onSpawn, onExit }) {
+    return {
+      kind: 'program',
+      async run(inputs, context) {
+        const paths = {
+          input: join(folder, 'input'),
+          output: join(folder, 'output'),
+          params: join(folder, 'params.json'),
+        };
+        await mkdir(paths.input, { recursive: true });
+        await mkdir(paths.output, { recursive: true });
+        await writeInputs(inputs, paths.input);
+        await writeFile(paths.params, JSON.stringify(context.parameters));
+        await runProgram(
+          spec,
+          app.folder,
+          paths,
+          { signal, onSpawn, onExit },
+          (fraction, stage) => context.progress(fraction, stage),
+          (text) => context.log(text),
+        );
+        const outputs = await readOutputs(app.manifest.outputs, paths.output);
+        await rm(paths.input, { recursive: true });
+        await rm(paths.output, { recursive: true });
+        return outputs;
+      },
+    };
+  },
+};
+
+async function writeInputs(inputs: Readonly<Record<string, InputValue>>, folder: string): Promise<void> {
+  for (const [name, value] of Object.entries(inputs)) {
+    if (typeof value !== 'object' || Array.isArray(value)) continue; // A parameter: it is in params.json.
+    if ('voxels' in value) {
+      await save(join(folder, `${name}.nii.gz`), writeVolume(value as Volume, 'nii.gz', nodePlatform, { level: 1 }));
+    } else {
+      const transform = value as SpatialTransform;
+      const extension = transform.kind === 'linear' ? 'mat' : transform.kind === 'grid' ? 'nii.gz' : 'h5';
+      await save(join(folder, `${name}.${extension}`), writeTransform(transform, extension, nodePlatform));
+    }
+  }
+}
+
+async function save(path: string, bytes: AsyncIterable<Uint8Array>): Promise<void> {
+  await using file = await open(path, 'wx', 0o600);
+  for await (const chunk of bytes) await file.writev([chunk]);
+}
+
+const stopAfterMs = 5000;
+
+async function runProgram(
+  spec: Extract<ModelSpec, { runtime: 'command' }>,
+  cwd: string,
+  paths: { input: string; output: string; params: string },
+  control: { signal: AbortSignal; onSpawn(pid: number): void; onExit(pid: number): void },
+  progress: (fraction: number, stage?: string) => void,
+  log: (text: string) => void,
+): Promise<void> {
+  const [program, ...args] = spec.command;
+  const child = spawn(program, [...args, paths.input, paths.output, paths.params], {
+    cwd,
+    // A group of its own, so that whatever it starts can be ended with it.
+    detached: true,
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: {
+      ...process.env,
+      NODE_CHANNEL_FD: undefined,
+      ...spec.environment,
+      TOMAAT_INPUT: paths.input,
+      TOMAAT_OUTPUT: paths.output,
+      TOMAAT_PARAMS: paths.params,
+    },
+  });
+  const exit = new Promise<{ code: number | null; signal: string | null }>((resolve, reject) => {
+    child.once('error', reject);
+    child.once('close', (code, signal) => resolve({ code, signal }));
+  });
+  const kill = (signal: NodeJS.Signals) => {
+    try {
+      if (child.pid) process.kill(-child.pid, signal);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
+    }
+  };
+  let timer: NodeJS.Timeout | undefined;
+  const stop = () => {
+    kill('SIGTERM');
+    timer = setTimeout(() => kill('SIGKILL'), stopAfterMs);
+  };
+  if (child.pid) control.onSpawn(child.pid);
+  control.signal.addEventListener('abort', stop, { once: true });
+  let lastError = '';
+  createInterface({ input: child.stdout }).on('line', (line) => {
+    const report = progressOf(line);
+    if (report) progress(report.fraction, report.stage);
+    else log(line.slice(0, 2000));
+  });
+  createInterface({ input: child.stderr }).on('line', (line) => {
+    if (line.trim() !== '') lastError = line.trim().slice(0, 500);
+    log(line.slice(0, 2000));
+  });
+  try {
+    const { code, signal } = await exit.catch((error: NodeJS.ErrnoException) => {
+      const why = error.code === 'ENOENT' ? 'is not installed here' : error.message;
+      throw new TomaatError('APP_FAILED', `The program ${program} of the app cannot be started: it ${why}.`, { cause: error });
+    });
+    control.signal.throwIfAborted();
+    if (code === 0) return;
+    if (code === 2) throw new TomaatError('BAD_INPUT', lastError || 'The app refused the input and did not say why.');
+    if (signal === 'SIGKILL') {
+      throw new TomaatError('OUT_OF_MEMORY', 'The app’s program was killed from outside, most likely because the machine ran out of memory. Send a smaller volume, or run the app on a larger machine.');
+    }
+    const how = signal ? `ended by ${signal}` : `ended with exit code ${code}`;
+    throw new TomaatError('APP_FAILED', `The app’s program ${how}${lastError ? `: ${lastError}` : '.'}`);
+  } finally {
+    clearTimeout(timer);
+    control.signal.removeEventListener('abort', stop);
+    kill('SIGKILL'); // What it may have left running in its group.
+    if (child.pid) control.onExit(child.pid);
+  }
+}
+
+function progressOf(line: string): { fraction: number; stage?: string } | undefined {
+  if (!line.startsWith('{')) return undefined;
+  try {
+    const { fraction, stage } = JSON.parse(line) as { fraction?: unknown; stage?: unknown };
+    if (typeof fraction !== 'number' || !(fraction >= 0 && fraction <= 1)) return undefined;
+    return { fraction, stage: typeof stage === 'string' ? stage : undefined };
+  } catch {
+    return undefined; // A line that only looks like JSON is a line for the log.
+  }
+}
+
+/** The files of `output`, one for each output of the manifest, by name; those that it derives may be missing. */
+async function readOutputs(outputs: Readonly<Record<string, Output>>, folder: string): Promise<Record<string, OutputValue>> {
+  const files = (await readdir(folder)).filter((file) => !file.startsWith('.'));
+  const results: Record<string, OutputValue> = {};
+  for (const [name, output] of Object.entries(outputs)) {
+    const file = files.find((candidate) => candidate.replace(/(\.nii\.gz|\.[^.]+)$/, '') === name);
+    if (!file) continue;
+    const path = join(folder, file);
+    const { size } = await stat(path);
+    const source: SourceFile = { name: file, sizeBytes: size, open: (start = 0) => createReadStream(path, { start }) };
+    try {
+      results[name] = await readOutput(output, source, path);
+    } catch (error) {
+      throw new TomaatError('APP_OUTPUT', `The app’s program wrote ${file}, which cannot be read: ${(error as Error).message}`, {
+        field: name,
+        cause: error,
+      });
+    }
+  }
+  return results;
+}
+
+async function readOutput(output: Output, source: SourceFile, path: string): Promise<OutputValue> {
+  switch (output.type) {
+    case 'LabelVolume':
+      return (await readVolume([source], nodePlatform)).volume;
+    case 'VTKMesh':
+      return readMesh(await readFile(path));
+    case 'Fiducials':
+      return parsePoints(await readFile(path, 'utf8'), source.name);
+    case 'PlainText':
+      return readFile(path, 'utf8');
+    case 'Measurements':
+      return JSON.parse(await readFile(path, 'utf8'));
+    default:
+      return readTransform(source, nodePlatform);
+  }
+}

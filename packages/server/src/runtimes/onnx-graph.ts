@@ -1,0 +1,102 @@
+/**
+ * What has to be known of an ONNX file before the engine gets it, and the one change that is made to it. Field numbers
+ * are those of https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
+ */
+import { bytesField, integerField, joinParts, type Parts, readFields } from './protobuf.ts';
+
+export interface GraphFacts {
+  /** Files beside the model that hold weights, as the model names them. */
+  readonly externalFiles: readonly string[];
+  /** Version of the standard operators, 0 if the model names none. */
+  readonly opset: number;
+}
+
+const text = new TextDecoder();
+
+/** Reads what a model refers to. Throws a RangeError where the bytes are no protocol buffer with a graph. */
+export function inspectGraph(model: Uint8Array): GraphFacts {
+  const externalFiles = new Set<string>();
+  let opset = 0;
+  let graphs = 0;
+
+  const tensor = (bytes: Uint8Array) => {
+    for (const field of readFields(bytes)) {
+      if (field.number !== 13 || field.kind !== 'bytes') continue; // external_data: key, value
+      let key = '';
+      let value = '';
+      for (const entry of readFields(field.value)) {
+        if (entry.kind !== 'bytes') continue;
+        if (entry.number === 1) key = text.decode(entry.value);
+        if (entry.number === 2) value = text.decode(entry.value);
+      }
+      if (key === 'location') externalFiles.add(value);
+    }
+  };
+  const sparseTensor = (bytes: Uint8Array) => each(bytes, { 1: tensor, 2: tensor });
+  const attribute = (bytes: Uint8Array) =>
+    each(bytes, { 5: tensor, 6: graph, 10: tensor, 11: graph, 22: sparseTensor, 23: sparseTensor });
+  const node = (bytes: Uint8Array) => each(bytes, { 5: attribute });
+  const graph = (bytes: Uint8Array) => each(bytes, { 1: node, 5: tensor, 15: sparseTensor });
+
+  each(model, {
+    7: (bytes) => {
+      graphs++;
+      graph(bytes);
+    },
+    8: (bytes) => {
+      let domain = '';
+      let version = 0;
+      for (const field of readFields(bytes)) {
+        if (field.number === 1 && field.kind === 'bytes') domain = text.decode(field.value);
+        if (field.number === 2 && field.kind === 'varint') version = Number(field.value);
+      }
+      if (domain === '' || domain === 'ai.onnx') opset = version;
+    },
+    25: (bytes) => each(bytes, { 7: node, 11: attribute }),
+  });
+  if (graphs !== 1) throw new RangeError(`the file holds ${graphs} graphs instead of one`);
+  return { externalFiles: [...externalFiles], opset };
+}
+
+function each(message: Uint8Array, visit: Readonly<Record<number, (bytes: Uint8Array) => void>>): void {
+  for (const field of readFields(message)) if (field.kind === 'bytes') visit[field.number]?.(field.value);
+}
+
+/** The output that `withLabelOutput` adds. */
+export const labelOutputName = 'tomaat:labels';
+
+/**
+ * The same model with one output more: the class with the largest of the scores in `output` ([1, K, z, y, x], K ≤ 256)
+ * at each voxel, uint8 [1, 1, z, y, x]. Whoever fetches only that output never copies K float32 planes. Fields of a
+ * protocol buffer may come in any order, so nodes and output are put at the end of the graph.
+ */
+export function withLabelOutput(model: Uint8Array, output: string): Uint8Array {
+  const index = `${labelOutputName}:index`;
+  const integerAttribute = (name: string, value: number): Parts =>
+    bytesField(5, [...bytesField(1, name), ...integerField(3, value), ...integerField(20, 2)]);
+  const argmax = [
+    ...bytesField(1, output),
+    ...bytesField(2, index),
+    ...bytesField(3, index),
+    ...bytesField(4, 'ArgMax'),
+    ...integerAttribute('axis', 1),
+    ...integerAttribute('keepdims', 1),
+  ];
+  const uint8 = 2;
+  const cast = [
+    ...bytesField(1, index),
+    ...bytesField(2, labelOutputName),
+    ...bytesField(3, labelOutputName),
+    ...bytesField(4, 'Cast'),
+    ...integerAttribute('to', uint8),
+  ];
+  const value = [...bytesField(1, labelOutputName), ...bytesField(2, bytesField(1, integerField(1, uint8)))];
+  const added = [...bytesField(1, argmax), ...bytesField(1, cast), ...bytesField(12, value)];
+
+  const parts: Uint8Array[] = [];
+  for (const field of readFields(model)) {
+    if (field.number === 7 && field.kind === 'bytes') parts.push(...bytesField(7, [field.value, ...added]));
+    else parts.push(model.subarray(field.start, field.end));
+  }
+  return joinParts(parts);
+}

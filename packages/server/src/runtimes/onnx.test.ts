@@ -1,0 +1,355 @@
+import { mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type Affine, infer, infererSchema, type Size, type Volume, voxelCount } from '@tomaat/core';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import {
+  encodeModel,
+  labelNetwork,
+  pointwiseNetwork,
+  thresholdNetwork,
+  unetNetwork,
+  writeModel,
+} from '../../test/onnx-fixture.ts';
+import { openOnnxSession } from './onnx.ts';
+import { inspectGraph, withLabelOutput } from './onnx-graph.ts';
+
+const affine: Affine = [-0.8, 0.1, 0.3, 12, 0.05, 1.4, -0.2, -30, 0.1, 0.2, 2.5, 7, 0, 0, 0, 1];
+const free = ['z', 'y', 'x'] as const;
+const image = { name: 'image', dims: [1, 1, ...free] };
+const scores = { name: 'scores', dims: [1, 1, ...free] };
+const identity = (type: 'float16' | 'float64' | 'int32') => [
+  {
+    op: 'Cast',
+    inputs: ['image'],
+    outputs: ['scores'],
+    attributes: { to: { float16: 10, float64: 11, int32: 6 }[type] },
+  },
+];
+
+let folder: string;
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'onnx-'));
+});
+afterAll(() => rm(folder, { recursive: true, force: true }));
+
+function ramp(size: Size, components = 1): Volume & { voxels: Float32Array } {
+  const voxels = Float32Array.from(
+    { length: voxelCount({ size }) * components },
+    (_, i) => ((i * 7919) % 1013) / 1013,
+  );
+  return { voxels, size, components, affine };
+}
+
+describe('openOnnxSession()', () => {
+  it('gives the scores of a network whose weights are known, axes in the order [1, C, z, y, x]', async () => {
+    const weights = [
+      [1, 2],
+      [-1, 0.5],
+      [0, 0],
+    ];
+    const bias = [0, 0.25, 1];
+    const model = await writeModel(
+      folder,
+      'pointwise.onnx',
+      pointwiseNetwork({ weights, bias, size: [5, 3, 4] }),
+    );
+    await using session = await open(model);
+    expect(session.inputDims).toEqual([1, 2, 4, 3, 5]);
+    const input = ramp([5, 3, 4], 2);
+    const result = await infer(input, session, { type: 'simple' }, { type: 'none' });
+    if (!('scores' in result)) throw new Error('no scores');
+    const expected = Float32Array.from({ length: 180 }, (_, i) => {
+      const [k, voxel] = [Math.floor(i / 60), i % 60];
+      return (
+        weights[k][0] * Number(input.voxels[voxel]) +
+        weights[k][1] * Number(input.voxels[60 + voxel]) +
+        bias[k]
+      );
+    });
+    expect([...result.scores.voxels].map(Number)).toEqual([...expected].map((v) => expect.closeTo(v, 5)));
+  });
+
+  it('runLabels gives the argmax of run', async () => {
+    const model = await writeModel(folder, 'unet.onnx', unetNetwork({ classes: 5, channels: [4, 8] }));
+    await using session = await open(model, { labels: true });
+    expect(session.runLabels).toBeTypeOf('function');
+    const input = ramp([12, 8, 10]);
+    const labels = await infer(input, session, { type: 'simple' }, { type: 'argmax' });
+    const { runLabels, ...plain } = session;
+    expect(await infer(input, plain, { type: 'simple' }, { type: 'argmax' })).toEqual(labels);
+    if (!('labels' in labels)) throw new Error('no labels');
+    expect(new Set([...labels.labels.voxels]).size).toBeGreaterThan(2);
+  });
+
+  it('takes label maps, float16 and float64 as outputs', async () => {
+    const input = ramp([5, 3, 4]);
+    const expected = Uint8Array.from(input.voxels, (v) => (Number(v) > 0.5 ? 1 : 0));
+    for (const type of ['uint8', 'int32', 'int64'] as const) {
+      await using session = await open(
+        await writeModel(folder, `labels-${type}.onnx`, labelNetwork(0.5, type)),
+      );
+      expect(await infer(input, session, { type: 'simple' }, { type: 'argmax' })).toEqual({
+        labels: { ...input, voxels: expected },
+      });
+    }
+    for (const type of ['float16', 'float64'] as const) {
+      const model = encodeModel({ nodes: identity(type), inputs: [image], outputs: [{ ...scores, type }] });
+      await using session = await open(await writeModel(folder, `${type}.onnx`, model));
+      const output = await session.run({ data: Float32Array.of(0.1, -70000, 65504), dims: [1, 1, 1, 1, 3] });
+      expect([...output.data]).toEqual(
+        type === 'float16'
+          ? [0.0999755859375, Number.NEGATIVE_INFINITY, 65504]
+          : [Math.fround(0.1), -70000, 65504],
+      );
+    }
+  });
+
+  it('fills a float16 input', async () => {
+    const model = encodeModel({
+      nodes: [{ op: 'Cast', inputs: ['image'], outputs: ['scores'], attributes: { to: 1 } }],
+      inputs: [{ ...image, type: 'float16' }],
+      outputs: [scores],
+    });
+    await using session = await open(await writeModel(folder, 'half-input.onnx', model));
+    const output = await session.run({ data: Float32Array.of(0.1, 3), dims: [1, 1, 1, 1, 2] });
+    expect([...output.data]).toEqual([0.0999755859375, 3]);
+  });
+
+  it('refuses labels that fit no label map', async () => {
+    const model = encodeModel({
+      nodes: identity('int32'),
+      inputs: [image],
+      outputs: [{ ...scores, type: 'int32' }],
+    });
+    await using session = await open(await writeModel(folder, 'int32.onnx', model));
+    const run = (value: number) => session.run({ data: Float32Array.of(value, 3), dims: [1, 1, 1, 1, 2] });
+    expect(await run(255)).toMatchObject({ data: Uint8Array.of(255, 3), integer: true });
+    expect(await run(256)).toMatchObject({ data: Uint16Array.of(256, 3), integer: true });
+    await expect(run(-1)).rejects.toMatchObject({
+      code: 'APP_OUTPUT',
+      message: expect.stringContaining('-1'),
+    });
+    await expect(run(65536)).rejects.toMatchObject({ code: 'APP_OUTPUT' });
+  });
+
+  it('picks inputs and outputs by name and says which there are', async () => {
+    const model = encodeModel({
+      nodes: [
+        { op: 'Identity', inputs: ['image'], outputs: ['first'] },
+        { op: 'Neg', inputs: ['image'], outputs: ['second'] },
+      ],
+      inputs: [image],
+      outputs: [
+        { ...scores, name: 'first' },
+        { ...scores, name: 'second' },
+      ],
+    });
+    const path = await writeModel(folder, 'two-outputs.onnx', model);
+    for (const [outputName, sign] of [
+      [undefined, 1],
+      ['second', -1],
+    ] as const) {
+      await using session = await open(path, { outputName });
+      expect((await session.run({ data: Float32Array.of(2), dims: [1, 1, 1, 1, 1] })).data[0]).toBe(2 * sign);
+    }
+    await refuses(path, 'first, second', { outputName: 'third' });
+    await refuses(path, 'image', { inputName: 'picture' });
+  });
+
+  it('warms up where the size is known, and finds graphs that cannot run', async () => {
+    // 3 × 3 values cannot be added to 2 × 3: known only at run time, because the second shape is free.
+    const model = encodeModel({
+      nodes: [
+        {
+          op: 'MaxPool',
+          inputs: ['image'],
+          outputs: ['half'],
+          attributes: { kernel_shape: [2, 2, 2], strides: [2, 2, 2] },
+        },
+        { op: 'Add', inputs: ['half', 'image'], outputs: ['scores'] },
+      ],
+      inputs: [image],
+      outputs: [scores],
+    });
+    const path = await writeModel(folder, 'broken.onnx', model);
+    await (await openOnnxSession(path)).close();
+    await refuses(path, 'failed on a tensor of 1 × 1 × 8 × 8 × 8', { warmUpDims: [1, 1, 8, 8, 8] });
+  });
+
+  it('a run that cannot be names the tensor; memory that is not there is OUT_OF_MEMORY', async () => {
+    await using session = await open(
+      await writeModel(folder, 'deep.onnx', unetNetwork({ classes: 2, channels: [2, 4] })),
+    );
+    const odd = { data: new Float32Array(27), dims: [1, 1, 3, 3, 3] };
+    await expect(session.run(odd)).rejects.toMatchObject({
+      code: 'APP_FAILED',
+      message: expect.stringContaining('1 × 1 × 3 × 3 × 3'),
+    });
+    // 2^46 bytes: refused by the allocator before anything is written.
+    const huge = encodeModel({
+      nodes: [{ op: 'Expand', inputs: ['image', 'shape'], outputs: ['scores'] }],
+      initializers: [{ name: 'shape', dims: [5], data: BigInt64Array.of(1n, 1n, 1n << 22n, 1n << 22n, 1n) }],
+      inputs: [image],
+      outputs: [scores],
+    });
+    await using expanding = await open(await writeModel(folder, 'huge.onnx', huge));
+    await expect(expanding.run({ data: new Float32Array(1), dims: [1, 1, 1, 1, 1] })).rejects.toMatchObject({
+      code: 'OUT_OF_MEMORY',
+    });
+  });
+
+  it('may be closed twice', async () => {
+    const session = await openOnnxSession(await writeModel(folder, 'closing.onnx', thresholdNetwork(0)));
+    await session.close();
+    await session.close();
+    await expect(session.run({ data: new Float32Array(1), dims: [1, 1, 1, 1, 1] })).rejects.toMatchObject({
+      code: 'INTERNAL',
+    });
+  });
+
+  const whole = unetNetwork({ classes: 2, channels: [2] });
+  const files: [string, Uint8Array | string, string][] = [
+    ['empty.onnx', '', 'is empty'],
+    ['lfs.onnx', 'version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n', 'git lfs pull'],
+    ['page.onnx', '\n<!DOCTYPE html><html></html>', 'web page'],
+    ['checkpoint.onnx', 'PK\u0003\u0004 archive', 'torch.onnx.export'],
+    ['noise.onnx', Uint8Array.from({ length: 999 }, (_, i) => (i * 131 + 7) % 256), 'no ONNX model'],
+    ['cut.onnx', whole.subarray(0, whole.length >> 1), 'cut off'],
+    [
+      'opset.onnx',
+      encodeModel({
+        nodes: [{ op: 'Neg', inputs: ['image'], outputs: ['scores'] }],
+        inputs: [image],
+        outputs: [scores],
+        opset: 999,
+      }),
+      'onnxruntime cannot load',
+    ],
+    [
+      'operator.onnx',
+      encodeModel({
+        nodes: [{ op: 'Magic', inputs: ['image'], outputs: ['scores'] }],
+        inputs: [image],
+        outputs: [scores],
+      }),
+      'Magic',
+    ],
+    [
+      'flat.onnx',
+      encodeModel({
+        nodes: [{ op: 'Neg', inputs: ['image'], outputs: ['scores'] }],
+        inputs: [{ name: 'image', dims: [1, 3, 'y', 'x'] }],
+        outputs: [{ name: 'scores', dims: [1, 3, 'y', 'x'] }],
+      }),
+      '1 × 3 × y × x',
+    ],
+    [
+      'batch.onnx',
+      encodeModel({
+        nodes: [{ op: 'Neg', inputs: ['image'], outputs: ['scores'] }],
+        inputs: [{ name: 'image', dims: [4, 1, ...free] }],
+        outputs: [{ name: 'scores', dims: [4, 1, ...free] }],
+      }),
+      'batch 1',
+    ],
+    [
+      'integers.onnx',
+      encodeModel({
+        nodes: [{ op: 'Cast', inputs: ['image'], outputs: ['scores'], attributes: { to: 1 } }],
+        inputs: [{ ...image, type: 'int16' }],
+        outputs: [scores],
+      }),
+      'int16',
+    ],
+    [
+      'inputs.onnx',
+      encodeModel({
+        nodes: [{ op: 'Add', inputs: ['image', 'other'], outputs: ['scores'] }],
+        inputs: [image, { ...image, name: 'other' }],
+        outputs: [scores],
+      }),
+      'image, other',
+    ],
+  ];
+  it.each(files)('refuses %s in words that help', async (name, content, words) => {
+    const path = join(folder, name);
+    await writeFile(path, content);
+    await refuses(path, words);
+    await refuses(path, words, { labels: true });
+  });
+  it('refuses a file that is not there, or a folder', async () => {
+    await refuses(join(folder, 'nowhere.onnx'), 'is not there');
+    await refuses(folder, 'cannot be read');
+  });
+
+  it('reads weights beside the model, and nowhere else', async () => {
+    const withWeights = (location: string) =>
+      encodeModel({
+        nodes: [{ op: 'Add', inputs: ['image', 'w'], outputs: ['scores'] }],
+        initializers: [{ name: 'w', dims: [1], external: { location, length: 4 } }],
+        inputs: [image],
+        outputs: [scores],
+      });
+    const app = join(folder, 'app');
+    await mkdir(app);
+    await writeFile(join(folder, 'secret.bin'), new Uint8Array(8));
+    await writeFile(join(app, 'weights.bin'), new Uint8Array(Float32Array.of(1.5).buffer));
+    await symlink(join(folder, 'secret.bin'), join(app, 'link.bin'));
+    const good = await writeModel(app, 'good.onnx', withWeights('weights.bin'));
+    await using session = await open(good, { labels: true });
+    expect((await session.run({ data: Float32Array.of(2), dims: [1, 1, 1, 1, 1] })).data[0]).toBe(3.5);
+    for (const location of ['../secret.bin', 'link.bin', join(folder, 'secret.bin'), '/etc/passwd']) {
+      await refuses(await writeModel(app, 'bad.onnx', withWeights(location)), 'weights in');
+    }
+    await refuses(await writeModel(app, 'missing.onnx', withWeights('nothing.bin')), 'not beside it');
+  });
+});
+
+describe('inspectGraph()', () => {
+  it('never does worse than a RangeError on damaged files', () => {
+    const model = unetNetwork({ classes: 2, channels: [2] });
+    for (let i = 0; i < 400; i++) {
+      const damaged = model.slice(0, i % 3 === 0 ? (i * 37) % model.length : model.length);
+      damaged[(i * 7919) % Math.max(1, damaged.length)] ^= 1 << (i % 8);
+      try {
+        inspectGraph(damaged);
+      } catch (error) {
+        expect(error).toBeInstanceOf(RangeError);
+      }
+    }
+    expect(inspectGraph(withLabelOutput(model, 'scores'))).toEqual({ externalFiles: [], opset: 17 });
+  });
+});
+
+describe('infer() with a network in onnxruntime', () => {
+  it('finds the same labels window by window as at once, where windows do not matter', async () => {
+    await using session = await open(await writeModel(folder, 'threshold.onnx', thresholdNetwork(0.5)));
+    const input = ramp([21, 13, 17]);
+    const spec = infererSchema.parse({
+      type: 'slidingWindow',
+      roiSize: [8, 8, 8],
+      overlap: 0.5,
+      mode: 'gaussian',
+      mirrorAxes: ['x', 'z'],
+    });
+    const expected = {
+      labels: { ...input, voxels: Uint8Array.from(input.voxels, (v) => (Number(v) > 0.5 ? 1 : 0)) },
+    };
+    expect(await infer(input, session, { type: 'simple' }, { type: 'argmax' })).toEqual(expected);
+    expect(await infer(input, session, spec, { type: 'argmax' })).toEqual(expected);
+  });
+});
+
+/** A session that closes when its block ends. */
+async function open(...args: Parameters<typeof openOnnxSession>) {
+  const session = await openOnnxSession(...args);
+  return { ...session, [Symbol.asyncDispose]: () => session.close() };
+}
+
+async function refuses(path: string, words: string, options: Parameters<typeof openOnnxSession>[1] = {}) {
+  await expect(openOnnxSession(path, options)).rejects.toMatchObject({
+    code: 'BAD_MANIFEST',
+    message: expect.stringContaining(words),
+  });
+}

@@ -1,0 +1,420 @@
+import { open, readFile, realpath } from 'node:fs/promises';
+import { availableParallelism } from 'node:os';
+import { basename, dirname, isAbsolute, join, sep } from 'node:path';
+import {
+  type LabelTensor,
+  type ModelSpec,
+  type NetworkSession,
+  type Tensor,
+  TomaatError,
+} from '@tomaat/core';
+import type { InferenceSession, Tensor as OrtTensor, TensorConstructor } from 'onnxruntime-node';
+import { appFile } from '../apps.ts';
+import { type GraphFacts, inspectGraph, labelOutputName, withLabelOutput } from './onnx-graph.ts';
+import type { Runtime } from './runtimes.ts';
+
+export interface OnnxOptions {
+  /** Threads of one run; all of the machine's unless given. */
+  threads?: number;
+  /** Names in the graph; its only input and its first output unless given. */
+  inputName?: string;
+  outputName?: string;
+  /**
+   * Offers `runLabels` where the network allows it. Meant for the simple inferer: it saves the copy of all class scores of a
+   * whole volume, and costs every run of a network an argmax.
+   */
+  labels?: boolean;
+  /** Dimensions of the run that is made before the session is ready; see `warmUp`. */
+  warmUpDims?: readonly number[];
+  /** The engine's memory planning: faster only for many runs of one size, and about 40 % more memory at peak. */
+  memPattern?: boolean;
+}
+
+export interface OnnxSession extends NetworkSession {
+  readonly inputDims: readonly (number | null)[];
+  /**
+   * Runs the network once on zeros of these dimensions: the first run is up to 30 % slower than the others, and it shows
+   * whether the graph works at all. Throws BAD_MANIFEST where it does not.
+   */
+  warmUp(dims: readonly number[]): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** The `onnx` runtime of an app's manifest. */
+export const onnxRuntime: Runtime<Extract<ModelSpec, { runtime: 'onnx' }>> = {
+  name: 'onnx',
+  description: 'A network in an ONNX file, on the CPU (onnxruntime)',
+  async open(app, spec) {
+    const { inferer } = spec;
+    const window = inferer.type === 'slidingWindow' ? [...inferer.roiSize].reverse() : undefined;
+    const session = await openOnnxSession(await appFile(app, spec.file), {
+      threads: spec.threads,
+      inputName: spec.input,
+      outputName: spec.output,
+      labels: inferer.type === 'simple',
+      warmUpDims: window && [1, spec.channels?.length ?? 1, ...window],
+    });
+    return { kind: 'network', session };
+  },
+};
+
+/** Networks of fixed input size up to this many numbers are warmed up without being asked. */
+const warmUpVoxelsMax = 128 ** 3;
+
+/**
+ * Loads an ONNX file into onnxruntime, on the CPU. A run blocks its thread until it ends and cannot be stopped, so
+ * sessions belong into a process of their own. Throws BAD_MANIFEST where the file is no network that takes one float
+ * tensor [1, C, z, y, x], OUT_OF_MEMORY; running throws APP_FAILED, APP_OUTPUT or OUT_OF_MEMORY.
+ */
+export async function openOnnxSession(modelFile: string, options: OnnxOptions = {}): Promise<OnnxSession> {
+  const name = basename(modelFile);
+  const { bytes, facts } = await readModel(modelFile, name);
+  if (facts) await checkExternalFiles(modelFile, name, facts.externalFiles);
+  const ort = await import('onnxruntime-node');
+  const create = async (model: string | Uint8Array): Promise<InferenceSession> => {
+    const settings = sessionOptions(options);
+    return typeof model === 'string'
+      ? ort.InferenceSession.create(model, settings)
+      : ort.InferenceSession.create(model, settings);
+  };
+
+  let session = await create(modelFile).catch((cause) => {
+    throw loadError(cause, name);
+  });
+  try {
+    const input = chooseInput(session, name, options.inputName);
+    const output = chooseOutput(session, name, options.outputName);
+    let withLabels = false;
+    if (options.labels && facts && canLabel(output, facts)) {
+      // The shapes decide whether an argmax may be added, and only the engine infers them: hence the second load.
+      await session.release();
+      session = await create(withLabelOutput(bytes, output.name)).catch((cause) => {
+        throw loadError(cause, name);
+      });
+      withLabels = true;
+    }
+    const opened = wrapSession(session, ort.Tensor, name, input, output.name, withLabels);
+    const fixed = input.shape.every((d) => typeof d === 'number')
+      ? (input.shape as readonly number[])
+      : undefined;
+    const small = fixed && fixed.reduce((a, b) => a * b, 1) <= warmUpVoxelsMax ? fixed : undefined;
+    const dims = options.warmUpDims ?? small;
+    if (dims) await opened.warmUp(dims);
+    return opened;
+  } catch (error) {
+    await session.release();
+    throw error;
+  }
+}
+
+function sessionOptions({ threads, memPattern = false }: OnnxOptions): InferenceSession.SessionOptions {
+  return {
+    executionProviders: ['cpu'],
+    intraOpNumThreads: threads ?? availableParallelism(),
+    interOpNumThreads: 1,
+    executionMode: 'sequential',
+    enableMemPattern: memPattern,
+    logSeverityLevel: 4, // what it would print is in the errors that it throws
+    // Waiting threads that spin take time from the other processes of a busy machine.
+    extra: { session: { 'intra_op.allow_spinning': '0', 'inter_op.allow_spinning': '0' } },
+  };
+}
+
+/** The file's bytes and what they refer to (nothing is known of onnxruntime's own format, .ort). */
+async function readModel(
+  modelFile: string,
+  name: string,
+): Promise<{ bytes: Uint8Array; facts?: GraphFacts }> {
+  let bytes: Uint8Array;
+  try {
+    bytes = await readFile(modelFile);
+  } catch (cause) {
+    const code = cause instanceof Error && 'code' in cause ? cause.code : undefined;
+    const message =
+      code === 'ENOENT'
+        ? `The model file ${name} is not there. Put it into the folder of the app, or correct \`model.file\`.`
+        : code === 'ERR_FS_FILE_TOO_LARGE'
+          ? `The model file ${name} is larger than 2 GiB. Export it with its weights in a file beside it (external data).`
+          : `The model file ${name} cannot be read (${code ?? cause}). Check that it is a file and its permissions.`;
+    throw new TomaatError('BAD_MANIFEST', message, { cause });
+  }
+  const start = new TextDecoder('latin1').decode(bytes.subarray(0, 64));
+  if (start.slice(4, 8) === 'ORTM') return { bytes };
+  const is =
+    bytes.length === 0
+      ? 'is empty'
+      : start.startsWith('version https://git-lfs')
+        ? 'is a pointer of Git LFS, not the model itself: run `git lfs pull`'
+        : /^\s*<(!doctype|html)/i.test(start)
+          ? 'is a web page, not a model: download the file itself'
+          : start.startsWith('PK')
+            ? 'is a zip archive (a PyTorch checkpoint, maybe): export the network with torch.onnx.export'
+            : undefined;
+  if (is) throw new TomaatError('BAD_MANIFEST', `The model file ${name} ${is}.`);
+  try {
+    return { bytes, facts: inspectGraph(bytes) };
+  } catch (cause) {
+    if (!(cause instanceof RangeError)) throw cause;
+    throw new TomaatError(
+      'BAD_MANIFEST',
+      `The model file ${name} is no ONNX model, or is cut off (${cause.message}). Compare it with the original, or export it again.`,
+      { cause },
+    );
+  }
+}
+
+/** Weights may lie beside the model, nowhere else: a model must not read the machine's other files. */
+async function checkExternalFiles(
+  modelFile: string,
+  name: string,
+  locations: readonly string[],
+): Promise<void> {
+  const folder = await realpath(dirname(modelFile));
+  for (const location of locations) {
+    let path: string;
+    try {
+      path = await realpath(join(folder, location));
+    } catch (cause) {
+      throw new TomaatError(
+        'BAD_MANIFEST',
+        `The model ${name} keeps weights in ${location}, which is not beside it. Put that file into the same folder.`,
+        { cause },
+      );
+    }
+    if (isAbsolute(location) || !path.startsWith(folder + sep)) {
+      throw new TomaatError(
+        'BAD_MANIFEST',
+        `The model ${name} keeps weights in ${location}, outside its folder. Put that file into the folder of the app and name it without a path.`,
+      );
+    }
+    await (await open(path)).close();
+  }
+}
+
+interface Value {
+  readonly name: string;
+  readonly type: string;
+  readonly shape: readonly (number | string)[];
+}
+
+function valuesOf(metadata: readonly InferenceSession.ValueMetadata[]): Value[] {
+  return metadata.map((value) =>
+    value.isTensor
+      ? { name: value.name, type: value.type, shape: value.shape }
+      : { name: value.name, type: 'no tensor', shape: [] },
+  );
+}
+
+const list = (values: readonly Value[]) => values.map((value) => value.name).join(', ');
+
+function chooseInput(session: InferenceSession, name: string, wanted: string | undefined): Value {
+  const inputs = valuesOf(session.inputMetadata);
+  const input = wanted === undefined ? inputs[0] : inputs.find((value) => value.name === wanted);
+  if (!input)
+    throw new TomaatError(
+      'BAD_MANIFEST',
+      `The network ${name} has no input ${wanted}; it has ${list(inputs)}. Correct \`model.input\`.`,
+    );
+  if (inputs.length > 1) {
+    throw new TomaatError(
+      'BAD_MANIFEST',
+      `The network ${name} has ${inputs.length} inputs (${list(inputs)}), and one is filled here. Export it with one input whose channels are the volumes.`,
+    );
+  }
+  if (input.type !== 'float32' && input.type !== 'float16') {
+    throw new TomaatError(
+      'BAD_MANIFEST',
+      `The input ${input.name} of the network ${name} is ${input.type}; float32 or float16 can be filled. Export it with a cast at its start.`,
+    );
+  }
+  const { shape } = input;
+  if (shape.length > 0 && (shape.length !== 5 || (typeof shape[0] === 'number' && shape[0] !== 1))) {
+    throw new TomaatError(
+      'BAD_MANIFEST',
+      `The input ${input.name} of the network ${name} is ${shape.join(' × ')}; expected is 1 × components × z × y × x. Export it for one volume (batch 1 or a free batch).`,
+    );
+  }
+  return input;
+}
+
+function chooseOutput(session: InferenceSession, name: string, wanted: string | undefined): Value {
+  const outputs = valuesOf(session.outputMetadata);
+  const output = wanted === undefined ? outputs[0] : outputs.find((value) => value.name === wanted);
+  if (!output)
+    throw new TomaatError(
+      'BAD_MANIFEST',
+      `The network ${name} has no output ${wanted}; it has ${list(outputs)}. Correct \`model.output\`.`,
+    );
+  if (!isNumberType(output.type)) {
+    throw new TomaatError(
+      'BAD_MANIFEST',
+      `The output ${output.name} of the network ${name} is ${output.type}, not a tensor of numbers. Name another one of ${list(outputs)} in \`model.output\`.`,
+    );
+  }
+  return output;
+}
+
+const integerTypes = ['uint8', 'int8', 'uint16', 'int16', 'uint32', 'int32', 'uint64', 'int64', 'bool'];
+const isNumberType = (type: string) => ['float32', 'float16', 'float64', ...integerTypes].includes(type);
+
+/** Whether the scores allow an argmax in the graph: float32, five dimensions, few classes, weights inside the file. */
+function canLabel({ type, shape }: Value, { externalFiles, opset }: GraphFacts): boolean {
+  const classes = shape[1];
+  return (
+    type === 'float32' &&
+    shape.length === 5 &&
+    typeof classes === 'number' &&
+    classes <= 256 &&
+    opset >= 7 &&
+    externalFiles.length === 0
+  );
+}
+
+function wrapSession(
+  session: InferenceSession,
+  OnnxTensor: TensorConstructor,
+  name: string,
+  input: Value,
+  outputName: string,
+  withLabels: boolean,
+): OnnxSession {
+  const inputDims = input.shape.map((d) => (typeof d === 'number' ? d : null));
+  let closed = false;
+
+  const fetch = async ({ data, dims }: Tensor, output: string): Promise<OrtTensor> => {
+    if (closed) throw new TomaatError('INTERNAL', `The session of ${name} is closed.`);
+    try {
+      const feed =
+        input.type === 'float16' ? halfTensor(OnnxTensor, data, dims) : new OnnxTensor('float32', data, dims);
+      const results = await session.run({ [input.name]: feed }, [output]);
+      return results[output];
+    } catch (cause) {
+      throw runError(cause, name, dims);
+    }
+  };
+  const run = async (tensor: Tensor) => convertOutput(await fetch(tensor, outputName), name);
+
+  return {
+    inputDims: inputDims.length > 0 ? inputDims : [null, null, null, null, null],
+    run,
+    ...(withLabels && {
+      async runLabels(tensor: Tensor): Promise<LabelTensor> {
+        const { data, dims } = await fetch(tensor, labelOutputName);
+        return { data: data as Uint8Array, dims, integer: true };
+      },
+    }),
+    async warmUp(dims) {
+      try {
+        await run({ data: new Float32Array(dims.reduce((a, b) => a * b, 1)), dims });
+      } catch (cause) {
+        if (!(cause instanceof TomaatError) || cause.code !== 'APP_FAILED') throw cause;
+        throw new TomaatError('BAD_MANIFEST', cause.message, { cause });
+      }
+    },
+    async close() {
+      if (closed) return;
+      closed = true;
+      await session.release();
+    },
+  };
+}
+
+/** Scores as float32; a single channel of integers as labels. */
+function convertOutput({ type, data, dims }: OrtTensor, name: string): Tensor | LabelTensor {
+  if (type === 'float32') return { data: data as Float32Array, dims };
+  if (type === 'float16') return { data: fromHalf(data as Uint16Array), dims };
+  if (type === 'float64') return { data: Float32Array.from(data as Float64Array), dims };
+  const integers = data as Uint8Array | Int32Array | BigInt64Array;
+  const oneChannel = dims.length <= 4 || dims[1] === 1;
+  if (!oneChannel) return { data: Float32Array.from(integers as ArrayLike<number | bigint>, Number), dims };
+  return { data: toLabels(integers, name), dims, integer: true };
+}
+
+/** Integers as labels of one byte, or of two where there are any above 255. */
+function toLabels(values: Uint8Array | Int32Array | BigInt64Array, name: string): Uint8Array | Uint16Array {
+  if (values instanceof Uint8Array) return values;
+  let low = 0;
+  let high = 0;
+  const count = values.length;
+  const labels = new Uint16Array(count);
+  for (let i = 0; i < count; i++) {
+    const value = Number(values[i]);
+    if (value < low) low = value;
+    if (value > high) high = value;
+    labels[i] = value;
+  }
+  if (low < 0 || high > 65535) {
+    throw new TomaatError(
+      'APP_OUTPUT',
+      `The network ${name} gave the label ${low < 0 ? low : high}; labels lie between 0 and 65535.`,
+    );
+  }
+  return high > 255 ? labels : Uint8Array.from(labels);
+}
+
+/** IEEE 754 half precision, an array type since Node 24; onnxruntime takes and gives the same bits as Uint16Array. */
+type HalfArrayConstructor = new (
+  values: ArrayLike<number> | ArrayBufferLike,
+  byteOffset?: number,
+  length?: number,
+) => Uint16Array;
+function halfArray(): HalfArrayConstructor {
+  const found = (globalThis as unknown as { Float16Array?: HalfArrayConstructor }).Float16Array;
+  if (found) return found;
+  throw new TomaatError(
+    'APP_FAILED',
+    'Networks in float16 need Node 24 or newer. Update Node, or export the network in float32.',
+  );
+}
+const toHalf = (data: Float32Array): Uint16Array => new (halfArray())(data);
+/** The binding (1.30) takes float16 as Uint16Array only, and the tensor class turns that into a Float16Array. */
+function halfTensor(OnnxTensor: TensorConstructor, data: Float32Array, dims: readonly number[]): OrtTensor {
+  const half = toHalf(data);
+  const bits = new Uint16Array(half.buffer, half.byteOffset, half.length);
+  return Object.defineProperty(new OnnxTensor('float16', bits, dims), 'data', { value: bits });
+}
+
+function fromHalf(data: Uint16Array): Float32Array {
+  const half =
+    data.constructor === Uint16Array ? new (halfArray())(data.buffer, data.byteOffset, data.length) : data;
+  return new Float32Array(half);
+}
+
+const messageOf = (cause: unknown) => (cause instanceof Error ? cause.message : String(cause));
+/** onnxruntime's errors carry no codes; these are its, the C++ library's and V8's words for no memory. */
+const noMemory = /bad_alloc|bad allocation|failed to allocate|allocation failed|out of memory/i;
+
+function outOfMemory(name: string, cause: unknown, doing: string): TomaatError {
+  return new TomaatError(
+    'OUT_OF_MEMORY',
+    `The network ${name} ran out of memory ${doing}. Send a smaller or coarser volume; the author of the app may choose the sliding window or a smaller roiSize; whoever runs the server may raise the memory limit.`,
+    { cause },
+  );
+}
+
+function loadError(cause: unknown, name: string): TomaatError {
+  const message = messageOf(cause);
+  if (noMemory.test(message)) return outOfMemory(name, cause, 'while it was loaded');
+  return new TomaatError(
+    'BAD_MANIFEST',
+    `onnxruntime cannot load the model ${name}: ${message}. Export it with standard operators of opset 7 to 23, and try it with onnx.checker.`,
+    { cause },
+  );
+}
+
+function runError(cause: unknown, name: string, dims: readonly number[]): TomaatError {
+  if (cause instanceof TomaatError) return cause;
+  const message = messageOf(cause);
+  const on = `on a tensor of ${dims.join(' × ')}`;
+  if (noMemory.test(message)) return outOfMemory(name, cause, on);
+  const hint = /mismatch|broadcast|shape|dimension/i.test(message)
+    ? ' Networks that halve their input want sizes that are multiples of 8, 16 or 32: see divisiblePad and roiSize.'
+    : ' Check the network and what the preprocessing gives it.';
+  return new TomaatError(
+    'APP_FAILED',
+    `The network ${name} failed ${on} (batch × components × z × y × x): ${message.trim()}.${hint}`,
+    {
+      cause,
+    },
+  );
+}

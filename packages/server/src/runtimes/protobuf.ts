@@ -1,0 +1,94 @@
+/**
+ * The wire format of protocol buffers, as far as ONNX files need it: varints, 32-bit values and nested bytes.
+ * Source: https://protobuf.dev/programming-guides/encoding/
+ */
+
+/** One field of a message: its number and its value (bytes are views of the message). */
+export type Field =
+  | { readonly number: number; readonly kind: 'varint'; readonly value: bigint }
+  | { readonly number: number; readonly kind: 'bytes'; readonly value: Uint8Array }
+  | { readonly number: number; readonly kind: 'fixed'; readonly value: Uint8Array };
+
+/** The fields of a message, in file order. Throws a RangeError where the bytes are no message. */
+export function* readFields(
+  message: Uint8Array,
+): Generator<Field & { readonly start: number; readonly end: number }> {
+  let at = 0;
+  const varint = (): bigint => {
+    let value = 0n;
+    for (let shift = 0n; shift < 70n; shift += 7n) {
+      if (at >= message.length) throw new RangeError('the message ends inside a number');
+      const byte = message[at++];
+      value |= BigInt(byte & 0x7f) << shift;
+      if (byte < 0x80) return BigInt.asUintN(64, value);
+    }
+    throw new RangeError('a number has more than 10 bytes');
+  };
+  const take = (length: number): Uint8Array => {
+    if (length > message.length - at) throw new RangeError('the message ends inside a field');
+    const bytes = message.subarray(at, at + length);
+    at += length;
+    return bytes;
+  };
+  while (at < message.length) {
+    const start = at;
+    const key = Number(varint());
+    const number = Math.floor(key / 8);
+    const wireType = key % 8;
+    if (number === 0) throw new RangeError('a field has the number 0');
+    if (wireType === 0) yield { number, kind: 'varint', value: varint(), start, end: at };
+    else if (wireType === 1) yield { number, kind: 'fixed', value: take(8), start, end: at };
+    else if (wireType === 2) yield { number, kind: 'bytes', value: take(Number(varint())), start, end: at };
+    else if (wireType === 5) yield { number, kind: 'fixed', value: take(4), start, end: at };
+    else throw new RangeError(`a field has the wire type ${wireType}`);
+  }
+}
+
+/** A message written so far: pieces to be joined. */
+export type Parts = readonly Uint8Array[];
+
+function varintBytes(value: number | bigint): Uint8Array {
+  let rest = BigInt.asUintN(64, BigInt(value));
+  const out: number[] = [];
+  do {
+    const low = Number(rest & 0x7fn);
+    rest >>= 7n;
+    out.push(rest > 0n ? low | 0x80 : low);
+  } while (rest > 0n);
+  return Uint8Array.from(out);
+}
+
+/** An integer field; negative values take ten bytes, as protobuf's int64 does. */
+export function integerField(number: number, value: number | bigint): Parts {
+  return [varintBytes(number * 8), varintBytes(value)];
+}
+
+/** A 32-bit float field. */
+export function floatField(number: number, value: number): Parts {
+  const bytes = new Uint8Array(4);
+  new DataView(bytes.buffer).setFloat32(0, value, true);
+  return [varintBytes(number * 8 + 5), bytes];
+}
+
+/** A nested message, a string or raw bytes. */
+export function bytesField(number: number, value: Parts | Uint8Array | string): Parts {
+  const parts =
+    typeof value === 'string'
+      ? [new TextEncoder().encode(value)]
+      : value instanceof Uint8Array
+        ? [value]
+        : value;
+  const length = parts.reduce((sum, part) => sum + part.length, 0);
+  return [varintBytes(number * 8 + 2), varintBytes(length), ...parts];
+}
+
+/** The pieces of a message as one array. */
+export function joinParts(parts: Parts): Uint8Array {
+  const out = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    out.set(part, at);
+    at += part.length;
+  }
+  return out;
+}

@@ -1,0 +1,197 @@
+import { randomUUID } from 'node:crypto';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { availableParallelism } from 'node:os';
+import { join } from 'node:path';
+import type { Announcement } from '@tomaat/client';
+import { TomaatError, volumeInputs } from '@tomaat/core';
+import type { FastifyBaseLogger } from 'fastify';
+import { openApps } from './apps.ts';
+import { createApp, type Listener, listenHttp, listenHttps } from './http/app.ts';
+import type { ServerContext } from './http/context.ts';
+import { registerJobRoutes } from './http/jobs.ts';
+import { createServerMetrics } from './http/metrics.ts';
+import { registerOperations } from './http/operations.ts';
+import { registerPage } from './http/page.ts';
+import { registerPromise } from './http/promise.ts';
+import { createServices, registerServiceRoutes } from './http/services.ts';
+import { registerV1 } from './http/v1.ts';
+import { isLoopback } from './registry/targets.ts';
+import { openBlobs } from './store/blobs.ts';
+import { lockDataFolder, openDatabase } from './store/database.ts';
+import { createJobs, jobMigrations, type JobsSchema } from './store/jobs.ts';
+import { type Certificate, openCertificate } from './tls.ts';
+import { version } from './version.ts';
+import { openConverter } from './worker/converter.ts';
+import { localSource } from './worker/local-source.ts';
+import { startSupervisor } from './worker/supervisor.ts';
+
+export interface ServerOptions {
+  appFolders: readonly string[];
+  host?: string;
+  port?: number;
+  tlsPort?: number;
+  /** Whether a taken port is an error; else the next free one is used. */
+  strictPort?: boolean;
+  strictTlsPort?: boolean;
+  dataFolder: string;
+  tlsCert?: string;
+  tlsKey?: string;
+  /** Takes the place of a login until there is one: needed to listen beyond this machine. */
+  insecureNoLogin?: boolean;
+  /** Service that v1 clients get; the first if missing. */
+  defaultService?: string;
+  /** Predictions at a time. */
+  workers?: number;
+  resultTtlMs?: number;
+  maxQueued?: number;
+  maxUploadBytes?: number;
+  maxVoxels?: number;
+  v1DelayMs?: number;
+  /** Folder of the built page. */
+  page?: string;
+  logger: FastifyBaseLogger;
+}
+
+export interface RunningServer {
+  /** HTTP on loopback; undefined on any other address. */
+  readonly url?: string;
+  readonly tlsUrl: string;
+  readonly certificate: Certificate;
+  readonly services: readonly string[];
+  /** What to announce of each service, with an id that stays the same. */
+  announcements(): (Announcement & { id: string })[];
+  close(): Promise<void>;
+}
+
+const sweepEveryMs = 30_000;
+
+/** Starts a server: storage, worker, HTTP. On loopback HTTP and HTTPS, elsewhere HTTPS alone. */
+export async function startServer(options: ServerOptions): Promise<RunningServer> {
+  const { host = '127.0.0.1', dataFolder, logger } = options;
+  const local = isLoopback(host);
+  if (!local && !options.insecureNoLogin) {
+    throw new TomaatError(
+      'BAD_REQUEST',
+      `${host} is not this machine alone, and there is no login yet: anyone who reaches the port could use the server. Give --host 127.0.0.1, or --insecure-no-login if the network is trusted.`,
+    );
+  }
+  await using opened = new AsyncDisposableStack();
+  const apps = await openApps(options.appFolders);
+  if (apps.length === 0) throw new TomaatError('BAD_REQUEST', 'There is no app to serve. Name at least one app folder.');
+
+  await mkdir(dataFolder, { recursive: true, mode: 0o700 });
+  opened.use(lockDataFolder(dataFolder));
+  const database = opened.use(await openDatabase<JobsSchema>(join(dataFolder, 'server.db'), jobMigrations));
+  const blobs = opened.use(await openBlobs(join(dataFolder, 'blobs')));
+  const jobs = createJobs({
+    database,
+    blobs,
+    resultTtlMs: options.resultTtlMs ?? 3_600_000,
+    maxQueued: options.maxQueued ?? 1000,
+  });
+  const recovered = await jobs.recover();
+  if (recovered.requeued + recovered.failed > 0) logger.warn(recovered, 'jobs of the last run were found');
+  const converter = await openConverter(join(dataFolder, 'converted'));
+  opened.defer(() => converter.close());
+  const services = createServices(apps, jobs, options.defaultService);
+  const context: ServerContext = {
+    services,
+    jobs,
+    blobs,
+    converter,
+    maxUploadBytes: options.maxUploadBytes ?? 2 * 2 ** 30,
+    maxVoxels: options.maxVoxels ?? 2 ** 30,
+    v1DelayMs: options.v1DelayMs ?? 4000,
+    ownerOf: () => 'anonymous',
+  };
+
+  const app = createApp(logger);
+  const metrics = createServerMetrics(app, jobs);
+  const source = localSource(jobs, blobs, metrics);
+  const supervisor = await startSupervisor({
+    apps,
+    source,
+    slots: options.workers ?? 1,
+    maxIdle: Math.max(2, availableParallelism()),
+    workFolder: join(dataFolder, 'work'),
+    maxVoxels: context.maxVoxels,
+    logger,
+  });
+  opened.use(supervisor);
+  let closing = false;
+  registerServiceRoutes(app, services);
+  registerJobRoutes(app, context);
+  registerV1(app, context);
+  registerOperations(app, {
+    on: 'server',
+    version,
+    metrics: metrics.text,
+    ready: () => (closing ? { reason: 'the server stops' } : { services: apps.length }),
+  });
+  await registerPage(app, options.page);
+  registerPromise(app, context);
+
+  const sweeper = setInterval(() => {
+    jobs.sweep().catch((error: unknown) => logger.error({ err: error }, 'sweep failed'));
+  }, sweepEveryMs);
+  opened.defer(() => clearInterval(sweeper));
+
+  const certificate = await openCertificate(dataFolder, { cert: options.tlsCert, key: options.tlsKey });
+  let http: Listener | undefined;
+  if (local) {
+    http = await listenHttp(app, host, options.port ?? 9000, options.strictPort ?? false);
+    opened.defer(() => http!.close());
+  } else {
+    opened.defer(() => app.close());
+  }
+  const tlsPort = local ? (options.tlsPort ?? 9443) : (options.port ?? options.tlsPort ?? 9443);
+  const https = await listenHttps(app, certificate, host, tlsPort, (local ? options.strictTlsPort : options.strictPort) ?? false);
+  opened.defer(() => https.close());
+
+  const name = host.includes(':') ? `[${host}]` : host;
+  const url = http && `http://${name}:${http.port}`;
+  const tlsUrl = `https://${name}:${https.port}`;
+  const instance = await instanceId(dataFolder);
+  const stack = opened.move();
+  let closed: Promise<void> | undefined;
+  return {
+    url,
+    tlsUrl,
+    certificate,
+    services: apps.map(({ manifest }) => manifest.id),
+    announcements: () =>
+      apps.map(({ manifest }) => ({
+        id: `${instance}.${manifest.id}`,
+        name: manifest.name,
+        modality: manifest.modality,
+        anatomy: manifest.anatomy,
+        task: manifest.task,
+        description: manifest.description,
+        predictionUrl: `${tlsUrl}/services/${manifest.id}/predict`,
+        interfaceUrl: `${tlsUrl}/services/${manifest.id}/interface`,
+        serverUrl: url ?? tlsUrl,
+        serviceId: manifest.id,
+        version: manifest.version,
+        default: services.route(manifest.task, manifest.anatomy).manifest === manifest,
+        volumes: volumeInputs(manifest).filter((input) => !('optional' in manifest.inputs[input] && manifest.inputs[input].optional)).length,
+      })),
+    close() {
+      closing = true;
+      closed ??= stack.disposeAsync();
+      return closed;
+    },
+  };
+}
+
+/** An id of this data folder, by which a registry knows the server again after a restart. */
+async function instanceId(dataFolder: string): Promise<string> {
+  const file = join(dataFolder, 'instance-id');
+  try {
+    return (await readFile(file, 'utf8')).trim();
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+    const id = randomUUID();
+    await writeFile(file, `${id}\n`, { mode: 0o600 });
+    return id;
+  }
+}

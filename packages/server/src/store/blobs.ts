@@ -1,0 +1,526 @@
+import { createHash, randomUUID } from 'node:crypto';
+import { constants, createReadStream, fstatSync, openSync } from 'node:fs';
+import {
+  chmod,
+  type FileHandle,
+  link,
+  lstat,
+  mkdir,
+  open,
+  opendir,
+  readdir,
+  rename,
+  rm,
+  stat,
+  statfs,
+  unlink,
+} from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Readable } from 'node:stream';
+import { TomaatError } from '@tomaat/core';
+
+/** Bytes on the disk, named by what they are. */
+export interface BlobRef {
+  /** `sha256:` and 64 lower-case hex digits. */
+  readonly digest: string;
+  readonly sizeBytes: number;
+}
+
+/** Bytes of a blob to read: from `offsetBytes` on, `lengthBytes` of them or all that follow. */
+export interface BlobRange {
+  readonly offsetBytes: number;
+  readonly lengthBytes?: number;
+}
+
+/** Puts down, durably, what keeps a blob alive; it runs where no delete() of the same blob can come between. */
+export type KeepBlob = (ref: BlobRef) => void | Promise<void>;
+
+/** A blob that is being written. `await using` aborts it unless it was committed. */
+export interface BlobWriter extends AsyncDisposable {
+  /** The first bytes, up to 64 KiB: enough for the header of every format. */
+  readonly prefix: Uint8Array;
+  /** Bytes written so far. */
+  readonly bytes: number;
+  /** Takes the bytes (the chunk may be used again when this resolves); waits while the disk is behind. */
+  write(chunk: Uint8Array): Promise<void>;
+  /** Makes the blob durable and visible under its digest; then runs `keep`. */
+  commit(keep?: KeepBlob): Promise<BlobRef>;
+  /** Leaves nothing behind. After commit() it only waits for that. */
+  abort(): Promise<void>;
+}
+
+/**
+ * Where volumes live: whole, immutable, named by their SHA-256. A blob that is visible is complete and, when
+ * commit() or adopt() has resolved, on the disk. Equal bytes are stored once.
+ * All methods throw DISK_FULL, BUSY (no file handles left) or INTERNAL (the disk fails) as TomaatError, and
+ * BAD_REQUEST for a malformed digest.
+ */
+export interface Blobs extends AsyncDisposable {
+  /**
+   * Begins a blob. More than `maxBytes` is UPLOAD_TOO_LARGE; DISK_FULL at once when `expectedBytes` would leave
+   * less than the floor of free space.
+   */
+  create(options?: { maxBytes?: number; expectedBytes?: number }): Promise<BlobWriter>;
+  /**
+   * Takes over a file: afterwards it is a blob, and no longer at `path`. A digest that is trusted saves the
+   * reading. APP_OUTPUT when it is not a plain file (a symbolic link is none).
+   */
+  adopt(path: string, options?: { digest?: string; keep?: KeepBlob }): Promise<BlobRef>;
+  /** Where the blob's file is, whether or not it exists; to be read, never written. */
+  path(digest: string): string;
+  /** The bytes as a stream, to be read to its end or destroyed. NOT_FOUND at once if there is no such blob. */
+  open(digest: string, range?: BlobRange): Readable;
+  stat(digest: string): Promise<BlobRef | undefined>;
+  /**
+   * Unlinks a blob; false if it was not there, or if `isKept` (asked where no commit() can come between) says
+   * that something keeps it.
+   */
+  delete(digest: string, isKept?: () => boolean | Promise<boolean>): Promise<boolean>;
+  list(): AsyncIterable<BlobRef>;
+  /** Removes what earlier processes had begun and not committed; how many there were. */
+  sweepTemporary(): Promise<number>;
+  /** Aborts what is being written. */
+  close(): Promise<void>;
+}
+
+const prefixBytes = 64 * 1024;
+/** Bytes per write to the disk; two such buffers per upload. */
+const bufferBytes = 512 * 1024;
+const maxSpareBuffers = 8;
+const readBytes = 128 * 1024;
+
+/**
+ * Opens the blobs in a folder of the local disk: `sha256/<hex>` and, while they are written, `tmp/`. The folder
+ * must belong to this process alone (lockDataFolder). `minFreeBytes` is the free space that uploads leave alone.
+ */
+export async function openBlobs(dir: string, options: { minFreeBytes?: number } = {}): Promise<Blobs> {
+  const folders = { named: join(dir, 'sha256'), temporary: join(dir, 'tmp') };
+  await attempt(async () => {
+    await mkdir(folders.named, { recursive: true, mode: 0o700 });
+    await mkdir(folders.temporary, { recursive: true, mode: 0o700 });
+    await syncFolder(dir);
+  });
+  return new FileBlobs(folders, options.minFreeBytes ?? 64 * 1024 * 1024);
+}
+
+class FileBlobs implements Blobs {
+  readonly #named: string;
+  readonly #temporary: string;
+  readonly #minFreeBytes: number;
+  readonly #writers = new Set<FileWriter>();
+  readonly #buffers = new BufferPool();
+  /** Per digest, the end of the queue of those who link or unlink it. */
+  readonly #queues = new Map<string, Promise<unknown>>();
+
+  constructor(folders: { named: string; temporary: string }, minFreeBytes: number) {
+    this.#named = folders.named;
+    this.#temporary = folders.temporary;
+    this.#minFreeBytes = minFreeBytes;
+  }
+
+  async create(options: { maxBytes?: number; expectedBytes?: number } = {}): Promise<BlobWriter> {
+    const { maxBytes = Number.POSITIVE_INFINITY, expectedBytes = 0 } = options;
+    if (expectedBytes > maxBytes) throw tooLarge(maxBytes);
+    const path = join(this.#temporary, randomUUID());
+    return attempt(async () => {
+      await this.#requireSpace(expectedBytes);
+      const handle = await open(path, 'wx', 0o600);
+      const writer = new FileWriter(handle, path, maxBytes, this.#buffers, {
+        publish: (ref, keep) => this.#publish(path, ref, keep),
+        ended: () => this.#writers.delete(writer),
+      });
+      this.#writers.add(writer);
+      return writer;
+    });
+  }
+
+  async adopt(path: string, options: { digest?: string; keep?: KeepBlob } = {}): Promise<BlobRef> {
+    if (options.digest !== undefined) hexOf(options.digest);
+    return attempt(async () => {
+      const status = await lstat(path).catch((error: NodeJS.ErrnoException) => error);
+      if (status instanceof Error) {
+        if (status.code === 'ENOENT')
+          throw new TomaatError('NOT_FOUND', `There is no file ${path} to take over`);
+        throw status;
+      }
+      if (!status.isFile()) throw notPlain(path);
+      // Another name of the same file could change the blob later: such a file is copied.
+      if (status.nlink > 1) return this.#copyIn(path, options.keep);
+      const ref = await this.#hashAndSync(path, options.digest);
+      await chmod(path, 0o600);
+      try {
+        await this.#publish(path, ref, options.keep);
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code !== 'EXDEV') throw error;
+        return this.#copyIn(path, options.keep);
+      }
+      return ref;
+    });
+  }
+
+  path(digest: string): string {
+    return join(this.#named, hexOf(digest));
+  }
+
+  open(digest: string, range?: BlobRange): Readable {
+    const path = this.path(digest);
+    try {
+      const fd = openSync(path, 'r');
+      const size = fstatSync(fd).size;
+      const start = Math.min(range?.offsetBytes ?? 0, size);
+      const end = Math.min(start + (range?.lengthBytes ?? size), size);
+      // createReadStream counts the last byte in; an empty range is one that starts at the end of the file.
+      const bounds = end > start ? { start, end: end - 1 } : { start: size };
+      return createReadStream(path, { fd, ...bounds, highWaterMark: readBytes });
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') {
+        throw new TomaatError('NOT_FOUND', 'There is no such blob: it was deleted, or never stored');
+      }
+      throw diskError(error);
+    }
+  }
+
+  async stat(digest: string): Promise<BlobRef | undefined> {
+    const path = this.path(digest);
+    try {
+      return { digest, sizeBytes: (await stat(path)).size };
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+      throw diskError(error);
+    }
+  }
+
+  delete(digest: string, isKept: () => boolean | Promise<boolean> = () => false): Promise<boolean> {
+    const path = this.path(digest);
+    return this.#alone(digest, async () => {
+      if (await isKept()) return false;
+      try {
+        await unlink(path);
+        return true;
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code === 'ENOENT') return false;
+        throw diskError(error);
+      }
+    });
+  }
+
+  async *list(): AsyncIterable<BlobRef> {
+    for await (const entry of await opendir(this.#named)) {
+      if (!hexPattern.test(entry.name)) continue;
+      const ref = await this.stat(`sha256:${entry.name}`);
+      if (ref) yield ref;
+    }
+  }
+
+  async sweepTemporary(): Promise<number> {
+    const ours = new Set(Array.from(this.#writers, (writer) => writer.path));
+    let removed = 0;
+    for (const name of await readdir(this.#temporary)) {
+      const path = join(this.#temporary, name);
+      if (ours.has(path)) continue;
+      await rm(path, { recursive: true, force: true });
+      removed++;
+    }
+    return removed;
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(Array.from(this.#writers, (writer) => writer.abort()));
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  /** Gives a complete, synced file its name, durably; `path` is gone afterwards. */
+  #publish(path: string, ref: BlobRef, keep?: KeepBlob): Promise<void> {
+    const target = this.path(ref.digest);
+    return this.#alone(ref.digest, async () => {
+      let isNew = true;
+      try {
+        // link, not rename: it makes "create if absent" one step.
+        await link(path, target);
+        await unlink(path);
+      } catch (error) {
+        const { code } = error as NodeJS.ErrnoException;
+        if (code === 'EEXIST') {
+          isNew = false;
+          await unlink(path);
+        } else if (code && noHardLinks.has(code)) await rename(path, target);
+        else throw error;
+      }
+      try {
+        // Also when it was there: who linked it may not have got as far as this.
+        await syncFolder(this.#named);
+        await keep?.(ref);
+      } catch (error) {
+        if (isNew) await rm(target, { force: true });
+        throw error;
+      }
+    });
+  }
+
+  async #hashAndSync(path: string, trusted?: string): Promise<BlobRef> {
+    const handle = await open(path, constants.O_RDONLY | (constants.O_NOFOLLOW ?? 0));
+    const buffer = this.#buffers.take();
+    try {
+      const status = await handle.stat();
+      if (!status.isFile()) throw notPlain(path);
+      let digest = trusted;
+      if (digest === undefined) {
+        const hash = createHash('sha256');
+        for (let read: number; (read = (await handle.read(buffer, 0, buffer.length)).bytesRead) > 0; ) {
+          hash.update(buffer.subarray(0, read));
+        }
+        digest = `sha256:${hash.digest('hex')}`;
+      }
+      await handle.datasync();
+      return { digest, sizeBytes: status.size };
+    } finally {
+      this.#buffers.give(buffer);
+      await handle.close();
+    }
+  }
+
+  async #copyIn(path: string, keep?: KeepBlob): Promise<BlobRef> {
+    await using writer = await this.create({ expectedBytes: (await stat(path)).size });
+    for await (const chunk of createReadStream(path, { highWaterMark: readBytes })) await writer.write(chunk);
+    const ref = await writer.commit(keep);
+    await unlink(path);
+    return ref;
+  }
+
+  async #requireSpace(expectedBytes: number): Promise<void> {
+    const { bavail, bsize } = await statfs(this.#temporary);
+    if (bavail * bsize >= expectedBytes + this.#minFreeBytes) return;
+    throw new TomaatError('DISK_FULL', 'The disk of the server has no room for this. Try again later');
+  }
+
+  /** Runs `work` when nobody else links or unlinks this blob. */
+  async #alone<T>(digest: string, work: () => Promise<T>): Promise<T> {
+    const before = this.#queues.get(digest);
+    const running = (before ?? Promise.resolve()).then(work);
+    const settled = running.then(
+      () => undefined,
+      () => undefined,
+    );
+    this.#queues.set(digest, settled);
+    try {
+      return await running;
+    } finally {
+      if (this.#queues.get(digest) === settled) this.#queues.delete(digest);
+    }
+  }
+}
+
+/** Writes one file in large pieces, one on its way to the disk while the next one fills. */
+class FileWriter implements BlobWriter {
+  readonly path: string;
+  bytes = 0;
+  readonly #handle: FileHandle;
+  readonly #maxBytes: number;
+  readonly #buffers: BufferPool;
+  readonly #store: { publish(ref: BlobRef, keep?: KeepBlob): Promise<void>; ended(): void };
+  readonly #hash = createHash('sha256');
+  readonly #prefix: Uint8Array[] = [];
+  #prefixBytes = 0;
+  #buffer: Buffer | undefined;
+  #filled = 0;
+  /** The write that is on its way; it settles with the error, never rejects. */
+  #pending: Promise<unknown> = Promise.resolve();
+  #committing: Promise<unknown> | undefined;
+  #state: 'open' | 'committing' | 'ended' = 'open';
+
+  constructor(
+    handle: FileHandle,
+    path: string,
+    maxBytes: number,
+    buffers: BufferPool,
+    store: { publish(ref: BlobRef, keep?: KeepBlob): Promise<void>; ended(): void },
+  ) {
+    this.#handle = handle;
+    this.path = path;
+    this.#maxBytes = maxBytes;
+    this.#buffers = buffers;
+    this.#store = store;
+  }
+
+  get prefix(): Uint8Array {
+    if (this.#prefix.length > 1) this.#prefix.splice(0, this.#prefix.length, Buffer.concat(this.#prefix));
+    return this.#prefix[0] ?? new Uint8Array(0);
+  }
+
+  async write(chunk: Uint8Array): Promise<void> {
+    if (this.#state !== 'open') throw new Error('the blob is not open for writing');
+    if (this.bytes + chunk.length > this.#maxBytes) throw tooLarge(this.#maxBytes);
+    this.#hash.update(chunk);
+    this.bytes += chunk.length;
+    if (this.#prefixBytes < prefixBytes) {
+      const head = chunk.subarray(0, prefixBytes - this.#prefixBytes);
+      this.#prefix.push(Uint8Array.from(head));
+      this.#prefixBytes += head.length;
+    }
+    for (let from = 0; from < chunk.length; ) {
+      this.#buffer ??= this.#buffers.take();
+      const to = Math.min(from + bufferBytes - this.#filled, chunk.length);
+      this.#buffer.set(from === 0 && to === chunk.length ? chunk : chunk.subarray(from, to), this.#filled);
+      this.#filled += to - from;
+      from = to;
+      if (this.#filled < bufferBytes) continue;
+      await this.#flush();
+      if (this.#state !== 'open') throw new Error('the blob was aborted while it was written');
+    }
+  }
+
+  async commit(keep?: KeepBlob): Promise<BlobRef> {
+    if (this.#state !== 'open') throw new Error('the blob is not open for writing');
+    this.#state = 'committing';
+    const committing = this.#publish(keep);
+    this.#committing = committing.catch(() => undefined);
+    return committing;
+  }
+
+  async abort(): Promise<void> {
+    // `await using writer; return writer.commit()` comes here before the commit is over.
+    if (this.#state === 'committing') await this.#committing;
+    else if (this.#state === 'open') await this.#remove();
+  }
+
+  async #publish(keep?: KeepBlob): Promise<BlobRef> {
+    try {
+      await this.#flush();
+      await this.#settle();
+      const ref = { digest: `sha256:${this.#hash.digest('hex')}`, sizeBytes: this.bytes };
+      await attempt(async () => {
+        await this.#handle.datasync();
+        await this.#handle.close();
+        await this.#store.publish(ref, keep);
+      });
+      this.#state = 'ended';
+      this.#store.ended();
+      return ref;
+    } catch (error) {
+      await this.#remove();
+      throw error;
+    }
+  }
+
+  async #remove(): Promise<void> {
+    this.#state = 'ended';
+    await this.#pending;
+    if (this.#buffer) this.#buffers.give(this.#buffer);
+    this.#buffer = undefined;
+    await this.#handle.close().catch(() => undefined); // Closed already, or the disk fails: it is removed anyway.
+    await rm(this.path, { force: true });
+    this.#store.ended();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.abort();
+  }
+
+  /** Sends the filled buffer on its way, when the one before has arrived. */
+  async #flush(): Promise<void> {
+    await this.#settle();
+    const buffer = this.#buffer;
+    if (!buffer) return;
+    const length = this.#filled;
+    this.#buffer = undefined;
+    this.#filled = 0;
+    this.#pending = this.#writeAll(buffer, length).then(
+      () => this.#buffers.give(buffer),
+      (error) => {
+        this.#buffers.give(buffer);
+        return { error: diskError(error) };
+      },
+    );
+  }
+
+  async #settle(): Promise<void> {
+    const outcome = (await this.#pending) as { error?: unknown } | undefined;
+    if (outcome?.error) throw outcome.error;
+  }
+
+  async #writeAll(buffer: Buffer, length: number): Promise<void> {
+    for (let from = 0; from < length; ) {
+      from += (await this.#handle.write(buffer, from, length - from, null)).bytesWritten;
+    }
+  }
+}
+
+/** Buffers that are used again, so that an upload costs no fresh memory. */
+class BufferPool {
+  readonly #spare: Buffer[] = [];
+
+  take(): Buffer {
+    return this.#spare.pop() ?? Buffer.allocUnsafeSlow(bufferBytes);
+  }
+
+  give(buffer: Buffer): void {
+    if (this.#spare.length < maxSpareBuffers) this.#spare.push(buffer);
+  }
+}
+
+const hexPattern = /^[0-9a-f]{64}$/;
+/** What file systems without hard links (some SMB and FUSE mounts) answer to link(). */
+const noHardLinks = new Set(['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS', 'EMLINK']);
+
+function hexOf(digest: string): string {
+  const hex = digest.startsWith('sha256:') ? digest.slice(7) : '';
+  if (!hexPattern.test(hex)) {
+    throw new TomaatError(
+      'BAD_REQUEST',
+      "A digest is 'sha256:' followed by 64 lower-case hexadecimal digits",
+    );
+  }
+  return hex;
+}
+
+function tooLarge(maxBytes: number): TomaatError {
+  return new TomaatError('UPLOAD_TOO_LARGE', `This is larger than the ${maxBytes} bytes that are taken here`);
+}
+
+function notPlain(path: string): TomaatError {
+  return new TomaatError('APP_OUTPUT', `${path} is not a plain file. Write the output itself, no link to it`);
+}
+
+async function syncFolder(folder: string): Promise<void> {
+  if (process.platform === 'win32') return; // It has no such call and needs none.
+  const handle = await open(folder, 'r');
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}
+
+async function attempt<T>(work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    throw diskError(error);
+  }
+}
+
+/** What the system says of a file, as a TomaatError; all else as it is. */
+function diskError(error: unknown): unknown {
+  const { code, syscall } = error as NodeJS.ErrnoException;
+  if (error instanceof TomaatError || !syscall) return error;
+  switch (code) {
+    case 'ENOSPC':
+    case 'EDQUOT':
+    case 'EFBIG':
+      return new TomaatError('DISK_FULL', 'The disk of the server is full. Try again later', {
+        cause: error,
+      });
+    case 'EMFILE':
+    case 'ENFILE':
+      return new TomaatError('BUSY', 'The server has too many files open. Try again', { cause: error });
+    default:
+      return new TomaatError(
+        'INTERNAL',
+        `The disk of the server fails (${code ?? 'unknown'} at ${syscall})`,
+        { cause: error },
+      );
+  }
+}

@@ -1,0 +1,388 @@
+import { AsyncLocalStorage } from 'node:async_hooks';
+import {
+  chmodSync,
+  closeSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { dirname, join, resolve } from 'node:path';
+import { DatabaseSync, type SQLInputValue, type StatementSync } from 'node:sqlite';
+import { TomaatError } from '@tomaat/core';
+import {
+  CompiledQuery,
+  type DatabaseConnection,
+  type Dialect,
+  type Driver,
+  Kysely,
+  type QueryResult,
+  SqliteAdapter,
+  SqliteIntrospector,
+  SqliteQueryCompiler,
+  sql,
+  type Transaction,
+  type TransactionSettings,
+} from 'kysely';
+
+/** One numbered step of the schema; its number is its place in the list, so a step is never moved or removed. */
+export interface Migration {
+  readonly name: string;
+  up(db: Kysely<unknown>): Promise<void>;
+}
+
+/** An open SQLite database. Every commit is on the disk (fsync) when its promise resolves. */
+export interface Database<Schema> extends AsyncDisposable {
+  readonly db: Kysely<Schema>;
+  /**
+   * Runs `work` in one transaction (BEGIN IMMEDIATE) and commits when it resolves, else rolls back. There is one
+   * connection, so inside `work` only `trx` may be used: `db` there would wait for ever, and throws instead.
+   */
+  transaction<T>(work: (trx: Transaction<Schema>) => Promise<T>): Promise<T>;
+  /** Folds the write-ahead log into the database and empties it, so that deleted rows are in no file. */
+  truncateWal(): Promise<void>;
+  close(): Promise<void>;
+}
+
+/**
+ * Opens (or creates, readable by its owner alone) an SQLite database and brings its schema up to date. Each
+ * migration runs in a transaction of its own, once.
+ * @throws TomaatError INTERNAL when the file was written by a newer version, is not ours or is damaged;
+ *   DISK_FULL when there is no room. Nothing is changed then.
+ */
+export async function openDatabase<Schema>(
+  file: string,
+  migrations: readonly Migration[],
+): Promise<Database<Schema>> {
+  createPrivateFile(file);
+  const sqlite = translated(file, () => {
+    const opened = new DatabaseSync(file, { timeout: 5000, enableForeignKeyConstraints: true });
+    opened.exec(
+      'PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON; PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF',
+    );
+    return opened;
+  });
+  const lane = new Lane(file, sqlite);
+  const db = new Kysely<Schema>({ dialect: createDialect(lane) });
+
+  const database: Database<Schema> = {
+    db,
+    transaction: (work) => lane.guard((enter) => db.transaction().execute((trx) => enter(() => work(trx)))),
+    async truncateWal() {
+      const [row] = (await sql<{ busy: number }>`PRAGMA wal_checkpoint(TRUNCATE)`.execute(db)).rows;
+      if (row.busy) {
+        throw new TomaatError(
+          'BUSY',
+          'Another program reads the database; its log is emptied at the next try',
+        );
+      }
+    },
+    close: () => db.destroy(),
+    [Symbol.asyncDispose]: () => db.destroy(),
+  };
+  try {
+    await migrate(db as Kysely<unknown>, file, migrations);
+  } catch (error) {
+    await db.destroy();
+    throw error;
+  }
+  return database;
+}
+
+/** Whether an error says that a row with this key is there already. */
+export function isUniqueViolation(error: unknown): boolean {
+  // SQLITE_CONSTRAINT_UNIQUE and SQLITE_CONSTRAINT_PRIMARYKEY, https://sqlite.org/rescode.html
+  const code = sqliteCode(error);
+  return code === 2067 || code === 1555;
+}
+
+interface MigrationTable {
+  tomaat_migration: { number: number; name: string; applied_at: string };
+}
+
+async function migrate(db: Kysely<unknown>, file: string, migrations: readonly Migration[]): Promise<void> {
+  const table = db as Kysely<MigrationTable>;
+  const tables = await sql<{ name: string }>`SELECT name FROM sqlite_schema WHERE type = 'table'`.execute(db);
+  const isOurs = tables.rows.some((row) => row.name === 'tomaat_migration');
+  if (!isOurs && tables.rows.length > 0) {
+    throw new TomaatError('INTERNAL', `${file} is a database of another program. Choose another data folder`);
+  }
+  if (!isOurs) {
+    await sql`CREATE TABLE tomaat_migration (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, applied_at TEXT NOT NULL) STRICT`.execute(
+      db,
+    );
+  }
+  const applied = await table.selectFrom('tomaat_migration').select('name').orderBy('number').execute();
+  const unknown = applied.find((row, index) => migrations[index]?.name !== row.name);
+  if (unknown) {
+    throw new TomaatError(
+      'INTERNAL',
+      `${file} was written by a newer version of TOMAAT (its step '${unknown.name}' is not known here). Start that version, or choose another data folder`,
+    );
+  }
+  for (const [index, migration] of migrations.entries()) {
+    if (index < applied.length) continue;
+    await db.transaction().execute(async (trx) => {
+      await migration.up(trx);
+      await (trx as Transaction<unknown> as unknown as Transaction<MigrationTable>)
+        .insertInto('tomaat_migration')
+        .values({ number: index + 1, name: migration.name, applied_at: new Date().toISOString() })
+        .execute();
+    });
+  }
+}
+
+// ── Kysely over node:sqlite ──────────────────────────────────────────────────────────────────────────────────
+
+/** Kysely's driver: one connection, given to one transaction or one query at a time, in the order of asking. */
+class Lane implements Driver {
+  readonly #connection: Connection;
+  readonly #sqlite: DatabaseSync;
+  readonly #inTransaction = new AsyncLocalStorage<{ open: boolean }>();
+  readonly #waiting: (() => void)[] = [];
+  #taken = false;
+
+  constructor(file: string, sqlite: DatabaseSync) {
+    this.#sqlite = sqlite;
+    this.#connection = new Connection(file, sqlite);
+  }
+
+  /** Runs a transaction such that `db` used inside of it is noticed, instead of waiting for itself for ever. */
+  guard<T>(run: (enter: (work: () => Promise<T>) => Promise<T>) => Promise<T>): Promise<T> {
+    return run((work) => {
+      const scope = { open: true };
+      return this.#inTransaction.run(scope, work).finally(() => {
+        scope.open = false;
+      });
+    });
+  }
+
+  #refuseInside(): void {
+    if (this.#inTransaction.getStore()?.open) {
+      throw new Error('inside a transaction its own query builder (trx) must be used, not the database');
+    }
+  }
+
+  async init(): Promise<void> {}
+
+  async acquireConnection(): Promise<DatabaseConnection> {
+    this.#refuseInside();
+    if (this.#taken) await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    this.#taken = true;
+    return this.#connection;
+  }
+
+  async releaseConnection(): Promise<void> {
+    const next = this.#waiting.shift();
+    if (next) next();
+    else this.#taken = false;
+  }
+
+  async beginTransaction(connection: DatabaseConnection, settings: TransactionSettings): Promise<void> {
+    const command = settings.accessMode === 'read only' ? 'BEGIN' : 'BEGIN IMMEDIATE';
+    await connection.executeQuery(CompiledQuery.raw(command));
+  }
+
+  async commitTransaction(connection: DatabaseConnection): Promise<void> {
+    await connection.executeQuery(CompiledQuery.raw('COMMIT'));
+  }
+
+  async rollbackTransaction(connection: DatabaseConnection): Promise<void> {
+    // A full disk or an I/O error has rolled it back already.
+    if (this.#sqlite.isTransaction) await connection.executeQuery(CompiledQuery.raw('ROLLBACK'));
+  }
+
+  async destroy(): Promise<void> {
+    this.#connection.forget();
+    if (this.#sqlite.isOpen) this.#sqlite.close();
+  }
+}
+
+const maxStatements = 200;
+
+class Connection implements DatabaseConnection {
+  readonly #file: string;
+  readonly #sqlite: DatabaseSync;
+  readonly #statements = new Map<string, StatementSync>();
+
+  constructor(file: string, sqlite: DatabaseSync) {
+    this.#file = file;
+    this.#sqlite = sqlite;
+  }
+
+  async executeQuery<Row>(query: CompiledQuery): Promise<QueryResult<Row>> {
+    const values = query.parameters.map(toSqlite);
+    return translated(this.#file, () => {
+      const statement = this.#prepare(query.sql);
+      // node:sqlite does not say whether a statement returns rows; one that does has columns.
+      if (statement.columns().length > 0) return { rows: statement.all(...values) as Row[] };
+      const { changes, lastInsertRowid } = statement.run(...values);
+      return { rows: [], numAffectedRows: BigInt(changes), insertId: BigInt(lastInsertRowid) };
+    });
+  }
+
+  async *streamQuery<Row>(query: CompiledQuery): AsyncIterableIterator<QueryResult<Row>> {
+    const values = query.parameters.map(toSqlite);
+    // Not from the cache: another use of the same statement would reset this one.
+    const statement = translated(this.#file, () => this.#sqlite.prepare(query.sql));
+    for (const row of statement.iterate(...values)) yield { rows: [row as Row] };
+  }
+
+  forget(): void {
+    this.#statements.clear();
+  }
+
+  /** The statement of a text, prepared once; the least recently used one goes when there are too many. */
+  #prepare(text: string): StatementSync {
+    const cached = this.#statements.get(text);
+    if (cached) this.#statements.delete(text);
+    const statement = cached ?? this.#sqlite.prepare(text);
+    this.#statements.set(text, statement);
+    if (this.#statements.size > maxStatements) {
+      this.#statements.delete(this.#statements.keys().next().value as string);
+    }
+    return statement;
+  }
+}
+
+function createDialect(driver: Driver): Dialect {
+  return {
+    createDriver: () => driver,
+    createQueryCompiler: () => new SqliteQueryCompiler(),
+    createAdapter: () => new LaneAdapter(),
+    createIntrospector: (db) => new SqliteIntrospector(db),
+  };
+}
+
+/** Kysely need not queue for the connection: Lane does, and notices a transaction that would wait for itself. */
+class LaneAdapter extends SqliteAdapter {
+  override get supportsMultipleConnections(): boolean {
+    return true;
+  }
+}
+
+function toSqlite(value: unknown): SQLInputValue {
+  if (typeof value === 'boolean') return value ? 1 : 0;
+  if (value === undefined) throw new TypeError('a parameter of the query is undefined: give null');
+  return value as SQLInputValue;
+}
+
+function sqliteCode(error: unknown): number | undefined {
+  return (error as { errcode?: number } | undefined)?.errcode;
+}
+
+/** Runs `work`; what SQLite says of the disk becomes a TomaatError, broken constraints and wrong SQL stay as they are. */
+function translated<T>(file: string, work: () => T): T {
+  try {
+    return work();
+  } catch (error) {
+    const problem = describe(file, (sqliteCode(error) ?? 0) & 0xff);
+    throw problem ? new TomaatError(problem[0], problem[1], { cause: error }) : error;
+  }
+}
+
+/** Primary result codes, https://sqlite.org/rescode.html */
+function describe(file: string, code: number): ['DISK_FULL' | 'INTERNAL' | 'BUSY', string] | undefined {
+  switch (code) {
+    case 5: // SQLITE_BUSY
+      return ['BUSY', `The database ${file} is in use by another program. Try again`];
+    case 10: // SQLITE_IOERR
+      return ['INTERNAL', `The disk with ${file} fails. See the system's log`];
+    case 11: // SQLITE_CORRUPT
+    case 26: // SQLITE_NOTADB
+      return [
+        'INTERNAL',
+        `${file} is damaged or no database. Restore it from a backup, or choose another data folder`,
+      ];
+    case 13: // SQLITE_FULL
+      return ['DISK_FULL', `The disk with ${file} is full. Free some space and try again`];
+    case 14: // SQLITE_CANTOPEN
+    case 8: // SQLITE_READONLY
+      return ['INTERNAL', `${file} cannot be opened for writing. Check who owns it and its folder`];
+  }
+}
+
+// ── The data folder ──────────────────────────────────────────────────────────────────────────────────────────
+
+/** A data folder held by this process alone, until released or until the process ends in whatever way. */
+export interface FolderLock extends Disposable {
+  release(): void;
+}
+
+/**
+ * Takes the data folder for this process, so that two servers never share one. The lock is SQLite's on the file
+ * `lock.db`, which the system drops when the process dies, `kill -9` included.
+ * @throws TomaatError CONFLICT when another process has it; the message names the folder and, if known, the process.
+ */
+export function lockDataFolder(dir: string): FolderLock {
+  mkdirSync(dir, { recursive: true, mode: 0o700 });
+  const file = join(dir, 'lock.db');
+  const holderFile = join(dir, 'lock.pid');
+  createPrivateFile(file);
+  const sqlite = new DatabaseSync(file, { timeout: 0 });
+  try {
+    sqlite.exec('BEGIN EXCLUSIVE');
+  } catch (error) {
+    sqlite.close();
+    if (((sqliteCode(error) ?? 0) & 0xff) !== 5)
+      return translated(file, () => {
+        throw error;
+      });
+    const pid = readHolder(holderFile);
+    const holder = pid === undefined ? 'another TOMAAT process' : `another TOMAAT process (pid ${pid})`;
+    throw new TomaatError(
+      'CONFLICT',
+      `The data folder ${resolve(dir)} is in use by ${holder}. Stop that one, or choose another folder with --data`,
+      { cause: error },
+    );
+  }
+  writeFileSync(holderFile, `${process.pid}\n`, { mode: 0o600 });
+  const release = () => {
+    if (!sqlite.isOpen) return;
+    rmSync(holderFile, { force: true });
+    sqlite.close();
+  };
+  return { release, [Symbol.dispose]: release };
+}
+
+function readHolder(file: string): number | undefined {
+  try {
+    return Number.parseInt(readFileSync(file, 'utf8'), 10) || undefined;
+  } catch {
+    return undefined; // It only makes the message better.
+  }
+}
+
+/**
+ * Creates an empty file that its owner alone can read, durably, with its folder; one that exists is left alone.
+ * It must not even be opened then: closing it would drop the locks that this process holds on it (POSIX).
+ */
+function createPrivateFile(file: string): void {
+  const folder = dirname(resolve(file));
+  mkdirSync(folder, { recursive: true, mode: 0o700 });
+  try {
+    closeSync(openSync(file, 'ax', 0o600));
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') {
+      throw new TomaatError('INTERNAL', `${file} cannot be created. Check who owns its folder`, {
+        cause: error,
+      });
+    }
+    return;
+  }
+  chmodSync(file, 0o600);
+  syncFolderNow(folder);
+}
+
+/** Makes the names in a folder durable; Windows has no such call and needs none. */
+function syncFolderNow(folder: string): void {
+  if (process.platform === 'win32') return;
+  const handle = openSync(folder, 'r');
+  try {
+    fsyncSync(handle);
+  } finally {
+    closeSync(handle);
+  }
+}

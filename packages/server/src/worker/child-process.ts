@@ -1,0 +1,193 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { extname } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { type ErrorData, TomaatError } from '@tomaat/core';
+import type { App } from '../apps.ts';
+import type { FromChild, PredictMessage, ToChild, WrittenOutput } from './messages.ts';
+
+/** A child bound to one app: idle or computing one prediction; ended by a signal, never by asking. */
+export interface Child {
+  readonly app: App;
+  readonly pid: number;
+  predict(message: PredictMessage, handlers: PredictHandlers): Promise<{ outputs: WrittenOutput[]; seconds: number }>;
+  /** Ends what runs: a program gets SIGTERM first, a network is ended with its process. Resolves when it is gone. */
+  stop(): Promise<void>;
+  readonly alive: boolean;
+}
+
+export interface PredictHandlers {
+  onProgress(stage: string, fraction: number): void;
+  onLog(text: string): void;
+  signal: AbortSignal;
+}
+
+const childFile = fileURLToPath(new URL(`./child${extname(import.meta.filename)}`, import.meta.url));
+const programGraceMs = 6000;
+const startLimitMs = 60_000;
+
+/** Starts a child for an app and waits until it has read the app. Throws what the app's manifest deserves. */
+export async function startChild(app: App, onExit: () => void): Promise<Child> {
+  const { memoryMb } = app.manifest.limits;
+  const node = [process.execPath, ...process.execArgv.filter((arg) => arg.startsWith('--conditions')), childFile, app.folder];
+  // `ulimit -d` bounds what the process may allocate; V8's own reservations count, so 800 MB is the least.
+  const limited = memoryMb !== undefined && process.platform !== 'win32';
+  const [file, args] = limited
+    ? ['/bin/sh', ['-c', 'ulimit -d "$1"; shift; exec "$@"', 'sh', String(Math.max(800, memoryMb) * 1000), ...node]]
+    : [node[0], node.slice(1)];
+  const child = spawn(file as string, args as string[], {
+    stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
+    serialization: 'json',
+    // A group of its own: Ctrl-C in a terminal reaches the server, which decides what becomes of its children.
+    detached: process.platform !== 'win32',
+  });
+  const programs = new Set<number>();
+  let lastWords = '';
+  let ended: { code: number | null; signal: NodeJS.Signals | null } | undefined;
+  let stopped = false;
+  let onMessage: ((message: FromChild) => void) | undefined;
+  child.stdout?.on('data', () => {}); // An app that prints must not fill the pipe.
+  child.stderr?.on('data', (chunk: Buffer) => {
+    lastWords = (lastWords + chunk.toString('utf8')).slice(-4000);
+  });
+  child.on('message', (message: FromChild) => {
+    if (message.type === 'spawned') programs.add(message.pid);
+    else if (message.type === 'exited') programs.delete(message.pid);
+    else onMessage?.(message);
+  });
+  const exit = new Promise<void>((resolve) => {
+    const end = (code: number | null, signal: NodeJS.Signals | null) => {
+      if (ended) return;
+      ended = { code, signal };
+      for (const pid of programs) killGroup(pid, 'SIGKILL');
+      onExit();
+      resolve();
+    };
+    child.once('exit', end);
+    child.once('error', (error) => {
+      lastWords += error.message;
+      end(null, null);
+    });
+  });
+
+  function say(message: ToChild): void {
+    if (child.connected) child.send(message, () => {}); // A failed send is followed by the exit.
+  }
+
+  async function stop(): Promise<void> {
+    if (ended) return;
+    stopped = true;
+    if (programs.size > 0) {
+      say({ type: 'cancel' });
+      let timer: NodeJS.Timeout | undefined;
+      const grace = new Promise<void>((resolve) => {
+        timer = setTimeout(resolve, programGraceMs);
+      });
+      const gone = new Promise<void>((resolve) => {
+        const check = setInterval(() => {
+          if (programs.size > 0) return;
+          clearInterval(check);
+          resolve();
+        }, 20);
+        void grace.then(() => clearInterval(check));
+      });
+      await Promise.race([grace, gone, exit]);
+      clearTimeout(timer);
+    }
+    kill(child);
+    await exit;
+  }
+
+  const why = (): TomaatError => deathOf(ended, lastWords, app);
+
+  await new Promise<void>((resolve, reject) => {
+    const timer = setTimeout(() => {
+      kill(child);
+      reject(new TomaatError('TIMEOUT', `The app ${app.manifest.id} did not start within ${startLimitMs / 1000} s.`));
+    }, startLimitMs);
+    const settle = (run: () => void) => {
+      clearTimeout(timer);
+      onMessage = undefined;
+      run();
+    };
+    onMessage = (message) => {
+      if (message.type === 'ready') settle(resolve);
+      else if (message.type === 'failed') {
+        kill(child);
+        settle(() => reject(TomaatError.from(message.error)));
+      }
+    };
+    void exit.then(() => settle(() => reject(why())));
+  });
+
+  return {
+    app,
+    pid: child.pid!,
+    get alive() {
+      return !ended && !stopped;
+    },
+    stop,
+    predict(message, { onProgress, onLog, signal }) {
+      return new Promise((resolve, reject) => {
+        const startedMs = performance.now();
+        const finish = (run: () => void) => {
+          onMessage = undefined;
+          signal.removeEventListener('abort', abort);
+          run();
+        };
+        const abort = () => {
+          const reason = signal.reason;
+          void stop().then(() => finish(() => reject(reason)));
+        };
+        onMessage = (reply) => {
+          if (!('job' in reply) || reply.job !== message.job) return;
+          if (reply.type === 'progress') onProgress(reply.stage, reply.fraction);
+          else if (reply.type === 'log') onLog(reply.text);
+          else if (reply.type === 'failed') finish(() => reject(TomaatError.from(reply.error as ErrorData)));
+          else if (reply.type === 'done') {
+            finish(() => resolve({ outputs: reply.outputs, seconds: (performance.now() - startedMs) / 1000 }));
+          }
+        };
+        if (signal.aborted) return abort();
+        signal.addEventListener('abort', abort, { once: true });
+        void exit.then(() => {
+          if (!signal.aborted) finish(() => reject(why()));
+        });
+        say(message);
+      });
+    },
+  };
+}
+
+/** Why a child that nobody stopped is gone, in words for the one who waits for its job. */
+function deathOf(
+  ended: { code: number | null; signal: NodeJS.Signals | null } | undefined,
+  lastWords: string,
+  app: App,
+): TomaatError {
+  const limit = app.manifest.limits.memoryMb;
+  // Under `ulimit -d` V8 gives up by an abort of its own; the kernel's killer sends SIGKILL.
+  if (ended?.signal === 'SIGKILL' || /out of memory|bad_alloc|Cannot allocate memory|ENOMEM/i.test(lastWords)) {
+    return new TomaatError(
+      'OUT_OF_MEMORY',
+      `The prediction needed more memory than ${limit ? `the ${limit} MB that the app may use` : 'this machine has'}. Send a smaller volume, or ask the operator to raise the limit.`,
+    );
+  }
+  const how = ended?.signal ? `was ended by ${ended.signal}` : `ended with exit code ${ended?.code}`;
+  return new TomaatError('WORKER_DIED', `The process that computed the prediction ${how}. The other jobs go on; try again, and tell the app’s author if it happens again.`);
+}
+
+function kill(child: ChildProcess): void {
+  if (child.pid === undefined || child.exitCode !== null || child.signalCode !== null) return;
+  if (!killGroup(child.pid, 'SIGKILL')) child.kill('SIGKILL');
+}
+
+function killGroup(pid: number, signal: NodeJS.Signals): boolean {
+  try {
+    process.kill(-pid, signal);
+    return true;
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code !== 'ESRCH' && code !== 'EPERM' && code !== 'EINVAL') throw error;
+    return false;
+  }
+}

@@ -1,0 +1,142 @@
+import { createHash } from 'node:crypto';
+import { createReadStream } from 'node:fs';
+import { open } from 'node:fs/promises';
+import { registerHooks } from 'node:module';
+import { join } from 'node:path';
+import {
+  type EncodedOutput,
+  type LoadedModel,
+  type ModelSpec,
+  predict,
+  type SourceFile,
+  TomaatError,
+} from '@tomaat/core';
+import { type App, openApp } from '../apps.ts';
+import { nodePlatform } from '../node-platform.ts';
+import { openModel } from '../runtimes/runtimes.ts';
+import type { FromChild, PredictMessage, ToChild, WrittenOutput } from './messages.ts';
+
+/**
+ * The process that computes: one app, one prediction at a time. It may be killed at any moment; what it has
+ * not reported as done does not exist. Started by the supervisor with the app's folder as its argument.
+ */
+
+const progressEveryMs = 100;
+
+// An app's module may import @tomaat/core wherever its folder lies: it gets the one that runs here.
+registerHooks({
+  resolve(specifier, context, next) {
+    if (specifier !== '@tomaat/core') return next(specifier, context);
+    return next(specifier, { ...context, parentURL: import.meta.url });
+  },
+});
+
+function send(message: FromChild): void {
+  process.send?.(message);
+}
+
+/** An error in the form that crosses processes; what no one foresaw is the app's failure. */
+function toData(error: unknown) {
+  if (error instanceof TomaatError) return error.toJSON();
+  const known = error as NodeJS.ErrnoException;
+  if (known?.code === 'ENOSPC') return { code: 'DISK_FULL' as const, message: 'The disk of the server is full. Try again later.' };
+  return { code: 'APP_FAILED' as const, message: `The app failed: ${known?.message ?? String(error)}` };
+}
+
+const models = new Map<ModelSpec, Promise<LoadedModel>>();
+
+function load(app: App, spec: ModelSpec, folder: string, signal: AbortSignal): Promise<LoadedModel> {
+  const open = () =>
+    openModel(app, spec, {
+      folder,
+      signal,
+      onSpawn: (pid) => send({ type: 'spawned', pid }),
+      onExit: (pid) => send({ type: 'exited', pid }),
+    });
+  // A command is started for each prediction; a network or a module is loaded once and kept.
+  if (spec.runtime === 'command') return open();
+  const loaded = models.get(spec) ?? open();
+  models.set(spec, loaded);
+  loaded.catch(() => models.delete(spec));
+  return loaded;
+}
+
+/** Writes one output to the job's folder, durable, with its digest taken on the way. */
+async function writeOutput(folder: string, output: EncodedOutput): Promise<WrittenOutput> {
+  const path = join(folder, `${output.name}.${output.format}`);
+  const hash = createHash('sha256');
+  let sizeBytes = 0;
+  await using file = await open(path, 'wx', 0o600);
+  for await (const chunk of output.bytes) {
+    hash.update(chunk);
+    sizeBytes += chunk.length;
+    await file.writev([chunk]);
+  }
+  await file.sync();
+  const { name, type, label, primary, format } = output;
+  return { name, type, label, primary, format, path, digest: `sha256:${hash.digest('hex')}`, sizeBytes };
+}
+
+let canceling: AbortController | undefined;
+
+async function run(app: App, message: PredictMessage): Promise<void> {
+  canceling = new AbortController();
+  const { signal } = canceling;
+  const files: Record<string, SourceFile[]> = {};
+  for (const { input, path, name, sizeBytes } of message.files) {
+    files[input] ??= [];
+    files[input].push({
+      name,
+      sizeBytes,
+      open: (start = 0) => createReadStream(path, { highWaterMark: 1 << 20, start }),
+    });
+  }
+  const outputs: WrittenOutput[] = [];
+  let reportedMs = 0;
+  let reportedStage = '';
+  try {
+    const times = await predict(
+      app.manifest,
+      { files, parameters: message.parameters, frame: message.frame, formats: message.formats },
+      {
+        platform: nodePlatform,
+        limits: { maxVoxels: message.maxVoxels },
+        signal,
+        load: (spec) => load(app, spec, message.folder, signal),
+        onProgress: (stage, fraction) => {
+          const nowMs = Date.now();
+          if (stage === reportedStage && nowMs - reportedMs < progressEveryMs) return;
+          reportedMs = nowMs;
+          reportedStage = stage;
+          send({ type: 'progress', job: message.job, stage, fraction });
+        },
+        log: (text) => send({ type: 'log', job: message.job, text: text.slice(0, 2000) }),
+        write: async (output) => {
+          outputs.push(await writeOutput(message.folder, output));
+        },
+      },
+    );
+    send({ type: 'done', job: message.job, outputs, times });
+  } catch (error) {
+    send({ type: 'failed', job: message.job, error: toData(error) });
+  } finally {
+    canceling = undefined;
+  }
+}
+
+// The supervisor is gone: nobody wants the result. A program that runs gets its SIGTERM by the abort.
+process.on('disconnect', () => {
+  canceling?.abort();
+  setTimeout(() => process.exit(1), canceling ? 3000 : 0);
+});
+
+try {
+  const app = await openApp(process.argv[2]);
+  process.on('message', (message: ToChild) => {
+    if (message.type === 'predict') void run(app, message);
+    else canceling?.abort(new TomaatError('CANCELED', 'The job was cancelled.'));
+  });
+  send({ type: 'ready' });
+} catch (error) {
+  send({ type: 'failed', error: toData(error) });
+}

@@ -1,0 +1,89 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { createServer, type RequestListener, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Announcement } from '@tomaat/client';
+import { createKey, type KeyScope } from '../src/registry/keys.ts';
+import { createRegistryApp, type RegistryApp, type RegistryAppOptions } from '../src/registry/start.ts';
+
+/** What a test opened is closed in the opposite order. */
+export function createCleanup() {
+  const steps: (() => unknown)[] = [];
+  return {
+    add: (step: () => unknown) => steps.push(step),
+    async run() {
+      for (const step of steps.splice(0).reverse()) await step();
+    },
+  };
+}
+export type Cleanup = ReturnType<typeof createCleanup>;
+
+export async function openFolder(cleanup: Cleanup): Promise<string> {
+  const folder = await mkdtemp(join(tmpdir(), 'tomaat-registry-'));
+  cleanup.add(() => rm(folder, { recursive: true, force: true }));
+  return folder;
+}
+
+export interface TestRegistry extends RegistryApp {
+  clock: { ms: number };
+  folder: string;
+  key(label?: string, scopes?: KeyScope[]): Promise<string>;
+}
+
+/** A registry without a port (listen on `app` where one is needed), under a clock that the test moves. */
+export async function openTestRegistry(cleanup: Cleanup, options: Partial<RegistryAppOptions> = {}): Promise<TestRegistry> {
+  const folder = options.dataFolder ?? (await openFolder(cleanup));
+  const clock = { ms: Date.parse('2026-01-02T03:04:05.678Z') };
+  const registry = await createRegistryApp({ now: () => clock.ms, logger: false, ...options, dataFolder: folder });
+  let open = true;
+  const close = async () => {
+    if (open) await registry.close();
+    open = false;
+  };
+  cleanup.add(close);
+  return {
+    ...registry,
+    close,
+    clock,
+    folder,
+    key: async (label = 'test', scopes = ['announce']) =>
+      (await createKey(registry.entries.db, { label, scopes }, clock.ms)).key,
+  };
+}
+
+/** A small HTTP server on a free port of 127.0.0.1; gives its address. */
+export async function openServer(cleanup: Cleanup, listener: RequestListener): Promise<{ url: string; server: Server }> {
+  const server = createServer({ requestTimeout: 0 }, listener);
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  cleanup.add(() => {
+    server.closeAllConnections();
+    return new Promise((resolve) => server.close(resolve));
+  });
+  return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, server };
+}
+
+export function announcementOf(serverUrl: string, change: Partial<Announcement> = {}): Announcement {
+  const serviceId = change.serviceId ?? 'prostate-net';
+  return {
+    name: 'Prostate net',
+    modality: 'MRI',
+    anatomy: 'prostate',
+    task: 'segmentation',
+    description: 'Finds the prostate in T2 images',
+    predictionUrl: `${serverUrl}/services/${serviceId}/predict`,
+    interfaceUrl: `${serverUrl}/services/${serviceId}/interface`,
+    serverUrl,
+    serviceId,
+    ...change,
+  };
+}
+
+export async function announce(registry: TestRegistry, key: string, id: string, announcement: unknown) {
+  return registry.app.inject({
+    method: 'PUT',
+    url: `/api/announcements/${encodeURIComponent(id)}`,
+    headers: { authorization: `Bearer ${key}`, 'content-type': 'application/json' },
+    payload: JSON.stringify(announcement),
+  });
+}

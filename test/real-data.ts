@@ -1,0 +1,18 @@
+import { existsSync } from 'node:fs';
+import { resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+
+function folder(variable: string, fallback: string): string | undefined {
+  const path = resolve(root, process.env[variable] ?? fallback);
+  if (existsSync(path)) return path;
+  if (process.env[variable]) throw new Error(`${variable} names ${path}, which does not exist`);
+  return undefined;
+}
+
+/** Where the real images are, or undefined: tests that need them skip, visibly. */
+export const dataFolder = (): string | undefined => folder('TOMAAT_TEST_DATA', '../shared/data');
+
+/** Where the real networks are, or undefined. */
+export const modelsFolder = (): string | undefined => folder('TOMAAT_TEST_MODELS', '../shared/models');

@@ -1,0 +1,84 @@
+"""Writes the network as ONNX and checks it against PyTorch.
+
+    python export.py --weights averaged.pt --output brain.onnx
+
+Input `image` float32 [1, 1, z, y, x] (sides multiples of 16), output `logits` float32
+[1, 11, z, y, x] in the order of `labels.LABELS`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+
+from labels import LABELS
+from network import BrainNetwork, SidedNetwork
+
+OPSET = 17
+
+
+def load_averaged(path: Path) -> SidedNetwork:
+    """The averaged weights of a checkpoint, ready to use."""
+    network = BrainNetwork()
+    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["averaged"])
+    return SidedNetwork(network).eval()
+
+
+def export(network: SidedNetwork, path: Path) -> None:
+    axes = {2: "z", 3: "y", 4: "x"}
+    torch.onnx.export(
+        network,
+        (torch.zeros(1, 1, 32, 48, 64),),
+        str(path),
+        input_names=["image"],
+        output_names=["logits"],
+        dynamic_axes={"image": axes, "logits": axes},
+        opset_version=OPSET,
+        dynamo=False,
+    )
+    model = onnx.load(path)
+    for key, value in (("labels", "|".join(label.name for label in LABELS)), ("license", "Apache-2.0")):
+        entry = model.metadata_props.add()
+        entry.key, entry.value = key, value
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+
+
+def largest_difference(network: SidedNetwork, path: Path) -> float:
+    """Largest |PyTorch − ONNX Runtime| over three sizes."""
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    generator = torch.Generator().manual_seed(0)
+    worst = 0.0
+    for size in ((32, 48, 64), (80, 64, 48), (64, 96, 80)):
+        image = torch.rand(1, 1, *size, generator=generator)
+        with torch.inference_mode():
+            expected = network(image).numpy()
+        actual = session.run(["logits"], {"image": image.numpy()})[0]
+        worst = max(worst, float(np.abs(expected - actual).max()))
+    return worst
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--weights", type=Path, required=True, help="checkpoint of train.py")
+    parser.add_argument("--output", type=Path, required=True, help="ONNX file to write")
+    options = parser.parse_args()
+    network = load_averaged(options.weights)
+    part = options.output.with_suffix(".part.onnx")
+    export(network, part)
+    difference = largest_difference(network, part)
+    if difference >= 1e-4:
+        raise SystemExit(f"{part} differs from PyTorch by {difference:.1e}, which is too much.")
+    part.replace(options.output)
+    digest = hashlib.sha256(options.output.read_bytes()).hexdigest()
+    print(f"{options.output}: {options.output.stat().st_size} bytes, sha256 {digest}, |Δ| ≤ {difference:.1e}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""What happens around the network when it is used: the reference for the app's manifest.
+
+1. Reorient to RAS+ by swapping and flipping axes (oblique scans stay oblique).
+2. Voxels that are not finite become 0.
+3. Resample linearly to `spacing` mm along each axis; the outer edge of the field of view stays:
+   size = round(n · old / new), voxel i of the new grid lies at (i + ½) · new / old − ½ of the old.
+4. (v − p0.5) / (p99.5 − p0.5) with the percentiles of all voxels, clipped to 0..1.
+5. Pad with 0 at the end of each axis to a multiple of 16.
+6. The network; drop the padding.
+7. Scores interpolated linearly at the voxels of the input, then the highest wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import nibabel
+import numpy as np
+from nibabel import orientations
+
+from network import SIZE_MULTIPLE
+
+PERCENTILES = (0.5, 99.5)
+
+Scores = np.ndarray
+"""float32 [labels, z, y, x]."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """`image` [z, y, x] float32 for the network, and what leads back."""
+
+    image: np.ndarray
+    size: tuple[int, ...]
+    """[z, y, x] before padding."""
+    factors: tuple[float, ...]
+    """New spacing / old spacing of z, y, x."""
+    ras_size: tuple[int, ...]
+    """[z, y, x] of the reoriented input."""
+    back: np.ndarray
+    """Orientation that undoes step 1, for nibabel."""
+
+
+def resample_linear(array: np.ndarray, axis: int, positions: np.ndarray) -> np.ndarray:
+    """Values of `array` at fractional `positions` along `axis`; beyond the ends the end holds."""
+    count = array.shape[axis]
+    positions = np.clip(positions, 0, count - 1)
+    low = np.floor(positions).astype(np.intp)
+    high = np.minimum(low + 1, count - 1)
+    shape = [1] * array.ndim
+    shape[axis] = -1
+    weight = (positions - low).astype(np.float32).reshape(shape)
+    return array.take(low, axis) * (1 - weight) + array.take(high, axis) * weight
+
+
+def prepare(voxels: np.ndarray, affine: np.ndarray, spacing: float) -> Prepared:
+    """Steps 1 to 5 for `voxels` [i, j, k] with a RAS+ `affine`."""
+    forward = nibabel.io_orientation(affine)
+    back = orientations.ornt_transform(orientations.axcodes2ornt("RAS"), forward)
+    ras = orientations.apply_orientation(voxels, forward).transpose(2, 1, 0)
+    ras_affine = affine @ orientations.inv_ornt_aff(forward, voxels.shape)
+    old = np.linalg.norm(ras_affine[:3, :3], axis=0)[::-1]
+    image = np.nan_to_num(ras.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+    factors = tuple(float(spacing / mm) for mm in old)
+    for axis in sorted(range(3), key=lambda a: -factors[a]):
+        count = max(1, round(ras.shape[axis] / factors[axis]))
+        positions = (np.arange(count) + 0.5) * factors[axis] - 0.5
+        image = resample_linear(image, axis, positions)
+    low, high = np.percentile(image, PERCENTILES)
+    image = np.clip((image - low) / max(high - low, 1e-6), 0, 1)
+    padding = [(0, -n % SIZE_MULTIPLE) for n in image.shape]
+    return Prepared(np.pad(image, padding).astype(np.float32), image.shape, factors, ras.shape, back)
+
+
+def restore(scores: Scores, prepared: Prepared) -> np.ndarray:
+    """Steps 6 (padding) and 7: label map [i, j, k], uint8, on the grid of the input."""
+    scores = scores[(slice(None), *(slice(0, n) for n in prepared.size))]
+    places = [
+        (np.arange(n) + 0.5) / factor - 0.5 for n, factor in zip(prepared.ras_size, prepared.factors)
+    ]
+    best = np.full(prepared.ras_size, -np.inf, np.float32)
+    labels = np.zeros(prepared.ras_size, np.uint8)
+    for label, score in enumerate(scores):
+        for axis in range(3):
+            score = resample_linear(score, axis, places[axis])
+        higher = score > best
+        labels[higher] = label
+        np.maximum(best, score, out=best)
+    return orientations.apply_orientation(labels.transpose(2, 1, 0), prepared.back)
+
+
+def segment(
+    voxels: np.ndarray, affine: np.ndarray, spacing: float, run: Callable[[np.ndarray], Scores]
+) -> np.ndarray:
+    """The label map of a scan; `run` maps [1, 1, z, y, x] to scores [1, labels, z, y, x]."""
+    prepared = prepare(voxels, affine, spacing)
+    return restore(run(prepared.image[None, None])[0], prepared)

@@ -1,0 +1,15 @@
+import { defineConfig } from 'vitest/config';
+
+export default defineConfig({
+  resolve: { conditions: ['tomaat-source'] },
+  ssr: { resolve: { conditions: ['tomaat-source', 'node'] } },
+  test: {
+    include: ['packages/*/src/**/*.test.ts', 'packages/*/test/**/*.test.ts', 'test/**/*.test.ts'],
+    pool: 'forks',
+    maxWorkers: 2,
+    testTimeout: 60_000,
+    hookTimeout: 60_000,
+    // Workers and servers that tests start must find the sources of the workspace's packages.
+    execArgv: ['--conditions=tomaat-source'],
+  },
+});
