@@ -17,13 +17,30 @@ SIZE_MULTIPLE = 16
 """Every side of the input must be a multiple of this: four halvings."""
 
 
+class InstanceNorm(nn.InstanceNorm3d):
+    """Instance normalisation that is three times faster in training with one image a step.
+
+    Of one image it is batch normalisation, which keeps the channels-last layout of the convolutions.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, affine=True)
+
+    def forward(self, features: Tensor) -> Tensor:
+        if self.training and features.shape[0] == 1:
+            return functional.batch_norm(
+                features, None, None, self.weight, self.bias, training=True, eps=self.eps
+            )
+        return super().forward(features)
+
+
 class ConvNormAct(nn.Sequential):
     """3×3×3 convolution, instance normalisation, leaky ReLU."""
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__(
             nn.Conv3d(channels_in, channels_out, 3, padding=1, bias=False),
-            nn.InstanceNorm3d(channels_out, affine=True),
+            InstanceNorm(channels_out),
             nn.LeakyReLU(0.01, inplace=True),
         )
 

@@ -13,6 +13,7 @@ import copy
 import csv
 import math
 import os
+import signal
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -111,6 +112,18 @@ def save(path: Path, state: dict[str, object]) -> None:
     os.replace(path.with_suffix(".part"), path)
 
 
+def save_all(
+    work: Path,
+    network: BrainNetwork,
+    averaged: BrainNetwork,
+    optimiser: torch.optim.Optimizer,
+    step: int,
+) -> None:
+    weights = {"network": network.state_dict(), "averaged": averaged.state_dict(), "step": step}
+    save(work / "averaged.pt", weights)
+    save(work / "last.pt", {**weights, "optimiser": optimiser.state_dict()})
+
+
 def learning_rate(progress: float, peak: float, warm: float) -> float:
     if progress < warm:
         return peak * (0.05 + 0.95 * progress / warm)
@@ -158,13 +171,16 @@ def main() -> None:
     start = time.monotonic()
     last_validation = start
     step, recent = first_step, 0.0
+    stopping: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda received, _: stopping.append(received))
     with curve_path.open("a", newline="") as file:
         curve = csv.writer(file)
         if fresh:
             curve.writerow(["step", "minutes", "rate", "loss", *names])
         while True:
             progress = (time.monotonic() - start) / (60 * options.minutes)
-            done = progress >= 1
+            done = progress >= 1 or bool(stopping)
             if not done:
                 rate = learning_rate(progress, options.rate, 0.01 if options.resume else 0.06)
                 for group in optimiser.param_groups:
@@ -186,6 +202,9 @@ def main() -> None:
                 if step % 20 == 0:
                     minutes = (time.monotonic() - start) / 60
                     print(f"step {step} at {minutes:.1f} min: loss {recent:.3f}", flush=True)
+            if stopping:
+                save_all(options.work, network, averaged, optimiser, step)
+                return
             if done or time.monotonic() - last_validation > 60 * options.validate_minutes:
                 scores = validate(averaged, validation, recipe)
                 minutes = (time.monotonic() - start) / 60
@@ -193,9 +212,7 @@ def main() -> None:
                 curve.writerow([step, f"{minutes:.1f}", f"{rate:.2e}", f"{recent:.4f}", *row])
                 file.flush()
                 print(f"step {step}:", {k: round(v, 3) for k, v in scores.items()}, flush=True)
-                weights = {"network": network.state_dict(), "averaged": averaged.state_dict(), "step": step}
-                save(options.work / "averaged.pt", weights)
-                save(options.work / "last.pt", {**weights, "optimiser": optimiser.state_dict()})
+                save_all(options.work, network, averaged, optimiser, step)
                 last_validation = time.monotonic()
             if done:
                 return

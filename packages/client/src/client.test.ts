@@ -32,9 +32,25 @@ function json(response: ServerResponse, status: number, body: unknown, headers: 
   response.writeHead(status, { 'content-type': 'application/json', ...headers }).end(JSON.stringify(body));
 }
 
-function problem(response: ServerResponse, status: number, code: string, detail: string, headers: Record<string, string> = {}) {
-  const body = { type: 'about:blank', title: code, status, detail, code, retryable: status >= 500, requestId: 'r-1' };
-  response.writeHead(status, { 'content-type': 'application/problem+json', ...headers }).end(JSON.stringify(body));
+function problem(
+  response: ServerResponse,
+  status: number,
+  code: string,
+  detail: string,
+  headers: Record<string, string> = {},
+) {
+  const body = {
+    type: 'about:blank',
+    title: code,
+    status,
+    detail,
+    code,
+    retryable: status >= 500,
+    requestId: 'r-1',
+  };
+  response
+    .writeHead(status, { 'content-type': 'application/problem+json', ...headers })
+    .end(JSON.stringify(body));
 }
 
 const job = (state: Job['state'], more: Partial<Job> = {}): Job => ({
@@ -56,7 +72,9 @@ async function bodyOf(request: IncomingMessage): Promise<Buffer> {
 
 async function formOf(request: IncomingMessage): Promise<FormData> {
   const body = await bodyOf(request);
-  return new Response(new Uint8Array(body), { headers: { 'content-type': request.headers['content-type'] ?? '' } }).formData();
+  return new Response(new Uint8Array(body), {
+    headers: { 'content-type': request.headers['content-type'] ?? '' },
+  }).formData();
 }
 
 async function failure(promise: Promise<unknown>): Promise<TomaatError> {
@@ -84,7 +102,12 @@ function source(name: string, bytes: Uint8Array, onPull: (bytes: number) => void
 
 describe('predict()', () => {
   it('sends fields first, then every file of an input under its name, with the exact length', async () => {
-    const seen: { url?: string; headers?: IncomingMessage['headers']; order?: string[]; files?: [string, string, number][] } = {};
+    const seen: {
+      url?: string;
+      headers?: IncomingMessage['headers'];
+      order?: string[];
+      files?: [string, string, number][];
+    } = {};
     const baseUrl = await serve(async (request, response) => {
       seen.url = request.url;
       seen.headers = request.headers;
@@ -93,17 +116,32 @@ describe('predict()', () => {
       seen.files = await Promise.all(
         form.getAll('volume').map(async (file) => {
           const blob = file as File;
-          return [blob.name, blob.type, new Uint8Array(await blob.arrayBuffer()).reduce((a, b) => a + b, 0)] as [string, string, number];
+          return [
+            blob.name,
+            blob.type,
+            new Uint8Array(await blob.arrayBuffer()).reduce((a, b) => a + b, 0),
+          ] as [string, string, number];
         }),
       );
-      json(response, 202, job('queued', { parameters: Object.fromEntries([...form].filter(([, v]) => typeof v === 'string')) }));
+      json(
+        response,
+        202,
+        job('queued', { parameters: Object.fromEntries([...form].filter(([, v]) => typeof v === 'string')) }),
+      );
     });
     const bytes = Uint8Array.from({ length: 4321 }, (_, i) => i % 7);
     const progress: number[] = [];
     let total = 0;
     const made = await createClient({ baseUrl: `${baseUrl}/`, apiKey: 'tmt_x' }).predict('prostate', {
       volumes: { volume: [source('a "b".hdr', bytes), new File([new Uint8Array(10).fill(3)], 'a.img')] },
-      values: { threshold: 0.25, fast: true, seeds: [[1, -2, 3.5], [4, 5, 6]] },
+      values: {
+        threshold: 0.25,
+        fast: true,
+        seeds: [
+          [1, -2, 3.5],
+          [4, 5, 6],
+        ],
+      },
       frame: 2,
       onUpload: ({ sentBytes, totalBytes }) => {
         progress.push(sentBytes);
@@ -164,7 +202,9 @@ describe('predict()', () => {
       const form = await formOf(request);
       json(response, 202, job('queued', { parameters: { bytes: (form.get('volume') as File).size } }));
     });
-    const made = await createClient({ baseUrl }).predict('s', { volumes: { volume: source('a.nii', new Uint8Array(300_000)) } });
+    const made = await createClient({ baseUrl }).predict('s', {
+      volumes: { volume: source('a.nii', new Uint8Array(300_000)) },
+    });
     expect(made.parameters.bytes).toBe(300_000);
     expect(keys).toHaveLength(2);
     expect(keys[0]).toBe(keys[1]);
@@ -175,7 +215,9 @@ describe('predict()', () => {
       problem(response, 413, 'UPLOAD_TOO_LARGE', 'At most 1 MB. Send less.', { connection: 'close' });
     });
     const error = await failure(
-      createClient({ baseUrl }).predict('s', { volumes: { volume: source('a.nii', new Uint8Array(20_000_000)) } }),
+      createClient({ baseUrl }).predict('s', {
+        volumes: { volume: source('a.nii', new Uint8Array(20_000_000)) },
+      }),
     );
     expect(error).toMatchObject({ code: 'UPLOAD_TOO_LARGE', message: 'At most 1 MB. Send less.' });
     expect(error.detail?.requestId).toBe('r-1');
@@ -217,7 +259,9 @@ describe('errors', () => {
   });
 
   it('service() tells a page of HTML from a TOMAAT server', async () => {
-    const baseUrl = await serve((_request, response) => response.writeHead(200, { 'content-type': 'text/html' }).end('<p>hello'));
+    const baseUrl = await serve((_request, response) =>
+      response.writeHead(200, { 'content-type': 'text/html' }).end('<p>hello'),
+    );
     const error = await failure(createClient({ baseUrl }).service('s'));
     expect(error.code).toBe('UPSTREAM');
     expect(error.message).toContain('not as a TOMAAT server');
@@ -243,9 +287,19 @@ describe('errors', () => {
 
   it('requireSuccess() throws the error of the job with its code', () => {
     const failed = job('failed', {
-      error: { type: 'x', title: 'x', status: 422, detail: 'No prostate. Send a prostate.', code: 'NOT_ACCEPTED', retryable: false, field: 'volume' },
+      error: {
+        type: 'x',
+        title: 'x',
+        status: 422,
+        detail: 'No prostate. Send a prostate.',
+        code: 'NOT_ACCEPTED',
+        retryable: false,
+        field: 'volume',
+      },
     });
-    expect(() => requireSuccess(failed)).toThrow(expect.objectContaining({ code: 'NOT_ACCEPTED', field: 'volume' }));
+    expect(() => requireSuccess(failed)).toThrow(
+      expect.objectContaining({ code: 'NOT_ACCEPTED', field: 'volume' }),
+    );
     expect(requireSuccess(job('succeeded')).state).toBe('succeeded');
     expect(() => requireSuccess(job('canceled'))).toThrow(expect.objectContaining({ code: 'CANCELED' }));
   });
@@ -262,13 +316,16 @@ describe('watch()', () => {
       response.writeHead(200, { 'content-type': 'text/event-stream' });
       if (lastIds.length === 1) {
         response.write(`retry: 50\n\n${event(1, job('queued', { queuePosition: 2 }))}`);
-        response.write(event(2, job('running', { fraction: 0.5 })), () => setTimeout(() => request.socket.destroy(), 50));
+        response.write(event(2, job('running', { fraction: 0.5 })), () =>
+          setTimeout(() => request.socket.destroy(), 50),
+        );
         return;
       }
       response.end(event(3, job('running', { fraction: 0.9 })) + event(4, job('succeeded')));
     });
     const seen: string[] = [];
-    for await (const at of createClient({ baseUrl }).watch('j1')) seen.push(`${at.state} ${at.fraction ?? ''}`.trim());
+    for await (const at of createClient({ baseUrl }).watch('j1'))
+      seen.push(`${at.state} ${at.fraction ?? ''}`.trim());
     expect(seen).toEqual(['queued', 'running 0.5', 'running 0.9', 'succeeded']);
     expect(lastIds).toEqual([undefined, '2']);
   });
@@ -276,7 +333,8 @@ describe('watch()', () => {
   it('asks again and again where events do not get through', async () => {
     let asked = 0;
     const baseUrl = await serve((request, response) => {
-      if (request.url?.endsWith('/events')) return response.writeHead(200, { 'content-type': 'text/html' }).end('proxy');
+      if (request.url?.endsWith('/events'))
+        return response.writeHead(200, { 'content-type': 'text/html' }).end('proxy');
       asked++;
       json(response, 200, asked < 6 ? job('running', { fraction: asked / 10 }) : job('succeeded'));
     });
@@ -294,7 +352,9 @@ describe('watch()', () => {
       }
       json(response, 200, job('succeeded'));
     });
-    expect((await createClient({ baseUrl }).wait('j1', { silenceMs: 150, pollMs: 20 })).state).toBe('succeeded');
+    expect((await createClient({ baseUrl }).wait('j1', { silenceMs: 150, pollMs: 20 })).state).toBe(
+      'succeeded',
+    );
   });
 
   it('outlives a restart of the server, but not for ever', async () => {
@@ -306,7 +366,9 @@ describe('watch()', () => {
       up = false;
       setTimeout(() => request.socket.destroy(), 20);
     });
-    const error = await failure(createClient({ baseUrl, retries: 0 }).wait('j1', { pollMs: 20, patienceMs: 300 }));
+    const error = await failure(
+      createClient({ baseUrl, retries: 0 }).wait('j1', { pollMs: 20, patienceMs: 300 }),
+    );
     expect(error.code).toBe('UNREACHABLE');
     expect(error.message).toContain('/api/jobs/j1');
   });
@@ -384,7 +446,11 @@ describe('output()', () => {
         .end('12345');
     });
     const file = await createClient({ baseUrl }).output('j1', 'seg mentation', { format: 'nii.gz' });
-    expect(file).toMatchObject({ fileName: 'müller_seg.nii.gz', sizeBytes: 5, mediaType: 'application/gzip' });
+    expect(file).toMatchObject({
+      fileName: 'müller_seg.nii.gz',
+      sizeBytes: 5,
+      mediaType: 'application/gzip',
+    });
     expect(await (await file.blob()).text()).toBe('12345');
     expect(seen).toEqual(['/api/jobs/j1/outputs/seg%20mentation?format=nii.gz', 'identity']);
   });
@@ -400,7 +466,9 @@ describe('output()', () => {
 
   it('a name from the server never leads out of the folder', async () => {
     const baseUrl = await serve((_request, response) =>
-      response.writeHead(200, { 'content-disposition': 'attachment; filename="..\\\\..\\\\/etc/passwd"' }).end('x'),
+      response
+        .writeHead(200, { 'content-disposition': 'attachment; filename="..\\\\..\\\\/etc/passwd"' })
+        .end('x'),
     );
     expect((await createClient({ baseUrl }).output('j1', 'x')).fileName).toBe('passwd');
   });
@@ -432,19 +500,31 @@ describe('discover()', () => {
   it('falls back to TOMAAT v1, filters there too', async () => {
     const baseUrl = await serve((request, response) => {
       if (request.url !== '/discover') return response.writeHead(404).end('Not Found');
-      json(response, 200, [v1, { ...v1, name: 'Old liver', anatomy: 'Liver', SID: 7 }, { name: 'no address' }]);
+      json(response, 200, [
+        v1,
+        { ...v1, name: 'Old liver', anatomy: 'Liver', SID: 7 },
+        { name: 'no address' },
+      ]);
     });
     const client = createRegistryClient({ baseUrl });
-    expect((await client.discover()).map((entry) => [entry.sid, entry.anatomy, entry.face, entry.live])).toEqual([
+    expect(
+      (await client.discover()).map((entry) => [entry.sid, entry.anatomy, entry.face, entry.live]),
+    ).toEqual([
       ['ab12', 'Prostate', 'v1', true],
       ['7', 'Liver', 'v1', true],
     ]);
-    expect((await client.discover({ anatomy: 'liver', q: '2018 OLD' })).map((entry) => entry.name)).toEqual(['Old liver']);
+    expect((await client.discover({ anatomy: 'liver', q: '2018 OLD' })).map((entry) => entry.name)).toEqual([
+      'Old liver',
+    ]);
   });
 
   it('says so when the address is a server’s', async () => {
-    const baseUrl = await serve((_request, response) => json(response, 200, { services: [{ id: 'x', inputs: [] }] }));
-    expect((await failure(createRegistryClient({ baseUrl }).discover())).message).toContain('is a server, not a registry');
+    const baseUrl = await serve((_request, response) =>
+      json(response, 200, { services: [{ id: 'x', inputs: [] }] }),
+    );
+    expect((await failure(createRegistryClient({ baseUrl }).discover())).message).toContain(
+      'is a server, not a registry',
+    );
   });
 
   it('passes filters on', async () => {
@@ -453,7 +533,10 @@ describe('discover()', () => {
       url = request.url;
       json(response, 200, { services: [] });
     });
-    await createRegistryClient({ baseUrl }).discover({ task: 'segmentation', anatomy: undefined }, { live: true });
+    await createRegistryClient({ baseUrl }).discover(
+      { task: 'segmentation', anatomy: undefined },
+      { live: true },
+    );
     expect(url).toBe('/api/services?task=segmentation&live=true');
   });
 });

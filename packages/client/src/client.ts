@@ -1,7 +1,17 @@
 import { TomaatError } from '@tomaat/core';
 import { z } from 'zod';
 import { type Job, jobSchema, type Service, serviceSchema } from './contract.ts';
-import { addressOf, callJson, type ConnectionOptions, errorOf, networkFault, openConnection, readJson, send, startWatchdog } from './http.ts';
+import {
+  addressOf,
+  type ConnectionOptions,
+  callJson,
+  errorOf,
+  networkFault,
+  openConnection,
+  readJson,
+  send,
+  startWatchdog,
+} from './http.ts';
 import { randomHex, type UploadFile, type UploadProgress, upload } from './upload.ts';
 import { isSettled, type WatchOptions, watchJob } from './watch.ts';
 
@@ -85,9 +95,17 @@ export function createClient(options: ConnectionOptions): Client {
   const connection = openConnection(options);
   const jobPath = (id: string) => `/api/jobs/${encodeURIComponent(id)}`;
 
-  async function call<T>(path: string, schema: z.ZodType<T>, options: Parameters<typeof callJson>[3] = {}): Promise<T> {
+  async function call<T>(
+    path: string,
+    schema: z.ZodType<T>,
+    options: Parameters<typeof callJson>[3] = {},
+  ): Promise<T> {
     const found = await callJson(connection, path, schema, options);
-    if (found === undefined) throw new TomaatError('UPSTREAM', `${addressOf(connection, path)} answered nothing. Check the address.`);
+    if (found === undefined)
+      throw new TomaatError(
+        'UPSTREAM',
+        `${addressOf(connection, path)} answered nothing. Check the address.`,
+      );
     return found;
   }
 
@@ -95,13 +113,19 @@ export function createClient(options: ConnectionOptions): Client {
     baseUrl: connection.baseUrl,
 
     async services(filters = {}, { signal } = {}) {
-      const { services } = await call('/api/services', z.object({ services: z.array(anyService) }), { query: { ...filters }, signal });
+      const { services } = await call('/api/services', z.object({ services: z.array(anyService) }), {
+        query: { ...filters },
+        signal,
+      });
       return services;
     },
 
     service: (id, { signal } = {}) => call(`/api/services/${encodeURIComponent(id)}`, anyService, { signal }),
 
-    async predict(serviceId, { volumes, values = {}, frame, idempotencyKey = randomHex(16), onUpload, signal }) {
+    async predict(
+      serviceId,
+      { volumes, values = {}, frame, idempotencyKey = randomHex(16), onUpload, signal },
+    ) {
       const path = `/api/services/${encodeURIComponent(serviceId)}/predictions`;
       const form = {
         fields: Object.entries(values).map(([name, value]) => [name, asText(value)] as const),
@@ -156,9 +180,15 @@ export function createClient(options: ConnectionOptions): Client {
       try {
         // The bytes as they are: a .nii.gz must not be unpacked on the way.
         const headers = { 'accept-encoding': 'identity' };
-        const response = await send(connection, path, { query: { format }, headers, signal: watchdog.signal }, watchdog.alive);
+        const response = await send(
+          connection,
+          path,
+          { query: { format }, headers, signal: watchdog.signal },
+          watchdog.alive,
+        );
         const length = response.headers.get('content-length');
-        const sizeBytes = length === null || response.headers.has('content-encoding') ? undefined : Number(length);
+        const sizeBytes =
+          length === null || response.headers.has('content-encoding') ? undefined : Number(length);
         const stream = guarded(response.body ?? new ReadableStream(), sizeBytes, address, watchdog, signal);
         const mediaType = response.headers.get('content-type') ?? 'application/octet-stream';
         return {
@@ -184,8 +214,10 @@ export function createClient(options: ConnectionOptions): Client {
 export function requireSuccess(job: Job): Job {
   if (job.state === 'succeeded') return job;
   if (job.error) throw errorOf(job.error);
-  if (job.state === 'canceled') throw new TomaatError('CANCELED', 'The job was cancelled. Send it again if that was not meant.');
-  if (job.state === 'failed') throw new TomaatError('APP_FAILED', 'The job failed without a message. The log of the server says more.');
+  if (job.state === 'canceled')
+    throw new TomaatError('CANCELED', 'The job was cancelled. Send it again if that was not meant.');
+  if (job.state === 'failed')
+    throw new TomaatError('APP_FAILED', 'The job failed without a message. The log of the server says more.');
   throw new TomaatError('NOT_READY', 'The job is not settled yet. Wait for it.');
 }
 
@@ -201,7 +233,11 @@ function asText(value: InputParameter): string {
 function dispositionName(header: string | null): string | undefined {
   if (!header) return undefined;
   const extended = /filename\*\s*=\s*utf-8''([^;\s]+)/i.exec(header)?.[1];
-  let name = /filename\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;\s]+))/i.exec(header)?.slice(1).find(Boolean)?.replace(/\\(.)/g, '$1');
+  let name = /filename\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;\s]+))/i
+    .exec(header)
+    ?.slice(1)
+    .find(Boolean)
+    ?.replace(/\\(.)/g, '$1');
   if (extended) {
     try {
       name = decodeURIComponent(extended);

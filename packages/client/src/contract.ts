@@ -94,7 +94,10 @@ export const entrySchema = z.object({
   description: z.string(),
   predictionUrl: z.string().describe('TOMAAT v1 address'),
   interfaceUrl: z.string(),
-  serverUrl: z.string().optional().describe('Base address of the server’s own API; missing for v1-only servers'),
+  serverUrl: z
+    .string()
+    .optional()
+    .describe('Base address of the server’s own API; missing for v1-only servers'),
   serviceId: z.string().optional(),
   version: z.string().optional(),
   default: z.boolean().optional(),
@@ -221,7 +224,9 @@ export const endpoints = {
     tag: 'jobs',
     summary: 'The job at every change, as server-sent events, until it is settled',
     params: idParam,
-    responses: { 200: { description: 'Events named job; data: the job', content: { 'text/event-stream': 'binary' } } },
+    responses: {
+      200: { description: 'Events named job; data: the job', content: { 'text/event-stream': 'binary' } },
+    },
   },
   deleteJob: {
     method: 'DELETE',
@@ -242,7 +247,9 @@ export const endpoints = {
     tag: 'jobs',
     summary: 'One output, in the stored format or the one asked for',
     params: z.object({ id: z.string(), name: z.string() }),
-    query: z.object({ format: z.string().optional().describe('nii, nii.gz, mha, nrrd, vtk, stl, json, txt …') }),
+    query: z.object({
+      format: z.string().optional().describe('nii, nii.gz, mha, nrrd, vtk, stl, json, txt …'),
+    }),
     responses: { 200: { description: 'The file', content: { 'application/octet-stream': 'binary' } } },
   },
   promise: {
@@ -256,7 +263,9 @@ export const endpoints = {
     params: z.object({ task: slug, anatomy: slug }),
     query: frameQuery.extend({ service: z.string().optional().describe('Which of several services') }),
     body: predictionBody,
-    responses: { 200: { description: 'The primary output', content: { 'application/octet-stream': 'binary' } } },
+    responses: {
+      200: { description: 'The primary output', content: { 'application/octet-stream': 'binary' } },
+    },
   },
   v1Interface: {
     method: 'GET',
@@ -276,7 +285,12 @@ export const endpoints = {
       description: 'One field per element; volumes are base64 of a MetaImage file',
       content: { 'multipart/form-data': 'binary', 'application/x-www-form-urlencoded': 'binary' },
     },
-    responses: { 200: json(z.array(z.record(z.string(), z.unknown())), 'Output elements, an error, or a delayed response') },
+    responses: {
+      200: json(
+        z.array(z.record(z.string(), z.unknown())),
+        'Output elements, an error, or a delayed response',
+      ),
+    },
   },
   v1Responses: {
     method: 'POST',
@@ -288,7 +302,9 @@ export const endpoints = {
       description: 'request_id',
       content: { 'application/x-www-form-urlencoded': z.object({ request_id: z.string() }) },
     },
-    responses: { 200: json(z.array(z.record(z.string(), z.unknown())), 'Output elements, or the delayed response again') },
+    responses: {
+      200: json(z.array(z.record(z.string(), z.unknown())), 'Output elements, or the delayed response again'),
+    },
   },
   listEntries: {
     method: 'GET',
@@ -296,7 +312,9 @@ export const endpoints = {
     on: 'registry',
     tag: 'registry',
     summary: 'The services that are announced here',
-    query: filters.extend({ live: z.stringbool().optional().describe('true: only those whose announcement is valid') }),
+    query: filters.extend({
+      live: z.stringbool().optional().describe('true: only those whose announcement is valid'),
+    }),
     responses: { 200: json(z.object({ services: z.array(entrySchema) }), 'Entries') },
   },
   announce: {
@@ -324,8 +342,13 @@ export const endpoints = {
     on: 'registry',
     tag: 'v1',
     summary: 'TOMAAT v1: announce a service',
-    body: { description: 'JSON, whatever the content type says', content: { 'application/json': z.record(z.string(), z.unknown()) } },
-    responses: { 200: json(z.object({ status: z.int(), error: z.string() }), '0: accepted; else the number of problems') },
+    body: {
+      description: 'JSON, whatever the content type says',
+      content: { 'application/json': z.record(z.string(), z.unknown()) },
+    },
+    responses: {
+      200: json(z.object({ status: z.int(), error: z.string() }), '0: accepted; else the number of problems'),
+    },
   },
   v1Discover: {
     method: 'GET',

@@ -29,6 +29,8 @@ export interface Call {
   method?: string;
   query?: Record<string, string | number | boolean | undefined>;
   headers?: Record<string, string | undefined>;
+  /** A form; everything large goes by `upload`. */
+  body?: URLSearchParams;
   signal?: AbortSignal;
   /** Whether the request may be sent again after a network fault. True for everything but bare POSTs. */
   repeatable?: boolean;
@@ -42,10 +44,16 @@ export function openConnection(options: ConnectionOptions): Connection {
     url = new URL(options.baseUrl, page?.startsWith('http') ? page : undefined);
   } catch {}
   if (url?.protocol !== 'http:' && url?.protocol !== 'https:') {
-    throw new TomaatError('BAD_REQUEST', `“${options.baseUrl}” is no http or https address. Give one such as http://127.0.0.1:9000.`);
+    throw new TomaatError(
+      'BAD_REQUEST',
+      `“${options.baseUrl}” is no http or https address. Give one such as http://127.0.0.1:9000.`,
+    );
   }
   if (url.username || url.password) {
-    throw new TomaatError('BAD_REQUEST', 'An address may not hold a password. Give the API key by its own option.');
+    throw new TomaatError(
+      'BAD_REQUEST',
+      'An address may not hold a password. Give the API key by its own option.',
+    );
   }
   return {
     baseUrl: url.origin + url.pathname.replace(/\/+$/, ''),
@@ -65,13 +73,20 @@ export function addressOf(connection: Connection, path: string, query: Call['que
 }
 
 export function headersOf(connection: Connection, headers: Call['headers'] = {}): Record<string, string> {
-  const all: Record<string, string> = connection.apiKey ? { authorization: `Bearer ${connection.apiKey}` } : {};
+  const all: Record<string, string> = connection.apiKey
+    ? { authorization: `Bearer ${connection.apiKey}` }
+    : {};
   for (const [name, value] of Object.entries(headers)) if (value !== undefined) all[name] = value;
   return all;
 }
 
 /** One request whose answer is JSON of the given schema, or nothing (204: undefined). */
-export async function callJson<T>(connection: Connection, path: string, schema: z.ZodType<T>, call: Call = {}): Promise<T | undefined> {
+export async function callJson<T>(
+  connection: Connection,
+  path: string,
+  schema: z.ZodType<T>,
+  call: Call = {},
+): Promise<T | undefined> {
   const watchdog = startWatchdog(connection, call.signal);
   try {
     const response = await send(connection, path, { ...call, signal: watchdog.signal }, watchdog.alive);
@@ -83,7 +98,12 @@ export async function callJson<T>(connection: Connection, path: string, schema: 
 }
 
 /** The answer's JSON, checked; what is not ours gets an error that says so. */
-export async function readJson<T>(response: Response, schema: z.ZodType<T>, address: string, signal?: AbortSignal): Promise<T> {
+export async function readJson<T>(
+  response: Response,
+  schema: z.ZodType<T>,
+  address: string,
+  signal?: AbortSignal,
+): Promise<T> {
   let text: string;
   try {
     text = await response.text();
@@ -113,7 +133,12 @@ function notOurs(address: string, response: Response, cause?: unknown): TomaatEr
  * One request, repeated after network faults and busy answers where that is safe. Every answer but 2xx
  * becomes a TomaatError; `call.signal`'s reason is thrown as it is.
  */
-export async function send(connection: Connection, path: string, call: Call, alive: () => void = () => {}): Promise<Response> {
+export async function send(
+  connection: Connection,
+  path: string,
+  call: Call,
+  alive: () => void = () => {},
+): Promise<Response> {
   const address = addressOf(connection, path, call.query);
   const method = call.method ?? 'GET';
   return repeat(connection, call.repeatable ?? method !== 'POST', call.signal, alive, async () => {
@@ -122,6 +147,7 @@ export async function send(connection: Connection, path: string, call: Call, ali
       response = await connection.fetch(address, {
         method,
         headers: headersOf(connection, call.headers),
+        body: call.body,
         signal: call.signal,
       });
     } catch (error) {
@@ -147,7 +173,8 @@ export async function repeat<T>(
     } catch (error) {
       signal?.throwIfAborted();
       if (!(error instanceof TomaatError) || !repeatable || failures >= connection.retries) throw error;
-      const hopeful = error.code === 'BUSY' || (error.code === 'UNREACHABLE' && error.detail?.hopeless !== true);
+      const hopeful =
+        error.code === 'BUSY' || (error.code === 'UNREACHABLE' && error.detail?.hopeless !== true);
       if (!hopeful) throw error;
       const asked = Number(error.detail?.retryAfterSeconds);
       await pause(asked > 0 ? Math.min(asked, 20) * 1000 : 300 * 4 ** failures, signal);
@@ -180,7 +207,11 @@ export interface Watchdog {
 }
 
 /** A signal that fires with the caller's, or with UNREACHABLE when nothing was heard for the silence that is allowed. */
-export function startWatchdog(connection: Connection, signal?: AbortSignal, silenceMs = connection.silenceMs): Watchdog {
+export function startWatchdog(
+  connection: Connection,
+  signal?: AbortSignal,
+  silenceMs = connection.silenceMs,
+): Watchdog {
   const controller = new AbortController();
   const bark = () =>
     controller.abort(
@@ -210,7 +241,9 @@ export function startWatchdog(connection: Connection, signal?: AbortSignal, sile
 export async function problemOf(response: Response, address: string): Promise<TomaatError> {
   const retryAfterSeconds = Number(response.headers.get('retry-after')) || undefined;
   const text = await response.text().catch(() => '');
-  let body: { code?: unknown; detail?: unknown; field?: unknown; facts?: unknown; requestId?: unknown } | undefined;
+  let body:
+    | { code?: unknown; detail?: unknown; field?: unknown; facts?: unknown; requestId?: unknown }
+    | undefined;
   try {
     body = JSON.parse(text);
   } catch {}
@@ -229,10 +262,15 @@ export async function problemOf(response: Response, address: string): Promise<To
 
 function byStatus(status: number, address: string): { code: ErrorCode; message: string } {
   const host = new URL(address).host;
-  if (status === 401) return { code: 'UNAUTHORIZED', message: `${host} wants a login. Give a valid API key.` };
-  if (status === 403) return { code: 'FORBIDDEN', message: `${host} refuses this (HTTP 403). Ask whoever runs it for access.` };
+  if (status === 401)
+    return { code: 'UNAUTHORIZED', message: `${host} wants a login. Give a valid API key.` };
+  if (status === 403)
+    return { code: 'FORBIDDEN', message: `${host} refuses this (HTTP 403). Ask whoever runs it for access.` };
   if (status === 404) {
-    return { code: 'NOT_FOUND', message: `${address} does not exist there. Check the address; is it a TOMAAT server?` };
+    return {
+      code: 'NOT_FOUND',
+      message: `${address} does not exist there. Check the address; is it a TOMAAT server?`,
+    };
   }
   if (status === 413) {
     return {
@@ -240,21 +278,34 @@ function byStatus(status: number, address: string): { code: ErrorCode; message: 
       message: `${host}, or a proxy in front of it, refuses uploads of this size. Send less, or ask for a higher limit.`,
     };
   }
-  if (status === 429 || status === 503) return { code: 'BUSY', message: `${host} is busy (HTTP ${status}). Try again later.` };
-  if (status === 504) return { code: 'UNREACHABLE', message: `A proxy waited in vain for ${host} (HTTP 504). Try again later.` };
-  if (status === 502) return { code: 'UPSTREAM', message: `The server behind ${host} failed (HTTP 502). Try again later.` };
-  if (status >= 500) return { code: 'INTERNAL', message: `${host} failed (HTTP ${status}). Its log says why.` };
-  return { code: 'BAD_REQUEST', message: `${address} refuses this request (HTTP ${status}). Check the address; is it a TOMAAT server?` };
+  if (status === 429 || status === 503)
+    return { code: 'BUSY', message: `${host} is busy (HTTP ${status}). Try again later.` };
+  if (status === 504)
+    return {
+      code: 'UNREACHABLE',
+      message: `A proxy waited in vain for ${host} (HTTP 504). Try again later.`,
+    };
+  if (status === 502)
+    return { code: 'UPSTREAM', message: `The server behind ${host} failed (HTTP 502). Try again later.` };
+  if (status >= 500)
+    return { code: 'INTERNAL', message: `${host} failed (HTTP ${status}). Its log says why.` };
+  return {
+    code: 'BAD_REQUEST',
+    message: `${address} refuses this request (HTTP ${status}). Check the address; is it a TOMAAT server?`,
+  };
 }
 
 const faults: Record<string, (host: string) => string> = {
-  ECONNREFUSED: (host) => `Nothing listens at ${host}. Check the address and the port, or start the server there.`,
-  ENOTFOUND: (host) => `There is no host called ${host.replace(/:\d+$/, '')}. Check the spelling and the network.`,
+  ECONNREFUSED: (host) =>
+    `Nothing listens at ${host}. Check the address and the port, or start the server there.`,
+  ENOTFOUND: (host) =>
+    `There is no host called ${host.replace(/:\d+$/, '')}. Check the spelling and the network.`,
   EAI_AGAIN: (host) => `The name ${host.replace(/:\d+$/, '')} cannot be looked up now. Check the network.`,
   EHOSTUNREACH: (host) => `There is no way to ${host} from here. Check the network, or a VPN.`,
   ENETUNREACH: (host) => `There is no way to ${host} from here. Check the network, or a VPN.`,
   ETIMEDOUT: (host) => `${host} does not answer. Check the address, and whether a firewall is in between.`,
-  UND_ERR_CONNECT_TIMEOUT: (host) => `${host} does not answer. Check the address, and whether a firewall is in between.`,
+  UND_ERR_CONNECT_TIMEOUT: (host) =>
+    `${host} does not answer. Check the address, and whether a firewall is in between.`,
 };
 const untrusted = (host: string) =>
   `The certificate of ${host} is not trusted here. If the server made it itself, give its tomaat.pem as a trusted certificate (--ca FILE).`;
@@ -265,7 +316,8 @@ const certificateFaults: Record<string, (host: string) => string> = {
   UNABLE_TO_GET_ISSUER_CERT: untrusted,
   UNABLE_TO_GET_ISSUER_CERT_LOCALLY: untrusted,
   CERT_SIGNATURE_FAILURE: untrusted,
-  CERT_HAS_EXPIRED: (host) => `The certificate of ${host} has expired. Whoever runs the server has to renew it.`,
+  CERT_HAS_EXPIRED: (host) =>
+    `The certificate of ${host} has expired. Whoever runs the server has to renew it.`,
   ERR_TLS_CERT_ALTNAME_INVALID: (host) =>
     `The certificate of ${host} is for another name. Use the name that the certificate gives, or have it made anew.`,
 };
@@ -280,18 +332,36 @@ export function networkFault(error: unknown, address: string, signal?: AbortSign
     new TomaatError('UNREACHABLE', message, { cause: error, detail: { address, reason: code, hopeless } });
   const known = faults[code] ?? certificateFaults[code];
   if (known) return make(known(url.host), code !== 'EAI_AGAIN');
-  if (code === 'ERR_SSL_WRONG_VERSION_NUMBER' || code === 'EPROTO' || code === 'ERR_SSL_PACKET_LENGTH_TOO_LONG') {
+  if (
+    code === 'ERR_SSL_WRONG_VERSION_NUMBER' ||
+    code === 'EPROTO' ||
+    code === 'ERR_SSL_PACKET_LENGTH_TOO_LONG'
+  ) {
     return make(`${url.host} does not speak HTTPS. Try http:// instead.`, true);
   }
   if (code.startsWith('HPE_')) {
-    return make(`${url.host} does not speak HTTP at this port. Try ${url.protocol === 'http:' ? 'https' : 'http'}://, or another port.`, true);
+    return make(
+      `${url.host} does not speak HTTP at this port. Try ${url.protocol === 'http:' ? 'https' : 'http'}://, or another port.`,
+      true,
+    );
+  }
+  // The Fetch standard keeps a list of ports that belong to other protocols.
+  if ((error as { cause?: { message?: unknown } }).cause?.message === 'bad port') {
+    return make(`Port ${url.port} may not be used for HTTP (Fetch standard). Choose another port.`, true);
   }
   const what = code === 'ECONNRESET' || code === 'UND_ERR_SOCKET' || code === 'EPIPE' ? 'was cut' : 'failed';
-  return make(`The connection to ${url.host} ${what}${code ? ` (${code})` : ''}. Check the network and that the server runs, then try again.`, false);
+  return make(
+    `The connection to ${url.host} ${what}${code ? ` (${code})` : ''}. Check the network and that the server runs, then try again.`,
+    false,
+  );
 }
 
 function faultCode(error: unknown): string {
-  for (let at = error as { code?: unknown; cause?: unknown } | undefined, depth = 0; at && depth < 5; depth++) {
+  for (
+    let at = error as { code?: unknown; cause?: unknown } | undefined, depth = 0;
+    at && depth < 5;
+    depth++
+  ) {
     if (typeof at.code === 'string') return at.code;
     at = at.cause as typeof at;
   }
@@ -299,8 +369,18 @@ function faultCode(error: unknown): string {
 }
 
 /** A job's or an answer's Problem as an error that can be thrown. */
-export function errorOf(problem: { code: string; detail: string; field?: string; facts?: Record<string, unknown> }): TomaatError {
-  return TomaatError.from({ code: problem.code as ErrorCode, message: problem.detail, field: problem.field, detail: problem.facts });
+export function errorOf(problem: {
+  code: string;
+  detail: string;
+  field?: string;
+  facts?: Record<string, unknown>;
+}): TomaatError {
+  return TomaatError.from({
+    code: problem.code as ErrorCode,
+    message: problem.detail,
+    field: problem.field,
+    detail: problem.facts,
+  });
 }
 
 /** Whether the code's fault lies with the caller. */

@@ -1,5 +1,14 @@
 import { z } from 'zod';
-import { announcementSchema, type Endpoint, endpoints, entrySchema, jobOutputSchema, jobSchema, problemSchema, serviceSchema } from './contract.ts';
+import {
+  announcementSchema,
+  type Endpoint,
+  endpoints,
+  entrySchema,
+  jobOutputSchema,
+  jobSchema,
+  problemSchema,
+  serviceSchema,
+} from './contract.ts';
 
 type Json = Record<string, unknown>;
 
@@ -47,7 +56,9 @@ export function openApiDocument(on: 'server' | 'registry', version: string): Jso
     security: [{}, { apiKey: [] }],
     paths,
     components: {
-      securitySchemes: { apiKey: { type: 'http', scheme: 'bearer', description: 'An API key; needed where login is on' } },
+      securitySchemes: {
+        apiKey: { type: 'http', scheme: 'bearer', description: 'An API key; needed where login is on' },
+      },
       schemas: Object.fromEntries(Object.entries(schemas).sort(([a], [b]) => (a < b ? -1 : 1))),
     },
   };
@@ -92,7 +103,11 @@ function operation(operationId: string, endpoint: Endpoint, schemas: Record<stri
   };
 }
 
-function parametersOf(place: 'path' | 'query', schema: z.ZodObject | undefined, schemas: Record<string, Json>): Json[] {
+function parametersOf(
+  place: 'path' | 'query',
+  schema: z.ZodObject | undefined,
+  schemas: Record<string, Json>,
+): Json[] {
   return Object.entries(schema?.shape ?? {}).map(([name, part]) => {
     const { description, ...rest } = toSchema(part as z.ZodType, schemas, 'output');
     const required = place === 'path' || !(part as z.ZodType).safeParse(undefined).success;
@@ -100,7 +115,11 @@ function parametersOf(place: 'path' | 'query', schema: z.ZodObject | undefined, 
   });
 }
 
-function contentOf(content: Record<string, z.ZodType | 'binary'>, schemas: Record<string, Json>, io: 'input' | 'output'): Json {
+function contentOf(
+  content: Record<string, z.ZodType | 'binary'>,
+  schemas: Record<string, Json>,
+  io: 'input' | 'output',
+): Json {
   return Object.fromEntries(
     Object.entries(content).map(([type, schema]) => {
       if (schema !== 'binary') return [type, { schema: toSchema(schema, schemas, io) }];
@@ -118,11 +137,19 @@ function toSchema(schema: z.ZodType, schemas: Record<string, Json>, io: 'input' 
     const [name] = own;
     if (!Object.hasOwn(schemas, name)) {
       schemas[name] = {};
-      schemas[name] = hoist(z.toJSONSchema(schema, { io, metadata: registryWithout(name), unrepresentable: 'any' }) as Json, schemas, io);
+      schemas[name] = hoist(
+        z.toJSONSchema(schema, { io, metadata: registryWithout(name), unrepresentable: 'any' }) as Json,
+        schemas,
+        io,
+      );
     }
     return { $ref: `#/components/schemas/${name}` };
   }
-  return hoist(z.toJSONSchema(schema, { io, metadata: registryWithout(), unrepresentable: 'any' }) as Json, schemas, io);
+  return hoist(
+    z.toJSONSchema(schema, { io, metadata: registryWithout(), unrepresentable: 'any' }) as Json,
+    schemas,
+    io,
+  );
 }
 
 /** A registry that names the schemas, all but the one being written, and keeps their descriptions. */
@@ -131,7 +158,10 @@ function registryWithout(name?: string) {
   for (const [id, schema] of named) if (id !== name) registry.add(schema, { id });
   // Descriptions live in the global registry; look through to it.
   const get = registry.get.bind(registry);
-  registry.get = ((schema: z.ZodType) => ({ ...z.globalRegistry.get(schema), ...get(schema) })) as typeof registry.get;
+  registry.get = ((schema: z.ZodType) => ({
+    ...z.globalRegistry.get(schema),
+    ...get(schema),
+  })) as typeof registry.get;
   return registry;
 }
 
@@ -147,10 +177,16 @@ function hoist(schema: Json, schemas: Record<string, Json>, io: 'input' | 'outpu
     return Object.fromEntries(
       Object.entries(value)
         // Bounds that every integer has say nothing.
-        .filter(([key, item]) => !(key === 'minimum' && item === Number.MIN_SAFE_INTEGER) && !(key === 'maximum' && item === Number.MAX_SAFE_INTEGER))
+        .filter(
+          ([key, item]) =>
+            !(key === 'minimum' && item === Number.MIN_SAFE_INTEGER) &&
+            !(key === 'maximum' && item === Number.MAX_SAFE_INTEGER),
+        )
         .map(([key, item]) => [
           key,
-          key === '$ref' && typeof item === 'string' ? item.replace('#/$defs/', '#/components/schemas/') : walk(item),
+          key === '$ref' && typeof item === 'string'
+            ? item.replace('#/$defs/', '#/components/schemas/')
+            : walk(item),
         ]),
     );
   };

@@ -2,7 +2,7 @@ import { TomaatError } from '@tomaat/core';
 import { z } from 'zod';
 import type { ServiceFilters } from './client.ts';
 import { type Entry, entrySchema } from './contract.ts';
-import { addressOf, callJson, type ConnectionOptions, openConnection } from './http.ts';
+import { addressOf, type ConnectionOptions, callJson, openConnection } from './http.ts';
 
 export interface DiscoverOptions {
   /** true: only services whose announcement is still valid. */
@@ -25,10 +25,15 @@ export function createRegistryClient(options: ConnectionOptions): RegistryClient
       const schema = z.object({ services: z.array(z.record(z.string(), z.unknown())) });
       let found: Record<string, unknown>[];
       try {
-        const answer = await callJson(connection, '/api/services', schema, { query: { ...filters, live }, signal });
+        const answer = await callJson(connection, '/api/services', schema, {
+          query: { ...filters, live },
+          signal,
+        });
         found = answer?.services ?? [];
       } catch (error) {
-        const old = error instanceof TomaatError && ['NOT_FOUND', 'METHOD_NOT_ALLOWED', 'BAD_REQUEST', 'UPSTREAM'].includes(error.code);
+        const old =
+          error instanceof TomaatError &&
+          ['NOT_FOUND', 'METHOD_NOT_ALLOWED', 'BAD_REQUEST', 'UPSTREAM'].includes(error.code);
         if (!old) throw error;
         const entries = await discoverV1(connection.baseUrl, options, signal).catch((second: unknown) => {
           // Neither: what the first answer said is about the address, the second would only confuse.
@@ -94,7 +99,8 @@ export async function discoverV1(
 }
 
 function matches(entry: Entry, { modality, anatomy, task, q }: ServiceFilters): boolean {
-  const same = (value: string, wanted?: string) => wanted === undefined || value.toLowerCase() === wanted.toLowerCase();
+  const same = (value: string, wanted?: string) =>
+    wanted === undefined || value.toLowerCase() === wanted.toLowerCase();
   const text = `${entry.name} ${entry.description}`.toLowerCase();
   const words = (q ?? '').toLowerCase().split(/\s+/).filter(Boolean);
   return (

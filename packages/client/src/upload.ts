@@ -1,5 +1,14 @@
 import { TomaatError } from '@tomaat/core';
-import { addressOf, type Call, type Connection, headersOf, networkFault, problemOf, repeat, startWatchdog } from './http.ts';
+import {
+  addressOf,
+  type Call,
+  type Connection,
+  headersOf,
+  networkFault,
+  problemOf,
+  repeat,
+  startWatchdog,
+} from './http.ts';
 
 /** A file that is read while it is sent: never whole in memory. `stream` is called anew for every attempt. */
 export interface FileSource {
@@ -12,6 +21,8 @@ export type UploadFile = Blob | FileSource;
 export type UploadProgress = (progress: { sentBytes: number; totalBytes: number }) => void;
 
 export interface Form {
+  /** TOMAAT v1 wants files as plain fields. */
+  withoutFileNames?: boolean;
   fields: readonly (readonly [name: string, value: string])[];
   /** Several files of one name belong together (.hdr and .img). */
   files: readonly (readonly [name: string, file: UploadFile])[];
@@ -22,7 +33,7 @@ export async function upload(
   connection: Connection,
   path: string,
   form: Form,
-  call: Call & { onUpload?: UploadProgress },
+  call: Call & { onUpload?: UploadProgress; withoutFileNames?: boolean },
 ): Promise<Response> {
   const address = addressOf(connection, path, call.query);
   const watchdog = startWatchdog(connection, call.signal);
@@ -33,8 +44,14 @@ export async function upload(
   const post = inBrowser() ? (connection.ownFetch || !hasXhr() ? postForm : postByXhr) : postStream;
   try {
     return await repeat(connection, call.repeatable ?? false, watchdog.signal, watchdog.alive, async () => {
-      const request = { connection, address, headers: headersOf(connection, call.headers), signal: watchdog.signal, report };
-      const response = await post(request, form);
+      const request = {
+        connection,
+        address,
+        headers: headersOf(connection, call.headers),
+        signal: watchdog.signal,
+        report,
+      };
+      const response = await post(request, { ...form, withoutFileNames: call.withoutFileNames });
       if (!response.ok) throw await problemOf(response, address);
       return response;
     });
@@ -55,7 +72,10 @@ const inBrowser = () => 'document' in globalThis || 'WorkerGlobalScope' in globa
 const hasXhr = () => 'XMLHttpRequest' in globalThis;
 
 /** Node and its like: the body is written by hand, so that its length is known and it streams. */
-async function postStream({ connection, address, headers, signal, report }: UploadRequest, form: Form): Promise<Response> {
+async function postStream(
+  { connection, address, headers, signal, report }: UploadRequest,
+  form: Form,
+): Promise<Response> {
   const body = multipart(form, report);
   try {
     return await connection.fetch(address, {
@@ -71,7 +91,10 @@ async function postStream({ connection, address, headers, signal, report }: Uplo
 }
 
 /** A browser without XMLHttpRequest (a service worker), or with a fetch of the caller's own: no progress. */
-async function postForm({ connection, address, headers, signal }: UploadRequest, form: Form): Promise<Response> {
+async function postForm(
+  { connection, address, headers, signal }: UploadRequest,
+  form: Form,
+): Promise<Response> {
   const body = await formData(form);
   try {
     return await connection.fetch(address, { method: 'POST', headers, body, signal });
@@ -116,7 +139,9 @@ async function formData(form: Form): Promise<FormData> {
   const data = new FormData();
   for (const [name, value] of form.fields) data.append(name, value);
   for (const [name, file] of form.files) {
-    if (file instanceof Blob) data.append(name, file, fileName(file));
+    if (form.withoutFileNames)
+      data.append(name, await new Response(file instanceof Blob ? file : toStream(file.stream())).text());
+    else if (file instanceof Blob) data.append(name, file, fileName(file));
     else data.append(name, await new Response(toStream(file.stream())).blob(), file.name);
   }
   return data;
@@ -127,7 +152,9 @@ function fileName(file: UploadFile): string {
   return typeof name === 'string' && name !== '' ? name : 'volume';
 }
 
-function toStream(chunks: ReadableStream<Uint8Array> | AsyncIterable<Uint8Array>): ReadableStream<Uint8Array<ArrayBuffer>> {
+function toStream(
+  chunks: ReadableStream<Uint8Array> | AsyncIterable<Uint8Array>,
+): ReadableStream<Uint8Array<ArrayBuffer>> {
   if (chunks instanceof ReadableStream) return chunks as ReadableStream<Uint8Array<ArrayBuffer>>;
   const iterator = chunks[Symbol.asyncIterator]();
   return new ReadableStream({
@@ -150,13 +177,15 @@ export function multipart(form: Form, report: UploadProgress = () => {}) {
   const boundary = `tomaat-${randomHex(16)}`;
   const encoder = new TextEncoder();
   // As browsers escape names (WHATWG, multipart/form-data encoding).
-  const quote = (name: string) => `"${name.replaceAll('\r', '%0D').replaceAll('\n', '%0A').replaceAll('"', '%22')}"`;
+  const quote = (name: string) =>
+    `"${name.replaceAll('\r', '%0D').replaceAll('\n', '%0A').replaceAll('"', '%22')}"`;
   const head = (rest: string) => encoder.encode(`--${boundary}\r\nContent-Disposition: form-data; ${rest}`);
   const pieces: (Uint8Array | UploadFile)[] = [];
   for (const [name, value] of form.fields) pieces.push(head(`name=${quote(name)}\r\n\r\n${value}\r\n`));
   for (const [name, file] of form.files) {
+    const rest = `; filename=${quote(fileName(file))}\r\nContent-Type: application/octet-stream`;
     pieces.push(
-      head(`name=${quote(name)}; filename=${quote(fileName(file))}\r\nContent-Type: application/octet-stream\r\n\r\n`),
+      head(`name=${quote(name)}${form.withoutFileNames ? '' : rest}\r\n\r\n`),
       file,
       encoder.encode('\r\n'),
     );
@@ -185,7 +214,10 @@ export function multipart(form: Form, report: UploadProgress = () => {}) {
           report({ sentBytes, totalBytes });
         }
         if (left !== 0) {
-          throw new TomaatError('BAD_INPUT', `${fileName(piece)} changed while it was being sent. Send it again when it is complete.`);
+          throw new TomaatError(
+            'BAD_INPUT',
+            `${fileName(piece)} changed while it was being sent. Send it again when it is complete.`,
+          );
         }
       }
       report({ sentBytes: totalBytes, totalBytes });
@@ -204,9 +236,13 @@ export function multipart(form: Form, report: UploadProgress = () => {}) {
 }
 
 function unreadable(cause: unknown): TomaatError {
-  return new TomaatError('BAD_INPUT', `The file cannot be read: ${(cause as Error).message}. Check that it is there and may be read.`, {
-    cause,
-  });
+  return new TomaatError(
+    'BAD_INPUT',
+    `The file cannot be read: ${(cause as Error).message}. Check that it is there and may be read.`,
+    {
+      cause,
+    },
+  );
 }
 
 async function* readAll(file: UploadFile): AsyncGenerator<Uint8Array> {
@@ -230,5 +266,7 @@ async function* readAll(file: UploadFile): AsyncGenerator<Uint8Array> {
 
 /** Random hex digits; `crypto.randomUUID` is missing in pages that came over plain HTTP. */
 export function randomHex(bytes: number): string {
-  return Array.from(crypto.getRandomValues(new Uint8Array(bytes)), (byte) => byte.toString(16).padStart(2, '0')).join('');
+  return Array.from(crypto.getRandomValues(new Uint8Array(bytes)), (byte) =>
+    byte.toString(16).padStart(2, '0'),
+  ).join('');
 }

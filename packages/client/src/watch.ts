@@ -1,7 +1,7 @@
 import { TomaatError } from '@tomaat/core';
 import { createParser } from 'eventsource-parser';
 import { type Job, jobSchema } from './contract.ts';
-import { addressOf, callJson, type Connection, networkFault, pause, send, startWatchdog } from './http.ts';
+import { addressOf, type Connection, callJson, networkFault, pause, send, startWatchdog } from './http.ts';
 
 export interface WatchOptions {
   signal?: AbortSignal;
@@ -20,7 +20,11 @@ export const isSettled = (job: Job): boolean => job.state !== 'queued' && job.st
  * and asks again and again where a proxy swallows events. Throws what the server says (NOT_FOUND …), or
  * UNREACHABLE once patience ends; the job itself goes on then.
  */
-export async function* watchJob(connection: Connection, id: string, options: WatchOptions = {}): AsyncGenerator<Job, void, undefined> {
+export async function* watchJob(
+  connection: Connection,
+  id: string,
+  options: WatchOptions = {},
+): AsyncGenerator<Job, void, undefined> {
   const { signal, pollMs = 1_000, silenceMs = 45_000, patienceMs = 120_000 } = options;
   const path = `/api/jobs/${encodeURIComponent(id)}`;
   const state = { lastEventId: '', retryMs: 500, shown: '', heardTime: Date.now() };
@@ -50,13 +54,18 @@ export async function* watchJob(connection: Connection, id: string, options: Wat
       if (job && isSettled(job)) return;
     } catch (error) {
       signal?.throwIfAborted();
-      const passing = error instanceof TomaatError && ['UNREACHABLE', 'BUSY', 'UPSTREAM', 'INTERNAL'].includes(error.code);
+      const passing =
+        error instanceof TomaatError && ['UNREACHABLE', 'BUSY', 'UPSTREAM', 'INTERNAL'].includes(error.code);
       if (!passing) throw error;
       if (Date.now() - state.heardTime > patienceMs) {
-        throw new TomaatError('UNREACHABLE', `${error.message} The job ${id} goes on if the server does: ${addressOf(connection, path)}`, {
-          cause: error,
-          detail: error.detail,
-        });
+        throw new TomaatError(
+          'UNREACHABLE',
+          `${error.message} The job ${id} goes on if the server does: ${addressOf(connection, path)}`,
+          {
+            cause: error,
+            detail: error.detail,
+          },
+        );
       }
     }
     await pause(fruitless < 3 ? state.retryMs : pollMs, signal);

@@ -13,6 +13,7 @@ export * from './formats/volume-file.ts';
 export * from './formats/web-platform.ts';
 export * from './geometry/affine.ts';
 export * from './geometry/displacement.ts';
+export * from './geometry/exact.ts';
 export * from './geometry/grid.ts';
 export * from './geometry/resample.ts';
 export * from './geometry/restore.ts';

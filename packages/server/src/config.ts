@@ -15,16 +15,34 @@ const port = z.coerce
   .max(65_535, 'must be a port, 0 to 65535 (0: a free one)');
 const list = (item: z.ZodType<string>) =>
   z.preprocess(
-    (value) => (typeof value === 'string' ? value.split(',').map((part) => part.trim()).filter(Boolean) : value),
+    (value) =>
+      typeof value === 'string'
+        ? value
+            .split(',')
+            .map((part) => part.trim())
+            .filter(Boolean)
+        : value,
     z.array(item, 'must be a list'),
   );
-const truths: Record<string, boolean> = { true: true, '1': true, yes: true, on: true, false: false, '0': false, no: false, off: false };
+const truths: Record<string, boolean> = {
+  true: true,
+  '1': true,
+  yes: true,
+  on: true,
+  false: false,
+  '0': false,
+  no: false,
+  off: false,
+};
 const flag = z.preprocess(
   (value) => (typeof value === 'string' ? (truths[value.toLowerCase()] ?? value) : value),
   z.boolean('must be true or false'),
 );
 const count = (least: number, what: string) =>
-  z.coerce.number(`must be a whole number ${what}`).int(`must be a whole number ${what}`).min(least, `must be at least ${least}`);
+  z.coerce
+    .number(`must be a whole number ${what}`)
+    .int(`must be a whole number ${what}`)
+    .min(least, `must be at least ${least}`);
 const text = z.string('must be text').min(1, 'must not be empty');
 
 /**
@@ -48,11 +66,20 @@ export const configSchema = z.strictObject({
     .default([])
     .describe('Networks, besides loopback, that the registry may pass requests on to'),
   insecureNoLogin: flag.default(false).describe('Listen beyond this machine although there is no login'),
-  maxUploadBytes: count(1, 'of bytes').default(2 * 1024 ** 3).describe('Largest upload'),
-  maxVoxels: count(1, 'of voxels').default(2 ** 30).describe('Largest volume'),
-  slots: count(1, 'of predictions').default(1).describe('Predictions at a time'),
+  maxUploadBytes: count(1, 'of bytes')
+    .default(2 * 1024 ** 3)
+    .describe('Largest upload'),
+  maxVoxels: count(1, 'of voxels')
+    .default(2 ** 30)
+    .describe('Largest volume'),
+  maxQueued: count(1, 'of predictions').default(1000).describe('Most predictions that wait'),
+  workers: count(1, 'of predictions').default(1).describe('Predictions at a time'),
+  keepMinutes: count(1, 'of minutes').default(60).describe('How long results are kept, minutes'),
   logLevel: z
-    .enum(['trace', 'debug', 'info', 'warn', 'error', 'silent'], 'must be one of: trace, debug, info, warn, error, silent')
+    .enum(
+      ['trace', 'debug', 'info', 'warn', 'error', 'silent'],
+      'must be one of: trace, debug, info, warn, error, silent',
+    )
     .default('info')
     .describe('How much is logged'),
 });
@@ -92,8 +119,11 @@ export function loadConfig({ flags = {}, configFile, env = process.env }: Config
   const put = (source: ConfigSource, key: ConfigKey, raw: unknown, name: string) => {
     const parsed = configSchema.shape[key].safeParse(raw);
     if (!parsed.success) {
-      const shown = typeof raw === 'string' || typeof raw === 'number' ? ` “${String(raw).slice(0, 60)}”` : '';
-      faults.push(`${name}${shown} ${[...new Set(parsed.error.issues.map((issue) => issue.message))].join(', ')}.`);
+      const shown =
+        typeof raw === 'string' || typeof raw === 'number' ? ` “${String(raw).slice(0, 60)}”` : '';
+      faults.push(
+        `${name}${shown} ${[...new Set(parsed.error.issues.map((issue) => issue.message))].join(', ')}.`,
+      );
       return;
     }
     values[key] = parsed.data;
@@ -123,10 +153,17 @@ export function loadConfig({ flags = {}, configFile, env = process.env }: Config
   }
   if (faults.length > 0) {
     const head = faults.length === 1 ? '' : `${faults.length} settings are wrong:\n`;
-    throw new TomaatError('BAD_REQUEST', head + faults.map((fault) => (head ? `  - ${fault}` : fault)).join('\n'));
+    throw new TomaatError(
+      'BAD_REQUEST',
+      head + faults.map((fault) => (head ? `  - ${fault}` : fault)).join('\n'),
+    );
   }
   const config = configSchema.parse(values);
-  return { config: Object.freeze({ ...config, data: resolve(config.data) }), sources: Object.freeze(sources), file };
+  return {
+    config: Object.freeze({ ...config, data: resolve(config.data) }),
+    sources: Object.freeze(sources),
+    file,
+  };
 }
 
 function readConfigFile(file: string, faults: string[]): Record<string, unknown> {
@@ -151,6 +188,8 @@ function isKey(key: string): key is ConfigKey {
 
 function didYouMean(key: string): string {
   const plain = (word: string) => word.replace(/[-_]/g, '').toLowerCase();
-  const close = keys.find((known) => plain(known) === plain(key)) ?? keys.find((known) => plain(known).startsWith(plain(key).slice(0, 4)));
+  const close =
+    keys.find((known) => plain(known) === plain(key)) ??
+    keys.find((known) => plain(known).startsWith(plain(key).slice(0, 4)));
   return close ? ` Did you mean ${close}?` : ` The settings are: ${keys.join(', ')}.`;
 }

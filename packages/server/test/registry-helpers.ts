@@ -32,10 +32,18 @@ export interface TestRegistry extends RegistryApp {
 }
 
 /** A registry without a port (listen on `app` where one is needed), under a clock that the test moves. */
-export async function openTestRegistry(cleanup: Cleanup, options: Partial<RegistryAppOptions> = {}): Promise<TestRegistry> {
+export async function openTestRegistry(
+  cleanup: Cleanup,
+  options: Partial<RegistryAppOptions> = {},
+): Promise<TestRegistry> {
   const folder = options.dataFolder ?? (await openFolder(cleanup));
   const clock = { ms: Date.parse('2026-01-02T03:04:05.678Z') };
-  const registry = await createRegistryApp({ now: () => clock.ms, logger: false, ...options, dataFolder: folder });
+  const registry = await createRegistryApp({
+    now: () => clock.ms,
+    logger: false,
+    ...options,
+    dataFolder: folder,
+  });
   let open = true;
   const close = async () => {
     if (open) await registry.close();
@@ -53,7 +61,10 @@ export async function openTestRegistry(cleanup: Cleanup, options: Partial<Regist
 }
 
 /** A small HTTP server on a free port of 127.0.0.1; gives its address. */
-export async function openServer(cleanup: Cleanup, listener: RequestListener): Promise<{ url: string; server: Server }> {
+export async function openServer(
+  cleanup: Cleanup,
+  listener: RequestListener,
+): Promise<{ url: string; server: Server }> {
   const server = createServer({ requestTimeout: 0 }, listener);
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   cleanup.add(() => {

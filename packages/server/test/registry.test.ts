@@ -4,8 +4,22 @@ import type { Entry } from '@tomaat/client';
 import { entrySchema, problemSchema } from '@tomaat/client';
 import { afterEach, describe, expect, it } from 'vitest';
 import { apiLifeMs, keptMs, toSlug, v1LifeMs } from '../src/registry/entries.ts';
-import { createKey, findKey, listKeys, renewProgramKey, requireKey, revokeKey } from '../src/registry/keys.ts';
-import { announce, announcementOf, createCleanup, openFolder, openTestRegistry, type TestRegistry } from './registry-helpers.ts';
+import {
+  createKey,
+  findKey,
+  listKeys,
+  renewProgramKey,
+  requireKey,
+  revokeKey,
+} from '../src/registry/keys.ts';
+import {
+  announce,
+  announcementOf,
+  createCleanup,
+  openFolder,
+  openTestRegistry,
+  type TestRegistry,
+} from './registry-helpers.ts';
 
 const cleanup = createCleanup();
 afterEach(() => cleanup.run());
@@ -47,7 +61,8 @@ describe('POST /announce (v1)', () => {
       { 'content-type': 'json' },
       { 'content-type': 'multipart/form-data' },
     ];
-    for (const headers of types) expect(await postV1(registry, v1(key), headers)).toEqual({ status: 0, error: '' });
+    for (const headers of types)
+      expect(await postV1(registry, v1(key), headers)).toEqual({ status: 0, error: '' });
     expect(await discover(registry)).toHaveLength(1);
   });
 
@@ -58,11 +73,21 @@ describe('POST /announce (v1)', () => {
     const { name: _name, task: _task, ...rest } = v1('tmt_unknown', { modality: 7, anatomy: '  ' });
     const { status, error } = await postV1(registry, rest);
     expect(status).toBe(5);
-    for (const part of ['name is missing', 'task is missing', 'modality is not a string', 'anatomy is empty', 'api_key is unknown']) {
+    for (const part of [
+      'name is missing',
+      'task is missing',
+      'modality is not a string',
+      'anatomy is empty',
+      'api_key is unknown',
+    ]) {
       expect(error).toContain(part);
     }
-    expect(await postV1(registry, v1(key, { prediction_url: 'javascript:alert(1)' }))).toMatchObject({ status: 1 });
-    expect(await postV1(registry, v1(key, { interface_url: 'https://a:b@lab.example/' }))).toMatchObject({ status: 1 });
+    expect(await postV1(registry, v1(key, { prediction_url: 'javascript:alert(1)' }))).toMatchObject({
+      status: 1,
+    });
+    expect(await postV1(registry, v1(key, { interface_url: 'https://a:b@lab.example/' }))).toMatchObject({
+      status: 1,
+    });
     expect(await postV1(registry, v1(key, { description: '' }))).toMatchObject({ status: 0 });
     for (const body of ['', 'no json', '[]', 'null', '"text"', `{"name":"${'x'.repeat(70_000)}"}`]) {
       expect(await postV1(registry, body)).toMatchObject({ status: 1 });
@@ -89,7 +114,10 @@ describe('POST /announce (v1)', () => {
     const key = await registry.key();
     await postV1(registry, v1(key));
     const [first] = await discover(registry);
-    await postV1(registry, v1(key, { prediction_url: 'https://lab.example:9001/predict', name: 'Second net' }));
+    await postV1(
+      registry,
+      v1(key, { prediction_url: 'https://lab.example:9001/predict', name: 'Second net' }),
+    );
     await postV1(registry, v1(key, { description: 'Changed' }));
     const list = await discover(registry);
     expect(list.map((entry) => [entry.name, entry.description])).toEqual([
@@ -109,7 +137,10 @@ describe('POST /announce (v1)', () => {
     expect(list).toHaveLength(1);
     expect(list[0]).toMatchObject({ prediction_url: 'https://lab.example:9500/predict', SID: before.SID });
     // Not the entry of another key, though it is the only one of that key.
-    await postV1(registry, v1(await registry.key('other'), { prediction_url: 'https://other.example/predict' }));
+    await postV1(
+      registry,
+      v1(await registry.key('other'), { prediction_url: 'https://other.example/predict' }),
+    );
     expect(await discover(registry)).toHaveLength(2);
   });
 });
@@ -128,10 +159,19 @@ describe('GET /discover (v1)', () => {
       'content-length': String(Buffer.byteLength(answer.payload)),
     });
     const [entry] = answer.json() as Record<string, unknown>[];
-    expect(entry).toEqual({ ...announced, api_key: '', SID: expect.stringMatching(/^[a-z2-7]{8}$/), creation_time: registry.clock.ms / 1000 });
+    expect(entry).toEqual({
+      ...announced,
+      api_key: '',
+      SID: expect.stringMatching(/^[a-z2-7]{8}$/),
+      creation_time: registry.clock.ms / 1000,
+    });
     expect(Number.isInteger(entry.creation_time)).toBe(false);
     expect(key).not.toContain(entry.SID as string);
-    expect((await registry.app.inject({ method: 'OPTIONS', url: '/announce' })).headers['access-control-allow-origin']).toBe('*');
+    expect(
+      (await registry.app.inject({ method: 'OPTIONS', url: '/announce' })).headers[
+        'access-control-allow-origin'
+      ],
+    ).toBe('*');
   });
 
   it('groups as the client does: entries of both faces, v1 names as announced', async () => {
@@ -139,13 +179,22 @@ describe('GET /discover (v1)', () => {
     const key = await registry.key();
     await postV1(registry, v1(key));
     await announce(registry, key, 'a', announcementOf('http://127.0.0.1:9000'));
-    await announce(registry, key, 'b', announcementOf('http://127.0.0.1:9000', { serviceId: 'lung', anatomy: 'lung', modality: 'CT' }));
+    await announce(
+      registry,
+      key,
+      'b',
+      announcementOf('http://127.0.0.1:9000', { serviceId: 'lung', anatomy: 'lung', modality: 'CT' }),
+    );
     const groups = new Map<string, string[]>();
     for (const { modality, anatomy, task, name } of await discover(registry)) {
       const path = `${modality}/${anatomy}/${task}`;
       groups.set(path, [...(groups.get(path) ?? []), String(name)]);
     }
-    expect([...groups.keys()].sort()).toEqual(['CT/lung/segmentation', 'MRI/Prostate gland/Segmentation', 'MRI/prostate/segmentation']);
+    expect([...groups.keys()].sort()).toEqual([
+      'CT/lung/segmentation',
+      'MRI/Prostate gland/Segmentation',
+      'MRI/prostate/segmentation',
+    ]);
     const api = (await discover(registry)).find((entry) => entry.modality === 'CT');
     expect(api?.prediction_url).toBe('http://127.0.0.1:9000/services/lung/predict');
   });
@@ -164,17 +213,35 @@ describe('PUT and DELETE /api/announcements/{id}', () => {
   it('announces, renews with the same SID, withdraws', async () => {
     const registry = await openTestRegistry(cleanup);
     const key = await registry.key();
-    const answer = await announce(registry, key, 'lab:prostate', announcementOf('http://127.0.0.1:9000', { version: '1.2', default: true, volumes: 1 }));
+    const answer = await announce(
+      registry,
+      key,
+      'lab:prostate',
+      announcementOf('http://127.0.0.1:9000', { version: '1.2', default: true, volumes: 1 }),
+    );
     expect(answer.statusCode).toBe(200);
     const entry = entrySchema.parse(answer.json());
-    expect(entry).toMatchObject({ face: 'api', live: true, serverUrl: 'http://127.0.0.1:9000', version: '1.2', default: true, volumes: 1 });
+    expect(entry).toMatchObject({
+      face: 'api',
+      live: true,
+      serverUrl: 'http://127.0.0.1:9000',
+      version: '1.2',
+      default: true,
+      volumes: 1,
+    });
     expect(Date.parse(entry.expiresTime) - Date.parse(entry.announcedTime)).toBe(apiLifeMs);
     registry.clock.ms += 60_000;
-    const again = entrySchema.parse((await announce(registry, key, 'lab:prostate', announcementOf('http://127.0.0.1:9111'))).json());
+    const again = entrySchema.parse(
+      (await announce(registry, key, 'lab:prostate', announcementOf('http://127.0.0.1:9111'))).json(),
+    );
     expect(again).toMatchObject({ sid: entry.sid, serverUrl: 'http://127.0.0.1:9111', default: false });
     expect(again.version).toBeUndefined();
     expect(await search(registry)).toHaveLength(1);
-    const withdraw = { method: 'DELETE', url: '/api/announcements/lab%3Aprostate', headers: { authorization: `Bearer ${key}` } } as const;
+    const withdraw = {
+      method: 'DELETE',
+      url: '/api/announcements/lab%3Aprostate',
+      headers: { authorization: `Bearer ${key}` },
+    } as const;
     expect((await registry.app.inject(withdraw)).statusCode).toBe(204);
     expect(await search(registry)).toEqual([]);
     expect((await registry.app.inject(withdraw)).statusCode).toBe(404);
@@ -183,8 +250,12 @@ describe('PUT and DELETE /api/announcements/{id}', () => {
   it('takes the same key and prediction address as the same entry under whatever id', async () => {
     const registry = await openTestRegistry(cleanup);
     const key = await registry.key();
-    const first = entrySchema.parse((await announce(registry, key, 'one', announcementOf('http://127.0.0.1:9000'))).json());
-    const second = entrySchema.parse((await announce(registry, key, 'two', announcementOf('http://127.0.0.1:9000'))).json());
+    const first = entrySchema.parse(
+      (await announce(registry, key, 'one', announcementOf('http://127.0.0.1:9000'))).json(),
+    );
+    const second = entrySchema.parse(
+      (await announce(registry, key, 'two', announcementOf('http://127.0.0.1:9000'))).json(),
+    );
     expect(second.sid).toBe(first.sid);
     await announce(registry, key, 'three', announcementOf('http://127.0.0.1:9001'));
     expect(await search(registry)).toHaveLength(2);
@@ -198,8 +269,13 @@ describe('PUT and DELETE /api/announcements/{id}', () => {
     const key = await registry.key();
     const { predictionUrl } = announcementOf('http://127.0.0.1:9000');
     await announce(registry, key, 'one', announcementOf('http://127.0.0.1:9000'));
-    await postV1(registry, v1(key, { prediction_url: predictionUrl, anatomy: 'prostate', task: 'segmentation' }));
-    expect(await search(registry)).toMatchObject([{ face: 'api', serverUrl: 'http://127.0.0.1:9000', name: 'Old net' }]);
+    await postV1(
+      registry,
+      v1(key, { prediction_url: predictionUrl, anatomy: 'prostate', task: 'segmentation' }),
+    );
+    expect(await search(registry)).toMatchObject([
+      { face: 'api', serverUrl: 'http://127.0.0.1:9000', name: 'Old net' },
+    ]);
     registry.clock.ms += apiLifeMs;
     expect(await discover(registry)).toHaveLength(0);
     await postV1(registry, v1(key, { prediction_url: predictionUrl }));
@@ -209,7 +285,11 @@ describe('PUT and DELETE /api/announcements/{id}', () => {
   it('needs a key with the scope, and the id to be free or of that key', async () => {
     const registry = await openTestRegistry(cleanup);
     const body = announcementOf('http://127.0.0.1:9000');
-    const none = await registry.app.inject({ method: 'PUT', url: '/api/announcements/x', payload: JSON.stringify(body) });
+    const none = await registry.app.inject({
+      method: 'PUT',
+      url: '/api/announcements/x',
+      payload: JSON.stringify(body),
+    });
     expect(none.statusCode).toBe(401);
     expect(none.headers['www-authenticate']).toContain('Bearer');
     expect(problemSchema.parse(none.json()).code).toBe('UNAUTHORIZED');
@@ -220,9 +300,13 @@ describe('PUT and DELETE /api/announcements/{id}', () => {
     const accepted = await announce(registry, owner, 'x', body);
     expect(accepted.statusCode).toBe(200);
     expect(accepted.headers['www-authenticate']).toBeUndefined();
-    expect((await announce(registry, other, 'x', announcementOf('http://127.0.0.1:9999'))).statusCode).toBe(403);
+    expect((await announce(registry, other, 'x', announcementOf('http://127.0.0.1:9999'))).statusCode).toBe(
+      403,
+    );
     const headers = { authorization: `Bearer ${other}` };
-    expect((await registry.app.inject({ method: 'DELETE', url: '/api/announcements/x', headers })).statusCode).toBe(403);
+    expect(
+      (await registry.app.inject({ method: 'DELETE', url: '/api/announcements/x', headers })).statusCode,
+    ).toBe(403);
     expect(await search(registry)).toMatchObject([{ serverUrl: 'http://127.0.0.1:9000' }]);
   });
 
@@ -234,14 +318,22 @@ describe('PUT and DELETE /api/announcements/{id}', () => {
     await revokeKey(db, lost.id, registry.clock.ms);
     expect(await discover(registry)).toEqual([]);
     expect(await search(registry, '?live=true')).toEqual([]);
-    expect((await announce(registry, await registry.key('new'), 'x', announcementOf('http://127.0.0.1:9000'))).statusCode).toBe(200);
+    expect(
+      (await announce(registry, await registry.key('new'), 'x', announcementOf('http://127.0.0.1:9000')))
+        .statusCode,
+    ).toBe(200);
     expect(await search(registry)).toHaveLength(1);
   });
 
   it('names every fault of an announcement', async () => {
     const registry = await openTestRegistry(cleanup);
     const key = await registry.key();
-    const wrong = { ...announcementOf('http://127.0.0.1:9000'), anatomy: 'Whole Brain', name: '', surplus: 1 };
+    const wrong = {
+      ...announcementOf('http://127.0.0.1:9000'),
+      anatomy: 'Whole Brain',
+      name: '',
+      surplus: 1,
+    };
     const problem = problemSchema.parse((await announce(registry, key, 'x', wrong)).json());
     expect(problem).toMatchObject({ status: 422, code: 'BAD_INPUT' });
     for (const word of ['anatomy', 'name', 'surplus']) expect(problem.detail).toContain(word);
@@ -263,12 +355,28 @@ describe('PUT and DELETE /api/announcements/{id}', () => {
     const apiKey = (await findKey(registry.entries.db, key, registry.clock.ms))!;
     expect(apiKey.id).toBe(keyId);
     for (let i = 0; i < 1000; i++) {
-      await registry.entries.announce(apiKey, `id${i}`, announcementOf('http://127.0.0.1:9000', { serviceId: `s${i}` }));
+      await registry.entries.announce(
+        apiKey,
+        `id${i}`,
+        announcementOf('http://127.0.0.1:9000', { serviceId: `s${i}` }),
+      );
     }
     const full = await announce(registry, key, 'one-more', announcementOf('http://127.0.0.1:9000'));
     expect(problemSchema.parse(full.json())).toMatchObject({ status: 409, code: 'CONFLICT' });
-    expect((await announce(registry, key, 'id7', announcementOf('http://127.0.0.1:9000', { serviceId: 's7' }))).statusCode).toBe(200);
-    expect((await announce(registry, await registry.key('other'), 'other', announcementOf('http://127.0.0.1:9000'))).statusCode).toBe(200);
+    expect(
+      (await announce(registry, key, 'id7', announcementOf('http://127.0.0.1:9000', { serviceId: 's7' })))
+        .statusCode,
+    ).toBe(200);
+    expect(
+      (
+        await announce(
+          registry,
+          await registry.key('other'),
+          'other',
+          announcementOf('http://127.0.0.1:9000'),
+        )
+      ).statusCode,
+    ).toBe(200);
   });
 });
 
@@ -276,9 +384,22 @@ describe('GET /api/services', () => {
   it('filters by modality, anatomy and task whatever the case, by words and by life', async () => {
     const registry = await openTestRegistry(cleanup);
     const key = await registry.key();
-    await postV1(registry, v1(key, { anatomy: 'Whole Brain', name: 'Brain', description: 'Für 100%_ige Köpfe' }));
+    await postV1(
+      registry,
+      v1(key, { anatomy: 'Whole Brain', name: 'Brain', description: 'Für 100%_ige Köpfe' }),
+    );
     await announce(registry, key, 'p', announcementOf('http://127.0.0.1:9000'));
-    await announce(registry, key, 'l', announcementOf('http://127.0.0.1:9000', { serviceId: 'l', name: 'Lungs', modality: 'CT', anatomy: 'lung' }));
+    await announce(
+      registry,
+      key,
+      'l',
+      announcementOf('http://127.0.0.1:9000', {
+        serviceId: 'l',
+        name: 'Lungs',
+        modality: 'CT',
+        anatomy: 'lung',
+      }),
+    );
     const names = async (query: string) => (await search(registry, query)).map((entry) => entry.name);
     expect(await names('')).toEqual(['Brain', 'Lungs', 'Prostate net']);
     expect(await names('?modality=mri')).toEqual(['Brain', 'Prostate net']);
@@ -337,11 +458,17 @@ describe('the database', () => {
     const second = await openTestRegistry(cleanup, { dataFolder: folder });
     expect(before).toHaveLength(2);
     expect(await search(second)).toEqual(before);
-    expect((await announce(second, key, 'p', announcementOf('http://127.0.0.1:9000'))).json()).toMatchObject({ sid: before[0].sid });
+    expect((await announce(second, key, 'p', announcementOf('http://127.0.0.1:9000'))).json()).toMatchObject({
+      sid: before[0].sid,
+    });
     const renewed = await renewProgramKey(second.entries.db, 'this machine', ['announce']);
     expect(renewed.split('_')[1]).toBe(program.split('_')[1]);
-    expect((await announce(second, program, 'q', announcementOf('http://127.0.0.1:9001'))).statusCode).toBe(401);
-    expect((await announce(second, renewed, 'q', announcementOf('http://127.0.0.1:9001'))).json()).toMatchObject({ sid: before[1].sid });
+    expect((await announce(second, program, 'q', announcementOf('http://127.0.0.1:9001'))).statusCode).toBe(
+      401,
+    );
+    expect(
+      (await announce(second, renewed, 'q', announcementOf('http://127.0.0.1:9001'))).json(),
+    ).toMatchObject({ sid: before[1].sid });
   });
 });
 
@@ -355,7 +482,17 @@ describe('keys', () => {
     expect(Buffer.from(secret, 'base64url')).toHaveLength(32);
     expect(await findKey(entries.db, made.key)).toMatchObject({ id, scopes: ['predict'] });
     const last = made.key.endsWith('A') ? 'Q' : 'A';
-    for (const wrong of ['', 'tmt_', id, made.key.slice(0, -1), `${made.key.slice(0, -1)}${last}`, `${made.key} `, made.key.toUpperCase(), `${made.key}A`, 'x'.repeat(1e6)]) {
+    for (const wrong of [
+      '',
+      'tmt_',
+      id,
+      made.key.slice(0, -1),
+      `${made.key.slice(0, -1)}${last}`,
+      `${made.key} `,
+      made.key.toUpperCase(),
+      `${made.key}A`,
+      'x'.repeat(1e6),
+    ]) {
       expect(await findKey(entries.db, wrong)).toBeUndefined();
     }
     expect(JSON.stringify(await listKeys(entries.db))).not.toContain(secret);
@@ -363,10 +500,17 @@ describe('keys', () => {
 
   it('createKey() refuses no scope, an unknown one, no label and a past expiry; revokeKey() an unknown id', async () => {
     const { db } = (await openTestRegistry(cleanup)).entries;
-    await expect(createKey(db, { label: 'x', scopes: [] })).rejects.toMatchObject({ code: 'BAD_INPUT', field: 'scopes' });
-    await expect(createKey(db, { label: 'x', scopes: ['all' as 'admin'] })).rejects.toMatchObject({ field: 'scopes' });
+    await expect(createKey(db, { label: 'x', scopes: [] })).rejects.toMatchObject({
+      code: 'BAD_INPUT',
+      field: 'scopes',
+    });
+    await expect(createKey(db, { label: 'x', scopes: ['all' as 'admin'] })).rejects.toMatchObject({
+      field: 'scopes',
+    });
     await expect(createKey(db, { label: ' ', scopes: ['admin'] })).rejects.toMatchObject({ field: 'label' });
-    await expect(createKey(db, { label: 'x', scopes: ['admin'], expiresTime: new Date(0) })).rejects.toMatchObject({ field: 'expires' });
+    await expect(
+      createKey(db, { label: 'x', scopes: ['admin'], expiresTime: new Date(0) }),
+    ).rejects.toMatchObject({ field: 'expires' });
     await expect(revokeKey(db, 'none')).rejects.toMatchObject({ code: 'NOT_FOUND' });
   });
 

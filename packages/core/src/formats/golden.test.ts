@@ -126,9 +126,9 @@ describe('readVolume() reads every image as nibabel and ITK do, or refuses it', 
     if (type && !colour) expect(header.voxelType).toBe(names[type] ?? type);
     if (expected.affineRas) {
       const flat = expected.affineRas.flat();
-      header.affine.forEach((v, i) =>
-        expect(Math.abs(v - flat[i]), `affine[${i}]`).toBeLessThanOrEqual(1e-5),
-      );
+      for (const [i, v] of header.affine.entries()) {
+        expect(Math.abs(v - flat[i]), `affine[${i}]`).toBeLessThanOrEqual(1e-5);
+      }
     }
 
     const { voxels } = volume;

@@ -111,7 +111,7 @@ export function checkSizes(
   return sizes.map(Number);
 }
 
-/** The affine, if it is finite and can be inverted; without negative zeros. */
+/** The affine, if it is finite, of a size that can be (1 km between voxels, 1000 km away) and invertible; without -0. */
 export function checkAffine(affine: Affine, field: string): Affine {
   if (!affine.every(Number.isFinite)) {
     throw badHeader(
@@ -119,6 +119,13 @@ export function checkAffine(affine: Affine, field: string): Affine {
     );
   }
   const spacing = spacingOf(affine);
+  const far = Math.max(Math.abs(affine[3]), Math.abs(affine[7]), Math.abs(affine[11]));
+  if (Math.max(...spacing) > 1e6 || far > 1e9) {
+    throw badHeader(
+      `${field} puts voxels ${spacing.join(' × ')} mm apart, the first one up to ${far} mm away, which is no image of a body: ` +
+        'write the file again with a valid spacing and orientation',
+    );
+  }
   const volume = spacing[0] * spacing[1] * spacing[2];
   const det = determinant(affine);
   if (!Number.isFinite(volume) || !Number.isFinite(det) || Math.abs(det) <= 1e-6 * volume || det === 0) {

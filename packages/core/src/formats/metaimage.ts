@@ -258,16 +258,17 @@ function placeOfVoxels(
 
 export interface MetaImageOptions {
   description?: string;
-  compressed: boolean;
+  /** Length of the voxels as a zlib stream; absent when they follow as they are. */
+  compressedBytes?: number;
 }
 
 /**
- * The header of an `.mha` file whose voxels follow, components interleaved. Without a CompressedDataSize, which a
- * stream cannot know: MetaIO then takes all that follows.
+ * The header of an `.mha` file whose voxels follow, components interleaved. ITK wants the length of compressed
+ * voxels before them: without it, it gives an image of zeros and no error.
  */
 export function encodeMetaImageHeader(
   volume: Volume,
-  { description, compressed }: MetaImageOptions,
+  { description, compressedBytes }: MetaImageOptions,
 ): Uint8Array {
   const lps: Affine = multiply(lpsToRas, volume.affine);
   const type = voxelTypeOf(volume.voxels);
@@ -278,7 +279,9 @@ export function encodeMetaImageHeader(
     ...(description ? [`Comment = ${plainLine(description, 200)}`] : []),
     'BinaryData = True',
     `BinaryDataByteOrderMSB = ${machineIsBigEndian ? 'True' : 'False'}`,
-    `CompressedData = ${compressed ? 'True' : 'False'}`,
+    ...(compressedBytes === undefined
+      ? ['CompressedData = False']
+      : ['CompressedData = True', `CompressedDataSize = ${compressedBytes}`]),
     `TransformMatrix = ${[0, 3, 6, 1, 4, 7, 2, 5, 8].map((i) => direction[i]).join(' ')}`,
     `Offset = ${originOf(lps).join(' ')}`,
     'CenterOfRotation = 0 0 0',

@@ -431,7 +431,7 @@ function quaternionOf(affine: Affine, version: 1 | 2): number[] | undefined {
   if (version === 2) return exact.slice(1).map((v) => v * (1 - Number.EPSILON));
   const choices = exact.slice(1).map((v) => {
     const step = Math.max(2 ** -149, 2 ** (Math.floor(Math.log2(Math.abs(v) || 2 ** -100)) - 23));
-    return [-2, -1, 0, 1, 2].map((k) => Math.fround(Math.fround(v) + k * step));
+    return Array.from({ length: 17 }, (_, k) => Math.fround(Math.fround(v) + (k - 8) * step));
   });
   const wanted = exact[0] * exact[0];
   let best = { miss: Number.POSITIVE_INFINITY, bcd: [0, 0, 0] };

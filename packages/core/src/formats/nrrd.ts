@@ -390,7 +390,6 @@ export interface NrrdLabel {
 }
 export interface NrrdOptions {
   description?: string;
-  intent?: 'label';
   labels?: readonly NrrdLabel[];
   compressed: boolean;
 }
@@ -401,11 +400,11 @@ export interface NrrdOptions {
  */
 export function encodeNrrdHeader(
   volume: Volume,
-  { description, intent, labels = [], compressed }: NrrdOptions,
+  { description = '', labels = [], compressed }: NrrdOptions,
 ): Uint8Array {
   const lps = multiply(lpsToRas, volume.affine);
   const several = volume.components > 1;
-  const content = plainLine(description || (intent === 'label' ? 'label map' : ''), 200);
+  const content = plainLine(description, 200);
   const vector = (c: number) => `(${[0, 1, 2].map((r) => lps[4 * r + c]).join(',')})`;
   const lines = [
     'NRRD0005',

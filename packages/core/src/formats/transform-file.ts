@@ -1,5 +1,5 @@
 import { TomaatError } from '../errors.ts';
-import { type Affine, determinant, identity, lpsToRas, multiply } from '../geometry/affine.ts';
+import { type Affine, determinant, identity, lpsToRas, multiply, spacingOf } from '../geometry/affine.ts';
 import type { Platform } from '../platform.ts';
 import { numericVoxels, type Volume, voxelCount } from '../volume.ts';
 import { decodeBase64Text } from './base64.ts';
@@ -245,14 +245,20 @@ function turnMatrix(matrix: Affine): Affine {
 
 function toRas(lps: Affine): Affine {
   const matrix = turnMatrix(lps);
-  if (!matrix.every(Number.isFinite) || determinant(matrix) === 0) {
+  if (!isInvertible(matrix)) {
     throw badTransform('has a matrix that cannot be inverted');
   }
   return matrix;
 }
 
+/** Whether its numbers are finite and its columns, whatever their lengths, do not lie in one plane but for rounding. */
+function isInvertible(matrix: Affine): boolean {
+  const box = spacingOf(matrix).reduce((a, b) => a * b);
+  return matrix.every(Number.isFinite) && Math.abs(determinant(matrix)) > 1e-12 * box;
+}
+
 function toItk(matrix: Affine): ItkTransform {
-  if (matrix.length !== 16 || !matrix.every(Number.isFinite) || determinant(matrix) === 0) {
+  if (matrix.length !== 16 || !isInvertible(matrix)) {
     throw new TomaatError(
       'BAD_INPUT',
       'The linear transform has to be 16 finite numbers that can be inverted.',

@@ -126,7 +126,7 @@ interface Plan extends ParsedHeader {
 /**
  * What a volume's header says, from the first bytes of its files. All that a header can tell is checked (magic, sizes,
  * type, offset, geometry; the length of the file where `sizeBytes` is known), and nothing is allocated by it. Payloads are
- * checked when they are read.
+ * checked when they are read. A packed header is unpacked here, not by the platform (see inflatePrefix).
  *
  * @throws TomaatError UNKNOWN_FORMAT, UNSUPPORTED_FORMAT, BAD_HEADER, BAD_VOXELS (a length that cannot be), TOO_MANY_VOXELS,
  *   BAD_INPUT (a file of a pair is missing or one too many)
@@ -508,17 +508,27 @@ export async function* writeVolume(
   }
   checkAffine(volume.affine, 'The affine of the volume to write');
   const level = options.level ?? 1;
+  const about = {
+    ...options,
+    description: options.description ?? (options.intent === 'label' ? 'label map' : undefined),
+  };
   if (extension === 'nii' || extension === 'nii.gz') {
-    const bytes = chained(encodeNiftiHeader(volume, options), pieces(volume.voxels));
+    const bytes = chained(encodeNiftiHeader(volume, about), pieces(volume.voxels));
     yield* extension === 'nii' ? bytes : platform.deflate(bytes, 'gzip', level);
     return;
   }
-  const compressed = level > 0;
-  yield extension === 'mha'
-    ? encodeMetaImageHeader(volume, { ...options, compressed })
-    : encodeNrrdHeader(volume, { ...options, compressed });
   const voxels = interleaved(volume);
-  yield* compressed ? platform.deflate(voxels, extension === 'mha' ? 'zlib' : 'gzip', level) : voxels;
+  if (extension === 'nrrd') {
+    yield encodeNrrdHeader(volume, { ...about, compressed: level > 0 });
+    yield* level > 0 ? platform.deflate(voxels, 'gzip', level) : voxels;
+  } else if (level > 0) {
+    const packed = await collectBytes(platform.deflate(voxels, 'zlib', level));
+    yield encodeMetaImageHeader(volume, { ...about, compressedBytes: packed.length });
+    yield packed;
+  } else {
+    yield encodeMetaImageHeader(volume, about);
+    yield* voxels;
+  }
 }
 
 const pieceBytes = 2 ** 18;

@@ -1,7 +1,13 @@
 import { describe, expect, it } from 'vitest';
 import { TomaatError } from '../errors.ts';
 import type { Volume } from '../volume.ts';
-import { type Connectivity, fillHoles, findComponents, keepLargestComponent, removeSmallObjects } from './components.ts';
+import {
+  type Connectivity,
+  fillHoles,
+  findComponents,
+  keepLargestComponent,
+  removeSmallObjects,
+} from './components.ts';
 
 const size = [23, 17, 11] as const;
 const affine = [0, -0.7, 0.1, 3, 1.1, 0, 0, -4, 0, 0.2, 2.3, 5, 0, 0, 0, 1];
@@ -32,21 +38,59 @@ function summary(voxels: Float64Array): number[] {
 describe('findComponents()', () => {
   // scipy.ndimage.label of the array [z, y, x]: each label by itself, then all labels as one mask.
   const scipy: Record<string, number[][]> = {
-    '300,1,6': [[292, 297, 86, 135068], [292, 297, 86, 135068]],
-    '300,1,18': [[9, 1324, 2, 1389], [9, 1324, 2, 1389]],
-    '300,1,26': [[3, 1333, 1, 1338], [3, 1333, 1, 1338]],
-    '600,3,6': [[407, 18, 98, 168881], [396, 28, 89, 166471], [402, 41, 82, 163258], [19, 2605, 1, 2807]],
-    '600,3,18': [[57, 679, 14, 5915], [38, 765, 12, 3562], [49, 786, 9, 3674], [1, 2624, 1, 2624]],
-    '600,3,26': [[15, 828, 4, 1895], [12, 842, 3, 1003], [16, 852, 4, 1186], [1, 2624, 1, 2624]],
-    '850,2,6': [[141, 1499, 27, 25071], [113, 1724, 9, 10391], [1, 3683, 1, 3683]],
-    '850,2,18': [[4, 1796, 1, 1805], [4, 1881, 1, 1890], [1, 3683, 1, 3683]],
-    '850,2,26': [[2, 1798, 1, 1800], [2, 1883, 1, 1885], [1, 3683, 1, 3683]],
+    '300,1,6': [
+      [292, 297, 86, 135068],
+      [292, 297, 86, 135068],
+    ],
+    '300,1,18': [
+      [9, 1324, 2, 1389],
+      [9, 1324, 2, 1389],
+    ],
+    '300,1,26': [
+      [3, 1333, 1, 1338],
+      [3, 1333, 1, 1338],
+    ],
+    '600,3,6': [
+      [407, 18, 98, 168881],
+      [396, 28, 89, 166471],
+      [402, 41, 82, 163258],
+      [19, 2605, 1, 2807],
+    ],
+    '600,3,18': [
+      [57, 679, 14, 5915],
+      [38, 765, 12, 3562],
+      [49, 786, 9, 3674],
+      [1, 2624, 1, 2624],
+    ],
+    '600,3,26': [
+      [15, 828, 4, 1895],
+      [12, 842, 3, 1003],
+      [16, 852, 4, 1186],
+      [1, 2624, 1, 2624],
+    ],
+    '850,2,6': [
+      [141, 1499, 27, 25071],
+      [113, 1724, 9, 10391],
+      [1, 3683, 1, 3683],
+    ],
+    '850,2,18': [
+      [4, 1796, 1, 1805],
+      [4, 1881, 1, 1890],
+      [1, 3683, 1, 3683],
+    ],
+    '850,2,26': [
+      [2, 1798, 1, 1800],
+      [2, 1883, 1, 1885],
+      [1, 3683, 1, 3683],
+    ],
   };
   it.each(Object.keys(scipy))('finds and numbers the components as scipy does: %s', (key) => {
     const [perMille, k, connectivity] = key.split(',').map(Number);
     const { voxels } = noise(perMille, k);
     const all = findComponents(voxels, size, { connectivity: connectivity as Connectivity });
-    const found = Array.from({ length: k }, (_, i) => summary(all.voxels.filter((_, c) => all.value[c] === i + 1)));
+    const found = Array.from({ length: k }, (_, i) =>
+      summary(all.voxels.filter((_, c) => all.value[c] === i + 1)),
+    );
     const mask = findComponents(voxels, size, {
       connectivity: connectivity as Connectivity,
       classOf: (v) => (v > 0 ? 1 : 0),
@@ -72,13 +116,23 @@ describe('keepLargestComponent()', () => {
   it('keeps the largest component of each label and leaves the input alone', () => {
     const before = map.voxels.slice();
     const { voxels } = keepLargestComponent(map, { connectivity: 6 });
-    expect(voxels).toEqual(small([['11..2', '.1.22', '.....'], ['....2', '...2.', '.....']]).voxels);
+    expect(voxels).toEqual(
+      small([
+        ['11..2', '.1.22', '.....'],
+        ['....2', '...2.', '.....'],
+      ]).voxels,
+    );
     expect(map.voxels).toEqual(before);
   });
 
   it('takes all labels as one mask when they are not independent', () => {
     const { voxels } = keepLargestComponent(map, { connectivity: 6, independent: false });
-    expect(voxels).toEqual(small([['....2', '...22', '.....'], ['....2', '...2.', '.....']]).voxels);
+    expect(voxels).toEqual(
+      small([
+        ['....2', '...22', '.....'],
+        ['....2', '...2.', '.....'],
+      ]).voxels,
+    );
   });
 
   it('keeps what only a corner joins at connectivity 26, the default', () => {
@@ -116,8 +170,12 @@ describe('removeSmallObjects()', () => {
   const map = small([['111.1.', '......', '2.2222']]);
 
   it('removes what has fewer voxels than the limit, not what has as many', () => {
-    expect(removeSmallObjects(map, { minVoxels: 3 }).voxels).toEqual(small([['111...', '......', '..2222']]).voxels);
-    expect(removeSmallObjects(map, { minVoxels: 4 }).voxels).toEqual(small([['......', '......', '..2222']]).voxels);
+    expect(removeSmallObjects(map, { minVoxels: 3 }).voxels).toEqual(
+      small([['111...', '......', '..2222']]).voxels,
+    );
+    expect(removeSmallObjects(map, { minVoxels: 4 }).voxels).toEqual(
+      small([['......', '......', '..2222']]).voxels,
+    );
   });
 
   it('removes by millilitres, with the volume of this grid’s voxel', () => {
@@ -172,7 +230,11 @@ describe('fillHoles()', () => {
   });
 
   it('fills another label that is enclosed, and only for the labels it is given', () => {
-    const map = small([['111', '111', '111'], ['111', '121', '111'], ['111', '111', '111']]);
+    const map = small([
+      ['111', '111', '111'],
+      ['111', '121', '111'],
+      ['111', '111', '111'],
+    ]);
     expect(fillHoles(map).voxels.every((v) => v === 1)).toBe(true);
     expect(fillHoles(map, { labels: [2] }).voxels).toEqual(map.voxels);
     const floats = fillHoles({ ...map, voxels: Float64Array.from(map.voxels) });

@@ -1,6 +1,15 @@
 import { describe, expect, it } from 'vitest';
 import type { Volume } from '../volume.ts';
-import { closeLabels, dilateLabels, erodeLabels, openLabels } from './morphology.ts';
+import {
+  type Ball,
+  chordsOf,
+  closeLabels,
+  dilateLabels,
+  erodeLabels,
+  growByDistance,
+  growByRuns,
+  openLabels,
+} from './morphology.ts';
 
 const size = [23, 17, 11] as const;
 /** Spacing 0.8, 1.1, 2.3 mm; axes turned and mirrored, which must not matter. */
@@ -17,7 +26,12 @@ function noise(perMille: number): Volume & { voxels: Uint8Array } {
 
 function line(text: string, spacing = 1): Volume & { voxels: Uint8Array } {
   const voxels = Uint8Array.from(text.replaceAll('.', '0'), Number);
-  return { voxels, size: [text.length, 1, 1], components: 1, affine: [spacing, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1] };
+  return {
+    voxels,
+    size: [text.length, 1, 1],
+    components: 1,
+    affine: [spacing, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1],
+  };
 }
 const show = (volume: Volume) => [...(volume.voxels as Uint8Array)].join('').replaceAll('0', '.');
 
@@ -26,17 +40,56 @@ describe('dilateLabels(), erodeLabels(), openLabels(), closeLabels()', () => {
   // voxels, and sum of the indices mod 9973, of the mask, dilated, eroded, opened, closed. Key: per mille, radius of a
   // dilation before, radius.
   const scipy: Record<string, [number, number][]> = {
-    '30,0,2.4': [[121, 248641], [1999, 4095709], [0, 0], [0, 0], [173, 344644]],
-    '30,0,3.3': [[121, 248641], [3511, 7418736], [0, 0], [0, 0], [488, 950570]],
-    '150,0,1.1': [[693, 1467934], [2466, 5228468], [1, 1058], [4, 4233], [922, 1905971]],
-    '60,1.7,2.3': [[2042, 4128721], [4152, 8813190], [28, 40466], [336, 550045], [2838, 5787688]],
-    '25,2.4,2.4': [[1710, 3566687], [3768, 8134384], [122, 244201], [1710, 3566687], [2143, 4421664]],
-    '900,0,1.7': [[3890, 8326527], [4301, 9247150], [1559, 3230966], [3407, 7268042], [4269, 9160938]],
+    '30,0,2.4': [
+      [121, 248641],
+      [1999, 4095709],
+      [0, 0],
+      [0, 0],
+      [173, 344644],
+    ],
+    '30,0,3.3': [
+      [121, 248641],
+      [3511, 7418736],
+      [0, 0],
+      [0, 0],
+      [488, 950570],
+    ],
+    '150,0,1.1': [
+      [693, 1467934],
+      [2466, 5228468],
+      [1, 1058],
+      [4, 4233],
+      [922, 1905971],
+    ],
+    '60,1.7,2.3': [
+      [2042, 4128721],
+      [4152, 8813190],
+      [28, 40466],
+      [336, 550045],
+      [2838, 5787688],
+    ],
+    '25,2.4,2.4': [
+      [1710, 3566687],
+      [3768, 8134384],
+      [122, 244201],
+      [1710, 3566687],
+      [2143, 4421664],
+    ],
+    '900,0,1.7': [
+      [3890, 8326527],
+      [4301, 9247150],
+      [1559, 3230966],
+      [3407, 7268042],
+      [4269, 9160938],
+    ],
   };
   it.each(Object.keys(scipy))('equal scipy with a ball in mm: %s', (key) => {
     const [perMille, before, radiusMm] = key.split(',').map(Number);
     const mask = before > 0 ? dilateLabels(noise(perMille), { radiusMm: before }) : noise(perMille);
-    const found = [mask, ...[dilateLabels, erodeLabels, openLabels, closeLabels].map((f) => f(mask, { radiusMm }))];
+    const found = [
+      mask,
+      ...[dilateLabels, erodeLabels, openLabels, closeLabels].map((f) => f(mask, { radiusMm })),
+    ];
     const sums = found.map(({ voxels }) => {
       const values = voxels as Uint8Array;
       return [values.reduce((n, v) => n + v, 0), values.reduce((sum, v, i) => sum + v * (i % 9973), 0)];
@@ -56,8 +109,8 @@ describe('dilateLabels(), erodeLabels(), openLabels(), closeLabels()', () => {
   });
 
   it('work on each label by itself, and only on background', () => {
-    expect(show(dilateLabels(line('..1...2...33'), { radiusMm: 2 }))).toBe('111112223333'.replace('111112223333', '111112222333'));
-    expect(show(closeLabels(line('1.1.2.2.1.1'), { radiusMm: 1 }))).toBe('11112221111'.replace('11112221111', '111.222.111'));
+    expect(show(dilateLabels(line('..1...2...33'), { radiusMm: 2 }))).toBe('111112222333');
+    expect(show(closeLabels(line('1.1.2.2.1.1'), { radiusMm: 1 }))).toBe('111.222.111');
     expect(show(erodeLabels(line('.1112222.'), { radiusMm: 1, labels: [2] }))).toBe('.111.22..');
   });
 
@@ -67,5 +120,31 @@ describe('dilateLabels(), erodeLabels(), openLabels(), closeLabels()', () => {
     expect(map.voxels).toEqual(Float32Array.from([0, 0, 1, 0, 0]));
     expect(() => dilateLabels(map, { radiusMm: -1 })).toThrow(/radius/);
     expect(() => dilateLabels(map, { radiusMm: Number.NaN })).toThrow(/radius/);
+  });
+});
+
+describe('growByRuns(), growByDistance()', () => {
+  it.each([
+    [5, 2.4],
+    [20, 3.3],
+    [60, 1.65],
+    [3, 6.6],
+    [0, 2],
+  ])('both cover every voxel within the radius, and no other: %i per mille, %f mm', (perMille, radiusMm) => {
+    const spacingMm = [0.8, 1.1, 2.3] as const;
+    const { voxels: mask } = noise(perMille);
+    const expected = new Uint8Array(mask.length);
+    const at = (i: number) => [i % 23, Math.floor(i / 23) % 17, Math.floor(i / 391)];
+    const seeds = [...mask.keys()].filter((i) => mask[i]).map(at);
+    for (let i = 0; i < mask.length; i++) {
+      const p = at(i);
+      const near = (q: number[]) =>
+        Math.hypot(...p.map((v, k) => (v - q[k]) * spacingMm[k])) <= radiusMm * (1 + 1e-9);
+      expected[i] = seeds.some(near) ? 1 : 0;
+    }
+    const reach = spacingMm.map((s) => Math.floor((radiusMm / s) * (1 + 1e-9))) as [number, number, number];
+    const ball: Ball = { radiusMm, spacingMm, reach };
+    expect(growByRuns(mask, size, chordsOf(ball))).toEqual(expected);
+    expect(growByDistance(mask, size, ball)).toEqual(expected);
   });
 });

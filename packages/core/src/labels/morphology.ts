@@ -13,7 +13,8 @@ export interface MorphologyOptions {
 /**
  * Grows each label by a ball, into background (0) only. A voxel in reach of several labels takes the lowest.
  * Nothing comes in from outside the volume. Distances are measured along the voxel axes with the volume's
- * spacing, so a sheared grid is treated as if its axes were at right angles.
+ * spacing, so a sheared grid is treated as if its axes were at right angles; in a volume of one slice the
+ * ball is a disc.
  */
 export function dilateLabels(volume: Volume, options: MorphologyOptions): Volume {
   return morph(volume, options, growMask);
@@ -49,7 +50,7 @@ export function closeLabels(volume: Volume, options: MorphologyOptions): Volume 
   );
 }
 
-interface Ball {
+export interface Ball {
   radiusMm: number;
   spacingMm: readonly [number, number, number];
   /** How many voxels it reaches along x, y, z. */
@@ -68,7 +69,9 @@ function morph(volume: Volume, options: MorphologyOptions, operation: MaskOperat
   if (!Number.isFinite(radiusMm) || radiusMm < 0) {
     throw new TomaatError('BAD_INPUT', `The radius has to be 0 mm or more, ${radiusMm} was given.`);
   }
-  const spacingMm = spacingOf(volume.affine);
+  // Across a single slice the ball is flat, or nothing could ever be closed there.
+  const spacings = spacingOf(volume.affine).map((s, k) => (volume.size[k] === 1 ? s + 2 * radiusMm : s));
+  const spacingMm = spacings as [number, number, number];
   const reach = spacingMm.map((s) => Math.floor((radiusMm / s) * (1 + 1e-9))) as [number, number, number];
   const ball: Ball = { radiusMm, spacingMm, reach };
   const source = labelVoxels(volume);
@@ -159,15 +162,87 @@ function complement(mask: Uint8Array): Uint8Array {
   return out;
 }
 
+/** Every voxel within the ball's radius of a voxel of the mask: by the way that is quicker for this mask and ball. */
+function growMask(mask: Uint8Array, size: Size, ball: Ball): Uint8Array {
+  const [nx, ny, nz] = size;
+  const chords = chordsOf(ball);
+  let runs = 0;
+  let before = 0;
+  for (let i = 0; i < mask.length; i++) {
+    if (mask[i] > before) runs++;
+    before = mask[i];
+  }
+  // A run in a chord's place takes about a quarter of the time of a voxel's distance.
+  const byRuns = runs * chords.length < 4 * nx * ny * nz && chords.length < 32767;
+  return byRuns ? growByRuns(mask, size, chords) : growByDistance(mask, size, ball);
+}
+
+/** The rows of a ball: their place beside its centre, and how far they reach along x, in voxels. */
+export interface Chord {
+  dy: number;
+  dz: number;
+  reach: number;
+}
+
+export function chordsOf({ radiusMm, spacingMm: [sx, sy, sz], reach }: Ball): Chord[] {
+  const limit = squaredLimit(radiusMm);
+  const chords: Chord[] = [];
+  for (let dz = -reach[2]; dz <= reach[2]; dz++) {
+    for (let dy = -reach[1]; dy <= reach[1]; dy++) {
+      const rest = limit - dy * dy * sy * sy - dz * dz * sz * sz;
+      if (rest >= 0) chords.push({ dy, dz, reach: Math.floor(Math.sqrt(rest) / sx) });
+    }
+  }
+  return chords;
+}
+
+/** A distance of the radius itself counts as within it, whatever the last bits of products of spacings say. */
+const squaredLimit = (radiusMm: number): number => radiusMm * radiusMm * (1 + 1e-6);
+
+/** Lays the ball's rows at every run of the mask: each interval adds 1 at its start and takes it off after its end. */
+export function growByRuns(mask: Uint8Array, size: Size, chords: readonly Chord[]): Uint8Array {
+  const [nx, ny, nz] = size;
+  const width = nx + 1;
+  const steps = new Int16Array(width * ny * nz);
+  for (let z = 0; z < nz; z++) {
+    for (let y = 0; y < ny; y++) {
+      const row = (z * ny + y) * nx;
+      for (let x = 0; x < nx; x++) {
+        if (mask[row + x] === 0) continue;
+        const first = x;
+        while (x < nx && mask[row + x] === 1) x++;
+        for (let c = 0; c < chords.length; c++) {
+          const { dy, dz, reach } = chords[c];
+          const toY = y + dy;
+          const toZ = z + dz;
+          if (toY < 0 || toY >= ny || toZ < 0 || toZ >= nz) continue;
+          const to = (toZ * ny + toY) * width;
+          steps[to + Math.max(0, first - reach)]++;
+          steps[to + Math.min(nx, x + reach)]--;
+        }
+      }
+    }
+  }
+  const out = new Uint8Array(mask.length);
+  for (let row = 0; row < ny * nz; row++) {
+    let depth = 0;
+    for (let x = 0; x < nx; x++) {
+      depth += steps[row * width + x];
+      if (depth > 0) out[row * nx + x] = 1;
+    }
+  }
+  return out;
+}
+
 /**
- * Every voxel within the ball's radius of a voxel of the mask, by the exact squared Euclidean distance with
+ * The same for masks of many runs and large balls, whatever the radius: by the exact squared Euclidean distance with
  * unequal spacings: distance along x, then the lower envelope of parabolas along y (Felzenszwalb and
  * Huttenlocher, Theory of Computing 8, 2012), then along z each voxel covers an interval.
  */
-function growMask(mask: Uint8Array, size: Size, ball: Ball): Uint8Array {
+export function growByDistance(mask: Uint8Array, size: Size, ball: Ball): Uint8Array {
   const [nx, ny, nz] = size;
   const [sx, sy, sz] = ball.spacingMm;
-  const limit = ball.radiusMm * ball.radiusMm * (1 + 1e-6);
+  const limit = squaredLimit(ball.radiusMm);
   const far = Number.POSITIVE_INFINITY;
   const squared = new Float32Array(mask.length);
   let next = mask.indexOf(1);

@@ -1,6 +1,6 @@
 import { MeshoptSimplifier } from 'meshoptimizer/simplifier';
 import { TomaatError } from '../errors.ts';
-import { applyAffine, determinant } from '../geometry/affine.ts';
+import { determinant } from '../geometry/affine.ts';
 import type { Size, Volume } from '../volume.ts';
 import { type Box, type LabelVoxels, labelVoxels, scanLabels } from './label-map.ts';
 
@@ -25,8 +25,8 @@ export interface SurfaceOptions {
  * The closed surface of each label of a label map (surface nets, Gibson 1998; one vertex for each sheet of
  * the surface that passes a cell, as in dual marching cubes, Nielson 2004, so that labels that touch at an
  * edge or corner stay apart). Vertices lie in the middle between voxels inside and outside; the volume is taken to
- * go on with background, so a label at its border is closed too. Smoothing (Taubin 1995) moves no vertex
- * out of its cell, that is by more than half a voxel along each axis. Volumes are to be reported from
+ * go on with background, so a label at its border is closed too. Smoothing (Taubin 1995) keeps every vertex
+ * in its cell, the cube between eight voxel centres. Volumes are to be reported from
  * voxels, never from a mesh. Throws BAD_INPUT for a label above 65535.
  */
 export function surfaceOf(labelMap: Volume, options: SurfaceOptions = {}): Mesh {
@@ -66,7 +66,7 @@ export function joinMeshes(parts: readonly { label: number; mesh: Mesh }[]): Mes
 /** Vertices as voxel indices, the corner of each one's cell, and quads that turn counter-clockwise in index space. */
 interface Net {
   points: Float32Array;
-  cells: Int16Array | Int32Array;
+  cells: Int32Array;
   quads: Uint32Array;
 }
 
@@ -249,47 +249,61 @@ function larger<A extends Float32Array | Int32Array | Uint32Array>(array: A): A 
 
 /** Taubin's smoothing: a step towards the neighbours' mean, a slightly larger one back; each within the cell. */
 function smooth(net: Net, rounds: number): void {
-  const { points, cells, quads } = net;
-  const sums = new Float32Array(points.length);
-  const counts = new Uint16Array(points.length / 3);
-  const link = (a: number, b: number) => {
-    sums[a * 3] += points[b * 3];
-    sums[a * 3 + 1] += points[b * 3 + 1];
-    sums[a * 3 + 2] += points[b * 3 + 2];
-    sums[b * 3] += points[a * 3];
-    sums[b * 3 + 1] += points[a * 3 + 1];
-    sums[b * 3 + 2] += points[a * 3 + 2];
-    counts[a]++;
-    counts[b]++;
-  };
-  for (let step = 0; step < rounds * 2; step++) {
-    sums.fill(0);
-    counts.fill(0);
-    for (let q = 0; q < quads.length; q += 4) {
-      link(quads[q], quads[q + 1]);
-      link(quads[q + 1], quads[q + 2]);
-      link(quads[q + 2], quads[q + 3]);
-      link(quads[q + 3], quads[q]);
-    }
-    const weight = step % 2 === 0 ? 0.5 : -0.53;
-    for (let v = 0; v < points.length; v++) {
-      const count = counts[(v / 3) | 0];
-      if (count === 0) continue;
-      const moved = points[v] + weight * (sums[v] / count - points[v]);
-      points[v] = Math.min(Math.max(moved, cells[v]), cells[v] + 1);
-    }
+  if (rounds === 0) return;
+  const { cells, quads } = net;
+  // Every edge has a quad on either side, one going each way: the neighbours of a vertex are where its edges go.
+  const vertices = cells.length / 3;
+  const first = new Uint32Array(vertices + 1);
+  for (let i = 0; i < quads.length; i++) first[quads[i] + 1]++;
+  for (let v = 0; v < vertices; v++) first[v + 1] += first[v];
+  const next = first.slice();
+  const neighbours = new Uint32Array(quads.length);
+  for (let q = 0; q < quads.length; q += 4) {
+    neighbours[next[quads[q]]++] = quads[q + 1] * 3;
+    neighbours[next[quads[q + 1]]++] = quads[q + 2] * 3;
+    neighbours[next[quads[q + 2]]++] = quads[q + 3] * 3;
+    neighbours[next[quads[q + 3]]++] = quads[q] * 3;
   }
+  let from: Float32Array = net.points;
+  let to: Float32Array = new Float32Array(from.length);
+  for (let step = 0; step < rounds * 2; step++) {
+    const weight = step % 2 === 0 ? 0.5 : -0.53;
+    for (let v = 0, at = 0; v < vertices; v++, at += 3) {
+      let x = 0;
+      let y = 0;
+      let z = 0;
+      const end = first[v + 1];
+      for (let i = first[v]; i < end; i++) {
+        const n = neighbours[i];
+        x += from[n];
+        y += from[n + 1];
+        z += from[n + 2];
+      }
+      const share = weight / (end - first[v]);
+      const keep = 1 - weight;
+      to[at] = clamp(keep * from[at] + share * x, cells[at]);
+      to[at + 1] = clamp(keep * from[at + 1] + share * y, cells[at + 1]);
+      to[at + 2] = clamp(keep * from[at + 2] + share * z, cells[at + 2]);
+    }
+    [from, to] = [to, from];
+  }
+  net.points = from;
 }
+
+const clamp = (value: number, cell: number): number =>
+  value < cell ? cell : value > cell + 1 ? cell + 1 : value;
 
 /** The net in world mm; each quad split along its shorter diagonal, turned outward for mirrored affines too. */
 function placeNet(net: Net, { affine }: Volume): Mesh {
   const { points, quads } = net;
   const positions = new Float32Array(points.length);
   for (let v = 0; v < points.length; v += 3) {
-    const p = applyAffine(affine, [points[v], points[v + 1], points[v + 2]]);
-    positions[v] = p[0];
-    positions[v + 1] = p[1];
-    positions[v + 2] = p[2];
+    const x = points[v];
+    const y = points[v + 1];
+    const z = points[v + 2];
+    positions[v] = affine[0] * x + affine[1] * y + affine[2] * z + affine[3];
+    positions[v + 1] = affine[4] * x + affine[5] * y + affine[6] * z + affine[7];
+    positions[v + 2] = affine[8] * x + affine[9] * y + affine[10] * z + affine[11];
   }
   const distance = (a: number, b: number) => {
     const x = positions[a * 3] - positions[b * 3];
@@ -354,10 +368,9 @@ export async function decimateMesh(mesh: Mesh, options: DecimateOptions = {}): P
     const [simpler] = MeshoptSimplifier.simplify(part.triangles, part.positions, 3, target, maxErrorMm, [
       'ErrorAbsolute',
     ]);
-    return {
-      label,
-      mesh: compact({ positions: part.positions, triangles: simpler.length ? simpler : part.triangles }),
-    };
+    const triangles = dropFolds(simpler, part.positions.length / 3);
+    const kept = triangles.length > 0 ? triangles : part.triangles;
+    return { label, mesh: compact({ positions: part.positions, triangles: kept }) };
   });
   const joined = joinMeshes(parts);
   return mesh.labels ? joined : { positions: joined.positions, triangles: joined.triangles };
@@ -381,6 +394,43 @@ export function partsOf(mesh: Mesh): { label: number; mesh: Mesh }[] {
     }
     return { label, mesh: compact({ positions, triangles: own }) };
   });
+}
+
+/** The triangles without pairs that lie face to face on the same three vertices, which simplification can leave. */
+function dropFolds(triangles: Uint32Array, vertices: number): Uint32Array {
+  const seen = new Map<number, number[]>();
+  const folded = new Uint8Array(triangles.length / 3);
+  let pairs = 0;
+  for (let t = 0; t < folded.length; t++) {
+    const [a, b, c] = triangles.subarray(t * 3, t * 3 + 3);
+    const low = Math.min(a, b, c);
+    const high = Math.max(a, b, c);
+    const key = low * vertices + high;
+    const others = seen.get(key);
+    if (!others) {
+      seen.set(key, [t]);
+      continue;
+    }
+    const middle = a + b + c - low - high;
+    const other = others.find((o) => {
+      const [p, q, r] = triangles.subarray(o * 3, o * 3 + 3);
+      return !folded[o] && p + q + r - low - high === middle;
+    });
+    if (other === undefined) others.push(t);
+    else {
+      folded[t] = folded[other] = 1;
+      pairs++;
+    }
+  }
+  if (pairs === 0) return triangles;
+  const out = new Uint32Array(triangles.length - pairs * 6);
+  let at = 0;
+  for (let t = 0; t < folded.length; t++) {
+    if (folded[t]) continue;
+    out.set(triangles.subarray(t * 3, t * 3 + 3), at);
+    at += 3;
+  }
+  return out;
 }
 
 /** The mesh without the vertices that no triangle uses. */

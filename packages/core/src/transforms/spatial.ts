@@ -3,9 +3,9 @@ import { spacingOf } from '../geometry/affine.ts';
 import { cropOrPad, flip, reorient } from '../geometry/exact.ts';
 import { centerCrop, divisibleSize, padAround, resizedGrid, spacedGrid } from '../geometry/grid.ts';
 import { interpolations, resample } from '../geometry/resample.ts';
-import { numericVoxels, type Size, type Volume, type VoxelType, voxelCount, voxelTypeOf } from '../volume.ts';
+import { numericVoxels, type Size, type Volume, type VoxelType, voxelTypeOf } from '../volume.ts';
 import { antiAliasSigma, gaussianFilter } from './filters.ts';
-import { summarize } from './statistics.ts';
+import { extremes } from './statistics.ts';
 import { defineTransform, type VolumeTransform } from './transform.ts';
 
 /*
@@ -137,7 +137,7 @@ const cropForeground = defineTransform({
     }),
   apply(volume, { above, aboveFraction, margin }, context) {
     const threshold =
-      aboveFraction !== undefined ? aboveFraction * summarize(volume.voxels).max : (above ?? 0);
+      aboveFraction !== undefined ? aboveFraction * extremes(volume.voxels).max : (above ?? 0);
     const box = foregroundBox(volume, threshold);
     if (!box) {
       context.log(`cropForeground: no voxel is above ${threshold}, so the volume stays whole`);
@@ -159,21 +159,26 @@ function foregroundBox(volume: Volume, above: number): { min: number[]; max: num
   const [nx, ny, nz] = volume.size;
   const min = [nx, ny, nz];
   const max = [-1, -1, -1];
-  const n = voxelCount(volume);
+  const plane = nx * ny;
+  // A plane at a time as float64, so that the loop meets one kind of array.
+  const values = new Float64Array(plane);
   const voxels = numericVoxels(volume.voxels);
-  for (let row = 0; row * nx < voxels.length; row++) {
-    const start = row * nx;
-    let first = 0;
-    while (first < nx && !(voxels[start + first] > above)) first++;
-    if (first === nx) continue;
-    let last = nx - 1;
-    while (!(voxels[start + last] > above)) last--;
-    const inComponent = (start % n) / nx;
-    const at = [first, inComponent % ny, Math.floor(inComponent / ny)];
-    const end = [last, at[1], at[2]];
-    for (let axis = 0; axis < 3; axis++) {
-      if (at[axis] < min[axis]) min[axis] = at[axis];
-      if (end[axis] > max[axis]) max[axis] = end[axis];
+  for (let start = 0; start < voxels.length; start += plane) {
+    values.set(voxels.subarray(start, start + plane));
+    const z = (start / plane) % nz;
+    for (let y = 0; y < ny; y++) {
+      const row = y * nx;
+      let first = 0;
+      while (first < nx && !(values[row + first] > above)) first++;
+      if (first === nx) continue;
+      let last = nx - 1;
+      while (!(values[row + last] > above)) last--;
+      min[0] = Math.min(min[0], first);
+      max[0] = Math.max(max[0], last);
+      min[1] = Math.min(min[1], y);
+      max[1] = Math.max(max[1], y);
+      min[2] = Math.min(min[2], z);
+      max[2] = Math.max(max[2], z);
     }
   }
   return max[0] < 0 ? undefined : { min, max };

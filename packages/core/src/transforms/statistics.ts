@@ -19,38 +19,80 @@ export interface Summary {
 export const masks = ['all', 'nonzero', 'aboveMean'] as const;
 export type Mask = (typeof masks)[number];
 
-/** Count, extremes, mean and standard deviation of the finite voxels under a mask; all 0 where there are none. */
-export function summarize(voxels: Voxels, mask: Mask = 'all'): Summary {
-  if (mask === 'aboveMean') {
-    const mean = summarize(voxels).mean;
-    return accumulate(voxels, (v) => v > mean);
+/** How many voxels are handled at a time: a piece as float64, so that every loop below meets one kind of array. */
+const piece = 16_384;
+
+/** Calls a function with the voxels as float64, piece by piece; the array is used again for the next piece. */
+export function forEachPiece(voxels: Voxels, each: (values: Float64Array, start: number) => void): void {
+  const values = new Float64Array(Math.min(piece, voxels.length));
+  for (let start = 0; start < voxels.length; start += piece) {
+    const end = Math.min(voxels.length, start + piece);
+    if (voxels instanceof BigInt64Array || voxels instanceof BigUint64Array) {
+      for (let i = start; i < end; i++) values[i - start] = Number(voxels[i]);
+    } else values.set(voxels.subarray(start, end));
+    each(values.subarray(0, end - start), start);
   }
-  return accumulate(voxels, mask === 'nonzero' ? (v) => v !== 0 : () => true);
 }
 
-function accumulate(voxels: Voxels, counts: (v: number) => boolean): Summary {
+/** Count, extremes, mean and standard deviation of the finite voxels under a mask; all 0 where there are none. */
+export function summarize(voxels: Voxels, mask: Mask = 'all'): Summary {
+  if (mask === 'aboveMean') return accumulate(voxels, summarize(voxels).mean, Number.NaN);
+  return accumulate(voxels, -Infinity, mask === 'nonzero' ? 0 : Number.NaN);
+}
+
+/** Of the finite voxels greater than `above` and other than `except`. */
+function accumulate(voxels: Voxels, above: number, except: number): Summary {
   let count = 0;
   let min = Infinity;
   let max = -Infinity;
   let sum = 0;
-  for (let i = 0; i < voxels.length; i++) {
-    const v = Number(voxels[i]);
-    // 0 for finite numbers only.
-    if (v - v !== 0 || !counts(v)) continue;
-    count++;
-    sum += v;
-    if (v < min) min = v;
-    if (v > max) max = v;
-  }
+  forEachPiece(voxels, (values) => {
+    // Variables of its own: numbers shared with the closure outside are slow to change.
+    let [n, total, low, high] = [0, 0, min, max];
+    for (let i = 0; i < values.length; i++) {
+      const v = values[i];
+      // The difference is 0 for finite numbers only.
+      if (v - v !== 0 || v === except || v <= above) continue;
+      n++;
+      total += v;
+      if (v < low) low = v;
+      if (v > high) high = v;
+    }
+    count += n;
+    sum += total;
+    min = low;
+    max = high;
+  });
   if (count === 0) return { count: 0, min: 0, max: 0, mean: 0, std: 0 };
   const mean = sum / count;
   // A second pass: the one-pass formula loses all digits when the mean is large against the deviation.
   let squares = 0;
-  for (let i = 0; i < voxels.length; i++) {
-    const v = Number(voxels[i]);
-    if (v - v === 0 && counts(v)) squares += (v - mean) * (v - mean);
-  }
+  forEachPiece(voxels, (values) => {
+    let total = 0;
+    for (let i = 0; i < values.length; i++) {
+      const v = values[i];
+      if (v - v === 0 && v !== except && v > above) total += (v - mean) * (v - mean);
+    }
+    squares += total;
+  });
   return { count, min, max, mean, std: Math.sqrt(squares / count) };
+}
+
+/** Lowest and highest finite voxel; both 0 where there is none. */
+export function extremes(voxels: Voxels): { min: number; max: number } {
+  let min = Infinity;
+  let max = -Infinity;
+  forEachPiece(voxels, (values) => {
+    let [low, high] = [min, max];
+    for (let i = 0; i < values.length; i++) {
+      const v = values[i];
+      if (v < low && v !== -Infinity) low = v;
+      if (v > high && v !== Infinity) high = v;
+    }
+    min = low;
+    max = high;
+  });
+  return min <= max ? { min, max } : { min: 0, max: 0 };
 }
 
 /**
@@ -58,106 +100,89 @@ function accumulate(voxels: Voxels, counts: (v: number) => boolean): Summary {
  * default; 0 where there are none. Exact: by counting for types of up to 32 bits, by sorting for those of 64.
  */
 export function percentiles(voxels: Voxels, percents: readonly number[]): number[] {
-  const ranked = rankFunction(voxels);
-  if (ranked.count === 0) return percents.map(() => 0);
-  return percents.map((percent) => {
-    const at = (Math.min(100, Math.max(0, percent)) / 100) * (ranked.count - 1);
-    const low = Math.floor(at);
-    const t = at - low;
-    const a = ranked.value(low);
-    if (t === 0) return a;
-    const b = ranked.value(low + 1);
+  const ordered = order(voxels);
+  if (ordered.count === 0) return percents.map(() => 0);
+  const places = percents.map((percent) => (Math.min(100, Math.max(0, percent)) / 100) * (ordered.count - 1));
+  const last = ordered.count - 1;
+  const values = ordered.values(places.flatMap((at) => [Math.floor(at), Math.min(last, Math.floor(at) + 1)]));
+  return places.map((at, i) => {
+    const t = at - Math.floor(at);
+    const a = values[2 * i];
+    const b = values[2 * i + 1];
     return t < 0.5 ? a + (b - a) * t : b - (b - a) * (1 - t);
   });
 }
 
 /** The finite voxels in ascending order, without sorting where that can be avoided. */
-function rankFunction(voxels: Voxels): { count: number; value(rank: number): number } {
-  if (voxels instanceof Float32Array) return rankWords(floatKeys(voxels), keyToFloat);
-  if (voxels instanceof Int32Array) {
-    const words = new Uint32Array(voxels.buffer, voxels.byteOffset, voxels.length);
-    return rankWords(
-      { words, key: (w) => (w ^ 0x80000000) >>> 0, skip: () => false },
-      (key) => key - 2 ** 31,
-    );
-  }
-  if (voxels instanceof Uint32Array) {
-    return rankWords({ words: voxels, key: (w) => w, skip: () => false }, (key) => key);
-  }
+interface Ordered {
+  readonly count: number;
+  values(ranks: readonly number[]): number[];
+}
+
+function order(voxels: Voxels): Ordered {
   if (voxels instanceof Float64Array || voxels instanceof BigInt64Array || voxels instanceof BigUint64Array) {
     const numbers = Float64Array.from(voxels as ArrayLike<number | bigint>, Number);
     const finite = numbers.filter((v) => v - v === 0).sort();
-    return { count: finite.length, value: (rank) => finite[rank] };
+    return { count: finite.length, values: (ranks) => ranks.map((rank) => finite[rank]) };
   }
+  if (voxels.BYTES_PER_ELEMENT === 4) return orderWords(voxels as Float32Array | Int32Array | Uint32Array);
   // 8 and 16 bits: a count of every value.
-  const counts = new Float64Array(65536);
+  const counts = new Uint32Array(65536);
   const shift = voxels instanceof Int8Array || voxels instanceof Int16Array ? 32768 : 0;
   for (let i = 0; i < voxels.length; i++) counts[voxels[i] + shift]++;
-  return {
-    count: voxels.length,
-    value(rank) {
-      let k = 0;
-      for (let seen = counts[0]; seen <= rank; seen += counts[k]) k++;
-      return k - shift;
-    },
-  };
+  return { count: voxels.length, values: (ranks) => ranks.map((rank) => find(counts, rank).bin - shift) };
 }
 
-interface Keys {
-  readonly words: Uint32Array;
-  /** An unsigned integer that sorts as the value does. */
-  key(word: number): number;
-  skip(word: number): boolean;
+/** The bin that holds a rank, and the ranks below it. */
+function find(counts: Uint32Array, rank: number): { bin: number; below: number } {
+  let bin = 0;
+  let below = 0;
+  while (below + counts[bin] <= rank) below += counts[bin++];
+  return { bin, below };
 }
 
-/** Floats as integers of the same order: the sign bit flipped for positive numbers, all bits for negative ones. */
-function floatKeys(voxels: Float32Array): Keys {
-  return {
-    words: new Uint32Array(voxels.buffer, voxels.byteOffset, voxels.length),
-    key: (w) => (w & 0x80000000 ? ~w : w | 0x80000000) >>> 0,
-    skip: (w) => (w & 0x7f800000) === 0x7f800000,
-  };
-}
-
-const scratch = new DataView(new ArrayBuffer(4));
-function keyToFloat(key: number): number {
-  scratch.setUint32(0, key & 0x80000000 ? key & 0x7fffffff : ~key >>> 0);
-  return scratch.getFloat32(0);
-}
-
-/** Ranks by the upper 16 bits first, then by the lower 16 within the one upper value that holds the rank. */
-function rankWords(keys: Keys, toValue: (key: number) => number) {
-  const { words } = keys;
-  const upper = new Float64Array(65536);
+/**
+ * 32 bits: by the upper 16 first, then by the lower 16 within the few upper values that hold the ranks. Each word is
+ * made an unsigned key that sorts as its value does: the sign bit flipped, and all bits of a negative float.
+ */
+function orderWords(voxels: Float32Array | Int32Array | Uint32Array): Ordered {
+  const words = new Uint32Array(voxels.buffer, voxels.byteOffset, voxels.length);
+  const isFloat = voxels instanceof Float32Array;
+  const sign = voxels instanceof Uint32Array ? 0 : 0x80000000;
+  const negative = isFloat ? 0x7fffffff : 0;
+  const exponent = isFloat ? 0x7f800000 : 0;
+  const upper = new Uint32Array(65536);
   let count = 0;
   for (let i = 0; i < words.length; i++) {
-    const w = words[i];
-    if (keys.skip(w)) continue;
-    upper[keys.key(w) >>> 16]++;
+    const w = words[i] | 0;
+    if (isFloat && (w & exponent) === exponent) continue;
+    upper[(w ^ sign ^ ((w >> 31) & negative)) >>> 16]++;
     count++;
   }
-  const lowers = new Map<number, Float64Array>();
-  const lowerOf = (high: number) => {
-    let lower = lowers.get(high);
-    if (lower) return lower;
-    lower = new Float64Array(65536);
-    for (let i = 0; i < words.length; i++) {
-      const w = words[i];
-      if (keys.skip(w)) continue;
-      const key = keys.key(w);
-      if (key >>> 16 === high) lower[key & 0xffff]++;
+  const scratch = new DataView(new ArrayBuffer(4));
+  const toValue = (key: number) => {
+    if (!isFloat) return sign ? key - 2 ** 31 : key;
+    scratch.setUint32(0, key >= 2 ** 31 ? key - 2 ** 31 : ~key);
+    return scratch.getFloat32(0);
+  };
+  const values = (ranks: readonly number[]) => {
+    const found = ranks.map((rank) => find(upper, rank));
+    const tables = new Int32Array(65536).fill(-1);
+    const lowers: Uint32Array[] = [];
+    for (const { bin } of found) {
+      if (tables[bin] < 0) tables[bin] = lowers.push(new Uint32Array(65536)) - 1;
     }
-    lowers.set(high, lower);
-    return lower;
+    for (let i = 0; i < words.length; i++) {
+      const w = words[i] | 0;
+      if (isFloat && (w & exponent) === exponent) continue;
+      const key = w ^ sign ^ ((w >> 31) & negative);
+      const table = tables[key >>> 16];
+      if (table >= 0) lowers[table][key & 0xffff]++;
+    }
+    return ranks.map((rank, i) => {
+      const { bin, below } = found[i];
+      return toValue(bin * 65536 + find(lowers[tables[bin]], rank - below).bin);
+    });
   };
-  const value = (rank: number) => {
-    let high = 0;
-    let before = 0;
-    while (before + upper[high] <= rank) before += upper[high++];
-    const lower = lowerOf(high);
-    let low = 0;
-    while (before + lower[low] <= rank) before += lower[low++];
-    return toValue(high * 65536 + low);
-  };
-  return { count, value };
+  return { count, values };
 }

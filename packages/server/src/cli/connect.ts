@@ -25,7 +25,10 @@ export async function prepareConnection(address: string, options: ConnectOptions
   const url = parseUrl(address);
   const local = isLoopback(url.hostname);
   if (options.apiKey && url.protocol === 'http:' && !local) {
-    throw new TomaatError('BAD_REQUEST', `The API key would go to ${url.host} unencrypted. Use https://, or leave the key out.`);
+    throw new TomaatError(
+      'BAD_REQUEST',
+      `The API key would go to ${url.host} unencrypted. Use https://, or leave the key out.`,
+    );
   }
   if (options.ca) await trust(options.ca);
   else if (url.protocol === 'https:' && local) {
@@ -38,7 +41,10 @@ async function trust(file: string): Promise<void> {
   if (trusted.has(file)) return;
   const pem = await readFile(file, 'utf8');
   if (!pem.includes('-----BEGIN CERTIFICATE-----')) {
-    throw new TomaatError('BAD_REQUEST', `${file} holds no certificate. Give a PEM file such as the server's tomaat.pem.`);
+    throw new TomaatError(
+      'BAD_REQUEST',
+      `${file} holds no certificate. Give a PEM file such as the server's tomaat.pem.`,
+    );
   }
   setDefaultCACertificates([...getCACertificates('default'), pem]);
   trusted.add(file);
@@ -49,10 +55,15 @@ export function parseUrl(address: string): URL {
     const url = new URL(address);
     if (url.protocol === 'http:' || url.protocol === 'https:') return url;
   } catch {}
-  throw new TomaatError('BAD_REQUEST', `“${address}” is no http or https address. Give one such as ${defaultServer}.`);
+  throw new TomaatError(
+    'BAD_REQUEST',
+    `“${address}” is no http or https address. Give one such as ${defaultServer}.`,
+  );
 }
 
 export function isLoopback(hostname: string): boolean {
   const name = hostname.replace(/^\[|\]$/g, '').toLowerCase();
-  return name === 'localhost' || name.endsWith('.localhost') || name === '::1' || /^127(\.\d+){3}$/.test(name);
+  return (
+    name === 'localhost' || name.endsWith('.localhost') || name === '::1' || /^127(\.\d+){3}$/.test(name)
+  );
 }

@@ -25,20 +25,25 @@ export function printError(error: unknown): void {
     console.error(`${red('Error:')} ${systemFault(system)}`);
     return;
   }
-  console.error(`${red('Error:')} ${(error as Error)?.message ?? String(error)}\nSet TOMAAT_DEBUG=1 to see where this comes from.`);
+  console.error(
+    `${red('Error:')} ${(error as Error)?.message ?? String(error)}\nSet TOMAAT_DEBUG=1 to see where this comes from.`,
+  );
 }
 
 function systemFault({ code, path, message }: NodeJS.ErrnoException): string {
   if (code === 'ENOENT') return `There is no file or folder ${path}. Check the spelling.`;
-  if (code === 'EACCES' || code === 'EPERM') return `${path} may not be read or written by you. Check its permissions.`;
+  if (code === 'EACCES' || code === 'EPERM')
+    return `${path} may not be read or written by you. Check its permissions.`;
   if (code === 'ENOSPC') return `The disk is full: ${path} cannot be written. Make room.`;
   if (code === 'EISDIR') return `${path} is a folder. Give a file.`;
   if (code === 'ENOTDIR') return `A part of the path ${path} is a file, not a folder. Check the path.`;
   return `${message}.`;
 }
 
-const paint = (open: number, close: number) => (text: string, stream: NodeJS.WriteStream = process.stderr) =>
-  stream.isTTY && !process.env.NO_COLOR ? `\u001b[${open}m${text}\u001b[${close}m` : text;
+const paint =
+  (open: number, close: number) =>
+  (text: string, stream: NodeJS.WriteStream = process.stderr) =>
+    stream.isTTY && !process.env.NO_COLOR ? `\u001b[${open}m${text}\u001b[${close}m` : text;
 export const red = paint(31, 39);
 export const dim = paint(2, 22);
 
@@ -59,7 +64,9 @@ export function formatSeconds(seconds: number): string {
   if (seconds < 10) return `${seconds.toFixed(1)} s`;
   if (seconds < 120) return `${Math.round(seconds)} s`;
   const minutes = Math.floor(seconds / 60);
-  return minutes < 60 ? `${minutes} min ${Math.round(seconds % 60)} s` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+  return minutes < 60
+    ? `${minutes} min ${Math.round(seconds % 60)} s`
+    : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
 export interface Progress {
@@ -96,4 +103,23 @@ export async function createProgress(quiet: boolean): Promise<Progress> {
       shown = '';
     },
   };
+}
+
+type TableClass = typeof import('cli-table3');
+
+/** A table without lines; the class is handed in, so that commands without tables need not load it. */
+export function openTable(
+  Table: TableClass,
+  head: readonly string[],
+  rows: readonly (readonly string[])[],
+): string {
+  const edges = ['top', 'bottom'].flatMap((side) => [side, `${side}-mid`, `${side}-left`, `${side}-right`]);
+  const lines = ['left', 'left-mid', 'mid', 'mid-mid', 'right', 'right-mid', 'middle'];
+  const table = new Table({
+    head: [...head],
+    style: { head: [], border: [], 'padding-left': 0, 'padding-right': 2 },
+    chars: Object.fromEntries([...edges, ...lines].map((name) => [name, ''])),
+  });
+  table.push(...rows.map((row) => row.map(plain)));
+  return table.toString().replace(/[ \t]+$/gm, '');
 }

@@ -1,7 +1,7 @@
 import { createRegistryClient, type Entry, type ServiceFilters } from '@tomaat/client';
 import Table from 'cli-table3';
 import { type ConnectOptions, defaultRegistry, prepareConnection } from './connect.ts';
-import { plain } from './console.ts';
+import { openTable } from './console.ts';
 
 export interface DiscoverFlags extends ServiceFilters, ConnectOptions {
   all?: boolean;
@@ -36,24 +36,15 @@ export async function discover(registryUrl: string | undefined, flags: DiscoverF
 
 function tableOf(entries: readonly Entry[], withState: boolean): string {
   const rows = [...entries].sort((a, b) => keyOf(a).localeCompare(keyOf(b)));
-  const table = new Table({
-    head: ['NAME', 'MODALITY', 'ANATOMY', 'TASK', 'ADDRESS', 'LIVE'].slice(0, withState ? 6 : 5),
-    style: { head: [], border: [], 'padding-left': 0, 'padding-right': 2 },
-    chars: Object.fromEntries(
-      ['top', 'top-mid', 'top-left', 'top-right', 'bottom', 'bottom-mid', 'bottom-left', 'bottom-right', 'left', 'left-mid'].map((key) => [key, '']).concat(
-        ['mid', 'mid-mid', 'right', 'right-mid', 'middle'].map((key) => [key, '']),
-      ),
-    ),
-  });
-  for (const entry of rows) {
-    const cells = [entry.name, entry.modality, entry.anatomy, entry.task, addressOf(entry), entry.live ? 'yes' : 'no'];
-    table.push(cells.slice(0, withState ? 6 : 5).map(plain));
-  }
-  return table
-    .toString()
-    .split('\n')
-    .map((line) => line.trimEnd())
-    .join('\n');
+  const head = ['NAME', 'MODALITY', 'ANATOMY', 'TASK', 'ADDRESS', ...(withState ? ['LIVE'] : [])];
+  return openTable(
+    Table,
+    head,
+    rows.map((entry) => {
+      const cells = [entry.name, entry.modality, entry.anatomy, entry.task, addressOf(entry)];
+      return withState ? [...cells, entry.live ? 'yes' : 'no'] : cells;
+    }),
+  );
 }
 
 const keyOf = (entry: Entry) => `${entry.modality}\n${entry.anatomy}\n${entry.task}\n${entry.name}`;

@@ -1,12 +1,12 @@
-import {
-  type Client,
-  createClient,
-  createRegistryClient,
-  type Entry,
-  type Service,
-} from '@tomaat/client';
+import { type Client, createClient, createRegistryClient, type Entry, type Service } from '@tomaat/client';
 import { TomaatError } from '@tomaat/core';
-import { type ConnectOptions, defaultRegistry, defaultServer, parseUrl, prepareConnection } from './connect.ts';
+import {
+  type ConnectOptions,
+  defaultRegistry,
+  defaultServer,
+  parseUrl,
+  prepareConnection,
+} from './connect.ts';
 
 /** A service on a server of ours, or one that speaks only TOMAAT v1. */
 export type FoundService =
@@ -24,7 +24,10 @@ export interface FindOptions extends ConnectOptions {
 export async function findService(wanted: string, options: FindOptions): Promise<FoundService> {
   if (/^[a-z][a-z0-9+.-]*:\/\//i.test(wanted)) return findByAddress(wanted, options);
   if (/^[\w.-]+:\d+(\/|$)/.test(wanted) || wanted.startsWith('localhost/')) {
-    throw new TomaatError('BAD_REQUEST', `“${wanted}” lacks http:// or https://. Did you mean http://${wanted}?`);
+    throw new TomaatError(
+      'BAD_REQUEST',
+      `“${wanted}” lacks http:// or https://. Did you mean http://${wanted}?`,
+    );
   }
   return findByName(wanted, options);
 }
@@ -46,7 +49,8 @@ async function findByAddress(wanted: string, options: FindOptions): Promise<Foun
     try {
       return { kind: 'api', client, service: await client.service(decodeURIComponent(match[2]), { signal }) };
     } catch (error) {
-      if (match[3] && isNoApi(error)) return { kind: 'v1', predictionUrl: wanted.replace(/\/interface\/?$/, '/predict'), name: url.host };
+      if (match[3] && isNoApi(error))
+        return { kind: 'v1', predictionUrl: wanted.replace(/\/interface\/?$/, '/predict'), name: url.host };
       if (!(error instanceof TomaatError) || error.code !== 'NOT_FOUND') throw error;
       const others = await client.services({}, { signal }).catch(() => []);
       throw notFound(`There is no service ${match[2]} at ${client.baseUrl}.`, others);
@@ -78,7 +82,8 @@ async function findByAddress(wanted: string, options: FindOptions): Promise<Foun
     const entries = await createRegistryClient({ baseUrl: base }).discover(filter, { live: true, signal });
     return fromEntry(chooseEntry(wanted, entries), options);
   }
-  if (pair && services.length > 0) return { kind: 'api', client, service: services.find((service) => service.default) ?? services[0] };
+  if (pair && services.length > 0)
+    return { kind: 'api', client, service: services.find((service) => service.default) ?? services[0] };
   if (!pair && services.length === 1) return { kind: 'api', client, service: services[0] };
   const all = pair ? await client.services({}, { signal }) : services;
   if (pair) throw notFound(`${base} has no service for ${pair[2]}/${pair[3]}.`, all);
@@ -89,11 +94,19 @@ async function findByAddress(wanted: string, options: FindOptions): Promise<Foun
 
 /** No API of ours there, but a web server: an old TOMAAT server, perhaps. */
 function isNoApi(error: unknown): boolean {
-  return error instanceof TomaatError && ['NOT_FOUND', 'METHOD_NOT_ALLOWED', 'UPSTREAM', 'BAD_REQUEST'].includes(error.code);
+  return (
+    error instanceof TomaatError &&
+    ['NOT_FOUND', 'METHOD_NOT_ALLOWED', 'UPSTREAM', 'BAD_REQUEST'].includes(error.code)
+  );
 }
 
-function notFound(what: string, services: readonly { id: string; task: string; anatomy: string; name: string }[]): TomaatError {
-  const lines = services.map((service) => `\n  ${service.id}  (${service.task}/${service.anatomy}, ${service.name})`);
+function notFound(
+  what: string,
+  services: readonly { id: string; task: string; anatomy: string; name: string }[],
+): TomaatError {
+  const lines = services.map(
+    (service) => `\n  ${service.id}  (${service.task}/${service.anatomy}, ${service.name})`,
+  );
   return new TomaatError('NOT_FOUND', `${what}${lines.length > 0 ? ` There are:${lines.join('')}` : ''}`);
 }
 
@@ -105,17 +118,30 @@ async function findByName(wanted: string, options: FindOptions): Promise<FoundSe
   try {
     entries = await createRegistryClient({ baseUrl: registry }).discover({}, { live: true, signal });
   } catch (error) {
-    if (options.registry !== undefined || !(error instanceof TomaatError) || error.code !== 'UNREACHABLE') throw error;
+    if (options.registry !== undefined || !(error instanceof TomaatError) || error.code !== 'UNREACHABLE')
+      throw error;
     // No registry was named and none runs here; a server alone may.
     return findOnServer(wanted, options, error);
   }
-  const meant = entries.filter((entry) => isMeant(wanted, entry.serviceId, entry.name, entry.task, entry.anatomy) || entry.sid === wanted);
+  const meant = entries.filter(
+    (entry) =>
+      isMeant(wanted, entry.serviceId, entry.name, entry.task, entry.anatomy) || entry.sid === wanted,
+  );
   if (meant.length > 0) return fromEntry(chooseEntry(wanted, meant), options);
-  const known = entries.map((entry) => ({ id: entry.serviceId ?? entry.sid, task: entry.task, anatomy: entry.anatomy, name: entry.name }));
+  const known = entries.map((entry) => ({
+    id: entry.serviceId ?? entry.sid,
+    task: entry.task,
+    anatomy: entry.anatomy,
+    name: entry.name,
+  }));
   throw notFound(`The registry ${registry} knows no live service “${wanted}”.`, known);
 }
 
-async function findOnServer(wanted: string, options: FindOptions, noRegistry: TomaatError): Promise<FoundService> {
+async function findOnServer(
+  wanted: string,
+  options: FindOptions,
+  noRegistry: TomaatError,
+): Promise<FoundService> {
   const client = await open(defaultServer, options);
   let services: Service[];
   try {
@@ -128,27 +154,44 @@ async function findOnServer(wanted: string, options: FindOptions, noRegistry: To
       { cause: noRegistry },
     );
   }
-  const meant = services.filter((service) => isMeant(wanted, service.id, service.name, service.task, service.anatomy));
+  const meant = services.filter((service) =>
+    isMeant(wanted, service.id, service.name, service.task, service.anatomy),
+  );
   const service = meant.find((candidate) => candidate.default) ?? meant[0];
   if (!service) throw notFound(`There is no service “${wanted}” at ${defaultServer}.`, services);
   return { kind: 'api', client, service };
 }
 
-function isMeant(wanted: string, id: string | undefined, name: string, task: string, anatomy: string): boolean {
+function isMeant(
+  wanted: string,
+  id: string | undefined,
+  name: string,
+  task: string,
+  anatomy: string,
+): boolean {
   const word = wanted.toLowerCase();
-  const slug = (text: string) => text.toLowerCase().trim().replace(/[^a-z0-9]+/g, '-');
-  return word === id?.toLowerCase() || word === name.toLowerCase() || word === `${slug(task)}/${slug(anatomy)}`;
+  const slug = (text: string) =>
+    text
+      .toLowerCase()
+      .trim()
+      .replace(/[^a-z0-9]+/g, '-');
+  return (
+    word === id?.toLowerCase() || word === name.toLowerCase() || word === `${slug(task)}/${slug(anatomy)}`
+  );
 }
 
 /** The default one, else one of our own kind, else the first. */
 function chooseEntry(wanted: string, entries: readonly Entry[]): Entry {
-  const chosen = entries.find((entry) => entry.default) ?? entries.find((entry) => entry.face === 'api') ?? entries[0];
-  if (!chosen) throw new TomaatError('NOT_FOUND', `No live service is announced for ${wanted}. See “tomaat discover”.`);
+  const chosen =
+    entries.find((entry) => entry.default) ?? entries.find((entry) => entry.face === 'api') ?? entries[0];
+  if (!chosen)
+    throw new TomaatError('NOT_FOUND', `No live service is announced for ${wanted}. See “tomaat discover”.`);
   return chosen;
 }
 
 async function fromEntry(entry: Entry, options: FindOptions): Promise<FoundService> {
-  if (!entry.serverUrl || !entry.serviceId) return { kind: 'v1', predictionUrl: entry.predictionUrl, name: entry.name };
+  if (!entry.serverUrl || !entry.serviceId)
+    return { kind: 'v1', predictionUrl: entry.predictionUrl, name: entry.name };
   const client = await open(entry.serverUrl, options);
   return { kind: 'api', client, service: await client.service(entry.serviceId, { signal: options.signal }) };
 }

@@ -11,7 +11,9 @@ const headEnd = /\.(nii|nii\.gz|mha|mhd|nrrd|nhdr|hdr|hdr\.gz)$/i;
 /** The name without the ending of its format: results are called after it. */
 export function stemOf(path: string): string {
   const name = basename(path);
-  const stem = volumeEnd.test(name) ? name.replace(volumeEnd, '') : name.slice(0, name.length - extname(name).length);
+  const stem = volumeEnd.test(name)
+    ? name.replace(volumeEnd, '')
+    : name.slice(0, name.length - extname(name).length);
   return stem || name;
 }
 
@@ -28,7 +30,10 @@ export async function volumeFiles(path: string): Promise<FileSource[]> {
     const header = await besides(folder, stemOf(path), ['hdr', 'hdr.gz']);
     const data = await besides(folder, stemOf(path), ['img', 'img.gz']);
     if (!header || !data) {
-      throw new TomaatError('BAD_INPUT', `${name} is one half of a pair. Put ${stemOf(path)}.${header ? 'img' : 'hdr'} beside it.`);
+      throw new TomaatError(
+        'BAD_INPUT',
+        `${name} is one half of a pair. Put ${stemOf(path)}.${header ? 'img' : 'hdr'} beside it.`,
+      );
     }
     return Promise.all([header, data].map(openFile));
   }
@@ -36,7 +41,10 @@ export async function volumeFiles(path: string): Promise<FileSource[]> {
     const parts = dataFilesOf(await headOf(path), name);
     for (const part of parts) {
       if (!(await isFile(join(folder, part)))) {
-        throw new TomaatError('BAD_INPUT', `${name} keeps its voxels in ${part}, which is not beside it. Put it there.`);
+        throw new TomaatError(
+          'BAD_INPUT',
+          `${name} keeps its voxels in ${part}, which is not beside it. Put it there.`,
+        );
       }
     }
     return Promise.all([path, ...parts.map((part) => join(folder, part))].map(openFile));
@@ -49,7 +57,9 @@ export async function volumesIn(folder: string, outputNames: readonly string[]):
   const names = (await readdir(folder)).filter((name) => !name.startsWith('.') && headEnd.test(name)).sort();
   const stems = new Set(names.map(stemOf));
   const isResult = (name: string) =>
-    outputNames.some((output) => stemOf(name).endsWith(`_${output}`) && stems.has(stemOf(name).slice(0, -output.length - 1)));
+    outputNames.some(
+      (output) => stemOf(name).endsWith(`_${output}`) && stems.has(stemOf(name).slice(0, -output.length - 1)),
+    );
   const found = names.filter((name) => !isResult(name));
   if (found.length === 0) {
     throw new TomaatError(
@@ -63,13 +73,18 @@ export async function volumesIn(folder: string, outputNames: readonly string[]):
 async function openFile(path: string): Promise<FileSource> {
   const { size } = await stat(path);
   if (size === 0) throw new TomaatError('BAD_INPUT', `${path} is empty. Give a file with a volume in it.`);
-  return { name: basename(path), sizeBytes: size, stream: () => createReadStream(path, { highWaterMark: 256 * 1024 }) };
+  return {
+    name: basename(path),
+    sizeBytes: size,
+    stream: () => createReadStream(path, { highWaterMark: 256 * 1024 }),
+  };
 }
 
 export async function mustBeFile(path: string): Promise<void> {
   const found = await stat(path);
   if (found.isDirectory()) throw new TomaatError('BAD_INPUT', `${path} is a folder. Give a file.`);
-  if (!found.isFile()) throw new TomaatError('BAD_INPUT', `${path} is no ordinary file. Save the volume to a file first.`);
+  if (!found.isFile())
+    throw new TomaatError('BAD_INPUT', `${path} is no ordinary file. Save the volume to a file first.`);
 }
 
 async function isFile(path: string): Promise<boolean> {
@@ -80,10 +95,16 @@ async function isFile(path: string): Promise<boolean> {
 }
 
 /** The file with this stem and one of these endings, in any case. */
-async function besides(folder: string, stem: string, endings: readonly string[]): Promise<string | undefined> {
+async function besides(
+  folder: string,
+  stem: string,
+  endings: readonly string[],
+): Promise<string | undefined> {
   const names = await readdir(folder);
   for (const ending of endings) {
-    const found = names.find((name) => name.toLowerCase() === `${stem}.${ending}`.toLowerCase() && name.startsWith(stem));
+    const found = names.find(
+      (name) => name.toLowerCase() === `${stem}.${ending}`.toLowerCase() && name.startsWith(stem),
+    );
     if (found) return join(folder, found);
   }
   return undefined;
@@ -102,9 +123,14 @@ async function headOf(path: string): Promise<string> {
 function dataFilesOf(header: string, name: string): string[] {
   const lines = header.split(/\r?\n/);
   const isMeta = /\.mhd$/i.test(name);
-  const at = lines.findIndex((line) => (isMeta ? /^\s*ElementDataFile\s*=/i : /^\s*data ?file\s*:/i).test(line));
+  const at = lines.findIndex((line) =>
+    (isMeta ? /^\s*ElementDataFile\s*=/i : /^\s*data ?file\s*:/i).test(line),
+  );
   if (at < 0) {
-    throw new TomaatError('BAD_INPUT', `${name} names no data file (${isMeta ? 'ElementDataFile' : 'data file'}). Is it a header at all?`);
+    throw new TomaatError(
+      'BAD_INPUT',
+      `${name} names no data file (${isMeta ? 'ElementDataFile' : 'data file'}). Is it a header at all?`,
+    );
   }
   const value = lines[at].replace(/^[^=:]*[=:]\s*/, '').trim();
   if (/^local$/i.test(value)) return [];
@@ -119,8 +145,18 @@ function dataFilesOf(header: string, name: string): string[] {
   if (!series) return [base(value)];
   const [, pattern, first, last, step] = series;
   const files: string[] = [];
-  for (let index = Number(first); index <= Number(last) && files.length < 10_000; index += Number(step ?? 1) || 1) {
-    files.push(base(pattern.replace(/%(0?)(\d*)d/, (_, zero, width) => String(index).padStart(Number(width || 0), zero ? '0' : ' '))));
+  for (
+    let index = Number(first);
+    index <= Number(last) && files.length < 10_000;
+    index += Number(step ?? 1) || 1
+  ) {
+    files.push(
+      base(
+        pattern.replace(/%(0?)(\d*)d/, (_, zero, width) =>
+          String(index).padStart(Number(width || 0), zero ? '0' : ' '),
+        ),
+      ),
+    );
   }
   return files;
 }

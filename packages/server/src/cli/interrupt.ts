@@ -16,7 +16,10 @@ const echoMs = 300;
  * A signal that fires at the first Ctrl-C or SIGTERM, with `Interrupted` as its reason; a second Ctrl-C leaves at
  * once. Dispose of it to have the usual behaviour back.
  */
-export function openInterrupt(onFirst: () => void = () => {}): { readonly signal: AbortSignal; [Symbol.dispose](): void } {
+export function openInterrupt(onFirst: () => void = () => {}): {
+  readonly signal: AbortSignal;
+  [Symbol.dispose](): void;
+} {
   const controller = new AbortController();
   let firstTime = 0;
   const stop = (name: 'SIGINT' | 'SIGTERM') => {

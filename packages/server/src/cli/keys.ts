@@ -3,6 +3,105 @@ import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { TomaatError } from '@tomaat/core';
 import Table from 'cli-table3';
+import { sql } from 'kysely';
 import { defaultDataFolder } from '../config.ts';
-import { type ApiKey, createKey, type KeySchema, type KeyScope, keyMigrations, keyScopes, listKeys, revokeKey } from '../registry/keys.ts';
-import { openDatabase } from '../store/database.ts';
+import { type Entries, openEntries } from '../registry/entries.ts';
+import { type ApiKey, createKey, type KeyScope, listKeys, revokeKey } from '../registry/keys.ts';
+import { openTable, plain } from './console.ts';
+
+export interface KeyFlags {
+  data?: string;
+  json?: boolean;
+}
+
+export interface CreateKeyFlags extends KeyFlags {
+  label: string;
+  scope: readonly string[];
+  expires?: string;
+}
+
+/** `tomaat keys create`: the key is shown this once. */
+export async function keysCreate(flags: CreateKeyFlags): Promise<number> {
+  const expiresTime = flags.expires === undefined ? undefined : parseExpiry(flags.expires);
+  await using keys = await openKeys(flags.data, true);
+  const made = await createKey(keys.db, {
+    label: flags.label,
+    scopes: flags.scope as KeyScope[],
+    expiresTime,
+  });
+  if (flags.json) {
+    console.log(JSON.stringify(made));
+    return 0;
+  }
+  console.log(made.key);
+  const until = made.expiresTime ? `, until ${made.expiresTime.slice(0, 10)}` : '';
+  console.error(
+    `Key ${made.id} (${plain(made.label)}; may ${made.scopes.join(', ')}${until}). Keep it: it is not shown again.`,
+  );
+  return 0;
+}
+
+/** `tomaat keys list` */
+export async function keysList(flags: KeyFlags): Promise<number> {
+  await using keys = await openKeys(flags.data, false);
+  const all = keys ? await listKeys(keys.db) : [];
+  if (flags.json) console.log(JSON.stringify(all, null, 2));
+  else if (all.length === 0) console.log('There are no keys. “tomaat keys create --label NAME” makes one.');
+  else console.log(openTable(Table, ['ID', 'LABEL', 'MAY', 'MADE', 'STATE'], all.map(rowOf)));
+  return 0;
+}
+
+/** `tomaat keys revoke ID` */
+export async function keysRevoke(id: string, flags: KeyFlags): Promise<number> {
+  // Whoever gives the whole key means the key of its id.
+  const keyId = /^tmt_([a-z2-7]{10})_/.exec(id)?.[1] ?? id;
+  await using keys = await openKeys(flags.data, false);
+  if (!keys)
+    throw new TomaatError(
+      'NOT_FOUND',
+      `There is no key ${keyId}: no key was ever made in this data folder. Check --data.`,
+    );
+  const revoked = await revokeKey(keys.db, keyId);
+  console.log(
+    flags.json ? JSON.stringify(revoked) : `Key ${revoked.id} (${plain(revoked.label)}) is revoked.`,
+  );
+  return 0;
+}
+
+/** The registry's database, where the keys are. Without `make`, undefined where there is none. */
+function openKeys(data: string | undefined, make: true): Promise<Entries>;
+function openKeys(data: string | undefined, make: boolean): Promise<Entries | undefined>;
+async function openKeys(data: string | undefined, make: boolean): Promise<Entries | undefined> {
+  const folder = data ?? process.env.TOMAAT_DATA ?? defaultDataFolder();
+  const file = join(folder, 'registry.db');
+  if (!make && !existsSync(file)) return undefined;
+  await mkdir(folder, { recursive: true, mode: 0o700 });
+  const entries = await openEntries(file);
+  // A key that was shown has to survive a power cut.
+  await sql`PRAGMA synchronous = FULL`.execute(entries.db);
+  return entries;
+}
+
+function rowOf(key: ApiKey): string[] {
+  const isExpired = key.expiresTime !== undefined && Date.parse(key.expiresTime) <= Date.now();
+  const state = key.revokedTime
+    ? `revoked ${key.revokedTime.slice(0, 10)}`
+    : isExpired
+      ? `expired ${key.expiresTime?.slice(0, 10)}`
+      : key.expiresTime
+        ? `until ${key.expiresTime.slice(0, 10)}`
+        : 'valid';
+  return [key.id, key.label, key.scopes.join(', '), key.createdTime.slice(0, 10), state];
+}
+
+/** A date (2027-01-31, to the end of that day in UTC), or a span from now: 12h, 90d. */
+function parseExpiry(text: string): Date {
+  const span = /^(\d{1,5})([hd])$/.exec(text);
+  if (span) return new Date(Date.now() + Number(span[1]) * (span[2] === 'h' ? 3_600_000 : 86_400_000));
+  const time = /^\d{4}-\d{2}-\d{2}$/.test(text) ? Date.parse(`${text}T23:59:59Z`) : Number.NaN;
+  if (!Number.isNaN(time)) return new Date(time);
+  throw new TomaatError(
+    'BAD_INPUT',
+    `--expires ${text} is no time. Write a date such as 2027-01-31, or a span such as 90d or 12h.`,
+  );
+}

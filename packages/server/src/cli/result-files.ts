@@ -5,135 +5,166 @@ import { basename, dirname, join } from 'node:path';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import type { ReadableStream as NodeReadableStream } from 'node:stream/web';
-import type { Client, Job, JobOutput, Service } from '@tomaat/client';
-import { type OutputType, outputFormats, TomaatError } from '@tomaat/core';
+import { extensionOf, type OutputType, outputFormats, TomaatError } from '@tomaat/core';
 import { plain } from './console.ts';
 import { stemOf } from './input-files.ts';
+import type { Elements } from './plan-inputs.ts';
+
+export interface ResultFlags {
+  /** -o: a file or a folder. */
+  out?: string;
+  output: readonly string[];
+  all?: boolean;
+  format?: string;
+  force?: boolean;
+}
 
 export interface PlannedOutput {
   readonly name: string;
   readonly type: OutputType;
-  /** The format that the file name given with -o asks for. */
+  /** The format that was asked for, by --format or by the file name given with -o. */
   readonly format?: string;
 }
 
-/** Where results go: one named file, a folder, or beside each input. */
-export interface ResultFiles {
+/** Which outputs are wanted, and where they go: one named file, a folder, or beside each input. */
+export interface ResultPlan {
   readonly file?: string;
   readonly folder?: string;
   readonly outputs: readonly PlannedOutput[];
 }
 
-interface ResultFlags {
-  out?: string;
-  output: readonly string[];
-  all?: boolean;
-  format?: string;
+export interface ResultFile {
+  output: string;
+  file: string;
+  format: string;
+  sizeBytes: number;
 }
 
-/** The outputs to fetch: the named ones, all of them, or the primary one. */
-export function planOutputs(service: Service, flags: ResultFlags): PlannedOutput[] {
-  const names = service.outputs.map((output) => output.name);
-  for (const name of flags.output) {
-    if (!names.includes(name)) throw new TomaatError('BAD_INPUT', `${service.id} has no output ${name}. Its outputs are: ${names.join(', ')}.`);
-  }
-  const chosen = flags.all
-    ? service.outputs
-    : flags.output.length > 0
-      ? service.outputs.filter((output) => flags.output.includes(output.name))
-      : [service.outputs.find((output) => output.primary) ?? service.outputs[0]].filter((output) => output !== undefined);
-  if (flags.format !== undefined) {
-    for (const output of chosen) checkFormat(output, flags.format, '--format');
-  }
-  return chosen.map(({ name, type }) => ({ name, type }));
-}
-
-function checkFormat(output: { name: string; type: OutputType }, format: string, from: string): void {
-  const formats: readonly string[] = outputFormats[output.type] ?? [format];
-  if (!formats.includes(format)) {
-    throw new TomaatError(
-      'NOT_ACCEPTABLE',
-      `${from}: ${output.name} is a ${output.type} and cannot be written as ${format}. Choose from: ${formats.join(', ')}.`,
-    );
-  }
-}
-
-/** Reads -o: a folder (it exists, ends in / or many results go there) or a file, whose ending says the format. */
-export async function planResultFiles(
-  flags: ResultFlags,
-  many: boolean,
-  outputs: readonly PlannedOutput[],
-): Promise<ResultFiles> {
+/**
+ * Reads -o, --output, --all and --format against what the service gives. -o is a folder when it is one, ends in / or
+ * takes several results; else a file, whose ending says the format.
+ */
+export async function planResults(service: Elements, flags: ResultFlags, many: boolean): Promise<ResultPlan> {
+  const outputs = chooseOutputs(service, flags).map(({ name, type }) => ({
+    name,
+    type,
+    format: flags.format,
+  }));
+  if (flags.format !== undefined)
+    for (const output of outputs) checkFormat(output, flags.format, `--format ${flags.format}`);
   const { out } = flags;
   if (out === undefined) return { outputs };
-  const isFolder =
-    /[\\/]$/.test(out) ||
-    (await stat(out).then(
-      (found) => found.isDirectory(),
-      () => false,
-    ));
-  if (isFolder) return { folder: out, outputs };
-  if (many || outputs.length > 1) {
-    // Several results want a folder; a name that looks like a file's would be a surprise as one.
-    if (formatOf(out, outputs)) {
-      throw new TomaatError('BAD_INPUT', `-o ${out} is one file, but there are several results. Give a folder.`);
+  const found = await stat(out).catch(() => undefined);
+  if (found?.isDirectory() || /[\\/]$/.test(out)) return { folder: out, outputs };
+  const format = formatOf(out);
+  if (many || outputs.length !== 1) {
+    // A name that looks like a file's would be a surprise as a folder.
+    if (format !== undefined || found) {
+      throw new TomaatError(
+        'BAD_INPUT',
+        `-o ${out} is one file, but there are several results. Give a folder.`,
+      );
     }
     return { folder: out, outputs };
   }
-  const parent = dirname(out);
-  const found = await stat(parent).catch(() => undefined);
-  if (!found?.isDirectory()) throw new TomaatError('BAD_INPUT', `There is no folder ${parent} for ${basename(out)}. Make it first.`);
-  const format = flags.format ?? formatOf(out, outputs);
-  if (format === undefined) {
-    const formats = outputs.flatMap((output) => [...outputFormats[output.type]]);
+  const [output] = outputs;
+  const parent = await stat(dirname(out)).catch(() => undefined);
+  if (!parent?.isDirectory())
     throw new TomaatError(
       'BAD_INPUT',
-      `-o ${out} does not say the format. End it in one of ${formats.map((name) => `.${name}`).join(', ')}, or in / for a folder.`,
+      `There is no folder ${dirname(out)} for ${basename(out)}. Make it first.`,
+    );
+  if (format === undefined && flags.format === undefined) {
+    const endings = outputFormats[output.type].map((name) => `.${name}`).join(', ');
+    throw new TomaatError(
+      'BAD_INPUT',
+      `-o ${out} does not say the format. End it in one of ${endings}, or in / for a folder.`,
     );
   }
-  for (const output of outputs) checkFormat(output, format, `-o ${out}`);
-  return { file: out, outputs: outputs.map((output) => ({ ...output, format })) };
+  if (flags.format === undefined) checkFormat(output, format!, `-o ${out}`);
+  return { file: out, outputs: [{ ...output, format: flags.format ?? format }] };
 }
 
-function formatOf(path: string, outputs: readonly PlannedOutput[]): string | undefined {
-  const all = new Set([...Object.values(outputFormats).flat(), ...outputs.flatMap((output) => [...outputFormats[output.type]])] as string[]);
-  const name = basename(path).toLowerCase();
-  // The longest wins: .nii.gz.
-  return [...all].filter((format) => name.endsWith(`.${format}`)).sort((a, b) => b.length - a.length)[0];
-}
-
-/** `<input stem>_<output>.<format>` beside the input or in the folder, or the one file that was named. */
-export function targetOf(results: ResultFiles, inputPath: string, output: string, format: string): string {
-  return results.file ?? join(results.folder ?? dirname(inputPath), `${stemOf(inputPath)}_${output}.${format}`);
-}
-
-/** Fetches an output into its file: whole and checked, or not at all; never over an older one without `force`. */
-export async function saveOutput(
-  client: Client,
-  job: Job,
-  output: JobOutput,
-  results: ResultFiles,
-  inputPath: string,
-  options: { format?: string; force?: boolean; signal: AbortSignal },
-): Promise<{ output: string; file: string; format: string; sizeBytes: number }> {
-  const format = options.format ?? output.format;
-  // It becomes a part of a path.
-  if (!/^[\w-]+(\.[\w-]+)*$/.test(format) || !/^[\w-]+$/.test(output.name)) {
-    throw new TomaatError('UPSTREAM', `The server calls an output ${plain(output.name)}.${plain(format)}, which is no name for a file here.`);
+function chooseOutputs(service: Elements, flags: ResultFlags): Elements['outputs'] {
+  const names = service.outputs.map((output) => output.name);
+  for (const name of flags.output) {
+    if (!names.includes(name)) {
+      throw new TomaatError(
+        'BAD_INPUT',
+        `${service.id} has no output ${name}. Its outputs are: ${names.join(', ')}.`,
+      );
+    }
   }
-  const target = targetOf(results, inputPath, output.name, format);
-  const isStored = format === output.format;
-  const file = await client.output(job.id, output.name, { format: isStored ? undefined : format, signal: options.signal });
-  return writeResult(file.stream, target, { force: options.force, digest: isStored ? output.digest : undefined, signal: options.signal }).then(
-    (sizeBytes) => ({ output: output.name, file: target, format, sizeBytes }),
+  if (flags.all) return service.outputs;
+  if (flags.output.length > 0) return service.outputs.filter((output) => flags.output.includes(output.name));
+  return service.outputs.filter((output) => output.primary).slice(0, 1);
+}
+
+function checkFormat(output: { name: string; type: OutputType }, format: string, from: string): void {
+  // A newer server may give what is not known here.
+  const formats: readonly string[] = outputFormats[output.type] ?? [format];
+  if (formats.includes(format)) return;
+  throw new TomaatError(
+    'NOT_ACCEPTABLE',
+    `${from}: the output ${output.name} (${output.type}) cannot be written as ${format}. Choose from: ${formats.join(', ')}.`,
   );
 }
 
+/** The format that a file name ends in; the longest wins (.nii.gz). */
+function formatOf(path: string): string | undefined {
+  const all: readonly string[] = [...new Set(Object.values(outputFormats).flat())];
+  const name = basename(path).toLowerCase();
+  return all.filter((format) => name.endsWith(`.${format}`)).sort((a, b) => b.length - a.length)[0];
+}
+
+/** `<input stem>_<output>.<format>` beside the input or in the folder, or the one file that was named. */
+function targetOf(plan: ResultPlan, inputPath: string, output: string, format: string): string {
+  return plan.file ?? join(plan.folder ?? dirname(inputPath), `${stemOf(inputPath)}_${output}.${format}`);
+}
+
+const taken = (target: string) =>
+  new TomaatError(
+    'CONFLICT',
+    `${target} exists already. Use --force to overwrite it, or -o to write elsewhere.`,
+  );
+
+/** Refuses before the upload what could not be written after it. */
+export async function checkTargets(plan: ResultPlan, inputPath: string, force?: boolean): Promise<void> {
+  if (force) return;
+  for (const output of plan.outputs) {
+    // Without a wish, a label map comes in the format of its input.
+    const formats: readonly string[] = outputFormats[output.type] ?? [];
+    const likely = output.type === 'LabelVolume' ? extensionOf(basename(inputPath)) : undefined;
+    const target = targetOf(plan, inputPath, output.name, output.format ?? likely ?? formats[0] ?? 'bin');
+    if (await stat(target).catch(() => undefined)) throw taken(target);
+  }
+}
+
+/** Writes an output to its file: whole and checked, or not at all; never over an older one without `force`. */
+export async function saveResult(
+  stream: ReadableStream<Uint8Array> | AsyncIterable<Uint8Array>,
+  plan: ResultPlan,
+  inputPath: string,
+  output: string,
+  format: string,
+  options: { force?: boolean; digest?: string; signal?: AbortSignal },
+): Promise<ResultFile> {
+  // Both become a part of a path.
+  if (!/^[\w-]+(\.[\w-]+)*$/.test(format) || !/^[\w-]+$/.test(output)) {
+    throw new TomaatError(
+      'UPSTREAM',
+      `The server calls an output ${plain(output)}.${plain(format)}, which is no name for a file here.`,
+    );
+  }
+  const file = targetOf(plan, inputPath, output, format);
+  return { output, file, format, sizeBytes: await writeFile(stream, file, options) };
+}
+
 /** Writes a stream to a file by way of a temporary one beside it; gives its size in bytes. */
-export async function writeResult(
-  stream: ReadableStream<Uint8Array>,
+async function writeFile(
+  stream: ReadableStream<Uint8Array> | AsyncIterable<Uint8Array>,
   target: string,
-  options: { force?: boolean; digest?: string; signal: AbortSignal },
+  options: { force?: boolean; digest?: string; signal?: AbortSignal },
 ): Promise<number> {
   await mkdir(dirname(target), { recursive: true });
   const partial = `${target}.${randomBytes(4).toString('hex')}.part`;
@@ -141,7 +172,9 @@ export async function writeResult(
   let sizeBytes = 0;
   try {
     await pipeline(
-      Readable.fromWeb(stream as NodeReadableStream<Uint8Array>),
+      stream instanceof ReadableStream
+        ? Readable.fromWeb(stream as NodeReadableStream<Uint8Array>)
+        : Readable.from(stream),
       async function* (chunks: AsyncIterable<Uint8Array>) {
         for await (const chunk of chunks) {
           hash.update(chunk);
@@ -154,7 +187,10 @@ export async function writeResult(
     );
     const digest = `sha256:${hash.digest('hex')}`;
     if (options.digest?.startsWith('sha256:') && options.digest !== digest) {
-      throw new TomaatError('UPSTREAM', `${basename(target)} was damaged on its way (its SHA-256 is another). Fetch it again.`);
+      throw new TomaatError(
+        'UPSTREAM',
+        `${basename(target)} was damaged on its way (its SHA-256 is another). Fetch it again.`,
+      );
     }
     if (options.force) await rename(partial, target);
     else await place(partial, target);
@@ -166,15 +202,14 @@ export async function writeResult(
 
 /** Gives the file its name unless that is taken. */
 async function place(partial: string, target: string): Promise<void> {
-  const taken = () => new TomaatError('CONFLICT', `${target} exists already. Use --force to overwrite it, or -o to write elsewhere.`);
   try {
     await link(partial, target);
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
-    if (code === 'EEXIST') throw taken();
+    if (code === 'EEXIST') throw taken(target);
     // A file system without hard links.
     if (code !== 'EPERM' && code !== 'ENOTSUP' && code !== 'ENOSYS' && code !== 'EMLINK') throw error;
-    if (await stat(target).catch(() => undefined)) throw taken();
+    if (await stat(target).catch(() => undefined)) throw taken(target);
     await rename(partial, target);
   }
 }

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { createServer as createHttpsServer, type Server as HttpsServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import { describeError, TomaatError } from '@tomaat/core';
-import fastify, { type FastifyBaseLogger, type FastifyInstance } from 'fastify';
+import fastify, { type FastifyBaseLogger, type FastifyInstance, LogController } from 'fastify';
 import type { Certificate } from '../tls.ts';
 import { toProblem, toTomaatError } from './problem.ts';
 
@@ -13,7 +13,7 @@ import { toProblem, toTomaatError } from './problem.ts';
 export function createApp(logger: FastifyBaseLogger | false): FastifyInstance {
   const app = fastify({
     loggerInstance: logger || undefined,
-    disableRequestLogging: true,
+    logController: new LogController({ disableRequestLogging: true }),
     genReqId: () => randomUUID(),
     routerOptions: { ignoreTrailingSlash: true, maxParamLength: 200 },
     // An upload may take hours: its pace is policed where it is read (intake/byte-counter.ts).

@@ -1,3 +1,4 @@
+import { Socket } from 'node:net';
 import type { Readable } from 'node:stream';
 import { TomaatError } from '@tomaat/core';
 
@@ -13,7 +14,10 @@ export interface BodyLimits {
   readonly patienceMs?: number;
 }
 
-/** A request's raw body, counted and limited while it is read, once. */
+/**
+ * A request's raw body, counted and limited while it is read, once. A chunk is valid until the next one is asked
+ * for; then its memory is given back. Who keeps bytes copies them, as readAll() does.
+ */
 export interface CountedBody extends AsyncIterable<Uint8Array> {
   /** Bytes read so far. */
   readonly bytes: number;
@@ -63,6 +67,7 @@ async function* read(
   const timer =
     minBytesPerSecond > 0 ? setInterval(watch, Math.min(1000, patienceMs / 4)).unref() : undefined;
   // The request outlives a fault, so that it can be answered.
+  const isOurs = (source as { socket?: unknown }).socket instanceof Socket;
   const iterator = source.iterator({ destroyOnReturn: false });
   try {
     for (;;) {
@@ -82,6 +87,7 @@ async function* read(
         if (creditMs < 0) throw tooSlow(minBytesPerSecond);
       }
       yield value;
+      if (isOurs) giveBack(value);
     }
     if (declared !== undefined && declared !== counted.bytes) throw brokenOff(counted.bytes);
   } catch (error) {
@@ -91,6 +97,28 @@ async function* read(
     // Not awaited: after giving up, it only settles when the connection ends.
     iterator.return?.()?.catch(() => undefined);
   }
+}
+
+/**
+ * Frees a chunk that a socket has made, at once: left to the garbage collector, such chunks pile up to tens of MB
+ * (it sees small objects only) and cost fresh pages. A chunk that shares its memory is left alone.
+ */
+function giveBack(chunk: Buffer): void {
+  const { buffer } = chunk;
+  if (chunk.length < 4096 || chunk.length !== buffer.byteLength) return;
+  if (buffer instanceof ArrayBuffer) buffer.transfer(0);
+}
+
+/** A whole body in memory, for the few that are small by nature; UPLOAD_TOO_LARGE beyond `maxBytes`. */
+export async function readAll(source: AsyncIterable<Uint8Array>, maxBytes: number): Promise<Buffer> {
+  const chunks: Uint8Array[] = [];
+  let bytes = 0;
+  for await (const chunk of source) {
+    bytes += chunk.length;
+    if (bytes > maxBytes) throw tooLarge(maxBytes);
+    chunks.push(Uint8Array.from(chunk));
+  }
+  return Buffer.concat(chunks);
 }
 
 /**

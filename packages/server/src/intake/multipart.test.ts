@@ -82,7 +82,7 @@ it('readMultipart() equals what FormData wrote, for every chunking', async () =>
         }
       },
     ),
-    { numRuns: 250 },
+    { numRuns: 100 },
   );
 });
 
@@ -278,7 +278,7 @@ it('readMultipart() answers every mutation of a body with parts or BAD_REQUEST',
         if (!Array.isArray(outcome)) expect(outcome.code, outcome.stack).toBe('BAD_REQUEST');
       },
     ),
-    { numRuns: 1500 },
+    { numRuns: 700 },
   );
 });
 

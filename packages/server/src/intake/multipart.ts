@@ -77,7 +77,8 @@ class Scanner {
         return;
       }
       const keep = this.#delimiterPrefixAtEnd(chunk);
-      this.#held = chunk.subarray(chunk.length - keep);
+      // A copy: the chunk is not ours any more when the next one is asked for.
+      this.#held = Buffer.from(chunk.subarray(chunk.length - keep));
       if (keep < chunk.length) yield chunk.subarray(0, chunk.length - keep);
       await this.#readMore(where);
     }

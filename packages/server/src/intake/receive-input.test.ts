@@ -1,14 +1,17 @@
+import { createHash } from 'node:crypto';
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
-import { createServer, request as httpRequest, type IncomingMessage } from 'node:http';
+import { createServer, request as httpRequest, type IncomingMessage, type ServerResponse } from 'node:http';
+import { createServer as createSecureServer, request as secureRequest } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { PassThrough, Readable } from 'node:stream';
 import { TomaatError } from '@tomaat/core';
+import { generate } from 'selfsigned';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { type Blobs, openBlobs } from '../store/blobs.ts';
-import { type BodyLimits, countBytes, discardRest } from './byte-counter.ts';
+import { type BodyLimits, countBytes, discardRest, readAll } from './byte-counter.ts';
 import { readMultipart } from './multipart.ts';
 import { receiveInput } from './receive-input.ts';
 
@@ -150,6 +153,71 @@ it('receiveInput() leaves nothing of an upload that is cut off at any byte', {
   });
 });
 
+it('receiveInput() stores what was sent over HTTP and HTTPS, in any pieces', {
+  timeout: 60_000,
+}, async () => {
+  const bytes = Buffer.alloc(3_000_001);
+  for (let index = 0; index < bytes.length; index += 4)
+    bytes.writeUInt32LE(Math.imul(index, 2654435761) >>> 0, Math.min(index, bytes.length - 4));
+  const pems = await generate([{ name: 'commonName', value: 'localhost' }]);
+  const base64 = bytes.toString('base64').replace(/.{76}/g, '$&\r\n');
+  for (const secure of [false, true]) {
+    for (const [encoding, file] of [
+      ['raw', bytes],
+      ['base64', Buffer.from(base64)],
+    ] as const) {
+      let received: unknown;
+      const listener = async (request: IncomingMessage, response: ServerResponse) => {
+        const body = countBytes(request, all);
+        for await (const part of readMultipart(body, 'multipart/form-data; boundary=b')) {
+          received = await receiveInput(part, blobs, { encoding }).catch((error) => error);
+        }
+        response.end();
+      };
+      const server = secure
+        ? createSecureServer({ key: pems.private, cert: pems.cert }, listener)
+        : createServer(listener);
+      await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+      const { port } = server.address() as AddressInfo;
+      const options = { port, host: '127.0.0.1', method: 'POST', rejectUnauthorized: false };
+      await new Promise((resolve, reject) => {
+        const request = (secure ? secureRequest : httpRequest)(options, (response) =>
+          response.resume().on('end', resolve),
+        );
+        request.on('error', reject);
+        request.write(head);
+        // Without a length: chunks of the transfer encoding of every size.
+        for (let from = 0, size = 1; from < file.length; from += size, size = (size * 7 + 1) % 150_001) {
+          request.write(file.subarray(from, from + size));
+        }
+        request.end('\r\n--b--');
+      });
+      expect(received).toMatchObject({
+        digest: `sha256:${createHash('sha256').update(bytes).digest('hex')}`,
+      });
+      await new Promise((resolve) => server.close(resolve));
+    }
+  }
+});
+
+it('readAll() collects a body from a socket and is limited', async () => {
+  const bytes = Buffer.alloc(200_000, 'tomaat');
+  let received: Buffer | TomaatError | undefined;
+  const server = createServer(async (request, response) => {
+    const limit = Number(request.headers['x-limit']);
+    received = await readAll(countBytes(request, all), limit).catch((error) => error);
+    response.writeHead(200, { connection: 'close' }).end();
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  await fetch(url, { method: 'POST', body: bytes, headers: { 'x-limit': '200000' } });
+  expect(bytes.equals(received as Buffer)).toBe(true);
+  await fetch(url, { method: 'POST', body: bytes, headers: { 'x-limit': '199999' } }).catch(() => undefined);
+  expect(received).toMatchObject({ code: 'UPLOAD_TOO_LARGE' });
+  server.closeAllConnections();
+  await new Promise((resolve) => server.close(resolve));
+});
+
 it('countBytes() and discardRest() let the sender of too much read the answer', async () => {
   await withServer({ maxUploadBytes: mib }, async (port) => {
     const status = await new Promise((resolve, reject) => {
@@ -195,14 +263,15 @@ it('receiveInput() names the input in its errors and leaves nothing', async () =
   const refuse = () => {
     throw new TomaatError('UNKNOWN_FORMAT', 'not a volume');
   };
-  const cases: [Promise<unknown>, string][] = [
-    [receiveInput(part(''), blobs), 'BAD_INPUT'],
-    [receiveInput(part(Buffer.alloc(200)), blobs, { maxBytes: 150 }), 'UPLOAD_TOO_LARGE'],
-    [receiveInput(part('QUJ!'), blobs, { encoding: 'base64' }), 'BAD_REQUEST'],
-    [receiveInput(part(Buffer.alloc(200)), blobs, { checkPrefix: refuse }), 'UNKNOWN_FORMAT'],
-    [receiveInput(part(Buffer.alloc(200_000)), blobs, { checkPrefix: refuse }), 'UNKNOWN_FORMAT'],
+  const cases: [() => Promise<unknown>, string][] = [
+    [() => receiveInput(part(''), blobs), 'BAD_INPUT'],
+    [() => receiveInput(part(Buffer.alloc(200)), blobs, { maxBytes: 150 }), 'UPLOAD_TOO_LARGE'],
+    [() => receiveInput(part('QUJ!'), blobs, { encoding: 'base64' }), 'BAD_REQUEST'],
+    [() => receiveInput(part(Buffer.alloc(200)), blobs, { checkPrefix: refuse }), 'UNKNOWN_FORMAT'],
+    [() => receiveInput(part(Buffer.alloc(200_000)), blobs, { checkPrefix: refuse }), 'UNKNOWN_FORMAT'],
   ];
-  for (const [outcome, code] of cases) await expect(outcome).rejects.toMatchObject({ code, field: 'volume' });
+  for (const [outcome, code] of cases)
+    await expect(outcome()).rejects.toMatchObject({ code, field: 'volume' });
   expect(leftovers()).toEqual([]);
 });
 

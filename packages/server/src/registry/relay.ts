@@ -277,12 +277,13 @@ export function createRelay(options: RelayOptions): Relay {
           reply.raw.destroy();
         });
         reply.raw.once('close', () => {
-          stopUpload();
+          if (!reply.raw.writableFinished) stopUpload();
           upstream.destroy();
           if (broken || gone.aborted) return resolve(broken ? 'broken' : 'caller-left');
           resolve('answered');
         });
         reply.raw.once('finish', () => {
+          stopUpload();
           if (!request.raw.complete) drain(request.raw);
         });
         pump(answer, reply.raw);
@@ -294,8 +295,8 @@ export function createRelay(options: RelayOptions): Relay {
 
 /**
  * Copies a stream to another at the pace of the slower one, and ends it where the first ends; gives a function that
- * stops it. The memory of a chunk is given back as soon as the system has the bytes: left to the garbage collector,
- * which sees only the small objects around them, 100 MB of chunks would pile up.
+ * stops it. Each chunk is the stream's own copy, and its memory is given back as soon as the system has the bytes:
+ * left to the garbage collector, which sees only the small objects around them, 100 MB of chunks would pile up.
  */
 function pump(from: Readable, to: Writable): () => void {
   const onData = (chunk: Buffer) => {
@@ -380,7 +381,8 @@ function open(
 }
 
 function headerFor(request: FastifyRequest, target: Target): Headers {
-  const headers: Headers = { [relayedHeader]: '1' };
+  // Kept alive, so that a server that refuses early can read on instead of breaking the connection under its answer.
+  const headers: Headers = { [relayedHeader]: '1', connection: 'keep-alive' };
   for (const name of passedOn) {
     const value = request.headers[name];
     if (value !== undefined) headers[name] = value;

@@ -1,9 +1,12 @@
 import { hostname } from 'node:os';
 import { join } from 'node:path';
-import fastifyStatic from '@fastify/static';
 import type { FastifyBaseLogger, FastifyInstance } from 'fastify';
 import { createApp, type Listener, listenHttp, listenHttps } from '../http/app.ts';
+import { mayContinue } from '../http/keep-alive.ts';
+import { registerOperations } from '../http/operations.ts';
+import { registerPage } from '../http/page.ts';
 import { type Certificate, openCertificate } from '../tls.ts';
+import { version } from '../version.ts';
 import { type Entries, openEntries } from './entries.ts';
 import { renewProgramKey } from './keys.ts';
 import { createRegistryMetrics, type RegistryMetrics } from './metrics.ts';
@@ -44,7 +47,7 @@ export async function createRegistryApp(options: RegistryAppOptions): Promise<Re
     await entries.sweep();
     const app = createApp(options.logger);
     const metrics = createRegistryMetrics(entries);
-    const keepAlive: KeepAlive = options.keepAlive ?? ((_request, reply) => reply.raw.writeContinue());
+    const keepAlive: KeepAlive = options.keepAlive ?? passOnContinue;
     const relay = createRelay({
       entries,
       policy,
@@ -53,7 +56,17 @@ export async function createRegistryApp(options: RegistryAppOptions): Promise<Re
       onOutcome: metrics.countOutcome,
     });
     registerRegistryRoutes(app, { entries, relay, metrics, now });
-    if (options.page) await app.register(fastifyStatic, { root: options.page });
+    let live = 0;
+    app.addHook('onRequest', async (request) => {
+      if (request.routeOptions.url === '/health/ready') live = await countLive(entries);
+    });
+    registerOperations(app, {
+      on: 'registry',
+      version,
+      metrics: () => metrics.registry.metrics(),
+      ready: () => ({ services: live }),
+    });
+    await registerPage(app, options.page);
     const sweeper = setInterval(() => {
       entries
         .sweep()
@@ -125,6 +138,15 @@ export async function startRegistry(options: RegistryOptions): Promise<RunningRe
       await registry.close();
     },
   };
+}
+
+/** Tells the caller what its server says, if it is one that takes it well. */
+const passOnContinue: KeepAlive = (request, reply) => {
+  if (mayContinue(request.raw) && !reply.raw.headersSent) reply.raw.writeContinue();
+};
+
+async function countLive(entries: Entries): Promise<number> {
+  return (await entries.count()).reduce((sum, group) => sum + (group.live ? group.entries : 0), 0);
 }
 
 /** The host as it stands in an address; for "all addresses" this machine's name. */

@@ -1,8 +1,10 @@
-import { mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { gunzipSync } from 'node:zlib';
 import { type Affine, infer, infererSchema, type Size, type Volume, voxelCount } from '@tomaat/core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { dataFolder, modelsFolder } from '../../../../test/real-data.ts';
 import {
   encodeModel,
   labelNetwork,
@@ -11,7 +13,8 @@ import {
   unetNetwork,
   writeModel,
 } from '../../test/onnx-fixture.ts';
-import { openOnnxSession } from './onnx.ts';
+import type { App } from '../apps.ts';
+import { onnxRuntime, openOnnxSession } from './onnx.ts';
 import { inspectGraph, withLabelOutput } from './onnx-graph.ts';
 
 const affine: Affine = [-0.8, 0.1, 0.3, 12, 0.05, 1.4, -0.2, -30, 0.1, 0.2, 2.5, 7, 0, 0, 0, 1];
@@ -306,6 +309,23 @@ describe('openOnnxSession()', () => {
   });
 });
 
+describe('onnxRuntime', () => {
+  it('tries the window of the manifest before the first prediction', async () => {
+    await writeModel(folder, 'halving.onnx', unetNetwork({ classes: 2, channels: [2, 4] }));
+    const context = { folder, signal: new AbortController().signal, onSpawn() {}, onExit() {} };
+    const open = (roiSize: [number, number, number]) => {
+      const inferer = infererSchema.parse({ type: 'slidingWindow', roiSize });
+      const spec = { runtime: 'onnx', file: 'halving.onnx', sha256: '', inferer } as const;
+      return onnxRuntime.open({ folder } as App, spec, context);
+    };
+    expect(await open([8, 6, 10])).toMatchObject({ kind: 'network' });
+    await expect(open([8, 7, 10])).rejects.toMatchObject({
+      code: 'BAD_MANIFEST',
+      message: expect.stringContaining('1 × 1 × 10 × 7 × 8'),
+    });
+  });
+});
+
 describe('inspectGraph()', () => {
   it('never does worse than a RangeError on damaged files', () => {
     const model = unetNetwork({ classes: 2, channels: [2] });
@@ -339,6 +359,57 @@ describe('infer() with a network in onnxruntime', () => {
     expect(await infer(input, session, { type: 'simple' }, { type: 'argmax' })).toEqual(expected);
     expect(await infer(input, session, spec, { type: 'argmax' })).toEqual(expected);
   });
+});
+
+const models = modelsFolder();
+const data = dataFolder();
+
+describe('real networks', () => {
+  const networks: [string, (number | null)[], boolean][] = [
+    ['meshnet/model18cls.onnx', [1, 1, null, null, null], true],
+    ['meshnet/mindgrab.onnx', [1, 1, null, null, null], true],
+    ['meshnet/model5_gw_ae.niivue-original.onnx', [null, 1, 256, 256, 256], true],
+    ['deepbrain/deepbrain_extractor_v2.onnx', [null, 1, 128, 128, 128], true],
+    ['torchio-unet/torchio_unet_whole_4mm.onnx', [null, 1, null, null, null], true],
+  ];
+  it.skipIf(!models).each(networks)('%s is loaded as it is', async (file, inputDims, labels) => {
+    const warmUpDims = inputDims[2] === null ? [1, 1, 16, 16, 16] : undefined;
+    await using session = await open(join(models!, file), { labels: true, warmUpDims });
+    expect(session.inputDims).toEqual(inputDims);
+    expect(session.runLabels !== undefined).toBe(labels);
+  });
+
+  it.skipIf(!models || !data)(
+    'model5_gw_ae finds the reference labels of a real head',
+    async () => {
+      const read = async (name: string) =>
+        gunzipSync(await readFile(join(data!, 'brain', name))).subarray(352, 352 + 256 ** 3);
+      const head = await read('t1_crop.nii.gz');
+      const expected = await read('t1_crop_ref_model5_gw_ae.nii.gz');
+      const size: Size = [256, 256, 256];
+      let [low, high] = [255, 0];
+      for (const value of head) {
+        if (value < low) low = value;
+        if (value > high) high = value;
+      }
+      const voxels = Float32Array.from(head, (v) => (v - low) / (high - low));
+      await using session = await open(join(models!, 'meshnet/model5_gw_ae.onnx'), {
+        labels: true,
+        threads: 2,
+      });
+      const result = await infer(
+        { voxels, size, components: 1, affine },
+        session,
+        { type: 'simple' },
+        { type: 'argmax' },
+      );
+      if (!('labels' in result)) throw new Error('no labels');
+      let equal = 0;
+      for (let i = 0; i < voxels.length; i++) if (result.labels.voxels[i] === expected[i]) equal++;
+      expect(equal / voxels.length).toBeGreaterThanOrEqual(0.999);
+    },
+    240_000,
+  );
 });
 
 /** A session that closes when its block ends. */

@@ -46,14 +46,22 @@ export const onnxRuntime: Runtime<Extract<ModelSpec, { runtime: 'onnx' }>> = {
   description: 'A network in an ONNX file, on the CPU (onnxruntime)',
   async open(app, spec) {
     const { inferer } = spec;
-    const window = inferer.type === 'slidingWindow' ? [...inferer.roiSize].reverse() : undefined;
     const session = await openOnnxSession(await appFile(app, spec.file), {
       threads: spec.threads,
       inputName: spec.input,
       outputName: spec.output,
       labels: inferer.type === 'simple',
-      warmUpDims: window && [1, spec.channels?.length ?? 1, ...window],
     });
+    if (inferer.type === 'slidingWindow' && session.inputDims.slice(1).includes(null)) {
+      const components = session.inputDims[1] ?? spec.channels?.length ?? 1;
+      const [x, y, z] = inferer.roiSize;
+      try {
+        await session.warmUp([1, components, z, y, x]);
+      } catch (error) {
+        await session.close();
+        throw error;
+      }
+    }
     return { kind: 'network', session };
   },
 };
@@ -86,19 +94,19 @@ export async function openOnnxSession(modelFile: string, options: OnnxOptions = 
     const output = chooseOutput(session, name, options.outputName);
     let withLabels = false;
     if (options.labels && facts && canLabel(output, facts)) {
-      // The shapes decide whether an argmax may be added, and only the engine infers them: hence the second load.
-      await session.release();
-      session = await create(withLabelOutput(bytes, output.name)).catch((cause) => {
-        throw loadError(cause, name);
-      });
-      withLabels = true;
+      // The shapes decide whether an argmax may be added, and only the engine infers them: hence the second load. Should
+      // the engine not take the added nodes, the network is still good without them.
+      const labelling = await create(withLabelOutput(bytes, output.name)).catch(() => undefined);
+      if (labelling) {
+        await session.release();
+        session = labelling;
+        withLabels = true;
+      }
     }
     const opened = wrapSession(session, ort.Tensor, name, input, output.name, withLabels);
-    const fixed = input.shape.every((d) => typeof d === 'number')
-      ? (input.shape as readonly number[])
-      : undefined;
-    const small = fixed && fixed.reduce((a, b) => a * b, 1) <= warmUpVoxelsMax ? fixed : undefined;
-    const dims = options.warmUpDims ?? small;
+    const [, ...fixed] = opened.inputDims;
+    const known = fixed.every((d) => d !== null) && fixed.reduce((a, b) => a * b, 1) <= warmUpVoxelsMax;
+    const dims = options.warmUpDims ?? (known ? [1, ...fixed] : undefined);
     if (dims) await opened.warmUp(dims);
     return opened;
   } catch (error) {

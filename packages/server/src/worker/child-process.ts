@@ -1,8 +1,8 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { extname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { type ErrorData, TomaatError } from '@tomaat/core';
 import type { App } from '../apps.ts';
+import { ownExtension, ownNodeOptions } from '../source.ts';
 import type { FromChild, PredictMessage, ToChild, WrittenOutput } from './messages.ts';
 
 /** A child bound to one app: idle or computing one prediction; ended by a signal, never by asking. */
@@ -21,14 +21,14 @@ export interface PredictHandlers {
   signal: AbortSignal;
 }
 
-const childFile = fileURLToPath(new URL(`./child${extname(import.meta.filename)}`, import.meta.url));
+const childFile = fileURLToPath(new URL(`./child${ownExtension}`, import.meta.url));
 const programGraceMs = 6000;
 const startLimitMs = 60_000;
 
 /** Starts a child for an app and waits until it has read the app. Throws what the app's manifest deserves. */
 export async function startChild(app: App, onExit: () => void): Promise<Child> {
   const { memoryMb } = app.manifest.limits;
-  const node = [process.execPath, ...process.execArgv.filter((arg) => arg.startsWith('--conditions')), childFile, app.folder];
+  const node = [process.execPath, ...ownNodeOptions, childFile, app.folder];
   // `ulimit -d` bounds what the process may allocate; V8's own reservations count, so 800 MB is the least.
   const limited = memoryMb !== undefined && process.platform !== 'win32';
   const [file, args] = limited

@@ -1,10 +1,11 @@
 import { createReadStream } from 'node:fs';
 import { mkdir, rm, stat, unlink } from 'node:fs/promises';
-import { extname, join } from 'node:path';
+import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
 import { type ErrorData, type OutputFormat, type OutputType, TomaatError } from '@tomaat/core';
+import { ownExtension, ownNodeOptions } from '../source.ts';
 
 /** An output in another format than it is stored in. */
 export interface Conversion {
@@ -20,7 +21,7 @@ export interface Converter {
   close(): Promise<void>;
 }
 
-const workerFile = fileURLToPath(new URL(`./convert-thread${extname(import.meta.filename)}`, import.meta.url));
+const workerFile = fileURLToPath(new URL(`./convert-thread${ownExtension}`, import.meta.url));
 const atATime = 2;
 
 /** Converts in threads of their own, so that the server goes on answering. */
@@ -33,7 +34,7 @@ export async function openConverter(folder: string): Promise<Converter> {
 
   function run(conversion: Conversion, target: string): Promise<void> {
     return new Promise((resolve, reject) => {
-      const thread = new Worker(workerFile, { workerData: { ...conversion, target } });
+      const thread = new Worker(workerFile, { workerData: { ...conversion, target }, execArgv: [...ownNodeOptions] });
       threads.add(thread);
       thread.once('message', (error: ErrorData | undefined) => (error ? reject(TomaatError.from(error)) : resolve()));
       thread.once('error', reject);

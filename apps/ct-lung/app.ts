@@ -1,0 +1,63 @@
+import {
+  type AppContext,
+  closeLabels,
+  componentOf,
+  fillHoles,
+  findComponents,
+  type InputValue,
+  numericVoxels,
+  orientationOf,
+  removeSmallObjects,
+  type Volume,
+  voxelCount,
+} from '@tomaat/core';
+
+/** Pieces of air smaller than this are no lung, ml. */
+const smallestMl = 20;
+
+/** Air inside the body is what is thin enough and does not surround the body. */
+export function infer(inputs: Readonly<Record<string, InputValue>>, { parameters, progress }: AppContext) {
+  const volume = inputs.volume as Volume;
+  let lungs = dropOutsideAir(airOf(volume, parameters.threshold as number));
+  progress(0.4);
+  lungs = removeSmallObjects(lungs, { minVolumeMl: smallestMl, connectivity: 6 });
+  progress(0.6);
+  const radiusMm = parameters.closing as number;
+  if (radiusMm > 0) lungs = closeLabels(lungs, { radiusMm });
+  progress(0.9);
+  return { segmentation: fillHoles(lungs) };
+}
+
+function airOf(volume: Volume, thresholdHu: number): Volume {
+  const source = numericVoxels(componentOf(volume, 0).voxels);
+  const voxels = new Uint8Array(voxelCount(volume));
+  for (let i = 0; i < voxels.length; i++) if (source[i] < thresholdHu) voxels[i] = 1;
+  return { ...volume, voxels, components: 1 };
+}
+
+/**
+ * Removes the air around the body: it reaches two or more sides of the image (left, right, front, back), while a
+ * lung that the field of view cuts reaches one. Above and below do not count: lungs may end there.
+ */
+function dropOutsideAir(air: Volume): Volume {
+  const upright = [...orientationOf(air.affine)].findIndex((letter) => letter === 'S' || letter === 'I');
+  const found = findComponents(air.voxels as Uint8Array, air.size, { connectivity: 6 });
+  const sides = new Uint8Array(found.count);
+  const [nx, ny] = air.size;
+  for (let run = 0; run < found.start.length; run++) {
+    for (const i of [found.start[run], found.end[run] - 1]) {
+      const at = [i % nx, Math.floor(i / nx) % ny, Math.floor(i / (nx * ny))];
+      for (let axis = 0; axis < 3; axis++) {
+        if (axis === upright) continue;
+        if (at[axis] === 0) sides[found.component[run]] |= 1 << (2 * axis);
+        if (at[axis] === air.size[axis] - 1) sides[found.component[run]] |= 2 << (2 * axis);
+      }
+    }
+  }
+  const isOutside = Array.from(sides, (bits) => (bits & (bits - 1)) !== 0);
+  const voxels = new Uint8Array(air.voxels.length);
+  for (let run = 0; run < found.start.length; run++) {
+    if (!isOutside[found.component[run]]) voxels.fill(1, found.start[run], found.end[run]);
+  }
+  return { ...air, voxels };
+}

@@ -1,0 +1,101 @@
+import { TomaatError } from '@tomaat/core';
+import { z } from 'zod';
+import { type ConnectionOptions, callJson, openConnection, pause, readJson } from './http.ts';
+import { type UploadFile, upload } from './upload.ts';
+
+/**
+ * A client of servers that speak only TOMAAT v1 (2018): every answer is 200 and a list of elements, an error is
+ * an element, a long prediction is polled for.
+ */
+
+/** An element of `GET /interface`: what a v1 service takes. */
+export const v1InputSchema = z.looseObject({
+  type: z.string(),
+  destination: z.string(),
+  text: z.string().optional(),
+  label: z.string().optional(),
+  minimum: z.coerce.number().optional(),
+  maximum: z.coerce.number().optional(),
+  options: z.array(z.string()).optional(),
+});
+export type V1Input = z.infer<typeof v1InputSchema>;
+
+/** An element of an answer. Volumes, meshes and transforms are base64; `type` is that of our outputs. */
+export const v1OutputSchema = z.looseObject({
+  type: z.string(),
+  content: z.string().optional(),
+  label: z.coerce.string().default(''),
+  request_id: z.coerce.string().optional(),
+});
+export type V1Output = z.infer<typeof v1OutputSchema>;
+
+export interface V1Options extends Omit<ConnectionOptions, 'baseUrl'> {
+  signal?: AbortSignal;
+}
+
+export interface V1PredictOptions extends V1Options {
+  /** Text of each field; volumes are given as files whose bytes are base64 of a .mha, with a newline per 76 characters. */
+  fields: Readonly<Record<string, string>>;
+  files: Readonly<Record<string, UploadFile>>;
+  onUpload?(progress: { sentBytes: number; totalBytes: number }): void;
+  /** The server took the request and is computing. */
+  onDelay?(): void;
+  pollMs?: number;
+}
+
+/** The inputs of a v1 service, by its prediction address. */
+export async function interfaceV1(predictionUrl: string, options: V1Options = {}): Promise<V1Input[]> {
+  const { base, interfacePath } = pathsOf(predictionUrl);
+  const connection = openConnection({ ...options, baseUrl: base });
+  return (
+    (await callJson(connection, interfacePath, z.array(v1InputSchema), { signal: options.signal })) ?? []
+  );
+}
+
+/**
+ * A prediction by a v1 service: the elements that it answers. An error element is thrown as APP_FAILED: v1 does not
+ * say whose fault it was. Nothing is sent twice: v1 knows no idempotency, nor can a prediction be cancelled.
+ */
+export async function predictV1(predictionUrl: string, options: V1PredictOptions): Promise<V1Output[]> {
+  const { base, predictPath, responsesPath } = pathsOf(predictionUrl);
+  // Old servers answer a request only when the prediction is done.
+  const connection = openConnection({ silenceMs: 1_800_000, ...options, baseUrl: base });
+  const { signal, pollMs = 1000 } = options;
+  const form = {
+    fields: Object.entries(options.fields).map(([name, value]) => [name, value] as const),
+    files: Object.entries(options.files),
+  };
+  const response = await upload(connection, predictPath, form, {
+    onUpload: options.onUpload,
+    signal,
+    withoutFileNames: true,
+  });
+  const list = z.array(v1OutputSchema);
+  let elements = await readJson(response, list, predictionUrl, signal);
+  while (elements.length > 0 && elements.every((element) => element.type === 'DelayedResponse')) {
+    options.onDelay?.();
+    await pause(pollMs, signal);
+    const body = new URLSearchParams({ request_id: elements[0].request_id ?? '' });
+    elements = (await callJson(connection, responsesPath, list, { method: 'POST', body, signal })) ?? [];
+  }
+  const error = elements.find((element) => element.type === 'PlainText' && /^error/i.test(element.label));
+  if (error) throw new TomaatError('APP_FAILED', `The service says: ${error.content ?? 'Error'}`);
+  return elements;
+}
+
+function pathsOf(predictionUrl: string): {
+  base: string;
+  interfacePath: string;
+  predictPath: string;
+  responsesPath: string;
+} {
+  const url = new URL(predictionUrl);
+  const path = url.pathname.replace(/\/+$/, '');
+  const stem = path.endsWith('/predict') ? path.slice(0, -'/predict'.length) : path;
+  return {
+    base: url.origin,
+    interfacePath: `${stem}/interface`,
+    predictPath: path || '/predict',
+    responsesPath: path.endsWith('/predict') ? `${stem}/responses` : '/responses',
+  };
+}

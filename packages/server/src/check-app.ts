@@ -1,0 +1,140 @@
+import { createReadStream, createWriteStream } from 'node:fs';
+import { mkdtemp, rm, stat } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { basename, join } from 'node:path';
+import { Readable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import {
+  dice,
+  numericVoxels,
+  orientationOf,
+  readVolume,
+  reorient,
+  restore,
+  TomaatError,
+  type Volume,
+  volumeInputs,
+  writeVolume,
+} from '@tomaat/core';
+import { type App, appFile, openApp } from './apps.ts';
+import type { CheckResult } from './cli/check.ts';
+import { nodePlatform } from './node-platform.ts';
+import { runApp } from './worker/run-app.ts';
+
+/** Storage orders that differ in axis order and in handedness from each other. */
+const orientations = ['LPS', 'SAR', 'PIR'] as const;
+/** The least Dice between the results of one scan stored in different orders. */
+const leastAgreement = 0.9;
+
+/**
+ * What an author wants to know before publishing: is the folder right, does it run, are left and right kept? Yields
+ * each result as soon as it is there.
+ */
+export async function* checkApp(folder: string, signal: AbortSignal): AsyncGenerator<CheckResult> {
+  const [opened, app] = await tryStep('manifest and weights', async () => {
+    const found = await openApp(folder);
+    const { id, version, model } = found.manifest;
+    const hashed = model.some((spec) => 'sha256' in spec && spec.sha256);
+    return [`${id} ${version}${hashed ? ', the hash is right' : ''}`, found];
+  });
+  yield opened;
+  if (!app) return;
+  const { selftest } = app.manifest;
+  if (!selftest) {
+    yield { name: 'self-test', ok: true, detail: 'skipped: the manifest has no selftest. Add a volume and the label map that it should give' };
+    return;
+  }
+  const [tested, first] = await tryStep('self-test', () => selfTest(app, signal));
+  yield tested;
+  if (!first) return;
+  const [compared] = await tryStep('geometry', () => compareOrientations(app, first, signal));
+  yield compared;
+}
+
+async function tryStep<T>(name: string, work: () => Promise<[detail: string, value: T]>): Promise<[CheckResult, T | undefined]> {
+  const startedMs = performance.now();
+  const seconds = () => (performance.now() - startedMs) / 1000;
+  try {
+    const [detail, value] = await work();
+    return [{ name, ok: true, detail, seconds: seconds() }, value];
+  } catch (error) {
+    if (!(error instanceof TomaatError)) throw error;
+    return [{ name, ok: false, detail: error.message, seconds: seconds() }, undefined];
+  }
+}
+
+/** The manifest's own case: each label of the expected map is reached with the Dice that it names. */
+async function selfTest(app: App, signal: AbortSignal): Promise<[string, Volume]> {
+  const { inputs, expected, dice: least } = app.manifest.selftest!;
+  const files: Record<string, string> = {};
+  for (const [name, file] of Object.entries(inputs)) files[name] = await appFile(app, file);
+  const { volume, seconds } = await predictLabels(app, files, signal);
+  const [worst, value] = worstDice(volume, await read(await appFile(app, expected)));
+  if (worst < least) {
+    throw new TomaatError('APP_OUTPUT', `label ${value} reaches a Dice of ${worst.toFixed(4)} with ${expected}; the manifest asks for ${least}`);
+  }
+  return [`a Dice of ${worst.toFixed(4)} at least, the prediction took ${seconds.toFixed(1)} s`, volume];
+}
+
+/** The same scan stored in other axis orders has to give the same labels in the world. */
+async function compareOrientations(app: App, first: Volume, signal: AbortSignal): Promise<[string, undefined]> {
+  const work = await mkdtemp(join(tmpdir(), 'tomaat-check-'));
+  const volumes = volumeInputs(app.manifest);
+  let least = 1;
+  try {
+    for (const axcodes of orientations) {
+      const files: Record<string, string> = {};
+      for (const [name, file] of Object.entries(app.manifest.selftest!.inputs)) {
+        const path = await appFile(app, file);
+        files[name] = volumes.includes(name) ? await storeAs(path, axcodes, join(work, `${axcodes}-${name}.nii`)) : path;
+      }
+      const { volume } = await predictLabels(app, files, signal);
+      const [agreement, value] = worstDice(restore(volume, first), first);
+      if (agreement < leastAgreement) {
+        throw new TomaatError(
+          'APP_OUTPUT',
+          `the same volume stored as ${axcodes} instead of ${orientationOf(first.affine)} gives another result: label ${value} agrees by a Dice of ${agreement.toFixed(3)}. Begin preprocess with orientation, or use the affine`,
+        );
+      }
+      least = Math.min(least, agreement);
+    }
+  } finally {
+    await rm(work, { recursive: true, force: true });
+  }
+  return [`the same in the storage orders ${orientations.join(', ')}: a Dice of ${least.toFixed(4)} at least`, undefined];
+}
+
+async function predictLabels(
+  app: App,
+  paths: Readonly<Record<string, string>>,
+  signal: AbortSignal,
+): Promise<{ volume: Volume; seconds: number }> {
+  const files: Record<string, { path: string; sizeBytes: number }[]> = {};
+  for (const [name, path] of Object.entries(paths)) files[name] = [{ path, sizeBytes: (await stat(path)).size }];
+  await using result = await runApp({ app, files, parameters: app.manifest.selftest!.parameters, signal });
+  const output = result.outputs.find((candidate) => candidate.primary)!;
+  return { volume: await read(output.path), seconds: result.seconds };
+}
+
+async function read(path: string): Promise<Volume> {
+  const source = { name: basename(path), open: (start = 0) => createReadStream(path, { start }) };
+  return (await readVolume([source], nodePlatform)).volume;
+}
+
+async function storeAs(path: string, axcodes: string, target: string): Promise<string> {
+  const volume = reorient(await read(path), axcodes);
+  await pipeline(Readable.from(writeVolume(volume, 'nii', nodePlatform)), createWriteStream(target));
+  return target;
+}
+
+/** The lowest Dice over the labels of the expected map, and the label that has it. */
+function worstDice(found: Volume, expected: Volume): [dice: number, label: number] {
+  let worst: [number, number] = [1, 0];
+  const values = new Set<number>();
+  for (const value of numericVoxels(expected.voxels)) if (value !== 0) values.add(value);
+  for (const value of values) {
+    const d = dice(found, expected, value);
+    if (d < worst[0]) worst = [d, value];
+  }
+  return worst;
+}

@@ -1,0 +1,38 @@
+import { formatSeconds, plain } from './console.ts';
+import { openInterrupt } from './interrupt.ts';
+
+/** One thing that was checked. */
+export interface CheckResult {
+  /** What was checked, in a few words: “manifest”, “weights”, “self-test”, “geometry”. */
+  readonly name: string;
+  readonly ok: boolean;
+  /** What was found, and what to do if it is wrong. */
+  readonly detail: string;
+  readonly seconds?: number;
+}
+
+/** Yields each result as soon as it is there; a fault that makes the rest pointless ends it. */
+export type CheckApp = (folder: string, signal: AbortSignal) => AsyncIterable<CheckResult>;
+
+/** `tomaat check APP_DIR`: 0 when all is well, else 1. */
+export async function check(folder: string, flags: { json?: boolean }, checkApp: CheckApp): Promise<number> {
+  using interrupt = openInterrupt();
+  const results: CheckResult[] = [];
+  for await (const result of checkApp(folder, interrupt.signal)) {
+    results.push(result);
+    if (flags.json) continue;
+    const time = result.seconds === undefined ? '' : ` (${formatSeconds(result.seconds)})`;
+    const detail = plain(result.detail).replaceAll('\n', '\n         ');
+    console.log(`${result.ok ? '  ok   ' : '  WRONG'}  ${plain(result.name)}: ${detail}${time}`);
+  }
+  interrupt.signal.throwIfAborted();
+  const wrong = results.filter((result) => !result.ok).length;
+  if (flags.json) console.log(JSON.stringify({ ok: wrong === 0, checks: results }));
+  else
+    console.log(
+      wrong === 0
+        ? `${folder} is ready to be served.`
+        : `${folder} has ${wrong === 1 ? 'a fault' : `${wrong} faults`}: see above.`,
+    );
+  return wrong === 0 ? 0 : 1;
+}

@@ -1,0 +1,51 @@
+import { createClient, createRegistryClient, type Entry, requireSuccess } from '@tomaat/client';
+import { TomaatError } from '@tomaat/core';
+import type { RunningRegistry } from '../registry/start.ts';
+import type { RunningServer } from '../server.ts';
+import { formatSeconds } from './console.ts';
+import { labelLines } from './print-outcome.ts';
+
+export interface DemoOptions {
+  server: RunningServer;
+  registry: RunningRegistry;
+  print(line: string): void;
+  signal: AbortSignal;
+}
+
+/** Sends the sample in the box the way any user would: asks the registry, uploads to the server, waits, reads. */
+export async function runDemo({ server, registry, print, signal }: DemoOptions): Promise<void> {
+  const entries = await createRegistryClient({ baseUrl: registry.url }).discover({ task: 'segmentation' }, { live: true, signal });
+  const found = await firstWithSample(entries, signal);
+  if (!found) throw new TomaatError('NOT_FOUND', 'No service with a sample is announced. Start without --demo.');
+  const { client, service, sample } = found;
+  print(`\nDemo: the sample of “${service.name}” goes to ${service.task}/${service.anatomy} …`);
+  const startedMs = performance.now();
+  const [input] = service.inputs.filter((candidate) => candidate.type === 'volume');
+  const accepted = await client.predict(service.id, { volumes: { [input.name]: new File([sample], 'sample.nii.gz') }, signal });
+  const job = requireSuccess(await client.wait(accepted.id, { signal }));
+  const measured = job.outputs.find((output) => output.type === 'Measurements');
+  if (measured) {
+    const file = await client.output(job.id, measured.name, { signal });
+    const { labels } = JSON.parse(await (await file.blob()).text()) as { labels: unknown };
+    for (const line of labelLines(labels)) print(line);
+  }
+  const primary = job.outputs.find((output) => output.primary)!;
+  const seconds = (performance.now() - startedMs) / 1000;
+  print(`  ${primary.fileName}, ${Math.ceil(primary.sizeBytes / 1000)} kB, in ${formatSeconds(seconds)}`);
+  print(`  See it: ${server.url ?? server.tlsUrl}/jobs/${job.id}`);
+  print(`\nYour own volume:  npx tomaat predict ${service.task}/${service.anatomy} --volume FILE   (.nii, .nii.gz, .mha, .nrrd)`);
+  print('Ctrl-C ends it.');
+}
+
+async function firstWithSample(entries: readonly Entry[], signal: AbortSignal) {
+  const sorted = [...entries].sort((a, b) => (a.serviceId ?? '').localeCompare(b.serviceId ?? ''));
+  for (const entry of sorted) {
+    if (!entry.serverUrl || !entry.serviceId) continue;
+    const client = createClient({ baseUrl: entry.serverUrl });
+    const service = await client.service(entry.serviceId, { signal });
+    if (!service.sample) continue;
+    const response = await fetch(new URL(service.sample, entry.serverUrl), { signal });
+    return { client, service, sample: await response.blob() };
+  }
+  return undefined;
+}

@@ -1,0 +1,25 @@
+import { createReadStream } from 'node:fs';
+import { stat } from 'node:fs/promises';
+import type { EncodedOutput, OutputFormat } from '@tomaat/core';
+import { runApp as runInChild } from '../worker/run-app.ts';
+import type { RunApp } from './run.ts';
+
+/** Runs an app for `tomaat run`: in a child of its own, outputs handed over in the manifest's order. */
+export const runLocally: RunApp = async (app, request) => {
+  const files: Record<string, { path: string; sizeBytes: number }[]> = {};
+  for (const [name, paths] of Object.entries(request.files)) {
+    files[name] = await Promise.all(paths.map(async (path) => ({ path, sizeBytes: (await stat(path)).size })));
+  }
+  await using result = await runInChild({
+    app,
+    files,
+    parameters: request.parameters,
+    frame: request.frame,
+    formats: request.formats as Record<string, OutputFormat>,
+    signal: request.signal,
+    onProgress: request.onProgress,
+  });
+  for (const { path, ...output } of result.outputs) {
+    await request.write({ ...output, bytes: createReadStream(path) } as EncodedOutput);
+  }
+};

@@ -1,0 +1,240 @@
+import { createReadStream } from 'node:fs';
+import { stat } from 'node:fs/promises';
+import { basename } from 'node:path';
+import {
+  type FileSource,
+  interfaceV1,
+  predictV1 as sendV1,
+  type V1Input,
+  type V1Output,
+} from '@tomaat/client';
+import {
+  base64Length,
+  collectBytes,
+  decodeBase64Text,
+  encodeBase64,
+  extensionOf,
+  type Input,
+  type OutputType,
+  outputSchemas,
+  readVolume,
+  sourceFromBytes,
+  TomaatError,
+  writeVolume,
+} from '@tomaat/core';
+import { nodePlatform } from '../node-platform.ts';
+import { prepareConnection } from './connect.ts';
+import { formatBytes, type Progress, plain } from './console.ts';
+import { volumeFiles } from './input-files.ts';
+import { type Elements, planInputs } from './plan-inputs.ts';
+import type { Outcome, PredictFlags } from './predict.ts';
+import { checkTargets, planResults, saveResult } from './result-files.ts';
+
+/**
+ * `tomaat predict` with a server that speaks only TOMAAT v1: the volume goes as MetaImage in base64, label maps come
+ * back as MetaImage and are written in the format that is wanted.
+ */
+export async function predictV1(
+  found: { predictionUrl: string; name: string },
+  flags: PredictFlags,
+  progress: Progress,
+  signal: AbortSignal,
+): Promise<Outcome> {
+  const startTime = performance.now();
+  await prepareConnection(found.predictionUrl, { ...flags, apiKey: undefined });
+  if (flags.output.length > 0) {
+    throw new TomaatError(
+      'BAD_INPUT',
+      'A TOMAAT v1 service does not name its outputs. Leave --output out, or use --all.',
+    );
+  }
+  const asked = await interfaceV1(found.predictionUrl, { signal });
+  const service: Elements = {
+    id: plain(found.name),
+    inputs: asked.flatMap(inputOf),
+    // What comes back is known only when it is there.
+    outputs: [{ name: 'segmentation', type: 'LabelVolume', primary: true }],
+  };
+  const inputs = await planInputs(service, flags);
+  if (inputs.many) {
+    throw new TomaatError(
+      'BAD_INPUT',
+      'A TOMAAT v1 service takes one volume at a time. Give a file instead of a folder.',
+    );
+  }
+  const [path] = inputs.paths;
+  const results = await planResults(service, flags, Boolean(flags.all));
+  await checkTargets(results, path, flags.force);
+
+  const files: Record<string, FileSource> = {};
+  const paths = {
+    ...inputs.otherFiles,
+    ...(flags.volume !== undefined && inputs.mainInput !== undefined && { [inputs.mainInput]: [path] }),
+  };
+  for (const [name, given] of Object.entries(paths)) {
+    const input = service.inputs.find((candidate) => candidate.name === name);
+    progress.show('convert', `Reading ${basename(given[0])}`);
+    files[name] =
+      input?.type === 'transform' ? await transformField(given[0]) : await volumeField(given[0], flags.frame);
+  }
+  // A v1 server fills in no defaults: every field is sent.
+  const fields: Record<string, string> = {};
+  for (const input of service.inputs) {
+    if (input.type === 'volume' || input.type === 'transform') continue;
+    const value = inputs.values[input.name] ?? defaultOf(input);
+    if (value === undefined) continue;
+    fields[input.name] =
+      typeof value === 'boolean'
+        ? value
+          ? 'True'
+          : 'False'
+        : Array.isArray(value)
+          ? value.map((point) => point.join(',')).join(';')
+          : String(value);
+  }
+  const elements = await sendV1(found.predictionUrl, {
+    fields,
+    files,
+    signal,
+    onUpload: ({ sentBytes, totalBytes }) =>
+      sentBytes < totalBytes
+        ? progress.show('upload', `Uploading ${formatBytes(sentBytes)} of ${formatBytes(totalBytes)}`)
+        : progress.show('run', 'Running (a TOMAAT v1 server does not say how far it is)'),
+    onDelay: () => progress.show('run', 'Running (a TOMAAT v1 server does not say how far it is)'),
+  });
+
+  const reports = elements
+    .filter((element) => element.type === 'PlainText')
+    .map((element) => element.content ?? '');
+  const usable = elements.filter(
+    (element) =>
+      element.content !== undefined && element.type in outputSchemas && element.type !== 'PlainText',
+  );
+  const chosen = flags.all ? usable : usable.slice(0, 1);
+  if (chosen.length === 0 && reports.length === 0) {
+    throw new TomaatError(
+      'APP_OUTPUT',
+      `${plain(found.name)} answered without a result. Whoever runs it has to look into this.`,
+    );
+  }
+  const names = new Set<string>();
+  const saved: Outcome['files'] = [];
+  for (const element of chosen) {
+    const type = element.type as OutputType;
+    const base = type === 'LabelVolume' ? 'segmentation' : type.toLowerCase();
+    let name = base;
+    for (let count = 2; names.has(name); count++) name = `${base}-${count}`;
+    names.add(name);
+    const { format, bytes } = await contentOf(
+      element,
+      type,
+      results.outputs[0].format ?? extensionOf(path) ?? 'nii.gz',
+    );
+    saved.push(await saveResult(bytes, results, path, name, format, { force: flags.force, signal }));
+  }
+  return {
+    input: path,
+    service: found.predictionUrl,
+    name: found.name,
+    seconds: Math.round(performance.now() - startTime) / 1000,
+    files: saved,
+    ...(reports.length > 0 && { report: reports.join('\n') }),
+  };
+}
+
+/** A v1 element as an input of ours; an unknown kind is left out, as v1's own clients do. */
+function inputOf(element: V1Input): Elements['inputs'] {
+  const name = element.destination;
+  const label = element.text ?? element.label ?? name;
+  const { minimum = 0, maximum = 1, options = [] } = element;
+  if (element.type === 'volume') return [{ name, label, type: 'volume', optional: false, frames: 'one' }];
+  if (element.type === 'slider') return [{ name, label, type: 'slider', minimum, maximum }];
+  if (element.type === 'checkbox') return [{ name, label, type: 'checkbox', default: false }];
+  if (element.type === 'radiobutton') return [{ name, label, type: 'radiobutton', options }];
+  if (element.type === 'fiducials')
+    return [{ name, label, type: 'fiducials', optional: false, minimumPoints: 1, maximumPoints: 10_000 }];
+  if (element.type === 'transform') return [{ name, label, type: 'transform', optional: false }];
+  return [];
+}
+
+function defaultOf(input: Input): number | boolean | string | undefined {
+  if (input.type === 'slider') return input.default ?? input.minimum;
+  if (input.type === 'checkbox') return input.default;
+  if (input.type === 'radiobutton') return input.default ?? input.options[0];
+  return undefined;
+}
+
+/** The volume as base64 of a MetaImage file; one that is a .mha already goes as it is. */
+async function volumeField(path: string, frame: number | undefined): Promise<FileSource> {
+  if (/\.mha$/i.test(path)) {
+    const { size } = await stat(path);
+    return base64Field(size, () => createReadStream(path, { highWaterMark: 256 * 1024 }));
+  }
+  const parts = await volumeFiles(path);
+  const folder = path.slice(0, path.length - basename(path).length);
+  const { volume } = await readVolume(
+    parts.map((part) => ({
+      name: part.name,
+      sizeBytes: part.sizeBytes,
+      open: (start = 0) => createReadStream(folder + part.name, { start, highWaterMark: 256 * 1024 }),
+    })),
+    nodePlatform,
+    { frame },
+  );
+  const bytes = await collectBytes(writeVolume(volume, 'mha', nodePlatform));
+  return base64Field(bytes.length, async function* () {
+    yield bytes;
+  });
+}
+
+/** A first line that says the kind of file, then base64. */
+async function transformField(path: string): Promise<FileSource> {
+  const kind = /\.(nii\.gz|h5|mat)$/i.exec(path)?.[1].toLowerCase();
+  if (!kind)
+    throw new TomaatError(
+      'BAD_INPUT',
+      `${path} is no transform for a TOMAAT v1 service. Give a .nii.gz, .h5 or .mat file.`,
+    );
+  const { size } = await stat(path);
+  const field = base64Field(size, () => createReadStream(path));
+  const head = new TextEncoder().encode(`${kind}\n`);
+  return {
+    ...field,
+    sizeBytes: field.sizeBytes + head.length,
+    async *stream() {
+      yield head;
+      yield* field.stream() as AsyncIterable<Uint8Array>;
+    },
+  };
+}
+
+function base64Field(sizeBytes: number, open: () => AsyncIterable<Uint8Array>): FileSource {
+  return { name: 'volume', sizeBytes: base64Length(sizeBytes), stream: () => encodeBase64(open()) };
+}
+
+/** The bytes of an element, a label map in the format that is wanted. */
+async function contentOf(
+  element: V1Output,
+  type: OutputType,
+  wanted: string,
+): Promise<{ format: string; bytes: AsyncIterable<Uint8Array> }> {
+  const content = element.content ?? '';
+  const one = async function* (bytes: Uint8Array) {
+    yield bytes;
+  };
+  if (type === 'Fiducials') return { format: 'txt', bytes: one(new TextEncoder().encode(content)) };
+  const bytes = decodeBase64Text(content);
+  if (type !== 'LabelVolume') {
+    const formats: Partial<Record<OutputType, string>> = {
+      VTKMesh: 'vtk',
+      TransformGrid: 'nii.gz',
+      TransformBSpline: 'h5',
+      TransformLinear: 'mat',
+    };
+    return { format: formats[type] ?? 'txt', bytes: one(bytes) };
+  }
+  const format = extensionOf(`x.${wanted}`);
+  if (format === undefined || format === 'mha') return { format: 'mha', bytes: one(bytes) };
+  const { volume } = await readVolume([sourceFromBytes('label.mha', bytes)], nodePlatform);
+  return { format, bytes: writeVolume(volume, format, nodePlatform, { intent: 'label' }) };
+}

@@ -1,0 +1,113 @@
+import type { EncodedOutput } from '@tomaat/core';
+import { type App, openApp } from '../apps.ts';
+import { createProgress } from './console.ts';
+import { openInterrupt } from './interrupt.ts';
+import { type Elements, type InputFlags, planInputs } from './plan-inputs.ts';
+import type { Outcome } from './predict.ts';
+import { printOutcome } from './print-outcome.ts';
+import { checkTargets, planResults, type ResultFile, type ResultFlags, saveResult } from './result-files.ts';
+
+export interface RunFlags extends InputFlags, ResultFlags {
+  frame?: number;
+  quiet?: boolean;
+  json?: boolean;
+}
+
+/** What `tomaat run` asks of the worker. */
+export interface RunRequest {
+  /** Paths of the files of each file input; .mhd and .hdr stand for their data, too. */
+  readonly files: Readonly<Record<string, readonly string[]>>;
+  readonly parameters: Readonly<Record<string, unknown>>;
+  readonly frame?: number;
+  /** The wanted format by output name. */
+  readonly formats: Readonly<Record<string, string>>;
+  readonly signal: AbortSignal;
+  onProgress(stage: string, fraction: number): void;
+  /** Called once for each output, in the manifest's order. */
+  write(output: EncodedOutput): Promise<void>;
+}
+
+export type RunApp = (app: App, request: RunRequest) => Promise<void>;
+
+/** `tomaat run APP_DIR`: one prediction without a server. */
+export async function run(folder: string, flags: RunFlags, runApp: RunApp): Promise<number> {
+  const app = await openApp(folder);
+  const { id, name, version, inputs, outputs } = app.manifest;
+  const { primaryOutput } = await import('@tomaat/core');
+  const primary = primaryOutput(app.manifest);
+  const elements: Elements = {
+    id,
+    inputs: Object.entries(inputs).map(([name, input]) => ({ name, ...input })),
+    outputs: Object.entries(outputs).map(([name, output]) => ({
+      name,
+      primary: name === primary,
+      ...output,
+    })),
+  };
+  const plan = await planInputs(elements, flags);
+  const results = await planResults(elements, flags, plan.many);
+  for (const path of plan.paths) await checkTargets(results, path, flags.force);
+  const progress = await createProgress(Boolean(flags.quiet || flags.json));
+  using interrupt = openInterrupt(() => progress.clear());
+  const { signal } = interrupt;
+  const formats = Object.fromEntries(
+    results.outputs.flatMap((output) => (output.format ? [[output.name, output.format]] : [])),
+  );
+  try {
+    for (const path of plan.paths) {
+      const startTime = performance.now();
+      const files: ResultFile[] = [];
+      let report: Pick<Outcome, 'labels' | 'report'> = {};
+      await runApp(app, {
+        files: {
+          ...plan.otherFiles,
+          ...(flags.volume !== undefined && plan.mainInput !== undefined && { [plan.mainInput]: [path] }),
+        },
+        parameters: plan.values,
+        frame: flags.frame,
+        formats,
+        signal,
+        onProgress: (stage, fraction) =>
+          progress.show(stage, `Running: ${stage} · ${Math.floor(100 * fraction)} %`),
+        async write(output) {
+          const isWanted = results.outputs.some((wanted) => wanted.name === output.name);
+          const isReport = output.type === 'Measurements' || (output.type === 'PlainText' && !report.labels);
+          if (!isWanted && !isReport) return;
+          const bytes = isReport ? [await joined(output.bytes)] : output.bytes;
+          if (isReport) report = { ...report, ...readReport(output.type, (bytes as Buffer[])[0]) };
+          if (!isWanted) return;
+          files.push(
+            await saveResult(toAsync(bytes), results, path, output.name, output.format, {
+              force: flags.force,
+              signal,
+            }),
+          );
+        },
+      });
+      progress.clear();
+      const seconds = Math.round(performance.now() - startTime) / 1000;
+      printOutcome({ input: path, service: id, name, version, seconds, files, ...report }, flags);
+    }
+  } catch (error) {
+    signal.throwIfAborted();
+    throw error;
+  } finally {
+    progress.clear();
+  }
+  return 0;
+}
+
+function readReport(type: EncodedOutput['type'], bytes: Buffer): Pick<Outcome, 'labels' | 'report'> {
+  const text = bytes.toString('utf8');
+  return type === 'Measurements' ? (JSON.parse(text) as { labels?: unknown }) : { report: text };
+}
+
+async function joined(bytes: AsyncIterable<Uint8Array>): Promise<Buffer> {
+  const parts: Uint8Array[] = [];
+  for await (const part of bytes) parts.push(part);
+  return Buffer.concat(parts);
+}
+
+async function* toAsync(bytes: AsyncIterable<Uint8Array> | readonly Uint8Array[]): AsyncIterable<Uint8Array> {
+  yield* bytes;
+}

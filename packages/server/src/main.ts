@@ -1,0 +1,366 @@
+import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
+import { actions } from './cli/actions.ts';
+import type { ConfigKey } from './config.ts';
+import { version } from './version.ts';
+
+/*
+ * The command line. Each command loads what it needs when it runs, so that --help is quick; what a command does is
+ * in cli/.
+ */
+
+const program = new Command('tomaat')
+  .description('Serve trained models for volumetric medical images, and use them.')
+  .version(version, '-V, --version', 'print the version')
+  .helpOption('-h, --help', 'print this help, or that of a command')
+  .helpCommand('help [command]', 'print the help of a command')
+  .showHelpAfterError('(tomaat help shows what there is)')
+  .showSuggestionAfterError()
+  .configureHelp({
+    sortSubcommands: false,
+    subcommandTerm: (command) => [command.name(), command.usage().replace('[options] ', '')].join(' '),
+  })
+  .addHelpText(
+    'after',
+    `
+Examples:
+  tomaat up --demo                                         everything on this machine, with a sample
+  tomaat discover                                          which services there are
+  tomaat predict segmentation/prostate --volume t2.nii.gz  the segmentation, beside the input
+  tomaat serve my-app --announce https://registry.example  publish a model`,
+  );
+
+/** The exit code of the command that ran; it is set when its work is over. */
+let exitCode = 0;
+type Work = () => Promise<number>;
+const done = async (work: Work) => {
+  exitCode = await work();
+};
+
+const collect = (value: string, list: string[]) => [...list, value];
+function wholeNumber(text: string): number {
+  const value = Number(text);
+  if (!Number.isInteger(value) || value < 0 || text.trim() === '')
+    throw new InvalidArgumentError('It has to be a whole number from 0.');
+  return value;
+}
+const dataOption = () =>
+  new Option('--data <dir>', 'folder of the data (default: the user’s data folder)').env('TOMAAT_DATA');
+const trustOption = () =>
+  new Option(
+    '--data <dir>',
+    'data folder of the server here, whose own certificate is trusted (default: the user’s)',
+  ).env('TOMAAT_DATA');
+const jsonOption = (what = 'print JSON') => new Option('--json', what);
+
+// ---- Serving ----
+
+/** Flags that are settings: config.ts checks them together with the file and the environment. */
+const settings: Record<ConfigKey, Option> = {
+  data: new Option(
+    '--data <dir>',
+    'folder of databases, results and certificate (default: the user’s data folder)',
+  ),
+  host: new Option('--host <address>', 'address to listen on (default: 127.0.0.1)'),
+  port: new Option('--port <number>', 'HTTP port of the server; 0: a free one (default: 9000)'),
+  tlsPort: new Option('--tls-port <number>', 'HTTPS port of the server (default: 9443)'),
+  registryPort: new Option('--registry-port <number>', 'port of the registry (default: 8001)'),
+  tlsCert: new Option('--tls-cert <file>', 'certificate (PEM) instead of a self-made one'),
+  tlsKey: new Option('--tls-key <file>', 'its key (PEM)'),
+  announce: new Option(
+    '--announce <url>',
+    'announce the services to this registry; may be repeated',
+  ).argParser((value, list: string[] | undefined) => [...(list ?? []), value]),
+  apiKey: new Option('--api-key <key>', 'key for announcing (better: the variable TOMAAT_API_KEY)'),
+  default: new Option('--default <id>', 'service that TOMAAT v1 clients get (default: the first)'),
+  allowNet: new Option(
+    '--allow-net <range>',
+    'network that the registry may pass requests on to, such as 10.1.0.0/16; may be repeated',
+  ).argParser((value, list: string[] | undefined) => [...(list ?? []), value]),
+  insecureNoLogin: new Option('--insecure-no-login', 'listen beyond this machine although there is no login'),
+  workers: new Option('--workers <number>', 'predictions at a time (default: 1)'),
+  maxUploadBytes: new Option('--max-upload-bytes <number>', 'largest upload (default: 2 GiB)'),
+  maxVoxels: new Option('--max-voxels <number>', 'largest volume (default: 2^30 voxels)'),
+  maxQueued: new Option('--max-queued <number>', 'most predictions that wait (default: 1000)'),
+  keepMinutes: new Option('--keep-minutes <number>', 'how long results are kept (default: 60)'),
+  logLevel: new Option('--log-level <level>', 'trace, debug, info, warn, error or silent (default: info)'),
+};
+
+const configFooter = `
+Settings also come from tomaat.config.yaml in the data folder (or --config FILE) as “tlsPort: 9443”, and from
+variables as TOMAAT_TLS_PORT=9443. Flags go before variables, variables before the file.`;
+
+function addSettings(command: Command, keys: readonly ConfigKey[]): Command {
+  for (const key of keys) command.addOption(settings[key]);
+  return command
+    .option('--config <file>', 'settings file instead of tomaat.config.yaml in the data folder')
+    .addHelpText('after', configFooter);
+}
+
+async function load(flags: Record<string, unknown>) {
+  const { configSchema, loadConfig } = await import('./config.ts');
+  const own = Object.keys(configSchema.shape).map((key) => [key, flags[key]]);
+  return loadConfig({ flags: Object.fromEntries(own), configFile: flags.config as string | undefined });
+}
+
+const { up, serve, registry, runApp, checkApp } = actions;
+const serverKeys: readonly ConfigKey[] = [
+  'workers',
+  'maxUploadBytes',
+  'maxVoxels',
+  'maxQueued',
+  'keepMinutes',
+  'default',
+];
+const commonKeys: readonly ConfigKey[] = ['data', 'host', 'tlsCert', 'tlsKey', 'insecureNoLogin', 'logLevel'];
+
+if (up) {
+  const command = program
+    .command('up')
+    .usage('[options] [APP_DIR...]')
+    .argument('[APP_DIR...]', 'app folders to serve as well as the apps in the box')
+    .description('registry, server with the apps in the box, and page, on this machine')
+    .option('--demo', 'send the sample in the box through it once, and say what came back')
+    .addOption(jsonOption('print the addresses as one line of JSON'));
+  addSettings(command, [
+    'port',
+    'tlsPort',
+    'registryPort',
+    ...commonKeys,
+    'announce',
+    'apiKey',
+    'allowNet',
+    ...serverKeys,
+  ]);
+  command.action((appFolders: string[], flags) =>
+    done(async () =>
+      up(await load(flags), { appFolders, demo: Boolean(flags.demo), json: Boolean(flags.json) }),
+    ),
+  );
+}
+if (serve) {
+  const command = program
+    .command('serve')
+    .usage('[options] APP_DIR...')
+    .argument('<APP_DIR...>', 'folders with a tomaat.yaml')
+    .description('serve apps, and announce them to a registry')
+    .addOption(jsonOption('print the addresses as one line of JSON'));
+  addSettings(command, ['port', 'tlsPort', ...commonKeys, 'announce', 'apiKey', ...serverKeys]);
+  command.addHelpText(
+    'after',
+    `
+Examples:
+  tomaat serve prostate liver
+  TOMAAT_API_KEY=tmt_… tomaat serve prostate --announce https://registry.example`,
+  );
+  command.action((appFolders: string[], flags) =>
+    done(async () => serve(await load(flags), { appFolders, json: Boolean(flags.json) })),
+  );
+}
+if (registry) {
+  const command = program
+    .command('registry')
+    .usage('[options]')
+    .description('tell clients which services there are, and pass requests on to them')
+    .addOption(new Option('--port <number>', 'port of the registry; 0: a free one (default: 8001)'))
+    .addOption(jsonOption('print the address as one line of JSON'));
+  addSettings(command, [...commonKeys, 'allowNet']);
+  command.action((flags) =>
+    done(async () => {
+      const { port, ...rest } = flags as Record<string, unknown>;
+      return registry(await load({ ...rest, registryPort: port }), { json: Boolean(flags.json) });
+    }),
+  );
+}
+
+// ---- Using ----
+
+const registryOption = () =>
+  new Option('--registry <url>', 'where names are looked up (default: http://127.0.0.1:8001)').env(
+    'TOMAAT_REGISTRY',
+  );
+const apiKeyOption = () => new Option('--api-key <key>', 'key for a server with login').env('TOMAAT_API_KEY');
+const caOption = () =>
+  new Option('--ca <file>', 'certificate (PEM) to trust, such as a server’s tomaat.pem').env('TOMAAT_CA');
+
+program
+  .command('discover')
+  .usage('[options] [REGISTRY_URL]')
+  .argument('[REGISTRY_URL]', 'a registry, of TOMAAT v1 too (default: http://127.0.0.1:8001)')
+  .description('which services there are')
+  .option('--modality <word>', 'only this modality, such as MRI')
+  .option('--anatomy <word>', 'only this anatomy, such as prostate')
+  .option('--task <word>', 'only this task, such as segmentation')
+  .option('--q <words>', 'only those with these words in name or description')
+  .option('--all', 'also services whose announcement has expired')
+  .addOption(jsonOption())
+  .addOption(registryOption().hideHelp())
+  .addOption(apiKeyOption())
+  .addOption(caOption())
+  .addOption(trustOption())
+  .addHelpText(
+    'after',
+    `
+Examples:
+  tomaat discover --anatomy prostate
+  tomaat discover https://registry.example --json`,
+  )
+  .action((url: string | undefined, flags) =>
+    done(async () => (await import('./cli/discover.ts')).discover(url, flags)),
+  );
+
+/** What predict and run have in common. */
+function addPredictionOptions(command: Command): Command {
+  return command
+    .option('--volume <file>', 'the volume, or a folder of volumes that are predicted in turn')
+    .option('--input <NAME=FILE>', 'another input that is a file; may be repeated', collect, [])
+    .option('--param <NAME=VALUE>', 'a parameter; may be repeated', collect, [])
+    .option('--frame <number>', 'which frame of a 4-D volume, from 0', wholeNumber)
+    .option(
+      '-o, --out <path>',
+      'file or folder of the result (default: <volume>_<output>.<format> beside the volume)',
+    )
+    .option('--output <NAME>', 'fetch this output instead of the primary one; may be repeated', collect, [])
+    .option('--all', 'fetch every output')
+    .option('--format <name>', 'nii, nii.gz, mha, nrrd, vtk, stl, json … (default: that of the volume)')
+    .option('--force', 'overwrite files that exist')
+    .option('-q, --quiet', 'print nothing but the names of the files')
+    .addOption(jsonOption('print a line of JSON for each volume'));
+}
+
+addPredictionOptions(
+  program
+    .command('predict')
+    .usage('[options] SERVICE --volume FILE')
+    .argument('<SERVICE>', 'address of a service or server, or a name, an id or task/anatomy to look up')
+    .description('send a volume to a service and write what comes back'),
+)
+  .option('--delete', 'delete the job and its results on the server afterwards')
+  .addOption(registryOption())
+  .addOption(apiKeyOption())
+  .addOption(caOption())
+  .addOption(trustOption())
+  .addHelpText(
+    'after',
+    `
+SERVICE may be
+  http://127.0.0.1:9000/services/prostate    the address of a service, as its page shows it
+  http://127.0.0.1:9000                      a server that has one service
+  http://127.0.0.1:9000/segmentation/liver   a server, and what is wanted
+  https://old.example:9000/predict           a server that speaks only TOMAAT v1
+  prostate, segmentation/prostate            a name, or what is wanted, looked up at --registry
+
+Examples:
+  tomaat predict prostate --volume t2.nii.gz
+  tomaat predict prostate --volume t2.mhd -o results/ --all
+  tomaat predict prostate --volume cases/ -o results/ --param threshold=0.4
+  tomaat predict brain --volume t1.nii.gz --input flair=flair.nii.gz
+
+Ctrl-C cancels the prediction on the server; again, it leaves at once.
+Exit codes: 0 all well, 1 the prediction or the server failed, 2 a fault of the call or the input, 130 Ctrl-C.`,
+  )
+  .action((service: string, flags) =>
+    done(async () => (await import('./cli/predict.ts')).predict(service, flags)),
+  );
+
+if (runApp) {
+  addPredictionOptions(
+    program
+      .command('run')
+      .usage('[options] APP_DIR --volume FILE')
+      .argument('<APP_DIR>', 'folder with a tomaat.yaml')
+      .description('run an app on a volume without a server: the author’s loop'),
+  )
+    .addHelpText('after', '\nExample:\n  tomaat run my-app --volume sample.nii.gz -o out.nii.gz --force')
+    .action((folder: string, flags) =>
+      done(async () => (await import('./cli/run.ts')).run(folder, flags, await runApp())),
+    );
+}
+if (checkApp) {
+  program
+    .command('check')
+    .usage('[options] APP_DIR')
+    .argument('<APP_DIR>', 'folder with a tomaat.yaml')
+    .description('check an app: manifest, weights, self-test, geometry')
+    .addOption(jsonOption())
+    .action((folder: string, flags) =>
+      done(async () => (await import('./cli/check.ts')).check(folder, flags, await checkApp())),
+    );
+}
+
+// ---- Keys ----
+
+const scopes = ['announce', 'predict', 'worker', 'admin'];
+const keys = program
+  .command('keys')
+  .usage('create | list | revoke')
+  .description('API keys of the registry on this machine')
+  .helpCommand(false);
+keys
+  .command('create')
+  .usage('--label NAME [options]')
+  .description('make a key and print it, this once')
+  .requiredOption('--label <text>', 'what or whom it is for')
+  .addOption(
+    new Option(
+      '--scope <name>',
+      'what it may do: announce, predict, worker or admin; may be repeated (default: announce)',
+    ).argParser((value, list: string[] | undefined) => {
+      if (!scopes.includes(value)) throw new InvalidArgumentError(`Choose from ${scopes.join(', ')}.`);
+      return [...(list ?? []), value];
+    }),
+  )
+  .option('--expires <time>', 'a date (2027-01-31) or a span (90d, 12h); else it does not expire')
+  .addOption(dataOption())
+  .addOption(jsonOption())
+  .addHelpText(
+    'after',
+    '\nExample:\n  tomaat keys create --label "liver server" --scope announce --expires 90d',
+  )
+  .action((flags) =>
+    done(async () =>
+      (await import('./cli/keys.ts')).keysCreate({ ...flags, scope: flags.scope ?? ['announce'] }),
+    ),
+  );
+keys
+  .command('list')
+  .usage('[options]')
+  .description('the keys, without their secrets')
+  .addOption(dataOption())
+  .addOption(jsonOption())
+  .action((flags) => done(async () => (await import('./cli/keys.ts')).keysList(flags)));
+keys
+  .command('revoke')
+  .usage('ID [options]')
+  .argument('<ID>', 'the id of the key, as “list” shows it')
+  .description('end a key at once')
+  .addOption(dataOption())
+  .addOption(jsonOption())
+  .action((id: string, flags) => done(async () => (await import('./cli/keys.ts')).keysRevoke(id, flags)));
+
+// A usage error is the caller's fault: 2, not commander's 1. Subcommands inherit this only if they are told, too.
+const tell = (command: Command): void => {
+  command.exitOverride();
+  for (const child of command.commands) tell(child);
+};
+tell(program);
+
+// A reader that has seen enough (| head) is no error.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code === 'EPIPE') process.exit(0);
+  throw error;
+});
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  if (error instanceof CommanderError) {
+    exitCode = error.exitCode === 0 ? 0 : 2;
+    // “tomaat” alone prints the help, which is no error to whoever wants to know what there is.
+    if (error.code === 'commander.help' && process.argv.length <= 2) exitCode = 0;
+  } else {
+    const { exitCodeOf, printError } = await import('./cli/console.ts');
+    printError(error);
+    exitCode = exitCodeOf(error);
+  }
+}
+process.exitCode = exitCode;

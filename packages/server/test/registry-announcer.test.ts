@@ -1,0 +1,254 @@
+import { once } from 'node:events';
+import { writeFile } from 'node:fs/promises';
+import { createServer, type IncomingMessage } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { join } from 'node:path';
+import { afterEach, describe, expect, it } from 'vitest';
+import { type AnnouncedService, type AnnouncerOptions, startAnnouncer } from '../src/registry/announcer.ts';
+import { createKey, listKeys, revokeKey } from '../src/registry/keys.ts';
+import { startRegistry } from '../src/registry/start.ts';
+import { openCertificate } from '../src/tls.ts';
+import {
+  announcementOf,
+  createCleanup,
+  openFolder,
+  openServer,
+  openTestRegistry,
+} from './registry-helpers.ts';
+
+const cleanup = createCleanup();
+afterEach(() => cleanup.run());
+
+const serviceOf = (id: string): AnnouncedService => ({
+  id,
+  ...announcementOf('http://127.0.0.1:9000', { serviceId: id, name: id }),
+});
+
+function createLog() {
+  const lines: string[] = [];
+  const add = (level: string) => (facts: unknown, text?: string) => {
+    lines.push(`${level} ${text ?? String(facts)}`);
+  };
+  return { lines, logger: { info: add('info'), warn: add('warn'), error: add('error') } };
+}
+
+function start(
+  options: Pick<AnnouncerOptions, 'registryUrl' | 'apiKey' | 'services'> & Partial<AnnouncerOptions>,
+) {
+  const log = createLog();
+  const announcer = startAnnouncer({ renewMs: 50, retryMs: 10, logger: log.logger, ...options });
+  cleanup.add(() => announcer.close());
+  return { announcer, lines: log.lines };
+}
+
+async function listen(registry: Awaited<ReturnType<typeof openTestRegistry>>, port = 0) {
+  await registry.app.listen({ host: '127.0.0.1', port });
+  return `http://127.0.0.1:${(registry.app.server.address() as AddressInfo).port}`;
+}
+
+const idsOf = async (registry: Awaited<ReturnType<typeof openTestRegistry>>, live?: boolean) =>
+  (await registry.entries.search({ live })).map(({ serviceId }) => serviceId);
+
+describe('startAnnouncer()', () => {
+  it('announces at once, renews, follows the list of services, withdraws on close()', async () => {
+    const registry = await openTestRegistry(cleanup);
+    const registryUrl = await listen(registry);
+    let services = [serviceOf('a'), serviceOf('b')];
+    const { announcer, lines } = start({
+      registryUrl,
+      apiKey: await registry.key(),
+      services: () => services,
+    });
+    await announcer.firstRound;
+    expect(await idsOf(registry)).toEqual(['a', 'b']);
+    expect(announcer.state()).toEqual({ face: 'api', announced: 2, error: undefined });
+    registry.clock.ms += 80_000;
+    await expect
+      .poll(async () => (await registry.entries.search({})).map((entry) => Date.parse(entry.announcedTime)))
+      .toEqual([registry.clock.ms, registry.clock.ms]);
+    services = [serviceOf('b'), serviceOf('c')];
+    announcer.refresh();
+    await expect.poll(() => idsOf(registry)).toEqual(['b', 'c']);
+    await announcer.close();
+    expect(await idsOf(registry)).toEqual([]);
+    expect(lines).toEqual([]);
+  });
+
+  it('goes on when the registry is away, says so once, and is listed again when it is back', async () => {
+    const dataFolder = await openFolder(cleanup);
+    const first = await openTestRegistry(cleanup, { dataFolder });
+    const registryUrl = await listen(first);
+    const apiKey = await first.key();
+    const { announcer, lines } = start({ registryUrl, apiKey, services: () => [serviceOf('a')] });
+    await announcer.firstRound;
+    const [before] = await first.entries.search({});
+    await first.close();
+    await expect.poll(() => lines.length).toBe(1);
+    expect(lines[0]).toMatch(/^warn .*cannot be reached \(ECONNREFUSED\)/);
+    expect(announcer.state()).toMatchObject({ announced: 0, error: expect.any(String) });
+    const second = await openTestRegistry(cleanup, { dataFolder });
+    second.clock.ms += 3_600_000;
+    expect(await idsOf(second, true)).toEqual([]);
+    await listen(second, Number(new URL(registryUrl).port));
+    await expect.poll(() => idsOf(second, true), { timeout: 5000 }).toEqual(['a']);
+    expect((await second.entries.search({}))[0].sid).toBe(before.sid);
+    await expect.poll(() => lines).toEqual([lines[0], expect.stringMatching(/^info .*again/)]);
+  });
+
+  it('starts before the registry does', async () => {
+    const registry = await openTestRegistry(cleanup);
+    const { url, server } = await openServer(cleanup, () => {});
+    server.close();
+    await once(server, 'close');
+    const { announcer } = start({
+      registryUrl: url,
+      apiKey: await registry.key(),
+      services: () => [serviceOf('a')],
+    });
+    await announcer.firstRound;
+    expect(announcer.state().face).toBeUndefined();
+    await listen(registry, Number(new URL(url).port));
+    await expect.poll(() => idsOf(registry), { timeout: 5000 }).toEqual(['a']);
+  });
+
+  it('says why it is refused, and announces the others all the same', async () => {
+    const registry = await openTestRegistry(cleanup);
+    const registryUrl = await listen(registry);
+    const wrong = { ...serviceOf('wrong'), anatomy: 'Not A Slug' };
+    const one = start({ registryUrl, apiKey: await registry.key(), services: () => [wrong, serviceOf('a')] });
+    await one.announcer.firstRound;
+    expect(await idsOf(registry)).toEqual(['a']);
+    expect(one.announcer.state().error).toContain('anatomy');
+    const revoked = await createKey(registry.entries.db, { label: 'r', scopes: ['announce'] });
+    await revokeKey(registry.entries.db, revoked.id);
+    const two = start({ registryUrl, apiKey: revoked.key, services: () => [serviceOf('b')] });
+    await two.announcer.firstRound;
+    expect(two.lines).toEqual([expect.stringMatching(/^warn .*revoked/)]);
+    expect(two.lines[0]).not.toContain(revoked.key);
+  });
+
+  it('announces by v1 where the registry knows nothing else', async () => {
+    const bodies: { body: unknown; headers: IncomingMessage['headers'] }[] = [];
+    const { url } = await openServer(cleanup, async (request, response) => {
+      let text = '';
+      for await (const chunk of request) text += chunk;
+      if (request.url !== '/announce')
+        return response.writeHead(404, { 'content-type': 'text/html' }).end('<html>');
+      bodies.push({ body: JSON.parse(text), headers: request.headers });
+      response.end('{"status": 0, "error": ""}');
+    });
+    const { announcer } = start({ registryUrl: url, apiKey: 'old key', services: () => [serviceOf('a')] });
+    await announcer.firstRound;
+    expect(announcer.state()).toMatchObject({ face: 'v1', announced: 1 });
+    const { name, modality, anatomy, task, description, predictionUrl, interfaceUrl } = serviceOf('a');
+    expect(bodies.map(({ body }) => body)).toEqual([
+      {
+        api_key: 'old key',
+        prediction_url: predictionUrl,
+        interface_url: interfaceUrl,
+        name,
+        modality,
+        anatomy,
+        task,
+        description,
+      },
+    ]);
+    expect(bodies[0].headers.authorization).toBeUndefined();
+  });
+
+  it('close() ends within 3 s though the registry hangs', async () => {
+    const server = createServer(() => {}).listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    cleanup.add(() => {
+      server.closeAllConnections();
+      server.close();
+    });
+    const registryUrl = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+    const { announcer } = start({ registryUrl, apiKey: 'x', services: () => [serviceOf('a')] });
+    await once(server, 'request');
+    const begin = performance.now();
+    await announcer.close();
+    expect(performance.now() - begin).toBeLessThan(3000);
+  });
+
+  it('refuses an address that is none', () => {
+    for (const registryUrl of ['', 'registry', 'ftp://registry/', 'http://user:secret@registry/']) {
+      expect(() => start({ registryUrl, apiKey: 'x', services: () => [] })).toThrow(/address of a registry/);
+    }
+  });
+});
+
+describe('startRegistry()', () => {
+  it('speaks HTTP on loopback, moves on from a taken port unless told not to, and serves the page', async () => {
+    const page = await openFolder(cleanup);
+    await writeFile(join(page, 'index.html'), '<title>TOMAAT</title>');
+    const first = await startRegistry({
+      host: '127.0.0.1',
+      port: 0,
+      dataFolder: await openFolder(cleanup),
+      logger: false,
+      page,
+    });
+    cleanup.add(() => first.close());
+    expect(first.url).toBe(`http://127.0.0.1:${first.port}`);
+    expect(await (await fetch(first.url)).text()).toBe('<title>TOMAAT</title>');
+    expect((await fetch(`${first.url}/nothing`)).status).toBe(404);
+    expect(await (await fetch(`${first.url}/discover`)).json()).toEqual([]);
+    expect(await (await fetch(`${first.url}/health/ready`)).json()).toEqual({ status: 'ready', services: 0 });
+    expect(await (await fetch(`${first.url}/health/live`)).json()).toEqual({ status: 'live' });
+    const metrics = await fetch(`${first.url}/metrics`);
+    expect(metrics.headers.get('content-type')).toContain('text/plain');
+    expect(await metrics.text()).toContain('tomaat_registry_entries{face="api",live="true"} 0');
+    const { paths } = (await (await fetch(`${first.url}/api/openapi.json`)).json()) as {
+      paths: Record<string, unknown>;
+    };
+    expect(Object.keys(paths)).toContain('/api/announcements/{id}');
+    expect(Object.keys(paths)).not.toContain('/predict');
+    const taken = {
+      host: '127.0.0.1',
+      port: first.port,
+      dataFolder: await openFolder(cleanup),
+      logger: false as const,
+    };
+    const second = await startRegistry(taken);
+    cleanup.add(() => second.close());
+    expect(second.port).toBeGreaterThan(first.port);
+    await expect(
+      startRegistry({ ...taken, dataFolder: await openFolder(cleanup), strictPort: true }),
+    ).rejects.toMatchObject({ code: 'CONFLICT' });
+  });
+
+  it('speaks only HTTPS elsewhere, with a certificate that the announcer can be told to trust', async () => {
+    const dataFolder = await openFolder(cleanup);
+    const registry = await startRegistry({ host: '0.0.0.0', port: 0, dataFolder, logger: false });
+    cleanup.add(() => registry.close());
+    expect(registry.url).toMatch(/^https:/);
+    const apiKey = await registry.apiKey('this machine');
+    const { cert } = await openCertificate(dataFolder);
+    const registryUrl = `https://127.0.0.1:${registry.port}`;
+    const { announcer } = start({ registryUrl, apiKey, services: () => [serviceOf('a')], trust: cert });
+    await announcer.firstRound;
+    expect(announcer.state()).toEqual({ face: 'api', announced: 1, error: undefined });
+    const without = start({ registryUrl, apiKey, services: () => [serviceOf('a')] });
+    await without.announcer.firstRound;
+    expect(without.announcer.state().error).toContain('certificate is not trusted');
+    await expect(fetch(`http://127.0.0.1:${registry.port}/discover`)).rejects.toThrow();
+  });
+
+  it('apiKey() keeps the key’s id over a restart and ends the earlier secret', async () => {
+    const dataFolder = await openFolder(cleanup);
+    const options = { host: '127.0.0.1', port: 0, dataFolder, logger: false as const };
+    const first = await startRegistry(options);
+    const old = await first.apiKey('this machine');
+    const other = await first.apiKey('another use');
+    expect(other.split('_')[1]).not.toBe(old.split('_')[1]);
+    await first.close();
+    const second = await startRegistry(options);
+    cleanup.add(() => second.close());
+    const fresh = await second.apiKey('this machine');
+    expect(fresh).not.toBe(old);
+    expect(fresh.split('_')[1]).toBe(old.split('_')[1]);
+    const registry = await openTestRegistry(cleanup, { dataFolder });
+    expect(await listKeys(registry.entries.db)).toHaveLength(2);
+  });
+});
