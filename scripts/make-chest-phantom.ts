@@ -16,10 +16,22 @@ const [cos, sin] = [Math.cos(angle), Math.sin(angle)];
 const spacing = [4.4, 4.4, 6] as const;
 /** Stored as scanners do (x to the left, y to the back), turned about the long axis of the body. */
 const affine: Affine = [
-  -spacing[0] * cos, spacing[1] * sin, 0, 193,
-  -spacing[0] * sin, -spacing[1] * cos, 0, 171,
-  0, 0, spacing[2], -160,
-  0, 0, 0, 1,
+  -spacing[0] * cos,
+  spacing[1] * sin,
+  0,
+  193,
+  -spacing[0] * sin,
+  -spacing[1] * cos,
+  0,
+  171,
+  0,
+  0,
+  spacing[2],
+  -160,
+  0,
+  0,
+  0,
+  1,
 ];
 
 /** 1 inside of an ellipsoid around a centre (RAS mm) with these radii (mm), falling to 0 over its edge. */
@@ -44,7 +56,9 @@ function density(p: readonly number[]): { hu: number; lung: boolean } {
   }
   const heart = inside(p, [-28, 22, -20], [52, 42, 55]);
   const lung = inside(p, [72, -5, 0], [58, 76, 125]) || (inside(p, [-76, -8, 8], [52, 72, 112]) && !heart);
-  const vessel = lung && (Math.abs(Math.sin(x / 17) * Math.cos(z / 23) - y / 90) < 0.03 || inside(p, [40, 5, 10], [12, 10, 14]));
+  const vessel =
+    lung &&
+    (Math.abs(Math.sin(x / 17) * Math.cos(z / 23) - y / 90) < 0.03 || inside(p, [40, 5, 10], [12, 10, 14]));
   const spine = inside([x, y, 0], [0, -66, 0], [19, 21, 1]);
   const skin = !inside([x, y, 0], [0, 0, 0], [152, 97, 1]);
   if (vessel) return { hu: 35, lung: true };

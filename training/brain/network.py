@@ -1,4 +1,4 @@
-"""The network: a residual 3-D U-Net with 1.85 million weights.
+"""The network: a residual 3-D U-Net with 1.9 million weights.
 
 It computes eight channels for each voxel: seven tissue classes (`labels.TISSUES`) and one side
 channel (positive: left, negative: right). `SidedNetwork` turns these into the eleven scores that
@@ -56,6 +56,31 @@ class Residual(nn.Module):
         return features + self.body(features)
 
 
+class Modulation(nn.Module):
+    """Scales and shifts each channel of the skips by what the deepest level knows of the whole scan.
+
+    What an intensity means depends on the contrast of the scan, which is the same everywhere in it.
+    Starts as the identity.
+    """
+
+    def __init__(self, context: int, channels: tuple[int, ...]) -> None:
+        super().__init__()
+        self.channels = channels
+        self.weigh = nn.Conv3d(context, 2 * sum(channels), 1)
+        nn.init.zeros_(self.weigh.weight)
+        nn.init.zeros_(self.weigh.bias)
+
+    def forward(self, deepest: Tensor, skips: list[Tensor]) -> list[Tensor]:
+        weights = self.weigh(deepest.mean((2, 3, 4), keepdim=True))
+        scales, shifts = weights.chunk(2, dim=1)
+        return [
+            skip * (1 + scale) + shift
+            for skip, scale, shift in zip(
+                skips, scales.split(self.channels, 1), shifts.split(self.channels, 1)
+            )
+        ]
+
+
 class BrainNetwork(nn.Module):
     """Image [n, 1, z, y, x] → [n, 7 tissues + 1 side, z, y, x]; sides multiples of 16."""
 
@@ -75,6 +100,9 @@ class BrainNetwork(nn.Module):
         # 1×1×1 then nearest-neighbour enlargement: no checkerboard, and cheap in every runtime.
         self.ups = nn.ModuleList(nn.Conv3d(channels[i + 1], channels[i], 1) for i in levels)
         self.decoders = nn.ModuleList(Residual(channels[i], decoder_depth[i]) for i in levels)
+        self.modulation = Modulation(channels[-1], channels[:-1])
+        self.finish = Residual(channels[0], 1)
+        nn.init.zeros_(self.finish.body[0][1].weight)
         self.head = nn.Conv3d(channels[0], len(TISSUES) + 1, 1)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -83,12 +111,13 @@ class BrainNetwork(nn.Module):
         for down, encoder in zip(self.downs, self.encoders[1:]):
             skips.append(features)
             features = encoder(down(features))
+        skips = self.modulation(features, skips)
         for level in reversed(range(len(skips))):
             raised = functional.interpolate(
                 self.ups[level](features), scale_factor=2.0, mode="nearest"
             )
             features = self.decoders[level](raised + skips[level])
-        return self.head(features)
+        return self.head(self.finish(features))
 
 
 class SidedNetwork(nn.Module):

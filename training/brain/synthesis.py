@@ -53,11 +53,11 @@ class Recipe:
     """How far samples may go. Lengths in mm, angles in degrees, chances 0..1."""
 
     spacing: float = 2.0
-    sizes: tuple[tuple[int, ...], ...] = ((64, 80, 96), (80, 96, 112), (64, 80, 96))
+    sizes: tuple[tuple[int, ...], ...] = ((64, 80, 96), (80, 96, 112), (80, 96))
     """Choices for z, y and x."""
-    rotation: float = 20.0
+    rotation: float = 15.0
     steep_rotation: float = 40.0
-    """Used about one axis once in eight samples."""
+    """Used about one axis once in twelve samples."""
     scale: float = 0.15
     shear: float = 0.08
     shift: float = 20.0
@@ -67,7 +67,7 @@ class Recipe:
     cut: float = 0.3
     thick: float = 0.4
     contrasts: dict[str, float] = field(
-        default_factory=lambda: {"random": 0.35, "t1": 0.28, "t2": 0.15, "flair": 0.12, "ct": 0.1}
+        default_factory=lambda: {"random": 0.15, "t1": 0.37, "t2": 0.24, "flair": 0.18, "ct": 0.06}
     )
 
 
@@ -185,7 +185,7 @@ def _draw_intensities(dice: Dice, contrast: str) -> tuple[Tensor, Tensor]:
                 means[NAMES.index(follower)] = means[NAMES.index(leader)] + 0.06 * dice.normal(1)
         if dice.chance(0.6):
             means[0] = dice.uniform(0, 0.08)
-        spreads = 0.1 * torch.rand(count, generator=dice.generator)
+        spreads = 0.06 * torch.rand(count, generator=dice.generator)
     else:
         typical = torch.tensor([_TYPICAL[contrast][name] for name in NAMES])
         low_contrast = contrast == "ct"
@@ -231,7 +231,7 @@ def _blur(image: Tensor, sigmas: tuple[float, float, float]) -> Tensor:
 def _draw_affine(dice: Dice, recipe: Recipe) -> Tensor:
     """3×3 matrix: millimetres of the sample (x, y, z) to millimetres of the label map."""
     angles = [math.radians(dice.uniform(-recipe.rotation, recipe.rotation)) for _ in range(3)]
-    if dice.chance(1 / 8):
+    if dice.chance(1 / 12):
         steep = math.radians(recipe.steep_rotation)
         angles[dice.choose(3)] = dice.uniform(-steep, steep)
     matrix = torch.eye(3)
@@ -343,7 +343,7 @@ def synthesise(label_map: LabelMap, recipe: Recipe, generator: torch.Generator) 
         image = functional.interpolate(image, size=size, mode="trilinear")[0, 0]
     else:
         image = _blur(image, (sigmas[0], sigmas[1], sigmas[2]))
-    noise = dice.uniform(0, 0.08) if dice.chance(0.7) else 0.0
+    noise = 0.06 * dice.uniform(0, 1) ** 2 if dice.chance(0.8) else 0.0
     if contrast == "ct":
         noise *= 0.25
     if noise > 0:

@@ -158,9 +158,10 @@ def main() -> None:
     first_step = 0
     if options.resume:
         state = torch.load(options.resume, map_location="cpu", weights_only=True)
-        network.load_state_dict(state["network"])
-        averaged.load_state_dict(state["averaged"])
-        if "optimiser" in state:
+        # Parts that the checkpoint does not have yet start as the identity; see network.py.
+        missing = network.load_state_dict(state["network"], strict=False).missing_keys
+        averaged.load_state_dict(state["averaged"], strict=False)
+        if "optimiser" in state and not missing:
             optimiser.load_state_dict(state["optimiser"])
         first_step = state["step"]
 
@@ -182,7 +183,7 @@ def main() -> None:
             progress = (time.monotonic() - start) / (60 * options.minutes)
             done = progress >= 1 or bool(stopping)
             if not done:
-                rate = learning_rate(progress, options.rate, 0.01 if options.resume else 0.06)
+                rate = learning_rate(progress, options.rate, 0.015 if options.resume else 0.06)
                 for group in optimiser.param_groups:
                     group["lr"] = rate
                 head = training[int(torch.randint(len(training), (), generator=generator))]

@@ -60,10 +60,10 @@ describe('openApiDocument()', () => {
 
   it.each(['server', 'registry'] as const)('the committed description of the %s is up to date', (on) => {
     const file = new URL(files[on], import.meta.url);
-    expect(existsSync(file), 'run: npm run openapi').toBe(true);
+    expect(existsSync(file), 'run: npm run reference').toBe(true);
     const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8'));
     const committed = JSON.parse(readFileSync(file, 'utf8'));
-    expect(committed, 'run: npm run openapi').toEqual(
+    expect(committed, 'run: npm run reference').toEqual(
       JSON.parse(JSON.stringify(openApiDocument(on, version))),
     );
   });

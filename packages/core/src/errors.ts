@@ -67,7 +67,11 @@ export class TomaatError extends Error {
   readonly field?: string;
   readonly detail?: Record<string, unknown>;
 
-  constructor(code: ErrorCode, message: string, options: { field?: string; detail?: Record<string, unknown>; cause?: unknown } = {}) {
+  constructor(
+    code: ErrorCode,
+    message: string,
+    options: { field?: string; detail?: Record<string, unknown>; cause?: unknown } = {},
+  ) {
     super(message, { cause: options.cause });
     this.name = 'TomaatError';
     this.code = code;

@@ -17,15 +17,29 @@ export * from './geometry/exact.ts';
 export * from './geometry/grid.ts';
 export * from './geometry/resample.ts';
 export * from './geometry/restore.ts';
+export * from './geometry/voxel-type.ts';
 export * from './inferers/inferer.ts';
-export * from './tensor.ts';
 export * from './labels/components.ts';
 export * from './labels/dice.ts';
+export {
+  type LabelName,
+  type LabelVoxels,
+  labelTypeFor,
+  labelVoxels,
+  scanLabels,
+} from './labels/label-map.ts';
 export * from './labels/measure.ts';
-export * from './labels/morphology.ts';
+export {
+  closeLabels,
+  dilateLabels,
+  erodeLabels,
+  type MorphologyOptions,
+  openLabels,
+} from './labels/morphology.ts';
 export * from './labels/surface.ts';
 export * from './labels/table.ts';
 export type * from './platform.ts';
+export * from './tensor.ts';
 export * from './transforms/table.ts';
 export * from './transforms/transform.ts';
 export * from './volume.ts';

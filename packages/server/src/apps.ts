@@ -19,7 +19,9 @@ export async function openApp(folder: string): Promise<App> {
   } catch (error) {
     const code = (error as NodeJS.ErrnoException).code;
     if (code !== 'ENOENT' && code !== 'ENOTDIR') throw error;
-    throw new TomaatError('BAD_MANIFEST', `${path} is no app folder: it holds no tomaat.yaml.`, { cause: error });
+    throw new TomaatError('BAD_MANIFEST', `${path} is no app folder: it holds no tomaat.yaml.`, {
+      cause: error,
+    });
   }
   const app = { folder: path, manifest: parseManifest(text, join(folder, 'tomaat.yaml')) };
   for (const model of app.manifest.model) {
@@ -51,14 +53,22 @@ export async function appFile(app: Pick<App, 'folder'>, file: string): Promise<s
     try {
       const path = await realpath(join(root, candidate));
       if (!path.startsWith(root + sep)) {
-        throw new TomaatError('BAD_MANIFEST', `${file} leads out of the app’s folder. Put the file itself there.`, { field: file });
+        throw new TomaatError(
+          'BAD_MANIFEST',
+          `${file} leads out of the app’s folder. Put the file itself there.`,
+          { field: file },
+        );
       }
       if ((await stat(path)).isFile()) return path;
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
     }
   }
-  throw new TomaatError('BAD_MANIFEST', `The file ${file}, which the manifest names, is not in ${app.folder}.`, { field: file });
+  throw new TomaatError(
+    'BAD_MANIFEST',
+    `The file ${file}, which the manifest names, is not in ${app.folder}.`,
+    { field: file },
+  );
 }
 
 /** Opens several app folders; two with one id are refused. */
@@ -67,7 +77,11 @@ export async function openApps(folders: readonly string[]): Promise<App[]> {
   const seen = new Map<string, string>();
   for (const { manifest, folder } of apps) {
     const other = seen.get(manifest.id);
-    if (other) throw new TomaatError('BAD_MANIFEST', `${other} and ${folder} both have the id ${manifest.id}. Change one.`);
+    if (other)
+      throw new TomaatError(
+        'BAD_MANIFEST',
+        `${other} and ${folder} both have the id ${manifest.id}. Change one.`,
+      );
     seen.set(manifest.id, folder);
   }
   return apps;

@@ -41,7 +41,11 @@ export async function* checkApp(folder: string, signal: AbortSignal): AsyncGener
   if (!app) return;
   const { selftest } = app.manifest;
   if (!selftest) {
-    yield { name: 'self-test', ok: true, detail: 'skipped: the manifest has no selftest. Add a volume and the label map that it should give' };
+    yield {
+      name: 'self-test',
+      ok: true,
+      detail: 'skipped: the manifest has no selftest. Add a volume and the label map that it should give',
+    };
     return;
   }
   const [tested, first] = await tryStep('self-test', () => selfTest(app, signal));
@@ -51,7 +55,10 @@ export async function* checkApp(folder: string, signal: AbortSignal): AsyncGener
   yield compared;
 }
 
-async function tryStep<T>(name: string, work: () => Promise<[detail: string, value: T]>): Promise<[CheckResult, T | undefined]> {
+async function tryStep<T>(
+  name: string,
+  work: () => Promise<[detail: string, value: T]>,
+): Promise<[CheckResult, T | undefined]> {
   const startedMs = performance.now();
   const seconds = () => (performance.now() - startedMs) / 1000;
   try {
@@ -71,13 +78,20 @@ async function selfTest(app: App, signal: AbortSignal): Promise<[string, Volume]
   const { volume, seconds } = await predictLabels(app, files, signal);
   const [worst, value] = worstDice(volume, await read(await appFile(app, expected)));
   if (worst < least) {
-    throw new TomaatError('APP_OUTPUT', `label ${value} reaches a Dice of ${worst.toFixed(4)} with ${expected}; the manifest asks for ${least}`);
+    throw new TomaatError(
+      'APP_OUTPUT',
+      `label ${value} reaches a Dice of ${worst.toFixed(4)} with ${expected}; the manifest asks for ${least}`,
+    );
   }
   return [`a Dice of ${worst.toFixed(4)} at least, the prediction took ${seconds.toFixed(1)} s`, volume];
 }
 
 /** The same scan stored in other axis orders has to give the same labels in the world. */
-async function compareOrientations(app: App, first: Volume, signal: AbortSignal): Promise<[string, undefined]> {
+async function compareOrientations(
+  app: App,
+  first: Volume,
+  signal: AbortSignal,
+): Promise<[string, undefined]> {
   const work = await mkdtemp(join(tmpdir(), 'tomaat-check-'));
   const volumes = volumeInputs(app.manifest);
   let least = 1;
@@ -86,7 +100,9 @@ async function compareOrientations(app: App, first: Volume, signal: AbortSignal)
       const files: Record<string, string> = {};
       for (const [name, file] of Object.entries(app.manifest.selftest!.inputs)) {
         const path = await appFile(app, file);
-        files[name] = volumes.includes(name) ? await storeAs(path, axcodes, join(work, `${axcodes}-${name}.nii`)) : path;
+        files[name] = volumes.includes(name)
+          ? await storeAs(path, axcodes, join(work, `${axcodes}-${name}.nii`))
+          : path;
       }
       const { volume } = await predictLabels(app, files, signal);
       const [agreement, value] = worstDice(restore(volume, first), first);
@@ -101,7 +117,10 @@ async function compareOrientations(app: App, first: Volume, signal: AbortSignal)
   } finally {
     await rm(work, { recursive: true, force: true });
   }
-  return [`the same in the storage orders ${orientations.join(', ')}: a Dice of ${least.toFixed(4)} at least`, undefined];
+  return [
+    `the same in the storage orders ${orientations.join(', ')}: a Dice of ${least.toFixed(4)} at least`,
+    undefined,
+  ];
 }
 
 async function predictLabels(
@@ -110,7 +129,8 @@ async function predictLabels(
   signal: AbortSignal,
 ): Promise<{ volume: Volume; seconds: number }> {
   const files: Record<string, { path: string; sizeBytes: number }[]> = {};
-  for (const [name, path] of Object.entries(paths)) files[name] = [{ path, sizeBytes: (await stat(path)).size }];
+  for (const [name, path] of Object.entries(paths))
+    files[name] = [{ path, sizeBytes: (await stat(path)).size }];
   await using result = await runApp({ app, files, parameters: app.manifest.selftest!.parameters, signal });
   const output = result.outputs.find((candidate) => candidate.primary)!;
   return { volume: await read(output.path), seconds: result.seconds };

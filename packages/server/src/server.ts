@@ -18,7 +18,7 @@ import { registerV1 } from './http/v1.ts';
 import { isLoopback } from './registry/targets.ts';
 import { openBlobs } from './store/blobs.ts';
 import { lockDataFolder, openDatabase } from './store/database.ts';
-import { createJobs, jobMigrations, type JobsSchema } from './store/jobs.ts';
+import { createJobs, type JobsSchema, jobMigrations } from './store/jobs.ts';
 import { type Certificate, openCertificate } from './tls.ts';
 import { version } from './version.ts';
 import { openConverter } from './worker/converter.ts';
@@ -47,6 +47,7 @@ export interface ServerOptions {
   maxUploadBytes?: number;
   maxVoxels?: number;
   v1DelayMs?: number;
+  keepAliveMs?: number;
   /** Folder of the built page. */
   page?: string;
   logger: FastifyBaseLogger;
@@ -77,7 +78,8 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   }
   await using opened = new AsyncDisposableStack();
   const apps = await openApps(options.appFolders);
-  if (apps.length === 0) throw new TomaatError('BAD_REQUEST', 'There is no app to serve. Name at least one app folder.');
+  if (apps.length === 0)
+    throw new TomaatError('BAD_REQUEST', 'There is no app to serve. Name at least one app folder.');
 
   await mkdir(dataFolder, { recursive: true, mode: 0o700 });
   opened.use(lockDataFolder(dataFolder));
@@ -102,6 +104,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     maxUploadBytes: options.maxUploadBytes ?? 2 * 2 ** 30,
     maxVoxels: options.maxVoxels ?? 2 ** 30,
     v1DelayMs: options.v1DelayMs ?? 4000,
+    keepAliveMs: options.keepAliveMs,
     ownerOf: () => 'anonymous',
   };
 
@@ -145,7 +148,13 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     opened.defer(() => app.close());
   }
   const tlsPort = local ? (options.tlsPort ?? 9443) : (options.port ?? options.tlsPort ?? 9443);
-  const https = await listenHttps(app, certificate, host, tlsPort, (local ? options.strictTlsPort : options.strictPort) ?? false);
+  const https = await listenHttps(
+    app,
+    certificate,
+    host,
+    tlsPort,
+    (local ? options.strictTlsPort : options.strictPort) ?? false,
+  );
   opened.defer(() => https.close());
 
   const name = host.includes(':') ? `[${host}]` : host;
@@ -173,7 +182,9 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
         serviceId: manifest.id,
         version: manifest.version,
         default: services.route(manifest.task, manifest.anatomy).manifest === manifest,
-        volumes: volumeInputs(manifest).filter((input) => !('optional' in manifest.inputs[input] && manifest.inputs[input].optional)).length,
+        volumes: volumeInputs(manifest).filter(
+          (input) => !('optional' in manifest.inputs[input] && manifest.inputs[input].optional),
+        ).length,
       })),
     close() {
       closing = true;

@@ -38,10 +38,12 @@ export async function openCertificate(
   const addresses = Object.values(networkInterfaces()).flatMap((list) => list ?? []);
   const names = [
     { type: 2 as const, value: 'localhost' },
-    ...['127.0.0.1', '::1', ...addresses.filter((a) => !a.internal && !a.scopeid).map((a) => a.address)].map((ip) => ({
-      type: 7 as const,
-      ip,
-    })),
+    ...['127.0.0.1', '::1', ...addresses.filter((a) => !a.internal && !a.scopeid).map((a) => a.address)].map(
+      (ip) => ({
+        type: 7 as const,
+        ip,
+      }),
+    ),
   ];
   const made = await generate([{ name: 'commonName', value: 'TOMAAT self-made certificate' }], {
     keyType: 'ec',

@@ -139,19 +139,17 @@ export async function fakeServer(
     const send = (status: number, body: unknown) =>
       response.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify(body));
     const refuse = (status: number, code: string, detail: string) =>
-      response
-        .writeHead(status, { 'content-type': 'application/problem+json' })
-        .end(
-          JSON.stringify({
-            type: 'x',
-            title: code,
-            status,
-            detail,
-            code,
-            retryable: false,
-            requestId: 'req-7',
-          }),
-        );
+      response.writeHead(status, { 'content-type': 'application/problem+json' }).end(
+        JSON.stringify({
+          type: 'x',
+          title: code,
+          status,
+          detail,
+          code,
+          retryable: false,
+          requestId: 'req-7',
+        }),
+      );
     if (path === '/api/services' && entries) return void send(200, { services: entries });
     if (path === '/api/services') {
       const fits = (one: Service) =>

@@ -8,6 +8,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { nodePlatform } from '../src/node-platform.ts';
 import {
   type Course,
+  deadAddress,
   type FakeServer,
   fakeServer,
   label,
@@ -427,7 +428,7 @@ const volume: Volume = {
   voxels: Int16Array.from({ length: 60 }, (_, i) => i * 3 - 20),
   size: [3, 4, 5],
   components: 1,
-  affine: [0, -2, 0, 11, 0.8, 0, 0, -7, 0, 0, 3, 5] as unknown as Volume['affine'],
+  affine: [0, -2, 0, 11, 0.8, 0, 0, -7, 0, 0, 3, 5, 0, 0, 0, 1],
 };
 
 describe('tomaat predict with a server of TOMAAT v1', () => {

@@ -20,30 +20,40 @@ function post(path: string, fields: Record<string, string | Uint8Array>, fileNam
 }
 
 describe('POST /{task}/{anatomy}', () => {
-  it.each(['nii.gz', 'nii', 'mha', 'nrrd'] as VolumeExtension[])('gives back the label map on the grid and in the format of a .%s', async (extension) => {
-    const volume = phantom();
-    const response = await post('/threshold/any', { volume: await encode(volume, extension) }, `patient 001.${extension}`);
-    const bytes = new Uint8Array(await response.arrayBuffer());
-    expect(response.status, new TextDecoder().decode(bytes.subarray(0, 500))).toBe(200);
-    expect(response.headers.get('content-length')).toBe(String(bytes.length));
-    expect(response.headers.get('tomaat-service')).toBe('threshold');
-    expect(response.headers.get('content-disposition')).toContain(`patient_001_segmentation.${extension}`);
-    const { volume: result, header } = await readVolume([sourceFromBytes('x', bytes)], nodePlatform);
-    expect(header.extension).toBe(extension);
-    expect(result.size).toEqual(volume.size);
-    result.affine.forEach((v, i) => expect(v).toBeCloseTo(obliqueAffine[i], 4));
-    const expected = Array.from(volume.voxels as Int16Array, (v) => (v > 100 ? 1 : 0));
-    expect(Array.from(result.voxels as Uint8Array)).toEqual(expected);
-  });
+  it.each(['nii.gz', 'nii', 'mha', 'nrrd'] as VolumeExtension[])(
+    'gives back the label map on the grid and in the format of a .%s',
+    async (extension) => {
+      const volume = phantom();
+      const response = await post(
+        '/threshold/any',
+        { volume: await encode(volume, extension) },
+        `patient 001.${extension}`,
+      );
+      const bytes = new Uint8Array(await response.arrayBuffer());
+      expect(response.status, new TextDecoder().decode(bytes.subarray(0, 500))).toBe(200);
+      expect(response.headers.get('content-length')).toBe(String(bytes.length));
+      expect(response.headers.get('tomaat-service')).toBe('threshold');
+      expect(response.headers.get('content-disposition')).toContain(`patient_001_segmentation.${extension}`);
+      const { volume: result, header } = await readVolume([sourceFromBytes('x', bytes)], nodePlatform);
+      expect(header.extension).toBe(extension);
+      expect(result.size).toEqual(volume.size);
+      for (const [i, v] of result.affine.entries()) expect(v).toBeCloseTo(obliqueAffine[i], 4);
+      const expected = Array.from(volume.voxels as Int16Array, (v) => (v > 100 ? 1 : 0));
+      expect(Array.from(result.voxels as Uint8Array)).toEqual(expected);
+    },
+  );
 
   it('takes the volume as application/octet-stream, with parameters in the query', async () => {
     const response = await fetch(`${server.url}/threshold/any?factor=5`, {
       method: 'POST',
-      body: await encode(phantom(), 'nii.gz') as Uint8Array<ArrayBuffer>,
+      body: (await encode(phantom(), 'nii.gz')) as Uint8Array<ArrayBuffer>,
       headers: { 'content-type': 'application/octet-stream' },
     });
     expect(response.status).toBe(200);
-    const { volume } = await readVolume([sourceFromBytes('x', new Uint8Array(await response.arrayBuffer()))], nodePlatform);
+    const { volume } = await readVolume(
+      [sourceFromBytes('x', new Uint8Array(await response.arrayBuffer()))],
+      nodePlatform,
+    );
     expect((volume.voxels as Uint8Array).reduce((a, b) => a + b, 0)).toBe(180);
   });
 

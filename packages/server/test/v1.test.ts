@@ -29,11 +29,18 @@ function multipart(fields: Record<string, string | Uint8Array>): { body: Buffer;
     Buffer.from(value as string),
     Buffer.from('\r\n'),
   ]);
-  return { body: Buffer.concat([...parts, Buffer.from(`--${boundary}--\r\n`)]), type: `multipart/form-data; boundary=${boundary}` };
+  return {
+    body: Buffer.concat([...parts, Buffer.from(`--${boundary}--\r\n`)]),
+    type: `multipart/form-data; boundary=${boundary}`,
+  };
 }
 
 async function post(path: string, body: Buffer | string, type: string): Promise<Element[]> {
-  const response = await fetch(`${server.url}${path}`, { method: 'POST', body: body as BodyInit, headers: { 'content-type': type } });
+  const response = await fetch(`${server.url}${path}`, {
+    method: 'POST',
+    body: body as BodyInit,
+    headers: { 'content-type': type },
+  });
   expect(response.status).toBe(200);
   expect(response.headers.get('access-control-allow-origin')).toBe('*');
   const text = await response.text();
@@ -48,7 +55,7 @@ async function expectLabels(element: Element): Promise<void> {
   expect(bytes.toString('latin1', 0, 200)).toContain('CompressedData = True');
   const { volume, header } = await readVolume([sourceFromBytes('x.mha', bytes)], nodePlatform);
   expect(header.extension).toBe('mha');
-  volume.affine.forEach((v, i) => expect(v).toBeCloseTo(obliqueAffine[i], 4));
+  for (const [i, v] of volume.affine.entries()) expect(v).toBeCloseTo(obliqueAffine[i], 4);
   const expected = Array.from(phantom().voxels as Int16Array, (v) => (v > 100 ? 1 : 0));
   expect(Array.from(volume.voxels as Uint8Array)).toEqual(expected);
 }
@@ -58,12 +65,19 @@ describe('TOMAAT v1', () => {
     const response = await fetch(`${server.url}/interface`);
     expect(response.headers.get('content-length')).toBeTruthy();
     const elements = (await response.json()) as Record<string, unknown>[];
-    expect(elements.map((e) => [e.type, e.destination])).toEqual([['volume', 'volume'], ['slider', 'factor']]);
+    expect(elements.map((e) => [e.type, e.destination])).toEqual([
+      ['volume', 'volume'],
+      ['slider', 'factor'],
+    ]);
     expect(elements[1]).toMatchObject({ minimum: 0, maximum: 5 });
   });
 
   it('POST /predict takes base64 in 76-column lines as a field without file name', async () => {
-    const { body, type } = multipart({ volume: lines(await encode(phantom(), 'mha')), factor: '1', module_version: 'Slicer-v2' });
+    const { body, type } = multipart({
+      volume: lines(await encode(phantom(), 'mha')),
+      factor: '1',
+      module_version: 'Slicer-v2',
+    });
     const elements = await post('/predict', body, type);
     expect(elements.map((e) => e.type)).toEqual(['LabelVolume', 'PlainText']);
     for (const element of elements) expect(typeof element.label).toBe('string');
@@ -77,7 +91,9 @@ describe('TOMAAT v1', () => {
 
   it('POST /predict takes url-encoded forms', async () => {
     const form = new URLSearchParams({ volume: lines(await encode(phantom(), 'mha')), factor: '1' });
-    await expectLabels((await post('/services/threshold/predict', form.toString(), 'application/x-www-form-urlencoded'))[0]);
+    await expectLabels(
+      (await post('/services/threshold/predict', form.toString(), 'application/x-www-form-urlencoded'))[0],
+    );
   });
 
   it('POST /predict says what is wrong in an element with the label Error!', async () => {
@@ -96,10 +112,17 @@ describe('delayed responses', () => {
     await using slow = await startTestServer(['threshold'], { v1DelayMs: 0 });
     const { body, type } = multipart({ volume: lines(await encode(phantom(), 'mha')) });
     const send = async (path: string, data: Buffer | string, contentType: string) =>
-      (await (await fetch(`${slow.url}${path}`, { method: 'POST', body: data as BodyInit, headers: { 'content-type': contentType } })).json()) as Element[];
+      (await (
+        await fetch(`${slow.url}${path}`, {
+          method: 'POST',
+          body: data as BodyInit,
+          headers: { 'content-type': contentType },
+        })
+      ).json()) as Element[];
     const [first] = await send('/predict', body, type);
     expect(first.type).toBe('DelayedResponse');
-    const poll = () => send('/responses', `request_id=${first.request_id}`, 'application/x-www-form-urlencoded');
+    const poll = () =>
+      send('/responses', `request_id=${first.request_id}`, 'application/x-www-form-urlencoded');
     let elements = await poll();
     while (elements[0].type === 'DelayedResponse') {
       expect(elements[0].request_id).toBe(first.request_id);

@@ -35,7 +35,12 @@ export function checkShape(rule: AcceptanceRule, shape: Shape): string[] {
   const faults: string[] = [];
   const spacing = spacingOf(shape.affine);
   const extent = shape.size.map((n, i) => n * spacing[i]);
-  const test = (what: string, unit: string, values: readonly number[], limits?: { minimum?: number; maximum?: number }) => {
+  const test = (
+    what: string,
+    unit: string,
+    values: readonly number[],
+    limits?: { minimum?: number; maximum?: number },
+  ) => {
     const low = Math.min(...values);
     const high = Math.max(...values);
     if (limits?.minimum !== undefined && low < limits.minimum) {
@@ -67,7 +72,8 @@ export function checkVolume(rule: AcceptanceRule, volume: Volume): string[] {
   if (maximumAbove !== undefined && maximum <= maximumAbove) {
     faults.push(`its highest value is ${format(maximum)}, some have to lie above ${maximumAbove}`);
   }
-  if (constant === false && minimum === maximum) faults.push(`all its voxels have the value ${format(minimum)}`);
+  if (constant === false && minimum === maximum)
+    faults.push(`all its voxels have the value ${format(minimum)}`);
   return faults;
 }
 
@@ -85,7 +91,10 @@ export function accept(rules: readonly AcceptanceRule[], input: string, volume: 
 /** Checks of a result before it is handed out: an answer that cannot be right is worse than none. */
 export const resultCheckSchema = z.strictObject({
   output: z.string().optional().describe('Which label map; the primary one if missing'),
-  labels: z.array(z.int().min(1)).optional().describe('Values that are counted together; all of them if missing'),
+  labels: z
+    .array(z.int().min(1))
+    .optional()
+    .describe('Values that are counted together; all of them if missing'),
   minimumMl: z.number().optional(),
   maximumMl: z.number().optional(),
   message: z.string().max(400).describe('What to say when the result is out of these bounds'),
@@ -97,7 +106,8 @@ export function checkResult(check: ResultCheck, labelMap: Volume): void {
   const counted = check.labels && new Set(check.labels);
   const voxels = numericVoxels(labelMap.voxels);
   let count = 0;
-  for (let i = 0; i < voxels.length; i++) if (voxels[i] !== 0 && (!counted || counted.has(voxels[i]))) count++;
+  for (let i = 0; i < voxels.length; i++)
+    if (voxels[i] !== 0 && (!counted || counted.has(voxels[i]))) count++;
   const ml = (count * Math.abs(determinant(labelMap.affine))) / 1000;
   if ((check.minimumMl ?? 0) <= ml && ml <= (check.maximumMl ?? Number.POSITIVE_INFINITY)) return;
   throw new TomaatError('NOT_ACCEPTED', `${check.message} (${format(ml)} ml were found.)`);

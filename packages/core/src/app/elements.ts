@@ -9,7 +9,10 @@ import { z } from 'zod';
 /** Names of inputs, outputs and parameters: they become form fields, flags and file names. */
 export const elementName = z
   .string()
-  .regex(/^[a-z][a-z0-9_-]{0,39}$/i, 'must begin with a letter and hold only letters, digits, - and _ (at most 40)');
+  .regex(
+    /^[a-z][a-z0-9_-]{0,39}$/i,
+    'must begin with a letter and hold only letters, digits, - and _ (at most 40)',
+  );
 
 const common = {
   label: z.string().max(200).optional().describe('What the form calls it; the name if missing'),
@@ -50,7 +53,11 @@ export const inputSchemas = {
     minimumPoints: z.int().min(0).default(1),
     maximumPoints: z.int().min(1).default(10_000),
   }),
-  transform: z.strictObject({ type: z.literal('transform'), ...common, optional: z.boolean().default(false) }),
+  transform: z.strictObject({
+    type: z.literal('transform'),
+    ...common,
+    optional: z.boolean().default(false),
+  }),
 };
 
 export const inputSchema = z
@@ -68,10 +75,18 @@ export const inputSchema = z
         context.addIssue({ code: 'custom', path: ['maximum'], message: 'must be greater than the minimum' });
       }
       if (input.default !== undefined && (input.default < input.minimum || input.default > input.maximum)) {
-        context.addIssue({ code: 'custom', path: ['default'], message: 'must lie between minimum and maximum' });
+        context.addIssue({
+          code: 'custom',
+          path: ['default'],
+          message: 'must lie between minimum and maximum',
+        });
       }
     }
-    if (input.type === 'radiobutton' && input.default !== undefined && !input.options.includes(input.default)) {
+    if (
+      input.type === 'radiobutton' &&
+      input.default !== undefined &&
+      !input.options.includes(input.default)
+    ) {
       context.addIssue({ code: 'custom', path: ['default'], message: 'must be one of the options' });
     }
   });
@@ -88,12 +103,19 @@ export const outputSchemas = {
     from,
     labels: z.array(z.int()).optional().describe('Values to mesh; all of them if missing'),
     smooth: z.boolean().default(true),
-    keepTriangles: z.number().min(0.01).max(1).default(0.5).describe('The share of triangles kept by simplification'),
+    keepTriangles: z
+      .number()
+      .min(0.01)
+      .max(1)
+      .default(0.5)
+      .describe('The share of triangles kept by simplification'),
   }),
   Fiducials: z.strictObject({
     type: z.literal('Fiducials'),
     ...common,
-    from: from.describe('A label map whose labels’ centroids it gives, when the app itself returns no points'),
+    from: from.describe(
+      'A label map whose labels’ centroids it gives, when the app itself returns no points',
+    ),
   }),
   PlainText: z.strictObject({
     type: z.literal('PlainText'),

@@ -11,11 +11,28 @@ import { parseParameters } from './values.ts';
 
 /** First words of addresses that a task may not take. */
 export const reservedWords = [
-  'api', 'services', 'health', 'metrics', 'auth', 'infer', 'session', 'datastore', 'train', 'info', 'interface',
-  'predict', 'responses', 'announce', 'discover', 'dicom-web', 'assets',
+  'api',
+  'services',
+  'health',
+  'metrics',
+  'auth',
+  'infer',
+  'session',
+  'datastore',
+  'train',
+  'info',
+  'interface',
+  'predict',
+  'responses',
+  'announce',
+  'discover',
+  'dicom-web',
+  'assets',
 ] as const;
 
-const slug = z.string().regex(/^[a-z0-9][a-z0-9-]{0,39}$/, 'must be one lower-case slug (letters, digits, -)');
+const slug = z
+  .string()
+  .regex(/^[a-z0-9][a-z0-9-]{0,39}$/, 'must be one lower-case slug (letters, digits, -)');
 const notReserved = slug.refine((word) => !(reservedWords as readonly string[]).includes(word), {
   message: `is a reserved word of the addresses (${reservedWords.join(', ')})`,
 });
@@ -23,7 +40,10 @@ const insideFolder = z
   .string()
   .min(1)
   .max(200)
-  .refine((path) => !/^([/\\]|[a-z]:)|(^|[/\\])\.\.([/\\]|$)/i.test(path), 'must be a path inside the app’s folder');
+  .refine(
+    (path) => !/^([/\\]|[a-z]:)|(^|[/\\])\.\.([/\\]|$)/i.test(path),
+    'must be a path inside the app’s folder',
+  );
 const sha256 = z.string().regex(/^[0-9a-f]{64}$/, 'must be 64 lower-case hexadecimal digits');
 const when = z
   .record(z.string(), z.union([z.string(), z.number(), z.boolean()]))
@@ -55,7 +75,10 @@ const modelSchema = z.discriminatedUnion('runtime', [
   z.strictObject({
     runtime: z.literal('command'),
     when,
-    command: z.array(z.string().min(1)).min(1).describe('Program and arguments; run in the app’s folder, never by a shell'),
+    command: z
+      .array(z.string().min(1))
+      .min(1)
+      .describe('Program and arguments; run in the app’s folder, never by a shell'),
     environment: z.record(z.string(), z.string()).optional(),
   }),
 ]);
@@ -63,29 +86,39 @@ export type ModelSpec = z.infer<typeof modelSchema>;
 
 export const manifestSchema = z
   .strictObject({
-    schemaVersion: z.literal(1),
+    schemaVersion: z.literal(1).describe('Version of this schema'),
     id: slug.describe('Name of the service in addresses'),
-    name: z.string().min(1).max(200),
-    description: z.string().min(1).max(4000),
-    version: z.string().min(1).max(40),
-    modality: z.string().min(1).max(40),
-    anatomy: slug,
-    task: notReserved,
+    name: z.string().min(1).max(200).describe('What people call it'),
+    description: z.string().min(1).max(4000).describe('What it does, for its card'),
+    version: z.string().min(1).max(40).describe('Of the app; it stands in results and cards'),
+    modality: z.string().min(1).max(40).describe('MRI, CT, PET, US … or any'),
+    anatomy: slug.describe('Second word of the address /task/anatomy'),
+    task: notReserved.describe(
+      'First word of the address /task/anatomy, such as segmentation; no reserved word',
+    ),
     default: z.boolean().default(false).describe('Whether task/anatomy alone means this app'),
-    authors: z.array(z.string().min(1)).min(1),
-    licence: z.string().min(1),
-    citation: z.string().optional(),
-    homepage: z.url().optional(),
-    intendedUse: z.string().min(1).max(4000),
-    limitations: z.string().max(4000).optional(),
-    inputs: z.record(elementName, inputSchema),
-    preprocess: z.array(stepSchema).default([]),
+    authors: z.array(z.string().min(1)).min(1).describe('Who made it'),
+    licence: z.string().min(1).describe('Of the weights and the code, as SPDX names it where it can'),
+    citation: z.string().optional().describe('What to cite when results are published'),
+    homepage: z.url().optional().describe('Where to read more'),
+    intendedUse: z.string().min(1).max(4000).describe('What it was made for, and what not'),
+    limitations: z.string().max(4000).optional().describe('Where it is known to fail'),
+    inputs: z.record(elementName, inputSchema).describe('What a caller sends: files and parameters'),
+    preprocess: z
+      .array(stepSchema)
+      .default([])
+      .describe('Steps from the volume as it came to what the model takes'),
     model: z.union([modelSchema.transform((model) => [model]), z.array(modelSchema).min(1)]),
-    postprocess: z.array(stepSchema).default([]),
-    outputs: z.record(elementName, outputSchema),
-    labels: z.array(labelSchema).default([]),
-    acceptance: z.array(acceptanceSchema).default([]),
-    resultChecks: z.array(resultCheckSchema).default([]),
+    postprocess: z.array(stepSchema).default([]).describe('Steps from what the model gives to the label map'),
+    outputs: z
+      .record(elementName, outputSchema)
+      .describe('What a caller gets; the first LabelVolume, else the first, is primary'),
+    labels: z.array(labelSchema).default([]).describe('What the values of the label maps mean'),
+    acceptance: z.array(acceptanceSchema).default([]).describe('Rules that an input volume has to meet'),
+    resultChecks: z
+      .array(resultCheckSchema)
+      .default([])
+      .describe('Rules that a result has to meet before it is handed out'),
     sample: insideFolder.optional().describe('A volume to try the service with'),
     selftest: z
       .strictObject({
@@ -98,7 +131,11 @@ export const manifestSchema = z
     limits: z
       .strictObject({
         seconds: z.number().positive().max(86_400).default(1800).describe('Longest time of one prediction'),
-        memoryMb: z.int().min(256).optional().describe('Most memory of the process that computes, MB (10^6 bytes)'),
+        memoryMb: z
+          .int()
+          .min(256)
+          .optional()
+          .describe('Most memory of the process that computes, MB (10^6 bytes)'),
       })
       .prefault({}),
   })
@@ -106,9 +143,12 @@ export const manifestSchema = z
     const fault = (path: (string | number)[], message: string) =>
       context.addIssue({ code: 'custom', path, message });
     for (const kind of ['preprocess', 'postprocess'] as const) {
-      for (const { path, message } of checkSteps(manifest[kind], kind, manifest.inputs)) fault([kind, ...path], message);
+      for (const { path, message } of checkSteps(manifest[kind], kind, manifest.inputs))
+        fault([kind, ...path], message);
     }
-    const volumes = Object.entries(manifest.inputs).flatMap(([name, input]) => (input.type === 'volume' ? [name] : []));
+    const volumes = Object.entries(manifest.inputs).flatMap(([name, input]) =>
+      input.type === 'volume' ? [name] : [],
+    );
     if (Object.keys(manifest.outputs).length === 0) fault(['outputs'], 'an app has at least one output');
     manifest.model.forEach((model, index) => {
       const at = manifest.model.length > 1 ? ['model', index] : ['model'];
@@ -117,7 +157,8 @@ export const manifestSchema = z
       }
       if (model.runtime !== 'onnx') {
         const used = manifest.postprocess.filter((step) => ['argmax', 'threshold'].includes(step.name));
-        if (used.length > 0) fault(['postprocess'], `${used[0].name} needs class scores, which only the onnx runtime gives`);
+        if (used.length > 0)
+          fault(['postprocess'], `${used[0].name} needs class scores, which only the onnx runtime gives`);
         return;
       }
       if (volumes.length === 0) fault(['inputs'], 'an onnx model needs a volume');
@@ -169,7 +210,9 @@ export interface ManifestFault {
 /** Reads a manifest. BAD_MANIFEST lists every fault with its path and line; `detail.faults` has them as data. */
 export function parseManifest(text: string, fileName = 'tomaat.yaml'): Manifest {
   const lines = new LineCounter();
-  const document = parseDocument(text, { lineCounter: lines, maxAliasCount: 20 } as Parameters<typeof parseDocument>[1]);
+  const document = parseDocument(text, { lineCounter: lines, maxAliasCount: 20 } as Parameters<
+    typeof parseDocument
+  >[1]);
   if (document.errors.length > 0) {
     throw refuse(
       fileName,
@@ -184,7 +227,9 @@ export function parseManifest(text: string, fileName = 'tomaat.yaml'): Manifest 
   if (result.success) return result.data;
   const lineOf = (path: readonly PropertyKey[]): number | undefined => {
     for (let length = path.length; length > 0; length--) {
-      const node = document.getIn(path.slice(0, length), true) as { range?: [number, number, number] } | undefined;
+      const node = document.getIn(path.slice(0, length), true) as
+        | { range?: [number, number, number] }
+        | undefined;
       if (node?.range) return lines.linePos(node.range[0]).line;
     }
     return undefined;
@@ -193,7 +238,7 @@ export function parseManifest(text: string, fileName = 'tomaat.yaml'): Manifest 
     fileName,
     flatten(result.error.issues).map((issue) => ({
       path: issue.path.map(String).join('.') || '(whole file)',
-      message: issue.message,
+      message: describe(issue),
       line: lineOf(issue.path),
     })),
   );
@@ -212,11 +257,31 @@ export function volumeInputs(manifest: Pick<Manifest, 'inputs'>): string[] {
 
 type Issue = z.core.$ZodIssue;
 
+const kinds: Record<string, string> = {
+  string: 'text',
+  number: 'a number',
+  boolean: 'true or false',
+  array: 'a list',
+};
+
+/** What an author understands: that a key is missing, that a word is not one of those that there are. */
+function describe(issue: Issue): string {
+  const wanted = 'expected' in issue ? (kinds[issue.expected] ?? issue.expected) : undefined;
+  if (issue.code === 'invalid_type') {
+    return /received undefined$/.test(issue.message) ? `is missing: it is ${wanted}` : `must be ${wanted}`;
+  }
+  if (issue.code === 'invalid_value') return `must be ${issue.values.map(String).join(' or ')}`;
+  if (issue.code === 'unrecognized_keys') return `has the unknown key ${issue.keys.join(', ')}`;
+  return issue.message.replace(/^Invalid discriminator value\. Expected (.*)$/, 'must be one of $1');
+}
+
 /** A union reports its branches' issues inside: the branch with the fewest is the one that was meant. */
 function flatten(issues: readonly Issue[]): Issue[] {
   return issues.flatMap((issue) => {
     if (issue.code !== 'invalid_union' || issue.errors.length === 0) return [issue];
-    const best = issue.errors.reduce((a, b) => (depth(b) > depth(a) || (depth(b) === depth(a) && b.length < a.length) ? b : a));
+    const best = issue.errors.reduce((a, b) =>
+      depth(b) > depth(a) || (depth(b) === depth(a) && b.length < a.length) ? b : a,
+    );
     return flatten(best.map((inner) => ({ ...inner, path: [...issue.path, ...inner.path] })));
   });
 }

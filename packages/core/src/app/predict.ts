@@ -1,5 +1,5 @@
 import { TomaatError, withField } from '../errors.ts';
-import { meshToVtk, meshToStl } from '../formats/mesh-file.ts';
+import { meshToStl, meshToVtk } from '../formats/mesh-file.ts';
 import { formatPoints } from '../formats/points.ts';
 import { readTransform, type SpatialTransform, writeTransform } from '../formats/transform-file.ts';
 import {
@@ -10,17 +10,17 @@ import {
   type VolumeExtension,
   writeVolume,
 } from '../formats/volume-file.ts';
-import { sameGrid } from '../geometry/grid.ts';
-import type { Vec3 } from '../geometry/affine.ts';
+import { spacingOf, type Vec3 } from '../geometry/affine.ts';
+import { corners, sameGrid } from '../geometry/grid.ts';
 import { resample, resampleArgmax, resampleThreshold } from '../geometry/resample.ts';
 import { restore } from '../geometry/restore.ts';
-import { infer, type InfererSpec, type NetworkSession, type Reduction } from '../inferers/inferer.ts';
+import { type InfererSpec, infer, type NetworkSession, type Reduction } from '../inferers/inferer.ts';
 import { type LabelMeasurement, measureLabels, volumeReport } from '../labels/measure.ts';
 import { buildSurface, type Mesh } from '../labels/surface.ts';
 import type { Platform } from '../platform.ts';
 import { componentOf, type Grid, numericVoxels, type Volume, voxelCount } from '../volume.ts';
 import { accept, checkResult } from './acceptance.ts';
-import { type Output, outputFormats, type OutputFormat } from './elements.ts';
+import { type Output, type OutputFormat, outputFormats } from './elements.ts';
 import { type Manifest, type ModelSpec, primaryOutput, volumeInputs } from './manifest.ts';
 import { applies, applyTransform, resolveParameters, type Step } from './steps.ts';
 import { type InputValue, isFileInput, type OutputValue, type Parameter, parseParameters } from './values.ts';
@@ -57,7 +57,10 @@ export type LoadedModel =
   | { readonly kind: 'network'; readonly session: NetworkSession }
   | {
       readonly kind: 'program';
-      run(inputs: Readonly<Record<string, InputValue>>, context: AppContext): Promise<Record<string, OutputValue>>;
+      run(
+        inputs: Readonly<Record<string, InputValue>>,
+        context: AppContext,
+      ): Promise<Record<string, OutputValue>>;
     };
 
 export interface PredictionContext {
@@ -105,7 +108,10 @@ export async function predict(
   context: PredictionContext,
 ): Promise<StageTimes> {
   const times: StageTimes = { decode: 0, preprocess: 0, infer: 0, postprocess: 0, encode: 0 };
-  const stage = async <T>(name: Stage, work: (progress: (fraction: number) => void) => Promise<T>): Promise<T> => {
+  const stage = async <T>(
+    name: Stage,
+    work: (progress: (fraction: number) => void) => Promise<T>,
+  ): Promise<T> => {
     context.signal?.throwIfAborted();
     const [from, to] = share[name];
     const report = (fraction: number) =>
@@ -117,7 +123,9 @@ export async function predict(
     } catch (error) {
       if (error instanceof TomaatError || context.signal?.aborted) throw error;
       // The author reads this: what the engine or the app's own code said, and where.
-      throw new TomaatError('APP_FAILED', `The app failed in its ${name} stage: ${messageOf(error)}`, { cause: error });
+      throw new TomaatError('APP_FAILED', `The app failed in its ${name} stage: ${messageOf(error)}`, {
+        cause: error,
+      });
     } finally {
       times[name] = performance.now() - start;
       report(1);
@@ -134,7 +142,10 @@ export async function predict(
     }
     const model = manifest.model.find((candidate) => applies(candidate.when, parameters));
     if (!model) {
-      throw new TomaatError('BAD_INPUT', 'No model of the app is meant for these parameters. Choose other values.');
+      throw new TomaatError(
+        'BAD_INPUT',
+        'No model of the app is meant for these parameters. Choose other values.',
+      );
     }
     const steps = manifest.preprocess.filter((step) => applies(step.when, parameters));
     if (model.runtime === 'onnx') {
@@ -162,12 +173,24 @@ export async function predict(
     return loaded.run(prepared.inputs, {
       parameters,
       signal: context.signal ?? new AbortController().signal,
-      progress: (fraction) => progress(fraction),
+      progress: (fraction, note) => {
+        progress(fraction);
+        if (note) context.log?.(note);
+      },
       log: (text) => context.log?.(text),
     });
   });
 
-  const results = await stage('postprocess', () => finish(manifest, raw, decoded.grid, parameters, context));
+  const results = await stage('postprocess', () => {
+    const { model, inputs } = prepared;
+    if (model.runtime === 'onnx') return finish(manifest, 'network', raw, decoded.grid, parameters, context);
+    // A program may answer on the grid of what it was given, or on that of the caller's volume.
+    const given = [...Object.values(inputs), ...Object.values(decoded.volumes)].filter(isVolume);
+    for (const [name, output] of Object.entries(manifest.outputs)) {
+      if (output.type === 'LabelVolume' && raw[name] !== undefined) checkPlace(name, raw[name], given);
+    }
+    return finish(manifest, 'program', raw, decoded.grid, parameters, context);
+  });
 
   await stage('encode', async (progress) => {
     const names = Object.keys(manifest.outputs);
@@ -241,9 +264,13 @@ async function decode(
     }
   }
   if (missing.length > 0) {
-    throw new TomaatError('INPUTS_MISSING', `The app needs ${missing.join(' and ')} too. Send ${missing.length > 1 ? 'them' : 'it'} along.`, {
-      detail: { missing },
-    });
+    throw new TomaatError(
+      'INPUTS_MISSING',
+      `The app needs ${missing.join(' and ')} too. Send ${missing.length > 1 ? 'them' : 'it'} along.`,
+      {
+        detail: { missing },
+      },
+    );
   }
   return decoded;
 }
@@ -294,7 +321,10 @@ function reductionOf(manifest: Manifest, parameters: Readonly<Record<string, Par
 
 function reductionBy(step: Step, parameters: Readonly<Record<string, Parameter>>): Reduction {
   if (step.name === 'argmax') return { type: 'argmax' };
-  const { channel, above } = resolveParameters(step, 'postprocess', parameters) as { channel: number; above: number };
+  const { channel, above } = resolveParameters(step, 'postprocess', parameters) as {
+    channel: number;
+    above: number;
+  };
   return { type: 'threshold', channel, above };
 }
 
@@ -307,7 +337,9 @@ async function inferNetwork(
   options: { onProgress(fraction: number): void; signal?: AbortSignal },
 ): Promise<Record<string, OutputValue>> {
   const floats =
-    input.voxels instanceof Float32Array ? input : { ...input, voxels: Float32Array.from(numericVoxels(input.voxels)) };
+    input.voxels instanceof Float32Array
+      ? input
+      : { ...input, voxels: Float32Array.from(numericVoxels(input.voxels)) };
   const result = await infer(floats, session, spec, reduction, options);
   return 'labels' in result ? { labels: result.labels } : { scores: result.scores };
 }
@@ -315,34 +347,51 @@ async function inferNetwork(
 /** Label maps back on the input's grid, checked; and what is derived from them. */
 async function finish(
   manifest: Manifest,
+  by: LoadedModel['kind'],
   raw: Record<string, OutputValue>,
   grid: Grid | undefined,
   parameters: Readonly<Record<string, Parameter>>,
   context: PredictionContext,
 ): Promise<Record<string, OutputValue>> {
-  const network = manifest.model[0].runtime === 'onnx';
+  const network = by === 'network';
   const primary = primaryOutput(manifest);
   const results: Record<string, OutputValue> = network ? {} : { ...raw };
   for (const name of Object.keys(results)) {
     if (!Object.hasOwn(manifest.outputs, name)) {
-      throw new TomaatError('APP_OUTPUT', `The app returned ${name}, which its manifest does not list among the outputs.`, { field: name });
+      throw new TomaatError(
+        'APP_OUTPUT',
+        `The app returned ${name}, which its manifest does not list among the outputs.`,
+        { field: name },
+      );
     }
   }
-  const labelMaps = Object.keys(manifest.outputs).filter((name) => manifest.outputs[name].type === 'LabelVolume');
+  const labelMaps = Object.keys(manifest.outputs).filter(
+    (name) => manifest.outputs[name].type === 'LabelVolume',
+  );
   if (labelMaps.length === 0 && network) {
-    throw new TomaatError('BAD_MANIFEST', 'An app with an onnx model lists an output of type LabelVolume.', { field: 'outputs' });
+    throw new TomaatError('BAD_MANIFEST', 'An app with an onnx model lists an output of type LabelVolume.', {
+      field: 'outputs',
+    });
   }
   const mlChecks = manifest.resultChecks;
   for (const name of labelMaps) {
     const start = network ? (name === primary ? raw : undefined) : raw[name] && { labels: raw[name] };
     if (!start) throw missingOutput(name);
     const labels = await finishLabels(manifest, name, start, grid, parameters, context);
+    if (!network && hasLabel(raw[name] as Volume) && !hasLabel(labels) && manifest.postprocess.length === 0) {
+      throw new TomaatError(
+        'APP_OUTPUT',
+        `None of the labels of ${name} lie inside the caller’s volume. Write the label map with the affine (spacing, directions, origin) of the volume that the app was given.`,
+        { field: name },
+      );
+    }
     results[name] = labels;
     for (const check of mlChecks) if ((check.output ?? primary) === name) checkResult(check, labels);
   }
   for (const [name, output] of Object.entries(manifest.outputs)) {
     if (results[name] === undefined) {
-      const source = 'from' in output || output.type !== 'LabelVolume' ? results[fromOf(output) ?? primary] : undefined;
+      const source =
+        'from' in output || output.type !== 'LabelVolume' ? results[fromOf(output) ?? primary] : undefined;
       const derived = isVolume(source) ? await derive(output, source, manifest) : undefined;
       if (derived === undefined) throw missingOutput(name);
       results[name] = derived;
@@ -367,7 +416,10 @@ async function finishLabels(
     context.signal?.throwIfAborted();
     if (!applies(step.when, parameters)) continue;
     if (step.name === 'restore') {
-      if (!grid) throw new TomaatError('BAD_MANIFEST', 'restore needs a volume among the inputs.', { field: 'postprocess' });
+      if (!grid)
+        throw new TomaatError('BAD_MANIFEST', 'restore needs a volume among the inputs.', {
+          field: 'postprocess',
+        });
       if (labels) labels = restore(labels, grid);
       restored = true;
     } else if (step.name === 'argmax' || step.name === 'threshold') {
@@ -380,10 +432,14 @@ async function finishLabels(
       }
       if (step.name === 'threshold' && labels) {
         const { value } = resolveParameters(step, 'postprocess', parameters) as { value: number };
-        if (value !== 1) labels = { ...labels, voxels: Uint16Array.from(numericVoxels(labels.voxels), (v) => v * value) };
+        if (value !== 1)
+          labels = { ...labels, voxels: Uint16Array.from(numericVoxels(labels.voxels), (v) => v * value) };
       }
     } else {
-      if (!labels) throw new TomaatError('BAD_MANIFEST', `${step.name} comes after argmax or threshold.`, { field: 'postprocess' });
+      if (!labels)
+        throw new TomaatError('BAD_MANIFEST', `${step.name} comes after argmax or threshold.`, {
+          field: 'postprocess',
+        });
       labels = await applyTransform(step, 'postprocess', labels, {
         parameters,
         signal: context.signal,
@@ -394,34 +450,101 @@ async function finishLabels(
   if (!labels) throw missingOutput(name);
   if (grid && !restored && !sameGrid(labels, grid)) labels = restore(labels, grid);
   if (grid && !sameGrid(labels, grid)) {
-    throw new TomaatError('APP_OUTPUT', `The label map ${name} does not lie on the grid of the input.`, { field: name });
+    throw new TomaatError('APP_OUTPUT', `The label map ${name} does not lie on the grid of the input.`, {
+      field: name,
+    });
   }
   return asLabels(name, labels);
 }
 
-async function derive(output: Output, labelMap: Volume, manifest: Manifest): Promise<OutputValue | undefined> {
+async function derive(
+  output: Output,
+  labelMap: Volume,
+  manifest: Manifest,
+): Promise<OutputValue | undefined> {
   if (output.type === 'VTKMesh') {
-    return buildSurface(labelMap, { labels: output.labels, smooth: output.smooth, keepTriangles: output.keepTriangles });
+    return buildSurface(labelMap, {
+      labels: output.labels,
+      smooth: output.smooth,
+      keepTriangles: output.keepTriangles,
+    });
   }
   const measurements = measureLabels(labelMap, manifest.labels);
   if (output.type === 'Measurements') return measurements;
   if (output.type === 'PlainText' && output.report === 'volumes') return volumeReport(measurements);
-  if (output.type === 'Fiducials') return measurements.filter((m) => m.voxels > 0).map((m) => m.centroidMm as Vec3);
+  if (output.type === 'Fiducials')
+    return measurements.filter((m) => m.voxels > 0).map((m) => m.centroidMm as Vec3);
   return undefined;
 }
 
 const fromOf = (output: Output) => ('from' in output ? output.from : undefined);
-const isVolume = (value: unknown): value is Volume => typeof value === 'object' && value !== null && 'affine' in value && 'voxels' in value;
-const isMesh = (value: unknown): value is Mesh => typeof value === 'object' && value !== null && 'triangles' in value;
+const isVolume = (value: unknown): value is Volume =>
+  typeof value === 'object' && value !== null && 'affine' in value && 'voxels' in value;
+const isMesh = (value: unknown): value is Mesh =>
+  typeof value === 'object' && value !== null && 'triangles' in value;
+
+function isMeasurement(value: unknown): boolean {
+  const row = value as Partial<LabelMeasurement> | null;
+  return (
+    typeof row === 'object' &&
+    typeof row?.name === 'string' &&
+    [row.value, row.voxels, row.volumeMl].every((number) => Number.isFinite(number))
+  );
+}
 
 function missingOutput(name: string): TomaatError {
   return new TomaatError('APP_OUTPUT', `The app returned nothing for its output ${name}.`, { field: name });
 }
 
+/** Whether any voxel is labelled. */
+function hasLabel({ voxels }: Volume): boolean {
+  for (let i = 0; i < voxels.length; i++) if (Number(voxels[i]) !== 0) return true;
+  return false;
+}
+
+/**
+ * Refuses a label map that has the size of what the app was given but lies elsewhere: its program dropped the header, and
+ * the labels would land somewhere else in the body. Axes may be in another order, as long as the field of view is the same.
+ */
+function checkPlace(name: string, value: OutputValue, given: readonly Volume[]): void {
+  if (!isVolume(value) || given.length === 0) return;
+  const sorted = (size: readonly number[]) => [...size].sort((a, b) => a - b).join();
+  const twins = given.filter((volume) => sorted(volume.size) === sorted(value.size));
+  if (twins.length === 0) return;
+  const own = corners(value, 'edges');
+  const lies = twins.some((volume) => {
+    const toleranceMm = Math.max(...spacingOf(volume.affine));
+    return corners(volume, 'edges').every(([x, y, z]) =>
+      own.some((p) => Math.hypot(p[0] - x, p[1] - y, p[2] - z) <= toleranceMm),
+    );
+  });
+  if (lies) return;
+  throw new TomaatError(
+    'APP_OUTPUT',
+    `The label map ${name} has the size of the volume (${value.size.join(' × ')}) but another place in the world: its affine was lost or changed. Write it with the affine (spacing, directions, origin) of the volume that the app was given.`,
+    { field: name },
+  );
+}
+
 /** Any volume of whole numbers from 0 to 65535 as uint8 or uint16. */
 function asLabels(name: string, value: OutputValue): Volume {
   if (!isVolume(value) || value.components !== 1) {
-    throw new TomaatError('APP_OUTPUT', `The app’s output ${name} has to be a label map: a volume of one component.`, { field: name });
+    throw new TomaatError(
+      'APP_OUTPUT',
+      `The app’s output ${name} has to be a label map: a volume of one component.`,
+      { field: name },
+    );
+  }
+  if (
+    value.voxels.length !== voxelCount(value) ||
+    value.affine.length !== 16 ||
+    !value.affine.every(Number.isFinite)
+  ) {
+    throw new TomaatError(
+      'APP_OUTPUT',
+      `The label map ${name} has ${value.voxels.length} voxels for a size of ${value.size.join(' × ')}, or an affine that is not 16 finite numbers. Return all three as they belong together.`,
+      { field: name },
+    );
   }
   if (value.voxels instanceof Uint8Array || value.voxels instanceof Uint16Array) return value;
   const source = numericVoxels(value.voxels);
@@ -429,7 +552,11 @@ function asLabels(name: string, value: OutputValue): Volume {
   for (let i = 0; i < source.length; i++) {
     const v = source[i];
     if (!(v >= 0 && v <= 65_535 && Number.isInteger(v))) {
-      throw new TomaatError('APP_OUTPUT', `The label map ${name} holds the value ${v}; labels are whole numbers from 0 to 65535.`, { field: name });
+      throw new TomaatError(
+        'APP_OUTPUT',
+        `The label map ${name} holds the value ${v}; labels are whole numbers from 0 to 65535.`,
+        { field: name },
+      );
     }
     if (v > highest) highest = v;
   }
@@ -440,15 +567,21 @@ function checkType(name: string, output: Output, value: OutputValue): void {
   const fits: Record<Output['type'], boolean> = {
     LabelVolume: isVolume(value),
     VTKMesh: isMesh(value),
-    Fiducials: Array.isArray(value) && value.every((p) => Array.isArray(p) && p.length === 3 && p.every(Number.isFinite)),
+    Fiducials:
+      Array.isArray(value) &&
+      value.every((p) => Array.isArray(p) && p.length === 3 && p.every(Number.isFinite)),
     PlainText: typeof value === 'string',
-    Measurements: Array.isArray(value),
+    Measurements: Array.isArray(value) && (value as readonly unknown[]).every(isMeasurement),
     TransformGrid: (value as SpatialTransform)?.kind === 'grid',
     TransformBSpline: (value as SpatialTransform)?.kind === 'bspline',
     TransformLinear: (value as SpatialTransform)?.kind === 'linear',
   };
   if (!fits[output.type]) {
-    throw new TomaatError('APP_OUTPUT', `The app’s output ${name} is not what its type ${output.type} asks for.`, { field: name });
+    throw new TomaatError(
+      'APP_OUTPUT',
+      `The app’s output ${name} is not what its type ${output.type} asks for.`,
+      { field: name },
+    );
   }
 }
 
@@ -462,7 +595,11 @@ export function chooseFormat(
   const possible: readonly OutputFormat[] = outputFormats[output.type];
   if (wanted !== undefined) {
     if ((possible as readonly string[]).includes(wanted)) return wanted as OutputFormat;
-    throw new TomaatError('NOT_ACCEPTABLE', `${name} cannot be given as ${wanted}; it can be had as: ${possible.join(', ')}.`, { field: 'format' });
+    throw new TomaatError(
+      'NOT_ACCEPTABLE',
+      `${name} cannot be given as ${wanted}; it can be had as: ${possible.join(', ')}.`,
+      { field: 'format' },
+    );
   }
   return output.type === 'LabelVolume' ? inputExtension : possible[0];
 }

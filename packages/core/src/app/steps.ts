@@ -82,7 +82,10 @@ export function checkSteps(
   steps.forEach((step, index) => {
     const schema = parametersOf(step.name, kind);
     if (!schema) {
-      faults.push({ path: [index], message: `${step.name} is no ${kind} step; there are: ${known.join(', ')}` });
+      faults.push({
+        path: [index],
+        message: `${step.name} is no ${kind} step; there are: ${known.join(', ')}`,
+      });
       return;
     }
     for (const [name, value] of Object.entries(step.when ?? {})) {
@@ -101,7 +104,10 @@ export function checkSteps(
       const input = Object.hasOwn(inputs, name) ? inputs[name] : undefined;
       const values = input && trialValues(input);
       if (!values) {
-        faults.push({ path: [index, step.name], message: `$${name} names no slider, checkbox or radiobutton` });
+        faults.push({
+          path: [index, step.name],
+          message: `$${name} names no slider, checkbox or radiobutton`,
+        });
         return;
       }
       const before = trials.splice(0);
@@ -111,7 +117,11 @@ export function checkSteps(
     for (const trial of trials.slice(0, 256)) {
       const result = schema.safeParse(substitute(step.parameters, trial));
       for (const issue of result.error?.issues ?? []) {
-        const path = [index, step.name, ...issue.path.map((key) => (typeof key === 'symbol' ? String(key) : key))];
+        const path = [
+          index,
+          step.name,
+          ...issue.path.map((key) => (typeof key === 'symbol' ? String(key) : key)),
+        ];
         messages.set(path.join('.'), { path, message: issue.message });
       }
     }
@@ -134,7 +144,10 @@ export function resolveParameters(
   kind: 'preprocess' | 'postprocess',
   parameters: Readonly<Record<string, Parameter>>,
 ): Record<string, unknown> {
-  return parametersOf(step.name, kind)!.parse(substitute(step.parameters, parameters)) as Record<string, unknown>;
+  return parametersOf(step.name, kind)!.parse(substitute(step.parameters, parameters)) as Record<
+    string,
+    unknown
+  >;
 }
 
 /** Runs one transform of the tables on a volume. */
@@ -179,14 +192,17 @@ function trialValues(input: Input): Parameter[] | undefined {
 function findReferences(value: unknown, names: Set<string>): void {
   if (typeof value === 'string' && value.startsWith('$')) names.add(value.slice(1));
   else if (Array.isArray(value)) for (const item of value) findReferences(item, names);
-  else if (value && typeof value === 'object') for (const item of Object.values(value)) findReferences(item, names);
+  else if (value && typeof value === 'object')
+    for (const item of Object.values(value)) findReferences(item, names);
 }
 
 function substitute(value: unknown, parameters: Readonly<Record<string, Parameter>>): unknown {
   if (typeof value === 'string' && value.startsWith('$')) return parameters[value.slice(1)];
   if (Array.isArray(value)) return value.map((item) => substitute(item, parameters));
   if (value && typeof value === 'object') {
-    return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, substitute(item, parameters)]));
+    return Object.fromEntries(
+      Object.entries(value).map(([key, item]) => [key, substitute(item, parameters)]),
+    );
   }
   return value;
 }

@@ -1,7 +1,7 @@
-import type { Affine, Vec3 } from '../geometry/affine.ts';
 import { TomaatError } from '../errors.ts';
 import { parsePoints } from '../formats/points.ts';
 import type { SpatialTransform } from '../formats/transform-file.ts';
+import type { Affine, Vec3 } from '../geometry/affine.ts';
 import type { LabelMeasurement } from '../labels/measure.ts';
 import type { Mesh } from '../labels/surface.ts';
 import type { Volume } from '../volume.ts';
@@ -14,11 +14,24 @@ export type Parameter = number | boolean | string | readonly Vec3[];
 export type InputValue = Volume | Parameter | SpatialTransform;
 
 /** What an app gives for each output: label maps on any grid, meshes and points in RAS+ mm. */
-export type OutputValue = Volume | Mesh | readonly Vec3[] | string | SpatialTransform | readonly LabelMeasurement[];
+export type OutputValue =
+  | Volume
+  | Mesh
+  | readonly Vec3[]
+  | string
+  | SpatialTransform
+  | readonly LabelMeasurement[];
 
 export type { Affine };
 
-const truths: Record<string, boolean> = { true: true, false: false, '1': true, '0': false, on: true, off: false };
+const truths: Record<string, boolean> = {
+  true: true,
+  false: false,
+  '1': true,
+  '0': false,
+  on: true,
+  off: false,
+};
 
 /** Whether an input arrives as a file. */
 export function isFileInput(input: Input): boolean {
@@ -42,7 +55,12 @@ export function parseParameter(name: string, input: Input, raw: unknown): Parame
   };
   switch (input.type) {
     case 'slider': {
-      const value = typeof raw === 'number' ? raw : typeof raw === 'string' && raw.trim() !== '' ? Number(raw) : Number.NaN;
+      const value =
+        typeof raw === 'number'
+          ? raw
+          : typeof raw === 'string' && raw.trim() !== ''
+            ? Number(raw)
+            : Number.NaN;
       if (!Number.isFinite(value) || value < input.minimum || value > input.maximum) {
         refuse(`a number from ${input.minimum} to ${input.maximum}`);
       }
@@ -60,7 +78,8 @@ export function parseParameter(name: string, input: Input, raw: unknown): Parame
     case 'fiducials': {
       const points = typeof raw === 'string' ? parsePoints(raw, name) : (raw as readonly Vec3[]);
       const valid =
-        Array.isArray(points) && points.every((p) => Array.isArray(p) && p.length === 3 && p.every(Number.isFinite));
+        Array.isArray(points) &&
+        points.every((p) => Array.isArray(p) && p.length === 3 && p.every(Number.isFinite));
       if (!valid) refuse('points as x,y,z;x,y,z;… in millimetres, RAS');
       if (points.length === 0 && input.optional) return points;
       if (points.length < input.minimumPoints || points.length > input.maximumPoints) {
@@ -123,7 +142,11 @@ export function parameterSchema(inputs: Readonly<Record<string, Input>>): Record
   const required: string[] = [];
   for (const [name, input] of Object.entries(inputs)) {
     if (isFileInput(input)) continue;
-    const about = { title: input.label ?? name, description: input.description, default: defaultValue(input) };
+    const about = {
+      title: input.label ?? name,
+      description: input.description,
+      default: defaultValue(input),
+    };
     if (input.type === 'slider') {
       properties[name] = { type: 'number', minimum: input.minimum, maximum: input.maximum, ...about };
     } else if (input.type === 'checkbox') {

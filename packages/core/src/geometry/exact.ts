@@ -62,6 +62,13 @@ export function coversGrid(volume: Grid, grid: Grid, move: VoxelMove): boolean {
   });
 }
 
+/** Whether every voxel stays at its index: then the voxels of `from` are those of `to` already. */
+export function movesNothing(from: Grid, to: Grid, { axis, sign, offset }: VoxelMove): boolean {
+  return [0, 1, 2].every(
+    (k) => axis[k] === k && sign[k] === 1 && offset[k] === 0 && from.size[k] === to.size[k],
+  );
+}
+
 type Words = Uint8Array | Uint16Array | Uint32Array | BigUint64Array;
 
 /** The same memory as unsigned integers of the same width: copies keep every bit, NaN payloads too. */
@@ -193,7 +200,8 @@ function copyStrided32(
 
 /**
  * The volume with its axes permuted and flipped to an orientation such as "RAS" or "LIA" (axis k points to the k-th
- * letter). Every voxel keeps its value, bit for bit, and its place in the world. Throws BAD_INPUT for other letters.
+ * letter). Every voxel keeps its value, bit for bit, and its place in the world. A volume that lies like this already
+ * comes back as it is. Throws BAD_INPUT for other letters.
  */
 export function reorient(volume: Volume, axcodes: string): Volume {
   return onto(volume, orientedGrid(volume, axcodes));
@@ -207,6 +215,7 @@ export function flip(volume: Volume, axes: readonly ('x' | 'y' | 'z')[]): Volume
 function onto(volume: Volume, grid: Grid): Volume {
   const move = voxelMove(volume, grid);
   if (!move) throw new Error('a permutation of axes was expected');
+  if (movesNothing(volume, grid, move)) return volume;
   return moveVoxels(volume, grid, move);
 }
 

@@ -2,7 +2,17 @@ import { z } from 'zod';
 import { spacingOf, type Vec3 } from '../geometry/affine.ts';
 import { numericVoxels, type Volume, type Voxels, voxelCount } from '../volume.ts';
 import { gaussianFilter, medianFilter } from './filters.ts';
-import { extremes, forEachPiece, type Mask, masks, percentiles, summarize } from './statistics.ts';
+import {
+  extremes,
+  forEachPiece,
+  hasFewValues,
+  type Mask,
+  masks,
+  percentiles,
+  placesOf,
+  summarize,
+  valuesOf,
+} from './statistics.ts';
 import { defineTransform, type VolumeTransform } from './transform.ts';
 
 /*
@@ -20,9 +30,26 @@ function fillFloat32(volume: Volume, channelWise: boolean, fillFor: (voxels: Vox
   for (let from = 0; from < voxels.length; from += n) {
     const part = volume.voxels.subarray(from, from + n) as Voxels;
     const fill = fillFor(part);
+    if (hasFewValues(part) && part.length > 2 ** (8 * part.BYTES_PER_ELEMENT)) {
+      const table = new Float32Array(2 ** (8 * part.BYTES_PER_ELEMENT));
+      fill(valuesOf(part), table, 0);
+      const places = placesOf(part);
+      if (places instanceof Uint8Array) lookUp8(places, table, voxels, from);
+      else lookUp16(places, table, voxels, from);
+      continue;
+    }
     forEachPiece(part, (values, start) => fill(values, voxels, from + start));
   }
   return { voxels, size: volume.size, components: volume.components, affine: volume.affine };
+}
+
+// One function for each width: a loop that meets several kinds of array is several times slower.
+function lookUp8(places: Uint8Array, table: Float32Array, out: Float32Array, start: number): void {
+  for (let i = 0; i < places.length; i++) out[start + i] = table[places[i]];
+}
+
+function lookUp16(places: Uint16Array, table: Float32Array, out: Float32Array, start: number): void {
+  for (let i = 0; i < places.length; i++) out[start + i] = table[places[i]];
 }
 
 /** The volume with every value passed through a function. */

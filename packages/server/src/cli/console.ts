@@ -5,7 +5,12 @@ import { Interrupted } from './interrupt.ts';
 export function exitCodeOf(error: unknown): number {
   if (error instanceof Interrupted) return error.exitCode;
   if (error instanceof TomaatError) return describeError(error.code).fault === 'caller' ? 2 : 1;
-  return 1;
+  // A path that the caller named is not there, or not theirs to use.
+  const { code, path } = (error ?? {}) as NodeJS.ErrnoException;
+  return path !== undefined &&
+    ['ENOENT', 'EACCES', 'EPERM', 'EISDIR', 'ENOTDIR', 'EROFS'].includes(code ?? '')
+    ? 2
+    : 1;
 }
 
 /** One clear message; the stack only for those who ask for it (TOMAAT_DEBUG=1). */
@@ -67,6 +72,12 @@ export function formatSeconds(seconds: number): string {
   return minutes < 60
     ? `${minutes} min ${Math.round(seconds % 60)} s`
     : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+}
+
+/** A running clock, m:ss. */
+export function formatClock(seconds: number): string {
+  const whole = Math.floor(seconds);
+  return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, '0')}`;
 }
 
 export interface Progress {

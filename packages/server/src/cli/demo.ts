@@ -14,14 +14,21 @@ export interface DemoOptions {
 
 /** Sends the sample in the box the way any user would: asks the registry, uploads to the server, waits, reads. */
 export async function runDemo({ server, registry, print, signal }: DemoOptions): Promise<void> {
-  const entries = await createRegistryClient({ baseUrl: registry.url }).discover({ task: 'segmentation' }, { live: true, signal });
+  const entries = await createRegistryClient({ baseUrl: registry.url }).discover(
+    { task: 'segmentation' },
+    { live: true, signal },
+  );
   const found = await firstWithSample(entries, signal);
-  if (!found) throw new TomaatError('NOT_FOUND', 'No service with a sample is announced. Start without --demo.');
+  if (!found)
+    throw new TomaatError('NOT_FOUND', 'No service with a sample is announced. Start without --demo.');
   const { client, service, sample } = found;
   print(`\nDemo: the sample of “${service.name}” goes to ${service.task}/${service.anatomy} …`);
   const startedMs = performance.now();
   const [input] = service.inputs.filter((candidate) => candidate.type === 'volume');
-  const accepted = await client.predict(service.id, { volumes: { [input.name]: new File([sample], 'sample.nii.gz') }, signal });
+  const accepted = await client.predict(service.id, {
+    volumes: { [input.name]: new File([sample], 'sample.nii.gz') },
+    signal,
+  });
   const job = requireSuccess(await client.wait(accepted.id, { signal }));
   const measured = job.outputs.find((output) => output.type === 'Measurements');
   if (measured) {
@@ -33,7 +40,9 @@ export async function runDemo({ server, registry, print, signal }: DemoOptions):
   const seconds = (performance.now() - startedMs) / 1000;
   print(`  ${primary.fileName}, ${Math.ceil(primary.sizeBytes / 1000)} kB, in ${formatSeconds(seconds)}`);
   print(`  See it: ${server.url ?? server.tlsUrl}/jobs/${job.id}`);
-  print(`\nYour own volume:  npx tomaat predict ${service.task}/${service.anatomy} --volume FILE   (.nii, .nii.gz, .mha, .nrrd)`);
+  print(
+    `\nYour own volume:  npx tomaat predict ${service.task}/${service.anatomy} --volume FILE   (.nii, .nii.gz, .mha, .nrrd)`,
+  );
   print('Ctrl-C ends it.');
 }
 

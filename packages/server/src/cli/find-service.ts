@@ -61,9 +61,8 @@ async function findByAddress(wanted: string, options: FindOptions): Promise<Foun
     const client = await open(url.origin + v1[1], options);
     try {
       const services = await client.services({}, { signal });
-      // v1 means the server's default: the one that it lists first unless one is marked.
-      const service = services.find((candidate) => candidate.default) ?? services[0];
-      if (service) return { kind: 'api', client, service };
+      // Which of several is v1's default, only v1 itself knows.
+      if (services.length === 1) return { kind: 'api', client, service: services[0] };
     } catch (error) {
       if (!isNoApi(error)) throw error;
     }

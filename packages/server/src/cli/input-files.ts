@@ -21,7 +21,7 @@ export function stemOf(path: string): string {
  * The files that one volume consists of: the file itself, and for .mhd, .nhdr and .hdr the data that lie beside it.
  * BAD_INPUT says what is missing.
  */
-export async function volumeFiles(path: string): Promise<FileSource[]> {
+export async function volumePaths(path: string): Promise<string[]> {
   const name = basename(path);
   const folder = dirname(path);
   await mustBeFile(path);
@@ -35,7 +35,7 @@ export async function volumeFiles(path: string): Promise<FileSource[]> {
         `${name} is one half of a pair. Put ${stemOf(path)}.${header ? 'img' : 'hdr'} beside it.`,
       );
     }
-    return Promise.all([header, data].map(openFile));
+    return [header, data];
   }
   if (/\.(mhd|nhdr)$/i.test(name)) {
     const parts = dataFilesOf(await headOf(path), name);
@@ -47,9 +47,14 @@ export async function volumeFiles(path: string): Promise<FileSource[]> {
         );
       }
     }
-    return Promise.all([path, ...parts.map((part) => join(folder, part))].map(openFile));
+    return [path, ...parts.map((part) => join(folder, part))];
   }
-  return [await openFile(path)];
+  return [path];
+}
+
+/** The same, to be sent. */
+export async function volumeFiles(path: string): Promise<FileSource[]> {
+  return Promise.all((await volumePaths(path)).map(openFile));
 }
 
 /** The volumes in a folder, by their headers, in the order of their names; results of earlier runs are left out. */

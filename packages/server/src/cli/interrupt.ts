@@ -38,8 +38,13 @@ export function openInterrupt(onFirst: () => void = () => {}): {
   return {
     signal: controller.signal,
     [Symbol.dispose]() {
-      process.off('SIGINT', int);
-      process.off('SIGTERM', term);
+      const remove = () => {
+        process.off('SIGINT', int);
+        process.off('SIGTERM', term);
+      };
+      // The echo of the Ctrl-C that ended the work must not cut the clearing up short.
+      if (controller.signal.aborted) setTimeout(remove, Math.max(0, firstTime + echoMs - Date.now())).unref();
+      else remove();
     },
   };
 }

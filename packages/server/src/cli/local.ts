@@ -8,7 +8,9 @@ import type { RunApp } from './run.ts';
 export const runLocally: RunApp = async (app, request) => {
   const files: Record<string, { path: string; sizeBytes: number }[]> = {};
   for (const [name, paths] of Object.entries(request.files)) {
-    files[name] = await Promise.all(paths.map(async (path) => ({ path, sizeBytes: (await stat(path)).size })));
+    files[name] = await Promise.all(
+      paths.map(async (path) => ({ path, sizeBytes: (await stat(path)).size })),
+    );
   }
   await using result = await runInChild({
     app,

@@ -13,6 +13,7 @@ import {
   createProgress,
   exitCodeOf,
   formatBytes,
+  formatClock,
   formatSeconds,
   type Progress,
   plain,
@@ -164,7 +165,7 @@ async function predictOne(
   const timer = setInterval(showState, 1000);
   try {
     showState();
-    for await (job of client.watch(job.id, { signal })) showState();
+    for await (job of client.watch(job.id, { signal })) if (!isSettled(job)) showState();
     clearInterval(timer);
     requireSuccess(job);
     show('fetch', 'Fetching the results');
@@ -226,12 +227,11 @@ async function cancel(client: Client, job: Job, flags: PredictFlags): Promise<vo
 const stepOf = (job: Job) => `${job.state} ${job.stage ?? ''} ${job.queuePosition ?? ''}`;
 
 function stateLine(job: Job, sinceTime: number): string {
-  const clock = formatSeconds(Math.round((performance.now() - sinceTime) / 1000));
+  const clock = formatClock((performance.now() - sinceTime) / 1000);
   if (job.state === 'queued') {
     const position = job.queuePosition ?? 0;
     return `Waiting${position > 0 ? `, ${position} before this one` : ' to start'} · ${clock}`;
   }
-  if (job.state !== 'running') return `${job.state} · ${clock}`;
   const share = job.fraction === undefined ? '' : ` · ${Math.floor(100 * job.fraction)} %`;
   const usual = job.expectedSeconds === undefined ? '' : ` · usually ${formatSeconds(job.expectedSeconds)}`;
   return `Running: ${plain(job.stage ?? 'starting')}${share} · ${clock}${usual}`;

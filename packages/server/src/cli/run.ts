@@ -1,6 +1,7 @@
 import type { EncodedOutput } from '@tomaat/core';
 import { type App, openApp } from '../apps.ts';
 import { createProgress } from './console.ts';
+import { volumePaths } from './input-files.ts';
 import { openInterrupt } from './interrupt.ts';
 import { type Elements, type InputFlags, planInputs } from './plan-inputs.ts';
 import type { Outcome } from './predict.ts';
@@ -15,7 +16,7 @@ export interface RunFlags extends InputFlags, ResultFlags {
 
 /** What `tomaat run` asks of the worker. */
 export interface RunRequest {
-  /** Paths of the files of each file input; .mhd and .hdr stand for their data, too. */
+  /** Paths of the files of each file input; those of a .mhd or .hdr with their data. */
   readonly files: Readonly<Record<string, readonly string[]>>;
   readonly parameters: Readonly<Record<string, unknown>>;
   readonly frame?: number;
@@ -58,11 +59,13 @@ export async function run(folder: string, flags: RunFlags, runApp: RunApp): Prom
       const startTime = performance.now();
       const files: ResultFile[] = [];
       let report: Pick<Outcome, 'labels' | 'report'> = {};
+      const inputFiles: Record<string, string[]> = {};
+      for (const [name, paths] of Object.entries(plan.otherFiles))
+        inputFiles[name] = (await Promise.all(paths.map(volumePaths))).flat();
+      if (flags.volume !== undefined && plan.mainInput !== undefined)
+        inputFiles[plan.mainInput] = await volumePaths(path);
       await runApp(app, {
-        files: {
-          ...plan.otherFiles,
-          ...(flags.volume !== undefined && plan.mainInput !== undefined && { [plan.mainInput]: [path] }),
-        },
+        files: inputFiles,
         parameters: plan.values,
         frame: flags.frame,
         formats,

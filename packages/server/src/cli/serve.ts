@@ -8,16 +8,18 @@ import type { LoadedConfig } from '../config.ts';
 import { startAnnouncer } from '../registry/announcer.ts';
 import { type RunningRegistry, startRegistry } from '../registry/start.ts';
 import { type RunningServer, startServer } from '../server.ts';
+import { ownExtension } from '../source.ts';
 import { openCertificate } from '../tls.ts';
 import { runDemo } from './demo.ts';
 import { openInterrupt } from './interrupt.ts';
 
 /** `tomaat serve` and `tomaat up`: a server, with `up` a registry beside it, until told to stop. */
 
-/** A folder of this package, or the one of the workspace that it was made from. */
+/** A folder that comes with the program: beside the sources in the workspace, in the package when installed. */
 function packagedFolder(inPackage: string, inWorkspace: string): string | undefined {
-  const candidates = [`../../${inPackage}`, `../../../../${inWorkspace}`];
-  return candidates.map((path) => fileURLToPath(new URL(path, import.meta.url))).find((path) => existsSync(path));
+  const path = ownExtension === '.ts' ? `../../../../${inWorkspace}` : `../../${inPackage}`;
+  const folder = fileURLToPath(new URL(path, import.meta.url));
+  return existsSync(folder) ? folder : undefined;
 }
 
 /** The apps in the box; one of them is what v1 clients get when nothing is said. */
@@ -25,7 +27,10 @@ export function bundledApps(): string[] {
   const folder = packagedFolder('apps', 'apps');
   if (!folder) return [];
   const isApp = (name: string) => existsSync(join(folder, name, 'tomaat.yaml'));
-  return readdirSync(folder).filter(isApp).sort().map((name) => join(folder, name));
+  return readdirSync(folder)
+    .filter(isApp)
+    .sort()
+    .map((name) => join(folder, name));
 }
 
 export const pageFolder = (): string | undefined => packagedFolder('page', 'packages/web/dist');
@@ -36,7 +41,11 @@ function createLogger({ config, sources }: LoadedConfig, quietByDefault: boolean
   return pino({ level }, pino.destination(2));
 }
 
-function openServer({ config, sources }: LoadedConfig, appFolders: readonly string[], logger: Logger): Promise<RunningServer> {
+function openServer(
+  { config, sources }: LoadedConfig,
+  appFolders: readonly string[],
+  logger: Logger,
+): Promise<RunningServer> {
   return startServer({
     appFolders,
     host: config.host,
@@ -60,11 +69,19 @@ function openServer({ config, sources }: LoadedConfig, appFolders: readonly stri
 }
 
 /** Announces at the registries that the operator named. */
-function announce({ config }: LoadedConfig, server: RunningServer, logger: Logger, opened: AsyncDisposableStack): void {
+function announce(
+  { config }: LoadedConfig,
+  server: RunningServer,
+  logger: Logger,
+  opened: AsyncDisposableStack,
+): void {
   if (config.announce.length === 0) return;
   const { apiKey } = config;
   if (apiKey === undefined) {
-    throw new TomaatError('BAD_REQUEST', 'Announcing needs a key of the registry: give --api-key or TOMAAT_API_KEY. Its operator makes one with “tomaat keys create”.');
+    throw new TomaatError(
+      'BAD_REQUEST',
+      'Announcing needs a key of the registry: give --api-key or TOMAAT_API_KEY. Its operator makes one with “tomaat keys create”.',
+    );
   }
   for (const registryUrl of config.announce) {
     const announcer = startAnnouncer({ registryUrl, apiKey, services: () => server.announcements(), logger });
@@ -72,7 +89,10 @@ function announce({ config }: LoadedConfig, server: RunningServer, logger: Logge
   }
 }
 
-export async function serve(loaded: LoadedConfig, options: { appFolders: string[]; json: boolean }): Promise<number> {
+export async function serve(
+  loaded: LoadedConfig,
+  options: { appFolders: string[]; json: boolean },
+): Promise<number> {
   const logger = createLogger(loaded, false);
   await using opened = new AsyncDisposableStack();
   using interrupt = openInterrupt();
@@ -118,7 +138,12 @@ export async function up(
   await announcer.firstRound;
   printAddresses(loaded, server, registry, options.json);
   if (options.demo && !interrupt.signal.aborted) {
-    await runDemo({ server, registry, print: options.json ? console.error : console.log, signal: interrupt.signal });
+    await runDemo({
+      server,
+      registry,
+      print: options.json ? console.error : console.log,
+      signal: interrupt.signal,
+    });
   }
   await untilInterrupted(interrupt.signal);
   return 0;
@@ -132,9 +157,21 @@ function untilInterrupted(signal: AbortSignal): Promise<void> {
   });
 }
 
-function printAddresses({ config, sources }: LoadedConfig, server: RunningServer, registry: RunningRegistry | undefined, json: boolean): void {
+function printAddresses(
+  { config, sources }: LoadedConfig,
+  server: RunningServer,
+  registry: RunningRegistry | undefined,
+  json: boolean,
+): void {
   if (json) {
-    console.log(JSON.stringify({ server: server.url, serverTls: server.tlsUrl, registry: registry?.url, data: config.data }));
+    console.log(
+      JSON.stringify({
+        server: server.url,
+        serverTls: server.tlsUrl,
+        registry: registry?.url,
+        data: config.data,
+      }),
+    );
     return;
   }
   const lines = [`Server    ${[server.url, server.tlsUrl].filter(Boolean).join('   ')}`];

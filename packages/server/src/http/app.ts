@@ -1,10 +1,12 @@
 import { randomUUID } from 'node:crypto';
 import { createServer as createHttpsServer, type Server as HttpsServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
-import { describeError, TomaatError } from '@tomaat/core';
+import { TomaatError } from '@tomaat/core';
 import fastify, { type FastifyBaseLogger, type FastifyInstance, LogController } from 'fastify';
 import type { Certificate } from '../tls.ts';
-import { toProblem, toTomaatError } from './problem.ts';
+import { answerParseError, checkFraming, headerBytes } from './framing.ts';
+import { trackMethods } from './methods.ts';
+import { sendProblem } from './problem.ts';
 
 /**
  * What the server's and the registry's HTTP have in common: bodies reach the routes as streams, every error
@@ -19,26 +21,25 @@ export function createApp(logger: FastifyBaseLogger | false): FastifyInstance {
     // An upload may take hours: its pace is policed where it is read (intake/byte-counter.ts).
     requestTimeout: 0,
     forceCloseConnections: true,
-    http: timeouts,
+    http: connectionOptions,
+    clientErrorHandler: answerParseError,
+    frameworkErrors: sendProblem,
   }) as unknown as FastifyInstance;
   app.removeAllContentTypeParsers();
   app.addContentTypeParser('*', (_request, payload, done) => done(null, payload));
-  app.setErrorHandler((error, request, reply) => {
-    const known = toTomaatError(error);
-    if (describeError(known.code).fault === 'server') {
-      request.log.error({ err: known.cause ?? known, code: known.code, requestId: request.id }, 'request failed');
+  const methodsOf = trackMethods(app);
+  app.setErrorHandler(sendProblem);
+  app.setNotFoundHandler((request, reply) => {
+    const methods = methodsOf(request.url.split('?')[0]);
+    if (methods.length === 0) {
+      throw new TomaatError('NOT_FOUND', 'There is nothing at this address. GET /api/services lists what there is.');
     }
-    const problem = toProblem(known, request.id);
-    if (known.code === 'BUSY') reply.header('retry-after', '5');
-    // What is left of the body is not read: the connection cannot be used again.
-    if (!request.raw.complete) reply.header('connection', 'close');
-    return reply.code(problem.status).type('application/problem+json').send(JSON.stringify(problem));
+    reply.header('allow', methods.join(', '));
+    throw new TomaatError('METHOD_NOT_ALLOWED', `This address does not take ${request.method}. Send ${methods.join(' or ')}.`);
   });
-  app.setNotFoundHandler(() => {
-    throw new TomaatError('NOT_FOUND', 'There is nothing at this address. GET /api/services lists what there is.');
-  });
-  app.addHook('onRequest', async (_request, reply) => {
+  app.addHook('onRequest', async (request, reply) => {
     reply.header('x-content-type-options', 'nosniff');
+    checkFraming(request.raw);
   });
   app.addHook('onResponse', async (request, reply) => {
     request.log.debug(
@@ -49,7 +50,14 @@ export function createApp(logger: FastifyBaseLogger | false): FastifyInstance {
   return app;
 }
 
-const timeouts = { headersTimeout: 15_000, connectionsCheckingInterval: 1_000, keepAliveTimeout: 65_000, maxHeaderSize: 16_384 };
+const connectionOptions = {
+  headersTimeout: 15_000,
+  connectionsCheckingInterval: 1_000,
+  keepAliveTimeout: 65_000,
+  maxHeaderSize: headerBytes,
+  // Checked by checkFraming, which answers with a Problem.
+  requireHostHeader: false,
+};
 
 export interface Listener {
   readonly port: number;
@@ -74,9 +82,10 @@ export async function listenHttps(
 ): Promise<Listener> {
   await app.ready();
   const server: HttpsServer = createHttpsServer(
-    { key: certificate.key, cert: certificate.cert, minVersion: 'TLSv1.2', requestTimeout: 0, ...timeouts },
+    { key: certificate.key, cert: certificate.cert, minVersion: 'TLSv1.2', requestTimeout: 0, ...connectionOptions },
     (request, response) => app.routing(request, response),
   );
+  server.on('clientError', answerParseError);
   await firstFree(port, strict, host, (candidate) => {
     return new Promise<void>((resolve, reject) => {
       server.once('error', reject);

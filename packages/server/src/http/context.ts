@@ -14,6 +14,8 @@ export interface ServerContext {
   readonly maxVoxels: number;
   /** How long a v1 request is kept waiting before it gets a delayed response. */
   readonly v1DelayMs: number;
+  /** How often a client that waits for the promise is told that the work goes on; 10 s if missing. */
+  readonly keepAliveMs?: number;
   /** Whose request this is: jobs, inputs and results belong to their owner. */
   ownerOf(request: FastifyRequest): string;
 }

@@ -151,6 +151,10 @@ async function streamEvents(
     'cache-control': 'no-store',
     'x-accel-buffering': 'no',
   });
+  if (request.method === 'HEAD') {
+    raw.end();
+    return;
+  }
   let event = (Number(request.headers['last-event-id']) || 0) + 1;
   let wake = () => {};
   const unwatch = context.jobs.watch(id, () => wake());

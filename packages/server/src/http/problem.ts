@@ -1,5 +1,20 @@
 import type { Problem } from '@tomaat/client';
 import { describeError, type ErrorData, TomaatError } from '@tomaat/core';
+import type { FastifyReply, FastifyRequest } from 'fastify';
+import { takeInRest } from './send.ts';
+
+/** Answers a request with the Problem of what was thrown; what is our fault goes to the log, with its cause. */
+export function sendProblem(error: unknown, request: FastifyRequest, reply: FastifyReply): FastifyReply {
+  const known = toTomaatError(error);
+  if (describeError(known.code).fault === 'server') {
+    request.log.error({ err: known.cause ?? known, code: known.code, requestId: request.id }, 'request failed');
+  }
+  if (known.code === 'BUSY') reply.header('retry-after', '5');
+  takeInRest(request);
+  const problem = toProblem(known, request.id);
+  // As bytes: to a text fastify would add a charset, which this type does not have.
+  return reply.code(problem.status).type('application/problem+json').send(Buffer.from(JSON.stringify(problem)));
+}
 
 /** Any throw as a TomaatError: fastify's own refusals are translated, the unknown becomes INTERNAL without its text. */
 export function toTomaatError(error: unknown): TomaatError {

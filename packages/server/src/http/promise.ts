@@ -1,4 +1,4 @@
-import { TomaatError } from '@tomaat/core';
+import { reservedWords, TomaatError } from '@tomaat/core';
 import type { FastifyInstance } from 'fastify';
 import type { ServerContext } from './context.ts';
 import { keepAlive } from './keep-alive.ts';
@@ -15,6 +15,7 @@ export function registerPromise(app: FastifyInstance, context: ServerContext): v
   app.post<{ Params: { task: string; anatomy: string }; Querystring: { service?: string } }>(
     '/:task/:anatomy',
     async (request, reply) => {
+      if ((reservedWords as readonly string[]).includes(request.params.task)) return reply.callNotFound();
       const service = services.route(request.params.task, request.params.anatomy, request.query.service);
       reply.header('tomaat-service', service.manifest.id);
       const gone = clientGone(reply);
@@ -25,7 +26,7 @@ export function registerPromise(app: FastifyInstance, context: ServerContext): v
         const { inputs, request: jobRequest } = received;
         ({ id } = await jobs.create({ service: service.manifest.id, owner: context.ownerOf(request), request: jobRequest, inputs }));
       }
-      const stopKeepingAlive = keepAlive(request.raw, reply.raw);
+      const stopKeepingAlive = keepAlive(request.raw, reply.raw, context.keepAliveMs);
       void answered(reply).then(async () => {
         await jobs.cancel(id, 'The client went away.');
         await jobs.remove(id);

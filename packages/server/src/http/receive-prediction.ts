@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import {
   checkShape,
+  extensionOf,
   inspectVolume,
   isFileInput,
   type OutputFormat,
@@ -58,7 +59,8 @@ export async function receivePrediction(
   const release = () => context.jobs.release(held.splice(0));
   try {
     const received: ReceivedInput[] = [];
-    const raw: Record<string, unknown> = {};
+    // Without a prototype: a field may have any name.
+    const raw: Record<string, unknown> = Object.create(null);
     const query = request.query as Record<string, string | string[]>;
     for (const [name, value] of Object.entries(query)) {
       if (face === 'api' && !queryWords.includes(name)) raw[name] = Array.isArray(value) ? value.at(-1) : value;
@@ -76,6 +78,7 @@ export async function receivePrediction(
         const file = await receiveInput(v1Transform ? await decodeV1Transform(part) : part, context.blobs, {
           maxBytes: context.maxUploadBytes,
           encoding: face === 'api' || v1Transform ? 'raw' : isUrlencoded(request) ? 'base64-form' : 'base64',
+          checkPrefix: input.type === 'volume' && !isOneOfSeveral(name, part, received) ? (prefix) => checkStart(part, prefix, context.maxVoxels) : undefined,
           keep,
         });
         received.push({ ...file, name });
@@ -114,6 +117,24 @@ export async function receivePrediction(
     };
   } catch (error) {
     await release();
+    throw error;
+  }
+}
+
+/** Whether a file is, or may be, the voxels of a header that comes in a file of its own. */
+function isOneOfSeveral(name: string, part: BodyPart, received: readonly ReceivedInput[]): boolean {
+  return received.some((file) => file.name === name) || /\.(img|raw|zraw)(\.gz)?$/i.test(part.fileName ?? '');
+}
+
+/** Refuses by its first bytes what cannot become a volume, so that nobody sends gigabytes of it. */
+async function checkStart({ name, fileName }: BodyPart, prefix: Uint8Array, maxVoxels: number): Promise<void> {
+  try {
+    await inspectVolume([{ name: fileName ?? name, prefix }], nodePlatform, { maxVoxels });
+  } catch (error) {
+    const code = error instanceof TomaatError ? error.code : undefined;
+    // What is missing may come in the next part; a file of any name may hold the voxels of a header to come.
+    if (code === 'BAD_INPUT') return;
+    if (code === 'UNKNOWN_FORMAT' && fileName !== undefined && extensionOf(fileName) === undefined) return;
     throw error;
   }
 }

@@ -1,5 +1,6 @@
 import { TomaatError } from '@tomaat/core';
-import type { FastifyReply } from 'fastify';
+import type { FastifyReply, FastifyRequest } from 'fastify';
+import { discardRest } from '../intake/byte-counter.ts';
 
 /** A `Content-Disposition` that every client understands: plain ASCII, and the real name by RFC 8187. */
 export function contentDisposition(fileName: string): string {
@@ -23,4 +24,15 @@ export function clientGone(reply: FastifyReply): AbortSignal {
     if (!reply.raw.writableFinished) gone.abort(new TomaatError('CANCELED', 'The client went away.'));
   });
   return gone.signal;
+}
+
+/**
+ * For a request that is answered before its body was read: takes in what the sender still writes, within bounds, so
+ * that it gets round to reading the answer instead of finding the connection broken. Beyond them it is broken.
+ */
+export function takeInRest({ raw }: FastifyRequest): void {
+  if (raw.complete) return;
+  void discardRest(raw).then((ended) => {
+    if (!ended) raw.socket.destroy();
+  });
 }

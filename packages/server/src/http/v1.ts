@@ -11,7 +11,7 @@ import type { JobRecord, OutputFile } from '../store/jobs.ts';
 import type { ServerContext } from './context.ts';
 import { toTomaatError } from './problem.ts';
 import { receivePrediction } from './receive-prediction.ts';
-import { answered } from './send.ts';
+import { answered, takeInRest } from './send.ts';
 
 /**
  * TOMAAT v1, as the clients of 2018 speak it: every answer is 200, JSON with a Content-Length; errors are
@@ -23,6 +23,13 @@ type Element = Record<string, unknown> & { blob?: OutputFile };
 
 export function registerV1(app: FastifyInstance, context: ServerContext): void {
   const { services } = context;
+  /** Whatever goes wrong on the way, fastify's own refusals too, is answered as the protocol has it. */
+  const errorHandler = (error: unknown, request: FastifyRequest, reply: FastifyReply) => {
+    const known = toTomaatError(error);
+    if (known.code === 'INTERNAL') request.log.error({ err: known.cause ?? known, requestId: request.id }, 'v1 request failed');
+    takeInRest(request);
+    return sendElements(cors(reply).code(200), [errorElement(known)], context);
+  };
   for (const prefix of ['', '/services/:id']) {
     const serviceOf = (request: FastifyRequest): App => {
       const { id } = request.params as { id?: string };
@@ -35,8 +42,13 @@ export function registerV1(app: FastifyInstance, context: ServerContext): void {
     for (const path of ['interface', 'predict', 'responses']) {
       app.options(`${prefix}/${path}`, async (_request, reply) => cors(reply).code(204).send());
     }
-    app.post(`${prefix}/predict`, (request, reply) => asV1(reply, context, () => predict(request, reply, serviceOf(request), context)));
-    app.post(`${prefix}/responses`, (request, reply) => asV1(reply, context, () => responses(request, reply, context)));
+    app.post(`${prefix}/predict`, { errorHandler }, async (request, reply) => {
+      const elements = await predict(request, reply, serviceOf(request), context);
+      return sendElements(cors(reply), elements, context);
+    });
+    app.post(`${prefix}/responses`, { errorHandler }, async (request, reply) => {
+      return sendElements(cors(reply), await responses(request, reply, context), context);
+    });
   }
 }
 
@@ -46,19 +58,6 @@ function cors(reply: FastifyReply): FastifyReply {
     .header('access-control-allow-methods', 'GET, POST, OPTIONS')
     .header('access-control-allow-headers', '*')
     .header('access-control-max-age', '2520');
-}
-
-async function asV1(reply: FastifyReply, context: ServerContext, work: () => Promise<Element[]>): Promise<FastifyReply> {
-  cors(reply);
-  try {
-    return sendElements(reply, await work(), context);
-  } catch (error) {
-    const known = toTomaatError(error);
-    if (known.code === 'INTERNAL') reply.log.error({ err: known.cause }, 'v1 request failed');
-    // What is left of the body is not read: the connection cannot be used again.
-    if (!reply.request.raw.complete) reply.header('connection', 'close');
-    return sendElements(reply, [errorElement(known)], context);
-  }
 }
 
 function errorElement(error: TomaatError): Element {

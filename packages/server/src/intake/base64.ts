@@ -86,7 +86,7 @@ class Decoder {
     if (this.#carry.length === 0 && !this.#paddingDue) return;
     throw new TomaatError(
       'BAD_REQUEST',
-      `The base64 text ends at offset ${this.#offset} in the middle of a group of four characters: it was cut off, or its padding is missing`,
+      `The base64 text ends at offset ${this.#offset} in the middle of a group of four characters: it was cut off, or its padding is missing. Send it again`,
     );
   }
 
@@ -187,7 +187,7 @@ class Decoder {
 }
 
 function misplaced(offset: number, what: string): TomaatError {
-  return new TomaatError('BAD_REQUEST', `The base64 text has ${what} at offset ${offset}`, {
+  return new TomaatError('BAD_REQUEST', `The base64 text has ${what} at offset ${offset}. Send the file in base64 as RFC 4648 has it`, {
     detail: { offset },
   });
 }

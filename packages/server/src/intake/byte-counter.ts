@@ -40,9 +40,9 @@ export function countBytes(
 ): CountedBody {
   const declared = contentLength === undefined ? undefined : Number(contentLength);
   if (declared !== undefined && !(Number.isSafeInteger(declared) && declared >= 0)) {
-    throw new TomaatError('BAD_REQUEST', 'Content-Length is not a number of bytes');
+    throw new TomaatError('BAD_REQUEST', 'Content-Length is not a number of bytes. Send the number of bytes of the body', { field: 'Content-Length' });
   }
-  if (declared !== undefined && declared > limits.maxUploadBytes) throw tooLarge(limits.maxUploadBytes);
+  if (declared !== undefined && declared > limits.maxUploadBytes) throw tooLarge(limits.maxUploadBytes, 'Content-Length');
   const counted = {
     bytes: 0,
     [Symbol.asyncIterator]: () => read(source, limits, declared, counted),
@@ -150,11 +150,11 @@ export async function discardRest(
   });
 }
 
-function tooLarge(maxUploadBytes: number): TomaatError {
+function tooLarge(maxUploadBytes: number, field?: string): TomaatError {
   return new TomaatError(
     'UPLOAD_TOO_LARGE',
     `The upload is larger than the ${maxUploadBytes} bytes that this server takes. Crop or compress the volume, or ask the operator for a higher limit`,
-    { detail: { maxUploadBytes } },
+    { field, detail: { maxUploadBytes } },
   );
 }
 

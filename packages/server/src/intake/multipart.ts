@@ -224,11 +224,14 @@ function boundaryOf(contentType: string): string {
   if (value.toLowerCase() !== 'multipart/form-data' || !boundary) {
     throw new TomaatError(
       'BAD_REQUEST',
-      'A form in parts needs the Content-Type multipart/form-data with a boundary',
+      'A form in parts needs the Content-Type multipart/form-data with a boundary. Let the HTTP library set the header',
+      { field: 'Content-Type' },
     );
   }
   if (boundary.length > 200 || !/^[\x20-\x7e]*[\x21-\x7e]$/.test(boundary)) {
-    throw new TomaatError('BAD_REQUEST', 'The boundary in Content-Type is malformed');
+    throw new TomaatError('BAD_REQUEST', 'The boundary in Content-Type is malformed. Send 1 to 70 letters and digits', {
+      field: 'Content-Type',
+    });
   }
   return boundary;
 }
@@ -265,5 +268,6 @@ export function toDisplayName(name: string | undefined): string | undefined {
 }
 
 function malformed(what: string): TomaatError {
-  return new TomaatError('BAD_REQUEST', `The multipart body ${what}`);
+  const remedy = what.includes('. ') ? '' : '. Let the HTTP library write the form, or write it as RFC 7578 says';
+  return new TomaatError('BAD_REQUEST', `The multipart body ${what}${remedy}`);
 }

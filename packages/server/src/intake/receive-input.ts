@@ -14,7 +14,7 @@ export interface ReceiveOptions {
    */
   readonly encoding?: 'raw' | 'base64' | 'base64-form';
   /** Looks at the first 64 KiB as soon as they are there (less if the file ends before) and throws to refuse the file. */
-  readonly checkPrefix?: (prefix: Uint8Array) => void;
+  readonly checkPrefix?: (prefix: Uint8Array) => void | Promise<void>;
   /** Puts down what keeps the blob; see Blobs. */
   readonly keep?: KeepBlob;
 }
@@ -46,13 +46,13 @@ export async function receiveInput(
       await writer.write(chunk);
       if (!isChecked && writer.bytes >= prefixBytes) {
         isChecked = true;
-        checkPrefix?.(writer.prefix);
+        await checkPrefix?.(writer.prefix);
       }
     }
     if (writer.bytes === 0) {
       throw new TomaatError('BAD_INPUT', `'${part.name}' is empty. Send the volume's file`);
     }
-    if (!isChecked) checkPrefix?.(writer.prefix);
+    if (!isChecked) await checkPrefix?.(writer.prefix);
     const { prefix } = writer;
     const ref = await writer.commit(keep);
     return { name: part.name, fileName: part.fileName, prefix, ...ref };

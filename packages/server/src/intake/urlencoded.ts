@@ -156,5 +156,5 @@ class Scanner {
 const outputBytes = 64 * 1024;
 
 function malformed(what: string, cause?: unknown): TomaatError {
-  return new TomaatError('BAD_REQUEST', `The urlencoded body ${what}`, { cause });
+  return new TomaatError('BAD_REQUEST', `The urlencoded body ${what}. Let the HTTP library write the form`, { cause });
 }

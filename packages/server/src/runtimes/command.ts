@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process';
 import { createReadStream } from 'node:fs';
 import { mkdir, open, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { createInterface } from 'node:readline';
+import type { Readable } from 'node:stream';
 import {
   type InputValue,
   type ModelSpec,
@@ -65,7 +65,10 @@ async function writeInputs(inputs: Readonly<Record<string, InputValue>>, folder:
   for (const [name, value] of Object.entries(inputs)) {
     if (typeof value !== 'object' || Array.isArray(value)) continue; // A parameter: it is in params.json.
     if ('voxels' in value) {
-      await save(join(folder, `${name}.nii.gz`), writeVolume(value as Volume, 'nii.gz', nodePlatform, { level: 1 }));
+      await save(
+        join(folder, `${name}.nii.gz`),
+        writeVolume(value as Volume, 'nii.gz', nodePlatform, { level: 1 }),
+      );
     } else {
       const transform = value as SpatialTransform;
       const extension = transform.kind === 'linear' ? 'mat' : transform.kind === 'grid' ? 'nii.gz' : 'h5';
@@ -80,6 +83,11 @@ async function save(path: string, bytes: AsyncIterable<Uint8Array>): Promise<voi
 }
 
 const stopAfterMs = 5000;
+/** How long to wait for the end of the output once the program itself is gone. */
+const drainMs = 1000;
+const maxLineLength = 2000;
+/** Lines of one prediction that go to the log. */
+const maxLogLines = 10_000;
 
 async function runProgram(
   spec: Extract<ModelSpec, { runtime: 'command' }>,
@@ -104,10 +112,6 @@ async function runProgram(
       TOMAAT_PARAMS: paths.params,
     },
   });
-  const exit = new Promise<{ code: number | null; signal: string | null }>((resolve, reject) => {
-    child.once('error', reject);
-    child.once('close', (code, signal) => resolve({ code, signal }));
-  });
   const kill = (signal: NodeJS.Signals) => {
     try {
       if (child.pid) process.kill(-child.pid, signal);
@@ -115,6 +119,15 @@ async function runProgram(
       if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
     }
   };
+  const exit = new Promise<{ code: number | null; signal: string | null }>((resolve, reject) => {
+    child.once('error', reject);
+    child.once('close', (code, signal) => resolve({ code, signal }));
+    child.once('exit', (code, signal) => {
+      kill('SIGKILL'); // What it may have left running in its group, with its ends of the pipes.
+      // A process that left the group may hold them still: nothing is waited for but this.
+      setTimeout(() => resolve({ code, signal }), drainMs).unref();
+    });
+  });
   let timer: NodeJS.Timeout | undefined;
   const stop = () => {
     kill('SIGTERM');
@@ -122,35 +135,78 @@ async function runProgram(
   };
   if (child.pid) control.onSpawn(child.pid);
   control.signal.addEventListener('abort', stop, { once: true });
+  if (control.signal.aborted) stop();
   let lastError = '';
-  createInterface({ input: child.stdout }).on('line', (line) => {
+  let logged = 0;
+  const logLine = (line: string) => {
+    logged++;
+    if (logged <= maxLogLines) log(line);
+    else if (logged === maxLogLines + 1)
+      log(`The program writes more than ${maxLogLines} lines; the rest is left out.`);
+  };
+  onLines(child.stdout, (line) => {
     const report = progressOf(line);
     if (report) progress(report.fraction, report.stage);
-    else log(line.slice(0, 2000));
+    else logLine(line);
   });
-  createInterface({ input: child.stderr }).on('line', (line) => {
+  onLines(child.stderr, (line) => {
     if (line.trim() !== '') lastError = line.trim().slice(0, 500);
-    log(line.slice(0, 2000));
+    logLine(line);
   });
   try {
     const { code, signal } = await exit.catch((error: NodeJS.ErrnoException) => {
-      const why = error.code === 'ENOENT' ? 'is not installed here' : error.message;
-      throw new TomaatError('APP_FAILED', `The program ${program} of the app cannot be started: it ${why}.`, { cause: error });
+      const why =
+        error.code === 'ENOENT'
+          ? 'is not installed here'
+          : error.code === 'EACCES'
+            ? 'is not executable (chmod +x)'
+            : `says ${error.message}`;
+      throw new TomaatError('APP_FAILED', `The program ${program} of the app cannot be started: it ${why}.`, {
+        cause: error,
+      });
     });
     control.signal.throwIfAborted();
     if (code === 0) return;
-    if (code === 2) throw new TomaatError('BAD_INPUT', lastError || 'The app refused the input and did not say why.');
+    if (code === 2)
+      throw new TomaatError('BAD_INPUT', lastError || 'The app refused the input and did not say why.');
     if (signal === 'SIGKILL') {
-      throw new TomaatError('OUT_OF_MEMORY', 'The app’s program was killed from outside, most likely because the machine ran out of memory. Send a smaller volume, or run the app on a larger machine.');
+      throw new TomaatError(
+        'OUT_OF_MEMORY',
+        'The app’s program was killed from outside, most likely because the machine ran out of memory. Send a smaller volume, or run the app on a larger machine.',
+      );
     }
     const how = signal ? `ended by ${signal}` : `ended with exit code ${code}`;
     throw new TomaatError('APP_FAILED', `The app’s program ${how}${lastError ? `: ${lastError}` : '.'}`);
   } finally {
     clearTimeout(timer);
     control.signal.removeEventListener('abort', stop);
-    kill('SIGKILL'); // What it may have left running in its group.
+    child.stdout.destroy();
+    child.stderr.destroy();
     if (child.pid) control.onExit(child.pid);
   }
+}
+
+/** Calls for every line, of which no more than its beginning is kept: a program may print without end. */
+function onLines(stream: Readable, each: (line: string) => void): void {
+  let line = '';
+  stream.setEncoding('utf8');
+  stream.on('data', (text: string) => {
+    let start = 0;
+    for (let end = text.indexOf('\n'); end >= 0; end = text.indexOf('\n', start)) {
+      each(
+        (line + text.slice(start, Math.min(end, start + maxLineLength)))
+          .slice(0, maxLineLength)
+          .replace(/\r$/, ''),
+      );
+      line = '';
+      start = end + 1;
+    }
+    if (line.length < maxLineLength) line += text.slice(start, start + maxLineLength - line.length);
+  });
+  stream.on('end', () => {
+    if (line !== '') each(line);
+  });
+  stream.on('error', () => {}); // The exit code says what there is to say.
 }
 
 function progressOf(line: string): { fraction: number; stage?: string } | undefined {
@@ -165,7 +221,10 @@ function progressOf(line: string): { fraction: number; stage?: string } | undefi
 }
 
 /** The files of `output`, one for each output of the manifest, by name; those that it derives may be missing. */
-async function readOutputs(outputs: Readonly<Record<string, Output>>, folder: string): Promise<Record<string, OutputValue>> {
+async function readOutputs(
+  outputs: Readonly<Record<string, Output>>,
+  folder: string,
+): Promise<Record<string, OutputValue>> {
   const files = (await readdir(folder)).filter((file) => !file.startsWith('.'));
   const results: Record<string, OutputValue> = {};
   for (const [name, output] of Object.entries(outputs)) {
@@ -173,14 +232,22 @@ async function readOutputs(outputs: Readonly<Record<string, Output>>, folder: st
     if (!file) continue;
     const path = join(folder, file);
     const { size } = await stat(path);
-    const source: SourceFile = { name: file, sizeBytes: size, open: (start = 0) => createReadStream(path, { start }) };
+    const source: SourceFile = {
+      name: file,
+      sizeBytes: size,
+      open: (start = 0) => createReadStream(path, { start }),
+    };
     try {
       results[name] = await readOutput(output, source, path);
     } catch (error) {
-      throw new TomaatError('APP_OUTPUT', `The app’s program wrote ${file}, which cannot be read: ${(error as Error).message}`, {
-        field: name,
-        cause: error,
-      });
+      throw new TomaatError(
+        'APP_OUTPUT',
+        `The app’s program wrote ${file}, which cannot be read: ${(error as Error).message}`,
+        {
+          field: name,
+          cause: error,
+        },
+      );
     }
   }
   return results;

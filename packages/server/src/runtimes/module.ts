@@ -1,5 +1,11 @@
 import { pathToFileURL } from 'node:url';
-import { type AppContext, type InputValue, type ModelSpec, type OutputValue, TomaatError } from '@tomaat/core';
+import {
+  type AppContext,
+  type InputValue,
+  type ModelSpec,
+  type OutputValue,
+  TomaatError,
+} from '@tomaat/core';
 import { appFile } from '../apps.ts';
 import type { Runtime } from './runtimes.ts';
 
@@ -22,10 +28,14 @@ export const moduleRuntime: Runtime<Extract<ModelSpec, { runtime: 'module' }>> =
     try {
       module = (await import(pathToFileURL(file).href)) as AppModule;
     } catch (error) {
-      throw new TomaatError('BAD_MANIFEST', `${spec.file} cannot be loaded: ${(error as Error).message}`, { cause: error });
+      throw new TomaatError('BAD_MANIFEST', `${spec.file} cannot be loaded: ${(error as Error).message}`, {
+        cause: error,
+      });
     }
     if (typeof module.infer !== 'function') {
-      throw new TomaatError('BAD_MANIFEST', `${spec.file} has to export a function infer.`, { field: 'model.file' });
+      throw new TomaatError('BAD_MANIFEST', `${spec.file} has to export a function infer.`, {
+        field: 'model.file',
+      });
     }
     return {
       kind: 'program',
@@ -34,7 +44,10 @@ export const moduleRuntime: Runtime<Extract<ModelSpec, { runtime: 'module' }>> =
         const result = await module.infer(data, context);
         const outputs = module.postprocess ? await module.postprocess(result, inputs, context) : result;
         if (typeof outputs !== 'object' || outputs === null || Array.isArray(outputs)) {
-          throw new TomaatError('APP_OUTPUT', `${spec.file} has to return its outputs by name, as an object.`);
+          throw new TomaatError(
+            'APP_OUTPUT',
+            `${spec.file} has to return its outputs by name, as an object.`,
+          );
         }
         return outputs as Record<string, OutputValue>;
       },

@@ -115,7 +115,11 @@ export async function openOnnxSession(modelFile: string, options: OnnxOptions = 
   }
 }
 
-function sessionOptions({ threads, memPattern = false }: OnnxOptions): InferenceSession.SessionOptions {
+/** The engine's options: fixed threads that do not spin, and the least memory. */
+export function sessionOptions({
+  threads,
+  memPattern = false,
+}: OnnxOptions): InferenceSession.SessionOptions {
   return {
     executionProviders: ['cpu'],
     intraOpNumThreads: threads ?? availableParallelism(),

@@ -16,7 +16,9 @@ export interface Runtime<Spec extends ModelSpec> {
   open(app: App, spec: Spec, context: RuntimeContext): Promise<LoadedModel>;
 }
 
-type RuntimeTable = { [Name in ModelSpec['runtime']]: () => Promise<Runtime<Extract<ModelSpec, { runtime: Name }>>> };
+type RuntimeTable = {
+  [Name in ModelSpec['runtime']]: () => Promise<Runtime<Extract<ModelSpec, { runtime: Name }>>>;
+};
 
 /** The table of runtimes; each is imported only by the child that needs it. */
 const runtimes: RuntimeTable = {

@@ -2,9 +2,10 @@ import { randomBytes } from 'node:crypto';
 import { EventEmitter } from 'node:events';
 import { type JobState, jobStates } from '@tomaat/client';
 import { type ErrorData, type OutputFormat, TomaatError } from '@tomaat/core';
-import { type Generated, type Kysely, sql } from 'kysely';
+import { type Generated, type Kysely, type Selectable, sql } from 'kysely';
 import type { Blobs } from './blobs.ts';
 import { type Database, isUniqueViolation, type Migration } from './database.ts';
+import { createJobQueue } from './job-queue.ts';
 
 /**
  * The one owner of job state. A job is a row: accepted when the row is committed, and every later change of
@@ -35,7 +36,7 @@ export interface JobsSchema {
     size_bytes: number;
   };
   /** How long predictions took here: what is told to those who wait. */
-  duration: { id: Generated<number>; service: string; seconds: number };
+  duration: { id: Generated<number>; service: string; seconds: number; voxels: number | null };
 }
 
 interface JobTable {
@@ -52,6 +53,11 @@ interface JobTable {
   settled_ms: number | null;
   expires_ms: number | null;
   error: string | null;
+  urgency: Generated<number>;
+  /** How often whoever ran it was lost in the middle of it. */
+  lost: Generated<number>;
+  /** The worker elsewhere that runs it; null for this process's own. */
+  worker: string | null;
 }
 
 export const jobMigrations: readonly Migration[] = [
@@ -86,6 +92,15 @@ export const jobMigrations: readonly Migration[] = [
       await sql`CREATE INDEX duration_service ON duration (service, id)`.execute(db);
     },
   },
+  {
+    name: 'job queue',
+    async up(db: Kysely<unknown>) {
+      await sql`ALTER TABLE job ADD COLUMN urgency INTEGER NOT NULL DEFAULT 3`.execute(db);
+      await sql`ALTER TABLE job ADD COLUMN lost INTEGER NOT NULL DEFAULT 0`.execute(db);
+      await sql`ALTER TABLE job ADD COLUMN worker TEXT`.execute(db);
+      await sql`ALTER TABLE duration ADD COLUMN voxels INTEGER`.execute(db);
+    },
+  },
 ];
 
 /** What the caller asked for beside the files: kept with the job, deleted with it. */
@@ -95,6 +110,8 @@ export interface JobRequest {
   formats?: Record<string, OutputFormat>;
   /** First part of the results' file names: the name of the input without its extension. */
   stem: string;
+  /** Voxels of the largest input, as its header says. */
+  voxels?: number;
 }
 
 export interface InputFile {
@@ -124,6 +141,8 @@ export interface NewJob {
   idempotencyKey?: string;
   /** What makes two requests the same: compared where an idempotency key is used again. */
   fingerprint?: string;
+  /** 0 (first) to 7 (last); 3 if missing. */
+  urgency?: number;
 }
 
 export interface JobRecord {
@@ -159,22 +178,88 @@ export interface JobsOptions {
   resultTtlMs: number;
   /** More than this many jobs waiting are refused (BUSY). */
   maxQueued: number;
+  /** Most predictions of a service at a time; no limit if undefined. */
+  concurrencyOf?(service: string): number | undefined;
   now?(): number;
 }
 
-/** Attempts that a job may take when the server dies under it. */
-const maxAttempts = 3;
+/** So often may whoever runs a job be lost under it before it is given up. */
+const maxLosses = 3;
 const durationsKept = 25;
+export const defaultUrgency = 3;
+/** For so long may a worker elsewhere keep silent before its job goes to another one. */
+export const leaseMs = 15_000;
 
 export type Jobs = ReturnType<typeof createJobs>;
 
-export function createJobs({ database, blobs, resultTtlMs, maxQueued, now = Date.now }: JobsOptions) {
+export function createJobs({
+  database,
+  blobs,
+  resultTtlMs,
+  maxQueued,
+  concurrencyOf = () => undefined,
+  now = Date.now,
+}: JobsOptions) {
   const { db } = database;
-  /** Emits a job's id at each change of it, `queued` when there is work, `cancel` with an id. */
+  /** Emits a job's id at each change of it, `queued` when there may be work, `queue` when positions change, `cancel` with an id. */
   const events = new EventEmitter().setMaxListeners(0);
   const progress = new Map<string, { stage: string; fraction: number }>();
   /** Blobs of requests that are still being received, by digest: how many hold each. */
   const holds = new Map<string, number>();
+  /** Others that may keep a blob, such as uploads. */
+  const keepers: ((digest: string) => Promise<boolean>)[] = [];
+  const queue = createJobQueue(concurrencyOf, now);
+  /** Until when each worker elsewhere has to be heard of again. */
+  const leases = new Map<string, number>();
+  let arrivals = 0;
+  let creating = 0;
+  let loading: Promise<void> | undefined;
+
+  /** Fills the queue from the rows, once. */
+  function load(): Promise<void> {
+    loading ??= (async () => {
+      const rows = await db
+        .selectFrom('job')
+        .select(['id', 'service', 'owner', 'urgency', 'created_ms', 'state', 'attempt', 'worker'])
+        .where('state', 'in', ['queued', 'running'])
+        .orderBy('created_ms')
+        .execute();
+      for (const row of rows) {
+        if (row.state === 'queued') enqueue(row);
+        else {
+          queue.start(row.id, { service: row.service, owner: row.owner, attempt: row.attempt });
+          if (row.worker !== null) leases.set(row.id, now() + leaseMs);
+        }
+      }
+    })();
+    return loading;
+  }
+
+  function enqueue(
+    row: Pick<Selectable<JobTable>, 'id' | 'service' | 'owner' | 'created_ms' | 'attempt' | 'urgency'>,
+  ): void {
+    queue.remove(row.id);
+    queue.add({
+      id: row.id,
+      service: row.service,
+      owner: row.owner,
+      urgency: row.urgency,
+      createdMs: row.created_ms,
+      attempt: row.attempt,
+      order: arrivals++,
+    });
+    events.emit('queued');
+    events.emit('queue');
+  }
+
+  /** A job has left the queue or has ended: others move up, and one that a service's limit held back may start. */
+  function dequeue(id: string): void {
+    leases.delete(id);
+    progress.delete(id);
+    queue.remove(id);
+    events.emit('queue');
+    if (queue.length > 0) events.emit('queued');
+  }
 
   function hold(digest: string): void {
     holds.set(digest, (holds.get(digest) ?? 0) + 1);
@@ -196,6 +281,7 @@ export function createJobs({ database, blobs, resultTtlMs, maxQueued, now = Date
 
   async function isHeld(digest: string): Promise<boolean> {
     if (holds.has(digest)) return true;
+    for (const keeps of keepers) if (await keeps(digest)) return true;
     const { rows } = await sql<{
       held: number;
     }>`SELECT EXISTS (SELECT 1 FROM job_input WHERE digest = ${digest})
@@ -207,19 +293,26 @@ export function createJobs({ database, blobs, resultTtlMs, maxQueued, now = Date
     events.emit(`job:${id}`);
   }
 
+  /** Throws BUSY when the queue is full; to be asked before the body of a request is read. */
+  async function requireRoom(): Promise<void> {
+    await load();
+    const waiting = queue.length + creating;
+    if (waiting < maxQueued) return;
+    throw new TomaatError('BUSY', `${waiting} jobs are waiting already. Try again in a few minutes.`);
+  }
+
   /** Accepts a job: when this resolves it is on disk. BUSY when the queue is full, CONFLICT on a key used for another request. */
   async function create(job: NewJob): Promise<{ id: string; existed: boolean }> {
     const id = randomBytes(16).toString('base64url');
+    await load();
+    const known = job.idempotencyKey === undefined ? undefined : await byKey(job);
+    if (known) return sameRequest(known, job);
+    await requireRoom();
+    creating++;
+    const createdMs = now();
+    const urgency = job.urgency ?? defaultUrgency;
     try {
       await database.transaction(async (trx) => {
-        const { count } = await trx
-          .selectFrom('job')
-          .select((e) => e.fn.countAll<number>().as('count'))
-          .where('state', '=', 'queued')
-          .executeTakeFirstOrThrow();
-        if (count >= maxQueued) {
-          throw new TomaatError('BUSY', `${count} jobs are waiting already. Try again in a few minutes.`);
-        }
         await trx
           .insertInto('job')
           .values({
@@ -231,11 +324,12 @@ export function createJobs({ database, blobs, resultTtlMs, maxQueued, now = Date
             request: JSON.stringify(job.request),
             idempotency_key: job.idempotencyKey ?? null,
             fingerprint: job.fingerprint ?? null,
-            created_ms: now(),
+            created_ms: createdMs,
             started_ms: null,
             settled_ms: null,
             expires_ms: null,
             error: null,
+            urgency,
           })
           .execute();
         const inputs = job.inputs.map((input, position) => ({
@@ -252,22 +346,27 @@ export function createJobs({ database, blobs, resultTtlMs, maxQueued, now = Date
       const existing =
         isUniqueViolation(error) && job.idempotencyKey !== undefined ? await byKey(job) : undefined;
       if (!existing) throw error;
-      if (existing.fingerprint !== (job.fingerprint ?? null)) {
-        throw new TomaatError(
-          'CONFLICT',
-          'This Idempotency-Key was used for another request. Use a new key.',
-          {
-            field: 'Idempotency-Key',
-          },
-        );
-      }
-      return { id: existing.id, existed: true };
+      return sameRequest(existing, job);
+    } finally {
+      creating--;
     }
-    events.emit('queued');
+    enqueue({ id, service: job.service, owner: job.owner, urgency, created_ms: createdMs, attempt: 0 });
     return { id, existed: false };
   }
 
-  function byKey(job: NewJob) {
+  function sameRequest(existing: { id: string; fingerprint: string | null }, job: NewJob) {
+    if (existing.fingerprint === (job.fingerprint ?? null)) return { id: existing.id, existed: true };
+    throw new TomaatError('CONFLICT', 'This Idempotency-Key was used for another request. Use a new key.', {
+      field: 'Idempotency-Key',
+    });
+  }
+
+  /** Whether this owner has used this idempotency key for a job that is still there. */
+  async function isKnown(owner: string, idempotencyKey: string): Promise<boolean> {
+    return (await byKey({ owner, idempotencyKey })) !== undefined;
+  }
+
+  function byKey(job: Pick<NewJob, 'owner' | 'idempotencyKey'>) {
     return db
       .selectFrom('job')
       .select(['id', 'fingerprint'])
@@ -308,22 +407,40 @@ export function createJobs({ database, blobs, resultTtlMs, maxQueued, now = Date
     };
   }
 
-  /** Jobs that will be claimed before this one; undefined unless it is queued. */
+  /** Jobs that are likely to be claimed before this one; undefined unless it is queued. */
   async function positionOf(id: string): Promise<number | undefined> {
-    const { rows } = await sql<{ position: number | null }>`SELECT (SELECT COUNT(*) FROM job AS other
-      WHERE other.state = 'queued' AND (other.created_ms, other.rowid) < (job.created_ms, job.rowid)) AS position
-      FROM job WHERE id = ${id} AND state = 'queued'`.execute(db);
-    return rows[0]?.position ?? undefined;
+    await load();
+    return queue.positionOf(id);
   }
 
-  /** The oldest queued job of these services becomes running, with a new attempt number. */
-  async function claim(services: readonly string[]): Promise<ClaimedJob | undefined> {
-    const { rows } =
-      await sql<JobTable>`UPDATE job SET state = 'running', attempt = attempt + 1, started_ms = ${now()}
-      WHERE id = (SELECT id FROM job WHERE state = 'queued' AND service IN (${sql.join(services)})
-        ORDER BY created_ms, rowid LIMIT 1) RETURNING *`.execute(db);
-    const row = rows[0];
-    if (!row) return undefined;
+  /**
+   * The next job of these services becomes running, with a new attempt number. With `worker`, the name of a worker
+   * elsewhere, it does so under a lease: who is not heard of for `leaseMs` loses the job.
+   */
+  async function claim(services: readonly string[], worker?: string): Promise<ClaimedJob | undefined> {
+    await load();
+    let row: Selectable<JobTable> | undefined;
+    do {
+      const next = queue.next(services);
+      if (!next) return undefined;
+      // Before anything is waited for, so that no other slot takes the same one.
+      const attempt = next.attempt + 1;
+      queue.start(next.id, { service: next.service, owner: next.owner, attempt });
+      try {
+        const { rows } = await sql<Selectable<JobTable>>`UPDATE job
+          SET state = 'running', attempt = ${attempt}, started_ms = ${now()}, worker = ${worker ?? null}
+          WHERE id = ${next.id} AND state = 'queued' RETURNING *`.execute(db);
+        row = rows[0];
+      } catch (error) {
+        queue.remove(next.id);
+        queue.add(next);
+        throw error;
+      }
+      // It was cancelled in between.
+      if (!row) queue.remove(next.id);
+    } while (!row);
+    if (worker !== undefined) leases.set(row.id, now() + leaseMs);
+    events.emit('queue');
     const inputs = await db
       .selectFrom('job_input')
       .selectAll()
@@ -345,10 +462,20 @@ export function createJobs({ database, blobs, resultTtlMs, maxQueued, now = Date
     };
   }
 
-  function touch(id: string, stage: string, fraction: number): void {
-    progress.set(id, { stage, fraction });
-    changed(id);
+  /** Takes down how far an attempt is, and renews its lease; false if the job is not running this attempt any more. */
+  function touch(id: string, attempt: number, at?: { stage: string; fraction: number }): boolean {
+    if (queue.attemptOf(id) !== attempt) return false;
+    if (leases.has(id)) leases.set(id, now() + leaseMs);
+    const before = progress.get(id);
+    if (at && (at.stage !== before?.stage || at.fraction !== before.fraction)) {
+      progress.set(id, { stage: at.stage, fraction: at.fraction });
+      changed(id);
+    }
+    return true;
   }
+
+  /** Whether the job runs this attempt now. */
+  const isRunning = (id: string, attempt: number): boolean => queue.attemptOf(id) === attempt;
 
   /**
    * Ends an attempt. False when the job is not running this attempt any more (cancelled, or claimed anew):
@@ -394,12 +521,13 @@ export function createJobs({ database, blobs, resultTtlMs, maxQueued, now = Date
           size_bytes: output.sizeBytes,
         }));
         if (rows.length > 0) await trx.insertInto('job_output').values(rows).execute();
-        const { service } = await trx
+        const { service, request } = await trx
           .selectFrom('job')
-          .select('service')
+          .select(['service', 'request'])
           .where('id', '=', id)
           .executeTakeFirstOrThrow();
-        await trx.insertInto('duration').values({ service, seconds: outcome.seconds }).execute();
+        const { voxels = null } = JSON.parse(request) as JobRequest;
+        await trx.insertInto('duration').values({ service, seconds: outcome.seconds, voxels }).execute();
         await sql`DELETE FROM duration WHERE service = ${service} AND id NOT IN
           (SELECT id FROM duration WHERE service = ${service} ORDER BY id DESC LIMIT ${durationsKept})`.execute(
           trx,
@@ -408,7 +536,7 @@ export function createJobs({ database, blobs, resultTtlMs, maxQueued, now = Date
       return inputs.map((input) => input.digest);
     });
     if (!digests) return false;
-    progress.delete(id);
+    dequeue(id);
     if (outcome.state === 'canceled') events.emit('cancel', id);
     changed(id);
     await drop(digests);
@@ -448,41 +576,84 @@ export function createJobs({ database, blobs, resultTtlMs, maxQueued, now = Date
   }
 
   /**
-   * After a crash: what was running is queued again (or failed, when it took the server down too often), and
-   * blobs that belong to nothing are deleted.
+   * A running attempt goes back to the queue: `lost` when whoever ran it was (a third time fails the job), `handed back`
+   * when it was given up on purpose. Undefined if the job was not running this attempt any more.
+   */
+  async function requeue(
+    id: string,
+    attempt: number,
+    why: 'lost' | 'handed back',
+  ): Promise<'queued' | 'failed' | undefined> {
+    const losses = why === 'lost' ? 1 : 0;
+    const { rows } = await sql<Selectable<JobTable>>`UPDATE job
+      SET state = 'queued', started_ms = NULL, worker = NULL, lost = lost + ${losses}
+      WHERE id = ${id} AND state = 'running' AND attempt = ${attempt} AND lost + ${losses} < ${maxLosses} RETURNING *`.execute(
+      db,
+    );
+    if (rows.length > 0) {
+      leases.delete(id);
+      progress.delete(id);
+      enqueue(rows[0]);
+      changed(id);
+      return 'queued';
+    }
+    if (losses === 0) return undefined;
+    const message = `Whoever ran this job was lost ${maxLosses} times in the middle of it, so it was not tried again. The log of the server says more.`;
+    const failed = await settle(id, attempt, { state: 'failed', error: { code: 'WORKER_DIED', message } });
+    return failed ? 'failed' : undefined;
+  }
+
+  /** Takes the jobs back whose workers have not been heard of in time; their ids. */
+  async function lapse(): Promise<string[]> {
+    const lapsed = [...leases].filter(([, untilMs]) => untilMs <= now()).map(([id]) => id);
+    for (const id of lapsed) {
+      const attempt = queue.attemptOf(id);
+      leases.delete(id);
+      if (attempt !== undefined) await requeue(id, attempt, 'lost');
+    }
+    return lapsed;
+  }
+
+  /**
+   * After a crash: what ran in this process is queued again (or failed, when that was so too often), what workers
+   * elsewhere run stays theirs for a lease, and blobs that belong to nothing are deleted.
    */
   async function recover(): Promise<{ requeued: number; failed: number; orphans: number }> {
-    const running = await db
-      .selectFrom('job')
-      .select(['id', 'attempt'])
-      .where('state', '=', 'running')
-      .execute();
+    await load();
+    let requeued = 0;
     let failed = 0;
-    for (const { id, attempt } of running) {
-      if (attempt < maxAttempts) {
-        await db.updateTable('job').set({ state: 'queued', started_ms: null }).where('id', '=', id).execute();
-        continue;
-      }
-      failed++;
-      const message = `The server stopped ${attempt} times while this job ran, so it was not tried again.`;
-      await settle(id, attempt, { state: 'failed', error: { code: 'WORKER_DIED', message } });
+    for (const [id, { attempt }] of [...queue.running()]) {
+      if (leases.has(id)) continue;
+      if ((await requeue(id, attempt, 'lost')) === 'queued') requeued++;
+      else failed++;
     }
     let orphans = await blobs.sweepTemporary();
     for await (const { digest } of blobs.list())
       if (await blobs.delete(digest, () => isHeld(digest))) orphans++;
-    if (running.length > failed) events.emit('queued');
-    return { requeued: running.length - failed, failed, orphans };
+    return { requeued, failed, orphans };
   }
 
   /** Median seconds of the service's last predictions. */
   async function typicalSeconds(service: string): Promise<number | undefined> {
-    const rows = await db
-      .selectFrom('duration')
-      .select('seconds')
-      .where('service', '=', service)
-      .orderBy('seconds')
-      .execute();
-    return rows[rows.length >> 1]?.seconds;
+    return median((await durations(service)).map(({ seconds }) => seconds));
+  }
+
+  /** Seconds that a prediction on so many voxels may take, from those of the service's last ones. */
+  async function expectedSeconds(service: string, voxels: number): Promise<number | undefined> {
+    const known = await durations(service);
+    const rates = known.flatMap((one) => (one.voxels ? [(one.seconds / one.voxels) * voxels] : []));
+    return median(rates) ?? median(known.map(({ seconds }) => seconds));
+  }
+
+  function durations(service: string) {
+    return db.selectFrom('duration').select(['seconds', 'voxels']).where('service', '=', service).execute();
+  }
+
+  /** Seconds until a queued job may start, if `slots` predictions run at a time; undefined without a history. */
+  async function expectedWaitSeconds(id: string, service: string, slots: number): Promise<number | undefined> {
+    const position = await positionOf(id);
+    const each = position === undefined ? undefined : await typicalSeconds(service);
+    return each === undefined ? undefined : ((position ?? 0) / Math.max(1, slots)) * each;
   }
 
   async function counts(): Promise<Partial<Record<JobState, number>>> {
@@ -500,7 +671,7 @@ export function createJobs({ database, blobs, resultTtlMs, maxQueued, now = Date
     return () => events.off(`job:${id}`, listener);
   }
 
-  function on(event: 'queued' | 'cancel', listener: (id: string) => void): () => void {
+  function on(event: 'queued' | 'queue' | 'cancel', listener: (id: string) => void): () => void {
     events.on(event, listener);
     return () => events.off(event, listener);
   }
@@ -527,22 +698,37 @@ export function createJobs({ database, blobs, resultTtlMs, maxQueued, now = Date
   }
 
   return {
+    requireRoom,
+    isKnown,
     create,
     get,
     positionOf,
     claim,
     touch,
+    isRunning,
     settle,
+    requeue,
+    lapse,
     cancel,
     remove,
     sweep,
     recover,
     typicalSeconds,
+    expectedSeconds,
+    expectedWaitSeconds,
     counts,
+    keepAlso: (keeps: (digest: string) => Promise<boolean>) => void keepers.push(keeps),
+    isHeld,
+    drop,
     watch,
     on,
     settled,
     hold,
     release,
   };
+}
+
+/** The middle value, the upper of two; undefined of none. */
+function median(values: readonly number[]): number | undefined {
+  return [...values].sort((a, b) => a - b)[values.length >> 1];
 }

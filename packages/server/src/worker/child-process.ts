@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
-import { type ErrorData, TomaatError } from '@tomaat/core';
+import { type ErrorData, type StageTimes, TomaatError } from '@tomaat/core';
 import type { App } from '../apps.ts';
 import { ownExtension, ownNodeOptions } from '../source.ts';
 import type { FromChild, PredictMessage, ToChild, WrittenOutput } from './messages.ts';
@@ -9,10 +9,17 @@ import type { FromChild, PredictMessage, ToChild, WrittenOutput } from './messag
 export interface Child {
   readonly app: App;
   readonly pid: number;
-  predict(message: PredictMessage, handlers: PredictHandlers): Promise<{ outputs: WrittenOutput[]; seconds: number }>;
+  predict(message: PredictMessage, handlers: PredictHandlers): Promise<ChildResult>;
   /** Ends what runs: a program gets SIGTERM first, a network is ended with its process. Resolves when it is gone. */
   stop(): Promise<void>;
   readonly alive: boolean;
+}
+
+export interface ChildResult {
+  outputs: WrittenOutput[];
+  seconds: number;
+  /** Milliseconds of each stage. */
+  times: StageTimes;
 }
 
 export interface PredictHandlers {
@@ -144,7 +151,8 @@ export async function startChild(app: App, onExit: () => void): Promise<Child> {
           else if (reply.type === 'log') onLog(reply.text);
           else if (reply.type === 'failed') finish(() => reject(TomaatError.from(reply.error as ErrorData)));
           else if (reply.type === 'done') {
-            finish(() => resolve({ outputs: reply.outputs, seconds: (performance.now() - startedMs) / 1000 }));
+            const { outputs, times } = reply;
+            finish(() => resolve({ outputs, times, seconds: (performance.now() - startedMs) / 1000 }));
           }
         };
         if (signal.aborted) return abort();

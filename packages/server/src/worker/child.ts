@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { open } from 'node:fs/promises';
-import { registerHooks } from 'node:module';
+import { flushCompileCache, registerHooks } from 'node:module';
 import { join } from 'node:path';
 import {
   type EncodedOutput,
@@ -137,6 +137,8 @@ try {
     else canceling?.abort(new TomaatError('CANCELED', 'The job was cancelled.'));
   });
   send({ type: 'ready' });
+  // Node keeps compiled code when a process ends by itself, which this one never does.
+  setImmediate(flushCompileCache);
 } catch (error) {
   send({ type: 'failed', error: toData(error) });
 }

@@ -26,7 +26,7 @@ export function localSource(jobs: Jobs, blobs: Blobs, metrics: ServerMetrics): J
       return undefined;
     },
     inputPath: async (digest) => blobs.path(digest),
-    touch: (job, stage, fraction) => jobs.touch(job.id, stage, fraction),
+    touch: (job, stage, fraction) => void jobs.touch(job.id, job.attempt, { stage, fraction }),
     async complete(job, outputs, seconds) {
       const files: OutputFile[] = [];
       try {

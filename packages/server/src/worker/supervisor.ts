@@ -102,7 +102,7 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
         abort.abort(new TomaatError('TIMEOUT', `The prediction took longer than the ${limit} s that the app allows. Send a smaller volume, or ask the operator.`));
       }, limit * 1000);
       try {
-        const { outputs, seconds } = await child.predict(
+        const { outputs, seconds, times } = await child.predict(
           {
             type: 'predict',
             job: job.id,
@@ -121,7 +121,8 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
         );
         clearTimeout(timer);
         const accepted = await source.complete(job, outputs, seconds);
-        logger.info({ job: job.id, service: job.service, seconds: Math.round(seconds * 100) / 100, accepted }, 'prediction done');
+        const stages = Object.fromEntries(Object.entries(times).map(([name, ms]) => [name, Math.round(ms)]));
+        logger.info({ job: job.id, service: job.service, seconds: Math.round(seconds * 1000) / 1000, stages, accepted }, 'prediction done');
       } finally {
         keep(child);
       }

@@ -1,0 +1,95 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { readdirSync, readFileSync } from 'node:fs';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+
+/*
+ * The real server in a process of its own, as a user starts it, and what processes cost.
+ */
+
+export const repository = fileURLToPath(new URL('..', import.meta.url));
+
+/** How Node is started to run TypeScript of the workspace. */
+export const nodeOptions = ['--conditions=tomaat-source'];
+
+export const cli = fileURLToPath(new URL('../packages/server/bin/tomaat.js', import.meta.url));
+
+export interface ServedApps extends AsyncDisposable {
+  readonly url: string;
+  readonly pid: number;
+  /** From the start of the process to the line with its addresses. */
+  readonly readyMs: number;
+  /** What it logged with this message, oldest first. */
+  logged(message: string): Record<string, unknown>[];
+}
+
+/** Starts `tomaat serve` or `tomaat up` on free ports with a data folder, and waits until it is ready. */
+export async function serveApps(
+  command: 'serve' | 'up',
+  appFolders: readonly string[],
+  dataFolder: string,
+): Promise<ServedApps> {
+  const ports = ['--port', '0', '--tls-port', '0', ...(command === 'up' ? ['--registry-port', '0'] : [])];
+  const args = [command, ...appFolders, ...ports, '--data', dataFolder, '--json', '--log-level', 'info'];
+  const start = performance.now();
+  const child = spawn(process.execPath, [cli, ...args], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    cwd: repository,
+  });
+  const log: string[] = [];
+  createInterface({ input: child.stderr }).on('line', (line) => log.push(line));
+  const lines = createInterface({ input: child.stdout });
+  const gone = once(child, 'exit').then(() => {
+    throw new Error(`tomaat ${command} ended before it was ready:\n${log.join('\n')}`);
+  });
+  const [first] = (await Promise.race([once(lines, 'line'), gone])) as [string];
+  gone.catch(() => {});
+  const { server } = JSON.parse(first) as { server: string };
+  return {
+    url: server,
+    pid: child.pid as number,
+    readyMs: performance.now() - start,
+    logged: (message) =>
+      log
+        .filter((line) => line.includes(message))
+        .map((line) => JSON.parse(line) as Record<string, unknown>)
+        .filter((entry) => entry.msg === message),
+    [Symbol.asyncDispose]: () => stopProcess(child),
+  };
+}
+
+/** Asks a process to end and waits until it is gone. */
+export async function stopProcess(child: ChildProcess): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return;
+  const exit = once(child, 'exit');
+  child.kill('SIGTERM');
+  await exit;
+}
+
+/**
+ * Seconds of CPU (user + system) that a process and those that it started have taken; undefined where the system does
+ * not tell (it is read from /proc).
+ */
+export function cpuSeconds(pid: number): number | undefined {
+  if (process.platform !== 'linux') return undefined;
+  const parents = new Map<number, number>();
+  const ticks = new Map<number, number>();
+  for (const entry of readdirSync('/proc')) {
+    if (!/^\d+$/.test(entry)) continue;
+    try {
+      const stat = readFileSync(`/proc/${entry}/stat`, 'utf8');
+      // The name in parentheses may hold anything; what follows it is state, parent … utime (12th), stime.
+      const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+      parents.set(Number(entry), Number(fields[1]));
+      ticks.set(Number(entry), Number(fields[11]) + Number(fields[12]));
+    } catch {
+      // It ended meanwhile.
+    }
+  }
+  const belongs = (id: number | undefined): boolean =>
+    id !== undefined && id > 1 && (id === pid || belongs(parents.get(id)));
+  let sum = 0;
+  for (const [id, count] of ticks) if (belongs(id)) sum += count;
+  return sum / 100;
+}

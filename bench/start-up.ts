@@ -1,0 +1,67 @@
+/**
+ * How long things take to start: the command line, `tomaat up` until it says its addresses, a child until it may be
+ * given work. All but the first of each find their code compiled, as on any machine where tomaat ran before.
+ */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { openApp } from '../packages/server/src/apps.ts';
+import { startChild } from '../packages/server/src/worker/child-process.ts';
+import { cli, repository, serveApps } from './processes.ts';
+import { type BenchOptions, type BenchResult, median } from './report.ts';
+
+export async function run({ quick }: BenchOptions): Promise<BenchResult> {
+  const folder = await mkdtemp(join(tmpdir(), 'tomaat-bench-'));
+  process.env.NODE_COMPILE_CACHE = join(folder, 'code');
+  try {
+    const versionMs = await repeat(quick ? 5 : 15, async () => {
+      const start = performance.now();
+      await once(spawn(process.execPath, [cli, '--version'], { stdio: 'ignore' }), 'exit');
+      return performance.now() - start;
+    });
+    let data = 0;
+    const upMs = await repeat(quick ? 3 : 7, async () => {
+      await using server = await serveApps('up', [], join(folder, `up-${data++}`));
+      return server.readyMs;
+    });
+    const app = await openApp(join(repository, 'apps/threshold'));
+    const childMs = await repeat(quick ? 7 : 21, async () => {
+      const start = performance.now();
+      const child = await startChild(app, () => {});
+      const ms = performance.now() - start;
+      // Long enough for it to have kept its compiled code, which it does after it is ready.
+      await new Promise((resolve) => setTimeout(resolve, 200));
+      await child.stop();
+      return ms;
+    });
+    print('tomaat --version', versionMs);
+    print('tomaat up, ready', upMs);
+    print('child, ready', childMs);
+    return {
+      lines: [
+        { point: 'tomaat --version', measured: median(versionMs), unit: 'ms' },
+        { point: 'tomaat up until ready', measured: median(upMs), unit: 'ms' },
+        { point: 'child until ready', measured: median(childMs), target: 300, unit: 'ms' },
+      ],
+    };
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+/** The times of a number of runs, and before them one that does not count. */
+async function repeat(times: number, once: () => Promise<number>): Promise<number[]> {
+  await once();
+  const found: number[] = [];
+  for (let i = 0; i < times; i++) found.push(await once());
+  return found;
+}
+
+function print(what: string, ms: readonly number[]): void {
+  const [low, high] = [Math.min(...ms), Math.max(...ms)];
+  console.log(
+    `${what.padEnd(18)} ${median(ms).toFixed(0).padStart(5)} ms (${low.toFixed(0)}-${high.toFixed(0)})`,
+  );
+}

@@ -1,0 +1,64 @@
+import { type IncomingMessage, STATUS_CODES } from 'node:http';
+import type { Duplex } from 'node:stream';
+import { TomaatError } from '@tomaat/core';
+import { toProblem } from './problem.ts';
+
+/**
+ * Refuses what two programs in a row may read differently, which Node lets through: two Host headers (or none),
+ * chunks in HTTP/1.0, a body where the method has none; and bodies in a coding that nobody here undoes.
+ */
+export function checkFraming({ rawHeaders, headers, httpVersion, method }: IncomingMessage): void {
+  const refuse = (field: string, message: string) => {
+    throw new TomaatError('BAD_REQUEST', message, { field });
+  };
+  const hosts = rawHeaders.filter((name, i) => i % 2 === 0 && name.toLowerCase() === 'host').length;
+  if (hosts > 1) refuse('Host', `The request has ${hosts} Host headers. Send one.`);
+  if (hosts === 0 && httpVersion === '1.1') refuse('Host', 'The request has no Host header. Send one.');
+  const chunked = headers['transfer-encoding'] !== undefined;
+  if (chunked && httpVersion === '1.0') {
+    refuse('Transfer-Encoding', 'HTTP/1.0 has no Transfer-Encoding. Send HTTP/1.1, or a Content-Length.');
+  }
+  const length = headers['content-length'];
+  if ((method === 'GET' || method === 'HEAD') && (chunked || (length !== undefined && length !== '0'))) {
+    refuse('Content-Length', `A ${method} request takes no body. Send it without one.`);
+  }
+  const coding = headers['content-encoding']?.trim().toLowerCase() ?? 'identity';
+  if (coding !== 'identity' && coding !== '') {
+    throw new TomaatError(
+      'UNSUPPORTED_MEDIA',
+      'Bodies with a Content-Encoding are not taken. Send the body as it is; a file that is packed (.nii.gz) is sent as that file.',
+      { field: 'Content-Encoding' },
+    );
+  }
+}
+
+/** Answers what is not HTTP, and what came too slowly to become a request, with a Problem; then hangs up. */
+export function answerParseError(error: NodeJS.ErrnoException & { reason?: string }, socket: Duplex): void {
+  // What answers the request that the fault is in, if it got that far.
+  const { _httpMessage: response } = socket as { _httpMessage?: { headersSent: boolean } };
+  if (error.code === 'ECONNRESET' || !socket.writable || response?.headersSent) {
+    socket.destroy();
+    return;
+  }
+  const problem = toProblem(describeParseError(error));
+  const body = Buffer.from(JSON.stringify(problem));
+  socket.write(
+    `HTTP/1.1 ${problem.status} ${STATUS_CODES[problem.status]}\r\nContent-Type: application/problem+json\r\n` +
+      `Content-Length: ${body.length}\r\nConnection: close\r\n\r\n`,
+  );
+  socket.end(body);
+}
+
+function describeParseError({ code, reason }: { code?: string; reason?: string }): TomaatError {
+  if (code === 'HPE_HEADER_OVERFLOW') {
+    return new TomaatError('HEADER_TOO_LARGE', `The header has more than ${headerBytes} bytes. Send a shorter one.`);
+  }
+  if (code === 'ERR_HTTP_REQUEST_TIMEOUT') {
+    return new TomaatError('UPLOAD_TOO_SLOW', 'The header of the request took too long. Try again over a better connection.');
+  }
+  const field = /Content-Length|Transfer-Encoding|Host/i.exec(reason ?? '')?.[0];
+  return new TomaatError('BAD_REQUEST', `The request is not valid HTTP${reason ? ` (${reason})` : ''}. Send one that follows RFC 9112.`, { field });
+}
+
+/** The most bytes that a request's header may have. */
+export const headerBytes = 16_384;

@@ -1,0 +1,130 @@
+/**
+ * Which job comes next. The queued jobs of the database, held in memory by the one process that owns them: it is
+ * filled from the rows at the start and follows every change of them.
+ *
+ * Order: urgency (0 first; a job that waits rises by one every few minutes, so that none starves); then the owner with
+ * the fewest jobs running; then the owner whose turn was longest ago; then first come, first served.
+ */
+
+export interface QueuedJob {
+  readonly id: string;
+  readonly service: string;
+  readonly owner: string;
+  /** 0 (most urgent) to 7, as in RFC 9218. */
+  readonly urgency: number;
+  readonly createdMs: number;
+  /** Attempts so far. */
+  readonly attempt: number;
+  /** Order of arrival among those of one millisecond. */
+  readonly order: number;
+}
+
+export interface RunningJob {
+  readonly service: string;
+  readonly owner: string;
+  readonly attempt: number;
+}
+
+const risesEveryMs = 300_000;
+
+export type JobQueue = ReturnType<typeof createJobQueue>;
+
+export function createJobQueue(concurrencyOf: (service: string) => number | undefined, now: () => number) {
+  const queued = new Map<string, QueuedJob>();
+  const running = new Map<string, RunningJob>();
+  const runningOf = { service: new Map<string, number>(), owner: new Map<string, number>() };
+  const lastTurn = new Map<string, number>();
+  let turn = 0;
+  let version = 0;
+  let order: { version: number; positions: Map<string, number> } | undefined;
+
+  const count = (map: Map<string, number>, key: string, by: number) => {
+    const sum = (map.get(key) ?? 0) + by;
+    if (sum > 0) map.set(key, sum);
+    else map.delete(key);
+  };
+  const classOf = (job: QueuedJob, nowMs: number) =>
+    Math.max(0, job.urgency - Math.floor((nowMs - job.createdMs) / risesEveryMs));
+  const isFree = (service: string) =>
+    (runningOf.service.get(service) ?? 0) < (concurrencyOf(service) ?? Number.POSITIVE_INFINITY);
+
+  /** What is compared, part by part; `before` are the jobs of the owner that come earlier. */
+  const rankOf = (job: QueuedJob, nowMs: number, before: number) => [
+    classOf(job, nowMs),
+    (runningOf.owner.get(job.owner) ?? 0) + before,
+    lastTurn.get(job.owner) ?? 0,
+    job.createdMs,
+    job.order,
+  ];
+
+  return {
+    get length() {
+      return queued.size;
+    },
+    add(job: QueuedJob): void {
+      queued.set(job.id, job);
+      version++;
+    },
+    /** Takes a job out, wherever it is; true if it ran. */
+    remove(id: string): boolean {
+      if (queued.delete(id)) version++;
+      const job = running.get(id);
+      if (!job) return false;
+      running.delete(id);
+      count(runningOf.service, job.service, -1);
+      count(runningOf.owner, job.owner, -1);
+      version++;
+      return true;
+    },
+    /** A job runs: one taken from the queue, or one that a worker elsewhere has kept over a restart. */
+    start(id: string, job: RunningJob): void {
+      queued.delete(id);
+      running.set(id, job);
+      count(runningOf.service, job.service, 1);
+      count(runningOf.owner, job.owner, 1);
+      lastTurn.set(job.owner, ++turn);
+      version++;
+    },
+    attemptOf: (id: string): number | undefined => running.get(id)?.attempt,
+    running: (): IterableIterator<[string, RunningJob]> => running.entries(),
+    /** The job that comes next for those who serve these services; it stays in the queue. */
+    next(services: readonly string[]): QueuedJob | undefined {
+      const nowMs = now();
+      const free = new Set(services.filter(isFree));
+      let best: QueuedJob | undefined;
+      let bestRank: number[] = [];
+      for (const job of queued.values()) {
+        if (!free.has(job.service)) continue;
+        const rank = rankOf(job, nowMs, 0);
+        if (best && compare(rank, bestRank) >= 0) continue;
+        best = job;
+        bestRank = rank;
+      }
+      return best;
+    },
+    /** How many jobs are likely to come before this one; undefined unless it is queued. */
+    positionOf(id: string): number | undefined {
+      if (!queued.has(id)) return undefined;
+      if (order?.version !== version) {
+        const nowMs = now();
+        const before = new Map<string, number>();
+        // Within an owner and a class, arrival decides; between owners, turn by turn.
+        const arrivals = [...queued.values()].sort((a, b) => a.createdMs - b.createdMs || a.order - b.order);
+        const ranked = arrivals.map((job) => {
+          const key = `${classOf(job, nowMs)} ${job.owner}`;
+          const ahead = before.get(key) ?? 0;
+          before.set(key, ahead + 1);
+          return { id: job.id, rank: rankOf(job, nowMs, ahead) };
+        });
+        ranked.sort((a, b) => compare(a.rank, b.rank));
+        order = { version, positions: new Map(ranked.map((job, position) => [job.id, position])) };
+      }
+      return order.positions.get(id);
+    },
+  };
+}
+
+function compare(a: readonly number[], b: readonly number[]): number {
+  for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return a[i] - b[i];
+  return 0;
+}

@@ -1,0 +1,122 @@
+import { lazy, Suspense, useEffect, useState } from 'react';
+import { Link, Route, Switch, useLocation } from 'wouter';
+import { Directory } from './directory.tsx';
+import { useSite } from './site.ts';
+import { tidy, useHistory } from './store.ts';
+import { chooseTheme, storedTheme, type Theme, themes } from './theme.ts';
+import { Empty, Loading } from './ui.tsx';
+
+const ServicePage = lazy(() => import('./service-page.tsx'));
+const JobPage = lazy(() => import('./job/job-page.tsx'));
+const HistoryPage = lazy(() => import('./history-page.tsx'));
+
+export function App() {
+  const [path] = useLocation();
+  useEffect(() => void tidy(), []);
+  // A new page begins at its top, and its heading is what a screen reader says next.
+  useEffect(() => window.scrollTo(0, 0), [path]);
+  return (
+    <>
+      <a className="skip" href="#main">
+        Skip to the content
+      </a>
+      <Header />
+      <main id="main" tabIndex={-1}>
+        <Suspense fallback={<Loading what="Loading …" />}>
+          <Switch>
+            <Route path="/" component={Directory} />
+            <Route path="/services/:id">{({ id }) => <ServicePage key={id} id={decode(id)} />}</Route>
+            <Route path="/jobs" component={HistoryPage} />
+            <Route path="/jobs/:id">{({ id }) => <JobPage key={id} id={decode(id)} />}</Route>
+            <Route>
+              <Empty title="There is nothing at this address">
+                <p>
+                  <Link href="/">See which services there are</Link>
+                </p>
+              </Empty>
+            </Route>
+          </Switch>
+        </Suspense>
+      </main>
+      <footer>
+        <p>For research. Not a medical device unless a service says so. This page loads nothing from any other host.</p>
+      </footer>
+    </>
+  );
+}
+
+function decode(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
+
+function Header() {
+  const site = useSite();
+  const jobs = useHistory();
+  const [path] = useLocation();
+  const running = jobs.filter(({ state }) => state === 'sending' || state === 'queued' || state === 'running').length;
+  const isRegistry = site.data?.kind === 'registry';
+  return (
+    <header className="top">
+      <div className="top-inner">
+        <Link href="/" className="brand">
+          <svg viewBox="0 0 32 32" width="26" height="26" aria-hidden="true">
+            <path d="M16 2 28 9v14l-12 7L4 23V9z" fill="var(--accent)" />
+            <path d="M16 16 28 9M16 16v14M16 16 4 9" stroke="var(--paper)" strokeWidth="1.6" fill="none" opacity=".8" />
+            <circle cx="16" cy="16" r="4.2" fill="var(--paper)" />
+          </svg>
+          TOMAAT
+          <span className="where">
+            {isRegistry ? 'registry at ' : ''}
+            {location.host}
+          </span>
+        </Link>
+        <nav aria-label="Main">
+          <Link href="/" aria-current={path === '/' ? 'page' : undefined}>
+            Services
+          </Link>
+          {!isRegistry && (
+            <Link href="/jobs" aria-current={path === '/jobs' ? 'page' : undefined}>
+              My jobs
+              {running > 0 && (
+                <span className="count">
+                  {running}
+                  <span className="visually-hidden"> in progress</span>
+                </span>
+              )}
+            </Link>
+          )}
+          <ThemeSwitch />
+        </nav>
+      </div>
+    </header>
+  );
+}
+
+const themeNames: Record<Theme, string> = { system: 'System', light: 'Light', dark: 'Dark' };
+
+function ThemeSwitch() {
+  const [theme, setTheme] = useState(storedTheme);
+  return (
+    <label className="theme">
+      <span className="visually-hidden">Colours</span>
+      <select
+        value={theme}
+        onChange={(event) => {
+          const chosen = event.target.value as Theme;
+          setTheme(chosen);
+          chooseTheme(chosen);
+        }}
+      >
+        {themes.map((name) => (
+          <option key={name} value={name}>
+            {themeNames[name]}
+          </option>
+        ))}
+      </select>
+    </label>
+  );
+}

@@ -1,0 +1,64 @@
+import type { InputParameter, Service } from '@tomaat/client';
+
+/** Code that sends a prediction to this service's own address, with the values that the form shows now. */
+export interface CodeSample {
+  name: string;
+  code: string;
+}
+
+export function codeSamples(service: Service, base: string, values: Readonly<Record<string, InputParameter>>, frame?: number): CodeSample[] {
+  const files = service.inputs.filter((input) => (input.type === 'volume' || input.type === 'transform') && !input.optional);
+  const fields = Object.entries(values).map(([name, value]) => [name, textOf(value)] as const);
+  const query = [...(service.default ? [] : [['service', service.id]]), ...(frame === undefined ? [] : [['frame', String(frame)]])];
+  const address = `${base}/${service.task}/${service.anatomy}${query.length > 0 ? `?${new URLSearchParams(query)}` : ''}`;
+  const fileOf = (name: string, i: number) => (i === 0 ? 'scan.nii.gz' : `${name}.nii.gz`);
+
+  const opens = files.map((input, i) => `open(${py(fileOf(input.name, i))}, "rb") as ${pyName(input.name)}`);
+  const python = [
+    'import requests',
+    '',
+    ...(files.length > 0 ? [`with ${opens.join(', ')}:`] : ['if True:']),
+    `    response = requests.post(`,
+    `        ${py(address)},`,
+    `        files={${files.map((input) => `${py(input.name)}: ${pyName(input.name)}`).join(', ')}},`,
+    ...(fields.length > 0 ? [`        data={${fields.map(([name, value]) => `${py(name)}: ${py(value)}`).join(', ')}},`] : []),
+    '    )',
+    'response.raise_for_status()',
+    'with open("segmentation.nii.gz", "wb") as f:',
+    '    f.write(response.content)',
+  ].join('\n');
+
+  const curl = [
+    'curl --fail-with-body',
+    ...files.map((input, i) => `-F ${sh(`${input.name}=@${fileOf(input.name, i)}`)}`),
+    ...fields.map(([name, value]) => `--form-string ${sh(`${name}=${value}`)}`),
+    '-o segmentation.nii.gz',
+    sh(address),
+  ].join(' \\\n  ');
+
+  const [first, ...others] = files.filter((input) => input.type === 'volume');
+  const cli = [
+    `tomaat predict ${sh(`${base}/services/${service.id}`)}`,
+    ...(first ? [`--volume scan.nii.gz`] : []),
+    ...[...others, ...files.filter((input) => input.type !== 'volume')].map((input) => `--input ${sh(`${input.name}=${input.name}.nii.gz`)}`),
+    ...fields.map(([name, value]) => `--param ${sh(`${name}=${value}`)}`),
+    ...(frame === undefined ? [] : [`--frame ${frame}`]),
+    '-o segmentation.nii.gz',
+  ].join(' \\\n  ');
+
+  return [
+    { name: 'Python', code: python },
+    { name: 'curl', code: curl },
+    { name: 'Command line', code: cli },
+  ];
+}
+
+function textOf(value: InputParameter): string {
+  return Array.isArray(value) ? value.map((point) => point.join(',')).join(';') : String(value);
+}
+
+/** A Python string literal: JSON's escapes are Python's, too. */
+const py = (text: string) => JSON.stringify(text);
+const pyName = (name: string) => name.replace(/\W/g, '_').toLowerCase();
+/** A word for a POSIX shell. */
+const sh = (text: string) => (/^[\w./:@=?&,;%+-]+$/.test(text) && !/[?&;]/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);

@@ -1,0 +1,195 @@
+import type { Entry, Service } from '@tomaat/client';
+import { Link, useSearchParams } from 'wouter';
+import { formatSeconds, formatSlug, formatTime } from './format.ts';
+import { type Site, safeAddress, useSite } from './site.ts';
+import { Empty, faultOf, Loading, Problem, Tag, useTitle } from './ui.tsx';
+
+/** What both kinds of card show. */
+interface Card {
+  key: string;
+  name: string;
+  description: string;
+  modality: string;
+  anatomy: string;
+  task: string;
+  /** Where it leads: within this server, or to the server's own page. */
+  href?: string;
+  external: boolean;
+  note?: string;
+  live?: boolean;
+  authors?: string;
+  version?: string;
+  typicalSeconds?: number;
+}
+
+function cardOfService(service: Service): Card {
+  const { id, authors, ...rest } = service;
+  return { ...rest, key: id, href: `/services/${encodeURIComponent(id)}`, external: false, authors: authors?.join(', ') };
+}
+
+function cardOfEntry(entry: Entry): Card {
+  const { sid, serverUrl, serviceId, live, version } = entry;
+  const base = serviceId === undefined ? undefined : safeAddress(serverUrl)?.replace(/\/+$/, '');
+  const { name, description, modality, anatomy, task } = entry;
+  return {
+    key: sid,
+    name,
+    description,
+    modality,
+    anatomy,
+    task,
+    version,
+    live,
+    external: true,
+    href: base && live ? `${base}/services/${encodeURIComponent(serviceId!)}` : undefined,
+    note: !live
+      ? `Not heard of since ${formatTime(entry.announcedTime)}. Its server may be switched off; ask whoever runs it.`
+      : base
+        ? undefined
+        : `Speaks only TOMAAT v1: use 3D Slicer or “tomaat predict ${entry.predictionUrl}”.`,
+  };
+}
+
+const cardsOf = (site: Site): Card[] =>
+  site.kind === 'server' ? site.services.map(cardOfService) : site.entries.map(cardOfEntry);
+
+const filterNames = ['modality', 'anatomy', 'task'] as const;
+
+/** The services of this server, or those that were announced to this registry. Search and filters are in the address. */
+export function Directory() {
+  useTitle(undefined);
+  const site = useSite();
+  const [search, setSearch] = useSearchParams();
+  const set = (name: string, value: string) =>
+    setSearch(
+      (old) => {
+        const next = new URLSearchParams(old);
+        if (value === '') next.delete(name);
+        else next.set(name, value);
+        return next;
+      },
+      { replace: true },
+    );
+  const cards = site.data ? cardsOf(site.data) : [];
+  const words = (search.get('q') ?? '').toLowerCase().split(/\s+/).filter(Boolean);
+  const found = cards.filter(
+    (card) =>
+      filterNames.every((name) => !search.get(name) || card[name].toLowerCase() === search.get(name)!.toLowerCase()) &&
+      words.every((word) => `${card.name} ${card.description} ${card.modality} ${card.anatomy} ${card.task}`.toLowerCase().includes(word)),
+  );
+  const isRegistry = site.data?.kind === 'registry';
+  return (
+    <>
+      <section className="hero">
+        <h1>{isRegistry ? 'Find a service' : 'Drop a scan, see the result'}</h1>
+        <p>
+          {isRegistry
+            ? 'Models for medical images, published by those who trained them. A card leads to the server that runs it; nothing is uploaded here.'
+            : 'Choose a service. Your scan is computed on this server and nowhere else, and deleted there as soon as the job ends.'}
+        </p>
+      </section>
+      {site.isPending && <Loading what="Asking which services there are …" />}
+      {site.isError && (
+        <Problem fault={faultOf(site.error)}>
+          <button type="button" onClick={() => void site.refetch()}>
+            Try again
+          </button>
+        </Problem>
+      )}
+      {site.isSuccess && cards.length === 0 && (
+        <Empty title="No services yet">
+          <p>A server announces its services here with</p>
+          <pre>
+            <code>tomaat serve APP_FOLDER --announce {location.origin}</code>
+          </pre>
+        </Empty>
+      )}
+      {cards.length > 0 && (
+        <>
+          <search className="filters">
+            <label>
+              Search
+              <input
+                type="search"
+                placeholder="Lungs, brain, mask …"
+                value={search.get('q') ?? ''}
+                onChange={(event) => set('q', event.target.value)}
+              />
+            </label>
+            {filterNames.map((name) => (
+              <Filter
+                key={name}
+                name={name}
+                values={cards.map((card) => card[name])}
+                chosen={search.get(name) ?? ''}
+                onChoose={(value) => set(name, value)}
+              />
+            ))}
+          </search>
+          <p className="fine" role="status">
+            {found.length === cards.length ? `${cards.length} ${cards.length === 1 ? 'service' : 'services'}` : `${found.length} of ${cards.length} services`}
+          </p>
+          {found.length === 0 && (
+            <Empty title="No service fits">
+              <button type="button" onClick={() => setSearch({}, { replace: true })}>
+                Show all of them
+              </button>
+            </Empty>
+          )}
+          <ul className="cards">
+            {found.map((card) => (
+              <li key={card.key}>
+                <CardView card={card} />
+              </li>
+            ))}
+          </ul>
+        </>
+      )}
+    </>
+  );
+}
+
+function Filter({ name, values, chosen, onChoose }: { name: string; values: string[]; chosen: string; onChoose(value: string): void }) {
+  const distinct = [...new Map(values.filter(Boolean).map((value) => [value.toLowerCase(), value])).values()].sort();
+  return (
+    <label>
+      {formatSlug(name)}
+      <select value={distinct.find((value) => value.toLowerCase() === chosen.toLowerCase()) ?? ''} onChange={(event) => onChoose(event.target.value)}>
+        <option value="">Any</option>
+        {distinct.map((value) => (
+          <option key={value} value={value}>
+            {formatSlug(value)}
+          </option>
+        ))}
+      </select>
+    </label>
+  );
+}
+
+function CardView({ card }: { card: Card }) {
+  const { href } = card;
+  const title = !href ? card.name : card.external ? <a href={href}>{card.name}</a> : <Link href={href}>{card.name}</Link>;
+  return (
+    <article className={href ? 'card leads' : 'card'}>
+      <h2>{title}</h2>
+      <p className="tags">
+        <Tag>{card.modality}</Tag>
+        <Tag>{formatSlug(card.anatomy)}</Tag>
+        <Tag>{formatSlug(card.task)}</Tag>
+        {card.live !== undefined && <Tag tone={card.live ? 'good' : 'bad'}>{card.live ? 'Live' : 'Not reachable'}</Tag>}
+      </p>
+      <p className="description">{card.description}</p>
+      {card.note && <p className="note">{card.note}</p>}
+      <p className="fine">
+        {[
+          card.authors,
+          card.version && `version ${card.version}`,
+          card.typicalSeconds !== undefined && `typically ${formatSeconds(card.typicalSeconds)}`,
+          card.external && href && `on ${new URL(href).host}`,
+        ]
+          .filter(Boolean)
+          .join(' · ')}
+      </p>
+    </article>
+  );
+}

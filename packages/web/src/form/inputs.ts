@@ -1,0 +1,36 @@
+import type { InputParameter, Service } from '@tomaat/client';
+import type { Vec3, Volume } from '@tomaat/core';
+import type { Scan } from './scan.ts';
+
+/** The state of a service's form. */
+export type ServiceInput = Service['inputs'][number];
+export type InputOf<Type extends ServiceInput['type']> = Extract<ServiceInput, { type: Type }>;
+
+export interface ChosenVolume {
+  scan: Scan;
+  /** Which frame of a 4-D file, from 0. */
+  frame?: number;
+  /** The voxels, once they are read; of a file that was only inspected there are none. */
+  volume?: Volume;
+  error?: unknown;
+}
+
+export interface FormState {
+  volumes: Record<string, ChosenVolume | undefined>;
+  transforms: Record<string, File | undefined>;
+  values: Record<string, InputParameter>;
+}
+
+export type PointList = readonly Vec3[];
+
+/** Values as the service proposes them. */
+export function initialValues(inputs: readonly ServiceInput[]): Record<string, InputParameter> {
+  const values: Record<string, InputParameter> = {};
+  for (const input of inputs) {
+    if (input.type === 'slider') values[input.name] = input.default ?? input.minimum;
+    if (input.type === 'checkbox') values[input.name] = input.default ?? false;
+    if (input.type === 'radiobutton') values[input.name] = input.default ?? input.options[0];
+    if (input.type === 'fiducials') values[input.name] = [];
+  }
+  return values;
+}

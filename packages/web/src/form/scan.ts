@@ -1,0 +1,143 @@
+import {
+  type AcceptanceRule,
+  checkVolume,
+  collectBytes,
+  inspectVolume,
+  numericVoxels,
+  orientationOf,
+  readVolume,
+  type SourceFile,
+  spacingOf,
+  TomaatError,
+  type Volume,
+  type VolumeHeader,
+  webPlatform,
+  writeVolume,
+} from '@tomaat/core';
+import { checkShape } from '@tomaat/core';
+import { identify, type IdentifyingField } from './identity.ts';
+
+/** A volume that the user chose: its files, and what its header says, read here and nowhere else. */
+export interface Scan {
+  files: readonly File[];
+  header: VolumeHeader;
+  fields: readonly IdentifyingField[];
+  /** The files as they are sent: without identifying text, and of one file without its name. */
+  anonymous(): Promise<{ name: string; blob: Blob }[]>;
+}
+
+const prefixBytes = 256 * 1024;
+
+/** Reads the header and looks for identifying text. Throws a TomaatError that says what to do instead. */
+export async function openScan(files: readonly File[]): Promise<Scan> {
+  const prefixes = await Promise.all(
+    files.map(async (file) => ({
+      name: file.name,
+      prefix: new Uint8Array(await file.slice(0, prefixBytes).arrayBuffer()),
+      sizeBytes: file.size,
+    })),
+  );
+  for (const { prefix } of prefixes) {
+    if (isDicom(prefix)) {
+      throw new TomaatError(
+        'UNSUPPORTED_FORMAT',
+        'This is DICOM, which cannot be sent here yet. Convert the series to NIfTI first, for instance with dcm2niix or 3D Slicer (“Export to file”), and drop the .nii.gz file.',
+      );
+    }
+  }
+  const header = await inspectVolume(prefixes, webPlatform);
+  const identities = await Promise.all(files.map(identify));
+  return {
+    files,
+    header,
+    fields: identities.flatMap(({ fields }) => fields),
+    anonymous: () =>
+      Promise.all(
+        identities.map(async (identity, i) => ({
+          // The files of a pair name each other: they keep their names.
+          name: files.length > 1 ? files[i].name : `volume.${header.extension}`,
+          blob: await identity.strip(),
+        })),
+      ),
+  };
+}
+
+function isDicom(bytes: Uint8Array): boolean {
+  return bytes.length > 132 && String.fromCharCode(...bytes.subarray(128, 132)) === 'DICM';
+}
+
+export const sourceOf = (file: { name: string; blob: Blob }): SourceFile => ({
+  name: file.name,
+  sizeBytes: file.blob.size,
+  async *open(start = 0) {
+    const reader = file.blob.slice(start).stream().getReader();
+    try {
+      for (;;) {
+        const { done, value } = await reader.read();
+        if (done) return;
+        yield value;
+      }
+    } finally {
+      reader.cancel().catch(() => undefined);
+    }
+  },
+});
+
+/** Reads a volume's voxels in the browser. */
+export async function readScan(
+  files: readonly { name: string; blob: Blob }[],
+  options: { frame?: number; signal?: AbortSignal; onProgress?(fraction: number): void } = {},
+): Promise<Volume> {
+  const { volume } = await readVolume(files.map(sourceOf), webPlatform, options);
+  return volume;
+}
+
+/** The volume as NIfTI, as the viewer reads it: its geometry stated once, by our own writer; one component. */
+export function toNifti(volume: Volume): Promise<Uint8Array<ArrayBuffer>> {
+  const count = volume.size[0] * volume.size[1] * volume.size[2];
+  let voxels = numericVoxels(volume.voxels.subarray(0, count) as Volume['voxels']) as Volume['voxels'];
+  // The viewer draws in single precision.
+  if (voxels instanceof Float64Array) voxels = Float32Array.from(voxels);
+  return collectBytes(writeVolume({ ...volume, components: 1, voxels }, 'nii', webPlatform)) as Promise<Uint8Array<ArrayBuffer>>;
+}
+
+export interface HeaderFact {
+  name: string;
+  value: string;
+}
+
+const formatNames = { nifti1: 'NIfTI-1', nifti2: 'NIfTI-2', metaimage: 'MetaImage', nrrd: 'NRRD' } as const;
+
+/** What a header says, in words for people. */
+export function headerFacts(header: VolumeHeader): HeaderFact[] {
+  const spacing = spacingOf(header.affine);
+  const round = (value: number) => String(Number(value.toPrecision(4)));
+  const facts = [
+    { name: 'Size', value: `${header.size.join(' × ')} voxels` },
+    { name: 'Spacing', value: `${spacing.map(round).join(' × ')} mm` },
+    { name: 'Field of view', value: `${spacing.map((mm, i) => Math.round(mm * header.size[i])).join(' × ')} mm` },
+    { name: 'Orientation', value: `${orientationOf(header.affine)}${isOblique(header) ? ', oblique' : ''}` },
+    { name: 'Values', value: header.voxelType + (header.components > 1 ? `, ${header.components} components` : '') },
+    { name: 'Format', value: formatNames[header.format] + (header.compressed ? ', compressed' : '') },
+  ];
+  if (header.frames > 1) facts.push({ name: 'Frames', value: `${header.frames} (4-D)` });
+  return facts;
+}
+
+/** Whether an axis lies more than half a degree off the body's. */
+function isOblique({ affine }: VolumeHeader): boolean {
+  const spacing = spacingOf(affine);
+  return [0, 1, 2].some((c) => Math.max(...[0, 1, 2].map((r) => Math.abs(affine[r * 4 + c]) / spacing[c])) < Math.cos(Math.PI / 360));
+}
+
+/** What of the service's rules this volume does not meet; by its header alone, or with its voxels where they were read. */
+export function refusals(rules: readonly AcceptanceRule[], input: string, header: VolumeHeader, volume?: Volume): string[] {
+  return rules
+    .filter((rule) => rule.input === undefined || rule.input === input)
+    .flatMap((rule) => {
+      const faults = volume ? checkVolume(rule, volume) : checkShape(rule, header);
+      if (faults.length === 0) return [];
+      const why = `The service does not take this volume: ${faults.join('; ')}.`;
+      return [rule.message ? `${rule.message} ${why}` : why];
+    });
+}

@@ -1,0 +1,51 @@
+import { type Client, createClient, createRegistryClient, type Entry, type Service } from '@tomaat/client';
+import { TomaatError } from '@tomaat/core';
+import { useQuery } from '@tanstack/react-query';
+
+/** The server or registry that this page came from. */
+export const origin = location.origin;
+export const client: Client = createClient({ baseUrl: origin });
+/** For a quick look whether the server answers at all. */
+export const impatientClient: Client = createClient({ baseUrl: origin, retries: 0, silenceMs: 4000 });
+const registry = createRegistryClient({ baseUrl: origin });
+
+/** What is at this address: a server with its services, or a registry with what was announced to it. */
+export type Site = { kind: 'server'; services: Service[] } | { kind: 'registry'; entries: Entry[] };
+
+/** Asks for services as a server has them; a registry's answer is told by its entries, which have no inputs. */
+async function findSite(signal: AbortSignal): Promise<Site> {
+  let notServer: unknown;
+  try {
+    const services = await client.services({}, { signal });
+    if (services.length > 0) return { kind: 'server', services };
+  } catch (error) {
+    if (!(error instanceof TomaatError) || error.code !== 'UPSTREAM') throw error;
+    notServer = error;
+  }
+  try {
+    return { kind: 'registry', entries: await registry.discover({}, { signal }) };
+  } catch (error) {
+    throw notServer ?? error;
+  }
+}
+
+export const useSite = () =>
+  useQuery({ queryKey: ['site'], queryFn: ({ signal }) => findSite(signal), refetchInterval: 30_000 });
+
+export const useService = (id: string | undefined) =>
+  useQuery({
+    queryKey: ['service', id],
+    queryFn: ({ signal }) => client.service(id!, { signal }),
+    enabled: id !== undefined,
+  });
+
+/** The address if a browser may go there: http or https and nothing else. */
+export function safeAddress(address: string | undefined): string | undefined {
+  if (address === undefined) return undefined;
+  try {
+    const url = new URL(address);
+    return url.protocol === 'http:' || url.protocol === 'https:' ? url.href : undefined;
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,192 @@
+import type { InputParameter, Job, JobState } from '@tomaat/client';
+import { useSyncExternalStore } from 'react';
+
+/**
+ * What this browser remembers: the list of its jobs (localStorage), and the files that were sent for each
+ * (IndexedDB), so that a reload goes on, the scan can be shown beside its result, and a failed job can be sent
+ * again. Nothing of it leaves the browser; it is deleted with the job.
+ */
+export interface HistoryEntry {
+  /** Made before the upload; names the files in this browser, and the request at the server. */
+  key: string;
+  /** Missing until the server has taken the upload. */
+  jobId?: string;
+  service: string;
+  serviceName: string;
+  fileName: string;
+  createdTime: string;
+  state: JobState | 'sending';
+  settledTime?: string;
+  expiresTime?: string;
+}
+
+/** A request as it was asked for, with the files as they are sent. */
+export interface Submission {
+  key: string;
+  service: string;
+  serviceName: string;
+  /** The files of each input, in the form in which they are sent. */
+  files: Record<string, { name: string; blob: Blob }[]>;
+  values: Record<string, InputParameter>;
+  frame?: number;
+  /** What the user's file is called here; the server may know it by a neutral name. */
+  fileName: string;
+  createdTime: string;
+}
+
+const listKey = 'tomaat.jobs';
+const longestList = 200;
+const keptMs = 7 * 24 * 3_600_000;
+
+// ---- The list ----
+
+let shown: { text: string | null; list: readonly HistoryEntry[] } = { text: null, list: [] };
+/** Where the browser keeps nothing, the list lasts as long as the page. */
+let withoutStorage: string | null = null;
+const listeners = new Set<() => void>();
+
+function readText(): string | null {
+  try {
+    return localStorage.getItem(listKey) ?? withoutStorage;
+  } catch {
+    return withoutStorage;
+  }
+}
+
+export function history(): readonly HistoryEntry[] {
+  const text = readText();
+  if (text !== shown.text) shown = { text, list: parseList(text) };
+  return shown.list;
+}
+
+function parseList(text: string | null): HistoryEntry[] {
+  try {
+    const list: unknown = JSON.parse(text ?? '[]');
+    return Array.isArray(list) ? list.filter(isEntry) : [];
+  } catch {
+    return [];
+  }
+}
+
+function isEntry(value: unknown): value is HistoryEntry {
+  const entry = value as HistoryEntry;
+  return ['key', 'service', 'serviceName', 'fileName', 'createdTime', 'state'].every(
+    (name) => typeof entry?.[name as keyof HistoryEntry] === 'string',
+  );
+}
+
+function writeList(list: readonly HistoryEntry[]): void {
+  const text = JSON.stringify(list.slice(0, longestList));
+  try {
+    localStorage.setItem(listKey, text);
+  } catch {
+    withoutStorage = text;
+  }
+  for (const listener of listeners) listener();
+}
+
+export function remember(entry: HistoryEntry): void {
+  writeList([entry, ...history().filter(({ key }) => key !== entry.key)]);
+}
+
+export function updateEntry(key: string, change: Partial<HistoryEntry>): void {
+  const list = history();
+  const old = list.find((entry) => entry.key === key);
+  if (!old || Object.entries(change).every(([name, value]) => old[name as keyof HistoryEntry] === value)) return;
+  writeList(list.map((entry) => (entry.key === key ? { ...entry, ...change } : entry)));
+}
+
+/** Notes what became of a job; one that came by a link from elsewhere is not taken into the list. */
+export function noteJob(job: Job): void {
+  const entry = entryOf(job.id);
+  if (entry) updateEntry(entry.key, { state: job.state, settledTime: job.settledTime, expiresTime: job.expiresTime });
+}
+
+export function entryOf(jobId: string): HistoryEntry | undefined {
+  return history().find((entry) => entry.jobId === jobId);
+}
+
+/** Forgets a job and its files, in this browser only. */
+export async function forget(key: string): Promise<void> {
+  writeList(history().filter((entry) => entry.key !== key));
+  await deleteSubmission(key);
+}
+
+export function useHistory(): readonly HistoryEntry[] {
+  return useSyncExternalStore((listener) => {
+    listeners.add(listener);
+    window.addEventListener('storage', listener);
+    return () => {
+      listeners.delete(listener);
+      window.removeEventListener('storage', listener);
+    };
+  }, history);
+}
+
+/** How long this server kept the last results, in seconds, as far as this browser has seen. */
+export function keptSeconds(): number | undefined {
+  const settled = history().find((entry) => entry.settledTime && entry.expiresTime);
+  if (!settled) return undefined;
+  return (Date.parse(settled.expiresTime!) - Date.parse(settled.settledTime!)) / 1000;
+}
+
+// ---- The files ----
+
+const memory = new Map<string, Submission>();
+let database: Promise<IDBDatabase> | undefined;
+
+function openStore(): Promise<IDBDatabase> {
+  database ??= new Promise((resolve, reject) => {
+    const request = indexedDB.open('tomaat', 1);
+    request.onupgradeneeded = () => request.result.createObjectStore('submissions', { keyPath: 'key' });
+    request.onsuccess = () => resolve(request.result);
+    request.onerror = () => reject(request.error);
+  });
+  return database;
+}
+
+async function inStore<T>(mode: IDBTransactionMode, act: (store: IDBObjectStore) => IDBRequest<T>): Promise<T> {
+  const opened = await openStore();
+  return new Promise((resolve, reject) => {
+    const transaction = opened.transaction('submissions', mode);
+    const request = act(transaction.objectStore('submissions'));
+    transaction.oncomplete = () => resolve(request.result);
+    transaction.onabort = () => reject(transaction.error);
+  });
+}
+
+/** Keeps the files for a reload; false if the browser has no room, and they last as long as the page. */
+export async function keepSubmission(submission: Submission): Promise<boolean> {
+  memory.set(submission.key, submission);
+  try {
+    await inStore('readwrite', (store) => store.put(submission));
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+export async function findSubmission(key: string): Promise<Submission | undefined> {
+  const found = memory.get(key);
+  if (found) return found;
+  try {
+    return (await inStore<Submission | undefined>('readonly', (store) => store.get(key))) ?? undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+async function deleteSubmission(key: string): Promise<void> {
+  memory.delete(key);
+  await inStore('readwrite', (store) => store.delete(key)).catch(() => undefined);
+}
+
+/** Deletes files that belong to no job of the list, and jobs a week after they came. */
+export async function tidy(): Promise<void> {
+  const list = history();
+  const young = list.filter((entry) => Date.now() - Date.parse(entry.createdTime) < keptMs);
+  if (young.length < list.length) writeList(young);
+  const known = new Set(young.map(({ key }) => key));
+  const keys = await inStore('readonly', (store) => store.getAllKeys()).catch(() => []);
+  for (const key of keys) if (typeof key === 'string' && !known.has(key)) await deleteSubmission(key);
+}

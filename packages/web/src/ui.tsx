@@ -1,0 +1,110 @@
+import { describeError, type ErrorCode, errorCodes, TomaatError } from '@tomaat/core';
+import { type ReactNode, useEffect, useState } from 'react';
+
+/** The small pieces that every page uses. */
+
+export function useTitle(title: string | undefined): void {
+  useEffect(() => {
+    document.title = title ? `${title} · TOMAAT` : 'TOMAAT';
+  }, [title]);
+}
+
+export function Loading({ what }: { what: string }) {
+  return (
+    <p className="loading" role="status">
+      <span className="spinner" aria-hidden="true" />
+      {what}
+    </p>
+  );
+}
+
+export interface Fault {
+  title: string;
+  message: string;
+  code?: string;
+  requestId?: string;
+}
+
+/** Any error as what is shown: a title, what was wrong and what to do. */
+export function faultOf(error: unknown): Fault {
+  if (error instanceof TomaatError) {
+    const requestId = error.detail?.requestId;
+    return {
+      title: titleOf(error.code),
+      message: error.message,
+      code: error.code,
+      requestId: typeof requestId === 'string' ? requestId : undefined,
+    };
+  }
+  return {
+    title: 'Something went wrong in this page',
+    message: `${error instanceof Error ? error.message : String(error)}. Reload the page and try again.`,
+  };
+}
+
+export function titleOf(code: string): string {
+  return (errorCodes as readonly string[]).includes(code) ? describeError(code as ErrorCode).title : 'It did not work';
+}
+
+export function Problem({ fault, children }: { fault: Fault; children?: ReactNode }) {
+  return (
+    <div className="problem" role="alert">
+      <h3>{fault.title}</h3>
+      <p>{fault.message}</p>
+      {(fault.code || fault.requestId) && (
+        <p className="fine">
+          {fault.code && <code>{fault.code}</code>}
+          {fault.requestId && <> · request {fault.requestId}</>}
+        </p>
+      )}
+      {children && <div className="actions">{children}</div>}
+    </div>
+  );
+}
+
+export function Empty({ title, children }: { title: string; children?: ReactNode }) {
+  return (
+    <div className="empty">
+      <h2>{title}</h2>
+      {children}
+    </div>
+  );
+}
+
+export function CopyButton({ text, label = 'Copy' }: { text: string; label?: string }) {
+  const [state, setState] = useState<'idle' | 'copied' | 'failed'>('idle');
+  useEffect(() => {
+    if (state === 'idle') return;
+    const timer = setTimeout(() => setState('idle'), 2500);
+    return () => clearTimeout(timer);
+  }, [state]);
+  return (
+    <button
+      type="button"
+      className="quiet small"
+      onClick={() => void copy(text).then((done) => setState(done ? 'copied' : 'failed'))}
+    >
+      <span aria-live="polite">{state === 'copied' ? 'Copied' : state === 'failed' ? 'Select it and copy by hand' : label}</span>
+    </button>
+  );
+}
+
+async function copy(text: string): Promise<boolean> {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    // A page that came over plain HTTP from another machine has no clipboard: the old way.
+    const area = document.createElement('textarea');
+    area.value = text;
+    document.body.append(area);
+    area.select();
+    const done = document.execCommand('copy');
+    area.remove();
+    return done;
+  }
+}
+
+export function Tag({ children, tone }: { children: ReactNode; tone?: 'good' | 'bad' | 'plain' }) {
+  return <span className={`tag ${tone ?? 'plain'}`}>{children}</span>;
+}

@@ -1,0 +1,54 @@
+import type { Service } from '@tomaat/client';
+import { applyAffine, invert, numericVoxels, type Vec3, type Volume } from '@tomaat/core';
+import type { LabelStyle } from './scene.ts';
+
+/** Colours for labels that bring none; neighbours are easy to tell apart (after Paul Tol's “bright” scheme). */
+const palette = ['#4477aa', '#ee6677', '#228833', '#ccbb44', '#66ccee', '#aa3377', '#ee8866', '#bbcc33', '#99ddff', '#ffaabb'];
+
+/** The labels of a service, and those that a label map holds besides, as they are drawn. */
+export function labelStyles(service: Service | undefined, present: readonly number[]): LabelStyle[] {
+  const listed = service?.labels ?? [];
+  const known = new Set(listed.map(({ value }) => value));
+  const all = [
+    ...listed.map(({ value, name, color }) => ({ value, name, color })),
+    ...present.filter((value) => !known.has(value)).map((value) => ({ value, name: `label ${value}`, color: undefined })),
+  ];
+  return all.map(({ value, name, color }, i) => ({ value, name, color: color ?? palette[i % palette.length], visible: true }));
+}
+
+/** The values that occur in a label map, without 0, ascending. */
+export function labelsIn(volume: Volume): number[] {
+  const voxels = numericVoxels(volume.voxels);
+  const found = new Set<number>();
+  let last = 0;
+  for (let i = 0; i < voxels.length; i++) if (voxels[i] !== last) found.add((last = voxels[i]));
+  found.delete(0);
+  return [...found].sort((a, b) => a - b);
+}
+
+/** Value of the voxel nearest to a world position (RAS+ mm); undefined outside of the volume. */
+export function createProbe(volume: Volume): (position: Vec3) => number | undefined {
+  const toIndex = invert(volume.affine);
+  const { size, voxels } = volume;
+  return (position) => {
+    const index = applyAffine(toIndex, position).map(Math.round);
+    if (index.some((v, i) => v < 0 || v >= size[i])) return undefined;
+    return Number(voxels[index[0] + size[0] * (index[1] + size[1] * index[2])]);
+  };
+}
+
+export interface Window {
+  name: string;
+  /** Centre and width, HU. */
+  level: number;
+  width: number;
+}
+
+/** The usual windows on CT. */
+export const ctWindows: readonly Window[] = [
+  { name: 'Soft tissue', level: 40, width: 400 },
+  { name: 'Lung', level: -600, width: 1500 },
+  { name: 'Bone', level: 400, width: 1800 },
+  { name: 'Brain', level: 40, width: 80 },
+  { name: 'Mediastinum', level: 50, width: 350 },
+];

@@ -1,0 +1,229 @@
+import { type Mesh, TomaatError, type Vec3, type Volume } from '@tomaat/core';
+import { MULTIPLANAR_TYPE, Niivue, NVImage, NVMesh, SHOW_RENDER, SLICE_TYPE } from '@niivue/niivue';
+import { toNifti } from '../form/scan.ts';
+
+/** The viewer: NiiVue with what the page needs of it. This file and all of NiiVue are loaded only where a volume is shown. */
+export type View = 'slices' | 'all' | '3d';
+
+export interface LabelStyle {
+  value: number;
+  name: string;
+  /** "#rrggbb". */
+  color: string;
+  visible: boolean;
+}
+
+export interface Scene {
+  /** The grey volume; its grid is the one that slices follow. */
+  setScan(volume: Volume): Promise<{ low: number; high: number; lowest: number; highest: number }>;
+  /** The label map over it, in discrete colours. */
+  setLabels(volume: Volume, labels: readonly LabelStyle[]): Promise<void>;
+  styleLabels(labels: readonly LabelStyle[]): void;
+  setOpacity(opacity: number): void;
+  /** The values that are drawn black and white. */
+  setWindow(low: number, high: number): void;
+  /** Surfaces, one for each label; RAS+ mm. */
+  setMesh(mesh: Mesh, labels: readonly LabelStyle[]): void;
+  setPoints(points: readonly Vec3[]): void;
+  setView(view: View): void;
+  /** Moves the crosshair; RAS+ mm. */
+  goTo(position: Vec3): void;
+  close(): void;
+}
+
+const background = { slices: [0.043, 0.055, 0.067, 1] };
+
+/**
+ * Opens the viewer on a canvas. `onMove` is told the world position of the crosshair, RAS+ mm, and whether the user
+ * put it there by a click. Throws UNSUPPORTED_FORMAT where the browser has no WebGL 2.
+ */
+export async function openScene(
+  canvas: HTMLCanvasElement,
+  onMove: (position: Vec3, clicked: boolean) => void,
+): Promise<Scene> {
+  const niivue = new Niivue({
+    logLevel: 'silent',
+    loadingText: '',
+    dragAndDropEnabled: false,
+    isAntiAlias: false,
+    backColor: background.slices,
+    crosshairColor: [0.35, 0.8, 0.88, 0.9],
+    crosshairWidth: 1,
+    crosshairWidthUnit: 'mm',
+    crosshairGap: 8,
+    show3Dcrosshair: false,
+    isColorbar: false,
+    isOrientCube: false,
+    multiplanarPadPixels: 6,
+    multiplanarLayout: MULTIPLANAR_TYPE.GRID,
+    multiplanarShowRender: SHOW_RENDER.ALWAYS,
+    multiplanarForceRender: true,
+    meshThicknessOn2D: 0,
+    meshXRay: 0.15,
+    fontMinPx: 11,
+    limitFrames4D: 1,
+  });
+  try {
+    await niivue.attachToCanvas(canvas, false);
+  } catch (cause) {
+    throw new TomaatError('UNSUPPORTED_FORMAT', 'This browser cannot draw volumes: it has no WebGL 2. Download the result, or use another browser.', { cause });
+  }
+  // For the console, and for tests that look at pixels.
+  Object.assign(canvas, { niivue });
+  let clicked = false;
+  const press = () => {
+    clicked = true;
+  };
+  canvas.addEventListener('pointerdown', press, { capture: true });
+  niivue.onLocationChange = (location) => {
+    const { mm } = location as { mm: ArrayLike<number> };
+    onMove([mm[0], mm[1], mm[2]], clicked);
+    clicked = false;
+  };
+  niivue.setSliceType(SLICE_TYPE.MULTIPLANAR);
+
+  let scan: NVImage | undefined;
+  let overlay: NVImage | undefined;
+  let opacity = 0.55;
+  let view: View = 'slices';
+  const surfaces = new Map<number, NVMesh>();
+  let points: NVMesh | undefined;
+
+  async function imageOf(volume: Volume, name: string): Promise<NVImage> {
+    const bytes = await toNifti(volume);
+    return NVImage.loadFromUrl({ url: bytes.buffer, name, colorbarVisible: false });
+  }
+
+  const addMesh = (positions: Float32Array, triangles: Uint32Array, name: string, color: string): NVMesh => {
+    const mesh = new NVMesh(positions, triangles, name, Uint8Array.of(...rgbOf(color), 255), 1, true, niivue.gl);
+    niivue.addMesh(mesh);
+    return mesh;
+  };
+
+  const scene: Scene = {
+    async setScan(volume) {
+      const image = await imageOf(volume, 'scan.nii');
+      for (const old of [...niivue.volumes]) niivue.removeVolume(old);
+      overlay = undefined;
+      scan = image;
+      niivue.addVolume(image);
+      niivue.setCrosshairWidth(lineWidth(volume));
+      return { low: image.cal_min!, high: image.cal_max!, lowest: image.global_min!, highest: image.global_max! };
+    },
+    async setLabels(volume, labels) {
+      if (!scan) await scene.setScan({ ...volume, components: 1, voxels: new Uint8Array(volume.size[0] * volume.size[1] * volume.size[2]) });
+      if (overlay) niivue.removeVolume(overlay);
+      overlay = await imageOf(volume, 'labels.nii');
+      overlay.setColormapLabel(lookupTable(labels));
+      overlay.opacity = opacity;
+      niivue.addVolume(overlay);
+    },
+    styleLabels(labels) {
+      if (overlay) {
+        overlay.setColormapLabel(lookupTable(labels));
+        niivue.updateGLVolume();
+      }
+      for (const { value, visible } of labels) {
+        const surface = surfaces.get(value);
+        if (surface) surface.visible = visible;
+      }
+      niivue.drawScene();
+    },
+    setOpacity(value) {
+      opacity = value;
+      if (!overlay) return;
+      overlay.opacity = value;
+      niivue.updateGLVolume();
+    },
+    setWindow(low, high) {
+      if (!scan) return;
+      scan.cal_min = low;
+      scan.cal_max = high;
+      niivue.updateGLVolume();
+    },
+    setMesh(mesh, labels) {
+      for (const surface of surfaces.values()) niivue.removeMesh(surface);
+      surfaces.clear();
+      for (const [value, triangles] of trianglesByLabel(mesh)) {
+        const style = labels.find((label) => label.value === value) ?? labels[0];
+        const surface = addMesh(mesh.positions, triangles, `label ${value}`, style?.color ?? '#e8b48c');
+        surface.visible = style?.visible ?? true;
+        surfaces.set(value, surface);
+      }
+      niivue.drawScene();
+    },
+    setPoints(positions) {
+      if (points) niivue.removeMesh(points);
+      points = undefined;
+      if (positions.length === 0) return;
+      const { vertices, triangles } = octahedra(positions, 2.5);
+      points = addMesh(vertices, triangles, 'points', '#ffd43b');
+    },
+    setView(next) {
+      view = next;
+      niivue.opts.multiplanarShowRender = view === 'all' ? SHOW_RENDER.ALWAYS : SHOW_RENDER.NEVER;
+      niivue.setSliceType(view === '3d' ? SLICE_TYPE.RENDER : SLICE_TYPE.MULTIPLANAR);
+    },
+    goTo(position) {
+      niivue.scene.crosshairPos = niivue.mm2frac([...position]);
+      niivue.drawScene();
+      niivue.createOnLocationChange();
+    },
+    close() {
+      canvas.removeEventListener('pointerdown', press, { capture: true });
+      niivue.onLocationChange = () => {};
+      niivue.cleanup();
+      niivue.gl.getExtension('WEBGL_lose_context')?.loseContext();
+    },
+  };
+  scene.setView('slices');
+  return scene;
+}
+
+/** A line that is seen but hides little: about a third of a voxel, mm. */
+function lineWidth(volume: Volume): number {
+  const extent = Math.max(...[0, 1, 2].map((c) => volume.size[c] * Math.hypot(volume.affine[c], volume.affine[4 + c], volume.affine[8 + c])));
+  return Math.max(0.2, extent / 400);
+}
+
+/** Discrete colours by label value; what is not listed, and what is off, is not drawn. */
+function lookupTable(labels: readonly LabelStyle[]) {
+  const table = { R: [0], G: [0], B: [0], A: [0], I: [0], labels: ['background'] };
+  for (const { value, name, color, visible } of labels) {
+    const [r, g, b] = rgbOf(color);
+    table.R.push(r);
+    table.G.push(g);
+    table.B.push(b);
+    table.A.push(visible ? 255 : 0);
+    table.I.push(value);
+    table.labels.push(name);
+  }
+  return table;
+}
+
+function rgbOf(color: string): [number, number, number] {
+  const bits = Number.parseInt(color.slice(1), 16);
+  return [(bits >> 16) & 255, (bits >> 8) & 255, bits & 255];
+}
+
+function trianglesByLabel(mesh: Mesh): Map<number, Uint32Array> {
+  const count = mesh.triangles.length / 3;
+  const lists = new Map<number, number[]>();
+  for (let t = 0; t < count; t++) {
+    const label = mesh.labels?.[t] ?? 0;
+    let list = lists.get(label);
+    if (!list) lists.set(label, (list = []));
+    list.push(mesh.triangles[3 * t], mesh.triangles[3 * t + 1], mesh.triangles[3 * t + 2]);
+  }
+  return new Map([...lists].map(([label, list]) => [label, Uint32Array.from(list)]));
+}
+
+/** A small octahedron around each point. */
+function octahedra(points: readonly Vec3[], radiusMm: number): { vertices: Float32Array; triangles: Uint32Array } {
+  const corners = [0, 1, 2].flatMap((axis) => [1, -1].map((sign) => [0, 1, 2].map((i) => (i === axis ? sign * radiusMm : 0))));
+  const faces = [0, 1].flatMap((x) => [2, 3].flatMap((y) => [4, 5].map((z) => ((x + y + z) % 2 === 0 ? [x, y, z] : [x, z, y]))));
+  return {
+    vertices: Float32Array.from(points.flatMap((p) => corners.flatMap((c) => c.map((v, i) => v + p[i])))),
+    triangles: Uint32Array.from(points.flatMap((_, n) => faces.flatMap((face) => face.map((v) => v + 6 * n)))),
+  };
+}

@@ -1,0 +1,17 @@
+import react from '@vitejs/plugin-react';
+import { defaultClientConditions, defineConfig } from 'vite';
+
+export default defineConfig({
+  plugins: [react()],
+  resolve: { conditions: ['tomaat-source', ...defaultClientConditions] },
+  build: {
+    target: 'es2023',
+    // Nothing inline: the page's Content-Security-Policy has no place for it.
+    assetsInlineLimit: 0,
+    modulePreload: { polyfill: false },
+    reportCompressedSize: false,
+    // NiiVue alone is larger; it is loaded only where a volume is shown.
+    chunkSizeWarningLimit: 3000,
+  },
+  server: { proxy: { '/api': process.env.TOMAAT_SERVER ?? 'http://127.0.0.1:9000' } },
+});

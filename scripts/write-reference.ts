@@ -1,0 +1,317 @@
+import { execFile } from 'node:child_process';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { openApiDocument } from '@tomaat/client';
+import {
+  describeError,
+  errorCodes,
+  imageTransforms,
+  labelTransforms,
+  manifestSchema,
+  outputFormats,
+  pipelineSteps,
+} from '@tomaat/core';
+import { z } from 'zod';
+
+/**
+ * Writes docs/reference/*.md and docs/openapi*.json from the code: the schema of the manifest, the tables of
+ * transforms and errors, the help of the command line, the contract of the API. A test guards that they are up to
+ * date.
+ */
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+
+/** What zod gives as JSON Schema, as far as it is shown. */
+interface Schema {
+  type?: string;
+  description?: string;
+  default?: unknown;
+  const?: unknown;
+  enum?: unknown[];
+  pattern?: string;
+  format?: string;
+  minimum?: number;
+  maximum?: number;
+  exclusiveMinimum?: number;
+  exclusiveMaximum?: number;
+  minItems?: number;
+  items?: Schema;
+  prefixItems?: Schema[];
+  anyOf?: Schema[];
+  oneOf?: Schema[];
+  allOf?: Schema[];
+  properties?: Record<string, Schema>;
+  required?: string[];
+  additionalProperties?: Schema | boolean;
+}
+
+const schemaOf = (schema: z.ZodType) =>
+  z.toJSONSchema(schema, { io: 'input', unrepresentable: 'any', reused: 'inline' }) as Schema;
+
+const generated = '<!-- Written by scripts/write-reference.ts (npm run reference). Do not edit. -->\n\n';
+
+/** Every generated file: its path from the root of the repository, and its text. */
+export async function referenceFiles(): Promise<Map<string, string>> {
+  const { version } = JSON.parse(readFileSync(join(root, 'packages/client/package.json'), 'utf8')) as {
+    version: string;
+  };
+  const api = (on: 'server' | 'registry') => `${JSON.stringify(openApiDocument(on, version), null, 2)}\n`;
+  return new Map([
+    ['docs/reference/manifest.md', generated + manifestPage()],
+    ['docs/reference/transforms.md', generated + transformsPage()],
+    ['docs/reference/errors.md', generated + errorsPage()],
+    ['docs/reference/cli.md', generated + (await cliPage())],
+    ['docs/openapi.json', api('server')],
+    ['docs/openapi-registry.json', api('registry')],
+  ]);
+}
+
+// ---- The manifest ----
+
+function manifestPage(): string {
+  const sections: string[] = [];
+  const schema = schemaOf(manifestSchema);
+  const parts: [title: string, schema: Schema][] = [];
+  sections.push(
+    table(schema, (name, property) => {
+      const part = partOf(property);
+      if (!part || isSteps(name)) return undefined;
+      parts.push([name, part.schema]);
+      return `${part.kind}, see [${name}](#${name.toLowerCase()})`;
+    }),
+  );
+  for (const [title, part] of parts) {
+    sections.push(`## ${title}\n`);
+    sections.push(...partSections(title, part, '###'));
+  }
+  const formats = Object.entries(outputFormats).map(
+    ([type, list]) => `| \`${type}\` | ${list.map((format) => `\`${format}\``).join(', ')} |`,
+  );
+  return `# The manifest \`tomaat.yaml\`
+
+Every key of an app's manifest. Unknown keys are faults, and so is whatever does not fit; \`tomaat check APP_DIR\` names
+each fault with its line. The steps of \`preprocess\` and \`postprocess\` are in [transforms.md](transforms.md). In a step,
+\`$name\` stands for the value that the caller gave for the input \`name\`, and \`when: { name: value }\` beside a step or in
+a model restricts it to predictions with that value.
+
+${sections.join('\n')}
+## Formats of outputs
+
+In which formats each type of output can be had. The first is stored unless the input or the caller decides: a label map
+is stored in the input's format.
+
+| type | formats |
+|---|---|
+${formats.join('\n')}
+`;
+}
+
+const isSteps = (name: string) => name === 'preprocess' || name === 'postprocess';
+
+/** The tables of a part of the manifest: one for an object, one for each kind of a union. */
+function partSections(title: string, part: Schema, level: string): string[] {
+  const kinds = part.oneOf ?? part.anyOf;
+  if (!kinds) {
+    const inner: [string, Schema][] = [];
+    const text = table(part, (name, property) => {
+      const nested = partOf(property);
+      if (!nested) return undefined;
+      const at = `${title}.${name}`;
+      inner.push([at, nested.schema]);
+      return `${nested.kind}, see [${at}](#${at.toLowerCase().replaceAll(/[^a-z0-9-]/g, '')})`;
+    });
+    return [
+      text,
+      ...inner.flatMap(([at, schema]) => [`${level} ${at}\n`, ...partSections(at, schema, `${level}#`)]),
+    ];
+  }
+  return kinds.flatMap((kind) => {
+    const key = ['type', 'runtime'].find((name) => kind.properties?.[name]?.const !== undefined);
+    const about = kind.description ? `${kind.description}.\n` : '';
+    const heading = `${level} ${title} with \`${key}: ${kind.properties?.[key ?? '']?.const}\`\n`;
+    return [heading, ...(about ? [about] : []), ...partSections(title, kind, `${level}#`)];
+  });
+}
+
+/** The object behind a property that has keys of its own, and how it is written; undefined for plain values. */
+function partOf(schema: Schema): { kind: string; schema: Schema } | undefined {
+  if (schema.items && hasKeys(schema.items)) return { kind: 'list', schema: schema.items };
+  const values = schema.additionalProperties;
+  if (typeof values === 'object' && hasKeys(values)) return { kind: 'by name', schema: values };
+  if (hasKeys(schema)) return { kind: 'keys', schema };
+  // One, or a list of them (model).
+  const [one, many] = schema.anyOf ?? [];
+  if (many?.items && one && hasKeys(one)) return { kind: 'one, or a list', schema: one };
+  return undefined;
+}
+
+const hasKeys = (schema: Schema): boolean =>
+  schema.properties !== undefined ||
+  Boolean((schema.oneOf ?? schema.anyOf)?.every((kind) => kind.properties));
+
+function table(
+  schema: Schema,
+  typeOf: (name: string, property: Schema) => string | undefined = () => undefined,
+) {
+  const required = new Set(schema.required);
+  const rows = Object.entries(schema.properties ?? {}).map(([name, property]) => {
+    const type = typeOf(name, property) ?? (isSteps(name) ? 'list of steps' : typeText(property));
+    const standard = isSteps(name)
+      ? '`[]`'
+      : required.has(name)
+        ? 'required'
+        : property.default === undefined
+          ? ''
+          : `\`${JSON.stringify(property.default)}\``;
+    return `| \`${name}\` | ${type} | ${standard} | ${cell(property.description ?? '')} |`;
+  });
+  if (rows.length === 0) return 'No parameters.\n';
+  return `| key | type | default | |\n|---|---|---|---|\n${rows.join('\n')}\n`;
+}
+
+/** The type of a plain value in words. */
+function typeText(schema: Schema): string {
+  if (schema.const !== undefined) return `\`${JSON.stringify(schema.const)}\``;
+  if (schema.enum) return schema.enum.map((value) => `\`${value}\``).join(', ');
+  const kinds = schema.anyOf ?? schema.oneOf;
+  if (kinds) return [...new Set(kinds.map(typeText))].join(' or ');
+  if (schema.prefixItems) {
+    const items = [...new Set(schema.prefixItems.map(typeText))].join(', ');
+    return `${schema.prefixItems.length} values x, y, z: ${items}`;
+  }
+  if (schema.items) return `list of ${typeText(schema.items)}`;
+  if (typeof schema.additionalProperties === 'object') {
+    const values = typeText(schema.additionalProperties);
+    return values === 'any' ? 'values by name' : `${values} by name`;
+  }
+  if (schema.type === 'integer') return `whole number${bounds(schema)}`;
+  if (schema.type === 'number') return `number${bounds(schema)}`;
+  if (schema.type === 'boolean') return '`true`, `false`';
+  if (schema.type === 'string') {
+    if (schema.format === 'uri') return 'address';
+    return schema.pattern ? `text as \`${cell(schema.pattern)}\`` : 'text';
+  }
+  if (schema.properties)
+    return `keys ${Object.keys(schema.properties)
+      .map((key) => `\`${key}\``)
+      .join(', ')}`;
+  return schema.type === 'object' ? 'values by name' : 'any';
+}
+
+function bounds({ minimum, maximum, exclusiveMinimum, exclusiveMaximum }: Schema): string {
+  const isBound = (value: number | undefined) =>
+    value !== undefined && Math.abs(value) < Number.MAX_SAFE_INTEGER;
+  const low = isBound(minimum)
+    ? `from ${minimum}`
+    : isBound(exclusiveMinimum)
+      ? `above ${exclusiveMinimum}`
+      : '';
+  const high = isBound(maximum)
+    ? `to ${maximum}`
+    : isBound(exclusiveMaximum)
+      ? `below ${exclusiveMaximum}`
+      : '';
+  const text = [low, high].filter(Boolean).join(' ');
+  return text && ` ${text}`;
+}
+
+const cell = (text: string) => text.replaceAll('|', '\\|').replaceAll('\n', ' ');
+
+// ---- Transforms ----
+
+function transformsPage(): string {
+  const list = (steps: readonly { name: string; description: string; parameters: z.ZodType }[]) =>
+    steps
+      .map(({ name, description, parameters }) => {
+        const schema = schemaOf(parameters);
+        const note =
+          schema.description && schema.description !== description ? `${schema.description}.\n\n` : '';
+        return `### ${name}\n\n${description.replace(/([^.])$/, '$1.')}\n\n${note}${table(schema)}`;
+      })
+      .join('\n');
+  const own = Object.entries(pipelineSteps).map(([name, parameters]) => ({
+    name,
+    description: parameters.description ?? '',
+    parameters,
+  }));
+  return `# Steps of \`preprocess\` and \`postprocess\`
+
+A step is a name (\`argmax\`) or a name with its parameters (\`spacing: { pixdim: [2, 2, 2] }\`). Names and meanings are
+MONAI's where it has them. Lengths are x, y, z of the volume as it is at that step. A step that changes geometry gives the
+volume a new affine, so the result always finds its way back onto the input's grid.
+
+## preprocess
+
+${list(imageTransforms)}
+## postprocess
+
+\`argmax\` and \`threshold\` turn the class scores of an ONNX network into a label map. \`restore\` before them interpolates the
+scores onto the input's grid; after them it carries the labels over. Without \`restore\` it happens at the end.
+
+${list([...own, ...labelTransforms])}`;
+}
+
+// ---- Errors ----
+
+function errorsPage(): string {
+  const rows = errorCodes.map((code) => {
+    const { status, fault, retryable, title } = describeError(code);
+    return `| \`${code}\` | ${status} | ${fault} | ${retryable ? 'yes' : 'no'} | ${title} |`;
+  });
+  return `# Errors
+
+Every refusal is a Problem Details body (RFC 9457, \`application/problem+json\`) with a stable \`code\`; \`detail\` says what
+was wrong and what to do. A failed job carries the same in \`error\`. A caller's or an app's fault is never retried; a
+server's fault may be. The v1 face answers 200 with an element labelled \`Error!\` instead, as that protocol has it. On the
+command line a caller's fault is exit code 2, any other 1.
+
+| code | status | whose fault | try again | meaning |
+|---|---|---|---|---|
+${rows.join('\n')}
+`;
+}
+
+// ---- Command line ----
+
+const run = promisify(execFile);
+
+async function help(...command: string[]): Promise<string> {
+  const bin = join(root, 'packages/server/bin/tomaat.js');
+  const { stdout } = await run(process.execPath, [bin, ...command, '--help'], {
+    env: { ...process.env, NO_COLOR: '1', COLUMNS: '100' },
+  });
+  return stdout.trim();
+}
+
+/** The commands that a help text lists. */
+function commandsOf(text: string): string[] {
+  const [, after = ''] = text.split('\nCommands:\n');
+  return after
+    .split('\n\n')[0]
+    .split('\n')
+    .flatMap((line) => /^ {2}([a-z]\S*)/.exec(line)?.[1] ?? [])
+    .filter((name) => name !== 'help');
+}
+
+async function cliPage(): Promise<string> {
+  const top = await help();
+  const parts = [`# The command line\n\n\`\`\`text\n${top}\n\`\`\`\n`];
+  for (const name of commandsOf(top)) {
+    const text = await help(name);
+    parts.push(`## tomaat ${name}\n\n\`\`\`text\n${text}\n\`\`\`\n`);
+    for (const sub of commandsOf(text)) {
+      parts.push(`### tomaat ${name} ${sub}\n\n\`\`\`text\n${await help(name, sub)}\n\`\`\`\n`);
+    }
+  }
+  return parts.join('\n');
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  for (const [file, text] of await referenceFiles()) {
+    mkdirSync(dirname(join(root, file)), { recursive: true });
+    writeFileSync(join(root, file), text);
+    console.log(`wrote ${file}`);
+  }
+}
