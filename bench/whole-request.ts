@@ -60,10 +60,7 @@ export async function run({ quick }: BenchOptions): Promise<BenchResult> {
     const model = join(app, 'model.onnx');
     const network = await readFile(join(models, 'meshnet/model5_gw_ae.onnx'));
     await writeFile(model, network);
-    await writeFile(
-      join(app, 'tomaat.yaml'),
-      manifest(createHash('sha256').update(network).digest('hex')),
-    );
+    await writeFile(join(app, 'tomaat.yaml'), manifest(createHash('sha256').update(network).digest('hex')));
     const image = gunzipSync(await readFile(join(data, 'brain/t1_crop.nii.gz')));
     if (image.length !== headerBytes + side ** 3) throw new Error('the head is not 256³ uint8');
 

@@ -6,7 +6,7 @@ import { dataFolder, modelsFolder } from '../../../test/real-data.ts';
 import { type App, hashFile, openApp } from '../src/apps.ts';
 import { nodePlatform } from '../src/node-platform.ts';
 import { runApp } from '../src/worker/run-app.ts';
-import { fileSource } from './read-result.ts';
+import { fileSource } from './run-files.ts';
 import { temporaryFolder } from './test-server.ts';
 
 /*
@@ -400,9 +400,9 @@ describe('networks by manifest', () => {
       const file = network.file.replace('-quantile', '');
       const found = counts(await segment({ ...network, file }, 't1_crop.nii.gz'));
       console.log(`real-networks: ${network.id} counts ${found.join(', ')}`);
-      expected.forEach((n, label) =>
-        expect(Math.abs(found[label] - n) / n, `label ${label}`).toBeLessThan(0.001),
-      );
+      for (const [label, n] of expected.entries()) {
+        expect(Math.abs(found[label] - n) / n, `label ${label}`).toBeLessThan(0.001);
+      }
     },
   );
 
@@ -417,7 +417,7 @@ describe('networks by manifest', () => {
         console.log(
           `real-networks: ${network.id} on ${image}: Dice ${shown.map((d) => d.toFixed(3)).join('/')}`,
         );
-        expected.forEach((d, i) => expect(shown[i]).toBeGreaterThan(d - 0.02));
+        for (const [i, d] of expected.entries()) expect(shown[i]).toBeGreaterThan(d - 0.02);
       },
     );
   }

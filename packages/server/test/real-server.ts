@@ -149,7 +149,10 @@ export function rawRequest(
   return Buffer.concat([Buffer.from(`${method} ${path} HTTP/${version}\r\n${lines.join('')}\r\n`, 'latin1'), body]);
 }
 
-export const boundary = 'tomaat-test-boundary';
+const boundary = 'tomaat-test-boundary';
+export const multipartType = `multipart/form-data; boundary=${boundary}`;
+/** What ends a part and with it the form. */
+export const closing = `\r\n--${boundary}--\r\n`;
 
 /** multipart/form-data; a field that is bytes is a file of the given name, or a plain field if `fileName` is undefined. */
 export function multipart(fields: readonly (readonly [name: string, value: string | Uint8Array, fileName?: string])[]): Buffer {
@@ -160,4 +163,3 @@ export function multipart(fields: readonly (readonly [name: string, value: strin
   ]);
   return Buffer.concat([...parts, Buffer.from(`--${boundary}--\r\n`)]);
 }
-export const multipartType = `multipart/form-data; boundary=${boundary}`;

@@ -214,6 +214,16 @@ describe('restore()', () => {
     }
   });
 
+  it('keeps the voxels of a result that lies on the grid, and gives it the grid’s affine', () => {
+    const nudged = input.affine.map((v, i) => (i === 3 ? v + 1e-5 : v));
+    const back = restore({ ...input, affine: nudged }, input);
+    expect(back.voxels).toBe(input.voxels);
+    expect(back.affine).toBe(input.affine);
+    const shifted = restore(input, cropGrid(input, [1, 0, 0], [9, 7, 5]));
+    expect(voxelAt(shifted, [2, 3, 4])).toBe(voxelAt(input, [3, 3, 4]));
+    expect(shifted.voxels).not.toEqual(input.voxels);
+  });
+
   it('leaves 0 where a crop took something away', () => {
     const back = restore(resample(input, cropGrid(input, [2, 1, 1], [4, 4, 3]), { label: true }), input);
     for (let x = 0; x < 9; x++) {

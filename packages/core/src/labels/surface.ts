@@ -82,7 +82,7 @@ const edgeCorners: readonly (readonly [number, number])[] = [
  * one crosses each edge, and the mean of the middles of each one's edges. Sheets are the cycles of edges
  * that the cell's faces link; on a face with two inside corners across, the inside corners are parted.
  */
-const cellTable = buildCellTable();
+let cellTable: ReturnType<typeof buildCellTable> | undefined;
 
 function buildCellTable() {
   const sheets = new Uint8Array(256);
@@ -129,6 +129,7 @@ function buildCellTable() {
 
 /** The net of one label within its box; the box is taken to lie in background. */
 function findNet(voxels: LabelVoxels, size: Size, box: Box, label: number): Net {
+  cellTable ??= buildCellTable();
   const { sheets, sheetOfEdge, centres } = cellTable;
   const [ox, oy, oz] = box.min;
   const [wx, wy, wz] = [0, 1, 2].map((k) => box.max[k] - box.min[k] + 3);

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { createVoxels, type VoxelType } from '../volume.ts';
-import { percentiles, summarize } from './statistics.ts';
+import { extremes, percentiles, summarize } from './statistics.ts';
 
 describe('percentiles()', () => {
   it('gives numpy’s values', () => {
@@ -79,4 +79,19 @@ describe('summarize()', () => {
     });
     expect(summarize(Float32Array.of(Number.NaN))).toEqual({ count: 0, min: 0, max: 0, mean: 0, std: 0 });
   });
+});
+
+describe('extremes()', () => {
+  it.each(['uint8', 'int8', 'uint16', 'int16', 'int32', 'float32'] as const)(
+    'finds lowest and highest of %s',
+    (type) => {
+      const voxels = createVoxels(type, 9) as Int16Array;
+      voxels.set([3, 17, 99, 4, 100, 7, 3, 3, 55]);
+      expect(extremes(voxels.subarray(1, 7))).toEqual({ min: 4, max: 100 });
+      const signed = type.startsWith('u') ? 0 : -101;
+      voxels[8] = signed;
+      expect(extremes(voxels)).toEqual({ min: signed, max: 100 });
+      expect(extremes(voxels.subarray(0, 0))).toEqual({ min: 0, max: 0 });
+    },
+  );
 });

@@ -91,7 +91,12 @@ export function hasFewValues(voxels: Voxels): voxels is FewValued {
 }
 
 /** The same memory as unsigned integers: places in a table of all values of the type (see valuesOf). */
-export function placesOf({ buffer, byteOffset, length, BYTES_PER_ELEMENT }: FewValued): Uint8Array | Uint16Array {
+export function placesOf({
+  buffer,
+  byteOffset,
+  length,
+  BYTES_PER_ELEMENT,
+}: FewValued): Uint8Array | Uint16Array {
   return BYTES_PER_ELEMENT === 1
     ? new Uint8Array(buffer, byteOffset, length)
     : new Uint16Array(buffer, byteOffset, length);

@@ -4,7 +4,7 @@ import { applyAffine, composeAffine, orientationOf, spacingOf } from '../geometr
 import { oblique, patterned, rotation, voxelAt } from '../geometry/fixtures.ts';
 import { sameGrid } from '../geometry/grid.ts';
 import { restore } from '../geometry/restore.ts';
-import type { Volume } from '../volume.ts';
+import { createVoxels, type Volume } from '../volume.ts';
 import { imageTransforms } from './table.ts';
 
 const logged: string[] = [];
@@ -311,5 +311,53 @@ describe('the pipelines that real networks need', () => {
     );
     expect(out.size).toEqual([24, 30, 24]);
     expect(orientationOf(out.affine)).toBe('RAS');
+  });
+});
+
+describe('intensity transforms', () => {
+  it.each([
+    ['uint8', 0, 255],
+    ['int8', -128, 127],
+    ['uint16', 0, 65535],
+    ['int16', -32768, 32767],
+  ] as const)(
+    'give %s voxels what they give the same numbers as float64, bit for bit',
+    async (type, low, high) => {
+      // More voxels than the type has values: then results are looked up in a table.
+      const size = [83, 41, 23] as const;
+      const count = size[0] * size[1] * size[2];
+      const numbers = Float64Array.from({ length: 2 * count }, (_, i) =>
+        i < count ? low + ((i * 7919) % (high - low + 1)) : Math.max(low, Math.min(high, (i % 91) - 20)),
+      );
+      const own = createVoxels(type, 2 * count) as Int16Array;
+      own.set(numbers);
+      const volume = { size, components: 2, affine: oblique };
+      for (const [name, parameters] of [
+        ['scaleIntensity', { minv: -0.3, maxv: 1.7 }],
+        ['scaleIntensity', { channelWise: true }],
+        ['scaleIntensityRange', { aMin: -3, aMax: 40, bMin: 0.1, bMax: 0.9, clip: true }],
+        ['normalizeIntensity', { nonzero: true, channelWise: true }],
+        ['thresholdIntensity', { threshold: 7, cval: -2.5 }],
+        ['divideByMax', { channelWise: true }],
+      ] as const) {
+        const looked = await apply({ ...volume, voxels: own }, [name, parameters]);
+        const computed = await apply({ ...volume, voxels: numbers }, [name, parameters]);
+        expect(looked.voxels).toBeInstanceOf(Float32Array);
+        expect(Buffer.compare(bytes(looked), bytes(computed)), name).toBe(0);
+        expect(new Set(looked.voxels as Float32Array).size).toBeGreaterThan(20);
+      }
+    },
+  );
+});
+
+const bytes = ({ voxels }: Volume) => Buffer.from(voxels.buffer, voxels.byteOffset, voxels.byteLength);
+
+describe('orientation', () => {
+  it('takes a volume that lies like this already as it is, and moves any other', async () => {
+    const volume = patterned([5, 4, 3], oblique, 'int16');
+    const own = orientationOf(volume.affine);
+    expect((await apply(volume, ['orientation', { axcodes: own }])).voxels).toBe(volume.voxels);
+    const other = [own[1], own[0], own[2]].join('');
+    expect((await apply(volume, ['orientation', { axcodes: other }])).voxels).not.toEqual(volume.voxels);
   });
 });

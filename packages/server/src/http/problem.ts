@@ -23,7 +23,7 @@ export function toTomaatError(error: unknown): TomaatError {
   if (code === 'ENOSPC') return new TomaatError('DISK_FULL', 'The disk of the server is full. Try again later.', { cause: error });
   if (statusCode === 404) return new TomaatError('NOT_FOUND', 'There is nothing at this address.', { cause: error });
   if (statusCode === 413) return new TomaatError('UPLOAD_TOO_LARGE', `${message}. Send less.`, { cause: error });
-  if (statusCode === 415) return new TomaatError('UNSUPPORTED_MEDIA', `${message}. Send another content type.`, { cause: error });
+  if (statusCode === 415) return new TomaatError('UNSUPPORTED_MEDIA', `${message}. Send another content type.`, { field: 'Content-Type', cause: error });
   if (statusCode !== undefined && statusCode >= 400 && statusCode < 500) {
     return new TomaatError('BAD_REQUEST', `${message}. Mend the request and send it again.`, { cause: error });
   }

@@ -77,6 +77,8 @@ export interface Blobs extends AsyncDisposable {
    */
   delete(digest: string, isKept?: () => boolean | Promise<boolean>): Promise<boolean>;
   list(): AsyncIterable<BlobRef>;
+  /** DISK_FULL where so many bytes would leave less than the floor of free space. */
+  requireSpace(expectedBytes: number): Promise<void>;
   /** Removes what earlier processes had begun and not committed; how many there were. */
   sweepTemporary(): Promise<number>;
   /** Aborts what is being written. */
@@ -123,7 +125,7 @@ class FileBlobs implements Blobs {
     if (expectedBytes > maxBytes) throw tooLarge(maxBytes);
     const path = join(this.#temporary, randomUUID());
     return attempt(async () => {
-      await this.#requireSpace(expectedBytes);
+      await this.requireSpace(expectedBytes);
       const handle = await open(path, 'wx', 0o600);
       const writer = new FileWriter(handle, path, maxBytes, this.#buffers, {
         publish: (ref, keep) => this.#publish(path, ref, keep),
@@ -290,8 +292,8 @@ class FileBlobs implements Blobs {
     return ref;
   }
 
-  async #requireSpace(expectedBytes: number): Promise<void> {
-    const { bavail, bsize } = await statfs(this.#temporary);
+  async requireSpace(expectedBytes: number): Promise<void> {
+    const { bavail, bsize } = await attempt(() => statfs(this.#temporary));
     if (bavail * bsize >= expectedBytes + this.#minFreeBytes) return;
     throw new TomaatError('DISK_FULL', 'The disk of the server has no room for this. Try again later');
   }
@@ -484,7 +486,7 @@ function notPlain(path: string): TomaatError {
   return new TomaatError('APP_OUTPUT', `${path} is not a plain file. Write the output itself, no link to it`);
 }
 
-async function syncFolder(folder: string): Promise<void> {
+export async function syncFolder(folder: string): Promise<void> {
   if (process.platform === 'win32') return; // It has no such call and needs none.
   const handle = await open(folder, 'r');
   try {
@@ -503,14 +505,15 @@ async function attempt<T>(work: () => Promise<T>): Promise<T> {
 }
 
 /** What the system says of a file, as a TomaatError; all else as it is. */
-function diskError(error: unknown): unknown {
+export function diskError(error: unknown): unknown {
   const { code, syscall } = error as NodeJS.ErrnoException;
   if (error instanceof TomaatError || !syscall) return error;
   switch (code) {
     case 'ENOSPC':
     case 'EDQUOT':
     case 'EFBIG':
-      return new TomaatError('DISK_FULL', 'The disk of the server is full. Try again later', {
+    case 'EROFS':
+      return new TomaatError('DISK_FULL', code === 'EROFS' ? 'The disk of the server can only be read now. Try again later, and tell its operator' : 'The disk of the server is full. Try again later', {
         cause: error,
       });
     case 'EMFILE':

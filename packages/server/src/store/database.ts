@@ -298,8 +298,12 @@ function describe(file: string, code: number): ['DISK_FULL' | 'INTERNAL' | 'BUSY
       ];
     case 13: // SQLITE_FULL
       return ['DISK_FULL', `The disk with ${file} is full. Free some space and try again`];
-    case 14: // SQLITE_CANTOPEN
     case 8: // SQLITE_READONLY
+      return [
+        'DISK_FULL',
+        `The disk with ${file} can only be read now. Try again later, and see who owns the file and how its disk is mounted`,
+      ];
+    case 14: // SQLITE_CANTOPEN
       return ['INTERNAL', `${file} cannot be opened for writing. Check who owns it and its folder`];
   }
 }

@@ -39,7 +39,8 @@ function send(message: FromChild): void {
 function toData(error: unknown) {
   if (error instanceof TomaatError) return error.toJSON();
   const known = error as NodeJS.ErrnoException;
-  if (known?.code === 'ENOSPC') return { code: 'DISK_FULL' as const, message: 'The disk of the server is full. Try again later.' };
+  if (known?.code === 'ENOSPC')
+    return { code: 'DISK_FULL' as const, message: 'The disk of the server is full. Try again later.' };
   return { code: 'APP_FAILED' as const, message: `The app failed: ${known?.message ?? String(error)}` };
 }
 

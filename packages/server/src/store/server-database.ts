@@ -1,0 +1,16 @@
+import { join } from 'node:path';
+import { keyMigrations, type KeySchema } from '../registry/keys.ts';
+import { type Database, openDatabase } from './database.ts';
+import { jobMigrations, type JobsSchema } from './jobs.ts';
+import { uploadMigrations, type UploadsSchema } from './uploads.ts';
+
+export type ServerSchema = JobsSchema & UploadsSchema & KeySchema;
+
+/** The server's database: jobs, uploads and the keys of its workers. New steps are added at the end, never between. */
+export const serverMigrations = [...jobMigrations, ...uploadMigrations, ...keyMigrations];
+
+export const serverDatabaseFile = (dataFolder: string): string => join(dataFolder, 'server.db');
+
+export function openServerDatabase(dataFolder: string): Promise<Database<ServerSchema>> {
+  return openDatabase<ServerSchema>(serverDatabaseFile(dataFolder), serverMigrations);
+}

@@ -1,0 +1,413 @@
+import { createHash, type Hash, randomBytes } from 'node:crypto';
+import { createReadStream } from 'node:fs';
+import { type FileHandle, mkdir, open, readdir, rm, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { TomaatError } from '@tomaat/core';
+import { type Kysely, sql } from 'kysely';
+import { type Blobs, diskError, syncFolder } from './blobs.ts';
+import type { Database, Migration } from './database.ts';
+
+/**
+ * Uploads that may be cut and go on. A part is a file `<id>` in a folder of its own and a row that says how many of its
+ * bytes are on the disk for sure; what lies behind them is cut off before more is written. A whole upload is a blob, and
+ * its row a lease on it: it lives for an hour after its last use.
+ */
+
+export interface UploadsSchema {
+  upload: {
+    id: string;
+    owner: string;
+    size_bytes: number;
+    /** Bytes that are on the disk. */
+    offset_bytes: number;
+    /** SHA-256 that the bytes should have, or that they were found to have. */
+    expected: string | null;
+    /** The blob, once the upload is whole. */
+    digest: string | null;
+    file_name: string | null;
+    metadata: string;
+    expires_ms: number;
+  };
+}
+
+export const uploadMigrations: readonly Migration[] = [
+  {
+    name: 'uploads',
+    async up(db: Kysely<unknown>) {
+      await sql`CREATE TABLE upload (
+        id TEXT PRIMARY KEY, owner TEXT NOT NULL, size_bytes INTEGER NOT NULL, offset_bytes INTEGER NOT NULL,
+        expected TEXT, digest TEXT, file_name TEXT, metadata TEXT NOT NULL, expires_ms INTEGER NOT NULL) STRICT`.execute(
+        db,
+      );
+      await sql`CREATE INDEX upload_digest ON upload (digest) WHERE digest IS NOT NULL`.execute(db);
+      await sql`CREATE INDEX upload_expiry ON upload (expires_ms)`.execute(db);
+    },
+  },
+];
+
+export interface Upload {
+  id: string;
+  sizeBytes: number;
+  offsetBytes: number;
+  /** `sha256:…`, once it is whole. */
+  digest?: string;
+  fileName?: string;
+  /** The Upload-Metadata header as it was sent. */
+  metadata: string;
+  expiresMs: number;
+}
+
+export interface NewUpload {
+  owner: string;
+  sizeBytes: number;
+  /** `sha256:…`, checked when all bytes are there. */
+  expected?: string;
+  fileName?: string;
+  metadata: string;
+}
+
+export interface UploadsOptions {
+  database: Database<UploadsSchema>;
+  blobs: Blobs;
+  /** Folder of the parts; its file system has to be that of the blobs. */
+  folder: string;
+  maxBytes: number;
+  /** Uploads, whole or not, that one owner may have at a time. */
+  maxPerOwner?: number;
+  /** How long an upload lives after its last use. */
+  leaseMs?: number;
+  /** What else keeps a blob. */
+  isHeld(digest: string): Promise<boolean>;
+  now?(): number;
+}
+
+export type Uploads = Awaited<ReturnType<typeof openUploads>>;
+
+/** So many bytes at most are sent again after the server was killed. */
+const checkpointBytes = 2 * 1024 * 1024;
+
+export async function openUploads(options: UploadsOptions) {
+  const { database, blobs, folder, maxBytes, maxPerOwner = 200, leaseMs = 3_600_000, isHeld, now = Date.now } = options;
+  const db = database.db;
+  await mkdir(folder, { recursive: true, mode: 0o700 });
+  /** Who writes to an upload now: at most one, and whoever comes next ends it. */
+  const writers = new Map<string, { stop: AbortController; ended: Promise<unknown> }>();
+  /** The hash so far of parts that this process has received from their first byte on. */
+  const hashes = new Map<string, { hash: Hash; bytes: number }>();
+  const pathOf = (id: string) => join(folder, id);
+  const lease = () => now() + leaseMs;
+
+  function toUpload(row: UploadsSchema['upload']): Upload {
+    return {
+      id: row.id,
+      sizeBytes: row.size_bytes,
+      offsetBytes: row.offset_bytes,
+      digest: row.digest ?? undefined,
+      fileName: row.file_name ?? undefined,
+      metadata: row.metadata,
+      expiresMs: row.expires_ms,
+    };
+  }
+
+  async function rowOf(owner: string, id: string): Promise<UploadsSchema['upload']> {
+    const row = await db.selectFrom('upload').selectAll().where('id', '=', id).executeTakeFirst();
+    if (row && row.owner === owner && row.expires_ms > now()) return row;
+    throw new TomaatError('NOT_FOUND', 'There is no such upload: it was deleted, or has expired. Begin a new one.', {
+      field: 'upload',
+    });
+  }
+
+  /** Begins an upload. UPLOAD_TOO_LARGE, DISK_FULL where it could not end well, BUSY when the owner has too many. */
+  async function create(upload: NewUpload): Promise<Upload> {
+    if (upload.sizeBytes > maxBytes) {
+      throw new TomaatError(
+        'UPLOAD_TOO_LARGE',
+        `The upload is larger than the ${maxBytes} bytes that this server takes. Crop or compress the volume, or ask the operator for a higher limit`,
+        { detail: { maxUploadBytes: maxBytes } },
+      );
+    }
+    const open = await db
+      .selectFrom('upload')
+      .select((e) => [
+        e.fn.sum<number | null>(sql<number>`CASE WHEN owner = ${upload.owner} THEN 1 ELSE 0 END`).as('own'),
+        e.fn
+          .sum<number | null>(sql<number>`CASE WHEN digest IS NULL THEN size_bytes - offset_bytes ELSE 0 END`)
+          .as('promised'),
+      ])
+      .executeTakeFirstOrThrow();
+    if ((open.own ?? 0) >= maxPerOwner) {
+      throw new TomaatError('BUSY', `There are ${open.own} uploads of yours already. Delete some, or wait until they expire.`);
+    }
+    // What was promised to the others has to fit as well.
+    await blobs.requireSpace(upload.sizeBytes + (open.promised ?? 0));
+    const row: UploadsSchema['upload'] = {
+      id: randomBytes(16).toString('base64url'),
+      owner: upload.owner,
+      size_bytes: upload.sizeBytes,
+      offset_bytes: 0,
+      expected: upload.expected ?? null,
+      digest: null,
+      file_name: upload.fileName ?? null,
+      metadata: upload.metadata,
+      expires_ms: lease(),
+    };
+    await guarded(async () => {
+      const handle = await openPart(row.id, 'wx');
+      await handle.close();
+      await syncFolder(folder);
+    });
+    try {
+      await db.insertInto('upload').values(row).execute();
+    } catch (error) {
+      await rm(pathOf(row.id), { force: true });
+      throw error;
+    }
+    return toUpload(row);
+  }
+
+  const openPart = (id: string, flags: string): Promise<FileHandle> => open(pathOf(id), flags, 0o600);
+
+  /** Ends whoever writes to the upload now, and waits until what came is on the disk. */
+  async function takeOver(id: string): Promise<void> {
+    for (let writer = writers.get(id); writer; writer = writers.get(id)) {
+      writer.stop.abort(new TomaatError('CONFLICT', 'Another request goes on with this upload.'));
+      await writer.ended.catch(() => {});
+    }
+  }
+
+  /** How far the upload is. Ends a request that still writes to it: whoever asks wants to go on. */
+  async function find(owner: string, id: string): Promise<Upload> {
+    await rowOf(owner, id);
+    await takeOver(id);
+    return toUpload(await rowOf(owner, id));
+  }
+
+  /**
+   * Takes bytes from an offset on. However the body ends, what came is on the disk when this settles, and counts.
+   * CONFLICT (detail.offsetBytes) where the offset is not where the upload is; BAD_INPUT, and the upload is gone, when
+   * the whole does not have the SHA-256 that was announced.
+   */
+  async function append(
+    owner: string,
+    id: string,
+    offsetBytes: number,
+    body: AsyncIterable<Uint8Array>,
+  ): Promise<Upload> {
+    await rowOf(owner, id);
+    await takeOver(id);
+    const stop = new AbortController();
+    const ended = write(owner, id, offsetBytes, body, stop.signal).finally(() => writers.delete(id));
+    writers.set(id, { stop, ended });
+    return ended;
+  }
+
+  async function write(
+    owner: string,
+    id: string,
+    offsetBytes: number,
+    body: AsyncIterable<Uint8Array>,
+    signal: AbortSignal,
+  ): Promise<Upload> {
+    const row = await rowOf(owner, id);
+    if (row.offset_bytes !== offsetBytes) {
+      throw new TomaatError('CONFLICT', `The upload is at byte ${row.offset_bytes}, not ${offsetBytes}. Go on from there.`, {
+        field: 'Upload-Offset',
+        detail: { offsetBytes: row.offset_bytes },
+      });
+    }
+    if (row.digest !== null) return toUpload(row);
+    let at = offsetBytes;
+    let safe = offsetBytes;
+    let known = hashes.get(id);
+    hashes.delete(id);
+    if (offsetBytes === 0) known = { hash: createHash('sha256'), bytes: 0 };
+    else if (known?.bytes !== offsetBytes) known = undefined;
+    const handle = await guarded(() => openPart(id, 'r+'));
+    const checkpoint = async () => {
+      if (at === safe) return;
+      await guarded(() => handle.datasync());
+      await db.updateTable('upload').set({ offset_bytes: at, expires_ms: lease() }).where('id', '=', id).execute();
+      safe = at;
+    };
+    try {
+      // What an earlier process wrote and did not make sure of.
+      await guarded(() => handle.truncate(offsetBytes));
+      try {
+        for await (const chunk of untilAborted(body, signal)) {
+          if (at + chunk.length > row.size_bytes) {
+            throw new TomaatError('BAD_REQUEST', `The upload was announced with ${row.size_bytes} bytes, and more came. Begin a new one.`);
+          }
+          await guarded(() => handle.write(chunk, 0, chunk.length, at));
+          known?.hash.update(chunk);
+          at += chunk.length;
+          if (known) known.bytes = at;
+          if (at - safe >= checkpointBytes) await checkpoint();
+        }
+      } finally {
+        await checkpoint();
+      }
+    } finally {
+      await handle.close();
+    }
+    if (at < row.size_bytes) {
+      if (known) hashes.set(id, known);
+      return toUpload(await rowOf(owner, id));
+    }
+    return finish(row, known ? `sha256:${known.hash.digest('hex')}` : undefined);
+  }
+
+  /** All bytes are there: checks them and makes a blob of them. */
+  async function finish(row: UploadsSchema['upload'], found?: string): Promise<Upload> {
+    const { id } = row;
+    const digest = found ?? (await guarded(() => hashFile(pathOf(id))));
+    if (row.expected !== null && row.expected !== digest) {
+      await drop(id);
+      throw new TomaatError(
+        'BAD_INPUT',
+        `The bytes that came have the SHA-256 ${digest.slice(7)}, not the one that was announced. The upload is deleted; send the file again.`,
+        { field: 'sha256' },
+      );
+    }
+    // Put down first: after a crash between the two steps the start finds the blob by it.
+    await db.updateTable('upload').set({ expected: digest }).where('id', '=', id).execute();
+    await blobs.adopt(pathOf(id), {
+      digest,
+      async keep() {
+        await db
+          .updateTable('upload')
+          .set({ digest, offset_bytes: row.size_bytes, expires_ms: lease() })
+          .where('id', '=', id)
+          .execute();
+      },
+    });
+    return toUpload(await rowOf(row.owner, id));
+  }
+
+  /** Deletes an upload, whole or not; a job that uses its blob keeps that. */
+  async function remove(owner: string, id: string): Promise<void> {
+    await rowOf(owner, id);
+    await takeOver(id);
+    await drop(id);
+  }
+
+  async function drop(id: string): Promise<void> {
+    hashes.delete(id);
+    const row = await db.deleteFrom('upload').where('id', '=', id).returning('digest').executeTakeFirst();
+    await rm(pathOf(id), { force: true });
+    if (row?.digest) await blobs.delete(row.digest, () => isHeld(row.digest!));
+  }
+
+  /** A whole upload to be used now: its lease begins anew. NOT_READY while bytes are missing. */
+  async function use(owner: string, id: string): Promise<Upload & { digest: string }> {
+    const upload = toUpload(await rowOf(owner, id));
+    if (upload.digest === undefined) {
+      throw new TomaatError(
+        'NOT_READY',
+        `The upload ${id} is not whole: ${upload.offsetBytes} of its ${upload.sizeBytes} bytes are here. Send the rest first.`,
+        { field: 'upload' },
+      );
+    }
+    // Not at every use: a lease that is nearly new is good enough.
+    const expiresMs = lease();
+    if (expiresMs - upload.expiresMs > leaseMs / 60) {
+      await db.updateTable('upload').set({ expires_ms: expiresMs }).where('id', '=', id).execute();
+    }
+    return { ...upload, digest: upload.digest };
+  }
+
+  /** Whether this caller may read a blob: it is a whole upload, an input or an output of his. */
+  async function owns(owner: string, digest: string): Promise<boolean> {
+    const { rows } = await sql<{ owned: number }>`SELECT
+      EXISTS (SELECT 1 FROM upload WHERE digest = ${digest} AND owner = ${owner} AND expires_ms > ${now()})
+      OR EXISTS (SELECT 1 FROM job_input JOIN job ON job.id = job_input.job WHERE digest = ${digest} AND owner = ${owner})
+      OR EXISTS (SELECT 1 FROM job_output JOIN job ON job.id = job_output.job WHERE digest = ${digest} AND owner = ${owner})
+      AS owned`.execute(db);
+    return rows[0].owned !== 0;
+  }
+
+  async function keeps(digest: string): Promise<boolean> {
+    const { rows } = await sql<{ kept: number }>`SELECT EXISTS (SELECT 1 FROM upload WHERE digest = ${digest}) AS kept`.execute(
+      db,
+    );
+    return rows[0].kept !== 0;
+  }
+
+  /** Deletes what has expired; how many there were. */
+  async function sweep(): Promise<number> {
+    const expired = await db.selectFrom('upload').select('id').where('expires_ms', '<=', now()).execute();
+    let count = 0;
+    for (const { id } of expired) {
+      if (writers.has(id)) continue;
+      await drop(id);
+      count++;
+    }
+    return count;
+  }
+
+  /** After a crash, before the blobs are swept: ends what was nearly whole, and removes what belongs to nothing. */
+  async function recover(): Promise<void> {
+    const rows = await db.selectFrom('upload').selectAll().where('digest', 'is', null).execute();
+    const parts = new Set(rows.map((row) => row.id));
+    for (const name of await readdir(folder)) if (!parts.has(name)) await rm(join(folder, name), { force: true });
+    for (const row of rows) {
+      const size = await stat(pathOf(row.id)).then((found) => found.size, () => undefined);
+      if (size === undefined) {
+        // It is a blob already, or it is nowhere.
+        const digest = row.expected;
+        if (digest !== null && (await blobs.stat(digest))?.sizeBytes === row.size_bytes) {
+          await db.updateTable('upload').set({ digest, offset_bytes: row.size_bytes }).where('id', '=', row.id).execute();
+        } else await drop(row.id);
+      } else if (row.offset_bytes === row.size_bytes && size === row.size_bytes) {
+        await finish(row).catch((error: unknown) => {
+          if (!(error instanceof TomaatError && error.code === 'BAD_INPUT')) throw error;
+        });
+      } else if (size < row.offset_bytes) {
+        // The disk has lost what it had promised: the sender is told how much there is.
+        await db.updateTable('upload').set({ offset_bytes: size }).where('id', '=', row.id).execute();
+      }
+    }
+  }
+
+  async function close(): Promise<void> {
+    await Promise.all([...writers.keys()].map(takeOver));
+  }
+
+  return { create, find, append, remove, use, owns, keeps, sweep, recover, close, leaseMs, [Symbol.asyncDispose]: close };
+}
+
+/** The same chunks; ends with the signal's reason when it aborts, even while the sender is silent. */
+async function* untilAborted(
+  body: AsyncIterable<Uint8Array>,
+  signal: AbortSignal,
+): AsyncGenerator<Uint8Array> {
+  const iterator = body[Symbol.asyncIterator]();
+  const aborted = new Promise<never>((_, reject) => {
+    signal.addEventListener('abort', () => reject(signal.reason), { once: true });
+  });
+  aborted.catch(() => {});
+  try {
+    signal.throwIfAborted();
+    for (;;) {
+      const { done, value } = await Promise.race([iterator.next(), aborted]);
+      if (done) return;
+      yield value;
+    }
+  } finally {
+    // Not awaited: it settles only when the sender speaks again or its connection ends.
+    iterator.return?.()?.catch(() => undefined);
+  }
+}
+
+async function hashFile(path: string): Promise<string> {
+  const hash = createHash('sha256');
+  for await (const chunk of createReadStream(path, { highWaterMark: 512 * 1024 })) hash.update(chunk as Buffer);
+  return `sha256:${hash.digest('hex')}`;
+}
+
+async function guarded<T>(work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    throw diskError(error);
+  }
+}

@@ -1,0 +1,346 @@
+import { existsSync } from 'node:fs';
+import { readdir, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import {
+  applyAffine,
+  composeAffine,
+  dice,
+  type ErrorCode,
+  identity,
+  invert,
+  type LabelMeasurement,
+  multiply,
+  numericVoxels,
+  parsePoints,
+  readMesh,
+  readTransform,
+  type SpatialTransform,
+  sourceFromBytes,
+  TomaatError,
+  type Vec3,
+  type Volume,
+  writeTransformMat,
+} from '@tomaat/core';
+import { afterAll, describe, expect, it } from 'vitest';
+import { makeModel, makeSample } from '../../../examples/onnx-smooth/make-model.ts';
+import { openApp } from '../src/apps.ts';
+import { type CheckStep, checkApp } from '../src/check-app.ts';
+import { nodePlatform } from '../src/node-platform.ts';
+import { encode, obliqueAffine, phantom } from './phantom.ts';
+import { decode, type FileRun, type FileRunOptions, runFiles } from './run-files.ts';
+import { appFolder, repository } from './test-server.ts';
+
+/** The phantom's blocks: [first, one past the last] voxel along x, y, z. */
+const large = [[3, 9], [2, 8], [1, 5]];
+const small = [[14, 17], [11, 15], [7, 10]];
+const middleOf = (block: number[][]): Vec3 => block.map(([a, b]) => (a + b - 1) / 2) as unknown as Vec3;
+const world = (index: Vec3) => applyAffine(obliqueAffine, index);
+
+const volumeFile = async (volume: Volume = phantom()) => ['scan.nii.gz', await encode(volume, 'nii.gz')] as const;
+const run = async (example: string, options: FileRunOptions = {}, volume?: Volume): Promise<FileRun> =>
+  runFiles(appFolder(`examples/${example}`), { volume: await volumeFile(volume) }, options);
+
+function expectPoint(found: readonly number[], expected: readonly number[], digits = 3): void {
+  expect(found).toHaveLength(3);
+  expected.forEach((v, i) => expect(found[i]).toBeCloseTo(v, digits));
+}
+
+async function expectLabels(bytes: Uint8Array, of: (intensity: number) => boolean): Promise<void> {
+  const labels = await decode(bytes);
+  const source = phantom();
+  expect(labels.size).toEqual(source.size);
+  labels.affine.forEach((v, i) => expect(v).toBeCloseTo(obliqueAffine[i], 4));
+  expect(Array.from(numericVoxels(labels.voxels))).toEqual(Array.from(source.voxels as Int16Array, (v) => (of(v) ? 1 : 0)));
+}
+
+async function expectError(work: Promise<unknown>, code: ErrorCode): Promise<TomaatError> {
+  const error = await work.then(
+    () => new Error('it did not fail'),
+    (thrown: unknown) => thrown,
+  );
+  expect(error).toBeInstanceOf(TomaatError);
+  expect((error as TomaatError).code, (error as TomaatError).message).toBe(code);
+  return error as TomaatError;
+}
+
+describe('examples/image', () => {
+  it('keeps the largest piece, with its mesh and volume in RAS mm', async () => {
+    const { outputs, types } = await run('image', { parameters: { smoothing: 0, level: 0.2 } });
+    expect(types).toEqual({ segmentation: 'LabelVolume', mesh: 'VTKMesh', volumes: 'Measurements' });
+    await expectLabels(outputs.segmentation, (v) => v === 400);
+    const { labels } = JSON.parse(outputs.volumes.toString()) as { labels: LabelMeasurement[] };
+    expect(labels).toHaveLength(1);
+    expect(labels[0]).toMatchObject({ value: 1, name: 'bright', voxels: 144 });
+    expectPoint(labels[0].centroidMm!, world(middleOf(large)));
+    const { positions } = readMesh(outputs.mesh);
+    const mean = [0, 1, 2].map((c) => positions.reduce((sum, v, i) => (i % 3 === c ? sum + v : sum), 0) / (positions.length / 3));
+    mean.forEach((v, i) => expect(Math.abs(v - world(middleOf(large))[i])).toBeLessThan(0.5));
+  });
+
+  it('leaves every piece when a condition of a step is not met', async () => {
+    const { outputs } = await run('image', { parameters: { smoothing: 0, level: 0.2, largest: false } });
+    await expectLabels(outputs.segmentation, (v) => v > 10);
+  });
+
+  it('smooths by the millimetres that the caller chose', async () => {
+    const { outputs } = await run('image', { parameters: { smoothing: 3, level: 0.2, largest: false } });
+    const labels = await decode(outputs.segmentation);
+    const inside = numericVoxels(labels.voxels).reduce((a: number, b: number) => a + b, 0);
+    // The blocks lose their corners: fewer voxels than unsmoothed, but not none.
+    expect(inside).toBeGreaterThan(50);
+    expect(Array.from(numericVoxels(labels.voxels))).not.toEqual(
+      Array.from(phantom().voxels as Int16Array, (v) => (v > 10 ? 1 : 0)),
+    );
+  });
+});
+
+describe('examples/points', () => {
+  it('moves points to the brightest voxels, RAS mm in and out', async () => {
+    const seeds = [world([15.1, 12.95, 8.05]), world([9.5, 5, 3])];
+    const { outputs } = await run('points', { parameters: { seeds: seeds.map((p) => p.join(',')).join(';'), radius: 4 } });
+    const points = parsePoints(outputs.points.toString());
+    expect(points).toHaveLength(2);
+    expectPoint(points[0], world([15, 13, 8]));
+    expectPoint(points[1], world([8, 5, 3]));
+  });
+
+  it('says which point lies outside', async () => {
+    const seeds = [world([5, 5, 3]), [900, 0, 0]];
+    const error = await expectError(run('points', { parameters: { seeds } }), 'BAD_INPUT');
+    expect(error.message).toMatch(/^Point 2 has no voxel within 10 mm/);
+    expect(error.field).toBe('seeds');
+  });
+});
+
+describe('examples/mesh', () => {
+  it('gives a closed surface around the blocks, in RAS mm, outside out', async () => {
+    const { outputs } = await run('mesh', { parameters: { level: 0.2, smooth: false } });
+    const text = outputs.surface.toString('latin1', 0, 200).split('\n');
+    expect(text[1]).toContain('SPACE=RAS');
+    expect(text[2]).toBe('ASCII');
+    const { positions, triangles } = readMesh(outputs.surface);
+    const toIndex = invert(obliqueAffine);
+    const at = (i: number): Vec3 => [positions[3 * i], positions[3 * i + 1], positions[3 * i + 2]];
+    const indices = Array.from({ length: positions.length / 3 }, (_, i) => applyAffine(toIndex, at(i)));
+    for (let axis = 0; axis < 3; axis++) {
+      const along = indices.map((p) => p[axis]);
+      expect(Math.abs(Math.min(...along) - (large[axis][0] - 0.5))).toBeLessThan(0.35);
+      expect(Math.abs(Math.max(...along) - (small[axis][1] - 0.5))).toBeLessThan(0.35);
+    }
+    let volume = 0;
+    for (let t = 0; t < triangles.length; t += 3) {
+      const [a, b, c] = [at(triangles[t]), at(triangles[t + 1]), at(triangles[t + 2])];
+      volume += (a[0] * (b[1] * c[2] - b[2] * c[1]) - a[1] * (b[0] * c[2] - b[2] * c[0]) + a[2] * (b[0] * c[1] - b[1] * c[0])) / 6;
+    }
+    const voxelMm3 = Math.abs(1 / (toIndex[0] * (toIndex[5] * toIndex[10] - toIndex[6] * toIndex[9]) - toIndex[1] * (toIndex[4] * toIndex[10] - toIndex[6] * toIndex[8]) + toIndex[2] * (toIndex[4] * toIndex[9] - toIndex[5] * toIndex[8])));
+    const ratio = volume / (180 * voxelMm3);
+    expect(ratio).toBeGreaterThan(0.75);
+    expect(ratio).toBeLessThan(1.01);
+  });
+
+  it('is had as STL too, and says when there is none', async () => {
+    const { outputs } = await run('mesh', { parameters: { level: 0.2 }, formats: { surface: 'stl' } });
+    expect(outputs.surface.length).toBe(84 + 50 * outputs.surface.readUInt32LE(80));
+    expect((await expectError(run('mesh', { parameters: { level: 1 } }), 'BAD_INPUT')).field).toBe('level');
+  });
+});
+
+describe('examples/text', () => {
+  it('says what the volume is', async () => {
+    const { outputs } = await run('text');
+    const centre = world([11, 8, 5]).map((v) => Number(v.toFixed(2)));
+    expect(outputs.report.toString()).toBe(
+      [
+        'Size: 23 × 17 × 11 voxels, int16',
+        'Spacing: 1.47 × 1.96 × 2.86 mm',
+        'Axes point to: LAS',
+        `Centre (R, A, S): ${centre.join(', ')} mm`,
+        'Intensities: 10 to 900, mean 30.5',
+        '',
+      ].join('\n'),
+    );
+  });
+});
+
+const transformOf = (bytes: Uint8Array): Promise<SpatialTransform> => readTransform(sourceFromBytes('transform', bytes), nodePlatform);
+
+describe('examples/transform', () => {
+  /** Both blocks, weighted with what is above the mean. */
+  const centre = (() => {
+    const { voxels, size } = phantom();
+    const mean = (voxels as Int16Array).reduce((a, b) => a + b, 0) / voxels.length;
+    const sum = [0, 0, 0];
+    let mass = 0;
+    (voxels as Int16Array).forEach((v, i) => {
+      if (v <= mean) return;
+      const at = world([i % size[0], Math.floor(i / size[0]) % size[1], Math.floor(i / (size[0] * size[1]))]);
+      for (let c = 0; c < 3; c++) sum[c] += (v - mean) * at[c];
+      mass += v - mean;
+    });
+    return sum.map((s) => s / mass);
+  })();
+
+  it('gives a matrix that takes the origin to the centre of mass, and the same as displacements', async () => {
+    const { outputs, formats } = await run('transform');
+    expect(formats).toEqual({ matrix: 'mat', grid: 'nii.gz' });
+    const linear = await transformOf(outputs.matrix);
+    if (linear.kind !== 'linear') throw new Error(linear.kind);
+    expectPoint(applyAffine(linear.matrix, [0, 0, 0]), centre);
+    const grid = await transformOf(outputs.grid);
+    if (grid.kind !== 'grid') throw new Error(grid.kind);
+    const n = 8 ** 3;
+    expect(grid.displacement.voxels).toHaveLength(3 * n);
+    for (let c = 0; c < 3; c++) {
+      for (const i of [0, 77, n - 1]) expect(Number(grid.displacement.voxels[c * n + i])).toBeCloseTo(centre[c], 3);
+    }
+    // It lies where the result lies: the volume's field of view, moved back.
+    const [x, y, z] = applyAffine(grid.displacement.affine, [3.5, 3.5, 3.5]);
+    expectPoint([x + centre[0], y + centre[1], z + centre[2]], world([11, 8, 5]), 2);
+  });
+
+  it('goes on from a linear transform in a .mat file', async () => {
+    const initial = composeAffine([1.1, 0.9, 1], [0, -1, 0, 1, 0, 0, 0, 0, 1], [5, -7, 11]);
+    const { outputs } = await runFiles(appFolder('examples/transform'), {
+      volume: await volumeFile(),
+      initial: ['initial.mat', writeTransformMat(initial)],
+    });
+    const linear = await transformOf(outputs.matrix);
+    if (linear.kind !== 'linear') throw new Error(linear.kind);
+    expectPoint(applyAffine(linear.matrix, [0, 0, 0]), centre);
+    // Only a translation was put before the one that was given.
+    const before = multiply(invert(initial), linear.matrix);
+    identity.forEach((v, i) => i % 4 < 3 && expect(before[i]).toBeCloseTo(v, 6));
+  });
+
+  it('refuses a transform of the wrong kind', async () => {
+    const work = runFiles(appFolder('examples/transform'), {
+      volume: await volumeFile(),
+      initial: ['initial.h5', hdf5],
+    });
+    expect((await expectError(work, 'BAD_INPUT')).field).toBe('initial');
+  });
+});
+
+const hdf5 = Buffer.concat([Buffer.from('894844460d0a1a0a', 'hex'), Buffer.from(Array.from({ length: 999 }, (_, i) => (i * 7) % 256))]);
+
+describe('examples/bspline', () => {
+  it('hands on every byte', async () => {
+    const { outputs, formats } = await runFiles(appFolder('examples/bspline'), { warp: ['warp.h5', hdf5] });
+    expect(formats).toEqual({ 'warp-out': 'h5' });
+    expect(outputs['warp-out'].equals(hdf5)).toBe(true);
+  });
+});
+
+describe('examples/command-python', () => {
+  it.each([
+    ['int16', Int16Array],
+    ['float32', Float32Array],
+    ['uint16', Uint16Array],
+  ] as const)('finds the level of %s voxels', async (_, Type) => {
+    const volume = { ...phantom(), voxels: Type.from(phantom().voxels as Int16Array) };
+    const { outputs, log, types } = await run('command-python', {}, volume);
+    await expectLabels(outputs.segmentation, (v) => v > 10);
+    expect(types.threshold).toBe('PlainText');
+    expect(outputs.threshold.toString()).toMatch(/^Otsu's threshold is 1[0-9]\.[0-9]+\.\n$/);
+    const { labels } = JSON.parse(outputs.volumes.toString()) as { labels: LabelMeasurement[] };
+    expect(labels[0]).toMatchObject({ name: 'foreground', voxels: 180 });
+    // What is no progress line is in the log, and so is the name of each part of the work.
+    expect(log.some((line) => line.startsWith('threshold 1'))).toBe(true);
+    expect(log).toContain('finding the threshold');
+  });
+
+  it('takes a checkbox', async () => {
+    const { outputs } = await run('command-python', { parameters: { invert: true } });
+    await expectLabels(outputs.segmentation, (v) => v === 10);
+  });
+
+  it('ends with exit code 2 and its own words for a volume of one value', async () => {
+    const volume = phantom();
+    const error = await expectError(
+      run('command-python', {}, { ...volume, voxels: new Int16Array(volume.voxels.length).fill(7) }),
+      'BAD_INPUT',
+    );
+    expect(error.message).toBe('All voxels have the value 7, so nothing can be told apart.');
+  });
+});
+
+describe('examples/command-shell', () => {
+  it('reads the header: words, and the first voxel in RAS mm', async () => {
+    const { outputs, log } = await run('command-shell', { parameters: { greeting: 'Guten Tag' } });
+    expect(outputs.report.toString()).toBe('Guten Tag! The volume has 23 x 17 x 11 voxels.\n');
+    expectPoint(parsePoints(outputs.corner.toString())[0], [30, -40, 12]);
+    expect(log).toContain('size 23 17 11');
+  });
+});
+
+const checked: CheckStep[] = [];
+afterAll(() => {
+  for (const { name, detail } of checked) console.log(`check: ${name}: ${detail}`);
+});
+
+describe('examples/onnx-smooth', () => {
+  const folder = appFolder('examples/onnx-smooth');
+
+  it('holds the network and the sample that make-model.ts makes', async () => {
+    expect(Buffer.from(makeModel()).equals(await readFile(join(folder, 'smooth.onnx')))).toBe(true);
+    const sample = await decode(await readFile(join(folder, 'sample.nii.gz')));
+    expect(Buffer.from(sample.voxels.buffer, sample.voxels.byteOffset, sample.voxels.byteLength).equals(Buffer.from(makeSample().voxels.buffer))).toBe(true);
+  });
+
+  it('passes its own check', async () => {
+    const steps: CheckStep[] = [];
+    const passed = await checkApp(folder, (step) => steps.push(step));
+    checked.push(...steps);
+    expect(passed, JSON.stringify(steps)).toBe(true);
+    expect(steps.map((step) => step.outcome)).toEqual(['passed', 'passed', 'passed']);
+  });
+});
+
+/** Every folder with a manifest. */
+async function appsIn(folder: string): Promise<string[]> {
+  const names = (await readdir(join(repository, folder))).sort();
+  return names.map((name) => `${folder}/${name}`).filter((path) => existsSync(join(repository, path, 'tomaat.yaml')));
+}
+const inTheBox = await appsIn('apps');
+
+describe('every app', () => {
+  it.each([...inTheBox, ...(await appsIn('examples'))])('%s can be opened', async (path) => {
+    const { manifest } = await openApp(join(repository, path));
+    expect(Object.keys(manifest.outputs).length).toBeGreaterThan(0);
+  });
+
+  it.each(inTheBox)('%s gives every output that its manifest names, and its own sample right', async (path) => {
+    const app = await openApp(join(repository, path));
+    const { sample, selftest, outputs, inputs } = app.manifest;
+    const source = selftest?.inputs.volume ?? sample;
+    // An app without a sample gets that of the lungs: a CT.
+    const file = source ? join(app.folder, source) : join(repository, 'apps/ct-lung/sample.nii.gz');
+    expect(Object.keys(inputs)).toContain('volume');
+    const result = await runFiles(app, { volume: ['scan.nii.gz', await readFile(file)] }, { parameters: selftest?.parameters });
+    expect(Object.keys(result.outputs)).toEqual(Object.keys(outputs));
+    const scan = await decode(await readFile(file));
+    const labels = await decode(result.outputs.segmentation);
+    expect(labels.size).toEqual(scan.size);
+    labels.affine.forEach((v, i) => expect(v).toBeCloseTo(scan.affine[i], 3));
+    if (selftest) {
+      const expected = await decode(await readFile(join(app.folder, selftest.expected)));
+      expect(dice(labels, expected)).toBeGreaterThanOrEqual(selftest.dice);
+    }
+    for (const [name, output] of Object.entries(outputs)) {
+      const bytes = result.outputs[name];
+      if (output.type === 'Measurements') {
+        const rows = (JSON.parse(bytes.toString()) as { labels: LabelMeasurement[] }).labels;
+        const counted = rows.reduce((sum, row) => sum + row.voxels, 0);
+        let labelled = 0;
+        for (const v of numericVoxels(labels.voxels)) if (v !== 0) labelled++;
+        expect(counted).toBe(labelled);
+        expect(labelled).toBeGreaterThan(0);
+      } else if (output.type === 'VTKMesh') {
+        expect(readMesh(bytes).triangles.length).toBeGreaterThan(0);
+      } else if (output.type === 'PlainText') {
+        expect(bytes.toString()).toContain('Volume (ml)');
+      }
+    }
+  }, 180_000);
+});
+

@@ -1,0 +1,133 @@
+import { TomaatError } from '@tomaat/core';
+import { useQueries } from '@tanstack/react-query';
+import { useState } from 'react';
+import { Link } from 'wouter';
+import { formatTime } from './format.ts';
+import { client } from './site.ts';
+import { forget, type HistoryEntry, noteJob, useHistory } from './store.ts';
+import { Empty, Problem, faultOf, Tag, useTitle } from './ui.tsx';
+import { stop, uploadAddress } from './upload.ts';
+
+const stateNames: Record<HistoryEntry['state'] | 'gone', { name: string; tone: 'good' | 'bad' | 'plain' }> = {
+  sending: { name: 'Sending', tone: 'plain' },
+  queued: { name: 'Waiting', tone: 'plain' },
+  running: { name: 'Computing', tone: 'plain' },
+  succeeded: { name: 'Done', tone: 'good' },
+  failed: { name: 'Failed', tone: 'bad' },
+  canceled: { name: 'Cancelled', tone: 'plain' },
+  gone: { name: 'Expired', tone: 'plain' },
+};
+
+/** The jobs of this browser. Deleting one deletes it on the server, too. */
+export default function HistoryPage() {
+  useTitle('My jobs');
+  const entries = useHistory();
+  const [error, setError] = useState<unknown>();
+  const [busy, setBusy] = useState<string>();
+  const jobs = useQueries({
+    queries: entries.map((entry) => ({
+      queryKey: ['job', entry.jobId ?? entry.key],
+      enabled: entry.jobId !== undefined,
+      refetchInterval: entry.state === 'queued' || entry.state === 'running' ? 2000 : (false as const),
+      queryFn: async ({ signal }: { signal: AbortSignal }) => {
+        const job = await client.job(entry.jobId!, { signal });
+        noteJob(job);
+        return job;
+      },
+    })),
+  });
+  const isGone = (i: number) => {
+    const { error: fault } = jobs[i];
+    return fault instanceof TomaatError && fault.code === 'NOT_FOUND';
+  };
+
+  async function remove(entry: HistoryEntry) {
+    stop(entry.key);
+    if (entry.jobId) await client.remove(entry.jobId);
+    await forget(entry.key);
+  }
+  async function act(name: string, work: () => Promise<void>) {
+    setBusy(name);
+    setError(undefined);
+    await work().catch(setError);
+    setBusy(undefined);
+  }
+
+  return (
+    <>
+      <section className="hero">
+        <h1>My jobs</h1>
+        <p>The list and the scans are kept in this browser alone. Deleting a job deletes its data on the server, too.</p>
+      </section>
+      {error !== undefined && <Problem fault={faultOf(error)} />}
+      {entries.length === 0 ? (
+        <Empty title="No jobs yet">
+          <p>
+            <Link href="/">Choose a service</Link> and drop a scan.
+          </p>
+        </Empty>
+      ) : (
+        <>
+          <div className="table-frame" role="region" aria-label="Jobs" tabIndex={0}>
+            <table className="jobs">
+              <thead>
+                <tr>
+                  <th scope="col">Scan</th>
+                  <th scope="col">Service</th>
+                  <th scope="col">Sent</th>
+                  <th scope="col">State</th>
+                  <th scope="col">
+                    <span className="visually-hidden">Delete</span>
+                  </th>
+                </tr>
+              </thead>
+              <tbody>
+                {entries.map((entry, i) => {
+                  const state = stateNames[isGone(i) ? 'gone' : entry.state];
+                  return (
+                    <tr key={entry.key}>
+                      <th scope="row">
+                        <Link href={entry.jobId ? `/jobs/${encodeURIComponent(entry.jobId)}` : uploadAddress(entry.key)}>{entry.fileName}</Link>
+                      </th>
+                      <td>{entry.serviceName}</td>
+                      <td>{formatTime(entry.createdTime)}</td>
+                      <td>
+                        <Tag tone={state.tone}>{state.name}</Tag>
+                        {entry.expiresTime && !isGone(i) && <span className="fine"> until {formatTime(entry.expiresTime)}</span>}
+                      </td>
+                      <td>
+                        <button
+                          type="button"
+                          className="quiet small"
+                          disabled={busy !== undefined}
+                          aria-label={`Delete the job of ${entry.fileName}`}
+                          onClick={() => void act(entry.key, () => remove(entry))}
+                        >
+                          {busy === entry.key ? 'Deleting …' : 'Delete'}
+                        </button>
+                      </td>
+                    </tr>
+                  );
+                })}
+              </tbody>
+            </table>
+          </div>
+          <p>
+            <button
+              type="button"
+              className="quiet"
+              disabled={busy !== undefined}
+              onClick={() =>
+                void act('all', async () => {
+                  for (const entry of entries) await remove(entry);
+                })
+              }
+            >
+              {busy === 'all' ? 'Deleting all of them …' : 'Delete all of them'}
+            </button>
+          </p>
+        </>
+      )}
+    </>
+  );
+}

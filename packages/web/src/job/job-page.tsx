@@ -1,0 +1,165 @@
+import { isSettled, type Job } from '@tomaat/client';
+import { TomaatError } from '@tomaat/core';
+import { lazy, Suspense, useEffect, useState } from 'react';
+import { Link, useLocation } from 'wouter';
+import { stemOf } from '../format.ts';
+import { client, impatientClient, useService } from '../site.ts';
+import { entryOf, findSubmission, forget, noteJob, type Submission } from '../store.ts';
+import { type Fault, faultOf, Loading, Problem, titleOf, useTitle } from '../ui.tsx';
+import { newKey, submit } from '../upload.ts';
+import { Progress } from './progress.tsx';
+import { UploadView } from './upload-view.tsx';
+
+const Result = lazy(() => import('./result.tsx').then(({ Result }) => ({ default: Result })));
+
+/** A job at its own address, from the upload to the result; a reload loses nothing. */
+export default function JobPage({ id }: { id: string }) {
+  return id.startsWith('upload-') ? <UploadView uploadKey={id.slice('upload-'.length)} /> : <JobView id={id} />;
+}
+
+function JobView({ id }: { id: string }) {
+  const { job, error, silent } = useJob(id);
+  const submission = useSubmission(id);
+  const service = useService(job?.service);
+  const name = service.data?.name ?? job?.service;
+  const fileName = submission?.fileName ?? entryOf(id)?.fileName;
+  useTitle(job ? `${titleOfState(job)} – ${fileName ?? name}` : 'Job');
+
+  if (error !== undefined) return <JobGone id={id} error={error} />;
+  if (!job) return <Loading what="Asking about the job …" />;
+  return (
+    <>
+      <p className="crumbs">
+        <Link href="/">Services</Link> / <Link href={`/services/${encodeURIComponent(job.service)}`}>{name}</Link>
+      </p>
+      <section className="job-head">
+        <h1>{fileName ? stemOf(fileName) : name}</h1>
+        <p className="fine">
+          {name}
+          {job.attempt > 1 && ` · attempt ${job.attempt}`}
+        </p>
+      </section>
+      {silent && !isSettled(job) && (
+        <p className="notice" role="status">
+          The server does not answer at the moment. The job is on its disk and goes on when the server is back; this page keeps trying.
+        </p>
+      )}
+      {!isSettled(job) && <Progress job={job} />}
+      {job.state === 'succeeded' && (
+        <Suspense fallback={<Loading what="Loading the viewer …" />}>
+          <Result job={job} service={service.data} submission={submission} fileName={fileName} />
+        </Suspense>
+      )}
+      {(job.state === 'failed' || job.state === 'canceled') && <JobFailed job={job} submission={submission} />}
+    </>
+  );
+}
+
+const titleOfState = (job: Job) =>
+  ({ queued: 'Waiting', running: 'Computing', succeeded: 'Done', failed: 'Failed', canceled: 'Cancelled' })[job.state];
+
+/** The job as the server tells it, for as long as it changes. A server that is away is waited for. */
+function useJob(id: string): { job?: Job; error?: unknown; silent: boolean } {
+  const [job, setJob] = useState<Job>();
+  const [error, setError] = useState<unknown>();
+  const [silent, setSilent] = useState(false);
+  useEffect(() => {
+    const abort = new AbortController();
+    let settled = false;
+    (async () => {
+      for (;;) {
+        try {
+          for await (const next of client.watch(id, { signal: abort.signal, patienceMs: 60_000, pollMs: 500 })) {
+            settled = isSettled(next);
+            setSilent(false);
+            setJob(next);
+            noteJob(next);
+          }
+          return;
+        } catch (fault) {
+          if (abort.signal.aborted) return;
+          if (!(fault instanceof TomaatError) || fault.code !== 'UNREACHABLE') return setError(fault);
+          setSilent(true);
+        }
+      }
+    })();
+    // The events are quiet about a server that went away; one small question now and then is not.
+    const look = setInterval(() => {
+      if (settled) return clearInterval(look);
+      impatientClient.job(id, { signal: abort.signal }).then(
+        () => setSilent(false),
+        (fault: unknown) => {
+          if (!abort.signal.aborted) setSilent(fault instanceof TomaatError && ['UNREACHABLE', 'UPSTREAM', 'BUSY'].includes(fault.code));
+        },
+      );
+    }, 3000);
+    return () => {
+      clearInterval(look);
+      abort.abort();
+    };
+  }, [id]);
+  return { job, error, silent };
+}
+
+function useSubmission(jobId: string): Submission | undefined {
+  const [submission, setSubmission] = useState<Submission>();
+  useEffect(() => {
+    let stale = false;
+    const key = entryOf(jobId)?.key;
+    if (key) void findSubmission(key).then((found) => !stale && setSubmission(found));
+    return () => {
+      stale = true;
+    };
+  }, [jobId]);
+  return submission;
+}
+
+function JobGone({ id, error }: { id: string; error: unknown }) {
+  const [, navigate] = useLocation();
+  const entry = entryOf(id);
+  const isGone = error instanceof TomaatError && error.code === 'NOT_FOUND';
+  const fault: Fault = isGone
+    ? {
+        title: 'This job is no longer there',
+        message: 'It was deleted, or its time was over: a server keeps results for a while only. Send the volume again if you still need the result.',
+      }
+    : faultOf(error);
+  return (
+    <Problem fault={fault}>
+      {entry && (
+        <button type="button" onClick={() => void forget(entry.key).then(() => navigate('/jobs'))}>
+          Remove it from my list
+        </button>
+      )}
+      <Link href={entry ? `/services/${encodeURIComponent(entry.service)}` : '/'}>{entry ? 'Back to the service' : 'All services'}</Link>
+    </Problem>
+  );
+}
+
+function JobFailed({ job, submission }: { job: Job; submission?: Submission }) {
+  const canceled = job.state === 'canceled';
+  const fault: Fault = canceled
+    ? { title: 'Cancelled', message: 'The job was cancelled. Your data has been deleted on the server.' }
+    : job.error
+      ? { title: titleOf(job.error.code), message: job.error.detail, code: job.error.code }
+      : { title: 'The job failed', message: 'The server gave no reason; its log says more. Ask whoever runs it, or try again.' };
+  return (
+    <Problem fault={fault}>
+      {submission && <Retry submission={submission} />}
+      <Link href={`/services/${encodeURIComponent(job.service)}`}>Back to the service</Link>
+    </Problem>
+  );
+}
+
+/** Sends the same once more, from the copy in this browser. */
+export function Retry({ submission }: { submission: Submission }) {
+  const [, navigate] = useLocation();
+  return (
+    <button
+      type="button"
+      onClick={() => void submit({ ...submission, key: newKey(), createdTime: new Date().toISOString() }).then((address) => navigate(address))}
+    >
+      Try again
+    </button>
+  );
+}

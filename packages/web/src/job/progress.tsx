@@ -1,0 +1,84 @@
+import type { Job } from '@tomaat/client';
+import { useEffect, useState } from 'react';
+import { ProgressBar } from 'react-aria-components';
+import { formatClock, formatSeconds } from '../format.ts';
+import { client } from '../site.ts';
+import { faultOf, Problem } from '../ui.tsx';
+
+/** The worker's stages, in plain words. */
+const stages = [
+  ['decode', 'Reading the volume'],
+  ['preprocess', 'Preparing it'],
+  ['infer', 'Computing'],
+  ['postprocess', 'Finishing the result'],
+  ['encode', 'Writing the files'],
+] as const;
+
+/** A job that waits or runs: where in the queue, at what, how far, how long. */
+export function Progress({ job }: { job: Job }) {
+  const [canceling, setCanceling] = useState(false);
+  const [error, setError] = useState<unknown>();
+  const seconds = useElapsed(job.startedTime ?? job.createdTime);
+  const queued = job.state === 'queued';
+  const at = stages.findIndex(([stage]) => stage === job.stage);
+  const percent = job.fraction === undefined ? undefined : Math.round(job.fraction * 100);
+  const before = job.queuePosition ?? 0;
+  return (
+    <section className="panel progress-panel" aria-label="Progress">
+      <ProgressBar className="progress" value={percent ?? 0} isIndeterminate={queued || percent === undefined} aria-label="Progress of the job">
+        {({ percentage, isIndeterminate }) => (
+          <div className={isIndeterminate ? 'bar waiting' : 'bar'}>
+            <div className="bar-fill" style={{ width: isIndeterminate ? '30%' : `${percentage}%` }} />
+          </div>
+        )}
+      </ProgressBar>
+      <p className="progress-text" role="status">
+        {queued
+          ? before === 0
+            ? 'Waiting: next in line'
+            : `Waiting: ${before} ${before === 1 ? 'job is' : 'jobs are'} before this one`
+          : `${stages[at]?.[1] ?? (job.stage || 'Starting')}${percent === undefined ? '' : `, ${percent} %`}`}
+      </p>
+      {!queued && (
+        <ol className="stages">
+          {stages.map(([stage, name], i) => (
+            <li key={stage} className={i < at ? 'done' : i === at ? 'now' : ''} aria-current={i === at ? 'step' : undefined}>
+              {name}
+            </li>
+          ))}
+        </ol>
+      )}
+      <p className="fine">
+        {formatClock(seconds)} {queued ? 'waited' : 'elapsed'}
+        {job.expectedSeconds !== undefined && `; it usually takes ${formatSeconds(job.expectedSeconds)}`}. You may close this page: the job
+        goes on, and “My jobs” finds it again.
+      </p>
+      {error !== undefined && <Problem fault={faultOf(error)} />}
+      <div className="actions">
+        <button
+          type="button"
+          className="quiet"
+          disabled={canceling}
+          onClick={() => {
+            setCanceling(true);
+            client.cancel(job.id).catch((fault: unknown) => {
+              setCanceling(false);
+              setError(fault);
+            });
+          }}
+        >
+          {canceling ? 'Cancelling …' : 'Cancel'}
+        </button>
+      </div>
+    </section>
+  );
+}
+
+function useElapsed(since: string): number {
+  const [now, setNow] = useState(Date.now);
+  useEffect(() => {
+    const timer = setInterval(() => setNow(Date.now()), 500);
+    return () => clearInterval(timer);
+  }, []);
+  return Math.max(0, (now - Date.parse(since)) / 1000);
+}

@@ -1,0 +1,349 @@
+import type { Job, JobOutput, Service } from '@tomaat/client';
+import { type LabelMeasurement, measureLabels, type Mesh, parsePoints, readMesh, type Vec3, type Volume } from '@tomaat/core';
+import { useQuery } from '@tanstack/react-query';
+import { useEffect, useMemo, useState } from 'react';
+import { Switch } from 'react-aria-components';
+import { Link, useLocation } from 'wouter';
+import { readScan } from '../form/scan.ts';
+import { formatBytes, formatClock, formatMl, formatMm, formatTime, stemOf } from '../format.ts';
+import { client } from '../site.ts';
+import { entryOf, forget, type Submission } from '../store.ts';
+import { CopyButton, faultOf, Loading, Problem } from '../ui.tsx';
+import { labelStyles, labelsIn } from '../viewer/labels.ts';
+import type { LabelStyle } from '../viewer/scene.ts';
+import { Viewer } from '../viewer/viewer.tsx';
+
+export interface ResultProps {
+  job: Job;
+  service?: Service;
+  submission?: Submission;
+  fileName?: string;
+}
+
+/** What came back: in the viewer, in a table, as files. */
+export function Result({ job, service, submission, fileName }: ResultProps) {
+  const maps = job.outputs.filter(({ type }) => type === 'LabelVolume');
+  const [mapName, setMapName] = useState(() => (maps.find(({ primary }) => primary) ?? maps[0])?.name);
+  const labelMap = useOutput(job, maps.find(({ name }) => name === mapName)?.name, 'nii', readMap);
+  const mesh = useOutput(job, job.outputs.find(({ type }) => type === 'VTKMesh')?.name, 'vtk', readMeshFile);
+  const points = useOutput(job, job.outputs.find(({ type }) => type === 'Fiducials')?.name, 'txt', async (blob) => parsePoints(await blob.text()));
+  const scan = useScan(submission, service);
+  const present = useMemo(() => (labelMap.data ? labelsIn(labelMap.data) : []), [labelMap.data]);
+  const [hidden, setHidden] = useState<ReadonlySet<number>>(new Set());
+  const labels = useMemo(
+    () => labelStyles(service, present).map((style) => ({ ...style, visible: !hidden.has(style.value) })),
+    [service, present, hidden],
+  );
+  const measured = useMemo(() => (labelMap.data ? measureLabels(labelMap.data, labels) : undefined), [labelMap.data, labels]);
+  const [target, setTarget] = useState<{ position: Vec3 }>();
+  const hasPicture = maps.length > 0 || scan.volume !== undefined;
+  const error = labelMap.error ?? mesh.error ?? points.error;
+
+  return (
+    <>
+      <p className="done-line" role="status">
+        Done{job.startedTime && job.settledTime && ` in ${formatClock((Date.parse(job.settledTime) - Date.parse(job.startedTime)) / 1000)}`}.
+        {job.expiresTime && ` The server deletes the result ${untilPhrase(job.expiresTime)}.`}
+      </p>
+      {error && <Problem fault={faultOf(error)} />}
+      {maps.length > 1 && (
+        <label className="inline-field">
+          Label map
+          <select value={mapName} onChange={(event) => setMapName(event.target.value)}>
+            {maps.map(({ name, label }) => (
+              <option key={name} value={name}>
+                {label || name}
+              </option>
+            ))}
+          </select>
+        </label>
+      )}
+      <div className={hasPicture ? 'result' : 'result no-picture'}>
+        {hasPicture &&
+          ((maps.length === 0 || labelMap.data) && !scan.loading ? (
+            <div className="panel viewer-panel">
+              <Viewer
+                scan={scan.volume}
+                labelMap={labelMap.data}
+                labels={labels}
+                mesh={mesh.data}
+                points={points.data}
+                modality={service?.modality}
+                target={target}
+              />
+              {!scan.volume && (
+                <p className="fine viewer-note">
+                  {scan.fault ?? 'The scan itself is only in the browser that sent it; here the result is shown without it.'}
+                </p>
+              )}
+            </div>
+          ) : (
+            !error && (
+              <div className="panel viewer-panel">
+                <Loading what="Fetching the result …" />
+              </div>
+            )
+          ))}
+        <div className="result-side">
+          {measured && (
+            <LabelTable
+              measured={measured}
+              labels={labels}
+              onToggle={(value, visible) =>
+                setHidden((old) => {
+                  const next = new Set(old);
+                  if (visible) next.delete(value);
+                  else next.add(value);
+                  return next;
+                })
+              }
+              onGo={(position) => setTarget({ position })}
+            />
+          )}
+          {points.data && <PointList points={points.data} onGo={(position) => setTarget({ position })} />}
+          <Texts job={job} />
+          <Downloads job={job} fileName={fileName} />
+          <Share job={job} />
+        </div>
+      </div>
+    </>
+  );
+}
+
+function untilPhrase(expiresTime: string): string {
+  const seconds = (Date.parse(expiresTime) - Date.now()) / 1000;
+  return seconds <= 60 ? 'in a minute' : `at ${formatTime(expiresTime)}`;
+}
+
+// ---- What is fetched ----
+
+function useOutput<T>(job: Job, name: string | undefined, format: string, read: (blob: Blob) => Promise<T>) {
+  return useQuery({
+    queryKey: ['output', job.id, name, format],
+    enabled: name !== undefined,
+    staleTime: Number.POSITIVE_INFINITY,
+    gcTime: 0,
+    queryFn: async ({ signal }) => {
+      const file = await client.output(job.id, name!, { format, signal });
+      return read(await file.blob());
+    },
+    // Volumes are large, and never change: they are not compared.
+    structuralSharing: false,
+  });
+}
+
+const readMap = (blob: Blob): Promise<Volume> => readScan([{ name: 'labels.nii', blob }]);
+const readMeshFile = async (blob: Blob): Promise<Mesh> => readMesh(new Uint8Array(await blob.arrayBuffer()));
+
+/** The scan that was sent, from the copy in this browser. */
+function useScan(submission: Submission | undefined, service: Service | undefined) {
+  const [state, setState] = useState<{ volume?: Volume; loading: boolean; fault?: string }>({ loading: submission !== undefined });
+  useEffect(() => {
+    if (!submission || !service) return;
+    const input = service.inputs.find(({ type, name }) => type === 'volume' && submission.files[name]);
+    if (!input) return setState({ loading: false });
+    const abort = new AbortController();
+    setState({ loading: true });
+    const allFrames = input.type === 'volume' && input.frames === 'all';
+    readScan(submission.files[input.name], { frame: submission.frame ?? (allFrames ? 0 : undefined), signal: abort.signal }).then(
+      (volume) => !abort.signal.aborted && setState({ volume, loading: false }),
+      (error: unknown) => !abort.signal.aborted && setState({ loading: false, fault: faultOf(error).message }),
+    );
+    return () => abort.abort();
+  }, [submission, service]);
+  return state;
+}
+
+// ---- Beside the picture ----
+
+function LabelTable({
+  measured,
+  labels,
+  onToggle,
+  onGo,
+}: {
+  measured: readonly LabelMeasurement[];
+  labels: readonly LabelStyle[];
+  onToggle(value: number, visible: boolean): void;
+  onGo(position: Vec3): void;
+}) {
+  return (
+    <section className="panel" aria-labelledby="labels-title">
+      <h2 id="labels-title">Labels</h2>
+      <div className="table-frame" role="region" aria-label="Labels and volumes" tabIndex={0}>
+        <table className="labels">
+          <thead>
+            <tr>
+              <th scope="col">Shown</th>
+              <th scope="col">Name</th>
+              <th scope="col" className="number">
+                Volume, ml
+              </th>
+              <th scope="col">
+                <span className="visually-hidden">Centre</span>
+              </th>
+            </tr>
+          </thead>
+          <tbody>
+            {measured.map(({ value, name, volumeMl, voxels, centroidMm }) => {
+              const style = labels.find((label) => label.value === value);
+              return (
+                <tr key={value} className={voxels === 0 ? 'absent' : ''}>
+                  <td>
+                    <Switch
+                      className="switch"
+                      aria-label={`Show ${name}`}
+                      isSelected={style?.visible ?? true}
+                      isDisabled={voxels === 0}
+                      onChange={(visible) => onToggle(value, visible)}
+                    >
+                      <span className="swatch" style={{ backgroundColor: style?.color }} aria-hidden="true" />
+                      <span className="track" aria-hidden="true" />
+                    </Switch>
+                  </td>
+                  <th scope="row">{name}</th>
+                  <td className="number">{voxels === 0 ? 'not found' : formatMl(volumeMl)}</td>
+                  <td>
+                    {centroidMm && (
+                      <button type="button" className="quiet small" aria-label={`Go to the centre of ${name}`} onClick={() => onGo(centroidMm)}>
+                        Go to
+                      </button>
+                    )}
+                  </td>
+                </tr>
+              );
+            })}
+          </tbody>
+        </table>
+      </div>
+    </section>
+  );
+}
+
+function PointList({ points, onGo }: { points: readonly Vec3[]; onGo(position: Vec3): void }) {
+  return (
+    <section className="panel" aria-labelledby="points-title">
+      <h2 id="points-title">Points</h2>
+      <ol className="points">
+        {points.map((point, i) => (
+          <li key={`${i} ${point.join()}`}>
+            <span>{point.map(formatMm).join(', ')} mm</span>
+            <button type="button" className="quiet small" aria-label={`Go to point ${i + 1}`} onClick={() => onGo(point)}>
+              Go to
+            </button>
+          </li>
+        ))}
+      </ol>
+    </section>
+  );
+}
+
+function Texts({ job }: { job: Job }) {
+  return job.outputs.filter(({ type }) => type === 'PlainText').map((output) => <TextOutput key={output.name} job={job} output={output} />);
+}
+
+function TextOutput({ job, output }: { job: Job; output: JobOutput }) {
+  const text = useOutput(job, output.name, 'txt', (blob) => blob.slice(0, 100_000).text());
+  return (
+    <section className="panel">
+      <h2>{output.label || output.name}</h2>
+      {text.isPending && <Loading what="Fetching the text …" />}
+      {text.isError && <Problem fault={faultOf(text.error)} />}
+      {text.data !== undefined && (
+        <pre className="text" tabIndex={0} aria-label={output.label || output.name}>
+          {text.data}
+        </pre>
+      )}
+    </section>
+  );
+}
+
+/** Every output in every format; by the name of the user's own file where this browser knows it. */
+function Downloads({ job, fileName }: { job: Job; fileName?: string }) {
+  const [busy, setBusy] = useState<string>();
+  const [error, setError] = useState<unknown>();
+  async function download(output: JobOutput, format: string) {
+    setBusy(`${output.name}.${format}`);
+    setError(undefined);
+    try {
+      const file = await client.output(job.id, output.name, { format });
+      const link = document.createElement('a');
+      link.href = URL.createObjectURL(await file.blob());
+      link.download = fileName ? `${stemOf(fileName)}_${output.name}.${format}` : file.fileName;
+      link.click();
+      setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+    } catch (fault) {
+      setError(fault);
+    } finally {
+      setBusy(undefined);
+    }
+  }
+  return (
+    <section className="panel" aria-labelledby="downloads-title">
+      <h2 id="downloads-title">Download</h2>
+      <ul className="downloads">
+        {job.outputs.map((output) => (
+          <li key={output.name}>
+            <span>
+              {output.label || output.name} <span className="fine">{formatBytes(output.sizeBytes)}</span>
+            </span>
+            <span className="formats">
+              {output.formats.map((format) => (
+                <a
+                  key={format}
+                  href={`/api/jobs/${encodeURIComponent(job.id)}/outputs/${encodeURIComponent(output.name)}?format=${encodeURIComponent(format)}`}
+                  download
+                  aria-label={`${output.label || output.name} as ${format}`}
+                  onClick={(event) => {
+                    event.preventDefault();
+                    void download(output, format);
+                  }}
+                >
+                  {busy === `${output.name}.${format}` ? '…' : format}
+                </a>
+              ))}
+            </span>
+          </li>
+        ))}
+      </ul>
+      {error !== undefined && <Problem fault={faultOf(error)} />}
+    </section>
+  );
+}
+
+function Share({ job }: { job: Job }) {
+  const [, navigate] = useLocation();
+  const [busy, setBusy] = useState(false);
+  const [error, setError] = useState<unknown>();
+  return (
+    <section className="panel share" aria-labelledby="share-title">
+      <h2 id="share-title">Link</h2>
+      <p className="fine">
+        Whoever can reach this server sees the result at this address, without your scan, until it is deleted
+        {job.expiresTime && ` (${formatTime(job.expiresTime)})`}.
+      </p>
+      <div className="actions">
+        <CopyButton text={location.href} label="Copy the link" />
+        <button
+          type="button"
+          className="quiet small"
+          disabled={busy}
+          onClick={() => {
+            setBusy(true);
+            const key = entryOf(job.id)?.key;
+            client
+              .remove(job.id)
+              .then(() => key && forget(key))
+              .then(() => navigate('/jobs'))
+              .catch(setError)
+              .finally(() => setBusy(false));
+          }}
+        >
+          {busy ? 'Deleting …' : 'Delete the result now'}
+        </button>
+        <Link href={`/services/${encodeURIComponent(job.service)}`}>Another scan</Link>
+      </div>
+      {error !== undefined && <Problem fault={faultOf(error)} />}
+    </section>
+  );
+}

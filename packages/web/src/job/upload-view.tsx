@@ -1,0 +1,105 @@
+import { isCallersFault } from '@tomaat/client';
+import { TomaatError } from '@tomaat/core';
+import { useEffect, useState } from 'react';
+import { ProgressBar } from 'react-aria-components';
+import { Link, useLocation } from 'wouter';
+import { formatBytes, formatClock, stemOf } from '../format.ts';
+import { findSubmission, forget, history, type Submission } from '../store.ts';
+import { Empty, faultOf, Loading, Problem, useTitle } from '../ui.tsx';
+import { resume, send, stop, useUpload } from '../upload.ts';
+
+/** An upload on its way; once the server has it, the job's own page follows. */
+export function UploadView({ uploadKey }: { uploadKey: string }) {
+  const state = useUpload(uploadKey);
+  const [submission, setSubmission] = useState<Submission>();
+  const [, navigate] = useLocation();
+  useTitle('Sending');
+  useEffect(() => {
+    const jobId = history().find(({ key }) => key === uploadKey)?.jobId;
+    if (jobId) return navigate(`/jobs/${encodeURIComponent(jobId)}`, { replace: true });
+    void findSubmission(uploadKey).then(setSubmission);
+    void resume(uploadKey);
+  }, [uploadKey, navigate]);
+  useEffect(() => {
+    if (state?.phase === 'sent') navigate(`/jobs/${encodeURIComponent(state.job.id)}`, { replace: true });
+  }, [state, navigate]);
+
+  const back = submission && <Link href={`/services/${encodeURIComponent(submission.service)}`}>Back to the service</Link>;
+  if (!state || state.phase === 'sent') return <Loading what="One moment …" />;
+  if (state.phase === 'lost') {
+    return (
+      <Empty title="This upload is not in this browser any more">
+        <p>
+          <Link href="/">Choose a service</Link> and drop the scan again.
+        </p>
+      </Empty>
+    );
+  }
+  if (state.phase === 'stopped') {
+    return (
+      <Problem fault={{ title: 'Cancelled', message: 'The upload was stopped; nothing of it is kept on the server.' }}>
+        {submission && (
+          <button type="button" onClick={() => send(submission)}>
+            Send it after all
+          </button>
+        )}
+        {back}
+        <Discard uploadKey={uploadKey} />
+      </Problem>
+    );
+  }
+  if (state.phase === 'failed') {
+    const hopeless = state.error instanceof TomaatError && isCallersFault(state.error);
+    return (
+      <Problem fault={faultOf(state.error)}>
+        {submission && !hopeless && (
+          <button type="button" onClick={() => send(submission)}>
+            Try again
+          </button>
+        )}
+        {back}
+        <Discard uploadKey={uploadKey} />
+      </Problem>
+    );
+  }
+  const { sentBytes, totalBytes, startedMs } = state;
+  const seconds = (Date.now() - startedMs) / 1000;
+  const left = sentBytes > 0 && seconds > 2 ? ((totalBytes - sentBytes) / sentBytes) * seconds : undefined;
+  return (
+    <>
+      <section className="job-head">
+        <h1>{submission ? stemOf(submission.fileName) : 'Sending'}</h1>
+        <p className="fine">{submission?.serviceName}</p>
+      </section>
+      <section className="panel progress-panel">
+        <ProgressBar className="progress" value={totalBytes > 0 ? (sentBytes / totalBytes) * 100 : 0} aria-label="Upload">
+          {({ percentage }) => (
+            <div className="bar">
+              <div className="bar-fill" style={{ width: `${percentage}%` }} />
+            </div>
+          )}
+        </ProgressBar>
+        <p className="progress-text" role="status">
+          {sentBytes >= totalBytes && totalBytes > 0
+            ? 'All sent; the server checks it …'
+            : `Sending: ${formatBytes(sentBytes)} of ${formatBytes(totalBytes)}${left === undefined ? '' : `, about ${formatClock(left)} left`}`}
+        </p>
+        <p className="fine">A broken connection is repaired by itself, and a reload of this page begins the upload again.</p>
+        <div className="actions">
+          <button type="button" className="quiet" onClick={() => stop(uploadKey)}>
+            Cancel
+          </button>
+        </div>
+      </section>
+    </>
+  );
+}
+
+function Discard({ uploadKey }: { uploadKey: string }) {
+  const [, navigate] = useLocation();
+  return (
+    <button type="button" className="quiet" onClick={() => void forget(uploadKey).then(() => navigate('/jobs'))}>
+      Remove it from my list
+    </button>
+  );
+}

@@ -1,0 +1,360 @@
+import type { InputParameter, Service } from '@tomaat/client';
+import { parseParameter, TomaatError, type Vec3 } from '@tomaat/core';
+import { useMemo, useState } from 'react';
+import { Tab, TabList, TabPanel, Tabs } from 'react-aria-components';
+import { Link, useLocation } from 'wouter';
+import { codeSamples } from './code-samples.ts';
+import { ParameterField, PointsField, TransformField } from './form/fields.tsx';
+import { type ChosenVolume, initialValues } from './form/inputs.ts';
+import { refusals } from './form/scan.ts';
+import { VolumeField } from './form/volume-field.tsx';
+import { formatBytes, formatSeconds, formatSlug } from './format.ts';
+import { origin, safeAddress, useService, useSite } from './site.ts';
+import { keptSeconds } from './store.ts';
+import { CopyButton, type Fault, faultOf, Loading, Problem, Tag, useTitle } from './ui.tsx';
+import { newKey, submit } from './upload.ts';
+
+/** One service: what it is for, its form, and code that does the same. */
+export default function ServicePage({ id }: { id: string }) {
+  const site = useSite();
+  const service = useService(id);
+  useTitle(service.data?.name ?? 'Service');
+  if (site.data?.kind === 'registry') {
+    return (
+      <Problem fault={{ title: 'This is a registry', message: 'Services run on their own servers. Choose one in the list; its card leads there.' }}>
+        <Link href="/">All services</Link>
+      </Problem>
+    );
+  }
+  if (service.isPending) return <Loading what="Loading the service …" />;
+  if (service.isError) {
+    return (
+      <Problem fault={faultOf(service.error)}>
+        <button type="button" onClick={() => void service.refetch()}>
+          Try again
+        </button>
+        <Link href="/">All services</Link>
+      </Problem>
+    );
+  }
+  return <ServiceView service={service.data} />;
+}
+
+function ServiceView({ service }: { service: Service }) {
+  const [volumes, setVolumes] = useState<Record<string, ChosenVolume | undefined>>({});
+  const [transforms, setTransforms] = useState<Record<string, File | undefined>>({});
+  const [values, setValues] = useState(() => initialValues(service.inputs));
+  const setValue = (name: string, value: InputParameter) => setValues((old) => ({ ...old, [name]: value }));
+  const frame = Object.values(volumes).find((chosen) => chosen?.frame !== undefined)?.frame;
+  return (
+    <>
+      <p className="crumbs">
+        <Link href="/">Services</Link>
+      </p>
+      <section className="service-head">
+        <h1>{service.name}</h1>
+        <p className="tags">
+          <Tag>{service.modality}</Tag>
+          <Tag>{formatSlug(service.anatomy)}</Tag>
+          <Tag>{formatSlug(service.task)}</Tag>
+        </p>
+        <p className="lead">{service.description}</p>
+      </section>
+      <div className="columns">
+        <PredictionForm
+          service={service}
+          volumes={volumes}
+          transforms={transforms}
+          values={values}
+          onVolume={(name, chosen) => setVolumes((old) => ({ ...old, [name]: chosen }))}
+          onTransform={(name, file) => setTransforms((old) => ({ ...old, [name]: file }))}
+          onValue={setValue}
+        />
+        <ServiceFacts service={service} />
+      </div>
+      <CodeTabs service={service} values={values} frame={frame} />
+    </>
+  );
+}
+
+// ---- The form ----
+
+interface FormProps {
+  service: Service;
+  volumes: Record<string, ChosenVolume | undefined>;
+  transforms: Record<string, File | undefined>;
+  values: Record<string, InputParameter>;
+  onVolume(name: string, chosen: ChosenVolume | undefined): void;
+  onTransform(name: string, file: File | undefined): void;
+  onValue(name: string, value: InputParameter): void;
+}
+
+function PredictionForm(props: FormProps) {
+  const { service, volumes, transforms, values, onVolume, onTransform, onValue } = props;
+  const [, navigate] = useLocation();
+  const [placing, setPlacing] = useState<string>();
+  const [sending, setSending] = useState(false);
+  const [fault, setFault] = useState<Fault>();
+  const missing = whatIsMissing(props);
+  const volumeInputs = service.inputs.filter((input) => input.type === 'volume');
+  const sizeBytes = Object.values(volumes).reduce((sum, chosen) => sum + (chosen?.scan.files.reduce((all, { size }) => all + size, 0) ?? 0), 0);
+  const samples = useSample(service, (files) => {
+    void import('./form/scan.ts').then(async ({ openScan }) => {
+      const scan = await openScan(files);
+      onVolume(volumeInputs[0].name, { scan, frame: scan.header.frames > 1 ? 0 : undefined });
+    }, setSampleFault);
+  });
+  function setSampleFault(error: unknown) {
+    setFault(faultOf(error));
+  }
+
+  async function send() {
+    if (missing.length > 0 || sending) return;
+    setSending(true);
+    setFault(undefined);
+    try {
+      const files: Record<string, { name: string; blob: Blob }[]> = {};
+      for (const [name, chosen] of Object.entries(volumes)) if (chosen) files[name] = await chosen.scan.anonymous();
+      for (const [name, file] of Object.entries(transforms)) if (file) files[name] = [{ name: file.name, blob: file }];
+      const first = volumeInputs.map(({ name }) => volumes[name]).find(Boolean);
+      const address = await submit({
+        key: newKey(),
+        service: service.id,
+        serviceName: service.name,
+        files,
+        values: sentValues(service, values),
+        frame: Object.values(volumes).find((chosen) => chosen?.frame !== undefined)?.frame,
+        fileName: first?.scan.files[0].name ?? 'no file',
+        createdTime: new Date().toISOString(),
+      });
+      navigate(address);
+    } catch (error) {
+      setFault(faultOf(error));
+      setSending(false);
+    }
+  }
+
+  return (
+    <form
+      className="panel form"
+      aria-label="Prediction"
+      onSubmit={(event) => {
+        event.preventDefault();
+        void send();
+      }}
+    >
+      {volumeInputs.map((input) => (
+        <VolumeField
+          key={input.name}
+          service={service}
+          input={input}
+          chosen={volumes[input.name]}
+          points={placing ? (values[placing] as readonly Vec3[]) : shownPoints(service, values)}
+          onChoose={(chosen) => onVolume(input.name, chosen)}
+          onMove={(position, clicked) => {
+            if (!clicked || placing === undefined) return;
+            const old = values[placing] as readonly Vec3[];
+            onValue(placing, [...old, position.map((mm) => Math.round(mm * 100) / 100) as [number, number, number]]);
+          }}
+        />
+      ))}
+      {service.sample && volumeInputs.length > 0 && !volumes[volumeInputs[0].name] && (
+        <p className="sample">
+          <button type="button" className="quiet" disabled={samples.loading} onClick={() => void samples.load()}>
+            {samples.loading ? 'Fetching the sample …' : 'Try it with the sample'}
+          </button>
+          <span className="fine">Nothing at hand? The service brings a volume to try it with.</span>
+        </p>
+      )}
+      {samples.error !== undefined && <Problem fault={faultOf(samples.error)} />}
+      {service.inputs.map((input) => {
+        if (input.type === 'volume') return null;
+        if (input.type === 'transform') {
+          return <TransformField key={input.name} input={input} file={transforms[input.name]} onChange={(file) => onTransform(input.name, file)} />;
+        }
+        if (input.type === 'fiducials') {
+          return (
+            <PointsField
+              key={input.name}
+              input={input}
+              points={values[input.name] as readonly Vec3[]}
+              placing={placing === input.name}
+              canPlace={Object.values(volumes).some((chosen) => chosen?.volume)}
+              onPlacing={(on) => setPlacing(on ? input.name : undefined)}
+              onChange={(points) => onValue(input.name, points)}
+            />
+          );
+        }
+        return <ParameterField key={input.name} input={input} value={values[input.name]} onChange={(value) => onValue(input.name, value)} />;
+      })}
+      <div className="send">
+        <button type="submit" className="primary" disabled={missing.length > 0 || sending} aria-describedby="where-it-goes missing">
+          {sending ? 'Preparing …' : 'Send and compute'}
+        </button>
+        <p id="missing" className="fine" role="status">
+          {missing.length > 0 ? missing.join(' ') : `${formatBytes(sizeBytes)} will be sent.`}
+        </p>
+      </div>
+      <p id="where-it-goes" className="where-it-goes">
+        {whereItGoes()}
+      </p>
+      {fault && <Problem fault={fault} />}
+    </form>
+  );
+}
+
+function shownPoints(service: Service, values: Record<string, InputParameter>): readonly Vec3[] {
+  return service.inputs.filter(({ type }) => type === 'fiducials').flatMap(({ name }) => values[name] as Vec3[]);
+}
+
+/** Optional points that were not given are left out. */
+function sentValues(service: Service, values: Record<string, InputParameter>): Record<string, InputParameter> {
+  const optional = new Set(service.inputs.filter((input) => input.type === 'fiducials' && input.optional).map(({ name }) => name));
+  return Object.fromEntries(Object.entries(values).filter(([name, value]) => !(optional.has(name) && Array.isArray(value) && value.length === 0)));
+}
+
+/** Where the data goes and how long it is kept, in one sentence. */
+function whereItGoes(): string {
+  const kept = keptSeconds();
+  const results = kept === undefined ? 'an hour after that, unless this server is set up otherwise' : `${formatSeconds(kept)} after that`;
+  return `Nothing is sent before you press the button; then your data goes to ${location.host} and nowhere else, is deleted there as soon as the job ends, and the results ${results}, or at once when you delete the job.`;
+}
+
+function whatIsMissing({ service, volumes, transforms, values }: FormProps): string[] {
+  return service.inputs.flatMap((input) => {
+    const label = input.label ?? input.name;
+    if (input.type === 'volume') {
+      const chosen = volumes[input.name];
+      if (!chosen) return input.optional ? [] : [`Drop ${label} first.`];
+      if (chosen.error !== undefined) return [`${label} cannot be read.`];
+      return refusals(service.acceptance as never, input.name, chosen.scan.header, chosen.volume).length > 0 ? [`${label} does not fit.`] : [];
+    }
+    if (input.type === 'transform') return input.optional || transforms[input.name] ? [] : [`Choose ${label} first.`];
+    try {
+      parseParameter(label, input, values[input.name]);
+      return [];
+    } catch (error) {
+      return [error instanceof TomaatError ? error.message : String(error)];
+    }
+  });
+}
+
+function useSample(service: Service, onFiles: (files: File[]) => void) {
+  const [loading, setLoading] = useState(false);
+  const [error, setError] = useState<unknown>();
+  async function load() {
+    setLoading(true);
+    setError(undefined);
+    try {
+      // Only from this server, whatever the card says.
+      const address = new URL(service.sample!, origin);
+      if (address.origin !== origin) throw new TomaatError('FORBIDDEN', 'The sample lies on another server, and this page asks no other. Use a volume of your own.');
+      const response = await fetch(address);
+      if (!response.ok) throw new TomaatError('NOT_FOUND', `The sample is not there (HTTP ${response.status}). Use a volume of your own.`);
+      const name = /filename="([^"]+)"/.exec(response.headers.get('content-disposition') ?? '')?.[1] ?? 'sample.nii.gz';
+      onFiles([new File([await response.blob()], name)]);
+    } catch (fault) {
+      setError(fault);
+    } finally {
+      setLoading(false);
+    }
+  }
+  return { loading, error, load };
+}
+
+// ---- The card ----
+
+function ServiceFacts({ service }: { service: Service }) {
+  const homepage = safeAddress(service.homepage);
+  return (
+    <aside className="panel facts-panel" aria-label="About this service">
+      <h2>Intended use</h2>
+      <p>{service.intendedUse}</p>
+      {service.limitations && (
+        <>
+          <h2>Limits</h2>
+          <p>{service.limitations}</p>
+        </>
+      )}
+      {(service.labels?.length ?? 0) > 0 && (
+        <>
+          <h2>What it marks</h2>
+          <ul className="legend">
+            {service.labels.map(({ value, name, color }) => (
+              <li key={value}>
+                <span className="swatch" style={{ backgroundColor: color ?? 'var(--line)' }} aria-hidden="true" />
+                {name}
+              </li>
+            ))}
+          </ul>
+        </>
+      )}
+      <h2>Details</h2>
+      <dl className="details">
+        <dt>Version</dt>
+        <dd>{service.version}</dd>
+        <dt>Authors</dt>
+        <dd>{service.authors?.join(', ')}</dd>
+        <dt>Licence</dt>
+        <dd>{service.licence}</dd>
+        {service.typicalSeconds !== undefined && (
+          <>
+            <dt>Typical time</dt>
+            <dd>{formatSeconds(service.typicalSeconds)}</dd>
+          </>
+        )}
+        {homepage && (
+          <>
+            <dt>Home page</dt>
+            <dd>
+              <a href={homepage} rel="noreferrer noopener">
+                {new URL(homepage).host}
+              </a>
+            </dd>
+          </>
+        )}
+        {service.modelSha256 && (
+          <>
+            <dt>Model</dt>
+            <dd>
+              <code title={service.modelSha256}>sha256:{service.modelSha256.slice(0, 12)}…</code>
+            </dd>
+          </>
+        )}
+      </dl>
+      {service.citation && (
+        <>
+          <h2>Please cite</h2>
+          <blockquote>{service.citation}</blockquote>
+          <CopyButton text={service.citation} label="Copy the citation" />
+        </>
+      )}
+    </aside>
+  );
+}
+
+function CodeTabs({ service, values, frame }: { service: Service; values: Record<string, InputParameter>; frame?: number }) {
+  const samples = useMemo(() => codeSamples(service, origin, sentValues(service, values), frame), [service, values, frame]);
+  return (
+    <section className="panel code-panel" aria-labelledby="code-title">
+      <h2 id="code-title">The same from a program</h2>
+      <Tabs>
+        <TabList aria-label="Language" className="segments">
+          {samples.map(({ name }) => (
+            <Tab key={name} id={name}>
+              {name}
+            </Tab>
+          ))}
+        </TabList>
+        {samples.map(({ name, code }) => (
+          <TabPanel key={name} id={name} className="code-tab">
+            <pre tabIndex={0} aria-label={`${name} code`}>
+              <code>{code}</code>
+            </pre>
+            <CopyButton text={code} />
+          </TabPanel>
+        ))}
+      </Tabs>
+    </section>
+  );
+}

@@ -1,0 +1,101 @@
+import { execFileSync } from 'node:child_process';
+import { existsSync, readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+/**
+ * Guards the texts of the repository: they speak of the project alone, and the links of every *.md lead somewhere
+ * (files that exist, headings that are there). Prints each fault with its line; exit code 1 if there is one.
+ */
+const root = fileURLToPath(new URL('..', import.meta.url));
+const own = 'scripts/check-texts.ts';
+
+interface Rule {
+  pattern: RegExp;
+  why: string;
+  /** Files that it is about; all of them if missing. */
+  only?: RegExp;
+  /** Files that may. */
+  except?: readonly string[];
+}
+
+const rules: readonly Rule[] = [
+  { pattern: /\bthis session\b|\bthe CEO\b|\bfarm-/i, why: 'speaks of how the text came about' },
+  { pattern: /(?<![\w.~-])\/work\//, why: 'is a path of one machine' },
+  {
+    pattern: /\.\.\/shared\b/,
+    why: 'is a folder outside the repository: use test/real-data.ts',
+    except: ['test/real-data.ts', '.ci/run'],
+  },
+  {
+    pattern: /(?<![\w&/#(])#\d{1,5}\b/,
+    why: 'is a number that nobody can look up: say what it was about',
+    only: /\.md$/,
+  },
+  {
+    pattern:
+      /\b(?:registry\.npmjs\.org|registry\.yarnpkg\.com|pypi\.org|files\.pythonhosted\.org|proxy\.golang\.org)\b/,
+    why: 'is the host of one registry: installations may use another',
+  },
+  {
+    pattern: /[\u2014\u{1f300}-\u{1faff}]/u,
+    why: 'is a dash or picture that these texts do without',
+    only: /\.md$/,
+  },
+];
+
+const files = execFileSync('git', ['ls-files', '-z', '--cached', '--others', '--exclude-standard'], {
+  cwd: root,
+  encoding: 'utf8',
+})
+  .split('\0')
+  .filter((file) => file && file !== own && existsSync(join(root, file)));
+
+const faults: string[] = [];
+for (const file of files) {
+  const bytes = readFileSync(join(root, file));
+  if (bytes.subarray(0, 8192).includes(0)) continue;
+  const text = bytes.toString('utf8');
+  for (const { pattern, why, only, except } of rules) {
+    if ((only && !only.test(file)) || except?.includes(file)) continue;
+    text.split('\n').forEach((line, index) => {
+      const match = pattern.exec(line);
+      if (match) faults.push(`${file}:${index + 1}: “${match[0]}” ${why}`);
+    });
+  }
+  if (file.endsWith('.md')) faults.push(...deadLinks(file, text));
+}
+
+for (const fault of faults) console.error(fault);
+console.log(faults.length === 0 ? 'The texts are in order.' : `${faults.length} faults in the texts.`);
+process.exitCode = faults.length === 0 ? 0 : 1;
+
+function deadLinks(file: string, text: string): string[] {
+  const found: string[] = [];
+  const prose = text.replaceAll(/```[\s\S]*?```/g, (block) => block.replaceAll(/[^\n]/g, ' '));
+  for (const match of prose.matchAll(/\]\(([^)\s]+)\)|\bsrc="([^"]+)"/g)) {
+    const target = match[1] ?? match[2];
+    if (/^[a-z][a-z0-9+.-]*:/i.test(target)) continue;
+    const line = prose.slice(0, match.index).split('\n').length;
+    const [path, anchor] = target.split('#');
+    const to = path === '' ? file : join(dirname(file), path);
+    if (!existsSync(join(root, to))) found.push(`${file}:${line}: the link ${target} leads nowhere`);
+    else if (anchor && to.endsWith('.md') && !anchorsOf(to).has(anchor))
+      found.push(`${file}:${line}: ${to} has no heading #${anchor}`);
+  }
+  return found;
+}
+
+/** The anchors of a page's headings, as GitHub makes them. */
+function anchorsOf(file: string): Set<string> {
+  const text = readFileSync(join(root, file), 'utf8').replaceAll(/```[\s\S]*?```/g, '');
+  const headings = [...text.matchAll(/^#+ (.+)$/gm)].map((match) => match[1]);
+  return new Set(
+    headings.map((heading) =>
+      heading
+        .toLowerCase()
+        .replaceAll(/[^\p{L}\p{N}\s_-]/gu, '')
+        .replaceAll(' ', '-'),
+    ),
+  );
+}
