@@ -37,6 +37,7 @@ export async function serveApps(
     stdio: ['ignore', 'pipe', 'pipe'],
     cwd: repository,
   });
+  endWithThis(child);
   const log: string[] = [];
   createInterface({ input: child.stderr }).on('line', (line) => log.push(line));
   const lines = createInterface({ input: child.stdout });
@@ -57,6 +58,13 @@ export async function serveApps(
         .filter((entry) => entry.msg === message),
     [Symbol.asyncDispose]: () => stopProcess(child),
   };
+}
+
+/** Sees to it that a process does not outlive this one, when this one is interrupted. */
+export function endWithThis(child: ChildProcess): void {
+  const end = () => child.kill('SIGTERM');
+  process.once('exit', end);
+  child.once('exit', () => process.off('exit', end));
 }
 
 /** Asks a process to end and waits until it is gone. */

@@ -26,15 +26,19 @@ export function median(values: readonly number[]): number {
 
 /**
  * Runs two pieces of work in turn, the first of a pair changing from round to round, so that a machine that is busy
- * for a while slows both alike. Gives what each returned, by round.
+ * for a while slows both alike. Gives what each returned, by round. After `limitMs` no new round begins, but there are
+ * two at least.
  */
 export async function inTurn<A, B>(
   rounds: number,
   first: () => Promise<A>,
   second: () => Promise<B>,
+  limitMs = Number.POSITIVE_INFINITY,
 ): Promise<[A, B][]> {
   const pairs: [A, B][] = [];
+  const start = performance.now();
   for (let round = 0; round < rounds; round++) {
+    if (round >= 2 && performance.now() - start > limitMs) break;
     if (round % 2 === 0) {
       const a = await first();
       pairs.push([a, await second()]);

@@ -13,7 +13,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { gunzipSync } from 'node:zlib';
 import { dataFolder, modelsFolder } from '../test/real-data.ts';
-import { cpuSeconds, nodeOptions, serveApps, stopProcess } from './processes.ts';
+import { cpuSeconds, endWithThis, nodeOptions, serveApps, stopProcess } from './processes.ts';
 import { type BenchOptions, type BenchResult, inTurn, type Line, median } from './report.ts';
 
 const side = 256;
@@ -80,14 +80,15 @@ export async function run({ quick }: BenchOptions): Promise<BenchResult> {
       return { ms, cpu: (cpuSeconds(server.pid) ?? 0) - cpu, body };
     };
 
+    // The first loads the network, the second is the first that finds it warm.
     const first = await request();
-    await request();
+    if (!quick) await request();
     const counts = countLabels(first.body.subarray(-(side ** 3)));
-    const expected = await bare.run();
-    if (counts.join() !== expected.counts.join()) {
-      throw new Error(`the server’s labels (${counts}) are not the network’s (${expected.counts})`);
+    const expected = await bare.countLabels();
+    if (counts.join() !== expected.join()) {
+      throw new Error(`the server’s labels (${counts}) are not the network’s (${expected})`);
     }
-    const pairs = await inTurn(quick ? 2 : 7, request, bare.run);
+    const pairs = await inTurn(quick ? 2 : 7, request, bare.run, quick ? 0 : 240_000);
     const ratio = (pick: (cost: Cost) => number) => median(pairs.map(([a, b]) => pick(a) / pick(b)));
     console.log(`whole request: ${side}³ uint8, ${pairs.length} pairs`);
     console.log(
@@ -132,7 +133,9 @@ function countLabels(labels: Uint8Array): number[] {
 // ── The bare network, in a process as the server's child is ──────────────────────────────────────────────────────
 
 interface BareNetwork extends AsyncDisposable {
-  run(): Promise<Cost & { counts: number[] }>;
+  run(): Promise<Cost>;
+  /** Of the last run: how many voxels have each label. */
+  countLabels(): Promise<number[]>;
 }
 
 async function startBare(model: string, voxels: Uint8Array, folder: string): Promise<BareNetwork> {
@@ -141,20 +144,23 @@ async function startBare(model: string, voxels: Uint8Array, folder: string): Pro
   const child = spawn(process.execPath, [...nodeOptions, fileURLToPath(import.meta.url), model, file], {
     stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
   });
+  endWithThis(child);
   const gone = once(child, 'exit').then(([code]) => {
     throw new Error(`the process of the bare network ended (${code})`);
   });
   gone.catch(() => {});
-  await Promise.race([once(child, 'message'), gone]);
+  const answer = async () => (await Promise.race([once(child, 'message'), gone]))[0] as unknown;
+  await answer();
   return {
     async run() {
       const cpu = cpuSeconds(child.pid as number) ?? 0;
       child.send('run');
-      const [reply] = (await Promise.race([once(child, 'message'), gone])) as [{ ms: number }];
-      const used = (cpuSeconds(child.pid as number) ?? 0) - cpu;
+      const ms = (await answer()) as number;
+      return { ms, cpu: (cpuSeconds(child.pid as number) ?? 0) - cpu };
+    },
+    async countLabels() {
       child.send('count');
-      const [{ counts }] = (await Promise.race([once(child, 'message'), gone])) as [{ counts: number[] }];
-      return { ms: reply.ms, cpu: used, counts };
+      return (await answer()) as number[];
     },
     [Symbol.asyncDispose]: () => stopProcess(child),
   };
@@ -177,14 +183,15 @@ async function serveBare(model: string, file: string): Promise<void> {
     return results[session.outputNames[0]].data as Float32Array;
   };
   let scores = await compute();
+  process.on('disconnect', () => process.exit(1));
   process.on('message', async (message) => {
     if (message === 'count') {
-      process.send?.({ counts: countLabels(argmax(scores)) });
+      process.send?.(countLabels(argmax(scores)));
       return;
     }
     const start = performance.now();
     scores = await compute();
-    process.send?.({ ms: performance.now() - start });
+    process.send?.(performance.now() - start);
   });
   process.send?.('ready');
 }

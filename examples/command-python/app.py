@@ -69,7 +69,7 @@ def otsu(voxels):
             counts[min(BINS - 1, int((v - low) * scale))] += 1
     total = sum(counts)
     total_sum = sum(i * n for i, n in enumerate(counts))
-    best = (-1.0, 0)
+    best = best_bin = 0
     below = below_sum = 0
     for i, n in enumerate(counts):
         below += n
@@ -77,8 +77,10 @@ def otsu(voxels):
         if below in (0, total):
             continue
         difference = below_sum / below - (total_sum - below_sum) / (total - below)
-        best = max(best, (below * (total - below) * difference * difference, i))
-    return low + (best[1] + 1) / scale
+        variance = below * (total - below) * difference * difference
+        if variance > best:
+            best, best_bin = variance, i
+    return low + (best_bin + 1) / scale
 
 
 def main():

@@ -5,9 +5,11 @@
 3. Resample linearly to `spacing` mm along each axis; the outer edge of the field of view stays:
    size = round(n · old / new), voxel i of the new grid lies at (i + ½) · new / old − ½ of the old.
 4. (v − p0.5) / (p99.5 − p0.5) with the percentiles of all voxels, clipped to 0..1.
-5. Pad with 0 at the end of each axis to a multiple of 16.
-6. The network; drop the padding.
-7. Scores interpolated linearly at the voxels of the input, then the highest wins.
+5. Crop to the box of the voxels above 0.1 and 4 voxels around it.
+6. Pad with 0 on both sides (the odd voxel at the end) to multiples of 16.
+7. The network.
+8. Scores interpolated linearly at the voxels of the input, then the highest wins; background
+   outside the crop.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ from nibabel import orientations
 from network import SIZE_MULTIPLE
 
 PERCENTILES = (0.5, 99.5)
+FOREGROUND = 0.1
+MARGIN = 4
 
 Scores = np.ndarray
 """float32 [labels, z, y, x]."""
@@ -32,8 +36,12 @@ class Prepared:
     """`image` [z, y, x] float32 for the network, and what leads back."""
 
     image: np.ndarray
+    start: tuple[int, ...]
+    """[z, y, x] of the crop in the resampled scan."""
     size: tuple[int, ...]
-    """[z, y, x] before padding."""
+    """[z, y, x] of the crop."""
+    pad: tuple[int, ...]
+    """Zeros before the crop on each axis."""
     factors: tuple[float, ...]
     """New spacing / old spacing of z, y, x."""
     ras_size: tuple[int, ...]
@@ -55,7 +63,7 @@ def resample_linear(array: np.ndarray, axis: int, positions: np.ndarray) -> np.n
 
 
 def prepare(voxels: np.ndarray, affine: np.ndarray, spacing: float) -> Prepared:
-    """Steps 1 to 5 for `voxels` [i, j, k] with a RAS+ `affine`."""
+    """Steps 1 to 6 for `voxels` [i, j, k] with a RAS+ `affine`."""
     forward = nibabel.io_orientation(affine)
     back = orientations.ornt_transform(orientations.axcodes2ornt("RAS"), forward)
     ras = orientations.apply_orientation(voxels, forward).transpose(2, 1, 0)
@@ -69,15 +77,29 @@ def prepare(voxels: np.ndarray, affine: np.ndarray, spacing: float) -> Prepared:
         image = resample_linear(image, axis, positions)
     low, high = np.percentile(image, PERCENTILES)
     image = np.clip((image - low) / max(high - low, 1e-6), 0, 1)
-    padding = [(0, -n % SIZE_MULTIPLE) for n in image.shape]
-    return Prepared(np.pad(image, padding).astype(np.float32), image.shape, factors, ras.shape, back)
+    foreground = image > FOREGROUND
+    start, stop = [0, 0, 0], list(image.shape)
+    for axis in range(3):
+        others = tuple(a for a in range(3) if a != axis)
+        filled = np.flatnonzero(foreground.any(others))
+        if len(filled):
+            start[axis] = max(0, int(filled[0]) - MARGIN)
+            stop[axis] = min(image.shape[axis], int(filled[-1]) + 1 + MARGIN)
+    image = image[tuple(slice(a, b) for a, b in zip(start, stop))]
+    missing = [-n % SIZE_MULTIPLE for n in image.shape]
+    pad = tuple(n // 2 for n in missing)
+    padded = np.pad(image, [(before, n - before) for before, n in zip(pad, missing)])
+    return Prepared(
+        padded.astype(np.float32), tuple(start), image.shape, pad, factors, ras.shape, back
+    )
 
 
 def restore(scores: Scores, prepared: Prepared) -> np.ndarray:
-    """Steps 6 (padding) and 7: label map [i, j, k], uint8, on the grid of the input."""
-    scores = scores[(slice(None), *(slice(0, n) for n in prepared.size))]
+    """Step 8: label map [i, j, k], uint8, on the grid of the input."""
+    scores = scores[(slice(None), *(slice(p, p + n) for p, n in zip(prepared.pad, prepared.size)))]
     places = [
-        (np.arange(n) + 0.5) / factor - 0.5 for n, factor in zip(prepared.ras_size, prepared.factors)
+        (np.arange(n) + 0.5) / factor - 0.5 - start
+        for n, factor, start in zip(prepared.ras_size, prepared.factors, prepared.start)
     ]
     best = np.full(prepared.ras_size, -np.inf, np.float32)
     labels = np.zeros(prepared.ras_size, np.uint8)
@@ -87,6 +109,9 @@ def restore(scores: Scores, prepared: Prepared) -> np.ndarray:
         higher = score > best
         labels[higher] = label
         np.maximum(best, score, out=best)
+    for axis, (place, size) in enumerate(zip(places, prepared.size)):
+        outside = (place < -0.5) | (place > size - 0.5)
+        labels[(slice(None),) * axis + (outside,)] = 0
     return orientations.apply_orientation(labels.transpose(2, 1, 0), prepared.back)
 
 

@@ -67,7 +67,7 @@ class Recipe:
     cut: float = 0.3
     thick: float = 0.4
     contrasts: dict[str, float] = field(
-        default_factory=lambda: {"random": 0.15, "t1": 0.37, "t2": 0.24, "flair": 0.18, "ct": 0.06}
+        default_factory=lambda: {"random": 0.1, "t1": 0.38, "t2": 0.28, "flair": 0.2, "ct": 0.04}
     )
 
 

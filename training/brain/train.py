@@ -197,7 +197,7 @@ def main() -> None:
                 torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
                 optimiser.step()
                 step += 1
-                average_into(averaged, network, min(0.998, step / (step + 10)))
+                average_into(averaged, network, min(0.992, step / (step + 10)))
                 value = loss.item()
                 recent = value if recent == 0 else 0.98 * recent + 0.02 * value
                 if step % 20 == 0:

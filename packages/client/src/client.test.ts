@@ -464,6 +464,18 @@ describe('output()', () => {
     expect((await failure(file.blob())).code).toBe('UNREACHABLE');
   });
 
+  it('stops in the middle when its signal says so', async () => {
+    const baseUrl = await serve((_request, response) => {
+      response.writeHead(200, { 'content-length': '1000' });
+      response.write('the rest never comes');
+    });
+    const stop = new AbortController();
+    const file = await createClient({ baseUrl }).output('j1', 'x', { signal: stop.signal });
+    const reading = file.blob();
+    setTimeout(() => stop.abort(new Error('enough')), 50);
+    await expect(reading).rejects.toThrow('enough');
+  });
+
   it('a name from the server never leads out of the folder', async () => {
     const baseUrl = await serve((_request, response) =>
       response

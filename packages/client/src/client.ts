@@ -1,8 +1,9 @@
 import { TomaatError } from '@tomaat/core';
 import { z } from 'zod';
-import { type Job, jobSchema, type Service, serviceSchema } from './contract.ts';
+import { type Job, jobSchema, type NamedPrediction, type Service, serviceSchema } from './contract.ts';
 import {
   addressOf,
+  type Connection,
   type ConnectionOptions,
   callJson,
   errorOf,
@@ -13,6 +14,7 @@ import {
   startWatchdog,
 } from './http.ts';
 import { randomHex, type UploadFile, type UploadProgress, upload } from './upload.ts';
+import { type FileRef, type ResumableOptions, uploadResumable } from './upload-resumable.ts';
 import { isSettled, type WatchOptions, watchJob } from './watch.ts';
 
 export interface ServiceFilters {
@@ -26,15 +28,24 @@ export interface ServiceFilters {
 /** A value of an input that is no file. Points are RAS+ mm. */
 export type InputParameter = number | boolean | string | readonly (readonly [number, number, number])[];
 
+export type VolumeFile = UploadFile | FileRef;
+
 export interface PredictOptions {
-  /** The file of each volume input; several for one volume that comes in several files (.hdr and .img). */
-  volumes: Readonly<Record<string, UploadFile | readonly UploadFile[]>>;
+  /**
+   * The file of each volume input, or what `upload` gave for it; several for one volume that comes in several files
+   * (.hdr and .img).
+   */
+  volumes: Readonly<Record<string, VolumeFile | readonly VolumeFile[]>>;
   values?: Readonly<Record<string, InputParameter>>;
   /** Which frame of a 4-D volume, from 0. */
   frame?: number;
   /** The same key with the same request gives the same job; one is made if missing. */
   idempotencyKey?: string;
   onUpload?: UploadProgress;
+  /** With a file larger than this, uploads go on after a cut, and files that are there already are not sent again. */
+  resumableAboveBytes?: number;
+  /** 0 (most urgent) to 7; 3 if missing. */
+  urgency?: number;
   signal?: AbortSignal;
 }
 
@@ -55,6 +66,11 @@ export interface Client {
   readonly baseUrl: string;
   services(filters?: ServiceFilters, options?: Signalled): Promise<Service[]>;
   service(id: string, options?: Signalled): Promise<Service>;
+  /**
+   * Sends a file that several predictions may use, within an hour of its last use; a cut costs only what was on the way,
+   * and a file that is there already is not sent. Undefined if the server takes no such uploads.
+   */
+  upload(file: UploadFile, options?: ResumableOptions): Promise<FileRef | undefined>;
   /** Uploads and gives the job, which is then on the server's disk. Repeats a broken upload (same key, same job). */
   predict(serviceId: string, options: PredictOptions): Promise<Job>;
   job(id: string, options?: Signalled): Promise<Job>;
@@ -122,24 +138,57 @@ export function createClient(options: ConnectionOptions): Client {
 
     service: (id, { signal } = {}) => call(`/api/services/${encodeURIComponent(id)}`, anyService, { signal }),
 
+    upload: (file, options = {}) => uploadResumable(connection, file, options),
+
     async predict(
       serviceId,
-      { volumes, values = {}, frame, idempotencyKey = randomHex(16), onUpload, signal },
+      {
+        volumes,
+        values = {},
+        frame,
+        idempotencyKey = randomHex(16),
+        onUpload,
+        resumableAboveBytes = Number.POSITIVE_INFINITY,
+        urgency,
+        signal,
+      },
     ) {
       const path = `/api/services/${encodeURIComponent(serviceId)}/predictions`;
-      const form = {
-        fields: Object.entries(values).map(([name, value]) => [name, asText(value)] as const),
-        files: Object.entries(volumes).flatMap(([name, files]) =>
-          (isList(files) ? files : [files]).map((file) => [name, file] as const),
-        ),
+      const fields = Object.entries(values).map(([name, value]) => [name, asText(value)] as const);
+      const given = Object.entries(volumes).flatMap(([name, files]) =>
+        (isList(files) ? files : [files]).map((file) => [name, file] as const),
+      );
+      const headers = {
+        'idempotency-key': idempotencyKey,
+        accept: 'application/json',
+        priority: urgency === undefined ? undefined : `u=${urgency}`,
       };
-      const response = await upload(connection, path, form, {
-        query: { frame },
-        headers: { 'idempotency-key': idempotencyKey, accept: 'application/json' },
-        repeatable: true,
-        onUpload,
-        signal,
-      });
+      if (given.some(([, file]) => isRef(file) || sizeOf(file) > resumableAboveBytes)) {
+        const inputs = await uploadAll(connection, given, onUpload, signal);
+        if (inputs) {
+          const named: NamedPrediction = { inputs, parameters: Object.fromEntries(fields), frame };
+          return call(path, jobSchema, {
+            method: 'POST',
+            headers: { ...headers, 'content-type': 'application/json' },
+            body: JSON.stringify(named),
+            repeatable: true,
+            signal,
+          });
+        }
+      }
+      const files = given.flatMap(([name, file]) => (isRef(file) ? [] : [[name, file] as const]));
+      const response = await upload(
+        connection,
+        path,
+        { fields, files },
+        {
+          query: { frame },
+          headers,
+          repeatable: true,
+          onUpload,
+          signal,
+        },
+      );
       return readJson(response, jobSchema, addressOf(connection, path), signal);
     },
 
@@ -221,7 +270,34 @@ export function requireSuccess(job: Job): Job {
   throw new TomaatError('NOT_READY', 'The job is not settled yet. Wait for it.');
 }
 
-function isList(files: UploadFile | readonly UploadFile[]): files is readonly UploadFile[] {
+const sizeOf = (file: UploadFile): number => (file instanceof Blob ? file.size : file.sizeBytes);
+
+/** Sends the files of each input one after the other; undefined if the server takes no such uploads. */
+async function uploadAll(
+  connection: Connection,
+  files: readonly (readonly [name: string, file: VolumeFile])[],
+  onUpload?: UploadProgress,
+  signal?: AbortSignal,
+): Promise<Record<string, FileRef[]> | undefined> {
+  const totalBytes = files.reduce((sum, [, file]) => sum + (isRef(file) ? 0 : sizeOf(file)), 0);
+  const inputs: Record<string, FileRef[]> = {};
+  let before = 0;
+  for (const [name, file] of files) {
+    const report = ({ sentBytes }: { sentBytes: number }) =>
+      onUpload?.({ sentBytes: before + sentBytes, totalBytes });
+    const ref = isRef(file) ? file : await uploadResumable(connection, file, { onUpload: report, signal });
+    if (!ref) return undefined;
+    inputs[name] = [...(inputs[name] ?? []), ref];
+    before += isRef(file) ? 0 : sizeOf(file);
+  }
+  return inputs;
+}
+
+function isRef(file: VolumeFile): file is FileRef {
+  return 'upload' in file || 'blob' in file;
+}
+
+function isList(files: VolumeFile | readonly VolumeFile[]): files is readonly VolumeFile[] {
   return Array.isArray(files);
 }
 
@@ -257,21 +333,24 @@ function guarded(
   const reader = body.getReader();
   let seenBytes = 0;
   // Only while somebody waits for a chunk: a slow reader is no silent server.
-  watchdog.stop();
+  watchdog.rest();
   return new ReadableStream(
     {
       async pull(controller) {
         watchdog.alive();
         try {
           const { done, value } = await reader.read();
+          watchdog.rest();
           if (done && sizeBytes !== undefined && seenBytes !== sizeBytes) throw new TypeError('short answer');
-          if (done) return controller.close();
+          if (done) {
+            watchdog.stop();
+            return controller.close();
+          }
           seenBytes += value.length;
           controller.enqueue(value);
         } catch (error) {
-          throw networkFault(watchdog.signal.aborted ? watchdog.signal.reason : error, address, signal);
-        } finally {
           watchdog.stop();
+          throw networkFault(watchdog.signal.aborted ? watchdog.signal.reason : error, address, signal);
         }
       },
       async cancel(reason) {

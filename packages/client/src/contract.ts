@@ -78,6 +78,10 @@ export const jobSchema = z.object({
   fraction: z.number().min(0).max(1).optional().describe('How much of the whole is done'),
   queuePosition: z.int().optional().describe('0: next'),
   expectedSeconds: z.number().optional().describe('From start to end, from this service’s own history'),
+  expectedWaitSeconds: z
+    .number()
+    .optional()
+    .describe('Until it starts, from its position and this service’s own history'),
   parameters: z.record(z.string(), z.unknown()),
   outputs: z.array(jobOutputSchema),
   error: problemSchema.optional(),
@@ -112,6 +116,55 @@ export type Entry = z.infer<typeof entrySchema>;
 const slug = z.string().regex(/^[a-z0-9][a-z0-9-]{0,39}$/, 'must be one lower-case slug');
 const url = z.url({ protocol: /^https?$/ }).max(2000);
 
+/** The facts of an input's header, from which a service tells what a prediction will need. */
+export const volumeFactsSchema = z.strictObject({
+  size: z.tuple([z.int().min(1), z.int().min(1), z.int().min(1)]).describe('Voxels along x, y, z'),
+  spacing: z
+    .tuple([z.number().positive(), z.number().positive(), z.number().positive()])
+    .optional()
+    .describe('mm along x, y, z'),
+  affine: z
+    .array(z.number())
+    .length(16)
+    .optional()
+    .describe('Voxel index to world mm, RAS+, row by row; instead of spacing'),
+  components: z.int().min(1).max(4096).default(1),
+  frames: z.int().min(1).default(1),
+  voxelType: z.string().max(20).optional().describe('uint8, int16, float32 …'),
+  sizeBytes: z.int().min(1).optional().describe('Length of the file'),
+});
+export type VolumeFacts = z.infer<typeof volumeFactsSchema>;
+
+export const fitSchema = z.object({
+  verdict: z
+    .enum(['fits', 'tiled', 'too big', 'not accepted'])
+    .describe('tiled: it fits because it is done window by window'),
+  reason: z.string().describe('Why, and what to do about it'),
+  neededMb: z.number().optional().describe('Memory of the process that computes, estimated, MB (10^6 bytes)'),
+  allowedMb: z.number().optional().describe('What it may use'),
+  windows: z.int().optional().describe('Windows that the volume is done in'),
+  expectedSeconds: z.number().optional().describe('From this service’s own history'),
+  expectedWaitSeconds: z.number().optional().describe('For those that wait already'),
+});
+export type Fit = z.infer<typeof fitSchema>;
+
+const fileRefSchema = z.union([
+  z.strictObject({ upload: z.string().describe('Id of a whole upload') }),
+  z.strictObject({
+    blob: z.string().describe('sha256:…, of a file of yours that is on the server'),
+    fileName: z.string().optional(),
+  }),
+]);
+
+/** A prediction whose files are on the server already. */
+export const namedPredictionSchema = z.strictObject({
+  inputs: z.record(z.string(), z.union([fileRefSchema, z.array(fileRefSchema)])),
+  parameters: z.record(z.string(), z.unknown()).optional(),
+  frame: z.int().min(0).optional(),
+  format: z.string().optional(),
+});
+export type NamedPrediction = z.infer<typeof namedPredictionSchema>;
+
 export const announcementSchema = z.strictObject({
   name: z.string().min(1).max(200),
   modality: z.string().min(1).max(40),
@@ -129,10 +182,10 @@ export const announcementSchema = z.strictObject({
 export type Announcement = z.infer<typeof announcementSchema>;
 
 export interface Endpoint {
-  readonly method: 'GET' | 'HEAD' | 'POST' | 'PUT' | 'DELETE';
+  readonly method: 'GET' | 'HEAD' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
   readonly path: string;
   readonly on: 'server' | 'registry' | 'both';
-  readonly tag: 'services' | 'jobs' | 'promise' | 'v1' | 'registry' | 'operations';
+  readonly tag: 'services' | 'jobs' | 'uploads' | 'workers' | 'promise' | 'v1' | 'registry' | 'operations';
   readonly summary: string;
   readonly description?: string;
   readonly params?: z.ZodObject;
@@ -155,9 +208,14 @@ const filters = z.object({
 const idParam = z.object({ id: z.string() });
 const predictionBody = {
   description:
-    'multipart/form-data: a part for each volume, named as the input (parts of one name belong together: .hdr and .img, .mhd and its data); every other field is a parameter. application/octet-stream: the only volume; parameters in the query.',
-  content: { 'multipart/form-data': 'binary', 'application/octet-stream': 'binary' },
+    'multipart/form-data: a part for each volume, named as the input (parts of one name belong together: .hdr and .img, .mhd and its data); every other field is a parameter. application/octet-stream: the only volume; parameters in the query. application/json: files that are on the server already, as uploads or by their SHA-256.',
+  content: {
+    'multipart/form-data': 'binary',
+    'application/octet-stream': 'binary',
+    'application/json': namedPredictionSchema,
+  },
 } as const;
+const tusHeaders = { 'Tus-Resumable': '1.0.0' };
 const frameQuery = z.looseObject({
   frame: z.coerce.number().int().min(0).optional().describe('Which frame of a 4-D volume, from 0'),
 });
@@ -199,6 +257,7 @@ export const endpoints = {
     params: idParam,
     query: frameQuery,
     headers: {
+      Priority: 'u=N, from 0 (most urgent) to 7; 3 if missing (RFC 9218)',
       Prefer: 'wait=N: answer 200 with the settled job if N seconds were enough',
       'Idempotency-Key': 'The same key with the same request gives the same job',
     },
@@ -207,6 +266,72 @@ export const endpoints = {
       200: json(jobSchema, 'The settled job (Prefer: wait)'),
       202: json(jobSchema, 'The job, on disk; its address is in Location'),
     },
+  },
+  fit: {
+    method: 'POST',
+    path: '/api/services/{id}/fit',
+    on: 'server',
+    tag: 'services',
+    summary: 'What a prediction would need, from the header alone: before anything is uploaded',
+    params: idParam,
+    body: {
+      description: 'The facts of each volume, by input',
+      content: { 'application/json': z.strictObject({ inputs: z.record(z.string(), volumeFactsSchema) }) },
+    },
+    responses: { 200: json(fitSchema, 'Whether it fits, and what it needs') },
+  },
+  createUpload: {
+    method: 'POST',
+    path: '/api/uploads',
+    on: 'server',
+    tag: 'uploads',
+    summary: 'tus 1.0: begin an upload that may be cut and go on',
+    headers: {
+      ...tusHeaders,
+      'Upload-Length': 'Bytes of the file',
+      'Upload-Metadata': 'filename and sha256 (hex), each in base64; the sha256 is checked at the end',
+    },
+    responses: { 201: { description: 'Its address is in Location; it expires at Upload-Expires' } },
+  },
+  getUpload: {
+    method: 'HEAD',
+    path: '/api/uploads/{id}',
+    on: 'server',
+    tag: 'uploads',
+    summary: 'tus 1.0: how many bytes are there (Upload-Offset)',
+    headers: tusHeaders,
+    params: idParam,
+    responses: { 200: { description: 'Upload-Offset, Upload-Length; Tomaat-Digest once it is whole' } },
+  },
+  appendUpload: {
+    method: 'PATCH',
+    path: '/api/uploads/{id}',
+    on: 'server',
+    tag: 'uploads',
+    summary: 'tus 1.0: send bytes from Upload-Offset on',
+    headers: { ...tusHeaders, 'Upload-Offset': 'Where the bytes begin' },
+    params: idParam,
+    body: { description: 'The bytes', content: { 'application/offset+octet-stream': 'binary' } },
+    responses: { 204: { description: 'They are on the disk; Upload-Offset says how many there are' } },
+  },
+  deleteUpload: {
+    method: 'DELETE',
+    path: '/api/uploads/{id}',
+    on: 'server',
+    tag: 'uploads',
+    summary: 'tus 1.0: delete an upload, whole or not',
+    headers: tusHeaders,
+    params: idParam,
+    responses: { 204: { description: 'Gone' } },
+  },
+  headBlob: {
+    method: 'HEAD',
+    path: '/api/blobs/{digest}',
+    on: 'server',
+    tag: 'uploads',
+    summary: 'Whether a file of yours with this SHA-256 (sha256:…) is there already',
+    params: z.object({ digest: z.string() }),
+    responses: { 200: { description: 'It is' } },
   },
   getJob: {
     method: 'GET',

@@ -29,8 +29,8 @@ export interface Call {
   method?: string;
   query?: Record<string, string | number | boolean | undefined>;
   headers?: Record<string, string | undefined>;
-  /** A form; everything large goes by `upload`. */
-  body?: URLSearchParams;
+  /** A form or JSON; everything large goes by `upload`. */
+  body?: URLSearchParams | string;
   signal?: AbortSignal;
   /** Whether the request may be sent again after a network fault. True for everything but bare POSTs. */
   repeatable?: boolean;
@@ -203,6 +203,9 @@ export interface Watchdog {
   readonly signal: AbortSignal;
   /** Something was heard: the silence begins anew. */
   alive(): void;
+  /** Nothing is awaited until `alive` is called. */
+  rest(): void;
+  /** For good: a late `alive` changes nothing. */
   stop(): void;
 }
 
@@ -222,15 +225,18 @@ export function startWatchdog(
     );
   const follow = () => controller.abort(signal?.reason);
   let timer = setTimeout(bark, silenceMs);
+  let isStopped = false;
   if (signal?.aborted) follow();
   signal?.addEventListener('abort', follow, { once: true });
   return {
     signal: controller.signal,
     alive() {
       clearTimeout(timer);
-      timer = setTimeout(bark, silenceMs);
+      if (!isStopped) timer = setTimeout(bark, silenceMs);
     },
+    rest: () => clearTimeout(timer),
     stop() {
+      isStopped = true;
       clearTimeout(timer);
       signal?.removeEventListener('abort', follow);
     },

@@ -6,11 +6,13 @@ export {
   type PredictOptions,
   requireSuccess,
   type ServiceFilters,
+  type VolumeFile,
 } from './client.ts';
 export * from './contract.ts';
 export { type ConnectionOptions, errorOf, isCallersFault } from './http.ts';
 export { openApiDocument } from './openapi.ts';
 export { createRegistryClient, type DiscoverOptions, discoverV1, type RegistryClient } from './registry.ts';
 export type { FileSource, UploadFile, UploadProgress } from './upload.ts';
+export type { FileRef, ResumableOptions } from './upload-resumable.ts';
 export { interfaceV1, predictV1, type V1Input, type V1Output, type V1PredictOptions } from './v1.ts';
 export { isSettled, type WatchOptions } from './watch.ts';

@@ -15,6 +15,8 @@ export interface FileSource {
   readonly name: string;
   readonly sizeBytes: number;
   stream(): ReadableStream<Uint8Array> | AsyncIterable<Uint8Array>;
+  /** The bytes from `start` to before `end`; without it, what comes before is read and passed over. */
+  slice?(start: number, end: number): ReadableStream<Uint8Array> | AsyncIterable<Uint8Array>;
 }
 
 export type UploadFile = Blob | FileSource;
@@ -141,18 +143,18 @@ async function formData(form: Form): Promise<FormData> {
   for (const [name, file] of form.files) {
     if (form.withoutFileNames)
       data.append(name, await new Response(file instanceof Blob ? file : toStream(file.stream())).text());
-    else if (file instanceof Blob) data.append(name, file, fileName(file));
+    else if (file instanceof Blob) data.append(name, file, fileNameOf(file));
     else data.append(name, await new Response(toStream(file.stream())).blob(), file.name);
   }
   return data;
 }
 
-function fileName(file: UploadFile): string {
+export function fileNameOf(file: UploadFile): string {
   const name = (file as { name?: unknown }).name;
   return typeof name === 'string' && name !== '' ? name : 'volume';
 }
 
-function toStream(
+export function toStream(
   chunks: ReadableStream<Uint8Array> | AsyncIterable<Uint8Array>,
 ): ReadableStream<Uint8Array<ArrayBuffer>> {
   if (chunks instanceof ReadableStream) return chunks as ReadableStream<Uint8Array<ArrayBuffer>>;
@@ -183,7 +185,7 @@ export function multipart(form: Form, report: UploadProgress = () => {}) {
   const pieces: (Uint8Array | UploadFile)[] = [];
   for (const [name, value] of form.fields) pieces.push(head(`name=${quote(name)}\r\n\r\n${value}\r\n`));
   for (const [name, file] of form.files) {
-    const rest = `; filename=${quote(fileName(file))}\r\nContent-Type: application/octet-stream`;
+    const rest = `; filename=${quote(fileNameOf(file))}\r\nContent-Type: application/octet-stream`;
     pieces.push(
       head(`name=${quote(name)}${form.withoutFileNames ? '' : rest}\r\n\r\n`),
       file,
@@ -216,7 +218,7 @@ export function multipart(form: Form, report: UploadProgress = () => {}) {
         if (left !== 0) {
           throw new TomaatError(
             'BAD_INPUT',
-            `${fileName(piece)} changed while it was being sent. Send it again when it is complete.`,
+            `${fileNameOf(piece)} changed while it was being sent. Send it again when it is complete.`,
           );
         }
       }
@@ -245,8 +247,10 @@ function unreadable(cause: unknown): TomaatError {
   );
 }
 
-async function* readAll(file: UploadFile): AsyncGenerator<Uint8Array> {
-  const chunks = file.stream();
+export async function* readAll(
+  file: UploadFile | ReadableStream<Uint8Array> | AsyncIterable<Uint8Array>,
+): AsyncGenerator<Uint8Array> {
+  const chunks = 'stream' in file ? file.stream() : file;
   if (!(chunks instanceof ReadableStream)) {
     yield* chunks;
     return;

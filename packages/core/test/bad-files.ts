@@ -23,7 +23,9 @@ export type Kind = 'nii' | 'nii.gz' | 'nifti2' | 'mha' | 'mha raw' | 'nrrd' | 'n
 export async function goodFile(kind: Kind): Promise<Uint8Array> {
   if (kind === 'nifti2') return nifti2(await goodFile('nii'));
   const extension = kind.split(' ')[0] as (typeof supportedExtensions)[number];
-  return collectBytes(writeVolume(goodVolume, extension, webPlatform, { level: kind.endsWith('raw') ? 0 : 1 }));
+  return collectBytes(
+    writeVolume(goodVolume, extension, webPlatform, { level: kind.endsWith('raw') ? 0 : 1 }),
+  );
 }
 
 /** The fields of a NIfTI-1 file of ours in a NIfTI-2 header. */

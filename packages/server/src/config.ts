@@ -73,7 +73,15 @@ export const configSchema = z.strictObject({
     .default(2 ** 30)
     .describe('Largest volume'),
   maxQueued: count(1, 'of predictions').default(1000).describe('Most predictions that wait'),
-  workers: count(1, 'of predictions').default(1).describe('Predictions at a time'),
+  workers: count(0, 'of predictions')
+    .default(1)
+    .describe('Predictions at a time; 0: all by workers elsewhere'),
+  drainSeconds: count(0, 'of seconds')
+    .default(20)
+    .describe('How long what runs may go on when the server is stopped'),
+  maxIdleMb: count(0, 'of MB')
+    .optional()
+    .describe('Memory of idle models, MB; a quarter of the machine’s if missing'),
   keepMinutes: count(1, 'of minutes').default(60).describe('How long results are kept, minutes'),
   logLevel: z
     .enum(

@@ -77,7 +77,15 @@ const settings: Record<ConfigKey, Option> = {
     'network that the registry may pass requests on to, such as 10.1.0.0/16; may be repeated',
   ).argParser((value, list: string[] | undefined) => [...(list ?? []), value]),
   insecureNoLogin: new Option('--insecure-no-login', 'listen beyond this machine although there is no login'),
-  workers: new Option('--workers <number>', 'predictions at a time (default: 1)'),
+  workers: new Option('--workers <number>', 'predictions at a time; 0: all by “tomaat worker” (default: 1)'),
+  drainSeconds: new Option(
+    '--drain-seconds <number>',
+    'how long what runs may go on at the end (default: 20)',
+  ),
+  maxIdleMb: new Option(
+    '--max-idle-mb <number>',
+    'memory that idle models may take (default: a quarter of the machine’s)',
+  ),
   maxUploadBytes: new Option('--max-upload-bytes <number>', 'largest upload (default: 2 GiB)'),
   maxVoxels: new Option('--max-voxels <number>', 'largest volume (default: 2^30 voxels)'),
   maxQueued: new Option('--max-queued <number>', 'most predictions that wait (default: 1000)'),
@@ -105,6 +113,8 @@ async function load(flags: Record<string, unknown>) {
 const { up, serve, registry, runApp, checkApp } = actions;
 const serverKeys: readonly ConfigKey[] = [
   'workers',
+  'drainSeconds',
+  'maxIdleMb',
   'maxUploadBytes',
   'maxVoxels',
   'maxQueued',
@@ -171,6 +181,44 @@ if (registry) {
     }),
   );
 }
+
+program
+  .command('worker')
+  .usage('[options] SERVER_URL APP_DIR...')
+  .argument('<SERVER_URL>', 'the server whose predictions are computed here')
+  .argument('<APP_DIR...>', 'apps that it serves, in the same versions')
+  .description('compute predictions for a server on another machine')
+  .addOption(
+    new Option('--token <key>', 'key of the server with the scope worker').env('TOMAAT_WORKER_TOKEN'),
+  )
+  .addOption(new Option('--workers <number>', 'predictions at a time').argParser(wholeNumber).default(1))
+  .addOption(
+    new Option('--ca <file>', 'certificate (PEM) to trust, such as the server’s tomaat.pem').env('TOMAAT_CA'),
+  )
+  .addOption(
+    new Option(
+      '--data <dir>',
+      'data folder of a server on this machine, whose own certificate is trusted (default: the user’s)',
+    ).env('TOMAAT_DATA'),
+  )
+  .addOption(
+    new Option('--log-level <level>', 'trace, debug, info, warn, error or silent')
+      .choices(['trace', 'debug', 'info', 'warn', 'error', 'silent'])
+      .default('info'),
+  )
+  .addOption(jsonOption('print what is served as one line of JSON'))
+  .addHelpText(
+    'after',
+    `
+It asks the server for work: nothing has to reach this machine. On the server:
+  tomaat keys create --label gpu-1 --scope worker
+  tomaat serve prostate --workers 0
+Here:
+  TOMAAT_WORKER_TOKEN=tmt_… tomaat worker https://server.example:9443 prostate --ca tomaat.pem`,
+  )
+  .action((url: string, appFolders: string[], flags) =>
+    done(async () => (await import('./cli/worker.ts')).worker(url, appFolders, flags)),
+  );
 
 // ---- Using ----
 
@@ -293,7 +341,7 @@ const scopes = ['announce', 'predict', 'worker', 'admin'];
 const keys = program
   .command('keys')
   .usage('create | list | revoke')
-  .description('API keys of the registry on this machine')
+  .description('API keys of the registry and the server on this machine')
   .helpCommand(false);
 keys
   .command('create')

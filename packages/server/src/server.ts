@@ -2,10 +2,12 @@ import { randomUUID } from 'node:crypto';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { Announcement } from '@tomaat/client';
 import { TomaatError, volumeInputs } from '@tomaat/core';
 import type { FastifyBaseLogger } from 'fastify';
 import { openApps } from './apps.ts';
+import { createAdmission } from './http/admission.ts';
 import { createApp, type Listener, listenHttp, listenHttps } from './http/app.ts';
 import type { ServerContext } from './http/context.ts';
 import { registerJobRoutes } from './http/jobs.ts';
@@ -14,11 +16,15 @@ import { registerOperations } from './http/operations.ts';
 import { registerPage } from './http/page.ts';
 import { registerPromise } from './http/promise.ts';
 import { createServices, registerServiceRoutes } from './http/services.ts';
+import { registerUploadRoutes } from './http/uploads.ts';
 import { registerV1 } from './http/v1.ts';
+import { registerWorkerRoutes } from './http/worker-routes.ts';
 import { isLoopback } from './registry/targets.ts';
 import { openBlobs } from './store/blobs.ts';
-import { lockDataFolder, openDatabase } from './store/database.ts';
-import { createJobs, type JobsSchema, jobMigrations } from './store/jobs.ts';
+import { lockDataFolder } from './store/database.ts';
+import { createJobs } from './store/jobs.ts';
+import { openServerDatabase } from './store/server-database.ts';
+import { openUploads } from './store/uploads.ts';
 import { type Certificate, openCertificate } from './tls.ts';
 import { version } from './version.ts';
 import { openConverter } from './worker/converter.ts';
@@ -40,8 +46,18 @@ export interface ServerOptions {
   insecureNoLogin?: boolean;
   /** Service that v1 clients get; the first if missing. */
   defaultService?: string;
-  /** Predictions at a time. */
+  /** Predictions at a time in this process' own children; 0 leaves them all to workers elsewhere. */
   workers?: number;
+  /** Memory that idle children with their models may take, MB; a quarter of the machine's if missing. */
+  maxIdleMb?: number;
+  /** How long close() waits for the predictions that run; 0 if missing. What is not done then is handed back. */
+  drainMs?: number;
+  /** How long a worker elsewhere may keep silent; 15 s if missing. */
+  leaseMs?: number;
+  /** How long an upload lives after its last use; an hour if missing. */
+  uploadTtlMs?: number;
+  /** Free space on the disk that uploads leave alone. */
+  minFreeBytes?: number;
   resultTtlMs?: number;
   maxQueued?: number;
   maxUploadBytes?: number;
@@ -65,6 +81,8 @@ export interface RunningServer {
 }
 
 const sweepEveryMs = 30_000;
+/** For answers that are on their way when the server goes. */
+const lastWordsMs = 200;
 
 /** Starts a server: storage, worker, HTTP. On loopback HTTP and HTTPS, elsewhere HTTPS alone. */
 export async function startServer(options: ServerOptions): Promise<RunningServer> {
@@ -83,29 +101,52 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
 
   await mkdir(dataFolder, { recursive: true, mode: 0o700 });
   opened.use(lockDataFolder(dataFolder));
-  const database = opened.use(await openDatabase<JobsSchema>(join(dataFolder, 'server.db'), jobMigrations));
-  const blobs = opened.use(await openBlobs(join(dataFolder, 'blobs')));
+  const database = opened.use(await openServerDatabase(dataFolder));
+  const blobs = opened.use(
+    await openBlobs(join(dataFolder, 'blobs'), { minFreeBytes: options.minFreeBytes }),
+  );
   const jobs = createJobs({
     database,
     blobs,
     resultTtlMs: options.resultTtlMs ?? 3_600_000,
     maxQueued: options.maxQueued ?? 1000,
+    leaseMs: options.leaseMs,
+    concurrencyOf: (service) =>
+      apps.find(({ manifest }) => manifest.id === service)?.manifest.limits.concurrency,
   });
+  const maxUploadBytes = options.maxUploadBytes ?? 2 * 2 ** 30;
+  const uploads = opened.use(
+    await openUploads({
+      database,
+      blobs,
+      folder: join(dataFolder, 'uploads'),
+      maxBytes: maxUploadBytes,
+      leaseMs: options.uploadTtlMs,
+      isHeld: jobs.isHeld,
+    }),
+  );
+  jobs.keepAlso(uploads.keeps);
+  await uploads.recover();
   const recovered = await jobs.recover();
   if (recovered.requeued + recovered.failed > 0) logger.warn(recovered, 'jobs of the last run were found');
   const converter = await openConverter(join(dataFolder, 'converted'));
   opened.defer(() => converter.close());
   const services = createServices(apps, jobs, options.defaultService);
+  const ownerOf = () => 'anonymous';
+  const admission = createAdmission(jobs, ownerOf);
   const context: ServerContext = {
     services,
     jobs,
     blobs,
+    uploads,
+    admission,
     converter,
-    maxUploadBytes: options.maxUploadBytes ?? 2 * 2 ** 30,
+    maxUploadBytes,
     maxVoxels: options.maxVoxels ?? 2 ** 30,
     v1DelayMs: options.v1DelayMs ?? 4000,
     keepAliveMs: options.keepAliveMs,
-    ownerOf: () => 'anonymous',
+    slots: options.workers ?? 1,
+    ownerOf,
   };
 
   const app = createApp(logger);
@@ -114,7 +155,8 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   const supervisor = await startSupervisor({
     apps,
     source,
-    slots: options.workers ?? 1,
+    slots: context.slots,
+    maxIdleMb: options.maxIdleMb,
     maxIdle: Math.max(2, availableParallelism()),
     workFolder: join(dataFolder, 'work'),
     maxVoxels: context.maxVoxels,
@@ -124,6 +166,8 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   let closing = false;
   registerServiceRoutes(app, services);
   registerJobRoutes(app, context);
+  registerUploadRoutes(app, context);
+  const workers = registerWorkerRoutes(app, context, { keys: database.db, metrics });
   registerV1(app, context);
   registerOperations(app, {
     on: 'server',
@@ -135,9 +179,23 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   registerPromise(app, context);
 
   const sweeper = setInterval(() => {
-    jobs.sweep().catch((error: unknown) => logger.error({ err: error }, 'sweep failed'));
+    uploads
+      .sweep()
+      .then(() => jobs.sweep())
+      .catch((error: unknown) => logger.error({ err: error }, 'sweep failed'));
   }, sweepEveryMs);
   opened.defer(() => clearInterval(sweeper));
+  const leaseKeeper = setInterval(() => {
+    workers
+      .sweep()
+      .then(
+        (ids) =>
+          ids.length > 0 &&
+          logger.warn({ jobs: ids }, 'workers were not heard of; their jobs are queued again'),
+      )
+      .catch((error: unknown) => logger.error({ err: error }, 'leases could not be checked'));
+  }, 1000);
+  opened.defer(() => clearInterval(leaseKeeper));
 
   const certificate = await openCertificate(dataFolder, { cert: options.tlsCert, key: options.tlsKey });
   let http: Listener | undefined;
@@ -163,6 +221,20 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   const instance = await instanceId(dataFolder);
   const stack = opened.move();
   let closed: Promise<void> | undefined;
+
+  /** First nothing new is let in, then what runs may end, then whoever still waits is told, then all is closed. */
+  async function shutDown(): Promise<void> {
+    closing = true;
+    admission.close();
+    const { drainMs = 0 } = options;
+    if (drainMs > 0) {
+      await supervisor.drain(drainMs);
+      admission.end();
+      await delay(lastWordsMs);
+    }
+    await stack.disposeAsync();
+  }
+
   return {
     url,
     tlsUrl,
@@ -187,8 +259,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
         ).length,
       })),
     close() {
-      closing = true;
-      closed ??= stack.disposeAsync();
+      closed ??= shutDown();
       return closed;
     },
   };

@@ -3,7 +3,16 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { faults, goodFile, type Kind } from '../../core/test/bad-files.ts';
 import { nodePlatform } from '../src/node-platform.ts';
 import { deflateBomb } from './bomb.ts';
-import { closing, multipart, multipartType, type RawAnswer, rawRequest, type RealServer, sendRaw, startRealServer } from './real-server.ts';
+import {
+  closing,
+  multipart,
+  multipartType,
+  type RawAnswer,
+  type RealServer,
+  rawRequest,
+  sendRaw,
+  startRealServer,
+} from './real-server.ts';
 import { appFolder } from './test-server.ts';
 
 /*
@@ -55,7 +64,11 @@ const lines = (bytes: Uint8Array) => `${Buffer.from(bytes).toString('base64').re
 const faces: Record<string, Face> = {
   'the promise, octet-stream': {
     async send(file, _fileName, query = '') {
-      const answer = await post(`/threshold/any${query}`, { 'Content-Type': 'application/octet-stream' }, file);
+      const answer = await post(
+        `/threshold/any${query}`,
+        { 'Content-Type': 'application/octet-stream' },
+        file,
+      );
       if (answer.status !== 200) return problemOf(answer);
       await readVolume([sourceFromBytes('x', answer.body)], nodePlatform);
       return undefined;
@@ -63,26 +76,41 @@ const faces: Record<string, Face> = {
   },
   'the promise, multipart': {
     async send(file, fileName, query = '') {
-      const answer = await post(`/threshold/any${query}`, { 'Content-Type': multipartType }, multipart([['volume', file, fileName]]));
+      const answer = await post(
+        `/threshold/any${query}`,
+        { 'Content-Type': multipartType },
+        multipart([['volume', file, fileName]]),
+      );
       return answer.status === 200 ? undefined : problemOf(answer);
     },
   },
   'the API, multipart': {
     async send(file, fileName, query = '') {
       const headers = { 'Content-Type': multipartType, Prefer: 'wait=20' };
-      const answer = await post(`/api/services/threshold/predictions${query}`, headers, multipart([['volume', file, fileName]]));
+      const answer = await post(
+        `/api/services/threshold/predictions${query}`,
+        headers,
+        multipart([['volume', file, fileName]]),
+      );
       if (answer.status !== 200) return problemOf(answer);
       const job = JSON.parse(answer.body.toString());
       const again = await fetch(`${server.url}/api/jobs/${job.id}`);
       expect((await again.json()).error).toEqual(job.error);
-      if (job.error) expect((await fetch(`${server.url}/api/jobs/${job.id}/outputs/segmentation`)).status).toBe(job.error.status);
+      if (job.error)
+        expect((await fetch(`${server.url}/api/jobs/${job.id}/outputs/segmentation`)).status).toBe(
+          job.error.status,
+        );
       expect((await fetch(`${server.url}/api/jobs/${job.id}`, { method: 'DELETE' })).status).toBe(204);
       return job.error && { ...job.error, message: job.error.detail };
     },
   },
   'TOMAAT v1, base64': {
     async send(file) {
-      const answer = await post('/predict', { 'Content-Type': multipartType }, multipart([['volume', lines(file)]]));
+      const answer = await post(
+        '/predict',
+        { 'Content-Type': multipartType },
+        multipart([['volume', lines(file)]]),
+      );
       expect(answer.status).toBe(200);
       const elements = JSON.parse(answer.body.toString());
       if (elements[0].label !== 'Error!') return undefined;
@@ -102,10 +130,14 @@ async function refused(face: Face, file: Uint8Array, fileName: string, query?: s
   const after = await server.memory();
   expect(refusal, 'the file was taken').toBeDefined();
   expect(tookMs, 'ms').toBeLessThan(limitMs);
-  if (before && after) expect(after.peakBytes - before.rssBytes, 'growth of the memory').toBeLessThan(limitBytes);
+  if (before && after)
+    expect(after.peakBytes - before.rssBytes, 'growth of the memory').toBeLessThan(limitBytes);
   if (refusal!.code !== undefined) expect(refusal!.field, refusal!.message).toBe('volume');
   await expect.poll(() => server.files(), { timeout: 1000, interval: 20 }).toEqual([]);
-  expect(await faces['the promise, octet-stream'].send(good, 'a.nii.gz'), 'a good request afterwards').toBeUndefined();
+  expect(
+    await faces['the promise, octet-stream'].send(good, 'a.nii.gz'),
+    'a good request afterwards',
+  ).toBeUndefined();
   return refusal!;
 }
 
@@ -130,10 +162,22 @@ describe.each(Object.entries(faces))('%s refuses', (_name, face) => {
     return whole;
   };
   const strangers: [name: string, file: () => Uint8Array | Promise<Uint8Array>, message: RegExp][] = [
-    ['a JPEG', () => Buffer.concat([Buffer.from([0xff, 0xd8, 0xff, 0xe0]), Buffer.alloc(5000, 7)]), /JPEG picture: send the volume/],
-    ['a PNG', () => Buffer.concat([Buffer.from('\x89PNG\r\n\x1a\n', 'latin1'), Buffer.alloc(5000, 7)]), /PNG picture: send the volume/],
+    [
+      'a JPEG',
+      () => Buffer.concat([Buffer.from([0xff, 0xd8, 0xff, 0xe0]), Buffer.alloc(5000, 7)]),
+      /JPEG picture: send the volume/,
+    ],
+    [
+      'a PNG',
+      () => Buffer.concat([Buffer.from('\x89PNG\r\n\x1a\n', 'latin1'), Buffer.alloc(5000, 7)]),
+      /PNG picture: send the volume/,
+    ],
     ['a DICOM file', () => dicom, /DICOM file: convert the series to NIfTI/],
-    ['a zip', () => Buffer.concat([Buffer.from('PK\x03\x04'), Buffer.alloc(5000, 7)]), /zip archive: unpack it/],
+    [
+      'a zip',
+      () => Buffer.concat([Buffer.from('PK\x03\x04'), Buffer.alloc(5000, 7)]),
+      /zip archive: unpack it/,
+    ],
     ['text', () => Buffer.from('Dear colleague,\nplease find attached …'), /does not begin like|base64/],
     ['zeros', () => new Uint8Array(1000), /does not begin like/],
     ['a 4-D volume without a frame', () => fourD(3), /frame=0 to \?frame=2/],
@@ -144,8 +188,16 @@ describe.each(Object.entries(faces))('%s refuses', (_name, face) => {
   });
 
   const bombs: [name: string, make: () => Promise<Uint8Array>, message: RegExp][] = [
-    ['nii.gz', async () => deflateBomb(await goodFile('nii'), 10 * 2 ** 30, 'gzip'), /longer than the 5880 bytes/],
-    ['nii.gz that says so', async () => deflateBomb(hugeHeader(await goodFile('nii')), 10 * 2 ** 30, 'gzip'), /voxels|values/],
+    [
+      'nii.gz',
+      async () => deflateBomb(await goodFile('nii'), 10 * 2 ** 30, 'gzip'),
+      /longer than the 5880 bytes/,
+    ],
+    [
+      'nii.gz that says so',
+      async () => deflateBomb(hugeHeader(await goodFile('nii')), 10 * 2 ** 30, 'gzip'),
+      /voxels|values/,
+    ],
     ['mha', () => bombIn('mha', 'zlib'), /longer than the 5880 bytes/],
     ['nrrd', () => bombIn('nrrd', 'gzip'), /longer than the 5880 bytes/],
   ];
@@ -168,18 +220,27 @@ async function bombIn(kind: Kind, wrapper: 'gzip' | 'zlib'): Promise<Uint8Array>
   const text = Buffer.from(await goodFile(kind)).toString('latin1');
   const end = kind === 'mha' ? text.indexOf('LOCAL') + 6 : text.indexOf('\n\n') + 2;
   const packed = deflateBomb(new Uint8Array(0), 10 * 2 ** 30, wrapper);
-  const header = text.slice(0, end).replace(/CompressedDataSize = \d+/, `CompressedDataSize = ${packed.length}`);
+  const header = text
+    .slice(0, end)
+    .replace(/CompressedDataSize = \d+/, `CompressedDataSize = ${packed.length}`);
   return Buffer.concat([Buffer.from(header, 'latin1'), packed]);
 }
 
 describe('the first bytes are enough', () => {
   it.each([
     ['octet-stream', 'application/octet-stream', Buffer.alloc(0)],
-    ['multipart', multipartType, multipart([['volume', Buffer.alloc(0), 'photo.jpg']]).subarray(0, -closing.length)],
+    [
+      'multipart',
+      multipartType,
+      multipart([['volume', Buffer.alloc(0), 'photo.jpg']]).subarray(0, -closing.length),
+    ],
   ])('for a JPEG of 2 GB to be refused while it is sent, as %s', async (_what, type, lead) => {
     const whole = 60 * 2 ** 20;
     const jpeg = Buffer.concat([lead, Buffer.from([0xff, 0xd8, 0xff, 0xe0]), Buffer.alloc(100_000, 7)]);
-    const head = rawRequest('POST', '/threshold/any', { 'Content-Type': type, 'Content-Length': String(whole) });
+    const head = rawRequest('POST', '/threshold/any', {
+      'Content-Type': type,
+      'Content-Length': String(whole),
+    });
     const start = performance.now();
     const answer = await sendRaw(server.port, [head, jpeg]);
     expect(performance.now() - start).toBeLessThan(limitMs);

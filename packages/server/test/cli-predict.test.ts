@@ -415,6 +415,24 @@ describe('tomaat predict', () => {
     expect(code).toBe(1);
   });
 
+  it('ends at once when the server refuses before it has read the upload', async () => {
+    const server = await start();
+    server.server.removeAllListeners('request');
+    server.server.on('request', (request, response) => {
+      if (request.method === 'GET') return response.end(JSON.stringify(service()));
+      const body = { status: 413, code: 'UPLOAD_TOO_LARGE', detail: 'Too large. Send less.' };
+      return response
+        .writeHead(413, { 'content-type': 'application/problem+json' })
+        .end(JSON.stringify(body));
+    });
+    const startTime = Date.now();
+    const args = ['--volume', file('a.nii', new Uint8Array(3_000_000))];
+    const { code, stderr } = await tomaat(['predict', `${server.url}/services/x`, ...args]);
+    expect(stderr).toContain('Error: Too large. Send less.');
+    expect(code).toBe(2);
+    expect(Date.now() - startTime).toBeLessThan(20_000);
+  });
+
   it('a missing file is a fault of the call', async () => {
     const server = await start();
     const { code, stderr } = await tomaat(['predict', server.url, '--volume', join(folder.path, 'none.nii')]);

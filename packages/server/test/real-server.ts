@@ -4,9 +4,10 @@ import { existsSync } from 'node:fs';
 import { readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
+import { connect as connectTls } from 'node:tls';
 import { fileURLToPath } from 'node:url';
-import { ownNodeOptions } from '../src/source.ts';
 import type { ServerOptions } from '../src/server.ts';
+import { ownNodeOptions } from '../src/source.ts';
 import { temporaryFolder } from './test-server.ts';
 
 const processFile = fileURLToPath(new URL('./server-process.ts', import.meta.url));
@@ -15,6 +16,7 @@ const processFile = fileURLToPath(new URL('./server-process.ts', import.meta.url
 export interface RealServer extends AsyncDisposable {
   readonly url: string;
   readonly port: number;
+  readonly tlsPort: number;
   readonly pid: number;
   readonly dataFolder: string;
   /** Files of inputs, results and work in progress: what must be gone after a fault. */
@@ -37,19 +39,22 @@ export async function startRealServer(
   const child = fork(processFile, [JSON.stringify(all)], { execArgv: [...ownNodeOptions] });
   const exit = once(child, 'exit');
   const answer = async <T>() => (await Promise.race([once(child, 'message'), exit.then(() => [])]))[0] as T;
-  const ready = await answer<{ url: string } | undefined>();
+  const ready = await answer<{ url: string; tlsUrl: string } | undefined>();
   if (!ready) throw new Error('the server did not start');
   const status = `/proc/${child.pid}`;
   return {
     url: ready.url,
     port: Number(new URL(ready.url).port),
+    tlsPort: Number(new URL(ready.tlsUrl).port),
     pid: child.pid!,
     dataFolder,
     async files() {
       const found: string[] = [];
       for (const folder of ['blobs', 'work', 'converted']) {
         const entries = await readdir(join(dataFolder, folder), { recursive: true, withFileTypes: true });
-        found.push(...entries.filter((entry) => entry.isFile()).map((entry) => join(entry.parentPath, entry.name)));
+        found.push(
+          ...entries.filter((entry) => entry.isFile()).map((entry) => join(entry.parentPath, entry.name)),
+        );
       }
       return found.sort();
     },
@@ -91,8 +96,13 @@ export interface RawAnswer {
  * Writes bytes to a port as they are, all of them before it looks at the answer, as simple clients do; what is
  * answered is read to its Content-Length. Undefined when the connection ended without an answer.
  */
-export async function sendRaw(port: number, bytes: Uint8Array | readonly Uint8Array[], limitMs = 20_000): Promise<RawAnswer | undefined> {
-  const socket = connect(port, '127.0.0.1');
+export async function sendRaw(
+  port: number,
+  bytes: Uint8Array | readonly Uint8Array[],
+  { limitMs = 20_000, secure = false } = {},
+): Promise<RawAnswer | undefined> {
+  const to = { port, host: '127.0.0.1' };
+  const socket = secure ? connectTls({ ...to, rejectUnauthorized: false }) : connect(to);
   let received = Buffer.alloc(0);
   const answer = new Promise<RawAnswer | undefined>((resolve) => {
     const timer = setTimeout(() => socket.destroy(), limitMs);
@@ -129,7 +139,12 @@ function parseAnswer(bytes: Buffer): RawAnswer | undefined {
   const [first, ...lines] = bytes.toString('latin1', 0, end).split('\r\n');
   const status = Number(first.split(' ')[1]);
   if (status === 100) return parseAnswer(bytes.subarray(end + 4));
-  const headers = Object.fromEntries(lines.map((line) => [line.slice(0, line.indexOf(':')).toLowerCase(), line.slice(line.indexOf(':') + 1).trim()]));
+  const headers = Object.fromEntries(
+    lines.map((line) => [
+      line.slice(0, line.indexOf(':')).toLowerCase(),
+      line.slice(line.indexOf(':') + 1).trim(),
+    ]),
+  );
   const body = bytes.subarray(end + 4);
   const length = headers['content-length'];
   if (length !== undefined && body.length < Number(length)) return undefined;
@@ -144,9 +159,18 @@ export function rawRequest(
   body: Uint8Array = Buffer.alloc(0),
   version = '1.1',
 ): Buffer {
-  const all = { Host: 'localhost', 'Content-Length': method === 'GET' || method === 'HEAD' ? undefined : String(body.length), ...headers };
-  const lines = Object.entries(all).flatMap(([name, value]) => (value === undefined ? [] : [value].flat().map((one) => `${name}: ${one}\r\n`)));
-  return Buffer.concat([Buffer.from(`${method} ${path} HTTP/${version}\r\n${lines.join('')}\r\n`, 'latin1'), body]);
+  const all = {
+    Host: 'localhost',
+    'Content-Length': method === 'GET' || method === 'HEAD' ? undefined : String(body.length),
+    ...headers,
+  };
+  const lines = Object.entries(all).flatMap(([name, value]) =>
+    value === undefined ? [] : [value].flat().map((one) => `${name}: ${one}\r\n`),
+  );
+  return Buffer.concat([
+    Buffer.from(`${method} ${path} HTTP/${version}\r\n${lines.join('')}\r\n`, 'latin1'),
+    body,
+  ]);
 }
 
 const boundary = 'tomaat-test-boundary';
@@ -155,9 +179,13 @@ export const multipartType = `multipart/form-data; boundary=${boundary}`;
 export const closing = `\r\n--${boundary}--\r\n`;
 
 /** multipart/form-data; a field that is bytes is a file of the given name, or a plain field if `fileName` is undefined. */
-export function multipart(fields: readonly (readonly [name: string, value: string | Uint8Array, fileName?: string])[]): Buffer {
+export function multipart(
+  fields: readonly (readonly [name: string, value: string | Uint8Array, fileName?: string])[],
+): Buffer {
   const parts = fields.flatMap(([name, value, fileName]) => [
-    Buffer.from(`--${boundary}\r\nContent-Disposition: form-data; name="${name}"${fileName === undefined ? '' : `; filename="${fileName}"`}\r\n\r\n`),
+    Buffer.from(
+      `--${boundary}\r\nContent-Disposition: form-data; name="${name}"${fileName === undefined ? '' : `; filename="${fileName}"`}\r\n\r\n`,
+    ),
     Buffer.from(value as Uint8Array),
     Buffer.from('\r\n'),
   ]);

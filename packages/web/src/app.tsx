@@ -1,10 +1,10 @@
-import { lazy, Suspense, useEffect, useState } from 'react';
+import { Component, lazy, type ReactNode, Suspense, useEffect, useState } from 'react';
 import { Link, Route, Switch, useLocation } from 'wouter';
 import { Directory } from './directory.tsx';
 import { useSite } from './site.ts';
 import { tidy, useHistory } from './store.ts';
 import { chooseTheme, storedTheme, type Theme, themes } from './theme.ts';
-import { Empty, Loading } from './ui.tsx';
+import { Empty, faultOf, Loading, Problem } from './ui.tsx';
 
 const ServicePage = lazy(() => import('./service-page.tsx'));
 const JobPage = lazy(() => import('./job/job-page.tsx'));
@@ -12,9 +12,14 @@ const HistoryPage = lazy(() => import('./history-page.tsx'));
 
 export function App() {
   const [path] = useLocation();
-  useEffect(() => void tidy(), []);
-  // A new page begins at its top, and its heading is what a screen reader says next.
-  useEffect(() => window.scrollTo(0, 0), [path]);
+  useEffect(() => {
+    void tidy();
+  }, []);
+  // A new page begins at its top.
+  // biome-ignore lint/correctness/useExhaustiveDependencies: the address is what it waits for
+  useEffect(() => {
+    window.scrollTo(0, 0);
+  }, [path]);
   return (
     <>
       <a className="skip" href="#main">
@@ -22,27 +27,52 @@ export function App() {
       </a>
       <Header />
       <main id="main" tabIndex={-1}>
-        <Suspense fallback={<Loading what="Loading …" />}>
-          <Switch>
-            <Route path="/" component={Directory} />
-            <Route path="/services/:id">{({ id }) => <ServicePage key={id} id={decode(id)} />}</Route>
-            <Route path="/jobs" component={HistoryPage} />
-            <Route path="/jobs/:id">{({ id }) => <JobPage key={id} id={decode(id)} />}</Route>
-            <Route>
-              <Empty title="There is nothing at this address">
-                <p>
-                  <Link href="/">See which services there are</Link>
-                </p>
-              </Empty>
-            </Route>
-          </Switch>
-        </Suspense>
+        <FaultBoundary key={path}>
+          <Suspense fallback={<Loading what="Loading …" />}>
+            <Switch>
+              <Route path="/" component={Directory} />
+              <Route path="/services/:id">{({ id }) => <ServicePage key={id} id={decode(id)} />}</Route>
+              <Route path="/jobs" component={HistoryPage} />
+              <Route path="/jobs/:id">{({ id }) => <JobPage key={id} id={decode(id)} />}</Route>
+              <Route>
+                <Empty title="There is nothing at this address">
+                  <p>
+                    <Link href="/">See which services there are</Link>
+                  </p>
+                </Empty>
+              </Route>
+            </Switch>
+          </Suspense>
+        </FaultBoundary>
       </main>
       <footer>
-        <p>For research. Not a medical device unless a service says so. This page loads nothing from any other host.</p>
+        <p>
+          For research. Not a medical device unless a service says so. This page loads nothing from any other
+          host.
+        </p>
       </footer>
     </>
   );
+}
+
+/** A fault of the page itself is said, too; another page may still work. (React has no other way than a class.) */
+class FaultBoundary extends Component<{ children: ReactNode }, { error?: unknown }> {
+  override state: { error?: unknown } = {};
+
+  static getDerivedStateFromError(error: unknown) {
+    return { error };
+  }
+
+  override render() {
+    if (this.state.error === undefined) return this.props.children;
+    return (
+      <Problem fault={faultOf(this.state.error)}>
+        <button type="button" onClick={() => location.reload()}>
+          Reload the page
+        </button>
+      </Problem>
+    );
+  }
 }
 
 function decode(text: string): string {
@@ -57,7 +87,9 @@ function Header() {
   const site = useSite();
   const jobs = useHistory();
   const [path] = useLocation();
-  const running = jobs.filter(({ state }) => state === 'sending' || state === 'queued' || state === 'running').length;
+  const running = jobs.filter(
+    ({ state }) => state === 'sending' || state === 'queued' || state === 'running',
+  ).length;
   const isRegistry = site.data?.kind === 'registry';
   return (
     <header className="top">
@@ -65,7 +97,13 @@ function Header() {
         <Link href="/" className="brand">
           <svg viewBox="0 0 32 32" width="26" height="26" aria-hidden="true">
             <path d="M16 2 28 9v14l-12 7L4 23V9z" fill="var(--accent)" />
-            <path d="M16 16 28 9M16 16v14M16 16 4 9" stroke="var(--paper)" strokeWidth="1.6" fill="none" opacity=".8" />
+            <path
+              d="M16 16 28 9M16 16v14M16 16 4 9"
+              stroke="var(--paper)"
+              strokeWidth="1.6"
+              fill="none"
+              opacity=".8"
+            />
             <circle cx="16" cy="16" r="4.2" fill="var(--paper)" />
           </svg>
           TOMAAT

@@ -6,10 +6,20 @@ export interface CodeSample {
   code: string;
 }
 
-export function codeSamples(service: Service, base: string, values: Readonly<Record<string, InputParameter>>, frame?: number): CodeSample[] {
-  const files = service.inputs.filter((input) => (input.type === 'volume' || input.type === 'transform') && !input.optional);
+export function codeSamples(
+  service: Service,
+  base: string,
+  values: Readonly<Record<string, InputParameter>>,
+  frame?: number,
+): CodeSample[] {
+  const files = service.inputs.filter(
+    (input) => (input.type === 'volume' || input.type === 'transform') && !input.optional,
+  );
   const fields = Object.entries(values).map(([name, value]) => [name, textOf(value)] as const);
-  const query = [...(service.default ? [] : [['service', service.id]]), ...(frame === undefined ? [] : [['frame', String(frame)]])];
+  const query = [
+    ...(service.default ? [] : [['service', service.id]]),
+    ...(frame === undefined ? [] : [['frame', String(frame)]]),
+  ];
   const address = `${base}/${service.task}/${service.anatomy}${query.length > 0 ? `?${new URLSearchParams(query)}` : ''}`;
   const fileOf = (name: string, i: number) => (i === 0 ? 'scan.nii.gz' : `${name}.nii.gz`);
 
@@ -21,7 +31,9 @@ export function codeSamples(service: Service, base: string, values: Readonly<Rec
     `    response = requests.post(`,
     `        ${py(address)},`,
     `        files={${files.map((input) => `${py(input.name)}: ${pyName(input.name)}`).join(', ')}},`,
-    ...(fields.length > 0 ? [`        data={${fields.map(([name, value]) => `${py(name)}: ${py(value)}`).join(', ')}},`] : []),
+    ...(fields.length > 0
+      ? [`        data={${fields.map(([name, value]) => `${py(name)}: ${py(value)}`).join(', ')}},`]
+      : []),
     '    )',
     'response.raise_for_status()',
     'with open("segmentation.nii.gz", "wb") as f:',
@@ -40,7 +52,9 @@ export function codeSamples(service: Service, base: string, values: Readonly<Rec
   const cli = [
     `tomaat predict ${sh(`${base}/services/${service.id}`)}`,
     ...(first ? [`--volume scan.nii.gz`] : []),
-    ...[...others, ...files.filter((input) => input.type !== 'volume')].map((input) => `--input ${sh(`${input.name}=${input.name}.nii.gz`)}`),
+    ...[...others, ...files.filter((input) => input.type !== 'volume')].map(
+      (input) => `--input ${sh(`${input.name}=${input.name}.nii.gz`)}`,
+    ),
     ...fields.map(([name, value]) => `--param ${sh(`${name}=${value}`)}`),
     ...(frame === undefined ? [] : [`--frame ${frame}`]),
     '-o segmentation.nii.gz',
@@ -61,4 +75,5 @@ function textOf(value: InputParameter): string {
 const py = (text: string) => JSON.stringify(text);
 const pyName = (name: string) => name.replace(/\W/g, '_').toLowerCase();
 /** A word for a POSIX shell. */
-const sh = (text: string) => (/^[\w./:@=?&,;%+-]+$/.test(text) && !/[?&;]/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
+const sh = (text: string) =>
+  /^[\w./:@=?&,;%+-]+$/.test(text) && !/[?&;]/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;

@@ -2,7 +2,7 @@ import type { Entry, Service } from '@tomaat/client';
 import { Link, useSearchParams } from 'wouter';
 import { formatSeconds, formatSlug, formatTime } from './format.ts';
 import { type Site, safeAddress, useSite } from './site.ts';
-import { Empty, faultOf, Loading, Problem, Tag, useTitle } from './ui.tsx';
+import { Empty, faultOf, KindTags, Loading, Problem, Tag, useTitle } from './ui.tsx';
 
 /** What both kinds of card show. */
 interface Card {
@@ -24,7 +24,13 @@ interface Card {
 
 function cardOfService(service: Service): Card {
   const { id, authors, ...rest } = service;
-  return { ...rest, key: id, href: `/services/${encodeURIComponent(id)}`, external: false, authors: authors?.join(', ') };
+  return {
+    ...rest,
+    key: id,
+    href: `/services/${encodeURIComponent(id)}`,
+    external: false,
+    authors: authors?.join(', '),
+  };
 }
 
 function cardOfEntry(entry: Entry): Card {
@@ -74,8 +80,14 @@ export function Directory() {
   const words = (search.get('q') ?? '').toLowerCase().split(/\s+/).filter(Boolean);
   const found = cards.filter(
     (card) =>
-      filterNames.every((name) => !search.get(name) || card[name].toLowerCase() === search.get(name)!.toLowerCase()) &&
-      words.every((word) => `${card.name} ${card.description} ${card.modality} ${card.anatomy} ${card.task}`.toLowerCase().includes(word)),
+      filterNames.every(
+        (name) => !search.get(name) || card[name].toLowerCase() === search.get(name)!.toLowerCase(),
+      ) &&
+      words.every((word) =>
+        `${card.name} ${card.description} ${card.modality} ${card.anatomy} ${card.task}`
+          .toLowerCase()
+          .includes(word),
+      ),
   );
   const isRegistry = site.data?.kind === 'registry';
   return (
@@ -127,7 +139,9 @@ export function Directory() {
             ))}
           </search>
           <p className="fine" role="status">
-            {found.length === cards.length ? `${cards.length} ${cards.length === 1 ? 'service' : 'services'}` : `${found.length} of ${cards.length} services`}
+            {found.length === cards.length
+              ? `${cards.length} ${cards.length === 1 ? 'service' : 'services'}`
+              : `${found.length} of ${cards.length} services`}
           </p>
           {found.length === 0 && (
             <Empty title="No service fits">
@@ -149,12 +163,27 @@ export function Directory() {
   );
 }
 
-function Filter({ name, values, chosen, onChoose }: { name: string; values: string[]; chosen: string; onChoose(value: string): void }) {
-  const distinct = [...new Map(values.filter(Boolean).map((value) => [value.toLowerCase(), value])).values()].sort();
+function Filter({
+  name,
+  values,
+  chosen,
+  onChoose,
+}: {
+  name: string;
+  values: string[];
+  chosen: string;
+  onChoose(value: string): void;
+}) {
+  const distinct = [
+    ...new Map(values.filter(Boolean).map((value) => [value.toLowerCase(), value])).values(),
+  ].sort();
   return (
     <label>
       {formatSlug(name)}
-      <select value={distinct.find((value) => value.toLowerCase() === chosen.toLowerCase()) ?? ''} onChange={(event) => onChoose(event.target.value)}>
+      <select
+        value={distinct.find((value) => value.toLowerCase() === chosen.toLowerCase()) ?? ''}
+        onChange={(event) => onChoose(event.target.value)}
+      >
         <option value="">Any</option>
         {distinct.map((value) => (
           <option key={value} value={value}>
@@ -168,15 +197,21 @@ function Filter({ name, values, chosen, onChoose }: { name: string; values: stri
 
 function CardView({ card }: { card: Card }) {
   const { href } = card;
-  const title = !href ? card.name : card.external ? <a href={href}>{card.name}</a> : <Link href={href}>{card.name}</Link>;
+  const title = !href ? (
+    card.name
+  ) : card.external ? (
+    <a href={href}>{card.name}</a>
+  ) : (
+    <Link href={href}>{card.name}</Link>
+  );
   return (
     <article className={href ? 'card leads' : 'card'}>
       <h2>{title}</h2>
       <p className="tags">
-        <Tag>{card.modality}</Tag>
-        <Tag>{formatSlug(card.anatomy)}</Tag>
-        <Tag>{formatSlug(card.task)}</Tag>
-        {card.live !== undefined && <Tag tone={card.live ? 'good' : 'bad'}>{card.live ? 'Live' : 'Not reachable'}</Tag>}
+        <KindTags of={card} />
+        {card.live !== undefined && (
+          <Tag tone={card.live ? 'good' : 'bad'}>{card.live ? 'Live' : 'Not reachable'}</Tag>
+        )}
       </p>
       <p className="description">{card.description}</p>
       {card.note && <p className="note">{card.note}</p>}

@@ -41,7 +41,10 @@ export function formatTime(time: string): string {
   const date = new Date(time);
   if (Number.isNaN(date.getTime())) return time;
   const today = date.toDateString() === new Date().toDateString();
-  return date.toLocaleString(undefined, today ? { timeStyle: 'short' } : { dateStyle: 'medium', timeStyle: 'short' });
+  return date.toLocaleString(
+    undefined,
+    today ? { timeStyle: 'short' } : { dateStyle: 'medium', timeStyle: 'short' },
+  );
 }
 
 /** “brain-mri” as “Brain mri”; words that are all capitals stay. */

@@ -1,11 +1,11 @@
-import { TomaatError } from '@tomaat/core';
 import { useQueries } from '@tanstack/react-query';
+import { TomaatError } from '@tomaat/core';
 import { useState } from 'react';
 import { Link } from 'wouter';
 import { formatTime } from './format.ts';
 import { client } from './site.ts';
 import { forget, type HistoryEntry, noteJob, useHistory } from './store.ts';
-import { Empty, Problem, faultOf, Tag, useTitle } from './ui.tsx';
+import { Empty, faultOf, Problem, Tag, useTitle } from './ui.tsx';
 import { stop, uploadAddress } from './upload.ts';
 
 const stateNames: Record<HistoryEntry['state'] | 'gone', { name: string; tone: 'good' | 'bad' | 'plain' }> = {
@@ -57,7 +57,10 @@ export default function HistoryPage() {
     <>
       <section className="hero">
         <h1>My jobs</h1>
-        <p>The list and the scans are kept in this browser alone. Deleting a job deletes its data on the server, too.</p>
+        <p>
+          The list and the scans are kept in this browser alone. Deleting a job deletes its data on the
+          server, too.
+        </p>
       </section>
       {error !== undefined && <Problem fault={faultOf(error)} />}
       {entries.length === 0 ? (
@@ -68,7 +71,7 @@ export default function HistoryPage() {
         </Empty>
       ) : (
         <>
-          <div className="table-frame" role="region" aria-label="Jobs" tabIndex={0}>
+          <div className="table-frame">
             <table className="jobs">
               <thead>
                 <tr>
@@ -87,13 +90,23 @@ export default function HistoryPage() {
                   return (
                     <tr key={entry.key}>
                       <th scope="row">
-                        <Link href={entry.jobId ? `/jobs/${encodeURIComponent(entry.jobId)}` : uploadAddress(entry.key)}>{entry.fileName}</Link>
+                        <Link
+                          href={
+                            entry.jobId
+                              ? `/jobs/${encodeURIComponent(entry.jobId)}`
+                              : uploadAddress(entry.key)
+                          }
+                        >
+                          {entry.fileName}
+                        </Link>
                       </th>
                       <td>{entry.serviceName}</td>
                       <td>{formatTime(entry.createdTime)}</td>
                       <td>
                         <Tag tone={state.tone}>{state.name}</Tag>
-                        {entry.expiresTime && !isGone(i) && <span className="fine"> until {formatTime(entry.expiresTime)}</span>}
+                        {entry.expiresTime && !isGone(i) && (
+                          <span className="fine"> until {formatTime(entry.expiresTime)}</span>
+                        )}
                       </td>
                       <td>
                         <button

@@ -8,10 +8,10 @@ import { ParameterField, PointsField, TransformField } from './form/fields.tsx';
 import { type ChosenVolume, initialValues } from './form/inputs.ts';
 import { refusals } from './form/scan.ts';
 import { VolumeField } from './form/volume-field.tsx';
-import { formatBytes, formatSeconds, formatSlug } from './format.ts';
+import { formatBytes, formatSeconds } from './format.ts';
 import { origin, safeAddress, useService, useSite } from './site.ts';
 import { keptSeconds } from './store.ts';
-import { CopyButton, type Fault, faultOf, Loading, Problem, Tag, useTitle } from './ui.tsx';
+import { CopyButton, type Fault, faultOf, KindTags, Loading, Problem, useTitle } from './ui.tsx';
 import { newKey, submit } from './upload.ts';
 
 /** One service: what it is for, its form, and code that does the same. */
@@ -21,7 +21,12 @@ export default function ServicePage({ id }: { id: string }) {
   useTitle(service.data?.name ?? 'Service');
   if (site.data?.kind === 'registry') {
     return (
-      <Problem fault={{ title: 'This is a registry', message: 'Services run on their own servers. Choose one in the list; its card leads there.' }}>
+      <Problem
+        fault={{
+          title: 'This is a registry',
+          message: 'Services run on their own servers. Choose one in the list; its card leads there.',
+        }}
+      >
         <Link href="/">All services</Link>
       </Problem>
     );
@@ -54,9 +59,7 @@ function ServiceView({ service }: { service: Service }) {
       <section className="service-head">
         <h1>{service.name}</h1>
         <p className="tags">
-          <Tag>{service.modality}</Tag>
-          <Tag>{formatSlug(service.anatomy)}</Tag>
-          <Tag>{formatSlug(service.task)}</Tag>
+          <KindTags of={service} />
         </p>
         <p className="lead">{service.description}</p>
       </section>
@@ -97,7 +100,10 @@ function PredictionForm(props: FormProps) {
   const [fault, setFault] = useState<Fault>();
   const missing = whatIsMissing(props);
   const volumeInputs = service.inputs.filter((input) => input.type === 'volume');
-  const sizeBytes = Object.values(volumes).reduce((sum, chosen) => sum + (chosen?.scan.files.reduce((all, { size }) => all + size, 0) ?? 0), 0);
+  const sizeBytes = Object.values(volumes).reduce(
+    (sum, chosen) => sum + (chosen?.scan.files.reduce((all, { size }) => all + size, 0) ?? 0),
+    0,
+  );
   const samples = useSample(service, (files) => {
     void import('./form/scan.ts').then(async ({ openScan }) => {
       const scan = await openScan(files);
@@ -114,8 +120,10 @@ function PredictionForm(props: FormProps) {
     setFault(undefined);
     try {
       const files: Record<string, { name: string; blob: Blob }[]> = {};
-      for (const [name, chosen] of Object.entries(volumes)) if (chosen) files[name] = await chosen.scan.anonymous();
-      for (const [name, file] of Object.entries(transforms)) if (file) files[name] = [{ name: file.name, blob: file }];
+      for (const [name, chosen] of Object.entries(volumes))
+        if (chosen) files[name] = await chosen.scan.anonymous();
+      for (const [name, file] of Object.entries(transforms))
+        if (file) files[name] = [{ name: file.name, blob: file }];
       const first = volumeInputs.map(({ name }) => volumes[name]).find(Boolean);
       const address = await submit({
         key: newKey(),
@@ -154,13 +162,21 @@ function PredictionForm(props: FormProps) {
           onMove={(position, clicked) => {
             if (!clicked || placing === undefined) return;
             const old = values[placing] as readonly Vec3[];
-            onValue(placing, [...old, position.map((mm) => Math.round(mm * 100) / 100) as [number, number, number]]);
+            onValue(placing, [
+              ...old,
+              position.map((mm) => Math.round(mm * 100) / 100) as [number, number, number],
+            ]);
           }}
         />
       ))}
       {service.sample && volumeInputs.length > 0 && !volumes[volumeInputs[0].name] && (
         <p className="sample">
-          <button type="button" className="quiet" disabled={samples.loading} onClick={() => void samples.load()}>
+          <button
+            type="button"
+            className="quiet"
+            disabled={samples.loading}
+            onClick={() => void samples.load()}
+          >
             {samples.loading ? 'Fetching the sample …' : 'Try it with the sample'}
           </button>
           <span className="fine">Nothing at hand? The service brings a volume to try it with.</span>
@@ -170,7 +186,14 @@ function PredictionForm(props: FormProps) {
       {service.inputs.map((input) => {
         if (input.type === 'volume') return null;
         if (input.type === 'transform') {
-          return <TransformField key={input.name} input={input} file={transforms[input.name]} onChange={(file) => onTransform(input.name, file)} />;
+          return (
+            <TransformField
+              key={input.name}
+              input={input}
+              file={transforms[input.name]}
+              onChange={(file) => onTransform(input.name, file)}
+            />
+          );
         }
         if (input.type === 'fiducials') {
           return (
@@ -185,10 +208,22 @@ function PredictionForm(props: FormProps) {
             />
           );
         }
-        return <ParameterField key={input.name} input={input} value={values[input.name]} onChange={(value) => onValue(input.name, value)} />;
+        return (
+          <ParameterField
+            key={input.name}
+            input={input}
+            value={values[input.name]}
+            onChange={(value) => onValue(input.name, value)}
+          />
+        );
       })}
       <div className="send">
-        <button type="submit" className="primary" disabled={missing.length > 0 || sending} aria-describedby="where-it-goes missing">
+        <button
+          type="submit"
+          className="primary"
+          disabled={missing.length > 0 || sending}
+          aria-describedby="where-it-goes missing"
+        >
           {sending ? 'Preparing …' : 'Send and compute'}
         </button>
         <p id="missing" className="fine" role="status">
@@ -204,19 +239,33 @@ function PredictionForm(props: FormProps) {
 }
 
 function shownPoints(service: Service, values: Record<string, InputParameter>): readonly Vec3[] {
-  return service.inputs.filter(({ type }) => type === 'fiducials').flatMap(({ name }) => values[name] as Vec3[]);
+  return service.inputs
+    .filter(({ type }) => type === 'fiducials')
+    .flatMap(({ name }) => values[name] as Vec3[]);
 }
 
 /** Optional points that were not given are left out. */
-function sentValues(service: Service, values: Record<string, InputParameter>): Record<string, InputParameter> {
-  const optional = new Set(service.inputs.filter((input) => input.type === 'fiducials' && input.optional).map(({ name }) => name));
-  return Object.fromEntries(Object.entries(values).filter(([name, value]) => !(optional.has(name) && Array.isArray(value) && value.length === 0)));
+function sentValues(
+  service: Service,
+  values: Record<string, InputParameter>,
+): Record<string, InputParameter> {
+  const optional = new Set(
+    service.inputs.filter((input) => input.type === 'fiducials' && input.optional).map(({ name }) => name),
+  );
+  return Object.fromEntries(
+    Object.entries(values).filter(
+      ([name, value]) => !(optional.has(name) && Array.isArray(value) && value.length === 0),
+    ),
+  );
 }
 
 /** Where the data goes and how long it is kept, in one sentence. */
 function whereItGoes(): string {
   const kept = keptSeconds();
-  const results = kept === undefined ? 'an hour after that, unless this server is set up otherwise' : `${formatSeconds(kept)} after that`;
+  const results =
+    kept === undefined
+      ? 'an hour after that, unless this server is set up otherwise'
+      : `${formatSeconds(kept)} after that`;
   return `Nothing is sent before you press the button; then your data goes to ${location.host} and nowhere else, is deleted there as soon as the job ends, and the results ${results}, or at once when you delete the job.`;
 }
 
@@ -227,9 +276,12 @@ function whatIsMissing({ service, volumes, transforms, values }: FormProps): str
       const chosen = volumes[input.name];
       if (!chosen) return input.optional ? [] : [`Drop ${label} first.`];
       if (chosen.error !== undefined) return [`${label} cannot be read.`];
-      return refusals(service.acceptance as never, input.name, chosen.scan.header, chosen.volume).length > 0 ? [`${label} does not fit.`] : [];
+      return refusals(service.acceptance as never, input.name, chosen.scan.header, chosen.volume).length > 0
+        ? [`${label} does not fit.`]
+        : [];
     }
-    if (input.type === 'transform') return input.optional || transforms[input.name] ? [] : [`Choose ${label} first.`];
+    if (input.type === 'transform')
+      return input.optional || transforms[input.name] ? [] : [`Choose ${label} first.`];
     try {
       parseParameter(label, input, values[input.name]);
       return [];
@@ -248,10 +300,19 @@ function useSample(service: Service, onFiles: (files: File[]) => void) {
     try {
       // Only from this server, whatever the card says.
       const address = new URL(service.sample!, origin);
-      if (address.origin !== origin) throw new TomaatError('FORBIDDEN', 'The sample lies on another server, and this page asks no other. Use a volume of your own.');
+      if (address.origin !== origin)
+        throw new TomaatError(
+          'FORBIDDEN',
+          'The sample lies on another server, and this page asks no other. Use a volume of your own.',
+        );
       const response = await fetch(address);
-      if (!response.ok) throw new TomaatError('NOT_FOUND', `The sample is not there (HTTP ${response.status}). Use a volume of your own.`);
-      const name = /filename="([^"]+)"/.exec(response.headers.get('content-disposition') ?? '')?.[1] ?? 'sample.nii.gz';
+      if (!response.ok)
+        throw new TomaatError(
+          'NOT_FOUND',
+          `The sample is not there (HTTP ${response.status}). Use a volume of your own.`,
+        );
+      const name =
+        /filename="([^"]+)"/.exec(response.headers.get('content-disposition') ?? '')?.[1] ?? 'sample.nii.gz';
       onFiles([new File([await response.blob()], name)]);
     } catch (fault) {
       setError(fault);
@@ -282,7 +343,11 @@ function ServiceFacts({ service }: { service: Service }) {
           <ul className="legend">
             {service.labels.map(({ value, name, color }) => (
               <li key={value}>
-                <span className="swatch" style={{ backgroundColor: color ?? 'var(--line)' }} aria-hidden="true" />
+                <span
+                  className="swatch"
+                  style={{ backgroundColor: color ?? 'var(--line)' }}
+                  aria-hidden="true"
+                />
                 {name}
               </li>
             ))}
@@ -333,8 +398,19 @@ function ServiceFacts({ service }: { service: Service }) {
   );
 }
 
-function CodeTabs({ service, values, frame }: { service: Service; values: Record<string, InputParameter>; frame?: number }) {
-  const samples = useMemo(() => codeSamples(service, origin, sentValues(service, values), frame), [service, values, frame]);
+function CodeTabs({
+  service,
+  values,
+  frame,
+}: {
+  service: Service;
+  values: Record<string, InputParameter>;
+  frame?: number;
+}) {
+  const samples = useMemo(
+    () => codeSamples(service, origin, sentValues(service, values), frame),
+    [service, values, frame],
+  );
   return (
     <section className="panel code-panel" aria-labelledby="code-title">
       <h2 id="code-title">The same from a program</h2>
@@ -348,7 +424,7 @@ function CodeTabs({ service, values, frame }: { service: Service; values: Record
         </TabList>
         {samples.map(({ name, code }) => (
           <TabPanel key={name} id={name} className="code-tab">
-            <pre tabIndex={0} aria-label={`${name} code`}>
+            <pre>
               <code>{code}</code>
             </pre>
             <CopyButton text={code} />

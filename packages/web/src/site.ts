@@ -1,6 +1,6 @@
+import { useQuery } from '@tanstack/react-query';
 import { type Client, createClient, createRegistryClient, type Entry, type Service } from '@tomaat/client';
 import { TomaatError } from '@tomaat/core';
-import { useQuery } from '@tanstack/react-query';
 
 /** The server or registry that this page came from. */
 export const origin = location.origin;

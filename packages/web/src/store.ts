@@ -92,14 +92,16 @@ export function remember(entry: HistoryEntry): void {
 export function updateEntry(key: string, change: Partial<HistoryEntry>): void {
   const list = history();
   const old = list.find((entry) => entry.key === key);
-  if (!old || Object.entries(change).every(([name, value]) => old[name as keyof HistoryEntry] === value)) return;
+  if (!old || Object.entries(change).every(([name, value]) => old[name as keyof HistoryEntry] === value))
+    return;
   writeList(list.map((entry) => (entry.key === key ? { ...entry, ...change } : entry)));
 }
 
 /** Notes what became of a job; one that came by a link from elsewhere is not taken into the list. */
 export function noteJob(job: Job): void {
   const entry = entryOf(job.id);
-  if (entry) updateEntry(entry.key, { state: job.state, settledTime: job.settledTime, expiresTime: job.expiresTime });
+  if (entry)
+    updateEntry(entry.key, { state: job.state, settledTime: job.settledTime, expiresTime: job.expiresTime });
 }
 
 export function entryOf(jobId: string): HistoryEntry | undefined {
@@ -145,7 +147,10 @@ function openStore(): Promise<IDBDatabase> {
   return database;
 }
 
-async function inStore<T>(mode: IDBTransactionMode, act: (store: IDBObjectStore) => IDBRequest<T>): Promise<T> {
+async function inStore<T>(
+  mode: IDBTransactionMode,
+  act: (store: IDBObjectStore) => IDBRequest<T>,
+): Promise<T> {
   const opened = await openStore();
   return new Promise((resolve, reject) => {
     const transaction = opened.transaction('submissions', mode);

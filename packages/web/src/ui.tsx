@@ -1,5 +1,6 @@
 import { describeError, type ErrorCode, errorCodes, TomaatError } from '@tomaat/core';
 import { type ReactNode, useEffect, useState } from 'react';
+import { formatSlug } from './format.ts';
 
 /** The small pieces that every page uses. */
 
@@ -43,7 +44,9 @@ export function faultOf(error: unknown): Fault {
 }
 
 export function titleOf(code: string): string {
-  return (errorCodes as readonly string[]).includes(code) ? describeError(code as ErrorCode).title : 'It did not work';
+  return (errorCodes as readonly string[]).includes(code)
+    ? describeError(code as ErrorCode).title
+    : 'It did not work';
 }
 
 export function Problem({ fault, children }: { fault: Fault; children?: ReactNode }) {
@@ -84,7 +87,9 @@ export function CopyButton({ text, label = 'Copy' }: { text: string; label?: str
       className="quiet small"
       onClick={() => void copy(text).then((done) => setState(done ? 'copied' : 'failed'))}
     >
-      <span aria-live="polite">{state === 'copied' ? 'Copied' : state === 'failed' ? 'Select it and copy by hand' : label}</span>
+      <span aria-live="polite">
+        {state === 'copied' ? 'Copied' : state === 'failed' ? 'Select it and copy by hand' : label}
+      </span>
     </button>
   );
 }
@@ -107,4 +112,15 @@ async function copy(text: string): Promise<boolean> {
 
 export function Tag({ children, tone }: { children: ReactNode; tone?: 'good' | 'bad' | 'plain' }) {
   return <span className={`tag ${tone ?? 'plain'}`}>{children}</span>;
+}
+
+/** Modality, anatomy and task; “any” says nothing. */
+export function KindTags({
+  of: { modality, anatomy, task },
+}: {
+  of: { modality: string; anatomy: string; task: string };
+}) {
+  return [modality, formatSlug(anatomy), formatSlug(task)]
+    .filter((word) => word.toLowerCase() !== 'any')
+    .map((word) => <Tag key={word}>{word}</Tag>);
 }

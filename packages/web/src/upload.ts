@@ -1,4 +1,4 @@
-import { type Job, type JobState } from '@tomaat/client';
+import type { Job, JobState } from '@tomaat/client';
 import { useSyncExternalStore } from 'react';
 import { client } from './site.ts';
 import { findSubmission, keepSubmission, remember, type Submission, updateEntry } from './store.ts';
@@ -27,7 +27,9 @@ function set(key: string, state: UploadState): void {
 }
 
 export function newKey(): string {
-  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, '0')).join('');
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) =>
+    byte.toString(16).padStart(2, '0'),
+  ).join('');
 }
 
 /** Address of an upload that is no job yet. */
@@ -48,7 +50,9 @@ export function send(submission: Submission): void {
   const running = uploads.get(key);
   if (running && (running.state.phase === 'sending' || running.state.phase === 'sent')) return;
   const abort = new AbortController();
-  const totalBytes = Object.values(submission.files).flat().reduce((sum, { blob }) => sum + blob.size, 0);
+  const totalBytes = Object.values(submission.files)
+    .flat()
+    .reduce((sum, { blob }) => sum + blob.size, 0);
   uploads.set(key, { state: { phase: 'sending', sentBytes: 0, totalBytes, startedMs: Date.now() }, abort });
   set(key, uploads.get(key)!.state);
   const startedMs = Date.now();

@@ -131,6 +131,11 @@ export const manifestSchema = z
     limits: z
       .strictObject({
         seconds: z.number().positive().max(86_400).default(1800).describe('Longest time of one prediction'),
+        concurrency: z
+          .int()
+          .min(1)
+          .optional()
+          .describe('Most predictions of this app at a time; as many as the server runs if missing'),
         memoryMb: z
           .int()
           .min(256)

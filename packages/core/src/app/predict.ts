@@ -10,18 +10,27 @@ import {
   type VolumeExtension,
   writeVolume,
 } from '../formats/volume-file.ts';
-import { spacingOf, type Vec3 } from '../geometry/affine.ts';
-import { corners, sameGrid } from '../geometry/grid.ts';
+import { sameGrid } from '../geometry/grid.ts';
 import { resample, resampleArgmax, resampleThreshold } from '../geometry/resample.ts';
 import { restore } from '../geometry/restore.ts';
 import { type InfererSpec, infer, type NetworkSession, type Reduction } from '../inferers/inferer.ts';
-import { type LabelMeasurement, measureLabels, volumeReport } from '../labels/measure.ts';
+import type { LabelMeasurement } from '../labels/measure.ts';
 import { buildSurface, type Mesh } from '../labels/surface.ts';
 import type { Platform } from '../platform.ts';
 import { componentOf, type Grid, numericVoxels, type Volume, voxelCount } from '../volume.ts';
 import { accept, checkResult } from './acceptance.ts';
 import { type Output, type OutputFormat, outputFormats } from './elements.ts';
 import { type Manifest, type ModelSpec, primaryOutput, volumeInputs } from './manifest.ts';
+import {
+  asLabels,
+  checkPlace,
+  checkType,
+  derive,
+  fromOf,
+  hasLabel,
+  isVolume,
+  missingOutput,
+} from './results.ts';
 import { applies, applyTransform, resolveParameters, type Step } from './steps.ts';
 import { type InputValue, isFileInput, type OutputValue, type Parameter, parseParameters } from './values.ts';
 
@@ -283,8 +292,7 @@ function stack(volumes: readonly Volume[]): Volume {
   const voxels = new Float32Array(n * volumes.length);
   for (const [channel, volume] of volumes.entries()) {
     const aligned = sameGrid(volume, first) ? volume : resample(volume, first, { mode: 'linear' });
-    const source = numericVoxels(componentOf(aligned, 0).voxels);
-    for (let i = 0; i < n; i++) voxels[channel * n + i] = source[i];
+    voxels.set(numericVoxels(componentOf(aligned, 0).voxels), channel * n);
   }
   return { voxels, size: first.size, affine: first.affine, components: volumes.length };
 }
@@ -455,134 +463,6 @@ async function finishLabels(
     });
   }
   return asLabels(name, labels);
-}
-
-async function derive(
-  output: Output,
-  labelMap: Volume,
-  manifest: Manifest,
-): Promise<OutputValue | undefined> {
-  if (output.type === 'VTKMesh') {
-    return buildSurface(labelMap, {
-      labels: output.labels,
-      smooth: output.smooth,
-      keepTriangles: output.keepTriangles,
-    });
-  }
-  const measurements = measureLabels(labelMap, manifest.labels);
-  if (output.type === 'Measurements') return measurements;
-  if (output.type === 'PlainText' && output.report === 'volumes') return volumeReport(measurements);
-  if (output.type === 'Fiducials')
-    return measurements.filter((m) => m.voxels > 0).map((m) => m.centroidMm as Vec3);
-  return undefined;
-}
-
-const fromOf = (output: Output) => ('from' in output ? output.from : undefined);
-const isVolume = (value: unknown): value is Volume =>
-  typeof value === 'object' && value !== null && 'affine' in value && 'voxels' in value;
-const isMesh = (value: unknown): value is Mesh =>
-  typeof value === 'object' && value !== null && 'triangles' in value;
-
-function isMeasurement(value: unknown): boolean {
-  const row = value as Partial<LabelMeasurement> | null;
-  return (
-    typeof row === 'object' &&
-    typeof row?.name === 'string' &&
-    [row.value, row.voxels, row.volumeMl].every((number) => Number.isFinite(number))
-  );
-}
-
-function missingOutput(name: string): TomaatError {
-  return new TomaatError('APP_OUTPUT', `The app returned nothing for its output ${name}.`, { field: name });
-}
-
-/** Whether any voxel is labelled. */
-function hasLabel({ voxels }: Volume): boolean {
-  for (let i = 0; i < voxels.length; i++) if (Number(voxels[i]) !== 0) return true;
-  return false;
-}
-
-/**
- * Refuses a label map that has the size of what the app was given but lies elsewhere: its program dropped the header, and
- * the labels would land somewhere else in the body. Axes may be in another order, as long as the field of view is the same.
- */
-function checkPlace(name: string, value: OutputValue, given: readonly Volume[]): void {
-  if (!isVolume(value) || given.length === 0) return;
-  const sorted = (size: readonly number[]) => [...size].sort((a, b) => a - b).join();
-  const twins = given.filter((volume) => sorted(volume.size) === sorted(value.size));
-  if (twins.length === 0) return;
-  const own = corners(value, 'edges');
-  const lies = twins.some((volume) => {
-    const toleranceMm = Math.max(...spacingOf(volume.affine));
-    return corners(volume, 'edges').every(([x, y, z]) =>
-      own.some((p) => Math.hypot(p[0] - x, p[1] - y, p[2] - z) <= toleranceMm),
-    );
-  });
-  if (lies) return;
-  throw new TomaatError(
-    'APP_OUTPUT',
-    `The label map ${name} has the size of the volume (${value.size.join(' × ')}) but another place in the world: its affine was lost or changed. Write it with the affine (spacing, directions, origin) of the volume that the app was given.`,
-    { field: name },
-  );
-}
-
-/** Any volume of whole numbers from 0 to 65535 as uint8 or uint16. */
-function asLabels(name: string, value: OutputValue): Volume {
-  if (!isVolume(value) || value.components !== 1) {
-    throw new TomaatError(
-      'APP_OUTPUT',
-      `The app’s output ${name} has to be a label map: a volume of one component.`,
-      { field: name },
-    );
-  }
-  if (
-    value.voxels.length !== voxelCount(value) ||
-    value.affine.length !== 16 ||
-    !value.affine.every(Number.isFinite)
-  ) {
-    throw new TomaatError(
-      'APP_OUTPUT',
-      `The label map ${name} has ${value.voxels.length} voxels for a size of ${value.size.join(' × ')}, or an affine that is not 16 finite numbers. Return all three as they belong together.`,
-      { field: name },
-    );
-  }
-  if (value.voxels instanceof Uint8Array || value.voxels instanceof Uint16Array) return value;
-  const source = numericVoxels(value.voxels);
-  let highest = 0;
-  for (let i = 0; i < source.length; i++) {
-    const v = source[i];
-    if (!(v >= 0 && v <= 65_535 && Number.isInteger(v))) {
-      throw new TomaatError(
-        'APP_OUTPUT',
-        `The label map ${name} holds the value ${v}; labels are whole numbers from 0 to 65535.`,
-        { field: name },
-      );
-    }
-    if (v > highest) highest = v;
-  }
-  return { ...value, voxels: highest < 256 ? Uint8Array.from(source) : Uint16Array.from(source) };
-}
-
-function checkType(name: string, output: Output, value: OutputValue): void {
-  const fits: Record<Output['type'], boolean> = {
-    LabelVolume: isVolume(value),
-    VTKMesh: isMesh(value),
-    Fiducials:
-      Array.isArray(value) &&
-      value.every((p) => Array.isArray(p) && p.length === 3 && p.every(Number.isFinite)),
-    PlainText: typeof value === 'string',
-    Measurements: Array.isArray(value) && (value as readonly unknown[]).every(isMeasurement),
-    TransformGrid: (value as SpatialTransform)?.kind === 'grid',
-    TransformBSpline: (value as SpatialTransform)?.kind === 'bspline',
-    TransformLinear: (value as SpatialTransform)?.kind === 'linear',
-  };
-  if (!fits[output.type]) {
-    throw new TomaatError(
-      'APP_OUTPUT',
-      `The app’s output ${name} is not what its type ${output.type} asks for.`,
-      { field: name },
-    );
-  }
 }
 
 /** The format of an output: the wanted one, else the input's for a label map, else the type's first. */

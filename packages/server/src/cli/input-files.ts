@@ -82,6 +82,7 @@ async function openFile(path: string): Promise<FileSource> {
     name: basename(path),
     sizeBytes: size,
     stream: () => createReadStream(path, { highWaterMark: 256 * 1024 }),
+    slice: (start, end) => createReadStream(path, { highWaterMark: 256 * 1024, start, end: end - 1 }),
   };
 }
 

@@ -1,12 +1,20 @@
 import { existsSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { TomaatError } from '@tomaat/core';
 import Table from 'cli-table3';
-import { sql } from 'kysely';
+import { type Kysely, sql } from 'kysely';
 import { defaultDataFolder } from '../config.ts';
-import { type Entries, openEntries } from '../registry/entries.ts';
-import { type ApiKey, createKey, type KeyScope, listKeys, revokeKey } from '../registry/keys.ts';
+import { openEntries } from '../registry/entries.ts';
+import {
+  type ApiKey,
+  createKey,
+  type KeySchema,
+  type KeyScope,
+  listKeys,
+  revokeKey,
+} from '../registry/keys.ts';
+import { openServerDatabase } from '../store/server-database.ts';
 import { openTable, plain } from './console.ts';
 
 export interface KeyFlags {
@@ -23,7 +31,7 @@ export interface CreateKeyFlags extends KeyFlags {
 /** `tomaat keys create`: the key is shown this once. */
 export async function keysCreate(flags: CreateKeyFlags): Promise<number> {
   const expiresTime = flags.expires === undefined ? undefined : parseExpiry(flags.expires);
-  await using keys = await openKeys(flags.data, true);
+  await using keys = await openKeys(flags.data, placeOf(flags.scope), true);
   const made = await createKey(keys.db, {
     label: flags.label,
     scopes: flags.scope as KeyScope[],
@@ -43,8 +51,11 @@ export async function keysCreate(flags: CreateKeyFlags): Promise<number> {
 
 /** `tomaat keys list` */
 export async function keysList(flags: KeyFlags): Promise<number> {
-  await using keys = await openKeys(flags.data, false);
-  const all = keys ? await listKeys(keys.db) : [];
+  const all: ApiKey[] = [];
+  for (const place of ['registry', 'server'] as const) {
+    await using keys = await openKeys(flags.data, place, false);
+    if (keys) all.push(...(await listKeys(keys.db)));
+  }
   if (flags.json) console.log(JSON.stringify(all, null, 2));
   else if (all.length === 0) console.log('There are no keys. “tomaat keys create --label NAME” makes one.');
   else console.log(openTable(Table, ['ID', 'LABEL', 'MAY', 'MADE', 'STATE'], all.map(rowOf)));
@@ -55,31 +66,65 @@ export async function keysList(flags: KeyFlags): Promise<number> {
 export async function keysRevoke(id: string, flags: KeyFlags): Promise<number> {
   // Whoever gives the whole key means the key of its id.
   const keyId = /^tmt_([a-z2-7]{10})_/.exec(id)?.[1] ?? id;
-  await using keys = await openKeys(flags.data, false);
-  if (!keys)
-    throw new TomaatError(
-      'NOT_FOUND',
-      `There is no key ${keyId}: no key was ever made in this data folder. Check --data.`,
-    );
-  const revoked = await revokeKey(keys.db, keyId);
+  let revoked: ApiKey | undefined;
+  let isAnyThere = false;
+  for (const place of ['registry', 'server'] as const) {
+    await using keys = await openKeys(flags.data, place, false);
+    if (!keys) continue;
+    isAnyThere = true;
+    if ((await listKeys(keys.db)).some((key) => key.id === keyId)) revoked = await revokeKey(keys.db, keyId);
+  }
+  if (!revoked) {
+    const why = isAnyThere
+      ? '“tomaat keys list” shows them.'
+      : 'No key was ever made in this data folder. Check --data.';
+    throw new TomaatError('NOT_FOUND', `There is no key ${keyId}. ${why}`);
+  }
   console.log(
     flags.json ? JSON.stringify(revoked) : `Key ${revoked.id} (${plain(revoked.label)}) is revoked.`,
   );
   return 0;
 }
 
-/** The registry's database, where the keys are. Without `make`, undefined where there is none. */
-function openKeys(data: string | undefined, make: true): Promise<Entries>;
-function openKeys(data: string | undefined, make: boolean): Promise<Entries | undefined>;
-async function openKeys(data: string | undefined, make: boolean): Promise<Entries | undefined> {
+/** Where keys are: those of workers and callers with the server, those of announcers (and all-powerful ones) with the registry. */
+const places = {
+  registry: { file: 'registry.db', open: openEntries },
+  server: { file: 'server.db', open: (file: string) => openServerDatabase(dirname(file)) },
+} as const;
+type Place = keyof typeof places;
+
+interface OpenKeys extends AsyncDisposable {
+  readonly db: Kysely<KeySchema>;
+}
+
+function placeOf(scopes: readonly string[]): Place {
+  const ofServer: readonly string[] = scopes.filter((scope) => scope === 'worker' || scope === 'predict');
+  if (ofServer.length === 0) return 'registry';
+  if (ofServer.length === scopes.length) return 'server';
+  throw new TomaatError(
+    'BAD_INPUT',
+    `${ofServer.join(' and ')} is for the server, ${scopes.filter((scope) => !ofServer.includes(scope)).join(' and ')} for the registry. Make a key for each.`,
+    { field: 'scope' },
+  );
+}
+
+/** The keys of one place. Without `make`, undefined where there are none. */
+function openKeys(data: string | undefined, place: Place, make: true): Promise<OpenKeys>;
+function openKeys(data: string | undefined, place: Place, make: boolean): Promise<OpenKeys | undefined>;
+async function openKeys(
+  data: string | undefined,
+  place: Place,
+  make: boolean,
+): Promise<OpenKeys | undefined> {
   const folder = data ?? process.env.TOMAAT_DATA ?? defaultDataFolder();
-  const file = join(folder, 'registry.db');
+  const file = join(folder, places[place].file);
   if (!make && !existsSync(file)) return undefined;
   await mkdir(folder, { recursive: true, mode: 0o700 });
-  const entries = await openEntries(file);
+  const opened = await places[place].open(file);
+  const db = opened.db as unknown as Kysely<KeySchema>;
   // A key that was shown has to survive a power cut.
-  await sql`PRAGMA synchronous = FULL`.execute(entries.db);
-  return entries;
+  await sql`PRAGMA synchronous = FULL`.execute(db);
+  return { db, [Symbol.asyncDispose]: () => opened.close() };
 }
 
 function rowOf(key: ApiKey): string[] {

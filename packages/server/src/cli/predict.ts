@@ -130,6 +130,9 @@ function report(path: string, error: unknown, flags: PredictFlags): void {
   printError(error);
 }
 
+/** From this size on an upload that is cut goes on where it was. */
+const resumableAboveBytes = 16 * 1024 * 1024;
+
 async function predictOne(
   plan: Plan,
   path: string,
@@ -152,6 +155,7 @@ async function predictOne(
     volumes,
     values: inputs.values,
     frame: flags.frame,
+    resumableAboveBytes,
     signal,
     onUpload({ sentBytes, totalBytes }) {
       const percent = Math.floor((100 * sentBytes) / totalBytes);

@@ -59,6 +59,8 @@ function openServer(
     insecureNoLogin: config.insecureNoLogin,
     defaultService: config.default,
     workers: config.workers,
+    drainMs: config.drainSeconds * 1000,
+    maxIdleMb: config.maxIdleMb,
     resultTtlMs: config.keepMinutes * 60_000,
     maxQueued: config.maxQueued,
     maxUploadBytes: config.maxUploadBytes,

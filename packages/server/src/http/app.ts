@@ -32,10 +32,16 @@ export function createApp(logger: FastifyBaseLogger | false): FastifyInstance {
   app.setNotFoundHandler((request, reply) => {
     const methods = methodsOf(request.url.split('?')[0]);
     if (methods.length === 0) {
-      throw new TomaatError('NOT_FOUND', 'There is nothing at this address. GET /api/services lists what there is.');
+      throw new TomaatError(
+        'NOT_FOUND',
+        'There is nothing at this address. GET /api/services lists what there is.',
+      );
     }
     reply.header('allow', methods.join(', '));
-    throw new TomaatError('METHOD_NOT_ALLOWED', `This address does not take ${request.method}. Send ${methods.join(' or ')}.`);
+    throw new TomaatError(
+      'METHOD_NOT_ALLOWED',
+      `This address does not take ${request.method}. Send ${methods.join(' or ')}.`,
+    );
   });
   app.addHook('onRequest', async (request, reply) => {
     reply.header('x-content-type-options', 'nosniff');
@@ -43,7 +49,12 @@ export function createApp(logger: FastifyBaseLogger | false): FastifyInstance {
   });
   app.addHook('onResponse', async (request, reply) => {
     request.log.debug(
-      { method: request.method, route: request.routeOptions.url, status: reply.statusCode, ms: Math.round(reply.elapsedTime) },
+      {
+        method: request.method,
+        route: request.routeOptions.url,
+        status: reply.statusCode,
+        ms: Math.round(reply.elapsedTime),
+      },
       'request',
     );
   });
@@ -65,9 +76,16 @@ export interface Listener {
 }
 
 /** Opens the app on a port; `strict: false` moves on to the next free port when this one is taken. */
-export async function listenHttp(app: FastifyInstance, host: string, port: number, strict = true): Promise<Listener> {
+export async function listenHttp(
+  app: FastifyInstance,
+  host: string,
+  port: number,
+  strict = true,
+): Promise<Listener> {
   await app.ready();
-  const bound = await firstFree(port, strict, host, (candidate) => app.listen({ host, port: candidate }).then(() => {}));
+  const bound = await firstFree(port, strict, host, (candidate) =>
+    app.listen({ host, port: candidate }).then(() => {}),
+  );
   const address = app.server.address() as AddressInfo;
   return { port: address?.port ?? bound, close: () => app.close() };
 }
@@ -82,7 +100,13 @@ export async function listenHttps(
 ): Promise<Listener> {
   await app.ready();
   const server: HttpsServer = createHttpsServer(
-    { key: certificate.key, cert: certificate.cert, minVersion: 'TLSv1.2', requestTimeout: 0, ...connectionOptions },
+    {
+      key: certificate.key,
+      cert: certificate.cert,
+      minVersion: 'TLSv1.2',
+      requestTimeout: 0,
+      ...connectionOptions,
+    },
     (request, response) => app.routing(request, response),
   );
   server.on('clientError', answerParseError);
@@ -119,10 +143,16 @@ async function firstFree(
       const code = (error as NodeJS.ErrnoException).code;
       if (code === 'EADDRINUSE' && !strict && port !== 0 && candidate < port + 100) continue;
       if (code === 'EADDRINUSE') {
-        throw new TomaatError('CONFLICT', `Port ${candidate} on ${host} is taken. Choose another with --port, or stop what uses it.`);
+        throw new TomaatError(
+          'CONFLICT',
+          `Port ${candidate} on ${host} is taken. Choose another with --port, or stop what uses it.`,
+        );
       }
       if (code === 'EACCES' || code === 'EADDRNOTAVAIL') {
-        throw new TomaatError('CONFLICT', `Cannot listen on ${host}:${candidate} (${code}). Check --host and --port.`);
+        throw new TomaatError(
+          'CONFLICT',
+          `Cannot listen on ${host}:${candidate} (${code}). Check --host and --port.`,
+        );
       }
       throw error;
     }

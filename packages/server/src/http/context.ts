@@ -1,7 +1,9 @@
 import type { FastifyRequest } from 'fastify';
 import type { Blobs } from '../store/blobs.ts';
 import type { Jobs } from '../store/jobs.ts';
+import type { Uploads } from '../store/uploads.ts';
 import type { Converter } from '../worker/converter.ts';
+import type { Admission } from './admission.ts';
 import type { Services } from './services.ts';
 
 /** What the server's routes work with. */
@@ -9,6 +11,8 @@ export interface ServerContext {
   readonly services: Services;
   readonly jobs: Jobs;
   readonly blobs: Blobs;
+  readonly uploads: Uploads;
+  readonly admission: Admission;
   readonly converter: Converter;
   readonly maxUploadBytes: number;
   readonly maxVoxels: number;
@@ -16,6 +20,8 @@ export interface ServerContext {
   readonly v1DelayMs: number;
   /** How often a client that waits for the promise is told that the work goes on; 10 s if missing. */
   readonly keepAliveMs?: number;
+  /** Predictions at a time here, for the time that a queued job may wait. */
+  readonly slots: number;
   /** Whose request this is: jobs, inputs and results belong to their owner. */
   ownerOf(request: FastifyRequest): string;
 }

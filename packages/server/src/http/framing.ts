@@ -51,13 +51,23 @@ export function answerParseError(error: NodeJS.ErrnoException & { reason?: strin
 
 function describeParseError({ code, reason }: { code?: string; reason?: string }): TomaatError {
   if (code === 'HPE_HEADER_OVERFLOW') {
-    return new TomaatError('HEADER_TOO_LARGE', `The header has more than ${headerBytes} bytes. Send a shorter one.`);
+    return new TomaatError(
+      'HEADER_TOO_LARGE',
+      `The header has more than ${headerBytes} bytes. Send a shorter one.`,
+    );
   }
   if (code === 'ERR_HTTP_REQUEST_TIMEOUT') {
-    return new TomaatError('UPLOAD_TOO_SLOW', 'The header of the request took too long. Try again over a better connection.');
+    return new TomaatError(
+      'UPLOAD_TOO_SLOW',
+      'The header of the request took too long. Try again over a better connection.',
+    );
   }
   const field = /Content-Length|Transfer-Encoding|Host/i.exec(reason ?? '')?.[0];
-  return new TomaatError('BAD_REQUEST', `The request is not valid HTTP${reason ? ` (${reason})` : ''}. Send one that follows RFC 9112.`, { field });
+  return new TomaatError(
+    'BAD_REQUEST',
+    `The request is not valid HTTP${reason ? ` (${reason})` : ''}. Send one that follows RFC 9112.`,
+    { field },
+  );
 }
 
 /** The most bytes that a request's header may have. */

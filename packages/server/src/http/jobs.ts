@@ -20,14 +20,15 @@ export function registerJobRoutes(app: FastifyInstance, context: ServerContext):
     const service = services.find(request.params.id);
     const owner = context.ownerOf(request);
     const idempotencyKey = idempotencyKeyOf(request);
+    const urgency = urgencyOf(request);
     let id: string;
     {
       await using received = await receivePrediction(request, service, 'api', context);
       const { inputs, request: jobRequest, fingerprint } = received;
-      ({ id } = await jobs.create({ service: service.manifest.id, owner, request: jobRequest, inputs, idempotencyKey, fingerprint }));
+      ({ id } = await jobs.create({ service: service.manifest.id, owner, request: jobRequest, inputs, idempotencyKey, fingerprint, urgency }));
     }
     const waitSeconds = waitOf(request);
-    const job = waitSeconds > 0 ? await settledWithin(jobs, id, waitSeconds) : await jobs.get(id);
+    const job = waitSeconds > 0 ? await settledWithin(jobs, id, waitSeconds, context.admission.ending) : await jobs.get(id);
     if (!job) throw new TomaatError('NOT_FOUND', 'The job was deleted while it was waited for.');
     if (waitSeconds > 0) reply.header('preference-applied', `wait=${waitSeconds}`);
     const isSettled = job.state !== 'queued' && job.state !== 'running';
@@ -76,11 +77,11 @@ export async function findJob(
 ): Promise<JobRecord> {
   const job = await context.jobs.get(request.params.id);
   if (job && job.owner === context.ownerOf(request)) return job;
-  throw new TomaatError('NOT_FOUND', 'There is no such job. Jobs are deleted some time after they are settled.');
+  throw new TomaatError('NOT_FOUND', 'There is no such job: it never was, or it was deleted some time after it was settled. Send the prediction again.');
 }
 
 /** A job as the API shows it. */
-export async function presentJob(job: JobRecord, { jobs }: ServerContext): Promise<Job> {
+export async function presentJob(job: JobRecord, { jobs, slots }: ServerContext): Promise<Job> {
   const unsettled = job.state === 'queued' || job.state === 'running';
   const time = (ms: number | undefined) => (ms === undefined ? undefined : new Date(ms).toISOString());
   return {
@@ -95,7 +96,8 @@ export async function presentJob(job: JobRecord, { jobs }: ServerContext): Promi
     stage: job.stage,
     fraction: job.fraction,
     queuePosition: job.state === 'queued' ? await jobs.positionOf(job.id) : undefined,
-    expectedSeconds: unsettled ? await jobs.typicalSeconds(job.service) : undefined,
+    expectedSeconds: unsettled ? await jobs.expectedSeconds(job.service, job.request.voxels ?? 0) : undefined,
+    expectedWaitSeconds: job.state === 'queued' ? await jobs.expectedWaitSeconds(job.id, job.service, slots) : undefined,
     parameters: job.request.parameters,
     outputs: job.outputs.map((output) => ({
       name: output.name,
@@ -117,18 +119,29 @@ function idempotencyKeyOf(request: FastifyRequest): string | undefined {
   const key = request.headers['idempotency-key'];
   if (key === undefined) return undefined;
   if (typeof key === 'string' && /^[\x21-\x7e]{1,200}$/.test(key)) return key;
-  throw new TomaatError('BAD_REQUEST', 'An Idempotency-Key has 1 to 200 visible ASCII characters.', { field: 'Idempotency-Key' });
+  throw new TomaatError('BAD_REQUEST', 'An Idempotency-Key has 1 to 200 visible ASCII characters. Send a random UUID, for instance.', { field: 'Idempotency-Key' });
+}
+
+/** `Priority: u=N` (RFC 9218): 0 is the most urgent, 7 the least; what cannot be understood is passed over, as it has to be. */
+function urgencyOf(request: FastifyRequest): number | undefined {
+  const urgency = /(?:^|[,\s])u\s*=\s*([0-7])(?:$|[,;\s])/.exec([request.headers.priority ?? []].flat().join(','))?.[1];
+  return urgency === undefined ? undefined : Number(urgency);
 }
 
 /** Seconds of `Prefer: wait=N` (RFC 7240), bounded; 0 if nothing is preferred. */
 function waitOf(request: FastifyRequest): number {
   const preferences = [request.headers.prefer ?? []].flat().join(',');
-  const wait = /(?:^|[,;\s])wait\s*=\s*"?(\d{1,6})"?/i.exec(preferences);
+  const wait = /(?:^|[,;\s])wait\s*=\s*"?(\d+)"?\s*(?:[,;]|$)/i.exec(preferences);
   return wait ? Math.min(maxWaitSeconds, Number(wait[1])) : 0;
 }
 
-async function settledWithin(jobs: Jobs, id: string, seconds: number): Promise<JobRecord | undefined> {
-  const limit = AbortSignal.timeout(seconds * 1000);
+async function settledWithin(
+  jobs: Jobs,
+  id: string,
+  seconds: number,
+  ending: AbortSignal,
+): Promise<JobRecord | undefined> {
+  const limit = AbortSignal.any([AbortSignal.timeout(seconds * 1000), ending]);
   try {
     return await jobs.settled(id, limit);
   } catch (error) {
@@ -158,6 +171,10 @@ async function streamEvents(
   let event = (Number(request.headers['last-event-id']) || 0) + 1;
   let wake = () => {};
   const unwatch = context.jobs.watch(id, () => wake());
+  // While it waits, its position is news too.
+  let waits = true;
+  const unqueue = context.jobs.on('queue', () => waits && wake());
+  let shown = '';
   const ping = setInterval(() => raw.write(': still here\n\n'), pingEveryMs);
   raw.once('close', () => wake());
   try {
@@ -171,7 +188,10 @@ async function streamEvents(
         raw.write(`id: ${event}\nevent: gone\ndata: {}\n\n`);
         return;
       }
-      raw.write(`id: ${event++}\nevent: job\ndata: ${JSON.stringify(await presentJob(job, context))}\n\n`);
+      waits = job.state === 'queued';
+      const text = JSON.stringify(await presentJob(job, context));
+      if (text !== shown) raw.write(`id: ${event++}\nevent: job\ndata: ${text}\n\n`);
+      shown = text;
       if (job.state !== 'queued' && job.state !== 'running') return;
       await change;
       await new Promise((resolve) => setTimeout(resolve, eventEveryMs));
@@ -179,6 +199,7 @@ async function streamEvents(
   } finally {
     clearInterval(ping);
     unwatch();
+    unqueue();
     raw.end();
   }
 }

@@ -12,7 +12,11 @@ export function mayContinue(request: IncomingMessage): boolean {
 }
 
 /** Sends `100 Continue` now and then until stopped or answered, so that no proxy or client thinks that we died. */
-export function keepAlive(request: IncomingMessage, response: ServerResponse, intervalMs = everyMs): () => void {
+export function keepAlive(
+  request: IncomingMessage,
+  response: ServerResponse,
+  intervalMs = everyMs,
+): () => void {
   if (!mayContinue(request)) return () => {};
   const timer = setInterval(() => {
     if (response.headersSent || response.destroyed) clearInterval(timer);

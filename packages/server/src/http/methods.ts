@@ -5,8 +5,15 @@ import type { FastifyInstance } from 'fastify';
 export function trackMethods(app: FastifyInstance): (path: string) => string[] {
   const routes: { pattern: RegExp; isOpen: boolean; methods: readonly string[] }[] = [];
   app.addHook('onRoute', ({ url, method }) => {
-    const pattern = url.replace(/[.+?^${}()|[\]\\]/g, '\\$&').replace(/:\w+/g, '[^/]+').replace(/\*/g, '.*');
-    routes.push({ pattern: new RegExp(`^${pattern}/?$`), isOpen: url.startsWith('/:'), methods: [method].flat() });
+    const pattern = url
+      .replace(/[.+?^${}()|[\]\\]/g, '\\$&')
+      .replace(/:\w+/g, '[^/]+')
+      .replace(/\*/g, '.*');
+    routes.push({
+      pattern: new RegExp(`^${pattern}/?$`),
+      isOpen: url.startsWith('/:'),
+      methods: [method].flat(),
+    });
   });
   return (path) => {
     // Addresses of apps begin with any word but the reserved ones.

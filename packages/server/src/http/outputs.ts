@@ -1,5 +1,5 @@
 import type { Readable } from 'node:stream';
-import { mediaTypes, type OutputFormat, outputFormats, type OutputType, TomaatError } from '@tomaat/core';
+import { mediaTypes, type OutputFormat, type OutputType, outputFormats, TomaatError } from '@tomaat/core';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { Blobs } from '../store/blobs.ts';
 import type { JobRecord, OutputFile } from '../store/jobs.ts';
@@ -25,7 +25,12 @@ export async function sendOutput(
     sizeBytes = output.sizeBytes;
     body = blobs.open(output.digest);
   } else {
-    const converted = await converter.convert({ path: blobs.path(output.digest), type: output.type as OutputType, from: output.format, to: format });
+    const converted = await converter.convert({
+      path: blobs.path(output.digest),
+      type: output.type as OutputType,
+      from: output.format,
+      to: format,
+    });
     sizeBytes = converted.sizeBytes;
     body = converted.stream;
   }
@@ -42,10 +47,20 @@ export function requestedFormat(request: FastifyRequest, output: OutputFile): Ou
   const { format } = request.query as { format?: string };
   if (format !== undefined) {
     if ((possible as readonly string[]).includes(format)) return format as OutputFormat;
-    throw new TomaatError('NOT_ACCEPTABLE', `${output.name} cannot be given as ${format.slice(0, 20)}; it can be had as: ${possible.join(', ')}.`, { field: 'format' });
+    throw new TomaatError(
+      'NOT_ACCEPTABLE',
+      `${output.name} cannot be given as ${format.slice(0, 20)}; it can be had as: ${possible.join(', ')}.`,
+      { field: 'format' },
+    );
   }
-  const accepted = (request.headers.accept ?? '*/*').split(',').map((type) => type.split(';')[0].trim().toLowerCase());
-  if (accepted.some((type) => type === '*/*' || type === 'application/octet-stream' || type === mediaType(output.format))) {
+  const accepted = (request.headers.accept ?? '*/*')
+    .split(',')
+    .map((type) => type.split(';')[0].trim().toLowerCase());
+  if (
+    accepted.some(
+      (type) => type === '*/*' || type === 'application/octet-stream' || type === mediaType(output.format),
+    )
+  ) {
     return output.format;
   }
   return possible.find((candidate) => accepted.includes(mediaType(candidate))) ?? output.format;

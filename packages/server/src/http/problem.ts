@@ -7,29 +7,52 @@ import { takeInRest } from './send.ts';
 export function sendProblem(error: unknown, request: FastifyRequest, reply: FastifyReply): FastifyReply {
   const known = toTomaatError(error);
   if (describeError(known.code).fault === 'server') {
-    request.log.error({ err: known.cause ?? known, code: known.code, requestId: request.id }, 'request failed');
+    request.log.error(
+      { err: known.cause ?? known, code: known.code, requestId: request.id },
+      'request failed',
+    );
   }
   if (known.code === 'BUSY') reply.header('retry-after', '5');
   takeInRest(request);
   const problem = toProblem(known, request.id);
   // As bytes: to a text fastify would add a charset, which this type does not have.
-  return reply.code(problem.status).type('application/problem+json').send(Buffer.from(JSON.stringify(problem)));
+  return reply
+    .code(problem.status)
+    .type('application/problem+json')
+    .send(Buffer.from(JSON.stringify(problem)));
 }
 
 /** Any throw as a TomaatError: fastify's own refusals are translated, the unknown becomes INTERNAL without its text. */
 export function toTomaatError(error: unknown): TomaatError {
   if (error instanceof TomaatError) return error;
-  const { statusCode, code, message } = (error ?? {}) as { statusCode?: number; code?: string; message?: string };
-  if (code === 'ENOSPC') return new TomaatError('DISK_FULL', 'The disk of the server is full. Try again later.', { cause: error });
-  if (statusCode === 404) return new TomaatError('NOT_FOUND', 'There is nothing at this address.', { cause: error });
-  if (statusCode === 413) return new TomaatError('UPLOAD_TOO_LARGE', `${message}. Send less.`, { cause: error });
-  if (statusCode === 415) return new TomaatError('UNSUPPORTED_MEDIA', `${message}. Send another content type.`, { field: 'Content-Type', cause: error });
+  const { statusCode, code, message } = (error ?? {}) as {
+    statusCode?: number;
+    code?: string;
+    message?: string;
+  };
+  if (code === 'ENOSPC')
+    return new TomaatError('DISK_FULL', 'The disk of the server is full. Try again later.', { cause: error });
+  if (statusCode === 404)
+    return new TomaatError('NOT_FOUND', 'There is nothing at this address.', { cause: error });
+  if (statusCode === 413)
+    return new TomaatError('UPLOAD_TOO_LARGE', `${message}. Send less.`, { cause: error });
+  if (statusCode === 415)
+    return new TomaatError('UNSUPPORTED_MEDIA', `${message}. Send another content type.`, {
+      field: 'Content-Type',
+      cause: error,
+    });
   if (statusCode !== undefined && statusCode >= 400 && statusCode < 500) {
-    return new TomaatError('BAD_REQUEST', `${message}. Mend the request and send it again.`, { cause: error });
+    return new TomaatError('BAD_REQUEST', `${message}. Mend the request and send it again.`, {
+      cause: error,
+    });
   }
-  return new TomaatError('INTERNAL', 'Something went wrong on the server. Its log has the details under the request id.', {
-    cause: error,
-  });
+  return new TomaatError(
+    'INTERNAL',
+    'Something went wrong on the server. Its log has the details under the request id.',
+    {
+      cause: error,
+    },
+  );
 }
 
 /** The RFC 9457 body for an error. */

@@ -24,15 +24,22 @@ export function registerPromise(app: FastifyInstance, context: ServerContext): v
         await using received = await receivePrediction(request, service, 'api', context);
         gone.throwIfAborted();
         const { inputs, request: jobRequest } = received;
-        ({ id } = await jobs.create({ service: service.manifest.id, owner: context.ownerOf(request), request: jobRequest, inputs }));
+        ({ id } = await jobs.create({
+          service: service.manifest.id,
+          owner: context.ownerOf(request),
+          request: jobRequest,
+          inputs,
+        }));
       }
       const stopKeepingAlive = keepAlive(request.raw, reply.raw, context.keepAliveMs);
-      void answered(reply).then(async () => {
-        await jobs.cancel(id, 'The client went away.');
-        await jobs.remove(id);
-      }).catch((error: unknown) => request.log.error({ err: error, job: id }, 'job could not be removed'));
+      void answered(reply)
+        .then(async () => {
+          await jobs.cancel(id, 'The client went away.');
+          await jobs.remove(id);
+        })
+        .catch((error: unknown) => request.log.error({ err: error, job: id }, 'job could not be removed'));
       try {
-        const job = await jobs.settled(id, gone);
+        const job = await jobs.settled(id, AbortSignal.any([gone, context.admission.ending]));
         if (!job) throw new TomaatError('NOT_FOUND', 'The job was deleted while it was waited for.');
         if (job.error) throw TomaatError.from(job.error);
         const primary = job.outputs.find((output) => output.primary)!;

@@ -23,6 +23,9 @@ import { readUrlencoded } from '../intake/urlencoded.ts';
 import { nodePlatform } from '../node-platform.ts';
 import type { Blobs } from '../store/blobs.ts';
 import type { InputFile, JobRequest, Jobs } from '../store/jobs.ts';
+import type { Uploads } from '../store/uploads.ts';
+import type { Admission } from './admission.ts';
+import { isJson, readNamedInputs } from './named-inputs.ts';
 import { decodeV1Transform } from './v1-transform.ts';
 
 /** A prediction as it arrived: its files are on disk, its parameters checked, its headers plausible. */
@@ -36,6 +39,9 @@ export interface ReceivedPrediction extends AsyncDisposable {
 export interface ReceiveContext {
   blobs: Blobs;
   jobs: Jobs;
+  uploads: Uploads;
+  admission: Admission;
+  ownerOf(request: FastifyRequest): string;
   maxUploadBytes: number;
   maxVoxels: number;
 }
@@ -57,6 +63,11 @@ export async function receivePrediction(
   const { inputs } = app.manifest;
   const held: string[] = [];
   const release = () => context.jobs.release(held.splice(0));
+  const keep = ({ digest }: { digest: string }) => {
+    context.jobs.hold(digest);
+    held.push(digest);
+  };
+  using _admitted = await context.admission.enter(request);
   try {
     const received: ReceivedInput[] = [];
     // Without a prototype: a field may have any name.
@@ -66,14 +77,26 @@ export async function receivePrediction(
       if (face === 'api' && !queryWords.includes(name)) raw[name] = Array.isArray(value) ? value.at(-1) : value;
     }
     let frame: unknown = query.frame;
-    for await (const part of partsOf(request, app, face, context)) {
+    let format = query.format;
+    const isNamed = face === 'api' && isJson(request);
+    if (isNamed) {
+      const named = await readNamedInputs(
+        request,
+        app,
+        context.ownerOf(request),
+        context,
+        (name) => inputNameOf(name, app),
+        (digest) => keep({ digest }),
+      );
+      received.push(...named.files);
+      Object.assign(raw, named.parameters);
+      frame = named.frame ?? frame;
+      format = named.format ?? format;
+    }
+    for await (const part of isNamed ? [] : partsOf(request, app, face, context)) {
       const name = inputNameOf(part.name, app);
       const input = Object.hasOwn(inputs, name) ? inputs[name] : undefined;
       if (input && isFileInput(input)) {
-        const keep = ({ digest }: { digest: string }) => {
-          context.jobs.hold(digest);
-          held.push(digest);
-        };
         const v1Transform = face === 'v1' && input.type === 'transform';
         const file = await receiveInput(v1Transform ? await decodeV1Transform(part) : part, context.blobs, {
           maxBytes: context.maxUploadBytes,
@@ -94,7 +117,7 @@ export async function receivePrediction(
     const parameters = parseParameters(inputs, raw, { ignoreUnknown: face === 'v1' });
     const chosenFrame = parseFrame(frame);
     requireFiles(app, received);
-    await inspectVolumes(app, received, chosenFrame, context.maxVoxels);
+    const voxels = await inspectVolumes(app, received, chosenFrame, context.maxVoxels);
     const first = received.find((file) => inputs[file.name].type === 'volume');
     const files = received.map((file) => ({
       name: file.name,
@@ -105,8 +128,9 @@ export async function receivePrediction(
     const jobRequest: JobRequest = {
       parameters,
       frame: chosenFrame,
-      formats: face === 'v1' ? v1Formats(app) : wantedFormats(app, query.format),
+      formats: face === 'v1' ? v1Formats(app) : wantedFormats(app, format),
       stem: stemOf(first?.fileName),
+      voxels,
     };
     const same = JSON.stringify([app.manifest.id, { ...jobRequest, stem: '' }, files.map((f) => [f.name, f.digest])]);
     return {
@@ -165,7 +189,7 @@ async function* partsOf(
   } else {
     throw new TomaatError(
       'UNSUPPORTED_MEDIA',
-      `A body of type ${type.split(';')[0].slice(0, 60) || 'unknown'} is not taken here. Send multipart/form-data with a part for each input${face === 'api' ? ', or the volume alone as application/octet-stream' : ''}.`,
+      `A body of type ${type.split(';')[0].slice(0, 60) || 'unknown'} is not taken here. Send multipart/form-data with a part for each input${face === 'api' ? ', the volume alone as application/octet-stream, or JSON that names uploads' : ''}.`,
       { field: 'Content-Type' },
     );
   }
@@ -198,13 +222,17 @@ function requireFiles(app: App, received: readonly ReceivedInput[]): void {
   });
 }
 
-/** The header checks of every volume: format, size, frames, and those acceptance rules that need no voxels. */
+/**
+ * The header checks of every volume: format, size, frames, and those acceptance rules that need no voxels. Gives the
+ * voxels of the largest one.
+ */
 async function inspectVolumes(
   app: App,
   received: readonly ReceivedInput[],
   frame: number | undefined,
   maxVoxels: number,
-): Promise<void> {
+): Promise<number> {
+  let voxels = 0;
   for (const [name, input] of Object.entries(app.manifest.inputs)) {
     const files = received.filter((file) => file.name === name);
     if (input.type !== 'volume' || files.length === 0) continue;
@@ -214,6 +242,7 @@ async function inspectVolumes(
         nodePlatform,
         { maxVoxels },
       );
+      voxels = Math.max(voxels, header.size[0] * header.size[1] * header.size[2] * header.components);
       if (input.frames === 'one') checkFrame(header, frame);
       for (const rule of app.manifest.acceptance) {
         if (rule.input !== undefined && rule.input !== name) continue;
@@ -227,6 +256,7 @@ async function inspectVolumes(
       throw withField(error, name);
     }
   }
+  return voxels;
 }
 
 function checkFrame(header: VolumeHeader, frame: number | undefined): void {

@@ -5,7 +5,10 @@ import { discardRest } from '../intake/byte-counter.ts';
 /** A `Content-Disposition` that every client understands: plain ASCII, and the real name by RFC 8187. */
 export function contentDisposition(fileName: string): string {
   const ascii = fileName.replace(/[^\w.-]+/g, '_');
-  const encoded = encodeURIComponent(fileName).replace(/['()*]/g, (c) => `%${c.charCodeAt(0).toString(16).toUpperCase()}`);
+  const encoded = encodeURIComponent(fileName).replace(
+    /['()*]/g,
+    (c) => `%${c.charCodeAt(0).toString(16).toUpperCase()}`,
+  );
   return `attachment; filename="${ascii}"; filename*=UTF-8''${encoded}`;
 }
 

@@ -1,5 +1,5 @@
-import { setTimeout as delay } from 'node:timers/promises';
 import { Readable } from 'node:stream';
+import { setTimeout as delay } from 'node:timers/promises';
 import { base64Length, encodeBase64, type Input, TomaatError } from '@tomaat/core';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { App } from '../apps.ts';
@@ -26,7 +26,8 @@ export function registerV1(app: FastifyInstance, context: ServerContext): void {
   /** Whatever goes wrong on the way, fastify's own refusals too, is answered as the protocol has it. */
   const errorHandler = (error: unknown, request: FastifyRequest, reply: FastifyReply) => {
     const known = toTomaatError(error);
-    if (known.code === 'INTERNAL') request.log.error({ err: known.cause ?? known, requestId: request.id }, 'v1 request failed');
+    if (known.code === 'INTERNAL')
+      request.log.error({ err: known.cause ?? known, requestId: request.id }, 'v1 request failed');
     takeInRest(request);
     return sendElements(cors(reply).code(200), [errorElement(known)], context);
   };
@@ -74,20 +75,32 @@ export function interfaceOf(app: App): Element[] {
 }
 
 function details(input: Input, label: string): Element {
-  if (input.type === 'slider') return { minimum: input.minimum, maximum: input.maximum, default: input.default ?? input.minimum };
+  if (input.type === 'slider')
+    return { minimum: input.minimum, maximum: input.maximum, default: input.default ?? input.minimum };
   if (input.type === 'checkbox') return { text: label, default: input.default };
-  if (input.type === 'radiobutton') return { text: label, options: input.options, default: input.default ?? input.options[0] };
+  if (input.type === 'radiobutton')
+    return { text: label, options: input.options, default: input.default ?? input.options[0] };
   if (input.type === 'volume') return { modality: input.modality };
   return {};
 }
 
-async function predict(request: FastifyRequest, reply: FastifyReply, app: App, context: ServerContext): Promise<Element[]> {
+async function predict(
+  request: FastifyRequest,
+  reply: FastifyReply,
+  app: App,
+  context: ServerContext,
+): Promise<Element[]> {
   const { jobs } = context;
   let id: string;
   {
     await using received = await receivePrediction(request, app, 'v1', context);
     const { inputs, request: jobRequest } = received;
-    ({ id } = await jobs.create({ service: app.manifest.id, owner: context.ownerOf(request), request: jobRequest, inputs }));
+    ({ id } = await jobs.create({
+      service: app.manifest.id,
+      owner: context.ownerOf(request),
+      request: jobRequest,
+      inputs,
+    }));
   }
   const patience = new AbortController();
   const job = await Promise.race([
@@ -104,7 +117,11 @@ async function predict(request: FastifyRequest, reply: FastifyReply, app: App, c
 
 const delayed = (id: string): Element => ({ type: 'DelayedResponse', request_id: id });
 
-async function responses(request: FastifyRequest, reply: FastifyReply, context: ServerContext): Promise<Element[]> {
+async function responses(
+  request: FastifyRequest,
+  reply: FastifyReply,
+  context: ServerContext,
+): Promise<Element[]> {
   const id = await requestId(request, context);
   const job = id === undefined ? undefined : await context.jobs.get(id);
   if (!job || job.owner !== context.ownerOf(request)) {
@@ -117,7 +134,11 @@ async function responses(request: FastifyRequest, reply: FastifyReply, context: 
     ];
   }
   if (job.state === 'queued' || job.state === 'running') return [delayed(job.id)];
-  const arrived = { type: 'PlainText', content: `The result of the request ${job.id} has arrived.`, label: 'Response' };
+  const arrived = {
+    type: 'PlainText',
+    content: `The result of the request ${job.id} has arrived.`,
+    label: 'Response',
+  };
   return deliver(reply, job, context, [arrived]);
 }
 
@@ -131,7 +152,12 @@ async function requestId(request: FastifyRequest, context: ServerContext): Promi
 }
 
 /** The elements of a settled job, which is deleted once they were written whole: a result is delivered once. */
-async function deliver(reply: FastifyReply, job: JobRecord, context: ServerContext, first: Element[]): Promise<Element[]> {
+async function deliver(
+  reply: FastifyReply,
+  job: JobRecord,
+  context: ServerContext,
+  first: Element[],
+): Promise<Element[]> {
   void answered(reply)
     .then((whole) => (whole ? context.jobs.remove(job.id) : false))
     .catch((error: unknown) => reply.log.error({ err: error, job: job.id }, 'job could not be removed'));
@@ -152,7 +178,11 @@ async function deliver(reply: FastifyReply, job: JobRecord, context: ServerConte
 }
 
 /** Sends elements as JSON; blobs go out as base64 while they are read, under a length computed before. */
-function sendElements(reply: FastifyReply, elements: readonly Element[], context: ServerContext): FastifyReply {
+function sendElements(
+  reply: FastifyReply,
+  elements: readonly Element[],
+  context: ServerContext,
+): FastifyReply {
   const pieces: (Buffer | OutputFile)[] = [];
   let length = 0;
   const text = (s: string) => {
@@ -161,7 +191,9 @@ function sendElements(reply: FastifyReply, elements: readonly Element[], context
     length += bytes.length;
   };
   elements.forEach(({ blob, ...element }, index) => {
-    text(`${index === 0 ? '[' : ','}${blob ? JSON.stringify(element).slice(0, -1) : JSON.stringify(element)}`);
+    text(
+      `${index === 0 ? '[' : ','}${blob ? JSON.stringify(element).slice(0, -1) : JSON.stringify(element)}`,
+    );
     if (!blob) return;
     text(',"content":"');
     pieces.push(blob);
@@ -178,14 +210,20 @@ function sendElements(reply: FastifyReply, elements: readonly Element[], context
 
 const newlinesIn = (bytes: number) => Math.ceil((4 * Math.ceil(bytes / 3)) / 76);
 
-async function* write(pieces: readonly (Buffer | OutputFile)[], { blobs }: ServerContext): AsyncGenerator<Buffer> {
+async function* write(
+  pieces: readonly (Buffer | OutputFile)[],
+  { blobs }: ServerContext,
+): AsyncGenerator<Buffer> {
   for (const piece of pieces) {
     if (Buffer.isBuffer(piece)) {
       yield piece;
       continue;
     }
     for await (const lines of encodeBase64(blobs.open(piece.digest))) {
-      yield Buffer.from(Buffer.from(lines.buffer, lines.byteOffset, lines.length).toString('latin1').replaceAll('\n', '\\n'), 'latin1');
+      yield Buffer.from(
+        Buffer.from(lines.buffer, lines.byteOffset, lines.length).toString('latin1').replaceAll('\n', '\\n'),
+        'latin1',
+      );
     }
   }
 }

@@ -187,9 +187,13 @@ class Decoder {
 }
 
 function misplaced(offset: number, what: string): TomaatError {
-  return new TomaatError('BAD_REQUEST', `The base64 text has ${what} at offset ${offset}. Send the file in base64 as RFC 4648 has it`, {
-    detail: { offset },
-  });
+  return new TomaatError(
+    'BAD_REQUEST',
+    `The base64 text has ${what} at offset ${offset}. Send the file in base64 as RFC 4648 has it`,
+    {
+      detail: { offset },
+    },
+  );
 }
 
 function nameOf(code: number): string {

@@ -40,9 +40,14 @@ export function countBytes(
 ): CountedBody {
   const declared = contentLength === undefined ? undefined : Number(contentLength);
   if (declared !== undefined && !(Number.isSafeInteger(declared) && declared >= 0)) {
-    throw new TomaatError('BAD_REQUEST', 'Content-Length is not a number of bytes. Send the number of bytes of the body', { field: 'Content-Length' });
+    throw new TomaatError(
+      'BAD_REQUEST',
+      'Content-Length is not a number of bytes. Send the number of bytes of the body',
+      { field: 'Content-Length' },
+    );
   }
-  if (declared !== undefined && declared > limits.maxUploadBytes) throw tooLarge(limits.maxUploadBytes, 'Content-Length');
+  if (declared !== undefined && declared > limits.maxUploadBytes)
+    throw tooLarge(limits.maxUploadBytes, 'Content-Length');
   const counted = {
     bytes: 0,
     [Symbol.asyncIterator]: () => read(source, limits, declared, counted),

@@ -6,7 +6,10 @@ import { type PartLimits, readMultipart, toDisplayName } from './multipart.ts';
 async function* chunksOf(bytes: Uint8Array, sizes: readonly number[]): AsyncGenerator<Uint8Array> {
   for (let from = 0, turn = 0; from < bytes.length; turn++) {
     const size = sizes[turn % sizes.length];
-    yield bytes.subarray(from, from + size);
+    // As countBytes() does it: a chunk is gone when the next one is asked for.
+    const chunk = Uint8Array.from(bytes.subarray(from, from + size));
+    yield chunk;
+    chunk.buffer.transfer(0);
     from += size;
   }
 }

@@ -77,7 +77,6 @@ class Scanner {
         return;
       }
       const keep = this.#delimiterPrefixAtEnd(chunk);
-      // A copy: the chunk is not ours any more when the next one is asked for.
       this.#held = Buffer.from(chunk.subarray(chunk.length - keep));
       if (keep < chunk.length) yield chunk.subarray(0, chunk.length - keep);
       await this.#readMore(where);
@@ -138,10 +137,12 @@ class Scanner {
   }
 
   async #readMore(where: string): Promise<void> {
+    // A copy: the chunk is not ours any more when the next one is asked for.
+    const held = Buffer.from(this.#held);
     const { done, value } = await this.#iterator.next();
     if (done) throw malformed(`ends ${where}, before its closing boundary. Send the whole of it`);
     const chunk = Buffer.from(value.buffer, value.byteOffset, value.byteLength);
-    this.#held = this.#held.length === 0 ? chunk : Buffer.concat([this.#held, chunk]);
+    this.#held = held.length === 0 ? chunk : Buffer.concat([held, chunk]);
   }
 
   /** How many bytes at the end of a chunk may be the beginning of the delimiter. */
@@ -229,9 +230,13 @@ function boundaryOf(contentType: string): string {
     );
   }
   if (boundary.length > 200 || !/^[\x20-\x7e]*[\x21-\x7e]$/.test(boundary)) {
-    throw new TomaatError('BAD_REQUEST', 'The boundary in Content-Type is malformed. Send 1 to 70 letters and digits', {
-      field: 'Content-Type',
-    });
+    throw new TomaatError(
+      'BAD_REQUEST',
+      'The boundary in Content-Type is malformed. Send 1 to 70 letters and digits',
+      {
+        field: 'Content-Type',
+      },
+    );
   }
   return boundary;
 }
@@ -268,6 +273,8 @@ export function toDisplayName(name: string | undefined): string | undefined {
 }
 
 function malformed(what: string): TomaatError {
-  const remedy = what.includes('. ') ? '' : '. Let the HTTP library write the form, or write it as RFC 7578 says';
+  const remedy = what.includes('. ')
+    ? ''
+    : '. Let the HTTP library write the form, or write it as RFC 7578 says';
   return new TomaatError('BAD_REQUEST', `The multipart body ${what}${remedy}`);
 }

@@ -8,7 +8,10 @@ async function* chunksOf(text: string, sizes: readonly number[]): AsyncGenerator
   const bytes = Buffer.from(text, 'utf8');
   for (let from = 0, turn = 0; from < bytes.length; turn++) {
     const size = sizes[turn % sizes.length];
-    yield bytes.subarray(from, from + size);
+    // As countBytes() does it: a chunk is gone when the next one is asked for.
+    const chunk = Uint8Array.from(bytes.subarray(from, from + size));
+    yield chunk;
+    chunk.buffer.transfer(0);
     from += size;
   }
 }

@@ -61,12 +61,14 @@ async function readName(scanner: Scanner, maxBytes: number): Promise<string> {
   }
 }
 
+const nothingLeft = new Uint8Array(0);
+
 async function* nothing(): AsyncGenerator<Uint8Array> {}
 
 /** Cuts and decodes the chunks of a body. */
 class Scanner {
   readonly #iterator: AsyncIterator<Uint8Array>;
-  #chunk: Uint8Array = new Uint8Array(0);
+  #chunk: Uint8Array = nothingLeft;
   #at = 0;
   #offset = 0;
   #output: Buffer | undefined;
@@ -136,10 +138,12 @@ class Scanner {
   /** Makes sure that there is something to read; false at the end of the body. */
   async #fill(): Promise<boolean> {
     while (this.#at === this.#chunk.length) {
+      // The chunk is not ours any more when the next one is asked for.
+      this.#chunk = nothingLeft;
+      this.#at = 0;
       const { done, value } = await this.#iterator.next();
       if (done) return false;
       this.#chunk = value;
-      this.#at = 0;
     }
     return true;
   }
@@ -156,5 +160,7 @@ class Scanner {
 const outputBytes = 64 * 1024;
 
 function malformed(what: string, cause?: unknown): TomaatError {
-  return new TomaatError('BAD_REQUEST', `The urlencoded body ${what}. Let the HTTP library write the form`, { cause });
+  return new TomaatError('BAD_REQUEST', `The urlencoded body ${what}. Let the HTTP library write the form`, {
+    cause,
+  });
 }

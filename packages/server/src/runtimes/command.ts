@@ -86,6 +86,8 @@ const stopAfterMs = 5000;
 /** How long to wait for the end of the output once the program itself is gone. */
 const drainMs = 1000;
 const maxLineLength = 2000;
+/** What is meant for the server alone: its settings, keys among them, and its line to this process. */
+const ownVariables = /^(TOMAAT_|NODE_CHANNEL_)/;
 /** Lines of one prediction that go to the log. */
 const maxLogLines = 10_000;
 
@@ -104,8 +106,7 @@ async function runProgram(
     detached: true,
     stdio: ['ignore', 'pipe', 'pipe'],
     env: {
-      ...process.env,
-      NODE_CHANNEL_FD: undefined,
+      ...Object.fromEntries(Object.entries(process.env).filter(([name]) => !ownVariables.test(name))),
       ...spec.environment,
       TOMAAT_INPUT: paths.input,
       TOMAAT_OUTPUT: paths.output,

@@ -513,9 +513,15 @@ export function diskError(error: unknown): unknown {
     case 'EDQUOT':
     case 'EFBIG':
     case 'EROFS':
-      return new TomaatError('DISK_FULL', code === 'EROFS' ? 'The disk of the server can only be read now. Try again later, and tell its operator' : 'The disk of the server is full. Try again later', {
-        cause: error,
-      });
+      return new TomaatError(
+        'DISK_FULL',
+        code === 'EROFS'
+          ? 'The disk of the server can only be read now. Try again later, and tell its operator'
+          : 'The disk of the server is full. Try again later',
+        {
+          cause: error,
+        },
+      );
     case 'EMFILE':
     case 'ENFILE':
       return new TomaatError('BUSY', 'The server has too many files open. Try again', { cause: error });

@@ -178,6 +178,8 @@ export interface JobsOptions {
   resultTtlMs: number;
   /** More than this many jobs waiting are refused (BUSY). */
   maxQueued: number;
+  /** For so long may a worker elsewhere keep silent before its job goes to another one; 15 s if missing. */
+  leaseMs?: number;
   /** Most predictions of a service at a time; no limit if undefined. */
   concurrencyOf?(service: string): number | undefined;
   now?(): number;
@@ -187,8 +189,6 @@ export interface JobsOptions {
 const maxLosses = 3;
 const durationsKept = 25;
 export const defaultUrgency = 3;
-/** For so long may a worker elsewhere keep silent before its job goes to another one. */
-export const leaseMs = 15_000;
 
 export type Jobs = ReturnType<typeof createJobs>;
 
@@ -197,6 +197,7 @@ export function createJobs({
   blobs,
   resultTtlMs,
   maxQueued,
+  leaseMs = 15_000,
   concurrencyOf = () => undefined,
   now = Date.now,
 }: JobsOptions) {
@@ -441,25 +442,41 @@ export function createJobs({
     } while (!row);
     if (worker !== undefined) leases.set(row.id, now() + leaseMs);
     events.emit('queue');
-    const inputs = await db
-      .selectFrom('job_input')
-      .selectAll()
-      .where('job', '=', row.id)
-      .orderBy('position')
-      .execute();
+    const inputs = await inputsOf(row.id);
     changed(row.id);
     return {
       id: row.id,
       service: row.service,
       attempt: row.attempt,
       request: JSON.parse(row.request),
-      inputs: inputs.map((input) => ({
-        name: input.name,
-        fileName: input.file_name,
-        digest: input.digest,
-        sizeBytes: input.size_bytes,
-      })),
+      inputs,
     };
+  }
+
+  /** The input files of an unsettled job. */
+  async function inputsOf(id: string): Promise<InputFile[]> {
+    const rows = await db
+      .selectFrom('job_input')
+      .selectAll()
+      .where('job', '=', id)
+      .orderBy('position')
+      .execute();
+    return rows.map((row) => ({
+      name: row.name,
+      fileName: row.file_name,
+      digest: row.digest,
+      sizeBytes: row.size_bytes,
+    }));
+  }
+
+  /** Whether this attempt was the one that the job succeeded with. */
+  async function hasSucceeded(id: string, attempt: number): Promise<boolean> {
+    const row = await db
+      .selectFrom('job')
+      .select(['state', 'attempt'])
+      .where('id', '=', id)
+      .executeTakeFirst();
+    return row?.state === 'succeeded' && row.attempt === attempt;
   }
 
   /** Takes down how far an attempt is, and renews its lease; false if the job is not running this attempt any more. */
@@ -642,7 +659,7 @@ export function createJobs({
   async function expectedSeconds(service: string, voxels: number): Promise<number | undefined> {
     const known = await durations(service);
     const rates = known.flatMap((one) => (one.voxels ? [(one.seconds / one.voxels) * voxels] : []));
-    return median(rates) ?? median(known.map(({ seconds }) => seconds));
+    return (voxels > 0 ? median(rates) : undefined) ?? median(known.map(({ seconds }) => seconds));
   }
 
   function durations(service: string) {
@@ -650,7 +667,11 @@ export function createJobs({
   }
 
   /** Seconds until a queued job may start, if `slots` predictions run at a time; undefined without a history. */
-  async function expectedWaitSeconds(id: string, service: string, slots: number): Promise<number | undefined> {
+  async function expectedWaitSeconds(
+    id: string,
+    service: string,
+    slots: number,
+  ): Promise<number | undefined> {
     const position = await positionOf(id);
     const each = position === undefined ? undefined : await typicalSeconds(service);
     return each === undefined ? undefined : ((position ?? 0) / Math.max(1, slots)) * each;
@@ -698,6 +719,7 @@ export function createJobs({
   }
 
   return {
+    leaseMs,
     requireRoom,
     isKnown,
     create,
@@ -706,6 +728,8 @@ export function createJobs({
     claim,
     touch,
     isRunning,
+    inputsOf,
+    hasSucceeded,
     settle,
     requeue,
     lapse,

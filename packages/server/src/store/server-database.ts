@@ -1,8 +1,8 @@
 import { join } from 'node:path';
-import { keyMigrations, type KeySchema } from '../registry/keys.ts';
+import { type KeySchema, keyMigrations } from '../registry/keys.ts';
 import { type Database, openDatabase } from './database.ts';
-import { jobMigrations, type JobsSchema } from './jobs.ts';
-import { uploadMigrations, type UploadsSchema } from './uploads.ts';
+import { type JobsSchema, jobMigrations } from './jobs.ts';
+import { type UploadsSchema, uploadMigrations } from './uploads.ts';
 
 export type ServerSchema = JobsSchema & UploadsSchema & KeySchema;
 

@@ -87,7 +87,16 @@ export type Uploads = Awaited<ReturnType<typeof openUploads>>;
 const checkpointBytes = 2 * 1024 * 1024;
 
 export async function openUploads(options: UploadsOptions) {
-  const { database, blobs, folder, maxBytes, maxPerOwner = 200, leaseMs = 3_600_000, isHeld, now = Date.now } = options;
+  const {
+    database,
+    blobs,
+    folder,
+    maxBytes,
+    maxPerOwner = 200,
+    leaseMs = 3_600_000,
+    isHeld,
+    now = Date.now,
+  } = options;
   const db = database.db;
   await mkdir(folder, { recursive: true, mode: 0o700 });
   /** Who writes to an upload now: at most one, and whoever comes next ends it. */
@@ -112,9 +121,13 @@ export async function openUploads(options: UploadsOptions) {
   async function rowOf(owner: string, id: string): Promise<UploadsSchema['upload']> {
     const row = await db.selectFrom('upload').selectAll().where('id', '=', id).executeTakeFirst();
     if (row && row.owner === owner && row.expires_ms > now()) return row;
-    throw new TomaatError('NOT_FOUND', 'There is no such upload: it was deleted, or has expired. Begin a new one.', {
-      field: 'upload',
-    });
+    throw new TomaatError(
+      'NOT_FOUND',
+      'There is no such upload: it was deleted, or has expired. Begin a new one.',
+      {
+        field: 'upload',
+      },
+    );
   }
 
   /** Begins an upload. UPLOAD_TOO_LARGE, DISK_FULL where it could not end well, BUSY when the owner has too many. */
@@ -136,7 +149,10 @@ export async function openUploads(options: UploadsOptions) {
       ])
       .executeTakeFirstOrThrow();
     if ((open.own ?? 0) >= maxPerOwner) {
-      throw new TomaatError('BUSY', `There are ${open.own} uploads of yours already. Delete some, or wait until they expire.`);
+      throw new TomaatError(
+        'BUSY',
+        `There are ${open.own} uploads of yours already. Delete some, or wait until they expire.`,
+      );
     }
     // What was promised to the others has to fit as well.
     await blobs.requireSpace(upload.sizeBytes + (open.promised ?? 0));
@@ -210,10 +226,14 @@ export async function openUploads(options: UploadsOptions) {
   ): Promise<Upload> {
     const row = await rowOf(owner, id);
     if (row.offset_bytes !== offsetBytes) {
-      throw new TomaatError('CONFLICT', `The upload is at byte ${row.offset_bytes}, not ${offsetBytes}. Go on from there.`, {
-        field: 'Upload-Offset',
-        detail: { offsetBytes: row.offset_bytes },
-      });
+      throw new TomaatError(
+        'CONFLICT',
+        `The upload is at byte ${row.offset_bytes}, not ${offsetBytes}. Go on from there.`,
+        {
+          field: 'Upload-Offset',
+          detail: { offsetBytes: row.offset_bytes },
+        },
+      );
     }
     if (row.digest !== null) return toUpload(row);
     let at = offsetBytes;
@@ -226,7 +246,11 @@ export async function openUploads(options: UploadsOptions) {
     const checkpoint = async () => {
       if (at === safe) return;
       await guarded(() => handle.datasync());
-      await db.updateTable('upload').set({ offset_bytes: at, expires_ms: lease() }).where('id', '=', id).execute();
+      await db
+        .updateTable('upload')
+        .set({ offset_bytes: at, expires_ms: lease() })
+        .where('id', '=', id)
+        .execute();
       safe = at;
     };
     try {
@@ -235,7 +259,10 @@ export async function openUploads(options: UploadsOptions) {
       try {
         for await (const chunk of untilAborted(body, signal)) {
           if (at + chunk.length > row.size_bytes) {
-            throw new TomaatError('BAD_REQUEST', `The upload was announced with ${row.size_bytes} bytes, and more came. Begin a new one.`);
+            throw new TomaatError(
+              'BAD_REQUEST',
+              `The upload was announced with ${row.size_bytes} bytes, and more came. Begin a new one.`,
+            );
           }
           await guarded(() => handle.write(chunk, 0, chunk.length, at));
           known?.hash.update(chunk);
@@ -326,9 +353,9 @@ export async function openUploads(options: UploadsOptions) {
   }
 
   async function keeps(digest: string): Promise<boolean> {
-    const { rows } = await sql<{ kept: number }>`SELECT EXISTS (SELECT 1 FROM upload WHERE digest = ${digest}) AS kept`.execute(
-      db,
-    );
+    const { rows } = await sql<{
+      kept: number;
+    }>`SELECT EXISTS (SELECT 1 FROM upload WHERE digest = ${digest}) AS kept`.execute(db);
     return rows[0].kept !== 0;
   }
 
@@ -348,14 +375,22 @@ export async function openUploads(options: UploadsOptions) {
   async function recover(): Promise<void> {
     const rows = await db.selectFrom('upload').selectAll().where('digest', 'is', null).execute();
     const parts = new Set(rows.map((row) => row.id));
-    for (const name of await readdir(folder)) if (!parts.has(name)) await rm(join(folder, name), { force: true });
+    for (const name of await readdir(folder))
+      if (!parts.has(name)) await rm(join(folder, name), { force: true });
     for (const row of rows) {
-      const size = await stat(pathOf(row.id)).then((found) => found.size, () => undefined);
+      const size = await stat(pathOf(row.id)).then(
+        (found) => found.size,
+        () => undefined,
+      );
       if (size === undefined) {
         // It is a blob already, or it is nowhere.
         const digest = row.expected;
         if (digest !== null && (await blobs.stat(digest))?.sizeBytes === row.size_bytes) {
-          await db.updateTable('upload').set({ digest, offset_bytes: row.size_bytes }).where('id', '=', row.id).execute();
+          await db
+            .updateTable('upload')
+            .set({ digest, offset_bytes: row.size_bytes })
+            .where('id', '=', row.id)
+            .execute();
         } else await drop(row.id);
       } else if (row.offset_bytes === row.size_bytes && size === row.size_bytes) {
         await finish(row).catch((error: unknown) => {
@@ -372,7 +407,20 @@ export async function openUploads(options: UploadsOptions) {
     await Promise.all([...writers.keys()].map(takeOver));
   }
 
-  return { create, find, append, remove, use, owns, keeps, sweep, recover, close, leaseMs, [Symbol.asyncDispose]: close };
+  return {
+    create,
+    find,
+    append,
+    remove,
+    use,
+    owns,
+    keeps,
+    sweep,
+    recover,
+    close,
+    leaseMs,
+    [Symbol.asyncDispose]: close,
+  };
 }
 
 /** The same chunks; ends with the signal's reason when it aborts, even while the sender is silent. */
@@ -400,7 +448,8 @@ async function* untilAborted(
 
 async function hashFile(path: string): Promise<string> {
   const hash = createHash('sha256');
-  for await (const chunk of createReadStream(path, { highWaterMark: 512 * 1024 })) hash.update(chunk as Buffer);
+  for await (const chunk of createReadStream(path, { highWaterMark: 512 * 1024 }))
+    hash.update(chunk as Buffer);
   return `sha256:${hash.digest('hex')}`;
 }
 

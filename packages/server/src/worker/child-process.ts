@@ -39,7 +39,10 @@ export async function startChild(app: App, onExit: () => void): Promise<Child> {
   // `ulimit -d` bounds what the process may allocate; V8's own reservations count, so 800 MB is the least.
   const limited = memoryMb !== undefined && process.platform !== 'win32';
   const [file, args] = limited
-    ? ['/bin/sh', ['-c', 'ulimit -d "$1"; shift; exec "$@"', 'sh', String(Math.max(800, memoryMb) * 1000), ...node]]
+    ? [
+        '/bin/sh',
+        ['-c', 'ulimit -d "$1"; shift; exec "$@"', 'sh', String(Math.max(800, memoryMb) * 1000), ...node],
+      ]
     : [node[0], node.slice(1)];
   const child = spawn(file as string, args as string[], {
     stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
@@ -109,7 +112,12 @@ export async function startChild(app: App, onExit: () => void): Promise<Child> {
   await new Promise<void>((resolve, reject) => {
     const timer = setTimeout(() => {
       kill(child);
-      reject(new TomaatError('TIMEOUT', `The app ${app.manifest.id} did not start within ${startLimitMs / 1000} s.`));
+      reject(
+        new TomaatError(
+          'TIMEOUT',
+          `The app ${app.manifest.id} did not start within ${startLimitMs / 1000} s.`,
+        ),
+      );
     }, startLimitMs);
     const settle = (run: () => void) => {
       clearTimeout(timer);
@@ -174,14 +182,20 @@ function deathOf(
 ): TomaatError {
   const limit = app.manifest.limits.memoryMb;
   // Under `ulimit -d` V8 gives up by an abort of its own; the kernel's killer sends SIGKILL.
-  if (ended?.signal === 'SIGKILL' || /out of memory|bad_alloc|Cannot allocate memory|ENOMEM/i.test(lastWords)) {
+  if (
+    ended?.signal === 'SIGKILL' ||
+    /out of memory|bad_alloc|Cannot allocate memory|ENOMEM/i.test(lastWords)
+  ) {
     return new TomaatError(
       'OUT_OF_MEMORY',
       `The prediction needed more memory than ${limit ? `the ${limit} MB that the app may use` : 'this machine has'}. Send a smaller volume, or ask the operator to raise the limit.`,
     );
   }
   const how = ended?.signal ? `was ended by ${ended.signal}` : `ended with exit code ${ended?.code}`;
-  return new TomaatError('WORKER_DIED', `The process that computed the prediction ${how}. The other jobs go on; try again, and tell the app’s author if it happens again.`);
+  return new TomaatError(
+    'WORKER_DIED',
+    `The process that computed the prediction ${how}. The other jobs go on; try again, and tell the app’s author if it happens again.`,
+  );
 }
 
 function kill(child: ChildProcess): void {

@@ -6,9 +6,9 @@ import {
   type OutputValue,
   parsePoints,
   readMesh,
+  readTransform,
   readVolume,
   type SpatialTransform,
-  readTransform,
   TomaatError,
 } from '@tomaat/core';
 import { nodePlatform } from '../node-platform.ts';
@@ -18,7 +18,10 @@ import type { Conversion } from './converter.ts';
 const { path, type, from, to, target } = workerData as Conversion & { target: string };
 
 async function readStored(): Promise<OutputValue> {
-  const source = { name: `output.${from}`, open: (start = 0) => createReadStream(path, { start, highWaterMark: 1 << 20 }) };
+  const source = {
+    name: `output.${from}`,
+    open: (start = 0) => createReadStream(path, { start, highWaterMark: 1 << 20 }),
+  };
   switch (type) {
     case 'LabelVolume':
       return (await readVolume([source], nodePlatform)).volume;
@@ -46,6 +49,8 @@ try {
   parentPort?.postMessage(undefined);
 } catch (error) {
   const known =
-    error instanceof TomaatError ? error : new TomaatError('INTERNAL', 'The output could not be converted. Ask for another format.');
+    error instanceof TomaatError
+      ? error
+      : new TomaatError('INTERNAL', 'The output could not be converted. Ask for another format.');
   parentPort?.postMessage(known.toJSON());
 }

@@ -34,13 +34,21 @@ export async function openConverter(folder: string): Promise<Converter> {
 
   function run(conversion: Conversion, target: string): Promise<void> {
     return new Promise((resolve, reject) => {
-      const thread = new Worker(workerFile, { workerData: { ...conversion, target }, execArgv: [...ownNodeOptions] });
+      const thread = new Worker(workerFile, {
+        workerData: { ...conversion, target },
+        execArgv: [...ownNodeOptions],
+      });
       threads.add(thread);
-      thread.once('message', (error: ErrorData | undefined) => (error ? reject(TomaatError.from(error)) : resolve()));
+      thread.once('message', (error: ErrorData | undefined) =>
+        error ? reject(TomaatError.from(error)) : resolve(),
+      );
       thread.once('error', reject);
       thread.once('exit', (code) => {
         threads.delete(thread);
-        if (code !== 0) reject(new TomaatError('INTERNAL', 'The conversion ended without a result. Ask for another format.'));
+        if (code !== 0)
+          reject(
+            new TomaatError('INTERNAL', 'The conversion ended without a result. Ask for another format.'),
+          );
       });
     });
   }

@@ -1,31 +1,39 @@
 import type { ServerMetrics } from '../http/metrics.ts';
 import type { Blobs } from '../store/blobs.ts';
-import type { Jobs, OutputFile } from '../store/jobs.ts';
+import type { ClaimedJob, Jobs, OutputFile } from '../store/jobs.ts';
 import { type JobSource, toOutputFile } from './supervisor.ts';
+
+/** The next job of these services, as soon as there is one; undefined when `signal` aborts before. */
+export async function waitForJob(
+  jobs: Jobs,
+  services: readonly string[],
+  signal: AbortSignal,
+  worker?: string,
+): Promise<ClaimedJob | undefined> {
+  while (!signal.aborted) {
+    let wake = () => {};
+    const queued = new Promise<void>((resolve) => {
+      wake = resolve;
+    });
+    const stop = jobs.on('queued', wake);
+    signal.addEventListener('abort', wake, { once: true });
+    try {
+      const job = await jobs.claim(services, worker);
+      if (job) return job;
+      await queued;
+    } finally {
+      stop();
+      signal.removeEventListener('abort', wake);
+    }
+  }
+  return undefined;
+}
 
 /** The jobs of the server that the supervisor lives in: it calls the store directly. */
 export function localSource(jobs: Jobs, blobs: Blobs, metrics: ServerMetrics): JobSource {
   return {
-    async claim(services, signal) {
-      while (!signal.aborted) {
-        let wake = () => {};
-        const queued = new Promise<void>((resolve) => {
-          wake = resolve;
-        });
-        const stop = jobs.on('queued', wake);
-        signal.addEventListener('abort', wake, { once: true });
-        try {
-          const job = await jobs.claim(services);
-          if (job) return job;
-          await queued;
-        } finally {
-          stop();
-          signal.removeEventListener('abort', wake);
-        }
-      }
-      return undefined;
-    },
-    inputPath: async (digest) => blobs.path(digest),
+    claim: (services, signal) => waitForJob(jobs, services, signal),
+    inputPath: async (_job, { digest }) => blobs.path(digest),
     touch: (job, stage, fraction) => void jobs.touch(job.id, job.attempt, { stage, fraction }),
     async complete(job, outputs, seconds) {
       const files: OutputFile[] = [];
@@ -35,7 +43,11 @@ export function localSource(jobs: Jobs, blobs: Blobs, metrics: ServerMetrics): J
           const { digest } = await blobs.adopt(output.path, { digest: output.digest, keep });
           files.push({ ...toOutputFile(output), digest });
         }
-        const accepted = await jobs.settle(job.id, job.attempt, { state: 'succeeded', outputs: files, seconds });
+        const accepted = await jobs.settle(job.id, job.attempt, {
+          state: 'succeeded',
+          outputs: files,
+          seconds,
+        });
         if (accepted) metrics.predictionSettled(job.service, 'succeeded', seconds);
         return accepted;
       } finally {
@@ -46,6 +58,9 @@ export function localSource(jobs: Jobs, blobs: Blobs, metrics: ServerMetrics): J
       const failed = await jobs.settle(job.id, job.attempt, { state: 'failed', error: error.toJSON() });
       if (failed) metrics.predictionSettled(job.service, error.code);
       return failed;
+    },
+    async handBack(job) {
+      await jobs.requeue(job.id, job.attempt, 'handed back');
     },
     onCancel: (listener) => jobs.on('cancel', listener),
   };

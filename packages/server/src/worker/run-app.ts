@@ -36,7 +36,12 @@ export async function runApp(prediction: LocalPrediction): Promise<LocalResult> 
     const { seconds: limit } = app.manifest.limits;
     const timeout = new AbortController();
     const timer = setTimeout(() => {
-      timeout.abort(new TomaatError('TIMEOUT', `The prediction took longer than the ${limit} s of the manifest’s limits.seconds.`));
+      timeout.abort(
+        new TomaatError(
+          'TIMEOUT',
+          `The prediction took longer than the ${limit} s of the manifest’s limits.seconds.`,
+        ),
+      );
     }, limit * 1000);
     try {
       const { outputs, seconds } = await child.predict(

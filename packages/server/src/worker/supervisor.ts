@@ -1,9 +1,10 @@
-import { mkdir, rm } from 'node:fs/promises';
+import { mkdir, readFile, rm } from 'node:fs/promises';
+import { totalmem } from 'node:os';
 import { join } from 'node:path';
 import { TomaatError } from '@tomaat/core';
 import type { FastifyBaseLogger } from 'fastify';
 import type { App } from '../apps.ts';
-import type { ClaimedJob, OutputFile } from '../store/jobs.ts';
+import type { ClaimedJob, InputFile, OutputFile } from '../store/jobs.ts';
 import { type Child, startChild } from './child-process.ts';
 import type { WrittenOutput } from './messages.ts';
 
@@ -15,13 +16,15 @@ import type { WrittenOutput } from './messages.ts';
 export interface JobSource {
   /** The next job for these services; waits for one. Undefined when `signal` aborts. */
   claim(services: readonly string[], signal: AbortSignal): Promise<ClaimedJob | undefined>;
-  /** Where an input lies on this machine. */
-  inputPath(digest: string): Promise<string>;
+  /** Where an input lies on this machine; what has to be fetched is put into `folder`. */
+  inputPath(job: ClaimedJob, input: InputFile, folder: string, signal: AbortSignal): Promise<string>;
   touch(job: ClaimedJob, stage: string, fraction: number): void;
   /** Takes the outputs over and settles the job; false if it is not this attempt's any more. */
   complete(job: ClaimedJob, outputs: readonly WrittenOutput[], seconds: number): Promise<boolean>;
   fail(job: ClaimedJob, error: TomaatError): Promise<boolean>;
-  /** Calls back with the id of each job that was cancelled. */
+  /** Gives a job up that was not done, for others to do. */
+  handBack(job: ClaimedJob): Promise<void>;
+  /** Calls back with the id of each job that was cancelled, or is not ours any more. */
   onCancel(listener: (id: string) => void): () => void;
 }
 
@@ -32,6 +35,8 @@ export interface SupervisorOptions {
   slots: number;
   /** Children kept with their model loaded while they have nothing to do. */
   maxIdle: number;
+  /** Memory that those may take together, MB (10^6 bytes); a quarter of the machine's if missing. */
+  maxIdleMb?: number;
   /** Folder for the children's work, emptied at the start. */
   workFolder: string;
   maxVoxels: number;
@@ -39,7 +44,9 @@ export interface SupervisorOptions {
 }
 
 export interface Supervisor extends AsyncDisposable {
-  /** Takes no more work, ends what runs (their jobs go back to the queue with the next start). */
+  /** Takes no more work, and resolves when what runs is done, or after this time. */
+  drain(limitMs: number): Promise<void>;
+  /** Takes no more work, ends what runs and hands it back. */
   close(): Promise<void>;
   readonly children: number;
 }
@@ -50,7 +57,10 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
   await rm(workFolder, { recursive: true, force: true });
   await mkdir(workFolder, { recursive: true, mode: 0o700 });
 
+  /** No more work is taken. */
+  const stopping = new AbortController();
   const closing = new AbortController();
+  const maxIdleMb = options.maxIdleMb ?? totalmem() / 4e6;
   const all = new Set<Child>();
   const idle: Child[] = [];
   const running = new Map<string, AbortController>();
@@ -77,6 +87,25 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
     if (!child.alive) return;
     idle.push(child);
     while (idle.length > options.maxIdle) void idle.shift()?.stop();
+    void unloadBeyondBudget().catch((error: unknown) =>
+      logger.error({ err: error }, 'idle models could not be unloaded'),
+    );
+  }
+
+  /** Ends the children that were idle longest until the others fit into the budget. */
+  async function unloadBeyondBudget(): Promise<void> {
+    const sizes = new Map<Child, number>();
+    for (const child of idle) sizes.set(child, await residentMb(child.pid));
+    let sum = idle.reduce((total, child) => total + (sizes.get(child) ?? 0), 0);
+    while (sum > maxIdleMb && idle.length > 0) {
+      const [oldest] = idle.splice(0, 1);
+      sum -= sizes.get(oldest) ?? 0;
+      logger.info(
+        { app: oldest.app.manifest.id, mb: Math.round(sizes.get(oldest) ?? 0) },
+        'idle model unloaded',
+      );
+      void oldest.stop();
+    }
   }
 
   async function runJob(job: ClaimedJob): Promise<void> {
@@ -86,12 +115,13 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
     const app = apps.get(job.service);
     let timer: NodeJS.Timeout | undefined;
     try {
-      if (!app) throw new TomaatError('NOT_FOUND', `The service ${job.service} is not offered here any more.`);
+      if (!app)
+        throw new TomaatError('NOT_FOUND', `The service ${job.service} is not offered here any more.`);
       await mkdir(folder, { mode: 0o700 });
       const files = await Promise.all(
         job.inputs.map(async (input) => ({
           input: input.name,
-          path: await source.inputPath(input.digest),
+          path: await source.inputPath(job, input, folder, abort.signal),
           name: input.fileName,
           sizeBytes: input.sizeBytes,
         })),
@@ -99,7 +129,12 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
       const child = await childFor(app);
       const { seconds: limit } = app.manifest.limits;
       timer = setTimeout(() => {
-        abort.abort(new TomaatError('TIMEOUT', `The prediction took longer than the ${limit} s that the app allows. Send a smaller volume, or ask the operator.`));
+        abort.abort(
+          new TomaatError(
+            'TIMEOUT',
+            `The prediction took longer than the ${limit} s that the app allows. Send a smaller volume, or ask the operator.`,
+          ),
+        );
       }, limit * 1000);
       try {
         const { outputs, seconds, times } = await child.predict(
@@ -122,17 +157,24 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
         clearTimeout(timer);
         const accepted = await source.complete(job, outputs, seconds);
         const stages = Object.fromEntries(Object.entries(times).map(([name, ms]) => [name, Math.round(ms)]));
-        logger.info({ job: job.id, service: job.service, seconds: Math.round(seconds * 1000) / 1000, stages, accepted }, 'prediction done');
+        logger.info(
+          { job: job.id, service: job.service, seconds: Math.round(seconds * 1000) / 1000, stages, accepted },
+          'prediction done',
+        );
       } finally {
         keep(child);
       }
     } catch (error) {
-      // The server stops: the job stays as it is in the store and is queued again at the next start.
-      if (closing.signal.aborted) return;
+      if (closing.signal.aborted) {
+        await source.handBack(job);
+        return;
+      }
       const known =
         error instanceof TomaatError
           ? error
-          : new TomaatError('INTERNAL', 'The prediction could not be run. The server’s log says why.', { cause: error });
+          : new TomaatError('INTERNAL', 'The prediction could not be run. The server’s log says why.', {
+              cause: error,
+            });
       if (known.code === 'INTERNAL') logger.error({ err: error, job: job.id }, 'prediction could not be run');
       else logger.info({ job: job.id, service: job.service, code: known.code }, 'prediction failed');
       if (known.code !== 'CANCELED') await source.fail(job, known);
@@ -145,34 +187,56 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
 
   const services = [...apps.keys()];
   const slots = Array.from({ length: options.slots }, async () => {
-    while (!closing.signal.aborted) {
+    while (!stopping.signal.aborted) {
       try {
-        const job = await source.claim(services, closing.signal);
-        if (job) await runJob(job);
+        const job = await source.claim(services, stopping.signal);
+        if (job && stopping.signal.aborted) await source.handBack(job);
+        else if (job) await runJob(job);
       } catch (error) {
-        if (closing.signal.aborted) return;
+        if (stopping.signal.aborted) return;
         logger.error({ err: error }, 'worker slot failed; it goes on in a second');
         await new Promise((resolve) => setTimeout(resolve, 1000));
       }
     }
   });
 
+  async function drain(limitMs: number): Promise<void> {
+    stopping.abort();
+    let timer: NodeJS.Timeout | undefined;
+    const limit = new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, limitMs);
+    });
+    await Promise.race([Promise.all(slots), limit]);
+    clearTimeout(timer);
+  }
+
   async function close(): Promise<void> {
-    stopListening();
+    stopping.abort();
     closing.abort();
-    for (const controller of running.values()) controller.abort(new TomaatError('WORKER_DIED', 'The server stops.'));
+    for (const controller of running.values())
+      controller.abort(new TomaatError('WORKER_DIED', 'The server stops.'));
     await Promise.all([...all].map((child) => child.stop()));
     await Promise.all(slots);
+    // One that was being started meanwhile.
+    await Promise.all([...all].map((child) => child.stop()));
+    stopListening();
     await rm(workFolder, { recursive: true, force: true });
   }
 
   return {
+    drain,
     close,
     get children() {
       return all.size;
     },
     [Symbol.asyncDispose]: close,
   };
+}
+
+/** Memory that a process has in RAM, MB; 0 where the system does not tell. */
+async function residentMb(pid: number): Promise<number> {
+  const status = await readFile(`/proc/${pid}/status`, 'utf8').catch(() => ''); // Gone, or no Linux.
+  return (Number(/^VmRSS:\s+(\d+) kB/m.exec(status)?.[1] ?? 0) * 1024) / 1e6;
 }
 
 /** The outputs of a child as a job keeps them. */

@@ -4,11 +4,19 @@ import { useState } from 'react';
 import { Checkbox, Label, Radio, RadioGroup } from 'react-aria-components';
 import { formatBytes, formatMm } from '../format.ts';
 import { faultOf } from '../ui.tsx';
-import { PlainSlider } from './slider.tsx';
 import type { InputOf, ServiceInput } from './inputs.ts';
+import { PlainSlider } from './slider.tsx';
 
 /** The field of a parameter, as its type has it. */
-export function ParameterField({ input, value, onChange }: { input: ServiceInput; value: InputParameter; onChange(value: InputParameter): void }) {
+export function ParameterField({
+  input,
+  value,
+  onChange,
+}: {
+  input: ServiceInput;
+  value: InputParameter;
+  onChange(value: InputParameter): void;
+}) {
   const label = input.label ?? input.name;
   const help = input.description && <p className="fine">{input.description}</p>;
   if (input.type === 'slider') {
@@ -105,15 +113,31 @@ export function PointsField({
           : `At least ${input.minimumPoints} ${input.minimumPoints === 1 ? 'point' : 'points'}`}
         , in mm (right, anterior, superior).
       </p>
-      <button type="button" className={placing ? '' : 'quiet'} aria-pressed={placing} disabled={!canPlace} onClick={() => onPlacing(!placing)}>
-        {placing ? 'Click in the slices to add points; press to end' : canPlace ? 'Place points in the slices' : 'Drop a volume to place points in it'}
+      <button
+        type="button"
+        className={placing ? '' : 'quiet'}
+        aria-pressed={placing}
+        disabled={!canPlace}
+        onClick={() => onPlacing(!placing)}
+      >
+        {placing
+          ? 'Click in the slices to add points; press to end'
+          : canPlace
+            ? 'Place points in the slices'
+            : 'Drop a volume to place points in it'}
       </button>
       {points.length > 0 && (
         <ol className="points">
           {points.map((point, i) => (
+            // biome-ignore lint/suspicious/noArrayIndexKey: a point is its place in the list
             <li key={`${i} ${point.join()}`}>
               <span>{point.map(formatMm).join(', ')}</span>
-              <button type="button" className="quiet small" aria-label={`Remove point ${i + 1}`} onClick={() => onChange(points.filter((_, j) => j !== i))}>
+              <button
+                type="button"
+                className="quiet small"
+                aria-label={`Remove point ${i + 1}`}
+                onClick={() => onChange(points.filter((_, j) => j !== i))}
+              >
                 Remove
               </button>
             </li>
@@ -140,7 +164,15 @@ export function PointsField({
   );
 }
 
-export function TransformField({ input, file, onChange }: { input: InputOf<'transform'>; file?: File; onChange(file: File | undefined): void }) {
+export function TransformField({
+  input,
+  file,
+  onChange,
+}: {
+  input: InputOf<'transform'>;
+  file?: File;
+  onChange(file: File | undefined): void;
+}) {
   return (
     <div className="field">
       <label className="stacked">
@@ -148,7 +180,11 @@ export function TransformField({ input, file, onChange }: { input: InputOf<'tran
           {input.label ?? input.name}
           {input.optional && <span className="fine"> optional</span>}
         </span>
-        <input type="file" accept=".txt,.tfm,.mat,.h5,.nii,.gz,.mha,.nrrd" onChange={(event) => onChange(event.target.files?.[0])} />
+        <input
+          type="file"
+          accept=".txt,.tfm,.mat,.h5,.nii,.gz,.mha,.nrrd"
+          onChange={(event) => onChange(event.target.files?.[0])}
+        />
       </label>
       {input.description && <p className="fine">{input.description}</p>}
       {file && <p className="fine">{formatBytes(file.size)}</p>}

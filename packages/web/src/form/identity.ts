@@ -28,7 +28,9 @@ export async function identify(file: Blob): Promise<Identity> {
   const start = new Uint8Array(await file.slice(0, 64).arrayBuffer());
   const gzip = start[0] === 0x1f && start[1] === 0x8b;
   const packing = gzip ? await readGzipHeader(file) : undefined;
-  const header = gzip ? await inflateStart(file) : new Uint8Array(await file.slice(0, longestHeader).arrayBuffer());
+  const header = gzip
+    ? await inflateStart(file)
+    : new Uint8Array(await file.slice(0, longestHeader).arrayBuffer());
   const { fields, patches } = (gzip ? findNifti : findAny)(header);
   const all = [...(packing?.fields ?? []), ...fields];
   return {
@@ -39,7 +41,8 @@ export async function identify(file: Blob): Promise<Identity> {
         return new Blob([patched(header, patches), file.slice(header.length)]);
       }
       // RFC 1952: the ten bytes without flags and time; the compressed data is taken over as it is.
-      if (patches.length === 0) return new Blob([Uint8Array.of(0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255), file.slice(packing.length)]);
+      if (patches.length === 0)
+        return new Blob([Uint8Array.of(0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255), file.slice(packing.length)]);
       return repack(file, patches);
     },
   };
@@ -81,9 +84,14 @@ function findNifti(header: Uint8Array): { fields: IdentifyingField[]; patches: P
     fields.push({ name, value: printable(bytes) });
     patches.push({ at, length, fill: 0 });
   }
-  const isPair = headerBytes === 348 ? latin1(header.subarray(344, 347)) === 'ni1' : latin1(header.subarray(4, 7)) === 'ni2';
+  const isPair =
+    headerBytes === 348
+      ? latin1(header.subarray(344, 347)) === 'ni1'
+      : latin1(header.subarray(4, 7)) === 'ni2';
   const offset = headerBytes === 348 ? view.getFloat32(108, little) : Number(view.getBigInt64(168, little));
-  const end = isPair ? header.length : Math.min(header.length, Number.isFinite(offset) ? Math.max(offset, headerBytes) : headerBytes);
+  const end = isPair
+    ? header.length
+    : Math.min(header.length, Number.isFinite(offset) ? Math.max(offset, headerBytes) : headerBytes);
   const rest = header.subarray(headerBytes, end);
   if (rest.some((byte) => byte !== 0)) {
     const text = printable(rest.subarray(12));
@@ -121,7 +129,10 @@ function findNrrd(header: Uint8Array) {
     if (line === '') return 'end';
     if (line.startsWith('#')) {
       const value = line.slice(1).trim();
-      const harmless = value === '' || /^Complete NRRD file format specification/i.test(value) || value.includes('teem.sourceforge.net');
+      const harmless =
+        value === '' ||
+        /^Complete NRRD file format specification/i.test(value) ||
+        value.includes('teem.sourceforge.net');
       return harmless ? 'next' : { name: 'comment', value, from: 1 };
     }
     const pair = /^([^:]*):=(.*)$/.exec(line);
@@ -135,7 +146,10 @@ function findNrrd(header: Uint8Array) {
 type Finding = 'next' | 'end' | { name: string; value: string; from: number; mark?: string };
 
 /** Goes through a header of text line by line; what `look` finds is blanked from column `from` on. */
-function findLines(header: Uint8Array, look: (line: string) => Finding): { fields: IdentifyingField[]; patches: Patch[] } {
+function findLines(
+  header: Uint8Array,
+  look: (line: string) => Finding,
+): { fields: IdentifyingField[]; patches: Patch[] } {
   const fields: IdentifyingField[] = [];
   const patches: Patch[] = [];
   for (let at = 0; at < header.length; ) {
@@ -229,9 +243,16 @@ function repack(file: Blob, patches: readonly Patch[]): Promise<Blob> {
     },
   });
   const stream = (file.stream() as ReadableStream<Uint8Array<ArrayBuffer>>)
-    .pipeThrough(new DecompressionStream('gzip') as ReadableWritablePair<Uint8Array<ArrayBuffer>, Uint8Array<ArrayBuffer>>)
+    .pipeThrough(
+      new DecompressionStream('gzip') as ReadableWritablePair<
+        Uint8Array<ArrayBuffer>,
+        Uint8Array<ArrayBuffer>
+      >,
+    )
     .pipeThrough(blank)
-    .pipeThrough(new CompressionStream('gzip') as ReadableWritablePair<Uint8Array<ArrayBuffer>, Uint8Array<ArrayBuffer>>);
+    .pipeThrough(
+      new CompressionStream('gzip') as ReadableWritablePair<Uint8Array<ArrayBuffer>, Uint8Array<ArrayBuffer>>,
+    );
   return new Response(stream).blob();
 }
 

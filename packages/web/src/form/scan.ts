@@ -1,5 +1,6 @@
 import {
   type AcceptanceRule,
+  checkShape,
   checkVolume,
   collectBytes,
   inspectVolume,
@@ -14,8 +15,7 @@ import {
   webPlatform,
   writeVolume,
 } from '@tomaat/core';
-import { checkShape } from '@tomaat/core';
-import { identify, type IdentifyingField } from './identity.ts';
+import { type IdentifyingField, identify } from './identity.ts';
 
 /** A volume that the user chose: its files, and what its header says, read here and nowhere else. */
 export interface Scan {
@@ -98,7 +98,9 @@ export function toNifti(volume: Volume): Promise<Uint8Array<ArrayBuffer>> {
   let voxels = numericVoxels(volume.voxels.subarray(0, count) as Volume['voxels']) as Volume['voxels'];
   // The viewer draws in single precision.
   if (voxels instanceof Float64Array) voxels = Float32Array.from(voxels);
-  return collectBytes(writeVolume({ ...volume, components: 1, voxels }, 'nii', webPlatform)) as Promise<Uint8Array<ArrayBuffer>>;
+  return collectBytes(writeVolume({ ...volume, components: 1, voxels }, 'nii', webPlatform)) as Promise<
+    Uint8Array<ArrayBuffer>
+  >;
 }
 
 export interface HeaderFact {
@@ -115,9 +117,15 @@ export function headerFacts(header: VolumeHeader): HeaderFact[] {
   const facts = [
     { name: 'Size', value: `${header.size.join(' × ')} voxels` },
     { name: 'Spacing', value: `${spacing.map(round).join(' × ')} mm` },
-    { name: 'Field of view', value: `${spacing.map((mm, i) => Math.round(mm * header.size[i])).join(' × ')} mm` },
+    {
+      name: 'Field of view',
+      value: `${spacing.map((mm, i) => Math.round(mm * header.size[i])).join(' × ')} mm`,
+    },
     { name: 'Orientation', value: `${orientationOf(header.affine)}${isOblique(header) ? ', oblique' : ''}` },
-    { name: 'Values', value: header.voxelType + (header.components > 1 ? `, ${header.components} components` : '') },
+    {
+      name: 'Values',
+      value: header.voxelType + (header.components > 1 ? `, ${header.components} components` : ''),
+    },
     { name: 'Format', value: formatNames[header.format] + (header.compressed ? ', compressed' : '') },
   ];
   if (header.frames > 1) facts.push({ name: 'Frames', value: `${header.frames} (4-D)` });
@@ -127,11 +135,19 @@ export function headerFacts(header: VolumeHeader): HeaderFact[] {
 /** Whether an axis lies more than half a degree off the body's. */
 function isOblique({ affine }: VolumeHeader): boolean {
   const spacing = spacingOf(affine);
-  return [0, 1, 2].some((c) => Math.max(...[0, 1, 2].map((r) => Math.abs(affine[r * 4 + c]) / spacing[c])) < Math.cos(Math.PI / 360));
+  return [0, 1, 2].some(
+    (c) =>
+      Math.max(...[0, 1, 2].map((r) => Math.abs(affine[r * 4 + c]) / spacing[c])) < Math.cos(Math.PI / 360),
+  );
 }
 
 /** What of the service's rules this volume does not meet; by its header alone, or with its voxels where they were read. */
-export function refusals(rules: readonly AcceptanceRule[], input: string, header: VolumeHeader, volume?: Volume): string[] {
+export function refusals(
+  rules: readonly AcceptanceRule[],
+  input: string,
+  header: VolumeHeader,
+  volume?: Volume,
+): string[] {
   return rules
     .filter((rule) => rule.input === undefined || rule.input === input)
     .flatMap((rule) => {

@@ -19,7 +19,14 @@ export function PlainSlider({
   onChange(value: number): void;
 }) {
   return (
-    <Slider className="slider" value={value} minValue={minimum} maxValue={maximum} step={step} onChange={onChange}>
+    <Slider
+      className="slider"
+      value={value}
+      minValue={minimum}
+      maxValue={maximum}
+      step={step}
+      onChange={onChange}
+    >
       <Label>{label}</Label>
       <SliderOutput>{format(value)}</SliderOutput>
       <SliderTrack>

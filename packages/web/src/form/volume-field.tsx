@@ -1,7 +1,7 @@
 import type { Service } from '@tomaat/client';
 import { readableEndings, TomaatError, type Vec3 } from '@tomaat/core';
 import { lazy, Suspense, useEffect, useRef, useState } from 'react';
-import { DropZone, FileTrigger, Button as AriaButton } from 'react-aria-components';
+import { Button as AriaButton, DropZone, FileTrigger } from 'react-aria-components';
 import { formatBytes } from '../format.ts';
 import { faultOf, Loading, Problem } from '../ui.tsx';
 import type { ChosenVolume, InputOf } from './inputs.ts';
@@ -31,7 +31,8 @@ export function VolumeField({ service, input, chosen, points, onChoose, onMove }
     setError(undefined);
     setBusy(files.map(({ name }) => name).join(', '));
     try {
-      if (files.length === 0) throw new TomaatError('BAD_INPUT', 'There was no file in what was dropped. Drop a volume file.');
+      if (files.length === 0)
+        throw new TomaatError('BAD_INPUT', 'There was no file in what was dropped. Drop a volume file.');
       const scan = await openScan(files);
       if (turn !== latest.current) return;
       const frame = scan.header.frames > 1 && input.frames !== 'all' ? 0 : undefined;
@@ -45,6 +46,7 @@ export function VolumeField({ service, input, chosen, points, onChoose, onMove }
 
   // The voxels, for the preview and the rules that need them; again for another frame.
   const { scan, frame, volume } = chosen ?? {};
+  // biome-ignore lint/correctness/useExhaustiveDependencies: what it calls back is new with every render
   useEffect(() => {
     if (!scan || volume) return;
     const abort = new AbortController();
@@ -87,8 +89,14 @@ export function VolumeField({ service, input, chosen, points, onChoose, onMove }
           </p>
         )}
         <span className="drop-actions">
-          <FileTrigger allowsMultiple acceptedFileTypes={[...readableEndings, '.gz', '.dcm']} onSelect={(list) => list && void take([...list])}>
-            <AriaButton className={scan ? 'quiet small' : 'quiet'}>{scan ? 'Choose another' : 'Choose a file'}</AriaButton>
+          <FileTrigger
+            allowsMultiple
+            acceptedFileTypes={[...readableEndings, '.gz', '.dcm']}
+            onSelect={(list) => list && void take([...list])}
+          >
+            <AriaButton className={scan ? 'quiet small' : 'quiet'}>
+              {scan ? 'Choose another' : 'Choose a file'}
+            </AriaButton>
           </FileTrigger>
           {scan && (
             <button type="button" className="quiet small" onClick={() => onChoose(undefined)}>
@@ -135,7 +143,13 @@ export function VolumeField({ service, input, chosen, points, onChoose, onMove }
           <Identity chosen={chosen} />
           {volume ? (
             <Suspense fallback={<Loading what="Loading the viewer …" />}>
-              <Viewer plain scan={volume} points={points} modality={input.modality ?? service.modality} onMove={onMove} />
+              <Viewer
+                plain
+                scan={volume}
+                points={points}
+                modality={input.modality ?? service.modality}
+                onMove={onMove}
+              />
             </Suspense>
           ) : (
             chosen.error === undefined && <Loading what="Reading the voxels for a preview …" />
@@ -154,10 +168,12 @@ function Identity({ chosen: { scan } }: { chosen: ChosenVolume }) {
   return (
     <details className="identity">
       <summary>
-        {scan.fields.length === 1 ? 'One text field' : `${scan.fields.length} text fields`} in the header will be removed before it is sent
+        {scan.fields.length === 1 ? 'One text field' : `${scan.fields.length} text fields`} in the header will
+        be removed before it is sent
       </summary>
       <dl className="facts">
         {scan.fields.map(({ name, value }, i) => (
+          // biome-ignore lint/suspicious/noArrayIndexKey: the list never changes; names may come twice
           <div key={`${i} ${name}`}>
             <dt>{name}</dt>
             <dd className="raw">{value}</dd>
@@ -165,14 +181,17 @@ function Identity({ chosen: { scan } }: { chosen: ChosenVolume }) {
         ))}
       </dl>
       <p className="fine">
-        {nameSentence(scan.files.length)} The image itself is sent as it is: a face can be recognised in a scan of a head.
+        {nameSentence(scan.files.length)} The image itself is sent as it is: a face can be recognised in a
+        scan of a head.
       </p>
     </details>
   );
 }
 
 const nameSentence = (files: number) =>
-  files === 1 ? 'The file’s name is not sent either.' : 'The files’ names are sent, because one names the other.';
+  files === 1
+    ? 'The file’s name is not sent either.'
+    : 'The files’ names are sent, because one names the other.';
 
 type DropItem = { kind: string; getFile?(): Promise<File>; getEntries?(): AsyncIterable<DropItem> };
 
@@ -187,7 +206,9 @@ async function filesOf(items: readonly DropItem[]): Promise<File[]> {
       if (entry.kind === 'file') inside.push(await entry.getFile!());
       if (inside.length >= 3) break;
     }
-    const starts = await Promise.all(inside.map(async (file) => new Uint8Array(await file.slice(128, 132).arrayBuffer())));
+    const starts = await Promise.all(
+      inside.map(async (file) => new Uint8Array(await file.slice(128, 132).arrayBuffer())),
+    );
     const isDicom = starts.some((bytes) => String.fromCharCode(...bytes) === 'DICM');
     throw new TomaatError(
       'UNSUPPORTED_FORMAT',

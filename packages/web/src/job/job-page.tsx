@@ -14,7 +14,11 @@ const Result = lazy(() => import('./result.tsx').then(({ Result }) => ({ default
 
 /** A job at its own address, from the upload to the result; a reload loses nothing. */
 export default function JobPage({ id }: { id: string }) {
-  return id.startsWith('upload-') ? <UploadView uploadKey={id.slice('upload-'.length)} /> : <JobView id={id} />;
+  return id.startsWith('upload-') ? (
+    <UploadView uploadKey={id.slice('upload-'.length)} />
+  ) : (
+    <JobView id={id} />
+  );
 }
 
 function JobView({ id }: { id: string }) {
@@ -30,7 +34,8 @@ function JobView({ id }: { id: string }) {
   return (
     <>
       <p className="crumbs">
-        <Link href="/">Services</Link> / <Link href={`/services/${encodeURIComponent(job.service)}`}>{name}</Link>
+        <Link href="/">Services</Link> /{' '}
+        <Link href={`/services/${encodeURIComponent(job.service)}`}>{name}</Link>
       </p>
       <section className="job-head">
         <h1>{fileName ? stemOf(fileName) : name}</h1>
@@ -41,7 +46,8 @@ function JobView({ id }: { id: string }) {
       </section>
       {silent && !isSettled(job) && (
         <p className="notice" role="status">
-          The server does not answer at the moment. The job is on its disk and goes on when the server is back; this page keeps trying.
+          The server does not answer at the moment. The job is on its disk and goes on when the server is
+          back; this page keeps trying.
         </p>
       )}
       {!isSettled(job) && <Progress job={job} />}
@@ -50,13 +56,17 @@ function JobView({ id }: { id: string }) {
           <Result job={job} service={service.data} submission={submission} fileName={fileName} />
         </Suspense>
       )}
-      {(job.state === 'failed' || job.state === 'canceled') && <JobFailed job={job} submission={submission} />}
+      {(job.state === 'failed' || job.state === 'canceled') && (
+        <JobFailed job={job} submission={submission} />
+      )}
     </>
   );
 }
 
 const titleOfState = (job: Job) =>
-  ({ queued: 'Waiting', running: 'Computing', succeeded: 'Done', failed: 'Failed', canceled: 'Cancelled' })[job.state];
+  ({ queued: 'Waiting', running: 'Computing', succeeded: 'Done', failed: 'Failed', canceled: 'Cancelled' })[
+    job.state
+  ];
 
 /** The job as the server tells it, for as long as it changes. A server that is away is waited for. */
 function useJob(id: string): { job?: Job; error?: unknown; silent: boolean } {
@@ -69,7 +79,11 @@ function useJob(id: string): { job?: Job; error?: unknown; silent: boolean } {
     (async () => {
       for (;;) {
         try {
-          for await (const next of client.watch(id, { signal: abort.signal, patienceMs: 60_000, pollMs: 500 })) {
+          for await (const next of client.watch(id, {
+            signal: abort.signal,
+            patienceMs: 60_000,
+            pollMs: 500,
+          })) {
             settled = isSettled(next);
             setSilent(false);
             setJob(next);
@@ -89,7 +103,10 @@ function useJob(id: string): { job?: Job; error?: unknown; silent: boolean } {
       impatientClient.job(id, { signal: abort.signal }).then(
         () => setSilent(false),
         (fault: unknown) => {
-          if (!abort.signal.aborted) setSilent(fault instanceof TomaatError && ['UNREACHABLE', 'UPSTREAM', 'BUSY'].includes(fault.code));
+          if (!abort.signal.aborted)
+            setSilent(
+              fault instanceof TomaatError && ['UNREACHABLE', 'UPSTREAM', 'BUSY'].includes(fault.code),
+            );
         },
       );
     }, 3000);
@@ -121,7 +138,8 @@ function JobGone({ id, error }: { id: string; error: unknown }) {
   const fault: Fault = isGone
     ? {
         title: 'This job is no longer there',
-        message: 'It was deleted, or its time was over: a server keeps results for a while only. Send the volume again if you still need the result.',
+        message:
+          'It was deleted, or its time was over: a server keeps results for a while only. Send the volume again if you still need the result.',
       }
     : faultOf(error);
   return (
@@ -131,7 +149,9 @@ function JobGone({ id, error }: { id: string; error: unknown }) {
           Remove it from my list
         </button>
       )}
-      <Link href={entry ? `/services/${encodeURIComponent(entry.service)}` : '/'}>{entry ? 'Back to the service' : 'All services'}</Link>
+      <Link href={entry ? `/services/${encodeURIComponent(entry.service)}` : '/'}>
+        {entry ? 'Back to the service' : 'All services'}
+      </Link>
     </Problem>
   );
 }
@@ -142,7 +162,10 @@ function JobFailed({ job, submission }: { job: Job; submission?: Submission }) {
     ? { title: 'Cancelled', message: 'The job was cancelled. Your data has been deleted on the server.' }
     : job.error
       ? { title: titleOf(job.error.code), message: job.error.detail, code: job.error.code }
-      : { title: 'The job failed', message: 'The server gave no reason; its log says more. Ask whoever runs it, or try again.' };
+      : {
+          title: 'The job failed',
+          message: 'The server gave no reason; its log says more. Ask whoever runs it, or try again.',
+        };
   return (
     <Problem fault={fault}>
       {submission && <Retry submission={submission} />}
@@ -157,7 +180,11 @@ export function Retry({ submission }: { submission: Submission }) {
   return (
     <button
       type="button"
-      onClick={() => void submit({ ...submission, key: newKey(), createdTime: new Date().toISOString() }).then((address) => navigate(address))}
+      onClick={() =>
+        void submit({ ...submission, key: newKey(), createdTime: new Date().toISOString() }).then((address) =>
+          navigate(address),
+        )
+      }
     >
       Try again
     </button>

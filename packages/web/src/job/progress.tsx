@@ -25,7 +25,12 @@ export function Progress({ job }: { job: Job }) {
   const before = job.queuePosition ?? 0;
   return (
     <section className="panel progress-panel" aria-label="Progress">
-      <ProgressBar className="progress" value={percent ?? 0} isIndeterminate={queued || percent === undefined} aria-label="Progress of the job">
+      <ProgressBar
+        className="progress"
+        value={percent ?? 0}
+        isIndeterminate={queued || percent === undefined}
+        aria-label="Progress of the job"
+      >
         {({ percentage, isIndeterminate }) => (
           <div className={isIndeterminate ? 'bar waiting' : 'bar'}>
             <div className="bar-fill" style={{ width: isIndeterminate ? '30%' : `${percentage}%` }} />
@@ -42,7 +47,11 @@ export function Progress({ job }: { job: Job }) {
       {!queued && (
         <ol className="stages">
           {stages.map(([stage, name], i) => (
-            <li key={stage} className={i < at ? 'done' : i === at ? 'now' : ''} aria-current={i === at ? 'step' : undefined}>
+            <li
+              key={stage}
+              className={i < at ? 'done' : i === at ? 'now' : ''}
+              aria-current={i === at ? 'step' : undefined}
+            >
               {name}
             </li>
           ))}
@@ -50,8 +59,8 @@ export function Progress({ job }: { job: Job }) {
       )}
       <p className="fine">
         {formatClock(seconds)} {queued ? 'waited' : 'elapsed'}
-        {job.expectedSeconds !== undefined && `; it usually takes ${formatSeconds(job.expectedSeconds)}`}. You may close this page: the job
-        goes on, and “My jobs” finds it again.
+        {job.expectedSeconds !== undefined && `; it usually takes ${formatSeconds(job.expectedSeconds)}`}. You
+        may close this page: the job goes on, and “My jobs” finds it again.
       </p>
       {error !== undefined && <Problem fault={faultOf(error)} />}
       <div className="actions">

@@ -1,11 +1,19 @@
-import type { Job, JobOutput, Service } from '@tomaat/client';
-import { type LabelMeasurement, measureLabels, type Mesh, parsePoints, readMesh, type Vec3, type Volume } from '@tomaat/core';
 import { useQuery } from '@tanstack/react-query';
+import type { Job, JobOutput, Service } from '@tomaat/client';
+import {
+  type LabelMeasurement,
+  type Mesh,
+  measureLabels,
+  parsePoints,
+  readMesh,
+  type Vec3,
+  type Volume,
+} from '@tomaat/core';
 import { useEffect, useMemo, useState } from 'react';
 import { Switch } from 'react-aria-components';
 import { Link, useLocation } from 'wouter';
 import { readScan } from '../form/scan.ts';
-import { formatBytes, formatClock, formatMl, formatMm, formatTime, stemOf } from '../format.ts';
+import { formatBytes, formatMl, formatMm, formatSeconds, formatTime, stemOf } from '../format.ts';
 import { client } from '../site.ts';
 import { entryOf, forget, type Submission } from '../store.ts';
 import { CopyButton, faultOf, Loading, Problem } from '../ui.tsx';
@@ -26,7 +34,12 @@ export function Result({ job, service, submission, fileName }: ResultProps) {
   const [mapName, setMapName] = useState(() => (maps.find(({ primary }) => primary) ?? maps[0])?.name);
   const labelMap = useOutput(job, maps.find(({ name }) => name === mapName)?.name, 'nii', readMap);
   const mesh = useOutput(job, job.outputs.find(({ type }) => type === 'VTKMesh')?.name, 'vtk', readMeshFile);
-  const points = useOutput(job, job.outputs.find(({ type }) => type === 'Fiducials')?.name, 'txt', async (blob) => parsePoints(await blob.text()));
+  const points = useOutput(
+    job,
+    job.outputs.find(({ type }) => type === 'Fiducials')?.name,
+    'txt',
+    async (blob) => parsePoints(await blob.text()),
+  );
   const scan = useScan(submission, service);
   const present = useMemo(() => (labelMap.data ? labelsIn(labelMap.data) : []), [labelMap.data]);
   const [hidden, setHidden] = useState<ReadonlySet<number>>(new Set());
@@ -34,7 +47,10 @@ export function Result({ job, service, submission, fileName }: ResultProps) {
     () => labelStyles(service, present).map((style) => ({ ...style, visible: !hidden.has(style.value) })),
     [service, present, hidden],
   );
-  const measured = useMemo(() => (labelMap.data ? measureLabels(labelMap.data, labels) : undefined), [labelMap.data, labels]);
+  const measured = useMemo(
+    () => (labelMap.data ? measureLabels(labelMap.data, labels) : undefined),
+    [labelMap.data, labels],
+  );
   const [target, setTarget] = useState<{ position: Vec3 }>();
   const hasPicture = maps.length > 0 || scan.volume !== undefined;
   const error = labelMap.error ?? mesh.error ?? points.error;
@@ -42,8 +58,11 @@ export function Result({ job, service, submission, fileName }: ResultProps) {
   return (
     <>
       <p className="done-line" role="status">
-        Done{job.startedTime && job.settledTime && ` in ${formatClock((Date.parse(job.settledTime) - Date.parse(job.startedTime)) / 1000)}`}.
-        {job.expiresTime && ` The server deletes the result ${untilPhrase(job.expiresTime)}.`}
+        Done
+        {job.startedTime &&
+          job.settledTime &&
+          ` in ${formatSeconds((Date.parse(job.settledTime) - Date.parse(job.startedTime)) / 1000)}`}
+        .{job.expiresTime && ` The server deletes the result ${untilPhrase(job.expiresTime)}.`}
       </p>
       {error && <Problem fault={faultOf(error)} />}
       {maps.length > 1 && (
@@ -73,7 +92,8 @@ export function Result({ job, service, submission, fileName }: ResultProps) {
               />
               {!scan.volume && (
                 <p className="fine viewer-note">
-                  {scan.fault ?? 'The scan itself is only in the browser that sent it; here the result is shown without it.'}
+                  {scan.fault ??
+                    'The scan itself is only in the browser that sent it; here the result is shown without it.'}
                 </p>
               )}
             </div>
@@ -137,7 +157,9 @@ const readMeshFile = async (blob: Blob): Promise<Mesh> => readMesh(new Uint8Arra
 
 /** The scan that was sent, from the copy in this browser. */
 function useScan(submission: Submission | undefined, service: Service | undefined) {
-  const [state, setState] = useState<{ volume?: Volume; loading: boolean; fault?: string }>({ loading: submission !== undefined });
+  const [state, setState] = useState<{ volume?: Volume; loading: boolean; fault?: string }>({
+    loading: submission !== undefined,
+  });
   useEffect(() => {
     if (!submission || !service) return;
     const input = service.inputs.find(({ type, name }) => type === 'volume' && submission.files[name]);
@@ -145,9 +167,13 @@ function useScan(submission: Submission | undefined, service: Service | undefine
     const abort = new AbortController();
     setState({ loading: true });
     const allFrames = input.type === 'volume' && input.frames === 'all';
-    readScan(submission.files[input.name], { frame: submission.frame ?? (allFrames ? 0 : undefined), signal: abort.signal }).then(
+    readScan(submission.files[input.name], {
+      frame: submission.frame ?? (allFrames ? 0 : undefined),
+      signal: abort.signal,
+    }).then(
       (volume) => !abort.signal.aborted && setState({ volume, loading: false }),
-      (error: unknown) => !abort.signal.aborted && setState({ loading: false, fault: faultOf(error).message }),
+      (error: unknown) =>
+        !abort.signal.aborted && setState({ loading: false, fault: faultOf(error).message }),
     );
     return () => abort.abort();
   }, [submission, service]);
@@ -170,7 +196,7 @@ function LabelTable({
   return (
     <section className="panel" aria-labelledby="labels-title">
       <h2 id="labels-title">Labels</h2>
-      <div className="table-frame" role="region" aria-label="Labels and volumes" tabIndex={0}>
+      <div className="table-frame">
         <table className="labels">
           <thead>
             <tr>
@@ -205,7 +231,12 @@ function LabelTable({
                   <td className="number">{voxels === 0 ? 'not found' : formatMl(volumeMl)}</td>
                   <td>
                     {centroidMm && (
-                      <button type="button" className="quiet small" aria-label={`Go to the centre of ${name}`} onClick={() => onGo(centroidMm)}>
+                      <button
+                        type="button"
+                        className="quiet small"
+                        aria-label={`Go to the centre of ${name}`}
+                        onClick={() => onGo(centroidMm)}
+                      >
                         Go to
                       </button>
                     )}
@@ -226,9 +257,15 @@ function PointList({ points, onGo }: { points: readonly Vec3[]; onGo(position: V
       <h2 id="points-title">Points</h2>
       <ol className="points">
         {points.map((point, i) => (
+          // biome-ignore lint/suspicious/noArrayIndexKey: a point is its place in the list
           <li key={`${i} ${point.join()}`}>
             <span>{point.map(formatMm).join(', ')} mm</span>
-            <button type="button" className="quiet small" aria-label={`Go to point ${i + 1}`} onClick={() => onGo(point)}>
+            <button
+              type="button"
+              className="quiet small"
+              aria-label={`Go to point ${i + 1}`}
+              onClick={() => onGo(point)}
+            >
               Go to
             </button>
           </li>
@@ -239,7 +276,9 @@ function PointList({ points, onGo }: { points: readonly Vec3[]; onGo(position: V
 }
 
 function Texts({ job }: { job: Job }) {
-  return job.outputs.filter(({ type }) => type === 'PlainText').map((output) => <TextOutput key={output.name} job={job} output={output} />);
+  return job.outputs
+    .filter(({ type }) => type === 'PlainText')
+    .map((output) => <TextOutput key={output.name} job={job} output={output} />);
 }
 
 function TextOutput({ job, output }: { job: Job; output: JobOutput }) {
@@ -250,13 +289,20 @@ function TextOutput({ job, output }: { job: Job; output: JobOutput }) {
       {text.isPending && <Loading what="Fetching the text …" />}
       {text.isError && <Problem fault={faultOf(text.error)} />}
       {text.data !== undefined && (
-        <pre className="text" tabIndex={0} aria-label={output.label || output.name}>
-          {text.data}
-        </pre>
+        <textarea
+          className="text"
+          readOnly
+          wrap="off"
+          rows={textRows(text.data)}
+          aria-label={output.label || output.name}
+          value={text.data}
+        />
       )}
     </section>
   );
 }
+
+const textRows = (text: string) => Math.min(14, text.trimEnd().split('\n').length + 1);
 
 /** Every output in every format; by the name of the user's own file where this browser knows it. */
 function Downloads({ job, fileName }: { job: Job; fileName?: string }) {
@@ -333,7 +379,7 @@ function Share({ job }: { job: Job }) {
             const key = entryOf(job.id)?.key;
             client
               .remove(job.id)
-              .then(() => key && forget(key))
+              .then(() => (key ? forget(key) : undefined))
               .then(() => navigate('/jobs'))
               .catch(setError)
               .finally(() => setBusy(false));

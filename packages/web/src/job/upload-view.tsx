@@ -24,7 +24,9 @@ export function UploadView({ uploadKey }: { uploadKey: string }) {
     if (state?.phase === 'sent') navigate(`/jobs/${encodeURIComponent(state.job.id)}`, { replace: true });
   }, [state, navigate]);
 
-  const back = submission && <Link href={`/services/${encodeURIComponent(submission.service)}`}>Back to the service</Link>;
+  const back = submission && (
+    <Link href={`/services/${encodeURIComponent(submission.service)}`}>Back to the service</Link>
+  );
   if (!state || state.phase === 'sent') return <Loading what="One moment …" />;
   if (state.phase === 'lost') {
     return (
@@ -37,7 +39,12 @@ export function UploadView({ uploadKey }: { uploadKey: string }) {
   }
   if (state.phase === 'stopped') {
     return (
-      <Problem fault={{ title: 'Cancelled', message: 'The upload was stopped; nothing of it is kept on the server.' }}>
+      <Problem
+        fault={{
+          title: 'Cancelled',
+          message: 'The upload was stopped; nothing of it is kept on the server.',
+        }}
+      >
         {submission && (
           <button type="button" onClick={() => send(submission)}>
             Send it after all
@@ -72,7 +79,11 @@ export function UploadView({ uploadKey }: { uploadKey: string }) {
         <p className="fine">{submission?.serviceName}</p>
       </section>
       <section className="panel progress-panel">
-        <ProgressBar className="progress" value={totalBytes > 0 ? (sentBytes / totalBytes) * 100 : 0} aria-label="Upload">
+        <ProgressBar
+          className="progress"
+          value={totalBytes > 0 ? (sentBytes / totalBytes) * 100 : 0}
+          aria-label="Upload"
+        >
           {({ percentage }) => (
             <div className="bar">
               <div className="bar-fill" style={{ width: `${percentage}%` }} />
@@ -84,7 +95,9 @@ export function UploadView({ uploadKey }: { uploadKey: string }) {
             ? 'All sent; the server checks it …'
             : `Sending: ${formatBytes(sentBytes)} of ${formatBytes(totalBytes)}${left === undefined ? '' : `, about ${formatClock(left)} left`}`}
         </p>
-        <p className="fine">A broken connection is repaired by itself, and a reload of this page begins the upload again.</p>
+        <p className="fine">
+          A broken connection is repaired by itself, and a reload of this page begins the upload again.
+        </p>
         <div className="actions">
           <button type="button" className="quiet" onClick={() => stop(uploadKey)}>
             Cancel
@@ -98,7 +111,11 @@ export function UploadView({ uploadKey }: { uploadKey: string }) {
 function Discard({ uploadKey }: { uploadKey: string }) {
   const [, navigate] = useLocation();
   return (
-    <button type="button" className="quiet" onClick={() => void forget(uploadKey).then(() => navigate('/jobs'))}>
+    <button
+      type="button"
+      className="quiet"
+      onClick={() => void forget(uploadKey).then(() => navigate('/jobs'))}
+    >
       Remove it from my list
     </button>
   );

@@ -3,7 +3,18 @@ import { applyAffine, invert, numericVoxels, type Vec3, type Volume } from '@tom
 import type { LabelStyle } from './scene.ts';
 
 /** Colours for labels that bring none; neighbours are easy to tell apart (after Paul Tol's “bright” scheme). */
-const palette = ['#4477aa', '#ee6677', '#228833', '#ccbb44', '#66ccee', '#aa3377', '#ee8866', '#bbcc33', '#99ddff', '#ffaabb'];
+const palette = [
+  '#4477aa',
+  '#ee6677',
+  '#228833',
+  '#ccbb44',
+  '#66ccee',
+  '#aa3377',
+  '#ee8866',
+  '#bbcc33',
+  '#99ddff',
+  '#ffaabb',
+];
 
 /** The labels of a service, and those that a label map holds besides, as they are drawn. */
 export function labelStyles(service: Service | undefined, present: readonly number[]): LabelStyle[] {
@@ -11,9 +22,16 @@ export function labelStyles(service: Service | undefined, present: readonly numb
   const known = new Set(listed.map(({ value }) => value));
   const all = [
     ...listed.map(({ value, name, color }) => ({ value, name, color })),
-    ...present.filter((value) => !known.has(value)).map((value) => ({ value, name: `label ${value}`, color: undefined })),
+    ...present
+      .filter((value) => !known.has(value))
+      .map((value) => ({ value, name: `label ${value}`, color: undefined })),
   ];
-  return all.map(({ value, name, color }, i) => ({ value, name, color: color ?? palette[i % palette.length], visible: true }));
+  return all.map(({ value, name, color }, i) => ({
+    value,
+    name,
+    color: color ?? palette[i % palette.length],
+    visible: true,
+  }));
 }
 
 /** The values that occur in a label map, without 0, ascending. */

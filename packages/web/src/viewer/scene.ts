@@ -1,5 +1,5 @@
-import { type Mesh, TomaatError, type Vec3, type Volume } from '@tomaat/core';
 import { MULTIPLANAR_TYPE, Niivue, NVImage, NVMesh, SHOW_RENDER, SLICE_TYPE } from '@niivue/niivue';
+import { type Mesh, TomaatError, type Vec3, type Volume } from '@tomaat/core';
 import { toNifti } from '../form/scan.ts';
 
 /** The viewer: NiiVue with what the page needs of it. This file and all of NiiVue are loaded only where a volume is shown. */
@@ -58,6 +58,8 @@ export async function openScene(
     multiplanarLayout: MULTIPLANAR_TYPE.GRID,
     multiplanarShowRender: SHOW_RENDER.ALWAYS,
     multiplanarForceRender: true,
+    // As radiologists look at slices: the patient's right is on the left.
+    isRadiologicalConvention: true,
     meshThicknessOn2D: 0,
     meshXRay: 0.15,
     fontMinPx: 11,
@@ -66,7 +68,11 @@ export async function openScene(
   try {
     await niivue.attachToCanvas(canvas, false);
   } catch (cause) {
-    throw new TomaatError('UNSUPPORTED_FORMAT', 'This browser cannot draw volumes: it has no WebGL 2. Download the result, or use another browser.', { cause });
+    throw new TomaatError(
+      'UNSUPPORTED_FORMAT',
+      'This browser cannot draw volumes: it has no WebGL 2. Download the result, or use another browser.',
+      { cause },
+    );
   }
   // For the console, and for tests that look at pixels.
   Object.assign(canvas, { niivue });
@@ -95,7 +101,15 @@ export async function openScene(
   }
 
   const addMesh = (positions: Float32Array, triangles: Uint32Array, name: string, color: string): NVMesh => {
-    const mesh = new NVMesh(positions, triangles, name, Uint8Array.of(...rgbOf(color), 255), 1, true, niivue.gl);
+    const mesh = new NVMesh(
+      positions,
+      triangles,
+      name,
+      Uint8Array.of(...rgbOf(color), 255),
+      1,
+      true,
+      niivue.gl,
+    );
     niivue.addMesh(mesh);
     return mesh;
   };
@@ -108,10 +122,20 @@ export async function openScene(
       scan = image;
       niivue.addVolume(image);
       niivue.setCrosshairWidth(lineWidth(volume));
-      return { low: image.cal_min!, high: image.cal_max!, lowest: image.global_min!, highest: image.global_max! };
+      return {
+        low: image.cal_min!,
+        high: image.cal_max!,
+        lowest: image.global_min!,
+        highest: image.global_max!,
+      };
     },
     async setLabels(volume, labels) {
-      if (!scan) await scene.setScan({ ...volume, components: 1, voxels: new Uint8Array(volume.size[0] * volume.size[1] * volume.size[2]) });
+      if (!scan)
+        await scene.setScan({
+          ...volume,
+          components: 1,
+          voxels: new Uint8Array(volume.size[0] * volume.size[1] * volume.size[2]),
+        });
       if (overlay) niivue.removeVolume(overlay);
       overlay = await imageOf(volume, 'labels.nii');
       overlay.setColormapLabel(lookupTable(labels));
@@ -182,7 +206,11 @@ export async function openScene(
 
 /** A line that is seen but hides little: about a third of a voxel, mm. */
 function lineWidth(volume: Volume): number {
-  const extent = Math.max(...[0, 1, 2].map((c) => volume.size[c] * Math.hypot(volume.affine[c], volume.affine[4 + c], volume.affine[8 + c])));
+  const extent = Math.max(
+    ...[0, 1, 2].map(
+      (c) => volume.size[c] * Math.hypot(volume.affine[c], volume.affine[4 + c], volume.affine[8 + c]),
+    ),
+  );
   return Math.max(0.2, extent / 400);
 }
 
@@ -219,11 +247,20 @@ function trianglesByLabel(mesh: Mesh): Map<number, Uint32Array> {
 }
 
 /** A small octahedron around each point. */
-function octahedra(points: readonly Vec3[], radiusMm: number): { vertices: Float32Array; triangles: Uint32Array } {
-  const corners = [0, 1, 2].flatMap((axis) => [1, -1].map((sign) => [0, 1, 2].map((i) => (i === axis ? sign * radiusMm : 0))));
-  const faces = [0, 1].flatMap((x) => [2, 3].flatMap((y) => [4, 5].map((z) => ((x + y + z) % 2 === 0 ? [x, y, z] : [x, z, y]))));
+function octahedra(
+  points: readonly Vec3[],
+  radiusMm: number,
+): { vertices: Float32Array; triangles: Uint32Array } {
+  const corners = [0, 1, 2].flatMap((axis) =>
+    [1, -1].map((sign) => [0, 1, 2].map((i) => (i === axis ? sign * radiusMm : 0))),
+  );
+  const faces = [0, 1].flatMap((x) =>
+    [2, 3].flatMap((y) => [4, 5].map((z) => ((x + y + z) % 2 === 0 ? [x, y, z] : [x, z, y]))),
+  );
   return {
     vertices: Float32Array.from(points.flatMap((p) => corners.flatMap((c) => c.map((v, i) => v + p[i])))),
-    triangles: Uint32Array.from(points.flatMap((_, n) => faces.flatMap((face) => face.map((v) => v + 6 * n)))),
+    triangles: Uint32Array.from(
+      points.flatMap((_, n) => faces.flatMap((face) => face.map((v) => v + 6 * n))),
+    ),
   };
 }

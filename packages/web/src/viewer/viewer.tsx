@@ -27,7 +27,17 @@ const views: readonly { id: View; name: string }[] = [
 ];
 
 /** Slices and 3-D of a scan with its labels. Everything that is drawn stays in this browser. */
-export function Viewer({ scan, labelMap, labels = [], mesh, points, modality, target, plain = false, onMove }: ViewerProps) {
+export function Viewer({
+  scan,
+  labelMap,
+  labels = [],
+  mesh,
+  points,
+  modality,
+  target,
+  plain = false,
+  onMove,
+}: ViewerProps) {
   const canvas = useRef<HTMLCanvasElement>(null);
   const [scene, setScene] = useState<Scene>();
   const [ready, setReady] = useState(false);
@@ -110,11 +120,20 @@ export function Viewer({ scan, labelMap, labels = [], mesh, points, modality, ta
   return (
     <div className={plain ? 'viewer plain-viewer' : 'viewer'} data-ready={ready}>
       <div className="canvas-frame">
-        <canvas ref={canvas} aria-label="Slices through the volume; the position of the crosshair is given below" />
+        <canvas
+          ref={canvas}
+          aria-label="Slices through the volume; the position of the crosshair is given below"
+        />
         {error !== undefined && <Problem fault={faultOf(error)} />}
         {!ready && error === undefined && <p className="canvas-note">Opening the viewer …</p>}
       </div>
-      <Position position={position} scan={scan} labelMap={labelMap} labels={labels} onGo={(at) => scene?.goTo(at)} />
+      <Position
+        position={position}
+        scan={scan}
+        labelMap={labelMap}
+        labels={labels}
+        onGo={(at) => scene?.goTo(at)}
+      />
       <div className="viewer-controls">
         <ToggleButtonGroup
           aria-label="View"
@@ -134,7 +153,10 @@ export function Viewer({ scan, labelMap, labels = [], mesh, points, modality, ta
           <label className="inline-field">
             Window
             <select
-              value={ctWindows.find(({ level, width }) => level === window?.level && width === window.width)?.name ?? 'other'}
+              value={
+                ctWindows.find(({ level, width }) => level === window?.level && width === window.width)
+                  ?.name ?? 'other'
+              }
               onChange={(event) => {
                 const preset = ctWindows.find(({ name }) => name === event.target.value);
                 setWindow(preset ? { level: preset.level, width: preset.width } : automatic);
@@ -150,7 +172,15 @@ export function Viewer({ scan, labelMap, labels = [], mesh, points, modality, ta
           </label>
         )}
         {labelMap && (
-          <PlainSlider label="Label opacity" value={opacity} minimum={0} maximum={1} step={0.05} format={(value) => `${Math.round(value * 100)} %`} onChange={setOpacity} />
+          <PlainSlider
+            label="Label opacity"
+            value={opacity}
+            minimum={0}
+            maximum={1}
+            step={0.05}
+            format={(value) => `${Math.round(value * 100)} %`}
+            onChange={setOpacity}
+          />
         )}
         {scan && window && range && !plain && (
           <>
@@ -193,7 +223,8 @@ const stepOf = ({ lowest, highest }: { lowest: number; highest: number }) => {
   const span = highest - lowest;
   return span > 500 ? 1 : span > 0 ? span / 500 : 1;
 };
-const formatValue = (value: number) => (Math.abs(value) >= 100 ? value.toFixed(0) : String(Number(value.toPrecision(3))));
+const formatValue = (value: number) =>
+  Math.abs(value) >= 100 ? value.toFixed(0) : String(Number(value.toPrecision(3)));
 
 /** Where the crosshair is, and what is there; the fields move it, too, for those who use no pointer. */
 function Position({
@@ -219,7 +250,8 @@ function Position({
   const go = (axis: number, text: string) => {
     setDraft(undefined);
     const mm = Number(text);
-    if (text.trim() !== '' && Number.isFinite(mm)) onGo(position.map((old, i) => (i === axis ? mm : old)) as [number, number, number]);
+    if (text.trim() !== '' && Number.isFinite(mm))
+      onGo(position.map((old, i) => (i === axis ? mm : old)) as [number, number, number]);
   };
   return (
     <div className="position">

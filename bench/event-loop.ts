@@ -1,0 +1,108 @@
+/**
+ * Whether the server answers while a model computes: a 3-D U-Net over a volume keeps every core busy in its child,
+ * and clients ask for the state of the job all the time. What is measured is how late timers of the server process
+ * come (perf_hooks' monitorEventLoopDelay in that process) and how long the answers take.
+ */
+import { createHash } from 'node:crypto';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { collectBytes, type Volume, writeVolume } from '@tomaat/core';
+import { nodePlatform } from '../packages/server/src/node-platform.ts';
+import { writeApp } from '../packages/server/test/app-fixture.ts';
+import { unetNetwork, writeModel } from '../packages/server/test/onnx-fixture.ts';
+import { startRealServer } from '../packages/server/test/real-server.ts';
+import type { BenchOptions, BenchResult } from './report.ts';
+
+const clients = 4;
+const pollEveryMs = 20;
+
+export async function run({ quick }: BenchOptions): Promise<BenchResult> {
+  const folder = await mkdtemp(join(tmpdir(), 'tomaat-bench-'));
+  try {
+    const model = unetNetwork({ classes: 4 });
+    const sha256 = createHash('sha256').update(model).digest('hex');
+    const app = await writeApp(folder, 'unet', {
+      model: {
+        runtime: 'onnx',
+        file: 'model.onnx',
+        sha256,
+        inferer: { type: 'slidingWindow', roiSize: [64, 64, 64], overlap: 0.25 },
+      },
+      postprocess: ['argmax', 'restore'],
+    });
+    await writeModel(app, 'model.onnx', model);
+    await using server = await startRealServer([app], { dataFolder: join(folder, 'data') });
+    const create = async (size: readonly [number, number, number]) => {
+      const voxels = Int16Array.from({ length: size[0] * size[1] * size[2] }, (_, i) => (i * 7919) % 1000);
+      const volume: Volume = {
+        voxels,
+        size,
+        components: 1,
+        affine: [1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1],
+      };
+      const response = await fetch(`${server.url}/api/services/unet/predictions`, {
+        method: 'POST',
+        body: Uint8Array.from(await collectBytes(writeVolume(volume, 'nii', nodePlatform))),
+        headers: { 'content-type': 'application/octet-stream' },
+      });
+      if (response.status !== 202) throw new Error(await response.text());
+      return ((await response.json()) as { id: string }).id;
+    };
+    const latencies: number[] = [];
+    /** Asks for the job's state until it is settled. */
+    const follow = async (id: string): Promise<void> => {
+      for (;;) {
+        const start = performance.now();
+        const job = (await (await fetch(`${server.url}/api/jobs/${id}`)).json()) as {
+          state: string;
+          error?: unknown;
+        };
+        latencies.push(performance.now() - start);
+        if (job.state === 'succeeded') return;
+        if (job.error) throw new Error(JSON.stringify(job.error));
+        await delay(pollEveryMs);
+      }
+    };
+    // The first one starts the child and loads the network; it is not measured.
+    await follow(await create([64, 64, 64]));
+    latencies.length = 0;
+    const id = await create(quick ? [96, 80, 64] : [192, 160, 128]);
+    server.tell('watch');
+    await Promise.all(Array.from({ length: clients }, () => follow(id)));
+    const { p99Ms, maxMs, resolutionMs } = await server.ask<{
+      p99Ms: number;
+      maxMs: number;
+      resolutionMs: number;
+    }>('delay');
+    latencies.sort((a, b) => a - b);
+    return {
+      lines: [
+        {
+          point: 'event loop while a model runs, p99',
+          measured: Math.max(0, p99Ms - resolutionMs),
+          target: 25,
+          unit: 'ms',
+        },
+        {
+          point: 'event loop while a model runs, most',
+          measured: Math.max(0, maxMs - resolutionMs),
+          unit: 'ms',
+        },
+        {
+          point: 'state of a job while it runs, p99',
+          measured: latencies[Math.floor(latencies.length * 0.99)],
+          unit: 'ms',
+        },
+      ],
+    };
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+if (import.meta.main)
+  console.table(
+    await run({ quick: process.argv.includes('--quick') }).then((r) => ('lines' in r ? r.lines : r)),
+  );

@@ -1,0 +1,267 @@
+import { TomaatError } from '@tomaat/core';
+import {
+  addressOf,
+  type Connection,
+  headersOf,
+  networkFault,
+  pause,
+  problemOf,
+  startWatchdog,
+} from './http.ts';
+import { fileNameOf, readAll, toStream, type UploadFile, type UploadProgress } from './upload.ts';
+
+/**
+ * Uploads that may be cut and go on (tus 1.0). A file that the server has already, by its SHA-256, is not sent at all.
+ */
+
+/** What a prediction names the file by. */
+export type FileRef = { upload: string } | { blob: string; fileName: string };
+
+const tusHeaders = { 'tus-resumable': '1.0.0' };
+/** Bytes of a request: proxies in between may hold a request back as a whole, or limit its size. */
+const requestBytes = 16 * 1024 * 1024;
+/** Larger files get no SHA-256 where it can only be taken of a file in memory (browsers). */
+const maxBytesInMemory = 256 * 1024 * 1024;
+/** Faults in a row, with no byte gained in between, after which an upload is given up. */
+const maxFaults = 6;
+
+export interface ResumableOptions {
+  onUpload?: UploadProgress;
+  signal?: AbortSignal;
+}
+
+/**
+ * Sends a file such that a cut costs only what was on the way. Undefined if the server does not take uploads of this
+ * kind. Rejects as `upload` does; BAD_INPUT also when the file changes meanwhile.
+ */
+export async function uploadResumable(
+  connection: Connection,
+  file: UploadFile,
+  { onUpload, signal }: ResumableOptions = {},
+): Promise<FileRef | undefined> {
+  const totalBytes = sizeOf(file);
+  const fileName = fileNameOf(file);
+  const digest = await sha256Of(file, signal);
+  if (digest !== undefined && (await isThere(connection, digest, signal))) {
+    onUpload?.({ sentBytes: totalBytes, totalBytes });
+    return { blob: digest, fileName };
+  }
+  const path = await begin(connection, totalBytes, { filename: fileName, sha256: digest?.slice(7) }, signal);
+  if (path === undefined) return undefined;
+  let offset = 0;
+  let faults = 0;
+  while (offset < totalBytes) {
+    try {
+      offset = await sendPart(
+        connection,
+        path,
+        file,
+        offset,
+        (sentBytes) => onUpload?.({ sentBytes, totalBytes }),
+        signal,
+      );
+      faults = 0;
+    } catch (error) {
+      signal?.throwIfAborted();
+      if (!mayGoOn(error) || ++faults > maxFaults) throw error;
+      const asked = Number((error as TomaatError).detail?.retryAfterSeconds) || 0;
+      await pause(Math.max(asked * 1000, Math.min(300 * 2 ** (faults - 1), 10_000)), signal);
+      const reached = await offsetOf(connection, path, signal).catch((fault: unknown) => {
+        signal?.throwIfAborted();
+        if (!mayGoOn(fault)) throw fault;
+        return offset;
+      });
+      if (reached > offset) faults = 0;
+      offset = reached;
+    }
+  }
+  return { upload: decodeURIComponent(path.slice(path.lastIndexOf('/') + 1)) };
+}
+
+/** A cut, a busy server, a restart, or another offset than was thought: asking where it is may help. */
+function mayGoOn(error: unknown): error is TomaatError {
+  if (!(error instanceof TomaatError) || error.detail?.hopeless === true) {
+    return error instanceof TomaatError && error.detail?.reason === 'ECONNREFUSED';
+  }
+  return ['UNREACHABLE', 'BUSY', 'UPSTREAM', 'INTERNAL', 'CONFLICT', 'UPLOAD_TOO_SLOW'].includes(error.code);
+}
+
+async function begin(
+  connection: Connection,
+  totalBytes: number,
+  metadata: Record<string, string | undefined>,
+  signal?: AbortSignal,
+): Promise<string | undefined> {
+  const pairs = Object.entries(metadata).flatMap(([key, value]) =>
+    value === undefined ? [] : [`${key} ${toBase64(value)}`],
+  );
+  const headers = { ...tusHeaders, 'upload-length': String(totalBytes), 'upload-metadata': pairs.join(',') };
+  try {
+    const response = await call(connection, 'POST', '/api/uploads', headers, signal);
+    const location = response.headers.get('location');
+    // Only its path counts: a proxy in front may have another name.
+    return location === null
+      ? undefined
+      : new URL(location, connection.baseUrl).pathname.replace(/^.*(?=\/api\/uploads\/)/, '');
+  } catch (error) {
+    const isOlder = error instanceof TomaatError && ['NOT_FOUND', 'METHOD_NOT_ALLOWED'].includes(error.code);
+    if (isOlder) return undefined;
+    throw error;
+  }
+}
+
+async function isThere(connection: Connection, digest: string, signal?: AbortSignal): Promise<boolean> {
+  try {
+    await call(connection, 'HEAD', `/api/blobs/${digest}`, {}, signal);
+    return true;
+  } catch (error) {
+    if (
+      error instanceof TomaatError &&
+      ['NOT_FOUND', 'METHOD_NOT_ALLOWED', 'BAD_REQUEST'].includes(error.code)
+    )
+      return false;
+    throw error;
+  }
+}
+
+async function offsetOf(connection: Connection, path: string, signal?: AbortSignal): Promise<number> {
+  const response = await call(connection, 'HEAD', path, tusHeaders, signal);
+  return offsetIn(response, addressOf(connection, path));
+}
+
+function offsetIn(response: Response, address: string): number {
+  const offset = Number(response.headers.get('upload-offset') ?? Number.NaN);
+  if (Number.isSafeInteger(offset)) return offset;
+  throw new TomaatError(
+    'BAD_REQUEST',
+    `${address} does not say how much of the upload is there. Check whether a proxy stands in between.`,
+  );
+}
+
+/** A request without a body. */
+async function call(
+  connection: Connection,
+  method: string,
+  path: string,
+  headers: Record<string, string>,
+  signal?: AbortSignal,
+): Promise<Response> {
+  const address = addressOf(connection, path);
+  const watchdog = startWatchdog(connection, signal);
+  try {
+    const response = await connection.fetch(address, {
+      method,
+      headers: headersOf(connection, headers),
+      signal: watchdog.signal,
+    });
+    if (!response.ok) throw await problemOf(response, address);
+    return response;
+  } catch (error) {
+    throw networkFault(watchdog.signal.aborted ? watchdog.signal.reason : error, address, signal);
+  } finally {
+    watchdog.stop();
+  }
+}
+
+/** Sends the next bytes; gives the offset that the server is at then. */
+async function sendPart(
+  connection: Connection,
+  path: string,
+  file: UploadFile,
+  offset: number,
+  report: (sentBytes: number) => void,
+  signal?: AbortSignal,
+): Promise<number> {
+  const address = addressOf(connection, path);
+  const end = Math.min(offset + requestBytes, sizeOf(file));
+  const watchdog = startWatchdog(connection, signal);
+  const part = partOf(file, offset, end, (sentBytes) => {
+    watchdog.alive();
+    report(sentBytes);
+  });
+  try {
+    const response = await connection.fetch(address, {
+      method: 'PATCH',
+      headers: headersOf(connection, {
+        ...tusHeaders,
+        'upload-offset': String(offset),
+        'content-type': 'application/offset+octet-stream',
+        ...(part.isStream && { 'content-length': String(end - offset) }),
+      }),
+      body: part.body,
+      signal: watchdog.signal,
+      ...(part.isStream && { duplex: 'half' }),
+    } as RequestInit);
+    if (!response.ok) throw await problemOf(response, address);
+    report(end);
+    return offsetIn(response, address);
+  } catch (error) {
+    throw (
+      part.fault() ?? networkFault(watchdog.signal.aborted ? watchdog.signal.reason : error, address, signal)
+    );
+  } finally {
+    watchdog.stop();
+  }
+}
+
+/** A piece of a file: browsers send a Blob by themselves, elsewhere it is read while it is sent. */
+function partOf(file: UploadFile, start: number, end: number, report: (sentBytes: number) => void) {
+  if (file instanceof Blob) return { body: file.slice(start, end), isStream: false, fault: () => undefined };
+  let fault: TomaatError | undefined;
+  async function* read(source: Exclude<UploadFile, Blob>): AsyncGenerator<Uint8Array> {
+    let at = source.slice ? start : 0;
+    try {
+      for await (const chunk of readAll(source.slice ? source.slice(start, end) : source.stream())) {
+        const from = Math.max(start - at, 0);
+        const to = Math.min(end - at, chunk.length);
+        at += chunk.length;
+        if (from >= to) continue;
+        yield chunk.subarray(from, to);
+        report(Math.min(at, end));
+        if (at >= end) return;
+      }
+    } catch (cause) {
+      fault = new TomaatError(
+        'BAD_INPUT',
+        `The file cannot be read: ${(cause as Error).message}. Check that it is there and may be read.`,
+        { cause },
+      );
+      throw fault;
+    }
+    if (at >= end) return;
+    fault = new TomaatError(
+      'BAD_INPUT',
+      `${source.name} changed while it was being sent. Send it again when it is complete.`,
+    );
+    throw fault;
+  }
+  return { body: toStream(read(file)), isStream: true, fault: () => fault };
+}
+
+const sizeOf = (file: UploadFile): number => (file instanceof Blob ? file.size : file.sizeBytes);
+
+function toBase64(text: string): string {
+  return btoa(String.fromCharCode(...new TextEncoder().encode(text)));
+}
+
+interface NodeCrypto {
+  createHash(name: 'sha256'): { update(data: Uint8Array): unknown; digest(encoding: 'hex'): string };
+}
+
+/** `sha256:…` of a file; undefined where it cannot be taken (large files in browsers, pages over plain HTTP). */
+async function sha256Of(file: UploadFile, signal?: AbortSignal): Promise<string | undefined> {
+  const { process } = globalThis as { process?: { getBuiltinModule?(name: string): unknown } };
+  const node = process?.getBuiltinModule?.('node:crypto') as NodeCrypto | undefined;
+  if (node) {
+    const hash = node.createHash('sha256');
+    for await (const chunk of readAll(file)) {
+      signal?.throwIfAborted();
+      hash.update(chunk);
+    }
+    return `sha256:${hash.digest('hex')}`;
+  }
+  const subtle = globalThis.crypto?.subtle;
+  if (!subtle || !(file instanceof Blob) || file.size > maxBytesInMemory) return undefined;
+  const bytes = new Uint8Array(await subtle.digest('SHA-256', await file.arrayBuffer()));
+  return `sha256:${Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('')}`;
+}

@@ -1,0 +1,63 @@
+import { TomaatError } from '@tomaat/core';
+import type { FastifyRequest } from 'fastify';
+import type { Jobs } from '../store/jobs.ts';
+
+/**
+ * Says no before a body is read: when the queue is full, when too many bodies are on their way already, when the server
+ * stops. All of them are BUSY, which is answered with Retry-After.
+ */
+export interface Admission {
+  /** Lets a request for a prediction in; dispose of it when its body was received. */
+  enter(request: FastifyRequest): Promise<Disposable>;
+  /** Throws BUSY when the server stops. */
+  requireOpen(): void;
+  /** From now on nothing new is let in. */
+  close(): void;
+  /** Aborts when nothing new is let in any more. */
+  readonly closing: AbortSignal;
+  /** Aborts when the server is about to go: whoever still waits for a job is told so. */
+  readonly ending: AbortSignal;
+  end(): void;
+}
+
+/** Each body on its way may take two buffers of 512 KiB. */
+const maxBodies = 128;
+
+export function createAdmission(jobs: Jobs, ownerOf: (request: FastifyRequest) => string): Admission {
+  const closing = new AbortController();
+  let bodies = 0;
+  const ending = new AbortController();
+
+  function requireOpen(): void {
+    if (closing.signal.aborted)
+      throw new TomaatError('BUSY', 'The server stops now and takes no new work. Try again in a minute.');
+  }
+
+  return {
+    requireOpen,
+    async enter(request) {
+      requireOpen();
+      const key = request.headers['idempotency-key'];
+      // Whoever repeats a request gets the job that he has, whatever the queue looks like.
+      if (typeof key !== 'string' || !(await jobs.isKnown(ownerOf(request), key))) await jobs.requireRoom();
+      if (bodies >= maxBodies) {
+        throw new TomaatError(
+          'BUSY',
+          `${bodies} requests are being received already. Try again in a few seconds.`,
+        );
+      }
+      bodies++;
+      return {
+        [Symbol.dispose]() {
+          bodies--;
+        },
+      };
+    },
+    close() {
+      closing.abort();
+    },
+    closing: closing.signal,
+    ending: ending.signal,
+    end: () => ending.abort(new TomaatError('BUSY', 'The server stops now. Try again in a minute.')),
+  };
+}

@@ -1,0 +1,124 @@
+import { isFileInput, TomaatError, withField } from '@tomaat/core';
+import type { FastifyRequest } from 'fastify';
+import { z } from 'zod';
+import type { App } from '../apps.ts';
+import { countBytes, readAll } from '../intake/byte-counter.ts';
+import type { ReceivedInput } from '../intake/receive-input.ts';
+import type { Blobs } from '../store/blobs.ts';
+import type { Uploads } from '../store/uploads.ts';
+
+/**
+ * The body of a prediction that names files which are here already:
+ * `{ "inputs": { "volume": { "upload": "…" } }, "parameters": { … }, "frame": 0, "format": "nii.gz" }`.
+ */
+
+const refSchema = z.union(
+  [
+    z.strictObject({ upload: z.string().min(1).max(200) }),
+    z.strictObject({
+      blob: z.string().regex(/^sha256:[0-9a-f]{64}$/, "is 'sha256:' and 64 lower-case hexadecimal digits"),
+      fileName: z.string().min(1).max(1000).optional(),
+    }),
+  ],
+  'is { "upload": id }, or { "blob": "sha256:…", "fileName": "…" }',
+);
+type Ref = z.infer<typeof refSchema>;
+
+const bodySchema = z.strictObject({
+  inputs: z.record(z.string(), z.union([refSchema, z.array(refSchema).min(1).max(4096)])).default({}),
+  parameters: z.record(z.string(), z.unknown()).default({}),
+  frame: z.int().min(0).optional(),
+  format: z.string().max(20).optional(),
+});
+
+export interface NamedInputs {
+  files: ReceivedInput[];
+  parameters: Record<string, unknown>;
+  frame?: number;
+  format?: string;
+}
+
+const maxBodyBytes = 1024 * 1024;
+const prefixBytes = 64 * 1024;
+
+export const isJson = (request: FastifyRequest): boolean =>
+  /^application\/json\b/i.test(request.headers['content-type'] ?? '');
+
+/** Reads such a body and looks the files up. `nameOf` gives the input that a name means; `hold` keeps a blob from now on until the request is over. */
+export async function readNamedInputs(
+  request: FastifyRequest,
+  app: App,
+  owner: string,
+  { uploads, blobs }: { uploads: Uploads; blobs: Blobs },
+  nameOf: (given: string) => string,
+  hold: (digest: string) => void,
+): Promise<NamedInputs> {
+  const { inputs, ...rest } = await readBody(request);
+  const files: ReceivedInput[] = [];
+  for (const [given, refs] of Object.entries(inputs)) {
+    const name = nameOf(given);
+    const input = Object.hasOwn(app.manifest.inputs, name) ? app.manifest.inputs[name] : undefined;
+    if (!input || !isFileInput(input)) {
+      const known = Object.keys(app.manifest.inputs).filter((key) => isFileInput(app.manifest.inputs[key]));
+      throw new TomaatError(
+        'BAD_INPUT',
+        `${name.slice(0, 60)} is no file input of this service. Its files are: ${known.join(', ') || 'none'}.`,
+        { field: name.slice(0, 60) },
+      );
+    }
+    for (const ref of [refs].flat()) {
+      try {
+        files.push({ name, ...(await find(ref)) });
+      } catch (error) {
+        throw withField(error, name);
+      }
+    }
+  }
+  return { files, ...rest };
+
+  async function find(ref: Ref): Promise<Omit<ReceivedInput, 'name'>> {
+    const { digest, fileName } =
+      'upload' in ref ? await uploads.use(owner, ref.upload) : { digest: ref.blob, fileName: ref.fileName };
+    const isOwn = 'upload' in ref || (await uploads.owns(owner, digest));
+    // Held where no deletion of the same blob can come between; nothing is deleted here.
+    if (isOwn) {
+      await blobs.delete(digest, () => {
+        hold(digest);
+        return true;
+      });
+    }
+    const found = isOwn ? await blobs.stat(digest) : undefined;
+    if (!found) {
+      throw new TomaatError(
+        'NOT_FOUND',
+        'There is no such file of yours here: it was deleted, or has expired. Upload it again.',
+      );
+    }
+    const chunks: Buffer[] = [];
+    for await (const chunk of blobs.open(digest, { offsetBytes: 0, lengthBytes: prefixBytes }))
+      chunks.push(chunk as Buffer);
+    return { digest, sizeBytes: found.sizeBytes, fileName, prefix: Buffer.concat(chunks) };
+  }
+}
+
+async function readBody(request: FastifyRequest): Promise<z.infer<typeof bodySchema>> {
+  const body = countBytes(request.raw, { maxUploadBytes: maxBodyBytes }, request.headers['content-length']);
+  let data: unknown;
+  try {
+    data = JSON.parse((await readAll(body, maxBodyBytes)).toString('utf8'));
+  } catch (error) {
+    if (error instanceof TomaatError) throw error;
+    throw new TomaatError('BAD_REQUEST', 'The body is not valid JSON. Mend it and send it again.', {
+      cause: error,
+    });
+  }
+  const parsed = bodySchema.safeParse(data);
+  if (parsed.success) return parsed.data;
+  const [{ path, message }] = parsed.error.issues;
+  const field = path.join('.').slice(0, 100);
+  throw new TomaatError(
+    'BAD_REQUEST',
+    `${field || 'The body'}: ${message}. A body names uploads as { "inputs": { "volume": { "upload": id } }, "parameters": { … } }.`,
+    { field: field || undefined },
+  );
+}

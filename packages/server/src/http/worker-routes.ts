@@ -1,0 +1,288 @@
+import { type ErrorCode, errorCodes, mediaTypes, outputFormats, TomaatError } from '@tomaat/core';
+import type { FastifyInstance, FastifyRequest } from 'fastify';
+import type { Kysely } from 'kysely';
+import { z } from 'zod';
+import { countBytes, readAll } from '../intake/byte-counter.ts';
+import { type KeySchema, requireKey } from '../registry/keys.ts';
+import type { InputFile, OutputFile } from '../store/jobs.ts';
+import { waitForJob } from '../worker/local-source.ts';
+import type { ServerContext } from './context.ts';
+import type { ServerMetrics } from './metrics.ts';
+import { clientGone } from './send.ts';
+
+/**
+ * For workers on other machines: they ask for jobs (a request that waits for one), fetch inputs, tell how far they are,
+ * bring outputs. Nobody calls them, so they may stand behind any firewall. Each needs a key with the scope `worker`.
+ * The number of the attempt stands in every request: who lost a job finds it CONFLICT, whatever he still sends.
+ */
+
+const nameSchema = z.string().regex(/^[\w.:@-]{1,100}$/);
+const attemptSchema = z.int().min(1);
+
+export const claimSchema = z.strictObject({
+  worker: nameSchema.describe('Of this worker, different from all others'),
+  services: z
+    .array(z.strictObject({ id: z.string(), version: z.string() }))
+    .min(1)
+    .max(1000),
+  waitSeconds: z.number().min(0).max(30).default(20),
+});
+export const touchSchema = z.strictObject({
+  attempt: attemptSchema,
+  stage: z.string().max(40).optional(),
+  fraction: z.number().min(0).max(1).optional(),
+});
+const digestSchema = z.string().regex(/^sha256:[0-9a-f]{64}$/);
+export const completeSchema = z.strictObject({
+  attempt: attemptSchema,
+  seconds: z.number().min(0),
+  outputs: z.array(
+    z.strictObject({
+      name: z.string(),
+      type: z.string(),
+      label: z.string(),
+      primary: z.boolean(),
+      format: z.enum(Object.keys(mediaTypes) as [keyof typeof mediaTypes]),
+      digest: digestSchema,
+      sizeBytes: z.int().min(0),
+    }),
+  ),
+});
+export const failSchema = z.strictObject({
+  attempt: attemptSchema,
+  error: z.strictObject({
+    code: z.enum(errorCodes as [ErrorCode, ...ErrorCode[]]),
+    message: z.string().max(10_000),
+    field: z.string().optional(),
+    detail: z.record(z.string(), z.unknown()).optional(),
+  }),
+});
+export const handBackSchema = z.strictObject({ attempt: attemptSchema });
+
+export interface WorkerRoutes {
+  /** Takes jobs back from workers that are not heard of, and lets go what they brought. To be called every second. */
+  sweep(): Promise<string[]>;
+}
+
+interface JobParams {
+  Params: { id: string; digest: string; name: string };
+  Querystring: { attempt?: string; digest?: string };
+}
+
+const maxBodyBytes = 1024 * 1024;
+
+export function registerWorkerRoutes(
+  app: FastifyInstance,
+  context: ServerContext,
+  { keys, metrics }: { keys: Kysely<KeySchema>; metrics: ServerMetrics },
+): WorkerRoutes {
+  const { jobs, blobs, services } = context;
+  /** Inputs of the jobs that workers have, and the outputs that they brought, by job. */
+  const claimed = new Map<string, { attempt: number; inputs: readonly InputFile[]; held: string[] }>();
+
+  const authorize = (request: FastifyRequest) => requireKey(keys, request.headers.authorization, 'worker');
+
+  function requireAttempt(id: string, attempt: number): void {
+    if (jobs.isRunning(id, attempt)) return;
+    throw new TomaatError(
+      'CONFLICT',
+      'This job is not yours any more: it was cancelled, or another worker has it. Drop it.',
+    );
+  }
+
+  async function letGo(id: string, attempt: number): Promise<void> {
+    const known = claimed.get(id);
+    if (known?.attempt !== attempt) return;
+    claimed.delete(id);
+    await jobs.release(known.held.splice(0));
+  }
+
+  /** After a restart of the server its memory is empty while the worker still has the job. */
+  async function recall(id: string, attempt: number) {
+    requireAttempt(id, attempt);
+    const known = claimed.get(id);
+    if (known?.attempt === attempt) return known;
+    const recalled = { attempt, inputs: await jobs.inputsOf(id), held: [] as string[] };
+    claimed.set(id, recalled);
+    return recalled;
+  }
+
+  app.get('/api/worker', async (request) => {
+    await authorize(request);
+    return {
+      leaseMs: jobs.leaseMs,
+      maxVoxels: context.maxVoxels,
+      services: services.apps.map(({ manifest }) => ({ id: manifest.id, version: manifest.version })),
+    };
+  });
+
+  app.post('/api/worker/claim', async (request, reply) => {
+    await authorize(request);
+    const { worker, services: offered, waitSeconds } = await readBody(request, claimSchema);
+    context.admission.requireOpen();
+    const served = new Map(services.apps.map(({ manifest }) => [manifest.id, manifest.version]));
+    const ids = offered.filter(({ id, version }) => served.get(id) === version).map(({ id }) => id);
+    if (ids.length === 0) {
+      const wanted = [...served].map(([id, version]) => `${id} ${version}`).join(', ');
+      const has = offered.map(({ id, version }) => `${id} ${version}`).join(', ');
+      throw new TomaatError(
+        'CONFLICT',
+        `Nothing that this worker has is served here (${has}). Give it one of: ${wanted}.`,
+      );
+    }
+    const gone = clientGone(reply);
+    const signal = AbortSignal.any([
+      gone,
+      context.admission.closing,
+      AbortSignal.timeout(waitSeconds * 1000),
+    ]);
+    const job = await waitForJob(jobs, ids, signal, worker);
+    if (!job) return reply.code(204).send();
+    if (gone.aborted) {
+      await jobs.requeue(job.id, job.attempt, 'handed back');
+      return reply.code(204).send();
+    }
+    claimed.set(job.id, { attempt: job.attempt, inputs: job.inputs, held: [] });
+    return job;
+  });
+
+  app.post<JobParams>('/api/worker/jobs/:id/touch', async (request, reply) => {
+    await authorize(request);
+    const { attempt, stage, fraction } = await readBody(request, touchSchema);
+    const at = stage === undefined || fraction === undefined ? undefined : { stage, fraction };
+    if (!jobs.touch(request.params.id, attempt, at)) requireAttempt(request.params.id, attempt);
+    return reply.code(204).send();
+  });
+
+  app.get<JobParams>('/api/worker/jobs/:id/inputs/:digest', async (request, reply) => {
+    await authorize(request);
+    const { id, digest } = request.params;
+    const { inputs } = await recall(id, attemptOf(request));
+    const input = inputs.find((candidate) => candidate.digest === digest);
+    if (!input) throw new TomaatError('NOT_FOUND', 'The job has no such input.');
+    return reply
+      .header('content-length', input.sizeBytes)
+      .type('application/octet-stream')
+      .send(blobs.open(digest));
+  });
+
+  app.put<JobParams>('/api/worker/jobs/:id/outputs/:name', async (request, reply) => {
+    await authorize(request);
+    const { id } = request.params;
+    const attempt = attemptOf(request);
+    const known = await recall(id, attempt);
+    const length = request.headers['content-length'];
+    const body = countBytes(request.raw, { maxUploadBytes: maxOutputBytes }, length);
+    await using writer = await blobs.create({ expectedBytes: Number(length ?? 0) });
+    for await (const chunk of body) {
+      await writer.write(chunk);
+      jobs.touch(id, attempt);
+    }
+    const { digest } = await writer.commit((ref) => {
+      jobs.hold(ref.digest);
+      known.held.push(ref.digest);
+    });
+    if (claimed.get(id) !== known) await jobs.release(known.held.splice(0));
+    requireAttempt(id, attempt);
+    if (digest !== request.query.digest) {
+      throw new TomaatError(
+        'BAD_REQUEST',
+        'The output came with another SHA-256 than it was announced with. Send it again.',
+        { field: 'digest' },
+      );
+    }
+    return reply.code(204).send();
+  });
+
+  app.post<JobParams>('/api/worker/jobs/:id/complete', async (request) => {
+    await authorize(request);
+    const { id } = request.params;
+    const { attempt, seconds, outputs } = await readBody(request, completeSchema);
+    // The answer to the first of two equal requests may have been lost.
+    if (await jobs.hasSucceeded(id, attempt)) return { accepted: true };
+    const known = await recall(id, attempt);
+    const missing = outputs.filter(({ digest }) => !known.held.includes(digest)).map(({ name }) => name);
+    if (missing.length > 0) {
+      throw new TomaatError(
+        'NOT_READY',
+        `The outputs ${missing.join(', ')} are not here. Send them, then complete the job.`,
+        { detail: { missing } },
+      );
+    }
+    const job = await jobs.get(id);
+    if (job) checkOutputs(services.find(job.service).manifest.outputs, outputs);
+    const accepted = await jobs.settle(id, attempt, { state: 'succeeded', outputs, seconds });
+    if (accepted && job) metrics.predictionSettled(job.service, 'succeeded', seconds);
+    await letGo(id, attempt);
+    if (!accepted) requireAttempt(id, attempt);
+    return { accepted };
+  });
+
+  app.post<JobParams>('/api/worker/jobs/:id/fail', async (request) => {
+    await authorize(request);
+    const { id } = request.params;
+    const { attempt, error } = await readBody(request, failSchema);
+    const job = await jobs.get(id);
+    const accepted = await jobs.settle(id, attempt, { state: 'failed', error });
+    if (accepted && job) metrics.predictionSettled(job.service, error.code);
+    await letGo(id, attempt);
+    return { accepted };
+  });
+
+  app.post<JobParams>('/api/worker/jobs/:id/hand-back', async (request, reply) => {
+    await authorize(request);
+    const { attempt } = await readBody(request, handBackSchema);
+    await jobs.requeue(request.params.id, attempt, 'handed back');
+    await letGo(request.params.id, attempt);
+    return reply.code(204).send();
+  });
+
+  return {
+    async sweep() {
+      const lapsed = await jobs.lapse();
+      for (const [id, { attempt }] of claimed) if (!jobs.isRunning(id, attempt)) await letGo(id, attempt);
+      return lapsed;
+    },
+  };
+}
+
+const maxOutputBytes = 16 * 2 ** 30;
+
+function checkOutputs(declared: Record<string, { type: string }>, outputs: readonly OutputFile[]): void {
+  for (const { name, type, format } of outputs) {
+    const formats: Record<string, readonly string[]> = outputFormats;
+    if (Object.hasOwn(declared, name) && declared[name].type === type && formats[type].includes(format))
+      continue;
+    throw new TomaatError(
+      'BAD_REQUEST',
+      `The service has no output ${name.slice(0, 60)} of this type and format. Give the worker the app that is served here.`,
+    );
+  }
+}
+
+function attemptOf(request: FastifyRequest<JobParams>): number {
+  const parsed = attemptSchema.safeParse(Number(request.query.attempt));
+  if (parsed.success) return parsed.data;
+  throw new TomaatError(
+    'BAD_REQUEST',
+    'The number of the attempt is missing. Send ?attempt=N as the claim gave it.',
+    { field: 'attempt' },
+  );
+}
+
+async function readBody<T extends z.ZodType>(request: FastifyRequest, schema: T): Promise<z.output<T>> {
+  const body = countBytes(request.raw, { maxUploadBytes: maxBodyBytes }, request.headers['content-length']);
+  let data: unknown;
+  try {
+    data = JSON.parse((await readAll(body, maxBodyBytes)).toString('utf8'));
+  } catch (error) {
+    if (error instanceof TomaatError) throw error;
+    throw new TomaatError('BAD_REQUEST', 'The body is not valid JSON.', { cause: error });
+  }
+  const parsed = schema.safeParse(data);
+  if (parsed.success) return parsed.data;
+  const [{ path, message }] = parsed.error.issues;
+  throw new TomaatError('BAD_REQUEST', `${path.join('.') || 'The body'}: ${message}.`, {
+    field: path.join('.') || undefined,
+  });
+}

@@ -1,0 +1,245 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { once } from 'node:events';
+import { rm } from 'node:fs/promises';
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import type { Job } from '@tomaat/client';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { goodFile } from '../../core/test/bad-files.ts';
+import { createKey } from '../src/registry/keys.ts';
+import { ownNodeOptions } from '../src/source.ts';
+import { openServerDatabase } from '../src/store/server-database.ts';
+import { inferBright, writeApp } from './app-fixture.ts';
+import { bin, tomaat } from './cli-fixture.ts';
+import { type RealServer, startRealServer } from './real-server.ts';
+import { temporaryFolder } from './test-server.ts';
+
+/* `tomaat worker`: predictions on another machine, with nothing but the server's address and a key. */
+
+const leaseMs = 2000;
+let folder: string;
+let apps: string[];
+let server: RealServer;
+let token: string;
+let bytes: Uint8Array<ArrayBuffer>;
+const running = new Set<ChildProcess>();
+
+beforeAll(async () => {
+  folder = await temporaryFolder();
+  bytes = Uint8Array.from(await goodFile('nii.gz'));
+  apps = [
+    await writeApp(folder, 'good', { infer: inferBright }),
+    await writeApp(folder, 'slow', {
+      infer: `for (let i = 0; i < 40; i++) { context.progress(i / 40); await sleep(100); } ${inferBright}`,
+    }),
+  ];
+  const dataFolder = join(folder, 'data');
+  server = await startRealServer(apps, { workers: 0, leaseMs, dataFolder });
+  await using database = await openServerDatabase(dataFolder);
+  ({ key: token } = await createKey(database.db as never, { label: 'gpu', scopes: ['worker'] }));
+});
+afterAll(async () => {
+  for (const child of running) child.kill('SIGKILL');
+  await server?.[Symbol.asyncDispose]();
+  await rm(folder, { recursive: true, force: true });
+});
+
+interface Worker {
+  child: ChildProcess;
+  end(signal?: NodeJS.Signals): Promise<void>;
+}
+
+/** The real program; resolves when it works. */
+async function startWorker(url = server.url): Promise<Worker> {
+  const child = spawn(process.execPath, [...ownNodeOptions, bin, 'worker', url, ...apps, '--json'], {
+    env: { ...process.env, TOMAAT_WORKER_TOKEN: token, XDG_DATA_HOME: join(tmpdir(), 'tomaat-none') },
+    stdio: ['ignore', 'pipe', process.env.TEST_LOG ? 'inherit' : 'ignore'],
+  });
+  running.add(child);
+  const exit = once(child, 'exit').then(() => running.delete(child));
+  const [line] = (await once(createInterface({ input: child.stdout! }), 'line')) as [string];
+  expect(JSON.parse(line).services).toEqual(['good', 'slow']);
+  return {
+    child,
+    async end(signal = 'SIGKILL') {
+      child.kill('SIGCONT');
+      child.kill(signal);
+      await exit;
+    },
+  };
+}
+
+async function submit(service: string): Promise<Job> {
+  const response = await fetch(`${server.url}/api/services/${service}/predictions`, {
+    method: 'POST',
+    body: bytes,
+    headers: { 'content-type': 'application/octet-stream' },
+  });
+  expect(response.status).toBe(202);
+  return (await response.json()) as Job;
+}
+const look = async (id: string) => (await (await fetch(`${server.url}/api/jobs/${id}`)).json()) as Job;
+const reaches = (id: string, state: string, timeout = 15_000) =>
+  expect.poll(async () => (await look(id)).state, { timeout, interval: 50 }).toBe(state);
+
+describe('tomaat worker', () => {
+  it('computes what the server accepts, and brings the same bytes as the server’s own children', async () => {
+    const worker = await startWorker();
+    const job = await submit('good');
+    await reaches(job.id, 'succeeded');
+    const { outputs, attempt } = await look(job.id);
+    expect(attempt).toBe(1);
+    const result = Buffer.from(await (await fetch(`${server.url}${outputs[0].url}`)).arrayBuffer());
+    expect(`sha256:${createHash('sha256').update(result).digest('hex')}`).toBe(outputs[0].digest);
+    await using own = await startRealServer(apps);
+    const there = await fetch(`${own.url}/good/any`, {
+      method: 'POST',
+      body: bytes,
+      headers: { 'content-type': 'application/octet-stream' },
+    });
+    expect(result.equals(Buffer.from(await there.arrayBuffer()))).toBe(true);
+    await worker.end('SIGTERM');
+  });
+
+  it('tells how far it is, and stops within a second when the job is cancelled', async () => {
+    const worker = await startWorker();
+    const job = await submit('slow');
+    await expect.poll(async () => (await look(job.id)).stage, { timeout: 10_000 }).toBe('infer');
+    const { fraction } = await look(job.id);
+    await expect
+      .poll(async () => (await look(job.id)).fraction, { timeout: 3000 })
+      .toBeGreaterThan(fraction!);
+    const start = performance.now();
+    await fetch(`${server.url}/api/jobs/${job.id}`, { method: 'DELETE' });
+    expect((await look(job.id)).state).toBe('canceled');
+    // Its only slot is free again for the next job long before the 4 s would have been over.
+    const next = await submit('good');
+    await reaches(next.id, 'succeeded', 3000);
+    expect(performance.now() - start).toBeLessThan(2500);
+    await worker.end();
+  });
+
+  it('that is killed loses its job to the next one; so does one that is cut off, and its late answer is refused', async () => {
+    const first = await startWorker();
+    const job = await submit('slow');
+    await reaches(job.id, 'running');
+    await first.end('SIGKILL');
+    await reaches(job.id, 'queued', leaseMs + 3000);
+    // Cut off by the network: it computes on, and comes back when the job is another's.
+    const line = await cuttable(server.port);
+    const zombie = await startWorker(line.url);
+    await reaches(job.id, 'running');
+    expect((await look(job.id)).attempt).toBe(2);
+    line.cut();
+    await reaches(job.id, 'queued', leaseMs + 3000);
+    const third = await startWorker();
+    await reaches(job.id, 'running');
+    line.heal();
+    const stale = await fetch(`${server.url}/api/worker/jobs/${job.id}/complete`, {
+      method: 'POST',
+      headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' },
+      body: JSON.stringify({ attempt: 2, seconds: 1, outputs: [] }),
+    });
+    expect(stale.status).toBe(409);
+    await reaches(job.id, 'succeeded');
+    expect((await look(job.id)).attempt).toBe(3);
+    await Promise.all([zombie.end(), third.end()]);
+    line.close();
+  });
+
+  it('goes on with its job over a restart of the server', async () => {
+    const worker = await startWorker();
+    const job = await submit('slow');
+    await expect
+      .poll(async () => (await look(job.id)).fraction ?? 0, { timeout: 10_000 })
+      .toBeGreaterThan(0.3);
+    await server.kill('SIGKILL');
+    server = await startRealServer(apps, {
+      workers: 0,
+      leaseMs,
+      dataFolder: server.dataFolder,
+      port: server.port,
+      strictPort: true,
+    });
+    await reaches(job.id, 'succeeded');
+    expect((await look(job.id)).attempt).toBe(1);
+    await expect
+      .poll(() => server.files().then((files) => files.length))
+      .toBe((await look(job.id)).outputs.length * 4);
+    await worker.end();
+  });
+
+  it('is given the time to end what it has when it is told to stop', async () => {
+    const worker = await startWorker();
+    const job = await submit('slow');
+    await reaches(job.id, 'running');
+    const start = performance.now();
+    await worker.end('SIGTERM');
+    // It was given the time to end.
+    expect((await look(job.id)).state).toBe('succeeded');
+    expect(performance.now() - start).toBeLessThan(10_000);
+  });
+
+  it('is refused without a key, with one that lacks the scope, and with apps of another version', async () => {
+    const flags = ['--data', join(folder, 'nowhere')];
+    const none = await tomaat([
+      'worker',
+      server.url,
+      ...apps,
+      '--token',
+      `tmt_aaaaaaaaaa_${'a'.repeat(43)}`,
+      ...flags,
+    ]);
+    expect([none.code, none.stderr]).toEqual([2, expect.stringContaining('tomaat keys create')]);
+    const bare = await tomaat(['worker', server.url, ...apps, ...flags]);
+    expect([bare.code, bare.stderr]).toEqual([2, expect.stringContaining('--scope worker')]);
+    await using database = await openServerDatabase(server.dataFolder);
+    const { key } = await createKey(database.db as never, { label: 'x', scopes: ['predict'] });
+    const scope = await tomaat(['worker', server.url, ...apps, '--token', key, ...flags]);
+    expect([scope.code, scope.stderr]).toEqual([2, expect.stringContaining('lacks the scope worker')]);
+    const other = await writeApp(join(folder, 'other'), 'good', { infer: inferBright, version: '2.0.0' });
+    const version = await tomaat(['worker', server.url, other, '--token', token, ...flags]);
+    expect([version.code, version.stderr]).toEqual([2, expect.stringContaining('good 1.0.0')]);
+  });
+});
+
+/** A way to a port that can be cut: nothing gets through then, and nobody is told. */
+async function cuttable(port: number) {
+  const sockets = new Set<Socket>();
+  let isCut = false;
+  const proxy = createServer((near) => {
+    const far = connect(port, '127.0.0.1');
+    for (const socket of [near, far]) {
+      sockets.add(socket);
+      socket.on('error', () => {});
+      socket.on('close', () => {
+        sockets.delete(socket);
+        if (!isCut) {
+          near.destroy();
+          far.destroy();
+        }
+      });
+    }
+    near.on('data', (chunk) => isCut || far.write(chunk));
+    far.on('data', (chunk) => isCut || near.write(chunk));
+  });
+  proxy.listen(0, '127.0.0.1');
+  await once(proxy, 'listening');
+  return {
+    url: `http://127.0.0.1:${(proxy.address() as AddressInfo).port}`,
+    cut: () => {
+      isCut = true;
+    },
+    heal: () => {
+      isCut = false;
+      for (const socket of sockets) socket.destroy();
+    },
+    close: () => {
+      for (const socket of sockets) socket.destroy();
+      proxy.close();
+    },
+  };
+}

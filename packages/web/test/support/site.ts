@@ -1,0 +1,127 @@
+import { existsSync } from 'node:fs';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import pino from 'pino';
+import { type Browser, type BrowserContext, chromium, type Page } from 'playwright-core';
+import { build } from 'vite';
+import { type RunningServer, type ServerOptions, startServer } from '../../../server/src/server.ts';
+
+const web = fileURLToPath(new URL('../..', import.meta.url));
+const repository = fileURLToPath(new URL('../../../..', import.meta.url));
+
+/** Where Chromium is, or undefined: tests that need it skip, visibly. */
+export function chromiumPath(): string | undefined {
+  const paths = [
+    process.env.CHROMIUM,
+    '/usr/bin/chromium',
+    '/usr/bin/chromium-browser',
+    '/usr/bin/google-chrome',
+  ];
+  return paths.find((path) => path !== undefined && path !== '' && existsSync(path));
+}
+
+export function launchBrowser(): Promise<Browser> {
+  return chromium.launch({
+    executablePath: chromiumPath(),
+    args: [
+      '--headless',
+      '--no-sandbox',
+      '--disable-background-networking',
+      '--disable-component-update',
+      '--disable-sync',
+      '--use-angle=swiftshader',
+      '--enable-unsafe-swiftshader',
+    ],
+  });
+}
+
+/** Builds the page from its sources into a folder of its own. */
+export async function buildPage(): Promise<string> {
+  const folder = await mkdtemp(join(tmpdir(), 'tomaat-page-'));
+  await build({ root: web, logLevel: 'error', build: { outDir: folder, emptyOutDir: true } });
+  return folder;
+}
+
+export const boxedApp = (name: string) => join(repository, 'apps', name);
+export const slowApp = join(web, 'test', 'slow-app');
+
+export interface Site extends RunningServer {
+  readonly address: string;
+  readonly dataFolder: string;
+  /** Stops the server, leaving its data, and starts it anew on the same port. */
+  restart(): Promise<void>;
+  stop(): Promise<void>;
+}
+
+/** A real server with the page. */
+export async function openSite(pageFolder: string, options: Partial<ServerOptions> = {}): Promise<Site> {
+  const dataFolder = await mkdtemp(join(tmpdir(), 'tomaat-web-'));
+  const start = (port: number) =>
+    startServer({
+      appFolders: [boxedApp('threshold'), boxedApp('ct-lung'), slowApp],
+      port,
+      tlsPort: 0,
+      strictPort: port !== 0,
+      dataFolder,
+      page: pageFolder,
+      logger: pino({ level: process.env.TEST_LOG ?? 'silent' }),
+      ...options,
+    });
+  let server = await start(0);
+  const address = server.url!;
+  return Object.assign(server, {
+    address,
+    dataFolder,
+    async restart() {
+      await server.close();
+      server = await start(Number(new URL(address).port));
+    },
+    async stop() {
+      await server.close();
+      await rm(dataFolder, { recursive: true, force: true });
+    },
+  });
+}
+
+/** What a page did that it must not do, as lines of text. */
+export interface Watched {
+  context: BrowserContext;
+  page: Page;
+  misdeeds: string[];
+}
+
+/** A page in a browser that knows nothing yet; errors, dialogs, CSP reports and requests to other hosts are noted. */
+export async function openPage(
+  browser: Browser,
+  address: string,
+  options: Parameters<Browser['newContext']>[0] = {},
+): Promise<Watched> {
+  const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, ...options });
+  const misdeeds: string[] = [];
+  await context.exposeBinding('reportMisdeed', (_source, text: string) => misdeeds.push(text));
+  await context.addInitScript(() => {
+    const report = (globalThis as unknown as { reportMisdeed(text: string): void }).reportMisdeed;
+    document.addEventListener('securitypolicyviolation', (event) =>
+      report(
+        `CSP: ${event.violatedDirective} ${event.blockedURI} ${event.sample} ${event.sourceFile}:${event.lineNumber}`,
+      ),
+    );
+  });
+  const page = await context.newPage();
+  page.on('dialog', (dialog) => {
+    // Leaving during an upload asks; nothing else may.
+    if (dialog.type() !== 'beforeunload') misdeeds.push(`dialog: ${dialog.message()}`);
+    void dialog.accept();
+  });
+  page.on('pageerror', (error) => misdeeds.push(`error: ${error.message}`));
+  page.on('console', (message) => {
+    if (/Content Security Policy/i.test(message.text())) misdeeds.push(`console: ${message.text()}`);
+  });
+  page.on('request', (request) => {
+    if (!request.url().startsWith(address) && !/^(blob|data):/.test(request.url()))
+      misdeeds.push(`request: ${request.url()}`);
+  });
+  return { context, page, misdeeds };
+}

@@ -1,0 +1,195 @@
+import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { parseManifest, type Volume, writeVolume } from '@tomaat/core';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { loadConfig } from '../packages/server/src/config.ts';
+import { nodePlatform } from '../packages/server/src/node-platform.ts';
+import { thresholdNetwork } from '../packages/server/test/onnx-fixture.ts';
+import {
+  type CodeBlock,
+  codeBlocks,
+  hasCurl,
+  hasPython,
+  readText,
+  repository,
+  type Stand,
+  startStand,
+  tryServing,
+} from './documents.ts';
+
+const guide = (name: string) => codeBlocks(readText(`docs/guides/${name}.md`));
+const guides = ['publish-your-model', 'run-a-server', 'use-from-python', 'slicer'];
+const linesOf = (blocks: readonly CodeBlock[]) =>
+  blocks.filter((block) => block.language === 'sh').flatMap((block) => block.text.trim().split('\n'));
+const noCurl = !hasCurl();
+const noPython = !hasPython();
+
+/** A small scan of a bright ellipsoid off the middle, 2 × 2 × 3 mm. */
+async function writeCase(path: string): Promise<void> {
+  const size = [31, 28, 16] as const;
+  const voxels = new Int16Array(size[0] * size[1] * size[2]);
+  for (let z = 0, i = 0; z < size[2]; z++)
+    for (let y = 0; y < size[1]; y++)
+      for (let x = 0; x < size[0]; x++, i++) {
+        const r = ((x - 18) / 7) ** 2 + ((y - 12) / 6) ** 2 + ((z - 9) / 4) ** 2;
+        voxels[i] = (r < 1 ? 900 : 100) + ((i * 7919) % 31);
+      }
+  const affine = [2, 0, 0, -20, 0, 2, 0, 11, 0, 0, 3, -7, 0, 0, 0, 1];
+  const volume: Volume = { voxels, size, components: 1, affine };
+  const parts: Uint8Array[] = [];
+  for await (const part of writeVolume(volume, 'nii.gz', nodePlatform)) parts.push(part);
+  writeFileSync(path, Buffer.concat(parts));
+}
+
+describe('guides', () => {
+  let stand: Stand;
+  const inFolder = (...names: string[]) => join(stand.folder, ...names);
+  beforeAll(async () => {
+    stand = await startStand();
+    copyFileSync(join(repository, 'apps/ct-lung/sample.nii.gz'), inFolder('chest.nii.gz'));
+  }, 60_000);
+  afterAll(() => stand?.[Symbol.asyncDispose](), 30_000);
+
+  /** Runs a line of a shell and expects that it works; gives what it printed. */
+  async function works(line: string): Promise<string> {
+    const ended = await stand.shell(line);
+    expect(ended.code, `${line}\n${ended.stdout}${ended.stderr}`).toBe(0);
+    return ended.stdout;
+  }
+
+  describe('publish-your-model.md', () => {
+    const blocks = guide('publish-your-model');
+    const lines = linesOf(blocks);
+    const yaml = blocks.filter((block) => block.language === 'yaml').map((block) => block.text);
+    const manifests = yaml.filter((text) => text.startsWith('schemaVersion'));
+    const [selftest, ...others] = yaml.filter((text) => !text.startsWith('schemaVersion'));
+
+    it('every manifest is one, and there is one for each way that is named', () => {
+      const ids = manifests.map((text) => parseManifest(text).id);
+      expect(ids).toEqual(['prostate', 'spleen', 'liver', 'vessels']);
+      expect(others).toEqual([]);
+    });
+
+    it.skipIf(noPython)('the export is Python', async () => {
+      const [block] = blocks.filter((candidate) => candidate.language === 'python');
+      const ended = await stand.python(`compile(${JSON.stringify(block.text)}, 'export.py', 'exec')`);
+      expect(ended.stderr).toBe('');
+      expect(ended.code).toBe(0);
+    });
+
+    it('run: the first manifest and an exported network give a label map', async () => {
+      mkdirSync(inFolder('prostate'));
+      writeFileSync(inFolder('prostate', 'prostate.onnx'), thresholdNetwork(1));
+      const said = await works(lines[0]);
+      const [, sha256] = /^([0-9a-f]{64}) /.exec(said)!;
+      writeFileSync(
+        inFolder('prostate', 'tomaat.yaml'),
+        manifests[0].replace(/sha256: (0123456789abcdef){4}/, `sha256: ${sha256}`),
+      );
+      await writeCase(inFolder('case.nii.gz'));
+      expect(lines[1]).toMatch(/^npx tomaat run /);
+      expect(await works(lines[1])).toMatch(/^tried\.nii\.gz\n {2}prostate +\d+(\.\d+)? ml$/m);
+    });
+
+    it('check: the self-test as it is described passes', async () => {
+      for (const line of lines.slice(2, 4)) {
+        expect(line).toMatch(/^cp /);
+        await works(line);
+      }
+      const file = inFolder('prostate', 'tomaat.yaml');
+      writeFileSync(file, `${readFileSync(file, 'utf8')}\n${selftest}`);
+      expect(lines[4]).toMatch(/^npx tomaat check /);
+      const said = await works(lines[4]);
+      for (const name of ['manifest and weights', 'self-test', 'geometry'])
+        expect(said).toMatch(new RegExp(`^ {2}ok {4,}${name}: `, 'm'));
+    });
+
+    it('serve and announce: a registry lists it', async () => {
+      const [serve, keys, announce, ...more] = lines.slice(5);
+      expect(more).toEqual([]);
+      expect(await tryServing(serve, stand)).toContain('"services":1');
+      const key = (await works(keys)).trim();
+      expect(key).toMatch(/^tmt_/);
+      await tryServing(announce.replace('tmt_…', key), stand, async (url) => {
+        await expect
+          .poll(async () => works('npx tomaat discover --anatomy prostate'), {
+            timeout: 20_000,
+            interval: 500,
+          })
+          .toContain(`${url}/services/prostate`);
+      });
+    });
+  });
+
+  describe('run-a-server.md', () => {
+    const blocks = guide('run-a-server');
+
+    it('the settings are settings', () => {
+      const [settings, ...more] = blocks.filter((block) => block.language === 'yaml');
+      expect(more).toEqual([]);
+      const configFile = inFolder('settings.yaml');
+      writeFileSync(configFile, settings.text);
+      const { config, sources } = loadConfig({ configFile, flags: { data: stand.data }, env: {} });
+      expect(config.workers).toBe(2);
+      expect(sources.announce).toBe('file');
+    });
+
+    const lines = linesOf(blocks);
+    it.each(lines.filter((line) => line.startsWith('npx ')))('%s', async (line) => {
+      if (/^npx tomaat serve /.test(line)) expect(await tryServing(line, stand)).toContain(`"services":${line.split(' apps/').length - 1}`);
+      else await works(line);
+    });
+    it.skipIf(noCurl).each(lines.filter((line) => !line.startsWith('npx ')))('%s', async (line) => {
+      expect(line).toMatch(/^curl /);
+      await works(line);
+    });
+  });
+
+  describe.skipIf(noPython)('use-from-python.md', () => {
+    const blocks = guide('use-from-python');
+    it('has Python only', () => {
+      expect(new Set(blocks.map((block) => block.language))).toEqual(new Set(['python']));
+      expect(blocks.length).toBeGreaterThan(4);
+    });
+    it.each(blocks.map((block) => [block.line, block] as const))(
+      'the lines from %i on work',
+      async (_line, block) => {
+        const ended = await stand.python(block.text);
+        expect(ended.stderr).toBe('');
+        expect(ended.code, ended.stdout).toBe(0);
+      },
+    );
+  });
+
+  describe('slicer.md', () => {
+    const blocks = guide('slicer');
+    it('the address that is entered is one: its interface answers over HTTPS', async () => {
+      const [address] = blocks.filter((block) => block.language === 'text');
+      const url = stand.localize(address.text.trim());
+      expect(url).toMatch(/^https:.*\/predict$/);
+      const path = new URL(url).pathname.replace(/predict$/, 'interface');
+      const response = await fetch(stand.server + path);
+      expect(response.status).toBe(200);
+      expect(await response.json()).toContainEqual(expect.objectContaining({ type: 'volume' }));
+    });
+    it.skipIf(noCurl).each(linesOf(blocks))('%s', async (line) => {
+      expect(await works(line)).toContain('prediction_url');
+    });
+  });
+
+  it('no page names a flag or an npm script that does not exist', () => {
+    const known = readText('docs/reference/cli.md');
+    const { scripts } = JSON.parse(readText('package.json')) as { scripts: Record<string, string> };
+    const pages = ['README.md', 'CONTRIBUTING.md', 'ARCHITECTURE.md', 'SECURITY.md', 'CHANGELOG.md'];
+    for (const page of [...pages, ...guides.map((name) => `docs/guides/${name}.md`)]) {
+      const text = readText(page);
+      for (const line of text.split('\n').filter((candidate) => /\btomaat /.test(candidate))) {
+        const command = line.slice(line.lastIndexOf('tomaat '));
+        for (const [flag] of command.matchAll(/(?<=\s)--[a-z][a-z-]+/g))
+          expect(known, `${page}: ${line}`).toContain(flag);
+      }
+      for (const [, name] of text.matchAll(/\bnpm run ([a-z]+)/g))
+        expect(scripts, `${page}: npm run ${name}`).toHaveProperty(name);
+    }
+  });
+});
