@@ -1,12 +1,16 @@
 /**
  * Whether the server answers while a model computes: a 3-D U-Net over a volume keeps every core busy in its child,
  * and clients ask for the state of the job all the time. What is measured is how late timers of the server process
- * come (perf_hooks' monitorEventLoopDelay in that process) and how long the answers take.
+ * come (perf_hooks' monitorEventLoopDelay in that process) and how long the answers take. A process beside it that does
+ * nothing shows how late timers are on this machine at that time anyway.
  */
+import { fork } from 'node:child_process';
 import { createHash } from 'node:crypto';
+import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { setTimeout as delay } from 'node:timers/promises';
 import { collectBytes, type Volume, writeVolume } from '@tomaat/core';
 import { nodePlatform } from '../packages/server/src/node-platform.ts';
@@ -69,6 +73,8 @@ export async function run({ quick }: BenchOptions): Promise<BenchResult> {
     await follow(await create([64, 64, 64]));
     latencies.length = 0;
     const id = await create(quick ? [96, 80, 64] : [192, 160, 128]);
+    const idle = fork(import.meta.filename, ['--idle']);
+    await once(idle, 'message');
     server.tell('watch');
     await Promise.all(Array.from({ length: clients }, () => follow(id)));
     const { p99Ms, maxMs, resolutionMs } = await server.ask<{
@@ -76,6 +82,9 @@ export async function run({ quick }: BenchOptions): Promise<BenchResult> {
       maxMs: number;
       resolutionMs: number;
     }>('delay');
+    idle.send('delay');
+    const [idleP99Ms] = (await once(idle, 'message')) as [number];
+    idle.disconnect();
     latencies.sort((a, b) => a - b);
     return {
       lines: [
@@ -85,6 +94,7 @@ export async function run({ quick }: BenchOptions): Promise<BenchResult> {
           target: 25,
           unit: 'ms',
         },
+        { point: 'event loop of an idle process meanwhile, p99', measured: idleP99Ms, unit: 'ms' },
         {
           point: 'event loop while a model runs, most',
           measured: Math.max(0, maxMs - resolutionMs),
@@ -102,7 +112,21 @@ export async function run({ quick }: BenchOptions): Promise<BenchResult> {
   }
 }
 
-if (import.meta.main)
-  console.table(
-    await run({ quick: process.argv.includes('--quick') }).then((r) => ('lines' in r ? r.lines : r)),
-  );
+/** A process that does nothing but watch its own timers. */
+function watchIdle(): void {
+  const resolutionMs = 5;
+  const monitor = monitorEventLoopDelay({ resolution: resolutionMs });
+  process.on('message', () => process.send?.(Math.max(0, monitor.percentile(99) / 1e6 - resolutionMs)));
+  monitor.enable();
+  process.send?.('ready');
+}
+
+if (import.meta.main) {
+  if (process.argv.includes('--idle')) watchIdle();
+  else
+    console.table(
+      await run({ quick: process.argv.includes('--quick') }).then((result) =>
+        'lines' in result ? result.lines : result,
+      ),
+    );
+}

@@ -100,6 +100,11 @@ async function main(names: readonly string[], quick: boolean): Promise<void> {
   }
   const machine = `${availableParallelism()} × ${cpus()[0]?.model ?? process.arch}, Node ${process.versions.node}`;
   console.log(`\n${machine}, load ${loadavg()[0].toFixed(1)}${quick ? ', quick' : ''}`);
+  if (loadavg()[0] > availableParallelism()) {
+    console.log(
+      'The machine is busy with other work, too: times are longer than they need be, ratios and CPU are fair.',
+    );
+  }
   console.log(table.join('\n'));
 }
 

@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 
 /**
  * Guards the texts of the repository: they speak of the project alone, and the links of every *.md lead somewhere
- * (files that exist, headings that are there). Prints each fault with its line; exit code 1 if there is one.
+ * (files that exist, headings that are there), and that sources named in them are there. Prints each fault with its line; exit code 1 if there is one.
  */
 const root = fileURLToPath(new URL('..', import.meta.url));
 const own = 'scripts/check-texts.ts';
@@ -49,10 +49,11 @@ const files = execFileSync('git', ['ls-files', '-z', '--cached', '--others', '--
   encoding: 'utf8',
 })
   .split('\0')
-  .filter((file) => file && file !== own && existsSync(join(root, file)));
+  .filter((file) => file && existsSync(join(root, file)));
 
 const faults: string[] = [];
 for (const file of files) {
+  if (file === own) continue;
   const bytes = readFileSync(join(root, file));
   if (bytes.subarray(0, 8192).includes(0)) continue;
   const text = bytes.toString('utf8');
@@ -63,7 +64,7 @@ for (const file of files) {
       if (match) faults.push(`${file}:${index + 1}: “${match[0]}” ${why}`);
     });
   }
-  if (file.endsWith('.md')) faults.push(...deadLinks(file, text));
+  if (file.endsWith('.md')) faults.push(...deadLinks(file, text), ...lostSources(file, text));
 }
 
 for (const fault of faults) console.error(fault);
@@ -84,6 +85,16 @@ function deadLinks(file: string, text: string): string[] {
       found.push(`${file}:${line}: ${to} has no heading #${anchor}`);
   }
   return found;
+}
+
+/** Sources that a page names, such as `store/jobs.ts`: some file ends like that. */
+function lostSources(file: string, text: string): string[] {
+  return [...text.matchAll(/`([\w./-]+\.(?:tsx?|m?js))`/g)]
+    .filter(([, name]) => !files.some((known) => known === name || known.endsWith(`/${name}`)))
+    .map((match) => {
+      const line = text.slice(0, match.index).split('\n').length;
+      return `${file}:${line}: there is no source ${match[1]}`;
+    });
 }
 
 /** The anchors of a page's headings, as GitHub makes them. */

@@ -136,7 +136,8 @@ describe('guides', () => {
 
     const lines = linesOf(blocks);
     it.each(lines.filter((line) => line.startsWith('npx ')))('%s', async (line) => {
-      if (/^npx tomaat serve /.test(line)) expect(await tryServing(line, stand)).toContain(`"services":${line.split(' apps/').length - 1}`);
+      if (/^npx tomaat serve /.test(line))
+        expect(await tryServing(line, stand)).toContain(`"services":${line.split(' apps/').length - 1}`);
       else await works(line);
     });
     it.skipIf(noCurl).each(lines.filter((line) => !line.startsWith('npx ')))('%s', async (line) => {

@@ -128,9 +128,11 @@ def table(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows]) + "\n"
 
 
-def evaluate_held_out(maps: list[LabelMap], spacing: float, run: Run, seeds: int) -> str:
+def evaluate_held_out(maps: list[LabelMap], spacing: float, run: Run, seeds: int, only: list[str]) -> str:
     rows, numbers = [], []
     for how in ACQUISITIONS:
+        if only and not any(word in how.name for word in only):
+            continue
         for head in maps:
             for seed in range(seeds):
                 voxels, truth, affine = acquire(head, how, 50_000 + 97 * seed)
@@ -265,6 +267,7 @@ def main() -> None:
     parser.add_argument("--real", type=Path, help="folder of real scans")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=2, help="scans per head and acquisition")
+    parser.add_argument("--only", nargs="*", default=[], help="words; acquisitions with one of them")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
@@ -278,7 +281,7 @@ def main() -> None:
 
     if options.maps:
         heads = [head for head in read_label_maps(options.maps) if held_out(head.name)]
-        text = evaluate_held_out(heads, options.spacing, run, options.seeds)
+        text = evaluate_held_out(heads, options.spacing, run, options.seeds, options.only)
         (options.output / "held-out.md").write_text(text)
     if options.real:
         text = evaluate_real(options.real, options.spacing, run, options.output)

@@ -123,22 +123,29 @@ class BrainNetwork(nn.Module):
 class SidedNetwork(nn.Module):
     """Image [1, 1, z, y, x] → scores [1, 11, z, y, x] of `labels.LABELS`.
 
+    The network looks at the scan and at its mirror image, and the mean of both counts (`mirrored`
+    False: at the scan alone, in half the time).
+
     A tissue that has sides gives two scores: t + min(0, s) for left, t + min(0, −s) for right,
     with t the tissue's score and s the side channel. The winning side keeps exactly t, so the
     tissue of the argmax is the tissue the network chose; s only says on which side it lies.
     """
 
-    def __init__(self, network: BrainNetwork) -> None:
+    def __init__(self, network: BrainNetwork, mirrored: bool = True) -> None:
         super().__init__()
         self.network = network
+        self.mirrored = mirrored
 
     def forward(self, image: Tensor) -> Tensor:
         raw = self.network(image)
-        side = raw[:, -1:]
-        bonus = {"": None, "left": side.clamp(max=0.0), "right": (-side).clamp(max=0.0)}
+        tissues, side = raw[:, :-1], raw[:, -1:]
+        if self.mirrored:
+            mirrored = self.network(image.flip(4)).flip(4)
+            tissues = (tissues + mirrored[:, :-1]) * 0.5
+            side = (side - mirrored[:, -1:]) * 0.5
+        shifts = {"left": side.clamp(max=0.0), "right": (-side).clamp(max=0.0)}
         scores = []
         for label in LABELS:
-            score = raw[:, label.tissue : label.tissue + 1]
-            shift = bonus[label.side]
-            scores.append(score if shift is None else score + shift)
+            score = tissues[:, label.tissue : label.tissue + 1]
+            scores.append(score + shifts[label.side] if label.side else score)
         return torch.cat(scores, dim=1)

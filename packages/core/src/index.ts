@@ -1,5 +1,6 @@
 export * from './app/acceptance.ts';
 export * from './app/elements.ts';
+export * from './app/estimate.ts';
 export * from './app/manifest.ts';
 export * from './app/predict.ts';
 export * from './app/steps.ts';

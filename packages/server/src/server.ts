@@ -10,6 +10,7 @@ import { openApps } from './apps.ts';
 import { createAdmission } from './http/admission.ts';
 import { createApp, type Listener, listenHttp, listenHttps } from './http/app.ts';
 import type { ServerContext } from './http/context.ts';
+import { registerFit } from './http/fit.ts';
 import { registerJobRoutes } from './http/jobs.ts';
 import { createServerMetrics } from './http/metrics.ts';
 import { registerOperations } from './http/operations.ts';
@@ -167,6 +168,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   registerServiceRoutes(app, services);
   registerJobRoutes(app, context);
   registerUploadRoutes(app, context);
+  registerFit(app, context);
   const workers = registerWorkerRoutes(app, context, { keys: database.db, metrics });
   registerV1(app, context);
   registerOperations(app, {

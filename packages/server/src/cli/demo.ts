@@ -47,7 +47,7 @@ export async function runDemo({ server, registry, print, signal }: DemoOptions):
 }
 
 async function firstWithSample(entries: readonly Entry[], signal: AbortSignal) {
-  const sorted = [...entries].sort((a, b) => (a.serviceId ?? '').localeCompare(b.serviceId ?? ''));
+  const sorted = [...entries].sort((a, b) => rank(a) - rank(b));
   for (const entry of sorted) {
     if (!entry.serverUrl || !entry.serviceId) continue;
     const client = createClient({ baseUrl: entry.serverUrl });
@@ -58,3 +58,8 @@ async function firstWithSample(entries: readonly Entry[], signal: AbortSignal) {
   }
   return undefined;
 }
+
+/** The samples that show most come first. */
+const shown = ['ct-lung'];
+const rank = ({ serviceId = '' }: Entry) =>
+  shown.includes(serviceId) ? shown.indexOf(serviceId) : shown.length;

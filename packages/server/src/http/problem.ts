@@ -1,5 +1,5 @@
 import type { Problem } from '@tomaat/client';
-import { describeError, type ErrorData, TomaatError } from '@tomaat/core';
+import { describeError, type ErrorCode, type ErrorData, TomaatError } from '@tomaat/core';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { takeInRest } from './send.ts';
 
@@ -12,7 +12,8 @@ export function sendProblem(error: unknown, request: FastifyRequest, reply: Fast
       'request failed',
     );
   }
-  if (known.code === 'BUSY') reply.header('retry-after', '5');
+  const retryAfterSeconds = retryAfter[known.code];
+  if (retryAfterSeconds !== undefined) reply.header('retry-after', String(retryAfterSeconds));
   takeInRest(request);
   const problem = toProblem(known, request.id);
   // As bytes: to a text fastify would add a charset, which this type does not have.
@@ -21,6 +22,9 @@ export function sendProblem(error: unknown, request: FastifyRequest, reply: Fast
     .type('application/problem+json')
     .send(Buffer.from(JSON.stringify(problem)));
 }
+
+/** When to try again after what passes by itself, s. */
+const retryAfter: Partial<Record<ErrorCode, number>> = { BUSY: 5, WORKER_DIED: 5, DISK_FULL: 30 };
 
 /** Any throw as a TomaatError: fastify's own refusals are translated, the unknown becomes INTERNAL without its text. */
 export function toTomaatError(error: unknown): TomaatError {

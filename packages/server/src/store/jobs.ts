@@ -666,13 +666,16 @@ export function createJobs({
     return db.selectFrom('duration').select(['seconds', 'voxels']).where('service', '=', service).execute();
   }
 
-  /** Seconds until a queued job may start, if `slots` predictions run at a time; undefined without a history. */
+  /**
+   * Seconds until a queued job, or one that came now, may start if `slots` predictions run at a time; undefined without a
+   * history.
+   */
   async function expectedWaitSeconds(
-    id: string,
+    id: string | undefined,
     service: string,
     slots: number,
   ): Promise<number | undefined> {
-    const position = await positionOf(id);
+    const position = id === undefined ? queue.length : await positionOf(id);
     const each = position === undefined ? undefined : await typicalSeconds(service);
     return each === undefined ? undefined : ((position ?? 0) / Math.max(1, slots)) * each;
   }

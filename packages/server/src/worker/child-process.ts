@@ -4,6 +4,7 @@ import { type ErrorData, type StageTimes, TomaatError } from '@tomaat/core';
 import type { App } from '../apps.ts';
 import { ownExtension, ownNodeOptions } from '../source.ts';
 import type { FromChild, PredictMessage, ToChild, WrittenOutput } from './messages.ts';
+import { outOfMemory } from './out-of-memory.ts';
 
 /** A child bound to one app: idle or computing one prediction; ended by a signal, never by asking. */
 export interface Child {
@@ -180,16 +181,12 @@ function deathOf(
   lastWords: string,
   app: App,
 ): TomaatError {
-  const limit = app.manifest.limits.memoryMb;
   // Under `ulimit -d` V8 gives up by an abort of its own; the kernel's killer sends SIGKILL.
   if (
     ended?.signal === 'SIGKILL' ||
     /out of memory|bad_alloc|Cannot allocate memory|ENOMEM/i.test(lastWords)
   ) {
-    return new TomaatError(
-      'OUT_OF_MEMORY',
-      `The prediction needed more memory than ${limit ? `the ${limit} MB that the app may use` : 'this machine has'}. Send a smaller volume, or ask the operator to raise the limit.`,
-    );
+    return outOfMemory(app.manifest.limits.memoryMb);
   }
   const how = ended?.signal ? `was ended by ${ended.signal}` : `ended with exit code ${ended?.code}`;
   return new TomaatError(

@@ -15,6 +15,7 @@ import { type App, openApp } from '../apps.ts';
 import { nodePlatform } from '../node-platform.ts';
 import { openModel } from '../runtimes/runtimes.ts';
 import type { FromChild, PredictMessage, ToChild, WrittenOutput } from './messages.ts';
+import { isOutOfMemory, outOfMemory } from './out-of-memory.ts';
 
 /**
  * The process that computes: one app, one prediction at a time. It may be killed at any moment; what it has
@@ -36,7 +37,8 @@ function send(message: FromChild): void {
 }
 
 /** An error in the form that crosses processes; what no one foresaw is the app's failure. */
-function toData(error: unknown) {
+function toData(error: unknown, app?: App) {
+  if (isOutOfMemory(error)) return outOfMemory(app?.manifest.limits.memoryMb).toJSON();
   if (error instanceof TomaatError) return error.toJSON();
   const known = error as NodeJS.ErrnoException;
   if (known?.code === 'ENOSPC')
@@ -119,7 +121,7 @@ async function run(app: App, message: PredictMessage): Promise<void> {
     );
     send({ type: 'done', job: message.job, outputs, times });
   } catch (error) {
-    send({ type: 'failed', job: message.job, error: toData(error) });
+    send({ type: 'failed', job: message.job, error: toData(error, app) });
   } finally {
     canceling = undefined;
   }

@@ -189,7 +189,8 @@ export async function openScene(
       niivue.setSliceType(view === '3d' ? SLICE_TYPE.RENDER : SLICE_TYPE.MULTIPLANAR);
     },
     goTo(position) {
-      niivue.scene.crosshairPos = niivue.mm2frac([...position]);
+      // true: the position is in the world, also when the slices are drawn along the voxels.
+      niivue.scene.crosshairPos = niivue.mm2frac([...position], 0, true);
       niivue.drawScene();
       niivue.createOnLocationChange();
     },

@@ -98,7 +98,7 @@ export async function openPage(
   address: string,
   options: Parameters<Browser['newContext']>[0] = {},
 ): Promise<Watched> {
-  const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, ...options });
+  const context = await browser.newContext({ viewport: { width: 960, height: 640 }, ...options });
   const misdeeds: string[] = [];
   await context.exposeBinding('reportMisdeed', (_source, text: string) => misdeeds.push(text));
   await context.addInitScript(() => {

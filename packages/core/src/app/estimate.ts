@@ -1,0 +1,130 @@
+import type { Vec3 } from '../geometry/affine.ts';
+import {
+  centerCrop,
+  divisibleSize,
+  orientedGrid,
+  padAround,
+  resizedGrid,
+  spacedGrid,
+} from '../geometry/grid.ts';
+import { estimateMemory, type Reduction } from '../inferers/inferer.ts';
+import { windowStarts } from '../inferers/windows.ts';
+import { bytesPerVoxel, type Grid, type Size, type VoxelType, voxelCount } from '../volume.ts';
+import { type Manifest, type ModelSpec, volumeInputs } from './manifest.ts';
+import { applies, resolveParameters, type Step } from './steps.ts';
+import type { Parameter } from './values.ts';
+
+/** What is known of a volume before it is there. */
+export type VolumeFactsOf = Grid & { readonly components: number; readonly voxelType: VoxelType };
+
+export interface Estimate {
+  /** Bytes that the process will take at its peak: the volumes, the network's input and output, a share for its inside. */
+  readonly neededBytes: number;
+  /** Grid of what the model sees, an upper bound where a step crops by intensity. */
+  readonly modelSize: Size;
+  /** Windows that the model is run on; 1 for the whole volume at once. */
+  readonly windows: number;
+}
+
+/** What Node and the runtime take before there is a volume. */
+const processBytes = 150e6;
+/** Float32 channels of activations that a network holds per voxel of its input, at the least: a small U-Net's. */
+const innerChannels = 48;
+
+/**
+ * How much a prediction will need, from the headers of its volumes. A rough figure: what happens inside a network is not
+ * known, and programs of other makers are not looked into.
+ */
+export function estimatePrediction(
+  manifest: Manifest,
+  volumes: Readonly<Record<string, VolumeFactsOf>>,
+  parameters: Readonly<Record<string, Parameter>>,
+  modelBytes = 0,
+): Estimate {
+  const model: ModelSpec = manifest.model.find(({ when }) => applies(when, parameters)) ?? manifest.model[0];
+  const steps = manifest.preprocess.filter((step) => applies(step.when, parameters));
+  const names = (model.runtime === 'onnx' && model.channels) || volumeInputs(manifest);
+  const seen = names.flatMap((name) => (Object.hasOwn(volumes, name) ? [volumes[name]] : []));
+  const stored = Object.values(volumes).reduce(
+    (sum, volume) => sum + voxelCount(volume) * volume.components * bytesPerVoxel(volume.voxelType),
+    0,
+  );
+  const largest = seen.reduce(
+    (a, b) => (voxelCount(b) > voxelCount(a) ? b : a),
+    seen[0] ?? Object.values(volumes)[0],
+  );
+  if (!largest) return { neededBytes: processBytes + modelBytes, modelSize: [1, 1, 1], windows: 1 };
+  let grid: Grid = largest;
+  let peak = voxelCount(grid);
+  for (const step of steps) {
+    grid = gridAfter(grid, step, parameters);
+    peak = Math.max(peak, voxelCount(grid));
+  }
+  const components = seen.reduce((sum, volume) => sum + volume.components, 0) || 1;
+  // A step reads one copy and writes another.
+  const preparing = peak * components * 4 * 2;
+  const restoring = voxelCount(largest) * 2;
+  if (model.runtime !== 'onnx') {
+    const working = voxelCount(grid) * components * 8 + restoring;
+    return {
+      neededBytes: processBytes + stored + Math.max(preparing, working),
+      modelSize: grid.size,
+      windows: 1,
+    };
+  }
+  const { inferer } = model;
+  const classes = Math.max(2, ...manifest.labels.map(({ value }) => value + 1));
+  const window = inferer.type === 'slidingWindow' ? inferer.roiSize : grid.size;
+  const inner = voxelCount({ size: window as Size }) * innerChannels * 4;
+  const inferring = estimateMemory(inferer, grid.size, components, classes, reductionOf(manifest)) + inner;
+  return {
+    neededBytes: processBytes + modelBytes * 2 + stored + Math.max(preparing, inferring + restoring),
+    modelSize: grid.size,
+    windows: inferer.type === 'slidingWindow' ? windowsOf(grid.size, inferer) : 1,
+  };
+}
+
+function windowsOf(
+  size: Size,
+  spec: { roiSize: readonly number[]; overlap: number | readonly number[]; stepping: 'monai' | 'nnunet' },
+): number {
+  return size.reduce((product, n, axis) => {
+    const overlap = typeof spec.overlap === 'number' ? spec.overlap : spec.overlap[axis];
+    return product * windowStarts(n, spec.roiSize[axis], overlap, spec.stepping).length;
+  }, 1);
+}
+
+/** As predict() decides it: scores are kept where they are restored before they are reduced. */
+function reductionOf(manifest: Manifest): Reduction['type'] {
+  const index = manifest.postprocess.findIndex(({ name }) => name === 'argmax' || name === 'threshold');
+  if (index < 0) return 'argmax';
+  if (manifest.postprocess.slice(0, index).some(({ name }) => name === 'restore')) return 'none';
+  return manifest.postprocess[index].name === 'threshold' ? 'threshold' : 'argmax';
+}
+
+/** The grid that a step makes; the same grid for steps that only change values, or crop by them. */
+function gridAfter(grid: Grid, step: Step, parameters: Readonly<Record<string, Parameter>>): Grid {
+  const given = resolveParameters(step, 'preprocess', parameters) as Record<string, unknown>;
+  const wanted = (key: string): Size => {
+    const size = given[key] as readonly number[];
+    return [0, 1, 2].map((axis) => (size[axis] > 0 ? size[axis] : grid.size[axis])) as unknown as Size;
+  };
+  switch (step.name) {
+    case 'orientation':
+      return orientedGrid(grid, given.axcodes as string);
+    case 'spacing':
+      return spacedGrid(grid, given.pixdim as unknown as Vec3, { scaleExtent: given.scaleExtent === true });
+    case 'resize':
+      return resizedGrid(grid, wanted('size'));
+    case 'centerSpatialCrop':
+      return { ...grid, size: centerCrop(grid, wanted('roiSize')).size };
+    case 'spatialPad':
+      return { ...grid, size: padAround(grid, wanted('size')).size };
+    case 'resizeWithPadOrCrop':
+      return { ...grid, size: wanted('size') };
+    case 'divisiblePad':
+      return { ...grid, size: divisibleSize(grid.size, given.k as number | Vec3) };
+    default:
+      return grid;
+  }
+}

@@ -1,0 +1,169 @@
+import { stat } from 'node:fs/promises';
+import { totalmem } from 'node:os';
+import { type Fit, volumeFactsSchema } from '@tomaat/client';
+import {
+  checkShape,
+  defaultValue,
+  estimatePrediction,
+  isFileInput,
+  type Parameter,
+  TomaatError,
+  type VolumeFactsOf,
+  type VoxelType,
+  voxelCount,
+  voxelTypes,
+} from '@tomaat/core';
+import type { FastifyInstance } from 'fastify';
+import { z } from 'zod';
+import { type App, appFile } from '../apps.ts';
+import { countBytes, readAll } from '../intake/byte-counter.ts';
+import type { ServerContext } from './context.ts';
+
+/**
+ * `POST /api/services/{id}/fit`: from what the header of a volume says, whether a prediction fits, before a byte of it is
+ * uploaded.
+ */
+
+const bodySchema = z.strictObject({ inputs: z.record(z.string(), volumeFactsSchema) });
+const maxBodyBytes = 65_536;
+type Facts = z.output<typeof volumeFactsSchema>;
+
+export function registerFit(app: FastifyInstance, context: ServerContext): void {
+  app.post<{ Params: { id: string } }>('/api/services/:id/fit', async (request) => {
+    const service = context.services.find(request.params.id);
+    const body = countBytes(request.raw, { maxUploadBytes: maxBodyBytes }, request.headers['content-length']);
+    const text = (await readAll(body, maxBodyBytes)).toString('utf8');
+    return fit(service, parseBody(text, service), context);
+  });
+}
+
+function parseBody(text: string, app: App): Record<string, Facts> {
+  let data: unknown;
+  try {
+    data = JSON.parse(text);
+  } catch (error) {
+    throw new TomaatError(
+      'BAD_REQUEST',
+      'The body is not valid JSON. Send { "inputs": { "volume": { "size": [x, y, z] } } }.',
+      { cause: error },
+    );
+  }
+  const parsed = bodySchema.safeParse(data);
+  if (!parsed.success) {
+    const [{ path, message }] = parsed.error.issues;
+    const field = path.join('.').slice(0, 100) || undefined;
+    throw new TomaatError('BAD_REQUEST', `${field ?? 'The body'}: ${message}. Mend it and ask again.`, {
+      field,
+    });
+  }
+  const volumes = Object.keys(app.manifest.inputs).filter(
+    (name) => app.manifest.inputs[name].type === 'volume',
+  );
+  const { inputs } = parsed.data;
+  for (const name of Object.keys(inputs)) {
+    if (volumes.includes(name)) continue;
+    throw new TomaatError(
+      'BAD_INPUT',
+      `${name.slice(0, 60)} is no volume of this service. Its volumes are: ${volumes.join(', ') || 'none'}.`,
+      { field: name.slice(0, 60) },
+    );
+  }
+  return inputs;
+}
+
+async function fit(app: App, inputs: Record<string, Facts>, context: ServerContext): Promise<Fit> {
+  const { manifest } = app;
+  const { jobs, maxVoxels, maxUploadBytes } = context;
+  const shapes: Record<string, VolumeFactsOf> = {};
+  for (const [name, facts] of Object.entries(inputs)) {
+    const shape = shapeOf(facts, name);
+    shapes[name] = shape;
+    const voxels = voxelCount(shape) * facts.frames;
+    if (voxels > maxVoxels) {
+      return {
+        verdict: 'too big',
+        reason: `${name} has ${voxels} voxels, and this server takes ${maxVoxels}. Crop or resample it.`,
+      };
+    }
+    if (facts.sizeBytes !== undefined && facts.sizeBytes > maxUploadBytes) {
+      return {
+        verdict: 'too big',
+        reason: `${name} is a file of ${facts.sizeBytes} bytes, and this server takes ${maxUploadBytes}. Compress it (.nii.gz) or crop it.`,
+      };
+    }
+    for (const rule of manifest.acceptance) {
+      if (rule.input !== undefined && rule.input !== name) continue;
+      // Without spacing only the rules on voxels can be looked at.
+      const known =
+        facts.spacing || facts.affine ? rule : { ...rule, spacingMm: undefined, extentMm: undefined };
+      const [fault] = checkShape(known, shape);
+      if (fault)
+        return {
+          verdict: 'not accepted',
+          reason: `${rule.message ?? 'The app does not accept this volume'}: ${fault}.`,
+        };
+    }
+  }
+  const { neededBytes, windows, modelSize } = estimatePrediction(
+    manifest,
+    shapes,
+    defaultsOf(app),
+    await modelBytes(app),
+  );
+  const neededMb = Math.round(neededBytes / 1e6);
+  const allowedMb = Math.round(manifest.limits.memoryMb ?? totalmem() / 1e6);
+  const voxels = Math.max(0, ...Object.values(shapes).map((shape) => voxelCount(shape) * shape.components));
+  const facts = {
+    neededMb,
+    allowedMb,
+    windows,
+    expectedSeconds: await jobs.expectedSeconds(manifest.id, voxels),
+    expectedWaitSeconds: await jobs.expectedWaitSeconds(undefined, manifest.id, context.slots),
+  };
+  const size = modelSize.join(' × ');
+  if (neededMb > allowedMb) {
+    return {
+      verdict: 'too big',
+      reason: `About ${neededMb} MB are needed for ${size} voxels, and ${allowedMb} MB may be used. Crop or resample the volume, or ask the operator.`,
+      ...facts,
+    };
+  }
+  if (windows > 1)
+    return { verdict: 'tiled', reason: `${size} voxels are done in ${windows} windows.`, ...facts };
+  return { verdict: 'fits', reason: `${size} voxels are done at once.`, ...facts };
+}
+
+function shapeOf(
+  { size, spacing = [1, 1, 1], affine, components, frames, voxelType = 'float32' }: Facts,
+  name: string,
+): VolumeFactsOf {
+  const [x, y, z] = spacing;
+  if (!(voxelTypes as readonly string[]).includes(voxelType)) {
+    throw new TomaatError(
+      'BAD_INPUT',
+      `${voxelType} is no type of voxels. Choose from ${voxelTypes.join(', ')}.`,
+      { field: `inputs.${name}.voxelType` },
+    );
+  }
+  return {
+    size,
+    affine: affine ?? [x, 0, 0, 0, 0, y, 0, 0, 0, 0, z, 0, 0, 0, 0, 1],
+    components: components * frames,
+    voxelType: voxelType as VoxelType,
+  };
+}
+
+/** The values that parameters have where nothing is said. */
+function defaultsOf({ manifest }: App): Record<string, Parameter> {
+  return Object.fromEntries(
+    Object.entries(manifest.inputs).flatMap(([name, input]) => {
+      const value = isFileInput(input) ? undefined : defaultValue(input);
+      return value === undefined ? [] : [[name, value]];
+    }),
+  );
+}
+
+async function modelBytes(app: App): Promise<number> {
+  const model = app.manifest.model[0];
+  return model.runtime === 'onnx' ? (await stat(await appFile(app, model.file))).size : 0;
+}
