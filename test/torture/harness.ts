@@ -7,13 +7,13 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Job } from '@tomaat/client';
+import { createKey } from '../../packages/server/src/registry/keys.ts';
+import { ownNodeOptions } from '../../packages/server/src/source.ts';
+import { openServerDatabase } from '../../packages/server/src/store/server-database.ts';
 import { inferBright, writeApp } from '../../packages/server/test/app-fixture.ts';
 import { bin } from '../../packages/server/test/cli-fixture.ts';
 import { encode, obliqueAffine, phantom } from '../../packages/server/test/phantom.ts';
 import { type RealServer, startRealServer } from '../../packages/server/test/real-server.ts';
-import { createKey } from '../../packages/server/src/registry/keys.ts';
-import { ownNodeOptions } from '../../packages/server/src/source.ts';
-import { openServerDatabase } from '../../packages/server/src/store/server-database.ts';
 
 /** What the parts of the torture have in common: servers and workers to kill, jobs to send, results to compare. */
 
@@ -36,12 +36,18 @@ export async function makeVolumes(): Promise<Uint8Array<ArrayBuffer>[]> {
     [31, 19, 13],
     [40, 30, 20],
   ] as const;
-  return Promise.all(sizes.map(async (size) => Uint8Array.from(await encode(phantom(obliqueAffine, size), 'nii.gz'))));
+  return Promise.all(
+    sizes.map(async (size) => Uint8Array.from(await encode(phantom(obliqueAffine, size), 'nii.gz'))),
+  );
 }
 
 /** An app that marks what is bright, and takes at least this long. */
-export const slowApp = (folder: string, id: string, ms: number, more: Record<string, unknown> = {}): Promise<string> =>
-  writeApp(folder, id, { infer: `await sleep(${ms}); ${inferBright}`, ...more });
+export const slowApp = (
+  folder: string,
+  id: string,
+  ms: number,
+  more: Record<string, unknown> = {},
+): Promise<string> => writeApp(folder, id, { infer: `await sleep(${ms}); ${inferBright}`, ...more });
 
 export async function makeWorkerKey(dataFolder: string): Promise<string> {
   await using database = await openServerDatabase(dataFolder);
@@ -61,7 +67,17 @@ export async function startWorkerProcess(
   prefix: readonly string[] = [],
   more: readonly string[] = [],
 ): Promise<WorkerProcess> {
-  const [file, ...args] = [...prefix, process.execPath, ...ownNodeOptions, bin, 'worker', url, ...apps, '--json', ...more];
+  const [file, ...args] = [
+    ...prefix,
+    process.execPath,
+    ...ownNodeOptions,
+    bin,
+    'worker',
+    url,
+    ...apps,
+    '--json',
+    ...more,
+  ];
   const child = spawn(file, args, {
     env: { ...process.env, TOMAAT_WORKER_TOKEN: token, XDG_DATA_HOME: join(tmpdir(), 'tomaat-none') },
     stdio: ['ignore', 'pipe', process.env.TEST_LOG ? 'inherit' : 'ignore'],
@@ -78,7 +94,10 @@ export async function startWorkerProcess(
 }
 
 /** A server that can be killed and started anew on its folder and port; who asks for it waits until it is there. */
-export async function openMortalServer(apps: readonly string[], options: Parameters<typeof startRealServer>[1] & { dataFolder: string }) {
+export async function openMortalServer(
+  apps: readonly string[],
+  options: Parameters<typeof startRealServer>[1] & { dataFolder: string },
+) {
   let server: RealServer = await startRealServer(apps, options);
   const { port, url } = server;
   const readyMs: number[] = [];
@@ -113,7 +132,10 @@ export async function insist(url: string, init: RequestInit, until: AbortSignal)
   for (;;) {
     until.throwIfAborted();
     try {
-      const response = await fetch(url, { ...init, signal: AbortSignal.any([until, AbortSignal.timeout(30_000)]) });
+      const response = await fetch(url, {
+        ...init,
+        signal: AbortSignal.any([until, AbortSignal.timeout(30_000)]),
+      });
       if (response.status < 500) return response;
       await response.arrayBuffer();
     } catch {
@@ -123,10 +145,20 @@ export async function insist(url: string, init: RequestInit, until: AbortSignal)
   }
 }
 
-export const predictionUrl = (url: string, service: string): string => `${url}/api/services/${service}/predictions`;
+export const predictionUrl = (url: string, service: string): string =>
+  `${url}/api/services/${service}/predictions`;
 
-export async function submit(url: string, service: string, bytes: Uint8Array<ArrayBuffer>, key: string = randomUUID()): Promise<Response> {
-  return fetch(predictionUrl(url, service), { method: 'POST', body: bytes, headers: { ...octets, 'idempotency-key': key } });
+export async function submit(
+  url: string,
+  service: string,
+  bytes: Uint8Array<ArrayBuffer>,
+  key: string = randomUUID(),
+): Promise<Response> {
+  return fetch(predictionUrl(url, service), {
+    method: 'POST',
+    body: bytes,
+    headers: { ...octets, 'idempotency-key': key },
+  });
 }
 
 export const isSettled = ({ state }: Job): boolean => state !== 'queued' && state !== 'running';
@@ -155,7 +187,9 @@ export async function resultOf(url: string, job: Job): Promise<string> {
 export async function callersFiles(dataFolder: string): Promise<{ name: string; sizeBytes: number }[]> {
   const found: { name: string; sizeBytes: number }[] = [];
   for (const folder of ['blobs', 'uploads', 'work', 'converted']) {
-    const entries = await readdir(join(dataFolder, folder), { recursive: true, withFileTypes: true }).catch(() => []);
+    const entries = await readdir(join(dataFolder, folder), { recursive: true, withFileTypes: true }).catch(
+      () => [],
+    );
     for (const entry of entries) {
       if (!entry.isFile()) continue;
       const path = join(entry.parentPath, entry.name);

@@ -32,7 +32,11 @@ const tus = { 'tus-resumable': '1.0.0' };
 export async function killLoop(folder: string, { kills }: { kills: number }): Promise<Finding[]> {
   const volumes = await makeVolumes();
   const apps = [await slowApp(folder, 'good', 40)];
-  const server = await openMortalServer(apps, { dataFolder: join(folder, 'kills'), leaseMs: 3000, maxQueued: 200 });
+  const server = await openMortalServer(apps, {
+    dataFolder: join(folder, 'kills'),
+    leaseMs: 3000,
+    maxQueued: 200,
+  });
   const token = await makeWorkerKey(server.dataFolder);
   let worker: WorkerProcess | undefined;
   const counts = { server: 0, worker: 0, both: 0 };
@@ -47,19 +51,31 @@ export async function killLoop(folder: string, { kills }: { kills: number }): Pr
     worker = await startWorkerProcess(server.url, token, apps);
 
     const send = async (which: number) => {
-      const init = { method: 'POST', body: volumes[which], headers: { ...octets, 'idempotency-key': randomUUID() } };
+      const init = {
+        method: 'POST',
+        body: volumes[which],
+        headers: { ...octets, 'idempotency-key': randomUUID() },
+      };
       const response = await insist(predictionUrl(server.url, 'good'), init, stop.signal);
       if (response.status === 202) acknowledged.set(((await response.json()) as Job).id, which);
       else await response.arrayBuffer();
     };
     const sendUpload = async (which: number) => {
       const bytes = volumes[which];
-      const begun = await insist(`${server.url}/api/uploads`, { method: 'POST', headers: { ...tus, 'upload-length': String(bytes.length) } }, stop.signal);
+      const begun = await insist(
+        `${server.url}/api/uploads`,
+        { method: 'POST', headers: { ...tus, 'upload-length': String(bytes.length) } },
+        stop.signal,
+      );
       const url = `${server.url}${begun.headers.get('location')}`;
       let offset = 0;
       while (offset < bytes.length) {
         const part = bytes.subarray(offset, offset + Math.ceil(bytes.length / 3));
-        const headers = { ...tus, 'upload-offset': String(offset), 'content-type': 'application/offset+octet-stream' };
+        const headers = {
+          ...tus,
+          'upload-offset': String(offset),
+          'content-type': 'application/offset+octet-stream',
+        };
         await fetch(url, { method: 'PATCH', headers, body: part, signal: stop.signal }).catch(() => {});
         const now = await insist(url, { method: 'HEAD', headers: tus }, stop.signal);
         if (!now.ok) throw new Error(`an upload was lost: ${now.status}`);
@@ -67,7 +83,11 @@ export async function killLoop(folder: string, { kills }: { kills: number }): Pr
       }
       const body = JSON.stringify({ inputs: { volume: { upload: url.slice(url.lastIndexOf('/') + 1) } } });
       const headers = { 'content-type': 'application/json', 'idempotency-key': randomUUID() };
-      const response = await insist(predictionUrl(server.url, 'good'), { method: 'POST', body, headers }, stop.signal);
+      const response = await insist(
+        predictionUrl(server.url, 'good'),
+        { method: 'POST', body, headers },
+        stop.signal,
+      );
       if (response.status !== 202) throw new Error(`a whole upload was refused: ${await response.text()}`);
       acknowledged.set(((await response.json()) as Job).id, which);
     };
@@ -107,13 +127,22 @@ export async function killLoop(folder: string, { kills }: { kills: number }): Pr
     await server.kill();
     using database = new DatabaseSync(join(server.dataFolder, 'server.db'));
     const { jobs } = database.prepare('SELECT COUNT(*) AS jobs FROM job').get() as { jobs: number };
-    const integrity = (database.prepare('PRAGMA integrity_check').get() as { integrity_check: string }).integrity_check;
+    const integrity = (database.prepare('PRAGMA integrity_check').get() as { integrity_check: string })
+      .integrity_check;
     const seen = `${kills} kills (${counts.server} server, ${counts.worker} worker, ${counts.both} both), ${acknowledged.size} jobs acknowledged`;
     const ready = server.readyMs;
     return [
       finding(lost === 0, 'no acknowledged job is lost', `${seen}, ${lost} lost`),
-      finding(wrong === 0, 'no result is wrong or torn', `${wrong} of ${acknowledged.size} (${sha256(new Uint8Array()).length / 2}-byte digests compared)`),
-      finding(faults.length === 0, 'no upload is lost', `${faults.length} faults${faults.length > 0 ? `: ${String(faults[0])}` : ''}`),
+      finding(
+        wrong === 0,
+        'no result is wrong or torn',
+        `${wrong} of ${acknowledged.size} (${sha256(new Uint8Array()).length / 2}-byte digests compared)`,
+      ),
+      finding(
+        faults.length === 0,
+        'no upload is lost',
+        `${faults.length} faults${faults.length > 0 ? `: ${String(faults[0])}` : ''}`,
+      ),
       finding(
         // Three undisturbed ones came first; a request that was cut when the streams ended may have made one more each.
         jobs - 3 - acknowledged.size <= 3 && jobs - 3 >= acknowledged.size,

@@ -9,12 +9,23 @@ import { callersFiles, type Finding, finding, openMortalServer, sha256, slowApp 
  * A large upload over a line that breaks again and again, at random places: it ends with the bytes that were sent, and
  * hardly any of them went twice. In the middle of it the server itself is killed as well.
  */
-export async function cutUpload(folder: string, { bytes, cuts, kills = 2 }: { bytes: number; cuts: number; kills?: number }): Promise<Finding[]> {
-  const server = await openMortalServer([await slowApp(folder, 'good', 1)], { dataFolder: join(folder, 'uploads-data') });
-  const offsets = (count: number) => Array.from({ length: count }, () => Math.floor(Math.random() * bytes)).sort((a, b) => a - b);
+export async function cutUpload(
+  folder: string,
+  { bytes, cuts, kills = 2 }: { bytes: number; cuts: number; kills?: number },
+): Promise<Finding[]> {
+  const server = await openMortalServer([await slowApp(folder, 'good', 1)], {
+    dataFolder: join(folder, 'uploads-data'),
+  });
+  const offsets = (count: number) =>
+    Array.from({ length: count }, () => Math.floor(Math.random() * bytes)).sort((a, b) => a - b);
   const line = await breakingLine(server.port, offsets(cuts));
   const data = randomFillSync(new Uint8Array(bytes));
-  const file: FileSource = { name: 'large.nii', sizeBytes: bytes, stream: () => pieces(data, 0, bytes), slice: (start, end) => pieces(data, start, end) };
+  const file: FileSource = {
+    name: 'large.nii',
+    sizeBytes: bytes,
+    stream: () => pieces(data, 0, bytes),
+    slice: (start, end) => pieces(data, start, end),
+  };
   const killAt = offsets(kills);
   let killing: Promise<void> | undefined;
   try {
@@ -24,9 +35,12 @@ export async function cutUpload(folder: string, { bytes, cuts, kills = 2 }: { by
       onUpload({ sentBytes }) {
         if (killAt.length === 0 || sentBytes < killAt[0] || killing) return;
         killAt.shift();
-        killing = server.kill().then(() => server.start()).finally(() => {
-          killing = undefined;
-        });
+        killing = server
+          .kill()
+          .then(() => server.start())
+          .finally(() => {
+            killing = undefined;
+          });
       },
     });
     await killing;
@@ -35,9 +49,21 @@ export async function cutUpload(folder: string, { bytes, cuts, kills = 2 }: { by
     const stored = files.map(({ name }) => name);
     const ratio = line.sentBytes() / bytes;
     return [
-      finding(line.cuts() >= cuts && kills - killAt.length === kills, `${cuts} cuts and ${kills} kills of the server happened`, `${line.cuts()} and ${kills - killAt.length}`),
-      finding(ref !== undefined && stored.includes(join('blobs', 'sha256', sha256(data))), 'it ends with the same SHA-256', stored.join(', ')),
-      finding(ratio <= 1.05, 'at most 1.05 times the bytes are sent', `${ratio.toFixed(4)} times ${(bytes / 1e6).toFixed(0)} MB in ${seconds.toFixed(1)} s`),
+      finding(
+        line.cuts() >= cuts && kills - killAt.length === kills,
+        `${cuts} cuts and ${kills} kills of the server happened`,
+        `${line.cuts()} and ${kills - killAt.length}`,
+      ),
+      finding(
+        ref !== undefined && stored.includes(join('blobs', 'sha256', sha256(data))),
+        'it ends with the same SHA-256',
+        stored.join(', '),
+      ),
+      finding(
+        ratio <= 1.05,
+        'at most 1.05 times the bytes are sent',
+        `${ratio.toFixed(4)} times ${(bytes / 1e6).toFixed(0)} MB in ${seconds.toFixed(1)} s`,
+      ),
       finding(files.length === 1, 'no part is left', `${files.length} file(s)`),
     ];
   } finally {

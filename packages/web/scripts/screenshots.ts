@@ -50,7 +50,12 @@ try {
     await page.locator('.viewer[data-ready=true]').waitFor();
     await page.getByRole('radio', { name: 'Slices and 3-D' }).click();
     await page.getByRole('button', { name: 'Go to the centre of lung' }).click();
-    await page.evaluate(() => window.scrollTo(0, 0));
+    await page.evaluate(() =>
+      window.scrollTo(
+        0,
+        document.querySelector('.job-head')!.getBoundingClientRect().top + window.scrollY - 76,
+      ),
+    );
     await page.waitForTimeout(1500);
     await picture('result');
 

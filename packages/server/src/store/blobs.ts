@@ -328,6 +328,8 @@ class FileWriter implements BlobWriter {
   #prefixBytes = 0;
   #buffer: Buffer | undefined;
   #filled = 0;
+  /** Where in the file the next piece goes. */
+  #at = 0;
   /** The write that is on its way; it settles with the error, never rejects. */
   #pending: Promise<unknown> = Promise.resolve();
   #committing: Promise<unknown> | undefined;
@@ -445,7 +447,9 @@ class FileWriter implements BlobWriter {
 
   async #writeAll(buffer: Buffer, length: number): Promise<void> {
     for (let from = 0; from < length; ) {
-      from += (await this.#handle.write(buffer, from, length - from, null)).bytesWritten;
+      const { bytesWritten } = await this.#handle.write(buffer, from, length - from, this.#at);
+      from += bytesWritten;
+      this.#at += bytesWritten;
     }
   }
 }

@@ -44,7 +44,7 @@ export function createJobQueue(concurrencyOf: (service: string) => number | unde
     else map.delete(key);
   };
   const classOf = (job: QueuedJob, nowMs: number) =>
-    Math.max(0, job.urgency - Math.floor((nowMs - job.createdMs) / risesEveryMs));
+    Math.max(0, job.urgency - Math.floor(Math.max(0, nowMs - job.createdMs) / risesEveryMs));
   const isFree = (service: string) =>
     (runningOf.service.get(service) ?? 0) < (concurrencyOf(service) ?? Number.POSITIVE_INFINITY);
 
