@@ -11,7 +11,7 @@ import { createKey } from '../../packages/server/src/registry/keys.ts';
 import { ownNodeOptions } from '../../packages/server/src/source.ts';
 import { openServerDatabase } from '../../packages/server/src/store/server-database.ts';
 import { inferBright, writeApp } from '../../packages/server/test/app-fixture.ts';
-import { bin } from '../../packages/server/test/cli-fixture.ts';
+import { bin, endsWithTest } from '../../packages/server/test/cli-fixture.ts';
 import { encode, obliqueAffine, phantom } from '../../packages/server/test/phantom.ts';
 import { type RealServer, startRealServer } from '../../packages/server/test/real-server.ts';
 
@@ -71,6 +71,7 @@ export async function startWorkerProcess(
     ...prefix,
     process.execPath,
     ...ownNodeOptions,
+    ...endsWithTest,
     bin,
     'worker',
     url,
@@ -80,7 +81,7 @@ export async function startWorkerProcess(
   ];
   const child = spawn(file, args, {
     env: { ...process.env, TOMAAT_WORKER_TOKEN: token, XDG_DATA_HOME: join(tmpdir(), 'tomaat-none') },
-    stdio: ['ignore', 'pipe', process.env.TEST_LOG ? 'inherit' : 'ignore'],
+    stdio: ['pipe', 'pipe', process.env.TEST_LOG ? 'inherit' : 'ignore'],
   });
   const exit = once(child, 'exit');
   await Promise.race([once(createInterface({ input: child.stdout! }), 'line'), exit]);
@@ -101,11 +102,13 @@ export async function openMortalServer(
   let server: RealServer = await startRealServer(apps, options);
   const { port, url } = server;
   const readyMs: number[] = [];
+  const readyCpuMs: number[] = [];
   return {
     url,
     port,
     dataFolder: options.dataFolder,
     readyMs,
+    readyCpuMs,
     get pid() {
       return server.pid;
     },
@@ -121,6 +124,7 @@ export async function openMortalServer(
       const ready = await fetch(`${url}/health/ready`);
       if (!ready.ok) throw new Error('the server is not ready');
       readyMs.push(performance.now() - start);
+      readyCpuMs.push(await cpuMs(server.pid));
     },
     close: () => server[Symbol.asyncDispose](),
   };
@@ -211,6 +215,17 @@ export const load = (): string => `load ${loadavg()[0].toFixed(1)}`;
 export async function rssMb(pid: number): Promise<number> {
   const text = await readFile(`/proc/${pid}/status`, 'utf8').catch(() => '');
   return (Number(/VmRSS:\s+(\d+)/.exec(text)?.[1] ?? 0) * 1024) / 1e6;
+}
+
+/** Processor time that a process has taken so far, in all its threads. */
+async function cpuMs(pid: number): Promise<number> {
+  const text = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => '');
+  const [user, system] = text
+    .slice(text.lastIndexOf(')') + 2)
+    .split(' ')
+    .slice(11, 13);
+  // In hundredths of a second, on every Linux that Node runs on.
+  return (Number(user) + Number(system)) * 10;
 }
 
 export async function openFiles(pid: number): Promise<number> {

@@ -16,7 +16,6 @@ import {
   quantile,
   resultOf,
   settledJob,
-  sha256,
   slowApp,
   startWorkerProcess,
   submit,
@@ -136,7 +135,7 @@ export async function killLoop(folder: string, { kills }: { kills: number }): Pr
       finding(
         wrong === 0,
         'no result is wrong or torn',
-        `${wrong} of ${acknowledged.size} (${sha256(new Uint8Array()).length / 2}-byte digests compared)`,
+        `${wrong} of ${acknowledged.size} differ from the undisturbed ones`,
       ),
       finding(
         faults.length === 0,
@@ -156,9 +155,9 @@ export async function killLoop(folder: string, { kills }: { kills: number }): Pr
       ),
       finding(integrity === 'ok', 'the database is whole', integrity),
       finding(
-        quantile(ready, 0.5) < 2000 || load() > 'load 4',
+        quantile(ready, 0.5) < 2000,
         'ready again within 2 s',
-        `p50 ${Math.round(quantile(ready, 0.5))} ms, max ${Math.round(Math.max(0, ...ready))} ms from the start of the process, ${load()}`,
+        `p50 ${Math.round(quantile(ready, 0.5))} ms, max ${Math.round(Math.max(0, ...ready))} ms from the start of the process (${Math.round(quantile(server.readyCpuMs, 0.5))} ms of processor time), ${load()}`,
       ),
     ];
   } finally {

@@ -28,6 +28,7 @@ export async function leftovers(
   const [bytes] = await makeVolumes();
   const server = await openMortalServer([await slowApp(folder, 'slow', 60_000)], {
     dataFolder: join(folder, 'leftovers'),
+    sweepMs: Math.min(30_000, sweepSeconds * 400),
     maxQueued: 100_000,
   });
   // It stands in file names and parameters, and must be in no file afterwards.

@@ -1,6 +1,6 @@
 """Joins the curves of consecutive runs of train.py into one CSV and draws it.
 
-    python curve.py RUN/curve.csv [RUN/curve.csv …] --output FOLDER
+python curve.py RUN/curve.csv [RUN/curve.csv …] --output FOLDER
 """
 
 from __future__ import annotations

@@ -149,7 +149,9 @@ def evaluate_held_out(maps: list[LabelMap], spacing: float, run: Run, seeds: int
     return table(["scan", "head", "brain", *TISSUES[1:], "right side"], rows)
 
 
-def on_grid(source: nibabel.spatialimages.SpatialImage, data: np.ndarray, like: nibabel.spatialimages.SpatialImage) -> np.ndarray:
+def on_grid(
+    source: nibabel.spatialimages.SpatialImage, data: np.ndarray, like: nibabel.spatialimages.SpatialImage
+) -> np.ndarray:
     """`data` on the grid of `source`, nearest neighbour, at the voxels of `like` (world space)."""
     index = np.linalg.inv(source.affine) @ like.affine
     return ndimage.affine_transform(data, index[:3, :3], index[:3, 3], like.shape[:3], order=0)
@@ -230,7 +232,9 @@ def evaluate_real(folder: Path, spacing: float, run: Run, output: Path) -> str:
             against = "hand-made brain mask"
         elif name == "vxm_t1":
             truth = nibabel.load(folder / "vxm_seg.nii.gz")
-            scores = tissue_dice(tissues, on_grid(truth, freesurfer_tissues(np.asarray(truth.dataobj)), image))
+            scores = tissue_dice(
+                tissues, on_grid(truth, freesurfer_tissues(np.asarray(truth.dataobj)), image)
+            )
             against = "FreeSurfer"
         elif name == "fernando_t2":
             truth = nibabel.load(folder / "fernando_t1_seg_gif.nii.gz")

@@ -23,11 +23,11 @@ from network import BrainNetwork, SidedNetwork
 OPSET = 17
 
 
-def load_averaged(path: Path, mirrored: bool) -> SidedNetwork:
+def load_averaged(path: Path) -> SidedNetwork:
     """The averaged weights of a checkpoint, ready to use."""
     network = BrainNetwork()
     network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["averaged"])
-    return SidedNetwork(network, mirrored).eval()
+    return SidedNetwork(network).eval()
 
 
 def export(network: SidedNetwork, path: Path) -> None:
@@ -68,9 +68,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--weights", type=Path, required=True, help="checkpoint of train.py")
     parser.add_argument("--output", type=Path, required=True, help="ONNX file to write")
-    parser.add_argument("--single", action="store_true", help="do not add the mirror image")
     options = parser.parse_args()
-    network = load_averaged(options.weights, not options.single)
+    network = load_averaged(options.weights)
     part = options.output.with_suffix(".part.onnx")
     export(network, part)
     difference = largest_difference(network, part)

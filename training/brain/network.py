@@ -94,9 +94,7 @@ class BrainNetwork(nn.Module):
         levels = range(len(channels) - 1)
         self.stem = ConvNormAct(1, channels[0])
         self.encoders = nn.ModuleList(Residual(c, d) for c, d in zip(channels, encoder_depth))
-        self.downs = nn.ModuleList(
-            nn.Conv3d(channels[i], channels[i + 1], 2, stride=2) for i in levels
-        )
+        self.downs = nn.ModuleList(nn.Conv3d(channels[i], channels[i + 1], 2, stride=2) for i in levels)
         # 1×1×1 then nearest-neighbour enlargement: no checkerboard, and cheap in every runtime.
         self.ups = nn.ModuleList(nn.Conv3d(channels[i + 1], channels[i], 1) for i in levels)
         self.decoders = nn.ModuleList(Residual(channels[i], decoder_depth[i]) for i in levels)
@@ -113,39 +111,29 @@ class BrainNetwork(nn.Module):
             features = encoder(down(features))
         skips = self.modulation(features, skips)
         for level in reversed(range(len(skips))):
-            raised = functional.interpolate(
-                self.ups[level](features), scale_factor=2.0, mode="nearest"
-            )
+            raised = functional.interpolate(self.ups[level](features), scale_factor=2.0, mode="nearest")
             features = self.decoders[level](raised + skips[level])
         return self.head(self.finish(features))
 
 
 class SidedNetwork(nn.Module):
-    """Image [1, 1, z, y, x] → scores [1, 11, z, y, x] of `labels.LABELS`.
-
-    The network looks at the scan and at its mirror image, and the mean of both counts (`mirrored`
-    False: at the scan alone, in half the time).
+    """Image [n, 1, z, y, x] → scores [n, 11, z, y, x] of `labels.LABELS`.
 
     A tissue that has sides gives two scores: t + min(0, s) for left, t + min(0, −s) for right,
     with t the tissue's score and s the side channel. The winning side keeps exactly t, so the
     tissue of the argmax is the tissue the network chose; s only says on which side it lies.
     """
 
-    def __init__(self, network: BrainNetwork, mirrored: bool = True) -> None:
+    def __init__(self, network: BrainNetwork) -> None:
         super().__init__()
         self.network = network
-        self.mirrored = mirrored
 
     def forward(self, image: Tensor) -> Tensor:
         raw = self.network(image)
-        tissues, side = raw[:, :-1], raw[:, -1:]
-        if self.mirrored:
-            mirrored = self.network(image.flip(4)).flip(4)
-            tissues = (tissues + mirrored[:, :-1]) * 0.5
-            side = (side - mirrored[:, -1:]) * 0.5
+        side = raw[:, -1:]
         shifts = {"left": side.clamp(max=0.0), "right": (-side).clamp(max=0.0)}
         scores = []
         for label in LABELS:
-            score = tissues[:, label.tissue : label.tissue + 1]
+            score = raw[:, label.tissue : label.tissue + 1]
             scores.append(score + shifts[label.side] if label.side else score)
         return torch.cat(scores, dim=1)

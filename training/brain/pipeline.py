@@ -89,9 +89,7 @@ def prepare(voxels: np.ndarray, affine: np.ndarray, spacing: float) -> Prepared:
     missing = [-n % SIZE_MULTIPLE for n in image.shape]
     pad = tuple(n // 2 for n in missing)
     padded = np.pad(image, [(before, n - before) for before, n in zip(pad, missing)])
-    return Prepared(
-        padded.astype(np.float32), tuple(start), image.shape, pad, factors, ras.shape, back
-    )
+    return Prepared(padded.astype(np.float32), tuple(start), image.shape, pad, factors, ras.shape, back)
 
 
 def restore(scores: Scores, prepared: Prepared) -> np.ndarray:

@@ -14,7 +14,7 @@ import {
   startWatchdog,
 } from './http.ts';
 import { randomHex, type UploadFile, type UploadProgress, upload } from './upload.ts';
-import { type FileRef, type ResumableOptions, uploadResumable } from './upload-resumable.ts';
+import { type FileRef, type ResumableOptions, removeUpload, uploadResumable } from './upload-resumable.ts';
 import { isSettled, type WatchOptions, watchJob } from './watch.ts';
 
 export interface ServiceFilters {
@@ -71,6 +71,8 @@ export interface Client {
    * and a file that is there already is not sent. Undefined if the server takes no such uploads.
    */
   upload(file: UploadFile, options?: ResumableOptions): Promise<FileRef | undefined>;
+  /** Deletes what `upload` sent, by its id; a job that uses it keeps it until it settles. Nothing there is fine. */
+  removeUpload(id: string, options?: Signalled): Promise<void>;
   /** Uploads and gives the job, which is then on the server's disk. Repeats a broken upload (same key, same job). */
   predict(serviceId: string, options: PredictOptions): Promise<Job>;
   job(id: string, options?: Signalled): Promise<Job>;
@@ -139,6 +141,8 @@ export function createClient(options: ConnectionOptions): Client {
     service: (id, { signal } = {}) => call(`/api/services/${encodeURIComponent(id)}`, anyService, { signal }),
 
     upload: (file, options = {}) => uploadResumable(connection, file, options),
+
+    removeUpload: (id, { signal } = {}) => removeUpload(connection, id, signal),
 
     async predict(
       serviceId,

@@ -6,9 +6,18 @@ import {
   networkFault,
   pause,
   problemOf,
+  repeat,
   startWatchdog,
 } from './http.ts';
-import { fileNameOf, readAll, toStream, type UploadFile, type UploadProgress } from './upload.ts';
+import {
+  fileNameOf,
+  goesByXhr,
+  readAll,
+  sendByXhr,
+  toStream,
+  type UploadFile,
+  type UploadProgress,
+} from './upload.ts';
 
 /**
  * Uploads that may be cut and go on (tus 1.0). A file that the server has already, by its SHA-256, is not sent at all.
@@ -27,6 +36,13 @@ const maxFaults = 6;
 
 export interface ResumableOptions {
   onUpload?: UploadProgress;
+  /**
+   * The id of an upload of this very file that was begun earlier, in another page or process: it goes on from where the
+   * server has it, and sends nothing if it is whole. Another is begun if it has expired.
+   */
+  upload?: string;
+  /** Told the id of an upload that is begun, before any of its bytes are sent. */
+  onBegin?: (upload: string) => void;
   signal?: AbortSignal;
 }
 
@@ -37,19 +53,26 @@ export interface ResumableOptions {
 export async function uploadResumable(
   connection: Connection,
   file: UploadFile,
-  { onUpload, signal }: ResumableOptions = {},
+  { onUpload, signal, upload, onBegin }: ResumableOptions = {},
 ): Promise<FileRef | undefined> {
   const totalBytes = sizeOf(file);
-  const fileName = fileNameOf(file);
-  const digest = await sha256Of(file, signal);
-  if (digest !== undefined && (await isThere(connection, digest, signal))) {
-    onUpload?.({ sentBytes: totalBytes, totalBytes });
-    return { blob: digest, fileName };
+  const earlier =
+    upload === undefined ? undefined : await findEarlier(connection, upload, totalBytes, signal);
+  let path = earlier?.path;
+  if (path === undefined) {
+    const fileName = fileNameOf(file);
+    const digest = await sha256Of(file, signal);
+    if (digest !== undefined && (await isThere(connection, digest, signal))) {
+      onUpload?.({ sentBytes: totalBytes, totalBytes });
+      return { blob: digest, fileName };
+    }
+    path = await begin(connection, totalBytes, { filename: fileName, sha256: digest?.slice(7) }, signal);
+    if (path === undefined) return undefined;
+    onBegin?.(idOf(path));
   }
-  const path = await begin(connection, totalBytes, { filename: fileName, sha256: digest?.slice(7) }, signal);
-  if (path === undefined) return undefined;
-  let offset = 0;
+  let offset = earlier?.offset ?? 0;
   let faults = 0;
+  onUpload?.({ sentBytes: offset, totalBytes });
   while (offset < totalBytes) {
     try {
       offset = await sendPart(
@@ -73,9 +96,45 @@ export async function uploadResumable(
       });
       if (reached > offset) faults = 0;
       offset = reached;
+      onUpload?.({ sentBytes: offset, totalBytes });
     }
   }
-  return { upload: decodeURIComponent(path.slice(path.lastIndexOf('/') + 1)) };
+  return { upload: idOf(path) };
+}
+
+/** Deletes an upload, whole or not; a job that uses its bytes keeps them until it settles. Nothing there is fine. */
+export async function removeUpload(
+  connection: Connection,
+  upload: string,
+  signal?: AbortSignal,
+): Promise<void> {
+  try {
+    await calling(connection, 'DELETE', pathOf(upload), tusHeaders, signal);
+  } catch (error) {
+    if (!isMissing(error)) throw error;
+  }
+}
+
+const pathOf = (upload: string): string => `/api/uploads/${encodeURIComponent(upload)}`;
+const idOf = (path: string): string => decodeURIComponent(path.slice(path.lastIndexOf('/') + 1));
+const isMissing = (error: unknown): boolean => error instanceof TomaatError && error.code === 'NOT_FOUND';
+
+/** Where an earlier upload of a file of this length is; undefined if it is not there any more. */
+async function findEarlier(
+  connection: Connection,
+  upload: string,
+  totalBytes: number,
+  signal?: AbortSignal,
+): Promise<{ path: string; offset: number } | undefined> {
+  const path = pathOf(upload);
+  try {
+    const response = await calling(connection, 'HEAD', path, tusHeaders, signal);
+    if (Number(response.headers.get('upload-length')) !== totalBytes) return undefined;
+    return { path, offset: offsetIn(response, addressOf(connection, path)) };
+  } catch (error) {
+    if (isMissing(error)) return undefined;
+    throw error;
+  }
 }
 
 /** A cut, a busy server, a restart, or another offset than was thought: asking where it is may help. */
@@ -97,7 +156,8 @@ async function begin(
   );
   const headers = { ...tusHeaders, 'upload-length': String(totalBytes), 'upload-metadata': pairs.join(',') };
   try {
-    const response = await call(connection, 'POST', '/api/uploads', headers, signal);
+    // Said twice, it leaves an empty upload behind, which expires.
+    const response = await calling(connection, 'POST', '/api/uploads', headers, signal);
     const location = response.headers.get('location');
     // Only its path counts: a proxy in front may have another name.
     return location === null
@@ -112,7 +172,7 @@ async function begin(
 
 async function isThere(connection: Connection, digest: string, signal?: AbortSignal): Promise<boolean> {
   try {
-    await call(connection, 'HEAD', `/api/blobs/${digest}`, {}, signal);
+    await calling(connection, 'HEAD', `/api/blobs/${digest}`, {}, signal);
     return true;
   } catch (error) {
     if (
@@ -163,6 +223,18 @@ async function call(
   }
 }
 
+/** The same, again after a network fault. */
+function calling(...request: Parameters<typeof call>): Promise<Response> {
+  const [connection, , , , signal] = request;
+  return repeat(
+    connection,
+    true,
+    signal,
+    () => {},
+    () => call(...request),
+  );
+}
+
 /** Sends the next bytes; gives the offset that the server is at then. */
 async function sendPart(
   connection: Connection,
@@ -179,19 +251,26 @@ async function sendPart(
     watchdog.alive();
     report(sentBytes);
   });
+  const headers = headersOf(connection, {
+    ...tusHeaders,
+    'upload-offset': String(offset),
+    'content-type': 'application/offset+octet-stream',
+    ...(part.isStream && { 'content-length': String(end - offset) }),
+  });
   try {
-    const response = await connection.fetch(address, {
-      method: 'PATCH',
-      headers: headersOf(connection, {
-        ...tusHeaders,
-        'upload-offset': String(offset),
-        'content-type': 'application/offset+octet-stream',
-        ...(part.isStream && { 'content-length': String(end - offset) }),
-      }),
-      body: part.body,
-      signal: watchdog.signal,
-      ...(part.isStream && { duplex: 'half' }),
-    } as RequestInit);
+    const response =
+      part.body instanceof Blob && goesByXhr(connection)
+        ? await sendByXhr('PATCH', address, headers, part.body, watchdog.signal, ({ sentBytes }) => {
+            watchdog.alive();
+            report(offset + sentBytes);
+          })
+        : await connection.fetch(address, {
+            method: 'PATCH',
+            headers,
+            body: part.body,
+            signal: watchdog.signal,
+            ...(part.isStream && { duplex: 'half' }),
+          } as RequestInit);
     if (!response.ok) throw await problemOf(response, address);
     report(end);
     return offsetIn(response, address);

@@ -43,7 +43,7 @@ export async function upload(
     watchdog.alive();
     call.onUpload?.(progress);
   };
-  const post = inBrowser() ? (connection.ownFetch || !hasXhr() ? postForm : postByXhr) : postStream;
+  const post = goesByXhr(connection) ? postByXhr : inBrowser() ? postForm : postStream;
   try {
     return await repeat(connection, call.repeatable ?? false, watchdog.signal, watchdog.alive, async () => {
       const request = {
@@ -105,9 +105,22 @@ async function postForm(
   }
 }
 
-/** A browser: only XMLHttpRequest says how much has been sent. */
 async function postByXhr({ address, headers, signal, report }: UploadRequest, form: Form): Promise<Response> {
-  const body = await formData(form);
+  return sendByXhr('POST', address, headers, await formData(form), signal, report);
+}
+
+/** Whether requests of this connection can go by `sendByXhr`: in a browser, with no fetch of the caller's own. */
+export const goesByXhr = (connection: Connection): boolean => inBrowser() && !connection.ownFetch && hasXhr();
+
+/** A request of a browser: only XMLHttpRequest says how much of its body has been sent. */
+export function sendByXhr(
+  method: string,
+  address: string,
+  headers: Record<string, string>,
+  body: FormData | Blob,
+  signal: AbortSignal,
+  report: UploadProgress,
+): Promise<Response> {
   return new Promise((resolve, reject) => {
     const xhr = new XMLHttpRequest();
     const abort = () => xhr.abort();
@@ -117,7 +130,7 @@ async function postByXhr({ address, headers, signal, report }: UploadRequest, fo
     };
     if (signal.aborted) return reject(signal.reason);
     signal.addEventListener('abort', abort, { once: true });
-    xhr.open('POST', address);
+    xhr.open(method, address);
     for (const [name, value] of Object.entries(headers)) xhr.setRequestHeader(name, value);
     xhr.upload.onprogress = (event) => {
       if (event.lengthComputable) report({ sentBytes: event.loaded, totalBytes: event.total });

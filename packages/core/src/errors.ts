@@ -89,7 +89,7 @@ export class TomaatError extends Error {
 
   /** Revives what crossed a process or the network; an unknown code becomes INTERNAL. */
   static from(data: ErrorData): TomaatError {
-    const code = data.code in table ? data.code : 'INTERNAL';
+    const code = Object.hasOwn(table, data.code) ? data.code : 'INTERNAL';
     return new TomaatError(code, data.message, { field: data.field, detail: data.detail });
   }
 }

@@ -5,8 +5,7 @@ import { basename, join } from 'node:path';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import {
-  dice,
-  numericVoxels,
+  diceOfLabels,
   orientationOf,
   readVolume,
   reorient,
@@ -147,14 +146,9 @@ async function storeAs(path: string, axcodes: string, target: string): Promise<s
   return target;
 }
 
-/** The lowest Dice over the labels of the expected map, and the label that has it. */
+/** The lowest Dice over the labels of either map, and the label that has it. */
 function worstDice(found: Volume, expected: Volume): [dice: number, label: number] {
   let worst: [number, number] = [1, 0];
-  const values = new Set<number>();
-  for (const value of numericVoxels(expected.voxels)) if (value !== 0) values.add(value);
-  for (const value of values) {
-    const d = dice(found, expected, value);
-    if (d < worst[0]) worst = [d, value];
-  }
+  for (const [value, dice] of diceOfLabels(found, expected)) if (dice < worst[0]) worst = [dice, value];
   return worst;
 }

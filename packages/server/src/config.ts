@@ -8,11 +8,15 @@ import { z } from 'zod';
 /** Where data lies unless told otherwise: the user's data folder. */
 export const defaultDataFolder = (): string => envPaths('tomaat', { suffix: '' }).data;
 
-const port = z.coerce
-  .number('must be a port, 0 to 65535 (0: a free one)')
-  .int('must be a port, 0 to 65535 (0: a free one)')
-  .min(0, 'must be a port, 0 to 65535 (0: a free one)')
-  .max(65_535, 'must be a port, 0 to 65535 (0: a free one)');
+/** A number, or text that looks like one (as a variable or flag gives it); nothing else, and nothing empty. */
+const numeric = (schema: z.ZodNumber) =>
+  z.preprocess(
+    (value) =>
+      typeof value === 'string' && /^\s*[+-]?\d+(\.\d+)?(e\+?\d+)?\s*$/i.test(value) ? Number(value) : value,
+    schema,
+  );
+const aPort = 'must be a port, 0 to 65535 (0: a free one)';
+const port = numeric(z.number(aPort).int(aPort).min(0, aPort).max(65_535, aPort));
 const list = (item: z.ZodType<string>) =>
   z.preprocess(
     (value) =>
@@ -39,11 +43,14 @@ const flag = z.preprocess(
   z.boolean('must be true or false'),
 );
 const count = (least: number, what: string) =>
-  z.coerce
-    .number(`must be a whole number ${what}`)
-    .int(`must be a whole number ${what}`)
-    .min(least, `must be at least ${least}`);
+  numeric(
+    z
+      .number(`must be a whole number ${what}`)
+      .int(`must be a whole number ${what}`)
+      .min(least, `must be at least ${least}`),
+  );
 const text = z.string('must be text').min(1, 'must not be empty');
+const httpAddress = z.url({ protocol: /^https?$/, error: 'must be an http or https address' });
 
 /**
  * Everything that an operator can set, for `tomaat up`, `serve` and `registry`. Each key is a line of
@@ -57,10 +64,20 @@ export const configSchema = z.strictObject({
   registryPort: port.default(8001).describe('Port of the registry'),
   tlsCert: text.optional().describe('Certificate (PEM) instead of a self-made one'),
   tlsKey: text.optional().describe('Key (PEM) of that certificate'),
-  announce: list(z.url({ protocol: /^https?$/, error: 'must be an http or https address' }))
-    .default([])
-    .describe('Registries to announce the services to'),
-  apiKey: text.optional().describe('Key with the scope announce, for those registries'),
+  announce: list(httpAddress).default([]).describe('Registries to announce the services to'),
+  announceKey: text.optional().describe('Key with the scope announce, for those registries'),
+  publicUrl: httpAddress
+    .refine((address) => !/[?#]|\/\/[^/]*@/.test(address), {
+      error: 'must be a plain address, such as https://server.example',
+    })
+    .transform((address) => address.replace(/\/+$/, ''))
+    .optional()
+    .describe('Address at which others reach the server, such as that of a proxy in front of it'),
+  ca: text
+    .optional()
+    .describe(
+      'Certificates (PEM) to trust besides the usual ones: of registries, and of servers announced here',
+    ),
   default: text.optional().describe('Id of the service that TOMAAT v1 clients get'),
   allowNet: list(z.union([z.cidrv4(), z.cidrv6()], 'must be a range such as 10.1.0.0/16'))
     .default([])

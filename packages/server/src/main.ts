@@ -70,7 +70,18 @@ const settings: Record<ConfigKey, Option> = {
     '--announce <url>',
     'announce the services to this registry; may be repeated',
   ).argParser((value, list: string[] | undefined) => [...(list ?? []), value]),
-  apiKey: new Option('--api-key <key>', 'key for announcing (better: the variable TOMAAT_API_KEY)'),
+  announceKey: new Option(
+    '--announce-key <key>',
+    'key for announcing (better: the variable TOMAAT_ANNOUNCE_KEY); also --api-key',
+  ),
+  publicUrl: new Option(
+    '--public-url <url>',
+    'address at which others reach the server, such as that of a proxy in front of it',
+  ),
+  ca: new Option(
+    '--ca <file>',
+    'certificates (PEM) to trust as well: of registries, and of servers that the registry passes requests on to',
+  ),
   default: new Option('--default <id>', 'service that TOMAAT v1 clients get (default: the first)'),
   allowNet: new Option(
     '--allow-net <range>',
@@ -99,6 +110,7 @@ variables as TOMAAT_TLS_PORT=9443. Flags go before variables, variables before t
 
 function addSettings(command: Command, keys: readonly ConfigKey[]): Command {
   for (const key of keys) command.addOption(settings[key]);
+  if (keys.includes('announceKey')) command.addOption(new Option('--api-key <key>').hideHelp());
   return command
     .option('--config <file>', 'settings file instead of tomaat.config.yaml in the data folder')
     .addHelpText('after', configFooter);
@@ -106,7 +118,8 @@ function addSettings(command: Command, keys: readonly ConfigKey[]): Command {
 
 async function load(flags: Record<string, unknown>) {
   const { configSchema, loadConfig } = await import('./config.ts');
-  const own = Object.keys(configSchema.shape).map((key) => [key, flags[key]]);
+  const all: Record<string, unknown> = { ...flags, announceKey: flags.announceKey ?? flags.apiKey };
+  const own = Object.keys(configSchema.shape).map((key) => [key, all[key]]);
   return loadConfig({ flags: Object.fromEntries(own), configFile: flags.config as string | undefined });
 }
 
@@ -136,8 +149,10 @@ if (up) {
     'tlsPort',
     'registryPort',
     ...commonKeys,
+    'publicUrl',
     'announce',
-    'apiKey',
+    'announceKey',
+    'ca',
     'allowNet',
     ...serverKeys,
   ]);
@@ -154,13 +169,22 @@ if (serve) {
     .argument('<APP_DIR...>', 'folders with a tomaat.yaml')
     .description('serve apps, and announce them to a registry')
     .addOption(jsonOption('print the addresses as one line of JSON'));
-  addSettings(command, ['port', 'tlsPort', ...commonKeys, 'announce', 'apiKey', ...serverKeys]);
+  addSettings(command, [
+    'port',
+    'tlsPort',
+    ...commonKeys,
+    'publicUrl',
+    'announce',
+    'announceKey',
+    'ca',
+    ...serverKeys,
+  ]);
   command.addHelpText(
     'after',
     `
 Examples:
   tomaat serve prostate liver
-  TOMAAT_API_KEY=tmt_… tomaat serve prostate --announce https://registry.example`,
+  TOMAAT_ANNOUNCE_KEY=tmt_… tomaat serve prostate --announce https://registry.example`,
   );
   command.action((appFolders: string[], flags) =>
     done(async () => serve(await load(flags), { appFolders, json: Boolean(flags.json) })),
@@ -173,7 +197,7 @@ if (registry) {
     .description('tell clients which services there are, and pass requests on to them')
     .addOption(new Option('--port <number>', 'port of the registry; 0: a free one (default: 8001)'))
     .addOption(jsonOption('print the address as one line of JSON'));
-  addSettings(command, [...commonKeys, 'allowNet']);
+  addSettings(command, [...commonKeys, 'ca', 'allowNet']);
   command.action((flags) =>
     done(async () => {
       const { port, ...rest } = flags as Record<string, unknown>;

@@ -6,6 +6,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { Announcement } from '@tomaat/client';
 import { TomaatError, volumeInputs } from '@tomaat/core';
 import type { FastifyBaseLogger } from 'fastify';
+import { hostForOthers, hostForSelf } from './addresses.ts';
 import { openApps } from './apps.ts';
 import { createAdmission } from './http/admission.ts';
 import { createApp, type Listener, listenHttp, listenHttps } from './http/app.ts';
@@ -43,6 +44,8 @@ export interface ServerOptions {
   dataFolder: string;
   tlsCert?: string;
   tlsKey?: string;
+  /** Address at which others reach the server, without a slash at the end; such as that of a proxy in front of it. */
+  publicUrl?: string;
   /** Takes the place of a login until there is one: needed to listen beyond this machine. */
   insecureNoLogin?: boolean;
   /** Service that v1 clients get; the first if missing. */
@@ -57,6 +60,8 @@ export interface ServerOptions {
   leaseMs?: number;
   /** How long an upload lives after its last use; an hour if missing. */
   uploadTtlMs?: number;
+  /** How often what has expired is deleted; every 30 s if missing. */
+  sweepMs?: number;
   /** Free space on the disk that uploads leave alone. */
   minFreeBytes?: number;
   resultTtlMs?: number;
@@ -74,6 +79,10 @@ export interface RunningServer {
   /** HTTP on loopback; undefined on any other address. */
   readonly url?: string;
   readonly tlsUrl: string;
+  /** The address for this machine itself, whatever DNS says of its name. */
+  readonly localUrl: string;
+  /** The address that is announced. */
+  readonly announcedUrl: string;
   readonly certificate: Certificate;
   readonly services: readonly string[];
   /** What to announce of each service, with an id that stays the same. */
@@ -95,6 +104,13 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       `${host} is not this machine alone, and there is no login yet: anyone who reaches the port could use the server. Give --host 127.0.0.1, or --insecure-no-login if the network is trusted.`,
     );
   }
+  const resultTtlMs = options.resultTtlMs ?? 3_600_000;
+  if (!local && options.strictTlsPort) {
+    throw new TomaatError(
+      'BAD_REQUEST',
+      `On ${host} the server speaks HTTPS alone, at --port. Leave --tls-port (tlsPort) out.`,
+    );
+  }
   await using opened = new AsyncDisposableStack();
   const apps = await openApps(options.appFolders);
   if (apps.length === 0)
@@ -109,7 +125,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   const jobs = createJobs({
     database,
     blobs,
-    resultTtlMs: options.resultTtlMs ?? 3_600_000,
+    resultTtlMs,
     maxQueued: options.maxQueued ?? 1000,
     leaseMs: options.leaseMs,
     concurrencyOf: (service) =>
@@ -128,11 +144,14 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   );
   jobs.keepAlso(uploads.keeps);
   await uploads.recover();
-  const recovered = await jobs.recover();
+  const recovered = await jobs.recover(apps.map(({ manifest }) => manifest.id));
   if (recovered.requeued + recovered.failed > 0) logger.warn(recovered, 'jobs of the last run were found');
   const converter = await openConverter(join(dataFolder, 'converted'));
   opened.defer(() => converter.close());
-  const services = createServices(apps, jobs, options.defaultService);
+  const services = createServices(apps, jobs, {
+    defaultId: options.defaultService,
+    keepSeconds: resultTtlMs / 1000,
+  });
   const ownerOf = () => 'anonymous';
   const admission = createAdmission(jobs, ownerOf);
   const context: ServerContext = {
@@ -185,7 +204,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       .sweep()
       .then(() => jobs.sweep())
       .catch((error: unknown) => logger.error({ err: error }, 'sweep failed'));
-  }, sweepEveryMs);
+  }, options.sweepMs ?? sweepEveryMs);
   opened.defer(() => clearInterval(sweeper));
   const leaseKeeper = setInterval(() => {
     workers
@@ -199,7 +218,13 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   }, 1000);
   opened.defer(() => clearInterval(leaseKeeper));
 
-  const certificate = await openCertificate(dataFolder, { cert: options.tlsCert, key: options.tlsKey });
+  const certificate = await openCertificate(dataFolder, {
+    cert: options.tlsCert,
+    key: options.tlsKey,
+    host,
+    names: options.publicUrl === undefined ? [] : [new URL(options.publicUrl).hostname],
+    logger,
+  });
   let http: Listener | undefined;
   if (local) {
     http = await listenHttp(app, host, options.port ?? 9000, options.strictPort ?? false);
@@ -217,9 +242,11 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   );
   opened.defer(() => https.close());
 
-  const name = host.includes(':') ? `[${host}]` : host;
+  const name = hostForOthers(host);
   const url = http && `http://${name}:${http.port}`;
   const tlsUrl = `https://${name}:${https.port}`;
+  const secureUrl = options.publicUrl ?? tlsUrl;
+  const announcedUrl = options.publicUrl ?? url ?? tlsUrl;
   const instance = await instanceId(dataFolder);
   const stack = opened.move();
   let closed: Promise<void> | undefined;
@@ -229,17 +256,17 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     closing = true;
     admission.close();
     const { drainMs = 0 } = options;
-    if (drainMs > 0) {
-      await supervisor.drain(drainMs);
-      admission.end();
-      await delay(lastWordsMs);
-    }
+    await supervisor.drain(drainMs);
+    admission.end();
+    await delay(lastWordsMs);
     await stack.disposeAsync();
   }
 
   return {
     url,
     tlsUrl,
+    localUrl: url ?? `https://${hostForSelf(host)}:${https.port}`,
+    announcedUrl,
     certificate,
     services: apps.map(({ manifest }) => manifest.id),
     announcements: () =>
@@ -250,9 +277,9 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
         anatomy: manifest.anatomy,
         task: manifest.task,
         description: manifest.description,
-        predictionUrl: `${tlsUrl}/services/${manifest.id}/predict`,
-        interfaceUrl: `${tlsUrl}/services/${manifest.id}/interface`,
-        serverUrl: url ?? tlsUrl,
+        predictionUrl: `${secureUrl}/services/${manifest.id}/predict`,
+        interfaceUrl: `${secureUrl}/services/${manifest.id}/interface`,
+        serverUrl: announcedUrl,
         serviceId: manifest.id,
         version: manifest.version,
         default: services.route(manifest.task, manifest.anatomy).manifest === manifest,

@@ -242,6 +242,54 @@ describe('loadConfig()', () => {
     }
   });
 
+  it('takes numbers from numbers and from text that looks like one, and from nothing else', () => {
+    const path = join(folder.path, 'tomaat.config.yaml');
+    const flags = { data: folder.path };
+    for (const [lines, port, maxVoxels] of [
+      ['port: 9100\nmaxVoxels: 1e6\n', 9100, 1e6],
+      ['port: "9100"\nmaxVoxels: "1e6"\n', 9100, 1e6],
+      ['port: 0\n', 0, 2 ** 30],
+    ] as const) {
+      writeFileSync(path, lines);
+      expect(loadConfig({ env: {}, flags }).config).toMatchObject({ port, maxVoxels });
+    }
+    for (const value of [
+      '',
+      'null',
+      'true',
+      'false',
+      '[9000]',
+      '""',
+      '" "',
+      '0x10z',
+      '9000.5',
+      '.inf',
+      '{}',
+    ]) {
+      writeFileSync(path, `port: ${value}\nworkers: ${value}\n`);
+      const message = faultsOf({ env: {}, flags });
+      expect(message, value).toMatch(/port in .*must be a port/);
+      expect(message, value).toMatch(/workers in .*must be a whole number/);
+    }
+    writeFileSync(path, '');
+    expect(faultsOf({ env: {}, flags: { ...flags, port: '' } })).toContain('must be a port');
+  });
+
+  it('keeps the key for announcing apart from that of a client', () => {
+    const env = { TOMAAT_DATA: folder.path, TOMAAT_API_KEY: 'tmt_client', TOMAAT_ANNOUNCE_KEY: 'tmt_server' };
+    expect(loadConfig({ env }).config.announceKey).toBe('tmt_server');
+    expect(loadConfig({ env: { ...env, TOMAAT_ANNOUNCE_KEY: '' } }).config.announceKey).toBeUndefined();
+  });
+
+  it('takes a public address without the slash at its end, and only a plain one', () => {
+    const of = (publicUrl: string) => ({ env: {}, flags: { data: folder.path, publicUrl } });
+    expect(loadConfig(of('https://server.example/tomaat/')).config.publicUrl).toBe(
+      'https://server.example/tomaat',
+    );
+    for (const wrong of ['server.example', 'ftp://a', 'https://a/?x=1', 'https://a/#b', 'https://u:p@a'])
+      expect(faultsOf(of(wrong)), wrong).toContain('--public-url');
+  });
+
   it('lets the variables be that Kubernetes sets', () => {
     expect(
       loadConfig({ env: { TOMAAT_PORT: 'tcp://10.0.0.1:9000', TOMAAT_DATA: folder.path } }).config.port,

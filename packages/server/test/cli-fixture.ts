@@ -10,6 +10,9 @@ import type { Entry, Job, Service } from '@tomaat/client';
 
 export const bin = fileURLToPath(new URL('../bin/tomaat.js', import.meta.url));
 
+/** Options of Node with which a program that is started with a pipe as its standard input ends with the test. */
+export const endsWithTest = ['--import', new URL('./end-with-parent.ts', import.meta.url).href] as const;
+
 export interface CliResult {
   code: number | null;
   signal: NodeJS.Signals | null;

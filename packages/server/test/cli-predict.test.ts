@@ -407,6 +407,57 @@ describe('tomaat predict', () => {
     expect(stderr).not.toContain('tmt_secret');
   });
 
+  it('does not send the key to a server that only the registry named, but to this machine', async () => {
+    const server = await start();
+    const one: Entry = {
+      sid: 's1',
+      name: 'Prostate',
+      modality: 'MRI',
+      anatomy: 'prostate',
+      task: 'Whole Segmentation',
+      description: '',
+      predictionUrl: `${server.url}/services/prostate-net/predict`,
+      interfaceUrl: `${server.url}/services/prostate-net/interface`,
+      serverUrl: server.url,
+      serviceId: 'prostate-net',
+      face: 'api',
+      live: true,
+      announcedTime: '',
+      expiresTime: '',
+    };
+    // It leads here, but is no address that always means this machine.
+    const elsewhere = server.url.replace('127.0.0.1', '0.0.0.0');
+    const near = await start({ entries: [one] });
+    const far = await start({ entries: [{ ...one, serverUrl: elsewhere }] });
+    const volume = file('a.nii');
+    const by = (registry: FakeServer, ...more: string[]) =>
+      tomaat(
+        [
+          'predict',
+          'whole-segmentation/prostate',
+          ...['--volume', volume, '--registry', registry.url, '--force', ...more],
+        ],
+        { env: { TOMAAT_API_KEY: 'tmt_secret' } },
+      );
+    expect((await by(near)).stderr).not.toContain('API key');
+    const made = await by(far);
+    expect(made.code).toBe(0);
+    expect(made.stderr).toContain(`The API key is not sent to ${elsewhere.slice(7)}`);
+    expect(made.stderr).toContain(`name it: ${elsewhere}/services/prostate-net`);
+    expect(made.stderr).not.toContain('tmt_secret');
+    expect((await by(far, '-q')).stderr).toBe('');
+    // The registry that was named as the address of the service counts no more than one that was looked up.
+    const pair = `${far.url}/whole-segmentation/prostate`;
+    const named = await tomaat(['predict', pair, '--volume', volume, '--force', '--api-key', 'tmt_secret']);
+    expect(named.code).toBe(0);
+    expect(server.received.map(({ authorization }) => authorization)).toEqual([
+      'Bearer tmt_secret',
+      undefined,
+      undefined,
+      undefined,
+    ]);
+  });
+
   it('says what to do when nothing listens there', async () => {
     const address = await deadAddress();
     const { code, stderr } = await tomaat(['predict', `${address}/services/x`, '--volume', file('a.nii')]);

@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { collectBytes, readVolume, sourceFromBytes, type Volume, writeVolume } from '@tomaat/core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { nodePlatform } from '../src/node-platform.ts';
-import { bin, temporaryFolder, tomaat } from './cli-fixture.ts';
+import { bin, endsWithTest, temporaryFolder, tomaat } from './cli-fixture.ts';
 
 const threshold = fileURLToPath(new URL('../../../apps/threshold', import.meta.url));
 
@@ -27,9 +27,13 @@ beforeAll(async () => {
   path = join(folder.path, 'a.nii.gz');
   writeFileSync(path, await collectBytes(writeVolume(volume, 'nii.gz', nodePlatform)));
   const ports = ['--port', '0', '--tls-port', '0', '--registry-port', '0'];
-  up = spawn(process.execPath, [bin, 'up', ...ports, '--data', join(folder.path, 'data'), '--json'], {
-    stdio: ['ignore', 'pipe', 'inherit'],
-  });
+  up = spawn(
+    process.execPath,
+    [...endsWithTest, bin, 'up', ...ports, '--data', join(folder.path, 'data'), '--json'],
+    {
+      stdio: ['pipe', 'pipe', 'inherit'],
+    },
+  );
   let line = '';
   for await (const chunk of up.stdout!) {
     line += chunk;

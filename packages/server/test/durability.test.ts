@@ -50,5 +50,5 @@ it('too many requests are refused at once, and as many are served as ever', { ti
 });
 
 it('cancelled uploads and jobs leave no byte', { timeout: 90_000 }, async () => {
-  check(await leftovers(folder, { count: 24, sweepSeconds: 32 }), /memory/);
+  check(await leftovers(folder, { count: 24, sweepSeconds: 4 }), /memory/);
 });

@@ -1,8 +1,10 @@
+import { rm } from 'node:fs/promises';
 import { readVolume, sourceFromBytes, type VolumeExtension } from '@tomaat/core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { nodePlatform } from '../src/node-platform.ts';
+import { writeApp } from './app-fixture.ts';
 import { encode, obliqueAffine, phantom } from './phantom.ts';
-import { startTestServer, type TestServer } from './test-server.ts';
+import { startTestServer, type TestServer, temporaryFolder } from './test-server.ts';
 
 let server: TestServer;
 beforeAll(async () => {
@@ -55,6 +57,53 @@ describe('POST /{task}/{anatomy}', () => {
       nodePlatform,
     );
     expect((volume.voxels as Uint8Array).reduce((a, b) => a + b, 0)).toBe(180);
+  });
+
+  it('takes the last of several formats, and refuses one that cannot be before there is a job', async () => {
+    const volume = await encode(phantom(), 'nii.gz');
+    const last = await post('/threshold/any?format=nrrd&format=nii', { volume });
+    expect([last.status, last.headers.get('content-disposition')]).toEqual([
+      200,
+      expect.stringContaining('_segmentation.nii"'),
+    ]);
+    await last.arrayBuffer();
+    const metrics = async (name: RegExp) => (await (await fetch(`${server.url}/metrics`)).text()).match(name);
+    // Until the jobs of the answers so far are gone, and with them counted.
+    await expect.poll(() => metrics(/^tomaat_jobs\S* [1-9]\d*$/gm)).toBeNull();
+    const counted = /^tomaat_predictions\S* \d+$/gm;
+    const before = await metrics(counted);
+    expect(before?.length).toBeGreaterThan(0);
+    const refused = await post('/threshold/any?format=nii&format=docx', { volume });
+    expect(refused.status).toBe(406);
+    expect(await refused.json()).toMatchObject({ code: 'NOT_ACCEPTABLE', field: 'format' });
+    // The query is what is answered by, so it is looked at even where the body names another format.
+    const named = await fetch(`${server.url}/threshold/any?format=docx`, {
+      method: 'POST',
+      body: JSON.stringify({ inputs: {}, format: 'nii' }),
+      headers: { 'content-type': 'application/json' },
+    });
+    expect(named.status).toBe(406);
+    expect(await metrics(/^tomaat_jobs\S* [1-9]\d*$/gm)).toBeNull();
+    expect(await metrics(counted)).toEqual(before);
+  });
+
+  it('tells whoever waits that the server stops, also when nothing is given the time to end', async () => {
+    const folder = await temporaryFolder();
+    try {
+      const app = await writeApp(folder, 'slow', { infer: 'await sleep(60_000);' });
+      await using slow = await startTestServer([app]);
+      const form = new FormData();
+      form.append('volume', new Blob([(await encode(phantom(), 'nii.gz')) as Uint8Array<ArrayBuffer>]));
+      const answer = fetch(`${slow.url}/slow/any`, { method: 'POST', body: form });
+      const running = async () => (await (await fetch(`${slow.url}/metrics`)).text()).includes('running"} 1');
+      await expect.poll(running, { timeout: 10_000 }).toBe(true);
+      await slow.close();
+      const response = await answer;
+      expect(response.status).toBe(503);
+      expect(await response.json()).toMatchObject({ code: 'BUSY' });
+    } finally {
+      await rm(folder, { recursive: true, force: true });
+    }
   });
 
   it('names what exists when nothing is there', async () => {

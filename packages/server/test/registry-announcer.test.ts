@@ -84,7 +84,7 @@ describe('startAnnouncer()', () => {
     const [before] = await first.entries.search({});
     await first.close();
     await expect.poll(() => lines.length).toBe(1);
-    expect(lines[0]).toMatch(/^warn .*cannot be reached \(ECONNREFUSED\)/);
+    expect(lines[0]).toMatch(/^warn .*cannot be reached \((ECONNREFUSED|ECONNRESET)\)/);
     expect(announcer.state()).toMatchObject({ announced: 0, error: expect.any(String) });
     const second = await openTestRegistry(cleanup, { dataFolder });
     second.clock.ms += 3_600_000;
@@ -233,6 +233,27 @@ describe('startRegistry()', () => {
     await without.announcer.firstRound;
     expect(without.announcer.state().error).toContain('certificate is not trusted');
     await expect(fetch(`http://127.0.0.1:${registry.port}/discover`)).rejects.toThrow();
+  });
+
+  it('an announcer takes the pinned certificate under any name, and no other', async () => {
+    const [dataFolder, otherFolder] = [await openFolder(cleanup), await openFolder(cleanup)];
+    const registry = await startRegistry({ host: '0.0.0.0', port: 0, dataFolder, logger: false });
+    cleanup.add(() => registry.close());
+    const { cert } = await openCertificate(dataFolder);
+    const { cert: other } = await openCertificate(otherFolder);
+    const apiKey = await registry.apiKey('this machine');
+    expect(registry.localUrl).toBe(`https://127.0.0.1:${registry.port}`);
+    // 127.0.0.9 is not among the names of the certificate.
+    const registryUrl = registry.localUrl.replace('127.0.0.1', '127.0.0.9');
+    const about = { registryUrl, apiKey, services: () => [serviceOf('a')] };
+    const pinned = start({ ...about, pinned: cert });
+    await pinned.announcer.firstRound;
+    expect(pinned.announcer.state()).toMatchObject({ announced: 1, error: undefined });
+    for (const wrong of [{ pinned: other }, { trust: cert }]) {
+      const { announcer } = start({ ...about, ...wrong });
+      await announcer.firstRound;
+      expect(announcer.state().error).toContain('--ca');
+    }
   });
 
   it('apiKey() keeps the key’s id over a restart and ends the earlier secret', async () => {

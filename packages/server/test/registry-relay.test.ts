@@ -717,10 +717,20 @@ describe('createTargetPolicy()', () => {
     expect(got).toHaveLength(1);
   });
 
+  it('reaches its own server at the local address, and no other server by that', async () => {
+    const own = { announced: 'https://server.example/tomaat', local: 'https://10.2.3.4:9000' };
+    const policy = createTargetPolicy([], async () => [{ address: '203.0.113.9', family: 4 }], own);
+    expect(await policy.resolve(own.announced)).toEqual([
+      { url: new URL(own.local), address: '10.2.3.4', family: 4, loopback: true },
+    ]);
+    for (const other of [own.local, 'https://server.example', 'https://server.example/tomaat2'])
+      await expect(policy.resolve(other)).rejects.toMatchObject({ code: 'FORBIDDEN' });
+  });
+
   it('isLoopback() knows this machine from others', () => {
     for (const host of ['localhost', 'LOCALHOST', '127.0.0.1', '127.9.9.9', '::1', '[::1]'])
       expect(isLoopback(host), host).toBe(true);
-    for (const host of ['0.0.0.0', '::', '10.0.0.1', 'localhost.example', 'example.org', ''])
+    for (const host of ['0.0.0.0', '::', '10.0.0.1', 'localhost.example', 'a.localhost', 'example.org', ''])
       expect(isLoopback(host), host).toBe(false);
   });
 });

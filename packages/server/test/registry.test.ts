@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import type { Entry } from '@tomaat/client';
 import { entrySchema, problemSchema } from '@tomaat/client';
 import { afterEach, describe, expect, it } from 'vitest';
-import { apiLifeMs, keptMs, toSlug, v1LifeMs } from '../src/registry/entries.ts';
+import { apiLifeMs, keptMs, v1LifeMs } from '../src/registry/entries.ts';
 import {
   createKey,
   findKey,
@@ -12,6 +12,7 @@ import {
   requireKey,
   revokeKey,
 } from '../src/registry/keys.ts';
+import { toSlug } from '../src/registry/slug.ts';
 import {
   announce,
   announcementOf,
@@ -440,6 +441,7 @@ describe('the database', () => {
     await announce(first, key, 'p', announcementOf('http://127.0.0.1:9000'));
     await announce(first, program, 'q', announcementOf('http://127.0.0.1:9001'));
     const before = await search(first);
+    const sidAt = (url: string) => before.find((entry) => entry.serverUrl === url)!.sid;
     const look = async () => {
       for (const file of (await readdir(folder)).filter((name) => name.startsWith('registry.db'))) {
         const bytes = await readFile(join(folder, file));
@@ -459,7 +461,7 @@ describe('the database', () => {
     expect(before).toHaveLength(2);
     expect(await search(second)).toEqual(before);
     expect((await announce(second, key, 'p', announcementOf('http://127.0.0.1:9000'))).json()).toMatchObject({
-      sid: before[0].sid,
+      sid: sidAt('http://127.0.0.1:9000'),
     });
     const renewed = await renewProgramKey(second.entries.db, 'this machine', ['announce']);
     expect(renewed.split('_')[1]).toBe(program.split('_')[1]);
@@ -468,7 +470,7 @@ describe('the database', () => {
     );
     expect(
       (await announce(second, renewed, 'q', announcementOf('http://127.0.0.1:9001'))).json(),
-    ).toMatchObject({ sid: before[1].sid });
+    ).toMatchObject({ sid: sidAt('http://127.0.0.1:9001') });
   });
 });
 

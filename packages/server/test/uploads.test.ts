@@ -223,6 +223,43 @@ describe('createClient().upload', () => {
     expect((await client.wait(second.id)).state).toBe('succeeded');
   });
 
+  it('upload() goes on with what another process began, and sends nothing of what is whole', async () => {
+    const bytes = new Uint8Array(700_000).map((_, i) => (i * 31) % 251);
+    const file = new File([bytes], 'volume.nii');
+    const url = await begin(bytes.length);
+    const id = url.slice(url.lastIndexOf('/') + 1);
+    await patch(url, 0, bytes.subarray(0, 300_000));
+    const offsets: unknown[] = [];
+    const client = createClient({
+      baseUrl: server.url,
+      fetch: async (input, init) => {
+        if (init?.method === 'PATCH') offsets.push((init.headers as Record<string, string>)['upload-offset']);
+        return fetch(input, init);
+      },
+    });
+    const begun: string[] = [];
+    const sent: number[] = [];
+    const options = {
+      upload: id,
+      onBegin: (upload: string) => begun.push(upload),
+      onUpload: ({ sentBytes }: { sentBytes: number }) => sent.push(sentBytes),
+    };
+    expect(await client.upload(file, options)).toEqual({ upload: id });
+    expect(await client.upload(file, options)).toEqual({ upload: id });
+    expect(offsets).toEqual(['300000']);
+    expect(sent).toEqual([300_000, 700_000, 700_000]);
+    await client.removeUpload(id);
+    expect(await offsetOf(url)).toBe(404);
+    await client.removeUpload(id);
+    const ref = await client.upload(file, options);
+    expect(ref).toEqual({ upload: begun[0] });
+    // Of another length it cannot be the same file.
+    const other = await client.upload(new File([bytes.subarray(1)], 'volume.nii'), { upload: begun[0] });
+    expect(other).not.toEqual(ref);
+    expect(offsets).toEqual(['300000', '0', '0']);
+    for (const one of [ref, other]) await client.removeUpload((one as { upload: string }).upload);
+  });
+
   it('leaves no part behind', async () => {
     const parts = await readdir(join(server.dataFolder, 'uploads'));
     const sizes = parts.length;

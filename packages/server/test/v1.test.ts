@@ -1,8 +1,11 @@
+import { rm } from 'node:fs/promises';
 import { readVolume, sourceFromBytes } from '@tomaat/core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { nodePlatform } from '../src/node-platform.ts';
+import { inferBright, writeApp } from './app-fixture.ts';
 import { encode, obliqueAffine, phantom } from './phantom.ts';
-import { startTestServer, type TestServer } from './test-server.ts';
+import { rawRequest, sendRaw } from './real-server.ts';
+import { startTestServer, type TestServer, temporaryFolder } from './test-server.ts';
 
 /** A client that does what the protocol's page says, and nothing that it does not. */
 let server: TestServer;
@@ -104,6 +107,56 @@ describe('TOMAAT v1', () => {
     const bad = multipart({ volume: lines(Buffer.from('no volume at all')) });
     const [second] = await post('/predict', bad.body, bad.type);
     expect(second.label).toBe('Error!');
+  });
+});
+
+describe('a client that leaves', () => {
+  let folder: string;
+  let slowApp: string;
+  beforeAll(async () => {
+    folder = await temporaryFolder();
+    slowApp = await writeApp(folder, 'slow', { infer: `await sleep(2000); ${inferBright}` });
+  });
+  afterAll(() => rm(folder, { recursive: true, force: true }));
+
+  const jobsOf = async (url: string) =>
+    (await (await fetch(`${url}/metrics`)).text()).match(/^tomaat_jobs\S* [1-9]\d*$/gm) ?? [];
+
+  it('before any answer takes its job with it', async () => {
+    await using slow = await startTestServer([slowApp], { v1DelayMs: 20_000 });
+    const { body, type } = multipart({ volume: await encode(phantom(), 'mha') });
+    const leaves = new AbortController();
+    const answer = fetch(`${slow.url}/predict`, {
+      method: 'POST',
+      body: body as BodyInit,
+      headers: { 'content-type': type },
+      signal: leaves.signal,
+    });
+    await expect.poll(() => jobsOf(slow.url), { timeout: 10_000 }).not.toEqual([]);
+    leaves.abort();
+    await expect(answer).rejects.toThrow();
+    await expect.poll(() => jobsOf(slow.url), { timeout: 1500, interval: 20 }).toEqual([]);
+  });
+
+  it('after a DelayedResponse finds its job again', async () => {
+    await using slow = await startTestServer([slowApp], { v1DelayMs: 50 });
+    const { body, type } = multipart({ volume: await encode(phantom(), 'mha') });
+    const port = Number(new URL(slow.url).port);
+    const headers = { 'Content-Type': type, Connection: 'close' };
+    // One connection a request, which is gone with its answer.
+    const first = await sendRaw(port, rawRequest('POST', '/predict', headers, body));
+    const [{ type: kind, request_id }] = JSON.parse(String(first?.body)) as Element[];
+    expect(kind).toBe('DelayedResponse');
+    const poll = async () =>
+      (await (
+        await fetch(`${slow.url}/responses`, {
+          method: 'POST',
+          body: new URLSearchParams({ request_id: request_id! }),
+        })
+      ).json()) as Element[];
+    await expect
+      .poll(async () => (await poll()).map((element) => element.type), { timeout: 15_000, interval: 100 })
+      .toEqual(['PlainText', 'LabelVolume']);
   });
 });
 

@@ -13,7 +13,7 @@ import { createKey } from '../src/registry/keys.ts';
 import { ownNodeOptions } from '../src/source.ts';
 import { openServerDatabase } from '../src/store/server-database.ts';
 import { inferBright, writeApp } from './app-fixture.ts';
-import { bin, tomaat } from './cli-fixture.ts';
+import { bin, endsWithTest, tomaat } from './cli-fixture.ts';
 import { type RealServer, startRealServer } from './real-server.ts';
 import { temporaryFolder } from './test-server.ts';
 
@@ -59,9 +59,10 @@ interface Worker {
 
 /** The real program; resolves when it works. */
 async function startWorker(url = server.url): Promise<Worker> {
-  const child = spawn(process.execPath, [...ownNodeOptions, bin, 'worker', url, ...apps, '--json'], {
+  const args = [...ownNodeOptions, ...endsWithTest, bin, 'worker', url, ...apps, '--json'];
+  const child = spawn(process.execPath, args, {
     env: { ...process.env, TOMAAT_WORKER_TOKEN: token, XDG_DATA_HOME: join(tmpdir(), 'tomaat-none') },
-    stdio: ['ignore', 'pipe', process.env.TEST_LOG ? 'inherit' : 'ignore'],
+    stdio: ['pipe', 'pipe', process.env.TEST_LOG ? 'inherit' : 'ignore'],
   });
   running.add(child);
   const exit = once(child, 'exit').then(() => running.delete(child));
@@ -176,6 +177,14 @@ describe('tomaat worker', () => {
       await server.kill('SIGKILL');
       ({ server, token } = before);
     }
+  });
+
+  it('that a test has started ends with the test', async () => {
+    const worker = await startWorker();
+    const exit = once(worker.child, 'exit');
+    // What the end of this process would do.
+    worker.child.stdin!.destroy();
+    expect(await exit).toEqual([1, null]);
   });
 
   it('is given the time to end what it has when it is told to stop', async () => {

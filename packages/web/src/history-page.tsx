@@ -4,9 +4,9 @@ import { useState } from 'react';
 import { Link } from 'wouter';
 import { formatTime } from './format.ts';
 import { client } from './site.ts';
-import { forget, type HistoryEntry, noteJob, useHistory } from './store.ts';
+import { type HistoryEntry, useHistory } from './store.ts';
 import { Empty, faultOf, Problem, Tag, useTitle } from './ui.tsx';
-import { stop, uploadAddress } from './upload.ts';
+import { discard, follow, uploadAddress } from './upload.ts';
 
 const stateNames: Record<HistoryEntry['state'] | 'gone', { name: string; tone: 'good' | 'bad' | 'plain' }> = {
   sending: { name: 'Sending', tone: 'plain' },
@@ -31,7 +31,7 @@ export default function HistoryPage() {
       refetchInterval: entry.state === 'queued' || entry.state === 'running' ? 2000 : (false as const),
       queryFn: async ({ signal }: { signal: AbortSignal }) => {
         const job = await client.job(entry.jobId!, { signal });
-        noteJob(job);
+        follow(job);
         return job;
       },
     })),
@@ -41,11 +41,6 @@ export default function HistoryPage() {
     return fault instanceof TomaatError && fault.code === 'NOT_FOUND';
   };
 
-  async function remove(entry: HistoryEntry) {
-    stop(entry.key);
-    if (entry.jobId) await client.remove(entry.jobId);
-    await forget(entry.key);
-  }
   async function act(name: string, work: () => Promise<void>) {
     setBusy(name);
     setError(undefined);
@@ -114,7 +109,7 @@ export default function HistoryPage() {
                           className="quiet small"
                           disabled={busy !== undefined}
                           aria-label={`Delete the job of ${entry.fileName}`}
-                          onClick={() => void act(entry.key, () => remove(entry))}
+                          onClick={() => void act(entry.key, () => discard(entry.key))}
                         >
                           {busy === entry.key ? 'Deleting …' : 'Delete'}
                         </button>
@@ -132,7 +127,7 @@ export default function HistoryPage() {
               disabled={busy !== undefined}
               onClick={() =>
                 void act('all', async () => {
-                  for (const entry of entries) await remove(entry);
+                  for (const { key } of entries) await discard(key);
                 })
               }
             >

@@ -10,9 +10,8 @@ import { refusals } from './form/scan.ts';
 import { VolumeField } from './form/volume-field.tsx';
 import { formatBytes, formatSeconds } from './format.ts';
 import { origin, safeAddress, useService, useSite } from './site.ts';
-import { keptSeconds } from './store.ts';
 import { CopyButton, type Fault, faultOf, KindTags, Loading, Problem, useTitle } from './ui.tsx';
-import { newKey, submit } from './upload.ts';
+import { newKey, submit, uploadLife } from './upload.ts';
 
 /** One service: what it is for, its form, and code that does the same. */
 export default function ServicePage({ id }: { id: string }) {
@@ -231,7 +230,7 @@ function PredictionForm(props: FormProps) {
         </p>
       </div>
       <p id="where-it-goes" className="where-it-goes">
-        {whereItGoes()}
+        {whereItGoes(service)}
       </p>
       {fault && <Problem fault={fault} />}
     </form>
@@ -260,13 +259,9 @@ function sentValues(
 }
 
 /** Where the data goes and how long it is kept, in one sentence. */
-function whereItGoes(): string {
-  const kept = keptSeconds();
-  const results =
-    kept === undefined
-      ? 'an hour after that, unless this server is set up otherwise'
-      : `${formatSeconds(kept)} after that`;
-  return `Nothing is sent before you press the button; then your data goes to ${location.host} and nowhere else, is deleted there as soon as the job ends, and the results ${results}, or at once when you delete the job.`;
+function whereItGoes({ keepSeconds }: Service): string {
+  const results = keepSeconds === undefined ? 'some time' : formatSeconds(keepSeconds);
+  return `Nothing is sent before you press the button; then your data goes to ${location.host} and nowhere else, is deleted there when the job is done (${uploadLife} later if it fails or this page is closed), the results ${results} after that, and all of it at once when you delete the job.`;
 }
 
 function whatIsMissing({ service, volumes, transforms, values }: FormProps): string[] {

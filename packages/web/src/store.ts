@@ -16,8 +16,9 @@ export interface HistoryEntry {
   fileName: string;
   createdTime: string;
   state: JobState | 'sending';
-  settledTime?: string;
   expiresTime?: string;
+  /** Ids of the uploads on the server, by input and number of the file (`volume/0`), for as long as they may live. */
+  uploads?: Readonly<Record<string, string>>;
 }
 
 /** A request as it was asked for, with the files as they are sent. */
@@ -100,9 +101,11 @@ export function updateEntry(key: string, change: Partial<HistoryEntry>): void {
 /** Notes what became of a job; one that came by a link from elsewhere is not taken into the list. */
 export function noteJob(job: Job): void {
   const entry = entryOf(job.id);
-  if (entry)
-    updateEntry(entry.key, { state: job.state, settledTime: job.settledTime, expiresTime: job.expiresTime });
+  if (entry) updateEntry(entry.key, { state: job.state, expiresTime: job.expiresTime });
 }
+
+export const entryAt = (key: string): HistoryEntry | undefined =>
+  history().find((entry) => entry.key === key);
 
 export function entryOf(jobId: string): HistoryEntry | undefined {
   return history().find((entry) => entry.jobId === jobId);
@@ -123,13 +126,6 @@ export function useHistory(): readonly HistoryEntry[] {
       window.removeEventListener('storage', listener);
     };
   }, history);
-}
-
-/** How long this server kept the last results, in seconds, as far as this browser has seen. */
-export function keptSeconds(): number | undefined {
-  const settled = history().find((entry) => entry.settledTime && entry.expiresTime);
-  if (!settled) return undefined;
-  return (Date.parse(settled.expiresTime!) - Date.parse(settled.settledTime!)) / 1000;
 }
 
 // ---- The files ----

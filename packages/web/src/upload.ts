@@ -1,15 +1,34 @@
-import type { Job, JobState } from '@tomaat/client';
+import type { FileRef, Job, JobState, UploadFile } from '@tomaat/client';
+import { TomaatError } from '@tomaat/core';
 import { useSyncExternalStore } from 'react';
 import { client } from './site.ts';
-import { findSubmission, keepSubmission, remember, type Submission, updateEntry } from './store.ts';
+import {
+  entryAt,
+  entryOf,
+  findSubmission,
+  forget,
+  type HistoryEntry,
+  keepSubmission,
+  noteJob,
+  remember,
+  type Submission,
+  updateEntry,
+} from './store.ts';
 
-/** The uploads of this page. They go on while the user looks elsewhere in it, and begin again after a reload. */
+/**
+ * The uploads of this page. They go on while the user looks elsewhere in it, and after a reload or a cut from where the
+ * server has them. A failed or cancelled job leaves them on the server, so that it can be tried again without sending
+ * anything; they are deleted when the job has succeeded, when the user deletes it, or by the server in the end.
+ */
 export type UploadState =
-  | { phase: 'sending'; sentBytes: number; totalBytes: number; startedMs: number }
+  | { phase: 'sending'; sentBytes: number; totalBytes: number; secondsLeft?: number }
   | { phase: 'sent'; job: Job }
   | { phase: 'failed'; error: unknown }
-  | { phase: 'stopped' }
+  | { phase: 'stopped'; isDeleted: boolean }
   | { phase: 'lost' };
+
+/** How long a server keeps an upload after its last use, in words. */
+export const uploadLife = 'an hour';
 
 interface Upload {
   state: UploadState;
@@ -36,12 +55,20 @@ export function newKey(): string {
 export const uploadAddress = (key: string) => `/jobs/upload-${key}`;
 
 /** Keeps the request in this browser and begins to send it; its address shows how it goes. */
-export async function submit(submission: Submission): Promise<string> {
+export async function submit(submission: Submission, uploads?: HistoryEntry['uploads']): Promise<string> {
   const { key, service, serviceName, fileName, createdTime } = submission;
   await keepSubmission(submission);
-  remember({ key, service, serviceName, fileName, createdTime, state: 'sending' });
+  remember({ key, service, serviceName, fileName, createdTime, state: 'sending', uploads });
   send(submission);
   return uploadAddress(key);
+}
+
+/** Asks for the same once more: with what is on the server still, else with this browser's copy. */
+export function tryAgain(submission: Submission): Promise<string> {
+  return submit(
+    { ...submission, key: newKey(), createdTime: new Date().toISOString() },
+    entryAt(submission.key)?.uploads,
+  );
 }
 
 /** Sends it, or goes on with what is being sent; the same key makes the same job, however often it arrives. */
@@ -50,51 +77,141 @@ export function send(submission: Submission): void {
   const running = uploads.get(key);
   if (running && (running.state.phase === 'sending' || running.state.phase === 'sent')) return;
   const abort = new AbortController();
-  const totalBytes = Object.values(submission.files)
-    .flat()
-    .reduce((sum, { blob }) => sum + blob.size, 0);
-  uploads.set(key, { state: { phase: 'sending', sentBytes: 0, totalBytes, startedMs: Date.now() }, abort });
+  uploads.set(key, { state: { phase: 'sending', sentBytes: 0, totalBytes: totalOf(submission) }, abort });
   set(key, uploads.get(key)!.state);
-  const startedMs = Date.now();
-  client
-    .predict(submission.service, {
-      volumes: Object.fromEntries(
-        Object.entries(submission.files).map(([input, files]) => [
-          input,
-          files.map(({ name, blob }) => new File([blob], name, { type: 'application/octet-stream' })),
-        ]),
-      ),
-      values: submission.values,
-      frame: submission.frame,
-      idempotencyKey: key,
-      onUpload: (progress) => set(key, { phase: 'sending', ...progress, startedMs }),
-      signal: abort.signal,
-    })
-    .then(
-      (job) => {
-        updateEntry(key, { jobId: job.id, state: job.state });
-        set(key, { phase: 'sent', job });
-      },
-      (error: unknown) => {
-        const state: JobState = abort.signal.aborted ? 'canceled' : 'failed';
-        updateEntry(key, { state });
-        set(key, abort.signal.aborted ? { phase: 'stopped' } : { phase: 'failed', error });
-      },
-    );
+  updateEntry(key, { state: 'sending' });
+  alone(key, abort.signal, () => predict(submission, abort.signal)).then(
+    (job) => {
+      updateEntry(key, { jobId: job.id, state: job.state });
+      set(key, { phase: 'sent', job });
+    },
+    async (error: unknown) => {
+      const state: JobState = abort.signal.aborted ? 'canceled' : 'failed';
+      updateEntry(key, { state });
+      if (!abort.signal.aborted) return set(key, { phase: 'failed', error });
+      const isDeleted = await deleteUploads(key).then(
+        () => true,
+        () => false,
+      );
+      set(key, { phase: 'stopped', isDeleted });
+    },
+  );
 }
 
-/** Goes on with an upload that a reload broke off. */
+/** Two tabs that show the same upload do not both send it: the second waits, and finds it on the server then. */
+function alone<T>(key: string, signal: AbortSignal, work: () => Promise<T>): Promise<T> {
+  // Missing in pages that came over plain HTTP from another machine; there the two take turns, byte by byte.
+  const { locks } = navigator as { locks?: LockManager };
+  return locks ? locks.request(`tomaat.${key}`, { signal }, work) : work();
+}
+
+/** What was on the server may expire, or be deleted by another page, between two requests: then it is sent anew, once. */
+async function predict(submission: Submission, signal: AbortSignal): Promise<Job> {
+  const { service, values, frame, key } = submission;
+  for (let attempt = 1; ; attempt++) {
+    const volumes = await uploadFiles(submission, signal);
+    try {
+      return await client.predict(service, { volumes, values, frame, idempotencyKey: key, signal });
+    } catch (error) {
+      const isGone =
+        error instanceof TomaatError &&
+        error.code === 'NOT_FOUND' &&
+        (error.field === 'upload' || Object.hasOwn(volumes, error.field ?? ''));
+      if (!isGone || attempt > 1) throw error;
+    }
+  }
+}
+
+async function uploadFiles(
+  submission: Submission,
+  signal: AbortSignal,
+): Promise<Record<string, (UploadFile | FileRef)[]>> {
+  const { key } = submission;
+  const report = createReport(key, totalOf(submission));
+  const volumes: Record<string, (UploadFile | FileRef)[]> = {};
+  let before = 0;
+  for (const [input, files] of Object.entries(submission.files)) {
+    volumes[input] = [];
+    for (const [i, { name, blob }] of files.entries()) {
+      const file = new File([blob], name, { type: 'application/octet-stream' });
+      const place = `${input}/${i}`;
+      const ref = await client.upload(file, {
+        upload: entryAt(key)?.uploads?.[place],
+        onBegin: (id) => updateEntry(key, { uploads: { ...entryAt(key)?.uploads, [place]: id } }),
+        onUpload: ({ sentBytes }) => report(before + sentBytes),
+        signal,
+      });
+      // A server that takes no such uploads gets the file itself.
+      volumes[input].push(ref ?? file);
+      before += blob.size;
+    }
+  }
+  return volumes;
+}
+
+/** Shows how much is there, and how long the rest takes at the pace since this page began: not all came from it. */
+function createReport(key: string, totalBytes: number): (sentBytes: number) => void {
+  let first: { sentBytes: number; ms: number } | undefined;
+  let shownMs = Number.NEGATIVE_INFINITY;
+  return (sentBytes) => {
+    const ms = performance.now();
+    // Not at every packet: the text is read out where a screen reader runs.
+    if (ms - shownMs < 250 && sentBytes < totalBytes) return;
+    shownMs = ms;
+    // After a cut the server may have less than was thought to be sent.
+    if (!first || sentBytes < first.sentBytes) first = { sentBytes, ms };
+    const seconds = (ms - first.ms) / 1000;
+    const gained = sentBytes - first.sentBytes;
+    const secondsLeft = seconds > 2 && gained > 0 ? ((totalBytes - sentBytes) / gained) * seconds : undefined;
+    set(key, { phase: 'sending', sentBytes, totalBytes, secondsLeft });
+  };
+}
+
+const totalOf = ({ files }: Submission): number =>
+  Object.values(files)
+    .flat()
+    .reduce((sum, { blob }) => sum + blob.size, 0);
+
+/** Goes on with an upload that a reload broke off; one that the user stopped stays stopped. */
 export async function resume(key: string): Promise<void> {
   if (uploads.has(key)) return;
   const submission = await findSubmission(key);
   if (uploads.has(key)) return;
-  if (submission) return send(submission);
-  uploads.set(key, { state: { phase: 'lost' }, abort: new AbortController() });
-  set(key, { phase: 'lost' });
+  const entry = entryAt(key);
+  if (submission && entry?.state !== 'canceled') return send(submission);
+  const state: UploadState = submission
+    ? { phase: 'stopped', isDeleted: entry?.uploads === undefined }
+    : { phase: 'lost' };
+  uploads.set(key, { state, abort: new AbortController() });
+  set(key, state);
 }
 
 export function stop(key: string): void {
   uploads.get(key)?.abort.abort();
+}
+
+/** Notes what became of a job; what was sent for one that succeeded is deleted on the server. */
+export function follow(job: Job): void {
+  noteJob(job);
+  const entry = job.state === 'succeeded' ? entryOf(job.id) : undefined;
+  // If that fails, the server does it in the end.
+  if (entry) void deleteUploads(entry.key).catch(() => undefined);
+}
+
+/** Deletes a job with all that belongs to it, on the server and in this browser. */
+export async function discard(key: string): Promise<void> {
+  stop(key);
+  const jobId = entryAt(key)?.jobId;
+  if (jobId) await client.remove(jobId);
+  await deleteUploads(key);
+  await forget(key);
+}
+
+async function deleteUploads(key: string): Promise<void> {
+  const ids = Object.values(entryAt(key)?.uploads ?? {});
+  if (ids.length === 0) return;
+  await Promise.all(ids.map((id) => client.removeUpload(id)));
+  updateEntry(key, { uploads: undefined });
 }
 
 export function useUpload(key: string): UploadState | undefined {
@@ -108,6 +225,6 @@ export function useUpload(key: string): UploadState | undefined {
 }
 
 window.addEventListener('beforeunload', (event) => {
-  // Browsers show a text of their own. A reload goes on; a closed tab does not.
+  // Browsers show a text of their own: what is not sent yet goes on only when the page is opened again.
   if ([...uploads.values()].some(({ state }) => state.phase === 'sending')) event.preventDefault();
 });

@@ -30,6 +30,9 @@ export const reservedWords = [
   'assets',
 ] as const;
 
+/** What a query says beside the parameters of an app: no input has such a name. */
+export const requestWords = ['frame', 'service', 'format', 'output'] as const;
+
 const slug = z
   .string()
   .regex(/^[a-z0-9][a-z0-9-]{0,39}$/, 'must be one lower-case slug (letters, digits, -)');
@@ -193,7 +196,15 @@ export const manifestSchema = z
         fault(['acceptance', index, 'input'], `${rule.input} is no volume input`);
       }
     });
+    for (const name of Object.keys(manifest.inputs)) {
+      if ((requestWords as readonly string[]).includes(name)) {
+        fault(['inputs', name], `is a word of requests (${requestWords.join(', ')}): choose another name`);
+      }
+    }
     if (manifest.selftest) {
+      if (manifest.outputs[primaryOutput(manifest)]?.type !== 'LabelVolume') {
+        fault(['selftest'], 'needs a primary output of type LabelVolume');
+      }
       try {
         parseParameters(manifest.inputs, manifest.selftest.parameters);
       } catch (error) {

@@ -1,6 +1,6 @@
 import { TomaatError, withField } from '../errors.ts';
 import { meshToStl, meshToVtk } from '../formats/mesh-file.ts';
-import { formatPoints } from '../formats/points.ts';
+import { formatPoints, formatPointsJson } from '../formats/points.ts';
 import { readTransform, type SpatialTransform, writeTransform } from '../formats/transform-file.ts';
 import {
   type LengthUnit,
@@ -253,7 +253,7 @@ async function decode(
     }
     try {
       if (input.type === 'transform') {
-        decoded.transforms[name] = await readTransform(files[0], context.platform);
+        decoded.transforms[name] = await readTransform(files[0], context.platform, context.limits);
         continue;
       }
       const frame = input.type === 'volume' && input.frames === 'all' ? 'all' : request.frame;
@@ -288,6 +288,12 @@ async function decode(
 function stack(volumes: readonly Volume[]): Volume {
   const [first, ...others] = volumes;
   if (others.length === 0) return first;
+  if (volumes.some((volume) => volume.components !== 1)) {
+    throw new TomaatError(
+      'BAD_INPUT',
+      'A volume that is one channel of several has one component a voxel, and one of these has more. Send them one by one.',
+    );
+  }
   const n = voxelCount(first);
   const voxels = new Float32Array(n * volumes.length);
   for (const [channel, volume] of volumes.entries()) {
@@ -506,7 +512,7 @@ export async function* encodeOutput(
     yield* format === 'vtk' ? meshToVtk(value as Mesh) : meshToStl(value as Mesh);
   } else if (type === 'Fiducials') {
     const points = value as readonly (readonly [number, number, number])[];
-    yield text(format === 'json' ? `${JSON.stringify(points)}\n` : formatPoints(points));
+    yield text(format === 'json' ? `${formatPointsJson(points)}\n` : formatPoints(points));
   } else if (type === 'PlainText') {
     yield text(format === 'json' ? `${JSON.stringify({ text: value })}\n` : (value as string));
   } else if (type === 'Measurements') {

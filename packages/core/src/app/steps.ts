@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { TomaatError } from '../errors.ts';
 import { labelTransforms } from '../labels/table.ts';
 import { imageTransforms } from '../transforms/table.ts';
 import type { TransformContext, VolumeTransform } from '../transforms/transform.ts';
@@ -144,10 +145,14 @@ export function resolveParameters(
   kind: 'preprocess' | 'postprocess',
   parameters: Readonly<Record<string, Parameter>>,
 ): Record<string, unknown> {
-  return parametersOf(step.name, kind)!.parse(substitute(step.parameters, parameters)) as Record<
-    string,
-    unknown
-  >;
+  const result = parametersOf(step.name, kind)!.safeParse(substitute(step.parameters, parameters));
+  if (result.success) return result.data as Record<string, unknown>;
+  // The manifest was tried with the bounds of its inputs; a value between them may still be one that no step takes.
+  const { path, message } = result.error.issues[0];
+  throw new TomaatError(
+    'BAD_INPUT',
+    `The step ${step.name} of the app does not take these parameters: ${path.map(String).join('.')} ${message}. Choose other values.`,
+  );
 }
 
 /** Runs one transform of the tables on a volume. */

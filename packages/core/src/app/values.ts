@@ -24,14 +24,14 @@ export type OutputValue =
 
 export type { Affine };
 
-const truths: Record<string, boolean> = {
-  true: true,
-  false: false,
-  '1': true,
-  '0': false,
-  on: true,
-  off: false,
-};
+const truths = new Map<string, boolean>([
+  ['true', true],
+  ['false', false],
+  ['1', true],
+  ['0', false],
+  ['on', true],
+  ['off', false],
+]);
 
 /** Whether an input arrives as a file. */
 export function isFileInput(input: Input): boolean {
@@ -64,11 +64,11 @@ export function parseParameter(name: string, input: Input, raw: unknown): Parame
       if (!Number.isFinite(value) || value < input.minimum || value > input.maximum) {
         refuse(`a number from ${input.minimum} to ${input.maximum}`);
       }
-      return value;
+      return onStep(value, input);
     }
     case 'checkbox': {
       if (typeof raw === 'boolean') return raw;
-      const value = truths[String(raw).trim().toLowerCase()];
+      const value = truths.get(String(raw).trim().toLowerCase());
       return value === undefined ? refuse('true or false') : value;
     }
     case 'radiobutton': {
@@ -94,6 +94,13 @@ export function parseParameter(name: string, input: Input, raw: unknown): Parame
     default:
       return refuse('a file');
   }
+}
+
+/** A slider stands on its steps: a value between two of them (old clients know no steps) is taken for the nearest. */
+function onStep(value: number, { minimum, maximum, step }: Extract<Input, { type: 'slider' }>): number {
+  if (step === undefined) return value;
+  const steps = Math.min(Math.round((value - minimum) / step), Math.floor((maximum - minimum) / step + 1e-9));
+  return Number((minimum + steps * step).toPrecision(12));
 }
 
 /**

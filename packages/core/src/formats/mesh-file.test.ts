@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { TomaatError } from '../errors.ts';
 import type { Mesh } from '../labels/surface.ts';
-import { type MeshEncoding, readMesh, writeMesh } from './mesh-file.ts';
+import { meshToStl, meshToVtk, readMesh } from './mesh-file.ts';
 
 const mesh: Mesh = {
   positions: Float32Array.of(0, 0, 0, 10.5, 0, 0.25, -3.1234, 7, 0, 1, 2, -90.75, 5, 5, 5),
@@ -9,8 +9,12 @@ const mesh: Mesh = {
   labels: Uint16Array.of(1, 1, 2, 300, 65535),
 };
 
+type MeshEncoding = 'vtk' | 'vtk-binary' | 'stl';
+
 function write(value: Mesh, encoding: MeshEncoding): Uint8Array {
-  return Buffer.concat([...writeMesh(value, encoding)]);
+  const pieces =
+    encoding === 'stl' ? meshToStl(value) : meshToVtk(value, { binary: encoding === 'vtk-binary' });
+  return Buffer.concat([...pieces]);
 }
 const text = (s: string) => new TextEncoder().encode(s);
 
@@ -29,7 +33,7 @@ function codeOf(bytes: Uint8Array): string {
   return 'read';
 }
 
-describe('writeMesh()', () => {
+describe('meshToVtk(), meshToStl()', () => {
   it('writes ASCII VTK whose title names the space', () => {
     const lines = Buffer.from(write(mesh, 'vtk')).toString().split('\n');
     expect(lines.slice(0, 6)).toEqual([

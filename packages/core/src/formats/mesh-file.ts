@@ -1,19 +1,10 @@
 import { TomaatError } from '../errors.ts';
 import type { Mesh } from '../labels/surface.ts';
 
-/** How a surface is written: legacy VTK as text or big-endian binary, or binary STL. */
-export type MeshEncoding = 'vtk' | 'vtk-binary' | 'stl';
-
 /** Pieces of about this many numbers are made at a time. */
 const pieceLength = 1 << 15;
 const triangleBytes = 50;
 const stlHeaderBytes = 84;
-
-/** The file of a mesh, piece by piece. Text is in millimetres to four decimals (0.1 µm), binary is exact. */
-export function writeMesh(mesh: Mesh, encoding: MeshEncoding): Generator<Uint8Array> {
-  if (encoding === 'stl') return meshToStl(mesh);
-  return meshToVtk(mesh, { binary: encoding === 'vtk-binary' });
-}
 
 /**
  * A legacy VTK file of polygons (VTK file formats, version 3.0), RAS+ mm. The title line says so, as 3D Slicer reads it.

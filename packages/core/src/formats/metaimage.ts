@@ -134,7 +134,7 @@ export function parseMetaImage(file: HeaderBytes, limits: ReadLimits): ParsedHea
   const size: Size = [sizes[0], sizes[1], sizes[2]];
   const frames = rank === 4 ? sizes[3] : 1;
   const elementType = first('ElementType')?.[1] ?? '';
-  const voxelType = elementTypes[elementType];
+  const voxelType = Object.hasOwn(elementTypes, elementType) ? elementTypes[elementType] : undefined;
   if (!voxelType) {
     if (/^MET_\w+$/.test(elementType))
       throw new TomaatError(
@@ -171,7 +171,9 @@ export function parseMetaImage(file: HeaderBytes, limits: ReadLimits): ParsedHea
     offset[2],
   ]);
   const distance = first('DistanceUnits')?.[1];
-  const { unit, mm } = units[distance ?? 'mm'] ?? { unit: 'unknown' as const, mm: 1 };
+  const { unit, mm } = Object.hasOwn(units, distance ?? 'mm')
+    ? units[distance ?? 'mm']
+    : { unit: 'unknown' as const, mm: 1 };
   const affine = checkAffine(
     scaleAffine(multiply(lpsToRas, lps), mm),
     'The geometry of the MetaImage header (ElementSpacing, TransformMatrix, Offset)',

@@ -267,7 +267,7 @@ function readGeometry(
   first: number,
 ): { affine: Affine; unit: LengthUnit } {
   const space = fields.get('space')?.toLowerCase();
-  if (space !== undefined && !(space in spaces)) {
+  if (space !== undefined && !Object.hasOwn(spaces, space)) {
     throw new TomaatError(
       'UNSUPPORTED_FORMAT',
       `NRRD field "space" is "${space.slice(0, 60)}": write the file in a space of three dimensions, such as left-posterior-superior`,
@@ -312,7 +312,7 @@ function readGeometry(
   if (new Set(names).size > 1)
     throw badHeader('NRRD field "space units" names different units: write the file again in mm');
   const { unit, mm } = names.length
-    ? (units[names[0]] ?? { unit: 'unknown' as const, mm: 1 })
+    ? (Object.hasOwn(units, names[0]) && units[names[0]]) || { unit: 'unknown' as const, mm: 1 }
     : { unit: 'unknown' as const, mm: 1 };
   const sign = [...spaces[space ?? 'lps'], 1];
   const affine = [0, 1, 2].flatMap((r) => [...linear.map((axis) => axis[r] * sign[r]), origin[r] * sign[r]]);

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { TomaatError } from '../errors.ts';
-import { formatMarkups, formatPoints, formatPointsJson, parsePoints } from './points.ts';
+import { formatPoints, formatPointsJson, parsePoints } from './points.ts';
 
 describe('parsePoints()', () => {
   const points = [
@@ -44,7 +44,7 @@ describe('parsePoints()', () => {
   });
 });
 
-describe('formatPoints(), formatPointsJson(), formatMarkups()', () => {
+describe('formatPoints(), formatPointsJson()', () => {
   const points: [number, number, number][] = [
     [0.1, -2.5, 1e21],
     [3, 4, 5e-9],
@@ -60,16 +60,5 @@ describe('formatPoints(), formatPointsJson(), formatMarkups()', () => {
     expect(parsePoints(formatPointsJson(points))).toEqual(points);
     expect(formatPoints([])).toBe('');
     expect(() => formatPoints([[1, Number.NaN, 2]])).toThrow(/Point 1/);
-  });
-
-  it('state the frame in a markups file', () => {
-    const [markup] = JSON.parse(formatMarkups(points, ['left'])).markups;
-    expect(markup.coordinateSystem).toBe('RAS');
-    expect(
-      markup.controlPoints.map((p: { label: string; position: number[] }) => [p.label, p.position]),
-    ).toEqual([
-      ['left', points[0]],
-      ['2', points[1]],
-    ]);
   });
 });

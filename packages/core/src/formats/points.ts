@@ -77,27 +77,3 @@ export function formatPoints(points: readonly Vec3[]): string {
 export function formatPointsJson(points: readonly Vec3[]): string {
   return JSON.stringify(points.map((point, i) => checkPoint(point, i, point.join(','))));
 }
-
-/**
- * The points as a markups file of 3D Slicer (.mrk.json, schema 1.0.3), which states its frame itself: RAS, mm.
- * A point's label is its name, or its number from 1 on.
- */
-export function formatMarkups(points: readonly Vec3[], names: readonly string[] = []): string {
-  return JSON.stringify({
-    '@schema':
-      'https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/Schema/markups-schema-v1.0.3.json#',
-    markups: [
-      {
-        type: 'Fiducial',
-        coordinateSystem: 'RAS',
-        coordinateUnits: 'mm',
-        controlPoints: points.map((position, i) => ({
-          id: String(i + 1),
-          label: names[i] ?? String(i + 1),
-          position: checkPoint(position, i, position.join(',')),
-          positionStatus: 'defined',
-        })),
-      },
-    ],
-  });
-}

@@ -2,9 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { TomaatError } from '../errors.ts';
 import { type Affine, applyAffine, type Vec3 } from '../geometry/affine.ts';
 import type { Volume } from '../volume.ts';
-import { encodeBase64 } from './base64.ts';
 import {
-  parseTransformValue,
   readTransform,
   readTransformMat,
   readTransformText,
@@ -233,20 +231,5 @@ describe('writeTransform()', () => {
     await expect(collect(writeTransform({ kind: 'linear', matrix }, 'h5', platform))).rejects.toThrow(
       /\.mat/,
     );
-  });
-});
-
-describe('parseTransformValue()', () => {
-  it('reads the first line and the base64 text after it', async () => {
-    const bytes = writeTransformMat(matrix);
-    const base64 = new TextDecoder().decode(await collect(encodeBase64([bytes])));
-    expect(parseTransformValue(`mat\n${base64}`)).toEqual({ extension: 'mat', bytes });
-    expect(parseTransformValue(`nii.gz\r\n${base64.replaceAll('\n', '')}`)).toEqual({
-      extension: 'nii.gz',
-      bytes,
-    });
-    expect(() => parseTransformValue(base64)).toThrow(/first line/);
-    expect(() => parseTransformValue(`tfm\n${base64}`)).toThrow(/first line/);
-    expect(() => parseTransformValue(`mat\n${base64.slice(0, 50)}!`)).toThrow(/base64/);
   });
 });

@@ -2,9 +2,8 @@ import { TomaatError } from '../errors.ts';
 import { type Affine, determinant, identity, lpsToRas, multiply, spacingOf } from '../geometry/affine.ts';
 import type { Platform } from '../platform.ts';
 import { numericVoxels, type Volume, voxelCount } from '../volume.ts';
-import { decodeBase64Text } from './base64.ts';
 import { inflatePrefix, isGzip } from './inflate-prefix.ts';
-import { readVolume, type SourceFile, writeVolume } from './volume-file.ts';
+import { type ReadLimits, readVolume, type SourceFile, writeVolume } from './volume-file.ts';
 
 /**
  * A map of space, RAS+ mm, in the direction in which ITK stores it: from a point of the fixed (output) image to the
@@ -35,7 +34,11 @@ const maxBSplineBytes = 1 << 29;
  * and writes them; in the other formats they are LPS.
  * Throws BAD_HEADER, BAD_VOXELS, UNSUPPORTED_FORMAT, or what readVolume() throws.
  */
-export async function readTransform(file: SourceFile, platform: Platform): Promise<SpatialTransform> {
+export async function readTransform(
+  file: SourceFile,
+  platform: Platform,
+  limits?: ReadLimits,
+): Promise<SpatialTransform> {
   const head = await readBytes(file, headBytes, 'stop');
   if (hdf5Signature.every((v, i) => head[i] === v)) {
     return { kind: 'bspline', bytes: await readBytes(file, maxBSplineBytes, 'refuse') };
@@ -48,7 +51,7 @@ export async function readTransform(file: SourceFile, platform: Platform): Promi
   }
   if (isMat(head))
     return { kind: 'linear', matrix: readTransformMat(await readBytes(file, maxLinearBytes, 'refuse')) };
-  return { kind: 'grid', displacement: await readDisplacement(file, head, platform) };
+  return { kind: 'grid', displacement: await readDisplacement(file, head, platform, limits) };
 }
 
 async function readBytes(file: SourceFile, limit: number, beyond: 'stop' | 'refuse'): Promise<Uint8Array> {
@@ -92,26 +95,15 @@ export async function* writeTransform(
   }
 }
 
-/**
- * The value of a v1 `transform` field: a first line `nii.gz`, `h5` or `mat`, then that file in base64. Gives the
- * file's extension and bytes. Throws BAD_REQUEST.
- */
-export function parseTransformValue(text: string): { extension: 'nii.gz' | 'h5' | 'mat'; bytes: Uint8Array } {
-  const end = text.indexOf('\n');
-  const extension = (end < 0 ? '' : text.slice(0, end)).trim().replace(/^\./, '');
-  if (extension !== 'nii.gz' && extension !== 'h5' && extension !== 'mat') {
-    throw new TomaatError(
-      'BAD_REQUEST',
-      'The first line of a transform has to be nii.gz, h5 or mat; put it before the base64 text of the file.',
-    );
-  }
-  return { extension, bytes: decodeBase64Text(text.slice(end + 1)) };
-}
-
 // Displacement grids
 
-async function readDisplacement(file: SourceFile, head: Uint8Array, platform: Platform): Promise<Volume> {
-  const { volume, header } = await readVolume([file], platform, { frame: 'all' });
+async function readDisplacement(
+  file: SourceFile,
+  head: Uint8Array,
+  platform: Platform,
+  limits: ReadLimits | undefined,
+): Promise<Volume> {
+  const { volume, header } = await readVolume([file], platform, { frame: 'all', limits });
   if (volume.components !== 3 || header.frames !== 1) {
     const found = header.frames > 1 ? `${header.frames} frames` : `${volume.components} component(s)`;
     throw new TomaatError(

@@ -15,7 +15,6 @@ import {
   resizedGrid,
   sameGrid,
   spacedGrid,
-  worldBounds,
 } from './grid.ts';
 
 const grid: Grid = { size: [7, 5, 6], affine: oblique };
@@ -139,13 +138,6 @@ describe('sameGrid()', () => {
     expect(sameGrid(big, turned, 0.01)).toBe(false);
     expect(sameGrid(big, turned, 0.1)).toBe(true);
     expect(sameGrid(big, { ...big, size: [500, 400, 299] }, 1e9)).toBe(false);
-  });
-});
-
-describe('worldBounds()', () => {
-  it('holds the outer edges of an oblique grid', () => {
-    const affine = composeAffine([2, 2, 2], [0, -1, 0, 1, 0, 0, 0, 0, 1], [0, 0, 0]);
-    expect(worldBounds({ size: [3, 5, 1], affine })).toEqual({ min: [-9, -1, -1], max: [1, 5, 1] });
   });
 });
 

@@ -78,14 +78,6 @@ export function corners(grid: Grid, of: 'centers' | 'edges' = 'centers'): Vec3[]
   return out;
 }
 
-/** The box along the world's axes that holds the field of view, RAS+ mm. */
-export function worldBounds(grid: Grid): { min: Vec3; max: Vec3 } {
-  const points = corners(grid, 'edges');
-  const along = (pick: (...values: number[]) => number) =>
-    [0, 1, 2].map((axis) => pick(...points.map((p) => p[axis]))) as [number, number, number];
-  return { min: along(Math.min), max: along(Math.max) };
-}
-
 /** Whether two grids have the same size, and every voxel of one lies within `toleranceMm` of its twin. */
 export function sameGrid(a: Grid, b: Grid, toleranceMm = 1e-3): boolean {
   if (!a.size.every((n, axis) => n === b.size[axis])) return false;

@@ -3,6 +3,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { getCACertificates, setDefaultCACertificates } from 'node:tls';
 import { TomaatError } from '@tomaat/core';
+import { isLoopback } from '../registry/targets.ts';
 
 /** What the commands that talk to servers have in common. */
 export interface ConnectOptions {
@@ -39,6 +40,12 @@ export async function prepareConnection(address: string, options: ConnectOptions
 
 async function trust(file: string): Promise<void> {
   if (trusted.has(file)) return;
+  setDefaultCACertificates([...getCACertificates('default'), await readCertificates(file)]);
+  trusted.add(file);
+}
+
+/** The certificates of a PEM file. BAD_REQUEST when it holds none. */
+export async function readCertificates(file: string): Promise<string> {
   const pem = await readFile(file, 'utf8');
   if (!pem.includes('-----BEGIN CERTIFICATE-----')) {
     throw new TomaatError(
@@ -46,8 +53,7 @@ async function trust(file: string): Promise<void> {
       `${file} holds no certificate. Give a PEM file such as the server's tomaat.pem.`,
     );
   }
-  setDefaultCACertificates([...getCACertificates('default'), pem]);
-  trusted.add(file);
+  return pem;
 }
 
 export function parseUrl(address: string): URL {
@@ -58,12 +64,5 @@ export function parseUrl(address: string): URL {
   throw new TomaatError(
     'BAD_REQUEST',
     `“${address}” is no http or https address. Give one such as ${defaultServer}.`,
-  );
-}
-
-export function isLoopback(hostname: string): boolean {
-  const name = hostname.replace(/^\[|\]$/g, '').toLowerCase();
-  return (
-    name === 'localhost' || name.endsWith('.localhost') || name === '::1' || /^127(\.\d+){3}$/.test(name)
   );
 }

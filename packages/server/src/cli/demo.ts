@@ -1,3 +1,4 @@
+import { getCACertificates, setDefaultCACertificates } from 'node:tls';
 import { createClient, createRegistryClient, type Entry, requireSuccess } from '@tomaat/client';
 import { TomaatError } from '@tomaat/core';
 import type { RunningRegistry } from '../registry/start.ts';
@@ -13,12 +14,24 @@ export interface DemoOptions {
 }
 
 /** Sends the sample in the box the way any user would: asks the registry, uploads to the server, waits, reads. */
-export async function runDemo({ server, registry, print, signal }: DemoOptions): Promise<void> {
-  const entries = await createRegistryClient({ baseUrl: registry.url }).discover(
+export async function runDemo(options: DemoOptions): Promise<void> {
+  try {
+    await showSample(options);
+  } catch (error) {
+    if (options.signal.aborted) return;
+    // A demo that fails ends nothing: what was started serves on.
+    options.print(`  The demo did not come to its end: ${(error as Error).message}`);
+  }
+}
+
+async function showSample({ server, registry, print, signal }: DemoOptions): Promise<void> {
+  // Beyond loopback there is only HTTPS, with a certificate that this process need not doubt.
+  if (!server.url) setDefaultCACertificates([...getCACertificates('default'), server.certificate.cert]);
+  const entries = await createRegistryClient({ baseUrl: registry.localUrl }).discover(
     { task: 'segmentation' },
     { live: true, signal },
   );
-  const found = await firstWithSample(entries, signal);
+  const found = await firstWithSample(entries, server, signal);
   if (!found)
     throw new TomaatError('NOT_FOUND', 'No service with a sample is announced. Start without --demo.');
   const { client, service, sample } = found;
@@ -46,14 +59,17 @@ export async function runDemo({ server, registry, print, signal }: DemoOptions):
   print('Ctrl-C ends it.');
 }
 
-async function firstWithSample(entries: readonly Entry[], signal: AbortSignal) {
+async function firstWithSample(entries: readonly Entry[], server: RunningServer, signal: AbortSignal) {
   const sorted = [...entries].sort((a, b) => rank(a) - rank(b));
   for (const entry of sorted) {
     if (!entry.serverUrl || !entry.serviceId) continue;
-    const client = createClient({ baseUrl: entry.serverUrl });
-    const service = await client.service(entry.serviceId, { signal });
-    if (!service.sample) continue;
-    const response = await fetch(new URL(service.sample, entry.serverUrl), { signal });
+    // The announced address may lead through a proxy, or be a name that only others know.
+    const baseUrl = entry.serverUrl === server.announcedUrl ? server.localUrl : entry.serverUrl;
+    const client = createClient({ baseUrl });
+    // What was announced here by a server that is gone is passed over.
+    const service = await client.service(entry.serviceId, { signal }).catch(() => undefined);
+    if (!service?.sample) continue;
+    const response = await fetch(new URL(service.sample, baseUrl), { signal });
     return { client, service, sample: await response.blob() };
   }
   return undefined;

@@ -1,5 +1,7 @@
 import { type Client, createClient, createRegistryClient, type Entry, type Service } from '@tomaat/client';
 import { TomaatError } from '@tomaat/core';
+import { toSlug } from '../registry/slug.ts';
+import { isLoopback } from '../registry/targets.ts';
 import {
   type ConnectOptions,
   defaultRegistry,
@@ -15,6 +17,8 @@ export type FoundService =
 
 export interface FindOptions extends ConnectOptions {
   signal?: AbortSignal;
+  /** Is told what the user should know, such as that the key was held back. */
+  note?(text: string): void;
 }
 
 /**
@@ -169,13 +173,11 @@ function isMeant(
   anatomy: string,
 ): boolean {
   const word = wanted.toLowerCase();
-  const slug = (text: string) =>
-    text
-      .toLowerCase()
-      .trim()
-      .replace(/[^a-z0-9]+/g, '-');
+  const slugs = wanted.split('/').map(toSlug).join('/');
   return (
-    word === id?.toLowerCase() || word === name.toLowerCase() || word === `${slug(task)}/${slug(anatomy)}`
+    word === id?.toLowerCase() ||
+    word === name.toLowerCase() ||
+    slugs === `${toSlug(task)}/${toSlug(anatomy)}`
   );
 }
 
@@ -188,9 +190,20 @@ function chooseEntry(wanted: string, entries: readonly Entry[]): Entry {
   return chosen;
 }
 
+/**
+ * The service of an announcement. The user's key does not go to an address that someone announced, even if the
+ * registry is one that the user named, unless it is this machine.
+ */
 async function fromEntry(entry: Entry, options: FindOptions): Promise<FoundService> {
   if (!entry.serverUrl || !entry.serviceId)
     return { kind: 'v1', predictionUrl: entry.predictionUrl, name: entry.name };
-  const client = await open(entry.serverUrl, options);
+  const { hostname, host } = parseUrl(entry.serverUrl);
+  const withheld = options.apiKey !== undefined && !isLoopback(hostname);
+  if (withheld) {
+    options.note?.(
+      `The API key is not sent to ${host}, whose address came from the registry. If it is meant for this server, name it: ${entry.serverUrl}/services/${entry.serviceId}`,
+    );
+  }
+  const client = await open(entry.serverUrl, withheld ? { ...options, apiKey: undefined } : options);
   return { kind: 'api', client, service: await client.service(entry.serviceId, { signal: options.signal }) };
 }

@@ -72,7 +72,11 @@ export async function predict(wanted: string, flags: PredictFlags): Promise<numb
   const { signal } = interrupt;
   try {
     progress.show('find', `Looking for ${plain(wanted)}`);
-    const found = await findService(wanted, { ...flags, signal });
+    const note = (text: string) => {
+      progress.clear();
+      if (!flags.quiet) console.error(plain(text));
+    };
+    const found = await findService(wanted, { ...flags, signal, note });
     if (found.kind === 'v1') {
       const { predictV1 } = await import('./predict-v1.ts');
       const outcome = await predictV1(found, flags, progress, signal);

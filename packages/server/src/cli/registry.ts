@@ -3,9 +3,11 @@ import { TomaatError } from '@tomaat/core';
 import { pino } from 'pino';
 import type { LoadedConfig } from '../config.ts';
 import { startRegistry } from '../registry/start.ts';
+import { isLoopback } from '../registry/targets.ts';
 import { openCertificate } from '../tls.ts';
-import { isLoopback } from './connect.ts';
+import { readCertificates } from './connect.ts';
 import { openInterrupt } from './interrupt.ts';
+import { pageFolder } from './packaged.ts';
 
 /** `tomaat registry`: runs until it is told to stop. */
 export async function registry(
@@ -32,6 +34,8 @@ export async function registry(
       ? await openCertificate(data, { cert: config.tlsCert, key: config.tlsKey })
       : undefined,
     allowNet: config.allowNet,
+    trust: config.ca && (await readCertificates(config.ca)),
+    page: pageFolder(),
   });
   try {
     if (options.json) console.log(JSON.stringify({ registry: running.url, data }));

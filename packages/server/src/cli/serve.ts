@@ -1,39 +1,17 @@
-import { existsSync, readdirSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
-import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { TomaatError } from '@tomaat/core';
 import { type Logger, pino } from 'pino';
+import { isWildcard } from '../addresses.ts';
 import type { LoadedConfig } from '../config.ts';
 import { startAnnouncer } from '../registry/announcer.ts';
 import { type RunningRegistry, startRegistry } from '../registry/start.ts';
 import { type RunningServer, startServer } from '../server.ts';
-import { ownExtension } from '../source.ts';
-import { openCertificate } from '../tls.ts';
+import { readCertificates } from './connect.ts';
 import { runDemo } from './demo.ts';
 import { openInterrupt } from './interrupt.ts';
+import { bundledApps, pageFolder } from './packaged.ts';
 
 /** `tomaat serve` and `tomaat up`: a server, with `up` a registry beside it, until told to stop. */
-
-/** A folder that comes with the program: beside the sources in the workspace, in the package when installed. */
-function packagedFolder(inPackage: string, inWorkspace: string): string | undefined {
-  const path = ownExtension === '.ts' ? `../../../../${inWorkspace}` : `../../${inPackage}`;
-  const folder = fileURLToPath(new URL(path, import.meta.url));
-  return existsSync(folder) ? folder : undefined;
-}
-
-/** The apps in the box; one of them is what v1 clients get when nothing is said. */
-export function bundledApps(): string[] {
-  const folder = packagedFolder('apps', 'apps');
-  if (!folder) return [];
-  const isApp = (name: string) => existsSync(join(folder, name, 'tomaat.yaml'));
-  return readdirSync(folder)
-    .filter(isApp)
-    .sort()
-    .map((name) => join(folder, name));
-}
-
-export const pageFolder = (): string | undefined => packagedFolder('page', 'packages/web/dist');
 
 /** The log goes to stderr as JSON; the first lines on stdout are the addresses. */
 function createLogger({ config, sources }: LoadedConfig, quietByDefault: boolean): Logger {
@@ -56,6 +34,7 @@ function openServer(
     dataFolder: config.data,
     tlsCert: config.tlsCert,
     tlsKey: config.tlsKey,
+    publicUrl: config.publicUrl,
     insecureNoLogin: config.insecureNoLogin,
     defaultService: config.default,
     workers: config.workers,
@@ -70,23 +49,49 @@ function openServer(
   });
 }
 
-/** Announces at the registries that the operator named. */
+interface Announcing {
+  readonly registries: readonly string[];
+  readonly apiKey: string;
+  /** Certificates (PEM). */
+  readonly trust?: string;
+}
+
+/** How to announce at the registries that the operator named; undefined when there are none. */
+async function planAnnouncing({ config }: LoadedConfig): Promise<Announcing | undefined> {
+  if (config.announce.length === 0) return undefined;
+  if (config.announceKey === undefined) {
+    throw new TomaatError(
+      'BAD_REQUEST',
+      'Announcing needs a key of the registry: give --announce-key or TOMAAT_ANNOUNCE_KEY. Its operator makes one with “tomaat keys create”.',
+    );
+  }
+  if (isWildcard(config.host) && config.publicUrl === undefined) {
+    throw new TomaatError(
+      'BAD_REQUEST',
+      `${config.host} means all addresses of this machine, which tells others not where it is. Give the address to announce with --public-url, such as https://server.example:${config.port}.`,
+    );
+  }
+  return {
+    registries: config.announce,
+    apiKey: config.announceKey,
+    trust: config.ca && (await readCertificates(config.ca)),
+  };
+}
+
 function announce(
-  { config }: LoadedConfig,
+  plan: Announcing | undefined,
   server: RunningServer,
   logger: Logger,
   opened: AsyncDisposableStack,
 ): void {
-  if (config.announce.length === 0) return;
-  const { apiKey } = config;
-  if (apiKey === undefined) {
-    throw new TomaatError(
-      'BAD_REQUEST',
-      'Announcing needs a key of the registry: give --api-key or TOMAAT_API_KEY. Its operator makes one with “tomaat keys create”.',
-    );
-  }
-  for (const registryUrl of config.announce) {
-    const announcer = startAnnouncer({ registryUrl, apiKey, services: () => server.announcements(), logger });
+  for (const registryUrl of plan?.registries ?? []) {
+    const announcer = startAnnouncer({
+      registryUrl,
+      apiKey: plan!.apiKey,
+      trust: plan!.trust,
+      services: () => server.announcements(),
+      logger,
+    });
     opened.defer(() => announcer.close());
   }
 }
@@ -96,11 +101,12 @@ export async function serve(
   options: { appFolders: string[]; json: boolean },
 ): Promise<number> {
   const logger = createLogger(loaded, false);
+  const announcing = await planAnnouncing(loaded);
   await using opened = new AsyncDisposableStack();
   using interrupt = openInterrupt();
   const server = await openServer(loaded, options.appFolders, logger);
   opened.defer(() => server.close());
-  announce(loaded, server, logger, opened);
+  announce(announcing, server, logger, opened);
   printAddresses(loaded, server, undefined, options.json);
   await untilInterrupted(interrupt.signal);
   return 0;
@@ -112,6 +118,8 @@ export async function up(
 ): Promise<number> {
   const { config, sources } = loaded;
   const logger = createLogger(loaded, true);
+  const announcing = await planAnnouncing(loaded);
+  const trust = config.ca && (await readCertificates(config.ca));
   await using opened = new AsyncDisposableStack();
   using interrupt = openInterrupt();
   await mkdir(config.data, { recursive: true, mode: 0o700 });
@@ -123,20 +131,22 @@ export async function up(
     strictPort: sources.registryPort !== 'default',
     dataFolder: config.data,
     logger,
-    tls: await openCertificate(config.data, { cert: config.tlsCert, key: config.tlsKey }),
+    tls: server.certificate,
     allowNet: config.allowNet,
+    trust,
+    ownServer: { announced: server.announcedUrl, local: server.localUrl },
     page: pageFolder(),
   });
   opened.defer(() => registry.close());
   const announcer = startAnnouncer({
-    registryUrl: registry.url,
+    registryUrl: registry.localUrl,
     apiKey: await registry.apiKey('tomaat up'),
     services: () => server.announcements(),
-    trust: server.certificate.cert,
+    pinned: server.certificate.cert,
     logger,
   });
   opened.defer(() => announcer.close());
-  announce(loaded, server, logger, opened);
+  announce(announcing, server, logger, opened);
   await announcer.firstRound;
   printAddresses(loaded, server, registry, options.json);
   if (options.demo && !interrupt.signal.aborted) {
@@ -170,6 +180,7 @@ function printAddresses(
       JSON.stringify({
         server: server.url,
         serverTls: server.tlsUrl,
+        publicUrl: config.publicUrl,
         registry: registry?.url,
         data: config.data,
       }),
@@ -177,6 +188,7 @@ function printAddresses(
     return;
   }
   const lines = [`Server    ${[server.url, server.tlsUrl].filter(Boolean).join('   ')}`];
+  if (config.publicUrl) lines.push(`Public    ${config.publicUrl}`);
   if (registry) lines.push(`Registry  ${registry.url}`);
   lines.push(`Data      ${config.data}`, `Services  ${server.services.join(', ')}`);
   const { certificate } = server;
@@ -188,8 +200,9 @@ function printAddresses(
     );
   }
   const moved = [
-    ['port', server.url, config.port],
-    ['tlsPort', server.tlsUrl, config.tlsPort],
+    // Beyond this machine there is one port, for HTTPS.
+    ['port', server.url ?? server.tlsUrl, config.port],
+    ['tlsPort', server.url && server.tlsUrl, config.tlsPort],
     ['registryPort', registry?.url, config.registryPort],
   ] as const;
   for (const [key, url, wanted] of moved) {

@@ -16,7 +16,7 @@ import {
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
 import { type App, appFile } from '../apps.ts';
-import { countBytes, readAll } from '../intake/byte-counter.ts';
+import { readJson } from '../intake/read-json.ts';
 import type { ServerContext } from './context.ts';
 
 /**
@@ -31,35 +31,19 @@ type Facts = z.output<typeof volumeFactsSchema>;
 export function registerFit(app: FastifyInstance, context: ServerContext): void {
   app.post<{ Params: { id: string } }>('/api/services/:id/fit', async (request) => {
     const service = context.services.find(request.params.id);
-    const body = countBytes(request.raw, { maxUploadBytes: maxBodyBytes }, request.headers['content-length']);
-    const text = (await readAll(body, maxBodyBytes)).toString('utf8');
-    return fit(service, parseBody(text, service), context);
+    const { inputs } = await readJson(request, bodySchema, {
+      maxBytes: maxBodyBytes,
+      hint: 'Send { "inputs": { "volume": { "size": [x, y, z] } } }.',
+    });
+    requireVolumes(service, inputs);
+    return fit(service, inputs, context);
   });
 }
 
-function parseBody(text: string, app: App): Record<string, Facts> {
-  let data: unknown;
-  try {
-    data = JSON.parse(text);
-  } catch (error) {
-    throw new TomaatError(
-      'BAD_REQUEST',
-      'The body is not valid JSON. Send { "inputs": { "volume": { "size": [x, y, z] } } }.',
-      { cause: error },
-    );
-  }
-  const parsed = bodySchema.safeParse(data);
-  if (!parsed.success) {
-    const [{ path, message }] = parsed.error.issues;
-    const field = path.join('.').slice(0, 100) || undefined;
-    throw new TomaatError('BAD_REQUEST', `${field ?? 'The body'}: ${message}. Mend it and ask again.`, {
-      field,
-    });
-  }
+function requireVolumes(app: App, inputs: Record<string, Facts>): void {
   const volumes = Object.keys(app.manifest.inputs).filter(
     (name) => app.manifest.inputs[name].type === 'volume',
   );
-  const { inputs } = parsed.data;
   for (const name of Object.keys(inputs)) {
     if (volumes.includes(name)) continue;
     throw new TomaatError(
@@ -68,7 +52,6 @@ function parseBody(text: string, app: App): Record<string, Facts> {
       { field: name.slice(0, 60) },
     );
   }
-  return inputs;
 }
 
 async function fit(app: App, inputs: Record<string, Facts>, context: ServerContext): Promise<Fit> {

@@ -1,5 +1,5 @@
 import type { Job } from '@tomaat/client';
-import { type OutputFormat, outputFormats, type OutputType, TomaatError } from '@tomaat/core';
+import { type OutputFormat, type OutputType, outputFormats, TomaatError } from '@tomaat/core';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { JobRecord, Jobs } from '../store/jobs.ts';
 import type { ServerContext } from './context.ts';
@@ -14,7 +14,7 @@ const eventEveryMs = 250;
 const pingEveryMs = 15_000;
 
 export function registerJobRoutes(app: FastifyInstance, context: ServerContext): void {
-  const { jobs, services, blobs, converter } = context;
+  const { jobs, services } = context;
 
   app.post<{ Params: { id: string } }>('/api/services/:id/predictions', async (request, reply) => {
     const service = services.find(request.params.id);
@@ -25,10 +25,21 @@ export function registerJobRoutes(app: FastifyInstance, context: ServerContext):
     {
       await using received = await receivePrediction(request, service, 'api', context);
       const { inputs, request: jobRequest, fingerprint } = received;
-      ({ id } = await jobs.create({ service: service.manifest.id, owner, request: jobRequest, inputs, idempotencyKey, fingerprint, urgency }));
+      ({ id } = await jobs.create({
+        service: service.manifest.id,
+        owner,
+        request: jobRequest,
+        inputs,
+        idempotencyKey,
+        fingerprint,
+        urgency,
+      }));
     }
     const waitSeconds = waitOf(request);
-    const job = waitSeconds > 0 ? await settledWithin(jobs, id, waitSeconds, context.admission.ending) : await jobs.get(id);
+    const job =
+      waitSeconds > 0
+        ? await settledWithin(jobs, id, waitSeconds, context.admission.ending)
+        : await jobs.get(id);
     if (!job) throw new TomaatError('NOT_FOUND', 'The job was deleted while it was waited for.');
     if (waitSeconds > 0) reply.header('preference-applied', `wait=${waitSeconds}`);
     const isSettled = job.state !== 'queued' && job.state !== 'running';
@@ -66,7 +77,7 @@ export function registerJobRoutes(app: FastifyInstance, context: ServerContext):
       const names = job.outputs.map((candidate) => candidate.name).join(', ');
       throw new TomaatError('NOT_FOUND', `The job has no output of that name. It has: ${names}.`);
     }
-    return sendOutput(reply, job, output, requestedFormat(request, output), { blobs, converter });
+    return sendOutput(reply, job, output, requestedFormat(request, output), context);
   });
 }
 
@@ -77,7 +88,10 @@ export async function findJob(
 ): Promise<JobRecord> {
   const job = await context.jobs.get(request.params.id);
   if (job && job.owner === context.ownerOf(request)) return job;
-  throw new TomaatError('NOT_FOUND', 'There is no such job: it never was, or it was deleted some time after it was settled. Send the prediction again.');
+  throw new TomaatError(
+    'NOT_FOUND',
+    'There is no such job: it never was, or it was deleted some time after it was settled. Send the prediction again.',
+  );
 }
 
 /** A job as the API shows it. */
@@ -97,7 +111,8 @@ export async function presentJob(job: JobRecord, { jobs, slots }: ServerContext)
     fraction: job.fraction,
     queuePosition: job.state === 'queued' ? await jobs.positionOf(job.id) : undefined,
     expectedSeconds: unsettled ? await jobs.expectedSeconds(job.service, job.request.voxels ?? 0) : undefined,
-    expectedWaitSeconds: job.state === 'queued' ? await jobs.expectedWaitSeconds(job.id, job.service, slots) : undefined,
+    expectedWaitSeconds:
+      job.state === 'queued' ? await jobs.expectedWaitSeconds(job.id, job.service, slots) : undefined,
     parameters: job.request.parameters,
     outputs: job.outputs.map((output) => ({
       name: output.name,
@@ -119,12 +134,18 @@ function idempotencyKeyOf(request: FastifyRequest): string | undefined {
   const key = request.headers['idempotency-key'];
   if (key === undefined) return undefined;
   if (typeof key === 'string' && /^[\x21-\x7e]{1,200}$/.test(key)) return key;
-  throw new TomaatError('BAD_REQUEST', 'An Idempotency-Key has 1 to 200 visible ASCII characters. Send a random UUID, for instance.', { field: 'Idempotency-Key' });
+  throw new TomaatError(
+    'BAD_REQUEST',
+    'An Idempotency-Key has 1 to 200 visible ASCII characters. Send a random UUID, for instance.',
+    { field: 'Idempotency-Key' },
+  );
 }
 
 /** `Priority: u=N` (RFC 9218): 0 is the most urgent, 7 the least; what cannot be understood is passed over, as it has to be. */
 function urgencyOf(request: FastifyRequest): number | undefined {
-  const urgency = /(?:^|[,\s])u\s*=\s*([0-7])(?:$|[,;\s])/.exec([request.headers.priority ?? []].flat().join(','))?.[1];
+  const urgency = /(?:^|[,\s])u\s*=\s*([0-7])(?:$|[,;\s])/.exec(
+    [request.headers.priority ?? []].flat().join(','),
+  )?.[1];
   return urgency === undefined ? undefined : Number(urgency);
 }
 

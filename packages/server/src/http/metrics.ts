@@ -1,6 +1,6 @@
 import { jobStates } from '@tomaat/client';
 import type { FastifyInstance } from 'fastify';
-import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client';
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
 import type { Jobs } from '../store/jobs.ts';
 
 export interface ServerMetrics {
@@ -44,7 +44,11 @@ export function createServerMetrics(app: FastifyInstance, jobs: Jobs): ServerMet
     registers,
   });
   app.addHook('onResponse', async (request, reply) => {
-    const labels = { method: request.method, route: request.routeOptions.url ?? 'unknown', status: reply.statusCode };
+    const labels = {
+      method: request.method,
+      route: request.routeOptions.url ?? 'unknown',
+      status: reply.statusCode,
+    };
     requests.observe(labels, reply.elapsedTime / 1000);
   });
   return {

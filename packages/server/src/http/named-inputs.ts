@@ -2,7 +2,7 @@ import { isFileInput, TomaatError, withField } from '@tomaat/core';
 import type { FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import type { App } from '../apps.ts';
-import { countBytes, readAll } from '../intake/byte-counter.ts';
+import { readJson } from '../intake/read-json.ts';
 import type { ReceivedInput } from '../intake/receive-input.ts';
 import type { Blobs } from '../store/blobs.ts';
 import type { Uploads } from '../store/uploads.ts';
@@ -53,7 +53,10 @@ export async function readNamedInputs(
   nameOf: (given: string) => string,
   hold: (digest: string) => void,
 ): Promise<NamedInputs> {
-  const { inputs, ...rest } = await readBody(request);
+  const { inputs, ...rest } = await readJson(request, bodySchema, {
+    maxBytes: maxBodyBytes,
+    hint: 'A body names uploads as { "inputs": { "volume": { "upload": id } }, "parameters": { … } }.',
+  });
   const files: ReceivedInput[] = [];
   for (const [given, refs] of Object.entries(inputs)) {
     const name = nameOf(given);
@@ -99,26 +102,4 @@ export async function readNamedInputs(
       chunks.push(chunk as Buffer);
     return { digest, sizeBytes: found.sizeBytes, fileName, prefix: Buffer.concat(chunks) };
   }
-}
-
-async function readBody(request: FastifyRequest): Promise<z.infer<typeof bodySchema>> {
-  const body = countBytes(request.raw, { maxUploadBytes: maxBodyBytes }, request.headers['content-length']);
-  let data: unknown;
-  try {
-    data = JSON.parse((await readAll(body, maxBodyBytes)).toString('utf8'));
-  } catch (error) {
-    if (error instanceof TomaatError) throw error;
-    throw new TomaatError('BAD_REQUEST', 'The body is not valid JSON. Mend it and send it again.', {
-      cause: error,
-    });
-  }
-  const parsed = bodySchema.safeParse(data);
-  if (parsed.success) return parsed.data;
-  const [{ path, message }] = parsed.error.issues;
-  const field = path.join('.').slice(0, 100);
-  throw new TomaatError(
-    'BAD_REQUEST',
-    `${field || 'The body'}: ${message}. A body names uploads as { "inputs": { "volume": { "upload": id } }, "parameters": { … } }.`,
-    { field: field || undefined },
-  );
 }

@@ -17,10 +17,13 @@ export function registerOperations(app: FastifyInstance, { on, version, metrics,
   app.get('/health/live', async () => ({ status: 'live' }));
   app.get('/health/ready', async (_request, reply) => {
     const state = ready();
-    if ('reason' in state) return reply.code(503).header('retry-after', '5').send({ status: 'not ready', reason: state.reason });
+    if ('reason' in state)
+      return reply.code(503).header('retry-after', '5').send({ status: 'not ready', reason: state.reason });
     return { status: 'ready', services: state.services };
   });
-  app.get('/metrics', async (_request, reply) => reply.type('text/plain; version=0.0.4; charset=utf-8').send(await metrics()));
+  app.get('/metrics', async (_request, reply) =>
+    reply.type('text/plain; version=0.0.4; charset=utf-8').send(await metrics()),
+  );
 }
 
 function sendJson(reply: FastifyReply, body: string): FastifyReply {

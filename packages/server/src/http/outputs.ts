@@ -1,10 +1,10 @@
 import type { Readable } from 'node:stream';
 import { mediaTypes, type OutputFormat, type OutputType, outputFormats, TomaatError } from '@tomaat/core';
 import type { FastifyReply, FastifyRequest } from 'fastify';
-import type { Blobs } from '../store/blobs.ts';
 import type { JobRecord, OutputFile } from '../store/jobs.ts';
-import type { Converter } from '../worker/converter.ts';
-import { contentDisposition } from './send.ts';
+import type { ServerContext } from './context.ts';
+import { queryWord } from './query.ts';
+import { clientGone, contentDisposition } from './send.ts';
 
 /** Name of an output's file: what came in, what came out, in which format. */
 export function outputFileName(job: JobRecord, output: OutputFile, format: string = output.format): string {
@@ -17,7 +17,7 @@ export async function sendOutput(
   job: JobRecord,
   output: OutputFile,
   format: OutputFormat,
-  { blobs, converter }: { blobs: Blobs; converter: Converter },
+  { blobs, converter, services }: Pick<ServerContext, 'blobs' | 'converter' | 'services'>,
 ): Promise<FastifyReply> {
   let body: Readable;
   let sizeBytes: number;
@@ -25,12 +25,14 @@ export async function sendOutput(
     sizeBytes = output.sizeBytes;
     body = blobs.open(output.digest);
   } else {
-    const converted = await converter.convert({
+    const conversion = {
       path: blobs.path(output.digest),
       type: output.type as OutputType,
       from: output.format,
       to: format,
-    });
+      labels: services.apps.find((app) => app.manifest.id === job.service)?.manifest.labels ?? [],
+    };
+    const converted = await converter.convert(conversion, clientGone(reply));
     sizeBytes = converted.sizeBytes;
     body = converted.stream;
   }
@@ -41,18 +43,23 @@ export async function sendOutput(
     .send(body);
 }
 
+/** The format of that name, if an output can be had in it; else NOT_ACCEPTABLE names those that it can be had in. */
+export function requireFormat(format: string, output: { name: string; type: string }): OutputFormat {
+  const possible: readonly OutputFormat[] = outputFormats[output.type as OutputType];
+  const found = possible.find((candidate) => candidate === format);
+  if (found) return found;
+  throw new TomaatError(
+    'NOT_ACCEPTABLE',
+    `${output.name} cannot be given as ${format.slice(0, 20)}; it can be had as: ${possible.join(', ')}.`,
+    { field: 'format' },
+  );
+}
+
 /** The format that a request wants of an output: `?format=`, else `Accept`, else the stored one. */
 export function requestedFormat(request: FastifyRequest, output: OutputFile): OutputFormat {
   const possible: readonly OutputFormat[] = outputFormats[output.type as OutputType];
-  const { format } = request.query as { format?: string };
-  if (format !== undefined) {
-    if ((possible as readonly string[]).includes(format)) return format as OutputFormat;
-    throw new TomaatError(
-      'NOT_ACCEPTABLE',
-      `${output.name} cannot be given as ${format.slice(0, 20)}; it can be had as: ${possible.join(', ')}.`,
-      { field: 'format' },
-    );
-  }
+  const format = queryWord(request, 'format');
+  if (format !== undefined) return requireFormat(format, output);
   const accepted = (request.headers.accept ?? '*/*')
     .split(',')
     .map((type) => type.split(';')[0].trim().toLowerCase());

@@ -25,12 +25,17 @@ export async function registerPage(app: FastifyInstance, folder: string | undefi
     serve: false,
   });
   const document = async (_request: unknown, reply: import('fastify').FastifyReply) =>
-    reply.header('content-security-policy', contentSecurityPolicy).header('cache-control', 'no-cache').sendFile('index.html');
+    reply
+      .header('content-security-policy', contentSecurityPolicy)
+      .header('cache-control', 'no-cache')
+      .sendFile('index.html');
   app.get('/', document);
   app.get('/services/:id', document);
   app.get('/jobs', document);
   app.get('/jobs/:id', document);
   app.get('/assets/*', async (request, reply) =>
-    reply.header('cache-control', 'public, max-age=31536000, immutable').sendFile(request.url.slice(1).split('?')[0]),
+    reply
+      .header('cache-control', 'public, max-age=31536000, immutable')
+      .sendFile(request.url.slice(1).split('?')[0]),
   );
 }

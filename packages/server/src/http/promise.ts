@@ -3,6 +3,7 @@ import type { FastifyInstance } from 'fastify';
 import type { ServerContext } from './context.ts';
 import { keepAlive } from './keep-alive.ts';
 import { requestedFormat, sendOutput } from './outputs.ts';
+import { queryWord } from './query.ts';
 import { receivePrediction } from './receive-prediction.ts';
 import { answered, clientGone } from './send.ts';
 
@@ -11,42 +12,43 @@ import { answered, clientGone } from './send.ts';
  * format. It is a job like any other; whoever goes away cancels it, and it is deleted once it was answered.
  */
 export function registerPromise(app: FastifyInstance, context: ServerContext): void {
-  const { jobs, services, blobs, converter } = context;
-  app.post<{ Params: { task: string; anatomy: string }; Querystring: { service?: string } }>(
-    '/:task/:anatomy',
-    async (request, reply) => {
-      if ((reservedWords as readonly string[]).includes(request.params.task)) return reply.callNotFound();
-      const service = services.route(request.params.task, request.params.anatomy, request.query.service);
-      reply.header('tomaat-service', service.manifest.id);
-      const gone = clientGone(reply);
-      let id: string;
-      {
-        await using received = await receivePrediction(request, service, 'api', context);
-        gone.throwIfAborted();
-        const { inputs, request: jobRequest } = received;
-        ({ id } = await jobs.create({
-          service: service.manifest.id,
-          owner: context.ownerOf(request),
-          request: jobRequest,
-          inputs,
-        }));
-      }
-      const stopKeepingAlive = keepAlive(request.raw, reply.raw, context.keepAliveMs);
-      void answered(reply)
-        .then(async () => {
-          await jobs.cancel(id, 'The client went away.');
-          await jobs.remove(id);
-        })
-        .catch((error: unknown) => request.log.error({ err: error, job: id }, 'job could not be removed'));
-      try {
-        const job = await jobs.settled(id, AbortSignal.any([gone, context.admission.ending]));
-        if (!job) throw new TomaatError('NOT_FOUND', 'The job was deleted while it was waited for.');
-        if (job.error) throw TomaatError.from(job.error);
-        const primary = job.outputs.find((output) => output.primary)!;
-        return await sendOutput(reply, job, primary, requestedFormat(request, primary), { blobs, converter });
-      } finally {
-        stopKeepingAlive();
-      }
-    },
-  );
+  const { jobs, services } = context;
+  app.post<{ Params: { task: string; anatomy: string } }>('/:task/:anatomy', async (request, reply) => {
+    if ((reservedWords as readonly string[]).includes(request.params.task)) return reply.callNotFound();
+    const service = services.route(
+      request.params.task,
+      request.params.anatomy,
+      queryWord(request, 'service'),
+    );
+    reply.header('tomaat-service', service.manifest.id);
+    const gone = clientGone(reply);
+    let id: string;
+    {
+      await using received = await receivePrediction(request, service, 'api', context);
+      gone.throwIfAborted();
+      const { inputs, request: jobRequest } = received;
+      ({ id } = await jobs.create({
+        service: service.manifest.id,
+        owner: context.ownerOf(request),
+        request: jobRequest,
+        inputs,
+      }));
+    }
+    const stopKeepingAlive = keepAlive(request.raw, reply.raw, context.keepAliveMs);
+    void answered(reply)
+      .then(async () => {
+        await jobs.cancel(id, 'The client went away.');
+        await jobs.remove(id);
+      })
+      .catch((error: unknown) => request.log.error({ err: error, job: id }, 'job could not be removed'));
+    try {
+      const job = await jobs.settled(id, AbortSignal.any([gone, context.admission.ending]));
+      if (!job) throw new TomaatError('NOT_FOUND', 'The job was deleted while it was waited for.');
+      if (job.error) throw TomaatError.from(job.error);
+      const primary = job.outputs.find((output) => output.primary)!;
+      return await sendOutput(reply, job, primary, requestedFormat(request, primary), context);
+    } finally {
+      stopKeepingAlive();
+    }
+  });
 }

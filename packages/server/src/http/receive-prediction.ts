@@ -5,9 +5,9 @@ import {
   inspectVolume,
   isFileInput,
   type OutputFormat,
-  outputFormats,
   parseParameters,
   primaryOutput,
+  requestWords,
   TomaatError,
   type VolumeHeader,
   volumeInputs,
@@ -26,6 +26,8 @@ import type { InputFile, JobRequest, Jobs } from '../store/jobs.ts';
 import type { Uploads } from '../store/uploads.ts';
 import type { Admission } from './admission.ts';
 import { isJson, readNamedInputs } from './named-inputs.ts';
+import { requireFormat } from './outputs.ts';
+import { queryWord, queryWords } from './query.ts';
 import { decodeV1Transform } from './v1-transform.ts';
 
 /** A prediction as it arrived: its files are on disk, its parameters checked, its headers plausible. */
@@ -45,9 +47,6 @@ export interface ReceiveContext {
   maxUploadBytes: number;
   maxVoxels: number;
 }
-
-/** The query's words that are no parameters of the app. */
-const queryWords = ['frame', 'service', 'format', 'output'];
 
 /**
  * Reads the body of a request for a prediction of `app`. Everything that can be told without the voxels is
@@ -72,12 +71,14 @@ export async function receivePrediction(
     const received: ReceivedInput[] = [];
     // Without a prototype: a field may have any name.
     const raw: Record<string, unknown> = Object.create(null);
-    const query = request.query as Record<string, string | string[]>;
+    const query: Record<string, string> = face === 'api' ? queryWords(request) : {};
     for (const [name, value] of Object.entries(query)) {
-      if (face === 'api' && !queryWords.includes(name)) raw[name] = Array.isArray(value) ? value.at(-1) : value;
+      if (!(requestWords as readonly string[]).includes(name)) raw[name] = value;
     }
-    let frame: unknown = query.frame;
-    let format = query.format;
+    let frame: unknown = queryWord(request, 'frame');
+    let format: string | undefined = query.format;
+    // Before the body is read, and even where the body has the last word: the answer would be refused at the end.
+    wantedFormats(app, format);
     const isNamed = face === 'api' && isJson(request);
     if (isNamed) {
       const named = await readNamedInputs(
@@ -101,7 +102,10 @@ export async function receivePrediction(
         const file = await receiveInput(v1Transform ? await decodeV1Transform(part) : part, context.blobs, {
           maxBytes: context.maxUploadBytes,
           encoding: face === 'api' || v1Transform ? 'raw' : isUrlencoded(request) ? 'base64-form' : 'base64',
-          checkPrefix: input.type === 'volume' && !isOneOfSeveral(name, part, received) ? (prefix) => checkStart(part, prefix, context.maxVoxels) : undefined,
+          checkPrefix:
+            input.type === 'volume' && !isOneOfSeveral(name, part, received)
+              ? (prefix) => checkStart(part, prefix, context.maxVoxels)
+              : undefined,
           keep,
         });
         received.push({ ...file, name });
@@ -109,7 +113,11 @@ export async function receivePrediction(
         frame = await readText(part);
       } else if (part.fileName !== undefined) {
         const known = Object.keys(inputs).filter((key) => isFileInput(inputs[key]));
-        throw new TomaatError('BAD_INPUT', `${name} is no file input of this service. Its files are: ${known.join(', ') || 'none'}.`, { field: name });
+        throw new TomaatError(
+          'BAD_INPUT',
+          `${name} is no file input of this service. Its files are: ${known.join(', ') || 'none'}.`,
+          { field: name },
+        );
       } else {
         raw[name] = await readText(part);
       }
@@ -132,7 +140,11 @@ export async function receivePrediction(
       stem: stemOf(first?.fileName),
       voxels,
     };
-    const same = JSON.stringify([app.manifest.id, { ...jobRequest, stem: '' }, files.map((f) => [f.name, f.digest])]);
+    const same = JSON.stringify([
+      app.manifest.id,
+      { ...jobRequest, stem: '' },
+      files.map((f) => [f.name, f.digest]),
+    ]);
     return {
       inputs: files,
       request: jobRequest,
@@ -151,7 +163,11 @@ function isOneOfSeveral(name: string, part: BodyPart, received: readonly Receive
 }
 
 /** Refuses by its first bytes what cannot become a volume, so that nobody sends gigabytes of it. */
-async function checkStart({ name, fileName }: BodyPart, prefix: Uint8Array, maxVoxels: number): Promise<void> {
+async function checkStart(
+  { name, fileName }: BodyPart,
+  prefix: Uint8Array,
+  maxVoxels: number,
+): Promise<void> {
   try {
     await inspectVolume([{ name: fileName ?? name, prefix }], nodePlatform, { maxVoxels });
   } catch (error) {
@@ -182,9 +198,17 @@ async function* partsOf(
     yield* readMultipart(body, type);
   } else if (isUrlencoded(request)) {
     yield* readUrlencoded(body);
-  } else if (face === 'api' && (/^application\/octet-stream\b/i.test(type) || /^application\/(x-)?(gzip|nifti|nrrd|metaimage)\b/i.test(type))) {
+  } else if (
+    face === 'api' &&
+    (/^application\/octet-stream\b/i.test(type) ||
+      /^application\/(x-)?(gzip|nifti|nrrd|metaimage)\b/i.test(type))
+  ) {
     const names = volumeInputs(app.manifest);
-    if (names.length === 0) throw new TomaatError('BAD_INPUT', 'This service takes no volume. Send its inputs as multipart/form-data.');
+    if (names.length === 0)
+      throw new TomaatError(
+        'BAD_INPUT',
+        'This service takes no volume. Send its inputs as multipart/form-data.',
+      );
     yield { name: names[0], fileName: undefined, contentType: type, body };
   } else {
     throw new TomaatError(
@@ -206,20 +230,32 @@ function parseFrame(raw: unknown): number | undefined {
   if (raw === undefined || raw === '') return undefined;
   const frame = Number(raw);
   if (Number.isInteger(frame) && frame >= 0) return frame;
-  throw new TomaatError('BAD_INPUT', `frame is “${String(raw).slice(0, 20)}”, but it has to be a whole number from 0.`, { field: 'frame' });
+  throw new TomaatError(
+    'BAD_INPUT',
+    `frame is “${String(raw).slice(0, 20)}”, but it has to be a whole number from 0.`,
+    { field: 'frame' },
+  );
 }
 
 function requireFiles(app: App, received: readonly ReceivedInput[]): void {
   const { inputs } = app.manifest;
   const missing = Object.keys(inputs).filter((name) => {
     const input = inputs[name];
-    return isFileInput(input) && !('optional' in input && input.optional) && !received.some((file) => file.name === name);
+    return (
+      isFileInput(input) &&
+      !('optional' in input && input.optional) &&
+      !received.some((file) => file.name === name)
+    );
   });
   if (missing.length === 0) return;
-  throw new TomaatError('INPUTS_MISSING', `This service needs ${missing.join(' and ')} too. Send ${missing.length > 1 ? 'them' : 'it'} in the same request.`, {
-    field: missing[0],
-    detail: { missing },
-  });
+  throw new TomaatError(
+    'INPUTS_MISSING',
+    `This service needs ${missing.join(' and ')} too. Send ${missing.length > 1 ? 'them' : 'it'} in the same request.`,
+    {
+      field: missing[0],
+      detail: { missing },
+    },
+  );
 }
 
 /**
@@ -238,7 +274,11 @@ async function inspectVolumes(
     if (input.type !== 'volume' || files.length === 0) continue;
     try {
       const header = await inspectVolume(
-        files.map((file) => ({ name: file.fileName ?? name, prefix: file.prefix, sizeBytes: file.sizeBytes })),
+        files.map((file) => ({
+          name: file.fileName ?? name,
+          prefix: file.prefix,
+          sizeBytes: file.sizeBytes,
+        })),
         nodePlatform,
         { maxVoxels },
       );
@@ -269,11 +309,16 @@ function checkFrame(header: VolumeHeader, frame: number | undefined): void {
     );
   }
   if (frame >= header.frames) {
-    throw new TomaatError('BAD_INPUT', `There is no frame ${frame}: the volume has ${header.frames}, counted from 0.`, { field: 'frame' });
+    throw new TomaatError(
+      'BAD_INPUT',
+      `There is no frame ${frame}: the volume has ${header.frames}, counted from 0.`,
+      { field: 'frame' },
+    );
   }
 }
 
-const knownExtension = /(\.nii\.gz|\.img\.gz|\.hdr\.gz|\.nii|\.hdr|\.img|\.mha|\.mhd|\.raw|\.zraw|\.nrrd|\.nhdr|\.h5|\.mat|\.tfm|\.txt)$/i;
+const knownExtension =
+  /(\.nii\.gz|\.img\.gz|\.hdr\.gz|\.nii|\.hdr|\.img|\.mha|\.mhd|\.raw|\.zraw|\.nrrd|\.nhdr|\.h5|\.mat|\.tfm|\.txt)$/i;
 
 /** Of a client's file name only the extension is kept: it tells the halves of a pair apart. */
 function extensionFor(file: ReceivedInput): string {
@@ -282,19 +327,17 @@ function extensionFor(file: ReceivedInput): string {
 
 /** First part of the results' names: the input's name without extension, harmless in any file system. */
 function stemOf(fileName: string | undefined): string {
-  const stem = (fileName ?? '').replace(knownExtension, '').replace(/[^\p{L}\p{N}._-]+/gu, '_').replace(/^[._]+/, '');
+  const stem = (fileName ?? '')
+    .replace(knownExtension, '')
+    .replace(/[^\p{L}\p{N}._-]+/gu, '_')
+    .replace(/^[._]+/, '');
   return stem.slice(0, 80) || 'volume';
 }
 
-function wantedFormats(app: App, format: string | string[] | undefined): Record<string, OutputFormat> | undefined {
-  const wanted = Array.isArray(format) ? format.at(-1) : format;
-  if (wanted === undefined) return undefined;
+function wantedFormats(app: App, format: string | undefined): Record<string, OutputFormat> | undefined {
+  if (format === undefined) return undefined;
   const name = primaryOutput(app.manifest);
-  const possible: readonly string[] = outputFormats[app.manifest.outputs[name].type];
-  if (!possible.includes(wanted)) {
-    throw new TomaatError('NOT_ACCEPTABLE', `${name} cannot be given as ${wanted.slice(0, 20)}; it can be had as: ${possible.join(', ')}.`, { field: 'format' });
-  }
-  return { [name]: wanted as OutputFormat };
+  return { [name]: requireFormat(format, { name, type: app.manifest.outputs[name].type }) };
 }
 
 /** The formats that the v1 protocol prescribes. */
@@ -309,5 +352,7 @@ function v1Formats(app: App): Record<string, OutputFormat> {
     TransformBSpline: 'h5',
     TransformLinear: 'mat',
   } as const;
-  return Object.fromEntries(Object.entries(app.manifest.outputs).map(([name, output]) => [name, byType[output.type]]));
+  return Object.fromEntries(
+    Object.entries(app.manifest.outputs).map(([name, output]) => [name, byType[output.type]]),
+  );
 }

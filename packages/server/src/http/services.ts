@@ -19,29 +19,43 @@ export interface Services {
   card(app: App): Promise<Service>;
 }
 
-export function createServices(apps: readonly App[], jobs: Jobs, defaultId?: string): Services {
+export function createServices(
+  apps: readonly App[],
+  jobs: Jobs,
+  { defaultId, keepSeconds }: { defaultId?: string; keepSeconds?: number } = {},
+): Services {
   const byId = new Map(apps.map((app) => [app.manifest.id, app]));
   const list = () => [...byId.keys()].join(', ');
 
   function find(id: string): App {
     const app = byId.get(id);
     if (app) return app;
-    throw new TomaatError('NOT_FOUND', `There is no service ${id.slice(0, 60)} here. There are: ${list()}.`, { field: 'service' });
+    throw new TomaatError('NOT_FOUND', `There is no service ${id.slice(0, 60)} here. There are: ${list()}.`, {
+      field: 'service',
+    });
   }
 
   function route(task: string, anatomy: string, id?: string): App {
     const candidates = apps.filter(({ manifest }) => manifest.task === task && manifest.anatomy === anatomy);
     if (candidates.length === 0) {
       const addresses = [...new Set(apps.map(({ manifest }) => `/${manifest.task}/${manifest.anatomy}`))];
-      throw new TomaatError('NOT_FOUND', `No service here does ${task} of ${anatomy}. There are: ${addresses.join(', ')}.`, {
-        detail: { addresses },
-      });
+      throw new TomaatError(
+        'NOT_FOUND',
+        `No service here does ${task} of ${anatomy}. There are: ${addresses.join(', ')}.`,
+        {
+          detail: { addresses },
+        },
+      );
     }
     if (id !== undefined) {
       const chosen = candidates.find(({ manifest }) => manifest.id === id);
       if (chosen) return chosen;
       const ids = candidates.map(({ manifest }) => manifest.id);
-      throw new TomaatError('NOT_FOUND', `No service ${id.slice(0, 60)} does ${task} of ${anatomy} here. There are: ${ids.join(', ')}.`, { field: 'service' });
+      throw new TomaatError(
+        'NOT_FOUND',
+        `No service ${id.slice(0, 60)} does ${task} of ${anatomy} here. There are: ${ids.join(', ')}.`,
+        { field: 'service' },
+      );
     }
     return candidates.find(({ manifest }) => manifest.default) ?? candidates[0];
   }
@@ -68,7 +82,11 @@ export function createServices(apps: readonly App[], jobs: Jobs, defaultId?: str
       limitations: manifest.limitations,
       default: isDefault(manifest),
       inputs: Object.entries(manifest.inputs).map(([name, input]) => ({ name, ...input })),
-      outputs: Object.entries(manifest.outputs).map(([name, output]) => ({ name, primary: name === primary, ...output })),
+      outputs: Object.entries(manifest.outputs).map(([name, output]) => ({
+        name,
+        primary: name === primary,
+        ...output,
+      })),
       labels: manifest.labels,
       parameters: parameterSchema(manifest.inputs),
       acceptance: manifest.acceptance,
@@ -76,6 +94,7 @@ export function createServices(apps: readonly App[], jobs: Jobs, defaultId?: str
       modelSha256: onnx?.sha256,
       typicalSeconds: await jobs.typicalSeconds(manifest.id),
       sample: manifest.sample && `/api/services/${manifest.id}/sample`,
+      keepSeconds,
     };
   }
 
@@ -101,12 +120,17 @@ export function registerServiceRoutes(app: FastifyInstance, services: Services):
     return { services: await Promise.all(found.map(services.card)) };
   });
 
-  app.get<{ Params: { id: string } }>('/api/services/:id', (request) => services.card(services.find(request.params.id)));
+  app.get<{ Params: { id: string } }>('/api/services/:id', (request) =>
+    services.card(services.find(request.params.id)),
+  );
 
   app.get<{ Params: { id: string } }>('/api/services/:id/sample', async (request, reply) => {
     const found = services.find(request.params.id);
     if (!found.manifest.sample) {
-      throw new TomaatError('NOT_FOUND', `The service ${found.manifest.id} brings no sample. Send a volume of your own.`);
+      throw new TomaatError(
+        'NOT_FOUND',
+        `The service ${found.manifest.id} brings no sample. Send a volume of your own.`,
+      );
     }
     const file = await appFile(found, found.manifest.sample);
     const { size } = await stat(file);

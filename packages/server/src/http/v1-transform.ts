@@ -7,9 +7,17 @@ export async function decodeV1Transform(part: BodyPart): Promise<BodyPart> {
   const { prefix, body } = await peek(part.body, 16);
   const firstLine = /^(nii\.gz|h5|mat)\r?\n/.exec(Buffer.from(prefix).toString('latin1'));
   if (!firstLine) {
-    throw new TomaatError('BAD_INPUT', `${part.name} has to begin with a line nii.gz, h5 or mat, followed by the file in base64.`, { field: part.name });
+    throw new TomaatError(
+      'BAD_INPUT',
+      `${part.name} has to begin with a line nii.gz, h5 or mat, followed by the file in base64.`,
+      { field: part.name },
+    );
   }
-  return { ...part, fileName: `${part.name}.${firstLine[1]}`, body: decodeBase64(skip(body, firstLine[0].length)) };
+  return {
+    ...part,
+    fileName: `${part.name}.${firstLine[1]}`,
+    body: decodeBase64(skip(body, firstLine[0].length)),
+  };
 }
 
 async function* skip(source: AsyncIterable<Uint8Array>, bytes: number): AsyncGenerator<Uint8Array> {

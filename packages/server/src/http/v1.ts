@@ -11,7 +11,7 @@ import type { JobRecord, OutputFile } from '../store/jobs.ts';
 import type { ServerContext } from './context.ts';
 import { toTomaatError } from './problem.ts';
 import { receivePrediction } from './receive-prediction.ts';
-import { answered, takeInRest } from './send.ts';
+import { answered, clientGone, takeInRest } from './send.ts';
 
 /**
  * TOMAAT v1, as the clients of 2018 speak it: every answer is 200, JSON with a Content-Length; errors are
@@ -91,9 +91,11 @@ async function predict(
   context: ServerContext,
 ): Promise<Element[]> {
   const { jobs } = context;
+  const gone = clientGone(reply);
   let id: string;
   {
     await using received = await receivePrediction(request, app, 'v1', context);
+    gone.throwIfAborted();
     const { inputs, request: jobRequest } = received;
     ({ id } = await jobs.create({
       service: app.manifest.id,
@@ -102,13 +104,22 @@ async function predict(
       inputs,
     }));
   }
+  // Whoever has not had an answer whole, be it a DelayedResponse, does not know what to ask for.
+  void answered(reply)
+    .then(async (whole) => {
+      if (whole) return;
+      await jobs.cancel(id, 'The client went away.');
+      await jobs.remove(id);
+    })
+    .catch((error: unknown) => request.log.error({ err: error, job: id }, 'job could not be removed'));
   const patience = new AbortController();
+  const hasty = AbortSignal.any([patience.signal, gone, context.admission.ending]);
   const job = await Promise.race([
     jobs.settled(id, patience.signal).catch((error: unknown) => {
       if (!patience.signal.aborted) throw error;
       return undefined;
     }),
-    delay(context.v1DelayMs, undefined, { signal: patience.signal, ref: false }).catch(() => undefined),
+    delay(context.v1DelayMs, undefined, { signal: hasty, ref: false }).catch(() => undefined),
   ]);
   patience.abort();
   if (!job) return [delayed(id)];

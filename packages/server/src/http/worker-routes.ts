@@ -1,8 +1,17 @@
-import { type ErrorCode, errorCodes, mediaTypes, outputFormats, TomaatError } from '@tomaat/core';
+import {
+  attemptSchema,
+  claimSchema,
+  completeSchema,
+  failSchema,
+  handBackSchema,
+  touchSchema,
+} from '@tomaat/client';
+import { outputFormats, TomaatError } from '@tomaat/core';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import type { Kysely } from 'kysely';
-import { z } from 'zod';
-import { countBytes, readAll } from '../intake/byte-counter.ts';
+import type { z } from 'zod';
+import { countBytes } from '../intake/byte-counter.ts';
+import { readJson } from '../intake/read-json.ts';
 import { type KeySchema, requireKey } from '../registry/keys.ts';
 import type { InputFile, OutputFile } from '../store/jobs.ts';
 import { waitForJob } from '../worker/local-source.ts';
@@ -15,49 +24,6 @@ import { clientGone } from './send.ts';
  * bring outputs. Nobody calls them, so they may stand behind any firewall. Each needs a key with the scope `worker`.
  * The number of the attempt stands in every request: who lost a job finds it CONFLICT, whatever he still sends.
  */
-
-const nameSchema = z.string().regex(/^[\w.:@-]{1,100}$/);
-const attemptSchema = z.int().min(1);
-
-export const claimSchema = z.strictObject({
-  worker: nameSchema.describe('Of this worker, different from all others'),
-  services: z
-    .array(z.strictObject({ id: z.string(), version: z.string() }))
-    .min(1)
-    .max(1000),
-  waitSeconds: z.number().min(0).max(30).default(20),
-});
-export const touchSchema = z.strictObject({
-  attempt: attemptSchema,
-  stage: z.string().max(40).optional(),
-  fraction: z.number().min(0).max(1).optional(),
-});
-const digestSchema = z.string().regex(/^sha256:[0-9a-f]{64}$/);
-export const completeSchema = z.strictObject({
-  attempt: attemptSchema,
-  seconds: z.number().min(0),
-  outputs: z.array(
-    z.strictObject({
-      name: z.string(),
-      type: z.string(),
-      label: z.string(),
-      primary: z.boolean(),
-      format: z.enum(Object.keys(mediaTypes) as [keyof typeof mediaTypes]),
-      digest: digestSchema,
-      sizeBytes: z.int().min(0),
-    }),
-  ),
-});
-export const failSchema = z.strictObject({
-  attempt: attemptSchema,
-  error: z.strictObject({
-    code: z.enum(errorCodes as [ErrorCode, ...ErrorCode[]]),
-    message: z.string().max(10_000),
-    field: z.string().optional(),
-    detail: z.record(z.string(), z.unknown()).optional(),
-  }),
-});
-export const handBackSchema = z.strictObject({ attempt: attemptSchema });
 
 export interface WorkerRoutes {
   /** Takes jobs back from workers that are not heard of, and lets go what they brought. To be called every second. */
@@ -270,19 +236,5 @@ function attemptOf(request: FastifyRequest<JobParams>): number {
   );
 }
 
-async function readBody<T extends z.ZodType>(request: FastifyRequest, schema: T): Promise<z.output<T>> {
-  const body = countBytes(request.raw, { maxUploadBytes: maxBodyBytes }, request.headers['content-length']);
-  let data: unknown;
-  try {
-    data = JSON.parse((await readAll(body, maxBodyBytes)).toString('utf8'));
-  } catch (error) {
-    if (error instanceof TomaatError) throw error;
-    throw new TomaatError('BAD_REQUEST', 'The body is not valid JSON.', { cause: error });
-  }
-  const parsed = schema.safeParse(data);
-  if (parsed.success) return parsed.data;
-  const [{ path, message }] = parsed.error.issues;
-  throw new TomaatError('BAD_REQUEST', `${path.join('.') || 'The body'}: ${message}.`, {
-    field: path.join('.') || undefined,
-  });
-}
+const readBody = <T extends z.ZodType>(request: FastifyRequest, schema: T): Promise<z.output<T>> =>
+  readJson(request, schema, { maxBytes: maxBodyBytes, hint: 'Is the worker of the server’s version?' });

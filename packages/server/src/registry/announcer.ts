@@ -1,7 +1,8 @@
+import { X509Certificate } from 'node:crypto';
 import { request as httpRequest } from 'node:http';
 import { request as httpsRequest } from 'node:https';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { getCACertificates } from 'node:tls';
+import { getCACertificates, type PeerCertificate } from 'node:tls';
 import type { Announcement } from '@tomaat/client';
 import { TomaatError } from '@tomaat/core';
 import type { FastifyBaseLogger } from 'fastify';
@@ -20,6 +21,8 @@ export interface AnnouncerOptions {
   logger: Pick<FastifyBaseLogger, 'info' | 'warn' | 'error'>;
   /** Certificates (PEM) to trust besides those that Node does. */
   trust?: string;
+  /** The very certificate (PEM) that the registry shows, whatever name it is for; nothing else is trusted then. */
+  pinned?: string;
   /** Between two rounds at a registry of ours, where entries live for 90 s. */
   renewMs?: number;
   /** The first wait after a failure; it doubles up to `renewMs`. */
@@ -72,7 +75,15 @@ export function startAnnouncer(options: AnnouncerOptions): Announcer {
       ? { authorization: `Bearer ${options.apiKey}` }
       : {};
     const limit = AbortSignal.any([signal, AbortSignal.timeout(callMs)]);
-    return callJson(base, { method, path, body, signal: limit, headers, trust: options.trust });
+    return callJson(base, {
+      method,
+      path,
+      body,
+      signal: limit,
+      headers,
+      trust: options.trust,
+      pinned: options.pinned,
+    });
   };
 
   async function announceByApi(
@@ -136,6 +147,7 @@ export function startAnnouncer(options: AnnouncerOptions): Announcer {
   }
 
   async function run(): Promise<void> {
+    let said: string | undefined;
     while (!closing.signal.aborted) {
       wake = new AbortController();
       try {
@@ -143,13 +155,16 @@ export function startAnnouncer(options: AnnouncerOptions): Announcer {
         if (failures > 0 || state.error !== undefined)
           logger.info({ registry: base.href }, 'the registry lists the services again');
         failures = 0;
+        said = undefined;
         state.error = undefined;
       } catch (error) {
         if (closing.signal.aborted) break;
         failures++;
         const message = error instanceof TomaatError ? error.message : String(error);
-        // Said once, not at every try.
-        if (message !== state.error) {
+        // Said once, not at every try; how a registry is out of reach may change from try to try.
+        const fault = error instanceof TomaatError && error.code === 'UNREACHABLE' ? error.code : message;
+        if (fault !== said) {
+          said = fault;
           logger.warn(
             { registry: base.href, err: error },
             `announcing at ${base.href} failed: ${message}; it is tried again`,
@@ -249,13 +264,33 @@ interface CallOptions {
   body: unknown;
   headers: Record<string, string>;
   trust?: string;
+  pinned?: string;
   signal: AbortSignal;
+}
+
+/** How the registry's certificate is checked. */
+function trustOptions(trust: string | undefined, pinned: string | undefined) {
+  if (pinned !== undefined) {
+    const { fingerprint256 } = new X509Certificate(pinned);
+    return {
+      ca: [pinned],
+      allowPartialTrustChain: true,
+      checkServerIdentity: (_host: string, shown: PeerCertificate) =>
+        shown.fingerprint256 === fingerprint256
+          ? undefined
+          : Object.assign(new Error('another certificate'), { code: 'ERR_TLS_CERT_ALTNAME_INVALID' }),
+    };
+  }
+  return trust ? { ca: [...getCACertificates('default'), trust] } : {};
 }
 
 const maxAnswerBytes = 1_048_576;
 
 /** One request with JSON in and out. @throws TomaatError UNREACHABLE when there is no answer. */
-function callJson(base: URL, { method, path, body, headers, trust, signal }: CallOptions): Promise<Answer> {
+function callJson(
+  base: URL,
+  { method, path, body, headers, trust, pinned, signal }: CallOptions,
+): Promise<Answer> {
   const secure = base.protocol === 'https:';
   const text = body === undefined ? undefined : Buffer.from(JSON.stringify(body));
   const target = new URL(base);
@@ -280,7 +315,7 @@ function callJson(base: URL, { method, path, body, headers, trust, signal }: Cal
         new TomaatError(
           'UNREACHABLE',
           certificate
-            ? `its certificate is not trusted here (${error.code}). Give the server the registry's certificate to trust`
+            ? `its certificate is not trusted here (${error.code}). Give the server the registry's certificate with --ca`
             : `it cannot be reached (${why})`,
           { cause: error },
         ),
@@ -290,7 +325,7 @@ function callJson(base: URL, { method, path, body, headers, trust, signal }: Cal
       ? httpsRequest(target, {
           ...common,
           minVersion: 'TLSv1.2',
-          ...(trust ? { ca: [...getCACertificates('default'), trust] } : {}),
+          ...trustOptions(trust, pinned),
         })
       : httpRequest(target, common);
     request.on('error', fail);

@@ -3,6 +3,7 @@ import { TomaatError } from '@tomaat/core';
 import { type Kysely, type Selectable, sql } from 'kysely';
 import { type Database, type Migration, openDatabase } from '../store/database.ts';
 import { type ApiKey, type KeySchema, keyMigrations, randomName } from './keys.ts';
+import { toSlug } from './slug.ts';
 
 /**
  * What the registry knows: one entry for each pair of API key and prediction address. An entry lives as long as its
@@ -366,21 +367,6 @@ async function movedFrom(
     (field) => only[field] === announcement[field],
   );
   return same ? only : undefined;
-}
-
-/**
- * Any name as a slug, so that 'Whole Brain' and 'whole-brain' are one address: accents dropped, lower case, runs of
- * anything but letters and digits as one hyphen, at most 40 characters.
- */
-export function toSlug(text: string): string {
-  return text
-    .normalize('NFKD')
-    .replace(/\p{M}/gu, '')
-    .toLowerCase()
-    .replace(/[^\p{L}\p{N}]+/gu, '-')
-    .replace(/^-+/, '')
-    .slice(0, 40)
-    .replace(/-+$/, '');
 }
 
 function names(from: { name: string; modality: string; anatomy: string; task: string; description: string }) {

@@ -4,10 +4,10 @@ import { reservedWords, TomaatError } from '@tomaat/core';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { z } from 'zod';
 import type { Entries, V1Announcement } from './entries.ts';
-import { toSlug } from './entries.ts';
 import { type ApiKey, findKey, hasScope, requireKey } from './keys.ts';
 import type { RegistryMetrics } from './metrics.ts';
 import type { Relay } from './relay.ts';
+import { toSlug } from './slug.ts';
 import { checkAddress } from './targets.ts';
 
 export interface RegistryRoutes {

@@ -1,6 +1,6 @@
-import { hostname } from 'node:os';
 import { join } from 'node:path';
 import type { FastifyBaseLogger, FastifyInstance } from 'fastify';
+import { hostForOthers, hostForSelf } from '../addresses.ts';
 import { createApp, type Listener, listenHttp, listenHttps } from '../http/app.ts';
 import { mayContinue } from '../http/keep-alive.ts';
 import { registerOperations } from '../http/operations.ts';
@@ -12,7 +12,7 @@ import { renewProgramKey } from './keys.ts';
 import { createRegistryMetrics, type RegistryMetrics } from './metrics.ts';
 import { createRelay, type KeepAlive } from './relay.ts';
 import { registerRegistryRoutes } from './routes.ts';
-import { createTargetPolicy, isLoopback, type Resolve } from './targets.ts';
+import { createTargetPolicy, isLoopback, type OwnServer, type Resolve } from './targets.ts';
 
 export interface RegistryAppOptions {
   /** `registry.db` lies in it: the entries and the API keys. */
@@ -22,6 +22,8 @@ export interface RegistryAppOptions {
   allowNet?: readonly string[];
   /** Certificates (PEM) that the relay trusts beyond this machine, besides those that Node does. */
   trust?: string;
+  /** The server beside this registry; the relay may always reach it. */
+  ownServer?: OwnServer;
   /** Folder of the built page, served at `/`. */
   page?: string;
   /** What the relay does when a server says that it is still computing. Default: the caller is told so, too. */
@@ -41,7 +43,7 @@ export interface RegistryApp {
 /** The registry without a port: its database, its routes, and the hourly drop of what expired long ago. */
 export async function createRegistryApp(options: RegistryAppOptions): Promise<RegistryApp> {
   const { now = Date.now } = options;
-  const policy = createTargetPolicy(options.allowNet, options.resolve);
+  const policy = createTargetPolicy(options.allowNet, options.resolve, options.ownServer);
   const entries = await openEntries(join(options.dataFolder, 'registry.db'), now);
   try {
     await entries.sweep();
@@ -100,6 +102,8 @@ export interface RegistryOptions extends RegistryAppOptions {
 
 export interface RunningRegistry {
   readonly url: string;
+  /** The address for this machine itself, whatever DNS says of its name. */
+  readonly localUrl: string;
   readonly port: number;
   /**
    * A key with the scope announce for a program on this machine, such as `tomaat up`. The same label gives the same
@@ -120,7 +124,8 @@ export async function startRegistry(options: RegistryOptions): Promise<RunningRe
       ? await listenHttp(registry.app, host, port, strictPort)
       : await listenHttps(
           registry.app,
-          options.tls ?? (await openCertificate(options.dataFolder)),
+          options.tls ??
+            (await openCertificate(options.dataFolder, { host, logger: options.logger || undefined })),
           host,
           port,
           strictPort,
@@ -129,8 +134,10 @@ export async function startRegistry(options: RegistryOptions): Promise<RunningRe
     await registry.close();
     throw error;
   }
+  const scheme = plain ? 'http' : 'https';
   return {
-    url: `${plain ? 'http' : 'https'}://${nameOf(host)}:${listener.port}`,
+    url: `${scheme}://${hostForOthers(host)}:${listener.port}`,
+    localUrl: `${scheme}://${hostForSelf(host)}:${listener.port}`,
     port: listener.port,
     apiKey: (label) => renewProgramKey(registry.entries.db, label, ['announce'], now()),
     async close() {
@@ -147,11 +154,4 @@ const passOnContinue: KeepAlive = (request, reply) => {
 
 async function countLive(entries: Entries): Promise<number> {
   return (await entries.count()).reduce((sum, group) => sum + (group.live ? group.entries : 0), 0);
-}
-
-/** The host as it stands in an address; for "all addresses" this machine's name. */
-function nameOf(host: string): string {
-  const bare = host.replace(/^\[(.*)\]$/, '$1');
-  if (bare === '0.0.0.0' || bare === '::') return hostname();
-  return bare.includes(':') ? `[${bare}]` : bare;
 }

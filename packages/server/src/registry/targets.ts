@@ -34,18 +34,29 @@ export function isLoopback(host: string): boolean {
   return bare === 'localhost' || contains(loopback, bare);
 }
 
+/** A server that runs beside the registry. */
+export interface OwnServer {
+  /** Its base address as announced: what clients are told. */
+  readonly announced: string;
+  /** Its base address for this machine. */
+  readonly local: string;
+}
+
 /**
+ * @param own is reached at its local address, whatever its announced one means to DNS or a proxy.
  * @param allowNet ranges (`10.1.0.0/16`, `fd00::/8`) or single addresses besides loopback.
  * @throws TomaatError BAD_REQUEST for a range that is none.
  */
 export function createTargetPolicy(
   allowNet: readonly string[] = [],
   resolve: Resolve = resolveByDns,
+  own?: OwnServer,
 ): TargetPolicy {
   const allowed = createRanges(allowNet);
   return {
     async resolve(serverUrl) {
-      const url = checkAddress(serverUrl);
+      const isOwn = serverUrl === own?.announced;
+      const url = checkAddress(isOwn ? own.local : serverUrl);
       const hostname = url.hostname.replace(/^\[(.*)\]$/, '$1');
       const known = isIP(hostname)
         ? [{ address: hostname, family: isIP(hostname) }]
@@ -56,7 +67,8 @@ export function createTargetPolicy(
           });
       const targets = known
         .map(({ address, family }): Target => {
-          return { url, address, family: family === 6 ? 6 : 4, loopback: contains(loopback, address) };
+          const here = isOwn || contains(loopback, address);
+          return { url, address, family: family === 6 ? 6 : 4, loopback: here };
         })
         .filter((target) => target.loopback || contains(allowed, target.address));
       if (targets.length === 0) {

@@ -65,13 +65,39 @@ describe('createJobs()', () => {
     for (let loss = 1; loss <= 3; loss++) {
       expect((await jobs.claim(['s']))?.attempt).toBe(loss);
       await crash();
-      const recovered = await jobs.recover();
+      const recovered = await jobs.recover(['s']);
       expect(recovered).toMatchObject(loss < 3 ? { requeued: 1, failed: 0 } : { requeued: 0, failed: 1 });
     }
     expect((await jobs.get(id))?.error).toMatchObject({
       code: 'WORKER_DIED',
       message: expect.stringContaining('3 times'),
     });
+  });
+
+  it('recover() fails what no service is there for any more, with the reason and without its input', async () => {
+    const writer = await blobs.create({ expectedBytes: 3 });
+    await writer.write(Buffer.from('abc'));
+    const { digest, sizeBytes } = await writer.commit();
+    const input = { name: 'volume', fileName: 'volume.nii', digest, sizeBytes };
+    const queued = await add({ service: 'retired', inputs: [input] });
+    const elsewhere = await add({ service: 'retired too' });
+    await jobs.claim(['retired too'], 'gpu-1');
+    const kept = await add();
+    await crash();
+    expect(await jobs.recover(['s', 'one'])).toMatchObject({ requeued: 0, failed: 2 });
+    for (const [id, service] of [
+      [queued, 'retired'],
+      [elsewhere, 'retired too'],
+    ]) {
+      expect((await jobs.get(id))?.error).toMatchObject({
+        code: 'NOT_FOUND',
+        message: expect.stringContaining(`The service ${service} is not offered here any more`),
+      });
+    }
+    expect(await blobs.stat(digest)).toBeUndefined();
+    expect(jobs.isRunning(elsewhere, 1)).toBe(false);
+    expect(await stateOf(kept)).toBe('queued');
+    expect(await jobs.positionOf(kept)).toBe(0);
   });
 
   it('requeue() of what was handed back is not held against the job', async () => {
@@ -107,7 +133,7 @@ describe('createJobs()', () => {
     const id = await add();
     await jobs.claim(['s'], 'gpu-1');
     await crash();
-    expect(await jobs.recover()).toMatchObject({ requeued: 0, failed: 0 });
+    expect(await jobs.recover(['s'])).toMatchObject({ requeued: 0, failed: 0 });
     expect(jobs.touch(id, 1)).toBe(true);
     clockMs += 5001;
     await jobs.lapse();

@@ -633,12 +633,21 @@ export function createJobs({
 
   /**
    * After a crash: what ran in this process is queued again (or failed, when that was so too often), what workers
-   * elsewhere run stays theirs for a lease, and blobs that belong to nothing are deleted.
+   * elsewhere run stays theirs for a lease, and blobs that belong to nothing are deleted. Unsettled jobs of other
+   * services than the ones that are served now fail with NOT_FOUND: nobody would ever claim them.
    */
-  async function recover(): Promise<{ requeued: number; failed: number; orphans: number }> {
+  async function recover(
+    services: readonly string[],
+  ): Promise<{ requeued: number; failed: number; orphans: number }> {
     await load();
     let requeued = 0;
     let failed = 0;
+    let unserved = db.selectFrom('job').select(['id', 'service']).where('state', 'in', ['queued', 'running']);
+    if (services.length > 0) unserved = unserved.where('service', 'not in', [...services]);
+    for (const { id, service } of await unserved.execute()) {
+      const message = `The service ${service} is not offered here any more. GET /api/services lists those that are.`;
+      if (await settle(id, undefined, { state: 'failed', error: { code: 'NOT_FOUND', message } })) failed++;
+    }
     for (const [id, { attempt }] of [...queue.running()]) {
       if (leases.has(id)) continue;
       if ((await requeue(id, attempt, 'lost')) === 'queued') requeued++;

@@ -2,6 +2,7 @@ import { createHash, type Hash, randomBytes } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { type FileHandle, mkdir, open, readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { TomaatError } from '@tomaat/core';
 import { type Kysely, sql } from 'kysely';
 import { type Blobs, diskError, syncFolder } from './blobs.ts';
@@ -83,6 +84,17 @@ export interface UploadsOptions {
 
 export type Uploads = Awaited<ReturnType<typeof openUploads>>;
 
+/** Who writes to an upload: how far it is, how to end it, and when that has come to pass. */
+interface Writer {
+  at: number;
+  readonly stop: AbortController;
+  ended: Promise<unknown>;
+}
+
+/** A sender that is silent for so long is taken for dead when another one wants to go on. */
+const silenceMs = 150;
+/** One that is not silent may go on for so long. */
+const longestGraceMs = 10_000;
 /** So many bytes at most are sent again after the server was killed. */
 const checkpointBytes = 2 * 1024 * 1024;
 
@@ -100,7 +112,7 @@ export async function openUploads(options: UploadsOptions) {
   const db = database.db;
   await mkdir(folder, { recursive: true, mode: 0o700 });
   /** Who writes to an upload now: at most one, and whoever comes next ends it. */
-  const writers = new Map<string, { stop: AbortController; ended: Promise<unknown> }>();
+  const writers = new Map<string, Writer>();
   /** The hash so far of parts that this process has received from their first byte on. */
   const hashes = new Map<string, { hash: Hash; bytes: number }>();
   const pathOf = (id: string) => join(folder, id);
@@ -183,11 +195,22 @@ export async function openUploads(options: UploadsOptions) {
 
   const openPart = (id: string, flags: string): Promise<FileHandle> => open(pathOf(id), flags, 0o600);
 
-  /** Ends whoever writes to the upload now, and waits until what came is on the disk. */
-  async function takeOver(id: string): Promise<void> {
+  /**
+   * Ends whoever writes to the upload now, and waits until what came is on the disk. A connection that broke may still
+   * hold bytes to be read: only a writer that gets none is told to stop.
+   */
+  async function takeOver(id: string, graceMs = silenceMs): Promise<void> {
+    const endMs = performance.now() + longestGraceMs;
     for (let writer = writers.get(id); writer; writer = writers.get(id)) {
+      const before = writer.at;
+      const settled = writer.ended.then(
+        () => true,
+        () => true,
+      );
+      const isOver = graceMs > 0 && (await Promise.race([settled, delay(graceMs, false, { ref: false })]));
+      if (isOver || (graceMs > 0 && writer.at > before && performance.now() < endMs)) continue;
       writer.stop.abort(new TomaatError('CONFLICT', 'Another request goes on with this upload.'));
-      await writer.ended.catch(() => {});
+      await settled;
     }
   }
 
@@ -211,9 +234,10 @@ export async function openUploads(options: UploadsOptions) {
   ): Promise<Upload> {
     await rowOf(owner, id);
     await takeOver(id);
-    const stop = new AbortController();
-    const ended = write(owner, id, offsetBytes, body, stop.signal).finally(() => writers.delete(id));
-    writers.set(id, { stop, ended });
+    const writer: Writer = { at: offsetBytes, stop: new AbortController(), ended: Promise.resolve() };
+    const ended = write(owner, id, offsetBytes, body, writer).finally(() => writers.delete(id));
+    writer.ended = ended;
+    writers.set(id, writer);
     return ended;
   }
 
@@ -222,7 +246,7 @@ export async function openUploads(options: UploadsOptions) {
     id: string,
     offsetBytes: number,
     body: AsyncIterable<Uint8Array>,
-    signal: AbortSignal,
+    writer: Writer,
   ): Promise<Upload> {
     const row = await rowOf(owner, id);
     if (row.offset_bytes !== offsetBytes) {
@@ -257,7 +281,7 @@ export async function openUploads(options: UploadsOptions) {
       // What an earlier process wrote and did not make sure of.
       await guarded(() => handle.truncate(offsetBytes));
       try {
-        for await (const chunk of untilAborted(body, signal)) {
+        for await (const chunk of untilAborted(body, writer.stop.signal)) {
           if (at + chunk.length > row.size_bytes) {
             throw new TomaatError(
               'BAD_REQUEST',
@@ -267,6 +291,7 @@ export async function openUploads(options: UploadsOptions) {
           await guarded(() => handle.write(chunk, 0, chunk.length, at));
           known?.hash.update(chunk);
           at += chunk.length;
+          writer.at = at;
           if (known) known.bytes = at;
           if (at - safe >= checkpointBytes) await checkpoint();
         }
@@ -404,7 +429,7 @@ export async function openUploads(options: UploadsOptions) {
   }
 
   async function close(): Promise<void> {
-    await Promise.all([...writers.keys()].map(takeOver));
+    await Promise.all([...writers.keys()].map((id) => takeOver(id, 0)));
   }
 
   return {

@@ -56,6 +56,8 @@ export async function startChild(app: App, onExit: () => void): Promise<Child> {
   let ended: { code: number | null; signal: NodeJS.Signals | null } | undefined;
   let stopped = false;
   let onMessage: ((message: FromChild) => void) | undefined;
+  /** Whom the end of the process concerns now; one at a time, so that a child that lives long holds no old ones. */
+  let onDeath: (() => void) | undefined;
   child.stdout?.on('data', () => {}); // An app that prints must not fill the pipe.
   child.stderr?.on('data', (chunk: Buffer) => {
     lastWords = (lastWords + chunk.toString('utf8')).slice(-4000);
@@ -72,6 +74,7 @@ export async function startChild(app: App, onExit: () => void): Promise<Child> {
       for (const pid of programs) killGroup(pid, 'SIGKILL');
       onExit();
       resolve();
+      onDeath?.();
     };
     child.once('exit', end);
     child.once('error', (error) => {
@@ -123,6 +126,7 @@ export async function startChild(app: App, onExit: () => void): Promise<Child> {
     const settle = (run: () => void) => {
       clearTimeout(timer);
       onMessage = undefined;
+      onDeath = undefined;
       run();
     };
     onMessage = (message) => {
@@ -132,7 +136,7 @@ export async function startChild(app: App, onExit: () => void): Promise<Child> {
         settle(() => reject(TomaatError.from(message.error)));
       }
     };
-    void exit.then(() => settle(() => reject(why())));
+    onDeath = () => settle(() => reject(why()));
   });
 
   return {
@@ -147,6 +151,7 @@ export async function startChild(app: App, onExit: () => void): Promise<Child> {
         const startedMs = performance.now();
         const finish = (run: () => void) => {
           onMessage = undefined;
+          onDeath = undefined;
           signal.removeEventListener('abort', abort);
           run();
         };
@@ -164,11 +169,14 @@ export async function startChild(app: App, onExit: () => void): Promise<Child> {
             finish(() => resolve({ outputs, times, seconds: (performance.now() - startedMs) / 1000 }));
           }
         };
-        if (signal.aborted) return abort();
+        // What earlier predictions printed says nothing of how this one ends.
+        if (!ended) lastWords = '';
+        if (signal.aborted) return finish(() => reject(signal.reason));
+        if (ended) return finish(() => reject(why()));
         signal.addEventListener('abort', abort, { once: true });
-        void exit.then(() => {
+        onDeath = () => {
           if (!signal.aborted) finish(() => reject(why()));
-        });
+        };
         say(message);
       });
     },

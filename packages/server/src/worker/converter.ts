@@ -1,11 +1,12 @@
+import { spawn } from 'node:child_process';
 import { createReadStream } from 'node:fs';
 import { mkdir, rm, stat, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
-import { Worker } from 'node:worker_threads';
-import { type ErrorData, type OutputFormat, type OutputType, TomaatError } from '@tomaat/core';
-import { ownExtension, ownNodeOptions } from '../source.ts';
+import { type ErrorData, type Label, type OutputFormat, type OutputType, TomaatError } from '@tomaat/core';
+import { ownExtension } from '../source.ts';
+import { limitedNode } from './limited-node.ts';
 
 /** An output in another format than it is stored in. */
 export interface Conversion {
@@ -13,52 +14,77 @@ export interface Conversion {
   type: OutputType;
   from: OutputFormat;
   to: OutputFormat;
+  labels: readonly Label[];
 }
 
 export interface Converter {
-  /** The converted bytes; their file is unlinked when the stream ends. */
-  convert(conversion: Conversion): Promise<{ stream: Readable; sizeBytes: number }>;
+  /**
+   * The converted bytes; their file is unlinked when the stream ends. Ends with the signal. BUSY when too many wait,
+   * OUT_OF_MEMORY or TIMEOUT when it takes more than a conversion may.
+   */
+  convert(conversion: Conversion, signal: AbortSignal): Promise<{ stream: Readable; sizeBytes: number }>;
   close(): Promise<void>;
 }
 
-const workerFile = fileURLToPath(new URL(`./convert-thread${ownExtension}`, import.meta.url));
+const childFile = fileURLToPath(new URL(`./convert-child${ownExtension}`, import.meta.url));
 const atATime = 2;
+const maxWaiting = 32;
+const memoryMb = 4000;
+const limitMs = 300_000;
 
-/** Converts in threads of their own, so that the server goes on answering. */
+/** Converts in processes of their own, so that the server goes on answering whatever a conversion needs. */
 export async function openConverter(folder: string): Promise<Converter> {
   await rm(folder, { recursive: true, force: true });
   await mkdir(folder, { recursive: true, mode: 0o700 });
-  const threads = new Set<Worker>();
+  const closing = new AbortController();
+  const running = new Set<Promise<void>>();
   const waiting: (() => void)[] = [];
+  let busy = 0;
   let count = 0;
 
-  function run(conversion: Conversion, target: string): Promise<void> {
-    return new Promise((resolve, reject) => {
-      const thread = new Worker(workerFile, {
-        workerData: { ...conversion, target },
-        execArgv: [...ownNodeOptions],
-      });
-      threads.add(thread);
-      thread.once('message', (error: ErrorData | undefined) =>
-        error ? reject(TomaatError.from(error)) : resolve(),
+  /** Waits for one of the places; a waiter that gives up leaves its place in the queue. */
+  async function takePlace(signal: AbortSignal): Promise<void> {
+    if (busy < atATime) {
+      busy++;
+      return;
+    }
+    if (waiting.length >= maxWaiting) {
+      throw new TomaatError(
+        'BUSY',
+        'Too many conversions are waiting. Try again in a minute, or take the stored format.',
       );
-      thread.once('error', reject);
-      thread.once('exit', (code) => {
-        threads.delete(thread);
-        if (code !== 0)
-          reject(
-            new TomaatError('INTERNAL', 'The conversion ended without a result. Ask for another format.'),
-          );
-      });
+    }
+    await new Promise<void>((resolve, reject) => {
+      const enter = () => {
+        signal.removeEventListener('abort', leave);
+        resolve();
+      };
+      const leave = () => {
+        waiting.splice(waiting.indexOf(enter), 1);
+        reject(signal.reason);
+      };
+      waiting.push(enter);
+      signal.addEventListener('abort', leave, { once: true });
     });
   }
 
+  /** Gives the place to the next one that waits. */
+  function leavePlace(): void {
+    const next = waiting.shift();
+    if (next) next();
+    else busy--;
+  }
+
   return {
-    async convert(conversion) {
-      if (threads.size >= atATime) await new Promise<void>((resolve) => waiting.push(resolve));
+    async convert(conversion, callerSignal) {
+      const signal = AbortSignal.any([callerSignal, closing.signal]);
+      signal.throwIfAborted();
+      await takePlace(signal);
       const target = join(folder, `${count++}.${conversion.to}`);
+      const run = runConversion(conversion, target, signal);
+      running.add(run);
       try {
-        await run(conversion, target);
+        await run;
         const { size } = await stat(target);
         const stream = createReadStream(target, { highWaterMark: 256 * 1024 });
         stream.once('close', () => void unlink(target).catch(() => {}));
@@ -67,12 +93,69 @@ export async function openConverter(folder: string): Promise<Converter> {
         await unlink(target).catch(() => {});
         throw error;
       } finally {
-        waiting.shift()?.();
+        running.delete(run);
+        leavePlace();
       }
     },
     async close() {
-      await Promise.all([...threads].map((thread) => thread.terminate()));
+      closing.abort(new TomaatError('BUSY', 'The server stops. Try again in a minute.'));
+      await Promise.allSettled(running);
       await rm(folder, { recursive: true, force: true });
     },
   };
+}
+
+/** One conversion in a child; resolves when the whole target is written. */
+function runConversion(conversion: Conversion, target: string, signal: AbortSignal): Promise<void> {
+  const [file, args] = limitedNode(childFile, [JSON.stringify({ ...conversion, target })], memoryMb);
+  const child = spawn(file, args, { stdio: ['ignore', 'pipe', 'pipe'] });
+  let said = '';
+  let complained = '';
+  child.stdout.on('data', (chunk: Buffer) => {
+    said = (said + chunk.toString('utf8')).slice(-8000);
+  });
+  child.stderr.on('data', (chunk: Buffer) => {
+    complained = (complained + chunk.toString('utf8')).slice(-4000);
+  });
+  return new Promise((resolve, reject) => {
+    let late = false;
+    const kill = () => child.kill('SIGKILL');
+    const timer = setTimeout(() => {
+      late = true;
+      kill();
+    }, limitMs);
+    if (signal.aborted) kill();
+    signal.addEventListener('abort', kill, { once: true });
+    child.once('error', (error) => {
+      complained += error.message;
+    });
+    child.once('close', (code) => {
+      clearTimeout(timer);
+      signal.removeEventListener('abort', kill);
+      if (signal.aborted) reject(signal.reason);
+      else if (code === 0) resolve();
+      else reject(late ? tooLong(conversion.to) : whyOf(said, complained, conversion.to));
+    });
+  });
+}
+
+function tooLong(format: string): TomaatError {
+  return new TomaatError(
+    'TIMEOUT',
+    `Writing the output as ${format} took longer than ${limitMs / 1000} s. Take another format.`,
+  );
+}
+
+function whyOf(said: string, complained: string, format: string): TomaatError {
+  const data = /^\{.*\}$/m.exec(said)?.[0];
+  if (data) return TomaatError.from(JSON.parse(data) as ErrorData);
+  if (/out of memory|bad_alloc|Array buffer allocation failed/i.test(complained) || complained === '') {
+    return new TomaatError(
+      'OUT_OF_MEMORY',
+      `Writing the output as ${format} needs more memory than the ${memoryMb} MB that it may use. Take another format.`,
+    );
+  }
+  return new TomaatError('INTERNAL', `The output could not be written as ${format}. Take another format.`, {
+    cause: new Error(complained),
+  });
 }

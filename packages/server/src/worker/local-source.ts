@@ -34,6 +34,7 @@ export function localSource(jobs: Jobs, blobs: Blobs, metrics: ServerMetrics): J
   return {
     claim: (services, signal) => waitForJob(jobs, services, signal),
     inputPath: async (_job, { digest }) => blobs.path(digest),
+    isRunning: (job) => jobs.isRunning(job.id, job.attempt),
     touch: (job, stage, fraction) => void jobs.touch(job.id, job.attempt, { stage, fraction }),
     async complete(job, outputs, seconds) {
       const files: OutputFile[] = [];

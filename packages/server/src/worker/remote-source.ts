@@ -4,9 +4,9 @@ import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
+import { claimedJobSchema, type Welcome, welcomeSchema } from '@tomaat/client';
 import { type ErrorCode, TomaatError } from '@tomaat/core';
 import type { FastifyBaseLogger } from 'fastify';
-import { z } from 'zod';
 import type { ClaimedJob } from '../store/jobs.ts';
 import type { WrittenOutput } from './messages.ts';
 import { type JobSource, toOutputFile } from './supervisor.ts';
@@ -27,28 +27,6 @@ export interface RemoteOptions {
   versions: ReadonlyMap<string, string>;
   logger: FastifyBaseLogger;
 }
-
-const welcomeSchema = z.object({
-  leaseMs: z.number().positive(),
-  maxVoxels: z.number().positive(),
-  services: z.array(z.object({ id: z.string(), version: z.string() })),
-});
-export type Welcome = z.infer<typeof welcomeSchema>;
-
-const claimedSchema = z.object({
-  id: z.string().regex(/^[\w-]+$/),
-  service: z.string(),
-  attempt: z.int(),
-  request: z.looseObject({ parameters: z.record(z.string(), z.unknown()), stem: z.string() }),
-  inputs: z.array(
-    z.object({
-      name: z.string().regex(/^[\w-]+$/),
-      fileName: z.string(),
-      digest: z.string(),
-      sizeBytes: z.int(),
-    }),
-  ),
-});
 
 const touchEveryMs = 500;
 const touchLimitMs = 5_000;
@@ -245,7 +223,7 @@ export function remoteSource({ serverUrl, token, name, versions, logger }: Remot
             ),
           );
           if (found === undefined) continue;
-          const job = claimedSchema.parse(found) as ClaimedJob;
+          const job = claimedJobSchema.parse(found) as ClaimedJob;
           // The lease began when the job was given, which was after it was asked for, or just now.
           const one = {
             job,
@@ -288,6 +266,8 @@ export function remoteSource({ serverUrl, token, name, versions, logger }: Remot
       });
       return path;
     },
+
+    isRunning: (job) => held.get(job.id)?.job.attempt === job.attempt,
 
     touch(job, stage, fraction) {
       const one = held.get(job.id);

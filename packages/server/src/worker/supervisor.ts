@@ -1,6 +1,7 @@
 import { mkdir, readFile, rm } from 'node:fs/promises';
 import { totalmem } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { TomaatError } from '@tomaat/core';
 import type { FastifyBaseLogger } from 'fastify';
 import type { App } from '../apps.ts';
@@ -18,6 +19,8 @@ export interface JobSource {
   claim(services: readonly string[], signal: AbortSignal): Promise<ClaimedJob | undefined>;
   /** Where an input lies on this machine; what has to be fetched is put into `folder`. */
   inputPath(job: ClaimedJob, input: InputFile, folder: string, signal: AbortSignal): Promise<string>;
+  /** Whether this attempt is still to be done: it may be cancelled before anyone listens for that. */
+  isRunning(job: ClaimedJob): boolean;
   touch(job: ClaimedJob, stage: string, fraction: number): void;
   /** Takes the outputs over and settles the job; false if it is not this attempt's any more. */
   complete(job: ClaimedJob, outputs: readonly WrittenOutput[], seconds: number): Promise<boolean>;
@@ -50,6 +53,9 @@ export interface Supervisor extends AsyncDisposable {
   close(): Promise<void>;
   readonly children: number;
 }
+
+/** Between two attempts to write down how a job ended. */
+const longestPauseMs = 5_000;
 
 export async function startSupervisor(options: SupervisorOptions): Promise<Supervisor> {
   const { source, logger, workFolder } = options;
@@ -111,6 +117,10 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
   async function runJob(job: ClaimedJob): Promise<void> {
     const abort = new AbortController();
     running.set(job.id, abort);
+    if (!source.isRunning(job)) {
+      running.delete(job.id);
+      return;
+    }
     const folder = join(workFolder, `${job.id}-${job.attempt}`);
     const app = apps.get(job.service);
     let timer: NodeJS.Timeout | undefined;
@@ -177,11 +187,28 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
             });
       if (known.code === 'INTERNAL') logger.error({ err: error, job: job.id }, 'prediction could not be run');
       else logger.info({ job: job.id, service: job.service, code: known.code }, 'prediction failed');
-      if (known.code !== 'CANCELED') await source.fail(job, known);
+      if (known.code === 'CANCELED') return;
+      // First, for where the disk is full there is no room for the word of it.
+      await rm(folder, { recursive: true, force: true });
+      await failPatiently(job, known);
     } finally {
       clearTimeout(timer);
       running.delete(job.id);
       await rm(folder, { recursive: true, force: true });
+    }
+  }
+
+  /** Settles a job as failed, again and again until that works or all is closed: else it would count as running for ever. */
+  async function failPatiently(job: ClaimedJob, why: TomaatError): Promise<void> {
+    for (let pauseMs = 250; ; pauseMs = Math.min(pauseMs * 2, longestPauseMs)) {
+      try {
+        await source.fail(job, why);
+        return;
+      } catch (error) {
+        logger.error({ err: error, job: job.id }, 'the end of a job could not be written; it is tried again');
+      }
+      await delay(pauseMs, undefined, { signal: closing.signal }).catch(() => {});
+      if (closing.signal.aborted) return source.handBack(job);
     }
   }
 

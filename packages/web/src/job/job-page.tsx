@@ -4,11 +4,11 @@ import { lazy, Suspense, useEffect, useState } from 'react';
 import { Link, useLocation } from 'wouter';
 import { stemOf } from '../format.ts';
 import { client, impatientClient, useService } from '../site.ts';
-import { entryOf, findSubmission, forget, noteJob, type Submission } from '../store.ts';
+import { entryOf, findSubmission, forget, type Submission } from '../store.ts';
 import { type Fault, faultOf, Loading, Problem, titleOf, useTitle } from '../ui.tsx';
-import { newKey, submit } from '../upload.ts';
+import { follow, tryAgain, uploadLife } from '../upload.ts';
 import { Progress } from './progress.tsx';
-import { UploadView } from './upload-view.tsx';
+import { Discard, UploadView } from './upload-view.tsx';
 
 const Result = lazy(() => import('./result.tsx').then(({ Result }) => ({ default: Result })));
 
@@ -87,7 +87,7 @@ function useJob(id: string): { job?: Job; error?: unknown; silent: boolean } {
             settled = isSettled(next);
             setSilent(false);
             setJob(next);
-            noteJob(next);
+            follow(next);
           }
           return;
         } catch (fault) {
@@ -158,8 +158,14 @@ function JobGone({ id, error }: { id: string; error: unknown }) {
 
 function JobFailed({ job, submission }: { job: Job; submission?: Submission }) {
   const canceled = job.state === 'canceled';
+  const entry = entryOf(job.id);
   const fault: Fault = canceled
-    ? { title: 'Cancelled', message: 'The job was cancelled. Your data has been deleted on the server.' }
+    ? {
+        title: 'Cancelled',
+        message: entry?.uploads
+          ? `The job was cancelled. What you sent stays on the server for ${uploadLife}, so that you can try again without sending it anew; “Delete it” deletes it at once.`
+          : 'The job was cancelled. Its copy of the data has been deleted on the server.',
+      }
     : job.error
       ? { title: titleOf(job.error.code), message: job.error.detail, code: job.error.code }
       : {
@@ -169,23 +175,17 @@ function JobFailed({ job, submission }: { job: Job; submission?: Submission }) {
   return (
     <Problem fault={fault}>
       {submission && <Retry submission={submission} />}
+      {entry && <Discard uploadKey={entry.key} />}
       <Link href={`/services/${encodeURIComponent(job.service)}`}>Back to the service</Link>
     </Problem>
   );
 }
 
-/** Sends the same once more, from the copy in this browser. */
-export function Retry({ submission }: { submission: Submission }) {
+/** Asks for the same once more. */
+function Retry({ submission }: { submission: Submission }) {
   const [, navigate] = useLocation();
   return (
-    <button
-      type="button"
-      onClick={() =>
-        void submit({ ...submission, key: newKey(), createdTime: new Date().toISOString() }).then((address) =>
-          navigate(address),
-        )
-      }
-    >
+    <button type="button" onClick={() => void tryAgain(submission).then((address) => navigate(address))}>
       Try again
     </button>
   );

@@ -4,9 +4,9 @@ import { useEffect, useState } from 'react';
 import { ProgressBar } from 'react-aria-components';
 import { Link, useLocation } from 'wouter';
 import { formatBytes, formatClock, stemOf } from '../format.ts';
-import { findSubmission, forget, history, type Submission } from '../store.ts';
+import { entryAt, findSubmission, type Submission } from '../store.ts';
 import { Empty, faultOf, Loading, Problem, useTitle } from '../ui.tsx';
-import { resume, send, stop, useUpload } from '../upload.ts';
+import { discard, resume, send, stop, uploadLife, useUpload } from '../upload.ts';
 
 /** An upload on its way; once the server has it, the job's own page follows. */
 export function UploadView({ uploadKey }: { uploadKey: string }) {
@@ -15,7 +15,7 @@ export function UploadView({ uploadKey }: { uploadKey: string }) {
   const [, navigate] = useLocation();
   useTitle('Sending');
   useEffect(() => {
-    const jobId = history().find(({ key }) => key === uploadKey)?.jobId;
+    const { jobId } = entryAt(uploadKey) ?? {};
     if (jobId) return navigate(`/jobs/${encodeURIComponent(jobId)}`, { replace: true });
     void findSubmission(uploadKey).then(setSubmission);
     void resume(uploadKey);
@@ -42,7 +42,9 @@ export function UploadView({ uploadKey }: { uploadKey: string }) {
       <Problem
         fault={{
           title: 'Cancelled',
-          message: 'The upload was stopped; nothing of it is kept on the server.',
+          message: state.isDeleted
+            ? 'The upload was stopped; nothing of it is kept on the server.'
+            : `The upload was stopped. The server could not be told; it deletes what it has of it within ${uploadLife}.`,
         }}
       >
         {submission && (
@@ -69,9 +71,7 @@ export function UploadView({ uploadKey }: { uploadKey: string }) {
       </Problem>
     );
   }
-  const { sentBytes, totalBytes, startedMs } = state;
-  const seconds = (Date.now() - startedMs) / 1000;
-  const left = sentBytes > 0 && seconds > 2 ? ((totalBytes - sentBytes) / sentBytes) * seconds : undefined;
+  const { sentBytes, totalBytes, secondsLeft } = state;
   return (
     <>
       <section className="job-head">
@@ -93,10 +93,10 @@ export function UploadView({ uploadKey }: { uploadKey: string }) {
         <p className="progress-text" role="status">
           {sentBytes >= totalBytes && totalBytes > 0
             ? 'All sent; the server checks it …'
-            : `Sending: ${formatBytes(sentBytes)} of ${formatBytes(totalBytes)}${left === undefined ? '' : `, about ${formatClock(left)} left`}`}
+            : `Sending: ${formatBytes(sentBytes)} of ${formatBytes(totalBytes)}${secondsLeft === undefined ? '' : `, about ${formatClock(secondsLeft)} left`}`}
         </p>
         <p className="fine">
-          A broken connection is repaired by itself, and a reload of this page begins the upload again.
+          After a cut of the connection or a reload of this page, it goes on from where it was.
         </p>
         <div className="actions">
           <button type="button" className="quiet" onClick={() => stop(uploadKey)}>
@@ -108,15 +108,20 @@ export function UploadView({ uploadKey }: { uploadKey: string }) {
   );
 }
 
-function Discard({ uploadKey }: { uploadKey: string }) {
+/** Deletes a request with all that is kept of it, here and on the server. */
+export function Discard({ uploadKey }: { uploadKey: string }) {
   const [, navigate] = useLocation();
+  const [error, setError] = useState<unknown>();
   return (
-    <button
-      type="button"
-      className="quiet"
-      onClick={() => void forget(uploadKey).then(() => navigate('/jobs'))}
-    >
-      Remove it from my list
-    </button>
+    <>
+      <button
+        type="button"
+        className="quiet"
+        onClick={() => void discard(uploadKey).then(() => navigate('/jobs'), setError)}
+      >
+        Delete it
+      </button>
+      {error !== undefined && <span role="alert">{faultOf(error).message}</span>}
+    </>
   );
 }

@@ -1,0 +1,25 @@
+import { existsSync, readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { ownExtension } from '../source.ts';
+
+/** A folder that comes with the program: beside the sources in the workspace, in the package when installed. */
+function packagedFolder(inPackage: string, inWorkspace: string): string | undefined {
+  const path = ownExtension === '.ts' ? `../../../../${inWorkspace}` : `../../${inPackage}`;
+  const folder = fileURLToPath(new URL(path, import.meta.url));
+  return existsSync(folder) ? folder : undefined;
+}
+
+/** The apps in the box; one of them is what v1 clients get when nothing is said. */
+export function bundledApps(): string[] {
+  const folder = packagedFolder('apps', 'apps');
+  if (!folder) return [];
+  const isApp = (name: string) => existsSync(join(folder, name, 'tomaat.yaml'));
+  return readdirSync(folder)
+    .filter(isApp)
+    .sort()
+    .map((name) => join(folder, name));
+}
+
+/** The built page. */
+export const pageFolder = (): string | undefined => packagedFolder('page', 'packages/web/dist');
