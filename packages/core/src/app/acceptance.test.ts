@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { TomaatError } from '../errors.ts';
 import type { Volume } from '../volume.ts';
-import { accept, acceptanceSchema, checkResult, checkShape, checkVolume } from './acceptance.ts';
+import { accept, acceptanceSchema, acceptShape, checkResult, checkShape, checkVolume } from './acceptance.ts';
 
 /** 4 × 3 × 2 voxels of 2 × 3 × 5 mm, left-handed. */
 const volume: Volume = {
@@ -39,6 +39,24 @@ describe('checkVolume()', () => {
     expect(checkVolume(rule({ intensity: { constant: false } }), holes)[0]).toContain('5');
     const none = { ...volume, voxels: new Float32Array(24).fill(Number.NaN) };
     expect(checkVolume(rule({ intensity: { constant: false } }), none)[0]).toContain('no finite value');
+  });
+});
+
+describe('acceptShape()', () => {
+  it('says of a header what accept() says of the volume, and leaves the rules on intensities out', () => {
+    const rules = [
+      { input: 't1', size: { minimum: 8 }, intensity: { minimumBelow: -1e9 }, message: 'Bigger.' },
+    ];
+    const shape = {
+      size: [9, 8, 7] as const,
+      affine: [0, 0, 5, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1],
+      components: 1,
+    };
+    expect(() => acceptShape(rules, 't1', shape)).toThrow(
+      'Bigger. The app does not accept this volume: its size is 7 voxels, at least 8 voxels is needed.',
+    );
+    expect(() => acceptShape(rules, 't2', shape)).not.toThrow();
+    expect(() => acceptShape(rules, 't1', { ...shape, size: [9, 8, 8] })).not.toThrow();
   });
 });
 

@@ -79,9 +79,22 @@ export function checkVolume(rule: AcceptanceRule, volume: Volume): string[] {
 
 /** Throws NOT_ACCEPTED, naming the input and everything that does not fit. */
 export function accept(rules: readonly AcceptanceRule[], input: string, volume: Volume): void {
+  requireNone(rules, input, (rule) => checkVolume(rule, volume));
+}
+
+/** As accept(), by the rules alone that need no voxels: for what a header says. */
+export function acceptShape(rules: readonly AcceptanceRule[], input: string, shape: Shape): void {
+  requireNone(rules, input, (rule) => checkShape(rule, shape));
+}
+
+function requireNone(
+  rules: readonly AcceptanceRule[],
+  input: string,
+  check: (rule: AcceptanceRule) => string[],
+): void {
   for (const rule of rules) {
     if (rule.input !== undefined && rule.input !== input) continue;
-    const faults = checkVolume(rule, volume);
+    const faults = check(rule);
     if (faults.length === 0) continue;
     const why = `The app does not accept this volume: ${faults.join('; ')}.`;
     throw new TomaatError('NOT_ACCEPTED', rule.message ? `${rule.message} ${why}` : why, { field: input });

@@ -2,7 +2,7 @@ import { stat } from 'node:fs/promises';
 import { totalmem } from 'node:os';
 import { type Fit, volumeFactsSchema } from '@tomaat/client';
 import {
-  checkShape,
+  acceptShape,
   defaultValue,
   estimatePrediction,
   isFileInput,
@@ -74,17 +74,16 @@ async function fit(app: App, inputs: Record<string, Facts>, context: ServerConte
         reason: `${name} is a file of ${facts.sizeBytes} bytes, and this server takes ${maxUploadBytes}. Compress it (.nii.gz) or crop it.`,
       };
     }
-    for (const rule of manifest.acceptance) {
-      if (rule.input !== undefined && rule.input !== name) continue;
-      // Without spacing only the rules on voxels can be looked at.
-      const known =
-        facts.spacing || facts.affine ? rule : { ...rule, spacingMm: undefined, extentMm: undefined };
-      const [fault] = checkShape(known, shape);
-      if (fault)
-        return {
-          verdict: 'not accepted',
-          reason: `${rule.message ?? 'The app does not accept this volume'}: ${fault}.`,
-        };
+    // Without spacing only the rules on voxels can be looked at.
+    const rules =
+      facts.spacing || facts.affine
+        ? manifest.acceptance
+        : manifest.acceptance.map((rule) => ({ ...rule, spacingMm: undefined, extentMm: undefined }));
+    try {
+      acceptShape(rules, name, shape);
+    } catch (error) {
+      if (!(error instanceof TomaatError && error.code === 'NOT_ACCEPTED')) throw error;
+      return { verdict: 'not accepted', reason: error.message };
     }
   }
   const { neededBytes, windows, modelSize } = estimatePrediction(

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import {
-  checkShape,
+  acceptShape,
   extensionOf,
   inspectVolume,
   isFileInput,
@@ -284,14 +284,7 @@ async function inspectVolumes(
       );
       voxels = Math.max(voxels, header.size[0] * header.size[1] * header.size[2] * header.components);
       if (input.frames === 'one') checkFrame(header, frame);
-      for (const rule of app.manifest.acceptance) {
-        if (rule.input !== undefined && rule.input !== name) continue;
-        const faults = checkShape(rule, header);
-        if (faults.length > 0) {
-          const why = `The app does not accept this volume: ${faults.join('; ')}.`;
-          throw new TomaatError('NOT_ACCEPTED', rule.message ? `${rule.message} ${why}` : why);
-        }
-      }
+      acceptShape(app.manifest.acceptance, name, header);
     } catch (error) {
       throw withField(error, name);
     }
