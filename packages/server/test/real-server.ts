@@ -128,8 +128,12 @@ export async function sendRaw(
 function write(socket: Socket, chunk: Uint8Array): Promise<void> {
   if (socket.destroyed) return Promise.resolve();
   return new Promise((resolve) => {
-    socket.once('close', () => resolve());
-    socket.write(chunk, () => resolve());
+    const done = () => {
+      socket.off('close', done);
+      resolve();
+    };
+    socket.once('close', done);
+    socket.write(chunk, done);
   });
 }
 
