@@ -2,7 +2,8 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { type ErrorData, type StageTimes, TomaatError } from '@tomaat/core';
 import type { App } from '../apps.ts';
-import { ownExtension, ownNodeOptions } from '../source.ts';
+import { ownExtension } from '../source.ts';
+import { limitedNode } from './limited-node.ts';
 import type { FromChild, PredictMessage, ToChild, WrittenOutput } from './messages.ts';
 import { outOfMemory } from './out-of-memory.ts';
 
@@ -35,17 +36,8 @@ const startLimitMs = 60_000;
 
 /** Starts a child for an app and waits until it has read the app. Throws what the app's manifest deserves. */
 export async function startChild(app: App, onExit: () => void): Promise<Child> {
-  const { memoryMb } = app.manifest.limits;
-  const node = [process.execPath, ...ownNodeOptions, childFile, app.folder];
-  // `ulimit -d` bounds what the process may allocate; V8's own reservations count, so 800 MB is the least.
-  const limited = memoryMb !== undefined && process.platform !== 'win32';
-  const [file, args] = limited
-    ? [
-        '/bin/sh',
-        ['-c', 'ulimit -d "$1"; shift; exec "$@"', 'sh', String(Math.max(800, memoryMb) * 1000), ...node],
-      ]
-    : [node[0], node.slice(1)];
-  const child = spawn(file as string, args as string[], {
+  const [file, args] = limitedNode(childFile, [app.folder], app.manifest.limits.memoryMb);
+  const child = spawn(file, args, {
     stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
     serialization: 'json',
     // A group of its own: Ctrl-C in a terminal reaches the server, which decides what becomes of its children.
