@@ -10,7 +10,7 @@ const root = fileURLToPath(new URL('..', import.meta.url));
 
 const rooms: Record<string, { name: string; may: string[]; pure: boolean }> = {
   core: { name: '@tomaat/core', may: ['meshoptimizer', 'yaml', 'zod'], pure: true },
-  client: { name: '@tomaat/client', may: ['@tomaat/core', 'eventsource-parser', 'zod'], pure: true },
+  client: { name: '@tomaat/client', may: ['@tomaat/core', 'eventsource-parser', 'jose', 'zod'], pure: true },
   server: { name: 'tomaat', may: ['@tomaat/client', '@tomaat/core', '*'], pure: false },
   web: { name: '@tomaat/web', may: ['@tomaat/client', '@tomaat/core', '*'], pure: true },
 };

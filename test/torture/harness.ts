@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Job } from '@tomaat/client';
-import { createKey } from '../../packages/server/src/registry/keys.ts';
+import { createKey } from '../../packages/server/src/access/keys.ts';
 import { ownNodeOptions } from '../../packages/server/src/source.ts';
 import { openServerDatabase } from '../../packages/server/src/store/server-database.ts';
 import { inferBright, writeApp } from '../../packages/server/test/app-fixture.ts';

@@ -12,6 +12,7 @@ export * from './contract.ts';
 export { type ConnectionOptions, errorOf, isCallersFault } from './http.ts';
 export { openApiDocument } from './openapi.ts';
 export { createRegistryClient, type DiscoverOptions, discoverV1, type RegistryClient } from './registry.ts';
+export { type Signed, verifySigned } from './signed.ts';
 export type { FileSource, UploadFile, UploadProgress } from './upload.ts';
 export type { FileRef, ResumableOptions } from './upload-resumable.ts';
 export { interfaceV1, predictV1, type V1Input, type V1Output, type V1PredictOptions } from './v1.ts';

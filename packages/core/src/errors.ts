@@ -25,6 +25,9 @@ const table = {
   CONFLICT: [409, 'caller', 'The request contradicts an earlier one'],
   UNAUTHORIZED: [401, 'caller', 'A valid API key is needed'],
   FORBIDDEN: [403, 'caller', 'This is not allowed'],
+  MISDIRECTED: [421, 'caller', 'The server does not answer to this name'],
+  BAD_SIGNATURE: [422, 'caller', 'A signature does not hold'],
+  LIMIT_REACHED: [429, 'caller', 'A limit of this caller is reached'],
   HEADER_TOO_LARGE: [431, 'caller', 'The header is larger than is allowed'],
   // What an app did.
   BAD_MANIFEST: [422, 'app', 'The manifest of the app has faults'],

@@ -4,8 +4,8 @@ import { createServer, type IncomingMessage } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
+import { createKey, listKeys, revokeKey } from '../src/access/keys.ts';
 import { type AnnouncedService, type AnnouncerOptions, startAnnouncer } from '../src/registry/announcer.ts';
-import { createKey, listKeys, revokeKey } from '../src/registry/keys.ts';
 import { startRegistry } from '../src/registry/start.ts';
 import { openCertificate } from '../src/tls.ts';
 import {

@@ -4,7 +4,7 @@ import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Announcement } from '@tomaat/client';
-import { createKey, type KeyScope } from '../src/registry/keys.ts';
+import { createKey, type KeyScope } from '../src/access/keys.ts';
 import { createRegistryApp, type RegistryApp, type RegistryAppOptions } from '../src/registry/start.ts';
 
 /** What a test opened is closed in the opposite order. */

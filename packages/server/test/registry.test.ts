@@ -3,15 +3,8 @@ import { join } from 'node:path';
 import type { Entry } from '@tomaat/client';
 import { entrySchema, problemSchema } from '@tomaat/client';
 import { afterEach, describe, expect, it } from 'vitest';
+import { createKey, findKey, listKeys, renewProgramKey, requireKey, revokeKey } from '../src/access/keys.ts';
 import { apiLifeMs, keptMs, v1LifeMs } from '../src/registry/entries.ts';
-import {
-  createKey,
-  findKey,
-  listKeys,
-  renewProgramKey,
-  requireKey,
-  revokeKey,
-} from '../src/registry/keys.ts';
 import { toSlug } from '../src/registry/slug.ts';
 import {
   announce,

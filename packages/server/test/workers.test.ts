@@ -9,7 +9,7 @@ import { createInterface } from 'node:readline';
 import type { Job } from '@tomaat/client';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { goodFile } from '../../core/test/bad-files.ts';
-import { createKey } from '../src/registry/keys.ts';
+import { createKey } from '../src/access/keys.ts';
 import { ownNodeOptions } from '../src/source.ts';
 import { openServerDatabase } from '../src/store/server-database.ts';
 import { inferBright, writeApp } from './app-fixture.ts';

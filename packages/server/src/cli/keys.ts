@@ -4,8 +4,6 @@ import { dirname, join } from 'node:path';
 import { TomaatError } from '@tomaat/core';
 import Table from 'cli-table3';
 import { type Kysely, sql } from 'kysely';
-import { defaultDataFolder } from '../config.ts';
-import { openEntries } from '../registry/entries.ts';
 import {
   type ApiKey,
   createKey,
@@ -13,7 +11,9 @@ import {
   type KeyScope,
   listKeys,
   revokeKey,
-} from '../registry/keys.ts';
+} from '../access/keys.ts';
+import { defaultDataFolder } from '../config.ts';
+import { openEntries } from '../registry/entries.ts';
 import { openServerDatabase } from '../store/server-database.ts';
 import { openTable, plain } from './console.ts';
 

@@ -1,8 +1,8 @@
 import type { Announcement, Entry } from '@tomaat/client';
 import { TomaatError } from '@tomaat/core';
 import { type Kysely, type Selectable, sql } from 'kysely';
+import { type ApiKey, type KeySchema, keyMigrations, randomName } from '../access/keys.ts';
 import { type Database, type Migration, openDatabase } from '../store/database.ts';
-import { type ApiKey, type KeySchema, keyMigrations, randomName } from './keys.ts';
 import { toSlug } from './slug.ts';
 
 /**

@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import type { FastifyBaseLogger, FastifyInstance } from 'fastify';
+import { renewProgramKey } from '../access/keys.ts';
 import { hostForOthers, hostForSelf } from '../addresses.ts';
 import { createApp, type Listener, listenHttp, listenHttps } from '../http/app.ts';
 import { mayContinue } from '../http/keep-alive.ts';
@@ -8,7 +9,6 @@ import { registerPage } from '../http/page.ts';
 import { type Certificate, openCertificate } from '../tls.ts';
 import { version } from '../version.ts';
 import { type Entries, openEntries } from './entries.ts';
-import { renewProgramKey } from './keys.ts';
 import { createRegistryMetrics, type RegistryMetrics } from './metrics.ts';
 import { createRelay, type KeepAlive } from './relay.ts';
 import { registerRegistryRoutes } from './routes.ts';

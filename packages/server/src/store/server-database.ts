@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { type KeySchema, keyMigrations } from '../registry/keys.ts';
+import { type KeySchema, keyMigrations } from '../access/keys.ts';
 import { type Database, openDatabase } from './database.ts';
 import { type JobsSchema, jobMigrations } from './jobs.ts';
 import { type UploadsSchema, uploadMigrations } from './uploads.ts';

@@ -1,0 +1,35 @@
+import { TomaatError } from '@tomaat/core';
+import { calculateJwkThumbprint, compactVerify, EmbeddedJWK, type JWK } from 'jose';
+
+/** What a signed text says, and who says it. */
+export interface Signed {
+  payload: unknown;
+  /** SHA-256 thumbprint (RFC 7638, base64url) of the Ed25519 key that signed; whether that key is to be trusted is for the caller to say. */
+  thumbprint: string;
+}
+
+const longest = 65_536;
+
+/**
+ * Checks a compact JWS made by a TOMAAT server: Ed25519 only, of this type only, with the key that its header holds.
+ * @throws TomaatError BAD_SIGNATURE for anything else.
+ */
+export async function verifySigned(text: string, type: string): Promise<Signed> {
+  try {
+    if (text.length > longest) throw new Error('it is too long');
+    const { payload, protectedHeader } = await compactVerify(text, EmbeddedJWK, { algorithms: ['EdDSA'] });
+    if (protectedHeader.typ !== type) throw new Error(`it is of another type than ${type}`);
+    const jwk = protectedHeader.jwk as JWK;
+    if (jwk.kty !== 'OKP' || jwk.crv !== 'Ed25519') throw new Error('its key is not of the kind Ed25519');
+    return {
+      payload: JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(payload)),
+      thumbprint: await calculateJwkThumbprint(jwk, 'sha256'),
+    };
+  } catch (error) {
+    throw new TomaatError(
+      'BAD_SIGNATURE',
+      `The signature does not hold: ${(error as Error).message}. What was signed has been changed, or was signed by something else.`,
+      { cause: error },
+    );
+  }
+}
