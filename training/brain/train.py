@@ -146,7 +146,7 @@ def main() -> None:
     parser.add_argument("--resume", type=Path, help="last.pt or averaged.pt to start from")
     parser.add_argument("--spacing", type=float, default=2.0, help="mm of the working grid")
     parser.add_argument("--validate-minutes", type=float, default=8)
-    parser.add_argument("--tight", type=float, default=0.0, help="share of the time spent on tight frames")
+    parser.add_argument("--tight", type=float, default=0.0, help="share of tight frames until the last 40 %% of the time")
     parser.add_argument("--precision", choices=("auto", "bfloat16", "float32"), default="auto")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
@@ -160,7 +160,7 @@ def main() -> None:
     validation = [m for m in maps if held_out(m.name)]
     print(f"{len(training)} heads to train on, {len(validation)} held out", flush=True)
     recipe = Recipe(spacing=options.spacing)
-    # Little more than the brain: half the cost of a step, before the last part sees whole heads again.
+    # Little more than the brain: half the cost of a step; the last part sees whole heads alone.
     tight = replace(recipe, sizes=((64, 80), (64, 80, 96), (64, 80)), shift=14.0)
     precision = precision_of(options.precision)
 
@@ -199,7 +199,8 @@ def main() -> None:
                 for group in optimiser.param_groups:
                     group["lr"] = rate
                 head = training[int(torch.randint(len(training), (), generator=generator))]
-                framing = tight if progress < options.tight else recipe
+                is_tight = progress < 0.6 and torch.rand((), generator=generator) < options.tight
+                framing = tight if is_tight else recipe
                 sample = synthesise(head, framing, generator)
                 image = sample.image[None, None].to(memory_format=torch.channels_last_3d)
                 with precision:
