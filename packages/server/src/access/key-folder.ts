@@ -72,5 +72,5 @@ export async function makeFirstAdminKey(
 /** A key for what `tomaat up` does at its own server and registry; it ends when the next one is made. */
 export async function programKey(folder: string, label: string): Promise<string> {
   await using all = await openKeyFolder(folder, keyPlaces);
-  return renewProgramKey(all.databases, label, ['predict']);
+  return await renewProgramKey(all.databases, label, ['predict']);
 }
