@@ -82,7 +82,29 @@ export const configSchema = z.strictObject({
   allowNet: list(z.union([z.cidrv4(), z.cidrv6()], 'must be a range such as 10.1.0.0/16'))
     .default([])
     .describe('Networks, besides loopback, that the registry may pass requests on to'),
-  insecureNoLogin: flag.default(false).describe('Listen beyond this machine although there is no login'),
+  login: flag.default(false).describe('Whether a caller needs a key; beyond this machine it has to be on'),
+  tlsSelfMade: flag
+    .default(false)
+    .describe('That the self-made certificate is wanted beyond this machine, where none is given'),
+  allowHost: list(z.string().regex(/^[a-z0-9_.-]+$|^\[?[0-9a-f:.]+\]?$/i, 'must be a name or an address'))
+    .default([])
+    .describe('Names, besides its own, by which the server is called'),
+  allowOrigin: list(
+    httpAddress.refine((origin) => URL.canParse(origin) && new URL(origin).origin === origin, {
+      error: 'must be an origin such as https://viewer.example',
+    }),
+  )
+    .default([])
+    .describe('Origins of pages, besides our own, that may send requests'),
+  legacyPort: port
+    .optional()
+    .describe('HTTPS port of the server for TOMAAT v1 without login; none if missing'),
+  registryLegacyPort: port
+    .optional()
+    .describe('HTTPS port of the registry for TOMAAT v1 without login; none if missing'),
+  legacyPerMinute: count(1, 'of requests')
+    .default(60)
+    .describe('Requests a minute that one address may send to those ports'),
   maxUploadBytes: count(1, 'of bytes')
     .default(2 * 1024 ** 3)
     .describe('Largest upload'),
