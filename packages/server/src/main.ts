@@ -55,7 +55,7 @@ const jsonOption = (what = 'print JSON') => new Option('--json', what);
 // ---- Serving ----
 
 /** Flags that are settings: config.ts checks them together with the file and the environment. */
-const settings: Record<ConfigKey, Option> = {
+const settings: Record<Exclude<ConfigKey, 'oidcClientSecret'>, Option> = {
   data: new Option(
     '--data <dir>',
     'folder of databases, results and certificate (default: the user’s data folder)',
@@ -87,6 +87,27 @@ const settings: Record<ConfigKey, Option> = {
     '--allow-net <range>',
     'network that the registry may pass requests on to, such as 10.1.0.0/16; may be repeated',
   ).argParser((value, list: string[] | undefined) => [...(list ?? []), value]),
+  oidcIssuer: new Option(
+    '--oidc-issuer <url>',
+    'OpenID Connect issuer that logs people in (its secret: TOMAAT_OIDC_CLIENT_SECRET)',
+  ),
+  oidcClientId: new Option('--oidc-client-id <id>', 'id by which that issuer knows this server'),
+  oidcScopes: new Option(
+    '--oidc-scopes <list>',
+    'scopes that the issuer is asked for (default: openid,profile,email)',
+  ),
+  oidcAllow: new Option(
+    '--oidc-allow <CLAIM=VALUE>',
+    'serve only users whose token says so, such as groups=radiology; may be repeated (default: all)',
+  ).argParser((value, list: string[] | undefined) => [...(list ?? []), value]),
+  oidcAdmin: new Option(
+    '--oidc-admin <CLAIM=VALUE>',
+    'users whose token says so may do everything; may be repeated',
+  ).argParser((value, list: string[] | undefined) => [...(list ?? []), value]),
+  oidcAudience: new Option(
+    '--oidc-audience <name>',
+    'programs may send tokens of the issuer for this audience (default: they may not)',
+  ),
   insecureNoLogin: new Option('--insecure-no-login', 'listen beyond this machine although there is no login'),
   workers: new Option('--workers <number>', 'predictions at a time; 0: all by “tomaat worker” (default: 1)'),
   drainSeconds: new Option(
@@ -108,7 +129,9 @@ const configFooter = `
 Settings also come from tomaat.config.yaml in the data folder (or --config FILE) as “tlsPort: 9443”, and from
 variables as TOMAAT_TLS_PORT=9443. Flags go before variables, variables before the file.`;
 
-function addSettings(command: Command, keys: readonly ConfigKey[]): Command {
+type FlagKey = keyof typeof settings;
+
+function addSettings(command: Command, keys: readonly FlagKey[]): Command {
   for (const key of keys) command.addOption(settings[key]);
   if (keys.includes('announceKey')) command.addOption(new Option('--api-key <key>').hideHelp());
   return command
@@ -124,7 +147,7 @@ async function load(flags: Record<string, unknown>) {
 }
 
 const { up, serve, registry, runApp, checkApp } = actions;
-const serverKeys: readonly ConfigKey[] = [
+const serverKeys: readonly FlagKey[] = [
   'workers',
   'drainSeconds',
   'maxIdleMb',
@@ -134,7 +157,15 @@ const serverKeys: readonly ConfigKey[] = [
   'keepMinutes',
   'default',
 ];
-const commonKeys: readonly ConfigKey[] = ['data', 'host', 'tlsCert', 'tlsKey', 'insecureNoLogin', 'logLevel'];
+const commonKeys: readonly FlagKey[] = ['data', 'host', 'tlsCert', 'tlsKey', 'insecureNoLogin', 'logLevel'];
+const oidcKeys: readonly FlagKey[] = [
+  'oidcIssuer',
+  'oidcClientId',
+  'oidcScopes',
+  'oidcAllow',
+  'oidcAdmin',
+  'oidcAudience',
+];
 
 if (up) {
   const command = program
@@ -154,6 +185,7 @@ if (up) {
     'announceKey',
     'ca',
     'allowNet',
+    ...oidcKeys,
     ...serverKeys,
   ]);
   command.action((appFolders: string[], flags) =>
@@ -177,6 +209,7 @@ if (serve) {
     'announce',
     'announceKey',
     'ca',
+    ...oidcKeys,
     ...serverKeys,
   ]);
   command.addHelpText(

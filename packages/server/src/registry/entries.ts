@@ -2,6 +2,7 @@ import type { Announcement, Entry } from '@tomaat/client';
 import { TomaatError } from '@tomaat/core';
 import { type Kysely, type Selectable, sql } from 'kysely';
 import { type ApiKey, type KeySchema, keyMigrations, randomName } from '../access/keys.ts';
+import { type SessionSchema, sessionMigrations } from '../access/sessions.ts';
 import { type Database, type Migration, openDatabase } from '../store/database.ts';
 import { toSlug } from './slug.ts';
 
@@ -60,7 +61,7 @@ interface EntryTable {
 }
 type Row = Selectable<EntryTable>;
 
-export interface RegistrySchema extends KeySchema {
+export interface RegistrySchema extends KeySchema, SessionSchema {
   entry: EntryTable;
 }
 
@@ -99,6 +100,7 @@ const migrations: readonly Migration[] = [
       await sql`CREATE INDEX entry_expiry ON entry (expires_ms)`.execute(db);
     },
   },
+  ...sessionMigrations,
 ];
 
 export interface EntryFilters {

@@ -1,13 +1,14 @@
 import { join } from 'node:path';
 import { type KeySchema, keyMigrations } from '../access/keys.ts';
+import { type SessionSchema, sessionMigrations } from '../access/sessions.ts';
 import { type Database, openDatabase } from './database.ts';
 import { type JobsSchema, jobMigrations } from './jobs.ts';
 import { type UploadsSchema, uploadMigrations } from './uploads.ts';
 
-export type ServerSchema = JobsSchema & UploadsSchema & KeySchema;
+export type ServerSchema = JobsSchema & UploadsSchema & KeySchema & SessionSchema;
 
-/** The server's database: jobs, uploads and the keys of its workers. New steps are added at the end, never between. */
-export const serverMigrations = [...jobMigrations, ...uploadMigrations, ...keyMigrations];
+/** The server's database: jobs, uploads, keys and browser sessions. New steps are added at the end, never between. */
+export const serverMigrations = [...jobMigrations, ...uploadMigrations, ...keyMigrations, ...sessionMigrations];
 
 export const serverDatabaseFile = (dataFolder: string): string => join(dataFolder, 'server.db');
 
