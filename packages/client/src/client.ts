@@ -1,6 +1,14 @@
 import { TomaatError } from '@tomaat/core';
 import { z } from 'zod';
-import { type Job, jobSchema, type Me, meSchema, type NamedPrediction, type Service, serviceSchema } from './contract.ts';
+import {
+  type Job,
+  jobSchema,
+  type Me,
+  meSchema,
+  type NamedPrediction,
+  type Service,
+  serviceSchema,
+} from './contract.ts';
 import {
   addressOf,
   type Connection,

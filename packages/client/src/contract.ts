@@ -246,7 +246,7 @@ export const meSchema = z.object({
   login: z.enum(['required', 'off']).describe('off: everything is open to this machine'),
   who: z
     .object({
-      kind: z.enum(['key', 'oidc', 'open']),
+      kind: z.enum(['key', 'oidc']),
       owner: z.string().describe('Whose jobs are seen; stays the same over sessions'),
       label: z.string(),
       scopes: z.array(z.string()),

@@ -51,11 +51,9 @@ const count = (least: number, what: string) =>
       .min(least, `must be at least ${least}`),
   );
 const text = z.string('must be text').min(1, 'must not be empty');
-const claimRule = z
-  .string('must be text')
-  .refine((rule) => parseClaimRule(rule) !== undefined, {
-    error: 'must be CLAIM=VALUE, such as groups=radiology or email=@hospital.example',
-  });
+const claimRule = z.string('must be text').refine((rule) => parseClaimRule(rule) !== undefined, {
+  error: 'must be CLAIM=VALUE, such as groups=radiology or email=@hospital.example',
+});
 const httpAddress = z.url({ protocol: /^https?$/, error: 'must be an http or https address' });
 
 /**
@@ -89,11 +87,15 @@ export const configSchema = z.strictObject({
     .default([])
     .describe('Networks, besides loopback, that the registry may pass requests on to'),
   oidcIssuer: text
-    .refine(isIssuerAddress, { error: 'must be an https address, without ? and # (http on this machine alone)' })
+    .refine(isIssuerAddress, {
+      error: 'must be an https address, without ? and # (http on this machine alone)',
+    })
     .optional()
     .describe('OpenID Connect issuer that logs people in'),
   oidcClientId: text.optional().describe('Id by which that issuer knows this server'),
-  oidcClientSecret: text.optional().describe('Secret that goes with it; no flag, as others could read it there'),
+  oidcClientSecret: text
+    .optional()
+    .describe('Secret that goes with it; no flag, as others could read it there'),
   oidcScopes: list(text)
     .default(['openid', 'profile', 'email'])
     .describe('Scopes that the issuer is asked for; openid has to be one'),
@@ -200,7 +202,8 @@ export function loadConfig({ flags = {}, configFile, env = process.env }: Config
     faults.push('--oidc-issuer and --oidc-client-id go together. Give both, or neither.');
   } else if (values.oidcIssuer === undefined) {
     const alone = keys.filter((key) => key.startsWith('oidc') && values[key] !== undefined);
-    if (alone.length > 0) faults.push(`${alone.join(', ')} is of no use without --oidc-issuer. Give that, too.`);
+    if (alone.length > 0)
+      faults.push(`${alone.join(', ')} is of no use without --oidc-issuer. Give that, too.`);
   }
   const scopes = values.oidcScopes as readonly string[] | undefined;
   if (scopes && !scopes.includes('openid')) faults.push('--oidc-scopes lacks openid. Add it.');

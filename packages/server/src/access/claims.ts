@@ -54,7 +54,9 @@ export function fulfils(claims: JWTPayload, { claim, value }: ClaimRule): boolea
 function valuesOf(claims: JWTPayload, path: string): string[] {
   const whole = own(claims, path);
   const found = whole ?? path.split('.').reduce<unknown>(own, claims);
-  return [found].flat().flatMap((value) => (['string', 'number', 'boolean'].includes(typeof value) ? [String(value)] : []));
+  return [found]
+    .flat()
+    .flatMap((value) => (['string', 'number', 'boolean'].includes(typeof value) ? [String(value)] : []));
 }
 
 const own = (value: unknown, name: string): unknown =>

@@ -297,7 +297,8 @@ async function boundedFetch(address: string, init: object = {}): Promise<Respons
   let sizeBytes = 0;
   for await (const chunk of response.body ?? []) {
     sizeBytes += chunk.byteLength;
-    if (sizeBytes > maxAnswerBytes) throw new Error(`${url.origin} answered with more than ${maxAnswerBytes} bytes`);
+    if (sizeBytes > maxAnswerBytes)
+      throw new Error(`${url.origin} answered with more than ${maxAnswerBytes} bytes`);
     chunks.push(chunk);
   }
   const body = sizeBytes === 0 ? null : Buffer.concat(chunks);
@@ -311,8 +312,8 @@ async function boundedFetch(address: string, init: object = {}): Promise<Respons
 function labelOf(claims: JWTPayload & { sub: string }): string {
   for (const name of ['name', 'preferred_username', 'email', 'sub']) {
     const text = claims[name];
-    // biome-ignore lint/suspicious/noControlCharactersInRegex: those are what is taken out
-    const plain = typeof text === 'string' ? text.replace(/[\u0000-\u001f\u007f-\u009f\u200e\u200f\u202a-\u202e\u2066-\u2069]/g, '').trim() : '';
+    // Without control characters and those that turn the direction of writing.
+    const plain = typeof text === 'string' ? text.replace(/\p{C}/gu, '').trim() : '';
     if (plain !== '') return [...plain].slice(0, 100).join('');
   }
   return 'somebody';

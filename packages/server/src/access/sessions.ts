@@ -151,8 +151,7 @@ export function createSessions({ db, basis, now = Date.now }: SessionsOptions): 
     },
 
     async close(token) {
-      if (tokenForm.test(token))
-        await db.deleteFrom('session').where('hash', '=', hashOf(token)).execute();
+      if (tokenForm.test(token)) await db.deleteFrom('session').where('hash', '=', hashOf(token)).execute();
     },
 
     async sweep() {

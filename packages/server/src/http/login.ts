@@ -3,7 +3,7 @@ import { TomaatError } from '@tomaat/core';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { Kysely } from 'kysely';
 import { z } from 'zod';
-import { findKey, hasScope, type KeySchema, type KeyScope } from '../access/keys.ts';
+import { type ApiKey, findKey, hasScope, type KeySchema, type KeyScope } from '../access/keys.ts';
 import type { LoginFault, Oidc } from '../access/oidc.ts';
 import type { Principal } from '../access/principal.ts';
 import { createSessions, type SessionSchema, type Sessions } from '../access/sessions.ts';
@@ -32,18 +32,17 @@ export interface Login {
   readonly sessions: Sessions;
   /** Who sends a request, by the cookie of a session or by a token of the issuer. */
   principalOf(request: FastifyRequest): Promise<Principal | undefined>;
-  register(app: FastifyInstance): void;
+  /** @param recognise finds the key that a text is, and counts wrong ones. */
+  register(app: FastifyInstance, recognise: Recognise): void;
 }
+type Recognise = (key: string, request: FastifyRequest) => Promise<ApiKey | undefined>;
 
 const keySchema = z.strictObject({ key: z.string().max(200) });
-/** Vain attempts of one address in a minute. A key has 256 random bits: this is about load, not about guessing. */
-export const maxVainLogins = 30;
 
 export function createLogin(options: LoginOptions): Login {
   const { db, required, scope, oidc, now = Date.now } = options;
   const publicUrl = options.publicUrl === undefined ? undefined : new URL(options.publicUrl);
   const sessions = createSessions({ db, basis: oidc?.basis, now });
-  const throttle = createThrottle(maxVainLogins, 60_000, now);
 
   /** Whether the browser speaks TLS, to this server or to a proxy in front of it. */
   function isSecure(request: FastifyRequest): boolean {
@@ -78,33 +77,36 @@ export function createLogin(options: LoginOptions): Login {
   }
 
   async function principalOf(request: FastifyRequest): Promise<Principal | undefined> {
-    const jwt = /^bearer +(\S+) *$/i.exec(request.headers.authorization ?? '')?.[1];
-    if (jwt !== undefined) return oidc?.recognise(jwt);
+    if (request.headers.authorization !== undefined) return oidc?.recognise(tokenOf(request) ?? '');
     return (await findSession(request))?.principal;
   }
 
-  async function describe(request: FastifyRequest, principal: Principal): Promise<Me['who']> {
-    const session = principal.via === 'session' ? await findSession(request) : undefined;
-    const key =
-      session || principal.keyId === undefined
-        ? undefined
-        : await db
-            .selectFrom('api_key')
-            .select(['label', 'expires_ms'])
-            .where('id', '=', principal.keyId)
-            .executeTakeFirst();
-    const keyEnds = key?.expires_ms ?? undefined;
+  /** Whoever asks may be nobody: this is found out here, for the door lets everybody in. */
+  async function describe(request: FastifyRequest): Promise<Me['who']> {
+    const token = tokenOf(request);
+    const key = token === undefined ? undefined : await findKey(db, token, now());
+    if (key) {
+      const { id, label, scopes, expiresTime } = key;
+      return { kind: 'key', owner: `key:${id}`, label, scopes, expiresTime };
+    }
+    const session = request.headers.authorization === undefined ? await findSession(request) : undefined;
+    const principal = session?.principal ?? (await principalOf(request));
+    if (!principal) return undefined;
+    const { keyId, owner, scopes } = principal;
     return {
-      kind: principal.keyId !== undefined ? 'key' : principal.owner.startsWith('oidc:') ? 'oidc' : 'open',
-      owner: principal.owner,
-      label: session?.label ?? key?.label ?? principal.owner,
-      scopes: [...principal.scopes],
-      expiresTime:
-        session?.expiresTime ?? (keyEnds === undefined ? undefined : new Date(keyEnds).toISOString()),
+      kind: keyId === undefined ? 'oidc' : 'key',
+      owner,
+      label: session?.label ?? owner,
+      scopes: [...scopes],
+      expiresTime: session?.expiresTime,
     };
   }
 
-  async function logInByKey(request: FastifyRequest, reply: FastifyReply): Promise<void> {
+  async function logInByKey(
+    request: FastifyRequest,
+    reply: FastifyReply,
+    recognise: Recognise,
+  ): Promise<void> {
     if (!/^application\/json *(;|$)/i.test(request.headers['content-type'] ?? '')) {
       throw new TomaatError('UNSUPPORTED_MEDIA', 'A login is JSON: {"key": "tmt_…"}. Send it as such.', {
         field: 'Content-Type',
@@ -117,21 +119,12 @@ export function createLogin(options: LoginOptions): Login {
         { field: 'Origin' },
       );
     }
-    const waitSeconds = throttle.waitSeconds(request.ip);
-    if (waitSeconds > 0) {
-      reply.header('retry-after', String(waitSeconds));
-      throw new TomaatError(
-        'LIMIT_REACHED',
-        `Too many wrong keys came from your address. Try again in ${waitSeconds} s.`,
-      );
-    }
     const { key } = await readJson(request, keySchema, {
       maxBytes: 1000,
       hint: 'Send {"key": "tmt_…"}.',
     });
-    const found = await findKey(db, key.trim(), now());
+    const found = await recognise(key.trim(), request);
     if (!found) {
-      throttle.count(request.ip);
       throw new TomaatError(
         'UNAUTHORIZED',
         'This key is unknown here, expired or revoked. Check that all of it was copied, or ask whoever runs the server for a new one.',
@@ -201,7 +194,8 @@ export function createLogin(options: LoginOptions): Login {
     returnTo: string,
     error: unknown,
   ): FastifyReply {
-    const reason = error instanceof TomaatError ? (error.detail?.reason as LoginFault | undefined) : undefined;
+    const reason =
+      error instanceof TomaatError ? (error.detail?.reason as LoginFault | undefined) : undefined;
     if (reason === undefined) throw error;
     // What stands in it came from the issuer: the names of the faults alone.
     const { cause } = error as TomaatError;
@@ -215,16 +209,15 @@ export function createLogin(options: LoginOptions): Login {
   return {
     sessions,
     principalOf,
-    register(app) {
+    register(app, recognise) {
       const noStore = async (_request: FastifyRequest, reply: FastifyReply) => {
         reply.header('cache-control', 'no-store').header('referrer-policy', 'no-referrer');
       };
       const route = { onRequest: noStore, exposeHeadRoute: false };
       app.get('/auth/me', route, async (request): Promise<Me> => {
-        const { principal } = request;
         return {
           login: required ? 'required' : 'off',
-          who: required && principal ? await describe(request, principal) : undefined,
+          who: required ? await describe(request) : undefined,
           ways: {
             key: required,
             oidc: required && oidc ? { host: oidc.host, address: '/auth/oidc/login' } : undefined,
@@ -233,7 +226,7 @@ export function createLogin(options: LoginOptions): Login {
       });
       app.post('/auth/session', route, async (request, reply) => {
         needLogin(required);
-        await logInByKey(request, reply);
+        await logInByKey(request, reply, recognise);
         return reply.code(204).send();
       });
       app.delete('/auth/session', route, async (request, reply) => {
@@ -247,6 +240,10 @@ export function createLogin(options: LoginOptions): Login {
       app.get('/auth/oidc/callback', route, endOidc);
     },
   };
+}
+
+function tokenOf(request: FastifyRequest): string | undefined {
+  return /^bearer +(\S+) *$/i.exec(request.headers.authorization ?? '')?.[1];
 }
 
 function needLogin(required: boolean): void {
@@ -314,35 +311,4 @@ function setCookie(
 ): void {
   const cookie = `${nameOf(request, name, secure)}=${value}; Path=/; HttpOnly; ${rest}${secure ? '; Secure' : ''}`;
   reply.header('set-cookie', cookie);
-}
-
-// ---- Throttle ----
-
-const mostAddresses = 10_000;
-
-/** Counts what was vain, by address (of IPv6 the network, which is one customer's). */
-function createThrottle(most: number, spanMs: number, now: () => number) {
-  const counts = new Map<string, { count: number; endsMs: number }>();
-  const groupOf = (ip: string) => (ip.includes('.') ? ip : ip.split(':').slice(0, 4).join(':'));
-  return {
-    waitSeconds(ip: string): number {
-      const found = counts.get(groupOf(ip));
-      if (!found || found.count < most) return 0;
-      return Math.max(0, Math.ceil((found.endsMs - now()) / 1000));
-    },
-    count(ip: string): void {
-      const group = groupOf(ip);
-      let found = counts.get(group);
-      if (!found || found.endsMs <= now()) {
-        counts.delete(group);
-        found = { count: 0, endsMs: now() + spanMs };
-        counts.set(group, found);
-      }
-      found.count++;
-      for (const oldest of counts.keys()) {
-        if (counts.size <= mostAddresses) break;
-        counts.delete(oldest);
-      }
-    },
-  };
 }

@@ -8,7 +8,12 @@ import { type UploadsSchema, uploadMigrations } from './uploads.ts';
 export type ServerSchema = JobsSchema & UploadsSchema & KeySchema & SessionSchema;
 
 /** The server's database: jobs, uploads, keys and browser sessions. New steps are added at the end, never between. */
-export const serverMigrations = [...jobMigrations, ...uploadMigrations, ...keyMigrations, ...sessionMigrations];
+export const serverMigrations = [
+  ...jobMigrations,
+  ...uploadMigrations,
+  ...keyMigrations,
+  ...sessionMigrations,
+];
 
 export const serverDatabaseFile = (dataFolder: string): string => join(dataFolder, 'server.db');
 
