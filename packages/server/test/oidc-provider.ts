@@ -20,6 +20,8 @@ export interface OidcProvider extends AsyncDisposable {
   down: boolean;
   readonly publicJwk: JWK;
   readonly privateKey: CryptoKey;
+  /** What went wrong in it, and not because a test wanted it. */
+  readonly faults: unknown[];
   /** Requests by path. */
   readonly asked: string[];
   sign(claims: JWTPayload, header?: Record<string, unknown>): Promise<string>;
@@ -33,6 +35,7 @@ export async function openOidcProvider(alg = 'RS256'): Promise<OidcProvider> {
   const codes = new Map<string, { challenge: string; redirectUri: string; nonce: string }>();
   const server = createServer((request, response) => {
     answer(request, response).catch((error: unknown) => {
+      provider.faults.push(error);
       response.statusCode = 500;
       response.end(String(error));
     });
@@ -51,6 +54,7 @@ export async function openOidcProvider(alg = 'RS256'): Promise<OidcProvider> {
     down: false,
     publicJwk,
     privateKey,
+    faults: [],
     asked: [],
     sign: (claims, header = {}) =>
       new SignJWT(claims).setProtectedHeader({ alg, kid: keyId, ...header }).sign(privateKey),
