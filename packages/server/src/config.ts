@@ -104,7 +104,29 @@ export const configSchema = z.strictObject({
     .describe('Whom of its users the server serves, as CLAIM=VALUE; all if missing'),
   oidcAdmin: list(claimRule).default([]).describe('Who of them may do everything, as CLAIM=VALUE'),
   oidcAudience: text.optional().describe('Audience of tokens of the issuer that programs may send'),
-  insecureNoLogin: flag.default(false).describe('Listen beyond this machine although there is no login'),
+  login: flag.default(false).describe('Whether a caller needs a key; beyond this machine it has to be on'),
+  tlsSelfMade: flag
+    .default(false)
+    .describe('That the self-made certificate is wanted beyond this machine, where none is given'),
+  allowHost: list(z.string().regex(/^[a-z0-9_.-]+$|^\[?[0-9a-f:.]+\]?$/i, 'must be a name or an address'))
+    .default([])
+    .describe('Names, besides its own, by which the server is called'),
+  allowOrigin: list(
+    httpAddress.refine((origin) => URL.canParse(origin) && new URL(origin).origin === origin, {
+      error: 'must be an origin such as https://viewer.example',
+    }),
+  )
+    .default([])
+    .describe('Origins of pages, besides our own, that may send requests'),
+  legacyPort: port
+    .optional()
+    .describe('HTTPS port of the server for TOMAAT v1 without login; none if missing'),
+  registryLegacyPort: port
+    .optional()
+    .describe('HTTPS port of the registry for TOMAAT v1 without login; none if missing'),
+  legacyPerMinute: count(1, 'of requests')
+    .default(60)
+    .describe('Requests a minute that one address may send to those ports'),
   maxUploadBytes: count(1, 'of bytes')
     .default(2 * 1024 ** 3)
     .describe('Largest upload'),
@@ -205,6 +227,8 @@ export function loadConfig({ flags = {}, configFile, env = process.env }: Config
     if (alone.length > 0)
       faults.push(`${alone.join(', ')} is of no use without --oidc-issuer. Give that, too.`);
   }
+  if (values.oidcIssuer !== undefined && values.login !== true)
+    faults.push('--oidc-issuer is of no use without --login. Give that, too.');
   const scopes = values.oidcScopes as readonly string[] | undefined;
   if (scopes && !scopes.includes('openid')) faults.push('--oidc-scopes lacks openid. Add it.');
   if (faults.length > 0) {

@@ -108,7 +108,25 @@ const settings: Record<Exclude<ConfigKey, 'oidcClientSecret'>, Option> = {
     '--oidc-audience <name>',
     'programs may send tokens of the issuer for this audience (default: they may not)',
   ),
-  insecureNoLogin: new Option('--insecure-no-login', 'listen beyond this machine although there is no login'),
+  login: new Option('--login', 'let in only callers with a key (tomaat keys), or who are logged in'),
+  tlsSelfMade: new Option('--tls-self-made', 'listen beyond this machine with the self-made certificate'),
+  allowHost: new Option(
+    '--allow-host <name>',
+    'another name by which this machine is called; may be repeated',
+  ).argParser((value, list: string[] | undefined) => [...(list ?? []), value]),
+  allowOrigin: new Option(
+    '--allow-origin <origin>',
+    'another site whose pages may send requests, such as https://viewer.example; may be repeated',
+  ).argParser((value, list: string[] | undefined) => [...(list ?? []), value]),
+  legacyPort: new Option(
+    '--legacy-port <number>',
+    'open a port for TOMAAT v1 clients that cannot log in; 0: a free one',
+  ),
+  registryLegacyPort: new Option('--registry-legacy-port <number>', 'the same for the registry'),
+  legacyPerMinute: new Option(
+    '--legacy-per-minute <number>',
+    'requests that one address may send there (default: 60)',
+  ),
   workers: new Option('--workers <number>', 'predictions at a time; 0: all by “tomaat worker” (default: 1)'),
   drainSeconds: new Option(
     '--drain-seconds <number>',
@@ -157,7 +175,6 @@ const serverKeys: readonly FlagKey[] = [
   'keepMinutes',
   'default',
 ];
-const commonKeys: readonly FlagKey[] = ['data', 'host', 'tlsCert', 'tlsKey', 'insecureNoLogin', 'logLevel'];
 const oidcKeys: readonly FlagKey[] = [
   'oidcIssuer',
   'oidcClientId',
@@ -165,6 +182,20 @@ const oidcKeys: readonly FlagKey[] = [
   'oidcAllow',
   'oidcAdmin',
   'oidcAudience',
+];
+const commonKeys: readonly FlagKey[] = [
+  'data',
+  'host',
+  'login',
+  'tlsCert',
+  'tlsKey',
+  'tlsSelfMade',
+  'publicUrl',
+  'allowHost',
+  'allowOrigin',
+  'legacyPerMinute',
+  'logLevel',
+  ...oidcKeys,
 ];
 
 if (up) {
@@ -180,12 +211,12 @@ if (up) {
     'tlsPort',
     'registryPort',
     ...commonKeys,
-    'publicUrl',
+    'legacyPort',
+    'registryLegacyPort',
     'announce',
     'announceKey',
     'ca',
     'allowNet',
-    ...oidcKeys,
     ...serverKeys,
   ]);
   command.action((appFolders: string[], flags) =>
@@ -205,11 +236,10 @@ if (serve) {
     'port',
     'tlsPort',
     ...commonKeys,
-    'publicUrl',
+    'legacyPort',
     'announce',
     'announceKey',
     'ca',
-    ...oidcKeys,
     ...serverKeys,
   ]);
   command.addHelpText(
@@ -229,12 +259,14 @@ if (registry) {
     .usage('[options]')
     .description('tell clients which services there are, and pass requests on to them')
     .addOption(new Option('--port <number>', 'port of the registry; 0: a free one (default: 8001)'))
+    .addOption(new Option('--legacy-port <number>', 'open a port for TOMAAT v1 clients that cannot log in'))
     .addOption(jsonOption('print the address as one line of JSON'));
   addSettings(command, [...commonKeys, 'ca', 'allowNet']);
   command.action((flags) =>
     done(async () => {
-      const { port, ...rest } = flags as Record<string, unknown>;
-      return registry(await load({ ...rest, registryPort: port }), { json: Boolean(flags.json) });
+      const { port, legacyPort, ...rest } = flags as Record<string, unknown>;
+      const own = { ...rest, registryPort: port, registryLegacyPort: legacyPort };
+      return registry(await load(own), { json: Boolean(flags.json) });
     }),
   );
 }
@@ -415,11 +447,16 @@ keys
     }),
   )
   .option('--expires <time>', 'a date (2027-01-31) or a span (90d, 12h); else it does not expire')
+  .option('--max-jobs <number>', 'predictions that it may have under way at a time', wholeNumber)
+  .option('--per-day <number>', 'predictions that it may have a day (UTC)', wholeNumber)
   .addOption(dataOption())
   .addOption(jsonOption())
   .addHelpText(
     'after',
-    '\nExample:\n  tomaat keys create --label "liver server" --scope announce --expires 90d',
+    `
+Examples:
+  tomaat keys create --label "liver server" --scope announce --expires 90d
+  tomaat keys create --label "Dr. Rossi" --scope predict --max-jobs 5 --per-day 200`,
   )
   .action((flags) =>
     done(async () =>

@@ -5,7 +5,13 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Announcement } from '@tomaat/client';
 import { TomaatError, volumeInputs } from '@tomaat/core';
-import type { FastifyBaseLogger } from 'fastify';
+import type { FastifyBaseLogger, FastifyInstance } from 'fastify';
+import type { Kysely } from 'kysely';
+import { type Access, markLegacy, registerAccess } from './access/access.ts';
+import type { OidcSettings } from './access/claims.ts';
+import { createHostPolicy, type HostOptions, requireSafeBind } from './access/hosts.ts';
+import type { KeySchema } from './access/keys.ts';
+import { ownerOf } from './access/principal.ts';
 import { hostForOthers, hostForSelf } from './addresses.ts';
 import { openApps } from './apps.ts';
 import { createAdmission } from './http/admission.ts';
@@ -13,6 +19,7 @@ import { createApp, type Listener, listenHttp, listenHttps } from './http/app.ts
 import type { ServerContext } from './http/context.ts';
 import { registerFit } from './http/fit.ts';
 import { registerJobRoutes } from './http/jobs.ts';
+import { createLogin, openOidc } from './http/login.ts';
 import { createServerMetrics } from './http/metrics.ts';
 import { registerOperations } from './http/operations.ts';
 import { registerPage } from './http/page.ts';
@@ -27,13 +34,13 @@ import { lockDataFolder } from './store/database.ts';
 import { createJobs } from './store/jobs.ts';
 import { openServerDatabase } from './store/server-database.ts';
 import { openUploads } from './store/uploads.ts';
-import { type Certificate, openCertificate } from './tls.ts';
+import { type Certificate, namesOfMachine, openCertificate } from './tls.ts';
 import { version } from './version.ts';
 import { openConverter } from './worker/converter.ts';
 import { localSource } from './worker/local-source.ts';
 import { startSupervisor } from './worker/supervisor.ts';
 
-export interface ServerOptions {
+export interface ServerOptions extends Omit<HostOptions, 'host' | 'publicUrl' | 'machineNames'> {
   appFolders: readonly string[];
   host?: string;
   port?: number;
@@ -46,8 +53,16 @@ export interface ServerOptions {
   tlsKey?: string;
   /** Address at which others reach the server, without a slash at the end; such as that of a proxy in front of it. */
   publicUrl?: string;
-  /** Takes the place of a login until there is one: needed to listen beyond this machine. */
-  insecureNoLogin?: boolean;
+  /** Whether a caller needs a key or a session. Beyond this machine it has to be on. */
+  login?: boolean;
+  /** That the self-made certificate is wanted, beyond this machine. */
+  tlsSelfMade?: boolean;
+  /** The issuer that logs people in, besides keys. */
+  oidc?: OidcSettings;
+  /** A port (HTTPS) of its own for TOMAAT v1 without login; 0: a free one. */
+  legacyPort?: number;
+  /** Requests a minute that one address may send there. */
+  legacyPerMinute?: number;
   /** Service that v1 clients get; the first if missing. */
   defaultService?: string;
   /** Predictions at a time in this process' own children; 0 leaves them all to workers elsewhere. */
@@ -83,6 +98,11 @@ export interface RunningServer {
   readonly localUrl: string;
   /** The address that is announced. */
   readonly announcedUrl: string;
+  /** Of the port for TOMAAT v1 without login; v1 clients are told this one. */
+  readonly legacyUrl?: string;
+  /** For whoever asks without a port, as tests do. */
+  readonly app: FastifyInstance;
+  readonly access: Access;
   readonly certificate: Certificate;
   readonly services: readonly string[];
   /** What to announce of each service, with an id that stays the same. */
@@ -98,12 +118,11 @@ const lastWordsMs = 200;
 export async function startServer(options: ServerOptions): Promise<RunningServer> {
   const { host = '127.0.0.1', dataFolder, logger } = options;
   const local = isLoopback(host);
-  if (!local && !options.insecureNoLogin) {
-    throw new TomaatError(
-      'BAD_REQUEST',
-      `${host} is not this machine alone, and there is no login yet: anyone who reaches the port could use the server. Give --host 127.0.0.1, or --insecure-no-login if the network is trusted.`,
-    );
-  }
+  requireSafeBind({
+    host,
+    login: options.login,
+    tlsChosen: Boolean(options.tlsCert) || Boolean(options.tlsSelfMade),
+  });
   const resultTtlMs = options.resultTtlMs ?? 3_600_000;
   if (!local && options.strictTlsPort) {
     throw new TomaatError(
@@ -152,8 +171,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     defaultId: options.defaultService,
     keepSeconds: resultTtlMs / 1000,
   });
-  const ownerOf = () => 'anonymous';
-  const admission = createAdmission(jobs, ownerOf);
+  const admission = createAdmission(jobs);
   const context: ServerContext = {
     services,
     jobs,
@@ -170,6 +188,21 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   };
 
   const app = createApp(logger);
+  const login = createLogin({
+    db: database.db,
+    required: options.login ?? false,
+    scope: 'predict',
+    oidc: await openOidc(options.oidc),
+    publicUrl: options.publicUrl,
+  });
+  const access = registerAccess(app, {
+    keys: database.db as unknown as Kysely<KeySchema>,
+    hosts: createHostPolicy({ ...options, machineNames: local ? [] : await namesOfMachine() }),
+    login: options.login,
+    sessions: login.principalOf,
+    legacyPerMinute: options.legacyPerMinute,
+    realm: 'TOMAAT server',
+  });
   const metrics = createServerMetrics(app, jobs);
   const source = localSource(jobs, blobs, metrics);
   const supervisor = await startSupervisor({
@@ -184,11 +217,12 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   });
   opened.use(supervisor);
   let closing = false;
+  login.register(app, access.recognise);
   registerServiceRoutes(app, services);
   registerJobRoutes(app, context);
   registerUploadRoutes(app, context);
   registerFit(app, context);
-  const workers = registerWorkerRoutes(app, context, { keys: database.db, metrics });
+  const workers = registerWorkerRoutes(app, context, { metrics });
   registerV1(app, context);
   registerOperations(app, {
     on: 'server',
@@ -203,6 +237,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     uploads
       .sweep()
       .then(() => jobs.sweep())
+      .then(() => login.sessions.sweep())
       .catch((error: unknown) => logger.error({ err: error }, 'sweep failed'));
   }, options.sweepMs ?? sweepEveryMs);
   opened.defer(() => clearInterval(sweeper));
@@ -241,11 +276,17 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     (local ? options.strictTlsPort : options.strictPort) ?? false,
   );
   opened.defer(() => https.close());
+  const legacy =
+    options.legacyPort === undefined
+      ? undefined
+      : await listenHttps(app, certificate, host, options.legacyPort, true, markLegacy);
+  if (legacy) opened.defer(() => legacy.close());
 
   const name = hostForOthers(host);
   const url = http && `http://${name}:${http.port}`;
   const tlsUrl = `https://${name}:${https.port}`;
   const secureUrl = options.publicUrl ?? tlsUrl;
+  const legacyUrl = legacy && `https://${name}:${legacy.port}`;
   const announcedUrl = options.publicUrl ?? url ?? tlsUrl;
   const instance = await instanceId(dataFolder);
   const stack = opened.move();
@@ -267,6 +308,9 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     tlsUrl,
     localUrl: url ?? `https://${hostForSelf(host)}:${https.port}`,
     announcedUrl,
+    legacyUrl,
+    app,
+    access,
     certificate,
     services: apps.map(({ manifest }) => manifest.id),
     announcements: () =>
@@ -277,8 +321,8 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
         anatomy: manifest.anatomy,
         task: manifest.task,
         description: manifest.description,
-        predictionUrl: `${secureUrl}/services/${manifest.id}/predict`,
-        interfaceUrl: `${secureUrl}/services/${manifest.id}/interface`,
+        predictionUrl: `${legacyUrl ?? secureUrl}/services/${manifest.id}/predict`,
+        interfaceUrl: `${legacyUrl ?? secureUrl}/services/${manifest.id}/interface`,
         serverUrl: announcedUrl,
         serviceId: manifest.id,
         version: manifest.version,

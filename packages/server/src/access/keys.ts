@@ -2,6 +2,7 @@ import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
 import { TomaatError } from '@tomaat/core';
 import { type Kysely, sql } from 'kysely';
 import type { Migration } from '../store/database.ts';
+import type { JobLimits } from '../store/jobs.ts';
 
 /**
  * API keys. A key is shown once, when it is made: `tmt_<id>_<secret>`, where the secret is 256 random bits and the
@@ -20,7 +21,11 @@ export interface ApiKey {
   createdTime: string;
   expiresTime?: string;
   revokedTime?: string;
+  limits?: KeyLimits;
 }
+
+/** What a key may use at most. */
+export type KeyLimits = JobLimits;
 
 export interface KeyTable {
   id: string;
@@ -32,6 +37,8 @@ export interface KeyTable {
   created_ms: number;
   expires_ms: number | null;
   revoked_ms: number | null;
+  max_jobs: number | null;
+  per_day: number | null;
 }
 
 export interface KeySchema {
@@ -57,6 +64,21 @@ export const keyMigrations: readonly Migration[] = [
   },
 ];
 
+/** Later migrations of any database that holds keys; they follow all that were there before them. */
+export const keyLimitMigrations: readonly Migration[] = [
+  {
+    name: 'key limits',
+    async up(db) {
+      await sql`ALTER TABLE api_key ADD COLUMN max_jobs INTEGER`.execute(db);
+      await sql`ALTER TABLE api_key ADD COLUMN per_day INTEGER`.execute(db);
+    },
+  },
+];
+
+/** The databases that a key is in: one, or several of one data folder, where it is the same key. */
+export type KeyDatabases = Kysely<KeySchema> | readonly Kysely<KeySchema>[];
+const listOf = (databases: KeyDatabases) => [databases].flat() as Kysely<KeySchema>[];
+
 const form = /^tmt_([a-z2-7]{10})_([A-Za-z0-9_-]{43})$/;
 const maxKeyLength = 200;
 
@@ -65,8 +87,8 @@ const maxKeyLength = 200;
  * @throws TomaatError BAD_INPUT for no scope or an unknown one, an empty label or an expiry that is past.
  */
 export async function createKey(
-  db: Kysely<KeySchema>,
-  options: { label: string; scopes: readonly KeyScope[]; expiresTime?: Date },
+  databases: KeyDatabases,
+  options: { label: string; scopes: readonly KeyScope[]; expiresTime?: Date; limits?: KeyLimits },
   now: number = Date.now(),
 ): Promise<ApiKey & { key: string }> {
   const label = options.label.trim();
@@ -89,7 +111,16 @@ export async function createKey(
       field: 'expires',
     });
   }
-  return insertKey(db, { label, scopes: options.scopes, expires, madeBy: 'operator' }, now);
+  const { maxJobs, perDay } = options.limits ?? {};
+  for (const [field, limit] of [
+    ['max-jobs', maxJobs],
+    ['per-day', perDay],
+  ] as const) {
+    if (limit === undefined || (Number.isInteger(limit) && limit > 0)) continue;
+    throw new TomaatError('BAD_INPUT', `--${field} has to be a whole number from 1.`, { field });
+  }
+  const make = { label, scopes: options.scopes, expires, madeBy: 'operator', maxJobs, perDay } as const;
+  return insertKey(databases, make, now);
 }
 
 /**
@@ -97,26 +128,34 @@ export async function createKey(
  * makes it, every later call gives the same id a new secret, so that what belongs to the id stays with it.
  */
 export async function renewProgramKey(
-  db: Kysely<KeySchema>,
+  databases: KeyDatabases,
   label: string,
   scopes: readonly KeyScope[],
   now: number = Date.now(),
 ): Promise<string> {
-  const known = await db
-    .selectFrom('api_key')
-    .select('id')
-    .where('label', '=', label)
-    .where('made_by', '=', 'program')
-    .where('revoked_ms', 'is', null)
-    .executeTakeFirst();
-  if (!known) return (await insertKey(db, { label, scopes, expires: null, madeBy: 'program' }, now)).key;
-  const key = `tmt_${known.id}_${randomBytes(32).toString('base64url')}`;
-  await db
-    .updateTable('api_key')
-    .set({ hash: hashOf(key), scopes: scopes.join(','), created_ms: now })
-    .where('id', '=', known.id)
-    .execute();
-  return key;
+  let id: string | undefined;
+  for (const db of listOf(databases)) {
+    const known = await db
+      .selectFrom('api_key')
+      .select('id')
+      .where('label', '=', label)
+      .where('made_by', '=', 'program')
+      .where('revoked_ms', 'is', null)
+      .executeTakeFirst();
+    id ??= known?.id;
+  }
+  const make = { id, label, scopes, expires: null, madeBy: 'program' } as const;
+  return (await insertKey(databases, make, now)).key;
+}
+
+/** Whether there is a key that may do everything, and neither revoked nor expired. */
+export async function hasAdminKey(db: Kysely<KeySchema>, now: number = Date.now()): Promise<boolean> {
+  return (await listKeys(db)).some(
+    ({ scopes, revokedTime, expiresTime }) =>
+      scopes.includes('admin') &&
+      revokedTime === undefined &&
+      (expiresTime === undefined || Date.parse(expiresTime) > now),
+  );
 }
 
 /** All keys, the revoked and expired ones too, oldest first. */
@@ -155,55 +194,46 @@ export async function findKey(
   const id = form.exec(key)?.[1];
   if (id === undefined) return undefined;
   const row = await db.selectFrom('api_key').selectAll().where('id', '=', id).executeTakeFirst();
-  if (!row || !timingSafeEqual(row.hash, hashOf(key))) return undefined;
-  if (row.revoked_ms !== null || (row.expires_ms !== null && row.expires_ms <= now)) return undefined;
-  return toApiKey(row);
+  return row && timingSafeEqual(row.hash, hashOf(key)) && isValid(row, now) ? toApiKey(row) : undefined;
 }
 
-export function hasScope(key: ApiKey, scope: KeyScope): boolean {
+/** The valid key of an id, for what was opened with it before. */
+export async function findKeyById(
+  db: Kysely<KeySchema>,
+  id: string,
+  now: number = Date.now(),
+): Promise<ApiKey | undefined> {
+  const row = await db.selectFrom('api_key').selectAll().where('id', '=', id).executeTakeFirst();
+  return row && isValid(row, now) ? toApiKey(row) : undefined;
+}
+
+const isValid = ({ revoked_ms, expires_ms }: KeyTable, now: number) =>
+  revoked_ms === null && (expires_ms === null || expires_ms > now);
+
+export function hasScope(key: { readonly scopes: readonly KeyScope[] }, scope: KeyScope): boolean {
   return key.scopes.includes(scope) || key.scopes.includes('admin');
 }
 
-/**
- * The key of an `Authorization: Bearer …` header, if it is valid and may do this.
- * @throws TomaatError UNAUTHORIZED without a valid key, FORBIDDEN when the key lacks the scope.
- */
-export async function requireKey(
-  db: Kysely<KeySchema>,
-  authorization: string | undefined,
-  scope: KeyScope,
-  now: number = Date.now(),
-): Promise<ApiKey> {
-  const token = /^bearer +(\S+) *$/i.exec(authorization?.slice(0, maxKeyLength + 20) ?? '')?.[1];
-  const key = token === undefined ? undefined : await findKey(db, token, now);
-  if (!key) {
-    throw new TomaatError(
-      'UNAUTHORIZED',
-      token === undefined
-        ? `An API key with the scope ${scope} is needed: send the header 'Authorization: Bearer tmt_…'. 'tomaat keys create' makes one.`
-        : "The API key is unknown, expired or revoked. 'tomaat keys create' makes a new one.",
-    );
-  }
-  if (!hasScope(key, scope)) {
-    throw new TomaatError(
-      'FORBIDDEN',
-      `The API key ${key.id} may not do this: it lacks the scope ${scope}. Use one that has it.`,
-    );
-  }
-  return key;
+/** The text after `Bearer` in an Authorization header. */
+export function bearerOf(authorization: string | undefined): string | undefined {
+  return /^bearer +(\S+) *$/i.exec(authorization?.slice(0, maxKeyLength + 20) ?? '')?.[1];
 }
 
 async function insertKey(
-  db: Kysely<KeySchema>,
+  databases: KeyDatabases,
   make: {
+    /** A key of this id is replaced. */
+    id?: string;
     label: string;
     scopes: readonly KeyScope[];
     expires: number | null;
     madeBy: 'operator' | 'program';
+    maxJobs?: number;
+    perDay?: number;
   },
   now: number,
 ): Promise<ApiKey & { key: string }> {
-  const id = randomName(10);
+  const id = make.id ?? randomName(10);
   const key = `tmt_${id}_${randomBytes(32).toString('base64url')}`;
   const row: KeyTable = {
     id,
@@ -214,8 +244,17 @@ async function insertKey(
     created_ms: now,
     expires_ms: make.expires,
     revoked_ms: null,
+    max_jobs: make.maxJobs ?? null,
+    per_day: make.perDay ?? null,
   };
-  await db.insertInto('api_key').values(row).execute();
+  for (const db of listOf(databases)) {
+    const { id: _id, ...rest } = row;
+    await db
+      .insertInto('api_key')
+      .values(row)
+      .onConflict((conflict) => conflict.column('id').doUpdateSet(rest))
+      .execute();
+  }
   return { ...toApiKey(row), key };
 }
 
@@ -238,5 +277,9 @@ function toApiKey(row: KeyTable): ApiKey {
     createdTime: new Date(row.created_ms).toISOString(),
     expiresTime: row.expires_ms === null ? undefined : new Date(row.expires_ms).toISOString(),
     revokedTime: row.revoked_ms === null ? undefined : new Date(row.revoked_ms).toISOString(),
+    limits:
+      row.max_jobs === null && row.per_day === null
+        ? undefined
+        : { maxJobs: row.max_jobs ?? undefined, perDay: row.per_day ?? undefined },
   };
 }

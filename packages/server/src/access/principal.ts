@@ -1,5 +1,6 @@
+import { TomaatError } from '@tomaat/core';
 import type { FastifyRequest } from 'fastify';
-import type { KeyScope } from './keys.ts';
+import type { ApiKey, KeyLimits, KeyScope } from './keys.ts';
 
 /**
  * Who sends a request: told once, by the hook of access.ts, before any route runs. `owner` is whose jobs, uploads and
@@ -13,10 +14,17 @@ export interface Principal {
   readonly via: 'open' | 'key' | 'session' | 'legacy';
   /** Of an API key or of the key that a session was opened with; it may be logged. */
   readonly keyId?: string;
+  /** What the key may use at most. */
+  readonly limits?: KeyLimits;
 }
 
 /** Without login everything but a worker's and an announcer's work is open to this machine. */
 export const openPrincipal: Principal = { owner: 'anonymous', scopes: ['predict'], via: 'open' };
+
+/** Who a key is, also through a session that was opened with it. */
+export function principalOf(key: ApiKey, via: 'key' | 'session' = 'key'): Principal {
+  return { owner: `key:${key.id}`, scopes: key.scopes, via, keyId: key.id, limits: key.limits };
+}
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -25,4 +33,8 @@ declare module 'fastify' {
   }
 }
 
-export const ownerOf = (request: FastifyRequest): string => (request.principal ?? openPrincipal).owner;
+/** @throws TomaatError INTERNAL on a route where nobody has to be anybody: nothing there may belong to someone. */
+export function ownerOf(request: FastifyRequest): string {
+  if (request.principal) return request.principal.owner;
+  throw new TomaatError('INTERNAL', `nobody is known at ${request.method} ${request.routeOptions.url}`);
+}

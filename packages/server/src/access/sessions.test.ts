@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { temporaryFolder } from '../../test/test-server.ts';
 import { type Database, openDatabase } from '../store/database.ts';
+import { serverMigrations } from '../store/server-database.ts';
 import { createKey, type KeySchema, revokeKey } from './keys.ts';
 import {
   createSessions,
@@ -12,7 +13,6 @@ import {
   oidcSessionMs,
   type SessionSchema,
 } from './sessions.ts';
-import { serverMigrations } from '../store/server-database.ts';
 
 const minute = 60_000;
 

@@ -1,8 +1,8 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { type Kysely, sql } from 'kysely';
 import type { Migration } from '../store/database.ts';
-import type { KeySchema, KeyScope } from './keys.ts';
-import type { Principal } from './principal.ts';
+import { findKeyById, type KeySchema, type KeyScope } from './keys.ts';
+import { type Principal, principalOf } from './principal.ts';
 
 /**
  * Browser sessions. A session is a random token of 256 bits in a cookie; the table keeps its SHA-256 alone, so that a
@@ -120,31 +120,22 @@ export function createSessions({ db, basis, now = Date.now }: SessionsOptions): 
     async find(token) {
       if (!tokenForm.test(token)) return undefined;
       const hash = hashOf(token);
-      const row = await db
-        .selectFrom('session')
-        .leftJoin('api_key', 'api_key.id', 'session.key_id')
-        .selectAll('session')
-        .select(['api_key.scopes as keyScopes', 'api_key.revoked_ms as keyRevokedMs'])
-        .select(['api_key.expires_ms as keyExpiresMs', 'api_key.id as keyId'])
-        .where('session.hash', '=', hash)
-        .executeTakeFirst();
-      if (!row) return undefined;
+      const row = await db.selectFrom('session').selectAll().where('hash', '=', hash).executeTakeFirst();
       const time = now();
-      const endsMs = Math.min(row.expires_ms, row.keyExpiresMs ?? Number.POSITIVE_INFINITY);
-      if (time >= endsMs || time >= row.used_ms + idleMs) return undefined;
-      const stands =
-        row.key_id === null ? row.basis === basis : row.keyId !== null && row.keyRevokedMs === null;
-      if (!stands) return undefined;
+      if (!row || time >= row.expires_ms || time >= row.used_ms + idleMs) return undefined;
+      const key = row.key_id === null ? undefined : await findKeyById(db, row.key_id, time);
+      if (row.key_id === null ? row.basis !== basis : key === undefined) return undefined;
       if (time - row.used_ms >= touchEveryMs) {
         await db.updateTable('session').set({ used_ms: time }).where('hash', '=', hash).execute();
       }
+      const endsMs = Math.min(
+        row.expires_ms,
+        key?.expiresTime ? Date.parse(key.expiresTime) : row.expires_ms,
+      );
       return {
-        principal: {
-          owner: row.owner,
-          scopes: (row.keyScopes ?? row.scopes).split(',') as KeyScope[],
-          via: 'session',
-          keyId: row.key_id ?? undefined,
-        },
+        principal: key
+          ? principalOf(key, 'session')
+          : { owner: row.owner, scopes: row.scopes.split(',') as KeyScope[], via: 'session' },
         label: row.label,
         expiresTime: new Date(endsMs).toISOString(),
       };

@@ -9,6 +9,10 @@ import { labelLines } from './print-outcome.ts';
 export interface DemoOptions {
   server: RunningServer;
   registry: RunningRegistry;
+  /** Needed where login is on. */
+  apiKey?: string;
+  /** Whether whoever reads this can look at the result. */
+  isMine?: boolean;
   print(line: string): void;
   signal: AbortSignal;
 }
@@ -24,14 +28,15 @@ export async function runDemo(options: DemoOptions): Promise<void> {
   }
 }
 
-async function showSample({ server, registry, print, signal }: DemoOptions): Promise<void> {
+async function showSample(options: DemoOptions): Promise<void> {
+  const { server, registry, apiKey, print, signal } = options;
   // Beyond loopback there is only HTTPS, with a certificate that this process need not doubt.
   if (!server.url) setDefaultCACertificates([...getCACertificates('default'), server.certificate.cert]);
-  const entries = await createRegistryClient({ baseUrl: registry.localUrl }).discover(
+  const entries = await createRegistryClient({ baseUrl: registry.localUrl, apiKey }).discover(
     { task: 'segmentation' },
     { live: true, signal },
   );
-  const found = await firstWithSample(entries, server, signal);
+  const found = await firstWithSample(entries, options);
   if (!found)
     throw new TomaatError('NOT_FOUND', 'No service with a sample is announced. Start without --demo.');
   const { client, service, sample } = found;
@@ -52,24 +57,26 @@ async function showSample({ server, registry, print, signal }: DemoOptions): Pro
   const primary = job.outputs.find((output) => output.primary)!;
   const seconds = (performance.now() - startedMs) / 1000;
   print(`  ${primary.fileName}, ${Math.ceil(primary.sizeBytes / 1000)} kB, in ${formatSeconds(seconds)}`);
-  print(`  See it: ${server.url ?? server.tlsUrl}/jobs/${job.id}`);
+  if (options.isMine !== false) print(`  See it: ${server.url ?? server.tlsUrl}/jobs/${job.id}`);
   print(
     `\nYour own volume:  npx tomaat predict ${service.task}/${service.anatomy} --volume FILE   (.nii, .nii.gz, .mha, .nrrd)`,
   );
   print('Ctrl-C ends it.');
 }
 
-async function firstWithSample(entries: readonly Entry[], server: RunningServer, signal: AbortSignal) {
+async function firstWithSample(entries: readonly Entry[], { server, apiKey, signal }: DemoOptions) {
   const sorted = [...entries].sort((a, b) => rank(a) - rank(b));
   for (const entry of sorted) {
     if (!entry.serverUrl || !entry.serviceId) continue;
     // The announced address may lead through a proxy, or be a name that only others know.
-    const baseUrl = entry.serverUrl === server.announcedUrl ? server.localUrl : entry.serverUrl;
-    const client = createClient({ baseUrl });
+    const isOwn = entry.serverUrl === server.announcedUrl;
+    const baseUrl = isOwn ? server.localUrl : entry.serverUrl;
+    const client = createClient({ baseUrl, apiKey: isOwn ? apiKey : undefined });
     // What was announced here by a server that is gone is passed over.
     const service = await client.service(entry.serviceId, { signal }).catch(() => undefined);
     if (!service?.sample) continue;
-    const response = await fetch(new URL(service.sample, baseUrl), { signal });
+    const headers: Record<string, string> = isOwn && apiKey ? { authorization: `Bearer ${apiKey}` } : {};
+    const response = await fetch(new URL(service.sample, baseUrl), { headers, signal });
     return { client, service, sample: await response.blob() };
   }
   return undefined;

@@ -1,20 +1,8 @@
-import { existsSync } from 'node:fs';
-import { mkdir } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
 import { TomaatError } from '@tomaat/core';
 import Table from 'cli-table3';
-import { type Kysely, sql } from 'kysely';
-import {
-  type ApiKey,
-  createKey,
-  type KeySchema,
-  type KeyScope,
-  listKeys,
-  revokeKey,
-} from '../access/keys.ts';
+import { allKeys, openKeyFolder, placesOf } from '../access/key-folder.ts';
+import { type ApiKey, createKey, type KeyScope, listKeys, revokeKey } from '../access/keys.ts';
 import { defaultDataFolder } from '../config.ts';
-import { openEntries } from '../registry/entries.ts';
-import { openServerDatabase } from '../store/server-database.ts';
 import { openTable, plain } from './console.ts';
 
 export interface KeyFlags {
@@ -26,16 +14,20 @@ export interface CreateKeyFlags extends KeyFlags {
   label: string;
   scope: readonly string[];
   expires?: string;
+  maxJobs?: number;
+  perDay?: number;
 }
 
 /** `tomaat keys create`: the key is shown this once. */
 export async function keysCreate(flags: CreateKeyFlags): Promise<number> {
   const expiresTime = flags.expires === undefined ? undefined : parseExpiry(flags.expires);
-  await using keys = await openKeys(flags.data, placeOf(flags.scope), true);
-  const made = await createKey(keys.db, {
+  const scopes = flags.scope as KeyScope[];
+  await using keys = await openKeyFolder(folderOf(flags), placesOf(scopes));
+  const made = await createKey(keys.databases, {
     label: flags.label,
-    scopes: flags.scope as KeyScope[],
+    scopes,
     expiresTime,
+    limits: { maxJobs: flags.maxJobs, perDay: flags.perDay },
   });
   if (flags.json) {
     console.log(JSON.stringify(made));
@@ -51,14 +43,11 @@ export async function keysCreate(flags: CreateKeyFlags): Promise<number> {
 
 /** `tomaat keys list` */
 export async function keysList(flags: KeyFlags): Promise<number> {
-  const all: ApiKey[] = [];
-  for (const place of ['registry', 'server'] as const) {
-    await using keys = await openKeys(flags.data, place, false);
-    if (keys) all.push(...(await listKeys(keys.db)));
-  }
+  await using keys = await openKeyFolder(folderOf(flags));
+  const all = await allKeys(keys.databases);
   if (flags.json) console.log(JSON.stringify(all, null, 2));
   else if (all.length === 0) console.log('There are no keys. “tomaat keys create --label NAME” makes one.');
-  else console.log(openTable(Table, ['ID', 'LABEL', 'MAY', 'MADE', 'STATE'], all.map(rowOf)));
+  else console.log(openTable(Table, ['ID', 'LABEL', 'MAY', 'MADE', 'STATE', 'LIMITS'], all.map(rowOf)));
   return 0;
 }
 
@@ -66,18 +55,16 @@ export async function keysList(flags: KeyFlags): Promise<number> {
 export async function keysRevoke(id: string, flags: KeyFlags): Promise<number> {
   // Whoever gives the whole key means the key of its id.
   const keyId = /^tmt_([a-z2-7]{10})_/.exec(id)?.[1] ?? id;
+  await using keys = await openKeyFolder(folderOf(flags));
   let revoked: ApiKey | undefined;
-  let isAnyThere = false;
-  for (const place of ['registry', 'server'] as const) {
-    await using keys = await openKeys(flags.data, place, false);
-    if (!keys) continue;
-    isAnyThere = true;
-    if ((await listKeys(keys.db)).some((key) => key.id === keyId)) revoked = await revokeKey(keys.db, keyId);
+  for (const db of keys.databases) {
+    if ((await listKeys(db)).some((key) => key.id === keyId)) revoked = await revokeKey(db, keyId);
   }
   if (!revoked) {
-    const why = isAnyThere
-      ? '“tomaat keys list” shows them.'
-      : 'No key was ever made in this data folder. Check --data.';
+    const why =
+      keys.databases.length > 0
+        ? '“tomaat keys list” shows them.'
+        : 'No key was ever made in this data folder. Check --data.';
     throw new TomaatError('NOT_FOUND', `There is no key ${keyId}. ${why}`);
   }
   console.log(
@@ -86,46 +73,7 @@ export async function keysRevoke(id: string, flags: KeyFlags): Promise<number> {
   return 0;
 }
 
-/** Where keys are: those of workers and callers with the server, those of announcers (and all-powerful ones) with the registry. */
-const places = {
-  registry: { file: 'registry.db', open: openEntries },
-  server: { file: 'server.db', open: (file: string) => openServerDatabase(dirname(file)) },
-} as const;
-type Place = keyof typeof places;
-
-interface OpenKeys extends AsyncDisposable {
-  readonly db: Kysely<KeySchema>;
-}
-
-function placeOf(scopes: readonly string[]): Place {
-  const ofServer: readonly string[] = scopes.filter((scope) => scope === 'worker' || scope === 'predict');
-  if (ofServer.length === 0) return 'registry';
-  if (ofServer.length === scopes.length) return 'server';
-  throw new TomaatError(
-    'BAD_INPUT',
-    `${ofServer.join(' and ')} is for the server, ${scopes.filter((scope) => !ofServer.includes(scope)).join(' and ')} for the registry. Make a key for each.`,
-    { field: 'scope' },
-  );
-}
-
-/** The keys of one place. Without `make`, undefined where there are none. */
-function openKeys(data: string | undefined, place: Place, make: true): Promise<OpenKeys>;
-function openKeys(data: string | undefined, place: Place, make: boolean): Promise<OpenKeys | undefined>;
-async function openKeys(
-  data: string | undefined,
-  place: Place,
-  make: boolean,
-): Promise<OpenKeys | undefined> {
-  const folder = data ?? process.env.TOMAAT_DATA ?? defaultDataFolder();
-  const file = join(folder, places[place].file);
-  if (!make && !existsSync(file)) return undefined;
-  await mkdir(folder, { recursive: true, mode: 0o700 });
-  const opened = await places[place].open(file);
-  const db = opened.db as unknown as Kysely<KeySchema>;
-  // A key that was shown has to survive a power cut.
-  await sql`PRAGMA synchronous = FULL`.execute(db);
-  return { db, [Symbol.asyncDispose]: () => opened.close() };
-}
+const folderOf = ({ data }: KeyFlags) => data ?? process.env.TOMAAT_DATA ?? defaultDataFolder();
 
 function rowOf(key: ApiKey): string[] {
   const isExpired = key.expiresTime !== undefined && Date.parse(key.expiresTime) <= Date.now();
@@ -136,7 +84,9 @@ function rowOf(key: ApiKey): string[] {
       : key.expiresTime
         ? `until ${key.expiresTime.slice(0, 10)}`
         : 'valid';
-  return [key.id, key.label, key.scopes.join(', '), key.createdTime.slice(0, 10), state];
+  const { maxJobs, perDay } = key.limits ?? {};
+  const limits = [maxJobs && `${maxJobs} at a time`, perDay && `${perDay} a day`].filter(Boolean).join(', ');
+  return [key.id, key.label, key.scopes.join(', '), key.createdTime.slice(0, 10), state, limits];
 }
 
 /** A date (2027-01-31, to the end of that day in UTC), or a span from now: 12h, 90d. */

@@ -1,13 +1,13 @@
 import { mkdir } from 'node:fs/promises';
-import { TomaatError } from '@tomaat/core';
 import { pino } from 'pino';
+import { makeFirstAdminKey } from '../access/key-folder.ts';
 import type { LoadedConfig } from '../config.ts';
 import { startRegistry } from '../registry/start.ts';
-import { isLoopback } from '../registry/targets.ts';
 import { openCertificate } from '../tls.ts';
 import { readCertificates } from './connect.ts';
 import { openInterrupt } from './interrupt.ts';
 import { pageFolder } from './packaged.ts';
+import { accessSettings, adminKeyLines, legacyLine, loginLine, prepareIssuer } from './print-access.ts';
 
 /** `tomaat registry`: runs until it is told to stop. */
 export async function registry(
@@ -15,13 +15,8 @@ export async function registry(
   options: { json: boolean },
 ): Promise<number> {
   const { data, host, registryPort } = config;
-  if (!isLoopback(host) && !config.insecureNoLogin) {
-    throw new TomaatError(
-      'BAD_REQUEST',
-      `${host} is not this machine alone, and there is no login yet: anyone who reaches the port could use the services announced here. Give --host 127.0.0.1, or --insecure-no-login if the network is trusted.`,
-    );
-  }
   await mkdir(data, { recursive: true, mode: 0o700 });
+  await prepareIssuer(loaded.config);
   // The first lines on stdout are the addresses; the log goes to stderr.
   const logger = pino({ level: config.logLevel }, pino.destination(2));
   const running = await startRegistry({
@@ -36,12 +31,19 @@ export async function registry(
     allowNet: config.allowNet,
     trust: config.ca && (await readCertificates(config.ca)),
     page: pageFolder(),
+    ...accessSettings(config),
+    legacyPort: config.registryLegacyPort,
   });
   try {
-    if (options.json) console.log(JSON.stringify({ registry: running.url, data }));
+    const adminKey = config.login ? await makeFirstAdminKey(data, ['registry']) : undefined;
+    const { legacyUrl } = running;
+    if (options.json) console.log(JSON.stringify({ registry: running.url, legacyUrl, data, adminKey }));
     else {
       console.log(`Registry  ${running.url}`);
+      if (legacyUrl) console.log(legacyLine(legacyUrl));
       console.log(`Data      ${data}`);
+      if (config.login) console.log(loginLine(config, config.publicUrl ?? running.url));
+      if (adminKey) console.log(adminKeyLines(adminKey));
       if (sources.registryPort === 'default' && running.port !== registryPort) {
         console.log(`Port ${registryPort} is taken: port ${running.port} is used instead.`);
       }

@@ -1,6 +1,7 @@
 import { mkdir } from 'node:fs/promises';
 import { TomaatError } from '@tomaat/core';
 import { type Logger, pino } from 'pino';
+import { makeFirstAdminKey, programKey } from '../access/key-folder.ts';
 import { isWildcard } from '../addresses.ts';
 import type { LoadedConfig } from '../config.ts';
 import { startAnnouncer } from '../registry/announcer.ts';
@@ -10,6 +11,7 @@ import { readCertificates } from './connect.ts';
 import { runDemo } from './demo.ts';
 import { openInterrupt } from './interrupt.ts';
 import { bundledApps, pageFolder } from './packaged.ts';
+import { accessSettings, adminKeyLines, legacyLine, loginLine, prepareIssuer } from './print-access.ts';
 
 /** `tomaat serve` and `tomaat up`: a server, with `up` a registry beside it, until told to stop. */
 
@@ -34,8 +36,8 @@ function openServer(
     dataFolder: config.data,
     tlsCert: config.tlsCert,
     tlsKey: config.tlsKey,
-    publicUrl: config.publicUrl,
-    insecureNoLogin: config.insecureNoLogin,
+    ...accessSettings(config),
+    legacyPort: config.legacyPort,
     defaultService: config.default,
     workers: config.workers,
     drainMs: config.drainSeconds * 1000,
@@ -102,12 +104,14 @@ export async function serve(
 ): Promise<number> {
   const logger = createLogger(loaded, false);
   const announcing = await planAnnouncing(loaded);
+  await prepareIssuer(loaded.config);
   await using opened = new AsyncDisposableStack();
   using interrupt = openInterrupt();
   const server = await openServer(loaded, options.appFolders, logger);
   opened.defer(() => server.close());
   announce(announcing, server, logger, opened);
-  printAddresses(loaded, server, undefined, options.json);
+  const adminKey = loaded.config.login ? await makeFirstAdminKey(loaded.config.data, ['server']) : undefined;
+  printAddresses(loaded, { server, adminKey, json: options.json });
   await untilInterrupted(interrupt.signal);
   return 0;
 }
@@ -119,6 +123,7 @@ export async function up(
   const { config, sources } = loaded;
   const logger = createLogger(loaded, true);
   const announcing = await planAnnouncing(loaded);
+  await prepareIssuer(loaded.config);
   const trust = config.ca && (await readCertificates(config.ca));
   await using opened = new AsyncDisposableStack();
   using interrupt = openInterrupt();
@@ -136,6 +141,8 @@ export async function up(
     trust,
     ownServer: { announced: server.announcedUrl, local: server.localUrl },
     page: pageFolder(),
+    ...accessSettings(config),
+    legacyPort: config.registryLegacyPort,
   });
   opened.defer(() => registry.close());
   const announcer = startAnnouncer({
@@ -148,11 +155,15 @@ export async function up(
   opened.defer(() => announcer.close());
   announce(announcing, server, logger, opened);
   await announcer.firstRound;
-  printAddresses(loaded, server, registry, options.json);
+  const adminKey = config.login ? await makeFirstAdminKey(config.data, ['server', 'registry']) : undefined;
+  printAddresses(loaded, { server, registry, adminKey, json: options.json });
   if (options.demo && !interrupt.signal.aborted) {
     await runDemo({
       server,
       registry,
+      // With the administrator's key the result is his, and he can look at it.
+      apiKey: config.login ? (adminKey ?? (await programKey(config.data, 'tomaat up --demo'))) : undefined,
+      isMine: !config.login || adminKey !== undefined,
       print: options.json ? console.error : console.log,
       signal: interrupt.signal,
     });
@@ -171,9 +182,12 @@ function untilInterrupted(signal: AbortSignal): Promise<void> {
 
 function printAddresses(
   { config, sources }: LoadedConfig,
-  server: RunningServer,
-  registry: RunningRegistry | undefined,
-  json: boolean,
+  {
+    server,
+    registry,
+    adminKey,
+    json,
+  }: { server: RunningServer; registry?: RunningRegistry; adminKey?: string; json: boolean },
 ): void {
   if (json) {
     console.log(
@@ -182,7 +196,10 @@ function printAddresses(
         serverTls: server.tlsUrl,
         publicUrl: config.publicUrl,
         registry: registry?.url,
+        legacyUrl: server.legacyUrl,
+        registryLegacyUrl: registry?.legacyUrl,
         data: config.data,
+        adminKey,
       }),
     );
     return;
@@ -190,7 +207,10 @@ function printAddresses(
   const lines = [`Server    ${[server.url, server.tlsUrl].filter(Boolean).join('   ')}`];
   if (config.publicUrl) lines.push(`Public    ${config.publicUrl}`);
   if (registry) lines.push(`Registry  ${registry.url}`);
+  for (const url of [server.legacyUrl, registry?.legacyUrl]) if (url) lines.push(legacyLine(url));
   lines.push(`Data      ${config.data}`, `Services  ${server.services.join(', ')}`);
+  if (config.login) lines.push(loginLine(config, config.publicUrl ?? server.url ?? server.tlsUrl));
+  if (adminKey) lines.push(adminKeyLines(adminKey));
   const { certificate } = server;
   if (certificate.selfMade) {
     lines.push(

@@ -1,10 +1,11 @@
 import { TomaatError } from '@tomaat/core';
 import type { FastifyRequest } from 'fastify';
+import { ownerOf } from '../access/principal.ts';
 import type { Jobs } from '../store/jobs.ts';
 
 /**
  * Says no before a body is read: when the queue is full, when too many bodies are on their way already, when the server
- * stops. All of them are BUSY, which is answered with Retry-After.
+ * stops; all of them are BUSY. When the caller's key has used what it may, LIMIT_REACHED. Both are answered with Retry-After.
  */
 export interface Admission {
   /** Lets a request for a prediction in; dispose of it when its body was received. */
@@ -23,7 +24,7 @@ export interface Admission {
 /** Each body on its way may take two buffers of 512 KiB. */
 const maxBodies = 128;
 
-export function createAdmission(jobs: Jobs, ownerOf: (request: FastifyRequest) => string): Admission {
+export function createAdmission(jobs: Jobs): Admission {
   const closing = new AbortController();
   let bodies = 0;
   const ending = new AbortController();
@@ -39,7 +40,10 @@ export function createAdmission(jobs: Jobs, ownerOf: (request: FastifyRequest) =
       requireOpen();
       const key = request.headers['idempotency-key'];
       // Whoever repeats a request gets the job that he has, whatever the queue looks like.
-      if (typeof key !== 'string' || !(await jobs.isKnown(ownerOf(request), key))) await jobs.requireRoom();
+      if (typeof key !== 'string' || !(await jobs.isKnown(ownerOf(request), key))) {
+        await jobs.requireRoom();
+        await jobs.requireLimits(ownerOf(request), request.principal?.limits);
+      }
       if (bodies >= maxBodies) {
         throw new TomaatError(
           'BUSY',

@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import type { IncomingMessage } from 'node:http';
 import { createServer as createHttpsServer, type Server as HttpsServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import { TomaatError } from '@tomaat/core';
@@ -97,6 +98,8 @@ export async function listenHttps(
   host: string,
   port: number,
   strict = true,
+  /** Is told of each request before the app is. */
+  onRequest?: (request: IncomingMessage) => void,
 ): Promise<Listener> {
   await app.ready();
   const server: HttpsServer = createHttpsServer(
@@ -107,7 +110,10 @@ export async function listenHttps(
       requestTimeout: 0,
       ...connectionOptions,
     },
-    (request, response) => app.routing(request, response),
+    (request, response) => {
+      onRequest?.(request);
+      app.routing(request, response);
+    },
   );
   server.on('clientError', answerParseError);
   await firstFree(port, strict, host, (candidate) => {

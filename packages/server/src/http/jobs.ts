@@ -33,6 +33,7 @@ export function registerJobRoutes(app: FastifyInstance, context: ServerContext):
         idempotencyKey,
         fingerprint,
         urgency,
+        limits: request.principal?.limits,
       }));
     }
     const waitSeconds = waitOf(request);

@@ -3,6 +3,7 @@ import { TomaatError } from '@tomaat/core';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { Kysely } from 'kysely';
 import { z } from 'zod';
+import type { OidcSettings } from '../access/claims.ts';
 import { type ApiKey, findKey, hasScope, type KeySchema, type KeyScope } from '../access/keys.ts';
 import type { LoginFault, Oidc } from '../access/oidc.ts';
 import type { Principal } from '../access/principal.ts';
@@ -36,6 +37,11 @@ export interface Login {
   register(app: FastifyInstance, recognise: Recognise): void;
 }
 type Recognise = (key: string, request: FastifyRequest) => Promise<ApiKey | undefined>;
+
+/** The issuer of these settings; the library that talks to it is loaded where there is one. */
+export async function openOidc(settings: OidcSettings | undefined): Promise<Oidc | undefined> {
+  return settings && (await import('../access/oidc.ts')).createOidc({ settings });
+}
 
 const keySchema = z.strictObject({ key: z.string().max(200) });
 

@@ -12,7 +12,7 @@ export function sendProblem(error: unknown, request: FastifyRequest, reply: Fast
       'request failed',
     );
   }
-  const retryAfterSeconds = retryAfter[known.code];
+  const { retryAfterSeconds = retryAfter[known.code] } = known.detail ?? {};
   if (retryAfterSeconds !== undefined) reply.header('retry-after', String(retryAfterSeconds));
   takeInRest(request);
   const problem = toProblem(known, request.id);

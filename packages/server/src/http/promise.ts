@@ -32,6 +32,7 @@ export function registerPromise(app: FastifyInstance, context: ServerContext): v
         owner: context.ownerOf(request),
         request: jobRequest,
         inputs,
+        limits: request.principal?.limits,
       }));
     }
     const stopKeepingAlive = keepAlive(request.raw, reply.raw, context.keepAliveMs);

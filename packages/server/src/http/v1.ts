@@ -102,6 +102,7 @@ async function predict(
       owner: context.ownerOf(request),
       request: jobRequest,
       inputs,
+      limits: request.principal?.limits,
     }));
   }
   // Whoever has not had an answer whole, be it a DelayedResponse, does not know what to ask for.

@@ -8,9 +8,7 @@ import {
 } from '@tomaat/client';
 import { outputFormats, TomaatError } from '@tomaat/core';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
-import type { Kysely } from 'kysely';
 import type { z } from 'zod';
-import { type KeySchema, requireKey } from '../access/keys.ts';
 import { countBytes } from '../intake/byte-counter.ts';
 import { readJson } from '../intake/read-json.ts';
 import type { InputFile, OutputFile } from '../store/jobs.ts';
@@ -21,7 +19,7 @@ import { clientGone } from './send.ts';
 
 /**
  * For workers on other machines: they ask for jobs (a request that waits for one), fetch inputs, tell how far they are,
- * bring outputs. Nobody calls them, so they may stand behind any firewall. Each needs a key with the scope `worker`.
+ * bring outputs. Nobody calls them, so they may stand behind any firewall. Each needs a key with the scope `worker` (access/table.ts).
  * The number of the attempt stands in every request: who lost a job finds it CONFLICT, whatever he still sends.
  */
 
@@ -40,13 +38,11 @@ const maxBodyBytes = 1024 * 1024;
 export function registerWorkerRoutes(
   app: FastifyInstance,
   context: ServerContext,
-  { keys, metrics }: { keys: Kysely<KeySchema>; metrics: ServerMetrics },
+  { metrics }: { metrics: ServerMetrics },
 ): WorkerRoutes {
   const { jobs, blobs, services } = context;
   /** Inputs of the jobs that workers have, and the outputs that they brought, by job. */
   const claimed = new Map<string, { attempt: number; inputs: readonly InputFile[]; held: string[] }>();
-
-  const authorize = (request: FastifyRequest) => requireKey(keys, request.headers.authorization, 'worker');
 
   function requireAttempt(id: string, attempt: number): void {
     if (jobs.isRunning(id, attempt)) return;
@@ -73,8 +69,7 @@ export function registerWorkerRoutes(
     return recalled;
   }
 
-  app.get('/api/worker', async (request) => {
-    await authorize(request);
+  app.get('/api/worker', async () => {
     return {
       leaseMs: jobs.leaseMs,
       maxVoxels: context.maxVoxels,
@@ -83,7 +78,6 @@ export function registerWorkerRoutes(
   });
 
   app.post('/api/worker/claim', async (request, reply) => {
-    await authorize(request);
     const { worker, services: offered, waitSeconds } = await readBody(request, claimSchema);
     context.admission.requireOpen();
     const served = new Map(services.apps.map(({ manifest }) => [manifest.id, manifest.version]));
@@ -113,7 +107,6 @@ export function registerWorkerRoutes(
   });
 
   app.post<JobParams>('/api/worker/jobs/:id/touch', async (request, reply) => {
-    await authorize(request);
     const { attempt, stage, fraction } = await readBody(request, touchSchema);
     const at = stage === undefined || fraction === undefined ? undefined : { stage, fraction };
     if (!jobs.touch(request.params.id, attempt, at)) requireAttempt(request.params.id, attempt);
@@ -121,7 +114,6 @@ export function registerWorkerRoutes(
   });
 
   app.get<JobParams>('/api/worker/jobs/:id/inputs/:digest', async (request, reply) => {
-    await authorize(request);
     const { id, digest } = request.params;
     const { inputs } = await recall(id, attemptOf(request));
     const input = inputs.find((candidate) => candidate.digest === digest);
@@ -133,7 +125,6 @@ export function registerWorkerRoutes(
   });
 
   app.put<JobParams>('/api/worker/jobs/:id/outputs/:name', async (request, reply) => {
-    await authorize(request);
     const { id } = request.params;
     const attempt = attemptOf(request);
     const known = await recall(id, attempt);
@@ -161,7 +152,6 @@ export function registerWorkerRoutes(
   });
 
   app.post<JobParams>('/api/worker/jobs/:id/complete', async (request) => {
-    await authorize(request);
     const { id } = request.params;
     const { attempt, seconds, outputs } = await readBody(request, completeSchema);
     // The answer to the first of two equal requests may have been lost.
@@ -185,7 +175,6 @@ export function registerWorkerRoutes(
   });
 
   app.post<JobParams>('/api/worker/jobs/:id/fail', async (request) => {
-    await authorize(request);
     const { id } = request.params;
     const { attempt, error } = await readBody(request, failSchema);
     const job = await jobs.get(id);
@@ -196,7 +185,6 @@ export function registerWorkerRoutes(
   });
 
   app.post<JobParams>('/api/worker/jobs/:id/hand-back', async (request, reply) => {
-    await authorize(request);
     const { attempt } = await readBody(request, handBackSchema);
     await jobs.requeue(request.params.id, attempt, 'handed back');
     await letGo(request.params.id, attempt);

@@ -1,7 +1,13 @@
 import type { Announcement, Entry } from '@tomaat/client';
 import { TomaatError } from '@tomaat/core';
 import { type Kysely, type Selectable, sql } from 'kysely';
-import { type ApiKey, type KeySchema, keyMigrations, randomName } from '../access/keys.ts';
+import {
+  type ApiKey,
+  type KeySchema,
+  keyLimitMigrations,
+  keyMigrations,
+  randomName,
+} from '../access/keys.ts';
 import { type SessionSchema, sessionMigrations } from '../access/sessions.ts';
 import { type Database, type Migration, openDatabase } from '../store/database.ts';
 import { toSlug } from './slug.ts';
@@ -19,6 +25,9 @@ export const v1LifeMs = 3_600_000;
 export const keptMs = 86_400_000;
 export const maxEntriesPerKey = 1000;
 export const maxEntries = 20_000;
+
+/** The API key whose entries are meant. */
+type KeyId = Pick<ApiKey, 'id'>;
 
 /** The keys of a v1 announcement besides `api_key`. */
 export interface V1Announcement {
@@ -100,6 +109,7 @@ const migrations: readonly Migration[] = [
       await sql`CREATE INDEX entry_expiry ON entry (expires_ms)`.execute(db);
     },
   },
+  ...keyLimitMigrations,
   ...sessionMigrations,
 ];
 
@@ -122,19 +132,19 @@ export interface Entries extends AsyncDisposable {
    * @throws TomaatError FORBIDDEN when the id belongs to another valid key, CONFLICT when the key has too many
    *   entries, BUSY when the registry is full.
    */
-  announce(key: ApiKey, id: string, announcement: Announcement): Promise<Entry>;
+  announce(key: KeyId, id: string, announcement: Announcement): Promise<Entry>;
   /**
    * Announces or renews as v1 does. The key's entry of this prediction address is replaced; so is the key's only
    * entry if it is a v1 entry of the same name, modality, anatomy and task at another address (the service moved).
    * An entry that lives by our API keeps its further facts and its own time of expiry.
    * @throws TomaatError CONFLICT when the key has too many entries, BUSY when the registry is full.
    */
-  announceV1(key: ApiKey, announcement: V1Announcement): Promise<Entry>;
+  announceV1(key: KeyId, announcement: V1Announcement): Promise<Entry>;
   /**
    * Removes an entry of our API.
    * @throws TomaatError NOT_FOUND for an unknown id, FORBIDDEN when it belongs to another key.
    */
-  withdraw(key: ApiKey, id: string): Promise<void>;
+  withdraw(key: KeyId, id: string): Promise<void>;
   /** The entries that fit, by name; at the same name the oldest first. */
   search(filters: EntryFilters): Promise<Entry[]>;
   /** The live entries of our API with this task and anatomy (slugs): the defaults first, then the oldest. */
@@ -163,7 +173,7 @@ export async function openEntries(file: string, now: () => number = Date.now): P
   const isLive = (at: number) => sql<boolean>`(entry.expires_ms > ${at} AND ${validKey(at)})`;
   const rows = (at: number) => db.selectFrom('entry').selectAll().select(isLive(at).as('live'));
 
-  async function checkRoom(trx: Kysely<RegistrySchema>, key: ApiKey): Promise<void> {
+  async function checkRoom(trx: Kysely<RegistrySchema>, key: KeyId): Promise<void> {
     const { own, all } = await trx
       .selectFrom('entry')
       .select([
@@ -188,7 +198,7 @@ export async function openEntries(file: string, now: () => number = Date.now): P
   async function write(
     trx: Kysely<RegistrySchema>,
     existing: Row | undefined,
-    key: ApiKey,
+    key: KeyId,
     row: Omit<EntryTable, 'sid' | 'first_ms'>,
   ) {
     if (existing) {
@@ -203,7 +213,7 @@ export async function openEntries(file: string, now: () => number = Date.now): P
     return toEntry({ ...(await inserted.executeTakeFirstOrThrow()), live: true });
   }
 
-  const ownPair = (trx: Kysely<RegistrySchema>, key: ApiKey, predictionUrl: string) =>
+  const ownPair = (trx: Kysely<RegistrySchema>, key: KeyId, predictionUrl: string) =>
     trx
       .selectFrom('entry')
       .selectAll()
@@ -359,7 +369,7 @@ export async function openEntries(file: string, now: () => number = Date.now): P
 /** The key's only entry, if it is a v1 entry of the same service at another address. */
 async function movedFrom(
   trx: Kysely<RegistrySchema>,
-  key: ApiKey,
+  key: KeyId,
   announcement: V1Announcement,
 ): Promise<Row | undefined> {
   const own = await trx.selectFrom('entry').selectAll().where('key_id', '=', key.id).limit(2).execute();

@@ -60,7 +60,7 @@ interface Tried {
   reason: string;
 }
 
-/** What of the caller's header goes to the server. `authorization` goes too, if the server is on this machine. */
+/** What of the caller's header goes to the server. `authorization` goes too, to the server beside the registry. */
 const passedOn = [
   'content-type',
   'content-length',
@@ -387,8 +387,9 @@ function headerFor(request: FastifyRequest, target: Target): Headers {
     const value = request.headers[name];
     if (value !== undefined) headers[name] = value;
   }
-  // A credential never goes to an address that came from an announcement, but to this machine itself.
-  if (target.loopback && request.headers.authorization !== undefined) {
+  // A credential never goes to an address that came from an announcement, not even on this machine, where any user may
+  // listen. The server beside the registry has the same keys.
+  if (target.own && request.headers.authorization !== undefined) {
     headers.authorization = request.headers.authorization;
   }
   return headers;

@@ -1,9 +1,10 @@
 import type { Readable } from 'node:stream';
 import { announcementSchema, endpoints } from '@tomaat/client';
 import { reservedWords, TomaatError } from '@tomaat/core';
-import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import type { FastifyInstance, FastifyRequest } from 'fastify';
 import type { z } from 'zod';
-import { type ApiKey, findKey, hasScope, requireKey } from '../access/keys.ts';
+import type { Access } from '../access/access.ts';
+import { hasScope } from '../access/keys.ts';
 import type { Entries, V1Announcement } from './entries.ts';
 import type { RegistryMetrics } from './metrics.ts';
 import type { Relay } from './relay.ts';
@@ -14,21 +15,21 @@ export interface RegistryRoutes {
   entries: Entries;
   relay: Relay;
   metrics: RegistryMetrics;
-  now: () => number;
+  access: Access;
 }
 
 /** The registry's addresses: ours as the contract has them, v1's to the letter, and the promise. */
 export function registerRegistryRoutes(
   app: FastifyInstance,
-  { entries, relay, metrics, now }: RegistryRoutes,
+  { entries, relay, metrics, access }: RegistryRoutes,
 ): void {
   app.get(endpoints.listEntries.path, async (request) => {
     const filters = check(endpoints.listEntries.query, request.query, 'The query');
     return { services: await entries.search(filters) };
   });
 
-  app.put('/api/announcements/:id', async (request, reply) => {
-    const key = await authorized(request, reply);
+  app.put('/api/announcements/:id', async (request) => {
+    const key = announcerOf(request);
     try {
       const { id } = check(endpoints.announce.params, request.params, 'The address');
       const announcement = check(announcementSchema, await readJson(request), 'The announcement');
@@ -43,21 +44,13 @@ export function registerRegistryRoutes(
   });
 
   app.delete('/api/announcements/:id', async (request, reply) => {
-    const key = await authorized(request, reply);
+    const key = announcerOf(request);
     const { id } = check(endpoints.withdraw.params, request.params, 'The address');
     await entries.withdraw(key, id);
     return reply.code(204).send();
   });
 
-  async function authorized(request: FastifyRequest, reply: FastifyReply): Promise<ApiKey> {
-    // The error handler keeps this header; with any other answer it means nothing and is removed.
-    reply.header('www-authenticate', 'Bearer realm="TOMAAT registry"');
-    const key = await requireKey(entries.db, request.headers.authorization, 'announce', now());
-    reply.removeHeader('www-authenticate');
-    return key;
-  }
-
-  registerV1(app, { entries, metrics, now });
+  registerV1(app, { entries, metrics, access });
 
   app.post('/:task/:anatomy', async (request, reply) => {
     const { task, anatomy } = request.params as { task: string; anatomy: string };
@@ -78,6 +71,12 @@ export function registerRegistryRoutes(
   });
 }
 
+/** Whose entries a caller may change: those of the key. */
+function announcerOf({ principal }: FastifyRequest): { id: string } {
+  if (principal?.keyId !== undefined) return { id: principal.keyId };
+  throw new TomaatError('FORBIDDEN', 'Entries belong to an API key. Announce with one.');
+}
+
 // ── TOMAAT v1 ────────────────────────────────────────────────────────────────────────────────────────────────
 
 const v1Texts = ['name', 'modality', 'anatomy', 'task', 'description'] as const;
@@ -92,7 +91,7 @@ const v1Header = {
   'access-control-max-age': '2520',
 };
 
-function registerV1(app: FastifyInstance, { entries, metrics, now }: Omit<RegistryRoutes, 'relay'>): void {
+function registerV1(app: FastifyInstance, { entries, metrics, access }: Omit<RegistryRoutes, 'relay'>): void {
   // Whatever a v1 server calls its body, it is JSON; fastify would refuse what is no content type at all.
   app.addHook('onRequest', async (request) => {
     if (request.routeOptions.url === '/announce') request.headers['content-type'] = 'application/json';
@@ -107,7 +106,7 @@ function registerV1(app: FastifyInstance, { entries, metrics, now }: Omit<Regist
     try {
       const body = await readJson(request);
       const { announcement, apiKey } = checkV1(body, problems);
-      const key = apiKey === undefined ? undefined : await findKey(entries.db, apiKey, now());
+      const key = apiKey === undefined ? undefined : await access.recognise(apiKey, request);
       if (apiKey !== undefined && !key) problems.push('api_key is unknown, expired or revoked');
       else if (key && !hasScope(key, 'announce'))
         problems.push('api_key may not announce: it lacks the scope announce');

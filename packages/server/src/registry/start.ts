@@ -1,12 +1,17 @@
 import { join } from 'node:path';
 import type { FastifyBaseLogger, FastifyInstance } from 'fastify';
-import { renewProgramKey } from '../access/keys.ts';
+import type { Kysely } from 'kysely';
+import { type Access, markLegacy, registerAccess } from '../access/access.ts';
+import type { OidcSettings } from '../access/claims.ts';
+import { createHostPolicy, type HostOptions, requireSafeBind } from '../access/hosts.ts';
+import { type KeySchema, renewProgramKey } from '../access/keys.ts';
 import { hostForOthers, hostForSelf } from '../addresses.ts';
-import { createApp, type Listener, listenHttp, listenHttps } from '../http/app.ts';
+import { createApp, listenHttp, listenHttps } from '../http/app.ts';
 import { mayContinue } from '../http/keep-alive.ts';
+import { createLogin, openOidc } from '../http/login.ts';
 import { registerOperations } from '../http/operations.ts';
 import { registerPage } from '../http/page.ts';
-import { type Certificate, openCertificate } from '../tls.ts';
+import { type Certificate, namesOfMachine, openCertificate } from '../tls.ts';
 import { version } from '../version.ts';
 import { type Entries, openEntries } from './entries.ts';
 import { createRegistryMetrics, type RegistryMetrics } from './metrics.ts';
@@ -31,12 +36,24 @@ export interface RegistryAppOptions {
   /** The clock, in ms since 1970. */
   now?: () => number;
   resolve?: Resolve;
+  /** Names and origins that are ours; only loopback if missing. */
+  hosts?: HostOptions;
+  /** Whether a caller needs a key. */
+  login?: boolean;
+  /** The issuer that logs people in, besides keys. */
+  oidc?: OidcSettings;
+  /** The address at which others reach the registry, such as that of a proxy in front of it. */
+  publicUrl?: string;
+  /** Requests a minute from one address at the legacy port. */
+  legacyPerMinute?: number;
 }
 
 export interface RegistryApp {
   readonly app: FastifyInstance;
   readonly entries: Entries;
   readonly metrics: RegistryMetrics;
+  readonly access: Access;
+  readonly keys: Kysely<KeySchema>;
   close(): Promise<void>;
 }
 
@@ -48,6 +65,24 @@ export async function createRegistryApp(options: RegistryAppOptions): Promise<Re
   try {
     await entries.sweep();
     const app = createApp(options.logger);
+    const keys = entries.db as unknown as Kysely<KeySchema>;
+    const login = createLogin({
+      db: entries.db,
+      required: options.login ?? false,
+      scope: 'predict',
+      oidc: await openOidc(options.oidc),
+      publicUrl: options.publicUrl,
+      now,
+    });
+    const access = registerAccess(app, {
+      keys,
+      hosts: createHostPolicy(options.hosts ?? {}),
+      login: options.login,
+      sessions: login.principalOf,
+      legacyPerMinute: options.legacyPerMinute,
+      realm: 'TOMAAT registry',
+      now,
+    });
     const metrics = createRegistryMetrics(entries);
     const keepAlive: KeepAlive = options.keepAlive ?? passOnContinue;
     const relay = createRelay({
@@ -57,7 +92,8 @@ export async function createRegistryApp(options: RegistryAppOptions): Promise<Re
       keepAlive,
       onOutcome: metrics.countOutcome,
     });
-    registerRegistryRoutes(app, { entries, relay, metrics, now });
+    login.register(app, access.recognise);
+    registerRegistryRoutes(app, { entries, relay, metrics, access });
     let live = 0;
     app.addHook('onRequest', async (request) => {
       if (request.routeOptions.url === '/health/ready') live = await countLive(entries);
@@ -72,6 +108,7 @@ export async function createRegistryApp(options: RegistryAppOptions): Promise<Re
     const sweeper = setInterval(() => {
       entries
         .sweep()
+        .then(() => login.sessions.sweep())
         .catch((error: unknown) => app.log.error({ err: error }, 'dropping expired entries failed'));
     }, 3_600_000);
     sweeper.unref();
@@ -79,6 +116,8 @@ export async function createRegistryApp(options: RegistryAppOptions): Promise<Re
       app,
       entries,
       metrics,
+      access,
+      keys,
       async close() {
         clearInterval(sweeper);
         await app.close();
@@ -91,13 +130,19 @@ export async function createRegistryApp(options: RegistryAppOptions): Promise<Re
   }
 }
 
-export interface RegistryOptions extends RegistryAppOptions {
+export interface RegistryOptions
+  extends Omit<RegistryAppOptions, 'hosts'>,
+    Omit<HostOptions, 'host' | 'machineNames'> {
   host: string;
   port: number;
   /** Whether a taken port is an error; else the next free one is used. */
   strictPort?: boolean;
   /** For any address but loopback, where the registry speaks HTTPS; missing: the self-made one of the data folder. */
   tls?: Certificate;
+  /** That the self-made certificate is wanted, beyond this machine. */
+  tlsSelfMade?: boolean;
+  /** A port (HTTPS) of its own for TOMAAT v1 without login; 0: a free one. */
+  legacyPort?: number;
 }
 
 export interface RunningRegistry {
@@ -105,6 +150,8 @@ export interface RunningRegistry {
   /** The address for this machine itself, whatever DNS says of its name. */
   readonly localUrl: string;
   readonly port: number;
+  /** Of the port for TOMAAT v1 without login. */
+  readonly legacyUrl?: string;
   /**
    * A key with the scope announce for a program on this machine, such as `tomaat up`. The same label gives the same
    * key id with a new secret (the earlier secret ends), so that its entries stay its own.
@@ -117,33 +164,39 @@ export interface RunningRegistry {
 export async function startRegistry(options: RegistryOptions): Promise<RunningRegistry> {
   const { host, port, strictPort = false, now = Date.now } = options;
   const plain = isLoopback(host);
-  const registry = await createRegistryApp(options);
-  let listener: Listener;
-  try {
-    listener = plain
-      ? await listenHttp(registry.app, host, port, strictPort)
-      : await listenHttps(
-          registry.app,
-          options.tls ??
-            (await openCertificate(options.dataFolder, { host, logger: options.logger || undefined })),
-          host,
-          port,
-          strictPort,
-        );
-  } catch (error) {
-    await registry.close();
-    throw error;
-  }
+  requireSafeBind({
+    host,
+    login: options.login,
+    tlsChosen: options.tls !== undefined || Boolean(options.tlsSelfMade),
+  });
+  const machineNames = plain ? [] : await namesOfMachine();
+  await using opened = new AsyncDisposableStack();
+  const registry = await createRegistryApp({ ...options, hosts: { ...options, machineNames } });
+  opened.defer(() => registry.close());
+  const certificate =
+    plain && options.legacyPort === undefined
+      ? undefined
+      : (options.tls ??
+        (await openCertificate(options.dataFolder, { host, logger: options.logger || undefined })));
+  const listener = plain
+    ? await listenHttp(registry.app, host, port, strictPort)
+    : await listenHttps(registry.app, certificate!, host, port, strictPort);
+  opened.defer(() => listener.close());
+  const legacy =
+    options.legacyPort === undefined
+      ? undefined
+      : await listenHttps(registry.app, certificate!, host, options.legacyPort, true, markLegacy);
+  if (legacy) opened.defer(() => legacy.close());
   const scheme = plain ? 'http' : 'https';
+  const name = hostForOthers(host);
+  const stack = opened.move();
   return {
-    url: `${scheme}://${hostForOthers(host)}:${listener.port}`,
+    url: `${scheme}://${name}:${listener.port}`,
     localUrl: `${scheme}://${hostForSelf(host)}:${listener.port}`,
     port: listener.port,
-    apiKey: (label) => renewProgramKey(registry.entries.db, label, ['announce'], now()),
-    async close() {
-      await listener.close();
-      await registry.close();
-    },
+    legacyUrl: legacy && `https://${name}:${legacy.port}`,
+    apiKey: (label) => renewProgramKey(registry.keys, label, ['announce'], now()),
+    close: () => stack.disposeAsync(),
   };
 }
 

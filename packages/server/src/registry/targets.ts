@@ -14,6 +14,8 @@ export interface Target {
   readonly family: 4 | 6;
   /** Whether the address is on this machine. */
   readonly loopback: boolean;
+  /** Whether it is the server beside the registry. */
+  readonly own: boolean;
 }
 
 export type Resolve = (hostname: string) => Promise<{ address: string; family: number }[]>;
@@ -68,7 +70,7 @@ export function createTargetPolicy(
       const targets = known
         .map(({ address, family }): Target => {
           const here = isOwn || contains(loopback, address);
-          return { url, address, family: family === 6 ? 6 : 4, loopback: here };
+          return { url, address, family: family === 6 ? 6 : 4, loopback: here, own: isOwn };
         })
         .filter((target) => target.loopback || contains(allowed, target.address));
       if (targets.length === 0) {

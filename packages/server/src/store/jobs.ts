@@ -37,6 +37,8 @@ export interface JobsSchema {
   };
   /** How long predictions took here: what is told to those who wait. */
   duration: { id: Generated<number>; service: string; seconds: number; voxels: number | null };
+  /** Jobs that an owner with a limit created on a day (days since 1970, UTC), deleted ones included. */
+  created_on: { owner: string; day: number; jobs: number };
 }
 
 interface JobTable {
@@ -103,6 +105,21 @@ export const jobMigrations: readonly Migration[] = [
   },
 ];
 
+/** A later step; it follows all that were there before it. */
+export const jobLimitMigrations: readonly Migration[] = [
+  {
+    name: 'jobs a day',
+    async up(db) {
+      await sql`CREATE TABLE created_on (
+        owner TEXT NOT NULL,
+        day INTEGER NOT NULL,
+        jobs INTEGER NOT NULL,
+        PRIMARY KEY (owner, day)
+      ) STRICT`.execute(db);
+    },
+  },
+];
+
 /** What the caller asked for beside the files: kept with the job, deleted with it. */
 export interface JobRequest {
   parameters: Record<string, unknown>;
@@ -143,6 +160,15 @@ export interface NewJob {
   fingerprint?: string;
   /** 0 (first) to 7 (last); 3 if missing. */
   urgency?: number;
+  /** What the owner may use at most. */
+  limits?: JobLimits;
+}
+
+export interface JobLimits {
+  /** Jobs that are not settled. */
+  maxJobs?: number;
+  /** Jobs created in a day, which begins at 00:00 UTC. */
+  perDay?: number;
 }
 
 export interface JobRecord {
@@ -188,6 +214,7 @@ export interface JobsOptions {
 /** So often may whoever runs a job be lost under it before it is given up. */
 const maxLosses = 3;
 const durationsKept = 25;
+const dayMs = 86_400_000;
 export const defaultUrgency = 3;
 
 export type Jobs = ReturnType<typeof createJobs>;
@@ -302,7 +329,61 @@ export function createJobs({
     throw new TomaatError('BUSY', `${waiting} jobs are waiting already. Try again in a few minutes.`);
   }
 
-  /** Accepts a job: when this resolves it is on disk. BUSY when the queue is full, CONFLICT on a key used for another request. */
+  /** Throws LIMIT_REACHED when another job of this owner would be more than the limits allow. */
+  async function requireLimits(
+    owner: string,
+    { maxJobs, perDay }: JobLimits = {},
+    at: Kysely<JobsSchema> = db,
+  ): Promise<void> {
+    if (maxJobs !== undefined) {
+      const { unsettled } = await at
+        .selectFrom('job')
+        .select((e) => e.fn.countAll<number>().as('unsettled'))
+        .where('owner', '=', owner)
+        .where('state', 'in', ['queued', 'running'])
+        .executeTakeFirstOrThrow();
+      if (unsettled >= maxJobs) {
+        throw new TomaatError(
+          'LIMIT_REACHED',
+          `${unsettled} predictions of this key are under way, and it may have ${maxJobs}. Wait until one is done, or cancel one.`,
+          { detail: { maxJobs, retryAfterSeconds: 10 } },
+        );
+      }
+    }
+    if (perDay !== undefined) {
+      const day = Math.floor(now() / dayMs);
+      const today = await at
+        .selectFrom('created_on')
+        .select('jobs')
+        .where('owner', '=', owner)
+        .where('day', '=', day)
+        .executeTakeFirst();
+      if ((today?.jobs ?? 0) >= perDay) {
+        throw new TomaatError(
+          'LIMIT_REACHED',
+          `This key may have ${perDay} predictions a day, and has had them. The next day begins at 00:00 UTC.`,
+          { detail: { perDay, retryAfterSeconds: Math.ceil(((day + 1) * dayMs - now()) / 1000) } },
+        );
+      }
+    }
+  }
+
+  async function countOfDay(owner: string, trx: Kysely<JobsSchema>): Promise<void> {
+    const day = Math.floor(now() / dayMs);
+    await trx.deleteFrom('created_on').where('day', '<', day).execute();
+    await trx
+      .insertInto('created_on')
+      .values({ owner, day, jobs: 1 })
+      .onConflict((conflict) =>
+        conflict.columns(['owner', 'day']).doUpdateSet((e) => ({ jobs: e('created_on.jobs', '+', 1) })),
+      )
+      .execute();
+  }
+
+  /**
+   * Accepts a job: when this resolves it is on disk. BUSY when the queue is full, LIMIT_REACHED when the owner has what
+   * he may have, CONFLICT on a key used for another request.
+   */
   async function create(job: NewJob): Promise<{ id: string; existed: boolean }> {
     const id = randomBytes(16).toString('base64url');
     await load();
@@ -314,6 +395,9 @@ export function createJobs({
     const urgency = job.urgency ?? defaultUrgency;
     try {
       await database.transaction(async (trx) => {
+        // Again, as others of this owner may have come in since its body began.
+        await requireLimits(job.owner, job.limits, trx);
+        if (job.limits?.perDay !== undefined) await countOfDay(job.owner, trx);
         await trx
           .insertInto('job')
           .values({
@@ -733,6 +817,7 @@ export function createJobs({
   return {
     leaseMs,
     requireRoom,
+    requireLimits,
     isKnown,
     create,
     get,

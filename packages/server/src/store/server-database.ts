@@ -1,8 +1,8 @@
 import { join } from 'node:path';
-import { type KeySchema, keyMigrations } from '../access/keys.ts';
+import { type KeySchema, keyLimitMigrations, keyMigrations } from '../access/keys.ts';
 import { type SessionSchema, sessionMigrations } from '../access/sessions.ts';
 import { type Database, openDatabase } from './database.ts';
-import { type JobsSchema, jobMigrations } from './jobs.ts';
+import { type JobsSchema, jobLimitMigrations, jobMigrations } from './jobs.ts';
 import { type UploadsSchema, uploadMigrations } from './uploads.ts';
 
 export type ServerSchema = JobsSchema & UploadsSchema & KeySchema & SessionSchema;
@@ -12,6 +12,8 @@ export const serverMigrations = [
   ...jobMigrations,
   ...uploadMigrations,
   ...keyMigrations,
+  ...keyLimitMigrations,
+  ...jobLimitMigrations,
   ...sessionMigrations,
 ];
 

@@ -1,0 +1,190 @@
+import type { IncomingMessage } from 'node:http';
+import { TomaatError } from '@tomaat/core';
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import type { Kysely } from 'kysely';
+import { sendProblem } from '../http/problem.ts';
+import type { HostPolicy } from './hosts.ts';
+import { type ApiKey, bearerOf, findKey, hasScope, type KeySchema } from './keys.ts';
+import { openPrincipal, type Principal, principalOf } from './principal.ts';
+import { addressKey, createRateLimit } from './rate-limit.ts';
+import { isV1, type Need, needOf, scopeFor } from './table.ts';
+
+/**
+ * Who may do what: one hook before every route, the fallback for unknown addresses and every method included. It
+ * refuses what is meant for another name or comes from another site's page, finds out who calls, and compares that with what the
+ * table says. No route checks any of this for itself.
+ */
+
+export interface AccessOptions {
+  keys: Kysely<KeySchema>;
+  hosts: HostPolicy;
+  /** Whether a caller has to be somebody. */
+  login?: boolean;
+  /** Who a browser's session, or a token of the issuer, belongs to. */
+  sessions?: FindSession;
+  /** Requests a minute that one address may send to the legacy listener. */
+  legacyPerMinute?: number;
+  /** In the answer 401. */
+  realm: string;
+  now?: () => number;
+}
+
+export type FindSession = (request: FastifyRequest) => Promise<Principal | undefined>;
+
+export interface Access {
+  /** Every route of the app with what it needs. */
+  readonly routes: readonly { method: string; url: string; need: Need }[];
+  /**
+   * The valid key that a text is, if it is one, for a protocol that carries it elsewhere than in the header.
+   * @throws TomaatError LIMIT_REACHED when there were too many wrong ones from this address.
+   */
+  recognise(key: string, request: FastifyRequest): Promise<ApiKey | undefined>;
+}
+
+/** Wrong keys a minute from one address that are told apart from each other. */
+const failuresPerMinute = 60;
+
+const legacyRequests = new WeakSet<IncomingMessage>();
+/** Marks a request that came in by the legacy listener. */
+export function markLegacy(request: IncomingMessage): void {
+  legacyRequests.add(request);
+}
+
+/** To be called before the first route is registered. @throws (at a route) when the table has no row for it. */
+export function registerAccess(app: FastifyInstance, options: AccessOptions): Access {
+  const { keys, hosts, login = false, sessions, now = Date.now } = options;
+  const routes: { method: string; url: string; need: Need }[] = [];
+  const failures = createRateLimit(failuresPerMinute);
+  const legacyRate = createRateLimit(options.legacyPerMinute ?? 60);
+
+  app.addHook('onRoute', ({ method, url }) => {
+    for (const one of [method].flat()) {
+      const need = needOf(one, url);
+      if (!need) throw new Error(`${one} ${url} has no row in access/table.ts: say there what it needs.`);
+      routes.push({ method: one, url, need });
+    }
+  });
+
+  app.decorateRequest('principal', undefined);
+  app.addHook('onRequest', async (request, reply) => {
+    try {
+      const need = needAt(request);
+      hosts.checkHost(request.raw);
+      const origin = hosts.checkOrigin(request.raw, need === 'page');
+      if (origin !== undefined && allowOrigin(origin, request, reply)) return reply;
+      request.principal = await findPrincipal(request, need);
+    } catch (error) {
+      // Not thrown: a route's own way of answering errors begins behind this door.
+      if (error instanceof TomaatError && error.code === 'UNAUTHORIZED')
+        reply.header('www-authenticate', `Bearer realm="${options.realm}"`);
+      return sendProblem(error, request, reply);
+    }
+  });
+
+  /** Undefined where there is no route: whoever asks there has to be somebody, but needs no scope. */
+  function needAt(request: FastifyRequest): Need | undefined {
+    const { url } = request.routeOptions;
+    return request.is404 || url === undefined ? undefined : needOf(request.method, url);
+  }
+
+  async function findPrincipal(
+    request: FastifyRequest,
+    need: Need | undefined,
+  ): Promise<Principal | undefined> {
+    if (legacyRequests.has(request.raw)) return legacyPrincipal(request);
+    if (need === 'public' || need === 'page') return undefined;
+    const scope = need && scopeFor[need];
+    if (!login && scope !== 'worker' && scope !== 'announce') return openPrincipal;
+    const principal = await authenticate(request, scope);
+    if (scope && !hasScope(principal, scope)) {
+      const who = principal.keyId ? `The API key ${principal.keyId}` : 'Who you are logged in as';
+      throw new TomaatError(
+        'FORBIDDEN',
+        `${who} may not do this: it lacks the scope ${scope}. Use one that has it.`,
+      );
+    }
+    return principal;
+  }
+
+  async function authenticate(request: FastifyRequest, scope: string | undefined): Promise<Principal> {
+    const { authorization } = request.headers;
+    const token = bearerOf(authorization);
+    // An issuer's token is none of our keys; whoever sends a header is not known by a cookie.
+    if (authorization === undefined || !token?.startsWith('tmt_')) {
+      const session = await sessions?.(request);
+      if (session) return session;
+    }
+    if (token !== undefined) {
+      const key = await recognise(token, request);
+      if (key) return principalOf(key);
+    }
+    const use = 'commands of tomaat take it as --api-key or TOMAAT_API_KEY';
+    throw new TomaatError(
+      'UNAUTHORIZED',
+      token === undefined
+        ? `An API key${scope ? ` with the scope ${scope}` : ''} is needed: send the header 'Authorization: Bearer tmt_…' (${use}). The operator makes one with 'tomaat keys create${scope ? ` --scope ${scope}` : ''}'.`
+        : `The API key is unknown, expired or revoked. The operator makes a new one with 'tomaat keys create'; ${use}.`,
+    );
+  }
+
+  async function recognise(text: string, request: FastifyRequest): Promise<ApiKey | undefined> {
+    const key = await findKey(keys, text, now());
+    if (key) return key;
+    // Keys have 256 random bits: no number of guesses finds one. What the limit saves is work and log; a right key passes
+    // whatever others behind the same proxy tried.
+    const waitSeconds = failures.take(addressKey(request.raw.socket.remoteAddress));
+    if (waitSeconds === 0) return undefined;
+    throw new TomaatError(
+      'LIMIT_REACHED',
+      `Too many wrong API keys came from this address. Give a valid one, or try again in ${waitSeconds} s.`,
+      { detail: { retryAfterSeconds: waitSeconds } },
+    );
+  }
+
+  function legacyPrincipal(request: FastifyRequest): Principal {
+    const address = request.raw.socket.remoteAddress ?? 'unknown';
+    const waitSeconds = legacyRate.take(addressKey(address));
+    if (waitSeconds > 0) {
+      throw new TomaatError(
+        'LIMIT_REACHED',
+        `More requests came from this address than are let in without login. Try again in ${waitSeconds} s.`,
+        { detail: { retryAfterSeconds: waitSeconds } },
+      );
+    }
+    const { url } = request.routeOptions;
+    if (request.is404 || url === undefined || !isV1(url)) {
+      throw new TomaatError(
+        'NOT_FOUND',
+        'There is nothing at this address: this port has TOMAAT v1 alone. Everything else is at the other ports.',
+      );
+    }
+    return {
+      owner: `legacy:${address.replace(/^::ffff:(?=\d+\.)/i, '')}`,
+      scopes: ['predict'],
+      via: 'legacy',
+    };
+  }
+
+  return { routes, recognise };
+}
+
+/** Lets an allowed page of another origin read the answers; true if the request was only a question whether it may. */
+function allowOrigin(origin: string, request: FastifyRequest, reply: FastifyReply): boolean {
+  reply
+    .header('access-control-allow-origin', origin)
+    .header(
+      'access-control-expose-headers',
+      'location, retry-after, tomaat-service, tomaat-digest, upload-offset',
+    )
+    .header('vary', 'Origin');
+  const { 'access-control-request-method': method, 'access-control-request-headers': headers } =
+    request.headers;
+  if (request.method !== 'OPTIONS' || method === undefined) return false;
+  reply
+    .header('access-control-allow-methods', 'GET, HEAD, POST, PUT, PATCH, DELETE')
+    .header('access-control-allow-headers', headers ?? 'authorization, content-type')
+    .header('access-control-max-age', '600')
+    .code(204)
+    .send();
+  return true;
+}

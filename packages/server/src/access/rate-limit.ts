@@ -1,0 +1,45 @@
+export interface RateLimit {
+  /** Takes one of what this key may do. 0: it may; else the seconds after which it may again. */
+  take(key: string): number;
+}
+
+/**
+ * A bucket of tokens for each key, such as an address: `perMinute` of them at first, refilled evenly. No more than
+ * `maxKeys` are remembered; whoever was not seen for longest is forgotten, and begins with a full bucket again.
+ */
+export function createRateLimit(
+  perMinute: number,
+  { maxKeys = 10_000, now = Date.now }: { maxKeys?: number; now?: () => number } = {},
+): RateLimit {
+  const buckets = new Map<string, { tokens: number; atMs: number }>();
+  const perMs = perMinute / 60_000;
+  return {
+    take(key) {
+      const nowMs = now();
+      const known = buckets.get(key);
+      const tokens = known
+        ? Math.min(perMinute, known.tokens + Math.max(0, nowMs - known.atMs) * perMs)
+        : perMinute;
+      const allowed = tokens >= 1;
+      // Set anew, so that the map's order is that of last use.
+      buckets.delete(key);
+      buckets.set(key, { tokens: allowed ? tokens - 1 : tokens, atMs: nowMs });
+      if (buckets.size > maxKeys) buckets.delete(buckets.keys().next().value as string);
+      return allowed ? 0 : Math.max(1, Math.ceil((1 - tokens) / perMs / 1000));
+    },
+  };
+}
+
+/** What counts as one caller by address: an IPv4 address, or the /64 of IPv6 that one household or machine has. */
+export function addressKey(remoteAddress: string | undefined): string {
+  const address = (remoteAddress ?? 'unknown').replace(/^::ffff:(?=\d+\.)/i, '').replace(/%.*$/, '');
+  if (!address.includes(':')) return address;
+  const [head, tail] = address.split('::');
+  const start = head === '' ? [] : head.split(':');
+  const end = tail === undefined || tail === '' ? [] : tail.split(':');
+  const groups =
+    tail === undefined
+      ? start
+      : [...start, ...Array<string>(Math.max(0, 8 - start.length - end.length)).fill('0'), ...end];
+  return `${groups.slice(0, 4).join(':')}::/64`;
+}

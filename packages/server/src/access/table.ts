@@ -1,0 +1,108 @@
+import type { KeyScope } from './keys.ts';
+
+/**
+ * What each route needs, of server and registry alike; the only place that says so. A route without a row makes the
+ * start fail, so that nothing is open because somebody forgot it.
+ *
+ * - `public`: nobody has to be anybody
+ * - `page`: the same, and other sites may lead a browser to it (a link, the way back from a login)
+ * - `predict`, `announce`, `worker`: a caller with that scope
+ * - `operate`: whoever runs the server
+ *
+ * Without login everything but `announce` and `worker` is open to this machine. `GET` stands for `HEAD` too. A row that
+ * ends with `*` is for all addresses that begin so.
+ */
+export type Need = 'public' | 'page' | 'predict' | 'announce' | 'worker' | 'operate';
+
+const table: Readonly<Record<string, Need>> = {
+  // How it is, and what there is: for load balancers and for those who write clients.
+  'GET /health/live': 'public',
+  'GET /health/ready': 'public',
+  'GET /api/openapi.json': 'public',
+  'GET /metrics': 'operate',
+
+  // The page's files. What it shows it fetches as any client does.
+  'GET /': 'page',
+  'GET /services/:id': 'page',
+  'GET /jobs': 'page',
+  'GET /jobs/:id': 'page',
+  'GET /assets/*': 'public',
+
+  // Logging in and out. The way back from an OpenID provider comes from another site.
+  'GET /auth/*': 'page',
+  'POST /auth/*': 'public',
+  'DELETE /auth/*': 'public',
+
+  'GET /api/services': 'predict',
+  'GET /api/services/:id': 'predict',
+  'GET /api/services/:id/sample': 'predict',
+  'POST /api/services/:id/fit': 'predict',
+  'POST /api/services/:id/predictions': 'predict',
+  'GET /api/jobs/:id': 'predict',
+  'DELETE /api/jobs/:id': 'predict',
+  'GET /api/jobs/:id/events': 'predict',
+  'GET /api/jobs/:id/outputs/:name': 'predict',
+  'OPTIONS /api/uploads': 'predict',
+  'POST /api/uploads': 'predict',
+  'HEAD /api/uploads/:id': 'predict',
+  'PATCH /api/uploads/:id': 'predict',
+  'DELETE /api/uploads/:id': 'predict',
+  'HEAD /api/blobs/:digest': 'predict',
+  'POST /:task/:anatomy': 'predict',
+
+  'GET /api/worker': 'worker',
+  'POST /api/worker/claim': 'worker',
+  'POST /api/worker/jobs/:id/touch': 'worker',
+  'GET /api/worker/jobs/:id/inputs/:digest': 'worker',
+  'PUT /api/worker/jobs/:id/outputs/:name': 'worker',
+  'POST /api/worker/jobs/:id/complete': 'worker',
+  'POST /api/worker/jobs/:id/fail': 'worker',
+  'POST /api/worker/jobs/:id/hand-back': 'worker',
+
+  'PUT /api/announcements/:id': 'announce',
+  'DELETE /api/announcements/:id': 'announce',
+
+  // TOMAAT v1.
+  'GET /interface': 'predict',
+  'OPTIONS /interface': 'predict',
+  'POST /predict': 'predict',
+  'OPTIONS /predict': 'predict',
+  'POST /responses': 'predict',
+  'OPTIONS /responses': 'predict',
+  'GET /services/:id/interface': 'predict',
+  'OPTIONS /services/:id/interface': 'predict',
+  'POST /services/:id/predict': 'predict',
+  'OPTIONS /services/:id/predict': 'predict',
+  'POST /services/:id/responses': 'predict',
+  'OPTIONS /services/:id/responses': 'predict',
+  'GET /discover': 'predict',
+  'OPTIONS /discover': 'predict',
+  // Its key is in the JSON body, as v1 has it; the route asks for it.
+  'POST /announce': 'public',
+  'OPTIONS /announce': 'public',
+};
+
+/** What a route (by the address that it was registered with) needs; undefined when the table has no row for it. */
+export function needOf(method: string, route: string): Need | undefined {
+  const methods = method === 'HEAD' ? ['HEAD', 'GET'] : [method];
+  for (const one of methods) {
+    const exact = `${one} ${route}`;
+    if (Object.hasOwn(table, exact)) return table[exact];
+    const open = Object.keys(table).find((row) => row.endsWith('/*') && exact.startsWith(row.slice(0, -1)));
+    if (open) return table[open];
+  }
+  return undefined;
+}
+
+/** The routes of TOMAAT v1: all that the legacy listener has. */
+export function isV1(route: string): boolean {
+  return /^(\/services\/:id)?\/(interface|predict|responses)$|^\/(discover|announce)$/.test(route);
+}
+
+/** The scope that a need asks for; what is the operator's alone is done with `admin`. */
+export const scopeFor = {
+  predict: 'predict',
+  announce: 'announce',
+  worker: 'worker',
+  operate: 'admin',
+} as const satisfies Partial<Record<Need, KeyScope>>;
