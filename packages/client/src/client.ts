@@ -1,6 +1,14 @@
 import { TomaatError } from '@tomaat/core';
 import { z } from 'zod';
-import { type Job, jobSchema, type NamedPrediction, type Service, serviceSchema } from './contract.ts';
+import {
+  type Job,
+  jobSchema,
+  type Me,
+  meSchema,
+  type NamedPrediction,
+  type Service,
+  serviceSchema,
+} from './contract.ts';
 import {
   addressOf,
   type Connection,
@@ -85,6 +93,12 @@ export interface Client {
   /** Cancels the job if need be, then deletes it with its results. Nothing there is fine. */
   remove(id: string, options?: Signalled): Promise<void>;
   output(jobId: string, name: string, options?: Signalled & { format?: string }): Promise<OutputFile>;
+  /** Who this is to the server, and how one logs in; a registry tells it, too. */
+  me(options?: Signalled): Promise<Me>;
+  /** In a page: opens a session for this browser. The key is not kept. */
+  logIn(key: string, options?: Signalled): Promise<void>;
+  /** In a page: ends the session. */
+  logOut(options?: Signalled): Promise<void>;
 }
 
 /** A newer server may say more of an input than this version knows: what is relied on is checked, the rest let be. */
@@ -258,6 +272,18 @@ export function createClient(options: ConnectionOptions): Client {
         watchdog.stop();
         throw error;
       }
+    },
+
+    me: ({ signal } = {}) => call('/auth/me', meSchema, { signal }),
+
+    async logIn(key, { signal } = {}) {
+      const headers = { 'content-type': 'application/json' };
+      const body = JSON.stringify({ key });
+      await callJson(connection, '/auth/session', z.unknown(), { method: 'POST', headers, body, signal });
+    },
+
+    async logOut({ signal } = {}) {
+      await callJson(connection, '/auth/session', z.unknown(), { method: 'DELETE', signal });
     },
   };
   return client;

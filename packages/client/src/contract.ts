@@ -241,6 +241,30 @@ export const claimedJobSchema = z.object({
 
 export const handBackSchema = z.strictObject({ attempt: attemptSchema });
 
+/** Who sends a request, as the page shows it. */
+export const meSchema = z.object({
+  login: z.enum(['required', 'off']).describe('off: everything is open to this machine'),
+  who: z
+    .object({
+      kind: z.enum(['key', 'oidc']),
+      owner: z.string().describe('Whose jobs are seen; stays the same over sessions'),
+      label: z.string(),
+      scopes: z.array(z.string()),
+      expiresTime: z.string().optional().describe('When the session or the key ends'),
+    })
+    .optional()
+    .describe('Missing when nobody is logged in'),
+  ways: z
+    .object({
+      key: z.boolean(),
+      oidc: z
+        .object({ host: z.string(), address: z.string().describe('Path to go to; takes ?return=') })
+        .optional(),
+    })
+    .describe('How one logs in here'),
+});
+export type Me = z.infer<typeof meSchema>;
+
 export const announcementSchema = z.strictObject({
   name: z.string().min(1).max(200),
   modality: z.string().min(1).max(40),
@@ -261,7 +285,16 @@ export interface Endpoint {
   readonly method: 'GET' | 'HEAD' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
   readonly path: string;
   readonly on: 'server' | 'registry' | 'both';
-  readonly tag: 'services' | 'jobs' | 'uploads' | 'workers' | 'promise' | 'v1' | 'registry' | 'operations';
+  readonly tag:
+    | 'services'
+    | 'jobs'
+    | 'uploads'
+    | 'workers'
+    | 'promise'
+    | 'v1'
+    | 'registry'
+    | 'login'
+    | 'operations';
   readonly summary: string;
   readonly description?: string;
   readonly params?: z.ZodObject;
@@ -640,6 +673,51 @@ export const endpoints = {
     params: idParam,
     body: { description: 'Which attempt', content: { 'application/json': handBackSchema } },
     responses: { 204: { description: 'It is queued again' } },
+  },
+  me: {
+    method: 'GET',
+    path: '/auth/me',
+    on: 'both',
+    tag: 'login',
+    summary: 'Who is logged in, and how one logs in; also for those who are not',
+    responses: { 200: json(meSchema, 'Who it is') },
+  },
+  logIn: {
+    method: 'POST',
+    path: '/auth/session',
+    on: 'both',
+    tag: 'login',
+    summary: 'Logs a browser in with a key; the session is a cookie. Programs send the key itself',
+    body: {
+      description: 'The key',
+      content: { 'application/json': z.strictObject({ key: z.string() }) },
+    },
+    responses: { 204: { description: 'The cookie is in Set-Cookie' } },
+  },
+  logOut: {
+    method: 'DELETE',
+    path: '/auth/session',
+    on: 'both',
+    tag: 'login',
+    summary: 'Ends the session of the cookie, at once',
+    responses: { 204: { description: 'It has ended' } },
+  },
+  oidcLogin: {
+    method: 'GET',
+    path: '/auth/oidc/login',
+    on: 'both',
+    tag: 'login',
+    summary: 'Sends the browser to the OpenID Connect issuer to log in there',
+    query: z.object({ return: z.string().optional().describe('Path of this server to go on to afterwards') }),
+    responses: { 303: { description: 'To the issuer' } },
+  },
+  oidcCallback: {
+    method: 'GET',
+    path: '/auth/oidc/callback',
+    on: 'both',
+    tag: 'login',
+    summary: 'Where the issuer sends the browser back to: the redirect URI to register there',
+    responses: { 303: { description: 'Logged in, or back with the reason in login-fault' } },
   },
   openapi: {
     method: 'GET',

@@ -29,6 +29,7 @@ const tags: Record<Endpoint['tag'], string> = {
   promise: 'One request, one segmentation',
   v1: 'The TOMAAT v1 protocol, as old clients speak it; its errors are answers with status 200',
   registry: 'Announcing and finding services',
+  login: 'Sessions of browsers',
   operations: 'For those who run it',
 };
 

@@ -4,6 +4,7 @@ import { TomaatError } from '@tomaat/core';
 import envPaths from 'env-paths';
 import { parse as parseYaml } from 'yaml';
 import { z } from 'zod';
+import { isIssuerAddress, parseClaimRule } from './access/claims.ts';
 
 /** Where data lies unless told otherwise: the user's data folder. */
 export const defaultDataFolder = (): string => envPaths('tomaat', { suffix: '' }).data;
@@ -50,6 +51,9 @@ const count = (least: number, what: string) =>
       .min(least, `must be at least ${least}`),
   );
 const text = z.string('must be text').min(1, 'must not be empty');
+const claimRule = z.string('must be text').refine((rule) => parseClaimRule(rule) !== undefined, {
+  error: 'must be CLAIM=VALUE, such as groups=radiology or email=@hospital.example',
+});
 const httpAddress = z.url({ protocol: /^https?$/, error: 'must be an http or https address' });
 
 /**
@@ -82,6 +86,24 @@ export const configSchema = z.strictObject({
   allowNet: list(z.union([z.cidrv4(), z.cidrv6()], 'must be a range such as 10.1.0.0/16'))
     .default([])
     .describe('Networks, besides loopback, that the registry may pass requests on to'),
+  oidcIssuer: text
+    .refine(isIssuerAddress, {
+      error: 'must be an https address, without ? and # (http on this machine alone)',
+    })
+    .optional()
+    .describe('OpenID Connect issuer that logs people in'),
+  oidcClientId: text.optional().describe('Id by which that issuer knows this server'),
+  oidcClientSecret: text
+    .optional()
+    .describe('Secret that goes with it; no flag, as others could read it there'),
+  oidcScopes: list(text)
+    .default(['openid', 'profile', 'email'])
+    .describe('Scopes that the issuer is asked for; openid has to be one'),
+  oidcAllow: list(claimRule)
+    .default([])
+    .describe('Whom of its users the server serves, as CLAIM=VALUE; all if missing'),
+  oidcAdmin: list(claimRule).default([]).describe('Who of them may do everything, as CLAIM=VALUE'),
+  oidcAudience: text.optional().describe('Audience of tokens of the issuer that programs may send'),
   login: flag.default(false).describe('Whether a caller needs a key; beyond this machine it has to be on'),
   tlsSelfMade: flag
     .default(false)
@@ -198,6 +220,17 @@ export function loadConfig({ flags = {}, configFile, env = process.env }: Config
   if ((values.tlsCert === undefined) !== (values.tlsKey === undefined)) {
     faults.push('--tls-cert and --tls-key go together. Give both, or neither.');
   }
+  if ((values.oidcIssuer === undefined) !== (values.oidcClientId === undefined)) {
+    faults.push('--oidc-issuer and --oidc-client-id go together. Give both, or neither.');
+  } else if (values.oidcIssuer === undefined) {
+    const alone = keys.filter((key) => key.startsWith('oidc') && values[key] !== undefined);
+    if (alone.length > 0)
+      faults.push(`${alone.join(', ')} is of no use without --oidc-issuer. Give that, too.`);
+  }
+  if (values.oidcIssuer !== undefined && values.login !== true)
+    faults.push('--oidc-issuer is of no use without --login. Give that, too.');
+  const scopes = values.oidcScopes as readonly string[] | undefined;
+  if (scopes && !scopes.includes('openid')) faults.push('--oidc-scopes lacks openid. Add it.');
   if (faults.length > 0) {
     const head = faults.length === 1 ? '' : `${faults.length} settings are wrong:\n`;
     throw new TomaatError(

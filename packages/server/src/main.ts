@@ -55,7 +55,7 @@ const jsonOption = (what = 'print JSON') => new Option('--json', what);
 // ---- Serving ----
 
 /** Flags that are settings: config.ts checks them together with the file and the environment. */
-const settings: Record<ConfigKey, Option> = {
+const settings: Record<Exclude<ConfigKey, 'oidcClientSecret'>, Option> = {
   data: new Option(
     '--data <dir>',
     'folder of databases, results and certificate (default: the user’s data folder)',
@@ -87,6 +87,27 @@ const settings: Record<ConfigKey, Option> = {
     '--allow-net <range>',
     'network that the registry may pass requests on to, such as 10.1.0.0/16; may be repeated',
   ).argParser((value, list: string[] | undefined) => [...(list ?? []), value]),
+  oidcIssuer: new Option(
+    '--oidc-issuer <url>',
+    'OpenID Connect issuer that logs people in (its secret: TOMAAT_OIDC_CLIENT_SECRET)',
+  ),
+  oidcClientId: new Option('--oidc-client-id <id>', 'id by which that issuer knows this server'),
+  oidcScopes: new Option(
+    '--oidc-scopes <list>',
+    'scopes that the issuer is asked for (default: openid,profile,email)',
+  ),
+  oidcAllow: new Option(
+    '--oidc-allow <CLAIM=VALUE>',
+    'serve only users whose token says so, such as groups=radiology; may be repeated (default: all)',
+  ).argParser((value, list: string[] | undefined) => [...(list ?? []), value]),
+  oidcAdmin: new Option(
+    '--oidc-admin <CLAIM=VALUE>',
+    'users whose token says so may do everything; may be repeated',
+  ).argParser((value, list: string[] | undefined) => [...(list ?? []), value]),
+  oidcAudience: new Option(
+    '--oidc-audience <name>',
+    'programs may send tokens of the issuer for this audience (default: they may not)',
+  ),
   login: new Option('--login', 'let in only callers with a key (tomaat keys), or who are logged in'),
   tlsSelfMade: new Option('--tls-self-made', 'listen beyond this machine with the self-made certificate'),
   allowHost: new Option(
@@ -126,7 +147,9 @@ const configFooter = `
 Settings also come from tomaat.config.yaml in the data folder (or --config FILE) as “tlsPort: 9443”, and from
 variables as TOMAAT_TLS_PORT=9443. Flags go before variables, variables before the file.`;
 
-function addSettings(command: Command, keys: readonly ConfigKey[]): Command {
+type FlagKey = keyof typeof settings;
+
+function addSettings(command: Command, keys: readonly FlagKey[]): Command {
   for (const key of keys) command.addOption(settings[key]);
   if (keys.includes('announceKey')) command.addOption(new Option('--api-key <key>').hideHelp());
   return command
@@ -142,7 +165,7 @@ async function load(flags: Record<string, unknown>) {
 }
 
 const { up, serve, registry, runApp, checkApp } = actions;
-const serverKeys: readonly ConfigKey[] = [
+const serverKeys: readonly FlagKey[] = [
   'workers',
   'drainSeconds',
   'maxIdleMb',
@@ -152,7 +175,15 @@ const serverKeys: readonly ConfigKey[] = [
   'keepMinutes',
   'default',
 ];
-const commonKeys: readonly ConfigKey[] = [
+const oidcKeys: readonly FlagKey[] = [
+  'oidcIssuer',
+  'oidcClientId',
+  'oidcScopes',
+  'oidcAllow',
+  'oidcAdmin',
+  'oidcAudience',
+];
+const commonKeys: readonly FlagKey[] = [
   'data',
   'host',
   'login',
@@ -164,6 +195,7 @@ const commonKeys: readonly ConfigKey[] = [
   'allowOrigin',
   'legacyPerMinute',
   'logLevel',
+  ...oidcKeys,
 ];
 
 if (up) {

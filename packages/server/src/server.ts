@@ -7,7 +7,8 @@ import type { Announcement } from '@tomaat/client';
 import { TomaatError, volumeInputs } from '@tomaat/core';
 import type { FastifyBaseLogger, FastifyInstance } from 'fastify';
 import type { Kysely } from 'kysely';
-import { type Access, type FindSession, markLegacy, registerAccess } from './access/access.ts';
+import { type Access, markLegacy, registerAccess } from './access/access.ts';
+import type { OidcSettings } from './access/claims.ts';
 import { createHostPolicy, type HostOptions, requireSafeBind } from './access/hosts.ts';
 import type { KeySchema } from './access/keys.ts';
 import { ownerOf } from './access/principal.ts';
@@ -18,6 +19,7 @@ import { createApp, type Listener, listenHttp, listenHttps } from './http/app.ts
 import type { ServerContext } from './http/context.ts';
 import { registerFit } from './http/fit.ts';
 import { registerJobRoutes } from './http/jobs.ts';
+import { createLogin, openOidc } from './http/login.ts';
 import { createServerMetrics } from './http/metrics.ts';
 import { registerOperations } from './http/operations.ts';
 import { registerPage } from './http/page.ts';
@@ -55,7 +57,8 @@ export interface ServerOptions extends Omit<HostOptions, 'host' | 'publicUrl' | 
   login?: boolean;
   /** That the self-made certificate is wanted, beyond this machine. */
   tlsSelfMade?: boolean;
-  sessions?: FindSession;
+  /** The issuer that logs people in, besides keys. */
+  oidc?: OidcSettings;
   /** A port (HTTPS) of its own for TOMAAT v1 without login; 0: a free one. */
   legacyPort?: number;
   /** Requests a minute that one address may send there. */
@@ -185,11 +188,18 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   };
 
   const app = createApp(logger);
+  const login = createLogin({
+    db: database.db,
+    required: options.login ?? false,
+    scope: 'predict',
+    oidc: await openOidc(options.oidc),
+    publicUrl: options.publicUrl,
+  });
   const access = registerAccess(app, {
     keys: database.db as unknown as Kysely<KeySchema>,
     hosts: createHostPolicy({ ...options, machineNames: local ? [] : await namesOfMachine() }),
     login: options.login,
-    sessions: options.sessions,
+    sessions: login.principalOf,
     legacyPerMinute: options.legacyPerMinute,
     realm: 'TOMAAT server',
   });
@@ -207,6 +217,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   });
   opened.use(supervisor);
   let closing = false;
+  login.register(app, access.recognise);
   registerServiceRoutes(app, services);
   registerJobRoutes(app, context);
   registerUploadRoutes(app, context);
@@ -226,6 +237,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     uploads
       .sweep()
       .then(() => jobs.sweep())
+      .then(() => login.sessions.sweep())
       .catch((error: unknown) => logger.error({ err: error }, 'sweep failed'));
   }, options.sweepMs ?? sweepEveryMs);
   opened.defer(() => clearInterval(sweeper));

@@ -20,7 +20,7 @@ export interface AccessOptions {
   hosts: HostPolicy;
   /** Whether a caller has to be somebody. */
   login?: boolean;
-  /** Who a browser's session belongs to. */
+  /** Who a browser's session, or a token of the issuer, belongs to. */
   sessions?: FindSession;
   /** Requests a minute that one address may send to the legacy listener. */
   legacyPerMinute?: number;
@@ -108,11 +108,12 @@ export function registerAccess(app: FastifyInstance, options: AccessOptions): Ac
 
   async function authenticate(request: FastifyRequest, scope: string | undefined): Promise<Principal> {
     const { authorization } = request.headers;
-    if (authorization === undefined) {
+    const token = bearerOf(authorization);
+    // An issuer's token is none of our keys; whoever sends a header is not known by a cookie.
+    if (authorization === undefined || !token?.startsWith('tmt_')) {
       const session = await sessions?.(request);
       if (session) return session;
     }
-    const token = bearerOf(authorization);
     if (token !== undefined) {
       const key = await recognise(token, request);
       if (key) return principalOf(key);

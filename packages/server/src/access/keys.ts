@@ -194,10 +194,21 @@ export async function findKey(
   const id = form.exec(key)?.[1];
   if (id === undefined) return undefined;
   const row = await db.selectFrom('api_key').selectAll().where('id', '=', id).executeTakeFirst();
-  if (!row || !timingSafeEqual(row.hash, hashOf(key))) return undefined;
-  if (row.revoked_ms !== null || (row.expires_ms !== null && row.expires_ms <= now)) return undefined;
-  return toApiKey(row);
+  return row && timingSafeEqual(row.hash, hashOf(key)) && isValid(row, now) ? toApiKey(row) : undefined;
 }
+
+/** The valid key of an id, for what was opened with it before. */
+export async function findKeyById(
+  db: Kysely<KeySchema>,
+  id: string,
+  now: number = Date.now(),
+): Promise<ApiKey | undefined> {
+  const row = await db.selectFrom('api_key').selectAll().where('id', '=', id).executeTakeFirst();
+  return row && isValid(row, now) ? toApiKey(row) : undefined;
+}
+
+const isValid = ({ revoked_ms, expires_ms }: KeyTable, now: number) =>
+  revoked_ms === null && (expires_ms === null || expires_ms > now);
 
 export function hasScope(key: { readonly scopes: readonly KeyScope[] }, scope: KeyScope): boolean {
   return key.scopes.includes(scope) || key.scopes.includes('admin');

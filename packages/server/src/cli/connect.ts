@@ -38,7 +38,8 @@ export async function prepareConnection(address: string, options: ConnectOptions
   }
 }
 
-async function trust(file: string): Promise<void> {
+/** Trusts the certificates of a file in all that this process connects to. */
+export async function trust(file: string): Promise<void> {
   if (trusted.has(file)) return;
   setDefaultCACertificates([...getCACertificates('default'), await readCertificates(file)]);
   trusted.add(file);

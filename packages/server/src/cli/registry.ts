@@ -7,7 +7,7 @@ import { openCertificate } from '../tls.ts';
 import { readCertificates } from './connect.ts';
 import { openInterrupt } from './interrupt.ts';
 import { pageFolder } from './packaged.ts';
-import { accessSettings, adminKeyLines, legacyLine } from './print-access.ts';
+import { accessSettings, adminKeyLines, legacyLine, loginLine, prepareIssuer } from './print-access.ts';
 
 /** `tomaat registry`: runs until it is told to stop. */
 export async function registry(
@@ -16,6 +16,7 @@ export async function registry(
 ): Promise<number> {
   const { data, host, registryPort } = config;
   await mkdir(data, { recursive: true, mode: 0o700 });
+  await prepareIssuer(loaded.config);
   // The first lines on stdout are the addresses; the log goes to stderr.
   const logger = pino({ level: config.logLevel }, pino.destination(2));
   const running = await startRegistry({
@@ -41,6 +42,7 @@ export async function registry(
       console.log(`Registry  ${running.url}`);
       if (legacyUrl) console.log(legacyLine(legacyUrl));
       console.log(`Data      ${data}`);
+      if (config.login) console.log(loginLine(config, config.publicUrl ?? running.url));
       if (adminKey) console.log(adminKeyLines(adminKey));
       if (sources.registryPort === 'default' && running.port !== registryPort) {
         console.log(`Port ${registryPort} is taken: port ${running.port} is used instead.`);

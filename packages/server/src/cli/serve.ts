@@ -11,7 +11,7 @@ import { readCertificates } from './connect.ts';
 import { runDemo } from './demo.ts';
 import { openInterrupt } from './interrupt.ts';
 import { bundledApps, pageFolder } from './packaged.ts';
-import { accessSettings, adminKeyLines, legacyLine } from './print-access.ts';
+import { accessSettings, adminKeyLines, legacyLine, loginLine, prepareIssuer } from './print-access.ts';
 
 /** `tomaat serve` and `tomaat up`: a server, with `up` a registry beside it, until told to stop. */
 
@@ -104,6 +104,7 @@ export async function serve(
 ): Promise<number> {
   const logger = createLogger(loaded, false);
   const announcing = await planAnnouncing(loaded);
+  await prepareIssuer(loaded.config);
   await using opened = new AsyncDisposableStack();
   using interrupt = openInterrupt();
   const server = await openServer(loaded, options.appFolders, logger);
@@ -122,6 +123,7 @@ export async function up(
   const { config, sources } = loaded;
   const logger = createLogger(loaded, true);
   const announcing = await planAnnouncing(loaded);
+  await prepareIssuer(loaded.config);
   const trust = config.ca && (await readCertificates(config.ca));
   await using opened = new AsyncDisposableStack();
   using interrupt = openInterrupt();
@@ -207,6 +209,7 @@ function printAddresses(
   if (registry) lines.push(`Registry  ${registry.url}`);
   for (const url of [server.legacyUrl, registry?.legacyUrl]) if (url) lines.push(legacyLine(url));
   lines.push(`Data      ${config.data}`, `Services  ${server.services.join(', ')}`);
+  if (config.login) lines.push(loginLine(config, config.publicUrl ?? server.url ?? server.tlsUrl));
   if (adminKey) lines.push(adminKeyLines(adminKey));
   const { certificate } = server;
   if (certificate.selfMade) {

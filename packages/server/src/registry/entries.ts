@@ -8,6 +8,7 @@ import {
   keyMigrations,
   randomName,
 } from '../access/keys.ts';
+import { type SessionSchema, sessionMigrations } from '../access/sessions.ts';
 import { type Database, type Migration, openDatabase } from '../store/database.ts';
 import { toSlug } from './slug.ts';
 
@@ -69,7 +70,7 @@ interface EntryTable {
 }
 type Row = Selectable<EntryTable>;
 
-export interface RegistrySchema extends KeySchema {
+export interface RegistrySchema extends KeySchema, SessionSchema {
   entry: EntryTable;
 }
 
@@ -109,6 +110,7 @@ const migrations: readonly Migration[] = [
     },
   },
   ...keyLimitMigrations,
+  ...sessionMigrations,
 ];
 
 export interface EntryFilters {

@@ -1,12 +1,14 @@
 import { join } from 'node:path';
 import type { FastifyBaseLogger, FastifyInstance } from 'fastify';
 import type { Kysely } from 'kysely';
-import { type Access, type FindSession, markLegacy, registerAccess } from '../access/access.ts';
+import { type Access, markLegacy, registerAccess } from '../access/access.ts';
+import type { OidcSettings } from '../access/claims.ts';
 import { createHostPolicy, type HostOptions, requireSafeBind } from '../access/hosts.ts';
 import { type KeySchema, renewProgramKey } from '../access/keys.ts';
 import { hostForOthers, hostForSelf } from '../addresses.ts';
 import { createApp, listenHttp, listenHttps } from '../http/app.ts';
 import { mayContinue } from '../http/keep-alive.ts';
+import { createLogin, openOidc } from '../http/login.ts';
 import { registerOperations } from '../http/operations.ts';
 import { registerPage } from '../http/page.ts';
 import { type Certificate, namesOfMachine, openCertificate } from '../tls.ts';
@@ -38,7 +40,10 @@ export interface RegistryAppOptions {
   hosts?: HostOptions;
   /** Whether a caller needs a key. */
   login?: boolean;
-  sessions?: FindSession;
+  /** The issuer that logs people in, besides keys. */
+  oidc?: OidcSettings;
+  /** The address at which others reach the registry, such as that of a proxy in front of it. */
+  publicUrl?: string;
   /** Requests a minute from one address at the legacy port. */
   legacyPerMinute?: number;
 }
@@ -61,11 +66,19 @@ export async function createRegistryApp(options: RegistryAppOptions): Promise<Re
     await entries.sweep();
     const app = createApp(options.logger);
     const keys = entries.db as unknown as Kysely<KeySchema>;
+    const login = createLogin({
+      db: entries.db,
+      required: options.login ?? false,
+      scope: 'predict',
+      oidc: await openOidc(options.oidc),
+      publicUrl: options.publicUrl,
+      now,
+    });
     const access = registerAccess(app, {
       keys,
       hosts: createHostPolicy(options.hosts ?? {}),
       login: options.login,
-      sessions: options.sessions,
+      sessions: login.principalOf,
       legacyPerMinute: options.legacyPerMinute,
       realm: 'TOMAAT registry',
       now,
@@ -79,6 +92,7 @@ export async function createRegistryApp(options: RegistryAppOptions): Promise<Re
       keepAlive,
       onOutcome: metrics.countOutcome,
     });
+    login.register(app, access.recognise);
     registerRegistryRoutes(app, { entries, relay, metrics, access });
     let live = 0;
     app.addHook('onRequest', async (request) => {
@@ -94,6 +108,7 @@ export async function createRegistryApp(options: RegistryAppOptions): Promise<Re
     const sweeper = setInterval(() => {
       entries
         .sweep()
+        .then(() => login.sessions.sweep())
         .catch((error: unknown) => app.log.error({ err: error }, 'dropping expired entries failed'));
     }, 3_600_000);
     sweeper.unref();

@@ -1,0 +1,65 @@
+import type { JWTPayload } from 'jose';
+import { isLoopback } from '../registry/targets.ts';
+
+/** What an operator says of an OpenID Connect issuer and its users; without the library that talks to it. */
+
+export interface OidcSettings {
+  readonly issuer: string;
+  readonly clientId: string;
+  readonly clientSecret?: string;
+  readonly scopes: readonly string[];
+  /** Whom of the issuer's users the server serves: any of these; empty: all. */
+  readonly allow: readonly ClaimRule[];
+  /** Who of them has the scope admin. */
+  readonly admin: readonly ClaimRule[];
+  /** The audience of tokens that programs may send as `Authorization: Bearer …`; missing: none are taken. */
+  readonly audience?: string;
+}
+
+/** A claim of the token and what it has to be (or to hold, if it is a list). */
+export interface ClaimRule {
+  readonly claim: string;
+  readonly value: string;
+}
+
+/** Parses CLAIM=VALUE; undefined for anything else. */
+export function parseClaimRule(text: string): ClaimRule | undefined {
+  const at = text.indexOf('=');
+  const rule = { claim: text.slice(0, at).trim(), value: text.slice(at + 1).trim() };
+  return at > 0 && rule.claim !== '' && rule.value !== '' ? rule : undefined;
+}
+
+/** Whether an issuer's address will do: https, or http on this machine. */
+export function isIssuerAddress(address: string): boolean {
+  const url = URL.parse(address);
+  if (!url || url.search || url.hash || url.username || url.password || address.includes('|')) return false;
+  return url.protocol === 'https:' || (url.protocol === 'http:' && isLoopback(url.hostname));
+}
+
+/**
+ * Whether the claims fulfil a rule. `groups` may be a list; `realm_access.roles` is a claim in a claim. An e-mail address
+ * counts only if the issuer has verified it; `email=@hospital.example` means all of that domain.
+ */
+export function fulfils(claims: JWTPayload, { claim, value }: ClaimRule): boolean {
+  const found = valuesOf(claims, claim);
+  if (claim !== 'email') return found.includes(value);
+  if (claims.email_verified !== true) return false;
+  const wanted = value.toLowerCase();
+  return found.some((email) => {
+    const given = email.toLowerCase();
+    return wanted.startsWith('@') ? /^[^@]+@[^@]+$/.test(given) && given.endsWith(wanted) : given === wanted;
+  });
+}
+
+function valuesOf(claims: JWTPayload, path: string): string[] {
+  const whole = own(claims, path);
+  const found = whole ?? path.split('.').reduce<unknown>(own, claims);
+  return [found]
+    .flat()
+    .flatMap((value) => (['string', 'number', 'boolean'].includes(typeof value) ? [String(value)] : []));
+}
+
+const own = (value: unknown, name: string): unknown =>
+  typeof value === 'object' && value !== null && Object.hasOwn(value, name)
+    ? (value as Record<string, unknown>)[name]
+    : undefined;

@@ -1,0 +1,162 @@
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { temporaryFolder } from '../../test/test-server.ts';
+import { type Database, openDatabase } from '../store/database.ts';
+import { serverMigrations } from '../store/server-database.ts';
+import { createKey, type KeySchema, revokeKey } from './keys.ts';
+import {
+  createSessions,
+  idleMs,
+  keySessionMs,
+  maxSessionsPerOwner,
+  oidcSessionMs,
+  type SessionSchema,
+} from './sessions.ts';
+
+const minute = 60_000;
+
+describe('createSessions()', () => {
+  let folder: string;
+  let database: Database<SessionSchema & KeySchema>;
+  let clock: number;
+  const now = () => clock;
+  const open = (basis?: string) => createSessions({ db: database.db, basis, now });
+  const count = async () => (await database.db.selectFrom('session').select('owner').execute()).length;
+  async function keySession() {
+    const key = await createKey(database.db, { label: 'ward 3', scopes: ['predict'] }, clock);
+    return { key, token: await open().open({ owner: `key:${key.id}`, label: key.label, keyId: key.id }) };
+  }
+
+  beforeEach(async () => {
+    folder = await temporaryFolder();
+    clock = Date.parse('2026-03-04T05:06:07Z');
+    database = await openDatabase(join(folder, 'server.db'), serverMigrations);
+  });
+  afterEach(() => database.close());
+
+  it('find() gives who opened it, with what the key may do now', async () => {
+    const { key, token } = await keySession();
+    expect(await open().find(token)).toEqual({
+      principal: { owner: `key:${key.id}`, scopes: ['predict'], via: 'session', keyId: key.id },
+      label: 'ward 3',
+      expiresTime: new Date(clock + keySessionMs).toISOString(),
+    });
+    await database.db.updateTable('api_key').set({ scopes: 'predict,admin' }).execute();
+    expect((await open().find(token))?.principal.scopes).toEqual(['predict', 'admin']);
+  });
+
+  it('find() gives nothing for a token that was not given out, whatever it looks like', async () => {
+    const { token } = await keySession();
+    const others = [
+      '',
+      token.slice(1),
+      `${token}A`,
+      `${token[0] === 'A' ? 'B' : 'A'}${token.slice(1)}`,
+      `${token} `,
+      "' OR 1=1 --",
+      'A'.repeat(43),
+      'x'.repeat(100_000),
+    ];
+    for (const other of others) expect(await open().find(other)).toBeUndefined();
+  });
+
+  it('open() writes no token to the disk, only its hash', async () => {
+    const { token } = await keySession();
+    await database.truncateWal();
+    const bytes = await readFile(join(folder, 'server.db'));
+    expect(bytes.includes('ward 3')).toBe(true);
+    expect(bytes.includes(token)).toBe(false);
+    expect(bytes.includes(Buffer.from(token, 'base64url'))).toBe(false);
+  });
+
+  it('find() ends a session that was idle for 8 h, not one that is used', async () => {
+    const { token } = await keySession();
+    for (let hours = 7; hours <= 49; hours += 7) {
+      clock += 7 * 60 * minute;
+      expect(await open().find(token)).toBeDefined();
+    }
+    clock += idleMs - 1;
+    expect(await open().find(token)).toBeDefined();
+    clock += idleMs;
+    expect(await open().find(token)).toBeUndefined();
+  });
+
+  it('find() ends a session of a key after 7 days and one of an issuer after a day, however much it is used', async () => {
+    const { token } = await keySession();
+    const oidc = open('basis');
+    const other = await oidc.open({ owner: 'oidc:i|s', label: 'Ada', basis: 'basis', scopes: ['predict'] });
+    const started = clock;
+    let otherEnded: number | undefined;
+    for (; clock < started + keySessionMs; clock += 60 * minute) {
+      expect(await oidc.find(token)).toBeDefined();
+      if (!(await oidc.find(other))) otherEnded ??= clock;
+    }
+    expect(otherEnded).toBe(started + oidcSessionMs);
+    expect(await oidc.find(token)).toBeUndefined();
+  });
+
+  it('find() ends a session when its key is revoked, expires or is gone', async () => {
+    const first = await keySession();
+    await revokeKey(database.db, first.key.id, clock);
+    expect(await open().find(first.token)).toBeUndefined();
+
+    const expiresTime = new Date(clock + minute);
+    const key = await createKey(database.db, { label: 'short', scopes: ['predict'], expiresTime }, clock);
+    const token = await open().open({ owner: `key:${key.id}`, label: 'short', keyId: key.id });
+    expect((await open().find(token))?.expiresTime).toBe(expiresTime.toISOString());
+    clock += minute;
+    expect(await open().find(token)).toBeUndefined();
+
+    const third = await keySession();
+    await database.db.deleteFrom('api_key').execute();
+    expect(await open().find(third.token)).toBeUndefined();
+  });
+
+  it('find() ends sessions of an issuer when its settings are others, or gone', async () => {
+    const token = await open('a').open({ owner: 'oidc:i|s', label: 'Ada', basis: 'a', scopes: ['predict'] });
+    expect((await open('a').find(token))?.principal).toEqual({
+      owner: 'oidc:i|s',
+      scopes: ['predict'],
+      via: 'session',
+    });
+    expect(await open('b').find(token)).toBeUndefined();
+    expect(await open().find(token)).toBeUndefined();
+  });
+
+  it('open() keeps 20 sessions of an owner, those that were used last, and leaves those of others', async () => {
+    const other = await keySession();
+    const key = await createKey(database.db, { label: 'many', scopes: ['predict'] }, clock);
+    const tokens: string[] = [];
+    for (let i = 0; i < maxSessionsPerOwner; i++) {
+      clock += minute;
+      tokens.push(await open().open({ owner: `key:${key.id}`, label: 'many', keyId: key.id }));
+    }
+    clock += 2 * minute;
+    await open().find(tokens[0]);
+    tokens.push(await open().open({ owner: `key:${key.id}`, label: 'many', keyId: key.id }));
+    const alive = await Promise.all(tokens.map((token) => open().find(token)));
+    expect(alive.map((session) => session !== undefined)).toEqual(tokens.map((_, i) => i !== 1));
+    expect(await open().find(other.token)).toBeDefined();
+  });
+
+  it('close() ends one session, and sweep() deletes all that have ended', async () => {
+    const { token } = await keySession();
+    const { token: second, key } = await keySession();
+    await open().close(token);
+    await open().close('nothing');
+    expect(await open().find(token)).toBeUndefined();
+    expect(await open().find(second)).toBeDefined();
+    const ofIssuer = { owner: 'oidc:i|s', label: 'Ada', scopes: ['predict'] } as const;
+    await open('a').open({ ...ofIssuer, basis: 'a' });
+    await open('b').open({ ...ofIssuer, basis: 'b' });
+    await open('b').sweep();
+    expect(await count()).toBe(2);
+    await revokeKey(database.db, key.id, clock);
+    await open('b').sweep();
+    expect(await count()).toBe(1);
+    clock += idleMs;
+    await open('b').sweep();
+    expect(await count()).toBe(0);
+  });
+});

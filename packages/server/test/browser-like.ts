@@ -1,0 +1,78 @@
+/**
+ * What a browser does of itself when it goes to addresses: keeps cookies (by host, not by port), sends them as SameSite
+ * says, follows redirects, and says where a request comes from.
+ */
+export interface BrowserLike {
+  readonly cookies: Map<string, { value: string; sameSite: string; attributes: string }>;
+  /** Opens an address and follows; the last answer. `from`: the page with the link, missing for a typed address. */
+  open(address: string, from?: string): Promise<Response & { address: string }>;
+  /** One step, without following. */
+  step(address: string, from?: string): Promise<Response>;
+  /** What a script of the page at `from` asks. */
+  fetch(address: string, from: string, init?: RequestInit): Promise<Response>;
+}
+
+export function createBrowserLike(): BrowserLike {
+  const cookies: BrowserLike['cookies'] = new Map();
+  // Sites are hosts here: ports do not count, and tests use `localhost` and `127.0.0.1`.
+  const siteOf = (address: string) => new URL(address).hostname;
+  const relation = (from: string, to: string) =>
+    new URL(from).origin === new URL(to).origin
+      ? 'same-origin'
+      : siteOf(from) === siteOf(to)
+        ? 'same-site'
+        : 'cross-site';
+  const keyOf = (address: string, name: string) => `${siteOf(address)} ${name}`;
+
+  async function send(address: string, init: RequestInit, site: string, isNavigation: boolean) {
+    const allowed = [...cookies].filter(
+      ([key, { sameSite }]) =>
+        key.startsWith(`${siteOf(address)} `) &&
+        (site !== 'cross-site' || (isNavigation && sameSite.toLowerCase() === 'lax')),
+    );
+    const headers = new Headers(init.headers);
+    headers.set('sec-fetch-site', site);
+    headers.set('sec-fetch-mode', isNavigation ? 'navigate' : 'cors');
+    headers.set('sec-fetch-dest', isNavigation ? 'document' : 'empty');
+    if (allowed.length > 0)
+      headers.set('cookie', allowed.map(([key, { value }]) => `${key.split(' ')[1]}=${value}`).join('; '));
+    const response = await fetch(address, { ...init, headers, redirect: 'manual' });
+    for (const line of response.headers.getSetCookie()) {
+      const [pair, ...attributes] = line.split(/; */);
+      const [name, value] = pair.split('=');
+      const sameSite = attributes.find((text) => /^samesite=/i.test(text))?.split('=')[1] ?? 'Lax';
+      if (attributes.some((text) => /^max-age=0$/i.test(text))) cookies.delete(keyOf(address, name));
+      else cookies.set(keyOf(address, name), { value, sameSite, attributes: attributes.join('; ') });
+    }
+    return response;
+  }
+
+  const html = { headers: { accept: 'text/html,*/*;q=0.8' } };
+  return {
+    cookies,
+    async open(address, from) {
+      let site = from === undefined ? 'none' : relation(from, address);
+      for (let step = 0; step < 10; step++) {
+        const response = await send(address, html, site, true);
+        const location = response.headers.get('location');
+        if (response.status < 300 || response.status > 399 || location === null)
+          return Object.assign(response, { address });
+        const next = new URL(location, address).href;
+        // Once a chain of redirects has left the site it stays foreign.
+        if (relation(address, next) === 'cross-site') site = 'cross-site';
+        else if (site === 'none' || site === 'same-origin') site = relation(address, next);
+        address = next;
+      }
+      throw new Error('it goes round in circles');
+    },
+    step: (address, from) => send(address, html, from === undefined ? 'none' : relation(from, address), true),
+    fetch(address, from, init = {}) {
+      const site = relation(from, address);
+      const headers = new Headers(init.headers);
+      const method = init.method ?? 'GET';
+      if (site !== 'same-origin' || (method !== 'GET' && method !== 'HEAD'))
+        headers.set('origin', new URL(from).origin);
+      return send(address, { ...init, headers }, site, false);
+    },
+  };
+}

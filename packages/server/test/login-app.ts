@@ -1,0 +1,76 @@
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { TomaatError } from '@tomaat/core';
+import type { OidcSettings } from '../src/access/claims.ts';
+import { createKey, findKey, type KeyScope } from '../src/access/keys.ts';
+import { createOidc } from '../src/access/oidc.ts';
+import { createApp, listenHttp, listenHttps } from '../src/http/app.ts';
+import { createLogin } from '../src/http/login.ts';
+import { openDatabase } from '../src/store/database.ts';
+import { type ServerSchema, serverMigrations } from '../src/store/server-database.ts';
+import { openCertificate } from '../src/tls.ts';
+import type { OidcProvider } from './oidc-provider.ts';
+import { temporaryFolder } from './test-server.ts';
+
+/** The login of a server without the rest of it: the routes, and two of a caller's own that need somebody. */
+export async function openLoginApp({
+  oidc: settings,
+  publicUrl,
+  required = true,
+  tls = false,
+}: {
+  oidc?: OidcSettings;
+  publicUrl?: string;
+  required?: boolean;
+  tls?: boolean;
+} = {}) {
+  const folder = await temporaryFolder();
+  const database = await openDatabase<ServerSchema>(join(folder, 'server.db'), serverMigrations);
+  const clock = { ms: 0 };
+  const now = () => Date.now() + clock.ms;
+  const oidc = settings && createOidc({ settings, now, retryMs: 0 });
+  const login = createLogin({ db: database.db, required, scope: 'predict', oidc, publicUrl, now });
+  const app = createApp(false);
+  login.register(app, (key) => findKey(database.db, key, now()));
+  const who = async (request: Parameters<typeof login.principalOf>[0]) => {
+    const principal = await login.principalOf(request);
+    if (!principal) throw new TomaatError('UNAUTHORIZED', 'Log in.');
+    return principal;
+  };
+  app.get('/who', who);
+  app.delete('/who', who);
+  app.get('/', async () => 'the page');
+  app.get('/jobs/:id', async () => 'a job');
+  const listener = tls
+    ? await listenHttps(app, await openCertificate(folder, { host: '127.0.0.1' }), '127.0.0.1', 0)
+    : await listenHttp(app, '127.0.0.1', 0);
+  const scheme = tls ? 'https' : 'http';
+  return {
+    app,
+    database,
+    clock,
+    login,
+    port: listener.port,
+    // Another site than the issuer's.
+    url: `${scheme}://localhost:${listener.port}`,
+    key: async (scopes: KeyScope[] = ['predict'], label = 'ward 3') =>
+      createKey(database.db, { label, scopes }),
+    async [Symbol.asyncDispose]() {
+      await listener.close();
+      await app.close();
+      await database.close();
+      await rm(folder, { recursive: true, force: true });
+    },
+  };
+}
+export type LoginApp = Awaited<ReturnType<typeof openLoginApp>>;
+
+export const settingsOf = (provider: OidcProvider, change: Partial<OidcSettings> = {}): OidcSettings => ({
+  issuer: provider.issuer,
+  clientId: provider.clientId,
+  clientSecret: provider.clientSecret,
+  scopes: ['openid', 'profile', 'email'],
+  allow: [],
+  admin: [],
+  ...change,
+});
