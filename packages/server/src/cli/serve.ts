@@ -1,4 +1,5 @@
 import { mkdir } from 'node:fs/promises';
+import { flushCompileCache } from 'node:module';
 import { TomaatError } from '@tomaat/core';
 import { type Logger, pino } from 'pino';
 import { isWildcard } from '../addresses.ts';
@@ -162,6 +163,8 @@ export async function up(
 }
 
 function untilInterrupted(signal: AbortSignal): Promise<void> {
+  // Node keeps compiled code when a process ends by itself; one that is killed has to start as quickly the next time.
+  setImmediate(flushCompileCache);
   // A listener of a signal keeps no process alive; the servers do.
   return new Promise((resolve) => {
     if (signal.aborted) resolve();
