@@ -1,4 +1,3 @@
-import { mkdir } from 'node:fs/promises';
 import { flushCompileCache } from 'node:module';
 import { TomaatError } from '@tomaat/core';
 import { type Logger, pino } from 'pino';
@@ -123,7 +122,6 @@ export async function up(
   const trust = config.ca && (await readCertificates(config.ca));
   await using opened = new AsyncDisposableStack();
   using interrupt = openInterrupt();
-  await mkdir(config.data, { recursive: true, mode: 0o700 });
   const server = await openServer(loaded, [...bundledApps(), ...options.appFolders], logger);
   opened.defer(() => server.close());
   const registry = await startRegistry({
