@@ -6,6 +6,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { crashPoints } from './crash-points.ts';
+import { disk } from './disk.ts';
 import type { Finding } from './harness.ts';
 import { killLoop } from './kills.ts';
 import { leftovers } from './leftovers.ts';
@@ -23,6 +24,7 @@ const parts: Record<string, (folder: string) => Promise<Finding[]>> = {
   leftovers: (folder) => leftovers(folder, { count: scaled(1000) }),
   overload: (folder) => overload(folder, { seconds: scaled(60) }),
   crashPoints: (folder) => crashPoints(folder, { perCall: scaled(40) }),
+  disk: (folder) => disk(folder),
   partition: (folder) => partition(folder),
   kills: (folder) => killLoop(folder, { kills: scaled(200) }),
 };

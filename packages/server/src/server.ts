@@ -22,7 +22,7 @@ import { registerUploadRoutes } from './http/uploads.ts';
 import { registerV1 } from './http/v1.ts';
 import { registerWorkerRoutes } from './http/worker-routes.ts';
 import { isLoopback } from './registry/targets.ts';
-import { makeFolder, openBlobs } from './store/blobs.ts';
+import { openBlobs } from './store/blobs.ts';
 import { lockDataFolder } from './store/database.ts';
 import { createJobs } from './store/jobs.ts';
 import { openServerDatabase } from './store/server-database.ts';
@@ -116,7 +116,6 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   if (apps.length === 0)
     throw new TomaatError('BAD_REQUEST', 'There is no app to serve. Name at least one app folder.');
 
-  await makeFolder(dataFolder);
   opened.use(lockDataFolder(dataFolder));
   const database = opened.use(await openServerDatabase(dataFolder));
   const blobs = opened.use(

@@ -496,13 +496,10 @@ export async function writeAll(handle: FileHandle, bytes: Uint8Array, at: number
 
 /** Makes a folder of the owner alone, durably, with all that lead to it; one that is there is left alone. */
 export async function makeFolder(folder: string): Promise<void> {
-  const first = await mkdir(folder, { recursive: true, mode: 0o700 });
-  if (first === undefined) return;
-  const top = dirname(resolve(first));
-  for (let above = dirname(resolve(folder)); above.length >= top.length; above = dirname(above)) {
-    await syncFolder(above);
-    if (above === top) break;
-  }
+  const path = resolve(folder);
+  const first = await mkdir(path, { recursive: true, mode: 0o700 });
+  for (let made = path; first !== undefined && made.length >= first.length; made = dirname(made))
+    await syncFolder(dirname(made));
 }
 
 export async function syncFolder(folder: string): Promise<void> {
