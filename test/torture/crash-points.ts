@@ -23,17 +23,20 @@ import {
 } from './harness.ts';
 
 /**
- * SIGKILL, ENOSPC and EIO at each of the file operations of a job, by strace. Those of the database are made by the main
- * thread, those of blobs by the (here only) thread of libuv's pool; each is counted from the moment at which a job is sent.
- * Afterwards the job is one of: never accepted, queued, settled; never half.
+ * SIGKILL, ENOSPC, EIO and EROFS at each of the file operations of a job, by strace. Those of the database are made by the
+ * main thread, those of blobs by the (here only) thread of libuv's pool; each is counted from the moment at which a job is
+ * sent. Afterwards the job is one of: never accepted, queued, settled; never half. Then the same in the child that computes:
+ * the job succeeds or fails with that as its reason, the next one succeeds, and both are so after kill -9 of the server.
  */
 
 const operations = {
-  database: ['pwrite64', 'fdatasync'],
+  database: ['pwrite64', 'pread64', 'fdatasync', 'ftruncate'],
   blobs: [
     'openat',
     'write',
     'pwrite64',
+    'pread64',
+    'read',
     'fdatasync',
     'fsync',
     'link',
@@ -42,9 +45,16 @@ const operations = {
     'rename',
     'chmod',
     'mkdir',
+    'rmdir',
+    'getdents64',
+    'statfs',
+    'statx',
+    'close',
   ],
 } as const;
 type Thread = keyof typeof operations;
+/** What a child does with files: it reads inputs and writes outputs, in the thread of its pool. */
+const childOperations = ['openat', 'read', 'pread64', 'write', 'pwrite64', 'fsync', 'close'] as const;
 const faults = ['signal=SIGKILL', 'error=ENOSPC', 'error=EIO', 'error=EROFS'] as const;
 
 interface Tally {
@@ -83,6 +93,8 @@ export async function crashPoints(
         for (const call of operations[thread]) {
           // Nobody outlives a failed write to an eventfd, by which libuv wakes its threads; files are written by pwrite64.
           if (call === 'write' && fault !== 'signal=SIGKILL') continue;
+          // A close that fails has closed all the same, and says so of what was synced before.
+          if (call === 'close' && fault !== 'signal=SIGKILL') continue;
           if (only && !only.includes(`${fault} ${call}`)) continue;
           for (let when = 1; when <= perCall; when++) {
             tally.points++;
@@ -101,6 +113,7 @@ export async function crashPoints(
         ),
       );
     }
+    found.push(...(await childPoints(server, bytes, expected, { perCall, only })));
     const ready = server.readyMs.slice(readyBefore);
     if (ready.length > 0)
       found.push(
@@ -155,11 +168,11 @@ async function tryPoint(
     // The server died under it.
   }
   const log = await tracer.end();
-  const isHit = log.includes('INJECTED') || log.includes('+++ killed by SIGKILL');
   const isDead = !(await fetch(`${server.url}/health/live`, { signal: AbortSignal.timeout(10_000) }).then(
     (answer) => answer.ok,
     () => false,
   ));
+  const isHit = wasHit(log) || (isDead && fault === 'signal=SIGKILL');
   if (isDead) {
     tally.died++;
     if (fault !== 'signal=SIGKILL') half('the server died of it');
@@ -205,6 +218,96 @@ async function tryPoint(
   return true;
 }
 
+const wasHit = (log: string) => log.includes('INJECTED') || log.includes('+++ killed by SIGKILL');
+
+/** Codes with which a job may fail when this happened to its child. */
+const reasons: Record<(typeof faults)[number], readonly string[]> = {
+  'signal=SIGKILL': ['OUT_OF_MEMORY', 'WORKER_DIED'],
+  'error=ENOSPC': ['DISK_FULL'],
+  'error=EIO': ['INTERNAL'],
+  'error=EROFS': ['DISK_FULL'],
+};
+
+/** The same faults in the child of the app. */
+async function childPoints(
+  server: MortalServer,
+  bytes: Uint8Array<ArrayBuffer>,
+  expected: string,
+  { perCall, only }: { perCall: number; only?: readonly string[] },
+): Promise<Finding[]> {
+  const found: Finding[] = [];
+  const run = async () => {
+    const { id } = (await (await submit(server.url, 'good', bytes)).json()) as Job;
+    return (await settledJob(server.url, id, 30_000))!;
+  };
+  for (const fault of faults) {
+    let points = 0;
+    const half: string[] = [];
+    const ends = new Map<string, number>();
+    const known: { id: string; end: string }[] = [];
+    const endOf = async (job: Job) => (await resultOf(server.url, job)).trim();
+    const remember = async (job: Job) => {
+      const end = await endOf(job);
+      known.push({ id: job.id, end });
+      return end;
+    };
+    for (const call of childOperations) {
+      if ((call === 'write' || call === 'close') && fault !== 'signal=SIGKILL') continue;
+      if (only && !only.includes(`${fault} child ${call}`)) continue;
+      for (let when = 1; when <= perCall; when++) {
+        const point = `${fault} at ${call} ${when} of the child`;
+        // The one before may have died: a new child takes its place, and is warm after this.
+        const good = await remember(await run());
+        if (good !== expected) half.push(`before ${point}: the next job ends as ${good}`);
+        const tracer = await inject(await poolThread(await childOf(server.pid)), call, `${fault}:when=${when}`);
+        const job = await run();
+        if (!wasHit(await tracer.end())) {
+          await tidy(server, job.id);
+          break;
+        }
+        points++;
+        const end = await remember(job);
+        const right = end === expected || reasons[fault].includes(job.error?.code ?? '');
+        if (!right) half.push(`${point}: the job ends as ${end}`);
+        const name = end === expected ? 'the right result' : (job.error?.code ?? end);
+        ends.set(name, (ends.get(name) ?? 0) + 1);
+      }
+    }
+    if (known.length > 0) {
+      await server.kill();
+      await server.start();
+    }
+    for (const { id, end } of known) {
+      const after = (await (await fetch(`${server.url}/api/jobs/${id}`)).json()) as Job;
+      const now = isSettled(after) ? await endOf(after) : after.state;
+      if (now !== end) half.push(`a job that ended as ${end} is ${now} after kill -9`);
+      await tidy(server, id);
+    }
+    const left = await callersFiles(server.dataFolder);
+    if (left.length > 0) half.push(`${left.map(({ name }) => name).join(', ')} is left`);
+    if (only && points === 0) continue;
+    const told = [...ends].map(([end, n]) => `${n} × ${end}`).join(', ');
+    found.push(
+      finding(
+        half.length === 0 && points > 0,
+        `${fault} at each file operation of the child fails one job with the reason`,
+        `${points} points: ${told}${half.length > 0 ? `; ${half.slice(0, 5).join(' | ')}` : ''}`,
+      ),
+    );
+  }
+  return found;
+}
+
+/** The process that computes. */
+async function childOf(pid: number): Promise<number> {
+  const children = (await readFile(`/proc/${pid}/task/${pid}/children`, 'utf8')).trim().split(' ');
+  for (const child of children) {
+    const command = await readFile(`/proc/${child}/cmdline`, 'utf8').catch(() => '');
+    if (/worker\/child\.[jt]s/.test(command)) return Number(child);
+  }
+  throw new Error('the server has no child');
+}
+
 async function tidy(server: MortalServer, id: string | undefined): Promise<void> {
   if (id === undefined) return;
   const answer = await fetch(`${server.url}/api/jobs/${id}`, { method: 'DELETE' });
@@ -217,7 +320,7 @@ async function poolThread(pid: number): Promise<number> {
     const name = await readFile(`/proc/${pid}/task/${tid}/comm`, 'utf8').catch(() => '');
     if (name.startsWith('libuv-worker')) return Number(tid);
   }
-  throw new Error('the server has no libuv-worker thread');
+  throw new Error(`process ${pid} has no libuv-worker thread`);
 }
 
 async function inject(tid: number, call: string, what: string) {
@@ -235,7 +338,8 @@ async function inject(tid: number, call: string, what: string) {
       if (log.includes('attached')) resolve();
     });
   });
-  const exit = new Promise<void>((resolve) => tracer.on('exit', () => resolve()));
+  // When all that it said was read.
+  const exit = new Promise<void>((resolve) => tracer.on('close', () => resolve()));
   await attached;
   return {
     async end() {

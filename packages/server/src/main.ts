@@ -273,9 +273,9 @@ if (registry) {
 
 program
   .command('worker')
-  .usage('[options] SERVER_URL APP_DIR...')
+  .usage('[options] SERVER_URL [APP_DIR...]')
   .argument('<SERVER_URL>', 'the server whose predictions are computed here')
-  .argument('<APP_DIR...>', 'apps that it serves, in the same versions')
+  .argument('[APP_DIR...]', 'apps that it serves, in the same versions (default: the apps in the box)')
   .description('compute predictions for a server on another machine')
   .addOption(
     new Option('--token <key>', 'key of the server with the scope worker').env('TOMAAT_WORKER_TOKEN'),

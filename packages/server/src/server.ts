@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -135,7 +135,6 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   if (apps.length === 0)
     throw new TomaatError('BAD_REQUEST', 'There is no app to serve. Name at least one app folder.');
 
-  await mkdir(dataFolder, { recursive: true, mode: 0o700 });
   opened.use(lockDataFolder(dataFolder));
   const database = opened.use(await openServerDatabase(dataFolder));
   const blobs = opened.use(

@@ -6,7 +6,6 @@ import { hostname, networkInterfaces } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { TomaatError } from '@tomaat/core';
-import { generate } from 'selfsigned';
 import { isWildcard } from './addresses.ts';
 
 export interface Certificate {
@@ -70,6 +69,8 @@ export async function openCertificate(
   const names = [...new Set(all.map((name) => name.toLowerCase()))].map((name) =>
     isIP(name) ? { type: 7 as const, ip: name } : { type: 2 as const, value: name },
   );
+  // Needed once in ten years, and slow to load.
+  const { generate } = await import('selfsigned');
   const made = await generate([{ name: 'commonName', value: 'TOMAAT self-made certificate' }], {
     keyType: 'ec',
     algorithm: 'sha256',

@@ -1,4 +1,5 @@
 /** A server in a process of its own, so that a test can measure its memory and kill it. Ends with its parent. */
+import { flushCompileCache } from 'node:module';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import pino from 'pino';
 import { type ServerOptions, startServer } from '../src/server.ts';
@@ -17,3 +18,4 @@ process.on('message', (message) => {
 });
 process.on('disconnect', () => process.exit(0));
 process.send?.({ url: server.url, tlsUrl: server.tlsUrl });
+setImmediate(flushCompileCache);

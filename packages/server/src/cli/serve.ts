@@ -1,4 +1,4 @@
-import { mkdir } from 'node:fs/promises';
+import { flushCompileCache } from 'node:module';
 import { TomaatError } from '@tomaat/core';
 import { type Logger, pino } from 'pino';
 import { makeFirstAdminKey, programKey } from '../access/key-folder.ts';
@@ -127,7 +127,6 @@ export async function up(
   const trust = config.ca && (await readCertificates(config.ca));
   await using opened = new AsyncDisposableStack();
   using interrupt = openInterrupt();
-  await mkdir(config.data, { recursive: true, mode: 0o700 });
   const server = await openServer(loaded, [...bundledApps(), ...options.appFolders], logger);
   opened.defer(() => server.close());
   const registry = await startRegistry({
@@ -173,6 +172,8 @@ export async function up(
 }
 
 function untilInterrupted(signal: AbortSignal): Promise<void> {
+  // Node keeps compiled code when a process ends by itself; one that is killed has to start as quickly the next time.
+  setImmediate(flushCompileCache);
   // A listener of a signal keeps no process alive; the servers do.
   return new Promise((resolve) => {
     if (signal.aborted) resolve();

@@ -1,14 +1,17 @@
 import { randomBytes } from 'node:crypto';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { lstat, mkdtemp, readdir, rm } from 'node:fs/promises';
 import { availableParallelism, hostname, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { TomaatError } from '@tomaat/core';
 import { pino } from 'pino';
 import { openApps } from '../apps.ts';
+import { lockDataFolder } from '../store/database.ts';
 import { remoteSource } from '../worker/remote-source.ts';
 import { startSupervisor } from '../worker/supervisor.ts';
 import { parseUrl, prepareConnection } from './connect.ts';
 import { openInterrupt } from './interrupt.ts';
+import { bundledApps } from './packaged.ts';
 
 export interface WorkerFlags {
   token?: string;
@@ -37,12 +40,11 @@ export async function worker(
   }
   const url = parseUrl(serverUrl);
   await prepareConnection(url.href, { apiKey: token, ca: flags.ca, data: flags.data });
-  const apps = await openApps(appFolders);
+  const apps = await openApps(appFolders.length > 0 ? appFolders : bundledApps());
   const logger = pino({ level: flags.logLevel }, pino.destination(2));
   await using opened = new AsyncDisposableStack();
   using interrupt = openInterrupt();
-  const workFolder = await mkdtemp(join(tmpdir(), 'tomaat-worker-'));
-  opened.defer(() => rm(workFolder, { recursive: true, force: true }));
+  const workFolder = await openWorkFolder(opened);
   const host = hostname()
     .replace(/[^\w.-]/g, '')
     .slice(0, 60);
@@ -97,4 +99,34 @@ export async function worker(
   });
   await supervisor.drain(drainMs);
   return 0;
+}
+
+const folderPrefix = 'tomaat-worker-';
+const abandonedMs = 60_000;
+
+/** A folder for what is fetched and made here, gone at the end; those of workers that were killed go now. */
+async function openWorkFolder(opened: AsyncDisposableStack): Promise<string> {
+  for (const name of await readdir(tmpdir())) {
+    if (name.startsWith(folderPrefix)) await removeAbandoned(join(tmpdir(), name));
+  }
+  const folder = await mkdtemp(join(tmpdir(), folderPrefix));
+  opened.defer(() => rm(folder, { recursive: true, force: true }));
+  opened.use(lockDataFolder(folder));
+  return folder;
+}
+
+/** Removes the folder of a worker that is no more: what callers sent must not stay there. */
+async function removeAbandoned(folder: string): Promise<void> {
+  try {
+    const status = await lstat(folder);
+    if (!status.isDirectory() || status.uid !== process.getuid?.()) return;
+    // One without a lock yet is being made.
+    if (!existsSync(join(folder, 'lock.db')) && Date.now() - status.mtimeMs < abandonedMs) return;
+    using _lock = lockDataFolder(folder);
+    await rm(folder, { recursive: true, force: true });
+  } catch (error) {
+    const { code } = error as { code?: string };
+    // It is in use, or someone else removes it.
+    if (code !== 'CONFLICT' && code !== 'ENOENT') throw error;
+  }
 }

@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import type { Job } from '@tomaat/client';
 import { type OutputFormat, type OutputType, outputFormats, TomaatError } from '@tomaat/core';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
@@ -10,6 +11,7 @@ import { receivePrediction } from './receive-prediction.ts';
 /** The API's faces of a job: create, look, follow, fetch, cancel, delete. */
 
 const maxWaitSeconds = 300;
+/** Progress is told at most so often; the end at once. */
 const eventEveryMs = 250;
 const pingEveryMs = 15_000;
 
@@ -199,6 +201,7 @@ async function streamEvents(
   let shown = '';
   const ping = setInterval(() => raw.write(': still here\n\n'), pingEveryMs);
   raw.once('close', () => wake());
+  let sentMs = Number.NEGATIVE_INFINITY;
   try {
     for (;;) {
       const change = new Promise<void>((resolve) => {
@@ -211,12 +214,18 @@ async function streamEvents(
         return;
       }
       waits = job.state === 'queued';
+      const isSettled = job.state !== 'queued' && job.state !== 'running';
+      const restMs = sentMs + eventEveryMs - performance.now();
+      if (!isSettled && restMs > 0) {
+        await Promise.race([change, delay(restMs)]);
+        continue;
+      }
       const text = JSON.stringify(await presentJob(job, context));
       if (text !== shown) raw.write(`id: ${event++}\nevent: job\ndata: ${text}\n\n`);
       shown = text;
-      if (job.state !== 'queued' && job.state !== 'running') return;
+      sentMs = performance.now();
+      if (isSettled) return;
       await change;
-      await new Promise((resolve) => setTimeout(resolve, eventEveryMs));
     }
   } finally {
     clearInterval(ping);

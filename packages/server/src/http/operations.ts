@@ -1,5 +1,5 @@
 import { openApiDocument } from '@tomaat/client';
-import type { FastifyInstance, FastifyReply } from 'fastify';
+import type { FastifyInstance } from 'fastify';
 
 export interface Operations {
   on: 'server' | 'registry';
@@ -12,8 +12,11 @@ export interface Operations {
 
 /** What those who run a server or a registry ask of it: health, metrics, the description of the API. */
 export function registerOperations(app: FastifyInstance, { on, version, metrics, ready }: Operations): void {
-  const document = JSON.stringify(openApiDocument(on, version));
-  app.get('/api/openapi.json', async (_request, reply) => sendJson(reply, document));
+  let document: string | undefined;
+  app.get('/api/openapi.json', async (_request, reply) => {
+    document ??= JSON.stringify(openApiDocument(on, version));
+    return reply.type('application/json; charset=utf-8').send(document);
+  });
   app.get('/health/live', async () => ({ status: 'live' }));
   app.get('/health/ready', async (_request, reply) => {
     const state = ready();
@@ -24,8 +27,4 @@ export function registerOperations(app: FastifyInstance, { on, version, metrics,
   app.get('/metrics', async (_request, reply) =>
     reply.type('text/plain; version=0.0.4; charset=utf-8').send(await metrics()),
   );
-}
-
-function sendJson(reply: FastifyReply, body: string): FastifyReply {
-  return reply.type('application/json; charset=utf-8').send(body);
 }

@@ -1,7 +1,6 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import fastifyStatic from '@fastify/static';
-import type { FastifyInstance } from 'fastify';
+import type { FastifyInstance, FastifyReply } from 'fastify';
 
 /** Nothing may come from elsewhere, and nothing may frame the page. */
 const contentSecurityPolicy = [
@@ -20,11 +19,12 @@ const contentSecurityPolicy = [
 /** Serves the built page: its files, and its one document for every address that it shows. */
 export async function registerPage(app: FastifyInstance, folder: string | undefined): Promise<void> {
   if (!folder || !existsSync(join(folder, 'index.html'))) return;
+  const { default: fastifyStatic } = await import('@fastify/static');
   await app.register(fastifyStatic, {
     root: folder,
     serve: false,
   });
-  const document = async (_request: unknown, reply: import('fastify').FastifyReply) =>
+  const document = async (_request: unknown, reply: FastifyReply) =>
     reply
       .header('content-security-policy', contentSecurityPolicy)
       .header('cache-control', 'no-cache')

@@ -15,7 +15,7 @@ import {
   statfs,
   unlink,
 } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import type { Readable } from 'node:stream';
 import { TomaatError } from '@tomaat/core';
 
@@ -98,9 +98,8 @@ const readBytes = 128 * 1024;
 export async function openBlobs(dir: string, options: { minFreeBytes?: number } = {}): Promise<Blobs> {
   const folders = { named: join(dir, 'sha256'), temporary: join(dir, 'tmp') };
   await attempt(async () => {
-    await mkdir(folders.named, { recursive: true, mode: 0o700 });
-    await mkdir(folders.temporary, { recursive: true, mode: 0o700 });
-    await syncFolder(dir);
+    await makeFolder(folders.named);
+    await makeFolder(folders.temporary);
   });
   return new FileBlobs(folders, options.minFreeBytes ?? 64 * 1024 * 1024);
 }
@@ -446,11 +445,8 @@ class FileWriter implements BlobWriter {
   }
 
   async #writeAll(buffer: Buffer, length: number): Promise<void> {
-    for (let from = 0; from < length; ) {
-      const { bytesWritten } = await this.#handle.write(buffer, from, length - from, this.#at);
-      from += bytesWritten;
-      this.#at += bytesWritten;
-    }
+    await writeAll(this.#handle, buffer.subarray(0, length), this.#at);
+    this.#at += length;
   }
 }
 
@@ -488,6 +484,22 @@ function tooLarge(maxBytes: number): TomaatError {
 
 function notPlain(path: string): TomaatError {
   return new TomaatError('APP_OUTPUT', `${path} is not a plain file. Write the output itself, no link to it`);
+}
+
+/** Writes all of the bytes at this place of a file: one write may take fewer, as on a disk that is nearly full. */
+export async function writeAll(handle: FileHandle, bytes: Uint8Array, at: number): Promise<void> {
+  for (let from = 0; from < bytes.length; ) {
+    const { bytesWritten } = await handle.write(bytes, from, bytes.length - from, at + from);
+    from += bytesWritten;
+  }
+}
+
+/** Makes a folder of the owner alone, durably, with all that lead to it; one that is there is left alone. */
+export async function makeFolder(folder: string): Promise<void> {
+  const path = resolve(folder);
+  const first = await mkdir(path, { recursive: true, mode: 0o700 });
+  for (let made = path; first !== undefined && made.length >= first.length; made = dirname(made))
+    await syncFolder(dirname(made));
 }
 
 export async function syncFolder(folder: string): Promise<void> {

@@ -2,6 +2,7 @@ import { AsyncLocalStorage } from 'node:async_hooks';
 import {
   chmodSync,
   closeSync,
+  existsSync,
   fsyncSync,
   mkdirSync,
   openSync,
@@ -319,9 +320,9 @@ export interface FolderLock extends Disposable {
  * Takes the data folder for this process, so that two servers never share one. The lock is SQLite's on the file
  * `lock.db`, which the system drops when the process dies, `kill -9` included.
  * @throws TomaatError CONFLICT when another process has it; the message names the folder and, if known, the process.
+ *   DISK_FULL when its disk is full or can only be read, INTERNAL when it cannot be written for another reason.
  */
 export function lockDataFolder(dir: string): FolderLock {
-  mkdirSync(dir, { recursive: true, mode: 0o700 });
   const file = join(dir, 'lock.db');
   const holderFile = join(dir, 'lock.pid');
   createPrivateFile(file);
@@ -342,7 +343,12 @@ export function lockDataFolder(dir: string): FolderLock {
       { cause: error },
     );
   }
-  writeFileSync(holderFile, `${process.pid}\n`, { mode: 0o600 });
+  try {
+    writeFileSync(holderFile, `${process.pid}\n`, { mode: 0o600 });
+  } catch (error) {
+    sqlite.close();
+    throw cannotWrite(holderFile, error);
+  }
   const release = () => {
     if (!sqlite.isOpen) return;
     rmSync(holderFile, { force: true });
@@ -365,19 +371,32 @@ function readHolder(file: string): number | undefined {
  */
 function createPrivateFile(file: string): void {
   const folder = dirname(resolve(file));
-  mkdirSync(folder, { recursive: true, mode: 0o700 });
   try {
+    const first = mkdirSync(folder, { recursive: true, mode: 0o700 });
+    for (let made = folder; first !== undefined && made.length >= first.length; made = dirname(made))
+      syncFolderNow(dirname(made));
     closeSync(openSync(file, 'ax', 0o600));
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') {
-      throw new TomaatError('INTERNAL', `${file} cannot be created. Check who owns its folder`, {
-        cause: error,
-      });
-    }
-    return;
+    if ((error as NodeJS.ErrnoException).code === 'EEXIST' && existsSync(file)) return;
+    throw cannotWrite(file, error);
   }
   chmodSync(file, 0o600);
   syncFolderNow(folder);
+}
+
+function cannotWrite(file: string, cause: unknown): TomaatError {
+  const { code } = cause as NodeJS.ErrnoException;
+  const why: Record<string, string> = {
+    EROFS: 'its disk can only be read. See how it is mounted',
+    ENOSPC: 'its disk is full. Free some space',
+    EDQUOT: 'its disk is full. Free some space',
+  };
+  const known = code === undefined ? undefined : why[code];
+  return new TomaatError(
+    known === undefined ? 'INTERNAL' : 'DISK_FULL',
+    `${file} cannot be written: ${known ?? `${code}. Check who owns its folder`}, or choose another folder with --data`,
+    { cause },
+  );
 }
 
 /** Makes the names in a folder durable; Windows has no such call and needs none. */

@@ -1,11 +1,11 @@
 import { createHash, type Hash, randomBytes } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { type FileHandle, mkdir, open, readdir, rm, stat } from 'node:fs/promises';
+import { type FileHandle, open, readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { TomaatError } from '@tomaat/core';
 import { type Kysely, sql } from 'kysely';
-import { type Blobs, diskError, syncFolder } from './blobs.ts';
+import { type Blobs, diskError, makeFolder, syncFolder, writeAll } from './blobs.ts';
 import type { Database, Migration } from './database.ts';
 
 /**
@@ -110,7 +110,7 @@ export async function openUploads(options: UploadsOptions) {
     now = Date.now,
   } = options;
   const db = database.db;
-  await mkdir(folder, { recursive: true, mode: 0o700 });
+  await makeFolder(folder);
   /** Who writes to an upload now: at most one, and whoever comes next ends it. */
   const writers = new Map<string, Writer>();
   /** The hash so far of parts that this process has received from their first byte on. */
@@ -288,7 +288,7 @@ export async function openUploads(options: UploadsOptions) {
               `The upload was announced with ${row.size_bytes} bytes, and more came. Begin a new one.`,
             );
           }
-          await guarded(() => handle.write(chunk, 0, chunk.length, at));
+          await guarded(() => writeAll(handle, chunk, at));
           known?.hash.update(chunk);
           at += chunk.length;
           writer.at = at;

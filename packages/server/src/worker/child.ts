@@ -14,6 +14,7 @@ import {
 import { type App, openApp } from '../apps.ts';
 import { nodePlatform } from '../node-platform.ts';
 import { openModel } from '../runtimes/runtimes.ts';
+import { diskError, writeAll } from '../store/blobs.ts';
 import type { FromChild, PredictMessage, ToChild, WrittenOutput } from './messages.ts';
 import { isOutOfMemory, outOfMemory } from './out-of-memory.ts';
 
@@ -64,18 +65,31 @@ function load(app: App, spec: ModelSpec, folder: string, signal: AbortSignal): P
   return loaded;
 }
 
+/** An input's bytes. A disk that fails is not the app's failure. */
+async function* readInput(path: string, start: number): AsyncGenerator<Uint8Array> {
+  try {
+    for await (const chunk of createReadStream(path, { highWaterMark: 1 << 20, start })) yield chunk;
+  } catch (error) {
+    throw diskError(error);
+  }
+}
+
 /** Writes one output to the job's folder, durable, with its digest taken on the way. */
 async function writeOutput(folder: string, output: EncodedOutput): Promise<WrittenOutput> {
   const path = join(folder, `${output.name}.${output.format}`);
   const hash = createHash('sha256');
   let sizeBytes = 0;
-  await using file = await open(path, 'wx', 0o600);
-  for await (const chunk of output.bytes) {
-    hash.update(chunk);
-    sizeBytes += chunk.length;
-    await file.writev([chunk]);
+  try {
+    await using file = await open(path, 'wx', 0o600);
+    for await (const chunk of output.bytes) {
+      hash.update(chunk);
+      await writeAll(file, chunk, sizeBytes);
+      sizeBytes += chunk.length;
+    }
+    await file.sync();
+  } catch (error) {
+    throw diskError(error);
   }
-  await file.sync();
   const { name, type, label, primary, format } = output;
   return { name, type, label, primary, format, path, digest: `sha256:${hash.digest('hex')}`, sizeBytes };
 }
@@ -91,7 +105,7 @@ async function run(app: App, message: PredictMessage): Promise<void> {
     files[input].push({
       name,
       sizeBytes,
-      open: (start = 0) => createReadStream(path, { highWaterMark: 1 << 20, start }),
+      open: (start = 0) => readInput(path, start),
     });
   }
   const outputs: WrittenOutput[] = [];

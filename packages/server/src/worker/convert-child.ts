@@ -11,6 +11,7 @@ import {
   TomaatError,
 } from '@tomaat/core';
 import { nodePlatform } from '../node-platform.ts';
+import { diskError } from '../store/blobs.ts';
 import type { Conversion } from './converter.ts';
 
 /** One conversion: reads the stored output, writes it in the wanted format; an error is said on stdout, as JSON. */
@@ -49,11 +50,11 @@ async function readStored(): Promise<{ value: OutputValue; unit?: LengthUnit }> 
 try {
   const { value, unit } = await readStored();
   await using file = await open(target, 'wx', 0o600);
-  for await (const chunk of encodeOutput(type, value, to, nodePlatform, { unit, labels: [...labels] })) {
-    await file.writev([chunk]);
-  }
+  // It goes on after a write that took a part only.
+  await file.writeFile(encodeOutput(type, value, to, nodePlatform, { unit, labels: [...labels] }));
 } catch (error) {
-  if (!(error instanceof TomaatError)) throw error;
-  console.log(JSON.stringify(error));
+  const told = diskError(error);
+  if (!(told instanceof TomaatError)) throw error;
+  console.log(JSON.stringify(told));
   process.exitCode = 1;
 }

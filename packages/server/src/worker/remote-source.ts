@@ -7,6 +7,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { claimedJobSchema, type Welcome, welcomeSchema } from '@tomaat/client';
 import { type ErrorCode, TomaatError } from '@tomaat/core';
 import type { FastifyBaseLogger } from 'fastify';
+import { writeAll } from '../store/blobs.ts';
 import type { ClaimedJob } from '../store/jobs.ts';
 import type { WrittenOutput } from './messages.ts';
 import { type JobSource, toOutputFile } from './supervisor.ts';
@@ -252,10 +253,12 @@ export function remoteSource({ serverUrl, token, name, versions, logger }: Remot
         );
         const hash = createHash('sha256');
         await using file = await open(path, 'w', 0o600);
+        let sizeBytes = 0;
         try {
           for await (const chunk of response.body as ReadableStream<Uint8Array>) {
             hash.update(chunk);
-            await file.writev([chunk]);
+            await writeAll(file, chunk, sizeBytes);
+            sizeBytes += chunk.length;
           }
         } catch (error) {
           if (signal.aborted || (error as NodeJS.ErrnoException).syscall === 'write') throw error;

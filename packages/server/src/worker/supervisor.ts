@@ -5,6 +5,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { TomaatError } from '@tomaat/core';
 import type { FastifyBaseLogger } from 'fastify';
 import type { App } from '../apps.ts';
+import { diskError } from '../store/blobs.ts';
 import type { ClaimedJob, InputFile, OutputFile } from '../store/jobs.ts';
 import { type Child, startChild } from './child-process.ts';
 import type { WrittenOutput } from './messages.ts';
@@ -179,9 +180,10 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
         await source.handBack(job);
         return;
       }
+      const told = diskError(error);
       const known =
-        error instanceof TomaatError
-          ? error
+        told instanceof TomaatError
+          ? told
           : new TomaatError('INTERNAL', 'The prediction could not be run. The server’s log says why.', {
               cause: error,
             });
@@ -189,12 +191,21 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
       else logger.info({ job: job.id, service: job.service, code: known.code }, 'prediction failed');
       if (known.code === 'CANCELED') return;
       // First, for where the disk is full there is no room for the word of it.
-      await rm(folder, { recursive: true, force: true });
+      await clear(folder);
       await failPatiently(job, known);
     } finally {
       clearTimeout(timer);
       running.delete(job.id);
-      await rm(folder, { recursive: true, force: true });
+      await clear(folder);
+    }
+  }
+
+  /** Removes a job's folder. What a failing disk keeps of it goes at the next start: the job must not hang on it. */
+  async function clear(folder: string): Promise<void> {
+    try {
+      await rm(folder, { recursive: true, force: true, maxRetries: 2 });
+    } catch (error) {
+      logger.error({ err: error, folder }, 'the folder of a job could not be removed');
     }
   }
 
