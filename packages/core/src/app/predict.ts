@@ -31,7 +31,7 @@ import {
   isVolume,
   missingOutput,
 } from './results.ts';
-import { applies, applyTransform, resolveParameters, type Step } from './steps.ts';
+import { applies, applyTransform, labelsWith, resolveParameters, type Step } from './steps.ts';
 import { type InputValue, isFileInput, type OutputValue, type Parameter, parseParameters } from './values.ts';
 
 /**
@@ -214,7 +214,7 @@ export async function predict(
         format,
         bytes: encodeOutput(output.type, results[name], format, context.platform, {
           unit: decoded.unit,
-          labels: manifest.labels,
+          labels: labelsWith(manifest.labels, parameters),
         }),
       });
       progress((index + 1) / names.length);
@@ -402,11 +402,12 @@ async function finish(
     results[name] = labels;
     for (const check of mlChecks) if ((check.output ?? primary) === name) checkResult(check, labels);
   }
+  const labels = labelsWith(manifest.labels, parameters);
   for (const [name, output] of Object.entries(manifest.outputs)) {
     if (results[name] === undefined) {
       const source =
         'from' in output || output.type !== 'LabelVolume' ? results[fromOf(output) ?? primary] : undefined;
-      const derived = isVolume(source) ? await derive(output, source, manifest) : undefined;
+      const derived = isVolume(source) ? await derive(output, source, labels) : undefined;
       if (derived === undefined) throw missingOutput(name);
       results[name] = derived;
     }
