@@ -23,7 +23,7 @@ import numpy as np
 from nibabel import orientations
 from scipy import ndimage
 
-from network import SIZE_MULTIPLE
+from labels import SIZE_MULTIPLE
 
 PERCENTILES = (0.5, 99.5)
 FOREGROUND = 0.1

@@ -157,9 +157,7 @@ export const labelSchema = z.strictObject({
     .strictObject({ scheme: z.string().max(40), value: z.string().max(40), meaning: z.string().max(200) })
     .optional()
     .describe('A code in a terminology, SNOMED CT (scheme SCT) by preference'),
-  when: conditionsSchema
-    .optional()
-    .describe('The value means this only with these values of parameters'),
+  when: conditionsSchema.optional().describe('The value means this only with these values of parameters'),
 });
 export type Label = z.infer<typeof labelSchema>;
 

@@ -56,9 +56,7 @@ const insideFolder = z
     'must be a path inside the app’s folder',
   );
 const sha256 = z.string().regex(/^[0-9a-f]{64}$/, 'must be 64 lower-case hexadecimal digits');
-const when = conditionsSchema
-  .optional()
-  .describe('Use this one only with these values of parameters');
+const when = conditionsSchema.optional().describe('Use this one only with these values of parameters');
 
 const modelSchema = z.discriminatedUnion('runtime', [
   z.strictObject({

@@ -387,7 +387,6 @@ async function finish(
       field: 'outputs',
     });
   }
-  const mlChecks = manifest.resultChecks;
   for (const name of labelMaps) {
     const start = network ? (name === primary ? raw : undefined) : raw[name] && { labels: raw[name] };
     if (!start) throw missingOutput(name);
@@ -399,8 +398,9 @@ async function finish(
         { field: name },
       );
     }
+    if (!manifest.postprocess.some((step) => step.name === 'check' && applies(step.when, parameters)))
+      for (const check of checksOf(manifest, name)) checkResult(check, labels);
     results[name] = labels;
-    for (const check of mlChecks) if ((check.output ?? primary) === name) checkResult(check, labels);
   }
   const labels = labelsWith(manifest.labels, parameters);
   for (const [name, output] of Object.entries(manifest.outputs)) {
@@ -415,6 +415,10 @@ async function finish(
   }
   return results;
 }
+
+/** The checks that an output's label map has to pass. */
+const checksOf = (manifest: Manifest, name: string) =>
+  manifest.resultChecks.filter(({ output = primaryOutput(manifest) }) => output === name);
 
 async function finishLabels(
   manifest: Manifest,
@@ -455,6 +459,10 @@ async function finishLabels(
         throw new TomaatError('BAD_MANIFEST', `${step.name} comes after argmax or threshold.`, {
           field: 'postprocess',
         });
+      if (step.name === 'check') {
+        for (const check of checksOf(manifest, name)) checkResult(check, labels);
+        continue;
+      }
       labels = await applyTransform(step, 'postprocess', labels, {
         parameters,
         signal: context.signal,

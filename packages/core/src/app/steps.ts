@@ -34,6 +34,11 @@ export const pipelineSteps = {
     .describe(
       'Back onto the grid of the input: scores by linear interpolation, label maps by the nearest voxel. Comes last where it is not listed',
     ),
+  check: z
+    .strictObject({})
+    .describe(
+      'The resultChecks of the manifest, on the label map as it is here: before steps that change what the values mean. They come last where it is not listed',
+    ),
 } as const;
 
 export const stepSchema = z
@@ -123,10 +128,7 @@ export function checkSteps(
 }
 
 /** What is wrong with a condition: a name that is no parameter, a value that the parameter cannot have. */
-export function checkConditions(
-  when: Step['when'],
-  inputs: Readonly<Record<string, Input>>,
-): StepFault[] {
+export function checkConditions(when: Step['when'], inputs: Readonly<Record<string, Input>>): StepFault[] {
   return Object.entries(when ?? {}).flatMap(([name, value]): StepFault[] => {
     const input = Object.hasOwn(inputs, name) ? inputs[name] : undefined;
     const possible = input && trialValues(input);
@@ -137,10 +139,7 @@ export function checkConditions(
 }
 
 /** The labels that a label map can hold which was made with these parameters. */
-export function labelsWith(
-  labels: readonly Label[],
-  parameters: Readonly<Record<string, unknown>>,
-): Label[] {
+export function labelsWith(labels: readonly Label[], parameters: Readonly<Record<string, unknown>>): Label[] {
   return labels.filter((label) => applies(label.when, parameters));
 }
 

@@ -44,7 +44,11 @@ export function Result({ job, service, submission, fileName }: ResultProps) {
   const present = useMemo(() => (labelMap.data ? labelsIn(labelMap.data) : []), [labelMap.data]);
   const [hidden, setHidden] = useState<ReadonlySet<number>>(new Set());
   const labels = useMemo(
-    () => labelStyles(service, job.parameters, present).map((style) => ({ ...style, visible: !hidden.has(style.value) })),
+    () =>
+      labelStyles(service, job.parameters, present).map((style) => ({
+        ...style,
+        visible: !hidden.has(style.value),
+      })),
     [service, job.parameters, present, hidden],
   );
   const measured = useMemo(

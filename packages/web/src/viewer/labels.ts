@@ -1,12 +1,5 @@
 import type { Job, Service } from '@tomaat/client';
-import {
-  applyAffine,
-  invert,
-  labelsWith,
-  numericVoxels,
-  type Vec3,
-  type Volume,
-} from '@tomaat/core';
+import { applyAffine, invert, labelsWith, numericVoxels, type Vec3, type Volume } from '@tomaat/core';
 import type { LabelStyle } from './scene.ts';
 
 /** Colours for labels that bring none; neighbours are easy to tell apart (after Paul Tol's “bright” scheme). */
