@@ -44,6 +44,10 @@ LABELS = (
 """The values of the exported model; the position is the value."""
 
 
+SIZE_MULTIPLE = 16
+"""Every side of the network's input must be a multiple of this: four halvings."""
+
+
 class Structure(NamedTuple):
     """A group of label-map numbers that share one random intensity."""
 

@@ -13,9 +13,6 @@ from torch import Tensor, nn
 
 from labels import LABELS, TISSUES
 
-SIZE_MULTIPLE = 16
-"""Every side of the input must be a multiple of this: four halvings."""
-
 
 class InstanceNorm(nn.InstanceNorm3d):
     """Instance normalisation that is three times faster in training with one image a step.

@@ -10,6 +10,7 @@
 7. The network.
 8. Scores interpolated linearly at the voxels of the input, then the highest wins; background
    outside the crop.
+9. Of the brain (all labels together) the largest part that holds together by faces, edges or corners.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from dataclasses import dataclass
 import nibabel
 import numpy as np
 from nibabel import orientations
+from scipy import ndimage
 
-from network import SIZE_MULTIPLE
+from labels import SIZE_MULTIPLE
 
 PERCENTILES = (0.5, 99.5)
 FOREGROUND = 0.1
@@ -92,24 +94,40 @@ def prepare(voxels: np.ndarray, affine: np.ndarray, spacing: float) -> Prepared:
     return Prepared(padded.astype(np.float32), tuple(start), image.shape, pad, factors, ras.shape, back)
 
 
+def interpolation(places: np.ndarray, count: int) -> np.ndarray:
+    """Matrix [places, count] that interpolates linearly between `count` values; beyond the ends the end holds."""
+    places = np.clip(places, 0, count - 1)
+    low = np.floor(places).astype(np.intp)
+    weight = (places - low).astype(np.float32)
+    matrix = np.zeros((len(places), count), np.float32)
+    rows = np.arange(len(places))
+    matrix[rows, low] = 1 - weight
+    matrix[rows, np.minimum(low + 1, count - 1)] += weight
+    return matrix
+
+
 def restore(scores: Scores, prepared: Prepared) -> np.ndarray:
-    """Step 8: label map [i, j, k], uint8, on the grid of the input."""
+    """Steps 8 and 9: label map [i, j, k], uint8, on the grid of the input."""
     scores = scores[(slice(None), *(slice(p, p + n) for p, n in zip(prepared.pad, prepared.size)))]
     places = [
         (np.arange(n) + 0.5) / factor - 0.5 - start
         for n, factor, start in zip(prepared.ras_size, prepared.factors, prepared.start)
     ]
+    along_z, along_y, along_x = (interpolation(p, n) for p, n in zip(places, prepared.size))
     best = np.full(prepared.ras_size, -np.inf, np.float32)
     labels = np.zeros(prepared.ras_size, np.uint8)
     for label, score in enumerate(scores):
-        for axis in range(3):
-            score = resample_linear(score, axis, places[axis])
-        higher = score > best
-        labels[higher] = label
+        rows = along_y @ (score @ along_x.T)
+        score = (along_z @ rows.reshape(len(rows), -1)).reshape(prepared.ras_size)
+        labels[score > best] = label
         np.maximum(best, score, out=best)
     for axis, (place, size) in enumerate(zip(places, prepared.size)):
         outside = (place < -0.5) | (place > size - 0.5)
         labels[(slice(None),) * axis + (outside,)] = 0
+    parts, count = ndimage.label(labels > 0, np.ones((3, 3, 3)))
+    if count > 1:
+        sizes = np.bincount(parts.ravel())
+        labels[parts != 1 + sizes[1:].argmax()] = 0
     return orientations.apply_orientation(labels.transpose(2, 1, 0), prepared.back)
 
 

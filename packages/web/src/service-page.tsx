@@ -337,7 +337,7 @@ function ServiceFacts({ service }: { service: Service }) {
           <h2>What it marks</h2>
           <ul className="legend">
             {service.labels.map(({ value, name, color }) => (
-              <li key={value}>
+              <li key={`${value} ${name}`}>
                 <span
                   className="swatch"
                   style={{ backgroundColor: color ?? 'var(--line)' }}

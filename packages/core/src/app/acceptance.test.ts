@@ -60,6 +60,30 @@ describe('acceptShape()', () => {
   });
 });
 
+describe('minimumCorrelation', () => {
+  const size = [9, 8, 7] as const;
+  const made = (valueAt: (x: number, y: number, z: number) => number) => ({
+    ...volume,
+    size,
+    voxels: Float32Array.from({ length: 9 * 8 * 7 }, (_, i) =>
+      valueAt(i % 9, Math.floor(i / 9) % 8, Math.floor(i / 72)),
+    ),
+  });
+  const faults = (scan: Parameters<typeof checkVolume>[1]) =>
+    checkVolume(rule({ intensity: { minimumCorrelation: 0.5, constant: false } }), scan);
+
+  it('refuses noise and takes what is smooth along one axis alone', () => {
+    const noise = (x: number, y: number, z: number) =>
+      Math.abs(Math.sin(x * 12.9 + y * 78.2 + z * 37.7) * 43_758.5) % 1;
+    expect(faults(made(noise))).toEqual([expect.stringMatching(/correlate by -?0\.\d+, .*noise$/)]);
+    expect(faults(made((x, y, z) => z + noise(x, y, 0)))).toEqual([]);
+    expect(faults(made((x, y, z) => (x === 4 && y === 4 ? Number.NaN : y + 0.1 * noise(x, y, z))))).toEqual(
+      [],
+    );
+    expect(faults(made(() => 5))).toEqual(['all its voxels have the value 5']);
+  });
+});
+
 describe('accept()', () => {
   it('names input, rule and message', () => {
     const rules = [
@@ -84,5 +108,18 @@ describe('checkResult()', () => {
     expect(() => checkResult({ minimumMl: 0.3, labels: [1], message }, labels)).not.toThrow();
     expect(() => checkResult({ minimumMl: 0.3, labels: [2], message }, labels)).toThrow(TomaatError);
     expect(() => checkResult({ maximumMl: 0.35, message }, labels)).toThrow('0.36 ml');
+  });
+
+  it('counts the share that its labels have of all that is labelled', () => {
+    const labels = {
+      ...volume,
+      voxels: Uint8Array.from({ length: 24 }, (_, i) => (i < 9 ? 1 : i < 12 ? 2 : 0)),
+    };
+    const check = { labels: [2], message: 'Not in proportion.' };
+    expect(() => checkResult({ ...check, minimumShare: 0.25, maximumShare: 0.25 }, labels)).not.toThrow();
+    expect(() => checkResult({ ...check, minimumShare: 0.26 }, labels)).toThrow('(25 % of the result.)');
+    expect(() => checkResult({ ...check, maximumShare: 0.24 }, labels)).toThrow('(25 % of the result.)');
+    const empty = { ...volume, voxels: new Uint8Array(24) };
+    expect(() => checkResult({ ...check, minimumShare: 0.01 }, empty)).toThrow('(0 % of the result.)');
   });
 });

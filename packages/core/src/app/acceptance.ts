@@ -21,6 +21,14 @@ export const acceptanceSchema = z.strictObject({
       minimumBelow: z.number().optional().describe('Some voxel has to lie below this (air in a CT: -500)'),
       maximumAbove: z.number().optional().describe('Some voxel has to lie above this'),
       constant: z.boolean().optional().describe('false: an image of one single value is refused'),
+      minimumCorrelation: z
+        .number()
+        .min(-1)
+        .max(1)
+        .optional()
+        .describe(
+          'Least correlation of voxels with their neighbours, along the axis where it is highest: noise alone has 0, scans have 0.8 and more',
+        ),
     })
     .optional(),
   message: z.string().max(400).optional().describe('What to say when the rule is not met'),
@@ -64,7 +72,7 @@ export function checkVolume(rule: AcceptanceRule, volume: Volume): string[] {
   const faults = checkShape(rule, volume);
   if (!rule.intensity) return faults;
   const [minimum, maximum] = extrema(volume);
-  const { minimumBelow, maximumAbove, constant } = rule.intensity;
+  const { minimumBelow, maximumAbove, constant, minimumCorrelation } = rule.intensity;
   if (!(minimum <= maximum)) return [...faults, 'it holds no finite value'];
   if (minimumBelow !== undefined && minimum >= minimumBelow) {
     faults.push(`its lowest value is ${format(minimum)}, some have to lie below ${minimumBelow}`);
@@ -74,6 +82,13 @@ export function checkVolume(rule: AcceptanceRule, volume: Volume): string[] {
   }
   if (constant === false && minimum === maximum)
     faults.push(`all its voxels have the value ${format(minimum)}`);
+  else if (minimumCorrelation !== undefined) {
+    const found = Math.max(...[0, 1, 2].map((axis) => correlationAlong(volume, axis)));
+    if (found < minimumCorrelation)
+      faults.push(
+        `its neighbouring voxels correlate by ${format(found)}, at least ${minimumCorrelation} is needed: it is little but noise`,
+      );
+  }
   return faults;
 }
 
@@ -110,21 +125,33 @@ export const resultCheckSchema = z.strictObject({
     .describe('Values that are counted together; all of them if missing'),
   minimumMl: z.number().optional(),
   maximumMl: z.number().optional(),
+  minimumShare: z.number().min(0).max(1).optional().describe('Of all that is labelled'),
+  maximumShare: z.number().min(0).max(1).optional().describe('Of all that is labelled'),
   message: z.string().max(400).describe('What to say when the result is out of these bounds'),
 });
 export type ResultCheck = z.infer<typeof resultCheckSchema>;
 
-/** Throws NOT_ACCEPTED when the labelled volume (ml) of a label map is out of a check's bounds. */
+/** Throws NOT_ACCEPTED when what a check counts in a label map, in ml or as a share, is out of its bounds. */
 export function checkResult(check: ResultCheck, labelMap: Volume): void {
   const counted = check.labels && new Set(check.labels);
   const voxels = numericVoxels(labelMap.voxels);
   let count = 0;
-  for (let i = 0; i < voxels.length; i++)
-    if (voxels[i] !== 0 && (!counted || counted.has(voxels[i]))) count++;
+  let all = 0;
+  for (let i = 0; i < voxels.length; i++) {
+    if (voxels[i] === 0) continue;
+    all++;
+    if (!counted || counted.has(voxels[i])) count++;
+  }
   const ml = (count * Math.abs(determinant(labelMap.affine))) / 1000;
-  if ((check.minimumMl ?? 0) <= ml && ml <= (check.maximumMl ?? Number.POSITIVE_INFINITY)) return;
-  throw new TomaatError('NOT_ACCEPTED', `${check.message} (${format(ml)} ml were found.)`);
+  const share = all === 0 ? 0 : count / all;
+  if (!isWithin(ml, check.minimumMl, check.maximumMl))
+    throw new TomaatError('NOT_ACCEPTED', `${check.message} (${format(ml)} ml were found.)`);
+  if (!isWithin(share, check.minimumShare, check.maximumShare))
+    throw new TomaatError('NOT_ACCEPTED', `${check.message} (${format(100 * share)} % of the result.)`);
 }
+
+const isWithin = (value: number, minimum = Number.NEGATIVE_INFINITY, maximum = Number.POSITIVE_INFINITY) =>
+  minimum <= value && value <= maximum;
 
 function extrema(volume: Volume): [number, number] {
   const voxels = numericVoxels(componentOf(volume, 0).voxels);
@@ -136,6 +163,27 @@ function extrema(volume: Volume): [number, number] {
     if (v > high && v < Number.POSITIVE_INFINITY) high = v;
   }
   return [low, high];
+}
+
+/** Pearson's correlation of the finite voxels with their next neighbours along an axis; 0 where there is none. */
+function correlationAlong(volume: Volume, axis: number): number {
+  const voxels = numericVoxels(componentOf(volume, 0).voxels);
+  const { size } = volume;
+  const step = axis === 0 ? 1 : axis === 1 ? size[0] : size[0] * size[1];
+  let [n, a, b, aa, bb, ab] = [0, 0, 0, 0, 0, 0];
+  for (let i = 0; i + step < voxelCount(volume); i++) {
+    if (Math.floor(i / step) % size[axis] === size[axis] - 1) continue;
+    const [p, q] = [voxels[i], voxels[i + step]];
+    if (!Number.isFinite(p) || !Number.isFinite(q)) continue;
+    n++;
+    a += p;
+    b += q;
+    aa += p * p;
+    bb += q * q;
+    ab += p * q;
+  }
+  const spread = Math.sqrt((n * aa - a * a) * (n * bb - b * b));
+  return spread > 0 ? (n * ab - a * b) / spread : 0;
 }
 
 const format = (value: number) => String(Math.round(value * 100) / 100);

@@ -142,6 +142,9 @@ export const outputSchema = z.discriminatedUnion('type', [
 export type Output = z.infer<typeof outputSchema>;
 export type OutputType = Output['type'];
 
+/** Values of parameters under which a step, a model or a label counts. */
+export const conditionsSchema = z.record(z.string(), z.union([z.string(), z.number(), z.boolean()]));
+
 /** A label: the value in the label map, its name, its colour, its code in a terminology. */
 export const labelSchema = z.strictObject({
   value: z.int().min(1).max(65_535),
@@ -154,6 +157,7 @@ export const labelSchema = z.strictObject({
     .strictObject({ scheme: z.string().max(40), value: z.string().max(40), meaning: z.string().max(200) })
     .optional()
     .describe('A code in a terminology, SNOMED CT (scheme SCT) by preference'),
+  when: conditionsSchema.optional().describe('The value means this only with these values of parameters'),
 });
 export type Label = z.infer<typeof labelSchema>;
 

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { TomaatError } from '../errors.ts';
 import { type ManifestFault, parseManifest, primaryOutput } from './manifest.ts';
+import { labelsWith } from './steps.ts';
 
 const head = `schemaVersion: 1
 id: liver
@@ -100,6 +101,40 @@ describe('parseManifest()', () => {
     const faults = faultsOf((head + body).replace(from, to));
     expect(faults.map((fault) => fault.path)).toContain(path);
     expect(faults.find((fault) => fault.path === path)?.message).toContain(message);
+  });
+
+  describe('labels of one value', () => {
+    const withLabels = (...labels: string[]) =>
+      `${head}${body}labels:\n${labels.map((label) => `  - { value: 1, ${label} }\n`).join('')}`;
+    const fast = 'name: liver, when: { mode: fast }';
+
+    it('are fine where a parameter keeps them apart; labelsWith() gives those that count', () => {
+      const { labels } = parseManifest(withLabels(fast, 'name: left lobe, when: { mode: fine }'));
+      expect(labelsWith(labels, { mode: 'fast', cut: 1 }).map(({ name }) => name)).toEqual(['liver']);
+      expect(labelsWith(labels, { mode: 'fine', cut: 1 }).map(({ name }) => name)).toEqual(['left lobe']);
+    });
+
+    it.each([
+      ['with the same condition', fast, 'name: lobe, when: { mode: fast }', 'labels.1.value', 'there twice'],
+      ['with a condition on one of them', fast, 'name: lobe', 'labels.1.value', 'there twice'],
+      [
+        'with conditions on different parameters',
+        fast,
+        'name: lobe, when: { cut: 3 }',
+        'labels.1.value',
+        'there twice',
+      ],
+      [
+        'with a value that no input has',
+        fast,
+        'name: lobe, when: { mode: slow }',
+        'labels.1.when.mode',
+        'one of: fast, fine',
+      ],
+    ])('are refused %s', (_what, first, second, path, message) => {
+      const faults = faultsOf(withLabels(first, second));
+      expect(faults.find((fault) => fault.path === path)?.message).toContain(message);
+    });
   });
 
   it('tries a $reference with every bound of its input', () => {

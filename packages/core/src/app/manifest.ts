@@ -3,8 +3,16 @@ import { z } from 'zod';
 import { TomaatError } from '../errors.ts';
 import { infererSchema } from '../inferers/inferer.ts';
 import { acceptanceSchema, resultCheckSchema } from './acceptance.ts';
-import { elementName, inputSchema, labelSchema, type Output, outputSchema } from './elements.ts';
-import { checkSteps, stepSchema } from './steps.ts';
+import {
+  conditionsSchema,
+  elementName,
+  inputSchema,
+  type Label,
+  labelSchema,
+  type Output,
+  outputSchema,
+} from './elements.ts';
+import { checkConditions, checkSteps, stepSchema } from './steps.ts';
 import { parseParameters } from './values.ts';
 
 /** The app manifest `tomaat.yaml`: everything that makes a folder a service. One schema, every fault named. */
@@ -48,10 +56,7 @@ const insideFolder = z
     'must be a path inside the app’s folder',
   );
 const sha256 = z.string().regex(/^[0-9a-f]{64}$/, 'must be 64 lower-case hexadecimal digits');
-const when = z
-  .record(z.string(), z.union([z.string(), z.number(), z.boolean()]))
-  .optional()
-  .describe('Use this one only with these values of parameters');
+const when = conditionsSchema.optional().describe('Use this one only with these values of parameters');
 
 const modelSchema = z.discriminatedUnion('runtime', [
   z.strictObject({
@@ -160,9 +165,8 @@ export const manifestSchema = z
     if (Object.keys(manifest.outputs).length === 0) fault(['outputs'], 'an app has at least one output');
     manifest.model.forEach((model, index) => {
       const at = manifest.model.length > 1 ? ['model', index] : ['model'];
-      for (const name of Object.keys(model.when ?? {})) {
-        if (!Object.hasOwn(manifest.inputs, name)) fault([...at, 'when', name], 'names no input');
-      }
+      for (const { path, message } of checkConditions(model.when, manifest.inputs))
+        fault([...at, ...path], message);
       if (model.runtime !== 'onnx') {
         const used = manifest.postprocess.filter((step) => ['argmax', 'threshold'].includes(step.name));
         if (used.length > 0)
@@ -186,10 +190,12 @@ export const manifestSchema = z
         fault(['outputs', name, 'from'], `${from} is no output of type LabelVolume`);
       }
     }
-    const values = new Set<number>();
     manifest.labels.forEach((label, index) => {
-      if (values.has(label.value)) fault(['labels', index, 'value'], `${label.value} is there twice`);
-      values.add(label.value);
+      for (const { path, message } of checkConditions(label.when, manifest.inputs))
+        fault(['labels', index, ...path], message);
+      const before = manifest.labels.slice(0, index).filter(({ value }) => value === label.value);
+      if (before.some((other) => canMeet(other, label)))
+        fault(['labels', index, 'value'], `${label.value} is there twice`);
     });
     manifest.acceptance.forEach((rule, index) => {
       if (rule.input !== undefined && !volumes.includes(rule.input)) {
@@ -264,6 +270,11 @@ export function parseManifest(text: string, fileName = 'tomaat.yaml'): Manifest 
 export function primaryOutput(manifest: { outputs: Readonly<Record<string, Output>> }): string {
   const names = Object.keys(manifest.outputs);
   return names.find((name) => manifest.outputs[name].type === 'LabelVolume') ?? names[0];
+}
+
+/** Whether both labels count with some values of the parameters: no parameter keeps them apart. */
+function canMeet(a: Label, b: Label): boolean {
+  return Object.entries(a.when ?? {}).every(([name, value]) => (b.when?.[name] ?? value) === value);
 }
 
 /** The names of the volume inputs, in order. */

@@ -31,7 +31,7 @@ import {
   isVolume,
   missingOutput,
 } from './results.ts';
-import { applies, applyTransform, resolveParameters, type Step } from './steps.ts';
+import { applies, applyTransform, labelsWith, resolveParameters, type Step } from './steps.ts';
 import { type InputValue, isFileInput, type OutputValue, type Parameter, parseParameters } from './values.ts';
 
 /**
@@ -214,7 +214,7 @@ export async function predict(
         format,
         bytes: encodeOutput(output.type, results[name], format, context.platform, {
           unit: decoded.unit,
-          labels: manifest.labels,
+          labels: labelsWith(manifest.labels, parameters),
         }),
       });
       progress((index + 1) / names.length);
@@ -387,7 +387,6 @@ async function finish(
       field: 'outputs',
     });
   }
-  const mlChecks = manifest.resultChecks;
   for (const name of labelMaps) {
     const start = network ? (name === primary ? raw : undefined) : raw[name] && { labels: raw[name] };
     if (!start) throw missingOutput(name);
@@ -399,14 +398,16 @@ async function finish(
         { field: name },
       );
     }
+    if (!manifest.postprocess.some((step) => step.name === 'check' && applies(step.when, parameters)))
+      for (const check of checksOf(manifest, name)) checkResult(check, labels);
     results[name] = labels;
-    for (const check of mlChecks) if ((check.output ?? primary) === name) checkResult(check, labels);
   }
+  const labels = labelsWith(manifest.labels, parameters);
   for (const [name, output] of Object.entries(manifest.outputs)) {
     if (results[name] === undefined) {
       const source =
         'from' in output || output.type !== 'LabelVolume' ? results[fromOf(output) ?? primary] : undefined;
-      const derived = isVolume(source) ? await derive(output, source, manifest) : undefined;
+      const derived = isVolume(source) ? await derive(output, source, labels) : undefined;
       if (derived === undefined) throw missingOutput(name);
       results[name] = derived;
     }
@@ -414,6 +415,10 @@ async function finish(
   }
   return results;
 }
+
+/** The checks that an output's label map has to pass. */
+const checksOf = (manifest: Manifest, name: string) =>
+  manifest.resultChecks.filter(({ output = primaryOutput(manifest) }) => output === name);
 
 async function finishLabels(
   manifest: Manifest,
@@ -454,6 +459,10 @@ async function finishLabels(
         throw new TomaatError('BAD_MANIFEST', `${step.name} comes after argmax or threshold.`, {
           field: 'postprocess',
         });
+      if (step.name === 'check') {
+        for (const check of checksOf(manifest, name)) checkResult(check, labels);
+        continue;
+      }
       labels = await applyTransform(step, 'postprocess', labels, {
         parameters,
         signal: context.signal,

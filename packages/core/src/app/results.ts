@@ -5,8 +5,7 @@ import { corners } from '../geometry/grid.ts';
 import { type LabelMeasurement, measureLabels, volumeReport } from '../labels/measure.ts';
 import { buildSurface, type Mesh } from '../labels/surface.ts';
 import { type Grid, numericVoxels, type Volume, voxelCount } from '../volume.ts';
-import type { Output } from './elements.ts';
-import type { Manifest } from './manifest.ts';
+import type { Label, Output } from './elements.ts';
 import type { OutputValue } from './values.ts';
 
 /*
@@ -18,7 +17,7 @@ import type { OutputValue } from './values.ts';
 export async function derive(
   output: Output,
   labelMap: Volume,
-  manifest: Manifest,
+  labels: readonly Label[],
 ): Promise<OutputValue | undefined> {
   if (output.type === 'VTKMesh') {
     return buildSurface(labelMap, {
@@ -27,7 +26,7 @@ export async function derive(
       keepTriangles: output.keepTriangles,
     });
   }
-  const measurements = measureLabels(labelMap, manifest.labels);
+  const measurements = measureLabels(labelMap, labels);
   if (output.type === 'Measurements') return measurements;
   if (output.type === 'PlainText' && output.report === 'volumes') return volumeReport(measurements);
   if (output.type === 'Fiducials')

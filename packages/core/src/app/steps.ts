@@ -4,7 +4,7 @@ import { labelTransforms } from '../labels/table.ts';
 import { imageTransforms } from '../transforms/table.ts';
 import type { TransformContext, VolumeTransform } from '../transforms/transform.ts';
 import type { Volume } from '../volume.ts';
-import type { Input } from './elements.ts';
+import { conditionsSchema, type Input, type Label } from './elements.ts';
 import { defaultValue, type Parameter } from './values.ts';
 
 /**
@@ -34,9 +34,12 @@ export const pipelineSteps = {
     .describe(
       'Back onto the grid of the input: scores by linear interpolation, label maps by the nearest voxel. Comes last where it is not listed',
     ),
+  check: z
+    .strictObject({})
+    .describe(
+      'The resultChecks of the manifest, on the label map as it is here: before steps that change what the values mean. They come last where it is not listed',
+    ),
 } as const;
-
-const conditions = z.record(z.string(), z.union([z.string(), z.number(), z.boolean()]));
 
 export const stepSchema = z
   .union([z.string().min(1), z.record(z.string(), z.unknown())])
@@ -56,7 +59,7 @@ export const stepSchema = z
       context.addIssue({ code: 'custom', path: [names[0]], message: 'must be parameters by name' });
       return z.NEVER;
     }
-    const condition = when === undefined ? undefined : conditions.safeParse(when);
+    const condition = when === undefined ? undefined : conditionsSchema.safeParse(when);
     if (condition && !condition.success) {
       context.addIssue({ code: 'custom', path: ['when'], message: 'must be values by the names of inputs' });
       return z.NEVER;
@@ -89,15 +92,8 @@ export function checkSteps(
       });
       return;
     }
-    for (const [name, value] of Object.entries(step.when ?? {})) {
-      const input = Object.hasOwn(inputs, name) ? inputs[name] : undefined;
-      const possible = input && trialValues(input);
-      if (!possible) {
-        faults.push({ path: [index, 'when', name], message: 'names no parameter among the inputs' });
-      } else if (input.type !== 'slider' && !possible.includes(value)) {
-        faults.push({ path: [index, 'when', name], message: `must be one of: ${possible.join(', ')}` });
-      }
-    }
+    for (const { path, message } of checkConditions(step.when, inputs))
+      faults.push({ path: [index, ...path], message });
     const names = new Set<string>();
     findReferences(step.parameters, names);
     const trials: Record<string, Parameter>[] = [{}];
@@ -131,10 +127,26 @@ export function checkSteps(
   return faults;
 }
 
-/** Whether a step (or a model) with this condition is used with these parameters. */
+/** What is wrong with a condition: a name that is no parameter, a value that the parameter cannot have. */
+export function checkConditions(when: Step['when'], inputs: Readonly<Record<string, Input>>): StepFault[] {
+  return Object.entries(when ?? {}).flatMap(([name, value]): StepFault[] => {
+    const input = Object.hasOwn(inputs, name) ? inputs[name] : undefined;
+    const possible = input && trialValues(input);
+    if (!possible) return [{ path: ['when', name], message: 'names no parameter among the inputs' }];
+    if (input.type === 'slider' || possible.includes(value)) return [];
+    return [{ path: ['when', name], message: `must be one of: ${possible.join(', ')}` }];
+  });
+}
+
+/** The labels that a label map can hold which was made with these parameters. */
+export function labelsWith(labels: readonly Label[], parameters: Readonly<Record<string, unknown>>): Label[] {
+  return labels.filter((label) => applies(label.when, parameters));
+}
+
+/** Whether what has this condition (a step, a model, a label) is used with these parameters. */
 export function applies(
   when: Readonly<Record<string, Parameter>> | undefined,
-  parameters: Readonly<Record<string, Parameter>>,
+  parameters: Readonly<Record<string, unknown>>,
 ): boolean {
   return Object.entries(when ?? {}).every(([name, value]) => parameters[name] === value);
 }

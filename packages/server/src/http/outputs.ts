@@ -1,5 +1,12 @@
 import type { Readable } from 'node:stream';
-import { mediaTypes, type OutputFormat, type OutputType, outputFormats, TomaatError } from '@tomaat/core';
+import {
+  labelsWith,
+  mediaTypes,
+  type OutputFormat,
+  type OutputType,
+  outputFormats,
+  TomaatError,
+} from '@tomaat/core';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { JobRecord, OutputFile } from '../store/jobs.ts';
 import type { ServerContext } from './context.ts';
@@ -25,12 +32,13 @@ export async function sendOutput(
     sizeBytes = output.sizeBytes;
     body = blobs.open(output.digest);
   } else {
+    const manifest = services.apps.find((app) => app.manifest.id === job.service)?.manifest;
     const conversion = {
       path: blobs.path(output.digest),
       type: output.type as OutputType,
       from: output.format,
       to: format,
-      labels: services.apps.find((app) => app.manifest.id === job.service)?.manifest.labels ?? [],
+      labels: labelsWith(manifest?.labels ?? [], job.request.parameters),
     };
     const converted = await converter.convert(conversion, clientGone(reply));
     sizeBytes = converted.sizeBytes;

@@ -44,8 +44,12 @@ export function Result({ job, service, submission, fileName }: ResultProps) {
   const present = useMemo(() => (labelMap.data ? labelsIn(labelMap.data) : []), [labelMap.data]);
   const [hidden, setHidden] = useState<ReadonlySet<number>>(new Set());
   const labels = useMemo(
-    () => labelStyles(service, present).map((style) => ({ ...style, visible: !hidden.has(style.value) })),
-    [service, present, hidden],
+    () =>
+      labelStyles(service, job.parameters, present).map((style) => ({
+        ...style,
+        visible: !hidden.has(style.value),
+      })),
+    [service, job.parameters, present, hidden],
   );
   const measured = useMemo(
     () => (labelMap.data ? measureLabels(labelMap.data, labels) : undefined),

@@ -1,5 +1,5 @@
-import type { Service } from '@tomaat/client';
-import { applyAffine, invert, numericVoxels, type Vec3, type Volume } from '@tomaat/core';
+import type { Job, Service } from '@tomaat/client';
+import { applyAffine, invert, labelsWith, numericVoxels, type Vec3, type Volume } from '@tomaat/core';
 import type { LabelStyle } from './scene.ts';
 
 /** Colours for labels that bring none; neighbours are easy to tell apart (after Paul Tol's “bright” scheme). */
@@ -17,8 +17,12 @@ const palette = [
 ];
 
 /** The labels of a service, and those that a label map holds besides, as they are drawn. */
-export function labelStyles(service: Service | undefined, present: readonly number[]): LabelStyle[] {
-  const listed = service?.labels ?? [];
+export function labelStyles(
+  service: Service | undefined,
+  parameters: Job['parameters'],
+  present: readonly number[],
+): LabelStyle[] {
+  const listed = labelsWith(service?.labels ?? [], parameters);
   const known = new Set(listed.map(({ value }) => value));
   const all = [
     ...listed.map(({ value, name, color }) => ({ value, name, color })),
