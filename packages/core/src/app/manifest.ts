@@ -245,7 +245,14 @@ export function parseManifest(text: string, fileName = 'tomaat.yaml'): Manifest 
       })),
     );
   }
-  const result = manifestSchema.safeParse(document.toJS({ maxAliasCount: 20 }));
+  let data: unknown;
+  try {
+    data = document.toJS({ maxAliasCount: 20 });
+  } catch (error) {
+    // An alias without an anchor, or one that would unfold into too much, shows only here.
+    throw refuse(fileName, [{ path: '(YAML)', message: (error as Error).message.split('\n')[0] }]);
+  }
+  const result = manifestSchema.safeParse(data);
   if (result.success) return result.data;
   const lineOf = (path: readonly PropertyKey[]): number | undefined => {
     for (let length = path.length; length > 0; length--) {
@@ -315,8 +322,13 @@ function flatten(issues: readonly Issue[]): Issue[] {
 
 const depth = (issues: readonly Issue[]) => Math.max(0, ...issues.map((issue) => issue.path.length));
 
+/** A file that is no manifest at all has a fault in every line. */
+const maxShownFaults = 30;
+
 function refuse(fileName: string, faults: ManifestFault[]): TomaatError {
-  const list = faults.map((f) => `  ${f.line ? `line ${f.line}: ` : ''}${f.path}: ${f.message}`).join('\n');
+  const shown = faults.slice(0, maxShownFaults);
+  const more = faults.length > shown.length ? `\n  and ${faults.length - shown.length} more` : '';
+  const list = shown.map((f) => `  ${f.line ? `line ${f.line}: ` : ''}${f.path}: ${f.message}`).join('\n') + more;
   return new TomaatError(
     'BAD_MANIFEST',
     `${fileName} has ${faults.length === 1 ? 'a fault' : `${faults.length} faults`}. Mend what is listed:\n${list}`,

@@ -42,10 +42,16 @@ function parseJson(text: string, field?: string): Vec3[] {
   checkCount(list.length, field);
   return list.map((point, i) => {
     if (!Array.isArray(point) || point.length !== 3 || !point.every((v) => typeof v === 'number')) {
-      throw badPoint(i, JSON.stringify(point), field);
+      throw badPoint(i, shownOf(point), field);
     }
-    return checkPoint(point, i, JSON.stringify(point), field);
+    return checkPoint(point, i, shownOf(point), field);
   });
+}
+
+/** A value of JSON to show: lists inside lists are not walked through, for they may be as deep as the text is long. */
+function shownOf(value: unknown): string {
+  if (!Array.isArray(value)) return typeof value === 'object' && value !== null ? '{…}' : String(value);
+  return `[${value.map((item) => (typeof item === 'object' && item !== null ? '…' : JSON.stringify(item))).join(',')}]`;
 }
 
 function checkCount(count: number, field?: string): void {

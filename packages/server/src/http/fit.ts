@@ -24,14 +24,15 @@ import type { ServerContext } from './context.ts';
  * uploaded.
  */
 
-const bodySchema = z.strictObject({ inputs: z.record(z.string(), volumeFactsSchema) });
+/** The shape of its body. */
+export const fitBodySchema = z.strictObject({ inputs: z.record(z.string(), volumeFactsSchema) });
 const maxBodyBytes = 65_536;
 type Facts = z.output<typeof volumeFactsSchema>;
 
 export function registerFit(app: FastifyInstance, context: ServerContext): void {
   app.post<{ Params: { id: string } }>('/api/services/:id/fit', async (request) => {
     const service = context.services.find(request.params.id);
-    const { inputs } = await readJson(request, bodySchema, {
+    const { inputs } = await readJson(request, fitBodySchema, {
       maxBytes: maxBodyBytes,
       hint: 'Send { "inputs": { "volume": { "size": [x, y, z] } } }.',
     });

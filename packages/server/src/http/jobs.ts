@@ -133,7 +133,8 @@ export async function presentJob(job: JobRecord, { jobs, slots }: ServerContext)
   };
 }
 
-function idempotencyKeyOf(request: FastifyRequest): string | undefined {
+/** The Idempotency-Key of a request; BAD_REQUEST where it is none. */
+export function idempotencyKeyOf(request: Pick<FastifyRequest, 'headers'>): string | undefined {
   const key = request.headers['idempotency-key'];
   if (key === undefined) return undefined;
   if (typeof key === 'string' && /^[\x21-\x7e]{1,200}$/.test(key)) return key;
@@ -145,7 +146,7 @@ function idempotencyKeyOf(request: FastifyRequest): string | undefined {
 }
 
 /** `Priority: u=N` (RFC 9218): 0 is the most urgent, 7 the least; what cannot be understood is passed over, as it has to be. */
-function urgencyOf(request: FastifyRequest): number | undefined {
+export function urgencyOf(request: Pick<FastifyRequest, 'headers'>): number | undefined {
   const urgency = /(?:^|[,\s])u\s*=\s*([0-7])(?:$|[,;\s])/.exec(
     [request.headers.priority ?? []].flat().join(','),
   )?.[1];
@@ -153,7 +154,7 @@ function urgencyOf(request: FastifyRequest): number | undefined {
 }
 
 /** Seconds of `Prefer: wait=N` (RFC 7240), bounded; 0 if nothing is preferred. */
-function waitOf(request: FastifyRequest): number {
+export function waitOf(request: Pick<FastifyRequest, 'headers'>): number {
   const preferences = [request.headers.prefer ?? []].flat().join(',');
   const wait = /(?:^|[,;\s])wait\s*=\s*"?(\d+)"?\s*(?:[,;]|$)/i.exec(preferences);
   return wait ? Math.min(maxWaitSeconds, Number(wait[1])) : 0;

@@ -24,7 +24,8 @@ const refSchema = z.union(
 );
 type Ref = z.infer<typeof refSchema>;
 
-const bodySchema = z.strictObject({
+/** The shape of that body. */
+export const namedInputsSchema = z.strictObject({
   inputs: z.record(z.string(), z.union([refSchema, z.array(refSchema).min(1).max(4096)])).default({}),
   parameters: z.record(z.string(), z.unknown()).default({}),
   frame: z.int().min(0).optional(),
@@ -53,7 +54,7 @@ export async function readNamedInputs(
   nameOf: (given: string) => string,
   hold: (digest: string) => void,
 ): Promise<NamedInputs> {
-  const { inputs, ...rest } = await readJson(request, bodySchema, {
+  const { inputs, ...rest } = await readJson(request, namedInputsSchema, {
     maxBytes: maxBodyBytes,
     hint: 'A body names uploads as { "inputs": { "volume": { "upload": id } }, "parameters": { … } }.',
   });

@@ -157,7 +157,7 @@ function lengthOf(request: FastifyRequest): number {
 }
 
 /** The keys of Upload-Metadata that mean something here: `filename`, `sha256`. */
-function parseMetadata(header: string): { filename?: string; sha256?: string } {
+export function parseMetadata(header: string): { filename?: string; sha256?: string } {
   const refuse = (message: string) => new TomaatError('BAD_REQUEST', message, { field: 'Upload-Metadata' });
   if (header.length > 4096) throw refuse('Upload-Metadata is longer than 4096 characters. Send less.');
   const values = new Map<string, string>();

@@ -5,6 +5,7 @@ import type { FastifyInstance, FastifyRequest } from 'fastify';
 import type { z } from 'zod';
 import type { Access } from '../access/access.ts';
 import { hasScope } from '../access/keys.ts';
+import { parseJson } from '../intake/read-json.ts';
 import type { Entries, V1Announcement } from './entries.ts';
 import type { RegistryMetrics } from './metrics.ts';
 import type { Relay } from './relay.ts';
@@ -203,14 +204,7 @@ async function readJson(request: FastifyRequest): Promise<unknown> {
   } finally {
     clearTimeout(timer);
   }
-  try {
-    const text = new TextDecoder('utf-8', { fatal: true }).decode(Buffer.concat(chunks));
-    return JSON.parse(text) as unknown;
-  } catch (error) {
-    throw new TomaatError('BAD_REQUEST', 'The body is not JSON in UTF-8. Send a JSON object.', {
-      cause: error,
-    });
-  }
+  return parseJson(Buffer.concat(chunks), 'Send a JSON object in UTF-8.');
 }
 
 /** The value as the schema has it; else one error that names every fault. */

@@ -11,6 +11,9 @@ export interface GraphFacts {
   readonly opset: number;
 }
 
+/** Branches and loops are graphs inside graphs; exporters nest a handful. */
+const maxDepth = 64;
+
 const text = new TextDecoder();
 
 /** Reads what a model refers to. Throws a RangeError where the bytes are no protocol buffer with a graph. */
@@ -36,7 +39,12 @@ export function inspectGraph(model: Uint8Array): GraphFacts {
   const attribute = (bytes: Uint8Array) =>
     each(bytes, { 5: tensor, 6: graph, 10: tensor, 11: graph, 22: sparseTensor, 23: sparseTensor });
   const node = (bytes: Uint8Array) => each(bytes, { 5: attribute });
-  const graph = (bytes: Uint8Array) => each(bytes, { 1: node, 5: tensor, 15: sparseTensor });
+  let depth = 0;
+  const graph = (bytes: Uint8Array) => {
+    if (++depth > maxDepth) throw new RangeError(`the file has graphs inside graphs, more than ${maxDepth} deep`);
+    each(bytes, { 1: node, 5: tensor, 15: sparseTensor });
+    depth--;
+  };
 
   each(model, {
     7: (bytes) => {

@@ -1,0 +1,175 @@
+/**
+ * `npm run fuzz [-- TARGET …] [--inputs N | --seconds N] [--seed N] [--out DIR] [--no-coverage]`: feeds changed files and
+ * texts to everything that reads what strangers send (targets.ts). Each target runs in a process of its own, under a
+ * watchdog. An input that ends the process, takes more than a second, takes memory without end, throws anything but a
+ * TomaatError, or is taken and breaks a promise, is made smaller and written to the folder of found cases; then the
+ * exit code is 1. `--case FILE` runs one such file again. The same seed makes the same inputs.
+ */
+import { fork } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { once } from 'node:events';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import type { Found, Message, Order } from './child.ts';
+import { targets } from './targets.ts';
+
+const childFile = fileURLToPath(new URL('./child.ts', import.meta.url));
+/** A process that says nothing for so long is taken for hung: one input takes a second at most. */
+const silenceMs = 10_000;
+
+export interface Outcome {
+  readonly target: string;
+  readonly inputs: number;
+  readonly accepted: number;
+  readonly seconds: number;
+  readonly blocks: number;
+  readonly slowestMs: number;
+  readonly peakBytes: number;
+  readonly cpuSeconds: number;
+  readonly found: readonly (Found & { file: string })[];
+}
+
+export interface FuzzOptions {
+  inputs?: number;
+  seconds?: number;
+  seed?: number;
+  coverage?: boolean;
+  out?: string;
+}
+
+/** Fuzzes one target. What ends or hangs a process costs that process; another one goes on with the next seed. */
+export async function fuzz(name: string, options: FuzzOptions = {}): Promise<Outcome> {
+  const { inputs = Number.POSITIVE_INFINITY, seconds = Number.POSITIVE_INFINITY, seed = 1 } = options;
+  const out = options.out ?? join(tmpdir(), 'tomaat-fuzz');
+  const started = performance.now();
+  const elapsed = () => (performance.now() - started) / 1000;
+  const total = { inputs: 0, accepted: 0, blocks: 0, slowestMs: 0, peakBytes: 0, cpuSeconds: 0 };
+  const found = new Map<string, Found & { file: string }>();
+  const folder = mkdtempSync(join(tmpdir(), 'tomaat-fuzz-run-'));
+  const keep = (one: Found) => {
+    if (found.has(one.signature)) return;
+    mkdirSync(out, { recursive: true });
+    const bytes = Buffer.from(one.input, 'base64');
+    const digest = createHash('sha256').update(bytes).digest('hex').slice(0, 12);
+    const file = join(out, `${name}-${digest}`);
+    writeFileSync(file, bytes);
+    found.set(one.signature, { ...one, file });
+  };
+  try {
+    for (let round = 0; round < 20 && total.inputs < inputs && elapsed() < seconds; round++) {
+      const order: Order = {
+        target: name,
+        inputs: Number.isFinite(inputs) ? inputs - total.inputs : null,
+        seconds: Number.isFinite(seconds) ? seconds - elapsed() : null,
+        seed: seed + round * 7919,
+        coverage: options.coverage ?? true,
+        caseFile: join(folder, 'case'),
+      };
+      const end = await runChild(order, keep);
+      total.inputs += end.last?.inputs ?? 0;
+      total.accepted += end.last?.accepted ?? 0;
+      total.cpuSeconds += end.last?.cpuSeconds ?? 0;
+      total.blocks = Math.max(total.blocks, end.last?.blocks ?? 0);
+      total.slowestMs = Math.max(total.slowestMs, end.last?.slowestMs ?? 0);
+      total.peakBytes = Math.max(total.peakBytes, end.last?.peakBytes ?? 0);
+      if (end.how === 'done') break;
+      keep({ signature: end.how, input: readCase(order.caseFile).toString('base64') });
+    }
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+  return { target: name, ...total, seconds: elapsed(), found: [...found.values()] };
+}
+
+/** What the process was at when it ended: the length and the bytes. */
+function readCase(file: string): Buffer {
+  const bytes = readFileSync(file);
+  return bytes.subarray(4, 4 + bytes.readUInt32LE(0));
+}
+
+type Progress = Extract<Message, { kind: 'progress' | 'done' }>;
+
+async function runChild(
+  order: Order,
+  keep: (found: Found) => void,
+): Promise<{ how: string; last?: Progress }> {
+  const child = fork(childFile, [JSON.stringify(order)], {
+    execArgv: ['--conditions=tomaat-source', '--max-old-space-size=512', '--no-warnings'],
+    stdio: ['ignore', 'inherit', 'pipe', 'ipc'],
+  });
+  let last: Progress | undefined;
+  let isDone = false;
+  let isHung = false;
+  let complaint = '';
+  child.stderr?.on('data', (chunk) => {
+    complaint = `${complaint}${chunk}`.slice(-2000);
+  });
+  const bark = () => {
+    isHung = true;
+    child.kill('SIGKILL');
+  };
+  let dog = setTimeout(bark, 3 * silenceMs);
+  child.on('message', (message: Message) => {
+    clearTimeout(dog);
+    dog = setTimeout(bark, silenceMs);
+    if (message.kind === 'found') keep(message.found);
+    else last = message;
+    if (message.kind === 'done') isDone = true;
+  });
+  const [code, signal] = (await once(child, 'close')) as [number | null, string | null];
+  clearTimeout(dog);
+  if (isDone) return { how: 'done', last };
+  const why = /FATAL ERROR: (.*)|^(\w*Error: .*)$/m.exec(complaint)?.[0] ?? '';
+  return { how: isHung ? 'hang' : `process ended with ${signal ?? code} ${why}`.trim(), last };
+}
+
+async function main(): Promise<void> {
+  const { values, positionals } = parseArgs({
+    allowPositionals: true,
+    options: {
+      inputs: { type: 'string' },
+      seconds: { type: 'string' },
+      seed: { type: 'string' },
+      out: { type: 'string' },
+      case: { type: 'string' },
+      'no-coverage': { type: 'boolean' },
+    },
+  });
+  const unknown = positionals.filter((name) => !Object.hasOwn(targets, name));
+  if (unknown.length > 0) {
+    console.error(`There is no target ${unknown.join(', ')}. There are: ${Object.keys(targets).join(', ')}.`);
+    process.exitCode = 2;
+    return;
+  }
+  const names = positionals.length > 0 ? positionals : Object.keys(targets);
+  if (values.case !== undefined) {
+    for (const name of names) await targets[name].run(new Uint8Array(readFileSync(values.case)));
+    console.log('The case was taken.');
+    return;
+  }
+  const number = (text: string | undefined) => (text === undefined ? undefined : Number(text));
+  const seconds = number(values.seconds) ?? (values.inputs === undefined ? 60 : undefined);
+  let faults = 0;
+  for (const name of names) {
+    const outcome = await fuzz(name, {
+      inputs: number(values.inputs),
+      seconds,
+      seed: number(values.seed),
+      out: values.out,
+      coverage: !values['no-coverage'],
+    });
+    const rate = Math.round(outcome.inputs / outcome.seconds);
+    console.log(
+      `${name.padEnd(14)} ${outcome.inputs} inputs, ${rate}/s (${Math.round(outcome.cpuSeconds)} s of CPU), ${outcome.accepted} taken, ${outcome.blocks} blocks, ` +
+        `slowest ${Math.round(outcome.slowestMs)} ms, peak ${Math.round(outcome.peakBytes / 1e6)} MB, ${outcome.found.length} found`,
+    );
+    for (const { signature, file } of outcome.found) console.log(`  ${signature}\n    ${file}`);
+    faults += outcome.found.length;
+  }
+  process.exitCode = faults === 0 ? 0 : 1;
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) await main();
