@@ -157,8 +157,8 @@ describe('predict()', () => {
     expect(seen.order).toEqual(['threshold', 'fast', 'seeds', 'volume', 'volume']);
     const sum = bytes.reduce((a, b) => a + b, 0);
     expect(seen.files).toEqual([
-      ['a "b".hdr', 'application/octet-stream', sum],
-      ['a.img', 'application/octet-stream', 30],
+      ['volume.hdr', 'application/octet-stream', sum],
+      ['volume.img', 'application/octet-stream', 30],
     ]);
     expect(progress).toEqual([...progress].sort((a, b) => a - b));
     expect(progress.at(-1)).toBe(total);
@@ -231,7 +231,7 @@ describe('predict()', () => {
     const wrong = { ...source('a.nii', new Uint8Array(5000)), sizeBytes: 5000 + off };
     const error = await failure(createClient({ baseUrl }).predict('s', { volumes: { volume: wrong } }));
     expect(error.code).toBe('BAD_INPUT');
-    expect(error.message).toContain('a.nii changed');
+    expect(error.message).toContain('volume.nii changed');
   });
 
   it('waits and tries again where the server is busy', async () => {

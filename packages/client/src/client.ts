@@ -21,6 +21,7 @@ import {
   send,
   startWatchdog,
 } from './http.ts';
+import { anonymousFiles } from './identifying-text.ts';
 import { randomHex, type UploadFile, type UploadProgress, upload } from './upload.ts';
 import { type FileRef, type ResumableOptions, removeUpload, uploadResumable } from './upload-resumable.ts';
 import { isSettled, type WatchOptions, watchJob } from './watch.ts';
@@ -54,6 +55,8 @@ export interface PredictOptions {
   resumableAboveBytes?: number;
   /** 0 (most urgent) to 7; 3 if missing. */
   urgency?: number;
+  /** Sends files as they are: with the text in their headers that may tell whose scan it is, and under their own names. */
+  keepText?: boolean;
   signal?: AbortSignal;
 }
 
@@ -70,6 +73,11 @@ interface Signalled {
   signal?: AbortSignal;
 }
 
+interface KeepText {
+  /** Sends the file as it is, under its own name; else text that may tell whose scan it is is taken out. */
+  keepText?: boolean;
+}
+
 export interface Client {
   readonly baseUrl: string;
   services(filters?: ServiceFilters, options?: Signalled): Promise<Service[]>;
@@ -78,7 +86,7 @@ export interface Client {
    * Sends a file that several predictions may use, within an hour of its last use; a cut costs only what was on the way,
    * and a file that is there already is not sent. Undefined if the server takes no such uploads.
    */
-  upload(file: UploadFile, options?: ResumableOptions): Promise<FileRef | undefined>;
+  upload(file: UploadFile, options?: ResumableOptions & KeepText): Promise<FileRef | undefined>;
   /** Deletes what `upload` sent, by its id; a job that uses it keeps it until it settles. Nothing there is fine. */
   removeUpload(id: string, options?: Signalled): Promise<void>;
   /** Uploads and gives the job, which is then on the server's disk. Repeats a broken upload (same key, same job). */
@@ -154,7 +162,10 @@ export function createClient(options: ConnectionOptions): Client {
 
     service: (id, { signal } = {}) => call(`/api/services/${encodeURIComponent(id)}`, anyService, { signal }),
 
-    upload: (file, options = {}) => uploadResumable(connection, file, options),
+    async upload(file, { keepText, ...options } = {}) {
+      const [sent] = keepText ? [file] : await (await anonymousFiles('volume', [file])).strip();
+      return uploadResumable(connection, sent, options);
+    },
 
     removeUpload: (id, { signal } = {}) => removeUpload(connection, id, signal),
 
@@ -168,14 +179,20 @@ export function createClient(options: ConnectionOptions): Client {
         onUpload,
         resumableAboveBytes = Number.POSITIVE_INFINITY,
         urgency,
+        keepText,
         signal,
       },
     ) {
       const path = `/api/services/${encodeURIComponent(serviceId)}/predictions`;
       const fields = Object.entries(values).map(([name, value]) => [name, asText(value)] as const);
-      const given = Object.entries(volumes).flatMap(([name, files]) =>
-        (isList(files) ? files : [files]).map((file) => [name, file] as const),
-      );
+      const given = (
+        await Promise.all(
+          Object.entries(volumes).map(async ([name, files]) => {
+            const list = isList(files) ? files : [files];
+            return (keepText ? list : await withoutText(name, list)).map((file) => [name, file] as const);
+          }),
+        )
+      ).flat();
       const headers = {
         'idempotency-key': idempotencyKey,
         accept: 'application/json',
@@ -298,6 +315,13 @@ export function requireSuccess(job: Job): Job {
   if (job.state === 'failed')
     throw new TomaatError('APP_FAILED', 'The job failed without a message. The log of the server says more.');
   throw new TomaatError('NOT_READY', 'The job is not settled yet. Wait for it.');
+}
+
+/** The files of one input as they may be sent; those that are on the server already stay as they are. */
+async function withoutText(input: string, files: readonly VolumeFile[]): Promise<readonly VolumeFile[]> {
+  const sent = files.flatMap((file) => (isRef(file) ? [] : [file]));
+  const stripped = await (await anonymousFiles(input, sent)).strip();
+  return files.map((file) => (isRef(file) ? file : stripped.shift()!));
 }
 
 const sizeOf = (file: UploadFile): number => (file instanceof Blob ? file.size : file.sizeBytes);

@@ -10,6 +10,7 @@ export {
 } from './client.ts';
 export * from './contract.ts';
 export { type ConnectionOptions, errorOf, isCallersFault } from './http.ts';
+export { type AnonymousFiles, type AnonymousOptions, anonymousFiles } from './identifying-text.ts';
 export { openApiDocument } from './openapi.ts';
 export { createRegistryClient, type DiscoverOptions, discoverV1, type RegistryClient } from './registry.ts';
 export { type Signed, verifySigned } from './signed.ts';

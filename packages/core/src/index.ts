@@ -7,6 +7,7 @@ export * from './app/steps.ts';
 export * from './app/values.ts';
 export * from './errors.ts';
 export * from './formats/base64.ts';
+export * from './formats/identifying-text.ts';
 export * from './formats/mesh-file.ts';
 export * from './formats/points.ts';
 export * from './formats/transform-file.ts';

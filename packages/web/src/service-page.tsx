@@ -1,5 +1,5 @@
 import type { InputParameter, Service } from '@tomaat/client';
-import { parseParameter, TomaatError, type Vec3 } from '@tomaat/core';
+import { neutralNames, parseParameter, TomaatError, type Vec3 } from '@tomaat/core';
 import { useMemo, useState } from 'react';
 import { Tab, TabList, TabPanel, Tabs } from 'react-aria-components';
 import { Link, useLocation } from 'wouter';
@@ -122,7 +122,7 @@ function PredictionForm(props: FormProps) {
       for (const [name, chosen] of Object.entries(volumes))
         if (chosen) files[name] = await chosen.scan.anonymous();
       for (const [name, file] of Object.entries(transforms))
-        if (file) files[name] = [{ name: file.name, blob: file }];
+        if (file) files[name] = [{ name: neutralNames(name, [file.name])[0], blob: file }];
       const first = volumeInputs.map(({ name }) => volumes[name]).find(Boolean);
       const address = await submit({
         key: newKey(),

@@ -111,7 +111,14 @@ async function predict(submission: Submission, signal: AbortSignal): Promise<Job
   for (let attempt = 1; ; attempt++) {
     const volumes = await uploadFiles(submission, signal);
     try {
-      return await client.predict(service, { volumes, values, frame, idempotencyKey: key, signal });
+      return await client.predict(service, {
+        volumes,
+        values,
+        frame,
+        idempotencyKey: key,
+        keepText: true,
+        signal,
+      });
     } catch (error) {
       const isGone =
         error instanceof TomaatError &&
@@ -139,6 +146,8 @@ async function uploadFiles(
         upload: entryAt(key)?.uploads?.[place],
         onBegin: (id) => updateEntry(key, { uploads: { ...entryAt(key)?.uploads, [place]: id } }),
         onUpload: ({ sentBytes }) => report(before + sentBytes),
+        // It was taken out when the submission was made (form/scan.ts).
+        keepText: true,
         signal,
       });
       // A server that takes no such uploads gets the file itself.

@@ -1,8 +1,10 @@
+import { anonymousFiles } from '@tomaat/client';
 import {
   type AcceptanceRule,
   checkShape,
   checkVolume,
   collectBytes,
+  type IdentifyingField,
   inspectVolume,
   numericVoxels,
   orientationOf,
@@ -15,14 +17,13 @@ import {
   webPlatform,
   writeVolume,
 } from '@tomaat/core';
-import { type IdentifyingField, identify } from './identity.ts';
 
 /** A volume that the user chose: its files, and what its header says, read here and nowhere else. */
 export interface Scan {
   files: readonly File[];
   header: VolumeHeader;
   fields: readonly IdentifyingField[];
-  /** The files as they are sent: without identifying text, and of one file without its name. */
+  /** The files as they are sent: without identifying text, and without their names. */
   anonymous(): Promise<{ name: string; blob: Blob }[]>;
 }
 
@@ -46,19 +47,14 @@ export async function openScan(files: readonly File[]): Promise<Scan> {
     }
   }
   const header = await inspectVolume(prefixes, webPlatform);
-  const identities = await Promise.all(files.map(identify));
+  const found = await anonymousFiles('volume', files);
   return {
     files,
     header,
-    fields: identities.flatMap(({ fields }) => fields),
-    anonymous: () =>
-      Promise.all(
-        identities.map(async (identity, i) => ({
-          // The files of a pair name each other: they keep their names.
-          name: files.length > 1 ? files[i].name : `volume.${header.extension}`,
-          blob: await identity.strip(),
-        })),
-      ),
+    fields: found.fields,
+    // Of Blobs come Blobs.
+    anonymous: async () =>
+      (await found.strip()).map((file) => ({ name: (file as File).name, blob: file as File })),
   };
 }
 

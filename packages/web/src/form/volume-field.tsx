@@ -189,9 +189,7 @@ function Identity({ chosen: { scan } }: { chosen: ChosenVolume }) {
 }
 
 const nameSentence = (files: number) =>
-  files === 1
-    ? 'The file’s name is not sent either.'
-    : 'The files’ names are sent, because one names the other.';
+  files === 1 ? 'The file’s name is not sent either.' : 'The files’ names are not sent either.';
 
 type DropItem = { kind: string; getFile?(): Promise<File>; getEntries?(): AsyncIterable<DropItem> };
 

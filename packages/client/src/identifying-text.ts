@@ -1,0 +1,188 @@
+import {
+  findIdentifyingText,
+  type IdentifyingField,
+  neutralNames,
+  type Platform,
+  type Rewrite,
+  type TextSource,
+  TomaatError,
+  webPlatform,
+  writeStripped,
+} from '@tomaat/core';
+import { type FileSource, fileNameOf, readAll, toStream, type UploadFile } from './upload.ts';
+
+/** Files of one input as they may be sent: without text that may tell whose scan it is, under names that tell nothing. */
+export interface AnonymousFiles {
+  /** What was found, with its text: for whoever owns the files, not for a log. */
+  readonly fields: readonly IdentifyingField[];
+  /** The files; one without such text is not copied. */
+  strip(): Promise<UploadFile[]>;
+}
+
+export interface AnonymousOptions {
+  platform?: Platform;
+  /**
+   * Where a file is put that has to be packed anew, as its length is not known before; in memory if missing. (Browsers put
+   * large ones on the disk by themselves.)
+   */
+  spool?(name: string, chunks: AsyncIterable<Uint8Array>): Promise<UploadFile>;
+}
+
+/**
+ * Looks for identifying text in the files of one input; those that belong together (.mhd and .raw) have to come together.
+ * @throws TomaatError BAD_INPUT when a header names a file that is not among several; BAD_HEADER.
+ */
+export async function anonymousFiles(
+  input: string,
+  files: readonly UploadFile[],
+  { platform = nodeZlib() ?? webPlatform, spool = inMemory }: AnonymousOptions = {},
+): Promise<AnonymousFiles> {
+  const given = files.map((file) => ('name' in file ? fileNameOf(file) : ''));
+  const names = neutralNames(input, given);
+  const dataFile = (name: string) => {
+    const index = given.findIndex((other) => other.toLowerCase() === name.toLowerCase());
+    if (index >= 0) return names[index];
+    if (files.length === 1) return neutralNames(input, ['.mhd', name])[1];
+    throw new TomaatError(
+      'BAD_INPUT',
+      `The header of ${input} names another file for its voxels than those given. Give the file that it names, unchanged.`,
+      { field: input },
+    );
+  };
+  const sources = files.map((file, i) => sourceOf(given[i], file));
+  const found = await Promise.all(
+    sources.map((source) => findIdentifyingText(source, platform, { dataFile })),
+  );
+  return {
+    fields: found.flatMap(({ fields }) => fields),
+    strip: () =>
+      Promise.all(
+        files.map((file, i) => {
+          const { rewrite } = found[i];
+          if (!rewrite) return renamed(file, names[i]);
+          if (rewrite.repack) {
+            return spool(names[i], explained(input, writeStripped(sources[i], rewrite, platform)));
+          }
+          return spliced(file, sources[i], rewrite, names[i]);
+        }),
+      ),
+  };
+}
+
+function sourceOf(name: string, file: UploadFile): TextSource {
+  if (file instanceof Blob) {
+    return { name, sizeBytes: file.size, read: (start, end) => readAll(file.slice(start ?? 0, end)) };
+  }
+  return {
+    name,
+    sizeBytes: file.sizeBytes,
+    read: (start = 0, end = file.sizeBytes) => {
+      if (start === 0 && end >= file.sizeBytes) return readAll(file);
+      return start >= end ? empty() : range(file, start, end);
+    },
+  };
+}
+
+async function* empty(): AsyncGenerator<Uint8Array> {}
+
+/** Bytes of a file; without `slice`, what comes before is read and passed over. */
+async function* range(file: FileSource, start: number, end: number): AsyncGenerator<Uint8Array> {
+  if (file.slice) return yield* readAll(file.slice(start, Math.min(end, file.sizeBytes)));
+  let at = 0;
+  for await (const chunk of readAll(file)) {
+    const from = Math.max(start - at, 0);
+    const to = Math.min(end - at, chunk.length);
+    at += chunk.length;
+    if (from < to) yield chunk.subarray(from, to);
+    if (at >= end) return;
+  }
+}
+
+function renamed(file: UploadFile, name: string): UploadFile {
+  if (fileNameOf(file) === name) return file;
+  if (file instanceof Blob) return new File([file], name);
+  return {
+    name,
+    sizeBytes: file.sizeBytes,
+    stream: () => file.stream(),
+    slice: file.slice && ((start: number, end: number) => file.slice!(start, end)),
+  };
+}
+
+/** The new head and the rest of the file, which is read when it is sent. */
+function spliced(file: UploadFile, source: TextSource, { head, from }: Rewrite, name: string): UploadFile {
+  if (file instanceof Blob) return new File([head, file.slice(Math.min(from, file.size))], name);
+  const rest = Math.max(0, file.sizeBytes - from);
+  const sizeBytes = head.length + rest;
+  async function* read(start: number, end: number): AsyncGenerator<Uint8Array> {
+    if (start < head.length) yield head.subarray(start, Math.min(end, head.length));
+    if (end > head.length && rest > 0) {
+      yield* source.read(from + Math.max(0, start - head.length), from + end - head.length);
+    }
+  }
+  return { name, sizeBytes, stream: () => read(0, sizeBytes), slice: read };
+}
+
+async function inMemory(name: string, chunks: AsyncIterable<Uint8Array>): Promise<UploadFile> {
+  return new File([await new Response(toStream(chunks)).blob()], name);
+}
+
+/** The same chunks; what zlib says of damaged data becomes a TomaatError. */
+async function* explained(input: string, chunks: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+  try {
+    yield* chunks;
+  } catch (error) {
+    if (error instanceof TomaatError || (error as { path?: string }).path !== undefined) throw error;
+    throw new TomaatError(
+      'BAD_VOXELS',
+      `The gzip data of ${input} is damaged, or in several parts that cannot be unpacked here: unpack it and pack it again`,
+      { field: input, cause: error },
+    );
+  }
+}
+
+interface Zlib {
+  createGunzip(): ZlibStream;
+  createGzip(options: { level: number }): ZlibStream;
+}
+type ZlibStream = AsyncIterable<Uint8Array> & {
+  write(chunk: Uint8Array): boolean;
+  end(): void;
+  destroy(error?: unknown): void;
+  once(event: 'drain' | 'close', listener: () => void): void;
+};
+
+/** Node's zlib, which takes several gzip members in a row; undefined elsewhere. */
+function nodeZlib(): Platform | undefined {
+  const { process } = globalThis as { process?: { getBuiltinModule?(name: string): unknown } };
+  const zlib = process?.getBuiltinModule?.('node:zlib') as Zlib | undefined;
+  return (
+    zlib && {
+      inflate: (source) => through(source, zlib.createGunzip()),
+      deflate: (source, _compression, level) => through(source, zlib.createGzip({ level })),
+    }
+  );
+}
+
+async function* through(source: AsyncIterable<Uint8Array>, stream: ZlibStream): AsyncGenerator<Uint8Array> {
+  let isOpen = true;
+  const feed = async () => {
+    for await (const chunk of source) {
+      if (!isOpen) return;
+      if (!stream.write(chunk)) {
+        await new Promise<void>((resolve) => {
+          stream.once('drain', resolve);
+          stream.once('close', resolve);
+        });
+      }
+    }
+    stream.end();
+  };
+  feed().catch((error: unknown) => stream.destroy(error));
+  try {
+    yield* stream;
+  } finally {
+    isOpen = false;
+    stream.destroy();
+  }
+}
