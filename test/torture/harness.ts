@@ -51,7 +51,7 @@ export const slowApp = (
 
 export async function makeWorkerKey(dataFolder: string): Promise<string> {
   await using database = await openServerDatabase(dataFolder);
-  return (await createKey(database.db as never, { label: 'torture', scopes: ['worker'] })).key;
+  return (await createKey(database.db as never, { label: 'torture', scopes: ['worker', 'predict'] })).key;
 }
 
 export interface WorkerProcess {

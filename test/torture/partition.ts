@@ -62,6 +62,7 @@ export async function partition(folder: string): Promise<Finding[]> {
   });
   opened.defer(() => server.close());
   const token = await makeWorkerKey(dataFolder);
+  const authorization = `Bearer ${token}`;
   const url = server.tlsUrl;
   const { certFile } = server.certificate;
   const remote = await startWorkerProcess(
@@ -74,9 +75,14 @@ export async function partition(folder: string): Promise<Finding[]> {
   opened.defer(() => remote.kill());
   setDefaultCACertificates([...getCACertificates('default'), await readFile(certFile, 'utf8')]);
   const job = (await (
-    await fetch(`${url}/api/services/slow/predictions`, { method: 'POST', body: bytes, headers: octets })
+    await fetch(`${url}/api/services/slow/predictions`, {
+      method: 'POST',
+      body: bytes,
+      headers: { ...octets, authorization },
+    })
   ).json()) as Job;
-  const look = async () => (await (await fetch(`${url}/api/jobs/${job.id}`)).json()) as Job;
+  const look = async () =>
+    (await (await fetch(`${url}/api/jobs/${job.id}`, { headers: { authorization } })).json()) as Job;
   const reach = async (is: (job: Job) => boolean, limitMs = 30_000) => {
     for (const end = performance.now() + limitMs; performance.now() < end; await sleep(50)) {
       const now = await look();
@@ -100,7 +106,7 @@ export async function partition(folder: string): Promise<Finding[]> {
   const after = await look();
   const stale = await fetch(`${url}/api/worker/jobs/${job.id}/complete`, {
     method: 'POST',
-    headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' },
+    headers: { authorization, 'content-type': 'application/json' },
     body: JSON.stringify({ attempt: 1, seconds: 8, outputs: [] }),
   });
   return [

@@ -42,12 +42,18 @@ async function start(...args: string[]) {
     line += chunk;
     if (line.includes('\n')) break;
   }
-  return JSON.parse(line) as { server?: string; serverTls: string; registry: string };
+  return JSON.parse(line) as { server?: string; serverTls: string; registry: string; adminKey: string };
 }
 
-function call(url: string, ca: string, body?: Buffer): Promise<{ status?: number; bytes: Buffer }> {
+function call(
+  url: string,
+  ca: string,
+  key?: string,
+  body?: Buffer,
+): Promise<{ status?: number; bytes: Buffer }> {
   return new Promise((resolve, reject) => {
-    const options = { ca, method: body ? 'POST' : 'GET', agent: false as const };
+    const headers = key === undefined ? {} : { authorization: `Bearer ${key}` };
+    const options = { ca, headers, method: body ? 'POST' : 'GET', agent: false as const };
     const sent = request(url, options, (answer) => {
       const chunks: Buffer[] = [];
       answer.on('data', (chunk) => chunks.push(chunk));
@@ -60,12 +66,12 @@ function call(url: string, ca: string, body?: Buffer): Promise<{ status?: number
   });
 }
 
-const everywhere = ['--host', '0.0.0.0', '--insecure-no-login'];
+const everywhere = ['--host', '0.0.0.0', '--login', '--tls-self-made'];
 const local = (address: string) => `https://127.0.0.1:${new URL(address).port}`;
 
 describe('beyond this machine', () => {
   it('up announces its server by name, and its relay reaches it', async () => {
-    const { server, serverTls, registry } = await start(
+    const { server, serverTls, registry, adminKey } = await start(
       'up',
       ...everywhere,
       ...['--port', '0', '--registry-port', '0'],
@@ -75,7 +81,8 @@ describe('beyond this machine', () => {
     const ca = readFileSync(join(folder.path, 'data', 'tomaat.pem'), 'utf8');
     const certificate = new X509Certificate(ca);
     expect(certificate.checkHost(hostname())).toBeDefined();
-    const listed = await call(`${local(registry)}/api/services?task=threshold`, ca);
+    expect((await call(`${local(registry)}/api/services`, ca)).status).toBe(401);
+    const listed = await call(`${local(registry)}/api/services?task=threshold`, ca, adminKey);
     const { services } = JSON.parse(listed.bytes.toString()) as { services: Entry[] };
     expect(services).toMatchObject([{ serverUrl: serverTls, live: true }]);
     expect(services[0].predictionUrl).toBe(`${serverTls}/services/threshold/predict`);
@@ -86,7 +93,8 @@ describe('beyond this machine', () => {
       affine: [0, -2, 0, 11, 0.8, 0, 0, -7, 0, 0, -3, 5, 0, 0, 0, 1],
     };
     const bytes = Buffer.from(await collectBytes(writeVolume(volume as never, 'nii.gz', nodePlatform)));
-    const made = await call(`${local(registry)}/threshold/any`, ca, bytes);
+    expect((await call(`${local(registry)}/threshold/any`, ca, undefined, bytes)).status).toBe(401);
+    const made = await call(`${local(registry)}/threshold/any`, ca, adminKey, bytes);
     expect({ status: made.status, start: made.bytes.subarray(0, 2) }).toEqual({
       status: 200,
       start: Buffer.from([0x1f, 0x8b]),
@@ -98,7 +106,8 @@ describe('beyond this machine', () => {
     for (const host of ['127.0.0.1', '0.0.0.0']) {
       await using server = await startTestServer(['threshold'], {
         host,
-        insecureNoLogin: true,
+        login: true,
+        tlsSelfMade: true,
         publicUrl,
       });
       const [announced] = server.announcements();
@@ -136,7 +145,7 @@ describe('beyond this machine', () => {
   });
 
   it('registry shows the page, and serve --ca announces to it over HTTPS', async () => {
-    const { registry } = await start('registry', ...everywhere, '--port', '0');
+    const { registry, adminKey } = await start('registry', ...everywhere, '--port', '0');
     const data = join(folder.path, 'data');
     const pem = join(data, 'tomaat.pem');
     const ca = readFileSync(pem, 'utf8');
@@ -155,7 +164,7 @@ describe('beyond this machine', () => {
     );
     await expect
       .poll(async () => {
-        const { bytes } = await call(`${local(registry)}/api/services`, ca);
+        const { bytes } = await call(`${local(registry)}/api/services`, ca, adminKey);
         return (JSON.parse(bytes.toString()) as { services: Entry[] }).services.map((one) => one.serverUrl);
       })
       .toEqual([server]);

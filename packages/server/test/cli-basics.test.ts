@@ -158,7 +158,7 @@ describe('tomaat keys', () => {
     expect(made.stderr).toContain(`Key ${id} (liver server; may announce, until `);
     const listed = await tomaat(['keys', 'list', ...data]);
     expect(listed.stdout).toMatch(new RegExp(`${id} +liver server +announce +\\d{4}-\\d\\d-\\d\\d +until`));
-    expect(listed.stdout).not.toContain(made.stdout.trim().split('_')[2]);
+    expect(listed.stdout).not.toContain(made.stdout.trim().slice('tmt_'.length + id.length + 1));
     expect((await tomaat(['keys', 'revoke', id, ...data])).stdout).toContain('is revoked');
     expect(
       JSON.parse((await tomaat(['keys', 'list', '--json', ...data])).stdout)[0].revokedTime,
@@ -223,7 +223,7 @@ describe('loadConfig()', () => {
   it('reports every fault of every layer at once, each with where it stands', () => {
     writeFileSync(join(folder.path, 'tomaat.config.yaml'), 'tls-port: 1\nprot: 2\nhost: ""\n');
     const message = faultsOf({
-      env: { TOMAAT_PORT: 'ninety', TOMAAT_INSECURE_NO_LOGIN: 'perhaps' },
+      env: { TOMAAT_PORT: 'ninety', TOMAAT_LOGIN: 'perhaps' },
       flags: { data: folder.path, registryPort: '70000', allowNet: ['10.0.0.1/99'], tlsCert: 'x.pem' },
     });
     for (const part of [
@@ -233,7 +233,7 @@ describe('loadConfig()', () => {
       'prot in',
       'host in',
       'TOMAAT_PORT: “ninety” must be a port',
-      'TOMAAT_INSECURE_NO_LOGIN: “perhaps” must be true or false',
+      'TOMAAT_LOGIN: “perhaps” must be true or false',
       '--registry-port “70000” must be a port',
       '--allow-net must be a range',
       '--tls-cert and --tls-key go together',

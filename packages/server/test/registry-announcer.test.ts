@@ -220,7 +220,14 @@ describe('startRegistry()', () => {
 
   it('speaks only HTTPS elsewhere, with a certificate that the announcer can be told to trust', async () => {
     const dataFolder = await openFolder(cleanup);
-    const registry = await startRegistry({ host: '0.0.0.0', port: 0, dataFolder, logger: false });
+    const registry = await startRegistry({
+      host: '0.0.0.0',
+      port: 0,
+      dataFolder,
+      logger: false,
+      login: true,
+      tlsSelfMade: true,
+    });
     cleanup.add(() => registry.close());
     expect(registry.url).toMatch(/^https:/);
     const apiKey = await registry.apiKey('this machine');
@@ -237,7 +244,14 @@ describe('startRegistry()', () => {
 
   it('an announcer takes the pinned certificate under any name, and no other', async () => {
     const [dataFolder, otherFolder] = [await openFolder(cleanup), await openFolder(cleanup)];
-    const registry = await startRegistry({ host: '0.0.0.0', port: 0, dataFolder, logger: false });
+    const registry = await startRegistry({
+      host: '0.0.0.0',
+      port: 0,
+      dataFolder,
+      logger: false,
+      login: true,
+      tlsSelfMade: true,
+    });
     cleanup.add(() => registry.close());
     const { cert } = await openCertificate(dataFolder);
     const { cert: other } = await openCertificate(otherFolder);

@@ -150,6 +150,24 @@ describe('POST /{task}/{anatomy} on the registry', () => {
     expect(got[0].headers.cookie).toBeUndefined();
   });
 
+  it('says where to go when a server elsewhere wants a key, which it is not given', async () => {
+    const seen: (string | undefined)[] = [];
+    const { url } = await openServer(cleanup, (request, response) => {
+      if (request.method === 'POST') seen.push(request.headers.authorization);
+      request.resume().on('end', () => response.writeHead(request.method === 'POST' ? 401 : 200).end());
+    });
+    const relay = await openRelay();
+    await relay.offer('a', url);
+    const answer = await post(`${relay.url}/segmentation/prostate`, 'volume', {
+      authorization: 'Bearer secret',
+    });
+    expect(answer.status).toBe(403);
+    const { code, detail } = await problemOf(answer);
+    expect(code).toBe('FORBIDDEN');
+    expect(detail).toContain(`Send the request to the server itself: ${url}`);
+    expect(seen).toEqual([undefined]);
+  });
+
   it('finds the address whatever its case, under the path prefix of the server', async () => {
     const got: Got[] = [];
     const { url } = await openServer(cleanup, (request, response) => {

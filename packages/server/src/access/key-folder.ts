@@ -4,19 +4,11 @@ import { dirname, join } from 'node:path';
 import { type Kysely, sql } from 'kysely';
 import { openEntries } from '../registry/entries.ts';
 import { openServerDatabase } from '../store/server-database.ts';
-import {
-  type ApiKey,
-  createKey,
-  hasAdminKey,
-  type KeySchema,
-  type KeyScope,
-  listKeys,
-  renewProgramKey,
-} from './keys.ts';
+import { type ApiKey, createKey, hasAdminKey, type KeySchema, listKeys, renewProgramKey } from './keys.ts';
 
 /**
- * The keys of a data folder. Server and registry have a database each, so that either runs without the other; a key
- * is in every one where it is of use, under the same id and hash.
+ * The keys of a data folder. Server and registry have a database each, so that either runs without the other. A key
+ * is in both, under the same id and hash, so that either can tell a key that may not from one that is none.
  */
 
 export const keyPlaces = ['registry', 'server'] as const;
@@ -26,17 +18,6 @@ const openers = {
   registry: { file: 'registry.db', open: openEntries },
   server: { file: 'server.db', open: (file: string) => openServerDatabase(dirname(file)) },
 } as const;
-
-/** Where keys with these scopes are of use: a registry lists services, passes predictions on, and takes announcements. */
-export function placesOf(scopes: readonly KeyScope[]): KeyPlace[] {
-  const of: Record<KeyScope, readonly KeyPlace[]> = {
-    announce: ['registry'],
-    worker: ['server'],
-    predict: keyPlaces,
-    admin: keyPlaces,
-  };
-  return keyPlaces.filter((place) => scopes.some((scope) => of[scope].includes(place)));
-}
 
 export interface KeyFolder extends AsyncDisposable {
   readonly databases: readonly Kysely<KeySchema>[];
@@ -91,5 +72,5 @@ export async function makeFirstAdminKey(
 /** A key for what `tomaat up` does at its own server and registry; it ends when the next one is made. */
 export async function programKey(folder: string, label: string): Promise<string> {
   await using all = await openKeyFolder(folder, keyPlaces);
-  return renewProgramKey(all.databases, label, ['predict']);
+  return await renewProgramKey(all.databases, label, ['predict']);
 }

@@ -82,7 +82,10 @@ async function findByAddress(wanted: string, options: FindOptions): Promise<Foun
   } catch (error) {
     if (!(error instanceof TomaatError) || error.code !== 'UPSTREAM') throw error;
     // It may be a registry.
-    const entries = await createRegistryClient({ baseUrl: base }).discover(filter, { live: true, signal });
+    const entries = await createRegistryClient({ baseUrl: base, apiKey: options.apiKey }).discover(filter, {
+      live: true,
+      signal,
+    });
     return fromEntry(chooseEntry(wanted, entries), options);
   }
   if (pair && services.length > 0)
@@ -114,12 +117,10 @@ function notFound(
 }
 
 async function findByName(wanted: string, options: FindOptions): Promise<FoundService> {
-  const { signal } = options;
   const registry = options.registry ?? defaultRegistry;
-  await prepareConnection(registry, { ...options, apiKey: undefined });
   let entries: Entry[];
   try {
-    entries = await createRegistryClient({ baseUrl: registry }).discover({}, { live: true, signal });
+    entries = await entriesOf(registry, options);
   } catch (error) {
     if (options.registry !== undefined || !(error instanceof TomaatError) || error.code !== 'UNREACHABLE')
       throw error;
@@ -138,6 +139,22 @@ async function findByName(wanted: string, options: FindOptions): Promise<FoundSe
     name: entry.name,
   }));
   throw notFound(`The registry ${registry} knows no live service “${wanted}”.`, known);
+}
+
+/** What a registry lists. The key is meant for a server: the registry gets it only if it asks for one. */
+async function entriesOf(registry: string, options: FindOptions): Promise<Entry[]> {
+  const ask = async (apiKey?: string) => {
+    await prepareConnection(registry, { ...options, apiKey });
+    const client = createRegistryClient({ baseUrl: registry, apiKey });
+    return client.discover({}, { live: true, signal: options.signal });
+  };
+  try {
+    return await ask();
+  } catch (error) {
+    const asks = error instanceof TomaatError && error.code === 'UNAUTHORIZED';
+    if (!asks || options.apiKey === undefined) throw error;
+    return ask(options.apiKey);
+  }
 }
 
 async function findOnServer(

@@ -1,6 +1,6 @@
 import { TomaatError } from '@tomaat/core';
 import Table from 'cli-table3';
-import { allKeys, openKeyFolder, placesOf } from '../access/key-folder.ts';
+import { allKeys, keyPlaces, openKeyFolder } from '../access/key-folder.ts';
 import { type ApiKey, createKey, type KeyScope, listKeys, revokeKey } from '../access/keys.ts';
 import { defaultDataFolder } from '../config.ts';
 import { openTable, plain } from './console.ts';
@@ -22,7 +22,7 @@ export interface CreateKeyFlags extends KeyFlags {
 export async function keysCreate(flags: CreateKeyFlags): Promise<number> {
   const expiresTime = flags.expires === undefined ? undefined : parseExpiry(flags.expires);
   const scopes = flags.scope as KeyScope[];
-  await using keys = await openKeyFolder(folderOf(flags), placesOf(scopes));
+  await using keys = await openKeyFolder(folderOf(flags), keyPlaces);
   const made = await createKey(keys.databases, {
     label: flags.label,
     scopes,

@@ -269,6 +269,18 @@ export function createRelay(options: RelayOptions): Relay {
           );
           return;
         }
+        if (status === 401 && !target.own) {
+          stopUpload();
+          upstream.destroy();
+          reject(
+            new TomaatError(
+              'FORBIDDEN',
+              `The server of ${entry.name} lets in only callers with a key of its own, and a registry passes no key on to it. Send the request to the server itself: ${entry.serverUrl}.`,
+              { detail: { sid: entry.sid, server: entry.serverUrl } },
+            ),
+          );
+          return;
+        }
         reply.hijack();
         reply.raw.writeHead(status, headerBack(answer, reply, entry));
         answer.on('error', () => {

@@ -22,7 +22,8 @@ export function chromiumPath(): string | undefined {
   return paths.find((path) => path !== undefined && path !== '' && existsSync(path));
 }
 
-export function launchBrowser(): Promise<Browser> {
+/** @param more switches of Chromium */
+export function launchBrowser(more: readonly string[] = []): Promise<Browser> {
   return chromium.launch({
     executablePath: chromiumPath(),
     args: [
@@ -33,6 +34,7 @@ export function launchBrowser(): Promise<Browser> {
       '--disable-sync',
       '--use-angle=swiftshader',
       '--enable-unsafe-swiftshader',
+      ...more,
     ],
   });
 }

@@ -1,0 +1,584 @@
+import { createHash } from 'node:crypto';
+import { mkdir, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { FastifyInstance } from 'fastify';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { Access } from '../src/access/access.ts';
+import type { KeyScope } from '../src/access/keys.ts';
+import { needOf } from '../src/access/table.ts';
+import { makeKey } from './access-fixture.ts';
+import { encode, phantom } from './phantom.ts';
+import { createCleanup, openTestRegistry } from './registry-helpers.ts';
+import { startTestServer, type TestServer, temporaryFolder } from './test-server.ts';
+
+/*
+ * Every route × method × caller of the server and of the registry as they are, against access/table.ts; and what a page
+ * of another site may do, which is nothing.
+ */
+
+const methods = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'] as const;
+const cleanup = createCleanup();
+let folder: string;
+let page: string;
+let closed: TestServer;
+let open: TestServer;
+let apps: { name: string; login: boolean; app: FastifyInstance; access: Access }[];
+
+beforeAll(async () => {
+  folder = await temporaryFolder();
+  page = join(folder, 'page');
+  await mkdir(join(page, 'assets'), { recursive: true });
+  await writeFile(join(page, 'index.html'), '<!doctype html><title>TOMAAT</title>');
+  await writeFile(join(page, 'assets', 'a.js'), '1');
+  const common = { workers: 0, page };
+  closed = await startTestServer(['threshold'], {
+    ...common,
+    dataFolder: join(folder, 'closed'),
+    login: true,
+  });
+  open = await startTestServer(['threshold'], { ...common, dataFolder: join(folder, 'open') });
+  // Beside its server, so that they have the same keys.
+  const registry = { now: Date.now, page };
+  const closedRegistry = await openTestRegistry(cleanup, {
+    ...registry,
+    dataFolder: closed.dataFolder,
+    login: true,
+  });
+  const openRegistry = await openTestRegistry(cleanup, { ...registry, dataFolder: open.dataFolder });
+  apps = [
+    { name: 'server', login: true, app: closed.app, access: closed.access },
+    { name: 'registry', login: true, app: closedRegistry.app, access: closedRegistry.access },
+    { name: 'server', login: false, app: open.app, access: open.access },
+    { name: 'registry', login: false, app: openRegistry.app, access: openRegistry.access },
+  ];
+  for (const { app } of apps) await app.ready();
+}, 60_000);
+afterAll(async () => {
+  await cleanup.run();
+  await closed?.close();
+  await open?.close();
+  await rm(folder, { recursive: true, force: true });
+});
+
+/** The routes as the router itself prints them: lines such as `│   └── /:id (GET, HEAD)`, nested by four characters. */
+function routesOf(app: FastifyInstance): { method: string; url: string }[] {
+  const parts: string[] = [];
+  const found: { method: string; url: string }[] = [];
+  for (const line of app.printRoutes({ commonPrefix: false }).split('\n')) {
+    const match = /^((?:│ {3}| {4})*)[├└]── (.*?)(?: \(([A-Z, ]+)\))?$/.exec(line);
+    if (!match) continue;
+    const depth = match[1].length / 4;
+    parts.splice(depth, parts.length, match[2]);
+    for (const method of match[3]?.split(', ') ?? []) found.push({ method, url: parts.join('') });
+  }
+  return found;
+}
+
+/** An address of a route, with ids that nobody has. */
+const addressOf = (url: string) =>
+  url
+    .replace('/services/:id', '/services/threshold')
+    .replace(':digest', `sha256:${'0'.repeat(64)}`)
+    .replace('/:task/:anatomy', '/segmentation/nothing')
+    .replace(':name', 'segmentation')
+    .replace(':id', 'AAAAAAAAAAAAAAAAAAAAAA')
+    .replace('*', 'a.js');
+
+const isLogin = (url: string | undefined) => url?.startsWith('/auth/') ?? false;
+
+/** By one address many wrong keys would be refused for another reason. */
+let callers = 0;
+const someAddress = () => `10.${(callers >> 16) & 255}.${(callers >> 8) & 255}.${callers++ & 255}`;
+
+interface Caller {
+  name: string;
+  headers: Record<string, string>;
+  scopes: readonly KeyScope[];
+}
+
+async function callersOf(dataFolder: string): Promise<Caller[]> {
+  const valid = (['predict', 'announce', 'worker', 'admin'] as const).map(async (scope) => ({
+    name: scope,
+    scopes: [scope],
+    headers: (await makeKey(dataFolder, [scope])).headers,
+  }));
+  const every = ['predict', 'announce', 'worker', 'admin'] as const;
+  const past = { madeMs: Date.now() - 10_000, expiresTime: new Date(Date.now() - 5_000) };
+  const { key } = await makeKey(dataFolder, ['admin']);
+  const bearer = (text: string) => ({ authorization: `Bearer ${text}` });
+  const tampered = `${key.slice(0, -2)}${key.endsWith('AA') ? 'BB' : 'AA'}`;
+  return [
+    { name: 'anonymous', headers: {}, scopes: [] },
+    ...(await Promise.all(valid)),
+    {
+      name: 'another tenant',
+      headers: (await makeKey(dataFolder, ['predict'])).headers,
+      scopes: ['predict'],
+    },
+    { name: 'expired', headers: (await makeKey(dataFolder, every, past)).headers, scopes: [] },
+    { name: 'revoked', headers: (await makeKey(dataFolder, every, { revoked: true })).headers, scopes: [] },
+    { name: 'another secret', headers: bearer(tampered), scopes: [] },
+    { name: 'malformed', headers: bearer('admin'), scopes: [] },
+    { name: 'another scheme', headers: { authorization: `Basic ${key}` }, scopes: [] },
+  ];
+}
+
+/** What a need lets in; for an address where nothing is, whoever is somebody. */
+function expected(need: ReturnType<typeof needOf>, { scopes }: Caller): 'in' | 401 | 403 {
+  if (need === 'public' || need === 'page') return 'in';
+  if (scopes.length === 0) return 401;
+  const scope = need === 'operate' ? 'admin' : need;
+  return scope === undefined || scopes.includes('admin') || scopes.includes(scope as KeyScope) ? 'in' : 403;
+}
+
+describe('registerAccess()', () => {
+  it('has a row for every route of the router, and the router has no other', () => {
+    for (const { name, app, access } of apps) {
+      const text = ({ method, url }: { method: string; url: string }) => `${method} ${url}`;
+      const printed = new Set(routesOf(app).map(text));
+      expect(printed.size).toBeGreaterThan(name === 'server' ? 60 : 20);
+      // Of an address that ends with * the router prints no more than that.
+      const known = access.routes.map(({ method, url }) =>
+        text({ method, url: url.replace(/^.+\/\*$/, '/*') }),
+      );
+      expect([...printed].sort()).toEqual([...new Set(known)].sort());
+      for (const { method, url, need } of access.routes) expect(needOf(method, url)).toBe(need);
+    }
+  });
+
+  it('answers every route × method × caller as the table says', async () => {
+    let cells = 0;
+    const wrong: string[] = [];
+    for (const { name, login, app, access } of apps) {
+      const dataFolder = login ? closed.dataFolder : open.dataFolder;
+      const all = login ? await callersOf(dataFolder) : [{ name: 'anonymous', headers: {}, scopes: [] }];
+      const urls = [...new Set(access.routes.map(({ url }) => url)), '/no/such/address', '/favicon.ico'];
+      for (const url of urls) {
+        for (const method of methods) {
+          // Two words after POST are the promise, whatever words they are.
+          const isPromise = method === 'POST' && /^\/[^/]+\/[^/]+$/.test(addressOf(url));
+          const known = access.routes.some((route) => route.method === method && route.url === url);
+          const at = known ? url : isPromise ? '/:task/:anatomy' : undefined;
+          const need = at === undefined ? undefined : needOf(method, at);
+          for (const caller of all) {
+            const answer = await app.inject({
+              method,
+              url: addressOf(url),
+              headers: { 'tus-resumable': '1.0.0', ...caller.headers },
+              remoteAddress: someAddress(),
+            });
+            const openly = need === 'worker' || need === 'announce' ? 401 : 'in';
+            const wanted = login ? expected(need, caller) : openly;
+            // The login itself says so, too, to whoever gives no right key.
+            const isRefused = [401, 403, 421, 429].includes(answer.statusCode) && !isLogin(at);
+            const got = isRefused ? answer.statusCode : 'in';
+            const isWhole = got !== 401 || answer.headers['www-authenticate']?.startsWith('Bearer realm=');
+            const isNowhere = at !== undefined || isRefused || [404, 405].includes(answer.statusCode);
+            // The relay cannot speak without a socket, which nobody has here.
+            const isBroken = answer.statusCode >= 500 && at !== '/:task/:anatomy';
+            if (got !== wanted || !isWhole || !isNowhere || isBroken)
+              wrong.push(
+                `${name} ${login} ${method} ${url} ${caller.name}: ${answer.statusCode}, not ${wanted}`,
+              );
+            cells++;
+          }
+        }
+      }
+    }
+    expect(wrong).toEqual([]);
+    expect(cells).toBeGreaterThan(4000);
+  }, 300_000);
+
+  it('refuses a route that has no row', async () => {
+    const { app } = await openTestRegistry(cleanup);
+    expect(() => app.get('/api/open-door', async () => 'come in')).toThrow('no row in access/table.ts');
+    expect(() => app.put('/health/live', async () => 'come in')).toThrow('PUT /health/live');
+  });
+
+  it('says what is missing, and how to get it', async () => {
+    const without = await closed.app.inject({ url: '/api/services' });
+    expect(without.headers['content-type']).toBe('application/problem+json');
+    expect(without.json()).toMatchObject({ code: 'UNAUTHORIZED', status: 401 });
+    expect(without.json().detail).toMatch(
+      /Authorization: Bearer tmt_.*TOMAAT_API_KEY.*tomaat keys create --scope predict/,
+    );
+    const { headers, id } = await makeKey(closed.dataFolder, ['worker']);
+    const lacks = await closed.app.inject({ url: '/api/services', headers });
+    expect(lacks.json()).toMatchObject({ code: 'FORBIDDEN', status: 403 });
+    expect(lacks.json().detail).toContain(`${id} may not do this: it lacks the scope predict`);
+    // v1's own way of answering errors begins behind the door.
+    const v1 = await closed.app.inject({ method: 'POST', url: '/predict' });
+    expect({ status: v1.statusCode, type: v1.headers['content-type'] }).toEqual({
+      status: 401,
+      type: 'application/problem+json',
+    });
+  });
+
+  it('limits wrong keys of an address, and lets the right one through', async () => {
+    const right = await makeKey(closed.dataFolder, ['predict']);
+    const statuses = new Map<number, number>();
+    const remoteAddress = '192.0.2.7';
+    for (let i = 0; i < 100; i++) {
+      const { statusCode } = await closed.app.inject({
+        url: '/api/services',
+        headers: { authorization: `Bearer tmt_aaaaaaaaaa_${'A'.repeat(43)}` },
+        remoteAddress,
+      });
+      statuses.set(statusCode, (statuses.get(statusCode) ?? 0) + 1);
+    }
+    expect([...statuses.keys()].sort()).toEqual([401, 429]);
+    expect(statuses.get(401)).toBeGreaterThanOrEqual(60);
+    const late = await closed.app.inject({
+      url: '/api/services',
+      headers: { authorization: 'Bearer x' },
+      remoteAddress,
+    });
+    expect({ status: late.statusCode, code: late.json().code }).toEqual({
+      status: 429,
+      code: 'LIMIT_REACHED',
+    });
+    expect(Number(late.headers['retry-after'])).toBeGreaterThan(0);
+    const fine = await closed.app.inject({ url: '/api/services', headers: right.headers, remoteAddress });
+    expect(fine.statusCode).toBe(200);
+    const elsewhere = { url: '/api/services', headers: { authorization: 'Bearer x' } };
+    expect((await closed.app.inject({ ...elsewhere, remoteAddress: '192.0.2.8' })).statusCode).toBe(401);
+  });
+});
+
+describe('owners', () => {
+  it('another tenant finds nothing at any id, with the words of an address where nothing is', async () => {
+    const [mine, other] = [
+      await makeKey(closed.dataFolder, ['predict']),
+      await makeKey(closed.dataFolder, ['predict', 'announce', 'worker']),
+    ];
+    const volume = Buffer.from(await encode(phantom(), 'nii.gz'));
+    const inject = (method: string, url: string, headers: object, payload?: Buffer | string) =>
+      closed.app.inject({
+        method: method as 'GET',
+        url,
+        headers: { ...(headers as Record<string, string>) },
+        payload,
+      });
+    const octets = { 'content-type': 'application/octet-stream', 'idempotency-key': 'same' };
+    const sent = await inject(
+      'POST',
+      '/api/services/threshold/predictions',
+      { ...mine.headers, ...octets },
+      volume,
+    );
+    expect(sent.statusCode, sent.payload).toBe(202);
+    const { id } = sent.json();
+    const tus = { 'tus-resumable': '1.0.0' };
+    const begun = await inject('POST', '/api/uploads', {
+      ...mine.headers,
+      ...tus,
+      'upload-length': String(volume.length),
+    });
+    const upload = String(begun.headers.location);
+    const patched = { ...tus, 'upload-offset': '0', 'content-type': 'application/offset+octet-stream' };
+    expect((await inject('PATCH', upload, { ...mine.headers, ...patched }, volume)).statusCode).toBe(204);
+    const digest = `sha256:${createHash('sha256').update(volume).digest('hex')}`;
+
+    const nobodys = 'AAAAAAAAAAAAAAAAAAAAAA';
+    const pairs: [method: string, mine: string, nothing: string, headers: object, payload?: Buffer][] = [
+      ['GET', `/api/jobs/${id}`, `/api/jobs/${nobodys}`, {}],
+      ['HEAD', `/api/jobs/${id}`, `/api/jobs/${nobodys}`, {}],
+      ['GET', `/api/jobs/${id}/events`, `/api/jobs/${nobodys}/events`, {}],
+      ['GET', `/api/jobs/${id}/outputs/segmentation`, `/api/jobs/${nobodys}/outputs/segmentation`, {}],
+      ['DELETE', `/api/jobs/${id}`, `/api/jobs/${nobodys}`, {}],
+      ['HEAD', upload, `/api/uploads/${nobodys}`, tus],
+      ['PATCH', upload, `/api/uploads/${nobodys}`, patched, volume],
+      ['DELETE', upload, `/api/uploads/${nobodys}`, tus],
+      ['HEAD', `/api/blobs/${digest}`, `/api/blobs/sha256:${'0'.repeat(64)}`, {}],
+    ];
+    for (const [method, there, nothing, headers, payload] of pairs) {
+      const [hidden, absent] = [
+        await inject(method, there, { ...other.headers, ...headers }, payload),
+        await inject(method, nothing, { ...other.headers, ...headers }, payload),
+      ];
+      const of = ({ statusCode, payload: body, headers: all }: typeof hidden) => ({
+        statusCode,
+        body: body && { ...JSON.parse(body), requestId: undefined },
+        names: Object.keys(all).sort(),
+      });
+      expect({ method, there, ...of(hidden) }).toEqual({ method, there, ...of(absent) });
+      expect(hidden.statusCode, `${method} ${there}`).toBe(404);
+    }
+    const json = { 'content-type': 'application/json' };
+    for (const ref of [{ upload: upload.split('/').at(-1) }, { blob: digest }]) {
+      const body = JSON.stringify({ inputs: { volume: ref } });
+      const named = (headers: object) =>
+        inject('POST', '/api/services/threshold/predictions', { ...headers, ...json }, body);
+      expect((await named(other.headers)).statusCode, JSON.stringify(ref)).toBe(404);
+      expect((await named(mine.headers)).statusCode, JSON.stringify(ref)).toBe(202);
+    }
+    const asked = await inject(
+      'POST',
+      '/responses',
+      { ...other.headers, 'content-type': 'application/x-www-form-urlencoded' },
+      `request_id=${id}`,
+    );
+    expect(asked.json()).toMatchObject([
+      { label: 'Error!', content: expect.stringContaining('cannot be retrieved') },
+    ]);
+    // The same idempotency key of two owners means two jobs.
+    const own = await inject(
+      'POST',
+      '/api/services/threshold/predictions',
+      { ...other.headers, ...octets },
+      volume,
+    );
+    expect(own.statusCode).toBe(202);
+    expect(own.json().id).not.toBe(id);
+    // Nothing of the owner's was touched.
+    expect((await inject('GET', `/api/jobs/${id}`, mine.headers)).json()).toMatchObject({ state: 'queued' });
+    expect((await inject('HEAD', upload, { ...mine.headers, ...tus })).statusCode).toBe(200);
+    expect((await inject('HEAD', `/api/blobs/${digest}`, mine.headers)).statusCode).toBe(200);
+  });
+});
+
+describe('key limits', () => {
+  it('--max-jobs refuses the next prediction before its body is read, until one is settled', async () => {
+    const { headers } = await makeKey(closed.dataFolder, ['predict'], { limits: { maxJobs: 2 } });
+    const volume = Buffer.from(await encode(phantom(), 'nii.gz'));
+    const send = (payload: Buffer, more = {}) =>
+      closed.app.inject({
+        method: 'POST',
+        url: '/api/services/threshold/predictions',
+        headers: { ...headers, 'content-type': 'application/octet-stream', ...more },
+        payload,
+      });
+    const first = await send(volume, { 'idempotency-key': 'a' });
+    expect(first.statusCode).toBe(202);
+    expect((await send(volume)).statusCode).toBe(202);
+    // What is no volume would be refused as such if it were read.
+    const third = await send(Buffer.from('no volume'));
+    expect(third.json()).toMatchObject({ code: 'LIMIT_REACHED', status: 429 });
+    expect(Number(third.headers['retry-after'])).toBeGreaterThan(0);
+    expect((await send(volume, { 'idempotency-key': 'a' })).json().id).toBe(first.json().id);
+    await closed.app.inject({ method: 'DELETE', url: `/api/jobs/${first.json().id}`, headers });
+    expect((await send(volume)).statusCode).toBe(202);
+    const crowd = await makeKey(closed.dataFolder, ['predict'], { limits: { maxJobs: 3 } });
+    const together = await Promise.all(
+      Array.from({ length: 12 }, () => send(volume, crowd.headers).then(({ statusCode }) => statusCode)),
+    );
+    expect(together.filter((status) => status === 202)).toHaveLength(3);
+    expect(together.filter((status) => status === 429)).toHaveLength(9);
+  });
+
+  it('--per-day counts those that were deleted, too', async () => {
+    const { headers } = await makeKey(closed.dataFolder, ['predict'], { limits: { perDay: 2 } });
+    const payload = Buffer.from(await encode(phantom(), 'nii.gz'));
+    const request = {
+      method: 'POST',
+      url: '/api/services/threshold/predictions',
+      headers: { ...headers, 'content-type': 'application/octet-stream' },
+      payload,
+    } as const;
+    for (let i = 0; i < 2; i++) {
+      const { id } = (await closed.app.inject(request)).json();
+      await closed.app.inject({ method: 'DELETE', url: `/api/jobs/${id}`, headers });
+      await closed.app.inject({ method: 'DELETE', url: `/api/jobs/${id}`, headers });
+    }
+    const third = await closed.app.inject(request);
+    expect(third.json()).toMatchObject({ code: 'LIMIT_REACHED', facts: { perDay: 2 } });
+    const seconds = Number(third.headers['retry-after']);
+    expect(seconds).toBeGreaterThan(0);
+    expect(seconds).toBeLessThanOrEqual(86_400);
+  });
+});
+
+// ---- Pages of other sites ----
+
+const foreignHosts = [
+  ...['evil.example', 'evil.example:9000', 'EVIL.EXAMPLE', '127.0.0.1.evil.example', '127.0.0.1.nip.io:9000'],
+  ...[
+    'localhost.evil.example',
+    'localhost.',
+    '127.0.0.1.',
+    'a.localhost',
+    'localhost.localdomain',
+    'xlocalhost',
+  ],
+  ...['0.0.0.0', '0.0.0.0:9000', '0', '[::]', '[::]:9000', '127.1', '2130706433', '0x7f.0.0.1', '0177.0.0.1'],
+  ...['10.0.0.1', '192.168.1.5:9000', '169.254.169.254', '[fe80::1]', '[::ffff:10.0.0.1]', '128.0.0.1'],
+  ...['localhost@evil.example', 'evil.example#localhost', 'evil.example/localhost', 'localhost,evil.example'],
+  ...['localhost:9000:80', ' ', 'localhost:port', '[::1', '::1', '1270.0.1', '%6cocalhost'],
+];
+const foreignPages: Record<string, string>[] = [
+  ...[
+    'https://evil.example',
+    'http://localhost:8000',
+    'http://localhost:81',
+    'https://localhost:80',
+    'null',
+  ].map((origin) => ({ origin })),
+  ...['http://127.0.0.1:80', 'http://localhost.:80', 'http://evil.localhost', 'file://', ''].map(
+    (origin) => ({ origin }),
+  ),
+  { 'sec-fetch-site': 'cross-site' },
+  { 'sec-fetch-site': 'same-site' },
+  { 'sec-fetch-site': 'cross-site', 'sec-fetch-mode': 'navigate', 'sec-fetch-dest': 'iframe' },
+  { 'sec-fetch-site': 'cross-site', 'sec-fetch-mode': 'navigate', 'sec-fetch-dest': 'document' },
+  { 'sec-fetch-site': 'same-origin', origin: 'https://evil.example' },
+  { 'sec-fetch-site': 'none', origin: 'https://evil.example' },
+  { 'sec-fetch-site': 'something-new' },
+];
+/** What a page may send without being asked whether it may. */
+const simpleTypes = ['text/plain', 'application/x-www-form-urlencoded', 'multipart/form-data; boundary=x'];
+
+describe('requests of other sites', () => {
+  it('are refused on every route that changes something, by any method, under any name or origin', async () => {
+    let tried = 0;
+    const passed: string[] = [];
+    const attempts = [
+      ...foreignHosts.map((host) => ({ headers: { host }, status: 421 })),
+      ...foreignPages.map((headers) => ({ headers: { host: 'localhost:80', ...headers }, status: 403 })),
+    ];
+    expect(foreignHosts.length).toBeGreaterThanOrEqual(30);
+    for (const { app, access, name, login } of apps.filter((one) => !one.login)) {
+      const isUnsafe = (method: string) => !['GET', 'HEAD', 'OPTIONS'].includes(method);
+      const routes = access.routes.filter(({ method }) => isUnsafe(method));
+      for (const url of new Set(routes.map((route) => route.url))) {
+        for (const method of methods.filter(isUnsafe)) {
+          // Every type where something would be done, one where the method is none.
+          const isRoute = routes.some((route) => route.url === url && route.method === method);
+          for (const { headers, status } of attempts) {
+            for (const type of isRoute ? simpleTypes : simpleTypes.slice(0, 1)) {
+              const answer = await app.inject({
+                method: method as 'POST',
+                url: addressOf(url),
+                headers: { ...headers, 'content-type': type, 'tus-resumable': '1.0.0', 'upload-length': '9' },
+                payload: 'x=1',
+              });
+              tried++;
+              if (answer.statusCode !== status)
+                passed.push(
+                  `${name} ${login} ${method} ${url} ${JSON.stringify(headers)}: ${answer.statusCode}`,
+                );
+            }
+          }
+        }
+      }
+    }
+    expect(passed).toEqual([]);
+    expect(tried).toBeGreaterThan(5000);
+  }, 300_000);
+
+  it('are refused on every route that reads; a page may be opened from a link, nothing else', async () => {
+    const passed: string[] = [];
+    for (const { app, access, name } of apps.filter((one) => !one.login)) {
+      for (const { method, url, need } of access.routes) {
+        if (!['GET', 'HEAD', 'OPTIONS'].includes(method)) continue;
+        for (const headers of [...foreignPages, ...foreignHosts.slice(0, 3).map((host) => ({ host }))]) {
+          const answer = await app.inject({ method: method as 'GET', url: addressOf(url), headers });
+          const isLink =
+            !('origin' in headers) && (headers as Record<string, string>)['sec-fetch-dest'] === 'document';
+          const wanted = isLink && need === 'page' && method === 'GET' ? 200 : 'host' in headers ? 421 : 403;
+          const isFine =
+            wanted === 200 && isLogin(url)
+              ? ![403, 421].includes(answer.statusCode)
+              : answer.statusCode === wanted;
+          if (!isFine)
+            passed.push(
+              `${name} ${method} ${url} ${JSON.stringify(headers)}: ${answer.statusCode}, not ${wanted}`,
+            );
+          const { 'access-control-allow-origin': cors } = answer.headers;
+          if (answer.statusCode >= 400 && cors !== undefined) passed.push(`${method} ${url}: CORS ${cors}`);
+        }
+      }
+    }
+    expect(passed).toEqual([]);
+  }, 300_000);
+
+  it('pass from the page itself, from programs, and by the names of this machine', async () => {
+    const names = [
+      'localhost',
+      'LOCALHOST:1',
+      '127.0.0.1',
+      '127.0.0.1:9000',
+      '127.8.9.1',
+      '[::1]',
+      '[::1]:9443',
+    ];
+    for (const host of names)
+      expect((await open.app.inject({ url: '/api/services', headers: { host } })).statusCode, host).toBe(200);
+    const own: Record<string, string>[] = [
+      { origin: 'http://localhost' },
+      { origin: 'http://localhost', 'sec-fetch-site': 'same-origin' },
+      { 'sec-fetch-site': 'same-origin' },
+      { 'sec-fetch-site': 'none' },
+      {},
+    ];
+    for (const headers of own) {
+      const answer = await open.app.inject({
+        url: '/interface',
+        headers: { host: 'localhost:80', ...headers },
+      });
+      expect({ status: answer.statusCode, cors: answer.headers['access-control-allow-origin'] }).toEqual({
+        status: 200,
+        cors: '*',
+      });
+    }
+  });
+
+  it('pass from the origins that the operator names, with the question before', async () => {
+    await using server = await startTestServer(['threshold'], {
+      workers: 0,
+      allowOrigin: ['https://viewer.example'],
+      allowHost: ['scanner'],
+      publicUrl: 'https://server.example/tomaat',
+      login: true,
+    });
+    const origin = 'https://viewer.example';
+    const asked = await server.app.inject({
+      method: 'OPTIONS',
+      url: '/api/services/threshold/predictions',
+      headers: {
+        origin,
+        'access-control-request-method': 'POST',
+        'access-control-request-headers': 'authorization',
+      },
+    });
+    expect(asked.statusCode).toBe(204);
+    expect(asked.headers).toMatchObject({
+      'access-control-allow-origin': origin,
+      'access-control-allow-headers': 'authorization',
+    });
+    const { headers } = await makeKey(server.dataFolder, ['predict']);
+    for (const more of [
+      { origin },
+      { origin: 'https://server.example', host: 'server.example' },
+      { host: 'SCANNER:9000' },
+    ]) {
+      const answer = await server.app.inject({ url: '/api/services', headers: { ...headers, ...more } });
+      expect(answer.statusCode, JSON.stringify(more)).toBe(200);
+    }
+    // Being allowed to ask is not being somebody.
+    expect((await server.app.inject({ url: '/api/services', headers: { origin } })).statusCode).toBe(401);
+    const other = { origin: 'https://viewer.example.evil.example', 'access-control-request-method': 'POST' };
+    expect((await server.app.inject({ method: 'OPTIONS', url: '/predict', headers: other })).statusCode).toBe(
+      403,
+    );
+  });
+
+  it('a whole address in the request line does not get around the Host header', async () => {
+    for (const url of ['http://evil.example/api/services', 'http://evil.example:80@localhost/api/services'])
+      expect(
+        await statusOf(open, `GET ${url} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n`),
+        url,
+      ).toBe(421);
+    expect(
+      await statusOf(
+        open,
+        'GET http://localhost/health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n',
+      ),
+    ).toBe(200);
+    expect(await statusOf(open, 'GET /health/live HTTP/1.1\r\nHost:\r\nConnection: close\r\n\r\n')).toBe(421);
+  });
+});
+
+async function statusOf(server: TestServer, text: string): Promise<number | undefined> {
+  const { sendRaw } = await import('./real-server.ts');
+  return (await sendRaw(Number(new URL(server.url).port), Buffer.from(text)))?.status;
+}
