@@ -170,7 +170,7 @@ describe.skipIf(browserMissing)('the login of the page', () => {
         await page.getByRole('button', { name: 'Send and compute' }).click();
         await page.getByText(/^Done/).waitFor();
         const job = page.url();
-        await page.getByRole('link', { name: 'My jobs' }).click();
+        await page.goto(`${address}/jobs`);
         await page.getByText('SECRET_NAME.nii').waitFor();
 
         const menu = page.locator('.account summary');
