@@ -1,3 +1,23 @@
+import { request as httpRequest } from 'node:http';
+import { buffer } from 'node:stream/consumers';
+
+/** One request; fetch of Node says of itself that it is no navigation, whatever the headers are. */
+function request(address: string, init: RequestInit, headers: Headers): Promise<Response> {
+  return new Promise((resolve, reject) => {
+    const options = { method: init.method ?? 'GET', headers: Object.fromEntries(headers) };
+    const sent = httpRequest(address, options, async (answer) => {
+      const given = new Headers();
+      for (const [name, values] of Object.entries(answer.headersDistinct))
+        for (const value of values ?? []) given.append(name, value);
+      const body = await buffer(answer);
+      const status = answer.statusCode!;
+      resolve(new Response(body.length > 0 ? new Uint8Array(body) : null, { status, headers: given }));
+    });
+    sent.on('error', reject);
+    sent.end(init.body as string | Uint8Array | undefined);
+  });
+}
+
 /**
  * What a browser does of itself when it goes to addresses: keeps cookies (by host, not by port), sends them as SameSite
  * says, follows redirects, and says where a request comes from.
@@ -36,7 +56,7 @@ export function createBrowserLike(): BrowserLike {
     headers.set('sec-fetch-dest', isNavigation ? 'document' : 'empty');
     if (allowed.length > 0)
       headers.set('cookie', allowed.map(([key, { value }]) => `${key.split(' ')[1]}=${value}`).join('; '));
-    const response = await fetch(address, { ...init, headers, redirect: 'manual' });
+    const response = await request(address, init, headers);
     for (const line of response.headers.getSetCookie()) {
       const [pair, ...attributes] = line.split(/; */);
       const [name, value] = pair.split('=');

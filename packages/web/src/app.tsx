@@ -1,6 +1,7 @@
 import { Component, lazy, type ReactNode, Suspense, useEffect, useState } from 'react';
 import { Link, Route, Switch, useLocation } from 'wouter';
 import { Directory } from './directory.tsx';
+import { AccountMenu, LoginGate, needsLogin, useMe } from './login.tsx';
 import { useSite } from './site.ts';
 import { tidy, useHistory } from './store.ts';
 import { chooseTheme, storedTheme, type Theme, themes } from './theme.ts';
@@ -27,23 +28,25 @@ export function App() {
       </a>
       <Header />
       <main id="main" tabIndex={-1}>
-        <FaultBoundary key={path}>
-          <Suspense fallback={<Loading what="Loading …" />}>
-            <Switch>
-              <Route path="/" component={Directory} />
-              <Route path="/services/:id">{({ id }) => <ServicePage key={id} id={decode(id)} />}</Route>
-              <Route path="/jobs" component={HistoryPage} />
-              <Route path="/jobs/:id">{({ id }) => <JobPage key={id} id={decode(id)} />}</Route>
-              <Route>
-                <Empty title="There is nothing at this address">
-                  <p>
-                    <Link href="/">See which services there are</Link>
-                  </p>
-                </Empty>
-              </Route>
-            </Switch>
-          </Suspense>
-        </FaultBoundary>
+        <LoginGate>
+          <FaultBoundary key={path}>
+            <Suspense fallback={<Loading what="Loading …" />}>
+              <Switch>
+                <Route path="/" component={Directory} />
+                <Route path="/services/:id">{({ id }) => <ServicePage key={id} id={decode(id)} />}</Route>
+                <Route path="/jobs" component={HistoryPage} />
+                <Route path="/jobs/:id">{({ id }) => <JobPage key={id} id={decode(id)} />}</Route>
+                <Route>
+                  <Empty title="There is nothing at this address">
+                    <p>
+                      <Link href="/">See which services there are</Link>
+                    </p>
+                  </Empty>
+                </Route>
+              </Switch>
+            </Suspense>
+          </FaultBoundary>
+        </LoginGate>
       </main>
       <footer>
         <p>
@@ -84,7 +87,9 @@ function decode(text: string): string {
 }
 
 function Header() {
-  const site = useSite();
+  const me = useMe();
+  const isOpen = !me.isPending && !needsLogin(me.data);
+  const site = useSite(isOpen);
   const jobs = useHistory();
   const [path] = useLocation();
   const running = jobs.filter(
@@ -106,17 +111,19 @@ function Header() {
             />
             <circle cx="16" cy="16" r="4.2" fill="var(--paper)" />
           </svg>
-          TOMAAT
+          <span className="brand-name">TOMAAT</span>
           <span className="where">
             {isRegistry ? 'registry at ' : ''}
             {location.host}
           </span>
         </Link>
         <nav aria-label="Main">
-          <Link href="/" aria-current={path === '/' ? 'page' : undefined}>
-            Services
-          </Link>
-          {!isRegistry && (
+          {isOpen && (
+            <Link href="/" aria-current={path === '/' ? 'page' : undefined}>
+              Services
+            </Link>
+          )}
+          {isOpen && !isRegistry && (
             <Link href="/jobs" aria-current={path === '/jobs' ? 'page' : undefined}>
               My jobs
               {running > 0 && (
@@ -128,6 +135,7 @@ function Header() {
             </Link>
           )}
           <ThemeSwitch />
+          {me.data?.who && <AccountMenu who={me.data.who} host={me.data.ways.oidc?.host} />}
         </nav>
       </div>
     </header>

@@ -2,13 +2,21 @@ import './before-all.ts';
 import './styles/base.css';
 import './styles/widgets.css';
 import './styles/pages.css';
-import { QueryClient, QueryClientProvider } from '@tanstack/react-query';
+import { QueryCache, QueryClient, QueryClientProvider } from '@tanstack/react-query';
+import { TomaatError } from '@tomaat/core';
 import { createRoot } from 'react-dom/client';
 import { App } from './app.tsx';
 import { applyTheme } from './theme.ts';
 
 applyTheme();
-const queries = new QueryClient({
+const queries: QueryClient = new QueryClient({
+  // A session that has ended shows first in an answer to something else.
+  queryCache: new QueryCache({
+    onError: (error) => {
+      if (error instanceof TomaatError && error.code === 'UNAUTHORIZED')
+        void queries.invalidateQueries({ queryKey: ['me'] });
+    },
+  }),
   // The client repeats what may be repeated; data of a server that runs on this machine is cheap to ask for again.
   defaultOptions: { queries: { retry: false, staleTime: 10_000, refetchOnWindowFocus: false } },
 });

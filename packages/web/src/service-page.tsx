@@ -303,7 +303,7 @@ function useSample(service: Service, onFiles: (files: File[]) => void) {
       const response = await fetch(address);
       if (!response.ok)
         throw new TomaatError(
-          'NOT_FOUND',
+          response.status === 401 ? 'UNAUTHORIZED' : 'NOT_FOUND',
           `The sample is not there (HTTP ${response.status}). Use a volume of your own.`,
         );
       const name =

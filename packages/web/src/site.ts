@@ -29,8 +29,13 @@ async function findSite(signal: AbortSignal): Promise<Site> {
   }
 }
 
-export const useSite = () =>
-  useQuery({ queryKey: ['site'], queryFn: ({ signal }) => findSite(signal), refetchInterval: 30_000 });
+export const useSite = (enabled = true) =>
+  useQuery({
+    queryKey: ['site'],
+    queryFn: ({ signal }) => findSite(signal),
+    refetchInterval: 30_000,
+    enabled,
+  });
 
 export const useService = (id: string | undefined) =>
   useQuery({

@@ -16,6 +16,8 @@ export interface HistoryEntry {
   fileName: string;
   createdTime: string;
   state: JobState | 'sending';
+  /** Who asked for it, where the server has a login: another user of this browser does not see it. */
+  owner?: string;
   expiresTime?: string;
   /** Ids of the uploads on the server, by input and number of the file (`volume/0`), for as long as they may live. */
   uploads?: Readonly<Record<string, string>>;
@@ -41,7 +43,24 @@ const keptMs = 7 * 24 * 3_600_000;
 
 // ---- The list ----
 
-let shown: { text: string | null; list: readonly HistoryEntry[] } = { text: null, list: [] };
+/** All that is kept, and what of it is the present user's. */
+let shown: { text: string | null; all: readonly HistoryEntry[]; list: readonly HistoryEntry[] } = {
+  text: null,
+  all: [],
+  list: [],
+};
+let owner: string | undefined;
+
+/** Whose list it is from now on. */
+export function belongTo(who: string): void {
+  if (who === owner) return;
+  owner = who;
+  shown = { ...shown, list: ownOf(shown.all) };
+  for (const listener of listeners) listener();
+}
+
+const ownOf = (all: readonly HistoryEntry[]) => all.filter((entry) => entry.owner === owner);
+
 /** Where the browser keeps nothing, the list lasts as long as the page. */
 let withoutStorage: string | null = null;
 const listeners = new Set<() => void>();
@@ -54,11 +73,17 @@ function readText(): string | null {
   }
 }
 
-export function history(): readonly HistoryEntry[] {
+function readShown() {
   const text = readText();
-  if (text !== shown.text) shown = { text, list: parseList(text) };
-  return shown.list;
+  if (text !== shown.text) {
+    const all = parseList(text);
+    shown = { text, all, list: ownOf(all) };
+  }
+  return shown;
 }
+
+export const history = (): readonly HistoryEntry[] => readShown().list;
+const others = () => readShown().all.filter((entry) => entry.owner !== owner);
 
 function parseList(text: string | null): HistoryEntry[] {
   try {
@@ -76,8 +101,8 @@ function isEntry(value: unknown): value is HistoryEntry {
   );
 }
 
-function writeList(list: readonly HistoryEntry[]): void {
-  const text = JSON.stringify(list.slice(0, longestList));
+function writeList(list: readonly HistoryEntry[], rest = others()): void {
+  const text = JSON.stringify([...list.slice(0, longestList), ...rest]);
   try {
     localStorage.setItem(listKey, text);
   } catch {
@@ -87,7 +112,7 @@ function writeList(list: readonly HistoryEntry[]): void {
 }
 
 export function remember(entry: HistoryEntry): void {
-  writeList([entry, ...history().filter(({ key }) => key !== entry.key)]);
+  writeList([{ ...entry, owner }, ...history().filter(({ key }) => key !== entry.key)]);
 }
 
 export function updateEntry(key: string, change: Partial<HistoryEntry>): void {
@@ -184,9 +209,13 @@ async function deleteSubmission(key: string): Promise<void> {
 
 /** Deletes files that belong to no job of the list, and jobs a week after they came. */
 export async function tidy(): Promise<void> {
-  const list = history();
-  const young = list.filter((entry) => Date.now() - Date.parse(entry.createdTime) < keptMs);
-  if (young.length < list.length) writeList(young);
+  const { all } = readShown();
+  const young = all.filter((entry) => Date.now() - Date.parse(entry.createdTime) < keptMs);
+  if (young.length < all.length)
+    writeList(
+      ownOf(young),
+      young.filter((entry) => entry.owner !== owner),
+    );
   const known = new Set(young.map(({ key }) => key));
   const keys = await inStore('readonly', (store) => store.getAllKeys()).catch(() => []);
   for (const key of keys) if (typeof key === 'string' && !known.has(key)) await deleteSubmission(key);

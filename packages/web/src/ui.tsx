@@ -1,3 +1,4 @@
+import { useQueryClient } from '@tanstack/react-query';
 import { describeError, type ErrorCode, errorCodes, TomaatError } from '@tomaat/core';
 import { type ReactNode, useEffect, useState } from 'react';
 import { formatSlug } from './format.ts';
@@ -50,6 +51,11 @@ export function titleOf(code: string): string {
 }
 
 export function Problem({ fault, children }: { fault: Fault; children?: ReactNode }) {
+  const queries = useQueryClient();
+  // Whatever is refused for want of a login: the page finds out who is logged in, and asks for it.
+  useEffect(() => {
+    if (fault.code === 'UNAUTHORIZED') void queries.invalidateQueries({ queryKey: ['me'] });
+  }, [fault.code, queries]);
   return (
     <div className="problem" role="alert">
       <h3>{fault.title}</h3>

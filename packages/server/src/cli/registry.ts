@@ -16,7 +16,7 @@ export async function registry(
 ): Promise<number> {
   const { data, host, registryPort } = config;
   await mkdir(data, { recursive: true, mode: 0o700 });
-  await prepareIssuer(loaded.config);
+  await prepareIssuer(config);
   // The first lines on stdout are the addresses; the log goes to stderr.
   const logger = pino({ level: config.logLevel }, pino.destination(2));
   const running = await startRegistry({

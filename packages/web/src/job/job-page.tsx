@@ -3,6 +3,7 @@ import { TomaatError } from '@tomaat/core';
 import { lazy, Suspense, useEffect, useState } from 'react';
 import { Link, useLocation } from 'wouter';
 import { stemOf } from '../format.ts';
+import { useLogins } from '../login.tsx';
 import { client, impatientClient, useService } from '../site.ts';
 import { entryOf, findSubmission, forget, type Submission } from '../store.ts';
 import { type Fault, faultOf, Loading, Problem, titleOf, useTitle } from '../ui.tsx';
@@ -73,7 +74,10 @@ function useJob(id: string): { job?: Job; error?: unknown; silent: boolean } {
   const [job, setJob] = useState<Job>();
   const [error, setError] = useState<unknown>();
   const [silent, setSilent] = useState(false);
+  const logins = useLogins();
+  // biome-ignore lint/correctness/useExhaustiveDependencies: after a login it is asked again
   useEffect(() => {
+    setError(undefined);
     const abort = new AbortController();
     let settled = false;
     (async () => {
@@ -114,7 +118,7 @@ function useJob(id: string): { job?: Job; error?: unknown; silent: boolean } {
       clearInterval(look);
       abort.abort();
     };
-  }, [id]);
+  }, [id, logins]);
   return { job, error, silent };
 }
 

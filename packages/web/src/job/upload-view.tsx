@@ -4,6 +4,7 @@ import { useEffect, useState } from 'react';
 import { ProgressBar } from 'react-aria-components';
 import { Link, useLocation } from 'wouter';
 import { formatBytes, formatClock, stemOf } from '../format.ts';
+import { useLogins } from '../login.tsx';
 import { entryAt, findSubmission, type Submission } from '../store.ts';
 import { Empty, faultOf, Loading, Problem, useTitle } from '../ui.tsx';
 import { discard, resume, send, stop, uploadLife, useUpload } from '../upload.ts';
@@ -20,6 +21,13 @@ export function UploadView({ uploadKey }: { uploadKey: string }) {
     void findSubmission(uploadKey).then(setSubmission);
     void resume(uploadKey);
   }, [uploadKey, navigate]);
+  const logins = useLogins();
+  // What stopped for want of a login goes on when there is one.
+  // biome-ignore lint/correctness/useExhaustiveDependencies: the login is what it waits for
+  useEffect(() => {
+    const error = state?.phase === 'failed' ? state.error : undefined;
+    if (submission && error instanceof TomaatError && error.code === 'UNAUTHORIZED') send(submission);
+  }, [logins]);
   useEffect(() => {
     if (state?.phase === 'sent') navigate(`/jobs/${encodeURIComponent(state.job.id)}`, { replace: true });
   }, [state, navigate]);
