@@ -67,6 +67,9 @@ export interface ServerOptions {
   resultTtlMs?: number;
   maxQueued?: number;
   maxUploadBytes?: number;
+  /** The slowest pace of a sender, and of a reader of results; see Pace. */
+  minBytesPerSecond?: number;
+  patienceMs?: number;
   maxVoxels?: number;
   v1DelayMs?: number;
   keepAliveMs?: number;
@@ -162,6 +165,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     admission,
     converter,
     maxUploadBytes,
+    pace: { minBytesPerSecond: options.minBytesPerSecond, patienceMs: options.patienceMs },
     maxVoxels: options.maxVoxels ?? 2 ** 30,
     v1DelayMs: options.v1DelayMs ?? 4000,
     keepAliveMs: options.keepAliveMs,
@@ -169,7 +173,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     ownerOf,
   };
 
-  const app = createApp(logger);
+  const app = createApp(logger, context.pace);
   const metrics = createServerMetrics(app, jobs);
   const source = localSource(jobs, blobs, metrics);
   const supervisor = await startSupervisor({
