@@ -98,8 +98,13 @@ async function work(order: Order): Promise<void> {
   const run = async (input: Uint8Array): Promise<void> => {
     put(input);
     let verdict = await judge(target, input);
-    // Once more where the machine was busy with something else.
-    if (verdict.ms > slowMs) verdict = await judge(target, input);
+    if (verdict.ms > slowMs) {
+      // Once more, by the time of the processor: the machine may have been busy with something else.
+      const before = process.cpuUsage();
+      verdict = await judge(target, input);
+      const { user, system } = process.cpuUsage(before);
+      verdict.ms = Math.min(verdict.ms, (user + system) / 1000);
+    }
     total.inputs++;
     if (verdict.taken) total.accepted++;
     if (verdict.ms > total.slowestMs) total.slowestMs = verdict.ms;

@@ -18,7 +18,7 @@ import { targets } from './targets.ts';
 
 const childFile = fileURLToPath(new URL('./child.ts', import.meta.url));
 /** A process that says nothing for so long is taken for hung: one input takes a second at most. */
-const silenceMs = 10_000;
+const silenceMs = 20_000;
 
 export interface Outcome {
   readonly target: string;

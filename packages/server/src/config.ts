@@ -130,6 +130,9 @@ export const configSchema = z.strictObject({
   maxUploadBytes: count(1, 'of bytes')
     .default(2 * 1024 ** 3)
     .describe('Largest upload'),
+  minBytesPerSecond: count(0, 'of bytes')
+    .default(8192)
+    .describe('Slowest pace of whoever sends an upload or fetches a result; 0: any'),
   maxVoxels: count(1, 'of voxels')
     .default(2 ** 30)
     .describe('Largest volume'),

@@ -137,6 +137,10 @@ const settings: Record<Exclude<ConfigKey, 'oidcClientSecret'>, Option> = {
     'memory that idle models may take (default: a quarter of the machine’s)',
   ),
   maxUploadBytes: new Option('--max-upload-bytes <number>', 'largest upload (default: 2 GiB)'),
+  minBytesPerSecond: new Option(
+    '--min-bytes-per-second <number>',
+    'slowest pace of whoever sends an upload or fetches a result (default: 8192; 0: any)',
+  ),
   maxVoxels: new Option('--max-voxels <number>', 'largest volume (default: 2^30 voxels)'),
   maxQueued: new Option('--max-queued <number>', 'most predictions that wait (default: 1000)'),
   keepMinutes: new Option('--keep-minutes <number>', 'how long results are kept (default: 60)'),
@@ -170,6 +174,7 @@ const serverKeys: readonly FlagKey[] = [
   'drainSeconds',
   'maxIdleMb',
   'maxUploadBytes',
+  'minBytesPerSecond',
   'maxVoxels',
   'maxQueued',
   'keepMinutes',

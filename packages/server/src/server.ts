@@ -82,6 +82,9 @@ export interface ServerOptions extends Omit<HostOptions, 'host' | 'publicUrl' | 
   resultTtlMs?: number;
   maxQueued?: number;
   maxUploadBytes?: number;
+  /** The slowest pace of a sender, and of a reader of results; see Pace. */
+  minBytesPerSecond?: number;
+  patienceMs?: number;
   maxVoxels?: number;
   v1DelayMs?: number;
   keepAliveMs?: number;
@@ -179,6 +182,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     admission,
     converter,
     maxUploadBytes,
+    pace: { minBytesPerSecond: options.minBytesPerSecond, patienceMs: options.patienceMs },
     maxVoxels: options.maxVoxels ?? 2 ** 30,
     v1DelayMs: options.v1DelayMs ?? 4000,
     keepAliveMs: options.keepAliveMs,
@@ -186,7 +190,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     ownerOf,
   };
 
-  const app = createApp(logger);
+  const app = createApp(logger, context.pace);
   const login = createLogin({
     db: database.db,
     required: options.login ?? false,

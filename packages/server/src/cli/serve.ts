@@ -46,6 +46,7 @@ function openServer(
     maxQueued: config.maxQueued,
     maxUploadBytes: config.maxUploadBytes,
     maxVoxels: config.maxVoxels,
+    minBytesPerSecond: config.minBytesPerSecond,
     page: pageFolder(),
     logger,
   });

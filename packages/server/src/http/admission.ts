@@ -23,15 +23,35 @@ export interface Admission {
 
 /** Each body on its way may take two buffers of 512 KiB. */
 const maxBodies = 128;
+/** Where there are so many, one that is slower than this has to make room for another. */
+const slowBytesPerSecond = 64 * 1024;
+const youngMs = 2000;
 
 export function createAdmission(jobs: Jobs): Admission {
   const closing = new AbortController();
-  let bodies = 0;
+  const bodies = new Map<FastifyRequest, { sinceMs: number; bytesBefore: number }>();
   const ending = new AbortController();
 
   function requireOpen(): void {
     if (closing.signal.aborted)
       throw new TomaatError('BUSY', 'The server stops now and takes no new work. Try again in a minute.');
+  }
+
+  /** Hangs up on the slowest sender, so that senders who drip cannot take all places; false where all are quick. */
+  function endSlowest(): boolean {
+    let slowest: FastifyRequest | undefined;
+    let least = slowBytesPerSecond;
+    for (const [request, { sinceMs, bytesBefore }] of bodies) {
+      const ms = performance.now() - sinceMs;
+      const pace = ((request.raw.socket.bytesRead - bytesBefore) / ms) * 1000;
+      if (ms < youngMs || pace >= least) continue;
+      slowest = request;
+      least = pace;
+    }
+    if (!slowest) return false;
+    bodies.delete(slowest);
+    slowest.raw.socket.destroy();
+    return true;
   }
 
   return {
@@ -44,16 +64,16 @@ export function createAdmission(jobs: Jobs): Admission {
         await jobs.requireRoom();
         await jobs.requireLimits(ownerOf(request), request.principal?.limits);
       }
-      if (bodies >= maxBodies) {
+      if (bodies.size >= maxBodies && !endSlowest()) {
         throw new TomaatError(
           'BUSY',
-          `${bodies} requests are being received already. Try again in a few seconds.`,
+          `${bodies.size} requests are being received already. Try again in a few seconds.`,
         );
       }
-      bodies++;
+      bodies.set(request, { sinceMs: performance.now(), bytesBefore: request.raw.socket.bytesRead });
       return {
         [Symbol.dispose]() {
-          bodies--;
+          bodies.delete(request);
         },
       };
     },

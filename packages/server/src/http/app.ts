@@ -8,12 +8,13 @@ import type { Certificate } from '../tls.ts';
 import { answerParseError, checkFraming, headerBytes } from './framing.ts';
 import { trackMethods } from './methods.ts';
 import { sendProblem } from './problem.ts';
+import { hangUpOnSlowReaders, type Pace } from './slow-readers.ts';
 
 /**
  * What the server's and the registry's HTTP have in common: bodies reach the routes as streams, every error
- * leaves as Problem Details, slow headers are cut off while slow uploads may go on.
+ * leaves as Problem Details, slow headers and slow readers are cut off while uploads may take their time.
  */
-export function createApp(logger: FastifyBaseLogger | false): FastifyInstance {
+export function createApp(logger: FastifyBaseLogger | false, pace?: Pace): FastifyInstance {
   const app = fastify({
     loggerInstance: logger || undefined,
     logController: new LogController({ disableRequestLogging: true }),
@@ -28,6 +29,7 @@ export function createApp(logger: FastifyBaseLogger | false): FastifyInstance {
   }) as unknown as FastifyInstance;
   app.removeAllContentTypeParsers();
   app.addContentTypeParser('*', (_request, payload, done) => done(null, payload));
+  hangUpOnSlowReaders(app, pace);
   const methodsOf = trackMethods(app);
   app.setErrorHandler(sendProblem);
   app.setNotFoundHandler((request, reply) => {

@@ -5,6 +5,7 @@ import type { Uploads } from '../store/uploads.ts';
 import type { Converter } from '../worker/converter.ts';
 import type { Admission } from './admission.ts';
 import type { Services } from './services.ts';
+import type { Pace } from './slow-readers.ts';
 
 /** What the server's routes work with. */
 export interface ServerContext {
@@ -15,6 +16,8 @@ export interface ServerContext {
   readonly admission: Admission;
   readonly converter: Converter;
   readonly maxUploadBytes: number;
+  /** The slowest pace that a body may come in. */
+  readonly pace?: Pace;
   readonly maxVoxels: number;
   /** How long a v1 request is kept waiting before it gets a delayed response. */
   readonly v1DelayMs: number;

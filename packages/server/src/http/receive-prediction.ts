@@ -28,6 +28,7 @@ import type { Admission } from './admission.ts';
 import { isJson, readNamedInputs } from './named-inputs.ts';
 import { requireFormat } from './outputs.ts';
 import { queryWord, queryWords } from './query.ts';
+import type { Pace } from './slow-readers.ts';
 import { decodeV1Transform } from './v1-transform.ts';
 
 /** A prediction as it arrived: its files are on disk, its parameters checked, its headers plausible. */
@@ -45,6 +46,7 @@ export interface ReceiveContext {
   admission: Admission;
   ownerOf(request: FastifyRequest): string;
   maxUploadBytes: number;
+  pace?: Pace;
   maxVoxels: number;
 }
 
@@ -192,7 +194,7 @@ async function* partsOf(
   const type = request.headers['content-type'] ?? '';
   // base64 takes 78 characters for 57 bytes with its newlines, and percent-encoding may triple that.
   const growth = face === 'api' ? 1 : isUrlencoded(request) ? 4.2 : 1.4;
-  const limits = { maxUploadBytes: Math.ceil(context.maxUploadBytes * growth) + 65_536 };
+  const limits = { ...context.pace, maxUploadBytes: Math.ceil(context.maxUploadBytes * growth) + 65_536 };
   const body = countBytes(request.raw, limits, request.headers['content-length']);
   if (/^multipart\/form-data\b/i.test(type)) {
     yield* readMultipart(body, type);

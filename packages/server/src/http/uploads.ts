@@ -69,7 +69,11 @@ export function registerUploadRoutes(app: FastifyInstance, context: ServerContex
       );
     }
     const offset = numberOf(request, 'Upload-Offset');
-    const body = countBytes(request.raw, { maxUploadBytes }, request.headers['content-length']);
+    const body = countBytes(
+      request.raw,
+      { ...context.pace, maxUploadBytes },
+      request.headers['content-length'],
+    );
     const upload = await uploads.append(context.ownerOf(request), request.params.id, offset, body);
     return tus(reply, upload).code(204).send();
   });

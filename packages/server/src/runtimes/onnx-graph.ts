@@ -41,7 +41,8 @@ export function inspectGraph(model: Uint8Array): GraphFacts {
   const node = (bytes: Uint8Array) => each(bytes, { 5: attribute });
   let depth = 0;
   const graph = (bytes: Uint8Array) => {
-    if (++depth > maxDepth) throw new RangeError(`the file has graphs inside graphs, more than ${maxDepth} deep`);
+    if (++depth > maxDepth)
+      throw new RangeError(`the file has graphs inside graphs, more than ${maxDepth} deep`);
     each(bytes, { 1: node, 5: tensor, 15: sparseTensor });
     depth--;
   };

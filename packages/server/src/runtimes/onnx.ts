@@ -1,4 +1,5 @@
-import { open, readFile, realpath } from 'node:fs/promises';
+import { constants } from 'node:fs';
+import { access, readFile, realpath, stat } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { basename, dirname, isAbsolute, join, sep } from 'node:path';
 import {
@@ -199,7 +200,13 @@ async function checkExternalFiles(
         `The model ${name} keeps weights in ${location}, outside its folder. Put that file into the folder of the app and name it without a path.`,
       );
     }
-    await (await open(path)).close();
+    if ((await stat(path)).nlink > 1) {
+      throw new TomaatError(
+        'BAD_MANIFEST',
+        `The weights ${location} of the model ${name} have more than one name (a hard link), and may be another file of this machine. Put a copy into the folder of the app.`,
+      );
+    }
+    await access(path, constants.R_OK);
   }
 }
 
