@@ -32,7 +32,12 @@ describe('a job that was acknowledged', () => {
     'is whole or was never accepted, whatever file operation fails',
     { timeout: 120_000 },
     async () => {
-      const only = ['signal=SIGKILL fdatasync', 'error=ENOSPC pwrite64', 'error=EROFS openat', 'error=EIO child fsync'];
+      const only = [
+        'signal=SIGKILL fdatasync',
+        'error=ENOSPC pwrite64',
+        'error=EROFS openat',
+        'error=EIO child fsync',
+      ];
       const findings = await crashPoints(folder, { perCall: 1, only });
       check(findings);
     },
