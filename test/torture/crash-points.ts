@@ -259,7 +259,11 @@ async function childPoints(
         // The one before may have died: a new child takes its place, and is warm after this.
         const good = await remember(await run());
         if (good !== expected) half.push(`before ${point}: the next job ends as ${good}`);
-        const tracer = await inject(await poolThread(await childOf(server.pid)), call, `${fault}:when=${when}`);
+        const tracer = await inject(
+          await poolThread(await childOf(server.pid)),
+          call,
+          `${fault}:when=${when}`,
+        );
         const job = await run();
         if (!wasHit(await tracer.end())) {
           await tidy(server, job.id);

@@ -68,7 +68,11 @@ async function fullDisk(folder: string): Promise<Finding[]> {
       const { bavail, bsize } = await statfs(mounted);
       await writeFile(filler, randomFillSync(new Uint8Array(bavail * bsize - pages * pageBytes)));
       const headers = { ...octets, 'idempotency-key': randomUUID() };
-      const response = await fetch(predictionUrl(server.url, 'good'), { method: 'POST', body: bytes, headers });
+      const response = await fetch(predictionUrl(server.url, 'good'), {
+        method: 'POST',
+        body: bytes,
+        headers,
+      });
       const answer = (await response.json()) as Job & { code?: string };
       const point = `with ${pages} pages left`;
       const health = await fetch(`${server.url}/health/live`);
@@ -88,7 +92,11 @@ async function fullDisk(folder: string): Promise<Finding[]> {
       } else if (response.status === 507 && answer.code === 'DISK_FULL') counts.refused++;
       else half.push(`${point}: refused with ${response.status} ${answer.code}`);
     }
-    const again = await fetch(predictionUrl(server.url, 'good'), { method: 'POST', body: bytes, headers: octets });
+    const again = await fetch(predictionUrl(server.url, 'good'), {
+      method: 'POST',
+      body: bytes,
+      headers: octets,
+    });
     const last = await settledJob(server.url, ((await again.json()) as Job).id);
     if (last?.state !== 'succeeded') half.push('afterwards no job succeeds');
     else await fetch(`${server.url}/api/jobs/${last.id}`, { method: 'DELETE' });

@@ -29,6 +29,8 @@ beforeAll(async () => {
   server = await startTestServer([
     await writeApp(folder, 'rich', rich),
     await writeApp(folder, 'slow', slow),
+    // Its last stages follow each other at once.
+    await writeApp(folder, 'quiet', { infer: `await sleep(600); ${inferBright}` }),
   ]);
   bytes = Uint8Array.from(await encode(phantom(), 'nii.gz'));
 });
@@ -121,6 +123,19 @@ describe('GET /api/jobs/{id}/events', () => {
     const head = await fetch(`${server.url}/api/jobs/${job.id}/events`, { method: 'HEAD' });
     expect(head.headers.get('content-type')).toContain('text/event-stream');
     await remove(job.id);
+  });
+
+  it('tells the end at once, whatever came just before', async () => {
+    const lateMs: number[] = [];
+    for (let i = 0; i < 3; i++) {
+      const { job } = await create('quiet');
+      const text = await (await fetch(`${server.url}/api/jobs/${job.id}/events`)).text();
+      const last = JSON.parse(text.trim().split('\ndata: ').at(-1)!) as Job;
+      expect(last.state).toBe('succeeded');
+      lateMs.push(Date.now() - Date.parse(last.settledTime!));
+      await remove(job.id);
+    }
+    expect(Math.min(...lateMs)).toBeLessThan(200);
   });
 
   it('says so when the job is deleted', async () => {

@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
-import { rm } from 'node:fs/promises';
+import { readdir, rm } from 'node:fs/promises';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -58,10 +58,11 @@ interface Worker {
 }
 
 /** The real program; resolves when it works. */
-async function startWorker(url = server.url): Promise<Worker> {
+async function startWorker(url = server.url, env: NodeJS.ProcessEnv = {}): Promise<Worker> {
   const args = [...ownNodeOptions, ...endsWithTest, bin, 'worker', url, ...apps, '--json'];
+  const none = join(tmpdir(), 'tomaat-none');
   const child = spawn(process.execPath, args, {
-    env: { ...process.env, TOMAAT_WORKER_TOKEN: token, XDG_DATA_HOME: join(tmpdir(), 'tomaat-none') },
+    env: { ...process.env, TOMAAT_WORKER_TOKEN: token, XDG_DATA_HOME: none, ...env },
     stdio: ['pipe', 'pipe', process.env.TEST_LOG ? 'inherit' : 'ignore'],
   });
   running.add(child);
@@ -154,6 +155,41 @@ describe('tomaat worker', () => {
     expect((await look(job.id)).attempt).toBe(3);
     await Promise.all([zombie.end(), third.end()]);
     line.close();
+  });
+
+  it.skipIf(process.platform === 'win32')(
+    'that was killed leaves nothing of its job once the next one starts, which leaves others alone',
+    async () => {
+      const env = { TMPDIR: await temporaryFolder() };
+      const folders = async () => (await readdir(env.TMPDIR)).filter((name) => name.startsWith('tomaat-'));
+      const killed = await startWorker(server.url, env);
+      const job = await submit('slow');
+      await reaches(job.id, 'running');
+      const [left] = await folders();
+      const inputs = join(env.TMPDIR, left, 'jobs');
+      await expect
+        .poll(
+          async () => (await readdir(inputs, { recursive: true })).some((name) => name.includes('input-')),
+          { timeout: 15_000, interval: 50 },
+        )
+        .toBe(true);
+      await killed.end('SIGKILL');
+      const second = await startWorker(server.url, env);
+      const [own] = await folders();
+      expect([await folders(), own === left]).toEqual([[own], false]);
+      const third = await startWorker(server.url, env);
+      expect(await folders()).toContain(own);
+      await fetch(`${server.url}/api/jobs/${job.id}`, { method: 'DELETE' });
+      await second.end('SIGTERM');
+      await third.end('SIGTERM');
+      expect(await folders()).toEqual([]);
+      await rm(env.TMPDIR, { recursive: true, force: true });
+    },
+  );
+
+  it('has the apps in the box when none is named', async () => {
+    const other = await tomaat(['worker', server.url, '--token', token, '--data', join(folder, 'nowhere')]);
+    expect([other.code, other.stderr]).toEqual([2, expect.stringContaining('ct-lung')]);
   });
 
   it('goes on with its job over a restart of the server', async () => {

@@ -7,10 +7,11 @@ import {
   resizedGrid,
   spacedGrid,
 } from '../geometry/grid.ts';
-import { estimateMemory, type Reduction } from '../inferers/inferer.ts';
+import { estimateMemory } from '../inferers/inferer.ts';
 import { windowStarts } from '../inferers/windows.ts';
 import { bytesPerVoxel, type Grid, type Size, type VoxelType, voxelCount } from '../volume.ts';
 import { type Manifest, type ModelSpec, volumeInputs } from './manifest.ts';
+import { reductionOf } from './predict.ts';
 import { applies, resolveParameters, type Step } from './steps.ts';
 import type { Parameter } from './values.ts';
 
@@ -76,7 +77,8 @@ export function estimatePrediction(
   const classes = Math.max(2, ...manifest.labels.map(({ value }) => value + 1));
   const window = inferer.type === 'slidingWindow' ? inferer.roiSize : grid.size;
   const inner = voxelCount({ size: window as Size }) * innerChannels * 4;
-  const inferring = estimateMemory(inferer, grid.size, components, classes, reductionOf(manifest)) + inner;
+  const inferring =
+    estimateMemory(inferer, grid.size, components, classes, reductionOf(manifest, parameters).type) + inner;
   return {
     neededBytes: processBytes + modelBytes * 2 + stored + Math.max(preparing, inferring + restoring),
     modelSize: grid.size,
@@ -92,14 +94,6 @@ function windowsOf(
     const overlap = typeof spec.overlap === 'number' ? spec.overlap : spec.overlap[axis];
     return product * windowStarts(n, spec.roiSize[axis], overlap, spec.stepping).length;
   }, 1);
-}
-
-/** As predict() decides it: scores are kept where they are restored before they are reduced. */
-function reductionOf(manifest: Manifest): Reduction['type'] {
-  const index = manifest.postprocess.findIndex(({ name }) => name === 'argmax' || name === 'threshold');
-  if (index < 0) return 'argmax';
-  if (manifest.postprocess.slice(0, index).some(({ name }) => name === 'restore')) return 'none';
-  return manifest.postprocess[index].name === 'threshold' ? 'threshold' : 'argmax';
 }
 
 /** The grid that a step makes; the same grid for steps that only change values, or crop by them. */

@@ -325,7 +325,7 @@ async function preprocess(
  * How scores become labels. `argmax` before `restore` lets the inferer reduce tile by tile; `restore` before
  * `argmax` keeps the scores on the model's grid and interpolates them onto the input's, fused with the argmax.
  */
-function reductionOf(manifest: Manifest, parameters: Readonly<Record<string, Parameter>>): Reduction {
+export function reductionOf(manifest: Manifest, parameters: Readonly<Record<string, Parameter>>): Reduction {
   const steps = manifest.postprocess.filter((step) => applies(step.when, parameters));
   const index = steps.findIndex((step) => step.name === 'argmax' || step.name === 'threshold');
   if (index < 0) return { type: 'argmax' };

@@ -83,7 +83,7 @@ it('create() keeps several uploads at once apart', async () => {
       expect((await writer.commit()).digest).toBe(sha256(bytes));
     }),
   );
-  for await (const ref of blobs.list()) expect(sha256(readFileSync(blobs.path(ref.digest)))).toBe(ref.digest);
+  for await (const digest of blobs.digests()) expect(sha256(readFileSync(blobs.path(digest)))).toBe(digest);
 });
 
 it('commit() of bytes that are there already keeps one file', async () => {
@@ -230,14 +230,13 @@ it('adopt() takes a file from another file system', async (context) => {
   }
 });
 
-it('list() finds every blob and nothing else', async () => {
+it('digests() finds every blob and nothing else', async () => {
   await using blobs = await openBlobs(dir);
   writeFileSync(join(dir, 'sha256', '.nfs0001'), '');
   const refs = [await put(blobs, pattern(10)), await put(blobs, pattern(20))];
-  const found: BlobRef[] = [];
-  for await (const ref of blobs.list()) found.push(ref);
-  const byDigest = (a: BlobRef, b: BlobRef) => (a.digest < b.digest ? -1 : 1);
-  expect(found.sort(byDigest)).toEqual(refs.sort(byDigest));
+  const found: string[] = [];
+  for await (const digest of blobs.digests()) found.push(digest);
+  expect(found.sort()).toEqual(refs.map(({ digest }) => digest).sort());
 });
 
 it('sweepTemporary() removes what earlier processes began, not what is being written', async () => {
@@ -309,7 +308,7 @@ it('commit() and a row survive kill -9 at any moment: none acknowledged lost, no
   expect(acknowledged.size).toBeGreaterThan(20);
   for (const [id, digest] of acknowledged) expect(rows.get(id)).toBe(digest);
   for (const digest of rows.values()) expect(await blobs.stat(digest)).toBeDefined();
-  for await (const ref of blobs.list()) expect(sha256(readFileSync(blobs.path(ref.digest)))).toBe(ref.digest);
+  for await (const digest of blobs.digests()) expect(sha256(readFileSync(blobs.path(digest)))).toBe(digest);
   expect(orphans).toBeGreaterThan(0);
 });
 

@@ -76,7 +76,8 @@ export interface Blobs extends AsyncDisposable {
    * that something keeps it.
    */
   delete(digest: string, isKept?: () => boolean | Promise<boolean>): Promise<boolean>;
-  list(): AsyncIterable<BlobRef>;
+  /** Of every blob that there is. */
+  digests(): AsyncIterable<string>;
   /** DISK_FULL where so many bytes would leave less than the floor of free space. */
   requireSpace(expectedBytes: number): Promise<void>;
   /** Removes what earlier processes had begun and not committed; how many there were. */
@@ -205,12 +206,9 @@ class FileBlobs implements Blobs {
     });
   }
 
-  async *list(): AsyncIterable<BlobRef> {
-    for await (const entry of await opendir(this.#named)) {
-      if (!hexPattern.test(entry.name)) continue;
-      const ref = await this.stat(`sha256:${entry.name}`);
-      if (ref) yield ref;
-    }
+  async *digests(): AsyncIterable<string> {
+    for await (const entry of await opendir(this.#named, { bufferSize: 1000 }))
+      if (hexPattern.test(entry.name)) yield `sha256:${entry.name}`;
   }
 
   async sweepTemporary(): Promise<number> {

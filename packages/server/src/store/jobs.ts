@@ -738,8 +738,13 @@ export function createJobs({
       else failed++;
     }
     let orphans = await blobs.sweepTemporary();
-    for await (const { digest } of blobs.list())
-      if (await blobs.delete(digest, () => isHeld(digest))) orphans++;
+    // In one query, for the start waits for it; the few that are no job's are asked for one by one.
+    const ofJobs = await sql<{
+      digest: string;
+    }>`SELECT digest FROM job_input UNION SELECT digest FROM job_output`.execute(db);
+    const held = new Set(ofJobs.rows.map(({ digest }) => digest));
+    for await (const digest of blobs.digests())
+      if (!held.has(digest) && (await blobs.delete(digest, () => isHeld(digest)))) orphans++;
     return { requeued, failed, orphans };
   }
 
