@@ -21,6 +21,7 @@ const benches: Readonly<Record<string, () => Promise<Bench>>> = {
   'resample-argmax': async () => (await import('./resample-argmax.ts')).run,
   'job-overhead': async () => (await import('./job-overhead.ts')).run,
   'event-loop': async () => (await import('./event-loop.ts')).run,
+  brain: async () => (await import('./brain.ts')).run,
   'start-up': async () => (await import('./start-up.ts')).run,
 };
 

@@ -75,29 +75,45 @@ export async function stopProcess(child: ChildProcess): Promise<void> {
   await exit;
 }
 
+/** A process and those that it started, and theirs: by their ids, the fields of /proc/ID/stat after the name. */
+function statOfTree(pid: number): Map<number, string[]> {
+  const stats = new Map<number, string[]>();
+  for (const entry of readdirSync('/proc')) {
+    if (!/^\d+$/.test(entry)) continue;
+    try {
+      const stat = readFileSync(`/proc/${entry}/stat`, 'utf8');
+      // The name in parentheses may hold anything; what follows it is state, parent … utime (12th), stime.
+      stats.set(Number(entry), stat.slice(stat.lastIndexOf(')') + 2).split(' '));
+    } catch {
+      // It ended meanwhile.
+    }
+  }
+  const belongs = (id: number): boolean => id > 1 && (id === pid || belongs(Number(stats.get(id)?.[1] ?? 0)));
+  return new Map([...stats].filter(([id]) => belongs(id)));
+}
+
 /**
  * Seconds of CPU (user + system) that a process and those that it started have taken; undefined where the system does
  * not tell (it is read from /proc).
  */
 export function cpuSeconds(pid: number): number | undefined {
   if (process.platform !== 'linux') return undefined;
-  const parents = new Map<number, number>();
-  const ticks = new Map<number, number>();
-  for (const entry of readdirSync('/proc')) {
-    if (!/^\d+$/.test(entry)) continue;
+  let ticks = 0;
+  for (const fields of statOfTree(pid).values()) ticks += Number(fields[11]) + Number(fields[12]);
+  return ticks / 100;
+}
+
+/** The most memory (MB) that one process of those has had at a time; undefined where the system does not tell. */
+export function peakMemoryMb(pid: number): number | undefined {
+  if (process.platform !== 'linux') return undefined;
+  let peak = 0;
+  for (const id of statOfTree(pid).keys()) {
     try {
-      const stat = readFileSync(`/proc/${entry}/stat`, 'utf8');
-      // The name in parentheses may hold anything; what follows it is state, parent … utime (12th), stime.
-      const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-      parents.set(Number(entry), Number(fields[1]));
-      ticks.set(Number(entry), Number(fields[11]) + Number(fields[12]));
+      const found = /^VmHWM:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${id}/status`, 'utf8'));
+      peak = Math.max(peak, (Number(found?.[1] ?? 0) * 1024) / 1e6);
     } catch {
       // It ended meanwhile.
     }
   }
-  const belongs = (id: number | undefined): boolean =>
-    id !== undefined && id > 1 && (id === pid || belongs(parents.get(id)));
-  let sum = 0;
-  for (const [id, count] of ticks) if (belongs(id)) sum += count;
-  return sum / 100;
+  return peak;
 }

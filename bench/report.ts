@@ -6,7 +6,7 @@ export interface Line {
   readonly measured: number;
   /** The most that it should be; missing for numbers that are only good to know. */
   readonly target?: number;
-  /** Of both numbers: 'ms', 'MB'; a ratio has none. */
+  /** Of both numbers: 's', 'ms', 'MB'; a ratio has none. */
   readonly unit?: string;
 }
 

@@ -1,10 +1,11 @@
+import { createHash } from 'node:crypto';
 import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseManifest, type Volume, writeVolume } from '@tomaat/core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { loadConfig } from '../packages/server/src/config.ts';
 import { nodePlatform } from '../packages/server/src/node-platform.ts';
-import { thresholdNetwork } from '../packages/server/test/onnx-fixture.ts';
+import { pointwiseNetwork, thresholdNetwork } from '../packages/server/test/onnx-fixture.ts';
 import {
   type CodeBlock,
   codeBlocks,
@@ -59,7 +60,8 @@ describe('guides', () => {
 
   describe('publish-your-model.md', () => {
     const blocks = guide('publish-your-model');
-    const lines = linesOf(blocks);
+    const all = linesOf(blocks);
+    const [patternLines, lines, otherLines] = [all.slice(0, 4), all.slice(4, -2), all.slice(-2)];
     const yaml = blocks.filter((block) => block.language === 'yaml').map((block) => block.text);
     const manifests = yaml.filter((text) => text.startsWith('schemaVersion'));
     const [selftest, ...others] = yaml.filter((text) => !text.startsWith('schemaVersion'));
@@ -68,6 +70,25 @@ describe('guides', () => {
       const ids = manifests.map((text) => parseManifest(text).id);
       expect(ids).toEqual(['prostate', 'spleen', 'liver', 'vessels']);
       expect(others).toEqual([]);
+    });
+
+    it('the brain app: a copy of its folder runs and is served', async () => {
+      const [copy, run, hash, serve] = patternLines;
+      await works(copy);
+      const said = await works(run);
+      expect(said).toMatch(/^my-mask\.nii\.gz\n {2}brain +1\d{3} ml$/m);
+      const [, sha256] = /^([0-9a-f]{64}) /.exec(await works(hash))!;
+      expect(readFileSync(inFolder('my-brain', 'tomaat.yaml'), 'utf8')).toContain(`sha256: ${sha256}`);
+      expect(await tryServing(serve, stand)).toContain('"services":1');
+    });
+
+    it('what the table says of its manifest stands there', () => {
+      const manifest = readText('apps/brain/tomaat.yaml');
+      const rows = readText('docs/guides/publish-your-model.md').match(/^\| `.*$/gm)!;
+      const first = rows.slice(0, rows.findIndex((row) => row.startsWith('| `selftest:`')) + 1);
+      expect(first.length).toBeGreaterThan(10);
+      for (const row of first)
+        for (const [, text] of row.split('|')[1].matchAll(/`([^`]+)`/g)) expect(manifest).toContain(text);
     });
 
     it.skipIf(noPython)('the export is Python', async () => {
@@ -89,6 +110,26 @@ describe('guides', () => {
       await writeCase(inFolder('case.nii.gz'));
       expect(lines[1]).toMatch(/^npx tomaat run /);
       expect(await works(lines[1])).toMatch(/^tried\.nii\.gz\n {2}prostate +\d+(\.\d+)? ml$/m);
+    });
+
+    it.each([
+      ['spleen', 'spleen.onnx', () => thresholdNetwork(0.9)],
+      ['liver', 'fold0.onnx', () => pointwiseNetwork({ weights: [[0], [1], [1]], bias: [0, -1.5, -9] })],
+    ] as const)('run: the manifest of %s with a network of as many classes', async (id, file, network) => {
+      const manifest = manifests.find((text) => parseManifest(text).id === id)!;
+      const weights = network();
+      const sha256 = createHash('sha256').update(weights).digest('hex');
+      mkdirSync(inFolder(id));
+      writeFileSync(inFolder(id, file), weights);
+      writeFileSync(
+        inFolder(id, 'tomaat.yaml'),
+        manifest.replaceAll(/sha256: (0123456789abcdef){4}/g, `sha256: ${sha256}`),
+      );
+      await writeCase(inFolder('ct.nii.gz'));
+      const line = otherLines.find((candidate) => candidate.startsWith(`npx tomaat run ${id} `))!;
+      expect(await works(line)).toMatch(
+        new RegExp(`^${id}\\.nii\\.gz(\n {2}${id} +\\d+(\\.\\d+)? ml)?$`, 'm'),
+      );
     });
 
     it('check: the self-test as it is described passes', async () => {

@@ -23,14 +23,15 @@ from network import BrainNetwork, SidedNetwork
 OPSET = 17
 
 
-def load_averaged(path: Path) -> SidedNetwork:
-    """The averaged weights of a checkpoint, ready to use."""
+def load_averaged(path: Path) -> tuple[SidedNetwork, int]:
+    """The averaged weights of a checkpoint, ready to use, and the steps of their training."""
     network = BrainNetwork()
-    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["averaged"])
-    return SidedNetwork(network).eval()
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    network.load_state_dict(state["averaged"])
+    return SidedNetwork(network).eval(), state["step"]
 
 
-def export(network: SidedNetwork, path: Path) -> None:
+def export(network: SidedNetwork, steps: int, path: Path) -> None:
     axes = {2: "z", 3: "y", 4: "x"}
     torch.onnx.export(
         network,
@@ -43,7 +44,8 @@ def export(network: SidedNetwork, path: Path) -> None:
         dynamo=False,
     )
     model = onnx.load(path)
-    for key, value in (("labels", "|".join(label.name for label in LABELS)), ("license", "Apache-2.0")):
+    names = "|".join(label.name for label in LABELS)
+    for key, value in (("labels", names), ("license", "Apache-2.0"), ("steps", str(steps))):
         entry = model.metadata_props.add()
         entry.key, entry.value = key, value
     onnx.checker.check_model(model)
@@ -64,20 +66,26 @@ def largest_difference(network: SidedNetwork, path: Path) -> float:
     return worst
 
 
+def publish(weights: Path, output: Path) -> str:
+    """Writes the ONNX file of a checkpoint, if it gives what PyTorch gives; its SHA-256."""
+    network, steps = load_averaged(weights)
+    part = output.with_suffix(".part.onnx")
+    export(network, steps, part)
+    difference = largest_difference(network, part)
+    if difference >= 1e-4:
+        raise SystemExit(f"{part} differs from PyTorch by {difference:.1e}, which is too much.")
+    part.replace(output)
+    digest = hashlib.sha256(output.read_bytes()).hexdigest()
+    print(f"{output}: {output.stat().st_size} bytes, sha256 {digest}, |Δ| ≤ {difference:.1e}")
+    return digest
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--weights", type=Path, required=True, help="checkpoint of train.py")
     parser.add_argument("--output", type=Path, required=True, help="ONNX file to write")
     options = parser.parse_args()
-    network = load_averaged(options.weights)
-    part = options.output.with_suffix(".part.onnx")
-    export(network, part)
-    difference = largest_difference(network, part)
-    if difference >= 1e-4:
-        raise SystemExit(f"{part} differs from PyTorch by {difference:.1e}, which is too much.")
-    part.replace(options.output)
-    digest = hashlib.sha256(options.output.read_bytes()).hexdigest()
-    print(f"{options.output}: {options.output.stat().st_size} bytes, sha256 {digest}, |Δ| ≤ {difference:.1e}")
+    publish(options.weights, options.output)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,9 @@ from scipy import ndimage
 
 from labels import SIZE_MULTIPLE
 
+RESOLUTIONS = {"fast": 2.0, "fine": 1.75}
+"""Millimetres that the network works at; the first is the default."""
+
 PERCENTILES = (0.5, 99.5)
 FOREGROUND = 0.1
 MARGIN = 4

@@ -96,8 +96,10 @@ async function openNetwork(): Promise<LoadedModel> {
 
 async function labelsOf(volume: Volume, parameters: Record<string, unknown> = {}): Promise<Volume> {
   let result: Uint8Array | undefined;
+  // Without the mesh, which takes longer than all the rest.
+  const { segmentation } = app.manifest.outputs;
   await predict(
-    app.manifest,
+    { ...app.manifest, outputs: { segmentation } },
     { files: { volume: [sourceFromBytes('scan.nii', await encode(volume, 'nii'))] }, parameters },
     {
       platform: nodePlatform,
