@@ -8,6 +8,8 @@ import { TomaatError, volumeInputs } from '@tomaat/core';
 import type { FastifyBaseLogger } from 'fastify';
 import { hostForOthers, hostForSelf } from './addresses.ts';
 import { openApps } from './apps.ts';
+import { openAudit } from './audit/audit-log.ts';
+import { createWitness } from './audit/receipts.ts';
 import { createAdmission } from './http/admission.ts';
 import { createApp, type Listener, listenHttp, listenHttps } from './http/app.ts';
 import type { ServerContext } from './http/context.ts';
@@ -21,6 +23,8 @@ import { createServices, registerServiceRoutes } from './http/services.ts';
 import { registerUploadRoutes } from './http/uploads.ts';
 import { registerV1 } from './http/v1.ts';
 import { registerWorkerRoutes } from './http/worker-routes.ts';
+import { openIdentity } from './identity.ts';
+import { stripFile } from './intake/strip-received.ts';
 import { isLoopback } from './registry/targets.ts';
 import { openBlobs } from './store/blobs.ts';
 import { lockDataFolder } from './store/database.ts';
@@ -65,6 +69,8 @@ export interface ServerOptions {
   /** Free space on the disk that uploads leave alone. */
   minFreeBytes?: number;
   resultTtlMs?: number;
+  /** Whether identifying text is taken out of inputs before they are kept. */
+  stripInputs?: boolean;
   maxQueued?: number;
   maxUploadBytes?: number;
   maxVoxels?: number;
@@ -85,6 +91,8 @@ export interface RunningServer {
   readonly announcedUrl: string;
   readonly certificate: Certificate;
   readonly services: readonly string[];
+  /** Thumbprint of the key that signs receipts. */
+  readonly identity: string;
   /** What to announce of each service, with an id that stays the same. */
   announcements(): (Announcement & { id: string })[];
   close(): Promise<void>;
@@ -118,6 +126,15 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
 
   await mkdir(dataFolder, { recursive: true, mode: 0o700 });
   opened.use(lockDataFolder(dataFolder));
+  const identity = await openIdentity(dataFolder);
+  const audit = opened.use(
+    await openAudit(dataFolder, {
+      identity,
+      onFault: (error) => logger.error({ err: error }, 'the audit log cannot be written'),
+    }),
+  );
+  audit.record('server.started', { version, service: apps.map(({ manifest }) => manifest.id).join(' ') });
+  opened.defer(() => audit.record('server.stopped'));
   const database = opened.use(await openServerDatabase(dataFolder));
   const blobs = opened.use(
     await openBlobs(join(dataFolder, 'blobs'), { minFreeBytes: options.minFreeBytes }),
@@ -128,6 +145,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     resultTtlMs,
     maxQueued: options.maxQueued ?? 1000,
     leaseMs: options.leaseMs,
+    witness: createWitness(apps, audit),
     concurrencyOf: (service) =>
       apps.find(({ manifest }) => manifest.id === service)?.manifest.limits.concurrency,
   });
@@ -140,6 +158,13 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       maxBytes: maxUploadBytes,
       leaseMs: options.uploadTtlMs,
       isHeld: jobs.isHeld,
+      strip: options.stripInputs ? stripFile : undefined,
+      witness: {
+        received: ({ id, owner, digest }) =>
+          audit.record('upload.received', { who: owner, upload: id, digest }),
+        removed: ({ id, owner }, why) =>
+          audit.record(why === 'expired' ? 'upload.expired' : 'upload.deleted', { who: owner, upload: id }),
+      },
     }),
   );
   jobs.keepAlso(uploads.keeps);
@@ -161,6 +186,9 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     uploads,
     admission,
     converter,
+    audit,
+    identity,
+    stripInputs: options.stripInputs ?? false,
     maxUploadBytes,
     maxVoxels: options.maxVoxels ?? 2 ** 30,
     v1DelayMs: options.v1DelayMs ?? 4000,
@@ -269,6 +297,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     announcedUrl,
     certificate,
     services: apps.map(({ manifest }) => manifest.id),
+    identity: identity.thumbprint,
     announcements: () =>
       apps.map(({ manifest }) => ({
         id: `${instance}.${manifest.id}`,

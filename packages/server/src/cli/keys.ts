@@ -12,6 +12,7 @@ import {
   listKeys,
   revokeKey,
 } from '../access/keys.ts';
+import { leaveForAudit } from '../audit/audit-log.ts';
 import { defaultDataFolder } from '../config.ts';
 import { openEntries } from '../registry/entries.ts';
 import { openServerDatabase } from '../store/server-database.ts';
@@ -37,6 +38,7 @@ export async function keysCreate(flags: CreateKeyFlags): Promise<number> {
     scopes: flags.scope as KeyScope[],
     expiresTime,
   });
+  await leaveForAudit(folderOf(flags.data), 'key.created', { keyId: made.id, scopes: made.scopes });
   if (flags.json) {
     console.log(JSON.stringify(made));
     return 0;
@@ -80,11 +82,14 @@ export async function keysRevoke(id: string, flags: KeyFlags): Promise<number> {
       : 'No key was ever made in this data folder. Check --data.';
     throw new TomaatError('NOT_FOUND', `There is no key ${keyId}. ${why}`);
   }
+  await leaveForAudit(folderOf(flags.data), 'key.revoked', { keyId: revoked.id });
   console.log(
     flags.json ? JSON.stringify(revoked) : `Key ${revoked.id} (${plain(revoked.label)}) is revoked.`,
   );
   return 0;
 }
+
+const folderOf = (data: string | undefined): string => data ?? process.env.TOMAAT_DATA ?? defaultDataFolder();
 
 /** Where keys are: those of workers and callers with the server, those of announcers (and all-powerful ones) with the registry. */
 const places = {
@@ -116,7 +121,7 @@ async function openKeys(
   place: Place,
   make: boolean,
 ): Promise<OpenKeys | undefined> {
-  const folder = data ?? process.env.TOMAAT_DATA ?? defaultDataFolder();
+  const folder = folderOf(data);
   const file = join(folder, places[place].file);
   if (!make && !existsSync(file)) return undefined;
   await mkdir(folder, { recursive: true, mode: 0o700 });

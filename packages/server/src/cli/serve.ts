@@ -41,6 +41,7 @@ function openServer(
     drainMs: config.drainSeconds * 1000,
     maxIdleMb: config.maxIdleMb,
     resultTtlMs: config.keepMinutes * 60_000,
+    stripInputs: config.stripInputs,
     maxQueued: config.maxQueued,
     maxUploadBytes: config.maxUploadBytes,
     maxVoxels: config.maxVoxels,
@@ -182,6 +183,7 @@ function printAddresses(
         serverTls: server.tlsUrl,
         publicUrl: config.publicUrl,
         registry: registry?.url,
+        identity: server.identity,
         data: config.data,
       }),
     );
@@ -190,6 +192,7 @@ function printAddresses(
   const lines = [`Server    ${[server.url, server.tlsUrl].filter(Boolean).join('   ')}`];
   if (config.publicUrl) lines.push(`Public    ${config.publicUrl}`);
   if (registry) lines.push(`Registry  ${registry.url}`);
+  lines.push(`Identity  ${server.identity}   (signs receipts)`);
   lines.push(`Data      ${config.data}`, `Services  ${server.services.join(', ')}`);
   const { certificate } = server;
   if (certificate.selfMade) {

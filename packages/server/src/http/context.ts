@@ -1,4 +1,6 @@
 import type { FastifyRequest } from 'fastify';
+import type { Audit } from '../audit/audit-log.ts';
+import type { Identity } from '../identity.ts';
 import type { Blobs } from '../store/blobs.ts';
 import type { Jobs } from '../store/jobs.ts';
 import type { Uploads } from '../store/uploads.ts';
@@ -14,6 +16,10 @@ export interface ServerContext {
   readonly uploads: Uploads;
   readonly admission: Admission;
   readonly converter: Converter;
+  readonly audit: Audit;
+  readonly identity: Identity;
+  /** Whether identifying text is taken out of what comes before it is kept. */
+  readonly stripInputs: boolean;
   readonly maxUploadBytes: number;
   readonly maxVoxels: number;
   /** How long a v1 request is kept waiting before it gets a delayed response. */
