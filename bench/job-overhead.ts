@@ -12,7 +12,7 @@ import { createServerMetrics } from '../packages/server/src/http/metrics.ts';
 import { nodePlatform } from '../packages/server/src/node-platform.ts';
 import { openBlobs } from '../packages/server/src/store/blobs.ts';
 import { openDatabase } from '../packages/server/src/store/database.ts';
-import { createJobs, type JobsSchema, jobMigrations } from '../packages/server/src/store/jobs.ts';
+import { createJobs, type JobsSchema, jobMigrations, receiptMigrations } from '../packages/server/src/store/jobs.ts';
 import { localSource } from '../packages/server/src/worker/local-source.ts';
 import { type JobSource, startSupervisor } from '../packages/server/src/worker/supervisor.ts';
 import { repository, serveApps } from './processes.ts';
@@ -54,7 +54,10 @@ async function smallImage(): Promise<Buffer> {
 
 async function measureStart(folder: string, image: Buffer, rounds: number): Promise<number[]> {
   await using blobs = await openBlobs(join(folder, 'blobs'));
-  await using database = await openDatabase<JobsSchema>(join(folder, 'server.db'), jobMigrations);
+  await using database = await openDatabase<JobsSchema>(join(folder, 'server.db'), [
+    ...jobMigrations,
+    ...receiptMigrations,
+  ]);
   const jobs = createJobs({ database, blobs, resultTtlMs: 3_600_000, maxQueued: 1000 });
   const http = fastify();
   const app = await openApp(threshold);

@@ -100,6 +100,8 @@ export interface Client {
   cancel(id: string, options?: Signalled): Promise<Job>;
   /** Cancels the job if need be, then deletes it with its results. Nothing there is fine. */
   remove(id: string, options?: Signalled): Promise<void>;
+  /** The signed receipt of a settled job; see `verifyReceipt`. */
+  receipt(jobId: string, options?: Signalled): Promise<string>;
   output(jobId: string, name: string, options?: Signalled & { format?: string }): Promise<OutputFile>;
   /** Who this is to the server, and how one logs in; a registry tells it, too. */
   me(options?: Signalled): Promise<Me>;
@@ -254,6 +256,27 @@ export function createClient(options: ConnectionOptions): Client {
         await callJson(connection, jobPath(id), jobSchema, { method: 'DELETE', signal });
       } catch (error) {
         if (!(error instanceof TomaatError) || error.code !== 'NOT_FOUND') throw error;
+      }
+    },
+
+    async receipt(jobId, { signal } = {}) {
+      const watchdog = startWatchdog(connection, signal);
+      try {
+        const response = await send(
+          connection,
+          `${jobPath(jobId)}/receipt`,
+          { signal: watchdog.signal },
+          watchdog.alive,
+        );
+        return await response.text();
+      } catch (error) {
+        throw networkFault(
+          watchdog.signal.aborted ? watchdog.signal.reason : error,
+          addressOf(connection, `${jobPath(jobId)}/receipt`),
+          signal,
+        );
+      } finally {
+        watchdog.stop();
       }
     },
 

@@ -486,6 +486,18 @@ export const endpoints = {
     }),
     responses: { 200: { description: 'The file', content: { 'application/octet-stream': 'binary' } } },
   },
+  getReceipt: {
+    method: 'GET',
+    path: '/api/jobs/{id}/receipt',
+    on: 'server',
+    tag: 'jobs',
+    summary:
+      'The signed receipt of a settled job: digests of inputs, models and outputs, versions, retention',
+    description:
+      'A compact JWS (RFC 7515), signed with the Ed25519 key of the server’s data folder. “tomaat verify” checks it.',
+    params: idParam,
+    responses: { 200: { description: 'The receipt', content: { 'application/jose': 'binary' } } },
+  },
   promise: {
     method: 'POST',
     path: '/{task}/{anatomy}',
@@ -493,7 +505,7 @@ export const endpoints = {
     tag: 'promise',
     summary: 'A volume in, its segmentation out',
     description:
-      'Answers with the primary output on the input’s grid and in the input’s format. The header TOMAAT-Service names the service that answered. On a registry the request goes through to a server that offers it.',
+      'Answers with the primary output on the input’s grid and in the input’s format. The header TOMAAT-Service names the service that answered; TOMAAT-Receipt is the signed receipt, where it is shorter than 4 KiB. On a registry the request goes through to a server that offers it.',
     params: z.object({ task: slug, anatomy: slug }),
     query: frameQuery.extend({ service: z.string().optional().describe('Which of several services') }),
     body: predictionBody,

@@ -12,6 +12,7 @@ export * from './contract.ts';
 export { type ConnectionOptions, errorOf, isCallersFault } from './http.ts';
 export { type AnonymousFiles, type AnonymousOptions, anonymousFiles } from './identifying-text.ts';
 export { openApiDocument } from './openapi.ts';
+export { type Receipt, receiptSchema, verifyReceipt } from './receipt.ts';
 export { createRegistryClient, type DiscoverOptions, discoverV1, type RegistryClient } from './registry.ts';
 export { type Signed, verifySigned } from './signed.ts';
 export type { FileSource, UploadFile, UploadProgress } from './upload.ts';

@@ -8,6 +8,8 @@ import { type Manifest, parseManifest, TomaatError } from '@tomaat/core';
 export interface App {
   readonly folder: string;
   readonly manifest: Manifest;
+  /** SHA-256 of tomaat.yaml, 64 hexadecimal digits. */
+  readonly manifestSha256: string;
 }
 
 /** Reads an app folder. BAD_MANIFEST names what is wrong with it and how to mend it. */
@@ -23,7 +25,11 @@ export async function openApp(folder: string): Promise<App> {
       cause: error,
     });
   }
-  const app = { folder: path, manifest: parseManifest(text, join(folder, 'tomaat.yaml')) };
+  const app = {
+    folder: path,
+    manifest: parseManifest(text, join(folder, 'tomaat.yaml')),
+    manifestSha256: createHash('sha256').update(text).digest('hex'),
+  };
   for (const model of app.manifest.model) {
     if (model.runtime === 'command') continue;
     const file = await appFile(app, model.file);

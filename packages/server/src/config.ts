@@ -146,6 +146,9 @@ export const configSchema = z.strictObject({
   maxIdleMb: count(0, 'of MB')
     .optional()
     .describe('Memory of idle models, MB; a quarter of the machine’s if missing'),
+  stripInputs: flag
+    .default(false)
+    .describe('Take text that may tell whose scan it is out of inputs before they are kept'),
   keepMinutes: count(1, 'of minutes').default(60).describe('How long results are kept, minutes'),
   logLevel: z
     .enum(

@@ -23,7 +23,7 @@ export interface Identity {
   sign(type: SignedType, payload: object): Promise<string>;
 }
 
-export type SignedType = 'tomaat-announcement+jws' | 'tomaat-receipt+jws';
+export type SignedType = 'tomaat-announcement+jws' | 'tomaat-receipt+jws' | 'tomaat-audit+jws';
 
 const fileName = 'identity.key';
 

@@ -144,6 +144,10 @@ const settings: Record<Exclude<ConfigKey, 'oidcClientSecret'>, Option> = {
   maxVoxels: new Option('--max-voxels <number>', 'largest volume (default: 2^30 voxels)'),
   maxQueued: new Option('--max-queued <number>', 'most predictions that wait (default: 1000)'),
   keepMinutes: new Option('--keep-minutes <number>', 'how long results are kept (default: 60)'),
+  stripInputs: new Option(
+    '--strip-inputs',
+    'take text that may tell whose scan it is out of inputs before they are kept',
+  ),
   logLevel: new Option('--log-level <level>', 'trace, debug, info, warn, error or silent (default: info)'),
 };
 
@@ -178,6 +182,7 @@ const serverKeys: readonly FlagKey[] = [
   'maxVoxels',
   'maxQueued',
   'keepMinutes',
+  'stripInputs',
   'default',
 ];
 const oidcKeys: readonly FlagKey[] = [
@@ -377,6 +382,11 @@ addPredictionOptions(
     .description('send a volume to a service and write what comes back'),
 )
   .option('--delete', 'delete the job and its results on the server afterwards')
+  .option(
+    '--keep-text',
+    'send files as they are: with text in their headers that may tell whose scan it is, under their names',
+  )
+  .option('--receipt <file>', 'write the signed receipt of the prediction to this file')
   .addOption(registryOption())
   .addOption(apiKeyOption())
   .addOption(caOption())
@@ -428,6 +438,42 @@ if (checkApp) {
       done(async () => (await import('./cli/check.ts')).check(folder, flags, await checkApp())),
     );
 }
+
+// ---- Receipts and the audit log ----
+
+program
+  .command('verify')
+  .usage('[options] RECEIPT')
+  .argument('<RECEIPT>', 'a file that “predict --receipt” wrote')
+  .description('check a receipt without asking anybody: its signature, and files against it')
+  .option('--volume <file>', 'a file that has to be one of its inputs; may be repeated', collect, [])
+  .option('--result <file>', 'a file that has to be one of its outputs; may be repeated', collect, [])
+  .option('--key <thumbprint>', 'the key that has to have signed it, as the server prints it (Identity)')
+  .addOption(jsonOption('print what it says as JSON'))
+  .addHelpText(
+    'after',
+    `
+A volume is checked as it was sent: without identifying text, if it has any. A receipt says what happened only if its key is
+that of the server: compare the thumbprint once by another way.
+Exit codes: 0 all is as the receipt says, 1 it is not.`,
+  )
+  .action((file: string, flags) => done(async () => (await import('./cli/verify.ts')).verify(file, flags)));
+
+const audit = program
+  .command('audit')
+  .usage('verify')
+  .description('the audit log of the server on this machine')
+  .helpCommand(false);
+audit
+  .command('verify')
+  .usage('[options]')
+  .description('check that no line of the audit log was changed, removed or put in')
+  .addOption(dataOption())
+  .option('--from <number>', 'begin with this line: older files were moved elsewhere', wholeNumber, 1)
+  .option('--receipt <file>', 'a receipt of this server, which knows a line; may be repeated', collect, [])
+  .option('--key <thumbprint>', 'the key that has to have signed its newest line')
+  .addOption(jsonOption())
+  .action((flags) => done(async () => (await import('./cli/verify.ts')).auditVerify(flags)));
 
 // ---- Keys ----
 

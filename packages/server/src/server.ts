@@ -14,6 +14,8 @@ import type { KeySchema } from './access/keys.ts';
 import { ownerOf } from './access/principal.ts';
 import { hostForOthers, hostForSelf } from './addresses.ts';
 import { openApps } from './apps.ts';
+import { openAudit } from './audit/audit-log.ts';
+import { createWitness } from './audit/receipts.ts';
 import { createAdmission } from './http/admission.ts';
 import { createApp, type Listener, listenHttp, listenHttps } from './http/app.ts';
 import type { ServerContext } from './http/context.ts';
@@ -28,6 +30,8 @@ import { createServices, registerServiceRoutes } from './http/services.ts';
 import { registerUploadRoutes } from './http/uploads.ts';
 import { registerV1 } from './http/v1.ts';
 import { registerWorkerRoutes } from './http/worker-routes.ts';
+import { openIdentity } from './identity.ts';
+import { stripFile } from './intake/strip-received.ts';
 import { isLoopback } from './registry/targets.ts';
 import { openBlobs } from './store/blobs.ts';
 import { lockDataFolder } from './store/database.ts';
@@ -80,6 +84,8 @@ export interface ServerOptions extends Omit<HostOptions, 'host' | 'publicUrl' | 
   /** Free space on the disk that uploads leave alone. */
   minFreeBytes?: number;
   resultTtlMs?: number;
+  /** Whether identifying text is taken out of inputs before they are kept. */
+  stripInputs?: boolean;
   maxQueued?: number;
   maxUploadBytes?: number;
   /** The slowest pace of a sender, and of a reader of results; see Pace. */
@@ -108,6 +114,8 @@ export interface RunningServer {
   readonly access: Access;
   readonly certificate: Certificate;
   readonly services: readonly string[];
+  /** Thumbprint of the key that signs receipts. */
+  readonly identity: string;
   /** What to announce of each service, with an id that stays the same. */
   announcements(): (Announcement & { id: string })[];
   close(): Promise<void>;
@@ -139,6 +147,15 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     throw new TomaatError('BAD_REQUEST', 'There is no app to serve. Name at least one app folder.');
 
   opened.use(lockDataFolder(dataFolder));
+  const identity = await openIdentity(dataFolder);
+  const audit = opened.use(
+    await openAudit(dataFolder, {
+      identity,
+      onFault: (error) => logger.error({ err: error }, 'the audit log cannot be written'),
+    }),
+  );
+  audit.record('server.started', { version, service: apps.map(({ manifest }) => manifest.id).join(' ') });
+  opened.defer(() => audit.record('server.stopped'));
   const database = opened.use(await openServerDatabase(dataFolder));
   const blobs = opened.use(
     await openBlobs(join(dataFolder, 'blobs'), { minFreeBytes: options.minFreeBytes }),
@@ -149,6 +166,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     resultTtlMs,
     maxQueued: options.maxQueued ?? 1000,
     leaseMs: options.leaseMs,
+    witness: createWitness(apps, audit),
     concurrencyOf: (service) =>
       apps.find(({ manifest }) => manifest.id === service)?.manifest.limits.concurrency,
   });
@@ -161,6 +179,13 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       maxBytes: maxUploadBytes,
       leaseMs: options.uploadTtlMs,
       isHeld: jobs.isHeld,
+      strip: options.stripInputs ? stripFile : undefined,
+      witness: {
+        received: ({ id, owner, digest }) =>
+          audit.record('upload.received', { who: owner, upload: id, digest }),
+        removed: ({ id, owner }, why) =>
+          audit.record(why === 'expired' ? 'upload.expired' : 'upload.deleted', { who: owner, upload: id }),
+      },
     }),
   );
   jobs.keepAlso(uploads.keeps);
@@ -181,6 +206,9 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     uploads,
     admission,
     converter,
+    audit,
+    identity,
+    stripInputs: options.stripInputs ?? false,
     maxUploadBytes,
     pace: { minBytesPerSecond: options.minBytesPerSecond, patienceMs: options.patienceMs },
     maxVoxels: options.maxVoxels ?? 2 ** 30,
@@ -316,6 +344,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     access,
     certificate,
     services: apps.map(({ manifest }) => manifest.id),
+    identity: identity.thumbprint,
     announcements: () =>
       apps.map(({ manifest }) => ({
         id: `${instance}.${manifest.id}`,

@@ -69,7 +69,7 @@ describe('tomaat predict', () => {
       fields: { threshold: '0.25', clean: 'true' },
       frame: '3',
       authorization: 'Bearer tmt_k',
-      files: [{ input: 'volume', name: 'case.one.nii.gz', bytes: Buffer.from('a volume') }],
+      files: [{ input: 'volume', name: 'volume.nii.gz', bytes: Buffer.from('a volume') }],
     });
     expect(readdirSync(folder.path).sort()).toEqual(['case.one.nii.gz', 'case.one_segmentation.nii.gz']);
   });
@@ -170,10 +170,10 @@ describe('tomaat predict', () => {
       expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
     }
     expect(server.received.map((one) => one.files.map((sent) => sent.name))).toEqual([
-      ['a.mhd', 'a.zraw'],
-      ['b.HDR', 'b.img.gz'],
-      ['c.nhdr', 'c.raw'],
-      ['d.mhd', 'd001.raw', 'd003.raw'],
+      ['volume.mhd', 'volume.zraw'],
+      ['volume.hdr', 'volume.img.gz'],
+      ['volume.nhdr', 'volume.raw'],
+      ['volume.mhd', 'volume.raw', 'volume-2.raw'],
     ]);
     file('e.mhd', 'ElementDataFile = ../../etc/passwd\n');
     const { code, stderr } = await tomaat(['predict', server.url, '--volume', join(folder.path, 'e.mhd')]);
@@ -200,12 +200,20 @@ describe('tomaat predict', () => {
     const server = await start({ course });
     for (const name of ['b.mha', 'a.nii.gz', 'c.nii', 'notes.txt', '.hidden.nii']) file(name);
     const first = await tomaat(['predict', server.url, '--volume', folder.path]);
-    expect(server.received.map((one) => one.files[0].name)).toEqual(['a.nii.gz', 'b.mha', 'c.nii']);
+    expect(server.received.map((one) => one.files[0].name)).toEqual([
+      'volume.nii.gz',
+      'volume.mha',
+      'volume.nii',
+    ]);
     expect(first.stderr).toContain('b.mha:\nError: No prostate in it. Send a prostate.');
     expect(first.stdout).toContain('2 of 3 volumes done');
     expect(first.code).toBe(2);
     const again = await tomaat(['predict', server.url, '--volume', folder.path, '--force', '-q']);
-    expect(server.received.slice(3).map((one) => one.files[0].name)).toEqual(['a.nii.gz', 'b.mha', 'c.nii']);
+    expect(server.received.slice(3).map((one) => one.files[0].name)).toEqual([
+      'volume.nii.gz',
+      'volume.mha',
+      'volume.nii',
+    ]);
     expect(again.stdout.trim().split('\n')).toHaveLength(3);
   });
 
@@ -225,7 +233,7 @@ describe('tomaat predict', () => {
       (await tomaat(['predict', server.url, '--volume', volume, '--input', `flair=${file('f.nii')}`])).code,
     ).toBe(0);
     expect(server.received[0].files.map((sent) => [sent.input, sent.name])).toEqual([
-      ['flair', 'f.nii'],
+      ['flair', 'flair.nii'],
       ['t1', 't1.nii.gz'],
     ]);
   });

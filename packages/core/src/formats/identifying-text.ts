@@ -319,9 +319,9 @@ function nameDataFile(
   if (text === '' || /^local$/i.test(text)) return undefined;
   // Lists and patterns of files are read nowhere; their names need not be told to learn that.
   if (/^list\b/i.test(text)) return { name: 'LIST', isList: true };
+  if (text.includes('%')) return { name: 'volume%03d.raw 1 2 1', isList: false };
   const name = baseName(text);
-  if (!text.includes('%')) return { name: dataFile(name) === name ? text : dataFile(name), isList: false };
-  return { name: dataFile(name) === name ? text : 'volume%03d.raw 1 2 1', isList: false };
+  return { name: dataFile(name) === name ? text : dataFile(name), isList: false };
 }
 
 interface LineFound {

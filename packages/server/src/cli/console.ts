@@ -4,6 +4,8 @@ import { Interrupted } from './interrupt.ts';
 /** Exit codes: 0 all well, 1 the job, app or server failed, 2 usage or the caller's fault, 130 interrupted. */
 export function exitCodeOf(error: unknown): number {
   if (error instanceof Interrupted) return error.exitCode;
+  // What a check finds is its answer, not a fault of the call.
+  if (error instanceof TomaatError && error.code === 'BAD_SIGNATURE') return 1;
   if (error instanceof TomaatError) return describeError(error.code).fault === 'caller' ? 2 : 1;
   // A path that the caller named is not there, or not theirs to use.
   const { code, path } = (error ?? {}) as NodeJS.ErrnoException;

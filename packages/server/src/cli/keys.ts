@@ -2,6 +2,7 @@ import { TomaatError } from '@tomaat/core';
 import Table from 'cli-table3';
 import { allKeys, keyPlaces, openKeyFolder } from '../access/key-folder.ts';
 import { type ApiKey, createKey, type KeyScope, listKeys, revokeKey } from '../access/keys.ts';
+import { leaveForAudit } from '../audit/audit-log.ts';
 import { defaultDataFolder } from '../config.ts';
 import { openTable, plain } from './console.ts';
 
@@ -29,6 +30,7 @@ export async function keysCreate(flags: CreateKeyFlags): Promise<number> {
     expiresTime,
     limits: { maxJobs: flags.maxJobs, perDay: flags.perDay },
   });
+  await leaveForAudit(folderOf(flags), 'key.created', { keyId: made.id, scopes: made.scopes });
   if (flags.json) {
     console.log(JSON.stringify(made));
     return 0;
@@ -67,6 +69,7 @@ export async function keysRevoke(id: string, flags: KeyFlags): Promise<number> {
         : 'No key was ever made in this data folder. Check --data.';
     throw new TomaatError('NOT_FOUND', `There is no key ${keyId}. ${why}`);
   }
+  await leaveForAudit(folderOf(flags), 'key.revoked', { keyId: revoked.id });
   console.log(
     flags.json ? JSON.stringify(revoked) : `Key ${revoked.id} (${plain(revoked.label)}) is revoked.`,
   );

@@ -23,6 +23,7 @@ import {
   writeVolume,
 } from '@tomaat/core';
 import { nodePlatform } from '../node-platform.ts';
+import { anonymousInputs, removedLine } from './anonymous-input.ts';
 import { prepareConnection } from './connect.ts';
 import { formatBytes, type Progress, plain } from './console.ts';
 import { volumeFiles } from './input-files.ts';
@@ -42,6 +43,9 @@ export async function predictV1(
 ): Promise<Outcome> {
   const startTime = performance.now();
   await prepareConnection(found.predictionUrl, { ...flags, apiKey: undefined });
+  if (flags.receipt !== undefined) {
+    throw new TomaatError('BAD_INPUT', 'A TOMAAT v1 service gives no receipt. Leave --receipt out.');
+  }
   if (flags.output.length > 0) {
     throw new TomaatError(
       'BAD_INPUT',
@@ -66,6 +70,7 @@ export async function predictV1(
   const results = await planResults(service, flags, Boolean(flags.all));
   await checkTargets(results, path, flags.force);
 
+  await using opened = new AsyncDisposableStack();
   const files: Record<string, FileSource> = {};
   const paths = {
     ...inputs.otherFiles,
@@ -75,7 +80,9 @@ export async function predictV1(
     const input = service.inputs.find((candidate) => candidate.name === name);
     progress.show('convert', `Reading ${basename(given[0])}`);
     files[name] =
-      input?.type === 'transform' ? await transformField(given[0]) : await volumeField(given[0], flags.frame);
+      input?.type === 'transform'
+        ? await transformField(given[0])
+        : await volumeField(given[0], flags, opened);
   }
   // A v1 server fills in no defaults: every field is sent.
   const fields: Record<string, string> = {};
@@ -164,11 +171,20 @@ function defaultOf(input: Input): number | boolean | string | undefined {
   return undefined;
 }
 
-/** The volume as base64 of a MetaImage file; one that is a .mha already goes as it is. */
-async function volumeField(path: string, frame: number | undefined): Promise<FileSource> {
+/** The volume as base64 of a MetaImage file; one that is a .mha already goes as it is, but for identifying text. */
+async function volumeField(
+  path: string,
+  flags: PredictFlags,
+  opened: AsyncDisposableStack,
+): Promise<FileSource> {
   if (/\.mha$/i.test(path)) {
-    const { size } = await stat(path);
-    return base64Field(size, () => createReadStream(path, { highWaterMark: 256 * 1024 }));
+    let [file] = await volumeFiles(path);
+    if (!flags.keepText) {
+      const anonymous = opened.use(await anonymousInputs({ volume: [file] }));
+      if (anonymous.removed > 0 && !flags.quiet) console.error(removedLine(anonymous.removed));
+      file = anonymous.volumes.volume[0] as FileSource;
+    }
+    return base64Field(file.sizeBytes, () => file.stream() as AsyncIterable<Uint8Array>);
   }
   const parts = await volumeFiles(path);
   const folder = path.slice(0, path.length - basename(path).length);
@@ -179,7 +195,7 @@ async function volumeField(path: string, frame: number | undefined): Promise<Fil
       open: (start = 0) => createReadStream(folder + part.name, { start, highWaterMark: 256 * 1024 }),
     })),
     nodePlatform,
-    { frame },
+    { frame: flags.frame },
   );
   const bytes = await collectBytes(writeVolume(volume, 'mha', nodePlatform));
   return base64Field(bytes.length, async function* () {

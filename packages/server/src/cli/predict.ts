@@ -1,3 +1,4 @@
+import { stat, writeFile } from 'node:fs/promises';
 import {
   type Client,
   type FileSource,
@@ -6,8 +7,10 @@ import {
   type JobOutput,
   requireSuccess,
   type Service,
+  verifyReceipt,
 } from '@tomaat/client';
 import { TomaatError } from '@tomaat/core';
+import { anonymousInputs, removedLine } from './anonymous-input.ts';
 import type { ConnectOptions } from './connect.ts';
 import {
   createProgress,
@@ -36,6 +39,10 @@ import {
 export interface PredictFlags extends ConnectOptions, InputFlags, ResultFlags {
   frame?: number;
   delete?: boolean;
+  /** Sends files as they are, with the text in their headers and under their names. */
+  keepText?: boolean;
+  /** A file for the signed receipt. */
+  receipt?: string;
   quiet?: boolean;
   json?: boolean;
 }
@@ -51,6 +58,8 @@ export interface Outcome {
   files: ResultFile[];
   labels?: unknown;
   report?: string;
+  /** File of the receipt. */
+  receipt?: string;
 }
 
 interface Plan {
@@ -88,6 +97,12 @@ export async function predict(wanted: string, flags: PredictFlags): Promise<numb
     const results = await planResults(found.service, flags, inputs.many);
     const plan: Plan = { service: found.service, client: found.client, flags, inputs, results };
     const { paths } = inputs;
+    if (flags.receipt !== undefined && paths.length > 1) {
+      throw new TomaatError('BAD_INPUT', '--receipt is for one volume. Give a file instead of a folder.');
+    }
+    if (flags.receipt !== undefined && !flags.force && (await stat(flags.receipt).catch(() => undefined))) {
+      throw new TomaatError('CONFLICT', `${flags.receipt} exists already. Use --force to overwrite it.`);
+    }
     for (const path of paths) await checkTargets(results, path, flags.force);
     let exitCode = 0;
     let done = 0;
@@ -154,9 +169,15 @@ async function predictOne(
   if (flags.volume !== undefined && inputs.mainInput !== undefined)
     volumes[inputs.mainInput] = await volumeFiles(path);
 
+  await using anonymous = flags.keepText ? undefined : await anonymousInputs(volumes);
+  if (anonymous && anonymous.removed > 0 && !flags.quiet) {
+    progress.clear();
+    console.error(prefix + removedLine(anonymous.removed));
+  }
   show('upload', 'Uploading');
   let job = await client.predict(service.id, {
-    volumes,
+    volumes: anonymous?.volumes ?? volumes,
+    keepText: true,
     values: inputs.values,
     frame: flags.frame,
     resumableAboveBytes,
@@ -199,6 +220,7 @@ async function predictOne(
         }),
       );
     }
+    const receipt = flags.receipt === undefined ? undefined : await saveReceipt(client, job, flags, signal);
     const reported = await readReport(client, job, signal);
     const seconds = Math.round(performance.now() - startTime) / 1000;
     if (flags.delete) await client.remove(job.id, { signal });
@@ -210,6 +232,7 @@ async function predictOne(
       job: job.id,
       seconds,
       files,
+      ...(receipt !== undefined && { receipt }),
       ...reported,
     };
   } catch (error) {
@@ -218,6 +241,18 @@ async function predictOne(
   } finally {
     clearInterval(timer);
   }
+}
+
+async function saveReceipt(
+  client: Client,
+  job: Job,
+  flags: PredictFlags,
+  signal: AbortSignal,
+): Promise<string> {
+  const text = await client.receipt(job.id, { signal });
+  await verifyReceipt(text);
+  await writeFile(flags.receipt!, `${text.trim()}\n`, { flag: flags.force ? 'w' : 'wx' });
+  return flags.receipt!;
 }
 
 async function cancel(client: Client, job: Job, flags: PredictFlags): Promise<void> {

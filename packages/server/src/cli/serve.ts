@@ -43,6 +43,7 @@ function openServer(
     drainMs: config.drainSeconds * 1000,
     maxIdleMb: config.maxIdleMb,
     resultTtlMs: config.keepMinutes * 60_000,
+    stripInputs: config.stripInputs,
     maxQueued: config.maxQueued,
     maxUploadBytes: config.maxUploadBytes,
     maxVoxels: config.maxVoxels,
@@ -200,6 +201,7 @@ function printAddresses(
         registry: registry?.url,
         legacyUrl: server.legacyUrl,
         registryLegacyUrl: registry?.legacyUrl,
+        identity: server.identity,
         data: config.data,
         adminKey,
       }),
@@ -210,6 +212,7 @@ function printAddresses(
   if (config.publicUrl) lines.push(`Public    ${config.publicUrl}`);
   if (registry) lines.push(`Registry  ${registry.url}`);
   for (const url of [server.legacyUrl, registry?.legacyUrl]) if (url) lines.push(legacyLine(url));
+  lines.push(`Identity  ${server.identity}   (signs receipts)`);
   lines.push(`Data      ${config.data}`, `Services  ${server.services.join(', ')}`);
   if (config.login) lines.push(loginLine(config, config.publicUrl ?? server.url ?? server.tlsUrl));
   if (adminKey) lines.push(adminKeyLines(adminKey));

@@ -1,4 +1,6 @@
 import type { FastifyRequest } from 'fastify';
+import type { Audit } from '../audit/audit-log.ts';
+import type { Identity } from '../identity.ts';
 import type { Blobs } from '../store/blobs.ts';
 import type { Jobs } from '../store/jobs.ts';
 import type { Uploads } from '../store/uploads.ts';
@@ -15,6 +17,10 @@ export interface ServerContext {
   readonly uploads: Uploads;
   readonly admission: Admission;
   readonly converter: Converter;
+  readonly audit: Audit;
+  readonly identity: Identity;
+  /** Whether identifying text is taken out of what comes before it is kept. */
+  readonly stripInputs: boolean;
   readonly maxUploadBytes: number;
   /** The slowest pace that a body may come in. */
   readonly pace?: Pace;

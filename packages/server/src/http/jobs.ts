@@ -69,6 +69,17 @@ export function registerJobRoutes(app: FastifyInstance, context: ServerContext):
     return reply.code(204).send();
   });
 
+  app.get<{ Params: { id: string } }>('/api/jobs/:id/receipt', async (request, reply) => {
+    const job = await findJob(request, context);
+    if (job.state === 'queued' || job.state === 'running') {
+      throw new TomaatError('NOT_READY', `The job is ${job.state}. Ask again when it is settled.`);
+    }
+    return reply
+      .header('cache-control', 'no-store')
+      .type('application/jose')
+      .send(await signedReceipt(job.id, context));
+  });
+
   app.get<{ Params: { id: string; name: string } }>('/api/jobs/:id/outputs/:name', async (request, reply) => {
     const job = await findJob(request, context);
     if (job.state === 'queued' || job.state === 'running') {
@@ -94,6 +105,19 @@ export async function findJob(
   throw new TomaatError(
     'NOT_FOUND',
     'There is no such job: it never was, or it was deleted some time after it was settled. Send the prediction again.',
+  );
+}
+
+/** The signed receipt of a settled job: a compact JWS, the same whenever it is asked for. */
+export async function signedReceipt(
+  id: string,
+  { jobs, identity }: Pick<ServerContext, 'jobs' | 'identity'>,
+): Promise<string> {
+  const receipt = await jobs.receipt(id);
+  if (receipt) return identity.sign('tomaat-receipt+jws', receipt);
+  throw new TomaatError(
+    'NOT_FOUND',
+    'There is no receipt of this job: its service is not offered here any more.',
   );
 }
 

@@ -81,8 +81,10 @@ export async function readNamedInputs(
   return { files, ...rest };
 
   async function find(ref: Ref): Promise<Omit<ReceivedInput, 'name'>> {
-    const { digest, fileName } =
-      'upload' in ref ? await uploads.use(owner, ref.upload) : { digest: ref.blob, fileName: ref.fileName };
+    const { digest, fileName, received } =
+      'upload' in ref
+        ? await uploads.use(owner, ref.upload)
+        : { digest: ref.blob, fileName: ref.fileName, received: undefined };
     const isOwn = 'upload' in ref || (await uploads.owns(owner, digest));
     // Held where no deletion of the same blob can come between; nothing is deleted here.
     if (isOwn) {
@@ -101,6 +103,6 @@ export async function readNamedInputs(
     const chunks: Buffer[] = [];
     for await (const chunk of blobs.open(digest, { offsetBytes: 0, lengthBytes: prefixBytes }))
       chunks.push(chunk as Buffer);
-    return { digest, sizeBytes: found.sizeBytes, fileName, prefix: Buffer.concat(chunks) };
+    return { digest, received, sizeBytes: found.sizeBytes, fileName, prefix: Buffer.concat(chunks) };
   }
 }

@@ -11,7 +11,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { JobRecord, OutputFile } from '../store/jobs.ts';
 import type { ServerContext } from './context.ts';
 import { queryWord } from './query.ts';
-import { clientGone, contentDisposition } from './send.ts';
+import { answered, clientGone, contentDisposition } from './send.ts';
 
 /** Name of an output's file: what came in, what came out, in which format. */
 export function outputFileName(job: JobRecord, output: OutputFile, format: string = output.format): string {
@@ -24,7 +24,7 @@ export async function sendOutput(
   job: JobRecord,
   output: OutputFile,
   format: OutputFormat,
-  { blobs, converter, services }: Pick<ServerContext, 'blobs' | 'converter' | 'services'>,
+  { blobs, converter, services, audit }: Pick<ServerContext, 'blobs' | 'converter' | 'services' | 'audit'>,
 ): Promise<FastifyReply> {
   let body: Readable;
   let sizeBytes: number;
@@ -44,6 +44,17 @@ export async function sendOutput(
     sizeBytes = converted.sizeBytes;
     body = converted.stream;
   }
+  void answered(reply).then((whole) =>
+    audit.record('result.read', {
+      who: job.owner,
+      service: job.service,
+      job: job.id,
+      output: output.name,
+      digest: output.digest,
+      format,
+      outcome: whole ? 'whole' : 'broken off',
+    }),
+  );
   return reply
     .header('content-length', sizeBytes)
     .header('content-disposition', contentDisposition(outputFileName(job, output, format)))

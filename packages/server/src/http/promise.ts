@@ -1,11 +1,21 @@
 import { reservedWords, TomaatError } from '@tomaat/core';
-import type { FastifyInstance } from 'fastify';
+import type { FastifyInstance, FastifyReply } from 'fastify';
 import type { ServerContext } from './context.ts';
+import { signedReceipt } from './jobs.ts';
 import { keepAlive } from './keep-alive.ts';
 import { requestedFormat, sendOutput } from './outputs.ts';
 import { queryWord } from './query.ts';
 import { receivePrediction } from './receive-prediction.ts';
 import { answered, clientGone } from './send.ts';
+
+/** Proxies and clients have limits for headers; what is longer is left out. */
+const longestReceipt = 4096;
+
+/** The job is deleted once it was answered, so its receipt comes with the answer. */
+async function addReceipt(reply: FastifyReply, id: string, context: ServerContext): Promise<void> {
+  const receipt = await signedReceipt(id, context);
+  if (receipt.length < longestReceipt) reply.header('tomaat-receipt', receipt);
+}
 
 /**
  * The promise: `POST /{task}/{anatomy}` with a volume gives the primary output, on the volume's grid and in its
@@ -46,6 +56,7 @@ export function registerPromise(app: FastifyInstance, context: ServerContext): v
       const job = await jobs.settled(id, AbortSignal.any([gone, context.admission.ending]));
       if (!job) throw new TomaatError('NOT_FOUND', 'The job was deleted while it was waited for.');
       if (job.error) throw TomaatError.from(job.error);
+      await addReceipt(reply, id, context);
       const primary = job.outputs.find((output) => output.primary)!;
       return await sendOutput(reply, job, primary, requestedFormat(request, primary), context);
     } finally {

@@ -4,6 +4,7 @@ import {
   extensionOf,
   inspectVolume,
   isFileInput,
+  neutralNames,
   type OutputFormat,
   parseParameters,
   primaryOutput,
@@ -19,6 +20,7 @@ import { type BodyPart, readText } from '../intake/body-part.ts';
 import { countBytes } from '../intake/byte-counter.ts';
 import { readMultipart } from '../intake/multipart.ts';
 import { type ReceivedInput, receiveInput } from '../intake/receive-input.ts';
+import { stripReceived } from '../intake/strip-received.ts';
 import { readUrlencoded } from '../intake/urlencoded.ts';
 import { nodePlatform } from '../node-platform.ts';
 import type { Blobs } from '../store/blobs.ts';
@@ -45,6 +47,7 @@ export interface ReceiveContext {
   uploads: Uploads;
   admission: Admission;
   ownerOf(request: FastifyRequest): string;
+  stripInputs: boolean;
   maxUploadBytes: number;
   pace?: Pace;
   maxVoxels: number;
@@ -129,11 +132,22 @@ export async function receivePrediction(
     requireFiles(app, received);
     const voxels = await inspectVolumes(app, received, chosenFrame, context.maxVoxels);
     const first = received.find((file) => inputs[file.name].type === 'volume');
-    const files = received.map((file) => ({
+    const names = storedNames(received);
+    if (context.stripInputs) {
+      await stripReceived(received, names, context.blobs, {
+        keep,
+        release: async (digest) => {
+          held.splice(held.indexOf(digest), 1);
+          await context.jobs.release([digest]);
+        },
+      });
+    }
+    const files = received.map((file, i) => ({
       name: file.name,
-      fileName: `${file.name}${extensionFor(file)}`,
+      fileName: names[i],
       digest: file.digest,
       sizeBytes: file.sizeBytes,
+      received: file.received,
     }));
     const jobRequest: JobRequest = {
       parameters,
@@ -316,8 +330,19 @@ const knownExtension =
   /(\.nii\.gz|\.img\.gz|\.hdr\.gz|\.nii|\.hdr|\.img|\.mha|\.mhd|\.raw|\.zraw|\.nrrd|\.nhdr|\.h5|\.mat|\.tfm|\.txt)$/i;
 
 /** Of a client's file name only the extension is kept: it tells the halves of a pair apart. */
-function extensionFor(file: ReceivedInput): string {
-  return knownExtension.exec(file.fileName ?? '')?.[1].toLowerCase() ?? '';
+function storedNames(received: readonly ReceivedInput[]): string[] {
+  const names: string[] = [];
+  for (const input of new Set(received.map((file) => file.name))) {
+    const files = received.flatMap((file, i) => (file.name === input ? [i] : []));
+    const neutral = neutralNames(
+      input,
+      files.map((i) => received[i].fileName ?? ''),
+    );
+    files.forEach((at, k) => {
+      names[at] = neutral[k];
+    });
+  }
+  return names;
 }
 
 /** First part of the results' names: the input's name without extension, harmless in any file system. */

@@ -177,6 +177,17 @@ async function deliver(
   const elements: Element[] = [];
   for (const output of job.outputs) {
     if (output.type === 'Measurements') continue; // v1 has no such element.
+    void answered(reply).then((whole) =>
+      context.audit.record('result.read', {
+        who: job.owner,
+        service: job.service,
+        job: job.id,
+        output: output.name,
+        digest: output.digest,
+        format: output.format,
+        outcome: whole ? 'whole' : 'broken off',
+      }),
+    );
     const element = { type: output.type, label: output.label };
     if (output.type === 'PlainText' || output.type === 'Fiducials') {
       const chunks: Buffer[] = [];

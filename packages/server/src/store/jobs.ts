@@ -22,6 +22,8 @@ export interface JobsSchema {
     file_name: string;
     digest: string;
     size_bytes: number;
+    /** SHA-256 as it came, where something was taken out of it; else null. */
+    received: Generated<string | null>;
   };
   job_output: {
     job: string;
@@ -60,6 +62,8 @@ interface JobTable {
   lost: Generated<number>;
   /** The worker elsewhere that runs it; null for this process's own. */
   worker: string | null;
+  /** What its receipt says, as JSON, once it is settled; signed when it is asked for. */
+  receipt: Generated<string | null>;
 }
 
 export const jobMigrations: readonly Migration[] = [
@@ -120,6 +124,16 @@ export const jobLimitMigrations: readonly Migration[] = [
   },
 ];
 
+export const receiptMigrations: readonly Migration[] = [
+  {
+    name: 'receipts',
+    async up(db: Kysely<unknown>) {
+      await sql`ALTER TABLE job ADD COLUMN receipt TEXT`.execute(db);
+      await sql`ALTER TABLE job_input ADD COLUMN received TEXT`.execute(db);
+    },
+  },
+];
+
 /** What the caller asked for beside the files: kept with the job, deleted with it. */
 export interface JobRequest {
   parameters: Record<string, unknown>;
@@ -138,6 +152,8 @@ export interface InputFile {
   fileName: string;
   digest: string;
   sizeBytes: number;
+  /** SHA-256 as it came, where identifying text was taken out of it at intake. */
+  received?: string;
 }
 
 export interface OutputFile {
@@ -197,6 +213,31 @@ export interface ClaimedJob {
   inputs: InputFile[];
 }
 
+/** A job that has just been settled. */
+export interface SettledJob {
+  id: string;
+  service: string;
+  owner: string;
+  request: JobRequest;
+  state: 'succeeded' | 'failed' | 'canceled';
+  error?: ErrorData;
+  createdMs: number;
+  startedMs?: number;
+  settledMs: number;
+  expiresMs: number;
+  inputs: readonly InputFile[];
+  outputs: readonly OutputFile[];
+}
+
+/** Who is told what becomes of jobs, after it was committed, and writes their receipts. */
+export interface JobWitness {
+  accepted?(job: { id: string } & Pick<NewJob, 'service' | 'owner' | 'inputs'>): void;
+  /** What the receipt says; kept and deleted with the job. */
+  receiptOf?(job: SettledJob): object | undefined;
+  settled?(job: SettledJob): void;
+  removed?(job: { id: string; service: string; owner: string }, why: 'deleted' | 'expired'): void;
+}
+
 export interface JobsOptions {
   database: Database<JobsSchema>;
   blobs: Blobs;
@@ -208,6 +249,7 @@ export interface JobsOptions {
   leaseMs?: number;
   /** Most predictions of a service at a time; no limit if undefined. */
   concurrencyOf?(service: string): number | undefined;
+  witness?: JobWitness;
   now?(): number;
 }
 
@@ -226,6 +268,7 @@ export function createJobs({
   maxQueued,
   leaseMs = 15_000,
   concurrencyOf = () => undefined,
+  witness = {},
   now = Date.now,
 }: JobsOptions) {
   const { db } = database;
@@ -424,6 +467,7 @@ export function createJobs({
           file_name: input.fileName,
           digest: input.digest,
           size_bytes: input.sizeBytes,
+          received: input.received ?? null,
         }));
         if (inputs.length > 0) await trx.insertInto('job_input').values(inputs).execute();
       });
@@ -435,6 +479,7 @@ export function createJobs({
     } finally {
       creating--;
     }
+    witness.accepted?.({ id, service: job.service, owner: job.owner, inputs: job.inputs });
     enqueue({ id, service: job.service, owner: job.owner, urgency, created_ms: createdMs, attempt: 0 });
     return { id, existed: false };
   }
@@ -545,12 +590,7 @@ export function createJobs({
       .where('job', '=', id)
       .orderBy('position')
       .execute();
-    return rows.map((row) => ({
-      name: row.name,
-      fileName: row.file_name,
-      digest: row.digest,
-      sizeBytes: row.size_bytes,
-    }));
+    return rows.map(toInputFile);
   }
 
   /** Whether this attempt was the one that the job succeeded with. */
@@ -589,8 +629,8 @@ export function createJobs({
       | { state: 'succeeded'; outputs: readonly OutputFile[]; seconds: number }
       | { state: 'failed' | 'canceled'; error: ErrorData },
   ): Promise<boolean> {
-    const digests = await database.transaction(async (trx) => {
-      const settledMs = now();
+    const settledMs = now();
+    const settled = await database.transaction(async (trx) => {
       let update = trx
         .updateTable('job')
         .set({
@@ -605,9 +645,34 @@ export function createJobs({
         attempt === undefined
           ? update.where('state', 'in', ['queued', 'running'])
           : update.where('state', '=', 'running').where('attempt', '=', attempt);
-      const { numUpdatedRows } = await update.executeTakeFirst();
-      if (numUpdatedRows === 0n) return undefined;
-      const inputs = await trx.deleteFrom('job_input').where('job', '=', id).returning('digest').execute();
+      const row = await update
+        .returning(['service', 'owner', 'request', 'created_ms', 'started_ms'])
+        .executeTakeFirst();
+      if (row === undefined) return undefined;
+      const inputs = await trx.deleteFrom('job_input').where('job', '=', id).returningAll().execute();
+      const request = JSON.parse(row.request) as JobRequest;
+      const job: SettledJob = {
+        id,
+        service: row.service,
+        owner: row.owner,
+        request,
+        state: outcome.state,
+        error: outcome.state === 'succeeded' ? undefined : outcome.error,
+        createdMs: row.created_ms,
+        startedMs: row.started_ms ?? undefined,
+        settledMs,
+        expiresMs: settledMs + resultTtlMs,
+        inputs: inputs.sort((a, b) => a.position - b.position).map(toInputFile),
+        outputs: outcome.state === 'succeeded' ? outcome.outputs : [],
+      };
+      const receipt = witness.receiptOf?.(job);
+      if (receipt) {
+        await trx
+          .updateTable('job')
+          .set({ receipt: JSON.stringify(receipt) })
+          .where('id', '=', id)
+          .execute();
+      }
       if (outcome.state === 'succeeded') {
         const rows = outcome.outputs.map((output, position) => ({
           job: id,
@@ -622,25 +687,22 @@ export function createJobs({
           size_bytes: output.sizeBytes,
         }));
         if (rows.length > 0) await trx.insertInto('job_output').values(rows).execute();
-        const { service, request } = await trx
-          .selectFrom('job')
-          .select(['service', 'request'])
-          .where('id', '=', id)
-          .executeTakeFirstOrThrow();
-        const { voxels = null } = JSON.parse(request) as JobRequest;
+        const { service } = row;
+        const { voxels = null } = request;
         await trx.insertInto('duration').values({ service, seconds: outcome.seconds, voxels }).execute();
         await sql`DELETE FROM duration WHERE service = ${service} AND id NOT IN
           (SELECT id FROM duration WHERE service = ${service} ORDER BY id DESC LIMIT ${durationsKept})`.execute(
           trx,
         );
       }
-      return inputs.map((input) => input.digest);
+      return job;
     });
-    if (!digests) return false;
+    if (!settled) return false;
+    witness.settled?.(settled);
     dequeue(id);
     if (outcome.state === 'canceled') events.emit('cancel', id);
     changed(id);
-    await drop(digests);
+    await drop(settled.inputs.map((input) => input.digest));
     return true;
   }
 
@@ -650,26 +712,34 @@ export function createJobs({
   }
 
   /** Deletes a settled job with its results; false if there is none. */
-  async function remove(id: string): Promise<boolean> {
-    const digests = await database.transaction(async (trx) => {
+  async function remove(id: string, why: 'deleted' | 'expired' = 'deleted'): Promise<boolean> {
+    const removed = await database.transaction(async (trx) => {
       const outputs = await trx.selectFrom('job_output').select('digest').where('job', '=', id).execute();
-      const { numDeletedRows } = await trx
+      const row = await trx
         .deleteFrom('job')
         .where('id', '=', id)
         .where('state', 'not in', ['queued', 'running'])
+        .returning(['service', 'owner'])
         .executeTakeFirst();
-      return numDeletedRows > 0n ? outputs.map((output) => output.digest) : undefined;
+      return row && { ...row, digests: outputs.map((output) => output.digest) };
     });
-    if (!digests) return false;
+    if (!removed) return false;
+    witness.removed?.({ id, service: removed.service, owner: removed.owner }, why);
     changed(id);
-    await drop(digests);
+    await drop(removed.digests);
     return true;
+  }
+
+  /** What the receipt of a settled job says; undefined if it is none. */
+  async function receipt(id: string): Promise<object | undefined> {
+    const row = await db.selectFrom('job').select('receipt').where('id', '=', id).executeTakeFirst();
+    return row?.receipt ? (JSON.parse(row.receipt) as object) : undefined;
   }
 
   /** Deletes what has expired and empties the log of the database, so that nothing of it is left on the disk. */
   async function sweep(): Promise<number> {
     const expired = await db.selectFrom('job').select('id').where('expires_ms', '<=', now()).execute();
-    for (const { id } of expired) await remove(id);
+    for (const { id } of expired) await remove(id, 'expired');
     await database.truncateWal().catch((error: unknown) => {
       if (!(error instanceof TomaatError && error.code === 'BUSY')) throw error;
     });
@@ -837,6 +907,7 @@ export function createJobs({
     lapse,
     cancel,
     remove,
+    receipt,
     sweep,
     recover,
     typicalSeconds,
@@ -851,6 +922,16 @@ export function createJobs({
     settled,
     hold,
     release,
+  };
+}
+
+function toInputFile(row: Selectable<JobsSchema['job_input']>): InputFile {
+  return {
+    name: row.name,
+    fileName: row.file_name,
+    digest: row.digest,
+    sizeBytes: row.size_bytes,
+    ...(row.received !== null && { received: row.received }),
   };
 }
 

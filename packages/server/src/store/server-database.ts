@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import { type KeySchema, keyLimitMigrations, keyMigrations } from '../access/keys.ts';
 import { type SessionSchema, sessionMigrations } from '../access/sessions.ts';
 import { type Database, openDatabase } from './database.ts';
-import { type JobsSchema, jobLimitMigrations, jobMigrations } from './jobs.ts';
+import { type JobsSchema, jobLimitMigrations, jobMigrations, receiptMigrations } from './jobs.ts';
 import { type UploadsSchema, uploadMigrations } from './uploads.ts';
 
 export type ServerSchema = JobsSchema & UploadsSchema & KeySchema & SessionSchema;
@@ -15,6 +15,7 @@ export const serverMigrations = [
   ...keyLimitMigrations,
   ...jobLimitMigrations,
   ...sessionMigrations,
+  ...receiptMigrations,
 ];
 
 export const serverDatabaseFile = (dataFolder: string): string => join(dataFolder, 'server.db');

@@ -52,6 +52,8 @@ export interface Upload {
   offsetBytes: number;
   /** `sha256:…`, once it is whole. */
   digest?: string;
+  /** `sha256:…` as it came, where text was taken out of it. */
+  received?: string;
   fileName?: string;
   /** The Upload-Metadata header as it was sent. */
   metadata: string;
@@ -79,7 +81,19 @@ export interface UploadsOptions {
   leaseMs?: number;
   /** What else keeps a blob. */
   isHeld(digest: string): Promise<boolean>;
+  /**
+   * Takes identifying text out of a whole file: a stream of what is to be kept instead, undefined where it is to be kept
+   * as it came.
+   */
+  strip?(path: string, fileName: string, sizeBytes: number): Promise<AsyncIterable<Uint8Array> | undefined>;
+  /** Told what became of an upload, after it was put down. */
+  witness?: UploadWitness;
   now?(): number;
+}
+
+export interface UploadWitness {
+  received(upload: { id: string; owner: string; digest: string }): void;
+  removed(upload: { id: string; owner: string }, why: 'deleted' | 'expired'): void;
 }
 
 export type Uploads = Awaited<ReturnType<typeof openUploads>>;
@@ -107,6 +121,8 @@ export async function openUploads(options: UploadsOptions) {
     maxPerOwner = 200,
     leaseMs = 3_600_000,
     isHeld,
+    strip = async () => undefined,
+    witness,
     now = Date.now,
   } = options;
   const db = database.db;
@@ -124,6 +140,7 @@ export async function openUploads(options: UploadsOptions) {
       sizeBytes: row.size_bytes,
       offsetBytes: row.offset_bytes,
       digest: row.digest ?? undefined,
+      received: row.digest !== null && row.digest !== row.expected ? (row.expected ?? undefined) : undefined,
       fileName: row.file_name ?? undefined,
       metadata: row.metadata,
       expiresMs: row.expires_ms,
@@ -322,16 +339,23 @@ export async function openUploads(options: UploadsOptions) {
     }
     // Put down first: after a crash between the two steps the start finds the blob by it.
     await db.updateTable('upload').set({ expected: digest }).where('id', '=', id).execute();
-    await blobs.adopt(pathOf(id), {
-      digest,
-      async keep() {
-        await db
-          .updateTable('upload')
-          .set({ digest, offset_bytes: row.size_bytes, expires_ms: lease() })
-          .where('id', '=', id)
-          .execute();
-      },
-    });
+    const keep = async (stored: { digest: string }) => {
+      await db
+        .updateTable('upload')
+        .set({ digest: stored.digest, offset_bytes: row.size_bytes, expires_ms: lease() })
+        .where('id', '=', id)
+        .execute();
+    };
+    const stripped = await strip(pathOf(id), row.file_name ?? '', row.size_bytes);
+    if (stripped) {
+      await using writer = await blobs.create();
+      for await (const chunk of stripped) await writer.write(chunk);
+      await writer.commit(keep);
+      await rm(pathOf(id), { force: true });
+    } else {
+      await blobs.adopt(pathOf(id), { digest, keep: () => keep({ digest }) });
+    }
+    witness?.received({ id, owner: row.owner, digest });
     return toUpload(await rowOf(row.owner, id));
   }
 
@@ -340,6 +364,7 @@ export async function openUploads(options: UploadsOptions) {
     await rowOf(owner, id);
     await takeOver(id);
     await drop(id);
+    witness?.removed({ id, owner }, 'deleted');
   }
 
   async function drop(id: string): Promise<void> {
@@ -386,11 +411,16 @@ export async function openUploads(options: UploadsOptions) {
 
   /** Deletes what has expired; how many there were. */
   async function sweep(): Promise<number> {
-    const expired = await db.selectFrom('upload').select('id').where('expires_ms', '<=', now()).execute();
+    const expired = await db
+      .selectFrom('upload')
+      .select(['id', 'owner'])
+      .where('expires_ms', '<=', now())
+      .execute();
     let count = 0;
-    for (const { id } of expired) {
+    for (const { id, owner } of expired) {
       if (writers.has(id)) continue;
       await drop(id);
+      witness?.removed({ id, owner }, 'expired');
       count++;
     }
     return count;

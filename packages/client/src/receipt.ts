@@ -1,0 +1,86 @@
+import { TomaatError } from '@tomaat/core';
+import { z } from 'zod';
+import { verifySigned } from './signed.ts';
+
+/** `sha256:` and 64 hexadecimal digits. */
+const digest = z.string().regex(/^sha256:[0-9a-f]{64}$/);
+const time = z.iso.datetime();
+
+/**
+ * What a server says, signed, of a settled prediction: of which bytes, by which model, what came out, and what becomes of
+ * the data. It holds no text of a file, no name of a person and no file name.
+ */
+export const receiptSchema = z.object({
+  kind: z.literal('tomaat-receipt/1'),
+  notice: z.string(),
+  job: z.string(),
+  state: z.enum(['succeeded', 'failed', 'canceled']),
+  error: z.string().optional().describe('The code of what went wrong'),
+  server: z.object({ software: z.string(), version: z.string() }),
+  service: z.object({
+    id: z.string(),
+    version: z.string(),
+    manifest: digest.describe('Of tomaat.yaml'),
+    models: z.array(
+      z.object({
+        runtime: z.string(),
+        digest: digest.optional().describe('Of the weights, checked when they were loaded'),
+      }),
+    ),
+  }),
+  acceptedTime: time,
+  startedTime: time.optional(),
+  settledTime: time,
+  inputs: z.array(
+    z.object({
+      name: z.string(),
+      sizeBytes: z.int(),
+      received: digest.describe('The bytes as they came'),
+      stored: digest.describe('The bytes that were computed on; others only where the server takes text out'),
+    }),
+  ),
+  parameters: z
+    .record(z.string(), z.union([z.number(), z.boolean(), z.string(), z.object({ digest })]))
+    .describe('Numbers and choices as they are, anything else by the SHA-256 of its JSON'),
+  frame: z.int().optional(),
+  outputs: z.array(
+    z.object({
+      name: z.string(),
+      type: z.string(),
+      format: z.string(),
+      primary: z.boolean(),
+      sizeBytes: z.int(),
+      digest,
+    }),
+  ),
+  retention: z.object({
+    inputs: z.string(),
+    results: z.string(),
+    resultsDeletedTime: time.describe('At the latest'),
+  }),
+  audit: z
+    .object({ sequence: z.int(), sha256: z.string().regex(/^[0-9a-f]{64}$/) })
+    .optional()
+    .describe('A line of the server’s audit log; shows later that the log was not written anew'),
+});
+export type Receipt = z.infer<typeof receiptSchema>;
+
+export const receiptType = 'tomaat-receipt+jws';
+
+/**
+ * Checks the signature of a receipt and reads it. Whether its key is that of the right server is for the caller to say: the
+ * server prints its thumbprint when it starts.
+ * @throws TomaatError BAD_SIGNATURE
+ */
+export async function verifyReceipt(text: string): Promise<{ receipt: Receipt; thumbprint: string }> {
+  const { payload, thumbprint } = await verifySigned(text.trim(), receiptType);
+  const parsed = receiptSchema.safeParse(payload);
+  if (!parsed.success) {
+    throw new TomaatError(
+      'BAD_SIGNATURE',
+      'The receipt is signed, but says what this version does not understand. Take a newer version of TOMAAT.',
+      { cause: parsed.error },
+    );
+  }
+  return { receipt: parsed.data, thumbprint };
+}

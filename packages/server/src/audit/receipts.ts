@@ -1,0 +1,99 @@
+import { createHash } from 'node:crypto';
+import type { Receipt } from '@tomaat/client';
+import { type Input, isFileInput } from '@tomaat/core';
+import type { App } from '../apps.ts';
+import type { JobWitness, SettledJob } from '../store/jobs.ts';
+import { version } from '../version.ts';
+import type { Audit, AuditEvent } from './audit-log.ts';
+
+export const researchNotice =
+  'For research use only. Not a medical device: not for diagnosis, treatment or any other clinical decision.';
+
+/** What is written down of jobs: their receipts, and their lines in the audit log. */
+export function createWitness(apps: readonly App[], audit: Audit): JobWitness {
+  const byId = new Map(apps.map((app) => [app.manifest.id, app]));
+  return {
+    accepted: ({ id, service, owner, inputs }) =>
+      audit.record('prediction.accepted', {
+        who: owner,
+        service,
+        version: byId.get(service)?.manifest.version,
+        job: id,
+        inputs: inputs.map(({ name, digest, received }) => ({ name, digest, received })),
+      }),
+    // A service that is not offered any more has no manifest to speak of.
+    receiptOf: (job) => {
+      const app = byId.get(job.service);
+      return app && receiptOf(job, app, audit);
+    },
+    settled: ({ id, service, owner, state, error, outputs }) =>
+      audit.record(`prediction.${state}` satisfies AuditEvent, {
+        who: owner,
+        service,
+        job: id,
+        outcome: error?.code ?? 'succeeded',
+        outputs: outputs.map(({ name, digest }) => ({ name, digest })),
+      }),
+    removed: ({ id, service, owner }, why) =>
+      audit.record(why === 'expired' ? 'job.expired' : 'job.deleted', { who: owner, service, job: id }),
+  };
+}
+
+function receiptOf(job: SettledJob, app: App, audit: Audit): Receipt {
+  const { manifest } = app;
+  const time = (ms: number) => new Date(ms).toISOString();
+  return {
+    kind: 'tomaat-receipt/1',
+    notice: researchNotice,
+    job: job.id,
+    state: job.state,
+    error: job.error?.code,
+    server: { software: 'tomaat', version },
+    service: {
+      id: manifest.id,
+      version: manifest.version,
+      manifest: `sha256:${app.manifestSha256}`,
+      models: manifest.model.map((model) => ({
+        runtime: model.runtime,
+        digest: 'sha256' in model && model.sha256 !== undefined ? `sha256:${model.sha256}` : undefined,
+      })),
+    },
+    acceptedTime: time(job.createdMs),
+    startedTime: job.startedMs === undefined ? undefined : time(job.startedMs),
+    settledTime: time(job.settledMs),
+    inputs: job.inputs.map(({ name, sizeBytes, digest, received = digest }) => ({
+      name,
+      sizeBytes,
+      received,
+      stored: digest,
+    })),
+    parameters: Object.fromEntries(
+      Object.entries(job.request.parameters).map(([name, value]) => [
+        name,
+        shownParameter(manifest.inputs[name], value),
+      ]),
+    ),
+    frame: job.request.frame,
+    outputs: job.outputs.map(({ name, type, format, primary, sizeBytes, digest }) => ({
+      name,
+      type,
+      format,
+      primary,
+      sizeBytes,
+      digest,
+    })),
+    retention: {
+      inputs: 'deleted when the prediction was settled',
+      results: 'deleted with this receipt at the time below, or before at the caller’s wish',
+      resultsDeletedTime: time(job.expiresMs),
+    },
+    audit: audit.head(),
+  };
+}
+
+/** Numbers and choices as they are; what a person may have written by the SHA-256 of its JSON. */
+function shownParameter(input: Input | undefined, value: unknown): Receipt['parameters'][string] {
+  const isPlain = input && !isFileInput(input) && input.type !== 'fiducials';
+  if (isPlain && ['number', 'boolean', 'string'].includes(typeof value)) return value as number;
+  return { digest: `sha256:${createHash('sha256').update(JSON.stringify(value)).digest('hex')}` };
+}
