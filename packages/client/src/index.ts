@@ -1,4 +1,15 @@
 export {
+  type AnnouncementCheck,
+  announcementId,
+  announcementLifeSeconds,
+  announcementType,
+  audienceOf,
+  clockSkewSeconds,
+  isSameRegistry,
+  verifyAnnouncement,
+  verifyEntry,
+} from './announcement.ts';
+export {
   type Client,
   createClient,
   type InputParameter,
@@ -11,7 +22,13 @@ export {
 export * from './contract.ts';
 export { type ConnectionOptions, errorOf, isCallersFault } from './http.ts';
 export { openApiDocument } from './openapi.ts';
-export { createRegistryClient, type DiscoverOptions, discoverV1, type RegistryClient } from './registry.ts';
+export {
+  createRegistryClient,
+  type DiscoverOptions,
+  discoverV1,
+  type RegistryClient,
+  type RegistryClientOptions,
+} from './registry.ts';
 export { type Signed, verifySigned } from './signed.ts';
 export type { FileSource, UploadFile, UploadProgress } from './upload.ts';
 export type { FileRef, ResumableOptions } from './upload-resumable.ts';

@@ -197,7 +197,7 @@ if (registry) {
     .description('tell clients which services there are, and pass requests on to them')
     .addOption(new Option('--port <number>', 'port of the registry; 0: a free one (default: 8001)'))
     .addOption(jsonOption('print the address as one line of JSON'));
-  addSettings(command, [...commonKeys, 'ca', 'allowNet']);
+  addSettings(command, [...commonKeys, 'publicUrl', 'ca', 'allowNet']);
   command.action((flags) =>
     done(async () => {
       const { port, ...rest } = flags as Record<string, unknown>;

@@ -1,5 +1,4 @@
-import { randomUUID } from 'node:crypto';
-import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdir } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -21,6 +20,8 @@ import { createServices, registerServiceRoutes } from './http/services.ts';
 import { registerUploadRoutes } from './http/uploads.ts';
 import { registerV1 } from './http/v1.ts';
 import { registerWorkerRoutes } from './http/worker-routes.ts';
+import { openIdentity } from './identity.ts';
+import { type AnnouncementSigner, openSigner } from './registry/signer.ts';
 import { isLoopback } from './registry/targets.ts';
 import { openBlobs } from './store/blobs.ts';
 import { lockDataFolder } from './store/database.ts';
@@ -87,6 +88,8 @@ export interface RunningServer {
   readonly services: readonly string[];
   /** What to announce of each service, with an id that stays the same. */
   announcements(): (Announcement & { id: string })[];
+  /** Signs announcements with the key of the data folder. */
+  readonly signer: AnnouncementSigner;
   close(): Promise<void>;
 }
 
@@ -247,7 +250,8 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   const tlsUrl = `https://${name}:${https.port}`;
   const secureUrl = options.publicUrl ?? tlsUrl;
   const announcedUrl = options.publicUrl ?? url ?? tlsUrl;
-  const instance = await instanceId(dataFolder);
+  const identity = await openIdentity(dataFolder);
+  const signer = await openSigner({ dataFolder, identity, certificate: certificate.fingerprint });
   const stack = opened.move();
   let closed: Promise<void> | undefined;
 
@@ -268,10 +272,11 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     localUrl: url ?? `https://${hostForSelf(host)}:${https.port}`,
     announcedUrl,
     certificate,
+    signer,
     services: apps.map(({ manifest }) => manifest.id),
     announcements: () =>
       apps.map(({ manifest }) => ({
-        id: `${instance}.${manifest.id}`,
+        id: signer.idOf(manifest.id),
         name: manifest.name,
         modality: manifest.modality,
         anatomy: manifest.anatomy,
@@ -292,17 +297,4 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       return closed;
     },
   };
-}
-
-/** An id of this data folder, by which a registry knows the server again after a restart. */
-async function instanceId(dataFolder: string): Promise<string> {
-  const file = join(dataFolder, 'instance-id');
-  try {
-    return (await readFile(file, 'utf8')).trim();
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
-    const id = randomUUID();
-    await writeFile(file, `${id}\n`, { mode: 0o600 });
-    return id;
-  }
 }

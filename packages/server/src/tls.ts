@@ -110,7 +110,7 @@ function namesOf(certificate: X509Certificate): string[] {
 }
 
 /** How others may call this machine: its addresses, its name, and its name with the domain if DNS tells it at once. */
-async function namesOfMachine(): Promise<string[]> {
+export async function namesOfMachine(): Promise<string[]> {
   const addresses = Object.values(networkInterfaces())
     .flatMap((list) => list ?? [])
     .filter((a) => !a.internal && !a.scopeid)

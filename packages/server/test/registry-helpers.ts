@@ -3,8 +3,9 @@ import { createServer, type RequestListener, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { Announcement } from '@tomaat/client';
+import { type Announcement, announcementId, announcementType, type SignedAnnouncement } from '@tomaat/client';
 import { createKey, type KeyScope } from '../src/access/keys.ts';
+import { type Identity, openIdentity } from '../src/identity.ts';
 import { createRegistryApp, type RegistryApp, type RegistryAppOptions } from '../src/registry/start.ts';
 
 /** What a test opened is closed in the opposite order. */
@@ -28,6 +29,8 @@ export async function openFolder(cleanup: Cleanup): Promise<string> {
 export interface TestRegistry extends RegistryApp {
   clock: { ms: number };
   folder: string;
+  /** Signs what `announce` sends. */
+  identity: Identity;
   key(label?: string, scopes?: KeyScope[]): Promise<string>;
 }
 
@@ -41,6 +44,10 @@ export async function openTestRegistry(
   const registry = await createRegistryApp({
     now: () => clock.ms,
     logger: false,
+    isOwnAddress: (address) => {
+      const listening = registry.app.server.address() as AddressInfo | null;
+      return address === registryUrl || address === `http://127.0.0.1:${listening?.port}`;
+    },
     ...options,
     dataFolder: folder,
   });
@@ -55,6 +62,7 @@ export async function openTestRegistry(
     close,
     clock,
     folder,
+    identity: await openIdentity(options.dataFolder === undefined ? folder : await openFolder(cleanup)),
     key: async (label = 'test', scopes = ['announce']) =>
       (await createKey(registry.entries.db, { label, scopes }, clock.ms)).key,
   };
@@ -90,11 +98,48 @@ export function announcementOf(serverUrl: string, change: Partial<Announcement> 
   };
 }
 
-export async function announce(registry: TestRegistry, key: string, id: string, announcement: unknown) {
+/** The address by which signed announcements name a registry without a port. */
+export const registryUrl = 'https://registry.test';
+export const certificateOf = (byte: number) =>
+  Array<string>(32).fill(byte.toString(16).toUpperCase().padStart(2, '0')).join(':');
+
+let lastEpoch = 0;
+
+/** What a server signs for the registry at `registryUrl`, at this time, with a greater epoch than any before. */
+export function payloadOf(
+  announcement: Announcement,
+  { thumbprint }: Pick<Identity, 'thumbprint'>,
+  nowMs: number,
+): SignedAnnouncement {
+  const iat = Math.floor(nowMs / 1000);
+  return {
+    ...announcement,
+    id: announcementId(thumbprint, announcement.serviceId),
+    sub: thumbprint,
+    aud: registryUrl,
+    iat,
+    exp: iat + 120,
+    epoch: ++lastEpoch,
+    certificate: certificateOf(0xa5),
+  };
+}
+
+export async function putSigned(registry: TestRegistry, key: string, id: string, signed: unknown) {
   return registry.app.inject({
     method: 'PUT',
     url: `/api/announcements/${encodeURIComponent(id)}`,
     headers: { authorization: `Bearer ${key}`, 'content-type': 'application/json' },
-    payload: JSON.stringify(announcement),
+    payload: JSON.stringify({ signed }),
   });
+}
+
+/** Announces, signed by `identity` (the registry's own one for tests if missing). */
+export async function announce(
+  registry: TestRegistry,
+  key: string,
+  announcement: Announcement,
+  identity = registry.identity,
+) {
+  const payload = payloadOf(announcement, identity, registry.clock.ms);
+  return putSigned(registry, key, payload.id, await identity.sign(announcementType, payload));
 }

@@ -33,6 +33,7 @@ export async function registry(
     tls: config.tlsCert
       ? await openCertificate(data, { cert: config.tlsCert, key: config.tlsKey })
       : undefined,
+    publicUrl: config.publicUrl,
     allowNet: config.allowNet,
     trust: config.ca && (await readCertificates(config.ca)),
     page: pageFolder(),

@@ -1,12 +1,13 @@
 import { join } from 'node:path';
+import { audienceOf } from '@tomaat/client';
 import type { FastifyBaseLogger, FastifyInstance } from 'fastify';
 import { renewProgramKey } from '../access/keys.ts';
-import { hostForOthers, hostForSelf } from '../addresses.ts';
+import { hostForOthers, hostForSelf, inUrl, isWildcard } from '../addresses.ts';
 import { createApp, type Listener, listenHttp, listenHttps } from '../http/app.ts';
 import { mayContinue } from '../http/keep-alive.ts';
 import { registerOperations } from '../http/operations.ts';
 import { registerPage } from '../http/page.ts';
-import { type Certificate, openCertificate } from '../tls.ts';
+import { type Certificate, namesOfMachine, openCertificate } from '../tls.ts';
 import { version } from '../version.ts';
 import { type Entries, openEntries } from './entries.ts';
 import { createRegistryMetrics, type RegistryMetrics } from './metrics.ts';
@@ -26,6 +27,13 @@ export interface RegistryAppOptions {
   ownServer?: OwnServer;
   /** Folder of the built page, served at `/`. */
   page?: string;
+  /** Whether the relay may connect to this machine's own loopback addresses; true if missing. */
+  loopbackTargets?: boolean;
+  /**
+   * Whether an address, as a server names the registry that it announces to, is this registry's: what was announced to
+   * another one is refused. If missing, none is, and nothing can be announced through our API.
+   */
+  isOwnAddress?(address: string): boolean;
   /** What the relay does when a server says that it is still computing. Default: the caller is told so, too. */
   keepAlive?: KeepAlive;
   /** The clock, in ms since 1970. */
@@ -43,7 +51,12 @@ export interface RegistryApp {
 /** The registry without a port: its database, its routes, and the hourly drop of what expired long ago. */
 export async function createRegistryApp(options: RegistryAppOptions): Promise<RegistryApp> {
   const { now = Date.now } = options;
-  const policy = createTargetPolicy(options.allowNet, options.resolve, options.ownServer);
+  const policy = createTargetPolicy(
+    options.allowNet,
+    options.resolve,
+    options.ownServer,
+    options.loopbackTargets,
+  );
   const entries = await openEntries(join(options.dataFolder, 'registry.db'), now);
   try {
     await entries.sweep();
@@ -57,7 +70,8 @@ export async function createRegistryApp(options: RegistryAppOptions): Promise<Re
       keepAlive,
       onOutcome: metrics.countOutcome,
     });
-    registerRegistryRoutes(app, { entries, relay, metrics, now });
+    const { isOwnAddress = () => false } = options;
+    registerRegistryRoutes(app, { entries, relay, metrics, now, isOwnAddress });
     let live = 0;
     app.addHook('onRequest', async (request) => {
       if (request.routeOptions.url === '/health/ready') live = await countLive(entries);
@@ -91,8 +105,10 @@ export async function createRegistryApp(options: RegistryAppOptions): Promise<Re
   }
 }
 
-export interface RegistryOptions extends RegistryAppOptions {
+export interface RegistryOptions extends Omit<RegistryAppOptions, 'isOwnAddress' | 'loopbackTargets'> {
   host: string;
+  /** The address by which others know the registry, such as that of a proxy in front of it. */
+  publicUrl?: string;
   port: number;
   /** Whether a taken port is an error; else the next free one is used. */
   strictPort?: boolean;
@@ -117,7 +133,20 @@ export interface RunningRegistry {
 export async function startRegistry(options: RegistryOptions): Promise<RunningRegistry> {
   const { host, port, strictPort = false, now = Date.now } = options;
   const plain = isLoopback(host);
-  const registry = await createRegistryApp(options);
+  const { publicUrl } = options;
+  const hosts = ['localhost', '127.0.0.1', '[::1]', hostForSelf(host), hostForOthers(host)];
+  if (isWildcard(host)) hosts.push(...(await namesOfMachine()).map(inUrl));
+  const own = new Set(hosts.map((name) => name.toLowerCase()));
+  const registry = await createRegistryApp({
+    ...options,
+    // What others announce as loopback is their machine, not this one; on loopback everyone is on this machine.
+    loopbackTargets: plain,
+    isOwnAddress(address) {
+      if (publicUrl !== undefined && audienceOf(publicUrl) === audienceOf(address)) return true;
+      const { hostname, port, pathname } = new URL(address);
+      return own.has(hostname) && Number(port || (plain ? 80 : 443)) === listener.port && pathname === '/';
+    },
+  });
   let listener: Listener;
   try {
     listener = plain
@@ -136,7 +165,7 @@ export async function startRegistry(options: RegistryOptions): Promise<RunningRe
   }
   const scheme = plain ? 'http' : 'https';
   return {
-    url: `${scheme}://${hostForOthers(host)}:${listener.port}`,
+    url: publicUrl ?? `${scheme}://${hostForOthers(host)}:${listener.port}`,
     localUrl: `${scheme}://${hostForSelf(host)}:${listener.port}`,
     port: listener.port,
     apiKey: (label) => renewProgramKey(registry.entries.db, label, ['announce'], now()),

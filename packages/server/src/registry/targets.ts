@@ -3,8 +3,9 @@ import { BlockList, isIP } from 'node:net';
 import { TomaatError } from '@tomaat/core';
 
 /**
- * Where the relay may connect to. An allow-list of addresses, loopback and what the operator adds; checked on the
- * address that is connected to, after DNS, so that neither a spelling nor a changing name gets around it.
+ * Where the relay may connect to. An allow-list of addresses, loopback (of a registry that itself listens on loopback
+ * alone) and what the operator adds; checked on the address that is connected to, after DNS, so that neither a spelling
+ * nor a changing name gets around it.
  */
 export interface Target {
   /** The base address as announced. */
@@ -45,12 +46,14 @@ export interface OwnServer {
 /**
  * @param own is reached at its local address, whatever its announced one means to DNS or a proxy.
  * @param allowNet ranges (`10.1.0.0/16`, `fd00::/8`) or single addresses besides loopback.
+ * @param loopbackToo whether loopback is permitted without being in a range.
  * @throws TomaatError BAD_REQUEST for a range that is none.
  */
 export function createTargetPolicy(
   allowNet: readonly string[] = [],
   resolve: Resolve = resolveByDns,
   own?: OwnServer,
+  loopbackToo = true,
 ): TargetPolicy {
   const allowed = createRanges(allowNet);
   return {
@@ -70,7 +73,10 @@ export function createTargetPolicy(
           const here = isOwn || contains(loopback, address);
           return { url, address, family: family === 6 ? 6 : 4, loopback: here };
         })
-        .filter((target) => target.loopback || contains(allowed, target.address));
+        .filter(
+          (target) =>
+            isOwn || (target.loopback && loopbackToo) || contains(allowed, target.address),
+        );
       if (targets.length === 0) {
         throw new TomaatError(
           'FORBIDDEN',
