@@ -30,7 +30,7 @@ export const announcementId = (thumbprint: string, serviceId: string): string =>
 
 /**
  * Checks signature, type, content, signer, audience and time of a signed announcement.
- * @throws TomaatError BAD_SIGNATURE that says which of them does not hold.
+ * @throws TomaatError BAD_SIGNATURE that says which of them does not hold, BAD_INPUT for a content with faults.
  */
 export async function verifyAnnouncement(
   text: string,
@@ -39,8 +39,14 @@ export async function verifyAnnouncement(
   const { payload, thumbprint } = await verifySigned(text, announcementType);
   const parsed = signedAnnouncementSchema.safeParse(payload);
   if (!parsed.success) {
-    const faults = parsed.error.issues.map((issue) => `${issue.path.join('.') || 'payload'}: ${issue.message}`);
-    throw refused(`The announcement has faults: ${faults.join('; ')}. Mend them, and sign it again.`, faults);
+    const faults = parsed.error.issues.map(
+      (issue) => `${issue.path.join('.') || 'payload'}: ${issue.message}`,
+    );
+    throw new TomaatError(
+      'BAD_INPUT',
+      `The announcement has faults: ${faults.join('; ')}. Mend them, and sign it again.`,
+      { detail: { faults } },
+    );
   }
   const announcement = parsed.data;
   if (announcement.sub !== thumbprint) {
@@ -128,6 +134,6 @@ const isThisMachine = (host: string) => host === 'localhost' || host === '[::1]'
 const portOf = (url: URL) => url.port || (url.protocol === 'https:' ? '443' : '80');
 const pathOf = (url: URL) => url.pathname.replace(/\/+$/, '');
 
-function refused(message: string, faults?: string[]): TomaatError {
-  return new TomaatError('BAD_SIGNATURE', message, faults && { detail: { faults } });
+function refused(message: string): TomaatError {
+  return new TomaatError('BAD_SIGNATURE', message);
 }

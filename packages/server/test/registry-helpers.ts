@@ -1,9 +1,16 @@
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { createServer, type RequestListener, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type Announcement, announcementId, announcementType, type SignedAnnouncement } from '@tomaat/client';
+import {
+  type Announcement,
+  announcementId,
+  announcementType,
+  audienceOf,
+  type SignedAnnouncement,
+} from '@tomaat/client';
 import { createKey, type KeyScope } from '../src/access/keys.ts';
 import { type Identity, openIdentity } from '../src/identity.ts';
 import { createRegistryApp, type RegistryApp, type RegistryAppOptions } from '../src/registry/start.ts';
@@ -29,8 +36,6 @@ export async function openFolder(cleanup: Cleanup): Promise<string> {
 export interface TestRegistry extends RegistryApp {
   clock: { ms: number };
   folder: string;
-  /** Signs what `announce` sends. */
-  identity: Identity;
   key(label?: string, scopes?: KeyScope[]): Promise<string>;
 }
 
@@ -62,7 +67,6 @@ export async function openTestRegistry(
     close,
     clock,
     folder,
-    identity: await openIdentity(options.dataFolder === undefined ? folder : await openFolder(cleanup)),
     key: async (label = 'test', scopes = ['announce']) =>
       (await createKey(registry.entries.db, { label, scopes }, clock.ms)).key,
   };
@@ -133,13 +137,43 @@ export async function putSigned(registry: TestRegistry, key: string, id: string,
   });
 }
 
-/** Announces, signed by `identity` (the registry's own one for tests if missing). */
+const identities = new Map<string, Promise<Identity>>();
+const keyFolder = mkdtempSync(join(tmpdir(), 'tomaat-identities-'));
+process.once('exit', () => rmSync(keyFolder, { recursive: true, force: true }));
+
+/** The key of a server, by the name that a test gives it. */
+export function identityOf(server: string): Promise<Identity> {
+  let identity = identities.get(server);
+  if (!identity) {
+    const folder = join(keyFolder, String(identities.size));
+    mkdirSync(folder);
+    identity = openIdentity(folder);
+    identities.set(server, identity);
+  }
+  return identity;
+}
+
+/** The id under which a server announces a service. */
+export const idOf = async (server: string, serviceId = 'prostate-net') =>
+  announcementId((await identityOf(server)).thumbprint, serviceId);
+
+/** Announces, signed by the key of that server. */
 export async function announce(
   registry: TestRegistry,
   key: string,
+  server: string,
   announcement: Announcement,
-  identity = registry.identity,
 ) {
+  const identity = await identityOf(server);
   const payload = payloadOf(announcement, identity, registry.clock.ms);
   return putSigned(registry, key, payload.id, await identity.sign(announcementType, payload));
 }
+
+/** Signs as `openSigner` does, under the clock of the registry. */
+export const signerOf = (server: string, now: () => number) => ({
+  async sign(announcement: Announcement, address: string) {
+    const identity = await identityOf(server);
+    const payload = { ...payloadOf(announcement, identity, now()), aud: audienceOf(address) };
+    return identity.sign(announcementType, payload);
+  },
+});

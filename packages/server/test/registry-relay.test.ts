@@ -21,9 +21,11 @@ import {
   announce,
   announcementOf,
   createCleanup,
+  idOf,
   openFolder,
   openServer,
   openTestRegistry,
+  signerOf,
   type TestRegistry,
 } from './registry-helpers.ts';
 
@@ -193,7 +195,7 @@ describe('POST /{task}/{anatomy} on the registry', () => {
     for (const name of names) expect(problem.detail).toContain(name);
     await relay.registry.app.inject({
       method: 'DELETE',
-      url: '/api/announcements/default',
+      url: `/api/announcements/${await idOf('default', 'default')}`,
       headers: { authorization: `Bearer ${relay.key}` },
     });
     await post(`${relay.url}/segmentation/prostate`);
@@ -513,10 +515,12 @@ describe('POST /{task}/{anatomy} on the registry', () => {
         down = await write(response);
       }),
     );
-    const put = await fetch(`${url}/api/announcements/a`, {
+    const announcement = announcementOf(server.url);
+    const signed = await signerOf('a', Date.now).sign(announcement, url);
+    const put = await fetch(`${url}/api/announcements/${await idOf('a')}`, {
       method: 'PUT',
       headers: { authorization: `Bearer ${key}`, 'content-type': 'application/json' },
-      body: JSON.stringify(announcementOf(server.url)),
+      body: JSON.stringify({ signed }),
     });
     expect(put.status).toBe(200);
     const before = await rssMb();
