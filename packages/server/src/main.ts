@@ -48,8 +48,15 @@ const dataOption = () =>
 const trustOption = () =>
   new Option(
     '--data <dir>',
-    'data folder of the server here, whose own certificate is trusted (default: the user’s)',
+    'data folder of the server here, whose own certificate is trusted; known_hosts lies in it (default: the user’s)',
   ).env('TOMAAT_DATA');
+const fingerprintOption = () =>
+  new Option(
+    '--fingerprint <sha256>',
+    'trust a certificate with this fingerprint, as the server prints it; may be repeated',
+  )
+    .env('TOMAAT_FINGERPRINT')
+    .argParser((value, list: string[] | undefined) => [...(list ?? []), value]);
 const jsonOption = (what = 'print JSON') => new Option('--json', what);
 
 // ---- Serving ----
@@ -219,6 +226,7 @@ program
   .addOption(
     new Option('--ca <file>', 'certificate (PEM) to trust, such as the server’s tomaat.pem').env('TOMAAT_CA'),
   )
+  .addOption(fingerprintOption())
   .addOption(
     new Option(
       '--data <dir>',
@@ -268,6 +276,7 @@ program
   .addOption(registryOption().hideHelp())
   .addOption(apiKeyOption())
   .addOption(caOption())
+  .addOption(fingerprintOption())
   .addOption(trustOption())
   .addHelpText(
     'after',
@@ -310,6 +319,7 @@ addPredictionOptions(
   .addOption(registryOption())
   .addOption(apiKeyOption())
   .addOption(caOption())
+  .addOption(fingerprintOption())
   .addOption(trustOption())
   .addHelpText(
     'after',
@@ -408,6 +418,48 @@ keys
   .addOption(dataOption())
   .addOption(jsonOption())
   .action((id: string, flags) => done(async () => (await import('./cli/keys.ts')).keysRevoke(id, flags)));
+
+const trusted = program
+  .command('trust')
+  .usage('URL | list | remove')
+  .description('certificates and keys of servers that are remembered')
+  .helpCommand(false)
+  .argument('[URL]', 'an https address whose certificate is to be remembered')
+  .addOption(fingerprintOption())
+  .addOption(caOption())
+  .addOption(dataOption())
+  .addHelpText(
+    'after',
+    `
+Without --fingerprint it shows the certificate of the server and asks. Examples:
+  tomaat trust https://server.example:9443 --fingerprint AB:01:…
+  tomaat trust list
+  tomaat trust remove server.example:9443`,
+  )
+  .action((url: string | undefined, flags) =>
+    done(async () => {
+      const commands = await import('./cli/trust.ts');
+      return url === undefined ? commands.trustList(flags) : commands.trust(url, flags);
+    }),
+  );
+trusted
+  .command('list')
+  .usage('[options]')
+  .description('what is remembered, and since when')
+  .addOption(dataOption())
+  .addOption(jsonOption())
+  .action((_flags, command: Command) =>
+    done(async () => (await import('./cli/trust.ts')).trustList(command.optsWithGlobals())),
+  );
+trusted
+  .command('remove')
+  .usage('NAME [options]')
+  .argument('<NAME>', 'the name, as “list” shows it')
+  .description('forget it: the next use counts as the first')
+  .addOption(dataOption())
+  .action((name: string, _flags, command: Command) =>
+    done(async () => (await import('./cli/trust.ts')).trustRemove(name, command.optsWithGlobals())),
+  );
 
 // A usage error is the caller's fault: 2, not commander's 1. Subcommands inherit this only if they are told, too.
 const tell = (command: Command): void => {

@@ -62,9 +62,10 @@ async function showSample({ server, registry, print, signal }: DemoOptions): Pro
 async function firstWithSample(entries: readonly Entry[], server: RunningServer, signal: AbortSignal) {
   const sorted = [...entries].sort((a, b) => rank(a) - rank(b));
   for (const entry of sorted) {
-    if (!entry.serverUrl || !entry.serviceId) continue;
+    // Only this server's own services: what others announced here is not called without being asked for.
+    if (entry.serverUrl !== server.announcedUrl || !entry.serviceId) continue;
     // The announced address may lead through a proxy, or be a name that only others know.
-    const baseUrl = entry.serverUrl === server.announcedUrl ? server.localUrl : entry.serverUrl;
+    const baseUrl = server.localUrl;
     const client = createClient({ baseUrl });
     // What was announced here by a server that is gone is passed over.
     const service = await client.service(entry.serviceId, { signal }).catch(() => undefined);

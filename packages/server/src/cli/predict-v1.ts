@@ -23,7 +23,7 @@ import {
   writeVolume,
 } from '@tomaat/core';
 import { nodePlatform } from '../node-platform.ts';
-import { prepareConnection } from './connect.ts';
+import { connectTo, type Told } from './connect.ts';
 import { formatBytes, type Progress, plain } from './console.ts';
 import { volumeFiles } from './input-files.ts';
 import { type Elements, planInputs } from './plan-inputs.ts';
@@ -35,20 +35,20 @@ import { checkTargets, planResults, saveResult } from './result-files.ts';
  * back as MetaImage and are written in the format that is wanted.
  */
 export async function predictV1(
-  found: { predictionUrl: string; name: string },
+  found: { predictionUrl: string; name: string; told?: Told },
   flags: PredictFlags,
   progress: Progress,
   signal: AbortSignal,
 ): Promise<Outcome> {
   const startTime = performance.now();
-  await prepareConnection(found.predictionUrl, { ...flags, apiKey: undefined });
+  const { fetch } = await connectTo(found.predictionUrl, { ...flags, apiKey: undefined, signal }, found.told);
   if (flags.output.length > 0) {
     throw new TomaatError(
       'BAD_INPUT',
       'A TOMAAT v1 service does not name its outputs. Leave --output out, or use --all.',
     );
   }
-  const asked = await interfaceV1(found.predictionUrl, { signal });
+  const asked = await interfaceV1(found.predictionUrl, { signal, fetch });
   const service: Elements = {
     id: plain(found.name),
     inputs: asked.flatMap(inputOf),
@@ -96,6 +96,7 @@ export async function predictV1(
     fields,
     files,
     signal,
+    fetch,
     onUpload: ({ sentBytes, totalBytes }) =>
       sentBytes < totalBytes
         ? progress.show('upload', `Uploading ${formatBytes(sentBytes)} of ${formatBytes(totalBytes)}`)

@@ -8,7 +8,7 @@ import {
   type Service,
 } from '@tomaat/client';
 import { TomaatError } from '@tomaat/core';
-import type { ConnectOptions } from './connect.ts';
+import { askOnTerminal, type ConnectOptions } from './connect.ts';
 import {
   createProgress,
   exitCodeOf,
@@ -76,10 +76,14 @@ export async function predict(wanted: string, flags: PredictFlags): Promise<numb
       progress.clear();
       if (!flags.quiet) console.error(plain(text));
     };
-    const found = await findService(wanted, { ...flags, signal, note });
+    const ask = (question: string) => {
+      progress.clear();
+      return askOnTerminal(question);
+    };
+    const found = await findService(wanted, { ...flags, signal, note, ask });
     if (found.kind === 'v1') {
       const { predictV1 } = await import('./predict-v1.ts');
-      const outcome = await predictV1(found, flags, progress, signal);
+      const outcome = await predictV1(found, { ...flags, ask }, progress, signal);
       progress.clear();
       printOutcome(outcome, flags);
       return 0;

@@ -7,7 +7,7 @@ import { pino } from 'pino';
 import { openApps } from '../apps.ts';
 import { remoteSource } from '../worker/remote-source.ts';
 import { startSupervisor } from '../worker/supervisor.ts';
-import { parseUrl, prepareConnection } from './connect.ts';
+import { connectTo, parseUrl } from './connect.ts';
 import { openInterrupt } from './interrupt.ts';
 
 export interface WorkerFlags {
@@ -15,6 +15,7 @@ export interface WorkerFlags {
   workers: number;
   ca?: string;
   data?: string;
+  fingerprint?: string[];
   logLevel: string;
   json?: boolean;
 }
@@ -36,7 +37,8 @@ export async function worker(
     );
   }
   const url = parseUrl(serverUrl);
-  await prepareConnection(url.href, { apiKey: token, ca: flags.ca, data: flags.data });
+  const { ca, data, fingerprint } = flags;
+  const { fetch } = await connectTo(url.href, { apiKey: token, ca, data, fingerprint });
   const apps = await openApps(appFolders);
   const logger = pino({ level: flags.logLevel }, pino.destination(2));
   await using opened = new AsyncDisposableStack();
@@ -50,6 +52,7 @@ export async function worker(
   const source = remoteSource({
     serverUrl: url.href,
     token,
+    fetch,
     name: `${host}:${process.pid}:${randomBytes(4).toString('hex')}`,
     versions,
     logger,
