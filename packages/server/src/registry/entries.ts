@@ -454,6 +454,13 @@ function names(from: { name: string; modality: string; anatomy: string; task: st
   };
 }
 
+/** Fingerprint of the certificate that the server of an entry announced; its signature was checked on receipt. */
+export function certificateOf({ signed }: Entry): string | undefined {
+  if (!signed) return undefined;
+  const payload = Buffer.from(signed.split('.')[1] ?? '', 'base64url').toString('utf8');
+  return (JSON.parse(payload) as SignedAnnouncement).certificate;
+}
+
 function foreign(id: string): TomaatError {
   return new TomaatError(
     'FORBIDDEN',
