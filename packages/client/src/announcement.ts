@@ -95,7 +95,9 @@ export async function verifyEntry(entry: Entry, check: AnnouncementCheck): Promi
     throw refused(`${entry.name} is announced without a signature, so nobody vouches for its address.`);
   }
   const announcement = await verifyAnnouncement(entry.signed, check);
-  const changed = shownFields.filter((field) => (entry[field] ?? none[field]) !== (announcement[field] ?? none[field]));
+  const changed = shownFields.filter(
+    (field) => (entry[field] ?? none[field]) !== (announcement[field] ?? none[field]),
+  );
   if (changed.length > 0) {
     throw refused(
       `The registry shows another ${changed.join(', ')} of ${entry.name} than its server signed. Do not use it; tell the registry's operator.`,
@@ -130,7 +132,8 @@ export function isSameRegistry(aud: string, asked: string, otherHosts: readonly 
   return sameHost && portOf(a) === portOf(b) && pathOf(a) === pathOf(b);
 }
 
-const isThisMachine = (host: string) => host === 'localhost' || host === '[::1]' || /^127(\.\d+){3}$/.test(host);
+const isThisMachine = (host: string) =>
+  host === 'localhost' || host === '[::1]' || /^127(\.\d+){3}$/.test(host);
 const portOf = (url: URL) => url.port || (url.protocol === 'https:' ? '443' : '80');
 const pathOf = (url: URL) => url.pathname.replace(/\/+$/, '');
 

@@ -126,7 +126,9 @@ export const entrySchema = z.object({
   signed: z
     .union([z.literal(false), z.string()])
     .optional()
-    .describe('The announcement as its server signed it, to be checked by the client; false: TOMAAT v1 signs nothing'),
+    .describe(
+      'The announcement as its server signed it, to be checked by the client; false: TOMAAT v1 signs nothing',
+    ),
 });
 export type Entry = z.infer<typeof entrySchema>;
 

@@ -78,7 +78,8 @@ export async function predictV1(predictionUrl: string, options: V1PredictOptions
     options.onDelay?.();
     await pause(pollMs, signal);
     const body = new URLSearchParams({ request_id: elements[0].request_id ?? '' });
-    elements = (await callJson(connection, responsesPath, list, { method: 'POST', body, signal, maxBytes })) ?? [];
+    elements =
+      (await callJson(connection, responsesPath, list, { method: 'POST', body, signal, maxBytes })) ?? [];
   }
   const error = elements.find((element) => element.type === 'PlainText' && /^error/i.test(element.label));
   if (error) throw new TomaatError('APP_FAILED', `The service says: ${error.content ?? 'Error'}`);

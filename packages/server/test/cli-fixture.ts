@@ -176,7 +176,9 @@ export async function fakeServer(
         }),
       );
     if (path === '/api/services' && entries)
-      return void send(200, { services: await Promise.all(entries.map((entry) => signEntry(entry, url.origin))) });
+      return void send(200, {
+        services: await Promise.all(entries.map((entry) => signEntry(entry, url.origin))),
+      });
     if (path === '/api/services') {
       const fits = (one: Service) =>
         ['task', 'anatomy'].every(

@@ -509,7 +509,8 @@ describe('POST /{task}/{anatomy} on the registry', () => {
       const url = await app.listen({ host: '127.0.0.1', port: 0 });
       const answer = await post(`${url}/segmentation/prostate`);
       answers.push(answer.status);
-      if (answer.status !== 200) expect((await problemOf(answer)).detail).toContain('certificate is not trusted');
+      if (answer.status !== 200)
+        expect((await problemOf(answer)).detail).toContain('certificate is not trusted');
     }
     expect(answers).toEqual([200, 503]);
     expect(got).toHaveLength(1);

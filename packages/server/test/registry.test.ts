@@ -302,7 +302,8 @@ describe('PUT and DELETE /api/announcements/{id}', () => {
     );
     const headers = { authorization: `Bearer ${other}` };
     expect(
-      (await registry.app.inject({ method: 'DELETE', url: `/api/announcements/${await idOf('x')}`, headers })).statusCode,
+      (await registry.app.inject({ method: 'DELETE', url: `/api/announcements/${await idOf('x')}`, headers }))
+        .statusCode,
     ).toBe(403);
     expect(await search(registry)).toMatchObject([{ serverUrl: 'http://127.0.0.1:9000' }]);
   });

@@ -101,7 +101,12 @@ describe('a registry beyond this machine', () => {
       for (const scheme of ['http', 'https']) {
         const serverUrl = `${scheme}://${host}:${port}`;
         const anatomy = `${scheme}-${index}`;
-        const answer = await announce(registry, key, 'server', announcementOf(serverUrl, { anatomy, serviceId: anatomy }));
+        const answer = await announce(
+          registry,
+          key,
+          'server',
+          announcementOf(serverUrl, { anatomy, serviceId: anatomy }),
+        );
         expect(answer.statusCode, serverUrl).toBeOneOf([200, 422]);
         await expect(policy.resolve(serverUrl), serverUrl).rejects.toMatchObject({
           code: expect.stringMatching(/FORBIDDEN|UNREACHABLE/),
@@ -170,7 +175,10 @@ describe('a registry beyond this machine', () => {
 describe('a client', () => {
   it('connects to none of these when a registry elsewhere told them, but to private networks', async () => {
     const permitted = /^(10\.|172\.16|192\.168|\[fd00::1|\[::ffff:10|100\.64|198\.18|private)/;
-    const fetch = createGuardedFetch({ checkAddress: (address) => checkToldAddress(address, false), resolve });
+    const fetch = createGuardedFetch({
+      checkAddress: (address) => checkToldAddress(address, false),
+      resolve,
+    });
     begun = [];
     for (const host of hosts.filter((name) => !permitted.test(name))) {
       for (const scheme of ['http', 'https']) {
@@ -181,13 +189,27 @@ describe('a client', () => {
     }
     expect(begun).toEqual([]);
     expect(arrived).toEqual([]);
-    for (const address of ['10.0.0.1', '172.16.3.4', '192.168.1.1', 'fd00::1', '100.64.0.1', '203.0.113.5', '2a00::1'])
+    for (const address of [
+      '10.0.0.1',
+      '172.16.3.4',
+      '192.168.1.1',
+      'fd00::1',
+      '100.64.0.1',
+      '203.0.113.5',
+      '2a00::1',
+    ])
       expect(() => checkToldAddress(address, false), address).not.toThrow();
     for (const address of ['127.0.0.1', '::1', '0.0.0.0', '::ffff:127.0.0.1']) {
       expect(() => checkToldAddress(address, true), address).not.toThrow();
       expect(() => checkToldAddress(address, false), address).toThrow(/this machine itself/);
     }
-    for (const address of ['169.254.169.254', '::ffff:169.254.169.254', 'fe80::1', '64:ff9b::a00:1', '2002:a00:1::'])
+    for (const address of [
+      '169.254.169.254',
+      '::ffff:169.254.169.254',
+      'fe80::1',
+      '64:ff9b::a00:1',
+      '2002:a00:1::',
+    ])
       expect(() => checkToldAddress(address, true), address).toThrow(/no server can be meant/);
   });
 

@@ -69,13 +69,22 @@ async function tamper(nowMs: number, count: number): Promise<Made[]> {
     const at = random.next(parts[part].length - 1);
     const alphabet = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_';
     const other = random.pick([...alphabet].filter((letter) => letter !== parts[part][at]));
-    add('a changed character', parts.with(part, parts[part].slice(0, at) + other + parts[part].slice(at + 1)).join('.'));
+    add(
+      'a changed character',
+      parts.with(part, parts[part].slice(0, at) + other + parts[part].slice(at + 1)).join('.'),
+    );
     add('cut short', text.slice(0, 1 + random.next(text.length - 1)));
     // A field is changed after signing: the signature is of another text.
     const field = random.pick(fields);
     const value = payload[field];
-    const changed = { ...payload, [field]: typeof value === 'number' ? value + 1 + random.next(9) : `${value}x` };
-    add(`another ${field} under the same signature`, parts.with(1, base64url.encode(JSON.stringify(changed))).join('.'));
+    const changed = {
+      ...payload,
+      [field]: typeof value === 'number' ? value + 1 + random.next(9) : `${value}x`,
+    };
+    add(
+      `another ${field} under the same signature`,
+      parts.with(1, base64url.encode(JSON.stringify(changed))).join('.'),
+    );
     // Signed by a key, but not by the one that has the id.
     add('the id of another key', await signed(payload, attacker));
     add('another key that says so', await signed({ ...payload, sub: attacker.thumbprint }, attacker));
@@ -86,7 +95,12 @@ async function tamper(nowMs: number, count: number): Promise<Made[]> {
     add('good for too long', await signed({ ...payload, exp: payload.iat + 121 + random.next(100_000) }));
     add('ends before it begins', await signed({ ...payload, exp: payload.iat - random.next(5) }));
     // Another registry, another kind, another algorithm.
-    const elsewhere = ['https://other.test', `${registryUrl}:444`, `${registryUrl}/x`, 'https://registry.test.evil.test'];
+    const elsewhere = [
+      'https://other.test',
+      `${registryUrl}:444`,
+      `${registryUrl}/x`,
+      'https://registry.test.evil.test',
+    ];
     add('for another registry', await signed({ ...payload, aud: random.pick(elsewhere) }));
     add('a receipt', await server.sign('tomaat-receipt+jws', payload));
     const header = random.pick<object>([
@@ -153,7 +167,11 @@ describe('signed announcements', () => {
     const replay = async (registry: typeof first, apiKey: string) => {
       for (const text of texts.slice(0, 21)) {
         const answer = await putSigned(registry, apiKey, id, text);
-        expect(answer.json()).toMatchObject({ status: 422, code: 'BAD_SIGNATURE', detail: expect.stringMatching(/epoch/) });
+        expect(answer.json()).toMatchObject({
+          status: 422,
+          code: 'BAD_SIGNATURE',
+          detail: expect.stringMatching(/epoch/),
+        });
       }
     };
     await replay(first, key);
@@ -217,7 +235,10 @@ describe('signed announcements', () => {
     };
     const client = createRegistryClient({ baseUrl });
     const older = await shown();
-    expect(await client.verify(await shown())).toMatchObject({ sub: server.thumbprint, certificate: certificateOf(0xa5) });
+    expect(await client.verify(await shown())).toMatchObject({
+      sub: server.thumbprint,
+      certificate: certificateOf(0xa5),
+    });
     await expect(client.verify(older)).rejects.toMatchObject({ code: 'BAD_SIGNATURE' });
     const changes: Partial<Entry>[] = [
       { serverUrl: 'https://evil.example:9443' },

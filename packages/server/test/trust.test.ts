@@ -14,7 +14,14 @@ import { openIdentity } from '../src/identity.ts';
 import { openSigner } from '../src/registry/signer.ts';
 import { openCertificate } from '../src/tls.ts';
 import { createGuardedFetch } from '../src/trust/guarded-fetch.ts';
-import { addPin, findPins, knownHostsFile, parseFingerprint, readPins, removePins } from '../src/trust/known-hosts.ts';
+import {
+  addPin,
+  findPins,
+  knownHostsFile,
+  parseFingerprint,
+  readPins,
+  removePins,
+} from '../src/trust/known-hosts.ts';
 import { bin, fakeServer, signEntry, tomaat } from './cli-fixture.ts';
 import { announcementOf, certificateOf, createCleanup, openFolder } from './registry-helpers.ts';
 
@@ -34,7 +41,11 @@ interface Recorder {
 }
 
 /** An HTTPS server with the certificate of a folder, which answers that it has no services. */
-async function listen(folder: string, port = 0, host = '127.0.0.1'): Promise<Recorder & { fingerprint: string }> {
+async function listen(
+  folder: string,
+  port = 0,
+  host = '127.0.0.1',
+): Promise<Recorder & { fingerprint: string }> {
   const certificate = await openCertificate(folder);
   const heard: string[] = [];
   const server = createServer({ key: certificate.key, cert: certificate.cert }, (request, response) => {
@@ -51,7 +62,13 @@ async function listen(folder: string, port = 0, host = '127.0.0.1'): Promise<Rec
     await new Promise((resolve) => server.close(resolve));
   };
   cleanup.add(close);
-  return { server, port: (server.address() as AddressInfo).port, heard, close, fingerprint: certificate.fingerprint };
+  return {
+    server,
+    port: (server.address() as AddressInfo).port,
+    heard,
+    close,
+    fingerprint: certificate.fingerprint,
+  };
 }
 
 const key = 'tmt_aaaaaaaaaa_secretsecretsecret';
@@ -71,7 +88,10 @@ describe('connectTo()', () => {
     await expect(ask(server.port)).rejects.toMatchObject({
       code: 'UNREACHABLE',
       message: expect.stringMatching(
-        new RegExp(`not trusted here.*${server.fingerprint}.*tomaat trust https://127.0.0.1:${server.port} --fingerprint`, 's'),
+        new RegExp(
+          `not trusted here.*${server.fingerprint}.*tomaat trust https://127.0.0.1:${server.port} --fingerprint`,
+          's',
+        ),
       ),
     });
     expect(server.heard).toEqual([]);
@@ -129,19 +149,26 @@ describe('connectTo()', () => {
       code: 'UNREACHABLE',
       message: expect.stringContaining(middle.fingerprint),
     });
-    await expect(
-      client.predict('x', { volumes: { volume: new Blob(['a volume']) } }),
-    ).rejects.toMatchObject({ code: 'UNREACHABLE' });
+    await expect(client.predict('x', { volumes: { volume: new Blob(['a volume']) } })).rejects.toMatchObject({
+      code: 'UNREACHABLE',
+    });
     expect(middle.heard).toEqual([]);
   });
 
   it('takes a fingerprint that is given, in any spelling, and no other', async () => {
     const server = await listen(await openFolder(cleanup));
     const { fingerprint } = server;
-    for (const given of [fingerprint, fingerprint.toLowerCase(), fingerprint.replaceAll(':', ''), `SHA256:${fingerprint}`])
+    for (const given of [
+      fingerprint,
+      fingerprint.toLowerCase(),
+      fingerprint.replaceAll(':', ''),
+      `SHA256:${fingerprint}`,
+    ])
       await ask(server.port, { fingerprint: [given] });
     expect(server.heard).toHaveLength(4);
-    await expect(ask(server.port, { fingerprint: [certificateOf(1)], ask: yes })).rejects.toThrow(/another certificate/);
+    await expect(ask(server.port, { fingerprint: [certificateOf(1)], ask: yes })).rejects.toThrow(
+      /another certificate/,
+    );
     await expect(ask(server.port, { fingerprint: ['AB:CD'] })).rejects.toMatchObject({ code: 'BAD_REQUEST' });
     expect(server.heard).toHaveLength(4);
     expect(await readPins(file())).toEqual([]);
@@ -165,9 +192,9 @@ describe('connectTo()', () => {
     const address = `https://127.0.0.1:${server.port}`;
     const told = { registry: 'https://127.0.0.1:8001', certificate: server.fingerprint };
     await connectTo(address, { data }, told);
-    await expect(connectTo(address, { data, ask: yes }, { ...told, certificate: certificateOf(2) })).rejects.toThrow(
-      new RegExp(`${certificateOf(2)}.*${server.fingerprint}`, 's'),
-    );
+    await expect(
+      connectTo(address, { data, ask: yes }, { ...told, certificate: certificateOf(2) }),
+    ).rejects.toThrow(new RegExp(`${certificateOf(2)}.*${server.fingerprint}`, 's'));
     // What was remembered of the address goes before what is announced.
     await addPin(file(), `127.0.0.1:${server.port}`, certificateOf(3));
     await expect(connectTo(address, { data }, told)).rejects.toThrow(/line \d+ of/);
@@ -184,7 +211,9 @@ describe('the fingerprint', () => {
         const folder = await openFolder(cleanup);
         const [cert, keyFile] = [join(folder, 'a.pem'), join(folder, 'a.key')];
         const subject = ['-subj', `/CN=server-${i}.example`, '-days', '30', '-out', cert, '-keyout', keyFile];
-        execFileSync('openssl', ['req', '-x509', '-nodes', '-newkey', ...kinds[i % 3], ...subject], { stdio: 'pipe' });
+        execFileSync('openssl', ['req', '-x509', '-nodes', '-newkey', ...kinds[i % 3], ...subject], {
+          stdio: 'pipe',
+        });
         certificates.push({ cert, key: keyFile });
       }
       for (let i = 0; i < 4; i++) {
@@ -198,12 +227,21 @@ digest = hashlib.sha256(ssl.PEM_cert_to_DER_cert(open(sys.argv[1]).read())).hexd
 print(':'.join(digest[i:i + 2] for i in range(0, 64, 2)))`;
       for (const { cert, key: keyFile } of certificates) {
         const opened = await openCertificate(data, { cert, key: keyFile });
-        const said = execFileSync('openssl', ['x509', '-in', cert, '-noout', '-fingerprint', '-sha256']).toString();
+        const said = execFileSync('openssl', [
+          'x509',
+          '-in',
+          cert,
+          '-noout',
+          '-fingerprint',
+          '-sha256',
+        ]).toString();
         expect(opened.fingerprint).toBe(parseFingerprint(said));
         expect(said.trim().endsWith(opened.fingerprint)).toBe(true);
         expect(opened.fingerprint).toBe(execFileSync('python3', ['-c', python, cert]).toString().trim());
         const der = new X509Certificate(readFileSync(cert)).raw;
-        expect(opened.fingerprint.replaceAll(':', '').toLowerCase()).toBe(createHash('sha256').update(der).digest('hex'));
+        expect(opened.fingerprint.replaceAll(':', '').toLowerCase()).toBe(
+          createHash('sha256').update(der).digest('hex'),
+        );
       }
     },
     60_000,
@@ -217,7 +255,9 @@ describe('known_hosts', () => {
     );
     expect(new Set((await readPins(file())).map(({ name }) => name)).size).toBe(20);
     await addPin(file(), 'server-3.example:9443', certificateOf(200), { replace: true });
-    expect((await findPins(file(), 'server-3.example:9443')).map(({ value }) => value)).toEqual([certificateOf(200)]);
+    expect((await findPins(file(), 'server-3.example:9443')).map(({ value }) => value)).toEqual([
+      certificateOf(200),
+    ]);
     writeFileSync(file(), `${readFileSync(file(), 'utf8')}server.example:1 no-fingerprint\n`);
     await expect(readPins(file())).rejects.toThrow(/^Line 22 of /);
   });
@@ -266,16 +306,29 @@ describe('findService() with a registry that turns hostile', () => {
     const [known] = await findPins(file(), `${new URL(registry.url).host}/prostate-net`);
 
     const attacks: [string, () => Promise<void>, RegExp][] = [
-      ['another server under its name', () => show(other()), new RegExp(`known  ${known.value}\n  now    [\\w-]{43}`)],
-      ['another id for the same pair', () => show(other({ serviceId: 'other' })), /another server than before|knows no live service/],
+      [
+        'another server under its name',
+        () => show(other()),
+        new RegExp(`known  ${known.value}\n  now    [\\w-]{43}`),
+      ],
+      [
+        'another id for the same pair',
+        () => show(other({ serviceId: 'other' })),
+        /another server than before|knows no live service/,
+      ],
       ['another address', async () => show({ ...(await own()), serverUrl: evil.url }), /another serverUrl/],
       ['no signature', async () => show(entryOf(evil.url, { signed: false })), /without a signature/],
       [
         'as if it were v1',
-        async () => show(entryOf(evil.url, { face: 'v1', signed: false, predictionUrl: `${evil.url}/predict` })),
+        async () =>
+          show(entryOf(evil.url, { face: 'v1', signed: false, predictionUrl: `${evil.url}/predict` })),
         /not signed any more/,
       ],
-      ['for another registry', () => show(signEntry(entryOf(good.url), evil.url, 'good')), /was made for the registry/],
+      [
+        'for another registry',
+        () => show(signEntry(entryOf(good.url), evil.url, 'good')),
+        /was made for the registry/,
+      ],
     ];
     for (const [name, attack, message] of attacks) {
       await attack();
@@ -305,17 +358,26 @@ describe('findService() with a registry that turns hostile', () => {
     const registry = await hostileRegistry(entries);
     const announcement = announcementOf(`https://127.0.0.1:${evil.port}`);
     const signed = await signer.sign(announcement, registry.url);
-    entries.push({ ...entryOf(announcement.serverUrl, { default: undefined }), id: signer.idOf('prostate-net'), signed });
-    await expect(findService('prostate-net', { registry: registry.url, data, apiKey: key, ask: yes })).rejects.toThrow(
-      new RegExp(`announced  ${certificate.fingerprint}\n  shown      ${evil.fingerprint}`),
-    );
+    entries.push({
+      ...entryOf(announcement.serverUrl, { default: undefined }),
+      id: signer.idOf('prostate-net'),
+      signed,
+    });
+    await expect(
+      findService('prostate-net', { registry: registry.url, data, apiKey: key, ask: yes }),
+    ).rejects.toThrow(new RegExp(`announced  ${certificate.fingerprint}\n  shown      ${evil.fingerprint}`));
     expect(evil.heard).toEqual([]);
     expect(await readPins(file())).toEqual([]);
   });
 
   it('is not led to this machine by a registry elsewhere', async () => {
     const told = { registry: 'https://registry.example' };
-    for (const address of ['http://127.0.0.1:9000', 'http://localhost:9000', 'http://[::1]:9000', 'http://0.0.0.0:9000']) {
+    for (const address of [
+      'http://127.0.0.1:9000',
+      'http://localhost:9000',
+      'http://[::1]:9000',
+      'http://0.0.0.0:9000',
+    ]) {
       const { fetch } = await connectTo(address, { data }, told);
       await expect(fetch(address), address).rejects.toThrow(/this machine itself/);
     }
@@ -358,7 +420,14 @@ describe('the key', () => {
       () => client.predict('x', { volumes: { volume } }),
       () => client.predict('x', { volumes: { volume }, resumableAboveBytes: 1 }),
     ];
-    const places = [`http://${to}/`, `//${to}/`, `http://user:${'x'}@${to}/`, `http://${to}/api/services`, `https://${to}/`, `http://localhost:${to.split(':')[1]}/`];
+    const places = [
+      `http://${to}/`,
+      `//${to}/`,
+      `http://user:${'x'}@${to}/`,
+      `http://${to}/api/services`,
+      `https://${to}/`,
+      `http://localhost:${to.split(':')[1]}/`,
+    ];
     let cases = 0;
     for (const place of places) {
       for (const code of [301, 302, 303, 307, 308]) {
@@ -387,20 +456,26 @@ describe('tomaat trust', () => {
     const right = await run('trust', url, '--fingerprint', server.fingerprint);
     expect(right).toMatchObject({ code: 0, stderr: '' });
     const listed = await run('trust', 'list', '--json');
-    expect(JSON.parse(listed.stdout)).toMatchObject([{ name: `127.0.0.1:${server.port}`, value: server.fingerprint }]);
+    expect(JSON.parse(listed.stdout)).toMatchObject([
+      { name: `127.0.0.1:${server.port}`, value: server.fingerprint },
+    ]);
     expect((await run('discover', url)).stdout).toContain('No service is announced');
     expect(await run('trust', 'remove', url)).toMatchObject({ code: 0 });
     const refused = await run('discover', url);
     expect(refused.code).toBe(1);
     expect(refused.stderr).toContain(`tomaat trust ${url} --fingerprint ${server.fingerprint}`);
-    const byVariable = await tomaat(['discover', url, '--data', data], { env: { TOMAAT_FINGERPRINT: server.fingerprint } });
+    const byVariable = await tomaat(['discover', url, '--data', data], {
+      env: { TOMAAT_FINGERPRINT: server.fingerprint },
+    });
     expect(byVariable).toMatchObject({ code: 0 });
   }, 60_000);
 
-  it.skipIf(spawnSync('python3', ['-V']).error)('asks on a terminal: yes is remembered, anything else is no', async () => {
-    const server = await listen(await openFolder(cleanup));
-    const url = `https://127.0.0.1:${server.port}`;
-    const python = `import os, pty, sys
+  it.skipIf(spawnSync('python3', ['-V']).error)(
+    'asks on a terminal: yes is remembered, anything else is no',
+    async () => {
+      const server = await listen(await openFolder(cleanup));
+      const url = `https://127.0.0.1:${server.port}`;
+      const python = `import os, pty, sys
 pid, terminal = pty.fork()
 if pid == 0: os.execv(sys.argv[2], sys.argv[2:])
 seen = b''
@@ -415,24 +490,26 @@ except OSError: pass
 _, status = os.waitpid(pid, 0)
 sys.stdout.buffer.write(seen)
 sys.exit(os.waitstatus_to_exitcode(status))`;
-    const answer = async (text: string) => {
-      const args = ['-c', python, text, process.execPath, bin, 'discover', url, '--data', data];
-      const child = spawn('python3', args, { stdio: ['ignore', 'pipe', 'inherit'], timeout: 50_000 });
-      let said = '';
-      child.stdout.on('data', (chunk) => {
-        said += chunk;
-      });
-      const [code] = await once(child, 'close');
-      return { code, said };
-    };
-    const no = await answer('n');
-    expect(no.said).toContain(server.fingerprint);
-    expect(no.code).toBe(1);
-    expect(await readPins(file())).toEqual([]);
-    const agreed = await answer('y');
-    expect(agreed).toMatchObject({ code: 0, said: expect.stringContaining('No service is announced') });
-    expect(await readPins(file())).toMatchObject([{ value: server.fingerprint }]);
-  }, 120_000);
+      const answer = async (text: string) => {
+        const args = ['-c', python, text, process.execPath, bin, 'discover', url, '--data', data];
+        const child = spawn('python3', args, { stdio: ['ignore', 'pipe', 'inherit'], timeout: 50_000 });
+        let said = '';
+        child.stdout.on('data', (chunk) => {
+          said += chunk;
+        });
+        const [code] = await once(child, 'close');
+        return { code, said };
+      };
+      const no = await answer('n');
+      expect(no.said).toContain(server.fingerprint);
+      expect(no.code).toBe(1);
+      expect(await readPins(file())).toEqual([]);
+      const agreed = await answer('y');
+      expect(agreed).toMatchObject({ code: 0, said: expect.stringContaining('No service is announced') });
+      expect(await readPins(file())).toMatchObject([{ value: server.fingerprint }]);
+    },
+    120_000,
+  );
 });
 
 describe('openSigner()', () => {
@@ -442,13 +519,24 @@ describe('openSigner()', () => {
     const epochs: number[] = [];
     const day = 86_400_000;
     for (const nowMs of [10 * day, 10 * day + 1, 9 * day, 9 * day, 11 * day]) {
-      const signer = await openSigner({ dataFolder, identity, certificate: certificateOf(1), now: () => nowMs });
+      const signer = await openSigner({
+        dataFolder,
+        identity,
+        certificate: certificateOf(1),
+        now: () => nowMs,
+      });
       const texts = await Promise.all(
-        Array.from({ length: 5 }, () => signer.sign(announcementOf('http://127.0.0.1:9000'), 'http://127.0.0.1:8001/')),
+        Array.from({ length: 5 }, () =>
+          signer.sign(announcementOf('http://127.0.0.1:9000'), 'http://127.0.0.1:8001/'),
+        ),
       );
       for (const text of texts) {
         const payload = JSON.parse(Buffer.from(text.split('.')[1], 'base64url').toString());
-        expect(payload).toMatchObject({ aud: 'http://127.0.0.1:8001', exp: payload.iat + 120, sub: identity.thumbprint });
+        expect(payload).toMatchObject({
+          aud: 'http://127.0.0.1:8001',
+          exp: payload.iat + 120,
+          sub: identity.thumbprint,
+        });
         epochs.push(payload.epoch);
       }
     }

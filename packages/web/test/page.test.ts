@@ -589,7 +589,9 @@ describe.skipIf(browserMissing)('the page', () => {
       await announce('dead', 'A dead service', 'http://127.0.0.1:9');
       clock = Date.now();
       await announce('live', 'A live service', site.address);
-      const { predictionUrl, interfaceUrl, ...card } = announcementOf('https://old.example', { name: 'An old service' });
+      const { predictionUrl, interfaceUrl, ...card } = announcementOf('https://old.example', {
+        name: 'An old service',
+      });
       const v1 = { api_key: apiKey, prediction_url: predictionUrl, interface_url: interfaceUrl, ...card };
       const old = await fetch(`${registry.url}/announce`, { method: 'POST', body: JSON.stringify(v1) });
       expect(await old.json()).toMatchObject({ status: 0 });

@@ -54,18 +54,21 @@ async function signerOf(registry: RegistryClient, entry: Entry, faults: string[]
   }
 }
 
-function tableOf(
-  entries: readonly Entry[],
-  withState: boolean,
-  signers: ReadonlyMap<Entry, string>,
-): string {
+function tableOf(entries: readonly Entry[], withState: boolean, signers: ReadonlyMap<Entry, string>): string {
   const rows = [...entries].sort((a, b) => keyOf(a).localeCompare(keyOf(b)));
   const head = ['NAME', 'MODALITY', 'ANATOMY', 'TASK', 'ADDRESS', 'KEY', ...(withState ? ['LIVE'] : [])];
   return openTable(
     Table,
     head,
     rows.map((entry) => {
-      const cells = [entry.name, entry.modality, entry.anatomy, entry.task, addressOf(entry), signers.get(entry) ?? ''];
+      const cells = [
+        entry.name,
+        entry.modality,
+        entry.anatomy,
+        entry.task,
+        addressOf(entry),
+        signers.get(entry) ?? '',
+      ];
       return withState ? [...cells, entry.live ? 'yes' : 'no'] : cells;
     }),
   );

@@ -252,7 +252,9 @@ async function fromEntries(
   });
   const service = await client.service(serviceId, { signal: options.signal });
   if (!known) {
-    options.note?.(`First use of ${serviceId} by ${registry.baseUrl}: the key of its server, ${sub}, is remembered.`);
+    options.note?.(
+      `First use of ${serviceId} by ${registry.baseUrl}: the key of its server, ${sub}, is remembered.`,
+    );
   }
   await trusted.remember();
   return { kind: 'api', client, service };

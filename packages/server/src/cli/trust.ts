@@ -1,8 +1,22 @@
-import Table from 'cli-table3';
 import { TomaatError } from '@tomaat/core';
+import Table from 'cli-table3';
 import { createGuardedFetch, peekCertificate, untrusted } from '../trust/guarded-fetch.ts';
-import { addPin, findPins, knownHostsFile, parseFingerprint, readPins, removePins } from '../trust/known-hosts.ts';
-import { askOnTerminal, type ConnectOptions, dataFolderOf, hostAndPort, parseUrl, readCertificates } from './connect.ts';
+import {
+  addPin,
+  findPins,
+  knownHostsFile,
+  parseFingerprint,
+  readPins,
+  removePins,
+} from '../trust/known-hosts.ts';
+import {
+  askOnTerminal,
+  type ConnectOptions,
+  dataFolderOf,
+  hostAndPort,
+  parseUrl,
+  readCertificates,
+} from './connect.ts';
 import { openTable } from './console.ts';
 
 export interface TrustFlags extends Pick<ConnectOptions, 'ca' | 'data' | 'fingerprint'> {
@@ -17,7 +31,9 @@ export async function trust(address: string, flags: TrustFlags): Promise<number>
   const host = hostAndPort(url);
   const shown = await peek(url, flags);
   if (shown.authorized) {
-    console.log(`An authority vouches for the certificate of ${host}; it is trusted without being remembered.`);
+    console.log(
+      `An authority vouches for the certificate of ${host}; it is trusted without being remembered.`,
+    );
     return 0;
   }
   const { fingerprint } = shown;
@@ -73,7 +89,10 @@ export async function trustRemove(name: string, flags: TrustFlags): Promise<numb
   const file = knownHostsFile(await dataFolderOf(flags));
   const wanted = /^https?:\/\//.test(name) ? hostAndPort(parseUrl(name)) : name;
   if ((await removePins(file, wanted)) === 0) {
-    throw new TomaatError('NOT_FOUND', `${file} has no line for ${wanted}. “tomaat trust list” shows what there is.`);
+    throw new TomaatError(
+      'NOT_FOUND',
+      `${file} has no line for ${wanted}. “tomaat trust list” shows what there is.`,
+    );
   }
   console.log(`${wanted} is forgotten.`);
   return 0;

@@ -110,10 +110,7 @@ export function createTargetPolicy(
           const here = isOwn || contains(loopback, address);
           return { url, address, family: family === 6 ? 6 : 4, loopback: here };
         })
-        .filter(
-          (target) =>
-            isOwn || (target.loopback && loopbackToo) || contains(allowed, target.address),
-        );
+        .filter((target) => isOwn || (target.loopback && loopbackToo) || contains(allowed, target.address));
       if (targets.length === 0) {
         throw new TomaatError(
           'FORBIDDEN',

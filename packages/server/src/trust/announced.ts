@@ -50,7 +50,9 @@ export async function chooseTrusted(entries: readonly Entry[], options: TrustOpt
 
 async function checkEntry(entry: Entry, { file, registry, wanted }: TrustOptions): Promise<TrustedEntry> {
   const names = namesOf(entry, wanted).map((name) => `${hostOf(registry.baseUrl)}/${name}`);
-  const pins = (await Promise.all(names.map((name) => findPins(file, name)))).filter((list) => list.length > 0);
+  const pins = (await Promise.all(names.map((name) => findPins(file, name)))).filter(
+    (list) => list.length > 0,
+  );
   if (entry.face === 'v1' && !entry.signed) {
     if (pins.length > 0) throw changed(entry, pins[0], 'nobody: it is not signed any more', registry, file);
     return { entry, known: false, remember: async () => {} };

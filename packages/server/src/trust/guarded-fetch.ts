@@ -1,10 +1,15 @@
 import { lookup as dnsLookup } from 'node:dns';
 import { once } from 'node:events';
-import { Agent as HttpAgent, type ClientRequest, request as httpRequest, type IncomingMessage } from 'node:http';
+import {
+  type ClientRequest,
+  Agent as HttpAgent,
+  request as httpRequest,
+  type IncomingMessage,
+} from 'node:http';
 import { Agent as HttpsAgent, request as httpsRequest } from 'node:https';
 import { isIP, type LookupFunction } from 'node:net';
 import { Readable } from 'node:stream';
-import { connect, type ConnectionOptions, getCACertificates, type TLSSocket } from 'node:tls';
+import { type ConnectionOptions, connect, getCACertificates, type TLSSocket } from 'node:tls';
 import { TomaatError } from '@tomaat/core';
 
 /**
@@ -113,7 +118,8 @@ function guardedLookup(rules: FetchRules): LookupFunction {
           refusal = fault;
         }
       }
-      if (allowed.length === 0) return callback((refusal ?? new Error('no address')) as NodeJS.ErrnoException, []);
+      if (allowed.length === 0)
+        return callback((refusal ?? new Error('no address')) as NodeJS.ErrnoException, []);
       if (options.all) return callback(null, allowed);
       callback(null, allowed[0].address, allowed[0].family);
     };
@@ -194,7 +200,9 @@ function bodyOf(init: RequestInit): {
   if (typeof init.body === 'string' || init.body instanceof URLSearchParams) {
     const body = Buffer.from(String(init.body));
     const type =
-      typeof init.body === 'string' ? 'text/plain;charset=UTF-8' : 'application/x-www-form-urlencoded;charset=UTF-8';
+      typeof init.body === 'string'
+        ? 'text/plain;charset=UTF-8'
+        : 'application/x-www-form-urlencoded;charset=UTF-8';
     return { body, headers: { 'content-type': type, ...headers, 'content-length': String(body.length) } };
   }
   const wrapped = new Response(init.body);
@@ -242,7 +250,11 @@ function exchange(
   });
 }
 
-async function pump(body: ReadableStream<Uint8Array>, request: ClientRequest, ended: AbortSignal): Promise<void> {
+async function pump(
+  body: ReadableStream<Uint8Array>,
+  request: ClientRequest,
+  ended: AbortSignal,
+): Promise<void> {
   for await (const chunk of body) {
     if (ended.aborted) return;
     if (!request.write(chunk)) await once(request, 'drain', { signal: ended });

@@ -25,7 +25,8 @@ export const knownHostsFile = (dataFolder: string): string => join(dataFolder, '
 
 const fingerprintShape = /^[0-9A-F]{2}(:[0-9A-F]{2}){31}$/;
 const thumbprintShape = /^[\w-]{43}$/;
-const header = '# Servers and services that this user trusts; tomaat trust shows them. A line may be removed.\n';
+const header =
+  '# Servers and services that this user trusts; tomaat trust shows them. A line may be removed.\n';
 
 /** The lines of the file, none if there is no file. BAD_REQUEST for a line that is none. */
 export async function readPins(file: string): Promise<Pin[]> {
