@@ -553,9 +553,7 @@ export const endpoints = {
     tag: 'registry',
     summary: 'Announces a service, or renews it; needs a key with the scope announce',
     description:
-      'The id begins with the thumbprint of the key that signs, and is the same in the signed text. Signed is a compact JWS (EdDSA, type tomaat-announcement+jws, the public key as jwk in its header) of: ' +
-      Object.keys(signedAnnouncementSchema.shape).join(', ') +
-      '. An epoch that is not greater than the last one of this id is refused.',
+      'The id begins with the thumbprint of the key that signs, and is the same in the signed text: a compact JWS (EdDSA, type tomaat-announcement+jws, the public key as jwk in its header) of a SignedAnnouncement. An epoch that is not greater than the last one of this id is refused.',
     params: z.object({ id: signedAnnouncementSchema.shape.id }),
     body: {
       description: 'The signed announcement',
