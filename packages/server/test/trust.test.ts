@@ -227,7 +227,10 @@ for file in sys.argv[1:]:
     digest = hashlib.sha256(ssl.PEM_cert_to_DER_cert(open(file).read())).hexdigest().upper()
     print(':'.join(digest[i:i + 2] for i in range(0, 64, 2)))`;
       const files = certificates.map(({ cert }) => cert);
-      const byPython = execFileSync('python3', ['-c', python, ...files]).toString().trim().split('\n');
+      const byPython = execFileSync('python3', ['-c', python, ...files])
+        .toString()
+        .trim()
+        .split('\n');
       for (const [index, { cert, key: keyFile }] of certificates.entries()) {
         const opened = await openCertificate(data, { cert, key: keyFile });
         const said = execFileSync('openssl', [
