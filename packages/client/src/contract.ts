@@ -119,6 +119,16 @@ export const entrySchema = z.object({
   live: z.boolean().describe('Whether the last announcement is still valid'),
   announcedTime: z.string(),
   expiresTime: z.string(),
+  id: z
+    .string()
+    .optional()
+    .describe('Of the announcement: the thumbprint of the server’s key, a dot, the service; missing for v1'),
+  signed: z
+    .union([z.literal(false), z.string()])
+    .optional()
+    .describe(
+      'The announcement as its server signed it, to be checked by the client; false: TOMAAT v1 signs nothing',
+    ),
 });
 export type Entry = z.infer<typeof entrySchema>;
 
@@ -280,6 +290,24 @@ export const announcementSchema = z.strictObject({
   volumes: z.int().min(0).max(64).optional(),
 });
 export type Announcement = z.infer<typeof announcementSchema>;
+
+const thumbprint = z.string().regex(/^[\w-]{43}$/, 'must be a SHA-256 thumbprint in base64url');
+const seconds = z.int().min(0).max(Number.MAX_SAFE_INTEGER);
+
+/** What a server signs (compact JWS, EdDSA, type `tomaat-announcement+jws`, its public key as `jwk` in the header). */
+export const signedAnnouncementSchema = announcementSchema.extend({
+  id: z.string().regex(/^[\w-]{43}\.[\w.:-]{1,100}$/, 'must be a thumbprint, a dot and the id of a service'),
+  sub: thumbprint.describe('Thumbprint (RFC 7638) of the key that signs'),
+  aud: url.describe('Address of the registry that it is meant for'),
+  iat: seconds.describe('When it was signed, seconds since 1970'),
+  exp: seconds.describe('Until when it is good, at most 120 s later'),
+  epoch: z.int().min(1).describe('Grows with every announcement: an older one never replaces a newer one'),
+  certificate: z
+    .string()
+    .regex(/^[0-9A-F]{2}(:[0-9A-F]{2}){31}$/, 'must be a SHA-256 fingerprint such as AB:01:…')
+    .describe('SHA-256 fingerprint of the server’s TLS certificate'),
+});
+export type SignedAnnouncement = z.infer<typeof signedAnnouncementSchema>;
 
 export interface Endpoint {
   readonly method: 'GET' | 'HEAD' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
@@ -569,8 +597,13 @@ export const endpoints = {
     on: 'registry',
     tag: 'registry',
     summary: 'Announces a service, or renews it; needs a key with the scope announce',
-    params: z.object({ id: z.string().regex(/^[\w.:-]{1,120}$/) }),
-    body: { description: 'The announcement', content: { 'application/json': announcementSchema } },
+    description:
+      'The id begins with the thumbprint of the key that signs, and is the same in the signed text: a compact JWS (EdDSA, type tomaat-announcement+jws, the public key as jwk in its header) of a SignedAnnouncement. An epoch that is not greater than the last one of this id is refused.',
+    params: z.object({ id: signedAnnouncementSchema.shape.id }),
+    body: {
+      description: 'The signed announcement',
+      content: { 'application/json': z.strictObject({ signed: z.string().max(65_536) }) },
+    },
     responses: { 200: json(entrySchema, 'The entry, with the time until which it is valid') },
   },
   withdraw: {

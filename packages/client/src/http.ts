@@ -34,7 +34,12 @@ export interface Call {
   signal?: AbortSignal;
   /** Whether the request may be sent again after a network fault. True for everything but bare POSTs. */
   repeatable?: boolean;
+  /** Longest answer in JSON; 32 MiB if missing. */
+  maxBytes?: number;
 }
+
+const maxJsonBytes = 2 ** 25;
+const maxProblemBytes = 2 ** 20;
 
 /** Checks the address and fills in the defaults; throws BAD_REQUEST for what is no http(s) address. */
 export function openConnection(options: ConnectionOptions): Connection {
@@ -91,7 +96,7 @@ export async function callJson<T>(
   try {
     const response = await send(connection, path, { ...call, signal: watchdog.signal }, watchdog.alive);
     if (response.status === 204) return undefined;
-    return await readJson(response, schema, addressOf(connection, path), watchdog.signal);
+    return await readJson(response, schema, addressOf(connection, path), watchdog.signal, call.maxBytes);
   } finally {
     watchdog.stop();
   }
@@ -103,10 +108,11 @@ export async function readJson<T>(
   schema: z.ZodType<T>,
   address: string,
   signal?: AbortSignal,
+  maxBytes = maxJsonBytes,
 ): Promise<T> {
   let text: string;
   try {
-    text = await response.text();
+    text = await readText(response, maxBytes, address);
   } catch (error) {
     throw networkFault(error, address, signal);
   }
@@ -119,6 +125,27 @@ export async function readJson<T>(
   const parsed = schema.safeParse(data);
   if (!parsed.success) throw notOurs(address, response, parsed.error);
   return parsed.data;
+}
+
+/** The text of an answer; what is longer than allowed is not read to its end. */
+async function readText(response: Response, maxBytes: number, address: string): Promise<string> {
+  const reader = response.body?.getReader();
+  const decoder = new TextDecoder();
+  let text = '';
+  let bytes = 0;
+  for (;;) {
+    const { done, value } = (await reader?.read()) ?? { done: true, value: undefined };
+    if (done || !value) return text + decoder.decode();
+    bytes += value.length;
+    if (bytes > maxBytes) {
+      await reader?.cancel();
+      throw new TomaatError(
+        'UPSTREAM',
+        `${address} answers with more than ${maxBytes} bytes, which is too long here. Check the address.`,
+      );
+    }
+    text += decoder.decode(value, { stream: true });
+  }
 }
 
 function notOurs(address: string, response: Response, cause?: unknown): TomaatError {
@@ -246,7 +273,7 @@ export function startWatchdog(
 /** The error that an answer stands for: a Problem of ours keeps its code, anything else goes by its status. */
 export async function problemOf(response: Response, address: string): Promise<TomaatError> {
   const retryAfterSeconds = Number(response.headers.get('retry-after')) || undefined;
-  const text = await response.text().catch(() => '');
+  const text = await readText(response, maxProblemBytes, address).catch(() => '');
   let body:
     | { code?: unknown; detail?: unknown; field?: unknown; facts?: unknown; requestId?: unknown }
     | undefined;

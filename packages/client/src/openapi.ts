@@ -1,6 +1,5 @@
 import { z } from 'zod';
 import {
-  announcementSchema,
   type Endpoint,
   endpoints,
   entrySchema,
@@ -8,6 +7,7 @@ import {
   jobSchema,
   problemSchema,
   serviceSchema,
+  signedAnnouncementSchema,
 } from './contract.ts';
 
 type Json = Record<string, unknown>;
@@ -18,7 +18,7 @@ const named: readonly (readonly [string, z.ZodType])[] = [
   ['Job', jobSchema],
   ['JobOutput', jobOutputSchema],
   ['Entry', entrySchema],
-  ['Announcement', announcementSchema],
+  ['SignedAnnouncement', signedAnnouncementSchema],
 ];
 
 const tags: Record<Endpoint['tag'], string> = {
@@ -44,6 +44,8 @@ export function openApiDocument(on: 'server' | 'registry', version: string): Jso
     const path = (paths[endpoint.path] ??= {});
     path[endpoint.method.toLowerCase()] = operation(name, endpoint, schemas);
   }
+  // It travels inside of a signed text, to which no schema can point.
+  if (on === 'registry') toSchema(signedAnnouncementSchema, schemas, 'input');
   return {
     openapi: '3.1.0',
     info: {

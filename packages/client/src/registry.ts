@@ -1,7 +1,7 @@
 import { TomaatError } from '@tomaat/core';
 import { z } from 'zod';
 import type { ServiceFilters } from './client.ts';
-import { type Entry, entrySchema } from './contract.ts';
+import { type Entry, entrySchema, type SignedAnnouncement } from './contract.ts';
 import { addressOf, type ConnectionOptions, callJson, openConnection } from './http.ts';
 
 export interface DiscoverOptions {
@@ -10,17 +10,47 @@ export interface DiscoverOptions {
   signal?: AbortSignal;
 }
 
+export interface RegistryClientOptions extends ConnectionOptions {
+  /** Hosts by which the registry is known besides that of `baseUrl`, such as the names in its certificate. */
+  otherHosts?: readonly string[];
+}
+
 export interface RegistryClient {
   readonly baseUrl: string;
   /** The services that are announced; a registry that speaks only TOMAAT v1 is asked in v1. */
   discover(filters?: ServiceFilters, options?: DiscoverOptions): Promise<Entry[]>;
+  /**
+   * Checks what a server signed of itself, so that the registry need not be trusted: signature, time, that it was
+   * made for this registry, that the entry shows what was signed, and that it is no older than one seen before.
+   * Whether the key that signed (`sub`) is the right one is for the caller to remember.
+   * @throws TomaatError BAD_SIGNATURE; for a v1 entry, too, which nobody signed.
+   */
+  verify(entry: Entry): Promise<SignedAnnouncement>;
 }
 
 /** A client of a service registry. Rejects as `createClient` does. */
-export function createRegistryClient(options: ConnectionOptions): RegistryClient {
+export function createRegistryClient(options: RegistryClientOptions): RegistryClient {
   const connection = openConnection(options);
+  const epochs = new Map<string, number>();
   return {
     baseUrl: connection.baseUrl,
+    async verify(entry) {
+      // Loaded here, so that a page that only lists does not carry the code of signatures.
+      const { isSameRegistry, verifyEntry } = await import('./announcement.ts');
+      const announcement = await verifyEntry(entry, {
+        isAudience: (address) => isSameRegistry(address, connection.baseUrl, options.otherHosts),
+        nowMs: Date.now(),
+      });
+      const { id, epoch } = announcement;
+      if (epoch < (epochs.get(id) ?? 0)) {
+        throw new TomaatError(
+          'BAD_SIGNATURE',
+          `The registry shows an older announcement of ${entry.name} than before. Do not use it; tell the registry's operator.`,
+        );
+      }
+      epochs.set(id, epoch);
+      return announcement;
+    },
     async discover(filters = {}, { live, signal } = {}) {
       const schema = z.object({ services: z.array(z.record(z.string(), z.unknown())) });
       let found: Record<string, unknown>[];
@@ -90,6 +120,7 @@ export async function discoverV1(
       description: entry.description,
       predictionUrl: entry.prediction_url,
       interfaceUrl: entry.interface_url,
+      signed: false as const,
       face: 'v1' as const,
       live: true,
       announcedTime: new Date(entry.creation_time * 1000).toISOString(),

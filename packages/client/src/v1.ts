@@ -71,12 +71,15 @@ export async function predictV1(predictionUrl: string, options: V1PredictOptions
     withoutFileNames: true,
   });
   const list = z.array(v1OutputSchema);
-  let elements = await readJson(response, list, predictionUrl, signal);
+  // Volumes come as base64 in it.
+  const maxBytes = Number.POSITIVE_INFINITY;
+  let elements = await readJson(response, list, predictionUrl, signal, maxBytes);
   while (elements.length > 0 && elements.every((element) => element.type === 'DelayedResponse')) {
     options.onDelay?.();
     await pause(pollMs, signal);
     const body = new URLSearchParams({ request_id: elements[0].request_id ?? '' });
-    elements = (await callJson(connection, responsesPath, list, { method: 'POST', body, signal })) ?? [];
+    elements =
+      (await callJson(connection, responsesPath, list, { method: 'POST', body, signal, maxBytes })) ?? [];
   }
   const error = elements.find((element) => element.type === 'PlainText' && /^error/i.test(element.label));
   if (error) throw new TomaatError('APP_FAILED', `The service says: ${error.content ?? 'Error'}`);

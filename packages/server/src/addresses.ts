@@ -3,7 +3,8 @@ import { hostname } from 'node:os';
 /** How an address to listen on (`--host`) stands in the addresses that are printed, announced and called. */
 
 const bare = (host: string) => host.replace(/^\[(.*)\]$/, '$1');
-const inUrl = (host: string) => (host.includes(':') ? `[${host}]` : host);
+/** A name or address as it stands in a URL. */
+export const inUrl = (host: string) => (host.includes(':') ? `[${host}]` : host);
 
 /** Whether it means all addresses of this machine. */
 export function isWildcard(host: string): boolean {

@@ -48,8 +48,15 @@ const dataOption = () =>
 const trustOption = () =>
   new Option(
     '--data <dir>',
-    'data folder of the server here, whose own certificate is trusted (default: the user’s)',
+    'data folder of the server here, whose own certificate is trusted; known_hosts lies in it (default: the user’s)',
   ).env('TOMAAT_DATA');
+const fingerprintOption = () =>
+  new Option(
+    '--fingerprint <sha256>',
+    'trust a certificate with this fingerprint, as the server prints it; may be repeated',
+  )
+    .env('TOMAAT_FINGERPRINT')
+    .argParser((value, list: string[] | undefined) => [...(list ?? []), value]);
 const jsonOption = (what = 'print JSON') => new Option('--json', what);
 
 // ---- Serving ----
@@ -271,7 +278,7 @@ if (registry) {
     .addOption(new Option('--port <number>', 'port of the registry; 0: a free one (default: 8001)'))
     .addOption(new Option('--legacy-port <number>', 'open a port for TOMAAT v1 clients that cannot log in'))
     .addOption(jsonOption('print the address as one line of JSON'));
-  addSettings(command, [...commonKeys, 'ca', 'allowNet']);
+  addSettings(command, [...commonKeys, 'publicUrl', 'ca', 'allowNet']);
   command.action((flags) =>
     done(async () => {
       const { port, legacyPort, ...rest } = flags as Record<string, unknown>;
@@ -294,6 +301,7 @@ program
   .addOption(
     new Option('--ca <file>', 'certificate (PEM) to trust, such as the server’s tomaat.pem').env('TOMAAT_CA'),
   )
+  .addOption(fingerprintOption())
   .addOption(
     new Option(
       '--data <dir>',
@@ -343,6 +351,7 @@ program
   .addOption(registryOption().hideHelp())
   .addOption(apiKeyOption())
   .addOption(caOption())
+  .addOption(fingerprintOption())
   .addOption(trustOption())
   .addHelpText(
     'after',
@@ -390,6 +399,7 @@ addPredictionOptions(
   .addOption(registryOption())
   .addOption(apiKeyOption())
   .addOption(caOption())
+  .addOption(fingerprintOption())
   .addOption(trustOption())
   .addHelpText(
     'after',
@@ -529,6 +539,48 @@ keys
   .addOption(dataOption())
   .addOption(jsonOption())
   .action((id: string, flags) => done(async () => (await import('./cli/keys.ts')).keysRevoke(id, flags)));
+
+const trusted = program
+  .command('trust')
+  .usage('URL | list | remove')
+  .description('certificates and keys of servers that are remembered')
+  .helpCommand(false)
+  .argument('[URL]', 'an https address whose certificate is to be remembered')
+  .addOption(fingerprintOption())
+  .addOption(caOption())
+  .addOption(dataOption())
+  .addHelpText(
+    'after',
+    `
+Without --fingerprint it shows the certificate of the server and asks. Examples:
+  tomaat trust https://server.example:9443 --fingerprint AB:01:…
+  tomaat trust list
+  tomaat trust remove server.example:9443`,
+  )
+  .action((url: string | undefined, flags) =>
+    done(async () => {
+      const commands = await import('./cli/trust.ts');
+      return url === undefined ? commands.trustList(flags) : commands.trust(url, flags);
+    }),
+  );
+trusted
+  .command('list')
+  .usage('[options]')
+  .description('what is remembered, and since when')
+  .addOption(dataOption())
+  .addOption(jsonOption())
+  .action((_flags, command: Command) =>
+    done(async () => (await import('./cli/trust.ts')).trustList(command.optsWithGlobals())),
+  );
+trusted
+  .command('remove')
+  .usage('NAME [options]')
+  .argument('<NAME>', 'the name, as “list” shows it')
+  .description('forget it: the next use counts as the first')
+  .addOption(dataOption())
+  .action((name: string, _flags, command: Command) =>
+    done(async () => (await import('./cli/trust.ts')).trustRemove(name, command.optsWithGlobals())),
+  );
 
 // A usage error is the caller's fault: 2, not commander's 1. Subcommands inherit this only if they are told, too.
 const tell = (command: Command): void => {

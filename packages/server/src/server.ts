@@ -1,5 +1,3 @@
-import { randomUUID } from 'node:crypto';
-import { readFile, writeFile } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -32,6 +30,7 @@ import { registerV1 } from './http/v1.ts';
 import { registerWorkerRoutes } from './http/worker-routes.ts';
 import { openIdentity } from './identity.ts';
 import { stripFile } from './intake/strip-received.ts';
+import { type AnnouncementSigner, openSigner } from './registry/signer.ts';
 import { isLoopback } from './registry/targets.ts';
 import { openBlobs } from './store/blobs.ts';
 import { lockDataFolder } from './store/database.ts';
@@ -118,6 +117,8 @@ export interface RunningServer {
   readonly identity: string;
   /** What to announce of each service, with an id that stays the same. */
   announcements(): (Announcement & { id: string })[];
+  /** Signs announcements with the key of the data folder. */
+  readonly signer: AnnouncementSigner;
   close(): Promise<void>;
 }
 
@@ -319,7 +320,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   const secureUrl = options.publicUrl ?? tlsUrl;
   const legacyUrl = legacy && `https://${name}:${legacy.port}`;
   const announcedUrl = options.publicUrl ?? url ?? tlsUrl;
-  const instance = await instanceId(dataFolder);
+  const signer = await openSigner({ dataFolder, identity, certificate: certificate.fingerprint });
   const stack = opened.move();
   let closed: Promise<void> | undefined;
 
@@ -343,11 +344,12 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     app,
     access,
     certificate,
+    signer,
     services: apps.map(({ manifest }) => manifest.id),
     identity: identity.thumbprint,
     announcements: () =>
       apps.map(({ manifest }) => ({
-        id: `${instance}.${manifest.id}`,
+        id: signer.idOf(manifest.id),
         name: manifest.name,
         modality: manifest.modality,
         anatomy: manifest.anatomy,
@@ -368,17 +370,4 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       return closed;
     },
   };
-}
-
-/** An id of this data folder, by which a registry knows the server again after a restart. */
-async function instanceId(dataFolder: string): Promise<string> {
-  const file = join(dataFolder, 'instance-id');
-  try {
-    return (await readFile(file, 'utf8')).trim();
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
-    const id = randomUUID();
-    await writeFile(file, `${id}\n`, { mode: 0o600 });
-    return id;
-  }
 }

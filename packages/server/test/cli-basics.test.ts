@@ -104,9 +104,11 @@ describe('tomaat discover', () => {
     });
     const { code, stdout } = await tomaat(['discover', registry.url]);
     expect(code).toBe(0);
-    expect(stdout.split('\n')[0]).toMatch(/^NAME +MODALITY +ANATOMY +TASK +ADDRESS$/);
+    expect(stdout.split('\n')[0]).toMatch(/^NAME +MODALITY +ANATOMY +TASK +ADDRESS +KEY$/);
     expect(stdout).toContain('http://h:9000/services/p');
     expect(stdout).toContain('https://h:9443/services/p/predict');
+    expect(stdout).toMatch(/http:\/\/h:9000\/services\/p +[\w-]{8}…/);
+    expect(stdout).toMatch(/h:9443\/services\/p\/predict +unsigned/);
     expect(stdout).not.toContain('\u001b[2J');
     const json = await tomaat(['discover', registry.url, '--json']);
     expect(JSON.parse(json.stdout)).toHaveLength(2);

@@ -6,12 +6,24 @@ import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import type { Entry, Job, Service } from '@tomaat/client';
+import {
+  type Announcement,
+  announcementSchema,
+  announcementType,
+  type Entry,
+  type Job,
+  type Service,
+} from '@tomaat/client';
+import { identityOf, payloadOf } from './registry-helpers.ts';
 
 export const bin = fileURLToPath(new URL('../bin/tomaat.js', import.meta.url));
 
 /** Options of Node with which a program that is started with a pipe as its standard input ends with the test. */
 export const endsWithTest = ['--import', new URL('./end-with-parent.ts', import.meta.url).href] as const;
+
+/** Data folders of a user who has none yet, for each test file. */
+const dataHome = mkdtempSync(join(tmpdir(), 'tomaat-home-'));
+process.once('exit', () => rmSync(dataHome, { recursive: true, force: true }));
 
 export interface CliResult {
   code: number | null;
@@ -37,7 +49,7 @@ export function tomaat(args: readonly string[], options: CliOptions = {}): Promi
   return new Promise((resolve, reject) => {
     const child = spawn(node, [bin, ...args], {
       cwd,
-      env: { ...inherited, XDG_DATA_HOME: join(tmpdir(), 'tomaat-none'), ...env },
+      env: { ...inherited, XDG_DATA_HOME: dataHome, ...env },
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     const result: CliResult = { code: null, signal: null, stdout: '', stderr: '' };
@@ -115,6 +127,16 @@ const measured = JSON.stringify({
   ],
 });
 
+/** An entry of our API as a registry at this address shows it: signed by its server. */
+export async function signEntry(entry: Entry, audience: string, server = 'fake'): Promise<Entry> {
+  if (entry.face !== 'api' || entry.signed !== undefined) return entry;
+  const identity = await identityOf(server);
+  const fields = Object.keys(announcementSchema.shape) as (keyof Announcement)[];
+  const announcement = Object.fromEntries(fields.map((field) => [field, entry[field]])) as Announcement;
+  const payload = { ...payloadOf(announcement, identity, Date.now()), aud: audience };
+  return { ...entry, id: payload.id, signed: await identity.sign(announcementType, payload) };
+}
+
 /** A server that answers by the contract and does what it is told. */
 export async function fakeServer(
   options: { services?: Service[]; entries?: Entry[]; course?: Course } = {},
@@ -137,7 +159,7 @@ export async function fakeServer(
   });
 
   async function handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const url = new URL(request.url ?? '/', 'http://x');
+    const url = new URL(request.url ?? '/', `http://${request.headers.host}`);
     const path = url.pathname;
     const send = (status: number, body: unknown) =>
       response.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify(body));
@@ -153,7 +175,10 @@ export async function fakeServer(
           requestId: 'req-7',
         }),
       );
-    if (path === '/api/services' && entries) return void send(200, { services: entries });
+    if (path === '/api/services' && entries)
+      return void send(200, {
+        services: await Promise.all(entries.map((entry) => signEntry(entry, url.origin))),
+      });
     if (path === '/api/services') {
       const fits = (one: Service) =>
         ['task', 'anatomy'].every(

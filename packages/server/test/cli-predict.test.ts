@@ -422,7 +422,7 @@ describe('tomaat predict', () => {
       name: 'Prostate',
       modality: 'MRI',
       anatomy: 'prostate',
-      task: 'Whole Segmentation',
+      task: 'whole-segmentation',
       description: '',
       predictionUrl: `${server.url}/services/prostate-net/predict`,
       interfaceUrl: `${server.url}/services/prostate-net/interface`,

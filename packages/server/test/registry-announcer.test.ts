@@ -11,16 +11,24 @@ import { openCertificate } from '../src/tls.ts';
 import {
   announcementOf,
   createCleanup,
+  identityOf,
   openFolder,
   openServer,
   openTestRegistry,
+  signerOf,
 } from './registry-helpers.ts';
 
+const { thumbprint } = await identityOf('server');
 const cleanup = createCleanup();
-afterEach(() => cleanup.run());
+afterEach(async () => {
+  await cleanup.run();
+  now = Date.now;
+});
+/** The clock of the server that announces: that of the registry that listens. */
+let now: () => number = Date.now;
 
 const serviceOf = (id: string): AnnouncedService => ({
-  id,
+  id: `${thumbprint}.${id}`,
   ...announcementOf('http://127.0.0.1:9000', { serviceId: id, name: id }),
 });
 
@@ -36,13 +44,15 @@ function start(
   options: Pick<AnnouncerOptions, 'registryUrl' | 'apiKey' | 'services'> & Partial<AnnouncerOptions>,
 ) {
   const log = createLog();
-  const announcer = startAnnouncer({ renewMs: 50, retryMs: 10, logger: log.logger, ...options });
+  const signer = signerOf('server', () => now());
+  const announcer = startAnnouncer({ renewMs: 50, retryMs: 10, logger: log.logger, signer, ...options });
   cleanup.add(() => announcer.close());
   return { announcer, lines: log.lines };
 }
 
 async function listen(registry: Awaited<ReturnType<typeof openTestRegistry>>, port = 0) {
   await registry.app.listen({ host: '127.0.0.1', port });
+  now = () => registry.clock.ms;
   return `http://127.0.0.1:${(registry.app.server.address() as AddressInfo).port}`;
 }
 
@@ -259,7 +269,7 @@ describe('startRegistry()', () => {
     expect(registry.localUrl).toBe(`https://127.0.0.1:${registry.port}`);
     // 127.0.0.9 is not among the names of the certificate.
     const registryUrl = registry.localUrl.replace('127.0.0.1', '127.0.0.9');
-    const about = { registryUrl, apiKey, services: () => [serviceOf('a')] };
+    const about = { registryUrl, audience: registry.url, apiKey, services: () => [serviceOf('a')] };
     const pinned = start({ ...about, pinned: cert });
     await pinned.announcer.firstRound;
     expect(pinned.announcer.state()).toMatchObject({ announced: 1, error: undefined });

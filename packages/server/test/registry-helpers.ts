@@ -1,10 +1,18 @@
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { createServer, type RequestListener, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { Announcement } from '@tomaat/client';
+import {
+  type Announcement,
+  announcementId,
+  announcementType,
+  audienceOf,
+  type SignedAnnouncement,
+} from '@tomaat/client';
 import { createKey, type KeyScope } from '../src/access/keys.ts';
+import { type Identity, openIdentity } from '../src/identity.ts';
 import { createRegistryApp, type RegistryApp, type RegistryAppOptions } from '../src/registry/start.ts';
 
 /** What a test opened is closed in the opposite order. */
@@ -41,6 +49,10 @@ export async function openTestRegistry(
   const registry = await createRegistryApp({
     now: () => clock.ms,
     logger: false,
+    isOwnAddress: (address) => {
+      const listening = registry.app.server.address() as AddressInfo | null;
+      return address === registryUrl || address === `http://127.0.0.1:${listening?.port}`;
+    },
     ...options,
     dataFolder: folder,
   });
@@ -90,11 +102,78 @@ export function announcementOf(serverUrl: string, change: Partial<Announcement> 
   };
 }
 
-export async function announce(registry: TestRegistry, key: string, id: string, announcement: unknown) {
+/** The address by which signed announcements name a registry without a port. */
+export const registryUrl = 'https://registry.test';
+export const certificateOf = (byte: number) =>
+  Array<string>(32).fill(byte.toString(16).toUpperCase().padStart(2, '0')).join(':');
+
+let lastEpoch = 0;
+
+/** What a server signs for the registry at `registryUrl`, at this time, with a greater epoch than any before. */
+export function payloadOf(
+  announcement: Announcement,
+  { thumbprint }: Pick<Identity, 'thumbprint'>,
+  nowMs: number,
+): SignedAnnouncement {
+  const iat = Math.floor(nowMs / 1000);
+  return {
+    ...announcement,
+    id: announcementId(thumbprint, announcement.serviceId),
+    sub: thumbprint,
+    aud: registryUrl,
+    iat,
+    exp: iat + 120,
+    epoch: ++lastEpoch,
+    certificate: certificateOf(0xa5),
+  };
+}
+
+export async function putSigned(registry: TestRegistry, key: string, id: string, signed: unknown) {
   return registry.app.inject({
     method: 'PUT',
     url: `/api/announcements/${encodeURIComponent(id)}`,
     headers: { authorization: `Bearer ${key}`, 'content-type': 'application/json' },
-    payload: JSON.stringify(announcement),
+    payload: JSON.stringify({ signed }),
   });
 }
+
+const identities = new Map<string, Promise<Identity>>();
+const keyFolder = mkdtempSync(join(tmpdir(), 'tomaat-identities-'));
+process.once('exit', () => rmSync(keyFolder, { recursive: true, force: true }));
+
+/** The key of a server, by the name that a test gives it. */
+export function identityOf(server: string): Promise<Identity> {
+  let identity = identities.get(server);
+  if (!identity) {
+    const folder = join(keyFolder, String(identities.size));
+    mkdirSync(folder);
+    identity = openIdentity(folder);
+    identities.set(server, identity);
+  }
+  return identity;
+}
+
+/** The id under which a server announces a service. */
+export const idOf = async (server: string, serviceId = 'prostate-net') =>
+  announcementId((await identityOf(server)).thumbprint, serviceId);
+
+/** Announces, signed by the key of that server. */
+export async function announce(
+  registry: TestRegistry,
+  key: string,
+  server: string,
+  announcement: Announcement,
+) {
+  const identity = await identityOf(server);
+  const payload = payloadOf(announcement, identity, registry.clock.ms);
+  return putSigned(registry, key, payload.id, await identity.sign(announcementType, payload));
+}
+
+/** Signs as `openSigner` does, under the clock of the registry. */
+export const signerOf = (server: string, now: () => number) => ({
+  async sign(announcement: Announcement, address: string) {
+    const identity = await identityOf(server);
+    const payload = { ...payloadOf(announcement, identity, now()), aud: audienceOf(address) };
+    return identity.sign(announcementType, payload);
+  },
+});

@@ -12,18 +12,26 @@ import { createServer as createHttpsServer } from 'node:https';
 import { type AddressInfo, connect, createServer as createTcpServer } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type Announcement, entrySchema, problemSchema } from '@tomaat/client';
+import { type Announcement, announcementType, entrySchema, problemSchema } from '@tomaat/client';
 import { afterEach, describe, expect, it } from 'vitest';
+import { findKey } from '../src/access/keys.ts';
+import { createApp } from '../src/http/app.ts';
+import { createRelay } from '../src/registry/relay.ts';
 import type { RegistryAppOptions } from '../src/registry/start.ts';
 import { createTargetPolicy, isLoopback } from '../src/registry/targets.ts';
 import { openCertificate } from '../src/tls.ts';
 import {
   announce,
   announcementOf,
+  certificateOf,
   createCleanup,
+  identityOf,
+  idOf,
   openFolder,
   openServer,
   openTestRegistry,
+  payloadOf,
+  signerOf,
   type TestRegistry,
 } from './registry-helpers.ts';
 
@@ -212,7 +220,7 @@ describe('POST /{task}/{anatomy} on the registry', () => {
     for (const name of names) expect(problem.detail).toContain(name);
     await relay.registry.app.inject({
       method: 'DELETE',
-      url: '/api/announcements/default',
+      url: `/api/announcements/${await idOf('default', 'default')}`,
       headers: { authorization: `Bearer ${relay.key}` },
     });
     await post(`${relay.url}/segmentation/prostate`);
@@ -487,6 +495,53 @@ describe('POST /{task}/{anatomy} on the registry', () => {
     expect(got).toHaveLength(1);
   });
 
+  it('trusts beyond this machine the certificate that the server announced, and no other', async () => {
+    const certificate = await openCertificate(await openFolder(cleanup));
+    const got: Got[] = [];
+    const server = createHttpsServer({ key: certificate.key, cert: certificate.cert }, serverOf(got));
+    server.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    cleanup.add(() => {
+      server.closeAllConnections();
+      server.close();
+    });
+    const serverUrl = `https://127.0.0.1:${(server.address() as AddressInfo).port}`;
+    const identity = await identityOf('a');
+    const answers: number[] = [];
+    for (const announced of [certificate.fingerprint, certificateOf(7)]) {
+      const payload = payloadOf(announcementOf(serverUrl), identity, Date.now());
+      const signed = await identity.sign(announcementType, { ...payload, certificate: announced });
+      const { registry } = await openRelay();
+      const apiKey = (await findKey(registry.entries.db, await registry.key(), registry.clock.ms))!;
+      const entry = await registry.entries.announce(apiKey, payload, signed);
+      const target = {
+        url: new URL(serverUrl),
+        address: '127.0.0.1',
+        family: 4 as const,
+        loopback: false,
+        own: false,
+      };
+      const relay = createRelay({
+        entries: { candidates: async () => [entry], addresses: async () => [] },
+        policy: { resolve: async () => [target] },
+      });
+      const app = createApp(false);
+      app.post('/:task/:anatomy', async (request, reply) => {
+        await relay(request, reply, { task: 'segmentation', anatomy: 'prostate' });
+        return reply;
+      });
+      cleanup.add(() => app.close());
+      const url = await app.listen({ host: '127.0.0.1', port: 0 });
+      const answer = await post(`${url}/segmentation/prostate`);
+      answers.push(answer.status);
+      if (answer.status !== 200)
+        expect((await problemOf(answer)).detail).toContain('certificate is not trusted');
+    }
+    expect(answers).toEqual([200, 503]);
+    expect(got).toHaveLength(1);
+    expect(got[0].headers.authorization).toBeUndefined();
+  });
+
   it('streams 200 MB up with less than 40 MB more memory, and 200 MB down without holding them', async () => {
     const folder = await openFolder(cleanup);
     const child = fork(join(import.meta.dirname, 'registry-process.ts'), [folder], {
@@ -532,10 +587,12 @@ describe('POST /{task}/{anatomy} on the registry', () => {
         down = await write(response);
       }),
     );
-    const put = await fetch(`${url}/api/announcements/a`, {
+    const announcement = announcementOf(server.url);
+    const signed = await signerOf('a', Date.now).sign(announcement, url);
+    const put = await fetch(`${url}/api/announcements/${await idOf('a')}`, {
       method: 'PUT',
       headers: { authorization: `Bearer ${key}`, 'content-type': 'application/json' },
-      body: JSON.stringify(announcementOf(server.url)),
+      body: JSON.stringify({ signed }),
     });
     expect(put.status).toBe(200);
     const before = await rssMb();

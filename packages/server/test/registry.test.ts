@@ -1,7 +1,6 @@
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { Entry } from '@tomaat/client';
-import { entrySchema, problemSchema } from '@tomaat/client';
+import { type Announcement, announcementType, type Entry, entrySchema, problemSchema } from '@tomaat/client';
 import { afterEach, describe, expect, it } from 'vitest';
 import { createKey, findKey, listKeys, renewProgramKey, revokeKey } from '../src/access/keys.ts';
 import { apiLifeMs, keptMs, v1LifeMs } from '../src/registry/entries.ts';
@@ -10,8 +9,12 @@ import {
   announce,
   announcementOf,
   createCleanup,
+  identityOf,
+  idOf,
   openFolder,
   openTestRegistry,
+  payloadOf,
+  putSigned,
   type TestRegistry,
 } from './registry-helpers.ts';
 
@@ -233,7 +236,7 @@ describe('PUT and DELETE /api/announcements/{id}', () => {
     expect(await search(registry)).toHaveLength(1);
     const withdraw = {
       method: 'DELETE',
-      url: '/api/announcements/lab%3Aprostate',
+      url: `/api/announcements/${await idOf('lab:prostate')}`,
       headers: { authorization: `Bearer ${key}` },
     } as const;
     expect((await registry.app.inject(withdraw)).statusCode).toBe(204);
@@ -268,7 +271,7 @@ describe('PUT and DELETE /api/announcements/{id}', () => {
       v1(key, { prediction_url: predictionUrl, anatomy: 'prostate', task: 'segmentation' }),
     );
     expect(await search(registry)).toMatchObject([
-      { face: 'api', serverUrl: 'http://127.0.0.1:9000', name: 'Old net' },
+      { face: 'api', serverUrl: 'http://127.0.0.1:9000', name: 'Prostate net', signed: expect.any(String) },
     ]);
     registry.clock.ms += apiLifeMs;
     expect(await discover(registry)).toHaveLength(0);
@@ -299,7 +302,8 @@ describe('PUT and DELETE /api/announcements/{id}', () => {
     );
     const headers = { authorization: `Bearer ${other}` };
     expect(
-      (await registry.app.inject({ method: 'DELETE', url: '/api/announcements/x', headers })).statusCode,
+      (await registry.app.inject({ method: 'DELETE', url: `/api/announcements/${await idOf('x')}`, headers }))
+        .statusCode,
     ).toBe(403);
     expect(await search(registry)).toMatchObject([{ serverUrl: 'http://127.0.0.1:9000' }]);
   });
@@ -328,17 +332,27 @@ describe('PUT and DELETE /api/announcements/{id}', () => {
       name: '',
       surplus: 1,
     };
-    const problem = problemSchema.parse((await announce(registry, key, 'x', wrong)).json());
+    const problem = problemSchema.parse((await announce(registry, key, 'x', wrong as Announcement)).json());
     expect(problem).toMatchObject({ status: 422, code: 'BAD_INPUT' });
     for (const word of ['anatomy', 'name', 'surplus']) expect(problem.detail).toContain(word);
     const bad: [string, unknown][] = [
       ['x', { ...announcementOf('http://127.0.0.1:9000'), serverUrl: 'http://user:secret@127.0.0.1:9000' }],
       ['x', { ...announcementOf('http://127.0.0.1:9000'), serverUrl: 'file:///etc/passwd' }],
       ['x', { ...announcementOf('http://127.0.0.1:9000'), serverUrl: 'http://127.0.0.1:9000/?a=b' }],
-      ['../x', announcementOf('http://127.0.0.1:9000')],
-      ['x', null],
     ];
-    for (const [id, body] of bad) expect((await announce(registry, key, id, body)).statusCode).toBe(422);
+    for (const [id, body] of bad)
+      expect((await announce(registry, key, id, body as Announcement)).statusCode).toBe(422);
+    const good = payloadOf(announcementOf('http://127.0.0.1:9000'), await identityOf('x'), registry.clock.ms);
+    const signed = await (await identityOf('x')).sign(announcementType, good);
+    for (const [id, text] of [
+      ['../x', signed],
+      ['x', signed],
+      [good.id, null],
+      [good.id, ''],
+      [good.id, 'x'.repeat(100_000)],
+    ] as const) {
+      expect((await putSigned(registry, key, id, text)).statusCode, id).toBeOneOf([413, 422]);
+    }
     expect(await search(registry)).toEqual([]);
   });
 
@@ -348,17 +362,15 @@ describe('PUT and DELETE /api/announcements/{id}', () => {
     const [{ id: keyId }] = await listKeys(registry.entries.db);
     const apiKey = (await findKey(registry.entries.db, key, registry.clock.ms))!;
     expect(apiKey.id).toBe(keyId);
+    const identity = await identityOf('server');
     for (let i = 0; i < 1000; i++) {
-      await registry.entries.announce(
-        apiKey,
-        `id${i}`,
-        announcementOf('http://127.0.0.1:9000', { serviceId: `s${i}` }),
-      );
+      const announcement = announcementOf('http://127.0.0.1:9000', { serviceId: `s${i}` });
+      await registry.entries.announce(apiKey, payloadOf(announcement, identity, registry.clock.ms), 'signed');
     }
     const full = await announce(registry, key, 'one-more', announcementOf('http://127.0.0.1:9000'));
     expect(problemSchema.parse(full.json())).toMatchObject({ status: 409, code: 'CONFLICT' });
     expect(
-      (await announce(registry, key, 'id7', announcementOf('http://127.0.0.1:9000', { serviceId: 's7' })))
+      (await announce(registry, key, 'server', announcementOf('http://127.0.0.1:9000', { serviceId: 's7' })))
         .statusCode,
     ).toBe(200);
     expect(

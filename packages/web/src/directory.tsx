@@ -17,6 +17,8 @@ interface Card {
   external: boolean;
   note?: string;
   live?: boolean;
+  /** Announced by TOMAAT v1, where nobody signs. */
+  unsigned?: boolean;
   authors?: string;
   version?: string;
   typicalSeconds?: number;
@@ -46,6 +48,7 @@ function cardOfEntry(entry: Entry): Card {
     task,
     version,
     live,
+    unsigned: !entry.signed,
     external: true,
     href: base && live ? `${base}/services/${encodeURIComponent(serviceId!)}` : undefined,
     note: !live
@@ -212,6 +215,7 @@ function CardView({ card }: { card: Card }) {
         {card.live !== undefined && (
           <Tag tone={card.live ? 'good' : 'bad'}>{card.live ? 'Live' : 'Not reachable'}</Tag>
         )}
+        {card.unsigned && <Tag>unsigned</Tag>}
       </p>
       <p className="description">{card.description}</p>
       {card.note && <p className="note">{card.note}</p>}

@@ -13,6 +13,7 @@ import { dataFolder } from '../../../test/real-data.ts';
 import { nodePlatform } from '../../server/src/node-platform.ts';
 import { startRegistry } from '../../server/src/registry/start.ts';
 import { encode, obliqueAffine, phantom } from '../../server/test/phantom.ts';
+import { announcementOf, idOf, signerOf } from '../../server/test/registry-helpers.ts';
 import {
   buildPage,
   chromiumPath,
@@ -574,21 +575,13 @@ describe.skipIf(browserMissing)('the page', () => {
     });
     try {
       const apiKey = await registry.apiKey('test');
-      const announce = async (id: string, name: string, serverUrl: string) => {
-        const response = await fetch(`${registry.url}/api/announcements/${id}`, {
+      const announce = async (server: string, name: string, serverUrl: string) => {
+        const announcement = announcementOf(serverUrl, { name, anatomy: 'brain', serviceId: 'threshold' });
+        const signed = await signerOf(server, () => clock).sign(announcement, registry.url);
+        const response = await fetch(`${registry.url}/api/announcements/${await idOf(server, 'threshold')}`, {
           method: 'PUT',
           headers: { authorization: `Bearer ${apiKey}`, 'content-type': 'application/json' },
-          body: JSON.stringify({
-            name,
-            modality: 'MRI',
-            anatomy: 'brain',
-            task: 'segmentation',
-            description: 'A test.',
-            predictionUrl: `${serverUrl}/predict`,
-            interfaceUrl: `${serverUrl}/interface`,
-            serverUrl,
-            serviceId: 'threshold',
-          }),
+          body: JSON.stringify({ signed }),
         });
         expect(response.status, await response.text()).toBe(200);
       };
@@ -596,7 +589,13 @@ describe.skipIf(browserMissing)('the page', () => {
       await announce('dead', 'A dead service', 'http://127.0.0.1:9');
       clock = Date.now();
       await announce('live', 'A live service', site.address);
-      expect(await createRegistryClient({ baseUrl: registry.url }).discover()).toHaveLength(2);
+      const { predictionUrl, interfaceUrl, ...card } = announcementOf('https://old.example', {
+        name: 'An old service',
+      });
+      const v1 = { api_key: apiKey, prediction_url: predictionUrl, interface_url: interfaceUrl, ...card };
+      const old = await fetch(`${registry.url}/announce`, { method: 'POST', body: JSON.stringify(v1) });
+      expect(await old.json()).toMatchObject({ status: 0 });
+      expect(await createRegistryClient({ baseUrl: registry.url }).discover()).toHaveLength(3);
       await withPage(async (page) => {
         await page.goto(`${registry.url}/`);
         const dead = page.getByRole('article').filter({ hasText: 'A dead service' });
@@ -605,6 +604,8 @@ describe.skipIf(browserMissing)('the page', () => {
         const link = page.getByRole('link', { name: 'A live service' });
         expect(await link.getAttribute('href')).toBe(`${site.address}/services/threshold`);
         expect(await page.locator('input[type=file]').count()).toBe(0);
+        const unsigned = page.getByRole('article').filter({ hasText: 'unsigned' });
+        expect(await unsigned.getByRole('heading').allTextContents()).toEqual(['An old service']);
         await expectAccessible(page);
         await page.goto(`${registry.url}/services/threshold`);
         await page.getByText('This is a registry').waitFor();

@@ -1,9 +1,17 @@
-import { existsSync } from 'node:fs';
+import { X509Certificate } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { getCACertificates, setDefaultCACertificates } from 'node:tls';
 import { TomaatError } from '@tomaat/core';
-import { isLoopback } from '../registry/targets.ts';
+import { checkToldAddress, isLoopback, isThisMachine } from '../registry/targets.ts';
+import {
+  createGuardedFetch,
+  type FetchRules,
+  peekCertificate,
+  type Shown,
+  untrusted,
+} from '../trust/guarded-fetch.ts';
+import { addPin, findPins, knownHostsFile, parseFingerprint } from '../trust/known-hosts.ts';
 
 /** What the commands that talk to servers have in common. */
 export interface ConnectOptions {
@@ -11,18 +19,39 @@ export interface ConnectOptions {
   apiKey?: string;
   ca?: string;
   data?: string;
+  /** SHA-256 fingerprints of certificates that the user vouches for. */
+  fingerprint?: string[];
+  signal?: AbortSignal;
+  /** Asks the user; the terminal if missing. */
+  ask?(question: string): Promise<boolean>;
 }
 
 export const defaultRegistry = 'http://127.0.0.1:8001';
 export const defaultServer = 'http://127.0.0.1:9000';
 
-const trusted = new Set<string>();
+/** A server or registry that may be talked to. */
+export interface Reached {
+  readonly fetch: typeof globalThis.fetch;
+  /** The names in its certificate. */
+  readonly hosts: readonly string[];
+}
+
+/** What is known of an address that a registry told. */
+export interface Told {
+  /** The registry that told it. */
+  readonly registry: string;
+  /** The certificate that its server announced, signed with a key that is remembered. */
+  readonly certificate?: string;
+}
 
 /**
- * Makes HTTPS to this address possible: trusts --ca, and on this machine the certificate that the server here made
- * itself. Throws BAD_REQUEST when a key would leave this machine unencrypted.
+ * Makes requests to this address possible, and checks its certificate before any is sent. Good is one that the system
+ * or --ca vouches for; that of the server on this machine; one in the file of known hosts; one that was announced
+ * under a remembered key; and one that the user confirms, who is asked once, on a terminal.
+ * @throws TomaatError BAD_REQUEST when a key would leave this machine unencrypted, UNREACHABLE for a certificate that is
+ *   unknown or has changed, FORBIDDEN for an address that a registry may not tell.
  */
-export async function prepareConnection(address: string, options: ConnectOptions): Promise<void> {
+export async function connectTo(address: string, options: ConnectOptions, told?: Told): Promise<Reached> {
   const url = parseUrl(address);
   const local = isLoopback(url.hostname);
   if (options.apiKey && url.protocol === 'http:' && !local) {
@@ -31,18 +60,100 @@ export async function prepareConnection(address: string, options: ConnectOptions
       `The API key would go to ${url.host} unencrypted. Use https://, or leave the key out.`,
     );
   }
-  if (options.ca) await trust(options.ca);
-  else if (url.protocol === 'https:' && local) {
-    const own = join(options.data ?? (await import('../config.ts')).defaultDataFolder(), 'tomaat.pem');
-    if (existsSync(own)) await trust(own);
+  const registryIsHere = told !== undefined && isThisMachine(parseUrl(told.registry).hostname);
+  const rules: FetchRules = {
+    ca: options.ca && (await readCertificates(options.ca)),
+    checkAddress: told && ((address) => checkToldAddress(address, registryIsHere)),
+  };
+  if (url.protocol === 'http:') return { fetch: createGuardedFetch(rules), hosts: [] };
+  let shown: Shown;
+  try {
+    shown = await peekCertificate(url, rules, options.signal);
+  } catch (error) {
+    options.signal?.throwIfAborted();
+    if (error instanceof TomaatError) throw error;
+    // It cannot be reached: the first request says why, and may come through after all.
+    return { fetch: createGuardedFetch(rules), hosts: [] };
+  }
+  if (!shown.authorized) await judge(url, shown, options, told);
+  const { fingerprint, hosts } = shown;
+  return {
+    fetch: createGuardedFetch({ ...rules, isKnown: (other) => !shown.authorized && other === fingerprint }),
+    hosts,
+  };
+}
+
+/** Throws unless a certificate without an authority is known, or becomes so. */
+async function judge(url: URL, shown: Shown, options: ConnectOptions, told?: Told): Promise<void> {
+  const { fingerprint } = shown;
+  const host = hostAndPort(url);
+  const given = options.fingerprint?.map(parseFingerprint) ?? [];
+  if (given.includes(fingerprint)) return;
+  const dataFolder = await dataFolderOf(options);
+  if (isLoopback(url.hostname) && fingerprint === (await ownFingerprint(dataFolder))) return;
+  const file = knownHostsFile(dataFolder);
+  const pins = await findPins(file, host);
+  if (pins.some(({ value }) => value === fingerprint)) return;
+  if (pins.length > 0) {
+    const [{ value, line }] = pins;
+    throw new TomaatError(
+      'UNREACHABLE',
+      `${host} shows another certificate than before. Either it was renewed, or somebody is in between.\n  known  ${value}\n  shown  ${fingerprint}\nNothing was sent. Ask whoever runs the server. If it was renewed: tomaat trust remove ${host} (line ${line} of ${file}), then connect again.`,
+      { detail: { hopeless: true, known: value, shown: fingerprint } },
+    );
+  }
+  if (told?.certificate === fingerprint) return;
+  if (told?.certificate !== undefined) {
+    throw new TomaatError(
+      'UNREACHABLE',
+      `${host} shows another certificate than its server announced. Either it was renewed just now, or somebody is in between.\n  announced  ${told.certificate}\n  shown      ${fingerprint}\nNothing was sent. Try again in a minute; if it stays so, tell whoever runs the server.`,
+      { detail: { hopeless: true, known: told.certificate, shown: fingerprint } },
+    );
+  }
+  if (given.length > 0) {
+    throw new TomaatError(
+      'UNREACHABLE',
+      `${host} shows another certificate than the one that was given.\n  given  ${given.join(', ')}\n  shown  ${fingerprint}\nNothing was sent. Ask whoever runs the server.`,
+      { detail: { hopeless: true, shown: fingerprint } },
+    );
+  }
+  const ask = options.ask ?? askOnTerminal;
+  const question = `The certificate of ${host} is not known here. Its SHA-256 fingerprint is\n  ${fingerprint}\nThe server prints it at its start. Is it the same, and to be trusted? [y/N] `;
+  if (!(await ask(question))) throw untrusted(host, shown);
+  await addPin(file, host, fingerprint);
+}
+
+export const hostAndPort = (url: URL): string =>
+  `${url.hostname}:${url.port || (url.protocol === 'https:' ? 443 : 80)}`;
+
+export const dataFolderOf = async ({ data }: Pick<ConnectOptions, 'data'>): Promise<string> =>
+  data ?? (await import('../config.ts')).defaultDataFolder();
+
+/** Of the certificate that the server on this machine made itself. */
+async function ownFingerprint(dataFolder: string): Promise<string | undefined> {
+  try {
+    return new X509Certificate(await readFile(join(dataFolder, 'tomaat.pem'))).fingerprint256;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw error;
   }
 }
 
 /** Trusts the certificates of a file in all that this process connects to. */
-export async function trust(file: string): Promise<void> {
-  if (trusted.has(file)) return;
+export async function trustEverywhere(file: string): Promise<void> {
   setDefaultCACertificates([...getCACertificates('default'), await readCertificates(file)]);
-  trusted.add(file);
+}
+
+/** Asks whoever sits at the terminal; without one the answer is no. */
+export async function askOnTerminal(question: string): Promise<boolean> {
+  if (!process.stdin.isTTY || !process.stderr.isTTY) return false;
+  const { createInterface } = await import('node:readline/promises');
+  const terminal = createInterface({ input: process.stdin, output: process.stderr });
+  try {
+    return /^y(es)?$/i.test((await terminal.question(question)).trim());
+  } finally {
+    terminal.close();
+  }
 }
 
 /** The certificates of a PEM file. BAD_REQUEST when it holds none. */

@@ -67,15 +67,15 @@ async function showSample(options: DemoOptions): Promise<void> {
 async function firstWithSample(entries: readonly Entry[], { server, apiKey, signal }: DemoOptions) {
   const sorted = [...entries].sort((a, b) => rank(a) - rank(b));
   for (const entry of sorted) {
-    if (!entry.serverUrl || !entry.serviceId) continue;
+    // Only this server's own services: what others announced here is not called without being asked for.
+    if (entry.serverUrl !== server.announcedUrl || !entry.serviceId) continue;
     // The announced address may lead through a proxy, or be a name that only others know.
-    const isOwn = entry.serverUrl === server.announcedUrl;
-    const baseUrl = isOwn ? server.localUrl : entry.serverUrl;
-    const client = createClient({ baseUrl, apiKey: isOwn ? apiKey : undefined });
+    const baseUrl = server.localUrl;
+    const client = createClient({ baseUrl, apiKey });
     // What was announced here by a server that is gone is passed over.
     const service = await client.service(entry.serviceId, { signal }).catch(() => undefined);
     if (!service?.sample) continue;
-    const headers: Record<string, string> = isOwn && apiKey ? { authorization: `Bearer ${apiKey}` } : {};
+    const headers: Record<string, string> = apiKey ? { authorization: `Bearer ${apiKey}` } : {};
     const response = await fetch(new URL(service.sample, baseUrl), { headers, signal });
     return { client, service, sample: await response.blob() };
   }

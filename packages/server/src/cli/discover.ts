@@ -1,7 +1,8 @@
-import { createRegistryClient, type Entry, type ServiceFilters } from '@tomaat/client';
+import { createRegistryClient, type Entry, type RegistryClient, type ServiceFilters } from '@tomaat/client';
+import { TomaatError } from '@tomaat/core';
 import Table from 'cli-table3';
-import { type ConnectOptions, defaultRegistry, prepareConnection } from './connect.ts';
-import { openTable } from './console.ts';
+import { type ConnectOptions, connectTo, defaultRegistry } from './connect.ts';
+import { openTable, plain } from './console.ts';
 
 export interface DiscoverFlags extends ServiceFilters, ConnectOptions {
   all?: boolean;
@@ -11,9 +12,10 @@ export interface DiscoverFlags extends ServiceFilters, ConnectOptions {
 /** `tomaat discover`: the services of a registry, as a table or as JSON. */
 export async function discover(registryUrl: string | undefined, flags: DiscoverFlags): Promise<number> {
   const baseUrl = registryUrl ?? flags.registry ?? defaultRegistry;
-  await prepareConnection(baseUrl, flags);
+  const { fetch, hosts } = await connectTo(baseUrl, flags);
   const { modality, anatomy, task, q } = flags;
-  const entries = await createRegistryClient({ baseUrl, apiKey: flags.apiKey }).discover(
+  const registry = createRegistryClient({ baseUrl, apiKey: flags.apiKey, fetch, otherHosts: hosts });
+  const entries = await registry.discover(
     { modality, anatomy, task, q },
     { live: flags.all ? undefined : true },
   );
@@ -30,18 +32,43 @@ export async function discover(registryUrl: string | undefined, flags: DiscoverF
     );
     return 0;
   }
-  console.log(tableOf(entries, Boolean(flags.all)));
+  const signers = new Map<Entry, string>();
+  const faults: string[] = [];
+  for (const entry of entries) signers.set(entry, await signerOf(registry, entry, faults));
+  console.log(tableOf(entries, Boolean(flags.all), signers));
+  for (const fault of faults) console.error(plain(fault));
   return 0;
 }
 
-function tableOf(entries: readonly Entry[], withState: boolean): string {
+/** Who signed an entry, shortened; “unsigned” for TOMAAT v1. What does not hold is told in `faults`. */
+async function signerOf(registry: RegistryClient, entry: Entry, faults: string[]): Promise<string> {
+  if (!entry.signed && entry.face === 'v1') return 'unsigned';
+  try {
+    return `${(await registry.verify(entry)).sub.slice(0, 8)}…`;
+  } catch (error) {
+    if (!(error instanceof TomaatError)) throw error;
+    // An announcement that ran out is no more than old.
+    if (!entry.live) return 'expired';
+    faults.push(`${entry.name}: ${error.message}`);
+    return 'BAD';
+  }
+}
+
+function tableOf(entries: readonly Entry[], withState: boolean, signers: ReadonlyMap<Entry, string>): string {
   const rows = [...entries].sort((a, b) => keyOf(a).localeCompare(keyOf(b)));
-  const head = ['NAME', 'MODALITY', 'ANATOMY', 'TASK', 'ADDRESS', ...(withState ? ['LIVE'] : [])];
+  const head = ['NAME', 'MODALITY', 'ANATOMY', 'TASK', 'ADDRESS', 'KEY', ...(withState ? ['LIVE'] : [])];
   return openTable(
     Table,
     head,
     rows.map((entry) => {
-      const cells = [entry.name, entry.modality, entry.anatomy, entry.task, addressOf(entry)];
+      const cells = [
+        entry.name,
+        entry.modality,
+        entry.anatomy,
+        entry.task,
+        addressOf(entry),
+        signers.get(entry) ?? '',
+      ];
       return withState ? [...cells, entry.live ? 'yes' : 'no'] : cells;
     }),
   );

@@ -1,22 +1,38 @@
-import { type Client, createClient, createRegistryClient, type Entry, type Service } from '@tomaat/client';
+import {
+  type Client,
+  createClient,
+  createRegistryClient,
+  type Entry,
+  type RegistryClient,
+  type Service,
+} from '@tomaat/client';
 import { TomaatError } from '@tomaat/core';
 import { toSlug } from '../registry/slug.ts';
 import { isLoopback } from '../registry/targets.ts';
+import { chooseTrusted } from '../trust/announced.ts';
+import { knownHostsFile } from '../trust/known-hosts.ts';
 import {
   type ConnectOptions,
+  connectTo,
+  dataFolderOf,
   defaultRegistry,
   defaultServer,
   parseUrl,
-  prepareConnection,
+  type Told,
 } from './connect.ts';
 
 /** A service on a server of ours, or one that speaks only TOMAAT v1. */
 export type FoundService =
   | { readonly kind: 'api'; readonly client: Client; readonly service: Service }
-  | { readonly kind: 'v1'; readonly predictionUrl: string; readonly name: string };
+  | {
+      readonly kind: 'v1';
+      readonly predictionUrl: string;
+      readonly name: string;
+      /** The registry that told the address. */
+      readonly told?: Told;
+    };
 
 export interface FindOptions extends ConnectOptions {
-  signal?: AbortSignal;
   /** Is told what the user should know, such as that the key was held back. */
   note?(text: string): void;
 }
@@ -36,9 +52,29 @@ export async function findService(wanted: string, options: FindOptions): Promise
   return findByName(wanted, options);
 }
 
-async function open(baseUrl: string, options: FindOptions): Promise<Client> {
-  await prepareConnection(baseUrl, options);
-  return createClient({ baseUrl, apiKey: options.apiKey });
+async function open(baseUrl: string, options: FindOptions, told?: Told): Promise<Client> {
+  const { fetch } = await connectTo(baseUrl, options, told);
+  return createClient({ baseUrl, apiKey: options.apiKey, fetch });
+}
+
+/** What a registry lists. The key is meant for a server: the registry gets it only if it asks for one. */
+async function discoverAt(
+  baseUrl: string,
+  filter: { task?: string; anatomy?: string },
+  options: FindOptions,
+): Promise<{ registry: RegistryClient; entries: Entry[] }> {
+  const ask = async (apiKey?: string) => {
+    const { fetch, hosts } = await connectTo(baseUrl, { ...options, apiKey });
+    const registry = createRegistryClient({ baseUrl, apiKey, fetch, otherHosts: hosts });
+    return { registry, entries: await registry.discover(filter, { live: true, signal: options.signal }) };
+  };
+  try {
+    return await ask();
+  } catch (error) {
+    const asks = error instanceof TomaatError && error.code === 'UNAUTHORIZED';
+    if (!asks || options.apiKey === undefined) throw error;
+    return ask(options.apiKey);
+  }
 }
 
 async function findByAddress(wanted: string, options: FindOptions): Promise<FoundService> {
@@ -82,11 +118,8 @@ async function findByAddress(wanted: string, options: FindOptions): Promise<Foun
   } catch (error) {
     if (!(error instanceof TomaatError) || error.code !== 'UPSTREAM') throw error;
     // It may be a registry.
-    const entries = await createRegistryClient({ baseUrl: base, apiKey: options.apiKey }).discover(filter, {
-      live: true,
-      signal,
-    });
-    return fromEntry(chooseEntry(wanted, entries), options);
+    const { registry, entries } = await discoverAt(base, filter, options);
+    return fromEntries(pair ? `${pair[2]}/${pair[3]}` : '', entries, registry, options);
   }
   if (pair && services.length > 0)
     return { kind: 'api', client, service: services.find((service) => service.default) ?? services[0] };
@@ -118,20 +151,23 @@ function notFound(
 
 async function findByName(wanted: string, options: FindOptions): Promise<FoundService> {
   const registry = options.registry ?? defaultRegistry;
-  let entries: Entry[];
+  let found: Awaited<ReturnType<typeof discoverAt>>;
   try {
-    entries = await entriesOf(registry, options);
+    found = await discoverAt(registry, {}, options);
   } catch (error) {
     if (options.registry !== undefined || !(error instanceof TomaatError) || error.code !== 'UNREACHABLE')
       throw error;
     // No registry was named and none runs here; a server alone may.
     return findOnServer(wanted, options, error);
   }
+  const { registry: client, entries } = found;
   const meant = entries.filter(
     (entry) =>
-      isMeant(wanted, entry.serviceId, entry.name, entry.task, entry.anatomy) || entry.sid === wanted,
+      isMeant(wanted, entry.serviceId, entry.name, entry.task, entry.anatomy) ||
+      entry.sid === wanted ||
+      entry.id === wanted,
   );
-  if (meant.length > 0) return fromEntry(chooseEntry(wanted, meant), options);
+  if (meant.length > 0) return fromEntries(wanted, meant, client, options);
   const known = entries.map((entry) => ({
     id: entry.serviceId ?? entry.sid,
     task: entry.task,
@@ -139,22 +175,6 @@ async function findByName(wanted: string, options: FindOptions): Promise<FoundSe
     name: entry.name,
   }));
   throw notFound(`The registry ${registry} knows no live service “${wanted}”.`, known);
-}
-
-/** What a registry lists. The key is meant for a server: the registry gets it only if it asks for one. */
-async function entriesOf(registry: string, options: FindOptions): Promise<Entry[]> {
-  const ask = async (apiKey?: string) => {
-    await prepareConnection(registry, { ...options, apiKey });
-    const client = createRegistryClient({ baseUrl: registry, apiKey });
-    return client.discover({}, { live: true, signal: options.signal });
-  };
-  try {
-    return await ask();
-  } catch (error) {
-    const asks = error instanceof TomaatError && error.code === 'UNAUTHORIZED';
-    if (!asks || options.apiKey === undefined) throw error;
-    return ask(options.apiKey);
-  }
 }
 
 async function findOnServer(
@@ -198,29 +218,56 @@ function isMeant(
   );
 }
 
-/** The default one, else one of our own kind, else the first. */
-function chooseEntry(wanted: string, entries: readonly Entry[]): Entry {
-  const chosen =
-    entries.find((entry) => entry.default) ?? entries.find((entry) => entry.face === 'api') ?? entries[0];
-  if (!chosen)
-    throw new TomaatError('NOT_FOUND', `No live service is announced for ${wanted}. See “tomaat discover”.`);
-  return chosen;
+/** The default ones first, then those of our own kind. */
+function byPreference(entries: readonly Entry[]): Entry[] {
+  const rank = (entry: Entry) => (entry.default ? 0 : entry.face === 'api' ? 1 : 2);
+  return [...entries].sort((a, b) => rank(a) - rank(b));
 }
 
 /**
- * The service of an announcement. The user's key does not go to an address that someone announced, even if the
- * registry is one that the user named, unless it is this machine.
+ * The service of an announcement that holds. The user's key does not go to an address that someone announced, even if
+ * the registry is one that the user named, unless it is this machine.
  */
-async function fromEntry(entry: Entry, options: FindOptions): Promise<FoundService> {
-  if (!entry.serverUrl || !entry.serviceId)
-    return { kind: 'v1', predictionUrl: entry.predictionUrl, name: entry.name };
-  const { hostname, host } = parseUrl(entry.serverUrl);
+async function fromEntries(
+  wanted: string,
+  entries: readonly Entry[],
+  registry: RegistryClient,
+  options: FindOptions,
+): Promise<FoundService> {
+  if (entries.length === 0) {
+    throw new TomaatError(
+      'NOT_FOUND',
+      `No live service is announced for ${wanted || 'anything'} at ${registry.baseUrl}. See “tomaat discover”.`,
+    );
+  }
+  const file = knownHostsFile(await dataFolderOf(options));
+  const trusted = await chooseTrusted(byPreference(entries), { file, registry, wanted, note: options.note });
+  const { entry, announcement, known } = trusted;
+  if (!announcement) {
+    options.note?.(
+      `${entry.name} is announced unsigned (TOMAAT v1): nobody but the registry vouches for its address, ${entry.predictionUrl}.`,
+    );
+    const told = { registry: registry.baseUrl };
+    return { kind: 'v1', predictionUrl: entry.predictionUrl, name: entry.name, told };
+  }
+  const { serverUrl, serviceId, certificate, sub } = announcement;
+  const { hostname, host } = parseUrl(serverUrl);
   const withheld = options.apiKey !== undefined && !isLoopback(hostname);
   if (withheld) {
     options.note?.(
-      `The API key is not sent to ${host}, whose address came from the registry. If it is meant for this server, name it: ${entry.serverUrl}/services/${entry.serviceId}`,
+      `The API key is not sent to ${host}, whose address came from the registry. If it is meant for this server, name it: ${serverUrl}/services/${serviceId}`,
     );
   }
-  const client = await open(entry.serverUrl, withheld ? { ...options, apiKey: undefined } : options);
-  return { kind: 'api', client, service: await client.service(entry.serviceId, { signal: options.signal }) };
+  const client = await open(serverUrl, withheld ? { ...options, apiKey: undefined } : options, {
+    registry: registry.baseUrl,
+    certificate,
+  });
+  const service = await client.service(serviceId, { signal: options.signal });
+  if (!known) {
+    options.note?.(
+      `First use of ${serviceId} by ${registry.baseUrl}: the key of its server, ${sub}, is remembered.`,
+    );
+  }
+  await trusted.remember();
+  return { kind: 'api', client, service };
 }

@@ -24,7 +24,7 @@ import {
 } from '@tomaat/core';
 import { nodePlatform } from '../node-platform.ts';
 import { anonymousInputs, removedLine } from './anonymous-input.ts';
-import { prepareConnection } from './connect.ts';
+import { connectTo, type Told } from './connect.ts';
 import { formatBytes, type Progress, plain } from './console.ts';
 import { volumeFiles } from './input-files.ts';
 import { type Elements, planInputs } from './plan-inputs.ts';
@@ -36,13 +36,13 @@ import { checkTargets, planResults, saveResult } from './result-files.ts';
  * back as MetaImage and are written in the format that is wanted.
  */
 export async function predictV1(
-  found: { predictionUrl: string; name: string },
+  found: { predictionUrl: string; name: string; told?: Told },
   flags: PredictFlags,
   progress: Progress,
   signal: AbortSignal,
 ): Promise<Outcome> {
   const startTime = performance.now();
-  await prepareConnection(found.predictionUrl, { ...flags, apiKey: undefined });
+  const { fetch } = await connectTo(found.predictionUrl, { ...flags, apiKey: undefined, signal }, found.told);
   if (flags.receipt !== undefined) {
     throw new TomaatError('BAD_INPUT', 'A TOMAAT v1 service gives no receipt. Leave --receipt out.');
   }
@@ -52,7 +52,7 @@ export async function predictV1(
       'A TOMAAT v1 service does not name its outputs. Leave --output out, or use --all.',
     );
   }
-  const asked = await interfaceV1(found.predictionUrl, { signal });
+  const asked = await interfaceV1(found.predictionUrl, { signal, fetch });
   const service: Elements = {
     id: plain(found.name),
     inputs: asked.flatMap(inputOf),
@@ -103,6 +103,7 @@ export async function predictV1(
     fields,
     files,
     signal,
+    fetch,
     onUpload: ({ sentBytes, totalBytes }) =>
       sentBytes < totalBytes
         ? progress.show('upload', `Uploading ${formatBytes(sentBytes)} of ${formatBytes(totalBytes)}`)

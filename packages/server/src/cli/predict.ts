@@ -11,7 +11,7 @@ import {
 } from '@tomaat/client';
 import { TomaatError } from '@tomaat/core';
 import { anonymousInputs, removedLine } from './anonymous-input.ts';
-import type { ConnectOptions } from './connect.ts';
+import { askOnTerminal, type ConnectOptions } from './connect.ts';
 import {
   createProgress,
   exitCodeOf,
@@ -85,10 +85,14 @@ export async function predict(wanted: string, flags: PredictFlags): Promise<numb
       progress.clear();
       if (!flags.quiet) console.error(plain(text));
     };
-    const found = await findService(wanted, { ...flags, signal, note });
+    const ask = (question: string) => {
+      progress.clear();
+      return askOnTerminal(question);
+    };
+    const found = await findService(wanted, { ...flags, signal, note, ask });
     if (found.kind === 'v1') {
       const { predictV1 } = await import('./predict-v1.ts');
-      const outcome = await predictV1(found, flags, progress, signal);
+      const outcome = await predictV1(found, { ...flags, ask }, progress, signal);
       progress.clear();
       printOutcome(outcome, flags);
       return 0;

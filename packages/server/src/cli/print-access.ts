@@ -1,6 +1,6 @@
 import { type OidcSettings, parseClaimRule } from '../access/claims.ts';
 import type { Config } from '../config.ts';
-import { trust } from './connect.ts';
+import { trustEverywhere } from './connect.ts';
 
 /** What is said at the start about who gets in. */
 
@@ -29,7 +29,7 @@ function oidcSettings(config: Config): OidcSettings | undefined {
 
 /** An issuer within a clinic often has a certificate of the clinic's own (--ca). */
 export async function prepareIssuer({ oidcIssuer, ca }: Config): Promise<void> {
-  if (oidcIssuer !== undefined && ca !== undefined) await trust(ca);
+  if (oidcIssuer !== undefined && ca !== undefined) await trustEverywhere(ca);
 }
 
 /** Where a browser logs in. */

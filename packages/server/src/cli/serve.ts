@@ -94,6 +94,7 @@ function announce(
       apiKey: plan!.apiKey,
       trust: plan!.trust,
       services: () => server.announcements(),
+      signer: server.signer,
       logger,
     });
     opened.defer(() => announcer.close());
@@ -149,7 +150,9 @@ export async function up(
   const announcer = startAnnouncer({
     registryUrl: registry.localUrl,
     apiKey: await registry.apiKey('tomaat up'),
+    audience: registry.url,
     services: () => server.announcements(),
+    signer: server.signer,
     pinned: server.certificate.cert,
     logger,
   });

@@ -9,7 +9,7 @@ import { openApps } from '../apps.ts';
 import { lockDataFolder } from '../store/database.ts';
 import { remoteSource } from '../worker/remote-source.ts';
 import { startSupervisor } from '../worker/supervisor.ts';
-import { parseUrl, prepareConnection } from './connect.ts';
+import { connectTo, parseUrl } from './connect.ts';
 import { openInterrupt } from './interrupt.ts';
 import { bundledApps } from './packaged.ts';
 
@@ -18,6 +18,7 @@ export interface WorkerFlags {
   workers: number;
   ca?: string;
   data?: string;
+  fingerprint?: string[];
   logLevel: string;
   json?: boolean;
 }
@@ -39,7 +40,8 @@ export async function worker(
     );
   }
   const url = parseUrl(serverUrl);
-  await prepareConnection(url.href, { apiKey: token, ca: flags.ca, data: flags.data });
+  const { ca, data, fingerprint } = flags;
+  const { fetch } = await connectTo(url.href, { apiKey: token, ca, data, fingerprint });
   const apps = await openApps(appFolders.length > 0 ? appFolders : bundledApps());
   const logger = pino({ level: flags.logLevel }, pino.destination(2));
   await using opened = new AsyncDisposableStack();
@@ -52,6 +54,7 @@ export async function worker(
   const source = remoteSource({
     serverUrl: url.href,
     token,
+    fetch,
     name: `${host}:${process.pid}:${randomBytes(4).toString('hex')}`,
     versions,
     logger,

@@ -6,14 +6,18 @@ import { getCACertificates, type PeerCertificate } from 'node:tls';
 import type { Announcement } from '@tomaat/client';
 import { TomaatError } from '@tomaat/core';
 import type { FastifyBaseLogger } from 'fastify';
+import type { AnnouncementSigner } from './signer.ts';
 
 /** The server's side of the registry: announces the services, renews them, withdraws them at the end. */
 
-/** `id` names the announcement at the registry: letters, digits and `_.:-`, at most 120, the same after a restart. */
+/** `id` names the announcement at the registry, the same after a restart: the key's thumbprint, a dot, the service. */
 export type AnnouncedService = Announcement & { id: string };
 
 export interface AnnouncerOptions {
   registryUrl: string;
+  /** The address by which others know the registry; `registryUrl` if missing. Announcements are made for it alone. */
+  audience?: string;
+  signer: Pick<AnnouncementSigner, 'sign'>;
   /** Needs the scope announce. It is sent to `registryUrl` alone. */
   apiKey: string;
   /** The services to be announced now; asked before every round. */
@@ -90,7 +94,8 @@ export function startAnnouncer(options: AnnouncerOptions): Announcer {
     { id, ...announcement }: AnnouncedService,
     signal: AbortSignal,
   ): Promise<'done' | 'v1'> {
-    const answer = await call('PUT', `/api/announcements/${encodeURIComponent(id)}`, announcement, signal);
+    const signed = await options.signer.sign(announcement, options.audience ?? base.href);
+    const answer = await call('PUT', `/api/announcements/${encodeURIComponent(id)}`, { signed }, signal);
     if (answer.status === 200) return 'done';
     if (isOldRegistry(answer)) return 'v1';
     throw refusal(answer, announcement.name);

@@ -1,4 +1,4 @@
-import type { Announcement, Entry } from '@tomaat/client';
+import type { Entry, SignedAnnouncement } from '@tomaat/client';
 import { TomaatError } from '@tomaat/core';
 import { type Kysely, type Selectable, sql } from 'kysely';
 import {
@@ -45,6 +45,8 @@ interface EntryTable {
   key_id: string;
   /** The id of our API's announcement; none for v1. */
   id: string | null;
+  /** That announcement as its server signed it. */
+  signed: string | null;
   face: 'api' | 'v1';
   name: string;
   modality: string;
@@ -70,8 +72,17 @@ interface EntryTable {
 }
 type Row = Selectable<EntryTable>;
 
+/** What was last announced under an id, kept while a copy of it could still pass as new, entry or no entry. */
+interface AnnouncedTable {
+  id: string;
+  thumbprint: string;
+  epoch: number;
+  announced_ms: number;
+}
+
 export interface RegistrySchema extends KeySchema, SessionSchema {
   entry: EntryTable;
+  announced: AnnouncedTable;
 }
 
 const migrations: readonly Migration[] = [
@@ -111,6 +122,21 @@ const migrations: readonly Migration[] = [
   },
   ...keyLimitMigrations,
   ...sessionMigrations,
+  {
+    name: 'signed announcements',
+    async up(db) {
+      // What was announced without a signature is announced anew within 30 s, with one.
+      await sql`DELETE FROM entry WHERE face = 'api'`.execute(db);
+      await sql`ALTER TABLE entry ADD COLUMN signed TEXT`.execute(db);
+      await sql`CREATE TABLE announced (
+        id TEXT PRIMARY KEY,
+        thumbprint TEXT NOT NULL,
+        epoch INTEGER NOT NULL,
+        announced_ms INTEGER NOT NULL
+      ) STRICT`.execute(db);
+      await sql`CREATE INDEX announced_time ON announced (announced_ms)`.execute(db);
+    },
+  },
 ];
 
 export interface EntryFilters {
@@ -127,12 +153,13 @@ export interface Entries extends AsyncDisposable {
   /** The database, which holds the keys too. */
   readonly db: Kysely<RegistrySchema>;
   /**
-   * Announces or renews through our API. The key's entry of this id or of this prediction address is replaced and
-   * keeps its SID.
-   * @throws TomaatError FORBIDDEN when the id belongs to another valid key, CONFLICT when the key has too many
-   *   entries, BUSY when the registry is full.
+   * Announces or renews through our API what was signed and checked. The key's entry of this id or of this prediction
+   * address is replaced and keeps its SID.
+   * @throws TomaatError BAD_SIGNATURE when another key signed this id before, or it is no newer than what is known,
+   *   FORBIDDEN when the id belongs to another valid API key, CONFLICT when the key has too many entries, BUSY when
+   *   the registry is full.
    */
-  announce(key: KeyId, id: string, announcement: Announcement): Promise<Entry>;
+  announce(key: KeyId, announcement: SignedAnnouncement, signed: string): Promise<Entry>;
   /**
    * Announces or renews as v1 does. The key's entry of this prediction address is replaced; so is the key's only
    * entry if it is a v1 entry of the same name, modality, anatomy and task at another address (the service moved).
@@ -224,9 +251,10 @@ export async function openEntries(file: string, now: () => number = Date.now): P
   return {
     db,
 
-    announce: (key, id, announcement) =>
+    announce: (key, announcement, signed) =>
       database.transaction(async (trx) => {
         const at = now();
+        const { id } = announcement;
         let byId: (Row & { keyValid?: unknown }) | undefined = await trx
           .selectFrom('entry')
           .selectAll()
@@ -238,6 +266,7 @@ export async function openEntries(file: string, now: () => number = Date.now): P
           await trx.deleteFrom('entry').where('sid', '=', byId.sid).execute();
           byId = undefined;
         }
+        await rememberAnnounced(trx, announcement, at);
         const byPair = await ownPair(trx, key, announcement.predictionUrl);
         if (byId && byPair && byId.sid !== byPair.sid) {
           await trx.deleteFrom('entry').where('sid', '=', byPair.sid).execute();
@@ -245,6 +274,7 @@ export async function openEntries(file: string, now: () => number = Date.now): P
         return write(trx, byId ?? byPair, key, {
           key_id: key.id,
           id,
+          signed,
           face: 'api',
           ...names(announcement),
           prediction_url: announcement.predictionUrl,
@@ -268,10 +298,12 @@ export async function openEntries(file: string, now: () => number = Date.now): P
         return write(trx, existing, key, {
           key_id: key.id,
           id: byApi?.id ?? null,
+          signed: byApi?.signed ?? null,
           face: byApi ? 'api' : 'v1',
-          ...names(announcement),
+          // What was signed stays as it was signed.
+          ...names(byApi ?? announcement),
           prediction_url: announcement.prediction_url,
-          interface_url: announcement.interface_url,
+          interface_url: byApi?.interface_url ?? announcement.interface_url,
           server_url: byApi?.server_url ?? null,
           service_id: byApi?.service_id ?? null,
           version: byApi?.version ?? null,
@@ -354,6 +386,7 @@ export async function openEntries(file: string, now: () => number = Date.now): P
     },
 
     async sweep() {
+      await forgetAnnounced(db, now());
       const { numDeletedRows } = await db
         .deleteFrom('entry')
         .where('expires_ms', '<=', now() - keptMs)
@@ -381,6 +414,44 @@ async function movedFrom(
   return same ? only : undefined;
 }
 
+/** How long a signed text is good, with room for clocks: what is older cannot be sent again. */
+const replayMs = 600_000;
+
+/** Refuses a copy, an older announcement and another key for the same id. */
+async function rememberAnnounced(
+  trx: Kysely<RegistrySchema>,
+  { id, sub, epoch }: SignedAnnouncement,
+  at: number,
+): Promise<void> {
+  const known = await trx.selectFrom('announced').selectAll().where('id', '=', id).executeTakeFirst();
+  if (known && known.thumbprint !== sub) {
+    throw new TomaatError(
+      'BAD_SIGNATURE',
+      `The service ${id} was first announced by the key ${known.thumbprint}, and this announcement is signed by ${sub}. Announce it under an id of its own.`,
+    );
+  }
+  if (known && epoch <= known.epoch) {
+    throw new TomaatError(
+      'BAD_SIGNATURE',
+      `The announcement has the epoch ${epoch}, but ${known.epoch} was announced already: it is a copy or an older one. Sign a new one with a greater epoch.`,
+    );
+  }
+  if (known) {
+    await trx.updateTable('announced').set({ epoch, announced_ms: at }).where('id', '=', id).execute();
+    return;
+  }
+  await forgetAnnounced(trx, at);
+  await trx.insertInto('announced').values({ id, thumbprint: sub, epoch, announced_ms: at }).execute();
+}
+
+async function forgetAnnounced(db: Kysely<RegistrySchema>, at: number): Promise<void> {
+  await db
+    .deleteFrom('announced')
+    .where('announced_ms', '<=', at - replayMs)
+    .where(sql<boolean>`NOT EXISTS (SELECT 1 FROM entry WHERE entry.id = announced.id)`)
+    .execute();
+}
+
 function names(from: { name: string; modality: string; anatomy: string; task: string; description: string }) {
   return {
     name: from.name,
@@ -393,6 +464,13 @@ function names(from: { name: string; modality: string; anatomy: string; task: st
     task_slug: toSlug(from.task),
     words: `${from.name}\n${from.description}`.toLowerCase(),
   };
+}
+
+/** Fingerprint of the certificate that the server of an entry announced; its signature was checked on receipt. */
+export function certificateOf({ signed }: Entry): string | undefined {
+  if (!signed) return undefined;
+  const payload = Buffer.from(signed.split('.')[1] ?? '', 'base64url').toString('utf8');
+  return (JSON.parse(payload) as SignedAnnouncement).certificate;
 }
 
 function foreign(id: string): TomaatError {
@@ -421,5 +499,7 @@ function toEntry(row: Row & { live: unknown }): Entry {
     live: Boolean(row.live),
     announcedTime: new Date(row.announced_ms).toISOString(),
     expiresTime: new Date(row.expires_ms).toISOString(),
+    id: row.id ?? undefined,
+    signed: row.signed ?? false,
   };
 }

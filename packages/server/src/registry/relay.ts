@@ -1,12 +1,12 @@
 import { type ClientRequest, request as httpRequest, type IncomingMessage } from 'node:http';
-import { request as httpsRequest } from 'node:https';
+import { Agent as HttpsAgent, request as httpsRequest } from 'node:https';
 import { isIP } from 'node:net';
 import type { Readable, Writable } from 'node:stream';
-import { getCACertificates } from 'node:tls';
 import type { Entry } from '@tomaat/client';
 import { TomaatError } from '@tomaat/core';
 import type { FastifyReply, FastifyRequest } from 'fastify';
-import type { Entries } from './entries.ts';
+import { connectTls } from '../trust/guarded-fetch.ts';
+import { certificateOf, type Entries } from './entries.ts';
 import type { Target, TargetPolicy } from './targets.ts';
 
 /**
@@ -163,15 +163,16 @@ export function createRelay(options: RelayOptions): Relay {
   async function findReady(entry: Entry, signal: AbortSignal): Promise<Target> {
     const targets = await abortable(policy.resolve(entry.serverUrl ?? ''), signal);
     try {
-      return await Promise.any(targets.map((target) => checkReady(target, signal)));
+      const trust = { ca: options.trust, certificate: certificateOf(entry) };
+      return await Promise.any(targets.map((target) => checkReady(target, trust, signal)));
     } catch (error) {
       throw error instanceof AggregateError ? error.errors[0] : error;
     }
   }
 
-  function checkReady(target: Target, signal: AbortSignal): Promise<Target> {
+  function checkReady(target: Target, trust: Trust, signal: AbortSignal): Promise<Target> {
     return new Promise((resolve, reject) => {
-      const probe = open(target, 'GET', '/health/ready', {}, options.trust, signal);
+      const probe = open(target, 'GET', '/health/ready', {}, trust, signal);
       probe.on('error', reject);
       probe.once('response', (answer) => {
         // Only the status matters; a body of whatever length is not read.
@@ -236,7 +237,8 @@ export function createRelay(options: RelayOptions): Relay {
   ) {
     return new Promise<RelayOutcome>((resolve, reject) => {
       const path = `/${address.task}/${address.anatomy}?${queryFor(request, entry)}`;
-      const upstream = open(target, 'POST', path, headerFor(request, target), options.trust, gone);
+      const trust = { ca: options.trust, certificate: certificateOf(entry) };
+      const upstream = open(target, 'POST', path, headerFor(request, target), trust, gone);
       upstream.setSocketKeepAlive(true, socketKeepAliveMs);
       upstream.setNoDelay(true);
       let answered = false;
@@ -356,16 +358,24 @@ function readRest(body: IncomingMessage): Promise<void> {
   });
 }
 
+/** Which certificates of a server are good. */
+interface Trust {
+  /** Certificates (PEM) besides those that Node trusts. */
+  ca?: string;
+  /** Fingerprint of the one that the server announced, signed. */
+  certificate?: string;
+}
+
 /**
  * A request to a permitted address. On this machine the certificate is not checked, as nobody is in between there
- * and servers make their own; elsewhere it is.
+ * and servers make their own; elsewhere it has to be trusted here, or the one that the server announced.
  */
 function open(
   target: Target,
   method: string,
   path: string,
   headers: Headers,
-  trust: string | undefined,
+  trust: Trust,
   signal: AbortSignal,
 ): ClientRequest {
   const { url, address, family } = target;
@@ -383,13 +393,21 @@ function open(
     signal,
   };
   if (!secure) return httpRequest(common);
-  return httpsRequest({
-    ...common,
-    servername: isIP(hostname) ? '' : hostname,
-    rejectUnauthorized: !target.loopback,
-    minVersion: 'TLSv1.2',
-    ...(trust ? { ca: [...getCACertificates('default'), trust] } : {}),
-  });
+  const agent = new HttpsAgent();
+  agent.createConnection = (_options, callback) => {
+    const to = { host: address, port: Number(common.port), servername: isIP(hostname) ? '' : hostname };
+    connectTls(to, trust.ca, signal).then(
+      ({ socket, shown }) => {
+        if (target.loopback || shown.authorized || shown.fingerprint === trust.certificate)
+          return callback?.(null, socket);
+        socket.destroy();
+        callback?.(Object.assign(new Error('untrusted'), { code: shown.reason }), socket);
+      },
+      (error: Error) => callback?.(error, undefined as never),
+    );
+    return undefined as never;
+  };
+  return httpsRequest({ ...common, agent });
 }
 
 function headerFor(request: FastifyRequest, target: Target): Headers {

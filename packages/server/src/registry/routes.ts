@@ -1,5 +1,5 @@
 import type { Readable } from 'node:stream';
-import { announcementSchema, endpoints } from '@tomaat/client';
+import { endpoints, verifyAnnouncement } from '@tomaat/client';
 import { reservedWords, TomaatError } from '@tomaat/core';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import type { z } from 'zod';
@@ -17,12 +17,15 @@ export interface RegistryRoutes {
   relay: Relay;
   metrics: RegistryMetrics;
   access: Access;
+  now: () => number;
+  /** Whether an address, as a server names the registry that it announces to, is this registry's. */
+  isOwnAddress(address: string): boolean;
 }
 
 /** The registry's addresses: ours as the contract has them, v1's to the letter, and the promise. */
 export function registerRegistryRoutes(
   app: FastifyInstance,
-  { entries, relay, metrics, access }: RegistryRoutes,
+  { entries, relay, metrics, access, now, isOwnAddress }: RegistryRoutes,
 ): void {
   app.get(endpoints.listEntries.path, async (request) => {
     const filters = check(endpoints.listEntries.query, request.query, 'The query');
@@ -33,9 +36,17 @@ export function registerRegistryRoutes(
     const key = announcerOf(request);
     try {
       const { id } = check(endpoints.announce.params, request.params, 'The address');
-      const announcement = check(announcementSchema, await readJson(request), 'The announcement');
+      const body = endpoints.announce.body.content['application/json'];
+      const { signed } = check(body, await readJson(request), 'The announcement');
+      const announcement = await verifyAnnouncement(signed, { isAudience: isOwnAddress, nowMs: now() });
+      if (announcement.id !== id) {
+        throw new TomaatError(
+          'BAD_SIGNATURE',
+          `What was signed is about ${announcement.id}, not about ${id}. Send it to its own address.`,
+        );
+      }
       checkUrls(announcement);
-      const entry = await entries.announce(key, id, announcement);
+      const entry = await entries.announce(key, announcement, signed);
       metrics.announcements.inc({ face: 'api', outcome: 'accepted' });
       return entry;
     } catch (error) {
@@ -92,7 +103,10 @@ const v1Header = {
   'access-control-max-age': '2520',
 };
 
-function registerV1(app: FastifyInstance, { entries, metrics, access }: Omit<RegistryRoutes, 'relay'>): void {
+function registerV1(
+  app: FastifyInstance,
+  { entries, metrics, access }: Pick<RegistryRoutes, 'entries' | 'metrics' | 'access'>,
+): void {
   // Whatever a v1 server calls its body, it is JSON; fastify would refuse what is no content type at all.
   app.addHook('onRequest', async (request) => {
     if (request.routeOptions.url === '/announce') request.headers['content-type'] = 'application/json';

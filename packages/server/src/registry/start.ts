@@ -1,12 +1,13 @@
 import { join } from 'node:path';
+import { audienceOf } from '@tomaat/client';
 import type { FastifyBaseLogger, FastifyInstance } from 'fastify';
 import type { Kysely } from 'kysely';
 import { type Access, markLegacy, registerAccess } from '../access/access.ts';
 import type { OidcSettings } from '../access/claims.ts';
 import { createHostPolicy, type HostOptions, requireSafeBind } from '../access/hosts.ts';
 import { type KeySchema, renewProgramKey } from '../access/keys.ts';
-import { hostForOthers, hostForSelf } from '../addresses.ts';
-import { createApp, listenHttp, listenHttps } from '../http/app.ts';
+import { hostForOthers, hostForSelf, inUrl, isWildcard } from '../addresses.ts';
+import { createApp, type Listener, listenHttp, listenHttps } from '../http/app.ts';
 import { mayContinue } from '../http/keep-alive.ts';
 import { createLogin, openOidc } from '../http/login.ts';
 import { registerOperations } from '../http/operations.ts';
@@ -31,6 +32,13 @@ export interface RegistryAppOptions {
   ownServer?: OwnServer;
   /** Folder of the built page, served at `/`. */
   page?: string;
+  /** Whether the relay may connect to this machine's own loopback addresses; true if missing. */
+  loopbackTargets?: boolean;
+  /**
+   * Whether an address, as a server names the registry that it announces to, is this registry's: what was announced to
+   * another one is refused. If missing, none is, and nothing can be announced through our API.
+   */
+  isOwnAddress?(address: string): boolean;
   /** What the relay does when a server says that it is still computing. Default: the caller is told so, too. */
   keepAlive?: KeepAlive;
   /** The clock, in ms since 1970. */
@@ -60,7 +68,12 @@ export interface RegistryApp {
 /** The registry without a port: its database, its routes, and the hourly drop of what expired long ago. */
 export async function createRegistryApp(options: RegistryAppOptions): Promise<RegistryApp> {
   const { now = Date.now } = options;
-  const policy = createTargetPolicy(options.allowNet, options.resolve, options.ownServer);
+  const policy = createTargetPolicy(
+    options.allowNet,
+    options.resolve,
+    options.ownServer,
+    options.loopbackTargets,
+  );
   const entries = await openEntries(join(options.dataFolder, 'registry.db'), now);
   try {
     await entries.sweep();
@@ -93,7 +106,8 @@ export async function createRegistryApp(options: RegistryAppOptions): Promise<Re
       onOutcome: metrics.countOutcome,
     });
     login.register(app, access.recognise);
-    registerRegistryRoutes(app, { entries, relay, metrics, access });
+    const { isOwnAddress = () => false } = options;
+    registerRegistryRoutes(app, { entries, relay, metrics, access, now, isOwnAddress });
     let live = 0;
     app.addHook('onRequest', async (request) => {
       if (request.routeOptions.url === '/health/ready') live = await countLive(entries);
@@ -131,9 +145,11 @@ export async function createRegistryApp(options: RegistryAppOptions): Promise<Re
 }
 
 export interface RegistryOptions
-  extends Omit<RegistryAppOptions, 'hosts'>,
+  extends Omit<RegistryAppOptions, 'hosts' | 'isOwnAddress' | 'loopbackTargets'>,
     Omit<HostOptions, 'host' | 'machineNames'> {
   host: string;
+  /** The address by which others know the registry, such as that of a proxy in front of it. */
+  publicUrl?: string;
   port: number;
   /** Whether a taken port is an error; else the next free one is used. */
   strictPort?: boolean;
@@ -169,16 +185,30 @@ export async function startRegistry(options: RegistryOptions): Promise<RunningRe
     login: options.login,
     tlsChosen: options.tls !== undefined || Boolean(options.tlsSelfMade),
   });
+  const { publicUrl } = options;
   const machineNames = plain ? [] : await namesOfMachine();
+  const hosts = ['localhost', '127.0.0.1', '[::1]', hostForSelf(host), hostForOthers(host)];
+  if (isWildcard(host)) hosts.push(...machineNames.map(inUrl));
+  const own = new Set(hosts.map((name) => name.toLowerCase()));
   await using opened = new AsyncDisposableStack();
-  const registry = await createRegistryApp({ ...options, hosts: { ...options, machineNames } });
+  const registry = await createRegistryApp({
+    ...options,
+    hosts: { ...options, machineNames },
+    // What others announce as loopback is their machine, not this one; on loopback everyone is on this machine.
+    loopbackTargets: plain,
+    isOwnAddress(address) {
+      if (publicUrl !== undefined && audienceOf(publicUrl) === audienceOf(address)) return true;
+      const { hostname, port, pathname } = new URL(address);
+      return own.has(hostname) && Number(port || (plain ? 80 : 443)) === listener.port && pathname === '/';
+    },
+  });
   opened.defer(() => registry.close());
   const certificate =
     plain && options.legacyPort === undefined
       ? undefined
       : (options.tls ??
         (await openCertificate(options.dataFolder, { host, logger: options.logger || undefined })));
-  const listener = plain
+  const listener: Listener = plain
     ? await listenHttp(registry.app, host, port, strictPort)
     : await listenHttps(registry.app, certificate!, host, port, strictPort);
   opened.defer(() => listener.close());
@@ -191,7 +221,7 @@ export async function startRegistry(options: RegistryOptions): Promise<RunningRe
   const name = hostForOthers(host);
   const stack = opened.move();
   return {
-    url: `${scheme}://${name}:${listener.port}`,
+    url: publicUrl ?? `${scheme}://${name}:${listener.port}`,
     localUrl: `${scheme}://${hostForSelf(host)}:${listener.port}`,
     port: listener.port,
     legacyUrl: legacy && `https://${name}:${legacy.port}`,

@@ -3,8 +3,9 @@ import { BlockList, isIP } from 'node:net';
 import { TomaatError } from '@tomaat/core';
 
 /**
- * Where the relay may connect to. An allow-list of addresses, loopback and what the operator adds; checked on the
- * address that is connected to, after DNS, so that neither a spelling nor a changing name gets around it.
+ * Where the relay may connect to. An allow-list of addresses, loopback (of a registry that itself listens on loopback
+ * alone) and what the operator adds; checked on the address that is connected to, after DNS, so that neither a spelling
+ * nor a changing name gets around it.
  */
 export interface Target {
   /** The base address as announced. */
@@ -36,6 +37,43 @@ export function isLoopback(host: string): boolean {
   return bare === 'localhost' || contains(loopback, bare);
 }
 
+/** What means the machine that connects, whoever told the address. */
+const thisMachine = createRanges(['127.0.0.0/8', '0.0.0.0/8', '::1/128', '::/128']);
+/**
+ * Where no server of a hospital is: link-local and the metadata services of clouds, multicast, reserved, and the forms
+ * of IPv6 that hide an address of IPv4 (compatible, translated, NAT64, 6to4, Teredo).
+ */
+const nowhere = createRanges([
+  ...['169.254.0.0/16', 'fe80::/10', 'fec0::/10', 'fd00:ec2::254', '100.100.100.200', '168.63.129.16'],
+  ...['224.0.0.0/4', 'ff00::/8', '240.0.0.0/4', '192.0.0.0/24', '100::/64'],
+  ...['::/96', '::ffff:0:0:0/96', '64:ff9b::/96', '64:ff9b:1::/48', '2002::/16', '2001::/32'],
+]);
+
+/**
+ * The rule for a client about an address that a registry told. Private networks are permitted: that is where a
+ * hospital's servers are, and the user chose the registry. This machine's own addresses are not, unless the registry
+ * is on it too: a registry elsewhere knows nothing of what runs here, and could only aim at what trusts loopback.
+ * @throws TomaatError FORBIDDEN.
+ */
+export function checkToldAddress(address: string, registryIsHere: boolean): void {
+  if (contains(thisMachine, address)) {
+    if (registryIsHere) return;
+    throw new TomaatError(
+      'FORBIDDEN',
+      `The registry told the address ${address}, which is this machine itself. It is not connected to; if it is meant, give the address of the service instead of its name.`,
+    );
+  }
+  if (!contains(nowhere, address)) return;
+  throw new TomaatError(
+    'FORBIDDEN',
+    `The registry told the address ${address}, where no server can be meant (link-local, multicast, reserved or a hidden form). It is not connected to; if it is meant, give the address of the service instead of its name.`,
+  );
+}
+
+/** Whether a host, as it stands in an address, is this machine by its spelling. */
+export const isThisMachine = (host: string): boolean =>
+  isLoopback(host) || contains(thisMachine, host.replace(/^\[(.*)\]$/, '$1'));
+
 /** A server that runs beside the registry. */
 export interface OwnServer {
   /** Its base address as announced: what clients are told. */
@@ -47,12 +85,14 @@ export interface OwnServer {
 /**
  * @param own is reached at its local address, whatever its announced one means to DNS or a proxy.
  * @param allowNet ranges (`10.1.0.0/16`, `fd00::/8`) or single addresses besides loopback.
+ * @param loopbackToo whether loopback is permitted without being in a range.
  * @throws TomaatError BAD_REQUEST for a range that is none.
  */
 export function createTargetPolicy(
   allowNet: readonly string[] = [],
   resolve: Resolve = resolveByDns,
   own?: OwnServer,
+  loopbackToo = true,
 ): TargetPolicy {
   const allowed = createRanges(allowNet);
   return {
@@ -72,7 +112,7 @@ export function createTargetPolicy(
           const here = isOwn || contains(loopback, address);
           return { url, address, family: family === 6 ? 6 : 4, loopback: here, own: isOwn };
         })
-        .filter((target) => target.loopback || contains(allowed, target.address));
+        .filter((target) => isOwn || (target.loopback && loopbackToo) || contains(allowed, target.address));
       if (targets.length === 0) {
         throw new TomaatError(
           'FORBIDDEN',

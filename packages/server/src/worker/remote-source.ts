@@ -22,6 +22,8 @@ export interface RemoteOptions {
   serverUrl: string;
   /** API key with the scope `worker`. */
   token: string;
+  /** One that knows the server's certificate; the built-in one if missing. */
+  fetch?: typeof globalThis.fetch;
   /** Of this worker, different from all others: letters, digits, `.:@-_`. */
   name: string;
   /** The versions of the apps, by id: a server that serves another version gives no jobs of it. */
@@ -48,7 +50,14 @@ export interface RemoteSource extends JobSource {
   greet(signal: AbortSignal): Promise<Welcome>;
 }
 
-export function remoteSource({ serverUrl, token, name, versions, logger }: RemoteOptions): RemoteSource {
+export function remoteSource({
+  serverUrl,
+  token,
+  fetch = globalThis.fetch,
+  name,
+  versions,
+  logger,
+}: RemoteOptions): RemoteSource {
   const base = serverUrl.replace(/\/+$/, '');
   const held = new Map<string, Held>();
   const listeners = new Set<(id: string) => void>();

@@ -1,0 +1,99 @@
+import { TomaatError } from '@tomaat/core';
+import Table from 'cli-table3';
+import { createGuardedFetch, peekCertificate, untrusted } from '../trust/guarded-fetch.ts';
+import {
+  addPin,
+  findPins,
+  knownHostsFile,
+  parseFingerprint,
+  readPins,
+  removePins,
+} from '../trust/known-hosts.ts';
+import {
+  askOnTerminal,
+  type ConnectOptions,
+  dataFolderOf,
+  hostAndPort,
+  parseUrl,
+  readCertificates,
+} from './connect.ts';
+import { openTable } from './console.ts';
+
+export interface TrustFlags extends Pick<ConnectOptions, 'ca' | 'data' | 'fingerprint'> {
+  json?: boolean;
+}
+
+/** `tomaat trust URL`: remembers the certificate that a server shows, after the user compared it. */
+export async function trust(address: string, flags: TrustFlags): Promise<number> {
+  const url = parseUrl(address);
+  if (url.protocol !== 'https:')
+    throw new TomaatError('BAD_REQUEST', `${address} has no certificate. Give an address with https://.`);
+  const host = hostAndPort(url);
+  const shown = await peek(url, flags);
+  if (shown.authorized) {
+    console.log(
+      `An authority vouches for the certificate of ${host}; it is trusted without being remembered.`,
+    );
+    return 0;
+  }
+  const { fingerprint } = shown;
+  const given = flags.fingerprint?.map(parseFingerprint);
+  if (given && !given.includes(fingerprint)) {
+    throw new TomaatError(
+      'CONFLICT',
+      `${host} shows another certificate than the one that was given.\n  given  ${given.join(', ')}\n  shown  ${fingerprint}\nNothing was remembered. Ask whoever runs the server.`,
+    );
+  }
+  const file = knownHostsFile(await dataFolderOf(flags));
+  const known = await findPins(file, host);
+  if (known.some(({ value }) => value === fingerprint)) {
+    console.log(`${host} is trusted already.`);
+    return 0;
+  }
+  const before = known.map(({ value }) => `\n  known  ${value}`).join('');
+  const question = `${host} shows the certificate with the SHA-256 fingerprint${before}\n  ${before ? 'shown  ' : ''}${fingerprint}\nThe server prints it at its start. Is it the same, and to be trusted? [y/N] `;
+  if (!given && !(await askOnTerminal(question))) throw untrusted(host, shown);
+  await addPin(file, host, fingerprint, { replace: true });
+  console.log(`${host} is trusted from now on (${file}).`);
+  return 0;
+}
+
+async function peek(url: URL, { ca }: TrustFlags) {
+  const rules = { ca: ca && (await readCertificates(ca)) };
+  try {
+    return await peekCertificate(url, rules);
+  } catch (error) {
+    // A request says in words why it cannot be reached.
+    const { createClient } = await import('@tomaat/client');
+    const client = createClient({ baseUrl: url.origin, retries: 0, fetch: createGuardedFetch(rules) });
+    await client.services({});
+    throw error;
+  }
+}
+
+/** `tomaat trust list`. */
+export async function trustList(flags: TrustFlags): Promise<number> {
+  const file = knownHostsFile(await dataFolderOf(flags));
+  const pins = await readPins(file);
+  if (flags.json) console.log(JSON.stringify(pins, null, 2));
+  else if (pins.length === 0) console.log(`Nothing is remembered in ${file}.`);
+  else {
+    const rows = pins.map(({ name, value, firstSeen = '' }) => [name, value, firstSeen]);
+    console.log(openTable(Table, ['NAME', 'FINGERPRINT OR KEY', 'FIRST SEEN'], rows));
+  }
+  return 0;
+}
+
+/** `tomaat trust remove NAME`. */
+export async function trustRemove(name: string, flags: TrustFlags): Promise<number> {
+  const file = knownHostsFile(await dataFolderOf(flags));
+  const wanted = /^https?:\/\//.test(name) ? hostAndPort(parseUrl(name)) : name;
+  if ((await removePins(file, wanted)) === 0) {
+    throw new TomaatError(
+      'NOT_FOUND',
+      `${file} has no line for ${wanted}. “tomaat trust list” shows what there is.`,
+    );
+  }
+  console.log(`${wanted} is forgotten.`);
+  return 0;
+}

@@ -1,0 +1,3 @@
+/** The door for programs in Node: how the command line reaches servers, with the certificates and keys that it knows. */
+export { type ConnectOptions, connectTo, type Reached, type Told } from './cli/connect.ts';
+export { type FindOptions, type FoundService, findService } from './cli/find-service.ts';

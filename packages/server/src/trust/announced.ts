@@ -1,0 +1,101 @@
+import type { Entry, RegistryClient, SignedAnnouncement } from '@tomaat/client';
+import { TomaatError } from '@tomaat/core';
+import { toSlug } from '../registry/slug.ts';
+import { addPin, findPins, type Pin } from './known-hosts.ts';
+
+/** An entry that may be used. */
+export interface TrustedEntry {
+  readonly entry: Entry;
+  /** What its server signed; missing for TOMAAT v1, which signs nothing. */
+  readonly announcement?: SignedAnnouncement;
+  /** Whether its key was seen before under what was asked for. */
+  readonly known: boolean;
+  /** Remembers its key, to be called once its server has answered. */
+  remember(): Promise<void>;
+}
+
+export interface TrustOptions {
+  /** The file of known hosts. */
+  file: string;
+  registry: RegistryClient;
+  /** What the user asked the registry for. */
+  wanted: string;
+  /** Is told of entries that are passed over. */
+  note?(text: string): void;
+}
+
+/**
+ * Of the entries that are meant, in the order of preference, one whose signature holds, and whose key is the one that
+ * is remembered for the service or for the word that was asked. A key is remembered at first use. So a registry that
+ * lists another server under the same word is found out, and so is one that leaves the signature away.
+ * @throws TomaatError BAD_SIGNATURE that shows both keys.
+ */
+export async function chooseTrusted(entries: readonly Entry[], options: TrustOptions): Promise<TrustedEntry> {
+  let refusal: unknown;
+  let firstUse: TrustedEntry | undefined;
+  for (const entry of entries) {
+    try {
+      const trusted = await checkEntry(entry, options);
+      if (trusted.known) return trusted;
+      firstUse ??= trusted;
+    } catch (error) {
+      if (!(error instanceof TomaatError)) throw error;
+      refusal ??= error;
+      options.note?.(`Passed over: ${error.message}`);
+    }
+  }
+  if (firstUse) return firstUse;
+  throw refusal;
+}
+
+async function checkEntry(entry: Entry, { file, registry, wanted }: TrustOptions): Promise<TrustedEntry> {
+  const names = namesOf(entry, wanted).map((name) => `${hostOf(registry.baseUrl)}/${name}`);
+  const pins = (await Promise.all(names.map((name) => findPins(file, name)))).filter(
+    (list) => list.length > 0,
+  );
+  if (entry.face === 'v1' && !entry.signed) {
+    if (pins.length > 0) throw changed(entry, pins[0], 'nobody: it is not signed any more', registry, file);
+    return { entry, known: false, remember: async () => {} };
+  }
+  const announcement = await registry.verify(entry);
+  // Asked for by its id, which holds the thumbprint of the key, it needs no memory.
+  if (wanted === announcement.id) return { entry, announcement, known: true, remember: async () => {} };
+  const other = pins.find((list) => !list.some(({ value }) => value === announcement.sub));
+  if (other) throw changed(entry, other, announcement.sub, registry, file);
+  return {
+    entry,
+    announcement,
+    known: pins.length > 0,
+    async remember() {
+      for (const name of names) await addPin(file, name, announcement.sub);
+    },
+  };
+}
+
+/** The service's own id, and the word by which it was asked for. */
+function namesOf({ serviceId = '', task, anatomy }: Entry, wanted: string): string[] {
+  const slugs = wanted.split('/').map(toSlug).join('/');
+  const isPair = slugs === `${toSlug(task)}/${toSlug(anatomy)}`;
+  const asked = isPair ? slugs : encodeURIComponent(wanted.toLowerCase());
+  return [...new Set([encodeURIComponent(serviceId.toLowerCase()), asked])].filter(Boolean);
+}
+
+function hostOf(address: string): string {
+  const url = new URL(address);
+  const port = url.port || (url.protocol === 'https:' ? 443 : 80);
+  return `${url.hostname}:${port}${url.pathname.replace(/\/+$/, '')}`;
+}
+
+function changed(
+  entry: Entry,
+  [{ name, value, line }]: readonly Pin[],
+  now: string,
+  registry: RegistryClient,
+  file: string,
+): TomaatError {
+  return new TomaatError(
+    'BAD_SIGNATURE',
+    `${entry.name} at ${registry.baseUrl} is announced by another server than before. Either it was set up anew, or somebody takes its place.\n  known  ${value}\n  now    ${now}\nNothing was sent. Ask whoever runs the server. If it was set up anew: tomaat trust remove ${name} (line ${line} of ${file}), then try again.`,
+    { detail: { known: value, shown: now } },
+  );
+}

@@ -1,0 +1,152 @@
+import { mkdir, open, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { TomaatError } from '@tomaat/core';
+
+/**
+ * What this user trusts because it was seen once: the file `known_hosts`, one line for each. A line is a name, a value
+ * and the time of first use:
+ *
+ *   server.example:9443 AB:01:… 2026-01-02T03:04:05Z                the certificate of a server
+ *   registry.example:443/prostate Xw2…_4 2026-01-02T03:04:05Z       the key of whoever announced a service there
+ *
+ * `#` begins a comment. Lines may be removed and added by hand.
+ */
+export interface Pin {
+  readonly name: string;
+  /** SHA-256 fingerprint of a certificate, or thumbprint of a key. */
+  readonly value: string;
+  readonly firstSeen?: string;
+  /** In the file, from 1. */
+  readonly line: number;
+}
+
+export const knownHostsFile = (dataFolder: string): string => join(dataFolder, 'known_hosts');
+
+const fingerprintShape = /^[0-9A-F]{2}(:[0-9A-F]{2}){31}$/;
+const thumbprintShape = /^[\w-]{43}$/;
+const header =
+  '# Servers and services that this user trusts; tomaat trust shows them. A line may be removed.\n';
+
+/** The lines of the file, none if there is no file. BAD_REQUEST for a line that is none. */
+export async function readPins(file: string): Promise<Pin[]> {
+  const lines = (await readText(file)).split('\n');
+  return lines.flatMap((text, index): Pin[] => {
+    const [name, value, firstSeen, ...rest] = text.replace(/#.*/, '').trim().split(/\s+/);
+    if (name === '') return [];
+    const isValue = value !== undefined && (fingerprintShape.test(value) || thumbprintShape.test(value));
+    if (!isValue || rest.length > 0) {
+      throw new TomaatError(
+        'BAD_REQUEST',
+        `Line ${index + 1} of ${file} is not a name with a fingerprint. Mend it, remove it, or put a # before it.`,
+      );
+    }
+    return [{ name, value, firstSeen, line: index + 1 }];
+  });
+}
+
+/** The lines for a name; several mean that any of them will do. */
+export async function findPins(file: string, name: string): Promise<Pin[]> {
+  return (await readPins(file)).filter((pin) => pin.name === name);
+}
+
+/** Adds a line; `replace` takes out what was there for this name. */
+export async function addPin(
+  file: string,
+  name: string,
+  value: string,
+  options: { replace?: boolean } = {},
+): Promise<void> {
+  if (/[\s#]/.test(name)) throw new TypeError(`${name} cannot stand in ${file}`);
+  await change(file, (text, pins) => {
+    if (pins.some((pin) => pin.name === name && pin.value === value)) return text;
+    const kept = options.replace ? without(text, name, pins) : text;
+    const start = kept === '' ? header : kept.replace(/\n*$/, '\n');
+    return `${start}${name} ${value} ${new Date().toISOString().replace(/\.\d+/, '')}\n`;
+  });
+}
+
+/** Takes out the lines of a name; gives how many there were. */
+export async function removePins(file: string, name: string): Promise<number> {
+  let removed = 0;
+  await change(file, (text, pins) => {
+    removed = pins.filter((pin) => pin.name === name).length;
+    return removed === 0 ? text : without(text, name, pins);
+  });
+  return removed;
+}
+
+function without(text: string, name: string, pins: readonly Pin[]): string {
+  const gone = new Set(pins.filter((pin) => pin.name === name).map(({ line }) => line));
+  return text
+    .split('\n')
+    .filter((_, index) => !gone.has(index + 1))
+    .join('\n');
+}
+
+async function readText(file: string): Promise<string> {
+  try {
+    return await readFile(file, 'utf8');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+    return '';
+  }
+}
+
+/** Rewrites the file whole, so that nobody ever reads half of it; two processes take turns. */
+async function change(file: string, edit: (text: string, pins: readonly Pin[]) => string): Promise<void> {
+  await mkdir(dirname(file), { recursive: true, mode: 0o700 });
+  const unlock = await lock(`${file}.lock`);
+  try {
+    const text = await readText(file);
+    const changed = edit(text, await readPins(file));
+    if (changed === text) return;
+    const part = `${file}.${process.pid}.part`;
+    await writeFile(part, changed, { mode: 0o600 });
+    await rename(part, file);
+  } finally {
+    await unlock();
+  }
+}
+
+const lockWaitMs = 5_000;
+/** A lock this old was left by a process that is gone. */
+const staleMs = 10_000;
+
+async function lock(file: string): Promise<() => Promise<void>> {
+  for (const deadline = Date.now() + lockWaitMs; ; ) {
+    try {
+      await (await open(file, 'wx', 0o600)).close();
+      return () => rm(file, { force: true });
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
+    }
+    const age = await stat(file).then(
+      ({ mtimeMs }) => Date.now() - mtimeMs,
+      () => 0, // Gone by now.
+    );
+    if (age > staleMs) await rm(file, { force: true });
+    else if (Date.now() > deadline)
+      throw new TomaatError(
+        'CONFLICT',
+        `Another process holds ${file}. Try again; if none runs, remove that file.`,
+      );
+    else await delay(20);
+  }
+}
+
+/** A fingerprint as people give it (with or without colons, in any case) as it is shown. BAD_REQUEST for another text. */
+export function parseFingerprint(text: string): string {
+  const digits = text
+    .trim()
+    .replace(/^(sha-?256)?(\s*fingerprint)?\s*[=:]?\s*(?=[0-9a-f]{2})/i, '')
+    .replaceAll(/[:\s]/g, '')
+    .toUpperCase();
+  if (!/^[0-9A-F]{64}$/.test(digits)) {
+    throw new TomaatError(
+      'BAD_REQUEST',
+      `“${text.slice(0, 120)}” is no SHA-256 fingerprint. Give 32 pairs of hex digits such as AB:01:…, as the server prints them at its start.`,
+    );
+  }
+  return digits.match(/../g)!.join(':');
+}
