@@ -278,7 +278,7 @@ if (registry) {
     .addOption(new Option('--port <number>', 'port of the registry; 0: a free one (default: 8001)'))
     .addOption(new Option('--legacy-port <number>', 'open a port for TOMAAT v1 clients that cannot log in'))
     .addOption(jsonOption('print the address as one line of JSON'));
-  addSettings(command, [...commonKeys, 'publicUrl', 'ca', 'allowNet']);
+  addSettings(command, [...commonKeys, 'ca', 'allowNet']);
   command.action((flags) =>
     done(async () => {
       const { port, legacyPort, ...rest } = flags as Record<string, unknown>;
