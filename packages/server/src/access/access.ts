@@ -4,7 +4,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { Kysely } from 'kysely';
 import { sendProblem } from '../http/problem.ts';
 import type { HostPolicy } from './hosts.ts';
-import { type ApiKey, bearerOf, findKey, hasScope, type KeySchema } from './keys.ts';
+import { type ApiKey, bearerOf, findKey, hasScope, type KeySchema, type KeyScope } from './keys.ts';
 import { openPrincipal, type Principal, principalOf } from './principal.ts';
 import { addressKey, createRateLimit } from './rate-limit.ts';
 import { isV1, type Need, needOf, scopeFor } from './table.ts';
@@ -40,6 +40,14 @@ export interface Access {
    */
   recognise(key: string, request: FastifyRequest): Promise<ApiKey | undefined>;
 }
+
+/** How the command line is given a key. */
+const flagsFor: Record<KeyScope, string> = {
+  predict: '--api-key or TOMAAT_API_KEY',
+  admin: '--api-key or TOMAAT_API_KEY',
+  announce: '--announce-key or TOMAAT_ANNOUNCE_KEY',
+  worker: '--token or TOMAAT_WORKER_TOKEN',
+};
 
 /** Wrong keys a minute from one address that are told apart from each other. */
 const failuresPerMinute = 60;
@@ -106,7 +114,7 @@ export function registerAccess(app: FastifyInstance, options: AccessOptions): Ac
     return principal;
   }
 
-  async function authenticate(request: FastifyRequest, scope: string | undefined): Promise<Principal> {
+  async function authenticate(request: FastifyRequest, scope: KeyScope | undefined): Promise<Principal> {
     const { authorization } = request.headers;
     const token = bearerOf(authorization);
     // An issuer's token is none of our keys; whoever sends a header is not known by a cookie.
@@ -118,7 +126,7 @@ export function registerAccess(app: FastifyInstance, options: AccessOptions): Ac
       const key = await recognise(token, request);
       if (key) return principalOf(key);
     }
-    const use = 'commands of tomaat take it as --api-key or TOMAAT_API_KEY';
+    const use = `commands of tomaat take it as ${flagsFor[scope ?? 'predict']}`;
     throw new TomaatError(
       'UNAUTHORIZED',
       token === undefined
