@@ -163,10 +163,13 @@ describe('beyond this machine', () => {
       `${data}-2`,
     );
     await expect
-      .poll(async () => {
-        const { bytes } = await call(`${local(registry)}/api/services`, ca, adminKey);
-        return (JSON.parse(bytes.toString()) as { services: Entry[] }).services.map((one) => one.serverUrl);
-      })
+      .poll(
+        async () => {
+          const { bytes } = await call(`${local(registry)}/api/services`, ca, adminKey);
+          return (JSON.parse(bytes.toString()) as { services: Entry[] }).services.map((one) => one.serverUrl);
+        },
+        { timeout: 20_000 },
+      )
       .toEqual([server]);
     const wrong = join(folder.path, 'wrong.pem');
     writeFileSync(wrong, 'no certificate');

@@ -268,6 +268,9 @@ async function fromEntries(
       `First use of ${serviceId} by ${registry.baseUrl}: the key of its server, ${sub}, is remembered.`,
     );
   }
-  await trusted.remember();
+  await trusted.remember().catch((error: NodeJS.ErrnoException) => {
+    if (!['EACCES', 'EPERM', 'EROFS', 'ENOSPC'].includes(error.code ?? '')) throw error;
+    options.note?.(`It cannot be remembered, as ${file} cannot be written (${error.code}).`);
+  });
   return { kind: 'api', client, service };
 }

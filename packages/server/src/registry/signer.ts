@@ -46,16 +46,23 @@ export async function openSigner({
   let reserved = 0;
   let writing = Promise.resolve();
 
+  async function reserve(until: number): Promise<void> {
+    try {
+      await writeFile(`${file}.part`, `${until}\n`, { mode: 0o600 });
+      await rename(`${file}.part`, file);
+    } catch (error) {
+      // The next announcement tries again.
+      reserved = 0;
+      throw error;
+    }
+  }
+
   async function nextEpoch(): Promise<number> {
     const epoch = Math.max(last + 1, now());
     last = epoch;
     if (epoch >= reserved) {
       reserved = epoch + reservedMs;
-      const text = `${reserved}\n`;
-      writing = writing.then(async () => {
-        await writeFile(`${file}.part`, text, { mode: 0o600 });
-        await rename(`${file}.part`, file);
-      });
+      writing = reserve(reserved);
     }
     await writing;
     return epoch;

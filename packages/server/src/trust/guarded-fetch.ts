@@ -165,7 +165,11 @@ export function createGuardedFetch(rules: FetchRules): typeof globalThis.fetch {
       lookup,
       signal: signal ?? undefined,
     });
-    const answer = await exchange(sent, body);
+    const answer = await exchange(sent, body).catch((error: unknown) => {
+      // As the standard has it.
+      signal?.throwIfAborted();
+      throw error;
+    });
     const status = answer.statusCode ?? 502;
     if (status >= 300 && status < 400 && status !== 304) {
       answer.destroy();
