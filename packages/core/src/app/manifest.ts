@@ -317,7 +317,8 @@ const maxShownFaults = 30;
 function refuse(fileName: string, faults: ManifestFault[]): TomaatError {
   const shown = faults.slice(0, maxShownFaults);
   const more = faults.length > shown.length ? `\n  and ${faults.length - shown.length} more` : '';
-  const list = shown.map((f) => `  ${f.line ? `line ${f.line}: ` : ''}${f.path}: ${f.message}`).join('\n') + more;
+  const list =
+    shown.map((f) => `  ${f.line ? `line ${f.line}: ` : ''}${f.path}: ${f.message}`).join('\n') + more;
   return new TomaatError(
     'BAD_MANIFEST',
     `${fileName} has ${faults.length === 1 ? 'a fault' : `${faults.length} faults`}. Mend what is listed:\n${list}`,
