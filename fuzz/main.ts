@@ -8,7 +8,7 @@
 import { fork } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -76,6 +76,7 @@ export async function fuzz(name: string, options: FuzzOptions = {}): Promise<Out
       total.slowestMs = Math.max(total.slowestMs, end.last?.slowestMs ?? 0);
       total.peakBytes = Math.max(total.peakBytes, end.last?.peakBytes ?? 0);
       if (end.how === 'done') break;
+      if (!existsSync(order.caseFile)) throw new Error(`the process for ${name} did not start: ${end.how}`);
       keep({ signature: end.how, input: readCase(order.caseFile).toString('base64') });
     }
   } finally {
@@ -111,7 +112,8 @@ async function runChild(
     isHung = true;
     child.kill('SIGKILL');
   };
-  let dog = setTimeout(bark, 3 * silenceMs);
+  // Before its first word it loads the whole server, which takes long on a busy machine.
+  let dog = setTimeout(bark, 15 * silenceMs);
   child.on('message', (message: Message) => {
     clearTimeout(dog);
     dog = setTimeout(bark, silenceMs);

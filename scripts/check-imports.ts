@@ -4,7 +4,8 @@ import { fileURLToPath } from 'node:url';
 
 /**
  * Guards the rooms: core ← client ← server, and web → client, core. Core and client are free of Node and of any
- * network library; no file imports its own package's door; no package reaches into another's files.
+ * network library; no file imports its own package's door; no package reaches into another's files. And that no text
+ * becomes code or a line for a shell.
  */
 const root = fileURLToPath(new URL('..', import.meta.url));
 
@@ -15,13 +16,30 @@ const rooms: Record<string, { name: string; may: string[]; pure: boolean }> = {
   web: { name: '@tomaat/web', may: ['@tomaat/client', '@tomaat/core', '*'], pure: true },
 };
 
+/** Ways from text to code, or to a shell. Programs are started by an array of words. */
+const forbidden: readonly (readonly [what: string, pattern: RegExp])[] = [
+  ['eval', /(?<![.\w'"`])eval\s*\(/],
+  ['new Function', /^(?!\s*(\/\/|\*)).*\bnew Function\s*\(/m],
+  ['node:vm', /['"](node:)?vm['"]/],
+  ['shell: true', /\bshell:\s*true\b/],
+  [
+    'exec() of a line',
+    /\b(exec|execSync)\b[^;]*from ['"]node:child_process['"]|import \{[^}]*\b(exec|execSync)\b[^}]*\} from ['"]node:child_process['"]/,
+  ],
+];
+
 const faults: string[] = [];
 for (const [room, { name, may, pure }] of Object.entries(rooms)) {
   const folder = join(root, 'packages', room, 'src');
   for (const file of readdirSync(folder, { recursive: true, encoding: 'utf8' })) {
     if (!/\.tsx?$/.test(file) || /\.test\.tsx?$/.test(file)) continue;
     const path = join(folder, file);
-    for (const target of importsOf(readFileSync(path, 'utf8'))) {
+    const text = readFileSync(path, 'utf8');
+    for (const [what, pattern] of forbidden) {
+      if (pattern.test(text))
+        faults.push(`${relative(root, path)} uses ${what}: text from outside must never become code`);
+    }
+    for (const target of importsOf(text)) {
       const why = refuse(target, { file, folder, path, name, may, pure });
       if (why) faults.push(`${relative(root, path)} imports ${target}: ${why}`);
     }
@@ -29,7 +47,9 @@ for (const [room, { name, may, pure }] of Object.entries(rooms)) {
 }
 for (const fault of faults) console.error(fault);
 console.log(
-  faults.length === 0 ? 'The direction of imports holds.' : `${faults.length} imports go the wrong way.`,
+  faults.length === 0
+    ? 'The direction of imports holds, and no text becomes code.'
+    : `${faults.length} faults in what the packages import or run.`,
 );
 process.exitCode = faults.length === 0 ? 0 : 1;
 

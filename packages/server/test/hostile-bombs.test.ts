@@ -19,7 +19,6 @@ import { appFolder } from './test-server.ts';
  * of its last byte, with 64 MB more memory at most in the server or in any of its children, and nothing stays on the disk.
  */
 
-const limitMs = 1000;
 const limitBytes = 64e6;
 
 let server: RealServer;
@@ -124,6 +123,10 @@ const voxelsOnly = ['MetaImage', 'NRRD', 'the .img.gz of a pair'];
 it.each(Object.keys(carriers).flatMap((carrier) => bombShapes.map((shape) => [carrier, shape] as const)))(
   '%s, %s: refused, bounded, and gone',
   async (carrier, shape) => {
+    const goodStart = performance.now();
+    await post({}, good);
+    // A second; on a machine that is busy with much else, as long as a few good requests take.
+    const limitMs = Math.max(1000, 10 * (performance.now() - goodStart));
     const memory = watchMemory(server.pid);
     let answer: Answer | undefined;
     let tookMs = Number.POSITIVE_INFINITY;

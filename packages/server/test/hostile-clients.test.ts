@@ -88,6 +88,12 @@ it('hundreds of slow clients are hung up on while the server serves others', {
   });
   const job = (await created.json()) as { id: string; state: string };
   expect(job.state).toBe('succeeded');
+  const calm: number[] = [];
+  for (let i = 0; i < 10; i++) {
+    const asked = performance.now();
+    await (await fetch(`${server.url}/health/live`)).arrayBuffer();
+    calm.push(performance.now() - asked);
+  }
   const memory = watchMemory(server.pid);
 
   const head = `POST /bright/any HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/octet-stream\r\n`;
@@ -126,21 +132,17 @@ it('hundreds of slow clients are hung up on while the server serves others', {
     predictions.every((status) => status === 200),
     predictions.join(),
   ).toBe(true);
-  // Generous: the attackers run in this process, on the same cores.
-  expect(alive[Math.floor(alive.length * 0.9)]).toBeLessThan(1000);
+  // Generous: the attackers run in this process, on the same cores, of a machine that may be busy with much else.
+  expect(alive[Math.floor(alive.length * 0.9)]).toBeLessThan(Math.max(1000, 20 * Math.max(...calm)));
   for (const { closedMs, text } of dripHeaders) {
     expect(closedMs).toBeLessThan(headersMs + 5000);
     expect(text).toMatch(/^HTTP\/1\.1 408|^$/);
   }
   for (const { closedMs } of dripBodies) expect(closedMs).toBeLessThan(patienceMs + 10_000);
   // Who does not read does not see that the connection was ended: the server's side tells.
-  const readers = async () =>
-    Number(
-      /nodejs_active_requests_total|process_open_fds (\d+)/.exec(
-        await (await fetch(`${server.url}/metrics`)).text(),
-      )?.[1],
-    );
-  await expect.poll(readers, { timeout: 10_000, interval: 200 }).toBeLessThan(100);
+  const openFiles = async () =>
+    Number(/^process_open_fds (\d+)/m.exec(await (await fetch(`${server.url}/metrics`)).text())?.[1]);
+  await expect.poll(openFiles, { timeout: 10_000, interval: 200 }).toBeLessThan(100);
   expect(memory.growthBytes(), 'growth of the memory').toBeLessThan(160e6);
   for (const { socket } of all) socket.destroy();
   await fetch(`${server.url}/api/jobs/${job.id}`, { method: 'DELETE' });

@@ -41,16 +41,9 @@ const adding = (more: Partial<ModelSpec>) =>
   });
 const external = (location: string) =>
   adding({ initializers: [{ name: 'w', dims: [1], external: { location, length: 4 } }] });
-const huge = (dims: readonly number[]) => {
-  // An initializer that claims these sizes and holds four bytes.
-  const tensor = [
-    ...dims.flatMap((d) => integerField(1, d)),
-    ...integerField(2, 1),
-    ...bytesField(8, 'w'),
-    ...bytesField(9, new Uint8Array(4)),
-  ];
-  return joinParts([adding({}), joinParts(bytesField(7, bytesField(5, tensor)))]);
-};
+/** An initializer that claims these sizes and holds four bytes. */
+const huge = (dims: readonly number[]) =>
+  adding({ initializers: [{ name: 'w', dims, data: new Float32Array(1) }] });
 const shapeOf = (dims: readonly bigint[]) => ({
   name: 'shape',
   dims: [dims.length],

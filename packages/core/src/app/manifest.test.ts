@@ -45,6 +45,31 @@ function faultsOf(text: string): ManifestFault[] {
 }
 
 describe('parseManifest()', () => {
+  it('refuses aliases that lead nowhere or unfold into too much, as any other fault', () => {
+    for (const text of [
+      'name: *nowhere',
+      'e: {[]}\nr: {*a}\n}',
+      `a: &a [1, 1]\n${'b: [*a, *a, *a, *a]\n'.repeat(9)}`,
+    ])
+      expect(faultsOf(text).length).toBeGreaterThan(0);
+    const bomb = Array.from(
+      { length: 12 },
+      (_, i) => `k${i}: &k${i} [${`*k${i - 1}, `.repeat(i === 0 ? 0 : 9)} 1]`,
+    ).join('\n');
+    expect(faultsOf(bomb)[0].message).toMatch(/alias/i);
+  });
+
+  it('lists the first faults of a file that is none, and says how many more there are', () => {
+    let message = '';
+    try {
+      parseManifest('{'.repeat(5) + ': ]\n'.repeat(200));
+    } catch (error) {
+      message = (error as TomaatError).message;
+    }
+    expect(message).toMatch(/and \d+ more$/);
+    expect(message.split('\n').length).toBeLessThan(40);
+  });
+
   it('reads a manifest and fills in what is left out', () => {
     const manifest = parseManifest(head + body);
     expect(manifest.model[0]).toMatchObject({ runtime: 'onnx', inferer: { type: 'simple' } });

@@ -31,6 +31,8 @@ describe('parsePoints()', () => {
     ['[1,2,3]', 'Point 1'],
     ['[[1,2,1e999]]', 'Point 1'],
     ['[[1,2,3]', 'JSON'],
+    [`[${'['.repeat(20_000)}${']'.repeat(20_000)}]`, 'Point 1'],
+    ['[{"toJSON":1}]', 'Point 1'],
   ])('refuses %j, naming the place and the field', (text, place) => {
     let error: unknown;
     try {

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
 import { createServer as createHttpsServer, type Server as HttpsServer } from 'node:https';
-import type { AddressInfo } from 'node:net';
+import type { AddressInfo, Socket } from 'node:net';
 import { TomaatError } from '@tomaat/core';
 import fastify, { type FastifyBaseLogger, type FastifyInstance, LogController } from 'fastify';
 import type { Certificate } from '../tls.ts';
@@ -46,9 +46,25 @@ export function createApp(logger: FastifyBaseLogger | false, pace?: Pace): Fasti
       `This address does not take ${request.method}. Send ${methods.join(' or ')}.`,
     );
   });
+  const refused = new WeakSet<Socket>();
   app.addHook('onRequest', async (request, reply) => {
     reply.header('x-content-type-options', 'nosniff');
-    checkFraming(request.raw);
+    const { socket } = request.raw;
+    if (!refused.has(socket)) {
+      try {
+        checkFraming(request.raw);
+        return;
+      } catch (error) {
+        // What follows on this connection may be what somebody wants to slip past a proxy: none of it is done.
+        refused.add(socket);
+        reply.header('connection', 'close');
+        throw error;
+      }
+    }
+    throw new TomaatError(
+      'BAD_REQUEST',
+      'An earlier request of this connection was malformed. Send this one over a new connection.',
+    );
   });
   app.addHook('onResponse', async (request, reply) => {
     request.log.debug(

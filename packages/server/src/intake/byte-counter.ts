@@ -26,6 +26,7 @@ export interface CountedBody extends AsyncIterable<Uint8Array> {
 /** Pieces that any body may come in, and the mean size that more of them must have: each costs about a microsecond. */
 const freePieces = 65_536;
 const meanPieceBytes = 64;
+const maxPieces = (bytes: number) => freePieces + bytes / meanPieceBytes;
 
 /**
  * Counts what comes from the network and breaks off where a limit is passed:
@@ -85,7 +86,7 @@ async function* read(
       if (done) break;
       counted.bytes += value.length;
       if (counted.bytes > maxUploadBytes) throw tooLarge(maxUploadBytes);
-      if (++pieces > freePieces + counted.bytes / meanPieceBytes) throw inCrumbs();
+      if (++pieces > maxPieces(counted.bytes)) throw inCrumbs();
       if (minBytesPerSecond > 0) {
         const earnedMs = (value.length / minBytesPerSecond) * 1000;
         creditMs = Math.min(patienceMs, creditMs - (performance.now() - since) + earnedMs);
@@ -138,6 +139,7 @@ export async function discardRest(
   if (source.readableEnded || source.destroyed) return source.readableEnded;
   return new Promise((resolve) => {
     let bytes = 0;
+    let pieces = 0;
     const end = (ended: boolean) => {
       clearTimeout(timer);
       source.off('data', onData).off('end', onEnd).off('close', onBroken).off('error', onBroken);
@@ -146,7 +148,7 @@ export async function discardRest(
     };
     const onData = (chunk: Buffer) => {
       bytes += chunk.length;
-      if (bytes > maxBytes) end(false);
+      if (bytes > maxBytes || ++pieces > maxPieces(bytes)) end(false);
     };
     const onEnd = () => end(true);
     const onBroken = () => end(false);

@@ -1,0 +1,67 @@
+import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { fuzz } from '../fuzz/main.ts';
+import { createRandom, minimise, mutate } from '../fuzz/mutate.ts';
+import { targets } from '../fuzz/targets.ts';
+
+let out: string;
+beforeAll(async () => {
+  out = await mkdtemp(join(tmpdir(), 'tomaat-fuzz-test-'));
+});
+afterAll(() => rm(out, { recursive: true, force: true }));
+
+describe('a short run finds nothing', () => {
+  it.each(Object.keys(targets))('%s', async (name) => {
+    const { found, inputs, accepted } = await fuzz(name, {
+      inputs: name === 'manifest' ? 300 : 2000,
+      seed: 2026,
+      coverage: false,
+      out,
+    });
+    expect(found).toEqual([]);
+    expect(inputs).toBeGreaterThanOrEqual(name === 'manifest' ? 300 : 2000);
+    // Where nothing is taken, no promise is looked at.
+    expect(accepted).toBeGreaterThan(0);
+    expect(await readdir(out)).toEqual([]);
+  });
+});
+
+it('mutate() makes the same inputs of the same seed', () => {
+  const input = Buffer.from('sizes: 15 14 14\nencoding: raw\n\n');
+  const inputs = (seed: number) => {
+    const random = createRandom(seed);
+    return Array.from({ length: 200 }, () =>
+      Buffer.from(mutate(input, input, random, { words: ['nan'], maxBytes: 300 })).toString('hex'),
+    );
+  };
+  expect(inputs(5)).toEqual(inputs(5));
+  expect(inputs(5)).not.toEqual(inputs(6));
+  expect(new Set(inputs(5)).size).toBeGreaterThan(100);
+});
+
+it('minimise() leaves what fails', async () => {
+  const input = Buffer.from(`${'a'.repeat(500)}[[${'b'.repeat(500)}`);
+  const small = await minimise(input, async (bytes) => Buffer.from(bytes).includes('[['));
+  expect(Buffer.from(small).toString()).toBe('[[');
+});
+
+it('the seeds of every target are taken, but those that show a refusal', async () => {
+  for (const [name, target] of Object.entries(targets)) {
+    const verdicts = await Promise.all(
+      (await target.seeds()).map(async (seed) => {
+        await writeFile(join(out, 'seed'), seed);
+        const same = new Uint8Array(await readFile(join(out, 'seed')));
+        return Promise.resolve()
+          .then(() => target.run(same))
+          .then(
+            () => true,
+            () => false,
+          );
+      }),
+    );
+    expect(verdicts.filter(Boolean).length, name).toBeGreaterThan(0);
+    await rm(join(out, 'seed'));
+  }
+});
