@@ -66,9 +66,11 @@ function load(app: App, spec: ModelSpec, folder: string, signal: AbortSignal): P
 }
 
 /** An input's bytes. A disk that fails is not the app's failure. */
-async function* readInput(path: string, start: number): AsyncGenerator<Uint8Array> {
+async function* readInput(path: string, sizeBytes: number, start: number): AsyncGenerator<Uint8Array> {
+  // Every read takes a buffer of this size, however little is left.
+  const highWaterMark = Math.min(1 << 20, Math.max(4096, sizeBytes - start));
   try {
-    for await (const chunk of createReadStream(path, { highWaterMark: 1 << 20, start })) yield chunk;
+    for await (const chunk of createReadStream(path, { highWaterMark, start })) yield chunk;
   } catch (error) {
     throw diskError(error);
   }
@@ -105,7 +107,7 @@ async function run(app: App, message: PredictMessage): Promise<void> {
     files[input].push({
       name,
       sizeBytes,
-      open: (start = 0) => readInput(path, start),
+      open: (start = 0) => readInput(path, sizeBytes, start),
     });
   }
   const outputs: WrittenOutput[] = [];
