@@ -81,7 +81,7 @@ def summary(figures: Row) -> str:
         f"{of('random', 'brain')}; the worst of all {figure(min(column(rows, 'brain')))}. "
         f"On real T1 scans: brain {figure(real['vxm_t1']['dice']['brain'])} against FreeSurfer, "
         f"{figure(real['seg3d_MR']['dice']['brain'])} against a mask drawn by hand that takes in the fluid of the "
-        f"sulci; on a real T2 of 5.5 mm slices {figure(real['fernando_t2']['dice']['brain'])}. "
+        f"sulci; on a real scan with slices of 5.5 mm {figure(real['fernando_t2']['dice']['brain'])}. "
         "CT was not measured. Lesions, children and surgery were not in the training."
     )
 

@@ -20,7 +20,7 @@ import {
   type Tensor,
   type Volume,
 } from '@tomaat/core';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { dataFolder } from '../../../test/real-data.ts';
 import { type App, openApp } from '../src/apps.ts';
 import { nodePlatform } from '../src/node-platform.ts';
@@ -34,6 +34,9 @@ import { appFolder, repository, temporaryFolder } from './test-server.ts';
  * The brain app with the weights in the box: what it gives with each parameter, that left stays left, and that it
  * refuses what is no head. How good its labels are is measured by training/brain/evaluate.py.
  */
+
+// Seconds each where the machine has nothing else to do.
+vi.setConfig({ testTimeout: 600_000 });
 
 const folder = appFolder('brain');
 const data = dataFolder();
@@ -134,7 +137,7 @@ const orders = ['012', '021', '102', '120', '201', '210'].flatMap((order, i) =>
   ),
 );
 
-describe('the brain app', { timeout: 600_000 }, () => {
+describe('the brain app', () => {
   it('its labels are those of the network, in the order of its scores', async () => {
     const [spec] = app.manifest.model;
     const text = (await readFile(join(folder, 'file' in spec ? spec.file : ''))).toString('latin1');
@@ -245,7 +248,7 @@ print(json.dumps({'difference': float(np.abs(given - prepared.image).max()), 'eq
   });
 });
 
-describe('the brain app in a child', { timeout: 600_000 }, () => {
+describe('the brain app in a child', () => {
   const sampleBytes = () => readFile(join(folder, 'sample.nii.gz'));
 
   it.each([
