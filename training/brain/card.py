@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from labels import TISSUES
+from pipeline import RESOLUTIONS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 APP = REPOSITORY / "apps/brain"
@@ -80,7 +81,7 @@ def summary(figures: Row) -> str:
         f"{of('random', 'brain')}; the worst of all {figure(min(column(rows, 'brain')))}. "
         f"On real T1 scans: brain {figure(real['vxm_t1']['dice']['brain'])} against FreeSurfer, "
         f"{figure(real['seg3d_MR']['dice']['brain'])} against a mask drawn by hand that takes in the fluid of the "
-        f"sulci; on a real T2 of 5.5 mm slices {figure(real['fernando_t2']['dice']['brain'])}. "
+        f"sulci; on a real scan with slices of 5.5 mm {figure(real['fernando_t2']['dice']['brain'])}. "
         "CT was not measured. Lesions, children and surgery were not in the training."
     )
 
@@ -107,6 +108,8 @@ def put_limitations(text: str) -> None:
 def pictures(figures: Row, folder: Path) -> str:
     lines = []
     for row in figures["real"]:
+        if not (folder / f"{row['scan']}.png").exists():
+            continue
         name = f"brain-{row['scan'].replace('_', '-').lower()}.png"
         shutil.copyfile(folder / f"{row['scan']}.png", IMAGES / name)
         said = "" if row["dice"]["brain"] is None else f", brain Dice {row['dice']['brain']:.3f}"
@@ -115,21 +118,18 @@ def pictures(figures: Row, folder: Path) -> str:
 
 
 def write_card(folder: Path) -> None:
-    fast, fine = (json.loads((folder / f"{name}.json").read_text()) for name in ("fast", "fine"))
+    files = {name: folder / f"{name}.json" for name in RESOLUTIONS}
+    measured = {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
+    fast = measured[next(iter(RESOLUTIONS))]
     limitations = summary(fast)
     put_limitations(limitations)
-    resolutions = markdown(
-        ["resolution", "spacing", *COLUMNS, "worst brain"],
-        [
-            [
-                name,
-                f"{figures['spacing']:g} mm",
-                *(cell(mean(column(figures["heldOut"], one))) for one in COLUMNS),
-                cell(min(column(figures["heldOut"], "brain"))),
-            ]
-            for name, figures in (("fast", fast), ("fine", fine))
-        ],
-    )
+    lines = []
+    for name, spacing in RESOLUTIONS.items():
+        rows = measured[name]["heldOut"] if name in measured else []
+        means = [cell(mean(column(rows, one)) if rows else None) for one in COLUMNS]
+        worst = cell(min(column(rows, "brain")) if rows else None)
+        lines.append([name, f"{spacing:g} mm", *means, worst])
+    resolutions = markdown(["resolution", "spacing", *COLUMNS, "worst brain"], lines)
     for path in (CARD, TRAINING):
         put_between(path, "held-out", held_out_table(fast["heldOut"]))
         put_between(path, "real", real_table(fast["real"]))
@@ -140,7 +140,7 @@ def write_card(folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--figures", type=Path, required=True, help="folder with fast.json, fine.json and pictures")
+    parser.add_argument("--figures", type=Path, required=True, help="folder with fast.json, perhaps fine.json, and the pictures")
     write_card(parser.parse_args().figures)
 
 
