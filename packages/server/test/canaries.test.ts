@@ -246,7 +246,7 @@ it('leaves no text of a caller in logs, metrics, results and errors, and nothing
   }
   // Damaged voxels: accepted, and failed by the child.
   const damaged = packed(nifti);
-  damaged.fill(7, damaged.length - 400, damaged.length - 200);
+  damaged.fill(7, damaged.length - 60, damaged.length - 8);
   const failed = await post(predictions, form(damaged, '.nii.gz'), { prefer: 'wait=60' });
   expect(JSON.parse(failed.text)).toMatchObject({ state: 'failed' });
   // Cancelled.
