@@ -466,7 +466,8 @@ program
   .addHelpText(
     'after',
     `
-A volume is checked as it was sent: without identifying text, if it has any. A receipt says what happened only if its key is
+A volume is checked as it was sent: without identifying text, if it has any. A result is checked in the format that the
+server stored, which is that of the volume. A receipt says what happened only if its key is
 that of the server: compare the thumbprint once by another way.
 Exit codes: 0 all is as the receipt says, 1 it is not.`,
   )

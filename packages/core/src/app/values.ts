@@ -50,8 +50,10 @@ export function defaultValue(input: Input): Parameter | undefined {
 /** One parameter from what a form, a flag or a query said; BAD_INPUT names the input and what it takes. */
 export function parseParameter(name: string, input: Input, raw: unknown): Parameter {
   const refuse = (expected: string): never => {
-    const shown = typeof raw === 'string' ? `“${raw.slice(0, 40)}”` : String(raw).slice(0, 40);
-    throw new TomaatError('BAD_INPUT', `${name} is ${shown}, but it has to be ${expected}.`, { field: name });
+    // Numbers are shown; anything else may be a person's words, which belong in no error and no log.
+    const text = String(raw);
+    const shown = /^[\d.+\-e]{1,40}$/i.test(text) ? ` is ${text}, but it` : '';
+    throw new TomaatError('BAD_INPUT', `${name}${shown} has to be ${expected}.`, { field: name });
   };
   switch (input.type) {
     case 'slider': {
@@ -117,12 +119,13 @@ export function parseParameters(
     if (Object.hasOwn(inputs, name) && !isFileInput(inputs[name])) continue;
     if (options.ignoreUnknown && !Object.hasOwn(inputs, name)) continue;
     const known = Object.keys(inputs).filter((key) => !isFileInput(inputs[key]));
+    if (Object.hasOwn(inputs, name)) {
+      throw new TomaatError('BAD_INPUT', `${name} has to be sent as a file, not as text.`, { field: name });
+    }
+    // Its name is not said back: it is anybody's words.
     throw new TomaatError(
       'BAD_INPUT',
-      Object.hasOwn(inputs, name)
-        ? `${name} has to be sent as a file, not as text.`
-        : `${name} is no input of this service. Its parameters are: ${known.join(', ') || 'none'}.`,
-      { field: name },
+      `A field of the request is no input of this service. Its parameters are: ${known.join(', ') || 'none'}.`,
     );
   }
   for (const [name, input] of Object.entries(inputs)) {

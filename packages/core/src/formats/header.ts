@@ -159,6 +159,10 @@ export function plainLine(text: string, maxLength: number): string {
     .slice(0, maxLength);
 }
 
+/** A value of a header for an error: numbers as they are, words not, since anything may stand there. */
+export const shownValue = (text: string): string =>
+  /^[\d\s.,+\-()e]*$/i.test(text) ? `"${text.slice(0, 60)}"` : 'a word that is not shown here';
+
 /** Bytes as text, one character a byte: headers are ASCII, and whatever else is in them is only skipped. */
 export function latin1(bytes: Uint8Array): string {
   let text = '';

@@ -24,6 +24,7 @@ import {
   type ReadLimits,
   type StoredLayout,
   scaleAffine,
+  shownValue,
   storedBytesOf,
 } from './header.ts';
 
@@ -99,7 +100,7 @@ export function parseMetaImage(file: HeaderBytes, limits: ReadLimits): ParsedHea
     const list = value.split(/[\s,]+/).map(parseDecimal);
     if (list.length !== count || list.some(Number.isNaN)) {
       throw badHeader(
-        `MetaImage field ${name} is "${value.slice(0, 60)}", not ${count} finite number${count > 1 ? 's' : ''}: write the file again`,
+        `MetaImage field ${name} is ${shownValue(value)}, not ${count} finite number${count > 1 ? 's' : ''}: write the file again`,
       );
     }
     return list;
@@ -110,7 +111,7 @@ export function parseMetaImage(file: HeaderBytes, limits: ReadLimits): ParsedHea
   if (objectType !== 'Image') {
     throw new TomaatError(
       'UNSUPPORTED_FORMAT',
-      `MetaImage field ObjectType is "${objectType.slice(0, 40)}": only images are read`,
+      'MetaImage field ObjectType is not Image: only images are read',
     );
   }
   const rank = numbers(1, 'NDims')?.[0];
@@ -139,11 +140,9 @@ export function parseMetaImage(file: HeaderBytes, limits: ReadLimits): ParsedHea
     if (/^MET_\w+$/.test(elementType))
       throw new TomaatError(
         'UNSUPPORTED_FORMAT',
-        `MetaImage field ElementType is ${elementType.slice(0, 40)}: convert the voxels to a number type`,
+        `MetaImage field ElementType is none of ${Object.keys(elementTypes).join(', ')}: convert the voxels to a number type`,
       );
-    throw badHeader(
-      `MetaImage field ElementType is "${elementType.slice(0, 40)}", which is no type: write the file again`,
-    );
+    throw badHeader('MetaImage field ElementType is no type: write the file again');
   }
 
   const spacing = numbers(rank, 'ElementSpacing', 'ElementSize') ?? new Array<number>(rank).fill(1);
@@ -239,7 +238,7 @@ function placeOfVoxels(
     (compressed && skipped < 0)
   ) {
     throw badHeader(
-      `MetaImage field HeaderSize is ${headerSize?.slice(0, 40)}, not a number of bytes: write the file again`,
+      `MetaImage field HeaderSize is ${shownValue(headerSize ?? '')}, not a number of bytes: write the file again`,
     );
   }
   if (!local) {

@@ -199,9 +199,7 @@ function readFields(bytes: Uint8Array): Fields & { bigEndian: boolean } {
         'This is an Analyze 7.5 header, which does not tell left from right: convert it to NIfTI',
       );
     }
-    throw badHeader(
-      `NIfTI field magic is ${JSON.stringify(magic)}, not that of a NIfTI-${version} file: write or send the file again`,
-    );
+    throw badHeader(`NIfTI field magic is not that of a NIfTI-${version} file: write or send the file again`);
   }
   const numbers = (count: number, read: (i: number) => number) =>
     Array.from({ length: count }, (_, i) => read(i));

@@ -17,6 +17,7 @@ import {
   type ReadLimits,
   type StoredLayout,
   scaleAffine,
+  shownValue,
   storedBytesOf,
 } from './header.ts';
 
@@ -111,7 +112,7 @@ export function parseNrrd(file: HeaderBytes, limits: ReadLimits): ParsedHeader {
   const dimension = parseDecimal(required('dimension'));
   if (!Number.isInteger(dimension) || dimension < 1 || dimension > 16) {
     throw badHeader(
-      `NRRD field "dimension" is ${required('dimension').slice(0, 40)}, not a number from 1 to 16: write the file again`,
+      `NRRD field "dimension" is ${shownValue(required('dimension'))}, not a number from 1 to 16: write the file again`,
     );
   }
   if (dimension < 3) {
@@ -133,9 +134,7 @@ export function parseNrrd(file: HeaderBytes, limits: ReadLimits): ParsedHeader {
         'UNSUPPORTED_FORMAT',
         'NRRD field "type" is block: convert the voxels to a number type',
       );
-    throw badHeader(
-      `NRRD field "type" is "${typeName.slice(0, 40)}", which is no type: write the file again`,
-    );
+    throw badHeader('NRRD field "type" is no type: write the file again');
   }
 
   const axes = readAxes(fields, dimension);
@@ -254,7 +253,7 @@ function readVector(text: string, field: string): number[] {
     .map((v) => parseDecimal(v.trim()));
   if (values.length !== 3 || values.some(Number.isNaN)) {
     throw badHeader(
-      `NRRD field "${field}" has "${text.slice(0, 60)}", not three finite numbers: write the file again`,
+      `NRRD field "${field}" has ${shownValue(text)}, not three finite numbers: write the file again`,
     );
   }
   return values;
@@ -270,14 +269,14 @@ function readGeometry(
   if (space !== undefined && !Object.hasOwn(spaces, space)) {
     throw new TomaatError(
       'UNSUPPORTED_FORMAT',
-      `NRRD field "space" is "${space.slice(0, 60)}": write the file in a space of three dimensions, such as left-posterior-superior`,
+      'NRRD field "space" is none of three anatomical dimensions: write the file in a space of three dimensions, such as left-posterior-superior',
     );
   }
   const spaceDimension = fields.get('spacedimension');
   if (spaceDimension !== undefined && parseDecimal(spaceDimension) !== 3) {
     throw new TomaatError(
       'UNSUPPORTED_FORMAT',
-      `NRRD field "space dimension" is ${spaceDimension.slice(0, 40)}: only volumes in a space of 3 dimensions are read`,
+      `NRRD field "space dimension" is ${shownValue(spaceDimension)}: only volumes in a space of 3 dimensions are read`,
     );
   }
   let linear: number[][];
@@ -295,7 +294,7 @@ function readGeometry(
       const value = /^nan$/i.test(word) ? 1 : parseDecimal(word);
       if (!(Math.abs(value) > 0))
         throw badHeader(
-          `NRRD field "spacings"[${first + i}] is ${word.slice(0, 40)}, but a spacing is not 0: write the file again with its true spacing`,
+          `NRRD field "spacings"[${first + i}] is ${shownValue(word)}, but a spacing is not 0: write the file again with its true spacing`,
         );
       return value;
     }) ?? [1, 1, 1];
@@ -347,16 +346,14 @@ function placeOfVoxels(
         `NRRD field "encoding" is ${encoding}: write the file again with encoding gzip or raw`,
       );
     }
-    throw badHeader(
-      `NRRD field "encoding" is "${encoding.slice(0, 40)}", which is no encoding: write the file again as gzip or raw`,
-    );
+    throw badHeader('NRRD field "encoding" is no encoding: write the file again as gzip or raw');
   }
   const number = (name: string, least: number) => {
     const text = fields.get(name.replace(' ', '')) ?? '0';
     const value = parseDecimal(text);
     if (!Number.isSafeInteger(value) || value < least || value > 2 ** 40)
       throw badHeader(
-        `NRRD field "${name}" is ${text.slice(0, 40)}, not a number of ${name.slice(0, 4)}s: write the file again`,
+        `NRRD field "${name}" is ${shownValue(text)}, not a number of ${name.slice(0, 4)}s: write the file again`,
       );
     return value;
   };

@@ -66,10 +66,12 @@ function checkPoint(point: readonly number[], index: number, text: string, field
 }
 
 function badPoint(index: number, text: string, field?: string): TomaatError {
-  const shown = text.length > 60 ? `${text.slice(0, 60)}…` : text;
+  // Numbers are shown; words are anybody's.
+  const isNumbers = /^[\d\s.,;+\-e[\]]*$/i.test(text);
+  const shown = isNumbers ? `"${text.length > 60 ? `${text.slice(0, 60)}…` : text}"` : 'no point';
   return new TomaatError(
     'BAD_INPUT',
-    `Point ${index + 1} is "${shown}"; give three finite numbers, x,y,z in mm (RAS), and a semicolon between points.`,
+    `Point ${index + 1} is ${shown}; give three finite numbers, x,y,z in mm (RAS), and a semicolon between points.`,
     { field },
   );
 }

@@ -192,7 +192,7 @@ function matrixOf({ type, parameters: p, fixed }: ItkTransform): Affine {
   }
   throw new TomaatError(
     'UNSUPPORTED_FORMAT',
-    `The transform is of the type "${type.slice(0, 80)}"; save it as an ITK AffineTransform (double, 3-D).`,
+    'The transform is of a type that is not read; save it as an ITK AffineTransform (double, 3-D).',
   );
 }
 

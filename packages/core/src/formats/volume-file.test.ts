@@ -407,12 +407,12 @@ describe('readVolume() of MetaImage', () => {
     expect((await read(mhd, raw)).header.extension).toBe('mha');
     await expect(read(mhd)).rejects.toMatchObject({
       code: 'BAD_INPUT',
-      message: expect.stringContaining('"a.raw"'),
+      message: expect.stringContaining('names a .raw file'),
     });
     await expect(read(mhd, sourceFromBytes('b.raw', data))).rejects.toMatchObject({ code: 'BAD_INPUT' });
     await expect(read(mhd, raw, sourceFromBytes('b.raw', data))).rejects.toMatchObject({
       code: 'BAD_INPUT',
-      message: expect.stringContaining('"b.raw"'),
+      message: expect.stringContaining('A .raw file does not belong'),
     });
   });
 });

@@ -25,6 +25,8 @@ export type { LengthUnit, ReadLimits, VolumeExtension, VolumeFormat, VolumeHeade
 /** A file to read. Only the name's last part is ever looked at; it is never a path to open. */
 export interface SourceFile {
   name: string;
+  /** Its name is not the one that the header of its pair may know: whether they belong together was seen before. */
+  renamed?: boolean;
   sizeBytes?: number;
   /** The bytes from `start` (default 0) to the end; may be called several times. */
   open(start?: number): AsyncIterable<Uint8Array>;
@@ -33,6 +35,7 @@ export interface SourceFile {
 /** The first bytes of a file: the whole file, or 64 KiB at least. */
 export interface FilePrefix {
   name: string;
+  renamed?: boolean;
   prefix: Uint8Array;
   sizeBytes?: number;
 }
@@ -225,7 +228,12 @@ async function readPrefix(
     }
   }
   const prefix = joinBytes(parts).subarray(0, length);
-  return { name: file.name, prefix, sizeBytes: file.sizeBytes ?? (whole ? total : undefined) };
+  return {
+    name: file.name,
+    renamed: file.renamed,
+    prefix,
+    sizeBytes: file.sizeBytes ?? (whole ? total : undefined),
+  };
 }
 
 function planRead(files: readonly FilePrefix[], limits: ReadLimits): Plan {
@@ -242,7 +250,7 @@ function planRead(files: readonly FilePrefix[], limits: ReadLimits): Plan {
     if (heads[i].gzip && format.matches !== isNifti) {
       throw new TomaatError(
         'UNSUPPORTED_FORMAT',
-        `The file ${quote(files[i])} is packed with gzip as a whole: unpack it first`,
+        `The ${kindOf(files[i])} is packed with gzip as a whole: unpack it first`,
       );
     }
     return placeVoxels(format.parse(heads[i], limits), i, files);
@@ -251,7 +259,11 @@ function planRead(files: readonly FilePrefix[], limits: ReadLimits): Plan {
 }
 
 const isHeaderName = (name: string) => /\.(hdr|hdr\.gz|mhd|nhdr)$/i.test(name);
-const quote = (file: { name: string }) => JSON.stringify(baseName(file.name).slice(0, 100));
+/** What kind of file it is, by its ending: a name may tell whose scan it is. */
+const kindOf = (file: { name: string }) => {
+  const ending = /\.(nii|hdr|img|mha|mhd|nrrd|nhdr|z?raw)(\.gz)?$/i.exec(baseName(file.name))?.[0];
+  return ending ? `${ending.toLowerCase()} file` : 'file';
+};
 
 function headOf({ name, prefix, sizeBytes }: FilePrefix): HeaderBytes {
   const whole = sizeBytes === undefined ? prefix.length < prefixBytes : prefix.length >= sizeBytes;
@@ -262,21 +274,21 @@ function headOf({ name, prefix, sizeBytes }: FilePrefix): HeaderBytes {
 
 function unknownFormat(file: FilePrefix, head: HeaderBytes): TomaatError {
   if (file.prefix.length === 0)
-    return new TomaatError('UNKNOWN_FORMAT', `The file ${quote(file)} is empty: send it again`);
+    return new TomaatError('UNKNOWN_FORMAT', `The ${kindOf(file)} is empty: send it again`);
   if (head.gzip && head.bytes.length < 540) {
     return new TomaatError(
       'UNKNOWN_FORMAT',
-      `The file ${quote(file)} is packed with gzip, but damaged or too short to hold a volume: send it again`,
+      `The ${kindOf(file)} is packed with gzip, but damaged or too short to hold a volume: send it again`,
     );
   }
   for (const [at, magic, advice] of strangers) {
     if (latin1(head.bytes.subarray(at, at + magic.length)) === magic) {
-      return new TomaatError('UNSUPPORTED_FORMAT', `The file ${quote(file)} is ${advice}`);
+      return new TomaatError('UNSUPPORTED_FORMAT', `The ${kindOf(file)} is ${advice}`);
     }
   }
   return new TomaatError(
     'UNKNOWN_FORMAT',
-    `The file ${quote(file)} does not begin like a NIfTI, MetaImage or NRRD file: send a volume in one of these formats`,
+    `The ${kindOf(file)} does not begin like a NIfTI, MetaImage or NRRD file: send a volume in one of these formats`,
   );
 }
 
@@ -289,7 +301,7 @@ function placeVoxels(parsed: ParsedHeader, headerFile: number, files: readonly F
   if (unused) {
     throw new TomaatError(
       'BAD_INPUT',
-      `The file ${quote(unused)} does not belong to the volume ${quote(files[headerFile])}: send it as another input, or not at all`,
+      `A ${kindOf(unused)} does not belong to the volume of the ${kindOf(files[headerFile])}: send it as another input, or not at all`,
     );
   }
   const file = files[index];
@@ -321,16 +333,17 @@ function findDataFile(
     if (found) return found.i;
     throw new TomaatError(
       'BAD_INPUT',
-      `The file ${quote(files[headerFile])} is the header of a NIfTI pair: send it together with its .img file`,
+      `The ${kindOf(files[headerFile])} is the header of a NIfTI pair: send it together with its .img file`,
     );
   }
   const found =
     others.find(({ name }) => name === wanted.name) ??
     others.find(({ name }) => name.toLowerCase() === wanted.name.toLowerCase());
   if (found) return found.i;
+  if (others.length === 1 && files[others[0].i].renamed) return others[0].i;
   throw new TomaatError(
     'BAD_INPUT',
-    `The header ${quote(files[headerFile])} names the data file ${quote(wanted)}, which was not sent: send both files together`,
+    `The header names a ${kindOf(wanted)} with the voxels, and none of that name was sent: send both files together, under the names that they have`,
   );
 }
 
@@ -376,7 +389,7 @@ function checkLength(
   if (file.sizeBytes === undefined) return;
   const encoded = file.sizeBytes - start;
   const fault = (text: string) => {
-    throw new TomaatError('BAD_VOXELS', `The file ${quote(file)} ${text}`);
+    throw new TomaatError('BAD_VOXELS', `The ${kindOf(file)} ${text}`);
   };
   const skip = typeof layout.skip === 'number' ? layout.skip : 0;
   const need = header.storedBytes + skip;

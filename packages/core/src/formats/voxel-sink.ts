@@ -1,6 +1,13 @@
 import { TomaatError } from '../errors.ts';
 import { bytesPerVoxel, createVoxels, type Voxels, type VoxelType, voxelCount } from '../volume.ts';
-import { type ExtraAxis, latin1, machineIsBigEndian, type ParsedHeader, parseDecimal } from './header.ts';
+import {
+  type ExtraAxis,
+  latin1,
+  machineIsBigEndian,
+  type ParsedHeader,
+  parseDecimal,
+  shownValue,
+} from './header.ts';
 
 export interface VoxelSink {
   readonly voxels: Voxels;
@@ -256,6 +263,6 @@ function specialNumber(word: string): number {
 function badNumber(word: string, type: VoxelType): TomaatError {
   return new TomaatError(
     'BAD_VOXELS',
-    `Among the voxels is ${JSON.stringify(word.slice(0, 20))}, which is no ${type}: write the file again`,
+    `Among the voxels is ${shownValue(word)}, which is no ${type}: write the file again`,
   );
 }

@@ -49,8 +49,7 @@ function requireVolumes(app: App, inputs: Record<string, Facts>): void {
     if (volumes.includes(name)) continue;
     throw new TomaatError(
       'BAD_INPUT',
-      `${name.slice(0, 60)} is no volume of this service. Its volumes are: ${volumes.join(', ') || 'none'}.`,
-      { field: name.slice(0, 60) },
+      `A name in the request is no volume of this service. Its volumes are: ${volumes.join(', ') || 'none'}.`,
     );
   }
 }

@@ -66,8 +66,7 @@ export async function readNamedInputs(
       const known = Object.keys(app.manifest.inputs).filter((key) => isFileInput(app.manifest.inputs[key]));
       throw new TomaatError(
         'BAD_INPUT',
-        `${name.slice(0, 60)} is no file input of this service. Its files are: ${known.join(', ') || 'none'}.`,
-        { field: name.slice(0, 60) },
+        `An input that the request names is no file input of this service. Its files are: ${known.join(', ') || 'none'}.`,
       );
     }
     for (const ref of [refs].flat()) {

@@ -69,7 +69,7 @@ export function requireFormat(format: string, output: { name: string; type: stri
   if (found) return found;
   throw new TomaatError(
     'NOT_ACCEPTABLE',
-    `${output.name} cannot be given as ${format.slice(0, 20)}; it can be had as: ${possible.join(', ')}.`,
+    `${output.name} cannot be given in that format; it can be had as: ${possible.join(', ')}.`,
     { field: 'format' },
   );
 }

@@ -120,11 +120,13 @@ export async function receivePrediction(
         const known = Object.keys(inputs).filter((key) => isFileInput(inputs[key]));
         throw new TomaatError(
           'BAD_INPUT',
-          `${name} is no file input of this service. Its files are: ${known.join(', ') || 'none'}.`,
-          { field: name },
+          `A file of the request is no file input of this service. Its files are: ${known.join(', ') || 'none'}.`,
         );
-      } else {
+      } else if (input || (requestWords as readonly string[]).includes(name)) {
         raw[name] = await readText(part);
+      } else {
+        // It is refused by parseParameters, or passed over for v1; what it says is of no use to either.
+        raw[name] = '';
       }
     }
     const parameters = parseParameters(inputs, raw, { ignoreUnknown: face === 'v1' });
@@ -246,11 +248,7 @@ function parseFrame(raw: unknown): number | undefined {
   if (raw === undefined || raw === '') return undefined;
   const frame = Number(raw);
   if (Number.isInteger(frame) && frame >= 0) return frame;
-  throw new TomaatError(
-    'BAD_INPUT',
-    `frame is “${String(raw).slice(0, 20)}”, but it has to be a whole number from 0.`,
-    { field: 'frame' },
-  );
+  throw new TomaatError('BAD_INPUT', 'frame has to be a whole number from 0.', { field: 'frame' });
 }
 
 function requireFiles(app: App, received: readonly ReceivedInput[]): void {

@@ -53,7 +53,7 @@ export function createServices(
       const ids = candidates.map(({ manifest }) => manifest.id);
       throw new TomaatError(
         'NOT_FOUND',
-        `No service ${id.slice(0, 60)} does ${task} of ${anatomy} here. There are: ${ids.join(', ')}.`,
+        `No service of that id does ${task} of ${anatomy} here. There are: ${ids.join(', ')}.`,
         { field: 'service' },
       );
     }

@@ -140,7 +140,8 @@ async function responses(
     return [
       {
         type: 'PlainText',
-        content: `The response of the request ${(id ?? '').slice(0, 60)} cannot be retrieved: it is unknown, was delivered already, or has expired. Send the prediction again.`,
+        content:
+          'The response of this request cannot be retrieved: it is unknown, was delivered already, or has expired. Send the prediction again.',
         label: 'Error!',
       },
     ];

@@ -33,7 +33,8 @@ export async function* readMultipart(
       if (++parts > maxParts) throw malformed(`has more than ${maxParts} parts`);
       where = `in the header of part ${parts}`;
       const header = parsePartHeader(await scanner.header(where, maxHeaderBytes), parts);
-      where = `in part '${header.name}'`;
+      // Never by its name, which is anybody's words.
+      where = `in part ${parts}`;
       const body = scanner.untilDelimiter(where);
       yield { ...header, body };
       // What the caller has not read of it.
@@ -167,7 +168,7 @@ function parsePartHeader(bytes: Buffer, number: number): Omit<BodyPart, 'body'> 
     if (colon < 1 || !tokenPattern.test(key) || /[\0\r\n]/.test(line)) {
       throw malformed(`has a line in the header of ${at} that is no 'Name: value'`);
     }
-    if (fields.has(key)) throw malformed(`has '${key}' twice in the header of ${at}`);
+    if (fields.has(key)) throw malformed(`has a field twice in the header of ${at}`);
     fields.set(key, line.slice(colon + 1).trim());
   }
   const disposition = fields.get('content-disposition');
@@ -176,17 +177,16 @@ function parsePartHeader(bytes: Buffer, number: number): Omit<BodyPart, 'body'> 
   if (value.toLowerCase() !== 'form-data') throw malformed(`has ${at} that is not 'form-data'`);
   const name = parameters.get('name');
   if (!name) throw malformed(`has no name in the Content-Disposition of ${at}`);
-  if (parameters.has('name*'))
-    throw malformed(`has 'name*' in ${at} ('${name}'), which forms do not have (RFC 7578)`);
+  if (parameters.has('name*')) throw malformed(`has 'name*' in ${at}, which forms do not have (RFC 7578)`);
   const encoding = fields.get('content-transfer-encoding')?.toLowerCase() ?? 'binary';
   if (!['binary', '8bit', '7bit'].includes(encoding)) {
     throw malformed(
-      `has part '${name}' in Content-Transfer-Encoding ${encoding}. Send it as it is (RFC 7578)`,
+      `has ${at} in another Content-Transfer-Encoding than binary. Send it as it is (RFC 7578)`,
     );
   }
   const extended = parameters.get('filename*');
   const fileName =
-    extended === undefined ? unescapeFormName(parameters.get('filename')) : decodeExtended(extended, name);
+    extended === undefined ? unescapeFormName(parameters.get('filename')) : decodeExtended(extended, at);
   return { name, fileName: toDisplayName(fileName), contentType: fields.get('content-type') };
 }
 
@@ -213,7 +213,7 @@ function parseParameters(text: string, where: string): { value: string; paramete
     const [, key, quoted, token] = match;
     if (key === undefined) continue; // A semicolon with nothing behind it.
     const name = key.toLowerCase();
-    if (parameters.has(name)) throw malformed(`has '${name}' twice in the ${where}`);
+    if (parameters.has(name)) throw malformed(`has a parameter twice in the ${where}`);
     parameters.set(name, quoted === undefined ? token : quoted.replace(/\\(["\\])/g, '$1'));
   }
   return { value, parameters };
@@ -249,7 +249,7 @@ function unescapeFormName(name: string | undefined): string | undefined {
 /** The form of RFC 5987: charset'language'percent-encoded bytes. */
 function decodeExtended(text: string, part: string): string {
   const match = /^(utf-8|iso-8859-1)'[^']*'((?:[^%\s"';\\]|%[0-9a-f]{2})*)$/i.exec(text);
-  if (!match) throw malformed(`has a malformed 'filename*' in part '${part}'`);
+  if (!match) throw malformed(`has a malformed 'filename*' in ${part}`);
   const latin1 = match[2].replace(/%([0-9a-f]{2})/gi, (_, hex) =>
     String.fromCharCode(Number.parseInt(hex, 16)),
   );

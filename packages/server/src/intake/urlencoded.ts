@@ -20,12 +20,12 @@ export async function* readUrlencoded(
       if (name === '' && scanner.stoppedAt !== equals) continue; // Nothing between two '&'.
       if (name === '') throw malformed('has a value without a name');
       const hasValue = scanner.stoppedAt === equals;
-      const body = hasValue ? scanner.until(false, `the value of '${name}'`) : nothing();
+      const body = hasValue ? scanner.until(false, `the value of field ${fields}`) : nothing();
       yield { name, body };
       while (!(await body.next()).done);
       if (hasValue && scanner.stoppedAt !== ampersand) {
         // What the caller has left of a value that it did not read to its end.
-        for await (const _ of scanner.until(false, `the value of '${name}'`));
+        for await (const _ of scanner.until(false, `the value of field ${fields}`));
       }
     }
   } finally {
@@ -149,11 +149,8 @@ class Scanner {
   }
 
   #brokenEscape(partial: number[], where: string, at: number): TomaatError {
-    const text = String.fromCharCode(...partial.map((code) => (code > 32 && code < 127 ? code : 63)));
     const offset = this.#offset + at - this.#at - partial.length + 1;
-    return malformed(
-      `has '${text}' at offset ${offset}, in ${where}, which is no escape ('%' is written %25)`,
-    );
+    return malformed(`has a '%' at offset ${offset}, in ${where}, which is no escape ('%' is written %25)`);
   }
 }
 

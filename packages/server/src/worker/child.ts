@@ -106,6 +106,8 @@ async function run(app: App, message: PredictMessage): Promise<void> {
     files[input] ??= [];
     files[input].push({
       name,
+      // What the files were called was forgotten at the intake, where it was compared.
+      renamed: true,
       sizeBytes,
       open: (start = 0) => readInput(path, sizeBytes, start),
     });
