@@ -218,5 +218,23 @@ describe.skipIf(browserMissing)('pages of other sites', () => {
       'events',
     ])
       expect(read).toContain(what);
-  }, 60_000);
+    const upload = await page.evaluate(async () => {
+      const tus = { 'tus-resumable': '1.0.0' };
+      const begun = await fetch('/api/uploads', {
+        method: 'POST',
+        headers: { ...tus, 'upload-length': '9' },
+      });
+      const at = begun.headers.get('location')!;
+      const headers = { ...tus, 'upload-offset': '0', 'content-type': 'application/offset+octet-stream' };
+      const statuses = [begun.status];
+      for (const request of [
+        { method: 'PATCH', headers, body: '123' },
+        { method: 'HEAD' },
+        { method: 'DELETE' },
+      ])
+        statuses.push((await fetch(at, { headers: tus, ...request })).status);
+      return statuses;
+    });
+    expect(upload).toEqual([201, 204, 200, 204]);
+  }, 120_000);
 });
