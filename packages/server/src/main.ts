@@ -122,10 +122,13 @@ const settings: Record<Exclude<ConfigKey, 'oidcClientSecret'>, Option> = {
     '--legacy-port <number>',
     'open a port for TOMAAT v1 clients that cannot log in; 0: a free one',
   ),
-  registryLegacyPort: new Option('--registry-legacy-port <number>', 'the same for the registry'),
+  registryLegacyPort: new Option(
+    '--registry-legacy-port <number>',
+    'the same for the registry: TOMAAT v1 without login',
+  ),
   legacyPerMinute: new Option(
     '--legacy-per-minute <number>',
-    'requests that one address may send there (default: 60)',
+    'requests a minute that one address may send to a legacy port (default: 60)',
   ),
   workers: new Option('--workers <number>', 'predictions at a time; 0: all by “tomaat worker” (default: 1)'),
   drainSeconds: new Option(
