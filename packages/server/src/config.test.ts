@@ -1,0 +1,39 @@
+import { describe, expect, it } from 'vitest';
+import { loadConfig } from './config.ts';
+
+describe('loadConfig()', () => {
+  const data = '/nowhere/tomaat';
+  const issuer = 'https://login.example/realms/main';
+  const whole = { data, login: true, oidcIssuer: issuer, oidcClientId: 'tomaat' };
+  const load = (flags: Record<string, unknown>, env: NodeJS.ProcessEnv = {}) =>
+    loadConfig({ flags: { ...flags }, env }).config;
+
+  it('takes an issuer with its client, rules from flags and variables, and the secret from a variable', () => {
+    expect(load(whole)).toMatchObject({
+      oidcScopes: ['openid', 'profile', 'email'],
+      oidcAllow: [],
+      oidcAdmin: [],
+    });
+    const config = load(
+      { ...whole, oidcAllow: ['groups=cn=radiology,ou=x', 'email=@hospital.example'] },
+      { TOMAAT_OIDC_CLIENT_SECRET: 's', TOMAAT_OIDC_ADMIN: 'sub=a, sub=b' },
+    );
+    expect(config.oidcClientSecret).toBe('s');
+    expect(config.oidcAllow).toEqual(['groups=cn=radiology,ou=x', 'email=@hospital.example']);
+    expect(config.oidcAdmin).toEqual(['sub=a', 'sub=b']);
+  });
+
+  it('refuses an issuer that is half said, unencrypted, or of no use, and says what to do', () => {
+    const cases: [Record<string, unknown>, RegExp][] = [
+      [{ data, login: true, oidcIssuer: issuer }, /--oidc-client-id go together/],
+      [{ data, login: true, oidcClientId: 'tomaat' }, /go together/],
+      [{ data, login: true, oidcAllow: ['a=b'] }, /oidcAllow is of no use without --oidc-issuer/],
+      [{ ...whole, login: undefined }, /--oidc-issuer is of no use without --login/],
+      [{ ...whole, oidcIssuer: 'http://login.example' }, /must be an https address/],
+      [{ ...whole, oidcAllow: ['radiology'] }, /must be CLAIM=VALUE/],
+      [{ ...whole, oidcAdmin: ['=x'] }, /must be CLAIM=VALUE/],
+      [{ ...whole, oidcScopes: 'profile,email' }, /lacks openid/],
+    ];
+    for (const [flags, message] of cases) expect(() => load(flags), String(message)).toThrow(message);
+  });
+});
