@@ -250,7 +250,7 @@ for file in sys.argv[1:]:
         );
       }
     },
-    60_000,
+    180_000,
   );
 });
 
@@ -448,7 +448,7 @@ describe('the key', () => {
     expect(cases).toBe(240);
     expect(asked).toBeGreaterThanOrEqual(240);
     expect(bytes).toEqual([]);
-  }, 60_000);
+  }, 180_000);
 });
 
 describe('tomaat trust', () => {
@@ -474,7 +474,7 @@ describe('tomaat trust', () => {
       env: { TOMAAT_FINGERPRINT: server.fingerprint },
     });
     expect(byVariable).toMatchObject({ code: 0 });
-  }, 60_000);
+  }, 180_000);
 
   it.skipIf(spawnSync('python3', ['-V']).error)(
     'asks on a terminal: yes is remembered, anything else is no',
