@@ -338,7 +338,7 @@ describe('the brain app in a child', () => {
       ...['run', folder, '--volume', join(folder, 'sample.nii.gz'), '--param', 'detail=mask', '-o', out],
     ]);
     expect(ended.stderr).toBe('');
-    expect(ended.stdout).toMatch(/^ {2}brain +1[0-9]{3} ml$/m);
+    expect(ended.stdout).toMatch(/^ {2}brain +1[0-9]{3}(\.[0-9]+)? ml$/m);
     expect(dice(await decode(await readFile(out)), truth)).toBeGreaterThan(0.9);
   });
 });

@@ -59,6 +59,7 @@ const torchio = (id: string, inferer?: object): Network => ({
   postprocess: ['restore', { threshold: { channel: 1, above: 0.5 } }],
   inferer,
 });
+const niivueFile = 'meshnet/model5_gw_ae.niivue-original.onnx';
 const deepbrain: Network = {
   id: 'deepbrain',
   file: 'deepbrain/deepbrain_extractor_v2.onnx',
@@ -380,6 +381,8 @@ describe('networks by manifest', () => {
   it.skipIf(left(true)).each([
     [model18, 't1_crop_ref_model18cls.nii.gz'],
     [mindgrab, 't1_crop_ref_mindgrab.nii.gz'],
+    // The same weights as somebody else exported them.
+    [{ ...model5, id: 'model5-niivue', file: niivueFile }, 't1_crop_ref_model5_gw_ae.nii.gz'],
   ] as const)(
     '$id gives the labels of the reference on 99.9 % of t1_crop',
     { timeout: minutes(60) },
