@@ -12,7 +12,12 @@ import { createServerMetrics } from '../packages/server/src/http/metrics.ts';
 import { nodePlatform } from '../packages/server/src/node-platform.ts';
 import { openBlobs } from '../packages/server/src/store/blobs.ts';
 import { openDatabase } from '../packages/server/src/store/database.ts';
-import { createJobs, type JobsSchema, jobMigrations, receiptMigrations } from '../packages/server/src/store/jobs.ts';
+import {
+  createJobs,
+  type JobsSchema,
+  jobMigrations,
+  receiptMigrations,
+} from '../packages/server/src/store/jobs.ts';
 import { localSource } from '../packages/server/src/worker/local-source.ts';
 import { type JobSource, startSupervisor } from '../packages/server/src/worker/supervisor.ts';
 import { repository, serveApps } from './processes.ts';
