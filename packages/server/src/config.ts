@@ -56,6 +56,12 @@ const claimRule = z.string('must be text').refine((rule) => parseClaimRule(rule)
 });
 const httpAddress = z.url({ protocol: /^https?$/, error: 'must be an http or https address' });
 
+const plainAddress = httpAddress
+  .refine((address) => !/[?#]|\/\/[^/]*@/.test(address), {
+    error: 'must be a plain address, such as https://server.example',
+  })
+  .transform((address) => address.replace(/\/+$/, ''));
+
 /**
  * Everything that an operator can set, for `tomaat up`, `serve` and `registry`. Each key is a line of
  * `tomaat.config.yaml` (tlsPort: 9443), a variable (TOMAAT_TLS_PORT=9443) and a flag (--tls-port 9443).
@@ -70,13 +76,10 @@ export const configSchema = z.strictObject({
   tlsKey: text.optional().describe('Key (PEM) of that certificate'),
   announce: list(httpAddress).default([]).describe('Registries to announce the services to'),
   announceKey: text.optional().describe('Key with the scope announce, for those registries'),
-  publicUrl: httpAddress
-    .refine((address) => !/[?#]|\/\/[^/]*@/.test(address), {
-      error: 'must be a plain address, such as https://server.example',
-    })
-    .transform((address) => address.replace(/\/+$/, ''))
+  publicUrl: plainAddress
     .optional()
     .describe('Address at which others reach the server, such as that of a proxy in front of it'),
+  registryPublicUrl: plainAddress.optional().describe('The same of the registry beside the server'),
   ca: text
     .optional()
     .describe(

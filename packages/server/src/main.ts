@@ -85,6 +85,10 @@ const settings: Record<Exclude<ConfigKey, 'oidcClientSecret'>, Option> = {
     '--public-url <url>',
     'address at which others reach the server, such as that of a proxy in front of it',
   ),
+  registryPublicUrl: new Option(
+    '--registry-public-url <url>',
+    'address at which others reach the registry, such as that of a proxy in front of it',
+  ),
   ca: new Option(
     '--ca <file>',
     'certificates (PEM) to trust as well: of registries, and of servers that the registry passes requests on to',
@@ -233,6 +237,7 @@ if (up) {
     ...commonKeys,
     'legacyPort',
     'registryLegacyPort',
+    'registryPublicUrl',
     'announce',
     'announceKey',
     'ca',

@@ -144,6 +144,7 @@ export async function up(
     ownServer: { announced: server.announcedUrl, local: server.localUrl },
     page: pageFolder(),
     ...accessSettings(config),
+    publicUrl: config.registryPublicUrl,
     legacyPort: config.registryLegacyPort,
   });
   opened.defer(() => registry.close());
