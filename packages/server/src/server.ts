@@ -226,6 +226,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     scope: 'predict',
     oidc: await openOidc(options.oidc),
     publicUrl: options.publicUrl,
+    audit,
   });
   const access = registerAccess(app, {
     keys: database.db as unknown as Kysely<KeySchema>,
@@ -233,6 +234,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     login: options.login,
     sessions: login.principalOf,
     legacyPerMinute: options.legacyPerMinute,
+    audit,
     realm: 'TOMAAT server',
   });
   const metrics = createServerMetrics(app, jobs);

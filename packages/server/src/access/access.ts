@@ -2,6 +2,7 @@ import type { IncomingMessage } from 'node:http';
 import { TomaatError } from '@tomaat/core';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { Kysely } from 'kysely';
+import type { Audit } from '../audit/audit-log.ts';
 import { sendProblem } from '../http/problem.ts';
 import type { HostPolicy } from './hosts.ts';
 import { type ApiKey, bearerOf, findKey, hasScope, type KeySchema, type KeyScope } from './keys.ts';
@@ -24,6 +25,8 @@ export interface AccessOptions {
   sessions?: FindSession;
   /** Requests a minute that one address may send to the legacy listener. */
   legacyPerMinute?: number;
+  /** Is told of wrong keys and of callers that lack a scope. */
+  audit?: Pick<Audit, 'record'>;
   /** In the answer 401. */
   realm: string;
   now?: () => number;
@@ -105,6 +108,8 @@ export function registerAccess(app: FastifyInstance, options: AccessOptions): Ac
     if (!login && scope !== 'worker' && scope !== 'announce') return openPrincipal;
     const principal = await authenticate(request, scope);
     if (scope && !hasScope(principal, scope)) {
+      const { owner: caller, keyId } = principal;
+      options.audit?.record('access.denied', { who: caller, keyId, outcome: 'FORBIDDEN' });
       const who = principal.keyId ? `The API key ${principal.keyId}` : 'Who you are logged in as';
       throw new TomaatError(
         'FORBIDDEN',
@@ -141,7 +146,11 @@ export function registerAccess(app: FastifyInstance, options: AccessOptions): Ac
     // Keys have 256 random bits: no number of guesses finds one. What the limit saves is work and log; a right key passes
     // whatever others behind the same proxy tried.
     const waitSeconds = failures.take(addressKey(request.raw.socket.remoteAddress));
-    if (waitSeconds === 0) return undefined;
+    if (waitSeconds === 0) {
+      // Beyond the limit nothing is recorded: nobody fills the log by guessing.
+      options.audit?.record('access.denied', { outcome: 'UNAUTHORIZED' });
+      return undefined;
+    }
     throw new TomaatError(
       'LIMIT_REACHED',
       `Too many wrong API keys came from this address. Give a valid one, or try again in ${waitSeconds} s.`,

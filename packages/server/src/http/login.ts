@@ -8,6 +8,7 @@ import { type ApiKey, findKey, hasScope, type KeySchema, type KeyScope } from '.
 import type { LoginFault, Oidc } from '../access/oidc.ts';
 import type { Principal } from '../access/principal.ts';
 import { createSessions, type SessionSchema, type Sessions } from '../access/sessions.ts';
+import type { Audit } from '../audit/audit-log.ts';
 import { readJson } from '../intake/read-json.ts';
 import { queryWord } from './query.ts';
 
@@ -26,6 +27,8 @@ export interface LoginOptions {
   readonly oidc?: Oidc;
   /** The address at which others reach the server, such as that of a proxy with TLS in front of it. */
   readonly publicUrl?: string;
+  /** Is told of logins. */
+  readonly audit?: Pick<Audit, 'record'>;
   readonly now?: () => number;
 }
 
@@ -131,6 +134,7 @@ export function createLogin(options: LoginOptions): Login {
     });
     const found = await recognise(key.trim(), request);
     if (!found) {
+      options.audit?.record('login.failed', { outcome: 'UNAUTHORIZED' });
       throw new TomaatError(
         'UNAUTHORIZED',
         'This key is unknown here, expired or revoked. Check that all of it was copied, or ask whoever runs the server for a new one.',
@@ -138,6 +142,7 @@ export function createLogin(options: LoginOptions): Login {
       );
     }
     if (scope !== undefined && !hasScope(found, scope)) {
+      options.audit?.record('login.failed', { keyId: found.id, outcome: 'FORBIDDEN' });
       throw new TomaatError(
         'FORBIDDEN',
         `This key is for programs that ${found.scopes.join(' and ')}: it lacks the scope ${scope}. Use one that has it.`,
@@ -160,6 +165,7 @@ export function createLogin(options: LoginOptions): Login {
     const old = sessionToken(request);
     if (old !== undefined) await sessions.close(old);
     const token = await sessions.open(session);
+    options.audit?.record('login.succeeded', { who: session.owner });
     // Without Max-Age the browser forgets it when it is closed; the server ends it in any case.
     setCookie(reply, request, sessionCookie, isSecure(request), token, 'SameSite=Strict');
   }
@@ -206,6 +212,7 @@ export function createLogin(options: LoginOptions): Login {
     // What stands in it came from the issuer: the names of the faults alone.
     const { cause } = error as TomaatError;
     request.log.warn({ reason, fault: faultNames(cause) }, 'a login by the issuer came to nothing');
+    options.audit?.record('login.failed', { outcome: reason });
     if (!/\btext\/html\b/.test(request.headers.accept ?? '')) throw error;
     const url = new URL(returnTo, 'http://page.invalid');
     url.searchParams.set('login-fault', reason);
