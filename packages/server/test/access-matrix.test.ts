@@ -172,7 +172,8 @@ describe('registerAccess()', () => {
             // The login itself says so, too, to whoever gives no right key.
             const isRefused = [401, 403, 421, 429].includes(answer.statusCode) && !isLogin(at);
             const got = isRefused ? answer.statusCode : 'in';
-            const isWhole = got !== 401 || String(answer.headers['www-authenticate']).startsWith('Bearer realm=');
+            const isWhole =
+              got !== 401 || String(answer.headers['www-authenticate']).startsWith('Bearer realm=');
             const isNowhere = at !== undefined || isRefused || [404, 405].includes(answer.statusCode);
             // The relay cannot speak without a socket, which nobody has here.
             const isBroken = answer.statusCode >= 500 && at !== '/:task/:anatomy';
