@@ -41,6 +41,7 @@ const table: Readonly<Record<string, Need>> = {
   'GET /api/jobs/:id': 'predict',
   'DELETE /api/jobs/:id': 'predict',
   'GET /api/jobs/:id/events': 'predict',
+  'GET /api/jobs/:id/receipt': 'predict',
   'GET /api/jobs/:id/outputs/:name': 'predict',
   'OPTIONS /api/uploads': 'predict',
   'POST /api/uploads': 'predict',
