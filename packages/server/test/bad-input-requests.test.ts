@@ -221,21 +221,21 @@ const disposition = 'Content-Disposition: form-data; name="factor"';
 const malformed = only('multipart', { status: 400, code: 'BAD_REQUEST' });
 
 const faults: Fault[] = [
-  // Fields
+  // Fields. A name that is none of the service's is not said back: it is anybody's words.
   [
     'an unknown field',
     withFields(['nonsense', '1']),
-    ({ v1 }) => (v1 ? undefined : { status: 422, code: 'BAD_INPUT', field: 'nonsense' }),
+    ({ v1 }) => (v1 ? undefined : { status: 422, code: 'BAD_INPUT' }),
   ],
   [
     'a field named __proto__',
     withFields(['__proto__', '1']),
-    ({ v1 }) => (v1 ? undefined : { status: 422, code: 'BAD_INPUT', field: '__proto__' }),
+    ({ v1 }) => (v1 ? undefined : { status: 422, code: 'BAD_INPUT' }),
   ],
   [
     'a field named constructor',
     withFields(['constructor', '1']),
-    ({ v1 }) => (v1 ? undefined : { status: 422, code: 'BAD_INPUT', field: 'constructor' }),
+    ({ v1 }) => (v1 ? undefined : { status: 422, code: 'BAD_INPUT' }),
   ],
   ['a slider above its range', withFields(['factor', '5.1']), badInput('factor')],
   ['a slider below its range', withFields(['factor', '-1']), badInput('factor')],
@@ -277,7 +277,7 @@ const faults: Fault[] = [
   [
     'a file that is no input',
     withFields(['other', 'abc', '../../etc/passwd']),
-    only('multipart', { status: 422, code: 'BAD_INPUT', field: 'other' }),
+    only('multipart', { status: 422, code: 'BAD_INPUT' }),
   ],
   [
     'a format that does not exist',

@@ -1,4 +1,3 @@
-import './before-all.ts';
 import './styles/base.css';
 import './styles/widgets.css';
 import './styles/pages.css';

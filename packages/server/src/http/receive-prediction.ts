@@ -120,7 +120,10 @@ export async function receivePrediction(
         const known = Object.keys(inputs).filter((key) => isFileInput(inputs[key]));
         throw new TomaatError(
           'BAD_INPUT',
-          `A file of the request is no file input of this service. Its files are: ${known.join(', ') || 'none'}.`,
+          input
+            ? `${name} is a parameter, not a file. Send its value as text; the files are: ${known.join(', ') || 'none'}.`
+            : `A file of the request is no input of this service. Its files are: ${known.join(', ') || 'none'}.`,
+          { field: input && name },
         );
       } else if (input || (requestWords as readonly string[]).includes(name)) {
         raw[name] = await readText(part);
