@@ -103,7 +103,16 @@ async function readDisplacement(
   platform: Platform,
   limits: ReadLimits | undefined,
 ): Promise<Volume> {
-  const { volume, header } = await readVolume([file], platform, { frame: 'all', limits });
+  const { volume, header } = await readVolume([file], platform, { frame: 'all', limits }).catch(
+    (error: unknown) => {
+      if (!(error instanceof TomaatError) || error.code !== 'UNKNOWN_FORMAT') throw error;
+      throw new TomaatError(
+        'UNKNOWN_FORMAT',
+        'The file is no transform that is read here. Send a linear one as .mat, .tfm or .txt, a displacement grid as .nii.gz, .mha or .nrrd, or a B-spline as .h5.',
+        { cause: error },
+      );
+    },
+  );
   if (volume.components !== 3 || header.frames !== 1) {
     const found = header.frames > 1 ? `${header.frames} frames` : `${volume.components} component(s)`;
     throw new TomaatError(

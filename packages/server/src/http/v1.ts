@@ -171,24 +171,28 @@ async function deliver(
   context: ServerContext,
   first: Element[],
 ): Promise<Element[]> {
+  const shown: OutputFile[] = [];
   void answered(reply)
-    .then((whole) => (whole ? context.jobs.remove(job.id) : false))
+    .then(async (whole) => {
+      for (const { name, digest, format } of shown) {
+        context.audit.record('result.read', {
+          who: job.owner,
+          service: job.service,
+          job: job.id,
+          output: name,
+          digest,
+          format,
+          outcome: whole ? 'whole' : 'broken off',
+        });
+      }
+      if (whole) await context.jobs.remove(job.id);
+    })
     .catch((error: unknown) => reply.log.error({ err: error, job: job.id }, 'job could not be removed'));
   if (job.error) return [...first, errorElement(TomaatError.from(job.error))];
   const elements: Element[] = [];
   for (const output of job.outputs) {
     if (output.type === 'Measurements') continue; // v1 has no such element.
-    void answered(reply).then((whole) =>
-      context.audit.record('result.read', {
-        who: job.owner,
-        service: job.service,
-        job: job.id,
-        output: output.name,
-        digest: output.digest,
-        format: output.format,
-        outcome: whole ? 'whole' : 'broken off',
-      }),
-    );
+    shown.push(output);
     const element = { type: output.type, label: output.label };
     if (output.type === 'PlainText' || output.type === 'Fiducials') {
       const chunks: Buffer[] = [];
