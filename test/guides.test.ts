@@ -166,13 +166,17 @@ describe('guides', () => {
     const blocks = guide('run-a-server');
 
     it('the settings are settings', () => {
-      const [settings, ...more] = blocks.filter((block) => block.language === 'yaml');
+      const [first, second, ...more] = blocks
+        .filter((block) => block.language === 'yaml')
+        .map(({ text }, number) => {
+          const configFile = inFolder(`settings-${number}.yaml`);
+          writeFileSync(configFile, text);
+          return loadConfig({ configFile, flags: { data: stand.data }, env: {} });
+        });
       expect(more).toEqual([]);
-      const configFile = inFolder('settings.yaml');
-      writeFileSync(configFile, settings.text);
-      const { config, sources } = loadConfig({ configFile, flags: { data: stand.data }, env: {} });
-      expect(config.workers).toBe(2);
-      expect(sources.announce).toBe('file');
+      expect(first.config.workers).toBe(2);
+      expect(first.sources.announce).toBe('file');
+      expect(second.config.oidcAdmin).toEqual(['email=boss@hospital.example']);
     });
 
     const lines = linesOf(blocks);

@@ -50,7 +50,7 @@ describe('README', () => {
     const { running } = stand;
     await running.until(/^Ctrl-C ends it\.$/m);
     expect(running.output.stdout).toMatch(/^ {2}\S.* +\d+(\.\d+)? ml$/m);
-    expect(running.output.stdout).toMatch(/^ {2}sample_segmentation\.nii\.gz, \d+ kB, in \d+(\.\d)? s$/m);
+    expect(running.output.stdout).toMatch(/^ {2}volume_segmentation\.nii\.gz, \d+ kB, in \d+(\.\d)? s$/m);
   });
 
   it('the copied sample is a chest CT', async () => {

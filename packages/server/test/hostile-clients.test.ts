@@ -113,7 +113,7 @@ it('hundreds of slow clients are hung up on while the server serves others', {
   const all = [...dripHeaders, ...dripBodies, ...stalled];
 
   const alive: number[] = [];
-  const predictions: number[] = [];
+  const predictions: { atMs: number; status: number }[] = [];
   const start = performance.now();
   while (
     performance.now() - start < headersMs + 8000 &&
@@ -124,14 +124,14 @@ it('hundreds of slow clients are hung up on while the server serves others', {
     await answer.arrayBuffer();
     expect(answer.status).toBe(200);
     alive.push(performance.now() - asked);
-    predictions.push(await predict());
+    predictions.push({ atMs: performance.now() - start, status: await predict() });
     await new Promise((resolve) => setTimeout(resolve, 100));
   }
   alive.sort((a, b) => a - b);
-  expect(
-    predictions.every((status) => status === 200),
-    predictions.join(),
-  ).toBe(true);
+  // While all bodies are young, nobody is the slow one who has to make room: then, and then only, the answer is to come again.
+  const refused = predictions.filter(({ status }) => status !== 200);
+  expect(refused.filter(({ atMs, status }) => status !== 503 || atMs > 3000)).toEqual([]);
+  expect(predictions.length).toBeGreaterThan(2 * refused.length + 2);
   // Generous: the attackers run in this process, on the same cores, of a machine that may be busy with much else.
   expect(alive[Math.floor(alive.length * 0.9)]).toBeLessThan(Math.max(1000, 20 * Math.max(...calm)));
   for (const { closedMs, text } of dripHeaders) {
