@@ -1,5 +1,7 @@
 /** The process that fuzzes one target: makes inputs, runs them, tells what it found. */
-import { openSync, writevSync } from 'node:fs';
+import { openSync, readFileSync, writeSync } from 'node:fs';
+import { setImmediate } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
 import { TomaatError } from '@tomaat/core';
 import { type Coverage, watchCoverage } from './coverage.ts';
 import { createRandom, minimise, mutate } from './mutate.ts';
@@ -11,8 +13,10 @@ export interface Order {
   seconds: number | null;
   seed: number;
   coverage: boolean;
-  /** Where the input at hand stands, for whoever finds this process dead. */
-  caseFile: string;
+  /** Where the inputs at hand stand, for whoever finds this process dead. */
+  batchFile: string;
+  /** Runs the inputs of this file instead, one after the other: one of them ended a process before. */
+  replay?: string;
 }
 
 export interface Found {
@@ -39,8 +43,34 @@ const slowMs = 1000;
 const memoryBytes = 600e6;
 const tellEveryMs = 500;
 const maxCorpus = 2000;
-/** After so many inputs without new code the watch for it, which halves the speed, ends. */
-const calmInputs = 50_000;
+/** So many inputs are written down and run together: a write and a turn of the event loop take longer than most inputs. */
+const batchInputs = 64;
+/** To ask for the coverage takes as long as hundreds of inputs. */
+const askEvery = 2048;
+/** After so many inputs without new code, or in all, the watch for it, which halves the speed, ends. */
+const calmInputs = 30_000;
+const watchedInputs = 150_000;
+
+/** The inputs, each after its length. */
+export function packInputs(inputs: readonly Uint8Array[]): Buffer {
+  const packed = Buffer.allocUnsafe(inputs.reduce((sum, input) => sum + 4 + input.length, 4));
+  let at = packed.writeUInt32LE(inputs.length);
+  for (const input of inputs) {
+    at = packed.writeUInt32LE(input.length, at);
+    packed.set(input, at);
+    at += input.length;
+  }
+  return packed;
+}
+
+export function unpackInputs(packed: Buffer): Buffer[] {
+  let at = 4;
+  return Array.from({ length: packed.readUInt32LE(0) }, () => {
+    const start = at + 4;
+    at = start + packed.readUInt32LE(at);
+    return packed.subarray(start, at);
+  });
+}
 
 /** What is wrong with how an input was answered; undefined where nothing is. */
 async function judge(
@@ -58,6 +88,14 @@ async function judge(
       const isWhole = error.code !== 'INTERNAL' && error.message.length > 0 && error.message.length < 20_000;
       return { taken: false, ms: ms(), signature: isWhole ? undefined : `refused with ${error.code}` };
     }
+    if (Error.stackTraceLimit === 0) {
+      Error.stackTraceLimit = 20;
+      try {
+        return await judge(target, input);
+      } finally {
+        Error.stackTraceLimit = 0;
+      }
+    }
     const place =
       error instanceof Error ? (/\/(packages|fuzz)\/\S+?:\d+/.exec(error.stack ?? '')?.[0] ?? '') : '';
     return { taken: false, ms: ms(), signature: `${String(error).slice(0, 200)} ${place}`.trim() };
@@ -65,14 +103,12 @@ async function judge(
 }
 
 async function work(order: Order): Promise<void> {
+  // To write down where an error was made takes longer than most inputs, and nearly all errors here are expected.
+  Error.stackTraceLimit = 0;
   const target = targets[order.target];
   const random = createRandom(order.seed);
-  const file = openSync(order.caseFile, 'w+');
-  const head = Buffer.alloc(4);
-  const put = (input: Uint8Array) => {
-    head.writeUInt32LE(input.length);
-    writevSync(file, [head, input], 0);
-  };
+  const file = openSync(order.batchFile, 'w+');
+  const put = (inputs: readonly Uint8Array[]) => writeSync(file, packInputs(inputs), 0, null, 0);
   const mutator = { words: target.words, maxBytes: target.maxBytes ?? 16_384 };
   const corpus = await target.seeds();
   const seeds = corpus.length;
@@ -96,7 +132,6 @@ async function work(order: Order): Promise<void> {
   };
 
   const run = async (input: Uint8Array): Promise<void> => {
-    put(input);
     let verdict = await judge(target, input);
     if (verdict.ms > slowMs) {
       // Once more, by the time of the processor: the machine may have been busy with something else.
@@ -112,7 +147,7 @@ async function work(order: Order): Promise<void> {
     if (signature !== undefined && !known.has(signature)) {
       known.add(signature);
       const alike = async (smaller: Uint8Array) => {
-        put(smaller);
+        put([smaller]);
         tellNow();
         return (await judge(target, smaller)).signature === signature;
       };
@@ -123,39 +158,50 @@ async function work(order: Order): Promise<void> {
     if (tellNow() && process.memoryUsage.rss() > memoryBytes) throw new Error('memory grows without end');
   };
 
+  const runAll = async (inputs: readonly Uint8Array[]) => {
+    put(inputs);
+    for (const input of inputs) await run(input);
+    // What was put off (streams that close, messages) is held until the event loop turns.
+    await setImmediate();
+  };
+
+  if (order.replay !== undefined) {
+    for (const input of unpackInputs(readFileSync(order.replay))) await runAll([input]);
+    tell('done');
+    return;
+  }
+
   let coverage = order.coverage ? watchCoverage() : undefined;
   let calm = 0;
-  for (const seed of [...corpus]) await run(seed);
+  let unasked: Uint8Array[] = [];
+  await runAll([...corpus]);
   coverage?.news();
+  const left = () => (order.inputs ?? Number.POSITIVE_INFINITY) - total.inputs;
   const isOver = () =>
-    total.inputs >= (order.inputs ?? Number.POSITIVE_INFINITY) ||
-    (performance.now() - started) / 1000 >= (order.seconds ?? Number.POSITIVE_INFINITY);
-  // To ask for the coverage takes as long as many inputs: the rarer there is news, the rarer it is asked.
-  let batch = 32;
+    left() <= 0 || (performance.now() - started) / 1000 >= (order.seconds ?? Number.POSITIVE_INFINITY);
   while (!isOver()) {
-    const inputs: Uint8Array[] = [];
-    for (let i = 0; i < batch && !isOver(); i++) {
+    const inputs = Array.from({ length: Math.min(batchInputs, left()) }, () => {
       // The seeds get their share for ever.
       const from = random(3) === 0 ? random(seeds) : random(corpus.length);
-      const input = mutate(corpus[from], corpus[random(corpus.length)], random, mutator);
-      if (coverage) inputs.push(input);
-      await run(input);
-    }
+      return mutate(corpus[from], corpus[random(corpus.length)], random, mutator);
+    });
+    await runAll(inputs);
     if (!coverage) continue;
+    unasked.push(...inputs);
+    if (unasked.length < askEvery) continue;
     const news = coverage.news();
     total.blocks = coverage.blocks;
-    calm = news.size > 0 ? 0 : calm + inputs.length;
+    calm = news.size > 0 ? 0 : calm + unasked.length;
     if (news.size > 0 && corpus.length < maxCorpus) {
-      const input = await whichHits(inputs, news, coverage, async (one) => {
-        put(one);
+      const input = await whichHits(unasked, news, coverage, async (one) => {
         tellNow();
         await judge(target, one);
       });
       // Large ones would make everything slow.
       if (input.length <= 4096) corpus.push(input);
-      batch = Math.max(32, batch >> 1);
-    } else batch = Math.min(8192, batch * 2);
-    if (calm > calmInputs) {
+    }
+    unasked = [];
+    if (calm > calmInputs || total.inputs > watchedInputs) {
       coverage.close();
       coverage = undefined;
     }
@@ -179,5 +225,7 @@ async function whichHits(
   return among[0];
 }
 
-await work(JSON.parse(process.argv[2]) as Order);
-process.disconnect?.();
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  await work(JSON.parse(process.argv[2]) as Order);
+  process.disconnect?.();
+}

@@ -13,12 +13,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import type { Found, Message, Order } from './child.ts';
+import { type Found, type Message, type Order, unpackInputs } from './child.ts';
 import { targets } from './targets.ts';
 
 const childFile = fileURLToPath(new URL('./child.ts', import.meta.url));
 /** A process that says nothing for so long is taken for hung: one input takes a second at most. */
 const silenceMs = 20_000;
+const sayEveryMs = 30_000;
 
 export interface Outcome {
   readonly target: string;
@@ -38,6 +39,8 @@ export interface FuzzOptions {
   seed?: number;
   coverage?: boolean;
   out?: string;
+  /** Told the number of inputs so far, now and then. */
+  say?: (inputs: number) => void;
 }
 
 /** Fuzzes one target. What ends or hangs a process costs that process; another one goes on with the next seed. */
@@ -66,9 +69,10 @@ export async function fuzz(name: string, options: FuzzOptions = {}): Promise<Out
         seconds: Number.isFinite(seconds) ? seconds - elapsed() : null,
         seed: seed + round * 7919,
         coverage: options.coverage ?? true,
-        caseFile: join(folder, 'case'),
+        batchFile: join(folder, 'batch'),
       };
-      const end = await runChild(order, keep);
+      const before = total.inputs;
+      const end = await runChild(order, keep, (inputs) => options.say?.(before + inputs));
       total.inputs += end.last?.inputs ?? 0;
       total.accepted += end.last?.accepted ?? 0;
       total.cpuSeconds += end.last?.cpuSeconds ?? 0;
@@ -76,8 +80,15 @@ export async function fuzz(name: string, options: FuzzOptions = {}): Promise<Out
       total.slowestMs = Math.max(total.slowestMs, end.last?.slowestMs ?? 0);
       total.peakBytes = Math.max(total.peakBytes, end.last?.peakBytes ?? 0);
       if (end.how === 'done') break;
-      if (!existsSync(order.caseFile)) throw new Error(`the process for ${name} did not start: ${end.how}`);
-      keep({ signature: end.how, input: readCase(order.caseFile).toString('base64') });
+      if (!existsSync(order.batchFile)) throw new Error(`the process for ${name} did not start: ${end.how}`);
+      // Which of the inputs at hand it was, a second process tells: there it is the only one at hand.
+      const replay = { ...order, replay: order.batchFile, batchFile: join(folder, 'one') };
+      const again = await runChild(replay, keep);
+      const [how, file] =
+        again.how === 'done' ? [`${end.how}, not again`, order.batchFile] : [again.how, replay.batchFile];
+      const packed = readFileSync(file);
+      const input = again.how === 'done' ? packed : unpackInputs(packed)[0];
+      keep({ signature: how, input: input.toString('base64') });
     }
   } finally {
     rmSync(folder, { recursive: true, force: true });
@@ -85,23 +96,19 @@ export async function fuzz(name: string, options: FuzzOptions = {}): Promise<Out
   return { target: name, ...total, seconds: elapsed(), found: [...found.values()] };
 }
 
-/** What the process was at when it ended: the length and the bytes. */
-function readCase(file: string): Buffer {
-  const bytes = readFileSync(file);
-  return bytes.subarray(4, 4 + bytes.readUInt32LE(0));
-}
-
 type Progress = Extract<Message, { kind: 'progress' | 'done' }>;
 
 async function runChild(
   order: Order,
   keep: (found: Found) => void,
+  say?: (inputs: number) => void,
 ): Promise<{ how: string; last?: Progress }> {
   const child = fork(childFile, [JSON.stringify(order)], {
     execArgv: ['--conditions=tomaat-source', '--max-old-space-size=512', '--no-warnings'],
     stdio: ['ignore', 'inherit', 'pipe', 'ipc'],
   });
   let last: Progress | undefined;
+  let saidMs = performance.now();
   let isDone = false;
   let isHung = false;
   let complaint = '';
@@ -119,6 +126,10 @@ async function runChild(
     dog = setTimeout(bark, silenceMs);
     if (message.kind === 'found') keep(message.found);
     else last = message;
+    if (last && message.kind === 'progress' && performance.now() - saidMs > sayEveryMs) {
+      saidMs = performance.now();
+      say?.(last.inputs);
+    }
     if (message.kind === 'done') isDone = true;
   });
   const [code, signal] = (await once(child, 'close')) as [number | null, string | null];
@@ -162,6 +173,7 @@ async function main(): Promise<void> {
       seed: number(values.seed),
       out: values.out,
       coverage: !values['no-coverage'],
+      say: (inputs) => console.error(`${name} at ${inputs} inputs`),
     });
     const rate = Math.round(outcome.inputs / outcome.seconds);
     console.log(

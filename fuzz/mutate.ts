@@ -105,9 +105,13 @@ export function mutate(
   { words, maxBytes }: Mutator,
 ): Uint8Array {
   let bytes: Buffer = Buffer.from(input);
-  for (let left = 1 + random(random(3) === 0 ? 6 : 2); left > 0; left--) {
-    bytes = changes[random(changes.length)](bytes, random, words, other);
-    if (bytes.length > maxBytes) bytes = bytes.subarray(0, maxBytes);
+  // Some changes find nothing to change: what comes out as it went in is changed again.
+  for (let tries = 0; tries < 10; tries++) {
+    for (let left = 1 + random(random(3) === 0 ? 6 : 2); left > 0; left--) {
+      bytes = changes[random(changes.length)](bytes, random, words, other);
+      if (bytes.length > maxBytes) bytes = bytes.subarray(0, maxBytes);
+    }
+    if (!bytes.equals(input)) break;
   }
   return bytes;
 }
@@ -200,7 +204,7 @@ const changes: readonly Change[] = [
   (bytes, random, words) =>
     replaceOne(bytes, /[A-Za-z_][\w-]*/g, random, () => word(random, words).toString('latin1')),
   (bytes, random) =>
-    replaceOne(bytes, /[^\r\n]*\r?\n/g, random, (line) => (random(2) === 0 ? '' : line + line)),
+    replaceOne(bytes, /^[^\r\n]*\r?\n/gm, random, (line) => (random(2) === 0 ? '' : line + line)),
   // Depth and length: one word many times over.
   (bytes, random, words) => {
     if (random(20) !== 0) return bytes;

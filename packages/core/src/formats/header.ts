@@ -166,7 +166,10 @@ export const shownValue = (text: string): string =>
 /** Bytes as text, one character a byte: headers are ASCII, and whatever else is in them is only skipped. */
 export function latin1(bytes: Uint8Array): string {
   let text = '';
-  for (let i = 0; i < bytes.length; i += 8192) text += String.fromCharCode(...bytes.subarray(i, i + 8192));
+  for (let i = 0; i < bytes.length; i += 8192) {
+    // A spread would go through the bytes by an iterator, which takes six times as long.
+    text += String.fromCharCode.apply(null, bytes.subarray(i, i + 8192) as unknown as number[]);
+  }
   return text;
 }
 

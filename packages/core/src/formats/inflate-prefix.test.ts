@@ -1,4 +1,4 @@
-import { deflateRawSync, gzipSync } from 'node:zlib';
+import { deflateRawSync, gunzipSync, gzipSync } from 'node:zlib';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { inflatePrefix, isGzip } from './inflate-prefix.ts';
@@ -24,6 +24,19 @@ describe('inflatePrefix()', () => {
     expect(inflatePrefix(Uint8Array.from([...header, ...deflateRawSync(text)]), 1000)).toEqual(
       text.subarray(0, 1000),
     );
+  });
+
+  it.each([
+    ['as bgzip writes it', 4, [6, 0, 66, 67, 2, 0, 27, 0]],
+    ['of no bytes', 4, [0, 0]],
+    ['of 300 bytes', 4, [44, 1, ...Array(300).fill(7)]],
+    ['with an empty name and comment after it', 4 | 8 | 16, [8, 0, ...Buffer.from('comment\0'), 0, 0]],
+  ])('ends an extra field where it ends: %s', (_what, flags, fields) => {
+    const header = [0x1f, 0x8b, 8, flags, 0, 0, 0, 0, 0, 3, ...fields];
+    const trailer = gzipSync(text).subarray(-8);
+    const packed = Uint8Array.from([...header, ...deflateRawSync(text), ...trailer]);
+    expect(gunzipSync(packed).equals(text)).toBe(true);
+    expect(inflatePrefix(packed, 1000)).toEqual(text.subarray(0, 1000));
   });
 
   it('gives a beginning of the data, longer the more of the input there is', () => {

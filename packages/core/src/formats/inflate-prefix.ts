@@ -63,7 +63,8 @@ function skipGzipHeader(s: State): void {
   s.at += 6;
   if (flags & 4) {
     const low = byte(s);
-    s.at += low | (byte(s) << 8);
+    const length = low | (byte(s) << 8);
+    s.at += length;
   }
   if (flags & 8) while (byte(s) !== 0);
   if (flags & 16) while (byte(s) !== 0);

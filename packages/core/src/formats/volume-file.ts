@@ -410,7 +410,7 @@ function checkLength(
     }
   } else if (encoded < need) {
     fault(
-      `has ${encoded - skip} bytes of voxels, but its header asks for ${header.storedBytes}: it is cut off, send it again`,
+      `has ${Math.max(0, encoded - skip)} bytes of voxels, but its header asks for ${header.storedBytes}: it is cut off, send it again`,
     );
   } else if (encoded > need && typeof layout.skip === 'number') {
     fault(

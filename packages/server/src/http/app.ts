@@ -4,6 +4,7 @@ import { createServer as createHttpsServer, type Server as HttpsServer } from 'n
 import type { AddressInfo, Socket } from 'node:net';
 import { TomaatError } from '@tomaat/core';
 import fastify, { type FastifyBaseLogger, type FastifyInstance, LogController } from 'fastify';
+import { JoinedMessage } from '../intake/joined-message.ts';
 import type { Certificate } from '../tls.ts';
 import { answerParseError, checkFraming, headerBytes } from './framing.ts';
 import { trackMethods } from './methods.ts';
@@ -81,6 +82,7 @@ export function createApp(logger: FastifyBaseLogger | false, pace?: Pace): Fasti
 }
 
 const connectionOptions = {
+  IncomingMessage: JoinedMessage,
   headersTimeout: 15_000,
   connectionsCheckingInterval: 1_000,
   keepAliveTimeout: 65_000,

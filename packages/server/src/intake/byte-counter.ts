@@ -1,6 +1,7 @@
 import { Socket } from 'node:net';
 import type { Readable } from 'node:stream';
 import { TomaatError } from '@tomaat/core';
+import { JoinedMessage } from './joined-message.ts';
 
 /** What a body may cost. */
 export interface BodyLimits {
@@ -22,11 +23,6 @@ export interface CountedBody extends AsyncIterable<Uint8Array> {
   /** Bytes read so far. */
   readonly bytes: number;
 }
-
-/** Pieces that any body may come in, and the mean size that more of them must have: each costs about a microsecond. */
-const freePieces = 65_536;
-const meanPieceBytes = 64;
-const maxPieces = (bytes: number) => freePieces + bytes / meanPieceBytes;
 
 /**
  * Counts what comes from the network and breaks off where a limit is passed:
@@ -65,7 +61,6 @@ async function* read(
   const { maxUploadBytes, minBytesPerSecond = 8192, patienceMs = 30_000 } = limits;
   // How far behind the sender may still fall. Bytes earn time, waiting for the sender spends it.
   let creditMs = patienceMs;
-  let pieces = 0;
   let waiting: { since: number; giveUp: (error: TomaatError) => void } | undefined;
   const watch = () => {
     if (waiting && performance.now() - waiting.since > creditMs) waiting.giveUp(tooSlow(minBytesPerSecond));
@@ -86,7 +81,7 @@ async function* read(
       if (done) break;
       counted.bytes += value.length;
       if (counted.bytes > maxUploadBytes) throw tooLarge(maxUploadBytes);
-      if (++pieces > maxPieces(counted.bytes)) throw inCrumbs();
+      if (isInCrumbs(source)) throw inCrumbs();
       if (minBytesPerSecond > 0) {
         const earnedMs = (value.length / minBytesPerSecond) * 1000;
         creditMs = Math.min(patienceMs, creditMs - (performance.now() - since) + earnedMs);
@@ -137,9 +132,9 @@ export async function discardRest(
 ): Promise<boolean> {
   const { maxBytes = 64 * 1024 * 1024, maxMs = 5000 } = limits;
   if (source.readableEnded || source.destroyed) return source.readableEnded;
+  if (isInCrumbs(source)) return false;
   return new Promise((resolve) => {
     let bytes = 0;
-    let pieces = 0;
     const end = (ended: boolean) => {
       clearTimeout(timer);
       source.off('data', onData).off('end', onEnd).off('close', onBroken).off('error', onBroken);
@@ -148,7 +143,7 @@ export async function discardRest(
     };
     const onData = (chunk: Buffer) => {
       bytes += chunk.length;
-      if (bytes > maxBytes || ++pieces > maxPieces(bytes)) end(false);
+      if (bytes > maxBytes || isInCrumbs(source)) end(false);
     };
     const onEnd = () => end(true);
     const onBroken = () => end(false);
@@ -156,6 +151,8 @@ export async function discardRest(
     source.on('data', onData).on('end', onEnd).on('close', onBroken).on('error', onBroken).resume();
   });
 }
+
+const isInCrumbs = (source: Readable) => source instanceof JoinedMessage && source.isInCrumbs;
 
 function tooLarge(maxUploadBytes: number, field?: string): TomaatError {
   return new TomaatError(
