@@ -353,7 +353,11 @@ describe('v1 input elements', () => {
     ['side', 'middle', 'left, the right one, both'],
     ['seeds', '1,2;3', 'Point 1'],
     ['matrix', base64Lines(Buffer.from('x')), 'nii.gz, h5 or mat'],
-    ['matrix', `mat\n${base64Lines(Buffer.from('no matrix at all, but long enough for one'))}`, 'no transform'],
+    [
+      'matrix',
+      `mat\n${base64Lines(Buffer.from('no matrix at all, but long enough for one'))}`,
+      'no transform',
+    ],
   ])('a wrong %s is explained: %s', async (name, value, words) => {
     const [element, ...others] = await send({ [name]: value });
     expect(others).toEqual([]);
