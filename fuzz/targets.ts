@@ -539,7 +539,7 @@ export const targets: Readonly<Record<string, Target>> = {
         new Uint8Array(gzipSync(text, { level: 0 })),
         new Uint8Array(
           Buffer.concat([
-            Buffer.from('\x1f\x8b\x08\x1e\0\0\0\0\0\x03\x03\0abcname\0comment\0\0\0', 'latin1'),
+            Buffer.from('\x1f\x8b\x08\x1c\0\0\0\0\0\x03\x03\0abcname\0comment\0', 'latin1'),
             gzipSync(text).subarray(10),
           ]),
         ),
