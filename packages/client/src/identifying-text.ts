@@ -9,7 +9,7 @@ import {
   webPlatform,
   writeStripped,
 } from '@tomaat/core';
-import { type FileSource, fileNameOf, readAll, toStream, type UploadFile } from './upload.ts';
+import { type FileSource, fileNameOf, readAll, toStream, type UploadFile, unreadable } from './upload.ts';
 
 /** Files of one input as they may be sent: without text that may tell whose scan it is, under names that tell nothing. */
 export interface AnonymousFiles {
@@ -30,7 +30,7 @@ export interface AnonymousOptions {
 
 /**
  * Looks for identifying text in the files of one input; those that belong together (.mhd and .raw) have to come together.
- * @throws TomaatError BAD_INPUT when a header names a file that is not among several; BAD_HEADER.
+ * @throws TomaatError BAD_INPUT when a header names a file that is not among several, or a file cannot be read; BAD_HEADER.
  */
 export async function anonymousFiles(
   input: string,
@@ -52,7 +52,9 @@ export async function anonymousFiles(
   const sources = files.map((file, i) => sourceOf(given[i], file));
   const found = await Promise.all(
     sources.map((source) => findIdentifyingText(source, platform, { dataFile })),
-  );
+  ).catch((error: unknown) => {
+    throw error instanceof TomaatError ? error : unreadable(error);
+  });
   return {
     fields: found.flatMap(({ fields }) => fields),
     strip: () =>

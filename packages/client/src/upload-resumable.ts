@@ -17,6 +17,7 @@ import {
   toStream,
   type UploadFile,
   type UploadProgress,
+  unreadable,
 } from './upload.ts';
 
 /**
@@ -300,11 +301,7 @@ function partOf(file: UploadFile, start: number, end: number, report: (sentBytes
         if (at >= end) return;
       }
     } catch (cause) {
-      fault = new TomaatError(
-        'BAD_INPUT',
-        `The file cannot be read: ${(cause as Error).message}. Check that it is there and may be read.`,
-        { cause },
-      );
+      fault = unreadable(cause);
       throw fault;
     }
     if (at >= end) return;

@@ -250,7 +250,8 @@ export function multipart(form: Form, report: UploadProgress = () => {}) {
   };
 }
 
-function unreadable(cause: unknown): TomaatError {
+/** What a file's own source says when it cannot be read. */
+export function unreadable(cause: unknown): TomaatError {
   return new TomaatError(
     'BAD_INPUT',
     `The file cannot be read: ${(cause as Error).message}. Check that it is there and may be read.`,
