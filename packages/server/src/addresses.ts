@@ -1,10 +1,13 @@
 import { hostname } from 'node:os';
 
-/** How an address to listen on (`--host`) stands in the addresses that are printed, announced and called. */
+/** How addresses of machines are written: one to listen on (`--host`) in what is printed, announced and called; one that calls. */
 
 const bare = (host: string) => host.replace(/^\[(.*)\]$/, '$1');
 /** A name or address as it stands in a URL. */
 export const inUrl = (host: string) => (host.includes(':') ? `[${host}]` : host);
+
+/** The IPv4 address that one in IPv6 form (::ffff:192.0.2.1) is; any other as it stands. */
+export const unmapped = (address: string) => address.replace(/^::ffff:(?=\d+\.\d+\.\d+\.\d+$)/i, '');
 
 /** Whether it means all addresses of this machine. */
 export function isWildcard(host: string): boolean {

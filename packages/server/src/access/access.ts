@@ -2,6 +2,7 @@ import type { IncomingMessage } from 'node:http';
 import { TomaatError } from '@tomaat/core';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { Kysely } from 'kysely';
+import { unmapped } from '../addresses.ts';
 import type { Audit } from '../audit/audit-log.ts';
 import { sendProblem } from '../http/problem.ts';
 import type { HostPolicy } from './hosts.ts';
@@ -176,7 +177,7 @@ export function registerAccess(app: FastifyInstance, options: AccessOptions): Ac
       );
     }
     return {
-      owner: `legacy:${address.replace(/^::ffff:(?=\d+\.)/i, '')}`,
+      owner: `legacy:${unmapped(address)}`,
       scopes: ['predict'],
       via: 'legacy',
     };

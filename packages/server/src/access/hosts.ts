@@ -1,7 +1,7 @@
 import type { IncomingHttpHeaders, IncomingMessage } from 'node:http';
 import { isIP } from 'node:net';
 import { TomaatError } from '@tomaat/core';
-import { isWildcard } from '../addresses.ts';
+import { isWildcard, unmapped } from '../addresses.ts';
 import { isLoopback } from '../registry/targets.ts';
 
 /**
@@ -119,15 +119,12 @@ function isNavigation(method: string | undefined, headers: IncomingHttpHeaders):
   );
 }
 
-/** IPv4 in IPv6 form (::ffff:…) is the IPv4 address. */
 function sameAddress(name: string, local: string | undefined): boolean {
   return local !== undefined && plainAddress(name) === plainAddress(local);
 }
 
 function plainAddress(text: string): string {
-  const address = text.toLowerCase().replace(/%.*$/, '');
-  const mapped = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/.exec(address)?.[1];
-  if (mapped) return mapped;
+  const address = unmapped(text.toLowerCase().replace(/%.*$/, ''));
   return isIP(address) === 6 ? new URL(`http://[${address}]`).hostname : address;
 }
 

@@ -265,7 +265,8 @@ export function randomName(length: number): string {
   return Array.from(randomBytes(length), (byte) => alphabet[byte % 32]).join('');
 }
 
-function hashOf(key: string): Uint8Array {
+/** What the database keeps of a secret of 256 random bits, which needs no slow hash. */
+export function hashOf(key: string): Uint8Array {
   return createHash('sha256').update(key).digest();
 }
 

@@ -1,3 +1,5 @@
+import { unmapped } from '../addresses.ts';
+
 export interface RateLimit {
   /** Takes one of what this key may do. 0: it may; else the seconds after which it may again. */
   take(key: string): number;
@@ -32,7 +34,7 @@ export function createRateLimit(
 
 /** What counts as one caller by address: an IPv4 address, or the /64 of IPv6 that one household or machine has. */
 export function addressKey(remoteAddress: string | undefined): string {
-  const address = (remoteAddress ?? 'unknown').replace(/^::ffff:(?=\d+\.)/i, '').replace(/%.*$/, '');
+  const address = unmapped((remoteAddress ?? 'unknown').replace(/%.*$/, ''));
   if (!address.includes(':')) return address;
   const [head, tail] = address.split('::');
   const start = head === '' ? [] : head.split(':');

@@ -1,7 +1,7 @@
-import { createHash, randomBytes } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import { type Kysely, sql } from 'kysely';
 import type { Migration } from '../store/database.ts';
-import { findKeyById, type KeySchema, type KeyScope } from './keys.ts';
+import { findKeyById, hashOf, type KeySchema, type KeyScope } from './keys.ts';
 import { type Principal, principalOf } from './principal.ts';
 
 /**
@@ -155,8 +155,4 @@ export function createSessions({ db, basis, now = Date.now }: SessionsOptions): 
       );
     },
   };
-}
-
-function hashOf(token: string): Uint8Array {
-  return createHash('sha256').update(token).digest();
 }
