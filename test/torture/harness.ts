@@ -47,7 +47,8 @@ export const slowApp = (
   id: string,
   ms: number,
   more: Record<string, unknown> = {},
-): Promise<string> => writeApp(folder, id, { infer: `await sleep(${ms}); ${inferBright}`, ...more });
+): Promise<string> =>
+  writeApp(folder, id, { infer: ms > 0 ? `await sleep(${ms}); ${inferBright}` : inferBright, ...more });
 
 export async function makeWorkerKey(dataFolder: string): Promise<string> {
   await using database = await openServerDatabase(dataFolder);

@@ -1,4 +1,5 @@
 import { spawn } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -6,12 +7,14 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Job } from '@tomaat/client';
 import { sql } from 'kysely';
 import { openServerDatabase } from '../../packages/server/src/store/server-database.ts';
+import { writeApp } from '../../packages/server/test/app-fixture.ts';
 import {
   type Finding,
   finding,
   load,
   makeVolumes,
   openMortalServer,
+  predictionUrl,
   quantile,
   settledJob,
   slowApp,
@@ -23,12 +26,19 @@ const allowedCommits = 6;
 /** What a job costs beside its prediction: the time until it starts, the commits, the rate at which tiny jobs settle. */
 export async function overhead(folder: string, { jobs }: { jobs: number }): Promise<Finding[]> {
   const [bytes] = await makeVolumes();
-  const server = await openMortalServer([await slowApp(folder, 'tiny', 0)], {
+  const server = await openMortalServer([await slowApp(folder, 'volume', 0), await tinyApp(folder)], {
     dataFolder: join(folder, 'overhead'),
   });
+  const sendVolume = () => submit(server.url, 'volume', bytes);
+  const sendTiny = () =>
+    fetch(predictionUrl(server.url, 'tiny'), {
+      method: 'POST',
+      body: '{}',
+      headers: { 'content-type': 'application/json', 'idempotency-key': randomUUID() },
+    });
   try {
     const one = async () => {
-      const job = (await (await submit(server.url, 'tiny', bytes)).json()) as Job;
+      const job = (await (await sendVolume()).json()) as Job;
       return (await settledJob(server.url, job.id))!;
     };
     await one();
@@ -43,20 +53,19 @@ export async function overhead(folder: string, { jobs }: { jobs: number }): Prom
       for (let i = 0; i < counted; i++) await one();
     });
 
-    // A queue of tiny jobs that is never empty, against as many bare commits in the same minute.
-    const start = performance.now();
-    const ids: string[] = [];
-    let sent = 0;
-    await Promise.all(
-      Array.from({ length: 8 }, async () => {
-        while (sent++ < jobs) ids.push(((await (await submit(server.url, 'tiny', bytes)).json()) as Job).id);
-      }),
-    );
-    for (const id of ids) await settledJob(server.url, id);
-    const jobsPerSecond = ids.length / ((performance.now() - start) / 1000);
+    // Jobs as fast as they are taken, against as many bare commits right after, five times, for nothing here is steady. The
+    // first time compiles the code.
+    const rounds: { tiny: number; volume: number; bare: number }[] = [];
+    for (let i = 0; i <= 5; i++) {
+      rounds.push({
+        tiny: await burst(server.url, sendTiny, jobs),
+        bare: (await bareCommits(join(folder, `bare-${i}`))) / allowedCommits,
+        volume: await burst(server.url, sendVolume, jobs),
+      });
+    }
+    rounds.shift();
+    const middle = (of: (round: (typeof rounds)[number]) => number) => quantile(rounds.map(of), 0.5);
     const perJob = syncs === undefined ? undefined : syncs / counted;
-    const commitsPerSecond = await bareCommits(join(folder, 'bare'));
-    const bare = commitsPerSecond / allowedCommits;
     return [
       finding(
         quantile(waits, 0.5) < 20,
@@ -71,14 +80,39 @@ export async function overhead(folder: string, { jobs }: { jobs: number }): Prom
           : `${perJob.toFixed(1)} fdatasync of the database a job`,
       ),
       finding(
-        jobsPerSecond >= bare / 2,
+        middle((round) => round.tiny / round.bare) >= 0.5,
         `tiny jobs settle at half the rate of ${allowedCommits} bare commits each, or more`,
-        `${jobsPerSecond.toFixed(0)} jobs/s; bare commits ${commitsPerSecond.toFixed(0)}/s make ${bare.toFixed(0)} jobs/s, ${load()}`,
+        `${middle((round) => round.tiny / round.bare).toFixed(2)} of it: ${middle((round) => round.tiny).toFixed(0)} jobs/s (${middle((round) => round.volume).toFixed(0)} with a volume in and out) against ${middle((round) => round.bare).toFixed(0)}, medians of 5, ${load()}`,
       ),
     ];
   } finally {
     await server.close();
   }
+}
+
+/** The least that a job can be: no file in, a line of text out. */
+const tinyApp = (folder: string): Promise<string> =>
+  writeApp(folder, 'tiny', {
+    inputs: { level: { type: 'slider', minimum: 0, maximum: 9, default: 3 } },
+    outputs: { report: { type: 'PlainText' } },
+    infer: 'return { report: String(inputs.level) };',
+  });
+
+/** The rate at which jobs settle that are sent eight at a time. */
+async function burst(url: string, send: () => Promise<Response>, jobs: number): Promise<number> {
+  const ids: string[] = [];
+  let sent = 0;
+  await Promise.all(
+    Array.from({ length: 8 }, async () => {
+      while (sent++ < jobs) ids.push(((await (await send()).json()) as Job).id);
+    }),
+  );
+  // The last in the queue first, so that asking is not what is measured; the times are the server's.
+  await settledJob(url, ids.at(-1)!);
+  const settled = await Promise.all(ids.map((id) => settledJob(url, id)));
+  const createdMs = settled.map((job) => Date.parse(job!.createdTime));
+  const settledMs = settled.map((job) => Date.parse(job!.settledTime!));
+  return ids.length / ((Math.max(...settledMs) - Math.min(...createdMs)) / 1000);
 }
 
 /** How often the main thread calls fdatasync meanwhile; undefined where strace may not attach. */

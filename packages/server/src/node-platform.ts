@@ -1,24 +1,19 @@
 import { once } from 'node:events';
-import { createDeflate, createGunzip, createGzip, createInflate } from 'node:zlib';
+import { createDeflate, createGunzip, createGzip, createInflate, type ZlibOptions } from 'node:zlib';
 import type { Platform } from '@tomaat/core';
 
-/** Larger than zlib's 16 KiB: fewer turns of the event loop and of the thread pool per file. */
-const chunkSize = 2 ** 18;
+/**
+ * Bytes that zlib gives at a time: the more, the fewer turns of the event loop and of the thread pool per file; but for
+ * small files the buffer itself is most of the cost.
+ */
+const chunkSizeFor = (firstBytes: number) => Math.min(2 ** 18, Math.max(2 ** 15, 8 * firstBytes));
 
 /** The platform of Node: zlib's streams, on its thread pool. */
 export const nodePlatform: Platform = {
   inflate: (source, compression) =>
-    through(
-      source,
-      compression === 'gzip' ? createGunzip({ chunkSize }) : createInflate({ chunkSize }),
-      true,
-    ),
+    through(source, compression === 'gzip' ? createGunzip : createInflate, {}, true),
   deflate: (source, compression, level) =>
-    through(
-      source,
-      compression === 'gzip' ? createGzip({ level, chunkSize }) : createDeflate({ level, chunkSize }),
-      false,
-    ),
+    through(source, compression === 'gzip' ? createGzip : createDeflate, { level }, false),
 };
 
 type ZlibStream = ReturnType<typeof createGunzip> | ReturnType<typeof createDeflate>;
@@ -26,15 +21,17 @@ type ZlibStream = ReturnType<typeof createGunzip> | ReturnType<typeof createDefl
 /** What the stream makes of the source. The source is read no faster than the output is taken. */
 async function* through(
   source: AsyncIterable<Uint8Array>,
-  stream: ZlibStream,
+  create: (options: ZlibOptions) => ZlibStream,
+  options: ZlibOptions,
   exact: boolean,
 ): AsyncIterable<Uint8Array> {
   const input = source[Symbol.asyncIterator]();
+  let step = await input.next();
+  const stream = create({ ...options, chunkSize: chunkSizeFor(step.value?.length ?? 0) });
   let given = 0;
   let ended = false;
   async function feed(): Promise<void> {
-    while (!stream.destroyed) {
-      const step = await input.next();
+    for (; !stream.destroyed; step = await input.next()) {
       if (step.done) {
         ended = true;
         return void stream.end();
@@ -44,7 +41,7 @@ async function* through(
     }
   }
   const closing = new AbortController();
-  stream.once('close', () => closing.abort());
+  stream.once('close', () => closing.abort('closed')); // A reason of its own saves an error with its stack.
   // A fault of the source has to reach whoever waits for output.
   const feeding = feed().catch((error: unknown) => {
     if (!closing.signal.aborted) stream.destroy(error as Error);
@@ -54,7 +51,7 @@ async function* through(
     await feeding;
     // zlib ends at the end of the compressed data and is silent about what follows.
     while (exact && !ended) {
-      const step = await input.next();
+      step = await input.next();
       if (step.done) ended = true;
       else given += step.value.length;
     }

@@ -35,6 +35,12 @@ export interface BlobRange {
 /** Puts down, durably, what keeps a blob alive; it runs where no delete() of the same blob can come between. */
 export type KeepBlob = (ref: BlobRef) => void | Promise<void>;
 
+export interface AdoptOptions {
+  readonly digest?: string;
+  readonly isSynced?: boolean;
+  readonly keep?: KeepBlob;
+}
+
 /** A blob that is being written. `await using` aborts it unless it was committed. */
 export interface BlobWriter extends AsyncDisposable {
   /** The first bytes, up to 64 KiB: enough for the header of every format. */
@@ -63,9 +69,10 @@ export interface Blobs extends AsyncDisposable {
   create(options?: { maxBytes?: number; expectedBytes?: number }): Promise<BlobWriter>;
   /**
    * Takes over a file: afterwards it is a blob, and no longer at `path`. A digest that is trusted saves the
-   * reading. APP_OUTPUT when it is not a plain file (a symbolic link is none).
+   * reading, one of a file that was synced (`isSynced`) the syncing. APP_OUTPUT when it is not a plain file (a symbolic
+   * link is none).
    */
-  adopt(path: string, options?: { digest?: string; keep?: KeepBlob }): Promise<BlobRef>;
+  adopt(path: string, options?: AdoptOptions): Promise<BlobRef>;
   /** Where the blob's file is, whether or not it exists; to be read, never written. */
   path(digest: string): string;
   /** The bytes as a stream, to be read to its end or destroyed. NOT_FOUND at once if there is no such blob. */
@@ -102,22 +109,29 @@ export async function openBlobs(dir: string, options: { minFreeBytes?: number } 
     await makeFolder(folders.named);
     await makeFolder(folders.temporary);
   });
-  return new FileBlobs(folders, options.minFreeBytes ?? 64 * 1024 * 1024);
+  return new FileBlobs(folders, options.minFreeBytes ?? 64 * 1024 * 1024, await openFolder(folders.named));
 }
 
 class FileBlobs implements Blobs {
   readonly #named: string;
   readonly #temporary: string;
   readonly #minFreeBytes: number;
+  /** The folder of the named ones, to be synced; undefined where a folder cannot be opened and need not be synced. */
+  readonly #namedFolder: FileHandle | undefined;
   readonly #writers = new Set<FileWriter>();
   readonly #buffers = new BufferPool();
   /** Per digest, the end of the queue of those who link or unlink it. */
   readonly #queues = new Map<string, Promise<unknown>>();
 
-  constructor(folders: { named: string; temporary: string }, minFreeBytes: number) {
+  constructor(
+    folders: { named: string; temporary: string },
+    minFreeBytes: number,
+    namedFolder: FileHandle | undefined,
+  ) {
     this.#named = folders.named;
     this.#temporary = folders.temporary;
     this.#minFreeBytes = minFreeBytes;
+    this.#namedFolder = namedFolder;
   }
 
   async create(options: { maxBytes?: number; expectedBytes?: number } = {}): Promise<BlobWriter> {
@@ -136,7 +150,7 @@ class FileBlobs implements Blobs {
     });
   }
 
-  async adopt(path: string, options: { digest?: string; keep?: KeepBlob } = {}): Promise<BlobRef> {
+  async adopt(path: string, options: AdoptOptions = {}): Promise<BlobRef> {
     if (options.digest !== undefined) hexOf(options.digest);
     return attempt(async () => {
       const status = await lstat(path).catch((error: NodeJS.ErrnoException) => error);
@@ -148,8 +162,11 @@ class FileBlobs implements Blobs {
       if (!status.isFile()) throw notPlain(path);
       // Another name of the same file could change the blob later: such a file is copied.
       if (status.nlink > 1) return this.#copyIn(path, options.keep);
-      const ref = await this.#hashAndSync(path, options.digest);
-      await chmod(path, 0o600);
+      const ref =
+        options.digest !== undefined && options.isSynced
+          ? { digest: options.digest, sizeBytes: status.size }
+          : await this.#hashAndSync(path, options.digest);
+      if ((status.mode & 0o777) !== 0o600) await chmod(path, 0o600);
       try {
         await this.#publish(path, ref, options.keep);
       } catch (error) {
@@ -225,6 +242,8 @@ class FileBlobs implements Blobs {
 
   async close(): Promise<void> {
     await Promise.all(Array.from(this.#writers, (writer) => writer.abort()));
+    await Promise.all(this.#queues.values());
+    await this.#namedFolder?.close();
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -250,7 +269,7 @@ class FileBlobs implements Blobs {
       }
       try {
         // Also when it was there: who linked it may not have got as far as this.
-        await syncFolder(this.#named);
+        await this.#namedFolder?.sync();
         await keep?.(ref);
       } catch (error) {
         if (isNew) await rm(target, { force: true });
@@ -501,13 +520,13 @@ export async function makeFolder(folder: string): Promise<void> {
 }
 
 export async function syncFolder(folder: string): Promise<void> {
-  if (process.platform === 'win32') return; // It has no such call and needs none.
-  const handle = await open(folder, 'r');
-  try {
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
+  await using handle = await openFolder(folder);
+  await handle?.sync();
+}
+
+/** A folder as what makes its names durable; undefined on Windows, which has no such call and needs none. */
+async function openFolder(folder: string): Promise<FileHandle | undefined> {
+  return process.platform === 'win32' ? undefined : open(folder, 'r');
 }
 
 async function attempt<T>(work: () => Promise<T>): Promise<T> {

@@ -34,7 +34,7 @@ export interface Migration {
   up(db: Kysely<unknown>): Promise<void>;
 }
 
-/** An open SQLite database. Every commit is on the disk (fsync) when its promise resolves. */
+/** An open SQLite database. Every commit but an unsynced one is on the disk (fsync) when its promise resolves. */
 export interface Database<Schema> extends AsyncDisposable {
   readonly db: Kysely<Schema>;
   /**
@@ -42,6 +42,11 @@ export interface Database<Schema> extends AsyncDisposable {
    * connection, so inside `work` only `trx` may be used: `db` there would wait for ever, and throws instead.
    */
   transaction<T>(work: (trx: Transaction<Schema>) => Promise<T>): Promise<T>;
+  /**
+   * Runs a query whose commit is not waited for: whoever reads sees it, also after a crash of this process, and the next
+   * other commit takes it along; only a power cut before that undoes it.
+   */
+  unsynced<T>(query: (db: Kysely<Schema>) => Promise<T>): Promise<T>;
   /** Folds the write-ahead log into the database and empties it, so that deleted rows are in no file. */
   truncateWal(): Promise<void>;
   close(): Promise<void>;
@@ -71,6 +76,16 @@ export async function openDatabase<Schema>(
   const database: Database<Schema> = {
     db,
     transaction: (work) => lane.guard((enter) => db.transaction().execute((trx) => enter(() => work(trx)))),
+    unsynced: (query) =>
+      db.connection().execute(async (connection) => {
+        // https://sqlite.org/pragma.html#pragma_synchronous: in WAL mode NORMAL syncs at checkpoints alone.
+        await sql`PRAGMA synchronous = NORMAL`.execute(connection);
+        try {
+          return await query(connection);
+        } finally {
+          await sql`PRAGMA synchronous = FULL`.execute(connection);
+        }
+      }),
     async truncateWal() {
       const [row] = (await sql<{ busy: number }>`PRAGMA wal_checkpoint(TRUNCATE)`.execute(db)).rows;
       if (row.busy) {

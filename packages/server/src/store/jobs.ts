@@ -557,9 +557,13 @@ export function createJobs({
       const attempt = next.attempt + 1;
       queue.start(next.id, { service: next.service, owner: next.owner, attempt });
       try {
-        const { rows } = await sql<Selectable<JobTable>>`UPDATE job
-          SET state = 'running', attempt = ${attempt}, started_ms = ${now()}, worker = ${worker ?? null}
-          WHERE id = ${next.id} AND state = 'queued' RETURNING *`.execute(db);
+        const start = (at: Kysely<JobsSchema>) =>
+          sql<Selectable<JobTable>>`UPDATE job
+            SET state = 'running', attempt = ${attempt}, started_ms = ${now()}, worker = ${worker ?? null}
+            WHERE id = ${next.id} AND state = 'queued' RETURNING *`.execute(at);
+        // A power cut ends this process's own children too, so that it may take their claims back; a worker elsewhere
+        // lives on, and its attempt must never be given to another.
+        const { rows } = await (worker === undefined ? database.unsynced(start) : start(db));
         row = rows[0];
       } catch (error) {
         queue.remove(next.id);
@@ -690,8 +694,8 @@ export function createJobs({
         const { service } = row;
         const { voxels = null } = request;
         await trx.insertInto('duration').values({ service, seconds: outcome.seconds, voxels }).execute();
-        await sql`DELETE FROM duration WHERE service = ${service} AND id NOT IN
-          (SELECT id FROM duration WHERE service = ${service} ORDER BY id DESC LIMIT ${durationsKept})`.execute(
+        await sql`DELETE FROM duration WHERE service = ${service} AND id <=
+          (SELECT id FROM duration WHERE service = ${service} ORDER BY id DESC LIMIT 1 OFFSET ${durationsKept})`.execute(
           trx,
         );
       }

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { open } from 'node:fs/promises';
+import { mkdir, open, readFile } from 'node:fs/promises';
 import { flushCompileCache, registerHooks } from 'node:module';
 import { join } from 'node:path';
 import {
@@ -24,6 +24,8 @@ import { isOutOfMemory, outOfMemory } from './out-of-memory.ts';
  */
 
 const progressEveryMs = 100;
+/** A file up to this size is kept while its prediction runs: it is read for its header first, then for its voxels. */
+const smallBytes = 1 << 16;
 
 // An app's module may import @tomaat/core wherever its folder lies: it gets the one that runs here.
 registerHooks({
@@ -65,12 +67,48 @@ function load(app: App, spec: ModelSpec, folder: string, signal: AbortSignal): P
   return loaded;
 }
 
-/** An input's bytes. A disk that fails is not the app's failure. */
-async function* readInput(path: string, sizeBytes: number, start: number): AsyncGenerator<Uint8Array> {
-  // Every read takes a buffer of this size, however little is left.
-  const highWaterMark = Math.min(1 << 20, Math.max(4096, sizeBytes - start));
+/** An input's bytes, from any of them on; a small file is read once. A disk that fails is not the app's failure. */
+function openInput(path: string, sizeBytes: number): (start?: number) => AsyncGenerator<Uint8Array> {
+  let small: Promise<Uint8Array> | undefined;
+  return async function* (start = 0) {
+    try {
+      if (sizeBytes <= smallBytes) {
+        small ??= readFile(path);
+        return yield (await small).subarray(start);
+      }
+      for await (const chunk of createReadStream(path, { highWaterMark: 1 << 20, start })) yield chunk;
+    } catch (error) {
+      throw diskError(error);
+    }
+  };
+}
+
+/** Passes on where the prediction is: at once if the last time was long ago, else a little later, else not at all. */
+function progressTo(job: string): { report(stage: string, fraction: number): void; stop(): void } {
+  let timer: NodeJS.Timeout | undefined;
+  let at = { stage: '', fraction: 0 };
+  let saidMs = performance.now();
+  const say = () => {
+    timer = undefined;
+    saidMs = performance.now();
+    send({ type: 'progress', job, ...at });
+  };
+  return {
+    report(stage, fraction) {
+      at = { stage, fraction };
+      const dueMs = saidMs + progressEveryMs - performance.now();
+      if (dueMs <= 0) {
+        clearTimeout(timer);
+        say();
+      } else timer ??= setTimeout(say, dueMs);
+    },
+    stop: () => clearTimeout(timer),
+  };
+}
+
+async function makeJobFolder(folder: string): Promise<void> {
   try {
-    for await (const chunk of createReadStream(path, { highWaterMark, start })) yield chunk;
+    await mkdir(folder, { recursive: true, mode: 0o700 });
   } catch (error) {
     throw diskError(error);
   }
@@ -109,13 +147,13 @@ async function run(app: App, message: PredictMessage): Promise<void> {
       // What the files were called was forgotten at the intake, where it was compared.
       renamed: true,
       sizeBytes,
-      open: (start = 0) => readInput(path, sizeBytes, start),
+      open: openInput(path, sizeBytes),
     });
   }
   const outputs: WrittenOutput[] = [];
-  let reportedMs = 0;
-  let reportedStage = '';
+  const progress = progressTo(message.job);
   try {
+    await makeJobFolder(message.folder);
     const times = await predict(
       app.manifest,
       { files, parameters: message.parameters, frame: message.frame, formats: message.formats },
@@ -124,13 +162,7 @@ async function run(app: App, message: PredictMessage): Promise<void> {
         limits: { maxVoxels: message.maxVoxels },
         signal,
         load: (spec) => load(app, spec, message.folder, signal),
-        onProgress: (stage, fraction) => {
-          const nowMs = Date.now();
-          if (stage === reportedStage && nowMs - reportedMs < progressEveryMs) return;
-          reportedMs = nowMs;
-          reportedStage = stage;
-          send({ type: 'progress', job: message.job, stage, fraction });
-        },
+        onProgress: progress.report,
         log: (text) => send({ type: 'log', job: message.job, text: text.slice(0, 2000) }),
         write: async (output) => {
           outputs.push(await writeOutput(message.folder, output));
@@ -142,6 +174,7 @@ async function run(app: App, message: PredictMessage): Promise<void> {
     send({ type: 'failed', job: message.job, error: toData(error, app) });
   } finally {
     canceling = undefined;
+    progress.stop();
   }
 }
 

@@ -41,7 +41,8 @@ export function localSource(jobs: Jobs, blobs: Blobs, metrics: ServerMetrics): J
       try {
         for (const output of outputs) {
           const keep = ({ digest }: { digest: string }) => jobs.hold(digest);
-          const { digest } = await blobs.adopt(output.path, { digest: output.digest, keep });
+          // The child has hashed and synced what it wrote.
+          const { digest } = await blobs.adopt(output.path, { digest: output.digest, isSynced: true, keep });
           files.push({ ...toOutputFile(output), digest });
         }
         const accepted = await jobs.settle(job.id, job.attempt, {

@@ -9,7 +9,7 @@ export interface PredictMessage {
   parameters: Record<string, unknown>;
   frame?: number;
   formats?: Record<string, OutputFormat>;
-  /** An empty folder for the job: outputs are written here, and what a program needs. */
+  /** A folder for the job, made if it is not there: outputs are written here, and what a program needs. */
   folder: string;
   maxVoxels: number;
 }

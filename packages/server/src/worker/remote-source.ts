@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { open } from 'node:fs/promises';
+import { mkdir, open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -253,6 +253,7 @@ export function remoteSource({
     },
 
     async inputPath(job, input, folder, signal) {
+      await mkdir(folder, { recursive: true, mode: 0o700 });
       const path = join(folder, `input-${job.inputs.indexOf(input)}`);
       await patiently(signal, 'the request for an input', async () => {
         const response = await ask(

@@ -1,4 +1,4 @@
-import { mkdir, readFile, rm } from 'node:fs/promises';
+import { mkdir, readFile, rm, rmdir } from 'node:fs/promises';
 import { totalmem } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -7,7 +7,7 @@ import type { FastifyBaseLogger } from 'fastify';
 import type { App } from '../apps.ts';
 import { diskError } from '../store/blobs.ts';
 import type { ClaimedJob, InputFile, OutputFile } from '../store/jobs.ts';
-import { type Child, startChild } from './child-process.ts';
+import { type Child, type ChildResult, startChild } from './child-process.ts';
 import type { WrittenOutput } from './messages.ts';
 
 /**
@@ -18,7 +18,7 @@ import type { WrittenOutput } from './messages.ts';
 export interface JobSource {
   /** The next job for these services; waits for one. Undefined when `signal` aborts. */
   claim(services: readonly string[], signal: AbortSignal): Promise<ClaimedJob | undefined>;
-  /** Where an input lies on this machine; what has to be fetched is put into `folder`. */
+  /** Where an input lies on this machine; what has to be fetched is put into `folder`, which may have to be made. */
   inputPath(job: ClaimedJob, input: InputFile, folder: string, signal: AbortSignal): Promise<string>;
   /** Whether this attempt is still to be done: it may be cancelled before anyone listens for that. */
   isRunning(job: ClaimedJob): boolean;
@@ -57,6 +57,10 @@ export interface Supervisor extends AsyncDisposable {
 
 /** Between two attempts to write down how a job ended. */
 const longestPauseMs = 5_000;
+/** Jobs of a slot whose outputs are being taken over while the next one is computed. */
+const maxSettling = 2;
+/** From the end of a prediction to the look at what idle children take. */
+const budgetDelayMs = 250;
 
 export async function startSupervisor(options: SupervisorOptions): Promise<Supervisor> {
   const { source, logger, workFolder } = options;
@@ -70,6 +74,7 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
   const maxIdleMb = options.maxIdleMb ?? totalmem() / 4e6;
   const all = new Set<Child>();
   const idle: Child[] = [];
+  let budgetTimer: NodeJS.Timeout | undefined;
   const running = new Map<string, AbortController>();
   const stopListening = source.onCancel((id) =>
     running.get(id)?.abort(new TomaatError('CANCELED', 'The job was cancelled.')),
@@ -94,9 +99,13 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
     if (!child.alive) return;
     idle.push(child);
     while (idle.length > options.maxIdle) void idle.shift()?.stop();
-    void unloadBeyondBudget().catch((error: unknown) =>
-      logger.error({ err: error }, 'idle models could not be unloaded'),
-    );
+    // Not at once: it may be at work again in a moment.
+    budgetTimer ??= setTimeout(() => {
+      budgetTimer = undefined;
+      void unloadBeyondBudget().catch((error: unknown) =>
+        logger.error({ err: error }, 'idle models could not be unloaded'),
+      );
+    }, budgetDelayMs).unref();
   }
 
   /** Ends the children that were idle longest until the others fit into the budget. */
@@ -115,7 +124,8 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
     }
   }
 
-  async function runJob(job: ClaimedJob): Promise<void> {
+  /** Takes a job from its claim to its end; `computed` is called when its child is free for the next one. */
+  async function runJob(job: ClaimedJob, computed: () => void): Promise<void> {
     const abort = new AbortController();
     running.set(job.id, abort);
     if (!source.isRunning(job)) {
@@ -124,57 +134,17 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
     }
     const folder = join(workFolder, `${job.id}-${job.attempt}`);
     const app = apps.get(job.service);
-    let timer: NodeJS.Timeout | undefined;
     try {
       if (!app)
         throw new TomaatError('NOT_FOUND', `The service ${job.service} is not offered here any more.`);
-      await mkdir(folder, { mode: 0o700 });
-      const files = await Promise.all(
-        job.inputs.map(async (input) => ({
-          input: input.name,
-          path: await source.inputPath(job, input, folder, abort.signal),
-          name: input.fileName,
-          sizeBytes: input.sizeBytes,
-        })),
+      const { outputs, seconds, times } = await compute(job, app, folder, abort);
+      computed();
+      const accepted = await source.complete(job, outputs, seconds);
+      const stages = Object.fromEntries(Object.entries(times).map(([name, ms]) => [name, Math.round(ms)]));
+      logger.info(
+        { job: job.id, service: job.service, seconds: Math.round(seconds * 1000) / 1000, stages, accepted },
+        'prediction done',
       );
-      const child = await childFor(app);
-      const { seconds: limit } = app.manifest.limits;
-      timer = setTimeout(() => {
-        abort.abort(
-          new TomaatError(
-            'TIMEOUT',
-            `The prediction took longer than the ${limit} s that the app allows. Send a smaller volume, or ask the operator.`,
-          ),
-        );
-      }, limit * 1000);
-      try {
-        const { outputs, seconds, times } = await child.predict(
-          {
-            type: 'predict',
-            job: job.id,
-            files,
-            parameters: job.request.parameters,
-            frame: job.request.frame,
-            formats: job.request.formats,
-            folder,
-            maxVoxels: options.maxVoxels,
-          },
-          {
-            signal: abort.signal,
-            onProgress: (stage, fraction) => source.touch(job, stage, fraction),
-            onLog: (text) => logger.debug({ job: job.id, app: job.service, text }, 'app'),
-          },
-        );
-        clearTimeout(timer);
-        const accepted = await source.complete(job, outputs, seconds);
-        const stages = Object.fromEntries(Object.entries(times).map(([name, ms]) => [name, Math.round(ms)]));
-        logger.info(
-          { job: job.id, service: job.service, seconds: Math.round(seconds * 1000) / 1000, stages, accepted },
-          'prediction done',
-        );
-      } finally {
-        keep(child);
-      }
     } catch (error) {
       if (closing.signal.aborted) {
         await source.handBack(job);
@@ -194,15 +164,75 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
       await clear(folder);
       await failPatiently(job, known);
     } finally {
-      clearTimeout(timer);
       running.delete(job.id);
       await clear(folder);
+    }
+  }
+
+  /** Has a child compute the job's outputs, in its folder, within the app's time limit. */
+  async function compute(
+    job: ClaimedJob,
+    app: App,
+    folder: string,
+    abort: AbortController,
+  ): Promise<ChildResult> {
+    let timer: NodeJS.Timeout | undefined;
+    try {
+      const files = await Promise.all(
+        job.inputs.map(async (input) => ({
+          input: input.name,
+          path: await source.inputPath(job, input, folder, abort.signal),
+          name: input.fileName,
+          sizeBytes: input.sizeBytes,
+        })),
+      );
+      const child = await childFor(app);
+      const { seconds: limit } = app.manifest.limits;
+      timer = setTimeout(() => {
+        abort.abort(
+          new TomaatError(
+            'TIMEOUT',
+            `The prediction took longer than the ${limit} s that the app allows. Send a smaller volume, or ask the operator.`,
+          ),
+        );
+      }, limit * 1000);
+      try {
+        return await child.predict(
+          {
+            type: 'predict',
+            job: job.id,
+            files,
+            parameters: job.request.parameters,
+            frame: job.request.frame,
+            formats: job.request.formats,
+            folder,
+            maxVoxels: options.maxVoxels,
+          },
+          {
+            signal: abort.signal,
+            onProgress: (stage, fraction) => source.touch(job, stage, fraction),
+            onLog: (text) => logger.debug({ job: job.id, app: job.service, text }, 'app'),
+          },
+        );
+      } finally {
+        keep(child);
+      }
+    } finally {
+      clearTimeout(timer);
     }
   }
 
   /** Removes a job's folder. What a failing disk keeps of it goes at the next start: the job must not hang on it. */
   async function clear(folder: string): Promise<void> {
     try {
+      // Mostly it is empty by now, which takes one call instead of several.
+      if (
+        await rmdir(folder).then(
+          () => true,
+          () => false,
+        )
+      )
+        return;
       await rm(folder, { recursive: true, force: true, maxRetries: 2 });
     } catch (error) {
       logger.error({ err: error, folder }, 'the folder of a job could not be removed');
@@ -225,18 +255,34 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
 
   const services = [...apps.keys()];
   const slots = Array.from({ length: options.slots }, async () => {
+    // While the outputs of a job are taken over, the child computes the next; but a slow disk must not be left ever
+    // further behind.
+    const settling: Promise<void>[] = [];
     while (!stopping.signal.aborted) {
       try {
         const job = await source.claim(services, stopping.signal);
-        if (job && stopping.signal.aborted) await source.handBack(job);
-        else if (job) await runJob(job);
+        if (!job) continue;
+        if (stopping.signal.aborted) {
+          await source.handBack(job);
+          continue;
+        }
+        await new Promise<void>((computed) => {
+          settling.push(runJob(job, computed).catch(failed).finally(computed));
+        });
+        if (settling.length > maxSettling) await settling.shift();
       } catch (error) {
-        if (stopping.signal.aborted) return;
-        logger.error({ err: error }, 'worker slot failed; it goes on in a second');
-        await new Promise((resolve) => setTimeout(resolve, 1000));
+        await failed(error);
       }
     }
+    await Promise.all(settling);
   });
+
+  /** Nothing that a slot meets may end it. */
+  async function failed(error: unknown): Promise<void> {
+    if (stopping.signal.aborted) return;
+    logger.error({ err: error }, 'worker slot failed; it goes on in a second');
+    await delay(1000, undefined, { signal: stopping.signal }).catch(() => {});
+  }
 
   async function drain(limitMs: number): Promise<void> {
     stopping.abort();
@@ -258,6 +304,7 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
     // One that was being started meanwhile.
     await Promise.all([...all].map((child) => child.stop()));
     stopListening();
+    clearTimeout(budgetTimer);
     await rm(workFolder, { recursive: true, force: true });
   }
 
