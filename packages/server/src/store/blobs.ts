@@ -97,6 +97,8 @@ const prefixBytes = 64 * 1024;
 /** Bytes per write to the disk; two such buffers per upload. */
 const bufferBytes = 512 * 1024;
 const maxSpareBuffers = 8;
+const maxLargeBuffers = 24;
+const smallBufferBytes = 32 * 1024;
 const readBytes = 128 * 1024;
 
 /**
@@ -382,11 +384,11 @@ class FileWriter implements BlobWriter {
     }
     for (let from = 0; from < chunk.length; ) {
       this.#buffer ??= this.#buffers.take();
-      const to = Math.min(from + bufferBytes - this.#filled, chunk.length);
+      const to = Math.min(from + this.#buffer.length - this.#filled, chunk.length);
       this.#buffer.set(from === 0 && to === chunk.length ? chunk : chunk.subarray(from, to), this.#filled);
       this.#filled += to - from;
       from = to;
-      if (this.#filled < bufferBytes) continue;
+      if (this.#filled < this.#buffer.length) continue;
       await this.#flush();
       if (this.#state !== 'open') throw new Error('the blob was aborted while it was written');
     }
@@ -467,16 +469,23 @@ class FileWriter implements BlobWriter {
   }
 }
 
-/** Buffers that are used again, so that an upload costs no fresh memory. */
+/**
+ * Buffers that are used again, so that an upload costs no fresh memory. When many are out, as with hundreds of slow clients,
+ * the next ones are small.
+ */
 class BufferPool {
   readonly #spare: Buffer[] = [];
+  #out = 0;
 
   take(): Buffer {
+    this.#out++;
+    if (this.#out > maxLargeBuffers) return Buffer.allocUnsafeSlow(smallBufferBytes);
     return this.#spare.pop() ?? Buffer.allocUnsafeSlow(bufferBytes);
   }
 
   give(buffer: Buffer): void {
-    if (this.#spare.length < maxSpareBuffers) this.#spare.push(buffer);
+    this.#out--;
+    if (buffer.length === bufferBytes && this.#spare.length < maxSpareBuffers) this.#spare.push(buffer);
   }
 }
 

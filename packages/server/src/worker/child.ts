@@ -24,6 +24,7 @@ import { isOutOfMemory, outOfMemory } from './out-of-memory.ts';
  */
 
 const progressEveryMs = 100;
+const stageEveryMs = 5;
 /** A file up to this size is kept while its prediction runs: it is read for its header first, then for its voxels. */
 const smallBytes = 1 << 16;
 
@@ -83,24 +84,28 @@ function openInput(path: string, sizeBytes: number): (start?: number) => AsyncGe
   };
 }
 
-/** Passes on where the prediction is: at once if the last time was long ago, else a little later, else not at all. */
+/**
+ * Passes on where the prediction is: at once if the last word of it was long ago, else a little later, else not at all. A
+ * new stage is told sooner, and inference at once, for a network may keep this thread until it is done.
+ */
 function progressTo(job: string): { report(stage: string, fraction: number): void; stop(): void } {
   let timer: NodeJS.Timeout | undefined;
   let at = { stage: '', fraction: 0 };
   let saidMs = performance.now();
   const say = () => {
+    clearTimeout(timer);
     timer = undefined;
     saidMs = performance.now();
     send({ type: 'progress', job, ...at });
   };
   return {
     report(stage, fraction) {
+      const isNew = stage !== at.stage;
       at = { stage, fraction };
-      const dueMs = saidMs + progressEveryMs - performance.now();
-      if (dueMs <= 0) {
-        clearTimeout(timer);
-        say();
-      } else timer ??= setTimeout(say, dueMs);
+      const pauseMs = !isNew ? progressEveryMs : stage === 'infer' ? 0 : stageEveryMs;
+      const dueMs = saidMs + pauseMs - performance.now();
+      if (dueMs <= 0) say();
+      else timer ??= setTimeout(say, dueMs);
     },
     stop: () => clearTimeout(timer),
   };
