@@ -9,6 +9,7 @@ Input `image` float32 [1, 1, z, y, x] (sides multiples of 16), output `logits` f
 from __future__ import annotations
 
 import argparse
+import copy
 import hashlib
 from pathlib import Path
 
@@ -16,9 +17,10 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
+from torch import Tensor, nn
 
 from labels import LABELS
-from network import BrainNetwork, SidedNetwork
+from network import BrainNetwork, InstanceNorm, SidedNetwork
 
 OPSET = 17
 
@@ -31,10 +33,41 @@ def load_averaged(path: Path) -> tuple[SidedNetwork, int]:
     return SidedNetwork(network).eval(), state["step"]
 
 
+class StepwiseNorm(nn.Module):
+    """Instance normalisation by means along x, then y, then z.
+
+    ONNX Runtime's own sums a whole channel in float32, one voxel after the other: with a million voxels the scores
+    of a head were off by 3e-3. These short sums are as exact as PyTorch's and take about as long.
+    """
+
+    def __init__(self, norm: InstanceNorm) -> None:
+        super().__init__()
+        self.weight, self.bias, self.eps = norm.weight, norm.bias, norm.eps
+
+    def forward(self, features: Tensor) -> Tensor:
+        centred = features - self.mean(features)
+        scale = self.weight.view(1, -1, 1, 1, 1) * torch.rsqrt(self.mean(centred * centred) + self.eps)
+        return centred * scale + self.bias.view(1, -1, 1, 1, 1)
+
+    @staticmethod
+    def mean(features: Tensor) -> Tensor:
+        return features.mean(4, keepdim=True).mean(3, keepdim=True).mean(2, keepdim=True)
+
+
+def with_stepwise_norms(module: nn.Module) -> nn.Module:
+    """A copy in which each instance normalisation is stepwise."""
+    changed = copy.deepcopy(module)
+    for parent in list(changed.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, InstanceNorm):
+                setattr(parent, name, StepwiseNorm(child))
+    return changed
+
+
 def export(network: SidedNetwork, steps: int, path: Path) -> None:
     axes = {2: "z", 3: "y", 4: "x"}
     torch.onnx.export(
-        network,
+        with_stepwise_norms(network),
         (torch.zeros(1, 1, 32, 48, 64),),
         str(path),
         input_names=["image"],
@@ -53,11 +86,11 @@ def export(network: SidedNetwork, steps: int, path: Path) -> None:
 
 
 def largest_difference(network: SidedNetwork, path: Path) -> float:
-    """Largest |PyTorch − ONNX Runtime| over three sizes."""
+    """Largest |PyTorch − ONNX Runtime| over four sizes, the last one that of a head."""
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     generator = torch.Generator().manual_seed(0)
     worst = 0.0
-    for size in ((32, 48, 64), (80, 64, 48), (64, 96, 80)):
+    for size in ((32, 48, 64), (80, 64, 48), (64, 96, 80), (80, 112, 96)):
         image = torch.rand(1, 1, *size, generator=generator)
         with torch.inference_mode():
             expected = network(image).numpy()
