@@ -56,11 +56,12 @@ def held_out_table(rows: list[Row]) -> str:
 
 
 def real_table(rows: list[Row]) -> str:
+    names = ("brain", "mask", *TISSUES[1:])
     lines = [
-        [row["scan"], row["against"], *(cell(row["dice"][name]) for name in COLUMNS), f"{row['litres']:.2f}"]
+        [row["scan"], row["against"], *(cell(row["dice"][name]) for name in names), f"{row['litres']:.2f}"]
         for row in rows
     ]
-    return markdown(["scan", "against", *COLUMNS, "brain litres"], lines)
+    return markdown(["scan", "against", *names, "brain litres"], lines)
 
 
 def figure(value: float) -> str:
@@ -78,10 +79,10 @@ def summary(figures: Row) -> str:
     return (
         f"{figures['trained']} Mean Dice on synthetic T1 scans of two heads that training never saw: {t1}. "
         f"Brain on thick T2 slices {of('T2', 'brain')}, on FLAIR {of('FLAIR', 'brain')}, on random contrasts "
-        f"{of('random', 'brain')}; the worst of all {figure(min(column(rows, 'brain')))}. "
+        f"{of('random', 'brain')}, on proton density, where fluid may look like cortex, {of('proton', 'brain')}; the worst of all {figure(min(column(rows, 'brain')))}. "
         f"On real T1 scans: brain {figure(real['vxm_t1']['dice']['brain'])} against FreeSurfer, "
-        f"{figure(real['seg3d_MR']['dice']['brain'])} against a mask drawn by hand that takes in the fluid of the "
-        f"sulci; on a real scan with slices of 5.5 mm {figure(real['fernando_t2']['dice']['brain'])}. "
+        f"the mask {figure(real['seg3d_MR']['dice']['mask'])} against one drawn by hand; brain on a real scan with slices "
+        f"of 5.5 mm {figure(real['fernando_t2']['dice']['brain'])}. "
         "CT was not measured. Lesions, children and surgery were not in the training."
     )
 

@@ -26,7 +26,7 @@ import torch
 from scipy import ndimage
 
 from labels import LABELS, STRUCTURES, TISSUES
-from pipeline import RESOLUTIONS, segment
+from pipeline import RESOLUTIONS, brain_mask, segment
 from synthesis import LabelMap, Recipe, held_out, read_label_maps, synthesise
 
 matplotlib.use("Agg")
@@ -54,6 +54,7 @@ ACQUISITIONS = (
     Acquisition("T2, 0.8×0.8×4 mm oblique", "t2", (0.8, 0.8, 4.0), (-12, 6, 5)),
     Acquisition("T2, 1×1×4 mm, left-handed", "t2", (1.0, 1.0, 4.0), (5, 5, -10), True),
     Acquisition("FLAIR, 1×1×3 mm", "flair", (1.0, 1.0, 3.0), (6, 0, -4)),
+    Acquisition("proton density, 1×1×3 mm", "pd", (1.0, 1.0, 3.0), (6, 0, -4)),
     Acquisition("random contrast, 1.5 mm", "random", (1.5, 1.5, 1.5), (-6, 9, 0)),
 )
 
@@ -266,8 +267,12 @@ def evaluate_real(folder: Path, run: Run, output: Path) -> Figures:
                 scores = tissue_dice(tissues, truth)
             elif truth is not None:
                 scores[0] = dice(tissues > 0, truth)
+            row_dice = named(scores, COLUMNS)
+            # A mask of the brain, as others make it, takes in the fluid of the furrows.
+            mask = None if truth is None or whole else dice(brain_mask(found, image.affine), truth)
+            row_dice["mask"] = None if mask is None else round(mask, 4)
             litres = float((found > 0).sum() * abs(np.linalg.det(image.affine[:3, :3])) / 1e6)
-            row = {"scan": name, "against": against, "dice": named(scores, COLUMNS), "litres": litres}
+            row = {"scan": name, "against": against, "dice": row_dice, "litres": litres}
             figures[resolution].append(row)
             print(resolution, row, flush=True)
             if resolution == next(iter(RESOLUTIONS)):

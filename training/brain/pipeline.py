@@ -31,6 +31,7 @@ RESOLUTIONS = {"fast": 2.0, "fine": 1.75}
 PERCENTILES = (0.5, 99.5)
 FOREGROUND = 0.1
 MARGIN = 4
+CLOSING_MM = 5
 
 Scores = np.ndarray
 """float32 [labels, z, y, x]."""
@@ -140,3 +141,13 @@ def segment(
     """The label map of a scan; `run` maps [1, 1, z, y, x] to scores [1, labels, z, y, x]."""
     prepared = prepare(voxels, affine, spacing)
     return restore(run(prepared.image[None, None])[0], prepared)
+
+
+def brain_mask(labels: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    """The brain as one: all labels, closed by a ball, so that the furrows belong to it. As `detail: mask` in the app."""
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    margin = int(CLOSING_MM / spacing.min()) + 1
+    brain = np.pad(labels > 0, margin)
+    grown = ndimage.distance_transform_edt(~brain, sampling=spacing) <= CLOSING_MM
+    closed = ndimage.distance_transform_edt(grown, sampling=spacing) > CLOSING_MM
+    return closed[(slice(margin, -margin),) * 3]

@@ -67,7 +67,7 @@ class Recipe:
     cut: float = 0.3
     thick: float = 0.4
     contrasts: dict[str, float] = field(
-        default_factory=lambda: {"random": 0.1, "t1": 0.38, "t2": 0.28, "flair": 0.2, "ct": 0.04}
+        default_factory=lambda: {"random": 0.1, "t1": 0.38, "t2": 0.28, "flair": 0.14, "pd": 0.06, "ct": 0.04}
     )
 
 
@@ -187,13 +187,13 @@ def _draw_intensities(dice: Dice, contrast: str) -> tuple[Tensor, Tensor]:
             means[0] = dice.uniform(0, 0.08)
         spreads = 0.06 * torch.rand(count, generator=dice.generator)
     else:
-        typical = torch.tensor([_TYPICAL[contrast][name] for name in NAMES])
+        typical = torch.tensor([_TYPICAL["flair" if contrast == "pd" else contrast][name] for name in NAMES])
         low_contrast = contrast == "ct"
         inside_shift = dice.uniform(0.006, 0.02) if low_contrast else dice.uniform(0.02, 0.06)
         shift = torch.where(INSIDE, inside_shift, 0.12) * dice.normal(count)
         means = typical + shift
         means[0] = abs(typical[0].item() + 0.02 * dice.normal(1).item())
-        if contrast == "flair" and dice.chance(0.3):  # proton density: fluid about as bright as grey
+        if contrast == "pd":  # proton density: as FLAIR, but fluid is about as bright as grey matter
             bright = dice.uniform(0.5, 0.85)
             for name in ("ventricle", "fluid", "cord fluid", "eye"):
                 means[NAMES.index(name)] = bright

@@ -232,15 +232,18 @@ export interface ManifestFault {
 /** Reads a manifest. BAD_MANIFEST lists every fault with its path and line; `detail.faults` has them as data. */
 export function parseManifest(text: string, fileName = 'tomaat.yaml'): Manifest {
   const lines = new LineCounter();
-  const document = parseDocument(text, { lineCounter: lines, maxAliasCount: 20 } as Parameters<
-    typeof parseDocument
-  >[1]);
+  // A key that is itself a map would be written out as its own name, the longer the deeper.
+  const document = parseDocument(text, {
+    lineCounter: lines,
+    maxAliasCount: 20,
+    stringKeys: true,
+  } as Parameters<typeof parseDocument>[1]);
   if (document.errors.length > 0) {
     throw refuse(
       fileName,
       document.errors.map((error) => ({
         path: '(YAML)',
-        message: error.message.split('\n')[0],
+        message: error.code === 'NON_STRING_KEY' ? 'a key has to be text' : error.message.split('\n')[0],
         line: lines.linePos(error.pos[0]).line,
       })),
     );
@@ -305,7 +308,8 @@ function describe(issue: Issue): string {
     return /received undefined$/.test(issue.message) ? `is missing: it is ${wanted}` : `must be ${wanted}`;
   }
   if (issue.code === 'invalid_value') return `must be ${issue.values.map(String).join(' or ')}`;
-  if (issue.code === 'unrecognized_keys') return `has the unknown key ${issue.keys.join(', ')}`;
+  if (issue.code === 'unrecognized_keys')
+    return `has the unknown key ${issue.keys.map((key) => key.slice(0, 100)).join(', ')}`;
   return issue.message.replace(/^Invalid discriminator value\. Expected (.*)$/, 'must be one of $1');
 }
 
