@@ -93,6 +93,7 @@ export interface ServerOptions extends Omit<HostOptions, 'host' | 'publicUrl' | 
   maxVoxels?: number;
   v1DelayMs?: number;
   keepAliveMs?: number;
+  eventsMs?: number;
   /** Folder of the built page. */
   page?: string;
   logger: FastifyBaseLogger;
@@ -215,6 +216,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     maxVoxels: options.maxVoxels ?? 2 ** 30,
     v1DelayMs: options.v1DelayMs ?? 4000,
     keepAliveMs: options.keepAliveMs,
+    eventsMs: options.eventsMs,
     slots: options.workers ?? 1,
     ownerOf,
   };

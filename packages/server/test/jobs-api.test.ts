@@ -1,5 +1,5 @@
 import { rm } from 'node:fs/promises';
-import type { Job } from '@tomaat/client';
+import { createClient, type Job } from '@tomaat/client';
 import { outputFormats, readMesh, readVolume, sourceFromBytes } from '@tomaat/core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { nodePlatform } from '../src/node-platform.ts';
@@ -43,8 +43,9 @@ async function create(
   service: string,
   headers: Record<string, string> = {},
   body = bytes,
+  url = server.url,
 ): Promise<{ response: Response; job: Job }> {
-  const response = await fetch(`${server.url}/api/services/${service}/predictions`, {
+  const response = await fetch(`${url}/api/services/${service}/predictions`, {
     method: 'POST',
     body,
     headers: { 'content-type': 'application/octet-stream', ...headers },
@@ -137,6 +138,16 @@ describe('GET /api/jobs/{id}/events', () => {
       await remove(job.id);
     }
     expect(Math.min(...lateMs)).toBeLessThan(200);
+  });
+
+  it('ends after a while, to be asked for anew, which a client does', async () => {
+    await using brief = await startTestServer([`${folder}/slow`], { eventsMs: 300 });
+    const { job } = await create('slow', {}, bytes, brief.url);
+    const text = await (await fetch(`${brief.url}/api/jobs/${job.id}/events`)).text();
+    expect((JSON.parse(text.trim().split('\ndata: ').at(-1)!) as Job).state).toMatch(/queued|running/);
+    const states: string[] = [];
+    for await (const { state } of createClient({ baseUrl: brief.url }).watch(job.id)) states.push(state);
+    expect(states.at(-1)).toBe('succeeded');
   });
 
   it('says so when the job is deleted', async () => {

@@ -29,6 +29,8 @@ export interface ServerContext {
   readonly v1DelayMs: number;
   /** How often a client that waits for the promise is told that the work goes on; 10 s if missing. */
   readonly keepAliveMs?: number;
+  /** For how long a stream of events goes on before its reader has to ask anew; a minute if missing. */
+  readonly eventsMs?: number;
   /** Predictions at a time here, for the time that a queued job may wait. */
   readonly slots: number;
   /** Whose request this is: jobs, inputs and results belong to their owner. */

@@ -14,6 +14,7 @@ const maxWaitSeconds = 300;
 /** Progress is told at most so often; the end at once. */
 const eventEveryMs = 250;
 const pingEveryMs = 15_000;
+const eventsMs = 60_000;
 
 export function registerJobRoutes(app: FastifyInstance, context: ServerContext): void {
   const { jobs, services } = context;
@@ -199,7 +200,10 @@ async function settledWithin(
   }
 }
 
-/** Server-sent events: the whole job at each change, so that whoever reconnects has missed nothing. */
+/**
+ * Server-sent events: the whole job at each change, so that whoever reconnects has missed nothing. After a while the
+ * stream ends and has to be asked for again, for a key may be revoked meanwhile.
+ */
 async function streamEvents(
   request: FastifyRequest<{ Params: { id: string } }>,
   reply: FastifyReply,
@@ -225,6 +229,11 @@ async function streamEvents(
   const unqueue = context.jobs.on('queue', () => waits && wake());
   let shown = '';
   const ping = setInterval(() => raw.write(': still here\n\n'), pingEveryMs);
+  let isOver = false;
+  const end = setTimeout(() => {
+    isOver = true;
+    wake();
+  }, context.eventsMs ?? eventsMs);
   raw.once('close', () => wake());
   let sentMs = Number.NEGATIVE_INFINITY;
   try {
@@ -233,7 +242,7 @@ async function streamEvents(
         wake = resolve;
       });
       const job = await context.jobs.get(id);
-      if (raw.destroyed) return;
+      if (raw.destroyed || isOver) return;
       if (!job) {
         raw.write(`id: ${event}\nevent: gone\ndata: {}\n\n`);
         return;
@@ -254,6 +263,7 @@ async function streamEvents(
     }
   } finally {
     clearInterval(ping);
+    clearTimeout(end);
     unwatch();
     unqueue();
     raw.end();
