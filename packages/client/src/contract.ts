@@ -484,7 +484,8 @@ export const endpoints = {
     path: '/api/jobs/{id}/events',
     on: 'server',
     tag: 'jobs',
-    summary: 'The job at every change, as server-sent events, until it is settled',
+    summary:
+      'The job at every change, as server-sent events, until it is settled; after a minute the stream ends and is asked for again',
     params: idParam,
     responses: {
       200: { description: 'Events named job; data: the job', content: { 'text/event-stream': 'binary' } },

@@ -4,9 +4,9 @@ import type { Platform } from '@tomaat/core';
 
 /**
  * Bytes that zlib gives at a time: the more, the fewer turns of the event loop and of the thread pool per file; but for
- * small files the buffer itself is most of the cost.
+ * small files the buffer itself is most of the cost. Two chunks tell them: the first may be a header alone.
  */
-const chunkSizeFor = (firstBytes: number) => Math.min(2 ** 18, Math.max(2 ** 15, 8 * firstBytes));
+const chunkSizeFor = (bytes: number) => Math.min(2 ** 18, Math.max(2 ** 15, 8 * bytes));
 
 /** The platform of Node: zlib's streams, on its thread pool. */
 export const nodePlatform: Platform = {
@@ -26,18 +26,29 @@ async function* through(
   exact: boolean,
 ): AsyncIterable<Uint8Array> {
   const input = source[Symbol.asyncIterator]();
-  let step = await input.next();
-  const stream = create({ ...options, chunkSize: chunkSizeFor(step.value?.length ?? 0) });
+  const start: Uint8Array[] = [];
   let given = 0;
   let ended = false;
+  async function next(): Promise<Uint8Array | undefined> {
+    const step = await input.next();
+    if (step.done) {
+      ended = true;
+      return undefined;
+    }
+    given += step.value.length;
+    return step.value;
+  }
+  while (start.length < 2) {
+    const chunk = await next();
+    if (!chunk) break;
+    start.push(chunk);
+  }
+  const stream = create({ ...options, chunkSize: chunkSizeFor(given) });
   async function feed(): Promise<void> {
-    for (; !stream.destroyed; step = await input.next()) {
-      if (step.done) {
-        ended = true;
-        return void stream.end();
-      }
-      given += step.value.length;
-      if (!stream.write(step.value)) await once(stream, 'drain', { signal: closing.signal });
+    while (!stream.destroyed) {
+      const chunk = start.shift() ?? (ended ? undefined : await next());
+      if (!chunk) return void stream.end();
+      if (!stream.write(chunk)) await once(stream, 'drain', { signal: closing.signal });
     }
   }
   const closing = new AbortController();
@@ -50,11 +61,7 @@ async function* through(
     for await (const chunk of stream) yield chunk as Uint8Array;
     await feeding;
     // zlib ends at the end of the compressed data and is silent about what follows.
-    while (exact && !ended) {
-      step = await input.next();
-      if (step.done) ended = true;
-      else given += step.value.length;
-    }
+    while (exact && !ended) await next();
     if (exact && stream.bytesWritten !== given)
       throw new Error(`${given - stream.bytesWritten} bytes follow the compressed data`);
   } finally {

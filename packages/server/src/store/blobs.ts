@@ -107,11 +107,12 @@ const readBytes = 128 * 1024;
  */
 export async function openBlobs(dir: string, options: { minFreeBytes?: number } = {}): Promise<Blobs> {
   const folders = { named: join(dir, 'sha256'), temporary: join(dir, 'tmp') };
-  await attempt(async () => {
+  const named = await attempt(async () => {
     await makeFolder(folders.named);
     await makeFolder(folders.temporary);
+    return openFolder(folders.named);
   });
-  return new FileBlobs(folders, options.minFreeBytes ?? 64 * 1024 * 1024, await openFolder(folders.named));
+  return new FileBlobs(folders, options.minFreeBytes ?? 64 * 1024 * 1024, named);
 }
 
 class FileBlobs implements Blobs {

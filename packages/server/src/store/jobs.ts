@@ -256,6 +256,8 @@ export interface JobsOptions {
 /** So often may whoever runs a job be lost under it before it is given up. */
 const maxLosses = 3;
 const durationsKept = 25;
+/** From an unsynced claim to its being synced, if the job still runs. */
+const claimSyncMs = 1000;
 const dayMs = 86_400_000;
 export const defaultUrgency = 3;
 
@@ -562,7 +564,7 @@ export function createJobs({
             SET state = 'running', attempt = ${attempt}, started_ms = ${now()}, worker = ${worker ?? null}
             WHERE id = ${next.id} AND state = 'queued' RETURNING *`.execute(at);
         // A power cut ends this process's own children too, so that it may take their claims back; a worker elsewhere
-        // lives on, and its attempt must never be given to another.
+        // lives on, and its attempt must never be given to another. See syncClaim().
         const { rows } = await (worker === undefined ? database.unsynced(start) : start(db));
         row = rows[0];
       } catch (error) {
@@ -574,6 +576,10 @@ export function createJobs({
       if (!row) queue.remove(next.id);
     } while (!row);
     if (worker !== undefined) leases.set(row.id, now() + leaseMs);
+    else {
+      const { id, attempt } = row;
+      setTimeout(() => void syncClaim(id, attempt), claimSyncMs).unref();
+    }
     events.emit('queue');
     const inputs = await inputsOf(row.id);
     changed(row.id);
@@ -584,6 +590,19 @@ export function createJobs({
       request: JSON.parse(row.request),
       inputs,
     };
+  }
+
+  /** Puts a claim on the disk for good, for a job that ends the whole machine has to count as lost, too. */
+  async function syncClaim(id: string, attempt: number): Promise<void> {
+    if (queue.attemptOf(id) !== attempt) return;
+    const same = sql<number>`attempt`;
+    // What it cannot write, the end of the job will meet and tell.
+    await db
+      .updateTable('job')
+      .set({ attempt: same })
+      .where('id', '=', id)
+      .execute()
+      .catch(() => {});
   }
 
   /** The input files of an unsettled job. */

@@ -24,7 +24,8 @@ import { isOutOfMemory, outOfMemory } from './out-of-memory.ts';
  */
 
 const progressEveryMs = 100;
-const stageEveryMs = 5;
+/** A prediction this young may well be done before anyone reads how far it is. */
+const tinyMs = 5;
 /** A file up to this size is kept while its prediction runs: it is read for its header first, then for its voxels. */
 const smallBytes = 1 << 16;
 
@@ -85,13 +86,14 @@ function openInput(path: string, sizeBytes: number): (start?: number) => AsyncGe
 }
 
 /**
- * Passes on where the prediction is: at once if the last word of it was long ago, else a little later, else not at all. A
- * new stage is told sooner, and inference at once, for a network may keep this thread until it is done.
+ * Passes on where the prediction is: a new stage at once, unless all is over in a moment; else at once if the last word of
+ * it was long ago, else a little later, else not at all.
  */
 function progressTo(job: string): { report(stage: string, fraction: number): void; stop(): void } {
   let timer: NodeJS.Timeout | undefined;
   let at = { stage: '', fraction: 0 };
-  let saidMs = performance.now();
+  const startedMs = performance.now();
+  let saidMs = startedMs;
   const say = () => {
     clearTimeout(timer);
     timer = undefined;
@@ -102,8 +104,10 @@ function progressTo(job: string): { report(stage: string, fraction: number): voi
     report(stage, fraction) {
       const isNew = stage !== at.stage;
       at = { stage, fraction };
-      const pauseMs = !isNew ? progressEveryMs : stage === 'infer' ? 0 : stageEveryMs;
-      const dueMs = saidMs + pauseMs - performance.now();
+      const now = performance.now();
+      const isLong = now - startedMs > tinyMs;
+      // Each stage may keep this thread until it is over, so that a timer would come too late.
+      const dueMs = isNew && (isLong || stage === 'infer') ? 0 : saidMs + progressEveryMs - now;
       if (dueMs <= 0) say();
       else timer ??= setTimeout(say, dueMs);
     },

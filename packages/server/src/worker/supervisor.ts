@@ -164,7 +164,8 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
       await clear(folder);
       await failPatiently(job, known);
     } finally {
-      running.delete(job.id);
+      // By now this worker may have claimed the job's next attempt.
+      if (running.get(job.id) === abort) running.delete(job.id);
       await clear(folder);
     }
   }
