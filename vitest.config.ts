@@ -9,6 +9,8 @@ export default defineConfig({
     maxWorkers: 2,
     testTimeout: 120_000,
     hookTimeout: 120_000,
+    // A loaded machine may need more than the second that is built in.
+    expect: { poll: { timeout: 20_000 } },
     // Workers and servers that tests start must find the sources of the workspace's packages.
     execArgv: ['--conditions=tomaat-source'],
   },

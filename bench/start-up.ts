@@ -30,7 +30,11 @@ export async function run({ quick }: BenchOptions): Promise<BenchResult> {
     const childCpuMs: number[] = [];
     const childMs = await repeat(quick ? 7 : 21, async () => {
       const start = performance.now();
-      const child = await startChild(app, () => {});
+      const child = await startChild(
+        app,
+        () => undefined,
+        () => {},
+      );
       const ms = performance.now() - start;
       childCpuMs.push((cpuSeconds(child.pid) ?? 0) * 1000);
       // Long enough for it to have kept its compiled code, which it does after it is ready.

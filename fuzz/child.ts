@@ -4,8 +4,10 @@ import { setImmediate } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { TomaatError } from '@tomaat/core';
 import { type Coverage, watchCoverage } from './coverage.ts';
+import { withLongRuns } from './long-runs.ts';
 import { createRandom, minimise, mutate } from './mutate.ts';
-import { type Target, targets } from './targets.ts';
+import type { Target } from './target.ts';
+import { targets } from './targets.ts';
 
 export interface Order {
   target: string;
@@ -175,8 +177,12 @@ async function work(order: Order): Promise<void> {
   let calm = 0;
   let unasked: Uint8Array[] = [];
   await runAll([...corpus]);
+  // They come on top of what was asked for.
+  const before = total.inputs;
+  if (target.longRuns) for (const input of withLongRuns(target.longRuns)) await runAll([input]);
+  const extra = total.inputs - before;
   coverage?.news();
-  const left = () => (order.inputs ?? Number.POSITIVE_INFINITY) - total.inputs;
+  const left = () => (order.inputs ?? Number.POSITIVE_INFINITY) + extra - total.inputs;
   const isOver = () =>
     left() <= 0 || (performance.now() - started) / 1000 >= (order.seconds ?? Number.POSITIVE_INFINITY);
   while (!isOver()) {

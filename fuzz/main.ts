@@ -135,7 +135,7 @@ async function runChild(
   const [code, signal] = (await once(child, 'close')) as [number | null, string | null];
   clearTimeout(dog);
   if (isDone) return { how: 'done', last };
-  const why = /FATAL ERROR: (.*)|^(\w*Error: .*)$/m.exec(complaint)?.[0] ?? '';
+  const why = complaint.split('\n').find((line) => /FATAL ERROR: |^\w*Error: /.test(line)) ?? '';
   return { how: isHung ? 'hang' : `process ended with ${signal ?? code} ${why}`.trim(), last };
 }
 

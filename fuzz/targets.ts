@@ -15,11 +15,14 @@ import {
   collectBytes,
   decodeBase64Text,
   encodeBase64,
+  fileGeometrySchema,
   formatPoints,
   type Input,
   inspectVolume,
+  measurementsToCsv,
   type Platform,
   parseManifest,
+  parseMeasurementsCsv,
   parseParameters,
   parsePoints,
   readTransform,
@@ -29,6 +32,7 @@ import {
   type Volume,
   type VolumeExtension,
   type VolumeHeader,
+  webPlatform,
   writeTransform,
   writeVolume,
 } from '@tomaat/core';
@@ -52,26 +56,10 @@ import { nodePlatform } from '../packages/server/src/node-platform.ts';
 import { inspectGraph, withLabelOutput } from '../packages/server/src/runtimes/onnx-graph.ts';
 import type { OutputFile } from '../packages/server/src/store/jobs.ts';
 import { encodeModel, labelNetwork, thresholdNetwork } from '../packages/server/test/onnx-fixture.ts';
+import type { LongRuns } from './long-runs.ts';
+import { bytesOf, equal, must, type Target, textOf } from './target.ts';
+import { headerRuns, textTargets } from './text-targets.ts';
 
-export interface Target {
-  readonly description: string;
-  /** Inputs that are right: where the changes begin. */
-  seeds(): Promise<Uint8Array[]>;
-  /** Words of the format, to be put in. */
-  readonly words: readonly string[];
-  readonly maxBytes?: number;
-  run(input: Uint8Array): void | Promise<void>;
-}
-
-/** Fails where an input was taken that does not keep what was promised. */
-function must(holds: boolean, what: string): asserts holds {
-  if (!holds) throw new Error(`broken promise: ${what}`);
-}
-
-const bytesOf = (text: string) => new Uint8Array(Buffer.from(text, 'latin1'));
-const textOf = (bytes: Uint8Array) =>
-  Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('latin1');
-const equal = (a: Uint8Array, b: Uint8Array) => Buffer.compare(a, b) === 0;
 const rawBytes = ({ voxels }: Volume) => new Uint8Array(voxels.buffer, voxels.byteOffset, voxels.byteLength);
 
 /**
@@ -150,6 +138,19 @@ async function readWhole(input: Uint8Array, written: VolumeExtension): Promise<v
 
   // Writing takes longer than reading: an eighth of what is taken goes round.
   if (sumOf(input) % 8 !== 0) return;
+  const { geometry } = header;
+  const stated = await collectBytes(
+    writeVolume(volume, header.extension === 'nii.gz' ? 'nii' : header.extension, platform, {
+      level: 0,
+      geometry,
+    }),
+  );
+  const result = (await readVolume([sourceFromBytes('c', stated)], platform, options)).header;
+  must(JSON.stringify(result.geometry) === JSON.stringify(geometry), 'a result states the same geometry');
+  must(
+    fileGeometrySchema.safeParse(JSON.parse(JSON.stringify(geometry))).success,
+    'a geometry passes its own check',
+  );
   const first = await collectBytes(writeVolume(volume, written, platform, { level: 0 }));
   const back = (await readVolume([sourceFromBytes('b', first)], platform, options)).volume;
   must(back.size.join() === size.join() && back.components === components, 'sizes survive');
@@ -173,7 +174,15 @@ const volumeTarget = (
   written: VolumeExtension,
   seeds: () => Promise<Uint8Array[]>,
   words: readonly string[],
-): Target => ({ description, seeds, words, maxBytes: 4096, run: (input) => readWhole(input, written) });
+  longRuns?: LongRuns,
+): Target => ({
+  description,
+  seeds,
+  words,
+  longRuns,
+  maxBytes: 4096,
+  run: (input) => readWhole(input, written),
+});
 
 /** Tiny volumes are read a hundred times faster, and a change hits what matters. */
 async function smallFile(
@@ -391,6 +400,7 @@ const tokens = [
 const heads = ['\x1f\x8b\x08', 'n+1\0', 'NRRD0004\n', '\r\n', '\0', '\xff\xff\xff\xff'];
 
 export const targets: Readonly<Record<string, Target>> = {
+  ...textTargets,
   nifti1: volumeTarget(
     'NIfTI-1, plain, packed and as a pair',
     'nii',
@@ -449,6 +459,7 @@ export const targets: Readonly<Record<string, Target>> = {
       ' = ',
       '\0',
     ],
+    headerRuns.metaimage,
   ),
   nrrd: volumeTarget(
     'NRRD, attached and detached',
@@ -458,6 +469,9 @@ export const targets: Readonly<Record<string, Target>> = {
       await smallFile('nrrd'),
       await smallFile('nrrd', colours),
       asPair((await smallFile('nrrd')).subarray(0, -24), /encoding/, 'data file: b.raw\nencoding'),
+      bytesOf(
+        'NRRD0005\ntype: uchar\ndimension: 4\nspace dimension: 4\nsizes: 2 2 1 2\nspace directions: (1,0,0,0) (0,0,0,2) (0,1,0,0) (0,0,3,0)\nspace origin: (1,2,3,4)\nencoding: raw\n\n12345678',
+      ),
       bytesOf(
         'NRRD0004\ntype: short\ndimension: 4\nsizes: 2 2 1 2\nspacings: 1 2 3 nan\naxis mins: 0 0 0 nan\ncenterings: cell node cell none\nkinds: space space space time\nencoding: text\n\n1 -2 3 4 5 6 7 8\n',
       ),
@@ -478,7 +492,12 @@ export const targets: Readonly<Record<string, Target>> = {
       'space directions: none (1,0,0) (0,1,0) (0,0,1)\n',
       'spacings: 1 1 1\n',
       'axis mins: 0 0 0\n',
-      'space units: "um" "um" "um"\n',
+      'space units: "um" "um" "mm"\n',
+      'space dimension: 4\n',
+      'space: LPST\n',
+      'space directions: (1,0,0,0) (0,1,0,0) (0,0,1,0) (0,0,0,1)\n',
+      'units: "cm" "cm" "cm"\n',
+      'axis maxs: 1 1 1\n',
       'key:=value\n',
       '# comment\n',
       '(',
@@ -489,6 +508,7 @@ export const targets: Readonly<Record<string, Target>> = {
       '\n\n',
       ': ',
     ],
+    headerRuns.nrrd,
   ),
   mat: transformTarget('Linear transforms in MATLAB v4 files', async () => {
     const one = await collectBytes(writeTransform(linear, 'mat', nodePlatform));
@@ -519,6 +539,11 @@ export const targets: Readonly<Record<string, Target>> = {
       '\n',
       ' ',
     ],
+    {
+      texts: [
+        '#Insight Transform File V1.0…\n…#Transform 0…\n…Transform…:…AffineTransform_double_3_3…\n…Parameters…:…1…0 0 0 1 0 0 0 1 0 0 0…\n…FixedParameters…:…0…0 0…\n…',
+      ],
+    },
   ),
   displacement: transformTarget('Displacement grids, and B-splines that are passed on', async () => {
     const vectors = { components: 3, voxels: Float32Array.from({ length: 36 }, (_, i) => i / 9) };
@@ -556,12 +581,54 @@ export const targets: Readonly<Record<string, Target>> = {
       } catch {
         throw new TomaatError('BAD_VOXELS', 'no gzip');
       }
-      // zlib goes on to a second member; the prefix is of the first.
-      must(equal(out, whole.subarray(0, out.length)), 'zlib unpacks the same');
+      // Node's zlib ends at zeros; the prefix goes on to a member behind them.
+      must(equal(out.subarray(0, whole.length), whole.subarray(0, out.length)), 'zlib unpacks the same');
+    },
+  },
+  members: {
+    description: 'gzip members in a row, by every inflater',
+    async seeds() {
+      const text = Buffer.from('hello hello hello, world of volumes '.repeat(20));
+      const [one, two] = [gzipSync(text.subarray(0, 300)), gzipSync(text.subarray(300))];
+      const adorned = Buffer.from('\x1f\x8b\x08\x1c\0\0\0\0\0\x03\x03\0abcname\0comment\0', 'latin1');
+      return [
+        new Uint8Array(Buffer.concat([one, two])),
+        new Uint8Array(Buffer.concat([gzipSync(''), one, Buffer.alloc(40), two, Buffer.alloc(40)])),
+        new Uint8Array(Buffer.concat([adorned, one.subarray(10), Buffer.from('\r\n')])),
+        new Uint8Array(gzipSync(text, { level: 0 })),
+      ];
+    },
+    words: ['\x1f\x8b\x08\0\0\0\0\0\0\x03', '\x1f\x8b', '\0\0\0\0', '\xff', '\x1c', '\x02'],
+    maxBytes: 2048,
+    async run(input) {
+      const source = {
+        async *[Symbol.asyncIterator]() {
+          yield* inPieces(input, input.length);
+        },
+      };
+      const outcomes = await Promise.all(
+        [
+          nodePlatform.inflate(source, 'gzip'),
+          nodePlatform.inflate(inPieces(input, 7), 'gzip'),
+          webPlatform.inflate(inPieces(input, 3), 'gzip'),
+        ].map((unpacked) => collectBytes(copied(unpacked)).catch((error: unknown) => error as Error)),
+      );
+      const [first, ...others] = outcomes;
+      for (const other of others) {
+        must(first instanceof Error === other instanceof Error, 'all take it or none');
+        must(first instanceof Error || equal(first, other as Uint8Array), 'all unpack the same');
+      }
+      if (first instanceof Error) throw new TomaatError('BAD_VOXELS', 'no gzip');
     },
   },
   multipart: {
     description: 'multipart/form-data, in any pieces',
+    longRuns: {
+      texts: [
+        '…--XX…\r\n…Content-Disposition…:…form-data…;…name…=…"…a…"…;…filename*…=…UTF-8\'\'…x…\r\nContent-Type:…a/b…\r\n…\r\n1…\r\n…--XX--…',
+      ],
+      length: 7000,
+    },
     seeds: async () => [bytesOf(form), bytesOf(latinForm), bytesOf('preamble\r\n--XX\r\n\r\n1\r\n--XX--')],
     words: [
       '--XX',
@@ -591,6 +658,7 @@ export const targets: Readonly<Record<string, Target>> = {
   },
   'form-header': {
     description: 'Content-Type of a form, and names of files to show',
+    longRuns: { texts: ['…multipart/form-data…;…boundary…=…"…XX…"…', '…a/…b…\\…c.nii.gz…'], length: 15_000 },
     seeds: async () => [
       bytesOf('multipart/form-data; boundary=XX'),
       bytesOf('Multipart/Form-Data;charset=utf-8 ; boundary="a b\\"c"'),
@@ -609,6 +677,7 @@ export const targets: Readonly<Record<string, Target>> = {
   },
   urlencoded: {
     description: 'application/x-www-form-urlencoded, in any pieces',
+    longRuns: { texts: ['…volume…=…AAAA…%2B…&…mode=…fast…'] },
     seeds: async () => [
       bytesOf('volume=AAAA%2B%2F%3D&mode=fast+one&&empty=&x'),
       bytesOf('a%20b=%E2%82%AC&c=%ff'),
@@ -631,6 +700,7 @@ export const targets: Readonly<Record<string, Target>> = {
   },
   base64: {
     description: 'base64, streamed and at once, and what is a raw file instead',
+    longRuns: { texts: ['…AAEC…AwQ=…'] },
     async seeds() {
       const some = Uint8Array.from({ length: 60 }, (_, i) => (i * 37) & 255);
       return [
@@ -664,6 +734,7 @@ export const targets: Readonly<Record<string, Target>> = {
   },
   'base64-text': {
     description: 'base64 at once, as clients decode it',
+    longRuns: { texts: ['…AAEC…AwQ=…'] },
     seeds: async () => [bytesOf('AAEC\nAwQ='), bytesOf('/+8=')],
     words: ['=', '==', '\n', ' ', '\t', '-', 'A', '\xff'],
     maxBytes: 2048,
@@ -675,6 +746,7 @@ export const targets: Readonly<Record<string, Target>> = {
   },
   'v1-transform': {
     description: 'A transform as TOMAAT v1 sends it',
+    longRuns: { texts: ['…mat…\n…AAEC…'] },
     seeds: async () => [bytesOf('h5\nAAECAwQ='), bytesOf('nii.gz\r\nH4sIAAAA\n'), bytesOf('mat\nAAAA')],
     words: ['h5\n', 'mat\n', 'nii.gz\n', '\r\n', '=', 'tfm\n', ' '],
     maxBytes: 2048,
@@ -691,6 +763,7 @@ export const targets: Readonly<Record<string, Target>> = {
   },
   'tus-metadata': {
     description: 'Upload-Metadata',
+    longRuns: { texts: ['…filename…YQ==…,…sha256…MGE=…'], length: 15_000 },
     seeds: async () => [
       bytesOf(`filename ${btoa('a.nii.gz')}, sha256 ${btoa('0a'.repeat(32))}`),
       bytesOf('is_confidential,filename YQ=='),
@@ -705,6 +778,13 @@ export const targets: Readonly<Record<string, Target>> = {
   },
   manifest: {
     description: 'Manifests in YAML',
+    // YAML takes a microsecond a byte, and more for what opens.
+    longRuns: {
+      texts: [
+        `…${manifests[4].replace('name: A', '…name…:…A…').replace('[A]', '[…A…]').replace('T.', '…T.…')}…`,
+      ],
+      length: 3000,
+    },
     seeds: async () => manifests.map(bytesOf),
     words: [
       'inputs:\n',
@@ -744,6 +824,7 @@ export const targets: Readonly<Record<string, Target>> = {
   },
   json: {
     description: 'Bodies of JSON, and the parameters in them',
+    longRuns: { texts: ['…{…"inputs"…:…{"volume":{"upload":"…abc…"}},"frame":…1…}…'] },
     seeds: async () => bodySeeds.map((seed) => bytesOf(JSON.stringify(seed))),
     words: [
       '{"',
@@ -792,6 +873,7 @@ export const targets: Readonly<Record<string, Target>> = {
   },
   parameters: {
     description: 'Values of parameters and points, as text',
+    longRuns: { texts: ['…1…,…2,3…;…4,5,6…', '…[…[…1…,…2,3…]…,…[4,5,6]…]…'] },
     seeds: async () => [
       bytesOf('1,2,3;4,5,6'),
       bytesOf('[[1,2,3],[4.5,-6e2,7]]'),
@@ -830,8 +912,26 @@ export const targets: Readonly<Record<string, Target>> = {
       if (taken === 0) throw refusal;
     },
   },
+  measurements: {
+    description: 'Measurements as CSV',
+    seeds: async () => [
+      bytesOf('label,name,voxels,volume_ml\r\n1,"a ""b"", c",2,0.5\r\n'),
+      bytesOf("name,label,volume_ml,voxels,centroid_r_mm,centroid_a_mm,centroid_s_mm\n'=1,7,1e-3,4,1,-2,3\n"),
+    ],
+    words: [',', '"', '""', '"\r\n', '\n', "'=", '＝', '\ufeff', 'box_min_x_voxel', 'voxels', 'NaN', '1e999'],
+    maxBytes: 65_536,
+    run(input) {
+      const measurements = parseMeasurementsCsv(Buffer.from(input).toString('utf8'));
+      const again = parseMeasurementsCsv(measurementsToCsv(measurements));
+      must(JSON.stringify(again) === JSON.stringify(measurements), 'measurements survive');
+    },
+  },
   headers: {
     description: 'Prefer, Priority, Idempotency-Key, Accept',
+    longRuns: {
+      texts: ['…wait…=…5…,…u…=…3…;…i…', '…text/html…;…q…=…0.5…,…application/gzip…'],
+      length: 15_000,
+    },
     seeds: async () => tokens.map(bytesOf),
     words: [
       'wait=',
@@ -901,11 +1001,13 @@ function transformTarget(
   description: string,
   seeds: () => Promise<Uint8Array[]>,
   words: readonly string[],
+  longRuns?: LongRuns,
 ): Target {
   return {
     description,
     seeds,
     words,
+    longRuns,
     maxBytes: 8192,
     async run(input) {
       const platform = platformFor(input);

@@ -1,27 +1,48 @@
-import { readdirSync, readFileSync } from 'node:fs';
-import { join, relative } from 'node:path';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { join, relative, sep } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 /**
- * Guards the rooms: core ← client ← server, and web → client, core. Core and client are free of Node and of any
- * network library; no file imports its own package's door; no package reaches into another's files. And that no text
- * becomes code or a line for a shell.
+ * Guards the rooms: core ← client ← server, and web → client, core; in the server the order below. Core and client are
+ * free of Node and of any network library; no file imports its own package's door; no package reaches into another's
+ * files; no files import each other in a circle, types included. And that no text becomes code or a line for a shell.
+ *
+ * `check-imports.ts [ROOT]`: the exit code is 1 if there is a fault. ROOT is this repository if missing.
  */
-const root = fileURLToPath(new URL('..', import.meta.url));
+const root = process.argv[2] ?? fileURLToPath(new URL('..', import.meta.url));
 
 const rooms: Record<string, { name: string; may: string[]; pure: boolean }> = {
-  core: { name: '@tomaat/core', may: ['meshoptimizer', 'yaml', 'zod'], pure: true },
+  core: { name: '@tomaat/core', may: ['meshoptimizer', 'pako', 'yaml', 'zod'], pure: true },
   client: { name: '@tomaat/client', may: ['@tomaat/core', 'eventsource-parser', 'jose', 'zod'], pure: true },
   server: { name: 'tomaat', may: ['@tomaat/client', '@tomaat/core', '*'], pure: false },
   web: { name: '@tomaat/web', may: ['@tomaat/client', '@tomaat/core', '*'], pure: true },
 };
+
+/**
+ * The rooms of the server from the top down: folders of `packages/server/src`, and files that stand beside them. A file
+ * imports from its own room and from those in the lines below it.
+ */
+const serverRooms: readonly (readonly string[])[] = [
+  ['main.ts', 'index.ts'],
+  ['cli'],
+  ['server.ts', 'config.ts', 'check-app.ts', 'local-app.ts'],
+  ['folder'],
+  ['registry'],
+  ['http'],
+  ['access', 'worker'],
+  ['problem', 'runtimes', 'audit'],
+  ['intake', 'certificates.ts'],
+  ['trust', 'apps.ts', 'identity.ts', 'tls.ts'],
+  ['store'],
+  ['addresses.ts', 'fair-share.ts', 'node-platform.ts', 'source.ts', 'version.ts'],
+];
 
 /** Ways from text to code, or to a shell. Programs are started by an array of words. */
 const forbidden: readonly (readonly [what: string, pattern: RegExp])[] = [
   ['eval', /(?<![.\w'"`])eval\s*\(/],
   ['new Function', /^(?!\s*(\/\/|\*)).*\bnew Function\s*\(/m],
   ['node:vm', /['"](node:)?vm['"]/],
-  ['shell: true', /\bshell:\s*true\b/],
+  ['shell: true', /\bshell: *true\b/],
   [
     'exec() of a line',
     /\b(exec|execSync)\b[^;]*from ['"]node:child_process['"]|import \{[^}]*\b(exec|execSync)\b[^}]*\} from ['"]node:child_process['"]/,
@@ -31,18 +52,35 @@ const forbidden: readonly (readonly [what: string, pattern: RegExp])[] = [
 const faults: string[] = [];
 for (const [room, { name, may, pure }] of Object.entries(rooms)) {
   const folder = join(root, 'packages', room, 'src');
-  for (const file of readdirSync(folder, { recursive: true, encoding: 'utf8' })) {
-    if (!/\.tsx?$/.test(file) || /\.test\.tsx?$/.test(file)) continue;
+  if (!existsSync(folder)) continue;
+  /** The files of the package that each of its files imports, as paths below `src`, with slashes. */
+  const graph = new Map<string, string[]>();
+  for (const found of readdirSync(folder, { recursive: true, encoding: 'utf8' })) {
+    if (!/\.tsx?$/.test(found) || /\.test\.tsx?$/.test(found)) continue;
+    const file = found.split(sep).join('/');
     const path = join(folder, file);
     const text = readFileSync(path, 'utf8');
     for (const [what, pattern] of forbidden) {
       if (pattern.test(text))
         faults.push(`${relative(root, path)} uses ${what}: text from outside must never become code`);
     }
+    const own: string[] = [];
     for (const target of importsOf(text)) {
-      const why = refuse(target, { file, folder, path, name, may, pure });
+      const inside = target.startsWith('.')
+        ? relative(folder, join(path, '..', target))
+            .split(sep)
+            .join('/')
+        : undefined;
+      const why =
+        refuse(target, { inside, name, may, pure }) ??
+        (room === 'server' && inside !== undefined ? refuseRoom(file, inside) : undefined);
       if (why) faults.push(`${relative(root, path)} imports ${target}: ${why}`);
+      if (inside !== undefined) own.push(inside);
     }
+    graph.set(file, own);
+  }
+  for (const circle of circlesOf(graph)) {
+    faults.push(`packages/${room}/src has a circle of imports (types count): ${circle.join(' → ')}`);
   }
 }
 for (const fault of faults) console.error(fault);
@@ -60,17 +98,15 @@ function* importsOf(text: string): Generator<string> {
 }
 
 interface Where {
-  file: string;
-  folder: string;
-  path: string;
+  /** The path below `src` of an imported file of the package. */
+  inside?: string;
   name: string;
   may: string[];
   pure: boolean;
 }
 
-function refuse(target: string, { folder, path, name, may, pure }: Where): string | undefined {
-  if (target.startsWith('.')) {
-    const inside = relative(folder, join(path, '..', target));
+function refuse(target: string, { inside, name, may, pure }: Where): string | undefined {
+  if (inside !== undefined) {
     if (inside.startsWith('..')) return 'files of another package are imported by its name';
     if (inside === 'index.ts' && !pure) return undefined;
     return inside === 'index.ts' ? 'no file imports its own package’s door' : undefined;
@@ -81,4 +117,30 @@ function refuse(target: string, { folder, path, name, may, pure }: Where): strin
   const isRoom = Object.values(rooms).some((room) => room.name === target);
   if (isRoom) return 'that package stands above this one';
   return may.includes('*') ? undefined : 'this package does not depend on it';
+}
+
+function refuseRoom(from: string, to: string): string | undefined {
+  const [own, other] = [from, to].map((file) => file.split('/')[0]);
+  if (own === other) return undefined;
+  const [at, below] = [own, other].map((room) => serverRooms.findIndex((line) => line.includes(room)));
+  if (at < 0) return `${own} has no place in serverRooms (scripts/check-imports.ts)`;
+  return at < below ? undefined : `${other} is not below ${own} in the order of the server’s rooms`;
+}
+
+/** Circles of a graph, each as a way along its files back to where it began; one for each file that closes a circle. */
+function circlesOf(graph: ReadonlyMap<string, readonly string[]>): string[][] {
+  const circles: string[][] = [];
+  const done = new Set<string>();
+  const way: string[] = [];
+  const visit = (file: string): void => {
+    const at = way.indexOf(file);
+    if (at >= 0) circles.push([...way.slice(at), file]);
+    if (at >= 0 || done.has(file)) return;
+    way.push(file);
+    for (const next of graph.get(file) ?? []) visit(next);
+    way.pop();
+    done.add(file);
+  };
+  for (const file of graph.keys()) visit(file);
+  return circles;
 }

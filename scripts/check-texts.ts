@@ -76,7 +76,7 @@ function deadLinks(file: string, text: string): string[] {
   const prose = text.replaceAll(/```[\s\S]*?```/g, (block) => block.replaceAll(/[^\n]/g, ' '));
   for (const match of prose.matchAll(/\]\(([^)\s]+)\)|\bsrc="([^"]+)"/g)) {
     const target = match[1] ?? match[2];
-    if (/^[a-z][a-z0-9+.-]*:/i.test(target)) continue;
+    if (URL.canParse(target)) continue;
     const line = prose.slice(0, match.index).split('\n').length;
     const [path, anchor] = target.split('#');
     const to = path === '' ? file : join(dirname(file), path);

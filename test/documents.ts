@@ -1,4 +1,4 @@
-import { spawn, spawnSync } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { mkdtemp, rm, symlink } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -25,16 +25,6 @@ export function codeBlocks(markdown: string): CodeBlock[] {
     line: markdown.slice(0, match.index).split('\n').length,
   }));
 }
-
-/** Whether a program runs; with REQUIRE_ALL a missing one is a failure instead of a skip. */
-export function hasProgram(command: string, args: readonly string[]): boolean {
-  if (spawnSync(command, args, { stdio: 'ignore' }).status === 0) return true;
-  if (process.env.REQUIRE_ALL)
-    throw new Error(`${command} ${args.join(' ')} does not run, and all is required`);
-  return false;
-}
-export const hasPython = (): boolean => hasProgram('python3', ['-c', 'import requests']);
-export const hasCurl = (): boolean => hasProgram('curl', ['--version']);
 
 /** A folder that has what a reader's has who stands in the clone: the apps, and the installed packages. */
 export async function readerFolder(): Promise<string> {
@@ -176,7 +166,7 @@ export async function startStand(): Promise<Stand> {
     readyMs,
     running,
     localize,
-    shell: (line) => start('bash', ['-ec', localize(line)], { cwd: folder, env }).ended,
+    shell: (line) => start('sh', ['-ec', localize(line)], { cwd: folder, env }).ended,
     python: (code) => start('python3', ['-'], { cwd: folder, env, input: localize(code) }).ended,
     async [Symbol.asyncDispose]() {
       await running[Symbol.asyncDispose]();
@@ -193,7 +183,7 @@ export async function tryServing(
   look: (url: string) => Promise<void> = async () => {},
 ): Promise<string> {
   const command = `${stand.localize(line)} --port 0 --tls-port 0`.replace('npx tomaat', 'exec npx tomaat');
-  await using serving = start('bash', ['-ec', command], { cwd: stand.folder });
+  await using serving = start('sh', ['-ec', command], { cwd: stand.folder });
   const [, url] = await serving.until(/^Server {2,}(http:\S+)/m);
   const ready = await fetch(`${url}/health/ready`);
   if (!ready.ok) throw new Error(`${line}: not ready, ${ready.status}`);

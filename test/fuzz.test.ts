@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { TomaatError } from '@tomaat/core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { runKinds, withLongRuns } from '../fuzz/long-runs.ts';
 import { fuzz } from '../fuzz/main.ts';
 import { createRandom, minimise, mutate } from '../fuzz/mutate.ts';
 import { targets } from '../fuzz/targets.ts';
@@ -46,6 +47,39 @@ it('minimise() leaves what fails', async () => {
   const input = Buffer.from(`${'a'.repeat(500)}[[${'b'.repeat(500)}`);
   const small = await minimise(input, async (bytes) => Buffer.from(bytes).includes('[['));
   expect(Buffer.from(small).toString()).toBe('[[');
+});
+
+it('withLongRuns() puts a run of each kind at each place', () => {
+  const inputs = [...withLongRuns({ texts: ['a…: …b\n', 'c…'], length: 6 })].map((bytes) =>
+    Buffer.from(bytes).toString('latin1'),
+  );
+  expect(inputs.length).toBe(3 * Object.keys(runKinds).length);
+  for (const input of ['a777777!: b\n', 'a: 777777!b\n', 'c      !', 'c\n\n\n\n\n\n!', 'anan nan !: b\n'])
+    expect(inputs).toContain(input);
+});
+
+it.each([
+  'nrrd',
+  'metaimage',
+  'identifying-text',
+  'tfm',
+  'mesh',
+  'parameters',
+  'manifest',
+  'json',
+  'headers',
+  'tus-metadata',
+  'form-header',
+  'multipart',
+  'urlencoded',
+  'base64',
+  'v1-transform',
+])('%s has places for long runs of every kind of character', (name) => {
+  const { longRuns } = targets[name];
+  expect(longRuns?.texts.some((text) => text.includes('…'))).toBe(true);
+  const kinds = Object.values(runKinds);
+  for (const kind of [/^\d$/, /^[a-z]$/, /^ $/, /^\t$/, /^\n$/, /^[-.,;:=("[]$/])
+    expect(kinds.some((piece) => kind.test(piece))).toBe(true);
 });
 
 it('the seeds of every target are taken, but those that show a refusal', async () => {

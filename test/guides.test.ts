@@ -1,29 +1,37 @@
+import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { copyFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseManifest, type Volume, writeVolume } from '@tomaat/core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { parse as parseYaml } from 'yaml';
 import { loadConfig } from '../packages/server/src/config.ts';
 import { nodePlatform } from '../packages/server/src/node-platform.ts';
 import { pointwiseNetwork, thresholdNetwork } from '../packages/server/test/onnx-fixture.ts';
 import {
   type CodeBlock,
   codeBlocks,
-  hasCurl,
-  hasPython,
   readText,
   repository,
   type Stand,
   startStand,
   tryServing,
 } from './documents.ts';
+import { findCurl, findProgram, findPython } from './programs.ts';
 
 const guide = (name: string) => codeBlocks(readText(`docs/guides/${name}.md`));
-const guides = ['publish-your-model', 'run-a-server', 'use-from-python', 'slicer'];
+const guides = [
+  'publish-your-model',
+  'run-a-server',
+  'operate',
+  'use-from-python',
+  'use-from-typescript',
+  'slicer',
+];
 const linesOf = (blocks: readonly CodeBlock[]) =>
   blocks.filter((block) => block.language === 'sh').flatMap((block) => block.text.trim().split('\n'));
-const noCurl = !hasCurl();
-const noPython = !hasPython();
+const noCurl = !findCurl();
+const noPython = !findPython('requests');
 
 /** A small scan of a bright ellipsoid off the middle, 2 × 2 × 3 mm. */
 async function writeCase(path: string): Promise<void> {
@@ -60,7 +68,8 @@ describe('guides', () => {
 
   describe('publish-your-model.md', () => {
     const blocks = guide('publish-your-model');
-    const all = linesOf(blocks);
+    // The packed packages are what the app in TypeScript is tried with: packed-guides.ts.
+    const all = linesOf(blocks).filter((line) => !line.startsWith('npm install'));
     const [patternLines, lines, otherLines] = [all.slice(0, 4), all.slice(4, -2), all.slice(-2)];
     const yaml = blocks.filter((block) => block.language === 'yaml').map((block) => block.text);
     const manifests = yaml.filter((text) => text.startsWith('schemaVersion'));
@@ -68,7 +77,7 @@ describe('guides', () => {
 
     it('every manifest is one, and there is one for each way that is named', () => {
       const ids = manifests.map((text) => parseManifest(text).id);
-      expect(ids).toEqual(['prostate', 'spleen', 'liver', 'vessels']);
+      expect(ids).toEqual(['prostate', 'spleen', 'liver', 'vessels', 'bright']);
       expect(others).toEqual([]);
     });
 
@@ -165,9 +174,10 @@ describe('guides', () => {
   describe('run-a-server.md', () => {
     const blocks = guide('run-a-server');
 
+    const isPrometheus = ({ text }: CodeBlock) => text.startsWith('# prometheus.yml');
     it('the settings are settings', () => {
       const [first, second, ...more] = blocks
-        .filter((block) => block.language === 'yaml')
+        .filter((block) => block.language === 'yaml' && !isPrometheus(block))
         .map(({ text }, number) => {
           const configFile = inFolder(`settings-${number}.yaml`);
           writeFileSync(configFile, text);
@@ -179,6 +189,39 @@ describe('guides', () => {
       expect(second.config.oidcAdmin).toEqual(['email=boss@hospital.example']);
     });
 
+    it('the scrape configuration gets the metrics, with the key that the guide makes', async () => {
+      const { scrape_configs: jobs } = parseYaml(blocks.find(isPrometheus)!.text) as {
+        scrape_configs: Record<string, unknown>[];
+      };
+      expect(jobs).toHaveLength(1);
+      const { scheme, authorization, static_configs: targets, tls_config: tls } = jobs[0];
+      expect({ scheme, targets, tls }).toEqual({
+        scheme: 'https',
+        targets: [{ targets: ['server.example:9443'] }],
+        tls: { ca_file: '/etc/prometheus/tomaat.pem' },
+      });
+      const make = lines.find((line) => line.includes('--label prometheus'))!;
+      const data = inFolder('scraped');
+      const key = (await works(make.replace('--data my-data', `--data ${data}`))).trim();
+      await tryServing(`npx tomaat serve apps/threshold --login --data ${data}`, stand, async (url) => {
+        const { type } = authorization as { type: string };
+        const scraped = await fetch(`${url}/metrics`, { headers: { authorization: `${type} ${key}` } });
+        expect(scraped.status).toBe(200);
+        expect(await scraped.text()).toContain('# TYPE tomaat_jobs gauge');
+        expect((await fetch(`${url}/metrics`)).status).toBe(401);
+      });
+    });
+
+    it('the unit of systemd signals the server alone, and waits longer than it drains', () => {
+      const unit = blocks.find((block) => block.language === 'ini')!.text;
+      expect(unit).toMatch(/^KillMode=mixed$/m);
+      expect(unit).toMatch(/^ExecReload=\/bin\/kill -HUP \$MAINPID$/m);
+      const { config } = loadConfig({ flags: { data: stand.data }, env: {} });
+      expect(Number(/^TimeoutStopSec=(\d+)$/m.exec(unit)![1])).toBeGreaterThan(config.drainSeconds);
+      // npx passes no SIGTERM on.
+      expect(unit).not.toContain('npx');
+    });
+
     const lines = linesOf(blocks);
     it.each(lines.filter((line) => line.startsWith('npx ')))('%s', async (line) => {
       if (/^npx tomaat serve /.test(line))
@@ -188,6 +231,55 @@ describe('guides', () => {
     it.skipIf(noCurl).each(lines.filter((line) => !line.startsWith('npx ')))('%s', async (line) => {
       expect(line).toMatch(/^curl /);
       await works(line);
+    });
+  });
+
+  describe('operate.md', () => {
+    const blocks = guide('operate');
+    const lines = linesOf(blocks);
+    const data = 'my-data';
+    beforeAll(async () => {
+      // A data folder with a job in it, as one has who reads this.
+      await tryServing(`npx tomaat serve apps/ct-lung --data ${data}`, stand, async (url) => {
+        const sent = await fetch(`${url}/api/services/ct-lung/predictions`, {
+          method: 'POST',
+          headers: { 'content-type': 'application/octet-stream', prefer: 'wait=60' },
+          body: readFileSync(inFolder('chest.nii.gz')),
+        });
+        expect(sent.status, await sent.text()).toBe(200);
+      });
+    }, 120_000);
+
+    it('has a line for each command about the data folder', () => {
+      const words = lines.map((line) => line.split(' ')[2]);
+      expect(new Set(words)).toEqual(
+        new Set(['backup', 'restore', 'check', 'keys', 'serve', 'audit', 'erase']),
+      );
+      for (const line of lines) expect(line).toMatch(/^npx tomaat /);
+    });
+
+    it.each(lines)('%s', async (line) => {
+      if (/^npx tomaat serve /.test(line)) expect(await tryServing(line, stand)).toContain('"services":1');
+      else await works(line);
+      if (/ restore /.test(line)) expect(existsSync(inFolder('restored-data', 'blobs', 'sha256'))).toBe(true);
+    });
+
+    const logrotate = findProgram('logrotate', ['--version']);
+    it.skipIf(!logrotate)('the configuration of logrotate is one, and it would rotate the log', () => {
+      const block = blocks.find(({ text }) => text.includes('postrotate'))!;
+      const user = process.getuid?.() === 0 ? 'root root' : `${process.getuid?.()} ${process.getgid?.()}`;
+      const file = inFolder('logrotate.conf');
+      const text = block.text
+        .replace('/var/lib/tomaat', inFolder(data))
+        .replace('su tomaat tomaat', process.getuid?.() === 0 ? `su ${user}` : '');
+      writeFileSync(file, text, { mode: 0o600 });
+      const state = ['--state', inFolder('logrotate.state')];
+      const ended = spawnSync(logrotate!, ['--debug', '--force', ...state, file], { encoding: 'utf8' });
+      expect(ended.stderr).not.toContain('error');
+      expect(ended.stderr).toContain(
+        `renaming ${inFolder(data)}/audit.jsonl to ${inFolder(data)}/audit.jsonl.1`,
+      );
+      expect(ended.stderr).toContain('running postrotate script');
     });
   });
 

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Ended, repository, start } from './documents.ts';
+import { describePackedGuides } from './packed-guides.ts';
 
 /** Minutes long, and it asks the registry of packages: only in CI, or when it is asked for. */
 const wanted = Boolean(process.env.REQUIRE_ALL || process.env.TOMAAT_TEST_PACKAGE);
@@ -18,7 +19,7 @@ const path = (process.env.PATH ?? '')
 describe.skipIf(!wanted)('the packed packages, in an empty folder (TOMAAT_TEST_PACKAGE=1 runs this)', () => {
   let folder: string;
   const run = (line: string, cwd = folder): Promise<Ended> =>
-    start('bash', ['-ec', line], { cwd, env: { PATH: path } }).ended;
+    start('sh', ['-ec', line], { cwd, env: { PATH: path } }).ended;
 
   beforeAll(async () => {
     folder = await mkdtemp(join(tmpdir(), 'tomaat-package-'));
@@ -69,7 +70,7 @@ describe.skipIf(!wanted)('the packed packages, in an empty folder (TOMAAT_TEST_P
 
   it('tomaat up --demo serves apps and page, and the sample goes through', async () => {
     await using up = start(
-      'bash',
+      'sh',
       ['-ec', 'exec npx tomaat up --demo --port 0 --tls-port 0 --registry-port 0 --data data'],
       { cwd: folder, env: { PATH: path } },
     );
@@ -88,4 +89,6 @@ describe.skipIf(!wanted)('the packed packages, in an empty folder (TOMAAT_TEST_P
     const ended = await run('node use.mjs');
     expect(ended.stdout, ended.stderr).toBe('function true\n');
   });
+
+  describePackedGuides(() => folder, path);
 });

@@ -4,7 +4,8 @@ import { parseManifest, readVolume, sameGrid, type Volume } from '@tomaat/core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { parse, stringify } from 'yaml';
 import { nodePlatform } from '../packages/server/src/node-platform.ts';
-import { codeBlocks, hasCurl, hasPython, readText, type Stand, startStand, tryServing } from './documents.ts';
+import { codeBlocks, readText, type Stand, startStand, tryServing } from './documents.ts';
+import { findCurl, findPython } from './programs.ts';
 
 const readme = readText('README.md');
 const blocks = codeBlocks(readme);
@@ -59,7 +60,7 @@ describe('README', () => {
     sample = await read(inFolder('chest.nii.gz'));
   });
 
-  it.skipIf(!hasPython())('the Python lines write the segmentation', async () => {
+  it.skipIf(!findPython('requests'))('the Python lines write the segmentation', async () => {
     const python = blocks.filter((block) => block.language === 'python');
     expect(python).toHaveLength(1);
     const ended = await stand.python(python[0].text);
@@ -78,7 +79,7 @@ describe('README', () => {
     expect(manifest.preprocess.map((step) => step.name)).toContain('spacing');
   });
 
-  const noCurl = !hasCurl();
+  const noCurl = !findCurl();
   for (const line of commands.slice(1))
     it.skipIf(noCurl && line.startsWith('curl '))(line, async () => {
       if (/^npx tomaat serve /.test(line)) {

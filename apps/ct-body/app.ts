@@ -1,8 +1,7 @@
 import {
-  type AppContext,
   componentOf,
+  defineApp,
   fillHoles,
-  type InputValue,
   keepLargestComponent,
   numericVoxels,
   openLabels,
@@ -11,21 +10,22 @@ import {
   voxelCount,
 } from '@tomaat/core';
 
-/** The largest dense piece, cut loose from the table, filled slice by slice. */
-export function infer(inputs: Readonly<Record<string, InputValue>>, { parameters, progress }: AppContext) {
-  const volume = inputs.volume as Volume;
-  const source = numericVoxels(componentOf(volume, 0).voxels);
-  const voxels = new Uint8Array(voxelCount(volume));
-  const thresholdHu = parameters.threshold as number;
-  for (let i = 0; i < voxels.length; i++) if (source[i] > thresholdHu) voxels[i] = 1;
-  let body: Volume = { ...volume, voxels, components: 1 };
-  progress(0.1);
-  const radiusMm = parameters.opening as number;
-  if (radiusMm > 0) body = openLabels(body, { radiusMm });
-  progress(0.5);
-  body = keepLargestComponent(body, { connectivity: 6 });
-  progress(0.7);
-  // Lungs and bowel reach the ends of the field of view: a hole is what is enclosed within its axial slice.
-  const upright = [...orientationOf(volume.affine)].findIndex((letter) => letter === 'S' || letter === 'I');
-  return { segmentation: fillHoles(body, { slicewise: (['x', 'y', 'z'] as const)[upright] }) };
-}
+export default defineApp({
+  inputs: { volume: { type: 'volume' }, threshold: { type: 'slider' }, opening: { type: 'slider' } },
+  outputs: { segmentation: { type: 'LabelVolume' } },
+  /** The largest dense piece, cut loose from the table, filled slice by slice. */
+  infer({ volume, threshold, opening }, { progress }) {
+    const source = numericVoxels(componentOf(volume, 0).voxels);
+    const voxels = new Uint8Array(voxelCount(volume));
+    for (let i = 0; i < voxels.length; i++) if (source[i] > threshold) voxels[i] = 1;
+    let body: Volume = { ...volume, voxels, components: 1 };
+    progress(0.1);
+    if (opening > 0) body = openLabels(body, { radiusMm: opening });
+    progress(0.5);
+    body = keepLargestComponent(body, { connectivity: 6 });
+    progress(0.7);
+    // Lungs and bowel reach the ends of the field of view: a hole is what is enclosed within its axial slice.
+    const upright = [...orientationOf(volume.affine)].findIndex((letter) => letter === 'S' || letter === 'I');
+    return { segmentation: fillHoles(body, { slicewise: (['x', 'y', 'z'] as const)[upright] }) };
+  },
+});

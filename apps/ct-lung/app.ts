@@ -1,10 +1,9 @@
 import {
-  type AppContext,
   closeLabels,
   componentOf,
+  defineApp,
   fillHoles,
   findComponents,
-  type InputValue,
   numericVoxels,
   orientationOf,
   removeSmallObjects,
@@ -15,18 +14,20 @@ import {
 /** Pieces of air smaller than this are no lung, ml. */
 const smallestMl = 20;
 
-/** Air inside the body is what is thin enough and does not surround the body. */
-export function infer(inputs: Readonly<Record<string, InputValue>>, { parameters, progress }: AppContext) {
-  const volume = inputs.volume as Volume;
-  let lungs = dropOutsideAir(airOf(volume, parameters.threshold as number));
-  progress(0.4);
-  lungs = removeSmallObjects(lungs, { minVolumeMl: smallestMl, connectivity: 6 });
-  progress(0.6);
-  const radiusMm = parameters.closing as number;
-  if (radiusMm > 0) lungs = closeLabels(lungs, { radiusMm });
-  progress(0.9);
-  return { segmentation: fillHoles(lungs) };
-}
+export default defineApp({
+  inputs: { volume: { type: 'volume' }, threshold: { type: 'slider' }, closing: { type: 'slider' } },
+  outputs: { segmentation: { type: 'LabelVolume' } },
+  /** Air inside the body is what is thin enough and does not surround the body. */
+  infer({ volume, threshold, closing }, { progress }) {
+    let lungs = dropOutsideAir(airOf(volume, threshold));
+    progress(0.4);
+    lungs = removeSmallObjects(lungs, { minVolumeMl: smallestMl, connectivity: 6 });
+    progress(0.6);
+    if (closing > 0) lungs = closeLabels(lungs, { radiusMm: closing });
+    progress(0.9);
+    return { segmentation: fillHoles(lungs) };
+  },
+});
 
 function airOf(volume: Volume, thresholdHu: number): Volume {
   const source = numericVoxels(componentOf(volume, 0).voxels);

@@ -8,6 +8,7 @@ A line {"fraction": 0.4, "stage": "..."} on stdout is progress, any other goes t
 import array
 import gzip
 import json
+import math
 import pathlib
 import struct
 import sys
@@ -56,17 +57,23 @@ def write_labels(path, header, labels):
     path.write_bytes(gzip.compress(bytes(header) + b"\0\0\0\0" + labels, 1))
 
 
+def finite(voxels):
+    """The voxels without NaN and infinite ones: masked background and divisions by 0, common after registration."""
+    return array.array(voxels.typecode, filter(math.isfinite, voxels)) if voxels.typecode in "fd" else voxels
+
+
 def otsu(voxels):
     """The level that parts the histogram into the two classes with the largest variance between them."""
+    if not voxels:
+        refuse("No voxel has a finite value. Send a volume with an image in it.")
     low = min(voxels)
     high = max(voxels)
     if not low < high:
-        refuse("All voxels have the value %g, so nothing can be told apart." % low)
+        refuse("All finite voxels have the value %g, so nothing can be told apart." % low)
     counts = [0] * BINS
     scale = BINS / (high - low)
     for v in voxels:
-        if v == v:  # not NaN
-            counts[min(BINS - 1, int((v - low) * scale))] += 1
+        counts[min(BINS - 1, int((v - low) * scale))] += 1
     total = sum(counts)
     total_sum = sum(i * n for i, n in enumerate(counts))
     best = best_bin = 0
@@ -89,10 +96,11 @@ def main():
     progress(0.0, "reading")
     header, voxels = read_nifti(inputs / "volume.nii.gz")
     progress(0.3, "finding the threshold")
-    level = otsu(voxels)
+    level = otsu(finite(voxels))
     print("threshold", level, flush=True)
     progress(0.6, "marking")
-    write_labels(outputs / "segmentation.nii.gz", header, bytes((v >= level) != invert for v in voxels))
+    labels = bytes(math.isfinite(v) and (v >= level) != invert for v in voxels)
+    write_labels(outputs / "segmentation.nii.gz", header, labels)
     (outputs / "threshold.txt").write_text("Otsu's threshold is %.6g.\n" % level)
     progress(1.0, "done")
 

@@ -30,7 +30,7 @@ function snap(volume: Volume, seed: Vec3, radiusMm: number, sign: number, number
     for (let y = 0; y < size[1]; y++) {
       for (let x = 0; x < size[0]; x++, i++) {
         const value = sign * voxels[i];
-        if (!(value >= best)) continue;
+        if (!(value >= best) || !Number.isFinite(value)) continue;
         const place = applyAffine(affine, [x, y, z]);
         const distance = Math.hypot(place[0] - seed[0], place[1] - seed[1], place[2] - seed[2]);
         if (distance > radiusMm || (value === best && distance >= nearest)) continue;

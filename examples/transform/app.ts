@@ -43,15 +43,21 @@ export function infer(inputs: Readonly<Record<string, InputValue>>) {
 
 function centreOfMass(volume: Volume): Vec3 {
   const voxels = numericVoxels(volume.voxels);
-  let mean = 0;
-  for (let i = 0; i < voxels.length; i++) mean += voxels[i] / voxels.length;
+  // NaN and infinite voxels, as a masked background has them, do not count.
+  let [total, count] = [0, 0];
+  for (let i = 0; i < voxels.length; i++) {
+    if (!Number.isFinite(voxels[i])) continue;
+    total += voxels[i];
+    count++;
+  }
+  const mean = total / count;
   const sum = [0, 0, 0];
   let mass = 0;
   for (let z = 0, i = 0; z < volume.size[2]; z++) {
     for (let y = 0; y < volume.size[1]; y++) {
       for (let x = 0; x < volume.size[0]; x++, i++) {
         const weight = voxels[i] - mean;
-        if (!(weight > 0)) continue;
+        if (!(weight > 0 && weight < Number.POSITIVE_INFINITY)) continue;
         sum[0] += weight * x;
         sum[1] += weight * y;
         sum[2] += weight * z;

@@ -2,6 +2,8 @@ import react from '@vitejs/plugin-react';
 import { defaultClientConditions, defineConfig } from 'vite';
 
 export default defineConfig({
+  // The server puts its own path into the document (http/page.ts).
+  base: './',
   plugins: [react()],
   resolve: { conditions: ['tomaat-source', ...defaultClientConditions] },
   build: {

@@ -2,7 +2,7 @@
 
     python sample.py --maps FOLDER --output FOLDER
 
-A T1-like scan of a head that training never saw, 2 mm, slightly oblique: `sample.nii.gz` (int16)
+A T1-like scan of a head that was not trained on, but chose the recipe, 2 mm, slightly oblique: `sample.nii.gz` (int16)
 and `sample-expected.nii.gz` (uint8, the values of `labels.LABELS`). No real person was scanned.
 """
 

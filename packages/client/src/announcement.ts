@@ -1,4 +1,4 @@
-import { TomaatError } from '@tomaat/core';
+import { TomaatError, withoutTrailingSlashes } from '@tomaat/core';
 import { type Entry, type SignedAnnouncement, signedAnnouncementSchema } from './contract.ts';
 import { verifySigned } from './signed.ts';
 
@@ -22,7 +22,7 @@ export interface AnnouncementCheck {
 /** The address of a registry as announcements name it: without a slash at the end, query or fragment. */
 export function audienceOf(registryUrl: string): string {
   const url = new URL(registryUrl);
-  return url.origin + url.pathname.replace(/\/+$/, '');
+  return url.origin + withoutTrailingSlashes(url.pathname);
 }
 
 /** The id of a service wherever it is announced: the thumbprint of its server's key, a dot, its id there. */
@@ -135,7 +135,7 @@ export function isSameRegistry(aud: string, asked: string, otherHosts: readonly 
 const isThisMachine = (host: string) =>
   host === 'localhost' || host === '[::1]' || /^127(\.\d+){3}$/.test(host);
 const portOf = (url: URL) => url.port || (url.protocol === 'https:' ? '443' : '80');
-const pathOf = (url: URL) => url.pathname.replace(/\/+$/, '');
+const pathOf = (url: URL) => withoutTrailingSlashes(url.pathname);
 
 function refused(message: string): TomaatError {
   return new TomaatError('BAD_SIGNATURE', message);

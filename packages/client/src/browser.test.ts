@@ -1,13 +1,11 @@
-import { existsSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
+import { findChromium } from '../../../test/programs.ts';
 
 const rolldown = await import('rolldown').catch(() => undefined);
-const browserFile = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'].find(
-  (path) => existsSync(path),
-);
+const browserFile = findChromium();
 
 describe('createClient() in a browser', () => {
   it.skipIf(!rolldown || !browserFile)(

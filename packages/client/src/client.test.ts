@@ -399,10 +399,21 @@ describe('watch()', () => {
 });
 
 describe('cancel(), remove()', () => {
-  async function jobServer() {
+  /** `older`: knows DELETE alone. `endsInTime`: the job succeeds just before the request that would cancel it. */
+  async function jobServer({ older = false, endsInTime = false } = {}) {
     const state = { job: job('running') as Job | undefined, deletes: 0 };
+    const done = job('succeeded', { outputs: [] });
     const baseUrl = await serve((request, response) => {
       if (!state.job) return problem(response, 404, 'NOT_FOUND', 'No such job.');
+      if (request.method === 'POST' && older)
+        return problem(response, 404, 'NOT_FOUND', 'There is nothing at this address.');
+      if (request.method !== 'GET' && endsInTime) state.job = done;
+      if (request.method === 'POST') {
+        if (request.url !== '/api/jobs/j1/cancel')
+          return problem(response, 404, 'NOT_FOUND', 'Wrong address.');
+        if (state.job.state === 'running') state.job = job('canceled');
+        return json(response, 200, state.job);
+      }
       if (request.method === 'DELETE') {
         state.deletes++;
         if (state.job.state === 'running') {
@@ -417,11 +428,34 @@ describe('cancel(), remove()', () => {
     return { client: createClient({ baseUrl }), state };
   }
 
-  it('cancel() cancels what runs and leaves the settled alone', async () => {
+  it('cancel() cancels what runs and never deletes', async () => {
     const { client, state } = await jobServer();
     expect((await client.cancel('j1')).state).toBe('canceled');
     expect((await client.cancel('j1')).state).toBe('canceled');
+    expect(state.deletes).toBe(0);
+  });
+
+  it('cancel() gives the job that has just succeeded, which stays', async () => {
+    const { client, state } = await jobServer({ endsInTime: true });
+    expect((await client.cancel('j1')).state).toBe('succeeded');
+    expect(state).toMatchObject({ job: { state: 'succeeded' }, deletes: 0 });
+  });
+
+  it('cancel() falls back to DELETE at an older server, for unsettled jobs alone', async () => {
+    const { client, state } = await jobServer({ older: true });
+    expect((await client.cancel('j1')).state).toBe('canceled');
+    expect((await client.cancel('j1')).state).toBe('canceled');
     expect(state.deletes).toBe(1);
+    state.job = undefined;
+    expect((await failure(client.cancel('j1'))).code).toBe('NOT_FOUND');
+  });
+
+  it('cancel() reports what an older server deleted instead of cancelling', async () => {
+    const { client } = await jobServer({ older: true, endsInTime: true });
+    expect(await failure(client.cancel('j1'))).toMatchObject({
+      code: 'CONFLICT',
+      message: expect.stringContaining('deleted its results'),
+    });
   });
 
   it('remove() cancels, deletes, and is content with nothing', async () => {

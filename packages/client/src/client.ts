@@ -1,14 +1,17 @@
-import { TomaatError } from '@tomaat/core';
+import { type Bytes, TomaatError } from '@tomaat/core';
 import { z } from 'zod';
 import {
   type Job,
   jobSchema,
+  type LoggedOut,
+  loggedOutSchema,
   type Me,
   meSchema,
   type NamedPrediction,
   type Service,
   serviceSchema,
 } from './contract.ts';
+import { dispositionName } from './header-value.ts';
 import {
   addressOf,
   type Connection,
@@ -22,7 +25,14 @@ import {
   startWatchdog,
 } from './http.ts';
 import { anonymousFiles } from './identifying-text.ts';
-import { randomHex, type UploadFile, type UploadProgress, upload } from './upload.ts';
+import {
+  type NamedBytes,
+  randomHex,
+  toUploadFile,
+  type UploadFile,
+  type UploadProgress,
+  upload,
+} from './upload.ts';
 import { type FileRef, type ResumableOptions, removeUpload, uploadResumable } from './upload-resumable.ts';
 import { isSettled, type WatchOptions, watchJob } from './watch.ts';
 
@@ -37,7 +47,9 @@ export interface ServiceFilters {
 /** A value of an input that is no file. Points are RAS+ mm. */
 export type InputParameter = number | boolean | string | readonly (readonly [number, number, number])[];
 
-export type VolumeFile = UploadFile | FileRef;
+/** A file of a volume: a File or Blob, bytes with or without a name, a source that is read while it is sent, or what `upload` gave. */
+export type VolumeFile = UploadFile | NamedBytes | Uint8Array | ArrayBuffer | FileRef;
+type SentFile = UploadFile | FileRef;
 
 export interface PredictOptions {
   /**
@@ -61,12 +73,20 @@ export interface PredictOptions {
 }
 
 export interface OutputFile {
-  /** The bytes; errs with UNREACHABLE when the connection breaks. Read it once. */
-  readonly stream: ReadableStream<Uint8Array>;
+  /**
+   * The bytes; errs with UNREACHABLE when the connection breaks. They come once: by this stream, or by one call of one of
+   * the methods below. A second one rejects with BAD_REQUEST.
+   */
+  readonly stream: ReadableStream<Bytes>;
   readonly fileName: string;
   readonly sizeBytes?: number;
   readonly mediaType: string;
   blob(): Promise<Blob>;
+  bytes(): Promise<Bytes>;
+  /** The bytes as UTF-8 text. */
+  text(): Promise<string>;
+  /** The parsed text: of Measurements, and of other outputs when asked for with the format json. UPSTREAM if it is not JSON. */
+  json<T = unknown>(): Promise<T>;
 }
 
 interface Signalled {
@@ -86,7 +106,10 @@ export interface Client {
    * Sends a file that several predictions may use, within an hour of its last use; a cut costs only what was on the way,
    * and a file that is there already is not sent. Undefined if the server takes no such uploads.
    */
-  upload(file: UploadFile, options?: ResumableOptions & KeepText): Promise<FileRef | undefined>;
+  upload(
+    file: Exclude<VolumeFile, FileRef>,
+    options?: ResumableOptions & KeepText,
+  ): Promise<FileRef | undefined>;
   /** Deletes what `upload` sent, by its id; a job that uses it keeps it until it settles. Nothing there is fine. */
   removeUpload(id: string, options?: Signalled): Promise<void>;
   /** Uploads and gives the job, which is then on the server's disk. Repeats a broken upload (same key, same job). */
@@ -96,7 +119,7 @@ export interface Client {
   watch(id: string, options?: WatchOptions): AsyncIterable<Job>;
   /** The settled job, whatever became of it; see `requireSuccess`. */
   wait(id: string, options?: WatchOptions): Promise<Job>;
-  /** Cancels a queued or running job; a settled one stays as it is. */
+  /** Cancels a queued or running job; a settled one stays as it is, with its results. */
   cancel(id: string, options?: Signalled): Promise<Job>;
   /** Cancels the job if need be, then deletes it with its results. Nothing there is fine. */
   remove(id: string, options?: Signalled): Promise<void>;
@@ -104,11 +127,12 @@ export interface Client {
   receipt(jobId: string, options?: Signalled): Promise<string>;
   output(jobId: string, name: string, options?: Signalled & { format?: string }): Promise<OutputFile>;
   /** Who this is to the server, and how one logs in; a registry tells it, too. */
-  me(options?: Signalled): Promise<Me>;
+  /** @param options.page address of the page that asks, to hear at once whether the server lets it in */
+  me(options?: Signalled & { page?: string }): Promise<Me>;
   /** In a page: opens a session for this browser. The key is not kept. */
   logIn(key: string, options?: Signalled): Promise<void>;
-  /** In a page: ends the session. */
-  logOut(options?: Signalled): Promise<void>;
+  /** In a page: ends the session here. What it gives says where to end that of an OpenID Connect issuer, if there is one. */
+  logOut(options?: Signalled): Promise<LoggedOut | undefined>;
 }
 
 /** A newer server may say more of an input than this version knows: what is relied on is checked, the rest let be. */
@@ -151,6 +175,21 @@ export function createClient(options: ConnectionOptions): Client {
     return found;
   }
 
+  /**
+   * For servers without that endpoint, where DELETE is the only way to cancel: it deletes a job that is settled, so that is looked at
+   * first. There is no such job: NOT_FOUND. CONFLICT where the job was settled, and deleted, in between.
+   */
+  async function cancelByDelete(id: string, signal?: AbortSignal): Promise<Job> {
+    const job = await client.job(id, { signal });
+    if (isSettled(job)) return job;
+    const canceled = await callJson(connection, jobPath(id), jobSchema, { method: 'DELETE', signal });
+    if (canceled) return canceled;
+    throw new TomaatError(
+      'CONFLICT',
+      'The job ended before it could be cancelled, and this server, an older one, has deleted its results. Send the prediction again if you need them.',
+    );
+  }
+
   const client: Client = {
     baseUrl: connection.baseUrl,
 
@@ -164,7 +203,8 @@ export function createClient(options: ConnectionOptions): Client {
 
     service: (id, { signal } = {}) => call(`/api/services/${encodeURIComponent(id)}`, anyService, { signal }),
 
-    async upload(file, { keepText, ...options } = {}) {
+    async upload(given, { keepText, ...options } = {}) {
+      const file = toUploadFile('upload()', given);
       const [sent] = keepText ? [file] : await (await anonymousFiles('volume', [file])).strip();
       return uploadResumable(connection, sent, options);
     },
@@ -190,7 +230,9 @@ export function createClient(options: ConnectionOptions): Client {
       const given = (
         await Promise.all(
           Object.entries(volumes).map(async ([name, files]) => {
-            const list = isList(files) ? files : [files];
+            const list = (isList(files) ? files : [files]).map((file) =>
+              isRef(file) ? file : toUploadFile(name, file),
+            );
             return (keepText ? list : await withoutText(name, list)).map((file) => [name, file] as const);
           }),
         )
@@ -241,11 +283,14 @@ export function createClient(options: ConnectionOptions): Client {
     },
 
     async cancel(id, { signal } = {}) {
-      const job = await client.job(id, { signal });
-      if (isSettled(job)) return job;
-      const canceled = await callJson(connection, jobPath(id), jobSchema, { method: 'DELETE', signal });
-      // 204: it was settled in between, and is deleted now.
-      return canceled ?? { ...job, state: 'canceled', outputs: [] };
+      try {
+        return await call(`${jobPath(id)}/cancel`, jobSchema, { method: 'POST', repeatable: true, signal });
+      } catch (error) {
+        const isUnknown =
+          error instanceof TomaatError && (error.code === 'NOT_FOUND' || error.code === 'METHOD_NOT_ALLOWED');
+        if (!isUnknown) throw error;
+        return cancelByDelete(id, signal);
+      }
     },
 
     async remove(id, { signal } = {}) {
@@ -303,10 +348,7 @@ export function createClient(options: ConnectionOptions): Client {
           fileName: dispositionName(response.headers.get('content-disposition')) ?? name,
           sizeBytes,
           mediaType,
-          async blob() {
-            const blob = await new Response(stream as ReadableStream<Uint8Array<ArrayBuffer>>).blob();
-            return new Blob([blob], { type: mediaType });
-          },
+          ...readersOf(stream, name, mediaType),
         };
       } catch (error) {
         watchdog.stop();
@@ -314,7 +356,7 @@ export function createClient(options: ConnectionOptions): Client {
       }
     },
 
-    me: ({ signal } = {}) => call('/auth/me', meSchema, { signal }),
+    me: ({ signal, page } = {}) => call('/auth/me', meSchema, { query: { page }, signal }),
 
     async logIn(key, { signal } = {}) {
       const headers = { 'content-type': 'application/json' };
@@ -322,9 +364,8 @@ export function createClient(options: ConnectionOptions): Client {
       await callJson(connection, '/auth/session', z.unknown(), { method: 'POST', headers, body, signal });
     },
 
-    async logOut({ signal } = {}) {
-      await callJson(connection, '/auth/session', z.unknown(), { method: 'DELETE', signal });
-    },
+    logOut: ({ signal } = {}) =>
+      callJson(connection, '/auth/session', loggedOutSchema, { method: 'DELETE', signal }),
   };
   return client;
 }
@@ -341,7 +382,7 @@ export function requireSuccess(job: Job): Job {
 }
 
 /** The files of one input as they may be sent; those that are on the server already stay as they are. */
-async function withoutText(input: string, files: readonly VolumeFile[]): Promise<readonly VolumeFile[]> {
+async function withoutText(input: string, files: readonly SentFile[]): Promise<readonly SentFile[]> {
   const sent = files.flatMap((file) => (isRef(file) ? [] : [file]));
   const stripped = await (await anonymousFiles(input, sent)).strip();
   return files.map((file) => (isRef(file) ? file : stripped.shift()!));
@@ -352,7 +393,7 @@ const sizeOf = (file: UploadFile): number => (file instanceof Blob ? file.size :
 /** Sends the files of each input one after the other; undefined if the server takes no such uploads. */
 async function uploadAll(
   connection: Connection,
-  files: readonly (readonly [name: string, file: VolumeFile])[],
+  files: readonly (readonly [name: string, file: SentFile])[],
   onUpload?: UploadProgress,
   signal?: AbortSignal,
 ): Promise<Record<string, FileRef[]> | undefined> {
@@ -371,7 +412,7 @@ async function uploadAll(
 }
 
 function isRef(file: VolumeFile): file is FileRef {
-  return 'upload' in file || 'blob' in file;
+  return typeof file === 'object' && file !== null && ('upload' in file || 'blob' in file);
 }
 
 function isList(files: VolumeFile | readonly VolumeFile[]): files is readonly VolumeFile[] {
@@ -382,31 +423,50 @@ function asText(value: InputParameter): string {
   return Array.isArray(value) ? value.map((point) => point.join(',')).join(';') : String(value);
 }
 
-/** The name that Content-Disposition gives (RFC 6266), without any folder. */
-function dispositionName(header: string | null): string | undefined {
-  if (!header) return undefined;
-  const extended = /filename\*\s*=\s*utf-8''([^;\s]+)/i.exec(header)?.[1];
-  let name = /filename\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;\s]+))/i
-    .exec(header)
-    ?.slice(1)
-    .find(Boolean)
-    ?.replace(/\\(.)/g, '$1');
-  if (extended) {
+/** The ways to read an output whole. */
+function readersOf(
+  stream: ReadableStream<Bytes>,
+  name: string,
+  mediaType: string,
+): Pick<OutputFile, 'blob' | 'bytes' | 'text' | 'json'> {
+  const whole = () => {
     try {
-      name = decodeURIComponent(extended);
-    } catch {}
-  }
-  return name?.split(/[\\/]/).pop()?.replace(/^\.+/, '') || undefined;
+      return new Response(stream);
+    } catch (cause) {
+      throw new TomaatError(
+        'BAD_REQUEST',
+        `The output ${name} was read before, and its bytes come once. Keep what the first read gave, or call output() again.`,
+        { cause },
+      );
+    }
+  };
+  return {
+    blob: async () => new Blob([await whole().blob()], { type: mediaType }),
+    bytes: async () => new Uint8Array(await whole().arrayBuffer()),
+    text: async () => await whole().text(),
+    async json<T>() {
+      const text = await whole().text();
+      try {
+        return JSON.parse(text) as T;
+      } catch (cause) {
+        throw new TomaatError(
+          'UPSTREAM',
+          `The output ${name} is not JSON but ${mediaType}. Ask for the format json where its type has it: output(id, '${name}', { format: 'json' }).`,
+          { cause },
+        );
+      }
+    },
+  };
 }
 
 /** The same bytes; a break, a silence or a short answer errs with UNREACHABLE instead of ending the stream. */
 function guarded(
-  body: ReadableStream<Uint8Array>,
+  body: ReadableStream<Bytes>,
   sizeBytes: number | undefined,
   address: string,
   watchdog: ReturnType<typeof startWatchdog>,
   signal?: AbortSignal,
-): ReadableStream<Uint8Array> {
+): ReadableStream<Bytes> {
   const reader = body.getReader();
   let seenBytes = 0;
   // Only while somebody waits for a chunk: a slow reader is no silent server.

@@ -1,6 +1,8 @@
 import {
   type ErrorCode,
   errorCodes,
+  fileGeometrySchema,
+  hasUnseen,
   inputSchema,
   labelSchema,
   mediaTypes,
@@ -8,6 +10,7 @@ import {
   outputSchema,
 } from '@tomaat/core';
 import { z } from 'zod';
+import type { ResponseHeader } from './response-headers.ts';
 
 /**
  * Every endpoint of a server and of a registry, once. Validation, OpenAPI and the client's types come from
@@ -133,7 +136,10 @@ export const entrySchema = z.object({
 export type Entry = z.infer<typeof entrySchema>;
 
 const slug = z.string().regex(/^[a-z0-9][a-z0-9-]{0,39}$/, 'must be one lower-case slug');
-const url = z.url({ protocol: /^https?$/ }).max(2000);
+const url = z
+  .url({ protocol: /^https?$/ })
+  .max(2000)
+  .refine((text) => !hasUnseen(text) && !/\s/.test(text), 'must not hold spaces or control characters');
 
 /** The facts of an input's header, from which a service tells what a prediction will need. */
 export const volumeFactsSchema = z.strictObject({
@@ -202,10 +208,12 @@ export const touchSchema = z.strictObject({
   stage: z.string().max(40).optional(),
   fraction: z.number().min(0).max(1).optional(),
 });
+/** 31 years: estimates are made of what was taken, and stay finite. */
+const maxSeconds = 1e9;
 const digestSchema = z.string().regex(/^sha256:[0-9a-f]{64}$/);
 export const completeSchema = z.strictObject({
   attempt: attemptSchema,
-  seconds: z.number().min(0),
+  seconds: z.number().min(0).max(maxSeconds).describe('How long the prediction took'),
   outputs: z.array(
     z.strictObject({
       name: z.string(),
@@ -215,6 +223,7 @@ export const completeSchema = z.strictObject({
       format: z.enum(Object.keys(mediaTypes) as [OutputFormat, ...OutputFormat[]]),
       digest: digestSchema,
       sizeBytes: z.int().min(0),
+      geometry: fileGeometrySchema.optional(),
     }),
   ),
 });
@@ -275,17 +284,43 @@ export const meSchema = z.object({
 });
 export type Me = z.infer<typeof meSchema>;
 
+/** What is left of a login after a logout. */
+export const loggedOutSchema = z.object({
+  issuer: z
+    .object({
+      host: z.string(),
+      address: z
+        .string()
+        .optional()
+        .describe('Where to send the browser to end the session there; missing if the issuer offers none'),
+    })
+    .describe('Still logged in there'),
+});
+export type LoggedOut = z.infer<typeof loggedOutSchema>;
+/** Text of one line, as it is shown in lists. */
+const line = (least: number, most: number) =>
+  z
+    .string()
+    .min(least)
+    .max(most)
+    .refine((text) => !hasUnseen(text), unseenFault);
+const unseenFault =
+  'must not hold control characters, or ones that are not seen or change the direction of writing';
+
 export const announcementSchema = z.strictObject({
-  name: z.string().min(1).max(200),
-  modality: z.string().min(1).max(40),
+  name: line(1, 200),
+  modality: line(1, 40),
   anatomy: slug,
   task: slug,
-  description: z.string().max(4000),
+  description: z
+    .string()
+    .max(4000)
+    .refine((text) => !hasUnseen(text.replace(/[\r\n\t]/g, '')), unseenFault),
   predictionUrl: url,
   interfaceUrl: url,
   serverUrl: url,
-  serviceId: z.string().min(1).max(100),
-  version: z.string().max(40).optional(),
+  serviceId: line(1, 100),
+  version: line(0, 40).optional(),
   default: z.boolean().optional(),
   volumes: z.int().min(0).max(64).optional(),
 });
@@ -309,8 +344,28 @@ export const signedAnnouncementSchema = announcementSchema.extend({
 });
 export type SignedAnnouncement = z.infer<typeof signedAnnouncementSchema>;
 
+/** The fields of a form that are known by name: files, and values as text. Others may come beside them. */
+export interface FormFields {
+  readonly files: Record<string, string>;
+  readonly texts?: Record<string, string>;
+}
+
+/** A header of a request: what it means, and what it may be. */
+export interface RequestHeader {
+  readonly description: string;
+  readonly schema: z.ZodType;
+  readonly required?: boolean;
+}
+
+export interface EndpointResponse {
+  readonly description: string;
+  /** Besides those that every answer has. A page of another origin may read these (`exposedHeaders`). */
+  readonly headers?: readonly ResponseHeader[];
+  readonly content?: Record<string, z.ZodType | 'binary'>;
+}
+
 export interface Endpoint {
-  readonly method: 'GET' | 'HEAD' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
+  readonly method: 'GET' | 'HEAD' | 'POST' | 'PUT' | 'PATCH' | 'DELETE' | 'OPTIONS';
   readonly path: string;
   readonly on: 'server' | 'registry' | 'both';
   readonly tag:
@@ -327,9 +382,12 @@ export interface Endpoint {
   readonly description?: string;
   readonly params?: z.ZodObject;
   readonly query?: z.ZodObject;
-  readonly headers?: Record<string, string>;
-  readonly body?: { readonly description: string; readonly content: Record<string, z.ZodType | 'binary'> };
-  readonly responses: Record<number, { description: string; content?: Record<string, z.ZodType | 'binary'> }>;
+  readonly headers?: Record<string, string | RequestHeader>;
+  readonly body?: {
+    readonly description: string;
+    readonly content: Record<string, z.ZodType | 'binary' | FormFields>;
+  };
+  readonly responses: Record<number, EndpointResponse>;
 }
 
 const json = <T extends z.ZodType>(schema: T, description: string) => ({
@@ -347,12 +405,34 @@ const predictionBody = {
   description:
     'multipart/form-data: a part for each volume, named as the input (parts of one name belong together: .hdr and .img, .mhd and its data); every other field is a parameter. application/octet-stream: the only volume; parameters in the query. application/json: files that are on the server already, as uploads or by their SHA-256.',
   content: {
-    'multipart/form-data': 'binary',
+    'multipart/form-data': {
+      files: { volume: 'The volume of a service that has one; those of others by their names' },
+      texts: { frame: 'Which frame of a 4-D volume, from 0' },
+    },
     'application/octet-stream': 'binary',
     'application/json': namedPredictionSchema,
   },
 } as const;
-const tusHeaders = { 'Tus-Resumable': '1.0.0' };
+const tusResumable = {
+  'Tus-Resumable': {
+    description: 'Version of tus',
+    schema: z.enum(['1.0.0']),
+    required: true,
+  },
+} as const;
+const tusHeaders = {
+  ...tusResumable,
+  'X-HTTP-Method-Override':
+    'The method that is meant, sent by POST: for networks that let no PATCH, HEAD or DELETE through',
+} as const;
+const bytesHeader = (description: string) =>
+  ({ description, schema: z.int().min(0), required: true }) as const;
+/** An Idempotency-Key: visible ASCII. */
+export const idempotencyKeySchema = z
+  .string()
+  .min(1)
+  .max(200)
+  .regex(/^[\x21-\x7e]+$/);
 const frameQuery = z.looseObject({
   frame: z.coerce.number().int().min(0).optional().describe('Which frame of a 4-D volume, from 0'),
 });
@@ -383,7 +463,13 @@ export const endpoints = {
     tag: 'services',
     summary: 'A sample volume to try the service with',
     params: idParam,
-    responses: { 200: { description: 'The file', content: { 'application/octet-stream': 'binary' } } },
+    responses: {
+      200: {
+        description: 'The file',
+        headers: ['Content-Disposition'],
+        content: { 'application/octet-stream': 'binary' },
+      },
+    },
   },
   createPrediction: {
     method: 'POST',
@@ -396,12 +482,22 @@ export const endpoints = {
     headers: {
       Priority: 'u=N, from 0 (most urgent) to 7; 3 if missing (RFC 9218)',
       Prefer: 'wait=N: answer 200 with the settled job if N seconds were enough',
-      'Idempotency-Key': 'The same key with the same request gives the same job',
+      'Idempotency-Key': {
+        description:
+          'The same key with the same request gives the same job: 1 to 200 visible ASCII characters, such as a random UUID',
+        schema: idempotencyKeySchema,
+      },
     },
     body: predictionBody,
     responses: {
-      200: json(jobSchema, 'The settled job (Prefer: wait)'),
-      202: json(jobSchema, 'The job, on disk; its address is in Location'),
+      200: {
+        ...json(jobSchema, 'The settled job (Prefer: wait)'),
+        headers: ['Location', 'Preference-Applied'],
+      },
+      202: {
+        ...json(jobSchema, 'The job, on disk; its address is in Location'),
+        headers: ['Location', 'Preference-Applied'],
+      },
     },
   },
   fit: {
@@ -417,6 +513,19 @@ export const endpoints = {
     },
     responses: { 200: json(fitSchema, 'Whether it fits, and what it needs') },
   },
+  describeUploads: {
+    method: 'OPTIONS',
+    path: '/api/uploads',
+    on: 'server',
+    tag: 'uploads',
+    summary: 'tus 1.0: what of it is spoken here',
+    responses: {
+      204: {
+        description: 'It is in the header',
+        headers: ['Tus-Resumable', 'Tus-Version', 'Tus-Extension', 'Tus-Max-Size'],
+      },
+    },
+  },
   createUpload: {
     method: 'POST',
     path: '/api/uploads',
@@ -424,11 +533,16 @@ export const endpoints = {
     tag: 'uploads',
     summary: 'tus 1.0: begin an upload that may be cut and go on',
     headers: {
-      ...tusHeaders,
-      'Upload-Length': 'Bytes of the file',
+      ...tusResumable,
+      'Upload-Length': bytesHeader('Bytes of the file'),
       'Upload-Metadata': 'filename and sha256 (hex), each in base64; the sha256 is checked at the end',
     },
-    responses: { 201: { description: 'Its address is in Location; it expires at Upload-Expires' } },
+    responses: {
+      201: {
+        description: 'Its address is in Location; it expires at Upload-Expires',
+        headers: ['Location', 'Tus-Resumable', 'Upload-Offset', 'Upload-Expires'],
+      },
+    },
   },
   getUpload: {
     method: 'HEAD',
@@ -438,7 +552,19 @@ export const endpoints = {
     summary: 'tus 1.0: how many bytes are there (Upload-Offset)',
     headers: tusHeaders,
     params: idParam,
-    responses: { 200: { description: 'Upload-Offset, Upload-Length; Tomaat-Digest once it is whole' } },
+    responses: {
+      200: {
+        description: 'How much is there, and of how much; the digest once it is whole',
+        headers: [
+          'Tus-Resumable',
+          'Upload-Offset',
+          'Upload-Length',
+          'Upload-Expires',
+          'Upload-Metadata',
+          'TOMAAT-Digest',
+        ],
+      },
+    },
   },
   appendUpload: {
     method: 'PATCH',
@@ -446,10 +572,15 @@ export const endpoints = {
     on: 'server',
     tag: 'uploads',
     summary: 'tus 1.0: send bytes from Upload-Offset on',
-    headers: { ...tusHeaders, 'Upload-Offset': 'Where the bytes begin' },
+    headers: { ...tusHeaders, 'Upload-Offset': bytesHeader('Where the bytes begin') },
     params: idParam,
     body: { description: 'The bytes', content: { 'application/offset+octet-stream': 'binary' } },
-    responses: { 204: { description: 'They are on the disk; Upload-Offset says how many there are' } },
+    responses: {
+      204: {
+        description: 'They are on the disk; Upload-Offset says how many there are',
+        headers: ['Tus-Resumable', 'Upload-Offset', 'Upload-Expires', 'TOMAAT-Digest'],
+      },
+    },
   },
   deleteUpload: {
     method: 'DELETE',
@@ -459,7 +590,7 @@ export const endpoints = {
     summary: 'tus 1.0: delete an upload, whole or not',
     headers: tusHeaders,
     params: idParam,
-    responses: { 204: { description: 'Gone' } },
+    responses: { 204: { description: 'Gone', headers: ['Tus-Resumable'] } },
   },
   headBlob: {
     method: 'HEAD',
@@ -491,6 +622,15 @@ export const endpoints = {
       200: { description: 'Events named job; data: the job', content: { 'text/event-stream': 'binary' } },
     },
   },
+  cancelJob: {
+    method: 'POST',
+    path: '/api/jobs/{id}/cancel',
+    on: 'server',
+    tag: 'jobs',
+    summary: 'Cancels a queued or running job. A settled job stays as it is, with its results',
+    params: idParam,
+    responses: { 200: json(jobSchema, 'The job: cancelled, or settled before the request came') },
+  },
   deleteJob: {
     method: 'DELETE',
     path: '/api/jobs/{id}',
@@ -509,11 +649,31 @@ export const endpoints = {
     on: 'server',
     tag: 'jobs',
     summary: 'One output, in the stored format or the one asked for',
+    description:
+      'In the stored format it has an ETag, and one range of bytes may be asked for, so that a download goes on where it broke off (`curl -C -`). What is converted is always sent whole.',
+    headers: {
+      Range:
+        'bytes=FIRST-LAST, bytes=FIRST- or bytes=-LENGTH; several ranges are answered with the whole file',
+      'If-Range':
+        'The ETag that the first part came with: the range is sent only if the file is still the same',
+      'If-None-Match': 'ETags of what is there already',
+    },
     params: z.object({ id: z.string(), name: z.string() }),
     query: z.object({
       format: z.string().optional().describe('nii, nii.gz, mha, nrrd, vtk, stl, json, txt …'),
     }),
-    responses: { 200: { description: 'The file', content: { 'application/octet-stream': 'binary' } } },
+    responses: {
+      200: {
+        description: 'The file',
+        headers: ['Content-Disposition', 'ETag', 'Accept-Ranges'],
+        content: { 'application/octet-stream': 'binary' },
+      },
+      206: {
+        description: 'The range; Content-Range says where it lies',
+        content: { 'application/octet-stream': 'binary' },
+      },
+      304: { description: 'It has the ETag of If-None-Match' },
+    },
   },
   getReceipt: {
     method: 'GET',
@@ -534,12 +694,16 @@ export const endpoints = {
     tag: 'promise',
     summary: 'A volume in, its segmentation out',
     description:
-      'Answers with the primary output on the input’s grid and in the input’s format. The header TOMAAT-Service names the service that answered; TOMAAT-Receipt is the signed receipt, where it is shorter than 4 KiB. On a registry the request goes through to a server that offers it.',
+      'Answers with the primary output on the input’s grid and in the input’s format. The header TOMAAT-Service names the service that answered; TOMAAT-Receipt is the signed receipt. Where the header of the answer would be longer than proxies take (4 kB), Link says where the receipt is to be had, for as long as results are kept. On a registry the request goes through to a server that offers it.',
     params: z.object({ task: slug, anatomy: slug }),
     query: frameQuery.extend({ service: z.string().optional().describe('Which of several services') }),
     body: predictionBody,
     responses: {
-      200: { description: 'The primary output', content: { 'application/octet-stream': 'binary' } },
+      200: {
+        description: 'The primary output',
+        headers: ['Content-Disposition', 'TOMAAT-Service', 'TOMAAT-Server', 'TOMAAT-Receipt', 'Link'],
+        content: { 'application/octet-stream': 'binary' },
+      },
     },
   },
   v1Interface: {
@@ -726,6 +890,12 @@ export const endpoints = {
     on: 'both',
     tag: 'login',
     summary: 'Who is logged in, and how one logs in; also for those who are not',
+    query: z.object({
+      page: z
+        .string()
+        .optional()
+        .describe('Address of the page that asks: 403 if it may not use this server'),
+    }),
     responses: { 200: json(meSchema, 'Who it is') },
   },
   logIn: {
@@ -746,7 +916,10 @@ export const endpoints = {
     on: 'both',
     tag: 'login',
     summary: 'Ends the session of the cookie, at once',
-    responses: { 204: { description: 'It has ended' } },
+    responses: {
+      200: json(loggedOutSchema, 'It has ended; the OpenID Connect issuer that opened it has a session too'),
+      204: { description: 'It has ended' },
+    },
   },
   oidcLogin: {
     method: 'GET',
@@ -754,8 +927,14 @@ export const endpoints = {
     on: 'both',
     tag: 'login',
     summary: 'Sends the browser to the OpenID Connect issuer to log in there',
-    query: z.object({ return: z.string().optional().describe('Path of this server to go on to afterwards') }),
-    responses: { 303: { description: 'To the issuer' } },
+    query: z.object({
+      return: z.string().optional().describe('Path of this server to go on to afterwards'),
+      again: z
+        .string()
+        .optional()
+        .describe('If given, the issuer asks who it is even if it knows (prompt=login)'),
+    }),
+    responses: { 303: { description: 'To the issuer', headers: ['Location'] } },
   },
   oidcCallback: {
     method: 'GET',
@@ -763,7 +942,9 @@ export const endpoints = {
     on: 'both',
     tag: 'login',
     summary: 'Where the issuer sends the browser back to: the redirect URI to register there',
-    responses: { 303: { description: 'Logged in, or back with the reason in login-fault' } },
+    responses: {
+      303: { description: 'Logged in, or back with the reason in login-fault', headers: ['Location'] },
+    },
   },
   openapi: {
     method: 'GET',
@@ -789,7 +970,7 @@ export const endpoints = {
     summary: 'Whether work is taken now',
     responses: {
       200: json(z.object({ status: z.literal('ready'), services: z.int() }), 'It is'),
-      503: { description: 'Not now' },
+      503: { description: 'Not now', headers: ['Retry-After'] },
     },
   },
   metrics: {

@@ -1,4 +1,4 @@
-import { describeError, type ErrorCode, errorCodes, TomaatError } from '@tomaat/core';
+import { describeError, type ErrorCode, errorCodes, TomaatError, withoutTrailingSlashes } from '@tomaat/core';
 import type { z } from 'zod';
 
 /** Where a server or a registry is, and how to talk to it. */
@@ -61,7 +61,7 @@ export function openConnection(options: ConnectionOptions): Connection {
     );
   }
   return {
-    baseUrl: url.origin + url.pathname.replace(/\/+$/, ''),
+    baseUrl: url.origin + withoutTrailingSlashes(url.pathname),
     apiKey: options.apiKey,
     fetch: options.fetch ?? ((input, init) => globalThis.fetch(input, init)),
     ownFetch: options.fetch !== undefined,
@@ -341,7 +341,7 @@ const faults: Record<string, (host: string) => string> = {
     `${host} does not answer. Check the address, and whether a firewall is in between.`,
 };
 const untrusted = (host: string) =>
-  `The certificate of ${host} is not trusted here. If the server made it itself, give its tomaat.pem as a trusted certificate (--ca FILE).`;
+  `The certificate of ${host} is not trusted here. If it is self-signed, get the server’s tomaat.pem and trust it. In Node: set NODE_EXTRA_CA_CERTS=tomaat.pem, or give createClient the fetch of (await connectTo(address, { ca: 'tomaat.pem' })) from the package tomaat. On the command line: --ca FILE.`;
 const certificateFaults: Record<string, (host: string) => string> = {
   DEPTH_ZERO_SELF_SIGNED_CERT: untrusted,
   SELF_SIGNED_CERT_IN_CHAIN: untrusted,
@@ -382,11 +382,25 @@ export function networkFault(error: unknown, address: string, signal?: AbortSign
   if ((error as { cause?: { message?: unknown } }).cause?.message === 'bad port') {
     return make(`Port ${url.port} may not be used for HTTP (Fetch standard). Choose another port.`, true);
   }
+  const page = pageOrigin();
+  if (page !== undefined && page !== url.origin) {
+    // A browser does not tell a page which of the two it was.
+    return make(
+      `${url.host} cannot be reached, or it does not let pages of ${page} use it. Check the network and that the server runs; if it does, its operator lets this page in with --allow-origin ${page}.`,
+      false,
+    );
+  }
   const what = code === 'ECONNRESET' || code === 'UND_ERR_SOCKET' || code === 'EPIPE' ? 'was cut' : 'failed';
   return make(
     `The connection to ${url.host} ${what}${code ? ` (${code})` : ''}. Check the network and that the server runs, then try again.`,
     false,
   );
+}
+
+/** Where the page is that this runs in; undefined outside of a browser. */
+function pageOrigin(): string | undefined {
+  const { origin } = (globalThis as { location?: { origin?: string } }).location ?? {};
+  return origin?.startsWith('http') ? origin : undefined;
 }
 
 function faultCode(error: unknown): string {

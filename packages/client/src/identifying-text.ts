@@ -8,6 +8,8 @@ import {
   TomaatError,
   webPlatform,
   writeStripped,
+  type Zlib,
+  zlibPlatform,
 } from '@tomaat/core';
 import { type FileSource, fileNameOf, readAll, toStream, type UploadFile, unreadable } from './upload.ts';
 
@@ -137,54 +139,15 @@ async function* explained(input: string, chunks: AsyncIterable<Uint8Array>): Asy
     if (error instanceof TomaatError || (error as { path?: string }).path !== undefined) throw error;
     throw new TomaatError(
       'BAD_VOXELS',
-      `The gzip data of ${input} is damaged, or in several parts that cannot be unpacked here: unpack it and pack it again`,
+      `The gzip data of ${input} is damaged or cut off: get the file again from where it came from`,
       { field: input, cause: error },
     );
   }
 }
 
-interface Zlib {
-  createGunzip(): ZlibStream;
-  createGzip(options: { level: number }): ZlibStream;
-}
-type ZlibStream = AsyncIterable<Uint8Array> & {
-  write(chunk: Uint8Array): boolean;
-  end(): void;
-  destroy(error?: unknown): void;
-  once(event: 'drain' | 'close', listener: () => void): void;
-};
-
-/** Node's zlib, which takes several gzip members in a row; undefined elsewhere. */
+/** The platform of Node, where this runs in Node; undefined elsewhere. */
 function nodeZlib(): Platform | undefined {
   const { process } = globalThis as { process?: { getBuiltinModule?(name: string): unknown } };
   const zlib = process?.getBuiltinModule?.('node:zlib') as Zlib | undefined;
-  return (
-    zlib && {
-      inflate: (source) => through(source, zlib.createGunzip()),
-      deflate: (source, _compression, level) => through(source, zlib.createGzip({ level })),
-    }
-  );
-}
-
-async function* through(source: AsyncIterable<Uint8Array>, stream: ZlibStream): AsyncGenerator<Uint8Array> {
-  let isOpen = true;
-  const feed = async () => {
-    for await (const chunk of source) {
-      if (!isOpen) return;
-      if (!stream.write(chunk)) {
-        await new Promise<void>((resolve) => {
-          stream.once('drain', resolve);
-          stream.once('close', resolve);
-        });
-      }
-    }
-    stream.end();
-  };
-  feed().catch((error: unknown) => stream.destroy(error));
-  try {
-    yield* stream;
-  } finally {
-    isOpen = false;
-    stream.destroy();
-  }
+  return zlib && zlibPlatform(zlib);
 }

@@ -1,3 +1,5 @@
+/** What every call rejects with; `code` is one of `errorCodes`. */
+export { type Bytes, type ErrorCode, type ErrorData, errorCodes, TomaatError } from '@tomaat/core';
 export {
   type AnnouncementCheck,
   announcementId,
@@ -20,6 +22,8 @@ export {
   type VolumeFile,
 } from './client.ts';
 export * from './contract.ts';
+export { exposedHeaders } from './exposed-headers.ts';
+export { dispositionName, parseHeaderValue } from './header-value.ts';
 export { type ConnectionOptions, errorOf, isCallersFault } from './http.ts';
 export { type AnonymousFiles, type AnonymousOptions, anonymousFiles } from './identifying-text.ts';
 export { openApiDocument } from './openapi.ts';
@@ -32,7 +36,15 @@ export {
   type RegistryClientOptions,
 } from './registry.ts';
 export { type Signed, verifySigned } from './signed.ts';
-export type { FileSource, UploadFile, UploadProgress } from './upload.ts';
+export { toSlug } from './slug.ts';
+export type { FileSource, NamedBytes, UploadFile, UploadProgress } from './upload.ts';
 export type { FileRef, ResumableOptions } from './upload-resumable.ts';
-export { interfaceV1, predictV1, type V1Input, type V1Output, type V1PredictOptions } from './v1.ts';
+export {
+  interfaceV1,
+  predictV1,
+  startValueV1,
+  type V1Input,
+  type V1Output,
+  type V1PredictOptions,
+} from './v1.ts';
 export { isSettled, type WatchOptions } from './watch.ts';

@@ -3,12 +3,15 @@ import {
   type Endpoint,
   endpoints,
   entrySchema,
+  type FormFields,
   jobOutputSchema,
   jobSchema,
   problemSchema,
+  type RequestHeader,
   serviceSchema,
   signedAnnouncementSchema,
 } from './contract.ts';
+import { describeHeader, errorHeaders, type ResponseHeader } from './response-headers.ts';
 
 type Json = Record<string, unknown>;
 
@@ -33,8 +36,11 @@ const tags: Record<Endpoint['tag'], string> = {
   operations: 'For those who run it',
 };
 
-/** The OpenAPI 3.1 description of a server or a registry, made from the contract. */
-export function openApiDocument(on: 'server' | 'registry', version: string): Json {
+/**
+ * The OpenAPI 3.1 description of a server or a registry, made from the contract.
+ * @param serverUrl base address of all paths: absolute, or from the root of the host that the document came from
+ */
+export function openApiDocument(on: 'server' | 'registry', version: string, serverUrl = '/'): Json {
   const schemas: Record<string, Json> = {};
   const paths: Record<string, Json> = {};
   const used = new Set<Endpoint['tag']>();
@@ -57,6 +63,7 @@ export function openApiDocument(on: 'server' | 'registry', version: string): Jso
           : 'Which TOMAAT services exist, and where. Errors are Problem Details (RFC 9457) with a stable code.',
       license: { name: 'Apache-2.0', identifier: 'Apache-2.0' },
     },
+    servers: [{ url: serverUrl }],
     tags: [...used].map((name) => ({ name, description: tags[name] })),
     security: [{}, { apiKey: [] }],
     paths,
@@ -73,21 +80,20 @@ function operation(operationId: string, endpoint: Endpoint, schemas: Record<stri
   const parameters = [
     ...parametersOf('path', endpoint.params, schemas),
     ...parametersOf('query', endpoint.query, schemas),
-    ...Object.entries(endpoint.headers ?? {}).map(([name, description]) => ({
-      name,
-      in: 'header',
-      required: false,
-      description,
-      schema: { type: 'string' },
-    })),
+    ...Object.entries(endpoint.headers ?? {}).map(([name, header]) => requestHeader(name, header, schemas)),
   ];
   const responses: Json = {};
-  for (const [status, { description, content }] of Object.entries(endpoint.responses)) {
-    responses[status] = { description, ...(content && { content: contentOf(content, schemas, 'output') }) };
+  for (const [status, { description, headers, content }] of Object.entries(endpoint.responses)) {
+    responses[status] = {
+      description,
+      ...(headers && { headers: responseHeaders(headers) }),
+      ...(content && { content: contentOf(content, schemas, 'output') }),
+    };
   }
   if (endpoint.tag !== 'v1') {
     responses.default = {
       description: 'An error',
+      headers: responseHeaders(errorHeaders),
       content: { 'application/problem+json': { schema: toSchema(problemSchema, schemas, 'output') } },
     };
   }
@@ -120,19 +126,55 @@ function parametersOf(
   });
 }
 
+function requestHeader(name: string, header: string | RequestHeader, schemas: Record<string, Json>): Json {
+  const { description, schema, required } =
+    typeof header === 'string' ? { description: header, schema: undefined, required: undefined } : header;
+  return {
+    name,
+    in: 'header',
+    required: required ?? false,
+    description,
+    schema: schema ? toSchema(schema, schemas, 'input') : { type: 'string' },
+  };
+}
+
+const responseHeaders = (names: readonly ResponseHeader[]): Json =>
+  Object.fromEntries(
+    names.map((name) => [name, { description: describeHeader(name), schema: { type: 'string' } }]),
+  );
+
+/** Raw bytes as generators of clients know them; in OpenAPI 3.1 itself they would need no schema. */
+const bytes = (description?: string): Json => ({
+  type: 'string',
+  format: 'binary',
+  ...(description !== undefined && { description }),
+});
+
 function contentOf(
-  content: Record<string, z.ZodType | 'binary'>,
+  content: Record<string, z.ZodType | 'binary' | FormFields>,
   schemas: Record<string, Json>,
   io: 'input' | 'output',
 ): Json {
   return Object.fromEntries(
     Object.entries(content).map(([type, schema]) => {
-      if (schema !== 'binary') return [type, { schema: toSchema(schema, schemas, io) }];
-      // OpenAPI 3.1: raw bytes have no schema; a form's parts are free.
-      const isForm = type === 'multipart/form-data' || type === 'application/x-www-form-urlencoded';
-      return [type, isForm ? { schema: { type: 'object', additionalProperties: true } } : {}];
+      if (schema === 'binary') return [type, { schema: rawSchema(type) }];
+      return [type, { schema: 'files' in schema ? formSchema(schema) : toSchema(schema, schemas, io) }];
     }),
   );
+}
+
+function rawSchema(type: string): Json {
+  const isForm = type === 'multipart/form-data' || type === 'application/x-www-form-urlencoded';
+  if (isForm) return { type: 'object', additionalProperties: { type: 'string' } };
+  return type.startsWith('text/') || type === 'application/jose' ? { type: 'string' } : bytes();
+}
+
+function formSchema({ files, texts = {} }: FormFields): Json {
+  const properties: Json = {};
+  for (const [name, description] of Object.entries(files)) properties[name] = bytes(description);
+  for (const [name, description] of Object.entries(texts)) properties[name] = { type: 'string', description };
+  // Generators make no valid code of a choice between file and text.
+  return { type: 'object', properties, additionalProperties: { type: 'string' } };
 }
 
 /** JSON Schema 2020-12, with the named schemas by reference to the components. */
@@ -180,7 +222,7 @@ function hoist(schema: Json, schemas: Record<string, Json>, io: 'input' | 'outpu
     if (Array.isArray(value)) return value.map(walk);
     if (typeof value !== 'object' || value === null) return value;
     return Object.fromEntries(
-      Object.entries(value)
+      Object.entries(plainTuple(value as Json))
         // Bounds that every integer has say nothing.
         .filter(
           ([key, item]) =>
@@ -196,4 +238,17 @@ function hoist(schema: Json, schemas: Record<string, Json>, io: 'input' | 'outpu
     );
   };
   return walk(rest) as Json;
+}
+
+/** A tuple by what every generator knows: `items: false`, which zod writes, is refused by some. */
+function plainTuple(schema: Json): Json {
+  const { prefixItems, items, ...rest } = schema;
+  if (!Array.isArray(prefixItems) || items !== false) return schema;
+  const kinds = [...new Map(prefixItems.map((item) => [JSON.stringify(item), item as Json])).values()];
+  return {
+    ...rest,
+    items: kinds.length === 1 ? kinds[0] : { anyOf: kinds },
+    minItems: prefixItems.length,
+    maxItems: prefixItems.length,
+  };
 }

@@ -161,9 +161,9 @@ async function begin(
     const response = await calling(connection, 'POST', '/api/uploads', headers, signal);
     const location = response.headers.get('location');
     // Only its path counts: a proxy in front may have another name.
-    return location === null
-      ? undefined
-      : new URL(location, connection.baseUrl).pathname.replace(/^.*(?=\/api\/uploads\/)/, '');
+    if (location === null) return undefined;
+    const path = new URL(location, connection.baseUrl).pathname;
+    return path.slice(Math.max(0, path.lastIndexOf('/api/uploads/')));
   } catch (error) {
     const isOlder = error instanceof TomaatError && ['NOT_FOUND', 'METHOD_NOT_ALLOWED'].includes(error.code);
     if (isOlder) return undefined;

@@ -1,4 +1,4 @@
-import { TomaatError } from '@tomaat/core';
+import { type Bytes, TomaatError } from '@tomaat/core';
 import {
   addressOf,
   type Call,
@@ -19,7 +19,52 @@ export interface FileSource {
   slice?(start: number, end: number): ReadableStream<Uint8Array> | AsyncIterable<Uint8Array>;
 }
 
+/** Bytes in memory under a file name, such as scan.nii.gz. They are copied when the call begins. */
+export interface NamedBytes {
+  readonly name: string;
+  readonly bytes: Uint8Array | ArrayBuffer;
+}
+
 export type UploadFile = Blob | FileSource;
+
+/**
+ * A file in any of the ways that callers may give one; bytes alone are a file without a name, which is enough where one file
+ * holds the whole volume.
+ * @throws {TomaatError} BAD_INPUT for anything else, such as a path
+ */
+export function toUploadFile(
+  field: string,
+  file: UploadFile | NamedBytes | Uint8Array | ArrayBuffer,
+): UploadFile {
+  if (isBytes(file)) return new Blob([ownedCopy(file)]);
+  if (typeof file === 'object' && file !== null) {
+    if (file instanceof Blob) return file;
+    if ('bytes' in file && isBytes(file.bytes)) return new File([ownedCopy(file.bytes)], String(file.name));
+    if ('stream' in file && typeof file.stream === 'function') return file;
+  }
+  const given: unknown = file;
+  const found = given === null ? 'null' : typeof given === 'string' ? 'a string' : `of type ${typeof given}`;
+  throw new TomaatError(
+    'BAD_INPUT',
+    `The file for ${field} is ${found}. Give a File, a Blob, bytes as { name, bytes }, a source { name, sizeBytes, stream() }, or what upload() returned. In Node, openAsBlob() of node:fs opens a path.`,
+    { field },
+  );
+}
+
+/** By its tag: bytes may come from another realm, such as a frame of the page. */
+function isBytes(value: unknown): value is Uint8Array | ArrayBuffer {
+  if (value instanceof Uint8Array || value instanceof ArrayBuffer) return true;
+  const tag = Object.prototype.toString.call(value);
+  return (
+    tag === '[object Uint8Array]' || tag === '[object ArrayBuffer]' || tag === '[object SharedArrayBuffer]'
+  );
+}
+
+/** Blob copies what it takes, but takes no memory that threads share. */
+function ownedCopy(bytes: Uint8Array | ArrayBuffer): Bytes | ArrayBuffer {
+  const view = ArrayBuffer.isView(bytes) ? bytes : new Uint8Array(bytes);
+  return view.buffer instanceof ArrayBuffer ? (view as Bytes) : new Uint8Array(view);
+}
 export type UploadProgress = (progress: { sentBytes: number; totalBytes: number }) => void;
 
 export interface Form {

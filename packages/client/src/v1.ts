@@ -1,7 +1,7 @@
-import { TomaatError } from '@tomaat/core';
+import { TomaatError, withoutTrailingSlashes } from '@tomaat/core';
 import { z } from 'zod';
 import { type ConnectionOptions, callJson, openConnection, pause, readJson } from './http.ts';
-import { type UploadFile, upload } from './upload.ts';
+import { type NamedBytes, toUploadFile, type UploadFile, upload } from './upload.ts';
 
 /**
  * A client of servers that speak only TOMAAT v1 (2018): every answer is 200 and a list of elements, an error is
@@ -17,8 +17,27 @@ export const v1InputSchema = z.looseObject({
   minimum: z.coerce.number().optional(),
   maximum: z.coerce.number().optional(),
   options: z.array(z.string()).optional(),
+  /** An addition of newer servers; those of 2018 state no default. */
+  default: z.union([z.number(), z.boolean(), z.string()]).optional().catch(undefined),
 });
 export type V1Input = z.infer<typeof v1InputSchema>;
+
+/**
+ * The value that an input starts with: its `default` where the server states one that it takes, else what the
+ * 3D Slicer extension of 2019 shows. A slider there starts at (maximum − minimum) / 2, within its limits; a checkbox is
+ * unchecked; the first option is chosen. Undefined for inputs that have no such value.
+ */
+export function startValueV1(input: V1Input): number | boolean | string | undefined {
+  const { type, minimum = 0, maximum = 1, options = [], default: stated } = input;
+  if (type === 'slider') {
+    const value = typeof stated === 'boolean' || stated === '' ? Number.NaN : Number(stated);
+    return Math.max(minimum, Math.min(maximum, Number.isFinite(value) ? value : (maximum - minimum) / 2));
+  }
+  if (type === 'checkbox') return stated === true || (typeof stated === 'string' && /^true$/i.test(stated));
+  if (type === 'radiobutton')
+    return typeof stated === 'string' && options.includes(stated) ? stated : options[0];
+  return undefined;
+}
 
 /** An element of an answer. Volumes, meshes and transforms are base64; `type` is that of our outputs. */
 export const v1OutputSchema = z.looseObject({
@@ -36,7 +55,7 @@ export interface V1Options extends Omit<ConnectionOptions, 'baseUrl'> {
 export interface V1PredictOptions extends V1Options {
   /** Text of each field; volumes are given as files whose bytes are base64 of a .mha, with a newline per 76 characters. */
   fields: Readonly<Record<string, string>>;
-  files: Readonly<Record<string, UploadFile>>;
+  files: Readonly<Record<string, UploadFile | NamedBytes | Uint8Array | ArrayBuffer>>;
   onUpload?(progress: { sentBytes: number; totalBytes: number }): void;
   /** The server took the request and is computing. */
   onDelay?(): void;
@@ -63,7 +82,7 @@ export async function predictV1(predictionUrl: string, options: V1PredictOptions
   const { signal, pollMs = 1000 } = options;
   const form = {
     fields: Object.entries(options.fields).map(([name, value]) => [name, value] as const),
-    files: Object.entries(options.files),
+    files: Object.entries(options.files).map(([name, file]) => [name, toUploadFile(name, file)] as const),
   };
   const response = await upload(connection, predictPath, form, {
     onUpload: options.onUpload,
@@ -93,7 +112,7 @@ function pathsOf(predictionUrl: string): {
   responsesPath: string;
 } {
   const url = new URL(predictionUrl);
-  const path = url.pathname.replace(/\/+$/, '');
+  const path = withoutTrailingSlashes(url.pathname);
   const stem = path.endsWith('/predict') ? path.slice(0, -'/predict'.length) : path;
   return {
     base: url.origin,

@@ -1,18 +1,25 @@
 export * from './app/acceptance.ts';
+export * from './app/define-app.ts';
 export * from './app/elements.ts';
 export * from './app/estimate.ts';
 export * from './app/manifest.ts';
+export * from './app/parse-manifest.ts';
 export * from './app/predict.ts';
 export * from './app/steps.ts';
 export * from './app/values.ts';
+export { type NetworkReport, verifyNetwork } from './app/verify.ts';
 export * from './errors.ts';
 export * from './formats/base64.ts';
+export { type FileGeometry, fileGeometrySchema } from './formats/file-geometry.ts';
+export { checkAffine } from './formats/header.ts';
 export * from './formats/identifying-text.ts';
 export * from './formats/mesh-file.ts';
 export * from './formats/points.ts';
+export { isText } from './formats/strangers.ts';
 export * from './formats/transform-file.ts';
 export * from './formats/volume-file.ts';
 export * from './formats/web-platform.ts';
+export * from './formats/zlib-platform.ts';
 export * from './geometry/affine.ts';
 export * from './geometry/displacement.ts';
 export * from './geometry/exact.ts';
@@ -21,6 +28,7 @@ export * from './geometry/resample.ts';
 export * from './geometry/restore.ts';
 export * from './geometry/voxel-type.ts';
 export * from './inferers/inferer.ts';
+export * from './inferers/spec.ts';
 export * from './labels/components.ts';
 export * from './labels/dice.ts';
 export {
@@ -31,6 +39,7 @@ export {
   scanLabels,
 } from './labels/label-map.ts';
 export * from './labels/measure.ts';
+export * from './labels/measurement-csv.ts';
 export {
   closeLabels,
   dilateLabels,
@@ -42,6 +51,8 @@ export * from './labels/surface.ts';
 export * from './labels/table.ts';
 export type * from './platform.ts';
 export * from './tensor.ts';
+export * from './text.ts';
 export * from './transforms/table.ts';
 export * from './transforms/transform.ts';
+export * from './unseen.ts';
 export * from './volume.ts';

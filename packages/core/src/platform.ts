@@ -1,10 +1,14 @@
+/** Bytes in memory of their own, as Blob, Response and WebCrypto take them. */
+export type Bytes = Uint8Array<ArrayBuffer>;
+
 /** Compressions that occur inside volume formats: gzip members, and zlib streams (RFC 1950). */
 export type Compression = 'gzip' | 'zlib';
 
 /**
  * What core needs from where it runs: node:zlib in the server, CompressionStream in a browser. Both stream.
- * `inflate` fails (any error) on corrupt, truncated or surplus input; whoever reads it stops at the length
- * that the header promises, so that a bomb costs no more than an honest file.
+ * `inflate` takes any number of gzip members in a row, and zeros or less than 16 bytes after the last (see inflateSource). It
+ * fails (any error) on corrupt, truncated or other surplus input; whoever reads it stops at the length that the header
+ * promises, so that a bomb costs no more than an honest file. `source` may be iterated a second time.
  */
 export interface Platform {
   inflate(source: AsyncIterable<Uint8Array>, compression: Compression): AsyncIterable<Uint8Array>;

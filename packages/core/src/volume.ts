@@ -81,12 +81,45 @@ export function voxelCount(grid: { readonly size: Size }): number {
   return grid.size[0] * grid.size[1] * grid.size[2];
 }
 
+export type NumericVoxels = Exclude<Voxels, BigInt64Array | BigUint64Array>;
+
+const isBig = (voxels: Voxels): voxels is BigInt64Array | BigUint64Array =>
+  voxels instanceof BigInt64Array || voxels instanceof BigUint64Array;
+
+export const machineIsBigEndian = new Uint8Array(Uint16Array.of(1).buffer)[0] === 0;
+
+/**
+ * 64-bit integers as the nearest float64 (exact up to 2^53), from the first to the last. Read as two words each: an array of
+ * bigints would take 24 bytes a voxel more. `target` may lie in the same memory.
+ */
+function convertBig(source: BigInt64Array | BigUint64Array, target: Float32Array | Float64Array): void {
+  const { buffer, byteOffset, length } = source;
+  const words = new Uint32Array(buffer, byteOffset, 2 * length);
+  const upperWords = source instanceof BigInt64Array ? new Int32Array(buffer, byteOffset, 2 * length) : words;
+  const [low, high] = machineIsBigEndian ? [1, 0] : [0, 1];
+  for (let i = 0; i < length; i++) target[i] = upperWords[2 * i + high] * 2 ** 32 + words[2 * i + low];
+}
+
+/** Copies voxels of any type into floats; 64-bit integers are rounded to float64 first. */
+export function copyNumbers(source: Voxels, target: Float32Array | Float64Array): void {
+  if (isBig(source)) convertBig(source, target);
+  else target.set(source);
+}
+
 /** The voxels as numbers: int64 and uint64 become float64, all others are returned as they are. */
-export function numericVoxels(voxels: Voxels): Exclude<Voxels, BigInt64Array | BigUint64Array> {
-  if (voxels instanceof BigInt64Array || voxels instanceof BigUint64Array) {
-    return Float64Array.from(voxels, Number);
-  }
-  return voxels;
+export function numericVoxels(voxels: Voxels): NumericVoxels {
+  if (!isBig(voxels)) return voxels;
+  const numbers = new Float64Array(voxels.length);
+  convertBig(voxels, numbers);
+  return numbers;
+}
+
+/** The same in the same memory: voxels that were int64 or uint64 must not be used any more. */
+export function takeNumericVoxels(voxels: Voxels): NumericVoxels {
+  if (!isBig(voxels)) return voxels;
+  const numbers = new Float64Array(voxels.buffer as ArrayBuffer, voxels.byteOffset, voxels.length);
+  convertBig(voxels, numbers);
+  return numbers;
 }
 
 /** One component of a volume as a volume of its own; its voxels are a view. */

@@ -1,4 +1,6 @@
+import { BlockList, isIP, isIPv4 } from 'node:net';
 import { hostname } from 'node:os';
+import { TomaatError } from '@tomaat/core';
 
 /** How addresses of machines are written: one to listen on (`--host`) in what is printed, announced and called; one that calls. */
 
@@ -7,7 +9,8 @@ const bare = (host: string) => host.replace(/^\[(.*)\]$/, '$1');
 export const inUrl = (host: string) => (host.includes(':') ? `[${host}]` : host);
 
 /** The IPv4 address that one in IPv6 form (::ffff:192.0.2.1) is; any other as it stands. */
-export const unmapped = (address: string) => address.replace(/^::ffff:(?=\d+\.\d+\.\d+\.\d+$)/i, '');
+export const unmapped = (address: string) =>
+  address.slice(0, 7).toLowerCase() === '::ffff:' && isIPv4(address.slice(7)) ? address.slice(7) : address;
 
 /** Whether it means all addresses of this machine. */
 export function isWildcard(host: string): boolean {
@@ -24,3 +27,48 @@ export function hostForSelf(host: string): string {
   if (!isWildcard(host)) return inUrl(bare(host));
   return bare(host).includes(':') ? '[::1]' : '127.0.0.1';
 }
+
+/**
+ * A list of network ranges (`10.1.0.0/16`, `fd00::/8`) and single addresses.
+ * @throws TomaatError BAD_REQUEST for a text that is not a range.
+ */
+export function createRanges(ranges: readonly string[]): BlockList {
+  const list = new BlockList();
+  for (const range of ranges) {
+    const [address, prefix, ...rest] = range.split('/');
+    const version = isIP(address);
+    const bits = version === 4 ? 32 : 128;
+    const length = prefix === undefined ? bits : /^\d{1,3}$/.test(prefix) ? Number(prefix) : Number.NaN;
+    if (version === 0 || rest.length > 0 || !(length <= bits)) {
+      throw new TomaatError(
+        'BAD_REQUEST',
+        `'${range}' is not a network range. Write it like 10.1.0.0/16 or fd00::/8.`,
+        {
+          field: 'allow-net',
+        },
+      );
+    }
+    list.addSubnet(address, length, version === 4 ? 'ipv4' : 'ipv6');
+  }
+  return list;
+}
+
+/** Whether an address is in the list; IPv4 in IPv6 form (::ffff:…) counts as the IPv4 address that it connects to. A name is in none. */
+export function contains(list: BlockList, address: string): boolean {
+  const version = isIP(address);
+  return version !== 0 && list.check(address, version === 4 ? 'ipv4' : 'ipv6');
+}
+
+const loopback = createRanges(['127.0.0.0/8', '::1/128']);
+
+/** Whether an address, or a name that always means this machine, is loopback. */
+export function isLoopback(host: string): boolean {
+  const name = bare(host).toLowerCase();
+  return name === 'localhost' || contains(loopback, name);
+}
+
+/** What means the machine that connects, whoever told the address. */
+const thisMachine = createRanges(['127.0.0.0/8', '0.0.0.0/8', '::1/128', '::/128']);
+
+/** Whether a host, as it stands in an address, is this machine by its spelling. */
+export const isThisMachine = (host: string): boolean => isLoopback(host) || contains(thisMachine, bare(host));

@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto';
-import { createReadStream } from 'node:fs';
 import { readFile, realpath, stat } from 'node:fs/promises';
 import { join, resolve, sep } from 'node:path';
 import { type Manifest, parseManifest, TomaatError } from '@tomaat/core';
+import { hashFile } from './store/hash-file.ts';
 
 /** An app folder, read and checked: manifest, files that exist, weights that have the hash they should. */
 export interface App {
@@ -30,24 +30,48 @@ export async function openApp(folder: string): Promise<App> {
     manifest: parseManifest(text, join(folder, 'tomaat.yaml')),
     manifestSha256: createHash('sha256').update(text).digest('hex'),
   };
-  for (const model of app.manifest.model) {
-    if (model.runtime === 'command') continue;
-    const file = await appFile(app, model.file);
-    if (model.sha256 === undefined) continue;
-    const found = await hashFile(file);
-    if (found !== model.sha256) {
-      throw new TomaatError(
-        'BAD_MANIFEST',
-        `${model.file} of the app ${app.manifest.id} is not the file that its manifest names: its sha256 is ${found}, not ${model.sha256}. Put the right file there, or write the new hash into tomaat.yaml.`,
-        { field: 'model.sha256' },
-      );
+  const faults: TomaatError[] = [];
+  for (const check of fileChecks(app)) {
+    try {
+      await check();
+    } catch (error) {
+      if (!(error instanceof TomaatError)) throw error;
+      faults.push(error);
     }
   }
-  const { sample, selftest } = app.manifest;
-  for (const file of [sample, selftest?.expected, ...Object.values(selftest?.inputs ?? {})]) {
-    if (file !== undefined) await appFile(app, file);
+  if (faults.length === 1) throw faults[0];
+  if (faults.length > 1) {
+    throw new TomaatError(
+      'BAD_MANIFEST',
+      `The files of the app ${app.manifest.id} have ${faults.length} faults:\n${faults.map(({ message }) => `  ${message}`).join('\n')}`,
+      { cause: faults[0] },
+    );
   }
   return app;
+}
+
+/** One check for each file that a manifest names: it exists, and has the hash that the manifest states. */
+function fileChecks(app: App): (() => Promise<unknown>)[] {
+  const { model, sample, selftest, id } = app.manifest;
+  const weights = model.flatMap((spec) =>
+    spec.runtime === 'command'
+      ? []
+      : [
+          async () => {
+            const path = await appFile(app, spec.file);
+            const found = spec.sha256 === undefined ? undefined : await hashFile(path);
+            if (found === spec.sha256) return;
+            throw new TomaatError(
+              'BAD_MANIFEST',
+              `${spec.file} of the app ${id} is not the file that its manifest names: its sha256 is ${found}, not ${spec.sha256}. Put the right file there, or write the new hash into tomaat.yaml.`,
+              { field: 'model.sha256' },
+            );
+          },
+        ],
+  );
+  const others = new Set([sample, selftest?.expected, ...Object.values(selftest?.inputs ?? {})]);
+  others.delete(undefined);
+  return [...weights, ...[...others].map((file) => () => appFile(app, file!))];
 }
 
 /** The real path of a file of the app; it must exist and lie inside the folder, links followed. */
@@ -91,11 +115,4 @@ export async function openApps(folders: readonly string[]): Promise<App[]> {
     seen.set(manifest.id, folder);
   }
   return apps;
-}
-
-/** SHA-256 of a file, as 64 hexadecimal digits. */
-export async function hashFile(path: string): Promise<string> {
-  const hash = createHash('sha256');
-  for await (const chunk of createReadStream(path, { highWaterMark: 1 << 20 })) hash.update(chunk as Buffer);
-  return hash.digest('hex');
 }

@@ -16,9 +16,20 @@ import {
   writeVolume,
 } from '@tomaat/core';
 import { type App, appFile, openApp } from './apps.ts';
-import type { CheckResult } from './cli/check.ts';
 import { nodePlatform } from './node-platform.ts';
+import { createMemoryPolicy } from './worker/memory-limit.ts';
 import { runApp } from './worker/run-app.ts';
+import { faultLines, verifyApp } from './worker/verify-app.ts';
+
+/** One thing that was checked. */
+export interface CheckResult {
+  /** What was checked, in a few words: “manifest”, “weights”, “self-test”, “geometry”. */
+  readonly name: string;
+  readonly ok: boolean;
+  /** What was found, and what to do if it is wrong. */
+  readonly detail: string;
+  readonly seconds?: number;
+}
 
 /** Storage orders that differ in axis order and in handedness from each other. */
 const orientations = ['LPS', 'SAR', 'PIR'] as const;
@@ -38,6 +49,9 @@ export async function* checkApp(folder: string, signal: AbortSignal): AsyncGener
   });
   yield opened;
   if (!app) return;
+  const [verified, isVerified] = await tryStep('model', () => verifyModels(app, signal));
+  yield verified;
+  if (!isVerified) return;
   const { selftest } = app.manifest;
   if (!selftest) {
     yield {
@@ -67,6 +81,14 @@ async function tryStep<T>(
     if (!(error instanceof TomaatError)) throw error;
     return [{ name, ok: false, detail: error.message, seconds: seconds() }, undefined];
   }
+}
+
+/** Every model can be loaded, and every network fits the manifest. */
+async function verifyModels(app: App, signal: AbortSignal): Promise<[string, true]> {
+  const reports = await verifyApp(app, createMemoryPolicy({ slots: 1 }), signal);
+  const faults = faultLines(reports);
+  if (faults.length > 0) throw new TomaatError('BAD_MANIFEST', faults.join('\n').trim());
+  return [reports.map(({ name, summary }) => `${name}: ${summary}`).join('\n'), true];
 }
 
 /** The manifest's own case: each label of the expected map is reached with the Dice that it names. */

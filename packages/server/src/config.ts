@@ -1,6 +1,6 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
-import { TomaatError } from '@tomaat/core';
+import { TomaatError, withoutTrailingSlashes } from '@tomaat/core';
 import envPaths from 'env-paths';
 import { parse as parseYaml } from 'yaml';
 import { z } from 'zod';
@@ -8,6 +8,10 @@ import { isIssuerAddress, parseClaimRule } from './access/claims.ts';
 
 /** Where data lies unless told otherwise: the user's data folder. */
 export const defaultDataFolder = (): string => envPaths('tomaat', { suffix: '' }).data;
+
+/** The data folder that a command is about. */
+export const dataFolderFor = ({ data }: { data?: string }): string =>
+  data ?? process.env.TOMAAT_DATA ?? defaultDataFolder();
 
 /** A number, or text that looks like one (as a variable or flag gives it); nothing else, and nothing empty. */
 const numeric = (schema: z.ZodNumber) =>
@@ -60,19 +64,19 @@ const plainAddress = httpAddress
   .refine((address) => !/[?#]|\/\/[^/]*@/.test(address), {
     error: 'must be a plain address, such as https://server.example',
   })
-  .transform((address) => address.replace(/\/+$/, ''));
+  .transform(withoutTrailingSlashes);
 
 /**
  * Everything that an operator can set, for `tomaat up`, `serve` and `registry`. Each key is a line of
  * `tomaat.config.yaml` (tlsPort: 9443), a variable (TOMAAT_TLS_PORT=9443) and a flag (--tls-port 9443).
  */
 export const configSchema = z.strictObject({
-  data: text.describe('Folder of the databases, blobs and the self-made certificate'),
+  data: text.describe('Folder of the databases, blobs and the self-signed certificate'),
   host: text.default('127.0.0.1').describe('Address to listen on'),
   port: port.default(9000).describe('HTTP port of the server'),
   tlsPort: port.default(9443).describe('HTTPS port of the server'),
   registryPort: port.default(8001).describe('Port of the registry'),
-  tlsCert: text.optional().describe('Certificate (PEM) instead of a self-made one'),
+  tlsCert: text.optional().describe('Certificate (PEM) instead of a self-signed one'),
   tlsKey: text.optional().describe('Key (PEM) of that certificate'),
   announce: list(httpAddress).default([]).describe('Registries to announce the services to'),
   announceKey: text.optional().describe('Key with the scope announce, for those registries'),
@@ -110,7 +114,7 @@ export const configSchema = z.strictObject({
   login: flag.default(false).describe('Whether a caller needs a key; beyond this machine it has to be on'),
   tlsSelfMade: flag
     .default(false)
-    .describe('That the self-made certificate is wanted beyond this machine, where none is given'),
+    .describe('That the self-signed certificate is wanted beyond this machine, where none is given'),
   allowHost: list(z.string().regex(/^[a-z0-9_.-]+$|^\[?[0-9a-f:.]+\]?$/i, 'must be a name or an address'))
     .default([])
     .describe('Names, besides its own, by which the server is called'),
@@ -146,6 +150,11 @@ export const configSchema = z.strictObject({
   drainSeconds: count(0, 'of seconds')
     .default(20)
     .describe('How long what runs may go on when the server is stopped'),
+  memoryMb: count(0, 'of MB')
+    .optional()
+    .describe(
+      'Memory of one prediction whose app does not say, MB; a share of the machine’s if missing, 0: no limit',
+    ),
   maxIdleMb: count(0, 'of MB')
     .optional()
     .describe('Memory of idle models, MB; a quarter of the machine’s if missing'),

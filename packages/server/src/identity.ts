@@ -1,7 +1,9 @@
-import { link, readFile, rm, writeFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { TomaatError } from '@tomaat/core';
 import {
   CompactSign,
+  type CryptoKey,
   calculateJwkThumbprint,
   exportJWK,
   exportPKCS8,
@@ -9,6 +11,7 @@ import {
   importPKCS8,
   type JWK,
 } from 'jose';
+import { readOrMakeSecret } from './store/secret-file.ts';
 
 /**
  * The identity of a data folder: an Ed25519 key (RFC 8037), made once. Announcements and receipts are signed with it
@@ -19,24 +22,28 @@ export interface Identity {
   readonly thumbprint: string;
   /** Public part: kty, crv, x. */
   readonly publicKey: JWK;
+  /** Whether the key was made just now. */
+  readonly isNew: boolean;
   /** A compact JWS of the payload; `type` (header `typ`) says what it is, so that one kind never passes as another. */
   sign(type: SignedType, payload: object): Promise<string>;
 }
 
 export type SignedType = 'tomaat-announcement+jws' | 'tomaat-receipt+jws' | 'tomaat-audit+jws';
 
-const fileName = 'identity.key';
+export const identityFile = 'identity.key';
 
 /** Opens the identity of a data folder, or makes it. The key file is readable by its owner alone. */
 export async function openIdentity(dataFolder: string): Promise<Identity> {
-  const file = join(dataFolder, fileName);
-  const key = await importPKCS8(await readOrMake(file), 'EdDSA', { extractable: true });
-  const { kty, crv, x } = await exportJWK(key);
-  const publicKey: JWK = { kty, crv, x };
-  const thumbprint = await calculateJwkThumbprint(publicKey, 'sha256');
+  const file = join(dataFolder, identityFile);
+  const { text, isNew } = await readOrMakeSecret(file, async () => {
+    const { privateKey } = await generateKeyPair('EdDSA', { crv: 'Ed25519', extractable: true });
+    return exportPKCS8(privateKey);
+  });
+  const { key, publicKey, thumbprint } = await parseKey(text, file);
   return {
     thumbprint,
     publicKey,
+    isNew,
     sign: (type, payload) =>
       new CompactSign(new TextEncoder().encode(JSON.stringify(payload)))
         .setProtectedHeader({ alg: 'EdDSA', typ: type, jwk: publicKey })
@@ -44,22 +51,34 @@ export async function openIdentity(dataFolder: string): Promise<Identity> {
   };
 }
 
-async function readOrMake(file: string): Promise<string> {
+/** The thumbprint of a data folder's identity, or why it cannot be had, as the end of a sentence. Makes nothing. */
+export async function thumbprintOf(dataFolder: string): Promise<{ thumbprint?: string; fault?: string }> {
+  const file = join(dataFolder, identityFile);
   try {
-    return await readFile(file, 'utf8');
+    return { thumbprint: (await parseKey(await readFile(file, 'utf8'), file)).thumbprint };
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'ENOENT') return { fault: `${file} is missing` };
+    if (code === 'EACCES' || code === 'EPERM') return { fault: `you may not read ${file}` };
+    if (error instanceof TomaatError) return { fault: error.message };
+    throw error;
   }
-  const { privateKey } = await generateKeyPair('EdDSA', { crv: 'Ed25519', extractable: true });
-  const part = `${file}.${process.pid}.part`;
-  await writeFile(part, await exportPKCS8(privateKey), { mode: 0o600 });
+}
+
+async function parseKey(
+  text: string,
+  file: string,
+): Promise<{ key: CryptoKey; publicKey: JWK; thumbprint: string }> {
   try {
-    // Whoever came first has made it.
-    await link(part, file);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
-  } finally {
-    await rm(part, { force: true });
+    const key = await importPKCS8(text, 'EdDSA', { extractable: true });
+    const { kty, crv, x } = await exportJWK(key);
+    const publicKey: JWK = { kty, crv, x };
+    return { key, publicKey, thumbprint: await calculateJwkThumbprint(publicKey, 'sha256') };
+  } catch (cause) {
+    throw new TomaatError(
+      'INTERNAL',
+      `${file} is not an Ed25519 key in PKCS #8 (PEM). Restore it from a backup`,
+      { cause },
+    );
   }
-  return readFile(file, 'utf8');
 }

@@ -1,3 +1,12 @@
-/** The door for programs in Node: how the command line reaches servers, with the certificates and keys that it knows. */
+/** The door for programs in Node: apps without a server, and how the command line reaches servers, with the certificates and keys that it knows. */
 export { type ConnectOptions, connectTo, type Reached, type Told } from './cli/connect.ts';
 export { type FindOptions, type FoundService, findService } from './cli/find-service.ts';
+export {
+  type LocalApp,
+  type LocalFile,
+  type LocalOutput,
+  type LocalPrediction,
+  type LocalPredictOptions,
+  type OpenAppOptions,
+  openApp,
+} from './local-app.ts';

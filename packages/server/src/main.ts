@@ -1,5 +1,6 @@
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { actions } from './cli/actions.ts';
+import { addFolderCommands } from './cli/folder-commands.ts';
 import type { ConfigKey } from './config.ts';
 import { version } from './version.ts';
 
@@ -33,6 +34,7 @@ Examples:
 let exitCode = 0;
 type Work = () => Promise<number>;
 const done = async (work: Work) => {
+  (await import('./cli/console.ts')).guardConsole();
   exitCode = await work();
 };
 
@@ -71,7 +73,7 @@ const settings: Record<Exclude<ConfigKey, 'oidcClientSecret'>, Option> = {
   port: new Option('--port <number>', 'HTTP port of the server; 0: a free one (default: 9000)'),
   tlsPort: new Option('--tls-port <number>', 'HTTPS port of the server (default: 9443)'),
   registryPort: new Option('--registry-port <number>', 'port of the registry (default: 8001)'),
-  tlsCert: new Option('--tls-cert <file>', 'certificate (PEM) instead of a self-made one'),
+  tlsCert: new Option('--tls-cert <file>', 'certificate (PEM) instead of a self-signed one'),
   tlsKey: new Option('--tls-key <file>', 'its key (PEM)'),
   announce: new Option(
     '--announce <url>',
@@ -120,7 +122,7 @@ const settings: Record<Exclude<ConfigKey, 'oidcClientSecret'>, Option> = {
     'programs may send tokens of the issuer for this audience (default: they may not)',
   ),
   login: new Option('--login', 'let in only callers with a key (tomaat keys), or who are logged in'),
-  tlsSelfMade: new Option('--tls-self-made', 'listen beyond this machine with the self-made certificate'),
+  tlsSelfMade: new Option('--tls-self-made', 'listen beyond this machine with the self-signed certificate'),
   allowHost: new Option(
     '--allow-host <name>',
     'another name by which this machine is called; may be repeated',
@@ -145,6 +147,10 @@ const settings: Record<Exclude<ConfigKey, 'oidcClientSecret'>, Option> = {
   drainSeconds: new Option(
     '--drain-seconds <number>',
     'how long what runs may go on at the end (default: 20)',
+  ),
+  memoryMb: new Option(
+    '--memory-mb <number>',
+    'memory of one prediction whose app does not say, MB (default: a share of the machine’s; 0: no limit)',
   ),
   maxIdleMb: new Option(
     '--max-idle-mb <number>',
@@ -190,6 +196,7 @@ const { up, serve, registry, runApp, checkApp } = actions;
 const serverKeys: readonly FlagKey[] = [
   'workers',
   'drainSeconds',
+  'memoryMb',
   'maxIdleMb',
   'maxUploadBytes',
   'minBytesPerSecond',
@@ -307,6 +314,12 @@ program
   )
   .addOption(new Option('--workers <number>', 'predictions at a time').argParser(wholeNumber).default(1))
   .addOption(
+    new Option(
+      '--memory-mb <number>',
+      'memory of one prediction whose app does not say, MB (default: a share of the machine’s; 0: no limit)',
+    ).argParser(wholeNumber),
+  )
+  .addOption(
     new Option('--ca <file>', 'certificate (PEM) to trust, such as the server’s tomaat.pem').env('TOMAAT_CA'),
   )
   .addOption(fingerprintOption())
@@ -385,7 +398,7 @@ function addPredictionOptions(command: Command): Command {
     )
     .option('--output <NAME>', 'fetch this output instead of the primary one; may be repeated', collect, [])
     .option('--all', 'fetch every output')
-    .option('--format <name>', 'nii, nii.gz, mha, nrrd, vtk, stl, json … (default: that of the volume)')
+    .option('--format <name>', 'nii, nii.gz, mha, nrrd, vtk, stl, json, csv … (default: that of the volume)')
     .option('--force', 'overwrite files that exist')
     .option('-q, --quiet', 'print nothing but the names of the files')
     .addOption(jsonOption('print a line of JSON for each volume'));
@@ -478,25 +491,11 @@ Exit codes: 0 all is as the receipt says, 1 it is not.`,
   )
   .action((file: string, flags) => done(async () => (await import('./cli/verify.ts')).verify(file, flags)));
 
-const audit = program
-  .command('audit')
-  .usage('verify')
-  .description('the audit log of the server on this machine')
-  .helpCommand(false);
-audit
-  .command('verify')
-  .usage('[options]')
-  .description('check that no line of the audit log was changed, removed or put in')
-  .addOption(dataOption())
-  .option('--from <number>', 'begin with this line: older files were moved elsewhere', wholeNumber, 1)
-  .option('--receipt <file>', 'a receipt of this server, which knows a line; may be repeated', collect, [])
-  .option('--key <thumbprint>', 'the key that has to have signed its newest line')
-  .addOption(jsonOption())
-  .action((flags) => done(async () => (await import('./cli/verify.ts')).auditVerify(flags)));
+addFolderCommands(program, { done, dataOption, jsonOption, collect, wholeNumber });
 
 // ---- Keys ----
 
-const scopes = ['announce', 'predict', 'worker', 'admin'];
+const scopes = ['announce', 'predict', 'worker', 'metrics', 'admin'];
 const keys = program
   .command('keys')
   .usage('create | list | revoke')
@@ -510,7 +509,7 @@ keys
   .addOption(
     new Option(
       '--scope <name>',
-      'what it may do: announce, predict, worker or admin; may be repeated (default: announce)',
+      'what it may do: announce, predict, worker, metrics or admin; may be repeated (default: announce)',
     ).argParser((value, list: string[] | undefined) => {
       if (!scopes.includes(value)) throw new InvalidArgumentError(`Choose from ${scopes.join(', ')}.`);
       return [...(list ?? []), value];
@@ -526,7 +525,8 @@ keys
     `
 Examples:
   tomaat keys create --label "liver server" --scope announce --expires 90d
-  tomaat keys create --label "Dr. Rossi" --scope predict --max-jobs 5 --per-day 200`,
+  tomaat keys create --label "Dr. Rossi" --scope predict --max-jobs 5 --per-day 200
+  tomaat keys create --label prometheus --scope metrics`,
   )
   .action((flags) =>
     done(async () =>
@@ -598,9 +598,14 @@ const tell = (command: Command): void => {
 };
 tell(program);
 
+// SIGHUP never ends what serves, not even before that has loaded what deals with it (cli/hangup.ts).
+if (['up', 'serve', 'registry', 'worker'].includes(process.argv[2])) process.on('SIGHUP', () => {});
+
 // A reader that has seen enough (| head) is no error.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code === 'EPIPE') process.exit(0);
+  // The terminal was closed: SIGHUP says so, too.
+  if (error.code === 'EIO') return;
   throw error;
 });
 

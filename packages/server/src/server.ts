@@ -2,48 +2,58 @@ import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Announcement } from '@tomaat/client';
-import { TomaatError, volumeInputs } from '@tomaat/core';
+import { TomaatError, volumeInputs, withoutUnseen } from '@tomaat/core';
 import type { FastifyBaseLogger, FastifyInstance } from 'fastify';
 import type { Kysely } from 'kysely';
 import { type Access, markLegacy, registerAccess } from './access/access.ts';
 import type { OidcSettings } from './access/claims.ts';
 import { createHostPolicy, type HostOptions, requireSafeBind } from './access/hosts.ts';
-import type { KeySchema } from './access/keys.ts';
 import { ownerOf } from './access/principal.ts';
-import { hostForOthers, hostForSelf } from './addresses.ts';
+import { hideOwners, openPseudonyms, withPseudonyms } from './access/pseudonyms.ts';
+import { hostForOthers, hostForSelf, isLoopback } from './addresses.ts';
 import { openApps } from './apps.ts';
 import { openAudit } from './audit/audit-log.ts';
 import { createWitness } from './audit/receipts.ts';
+import { countRefusals, type Recorder } from './audit/refusals.ts';
+import { type Certificates, openCertificates } from './certificates.ts';
+import { eraseOwner } from './folder/erase.ts';
 import { createAdmission } from './http/admission.ts';
 import { createApp, type Listener, listenHttp, listenHttps } from './http/app.ts';
 import type { ServerContext } from './http/context.ts';
 import { registerFit } from './http/fit.ts';
 import { registerJobRoutes } from './http/jobs.ts';
 import { createLogin, openOidc } from './http/login.ts';
-import { createServerMetrics } from './http/metrics.ts';
+import { addCertificateExpiry, createServerMetrics } from './http/metrics.ts';
 import { registerOperations } from './http/operations.ts';
 import { registerPage } from './http/page.ts';
 import { registerPromise } from './http/promise.ts';
+import { openPublicAddress } from './http/public-address.ts';
 import { createServices, registerServiceRoutes } from './http/services.ts';
 import { registerUploadRoutes } from './http/uploads.ts';
 import { registerV1 } from './http/v1.ts';
 import { registerWorkerRoutes } from './http/worker-routes.ts';
 import { openIdentity } from './identity.ts';
+import { openHeaderReader } from './intake/header-reader.ts';
 import { stripFile } from './intake/strip-received.ts';
 import { type AnnouncementSigner, openSigner } from './registry/signer.ts';
-import { isLoopback } from './registry/targets.ts';
 import { openBlobs } from './store/blobs.ts';
+import { answerRequests } from './store/control.ts';
 import { lockDataFolder } from './store/database.ts';
 import { createJobs } from './store/jobs.ts';
+import type { KeySchema } from './store/key-schema.ts';
 import { openServerDatabase } from './store/server-database.ts';
+import { createSteadyClock, moveExpiry } from './store/steady-clock.ts';
 import { openUploads } from './store/uploads.ts';
-import { type Certificate, namesOfMachine, openCertificate } from './tls.ts';
+import { type Certificate, namesOfMachine } from './tls.ts';
 import { version } from './version.ts';
 import { openConverter } from './worker/converter.ts';
 import { localSource } from './worker/local-source.ts';
+import { createMemoryPolicy } from './worker/memory-limit.ts';
 import { startSupervisor } from './worker/supervisor.ts';
+import { findLosses } from './worker/survivors.ts';
 
-export interface ServerOptions extends Omit<HostOptions, 'host' | 'publicUrl' | 'machineNames'> {
+export interface ServerOptions
+  extends Omit<HostOptions, 'host' | 'publicUrl' | 'machineNames' | 'certificateNames'> {
   appFolders: readonly string[];
   host?: string;
   port?: number;
@@ -56,9 +66,11 @@ export interface ServerOptions extends Omit<HostOptions, 'host' | 'publicUrl' | 
   tlsKey?: string;
   /** Address at which others reach the server, without a slash at the end; such as that of a proxy in front of it. */
   publicUrl?: string;
+  /** More addresses of this process, such as that of the registry beside it, for the self-signed certificate. */
+  otherUrls?: readonly string[];
   /** Whether a caller needs a key or a session. Beyond this machine it has to be on. */
   login?: boolean;
-  /** That the self-made certificate is wanted, beyond this machine. */
+  /** That the self-signed certificate is wanted, beyond this machine. */
   tlsSelfMade?: boolean;
   /** The issuer that logs people in, besides keys. */
   oidc?: OidcSettings;
@@ -70,8 +82,12 @@ export interface ServerOptions extends Omit<HostOptions, 'host' | 'publicUrl' | 
   defaultService?: string;
   /** Predictions at a time in this process' own children; 0 leaves them all to workers elsewhere. */
   workers?: number;
+  /** Memory of one prediction whose app does not say, MB; 0: no limit; a share of the machine's if missing. */
+  memoryMb?: number;
   /** Memory that idle children with their models may take, MB; a quarter of the machine's if missing. */
   maxIdleMb?: number;
+  /** Aborts when this process is asked to stop, which may be some time before close(). */
+  stopSignal?: AbortSignal;
   /** How long close() waits for the predictions that run; 0 if missing. What is not done then is handed back. */
   drainMs?: number;
   /** How long a worker elsewhere may keep silent; 15 s if missing. */
@@ -86,13 +102,16 @@ export interface ServerOptions extends Omit<HostOptions, 'host' | 'publicUrl' | 
   /** Whether identifying text is taken out of inputs before they are kept. */
   stripInputs?: boolean;
   maxQueued?: number;
+  /** Bodies of predictions that are received at a time; 128 if missing. */
+  maxBodies?: number;
   maxUploadBytes?: number;
   /** The slowest pace of a sender, and of a reader of results; see Pace. */
   minBytesPerSecond?: number;
   patienceMs?: number;
   maxVoxels?: number;
   v1DelayMs?: number;
-  keepAliveMs?: number;
+  /** When a caller that waits is sent an interim answer, ms after it began to wait. */
+  interimAfterMs?: readonly number[];
   eventsMs?: number;
   /** Folder of the built page. */
   page?: string;
@@ -112,8 +131,14 @@ export interface RunningServer {
   /** For whoever asks without a port, as tests do. */
   readonly app: FastifyInstance;
   readonly access: Access;
+  /** That of its HTTPS ports now, and what replaces it. */
   readonly certificate: Certificate;
+  readonly certificates: Certificates;
   readonly services: readonly string[];
+  /** The audit log of the data folder, for what else is done in it. */
+  readonly audit: Pick<Recorder, 'record'>;
+  /** Goes on in new files where another program renamed those of the log. */
+  reopenFiles(): void;
   /** Thumbprint of the key that signs receipts. */
   readonly identity: string;
   /** What to announce of each service, with an id that stays the same. */
@@ -143,6 +168,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       `On ${host} the server speaks HTTPS alone, at --port. Leave --tls-port (tlsPort) out.`,
     );
   }
+  const address = openPublicAddress(options.publicUrl);
   await using opened = new AsyncDisposableStack();
   const apps = await openApps(options.appFolders);
   if (apps.length === 0)
@@ -156,15 +182,26 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       onFault: (error) => logger.error({ err: error }, 'the audit log cannot be written'),
     }),
   );
+  if (identity.isNew && audit.head().sequence > 0)
+    logger.warn(
+      { identity: identity.thumbprint },
+      'identity.key was missing: the server has a new identity, which clients and registries do not know',
+    );
   audit.record('server.started', { version, service: apps.map(({ manifest }) => manifest.id).join(' ') });
   opened.defer(() => audit.record('server.stopped'));
+  const recorder = opened.use(countRefusals(audit));
   const database = opened.use(await openServerDatabase(dataFolder));
+  const pseudonyms = await openPseudonyms(dataFolder);
+  if ((await hideOwners(database.db as unknown as Kysely<unknown>, pseudonyms)) > 0)
+    await database.truncateWal();
   const blobs = opened.use(
     await openBlobs(join(dataFolder, 'blobs'), { minFreeBytes: options.minFreeBytes }),
   );
+  const clock = createSteadyClock();
   const jobs = createJobs({
     database,
     blobs,
+    steadyMs: clock.nowMs,
     resultTtlMs,
     maxQueued: options.maxQueued ?? 1000,
     leaseMs: options.leaseMs,
@@ -173,6 +210,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       apps.find(({ manifest }) => manifest.id === service)?.manifest.limits.concurrency,
   });
   const maxUploadBytes = options.maxUploadBytes ?? 2 * 2 ** 30;
+  const headers = opened.use(openHeaderReader());
   const uploads = opened.use(
     await openUploads({
       database,
@@ -180,75 +218,106 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       folder: join(dataFolder, 'uploads'),
       maxBytes: maxUploadBytes,
       leaseMs: options.uploadTtlMs,
+      now: clock.nowMs,
       isHeld: jobs.isHeld,
-      strip: options.stripInputs ? stripFile : undefined,
+      strip: options.stripInputs ? (...file) => stripFile(...file, headers) : undefined,
       witness: {
         received: ({ id, owner, digest }) =>
           audit.record('upload.received', { who: owner, upload: id, digest }),
         removed: ({ id, owner }, why) =>
           audit.record(why === 'expired' ? 'upload.expired' : 'upload.deleted', { who: owner, upload: id }),
+        refused: ({ id }, who) => recorder.record('access.denied', { who, upload: id, outcome: 'NOT_FOUND' }),
       },
     }),
   );
   jobs.keepAlso(uploads.keeps);
   await uploads.recover();
-  const recovered = await jobs.recover(apps.map(({ manifest }) => manifest.id));
+  const workFolder = join(dataFolder, 'work');
+  const recovered = await jobs.recover(
+    apps.map(({ manifest }) => manifest.id),
+    await findLosses(workFolder),
+  );
   if (recovered.requeued + recovered.failed > 0) logger.warn(recovered, 'jobs of the last run were found');
   const converter = await openConverter(join(dataFolder, 'converted'));
   opened.defer(() => converter.close());
   const services = createServices(apps, jobs, {
+    address,
     defaultId: options.defaultService,
     keepSeconds: resultTtlMs / 1000,
   });
-  const admission = createAdmission(jobs);
+  const admission = createAdmission(jobs, { maxBodies: options.maxBodies });
   const context: ServerContext = {
+    address,
     services,
     jobs,
     blobs,
     uploads,
     admission,
+    headers,
     converter,
-    audit,
+    audit: recorder,
     identity,
     stripInputs: options.stripInputs ?? false,
     maxUploadBytes,
     pace: { minBytesPerSecond: options.minBytesPerSecond, patienceMs: options.patienceMs },
     maxVoxels: options.maxVoxels ?? 2 ** 30,
     v1DelayMs: options.v1DelayMs ?? 4000,
-    keepAliveMs: options.keepAliveMs,
+    interimAfterMs: options.interimAfterMs,
     eventsMs: options.eventsMs,
     slots: options.workers ?? 1,
+    memory: createMemoryPolicy({ slots: options.workers ?? 1, memoryMb: options.memoryMb }),
     ownerOf,
   };
 
-  const app = createApp(logger, context.pace);
+  const certificates = opened.use(
+    await openCertificates(dataFolder, {
+      cert: options.tlsCert,
+      key: options.tlsKey,
+      host,
+      names: [options.publicUrl, ...(options.otherUrls ?? [])]
+        .filter((address) => address !== undefined)
+        .map((address) => new URL(address).hostname),
+      logger,
+    }),
+  );
+  const app = createApp(logger, { pace: context.pace, address });
   const login = createLogin({
     db: database.db,
     required: options.login ?? false,
     scope: 'predict',
-    oidc: await openOidc(options.oidc),
-    publicUrl: options.publicUrl,
-    audit,
+    oidc: withPseudonyms(await openOidc(options.oidc), pseudonyms),
+    address,
+    audit: recorder,
   });
+  // Not waited for: keys log in without the issuer.
+  void login.checkIssuer(logger);
   const access = registerAccess(app, {
     keys: database.db as unknown as Kysely<KeySchema>,
-    hosts: createHostPolicy({ ...options, machineNames: local ? [] : await namesOfMachine() }),
+    hosts: createHostPolicy({
+      ...options,
+      machineNames: local ? [] : await namesOfMachine(),
+      certificateNames: certificates.names,
+    }),
     login: options.login,
     sessions: login.principalOf,
     legacyPerMinute: options.legacyPerMinute,
-    audit,
+    audit: recorder,
+    storedOwner: pseudonyms.of,
     realm: 'TOMAAT server',
   });
   const metrics = createServerMetrics(app, jobs);
+  addCertificateExpiry(metrics.registry, certificates);
   const source = localSource(jobs, blobs, metrics);
   const supervisor = await startSupervisor({
     apps,
     source,
     slots: context.slots,
+    memory: context.memory,
     maxIdleMb: options.maxIdleMb,
     maxIdle: Math.max(2, availableParallelism()),
-    workFolder: join(dataFolder, 'work'),
+    workFolder,
     maxVoxels: context.maxVoxels,
+    stopSignal: options.stopSignal,
     logger,
   });
   opened.use(supervisor);
@@ -270,8 +339,13 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   registerPromise(app, context);
 
   const sweeper = setInterval(() => {
-    uploads
-      .sweep()
+    clock
+      .settle((byMs) => moveExpiry(database, byMs))
+      .then((byMs) => {
+        if (byMs !== 0)
+          logger.warn({ byMs }, 'the clock was set; what is kept expires that much earlier or later');
+      })
+      .then(() => uploads.sweep())
       .then(() => jobs.sweep())
       .then(() => login.sessions.sweep())
       .catch((error: unknown) => logger.error({ err: error }, 'sweep failed'));
@@ -289,13 +363,17 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   }, 1000);
   opened.defer(() => clearInterval(leaseKeeper));
 
-  const certificate = await openCertificate(dataFolder, {
-    cert: options.tlsCert,
-    key: options.tlsKey,
-    host,
-    names: options.publicUrl === undefined ? [] : [new URL(options.publicUrl).hostname],
-    logger,
-  });
+  opened.use(
+    answerRequests(
+      dataFolder,
+      {
+        rotateAudit: async () => ({ closed: await audit.rotate() }),
+        eraseOwner: (request) => eraseOwner(request, { audit, jobs, uploads, database, dataFolder }),
+      },
+      (error) => logger.error({ err: error }, 'what a command asked for could not be done'),
+    ),
+  );
+
   let http: Listener | undefined;
   if (local) {
     http = await listenHttp(app, host, options.port ?? 9000, options.strictPort ?? false);
@@ -306,7 +384,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   const tlsPort = local ? (options.tlsPort ?? 9443) : (options.port ?? options.tlsPort ?? 9443);
   const https = await listenHttps(
     app,
-    certificate,
+    certificates.current,
     host,
     tlsPort,
     (local ? options.strictTlsPort : options.strictPort) ?? false,
@@ -315,8 +393,11 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   const legacy =
     options.legacyPort === undefined
       ? undefined
-      : await listenHttps(app, certificate, host, options.legacyPort, true, markLegacy);
+      : await listenHttps(app, certificates.current, host, options.legacyPort, true, markLegacy);
   if (legacy) opened.defer(() => legacy.close());
+  certificates.onChange((certificate) => {
+    for (const listener of [https, legacy]) listener?.renew(certificate);
+  });
 
   const name = hostForOthers(host);
   const url = http && `http://${name}:${http.port}`;
@@ -324,7 +405,11 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   const secureUrl = options.publicUrl ?? tlsUrl;
   const legacyUrl = legacy && `https://${name}:${legacy.port}`;
   const announcedUrl = options.publicUrl ?? url ?? tlsUrl;
-  const signer = await openSigner({ dataFolder, identity, certificate: certificate.fingerprint });
+  const signer = await openSigner({
+    dataFolder,
+    identity,
+    certificate: () => certificates.current.fingerprint,
+  });
   const stack = opened.move();
   let closed: Promise<void> | undefined;
 
@@ -347,23 +432,28 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     legacyUrl,
     app,
     access,
-    certificate,
+    get certificate() {
+      return certificates.current;
+    },
+    certificates,
     signer,
     services: apps.map(({ manifest }) => manifest.id),
+    audit: recorder,
+    reopenFiles: audit.reopen,
     identity: identity.thumbprint,
     announcements: () =>
       apps.map(({ manifest }) => ({
         id: signer.idOf(manifest.id),
-        name: manifest.name,
-        modality: manifest.modality,
+        name: withoutUnseen(manifest.name),
+        modality: withoutUnseen(manifest.modality),
         anatomy: manifest.anatomy,
         task: manifest.task,
-        description: manifest.description,
+        description: manifest.description.split('\n').map(withoutUnseen).join('\n'),
         predictionUrl: `${legacyUrl ?? secureUrl}/services/${manifest.id}/predict`,
         interfaceUrl: `${legacyUrl ?? secureUrl}/services/${manifest.id}/interface`,
         serverUrl: announcedUrl,
         serviceId: manifest.id,
-        version: manifest.version,
+        version: withoutUnseen(manifest.version),
         default: services.route(manifest.task, manifest.anatomy).manifest === manifest,
         volumes: volumeInputs(manifest).filter(
           (input) => !('optional' in manifest.inputs[input] && manifest.inputs[input].optional),

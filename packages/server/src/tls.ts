@@ -1,12 +1,14 @@
-import { X509Certificate } from 'node:crypto';
+import { createPrivateKey, createPublicKey, type KeyObject, X509Certificate } from 'node:crypto';
 import { lookupService } from 'node:dns/promises';
-import { chmod, mkdir, readFile, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, readFile, rename, writeFile } from 'node:fs/promises';
 import { isIP } from 'node:net';
 import { hostname, networkInterfaces } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import { createSecureContext } from 'node:tls';
 import { TomaatError } from '@tomaat/core';
 import { isWildcard } from './addresses.ts';
+import { partOf } from './store/whole-file.ts';
 
 export interface Certificate {
   key: string;
@@ -15,23 +17,38 @@ export interface Certificate {
   fingerprint: string;
   /** Where the certificate lies, for clients that are told to trust it. */
   certFile: string;
-  selfMade: boolean;
+  /** Whether it is the one of the data folder, and not the operator's. */
+  selfSigned: boolean;
+  /** The names and addresses that it is for; `*.example` stands for one label. */
+  names: readonly string[];
+  /** When it begins and ceases to be valid, ms since 1970. */
+  validFromMs: number;
+  validToMs: number;
 }
 
 export interface CertificateOptions {
   /** The operator's own certificate and its key: files (PEM). */
   cert?: string;
   key?: string;
-  /** Name or address that is listened on; a self-made certificate that lacks it is made anew. */
+  /** Name or address that is listened on; a self-signed certificate that lacks it is renewed. */
   host?: string;
-  /** More names or addresses for a certificate that is made. */
+  /** More names or addresses that a self-signed certificate must cover, such as that of `--public-url`. */
   names?: readonly string[];
   logger?: { warn(about: object, message: string): void };
+  /** The clock, in ms since 1970. */
+  now?: () => number;
 }
 
+const dayMs = 86_400_000;
+/** So long before its end a self-signed certificate is renewed, and the operator is warned of another one's. */
+export const renewBeforeMs = 30 * dayMs;
+const selfSignedMs = 3650 * dayMs;
+
 /**
- * The operator's own certificate, or the self-made one of the data folder. That is made on first use and kept, as
- * users pin its fingerprint, until it runs out or the server listens on a name or address that it lacks.
+ * The operator's own certificate, or the self-signed one of the data folder. That one is made on first use and kept, as
+ * users pin its fingerprint, until it is about to expire or the server gets a name or address that it lacks; then it is
+ * renewed with the same key.
+ * @throws TomaatError BAD_REQUEST for files that cannot be read, are no certificate or key, or do not belong together.
  */
 export async function openCertificate(
   dataFolder: string,
@@ -41,59 +58,117 @@ export async function openCertificate(
     if (!options.cert || !options.key) {
       throw new TomaatError('BAD_REQUEST', '--tls-cert and --tls-key go together. Give both.');
     }
-    return load(options.cert, options.key, false);
+    return load(options.cert, options.key);
   }
-  const host = options.host === undefined || isWildcard(options.host) ? undefined : bare(options.host);
-  const certFile = join(dataFolder, 'tomaat.pem');
-  const keyFile = join(dataFolder, 'tomaat.key');
-  let earlier: string[] = [];
-  let why: string | undefined;
-  try {
-    const kept = await load(certFile, keyFile, true);
-    const certificate = new X509Certificate(kept.cert);
-    const runsOut = new Date(certificate.validTo).getTime() <= Date.now();
-    if (!runsOut && (host === undefined || isFor(certificate, host))) return kept;
-    earlier = namesOf(certificate);
-    why = runsOut ? 'the self-made certificate has run out' : `the self-made certificate is not for ${host}`;
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
-  }
+  const { now = Date.now } = options;
+  const wanted = [options.host, ...(options.names ?? [])]
+    .filter((name) => name !== undefined)
+    .filter((name) => !isWildcard(name))
+    .map(bare);
+  const files = { certFile: join(dataFolder, 'tomaat.pem'), keyFile: join(dataFolder, 'tomaat.key') };
+  const kept = await loadKept(files);
+  const why = kept && reasonToRenew(kept, wanted, now());
+  if (kept && why === undefined) return kept;
   await mkdir(dataFolder, { recursive: true });
+  const fresh = await makeSelfSigned(files, wanted, kept, now());
+  if (why !== undefined) {
+    options.logger?.warn(
+      { fingerprint: fresh.fingerprint, before: kept!.fingerprint },
+      `The self-signed certificate was renewed: ${why}. Its key is the same, so the commands of tomaat that know this server (known_hosts) go on. Give ${fresh.certFile} again to the clients that were given it (--ca, verify=), and the new SHA-256 fingerprint ${fresh.fingerprint} to those that compare it (--fingerprint, 3D Slicer).`,
+    );
+  }
+  return fresh;
+}
+
+interface KeptFiles {
+  readonly certFile: string;
+  readonly keyFile: string;
+}
+
+async function loadKept({ certFile, keyFile }: KeptFiles): Promise<Certificate | undefined> {
+  try {
+    return await load(certFile, keyFile, true);
+  } catch (error) {
+    const { cause } = error as { cause?: { code?: unknown } };
+    if (cause?.code === 'ENOENT') return undefined;
+    throw error;
+  }
+}
+
+function reasonToRenew(kept: Certificate, wanted: readonly string[], nowMs: number): string | undefined {
+  const left = kept.validToMs - nowMs;
+  if (left <= 0) return `the earlier one expired on ${day(kept.validToMs)}`;
+  if (left <= renewBeforeMs) return `the earlier one expires on ${day(kept.validToMs)}`;
+  const certificate = new X509Certificate(kept.cert);
+  const missing = wanted.filter((name) => !isFor(certificate, name));
+  return missing.length === 0 ? undefined : `the earlier one is not for ${missing.join(', ')}`;
+}
+
+const day = (ms: number) => new Date(ms).toISOString().slice(0, 10);
+
+/** Makes the certificate, for the names of the one before too, with its key and its subject if there was one. */
+async function makeSelfSigned(
+  { certFile, keyFile }: KeptFiles,
+  wanted: readonly string[],
+  before: Certificate | undefined,
+  nowMs: number,
+): Promise<Certificate> {
   const all = [
     ...['localhost', '127.0.0.1', '::1'],
     ...(await namesOfMachine()),
-    ...(host === undefined ? [] : [host]),
-    ...(options.names ?? []).map(bare),
-    ...earlier,
+    ...wanted,
+    ...(before?.names ?? []),
   ];
-  const names = [...new Set(all.map((name) => name.toLowerCase()))].map((name) =>
+  const altNames = [...new Set(all.map((name) => name.toLowerCase()))].map((name) =>
     isIP(name) ? { type: 7 as const, ip: name } : { type: 2 as const, value: name },
   );
+  const subject = before && new X509Certificate(before.cert).toLegacyObject().subject.CN;
+  const commonName = typeof subject === 'string' ? subject : 'TOMAAT self-signed certificate';
+  const key = await readKey(keyFile);
   // Needed once in ten years, and slow to load.
   const { generate } = await import('selfsigned');
-  const made = await generate([{ name: 'commonName', value: 'TOMAAT self-made certificate' }], {
-    keyType: 'ec',
+  const made = await generate([{ name: 'commonName', value: commonName }], {
+    keyType: key?.asymmetricKeyType === 'rsa' ? 'rsa' : 'ec',
+    keyPair: key && pairOf(key),
     algorithm: 'sha256',
-    notAfterDate: new Date(Date.now() + 3650 * 86_400_000),
+    notBeforeDate: new Date(nowMs),
+    notAfterDate: new Date(nowMs + selfSignedMs),
     extensions: [
       // A root of its own, so that a client can be told to trust it (requests: verify='tomaat.pem').
       { name: 'basicConstraints', cA: true, critical: true },
       { name: 'keyUsage', digitalSignature: true, keyCertSign: true, critical: true },
       { name: 'extKeyUsage', serverAuth: true },
-      { name: 'subjectAltName', altNames: names },
+      { name: 'subjectAltName', altNames },
     ],
   });
-  await writeFile(keyFile, made.private, { mode: 0o600 });
-  await chmod(keyFile, 0o600);
-  await writeFile(certFile, made.cert);
-  const fresh = await load(certFile, keyFile, true);
-  if (why !== undefined) {
-    options.logger?.warn(
-      { fingerprint: fresh.fingerprint },
-      `${why}: a new one was made; clients that trust the earlier one have to be given ${certFile} again`,
-    );
+  // A crash in between leaves a key without a certificate, or both of before: never two that do not belong together.
+  if (!key) await replaceFile(keyFile, made.private, 0o600);
+  await replaceFile(certFile, made.cert, 0o644);
+  return load(certFile, keyFile, true);
+}
+
+/** The key of the data folder, if it has one. */
+async function readKey(file: string): Promise<KeyObject | undefined> {
+  try {
+    return parseKey(await readFile(file, 'utf8'), file);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw error;
   }
-  return fresh;
+}
+
+function pairOf(key: KeyObject): { privateKey: string; publicKey: string } {
+  return {
+    privateKey: key.export({ type: 'pkcs8', format: 'pem' }).toString(),
+    publicKey: createPublicKey(key).export({ type: 'spki', format: 'pem' }).toString(),
+  };
+}
+
+async function replaceFile(file: string, text: string, mode: number): Promise<void> {
+  const part = partOf(file);
+  await writeFile(part, text, { mode });
+  await chmod(part, mode);
+  await rename(part, file);
 }
 
 const bare = (host: string) => host.replace(/^\[(.*)\]$/, '$1');
@@ -102,12 +177,14 @@ function isFor(certificate: X509Certificate, host: string): boolean {
   return (isIP(host) ? certificate.checkIP(host) : certificate.checkHost(host)) !== undefined;
 }
 
-/** The names and addresses that a certificate is for. */
+/** The names and addresses that a certificate is for; only where it has none, the common name counts (RFC 6125). */
 function namesOf(certificate: X509Certificate): string[] {
-  return (certificate.subjectAltName ?? '')
+  const names = (certificate.subjectAltName ?? '')
     .split(', ')
     .map((entry) => /^(?:DNS|IP Address):(.+)$/.exec(entry)?.[1] ?? '')
     .filter(Boolean);
+  const { CN } = certificate.toLegacyObject().subject;
+  return names.length > 0 || typeof CN !== 'string' ? names : [CN];
 }
 
 /** How others may call this machine: its addresses, its name, and its name with the domain if DNS tells it at once. */
@@ -130,10 +207,108 @@ export async function namesOfMachine(): Promise<string[]> {
 }
 
 const lookUpMs = 1000;
-const isDnsName = (name: string) =>
-  /^(?=.{1,253}$)[a-z0-9_]([a-z0-9_-]*[a-z0-9])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9])?)*$/i.test(name);
+const isDnsName = (name: string) => name.length <= 253 && name.split('.').every(isDnsLabel);
+const isDnsLabel = (label: string) =>
+  /^[a-z0-9_][a-z0-9_-]*$/i.test(label) && (label.length === 1 || /[a-z0-9]$/i.test(label));
 
-async function load(certFile: string, keyFile: string, selfMade: boolean): Promise<Certificate> {
-  const [cert, key] = await Promise.all([readFile(certFile, 'utf8'), readFile(keyFile, 'utf8')]);
-  return { key, cert, fingerprint: new X509Certificate(cert).fingerprint256, certFile, selfMade };
+// ---- Files ----
+
+async function load(certFile: string, keyFile: string, selfSigned = false): Promise<Certificate> {
+  const cert = await readPem(certFile, selfSigned ? undefined : '--tls-cert');
+  const key = await readPem(keyFile, selfSigned ? undefined : '--tls-key');
+  const certificate = parseCertificate(cert, certFile);
+  const privateKey = parseKey(key, keyFile);
+  if (!certificate.checkPrivateKey(privateKey))
+    throw mismatch(cert, privateKey, { certFile, keyFile }, selfSigned);
+  try {
+    createSecureContext({ cert, key });
+  } catch (error) {
+    throw new TomaatError(
+      'BAD_REQUEST',
+      `${certFile} and ${keyFile} cannot be used for TLS: ${(error as Error).message}. Ask for a certificate with a key of at least 2048 bits (RSA) or 256 bits (EC), signed with SHA-256.`,
+      { cause: error },
+    );
+  }
+  return {
+    key,
+    cert,
+    fingerprint: certificate.fingerprint256,
+    certFile,
+    selfSigned,
+    names: namesOf(certificate),
+    validFromMs: Date.parse(certificate.validFrom),
+    validToMs: Date.parse(certificate.validTo),
+  };
+}
+
+async function readPem(file: string, flag: string | undefined): Promise<string> {
+  try {
+    return await readFile(file, 'utf8');
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    const why =
+      code === 'ENOENT'
+        ? 'there is no such file'
+        : code === 'EACCES'
+          ? 'this user may not read it'
+          : String(code);
+    throw new TomaatError(
+      'BAD_REQUEST',
+      `${file} cannot be read: ${why}. Check ${flag ?? 'the data folder'}.`,
+      { cause: error },
+    );
+  }
+}
+
+function parseCertificate(pem: string, file: string): X509Certificate {
+  try {
+    return new X509Certificate(pem);
+  } catch (error) {
+    const hint = pem.includes('-----BEGIN CERTIFICATE-----')
+      ? 'It is damaged. Copy it again; each -----BEGIN has to stand at the start of a line.'
+      : pem.includes('PRIVATE KEY-----')
+        ? 'It holds a key. The certificate is --tls-cert, the key is --tls-key.'
+        : `It must begin with -----BEGIN CERTIFICATE----- (PEM). If it is DER: openssl x509 -inform der -in ${file} -out cert.pem`;
+    throw new TomaatError('BAD_REQUEST', `${file} is not a certificate in PEM format. ${hint}`, {
+      cause: error,
+    });
+  }
+}
+
+function parseKey(pem: string, file: string): KeyObject {
+  try {
+    return createPrivateKey(pem);
+  } catch (error) {
+    const isEncrypted = pem.includes('ENCRYPTED');
+    const hint = isEncrypted
+      ? `It is encrypted, and nobody is there to type its passphrase. Write it without: openssl pkey -in ${file} -out plain.key, with mode 0600.`
+      : pem.includes('-----BEGIN CERTIFICATE-----')
+        ? 'It holds a certificate. The certificate is --tls-cert, the key is --tls-key.'
+        : 'It must begin with -----BEGIN PRIVATE KEY----- (PEM).';
+    throw new TomaatError('BAD_REQUEST', `${file} is not a private key that can be used. ${hint}`, {
+      cause: error,
+    });
+  }
+}
+
+function mismatch(
+  cert: string,
+  key: KeyObject,
+  { certFile, keyFile }: KeptFiles,
+  selfSigned: boolean,
+): TomaatError {
+  const others = cert
+    .split(/(?=-----BEGIN CERTIFICATE-----)/)
+    .filter((text) => text.startsWith('-----BEGIN'))
+    .slice(1);
+  const isLater = others.some((text) => new X509Certificate(text).checkPrivateKey(key));
+  const hint = isLater
+    ? `The certificate of this key stands further down in ${certFile}: put it first, those of its authorities after it.`
+    : selfSigned
+      ? 'Remove both: new ones are made at the next start, and clients have to be given the new certificate.'
+      : 'Give the key with which the certificate was requested.';
+  return new TomaatError(
+    'BAD_REQUEST',
+    `${keyFile} is not the key of the certificate ${certFile}: their public keys differ. ${hint}`,
+  );
 }

@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { writeFileSync } from 'node:fs';
+import { readFileSync, statSync, writeFileSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { request } from 'node:https';
 import { join } from 'node:path';
@@ -254,10 +254,15 @@ describe('the command line with login', () => {
     const ports = ['--port', '0', '--tls-port', '0', '--registry-port', '0', '--legacy-port', '0'];
     const args = ['up', ...ports, '--registry-legacy-port', '0', '--login', '--data', data];
     const text = await start([...args, '--demo'], /Ctrl-C ends it/);
-    expect(text).toContain('not shown again');
+    // Not on a terminal: stdout may be a log that others read.
+    expect(text).not.toMatch(/tmt_[a-z2-7]{10}_/);
+    const keyFile = /which may do everything, is in this file.*\n {2}(\S+)/.exec(text)![1];
+    expect(keyFile).toBe(join(data, 'first-admin.key'));
+    expect(statSync(keyFile).mode & 0o777).toBe(0o600);
     expect(text.match(/TOMAAT v1 alone, without login/g)).toHaveLength(2);
     expect(text).toMatch(/Demo:[\s\S]*nii\.gz[\s\S]*See it: /);
-    const key = /tmt_[a-z2-7]{10}_[\w-]{43}/.exec(text)![0];
+    const key = readFileSync(keyFile, 'utf8').trim();
+    expect(key).toMatch(/^tmt_[a-z2-7]{10}_[\w-]{43}$/);
     const server = /^Server +(http:\S+)/m.exec(text)![1];
     const registry = /^Registry +(\S+)/m.exec(text)![1];
     const file = join(folder, 'a.nii.gz');
@@ -313,14 +318,64 @@ describe('the command line with login', () => {
 
     // The next start has a key already; its demo runs with one of its own.
     const again = await start([...args, '--demo'], /Ctrl-C ends it/);
-    expect(again).not.toMatch(/tmt_|not shown again/);
+    expect(again).not.toMatch(/tmt_[a-z2-7]{10}_|which may do everything/);
     expect(again).toMatch(/Demo:[\s\S]*nii\.gz/);
     expect(again).not.toContain('See it');
   }, 120_000);
 
+  it('a key with the scope metrics reads /metrics on server and registry, and nothing else', async () => {
+    const data = join(folder, 'scrape');
+    const text = await start(
+      ['up', '--port', '0', '--tls-port', '0', '--registry-port', '0', '--login', '--data', data],
+      /which may do everything/,
+    );
+    const urls = [/^Server +(http:\S+)/m, /^Registry +(\S+)/m].map((line) => line.exec(text)![1]);
+    const key = async (scope: string) => {
+      const made = await tomaat(['keys', 'create', '--label', scope, '--scope', scope, '--data', data]);
+      expect(made).toMatchObject({ code: 0 });
+      return { authorization: `Bearer ${made.stdout.trim()}` };
+    };
+    const [metrics, predict] = [await key('metrics'), await key('predict')];
+    for (const url of urls) {
+      const scraped = await fetch(`${url}/metrics`, { headers: metrics });
+      expect(scraped.status).toBe(200);
+      expect(await scraped.text()).toContain('# HELP tomaat_');
+      const refused = await fetch(`${url}/metrics`, { headers: predict });
+      expect(refused.status).toBe(403);
+      expect(((await refused.json()) as { detail: string }).detail).toContain('scope metrics');
+      for (const [method, path] of [
+        ['GET', '/api/services'],
+        ['GET', '/api/worker'],
+        ['GET', '/api/jobs/x'],
+        ['POST', '/api/uploads'],
+        ['POST', '/threshold/any'],
+        ['PUT', '/api/announcements/x'],
+        ['GET', '/discover'],
+      ]) {
+        const { status } = await fetch(`${url}${path}`, { method, headers: metrics });
+        expect({ url, method, path, status }).toEqual({
+          url,
+          method,
+          path,
+          status: status === 404 || status === 405 ? status : 403,
+        });
+      }
+      // Nor does it log anybody in.
+      const login = await fetch(`${url}/auth/session`, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json' },
+        body: JSON.stringify({ key: metrics.authorization.slice('Bearer '.length) }),
+      });
+      expect(login.status).toBe(403);
+    }
+  }, 60_000);
+
   it('keys create takes any scopes together and limits; list shows a key once', async () => {
     const data = ['--data', join(folder, 'keys')];
-    const scopes = ['announce', 'predict', 'worker', 'admin'].flatMap((scope) => ['--scope', scope]);
+    const scopes = ['announce', 'predict', 'worker', 'metrics', 'admin'].flatMap((scope) => [
+      '--scope',
+      scope,
+    ]);
     const made = await tomaat([
       'keys',
       'create',

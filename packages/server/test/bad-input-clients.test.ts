@@ -1,9 +1,10 @@
-import { spawn, spawnSync } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { open, readFile, rm, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { collectBytes, type Volume, writeVolume } from '@tomaat/core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { findCurl, findPython } from '../../../test/programs.ts';
 import { nodePlatform } from '../src/node-platform.ts';
 import { inferBright, writeApp } from './app-fixture.ts';
 import { multipart, multipartType, type RealServer, startRealServer } from './real-server.ts';
@@ -11,10 +12,8 @@ import { temporaryFolder } from './test-server.ts';
 
 /* Clients as people have them: that wait long, that are refused in mid-upload, that go away. */
 
-const python = ['python3', '/usr/bin/python3'].find(
-  (name) => spawnSync(name, ['-c', 'import requests']).status === 0,
-);
-const hasCurl = spawnSync('curl', ['--version']).status === 0;
+const python = findPython('requests');
+const curl = findCurl();
 // No proxy and no list of certificates from the surroundings.
 const environment = Object.fromEntries(
   Object.entries(process.env).filter(([name]) => !/proxy|CA_BUNDLE/i.test(name)),
@@ -25,7 +24,7 @@ let folder: string;
 let file: string;
 /** Uint8 zeros and ones: an app may give it back as its label map. */
 let bytes: Uint8Array<ArrayBuffer>;
-const slowSeconds = 16;
+const slowSeconds = 12;
 
 beforeAll(async () => {
   folder = await temporaryFolder();
@@ -48,7 +47,7 @@ beforeAll(async () => {
   ];
   server = await startRealServer(apps, {
     workers: 4,
-    keepAliveMs: 1000,
+    interimAfterMs: [4000, 8000, 12_000, 16_000],
     v1DelayMs: 60_000,
     defaultService: 'endless',
   });
@@ -92,12 +91,12 @@ const post = (path: string, init: RequestInit = {}) =>
 
 describe.concurrent(`a prediction of ${slowSeconds} s`, () => {
   it.skipIf(!python)(
-    'reaches the five lines of Python, though they wait 5 s at most for a sign of life',
+    'reaches the five lines of Python, though they wait 7 s at most for a sign of life',
     async () => {
       const script = `
 import requests, sys
 with open(${JSON.stringify(file)}, "rb") as f:
-    response = requests.post("${server.url}/slow/any", files={"volume": f}, timeout=5)
+    response = requests.post("${server.url}/slow/any", files={"volume": f}, timeout=7)
 sys.stdout.buffer.write(response.content)
 sys.exit(0 if response.status_code == 200 else 1)`;
       const { code, out, err } = await run(python!, ['-c', script]);
@@ -106,8 +105,8 @@ sys.exit(0 if response.status_code == 200 else 1)`;
     },
   );
 
-  it.skipIf(!hasCurl)('reaches curl', async () => {
-    const { code, out, err } = await run('curl', [
+  it.skipIf(!curl)('reaches curl', async () => {
+    const { code, out, err } = await run(curl!, [
       '-sS',
       '--fail',
       '-F',
@@ -144,8 +143,8 @@ print(response.status_code, response.json()["code"])`;
     expect(out.toString().trim(), err).toBe('415 UNSUPPORTED_FORMAT');
   });
 
-  it.skipIf(!hasCurl)('is read by curl', async () => {
-    const { out, err } = await run('curl', ['-sS', '-F', `volume=@${jpeg}`, `${server.url}/bright/any`]);
+  it.skipIf(!curl)('is read by curl', async () => {
+    const { out, err } = await run(curl!, ['-sS', '-F', `volume=@${jpeg}`, `${server.url}/bright/any`]);
     expect(out.toString(), err).toContain('JPEG picture');
   });
 

@@ -22,6 +22,7 @@ import {
   type Volume,
 } from '@tomaat/core';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import { findPython } from '../../../test/programs.ts';
 import { dataFolder } from '../../../test/real-data.ts';
 import { type App, openApp } from '../src/apps.ts';
 import { nodePlatform } from '../src/node-platform.ts';
@@ -44,9 +45,7 @@ const data = dataFolder();
 if (!data) console.log('brain: the folder of real images is not there; what needs it is left out.');
 
 /** A Python that can do what training/brain/pipeline.py does; no test but one needs it. */
-const python = ['python3', '/usr/bin/python3'].find(
-  (name) => spawnSync(name, ['-c', 'import nibabel, numpy, scipy']).status === 0,
-);
+const python = findPython('nibabel', 'numpy', 'scipy');
 
 let app: App;
 let sample: Volume;
@@ -67,6 +66,33 @@ const trueMask = (): Volume =>
     { radiusMm: 5 },
   );
 const tissues = () => app.manifest.labels.filter(({ when }) => when?.detail === 'tissues');
+
+describe('the card', () => {
+  // The texts that training/brain/card.py puts beside the figures.
+  const chosenBy =
+    'The recipe was chosen by two heads that were not trained on, so figures measured on them are optimistic.';
+  const singleScans =
+    'Each figure on real images is that of a single scan, and the crop was chosen while looking at these scans.';
+  const read = async (name: string) =>
+    (await readFile(join(repository, name), 'utf8')).replaceAll(/\s+/g, ' ');
+
+  it('says which heads chose the recipe, and that real figures are single scans', async () => {
+    const limitations = app.manifest.limitations!;
+    expect(limitations).toContain(chosenBy);
+    expect(limitations).toContain(singleScans);
+    expect(limitations.indexOf(chosenBy)).toBeLessThan(limitations.indexOf('Mean Dice'));
+    expect(limitations.indexOf(singleScans)).toBeLessThan(limitations.indexOf('against FreeSurfer'));
+    expect(await read('apps/brain/README.md')).toContain(`<!-- summary --> ${limitations.trim()} <!--`);
+    for (const sentence of [chosenBy, singleScans])
+      expect(await read('training/brain/card.py')).toContain(`"${sentence}"`);
+  });
+
+  it('calls no head unseen that the recipe was chosen by', async () => {
+    for (const name of ['apps/brain/tomaat.yaml', 'apps/brain/README.md', 'training/brain/card.py'])
+      expect(await read(name)).not.toMatch(/never s[ae][ew]n?|unseen/i);
+    expect(await read('training/brain/README.md')).toContain('there is no third set for a test');
+  });
+});
 
 // ── In this process, so that many storage orders take seconds ────────────────────────────────────────────────────
 

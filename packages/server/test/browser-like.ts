@@ -26,6 +26,12 @@ export interface BrowserLike {
   readonly cookies: Map<string, { value: string; sameSite: string; attributes: string }>;
   /** Opens an address and follows; the last answer. `from`: the page with the link, missing for a typed address. */
   open(address: string, from?: string): Promise<Response & { address: string }>;
+  /** Sends a form of the page at `from`, and follows. */
+  submit(
+    address: string,
+    from: string,
+    form: Record<string, string>,
+  ): Promise<Response & { address: string }>;
   /** One step, without following. */
   step(address: string, from?: string): Promise<Response>;
   /** What a script of the page at `from` asks. */
@@ -61,29 +67,39 @@ export function createBrowserLike(): BrowserLike {
       const [pair, ...attributes] = line.split(/; */);
       const [name, value] = pair.split('=');
       const sameSite = attributes.find((text) => /^samesite=/i.test(text))?.split('=')[1] ?? 'Lax';
-      if (attributes.some((text) => /^max-age=0$/i.test(text))) cookies.delete(keyOf(address, name));
+      const expires = attributes.find((text) => /^expires=/i.test(text))?.slice('expires='.length);
+      const isPast = expires !== undefined && Date.parse(expires) < Date.now();
+      if (isPast || attributes.some((text) => /^max-age=0$/i.test(text)))
+        cookies.delete(keyOf(address, name));
       else cookies.set(keyOf(address, name), { value, sameSite, attributes: attributes.join('; ') });
     }
     return response;
   }
 
   const html = { headers: { accept: 'text/html,*/*;q=0.8' } };
+  async function follow(address: string, from: string | undefined, init: RequestInit) {
+    let site = from === undefined ? 'none' : relation(from, address);
+    for (let step = 0; step < 10; step++) {
+      const response = await send(address, step === 0 ? init : html, site, true);
+      const location = response.headers.get('location');
+      if (response.status < 300 || response.status > 399 || location === null)
+        return Object.assign(response, { address });
+      const next = new URL(location, address).href;
+      // Once a chain of redirects has left the site it stays foreign.
+      if (relation(address, next) === 'cross-site') site = 'cross-site';
+      else if (site === 'none' || site === 'same-origin') site = relation(address, next);
+      address = next;
+    }
+    throw new Error('it goes round in circles');
+  }
+
   return {
     cookies,
-    async open(address, from) {
-      let site = from === undefined ? 'none' : relation(from, address);
-      for (let step = 0; step < 10; step++) {
-        const response = await send(address, html, site, true);
-        const location = response.headers.get('location');
-        if (response.status < 300 || response.status > 399 || location === null)
-          return Object.assign(response, { address });
-        const next = new URL(location, address).href;
-        // Once a chain of redirects has left the site it stays foreign.
-        if (relation(address, next) === 'cross-site') site = 'cross-site';
-        else if (site === 'none' || site === 'same-origin') site = relation(address, next);
-        address = next;
-      }
-      throw new Error('it goes round in circles');
+    open: (address, from) => follow(address, from, html),
+    submit(address, from, form) {
+      const headers = { ...html.headers, 'content-type': 'application/x-www-form-urlencoded' };
+      const body = new URLSearchParams(form).toString();
+      return follow(address, from, { method: 'POST', headers, body });
     },
     step: (address, from) => send(address, html, from === undefined ? 'none' : relation(from, address), true),
     fetch(address, from, init = {}) {

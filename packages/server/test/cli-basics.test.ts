@@ -115,6 +115,35 @@ describe('tomaat discover', () => {
     await registry.close();
   });
 
+  it('prints nothing that is not seen, whoever said it', async () => {
+    const trick = 'Lung\n/tmp/forged.nii.gz\u202e\u001b[2J\u009b2J\u200b';
+    const shown = 'Lung\\n/tmp/forged.nii.gz\\u202e\\u001b[2J\\u009b2J\\u200b';
+    const registry = await fakeServer({
+      entries: [
+        entry({ name: trick, anatomy: trick }),
+        entry({ sid: 's2', name: 'Other', serviceId: trick }),
+      ],
+    });
+    const service = ['--volume', 'scan.nii.gz', '--registry', registry.url];
+    const runs = [
+      await tomaat(['discover', registry.url]),
+      await tomaat(['discover', registry.url, '--json']),
+      await tomaat(['predict', 'nothing-such', ...service]),
+      await tomaat(['predict', `${registry.url}/services/${encodeURIComponent(trick)}`, '--volume', 'x.nii']),
+      await tomaat(['nonsense\u202e']),
+    ];
+    for (const { stdout, stderr } of runs.slice(0, 4)) {
+      const text = stdout + stderr;
+      // biome-ignore lint/suspicious/noControlCharactersInRegex: these are looked for
+      expect(text).not.toMatch(/[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u200b\u202e]/);
+      expect(text.split('\n').filter((line) => line.startsWith('/tmp/forged'))).toEqual([]);
+    }
+    expect(runs[0].stdout).toContain(shown);
+    expect(JSON.parse(runs[1].stdout)[0].name).toBe(trick);
+    expect(runs[2].stderr).toContain(shown);
+    await registry.close();
+  });
+
   it('asks a registry of TOMAAT v1 in v1', async () => {
     const server = createServer((request, response) => {
       if (request.url !== '/discover') return response.writeHead(404).end('no');

@@ -223,16 +223,21 @@ export async function fakeServer(
       const found = services.find((candidate) => candidate.id === one[1]);
       return void (found ? send(200, found) : refuse(404, 'NOT_FOUND', `There is no service ${one[1]}.`));
     }
-    const at = /^\/api\/jobs\/([^/]+)(?:\/(events|outputs)(?:\/(.+))?)?$/.exec(path);
+    const at = /^\/api\/jobs\/([^/]+)(?:\/(events|outputs|cancel)(?:\/(.+))?)?$/.exec(path);
     const job = at && jobs.get(at[1]);
     if (!job) return void refuse(404, 'NOT_FOUND', 'There is nothing here.');
     if (at[2] === 'outputs') {
       const bytes = at[3] === 'volumes' ? Buffer.from(measured) : label;
       return void response.writeHead(200, { 'content-length': bytes.length }).end(bytes);
     }
+    const isUnsettled = job.state === 'queued' || job.state === 'running';
+    if (at[2] === 'cancel') {
+      if (isUnsettled) jobs.set(job.id, { ...job, state: 'canceled' });
+      return void send(200, jobs.get(job.id));
+    }
     if (request.method === 'DELETE') {
       deleted.push(job.id);
-      if (job.state === 'queued' || job.state === 'running') {
+      if (isUnsettled) {
         jobs.set(job.id, { ...job, state: 'canceled' });
         return void send(200, jobs.get(job.id));
       }

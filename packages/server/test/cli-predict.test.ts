@@ -2,6 +2,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
+import { gunzipSync, gzipSync } from 'node:zlib';
 import type { Entry } from '@tomaat/client';
 import { collectBytes, readVolume, sourceFromBytes, type Volume, writeVolume } from '@tomaat/core';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -276,6 +277,7 @@ describe('tomaat predict', () => {
     expect(stderr).toContain('The job is cancelled.');
     expect(code).toBe(130);
     expect(server.jobs.get('job-1')?.state).toBe('canceled');
+    expect(server.deleted).toEqual([]);
     expect(readdirSync(folder.path)).toEqual(['a.nii']);
   });
 
@@ -283,7 +285,7 @@ describe('tomaat predict', () => {
     const server = await start({ course: () => [{ state: 'running' }] });
     server.server.prependListener('request', (request, response) => {
       // The server does not answer the cancel.
-      if (request.method === 'DELETE') response.writeHead = () => response;
+      if (request.url?.endsWith('/cancel')) response.writeHead = () => response;
     });
     let sent = false;
     const startTime = Date.now();
@@ -524,7 +526,13 @@ describe('tomaat predict with a server of TOMAAT v1', () => {
         return json([
           { type: 'volume', destination: 'images' },
           { type: 'slider', destination: 'threshold', minimum: 0, maximum: 1 },
+          { type: 'slider', destination: 'stated', minimum: -950, maximum: 150, default: -350 },
+          { type: 'slider', destination: 'half', minimum: 0, maximum: 10 },
+          { type: 'slider', destination: 'clamped', minimum: -200, maximum: 150 },
           { type: 'checkbox', destination: 'fast', text: 'Fast' },
+          { type: 'checkbox', destination: 'clean', text: 'Clean', default: true },
+          { type: 'radiobutton', destination: 'mode', text: 'Mode', options: ['a', 'b'] },
+          { type: 'radiobutton', destination: 'size', text: 'Size', options: ['s', 'm'], default: 'm' },
           { type: 'hologram', destination: 'unknown' },
         ]);
       }
@@ -551,7 +559,11 @@ describe('tomaat predict with a server of TOMAAT v1', () => {
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
     try {
       const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/predict`;
-      const path = file('a.nii.gz', await collectBytes(writeVolume(volume, 'nii.gz', nodePlatform)));
+      const scan = Buffer.from(await collectBytes(writeVolume(volume, 'nii', nodePlatform)));
+      // An sform of MNI (code 4), 20 mm beside the qform.
+      scan.writeInt16LE(4, 254);
+      scan.writeFloatLE(scan.readFloatLE(268) + 20, 268);
+      const path = file('a.nii.gz', gzipSync(scan));
       const { code, stderr, stdout } = await tomaat([
         'predict',
         url,
@@ -563,12 +575,26 @@ describe('tomaat predict with a server of TOMAAT v1', () => {
       expect({ code, stderr: stderr.includes('Error') ? stderr : '' }).toEqual({ code: 0, stderr: '' });
       expect(seen).toMatchObject({
         fileNames: false,
-        fields: { threshold: '0.75', fast: 'False' },
+        fields: {
+          threshold: '0.75',
+          stated: '-350',
+          half: '5',
+          clamped: '150',
+          fast: 'False',
+          clean: 'True',
+          mode: 'a',
+          size: 'm',
+        },
         asked: 2,
       });
+      expect(stderr).toContain(
+        'Parameters: threshold=0.75, stated=-350 (default), half=5 (default), clamped=150 (default), ' +
+          'fast=False (default), clean=True (default), mode=a (default), size=m (default)\n',
+      );
       const target = join(folder.path, 'a_segmentation.nii.gz');
       expect(stdout).toContain(target);
       const back = await readVolume([sourceFromBytes('a.nii.gz', readFileSync(target))], nodePlatform);
+      expect(gunzipSync(readFileSync(target)).subarray(252, 328)).toEqual(scan.subarray(252, 328));
       expect([...back.volume.voxels]).toEqual([...volume.voxels]);
       expect(back.volume.affine.map((x) => Math.round(x * 1e4) / 1e4)).toEqual([...volume.affine]);
     } finally {

@@ -69,7 +69,7 @@ describe('the command line with a real server and registry', () => {
     ]);
     expect(made.stderr).not.toContain('Error');
     expect(made.code).toBe(0);
-    expect(made.stdout).toMatch(/bright +0\.10 ml/);
+    expect(made.stdout).toMatch(/bright +0\.096 ml/);
     expect(await voxelsOf(join(folder.path, 'a_segmentation.nii.gz'))).toEqual(bright);
   });
 

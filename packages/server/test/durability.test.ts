@@ -51,8 +51,8 @@ it('an upload that is cut again and again ends whole', {
   check(await cutUpload(folder, { bytes: 40e6, cuts: 6, kills: 0 }), /times the bytes/);
 });
 
-it('too many requests are refused at once, and as many are served as ever', { timeout: 60_000 }, async () => {
-  check(await overload(folder, { seconds: 4, share: 0.5 }), /health/);
+it('too many requests are refused at once, and what was accepted succeeds', { timeout: 60_000 }, async () => {
+  check(await overload(folder, { seconds: 4, share: 0.5 }), /health|throughput/);
 });
 
 it('cancelled uploads and jobs leave no byte', { timeout: 90_000 }, async () => {

@@ -24,6 +24,7 @@ import {
 } from '@tomaat/core';
 import { describe, expect, it } from 'vitest';
 import { makeModel, makeSample } from '../../../examples/onnx-smooth/make-model.ts';
+import { findPython } from '../../../test/programs.ts';
 import { openApp } from '../src/apps.ts';
 import { checkApp } from '../src/check-app.ts';
 import { nodePlatform } from '../src/node-platform.ts';
@@ -130,6 +131,42 @@ describe('examples/points', () => {
     const error = await expectError(run('points', { parameters: { seeds } }), 'BAD_INPUT');
     expect(error.message).toMatch(/^Point 2 has no voxel within 10 mm/);
     expect(error.field).toBe('seeds');
+  });
+});
+
+describe('examples with NaN and infinite voxels', () => {
+  /** The phantom with a corner of values that are no measurements; with all voxels so. */
+  const spoiled = (count: number) => {
+    const voxels = Float32Array.from(phantom().voxels as Int16Array);
+    const strange = [Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY];
+    for (let i = 0; i < count; i++) voxels[i] = strange[i % 3];
+    return { ...phantom(), voxels };
+  };
+
+  it('points go to the brightest finite voxel', async () => {
+    const parameters = { seeds: world([1, 1, 1]).join(','), radius: 30 };
+    const { outputs } = await run('points', { parameters }, spoiled(40));
+    const clean = await run('points', { parameters });
+    expect(outputs.points).toEqual(clean.outputs.points);
+  });
+
+  it('a transform leaves them out of the centre of mass', async () => {
+    const [linear, clean] = await Promise.all(
+      [spoiled(0), spoiled(3)].map(async (volume) => {
+        const { outputs } = await run('transform', {}, volume);
+        return transformOf(outputs.matrix);
+      }),
+    );
+    if (linear.kind !== 'linear' || clean.kind !== 'linear') throw new Error('not linear');
+    const places = [linear, clean].map(({ matrix }) => applyAffine(matrix, [0, 0, 0]));
+    for (const [axis, value] of places[0].entries())
+      expect(Math.abs(places[1][axis] - value)).toBeLessThan(0.05);
+  });
+
+  it('a text says that none is finite', async () => {
+    const volume = spoiled(phantom().voxels.length);
+    const { outputs } = await run('text', {}, volume);
+    expect(outputs.report.toString()).toContain('Intensities: none that is a finite number');
   });
 });
 
@@ -262,7 +299,7 @@ describe('examples/bspline', () => {
   });
 });
 
-describe('examples/command-python', () => {
+describe.skipIf(!findPython())('examples/command-python', () => {
   it.each([
     ['int16', Int16Array],
     ['float32', Float32Array],
@@ -280,6 +317,30 @@ describe('examples/command-python', () => {
     expect(log).toContain('finding the threshold');
   });
 
+  it.each([Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY])(
+    'leaves out voxels of the value %d, and marks none of them',
+    async (value) => {
+      const volume = { ...phantom(), voxels: Float32Array.from(phantom().voxels as Int16Array) };
+      const clean = await run('command-python', {}, volume);
+      volume.voxels.fill(value, 0, 40);
+      for (const invert of [false, true]) {
+        const { outputs } = await run('command-python', { parameters: { invert } }, volume);
+        expect(outputs.threshold).toEqual(clean.outputs.threshold);
+        const { voxels } = await decode(outputs.segmentation);
+        expect(Array.from(voxels as Uint8Array)).toEqual(
+          Array.from(volume.voxels, (v) => Number(Number.isFinite(v) && v > 10 !== invert)),
+        );
+      }
+    },
+  );
+
+  it('refuses a volume without a finite voxel', async () => {
+    const volume = phantom();
+    const voxels = new Float32Array(volume.voxels.length).fill(Number.NaN);
+    const error = await expectError(run('command-python', {}, { ...volume, voxels }), 'BAD_INPUT');
+    expect(error.message).toContain('No voxel has a finite value');
+  });
+
   it('takes a checkbox', async () => {
     const { outputs } = await run('command-python', { parameters: { invert: true } });
     await expectLabels(outputs.segmentation, (v) => v === 10);
@@ -291,7 +352,7 @@ describe('examples/command-python', () => {
       run('command-python', {}, { ...volume, voxels: new Int16Array(volume.voxels.length).fill(7) }),
       'BAD_INPUT',
     );
-    expect(error.message).toBe('All voxels have the value 7, so nothing can be told apart.');
+    expect(error.message).toBe('All finite voxels have the value 7, so nothing can be told apart.');
   });
 });
 
@@ -322,7 +383,7 @@ describe('examples/onnx-smooth', () => {
     for await (const { name, ok, detail } of checkApp(folder, new AbortController().signal)) {
       results.push(ok ? name : `${name}: ${detail}`);
     }
-    expect(results).toEqual(['manifest and weights', 'self-test', 'geometry']);
+    expect(results).toEqual(['manifest and weights', 'model', 'self-test', 'geometry']);
   });
 });
 

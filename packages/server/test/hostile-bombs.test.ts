@@ -109,13 +109,13 @@ const carriers: Record<string, (shape: BombShape) => Promise<Answer>> = {
 
 /** What is said of each shape; v1 says it with status 200. */
 const expected: Record<BombShape, [code: string, status: number, message: RegExp]> = {
-  zeros: ['BAD_VOXELS', 422, /longer than the 5880 bytes|damaged/],
+  zeros: ['BAD_VOXELS', 422, /More than 15 bytes follow the 5880 bytes|damaged/],
   lies: ['BAD_VOXELS', 422, /cannot unpack/],
   'too large': ['TOO_MANY_VOXELS', 413, /5368680000 values/],
-  members: ['BAD_VOXELS', 422, /longer than the 5880 bytes|damaged/],
-  nested: ['UNKNOWN_FORMAT', 415, /does not begin like/],
+  members: ['BAD_VOXELS', 422, /More than 15 bytes follow the 5880 bytes|Other data follows/],
+  nested: ['UNSUPPORTED_FORMAT', 415, /packed with gzip twice/],
   truncated: ['BAD_VOXELS', 422, /damaged|cut off|cannot unpack|ends after/],
-  surplus: ['BAD_VOXELS', 422, /damaged|follow/],
+  surplus: ['BAD_VOXELS', 422, /follow/],
 };
 /** Where the header is not packed, what is packed twice is only the voxels: they do not fit. */
 const voxelsOnly = ['MetaImage', 'NRRD', 'the .img.gz of a pair'];

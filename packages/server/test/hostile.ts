@@ -2,12 +2,13 @@
  * What strangers send on purpose: bombs, headers that lie, names that lead elsewhere, requests that two programs read
  * differently. And what shows whether a server stood it: memory of all its processes, calls of its system, files.
  */
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
+import { findStrace } from '../../../test/programs.ts';
 import { goodFile, type Kind } from '../../core/test/bad-files.ts';
 import { deflateBomb } from './bomb.ts';
 
@@ -55,8 +56,7 @@ export function watchMemory(pid: number): MemoryWatch {
 
 // Calls of the system
 
-export const hasStrace =
-  process.platform === 'linux' && spawnSync('strace', ['-o', '/dev/null', 'true']).status === 0;
+export const hasStrace = process.platform === 'linux' && findStrace() !== undefined;
 
 /** Calls that open, make, move or remove files, of a process and all that it starts from now on. */
 export async function traceFiles(pid: number, outFile: string): Promise<{ end(): Promise<FileCall[]> }> {
@@ -271,8 +271,12 @@ export async function headerLies(): Promise<HeaderLie[]> {
     text('nrrd raw', `dimension ${n}`, /dimension: 3/, `dimension: ${n}`);
   }
   for (const frames of [0, -1, 3, 32767]) {
-    binary('nii', `${frames} frames`, (b) =>
-      [4, 15, 14, 14, frames].forEach((v, i) => void b.writeInt16LE(v, 40 + 2 * i)),
+    binary(
+      'nii',
+      `${frames} frames`,
+      (b) => [4, 15, 14, 14, frames].forEach((v, i) => void b.writeInt16LE(v, 40 + 2 * i)),
+      // Some programs write 0 where there is one frame.
+      frames === 0,
     );
   }
   // Types, and widths that contradict them.

@@ -1,4 +1,4 @@
-import { mkdtemp, rm, stat } from 'node:fs/promises';
+import { mkdtemp, readdir, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { verifySigned } from '@tomaat/client';
@@ -13,8 +13,10 @@ afterEach(() => rm(folder, { recursive: true, force: true }));
 
 describe('openIdentity()', () => {
   it('keeps one key for a folder, whoever opens it first, readable by its owner alone', async () => {
-    const opened = await Promise.all([openIdentity(folder), openIdentity(folder), openIdentity(folder)]);
+    const opened = await Promise.all(Array.from({ length: 20 }, () => openIdentity(folder)));
     expect(new Set(opened.map(({ thumbprint }) => thumbprint)).size).toBe(1);
+    expect((await openIdentity(folder)).thumbprint).toBe(opened[0].thumbprint);
+    expect(await readdir(folder)).toEqual(['identity.key']);
     expect((await stat(join(folder, 'identity.key'))).mode & 0o777).toBe(0o600);
   });
 

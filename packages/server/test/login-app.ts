@@ -1,16 +1,20 @@
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { TomaatError } from '@tomaat/core';
+import { pino } from 'pino';
 import type { OidcSettings } from '../src/access/claims.ts';
 import { createKey, findKey, type KeyScope } from '../src/access/keys.ts';
 import { createOidc } from '../src/access/oidc.ts';
 import { createApp, listenHttp, listenHttps } from '../src/http/app.ts';
 import { createLogin } from '../src/http/login.ts';
+import { openPublicAddress } from '../src/http/public-address.ts';
 import { openDatabase } from '../src/store/database.ts';
 import { type ServerSchema, serverMigrations } from '../src/store/server-database.ts';
 import { openCertificate } from '../src/tls.ts';
 import type { OidcProvider } from './oidc-provider.ts';
 import { temporaryFolder } from './test-server.ts';
+
+export type LogLine = Record<string, unknown> & { level: number; msg: string };
 
 /** The login of a server without the rest of it: the routes, and two of a caller's own that need somebody. */
 export async function openLoginApp({
@@ -29,8 +33,11 @@ export async function openLoginApp({
   const clock = { ms: 0 };
   const now = () => Date.now() + clock.ms;
   const oidc = settings && createOidc({ settings, now, retryMs: 0 });
-  const login = createLogin({ db: database.db, required, scope: 'predict', oidc, publicUrl, now });
-  const app = createApp(false);
+  const log: LogLine[] = [];
+  const logger = pino({ level: 'debug' }, { write: (line: string) => log.push(JSON.parse(line)) });
+  const address = openPublicAddress(publicUrl);
+  const login = createLogin({ db: database.db, required, scope: 'predict', oidc, address, now });
+  const app = createApp(logger, { address });
   login.register(app, (key) => findKey(database.db, key, now()));
   const who = async (request: Parameters<typeof login.principalOf>[0]) => {
     const principal = await login.principalOf(request);
@@ -49,6 +56,9 @@ export async function openLoginApp({
     app,
     database,
     clock,
+    /** Lines of the log so far. */
+    log,
+    logger,
     login,
     port: listener.port,
     // Another site than the issuer's.
@@ -65,7 +75,9 @@ export async function openLoginApp({
 }
 export type LoginApp = Awaited<ReturnType<typeof openLoginApp>>;
 
-export const settingsOf = (provider: OidcProvider, change: Partial<OidcSettings> = {}): OidcSettings => ({
+type IssuerOfTest = Pick<OidcProvider, 'issuer' | 'clientId' | 'clientSecret'>;
+
+export const settingsOf = (provider: IssuerOfTest, change: Partial<OidcSettings> = {}): OidcSettings => ({
   issuer: provider.issuer,
   clientId: provider.clientId,
   clientSecret: provider.clientSecret,

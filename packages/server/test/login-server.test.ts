@@ -1,6 +1,7 @@
-import { writeFile } from 'node:fs/promises';
+import { rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createClient } from '@tomaat/client';
+import { pino } from 'pino';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { openKeyFolder } from '../src/access/key-folder.ts';
 import { createKey } from '../src/access/keys.ts';
@@ -77,6 +78,7 @@ describe('a server and a registry with login', () => {
   }, 60_000);
 
   it('log in by the issuer, on both, and take its tokens of programs for the audience', async () => {
+    const owners = new Set<string>();
     for (const url of [server.url, registry.url].map(local)) {
       const browser = createBrowserLike();
       const end = await browser.open(`${url}/auth/oidc/login?return=/jobs`, url);
@@ -95,9 +97,40 @@ describe('a server and a registry with login', () => {
       expect(refused.status).toBe(401);
       expect(refused.headers.get('www-authenticate')).toMatch(/^Bearer realm=/);
       const me = await fetch(`${url}/auth/me`, { headers: { authorization: `Bearer ${token}` } });
-      expect(await me.json()).toMatchObject({
-        who: { kind: 'oidc', owner: `oidc:${provider.issuer}|robot` },
-      });
+      // The same on both, which share the key of the data folder; nothing in it tells who it is.
+      const { who } = (await me.json()) as { who: { kind: string; owner: string } };
+      expect(who.kind).toBe('oidc');
+      expect(who.owner).toMatch(/^oidc:[\w-]{22}$/);
+      owners.add(who.owner);
+    }
+    expect(owners.size).toBe(1);
+  });
+
+  it('say at the start that the issuer wants a secret, or cannot be reached', async () => {
+    const down = { ...settingsOf(provider), issuer: 'http://127.0.0.1:1' };
+    for (const [oidc, words] of [
+      [
+        settingsOf(provider, { clientSecret: undefined }),
+        /No client secret is set.*TOMAAT_OIDC_CLIENT_SECRET/,
+      ],
+      [down, /127\.0\.0\.1:1 does not answer as it should/],
+    ] as const) {
+      for (const kind of ['server', 'registry']) {
+        const log: { level: number; msg: string }[] = [];
+        const logger = pino({ level: 'warn' }, { write: (line: string) => log.push(JSON.parse(line)) });
+        const dataFolder = await temporaryFolder();
+        const common = { login: true, oidc, logger, dataFolder };
+        const running =
+          kind === 'server'
+            ? await startTestServer(['threshold'], common)
+            : await startRegistry({ ...common, host: '127.0.0.1', port: 0 });
+        try {
+          await expect.poll(() => log).toMatchObject([{ level: 40, msg: expect.stringMatching(words) }]);
+        } finally {
+          await running.close();
+          await rm(dataFolder, { recursive: true, force: true });
+        }
+      }
     }
   });
 

@@ -18,6 +18,12 @@ export interface OidcProvider extends AsyncDisposable {
   /** Shows a button instead of coming back at once, for a browser. */
   asks: boolean;
   down: boolean;
+  /** More of its metadata; null takes a field out. */
+  metadata: Record<string, unknown>;
+  /** What its userinfo endpoint answers, if the metadata names it (`/userinfo`); undefined: it fails. */
+  userinfo?: JWTPayload;
+  /** How clients said who they are at the token endpoint. */
+  readonly authentications: ('basic' | 'post' | 'none')[];
   readonly publicJwk: JWK;
   readonly privateKey: CryptoKey;
   /** What went wrong in it, and not because a test wanted it. */
@@ -52,6 +58,8 @@ export async function openOidcProvider(alg = 'RS256'): Promise<OidcProvider> {
     changeToken: (token) => token,
     asks: false,
     down: false,
+    metadata: {},
+    authentications: [],
     publicJwk,
     privateKey,
     faults: [],
@@ -73,7 +81,7 @@ export async function openOidcProvider(alg = 'RS256'): Promise<OidcProvider> {
     };
     if (provider.down) return json(503, { error: 'temporarily_unavailable' });
     if (url.pathname === '/.well-known/openid-configuration') {
-      return json(200, {
+      const metadata = {
         issuer,
         authorization_endpoint: `${issuer}/authorize`,
         token_endpoint: `${issuer}/token`,
@@ -82,11 +90,14 @@ export async function openOidcProvider(alg = 'RS256'): Promise<OidcProvider> {
         subject_types_supported: ['public'],
         id_token_signing_alg_values_supported: [alg],
         code_challenge_methods_supported: ['S256'],
-      });
+        ...provider.metadata,
+      };
+      return json(200, Object.fromEntries(Object.entries(metadata).filter(([, value]) => value !== null)));
     }
     if (url.pathname === '/keys') return json(200, { keys: [publicJwk] });
     if (url.pathname === '/authorize') return authorize(url, response);
     if (url.pathname === '/token') return token(request, json);
+    if (url.pathname === '/userinfo' && provider.userinfo) return json(200, provider.userinfo);
     json(404, { error: 'not_found' });
   }
 
@@ -123,10 +134,17 @@ export async function openOidcProvider(alg = 'RS256'): Promise<OidcProvider> {
     let text = '';
     for await (const chunk of request) text += chunk;
     const form = new URLSearchParams(text);
-    const [id, secret] = Buffer.from(request.headers.authorization?.replace(/^Basic /, '') ?? '', 'base64')
-      .toString()
-      .split(':')
-      .map((part) => decodeURIComponent(part.replaceAll('+', ' ')));
+    const basic = request.headers.authorization?.replace(/^Basic /, '');
+    provider.authentications.push(
+      basic !== undefined ? 'basic' : form.has('client_secret') ? 'post' : 'none',
+    );
+    const [id, secret] =
+      basic === undefined
+        ? [form.get('client_id'), form.get('client_secret')]
+        : Buffer.from(basic, 'base64')
+            .toString()
+            .split(':')
+            .map((text) => decodeURIComponent(text.replaceAll('+', ' ')));
     if (id !== provider.clientId || secret !== provider.clientSecret)
       return json(401, { error: 'invalid_client' });
     const code = codes.get(form.get('code') ?? '');

@@ -1,11 +1,4 @@
-import {
-  type Affine,
-  collectBytes,
-  type LengthUnit,
-  type Volume,
-  type VolumeExtension,
-  writeVolume,
-} from '@tomaat/core';
+import { type Affine, collectBytes, type Volume, type VolumeExtension, writeVolume } from '@tomaat/core';
 import { nodePlatform } from '../src/node-platform.ts';
 
 /** Oblique, anisotropic, left-handed: swapped or mirrored axes show. */
@@ -30,10 +23,6 @@ export function phantom(
   return { voxels, size, components: 1, affine };
 }
 
-export async function encode(
-  volume: Volume,
-  extension: VolumeExtension,
-  unit?: LengthUnit,
-): Promise<Uint8Array> {
-  return collectBytes(writeVolume(volume, extension, nodePlatform, { unit }));
+export async function encode(volume: Volume, extension: VolumeExtension): Promise<Uint8Array> {
+  return collectBytes(writeVolume(volume, extension, nodePlatform));
 }

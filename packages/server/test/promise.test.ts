@@ -45,6 +45,41 @@ describe('POST /{task}/{anatomy}', () => {
     },
   );
 
+  it.each([
+    ['Läsion 1.nii.gz', 'Lasion_1', 'Läsion_1'],
+    ['La\u0308sion.nii.gz', 'Lasion', 'Läsion'],
+    ['肺.nii.gz', '_', '肺'],
+    ['हिन्दी.nii.gz', '_', 'हिन्दी'],
+    [`${'a'.repeat(79)}𠀀𠀀.nii.gz`, `${'a'.repeat(79)}_`, `${'a'.repeat(79)}𠀀`],
+    [`${'肺'.repeat(90)}.nii.gz`, '_', '肺'.repeat(60)],
+  ])('names the result after %s, in letters of any script', async (fileName, ascii, name) => {
+    const response = await post('/threshold/any', { volume: await encode(phantom(), 'nii.gz') }, fileName);
+    await response.arrayBuffer();
+    expect(response.headers.get('content-disposition')).toBe(
+      `attachment; filename="${ascii}_segmentation.nii.gz"; filename*=UTF-8''${encodeURIComponent(name)}_segmentation.nii.gz`,
+    );
+  });
+
+  it.each([
+    ['a field of a form', new URLSearchParams({ volume: '/data/scan.nii.gz' })],
+    [
+      'a part without a file name',
+      (() => {
+        const form = new FormData();
+        form.append('volume', '/data/scan.nii.gz');
+        return form;
+      })(),
+    ],
+  ])('says that the volume came as text: %s', async (_what, body) => {
+    const response = await fetch(`${server.url}/threshold/any`, { method: 'POST', body });
+    expect(response.status).toBe(422);
+    expect(await response.json()).toMatchObject({
+      code: 'BAD_INPUT',
+      field: 'volume',
+      detail: expect.stringMatching(/volume came as text.*files=\{"volume": open.*-F volume=@PATH/),
+    });
+  });
+
   it('takes the volume as application/octet-stream, with parameters in the query', async () => {
     const response = await fetch(`${server.url}/threshold/any?factor=5`, {
       method: 'POST',

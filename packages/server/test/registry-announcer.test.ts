@@ -51,8 +51,9 @@ function start(
 }
 
 async function listen(registry: Awaited<ReturnType<typeof openTestRegistry>>, port = 0) {
-  await registry.app.listen({ host: '127.0.0.1', port });
+  // Before the port is open: the announcer may be there at once.
   now = () => registry.clock.ms;
+  await registry.app.listen({ host: '127.0.0.1', port });
   return `http://127.0.0.1:${(registry.app.server.address() as AddressInfo).port}`;
 }
 
@@ -249,7 +250,9 @@ describe('startRegistry()', () => {
     const without = start({ registryUrl, apiKey, services: () => [serviceOf('a')] });
     await without.announcer.firstRound;
     expect(without.announcer.state().error).toContain('certificate is not trusted');
-    await expect(fetch(`http://127.0.0.1:${registry.port}/discover`)).rejects.toThrow();
+    const plain = await fetch(`http://127.0.0.1:${registry.port}/discover`);
+    expect(plain.status).toBe(400);
+    expect(await plain.text()).toContain('https://');
   });
 
   it('an announcer takes the pinned certificate under any name, and no other', async () => {
@@ -295,5 +298,55 @@ describe('startRegistry()', () => {
     expect(fresh.split('_')[1]).toBe(old.split('_')[1]);
     const registry = await openTestRegistry(cleanup, { dataFolder });
     expect(await listKeys(registry.entries.db)).toHaveLength(2);
+  });
+});
+
+describe('startAnnouncer() at a registry of 2018', () => {
+  /** As the original: one entry for each key, a later one replaces it, and all are accepted. */
+  async function openOldRegistry(perKey: boolean) {
+    const entries = new Map<string, Record<string, unknown>>();
+    const asked: string[] = [];
+    const { url } = await openServer(cleanup, async (request, response) => {
+      asked.push(`${request.method} ${request.url}`);
+      const chunks: Buffer[] = [];
+      for await (const chunk of request) chunks.push(chunk as Buffer);
+      if (request.url === '/announce') {
+        const entry = JSON.parse(Buffer.concat(chunks).toString());
+        entries.set(perKey ? entry.api_key : entry.prediction_url, { ...entry, api_key: '' });
+        return response.end(JSON.stringify({ status: 0, error: '' }));
+      }
+      if (request.url === '/discover') return response.end(JSON.stringify([...entries.values()]));
+      return response.writeHead(404, { 'content-type': 'text/html' }).end('No Such Resource');
+    });
+    return { url, asked };
+  }
+
+  it('warns once that it keeps one service per key', async () => {
+    const { url, asked } = await openOldRegistry(true);
+    const services = ['one', 'two', 'three'].map(serviceOf);
+    const { announcer, lines } = start({ registryUrl: url, apiKey: 'k', services: () => services });
+    await announcer.firstRound;
+    expect(announcer.state()).toMatchObject({ face: 'v1', announced: 1 });
+    announcer.refresh();
+    await expect.poll(() => asked.filter((line) => line === 'GET /discover').length).toBe(2);
+    const warnings = lines.filter((line) => line.startsWith('warn'));
+    expect(warnings).toHaveLength(1);
+    expect(warnings[0]).toMatch(
+      /keeps one service per key: it accepted 3 and lists 1; give each service its own/,
+    );
+  });
+
+  it('says nothing where all are listed, or there is one', async () => {
+    for (const [perKey, ids] of [
+      [false, ['one', 'two']],
+      [true, ['one']],
+    ] as const) {
+      const { url } = await openOldRegistry(perKey);
+      const services = ids.map(serviceOf);
+      const { announcer, lines } = start({ registryUrl: url, apiKey: 'k', services: () => services });
+      await announcer.firstRound;
+      expect(announcer.state()).toMatchObject({ face: 'v1', announced: ids.length });
+      expect(lines.filter((line) => line.startsWith('warn'))).toEqual([]);
+    }
   });
 });

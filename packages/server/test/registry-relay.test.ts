@@ -15,10 +15,11 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { type Announcement, announcementType, entrySchema, problemSchema } from '@tomaat/client';
 import { afterEach, describe, expect, it } from 'vitest';
 import { findKey } from '../src/access/keys.ts';
+import { isLoopback } from '../src/addresses.ts';
 import { createApp } from '../src/http/app.ts';
 import { createRelay } from '../src/registry/relay.ts';
 import type { RegistryAppOptions } from '../src/registry/start.ts';
-import { createTargetPolicy, isLoopback } from '../src/registry/targets.ts';
+import { createTargetPolicy } from '../src/registry/targets.ts';
 import { openCertificate } from '../src/tls.ts';
 import {
   announce,
@@ -117,6 +118,70 @@ async function deadUrl(): Promise<string> {
 }
 
 describe('POST /{task}/{anatomy} on the registry', () => {
+  it('lets no server speak for the registry: its policy, origins, cookies and redirects stay behind', async () => {
+    const header = {
+      'content-type': 'text/html',
+      'content-security-policy': "default-src *; script-src * 'unsafe-inline'",
+      'x-content-type-options': 'sniff',
+      'access-control-allow-origin': 'https://evil.example',
+      'access-control-allow-credentials': 'true',
+      'set-cookie': 'tomaat=stolen',
+      'clear-site-data': '"*"',
+      'strict-transport-security': 'max-age=99999999',
+      location: 'https://evil.example/',
+      refresh: '0; url=https://evil.example/',
+      link: '<https://evil.example/x.css>; rel=stylesheet',
+      'service-worker-allowed': '/',
+    };
+    for (const status of [200, 422, 500]) {
+      const relay = await openRelay();
+      const { url } = await openServer(
+        cleanup,
+        serverOf([], (request, response) => {
+          request
+            .resume()
+            .on('end', () => response.writeHead(status, header).end('<script>alert(1)</script>'));
+        }),
+      );
+      await relay.offer('a', url);
+      const answer = await post(`${relay.url}/segmentation/prostate`);
+      const got = Object.fromEntries(answer.headers);
+      expect(got).toMatchObject({
+        'content-security-policy': "default-src 'none'; sandbox",
+        'x-content-type-options': 'nosniff',
+      });
+      const own = ['content-security-policy', 'x-content-type-options', 'content-type'];
+      for (const name of Object.keys(header).filter((name) => !own.includes(name)))
+        expect(got, `${status} ${name}`).not.toHaveProperty(name);
+    }
+  });
+
+  it('passes 256 requests on at a time, and says so to the next one', async () => {
+    const held: ServerResponse[] = [];
+    const { url } = await openServer(
+      cleanup,
+      serverOf([], (request, response) => {
+        request.resume();
+        held.push(response);
+      }),
+    );
+    const relay = await openRelay();
+    await relay.offer('a', url);
+    const sent: Promise<Response>[] = [];
+    for (let i = 0; i < 256; i += 32) {
+      for (let n = 0; n < 32; n++) sent.push(post(`${relay.url}/segmentation/prostate`));
+      await expect.poll(() => held.length, { timeout: 20_000 }).toBe(i + 32);
+    }
+    const refused = await post(`${relay.url}/segmentation/prostate`);
+    expect(await problemOf(refused)).toMatchObject({ status: 503, code: 'BUSY' });
+    held[0].end('done');
+    expect((await sent[0]).status).toBe(200);
+    const next = post(`${relay.url}/segmentation/prostate`);
+    await expect.poll(() => held.length, { timeout: 20_000 }).toBe(257);
+    for (const response of held.slice(1)) response.end('done');
+    for (const answer of [...sent, next]) expect((await answer).status).toBe(200);
+  }, 60_000);
+
   it('passes body, types, length and query on, and the answer back, byte for byte', async () => {
     const got: Got[] = [];
     const { url } = await openServer(cleanup, serverOf(got));
@@ -141,6 +206,8 @@ describe('POST /{task}/{anatomy} on the registry', () => {
     });
     expect(answer.headers.get('set-cookie')).toBeNull();
     expect(answer.headers.get('x-powered-by')).toBeNull();
+    // It may not act as a page of the registry.
+    expect(answer.headers.get('content-security-policy')).toBe("default-src 'none'; sandbox");
     expect(got).toMatchObject([
       {
         path: '/segmentation/prostate?frame=2&threshold=0.5&service=prostate-net',
@@ -382,12 +449,17 @@ describe('POST /{task}/{anatomy} on the registry', () => {
     },
   );
 
-  it('repeats 100 Continue of the server to the caller', async () => {
+  it.each([
+    { sent: 3, agent: 'python-requests/2.32', passed: 3 },
+    { sent: 9, agent: 'curl/8.0', passed: 4 },
+    { sent: 9, agent: 'curl/8.0\r\nVia: 1.1 proxy', passed: 0 },
+    { sent: 9, agent: 'my-lab-client/1.0', passed: 0 },
+  ])('passes $passed of $sent interim answers on to $agent', async ({ sent, agent, passed }) => {
     const { url } = await openServer(
       cleanup,
       serverOf([], (request, response) => {
         request.resume().on('end', async () => {
-          for (let i = 0; i < 3; i++) {
+          for (let i = 0; i < sent; i++) {
             response.writeContinue();
             await sleep(20);
           }
@@ -403,12 +475,23 @@ describe('POST /{task}/{anatomy} on the registry', () => {
       text += chunk;
     });
     socket.write(
-      'POST /segmentation/prostate HTTP/1.1\r\nHost: localhost\r\nUser-Agent: python-requests/2.32\r\nContent-Length: 6\r\nConnection: close\r\n\r\nvolume',
+      `POST /segmentation/prostate HTTP/1.1\r\nHost: localhost\r\nUser-Agent: ${agent}\r\nContent-Length: 6\r\nConnection: close\r\n\r\nvolume`,
     );
     await once(socket, 'close');
-    expect(text.match(/HTTP\/1\.1 100 Continue\r\n\r\n/g)).toHaveLength(3);
+    expect(text.split('HTTP/1.1 100 Continue\r\n\r\n').length - 1).toBe(passed);
     expect(text).toMatch(/HTTP\/1\.1 200 OK[\s\S]*done/);
+  });
 
+  it('tells whoever asks for it when the server sends an interim answer', async () => {
+    const { url } = await openServer(
+      cleanup,
+      serverOf([], (request, response) => {
+        request.resume().on('end', () => {
+          for (let i = 0; i < 3; i++) response.writeContinue();
+          response.end('done');
+        });
+      }),
+    );
     const calls: string[] = [];
     const silent = await openRelay({ keepAlive: (request) => calls.push(request.url) });
     await silent.offer('a', url);

@@ -1,10 +1,16 @@
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { type Announcement, announcementType, type Entry, entrySchema, problemSchema } from '@tomaat/client';
+import {
+  type Announcement,
+  announcementType,
+  type Entry,
+  entrySchema,
+  problemSchema,
+  toSlug,
+} from '@tomaat/client';
+import { sql } from 'kysely';
 import { afterEach, describe, expect, it } from 'vitest';
 import { createKey, findKey, listKeys, renewProgramKey, revokeKey } from '../src/access/keys.ts';
-import { apiLifeMs, keptMs, v1LifeMs } from '../src/registry/entries.ts';
-import { toSlug } from '../src/registry/slug.ts';
 import {
   announce,
   announcementOf,
@@ -17,6 +23,9 @@ import {
   putSigned,
   type TestRegistry,
 } from './registry-helpers.ts';
+
+/** How long an entry lives (of our API, of v1), and how long it is shown after that: the promise, not the source. */
+const [apiLifeMs, v1LifeMs, keptMs] = [90_000, 3_600_000, 86_400_000];
 
 const cleanup = createCleanup();
 afterEach(() => cleanup.run());
@@ -89,6 +98,70 @@ describe('POST /announce (v1)', () => {
     for (const body of ['', 'no json', '[]', 'null', '"text"', `{"name":"${'x'.repeat(70_000)}"}`]) {
       expect(await postV1(registry, body)).toMatchObject({ status: 1 });
     }
+  });
+
+  it.each([
+    'Lung\u0000net',
+    'Lung\u001b[2Jnet',
+    'Lung\nSaved to /etc/passwd',
+    'Lung \u202etxt.exe',
+    'Lung\u2066net',
+    'Lung\u200bnet',
+    'Lung\u2028net',
+    'Lung\u009b31mnet',
+  ])('takes no name with what is not seen, by v1 or signed: %j', async (name) => {
+    const registry = await openTestRegistry(cleanup);
+    const key = await registry.key();
+    for (const field of ['name', 'modality', 'anatomy', 'task']) {
+      const { status, error } = await postV1(registry, v1(key, { [field]: name }));
+      expect({ status, error }).toMatchObject({
+        status: 1,
+        error: expect.stringContaining(`${field} holds`),
+      });
+    }
+    for (const field of ['name', 'modality', 'serviceId', 'version', 'description']) {
+      const text = field === 'description' ? name.replaceAll('\n', '\u202e') : name;
+      const change = { ...announcementOf('https://lab.example'), [field]: text };
+      const put = await announce(registry, key, 'a', change);
+      expect(put.statusCode, `${field} ${put.payload}`).toBe(422);
+      expect(put.payload).not.toContain('\u202e');
+    }
+    expect(await discover(registry)).toEqual([]);
+    const described = v1(key, { description: 'Two lines,\n\tone indented', name: 'می\u200cخواهم' });
+    expect(await postV1(registry, described)).toMatchObject({ status: 0 });
+  });
+
+  it('keeps addresses as they are understood', async () => {
+    const registry = await openTestRegistry(cleanup);
+    const key = await registry.key();
+    const given = {
+      prediction_url: ' https://LAB.example:443/\r\npre\tdict\n',
+      interface_url: 'https://lab.example/a/../inter\nface',
+    };
+    expect(await postV1(registry, v1(key, given))).toMatchObject({ status: 0 });
+    expect(
+      await postV1(registry, v1(key, { ...given, prediction_url: 'https://lab.example/predict' })),
+    ).toMatchObject({
+      status: 0,
+    });
+    const list = await discover(registry);
+    expect(list).toHaveLength(1);
+    expect(list[0]).toMatchObject({
+      prediction_url: 'https://lab.example/predict',
+      interface_url: 'https://lab.example/interface',
+    });
+    const signed = await announce(
+      registry,
+      key,
+      'a',
+      announcementOf('https://lab.example', { interfaceUrl: 'https://lab.example/\r\ninterface' }),
+    );
+    expect(signed.statusCode, signed.payload).toBe(200);
+    expect(signed.json().interfaceUrl).toBe('https://lab.example/interface');
+    const turned = announcementOf('https://lab.example', {
+      interfaceUrl: 'https://lab.example/\u202einterface',
+    });
+    expect((await announce(registry, key, 'a', turned)).statusCode).toBe(422);
   });
 
   it('refuses a key without the scope, a revoked and an expired one', async () => {
@@ -354,6 +427,34 @@ describe('PUT and DELETE /api/announcements/{id}', () => {
       expect((await putSigned(registry, key, id, text)).statusCode, id).toBeOneOf([413, 422]);
     }
     expect(await search(registry)).toEqual([]);
+  });
+
+  it('limits the entries of all keys together', async () => {
+    const registry = await openTestRegistry(cleanup);
+    const key = await registry.key();
+    const first = await announce(registry, key, 'server', announcementOf('http://127.0.0.1:9000'));
+    expect(first.statusCode).toBe(200);
+    // Those of 25 other keys; one is left.
+    const { db } = registry.entries;
+    const [{ name }] = (
+      await sql<{ name: string }>`SELECT group_concat(name) AS name FROM pragma_table_info('entry')
+        WHERE name NOT IN ('sid', 'id', 'key_id', 'prediction_url')`.execute(db)
+    ).rows;
+    await sql`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 19998)
+      INSERT INTO entry (sid, id, key_id, prediction_url, ${sql.raw(name)})
+      SELECT 's' || i, NULL, 'key' || (i % 25), 'http://127.0.0.1/' || i, ${sql.raw(name)} FROM n, entry`.execute(
+      db,
+    );
+    const add = async (label: string) =>
+      announce(registry, await registry.key(label), label, announcementOf('http://127.0.0.1:9000'));
+    expect((await add('fits')).statusCode).toBe(200);
+    const full = await add('one-more');
+    expect(problemSchema.parse(full.json())).toMatchObject({ status: 503, code: 'BUSY' });
+    expect(full.json().detail).toContain('20000 entries');
+    // Who is in it may renew.
+    expect(
+      (await announce(registry, key, 'server', announcementOf('http://127.0.0.1:9000'))).statusCode,
+    ).toBe(200);
   });
 
   it('limits the entries of one key', async () => {

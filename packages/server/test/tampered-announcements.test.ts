@@ -193,6 +193,26 @@ describe('signed announcements', () => {
     for (const text of texts.slice(22)) expect((await putSigned(second, key, id, text)).statusCode).toBe(422);
   });
 
+  it('takes what was signed at the address of its own id alone', async () => {
+    const registry = await openTestRegistry(cleanup);
+    const key = await registry.key();
+    const payload = payloadOf(announcement, server, registry.clock.ms);
+    const signed = await server.sign(announcementType, payload);
+    const others = [
+      await idOf('server', 'other-service'),
+      await idOf('attacker'),
+      `${payload.id}x`,
+      payload.id.toUpperCase(),
+      payload.id.slice(0, -1),
+    ];
+    for (const id of others) {
+      const answer = await putSigned(registry, key, id, signed);
+      expect(answer.json(), id).toMatchObject({ code: 'BAD_SIGNATURE', status: 422 });
+    }
+    expect(await registry.entries.search({})).toEqual([]);
+    expect((await putSigned(registry, key, payload.id, signed)).statusCode).toBe(200);
+  });
+
   it('says how far the clocks are apart', async () => {
     const registry = await openTestRegistry(cleanup);
     const key = await registry.key();

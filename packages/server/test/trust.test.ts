@@ -1,4 +1,4 @@
-import { execFileSync, spawn, spawnSync } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { createHash, X509Certificate } from 'node:crypto';
 import { once } from 'node:events';
 import { readFileSync, statSync, writeFileSync } from 'node:fs';
@@ -8,6 +8,7 @@ import { type AddressInfo, createServer as createTcpServer } from 'node:net';
 import { join } from 'node:path';
 import { createClient, type Entry } from '@tomaat/client';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { findOpenssl, findPython } from '../../../test/programs.ts';
 import { type ConnectOptions, connectTo } from '../src/cli/connect.ts';
 import { findService } from '../src/cli/find-service.ts';
 import { openIdentity } from '../src/identity.ts';
@@ -138,6 +139,49 @@ describe('connectTo()', () => {
     expect(second.heard).toHaveLength(1);
   });
 
+  it('knows a server again after it renewed its certificate with the same key, and notes the new one', async () => {
+    const folder = await openFolder(cleanup);
+    const first = await listen(folder);
+    const name = `127.0.0.1:${first.port}`;
+    await ask(first.port, { ask: yes });
+    const pinned = await findPins(file(), name);
+    expect(pinned).toMatchObject([{ value: first.fingerprint, keyFingerprint: expect.any(String) }]);
+    const { fetch } = await connectTo(`https://${name}`, { data });
+    await first.close();
+    await openCertificate(folder, { names: ['renewed.example'] });
+    const second = await listen(folder, first.port);
+    expect(second.fingerprint).not.toBe(first.fingerprint);
+    // What runs on goes on, and what starts asks nothing.
+    expect((await fetch(`https://${name}/api/services`)).status).toBe(200);
+    await ask(first.port);
+    const { line, firstSeen, keyFingerprint } = pinned[0];
+    expect(await findPins(file(), name)).toEqual([
+      { name, value: second.fingerprint, firstSeen, keyFingerprint, line },
+    ]);
+    // The digest of the public key, by openssl's definition of SubjectPublicKeyInfo.
+    const spki = new X509Certificate(readFileSync(join(folder, 'tomaat.pem'))).publicKey;
+    const der = spki.export({ type: 'spki', format: 'der' });
+    expect(keyFingerprint).toBe(createHash('sha256').update(der).digest('base64url'));
+  });
+
+  it('adds the key to a line that an earlier version wrote, and takes no other key for it', async () => {
+    const folder = await openFolder(cleanup);
+    const server = await listen(folder);
+    const name = `127.0.0.1:${server.port}`;
+    writeFileSync(file(), `# mine\n${name} ${server.fingerprint} 2026-01-02T03:04:05Z\n`);
+    await ask(server.port);
+    const lines = readFileSync(file(), 'utf8').split('\n');
+    expect(lines[0]).toBe('# mine');
+    expect(lines[1]).toMatch(
+      new RegExp(`^${name} ${server.fingerprint} 2026-01-02T03:04:05Z # key [\\w-]{43}$`),
+    );
+    await server.close();
+    const other = await listen(await openFolder(cleanup), server.port);
+    await expect(ask(server.port, { ask: yes })).rejects.toThrow(/another certificate than before/);
+    expect(other.heard).toEqual([]);
+    expect(readFileSync(file(), 'utf8').split('\n')).toEqual(lines);
+  });
+
   it('finds out a man in the middle who comes after the first look, before the key is sent', async () => {
     const server = await listen(await openFolder(cleanup));
     const baseUrl = `https://127.0.0.1:${server.port}`;
@@ -201,8 +245,11 @@ describe('connectTo()', () => {
   });
 });
 
+const openssl = findOpenssl();
+const python = findPython();
+
 describe('the fingerprint', () => {
-  it.skipIf(spawnSync('openssl', ['version']).error || spawnSync('python3', ['-V']).error)(
+  it.skipIf(!openssl || !python)(
     'is what openssl and Python say, for ten certificates of four kinds, and the same after a restart',
     async () => {
       const kinds = [['rsa:2048'], ['ec', '-pkeyopt', 'ec_paramgen_curve:P-256'], ['ed25519']];
@@ -211,7 +258,7 @@ describe('the fingerprint', () => {
         const folder = await openFolder(cleanup);
         const [cert, keyFile] = [join(folder, 'a.pem'), join(folder, 'a.key')];
         const subject = ['-subj', `/CN=server-${i}.example`, '-days', '30', '-out', cert, '-keyout', keyFile];
-        execFileSync('openssl', ['req', '-x509', '-nodes', '-newkey', ...kinds[i % 3], ...subject], {
+        execFileSync(openssl!, ['req', '-x509', '-nodes', '-newkey', ...kinds[i % 3], ...subject], {
           stdio: 'pipe',
         });
         certificates.push({ cert, key: keyFile });
@@ -222,18 +269,18 @@ describe('the fingerprint', () => {
         expect((await openCertificate(folder)).fingerprint).toBe(made.fingerprint);
         certificates.push({ cert: join(folder, 'tomaat.pem'), key: join(folder, 'tomaat.key') });
       }
-      const python = `import hashlib, ssl, sys
+      const program = `import hashlib, ssl, sys
 for file in sys.argv[1:]:
     digest = hashlib.sha256(ssl.PEM_cert_to_DER_cert(open(file).read())).hexdigest().upper()
     print(':'.join(digest[i:i + 2] for i in range(0, 64, 2)))`;
       const files = certificates.map(({ cert }) => cert);
-      const byPython = execFileSync('python3', ['-c', python, ...files])
+      const byPython = execFileSync(python!, ['-c', program, ...files])
         .toString()
         .trim()
         .split('\n');
       for (const [index, { cert, key: keyFile }] of certificates.entries()) {
         const opened = await openCertificate(data, { cert, key: keyFile });
-        const said = execFileSync('openssl', [
+        const said = execFileSync(openssl!, [
           'x509',
           '-in',
           cert,
@@ -476,12 +523,12 @@ describe('tomaat trust', () => {
     expect(byVariable).toMatchObject({ code: 0 });
   }, 180_000);
 
-  it.skipIf(spawnSync('python3', ['-V']).error)(
+  it.skipIf(!python)(
     'asks on a terminal: yes is remembered, anything else is no',
     async () => {
       const server = await listen(await openFolder(cleanup));
       const url = `https://127.0.0.1:${server.port}`;
-      const python = `import os, pty, sys
+      const program = `import os, pty, sys
 pid, terminal = pty.fork()
 if pid == 0: os.execv(sys.argv[2], sys.argv[2:])
 seen = b''
@@ -497,8 +544,8 @@ _, status = os.waitpid(pid, 0)
 sys.stdout.buffer.write(seen)
 sys.exit(os.waitstatus_to_exitcode(status))`;
       const answer = async (text: string) => {
-        const args = ['-c', python, text, process.execPath, bin, 'discover', url, '--data', data];
-        const child = spawn('python3', args, { stdio: ['ignore', 'pipe', 'inherit'], timeout: 50_000 });
+        const args = ['-c', program, text, process.execPath, bin, 'discover', url, '--data', data];
+        const child = spawn(python!, args, { stdio: ['ignore', 'pipe', 'inherit'], timeout: 50_000 });
         let said = '';
         child.stdout.on('data', (chunk) => {
           said += chunk;

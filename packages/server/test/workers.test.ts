@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
-import { readdir, rm } from 'node:fs/promises';
+import { readdir, rm, writeFile } from 'node:fs/promises';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -14,6 +14,7 @@ import { ownNodeOptions } from '../src/source.ts';
 import { openServerDatabase } from '../src/store/server-database.ts';
 import { inferBright, writeApp } from './app-fixture.ts';
 import { bin, endsWithTest, tomaat } from './cli-fixture.ts';
+import { niftiFiles, niftiPlace } from './placed-files.ts';
 import { type RealServer, startRealServer } from './real-server.ts';
 import { temporaryFolder } from './test-server.ts';
 
@@ -108,6 +109,23 @@ describe('tomaat worker', () => {
       headers: { 'content-type': 'application/octet-stream' },
     });
     expect(result.equals(Buffer.from(await there.arrayBuffer()))).toBe(true);
+    await worker.end('SIGTERM');
+  });
+
+  it('says what the header of the input states of its grid, for formats that are asked for later', async () => {
+    const worker = await startWorker();
+    const { bytes: scan } = niftiFiles.find(({ name }) => name.includes('MNI'))!;
+    const created = await fetch(`${server.url}/api/services/good/predictions?format=mha`, {
+      method: 'POST',
+      body: scan,
+      headers: { 'content-type': 'application/octet-stream' },
+    });
+    const { id } = (await created.json()) as Job;
+    await reaches(id, 'succeeded');
+    const [output] = (await look(id)).outputs;
+    expect([output.format, Object.keys(output)]).toEqual(['mha', expect.not.arrayContaining(['geometry'])]);
+    const answer = await fetch(`${server.url}${output.url}?format=nii`);
+    expect(niftiPlace(new Uint8Array(await answer.arrayBuffer()))).toEqual(niftiPlace(scan));
     await worker.end('SIGTERM');
   });
 
@@ -213,6 +231,17 @@ describe('tomaat worker', () => {
       await server.kill('SIGKILL');
       ({ server, token } = before);
     }
+  });
+
+  it('gives a job up whose input the disk of the server has damaged', async () => {
+    const job = await submit('good');
+    const digest = createHash('sha256').update(bytes).digest('hex');
+    const file = join(server.dataFolder, 'blobs', 'sha256', digest);
+    await writeFile(file, Buffer.alloc(bytes.length));
+    const worker = await startWorker();
+    await reaches(job.id, 'failed');
+    expect((await look(job.id)).error).toMatchObject({ code: 'DAMAGED' });
+    await worker.end('SIGTERM');
   });
 
   it('that a test has started ends with the test', async () => {

@@ -1,16 +1,20 @@
 import type { InputParameter, Service } from '@tomaat/client';
+import { keyVariable } from './access-texts.ts';
 
-/** Code that sends a prediction to this service's own address, with the values that the form shows now. */
 export interface CodeSample {
   name: string;
   code: string;
 }
 
+/**
+ * Code that sends a prediction to this service's own address, with the values that the form shows now. `withKey`: with an API
+ * key, which is read from the environment, so that it is in no program and in no history of a shell.
+ */
 export function codeSamples(
   service: Service,
   base: string,
   values: Readonly<Record<string, InputParameter>>,
-  frame?: number,
+  { frame, withKey = false }: { frame?: number; withKey?: boolean } = {},
 ): CodeSample[] {
   const files = service.inputs.filter(
     (input) => (input.type === 'volume' || input.type === 'transform') && !input.optional,
@@ -25,11 +29,13 @@ export function codeSamples(
 
   const opens = files.map((input, i) => `open(${py(fileOf(input.name, i))}, "rb") as ${pyName(input.name)}`);
   const python = [
+    ...(withKey ? ['import os', ''] : []),
     'import requests',
     '',
     ...(files.length > 0 ? [`with ${opens.join(', ')}:`] : ['if True:']),
     `    response = requests.post(`,
     `        ${py(address)},`,
+    ...(withKey ? [`        headers={"Authorization": f"Bearer {os.environ['${keyVariable}']}"},`] : []),
     `        files={${files.map((input) => `${py(input.name)}: ${pyName(input.name)}`).join(', ')}},`,
     ...(fields.length > 0
       ? [`        data={${fields.map(([name, value]) => `${py(name)}: ${py(value)}`).join(', ')}},`]
@@ -42,6 +48,7 @@ export function codeSamples(
 
   const curl = [
     'curl --fail-with-body',
+    ...(withKey ? [`-H "Authorization: Bearer $${keyVariable}"`] : []),
     ...files.map((input, i) => `-F ${sh(`${input.name}=@${fileOf(input.name, i)}`)}`),
     ...fields.map(([name, value]) => `--form-string ${sh(`${name}=${value}`)}`),
     '-o segmentation.nii.gz',
@@ -50,7 +57,8 @@ export function codeSamples(
 
   const [first, ...others] = files.filter((input) => input.type === 'volume');
   const cli = [
-    `tomaat predict ${sh(`${base}/services/${service.id}`)}`,
+    // Set for it alone, so that it need not be exported; as a flag it would be in the list of processes.
+    `${withKey ? `${keyVariable}="$${keyVariable}" ` : ''}tomaat predict ${sh(`${base}/services/${service.id}`)}`,
     ...(first ? [`--volume scan.nii.gz`] : []),
     ...[...others, ...files.filter((input) => input.type !== 'volume')].map(
       (input) => `--input ${sh(`${input.name}=${input.name}.nii.gz`)}`,

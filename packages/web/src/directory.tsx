@@ -1,6 +1,10 @@
 import type { Entry, Service } from '@tomaat/client';
+import { withoutTrailingSlashes } from '@tomaat/core';
 import { Link, useSearchParams } from 'wouter';
+import { needsKey } from './access-texts.ts';
+import { baseUrl } from './base.ts';
 import { formatSeconds, formatSlug, formatTime } from './format.ts';
+import { useMe } from './login.tsx';
 import { type Site, safeAddress, useSite } from './site.ts';
 import { Empty, faultOf, KindTags, Loading, Problem, Tag, useTitle } from './ui.tsx';
 
@@ -37,7 +41,8 @@ function cardOfService(service: Service): Card {
 
 function cardOfEntry(entry: Entry): Card {
   const { sid, serverUrl, serviceId, live, version } = entry;
-  const base = serviceId === undefined ? undefined : safeAddress(serverUrl)?.replace(/\/+$/, '');
+  const address = serviceId === undefined ? undefined : safeAddress(serverUrl);
+  const base = address && withoutTrailingSlashes(address);
   const { name, description, modality, anatomy, task } = entry;
   return {
     key: sid,
@@ -68,6 +73,7 @@ const filterNames = ['modality', 'anatomy', 'task'] as const;
 export function Directory() {
   useTitle(undefined);
   const site = useSite();
+  const me = useMe();
   const [search, setSearch] = useSearchParams();
   const set = (name: string, value: string) =>
     setSearch(
@@ -99,8 +105,8 @@ export function Directory() {
         <h1>{isRegistry ? 'Find a service' : 'Drop a scan, see the result'}</h1>
         <p>
           {isRegistry
-            ? 'Models for medical images, published by those who trained them. A card leads to the server that runs it; nothing is uploaded here.'
-            : 'Choose a service. Your scan is computed on this server and nowhere else, and deleted there as soon as the job ends.'}
+            ? `Models for medical images, published by those who trained them. A card leads to the server that runs it, and this page uploads nothing. That server may ask for a login of its own${needsKey(me.data) ? '; the login of this registry does not count there' : ''}. A scan that a program sends to this registry is passed on to such a server and not kept here.`
+            : 'Choose a service. Your scan goes to this server alone, which computes the result on machines of its operator and deletes the scan when the job is done.'}
         </p>
       </section>
       {site.isPending && <Loading what="Asking which services there are …" />}
@@ -113,10 +119,16 @@ export function Directory() {
       )}
       {site.isSuccess && cards.length === 0 && (
         <Empty title="No services yet">
-          <p>A server announces its services here with</p>
+          <p>A server announces its services here with a key that has the scope announce:</p>
           <pre>
-            <code>tomaat serve APP_FOLDER --announce {location.origin}</code>
+            <code>
+              TOMAAT_ANNOUNCE_KEY="$TOMAAT_ANNOUNCE_KEY" tomaat serve APP_FOLDER --announce {baseUrl}
+            </code>
           </pre>
+          <p className="fine">
+            The operator of this registry makes one with{' '}
+            <code>tomaat keys create --label NAME --scope announce</code>.
+          </p>
         </Empty>
       )}
       {cards.length > 0 && (

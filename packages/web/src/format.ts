@@ -30,12 +30,9 @@ export function formatClock(seconds: number): string {
   return hours > 0 ? `${hours}:${rest}` : rest.replace(/^0(\d:)/, '$1');
 }
 
-/** Three digits that mean something. */
-export function formatMl(ml: number): string {
-  return ml >= 100 ? ml.toFixed(0) : ml >= 10 ? ml.toFixed(1) : ml >= 1 ? ml.toFixed(2) : ml.toFixed(3);
-}
-
-export const formatMm = (mm: number): string => String(Number(mm.toFixed(3)));
+/** A coordinate to a micrometre, or to four digits where it is less than a millimetre. */
+export const formatMm = (mm: number): string =>
+  String(Number(Math.abs(mm) < 1 ? mm.toPrecision(4) : mm.toFixed(3)));
 
 export function formatTime(time: string): string {
   const date = new Date(time);

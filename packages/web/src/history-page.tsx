@@ -2,26 +2,33 @@ import { useQueries } from '@tanstack/react-query';
 import { TomaatError } from '@tomaat/core';
 import { useState } from 'react';
 import { Link } from 'wouter';
+import { isExpired, loginPhrase } from './access-texts.ts';
 import { formatTime } from './format.ts';
+import { useMe } from './login.tsx';
 import { client } from './site.ts';
 import { type HistoryEntry, useHistory } from './store.ts';
 import { Empty, faultOf, Problem, Tag, useTitle } from './ui.tsx';
 import { discard, follow, uploadAddress } from './upload.ts';
 
-const stateNames: Record<HistoryEntry['state'] | 'gone', { name: string; tone: 'good' | 'bad' | 'plain' }> = {
+const stateNames: Record<
+  HistoryEntry['state'] | 'expired' | 'gone',
+  { name: string; tone: 'good' | 'bad' | 'plain' }
+> = {
   sending: { name: 'Sending', tone: 'plain' },
   queued: { name: 'Waiting', tone: 'plain' },
   running: { name: 'Computing', tone: 'plain' },
   succeeded: { name: 'Done', tone: 'good' },
   failed: { name: 'Failed', tone: 'bad' },
   canceled: { name: 'Cancelled', tone: 'plain' },
-  gone: { name: 'Expired', tone: 'plain' },
+  expired: { name: 'Expired', tone: 'plain' },
+  gone: { name: 'No longer there', tone: 'plain' },
 };
 
 /** The jobs of this browser. Deleting one deletes it on the server, too. */
 export default function HistoryPage() {
   useTitle('My jobs');
   const entries = useHistory();
+  const login = loginPhrase(useMe().data);
   const [error, setError] = useState<unknown>();
   const [busy, setBusy] = useState<string>();
   const jobs = useQueries({
@@ -53,8 +60,10 @@ export default function HistoryPage() {
       <section className="hero">
         <h1>My jobs</h1>
         <p>
-          The list and the scans are kept in this browser alone. Deleting a job deletes its data on the
-          server, too.
+          What you sent from this browser{login && `, logged in ${login}`}. The list and a copy of the scans
+          are kept in this browser for a week
+          {login && ', also when you log out; other logins do not see them here'}. Deleting a job deletes its
+          data on the server, too.
         </p>
       </section>
       {error !== undefined && <Problem fault={faultOf(error)} />}
@@ -81,7 +90,8 @@ export default function HistoryPage() {
               </thead>
               <tbody>
                 {entries.map((entry, i) => {
-                  const state = stateNames[isGone(i) ? 'gone' : entry.state];
+                  const end = isExpired(entry, Date.now()) ? 'expired' : 'gone';
+                  const state = stateNames[isGone(i) ? end : entry.state];
                   return (
                     <tr key={entry.key}>
                       <th scope="row">

@@ -1,87 +1,92 @@
 import { useQuery, useQueryClient } from '@tanstack/react-query';
 import type { Me } from '@tomaat/client';
 import { TomaatError } from '@tomaat/core';
-import {
-  type FormEvent,
-  type ReactNode,
-  useEffect,
-  useId,
-  useRef,
-  useState,
-  useSyncExternalStore,
-} from 'react';
+import { type FormEvent, type ReactNode, useEffect, useId, useRef, useState } from 'react';
 import { useLocation } from 'wouter';
+import { basePath, baseUrl } from './base.ts';
 import { formatTime } from './format.ts';
-import { client } from './site.ts';
+import { noteLogin } from './logins.ts';
+import { client, safeAddress } from './site.ts';
 import { belongTo } from './store.ts';
-import { faultOf, Loading } from './ui.tsx';
+import { faultOf, Loading, Problem } from './ui.tsx';
 
 /** Who is logged in; the session itself is a cookie that this page cannot read, and the key is kept nowhere. */
 
 /** The owner whose page this is; another one gets a page of his own. */
 let owner: string | undefined;
 
-export const useMe = () =>
-  useQuery({
-    queryKey: ['me'],
-    queryFn: async ({ signal }) => {
-      const me = await client.me({ signal });
-      if (me.who && owner !== undefined && me.who.owner !== owner) location.reload();
-      if (me.who) {
-        owner = me.who.owner;
-        belongTo(owner);
-      }
-      return me;
-    },
-    refetchInterval: ({ state }) => (state.data?.login === 'required' ? 60_000 : false),
-    refetchOnWindowFocus: true,
-  });
+const meQuery = {
+  queryKey: ['me'],
+  queryFn: async ({ signal }: { signal: AbortSignal }) => {
+    // Whether the server lets this page in is better said now than after a scan was chosen.
+    const me = await client.me({ signal, page: baseUrl });
+    if (me.who && owner !== undefined && me.who.owner !== owner) location.reload();
+    if (me.who) {
+      owner = me.who.owner;
+      belongTo(owner);
+    }
+    return me;
+  },
+  refetchOnWindowFocus: true,
+} as const;
 
-// ---- How often somebody logged in, for what has to be asked again then ----
-
-let logins = 0;
-const listeners = new Set<() => void>();
-
-/** Grows with each login: an effect that depends on it begins anew. */
-export const useLogins = () =>
-  useSyncExternalStore(
-    (listener) => {
-      listeners.add(listener);
-      return () => listeners.delete(listener);
-    },
-    () => logins,
-  );
+/** Who is logged in, as far as it is known; the gate keeps it up to date. */
+export const useMe = () => useQuery({ ...meQuery, refetchOnMount: false });
 
 // ---- The view ----
 
-/** What came back from an issuer that logged nobody in (`LoginFault` of the server). */
-const faults: Record<string, string> = {
-  expired: 'That login took too long or was used already. Try again.',
-  refused: 'The login was refused there. Try again, or ask whoever runs it.',
-  failed:
-    'What came back from the login does not hold. Try again; if it stays so, tell whoever runs this server.',
-  'not-allowed':
-    'You are known there, but this server does not serve your account. Ask whoever runs this server.',
-  unreachable: 'The server of the logins does not answer. Try again soon, or use an API key.',
+/** Why an issuer logged nobody in (`LoginFault` of the server); `host`: the issuer. */
+const faults: Record<string, (host: string) => string> = {
+  expired: () => 'That login took longer than ten minutes, or was used already. Log in again.',
+  refused: (host) => `${host} did not log you in. Try again, or ask the operator of ${host}.`,
+  settings: (host) =>
+    `${host} rejects how this server is set up for it. Trying again will not help: tell the operator of this server, whose log names the fault. You can log in with an API key.`,
+  clock: (host) =>
+    `The clocks of ${host} and of this server differ too much. Tell the operator of this server. You can log in with an API key.`,
+  failed: (host) =>
+    `The answer of ${host} was not valid, so you are not logged in. Try again; if it fails again, tell the operator of this server, who finds the reason in its log.`,
+  'not-allowed': (host) =>
+    `${host} knows you, but this server does not serve your account. Ask the operator of this server for access, or log in with another account.`,
+  unreachable: (host) =>
+    `${host} does not answer as it should. Try again in a minute, or log in with an API key.`,
 };
 
-/** Reads the fault from the address, and takes it out of there. */
-function takeFault(): string | undefined {
-  const url = new URL(location.href);
-  const fault = url.searchParams.get('login-fault');
-  if (fault === null) return undefined;
-  url.searchParams.delete('login-fault');
-  history.replaceState(history.state, '', url);
-  return Object.hasOwn(faults, fault) ? faults[fault] : faults.failed;
+/** What an address says on arrival: why a login failed, or what a logout ended. */
+interface Arrival {
+  readonly fault?: string;
+  /** `here`: the session of the issuer goes on. */
+  readonly loggedOut?: 'here' | 'everywhere';
 }
-const firstFault = takeFault();
+
+/** Reads it from the address, and takes it out of there. */
+function takeArrival(): Arrival {
+  const url = new URL(location.href);
+  const { searchParams: query } = url;
+  const fault = query.get('login-fault') ?? undefined;
+  // `state` is how an issuer says that its logout was ours.
+  const isEverywhere = query.get('state') === 'logged-out';
+  const isHere = query.get('logged-out') === 'here';
+  if (fault === undefined && !isEverywhere && !isHere) return {};
+  for (const name of ['login-fault', 'state', 'logged-out']) query.delete(name);
+  history.replaceState(history.state, '', url);
+  return { fault, loggedOut: isEverywhere ? 'everywhere' : isHere ? 'here' : undefined };
+}
+const arrival = takeArrival();
+
+const faultText = (fault: string | undefined, host: string): string | undefined =>
+  fault === undefined ? undefined : (Object.hasOwn(faults, fault) ? faults[fault] : faults.failed)(host);
 
 /** Shows what is in it to those who are logged in, or where no login is needed. A session that ends leaves it as it was. */
 export function LoginGate({ children }: { children: ReactNode }) {
-  const me = useMe();
+  const me = useQuery({
+    ...meQuery,
+    refetchInterval: ({ state }) => (state.data?.login === 'required' ? 60_000 : false),
+  });
   const [wasOpen, setWasOpen] = useState(false);
   const isOpen = !me.isPending && !needsLogin(me.data);
   if (isOpen && !wasOpen) setWasOpen(true);
+  if (me.error instanceof TomaatError && me.error.code === 'FORBIDDEN')
+    return <Problem fault={faultOf(me.error)} />;
   return (
     <>
       {me.isPending && <Loading what="One moment …" />}
@@ -97,7 +102,10 @@ function LoginView({ me, isAgain }: { me: Me; isAgain: boolean }) {
   const queries = useQueryClient();
   const [path] = useLocation();
   const [key, setKey] = useState('');
-  const [fault, setFault] = useState(isAgain ? undefined : firstFault);
+  const { oidc } = me.ways;
+  const host = oidc?.host ?? 'The login server';
+  const first: Arrival = isAgain ? {} : arrival;
+  const [fault, setFault] = useState(faultText(first.fault, host));
   const [isBusy, setBusy] = useState(false);
   const field = useRef<HTMLInputElement>(null);
   const [hintId, faultId] = [useId(), useId()];
@@ -123,11 +131,11 @@ function LoginView({ me, isAgain }: { me: Me; isAgain: boolean }) {
       await client.logIn(key.trim());
       setKey('');
       await queries.invalidateQueries({ queryKey: ['me'] });
-      logins++;
-      for (const listener of listeners) listener();
+      noteLogin();
       await queries.invalidateQueries();
     } catch (error) {
-      setFault(faultOf(error).message);
+      // What the server says of the key, not that a session has ended.
+      setFault(error instanceof TomaatError ? error.message : faultOf(error).message);
       field.current?.focus();
       field.current?.select();
     } finally {
@@ -135,21 +143,39 @@ function LoginView({ me, isAgain }: { me: Me; isAgain: boolean }) {
     }
   }
 
-  const { oidc } = me.ways;
   const back = path + location.search + location.hash;
   return (
     <section className="login panel" aria-labelledby="login-title">
       <h1 id="login-title">{isAgain ? 'Log in again' : 'Log in'}</h1>
       <p>
         {isAgain
-          ? 'Your session has ended. What you were doing is still here.'
-          : 'This server asks who you are before it shows services or takes a scan.'}
+          ? 'Your session has expired or was ended. Log in as the same user to go on.'
+          : 'A login is required here before services are shown or a scan is taken.'}
       </p>
+      {isAgain && (
+        <p>
+          {oidc
+            ? `With a key, this page stays as it is. Logging in with ${oidc.host} leads back to this address but loads the page again: jobs and uploads go on, and what you filled in but did not send is lost.`
+            : 'This page stays as it is: what you were doing is still here.'}
+        </p>
+      )}
+      {first.loggedOut === 'everywhere' && <p role="status">You are logged out, here and at {host}.</p>}
+      {first.loggedOut === 'here' && (
+        <p role="status">
+          You are logged out here. {host} may still know you, and would let the next user of this browser in
+          without asking: on a shared computer, log out there as well.
+        </p>
+      )}
       {oidc && (
         <>
           <a className="button primary" href={`${oidc.address}?return=${encodeURIComponent(back)}`}>
             Log in with {oidc.host}
           </a>
+          {first.fault === 'not-allowed' && (
+            <a className="button" href={`${oidc.address}?again=1&return=${encodeURIComponent(back)}`}>
+              Log in with another account
+            </a>
+          )}
           <p className="or">
             <span>or</span>
           </p>
@@ -180,9 +206,10 @@ function LoginView({ me, isAgain }: { me: Me; isAgain: boolean }) {
           {isBusy ? 'One moment …' : 'Log in with the key'}
         </button>
         <p id={hintId} className="fine">
-          Whoever runs this server gives you a key:{' '}
-          <code>tomaat keys create --label NAME --scope predict</code> makes one. The first key is printed
-          where the server was started. It is kept nowhere in this browser; the login ends when you close it.
+          The operator of this server makes keys with{' '}
+          <code>tomaat keys create --label NAME --scope predict</code>; the first one was shown, or written to
+          a file, when the server was first started. This page does not store the key. The login ends when you
+          log out or close the browser, and at the latest at the time that the account menu shows.
         </p>
       </form>
     </section>
@@ -192,8 +219,8 @@ function LoginView({ me, isAgain }: { me: Me; isAgain: boolean }) {
 // ---- The menu ----
 
 const scopeTexts: Record<string, string> = {
-  predict: 'May ask for predictions',
-  admin: 'May do everything',
+  predict: 'May see services and ask for predictions',
+  admin: 'Has every permission; sees only its own jobs',
 };
 
 /** Who is logged in, and the way out. */
@@ -217,16 +244,18 @@ export function AccountMenu({ who, host }: { who: NonNullable<Me['who']>; host?:
   }, []);
 
   async function logOut() {
+    let next = `${basePath}/`;
     try {
-      await client.logOut();
+      const left = await client.logOut();
+      if (left) next = safeAddress(left.issuer.address) ?? `${basePath}/?logged-out=here`;
     } catch (error) {
       if (!(error instanceof TomaatError) || error.code !== 'UNAUTHORIZED') {
         setFault(faultOf(error).message);
         return;
       }
     }
-    // A page that knows nothing of who was here.
-    location.assign('/');
+    // A page that knows nothing of who was here, by way of the issuer if that ends sessions.
+    location.assign(next);
   }
 
   const scopes = who.scopes.includes('admin') ? ['admin'] : who.scopes;

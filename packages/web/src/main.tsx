@@ -4,7 +4,9 @@ import './styles/pages.css';
 import { QueryCache, QueryClient, QueryClientProvider } from '@tanstack/react-query';
 import { TomaatError } from '@tomaat/core';
 import { createRoot } from 'react-dom/client';
+import { Router } from 'wouter';
 import { App } from './app.tsx';
+import { basePath } from './base.ts';
 import { applyTheme } from './theme.ts';
 
 applyTheme();
@@ -21,6 +23,8 @@ const queries: QueryClient = new QueryClient({
 });
 createRoot(document.getElementById('page')!).render(
   <QueryClientProvider client={queries}>
-    <App />
+    <Router base={basePath}>
+      <App />
+    </Router>
   </QueryClientProvider>,
 );

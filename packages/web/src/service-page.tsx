@@ -1,15 +1,19 @@
-import type { InputParameter, Service } from '@tomaat/client';
-import { neutralNames, parseParameter, TomaatError, type Vec3 } from '@tomaat/core';
-import { useMemo, useState } from 'react';
+import { dispositionName, type InputParameter, type Service } from '@tomaat/client';
+import { mmDigits, neutralNames, parseParameter, spacingOf, TomaatError, type Vec3 } from '@tomaat/core';
+import { useEffect, useMemo, useState } from 'react';
 import { Tab, TabList, TabPanel, Tabs } from 'react-aria-components';
 import { Link, useLocation } from 'wouter';
+import { keyNote, needsKey, whereItGoes } from './access-texts.ts';
+import { basePath, baseUrl } from './base.ts';
 import { codeSamples } from './code-samples.ts';
 import { ParameterField, PointsField, TransformField } from './form/fields.tsx';
 import { type ChosenVolume, initialValues } from './form/inputs.ts';
 import { refusals } from './form/scan.ts';
 import { VolumeField } from './form/volume-field.tsx';
 import { formatBytes, formatSeconds } from './format.ts';
-import { origin, safeAddress, useService, useSite } from './site.ts';
+import { useMe } from './login.tsx';
+import { useLogins } from './logins.ts';
+import { safeAddress, useService, useSite } from './site.ts';
 import { CopyButton, type Fault, faultOf, KindTags, Loading, Problem, useTitle } from './ui.tsx';
 import { newKey, submit, uploadLife } from './upload.ts';
 
@@ -94,6 +98,7 @@ interface FormProps {
 function PredictionForm(props: FormProps) {
   const { service, volumes, transforms, values, onVolume, onTransform, onValue } = props;
   const [, navigate] = useLocation();
+  const me = useMe();
   const [placing, setPlacing] = useState<string>();
   const [sending, setSending] = useState(false);
   const [fault, setFault] = useState<Fault>();
@@ -161,9 +166,11 @@ function PredictionForm(props: FormProps) {
           onMove={(position, clicked) => {
             if (!clicked || placing === undefined) return;
             const old = values[placing] as readonly Vec3[];
+            const header = volumes[input.name]?.scan.header;
+            const spacingMm = header ? Math.min(...spacingOf(header.affine)) : 1;
             onValue(placing, [
               ...old,
-              position.map((mm) => Math.round(mm * 100) / 100) as [number, number, number],
+              position.map((mm) => Number(mm.toFixed(1 + mmDigits(spacingMm)))) as [number, number, number],
             ]);
           }}
         />
@@ -230,7 +237,7 @@ function PredictionForm(props: FormProps) {
         </p>
       </div>
       <p id="where-it-goes" className="where-it-goes">
-        {whereItGoes(service)}
+        {whereItGoes(me.data, { host: location.host, keepSeconds: service.keepSeconds, uploadLife })}
       </p>
       {fault && <Problem fault={fault} />}
     </form>
@@ -256,12 +263,6 @@ function sentValues(
       ([name, value]) => !(optional.has(name) && Array.isArray(value) && value.length === 0),
     ),
   );
-}
-
-/** Where the data goes and how long it is kept, in one sentence. */
-function whereItGoes({ keepSeconds }: Service): string {
-  const results = keepSeconds === undefined ? 'some time' : formatSeconds(keepSeconds);
-  return `Nothing is sent before you press the button; then your data goes to ${location.host} and nowhere else, is deleted there when the job is done (${uploadLife} later if it fails or this page is closed), the results ${results} after that, and all of it at once when you delete the job.`;
 }
 
 function whatIsMissing({ service, volumes, transforms, values }: FormProps): string[] {
@@ -294,20 +295,22 @@ function useSample(service: Service, onFiles: (files: File[]) => void) {
     setError(undefined);
     try {
       // Only from this server, whatever the card says.
-      const address = new URL(service.sample!, origin);
-      if (address.origin !== origin)
+      const address = new URL(service.sample!, baseUrl);
+      if (address.origin !== location.origin)
         throw new TomaatError(
           'FORBIDDEN',
           'The sample lies on another server, and this page asks no other. Use a volume of your own.',
         );
+      // Behind a proxy whose path the server was not told.
+      if (!address.pathname.startsWith(`${basePath}/`)) address.pathname = basePath + address.pathname;
       const response = await fetch(address);
+      if (response.status === 401) throw new TomaatError('UNAUTHORIZED', 'The session has ended.');
       if (!response.ok)
         throw new TomaatError(
-          response.status === 401 ? 'UNAUTHORIZED' : 'NOT_FOUND',
+          'NOT_FOUND',
           `The sample is not there (HTTP ${response.status}). Use a volume of your own.`,
         );
-      const name =
-        /filename="([^"]+)"/.exec(response.headers.get('content-disposition') ?? '')?.[1] ?? 'sample.nii.gz';
+      const name = dispositionName(response.headers.get('content-disposition')) ?? 'sample.nii.gz';
       onFiles([new File([await response.blob()], name)]);
     } catch (fault) {
       setError(fault);
@@ -315,6 +318,12 @@ function useSample(service: Service, onFiles: (files: File[]) => void) {
       setLoading(false);
     }
   }
+  const logins = useLogins();
+  // What stopped for want of a login goes on when there is one.
+  // biome-ignore lint/correctness/useExhaustiveDependencies: the login is what it waits for
+  useEffect(() => {
+    if (error instanceof TomaatError && error.code === 'UNAUTHORIZED') void load();
+  }, [logins]);
   return { loading, error, load };
 }
 
@@ -402,13 +411,17 @@ function CodeTabs({
   values: Record<string, InputParameter>;
   frame?: number;
 }) {
+  const me = useMe();
+  const withKey = needsKey(me.data);
+  const note = keyNote(me.data);
   const samples = useMemo(
-    () => codeSamples(service, origin, sentValues(service, values), frame),
-    [service, values, frame],
+    () => codeSamples(service, baseUrl, sentValues(service, values), { frame, withKey }),
+    [service, values, frame, withKey],
   );
   return (
     <section className="panel code-panel" aria-labelledby="code-title">
       <h2 id="code-title">The same from a program</h2>
+      {note && <p className="fine">{note}</p>}
       <Tabs>
         <TabList aria-label="Language" className="segments">
           {samples.map(({ name }) => (

@@ -1,13 +1,13 @@
 import { useQuery } from '@tanstack/react-query';
 import { type Client, createClient, createRegistryClient, type Entry, type Service } from '@tomaat/client';
 import { TomaatError } from '@tomaat/core';
+import { baseUrl } from './base.ts';
 
 /** The server or registry that this page came from. */
-export const origin = location.origin;
-export const client: Client = createClient({ baseUrl: origin });
+export const client: Client = createClient({ baseUrl });
 /** For a quick look whether the server answers at all. */
-export const impatientClient: Client = createClient({ baseUrl: origin, retries: 0, silenceMs: 4000 });
-const registry = createRegistryClient({ baseUrl: origin });
+export const impatientClient: Client = createClient({ baseUrl, retries: 0, silenceMs: 4000 });
+const registry = createRegistryClient({ baseUrl });
 
 /** What is at this address: a server with its services, or a registry with what was announced to it. */
 export type Site = { kind: 'server'; services: Service[] } | { kind: 'registry'; entries: Entry[] };

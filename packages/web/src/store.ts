@@ -1,5 +1,6 @@
 import type { InputParameter, Job, JobState } from '@tomaat/client';
 import { useSyncExternalStore } from 'react';
+import { keptAt } from './base.ts';
 
 /**
  * What this browser remembers: the list of its jobs (localStorage), and the files that were sent for each
@@ -37,7 +38,7 @@ export interface Submission {
   createdTime: string;
 }
 
-const listKey = 'tomaat.jobs';
+const listKey = keptAt('tomaat.jobs');
 const longestList = 200;
 const keptMs = 7 * 24 * 3_600_000;
 
@@ -160,7 +161,7 @@ let database: Promise<IDBDatabase> | undefined;
 
 function openStore(): Promise<IDBDatabase> {
   database ??= new Promise((resolve, reject) => {
-    const request = indexedDB.open('tomaat', 1);
+    const request = indexedDB.open(keptAt('tomaat'), 1);
     request.onupgradeneeded = () => request.result.createObjectStore('submissions', { keyPath: 'key' });
     request.onsuccess = () => resolve(request.result);
     request.onerror = () => reject(request.error);

@@ -2,6 +2,7 @@ import { useQueryClient } from '@tanstack/react-query';
 import { describeError, type ErrorCode, errorCodes, TomaatError } from '@tomaat/core';
 import { type ReactNode, useEffect, useState } from 'react';
 import { formatSlug } from './format.ts';
+import { useLogins } from './logins.ts';
 
 /** The small pieces that every page uses. */
 
@@ -29,6 +30,14 @@ export interface Fault {
 
 /** Any error as what is shown: a title, what was wrong and what to do. */
 export function faultOf(error: unknown): Fault {
+  // What the server says is for programs: to send a key.
+  if (error instanceof TomaatError && error.code === 'UNAUTHORIZED') {
+    return {
+      title: 'Your session has ended',
+      message: 'You are no longer logged in. Log in again, then repeat what you did.',
+      code: error.code,
+    };
+  }
   if (error instanceof TomaatError) {
     const requestId = error.detail?.requestId;
     return {
@@ -56,6 +65,17 @@ export function Problem({ fault, children }: { fault: Fault; children?: ReactNod
   useEffect(() => {
     if (fault.code === 'UNAUTHORIZED') void queries.invalidateQueries({ queryKey: ['me'] });
   }, [fault.code, queries]);
+  const logins = useLogins();
+  const [loginsBefore] = useState(logins);
+  if (fault.code === 'UNAUTHORIZED' && logins > loginsBefore) {
+    return (
+      <div className="problem" role="status">
+        <h3>You are logged in again</h3>
+        <p>What you did before was stopped because your session had ended. Repeat it.</p>
+        {children && <div className="actions">{children}</div>}
+      </div>
+    );
+  }
   return (
     <div className="problem" role="alert">
       <h3>{fault.title}</h3>

@@ -184,12 +184,13 @@ const totalOf = ({ files }: Submission): number =>
 /** Goes on with an upload that a reload broke off; one that the user stopped stays stopped. */
 export async function resume(key: string): Promise<void> {
   if (uploads.has(key)) return;
-  const submission = await findSubmission(key);
-  if (uploads.has(key)) return;
+  // Only what is in the list of the present user: the files of another login of this browser are not sent in its name.
   const entry = entryAt(key);
-  if (submission && entry?.state !== 'canceled') return send(submission);
+  const submission = entry && (await findSubmission(key));
+  if (uploads.has(key)) return;
+  if (submission && entry.state !== 'canceled') return send(submission);
   const state: UploadState = submission
-    ? { phase: 'stopped', isDeleted: entry?.uploads === undefined }
+    ? { phase: 'stopped', isDeleted: entry.uploads === undefined }
     : { phase: 'lost' };
   uploads.set(key, { state, abort: new AbortController() });
   set(key, state);

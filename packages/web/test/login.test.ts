@@ -4,16 +4,16 @@ import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import type { Browser, BrowserContext, Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { findChromium } from '../../../test/programs.ts';
 import { openKeyFolder } from '../../server/src/access/key-folder.ts';
 import { createKey, type KeyScope, revokeKey } from '../../server/src/access/keys.ts';
 import { settingsOf } from '../../server/test/login-app.ts';
 import { type OidcProvider, openOidcProvider } from '../../server/test/oidc-provider.ts';
 import { encode, phantom } from '../../server/test/phantom.ts';
-import { buildPage, chromiumPath, launchBrowser, openPage, openSite, type Site } from './support/site.ts';
+import { openRealIssuer } from '../../server/test/real-issuer.ts';
+import { buildPage, launchBrowser, openPage, openSite, type Site, withoutDrawing } from './support/site.ts';
 
-const browserMissing = chromiumPath() === undefined;
-if (browserMissing && process.env.REQUIRE_ALL === '1')
-  throw new Error('The page’s tests need Chromium, and there is none.');
+const browserMissing = findChromium() === undefined;
 const axeSource = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 
 describe.skipIf(browserMissing)('the login of the page', () => {
@@ -28,7 +28,10 @@ describe.skipIf(browserMissing)('the login of the page', () => {
     pageFolder = await buildPage();
     // The issuer is on 127.0.0.1; that the page is elsewhere is a matter of its name.
     const oidc = settingsOf(provider);
-    [browser, site] = await Promise.all([launchBrowser(), openSite(pageFolder, { login: true, oidc })]);
+    [browser, site] = await Promise.all([
+      launchBrowser(withoutDrawing),
+      openSite(pageFolder, { login: true, oidc }),
+    ]);
   }, 120_000);
   afterAll(async () => {
     await browser?.close();
@@ -52,9 +55,10 @@ describe.skipIf(browserMissing)('the login of the page', () => {
     act: Act,
     options: Parameters<typeof openPage>[2] = {},
     mayAsk: readonly string[] = [],
+    of = site,
   ): Promise<void> {
     // Another name than the issuer's, so that it is another site to the browser.
-    const address = site.address.replace('127.0.0.1', 'localhost');
+    const address = of.address.replace('127.0.0.1', 'localhost');
     const { context, page, misdeeds } = await openPage(browser, address, options);
     try {
       await act(page, { context, address });
@@ -188,9 +192,9 @@ describe.skipIf(browserMissing)('the login of the page', () => {
         await logIn(page, second.key);
         await page.getByText('No jobs yet').waitFor();
         await menu.click();
-        await page.getByText('May do everything').waitFor();
+        await page.getByText('Has every permission; sees only its own jobs').waitFor();
         await page.goto(job);
-        await page.getByText('This job is no longer there').waitFor();
+        await page.getByText('There is no such job for your login').waitFor();
         expect(await page.getByText('SECRET_NAME').count()).toBe(0);
 
         await page.locator('.account summary').click();
@@ -222,7 +226,7 @@ describe.skipIf(browserMissing)('the login of the page', () => {
         // By keyboard: the pointer waits until the viewer lets the page rest.
         await page.getByRole('button', { name: 'Send and compute' }).press('Enter');
         await page.getByRole('heading', { name: 'Log in again' }).waitFor();
-        expect(await page.getByText('What you were doing is still here.').isVisible()).toBe(true);
+        expect(await page.getByText('With a key, this page stays as it is.').isVisible()).toBe(true);
         await logIn(page, key);
         // What was stopped goes on by itself.
         await page.getByText(/^Done/).waitFor();
@@ -285,22 +289,72 @@ describe.skipIf(browserMissing)('the login of the page', () => {
             await page.goto(`${address}/services/threshold`);
             await page.getByRole('link', { name: /^Log in with 127/ }).click();
             await page.getByRole('link', { name: 'Log in as Ada' }).click();
-            await page.getByText('The login was refused there.').waitFor();
+            await page.getByText(/^127\.0\.0\.1:\d+ did not log you in\./).waitFor();
             expect(page.url()).toBe(`${address}/services/threshold`);
           } finally {
             provider.refusal = undefined;
           }
           await page.goto(`${address}/?login-fault=%3Cimg%20src=x%20onerror=alert(1)%3E`);
-          await page.getByText('What came back from the login does not hold.').waitFor();
+          await page.getByText(/ was not valid, so you are not logged in\./).waitFor();
           expect(page.url()).toBe(`${address}/`);
           await page.goto(`${address}/?login-fault=constructor`);
-          await page.getByText('What came back from the login does not hold.').waitFor();
+          await page.getByText(/ was not valid, so you are not logged in\./).waitFor();
         },
         {},
         [provider.issuer],
       ),
     60_000,
   );
+
+  for (const endsSessions of [true, false]) {
+    const what = endsSessions
+      ? 'ends the session of the issuer too'
+      : 'says that the session of the issuer stays';
+    it(`the logout ${what}`, async () => {
+      await using issuer = await openRealIssuer({ endsSessions });
+      const allow = [{ claim: 'groups', value: 'radiology' }];
+      const other = await openSite(pageFolder, { login: true, oidc: settingsOf(issuer, { allow }) });
+      const { host } = new URL(issuer.issuer);
+      issuer.accounts.set('eve', { name: 'Eve Example' });
+      issuer.accounts.set('ada', { name: 'Ada Example', groups: ['radiology'] });
+      try {
+        await withPage(
+          async (page, { address }) => {
+            await issuer.register(address);
+            issuer.user = 'eve';
+            await page.goto(`${address}/jobs`);
+            await page.getByRole('link', { name: `Log in with ${host}` }).click();
+            await page.getByText(`${host} knows you, but this server does not serve your account.`).waitFor();
+            issuer.user = 'ada';
+            await page.getByRole('link', { name: 'Log in with another account' }).click();
+            await page.getByText('No jobs yet').waitFor();
+            expect(page.url()).toBe(`${address}/jobs`);
+
+            await page.locator('.account summary').click();
+            await page.getByRole('button', { name: 'Log out' }).click();
+            if (endsSessions) {
+              await page.getByRole('button', { name: 'Yes' }).click();
+              await page.getByText(`You are logged out, here and at ${host}.`).waitFor();
+            } else {
+              await page.getByText(`You are logged out here. ${host} may still know you`).waitFor();
+            }
+            expect(page.url()).toBe(`${address}/`);
+            expect(await faultsOf(page)).toEqual([]);
+            // The next user is asked by the issuer, or is taken for Ada.
+            issuer.user = undefined;
+            await page.getByRole('link', { name: `Log in with ${host}` }).click();
+            if (endsSessions) await page.getByText(`${host} did not log you in.`).waitFor();
+            else await page.locator('.account summary').waitFor();
+          },
+          {},
+          [issuer.issuer],
+          other,
+        );
+      } finally {
+        await other.stop();
+      }
+    }, 60_000);
+  }
 
   const looks = {
     light: { colorScheme: 'light' },

@@ -6,18 +6,17 @@ import { join } from 'node:path';
 import pino from 'pino';
 import type { Browser, Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { findChromium } from '../../../test/programs.ts';
 import { createRegistryApp, type RegistryApp } from '../../server/src/registry/start.ts';
 import { type RunningServer, startServer } from '../../server/src/server.ts';
-import { boxedApp, chromiumPath, launchBrowser } from './support/site.ts';
+import { boxedApp, launchBrowser } from './support/site.ts';
 
 /*
  * What a page of another site can do to a server on this machine that is open to everyone here, in a real browser: by a
  * name of its own that leads to 127.0.0.1 (DNS rebinding), and by the server's address (CSRF).
  */
 
-const browserMissing = chromiumPath() === undefined;
-if (browserMissing && process.env.REQUIRE_ALL === '1')
-  throw new Error('These tests need Chromium, and there is none.');
+const browserMissing = findChromium() === undefined;
 
 describe.skipIf(browserMissing)('pages of other sites', () => {
   let folder: string;

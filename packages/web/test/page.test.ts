@@ -9,25 +9,16 @@ import { type Affine, applyAffine, invert, readVolume, type Vec3, type Volume } 
 import pino from 'pino';
 import type { Browser, Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { findChromium, findCurl } from '../../../test/programs.ts';
 import { dataFolder } from '../../../test/real-data.ts';
 import { nodePlatform } from '../../server/src/node-platform.ts';
 import { startRegistry } from '../../server/src/registry/start.ts';
 import { encode, obliqueAffine, phantom } from '../../server/test/phantom.ts';
 import { announcementOf, idOf, signerOf } from '../../server/test/registry-helpers.ts';
-import {
-  buildPage,
-  chromiumPath,
-  launchBrowser,
-  openPage,
-  openSite,
-  type Site,
-  type Watched,
-} from './support/site.ts';
+import { buildPage, launchBrowser, openPage, openSite, type Site, type Watched } from './support/site.ts';
 import { payloads, poisonedJob, poisonedService } from './support/xss.ts';
 
-const browserMissing = chromiumPath() === undefined;
-if (browserMissing && process.env.REQUIRE_ALL === '1')
-  throw new Error('The page’s tests need Chromium, and there is none.');
+const browserMissing = findChromium() === undefined;
 const data = dataFolder();
 const axeSource = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 
@@ -101,6 +92,19 @@ describe.skipIf(browserMissing)('the page', () => {
           page.getByRole('link', { name: 'Above the threshold as nrrd' }).click(),
         ]);
         expect(file.suggestedFilename()).toBe('SMITH_JOHN_segmentation.nrrd');
+
+        // Measurements and the report of the same name are one row, with every format once.
+        const volumes = page.locator('.downloads li').filter({ hasText: 'Volumes' });
+        expect(await volumes.locator('a').allTextContents()).toEqual(['json', 'csv', 'txt']);
+        const csv = await saved(page, 'Volumes as csv');
+        expect(csv.name).toBe('SMITH_JOHN_volumes.csv');
+        expect(csv.text.split('\r\n').map((line) => line.split(',').slice(0, 3))).toEqual([
+          ['label', 'name', 'voxels'],
+          ['1', 'bright', '180'],
+          [''],
+        ]);
+        expect((await saved(page, 'Volumes as txt')).text).toMatch(/^Label\s+Value\s+Voxels/);
+        expect(JSON.parse((await saved(page, 'Volumes as json')).text).labels[0].voxels).toBe(180);
 
         await page.getByRole('link', { name: 'My jobs' }).click();
         await page.getByRole('cell', { name: /Done/ }).waitFor();
@@ -457,6 +461,49 @@ describe.skipIf(browserMissing)('the page', () => {
   );
 
   it(
+    'shows and sends a volume of several gzip members',
+    () =>
+      withPage(async (page) => {
+        const bytes = Buffer.from(await encode(phantom(), 'nii'));
+        // As bgzip writes it, and with what a tape adds.
+        const members = [0, 3000, 6000].map((at) => gzipSync(bytes.subarray(at, at + 3000)));
+        await page.goto(`${site.address}/services/threshold`);
+        await page.getByText('Drop a volume here').waitFor();
+        await choose(page, 'scan.nii.gz', Buffer.concat([...members, gzipSync(''), Buffer.alloc(512)]));
+        await page.getByText('23 × 17 × 11 voxels').waitFor();
+        await viewerReady(page);
+        await page.getByRole('button', { name: 'Send and compute' }).click();
+        await jobPage(page);
+        await viewerReady(page);
+        await page.getByText(/^Done/).waitFor();
+      }),
+    60_000,
+  );
+
+  it(
+    'shows the volume of a label in micrometres',
+    () =>
+      withPage(async (page) => {
+        const scan = phantom(affines['right-handed']);
+        const unit = Buffer.from(await encode(scan, 'nrrd')).toString('latin1');
+        const bytes = Buffer.from(unit.replace('"mm" "mm" "mm"', '"um" "um" "um"'), 'latin1');
+        await page.goto(`${site.address}/services/threshold`);
+        await page.getByText('Drop a volume here').waitFor();
+        await choose(page, 'cell.nrrd', bytes);
+        await viewerReady(page);
+        await page.getByRole('button', { name: 'Send and compute' }).click();
+        await jobPage(page);
+        await viewerReady(page);
+        const voxels = (scan.voxels as Int16Array).filter((v) => v > 100).length;
+        const ml = voxels * voxelMl(scan.affine) * 1e-9;
+        const shown = await page.locator('td.number').first().textContent();
+        expect(Number(shown)).toBeGreaterThan(0.99 * ml);
+        expect(Number(shown)).toBeLessThan(1.01 * ml);
+      }),
+    60_000,
+  );
+
+  it(
     'asks for a frame of a 4-D file',
     () =>
       withPage(async (page) => {
@@ -532,7 +579,7 @@ describe.skipIf(browserMissing)('the page', () => {
     60_000,
   );
 
-  it(
+  it.skipIf(!findCurl())(
     'gives code that runs as it stands',
     () =>
       withPage(async (page, { context }) => {
@@ -620,7 +667,7 @@ describe.skipIf(browserMissing)('the page', () => {
     () =>
       withPage(async (page) => {
         await page.goto(`${site.address}/jobs/AAAAAAAAAAAAAAAAAAAAAA`);
-        await page.getByText('This job is no longer there').waitFor();
+        await page.getByText('There is no such job here').waitFor();
         await page.goto(`${site.address}/services/no-such-service`);
         await page.getByText('There is no service no-such-service here').waitFor();
       }),
@@ -665,7 +712,7 @@ describe.skipIf(browserMissing)('the page', () => {
         await page.getByText('The mask would not hold').waitFor();
         await expectAccessible(page);
         await page.goto(`${site.address}/jobs/AAAAAAAAAAAAAAAAAAAAAA`);
-        await page.getByText('This job is no longer there').waitFor();
+        await page.getByText('There is no such job here').waitFor();
         await expectAccessible(page);
       });
     }
@@ -692,14 +739,13 @@ describe.skipIf(browserMissing)('the page', () => {
       const header = Buffer.from(await slowVolume());
       for (const [i, payload] of payloads.entries()) {
         turn = i;
-        await page.goto(`${site.address}/services/x${i}`);
-        await page.getByRole('heading', { level: 1 }).waitFor();
-        expect(await page.getByRole('heading', { level: 1 }).textContent()).toBe(payload);
+        await openWithin(page, `/services/x${i}`);
+        await expect.poll(() => page.getByRole('heading', { level: 1 }).textContent()).toBe(payload);
         header.fill(0, 148, 228).write(payload, 148, 79, 'latin1');
         await choose(page, payload, header);
         await page.locator('.chosen').waitFor();
         expect(await page.locator('.chosen strong').textContent()).toBe(payload);
-        await page.goto(`${site.address}/jobs/j${i}`);
+        await openWithin(page, `/jobs/j${i}`);
         await page.getByRole('alert').getByText(payload.trim().slice(0, 12)).first().waitFor();
       }
       expect(await page.evaluate(() => (globalThis as { pwned?: unknown }).pwned)).toBeUndefined();
@@ -743,6 +789,11 @@ describe.skipIf(browserMissing)('the page', () => {
 
 // ---- Helpers ----
 
+/** Goes to another address as a link of the page does, without loading the page again. */
+function openWithin(page: Page, path: string): Promise<void> {
+  return page.evaluate((to) => history.pushState(null, '', to), path);
+}
+
 const source = (name: string, bytes: Uint8Array) => ({
   name,
   sizeBytes: bytes.length,
@@ -756,6 +807,15 @@ async function choose(page: Page, name: string, bytes: Uint8Array): Promise<void
     .locator('.volume-field input[type=file]')
     .first()
     .setInputFiles({ name, mimeType: 'application/octet-stream', buffer: Buffer.from(bytes) });
+}
+
+/** What a link of the page saves. */
+async function saved(page: Page, link: string): Promise<{ name: string; text: string }> {
+  const [file] = await Promise.all([
+    page.waitForEvent('download'),
+    page.getByRole('link', { name: link }).click(),
+  ]);
+  return { name: file.suggestedFilename(), text: await readFile(await file.path(), 'utf8') };
 }
 
 /** Drops a file as a user does: from outside of the browser. */

@@ -186,4 +186,5 @@ function correlationAlong(volume: Volume, axis: number): number {
   return spread > 0 ? (n * ab - a * b) / spread : 0;
 }
 
-const format = (value: number) => String(Math.round(value * 100) / 100);
+const format = (value: number) =>
+  String(Math.abs(value) < 0.1 ? Number(value.toPrecision(2)) : Math.round(value * 100) / 100);

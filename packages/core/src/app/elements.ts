@@ -167,7 +167,7 @@ export const outputFormats = {
   VTKMesh: ['vtk', 'stl'],
   Fiducials: ['json', 'txt'],
   PlainText: ['txt', 'json'],
-  Measurements: ['json'],
+  Measurements: ['json', 'csv'],
   TransformGrid: ['nii.gz'],
   TransformBSpline: ['h5'],
   TransformLinear: ['mat', 'txt'],
@@ -184,6 +184,7 @@ export const mediaTypes: Record<OutputFormat, string> = {
   stl: 'model/stl',
   json: 'application/json',
   txt: 'text/plain; charset=utf-8',
+  csv: 'text/csv; charset=utf-8',
   h5: 'application/x-hdf5',
   mat: 'application/x-matlab-data',
 };

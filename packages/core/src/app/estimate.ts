@@ -8,7 +8,7 @@ import {
   spacedGrid,
 } from '../geometry/grid.ts';
 import { estimateMemory } from '../inferers/inferer.ts';
-import { windowStarts } from '../inferers/windows.ts';
+import { windowsAlong } from '../inferers/windows.ts';
 import { bytesPerVoxel, type Grid, type Size, type VoxelType, voxelCount } from '../volume.ts';
 import { type Manifest, type ModelSpec, volumeInputs } from './manifest.ts';
 import { reductionOf } from './predict.ts';
@@ -44,7 +44,8 @@ export function estimatePrediction(
 ): Estimate {
   const model: ModelSpec = manifest.model.find(({ when }) => applies(when, parameters)) ?? manifest.model[0];
   const steps = manifest.preprocess.filter((step) => applies(step.when, parameters));
-  const names = (model.runtime === 'onnx' && model.channels) || volumeInputs(manifest);
+  const inputs = volumeInputs(manifest);
+  const names = model.runtime === 'onnx' ? (model.channels ?? inputs.slice(0, 1)) : inputs;
   const seen = names.flatMap((name) => (Object.hasOwn(volumes, name) ? [volumes[name]] : []));
   const stored = Object.values(volumes).reduce(
     (sum, volume) => sum + voxelCount(volume) * volume.components * bytesPerVoxel(volume.voxelType),
@@ -62,11 +63,12 @@ export function estimatePrediction(
     peak = Math.max(peak, voxelCount(grid));
   }
   const components = seen.reduce((sum, volume) => sum + volume.components, 0) || 1;
-  // A step reads one copy and writes another.
-  const preparing = peak * components * 4 * 2;
+  // A step reads one copy and writes another; the voxels of other types become float32 at the first one.
+  const preparing = steps.length === 0 ? 0 : peak * components * 4 * 2;
   const restoring = voxelCount(largest) * 2;
   if (model.runtime !== 'onnx') {
-    const working = voxelCount(grid) * components * 8 + restoring;
+    // Measured with the modules in the box: 4 to 5 bytes a voxel beside what came.
+    const working = voxelCount(grid) * components * 4 + restoring;
     return {
       neededBytes: processBytes + stored + Math.max(preparing, working),
       modelSize: grid.size,
@@ -86,18 +88,47 @@ export function estimatePrediction(
   };
 }
 
+/**
+ * The largest volumes of the same proportions and spacing whose prediction needs no more than `allowedBytes`; undefined if
+ * even a voxel is too much.
+ */
+export function largestThatFits(
+  manifest: Manifest,
+  volumes: Readonly<Record<string, VolumeFactsOf>>,
+  parameters: Readonly<Record<string, Parameter>>,
+  { modelBytes = 0, allowedBytes }: { modelBytes?: number; allowedBytes: number },
+): Record<string, Size> | undefined {
+  const scaled = (factor: number) =>
+    Object.fromEntries(
+      Object.entries(volumes).map(([name, volume]) => [
+        name,
+        { ...volume, size: volume.size.map((n) => Math.max(1, Math.floor(n * factor))) as unknown as Size },
+      ]),
+    );
+  const fits = (factor: number) =>
+    estimatePrediction(manifest, scaled(factor), parameters, modelBytes).neededBytes <= allowedBytes;
+  if (!fits(0)) return undefined;
+  let [least, most] = [0, 1];
+  for (let i = 0; i < 20; i++) {
+    const middle = (least + most) / 2;
+    if (fits(middle)) least = middle;
+    else most = middle;
+  }
+  return Object.fromEntries(Object.entries(scaled(least)).map(([name, { size }]) => [name, size]));
+}
+
 function windowsOf(
   size: Size,
   spec: { roiSize: readonly number[]; overlap: number | readonly number[]; stepping: 'monai' | 'nnunet' },
 ): number {
   return size.reduce((product, n, axis) => {
     const overlap = typeof spec.overlap === 'number' ? spec.overlap : spec.overlap[axis];
-    return product * windowStarts(n, spec.roiSize[axis], overlap, spec.stepping).length;
+    return product * windowsAlong(n, spec.roiSize[axis], overlap, spec.stepping).count;
   }, 1);
 }
 
 /** The grid that a step makes; the same grid for steps that only change values, or crop by them. */
-function gridAfter(grid: Grid, step: Step, parameters: Readonly<Record<string, Parameter>>): Grid {
+export function gridAfter(grid: Grid, step: Step, parameters: Readonly<Record<string, Parameter>>): Grid {
   const given = resolveParameters(step, 'preprocess', parameters) as Record<string, unknown>;
   const wanted = (key: string): Size => {
     const size = given[key] as readonly number[];

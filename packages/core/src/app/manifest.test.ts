@@ -1,183 +1,236 @@
 import { describe, expect, it } from 'vitest';
-import { TomaatError } from '../errors.ts';
-import { type ManifestFault, parseManifest, primaryOutput } from './manifest.ts';
-import { labelsWith } from './steps.ts';
+import { manifestSchema, primaryOutput, requestWords, reservedWords, volumeInputs } from './manifest.ts';
 
-const head = `schemaVersion: 1
-id: liver
-name: Liver
-description: A test.
-version: 1.0.0
-modality: CT
-anatomy: liver
-task: segmentation
-authors: [Someone]
-licence: MIT
-intendedUse: Tests.
-`;
-const body = `inputs:
-  volume: { type: volume }
-  cut: { type: slider, minimum: 0, maximum: 9 }
-  mode: { type: radiobutton, options: [fast, fine] }
-preprocess:
-  - orientation: { axcodes: RAS }
-  - spacing: { pixdim: [2, 2, 2] }
-    when: { mode: fast }
-model: { runtime: onnx, file: model.onnx, sha256: '${'0'.repeat(64)}' }
-postprocess:
-  - argmax
-  - keepLargestConnectedComponent
-  - restore
-outputs:
-  report: { type: PlainText, report: volumes }
-  segmentation: { type: LabelVolume }
-`;
+const text = (length: number) => 'x'.repeat(length);
+const sha256 = '0123456789abcdef'.repeat(4);
+const onnx = { runtime: 'onnx', file: 'net.onnx', sha256 };
+const program = { runtime: 'module', file: 'app.ts' };
+const selftest = { inputs: { ct: 'ct.nii' }, expected: 'labels.nii' };
 
-function faultsOf(text: string): ManifestFault[] {
-  try {
-    parseManifest(text);
-    return [];
-  } catch (error) {
-    expect(error).toBeInstanceOf(TomaatError);
-    expect((error as TomaatError).code).toBe('BAD_MANIFEST');
-    return (error as TomaatError).detail?.faults as ManifestFault[];
-  }
-}
+/** No more than what is required. */
+const least = {
+  schemaVersion: 1,
+  id: 'liver',
+  name: 'Liver',
+  description: 'A test.',
+  version: '1.0.0',
+  modality: 'CT',
+  anatomy: 'liver',
+  task: 'segmentation',
+  authors: ['Someone'],
+  licence: 'MIT',
+  intendedUse: 'Tests.',
+  inputs: {},
+  model: program,
+  outputs: {},
+};
 
-describe('parseManifest()', () => {
-  it('refuses keys that are maps, each of which would be named by all that is in it', () => {
-    const faults = faultsOf('? '.repeat(80));
-    expect(faults[0]).toEqual({ path: '(YAML)', message: 'a key has to be text', line: 1 });
-    expect(faultsOf(`${'k'.repeat(5000)}: 1`).every(({ message }) => message.length < 200)).toBe(true);
+/** The paths of what is wrong with a manifest that has these keys besides the required ones. */
+const faultyPaths = (keys: object) =>
+  (manifestSchema.safeParse({ ...least, ...keys }).error?.issues ?? []).map(({ path }) => path.join('.'));
+/** The paths below `model` of what is wrong with one model; a list of models is the other branch of the union. */
+const modelFaults = (model: object) =>
+  (manifestSchema.safeParse({ ...least, model }).error?.issues ?? []).flatMap((issue) =>
+    issue.code === 'invalid_union'
+      ? issue.errors[0].map(({ path }) => path.join('.'))
+      : [issue.path.slice(1).join('.')],
+  );
+
+describe('manifestSchema', () => {
+  it('fills in the defaults', () => {
+    expect(manifestSchema.parse(least)).toEqual({
+      ...least,
+      default: false,
+      preprocess: [],
+      model: [program],
+      postprocess: [],
+      labels: [],
+      acceptance: [],
+      resultChecks: [],
+      limits: { seconds: 1800 },
+    });
+    const { selftest: tried } = manifestSchema.parse({ ...least, selftest });
+    expect(tried).toEqual({ ...selftest, parameters: {}, dice: 0.99 });
   });
 
-  it('refuses aliases that lead nowhere or unfold into too much, as any other fault', () => {
-    for (const text of [
-      'name: *nowhere',
-      'e: {[]}\nr: {*a}\n}',
-      `a: &a [1, 1]\n${'b: [*a, *a, *a, *a]\n'.repeat(9)}`,
-    ])
-      expect(faultsOf(text).length).toBeGreaterThan(0);
-    const bomb = Array.from(
-      { length: 12 },
-      (_, i) => `k${i}: &k${i} [${`*k${i - 1}, `.repeat(i === 0 ? 0 : 9)} 1]`,
-    ).join('\n');
-    expect(faultsOf(bomb)[0].message).toMatch(/alias/i);
-  });
-
-  it('lists the first faults of a file that is none, and says how many more there are', () => {
-    let message = '';
-    try {
-      parseManifest('{'.repeat(5) + ': ]\n'.repeat(200));
-    } catch (error) {
-      message = (error as TomaatError).message;
-    }
-    expect(message).toMatch(/and \d+ more$/);
-    expect(message.split('\n').length).toBeLessThan(40);
-  });
-
-  it('reads a manifest and fills in what is left out', () => {
-    const manifest = parseManifest(head + body);
-    expect(manifest.model[0]).toMatchObject({ runtime: 'onnx', inferer: { type: 'simple' } });
-    expect(manifest.postprocess.map((step) => step.name)).toEqual([
-      'argmax',
-      'keepLargestConnectedComponent',
-      'restore',
-    ]);
-    expect(manifest.preprocess[1].when).toEqual({ mode: 'fast' });
-    expect(manifest.limits.seconds).toBe(1800);
-    expect(primaryOutput(manifest)).toBe('segmentation');
-  });
-
-  it('reports every fault with its path and line', () => {
-    const faults = faultsOf(
-      head.replace('version: 1.0.0\n', '').replace('task: segmentation', 'task: predict') + body,
-    );
-    expect(faults).toEqual([
-      { path: 'version', message: 'is missing: it is text', line: undefined },
-      { path: 'task', message: expect.stringContaining('reserved word'), line: 7 },
-    ]);
+  it.each(Object.keys(least))('requires %s', (key) => {
+    expect(faultyPaths({ [key]: undefined })).toEqual([key]);
   });
 
   it.each([
-    ['an unknown step', '- argmax', '- argmin', 'postprocess.0', 'argmin is no postprocess step'],
-    [
-      'a parameter of the wrong type',
-      'axcodes: RAS',
-      'axcodes: RAT',
-      'preprocess.0.orientation.axcodes',
-      'three letters',
-    ],
-    ['an unknown parameter', 'axcodes: RAS', 'axcode: RAS', 'preprocess.0.orientation', 'axcode'],
-    [
-      'a reference to no input',
-      'pixdim: [2, 2, 2]',
-      'pixdim: [$cat, 2, 2]',
-      'preprocess.1.spacing',
-      '$cat names no slider',
-    ],
-    [
-      'a value that no input has',
-      'when: { mode: fast }',
-      'when: { mode: slow }',
-      'preprocess.1.when.mode',
-      'one of: fast, fine',
-    ],
-    ['a path out of the folder', 'model.onnx', '../model.onnx', 'model.file', 'inside the app'],
-    ['a path to the root', 'model.onnx', '/model.onnx', 'model.file', 'inside the app'],
-    ['an output with the name of an input', 'report:', 'volume:', 'outputs.volume', 'name of an input'],
-    ['an unknown key', 'licence: MIT', 'licence: MIT\nlicense: MIT', '(whole file)', 'license'],
-    ['a default out of bounds', 'maximum: 9', 'maximum: 9, default: 10', 'inputs.cut.default', 'between'],
-  ])('refuses %s', (_what, from, to, path, message) => {
-    const faults = faultsOf((head + body).replace(from, to));
-    expect(faults.map((fault) => fault.path)).toContain(path);
-    expect(faults.find((fault) => fault.path === path)?.message).toContain(message);
+    { name: 'n' },
+    { name: text(200) },
+    { description: text(4000) },
+    { version: text(40) },
+    { modality: text(40) },
+    { default: true },
+    { licence: 'L' },
+    { citation: 'A paper.' },
+    { homepage: 'https://example.org/app' },
+    { intendedUse: text(4000) },
+    { limitations: text(4000) },
+    { sample: 'ct.nii.gz' },
+    { model: [program, onnx].map((model) => ({ ...model, when: { fast: true } })) },
+    { selftest: { ...selftest, parameters: { level: 1 }, dice: 0 } },
+    { selftest: { ...selftest, dice: 1 } },
+    { limits: { seconds: 0.001, concurrency: 1, memoryMb: 256 } },
+    { limits: { seconds: 86_400 } },
+  ])('takes %j', (keys) => {
+    expect(manifestSchema.parse({ ...least, ...keys })).toMatchObject(keys);
   });
 
-  describe('labels of one value', () => {
-    const withLabels = (...labels: string[]) =>
-      `${head}${body}labels:\n${labels.map((label) => `  - { value: 1, ${label} }\n`).join('')}`;
-    const fast = 'name: liver, when: { mode: fast }';
+  it.each<[object, string]>([
+    [{ schemaVersion: 2 }, 'schemaVersion'],
+    [{ schemaVersion: 0 }, 'schemaVersion'],
+    [{ name: '' }, 'name'],
+    [{ name: text(201) }, 'name'],
+    [{ description: '' }, 'description'],
+    [{ description: text(4001) }, 'description'],
+    [{ version: '' }, 'version'],
+    [{ version: text(41) }, 'version'],
+    [{ modality: '' }, 'modality'],
+    [{ modality: text(41) }, 'modality'],
+    [{ default: 'yes' }, 'default'],
+    [{ authors: [] }, 'authors'],
+    [{ authors: [''] }, 'authors.0'],
+    [{ licence: '' }, 'licence'],
+    [{ homepage: 'example' }, 'homepage'],
+    [{ intendedUse: '' }, 'intendedUse'],
+    [{ intendedUse: text(4001) }, 'intendedUse'],
+    [{ limitations: text(4001) }, 'limitations'],
+    [{ inputs: { '1st': { type: 'volume' } } }, 'inputs.1st'],
+    [{ outputs: { 'a b': { type: 'LabelVolume' } } }, 'outputs.a b'],
+    [{ labels: [{ value: 0, name: 'a' }] }, 'labels.0.value'],
+    [{ acceptance: [{ shape: 1 }] }, 'acceptance.0'],
+    [{ resultChecks: [{}] }, 'resultChecks.0.message'],
+    [{ sample: '../ct.nii' }, 'sample'],
+    [{ selftest: { ...selftest, inputs: { ct: '/ct.nii' } } }, 'selftest.inputs.ct'],
+    [{ selftest: { ...selftest, expected: '' } }, 'selftest.expected'],
+    [{ selftest: { ...selftest, dice: -0.01 } }, 'selftest.dice'],
+    [{ selftest: { ...selftest, dice: 1.01 } }, 'selftest.dice'],
+    [{ selftest: { ...selftest, inputs: undefined } }, 'selftest.inputs'],
+    [{ selftest: { ...selftest, tolerance: 1 } }, 'selftest'],
+    [{ limits: { seconds: 0 } }, 'limits.seconds'],
+    [{ limits: { seconds: 86_400.5 } }, 'limits.seconds'],
+    [{ limits: { concurrency: 0 } }, 'limits.concurrency'],
+    [{ limits: { concurrency: 1.5 } }, 'limits.concurrency'],
+    [{ limits: { memoryMb: 255 } }, 'limits.memoryMb'],
+    [{ limits: { memoryMb: 256.5 } }, 'limits.memoryMb'],
+    [{ limits: { minutes: 1 } }, 'limits'],
+    [{ license: 'MIT' }, ''],
+  ])('refuses %j at "%s"', (keys, path) => {
+    expect(faultyPaths(keys)).toEqual([path]);
+  });
+});
 
-    it('are fine where a parameter keeps them apart; labelsWith() gives those that count', () => {
-      const { labels } = parseManifest(withLabels(fast, 'name: left lobe, when: { mode: fine }'));
-      expect(labelsWith(labels, { mode: 'fast', cut: 1 }).map(({ name }) => name)).toEqual(['liver']);
-      expect(labelsWith(labels, { mode: 'fine', cut: 1 }).map(({ name }) => name)).toEqual(['left lobe']);
+describe('slugs', () => {
+  it.each(['id', 'anatomy', 'task'])('%s is one lower-case word of at most 40 characters', (key) => {
+    for (const good of ['a', '7t', 'a-b', text(40)]) expect(faultyPaths({ [key]: good })).toEqual([]);
+    for (const bad of ['', 'A', '-a', 'a_b', 'a b', 'a/b', text(41)])
+      expect(faultyPaths({ [key]: bad })).toEqual([key]);
+  });
+
+  it.each(
+    'api services health metrics auth infer session datastore train info interface predict responses announce discover dicom-web assets'.split(
+      ' ',
+    ),
+  )('%s is reserved from tasks alone', (word) => {
+    const result = manifestSchema.safeParse({ ...least, task: word });
+    expect(result.error?.issues).toEqual([
+      expect.objectContaining({ path: ['task'], message: expect.stringContaining(word) }),
+    ]);
+    expect(faultyPaths({ id: word, anatomy: word })).toEqual([]);
+  });
+
+  it('reserves these words and no others', () => {
+    expect(reservedWords).toHaveLength(17);
+    expect(requestWords).toEqual(['frame', 'service', 'format', 'output']);
+  });
+});
+
+describe('paths', () => {
+  it.each(['a', 'models/net.onnx', 'a..b', '..a/b', 'a/b..', './a', text(200)])('%s is inside', (path) => {
+    expect(faultyPaths({ sample: path })).toEqual([]);
+  });
+
+  it.each(['', '/a', '\\a', 'c:\\a', 'C:a', '..', '../a', 'a/..', 'a/../b', 'a\\..\\b', '..\\a', text(201)])(
+    '%j is not inside the folder of the app',
+    (path) => {
+      expect(faultyPaths({ sample: path })).toEqual(['sample']);
+    },
+  );
+});
+
+describe('model', () => {
+  it('runs a network as a whole where no inferer is named', () => {
+    const { model } = manifestSchema.parse({ ...least, model: onnx });
+    expect(model).toEqual([{ ...onnx, inferer: expect.objectContaining({ type: 'simple' }) }]);
+  });
+
+  it.each([
+    { ...onnx, input: 'x', output: 'y', channels: ['t1', 't2'], threads: 1 },
+    { ...onnx, threads: 256 },
+    { ...program, sha256 },
+    { runtime: 'command', command: ['p'] },
+    { runtime: 'command', command: ['python', 'app.py'], environment: { OMP_NUM_THREADS: '1' } },
+  ])('takes %j', (model) => {
+    expect(manifestSchema.parse({ ...least, model }).model).toEqual([expect.objectContaining(model)]);
+  });
+
+  it.each<[object, string]>([
+    [{ runtime: 'python', file: 'app.py' }, 'runtime'],
+    [{ ...onnx, file: '/net.onnx' }, 'file'],
+    [{ ...onnx, sha256: undefined }, 'sha256'],
+    [{ ...onnx, sha256: sha256.slice(1) }, 'sha256'],
+    [{ ...onnx, sha256: `${sha256}0` }, 'sha256'],
+    [{ ...onnx, sha256: sha256.toUpperCase() }, 'sha256'],
+    [{ ...onnx, sha256: sha256.replace('f', 'g') }, 'sha256'],
+    [{ ...onnx, channels: [] }, 'channels'],
+    [{ ...onnx, channels: ['1st'] }, 'channels.0'],
+    [{ ...onnx, threads: 0 }, 'threads'],
+    [{ ...onnx, threads: 257 }, 'threads'],
+    [{ ...onnx, threads: 1.5 }, 'threads'],
+    [{ ...onnx, when: 'fast' }, 'when'],
+    [{ ...program, file: '' }, 'file'],
+    [{ ...program, sha256: '' }, 'sha256'],
+    [{ ...program, channels: ['t1'] }, ''],
+    [{ runtime: 'command', command: [] }, 'command'],
+    [{ runtime: 'command', command: [''] }, 'command.0'],
+    [{ runtime: 'command', command: ['p'], environment: { A: 1 } }, 'environment.A'],
+    [{ runtime: 'command', command: ['p'], file: 'a' }, ''],
+  ])('refuses %j at "%s"', (model, path) => {
+    expect(modelFaults(model)).toEqual([path]);
+  });
+
+  it('is at least one', () => {
+    expect(manifestSchema.safeParse({ ...least, model: [] }).success).toBe(false);
+  });
+});
+
+describe('primaryOutput()', () => {
+  it('is the first label map, else the first output', () => {
+    const [text, one, two] = [
+      { type: 'PlainText' },
+      { type: 'LabelVolume' },
+      { type: 'LabelVolume' },
+    ] as const;
+    expect(primaryOutput({ outputs: { text, one, two } })).toBe('one');
+    expect(primaryOutput({ outputs: { two, text, one } })).toBe('two');
+    expect(primaryOutput({ outputs: { text, more: { type: 'Measurements' } } })).toBe('text');
+  });
+});
+
+describe('volumeInputs()', () => {
+  it('names the volumes in order', () => {
+    const { inputs } = manifestSchema.parse({
+      ...least,
+      inputs: {
+        t2: { type: 'volume' },
+        warp: { type: 'transform' },
+        fast: { type: 'checkbox' },
+        t1: { type: 'volume' },
+      },
     });
-
-    it.each([
-      ['with the same condition', fast, 'name: lobe, when: { mode: fast }', 'labels.1.value', 'there twice'],
-      ['with a condition on one of them', fast, 'name: lobe', 'labels.1.value', 'there twice'],
-      [
-        'with conditions on different parameters',
-        fast,
-        'name: lobe, when: { cut: 3 }',
-        'labels.1.value',
-        'there twice',
-      ],
-      [
-        'with a value that no input has',
-        fast,
-        'name: lobe, when: { mode: slow }',
-        'labels.1.when.mode',
-        'one of: fast, fine',
-      ],
-    ])('are refused %s', (_what, first, second, path, message) => {
-      const faults = faultsOf(withLabels(first, second));
-      expect(faults.find((fault) => fault.path === path)?.message).toContain(message);
-    });
-  });
-
-  it('tries a $reference with every bound of its input', () => {
-    const faults = faultsOf(
-      (head + body)
-        .replace('maximum: 9', 'maximum: 5000')
-        .replace('pixdim: [2, 2, 2]', 'pixdim: [$cut, 2, 2]'),
-    );
-    expect(faults[0]).toMatchObject({ path: 'preprocess.1.spacing.pixdim.0' });
-  });
-
-  it('refuses YAML that is none, naming the line', () => {
-    expect(faultsOf('a: [1,\nb: {')[0].line).toBeGreaterThan(0);
+    expect(volumeInputs({ inputs })).toEqual(['t2', 't1']);
   });
 });

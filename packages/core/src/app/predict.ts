@@ -1,9 +1,9 @@
 import { TomaatError, withField } from '../errors.ts';
+import type { FileGeometry } from '../formats/file-geometry.ts';
 import { meshToStl, meshToVtk } from '../formats/mesh-file.ts';
 import { formatPoints, formatPointsJson } from '../formats/points.ts';
 import { readTransform, type SpatialTransform, writeTransform } from '../formats/transform-file.ts';
 import {
-  type LengthUnit,
   type ReadLimits,
   readVolume,
   type SourceFile,
@@ -13,11 +13,20 @@ import {
 import { sameGrid } from '../geometry/grid.ts';
 import { resample, resampleArgmax, resampleThreshold } from '../geometry/resample.ts';
 import { restore } from '../geometry/restore.ts';
-import { type InfererSpec, infer, type NetworkSession, type Reduction } from '../inferers/inferer.ts';
+import { infer } from '../inferers/inferer.ts';
+import type { InfererSpec, NetworkSession, Reduction } from '../inferers/spec.ts';
 import type { LabelMeasurement } from '../labels/measure.ts';
+import { measurementsToCsv } from '../labels/measurement-csv.ts';
 import { buildSurface, type Mesh } from '../labels/surface.ts';
-import type { Platform } from '../platform.ts';
-import { componentOf, type Grid, numericVoxels, type Volume, voxelCount } from '../volume.ts';
+import type { Bytes, Platform } from '../platform.ts';
+import {
+  componentOf,
+  type Grid,
+  numericVoxels,
+  takeNumericVoxels,
+  type Volume,
+  voxelCount,
+} from '../volume.ts';
 import { accept, checkResult } from './acceptance.ts';
 import { type Output, type OutputFormat, outputFormats } from './elements.ts';
 import { type Manifest, type ModelSpec, primaryOutput, volumeInputs } from './manifest.ts';
@@ -89,7 +98,9 @@ export interface EncodedOutput {
   readonly label: string;
   readonly primary: boolean;
   readonly format: OutputFormat;
-  readonly bytes: AsyncIterable<Uint8Array>;
+  /** Of a label map: what the header of the input stated of their grid. Another format made of it later needs it again. */
+  readonly geometry?: FileGeometry;
+  readonly bytes: AsyncIterable<Bytes>;
 }
 
 export const stages = ['decode', 'preprocess', 'infer', 'postprocess', 'encode'] as const;
@@ -196,7 +207,7 @@ export async function predict(
     // A program may answer on the grid of what it was given, or on that of the caller's volume.
     const given = [...Object.values(inputs), ...Object.values(decoded.volumes)].filter(isVolume);
     for (const [name, output] of Object.entries(manifest.outputs)) {
-      if (output.type === 'LabelVolume' && raw[name] !== undefined) checkPlace(name, raw[name], given);
+      if (output.type === 'LabelVolume') checkPlace(name, raw[name], given);
     }
     return finish(manifest, 'program', raw, decoded.grid, parameters, context);
   });
@@ -206,14 +217,16 @@ export async function predict(
     for (const [index, name] of names.entries()) {
       const output = manifest.outputs[name];
       const format = chooseFormat(name, output, request.formats?.[name], decoded.extension);
+      const geometry = output.type === 'LabelVolume' ? decoded.geometry : undefined;
       await context.write({
         name,
         type: output.type,
         label: output.label ?? name,
         primary: name === primaryOutput(manifest),
         format,
+        geometry,
         bytes: encodeOutput(output.type, results[name], format, context.platform, {
-          unit: decoded.unit,
+          geometry,
           labels: labelsWith(manifest.labels, parameters),
         }),
       });
@@ -229,7 +242,8 @@ interface Decoded {
   /** The grid of the first volume: results go back onto it. */
   grid?: Grid;
   extension: VolumeExtension;
-  unit: LengthUnit;
+  /** What the header of the first volume states of its grid. */
+  geometry?: FileGeometry;
 }
 
 async function decode(
@@ -238,8 +252,10 @@ async function decode(
   context: PredictionContext,
   progress: (fraction: number) => void,
 ): Promise<Decoded> {
-  const decoded: Decoded = { volumes: {}, transforms: {}, extension: 'nii.gz', unit: 'mm' };
+  const decoded: Decoded = { volumes: {}, transforms: {}, extension: 'nii.gz' };
   const missing: string[] = [];
+  // A program gets the voxels in a file, of the type that they came in.
+  const isProgram = manifest.model.some(({ runtime }) => runtime === 'command');
   for (const name of Object.keys(request.files)) {
     if (Object.hasOwn(manifest.inputs, name) && isFileInput(manifest.inputs[name])) continue;
     throw new TomaatError('BAD_INPUT', `${name} is no file input of this app.`, { field: name });
@@ -262,11 +278,11 @@ async function decode(
         limits: context.limits,
         onProgress: progress,
       });
-      decoded.volumes[name] = volume;
+      decoded.volumes[name] = isProgram ? volume : { ...volume, voxels: takeNumericVoxels(volume.voxels) };
       if (!decoded.grid) {
         decoded.grid = { size: volume.size, affine: volume.affine };
         decoded.extension = header.extension;
-        decoded.unit = header.unit;
+        decoded.geometry = header.geometry;
       }
     } catch (error) {
       throw withField(error, name);
@@ -405,8 +421,7 @@ async function finish(
   const labels = labelsWith(manifest.labels, parameters);
   for (const [name, output] of Object.entries(manifest.outputs)) {
     if (results[name] === undefined) {
-      const source =
-        'from' in output || output.type !== 'LabelVolume' ? results[fromOf(output) ?? primary] : undefined;
+      const source = results[fromOf(output) ?? primary];
       const derived = isVolume(source) ? await derive(output, source, labels) : undefined;
       if (derived === undefined) throw missingOutput(name);
       results[name] = derived;
@@ -430,7 +445,6 @@ async function finishLabels(
 ): Promise<Volume> {
   let labels = start.labels === undefined ? undefined : asLabels(name, start.labels);
   const scores = start.scores as Volume | undefined;
-  let restored = false;
   for (const step of manifest.postprocess) {
     context.signal?.throwIfAborted();
     if (!applies(step.when, parameters)) continue;
@@ -440,7 +454,6 @@ async function finishLabels(
           field: 'postprocess',
         });
       if (labels) labels = restore(labels, grid);
-      restored = true;
     } else if (step.name === 'argmax' || step.name === 'threshold') {
       if (!labels && scores && grid) {
         const reduction = reductionBy(step, parameters);
@@ -471,12 +484,7 @@ async function finishLabels(
     }
   }
   if (!labels) throw missingOutput(name);
-  if (grid && !restored && !sameGrid(labels, grid)) labels = restore(labels, grid);
-  if (grid && !sameGrid(labels, grid)) {
-    throw new TomaatError('APP_OUTPUT', `The label map ${name} does not lie on the grid of the input.`, {
-      field: name,
-    });
-  }
+  if (grid) labels = restore(labels, grid);
   return asLabels(name, labels);
 }
 
@@ -505,15 +513,15 @@ export async function* encodeOutput(
   value: OutputValue,
   format: OutputFormat,
   platform: Platform,
-  options: { unit?: LengthUnit; labels?: Manifest['labels'] } = {},
-): AsyncIterable<Uint8Array> {
+  options: { geometry?: FileGeometry; labels?: Manifest['labels'] } = {},
+): AsyncGenerator<Bytes> {
   const text = (s: string) => new TextEncoder().encode(s);
   if (type === 'LabelVolume' && (format === 'vtk' || format === 'stl')) {
     const mesh = await buildSurface(value as Volume, { smooth: true, keepTriangles: 0.5 });
     yield* format === 'vtk' ? meshToVtk(mesh) : meshToStl(mesh);
   } else if (type === 'LabelVolume') {
     yield* writeVolume(value as Volume, format as VolumeExtension, platform, {
-      unit: options.unit,
+      geometry: options.geometry,
       intent: 'label',
       labels: options.labels,
     });
@@ -525,7 +533,8 @@ export async function* encodeOutput(
   } else if (type === 'PlainText') {
     yield text(format === 'json' ? `${JSON.stringify({ text: value })}\n` : (value as string));
   } else if (type === 'Measurements') {
-    yield text(`${JSON.stringify({ labels: value as readonly LabelMeasurement[] }, null, 2)}\n`);
+    const labels = value as readonly LabelMeasurement[];
+    yield text(format === 'csv' ? measurementsToCsv(labels) : `${JSON.stringify({ labels }, null, 2)}\n`);
   } else {
     yield* writeTransform(value as SpatialTransform, format as 'nii.gz' | 'h5' | 'mat' | 'txt', platform);
   }

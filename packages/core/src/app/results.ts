@@ -44,7 +44,6 @@ const isMesh = (value: unknown): value is Mesh =>
 function isMeasurement(value: unknown): boolean {
   const row = value as Partial<LabelMeasurement> | null;
   return (
-    typeof row === 'object' &&
     typeof row?.name === 'string' &&
     [row.value, row.voxels, row.volumeMl].every((number) => Number.isFinite(number))
   );
@@ -67,13 +66,13 @@ export function hasLabel({ voxels }: Volume): boolean {
  * own of that size (256³ at 1 mm, say) around the same middle.
  */
 export function checkPlace(name: string, value: OutputValue, given: readonly Volume[]): void {
-  if (!isVolume(value) || given.length === 0) return;
+  if (!isVolume(value)) return;
   const sorted = (size: readonly number[]) => [...size].sort((a, b) => a - b).join();
   const twins = given.filter((volume) => sorted(volume.size) === sorted(value.size));
   if (twins.length === 0) return;
   const own = corners(value, 'edges');
   // What libraries write where nobody said anything: no rotation, the first voxel at 0.
-  const isDefault = value.affine.every((v, i) => i % 5 === 0 || i >= 12 || Math.abs(v) < 1e-6);
+  const isDefault = value.affine.every((v, i) => i % 5 === 0 || Math.abs(v) < 1e-6);
   const middle = (grid: Grid) =>
     applyAffine(grid.affine, [(grid.size[0] - 1) / 2, (grid.size[1] - 1) / 2, (grid.size[2] - 1) / 2]);
   const lies = twins.some((volume) => {
@@ -83,7 +82,7 @@ export function checkPlace(name: string, value: OutputValue, given: readonly Vol
     );
     if (isSameBox) return true;
     const at = applyAffine(invert(volume.affine), middle(value));
-    return !isDefault && at.every((v, axis) => Math.abs(v / volume.size[axis] - 0.5) < 0.25);
+    return !isDefault && at.every((v, axis) => Math.abs((v + 0.5) / volume.size[axis] - 0.5) < 0.25);
   });
   if (lies) return;
   throw new TomaatError(

@@ -111,7 +111,7 @@ export function checkSteps(
       for (const value of values) for (const trial of before) trials.push({ ...trial, [name]: value });
     }
     const messages = new Map<string, StepFault>();
-    for (const trial of trials.slice(0, 256)) {
+    for (const trial of trials.slice(0, maxTrials)) {
       const result = schema.safeParse(substitute(step.parameters, trial));
       for (const issue of result.error?.issues ?? []) {
         const path = [
@@ -176,6 +176,48 @@ export async function applyTransform(
 ): Promise<Volume> {
   const parameters = resolveParameters(step, kind, context.parameters as Record<string, Parameter>);
   return transformNamed(step.name, kind)!.apply(volume, parameters, context);
+}
+
+/** The values that a label map may hold after a step of the postprocessing, by those before. */
+export function valuesAfterStep(
+  values: readonly number[],
+  step: Step,
+  parameters: Readonly<Record<string, Parameter>>,
+): readonly number[] {
+  const transform = transformNamed(step.name, 'postprocess');
+  if (!transform?.valuesAfter) return values;
+  return transform.valuesAfter(values, resolveParameters(step, 'postprocess', parameters));
+}
+
+/** Most combinations of parameters that are looked at. */
+const maxTrials = 256;
+
+/**
+ * Sets of parameters that together meet every condition (`when`) and value (`$name`) that a manifest speaks of: each
+ * option of a choice, both of a checkbox, the ends of a slider. Other parameters have their defaults.
+ */
+export function parameterTrials(manifest: {
+  inputs: Readonly<Record<string, Input>>;
+  preprocess: readonly Step[];
+  postprocess: readonly Step[];
+  model: readonly { when?: Step['when'] }[];
+  labels: readonly Label[];
+}): Record<string, Parameter>[] {
+  const names = new Set<string>();
+  const steps = [...manifest.preprocess, ...manifest.postprocess];
+  for (const { when } of [...steps, ...manifest.model, ...manifest.labels])
+    for (const name of Object.keys(when ?? {})) names.add(name);
+  for (const { parameters } of steps) findReferences(parameters, names);
+  let trials: Record<string, Parameter>[] = [{}];
+  for (const [name, input] of Object.entries(manifest.inputs)) {
+    const standard = defaultValue(input);
+    const values = (names.has(name) && trialValues(input)) || (standard === undefined ? [] : [standard]);
+    if (values.length > 0)
+      trials = values
+        .flatMap((value) => trials.map((trial) => ({ ...trial, [name]: value })))
+        .slice(0, maxTrials);
+  }
+  return trials;
 }
 
 /** Names and descriptions of every step of a kind, for docs and error messages. */

@@ -1,4 +1,5 @@
 import { TomaatError } from '../errors.ts';
+import type { Bytes } from '../platform.ts';
 
 /** Characters of a line, as Python's base64.encodebytes and MIME (RFC 2045) break them. */
 const lineLength = 76;
@@ -29,7 +30,7 @@ export function base64Length(bytes: number): number {
  */
 export async function* encodeBase64(
   source: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
-): AsyncGenerator<Uint8Array> {
+): AsyncGenerator<Bytes> {
   const rest = new Uint8Array(bytesPerLine);
   let restLength = 0;
   for await (const chunk of source) {
@@ -51,7 +52,7 @@ export async function* encodeBase64(
 }
 
 /** Whole lines, and the padded last one where the bytes do not fill it. */
-function encodeLines(bytes: Uint8Array): Uint8Array {
+function encodeLines(bytes: Uint8Array): Bytes {
   const out = new Uint8Array(base64Length(bytes.length));
   let to = 0;
   for (let from = 0; from < bytes.length; from += bytesPerLine) {
@@ -84,7 +85,7 @@ function encodeLines(bytes: Uint8Array): Uint8Array {
  * The bytes of a base64 text, all at once: for small files. Blanks and line breaks are skipped; any other
  * character, and padding that does not fit, is BAD_REQUEST.
  */
-export function decodeBase64Text(text: string): Uint8Array {
+export function decodeBase64Text(text: string): Bytes {
   const out = new Uint8Array(Math.ceil(text.length / 4) * 3);
   let bits = 0;
   let held = 0;

@@ -52,8 +52,6 @@ const refused: Record<string, ErrorCode> = {
   'formats/nrrd/pynrrd/test2d_ascii.nrrd': 'UNSUPPORTED_FORMAT',
   'formats/nrrd/pynrrd/test_customFields.nrrd': 'UNSUPPORTED_FORMAT',
   'formats/nrrd/pynrrd/BallBinary30x30x30_bz2.nrrd': 'UNSUPPORTED_FORMAT',
-  // A newline follows the one voxel; ITK refuses the file too.
-  'formats/nrrd/pynrrd/test_simple4d_raw.nrrd': 'BAD_VOXELS',
   // A byte skip below -1; ITK refuses it too.
   'formats/nrrd/pynrrd/BallBinary30x30x30_byteskip_minus_five.nhdr': 'BAD_HEADER',
   // Its header takes a NIfTI header for voxels: ITK reads them, off by 352 bytes. More bytes than promised.

@@ -1,12 +1,12 @@
 import { TomaatError } from '../errors.ts';
 import { type Affine, determinant, spacingOf } from '../geometry/affine.ts';
-import { bytesPerVoxel, type Grid, type Size, type VoxelType } from '../volume.ts';
+import type { Bytes } from '../platform.ts';
+import { bytesPerVoxel, type Grid, machineIsBigEndian, type Size, type VoxelType } from '../volume.ts';
+import type { FileGeometry } from './file-geometry.ts';
 
 /** The kinds of file that are written, by extension without the leading dot. */
 export type VolumeExtension = 'nii' | 'nii.gz' | 'mha' | 'nrrd';
 export type VolumeFormat = 'nifti1' | 'nifti2' | 'metaimage' | 'nrrd';
-/** The unit that a file states its geometry in; a volume's affine is always in mm. */
-export type LengthUnit = 'mm' | 'm' | 'um' | 'unknown';
 
 /** What the header of a volume says, before any voxel is read. */
 export interface VolumeHeader extends Grid {
@@ -18,7 +18,8 @@ export interface VolumeHeader extends Grid {
   components: number;
   /** Length of the fourth dimension, 1 where there is none. */
   frames: number;
-  unit: LengthUnit;
+  /** What the header states of the grid, in the file's own units; the affine is made of it. */
+  geometry: FileGeometry;
   /** value = slope × stored + intercept, where the file has such a rule. */
   scale?: { slope: number; intercept: number };
   /** Decoded voxel bytes of the whole file: all frames, all components. */
@@ -35,6 +36,12 @@ export const defaultLimits: ReadLimits = { maxVoxels: 2 ** 30 };
 /** An axis of a stored array that is not one of space. */
 export interface ExtraAxis {
   role: 'component' | 'frame';
+  count: number;
+}
+
+/** An axis of a stored array; those of space come in the order x, y, z. */
+export interface StoredAxis {
+  role: ExtraAxis['role'] | 'space';
   count: number;
 }
 
@@ -58,6 +65,8 @@ export interface StoredLayout {
   bigEndian: boolean;
   inner: readonly ExtraAxis[];
   outer: readonly ExtraAxis[];
+  /** All axes, fastest first, where one of them lies between those of space; `inner` and `outer` say nothing then. */
+  order?: readonly StoredAxis[];
 }
 
 export interface ParsedHeader {
@@ -76,9 +85,6 @@ export interface HeaderBytes {
 }
 
 export const badHeader = (message: string): TomaatError => new TomaatError('BAD_HEADER', message);
-
-/** mm in one unit; an unknown unit is taken for mm, as every reader does. */
-export const mmPerUnit: Record<LengthUnit, number> = { mm: 1, m: 1000, um: 0.001, unknown: 1 };
 
 /**
  * The sizes as numbers, each at least 1, their product within the limit. Counted in BigInt, so that no
@@ -111,29 +117,37 @@ export function checkSizes(
   return sizes.map(Number);
 }
 
-/** The affine, if it is finite, of a size that can be (1 km between voxels, 1000 km away) and invertible; without -0. */
-export function checkAffine(affine: Affine, field: string): Affine {
+/**
+ * Why an affine can be no image's: not finite, of a size that cannot be (1 km between voxels, 1000 km away), or not invertible;
+ * undefined where it can. `field` names the part of the header in the message.
+ */
+export function affineFault(affine: Affine, field: string): string | undefined {
   if (!affine.every(Number.isFinite)) {
-    throw badHeader(
-      `${field} holds a number that is not finite: write the file again with a valid orientation`,
-    );
+    return `${field} holds a number that is not finite: write the file again with a valid orientation`;
   }
   const spacing = spacingOf(affine);
   const far = Math.max(Math.abs(affine[3]), Math.abs(affine[7]), Math.abs(affine[11]));
   if (Math.max(...spacing) > 1e6 || far > 1e9) {
-    throw badHeader(
+    return (
       `${field} puts voxels ${spacing.join(' × ')} mm apart, the first one up to ${far} mm away, which is no image of a body: ` +
-        'write the file again with a valid spacing and orientation',
+      'write the file again with its true spacing and unit'
     );
   }
   const volume = spacing[0] * spacing[1] * spacing[2];
   const det = determinant(affine);
   if (!Number.isFinite(volume) || !Number.isFinite(det) || Math.abs(det) <= 1e-6 * volume || det === 0) {
-    throw badHeader(
+    return (
       `${field} cannot be inverted (spacing ${spacing.join(' × ')} mm, determinant ${det}): ` +
-        'write the file again with a valid spacing and orientation',
+      'write the file again with a valid spacing and orientation'
     );
   }
+  return undefined;
+}
+
+/** The affine without -0. Throws BAD_HEADER where it can be no image's (see affineFault). */
+export function checkAffine(affine: Affine, field: string): Affine {
+  const fault = affineFault(affine, field);
+  if (fault !== undefined) throw badHeader(fault);
   return affine.map((v) => v + 0);
 }
 
@@ -147,16 +161,23 @@ export function storedBytesOf(size: Size, components: number, frames: number, ty
   return size[0] * size[1] * size[2] * components * frames * bytesPerVoxel(type);
 }
 
-/** Whether this machine stores the least significant byte last. */
-export const machineIsBigEndian = new Uint8Array(Uint16Array.of(1).buffer)[0] === 0;
+export { machineIsBigEndian };
 
-/** Text of a header as one line of printable ASCII: nothing in it can end a line or a field. */
+/**
+ * Our own words for a header as one line of printable ASCII: nothing in it can end a line or a field. Not for names, of which
+ * it would leave out every letter that is not English.
+ */
 export function plainLine(text: string, maxLength: number): string {
   return text
     .normalize('NFKD')
     .replace(/[^\x20-\x7e]+/g, ' ')
     .trim()
     .slice(0, maxLength);
+}
+
+/** The same bytes; those in memory that threads share are copied, as Blob and Response do not take them. */
+export function ownedBytes(bytes: Uint8Array): Bytes {
+  return bytes.buffer instanceof ArrayBuffer ? (bytes as Bytes) : new Uint8Array(bytes);
 }
 
 /** A value of a header for an error: numbers as they are, words not, since anything may stand there. */
@@ -173,9 +194,13 @@ export function latin1(bytes: Uint8Array): string {
   return text;
 }
 
-/** A decimal number, or NaN: unlike Number(), an empty text or a hexadecimal one is none. */
+/** The longest text that is read as one number: a float64 takes 25 characters, and nobody writes 64. */
+export const longestNumber = 64;
+
+/** A decimal number of at most 64 characters, or NaN: unlike Number(), it takes neither '' nor hexadecimals. */
 export function parseDecimal(text: string): number {
-  return /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(text) ? Number(text) : Number.NaN;
+  if (text.length > longestNumber) return Number.NaN;
+  return /^[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?$/i.test(text) ? Number(text) : Number.NaN;
 }
 
 export const baseName = (path: string): string =>

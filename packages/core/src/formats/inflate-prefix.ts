@@ -1,14 +1,16 @@
 /**
- * The first bytes that a gzip member unpacks to, from as much of it as is there (RFC 1951, RFC 1952). The
+ * The first bytes that gzip members in a row unpack to, from as much of them as is there (RFC 1951, RFC 1952). The
  * platform's streams cannot give these: when the input is cut off, what was unpacked before may be dropped
- * with the error. Nothing is verified here; the whole member is, when the voxels are read.
+ * with the error. Nothing is verified here; the members are, when the voxels are read.
  */
 export function inflatePrefix(gzip: Uint8Array, maxBytes: number): Uint8Array {
   const out = new Uint8Array(maxBytes);
   const state: State = { input: gzip, at: 0, bits: 0, bitCount: 0, out, length: 0 };
   try {
-    skipGzipHeader(state);
-    while (!inflateBlock(state));
+    do {
+      skipGzipHeader(state);
+      while (!inflateBlock(state));
+    } while (skipToMember(state));
   } catch (error) {
     // The input's end, a fault in it, or enough output: what came before holds.
     if (!(error instanceof Stop)) throw error;
@@ -58,7 +60,7 @@ function emit(s: State, value: number): void {
 }
 
 function skipGzipHeader(s: State): void {
-  s.at = 3;
+  s.at += 3;
   const flags = byte(s);
   s.at += 6;
   if (flags & 4) {
@@ -71,10 +73,18 @@ function skipGzipHeader(s: State): void {
   if (flags & 2) s.at += 2;
 }
 
+/** Goes over checksum, length and zeros behind a member; whether another one begins there. */
+function skipToMember(s: State): boolean {
+  s.bits = 0;
+  s.bitCount = 0;
+  s.at += 8;
+  while (s.input[s.at] === 0) s.at++;
+  return isGzip(s.input.subarray(s.at));
+}
+
 function codeOf(lengths: Uint8Array): Code {
   const counts = new Uint16Array(16);
   for (const length of lengths) counts[length]++;
-  counts[0] = 0;
   const next = new Uint16Array(17);
   for (let i = 1; i < 16; i++) next[i + 1] = next[i] + counts[i];
   const symbols = new Uint16Array(lengths.length);

@@ -1,25 +1,30 @@
 import { TomaatError } from '../errors.ts';
 import type { Mesh } from '../labels/surface.ts';
+import type { Bytes } from '../platform.ts';
+import { latin1 } from './header.ts';
 
 /** Pieces of about this many numbers are made at a time. */
 const pieceLength = 1 << 15;
 const triangleBytes = 50;
 const stlHeaderBytes = 84;
+/** A mesh smaller than this is written with all its digits: four decimals of a millimetre would be coarse for it. */
+const fineExtentMm = 5;
 
 /**
  * A legacy VTK file of polygons (VTK file formats, version 3.0), RAS+ mm. The title line says so, as 3D Slicer reads it.
  * Labels become the cell scalar `label`.
  */
-export function* meshToVtk(mesh: Mesh, options: { binary?: boolean } = {}): Generator<Uint8Array> {
+export function* meshToVtk(mesh: Mesh, options: { binary?: boolean } = {}): Generator<Bytes> {
   const { positions, triangles, labels } = mesh;
   const { binary = false } = options;
   const text = (s: string) => new TextEncoder().encode(s);
   const count = triangles.length / 3;
+  const isFine = extentOf(positions) < fineExtentMm;
   yield text(
     `# vtk DataFile Version 3.0\nTOMAAT surface SPACE=RAS\n${binary ? 'BINARY' : 'ASCII'}\nDATASET POLYDATA\nPOINTS ${positions.length / 3} float\n`,
   );
   yield* pieces(positions.length, 3, (from, to) =>
-    binary ? floatBytes(positions, from, to) : coordinateLines(positions, from, to),
+    binary ? floatBytes(positions, from, to) : coordinateLines(positions, from, to, isFine),
   );
   yield text(`${binary ? '\n' : ''}POLYGONS ${count} ${count * 4}\n`);
   yield* pieces(triangles.length, 3, (from, to) =>
@@ -38,23 +43,31 @@ export function* meshToVtk(mesh: Mesh, options: { binary?: boolean } = {}): Gene
   if (binary) yield text('\n');
 }
 
-function* pieces(
-  length: number,
-  step: number,
-  make: (from: number, to: number) => Uint8Array,
-): Generator<Uint8Array> {
+/** The largest distance between two points along an axis, mm. */
+function extentOf(positions: Float32Array): number {
+  const low = [Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY];
+  const high = low.map((v) => -v);
+  for (let i = 0; i < positions.length; i++) {
+    const axis = i % 3;
+    if (positions[i] < low[axis]) low[axis] = positions[i];
+    if (positions[i] > high[axis]) high[axis] = positions[i];
+  }
+  return Math.max(...high.map((v, axis) => v - low[axis]));
+}
+
+function* pieces(length: number, step: number, make: (from: number, to: number) => Bytes): Generator<Bytes> {
   const size = pieceLength * step;
   for (let from = 0; from < length; from += size) yield make(from, Math.min(length, from + size));
 }
 
-function floatBytes(values: Float32Array, from: number, to: number): Uint8Array {
+function floatBytes(values: Float32Array, from: number, to: number): Bytes {
   const bytes = new Uint8Array((to - from) * 4);
   const view = new DataView(bytes.buffer);
   for (let i = from; i < to; i++) view.setFloat32((i - from) * 4, values[i]);
   return bytes;
 }
 
-function polygonBytes(triangles: Uint32Array, from: number, to: number): Uint8Array {
+function polygonBytes(triangles: Uint32Array, from: number, to: number): Bytes {
   const bytes = new Uint8Array(((to - from) / 3) * 16);
   const view = new DataView(bytes.buffer);
   for (let i = from, at = 0; i < to; i += 3, at += 16) {
@@ -64,16 +77,17 @@ function polygonBytes(triangles: Uint32Array, from: number, to: number): Uint8Ar
   return bytes;
 }
 
-function coordinateLines(values: Float32Array, from: number, to: number): Uint8Array {
+function coordinateLines(values: Float32Array, from: number, to: number, isFine: boolean): Bytes {
   const out = createTextBuffer((to - from) * 12);
   for (let i = from; i < to; i++) {
-    out.decimal(values[i]);
+    if (isFine) out.exact(values[i]);
+    else out.decimal(values[i]);
     out.byte((i - from) % 3 === 2 ? 10 : 32);
   }
   return out.bytes();
 }
 
-function polygonLines(triangles: Uint32Array, from: number, to: number): Uint8Array {
+function polygonLines(triangles: Uint32Array, from: number, to: number): Bytes {
   const out = createTextBuffer((to - from) * 11);
   for (let i = from; i < to; i += 3) {
     out.byte(51);
@@ -115,16 +129,17 @@ function createTextBuffer(expectedBytes: number) {
     reserve(10);
     digits(value);
   };
+  /** With all digits that a float32 has. */
+  const exact = (value: number) => {
+    const text = new TextEncoder().encode(String(Number(value.toPrecision(9))));
+    reserve(text.length);
+    buffer.set(text, length);
+    length += text.length;
+  };
   /** To four decimals, without zeros at the end. */
   const decimal = (value: number) => {
     let tenThousandths = Math.round(Math.abs(value) * 1e4);
-    if (!(tenThousandths < 2 ** 31)) {
-      const text = new TextEncoder().encode(String(value));
-      reserve(text.length);
-      buffer.set(text, length);
-      length += text.length;
-      return;
-    }
+    if (!(tenThousandths < 2 ** 31)) return exact(value);
     reserve(16);
     if (value < 0 && tenThousandths > 0) buffer[length++] = 45;
     const whole = Math.floor(tenThousandths / 1e4);
@@ -138,14 +153,14 @@ function createTextBuffer(expectedBytes: number) {
       tenThousandths -= digit * unit;
     }
   };
-  return { byte, integer, decimal, bytes: () => buffer.subarray(0, length) };
+  return { byte, integer, decimal, exact, bytes: () => buffer.subarray(0, length) };
 }
 
 /**
  * A binary STL file, RAS+ mm (its 80 bytes of text say so, as 3D Slicer reads them). The format has no vertices in
  * common and no labels: all labels are in it, without their names.
  */
-export function* meshToStl(mesh: Mesh): Generator<Uint8Array> {
+export function* meshToStl(mesh: Mesh): Generator<Bytes> {
   const { positions, triangles } = mesh;
   const head = new Uint8Array(stlHeaderBytes).fill(32, 0, 80);
   head.set(new TextEncoder().encode('TOMAAT surface SPACE=RAS'));
@@ -328,9 +343,10 @@ function createVtkCursor(bytes: Uint8Array) {
     }
     return value;
   };
-  const values = (length: number, typeName: string): Values => {
-    const type = vtkTypes[typeName.toLowerCase()];
-    if (!type) throw badHead(`The number type "${typeName}" is not known`);
+  const values = (length: number, typeWord: string): Values => {
+    const typeName = typeWord.toLowerCase();
+    const type = vtkTypes[typeName];
+    if (!type) throw badHead(`The number type "${typeWord}" is not known`);
     const [size, read] = type;
     if (length * (binary ? size : 1) > bytes.length - at)
       throw badData(`${length} numbers were promised, the file ends before them`);
@@ -562,12 +578,6 @@ function checkMesh({
 function toRas(mesh: Mesh, title: string): Mesh {
   if (!title.includes('SPACE=LPS')) return mesh;
   return { ...mesh, positions: mesh.positions.map((v, i) => (i % 3 === 2 ? v : -v)) };
-}
-
-function latin1(bytes: Uint8Array): string {
-  let out = '';
-  for (const byte of bytes) out += String.fromCharCode(byte);
-  return out;
 }
 
 function badHead(fault: string): TomaatError {

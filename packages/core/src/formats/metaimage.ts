@@ -7,15 +7,18 @@ import {
   multiply,
   originOf,
   spacingOf,
+  type Vec3,
 } from '../geometry/affine.ts';
-import { type Size, type Volume, type VoxelType, voxelTypeOf } from '../volume.ts';
+import { sameGrid } from '../geometry/grid.ts';
+import type { Bytes } from '../platform.ts';
+import { type Grid, type Size, type Volume, type VoxelType, voxelTypeOf } from '../volume.ts';
+import { type FileGeometry, type MetaImageGeometry, metaImageUnits } from './file-geometry.ts';
 import {
   badHeader,
   baseName,
   checkAffine,
   checkSizes,
   type HeaderBytes,
-  type LengthUnit,
   latin1,
   machineIsBigEndian,
   type ParsedHeader,
@@ -44,18 +47,16 @@ const elementTypes: Record<string, VoxelType> = {
   MET_FLOAT: 'float32',
   MET_DOUBLE: 'float64',
 };
-const units: Record<string, { unit: LengthUnit; mm: number }> = {
-  mm: { unit: 'mm', mm: 1 },
-  um: { unit: 'um', mm: 0.001 },
-  cm: { unit: 'mm', mm: 10 },
-};
+/** An unknown unit counts as mm: ITK passes over units altogether. */
+const mmPerUnit = { '?': 1, um: 0.001, mm: 1, cm: 10 } as const;
 
 /** Whether the bytes begin like the text of a MetaImage header. */
 export function isMetaImage(bytes: Uint8Array): boolean {
   const start = latin1(bytes.subarray(0, 4096));
+  const keys = start.split('\n').map((line) => line.split(/[=:]/, 1)[0].trim());
   return (
     /^\s*(ObjectType|NDims)\s*[=:]/.test(start) ||
-    (/^NDims\s*[=:]/m.test(start) && /^(DimSize|ElementType)\s*[=:]/m.test(start))
+    (keys.includes('NDims') && (keys.includes('DimSize') || keys.includes('ElementType')))
   );
 }
 
@@ -132,8 +133,6 @@ export function parseMetaImage(file: HeaderBytes, limits: ReadLimits): ParsedHea
     (i) => (i < rank ? `MetaImage field DimSize[${i}]` : 'MetaImage field ElementNumberOfChannels'),
     limits,
   );
-  const size: Size = [sizes[0], sizes[1], sizes[2]];
-  const frames = rank === 4 ? sizes[3] : 1;
   const elementType = first('ElementType')?.[1] ?? '';
   const voxelType = Object.hasOwn(elementTypes, elementType) ? elementTypes[elementType] : undefined;
   if (!voxelType) {
@@ -146,35 +145,30 @@ export function parseMetaImage(file: HeaderBytes, limits: ReadLimits): ParsedHea
   }
 
   const spacing = numbers(rank, 'ElementSpacing', 'ElementSize') ?? new Array<number>(rank).fill(1);
-  spacing.slice(0, 3).forEach((value, i) => {
-    if (!(value > 0))
-      throw badHeader(
-        `MetaImage field ElementSpacing[${i}] is ${value}, but a spacing is above 0: write the file again with its true spacing`,
-      );
-  });
   const matrix =
     numbers(rank * rank, 'TransformMatrix', 'Rotation', 'Orientation') ??
     Array.from({ length: rank * rank }, (_, i) => (i % (rank + 1) === 0 ? 1 : 0));
-  for (let i = 0; rank === 4 && i < 3; i++) {
-    if (matrix[4 * i + 3] !== 0 || matrix[12 + i] !== 0)
+  const time = rank === 4 ? timeAxis(matrix) : 3;
+  const spatial = [0, 1, 2, 3].filter((i) => i !== time);
+  const size: Size = [sizes[spatial[0]], sizes[spatial[1]], sizes[spatial[2]]];
+  const frames = rank === 4 ? sizes[time] : 1;
+  for (const i of spatial) {
+    if (!(spacing[i] > 0))
       throw badHeader(
-        'MetaImage field TransformMatrix mixes space with the fourth dimension: write the file again',
+        `MetaImage field ElementSpacing[${i}] is ${spacing[i]}, but a spacing is above 0: write the file again with its true spacing`,
       );
   }
   const offset = numbers(rank, 'Offset', 'Position', 'Origin') ?? [0, 0, 0];
-  // A row of the file is an axis's direction: a column of the direction matrix.
-  const direction = [0, 1, 2].flatMap((r) => [0, 1, 2].map((c) => matrix[c * rank + r]));
-  const lps = composeAffine([spacing[0], spacing[1], spacing[2]], direction, [
-    offset[0],
-    offset[1],
-    offset[2],
-  ]);
-  const distance = first('DistanceUnits')?.[1];
-  const { unit, mm } = Object.hasOwn(units, distance ?? 'mm')
-    ? units[distance ?? 'mm']
-    : { unit: 'unknown' as const, mm: 1 };
+  const units = metaImageUnits.find((unit) => unit === first('DistanceUnits')?.[1]);
+  const geometry: MetaImageGeometry = {
+    format: 'metaimage',
+    matrix: spatial.flatMap((i) => [0, 1, 2].map((k) => matrix[i * rank + k])),
+    offset: offset.slice(0, 3),
+    spacing: spatial.map((i) => spacing[i]),
+    ...(units && { units }),
+  };
   const affine = checkAffine(
-    scaleAffine(multiply(lpsToRas, lps), mm),
+    metaImageAffine(geometry),
     'The geometry of the MetaImage header (ElementSpacing, TransformMatrix, Offset)',
   );
 
@@ -194,7 +188,7 @@ export function parseMetaImage(file: HeaderBytes, limits: ReadLimits): ParsedHea
       voxelType,
       components: channels,
       frames,
-      unit,
+      geometry,
       storedBytes: storedBytesOf(size, channels, frames, voxelType),
       compressed,
     },
@@ -206,8 +200,25 @@ export function parseMetaImage(file: HeaderBytes, limits: ReadLimits): ParsedHea
       bigEndian: flag('BinaryDataByteOrderMSB', 'ElementByteOrderMSB'),
       inner: [{ role: 'component', count: channels }],
       outer: [{ role: 'frame', count: frames }],
+      ...(time < 3 && {
+        order: [
+          { role: 'component', count: channels },
+          ...dims.map((n, i) => ({ role: i === time ? ('frame' as const) : ('space' as const), count: n })),
+        ],
+      }),
     },
   };
+}
+
+/** Which of four axes is that of the frames: the one that runs along the fourth coordinate, and no other does. */
+function timeAxis(matrix: readonly number[]): number {
+  const rows = [0, 1, 2, 3].map((i) => matrix.slice(4 * i, 4 * i + 4));
+  const time = rows.findIndex(([x, y, z, t]) => x === 0 && y === 0 && z === 0 && t !== 0);
+  if (time >= 0 && rows.every((row, i) => i === time || row[3] === 0)) return time;
+  throw new TomaatError(
+    'UNSUPPORTED_FORMAT',
+    'MetaImage field TransformMatrix has an axis that runs through space and the fourth dimension at once, so its frames do not lie on one grid: write each frame as a volume of its own',
+  );
 }
 
 function placeOfVoxels(
@@ -257,23 +268,51 @@ function placeOfVoxels(
   return { offset: skipped || end, skip: 0 };
 }
 
+/** The affine that a geometry states, RAS+ mm. */
+function metaImageAffine({ matrix, offset, spacing, units }: MetaImageGeometry): Affine {
+  // A row of the file is an axis's direction: a column of the direction matrix.
+  const direction = [0, 3, 6, 1, 4, 7, 2, 5, 8].map((i) => matrix[i]);
+  const vector = ([x, y, z]: readonly number[]): Vec3 => [x, y, z];
+  return scaleAffine(
+    multiply(lpsToRas, composeAffine(vector(spacing), direction, vector(offset))),
+    units ? mmPerUnit[units] : 1,
+  );
+}
+
+/** A grid as we state it where no input's header states the same one: in mm. */
+function geometryOf({ affine }: Grid): MetaImageGeometry {
+  const lps = multiply(lpsToRas, affine);
+  const direction = directionOf(lps);
+  return {
+    format: 'metaimage',
+    matrix: [0, 3, 6, 1, 4, 7, 2, 5, 8].map((i) => direction[i]),
+    offset: originOf(lps),
+    spacing: spacingOf(lps),
+  };
+}
+
 export interface MetaImageOptions {
+  /** What the header of the input stated; passed over where it is of another format or another grid. */
+  geometry?: FileGeometry;
   description?: string;
   /** Length of the voxels as a zlib stream; absent when they follow as they are. */
   compressedBytes?: number;
 }
 
 /**
- * The header of an `.mha` file whose voxels follow, components interleaved. ITK wants the length of compressed
- * voxels before them: without it, it gives an image of zeros and no error.
+ * The header of an `.mha` file whose voxels follow, components interleaved. Matrix, spacing, offset and unit are the input's
+ * on the input's grid (docs/decisions/0007-results-state-the-inputs-geometry.md), else in mm. ITK wants the length of
+ * compressed voxels before them: without it, it gives an image of zeros and no error.
  */
 export function encodeMetaImageHeader(
   volume: Volume,
-  { description, compressedBytes }: MetaImageOptions,
-): Uint8Array {
-  const lps: Affine = multiply(lpsToRas, volume.affine);
+  { geometry, description, compressedBytes }: MetaImageOptions,
+): Bytes {
+  const { size } = volume;
   const type = voxelTypeOf(volume.voxels);
-  const direction = directionOf(lps);
+  const isStated =
+    geometry?.format === 'metaimage' && sameGrid(volume, { size, affine: metaImageAffine(geometry) });
+  const { matrix, offset, spacing, units } = isStated ? geometry : geometryOf(volume);
   const lines = [
     'ObjectType = Image',
     'NDims = 3',
@@ -283,11 +322,12 @@ export function encodeMetaImageHeader(
     ...(compressedBytes === undefined
       ? ['CompressedData = False']
       : ['CompressedData = True', `CompressedDataSize = ${compressedBytes}`]),
-    `TransformMatrix = ${[0, 3, 6, 1, 4, 7, 2, 5, 8].map((i) => direction[i]).join(' ')}`,
-    `Offset = ${originOf(lps).join(' ')}`,
+    `TransformMatrix = ${matrix.join(' ')}`,
+    `Offset = ${offset.join(' ')}`,
     'CenterOfRotation = 0 0 0',
-    `ElementSpacing = ${spacingOf(lps).join(' ')}`,
-    `DimSize = ${volume.size.join(' ')}`,
+    `ElementSpacing = ${spacing.join(' ')}`,
+    ...(units ? [`DistanceUnits = ${units}`] : []),
+    `DimSize = ${size.join(' ')}`,
     ...(volume.components > 1 ? [`ElementNumberOfChannels = ${volume.components}`] : []),
     `ElementType = ${Object.keys(elementTypes).find((key) => elementTypes[key] === type)}`,
     'ElementDataFile = LOCAL',

@@ -1,14 +1,14 @@
 import { TomaatError } from '../errors.ts';
-import { type Affine, lpsToRas, multiply } from '../geometry/affine.ts';
+import { sameGrid } from '../geometry/grid.ts';
+import type { Bytes } from '../platform.ts';
 import { bytesPerVoxel, type Size, type Volume, type VoxelType, voxelTypeOf } from '../volume.ts';
+import type { FileGeometry } from './file-geometry.ts';
 import {
   badHeader,
   baseName,
-  checkAffine,
   checkSizes,
   type ExtraAxis,
   type HeaderBytes,
-  type LengthUnit,
   latin1,
   machineIsBigEndian,
   type ParsedHeader,
@@ -16,10 +16,10 @@ import {
   plainLine,
   type ReadLimits,
   type StoredLayout,
-  scaleAffine,
   shownValue,
   storedBytesOf,
 } from './header.ts';
+import { geometryLines, geometryOf, nrrdAffine, readAxes, readGeometry, words } from './nrrd-geometry.ts';
 
 // Fields: "Definition of NRRD File Format" (teem.sourceforge.net/nrrd/format.html).
 
@@ -40,31 +40,6 @@ const types = new Map(
     names.split(',').map((name) => [name, type as VoxelType] as const),
   ),
 );
-/** From a space's coordinates to RAS+, by the signs of x and y. Where no anatomical space is named, ITK takes LPS. */
-const spaces: Record<string, readonly [number, number]> = {
-  'right-anterior-superior': [1, 1],
-  ras: [1, 1],
-  'left-anterior-superior': [-1, 1],
-  las: [-1, 1],
-  'left-posterior-superior': [-1, -1],
-  lps: [-1, -1],
-  'scanner-xyz': [-1, -1],
-  '3d-right-handed': [-1, -1],
-};
-const units: Record<string, { unit: LengthUnit; mm: number }> = {
-  mm: { unit: 'mm', mm: 1 },
-  millimeter: { unit: 'mm', mm: 1 },
-  millimeters: { unit: 'mm', mm: 1 },
-  um: { unit: 'um', mm: 0.001 },
-  µm: { unit: 'um', mm: 0.001 },
-  micron: { unit: 'um', mm: 0.001 },
-  microns: { unit: 'um', mm: 0.001 },
-  m: { unit: 'm', mm: 1000 },
-  cm: { unit: 'mm', mm: 10 },
-};
-const frameKinds = new Set(['list', 'time', 'none']);
-const spaceKinds = new Set(['domain', 'space']);
-
 export const isNrrd = (bytes: Uint8Array): boolean => latin1(bytes.subarray(0, 7)) === 'NRRD000';
 
 /** The fields by lower-case name without spaces, and where the header ends; key/value pairs and comments are passed over. */
@@ -93,9 +68,8 @@ function addField(fields: Map<string, string>, line: string): void {
 }
 
 /**
- * Reads an NRRD header, attached (`.nrrd`) or beside one data file (`.nhdr`). Axes of space are those with a direction
- * (without directions: those whose kind is domain, space or absent, up to three); of the others, an axis of kind list, time
- * or none, or a slow axis without a kind, is frames, and any other one components.
+ * Reads an NRRD header, attached (`.nrrd`) or beside one data file (`.nhdr`). Which axes are space, frames and components:
+ * see readAxes.
  *
  * @throws TomaatError BAD_HEADER, UNSUPPORTED_FORMAT (2-D, bzip2, hex, lists of files, block type), TOO_MANY_VOXELS
  */
@@ -146,16 +120,11 @@ export function parseNrrd(file: HeaderBytes, limits: ReadLimits): ParsedHeader {
     );
   }
   const [first, , last] = spatial;
-  if (last - first !== 2)
-    throw new TomaatError(
-      'UNSUPPORTED_FORMAT',
-      'The NRRD file has another axis between those of space: permute its axes first',
-    );
   const extra = axes.map(
     (axis, i): ExtraAxis => ({ role: axis.role === 'frame' ? 'frame' : 'component', count: sizes[i] }),
   );
   const count = (role: ExtraAxis['role']) => {
-    const found = extra.filter((axis, i) => (i < first || i > last) && axis.role === role && axis.count > 1);
+    const found = extra.filter((axis, i) => axes[i].role !== 'space' && axis.role === role && axis.count > 1);
     if (found.length > 1)
       throw new TomaatError(
         'UNSUPPORTED_FORMAT',
@@ -163,10 +132,10 @@ export function parseNrrd(file: HeaderBytes, limits: ReadLimits): ParsedHeader {
       );
     return found[0]?.count ?? 1;
   };
-  const size: Size = [sizes[first], sizes[first + 1], sizes[last]];
+  const size: Size = [sizes[spatial[0]], sizes[spatial[1]], sizes[spatial[2]]];
   const components = count('component');
   const frames = count('frame');
-  const { affine, unit } = readGeometry(fields, axes.slice(first, last + 1), dimension, first);
+  const { geometry, affine } = readGeometry(fields, axes);
   const place = placeOfVoxels(fields, required('encoding').toLowerCase(), end, file);
   const endian = fields.get('endian')?.toLowerCase();
   if (bytesPerVoxel(voxelType) > 1 && place.encoding !== 'text' && endian !== 'little' && endian !== 'big') {
@@ -183,7 +152,7 @@ export function parseNrrd(file: HeaderBytes, limits: ReadLimits): ParsedHeader {
       voxelType,
       components,
       frames,
-      unit,
+      geometry,
       storedBytes: storedBytesOf(size, components, frames, voxelType),
       compressed: place.encoding === 'gzip',
     },
@@ -192,135 +161,8 @@ export function parseNrrd(file: HeaderBytes, limits: ReadLimits): ParsedHeader {
       bigEndian: bytesPerVoxel(voxelType) > 1 ? endian === 'big' : machineIsBigEndian,
       inner: extra.slice(0, first),
       outer: extra.slice(last + 1),
+      ...(last - first > 2 && { order: axes.map(({ role }, i) => ({ role, count: sizes[i] })) }),
     },
-  };
-}
-
-function words(value: string, count: number, field: string): string[] {
-  const list = value.split(/\s+/).filter(Boolean);
-  if (list.length !== count)
-    throw badHeader(
-      `NRRD field "${field}" has ${list.length} entries for ${count} axes: write the file again`,
-    );
-  return list;
-}
-
-interface Axis {
-  role: 'space' | 'frame' | 'component';
-  direction?: number[];
-}
-
-function readAxes(fields: Map<string, string>, dimension: number): Axis[] {
-  const kindList = fields.get('kinds');
-  const kinds = kindList === undefined ? undefined : words(kindList.toLowerCase(), dimension, 'kinds');
-  const directionList = fields.get('spacedirections');
-  let directions: (number[] | undefined)[] | undefined;
-  if (directionList !== undefined) {
-    const entries = directionList.match(/none|\([^()]*\)/gi) ?? [];
-    if (entries.length !== dimension) {
-      throw badHeader(
-        `NRRD field "space directions" has ${entries.length} entries for ${dimension} axes: write the file again`,
-      );
-    }
-    directions = entries.map((entry) => {
-      if (/^none$/i.test(entry) || /^\((\s*nan\s*,?)+\)$/i.test(entry)) return undefined;
-      return readVector(entry, 'space directions');
-    });
-  }
-  let inSpace = 0;
-  return Array.from({ length: dimension }, (_, i): Axis => {
-    const kind = kinds?.[i];
-    const direction = directions?.[i];
-    const known = kind !== undefined && kind !== '???';
-    if (directions ? direction : (!known || spaceKinds.has(kind)) && inSpace < 3) {
-      inSpace++;
-      return { role: 'space', direction };
-    }
-    if (kind === 'complex')
-      throw new TomaatError(
-        'UNSUPPORTED_FORMAT',
-        'The voxels of the NRRD file are complex numbers: convert them to magnitudes',
-      );
-    if (known && !spaceKinds.has(kind)) return { role: frameKinds.has(kind) ? 'frame' : 'component' };
-    return { role: inSpace > 0 ? 'frame' : 'component' };
-  });
-}
-
-function readVector(text: string, field: string): number[] {
-  const values = text
-    .replace(/^\(|\)$/g, '')
-    .split(',')
-    .map((v) => parseDecimal(v.trim()));
-  if (values.length !== 3 || values.some(Number.isNaN)) {
-    throw badHeader(
-      `NRRD field "${field}" has ${shownValue(text)}, not three finite numbers: write the file again`,
-    );
-  }
-  return values;
-}
-
-function readGeometry(
-  fields: Map<string, string>,
-  axes: Axis[],
-  dimension: number,
-  first: number,
-): { affine: Affine; unit: LengthUnit } {
-  const space = fields.get('space')?.toLowerCase();
-  if (space !== undefined && !Object.hasOwn(spaces, space)) {
-    throw new TomaatError(
-      'UNSUPPORTED_FORMAT',
-      'NRRD field "space" is none of three anatomical dimensions: write the file in a space of three dimensions, such as left-posterior-superior',
-    );
-  }
-  const spaceDimension = fields.get('spacedimension');
-  if (spaceDimension !== undefined && parseDecimal(spaceDimension) !== 3) {
-    throw new TomaatError(
-      'UNSUPPORTED_FORMAT',
-      `NRRD field "space dimension" is ${shownValue(spaceDimension)}: only volumes in a space of 3 dimensions are read`,
-    );
-  }
-  let linear: number[][];
-  let origin = [0, 0, 0];
-  if (axes[0].direction) {
-    linear = axes.map((axis) => axis.direction ?? [0, 0, 0]);
-    const text = fields.get('spaceorigin');
-    if (text !== undefined) origin = readVector(text, 'space origin');
-  } else {
-    const perAxis = (name: string, key: string) => {
-      const value = fields.get(key);
-      return value === undefined ? undefined : words(value, dimension, name).slice(first, first + 3);
-    };
-    const spacings = perAxis('spacings', 'spacings')?.map((word, i) => {
-      const value = /^nan$/i.test(word) ? 1 : parseDecimal(word);
-      if (!(Math.abs(value) > 0))
-        throw badHeader(
-          `NRRD field "spacings"[${first + i}] is ${shownValue(word)}, but a spacing is not 0: write the file again with its true spacing`,
-        );
-      return value;
-    }) ?? [1, 1, 1];
-    const minima = perAxis('axis mins', 'axismins')?.map(parseDecimal);
-    const centres = perAxis('centers', fields.has('centers') ? 'centers' : 'centerings');
-    if (minima && !minima.some(Number.isNaN)) {
-      origin = minima.map((v, i) => v + (centres?.[i].toLowerCase() === 'node' ? 0 : spacings[i] / 2));
-    }
-    linear = spacings.map((s, i) => [0, 1, 2].map((k) => (k === i ? s : 0)));
-  }
-  const names = [...(fields.get('spaceunits') ?? '').matchAll(/"([^"]*)"/g)].map((m) =>
-    m[1].trim().toLowerCase(),
-  );
-  if (new Set(names).size > 1)
-    throw badHeader('NRRD field "space units" names different units: write the file again in mm');
-  const { unit, mm } = names.length
-    ? (Object.hasOwn(units, names[0]) && units[names[0]]) || { unit: 'unknown' as const, mm: 1 }
-    : { unit: 'unknown' as const, mm: 1 };
-  const sign = [...spaces[space ?? 'lps'], 1];
-  const affine = [0, 1, 2].flatMap((r) => [...linear.map((axis) => axis[r] * sign[r]), origin[r] * sign[r]]);
-  return {
-    affine: checkAffine(
-      scaleAffine([...affine, 0, 0, 0, 1], mm),
-      'The geometry of the NRRD header (space directions, space origin)',
-    ),
-    unit,
   };
 }
 
@@ -386,39 +228,39 @@ export interface NrrdLabel {
   color?: string;
 }
 export interface NrrdOptions {
+  /** What the header of the input stated; passed over where it is of another format or another grid. */
+  geometry?: FileGeometry;
   description?: string;
   labels?: readonly NrrdLabel[];
   compressed: boolean;
 }
 
 /**
- * The header of an `.nrrd` file whose voxels follow, components interleaved, in LPS. Labels are written as key/value pairs
- * by which 3D Slicer names segments.
+ * The header of an `.nrrd` file whose voxels follow, components interleaved. Space, directions and units are the input's on
+ * the input's grid (docs/decisions/0007-results-state-the-inputs-geometry.md), else LPS in mm. Labels are written as key/value
+ * pairs by which 3D Slicer names segments.
  */
 export function encodeNrrdHeader(
   volume: Volume,
-  { description = '', labels = [], compressed }: NrrdOptions,
-): Uint8Array {
-  const lps = multiply(lpsToRas, volume.affine);
+  { geometry, description = '', labels = [], compressed }: NrrdOptions,
+): Bytes {
+  const { size } = volume;
+  const isStated = geometry?.format === 'nrrd' && sameGrid(volume, { size, affine: nrrdAffine(geometry) });
   const several = volume.components > 1;
   const content = plainLine(description, 200);
-  const vector = (c: number) => `(${[0, 1, 2].map((r) => lps[4 * r + c]).join(',')})`;
   const lines = [
     'NRRD0005',
     `type: ${typeNames[voxelTypeOf(volume.voxels)].split(',').at(-1)?.replace('_t', '')}`,
     `dimension: ${several ? 4 : 3}`,
-    'space: left-posterior-superior',
-    `sizes: ${[...(several ? [volume.components] : []), ...volume.size].join(' ')}`,
-    `space directions: ${several ? 'none ' : ''}${[0, 1, 2].map(vector).join(' ')}`,
+    `sizes: ${[...(several ? [volume.components] : []), ...size].join(' ')}`,
     `kinds: ${several ? 'vector ' : ''}domain domain domain`,
     `endian: ${machineIsBigEndian ? 'big' : 'little'}`,
     `encoding: ${compressed ? 'gzip' : 'raw'}`,
-    `space origin: ${vector(3)}`,
-    'space units: "mm" "mm" "mm"',
+    ...geometryLines(isStated ? geometry : geometryOf(volume), several),
     ...(content ? [`content: ${content}`] : []),
     ...labels.flatMap(({ value, name, color }, i) => [
       `Segment${i}_ID:=Segment_${value}`,
-      `Segment${i}_Name:=${plainLine(name, 200)}`,
+      `Segment${i}_Name:=${keyValue(name) || `label ${value}`}`,
       `Segment${i}_LabelValue:=${value}`,
       `Segment${i}_Layer:=0`,
       ...(color ? [`Segment${i}_Color:=${fractions(color)}`] : []),
@@ -426,6 +268,17 @@ export function encodeNrrdHeader(
   ];
   return new TextEncoder().encode(`${lines.join('\n')}\n\n`);
 }
+
+/**
+ * A name as the value of a key/value pair, in UTF-8 as 3D Slicer reads and writes it: on one line, a backslash doubled
+ * ("Definition of NRRD File Format", 6). Nothing is cut off: names have their limits in the manifest.
+ */
+const keyValue = (name: string): string =>
+  name
+    .toWellFormed()
+    .replace(/[\p{Cc}\p{Zl}\p{Zp}]+/gu, ' ')
+    .trim()
+    .replaceAll('\\', '\\\\');
 
 /** "#rrggbb" as three fractions of 1. */
 function fractions(color: string): string {

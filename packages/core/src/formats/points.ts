@@ -1,7 +1,7 @@
 import { TomaatError } from '../errors.ts';
 import type { Vec3 } from '../geometry/affine.ts';
+import { parseDecimal } from './header.ts';
 
-const number = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i;
 /** More points than anyone places by hand; a text of them is about 50 MB. */
 const maxPoints = 1_000_000;
 
@@ -18,9 +18,9 @@ export function parsePoints(text: string, field?: string): Vec3[] {
   if (parts[parts.length - 1].trim() === '') parts.pop();
   checkCount(parts.length, field);
   return parts.map((part, i) => {
-    const words = part.split(',').map((word) => word.trim());
-    if (words.length !== 3 || words.some((word) => !number.test(word))) throw badPoint(i, part.trim(), field);
-    return checkPoint(words.map(Number), i, part, field);
+    const numbers = part.split(',', 4).map((word) => parseDecimal(word.trim()));
+    if (numbers.length !== 3) throw badPoint(i, part.trim(), field);
+    return checkPoint(numbers, i, part.trim(), field);
   });
 }
 
@@ -50,8 +50,8 @@ function parseJson(text: string, field?: string): Vec3[] {
 
 /** A value of JSON to show: lists inside lists are not walked through, for they may be as deep as the text is long. */
 function shownOf(value: unknown): string {
-  if (!Array.isArray(value)) return typeof value === 'object' && value !== null ? '{…}' : String(value);
-  return `[${value.map((item) => (typeof item === 'object' && item !== null ? '…' : JSON.stringify(item))).join(',')}]`;
+  if (!Array.isArray(value)) return typeof value === 'object' ? '{…}' : String(value);
+  return `[${value.map((item) => (typeof item === 'object' ? '…' : JSON.stringify(item))).join(',')}]`;
 }
 
 function checkCount(count: number, field?: string): void {

@@ -7,6 +7,7 @@ import {
   readTransformMat,
   readTransformText,
   type SpatialTransform,
+  transformExtensions,
   writeTransform,
   writeTransformMat,
   writeTransformText,
@@ -106,6 +107,26 @@ describe('readTransformMat()', () => {
       matrix(0, 'MatrixOffsetTransformBase_float_3_3'.padEnd(36, '\0'), numbers);
       matrix(104, 'fixed\0', [0, 0, 0]);
       expectMaps(readTransformMat(bytes), [3.125, -9, 10.25]);
+    }
+  });
+
+  it('says no word of a type that it does not know, however long', () => {
+    for (const type of [
+      'SecretTransform_double_3_3',
+      `${'a'.repeat(100_000)}_double_3_3`,
+      'AffineTransform_double_2_2',
+    ]) {
+      for (const rest of ['', 'Parameters: 1\nFixedParameters: 1\n']) {
+        let refusal: unknown;
+        try {
+          readTransformText(`#Insight Transform File V1.0\nTransform: ${type}\n${rest}`);
+        } catch (error) {
+          refusal = error;
+        }
+        expect(refusal).toMatchObject({ code: 'UNSUPPORTED_FORMAT' });
+        expect((refusal as Error).message.length).toBeLessThan(200);
+        expect((refusal as Error).message).not.toMatch(/Secret|aaa|_2_2/);
+      }
     }
   });
 
@@ -231,5 +252,340 @@ describe('writeTransform()', () => {
     await expect(collect(writeTransform({ kind: 'linear', matrix }, 'h5', platform))).rejects.toThrow(
       /\.mat/,
     );
+  });
+});
+
+describe('readTransformText() of one transform', () => {
+  const h = Math.SQRT1_2;
+  // By hand: where the point (1.5, -2.5, 3.5) goes, LPS.
+  it.each<[string, string, string, Vec3]>([
+    ['Identity', '', '', [1.5, -2.5, 3.5]],
+    ['Translation', '1 2 3', '', [2.5, -0.5, 6.5]],
+    ['MatrixOffset', '0 0 2 3 0 0 0 -1 0 1 2 3', '0 0 0', [8, 6.5, 5.5]],
+    ['Rigid3D', '0 0 1 1 0 0 0 1 0 1 2 3', '1 -1 2', [1.5 + 2, 0.5 + 1, -1.5 + 5]],
+    ['VersorRigid3D', `${h} 0 0 1 2 3`, '0 0 0', [2.5, -1.5, 0.5]],
+    ['VersorRigid3D', `0 ${h} 0 1 2 3`, '0 0 0', [4.5, -0.5, 1.5]],
+    ['VersorRigid3D', `0 0 ${h} 1 2 3`, '0 0 0', [3.5, 3.5, 6.5]],
+    ['VersorRigid3D', '0 0 1.00000001 1 2 3', '0 0 0', [-0.5, 4.5, 6.5]],
+    ['Similarity3D', `0 0 ${h} 5 -6 7 2`, '1 2 3', [15, -3, 11]],
+    ['Euler3D', `${Math.PI / 2} 0 0 1 2 3`, '0 0 0', [2.5, -1.5, 0.5]],
+    ['Euler3D', `0 ${Math.PI / 2} 0 1 2 3`, '0 0 0', [4.5, -0.5, 1.5]],
+    ['Euler3D', `0 0 ${Math.PI / 2} 1 2 3`, '0 0 0', [3.5, 3.5, 6.5]],
+  ])('maps a point by %sTransform (%s) about (%s)', (name, parameters, fixed, lps) => {
+    const base = name === 'MatrixOffset' ? 'MatrixOffsetTransformBase' : `${name}Transform`;
+    for (const type of ['double', 'float']) {
+      const text = (p = parameters, f = fixed) =>
+        `Transform: ${base}_${type}_3_3\nParameters: ${p}\nFixedParameters: ${f}\n`;
+      const matrix = readTransformText(text());
+      const [r, a, s] = applyAffine(matrix, [-1.5, 2.5, 3.5]);
+      [-r, -a, s].forEach((v, k) => void expect(v).toBeCloseTo(lps[k], 6));
+      if (name === 'Identity') continue;
+      const count = parameters.split(' ').length;
+      for (const wrong of [`${parameters} 1`, parameters.slice(parameters.indexOf(' ') + 1)])
+        expect(() => readTransformText(text(wrong))).toThrow(`${count} are needed`);
+      if (name !== 'Translation')
+        expect(() => readTransformText(text(parameters, '0 0'))).toThrow(/gives no centre/);
+    }
+  });
+
+  it.each([
+    ['Parameters: 1\n', 'line 1'],
+    ['#Insight\n\nTransform\n', 'line 3'],
+    ['Transform: TranslationTransform_double_3_3\nParameters: 1 2 1e999\n', 'line 2'],
+    ['Transform: TranslationTransform_double_3_3\nFixedParameters: nan\n', 'line 2'],
+    ['Transform: TranslationTransform_double_3_3\n: 1 2 3\n', 'line 2'],
+    ['Transform: CompositeTransform_double_3_3\n', 'no transform'],
+    ['# nothing\n\n', 'no transform'],
+  ])('refuses %j', (text, fault) => {
+    expect(() => readTransformText(text)).toThrow(expect.objectContaining({ code: 'BAD_HEADER' }));
+    expect(() => readTransformText(text)).toThrow(fault);
+  });
+
+  it('takes blanks of any kind, and a matrix that is nearly flat', () => {
+    const flat = (e: number) =>
+      `Transform:\tAffineTransform_double_3_3 \n \nParameters:1\t1  0 0 ${e} 0 0 0 1 \t1 2 3\nFixedParameters: 0 0 0\n`;
+    expect(readTransformText(flat(2e-12))).toEqual([1, 1, 0, -1, 0, 2e-12, 0, -2, 0, 0, 1, 3, 0, 0, 0, 1]);
+    expect(() => readTransformText(flat(0.5e-12))).toThrow(/inverted/);
+  });
+});
+
+describe('readTransformMat() of a layout', () => {
+  interface Part {
+    name: string;
+    numbers: number[];
+    type?: number;
+    rows?: number;
+    columns?: number;
+    imaginary?: number;
+  }
+  /** Matrices of doubles, little-endian; float32 where the type is 10. */
+  function mat(...parts: Part[]): Uint8Array {
+    const pieces = parts.map(
+      ({ name, numbers, type = 0, rows = numbers.length, columns = 1, imaginary = 0 }) => {
+        const head = Buffer.alloc(20);
+        for (const [i, v] of [type, rows, columns, imaginary, name.length].entries())
+          head.writeInt32LE(v, 4 * i);
+        const values = type === 10 ? Float32Array.from(numbers) : Float64Array.from(numbers);
+        return Buffer.concat([head, Buffer.from(name, 'latin1'), new Uint8Array(values.buffer)]);
+      },
+    );
+    return new Uint8Array(Buffer.concat(pieces));
+  }
+  const name = 'TranslationTransform_double_3_3\0';
+  const numbers = [1, 2, 3];
+  const fixed = { name: 'fixed\0', numbers: [] };
+  const moved = [1, 0, 0, -1, 0, 1, 0, -2, 0, 0, 1, 3, 0, 0, 0, 1];
+
+  it('reads names of 2 to 256 characters, to the first zero, and rows and columns', () => {
+    for (const part of [
+      { name, numbers },
+      { name: `${name}Jane`.padEnd(256, 'x'), numbers },
+      { name, numbers, rows: 1, columns: 3 },
+      { name, numbers, type: 10 },
+    ]) {
+      expect(readTransformMat(mat(part, fixed))).toEqual(moved);
+      const behind = new Uint8Array([9, 9, 9, ...mat(part, fixed)]);
+      expect(readTransformMat(behind.subarray(3))).toEqual(moved);
+    }
+    expect(readTransformMat(mat({ name, numbers }, { name: 'fixed\0\n', numbers: [] }))).toEqual(moved);
+  });
+
+  it.each<[string, Part[], string]>([
+    ['a name of one character', [{ name: 'a', numbers }, fixed], 'no MATLAB v4 matrix at byte 0'],
+    ['a name of two', [{ name: 'ab', numbers }, fixed], 'not read'],
+    ['a name of 257', [{ name: name.padEnd(257, '\0'), numbers }, fixed], 'no MATLAB v4 matrix at byte 0'],
+    ['a type of integers', [{ name, numbers, type: 20 }, fixed], 'no MATLAB v4 matrix at byte 0'],
+    [
+      'a second type of integers',
+      [
+        { name, numbers },
+        { ...fixed, type: 20 },
+      ],
+      'at byte 76',
+    ],
+    ['negative sizes', [{ name, numbers, rows: -3, columns: -1 }, fixed], 'wrong size'],
+    ['negative rows', [{ name, numbers: [], rows: -1 }, fixed], 'wrong size'],
+    ['negative columns', [{ name, numbers: [], rows: 1, columns: -1 }, fixed], 'wrong size'],
+    ['imaginary numbers', [{ name, numbers, imaginary: 1 }, fixed], 'wrong size'],
+    [
+      'one number too few',
+      [
+        { name, numbers },
+        { ...fixed, rows: 1 },
+      ],
+      'cut off',
+    ],
+    ['no fixed parameters', [{ name, numbers }], 'does not hold'],
+    [
+      'another second matrix',
+      [
+        { name, numbers },
+        { name: 'fix\0', numbers: [] },
+      ],
+      'does not hold',
+    ],
+    ['nothing', [], 'does not hold'],
+    ['a third matrix', [{ name, numbers }, fixed, fixed], 'several'],
+  ])('refuses %s', (_what, parts, fault) => {
+    expect(() => readTransformMat(mat(...parts))).toThrow(fault);
+  });
+});
+
+describe('writeTransformText(), writeTransformMat() by ITK’s layout', () => {
+  it('writes the matrix row by row in LPS, then the translation', () => {
+    const ras = [1, 2, 3, 10, 4, 5, 6, 20, 7, 8, 10, 30, 0, 0, 0, 1];
+    const lps = [1, 2, -3, 4, 5, -6, -7, -8, 10, -10, -20, 30];
+    expect(writeTransformText(ras)).toBe(
+      '#Insight Transform File V1.0\n#Transform 0\nTransform: AffineTransform_double_3_3\n' +
+        `Parameters: ${lps.join(' ')}\nFixedParameters: 0 0 0\n`,
+    );
+    const bytes = writeTransformMat(ras);
+    const view = new DataView(bytes.buffer);
+    expect([0, 4, 8, 12, 16].map((at) => view.getInt32(at, true))).toEqual([0, 12, 1, 0, 27]);
+    expect(lps.map((_, i) => view.getFloat64(47 + 8 * i, true))).toEqual(lps);
+    expect([143, 147, 151, 155, 159].map((at) => view.getInt32(at, true))).toEqual([0, 3, 1, 0, 6]);
+    expect(bytes).toHaveLength(193);
+  });
+
+  it('refuses what is no 4×4 matrix', () => {
+    for (const wrong of [matrix.slice(0, 12), [...matrix, 0]])
+      expect(() => writeTransformText(wrong)).toThrow(expect.objectContaining({ code: 'BAD_INPUT' }));
+  });
+});
+
+describe('readTransform() of vectors', () => {
+  /** 2 × 1 × 1 vectors of float32: (1, 2, 3) and (4, 5, 6). */
+  function vectors(version: 1 | 2, little: boolean, intent: number): Uint8Array {
+    const bytes = new Uint8Array((version === 1 ? 352 : 544) + 24);
+    const view = new DataView(bytes.buffer);
+    const dim = [5, 2, 1, 1, 1, 3, 1, 1];
+    if (version === 1) {
+      view.setInt32(0, 348, little);
+      for (const [i, n] of dim.entries()) view.setInt16(40 + 2 * i, n, little);
+      view.setInt16(68, intent, little);
+      view.setInt16(70, 16, little);
+      for (const i of [0, 1, 2, 3]) view.setFloat32(76 + 4 * i, 1, little);
+      view.setFloat32(108, 352, little);
+      bytes.set(Buffer.from('n+1\0'), 344);
+    } else {
+      view.setInt32(0, 540, little);
+      bytes.set(Buffer.from('n+2\0\r\n\x1a\n', 'latin1'), 4);
+      view.setInt16(12, 16, little);
+      for (const [i, n] of dim.entries()) view.setBigInt64(16 + 8 * i, BigInt(n), little);
+      for (const i of [0, 1, 2, 3]) view.setFloat64(104 + 8 * i, 1, little);
+      view.setBigInt64(168, 544n, little);
+      view.setInt32(504, intent, little);
+    }
+    for (const [i, v] of [1, 4, 2, 5, 3, 6].entries()) view.setFloat32(bytes.length - 24 + 4 * i, v, little);
+    return bytes;
+  }
+  const read = async (bytes: Uint8Array) =>
+    ((await readTransform(file(bytes), platform)) as SpatialTransform & { kind: 'grid' }).displacement;
+
+  it('goes by the intent in both versions and byte orders, packed or not', async () => {
+    for (const version of [1, 2] as const) {
+      for (const little of [true, false]) {
+        for (const [intent, sign] of [
+          [1006, 1],
+          [1007, -1],
+          [0, -1],
+        ]) {
+          const plain = vectors(version, little, intent);
+          const packed = await collect(
+            new Blob([plain as Uint8Array<ArrayBuffer>]).stream().pipeThrough(new CompressionStream('gzip')),
+          );
+          for (const bytes of [plain, packed])
+            expect([...(await read(bytes)).voxels]).toEqual([sign, 4 * sign, 2 * sign, 5 * sign, 3, 6]);
+        }
+      }
+    }
+  });
+
+  it.each([
+    ['SHORT', new Uint8Array(Int16Array.of(1, 2, 3, 4, 5, 6).buffer), Float32Array.of(-1, -4, -2, -5, 3, 6)],
+    [
+      'DOUBLE',
+      new Uint8Array(Float64Array.of(0, 2, 3, 4, 5, 0.1).buffer),
+      Float64Array.of(0, -4, -2, -5, 3, 0.1),
+    ],
+  ])('takes vectors of MET_%s in a MetaImage as LPS', async (type, data, wanted) => {
+    const header = `NDims = 3\nDimSize = 2 1 1\nElementNumberOfChannels = 3\nElementType = MET_${type}\nElementDataFile = LOCAL\n`;
+    expect((await read(new Uint8Array(Buffer.concat([Buffer.from(header), data])))).voxels).toEqual(wanted);
+  });
+
+  it('says what is wrong with other images', async () => {
+    const infinite = vectors(1, true, 1006);
+    new DataView(infinite.buffer).setFloat32(372, Number.NEGATIVE_INFINITY, true);
+    await expect(read(infinite)).rejects.toMatchObject({ code: 'BAD_VOXELS' });
+    const header = (channels: number) =>
+      `NDims = 3\nDimSize = 1 1 1\nElementNumberOfChannels = ${channels}\nElementType = MET_CHAR\nElementDataFile = LOCAL\n`;
+    for (const channels of [1, 2, 4])
+      await expect(
+        read(new Uint8Array(Buffer.concat([Buffer.from(header(channels)), Buffer.alloc(channels)]))),
+      ).rejects.toMatchObject({ code: 'BAD_HEADER', message: expect.stringContaining(`${channels} comp`) });
+    await expect(readTransform(file(vectors(1, true, 0)), platform, { maxVoxels: 5 })).rejects.toMatchObject({
+      code: 'TOO_MANY_VOXELS',
+    });
+    await expect(read(vectors(1, true, 0).slice(0, 360))).rejects.toMatchObject({ code: 'BAD_VOXELS' });
+    await expect(read(new Uint8Array(Buffer.from('hello')))).rejects.toMatchObject({
+      code: 'UNKNOWN_FORMAT',
+      message: expect.stringContaining('.tfm'),
+    });
+  });
+});
+
+describe('readTransform() of a stream', () => {
+  const signature = [0x89, 0x48, 0x44, 0x46, 0x0d, 0x0a, 0x1a, 0x0a];
+
+  it('needs all eight bytes of HDF5', async () => {
+    for (let i = 0; i < 8; i++) {
+      const bytes = Uint8Array.from(signature.map((v, k) => (k === i ? v ^ 1 : v)));
+      await expect(readTransform(file(bytes), platform)).rejects.toBeInstanceOf(TomaatError);
+    }
+  });
+
+  it('copies what a source gives it, and looks at the first 4096 bytes only', async () => {
+    let pulled = 0;
+    const chunk = new Uint8Array(1000);
+    const source = {
+      name: 'a',
+      async *open() {
+        for (let i = 0; i < 9; i++) {
+          chunk.fill(i);
+          if (i === 0) chunk.set(signature);
+          pulled++;
+          yield chunk;
+        }
+      },
+    };
+    const transform = await readTransform(source, platform);
+    const bytes = new Uint8Array(9000).map((_, i) => Math.floor(i / 1000));
+    bytes.set(signature);
+    expect(transform).toEqual({ kind: 'bspline', bytes });
+    expect(pulled).toBe(5 + 9);
+  });
+
+  it('reads texts of 1 MiB, and refuses longer ones', async () => {
+    const text = (length: number) => new TextEncoder().encode(`${itk.affine[0]}#`.padEnd(length));
+    const read = (bytes: Uint8Array) =>
+      readTransform(
+        {
+          ...file(bytes),
+          async *open() {
+            yield bytes;
+          },
+        },
+        platform,
+      );
+    expectMaps(
+      ((await read(text(1_048_576))) as SpatialTransform & { kind: 'linear' }).matrix,
+      itk.affine[1],
+    );
+    const refusal = { code: 'BAD_HEADER', message: expect.stringContaining('1048576 bytes') };
+    await expect(read(text(1_048_577))).rejects.toMatchObject(refusal);
+    const mat = new Uint8Array(1_048_577);
+    mat.set(decode(affineMat));
+    await expect(read(mat)).rejects.toMatchObject(refusal);
+    await expect(read(mat.subarray(1))).rejects.toMatchObject({ code: 'UNKNOWN_FORMAT' });
+  });
+});
+
+describe('writeTransform() by extension', () => {
+  const displacement: Volume = {
+    voxels: Float32Array.of(1, 4, 2, 5, 3, 6),
+    size: [2, 1, 1],
+    components: 3,
+    affine: [1, 0, 0, 0, 0, 2, 0, 0, 0, 0, 3, 0, 0, 0, 0, 1],
+  };
+  const transforms = [
+    { kind: 'linear', matrix },
+    { kind: 'grid', displacement },
+    { kind: 'bspline', bytes: Uint8Array.of(1, 2) },
+  ] as const;
+
+  it('refuses other extensions, and names the right one', async () => {
+    expect(transformExtensions).toEqual({ linear: 'mat', grid: 'nii.gz', bspline: 'h5' });
+    for (const transform of transforms) {
+      const own = transform.kind === 'linear' ? ['mat', 'txt'] : [transformExtensions[transform.kind]];
+      for (const extension of ['mat', 'txt', 'nii.gz', 'h5'] as const) {
+        const written = collect(writeTransform(transform, extension, platform));
+        if (own.includes(extension)) expect((await written).length).toBeGreaterThan(0);
+        else
+          await expect(written).rejects.toMatchObject({
+            code: 'NOT_ACCEPTABLE',
+            message: expect.stringContaining(`ask for .${own[0]}`),
+          });
+      }
+    }
+  });
+
+  it('leaves the vectors that it was given, and writes LPS of intent VECTOR', async () => {
+    const packed = await collect(writeTransform(transforms[1], 'nii.gz', platform));
+    expect([...displacement.voxels]).toEqual([1, 4, 2, 5, 3, 6]);
+    const raw = await collect(
+      new Blob([packed as Uint8Array<ArrayBuffer>]).stream().pipeThrough(new DecompressionStream('gzip')),
+    );
+    expect(raw[68] | (raw[69] << 8)).toBe(1007);
+    expect([...new Float32Array(raw.buffer, 352, 6)]).toEqual([-1, -4, -2, -5, 3, 6]);
   });
 });

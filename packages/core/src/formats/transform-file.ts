@@ -1,7 +1,8 @@
 import { TomaatError } from '../errors.ts';
 import { type Affine, determinant, identity, lpsToRas, multiply, spacingOf } from '../geometry/affine.ts';
-import type { Platform } from '../platform.ts';
+import type { Bytes, Platform } from '../platform.ts';
 import { numericVoxels, type Volume, voxelCount } from '../volume.ts';
+import { latin1, ownedBytes, parseDecimal } from './header.ts';
 import { inflatePrefix, isGzip } from './inflate-prefix.ts';
 import { type ReadLimits, readVolume, type SourceFile, writeVolume } from './volume-file.ts';
 
@@ -78,7 +79,7 @@ export async function* writeTransform(
   transform: SpatialTransform,
   extension: TransformExtension,
   platform: Platform,
-): AsyncGenerator<Uint8Array> {
+): AsyncGenerator<Bytes> {
   if (transform.kind === 'linear' && extension === 'mat') yield writeTransformMat(transform.matrix);
   else if (transform.kind === 'linear' && extension === 'txt') {
     yield new TextEncoder().encode(writeTransformText(transform.matrix));
@@ -86,7 +87,7 @@ export async function* writeTransform(
     yield* writeVolume(turnVectors(transform.displacement), 'nii.gz', platform, {
       description: 'displacement, mm LPS',
     });
-  } else if (transform.kind === 'bspline' && extension === 'h5') yield transform.bytes;
+  } else if (transform.kind === 'bspline' && extension === 'h5') yield ownedBytes(transform.bytes);
   else {
     throw new TomaatError(
       'NOT_ACCEPTABLE',
@@ -169,9 +170,26 @@ interface ItkTransform {
   fixed: readonly number[];
 }
 
+const linearTransforms = [
+  'IdentityTransform',
+  'TranslationTransform',
+  'AffineTransform',
+  'MatrixOffsetTransformBase',
+  'Rigid3DTransform',
+  'Euler3DTransform',
+  'VersorRigid3DTransform',
+  'Similarity3DTransform',
+];
+
 /** The 4×4 matrix, LPS → LPS, of ITK's linear transforms (ITK Software Guide, "Transforms"). */
 function matrixOf({ type, parameters: p, fixed }: ItkTransform): Affine {
-  const name = /^(\w+)_(?:double|float)_3_3$/.exec(type)?.[1];
+  const name = linearTransforms.find((one) => type === `${one}_double_3_3` || type === `${one}_float_3_3`);
+  if (name === undefined) {
+    throw new TomaatError(
+      'UNSUPPORTED_FORMAT',
+      'The transform is of a type that is not read; save it as an ITK AffineTransform (double, 3-D).',
+    );
+  }
   const need = (count: number) => {
     if (p.length !== count)
       throw badTransform(`gives ${p.length} parameters for ${type}, ${count} are needed`);
@@ -194,15 +212,10 @@ function matrixOf({ type, parameters: p, fixed }: ItkTransform): Affine {
     need(6);
     return composeAbout(versorMatrix(p[0], p[1], p[2]), p.slice(3), fixed);
   }
-  if (name === 'Similarity3DTransform') {
-    need(7);
-    const scaled = versorMatrix(p[0], p[1], p[2]).map((v) => v * p[6]);
-    return composeAbout(scaled, p.slice(3, 6), fixed);
-  }
-  throw new TomaatError(
-    'UNSUPPORTED_FORMAT',
-    'The transform is of a type that is not read; save it as an ITK AffineTransform (double, 3-D).',
-  );
+  // Similarity3DTransform
+  need(7);
+  const scaled = versorMatrix(p[0], p[1], p[2]).map((v) => v * p[6]);
+  return composeAbout(scaled, p.slice(3, 6), fixed);
 }
 
 /** y = A (x - c) + c + t. */
@@ -329,7 +342,7 @@ function readMatrices(bytes: Uint8Array): { name: string; numbers: number[] }[] 
 }
 
 /** A MATLAB v4 file of ITK with the AffineTransform of a 4×4 matrix RAS → RAS in mm. */
-export function writeTransformMat(matrix: Affine): Uint8Array {
+export function writeTransformMat(matrix: Affine): Bytes {
   const { type, parameters, fixed } = toItk(matrix);
   const parts = [
     { name: `${type}\0`, numbers: parameters },
@@ -358,14 +371,16 @@ export function readTransformText(text: string): Affine {
   const transforms: { type: string; parameters: number[]; fixed: number[] }[] = [];
   for (const [index, line] of text.split(/\r?\n/).entries()) {
     if (line.startsWith('#') || line.trim() === '') continue;
-    const [, key, rest] = /^(\w+):\s*(.*)$/.exec(line.trimEnd()) ?? [];
+    const colon = line.indexOf(':');
+    const key = line.slice(0, Math.max(colon, 0));
+    const rest = line.slice(colon + 1);
     const current = transforms[transforms.length - 1];
     if (key === 'Transform') transforms.push({ type: rest.trim(), parameters: [], fixed: [] });
     else if ((key === 'Parameters' || key === 'FixedParameters') && current) {
       const numbers = rest
         .split(/\s+/)
         .filter((word) => word !== '')
-        .map(Number);
+        .map(parseDecimal);
       if (!numbers.every(Number.isFinite))
         throw badTransform(`has a number that cannot be read in line ${index + 1}`);
       current[key === 'Parameters' ? 'parameters' : 'fixed'] = numbers;
@@ -389,10 +404,4 @@ function badTransform(fault: string): TomaatError {
     'BAD_HEADER',
     `The transform file ${fault}; save it again as an ITK affine transform.`,
   );
-}
-
-function latin1(bytes: Uint8Array): string {
-  let out = '';
-  for (const byte of bytes) out += String.fromCharCode(byte);
-  return out;
 }

@@ -3,9 +3,11 @@ import { bytesPerVoxel, createVoxels, type Voxels, type VoxelType, voxelCount } 
 import {
   type ExtraAxis,
   latin1,
+  longestNumber,
   machineIsBigEndian,
   type ParsedHeader,
   parseDecimal,
+  type StoredAxis,
   shownValue,
 } from './header.ts';
 
@@ -81,7 +83,7 @@ export function createVoxelSink({ header, layout }: ParsedHeader, frame: number 
     return index.frame === frame ? index.component : -1;
   }
 
-  if (innerCount === 1 && !header.scale) {
+  if (innerCount === 1 && !header.scale && !layout.order) {
     const target = new Uint8Array(voxels.buffer, voxels.byteOffset, voxels.byteLength);
     const planeBytes = planeVoxels * width;
     let done = 0;
@@ -112,10 +114,20 @@ export function createVoxelSink({ header, layout }: ParsedHeader, frame: number 
     ? scaledStore(stage.buffer, type, voxels, header.scale.slope, header.scale.intercept)
     : exactStore(stage.buffer, width, voxels);
 
+  const placeOf = layout.order && placesOf(layout.order, frame, planeVoxels, header.components);
+
   function flush(): void {
     const bytes = stage.subarray(0, staged);
     if (swap) swapBytes(bytes, width);
     const count = staged / width;
+    if (placeOf) {
+      for (let at = 0; at < count; at++) {
+        const place = placeOf(elementsDone++);
+        if (place >= 0) store(at, at + 1, 1, place);
+      }
+      staged = 0;
+      return;
+    }
     for (let at = 0; at < count; ) {
       const outer = Math.floor(elementsDone / (innerCount * planeVoxels));
       const within = elementsDone - outer * innerCount * planeVoxels;
@@ -143,6 +155,35 @@ export function createVoxelSink({ header, layout }: ParsedHeader, frame: number 
       }
     },
     finish: flush,
+  };
+}
+
+/**
+ * Where the value at a place of a stored array goes, or -1 when it is not kept: for arrays with another axis between those of
+ * space.  */
+function placesOf(
+  order: readonly StoredAxis[],
+  frame: number | 'all',
+  planeVoxels: number,
+  components: number,
+): (stored: number) => number {
+  let voxels = 1;
+  const axes = order.map(({ role, count }) => {
+    const step = role === 'space' ? voxels : role === 'component' ? planeVoxels : planeVoxels * components;
+    if (role === 'space') voxels *= count;
+    // Of the chosen frame the place is that of its component.
+    return { count, step: role === 'frame' && frame !== 'all' ? 0 : step, isFrame: role === 'frame' };
+  });
+  return (stored) => {
+    let rest = stored;
+    let place = 0;
+    for (const { count, step, isFrame } of axes) {
+      const index = rest % count;
+      rest = (rest - index) / count;
+      if (isFrame && frame !== 'all' && index !== frame && count > 1) return -1;
+      place += index * step;
+    }
+    return place;
   };
 }
 
@@ -242,13 +283,16 @@ function encodeNumbers(text: string, type: VoxelType): Uint8Array {
   const range = integerRanges[type];
   words.forEach((word, i) => {
     if (range) {
-      const value = /^[+-]?\d+$/.test(word) ? BigInt(word.replace('+', '')) : undefined;
+      const isInteger = word.length <= longestNumber && /^[+-]?\d+$/.test(word);
+      const value = isInteger ? BigInt(word.replace('+', '')) : undefined;
       if (value === undefined || value < range[0] || value > range[1]) throw badNumber(word, type);
       if (values instanceof BigInt64Array || values instanceof BigUint64Array) values[i] = value;
       else values[i] = Number(value);
     } else {
-      const value = /^[+-]?(nan|inf(inity)?)$/i.test(word) ? specialNumber(word) : parseDecimal(word);
-      if (Number.isNaN(value) && !/nan/i.test(word)) throw badNumber(word, type);
+      // The C standard also has NaN with something in brackets behind it, and old compilers write 1.#QNAN.
+      const isSpecial = /^[+-]?(nan(\(\w*\))?|1\.#[qs]nan|inf(inity)?)$/i.test(word);
+      const value = isSpecial ? specialNumber(word) : parseDecimal(word);
+      if (Number.isNaN(value) && !isSpecial) throw badNumber(word, type);
       (values as Float32Array | Float64Array)[i] = value;
     }
   });

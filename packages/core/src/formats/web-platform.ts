@@ -1,35 +1,56 @@
 import type { Compression, Platform } from '../platform.ts';
+import { type ByteInput, crc32, endsEarly, inflateSource, unpackMember } from './inflate-members.ts';
 
 /**
  * The platform of a browser (and of any runtime with the Compression Streams standard). It knows one level of
- * compression: `level` has no effect. Several gzip members in a row, as bgzip writes, are refused by some browsers.
+ * compression: `level` has no effect. Where the browser's own stream gives up, as all do at a second gzip member, the library
+ * pako unpacks the data, which is loaded then: about two thirds as fast, and on the thread that calls.
  */
 export const webPlatform: Platform = {
-  inflate: (source, compression) => through(source, new DecompressionStream(streamName(compression))),
-  deflate: (source, compression) => through(source, new CompressionStream(streamName(compression))),
+  inflate: (source, compression) =>
+    inflateSource(source, compression, {
+      fast: (input) => through(input, new DecompressionStream(streamName(compression))),
+      exact: (input) =>
+        compression === 'gzip'
+          ? unpackMember(input, (rest) => unpackByPako(rest, 'raw'), crc32)
+          : unpackByPako(input, 'zlib'),
+    }),
+  deflate: (source, compression) => through(inputOf(source), new CompressionStream(streamName(compression))),
 };
 
 /** The standard calls the zlib format (RFC 1950) "deflate". */
 const streamName = (compression: Compression) => (compression === 'zlib' ? 'deflate' : 'gzip');
 
-/** What the stream makes of the source. The source is read no faster than the output is taken. */
-async function* through(
-  source: AsyncIterable<Uint8Array>,
-  stream: GenericTransformStream,
-): AsyncIterable<Uint8Array> {
+interface ClosableInput extends Pick<ByteInput, 'next'> {
+  close?(): void;
+}
+
+function inputOf(source: AsyncIterable<Uint8Array>): ClosableInput {
+  const iterator = source[Symbol.asyncIterator]();
+  return {
+    async next() {
+      const step = await iterator.next();
+      return step.done ? undefined : step.value;
+    },
+    // Nobody waits for it: a source that hangs must not hold up its reader.
+    close: () => void Promise.resolve(iterator.return?.()).catch(() => undefined),
+  };
+}
+
+/** What the stream makes of the input, which is read no faster than the output is taken. */
+async function* through(input: ClosableInput, stream: GenericTransformStream): AsyncGenerator<Uint8Array> {
   const writer: WritableStreamDefaultWriter<Uint8Array> = stream.writable.getWriter();
   const reader: ReadableStreamDefaultReader<Uint8Array> = stream.readable.getReader();
-  const input = source[Symbol.asyncIterator]();
   let stopped = false;
   let sourceFault: { error: unknown } | undefined;
   async function feed(): Promise<void> {
     while (!stopped) {
-      const step = await input.next().catch((error: unknown) => {
+      const chunk = await input.next().catch((error: unknown) => {
         sourceFault = { error };
         throw error;
       });
-      if (step.done) return await writer.close();
-      await writer.write(step.value);
+      if (!chunk) return await writer.close();
+      await writer.write(chunk);
     }
   }
   // A fault of the source has to reach whoever waits for output.
@@ -49,8 +70,40 @@ async function* through(
     throw sourceFault ? (sourceFault as { error: unknown }).error : error;
   } finally {
     stopped = true;
-    // Nobody waits for these: a source that hangs must not hold up its reader.
     reader.cancel().catch(() => undefined);
-    Promise.resolve(input.return?.()).catch(() => undefined);
+    input.close?.();
+  }
+}
+
+const pakoChunkBytes = 2 ** 16;
+
+/** Unpacks one deflate or zlib stream piece by piece, so that no input makes more than a piece at a time. */
+async function* unpackByPako(input: ByteInput, wrapper: 'raw' | 'zlib'): AsyncGenerator<Uint8Array> {
+  const { ZStream, zlibInflate, zlibInflateInit2, Z_BUF_ERROR, Z_NO_FLUSH, Z_OK, Z_STREAM_END } =
+    await import('pako');
+  const stream = new ZStream();
+  // A window of 32 KiB; negative: without a wrapper (zlib.h, inflateInit2).
+  zlibInflateInit2(stream, wrapper === 'raw' ? -15 : 15);
+  for (let isHungry = true; ; ) {
+    if (isHungry && stream.avail_in === 0) {
+      const chunk = await input.next();
+      if (!chunk) throw new Error(endsEarly);
+      stream.input = chunk;
+      stream.next_in = 0;
+      stream.avail_in = chunk.length;
+    }
+    stream.output = new Uint8Array(pakoChunkBytes);
+    stream.next_out = 0;
+    stream.avail_out = pakoChunkBytes;
+    const status = zlibInflate(stream, Z_NO_FLUSH);
+    if (status !== Z_OK && status !== Z_STREAM_END && status !== Z_BUF_ERROR)
+      throw new Error(stream.msg || `zlib status ${status}`);
+    if (stream.next_out > 0) yield stream.output.subarray(0, stream.next_out);
+    if (status === Z_STREAM_END) {
+      input.unread(stream.input.subarray(stream.next_in, stream.next_in + stream.avail_in));
+      return;
+    }
+    // A full output may leave more to come without any input.
+    isHungry = stream.avail_out > 0;
   }
 }

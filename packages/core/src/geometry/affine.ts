@@ -95,10 +95,12 @@ export function affinesEqual(a: Affine, b: Affine, tolerance = 1e-4): boolean {
 
 /**
  * The anatomical direction that each axis points to, as nibabel names it ("RAS", "LPI" …): the axes are
- * assigned by the largest component that is left, so that each direction occurs once.
+ * assigned by the largest component that is left, so that each direction occurs once. Throws a RangeError where an
+ * axis has no direction: a column that is not finite, or of zeros alone.
  */
 export function orientationOf(a: Affine): string {
   const d = directionOf(a);
+  if (!d.every(Number.isFinite)) throw new RangeError('an axis of the affine has no direction');
   const names = ['', '', ''];
   const free = { rows: new Set([0, 1, 2]), columns: new Set([0, 1, 2]) };
   for (let k = 0; k < 3; k++) {

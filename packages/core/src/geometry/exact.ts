@@ -25,13 +25,13 @@ const exactVoxels = 1e-3;
  */
 export function voxelMove(from: Grid, to: Grid): VoxelMove | undefined {
   const map = indexMap(from, to);
-  const axis = [-1, -1, -1];
-  const sign = [0, 0, 0];
+  const axis: number[] = [];
+  const sign: number[] = [];
   for (let row = 0; row < 3; row++) {
     for (let column = 0; column < 3; column++) {
       const whole = Math.round(map[row * 4 + column]);
       if (whole === 0) continue;
-      if (Math.abs(whole) !== 1 || axis[column] !== -1) return undefined;
+      if (Math.abs(whole) !== 1 || axis[column] !== undefined) return undefined;
       axis[column] = row;
       sign[column] = whole;
     }
@@ -102,7 +102,7 @@ export function moveVoxels(volume: Volume, grid: Grid, move: VoxelMove, fill = 0
   const whole = range.every(([a, b], k) => a === 0 && b === grid.size[k]);
   if (!whole && value !== 0 && value !== 0n) (voxels as Uint8Array).fill(value as number);
   if (!empty) {
-    const start = move.offset[0] * strides[0] + move.offset[1] * strides[1] + move.offset[2] * strides[2];
+    const start = move.offset[0] + move.offset[1] * strides[1] + move.offset[2] * strides[2];
     const from = asWords(volume.voxels);
     const to = asWords(voxels);
     for (let c = 0; c < volume.components; c++) {

@@ -3,6 +3,18 @@ import { type Affine, composeAffine, type Vec3 } from './affine.ts';
 
 /** What the tests of geometry and transforms share: small asymmetric volumes, oblique frames. */
 
+/**
+ * Reproducible whole numbers from 0 to 2³² − 1: a linear congruential generator (Numerical Recipes). Its low bits repeat
+ * soon: take the high ones.
+ */
+export function createNumbers(seed: number): () => number {
+  let state = seed;
+  return () => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    return state;
+  };
+}
+
 /** The rotation about x, then y, then z (radians), as 3×3 directions. */
 export function rotation(x: number, y: number, z: number): number[] {
   const [cx, sx, cy, sy, cz, sz] = [

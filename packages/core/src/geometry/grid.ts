@@ -10,6 +10,7 @@ import {
   spacingOf,
   type Vec3,
 } from './affine.ts';
+import { roundHalfEven } from './round.ts';
 
 /*
  * Grids made from grids. Nothing here touches voxels. Sizes are voxels along x, y, z of the grid in hand; all
@@ -78,8 +79,15 @@ export function corners(grid: Grid, of: 'centers' | 'edges' = 'centers'): Vec3[]
   return out;
 }
 
-/** Whether two grids have the same size, and every voxel of one lies within `toleranceMm` of its twin. */
-export function sameGrid(a: Grid, b: Grid, toleranceMm = 1e-3): boolean {
+/**
+ * Whether two grids have the same size, and every voxel of one lies within `toleranceMm` of its twin: a micrometre if missing,
+ * as float32 headers need, or a fiftieth of the finest spacing where voxels are as small as that.
+ */
+export function sameGrid(
+  a: Grid,
+  b: Grid,
+  toleranceMm = Math.min(1e-3, Math.min(...spacingOf(a.affine)) / 50),
+): boolean {
   if (!a.size.every((n, axis) => n === b.size[axis])) return false;
   // The distance between twins is largest at a corner, for both maps are affine.
   const others = corners(b);
@@ -102,9 +110,11 @@ export function checkAxcodes(axcodes: string): string {
 
 /**
  * The same voxels in another order: axis k of the result points to the k-th letter, as nibabel and MONAI's
- * Orientation name axes. Only permutes and flips axes; an oblique grid stays oblique.
+ * Orientation name axes. Only permutes and flips axes; an oblique grid stays oblique. Throws BAD_INPUT for letters that are
+ * no orientation, or an affine without an inverse.
  */
 export function orientedGrid(grid: Grid, axcodes: string): Grid {
+  inverseAffine(grid.affine);
   const current = orientationOf(grid.affine);
   const source = [...checkAxcodes(axcodes)].map((letter) => {
     const pair = ['LR', 'PA', 'IS'].find((p) => p.includes(letter)) as string;
@@ -145,13 +155,6 @@ export function flippedGrid(grid: Grid, axes: readonly ('x' | 'y' | 'z')[]): Gri
  */
 export function cropGrid(grid: Grid, start: Vec3, size: Size): Grid {
   return { size, affine: shiftIndex(grid.affine, start) };
-}
-
-/** Half to even, as numpy.round. */
-function roundHalfEven(v: number): number {
-  const floor = Math.floor(v);
-  if (v - floor !== 0.5) return Math.round(v);
-  return floor % 2 === 0 ? floor : floor + 1;
 }
 
 /**

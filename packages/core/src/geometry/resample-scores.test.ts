@@ -2,8 +2,9 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { type Grid, type Size, type Volume, voxelCount } from '../volume.ts';
 import { type Affine, applyAffine, composeAffine } from './affine.ts';
-import { oblique, rotation } from './fixtures.ts';
+import { createNumbers, oblique, rotation } from './fixtures.ts';
 import { cropGrid, indexMap, orientedGrid, resizedGrid } from './grid.ts';
+import { resample } from './resample.ts';
 import { resampleArgmax, resampleThreshold } from './resample-scores.ts';
 
 function randomScores(
@@ -13,11 +14,8 @@ function randomScores(
   seed: number,
   levels: number,
 ): Volume & { voxels: Float32Array } {
-  let state = seed;
-  const random = () => {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    return state / 2 ** 32;
-  };
+  const next = createNumbers(seed);
+  const random = () => next() / 2 ** 32;
   const n = voxelCount({ size });
   const voxels = new Float32Array(n * classes);
   // Few levels make ties; a winning class in each half makes cells that agree.
@@ -76,8 +74,10 @@ function expectBruteForce(scores: Volume & { voxels: Float32Array }, grid: Grid)
   const labels = resampleArgmax(scores, grid).voxels;
   const { values, inside } = bruteForce(scores, grid);
   inside.forEach((isInside, i) => {
+    // A NaN is not greater than anything.
     let best = 0;
-    for (let k = 1; k < values.length; k++) if (values[k][i] > values[best][i]) best = k;
+    let most = Number.NEGATIVE_INFINITY;
+    for (let k = 0; k < values.length; k++) if (values[k][i] > most) most = values[(best = k)][i];
     if (labels[i] !== (isInside ? best : 0)) {
       throw new Error(`voxel ${i}: ${labels[i]} instead of ${isInside ? best : 0}`);
     }
@@ -85,7 +85,103 @@ function expectBruteForce(scores: Volume & { voxels: Float32Array }, grid: Grid)
   return new Set(labels as Uint8Array);
 }
 
+/** A grid across the scores obliquely and beyond them. */
+function turned(scores: Volume): Grid {
+  const { affine } = resizedGrid(
+    cropGrid(scores, [-1, -1, -1], [scores.size[0] + 2, scores.size[1] + 2, scores.size[2] + 2]),
+    [9, 8, 7],
+  );
+  return { size: [9, 8, 7], affine: affine.map((v, i) => (i === 1 || i === 6 || i === 8 ? v + 0.05 : v)) };
+}
+
 describe('resampleArgmax()', () => {
+  it.each([
+    [[1, 1, 1]],
+    [[1, 5, 4]],
+    [[5, 1, 4]],
+    [[5, 4, 1]],
+    [[1, 1, 5]],
+    [[1, 5, 1]],
+    [[5, 1, 1]],
+    [[2, 2, 2]],
+    [[3, 2, 6]],
+  ] as [Size][])('equals it for scores of %j voxels, the last class and infinities among them', (size) => {
+    const n = voxelCount({ size });
+    for (const odd of [undefined, Number.POSITIVE_INFINITY, Number.NaN]) {
+      const scores = randomScores(size, 3, oblique, 11, 40);
+      // The last class leads in the last half.
+      for (let i = 0; i < n; i++) if (i >= n / 2 || n === 1) scores.voxels[2 * n + i] += 20;
+      if (odd !== undefined) for (let i = 0; i < 3 * n; i += 4) scores.voxels[i] = odd;
+      const seen = new Set([
+        ...expectBruteForce(scores, turned(scores)),
+        ...expectBruteForce(scores, resizedGrid(scores, [7, 6, 5])),
+        ...expectBruteForce(scores, orientedGrid(resizedGrid(scores, [7, 6, 5]), 'RPI')),
+        ...expectBruteForce(scores, orientedGrid(cropGrid(scores, [0.3, -0.4, 0.2], [6, 5, 5]), 'AIR')),
+      ]);
+      if (odd === undefined) expect(seen).toContain(2);
+    }
+  });
+
+  it.each([
+    [256, Uint8Array],
+    [257, Uint16Array],
+  ])('gives labels of %i classes as %o', (classes, Type) => {
+    const voxels = new Float32Array(classes * 2);
+    voxels.set([1, 1], (classes - 1) * 2);
+    const scores: Volume = { voxels, size: [2, 1, 1], components: classes, affine: oblique };
+    for (const grid of [scores, resizedGrid(scores, [3, 1, 1])]) {
+      const found = resampleArgmax(scores, grid).voxels;
+      expect(found.constructor).toBe(Type);
+      expect(new Set(found as Uint8Array)).toEqual(new Set([classes - 1]));
+    }
+  });
+
+  it('takes up to 65,534 classes', () => {
+    const of = (components: number): Volume => {
+      const voxels = new Float32Array(components);
+      if (components > 0) voxels[components - 1] = 1;
+      return { voxels, size: [1, 1, 1], components, affine: oblique };
+    };
+    expect([...resampleArgmax(of(65534), of(1)).voxels]).toEqual([65533]);
+    expect([...resampleArgmax(of(1), of(1)).voxels]).toEqual([0]);
+    for (const classes of [65535, 0])
+      expect(() => resampleArgmax(of(classes), of(1))).toThrow(
+        expect.objectContaining({
+          code: 'BAD_INPUT',
+          message: expect.stringContaining(`of ${classes} classes`),
+        }),
+      );
+  });
+
+  it('decides half a voxel outside as at the border, and no further', () => {
+    const scores: Volume = {
+      voxels: Float32Array.of(0, 0, 1, 1),
+      size: [2, 1, 1],
+      components: 2,
+      affine: oblique,
+    };
+    for (const axis of [0, 1, 2]) {
+      for (const [border, away] of [
+        [-0.5, -1],
+        [scores.size[axis] - 0.5, 1],
+      ]) {
+        const at = (off: number) => {
+          const start = [0.25, 0, 0].map((v, k) => (k === axis ? border + away * off : v)) as unknown as [
+            number,
+            number,
+            number,
+          ];
+          const aligned = cropGrid(scores, start, [1, 1, 1]);
+          // A second voxel, turned a little, makes the grid oblique.
+          const oblique2 = { ...aligned, affine: aligned.affine.map((v, i) => (i === 4 ? v + 0.3 : v)) };
+          return [resampleArgmax(scores, aligned).voxels[0], resampleArgmax(scores, oblique2).voxels[0]];
+        };
+        for (const off of [-0.01, -1e-7, 5e-6]) expect(at(off)).toEqual([1, 1]);
+        for (const off of [2e-5, 0.01, 3]) expect(at(off)).toEqual([0, 0]);
+      }
+    }
+  });
+
   it('equals the argmax of every interpolated class in every voxel, ties included', () => {
     const angle = fc.double({ min: -1, max: 1, noNaN: true });
     const mm = fc.constantFrom(0.5, 0.8, 1, 1.7);
@@ -124,6 +220,42 @@ describe('resampleArgmax()', () => {
       expect(seen.size).toBe(4);
       expectBruteForce(scores, orientedGrid(cropGrid(scores, [-1, 1, 0], [10, 4, 6]), axcodes));
     }
+  });
+
+  it('gives the first of the classes that are equal, whatever their level', () => {
+    // More voxels than are looked at together; which classes lead at a voxel, and the label that follows.
+    const size: Size = [23, 17, 13];
+    const n = voxelCount({ size });
+    const leaders = [[0, 1, 2, 3], [1, 3], [2, 3], [0, 3], [3], [1, 2], [0]];
+    for (const [top, low] of [
+      [1, 0],
+      [0, -1],
+      [-2, -3],
+      [1e30, -1e30],
+      [0, -0],
+    ]) {
+      const voxels = new Float32Array(4 * n);
+      for (let i = 0; i < n; i++)
+        for (let k = 0; k < 4; k++) voxels[k * n + i] = leaders[i % 7].includes(k) ? top : low;
+      const scores: Volume = { voxels, size, components: 4, affine: oblique };
+      // 0 and −0 are equal: then all classes are.
+      const expected = Uint8Array.from({ length: n }, (_, i) => (top === low ? 0 : leaders[i % 7][0]));
+      expect(resampleArgmax(scores, scores).voxels, `${top}`).toEqual(expected);
+      const turned = orientedGrid(cropGrid(scores, [2, 1, 1], [19, 14, 11]), 'SLA');
+      const labels: Volume = { voxels: expected, size, components: 1, affine: oblique };
+      expect(resampleArgmax(scores, turned).voxels).toEqual(resample(labels, turned, { label: true }).voxels);
+    }
+  });
+
+  it('is background where all scores are equal, on any grid', () => {
+    const scores: Volume = {
+      voxels: new Float32Array(3 * 60).fill(0.25),
+      size: [5, 4, 3],
+      components: 3,
+      affine: oblique,
+    };
+    for (const grid of [scores, resizedGrid(scores, [9, 7, 5]), orientedGrid(scores, 'PIR')])
+      expect(new Set(resampleArgmax(scores, grid).voxels as Uint8Array)).toEqual(new Set([0]));
   });
 
   it('gives 0 outside the scores, where another class would win', () => {
@@ -174,8 +306,55 @@ describe('resampleThreshold()', () => {
     }
   });
 
+  it('is 0 where a score equals the threshold, and 1 above it', () => {
+    for (const above of [0.5, 0, -0.25, 2 ** 66]) {
+      const next = above === 0 ? 2 ** -40 : above + Math.abs(above) * 2 ** -20;
+      const voxels = Float32Array.from({ length: 60 }, (_, i) => (i % 3 === 0 ? next : above));
+      const scores: Volume = { voxels, size: [5, 4, 3], components: 1, affine: oblique };
+      expect([...resampleThreshold(scores, 0, above, scores).voxels]).toEqual(
+        Array.from({ length: 60 }, (_, i) => (i % 3 === 0 ? 1 : 0)),
+      );
+    }
+  });
+
+  it('computes scores that lie as near to the threshold as rounding reaches', () => {
+    // Just below 0.5: blending halves of 0.5 may round down to it.
+    for (const above of [0.5 - 2 ** -54, -0.5 - 2 ** -53, 0.3, -0.3]) {
+      const voxels = new Float32Array(4 * 5 * 3).fill(above < 0 ? Math.fround(above) : above);
+      const scores = { voxels, size: [4, 5, 3] as const, components: 1, affine: oblique };
+      for (const grid of [resizedGrid(scores, [23, 19, 17]), turned(scores)]) {
+        const { values, inside } = bruteForce(scores, grid);
+        const expected = inside.map((isInside, i) => Number(isInside && values[0][i] > above));
+        expect([...resampleThreshold(scores, 0, above, grid).voxels], `${above}`).toEqual(expected);
+      }
+    }
+  });
+
+  it('takes no score that is infinite or NaN for decided', () => {
+    for (const odd of [Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY, Number.NaN]) {
+      const scores = randomScores([6, 5, 4], 2, oblique, 5, 9);
+      for (let i = 0; i < scores.voxels.length; i++) if (i % 7 < 3 || i < 30) scores.voxels[i] = odd;
+      for (const grid of [resizedGrid(scores, [11, 9, 7]), turned(scores)]) {
+        const { values, inside } = bruteForce(scores, grid);
+        for (const channel of [0, 1]) {
+          const expected = inside.map((isInside, i) => Number(isInside && values[channel][i] > 0.6));
+          expect([...resampleThreshold(scores, channel, 0.6, grid).voxels], `${odd}`).toEqual(expected);
+        }
+        expectBruteForce(scores, grid);
+      }
+    }
+  });
+
   it('refuses a channel that is not there', () => {
     const scores = randomScores([2, 2, 2], 2, oblique, 1, 4);
+    for (const channel of [-1, 0.5, 2, Number.NaN])
+      expect(() => resampleThreshold(scores, channel, 0.5, scores)).toThrow(
+        expect.objectContaining({
+          code: 'BAD_INPUT',
+          message: expect.stringContaining(`no channel ${channel}`),
+        }),
+      );
+    expect(resampleThreshold(scores, 1, 0.5, scores).voxels).toBeInstanceOf(Uint8Array);
     expect(() => resampleThreshold(scores, 2, 0.5, scores)).toThrow(/no channel 2/);
   });
 });

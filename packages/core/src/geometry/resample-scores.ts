@@ -128,9 +128,9 @@ function agreeingCells(labels: Uint16Array, size: Size): Uint16Array {
     }
   };
   // In place: each pass joins a voxel with its next one, which the pass has not changed yet.
-  if (nx > 1) pass(1, nx);
-  if (ny > 1) pass(nx, ny);
-  if (nz > 1) pass(nx * ny, nz);
+  pass(1, nx);
+  pass(nx, ny);
+  pass(nx * ny, nz);
   return cells;
 }
 

@@ -4,7 +4,7 @@ import type { Grid, Size, Volume } from '../volume.ts';
 import { type Affine, applyAffine, composeAffine, invert, orientationOf } from './affine.ts';
 import { allOrientations, oblique, patterned, rotation, voxelAt } from './fixtures.ts';
 import { cropGrid, orientedGrid, resizedGrid, spacedGrid } from './grid.ts';
-import { type Interpolation, resample } from './resample.ts';
+import { type Interpolation, interpolations, resample } from './resample.ts';
 import { restore } from './restore.ts';
 
 /** A volume whose value is a linear function of its place in the world. */
@@ -147,6 +147,25 @@ describe('resample()', () => {
       expect(at(-0.51, mode)).toBe(-7);
       expect(at(3.51, mode)).toBe(-7);
       expect(at(-1, mode)).toBe(-7);
+      // A hundred-thousandth of a voxel is rounding, at every side.
+      const size = [4, 3, 2] as const;
+      for (const axis of [0, 1, 2]) {
+        for (const [border, side] of [
+          [0, -0.5],
+          [size[axis] - 1, size[axis] - 0.5],
+        ] as const) {
+          const away = Math.sign(side);
+          const place = (value: number, others: number) =>
+            [0, 1, 2].map((k) => (k === axis ? value : others)) as unknown as [number, number, number];
+          const found = (off: number) =>
+            resample(volume, cropGrid(volume, place(side + away * off, 1), [1, 1, 1]), { mode, fill: -7 })
+              .voxels[0] as number;
+          const voxel = voxelAt(volume, place(border, 1));
+          for (const off of [-1e-7, 0, 5e-6])
+            expect(found(off), `${mode}, axis ${axis}`).toBeCloseTo(voxel, 4);
+          expect(found(2e-5), `${mode}, axis ${axis}`).toBe(-7);
+        }
+      }
     }
     const edge = resample(volume, cropGrid(volume, [9.3, 1, 1], [1, 1, 1]), { outside: 'edge' });
     expect(edge.voxels[0]).toBe(voxelAt(volume, [3, 1, 1]));
@@ -170,6 +189,96 @@ describe('resample()', () => {
     // A grid that only moves voxels gives the type that was asked for, too.
     expect(values(2, 'uint8')).toBe(255);
     expect(resample(volume, volume, {}).voxels).toBeInstanceOf(Float32Array);
+  });
+
+  it.each([
+    ['int32', 2 ** 24 + 1],
+    ['int32', -(2 ** 24) - 1],
+    ['int32', 2 ** 31 - 1],
+    ['int32', -(2 ** 31)],
+    ['uint32', 2 ** 24 + 1],
+    ['uint32', 2 ** 32 - 1],
+    ['int64', 2 ** 40 + 1],
+    ['uint64', 2 ** 50 + 1],
+    ['uint16', 65535],
+    ['int16', -32768],
+  ] as const)('interpolates between %s voxels of %d to that value', (type, value) => {
+    const volume: Volume = { ...patterned([4, 3, 2], oblique, type), affine: oblique };
+    if (volume.voxels instanceof BigInt64Array || volume.voxels instanceof BigUint64Array)
+      volume.voxels.fill(BigInt(value));
+    else volume.voxels.fill(value);
+    const grid = cropGrid(volume, [0.3, 0.6, 0.2], [3, 2, 1]);
+    for (const mode of ['linear', 'cubic', 'nearest'] as const) {
+      const { voxels } = resample(volume, grid, { mode, type });
+      expect([...voxels].map(Number), mode).toEqual(new Array(6).fill(value));
+    }
+  });
+
+  it('interpolates between large integers that differ by less than float32 can say', () => {
+    const voxels = Int32Array.of(2 ** 24 + 1, 2 ** 24 + 9, -(2 ** 30) - 1, -(2 ** 30) - 5);
+    const volume: Volume = { voxels, size: [4, 1, 1], components: 1, affine: oblique };
+    const at = (x: number) =>
+      Number(resample(volume, cropGrid(volume, [x, 0, 0], [1, 1, 1]), { type: 'int32' }).voxels[0]);
+    expect([at(0.25), at(0.75), at(2.25), at(2.5)]).toEqual([
+      2 ** 24 + 3,
+      2 ** 24 + 7,
+      -(2 ** 30) - 2,
+      -(2 ** 30) - 3,
+    ]);
+  });
+
+  it('takes the higher voxel halfway between two, float32 rounding aside, on every axis', () => {
+    // Each voxel's value is its place; a shift is in voxels along the source's own axes.
+    const size: Size = [5, 4, 3];
+    const volume: Volume = {
+      voxels: Uint8Array.from({ length: 60 }, (_, i) => i + 1),
+      size,
+      components: 1,
+      affine: oblique,
+    };
+    // A hundred-thousandth of a voxel counts as rounding: that far, a place counts as halfway and as inside.
+    const nearest = (p: number, n: number) => {
+      if (p < -0.5 - 1e-5 || p > n - 0.5 + 1e-5) return -1;
+      return Math.max(0, Math.min(n - 1, Math.floor(p + 0.5 + 1e-5)));
+    };
+    for (const off of [-2e-5, -5e-6, -1e-7, 0, 1e-7, 5e-6, 2e-5]) {
+      for (const axis of [0, 1, 2]) {
+        for (const half of [-0.5, 0.5, -1.5, 2.5]) {
+          // The next axis lies outside in part, halfway as well.
+          const start = [0, 1, 2].map((k) =>
+            k === axis ? half + off : k === (axis + 1) % 3 ? 1.5 - off : 0,
+          ) as unknown as [number, number, number];
+          const shifted = cropGrid(volume, start, size);
+          for (const axcodes of ['RAS', 'LPI', 'SLA', 'AIR', 'PSL']) {
+            const grid = orientedGrid(shifted, axcodes);
+            const { voxels } = resample(volume, grid, { mode: 'nearest' });
+            const edge = resample(volume, grid, { mode: 'nearest', outside: 'edge' }).voxels;
+            const back = invert(volume.affine);
+            let i = 0;
+            for (let z = 0; z < grid.size[2]; z++) {
+              for (let y = 0; y < grid.size[1]; y++) {
+                for (let x = 0; x < grid.size[0]; x++, i++) {
+                  // Whole places are known but for rounding; the shift is known exactly.
+                  const p = applyAffine(back, applyAffine(grid.affine, [x, y, z])).map((v, k) => {
+                    const whole = Math.round(v - start[k]);
+                    return whole + start[k];
+                  });
+                  const at = p.map((v, k) => nearest(v, size[k]));
+                  const kept = p.map((v, k) =>
+                    Math.max(0, Math.min(size[k] - 1, Math.floor(v + 0.5 + 1e-5))),
+                  );
+                  expect(edge[i]).toBe(1 + kept[0] + 5 * (kept[1] + 4 * kept[2]));
+                  const expected = at.includes(-1) ? 0 : 1 + at[0] + 5 * (at[1] + 4 * at[2]);
+                  expect(voxels[i], `${axcodes}, ${half} + ${off} on axis ${axis}, voxel ${i}`).toBe(
+                    expected,
+                  );
+                }
+              }
+            }
+          }
+        }
+      }
+    }
   });
 
   it('resamples every component, of a volume of one slice too', () => {
@@ -262,5 +371,82 @@ describe('restore()', () => {
         });
       }
     }
+  });
+});
+
+describe("resample() with outside: 'edge'", () => {
+  it('repeats the nearest voxel where the grid goes beyond by whole voxels', () => {
+    const volume = patterned([4, 3, 5]);
+    const size = [8, 6, 9] as const;
+    const start = [-2, -1, -3] as const;
+    for (const mode of interpolations) {
+      const out = resample(volume, cropGrid(volume, start, size), { mode, outside: 'edge', fill: -9 });
+      for (let z = 0; z < size[2]; z++) {
+        for (let y = 0; y < size[1]; y++) {
+          for (let x = 0; x < size[0]; x++) {
+            const within = (v: number, n: number) => Math.min(n - 1, Math.max(0, v));
+            const source = [within(x - 2, 4), within(y - 1, 3), within(z - 3, 5)] as const;
+            // The spline meets its samples to float32.
+            expect(voxelAt(out, [x, y, z])).toBeCloseTo(voxelAt(volume, source), 4);
+          }
+        }
+      }
+    }
+  });
+});
+
+describe('resample() on a grid that goes beyond obliquely', () => {
+  const volume = patterned([5, 4, 6]);
+  // The middles of both lie close together, so that no place is half-way between two voxels.
+  const middle = applyAffine(volume.affine, [2.13, 1.37, 2.61]);
+  const turned = rotation(-0.5, 0.35, 0.8);
+  const reach = applyAffine(composeAffine([0.9, 1.1, 2.1], turned, [0, 0, 0]), [6, 5, 4]);
+  const grid: Grid = {
+    size: [13, 11, 9],
+    affine: composeAffine([0.9, 1.1, 2.1], turned, [
+      middle[0] - reach[0],
+      middle[1] - reach[1],
+      middle[2] - reach[2],
+    ]),
+  };
+
+  it('takes the nearest voxel, or the nearest at the edge', () => {
+    const toIndex = invert(volume.affine);
+    const out = resample(volume, grid, { mode: 'nearest', outside: 'edge' });
+    const seen = { inside: 0, outside: 0 };
+    for (let z = 0; z < grid.size[2]; z++) {
+      for (let y = 0; y < grid.size[1]; y++) {
+        for (let x = 0; x < grid.size[0]; x++) {
+          const place = applyAffine(toIndex, applyAffine(grid.affine, [x, y, z])).map(Math.round);
+          const source = place.map((v, i) => Math.min(volume.size[i] - 1, Math.max(0, v)));
+          seen[source.every((v, i) => v === place[i]) ? 'inside' : 'outside']++;
+          expect(voxelAt(out, [x, y, z])).toBe(voxelAt(volume, [source[0], source[1], source[2]]));
+        }
+      }
+    }
+    expect(seen.inside).toBeGreaterThan(50);
+    expect(seen.outside).toBeGreaterThan(50);
+  });
+
+  it('is constant across a volume of one layer', () => {
+    const layer = patterned([5, 1, 6]);
+    for (const mode of interpolations) {
+      for (const across of [-0.3, 0, 0.3]) {
+        const out = resample(layer, cropGrid(layer, [1, across, 2], [3, 1, 2]), { mode });
+        for (const [x, z] of [
+          [0, 0],
+          [1, 0],
+          [2, 1],
+        ]) {
+          expect(voxelAt(out, [x, 0, z])).toBeCloseTo(voxelAt(layer, [x + 1, 0, z + 2]), 4);
+        }
+      }
+    }
+  });
+});
+
+describe('interpolations', () => {
+  it('are those that manifests may name', () => {
+    expect(interpolations).toEqual(['nearest', 'linear', 'cubic']);
   });
 });

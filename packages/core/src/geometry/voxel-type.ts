@@ -1,4 +1,11 @@
-import { createVoxels, type Volume, type Voxels, type VoxelType, voxelTypeOf } from '../volume.ts';
+import {
+  copyNumbers,
+  createVoxels,
+  type Volume,
+  type Voxels,
+  type VoxelType,
+  voxelTypeOf,
+} from '../volume.ts';
 
 /** The values that an integer type holds; float types have no limits here. */
 const limits: Partial<Record<VoxelType, readonly [number, number]>> = {
@@ -58,9 +65,9 @@ export function storeValues(voxels: Voxels, offset: number, values: Float64Array
 /** Voxels for arithmetic: float32 where that holds every value of the type, else float64. Floats come as they are. */
 export function floatVoxels(voxels: Voxels): Float32Array | Float64Array {
   if (voxels instanceof Float32Array || voxels instanceof Float64Array) return voxels;
-  if (voxels instanceof BigInt64Array || voxels instanceof BigUint64Array)
-    return Float64Array.from(voxels, Number);
-  return voxels.BYTES_PER_ELEMENT <= 2 ? new Float32Array(voxels) : new Float64Array(voxels);
+  const floats = new (voxels.BYTES_PER_ELEMENT <= 2 ? Float32Array : Float64Array)(voxels.length);
+  copyNumbers(voxels, floats);
+  return floats;
 }
 
 /** The volume with voxels of another type: integers rounded (halves up) and clamped, NaN as 0 in them. */

@@ -1,6 +1,6 @@
 import { TomaatError } from '../errors.ts';
 import type { Tensor } from '../tensor.ts';
-import type { NetworkSession } from './inferer.ts';
+import type { NetworkSession } from './spec.ts';
 
 /** Throws CANCELED once the signal is given. */
 export function checkCanceled(signal: AbortSignal | undefined): void {
@@ -20,8 +20,8 @@ export function checkInputDims(session: NetworkSession, dims: readonly number[],
   );
 }
 
-/** The number of classes, after a look at the shape of the scores and at some of them. */
-export function checkScores(output: Tensor, inputDims: readonly number[]): number {
+/** The number of classes, after a look at the shape of the scores. APP_OUTPUT where it is of no use. */
+export function checkScoresShape(output: Tensor, inputDims: readonly number[]): number {
   const { data, dims } = output;
   const spatial = dims.slice(2);
   const one = spatial.every((d) => d === 1);
@@ -39,8 +39,15 @@ export function checkScores(output: Tensor, inputDims: readonly number[]): numbe
       `The network gave ${data.length} numbers for a tensor of ${dims.join(' × ')}.`,
     );
   }
+  return dims[1];
+}
+
+/** The number of classes, after a look at the shape of the scores and at some of them. */
+export function checkScores(output: Tensor, inputDims: readonly number[]): number {
+  const classes = checkScoresShape(output, inputDims);
+  const { data } = output;
   // NaN spreads through a network, so a sample finds it; a stride that is prime meets all rows and classes.
-  for (let i = 0; i < length; i += 1009) {
+  for (let i = 0; i < data.length; i += 1009) {
     if (Number.isNaN(data[i])) {
       throw new TomaatError(
         'APP_OUTPUT',
@@ -48,7 +55,7 @@ export function checkScores(output: Tensor, inputDims: readonly number[]): numbe
       );
     }
   }
-  return dims[1];
+  return classes;
 }
 
 export function checkChannel(channel: number, classes: number): void {

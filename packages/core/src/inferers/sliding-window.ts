@@ -2,9 +2,9 @@ import { TomaatError } from '../errors.ts';
 import { isLabelTensor, type Tensor } from '../tensor.ts';
 import { type Size, type Volume, voxelCount } from '../volume.ts';
 import { checkCanceled, checkChannel, checkInputDims, checkScores } from './checks.ts';
-import type { InferOptions, InferResult, NetworkSession, Reduction, SlidingWindowSpec } from './inferer.ts';
 import { allocate, createLabels, type Kernels, openKernels } from './kernels.ts';
-import { extractWindow, importanceMap, mirror, mirrorings, sourceIndices, windowStarts } from './windows.ts';
+import type { InferOptions, InferResult, NetworkSession, Reduction, SlidingWindowSpec } from './spec.ts';
+import { extractWindow, importanceMap, mirror, mirrorings, sourceIndices, windowsAlong } from './windows.ts';
 
 /**
  * Where the blended scores are kept while windows advance: a ring of planes across one axis, as deep as a window.
@@ -86,11 +86,13 @@ export async function slideWindows(
 
   const overlap =
     typeof spec.overlap === 'number' ? [spec.overlap, spec.overlap, spec.overlap] : spec.overlap;
-  const starts = roi.map((n, i) => windowStarts(size[i], n, overlap[i], spec.stepping));
-  const sources = roi.map((n, i) =>
-    starts[i].map((start) => sourceIndices(start, n, size[i], spec.paddingMode)),
-  );
-  const total = starts[0].length * starts[1].length * starts[2].length;
+  const along = roi.map((n, i) => windowsAlong(size[i], n, overlap[i], spec.stepping));
+  const total = along[0].count * along[1].count * along[2].count;
+  /** The position of a window along one axis, and the voxels that it reads there. */
+  const place = (i: number, index: number) => {
+    const start = along[i].start(index);
+    return { start, sources: sourceIndices(start, roi[i], size[i], spec.paddingMode) };
+  };
 
   const predict = createPredictor(session, spec, components, dims);
   const window = allocate(
@@ -103,21 +105,18 @@ export async function slideWindows(
   // The ring's axis goes in the outermost loop. It does not depend on the number of classes.
   const { axis } = ringPlan(size, spec, 1, 'argmax');
   const [outer, middle] = axis === 'z' ? [2, 1] : [1, 2];
-  for (let o = 0; o < starts[outer].length; o++) {
-    blend?.finish(starts[outer][o]);
-    for (let m = 0; m < starts[middle].length; m++) {
-      for (let x = 0; x < starts[0].length; x++) {
+  for (let o = 0; o < along[outer].count; o++) {
+    const atOuter = place(outer, o);
+    blend?.finish(atOuter.start);
+    for (let m = 0; m < along[middle].count; m++) {
+      const atMiddle = place(middle, m);
+      const [y, z] = axis === 'z' ? [atMiddle, atOuter] : [atOuter, atMiddle];
+      for (let index = 0; index < along[0].count; index++) {
         checkCanceled(options.signal);
-        const [y, z] = axis === 'z' ? [m, o] : [o, m];
-        const at: Size = [starts[0][x], starts[1][y], starts[2][z]];
-        extractWindow(
-          voxels,
-          size,
-          components,
-          [sources[0][x], sources[1][y], sources[2][z]],
-          spec.paddingValue,
-          window,
-        );
+        const x = place(0, index);
+        const at: Size = [x.start, y.start, z.start];
+        const sources = [x.sources, y.sources, z.sources] as const;
+        extractWindow(voxels, size, components, sources, spec.paddingValue, window);
         const scores = await predict(window);
         blend ??= createBlend(input, spec, scores.dims[1], reduction, options);
         blend.add(scores, at);
@@ -143,7 +142,8 @@ function createPredictor(
   dims: readonly number[],
 ): (window: Float32Array) => Promise<Tensor> {
   const flips = mirrorings(spec.mirrorAxes ?? []);
-  const mirrored = new Float32Array(flips.length > 1 ? voxelCount({ size: spec.roiSize }) * components : 0);
+  const length = flips.length > 1 ? voxelCount({ size: spec.roiSize }) * components : 0;
+  const mirrored = allocate(() => new Float32Array(length), length * 4);
   let sum = new Float32Array(0);
 
   const run = async (data: Float32Array): Promise<Tensor> => {
@@ -155,12 +155,7 @@ function createPredictor(
       );
     }
     checkScores(output, dims);
-    if (
-      output.dims.length !== 5 ||
-      output.dims[2] !== dims[2] ||
-      output.dims[3] !== dims[3] ||
-      output.dims[4] !== dims[4]
-    ) {
+    if (output.dims[2] !== dims[2] || output.dims[3] !== dims[3] || output.dims[4] !== dims[4]) {
       throw new TomaatError(
         'BAD_MANIFEST',
         'The network gives one answer for a whole volume, so a sliding window makes no sense. Use the simple inferer.',

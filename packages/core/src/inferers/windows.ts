@@ -1,43 +1,46 @@
 import { TomaatError } from '../errors.ts';
+import { roundHalfEven } from '../geometry/round.ts';
 import type { Size } from '../volume.ts';
 
 /** How windows follow each other along an axis, and the importance map that belongs to it. */
 export type Stepping = 'monai' | 'nnunet';
 export type PaddingMode = 'constant' | 'reflect' | 'replicate';
 
+/** The windows along one axis: nothing is kept of them, for an axis may be as long as a volume has voxels. */
+export interface Windows {
+  readonly count: number;
+  /** First position of a window, counted from 0. */
+  start(index: number): number;
+}
+
 /**
- * First positions of the windows along one axis. A volume shorter than the window is padded on both sides (one more
- * behind), so the only window then starts at a negative position.
+ * Where the windows along one axis begin. A volume shorter than the window is padded on both sides (one more
+ * behind), so the only window then starts at a negative position; an axis without voxels has none.
  *
  * 'monai': every ⌊roi·(1 − overlap)⌋ voxels (at least 1), the last window moved back inside the volume
  * (monai.data.utils.dense_patch_slices). 'nnunet': the fewest steps of at most roi·(1 − overlap), spread evenly
  * (nnunetv2 compute_steps_for_sliding_window; its tile_step_size is 1 − overlap).
  */
-export function windowStarts(length: number, roi: number, overlap: number, stepping: Stepping): number[] {
-  if (length <= roi) return [0 - Math.floor((roi - length) / 2)]; // 0 − 0, not −0
+export function windowsAlong(length: number, roi: number, overlap: number, stepping: Stepping): Windows {
+  if (length <= roi) {
+    const start = 0 - Math.floor((roi - length) / 2); // 0 − 0, not −0
+    return { count: Math.min(1, length), start: () => start };
+  }
   const last = length - roi;
   if (stepping === 'nnunet') {
-    const steps = Math.ceil(last / (roi * (1 - overlap)));
-    return Array.from({ length: steps + 1 }, (_, i) => roundHalfEven((last / steps) * i));
+    // A step is a voxel at least: more of them would begin at the same places again.
+    const steps = Math.min(last, Math.ceil(last / (roi * (1 - overlap))));
+    return { count: steps + 1, start: (index) => roundHalfEven((last / steps) * index) };
   }
   const interval = Math.max(1, Math.floor(roi * (1 - overlap)));
-  const starts: number[] = [];
-  for (let start = 0; start < last; start += interval) starts.push(start);
-  return [...starts, last];
-}
-
-/** Rounds as NumPy does: halves go to the even neighbour. */
-function roundHalfEven(value: number): number {
-  const floor = Math.floor(value);
-  if (value - floor !== 0.5) return Math.round(value);
-  return floor % 2 === 0 ? floor : floor + 1;
+  return { count: Math.ceil(last / interval) + 1, start: (index) => Math.min(last, index * interval) };
 }
 
 /**
  * The weight of each voxel of a window, x fastest, all positive. 'constant': 1. 'gaussian': σ = sigmaScale·roi along
- * each axis, centred on the window; weights under the larger of the smallest one and 0.001 are raised to it
- * (monai.data.utils.compute_importance_map). With nnU-Net's stepping the centre is voxel ⌊roi/2⌋ and nothing is
- * raised but to the smallest number that its float16 map can hold (nnunetv2 compute_gaussian).
+ * each axis, centred on the window; smaller weights are raised to 0.001 (monai.data.utils.compute_importance_map). With
+ * nnU-Net's stepping the centre is voxel ⌊roi/2⌋ and nothing is raised but to the smallest number that its float16 map
+ * can hold (nnunetv2 compute_gaussian).
  */
 export function importanceMap(
   roi: Size,
@@ -53,17 +56,13 @@ export function importanceMap(
     return Float32Array.from({ length: n }, (_, i) => Math.exp((i - centre) ** 2 / (-2 * sigma * sigma)));
   });
   let at = 0;
-  let smallest = Number.POSITIVE_INFINITY;
   for (let z = 0; z < roi[2]; z++) {
     for (let y = 0; y < roi[1]; y++) {
       const zy = Math.fround(gz[z] * gy[y]);
-      for (let x = 0; x < roi[0]; x++, at++) {
-        map[at] = zy * gx[x];
-        if (map[at] < smallest) smallest = map[at];
-      }
+      for (let x = 0; x < roi[0]; x++, at++) map[at] = zy * gx[x];
     }
   }
-  const floor = stepping === 'nnunet' ? 2 ** -24 : Math.max(smallest, 1e-3);
+  const floor = stepping === 'nnunet' ? 2 ** -24 : 1e-3;
   for (let i = 0; i < map.length; i++) if (map[i] < floor) map[i] = floor;
   return map;
 }

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { TomaatError } from '../errors.ts';
-import type { Volume } from '../volume.ts';
+import { createNumbers } from '../geometry/fixtures.ts';
+import type { Size, Volume } from '../volume.ts';
 import {
   type Connectivity,
   fillHoles,
@@ -12,15 +13,14 @@ import {
 const size = [23, 17, 11] as const;
 const affine = [0, -0.7, 0.1, 3, 1.1, 0, 0, -4, 0, 0.2, 2.3, 5, 0, 0, 0, 1];
 
-/** Labels 1…k in `perMille` of the voxels, by a linear congruential generator (Numerical Recipes). */
-function noise(perMille: number, k: number): Volume & { voxels: Uint8Array } {
-  let x = 12345;
-  const voxels = Uint8Array.from({ length: size[0] * size[1] * size[2] }, () => {
-    x = (Math.imul(x, 1664525) + 1013904223) >>> 0;
-    const v = (x >>> 16) % 1000;
+/** Labels 1…k in `perMille` of the voxels. */
+function noise(perMille: number, k: number, of: Size = size): Volume & { voxels: Uint8Array } {
+  const next = createNumbers(12345);
+  const voxels = Uint8Array.from({ length: of[0] * of[1] * of[2] }, () => {
+    const v = (next() >>> 16) % 1000;
     return v < perMille ? 1 + (v % k) : 0;
   });
-  return { voxels, size, components: 1, affine };
+  return { voxels, size: of, components: 1, affine };
 }
 
 function small(rows: string[][]): Volume & { voxels: Uint8Array } {
@@ -107,6 +107,86 @@ describe('findComponents()', () => {
   });
 });
 
+/** Components by flood fill: for each, in the order of their first voxels, its voxels in ascending order. */
+function floodFill(map: Volume, connectivity: Connectivity): number[][] {
+  const [nx, ny, nz] = map.size;
+  const reach = { 6: 1, 18: 2, 26: 3 }[connectivity];
+  const steps = [-1, 0, 1].flatMap((z) => [-1, 0, 1].flatMap((y) => [-1, 0, 1].map((x) => [x, y, z])));
+  const near = steps.filter((step) => Math.abs(step[0]) + Math.abs(step[1]) + Math.abs(step[2]) <= reach);
+  const seen = new Uint8Array(map.voxels.length);
+  const all: number[][] = [];
+  for (let seed = 0; seed < seen.length; seed++) {
+    if (seen[seed] || map.voxels[seed] === 0) continue;
+    const found = [seed];
+    seen[seed] = 1;
+    for (const i of found) {
+      for (const [dx, dy, dz] of near) {
+        const [x, y, z] = [(i % nx) + dx, (Math.floor(i / nx) % ny) + dy, Math.floor(i / (nx * ny)) + dz];
+        if (x < 0 || y < 0 || z < 0 || x >= nx || y >= ny || z >= nz) continue;
+        const j = (z * ny + y) * nx + x;
+        if (seen[j] || map.voxels[j] !== map.voxels[seed]) continue;
+        seen[j] = 1;
+        found.push(j);
+      }
+    }
+    all.push(found.sort((a, b) => a - b));
+  }
+  return all;
+}
+
+function voxelsOf(found: ReturnType<typeof findComponents>): number[][] {
+  const all = Array.from({ length: found.count }, () => [] as number[]);
+  found.component.forEach((c, r) => {
+    for (let i = found.start[r]; i < found.end[r]; i++) all[c].push(i);
+  });
+  return all;
+}
+
+describe('findComponents() in more runs than its first arrays hold', () => {
+  it.each([6, 18, 26] as const)('finds what a flood fill finds: %i', (connectivity) => {
+    const map = noise(450, 2, [61, 43, 29]);
+    const found = findComponents(map.voxels, map.size, { connectivity });
+    expect(found.component.length).toBeGreaterThan(1 << 14);
+    const expected = floodFill(map, connectivity);
+    expect(voxelsOf(found)).toEqual(expected);
+    expect([...found.voxels]).toEqual(expected.map(({ length }) => length));
+    expect([...found.value]).toEqual(expected.map(([first]) => map.voxels[first]));
+  });
+});
+
+describe('findComponents() in a box', () => {
+  const map = noise(500, 3);
+  const box = { min: [3, 2, 1], max: [18, 11, 8] } as const;
+
+  it.each([6, 18, 26] as const)(
+    'sees nothing beyond it, and marks what lies on its faces: %i',
+    (connectivity) => {
+      const own = [16, 10, 8] as const;
+      const within = (i: number) => [i % 16, Math.floor(i / 16) % 10, Math.floor(i / 160)];
+      const inMap = (i: number) => {
+        const [x, y, z] = within(i);
+        return ((z + 1) * 17 + y + 2) * 23 + x + 3;
+      };
+      const cut = Uint8Array.from({ length: 1280 }, (_, i) => map.voxels[inMap(i)]);
+      const expected = floodFill({ ...map, voxels: cut, size: own }, connectivity);
+      const found = findComponents(map.voxels, size, { connectivity, box });
+      expect(voxelsOf(found)).toEqual(expected.map((all) => all.map(inMap)));
+      const onFace = (i: number) => within(i).some((v, k) => v === 0 || v === own[k] - 1);
+      expect([...found.onBorder]).toEqual(expected.map((all) => Number(all.some(onFace))));
+      if (connectivity === 6) expect(new Set(found.onBorder).size).toBe(2);
+    },
+  );
+
+  it('joins values of one class that follow each other in a row', () => {
+    const row = Uint8Array.of(1, 2, 0, 2, 3, 1, 1, 0, 3);
+    const classOf = (value: number) => (value === 0 ? 0 : value === 3 ? 7 : 5);
+    const found = findComponents(row, [9, 1, 1], { connectivity: 6, classOf });
+    expect(voxelsOf(found)).toEqual([[0, 1], [3], [4], [5, 6], [8]]);
+    expect([...found.value]).toEqual([5, 5, 7, 5, 7]);
+    expect([...found.voxels]).toEqual([2, 1, 1, 2, 1]);
+  });
+});
+
 describe('keepLargestComponent()', () => {
   const map = small([
     ['11..2', '.1.22', '.....'],
@@ -159,6 +239,33 @@ describe('keepLargestComponent()', () => {
     }
   });
 
+  it('keeps the largest by size, whatever their order and number', () => {
+    const map = small([['1.11.111.1111.11', '................']]);
+    const kept = (components: number) =>
+      [...(keepLargestComponent(map, { components }).voxels as Uint8Array)].slice(0, 16).join('');
+    expect(kept(1)).toBe('0000000001111000');
+    expect(kept(2)).toBe('0000011101111000');
+    // Of the two of two voxels the first.
+    expect(kept(3)).toBe('0011011101111000');
+    expect(kept(4)).toBe('0011011101111011');
+    expect(kept(5)).toBe(kept(9));
+    for (const components of [0, -1, 1.5, Number.NaN])
+      expect(() => keepLargestComponent(map, { components })).toThrow(
+        expect.objectContaining({
+          code: 'BAD_INPUT',
+          message: expect.stringContaining(`${components} was given`),
+        }),
+      );
+  });
+
+  it('leaves 0 alone when it is listed', () => {
+    const map = small([['11.1', '....']]);
+    expect(keepLargestComponent(map, { labels: [0, 1], independent: false }).voxels).toEqual(
+      small([['11..', '....']]).voxels,
+    );
+    expect(keepLargestComponent(map, { labels: [0] }).voxels).toEqual(map.voxels);
+  });
+
   it('refuses values that are no labels', () => {
     const voxels = Float32Array.from(map.voxels, (v) => v + 0.5);
     expect(() => keepLargestComponent({ ...map, voxels })).toThrow(TomaatError);
@@ -191,6 +298,33 @@ describe('removeSmallObjects()', () => {
 
   it('takes 64 voxels as the limit when there is none', () => {
     expect(removeSmallObjects(map).voxels.some((v) => v !== 0)).toBe(false);
+    const exactly = (n: number) => small([['1'.repeat(n), '.'.repeat(n)]]);
+    expect(removeSmallObjects(exactly(64)).voxels).toEqual(exactly(64).voxels);
+    expect(removeSmallObjects(exactly(63)).voxels).toEqual(new Uint8Array(126));
+  });
+
+  it('takes the labels it is given, one by one or as one mask', () => {
+    const mixed = small([['12.3.4', '......', '222333']]);
+    const kept = (options: object) => removeSmallObjects(mixed, { minVoxels: 4, ...options }).voxels;
+    expect(kept({})).toEqual(new Uint8Array(18));
+    expect(kept({ labels: [1, 3] })).toEqual(small([['.2...4', '......', '222...']]).voxels);
+    expect(kept({ independent: false })).toEqual(small([['......', '......', '222333']]).voxels);
+    expect(kept({ independent: false, labels: [2] })).toEqual(small([['1..3.4', '......', '...333']]).voxels);
+  });
+
+  it('wants both limits met where both are given', () => {
+    // 0.001793 ml a voxel, as above.
+    const both = (minVoxels: number, voxels: number) =>
+      removeSmallObjects(map, { minVoxels, minVolumeMl: voxels * 0.001793 }).voxels;
+    expect(both(1, 4)).toEqual(both(4, 1));
+    expect(both(1, 4)).toEqual(small([['......', '......', '..2222']]).voxels);
+  });
+
+  it('clears 64-bit integers too', () => {
+    const voxels = BigUint64Array.from(map.voxels, BigInt);
+    expect(removeSmallObjects({ ...map, voxels }, { minVoxels: 4 }).voxels).toEqual(
+      BigUint64Array.from(small([['......', '......', '..2222']]).voxels, BigInt),
+    );
   });
 });
 
@@ -227,6 +361,40 @@ describe('fillHoles()', () => {
     const changed = voxels.reduce((n, v, i) => n + (v === map.voxels[i] ? 0 : 1), 0);
     const weighted = voxels.reduce((sum, v, i) => sum + v * (i % 9973), 0);
     expect([changed, weighted]).toEqual(monai[key]);
+  });
+
+  it('fills the same wherever a label lies in the volume', () => {
+    const map = noise(930, 1, [9, 7, 6]);
+    const within = (at: Size): Volume & { voxels: Uint8Array } => {
+      const voxels = new Uint8Array(15 * 12 * 11);
+      for (const [i, v] of map.voxels.entries()) {
+        const [x, y, z] = [i % 9, Math.floor(i / 9) % 7, Math.floor(i / 63)];
+        voxels[((z + at[2]) * 12 + y + at[1]) * 15 + x + at[0]] = v;
+      }
+      return { voxels, size: [15, 12, 11], components: 1, affine };
+    };
+    for (const slicewise of ['x', 'y', 'z', undefined] as const) {
+      for (const connectivity of [6, 18, 26] as const) {
+        const options = { slicewise, connectivity };
+        const filled = fillHoles(map, options).voxels as Uint8Array;
+        expect(filled).not.toEqual(map.voxels);
+        for (const at of [
+          [0, 0, 0],
+          [6, 0, 5],
+          [1, 5, 2],
+          [3, 2, 1],
+        ] as Size[]) {
+          const found = fillHoles(within(at), options).voxels as Uint8Array;
+          const back = Uint8Array.from(filled, (_, i) => {
+            const [x, y, z] = [i % 9, Math.floor(i / 9) % 7, Math.floor(i / 63)];
+            return found[((z + at[2]) * 12 + y + at[1]) * 15 + x + at[0]];
+          });
+          expect(back).toEqual(filled);
+          // Nothing is filled around it.
+          expect(found.reduce((n, v) => n + v, 0)).toBe(filled.reduce((n, v) => n + v, 0));
+        }
+      }
+    }
   });
 
   it('fills another label that is enclosed, and only for the labels it is given', () => {

@@ -76,7 +76,7 @@ export function volumeReport(measurements: readonly LabelMeasurement[]): string 
     String(value),
     String(voxels),
     formatMl(volumeMl),
-    (centroidMm ?? []).map((v) => v.toFixed(1)).join(', '),
+    (centroidMm ?? []).map((v) => v.toFixed(mmDigits(Math.cbrt((1000 * volumeMl) / voxels)))).join(', '),
   ]);
   const table = [['Label', 'Value', 'Voxels', 'Volume (ml)', 'Centre R, A, S (mm)'], ...rows];
   const widths = table[0].map((_, c) => Math.max(...table.map((row) => row[c].length)));
@@ -90,10 +90,15 @@ export function volumeReport(measurements: readonly LabelMeasurement[]): string 
   return `${lines.join('\n')}\n${absent.length > 0 ? `Not found:${list(absent)}\n` : ''}`;
 }
 
-/** Three digits that mean something, but never an exponent. */
-function formatMl(ml: number): string {
+/** Millilitres with three digits that mean something, but never an exponent: of a volume in micrometres, too. */
+export function formatMl(ml: number): string {
+  if (ml > 0 && ml < 0.01) return ml.toFixed(Math.min(20, 2 - Math.floor(Math.log10(ml))));
   return ml >= 100 ? ml.toFixed(0) : ml >= 10 ? ml.toFixed(1) : ml >= 1 ? ml.toFixed(2) : ml.toFixed(3);
 }
+
+/** Decimals of a position in mm that tell voxels of this spacing apart: one, and more below a tenth of a millimetre. */
+export const mmDigits = (spacingMm: number): number =>
+  spacingMm > 0 && spacingMm < 0.1 ? Math.min(12, 1 - Math.floor(Math.log10(spacingMm))) : 1;
 
 function list(absent: readonly LabelMeasurement[]): string {
   return absent.length > 0 ? ` ${absent.map(({ name }) => name).join(', ')}` : '';

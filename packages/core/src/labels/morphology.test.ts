@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { createNumbers } from '../geometry/fixtures.ts';
 import type { Volume } from '../volume.ts';
 import {
   type Ball,
@@ -16,11 +17,10 @@ const size = [23, 17, 11] as const;
 const affine = [0, -1.1, 0, 3, 0.8, 0, 0, -4, 0, 0, -2.3, 5, 0, 0, 0, 1];
 
 function noise(perMille: number): Volume & { voxels: Uint8Array } {
-  let x = 12345;
-  const voxels = Uint8Array.from({ length: size[0] * size[1] * size[2] }, () => {
-    x = (Math.imul(x, 1664525) + 1013904223) >>> 0;
-    return (x >>> 16) % 1000 < perMille ? 1 : 0;
-  });
+  const next = createNumbers(12345);
+  const voxels = Uint8Array.from({ length: size[0] * size[1] * size[2] }, () =>
+    (next() >>> 16) % 1000 < perMille ? 1 : 0,
+  );
   return { voxels, size, components: 1, affine };
 }
 
@@ -95,6 +95,99 @@ describe('dilateLabels(), erodeLabels(), openLabels(), closeLabels()', () => {
       return [values.reduce((n, v) => n + v, 0), values.reduce((sum, v, i) => sum + v * (i % 9973), 0)];
     });
     expect(sums).toEqual(scipy[key]);
+  });
+
+  /** The volume with a label at some places [x, y, z]. */
+  const places = (list: readonly (readonly number[])[], label = 4, voxels = new Uint8Array(23 * 17 * 11)) => {
+    for (const [x, y, z] of list) voxels[(z * 17 + y) * 23 + x] = label;
+    return { voxels, size, components: 1, affine };
+  };
+  const within = (a: number, b: number, radiusMm: number) => {
+    const at = (i: number) => [i % 23, Math.floor(i / 23) % 17, Math.floor(i / 391)];
+    const [p, q] = [at(a), at(b)];
+    return Math.hypot(0.8 * (p[0] - q[0]), 1.1 * (p[1] - q[1]), 2.3 * (p[2] - q[2])) <= radiusMm + 1e-9;
+  };
+
+  it.each([
+    [[[2, 12, 7]], 2.5],
+    [[[19, 3, 2]], 4.7],
+    [
+      [
+        [2, 12, 7],
+        [3, 12, 7],
+        [14, 4, 8],
+        [8, 9, 1],
+      ],
+      2.5,
+    ],
+    [
+      [
+        [0, 0, 0],
+        [22, 16, 10],
+      ],
+      3,
+    ],
+    [
+      [
+        [11, 16, 0],
+        [11, 0, 10],
+      ],
+      2.3,
+    ],
+    [
+      [
+        [0, 8, 5],
+        [22, 9, 4],
+      ],
+      0.8,
+    ],
+    [[[5, 5, 5]], 0.79],
+  ])('reach from a label wherever it lies: %j, %d mm', (list, radiusMm) => {
+    const map = places(list);
+    const seeds = [...map.voxels.keys()].filter((i) => map.voxels[i] === 4);
+    const grown = map.voxels.map((_, i) => (seeds.some((seed) => within(seed, i, radiusMm)) ? 4 : 0));
+    expect(dilateLabels(map, { radiusMm }).voxels).toEqual(grown);
+    // What is eaten from the rest is what grows into it.
+    const rest = { ...map, voxels: map.voxels.map((v) => (v === 4 ? 0 : 4)) };
+    expect(erodeLabels(rest, { radiusMm }).voxels).toEqual(grown.map((v) => (v === 4 ? 0 : 4)));
+    expect(closeLabels(map, { radiusMm: 0 }).voxels).toEqual(map.voxels);
+  });
+
+  it('leave a voxel in reach of several labels to the lowest', () => {
+    const map = places([[10, 8, 5]], 9, places([[13, 8, 5]], 4).voxels);
+    const [four, nine] = [(5 * 17 + 8) * 23 + 13, (5 * 17 + 8) * 23 + 10];
+    const expected = map.voxels.map((v, i) =>
+      v !== 0 ? v : within(four, i, 2.4) ? 4 : within(nine, i, 2.4) ? 9 : 0,
+    );
+    for (const labels of [undefined, [9, 4], [4, 9, 9, 0], [4, 9, 77]])
+      expect(dilateLabels(map, { radiusMm: 2.4, labels }).voxels).toEqual(expected);
+    expect(dilateLabels(map, { radiusMm: 2.4, labels: [9] }).voxels).toEqual(
+      map.voxels.map((v, i) => (v !== 0 ? v : within(nine, i, 2.4) ? 9 : 0)),
+    );
+  });
+
+  it.each([0, 1, 2])('are flat in a volume of one slice across axis %i', (axis) => {
+    const own = [5, 7, 6].map((n, k) => (k === axis ? 1 : n)) as [number, number, number];
+    const voxels = new Uint8Array(own[0] * own[1] * own[2]);
+    const index = (p: readonly number[]) => (p[2] * own[1] + p[1]) * own[0] + p[0];
+    const centre = own.map((n) => Math.floor(n / 2));
+    voxels[index(centre)] = 1;
+    const volume = {
+      voxels,
+      size: own,
+      components: 1,
+      affine: [1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1],
+    };
+    // A plus in its plane.
+    const expected = voxels.slice();
+    for (const k of [0, 1, 2].filter((other) => other !== axis)) {
+      for (const step of [-1, 1]) expected[index(centre.map((v, other) => (other === k ? v + step : v)))] = 1;
+    }
+    const grown = dilateLabels(volume, { radiusMm: 1 });
+    expect(grown.voxels).toEqual(expected);
+    expect(openLabels(grown, { radiusMm: 1 }).voxels).toEqual(expected);
+    expect(erodeLabels(grown, { radiusMm: 1 }).voxels).toEqual(voxels);
+    expect(closeLabels(volume, { radiusMm: 1 }).voxels).toEqual(voxels);
   });
 
   it('take a voxel at exactly the radius into the ball', () => {

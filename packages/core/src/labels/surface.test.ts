@@ -1,81 +1,72 @@
 import { describe, expect, it } from 'vitest';
-import { applyAffine, determinant, invert } from '../geometry/affine.ts';
+import { applyAffine, determinant, identity, invert } from '../geometry/affine.ts';
 import type { Volume } from '../volume.ts';
-import { buildSurface, decimateMesh, type Mesh, partsOf, surfaceOf } from './surface.ts';
+import {
+  ball,
+  cellVertices,
+  cross,
+  dot,
+  edges,
+  egg,
+  enclosed,
+  faces,
+  leftHanded,
+  noise,
+  rightHanded,
+  shape,
+  sheared,
+  sortedPoints,
+  triples,
+  voxelVolume,
+} from './fixtures.ts';
+import { type Mesh, partsOf, surfaceOf } from './surface.ts';
 
-const rightHanded = [0.8, 0, 0, -5, 0, 1.1, 0, 9, 0, 0, 1.7, 2, 0, 0, 0, 1];
-/** Turned by 30° about z, mirrored, anisotropic. */
-const leftHanded = [-0.7, 0.55, 0, 10, 0.4, 0.95, 0, -20, 0, 0, 1.7, 30, 0, 0, 0, 1];
+type Corner = readonly [number, number, number];
+const cube: Corner[] = [0, 1, 2, 3, 4, 5, 6, 7].map((c) => [c & 1, (c >> 1) & 1, c >> 2]);
+const apart = (a: Corner, b: Corner) => a.filter((v, k) => v !== b[k]).length;
 
-/** A ball of radius `mm` about the middle, or any other shape in voxel indices. */
-function shape(
-  size: [number, number, number],
-  affine: number[],
-  isIn: (x: number, y: number, z: number) => number,
-): Volume {
-  const voxels = new Uint8Array(size[0] * size[1] * size[2]);
-  let i = 0;
-  for (let z = 0; z < size[2]; z++) {
-    for (let y = 0; y < size[1]; y++) for (let x = 0; x < size[0]; x++) voxels[i++] = isIn(x, y, z);
-  }
-  return { voxels, size, components: 1, affine };
-}
-
-function ball(affine: number[], radiusMm = 14): Volume {
-  const size: [number, number, number] = [44, 36, 22];
-  const middle = applyAffine(affine, [21.3, 17.6, 10.4]);
-  return shape(size, affine, (x, y, z) => {
-    const p = applyAffine(affine, [x, y, z]);
-    return Math.hypot(p[0] - middle[0], p[1] - middle[1], p[2] - middle[2]) <= radiusMm ? 1 : 0;
-  });
-}
-
-function noise(): Volume {
-  let state = 7;
-  return shape([13, 11, 9], leftHanded, () => {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    return (state >>> 16) % 5 < 2 ? 1 : 0;
-  });
-}
-
-/** Volume inside, mm³: positive when triangles turn counter-clockwise seen from outside. */
-function enclosed({ positions: p, triangles: t }: Mesh): number {
-  let sum = 0;
-  for (let i = 0; i < t.length; i += 3) {
-    const [a, b, c] = [t[i] * 3, t[i + 1] * 3, t[i + 2] * 3];
-    sum +=
-      p[a] * (p[b + 1] * p[c + 2] - p[b + 2] * p[c + 1]) -
-      p[a + 1] * (p[b] * p[c + 2] - p[b + 2] * p[c]) +
-      p[a + 2] * (p[b] * p[c + 1] - p[b + 1] * p[c]);
-  }
-  return sum / 6;
-}
-
-/** How often each directed edge lacks its opposite, and how many edges join more than two triangles. */
-function edges({ triangles: t, positions }: Mesh): { open: number; shared: number } {
-  const n = positions.length / 3;
-  const count = new Map<number, number>();
-  for (let i = 0; i < t.length; i += 3) {
-    for (const [a, b] of [
-      [t[i], t[i + 1]],
-      [t[i + 1], t[i + 2]],
-      [t[i + 2], t[i]],
-    ]) {
-      count.set(a * n + b, (count.get(a * n + b) ?? 0) + 1);
+/** The groups of corners that lie along one edge of each other, or up to across one face. */
+function groupsOf(corners: readonly Corner[], reach: 1 | 2): Corner[][] {
+  const left = new Set(corners);
+  return corners.flatMap((seed) => {
+    if (!left.delete(seed)) return [];
+    const group = [seed];
+    for (const a of group) {
+      for (const b of left) if (apart(a, b) <= reach && left.delete(b)) group.push(b);
     }
-  }
-  let open = 0;
-  let shared = 0;
-  for (const [key, times] of count) {
-    const opposite = (key % n) * n + Math.floor(key / n);
-    open += Math.abs(times - (count.get(opposite) ?? 0));
-    if (times > 1) shared++;
-  }
-  return { open, shared };
+    return [group];
+  });
 }
 
-const voxelVolume = (map: Volume) =>
-  (map.voxels as Uint8Array).filter((v) => v !== 0).length * Math.abs(determinant(map.affine));
+// The table of cells is made once, so the first test of this file has to look at all of it.
+describe('surfaceOf() of one cell', () => {
+  it('has a closed sheet around each group of corners, in all 256 cases', () => {
+    for (let inside = 0; inside < 256; inside++) {
+      const corners = cube.filter((_, c) => (inside >> c) & 1);
+      const outer = cube.filter((_, c) => !((inside >> c) & 1));
+      // Corners inside that touch across a face are parted, so those outside are joined there.
+      const [within, beyond] = [groupsOf(corners, 1), groupsOf(outer, 2)];
+      expect(Math.min(within.length, beyond.length)).toBeLessThan(2);
+      const [groups, others] = beyond.length < 2 ? [within, outer] : [beyond, corners];
+      const expected = groups.flatMap((group) => {
+        const middles = group.flatMap((a) =>
+          others.filter((b) => apart(a, b) === 1).map((b) => a.map((v, k) => 1 + (v + b[k]) / 2)),
+        );
+        if (middles.length === 0) return [];
+        return [[0, 1, 2].map((k) => middles.reduce((sum, p) => sum + p[k], 0) / middles.length)];
+      });
+      const map = shape([4, 4, 4], identity, (...p) =>
+        corners.some((corner) => corner.every((v, k) => p[k] === v + 1)) ? 1 : 0,
+      );
+      const mesh = surfaceOf(map, { smoothing: 0 });
+      const found = triples(mesh.positions).filter((p) => p.every((v) => v > 1 && v < 2));
+      expect(sortedPoints(found), `case ${inside}`).toEqual(sortedPoints(expected));
+      expect(edges(mesh), `case ${inside}`).toEqual({ open: 0, shared: 0 });
+      expect(mesh.triangles).toHaveLength(faces(map) * 6);
+      if (inside > 0) expect(enclosed(mesh)).toBeGreaterThan(0);
+    }
+  });
+});
 
 describe('surfaceOf()', () => {
   it.each([
@@ -106,6 +97,152 @@ describe('surfaceOf()', () => {
     expect(mesh.triangles).toHaveLength(36);
     expect([...mesh.labels!]).toEqual(new Array(12).fill(6));
     expect(enclosed(mesh)).toBeGreaterThan(0);
+  });
+
+  it.each([
+    ['an egg', egg],
+    ['a stair in a corner', shape([5, 4, 6], sheared, (x, y, z) => (x + y + z < 4 ? 9 : 0))],
+    ['the whole volume', shape([3, 2, 4], rightHanded, () => 3)],
+  ])('has a vertex in the middle of the crossed edges of each cell: %s', (_, map) => {
+    const { positions } = surfaceOf(map, { smoothing: 0 });
+    expect(sortedPoints(triples(positions))).toEqual(sortedPoints(cellVertices(map)));
+  });
+
+  it.each([
+    ['an egg', egg],
+    ['noise, more of it than the first arrays hold', noise([25, 21, 17])],
+  ])('has two triangles for each face of a voxel, split along the shorter diagonal: %s', (_, map) => {
+    const mesh = surfaceOf(map, { smoothing: 0 });
+    expect(mesh.triangles).toHaveLength(faces(map) * 6);
+    expect(edges(mesh).open).toBe(0);
+    expect(new Set(mesh.triangles).size).toBe(mesh.positions.length / 3);
+    const p = triples(mesh.positions);
+    const length = (a: number, b: number) => Math.hypot(...p[a].map((v, k) => v - p[b][k]));
+    const found = { shorter: 0, longer: 0, broken: 0 };
+    for (let t = 0; t < mesh.triangles.length; t += 6) {
+      const one = [...mesh.triangles.subarray(t, t + 3)];
+      const two = [...mesh.triangles.subarray(t + 3, t + 6)];
+      const shared = one.filter((v) => two.includes(v));
+      const others = [...one, ...two].filter((v) => !shared.includes(v));
+      if (shared.length !== 2 || others.length !== 2) found.broken++;
+      const difference = length(others[0], others[1]) - length(shared[0], shared[1]);
+      if (difference > 0.01) found.shorter++;
+      if (difference < -1e-4) found.longer++;
+    }
+    expect(found).toMatchObject({ longer: 0, broken: 0 });
+    expect(found.shorter).toBeGreaterThan(faces(map) / 2);
+  });
+
+  it('encloses a box but for its rounded edges, wherever it lies', () => {
+    for (const affine of [rightHanded, sheared]) {
+      const at = (dx: number, dy: number, dz: number) =>
+        enclosed(
+          surfaceOf(
+            shape([9, 8, 9], affine, (x, y, z) =>
+              x >= dx && x < dx + 4 && y >= dy && y < dy + 3 && z >= dz && z < dz + 5 ? 2 : 0,
+            ),
+            { smoothing: 0 },
+          ),
+        );
+      const inMiddle = at(2, 3, 1);
+      expect(inMiddle).toBeLessThan(60 * Math.abs(determinant(affine)));
+      // Inset everywhere by a quarter of a voxel, it would be 3.5 × 2.5 × 4.5 voxels.
+      expect(inMiddle).toBeGreaterThan(3.5 * 2.5 * 4.5 * Math.abs(determinant(affine)));
+      for (const found of [at(0, 0, 0), at(5, 5, 4), at(0, 5, 2)]) expect(found).toBeCloseTo(inMiddle, 2);
+    }
+  });
+
+  it('turns every triangle of a convex shape outward', () => {
+    for (const affine of [rightHanded, leftHanded, sheared]) {
+      const map = shape([6, 5, 7], affine, (x, y, z) => (x > 0 && x < 4 && y > 1 && z > 2 ? 1 : 0));
+      const middle = applyAffine(affine, [2, 3, 4.5]);
+      const { positions, triangles } = surfaceOf(map, { smoothing: 0 });
+      const p = triples(positions).map((point) => point.map((v, k) => v - middle[k]));
+      for (let t = 0; t < triangles.length; t += 3) {
+        const [a, b, c] = [...triangles.subarray(t, t + 3)].map((v) => p[v]);
+        expect(dot(a, cross(b, c))).toBeGreaterThan(0);
+      }
+    }
+  });
+
+  it.each([1, 2, 5, undefined])('smooths one voxel and two as by hand: %s rounds', (smoothing) => {
+    const one = shape([3, 3, 3], identity, (x, y, z) => (x === 1 && y === 1 && z === 1 ? 1 : 0));
+    const two = shape([4, 3, 3], identity, (x, y, z) => (x % 3 !== 0 && y === 1 && z === 1 ? 1 : 0));
+    // A corner of the cube has three neighbours, each across one axis: their mean is a third of it along each.
+    let corner = 1 / 6;
+    // Of the bar, the ends at x = ±endX, and the ring in the middle; the distances from the axis along y and z.
+    let [endX, end, ring] = [2 / 3, 1 / 6, 1 / 4];
+    for (let round = 0; round < (smoothing ?? 8); round++) {
+      for (const weight of [0.5, -0.53]) {
+        corner += weight * (corner / 3 - corner);
+        [endX, end, ring] = [
+          // Held at the centre of its voxel.
+          Math.max(0.5, endX + weight * ((2 * endX) / 3 - endX)),
+          end + weight * (ring / 3 - end),
+          ring + weight * (end / 2 - ring),
+        ];
+      }
+    }
+    const signs = [-1, 1];
+    const around = (x: number, r: number) =>
+      signs.flatMap((y) => signs.map((z) => [x, 1 + y * r, 1 + z * r]));
+    expect(sortedPoints(triples(surfaceOf(one, { smoothing }).positions))).toEqual(
+      sortedPoints(signs.flatMap((x) => around(1 + x * corner, corner))),
+    );
+    expect(sortedPoints(triples(surfaceOf(two, { smoothing }).positions))).toEqual(
+      sortedPoints([...around(1.5 - endX, end), ...around(1.5, ring), ...around(1.5 + endX, end)]),
+    );
+  });
+
+  it('holds vertices at the walls of their cells, however much it smooths', () => {
+    const loose = noise();
+    const rough = surfaceOf({ ...loose, affine: identity }, { smoothing: 0 }).positions;
+    const held = surfaceOf({ ...loose, affine: identity }, { smoothing: 60 }).positions;
+    const inCell = held.map((v, i) => v - Math.floor(rough[i]));
+    expect(Math.min(...inCell)).toBe(0);
+    expect(Math.max(...inCell)).toBe(1);
+  });
+
+  it.each([
+    [[1, 1, 1], [2, 2, 1], 2],
+    [[1, 2, 1], [2, 1, 1], 2],
+    [[1, 1, 1], [2, 1, 2], 2],
+    [[1, 1, 2], [2, 1, 1], 2],
+    [[1, 1, 1], [1, 2, 2], 2],
+    [[1, 2, 1], [1, 1, 2], 2],
+    [[1, 1, 1], [2, 2, 2], 2],
+    [[2, 1, 1], [1, 2, 2], 2],
+    [[1, 1, 1], [2, 1, 1], 1],
+  ])('parts voxels %j and %j that touch at an edge or corner, not at a face', (a, b, parts) => {
+    const [one, other] = [a, b].map((only) =>
+      shape([4, 4, 4], sheared, (...p) => (p.every((v, k) => v === only[k]) ? 1 : 0)),
+    );
+    const both = { ...one, voxels: (one.voxels as Uint8Array).map((v, i) => v | Number(other.voxels[i])) };
+    const vertices = (map: Volume) => sortedPoints(triples(surfaceOf(map, { smoothing: 0 }).positions));
+    // Parted they are as each by itself.
+    if (parts === 2) expect(vertices(both)).toEqual([...vertices(one), ...vertices(other)].sort());
+    else expect(vertices(both)).toHaveLength(12);
+    expect(edges(surfaceOf(both))).toEqual({ open: 0, shared: 0 });
+  });
+
+  it('meshes labels from 1 to 65535, and the largest of them by default', () => {
+    const map = (value: number): Volume => ({
+      voxels: Int32Array.of(0, value, 0, 7),
+      size: [4, 1, 1],
+      components: 1,
+      affine: sheared,
+    });
+    expect([...new Set(surfaceOf(map(65535)).labels)]).toEqual([7, 65535]);
+    for (const value of [65536, -1]) {
+      expect(() => surfaceOf(map(value))).toThrow(new RegExp(`Label ${value} cannot be meshed`));
+      expect([...new Set(surfaceOf(map(value), { labels: [7, 7] }).labels)]).toEqual([7]);
+    }
+    expect(surfaceOf(map(0), { labels: [7, 7] }).triangles).toHaveLength(36);
+    expect(surfaceOf(map(0), { labels: [0, 3] })).toEqual({
+      positions: new Float32Array(),
+      triangles: new Uint32Array(),
+      labels: new Uint16Array(),
+    });
   });
 
   it('closes labels at the border of the volume', () => {
@@ -158,31 +295,6 @@ describe('surfaceOf()', () => {
       expect(enclosed(part)).toBeGreaterThan(0);
     }
     expect(() => surfaceOf(map, { labels: [70000] })).toThrow(/65535/);
-  });
-});
-
-describe('decimateMesh()', () => {
-  it('leaves a tenth of the triangles, closed, with the same volume to 1 %', async () => {
-    const map = ball(leftHanded);
-    const mesh = surfaceOf(map);
-    const fewer = await decimateMesh(mesh, { ratio: 0.1 });
-    expect(fewer.triangles.length / mesh.triangles.length).toBeLessThan(0.11);
-    expect(edges(fewer)).toEqual({ open: 0, shared: 0 });
-    expect(Math.abs(enclosed(fewer) / enclosed(mesh) - 1)).toBeLessThan(0.01);
-    expect(fewer.labels!.length).toBe(fewer.triangles.length / 3);
-    expect(Math.max(...fewer.triangles)).toBe(fewer.positions.length / 3 - 1);
-  });
-
-  it('keeps every label, and the surface to within the error, mm', async () => {
-    const map = ball(leftHanded);
-    (map.voxels as Uint8Array)[0] = 2;
-    const fewer = await buildSurface(map, { keepTriangles: 0.01 });
-    expect(partsOf(fewer).map(({ label }) => label)).toEqual([1, 2]);
-    expect(edges(fewer).open).toBe(0);
-    const close = await decimateMesh(surfaceOf(map), { ratio: 0.001, maxErrorMm: 0.02 });
-    const loose = await decimateMesh(surfaceOf(map), { ratio: 0.001, maxErrorMm: 2 });
-    expect(close.triangles.length).toBeGreaterThan(2 * loose.triangles.length);
-    await expect(decimateMesh(fewer, { ratio: 0 })).rejects.toThrow(/ratio/);
   });
 });
 

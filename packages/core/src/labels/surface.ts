@@ -164,10 +164,8 @@ function findNet(voxels: LabelVoxels, size: Size, box: Box, label: number): Net 
       for (let x = 0; x < wx - 1; x++, at++) {
         const left = side;
         side = below[at + 1] | (below[at + 1 + wx] << 1) | (above[at + 1] << 2) | (above[at + 1 + wx] << 3);
-        if (left === side && (left === 0 || left === 15)) {
-          cases[at] = left === 0 ? 0 : 255;
-          continue;
-        }
+        // Nothing asks for the case of a cell that the surface does not pass.
+        if (left === side && (left === 0 || left === 15)) continue;
         // `left` has the corners with x = 0: bits 0, 2, 4, 6 of the case; `side` those with x = 1.
         const inside =
           (left & 1) |
@@ -365,7 +363,9 @@ export async function decimateMesh(mesh: Mesh, options: DecimateOptions = {}): P
   if (mesh.triangles.length === 0) return mesh;
   await MeshoptSimplifier.ready;
   const parts = partsOf(mesh).map(({ label, mesh: part }) => {
-    const target = Math.max(12, Math.floor((part.triangles.length / 3) * ratio) * 3);
+    const wanted = Math.max(12, Math.floor((part.triangles.length / 3) * ratio) * 3);
+    // The simplifier refuses to be asked for more than there are.
+    const target = Math.min(part.triangles.length, wanted);
     const [simpler] = MeshoptSimplifier.simplify(part.triangles, part.positions, 3, target, maxErrorMm, [
       'ErrorAbsolute',
     ]);

@@ -87,6 +87,7 @@ const labelFilter = defineTransform({
   description: 'Keeps the voxels of the given labels and sets all others to 0.',
   parameters: z.strictObject({ appliedLabels: labelList.describe('The labels that stay') }),
   apply: (volume, p) => filterLabels(volume, p.appliedLabels),
+  valuesAfter: (values, p) => values.filter((value) => value === 0 || p.appliedLabels.includes(value)),
 });
 
 const mapLabelValue = defineTransform({
@@ -106,6 +107,11 @@ const mapLabelValue = defineTransform({
       message: 'must name each value once',
     }),
   apply: (volume, p) => mapLabels(volume, p.origLabels, p.targetLabels),
+  valuesAfter: (values, p) =>
+    values.map((value) => {
+      const index = p.origLabels.indexOf(value);
+      return index < 0 ? value : p.targetLabels[index];
+    }),
 });
 
 function morphologyTransform(

@@ -1,14 +1,12 @@
 import { TomaatError } from '../errors.ts';
 import type { Vec3 } from '../geometry/affine.ts';
 import { createLike } from '../geometry/voxel-type.ts';
-import { type Size, type Volume, type Voxels, voxelCount } from '../volume.ts';
+import { copyNumbers, type Size, type Volume, type Voxels, voxelCount } from '../volume.ts';
 
 /** A float32 copy of voxels with 0 in the place of NaN and ±Infinity. */
 export function finiteFloat32(voxels: Voxels): Float32Array {
-  const out =
-    voxels instanceof BigInt64Array || voxels instanceof BigUint64Array
-      ? Float32Array.from(voxels, Number)
-      : new Float32Array(voxels);
+  const out = new Float32Array(voxels.length);
+  copyNumbers(voxels, out);
   if (voxels instanceof Float32Array || voxels instanceof Float64Array) {
     for (let i = 0; i < out.length; i++) if (out[i] - out[i] !== 0) out[i] = 0;
   }
@@ -156,17 +154,12 @@ export function medianFilter(volume: Volume, radius: number): Volume {
   return { voxels, size: volume.size, components: volume.components, affine: volume.affine };
 }
 
-/** The k-th smallest value (Hoare's selection); reorders the values. NaN counts as the largest. */
+/** The k-th smallest value (Hoare's selection); overwrites the values. NaN counts as the largest. */
 function selectKth(values: Float64Array, k: number): number {
   let numbers = values.length;
   for (let i = 0; i < numbers; ) {
     if (!Number.isNaN(values[i])) i++;
-    else {
-      numbers--;
-      const v = values[numbers];
-      values[numbers] = values[i];
-      values[i] = v;
-    }
+    else values[i] = values[--numbers];
   }
   if (k >= numbers) return Number.NaN;
   let low = 0;

@@ -1,4 +1,4 @@
-import type { Voxels } from '../volume.ts';
+import { copyNumbers, type Voxels } from '../volume.ts';
 
 /*
  * Statistics of voxels. NaN and ±Infinity are left out everywhere: they are daily company in real images (divisions
@@ -181,9 +181,12 @@ interface Ordered {
 
 function order(voxels: Voxels): Ordered {
   if (voxels instanceof Float64Array || voxels instanceof BigInt64Array || voxels instanceof BigUint64Array) {
-    const numbers = Float64Array.from(voxels as ArrayLike<number | bigint>, Number);
-    const finite = numbers.filter((v) => v - v === 0).sort();
-    return { count: finite.length, values: (ranks) => ranks.map((rank) => finite[rank]) };
+    const numbers = new Float64Array(voxels.length);
+    copyNumbers(voxels, numbers);
+    let count = 0;
+    for (const v of numbers) if (v - v === 0) numbers[count++] = v;
+    const finite = numbers.subarray(0, count).sort();
+    return { count, values: (ranks) => ranks.map((rank) => finite[rank]) };
   }
   if (voxels.BYTES_PER_ELEMENT === 4) return orderWords(voxels as Float32Array | Int32Array | Uint32Array);
   // 8 and 16 bits: a count of every value.
@@ -210,7 +213,7 @@ function orderWords(voxels: Float32Array | Int32Array | Uint32Array): Ordered {
   const isFloat = voxels instanceof Float32Array;
   const sign = voxels instanceof Uint32Array ? 0 : 0x80000000;
   const negative = isFloat ? 0x7fffffff : 0;
-  const exponent = isFloat ? 0x7f800000 : 0;
+  const exponent = 0x7f800000;
   const upper = new Uint32Array(65536);
   let count = 0;
   for (let i = 0; i < words.length; i++) {
@@ -233,8 +236,8 @@ function orderWords(voxels: Float32Array | Int32Array | Uint32Array): Ordered {
       if (tables[bin] < 0) tables[bin] = lowers.push(new Uint32Array(65536)) - 1;
     }
     for (let i = 0; i < words.length; i++) {
+      // What is not finite has upper halves of its own, which hold no rank.
       const w = words[i] | 0;
-      if (isFloat && (w & exponent) === exponent) continue;
       const key = w ^ sign ^ ((w >> 31) & negative);
       const table = tables[key >>> 16];
       if (table >= 0) lowers[table][key & 0xffff]++;

@@ -5,33 +5,8 @@ import { oblique, patterned, rotation, voxelAt } from '../geometry/fixtures.ts';
 import { sameGrid } from '../geometry/grid.ts';
 import { restore } from '../geometry/restore.ts';
 import { createVoxels, type Volume } from '../volume.ts';
+import { apply, logged, row, values } from './fixtures.ts';
 import { imageTransforms } from './table.ts';
-
-const logged: string[] = [];
-const context = { parameters: {}, log: (text: string) => logged.push(text) };
-
-async function apply(
-  volume: Volume,
-  ...steps: (readonly [name: string, parameters?: object])[]
-): Promise<Volume> {
-  let out = volume;
-  for (const [name, parameters] of steps) {
-    const transform = imageTransforms.find((t) => t.name === name);
-    if (!transform) throw new Error(`no transform ${name}`);
-    out = await transform.apply(out, transform.parameters.parse(parameters ?? {}), context);
-  }
-  return out;
-}
-
-/** A row of float32 voxels. */
-const row = (...values: number[]): Volume => ({
-  voxels: Float32Array.from(values),
-  size: [values.length, 1, 1],
-  components: 1,
-  affine: oblique,
-});
-const values = async (volume: Volume, ...steps: (readonly [string, object?])[]) =>
-  Array.from((await apply(volume, ...steps)).voxels as Float32Array, (v) => Number(v.toFixed(5)));
 
 describe('imageTransforms', () => {
   it('describes every transform and each of its parameters, strictly', () => {
@@ -43,6 +18,13 @@ describe('imageTransforms', () => {
       expect(schema.additionalProperties).toBe(false);
       expect(parameters.safeParse({ noSuchParameter: 1 }).success).toBe(false);
     }
+  });
+
+  it('lists those of geometry, then those of intensity', () => {
+    const names = imageTransforms.map(({ name }) => name);
+    expect([names.length, names[0], names[8], names[9], names[17]]).toEqual([
+      ...[18, 'orientation', 'flip', 'scaleIntensity', 'medianSmooth'],
+    ]);
   });
 
   it('refuses parameters that make no sense', () => {
@@ -142,6 +124,24 @@ describe('geometry', () => {
     };
     expect(await values(line, ['spacing', { pixdim: [2, -1, -1] }])).toEqual([1, 2.66667, 9]);
     expect(await values(line, ['spacing', { pixdim: [2, -1, -1], mode: 'nearest' }])).toEqual([1, 3, 9]);
+  });
+
+  it('spacing repeats the border further out than half a voxel, along every axis', async () => {
+    // 4 voxels of 1 mm at 4 mm: round(3 / 4 + 1) = 2, the second at 4 mm, 1 mm behind the last centre.
+    for (const axis of [0, 1, 2]) {
+      const size = [0, 1, 2].map((k) => (k === axis ? 4 : 1)) as unknown as Volume['size'];
+      const line: Volume = {
+        voxels: Float32Array.of(5, 2, 3, 9),
+        size,
+        components: 1,
+        affine: composeAffine([1, 1, 1], rotation(0.3, 0.2, 0.1), [0, 0, 0]),
+      };
+      const pixdim = [0, 1, 2].map((k) => (k === axis ? 4 : -1));
+      for (const mode of ['linear', 'nearest', 'cubic'])
+        expect(await values(line, ['spacing', { pixdim, mode }]), `${mode}, axis ${axis}`).toEqual([5, 9]);
+      const ends = { ...line, voxels: Float32Array.of(7, 7, 7, 7) };
+      expect(await values(ends, ['spacing', { pixdim, antiAlias: true }])).toEqual([7, 7]);
+    }
   });
 
   it('antiAlias smooths with sigma (factor − 1) / 2 before it samples', async () => {

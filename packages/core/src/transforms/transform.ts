@@ -20,6 +20,8 @@ export interface VolumeTransform<P = unknown> {
   description: string;
   parameters: z.ZodType<P>;
   apply(volume: Volume, parameters: P, context: TransformContext): Volume | Promise<Volume>;
+  /** The values that a label map may hold afterwards, by those before; the same ones if missing. */
+  valuesAfter?(values: readonly number[], parameters: P): readonly number[];
 }
 
 /** A table's entry; the type of its parameters follows from their schema. */
@@ -28,6 +30,7 @@ export function defineTransform<S extends z.ZodType>(transform: {
   description: string;
   parameters: S;
   apply(volume: Volume, parameters: z.output<S>, context: TransformContext): Volume | Promise<Volume>;
+  valuesAfter?(values: readonly number[], parameters: z.output<S>): readonly number[];
 }): VolumeTransform {
   return transform as VolumeTransform;
 }

@@ -1,15 +1,18 @@
 import type { IncomingMessage } from 'node:http';
 import { TomaatError } from '@tomaat/core';
-import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import type { FastifyInstance, FastifyRequest } from 'fastify';
 import type { Kysely } from 'kysely';
 import { unmapped } from '../addresses.ts';
 import type { Audit } from '../audit/audit-log.ts';
-import { sendProblem } from '../http/problem.ts';
-import type { HostPolicy } from './hosts.ts';
-import { type ApiKey, bearerOf, findKey, hasScope, type KeySchema, type KeyScope } from './keys.ts';
+import { queryWord } from '../intake/query.ts';
+import { sendProblem } from '../problem/problem.ts';
+import type { KeySchema } from '../store/key-schema.ts';
+import { allowOrigin, answerPreflight, isPreflight } from './cors.ts';
+import { type HostPolicy, isNavigation } from './hosts.ts';
+import { type ApiKey, bearerOf, findKey, hasScope, type KeyScope } from './keys.ts';
 import { openPrincipal, type Principal, principalOf } from './principal.ts';
 import { addressKey, createRateLimit } from './rate-limit.ts';
-import { isV1, type Need, needOf, scopeFor } from './table.ts';
+import { isPageFile, isV1, type Need, needOf, scopeFor } from './table.ts';
 
 /**
  * Who may do what: one hook before every route, the fallback for unknown addresses and every method included. It
@@ -26,8 +29,10 @@ export interface AccessOptions {
   sessions?: FindSession;
   /** Requests a minute that one address may send to the legacy listener. */
   legacyPerMinute?: number;
-  /** Is told of wrong keys and of callers that lack a scope. */
+  /** Records refusals; it has to bound how many lines they make. */
   audit?: Pick<Audit, 'record'>;
+  /** How an owner is stored that would tell who a caller is. */
+  storedOwner?(owner: string): string;
   /** In the answer 401. */
   realm: string;
   now?: () => number;
@@ -51,10 +56,18 @@ const flagsFor: Record<KeyScope, string> = {
   admin: '--api-key or TOMAAT_API_KEY',
   announce: '--announce-key or TOMAAT_ANNOUNCE_KEY',
   worker: '--token or TOMAAT_WORKER_TOKEN',
+  metrics: '--api-key or TOMAAT_API_KEY',
 };
 
 /** Wrong keys a minute from one address that are told apart from each other. */
 const failuresPerMinute = 60;
+
+/** Answers by which a caller was refused, as the audit log calls them. */
+const refusals: Readonly<Record<number, string>> = {
+  401: 'UNAUTHORIZED',
+  403: 'FORBIDDEN',
+  421: 'MISDIRECTED',
+};
 
 const legacyRequests = new WeakSet<IncomingMessage>();
 /** Marks a request that came in by the legacy listener. */
@@ -64,10 +77,13 @@ export function markLegacy(request: IncomingMessage): void {
 
 /** To be called before the first route is registered. @throws (at a route) when the table has no row for it. */
 export function registerAccess(app: FastifyInstance, options: AccessOptions): Access {
-  const { keys, hosts, login = false, sessions, now = Date.now } = options;
+  const { keys, hosts, login = false, sessions, now = Date.now, storedOwner = (owner) => owner } = options;
   const routes: { method: string; url: string; need: Need }[] = [];
   const failures = createRateLimit(failuresPerMinute);
   const legacyRate = createRateLimit(options.legacyPerMinute ?? 60);
+  /** Callers that are known, and refused for what they lack. */
+  const refused = new WeakMap<FastifyRequest, Principal>();
+  const noted = new WeakSet<FastifyRequest>();
 
   app.addHook('onRoute', ({ method, url }) => {
     for (const one of [method].flat()) {
@@ -82,8 +98,10 @@ export function registerAccess(app: FastifyInstance, options: AccessOptions): Ac
     try {
       const need = needAt(request);
       hosts.checkHost(request.raw);
-      const origin = hosts.checkOrigin(request.raw, need === 'page');
-      if (origin !== undefined && allowOrigin(origin, request, reply)) return reply;
+      if (!isPageFile(request.routeOptions.url)) hosts.checkOrigin(request.raw, need === 'page');
+      if (request.routeOptions.url === '/auth/me') checkPage(request);
+      if (reply.hasHeader('access-control-allow-origin') && isPreflight(request))
+        return answerPreflight(request, reply);
       request.principal = await findPrincipal(request, need);
     } catch (error) {
       // Not thrown: a route's own way of answering errors begins behind this door.
@@ -93,10 +111,43 @@ export function registerAccess(app: FastifyInstance, options: AccessOptions): Ac
     }
   });
 
+  app.letRead = (request, reply) => {
+    const origin = hosts.allowedOrigin(request.raw);
+    if (origin !== undefined) allowOrigin(origin, reply);
+  };
+
+  /** The page says where it is: a browser sends no Origin with what a page asks of its own address. */
+  function checkPage(request: FastifyRequest): void {
+    const page = queryWord(request, 'page');
+    if (page !== undefined) hosts.checkPage(request.raw, page);
+  }
+
+  // By the answer, so that no refusal is missed, whichever route decides it.
+  app.addHook('onResponse', async (request, reply) => {
+    const outcome = refusals[reply.statusCode];
+    const isLimit = reply.statusCode === 429 && request.principal === undefined;
+    if (outcome !== undefined || isLimit) note(request, outcome ?? 'LIMIT_REACHED');
+  });
+
+  /** Records that a request was refused, once. */
+  function note(request: FastifyRequest, outcome: string): void {
+    if (noted.has(request)) return;
+    noted.add(request);
+    const caller = request.principal ?? refused.get(request);
+    options.audit?.record('access.denied', {
+      who: caller?.owner,
+      keyId: caller?.keyId,
+      route: `${request.method} ${request.routeOptions.url ?? '(none)'}`,
+      outcome,
+    });
+  }
+
   /** Undefined where there is no route: whoever asks there has to be somebody, but needs no scope. */
   function needAt(request: FastifyRequest): Need | undefined {
     const { url } = request.routeOptions;
-    return request.is404 || url === undefined ? undefined : needOf(request.method, url);
+    if (!request.is404 && url !== undefined) return needOf(request.method, url);
+    // Who follows a wrong link reads that it is wrong, logged in or not.
+    return isNavigation(request.raw) ? 'page' : undefined;
   }
 
   async function findPrincipal(
@@ -109,8 +160,7 @@ export function registerAccess(app: FastifyInstance, options: AccessOptions): Ac
     if (!login && scope !== 'worker' && scope !== 'announce') return openPrincipal;
     const principal = await authenticate(request, scope);
     if (scope && !hasScope(principal, scope)) {
-      const { owner: caller, keyId } = principal;
-      options.audit?.record('access.denied', { who: caller, keyId, outcome: 'FORBIDDEN' });
+      refused.set(request, principal);
       const who = principal.keyId ? `The API key ${principal.keyId}` : 'Who you are logged in as';
       throw new TomaatError(
         'FORBIDDEN',
@@ -132,7 +182,8 @@ export function registerAccess(app: FastifyInstance, options: AccessOptions): Ac
       const key = await recognise(token, request);
       if (key) return principalOf(key);
     }
-    const use = `commands of tomaat take it as ${flagsFor[scope ?? 'predict']}`;
+    const inCode = scope === 'announce' || scope === 'worker' ? '' : 'createClient takes it as apiKey, ';
+    const use = `${inCode}commands of tomaat as ${flagsFor[scope ?? 'predict']}`;
     throw new TomaatError(
       'UNAUTHORIZED',
       token === undefined
@@ -148,8 +199,8 @@ export function registerAccess(app: FastifyInstance, options: AccessOptions): Ac
     // whatever others behind the same proxy tried.
     const waitSeconds = failures.take(addressKey(request.raw.socket.remoteAddress));
     if (waitSeconds === 0) {
-      // Beyond the limit nothing is recorded: nobody fills the log by guessing.
-      options.audit?.record('access.denied', { outcome: 'UNAUTHORIZED' });
+      // A protocol with answers of its own may hide this one.
+      note(request, 'UNAUTHORIZED');
       return undefined;
     }
     throw new TomaatError(
@@ -177,32 +228,11 @@ export function registerAccess(app: FastifyInstance, options: AccessOptions): Ac
       );
     }
     return {
-      owner: `legacy:${unmapped(address)}`,
+      owner: storedOwner(`legacy:${unmapped(address)}`),
       scopes: ['predict'],
       via: 'legacy',
     };
   }
 
   return { routes, recognise };
-}
-
-/** Lets an allowed page of another origin read the answers; true if the request was only a question whether it may. */
-function allowOrigin(origin: string, request: FastifyRequest, reply: FastifyReply): boolean {
-  reply
-    .header('access-control-allow-origin', origin)
-    .header(
-      'access-control-expose-headers',
-      'location, retry-after, tomaat-service, tomaat-digest, upload-offset',
-    )
-    .header('vary', 'Origin');
-  const { 'access-control-request-method': method, 'access-control-request-headers': headers } =
-    request.headers;
-  if (request.method !== 'OPTIONS' || method === undefined) return false;
-  reply
-    .header('access-control-allow-methods', 'GET, HEAD, POST, PUT, PATCH, DELETE')
-    .header('access-control-allow-headers', headers ?? 'authorization, content-type')
-    .header('access-control-max-age', '600')
-    .code(204)
-    .send();
-  return true;
 }

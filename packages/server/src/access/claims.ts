@@ -1,5 +1,5 @@
 import type { JWTPayload } from 'jose';
-import { isLoopback } from '../registry/targets.ts';
+import { isLoopback } from '../addresses.ts';
 
 /** What an operator says of an OpenID Connect issuer and its users; without the library that talks to it. */
 
@@ -49,6 +49,23 @@ export function fulfils(claims: JWTPayload, { claim, value }: ClaimRule): boolea
     const given = email.toLowerCase();
     return wanted.startsWith('@') ? /^[^@]+@[^@]+$/.test(given) && given.endsWith(wanted) : given === wanted;
   });
+}
+
+/** Whether the claim is there, whatever its value; an e-mail address counts only together with `email_verified`. */
+export function hasClaim(claims: JWTPayload, claim: string): boolean {
+  if (valuesOf(claims, claim).length === 0) return false;
+  return claim !== 'email' || claims.email_verified !== undefined;
+}
+
+/**
+ * The claims of an ID token, with those that only the userinfo endpoint has. The token takes precedence; `email` and
+ * `email_verified` always come from the same source.
+ */
+export function mergeClaims(token: JWTPayload, userinfo: JWTPayload): JWTPayload {
+  const merged = { ...userinfo, ...token };
+  if (hasClaim(token, 'email')) return merged;
+  const { email = token.email, email_verified } = userinfo;
+  return { ...merged, email, email_verified: userinfo.email === undefined ? undefined : email_verified };
 }
 
 function valuesOf(claims: JWTPayload, path: string): string[] {

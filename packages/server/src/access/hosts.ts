@@ -1,8 +1,7 @@
-import type { IncomingHttpHeaders, IncomingMessage } from 'node:http';
+import type { IncomingMessage } from 'node:http';
 import { isIP } from 'node:net';
 import { TomaatError } from '@tomaat/core';
-import { isWildcard, unmapped } from '../addresses.ts';
-import { isLoopback } from '../registry/targets.ts';
+import { isLoopback, isWildcard, unmapped } from '../addresses.ts';
 
 /**
  * By which names a server is called, and which pages may call it. A page of another site reaches a server on this
@@ -14,10 +13,13 @@ export interface HostPolicy {
   checkHost(request: IncomingMessage): void;
   /**
    * @param leadsHere whether another site may lead a browser to this address.
-   * @returns the page's origin, where it is another one that the operator allowed.
    * @throws TomaatError FORBIDDEN when the request comes from a page of another site.
    */
-  checkOrigin(request: IncomingMessage, leadsHere: boolean): string | undefined;
+  checkOrigin(request: IncomingMessage, leadsHere: boolean): void;
+  /** @throws TomaatError FORBIDDEN when a page of this address may not send requests here. */
+  checkPage(request: IncomingMessage, address: string): void;
+  /** The page's origin, where it is another one that the operator allowed. */
+  allowedOrigin(request: IncomingMessage): string | undefined;
 }
 
 export interface HostOptions {
@@ -27,6 +29,8 @@ export interface HostOptions {
   machineNames?: readonly string[];
   publicUrl?: string;
   allowHost?: readonly string[];
+  /** Names and addresses in the operator's certificate now; `*.example` stands for one label. */
+  certificateNames?(): readonly string[];
   /** Origins, such as `https://viewer.example`, whose pages may send requests. */
   allowOrigin?: readonly string[];
 }
@@ -53,11 +57,22 @@ export function createHostPolicy(options: HostOptions): HostPolicy {
     // What means this machine wherever it is said, no other site can have as its name.
     if (name === 'localhost' || (isIP(name) !== 0 && isLoopback(name))) return true;
     if (names.has(name)) return true;
+    if (options.certificateNames?.().some((pattern) => isNamedBy(pattern, name))) return true;
     // An address that the connection came in on: no name leads to it.
     return beyond && isIP(name) !== 0 && sameAddress(name, request.socket.localAddress);
   }
 
+  function allowedOrigin(request: IncomingMessage): string | undefined {
+    const { origin } = request.headers;
+    return origin !== undefined && origins.has(origin) && !isSame(origin, request) ? origin : undefined;
+  }
+
   return {
+    allowedOrigin,
+    checkPage(request, address) {
+      const origin = URL.parse(address)?.origin ?? '';
+      if (!isSame(origin, request) && !origins.has(origin)) throw foreignPage(address);
+    },
     checkHost(request) {
       const { host: given } = request.headers;
       // HTTP/1.0 has no such header, and no browser speaks it.
@@ -80,24 +95,41 @@ export function createHostPolicy(options: HostOptions): HostPolicy {
       const { headers } = request;
       const { origin } = headers;
       if (origin !== undefined) {
-        if (isSame(origin, request)) return undefined;
-        if (origins.has(origin)) return origin;
-        throw foreign(`from the page ${origin.slice(0, 100)}`);
+        if (isSame(origin, request) || allowedOrigin(request) !== undefined) return;
+        throw foreignPage(origin);
       }
       const site = headers['sec-fetch-site'];
-      if (site === undefined || site === 'same-origin' || site === 'none') return undefined;
-      if (leadsHere && isNavigation(request.method, headers)) return undefined;
-      throw foreign('from a page of another site');
+      if (site === undefined || site === 'same-origin' || site === 'none') return;
+      if (leadsHere && isNavigation(request)) return;
+      throw refuse(
+        'The request comes from a page of another site, which may not use this server. If it is meant to, start the server with --allow-origin and its address, such as https://viewer.example.',
+      );
     },
   };
 }
 
-const foreign = (from: string) =>
-  new TomaatError(
-    'FORBIDDEN',
-    `The request comes ${from}, which may not use this server. If it is meant to, start the server with --allow-origin and its address (https://viewer.example), or with --public-url where a proxy stands in front.`,
-    { field: 'Origin' },
+function foreignPage(address: string): TomaatError {
+  const shown = address.replace(/[^\x21-\x7e]/g, '').slice(0, 100);
+  return refuse(
+    `The request comes from the page ${shown}, which may not use this server. If that is the address of a proxy in front of it, start the server with --public-url ${shown}. If it is another site that may use it, start it with --allow-origin ${URL.parse(shown)?.origin ?? 'ORIGIN'}.`,
   );
+}
+
+const refuse = (message: string) => new TomaatError('FORBIDDEN', message, { field: 'Origin' });
+
+/** Whether a name in a certificate is this host (RFC 9525, 6.3): a wildcard stands for exactly one label, the first. */
+export function isNamedBy(pattern: string, host: string): boolean {
+  if (isIP(pattern) !== 0 || isIP(host) !== 0) return isIP(pattern) !== 0 && sameAddress(host, pattern);
+  const wanted = pattern.toLowerCase().replace(/\.$/, '');
+  const name = host.toLowerCase().replace(/\.$/, '');
+  if (!wanted.startsWith('*.')) return wanted === name;
+  const rest = wanted.slice(1);
+  const firstDot = name.indexOf('.');
+  // Not `*.com`, which no authority of this world signs for a server, and whose names are anybody's.
+  return (
+    rest.indexOf('.', 1) > 0 && name.endsWith(rest) && firstDot > 0 && firstDot === name.length - rest.length
+  );
+}
 
 /** The host in `name`, `name:port`, `[address]:port`; undefined for whatever else. */
 function nameIn(text: string): string | undefined {
@@ -113,7 +145,7 @@ function isSame(origin: string, request: IncomingMessage): boolean {
 }
 
 /** A browser that goes to an address as a whole, not a page that fetches or embeds it. */
-function isNavigation(method: string | undefined, headers: IncomingHttpHeaders): boolean {
+export function isNavigation({ method, headers }: IncomingMessage): boolean {
   return (
     method === 'GET' && headers['sec-fetch-mode'] === 'navigate' && headers['sec-fetch-dest'] === 'document'
   );
@@ -124,14 +156,14 @@ function sameAddress(name: string, local: string | undefined): boolean {
 }
 
 function plainAddress(text: string): string {
-  const address = unmapped(text.toLowerCase().replace(/%.*$/, ''));
+  const address = unmapped(text.toLowerCase().split('%', 1)[0]);
   return isIP(address) === 6 ? new URL(`http://[${address}]`).hostname : address;
 }
 
 export interface BindOptions {
   host: string;
   login?: boolean;
-  /** Whether the operator said which certificate: files of his own, or the self-made one. */
+  /** Whether the operator said which certificate: files of their own, or the self-signed one. */
   tlsChosen: boolean;
 }
 

@@ -1,10 +1,20 @@
 import { existsSync } from 'node:fs';
-import { mkdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { type Kysely, sql } from 'kysely';
-import { openEntries } from '../registry/entries.ts';
+import { leaveForAudit } from '../audit/pending.ts';
+import type { Database } from '../store/database.ts';
+import type { KeySchema } from '../store/key-schema.ts';
+import { openRegistryDatabase } from '../store/registry-database.ts';
 import { openServerDatabase } from '../store/server-database.ts';
-import { type ApiKey, createKey, hasAdminKey, type KeySchema, listKeys, renewProgramKey } from './keys.ts';
+import {
+  type ApiKey,
+  type BeforeKey,
+  createKey,
+  hasAdminKey,
+  listKeys,
+  renewProgramKey,
+  revokeKey,
+} from './keys.ts';
 
 /**
  * The keys of a data folder. Server and registry have a database each, so that either runs without the other. A key
@@ -15,20 +25,27 @@ export const keyPlaces = ['registry', 'server'] as const;
 export type KeyPlace = (typeof keyPlaces)[number];
 
 const openers = {
-  registry: { file: 'registry.db', open: openEntries },
+  registry: { file: 'registry.db', open: openRegistryDatabase },
   server: { file: 'server.db', open: (file: string) => openServerDatabase(dirname(file)) },
 } as const;
 
 export interface KeyFolder extends AsyncDisposable {
+  readonly places: readonly KeyPlace[];
+  /** Of each place. */
   readonly databases: readonly Kysely<KeySchema>[];
+  readonly logs: readonly Pick<Database<unknown>, 'truncateWal'>[];
 }
+
+/** Whether a database that holds keys is there. */
+export const hasKeys = (folder: string): boolean =>
+  keyPlaces.some((place) => existsSync(join(folder, openers[place].file)));
 
 /** Opens the databases of these places, which are made if need be; without places, those that are there. */
 export async function openKeyFolder(folder: string, places?: readonly KeyPlace[]): Promise<KeyFolder> {
   const wanted = places ?? keyPlaces.filter((place) => existsSync(join(folder, openers[place].file)));
-  if (wanted.length > 0) await mkdir(folder, { recursive: true, mode: 0o700 });
   await using opened = new AsyncDisposableStack();
   const databases: Kysely<KeySchema>[] = [];
+  const logs: Pick<Database<unknown>, 'truncateWal'>[] = [];
   for (const place of wanted) {
     const database = await openers[place].open(join(folder, openers[place].file));
     opened.defer(() => database.close());
@@ -36,9 +53,10 @@ export async function openKeyFolder(folder: string, places?: readonly KeyPlace[]
     // A key that was shown has to survive a power cut.
     await sql`PRAGMA synchronous = FULL`.execute(db);
     databases.push(db);
+    logs.push(database);
   }
   const stack = opened.move();
-  return { databases, [Symbol.asyncDispose]: () => stack.disposeAsync() };
+  return { places: wanted, databases, logs, [Symbol.asyncDispose]: () => stack.disposeAsync() };
 }
 
 /** Each key once, oldest first; one that is revoked anywhere is shown so. */
@@ -50,6 +68,31 @@ export async function allKeys(databases: readonly Kysely<KeySchema>[]): Promise<
     }
   }
   return [...byId.values()].sort((a, b) => a.createdTime.localeCompare(b.createdTime));
+}
+
+/** What makes a key of a data folder. */
+export type NewKey = Parameters<typeof createKey>[1];
+
+/**
+ * Makes a key in both databases of a data folder. The audit log has its line first: there is no key without one.
+ * @throws TomaatError BAD_INPUT as `createKey()` does.
+ */
+export async function makeKey(folder: string, make: NewKey): Promise<ApiKey & { key: string }> {
+  await using keys = await openKeyFolder(folder, keyPlaces);
+  const audited = auditKeys(folder, 'key.created');
+  return await audited.guard(() => createKey(keys.databases, make, undefined, audited.before));
+}
+
+/** Ends a key everywhere in a data folder, the line in the audit log first; undefined if there is no such key. */
+export async function revokeFolderKey(folder: string, id: string): Promise<ApiKey | undefined> {
+  await using keys = await openKeyFolder(folder);
+  const known: Kysely<KeySchema>[] = [];
+  for (const db of keys.databases) if ((await listKeys(db)).some((key) => key.id === id)) known.push(db);
+  if (known.length === 0) return undefined;
+  await leaveForAudit(folder, 'key.revoked', { keyId: id });
+  let revoked: ApiKey | undefined;
+  for (const db of known) revoked = await revokeKey(db, id);
+  return revoked;
 }
 
 /**
@@ -65,12 +108,32 @@ export async function makeFirstAdminKey(
     const known = await Promise.all(here.databases.map((db) => hasAdminKey(db)));
     if (known.every(Boolean)) return undefined;
   }
-  await using all = await openKeyFolder(folder, keyPlaces);
-  return (await createKey(all.databases, { label: 'first administrator', scopes: ['admin'] })).key;
+  return (await makeKey(folder, { label: 'first administrator', scopes: ['admin'] })).key;
 }
 
 /** A key for what `tomaat up` does at its own server and registry; it ends when the next one is made. */
 export async function programKey(folder: string, label: string): Promise<string> {
   await using all = await openKeyFolder(folder, keyPlaces);
-  return await renewProgramKey(all.databases, label, ['predict']);
+  const audited = auditKeys(folder, 'key.renewed');
+  return await audited.guard(() =>
+    renewProgramKey(all.databases, label, ['predict'], undefined, audited.before),
+  );
+}
+
+/** Leaves a line for each key before it is made, and one that takes it back when it could not be made. */
+function auditKeys(folder: string, event: 'key.created' | 'key.renewed') {
+  let left: ApiKey | undefined;
+  const before: BeforeKey = async (key) => {
+    await leaveForAudit(folder, event, { keyId: key.id, scopes: key.scopes });
+    left = key;
+  };
+  async function guard<T>(make: () => Promise<T>): Promise<T> {
+    try {
+      return await make();
+    } catch (error) {
+      if (left) await leaveForAudit(folder, 'key.revoked', { keyId: left.id, outcome: 'not made' });
+      throw error;
+    }
+  }
+  return { before, guard };
 }

@@ -1,15 +1,15 @@
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
 import { TomaatError } from '@tomaat/core';
-import { type Kysely, sql } from 'kysely';
-import type { Migration } from '../store/database.ts';
+import type { Kysely } from 'kysely';
 import type { JobLimits } from '../store/jobs.ts';
+import type { KeySchema, KeyTable } from '../store/key-schema.ts';
 
 /**
  * API keys. A key is shown once, when it is made: `tmt_<id>_<secret>`, where the secret is 256 random bits and the
  * id is random too. The table keeps the SHA-256 of the whole; that many random bits need no slow hash.
  */
 
-export const keyScopes = ['announce', 'predict', 'worker', 'admin'] as const;
+export const keyScopes = ['announce', 'predict', 'worker', 'metrics', 'admin'] as const;
 /** What a key may do; `admin` may do everything. */
 export type KeyScope = (typeof keyScopes)[number];
 
@@ -27,54 +27,6 @@ export interface ApiKey {
 /** What a key may use at most. */
 export type KeyLimits = JobLimits;
 
-export interface KeyTable {
-  id: string;
-  hash: Uint8Array;
-  label: string;
-  scopes: string;
-  /** `program`: made by `renewProgramKey()` for this machine's own use; else by an operator. */
-  made_by: 'operator' | 'program';
-  created_ms: number;
-  expires_ms: number | null;
-  revoked_ms: number | null;
-  max_jobs: number | null;
-  per_day: number | null;
-}
-
-export interface KeySchema {
-  api_key: KeyTable;
-}
-
-/** The first migrations of any database that holds keys. */
-export const keyMigrations: readonly Migration[] = [
-  {
-    name: 'keys',
-    async up(db) {
-      await sql`CREATE TABLE api_key (
-        id TEXT PRIMARY KEY,
-        hash BLOB NOT NULL,
-        label TEXT NOT NULL,
-        scopes TEXT NOT NULL,
-        made_by TEXT NOT NULL CHECK (made_by IN ('operator', 'program')),
-        created_ms INTEGER NOT NULL,
-        expires_ms INTEGER,
-        revoked_ms INTEGER
-      ) STRICT`.execute(db);
-    },
-  },
-];
-
-/** Later migrations of any database that holds keys; they follow all that were there before them. */
-export const keyLimitMigrations: readonly Migration[] = [
-  {
-    name: 'key limits',
-    async up(db) {
-      await sql`ALTER TABLE api_key ADD COLUMN max_jobs INTEGER`.execute(db);
-      await sql`ALTER TABLE api_key ADD COLUMN per_day INTEGER`.execute(db);
-    },
-  },
-];
-
 /** The databases that a key is in: one, or several of one data folder, where it is the same key. */
 export type KeyDatabases = Kysely<KeySchema> | readonly Kysely<KeySchema>[];
 const listOf = (databases: KeyDatabases) => [databases].flat() as Kysely<KeySchema>[];
@@ -82,14 +34,18 @@ const listOf = (databases: KeyDatabases) => [databases].flat() as Kysely<KeySche
 const form = /^tmt_([a-z2-7]{10})_([A-Za-z0-9_-]{43})$/;
 const maxKeyLength = 200;
 
+/** Does something with a key before it is in a database, such as writing it into the audit log; when it throws, nothing is made. */
+export type BeforeKey = (key: ApiKey) => Promise<void>;
+
 /**
- * Makes a key. `key` is its only appearance in clear.
+ * Makes a key, in all of the databases or in none. `key` is its only appearance in clear.
  * @throws TomaatError BAD_INPUT for no scope or an unknown one, an empty label or an expiry that is past.
  */
 export async function createKey(
   databases: KeyDatabases,
   options: { label: string; scopes: readonly KeyScope[]; expiresTime?: Date; limits?: KeyLimits },
   now: number = Date.now(),
+  before?: BeforeKey,
 ): Promise<ApiKey & { key: string }> {
   const label = options.label.trim();
   if (label === '' || label.length > 100) {
@@ -120,7 +76,7 @@ export async function createKey(
     throw new TomaatError('BAD_INPUT', `--${field} has to be a whole number from 1.`, { field });
   }
   const make = { label, scopes: options.scopes, expires, madeBy: 'operator', maxJobs, perDay } as const;
-  return insertKey(databases, make, now);
+  return insertKey(databases, make, now, before);
 }
 
 /**
@@ -132,6 +88,7 @@ export async function renewProgramKey(
   label: string,
   scopes: readonly KeyScope[],
   now: number = Date.now(),
+  before?: BeforeKey,
 ): Promise<string> {
   let id: string | undefined;
   for (const db of listOf(databases)) {
@@ -145,7 +102,7 @@ export async function renewProgramKey(
     id ??= known?.id;
   }
   const make = { id, label, scopes, expires: null, madeBy: 'program' } as const;
-  return (await insertKey(databases, make, now)).key;
+  return (await insertKey(databases, make, now, before)).key;
 }
 
 /** Whether there is a key that may do everything, and neither revoked nor expired. */
@@ -232,6 +189,7 @@ async function insertKey(
     perDay?: number;
   },
   now: number,
+  before: BeforeKey = async () => {},
 ): Promise<ApiKey & { key: string }> {
   const id = make.id ?? randomName(10);
   const key = `tmt_${id}_${randomBytes(32).toString('base64url')}`;
@@ -247,13 +205,22 @@ async function insertKey(
     max_jobs: make.maxJobs ?? null,
     per_day: make.perDay ?? null,
   };
-  for (const db of listOf(databases)) {
-    const { id: _id, ...rest } = row;
-    await db
-      .insertInto('api_key')
-      .values(row)
-      .onConflict((conflict) => conflict.column('id').doUpdateSet(rest))
-      .execute();
+  await before(toApiKey(row));
+  const { id: _id, ...rest } = row;
+  const done: Kysely<KeySchema>[] = [];
+  try {
+    for (const db of listOf(databases)) {
+      await db
+        .insertInto('api_key')
+        .values(row)
+        .onConflict((conflict) => conflict.column('id').doUpdateSet(rest))
+        .execute();
+      done.push(db);
+    }
+  } catch (error) {
+    // Its secret was never shown: a key that is half there would be of no use to anybody.
+    for (const db of done) await db.deleteFrom('api_key').where('id', '=', id).execute();
+    throw error;
   }
   return { ...toApiKey(row), key };
 }

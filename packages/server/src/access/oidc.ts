@@ -1,25 +1,26 @@
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
 import { TomaatError } from '@tomaat/core';
-import { createRemoteJWKSet, errors, type JWTPayload, jwtVerify, customFetch as keySetFetch } from 'jose';
+import { errors, type JWTPayload, jwtVerify } from 'jose';
 import {
-  AuthorizationResponseError,
-  allowInsecureRequests,
   authorizationCodeGrant,
   buildAuthorizationUrl,
-  ClientSecretBasic,
-  ClientSecretPost,
-  Configuration,
+  buildEndSessionUrl,
   calculatePKCECodeChallenge,
-  customFetch,
-  discovery,
-  None,
+  fetchUserInfo,
   randomNonce,
   randomPKCECodeVerifier,
   randomState,
 } from 'openid-client';
-import { isLoopback } from '../registry/targets.ts';
-import { fulfils, type OidcSettings } from './claims.ts';
+import { fulfils, hasClaim, mergeClaims, type OidcSettings } from './claims.ts';
 import type { KeyScope } from './keys.ts';
+import { cleanWords, explainFault, LoginError, unreachable } from './oidc-faults.ts';
+import {
+  clockToleranceSeconds,
+  createDiscovery,
+  findMisfits,
+  type Issuer,
+  signatureAlgorithms,
+} from './oidc-issuer.ts';
 import type { Principal } from './principal.ts';
 
 /**
@@ -32,10 +33,11 @@ export interface OidcLogin {
   readonly owner: string;
   readonly label: string;
   readonly scopes: readonly KeyScope[];
+  /** For the logout at the issuer. */
+  readonly idToken: string;
+  /** What went wrong without keeping the user out, for the log. */
+  readonly warning?: string;
 }
-
-/** Why a login came to nothing, for the page; the log has more. */
-export type LoginFault = 'expired' | 'refused' | 'failed' | 'not-allowed' | 'unreachable';
 
 export interface Oidc {
   /** The issuer's host, for people. */
@@ -43,7 +45,11 @@ export interface Oidc {
   /** Digest of the settings: sessions that were opened under others end. */
   readonly basis: string;
   /** Begins a login: where to send the browser, and the token by which the same browser is known when it comes back. */
-  begin(login: { redirectUri: string; returnTo: string }): Promise<{ url: string; token: string }>;
+  begin(login: {
+    redirectUri: string;
+    returnTo: string;
+    again?: boolean;
+  }): Promise<{ url: string; token: string }>;
   /** Where a login that was begun wanted to go; undefined when there is none. */
   returnOf(token: string): string | undefined;
   /**
@@ -57,12 +63,19 @@ export interface Oidc {
    * @throws TomaatError UNREACHABLE when the issuer's keys cannot be had.
    */
   recognise(jwt: string): Promise<Principal | undefined>;
+  /**
+   * Where to send a browser so that the issuer's session ends too (OpenID Connect RP-Initiated Logout 1.0); undefined
+   * where the issuer does not offer that, or does not answer.
+   */
+  logoutAddress(logout: { idToken?: string; returnTo: string }): Promise<string | undefined>;
+  /** Asks the issuer, and gives what is wrong with the settings or with the issuer now, in words for the operator. */
+  check(): Promise<string[]>;
 }
 
 export interface OidcOptions {
   readonly settings: OidcSettings;
   readonly now?: () => number;
-  /** How long after a vain attempt the issuer is asked again; 5 s if missing. */
+  /** How long after a failure the issuer is asked again; 5 s if missing. */
   readonly retryMs?: number;
 }
 
@@ -81,25 +94,23 @@ export const loginMs = 600_000;
 const maxBegun = 10_000;
 /** Longest token; a header of a request holds 16 kB in all. */
 const maxTokenLength = 12_288;
-const maxAnswerBytes = 1_048_576;
-const patienceMs = 10_000;
-const clockToleranceSeconds = 60;
-/** Signatures by a public key alone: a secret that both sides know (HS256) would let the client forge. */
-const algorithms = ['RS256', 'PS256', 'ES256', 'EdDSA', 'Ed25519'];
+/** Longest ID token that is sent along at a logout, as part of an address. */
+const maxHintLength = 4_000;
 
 export function createOidc({ settings, now = Date.now, retryMs = 5_000 }: OidcOptions): Oidc {
   const { issuer, clientId, audience } = settings;
+  const { host } = new URL(issuer);
   const begun = new Map<string, Begun>();
   const find = createDiscovery(settings, now, retryMs);
 
-  /** Checks signature, issuer, audience and times; gives the claims. Throws a JOSEError for a token that is not good. */
+  /** Checks signature, issuer, audience and times; gives the claims. Throws a JOSEError for a token that is not valid. */
   async function verify(token: string, forWhom: string, types: readonly (string | undefined)[]) {
     if (token.length > maxTokenLength) throw new errors.JWTInvalid('the token is too long');
-    const { config, keys } = await find();
+    const { metadata, keys } = await find();
     const { payload, protectedHeader } = await jwtVerify(token, keys, {
-      issuer: config.serverMetadata().issuer,
+      issuer: metadata.issuer,
       audience: forWhom,
-      algorithms,
+      algorithms: signatureAlgorithms,
       clockTolerance: clockToleranceSeconds,
       requiredClaims: ['iss', 'aud', 'exp', 'sub'],
       currentDate: new Date(now()),
@@ -107,18 +118,18 @@ export function createOidc({ settings, now = Date.now, retryMs = 5_000 }: OidcOp
     const type = protectedHeader.typ?.toLowerCase().replace(/^application\//, '');
     if (!types.includes(type)) throw new errors.JWTInvalid('the token is of another type');
     if (typeof payload.sub !== 'string' || !/^[\x20-\x7e]{1,255}$/.test(payload.sub))
-      throw new errors.JWTInvalid('the subject is no plain text');
+      throw new errors.JWTInvalid('the subject is not plain text');
     return payload as JWTPayload & { sub: string };
   }
 
-  function loginOf(claims: JWTPayload & { sub: string }, issuerName: string): OidcLogin | undefined {
+  function loginOf(claims: JWTPayload & { sub: string }, issuerName: string) {
     const isAdmin = settings.admin.some((rule) => fulfils(claims, rule));
     const isAllowed = settings.allow.length === 0 || settings.allow.some((rule) => fulfils(claims, rule));
     if (!isAdmin && !isAllowed) return undefined;
     return {
       owner: `oidc:${issuerName}|${claims.sub}`,
       label: labelOf(claims),
-      scopes: isAdmin ? ['predict', 'admin'] : ['predict'],
+      scopes: (isAdmin ? ['predict', 'admin'] : ['predict']) as readonly KeyScope[],
     };
   }
 
@@ -129,12 +140,49 @@ export function createOidc({ settings, now = Date.now, retryMs = 5_000 }: OidcOp
     return found && found.expiresMs > now() ? found : undefined;
   }
 
+  /** Exchanges the code for tokens, and checks the ID token. */
+  async function redeem(query: string, login: Begun, config: ReturnType<Issuer['configure']>) {
+    const tokens = await authorizationCodeGrant(config, new URL(`${login.redirectUri}?${query}`), {
+      pkceCodeVerifier: login.codeVerifier,
+      expectedState: login.state,
+      expectedNonce: login.nonce,
+      idTokenExpected: true,
+    });
+    const idToken = tokens.id_token ?? '';
+    const claims = await verify(idToken, clientId, ['jwt', undefined]);
+    if (claims.nonce !== login.nonce) throw new errors.JWTInvalid('the nonce is another');
+    const isForOthers = Array.isArray(claims.aud) && claims.aud.length > 1;
+    if ((isForOthers || claims.azp !== undefined) && claims.azp !== clientId)
+      throw new errors.JWTInvalid('the token was made for another client');
+    return { idToken, claims, accessToken: tokens.access_token };
+  }
+
+  /**
+   * The claims with those of the userinfo endpoint (OpenID Connect Core 1.0, 5.3), where some that matter here are not
+   * in the ID token: many issuers put the claims of scopes nowhere else. It is asked over TLS with the token that came
+   * with the ID token, and counts only for the same subject.
+   */
+  async function withUserinfo(
+    claims: JWTPayload & { sub: string },
+    accessToken: string,
+    { metadata, configure }: Issuer,
+  ): Promise<{ claims: JWTPayload & { sub: string }; fault?: unknown }> {
+    const isWhole = [...settings.allow, ...settings.admin].every((rule) => hasClaim(claims, rule.claim));
+    if ((isWhole && hasLabel(claims)) || metadata.userinfo_endpoint === undefined) return { claims };
+    try {
+      const more = await fetchUserInfo(configure(), accessToken, claims.sub);
+      return { claims: mergeClaims(claims, more as JWTPayload) as typeof claims };
+    } catch (fault) {
+      return { claims, fault };
+    }
+  }
+
   return {
-    host: new URL(issuer).host,
+    host,
     basis: hashOf(JSON.stringify([issuer, clientId, settings.allow, settings.admin])),
 
-    async begin({ redirectUri, returnTo }) {
-      const { config } = await find();
+    async begin({ redirectUri, returnTo, again }) {
+      const config = (await find()).configure();
       for (const [key, { expiresMs }] of begun) {
         if (expiresMs > now() && begun.size < maxBegun) break;
         begun.delete(key);
@@ -158,6 +206,7 @@ export function createOidc({ settings, now = Date.now, retryMs = 5_000 }: OidcOp
         nonce: login.nonce,
         code_challenge: await calculatePKCECodeChallenge(codeVerifier),
         code_challenge_method: 'S256',
+        ...(again && { prompt: 'login' }),
       });
       return { url: url.href, token };
     },
@@ -166,51 +215,33 @@ export function createOidc({ settings, now = Date.now, retryMs = 5_000 }: OidcOp
 
     async finish(query, token) {
       const login = take(token);
-      const state = new URLSearchParams(query).getAll('state');
+      const given = new URLSearchParams(query);
+      const state = given.getAll('state');
       if (!login || state.length !== 1 || !isSame(state[0], login.state)) {
-        throw fault(
+        throw new LoginError(
           'UNAUTHORIZED',
           'expired',
           'This login took too long, was used already, or was begun in another browser. Log in again.',
+          { why: 'The browser came back without a login that was begun here within ten minutes.' },
         );
       }
       try {
-        const { config } = await find();
-        const tokens = await authorizationCodeGrant(config, new URL(`${login.redirectUri}?${query}`), {
-          pkceCodeVerifier: login.codeVerifier,
-          expectedState: login.state,
-          expectedNonce: login.nonce,
-          idTokenExpected: true,
-        });
-        const claims = await verify(tokens.id_token ?? '', clientId, ['jwt', undefined]);
-        if (claims.nonce !== login.nonce) throw new errors.JWTInvalid('the nonce is another');
-        const isForOthers = Array.isArray(claims.aud) && claims.aud.length > 1;
-        if ((isForOthers || claims.azp !== undefined) && claims.azp !== clientId)
-          throw new errors.JWTInvalid('the token was made for another client');
-        const known = loginOf(claims, config.serverMetadata().issuer);
-        if (known) return known;
+        const found = await find();
+        const { idToken, claims: own, accessToken } = await redeem(query, login, found.configure());
+        const { claims, fault } = await withUserinfo(own, accessToken, found);
+        const known = loginOf(claims, found.metadata.issuer);
+        // Who may come in is decided by claims that could not be had.
+        if (!known && fault !== undefined) throw fault;
+        if (!known) throw notAllowed(host, claims, settings);
+        const warning =
+          fault === undefined
+            ? undefined
+            : `The userinfo endpoint of ${host} failed; the login went on with the claims of the ID token alone.`;
+        return { ...known, idToken, warning };
       } catch (error) {
-        if (error instanceof TomaatError) throw error;
-        if (error instanceof AuthorizationResponseError) {
-          throw fault(
-            'UNAUTHORIZED',
-            'refused',
-            `${new URL(issuer).host} did not log you in. Try again, or ask whoever runs it.`,
-            error,
-          );
-        }
-        throw fault(
-          'UNAUTHORIZED',
-          'failed',
-          `What ${new URL(issuer).host} answered does not hold. Log in again; if it stays so, whoever runs this server finds the reason in its log.`,
-          error,
-        );
+        const secrets = [settings.clientSecret, given.get('code') ?? undefined, login.codeVerifier, token];
+        throw await explainFault(error, settings, secrets, now() / 1000);
       }
-      throw fault(
-        'FORBIDDEN',
-        'not-allowed',
-        `${new URL(issuer).host} knows you, but this server does not serve your account. Ask whoever runs this server.`,
-      );
     },
 
     async recognise(jwt) {
@@ -218,7 +249,7 @@ export function createOidc({ settings, now = Date.now, retryMs = 5_000 }: OidcOp
         return undefined;
       try {
         const claims = await verify(jwt, audience, ['jwt', 'at+jwt', undefined]);
-        const known = loginOf(claims, (await find()).config.serverMetadata().issuer);
+        const known = loginOf(claims, (await find()).metadata.issuer);
         return known && { owner: known.owner, scopes: known.scopes, via: 'session' };
       } catch (error) {
         if (error instanceof errors.JOSEError && !(error instanceof errors.JWKSTimeout)) return undefined;
@@ -226,114 +257,66 @@ export function createOidc({ settings, now = Date.now, retryMs = 5_000 }: OidcOp
         throw unreachable(issuer, error);
       }
     },
+
+    async logoutAddress({ idToken, returnTo }) {
+      try {
+        const { metadata, configure } = await find();
+        if (metadata.end_session_endpoint === undefined) return undefined;
+        const hint = idToken !== undefined && idToken.length <= maxHintLength ? idToken : undefined;
+        return buildEndSessionUrl(configure(), {
+          ...(hint && { id_token_hint: hint }),
+          post_logout_redirect_uri: returnTo,
+          state: 'logged-out',
+        }).href;
+      } catch (error) {
+        if (error instanceof LoginError) return undefined;
+        throw error;
+      }
+    },
+
+    async check() {
+      try {
+        return findMisfits(settings, (await find()).metadata);
+      } catch (error) {
+        if (error instanceof LoginError) return [error.report.why];
+        throw error;
+      }
+    },
   };
 }
 
-interface Discovered {
-  readonly config: Configuration;
-  readonly keys: ReturnType<typeof createRemoteJWKSet>;
-}
+const labelClaims = ['name', 'preferred_username', 'email'];
+const hasLabel = (claims: JWTPayload) => labelClaims.some((name) => hasClaim(claims, name));
 
-/** Asks the issuer once what it offers; after a vain attempt again, but not at every request. */
-function createDiscovery(settings: OidcSettings, now: () => number, retryMs: number) {
-  const { issuer, clientId, clientSecret } = settings;
-  let asked: Promise<Discovered> | undefined;
-  let failedMs: number | undefined;
-
-  async function ask(): Promise<Discovered> {
-    const isLocal = new URL(issuer).protocol === 'http:';
-    const execute = isLocal ? [allowInsecureRequests] : [];
-    const found = await discovery(new URL(issuer), clientId, undefined, None(), {
-      execute,
-      [customFetch]: boundedFetch,
-    });
-    const server = found.serverMetadata();
-    const methods = server.token_endpoint_auth_methods_supported ?? ['client_secret_basic'];
-    const authentication =
-      clientSecret === undefined
-        ? None()
-        : methods.includes('client_secret_post')
-          ? ClientSecretPost(clientSecret)
-          : ClientSecretBasic(clientSecret);
-    const config = new Configuration(server, clientId, undefined, authentication);
-    config[customFetch] = boundedFetch;
-    for (const extend of execute) extend(config);
-    if (server.jwks_uri === undefined) throw new Error('the issuer names no keys (jwks_uri)');
-    const keys = createRemoteJWKSet(new URL(server.jwks_uri), {
-      timeoutDuration: patienceMs,
-      [keySetFetch]: boundedFetch,
-    });
-    return { config, keys };
-  }
-
-  return async (): Promise<Discovered> => {
-    if (failedMs !== undefined && now() - failedMs < retryMs) throw unreachable(issuer);
-    asked ??= ask();
-    try {
-      const found = await asked;
-      failedMs = undefined;
-      return found;
-    } catch (error) {
-      asked = undefined;
-      failedMs = now();
-      throw unreachable(issuer, error);
-    }
-  };
-}
-
-/** fetch for what an issuer answers: encrypted unless it is on this machine, no redirect, bounded in time and size. */
-async function boundedFetch(address: string, init: object = {}): Promise<Response> {
-  const url = new URL(address);
-  if (url.protocol !== 'https:' && !isLoopback(url.hostname))
-    throw new Error(`${url.origin} is not asked: it is not encrypted`);
-  const given = init as RequestInit;
-  const patience = AbortSignal.timeout(patienceMs);
-  const response = await fetch(url, {
-    ...given,
-    redirect: 'manual',
-    signal: given.signal ? AbortSignal.any([given.signal, patience]) : patience,
-  });
-  const chunks: Uint8Array[] = [];
-  let sizeBytes = 0;
-  for await (const chunk of response.body ?? []) {
-    sizeBytes += chunk.byteLength;
-    if (sizeBytes > maxAnswerBytes)
-      throw new Error(`${url.origin} answered with more than ${maxAnswerBytes} bytes`);
-    chunks.push(chunk);
-  }
-  const body = sizeBytes === 0 ? null : Buffer.concat(chunks);
-  // The body is unpacked already, and has another length.
-  const headers = new Headers(response.headers);
-  headers.delete('content-encoding');
-  headers.delete('content-length');
-  return new Response(body, { status: response.status, headers });
+/** The names of the claims that came are for the operator, who otherwise cannot see why nobody gets in. */
+function notAllowed(host: string, claims: JWTPayload, { allow, admin }: OidcSettings): LoginError {
+  const rules = [...allow, ...admin].map(({ claim, value }) => `${claim}=${value}`).join(', ');
+  const names = cleanWords(Object.keys(claims).slice(0, 50).join(' '), [])?.replaceAll(' ', ', ');
+  const missing = [...new Set([...allow, ...admin].map(({ claim }) => claim))].filter(
+    (claim) => !hasClaim(claims, claim),
+  );
+  const hint =
+    missing.length === 0
+      ? ''
+      : ` Missing: ${missing.join(', ')}. Configure ${host} to send it to this client, or request the scope that holds it (oidcScopes).`;
+  return new LoginError(
+    'FORBIDDEN',
+    'not-allowed',
+    `${host} knows you, but this server does not serve your account. Ask the operator of this server.`,
+    {
+      why: `An account of ${host} matches none of the rules of oidcAllow and oidcAdmin (${rules}). Claims received: ${names}.${hint}`,
+    },
+  );
 }
 
 function labelOf(claims: JWTPayload & { sub: string }): string {
-  for (const name of ['name', 'preferred_username', 'email', 'sub']) {
+  for (const name of [...labelClaims, 'sub']) {
     const text = claims[name];
     // Without control characters and those that turn the direction of writing.
     const plain = typeof text === 'string' ? text.replace(/\p{C}/gu, '').trim() : '';
     if (plain !== '') return [...plain].slice(0, 100).join('');
   }
   return 'somebody';
-}
-
-function fault(
-  code: 'UNAUTHORIZED' | 'FORBIDDEN',
-  reason: LoginFault,
-  message: string,
-  cause?: unknown,
-): TomaatError {
-  return new TomaatError(code, message, { detail: { reason }, cause });
-}
-
-function unreachable(issuer: string, cause?: unknown): TomaatError {
-  return new TomaatError(
-    'UNREACHABLE',
-    `${new URL(issuer).host}, which logs people in here, does not answer as it should. Try again soon, or log in with an API key.`,
-    { detail: { reason: 'unreachable' satisfies LoginFault }, cause },
-  );
 }
 
 function hashOf(text: string): string {

@@ -7,7 +7,7 @@ import type { ApiKey, KeyLimits, KeyScope } from './keys.ts';
  * results are seen; it stays the same over sessions and restarts.
  */
 export interface Principal {
-  /** `anonymous` without login, `key:<id>` for an API key and its sessions, `oidc:<issuer>|<subject>`, `legacy:<address>`. */
+  /** `anonymous` without login, `key:<id>` for an API key and its sessions, `oidc:` and `legacy:` with a pseudonym (access/pseudonyms.ts). */
   readonly owner: string;
   readonly scopes: readonly KeyScope[];
   /** How the caller was recognised. */

@@ -34,7 +34,7 @@ export function createRateLimit(
 
 /** What counts as one caller by address: an IPv4 address, or the /64 of IPv6 that one household or machine has. */
 export function addressKey(remoteAddress: string | undefined): string {
-  const address = unmapped((remoteAddress ?? 'unknown').replace(/%.*$/, ''));
+  const address = unmapped((remoteAddress ?? 'unknown').split('%', 1)[0]);
   if (!address.includes(':')) return address;
   const [head, tail] = address.split('::');
   const start = head === '' ? [] : head.split(':');

@@ -1,55 +1,15 @@
-import { randomBytes } from 'node:crypto';
+import { createCipheriv, createDecipheriv, hkdfSync, randomBytes } from 'node:crypto';
 import { type Kysely, sql } from 'kysely';
-import type { Migration } from '../store/database.ts';
-import { findKeyById, hashOf, type KeySchema, type KeyScope } from './keys.ts';
+import type { KeySchema } from '../store/key-schema.ts';
+import type { SessionSchema, SessionTable } from '../store/session-schema.ts';
+import { findKeyById, hashOf, type KeyScope } from './keys.ts';
 import { type Principal, principalOf } from './principal.ts';
+import { sealText, unsealText } from './seal.ts';
 
 /**
  * Browser sessions. A session is a random token of 256 bits in a cookie; the table keeps its SHA-256 alone, so that a
  * copy of the database opens nothing. One that was opened with an API key may do what the key may, for as long as the key may.
  */
-
-export interface SessionTable {
-  /** SHA-256 of the token. */
-  hash: Uint8Array;
-  owner: string;
-  /** What the page calls its user: a key's label, or the name that the issuer tells. */
-  label: string;
-  /** Of a session that the issuer's word opened; one of a key has the key's. */
-  scopes: string;
-  key_id: string | null;
-  /** The digest of the OIDC settings under which it was opened: when they change, it ends. */
-  basis: string | null;
-  created_ms: number;
-  used_ms: number;
-  expires_ms: number;
-}
-
-export interface SessionSchema {
-  session: SessionTable;
-}
-
-/** For any database that holds keys, after the migrations that it has. */
-export const sessionMigrations: readonly Migration[] = [
-  {
-    name: 'sessions',
-    async up(db) {
-      await sql`CREATE TABLE session (
-        hash BLOB PRIMARY KEY,
-        owner TEXT NOT NULL,
-        label TEXT NOT NULL,
-        scopes TEXT NOT NULL,
-        key_id TEXT,
-        basis TEXT,
-        created_ms INTEGER NOT NULL,
-        used_ms INTEGER NOT NULL,
-        expires_ms INTEGER NOT NULL,
-        CHECK ((key_id IS NULL) <> (basis IS NULL))
-      ) STRICT`.execute(db);
-      await sql`CREATE INDEX session_owner ON session (owner, used_ms)`.execute(db);
-    },
-  },
-];
 
 /** A session that nobody uses ends after this time. */
 export const idleMs = 8 * 3_600_000;
@@ -70,16 +30,23 @@ export interface Session {
 
 export type NewSession = { readonly label: string; readonly owner: string } & (
   | { readonly keyId: string }
-  | { readonly basis: string; readonly scopes: readonly KeyScope[] }
+  | { readonly basis: string; readonly scopes: readonly KeyScope[]; readonly idToken?: string }
 );
+
+/** What a session was. */
+export interface EndedSession {
+  readonly kind: 'key' | 'oidc';
+  /** The ID token by which the issuer knows its own session. */
+  readonly idToken?: string;
+}
 
 export interface Sessions {
   /** Opens a session and gives its token, which appears here alone. The owner's least used one beyond the limit ends. */
   open(session: NewSession): Promise<string>;
   /** The session of a token, if it is one that goes on. */
   find(token: string): Promise<Session | undefined>;
-  /** Ends a session; nothing there is fine. */
-  close(token: string): Promise<void>;
+  /** Ends a session, and gives what it was; undefined when there was none. */
+  close(token: string): Promise<EndedSession | undefined>;
   /** Deletes what has ended. */
   sweep(): Promise<void>;
 }
@@ -102,13 +69,14 @@ export function createSessions({ db, basis, now = Date.now }: SessionsOptions): 
       const row: SessionTable = {
         hash: hashOf(token),
         owner: session.owner,
-        label: session.label,
+        label: sealText(session.label, token),
         scopes: ofKey ? '' : session.scopes.join(','),
         key_id: ofKey ? session.keyId : null,
         basis: ofKey ? null : session.basis,
         created_ms: time,
         used_ms: time,
         expires_ms: time + (ofKey ? keySessionMs : oidcSessionMs),
+        id_token: ofKey || session.idToken === undefined ? null : seal(session.idToken, token),
       };
       await sql`DELETE FROM session WHERE hash IN (
         SELECT hash FROM session WHERE owner = ${session.owner}
@@ -136,13 +104,21 @@ export function createSessions({ db, basis, now = Date.now }: SessionsOptions): 
         principal: key
           ? principalOf(key, 'session')
           : { owner: row.owner, scopes: row.scopes.split(',') as KeyScope[], via: 'session' },
-        label: row.label,
+        label: unsealText(row.label, token) ?? row.owner,
         expiresTime: new Date(endsMs).toISOString(),
       };
     },
 
     async close(token) {
-      if (tokenForm.test(token)) await db.deleteFrom('session').where('hash', '=', hashOf(token)).execute();
+      if (!tokenForm.test(token)) return undefined;
+      const row = await db
+        .deleteFrom('session')
+        .where('hash', '=', hashOf(token))
+        .returning(['key_id', 'id_token'])
+        .executeTakeFirst();
+      if (!row) return undefined;
+      if (row.key_id !== null) return { kind: 'key' };
+      return { kind: 'oidc', idToken: row.id_token === null ? undefined : unseal(row.id_token, token) };
     },
 
     async sweep() {
@@ -155,4 +131,29 @@ export function createSessions({ db, basis, now = Date.now }: SessionsOptions): 
       );
     },
   };
+}
+
+/*
+ * An ID token says who somebody is. The database holds it only in a form that the cookie alone opens: AES-256-GCM with a
+ * key derived (HKDF-SHA-256) from the session's token, of which the database has no more than the hash. As the key is
+ * used once, for this one text, a fixed nonce would do; a random one costs nothing. Layout: nonce (12 bytes), tag (16), text.
+ */
+const sealKey = (token: string) =>
+  new Uint8Array(hkdfSync('sha256', token, new Uint8Array(), 'tomaat session id token', 32));
+
+function seal(text: string, token: string): Uint8Array {
+  const nonce = randomBytes(12);
+  const cipher = createCipheriv('aes-256-gcm', sealKey(token), nonce);
+  const sealed = Buffer.concat([cipher.update(text, 'utf8'), cipher.final()]);
+  return Buffer.concat([nonce, cipher.getAuthTag(), sealed]);
+}
+
+function unseal(sealed: Uint8Array, token: string): string | undefined {
+  try {
+    const decipher = createDecipheriv('aes-256-gcm', sealKey(token), sealed.subarray(0, 12));
+    decipher.setAuthTag(sealed.subarray(12, 28));
+    return decipher.update(sealed.subarray(28), undefined, 'utf8') + decipher.final('utf8');
+  } catch {
+    return undefined; // Damaged: the logout goes on without it.
+  }
 }

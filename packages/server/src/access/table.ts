@@ -6,20 +6,19 @@ import type { KeyScope } from './keys.ts';
  *
  * - `public`: nobody has to be anybody
  * - `page`: the same, and other sites may lead a browser to it (a link, the way back from a login)
- * - `predict`, `announce`, `worker`: a caller with that scope
- * - `operate`: whoever runs the server
+ * - `predict`, `announce`, `worker`, `metrics`: a caller with that scope, or with `admin`
  *
  * Without login everything but `announce` and `worker` is open to this machine. `GET` stands for `HEAD` too. A row that
  * ends with `*` is for all addresses that begin so.
  */
-export type Need = 'public' | 'page' | 'predict' | 'announce' | 'worker' | 'operate';
+export type Need = 'public' | 'page' | 'predict' | 'announce' | 'worker' | 'metrics';
 
 const table: Readonly<Record<string, Need>> = {
   // How it is, and what there is: for load balancers and for those who write clients.
   'GET /health/live': 'public',
   'GET /health/ready': 'public',
   'GET /api/openapi.json': 'public',
-  'GET /metrics': 'operate',
+  'GET /metrics': 'metrics',
 
   // The page's files. What it shows it fetches as any client does.
   'GET /': 'page',
@@ -39,6 +38,7 @@ const table: Readonly<Record<string, Need>> = {
   'POST /api/services/:id/fit': 'predict',
   'POST /api/services/:id/predictions': 'predict',
   'GET /api/jobs/:id': 'predict',
+  'POST /api/jobs/:id/cancel': 'predict',
   'DELETE /api/jobs/:id': 'predict',
   'GET /api/jobs/:id/events': 'predict',
   'GET /api/jobs/:id/receipt': 'predict',
@@ -95,15 +95,21 @@ export function needOf(method: string, route: string): Need | undefined {
   return undefined;
 }
 
+/**
+ * The scripts and styles of the page, which hold nothing but what the package is published with. They are given to the
+ * page of any address: behind a proxy that was not made known, the page has to load before it can say so.
+ */
+export const isPageFile = (route: string | undefined): boolean => route === '/assets/*';
+
 /** The routes of TOMAAT v1: all that the legacy listener has. */
 export function isV1(route: string): boolean {
   return /^(\/services\/:id)?\/(interface|predict|responses)$|^\/(discover|announce)$/.test(route);
 }
 
-/** The scope that a need asks for; what is the operator's alone is done with `admin`. */
+/** The scope that a need asks for. */
 export const scopeFor = {
   predict: 'predict',
   announce: 'announce',
   worker: 'worker',
-  operate: 'admin',
+  metrics: 'metrics',
 } as const satisfies Partial<Record<Need, KeyScope>>;

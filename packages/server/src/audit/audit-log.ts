@@ -1,22 +1,35 @@
-import { createHash } from 'node:crypto';
 import {
   closeSync,
   constants,
+  existsSync,
   fdatasync,
   fstatSync,
   fsyncSync,
   ftruncateSync,
   openSync,
-  readdirSync,
-  readFileSync,
-  readSync,
   renameSync,
+  statSync,
   writeSync,
 } from 'node:fs';
-import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
+import { TomaatError } from '@tomaat/core';
 import type { Identity } from '../identity.ts';
+import { writeWhole } from '../store/whole-file.ts';
+import {
+  type AuditHead,
+  anchorFile,
+  auditFile,
+  firstHead,
+  hashOf,
+  lastHeadOf,
+  lastLine,
+  lastLineEnd,
+  newestHead,
+  readAnchor,
+} from './audit-files.ts';
+import type { AuditEvent, AuditFacts } from './events.ts';
+import { type PendingState, takePending } from './pending.ts';
 
 /**
  * The audit log: what was done with whose volumes, as lines of JSON in `audit.jsonl`, to which lines are only ever added.
@@ -28,54 +41,6 @@ import type { Identity } from '../identity.ts';
  *
  * No line holds a name, a file name, header text, a parameter or an address: only ids, digests, codes and times.
  */
-export type AuditEvent =
-  | 'server.started'
-  | 'server.stopped'
-  | 'log.continued'
-  | 'log.repaired'
-  | 'prediction.accepted'
-  | 'prediction.succeeded'
-  | 'prediction.failed'
-  | 'prediction.canceled'
-  | 'result.read'
-  | 'job.deleted'
-  | 'job.expired'
-  | 'upload.received'
-  | 'upload.deleted'
-  | 'upload.expired'
-  | 'key.created'
-  | 'key.revoked'
-  | 'login.succeeded'
-  | 'login.failed'
-  | 'access.denied';
-
-/** What a line may say beside its event; nothing else is taken. */
-export interface AuditFacts {
-  /** Who: an owner as in access/principal.ts, without a name. */
-  who?: string;
-  keyId?: string;
-  scopes?: readonly string[];
-  service?: string;
-  version?: string;
-  job?: string;
-  upload?: string;
-  output?: string;
-  format?: string;
-  /** Digests of files, by input or output. */
-  inputs?: readonly { name: string; digest: string; received?: string }[];
-  outputs?: readonly { name: string; digest: string }[];
-  digest?: string;
-  /** An error's code, or another word of ours. */
-  outcome?: string;
-  count?: number;
-}
-
-export interface AuditHead {
-  readonly sequence: number;
-  /** Hexadecimal; 64 zeros before the first line. */
-  readonly sha256: string;
-}
-
 export interface Audit extends AsyncDisposable {
   /** Adds a line; the file has it when this returns. Never throws: what cannot be written is tried again with the next one. */
   record(event: AuditEvent, facts?: AuditFacts): void;
@@ -83,28 +48,31 @@ export interface Audit extends AsyncDisposable {
   head(): AuditHead;
   /** Resolves when all lines so far are on the disk. */
   flushed(): Promise<void>;
+  /**
+   * Closes the file under the number of its last line and begins a new one, which goes on with the chain. Gives the
+   * path of the closed file; undefined where no line was in it.
+   */
+  rotate(): Promise<string | undefined>;
+  /** Goes on in a new `audit.jsonl` if the file was renamed. Each new line looks for that, too. */
+  reopen(): void;
   close(): Promise<void>;
 }
 
 export interface AuditOptions {
   identity: Identity;
-  /** Told once when lines cannot be written, and once when they can again. */
+  /** Called once when lines cannot be written or taken in, and again after they could. */
   onFault?(error: unknown): void;
   /** Size from which a new file is begun. */
   rotateBytes?: number;
   anchorMs?: number;
+  /** How often it is looked for what commands left. */
+  pendingMs?: number;
   now?(): Date;
 }
 
-export const auditFile = 'audit.jsonl';
-export const anchorFile = 'audit.head';
-/** Where other processes, such as `tomaat keys`, leave what the one that writes shall take in. */
-const pendingFolder = 'audit.pending';
-export const olderFile = /^audit-(\d{10})\.jsonl$/;
-export const firstHead: AuditHead = { sequence: 0, sha256: '0'.repeat(64) };
-
 const sync = promisify(fdatasync);
 const maxWaiting = 10_000;
+const appending = constants.O_APPEND | constants.O_CREAT | constants.O_RDWR;
 
 /** A line as it is written, without its newline. */
 export function auditLine(
@@ -123,13 +91,76 @@ export function auditLine(
   return { line: `${body.slice(0, -1)},"hash":"${hash}"}`, head: { sequence: next, sha256: hash } };
 }
 
-export const hashOf = (text: string): string => createHash('sha256').update(text).digest('hex');
+/** The file that lines are added to. It follows its name: when the file is renamed, a new one is begun. */
+class LogFile {
+  readonly path: string;
+  #fd: number;
+  /** Bytes that are known to be whole lines. */
+  sizeBytes = 0;
 
-/** The head that a line stands for, or undefined if it is none of ours or was changed. */
-export function headOfLine(line: string): (AuditHead & { prev: string }) | undefined {
-  const found = /^(\{"seq":(\d{1,15}),.*"prev":"([0-9a-f]{64})"),"hash":"([0-9a-f]{64})"\}$/s.exec(line);
-  if (!found || hashOf(`${found[1]}}`) !== found[4]) return undefined;
-  return { sequence: Number(found[2]), prev: found[3], sha256: found[4] };
+  constructor(path: string) {
+    this.path = path;
+    this.#fd = openSync(path, appending, 0o600);
+    this.sizeBytes = fstatSync(this.#fd).size;
+  }
+
+  /** Cuts off a last line that does not end; gives its bytes. */
+  repair(): number {
+    const torn = this.sizeBytes - lastLineEnd(this.#fd, this.sizeBytes);
+    if (torn > 0) this.#cut(this.sizeBytes - torn);
+    return torn;
+  }
+
+  last(): string | undefined {
+    return lastLine(this.#fd, this.sizeBytes);
+  }
+
+  append(line: string): void {
+    const bytes = Buffer.from(`${line}\n`);
+    // Not as it was left: logrotate's copytruncate empties the file.
+    const before = fstatSync(this.#fd).size;
+    let written = 0;
+    try {
+      while (written < bytes.length) written += writeSync(this.#fd, bytes, written);
+    } catch (error) {
+      // Half a line would break the chain for good.
+      if (written > 0) this.#cut(before);
+      throw error;
+    }
+    this.sizeBytes = before + bytes.length;
+  }
+
+  /** Whether the file is no longer the one of its name. */
+  get isRenamed(): boolean {
+    const own = fstatSync(this.#fd, { bigint: true });
+    const named = statSync(this.path, { bigint: true, throwIfNoEntry: false });
+    return named === undefined || named.ino !== own.ino || named.dev !== own.dev;
+  }
+
+  /** Begins the file of the name anew. The one before is on the disk, and closed. */
+  reopen(): void {
+    const fd = openSync(this.path, appending, 0o600);
+    fsyncSync(this.#fd);
+    closeSync(this.#fd);
+    this.#fd = fd;
+    this.sizeBytes = fstatSync(fd).size;
+  }
+
+  async sync(): Promise<void> {
+    await sync(this.#fd).catch((error: NodeJS.ErrnoException) => {
+      // The file was closed by reopen(), which made sure of it.
+      if (error.code !== 'EBADF') throw error;
+    });
+  }
+
+  close(): void {
+    closeSync(this.#fd);
+  }
+
+  #cut(sizeBytes: number): void {
+    ftruncateSync(this.#fd, sizeBytes);
+    this.sizeBytes = sizeBytes;
+  }
 }
 
 /**
@@ -139,42 +170,27 @@ export function headOfLine(line: string): (AuditHead & { prev: string }) | undef
 export async function openAudit(dataFolder: string, options: AuditOptions): Promise<Audit> {
   const { identity, onFault = () => {}, rotateBytes = 64 * 2 ** 20, anchorMs = 60_000 } = options;
   const now = options.now ?? (() => new Date());
-  const path = join(dataFolder, auditFile);
-  const appending = constants.O_APPEND | constants.O_CREAT | constants.O_RDWR;
-  let fd = openSync(path, appending, 0o600);
-  let size = fstatSync(fd).size;
-  let head = firstHead;
+  const signature = join(dataFolder, anchorFile);
+  const file = new LogFile(join(dataFolder, auditFile));
   let anchored: AuditHead | undefined;
   let anchoring: Promise<void> = Promise.resolve();
   let syncing: Promise<void> | undefined;
+  let taking: Promise<void> = Promise.resolve();
   let isDirty = false;
   let isFaulty = false;
   let isClosed = false;
+  let lost = 0;
   const waiting: [Date, AuditEvent, AuditFacts][] = [];
+  const pending: PendingState = { faulty: new Set(), recorded: new Set() };
 
-  const torn = size - lastLineEnd(fd, size);
-  if (torn > 0) {
-    size -= torn;
-    ftruncateSync(fd, size);
-  }
-  const last = size > 0 ? lastLine(fd, size) : lastLineBefore(dataFolder);
-  if (last !== undefined) {
-    // A chain that is broken goes on from what is there: `tomaat audit verify` shows where.
-    head = headOfLine(last) ?? { sequence: sequenceOf(last), sha256: hashOf(last) };
-  }
+  const torn = file.repair();
+  const before = await readSigned(signature, onFault);
+  const last = file.last();
+  let head = (last === undefined ? await newestHead(dataFolder, before) : lastHeadOf(last)) ?? firstHead;
 
   function write(time: Date, event: AuditEvent, facts: AuditFacts): void {
     const { line, head: next } = auditLine(head, time, event, facts);
-    const bytes = Buffer.from(`${line}\n`);
-    let written = 0;
-    try {
-      while (written < bytes.length) written += writeSync(fd, bytes, written);
-    } catch (error) {
-      // Half a line would break the chain for good.
-      if (written > 0) ftruncateSync(fd, size);
-      throw error;
-    }
-    size += bytes.length;
+    file.append(line);
     head = next;
     isDirty = true;
   }
@@ -182,12 +198,16 @@ export async function openAudit(dataFolder: string, options: AuditOptions): Prom
   function record(event: AuditEvent, facts: AuditFacts = {}): void {
     if (isClosed) return;
     if (waiting.length < maxWaiting) waiting.push([now(), event, facts]);
+    else lost++;
     try {
-      if (size >= rotateBytes) rotate();
+      follow();
+      if (file.sizeBytes >= rotateBytes) beginNext();
       for (let next = waiting[0]; next; next = waiting[0]) {
         write(...next);
         waiting.shift();
       }
+      if (lost > 0) write(now(), 'log.lost', { count: lost });
+      lost = 0;
       isFaulty = false;
     } catch (error) {
       if (!isFaulty) onFault(error);
@@ -196,14 +216,20 @@ export async function openAudit(dataFolder: string, options: AuditOptions): Prom
     void flush().catch(onFault);
   }
 
-  /** The file is closed for good under the number of its last line; the next one carries the chain on. */
-  function rotate(): void {
-    fsyncSync(fd);
-    renameSync(path, join(dataFolder, `audit-${String(head.sequence).padStart(10, '0')}.jsonl`));
-    closeSync(fd);
-    fd = openSync(path, appending, 0o600);
-    size = 0;
+  /** Another program renamed the file, as logrotate does: the chain goes on in a new one. */
+  function follow(): void {
+    if (!file.isRenamed) return;
+    file.reopen();
     write(now(), 'log.continued', {});
+  }
+
+  /** The file is closed for good under the number of its last line; the next one carries the chain on. */
+  function beginNext(): string {
+    const closed = freeName(join(dataFolder, `audit-${String(head.sequence).padStart(10, '0')}`));
+    renameSync(file.path, closed);
+    file.reopen();
+    write(now(), 'log.continued', {});
+    return closed;
   }
 
   function flush(): Promise<void> {
@@ -213,10 +239,7 @@ export async function openAudit(dataFolder: string, options: AuditOptions): Prom
       await new Promise((resolve) => setImmediate(resolve));
       while (isDirty) {
         isDirty = false;
-        await sync(fd).catch((error: NodeJS.ErrnoException) => {
-          // The file was closed by rotate(), which made sure of it.
-          if (error.code !== 'EBADF') throw error;
-        });
+        await file.sync();
       }
     })().finally(() => {
       syncing = undefined;
@@ -225,49 +248,42 @@ export async function openAudit(dataFolder: string, options: AuditOptions): Prom
   }
 
   function anchor(): Promise<void> {
-    anchoring = anchoring.then(async () => {
-      const newest = head;
-      if (anchored?.sequence === newest.sequence) return;
-      const signed = await identity.sign('tomaat-audit+jws', { ...newest, time: now().toISOString() });
-      await writeWhole(join(dataFolder, anchorFile), `${signed}\n`);
-      anchored = newest;
-    });
+    anchoring = anchoring
+      .catch(() => {})
+      .then(async () => {
+        const newest = head;
+        if (anchored?.sequence === newest.sequence) return;
+        const signed = await identity.sign('tomaat-audit+jws', { ...newest, time: now().toISOString() });
+        await writeWhole(signature, `${signed}\n`);
+        anchored = newest;
+      });
     return anchoring;
   }
 
-  /** Takes in what other processes left. */
-  async function takePending(): Promise<void> {
-    const folder = join(dataFolder, pendingFolder);
-    for (const name of (await readdir(folder).catch(() => [])).sort()) {
-      if (!/^[\w.-]+\.json$/.test(name)) continue;
-      const file = join(folder, name);
-      try {
-        const { event, facts } = JSON.parse(await readFile(file, 'utf8')) as {
-          event: AuditEvent;
-          facts: AuditFacts;
-        };
-        record(event, facts);
-      } finally {
-        await rm(file, { force: true });
-      }
-    }
+  /** Takes in what other processes left; one call after the other, for each file is one line. */
+  function take(): Promise<void> {
+    taking = taking.then(() => takePending(dataFolder, record, onFault, pending)).catch(onFault);
+    return taking;
   }
 
   if (torn > 0) record('log.repaired', { count: torn });
-  await takePending();
-  const timer = setInterval(() => {
-    takePending().then(anchor).catch(onFault);
-  }, anchorMs);
-  timer.unref();
+  if (before !== undefined && before.thumbprint !== identity.thumbprint)
+    record('identity.changed', { identity: identity.thumbprint, previous: before.thumbprint });
+  await take();
+  const timers = [
+    setInterval(() => void anchor().catch(onFault), anchorMs),
+    setInterval(() => void take(), options.pendingMs ?? 1000),
+  ];
+  for (const timer of timers) timer.unref();
 
   async function close(): Promise<void> {
     if (isClosed) return;
-    clearInterval(timer);
-    await takePending().catch(onFault);
+    for (const timer of timers) clearInterval(timer);
+    await take();
     isClosed = true;
     await flush();
     await anchor();
-    closeSync(fd);
+    file.close();
   }
 
   await anchor();
@@ -275,51 +291,41 @@ export async function openAudit(dataFolder: string, options: AuditOptions): Prom
     record,
     head: () => head,
     flushed: flush,
+    async rotate() {
+      follow();
+      if (file.sizeBytes === 0) return undefined;
+      const closed = beginNext();
+      await flush();
+      await anchor();
+      return closed;
+    },
+    reopen() {
+      try {
+        follow();
+      } catch (error) {
+        onFault(error);
+      }
+    },
     close,
     [Symbol.asyncDispose]: close,
   };
 }
 
-/**
- * Leaves an event for the process that holds the data folder, which takes it in within a minute, at its end or at its
- * next start. For commands that run beside a server.
- */
-export async function leaveForAudit(dataFolder: string, event: AuditEvent, facts: AuditFacts): Promise<void> {
-  const folder = join(dataFolder, pendingFolder);
-  await mkdir(folder, { recursive: true, mode: 0o700 });
-  const name = `${Date.now()}-${process.pid}-${Math.random().toString(36).slice(2)}.json`;
-  await writeWhole(join(folder, name), JSON.stringify({ event, facts }));
+/** The signature of the log as it was left. One that does not hold is a fault, but does not keep a server from starting. */
+async function readSigned(file: string, onFault: (error: unknown) => void) {
+  try {
+    return await readAnchor(file);
+  } catch (error) {
+    if (!(error instanceof TomaatError)) throw error;
+    onFault(error);
+    return undefined;
+  }
 }
 
-/** Writes a file by way of a temporary one, durable before it gets its name. */
-async function writeWhole(file: string, text: string): Promise<void> {
-  const part = `${file}.${process.pid}.part`;
-  await writeFile(part, text, { mode: 0o600, flush: true });
-  await rename(part, file);
+/** The name with the extension, or with a number before it where that is taken. */
+function freeName(stem: string): string {
+  for (let number = 0; ; number++) {
+    const path = `${stem}${number === 0 ? '' : `-${number}`}.jsonl`;
+    if (!existsSync(path)) return path;
+  }
 }
-
-function lastLineEnd(fd: number, size: number): number {
-  const length = Math.min(size, 2 ** 20);
-  const tail = Buffer.alloc(length);
-  readSync(fd, tail, 0, length, size - length);
-  return size - length + tail.lastIndexOf(10) + 1;
-}
-
-function lastLine(fd: number, size: number): string {
-  const length = Math.min(size, 2 ** 20);
-  const tail = Buffer.alloc(length);
-  readSync(fd, tail, 0, length, size - length);
-  return tail.toString('utf8').replace(/\n$/, '').replace(/^.*\n/s, '');
-}
-
-/** The last line of the file before this one, where one was begun and nothing is in it yet. */
-function lastLineBefore(dataFolder: string): string | undefined {
-  const newest = readdirSync(dataFolder)
-    .filter((name) => olderFile.test(name))
-    .sort()
-    .at(-1);
-  if (newest === undefined) return undefined;
-  return readFileSync(join(dataFolder, newest), 'utf8').replace(/\n$/, '').replace(/^.*\n/s, '');
-}
-
-const sequenceOf = (line: string): number => Number(/^\{"seq":(\d{1,15}),/.exec(line)?.[1] ?? 0);

@@ -4,7 +4,8 @@ import { type Input, isFileInput } from '@tomaat/core';
 import type { App } from '../apps.ts';
 import type { JobWitness, SettledJob } from '../store/jobs.ts';
 import { version } from '../version.ts';
-import type { Audit, AuditEvent } from './audit-log.ts';
+import type { Audit } from './audit-log.ts';
+import type { AuditEvent } from './events.ts';
 
 export const researchNotice =
   'For research use only. Not a medical device: not for diagnosis, treatment or any other clinical decision.';

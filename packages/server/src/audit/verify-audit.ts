@@ -1,9 +1,17 @@
-import { createReadStream, existsSync } from 'node:fs';
-import { readdir, readFile } from 'node:fs/promises';
-import { join } from 'node:path';
-import { verifySigned } from '@tomaat/client';
+import { statSync } from 'node:fs';
+import { realpath } from 'node:fs/promises';
+import { basename, join } from 'node:path';
 import { TomaatError } from '@tomaat/core';
-import { type AuditHead, anchorFile, auditFile, firstHead, headOfLine, olderFile } from './audit-log.ts';
+import {
+  type AuditHead,
+  anchorFile,
+  auditFiles,
+  firstHead,
+  headOfLine,
+  inOrder,
+  linesOf,
+  readAnchor,
+} from './audit-files.ts';
 
 export interface AuditReport {
   lines: number;
@@ -13,114 +21,173 @@ export interface AuditReport {
   events: Record<string, number>;
   /** The key that signed the newest number and hash. */
   thumbprint: string;
+  /** Whether that key is one of `signers`. */
+  signerChecked: boolean;
   anchored: AuditHead;
   /** Lines after the signed one: of the last minute, or of a server that was killed. */
   beyondAnchor: number;
   repairs: number;
 }
 
+export interface VerifyOptions {
+  /** The number of the first line that is there: older files were moved elsewhere. */
+  from?: number;
+  /** Lines that are known from elsewhere, as receipts hold them. */
+  anchors?: readonly AuditHead[];
+  /** Thumbprints of the keys that may have signed the newest line. */
+  signers?: readonly string[];
+  /** Older files of the log, compressed or not, besides those in the folder. */
+  files?: readonly string[];
+  /** A copy of `audit.head`: then `files` are all that is checked. */
+  headFile?: string;
+}
+
 /**
- * Checks the audit log of a data folder. Found are: a byte that was changed in any line, lines that were removed, put in,
- * doubled or moved, and an end that was cut off before the newest signed line. Not found: lines cut off behind that one
- * (of the last minute before a kill), and a whole log that was written anew by someone who has the key of the folder; against
- * that, compare `anchors`, which receipts hold, or keep copies elsewhere.
+ * Checks the chain of an audit log and the signature of its newest line. Found are: a byte that was changed in any line, lines
+ * that were removed, put in, doubled or moved, and an end that was cut off before the newest signed line. That holds only
+ * for a signature by a key that nobody else has: without `signers`, or where somebody else can read the key, the whole log
+ * may have been written again. Not found either: lines cut off behind the signed one (of the last minute before a kill).
  * @throws TomaatError BAD_SIGNATURE that says which line of which file is broken, and how.
  */
-export async function verifyAudit(
-  dataFolder: string,
-  { from = 1, anchors = [] }: { from?: number; anchors?: readonly AuditHead[] } = {},
-): Promise<AuditReport> {
-  const names = (await readdir(dataFolder)).filter((name) => olderFile.test(name)).sort();
-  if (existsSync(join(dataFolder, auditFile))) names.push(auditFile);
-  if (names.length === 0) {
-    throw new TomaatError('NOT_FOUND', `There is no audit log in ${dataFolder}. Check --data.`);
+export async function verifyAudit(dataFolder: string, options: VerifyOptions = {}): Promise<AuditReport> {
+  for (let left = 3; ; left--) {
+    const before = await stateOf(dataFolder, options);
+    try {
+      return await verifyOnce(dataFolder, options);
+    } catch (error) {
+      // A server may have begun a new file between the look at the folder and at the files.
+      if (left === 0 || before === (await stateOf(dataFolder, options))) throw error;
+    }
   }
-  const signed = await readAnchor(dataFolder);
-  const wanted = new Map<number, string>();
-  for (const { sequence, sha256 } of [signed, ...anchors]) {
-    if (sequence > 0 && sequence >= from && wanted.has(sequence) && wanted.get(sequence) !== sha256)
-      throw broken(`two hashes are known of line ${sequence}: the log was written anew.`);
-    if (sequence > 0 && sequence >= from) wanted.set(sequence, sha256);
+}
+
+/** Which files there are: their names, and which file each is. */
+async function stateOf(dataFolder: string, { headFile }: VerifyOptions): Promise<string> {
+  if (headFile !== undefined) return '';
+  const files = (await auditFiles(dataFolder)).sort();
+  return files.map((path) => `${path} ${statSync(path, { throwIfNoEntry: false })?.ino}`).join('\n');
+}
+
+async function verifyOnce(dataFolder: string, options: VerifyOptions): Promise<AuditReport> {
+  const { from = 1, anchors = [], signers = [], headFile } = options;
+  const paths = await pathsOf(dataFolder, options);
+  const signed = await readAnchor(headFile ?? join(dataFolder, anchorFile));
+  if (!signed) throw broken(`${anchorFile}, which signs its end, is missing.`);
+  if (signers.length > 0 && !signers.includes(signed.thumbprint)) {
+    throw new TomaatError(
+      'BAD_SIGNATURE',
+      `The newest line of the audit log was signed by ${signed.thumbprint}, not by ${signers.join(' or ')}: the log is another server’s, or was written again.`,
+    );
   }
+  const wanted = wantedHashes([signed, ...anchors], from);
   const report: AuditReport = {
     lines: 0,
-    files: names.length,
+    files: paths.length,
     events: {},
     thumbprint: signed.thumbprint,
+    signerChecked: signers.length > 0,
     anchored: { sequence: signed.sequence, sha256: signed.sha256 },
     beyondAnchor: 0,
     repairs: 0,
   };
   let head: AuditHead | undefined = from === 1 ? firstHead : undefined;
-  for (const name of names) {
+  for (const path of paths) {
     let number = 0;
-    for await (const line of linesOf(join(dataFolder, name))) {
+    for await (const line of readable(path)) {
       number++;
-      const where = `line ${number} of ${name}`;
+      const where = `line ${number} of ${basename(path)}`;
       if (line.torn) throw broken(`${where} does not end: it was cut off.`);
       const found = headOfLine(line.text);
       if (!found) throw broken(`${where} was changed: it does not have the hash that it states.`);
       if (head === undefined && found.sequence < from) continue;
       head ??= { sequence: from - 1, sha256: found.prev };
-      if (found.sequence !== head.sequence + 1) {
-        throw broken(
-          `${where} has the number ${found.sequence}, but ${head.sequence + 1} comes next: lines were removed, put in or moved.`,
-        );
-      }
-      if (found.prev !== head.sha256) {
-        throw broken(`${where} does not follow the line before it: one of the two was put in.`);
-      }
+      requireNext(found, head, where);
       const known = wanted.get(found.sequence);
       if (known !== undefined && known !== found.sha256) {
-        throw broken(`${where} is another than the one that was signed: the log was written anew.`);
+        throw broken(`${where} is another than the one that was signed: the log was written again.`);
       }
       wanted.delete(found.sequence);
       head = { sequence: found.sequence, sha256: found.sha256 };
-      const { event, time } = JSON.parse(line.text) as { event: string; time: string };
-      report.lines++;
-      report.first ??= time;
-      report.last = time;
-      report.events[event] = (report.events[event] ?? 0) + 1;
-      if (event === 'log.repaired') report.repairs++;
+      count(report, line.text, where);
       if (found.sequence > signed.sequence) report.beyondAnchor++;
     }
   }
-  const missing = Math.min(...wanted.keys());
   if (wanted.size > 0) {
     throw broken(
-      `the log ends with line ${head?.sequence ?? 0}, but line ${missing} was signed: its end was cut off.`,
+      `the log ends with line ${head?.sequence ?? 0}, but line ${Math.min(...wanted.keys())} was signed: its end was cut off.`,
     );
   }
   return report;
 }
 
-async function readAnchor(dataFolder: string): Promise<AuditHead & { thumbprint: string }> {
-  let text: string;
+async function pathsOf(dataFolder: string, { files = [], headFile }: VerifyOptions): Promise<string[]> {
+  const known = new Map<string, string>();
+  for (const path of [...files, ...(headFile === undefined ? await auditFiles(dataFolder) : [])])
+    known.set(await realpath(path), path);
+  if (known.size === 0) {
+    throw new TomaatError('NOT_FOUND', `There is no audit log in ${dataFolder}. Check --data.`);
+  }
+  return inOrder([...known.values()]);
+}
+
+/** The hashes that lines have to have, by number. */
+function wantedHashes(heads: readonly AuditHead[], from: number): Map<number, string> {
+  const wanted = new Map<number, string>();
+  for (const { sequence, sha256 } of heads) {
+    if (sequence === 0 || sequence < from) continue;
+    if (wanted.has(sequence) && wanted.get(sequence) !== sha256)
+      throw broken(`two hashes are known of line ${sequence}: the log was written again.`);
+    wanted.set(sequence, sha256);
+  }
+  return wanted;
+}
+
+function requireNext(found: AuditHead & { prev: string }, head: AuditHead, where: string): void {
+  if (found.sequence !== head.sequence + 1) {
+    const advice =
+      head.sequence === 0
+        ? ` If older files were moved elsewhere, name them too, or begin with --from ${found.sequence}.`
+        : '';
+    throw broken(
+      `${where} has the number ${found.sequence}, but ${head.sequence + 1} comes next: lines were removed, put in or moved.${advice}`,
+    );
+  }
+  if (found.prev !== head.sha256) {
+    throw broken(`${where} does not follow the line before it: one of the two was put in.`);
+  }
+}
+
+function count(report: AuditReport, text: string, where: string): void {
+  const { event, time } = parse(text, where);
+  report.lines++;
+  report.first ??= time;
+  report.last = time;
+  report.events[event] = (report.events[event] ?? 0) + 1;
+  if (event === 'log.repaired') report.repairs++;
+}
+
+/** Whoever writes a log again makes hashes that hold, of whatever lines. */
+function parse(text: string, where: string): { event: string; time: string } {
   try {
-    text = await readFile(join(dataFolder, anchorFile), 'utf8');
+    const { event, time } = JSON.parse(text) as Record<string, unknown>;
+    if (/^[a-z]+\.[a-z]+$/.test(String(event)) && !Number.isNaN(Date.parse(String(time))))
+      return { event: String(event), time: String(time) };
+  } catch {
+    // Said below.
+  }
+  throw broken(`${where} does not state an event and a time: it was put in.`);
+}
+
+/** The lines of a file; what cannot be unpacked is a broken log. */
+async function* readable(path: string): ReturnType<typeof linesOf> {
+  try {
+    yield* linesOf(path);
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
-    throw broken(`${anchorFile}, which signs its end, is missing.`);
+    const { code = '' } = error as NodeJS.ErrnoException;
+    if (!/^Z_|^ERR_|^ZSTD/.test(code)) throw error;
+    throw broken(`${basename(path)} cannot be unpacked: it was cut off or changed.`, error);
   }
-  const { payload, thumbprint } = await verifySigned(text.replace(/\n$/, ''), 'tomaat-audit+jws');
-  const { sequence, sha256 } = payload as AuditHead;
-  if (!Number.isSafeInteger(sequence) || !/^[0-9a-f]{64}$/.test(String(sha256)))
-    throw broken(`${anchorFile} holds no line’s number and hash.`);
-  return { sequence, sha256, thumbprint };
 }
 
-const broken = (what: string) => new TomaatError('BAD_SIGNATURE', `The audit log is broken: ${what}`);
-
-async function* linesOf(path: string): AsyncGenerator<{ text: string; torn: boolean }> {
-  let rest = Buffer.alloc(0);
-  for await (const chunk of createReadStream(path, { highWaterMark: 1 << 20 })) {
-    let bytes = Buffer.concat([rest, chunk as Buffer]);
-    for (let at = bytes.indexOf(10); at >= 0; at = bytes.indexOf(10)) {
-      // As bytes: a byte that is no UTF-8 has to be seen as another one.
-      yield { text: bytes.toString('latin1', 0, at), torn: false };
-      bytes = bytes.subarray(at + 1);
-    }
-    rest = bytes;
-  }
-  if (rest.length > 0) yield { text: rest.toString('latin1'), torn: true };
-}
+const broken = (what: string, cause?: unknown) =>
+  new TomaatError('BAD_SIGNATURE', `The audit log is broken: ${what}`, { cause });

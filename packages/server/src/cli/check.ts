@@ -1,15 +1,6 @@
-import { formatSeconds, plain } from './console.ts';
+import type { CheckResult } from '../check-app.ts';
+import { formatSeconds, plain, plainLines } from './console.ts';
 import { openInterrupt } from './interrupt.ts';
-
-/** One thing that was checked. */
-export interface CheckResult {
-  /** What was checked, in a few words: “manifest”, “weights”, “self-test”, “geometry”. */
-  readonly name: string;
-  readonly ok: boolean;
-  /** What was found, and what to do if it is wrong. */
-  readonly detail: string;
-  readonly seconds?: number;
-}
 
 /** Yields each result as soon as it is there; a fault that makes the rest pointless ends it. */
 export type CheckApp = (folder: string, signal: AbortSignal) => AsyncIterable<CheckResult>;
@@ -22,7 +13,7 @@ export async function check(folder: string, flags: { json?: boolean }, checkApp:
     results.push(result);
     if (flags.json) continue;
     const time = result.seconds === undefined ? '' : ` (${formatSeconds(result.seconds)})`;
-    const detail = plain(result.detail).replaceAll('\n', '\n         ');
+    const detail = plainLines(result.detail).replaceAll('\n', '\n         ');
     console.log(`${result.ok ? '  ok   ' : '  WRONG'}  ${plain(result.name)}: ${detail}${time}`);
   }
   interrupt.signal.throwIfAborted();

@@ -1,9 +1,11 @@
 import { X509Certificate } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { getCACertificates, setDefaultCACertificates } from 'node:tls';
+import * as tls from 'node:tls';
 import { TomaatError } from '@tomaat/core';
-import { checkToldAddress, isLoopback, isThisMachine } from '../registry/targets.ts';
+import { isLoopback, isThisMachine } from '../addresses.ts';
+import { checkToldAddress } from '../registry/targets.ts';
+import { defaultAuthorities } from '../trust/authorities.ts';
 import {
   createGuardedFetch,
   type FetchRules,
@@ -11,7 +13,14 @@ import {
   type Shown,
   untrusted,
 } from '../trust/guarded-fetch.ts';
-import { addPin, findPins, knownHostsFile, parseFingerprint } from '../trust/known-hosts.ts';
+import {
+  addPin,
+  findPins,
+  knownHostsFile,
+  type Pin,
+  parseFingerprint,
+  updatePin,
+} from '../trust/known-hosts.ts';
 
 /** What the commands that talk to servers have in common. */
 export interface ConnectOptions {
@@ -76,16 +85,16 @@ export async function connectTo(address: string, options: ConnectOptions, told?:
     return { fetch: createGuardedFetch(rules), hosts: [] };
   }
   if (!shown.authorized) await judge(url, shown, options, told);
-  const { fingerprint, hosts } = shown;
-  return {
-    fetch: createGuardedFetch({ ...rules, isKnown: (other) => !shown.authorized && other === fingerprint }),
-    hosts,
-  };
+  const { fingerprint, keyFingerprint, hosts } = shown;
+  // The server may renew its certificate while this process runs.
+  const isKnown = (other: string, otherKey: string) =>
+    !shown.authorized && (other === fingerprint || otherKey === keyFingerprint);
+  return { fetch: createGuardedFetch({ ...rules, isKnown }), hosts };
 }
 
 /** Throws unless a certificate without an authority is known, or becomes so. */
 async function judge(url: URL, shown: Shown, options: ConnectOptions, told?: Told): Promise<void> {
-  const { fingerprint } = shown;
+  const { fingerprint, keyFingerprint } = shown;
   const host = hostAndPort(url);
   const given = options.fingerprint?.map(parseFingerprint) ?? [];
   if (given.includes(fingerprint)) return;
@@ -93,7 +102,8 @@ async function judge(url: URL, shown: Shown, options: ConnectOptions, told?: Tol
   if (isLoopback(url.hostname) && fingerprint === (await ownFingerprint(dataFolder))) return;
   const file = knownHostsFile(dataFolder);
   const pins = await findPins(file, host);
-  if (pins.some(({ value }) => value === fingerprint)) return;
+  const known = findKnown(pins, shown);
+  if (known) return keepUp(file, known, shown);
   if (pins.length > 0) {
     const [{ value, line }] = pins;
     throw new TomaatError(
@@ -120,7 +130,27 @@ async function judge(url: URL, shown: Shown, options: ConnectOptions, told?: Tol
   const ask = options.ask ?? askOnTerminal;
   const question = `The certificate of ${host} is not known here. Its SHA-256 fingerprint is\n  ${fingerprint}\nThe server prints it at its start. Is it the same, and to be trusted? [y/N] `;
   if (!(await ask(question))) throw untrusted(host, shown);
-  await addPin(file, host, fingerprint);
+  await addPin(file, host, fingerprint, { keyFingerprint });
+}
+
+/** The line by which a certificate is known: as it is, or by its key. */
+export const findKnown = (
+  pins: readonly Pin[],
+  { fingerprint, keyFingerprint }: Pick<Shown, 'fingerprint' | 'keyFingerprint'>,
+): Pin | undefined =>
+  pins.find(({ value }) => value === fingerprint) ??
+  pins.find((pin) => pin.keyFingerprint === keyFingerprint);
+
+/** Notes the key of a certificate that is known, and a renewed certificate of a key that is known. */
+async function keepUp(file: string, pin: Pin, { fingerprint, keyFingerprint }: Shown): Promise<void> {
+  if (pin.value === fingerprint && pin.keyFingerprint === keyFingerprint) return;
+  try {
+    await updatePin(file, pin, { value: fingerprint, keyFingerprint });
+  } catch (error) {
+    const { code = '' } = error as NodeJS.ErrnoException;
+    // It is known all the same, from a file that this user may only read.
+    if (!['EACCES', 'EPERM', 'EROFS'].includes(code)) throw error;
+  }
 }
 
 export const hostAndPort = (url: URL): string =>
@@ -141,7 +171,7 @@ async function ownFingerprint(dataFolder: string): Promise<string | undefined> {
 
 /** Trusts the certificates of a file in all that this process connects to. */
 export async function trustEverywhere(file: string): Promise<void> {
-  setDefaultCACertificates([...getCACertificates('default'), await readCertificates(file)]);
+  tls.setDefaultCACertificates([...defaultAuthorities(), await readCertificates(file)]);
 }
 
 /** Asks whoever sits at the terminal; without one the answer is no. */

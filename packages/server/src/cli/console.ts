@@ -1,4 +1,5 @@
-import { describeError, TomaatError } from '@tomaat/core';
+import { format } from 'node:util';
+import { describeError, escapeUnseen, TomaatError } from '@tomaat/core';
 import { Interrupted } from './interrupt.ts';
 
 /** Exit codes: 0 all well, 1 the job, app or server failed, 2 usage or the caller's fault, 130 interrupted. */
@@ -23,8 +24,11 @@ export function printError(error: unknown): void {
     return;
   }
   if (error instanceof TomaatError) {
-    const requestId = error.detail?.requestId;
-    console.error(`${red('Error:')} ${error.message}${requestId ? `\n(request ${requestId})` : ''}`);
+    const { requestId, httpStatus } = error.detail ?? {};
+    // Messages of a server are of one line; ours may have several, of which the others show that they belong to the first.
+    const message =
+      httpStatus === undefined ? error.message.replace(/\n(?! )/g, '\n  ') : plain(error.message);
+    console.error(`${red('Error:')} ${message}${requestId ? `\n(request ${plain(String(requestId))})` : ''}`);
     return;
   }
   const system = error as NodeJS.ErrnoException;
@@ -37,7 +41,8 @@ export function printError(error: unknown): void {
   );
 }
 
-function systemFault({ code, path, message }: NodeJS.ErrnoException): string {
+/** What the system says of a path, in words that help. */
+export function systemFault({ code, path, message }: NodeJS.ErrnoException): string {
   if (code === 'ENOENT') return `There is no file or folder ${path}. Check the spelling.`;
   if (code === 'EACCES' || code === 'EPERM')
     return `${path} may not be read or written by you. Check its permissions.`;
@@ -54,10 +59,35 @@ const paint =
 export const red = paint(31, 39);
 export const dim = paint(2, 22);
 
-/** Text from a server or a registry: without the control characters that could play tricks on a terminal. */
-export function plain(text: string): string {
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what is taken out
-  return text.replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g, '');
+/** Text from elsewhere (a server, a registry, a file) as a part of a line of ours: what is not seen is escaped. */
+export const plain = escapeUnseen;
+
+/** The same of several lines. */
+export const plainLines = (text: string): string => text.split('\n').map(plain).join('\n');
+
+// biome-ignore lint/suspicious/noControlCharactersInRegex: the colours of paint()
+const colours = /\u001b\[(?:2|22|31|39)m/g;
+
+/**
+ * From now on nothing that console prints holds what is not seen, but our own colours and ends of lines: a name from
+ * elsewhere that somebody forgot to make plain can do no more than be long. JSON stays the same JSON.
+ */
+export function guardConsole(): void {
+  for (const method of ['log', 'error'] as const) {
+    const print = console[method].bind(console);
+    console[method] = (...parts: unknown[]) => {
+      const text = format(...parts);
+      const painted = text.match(colours) ?? [];
+      // The pieces between the colours, and the colours again.
+      print(
+        '%s',
+        text
+          .split(colours)
+          .map((piece, i) => plainLines(piece) + (painted[i] ?? ''))
+          .join(''),
+      );
+    };
+  }
 }
 
 export function formatBytes(bytes: number): string {
@@ -89,20 +119,40 @@ export interface Progress {
   clear(): void;
 }
 
-/** Progress on stderr: a moving line on a terminal, else a line for each step and every 10 s; nothing when quiet. */
+/** Columns below which a moving line is of no use. A terminal that does not state its width says 0. */
+const leastColumns = 20;
+const isWideTerminal = (): boolean =>
+  Boolean(process.stderr.isTTY) && !process.env.CI && process.stderr.columns >= leastColumns;
+
+/**
+ * Progress on stderr: a moving line on a terminal, else one line per step and every 10 s; nothing when quiet.
+ * A terminal that is, or becomes, narrower than 20 columns gets lines.
+ */
 export async function createProgress(quiet: boolean): Promise<Progress> {
   if (quiet) return { show() {}, clear() {} };
-  if (process.stderr.isTTY && !process.env.CI) {
-    const { default: ora } = await import('ora');
-    const spinner = ora({ stream: process.stderr, discardStdin: false });
-    return {
-      show(_step, text) {
-        spinner.text = text;
-        if (!spinner.isSpinning) spinner.start();
-      },
-      clear: () => void spinner.stop(),
-    };
-  }
+  const lines = createLineProgress();
+  if (!isWideTerminal()) return lines;
+  const { default: ora } = await import('ora');
+  const spinner = ora({ stream: process.stderr, discardStdin: false });
+  // The spinner divides by the number of columns: at 0 it would clear lines for ever.
+  const onResize = () => {
+    if (!isWideTerminal()) spinner.stop();
+  };
+  process.stderr.on('resize', onResize);
+  return {
+    show(step, text) {
+      if (!isWideTerminal()) return lines.show(step, text);
+      spinner.text = plain(text);
+      if (!spinner.isSpinning) spinner.start();
+    },
+    clear() {
+      spinner.stop();
+      lines.clear();
+    },
+  };
+}
+
+function createLineProgress(): Progress {
   let shown = '';
   let time = 0;
   return {
@@ -115,6 +165,15 @@ export async function createProgress(quiet: boolean): Promise<Progress> {
     clear() {
       shown = '';
     },
+  };
+}
+
+/** Shows steps of work that takes longer than a moment, in per cent. */
+export function percentOf(progress: Progress): (step: string, done: number, of: number) => void {
+  const startedMs = performance.now();
+  return (step, done, of) => {
+    if (performance.now() - startedMs > 1000)
+      progress.show(step, `${step}: ${Math.floor((100 * done) / Math.max(1, of))} %`);
   };
 }
 
@@ -134,5 +193,9 @@ export function openTable(
     chars: Object.fromEntries([...edges, ...lines].map((name) => [name, ''])),
   });
   table.push(...rows.map((row) => row.map(plain)));
-  return table.toString().replace(/[ \t]+$/gm, '');
+  return table
+    .toString()
+    .split('\n')
+    .map((line) => line.trimEnd())
+    .join('\n');
 }

@@ -31,7 +31,8 @@ export async function runDemo(options: DemoOptions): Promise<void> {
 async function showSample(options: DemoOptions): Promise<void> {
   const { server, registry, apiKey, print, signal } = options;
   // Beyond loopback there is only HTTPS, with a certificate that this process need not doubt.
-  if (!server.url) setDefaultCACertificates([...getCACertificates('default'), server.certificate.cert]);
+  if (!server.url)
+    setDefaultCACertificates([...getCACertificates('default'), server.certificates.current.cert]);
   const entries = await createRegistryClient({ baseUrl: registry.localUrl, apiKey }).discover(
     { task: 'segmentation' },
     { live: true, signal },
@@ -50,7 +51,7 @@ async function showSample(options: DemoOptions): Promise<void> {
   const job = requireSuccess(await client.wait(accepted.id, { signal }));
   const measured = job.outputs.find((output) => output.type === 'Measurements');
   if (measured) {
-    const file = await client.output(job.id, measured.name, { signal });
+    const file = await client.output(job.id, measured.name, { format: 'json', signal });
     const { labels } = JSON.parse(await (await file.blob()).text()) as { labels: unknown };
     for (const line of labelLines(labels)) print(line);
   }

@@ -1,5 +1,5 @@
 import { createRegistryClient, type Entry, type RegistryClient, type ServiceFilters } from '@tomaat/client';
-import { TomaatError } from '@tomaat/core';
+import { TomaatError, withoutTrailingSlashes } from '@tomaat/core';
 import Table from 'cli-table3';
 import { type ConnectOptions, connectTo, defaultRegistry } from './connect.ts';
 import { openTable, plain } from './console.ts';
@@ -79,5 +79,5 @@ const keyOf = (entry: Entry) => `${entry.modality}\n${entry.anatomy}\n${entry.ta
 /** What `tomaat predict` takes. */
 function addressOf(entry: Entry): string {
   if (!entry.serverUrl || !entry.serviceId) return entry.predictionUrl;
-  return `${entry.serverUrl.replace(/\/+$/, '')}/services/${entry.serviceId}`;
+  return `${withoutTrailingSlashes(entry.serverUrl)}/services/${entry.serviceId}`;
 }

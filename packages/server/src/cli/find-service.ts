@@ -5,10 +5,10 @@ import {
   type Entry,
   type RegistryClient,
   type Service,
+  toSlug,
 } from '@tomaat/client';
-import { TomaatError } from '@tomaat/core';
-import { toSlug } from '../registry/slug.ts';
-import { isLoopback } from '../registry/targets.ts';
+import { TomaatError, withoutTrailingSlashes } from '@tomaat/core';
+import { isLoopback } from '../addresses.ts';
 import { chooseTrusted } from '../trust/announced.ts';
 import { knownHostsFile } from '../trust/known-hosts.ts';
 import {
@@ -20,6 +20,7 @@ import {
   parseUrl,
   type Told,
 } from './connect.ts';
+import { plain } from './console.ts';
 
 /** A service on a server of ours, or one that speaks only TOMAAT v1. */
 export type FoundService =
@@ -77,28 +78,44 @@ async function discoverAt(
   }
 }
 
+const isV1Word = (part: string) => part === 'predict' || part === 'interface';
+
+/** What an address says of a service: `…/api/services/ID`, `…/services/ID`, and what may stand behind the id. */
+function serviceIn(parts: readonly string[]): { base: string; id: string; isV1: boolean } | undefined {
+  const last = parts[parts.length - 1];
+  const isApi = (at: number) => parts[at - 1] === 'api';
+  // How many parts may follow `services`: the id, and one more word.
+  for (const at of [parts.length - 2, parts.length - 3]) {
+    if (at < 1 || parts[at] !== 'services' || parts[at + 1] === '') continue;
+    const isV1 = at === parts.length - 3 && isV1Word(last);
+    const isPrediction = at === parts.length - 3 && isApi(at) && last === 'predictions';
+    if (at === parts.length - 3 && !isV1 && !isPrediction) continue;
+    const end = isApi(at) && !isV1 ? at - 1 : at;
+    return { base: parts.slice(0, end).join('/'), id: parts[at + 1], isV1 };
+  }
+  return undefined;
+}
+
 async function findByAddress(wanted: string, options: FindOptions): Promise<FoundService> {
   const { signal } = options;
   const url = parseUrl(wanted);
-  const path = url.pathname.replace(/\/+$/, '');
-  const api = /^(.*)\/api\/services\/([^/]+)(?:\/predictions)?$/.exec(path);
-  const page = /^(.*)\/services\/([^/]+)(\/(?:predict|interface))?$/.exec(path);
-  const match = api ?? page;
-  if (match) {
-    const client = await open(url.origin + match[1], options);
+  const path = withoutTrailingSlashes(url.pathname);
+  const parts = path.split('/');
+  const named = serviceIn(parts);
+  if (named) {
+    const client = await open(url.origin + named.base, options);
     try {
-      return { kind: 'api', client, service: await client.service(decodeURIComponent(match[2]), { signal }) };
+      return { kind: 'api', client, service: await client.service(decodeURIComponent(named.id), { signal }) };
     } catch (error) {
-      if (match[3] && isNoApi(error))
+      if (named.isV1 && isNoApi(error))
         return { kind: 'v1', predictionUrl: wanted.replace(/\/interface\/?$/, '/predict'), name: url.host };
       if (!(error instanceof TomaatError) || error.code !== 'NOT_FOUND') throw error;
       const others = await client.services({}, { signal }).catch(() => []);
-      throw notFound(`There is no service ${match[2]} at ${client.baseUrl}.`, others);
+      throw notFound(`There is no service ${named.id} at ${client.baseUrl}.`, others);
     }
   }
-  const v1 = /^(.*)\/(?:predict|interface)$/.exec(path);
-  if (v1) {
-    const client = await open(url.origin + v1[1], options);
+  if (parts.length > 1 && isV1Word(parts[parts.length - 1])) {
+    const client = await open(url.origin + parts.slice(0, -1).join('/'), options);
     try {
       const services = await client.services({}, { signal });
       // Which of several is v1's default, only v1 itself knows.
@@ -108,9 +125,10 @@ async function findByAddress(wanted: string, options: FindOptions): Promise<Foun
     }
     return { kind: 'v1', predictionUrl: wanted.replace(/\/interface\/?$/, '/predict'), name: url.host };
   }
-  const pair = /^(.*)\/([^/]+)\/([^/]+)$/.exec(path);
-  const base = url.origin + (pair ? pair[1] : path);
-  const filter = pair ? { task: pair[2], anatomy: pair[3] } : {};
+  const [task, anatomy] = parts.slice(-2);
+  const isPair = parts.length > 2 && task !== '';
+  const base = url.origin + (isPair ? parts.slice(0, -2).join('/') : path);
+  const filter = isPair ? { task, anatomy } : {};
   const client = await open(base, options);
   let services: Service[];
   try {
@@ -119,13 +137,13 @@ async function findByAddress(wanted: string, options: FindOptions): Promise<Foun
     if (!(error instanceof TomaatError) || error.code !== 'UPSTREAM') throw error;
     // It may be a registry.
     const { registry, entries } = await discoverAt(base, filter, options);
-    return fromEntries(pair ? `${pair[2]}/${pair[3]}` : '', entries, registry, options);
+    return fromEntries(isPair ? `${task}/${anatomy}` : '', entries, registry, options);
   }
-  if (pair && services.length > 0)
+  if (isPair && services.length > 0)
     return { kind: 'api', client, service: services.find((service) => service.default) ?? services[0] };
-  if (!pair && services.length === 1) return { kind: 'api', client, service: services[0] };
-  const all = pair ? await client.services({}, { signal }) : services;
-  if (pair) throw notFound(`${base} has no service for ${pair[2]}/${pair[3]}.`, all);
+  if (!isPair && services.length === 1) return { kind: 'api', client, service: services[0] };
+  const all = isPair ? await client.services({}, { signal }) : services;
+  if (isPair) throw notFound(`${base} has no service for ${task}/${anatomy}.`, all);
   throw services.length === 0
     ? new TomaatError('NOT_FOUND', `${base} has no services. Start it with an app: tomaat serve APP_DIR.`)
     : notFound(`${base} has ${services.length} services. Say which: ${base}/services/ID.`, all);
@@ -144,7 +162,7 @@ function notFound(
   services: readonly { id: string; task: string; anatomy: string; name: string }[],
 ): TomaatError {
   const lines = services.map(
-    (service) => `\n  ${service.id}  (${service.task}/${service.anatomy}, ${service.name})`,
+    (service) => `\n  ${plain(`${service.id}  (${service.task}/${service.anatomy}, ${service.name})`)}`,
   );
   return new TomaatError('NOT_FOUND', `${what}${lines.length > 0 ? ` There are:${lines.join('')}` : ''}`);
 }
@@ -190,7 +208,7 @@ async function findOnServer(
     if (!(error instanceof TomaatError) || error.code !== 'UNREACHABLE') throw error;
     throw new TomaatError(
       'UNREACHABLE',
-      `“${wanted}” has to be looked up, but neither a registry (${defaultRegistry}) nor a server (${defaultServer}) runs here. Start one with “tomaat up”, name a registry with --registry URL, or give the address of the service.`,
+      `“${wanted}” has to be looked up, but neither a registry (${defaultRegistry}) nor a server (${defaultServer}) runs here. Start one with “tomaat up”, name a registry (--registry URL, or the option registry of findService()), or give the address of the service.`,
       { cause: noRegistry },
     );
   }

@@ -1,5 +1,5 @@
-import { createReadStream } from 'node:fs';
-import { open, readdir, stat } from 'node:fs/promises';
+import { createReadStream, type Stats } from 'node:fs';
+import { lstat, open, readdir, readlink, stat } from 'node:fs/promises';
 import { basename, dirname, extname, join } from 'node:path';
 import type { FileSource } from '@tomaat/client';
 import { TomaatError } from '@tomaat/core';
@@ -40,7 +40,9 @@ export async function volumePaths(path: string): Promise<string[]> {
   if (/\.(mhd|nhdr)$/i.test(name)) {
     const parts = dataFilesOf(await headOf(path), name);
     for (const part of parts) {
-      if (!(await isFile(join(folder, part)))) {
+      const file = join(folder, part);
+      if (!(await isFile(file))) {
+        if (await lstat(file).catch(() => undefined)) await mustBeFile(file);
         throw new TomaatError(
           'BAD_INPUT',
           `${name} keeps its voxels in ${part}, which is not beside it. Put it there.`,
@@ -76,7 +78,7 @@ export async function volumesIn(folder: string, outputNames: readonly string[]):
 }
 
 async function openFile(path: string): Promise<FileSource> {
-  const { size } = await stat(path);
+  const { size } = await statInput(path);
   if (size === 0) throw new TomaatError('BAD_INPUT', `${path} is empty. Give a file with a volume in it.`);
   return {
     name: basename(path),
@@ -86,8 +88,28 @@ async function openFile(path: string): Promise<FileSource> {
   };
 }
 
+/**
+ * What lies at a path. A link whose file is not there is called that: `ls` shows it, and data that git-annex or DataLad keep is
+ * such links until it is fetched.
+ */
+export async function statInput(path: string): Promise<Stats> {
+  try {
+    return await stat(path);
+  } catch (error) {
+    const link = await lstat(path).catch(() => undefined);
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT' || !link?.isSymbolicLink()) throw error;
+    const target = await readlink(path);
+    const remedy = /(^|[\\/])annex[\\/]objects[\\/]/.test(target)
+      ? `Fetch it with “datalad get ${basename(path)}” or “git annex get ${basename(path)}”.`
+      : 'Put the file there, or give its path.';
+    throw new TomaatError('BAD_INPUT', `${path} is a link to ${target}, which is not here. ${remedy}`, {
+      cause: error,
+    });
+  }
+}
+
 export async function mustBeFile(path: string): Promise<void> {
-  const found = await stat(path);
+  const found = await statInput(path);
   if (found.isDirectory()) throw new TomaatError('BAD_INPUT', `${path} is a folder. Give a file.`);
   if (!found.isFile())
     throw new TomaatError('BAD_INPUT', `${path} is no ordinary file. Save the volume to a file first.`);
@@ -122,6 +144,9 @@ async function headOf(path: string): Promise<string> {
   return buffer.toString('latin1', 0, bytesRead);
 }
 
+/** Where a pattern such as `slice%03d.raw` has its number. */
+const numberInName = /%(0?)(\d{0,2})d/;
+
 /**
  * The data files that a MetaImage (ElementDataFile) or NRRD (data file) header names, by base name: whatever folder
  * it speaks of, only what lies beside it is taken.
@@ -147,9 +172,9 @@ function dataFilesOf(header: string, name: string): string[] {
       .filter((line) => line.trim() !== '')
       .map(base);
   }
-  const series = /^(\S*%0?\d*d\S*)\s+(-?\d+)\s+(-?\d+)(?:\s+(\d+))?/.exec(value);
-  if (!series) return [base(value)];
-  const [, pattern, first, last, step] = series;
+  const [pattern, first, last, step] = value.split(/\s+/);
+  const isSeries = [first, last].every((word) => word !== undefined && /^-?\d{1,9}$/.test(word));
+  if (!isSeries || !numberInName.test(pattern)) return [base(value)];
   const files: string[] = [];
   for (
     let index = Number(first);
@@ -158,7 +183,7 @@ function dataFilesOf(header: string, name: string): string[] {
   ) {
     files.push(
       base(
-        pattern.replace(/%(0?)(\d*)d/, (_, zero, width) =>
+        pattern.replace(numberInName, (_, zero, width) =>
           String(index).padStart(Number(width || 0), zero ? '0' : ' '),
         ),
       ),

@@ -9,11 +9,14 @@ export class Interrupted extends Error {
   }
 }
 
-/** A terminal sends Ctrl-C to the starter and to us, and the starter passes it on: that is one Ctrl-C. */
-const echoMs = 300;
+/**
+ * A terminal sends Ctrl-C to the launcher and to this process, and the launcher passes it on: that is one Ctrl-C. The same
+ * goes for a SIGTERM to all processes of a service, whose second copy may be late on a loaded machine.
+ */
+const echoMs = { SIGINT: 300, SIGTERM: 2000 };
 
 /**
- * A signal that fires at the first Ctrl-C or SIGTERM, with `Interrupted` as its reason; a second Ctrl-C leaves at
+ * A signal that fires at the first Ctrl-C or SIGTERM, with `Interrupted` as its reason; a second one leaves at
  * once. Dispose of it to have the usual behaviour back.
  */
 export function openInterrupt(onFirst: () => void = () => {}): {
@@ -21,13 +24,13 @@ export function openInterrupt(onFirst: () => void = () => {}): {
   [Symbol.dispose](): void;
 } {
   const controller = new AbortController();
-  let firstTime = 0;
+  let firstMs = 0;
   const stop = (name: 'SIGINT' | 'SIGTERM') => {
     if (controller.signal.aborted) {
-      if (Date.now() - firstTime > echoMs) process.exit(name === 'SIGINT' ? 130 : 143);
+      if (performance.now() - firstMs > echoMs[name]) process.exit(name === 'SIGINT' ? 130 : 143);
       return;
     }
-    firstTime = Date.now();
+    firstMs = performance.now();
     controller.abort(new Interrupted(name));
     onFirst();
   };
@@ -43,7 +46,8 @@ export function openInterrupt(onFirst: () => void = () => {}): {
         process.off('SIGTERM', term);
       };
       // The echo of the Ctrl-C that ended the work must not cut the clearing up short.
-      if (controller.signal.aborted) setTimeout(remove, Math.max(0, firstTime + echoMs - Date.now())).unref();
+      const leftMs = firstMs + Math.max(...Object.values(echoMs)) - performance.now();
+      if (controller.signal.aborted) setTimeout(remove, Math.max(0, leftMs)).unref();
       else remove();
     },
   };

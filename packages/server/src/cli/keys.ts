@@ -1,9 +1,9 @@
 import { TomaatError } from '@tomaat/core';
 import Table from 'cli-table3';
-import { allKeys, keyPlaces, openKeyFolder } from '../access/key-folder.ts';
-import { type ApiKey, createKey, type KeyScope, listKeys, revokeKey } from '../access/keys.ts';
-import { leaveForAudit } from '../audit/audit-log.ts';
-import { defaultDataFolder } from '../config.ts';
+import { allKeys, hasKeys, makeKey, openKeyFolder, revokeFolderKey } from '../access/key-folder.ts';
+import type { ApiKey, KeyScope } from '../access/keys.ts';
+import { dataFolderFor } from '../config.ts';
+import { actAsOwner } from '../store/folder-owner.ts';
 import { openTable, plain } from './console.ts';
 
 export interface KeyFlags {
@@ -22,15 +22,14 @@ export interface CreateKeyFlags extends KeyFlags {
 /** `tomaat keys create`: the key is shown this once. */
 export async function keysCreate(flags: CreateKeyFlags): Promise<number> {
   const expiresTime = flags.expires === undefined ? undefined : parseExpiry(flags.expires);
-  const scopes = flags.scope as KeyScope[];
-  await using keys = await openKeyFolder(folderOf(flags), keyPlaces);
-  const made = await createKey(keys.databases, {
+  const folder = dataFolderFor(flags);
+  using _owner = actAsOwner(folder);
+  const made = await makeKey(folder, {
     label: flags.label,
-    scopes,
+    scopes: flags.scope as KeyScope[],
     expiresTime,
     limits: { maxJobs: flags.maxJobs, perDay: flags.perDay },
   });
-  await leaveForAudit(folderOf(flags), 'key.created', { keyId: made.id, scopes: made.scopes });
   if (flags.json) {
     console.log(JSON.stringify(made));
     return 0;
@@ -45,7 +44,9 @@ export async function keysCreate(flags: CreateKeyFlags): Promise<number> {
 
 /** `tomaat keys list` */
 export async function keysList(flags: KeyFlags): Promise<number> {
-  await using keys = await openKeyFolder(folderOf(flags));
+  const folder = dataFolderFor(flags);
+  using _owner = actAsOwner(folder);
+  await using keys = await openKeyFolder(folder);
   const all = await allKeys(keys.databases);
   if (flags.json) console.log(JSON.stringify(all, null, 2));
   else if (all.length === 0) console.log('There are no keys. “tomaat keys create --label NAME” makes one.');
@@ -57,26 +58,20 @@ export async function keysList(flags: KeyFlags): Promise<number> {
 export async function keysRevoke(id: string, flags: KeyFlags): Promise<number> {
   // Whoever gives the whole key means the key of its id.
   const keyId = /^tmt_([a-z2-7]{10})_/.exec(id)?.[1] ?? id;
-  await using keys = await openKeyFolder(folderOf(flags));
-  let revoked: ApiKey | undefined;
-  for (const db of keys.databases) {
-    if ((await listKeys(db)).some((key) => key.id === keyId)) revoked = await revokeKey(db, keyId);
-  }
+  const folder = dataFolderFor(flags);
+  using _owner = actAsOwner(folder);
+  const revoked = await revokeFolderKey(folder, keyId);
   if (!revoked) {
-    const why =
-      keys.databases.length > 0
-        ? '“tomaat keys list” shows them.'
-        : 'No key was ever made in this data folder. Check --data.';
+    const why = hasKeys(folder)
+      ? '“tomaat keys list” shows them.'
+      : `No key was ever made in ${folder}. Check --data.`;
     throw new TomaatError('NOT_FOUND', `There is no key ${keyId}. ${why}`);
   }
-  await leaveForAudit(folderOf(flags), 'key.revoked', { keyId: revoked.id });
   console.log(
     flags.json ? JSON.stringify(revoked) : `Key ${revoked.id} (${plain(revoked.label)}) is revoked.`,
   );
   return 0;
 }
-
-const folderOf = ({ data }: KeyFlags) => data ?? process.env.TOMAAT_DATA ?? defaultDataFolder();
 
 function rowOf(key: ApiKey): string[] {
   const isExpired = key.expiresTime !== undefined && Date.parse(key.expiresTime) <= Date.now();

@@ -1,4 +1,3 @@
-import { stat } from 'node:fs/promises';
 import type { Service } from '@tomaat/client';
 import {
   defaultValue,
@@ -8,7 +7,7 @@ import {
   parseParameter,
   TomaatError,
 } from '@tomaat/core';
-import { mustBeFile, stemOf, volumesIn } from './input-files.ts';
+import { mustBeFile, statInput, stemOf, volumesIn } from './input-files.ts';
 
 /** What the flags of `predict` and `run` say about inputs. */
 export interface InputFlags {
@@ -99,7 +98,7 @@ export async function planInputs(service: Elements, flags: InputFlags): Promise<
   const plan = { mainInput, otherFiles, values };
   if (flags.volume === undefined)
     return { ...plan, paths: [Object.values(otherFiles)[0]?.[0] ?? service.id], many: false };
-  if (!(await stat(flags.volume)).isDirectory()) return { ...plan, paths: [flags.volume], many: false };
+  if (!(await statInput(flags.volume)).isDirectory()) return { ...plan, paths: [flags.volume], many: false };
   const outputs = service.outputs.map((output) => output.name);
   return { ...plan, paths: onePerStem(await volumesIn(flags.volume, outputs)), many: true };
 }

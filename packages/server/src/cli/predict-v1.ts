@@ -5,6 +5,7 @@ import {
   type FileSource,
   interfaceV1,
   predictV1 as sendV1,
+  startValueV1,
   type V1Input,
   type V1Output,
 } from '@tomaat/client';
@@ -12,9 +13,10 @@ import {
   base64Length,
   collectBytes,
   decodeBase64Text,
+  defaultValue,
   encodeBase64,
   extensionOf,
-  type Input,
+  type FileGeometry,
   type OutputType,
   outputSchemas,
   readVolume,
@@ -27,8 +29,8 @@ import { anonymousInputs, removedLine } from './anonymous-input.ts';
 import { connectTo, type Told } from './connect.ts';
 import { formatBytes, type Progress, plain } from './console.ts';
 import { volumeFiles } from './input-files.ts';
+import type { Outcome, PredictFlags } from './outcome.ts';
 import { type Elements, planInputs } from './plan-inputs.ts';
-import type { Outcome, PredictFlags } from './predict.ts';
 import { checkTargets, planResults, saveResult } from './result-files.ts';
 
 /**
@@ -72,6 +74,7 @@ export async function predictV1(
 
   await using opened = new AsyncDisposableStack();
   const files: Record<string, FileSource> = {};
+  let geometry: FileGeometry | undefined;
   const paths = {
     ...inputs.otherFiles,
     ...(flags.volume !== undefined && inputs.mainInput !== undefined && { [inputs.mainInput]: [path] }),
@@ -79,16 +82,18 @@ export async function predictV1(
   for (const [name, given] of Object.entries(paths)) {
     const input = service.inputs.find((candidate) => candidate.name === name);
     progress.show('convert', `Reading ${basename(given[0])}`);
-    files[name] =
-      input?.type === 'transform'
-        ? await transformField(given[0])
-        : await volumeField(given[0], flags, opened);
+    if (input?.type === 'transform') files[name] = await transformField(given[0]);
+    else {
+      const field = await volumeField(given[0], flags, opened);
+      files[name] = field.file;
+      if (name === inputs.mainInput) geometry = field.geometry;
+    }
   }
   // A v1 server fills in no defaults: every field is sent.
   const fields: Record<string, string> = {};
   for (const input of service.inputs) {
     if (input.type === 'volume' || input.type === 'transform') continue;
-    const value = inputs.values[input.name] ?? defaultOf(input);
+    const value = inputs.values[input.name] ?? defaultValue(input);
     if (value === undefined) continue;
     fields[input.name] =
       typeof value === 'boolean'
@@ -98,6 +103,10 @@ export async function predictV1(
         : Array.isArray(value)
           ? value.map((point) => point.join(',')).join(';')
           : String(value);
+  }
+  if (!flags.quiet && Object.keys(fields).length > 0) {
+    progress.clear();
+    console.error(plain(`Parameters: ${parameterLine(fields, inputs.values)}`));
   }
   const elements = await sendV1(found.predictionUrl, {
     fields,
@@ -137,6 +146,7 @@ export async function predictV1(
       element,
       type,
       results.outputs[0].format ?? extensionOf(path) ?? 'nii.gz',
+      geometry,
     );
     saved.push(await saveResult(bytes, results, path, name, format, { force: flags.force, signal }));
   }
@@ -146,6 +156,7 @@ export async function predictV1(
     name: found.name,
     seconds: Math.round(performance.now() - startTime) / 1000,
     files: saved,
+    parameters: fields,
     ...(reports.length > 0 && { report: reports.join('\n') }),
   };
 }
@@ -156,28 +167,38 @@ function inputOf(element: V1Input): Elements['inputs'] {
   const label = element.text ?? element.label ?? name;
   const { minimum = 0, maximum = 1, options = [] } = element;
   if (element.type === 'volume') return [{ name, label, type: 'volume', optional: false, frames: 'one' }];
-  if (element.type === 'slider') return [{ name, label, type: 'slider', minimum, maximum }];
-  if (element.type === 'checkbox') return [{ name, label, type: 'checkbox', default: false }];
-  if (element.type === 'radiobutton') return [{ name, label, type: 'radiobutton', options }];
+  const start = startValueV1(element);
+  if (element.type === 'slider')
+    return [{ name, label, type: 'slider', minimum, maximum, default: start as number }];
+  if (element.type === 'checkbox') return [{ name, label, type: 'checkbox', default: start as boolean }];
+  if (element.type === 'radiobutton')
+    return [{ name, label, type: 'radiobutton', options, default: start as string }];
   if (element.type === 'fiducials')
     return [{ name, label, type: 'fiducials', optional: false, minimumPoints: 1, maximumPoints: 10_000 }];
   if (element.type === 'transform') return [{ name, label, type: 'transform', optional: false }];
   return [];
 }
 
-function defaultOf(input: Input): number | boolean | string | undefined {
-  if (input.type === 'slider') return input.default ?? input.minimum;
-  if (input.type === 'checkbox') return input.default;
-  if (input.type === 'radiobutton') return input.default ?? input.options[0];
-  return undefined;
+/** What is sent, and which of it the caller did not choose: a v1 service itself says nothing of it. */
+function parameterLine(
+  fields: Readonly<Record<string, string>>,
+  given: Readonly<Record<string, unknown>>,
+): string {
+  const words = Object.entries(fields).map(
+    ([name, value]) => `${name}=${value}${name in given ? '' : ' (default)'}`,
+  );
+  return words.join(', ');
 }
 
-/** The volume as base64 of a MetaImage file; one that is a .mha already goes as it is, but for identifying text. */
+/**
+ * The volume as base64 of a MetaImage file; one that is a .mha already goes as it is, but for identifying text. With what the
+ * header states of the grid, for the result.
+ */
 async function volumeField(
   path: string,
   flags: PredictFlags,
   opened: AsyncDisposableStack,
-): Promise<FileSource> {
+): Promise<{ file: FileSource; geometry?: FileGeometry }> {
   if (/\.mha$/i.test(path)) {
     let [file] = await volumeFiles(path);
     if (!flags.keepText) {
@@ -185,11 +206,11 @@ async function volumeField(
       if (anonymous.removed > 0 && !flags.quiet) console.error(removedLine(anonymous.removed));
       file = anonymous.volumes.volume[0] as FileSource;
     }
-    return base64Field(file.sizeBytes, () => file.stream() as AsyncIterable<Uint8Array>);
+    return { file: base64Field(file.sizeBytes, () => file.stream() as AsyncIterable<Uint8Array>) };
   }
   const parts = await volumeFiles(path);
   const folder = path.slice(0, path.length - basename(path).length);
-  const { volume } = await readVolume(
+  const { volume, header } = await readVolume(
     parts.map((part) => ({
       name: part.name,
       sizeBytes: part.sizeBytes,
@@ -199,9 +220,10 @@ async function volumeField(
     { frame: flags.frame },
   );
   const bytes = await collectBytes(writeVolume(volume, 'mha', nodePlatform));
-  return base64Field(bytes.length, async function* () {
+  const file = base64Field(bytes.length, async function* () {
     yield bytes;
   });
+  return { file, geometry: header.geometry };
 }
 
 /** A first line that says the kind of file, then base64. */
@@ -234,6 +256,7 @@ async function contentOf(
   element: V1Output,
   type: OutputType,
   wanted: string,
+  geometry: FileGeometry | undefined,
 ): Promise<{ format: string; bytes: AsyncIterable<Uint8Array> }> {
   const content = element.content ?? '';
   const one = async function* (bytes: Uint8Array) {
@@ -253,5 +276,5 @@ async function contentOf(
   const format = extensionOf(`x.${wanted}`);
   if (format === undefined || format === 'mha') return { format: 'mha', bytes: one(bytes) };
   const { volume } = await readVolume([sourceFromBytes('label.mha', bytes)], nodePlatform);
-  return { format, bytes: writeVolume(volume, format, nodePlatform, { intent: 'label' }) };
+  return { format, bytes: writeVolume(volume, format, nodePlatform, { geometry, intent: 'label' }) };
 }

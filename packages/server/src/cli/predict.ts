@@ -11,7 +11,7 @@ import {
 } from '@tomaat/client';
 import { TomaatError } from '@tomaat/core';
 import { anonymousInputs, removedLine } from './anonymous-input.ts';
-import { askOnTerminal, type ConnectOptions } from './connect.ts';
+import { askOnTerminal } from './connect.ts';
 import {
   createProgress,
   exitCodeOf,
@@ -21,46 +21,15 @@ import {
   type Progress,
   plain,
   printError,
+  systemFault,
 } from './console.ts';
 import { findService } from './find-service.ts';
 import { stemOf, volumeFiles } from './input-files.ts';
 import { openInterrupt } from './interrupt.ts';
-import { type InputFlags, type InputPlan, planInputs } from './plan-inputs.ts';
+import type { Outcome, PredictFlags } from './outcome.ts';
+import { type InputPlan, planInputs } from './plan-inputs.ts';
 import { printOutcome } from './print-outcome.ts';
-import {
-  checkTargets,
-  planResults,
-  type ResultFile,
-  type ResultFlags,
-  type ResultPlan,
-  saveResult,
-} from './result-files.ts';
-
-export interface PredictFlags extends ConnectOptions, InputFlags, ResultFlags {
-  frame?: number;
-  delete?: boolean;
-  /** Sends files as they are, with the text in their headers and under their names. */
-  keepText?: boolean;
-  /** A file for the signed receipt. */
-  receipt?: string;
-  quiet?: boolean;
-  json?: boolean;
-}
-
-/** What became of one input; the line that --json prints. */
-export interface Outcome {
-  input: string;
-  service: string;
-  name: string;
-  version?: string;
-  job?: string;
-  seconds: number;
-  files: ResultFile[];
-  labels?: unknown;
-  report?: string;
-  /** File of the receipt. */
-  receipt?: string;
-}
+import { checkTargets, planResults, type ResultFile, type ResultPlan, saveResult } from './result-files.ts';
 
 interface Plan {
   service: Service;
@@ -200,29 +169,35 @@ async function predictOne(
     showState();
     for await (job of client.watch(job.id, { signal })) if (!isSettled(job)) showState();
     clearInterval(timer);
-    requireSuccess(job);
+    // What an app or a server says is part of a line of ours.
+    requireSuccess({ ...job, error: job.error && { ...job.error, detail: plain(job.error.detail) } });
     show('fetch', 'Fetching the results');
     const files: ResultFile[] = [];
     for (const planned of results.outputs) {
       const output = job.outputs.find((candidate) => candidate.name === planned.name);
       if (!output) {
-        const names = job.outputs.map((candidate) => candidate.name).join(', ') || 'none';
+        const names = plain(job.outputs.map((candidate) => candidate.name).join(', ')) || 'none';
         throw new TomaatError('APP_OUTPUT', `The job gave no output ${planned.name}. It gave: ${names}.`);
       }
       const format = planned.format ?? output.format;
       const isStored = format === output.format;
-      const file = await client.output(job.id, output.name, {
-        format: isStored ? undefined : format,
-        signal,
-      });
-      const digest = isStored ? output.digest : undefined;
-      files.push(
-        await saveResult(file.stream, results, path, output.name, format, {
-          force: flags.force,
-          digest,
+      try {
+        const file = await client.output(job.id, output.name, {
+          format: isStored ? undefined : format,
           signal,
-        }),
-      );
+        });
+        const digest = isStored ? output.digest : undefined;
+        files.push(
+          await saveResult(file.stream, results, path, output.name, format, {
+            force: flags.force,
+            digest,
+            signal,
+          }),
+        );
+      } catch (error) {
+        signal.throwIfAborted();
+        throw stillThere(error, job, outputAddress(client, job, output, isStored ? undefined : format));
+      }
     }
     const receipt = flags.receipt === undefined ? undefined : await saveReceipt(client, job, flags, signal);
     const reported = await readReport(client, job, signal);
@@ -247,6 +222,24 @@ async function predictOne(
   }
 }
 
+const outputAddress = (client: Client, job: Job, output: JobOutput, format: string | undefined): string =>
+  `${client.baseUrl.replace(/\/$/, '')}/api/jobs/${job.id}/outputs/${output.name}${format ? `?format=${format}` : ''}`;
+
+/** A result that was computed and could not be fetched or written: the same error, with the address where it waits. */
+function stillThere(error: unknown, job: Job, address: string): unknown {
+  const system = error as NodeJS.ErrnoException;
+  const isSystem = !(error instanceof TomaatError) && typeof system.code === 'string' && system.path;
+  if (!(error instanceof TomaatError) && !isSystem) return error;
+  const until = job.expiresTime ? ` until ${new Date(job.expiresTime).toLocaleString('sv-SE')}` : '';
+  const { code, message } = isSystem
+    ? { code: 'BAD_INPUT' as const, message: systemFault(system) }
+    : (error as TomaatError);
+  return new TomaatError(code, `${message}\nThe result is still on the server${until}: ${address}`, {
+    ...(error instanceof TomaatError && { detail: error.detail, field: error.field }),
+    cause: error,
+  });
+}
+
 async function saveReceipt(
   client: Client,
   job: Job,
@@ -264,8 +257,9 @@ async function cancel(client: Client, job: Job, flags: PredictFlags): Promise<vo
     const ended = await client.cancel(job.id, { signal: AbortSignal.timeout(10_000) });
     if (flags.delete && isSettled(ended))
       await client.remove(job.id, { signal: AbortSignal.timeout(10_000) });
-    if (!flags.quiet)
-      console.error(ended.state === 'succeeded' ? 'The job was done already.' : 'The job is cancelled.');
+    if (flags.quiet) return;
+    const isCanceled = ended.state === 'canceled';
+    console.error(isCanceled ? 'The job is cancelled.' : `The job had ${ended.state} already.`);
   } catch (error) {
     console.error(`The job ${job.id} could not be cancelled: ${(error as Error).message}`);
   }
@@ -290,12 +284,14 @@ async function readReport(
   job: Job,
   signal: AbortSignal,
 ): Promise<Pick<Outcome, 'labels' | 'report'>> {
-  const textOf = async (output: JobOutput) => {
-    const file = await client.output(job.id, output.name, { signal });
+  const textOf = async (output: JobOutput, wanted: string) => {
+    // Without a wish it comes as it is stored, with an entity tag and no conversion.
+    const format = output.format === wanted ? undefined : wanted;
+    const file = await client.output(job.id, output.name, { format, signal });
     return (await file.blob()).text();
   };
   const measured = job.outputs.find((output) => output.type === 'Measurements');
-  if (measured) return JSON.parse(await textOf(measured)) as { labels?: unknown };
+  if (measured) return JSON.parse(await textOf(measured, 'json')) as { labels?: unknown };
   const text = job.outputs.find((output) => output.type === 'PlainText');
-  return text ? { report: await textOf(text) } : {};
+  return text ? { report: await textOf(text, 'txt') } : {};
 }

@@ -1,4 +1,8 @@
+import { rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { type OidcSettings, parseClaimRule } from '../access/claims.ts';
+import { openKeyFolder } from '../access/key-folder.ts';
+import { revokeKey } from '../access/keys.ts';
 import type { Config } from '../config.ts';
 import { trustEverywhere } from './connect.ts';
 
@@ -32,19 +36,50 @@ export async function prepareIssuer({ oidcIssuer, ca }: Config): Promise<void> {
   if (oidcIssuer !== undefined && ca !== undefined) await trustEverywhere(ca);
 }
 
-/** Where a browser logs in. */
-export function loginLine(config: Config, url: string): string {
-  const issuer =
-    config.oidcIssuer === undefined ? '' : `, or sends you to ${new URL(config.oidcIssuer).host}`;
-  return `Login     ${url}/   asks for a key${issuer}`;
+/** Where a browser logs in, and which addresses to register at the issuer. `url`: the address of the page. */
+export function loginLines(config: Config, url: string, others: readonly string[] = []): string {
+  if (config.oidcIssuer === undefined) return `Login     ${url}/   asks for a key`;
+  const { host } = new URL(config.oidcIssuer);
+  return [
+    `Login     ${url}/   asks for a key, or sends you to ${host}`,
+    ...[url, ...others].map(
+      (one) => `  register there: redirect address ${one}/auth/oidc/callback, after a logout ${one}/`,
+    ),
+  ].join('\n');
 }
 
-export function adminKeyLines(key: string): string {
-  return [
-    `Login is on. The first key, which may do everything; it is not shown again:`,
-    `  ${key}`,
+const adminKeyFile = 'first-admin.key';
+
+/**
+ * What is said of the first administrator's key. On a terminal that is the key; elsewhere stdout goes to a journal or a
+ * log that others read and that is kept, so the key is in a file that its owner alone can read.
+ */
+export async function adminKeyLines(key: string, dataFolder: string): Promise<string> {
+  const use = [
     `  page: give it where it asks; programs: the header “Authorization: Bearer tmt_…”; tomaat: --api-key or TOMAAT_API_KEY`,
     `  more keys: tomaat keys create --label NAME --scope predict`,
+  ];
+  if (process.stdout.isTTY) {
+    return [
+      `Login is on. The first key, which may do everything; it is not shown again:`,
+      `  ${key}`,
+      ...use,
+    ].join('\n');
+  }
+  const file = join(dataFolder, adminKeyFile);
+  try {
+    await rm(file, { force: true });
+    await writeFile(file, `${key}\n`, { mode: 0o600, flag: 'wx', flush: true });
+  } catch (error) {
+    // A key that nobody saw would keep the next start from making one.
+    await using keys = await openKeyFolder(dataFolder);
+    for (const db of keys.databases) await revokeKey(db, key.split('_')[1]);
+    throw error;
+  }
+  return [
+    `Login is on. The first key, which may do everything, is in this file, for its owner alone; keep the key elsewhere and remove the file:`,
+    `  ${file}`,
+    ...use,
   ].join('\n');
 }
 

@@ -1,5 +1,6 @@
-import { dim, formatSeconds, plain } from './console.ts';
-import type { Outcome } from './predict.ts';
+import { formatMl } from '@tomaat/core';
+import { dim, formatSeconds, plain, plainLines } from './console.ts';
+import type { Outcome } from './outcome.ts';
 
 /** What a prediction brought: the files, the labels with their volumes, by whom and how fast. */
 export function printOutcome(outcome: Outcome, flags: { json?: boolean; quiet?: boolean }): void {
@@ -13,7 +14,7 @@ export function printOutcome(outcome: Outcome, flags: { json?: boolean; quiet?: 
   if (lines.length > 0) console.log(lines.join('\n'));
   else if (outcome.report)
     console.log(
-      plain(outcome.report)
+      plainLines(outcome.report)
         .trimEnd()
         .replace(/^(?=.)/gm, '  '),
     );
@@ -32,7 +33,7 @@ export function labelLines(labels: unknown): string[] {
     .filter((item) => item.volumeMl > 0)
     .map((item) => [
       plain(item.name),
-      item.volumeMl < 10 ? item.volumeMl.toFixed(2) : item.volumeMl.toFixed(1),
+      item.volumeMl < 0.1 ? formatMl(item.volumeMl) : item.volumeMl.toFixed(item.volumeMl < 10 ? 2 : 1),
     ]);
   const widths = [0, 1].map((column) => Math.max(0, ...rows.map((row) => row[column].length)));
   const lines = rows.map(([name, volume]) => `  ${name.padEnd(widths[0])}  ${volume.padStart(widths[1])} ml`);

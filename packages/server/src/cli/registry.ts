@@ -1,13 +1,14 @@
 import { mkdir } from 'node:fs/promises';
-import { pino } from 'pino';
 import { makeFirstAdminKey } from '../access/key-folder.ts';
 import type { LoadedConfig } from '../config.ts';
 import { startRegistry } from '../registry/start.ts';
-import { openCertificate } from '../tls.ts';
 import { readCertificates } from './connect.ts';
+import { openHangup } from './hangup.ts';
 import { openInterrupt } from './interrupt.ts';
+import { openLog } from './log.ts';
 import { pageFolder } from './packaged.ts';
-import { accessSettings, adminKeyLines, legacyLine, loginLine, prepareIssuer } from './print-access.ts';
+import { prepareFolder } from './prepare-folder.ts';
+import { accessSettings, adminKeyLines, legacyLine, loginLines, prepareIssuer } from './print-access.ts';
 
 /** `tomaat registry`: runs until it is told to stop. */
 export async function registry(
@@ -15,25 +16,28 @@ export async function registry(
   options: { json: boolean },
 ): Promise<number> {
   const { data, host, registryPort } = config;
+  // The first lines on stdout are the addresses; the log goes to stderr.
+  const logger = openLog(config.logLevel);
+  using hangup = openHangup(logger);
+  await prepareFolder(data, logger);
   await mkdir(data, { recursive: true, mode: 0o700 });
   await prepareIssuer(config);
-  // The first lines on stdout are the addresses; the log goes to stderr.
-  const logger = pino({ level: config.logLevel }, pino.destination(2));
   const running = await startRegistry({
     host,
     port: registryPort,
     strictPort: sources.registryPort !== 'default',
     dataFolder: data,
     logger,
-    tls: config.tlsCert
-      ? await openCertificate(data, { cert: config.tlsCert, key: config.tlsKey })
-      : undefined,
+    tlsCert: config.tlsCert,
+    tlsKey: config.tlsKey,
     allowNet: config.allowNet,
     trust: config.ca && (await readCertificates(config.ca)),
     page: pageFolder(),
     ...accessSettings(config),
     legacyPort: config.registryLegacyPort,
   });
+  const { certificates } = running;
+  if (certificates) hangup.add('the certificate', () => certificates.reload());
   try {
     const adminKey = config.login ? await makeFirstAdminKey(data, ['registry']) : undefined;
     const { legacyUrl } = running;
@@ -42,8 +46,10 @@ export async function registry(
       console.log(`Registry  ${running.url}`);
       if (legacyUrl) console.log(legacyLine(legacyUrl));
       console.log(`Data      ${data}`);
-      if (config.login) console.log(loginLine(config, config.publicUrl ?? running.url));
-      if (adminKey) console.log(adminKeyLines(adminKey));
+      const fault = certificates?.fault();
+      if (fault) console.log(fault);
+      if (config.login) console.log(loginLines(config, config.publicUrl ?? running.url));
+      if (adminKey) console.log(await adminKeyLines(adminKey, data));
       if (sources.registryPort === 'default' && running.port !== registryPort) {
         console.log(`Port ${registryPort} is taken: port ${running.port} is used instead.`);
       }

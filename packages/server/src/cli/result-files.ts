@@ -1,4 +1,4 @@
-import { createHash, randomBytes } from 'node:crypto';
+import { createHash } from 'node:crypto';
 import { createWriteStream } from 'node:fs';
 import { link, mkdir, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
@@ -6,6 +6,7 @@ import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import type { ReadableStream as NodeReadableStream } from 'node:stream/web';
 import { extensionOf, type OutputType, outputFormats, TomaatError } from '@tomaat/core';
+import { partOf } from '../store/whole-file.ts';
 import { plain } from './console.ts';
 import { stemOf } from './input-files.ts';
 import type { Elements } from './plan-inputs.ts';
@@ -157,7 +158,30 @@ export async function saveResult(
     );
   }
   const file = targetOf(plan, inputPath, output, format);
-  return { output, file, format, sizeBytes: await writeFile(stream, file, options) };
+  try {
+    return { output, file, format, sizeBytes: await writeFile(stream, file, options) };
+  } catch (error) {
+    throw writeFault(error, file);
+  }
+}
+
+/** What the system says of a write that failed, with the file that it was for: its own error names none, or a temporary one. */
+function writeFault(error: unknown, file: string): unknown {
+  const { code, syscall } = error as NodeJS.ErrnoException;
+  if (code === undefined || syscall === undefined) return error;
+  if (code === 'ENOSPC' || code === 'EDQUOT' || code === 'EFBIG') {
+    const why = {
+      ENOSPC: 'the disk of this machine is full',
+      EDQUOT: 'your quota on this disk is used up',
+      EFBIG: 'it is larger than a file may be there',
+    }[code];
+    return new TomaatError(
+      'DISK_FULL',
+      `${file} cannot be written: ${why}. Make room, or choose another place with -o.`,
+      { cause: error },
+    );
+  }
+  return Object.assign(error as NodeJS.ErrnoException, { path: file });
 }
 
 /** Writes a stream to a file by way of a temporary one beside it; gives its size in bytes. */
@@ -167,7 +191,7 @@ async function writeFile(
   options: { force?: boolean; digest?: string; signal?: AbortSignal },
 ): Promise<number> {
   await mkdir(dirname(target), { recursive: true });
-  const partial = `${target}.${randomBytes(4).toString('hex')}.part`;
+  const partial = partOf(target);
   const hash = createHash('sha256');
   let sizeBytes = 0;
   try {

@@ -1,10 +1,10 @@
-import type { EncodedOutput } from '@tomaat/core';
+import { type EncodedOutput, parseMeasurementsCsv } from '@tomaat/core';
 import { type App, openApp } from '../apps.ts';
 import { createProgress } from './console.ts';
 import { volumePaths } from './input-files.ts';
 import { openInterrupt } from './interrupt.ts';
+import type { Outcome } from './outcome.ts';
 import { type Elements, type InputFlags, planInputs } from './plan-inputs.ts';
-import type { Outcome } from './predict.ts';
 import { printOutcome } from './print-outcome.ts';
 import { checkTargets, planResults, type ResultFile, type ResultFlags, saveResult } from './result-files.ts';
 
@@ -77,7 +77,7 @@ export async function run(folder: string, flags: RunFlags, runApp: RunApp): Prom
           const isReport = output.type === 'Measurements' || (output.type === 'PlainText' && !report.labels);
           if (!isWanted && !isReport) return;
           const bytes = isReport ? [await joined(output.bytes)] : output.bytes;
-          if (isReport) report = { ...report, ...readReport(output.type, (bytes as Buffer[])[0]) };
+          if (isReport) report = { ...report, ...readReport(output, (bytes as Buffer[])[0]) };
           if (!isWanted) return;
           files.push(
             await saveResult(toAsync(bytes), results, path, output.name, output.format, {
@@ -100,9 +100,15 @@ export async function run(folder: string, flags: RunFlags, runApp: RunApp): Prom
   return 0;
 }
 
-function readReport(type: EncodedOutput['type'], bytes: Buffer): Pick<Outcome, 'labels' | 'report'> {
+function readReport(
+  { type, format }: Pick<EncodedOutput, 'type' | 'format'>,
+  bytes: Buffer,
+): Pick<Outcome, 'labels' | 'report'> {
   const text = bytes.toString('utf8');
-  return type === 'Measurements' ? (JSON.parse(text) as { labels?: unknown }) : { report: text };
+  if (type !== 'Measurements') return { report: text };
+  return format === 'csv'
+    ? { labels: parseMeasurementsCsv(text) }
+    : (JSON.parse(text) as { labels?: unknown });
 }
 
 async function joined(bytes: AsyncIterable<Uint8Array>): Promise<Buffer> {

@@ -1,30 +1,36 @@
 import { flushCompileCache } from 'node:module';
 import { TomaatError } from '@tomaat/core';
-import { type Logger, pino } from 'pino';
+import type { Logger } from 'pino';
 import { makeFirstAdminKey, programKey } from '../access/key-folder.ts';
 import { isWildcard } from '../addresses.ts';
+import { openApps } from '../apps.ts';
 import type { LoadedConfig } from '../config.ts';
 import { startAnnouncer } from '../registry/announcer.ts';
 import { type RunningRegistry, startRegistry } from '../registry/start.ts';
 import { type RunningServer, startServer } from '../server.ts';
+import { createMemoryPolicy } from '../worker/memory-limit.ts';
+import { logVerified, verifyApps } from '../worker/verify-app.ts';
 import { readCertificates } from './connect.ts';
 import { runDemo } from './demo.ts';
+import { openHangup } from './hangup.ts';
 import { openInterrupt } from './interrupt.ts';
+import { openLog } from './log.ts';
 import { bundledApps, pageFolder } from './packaged.ts';
-import { accessSettings, adminKeyLines, legacyLine, loginLine, prepareIssuer } from './print-access.ts';
+import { prepareFolder } from './prepare-folder.ts';
+import { accessSettings, adminKeyLines, legacyLine, loginLines, prepareIssuer } from './print-access.ts';
 
 /** `tomaat serve` and `tomaat up`: a server, with `up` a registry beside it, until told to stop. */
 
 /** The log goes to stderr as JSON; the first lines on stdout are the addresses. */
 function createLogger({ config, sources }: LoadedConfig, quietByDefault: boolean): Logger {
   const level = quietByDefault && sources.logLevel === 'default' ? 'warn' : config.logLevel;
-  return pino({ level }, pino.destination(2));
+  return openLog(level);
 }
 
 function openServer(
   { config, sources }: LoadedConfig,
   appFolders: readonly string[],
-  logger: Logger,
+  { logger, stopSignal }: { logger: Logger; stopSignal: AbortSignal },
 ): Promise<RunningServer> {
   return startServer({
     appFolders,
@@ -37,10 +43,12 @@ function openServer(
     tlsCert: config.tlsCert,
     tlsKey: config.tlsKey,
     ...accessSettings(config),
+    otherUrls: config.registryPublicUrl === undefined ? [] : [config.registryPublicUrl],
     legacyPort: config.legacyPort,
     defaultService: config.default,
     workers: config.workers,
     drainMs: config.drainSeconds * 1000,
+    memoryMb: config.memoryMb,
     maxIdleMb: config.maxIdleMb,
     resultTtlMs: config.keepMinutes * 60_000,
     stripInputs: config.stripInputs,
@@ -49,8 +57,29 @@ function openServer(
     maxVoxels: config.maxVoxels,
     minBytesPerSecond: config.minBytesPerSecond,
     page: pageFolder(),
+    stopSignal,
     logger,
   });
+}
+
+/** Loads the models of apps before they are announced, while the server starts; see verifyApps(). */
+function verifyServed(
+  { config }: LoadedConfig,
+  folders: readonly string[],
+  logger: Logger,
+  signal: AbortSignal,
+): Promise<void> {
+  const verified = openApps(folders).then((apps) =>
+    verifyApps(apps, {
+      memory: createMemoryPolicy({ slots: config.workers, memoryMb: config.memoryMb }),
+      atATime: Math.max(1, config.workers),
+      signal,
+      onVerified: logVerified(logger),
+    }),
+  );
+  // A failure counts when it is awaited, and not before.
+  verified.catch(() => {});
+  return verified;
 }
 
 interface Announcing {
@@ -98,6 +127,8 @@ function announce(
       logger,
     });
     opened.defer(() => announcer.close());
+    // Registries and clients learn of the new certificate from the announcement.
+    server.certificates.onChange(() => announcer.refresh());
   }
 }
 
@@ -106,15 +137,21 @@ export async function serve(
   options: { appFolders: string[]; json: boolean },
 ): Promise<number> {
   const logger = createLogger(loaded, false);
+  using hangup = openHangup(logger);
+  await prepareFolder(loaded.config.data, logger);
   const announcing = await planAnnouncing(loaded);
   await prepareIssuer(loaded.config);
   await using opened = new AsyncDisposableStack();
   using interrupt = openInterrupt();
-  const server = await openServer(loaded, options.appFolders, logger);
+  const verifying = verifyServed(loaded, options.appFolders, logger, interrupt.signal);
+  const server = await openServer(loaded, options.appFolders, { logger, stopSignal: interrupt.signal });
   opened.defer(() => server.close());
+  hangup.add('the certificate', () => server.certificates.reload());
+  hangup.add('the audit log', () => server.reopenFiles());
+  await verifying;
   announce(announcing, server, logger, opened);
   const adminKey = loaded.config.login ? await makeFirstAdminKey(loaded.config.data, ['server']) : undefined;
-  printAddresses(loaded, { server, adminKey, json: options.json });
+  await printAddresses(loaded, { server, adminKey, json: options.json });
   await untilInterrupted(interrupt.signal);
   return 0;
 }
@@ -125,23 +162,34 @@ export async function up(
 ): Promise<number> {
   const { config, sources } = loaded;
   const logger = createLogger(loaded, true);
+  using hangup = openHangup(logger);
+  await prepareFolder(config.data, logger);
   const announcing = await planAnnouncing(loaded);
   await prepareIssuer(loaded.config);
   const trust = config.ca && (await readCertificates(config.ca));
   await using opened = new AsyncDisposableStack();
   using interrupt = openInterrupt();
-  const server = await openServer(loaded, [...bundledApps(), ...options.appFolders], logger);
+  // The apps in the box are verified by the tests of every release.
+  const verifying = verifyServed(loaded, options.appFolders, logger, interrupt.signal);
+  const server = await openServer(loaded, [...bundledApps(), ...options.appFolders], {
+    logger,
+    stopSignal: interrupt.signal,
+  });
   opened.defer(() => server.close());
+  hangup.add('the certificate', () => server.certificates.reload());
+  hangup.add('the audit log', () => server.reopenFiles());
+  await verifying;
   const registry = await startRegistry({
     host: config.host,
     port: config.registryPort,
     strictPort: sources.registryPort !== 'default',
     dataFolder: config.data,
     logger,
-    tls: server.certificate,
+    certificates: server.certificates,
     allowNet: config.allowNet,
     trust,
     ownServer: { announced: server.announcedUrl, local: server.localUrl },
+    audit: server.audit,
     page: pageFolder(),
     ...accessSettings(config),
     publicUrl: config.registryPublicUrl,
@@ -154,14 +202,15 @@ export async function up(
     audience: registry.url,
     services: () => server.announcements(),
     signer: server.signer,
-    pinned: server.certificate.cert,
+    pinned: () => server.certificates.current.cert,
     logger,
   });
   opened.defer(() => announcer.close());
+  server.certificates.onChange(() => announcer.refresh());
   announce(announcing, server, logger, opened);
   await announcer.firstRound;
   const adminKey = config.login ? await makeFirstAdminKey(config.data, ['server', 'registry']) : undefined;
-  printAddresses(loaded, { server, registry, adminKey, json: options.json });
+  await printAddresses(loaded, { server, registry, adminKey, json: options.json });
   if (options.demo && !interrupt.signal.aborted) {
     await runDemo({
       server,
@@ -187,7 +236,7 @@ function untilInterrupted(signal: AbortSignal): Promise<void> {
   });
 }
 
-function printAddresses(
+async function printAddresses(
   { config, sources }: LoadedConfig,
   {
     server,
@@ -195,7 +244,7 @@ function printAddresses(
     adminKey,
     json,
   }: { server: RunningServer; registry?: RunningRegistry; adminKey?: string; json: boolean },
-): void {
+): Promise<void> {
   if (json) {
     console.log(
       JSON.stringify({
@@ -218,12 +267,17 @@ function printAddresses(
   for (const url of [server.legacyUrl, registry?.legacyUrl]) if (url) lines.push(legacyLine(url));
   lines.push(`Identity  ${server.identity}   (signs receipts)`);
   lines.push(`Data      ${config.data}`, `Services  ${server.services.join(', ')}`);
-  if (config.login) lines.push(loginLine(config, config.publicUrl ?? server.url ?? server.tlsUrl));
-  if (adminKey) lines.push(adminKeyLines(adminKey));
-  const { certificate } = server;
-  if (certificate.selfMade) {
+  if (config.login)
     lines.push(
-      `The certificate of the HTTPS address is self-made; clients show its SHA-256 fingerprint once:`,
+      loginLines(config, config.publicUrl ?? server.url ?? server.tlsUrl, registry && [registry.url]),
+    );
+  if (adminKey) lines.push(await adminKeyLines(adminKey, config.data));
+  const certificate = server.certificates.current;
+  const fault = server.certificates.fault();
+  if (fault) lines.push(fault);
+  if (certificate.selfSigned) {
+    lines.push(
+      `The certificate of the HTTPS address is self-signed; clients show its SHA-256 fingerprint once:`,
       `  ${certificate.fingerprint}`,
       `  in Python: requests.post(…, verify='${certificate.certFile}')`,
     );

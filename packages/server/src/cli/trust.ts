@@ -1,5 +1,6 @@
 import { TomaatError } from '@tomaat/core';
 import Table from 'cli-table3';
+import { requireOwner } from '../store/folder-owner.ts';
 import { createGuardedFetch, peekCertificate, untrusted } from '../trust/guarded-fetch.ts';
 import {
   addPin,
@@ -13,6 +14,7 @@ import {
   askOnTerminal,
   type ConnectOptions,
   dataFolderOf,
+  findKnown,
   hostAndPort,
   parseUrl,
   readCertificates,
@@ -29,6 +31,7 @@ export async function trust(address: string, flags: TrustFlags): Promise<number>
   if (url.protocol !== 'https:')
     throw new TomaatError('BAD_REQUEST', `${address} has no certificate. Give an address with https://.`);
   const host = hostAndPort(url);
+  requireOwner(await dataFolderOf(flags));
   const shown = await peek(url, flags);
   if (shown.authorized) {
     console.log(
@@ -36,7 +39,7 @@ export async function trust(address: string, flags: TrustFlags): Promise<number>
     );
     return 0;
   }
-  const { fingerprint } = shown;
+  const { fingerprint, keyFingerprint } = shown;
   const given = flags.fingerprint?.map(parseFingerprint);
   if (given && !given.includes(fingerprint)) {
     throw new TomaatError(
@@ -46,14 +49,14 @@ export async function trust(address: string, flags: TrustFlags): Promise<number>
   }
   const file = knownHostsFile(await dataFolderOf(flags));
   const known = await findPins(file, host);
-  if (known.some(({ value }) => value === fingerprint)) {
+  if (findKnown(known, shown)) {
     console.log(`${host} is trusted already.`);
     return 0;
   }
   const before = known.map(({ value }) => `\n  known  ${value}`).join('');
   const question = `${host} shows the certificate with the SHA-256 fingerprint${before}\n  ${before ? 'shown  ' : ''}${fingerprint}\nThe server prints it at its start. Is it the same, and to be trusted? [y/N] `;
   if (!given && !(await askOnTerminal(question))) throw untrusted(host, shown);
-  await addPin(file, host, fingerprint, { replace: true });
+  await addPin(file, host, fingerprint, { replace: true, keyFingerprint });
   console.log(`${host} is trusted from now on (${file}).`);
   return 0;
 }
@@ -86,6 +89,7 @@ export async function trustList(flags: TrustFlags): Promise<number> {
 
 /** `tomaat trust remove NAME`. */
 export async function trustRemove(name: string, flags: TrustFlags): Promise<number> {
+  requireOwner(await dataFolderOf(flags));
   const file = knownHostsFile(await dataFolderOf(flags));
   const wanted = /^https?:\/\//.test(name) ? hostAndPort(parseUrl(name)) : name;
   if ((await removePins(file, wanted)) === 0) {

@@ -2,10 +2,7 @@ import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { basename } from 'node:path';
 import { type Receipt, verifyReceipt } from '@tomaat/client';
-import { TomaatError } from '@tomaat/core';
-import { hashFile } from '../apps.ts';
-import { verifyAudit } from '../audit/verify-audit.ts';
-import { defaultDataFolder } from '../config.ts';
+import { hashFile } from '../store/hash-file.ts';
 import { anonymousInputs } from './anonymous-input.ts';
 import { formatBytes, plain } from './console.ts';
 import { mustBeFile, volumeFiles, volumePaths } from './input-files.ts';
@@ -30,13 +27,13 @@ export async function verify(file: string, flags: VerifyFlags): Promise<number> 
     await mustBeFile(path);
     const digest = `sha256:${await hashFile(path)}`;
     const output = receipt.outputs.find((candidate) => candidate.digest === digest);
-    if (output) said.push(`${plain(basename(path))} is the output ${output.name}.`);
-    else faults.push(`${plain(basename(path))} is none of its outputs: its SHA-256 is ${digest.slice(7)}.`);
+    if (output) said.push(`${basename(path)} is the output ${output.name}.`);
+    else faults.push(`${basename(path)} is none of its outputs: its SHA-256 is ${digest.slice(7)}.`);
   }
   if (flags.json) {
     console.log(JSON.stringify({ ok: faults.length === 0, thumbprint, receipt, faults }));
   } else {
-    console.log([...linesOf(receipt, thumbprint), ...said, ...faults].join('\n'));
+    console.log([...linesOf(receipt, thumbprint), ...said, ...faults].map(plain).join('\n'));
     if (flags.key === undefined) {
       console.log(
         'The signature holds. It is worth as much as the key: compare the thumbprint with the line “Identity” that the server prints at its start (--key does it for you).',
@@ -61,7 +58,7 @@ async function compareVolume(
   const paths = await volumePaths(path);
   const asIs = await Promise.all(paths.map(async (part) => `sha256:${await hashFile(part)}`));
   if (asIs.every((digest) => known.has(digest))) {
-    said.push(`${plain(basename(path))} is the input ${known.get(asIs[0])}, as it is.`);
+    said.push(`${basename(path)} is the input ${known.get(asIs[0])}, as it is.`);
     return;
   }
   for (const name of new Set(receipt.inputs.map((input) => input.name))) {
@@ -74,11 +71,11 @@ async function compareVolume(
       }),
     );
     if (digests.every((digest) => known.get(digest) === name)) {
-      said.push(`${plain(basename(path))} is the input ${name}, as it was sent without identifying text.`);
+      said.push(`${basename(path)} is the input ${name}, as it was sent without identifying text.`);
       return;
     }
   }
-  faults.push(`${plain(basename(path))} is none of its inputs: its SHA-256 is ${asIs[0].slice(7)}.`);
+  faults.push(`${basename(path)} is none of its inputs: its SHA-256 is ${asIs[0].slice(7)}.`);
 }
 
 function linesOf(receipt: Receipt, thumbprint: string): string[] {
@@ -111,53 +108,5 @@ function linesOf(receipt: Receipt, thumbprint: string): string[] {
     ['Results', `${retention.results}: ${retention.resultsDeletedTime}`],
     ['Note', receipt.notice],
   ];
-  return rows.map(([name, text]) => plain(`${name.padEnd(10)} ${text}`));
-}
-
-export interface AuditFlags {
-  data?: string;
-  from: number;
-  receipt: readonly string[];
-  key?: string;
-  json?: boolean;
-}
-
-/** `tomaat audit verify`: 0 when the log is whole, else 1 with the line that is broken. */
-export async function auditVerify(flags: AuditFlags): Promise<number> {
-  const folder = flags.data ?? process.env.TOMAAT_DATA ?? defaultDataFolder();
-  const anchors = [];
-  const signers = new Set<string>();
-  for (const file of flags.receipt) {
-    const { receipt, thumbprint } = await verifyReceipt(await readFile(file, 'utf8'));
-    signers.add(thumbprint);
-    if (receipt.audit) anchors.push(receipt.audit);
-  }
-  const report = await verifyAudit(folder, { from: Math.max(1, flags.from), anchors });
-  for (const signer of [flags.key, ...signers]) {
-    if (signer === undefined || signer === report.thumbprint) continue;
-    throw new TomaatError(
-      'BAD_SIGNATURE',
-      `The newest line of the audit log was signed by ${report.thumbprint}, not by ${signer}: the log is another server’s, or was written anew.`,
-    );
-  }
-  if (flags.json) {
-    console.log(JSON.stringify({ ok: true, ...report }));
-    return 0;
-  }
-  const { lines, files, anchored, beyondAnchor, repairs, events } = report;
-  console.log(
-    [
-      `The audit log is whole: ${lines} line${lines === 1 ? '' : 's'} in ${files} file${files === 1 ? '' : 's'}, ${report.first} to ${report.last}.`,
-      `Signed up to line ${anchored.sequence} by ${report.thumbprint}${beyondAnchor > 0 ? `; ${beyondAnchor} newer line${beyondAnchor === 1 ? ' is' : 's are'} not signed yet` : ''}.`,
-      ...(repairs > 0
-        ? [
-            `A last line in pieces was cut off ${repairs === 1 ? 'once' : `${repairs} times`}, as after a power cut.`,
-          ]
-        : []),
-      ...Object.entries(events)
-        .sort(([a], [b]) => a.localeCompare(b))
-        .map(([event, count]) => `  ${String(count).padStart(6)}  ${event}`),
-    ].join('\n'),
-  );
-  return 0;
+  return rows.map(([name, text]) => `${name.padEnd(10)} ${text}`);
 }

@@ -4,18 +4,22 @@ import { lstat, mkdtemp, readdir, rm } from 'node:fs/promises';
 import { availableParallelism, hostname, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { TomaatError } from '@tomaat/core';
-import { pino } from 'pino';
 import { openApps } from '../apps.ts';
 import { lockDataFolder } from '../store/database.ts';
+import { createMemoryPolicy } from '../worker/memory-limit.ts';
 import { remoteSource } from '../worker/remote-source.ts';
 import { startSupervisor } from '../worker/supervisor.ts';
+import { logVerified, verifyApps } from '../worker/verify-app.ts';
 import { connectTo, parseUrl } from './connect.ts';
+import { openHangup } from './hangup.ts';
 import { openInterrupt } from './interrupt.ts';
+import { openLog } from './log.ts';
 import { bundledApps } from './packaged.ts';
 
 export interface WorkerFlags {
   token?: string;
   workers: number;
+  memoryMb?: number;
   ca?: string;
   data?: string;
   fingerprint?: string[];
@@ -41,9 +45,16 @@ export async function worker(
   }
   const url = parseUrl(serverUrl);
   const { ca, data, fingerprint } = flags;
-  const { fetch } = await connectTo(url.href, { apiKey: token, ca, data, fingerprint });
+  const logger = openLog(flags.logLevel);
+  using hangup = openHangup(logger);
+  const trust = { apiKey: token, ca, data, fingerprint };
+  let reached = await connectTo(url.href, trust);
+  hangup.add('what is trusted (--ca, known_hosts)', async () => {
+    const again = await connectTo(url.href, { ...trust, ask: async () => false });
+    // One that cannot be reached now shows no certificate: what is known of it stays.
+    if (url.protocol === 'http:' || again.hosts.length > 0) reached = again;
+  });
   const apps = await openApps(appFolders.length > 0 ? appFolders : bundledApps());
-  const logger = pino({ level: flags.logLevel }, pino.destination(2));
   await using opened = new AsyncDisposableStack();
   using interrupt = openInterrupt();
   const workFolder = await openWorkFolder(opened);
@@ -54,7 +65,7 @@ export async function worker(
   const source = remoteSource({
     serverUrl: url.href,
     token,
-    fetch,
+    fetch: (...request) => reached.fetch(...request),
     name: `${host}:${process.pid}:${randomBytes(4).toString('hex')}`,
     versions,
     logger,
@@ -80,13 +91,22 @@ export async function worker(
     if (interrupt.signal.aborted) return 0;
     throw error;
   }
+  const memory = createMemoryPolicy({ slots: flags.workers, memoryMb: flags.memoryMb });
+  await verifyApps(appFolders.length > 0 ? apps : [], {
+    memory,
+    atATime: flags.workers,
+    signal: interrupt.signal,
+    onVerified: logVerified(logger),
+  });
   const supervisor = await startSupervisor({
     apps,
     source,
     slots: flags.workers,
+    memory,
     maxIdle: Math.max(2, availableParallelism()),
     workFolder: join(workFolder, 'jobs'),
     maxVoxels,
+    stopSignal: interrupt.signal,
     logger,
   });
   opened.use(supervisor);

@@ -22,14 +22,14 @@ export interface Admission {
 }
 
 /** Each body on its way may take two buffers of 512 KiB. */
-const maxBodies = 128;
-/** Where there are so many, one that is slower than this has to make room for another. */
+const defaultMaxBodies = 128;
+/** Where there are so many, one that is slower than this makes room for another. */
 const slowBytesPerSecond = 64 * 1024;
 const youngMs = 2000;
 
-export function createAdmission(jobs: Jobs): Admission {
+export function createAdmission(jobs: Jobs, { maxBodies = defaultMaxBodies } = {}): Admission {
   const closing = new AbortController();
-  const bodies = new Map<FastifyRequest, { sinceMs: number; bytesBefore: number }>();
+  const bodies = new Map<FastifyRequest, { owner: string; sinceMs: number; bytesBefore: number }>();
   const ending = new AbortController();
 
   function requireOpen(): void {
@@ -37,20 +37,32 @@ export function createAdmission(jobs: Jobs): Admission {
       throw new TomaatError('BUSY', 'The server stops now and takes no new work. Try again in a minute.');
   }
 
-  /** Hangs up on the slowest sender, so that senders who drip cannot take all places; false where all are quick. */
-  function endSlowest(): boolean {
-    let slowest: FastifyRequest | undefined;
-    let least = slowBytesPerSecond;
-    for (const [request, { sinceMs, bytesBefore }] of bodies) {
-      const ms = performance.now() - sinceMs;
-      const pace = ((request.raw.socket.bytesRead - bytesBefore) / ms) * 1000;
-      if (ms < youngMs || pace >= least) continue;
-      slowest = request;
-      least = pace;
-    }
-    if (!slowest) return false;
-    bodies.delete(slowest);
-    slowest.raw.socket.destroy();
+  /** Senders with their pace, bytes/s, the slowest first. */
+  function byPace() {
+    return [...bodies]
+      .map(([request, { owner, sinceMs, bytesBefore }]) => {
+        const ms = performance.now() - sinceMs;
+        const pace = ((request.raw.socket.bytesRead - bytesBefore) / Math.max(1, ms)) * 1000;
+        return { request, owner, pace, ms };
+      })
+      .sort((a, b) => a.pace - b.pace);
+  }
+
+  /**
+   * Hangs up on a sender so that another one gets in: on the slowest of all if it drips; else on the slowest of the owner
+   * with the most, if that has more than the one who asks would have. False where nobody makes room.
+   */
+  function makeRoomFor(owner: string): boolean {
+    const senders = byPace();
+    const counts = new Map<string, number>();
+    for (const sender of senders) counts.set(sender.owner, (counts.get(sender.owner) ?? 0) + 1);
+    const [rich, most] = [...counts].reduce((a, b) => (b[1] > a[1] ? b : a), ['', 0]);
+    const dripping = senders.find(({ ms, pace }) => ms >= youngMs && pace < slowBytesPerSecond);
+    const isFair = most > (counts.get(owner) ?? 0) + 1;
+    const ended = dripping ?? (isFair ? senders.find((sender) => sender.owner === rich) : undefined);
+    if (!ended) return false;
+    bodies.delete(ended.request);
+    ended.request.raw.socket.destroy();
     return true;
   }
 
@@ -58,19 +70,20 @@ export function createAdmission(jobs: Jobs): Admission {
     requireOpen,
     async enter(request) {
       requireOpen();
+      const owner = ownerOf(request);
       const key = request.headers['idempotency-key'];
       // Whoever repeats a request gets the job that he has, whatever the queue looks like.
-      if (typeof key !== 'string' || !(await jobs.isKnown(ownerOf(request), key))) {
-        await jobs.requireRoom();
-        await jobs.requireLimits(ownerOf(request), request.principal?.limits);
+      if (typeof key !== 'string' || !(await jobs.isKnown(owner, key))) {
+        await jobs.requireRoom(owner);
+        await jobs.requireLimits(owner, request.principal?.limits);
       }
-      if (bodies.size >= maxBodies && !endSlowest()) {
+      if (bodies.size >= maxBodies && !makeRoomFor(owner)) {
         throw new TomaatError(
           'BUSY',
           `${bodies.size} requests are being received already. Try again in a few seconds.`,
         );
       }
-      bodies.set(request, { sinceMs: performance.now(), bytesBefore: request.raw.socket.bytesRead });
+      bodies.set(request, { owner, sinceMs: performance.now(), bytesBefore: request.raw.socket.bytesRead });
       return {
         [Symbol.dispose]() {
           bodies.delete(request);

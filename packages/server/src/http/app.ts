@@ -3,20 +3,48 @@ import type { IncomingMessage } from 'node:http';
 import { createServer as createHttpsServer, type Server as HttpsServer } from 'node:https';
 import type { AddressInfo, Socket } from 'node:net';
 import { TomaatError } from '@tomaat/core';
-import fastify, { type FastifyBaseLogger, type FastifyInstance, LogController } from 'fastify';
+import fastify, {
+  type FastifyBaseLogger,
+  type FastifyInstance,
+  type FastifyReply,
+  type FastifyRequest,
+  LogController,
+} from 'fastify';
 import { JoinedMessage } from '../intake/joined-message.ts';
+import { sendProblem } from '../problem/problem.ts';
 import type { Certificate } from '../tls.ts';
 import { answerParseError, checkFraming, headerBytes } from './framing.ts';
+import { tcpKeepAliveMs } from './keep-alive.ts';
 import { trackMethods } from './methods.ts';
-import { sendProblem } from './problem.ts';
+import { openPublicAddress, type PublicAddress } from './public-address.ts';
+import { rewriteRequest } from './rewrite-request.ts';
 import { hangUpOnSlowReaders, type Pace } from './slow-readers.ts';
+import { refusePlainHttp } from './tls-port.ts';
+
+declare module 'fastify' {
+  interface FastifyInstance {
+    /** Where others find what this app serves. */
+    publicAddress: PublicAddress;
+    /** Lets the page of an allowed origin read the answer, before anything can be refused (access/access.ts). */
+    letRead(request: FastifyRequest, reply: FastifyReply): void;
+  }
+}
+
+export interface AppOptions {
+  pace?: Pace;
+  /** No path and no name of its own if missing. */
+  address?: PublicAddress;
+}
 
 /**
  * What the server's and the registry's HTTP have in common: bodies reach the routes as streams, every error
  * leaves as Problem Details, slow headers and slow readers are cut off while uploads may take their time.
  */
-export function createApp(logger: FastifyBaseLogger | false, pace?: Pace): FastifyInstance {
-  const app = fastify({
+export function createApp(
+  logger: FastifyBaseLogger | false,
+  { pace, address = openPublicAddress() }: AppOptions = {},
+): FastifyInstance {
+  const app: FastifyInstance = fastify({
     loggerInstance: logger || undefined,
     logController: new LogController({ disableRequestLogging: true }),
     genReqId: () => randomUUID(),
@@ -26,29 +54,43 @@ export function createApp(logger: FastifyBaseLogger | false, pace?: Pace): Fasti
     forceCloseConnections: true,
     http: connectionOptions,
     clientErrorHandler: answerParseError,
-    frameworkErrors: sendProblem,
+    frameworkErrors: (error, request, reply) => {
+      app.letRead(request, reply);
+      return sendProblem(error, request, reply);
+    },
+    rewriteUrl: (request) => rewriteRequest(request as IncomingMessage, address),
   }) as unknown as FastifyInstance;
+  app.decorate('publicAddress', address);
+  app.decorate('letRead', () => {});
   app.removeAllContentTypeParsers();
   app.addContentTypeParser('*', (_request, payload, done) => done(null, payload));
   hangUpOnSlowReaders(app, pace);
   const methodsOf = trackMethods(app);
   app.setErrorHandler(sendProblem);
-  app.setNotFoundHandler((request, reply) => {
+  /** @throws TomaatError METHOD_NOT_ALLOWED where the address takes other methods only. */
+  const checkMethod = (request: FastifyRequest, reply: FastifyReply) => {
     const methods = methodsOf(request.url.split('?')[0]);
-    if (methods.length === 0) {
-      throw new TomaatError(
-        'NOT_FOUND',
-        'There is nothing at this address. GET /api/services lists what there is.',
-      );
-    }
+    if (methods.length === 0) return;
     reply.header('allow', methods.join(', '));
     throw new TomaatError(
       'METHOD_NOT_ALLOWED',
       `This address does not take ${request.method}. Send ${methods.join(' or ')}.`,
     );
+  };
+  app.setNotFoundHandler((request, reply) => {
+    checkMethod(request, reply);
+    throw new TomaatError(
+      'NOT_FOUND',
+      `There is nothing at this address. GET ${address.pathOf('/api/services')} lists the services.`,
+    );
+  });
+  // Before anybody looks at the body: what a method lacks is not the fault of its content type.
+  app.addHook('preParsing', async (request, reply) => {
+    if (request.is404) checkMethod(request, reply);
   });
   const refused = new WeakSet<Socket>();
   app.addHook('onRequest', async (request, reply) => {
+    app.letRead(request, reply);
     reply.header('x-content-type-options', 'nosniff');
     const { socket } = request.raw;
     if (!refused.has(socket)) {
@@ -59,6 +101,7 @@ export function createApp(logger: FastifyBaseLogger | false, pace?: Pace): Fasti
         // What follows on this connection may be what somebody wants to slip past a proxy: none of it is done.
         refused.add(socket);
         reply.header('connection', 'close');
+        if (request.is404) checkMethod(request, reply);
         throw error;
       }
     }
@@ -83,6 +126,8 @@ export function createApp(logger: FastifyBaseLogger | false, pace?: Pace): Fasti
 
 const connectionOptions = {
   IncomingMessage: JoinedMessage,
+  keepAlive: true,
+  keepAliveInitialDelay: tcpKeepAliveMs,
   headersTimeout: 15_000,
   connectionsCheckingInterval: 1_000,
   keepAliveTimeout: 65_000,
@@ -94,6 +139,11 @@ const connectionOptions = {
 export interface Listener {
   readonly port: number;
   close(): Promise<void>;
+}
+
+export interface TlsListener extends Listener {
+  /** New connections get this certificate; those that are open go on. */
+  renew(certificate: Certificate): void;
 }
 
 /** Opens the app on a port; `strict: false` moves on to the next free port when this one is taken. */
@@ -120,22 +170,17 @@ export async function listenHttps(
   strict = true,
   /** Is told of each request before the app is. */
   onRequest?: (request: IncomingMessage) => void,
-): Promise<Listener> {
+): Promise<TlsListener> {
   await app.ready();
   const server: HttpsServer = createHttpsServer(
-    {
-      key: certificate.key,
-      cert: certificate.cert,
-      minVersion: 'TLSv1.2',
-      requestTimeout: 0,
-      ...connectionOptions,
-    },
+    { ...contextOf(certificate), requestTimeout: 0, ...connectionOptions },
     (request, response) => {
       onRequest?.(request);
       app.routing(request, response);
     },
   );
   server.on('clientError', answerParseError);
+  const connections = refusePlainHttp(server);
   await firstFree(port, strict, host, (candidate) => {
     return new Promise<void>((resolve, reject) => {
       server.once('error', reject);
@@ -147,13 +192,16 @@ export async function listenHttps(
   });
   return {
     port: (server.address() as AddressInfo).port,
+    renew: (renewed) => server.setSecureContext(contextOf(renewed)),
     close: () =>
       new Promise((resolve) => {
         server.close(() => resolve());
-        server.closeAllConnections();
+        connections.closeAllConnections();
       }),
   };
 }
+
+const contextOf = ({ key, cert }: Certificate) => ({ key, cert, minVersion: 'TLSv1.2' as const });
 
 async function firstFree(
   port: number,

@@ -1,23 +1,29 @@
 import type { FastifyRequest } from 'fastify';
-import type { Audit } from '../audit/audit-log.ts';
+import type { Recorder } from '../audit/refusals.ts';
 import type { Identity } from '../identity.ts';
+import type { HeaderReader } from '../intake/header-reader.ts';
 import type { Blobs } from '../store/blobs.ts';
 import type { Jobs } from '../store/jobs.ts';
 import type { Uploads } from '../store/uploads.ts';
 import type { Converter } from '../worker/converter.ts';
+import type { MemoryPolicy } from '../worker/memory-limit.ts';
 import type { Admission } from './admission.ts';
+import type { PublicAddress } from './public-address.ts';
 import type { Services } from './services.ts';
 import type { Pace } from './slow-readers.ts';
 
 /** What the server's routes work with. */
 export interface ServerContext {
+  readonly address: PublicAddress;
   readonly services: Services;
   readonly jobs: Jobs;
   readonly blobs: Blobs;
   readonly uploads: Uploads;
   readonly admission: Admission;
+  /** Reads headers of files, each within a time limit. */
+  readonly headers: HeaderReader;
   readonly converter: Converter;
-  readonly audit: Audit;
+  readonly audit: Pick<Recorder, 'record'>;
   readonly identity: Identity;
   /** Whether identifying text is taken out of what comes before it is kept. */
   readonly stripInputs: boolean;
@@ -27,12 +33,14 @@ export interface ServerContext {
   readonly maxVoxels: number;
   /** How long a v1 request is kept waiting before it gets a delayed response. */
   readonly v1DelayMs: number;
-  /** How often a client that waits for the promise is told that the work goes on; 10 s if missing. */
-  readonly keepAliveMs?: number;
+  /** When a caller that waits is sent an interim answer; see keep-alive.ts. */
+  readonly interimAfterMs?: readonly number[];
   /** For how long a stream of events goes on before its reader has to ask anew; a minute if missing. */
   readonly eventsMs?: number;
   /** Predictions at a time here, for the time that a queued job may wait. */
   readonly slots: number;
+  /** What a prediction of each app may take. */
+  readonly memory: MemoryPolicy;
   /** Whose request this is: jobs, inputs and results belong to their owner. */
   ownerOf(request: FastifyRequest): string;
 }

@@ -1,10 +1,9 @@
-import { stat } from 'node:fs/promises';
-import { totalmem } from 'node:os';
 import { type Fit, volumeFactsSchema } from '@tomaat/client';
 import {
   acceptShape,
+  checkAffine,
   defaultValue,
-  estimatePrediction,
+  type Input,
   isFileInput,
   type Parameter,
   TomaatError,
@@ -12,12 +11,14 @@ import {
   type VoxelType,
   voxelCount,
   voxelTypes,
+  withField,
 } from '@tomaat/core';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
-import { type App, appFile } from '../apps.ts';
+import type { App } from '../apps.ts';
 import { readJson } from '../intake/read-json.ts';
 import type { ServerContext } from './context.ts';
+import { memoryNeed } from './memory-need.ts';
 
 /**
  * `POST /api/services/{id}/fit`: from what the header of a volume says, whether a prediction fits, before a byte of it is
@@ -59,7 +60,7 @@ async function fit(app: App, inputs: Record<string, Facts>, context: ServerConte
   const { jobs, maxVoxels, maxUploadBytes } = context;
   const shapes: Record<string, VolumeFactsOf> = {};
   for (const [name, facts] of Object.entries(inputs)) {
-    const shape = shapeOf(facts, name);
+    const shape = shapeOf(facts, name, manifest.inputs[name]);
     shapes[name] = shape;
     const voxels = voxelCount(shape) * facts.frames;
     if (voxels > maxVoxels) {
@@ -86,14 +87,12 @@ async function fit(app: App, inputs: Record<string, Facts>, context: ServerConte
       return { verdict: 'not accepted', reason: error.message };
     }
   }
-  const { neededBytes, windows, modelSize } = estimatePrediction(
-    manifest,
+  const { neededMb, allowedMb, tooBig, windows, modelSize } = await memoryNeed(
+    app,
     shapes,
     defaultsOf(app),
-    await modelBytes(app),
+    context.memory,
   );
-  const neededMb = Math.round(neededBytes / 1e6);
-  const allowedMb = Math.round(manifest.limits.memoryMb ?? totalmem() / 1e6);
   const voxels = Math.max(0, ...Object.values(shapes).map((shape) => voxelCount(shape) * shape.components));
   const facts = {
     neededMb,
@@ -103,13 +102,7 @@ async function fit(app: App, inputs: Record<string, Facts>, context: ServerConte
     expectedWaitSeconds: await jobs.expectedWaitSeconds(undefined, manifest.id, context.slots),
   };
   const size = modelSize.join(' × ');
-  if (neededMb > allowedMb) {
-    return {
-      verdict: 'too big',
-      reason: `About ${neededMb} MB are needed for ${size} voxels, and ${allowedMb} MB may be used. Crop or resample the volume, or ask the operator.`,
-      ...facts,
-    };
-  }
+  if (tooBig !== undefined) return { verdict: 'too big', reason: tooBig, ...facts };
   if (windows > 1)
     return { verdict: 'tiled', reason: `${size} voxels are done in ${windows} windows.`, ...facts };
   return { verdict: 'fits', reason: `${size} voxels are done at once.`, ...facts };
@@ -118,6 +111,7 @@ async function fit(app: App, inputs: Record<string, Facts>, context: ServerConte
 function shapeOf(
   { size, spacing = [1, 1, 1], affine, components, frames, voxelType = 'float32' }: Facts,
   name: string,
+  input: Input,
 ): VolumeFactsOf {
   const [x, y, z] = spacing;
   if (!(voxelTypes as readonly string[]).includes(voxelType)) {
@@ -129,10 +123,22 @@ function shapeOf(
   }
   return {
     size,
-    affine: affine ?? [x, 0, 0, 0, 0, y, 0, 0, 0, 0, z, 0, 0, 0, 0, 1],
-    components: components * frames,
+    affine: placeOf(
+      affine ?? [x, 0, 0, 0, 0, y, 0, 0, 0, 0, z, 0, 0, 0, 0, 1],
+      name,
+      affine ? 'affine' : 'spacing',
+    ),
+    components: components * (input.type === 'volume' && input.frames === 'all' ? frames : 1),
     voxelType: voxelType as VoxelType,
   };
+}
+
+function placeOf(affine: readonly number[], name: string, key: 'affine' | 'spacing'): readonly number[] {
+  try {
+    return checkAffine(affine, `The ${key} of ${name}`);
+  } catch (error) {
+    throw withField(error, `inputs.${name}.${key}`);
+  }
 }
 
 /** The values that parameters have where nothing is said. */
@@ -143,9 +149,4 @@ function defaultsOf({ manifest }: App): Record<string, Parameter> {
       return value === undefined ? [] : [[name, value]];
     }),
   );
-}
-
-async function modelBytes(app: App): Promise<number> {
-  const model = app.manifest.model[0];
-  return model.runtime === 'onnx' ? (await stat(await appFile(app, model.file))).size : 0;
 }

@@ -1,7 +1,8 @@
 import { type IncomingMessage, STATUS_CODES } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { TomaatError } from '@tomaat/core';
-import { toProblem } from './problem.ts';
+import { toProblem } from '../problem/problem.ts';
+import { type ProblemLink, problemPage, problemPagePolicy } from '../problem/problem-page.ts';
 
 /**
  * Refuses what two programs in a row may read differently, which Node lets through: two Host headers (or none),
@@ -40,13 +41,23 @@ export function answerParseError(error: NodeJS.ErrnoException & { reason?: strin
     socket.destroy();
     return;
   }
-  const problem = toProblem(describeParseError(error));
-  const body = Buffer.from(JSON.stringify(problem));
-  socket.write(
-    `HTTP/1.1 ${problem.status} ${STATUS_CODES[problem.status]}\r\nContent-Type: application/problem+json\r\n` +
-      `Content-Length: ${body.length}\r\nConnection: close\r\n\r\n`,
-  );
-  socket.end(body);
+  socket.end(rawProblem(describeParseError(error)));
+}
+
+/**
+ * A whole HTTP answer with the Problem of an error, after which the connection ends: for what is not a request.
+ * With a link it is a page.
+ */
+export function rawProblem(error: TomaatError, link?: ProblemLink): Buffer {
+  const problem = toProblem(error);
+  const body = Buffer.from(link ? problemPage(problem, link) : JSON.stringify(problem));
+  const type = link
+    ? `text/html; charset=utf-8\r\nContent-Security-Policy: ${problemPagePolicy}`
+    : 'application/problem+json';
+  const head =
+    `HTTP/1.1 ${problem.status} ${STATUS_CODES[problem.status]}\r\nContent-Type: ${type}\r\n` +
+    `X-Content-Type-Options: nosniff\r\nContent-Length: ${body.length}\r\nConnection: close\r\n\r\n`;
+  return Buffer.concat([Buffer.from(head, 'latin1'), body]);
 }
 
 function describeParseError({ code, reason }: { code?: string; reason?: string }): TomaatError {

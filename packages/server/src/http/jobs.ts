@@ -2,11 +2,13 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { Job } from '@tomaat/client';
 import { type OutputFormat, type OutputType, outputFormats, TomaatError } from '@tomaat/core';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import { toProblem } from '../problem/problem.ts';
 import type { JobRecord, Jobs } from '../store/jobs.ts';
 import type { ServerContext } from './context.ts';
+import { keepAlive } from './keep-alive.ts';
 import { outputFileName, requestedFormat, sendOutput } from './outputs.ts';
-import { toProblem } from './problem.ts';
 import { receivePrediction } from './receive-prediction.ts';
+import { takeOver } from './send.ts';
 
 /** The API's faces of a job: create, look, follow, fetch, cancel, delete. */
 
@@ -40,16 +42,17 @@ export function registerJobRoutes(app: FastifyInstance, context: ServerContext):
       }));
     }
     const waitSeconds = waitOf(request);
-    const job =
-      waitSeconds > 0
-        ? await settledWithin(jobs, id, waitSeconds, context.admission.ending)
-        : await jobs.get(id);
+    const stopKeepingAlive = keepAlive(request.raw, reply.raw, context.interimAfterMs);
+    const job = await (waitSeconds > 0
+      ? settledWithin(jobs, id, waitSeconds, context.admission.ending)
+      : jobs.get(id)
+    ).finally(stopKeepingAlive);
     if (!job) throw new TomaatError('NOT_FOUND', 'The job was deleted while it was waited for.');
     if (waitSeconds > 0) reply.header('preference-applied', `wait=${waitSeconds}`);
     const isSettled = job.state !== 'queued' && job.state !== 'running';
     return reply
       .code(isSettled && waitSeconds > 0 ? 200 : 202)
-      .header('location', `/api/jobs/${id}`)
+      .header('location', context.address.pathOf(`/api/jobs/${id}`))
       .send(await presentJob(job, context));
   });
 
@@ -63,10 +66,20 @@ export function registerJobRoutes(app: FastifyInstance, context: ServerContext):
     await streamEvents(request, reply, context);
   });
 
+  app.post<{ Params: { id: string } }>('/api/jobs/:id/cancel', async (request, reply) => {
+    const job = await findJob(request, context);
+    await jobs.cancel(job.id);
+    reply.header('cache-control', 'no-store');
+    return presentJob(await findJob(request, context), context);
+  });
+
   app.delete<{ Params: { id: string } }>('/api/jobs/:id', async (request, reply) => {
     const job = await findJob(request, context);
-    if (await jobs.cancel(job.id)) return presentJob((await jobs.get(job.id))!, context);
-    await jobs.remove(job.id);
+    if (await jobs.cancel(job.id)) {
+      const canceled = await jobs.get(job.id);
+      if (canceled) return presentJob(canceled, context);
+    } else await jobs.remove(job.id);
+    // Another request may have been faster: the job is gone, which is what both wanted.
     return reply.code(204).send();
   });
 
@@ -102,11 +115,28 @@ export async function findJob(
   context: ServerContext,
 ): Promise<JobRecord> {
   const job = await context.jobs.get(request.params.id);
-  if (job && job.owner === context.ownerOf(request)) return job;
+  if (job && isOwn(request, job, context)) return job;
   throw new TomaatError(
     'NOT_FOUND',
-    'There is no such job: it never was, or it was deleted some time after it was settled. Send the prediction again.',
+    'There is no such job: it never existed, it was deleted or has expired, or another login sent it. Check the address and the API key, or send the prediction again.',
   );
+}
+
+/** Whether a job is the caller's; that it is somebody else's goes to the audit log alone. */
+export function isOwn(
+  request: FastifyRequest,
+  job: Pick<JobRecord, 'id' | 'owner'>,
+  { audit, ownerOf }: Pick<ServerContext, 'audit' | 'ownerOf'>,
+): boolean {
+  const who = ownerOf(request);
+  if (job.owner === who) return true;
+  audit.record('access.denied', {
+    who,
+    keyId: request.principal?.keyId,
+    job: job.id,
+    outcome: 'NOT_FOUND',
+  });
+  return false;
 }
 
 /** The signed receipt of a settled job: a compact JWS, the same whenever it is asked for. */
@@ -123,7 +153,7 @@ export async function signedReceipt(
 }
 
 /** A job as the API shows it. */
-export async function presentJob(job: JobRecord, { jobs, slots }: ServerContext): Promise<Job> {
+export async function presentJob(job: JobRecord, { jobs, slots, address }: ServerContext): Promise<Job> {
   const unsettled = job.state === 'queued' || job.state === 'running';
   const time = (ms: number | undefined) => (ms === undefined ? undefined : new Date(ms).toISOString());
   return {
@@ -152,7 +182,7 @@ export async function presentJob(job: JobRecord, { jobs, slots }: ServerContext)
       fileName: outputFileName(job, output),
       sizeBytes: output.sizeBytes,
       digest: output.digest,
-      url: `/api/jobs/${job.id}/outputs/${output.name}`,
+      url: address.pathOf(`/api/jobs/${job.id}/outputs/${output.name}`),
     })),
     error: job.error && toProblem(job.error),
   };
@@ -172,17 +202,24 @@ export function idempotencyKeyOf(request: Pick<FastifyRequest, 'headers'>): stri
 
 /** `Priority: u=N` (RFC 9218): 0 is the most urgent, 7 the least; what cannot be understood is passed over, as it has to be. */
 export function urgencyOf(request: Pick<FastifyRequest, 'headers'>): number | undefined {
-  const urgency = /(?:^|[,\s])u\s*=\s*([0-7])(?:$|[,;\s])/.exec(
-    [request.headers.priority ?? []].flat().join(','),
-  )?.[1];
-  return urgency === undefined ? undefined : Number(urgency);
+  const urgency = wordOf(request.headers.priority, 'u') ?? '';
+  return /^[0-7]$/.test(urgency) ? Number(urgency) : undefined;
 }
 
 /** Seconds of `Prefer: wait=N` (RFC 7240), bounded; 0 if nothing is preferred. */
 export function waitOf(request: Pick<FastifyRequest, 'headers'>): number {
-  const preferences = [request.headers.prefer ?? []].flat().join(',');
-  const wait = /(?:^|[,;\s])wait\s*=\s*"?(\d+)"?\s*(?:[,;]|$)/i.exec(preferences);
-  return wait ? Math.min(maxWaitSeconds, Number(wait[1])) : 0;
+  const wait = wordOf(request.headers.prefer, 'wait') ?? '';
+  return /^\d{1,15}$/.test(wait) ? Math.min(maxWaitSeconds, Number(wait)) : 0;
+}
+
+/** What a list such as `respond-async, wait="10"` has for a name. */
+function wordOf(header: string | string[] | undefined, name: string): string | undefined {
+  for (const item of [header ?? []].flat().join(',').split(/[,;]/)) {
+    const [key, value] = item.split('=', 2).map((word) => word.trim());
+    if (key.toLowerCase() !== name || value === undefined) continue;
+    return value.startsWith('"') && value.endsWith('"') ? value.slice(1, -1) : value;
+  }
+  return undefined;
 }
 
 async function settledWithin(
@@ -210,9 +247,7 @@ async function streamEvents(
   context: ServerContext,
 ): Promise<void> {
   const { id } = request.params;
-  const { raw } = reply;
-  reply.hijack();
-  raw.writeHead(200, {
+  const raw = takeOver(reply, 200, {
     'content-type': 'text/event-stream; charset=utf-8',
     'cache-control': 'no-store',
     'x-accel-buffering': 'no',

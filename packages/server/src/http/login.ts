@@ -1,16 +1,20 @@
-import type { Me } from '@tomaat/client';
+import type { LoggedOut, Me } from '@tomaat/client';
 import { TomaatError } from '@tomaat/core';
-import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import type { FastifyBaseLogger, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { Kysely } from 'kysely';
 import { z } from 'zod';
 import type { OidcSettings } from '../access/claims.ts';
-import { type ApiKey, findKey, hasScope, type KeySchema, type KeyScope } from '../access/keys.ts';
-import type { LoginFault, Oidc } from '../access/oidc.ts';
+import { type ApiKey, findKey, hasScope, type KeyScope } from '../access/keys.ts';
+import type { Oidc } from '../access/oidc.ts';
+import type { LoginError } from '../access/oidc-faults.ts';
 import type { Principal } from '../access/principal.ts';
-import { createSessions, type SessionSchema, type Sessions } from '../access/sessions.ts';
+import { createSessions, type Sessions } from '../access/sessions.ts';
 import type { Audit } from '../audit/audit-log.ts';
+import { queryWord } from '../intake/query.ts';
 import { readJson } from '../intake/read-json.ts';
-import { queryWord } from './query.ts';
+import type { KeySchema } from '../store/key-schema.ts';
+import type { SessionSchema } from '../store/session-schema.ts';
+import { openPublicAddress, type PublicAddress } from './public-address.ts';
 
 /**
  * Logging in with a browser: a key or the word of an issuer becomes a session, whose token is in a cookie that scripts
@@ -25,8 +29,8 @@ export interface LoginOptions {
   /** The scope that a key needs for a session; missing: any will do. */
   readonly scope?: KeyScope;
   readonly oidc?: Oidc;
-  /** The address at which others reach the server, such as that of a proxy with TLS in front of it. */
-  readonly publicUrl?: string;
+  /** Where others reach the server. */
+  readonly address?: PublicAddress;
   /** Is told of logins. */
   readonly audit?: Pick<Audit, 'record'>;
   readonly now?: () => number;
@@ -34,6 +38,8 @@ export interface LoginOptions {
 
 export interface Login {
   readonly sessions: Sessions;
+  /** Asks the issuer whether the settings fit it, and logs what does not; it may take seconds. */
+  checkIssuer(logger: Pick<FastifyBaseLogger, 'warn'>): Promise<void>;
   /** Who sends a request, by the cookie of a session or by a token of the issuer. */
   principalOf(request: FastifyRequest): Promise<Principal | undefined>;
   /** @param recognise finds the key that a text is, and counts wrong ones. */
@@ -49,19 +55,30 @@ export async function openOidc(settings: OidcSettings | undefined): Promise<Oidc
 const keySchema = z.strictObject({ key: z.string().max(200) });
 
 export function createLogin(options: LoginOptions): Login {
-  const { db, required, scope, oidc, now = Date.now } = options;
-  const publicUrl = options.publicUrl === undefined ? undefined : new URL(options.publicUrl);
+  const { db, required, scope, oidc, address = openPublicAddress(), now = Date.now } = options;
   const sessions = createSessions({ db, basis: oidc?.basis, now });
 
   /** Whether the browser speaks TLS, to this server or to a proxy in front of it. */
   function isSecure(request: FastifyRequest): boolean {
     if ((request.raw.socket as { encrypted?: boolean }).encrypted) return true;
-    const isPublic = publicUrl?.protocol === 'https:' && request.headers.host === publicUrl.host;
+    const isPublic = address.url?.startsWith('https:') && address.isUsedBy(request.raw);
     return isPublic || request.headers.origin === `https://${request.headers.host}`;
   }
 
   const originOf = (request: FastifyRequest) =>
-    `${isSecure(request) ? 'https' : 'http'}://${request.headers.host}`;
+    address.url !== undefined && address.isUsedBy(request.raw)
+      ? new URL(address.url).origin
+      : `${isSecure(request) ? 'https' : 'http'}://${request.headers.host}`;
+
+  /** The base address by which the browser knows this server. */
+  const baseOf = (request: FastifyRequest) =>
+    address.url !== undefined && address.isUsedBy(request.raw) ? address.url : originOf(request);
+
+  /** Where the browser sends a cookie back to: a host that is shared has other programs at other paths. */
+  const scopeOf = (request: FastifyRequest): CookieScope => ({
+    secure: isSecure(request),
+    path: address.isUsedBy(request.raw) ? address.basePath : '',
+  });
 
   /** Whether a page of another origin sends it; one at another port of this host is another, though it is the same site. */
   function isForeign(request: FastifyRequest): boolean {
@@ -116,7 +133,8 @@ export function createLogin(options: LoginOptions): Login {
     reply: FastifyReply,
     recognise: Recognise,
   ): Promise<void> {
-    if (!/^application\/json *(;|$)/i.test(request.headers['content-type'] ?? '')) {
+    const type = (request.headers['content-type'] ?? '').split(';', 1)[0];
+    if (type.trim().toLowerCase() !== 'application/json') {
       throw new TomaatError('UNSUPPORTED_MEDIA', 'A login is JSON: {"key": "tmt_…"}. Send it as such.', {
         field: 'Content-Type',
       });
@@ -167,17 +185,18 @@ export function createLogin(options: LoginOptions): Login {
     const token = await sessions.open(session);
     options.audit?.record('login.succeeded', { who: session.owner });
     // Without Max-Age the browser forgets it when it is closed; the server ends it in any case.
-    setCookie(reply, request, sessionCookie, isSecure(request), token, 'SameSite=Strict');
+    setCookie(reply, request, sessionCookie, scopeOf(request), token, 'SameSite=Strict');
   }
 
   async function beginOidc(request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
     const returnTo = localPath(queryWord(request, 'return'));
     try {
       const { url, token } = await need(oidc).begin({
-        redirectUri: `${originOf(request)}/auth/oidc/callback`,
+        redirectUri: `${baseOf(request)}/auth/oidc/callback`,
         returnTo,
+        again: queryWord(request, 'again') !== undefined,
       });
-      setCookie(reply, request, loginCookie, isSecure(request), token, 'SameSite=Lax; Max-Age=600');
+      setCookie(reply, request, loginCookie, scopeOf(request), token, 'SameSite=Lax; Max-Age=600');
       return reply.redirect(url, 303);
     } catch (error) {
       return sendBack(request, reply, returnTo, error);
@@ -187,16 +206,17 @@ export function createLogin(options: LoginOptions): Login {
   async function endOidc(request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
     const token = readCookie(request, loginCookie, isSecure(request));
     const returnTo = (token && need(oidc).returnOf(token)) ?? '/';
-    setCookie(reply, request, loginCookie, isSecure(request), '', 'SameSite=Lax; Max-Age=0');
+    setCookie(reply, request, loginCookie, scopeOf(request), '', 'SameSite=Lax; Max-Age=0');
     try {
       const at = request.url.indexOf('?');
       const who = await need(oidc).finish(at < 0 ? '' : request.url.slice(at + 1), token);
       await replaceSession(request, reply, { ...who, basis: need(oidc).basis });
+      if (who.warning) request.log.warn(who.warning);
       request.log.info('logged in by the issuer');
     } catch (error) {
       return sendBack(request, reply, returnTo, error);
     }
-    return reply.redirect(returnTo, 303);
+    return reply.redirect(address.pathOf(returnTo), 303);
   }
 
   /** A browser gets its page, which says what went wrong; a program the Problem. */
@@ -206,22 +226,37 @@ export function createLogin(options: LoginOptions): Login {
     returnTo: string,
     error: unknown,
   ): FastifyReply {
-    const reason =
-      error instanceof TomaatError ? (error.detail?.reason as LoginFault | undefined) : undefined;
-    if (reason === undefined) throw error;
-    // What stands in it came from the issuer: the names of the faults alone.
-    const { cause } = error as TomaatError;
-    request.log.warn({ reason, fault: faultNames(cause) }, 'a login by the issuer came to nothing');
+    // By its shape: the class comes with the library, which is loaded where there is an issuer.
+    const { report, detail } = error as Partial<LoginError>;
+    if (report === undefined) throw error;
+    const reason = String(detail?.reason);
+    const { why, ...said } = report;
+    request.log.warn({ reason, ...said }, `a login failed: ${why}`);
     options.audit?.record('login.failed', { outcome: reason });
     if (!/\btext\/html\b/.test(request.headers.accept ?? '')) throw error;
     const url = new URL(returnTo, 'http://page.invalid');
     url.searchParams.set('login-fault', reason);
-    return reply.redirect(localPath(url.pathname + url.search + url.hash), 303);
+    return reply.redirect(address.pathOf(localPath(url.pathname + url.search + url.hash)), 303);
+  }
+
+  /** Ends the session here, and says how the one at the issuer ends. */
+  async function logOut(request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
+    const token = sessionToken(request);
+    const ended = token === undefined ? undefined : await sessions.close(token);
+    if (!isForeign(request))
+      setCookie(reply, request, sessionCookie, scopeOf(request), '', 'SameSite=Strict; Max-Age=0');
+    if (ended?.kind !== 'oidc' || !oidc) return reply.code(204).send();
+    const { idToken } = ended;
+    const next = await oidc.logoutAddress({ idToken, returnTo: `${baseOf(request)}/` });
+    return reply.send({ issuer: { host: oidc.host, address: next } } satisfies LoggedOut);
   }
 
   return {
     sessions,
     principalOf,
+    async checkIssuer(logger) {
+      for (const misfit of (await oidc?.check()) ?? []) logger.warn({ issuer: oidc?.host }, misfit);
+    },
     register(app, recognise) {
       const noStore = async (_request: FastifyRequest, reply: FastifyReply) => {
         reply.header('cache-control', 'no-store').header('referrer-policy', 'no-referrer');
@@ -233,7 +268,8 @@ export function createLogin(options: LoginOptions): Login {
           who: required ? await describe(request) : undefined,
           ways: {
             key: required,
-            oidc: required && oidc ? { host: oidc.host, address: '/auth/oidc/login' } : undefined,
+            oidc:
+              required && oidc ? { host: oidc.host, address: address.pathOf('/auth/oidc/login') } : undefined,
           },
         };
       });
@@ -242,13 +278,7 @@ export function createLogin(options: LoginOptions): Login {
         await logInByKey(request, reply, recognise);
         return reply.code(204).send();
       });
-      app.delete('/auth/session', route, async (request, reply) => {
-        const token = sessionToken(request);
-        if (token !== undefined) await sessions.close(token);
-        if (!isForeign(request))
-          setCookie(reply, request, sessionCookie, isSecure(request), '', 'SameSite=Strict; Max-Age=0');
-        return reply.code(204).send();
-      });
+      app.delete('/auth/session', route, logOut);
       app.get('/auth/oidc/login', route, beginOidc);
       app.get('/auth/oidc/callback', route, endOidc);
     },
@@ -272,16 +302,6 @@ function need(oidc: Oidc | undefined): Oidc {
   );
 }
 
-/** Names of errors and codes, which hold no text of others. */
-function faultNames(error: unknown): string[] {
-  const names: string[] = [];
-  for (let at = error, depth = 0; at instanceof Error && depth < 4; at = at.cause, depth++) {
-    const code = (at as { code?: unknown }).code;
-    names.push(typeof code === 'string' && /^\w{1,60}$/.test(code) ? code : at.name);
-  }
-  return names;
-}
-
 /**
  * The address to go on to after a login if it is a path of this server, else `/`. What a browser would take for another
  * host (`//host`, `/\host`, and what becomes that when dots are resolved) is none.
@@ -301,15 +321,33 @@ export function localPath(text: string | undefined): string {
 const sessionCookie = 'tomaat';
 const loginCookie = 'tomaat-login';
 
-/** With TLS the prefix by which browsers let no page without TLS, and no other host, set it. */
-const nameOf = (request: FastifyRequest, name: string, secure: boolean) =>
-  `${secure ? '__Host-' : ''}${name}-${request.raw.socket.localPort ?? 0}`;
+interface CookieScope {
+  readonly secure: boolean;
+  /** The base path of our addresses; empty for the whole host. */
+  readonly path: string;
+}
 
+const nameOf = (request: FastifyRequest, name: string) => `${name}-${request.raw.socket.localPort ?? 0}`;
+
+/**
+ * What TLS puts before the name: by `__Host-` browsers let no page without TLS, and no other host, set it; a cookie with a
+ * path has to do with `__Secure-`, which keeps pages without TLS out.
+ */
+const prefixOf = ({ secure, path }: CookieScope) => (!secure ? '' : path === '' ? '__Host-' : '__Secure-');
+const prefixes = ['__Host-', '__Secure-', ''];
+
+/** The value of the best protected cookie of that name: not every proxy lets us know how the browser got here. */
 function readCookie(request: FastifyRequest, name: string, secure: boolean): string | undefined {
-  const wanted = nameOf(request, name, secure);
+  const values = new Map<string, string>();
   for (const pair of (request.headers.cookie ?? '').split(';')) {
     const at = pair.indexOf('=');
-    if (pair.slice(0, at).trim() === wanted) return pair.slice(at + 1).trim() || undefined;
+    const key = pair.slice(0, at).trim();
+    // A browser sends that of the longest path first.
+    if (!values.has(key)) values.set(key, pair.slice(at + 1).trim());
+  }
+  for (const prefix of secure ? prefixes.slice(0, 2) : prefixes) {
+    const value = values.get(prefix + nameOf(request, name));
+    if (value) return value;
   }
   return undefined;
 }
@@ -318,10 +356,11 @@ function setCookie(
   reply: FastifyReply,
   request: FastifyRequest,
   name: string,
-  secure: boolean,
+  scope: CookieScope,
   value: string,
   rest: string,
 ): void {
-  const cookie = `${nameOf(request, name, secure)}=${value}; Path=/; HttpOnly; ${rest}${secure ? '; Secure' : ''}`;
+  const key = prefixOf(scope) + nameOf(request, name);
+  const cookie = `${key}=${value}; Path=${scope.path || '/'}; HttpOnly; ${rest}${scope.secure ? '; Secure' : ''}`;
   reply.header('set-cookie', cookie);
 }

@@ -1,9 +1,11 @@
 import { jobStates } from '@tomaat/client';
 import type { FastifyInstance } from 'fastify';
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
+import type { Certificates } from '../certificates.ts';
 import type { Jobs } from '../store/jobs.ts';
 
 export interface ServerMetrics {
+  readonly registry: Registry;
   text(): Promise<string>;
   predictionSettled(service: string, outcome: string, seconds?: number): void;
 }
@@ -52,10 +54,23 @@ export function createServerMetrics(app: FastifyInstance, jobs: Jobs): ServerMet
     requests.observe(labels, reply.elapsedTime / 1000);
   });
   return {
+    registry,
     text: () => registry.metrics(),
     predictionSettled(service, outcome, took) {
       predictions.inc({ service, outcome });
       if (took !== undefined) seconds.observe({ service }, took);
     },
   };
+}
+
+/** When the certificate expires, for an alarm before it does. */
+export function addCertificateExpiry(registry: Registry, certificates: Certificates): void {
+  new Gauge({
+    name: 'tomaat_certificate_expiry_timestamp_seconds',
+    help: 'When the TLS certificate expires, s since 1970',
+    registers: [registry],
+    collect() {
+      this.set(certificates.current.validToMs / 1000);
+    },
+  });
 }

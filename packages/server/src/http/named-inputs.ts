@@ -4,8 +4,8 @@ import { z } from 'zod';
 import type { App } from '../apps.ts';
 import { readJson } from '../intake/read-json.ts';
 import type { ReceivedInput } from '../intake/receive-input.ts';
-import type { Blobs } from '../store/blobs.ts';
-import type { Uploads } from '../store/uploads.ts';
+import type { BlobRef } from '../store/blobs.ts';
+import type { ServerContext } from './context.ts';
 
 /**
  * The body of a prediction that names files which are here already:
@@ -50,7 +50,7 @@ export async function readNamedInputs(
   request: FastifyRequest,
   app: App,
   owner: string,
-  { uploads, blobs }: { uploads: Uploads; blobs: Blobs },
+  { uploads, blobs, audit }: Pick<ServerContext, 'uploads' | 'blobs' | 'audit'>,
   nameOf: (given: string) => string,
   hold: (digest: string) => void,
 ): Promise<NamedInputs> {
@@ -84,7 +84,7 @@ export async function readNamedInputs(
       'upload' in ref
         ? await uploads.use(owner, ref.upload)
         : { digest: ref.blob, fileName: ref.fileName, received: undefined };
-    const isOwn = 'upload' in ref || (await uploads.owns(owner, digest));
+    const isOwn = (await findWhole(digest)) !== undefined;
     // Held where no deletion of the same blob can come between; nothing is deleted here.
     if (isOwn) {
       await blobs.delete(digest, () => {
@@ -92,8 +92,12 @@ export async function readNamedInputs(
         return true;
       });
     }
-    const found = isOwn ? await blobs.stat(digest) : undefined;
+    const found = isOwn ? await findWhole(digest) : undefined;
     if (!found) {
+      if (!isOwn && (await blobs.stat(digest))) {
+        const { keyId } = request.principal ?? {};
+        audit.record('access.denied', { who: owner, keyId, digest, outcome: 'NOT_FOUND' });
+      }
       throw new TomaatError(
         'NOT_FOUND',
         'There is no such file of yours here: it was deleted, or has expired. Upload it again.',
@@ -103,5 +107,18 @@ export async function readNamedInputs(
     for await (const chunk of blobs.open(digest, { offsetBytes: 0, lengthBytes: prefixBytes }))
       chunks.push(chunk as Buffer);
     return { digest, received, sizeBytes: found.sizeBytes, fileName, prefix: Buffer.concat(chunks) };
+  }
+
+  async function findWhole(digest: string): Promise<BlobRef | undefined> {
+    try {
+      return await uploads.findBlob(owner, digest);
+    } catch (error) {
+      if (!(error instanceof TomaatError && error.code === 'DAMAGED')) throw error;
+      throw new TomaatError(
+        'DAMAGED',
+        'The file that was uploaded is damaged on the server. Upload it again, and tell the operator: the disk of the server may be failing.',
+        { cause: error.cause },
+      );
+    }
   }
 }

@@ -14,7 +14,7 @@ export interface Operations {
 export function registerOperations(app: FastifyInstance, { on, version, metrics, ready }: Operations): void {
   let document: string | undefined;
   app.get('/api/openapi.json', async (_request, reply) => {
-    document ??= JSON.stringify(openApiDocument(on, version));
+    document ??= JSON.stringify(openApiDocument(on, version, app.publicAddress.url));
     return reply.type('application/json; charset=utf-8').send(document);
   });
   app.get('/health/live', async () => ({ status: 'live' }));

@@ -1,4 +1,4 @@
-import type { Readable } from 'node:stream';
+import { Readable } from 'node:stream';
 import {
   labelsWith,
   mediaTypes,
@@ -8,43 +8,136 @@ import {
   TomaatError,
 } from '@tomaat/core';
 import type { FastifyReply, FastifyRequest } from 'fastify';
+import { queryWord } from '../intake/query.ts';
+import { answered } from '../problem/take-in-rest.ts';
+import { damagedError } from '../store/damage.ts';
 import type { JobRecord, OutputFile } from '../store/jobs.ts';
 import type { ServerContext } from './context.ts';
-import { queryWord } from './query.ts';
-import { answered, clientGone, contentDisposition } from './send.ts';
+import { selectRange } from './ranges.ts';
+import { clientGone, contentDisposition } from './send.ts';
 
 /** Name of an output's file: what came in, what came out, in which format. */
 export function outputFileName(job: JobRecord, output: OutputFile, format: string = output.format): string {
   return `${job.request.stem}_${output.name}.${format}`;
 }
 
-/** Sends an output in its stored format, or converted to the one that is asked for; Content-Length always. */
+type SendContext = Pick<ServerContext, 'blobs' | 'jobs' | 'converter' | 'services' | 'audit'>;
+
+/**
+ * Sends an output in its stored format, or converted to the one that is asked for; Content-Length always. A GET or HEAD in
+ * the stored format may be conditional, or ask for a range. What is converted has no entity tag, as another version of
+ * this program may write other bytes, and is always sent whole.
+ */
 export async function sendOutput(
   reply: FastifyReply,
   job: JobRecord,
   output: OutputFile,
   format: OutputFormat,
-  { blobs, converter, services, audit }: Pick<ServerContext, 'blobs' | 'converter' | 'services' | 'audit'>,
+  context: SendContext,
 ): Promise<FastifyReply> {
-  let body: Readable;
-  let sizeBytes: number;
-  if (format === output.format) {
-    sizeBytes = output.sizeBytes;
-    body = blobs.open(output.digest);
-  } else {
-    const manifest = services.apps.find((app) => app.manifest.id === job.service)?.manifest;
-    const conversion = {
-      path: blobs.path(output.digest),
-      type: output.type as OutputType,
-      from: output.format,
-      to: format,
-      labels: labelsWith(manifest?.labels ?? [], job.request.parameters),
-    };
-    const converted = await converter.convert(conversion, clientGone(reply));
-    sizeBytes = converted.sizeBytes;
-    body = converted.stream;
+  reply
+    .header('cache-control', 'no-store')
+    .header('content-disposition', contentDisposition(outputFileName(job, output, format)))
+    .type(mediaTypes[format]);
+  // Which format it is may hang on Accept.
+  reply.header('vary', [reply.getHeader('vary'), 'Accept'].filter(Boolean).join(', '));
+  try {
+    return format === output.format
+      ? await sendStored(reply, job, output, context)
+      : await sendConverted(reply, job, output, format, context);
+  } catch (error) {
+    await explainDamage(error, job, output, context);
+    throw error;
   }
-  void answered(reply).then((whole) =>
+}
+
+async function sendStored(
+  reply: FastifyReply,
+  job: JobRecord,
+  output: OutputFile,
+  context: SendContext,
+): Promise<FastifyReply> {
+  const { request } = reply;
+  const { sizeBytes } = output;
+  const isResource = request.method === 'GET' || request.method === 'HEAD';
+  const etag = `"${output.digest}"`;
+  const selection = isResource
+    ? selectRange(request.method, request.headers, { etag, sizeBytes })
+    : ({ status: 200 } as const);
+  if (selection.status === 416) {
+    reply.header('content-range', `bytes */${sizeBytes}`);
+    throw new TomaatError(
+      'BAD_RANGE',
+      `${output.name} has ${sizeBytes} bytes, and the range begins behind them. If you have as many, you have all.`,
+      { field: 'Range' },
+    );
+  }
+  if (isResource) reply.header('etag', etag).header('accept-ranges', 'bytes');
+  if (selection.status === 304) return reply.code(304).send();
+  if (request.method === 'HEAD') {
+    await context.blobs.check(output);
+    return reply.header('content-length', sizeBytes).send(nothing());
+  }
+  if (selection.status === 206) {
+    const { range } = selection;
+    const lastByte = range.offsetBytes + range.lengthBytes - 1;
+    const body = context.blobs.open(output, range);
+    recordRead(reply, job, output, output.format, 'part', context);
+    return reply
+      .code(206)
+      .header('content-range', `bytes ${range.offsetBytes}-${lastByte}/${sizeBytes}`)
+      .header('content-length', range.lengthBytes)
+      .send(body);
+  }
+  const body = context.blobs.open(output);
+  body.once('error', (error) =>
+    reply.log.error({ err: error, job: job.id, output: output.name }, error.message),
+  );
+  recordRead(reply, job, output, output.format, 'whole', context);
+  return reply.header('content-length', sizeBytes).send(body);
+}
+
+async function sendConverted(
+  reply: FastifyReply,
+  job: JobRecord,
+  output: OutputFile,
+  format: OutputFormat,
+  context: SendContext,
+): Promise<FastifyReply> {
+  const { blobs, converter, services } = context;
+  await blobs.check(output);
+  const manifest = services.apps.find((app) => app.manifest.id === job.service)?.manifest;
+  const conversion = {
+    path: blobs.path(output.digest),
+    digest: output.digest,
+    type: output.type as OutputType,
+    from: output.format,
+    to: format,
+    labels: labelsWith(manifest?.labels ?? [], job.request.parameters),
+    geometry: output.geometry,
+  };
+  const converted = await converter.convert(conversion, job.owner, clientGone(reply));
+  reply.header('accept-ranges', 'none').header('content-length', converted.sizeBytes);
+  if (reply.request.method === 'HEAD') {
+    converted.stream.destroy();
+    return reply.send(nothing());
+  }
+  recordRead(reply, job, output, format, 'whole', context);
+  return reply.send(converted.stream);
+}
+
+/** The body of an answer to HEAD: of a stream fastify leaves the length alone. */
+const nothing = () => Readable.from([]);
+
+function recordRead(
+  reply: FastifyReply,
+  job: JobRecord,
+  output: OutputFile,
+  format: OutputFormat,
+  what: 'whole' | 'part',
+  { audit }: SendContext,
+): void {
+  void answered(reply).then((isDone) =>
     audit.record('result.read', {
       who: job.owner,
       service: job.service,
@@ -52,14 +145,26 @@ export async function sendOutput(
       output: output.name,
       digest: output.digest,
       format,
-      outcome: whole ? 'whole' : 'broken off',
+      outcome: isDone ? what : 'broken off',
     }),
   );
-  return reply
-    .header('content-length', sizeBytes)
-    .header('content-disposition', contentDisposition(outputFileName(job, output, format)))
-    .type(mediaTypes[format])
-    .send(body);
+}
+
+/** A result whose file is gone while its job is not is damaged, too; one that is has to be replaced when it is made again. */
+async function explainDamage(
+  error: unknown,
+  job: JobRecord,
+  output: OutputFile,
+  { blobs, jobs }: SendContext,
+): Promise<void> {
+  if (!(error instanceof TomaatError)) return;
+  const path = blobs.path(output.digest);
+  if (error.code === 'DAMAGED') {
+    await blobs.markDamaged(output.digest);
+    // A conversion does not say where.
+    if (!error.cause) throw damagedError(path, 'its SHA-256 is another');
+  }
+  if (error.code === 'NOT_FOUND' && (await jobs.get(job.id))) throw damagedError(path, 'it is missing');
 }
 
 /** The format of that name, if an output can be had in it; else NOT_ACCEPTABLE names those that it can be had in. */
@@ -79,17 +184,29 @@ export function requestedFormat(request: FastifyRequest, output: OutputFile): Ou
   const possible: readonly OutputFormat[] = outputFormats[output.type as OutputType];
   const format = queryWord(request, 'format');
   if (format !== undefined) return requireFormat(format, output);
-  const accepted = (request.headers.accept ?? '*/*')
-    .split(',')
-    .map((type) => type.split(';')[0].trim().toLowerCase());
-  if (
-    accepted.some(
-      (type) => type === '*/*' || type === 'application/octet-stream' || type === mediaType(output.format),
-    )
-  ) {
-    return output.format;
-  }
-  return possible.find((candidate) => accepted.includes(mediaType(candidate))) ?? output.format;
+  const accepted = acceptedTypes(request.headers.accept ?? '*/*');
+  const qualityOf = (candidate: OutputFormat): number => {
+    const type = mediaType(candidate);
+    const ranges = [type, `${type.split('/')[0]}/*`, '*/*'];
+    if (candidate === output.format) ranges.splice(1, 0, 'application/octet-stream');
+    const range = ranges.find((one) => accepted.has(one));
+    return range === undefined ? 0 : accepted.get(range)!;
+  };
+  // The stored format first: it is taken where others are as welcome.
+  const [best] = [output.format, ...possible].sort((a, b) => qualityOf(b) - qualityOf(a));
+  return best;
+}
+
+/** The media ranges of an Accept header with their quality from 0 to 1 (RFC 9110, 12.5.1); other parameters are ignored. */
+function acceptedTypes(header: string): Map<string, number> {
+  return new Map(
+    header.split(',').map((range) => {
+      const [type, ...parameters] = range.split(';').map((part) => part.trim().toLowerCase());
+      const quality = parameters.find((parameter) => parameter.startsWith('q='))?.slice(2);
+      const number = quality === undefined ? 1 : Number(quality);
+      return [type, number >= 0 && number <= 1 ? number : 1];
+    }),
+  );
 }
 
 const mediaType = (format: OutputFormat) => mediaTypes[format].split(';')[0];

@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { FastifyInstance, FastifyReply } from 'fastify';
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 
 /** Nothing may come from elsewhere, and nothing may frame the page. */
 const contentSecurityPolicy = [
@@ -24,11 +25,18 @@ export async function registerPage(app: FastifyInstance, folder: string | undefi
     root: folder,
     serve: false,
   });
-  const document = async (_request: unknown, reply: FastifyReply) =>
-    reply
+  const { basePath, rootFrom } = app.publicAddress;
+  const document = async (request: FastifyRequest, reply: FastifyReply) => {
+    const [path] = request.originalUrl.split('?', 1);
+    // Without the slash a browser would look for the page's files beside the path instead of below it.
+    if (basePath !== '' && path === basePath) return reply.redirect(`${basePath}/`, 308);
+    const html = await readFile(join(folder, 'index.html'), 'utf8');
+    return reply
       .header('content-security-policy', contentSecurityPolicy)
       .header('cache-control', 'no-cache')
-      .sendFile('index.html');
+      .type('text/html; charset=utf-8')
+      .send(placed(html, { root: rootFrom(request.originalUrl), basePath }));
+  };
   app.get('/', document);
   app.get('/services/:id', document);
   app.get('/jobs', document);
@@ -38,4 +46,18 @@ export async function registerPage(app: FastifyInstance, folder: string | undefi
       .header('cache-control', 'public, max-age=31536000, immutable')
       .sendFile(request.url.slice(1).split('?')[0]),
   );
+}
+
+/**
+ * The document as it has to be at its address: its links lead to our root, and its scripts are told where that is (the
+ * two meta elements are read by packages/web/src/base.ts).
+ */
+function placed(html: string, { root, basePath }: { root: string; basePath: string }): string {
+  return html
+    .replaceAll('="./', () => `="${root}`)
+    .replace(
+      '<head>',
+      () =>
+        `<head><meta name="tomaat-root" content="${root}" /><meta name="tomaat-base" content="${basePath}" />`,
+    );
 }

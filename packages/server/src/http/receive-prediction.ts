@@ -2,14 +2,15 @@ import { createHash } from 'node:crypto';
 import {
   acceptShape,
   extensionOf,
-  inspectVolume,
   isFileInput,
+  isText,
   neutralNames,
   type OutputFormat,
   parseParameters,
   primaryOutput,
   requestWords,
   TomaatError,
+  type VolumeFactsOf,
   type VolumeHeader,
   volumeInputs,
   withField,
@@ -18,18 +19,21 @@ import type { FastifyRequest } from 'fastify';
 import type { App } from '../apps.ts';
 import { type BodyPart, readText } from '../intake/body-part.ts';
 import { countBytes } from '../intake/byte-counter.ts';
+import type { HeaderReader } from '../intake/header-reader.ts';
 import { readMultipart } from '../intake/multipart.ts';
+import { queryWord, queryWords } from '../intake/query.ts';
 import { type ReceivedInput, receiveInput } from '../intake/receive-input.ts';
 import { stripReceived } from '../intake/strip-received.ts';
 import { readUrlencoded } from '../intake/urlencoded.ts';
-import { nodePlatform } from '../node-platform.ts';
 import type { Blobs } from '../store/blobs.ts';
 import type { InputFile, JobRequest, Jobs } from '../store/jobs.ts';
 import type { Uploads } from '../store/uploads.ts';
+import type { MemoryPolicy } from '../worker/memory-limit.ts';
 import type { Admission } from './admission.ts';
+import type { ServerContext } from './context.ts';
+import { requireMemory } from './memory-need.ts';
 import { isJson, readNamedInputs } from './named-inputs.ts';
 import { requireFormat } from './outputs.ts';
-import { queryWord, queryWords } from './query.ts';
 import type { Pace } from './slow-readers.ts';
 import { decodeV1Transform } from './v1-transform.ts';
 
@@ -42,15 +46,18 @@ export interface ReceivedPrediction extends AsyncDisposable {
 }
 
 export interface ReceiveContext {
+  audit: ServerContext['audit'];
   blobs: Blobs;
   jobs: Jobs;
   uploads: Uploads;
   admission: Admission;
+  headers: HeaderReader;
   ownerOf(request: FastifyRequest): string;
   stripInputs: boolean;
   maxUploadBytes: number;
   pace?: Pace;
   maxVoxels: number;
+  memory: MemoryPolicy;
 }
 
 /**
@@ -98,6 +105,10 @@ export async function receivePrediction(
       Object.assign(raw, named.parameters);
       frame = named.frame ?? frame;
       format = named.format ?? format;
+    } else {
+      const announcedBytes = Number(request.headers['content-length'] ?? 0);
+      if (announcedBytes <= context.maxUploadBytes)
+        await context.uploads.makeRoom(context.ownerOf(request), announcedBytes);
     }
     for await (const part of isNamed ? [] : partsOf(request, app, face, context)) {
       const name = inputNameOf(part.name, app);
@@ -109,7 +120,7 @@ export async function receivePrediction(
           encoding: face === 'api' || v1Transform ? 'raw' : isUrlencoded(request) ? 'base64-form' : 'base64',
           checkPrefix:
             input.type === 'volume' && !isOneOfSeveral(name, part, received)
-              ? (prefix) => checkStart(part, prefix, context.maxVoxels)
+              ? (prefix) => checkStart(part, prefix, context, face)
               : undefined,
           keep,
         });
@@ -126,7 +137,7 @@ export async function receivePrediction(
           { field: input && name },
         );
       } else if (input || (requestWords as readonly string[]).includes(name)) {
-        raw[name] = await readText(part);
+        raw[name] = await readText(part, input?.type === 'fiducials' ? longestPoints : undefined);
       } else {
         // It is refused by parseParameters, or passed over for v1; what it says is of no use to either.
         raw[name] = '';
@@ -135,11 +146,12 @@ export async function receivePrediction(
     const parameters = parseParameters(inputs, raw, { ignoreUnknown: face === 'v1' });
     const chosenFrame = parseFrame(frame);
     requireFiles(app, received);
-    const voxels = await inspectVolumes(app, received, chosenFrame, context.maxVoxels);
+    const { voxels, shapes } = await inspectVolumes(app, received, chosenFrame, context);
+    await requireMemory(app, shapes, parameters, context.memory);
     const first = received.find((file) => inputs[file.name].type === 'volume');
     const names = storedNames(received);
     if (context.stripInputs) {
-      await stripReceived(received, names, context.blobs, {
+      await stripReceived(received, names, context.blobs, context.headers, {
         keep,
         release: async (digest) => {
           held.splice(held.indexOf(digest), 1);
@@ -178,6 +190,9 @@ export async function receivePrediction(
   }
 }
 
+/** Bytes of the most points that an input takes unless its manifest says more, 10,000, with all digits. */
+const longestPoints = 2 ** 20;
+
 /** Whether a file is, or may be, the voxels of a header that comes in a file of its own. */
 function isOneOfSeveral(name: string, part: BodyPart, received: readonly ReceivedInput[]): boolean {
   return received.some((file) => file.name === name) || /\.(img|raw|zraw)(\.gz)?$/i.test(part.fileName ?? '');
@@ -185,23 +200,53 @@ function isOneOfSeveral(name: string, part: BodyPart, received: readonly Receive
 
 /** Refuses by its first bytes what cannot become a volume, so that nobody sends gigabytes of it. */
 async function checkStart(
-  { name, fileName }: BodyPart,
+  { name, fileName, contentType }: BodyPart,
   prefix: Uint8Array,
-  maxVoxels: number,
+  { headers, maxVoxels }: ReceiveContext,
+  face: 'api' | 'v1',
 ): Promise<void> {
   try {
-    await inspectVolume([{ name: fileName ?? name, prefix }], nodePlatform, { maxVoxels });
+    await headers.inspect([{ name: fileName ?? name, prefix }], { maxVoxels });
   } catch (error) {
     const code = error instanceof TomaatError ? error.code : undefined;
     // What is missing may come in the next part; a file of any name may hold the voxels of a header to come.
     if (code === 'BAD_INPUT') return;
     if (code === 'UNKNOWN_FORMAT' && fileName !== undefined && extensionOf(fileName) === undefined) return;
+    // A field of a form without a file name: data={"volume": path} in place of files={"volume": file}.
+    const isField = fileName === undefined && !/^application\//i.test(contentType ?? '');
+    const isUnread = code === 'UNKNOWN_FORMAT' || code === 'UNSUPPORTED_FORMAT';
+    if (face === 'api' && isField && isUnread && prefix.length < 4096 && isText(prefix)) {
+      throw new TomaatError(
+        'BAD_INPUT',
+        `${name} came as text, not as a file. Send the file itself: files={"${name}": open(PATH, "rb")} with requests in Python, -F ${name}=@PATH with curl.`,
+        { field: name, cause: error },
+      );
+    }
     throw error;
   }
 }
 
 function isUrlencoded(request: FastifyRequest): boolean {
   return /^application\/x-www-form-urlencoded\b/i.test(request.headers['content-type'] ?? '');
+}
+
+/**
+ * A form as it comes, which is ASCII without control characters (WHATWG URL, 5.2). Else it is a file: `curl --data-binary`
+ * calls everything a form unless a type is given.
+ */
+async function* refuseFile(body: AsyncIterable<Uint8Array>, { manifest }: App): AsyncGenerator<Uint8Array> {
+  for await (const chunk of body) {
+    if (chunk.some((byte) => byte < 0x20 || byte > 0x7e)) {
+      const volumes = volumeInputs(manifest);
+      const name = volumes.length > 1 ? volumes[0] : 'volume';
+      throw new TomaatError(
+        'BAD_REQUEST',
+        `The body is a file, but came as application/x-www-form-urlencoded, which is a form. With curl, add -H 'Content-Type: application/octet-stream', or send the file by -F ${name}=@FILE instead of --data-binary.`,
+        { field: 'Content-Type' },
+      );
+    }
+    yield chunk;
+  }
 }
 
 async function* partsOf(
@@ -218,7 +263,7 @@ async function* partsOf(
   if (/^multipart\/form-data\b/i.test(type)) {
     yield* readMultipart(body, type);
   } else if (isUrlencoded(request)) {
-    yield* readUrlencoded(body);
+    yield* readUrlencoded(face === 'api' ? refuseFile(body, app) : body);
   } else if (
     face === 'api' &&
     (/^application\/octet-stream\b/i.test(type) ||
@@ -277,36 +322,43 @@ function requireFiles(app: App, received: readonly ReceivedInput[]): void {
 
 /**
  * The header checks of every volume: format, size, frames, and those acceptance rules that need no voxels. Gives the
- * voxels of the largest one.
+ * voxels of the largest one, and what will be read of each.
  */
 async function inspectVolumes(
   app: App,
   received: readonly ReceivedInput[],
   frame: number | undefined,
-  maxVoxels: number,
-): Promise<number> {
+  { headers, maxVoxels }: ReceiveContext,
+): Promise<{ voxels: number; shapes: Record<string, VolumeFactsOf> }> {
   let voxels = 0;
+  const shapes: Record<string, VolumeFactsOf> = {};
   for (const [name, input] of Object.entries(app.manifest.inputs)) {
     const files = received.filter((file) => file.name === name);
     if (input.type !== 'volume' || files.length === 0) continue;
     try {
-      const header = await inspectVolume(
+      const header = await headers.inspect(
         files.map((file) => ({
           name: file.fileName ?? name,
           prefix: file.prefix,
           sizeBytes: file.sizeBytes,
         })),
-        nodePlatform,
         { maxVoxels },
       );
       voxels = Math.max(voxels, header.size[0] * header.size[1] * header.size[2] * header.components);
       if (input.frames === 'one') checkFrame(header, frame);
       acceptShape(app.manifest.acceptance, name, header);
+      const { size, affine, components, frames, voxelType } = header;
+      shapes[name] = {
+        size,
+        affine,
+        components: components * (input.frames === 'all' ? frames : 1),
+        voxelType,
+      };
     } catch (error) {
       throw withField(error, name);
     }
   }
-  return voxels;
+  return { voxels, shapes };
 }
 
 function checkFrame(header: VolumeHeader, frame: number | undefined): void {
@@ -314,7 +366,7 @@ function checkFrame(header: VolumeHeader, frame: number | undefined): void {
   if (frame === undefined) {
     throw new TomaatError(
       'FRAME_NEEDED',
-      `The volume is 4-D with ${header.frames} frames, and this service takes one. Choose it with ?frame=0 to ?frame=${header.frames - 1} (on the command line: --frame).`,
+      `The volume is 4-D with ${header.frames} frames, and this service takes one. Choose it with frame, from 0 to ${header.frames - 1}: an option of the client’s predict(), ?frame=0 to ?frame=${header.frames - 1} in the address, --frame on the command line.`,
       { detail: { frames: header.frames } },
     );
   }
@@ -350,9 +402,14 @@ function storedNames(received: readonly ReceivedInput[]): string[] {
 function stemOf(fileName: string | undefined): string {
   const stem = (fileName ?? '')
     .replace(knownExtension, '')
-    .replace(/[^\p{L}\p{N}._-]+/gu, '_')
+    // macOS gives letters and their accents apart; in many scripts marks are part of the word.
+    .normalize('NFC')
+    .replace(/[^\p{L}\p{M}\p{N}._-]+/gu, '_')
     .replace(/^[._]+/, '');
-  return stem.slice(0, 80) || 'volume';
+  const letters = [...stem].slice(0, 80);
+  // File systems take 255 bytes for a name, and the output's name follows.
+  while (Buffer.byteLength(letters.join('')) > 180) letters.pop();
+  return letters.join('') || 'volume';
 }
 
 function wantedFormats(app: App, format: string | undefined): Record<string, OutputFormat> | undefined {

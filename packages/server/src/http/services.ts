@@ -6,6 +6,8 @@ import { type Manifest, parameterSchema, primaryOutput, TomaatError } from '@tom
 import type { FastifyInstance } from 'fastify';
 import { type App, appFile } from '../apps.ts';
 import type { Jobs } from '../store/jobs.ts';
+import type { PublicAddress } from './public-address.ts';
+import { contentDisposition } from './send.ts';
 
 /** The apps of a server as services: which there are, and which one is meant. */
 export interface Services {
@@ -22,7 +24,11 @@ export interface Services {
 export function createServices(
   apps: readonly App[],
   jobs: Jobs,
-  { defaultId, keepSeconds }: { defaultId?: string; keepSeconds?: number } = {},
+  {
+    defaultId,
+    keepSeconds,
+    address,
+  }: { defaultId?: string; keepSeconds?: number; address: Pick<PublicAddress, 'pathOf'> },
 ): Services {
   const byId = new Map(apps.map((app) => [app.manifest.id, app]));
   const list = () => [...byId.keys()].join(', ');
@@ -93,7 +99,7 @@ export function createServices(
       runtime: manifest.model[0].runtime,
       modelSha256: onnx?.sha256,
       typicalSeconds: await jobs.typicalSeconds(manifest.id),
-      sample: manifest.sample && `/api/services/${manifest.id}/sample`,
+      sample: manifest.sample && address.pathOf(`/api/services/${manifest.id}/sample`),
       keepSeconds,
     };
   }
@@ -136,7 +142,7 @@ export function registerServiceRoutes(app: FastifyInstance, services: Services):
     const { size } = await stat(file);
     return reply
       .header('content-length', size)
-      .header('content-disposition', `attachment; filename="${basename(file)}"`)
+      .header('content-disposition', contentDisposition(basename(file)))
       .type('application/octet-stream')
       .send(createReadStream(file));
   });

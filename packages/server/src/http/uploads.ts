@@ -2,10 +2,10 @@ import { isUtf8 } from 'node:buffer';
 import { TomaatError } from '@tomaat/core';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { countBytes } from '../intake/byte-counter.ts';
+import { toProblem } from '../problem/problem.ts';
+import { takeInRest } from '../problem/take-in-rest.ts';
 import type { Upload } from '../store/uploads.ts';
 import type { ServerContext } from './context.ts';
-import { toProblem } from './problem.ts';
-import { takeInRest } from './send.ts';
 
 /**
  * Uploads that may be cut and go on: tus 1.0 (https://tus.io/protocols/resumable-upload, core protocol, creation,
@@ -21,7 +21,7 @@ interface IdParams {
 }
 
 export function registerUploadRoutes(app: FastifyInstance, context: ServerContext): void {
-  const { uploads, blobs, maxUploadBytes } = context;
+  const { uploads, maxUploadBytes } = context;
 
   app.options('/api/uploads', async (_request, reply) =>
     tus(reply)
@@ -44,7 +44,8 @@ export function registerUploadRoutes(app: FastifyInstance, context: ServerContex
       fileName: filename,
       metadata,
     });
-    return tus(reply, upload).code(201).header('location', `/api/uploads/${upload.id}`).send();
+    const location = context.address.pathOf(`/api/uploads/${upload.id}`);
+    return tus(reply, upload).code(201).header('location', location).send();
   });
 
   app.head<IdParams>('/api/uploads/:id', async (request, reply) => {
@@ -85,13 +86,18 @@ export function registerUploadRoutes(app: FastifyInstance, context: ServerContex
   });
 
   app.head<{ Params: { digest: string } }>('/api/blobs/:digest', async (request, reply) => {
-    const { digest } = request.params;
-    const found = (await uploads.owns(context.ownerOf(request), digest))
-      ? await blobs.stat(digest)
-      : undefined;
+    // One that is damaged is not there: what is sent again takes its place.
+    const found = await uploads
+      .findBlob(context.ownerOf(request), request.params.digest)
+      .catch(unlessDamaged);
     if (!found) throw new TomaatError('NOT_FOUND', 'There is no such file of yours here. Upload it.');
     return reply.header('content-length', found.sizeBytes).header('cache-control', 'no-store').send();
   });
+}
+
+/** Undefined for a file that is damaged; throws any other error. */
+function unlessDamaged(error: unknown): undefined {
+  if (!(error instanceof TomaatError && error.code === 'DAMAGED')) throw error;
 }
 
 function tus(reply: FastifyReply, upload?: Upload): FastifyReply {
@@ -107,7 +113,7 @@ const speaksTus = (request: FastifyRequest): boolean => request.headers['tus-res
 
 /** 412, as the protocol has it for a version that is not spoken. */
 function refuseVersion(request: FastifyRequest, reply: FastifyReply): FastifyReply {
-  takeInRest(request);
+  takeInRest(request, reply);
   const problem = toProblem(
     new TomaatError(
       'BAD_REQUEST',
@@ -160,10 +166,14 @@ function lengthOf(request: FastifyRequest): number {
   });
 }
 
+/** It comes back in the header of an answer, of which all has to be shorter than 4 kB (header-budget.ts). */
+const longestMetadata = 2560;
+
 /** The keys of Upload-Metadata that mean something here: `filename`, `sha256`. */
 export function parseMetadata(header: string): { filename?: string; sha256?: string } {
   const refuse = (message: string) => new TomaatError('BAD_REQUEST', message, { field: 'Upload-Metadata' });
-  if (header.length > 4096) throw refuse('Upload-Metadata is longer than 4096 characters. Send less.');
+  if (header.length > longestMetadata)
+    throw refuse(`Upload-Metadata is longer than ${longestMetadata} characters. Send less.`);
   const values = new Map<string, string>();
   for (const pair of header
     .split(',')

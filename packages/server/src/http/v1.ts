@@ -1,17 +1,19 @@
 import { Readable } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
-import { base64Length, encodeBase64, type Input, TomaatError } from '@tomaat/core';
+import { base64Length, describeError, encodeBase64, type Input, TomaatError } from '@tomaat/core';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { App } from '../apps.ts';
 import { readText } from '../intake/body-part.ts';
 import { countBytes } from '../intake/byte-counter.ts';
 import { readMultipart } from '../intake/multipart.ts';
 import { readUrlencoded } from '../intake/urlencoded.ts';
+import { toTomaatError } from '../problem/problem.ts';
+import { answered, takeInRest } from '../problem/take-in-rest.ts';
 import type { JobRecord, OutputFile } from '../store/jobs.ts';
 import type { ServerContext } from './context.ts';
-import { toTomaatError } from './problem.ts';
+import { isOwn } from './jobs.ts';
 import { receivePrediction } from './receive-prediction.ts';
-import { answered, clientGone, takeInRest } from './send.ts';
+import { clientGone } from './send.ts';
 
 /**
  * TOMAAT v1, as the clients of 2018 speak it: every answer is 200, JSON with a Content-Length; errors are
@@ -26,9 +28,9 @@ export function registerV1(app: FastifyInstance, context: ServerContext): void {
   /** Whatever goes wrong on the way, fastify's own refusals too, is answered as the protocol has it. */
   const errorHandler = (error: unknown, request: FastifyRequest, reply: FastifyReply) => {
     const known = toTomaatError(error);
-    if (known.code === 'INTERNAL')
+    if (describeError(known.code).fault === 'server')
       request.log.error({ err: known.cause ?? known, requestId: request.id }, 'v1 request failed');
-    takeInRest(request);
+    takeInRest(request, reply);
     return sendElements(cors(reply).code(200), [errorElement(known)], context);
   };
   for (const prefix of ['', '/services/:id']) {
@@ -136,7 +138,7 @@ async function responses(
 ): Promise<Element[]> {
   const id = await requestId(request, context);
   const job = id === undefined ? undefined : await context.jobs.get(id);
-  if (!job || job.owner !== context.ownerOf(request)) {
+  if (!job || !isOwn(request, job, context)) {
     return [
       {
         type: 'PlainText',
@@ -190,20 +192,23 @@ async function deliver(
     .catch((error: unknown) => reply.log.error({ err: error, job: job.id }, 'job could not be removed'));
   if (job.error) return [...first, errorElement(TomaatError.from(job.error))];
   const elements: Element[] = [];
-  for (const output of job.outputs) {
-    if (output.type === 'Measurements') continue; // v1 has no such element.
-    shown.push(output);
+  for (const output of job.outputs.filter(isElement)) {
     const element = { type: output.type, label: output.label };
     if (output.type === 'PlainText' || output.type === 'Fiducials') {
       const chunks: Buffer[] = [];
-      for await (const chunk of context.blobs.open(output.digest)) chunks.push(chunk as Buffer);
+      for await (const chunk of context.blobs.open(output)) chunks.push(chunk as Buffer);
       elements.push({ ...element, content: Buffer.concat(chunks).toString('utf8') });
     } else {
+      await context.blobs.check(output);
       elements.push({ ...element, blob: output });
     }
   }
+  shown.push(...job.outputs.filter(isElement));
   return [...first, ...elements];
 }
+
+/** v1 has no element for measurements. */
+const isElement = ({ type }: OutputFile): boolean => type !== 'Measurements';
 
 /** Sends elements as JSON; blobs go out as base64 while they are read, under a length computed before. */
 function sendElements(
@@ -247,7 +252,7 @@ async function* write(
       yield piece;
       continue;
     }
-    for await (const lines of encodeBase64(blobs.open(piece.digest))) {
+    for await (const lines of encodeBase64(blobs.open(piece))) {
       yield Buffer.from(
         Buffer.from(lines.buffer, lines.byteOffset, lines.length).toString('latin1').replaceAll('\n', '\\n'),
         'latin1',

@@ -52,6 +52,18 @@ export function registerWorkerRoutes(
     );
   }
 
+  /** The length of an answer is what the worker says of an output: it must be true. */
+  async function requireSize({ name, digest, sizeBytes }: OutputFile): Promise<void> {
+    if ((await blobs.stat(digest))?.sizeBytes === sizeBytes) return;
+    throw new TomaatError(
+      'BAD_REQUEST',
+      `The output ${name.slice(0, 60)} does not have ${sizeBytes} bytes.`,
+      {
+        field: 'sizeBytes',
+      },
+    );
+  }
+
   async function letGo(id: string, attempt: number): Promise<void> {
     const known = claimed.get(id);
     if (known?.attempt !== attempt) return;
@@ -118,10 +130,8 @@ export function registerWorkerRoutes(
     const { inputs } = await recall(id, attemptOf(request));
     const input = inputs.find((candidate) => candidate.digest === digest);
     if (!input) throw new TomaatError('NOT_FOUND', 'The job has no such input.');
-    return reply
-      .header('content-length', input.sizeBytes)
-      .type('application/octet-stream')
-      .send(blobs.open(digest));
+    const body = blobs.open(input);
+    return reply.header('content-length', input.sizeBytes).type('application/octet-stream').send(body);
   });
 
   app.put<JobParams>('/api/worker/jobs/:id/outputs/:name', async (request, reply) => {
@@ -167,6 +177,7 @@ export function registerWorkerRoutes(
     }
     const job = await jobs.get(id);
     if (job) checkOutputs(services.find(job.service).manifest.outputs, outputs);
+    for (const output of outputs) await requireSize(output);
     const accepted = await jobs.settle(id, attempt, { state: 'succeeded', outputs, seconds });
     if (accepted && job) metrics.predictionSettled(job.service, 'succeeded', seconds);
     await letGo(id, attempt);
@@ -202,7 +213,16 @@ export function registerWorkerRoutes(
 
 const maxOutputBytes = 16 * 2 ** 30;
 
+/** Throws where a worker has not computed what the service promises: each output once, of its type, one of them primary. */
 function checkOutputs(declared: Record<string, { type: string }>, outputs: readonly OutputFile[]): void {
+  const names = outputs.map(({ name }) => name);
+  const missing = Object.keys(declared).filter((name) => !names.includes(name));
+  if (missing.length > 0 || new Set(names).size < names.length || countPrimary(outputs) !== 1) {
+    throw new TomaatError(
+      'BAD_REQUEST',
+      `A job is completed with each output of its service once, one of them primary: ${Object.keys(declared).join(', ')}. Give the worker the app that is served here.`,
+    );
+  }
   for (const { name, type, format } of outputs) {
     const formats: Record<string, readonly string[]> = outputFormats;
     if (Object.hasOwn(declared, name) && declared[name].type === type && formats[type].includes(format))
@@ -213,6 +233,8 @@ function checkOutputs(declared: Record<string, { type: string }>, outputs: reado
     );
   }
 }
+
+const countPrimary = (outputs: readonly OutputFile[]) => outputs.filter(({ primary }) => primary).length;
 
 function attemptOf(request: FastifyRequest<JobParams>): number {
   const parsed = attemptSchema.safeParse(Number(request.query.attempt));

@@ -1,3 +1,4 @@
+import { parseHeaderValue } from '@tomaat/client';
 import { TomaatError } from '@tomaat/core';
 import type { BodyPart } from './body-part.ts';
 
@@ -199,24 +200,13 @@ function decodeHeader(bytes: Buffer): string {
   }
 }
 
-/** `value; name=token; name="quoted \" string"`: the grammar of Content-Type and Content-Disposition. */
+/** The grammar of Content-Type and Content-Disposition, each parameter once. */
 function parseParameters(text: string, where: string): { value: string; parameters: Map<string, string> } {
-  const parameters = new Map<string, string>();
-  const first = text.indexOf(';');
-  const value = (first < 0 ? text : text.slice(0, first)).trim();
-  // A backslash escapes only a quote or itself: old browsers send paths with bare ones.
-  const parameter = /[ \t]*;[ \t]*(?:([^\s=;"]+)[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|([^\s;"]*)))?[ \t]*/y;
-  parameter.lastIndex = first < 0 ? text.length : first;
-  while (parameter.lastIndex < text.length) {
-    const match = parameter.exec(text);
-    if (!match) throw malformed(`has a parameter that cannot be read in the ${where}`);
-    const [, key, quoted, token] = match;
-    if (key === undefined) continue; // A semicolon with nothing behind it.
-    const name = key.toLowerCase();
-    if (parameters.has(name)) throw malformed(`has a parameter twice in the ${where}`);
-    parameters.set(name, quoted === undefined ? token : quoted.replace(/\\(["\\])/g, '$1'));
-  }
-  return { value, parameters };
+  const read = parseHeaderValue(text);
+  if (!read) throw malformed(`has a parameter that cannot be read in the ${where}`);
+  const parameters = new Map(read.parameters);
+  if (parameters.size < read.parameters.length) throw malformed(`has a parameter twice in the ${where}`);
+  return { value: read.value, parameters };
 }
 
 function boundaryOf(contentType: string): string {
@@ -248,12 +238,16 @@ function unescapeFormName(name: string | undefined): string | undefined {
 
 /** The form of RFC 5987: charset'language'percent-encoded bytes. */
 function decodeExtended(text: string, part: string): string {
-  const match = /^(utf-8|iso-8859-1)'[^']*'((?:[^%\s"';\\]|%[0-9a-f]{2})*)$/i.exec(text);
-  if (!match) throw malformed(`has a malformed 'filename*' in ${part}`);
-  const latin1 = match[2].replace(/%([0-9a-f]{2})/gi, (_, hex) =>
+  const [charset, language, encoded, ...more] = text.split("'");
+  const isUtf8 = charset.toLowerCase() === 'utf-8';
+  const isKnown = isUtf8 || charset.toLowerCase() === 'iso-8859-1';
+  const isEncoded = /^(?:[^%\s";\\]|%[0-9a-f]{2})*$/i.test(encoded ?? '%');
+  if (!isKnown || language === undefined || !isEncoded || more.length > 0)
+    throw malformed(`has a malformed 'filename*' in ${part}`);
+  const latin1 = encoded.replace(/%([0-9a-f]{2})/gi, (_, hex) =>
     String.fromCharCode(Number.parseInt(hex, 16)),
   );
-  return match[1].toLowerCase() === 'utf-8' ? decodeHeader(Buffer.from(latin1, 'latin1')) : latin1;
+  return isUtf8 ? decodeHeader(Buffer.from(latin1, 'latin1')) : latin1;
 }
 
 /**

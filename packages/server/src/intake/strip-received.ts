@@ -1,7 +1,8 @@
 import { createReadStream } from 'node:fs';
-import { findIdentifyingText, type TextSource, writeStripped } from '@tomaat/core';
+import { type TextSource, writeStripped } from '@tomaat/core';
 import { nodePlatform } from '../node-platform.ts';
 import type { Blobs, KeepBlob } from '../store/blobs.ts';
+import type { HeaderReader } from './header-reader.ts';
 import type { ReceivedInput } from './receive-input.ts';
 
 /**
@@ -12,23 +13,21 @@ export async function stripReceived(
   received: ReceivedInput[],
   names: readonly string[],
   blobs: Blobs,
+  headers: HeaderReader,
   { keep, release }: { keep: KeepBlob; release(digest: string): Promise<void> },
 ): Promise<void> {
   for (const [i, file] of received.entries()) {
-    const source: TextSource = {
-      name: names[i],
-      sizeBytes: file.sizeBytes,
-      read: (start = 0, end = file.sizeBytes) => readPath(blobs.path(file.digest), start, end),
-    };
-    const dataFile = (name: string) => {
-      const index = received.findIndex(
-        (other) => other.name === file.name && other.fileName?.toLowerCase() === name.toLowerCase(),
-      );
-      return index >= 0 ? names[index] : name;
-    };
-    const { rewrite } = await findIdentifyingText(source, nodePlatform, { dataFile });
+    const path = blobs.path(file.digest);
+    const dataFiles: Record<string, string> = Object.create(null);
+    received.forEach((other, k) => {
+      const named = other.name === file.name ? other.fileName?.toLowerCase() : undefined;
+      if (named !== undefined) dataFiles[named] ??= names[k];
+    });
+    const { sizeBytes } = file;
+    const rewrite = await headers.identify({ path, name: names[i], sizeBytes, dataFiles });
     if (!rewrite) continue;
     await using writer = await blobs.create();
+    const source = sourceOf(path, names[i], sizeBytes);
     for await (const chunk of writeStripped(source, rewrite, nodePlatform)) await writer.write(chunk);
     const stored = await writer.commit(keep);
     await release(file.digest);
@@ -41,17 +40,19 @@ export async function stripFile(
   path: string,
   name: string,
   sizeBytes: number,
+  headers: HeaderReader,
 ): Promise<AsyncIterable<Uint8Array> | undefined> {
-  const source: TextSource = {
-    name,
-    sizeBytes,
-    read: (start = 0, end = sizeBytes) => readPath(path, start, end),
-  };
-  const { rewrite } = await findIdentifyingText(source, nodePlatform);
-  return rewrite && writeStripped(source, rewrite, nodePlatform);
+  const rewrite = await headers.identify({ path, name, sizeBytes, dataFiles: {} });
+  return rewrite && writeStripped(sourceOf(path, name, sizeBytes), rewrite, nodePlatform);
 }
 
-async function* readPath(path: string, start: number, end: number): AsyncGenerator<Uint8Array> {
-  if (start >= end) return;
-  yield* createReadStream(path, { start, end: end - 1, highWaterMark: 1 << 20 });
+const sourceOf = (path: string, name: string, sizeBytes: number): TextSource => ({
+  name,
+  sizeBytes,
+  read: (start = 0, end = sizeBytes) => readPath(path, start, end),
+});
+
+/** The bytes of a file from `start` to before `end`. */
+export async function* readPath(path: string, start: number, end: number): AsyncGenerator<Uint8Array> {
+  if (start < end) yield* createReadStream(path, { start, end: end - 1, highWaterMark: 1 << 20 });
 }

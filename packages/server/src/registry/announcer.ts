@@ -4,7 +4,7 @@ import { request as httpsRequest } from 'node:https';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { getCACertificates, type PeerCertificate } from 'node:tls';
 import type { Announcement } from '@tomaat/client';
-import { TomaatError } from '@tomaat/core';
+import { TomaatError, withoutTrailingSlashes } from '@tomaat/core';
 import type { FastifyBaseLogger } from 'fastify';
 import type { AnnouncementSigner } from './signer.ts';
 
@@ -25,8 +25,11 @@ export interface AnnouncerOptions {
   logger: Pick<FastifyBaseLogger, 'info' | 'warn' | 'error'>;
   /** Certificates (PEM) to trust besides those that Node does. */
   trust?: string;
-  /** The very certificate (PEM) that the registry shows, whatever name it is for; nothing else is trusted then. */
-  pinned?: string;
+  /**
+   * The very certificate (PEM) that the registry shows, whatever name it is for; nothing else is trusted then. A function
+   * where it may be replaced.
+   */
+  pinned?: string | (() => string);
   /** Between two rounds at a registry of ours, where entries live for 90 s. */
   renewMs?: number;
   /** The first wait after a failure; it doubles up to `renewMs`. */
@@ -86,7 +89,7 @@ export function startAnnouncer(options: AnnouncerOptions): Announcer {
       signal: limit,
       headers,
       trust: options.trust,
-      pinned: options.pinned,
+      pinned: typeof options.pinned === 'function' ? options.pinned() : options.pinned,
     });
   };
 
@@ -122,11 +125,34 @@ export function startAnnouncer(options: AnnouncerOptions): Announcer {
       throw new TomaatError('FORBIDDEN', `it refuses '${name}': ${String(result.error)}`);
   }
 
+  /**
+   * How many of the services a registry of v1 lists: the one of 2018 keeps one for each key, and says of all that they
+   * are accepted. Undefined where it does not say.
+   */
+  async function countListed(services: readonly AnnouncedService[], signal: AbortSignal) {
+    const { status, json } = await call('GET', '/discover', undefined, signal);
+    if (status !== 200 || !Array.isArray(json)) return undefined;
+    const hrefOf = (address: unknown) => URL.parse(String(address))?.href;
+    const listed = new Set(json.map((entry) => hrefOf(entry?.prediction_url)));
+    return services.filter(({ predictionUrl }) => listed.has(hrefOf(predictionUrl))).length;
+  }
+
+  let saidLost = false;
+  function sayLost(listed: number, accepted: number): void {
+    if (!saidLost) {
+      logger.warn(
+        { registry: base.href, accepted, listed },
+        `the registry at ${base.href} keeps one service per key: it accepted ${accepted} and lists ${listed}; give each service its own server and key`,
+      );
+    }
+    saidLost = true;
+  }
+
   async function round(): Promise<void> {
     const signal = closing.signal;
     const services = options.services();
     const refused: unknown[] = [];
-    let count = 0;
+    const accepted: AnnouncedService[] = [];
     for (const service of services) {
       try {
         if (state.face !== 'v1') {
@@ -135,7 +161,7 @@ export function startAnnouncer(options: AnnouncerOptions): Announcer {
           if (how === 'done') announced.add(service.id);
         }
         if (state.face === 'v1') await announceByV1(service, signal);
-        count++;
+        accepted.push(service);
       } catch (error) {
         // One refused service must not keep the others out; a registry that is away is away for all.
         if (!(error instanceof TomaatError) || error.code === 'UNREACHABLE') throw error;
@@ -147,7 +173,12 @@ export function startAnnouncer(options: AnnouncerOptions): Announcer {
       await call('DELETE', `/api/announcements/${encodeURIComponent(id)}`, undefined, signal);
       announced.delete(id);
     }
-    state.announced = count;
+    state.announced = accepted.length;
+    if (state.face === 'v1' && accepted.length > 1) {
+      state.announced = (await countListed(accepted, signal)) ?? accepted.length;
+      if (state.announced < accepted.length) sayLost(state.announced, accepted.length);
+      else saidLost = false;
+    }
     if (refused.length > 0) throw refused[0];
   }
 
@@ -238,7 +269,7 @@ function parseBase(text: string): URL {
       },
     );
   }
-  url.pathname = url.pathname.replace(/\/+$/, '');
+  url.pathname = withoutTrailingSlashes(url.pathname);
   url.search = '';
   url.hash = '';
   return url;

@@ -1,16 +1,8 @@
-import type { Entry, SignedAnnouncement } from '@tomaat/client';
+import { type Entry, type SignedAnnouncement, toSlug } from '@tomaat/client';
 import { TomaatError } from '@tomaat/core';
 import { type Kysely, type Selectable, sql } from 'kysely';
-import {
-  type ApiKey,
-  type KeySchema,
-  keyLimitMigrations,
-  keyMigrations,
-  randomName,
-} from '../access/keys.ts';
-import { type SessionSchema, sessionMigrations } from '../access/sessions.ts';
-import { type Database, type Migration, openDatabase } from '../store/database.ts';
-import { toSlug } from './slug.ts';
+import { type ApiKey, randomName } from '../access/keys.ts';
+import { type EntryTable, openRegistryDatabase, type RegistrySchema } from '../store/registry-database.ts';
 
 /**
  * What the registry knows: one entry for each pair of API key and prediction address. An entry lives as long as its
@@ -40,104 +32,7 @@ export interface V1Announcement {
   description: string;
 }
 
-interface EntryTable {
-  sid: string;
-  key_id: string;
-  /** The id of our API's announcement; none for v1. */
-  id: string | null;
-  /** That announcement as its server signed it. */
-  signed: string | null;
-  face: 'api' | 'v1';
-  name: string;
-  modality: string;
-  anatomy: string;
-  task: string;
-  description: string;
-  /** The names as slugs: what addresses and filters are compared with. */
-  modality_slug: string;
-  anatomy_slug: string;
-  task_slug: string;
-  /** Name and description in lower case, for the search. */
-  words: string;
-  prediction_url: string;
-  interface_url: string;
-  server_url: string | null;
-  service_id: string | null;
-  version: string | null;
-  is_default: number;
-  volumes: number | null;
-  first_ms: number;
-  announced_ms: number;
-  expires_ms: number;
-}
 type Row = Selectable<EntryTable>;
-
-/** What was last announced under an id, kept while a copy of it could still pass as new, entry or no entry. */
-interface AnnouncedTable {
-  id: string;
-  thumbprint: string;
-  epoch: number;
-  announced_ms: number;
-}
-
-export interface RegistrySchema extends KeySchema, SessionSchema {
-  entry: EntryTable;
-  announced: AnnouncedTable;
-}
-
-const migrations: readonly Migration[] = [
-  ...keyMigrations,
-  {
-    name: 'entries',
-    async up(db) {
-      await sql`CREATE TABLE entry (
-        sid TEXT PRIMARY KEY,
-        key_id TEXT NOT NULL,
-        id TEXT UNIQUE,
-        face TEXT NOT NULL CHECK (face IN ('api', 'v1')),
-        name TEXT NOT NULL,
-        modality TEXT NOT NULL,
-        anatomy TEXT NOT NULL,
-        task TEXT NOT NULL,
-        description TEXT NOT NULL,
-        modality_slug TEXT NOT NULL,
-        anatomy_slug TEXT NOT NULL,
-        task_slug TEXT NOT NULL,
-        words TEXT NOT NULL,
-        prediction_url TEXT NOT NULL,
-        interface_url TEXT NOT NULL,
-        server_url TEXT,
-        service_id TEXT,
-        version TEXT,
-        is_default INTEGER NOT NULL,
-        volumes INTEGER,
-        first_ms INTEGER NOT NULL,
-        announced_ms INTEGER NOT NULL,
-        expires_ms INTEGER NOT NULL,
-        UNIQUE (key_id, prediction_url)
-      ) STRICT`.execute(db);
-      await sql`CREATE INDEX entry_address ON entry (task_slug, anatomy_slug)`.execute(db);
-      await sql`CREATE INDEX entry_expiry ON entry (expires_ms)`.execute(db);
-    },
-  },
-  ...keyLimitMigrations,
-  ...sessionMigrations,
-  {
-    name: 'signed announcements',
-    async up(db) {
-      // What was announced without a signature is announced anew within 30 s, with one.
-      await sql`DELETE FROM entry WHERE face = 'api'`.execute(db);
-      await sql`ALTER TABLE entry ADD COLUMN signed TEXT`.execute(db);
-      await sql`CREATE TABLE announced (
-        id TEXT PRIMARY KEY,
-        thumbprint TEXT NOT NULL,
-        epoch INTEGER NOT NULL,
-        announced_ms INTEGER NOT NULL
-      ) STRICT`.execute(db);
-      await sql`CREATE INDEX announced_time ON announced (announced_ms)`.execute(db);
-    },
-  },
-];
 
 export interface EntryFilters {
   modality?: string;
@@ -182,12 +77,14 @@ export interface Entries extends AsyncDisposable {
   count(): Promise<{ face: 'api' | 'v1'; live: boolean; entries: number }[]>;
   /** Drops what expired more than a day ago; gives the number of entries dropped. */
   sweep(): Promise<number>;
+  /** Empties the database's log; BUSY while another program reads. */
+  truncateWal(): Promise<void>;
   close(): Promise<void>;
 }
 
 /** Opens (or creates) the registry's database. `now` is the clock, in ms since 1970. */
 export async function openEntries(file: string, now: () => number = Date.now): Promise<Entries> {
-  const database: Database<RegistrySchema> = await openDatabase<RegistrySchema>(file, migrations);
+  const database = await openRegistryDatabase(file);
   const { db } = database;
   // A commit survives the process, not a power cut: what that loses is announced again within 30 s, and an fsync for
   // every renewal would cost 4 ms of a thread that also relays. Keys made by 'tomaat keys' are synced there.
@@ -394,6 +291,7 @@ export async function openEntries(file: string, now: () => number = Date.now): P
       return Number(numDeletedRows);
     },
 
+    truncateWal: () => database.truncateWal(),
     close: () => database.close(),
     [Symbol.asyncDispose]: () => database.close(),
   };

@@ -3,8 +3,14 @@ import { Agent as HttpsAgent, request as httpsRequest } from 'node:https';
 import { isIP } from 'node:net';
 import type { Readable, Writable } from 'node:stream';
 import type { Entry } from '@tomaat/client';
-import { TomaatError } from '@tomaat/core';
+import { TomaatError, withoutTrailingSlashes } from '@tomaat/core';
 import type { FastifyReply, FastifyRequest } from 'fastify';
+import { openPrincipal } from '../access/principal.ts';
+import { addTo, mayHaveMore } from '../fair-share.ts';
+import { fitHeaders, headerBytes, relayedHeader } from '../http/header-budget.ts';
+import { tcpKeepAliveMs } from '../http/keep-alive.ts';
+import { receiptLink } from '../http/promise.ts';
+import { takeOver } from '../http/send.ts';
 import { connectTls } from '../trust/guarded-fetch.ts';
 import { certificateOf, type Entries } from './entries.ts';
 import type { Target, TargetPolicy } from './targets.ts';
@@ -82,20 +88,18 @@ const passedBack = [
   'www-authenticate',
 ] as const;
 
-/** Marks a relayed request, so that registries that know each other do not send it round in a circle. */
-const relayedHeader = 'tomaat-relayed';
 const maxProbed = 32;
 const probedAtOnce = 8;
 /** How long the rest of a body is read after an early answer, so that callers that write before they read get it. */
 const drainMs = 30_000;
 const maxReadRestBytes = 2 ** 28;
 const maxReadRestMs = 10_000;
-const socketKeepAliveMs = 30_000;
 
 /** @throws (the relay) TomaatError NOT_FOUND, UNREACHABLE, UPSTREAM or BUSY, all before an answer has begun. */
 export function createRelay(options: RelayOptions): Relay {
   const { entries, policy, probeMs = 2000, maxConcurrent = 256 } = options;
-  let running = 0;
+  /** Requests under way, by owner. */
+  const running = new Map<string, number>();
 
   async function choose(
     address: RelayAddress,
@@ -193,20 +197,20 @@ export function createRelay(options: RelayOptions): Relay {
         'The request came from a registry, which is not served by another. Announce servers here, not registries.',
       );
     }
-    if (running >= maxConcurrent) {
+    const { owner } = request.principal ?? openPrincipal;
+    if (!mayHaveMore(running, owner, maxConcurrent)) {
       settle('refused');
       throw new TomaatError(
         'BUSY',
-        `The registry is passing on ${running} requests, which is its limit. Try again later.`,
+        `The registry is passing on as many requests as it may (${maxConcurrent}). Try again later.`,
       );
     }
-    running++;
+    addTo(running, owner, 1);
     const gone = new AbortController();
     const onClose = () => {
       if (!reply.raw.writableFinished) gone.abort();
     };
     reply.raw.once('close', onClose);
-    request.raw.socket.setKeepAlive(true, socketKeepAliveMs);
     try {
       const { entry, target } = await choose(address, gone.signal);
       settle(await forward(request, reply, { address, entry, target }, gone.signal));
@@ -225,7 +229,7 @@ export function createRelay(options: RelayOptions): Relay {
       throw error;
     } finally {
       reply.raw.off('close', onClose);
-      running--;
+      addTo(running, owner, -1);
     }
   };
 
@@ -238,8 +242,9 @@ export function createRelay(options: RelayOptions): Relay {
     return new Promise<RelayOutcome>((resolve, reject) => {
       const path = `/${address.task}/${address.anatomy}?${queryFor(request, entry)}`;
       const trust = { ca: options.trust, certificate: certificateOf(entry) };
-      const upstream = open(target, 'POST', path, headerFor(request, target), trust, gone);
-      upstream.setSocketKeepAlive(true, socketKeepAliveMs);
+      const own = ownHeaders(reply, entry);
+      const upstream = open(target, 'POST', path, headerFor(request, target, own), trust, gone);
+      upstream.setSocketKeepAlive(true, tcpKeepAliveMs);
       upstream.setNoDelay(true);
       let answered = false;
       let broken = false;
@@ -283,8 +288,7 @@ export function createRelay(options: RelayOptions): Relay {
           );
           return;
         }
-        reply.hijack();
-        reply.raw.writeHead(status, headerBack(answer, reply, entry));
+        takeOver(reply, status, headerBack(answer, own));
         answer.on('error', () => {
           if (!gone.aborted) broken = true;
           // The caller's connection breaks, too: no short answer looks whole.
@@ -381,7 +385,7 @@ function open(
   const { url, address, family } = target;
   const secure = url.protocol === 'https:';
   const hostname = url.hostname.replace(/^\[(.*)\]$/, '$1');
-  const base = url.pathname.replace(/\/+$/, '');
+  const base = withoutTrailingSlashes(url.pathname);
   const common = {
     host: address,
     family,
@@ -410,9 +414,13 @@ function open(
   return httpsRequest({ ...common, agent });
 }
 
-function headerFor(request: FastifyRequest, target: Target): Headers {
-  // Kept alive, so that a server that refuses early can read on instead of breaking the connection under its answer.
-  const headers: Headers = { [relayedHeader]: '1', connection: 'keep-alive' };
+function headerFor(request: FastifyRequest, target: Target, added: Headers): Headers {
+  const headers: Headers = {
+    // The server has to leave room in its header for what is added here; a link to the receipt becomes longer, too.
+    [relayedHeader]: String(headerBytes(added) + String(added['tomaat-server']).length),
+    // Kept alive, so that a server that refuses early can read on instead of breaking the connection under its answer.
+    connection: 'keep-alive',
+  };
   for (const name of passedOn) {
     const value = request.headers[name];
     if (value !== undefined) headers[name] = value;
@@ -425,18 +433,36 @@ function headerFor(request: FastifyRequest, target: Target): Headers {
   return headers;
 }
 
-function headerBack(answer: IncomingMessage, reply: FastifyReply, entry: Entry): Headers {
-  const headers: Headers = {
+/** What the registry adds to an answer of the server. */
+function ownHeaders(reply: FastifyReply, { serverUrl = '' }: Entry): Headers {
+  return {
     ...(reply.getHeaders() as Headers),
     // What a server sends must not act in the name of the registry's own page.
     'content-security-policy': "default-src 'none'; sandbox",
-    'tomaat-server': entry.serverUrl ?? '',
+    // As ASCII, whatever letters its name has.
+    'tomaat-server': withoutTrailingSlashes(URL.parse(serverUrl)?.href ?? ''),
   };
-  for (const [name, value] of Object.entries(answer.headers)) {
+}
+
+/** What of the answer's header goes back, with our own, which comes first. */
+function headerBack({ headers: given }: IncomingMessage, own: Headers): Headers {
+  const headers: Headers = {};
+  for (const [name, value] of Object.entries(given)) {
     if (value === undefined) continue;
     if (name.startsWith('tomaat-') || (passedBack as readonly string[]).includes(name)) headers[name] = value;
   }
-  return headers;
+  const receipt = linkedReceipt(given.link, String(own['tomaat-server']));
+  if (receipt !== undefined) headers.link = receiptLink(receipt);
+  return fitHeaders({ ...headers, ...own });
+}
+
+/** The address of the receipt that an answer links to, for whoever does not know the server; nothing but that. */
+function linkedReceipt(link: string | string[] | undefined, serverUrl: string): string | undefined {
+  const [, path, id] =
+    /^<((?:\/[\w.~%-]{1,100}){0,20}\/api\/jobs\/([\w-]{1,100})\/receipt)>; rel="tomaat-receipt"/.exec(
+      String(link ?? ''),
+    ) ?? [];
+  return id === undefined ? undefined : URL.parse(path, serverUrl)?.href;
 }
 
 /** The caller's query; `service` becomes the server's own id of the entry that was chosen. */

@@ -1,6 +1,6 @@
 import type { Readable } from 'node:stream';
-import { endpoints, verifyAnnouncement } from '@tomaat/client';
-import { reservedWords, TomaatError } from '@tomaat/core';
+import { endpoints, toSlug, verifyAnnouncement } from '@tomaat/client';
+import { hasUnseen, reservedWords, TomaatError } from '@tomaat/core';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import type { z } from 'zod';
 import type { Access } from '../access/access.ts';
@@ -9,7 +9,6 @@ import { parseJson } from '../intake/read-json.ts';
 import type { Entries, V1Announcement } from './entries.ts';
 import type { RegistryMetrics } from './metrics.ts';
 import type { Relay } from './relay.ts';
-import { toSlug } from './slug.ts';
 import { checkAddress } from './targets.ts';
 
 export interface RegistryRoutes {
@@ -151,6 +150,12 @@ function registerV1(
   });
 }
 
+/** Whether nothing in a text plays tricks on who reads the list; addresses are kept as they are understood. */
+function isShown(name: string, value: string): boolean {
+  if ((v1Urls as readonly string[]).includes(name) || name === 'api_key') return true;
+  return !hasUnseen(name === 'description' ? value.replace(/[\r\n\t]/g, '') : value);
+}
+
 /** Every problem of a v1 announcement is added to the list; without any the announcement is whole. */
 function checkV1(body: unknown, problems: string[]): { announcement: V1Announcement; apiKey?: string } {
   if (typeof body !== 'object' || body === null || Array.isArray(body)) {
@@ -165,6 +170,10 @@ function checkV1(body: unknown, problems: string[]): { announcement: V1Announcem
     else if (v1Grouped.includes(name) && toSlug(value) === '')
       problems.push(`${name} has no letter or digit`);
     else if (value.length > maxLength) problems.push(`${name} is longer than ${maxLength} characters`);
+    else if (!isShown(name, value))
+      problems.push(
+        `${name} holds control characters, or ones that are not seen or change the direction of writing`,
+      );
     else return value;
     return undefined;
   };
@@ -182,8 +191,8 @@ function checkV1(body: unknown, problems: string[]): { announcement: V1Announcem
     const value = text(name, 2000);
     if (value === undefined) continue;
     try {
-      checkAddress(value);
-      announcement[name] = value;
+      // As it is understood: URL() passes over ends of lines and other slips.
+      announcement[name] = checkAddress(value).href;
     } catch (error) {
       problems.push(`${name}: ${(error as TomaatError).message}`);
     }

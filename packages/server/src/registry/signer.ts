@@ -1,4 +1,4 @@
-import { readFile, rename, writeFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import {
   type Announcement,
@@ -9,6 +9,7 @@ import {
   type SignedAnnouncement,
 } from '@tomaat/client';
 import type { Identity } from '../identity.ts';
+import { writeWhole } from '../store/whole-file.ts';
 
 /** Signs the announcements of a server, each for one registry and for two minutes. */
 export interface AnnouncementSigner {
@@ -21,8 +22,8 @@ export interface AnnouncementSigner {
 export interface SignerOptions {
   dataFolder: string;
   identity: Identity;
-  /** SHA-256 fingerprint of the certificate that clients see. */
-  certificate: string;
+  /** SHA-256 fingerprint of the certificate that clients see; a function where it may be replaced. */
+  certificate: string | (() => string);
   /** The clock, in ms since 1970. */
   now?: () => number;
 }
@@ -48,8 +49,7 @@ export async function openSigner({
 
   async function reserve(until: number): Promise<void> {
     try {
-      await writeFile(`${file}.part`, `${until}\n`, { mode: 0o600 });
-      await rename(`${file}.part`, file);
+      await writeWhole(file, `${until}\n`);
     } catch (error) {
       // The next announcement tries again.
       reserved = 0;
@@ -80,7 +80,7 @@ export async function openSigner({
         iat,
         exp: iat + announcementLifeSeconds,
         epoch: await nextEpoch(),
-        certificate,
+        certificate: typeof certificate === 'string' ? certificate : certificate(),
       };
       return identity.sign(announcementType, payload);
     },

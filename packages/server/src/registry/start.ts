@@ -4,21 +4,27 @@ import type { FastifyBaseLogger, FastifyInstance } from 'fastify';
 import type { Kysely } from 'kysely';
 import { type Access, markLegacy, registerAccess } from '../access/access.ts';
 import type { OidcSettings } from '../access/claims.ts';
-import { createHostPolicy, type HostOptions, requireSafeBind } from '../access/hosts.ts';
-import { type KeySchema, renewProgramKey } from '../access/keys.ts';
-import { hostForOthers, hostForSelf, inUrl, isWildcard } from '../addresses.ts';
-import { createApp, type Listener, listenHttp, listenHttps } from '../http/app.ts';
-import { mayContinue } from '../http/keep-alive.ts';
+import { createHostPolicy, type HostOptions, isNamedBy, requireSafeBind } from '../access/hosts.ts';
+import { renewProgramKey } from '../access/keys.ts';
+import { hideOwners, openPseudonyms, withPseudonyms } from '../access/pseudonyms.ts';
+import { hostForOthers, hostForSelf, inUrl, isLoopback, isWildcard } from '../addresses.ts';
+import type { Recorder } from '../audit/refusals.ts';
+import { type Certificates, openCertificates } from '../certificates.ts';
+import { createApp, type Listener, listenHttp, listenHttps, type TlsListener } from '../http/app.ts';
+import { sendInterim } from '../http/keep-alive.ts';
 import { createLogin, openOidc } from '../http/login.ts';
+import { addCertificateExpiry } from '../http/metrics.ts';
 import { registerOperations } from '../http/operations.ts';
 import { registerPage } from '../http/page.ts';
-import { type Certificate, namesOfMachine, openCertificate } from '../tls.ts';
+import { openPublicAddress } from '../http/public-address.ts';
+import type { KeySchema } from '../store/key-schema.ts';
+import { namesOfMachine } from '../tls.ts';
 import { version } from '../version.ts';
 import { type Entries, openEntries } from './entries.ts';
 import { createRegistryMetrics, type RegistryMetrics } from './metrics.ts';
 import { createRelay, type KeepAlive } from './relay.ts';
 import { registerRegistryRoutes } from './routes.ts';
-import { createTargetPolicy, isLoopback, type OwnServer, type Resolve } from './targets.ts';
+import { createTargetPolicy, type OwnServer, type Resolve } from './targets.ts';
 
 export interface RegistryAppOptions {
   /** `registry.db` lies in it: the entries and the API keys. */
@@ -54,6 +60,8 @@ export interface RegistryAppOptions {
   publicUrl?: string;
   /** Requests a minute from one address at the legacy port. */
   legacyPerMinute?: number;
+  /** The audit log of the server beside it; a registry alone has none. */
+  audit?: Pick<Recorder, 'record'>;
 }
 
 export interface RegistryApp {
@@ -77,32 +85,39 @@ export async function createRegistryApp(options: RegistryAppOptions): Promise<Re
   const entries = await openEntries(join(options.dataFolder, 'registry.db'), now);
   try {
     await entries.sweep();
-    const app = createApp(options.logger);
+    const address = openPublicAddress(options.publicUrl);
+    const app = createApp(options.logger, { address });
     const keys = entries.db as unknown as Kysely<KeySchema>;
+    const pseudonyms = await openPseudonyms(options.dataFolder);
+    if ((await hideOwners(entries.db as unknown as Kysely<unknown>, pseudonyms)) > 0)
+      await entries.truncateWal();
     const login = createLogin({
       db: entries.db,
       required: options.login ?? false,
       scope: 'predict',
-      oidc: await openOidc(options.oidc),
-      publicUrl: options.publicUrl,
+      oidc: withPseudonyms(await openOidc(options.oidc), pseudonyms),
+      address,
+      audit: options.audit,
       now,
     });
+    if (options.logger) void login.checkIssuer(options.logger);
     const access = registerAccess(app, {
       keys,
       hosts: createHostPolicy(options.hosts ?? {}),
       login: options.login,
       sessions: login.principalOf,
       legacyPerMinute: options.legacyPerMinute,
+      audit: options.audit,
+      storedOwner: pseudonyms.of,
       realm: 'TOMAAT registry',
       now,
     });
     const metrics = createRegistryMetrics(entries);
-    const keepAlive: KeepAlive = options.keepAlive ?? passOnContinue;
     const relay = createRelay({
       entries,
       policy,
       trust: options.trust,
-      keepAlive,
+      keepAlive: options.keepAlive ?? passOnContinue,
       onOutcome: metrics.countOutcome,
     });
     login.register(app, access.recognise);
@@ -146,16 +161,19 @@ export async function createRegistryApp(options: RegistryAppOptions): Promise<Re
 
 export interface RegistryOptions
   extends Omit<RegistryAppOptions, 'hosts' | 'isOwnAddress' | 'loopbackTargets'>,
-    Omit<HostOptions, 'host' | 'machineNames'> {
+    Omit<HostOptions, 'host' | 'machineNames' | 'certificateNames'> {
   host: string;
   /** The address by which others know the registry, such as that of a proxy in front of it. */
   publicUrl?: string;
   port: number;
   /** Whether a taken port is an error; else the next free one is used. */
   strictPort?: boolean;
-  /** For any address but loopback, where the registry speaks HTTPS; missing: the self-made one of the data folder. */
-  tls?: Certificate;
-  /** That the self-made certificate is wanted, beyond this machine. */
+  /** Those of the server beside it, for any address but loopback, where the registry speaks HTTPS. */
+  certificates?: Certificates;
+  /** Else the operator's certificate and its key (files, PEM); missing: the self-signed one of the data folder. */
+  tlsCert?: string;
+  tlsKey?: string;
+  /** That the self-signed certificate is wanted, beyond this machine. */
   tlsSelfMade?: boolean;
   /** A port (HTTPS) of its own for TOMAAT v1 without login; 0: a free one. */
   legacyPort?: number;
@@ -173,6 +191,8 @@ export interface RunningRegistry {
    * key id with a new secret (the earlier secret ends), so that its entries stay its own.
    */
   apiKey(label: string): Promise<string>;
+  /** Those of its HTTPS ports; undefined where it has none. */
+  readonly certificates?: Certificates;
   close(): Promise<void>;
 }
 
@@ -183,7 +203,7 @@ export async function startRegistry(options: RegistryOptions): Promise<RunningRe
   requireSafeBind({
     host,
     login: options.login,
-    tlsChosen: options.tls !== undefined || Boolean(options.tlsSelfMade),
+    tlsChosen: options.certificates !== undefined || Boolean(options.tlsCert) || Boolean(options.tlsSelfMade),
   });
   const { publicUrl } = options;
   const machineNames = plain ? [] : await namesOfMachine();
@@ -191,32 +211,37 @@ export async function startRegistry(options: RegistryOptions): Promise<RunningRe
   if (isWildcard(host)) hosts.push(...machineNames.map(inUrl));
   const own = new Set(hosts.map((name) => name.toLowerCase()));
   await using opened = new AsyncDisposableStack();
+  const needsTls = !plain || options.legacyPort !== undefined;
+  const certificates = needsTls ? (options.certificates ?? opened.use(await openOwn(options))) : undefined;
   const registry = await createRegistryApp({
     ...options,
-    hosts: { ...options, machineNames },
+    hosts: { ...options, machineNames, certificateNames: certificates?.names },
     // What others announce as loopback is their machine, not this one; on loopback everyone is on this machine.
     loopbackTargets: plain,
     isOwnAddress(address) {
       if (publicUrl !== undefined && audienceOf(publicUrl) === audienceOf(address)) return true;
       const { hostname, port, pathname } = new URL(address);
-      return own.has(hostname) && Number(port || (plain ? 80 : 443)) === listener.port && pathname === '/';
+      const isOwnName =
+        own.has(hostname) ||
+        certificates?.names().some((pattern) => isNamedBy(pattern, unbracketed(hostname)));
+      return Boolean(isOwnName) && Number(port || (plain ? 80 : 443)) === listener.port && pathname === '/';
     },
   });
   opened.defer(() => registry.close());
-  const certificate =
-    plain && options.legacyPort === undefined
-      ? undefined
-      : (options.tls ??
-        (await openCertificate(options.dataFolder, { host, logger: options.logger || undefined })));
-  const listener: Listener = plain
+  if (certificates) addCertificateExpiry(registry.metrics.registry, certificates);
+  const listener: Listener & Partial<TlsListener> = plain
     ? await listenHttp(registry.app, host, port, strictPort)
-    : await listenHttps(registry.app, certificate!, host, port, strictPort);
+    : await listenHttps(registry.app, certificates!.current, host, port, strictPort);
   opened.defer(() => listener.close());
   const legacy =
     options.legacyPort === undefined
       ? undefined
-      : await listenHttps(registry.app, certificate!, host, options.legacyPort, true, markLegacy);
+      : await listenHttps(registry.app, certificates!.current, host, options.legacyPort, true, markLegacy);
   if (legacy) opened.defer(() => legacy.close());
+  certificates?.onChange((certificate) => {
+    listener.renew?.(certificate);
+    legacy?.renew(certificate);
+  });
   const scheme = plain ? 'http' : 'https';
   const name = hostForOthers(host);
   const stack = opened.move();
@@ -225,15 +250,29 @@ export async function startRegistry(options: RegistryOptions): Promise<RunningRe
     localUrl: `${scheme}://${hostForSelf(host)}:${listener.port}`,
     port: listener.port,
     legacyUrl: legacy && `https://${name}:${legacy.port}`,
-    apiKey: (label) => renewProgramKey(registry.keys, label, ['announce'], now()),
+    certificates,
+    apiKey: (label) =>
+      renewProgramKey(registry.keys, label, ['announce'], now(), async ({ id, scopes }) =>
+        options.audit?.record('key.renewed', { keyId: id, scopes }),
+      ),
     close: () => stack.disposeAsync(),
   };
 }
 
-/** Tells the caller what its server says, if it is one that takes it well. */
-const passOnContinue: KeepAlive = (request, reply) => {
-  if (mayContinue(request.raw) && !reply.raw.headersSent) reply.raw.writeContinue();
-};
+const unbracketed = (host: string) => host.replace(/^\[(.*)\]$/, '$1');
+
+function openOwn({ dataFolder, tlsCert, tlsKey, host, publicUrl, logger }: RegistryOptions) {
+  return openCertificates(dataFolder, {
+    cert: tlsCert,
+    key: tlsKey,
+    host,
+    names: publicUrl === undefined ? [] : [new URL(publicUrl).hostname],
+    logger: logger || undefined,
+  });
+}
+
+/** Tells the caller what its server says, as often as is good for it. */
+const passOnContinue: KeepAlive = (request, reply) => sendInterim(request.raw, reply.raw);
 
 async function countLive(entries: Entries): Promise<number> {
   return (await entries.count()).reduce((sum, group) => sum + (group.live ? group.entries : 0), 0);

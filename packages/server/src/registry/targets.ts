@@ -1,6 +1,7 @@
 import { lookup } from 'node:dns/promises';
-import { BlockList, isIP } from 'node:net';
+import { isIP } from 'node:net';
 import { TomaatError } from '@tomaat/core';
+import { contains, createRanges, isLoopback, isThisMachine } from '../addresses.ts';
 
 /**
  * Where the relay may connect to. An allow-list of addresses, loopback (of a registry that itself listens on loopback
@@ -29,16 +30,6 @@ export interface TargetPolicy {
   resolve(serverUrl: string): Promise<Target[]>;
 }
 
-const loopback = createRanges(['127.0.0.0/8', '::1/128']);
-
-/** Whether an address, or a name that always means this machine, is loopback. */
-export function isLoopback(host: string): boolean {
-  const bare = host.replace(/^\[(.*)\]$/, '$1').toLowerCase();
-  return bare === 'localhost' || contains(loopback, bare);
-}
-
-/** What means the machine that connects, whoever told the address. */
-const thisMachine = createRanges(['127.0.0.0/8', '0.0.0.0/8', '::1/128', '::/128']);
 /**
  * Where no server of a hospital is: link-local and the metadata services of clouds, multicast, reserved, and the forms
  * of IPv6 that hide an address of IPv4 (compatible, translated, NAT64, 6to4, Teredo).
@@ -56,7 +47,7 @@ const nowhere = createRanges([
  * @throws TomaatError FORBIDDEN.
  */
 export function checkToldAddress(address: string, registryIsHere: boolean): void {
-  if (contains(thisMachine, address)) {
+  if (isThisMachine(address)) {
     if (registryIsHere) return;
     throw new TomaatError(
       'FORBIDDEN',
@@ -69,10 +60,6 @@ export function checkToldAddress(address: string, registryIsHere: boolean): void
     `The registry told the address ${address}, where no server can be meant (link-local, multicast, reserved or a hidden form). It is not connected to; if it is meant, give the address of the service instead of its name.`,
   );
 }
-
-/** Whether a host, as it stands in an address, is this machine by its spelling. */
-export const isThisMachine = (host: string): boolean =>
-  isLoopback(host) || contains(thisMachine, host.replace(/^\[(.*)\]$/, '$1'));
 
 /** A server that runs beside the registry. */
 export interface OwnServer {
@@ -109,7 +96,7 @@ export function createTargetPolicy(
           });
       const targets = known
         .map(({ address, family }): Target => {
-          const here = isOwn || contains(loopback, address);
+          const here = isOwn || isLoopback(address);
           return { url, address, family: family === 6 ? 6 : 4, loopback: here, own: isOwn };
         })
         .filter((target) => isOwn || (target.loopback && loopbackToo) || contains(allowed, target.address));
@@ -146,31 +133,4 @@ export function checkAddress(text: string): URL {
 
 function resolveByDns(hostname: string): Promise<{ address: string; family: number }[]> {
   return lookup(hostname, { all: true });
-}
-
-function createRanges(ranges: readonly string[]): BlockList {
-  const list = new BlockList();
-  for (const range of ranges) {
-    const [address, prefix, ...rest] = range.split('/');
-    const version = isIP(address);
-    const bits = version === 4 ? 32 : 128;
-    const length = prefix === undefined ? bits : /^\d{1,3}$/.test(prefix) ? Number(prefix) : Number.NaN;
-    if (version === 0 || rest.length > 0 || !(length <= bits)) {
-      throw new TomaatError(
-        'BAD_REQUEST',
-        `'${range}' is not a network range. Write it like 10.1.0.0/16 or fd00::/8.`,
-        {
-          field: 'allow-net',
-        },
-      );
-    }
-    list.addSubnet(address, length, version === 4 ? 'ipv4' : 'ipv6');
-  }
-  return list;
-}
-
-/** IPv4 in IPv6 form (::ffff:…) counts as the IPv4 address that it connects to. */
-function contains(list: BlockList, address: string): boolean {
-  const version = isIP(address);
-  return version !== 0 && list.check(address, version === 4 ? 'ipv4' : 'ipv6');
 }

@@ -1,13 +1,14 @@
 import { spawn } from 'node:child_process';
 import { createReadStream } from 'node:fs';
-import { mkdir, open, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { access, constants, mkdir, open, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { delimiter, join, resolve } from 'node:path';
 import type { Readable } from 'node:stream';
 import {
   type InputValue,
   type ModelSpec,
   type Output,
   type OutputValue,
+  parseMeasurementsCsv,
   parsePoints,
   readMesh,
   readTransform,
@@ -20,7 +21,8 @@ import {
   writeVolume,
 } from '@tomaat/core';
 import { nodePlatform } from '../node-platform.ts';
-import type { Runtime } from './runtimes.ts';
+import { EndedBySignal, stopSignalOf } from './ended-by-signal.ts';
+import type { Runtime } from './runtime.ts';
 
 /**
  * Any program as a model: it gets the folders `input` and `output` and the file `params.json`, as the last
@@ -60,6 +62,36 @@ export const commandRuntime: Runtime<Extract<ModelSpec, { runtime: 'command' }>>
     };
   },
 };
+
+/**
+ * The path of an app's program: relative to the app's folder where its name has a slash, else on the PATH.
+ * @throws {TomaatError} BAD_MANIFEST where there is no such program
+ */
+export async function findProgram(
+  { command: [program], environment }: Extract<ModelSpec, { runtime: 'command' }>,
+  folder: string,
+): Promise<string> {
+  const places = program.includes('/')
+    ? [resolve(folder, program)]
+    : (environment?.PATH ?? process.env.PATH ?? '')
+        .split(delimiter)
+        .map((place) => resolve(folder, place, program));
+  for (const path of places) {
+    try {
+      await access(path, constants.X_OK);
+      return path;
+    } catch {
+      // The next one.
+    }
+  }
+  throw new TomaatError(
+    'BAD_MANIFEST',
+    program.includes('/')
+      ? `The program ${program} is not in the app’s folder, or is not executable. Put it there, and run chmod +x on it.`
+      : `The program ${program} is not on the PATH of this machine. Install it, or write its path into model.command.`,
+    { field: 'model.command' },
+  );
+}
 
 async function writeInputs(inputs: Readonly<Record<string, InputValue>>, folder: string): Promise<void> {
   for (const [name, value] of Object.entries(inputs)) {
@@ -177,7 +209,8 @@ async function runProgram(
       );
     }
     const how = signal ? `ended by ${signal}` : `ended with exit code ${code}`;
-    throw new TomaatError('APP_FAILED', `The app’s program ${how}${lastError ? `: ${lastError}` : '.'}`);
+    const ErrorClass = stopSignalOf(code, signal) ? EndedBySignal : TomaatError;
+    throw new ErrorClass('APP_FAILED', `The app’s program ${how}${lastError ? `: ${lastError}` : '.'}`);
   } finally {
     clearTimeout(timer);
     control.signal.removeEventListener('abort', stop);
@@ -265,7 +298,9 @@ async function readOutput(output: Output, source: SourceFile, path: string): Pro
     case 'PlainText':
       return readFile(path, 'utf8');
     case 'Measurements':
-      return JSON.parse(await readFile(path, 'utf8'));
+      return path.endsWith('.csv')
+        ? parseMeasurementsCsv(await readFile(path, 'utf8'))
+        : JSON.parse(await readFile(path, 'utf8'));
     default:
       return readTransform(source, nodePlatform);
   }

@@ -1,13 +1,17 @@
+import { existsSync } from 'node:fs';
+import { basename } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import {
   type AppContext,
+  checkDeclaration,
   type InputValue,
   type ModelSpec,
   type OutputValue,
   TomaatError,
 } from '@tomaat/core';
-import { appFile } from '../apps.ts';
-import type { Runtime } from './runtimes.ts';
+import { type App, appFile } from '../apps.ts';
+import { isTypeScript, runsTypeScript } from './app-modules.ts';
+import type { Runtime } from './runtime.ts';
 
 /**
  * An app in TypeScript or JavaScript: a module that exports the three functions of the first TOMAAT. Only
@@ -19,24 +23,27 @@ export interface AppModule {
   postprocess?(result: unknown, inputs: Readonly<Record<string, InputValue>>, context: AppContext): unknown;
 }
 
+/** A module as it is on the disk: its functions, or an app that `defineApp()` made as its default. */
+interface LoadedModule extends Partial<AppModule> {
+  default?: Partial<AppModule> & { inputs?: unknown; outputs?: unknown };
+}
+
 export const moduleRuntime: Runtime<Extract<ModelSpec, { runtime: 'module' }>> = {
   name: 'module',
-  description: 'A TypeScript or JavaScript module that exports preprocess, infer and postprocess',
+  description:
+    'A TypeScript or JavaScript module that exports infer, or an app of defineApp() as its default',
   async open(app, spec) {
-    const file = await appFile(app, spec.file);
-    let module: AppModule;
-    try {
-      module = (await import(pathToFileURL(file).href)) as AppModule;
-    } catch (error) {
-      throw new TomaatError('BAD_MANIFEST', `${spec.file} cannot be loaded: ${(error as Error).message}`, {
-        cause: error,
-      });
-    }
+    const loaded = await load(await moduleFile(app, spec.file), spec.file);
+    const isDefault = typeof loaded.infer !== 'function' && typeof loaded.default?.infer === 'function';
+    const module = (isDefault ? loaded.default : loaded) as AppModule;
     if (typeof module.infer !== 'function') {
-      throw new TomaatError('BAD_MANIFEST', `${spec.file} has to export a function infer.`, {
-        field: 'model.file',
-      });
+      throw new TomaatError(
+        'BAD_MANIFEST',
+        `${spec.file} has to export a function infer, or an app of defineApp() as its default.`,
+        { field: 'model.file' },
+      );
     }
+    if (isDefault) checkDeclaration(spec.file, loaded.default!, app.manifest);
     return {
       kind: 'program',
       async run(inputs, context) {
@@ -54,3 +61,26 @@ export const moduleRuntime: Runtime<Extract<ModelSpec, { runtime: 'module' }>> =
     };
   },
 };
+
+/** The file to import: where this Node cannot run TypeScript, the JavaScript that was compiled beside it. */
+async function moduleFile(app: App, file: string): Promise<string> {
+  const found = await appFile(app, file);
+  if (runsTypeScript || !isTypeScript(found)) return found;
+  const compiled = found.replace(/\.(m?)ts$/, '.$1js');
+  if (existsSync(compiled)) return compiled;
+  throw new TomaatError(
+    'BAD_MANIFEST',
+    `${file} is TypeScript, which Node ${process.version} does not run. Use Node 24 or newer, or compile it to ${basename(compiled)} beside it.`,
+    { field: 'model.file' },
+  );
+}
+
+async function load(path: string, file: string): Promise<LoadedModule> {
+  try {
+    return (await import(pathToFileURL(path).href)) as LoadedModule;
+  } catch (error) {
+    throw new TomaatError('BAD_MANIFEST', `${file} cannot be loaded: ${(error as Error).message}`, {
+      cause: error,
+    });
+  }
+}

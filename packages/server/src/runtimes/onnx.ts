@@ -12,7 +12,7 @@ import {
 import type { InferenceSession, Tensor as OrtTensor, TensorConstructor } from 'onnxruntime-node';
 import { appFile } from '../apps.ts';
 import { type GraphFacts, inspectGraph, labelOutputName, withLabelOutput } from './onnx-graph.ts';
-import type { Runtime } from './runtimes.ts';
+import type { Runtime } from './runtime.ts';
 
 export interface OnnxOptions {
   /** Threads of one run; all of the machine's unless given. */
@@ -79,6 +79,8 @@ export async function openOnnxSession(modelFile: string, options: OnnxOptions = 
   const name = basename(modelFile);
   const { bytes, facts } = await readModel(modelFile, name);
   if (facts) await checkExternalFiles(modelFile, name, facts.externalFiles);
+  // Since 1.30 the engine on Linux and macOS would report its use to its maker, and leave files of that in the temporary folder.
+  process.env.ORT_DISABLE_TELEMETRY = '1';
   const ort = await import('onnxruntime-node');
   const create = async (model: string | Uint8Array): Promise<InferenceSession> => {
     const settings = sessionOptions(options);

@@ -1,20 +1,6 @@
 import type { LoadedModel, ModelSpec } from '@tomaat/core';
 import type { App } from '../apps.ts';
-
-/** What a runtime needs to know of the process that it runs in. */
-export interface RuntimeContext {
-  /** The folder of the job: a program's input and output folders are made here. */
-  folder: string;
-  signal: AbortSignal;
-  onSpawn(pid: number): void;
-  onExit(pid: number): void;
-}
-
-export interface Runtime<Spec extends ModelSpec> {
-  readonly name: Spec['runtime'];
-  readonly description: string;
-  open(app: App, spec: Spec, context: RuntimeContext): Promise<LoadedModel>;
-}
+import type { Runtime, RuntimeContext } from './runtime.ts';
 
 type RuntimeTable = {
   [Name in ModelSpec['runtime']]: () => Promise<Runtime<Extract<ModelSpec, { runtime: Name }>>>;

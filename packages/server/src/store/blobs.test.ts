@@ -15,6 +15,7 @@ import { join } from 'node:path';
 import { buffer } from 'node:stream/consumers';
 import type { TomaatError } from '@tomaat/core';
 import { afterEach, beforeEach, expect, it } from 'vitest';
+import { findStrace } from '../../../../test/programs.ts';
 import { type BlobRef, openBlobs } from './blobs.ts';
 import { openDatabase } from './database.ts';
 
@@ -312,7 +313,7 @@ it('commit() and a row survive kill -9 at any moment: none acknowledged lost, no
   expect(orphans).toBeGreaterThan(0);
 });
 
-const strace = spawnSync('strace', ['-V']).status === 0;
+const strace = findStrace();
 
 it.skipIf(!strace)(
   'commit() syncs the file before it has its name, and the folder before it is acknowledged',

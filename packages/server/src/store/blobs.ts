@@ -1,5 +1,5 @@
 import { createHash, randomUUID } from 'node:crypto';
-import { constants, createReadStream, fstatSync, openSync } from 'node:fs';
+import { type BigIntStats, closeSync, constants, createReadStream, openSync } from 'node:fs';
 import {
   chmod,
   type FileHandle,
@@ -18,6 +18,7 @@ import {
 import { dirname, join, resolve } from 'node:path';
 import type { Readable } from 'node:stream';
 import { TomaatError } from '@tomaat/core';
+import { checkWhole, createDamageList, damagedError, statOf } from './damage.ts';
 
 /** Bytes on the disk, named by what they are. */
 export interface BlobRef {
@@ -75,8 +76,16 @@ export interface Blobs extends AsyncDisposable {
   adopt(path: string, options?: AdoptOptions): Promise<BlobRef>;
   /** Where the blob's file is, whether or not it exists; to be read, never written. */
   path(digest: string): string;
-  /** The bytes as a stream, to be read to its end or destroyed. NOT_FOUND at once if there is no such blob. */
-  open(digest: string, range?: BlobRange): Readable;
+  /**
+   * The bytes as a stream, to be read to its end or destroyed. NOT_FOUND at once if there is no such blob. With a BlobRef,
+   * DAMAGED at once if its size is another; and if the whole is read and does not have its SHA-256, the stream errs with
+   * DAMAGED before its last bytes.
+   */
+  open(blob: string | BlobRef, range?: BlobRange): Readable;
+  /** Throws what `open()` would; nothing is read. */
+  check(blob: BlobRef): Promise<void>;
+  /** To be told by whoever found another SHA-256: the file is not given out any more, and replaced by the next equal one. */
+  markDamaged(digest: string): Promise<void>;
   stat(digest: string): Promise<BlobRef | undefined>;
   /**
    * Unlinks a blob; false if it was not there, or if `isKept` (asked where no commit() can come between) says
@@ -87,6 +96,8 @@ export interface Blobs extends AsyncDisposable {
   digests(): AsyncIterable<string>;
   /** DISK_FULL where so many bytes would leave less than the floor of free space. */
   requireSpace(expectedBytes: number): Promise<void>;
+  /** Bytes that may still be written above that floor. */
+  spareBytes(): Promise<number>;
   /** Removes what earlier processes had begun and not committed; how many there were. */
   sweepTemporary(): Promise<number>;
   /** Aborts what is being written. */
@@ -123,6 +134,7 @@ class FileBlobs implements Blobs {
   readonly #namedFolder: FileHandle | undefined;
   readonly #writers = new Set<FileWriter>();
   readonly #buffers = new BufferPool();
+  readonly #damaged = createDamageList();
   /** Per digest, the end of the queue of those who link or unlink it. */
   readonly #queues = new Map<string, Promise<unknown>>();
 
@@ -184,22 +196,50 @@ class FileBlobs implements Blobs {
     return join(this.#named, hexOf(digest));
   }
 
-  open(digest: string, range?: BlobRange): Readable {
+  open(blob: string | BlobRef, range?: BlobRange): Readable {
+    const ref = typeof blob === 'string' ? undefined : blob;
+    const digest = typeof blob === 'string' ? blob : blob.digest;
     const path = this.path(digest);
+    let fd: number | undefined;
     try {
-      const fd = openSync(path, 'r');
-      const size = fstatSync(fd).size;
+      fd = openSync(path, 'r');
+      const file = statOf(fd);
+      if (ref) this.#requireWhole(ref, file);
+      const size = Number(file.size);
       const start = Math.min(range?.offsetBytes ?? 0, size);
       const end = Math.min(start + (range?.lengthBytes ?? size), size);
       // createReadStream counts the last byte in; an empty range is one that starts at the end of the file.
       const bounds = end > start ? { start, end: end - 1 } : { start: size };
-      return createReadStream(path, { fd, ...bounds, highWaterMark: readBytes });
+      const bytes = createReadStream(path, { fd, ...bounds, highWaterMark: readBytes });
+      if (!ref || range) return bytes;
+      return checkWhole(bytes, ref, () => {
+        this.#damaged.add(digest, file);
+        return damagedError(path, 'its SHA-256 is another');
+      });
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === 'ENOENT') {
-        throw new TomaatError('NOT_FOUND', 'There is no such blob: it was deleted, or never stored');
-      }
+      if (fd !== undefined) closeSync(fd);
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') throw noSuchBlob();
       throw diskError(error);
     }
+  }
+
+  async check(ref: BlobRef): Promise<void> {
+    const file = await attempt(() => stat(this.path(ref.digest), { bigint: true }).catch(absent));
+    if (!file) throw noSuchBlob();
+    this.#requireWhole(ref, file);
+  }
+
+  async markDamaged(digest: string): Promise<void> {
+    const file = await attempt(() => stat(this.path(digest), { bigint: true }).catch(absent));
+    if (file) this.#damaged.add(digest, file);
+  }
+
+  #requireWhole({ digest, sizeBytes }: BlobRef, file: BigIntStats): void {
+    const path = this.path(digest);
+    if (file.size !== BigInt(sizeBytes)) {
+      throw damagedError(path, `it has ${file.size} of ${sizeBytes} bytes`);
+    }
+    if (this.#damaged.has(digest, file)) throw damagedError(path, 'its SHA-256 is another');
   }
 
   async stat(digest: string): Promise<BlobRef | undefined> {
@@ -266,7 +306,12 @@ class FileBlobs implements Blobs {
         const { code } = error as NodeJS.ErrnoException;
         if (code === 'EEXIST') {
           isNew = false;
-          await unlink(path);
+          const isWhole = await this.check(ref).then(
+            () => true,
+            () => false,
+          );
+          if (isWhole) await unlink(path);
+          else await rename(path, target);
         } else if (code && noHardLinks.has(code)) await rename(path, target);
         else throw error;
       }
@@ -312,9 +357,13 @@ class FileBlobs implements Blobs {
   }
 
   async requireSpace(expectedBytes: number): Promise<void> {
-    const { bavail, bsize } = await attempt(() => statfs(this.#temporary));
-    if (bavail * bsize >= expectedBytes + this.#minFreeBytes) return;
+    if ((await this.spareBytes()) >= expectedBytes) return;
     throw new TomaatError('DISK_FULL', 'The disk of the server has no room for this. Try again later');
+  }
+
+  async spareBytes(): Promise<number> {
+    const { bavail, bsize } = await attempt(() => statfs(this.#temporary));
+    return bavail * bsize - this.#minFreeBytes;
   }
 
   /** Runs `work` when nobody else links or unlinks this blob. */
@@ -492,7 +541,13 @@ class BufferPool {
 
 const hexPattern = /^[0-9a-f]{64}$/;
 /** What file systems without hard links (some SMB and FUSE mounts) answer to link(). */
-const noHardLinks = new Set(['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS', 'EMLINK']);
+export const noHardLinks: ReadonlySet<string> = new Set([
+  'EPERM',
+  'ENOTSUP',
+  'EOPNOTSUPP',
+  'ENOSYS',
+  'EMLINK',
+]);
 
 function hexOf(digest: string): string {
   const hex = digest.startsWith('sha256:') ? digest.slice(7) : '';
@@ -507,6 +562,14 @@ function hexOf(digest: string): string {
 
 function tooLarge(maxBytes: number): TomaatError {
   return new TomaatError('UPLOAD_TOO_LARGE', `This is larger than the ${maxBytes} bytes that are taken here`);
+}
+
+const noSuchBlob = () =>
+  new TomaatError('NOT_FOUND', 'There is no such blob: it was deleted, or never stored');
+
+/** Undefined for a file that does not exist; throws any other error. */
+function absent(error: NodeJS.ErrnoException): undefined {
+  if (error.code !== 'ENOENT') throw error;
 }
 
 function notPlain(path: string): TomaatError {

@@ -1,11 +1,11 @@
 import { spawn } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { TomaatError } from '@tomaat/core';
 import { sql } from 'kysely';
 import { afterEach, beforeEach, expect, it } from 'vitest';
-import { isUniqueViolation, lockDataFolder, type Migration, openDatabase } from './database.ts';
+import { isUniqueViolation, lockDataFolder, type Migration, openDatabase, sizeOf } from './database.ts';
 
 interface Schema {
   note: { id: string; text: string | null; size: number; done: number };
@@ -76,6 +76,30 @@ it('openDatabase() runs with a synced write-ahead log, secure delete and foreign
   expect(await pragma('synchronous')).toBe(2);
   expect(await pragma('secure_delete')).toBe(1);
   expect(await pragma('foreign_keys')).toBe(1);
+  // After a commit that need not be synced, whatever became of it, the next one is.
+  await database.unsynced((db) => db.insertInto('note').values(note('a')).execute());
+  expect(await pragma('synchronous')).toBe(2);
+  await expect(
+    database.unsynced((db) => db.insertInto('note').values(note('a')).execute()),
+  ).rejects.toThrow();
+  expect(await pragma('synchronous')).toBe(2);
+});
+
+it('openDatabase() and lockDataFolder() make their folder for its owner alone', async () => {
+  const before = process.umask(0);
+  try {
+    const folders = ['data', 'deep'].map((name) => join(dir, name, 'inner'));
+    await using _database = await openDatabase<Schema>(join(folders[0], 'tomaat.db'), [first]);
+    using _lock = lockDataFolder(folders[1]);
+    for (const folder of folders) {
+      expect(statSync(folder).mode & 0o777).toBe(0o700);
+      expect(statSync(join(folder, '..')).mode & 0o777).toBe(0o700);
+    }
+    for (const name of ['lock.db', 'lock.pid'])
+      expect(statSync(join(folders[1], name)).mode & 0o777, name).toBe(0o600);
+  } finally {
+    process.umask(before);
+  }
 });
 
 it('isUniqueViolation() tells a key that is taken from other faults', async () => {
@@ -184,7 +208,6 @@ it('openDatabase() refuses a newer, a foreign and a damaged database, and change
   new DatabaseSync(foreign).exec('CREATE TABLE theirs (x)');
   await expect(openDatabase<Schema>(foreign, [first])).rejects.toThrow('another program');
 
-  const { writeFileSync } = await import('node:fs');
   const damaged = join(dir, 'damaged.db');
   writeFileSync(damaged, 'not a database '.repeat(1000));
   await expect(openDatabase<Schema>(damaged, [first])).rejects.toMatchObject({ code: 'INTERNAL' });
@@ -232,4 +255,165 @@ it('lockDataFolder() lets one process in, names the other, and is free again aft
   expect(() => lockDataFolder(data)).toThrow(/in use/);
   lock.release();
   lockDataFolder(data).release();
+});
+
+it('openDatabase() refuses an empty file beside a log that is not, and keeps the log', async () => {
+  const path = join(dir, 'emptied.db');
+  writeFileSync(path, '');
+  writeFileSync(`${path}-wal`, 'x');
+  await expect(openDatabase<Schema>(path, [first])).rejects.toMatchObject({
+    code: 'INTERNAL',
+    message: expect.stringContaining(`${path} is empty, but ${path}-wal is not`),
+  });
+  expect(readFileSync(`${path}-wal`, 'utf8')).toBe('x');
+  writeFileSync(`${path}-wal`, '');
+  await (await openDatabase<Schema>(path, [first])).close();
+});
+
+it('sizeOf() is 0 where there is no file', () => {
+  writeFileSync(join(dir, 'x'), 'abc');
+  expect([sizeOf(join(dir, 'x')), sizeOf(join(dir, 'none'))]).toEqual([3, 0]);
+});
+
+it('openDatabase() and lockDataFolder() say why they cannot write', async () => {
+  writeFileSync(join(dir, 'file'), '');
+  const deep = join(dir, 'file', 'data');
+  for (const refused of [openDatabase(join(deep, 'x.db'), []), (async () => lockDataFolder(deep))()])
+    await expect(refused).rejects.toMatchObject({
+      code: 'INTERNAL',
+      message: expect.stringMatching(/cannot be written: ENOTDIR\. .*--data/),
+    });
+  mkdirSync(join(dir, 'folder.db'));
+  await expect(openDatabase(join(dir, 'folder.db'), [])).rejects.toMatchObject({
+    code: 'INTERNAL',
+    message: expect.stringContaining('cannot be opened for writing'),
+  });
+  mkdirSync(join(dir, 'lock.db'));
+  expect(() => lockDataFolder(dir)).toThrow(expect.objectContaining({ code: 'INTERNAL' }));
+  const data = join(dir, 'data');
+  mkdirSync(join(data, 'lock.pid'), { recursive: true });
+  expect(() => lockDataFolder(data)).toThrow(
+    expect.objectContaining({
+      code: 'INTERNAL',
+      message: expect.stringContaining('lock.pid cannot be written'),
+    }),
+  );
+  rmSync(join(data, 'lock.pid'), { recursive: true });
+  lockDataFolder(data).release();
+});
+
+it('lockDataFolder() says no number of the holder that it cannot read, and is released once', () => {
+  const lock = lockDataFolder(dir);
+  expect(readFileSync(join(dir, 'lock.pid'), 'utf8')).toBe(`${process.pid}\n`);
+  for (const text of ['', 'nonsense', '0']) {
+    writeFileSync(join(dir, 'lock.pid'), text);
+    expect(() => lockDataFolder(dir)).toThrow(/in use by another TOMAAT process\./);
+  }
+  rmSync(join(dir, 'lock.pid'));
+  expect(() => lockDataFolder(dir)).toThrow(/in use by another TOMAAT process\./);
+  lock.release();
+  {
+    using _next = lockDataFolder(dir);
+    lock.release();
+    expect(existsSync(join(dir, 'lock.pid'))).toBe(true);
+    expect(() => lockDataFolder(dir)).toThrow('in use');
+  }
+  expect(existsSync(join(dir, 'lock.pid'))).toBe(false);
+});
+
+it('openDatabase() makes a file for its owner alone, whatever the umask', async () => {
+  const before = process.umask(0);
+  try {
+    await using _database = await openDatabase<Schema>(file(), [first]);
+    expect(statSync(file()).mode & 0o777).toBe(0o600);
+  } finally {
+    process.umask(before);
+  }
+});
+
+it('openDatabase() names the step that it does not know, and numbers those that it knows', async () => {
+  const steps = ['a', 'b', 'c'].map((name) => ({ name, up: async () => undefined }));
+  {
+    await using database = await openDatabase<Schema>(file(), steps);
+    const { rows } = await sql<{ number: number; name: string; applied_at: string }>`
+      SELECT number, name, applied_at FROM tomaat_migration ORDER BY number`.execute(database.db);
+    expect(rows.map(({ number, name }) => [number, name])).toEqual([
+      [1, 'a'],
+      [2, 'b'],
+      [3, 'c'],
+    ]);
+    expect(Date.parse(rows[0].applied_at)).toBeGreaterThan(Date.now() - 60_000);
+  }
+  await expect(openDatabase<Schema>(file(), steps.slice(0, 2))).rejects.toThrow("'c'");
+  await expect(openDatabase<Schema>(file(), steps.toSpliced(1, 1))).rejects.toThrow("'b'");
+});
+
+it('openDatabase() gives how many rows were changed, and the number of a new one', async () => {
+  await using database = await openDatabase<Schema>(file(), [first]);
+  const { db } = database;
+  for (const id of ['a', 'b', 'c']) {
+    const inserted = await db.insertInto('note').values(note(id)).executeTakeFirstOrThrow();
+    expect(inserted.insertId).toBe(BigInt('abc'.indexOf(id) + 1));
+  }
+  const { numDeletedRows } = await db.deleteFrom('note').where('id', '!=', 'b').executeTakeFirstOrThrow();
+  expect(numDeletedRows).toBe(2n);
+  await sql`UPDATE note SET done = ${false}`.execute(db);
+  expect((await db.selectFrom('note').select('done').executeTakeFirst())?.done).toBe(0);
+});
+
+it('openDatabase() runs more different queries than it keeps prepared', async () => {
+  await using database = await openDatabase<Schema>(file(), [first]);
+  for (let round = 0; round < 2; round++) {
+    for (let i = 0; i < 250; i++) {
+      const { rows } = await sql<{ n: number }>`SELECT ${sql.raw(String(i))} AS n`.execute(database.db);
+      expect(rows).toEqual([{ n: i }]);
+    }
+  }
+});
+
+it('openDatabase() says BUSY while another program writes or reads', async () => {
+  await using database = await openDatabase<Schema>(file(), [first]);
+  await database.db.insertInto('note').values(note('a')).execute();
+  await sql`PRAGMA busy_timeout = 1`.execute(database.db);
+  const { DatabaseSync } = await import('node:sqlite');
+  const other = new DatabaseSync(file());
+  try {
+    other.exec('BEGIN IMMEDIATE');
+    await expect(database.db.insertInto('note').values(note('b')).execute()).rejects.toMatchObject({
+      code: 'BUSY',
+      message: expect.stringContaining(file()),
+    });
+    await expect(database.transaction(async () => 1)).rejects.toMatchObject({ code: 'BUSY' });
+    // One that reads alone need not wait.
+    const read = await database.db
+      .transaction()
+      .setAccessMode('read only')
+      .execute((trx) => trx.selectFrom('note').select('id').execute());
+    expect(read).toEqual([{ id: 'a' }]);
+    other.exec('ROLLBACK');
+    other.exec('BEGIN');
+    other.prepare('SELECT * FROM note').all();
+    await database.db.insertInto('note').values(note('c')).execute();
+    await expect(database.truncateWal()).rejects.toMatchObject({ code: 'BUSY' });
+    other.exec('COMMIT');
+    await database.truncateWal();
+  } finally {
+    other.close();
+  }
+});
+
+it('isUniqueViolation() knows a unique column, too, and nothing that is no error of the database', async () => {
+  await using database = await openDatabase<Schema>(file(), [first]);
+  const { db } = database;
+  await sql`CREATE UNIQUE INDEX once ON note (text)`.execute(db);
+  await db.insertInto('note').values(note('a', 'x')).execute();
+  const fault = (values: object) =>
+    db
+      .insertInto('note')
+      .values(values as never)
+      .execute()
+      .catch((error) => error);
+  expect(isUniqueViolation(await fault(note('b', 'x')))).toBe(true);
+  expect(isUniqueViolation(await fault({ ...note('b'), size: null }))).toBe(false);
+  expect([undefined, new Error('x')].map(isUniqueViolation)).toEqual([false, false]);
 });

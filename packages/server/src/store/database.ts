@@ -8,6 +8,7 @@ import {
   openSync,
   readFileSync,
   rmSync,
+  statSync,
   writeFileSync,
 } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
@@ -63,6 +64,8 @@ export async function openDatabase<Schema>(
   migrations: readonly Migration[],
 ): Promise<Database<Schema>> {
   createPrivateFile(file);
+  // SQLite takes an empty file for a new database, and deletes the log beside it.
+  if (sizeOf(file) === 0 && sizeOf(`${file}-wal`) > 0) throw emptied(file, `${file}-wal is not`);
   const sqlite = translated(file, () => {
     const opened = new DatabaseSync(file, { timeout: 5000, enableForeignKeyConstraints: true });
     opened.exec(
@@ -106,6 +109,20 @@ export async function openDatabase<Schema>(
   }
   return database;
 }
+
+/**
+ * A database file that was emptied, as a disk that fails or a copy that broke off may do; `evidence` is what shows that it
+ * was not always empty.
+ */
+export function emptied(file: string, evidence: string): TomaatError {
+  return new TomaatError(
+    'INTERNAL',
+    `${file} is empty, but ${evidence}: it has lost its jobs and keys. Restore it from a backup. To begin anew without them, delete the data folder`,
+  );
+}
+
+/** Size of a file in bytes; 0 where there is none. */
+export const sizeOf = (file: string): number => statSync(file, { throwIfNoEntry: false })?.size ?? 0;
 
 /** Whether an error says that a row with this key is there already. */
 export function isUniqueViolation(error: unknown): boolean {
@@ -341,7 +358,7 @@ export function lockDataFolder(dir: string): FolderLock {
   const file = join(dir, 'lock.db');
   const holderFile = join(dir, 'lock.pid');
   createPrivateFile(file);
-  const sqlite = new DatabaseSync(file, { timeout: 0 });
+  const sqlite = translated(file, () => new DatabaseSync(file, { timeout: 0 }));
   try {
     sqlite.exec('BEGIN EXCLUSIVE');
   } catch (error) {

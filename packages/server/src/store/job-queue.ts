@@ -1,3 +1,5 @@
+import { addTo } from '../fair-share.ts';
+
 /**
  * Which job comes next. The queued jobs of the database, held in memory by the one process that owns them: it is
  * filled from the rows at the start and follows every change of them.
@@ -38,11 +40,6 @@ export function createJobQueue(concurrencyOf: (service: string) => number | unde
   let version = 0;
   let order: { version: number; positions: Map<string, number> } | undefined;
 
-  const count = (map: Map<string, number>, key: string, by: number) => {
-    const sum = (map.get(key) ?? 0) + by;
-    if (sum > 0) map.set(key, sum);
-    else map.delete(key);
-  };
   const classOf = (job: QueuedJob, nowMs: number) =>
     Math.max(0, job.urgency - Math.floor(Math.max(0, nowMs - job.createdMs) / risesEveryMs));
   const isFree = (service: string) =>
@@ -61,6 +58,8 @@ export function createJobQueue(concurrencyOf: (service: string) => number | unde
     get length() {
       return queued.size;
     },
+    /** The owner of each job that waits. */
+    ownersWaiting: (): string[] => [...queued.values()].map(({ owner }) => owner),
     add(job: QueuedJob): void {
       queued.set(job.id, job);
       version++;
@@ -71,8 +70,8 @@ export function createJobQueue(concurrencyOf: (service: string) => number | unde
       const job = running.get(id);
       if (!job) return false;
       running.delete(id);
-      count(runningOf.service, job.service, -1);
-      count(runningOf.owner, job.owner, -1);
+      addTo(runningOf.service, job.service, -1);
+      addTo(runningOf.owner, job.owner, -1);
       version++;
       return true;
     },
@@ -80,8 +79,8 @@ export function createJobQueue(concurrencyOf: (service: string) => number | unde
     start(id: string, job: RunningJob): void {
       queued.delete(id);
       running.set(id, job);
-      count(runningOf.service, job.service, 1);
-      count(runningOf.owner, job.owner, 1);
+      addTo(runningOf.service, job.service, 1);
+      addTo(runningOf.owner, job.owner, 1);
       lastTurn.set(job.owner, ++turn);
       version++;
     },

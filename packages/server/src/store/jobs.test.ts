@@ -1,16 +1,19 @@
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { type Blobs, openBlobs } from './blobs.ts';
-import { createJobs, type Jobs, type NewJob } from './jobs.ts';
+import { createJobs, type Jobs, type NewJob, type SettledJob } from './jobs.ts';
 import { openServerDatabase } from './server-database.ts';
 
 let folder: string;
 let clockMs: number;
+/** How far the wall clock was set forward. */
+let wallAheadMs: number;
 let opened: AsyncDisposableStack;
 let jobs: Jobs;
 let blobs: Blobs;
+let settled: SettledJob[];
 
 async function open(): Promise<void> {
   opened = new AsyncDisposableStack();
@@ -22,7 +25,10 @@ async function open(): Promise<void> {
     resultTtlMs: 1000,
     maxQueued: 3,
     leaseMs: 5000,
-    now: () => clockMs,
+    now: () => clockMs + wallAheadMs,
+    steadyMs: () => clockMs,
+    monotonicMs: () => clockMs,
+    witness: { settled: (job) => void settled.push(job) },
     concurrencyOf: (service) => (service === 'one' ? 1 : undefined),
   });
 }
@@ -35,6 +41,8 @@ async function crash(): Promise<void> {
 beforeEach(async () => {
   folder = await mkdtemp(join(tmpdir(), 'tomaat-jobs-'));
   clockMs = 1_000_000;
+  wallAheadMs = 0;
+  settled = [];
   await open();
 });
 afterEach(async () => {
@@ -129,6 +137,57 @@ describe('createJobs()', () => {
     expect(await jobs.hasSucceeded(id, 2)).toBe(true);
   });
 
+  it.each([7_200_000, -3_600_000])(
+    'lapse() goes by the time that passes when the clock is set by %d ms',
+    async (ms) => {
+      const id = await add();
+      await jobs.claim(['s'], 'gpu-1');
+      wallAheadMs = ms;
+      clockMs += 4999;
+      expect(await jobs.lapse()).toEqual([]);
+      clockMs += 1;
+      expect(await jobs.lapse()).toEqual([id]);
+      await jobs.claim(['s'], 'gpu-2');
+      wallAheadMs = 0;
+      clockMs += 4000;
+      expect(jobs.touch(id, 2)).toBe(true);
+      wallAheadMs = ms;
+      clockMs += 4000;
+      expect(await jobs.lapse()).toEqual([]);
+    },
+  );
+
+  it('lapse() does not count a worker that gave up while the server was away', async () => {
+    const id = await add();
+    for (let attempt = 1; attempt <= 4; attempt++) {
+      expect((await jobs.claim(['s'], 'gpu-1'))?.attempt).toBe(attempt);
+      await crash();
+      await jobs.recover(['s']);
+      clockMs += 5000;
+      expect(await jobs.lapse()).toEqual([id]);
+      expect(await stateOf(id)).toBe('queued');
+    }
+    // One that falls silent under the server's eyes does.
+    for (let attempt = 5; attempt <= 7; attempt++) {
+      await jobs.claim(['s'], 'gpu-1');
+      clockMs += 5000;
+      await jobs.lapse();
+    }
+    expect(await stateOf(id)).toBe('failed');
+  });
+
+  it('recover() does not count a loss that the child outlived', async () => {
+    const id = await add();
+    for (let attempt = 1; attempt <= 4; attempt++) {
+      expect((await jobs.claim(['s']))?.attempt).toBe(attempt);
+      await crash();
+      const seen: object[] = [];
+      await jobs.recover(['s'], (job) => seen.push(job) === 0);
+      expect(seen).toEqual([{ id, attempt }]);
+      expect(await stateOf(id)).toBe('queued');
+    }
+  });
+
   it('recover() leaves a job to a worker elsewhere for the time of a lease', async () => {
     const id = await add();
     await jobs.claim(['s'], 'gpu-1');
@@ -168,6 +227,114 @@ describe('createJobs()', () => {
       expect(await jobs.positionOf(id)).toBeUndefined();
     }
     expect(await jobs.claim(['s'])).toBeUndefined();
+  });
+
+  it.each(['handed back', 'lost'] as const)(
+    'requeue() of an attempt that runs no more changes nothing: %s',
+    async (why) => {
+      const id = await add();
+      await jobs.claim(['s']);
+      await jobs.requeue(id, 1, 'handed back');
+      expect((await jobs.claim(['s']))?.attempt).toBe(2);
+      expect(await jobs.requeue(id, 1, why)).toBeUndefined();
+      expect(jobs.isRunning(id, 2)).toBe(true);
+      expect(await jobs.get(id)).toMatchObject({ state: 'running', attempt: 2 });
+      expect(await jobs.claim(['s'])).toBeUndefined();
+      expect(await jobs.hasSucceeded(id, 2)).toBe(false);
+      expect(await jobs.settle(id, 2, { state: 'succeeded', outputs: [], seconds: 1 })).toBe(true);
+      expect(await jobs.requeue(id, 2, why)).toBeUndefined();
+      expect(await stateOf(id)).toBe('succeeded');
+      expect(await jobs.hasSucceeded(id, 1)).toBe(false);
+    },
+  );
+
+  it.each(['succeeded', 'failed', 'canceled'] as const)(
+    'keeps a job that has %s for the time of a result',
+    async (state) => {
+      const id = await add();
+      await jobs.claim(['s']);
+      clockMs += 333;
+      const error = { code: 'APP_FAILED', message: '' } as const;
+      if (state === 'succeeded') await jobs.settle(id, 1, { state, outputs: [], seconds: 1 });
+      else await jobs.settle(id, 1, { state, error });
+      const { settledMs, expiresMs } = (await jobs.get(id))!;
+      expect(settledMs).toBe(clockMs);
+      expect(expiresMs! - settledMs!).toBe(1000);
+      expect(settled.at(-1)).toMatchObject({ id, settledMs, expiresMs });
+      clockMs += 999;
+      expect(await jobs.sweep()).toBe(0);
+      expect(await stateOf(id)).toBe(state);
+      clockMs += 1;
+      expect(await jobs.sweep()).toBe(1);
+      expect(await stateOf(id)).toBeUndefined();
+    },
+  );
+
+  describe('blobs of jobs', () => {
+    async function store(text: string) {
+      const writer = await blobs.create();
+      await writer.write(Buffer.from(text));
+      const { digest, sizeBytes } = await writer.commit();
+      return { digest, sizeBytes };
+    }
+    const input = async (text: string) => ({
+      name: 'volume',
+      fileName: 'volume.nii',
+      ...(await store(text)),
+    });
+    const output = async (text: string) => ({
+      name: 'segmentation',
+      type: 'LabelVolume',
+      label: 'segmentation',
+      primary: true,
+      format: 'nii.gz' as const,
+      ...(await store(text)),
+    });
+    const stored = () => readdir(join(folder, 'blobs', 'sha256'));
+
+    it.each(['remove()', 'sweep()'])('are gone with %s: nothing of a result is left', async (how) => {
+      const id = await add({ inputs: [await input('in')] });
+      await jobs.claim(['s']);
+      expect(await stored()).toHaveLength(1);
+      const outputs = [await output('out')];
+      await jobs.settle(id, 1, { state: 'succeeded', outputs, seconds: 1 });
+      // The input goes at once.
+      expect(await stored()).toEqual([outputs[0].digest.slice(7)]);
+      clockMs += 1000;
+      if (how === 'remove()') expect(await jobs.remove(id)).toBe(true);
+      else expect(await jobs.sweep()).toBe(1);
+      expect(await stored()).toEqual([]);
+    });
+
+    it.each(['failed', 'canceled'] as const)('are gone when the job has %s', async (state) => {
+      const id = await add({ inputs: [await input('in')] });
+      await jobs.claim(['s']);
+      await jobs.settle(id, 1, { state, error: { code: 'CANCELED', message: '' } });
+      expect(await stored()).toEqual([]);
+    });
+
+    it('stay while another job has an equal one', async () => {
+      const first = await add({ inputs: [await input('same')] });
+      const second = await add({ inputs: [await input('same')] });
+      await jobs.cancel(first);
+      expect(await stored()).toHaveLength(1);
+      await jobs.claim(['s']);
+      await jobs.settle(second, 1, { state: 'succeeded', outputs: [await output('same')], seconds: 1 });
+      await jobs.remove(first);
+      expect(await stored()).toHaveLength(1);
+      await jobs.remove(second);
+      expect(await stored()).toEqual([]);
+    });
+
+    it('that a request held go with the last of those who hold them', async () => {
+      const { digest } = await store('held');
+      jobs.hold(digest);
+      jobs.hold(digest);
+      await jobs.release([digest]);
+      expect(await stored()).toHaveLength(1);
+      await jobs.release([digest]);
+      expect(await stored()).toEqual([]);
+    });
   });
 
   it('tells the wait of a queued job from its position and the service’s history', async () => {

@@ -1,11 +1,13 @@
 import { randomBytes } from 'node:crypto';
 import { EventEmitter } from 'node:events';
 import { type JobState, jobStates } from '@tomaat/client';
-import { type ErrorData, type OutputFormat, TomaatError } from '@tomaat/core';
+import { type ErrorData, type FileGeometry, type OutputFormat, TomaatError } from '@tomaat/core';
 import { type Generated, type Kysely, type Selectable, sql } from 'kysely';
+import { addTo, mayHaveMore } from '../fair-share.ts';
 import type { Blobs } from './blobs.ts';
 import { type Database, isUniqueViolation, type Migration } from './database.ts';
 import { createJobQueue } from './job-queue.ts';
+import { createLeases } from './leases.ts';
 
 /**
  * The one owner of job state. A job is a row: accepted when the row is committed, and every later change of
@@ -36,6 +38,8 @@ export interface JobsSchema {
     format: string;
     digest: string;
     size_bytes: number;
+    /** What the header of the input stated of the grid, as JSON: for other formats of a label map. */
+    geometry: Generated<string | null>;
   };
   /** How long predictions took here: what is told to those who wait. */
   duration: { id: Generated<number>; service: string; seconds: number; voxels: number | null };
@@ -58,7 +62,7 @@ interface JobTable {
   expires_ms: number | null;
   error: string | null;
   urgency: Generated<number>;
-  /** How often whoever ran it was lost in the middle of it. */
+  /** How often the process that computed it was lost in the middle of it. */
   lost: Generated<number>;
   /** The worker elsewhere that runs it; null for this process's own. */
   worker: string | null;
@@ -134,6 +138,15 @@ export const receiptMigrations: readonly Migration[] = [
   },
 ];
 
+export const geometryMigrations: readonly Migration[] = [
+  {
+    name: 'geometry of outputs',
+    async up(db: Kysely<unknown>) {
+      await sql`ALTER TABLE job_output ADD COLUMN geometry TEXT`.execute(db);
+    },
+  },
+];
+
 /** What the caller asked for beside the files: kept with the job, deleted with it. */
 export interface JobRequest {
   parameters: Record<string, unknown>;
@@ -164,6 +177,8 @@ export interface OutputFile {
   format: OutputFormat;
   digest: string;
   sizeBytes: number;
+  /** Of a label map: what the header of the input stated of their grid. */
+  geometry?: FileGeometry;
 }
 
 export interface NewJob {
@@ -250,10 +265,15 @@ export interface JobsOptions {
   /** Most predictions of a service at a time; no limit if undefined. */
   concurrencyOf?(service: string): number | undefined;
   witness?: JobWitness;
+  /** Wall clock, ms. */
   now?(): number;
+  /** The clock by which settled jobs expire, ms; the wall clock if missing. */
+  steadyMs?(): number;
+  /** Clock of leases, ms: the time that passes, whatever becomes of the wall clock. */
+  monotonicMs?(): number;
 }
 
-/** So often may whoever runs a job be lost under it before it is given up. */
+/** A job is given up when the process that computed it, or the worker elsewhere, was lost this many times. */
 const maxLosses = 3;
 const durationsKept = 25;
 /** From an unsynced claim to its being synced, if the job still runs. */
@@ -272,6 +292,8 @@ export function createJobs({
   concurrencyOf = () => undefined,
   witness = {},
   now = Date.now,
+  steadyMs = now,
+  monotonicMs = () => performance.now(),
 }: JobsOptions) {
   const { db } = database;
   /** Emits a job's id at each change of it, `queued` when there may be work, `queue` when positions change, `cancel` with an id. */
@@ -282,10 +304,10 @@ export function createJobs({
   /** Others that may keep a blob, such as uploads. */
   const keepers: ((digest: string) => Promise<boolean>)[] = [];
   const queue = createJobQueue(concurrencyOf, now);
-  /** Until when each worker elsewhere has to be heard of again. */
-  const leases = new Map<string, number>();
+  const leases = createLeases(leaseMs, monotonicMs);
   let arrivals = 0;
-  let creating = 0;
+  /** Owners of jobs that are about to be queued. */
+  const creating = new Map<string, string>();
   let loading: Promise<void> | undefined;
 
   /** Fills the queue from the rows, once. */
@@ -301,7 +323,7 @@ export function createJobs({
         if (row.state === 'queued') enqueue(row);
         else {
           queue.start(row.id, { service: row.service, owner: row.owner, attempt: row.attempt });
-          if (row.worker !== null) leases.set(row.id, now() + leaseMs);
+          if (row.worker !== null) leases.resume(row.id);
         }
       }
     })();
@@ -327,7 +349,7 @@ export function createJobs({
 
   /** A job has left the queue or has ended: others move up, and one that a service's limit held back may start. */
   function dequeue(id: string): void {
-    leases.delete(id);
+    leases.end(id);
     progress.delete(id);
     queue.remove(id);
     events.emit('queue');
@@ -366,11 +388,21 @@ export function createJobs({
     events.emit(`job:${id}`);
   }
 
-  /** Throws BUSY when the queue is full; to be asked before the body of a request is read. */
-  async function requireRoom(): Promise<void> {
+  /**
+   * Throws BUSY when the queue is full; to be asked before the body of a request is read. What others have queued does not
+   * keep out an owner who has less than a fair share of it.
+   */
+  async function requireRoom(owner: string): Promise<void> {
     await load();
-    const waiting = queue.length + creating;
+    requireRoomNow(owner);
+  }
+
+  function requireRoomNow(owner: string): void {
+    const waiting = queue.length + creating.size;
     if (waiting < maxQueued) return;
+    const counts = new Map<string, number>();
+    for (const one of [...queue.ownersWaiting(), ...creating.values()]) addTo(counts, one, 1);
+    if (mayHaveMore(counts, owner, maxQueued)) return;
     throw new TomaatError('BUSY', `${waiting} jobs are waiting already. Try again in a few minutes.`);
   }
 
@@ -434,8 +466,9 @@ export function createJobs({
     await load();
     const known = job.idempotencyKey === undefined ? undefined : await byKey(job);
     if (known) return sameRequest(known, job);
-    await requireRoom();
-    creating++;
+    // Nothing may come between the two, or requests at the same time would all find the same room.
+    requireRoomNow(job.owner);
+    creating.set(id, job.owner);
     const createdMs = now();
     const urgency = job.urgency ?? defaultUrgency;
     try {
@@ -479,7 +512,7 @@ export function createJobs({
       if (!existing) throw error;
       return sameRequest(existing, job);
     } finally {
-      creating--;
+      creating.delete(id);
     }
     witness.accepted?.({ id, service: job.service, owner: job.owner, inputs: job.inputs });
     enqueue({ id, service: job.service, owner: job.owner, urgency, created_ms: createdMs, attempt: 0 });
@@ -534,6 +567,7 @@ export function createJobs({
         format: output.format as OutputFormat,
         digest: output.digest,
         sizeBytes: output.size_bytes,
+        ...(output.geometry !== null && { geometry: JSON.parse(output.geometry) as FileGeometry }),
       })),
       ...(row.state === 'running' ? progress.get(id) : undefined),
     };
@@ -575,7 +609,7 @@ export function createJobs({
       // It was cancelled in between.
       if (!row) queue.remove(next.id);
     } while (!row);
-    if (worker !== undefined) leases.set(row.id, now() + leaseMs);
+    if (worker !== undefined) leases.begin(row.id);
     else {
       const { id, attempt } = row;
       setTimeout(() => void syncClaim(id, attempt), claimSyncMs).unref();
@@ -629,7 +663,7 @@ export function createJobs({
   /** Takes down how far an attempt is, and renews its lease; false if the job is not running this attempt any more. */
   function touch(id: string, attempt: number, at?: { stage: string; fraction: number }): boolean {
     if (queue.attemptOf(id) !== attempt) return false;
-    if (leases.has(id)) leases.set(id, now() + leaseMs);
+    leases.renew(id);
     const before = progress.get(id);
     if (at && (at.stage !== before?.stage || at.fraction !== before.fraction)) {
       progress.set(id, { stage: at.stage, fraction: at.fraction });
@@ -653,13 +687,14 @@ export function createJobs({
       | { state: 'failed' | 'canceled'; error: ErrorData },
   ): Promise<boolean> {
     const settledMs = now();
+    const expiresMs = steadyMs() + resultTtlMs;
     const settled = await database.transaction(async (trx) => {
       let update = trx
         .updateTable('job')
         .set({
           state: outcome.state,
           settled_ms: settledMs,
-          expires_ms: settledMs + resultTtlMs,
+          expires_ms: expiresMs,
           error: outcome.state === 'succeeded' ? null : JSON.stringify(outcome.error),
         })
         .where('id', '=', id);
@@ -684,7 +719,7 @@ export function createJobs({
         createdMs: row.created_ms,
         startedMs: row.started_ms ?? undefined,
         settledMs,
-        expiresMs: settledMs + resultTtlMs,
+        expiresMs,
         inputs: inputs.sort((a, b) => a.position - b.position).map(toInputFile),
         outputs: outcome.state === 'succeeded' ? outcome.outputs : [],
       };
@@ -708,6 +743,7 @@ export function createJobs({
           format: output.format,
           digest: output.digest,
           size_bytes: output.sizeBytes,
+          geometry: output.geometry ? JSON.stringify(output.geometry) : null,
         }));
         if (rows.length > 0) await trx.insertInto('job_output').values(rows).execute();
         const { service } = row;
@@ -753,6 +789,19 @@ export function createJobs({
     return true;
   }
 
+  /** Deletes the results of a settled job; the job and its receipt live on until they expire. */
+  async function dropOutputs(id: string): Promise<void> {
+    const rows = await db.deleteFrom('job_output').where('job', '=', id).returning('digest').execute();
+    changed(id);
+    await drop(rows.map(({ digest }) => digest));
+  }
+
+  /** Ids of all jobs of an owner, in every state. */
+  async function idsOf(owner: string): Promise<string[]> {
+    const rows = await db.selectFrom('job').select('id').where('owner', '=', owner).execute();
+    return rows.map(({ id }) => id);
+  }
+
   /** What the receipt of a settled job says; undefined if it is none. */
   async function receipt(id: string): Promise<object | undefined> {
     const row = await db.selectFrom('job').select('receipt').where('id', '=', id).executeTakeFirst();
@@ -761,7 +810,7 @@ export function createJobs({
 
   /** Deletes what has expired and empties the log of the database, so that nothing of it is left on the disk. */
   async function sweep(): Promise<number> {
-    const expired = await db.selectFrom('job').select('id').where('expires_ms', '<=', now()).execute();
+    const expired = await db.selectFrom('job').select('id').where('expires_ms', '<=', steadyMs()).execute();
     for (const { id } of expired) await remove(id, 'expired');
     await database.truncateWal().catch((error: unknown) => {
       if (!(error instanceof TomaatError && error.code === 'BUSY')) throw error;
@@ -770,8 +819,8 @@ export function createJobs({
   }
 
   /**
-   * A running attempt goes back to the queue: `lost` when whoever ran it was (a third time fails the job), `handed back`
-   * when it was given up on purpose. Undefined if the job was not running this attempt any more.
+   * A running attempt goes back to the queue: `lost` when the process that computed it was (a third time fails the job),
+   * `handed back` when it is not at fault. Undefined if the job was not running this attempt any more.
    */
   async function requeue(
     id: string,
@@ -785,36 +834,37 @@ export function createJobs({
       db,
     );
     if (rows.length > 0) {
-      leases.delete(id);
+      leases.end(id);
       progress.delete(id);
       enqueue(rows[0]);
       changed(id);
       return 'queued';
     }
     if (losses === 0) return undefined;
-    const message = `Whoever ran this job was lost ${maxLosses} times in the middle of it, so it was not tried again. The log of the server says more.`;
+    const message = `The process that computed this job was lost ${maxLosses} times in the middle of it, so the job is not tried again. Send a smaller volume, or ask the operator: the server’s log says more.`;
     const failed = await settle(id, attempt, { state: 'failed', error: { code: 'WORKER_DIED', message } });
     return failed ? 'failed' : undefined;
   }
 
   /** Takes the jobs back whose workers have not been heard of in time; their ids. */
   async function lapse(): Promise<string[]> {
-    const lapsed = [...leases].filter(([, untilMs]) => untilMs <= now()).map(([id]) => id);
-    for (const id of lapsed) {
+    const lapsed = leases.takeLapsed();
+    for (const { id, heard } of lapsed) {
       const attempt = queue.attemptOf(id);
-      leases.delete(id);
-      if (attempt !== undefined) await requeue(id, attempt, 'lost');
+      // A worker that gave up while this server was away is not held against the job.
+      if (attempt !== undefined) await requeue(id, attempt, heard ? 'lost' : 'handed back');
     }
-    return lapsed;
+    return lapsed.map(({ id }) => id);
   }
 
   /**
-   * After a crash: what ran in this process is queued again (or failed, when that was so too often), what workers
-   * elsewhere run stays theirs for a lease, and blobs that belong to nothing are deleted. Unsettled jobs of other
+   * After a crash: what ran in this process is queued again (or failed, when its own child was lost too often:
+   * `lostChild`), what workers elsewhere run stays theirs for a lease, and blobs that belong to nothing are deleted. Unsettled jobs of other
    * services than the ones that are served now fail with NOT_FOUND: nobody would ever claim them.
    */
   async function recover(
     services: readonly string[],
+    lostChild: (job: { id: string; attempt: number }) => boolean = () => true,
   ): Promise<{ requeued: number; failed: number; orphans: number }> {
     await load();
     let requeued = 0;
@@ -827,7 +877,8 @@ export function createJobs({
     }
     for (const [id, { attempt }] of [...queue.running()]) {
       if (leases.has(id)) continue;
-      if ((await requeue(id, attempt, 'lost')) === 'queued') requeued++;
+      const why = lostChild({ id, attempt }) ? 'lost' : 'handed back';
+      if ((await requeue(id, attempt, why)) === 'queued') requeued++;
       else failed++;
     }
     let orphans = await blobs.sweepTemporary();
@@ -930,6 +981,8 @@ export function createJobs({
     lapse,
     cancel,
     remove,
+    dropOutputs,
+    idsOf,
     receipt,
     sweep,
     recover,

@@ -1,8 +1,15 @@
+import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { type KeySchema, keyLimitMigrations, keyMigrations } from '../access/keys.ts';
-import { type SessionSchema, sessionMigrations } from '../access/sessions.ts';
-import { type Database, openDatabase } from './database.ts';
-import { type JobsSchema, jobLimitMigrations, jobMigrations, receiptMigrations } from './jobs.ts';
+import { type Database, emptied, openDatabase, sizeOf } from './database.ts';
+import {
+  geometryMigrations,
+  type JobsSchema,
+  jobLimitMigrations,
+  jobMigrations,
+  receiptMigrations,
+} from './jobs.ts';
+import { type KeySchema, keyLimitMigrations, keyMigrations } from './key-schema.ts';
+import { type SessionSchema, sessionLogoutMigrations, sessionMigrations } from './session-schema.ts';
 import { type UploadsSchema, uploadMigrations } from './uploads.ts';
 
 export type ServerSchema = JobsSchema & UploadsSchema & KeySchema & SessionSchema;
@@ -16,10 +23,26 @@ export const serverMigrations = [
   ...jobLimitMigrations,
   ...sessionMigrations,
   ...receiptMigrations,
+  ...sessionLogoutMigrations,
+  ...geometryMigrations,
 ];
 
 export const serverDatabaseFile = (dataFolder: string): string => join(dataFolder, 'server.db');
 
-export function openServerDatabase(dataFolder: string): Promise<Database<ServerSchema>> {
-  return openDatabase<ServerSchema>(serverDatabaseFile(dataFolder), serverMigrations);
+/** @throws TomaatError INTERNAL where the database was emptied: uploads and results lie beside it. */
+export async function openServerDatabase(dataFolder: string): Promise<Database<ServerSchema>> {
+  const file = serverDatabaseFile(dataFolder);
+  if (sizeOf(file) === 0) {
+    for (const folder of [join(dataFolder, 'blobs', 'sha256'), join(dataFolder, 'uploads')])
+      if (await hasFiles(folder)) throw emptied(file, `there are files in ${folder}`);
+  }
+  return openDatabase<ServerSchema>(file, serverMigrations);
+}
+
+async function hasFiles(folder: string): Promise<boolean> {
+  const names = await readdir(folder).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return [];
+    throw error;
+  });
+  return names.length > 0;
 }

@@ -1,12 +1,13 @@
 import { createHash, type Hash, randomBytes } from 'node:crypto';
-import { createReadStream } from 'node:fs';
 import { type FileHandle, open, readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { TomaatError } from '@tomaat/core';
 import { type Kysely, sql } from 'kysely';
-import { type Blobs, diskError, makeFolder, syncFolder, writeAll } from './blobs.ts';
+import { type BlobRef, type Blobs, diskError, makeFolder, syncFolder, writeAll } from './blobs.ts';
 import type { Database, Migration } from './database.ts';
+import { hashFile } from './hash-file.ts';
+import { chooseToDelete } from './upload-room.ts';
 
 /**
  * Uploads that may be cut and go on. A part is a file `<id>` in a folder of its own and a row that says how many of its
@@ -94,6 +95,8 @@ export interface UploadsOptions {
 export interface UploadWitness {
   received(upload: { id: string; owner: string; digest: string }): void;
   removed(upload: { id: string; owner: string }, why: 'deleted' | 'expired'): void;
+  /** Somebody else asked for an upload of another owner, and was told that there is none. */
+  refused?(upload: { id: string }, caller: string): void;
 }
 
 export type Uploads = Awaited<ReturnType<typeof openUploads>>;
@@ -150,6 +153,7 @@ export async function openUploads(options: UploadsOptions) {
   async function rowOf(owner: string, id: string): Promise<UploadsSchema['upload']> {
     const row = await db.selectFrom('upload').selectAll().where('id', '=', id).executeTakeFirst();
     if (row && row.owner === owner && row.expires_ms > now()) return row;
+    if (row && row.owner !== owner) witness?.refused?.({ id }, owner);
     throw new TomaatError(
       'NOT_FOUND',
       'There is no such upload: it was deleted, or has expired. Begin a new one.',
@@ -168,23 +172,19 @@ export async function openUploads(options: UploadsOptions) {
         { detail: { maxUploadBytes: maxBytes } },
       );
     }
-    const open = await db
+    const { own } = await db
       .selectFrom('upload')
-      .select((e) => [
-        e.fn.sum<number | null>(sql<number>`CASE WHEN owner = ${upload.owner} THEN 1 ELSE 0 END`).as('own'),
-        e.fn
-          .sum<number | null>(sql<number>`CASE WHEN digest IS NULL THEN size_bytes - offset_bytes ELSE 0 END`)
-          .as('promised'),
-      ])
+      .select((e) => e.fn.countAll<number>().as('own'))
+      .where('owner', '=', upload.owner)
       .executeTakeFirstOrThrow();
-    if ((open.own ?? 0) >= maxPerOwner) {
+    if (own >= maxPerOwner) {
       throw new TomaatError(
         'BUSY',
-        `There are ${open.own} uploads of yours already. Delete some, or wait until they expire.`,
+        `There are ${own} uploads of yours already. Delete some, or wait until they expire.`,
       );
     }
-    // What was promised to the others has to fit as well.
-    await blobs.requireSpace(upload.sizeBytes + (open.promised ?? 0));
+    // What was promised to others must fit as well.
+    await makeRoom(upload.owner, upload.sizeBytes, { besidePromised: true });
     const row: UploadsSchema['upload'] = {
       id: randomBytes(16).toString('base64url'),
       owner: upload.owner,
@@ -210,13 +210,61 @@ export async function openUploads(options: UploadsOptions) {
     return toUpload(row);
   }
 
+  /**
+   * Where the disk has no room for so many bytes of this owner, deletes uploads of owners who have more. DISK_FULL if that
+   * is not enough. `besidePromised`: beside what uploads under way were promised.
+   */
+  async function makeRoom(owner: string, sizeBytes: number, { besidePromised = false } = {}): Promise<void> {
+    for (;;) {
+      const neededBytes = sizeBytes + (besidePromised ? await promisedBytes() : 0);
+      if ((await blobs.spareBytes()) >= neededBytes) return;
+      // Deleting what a job reads would free nothing.
+      const rows = await db
+        .selectFrom('upload')
+        .selectAll()
+        .where(sql<boolean>`NOT EXISTS (SELECT 1 FROM job_input WHERE job_input.digest = upload.digest)`)
+        .execute();
+      const stored = rows.map((row) => ({
+        id: row.id,
+        owner: row.owner,
+        sizeBytes: row.size_bytes,
+        receivedBytes: row.offset_bytes,
+        usedMs: row.expires_ms - leaseMs,
+        isWritten: writers.has(row.id),
+      }));
+      const victim = chooseToDelete(stored, { owner, sizeBytes, nowMs: now() });
+      if (!victim) return blobs.requireSpace(neededBytes);
+      await takeOver(
+        victim.id,
+        0,
+        'The disk is full, and the upload was deleted to make room for those of others.',
+      );
+      await drop(victim.id);
+      witness?.removed({ id: victim.id, owner: victim.owner }, 'expired');
+    }
+  }
+
+  /** Bytes that uploads under way still may bring. */
+  async function promisedBytes(): Promise<number> {
+    const { promised } = await db
+      .selectFrom('upload')
+      .select((e) => e.fn.sum<number | null>(sql<number>`size_bytes - offset_bytes`).as('promised'))
+      .where('digest', 'is', null)
+      .executeTakeFirstOrThrow();
+    return promised ?? 0;
+  }
+
   const openPart = (id: string, flags: string): Promise<FileHandle> => open(pathOf(id), flags, 0o600);
 
   /**
    * Ends whoever writes to the upload now, and waits until what came is on the disk. A connection that broke may still
    * hold bytes to be read: only a writer that gets none is told to stop.
    */
-  async function takeOver(id: string, graceMs = silenceMs): Promise<void> {
+  async function takeOver(
+    id: string,
+    graceMs = silenceMs,
+    why = 'Another request goes on with this upload.',
+  ): Promise<void> {
     const endMs = performance.now() + longestGraceMs;
     for (let writer = writers.get(id); writer; writer = writers.get(id)) {
       const before = writer.at;
@@ -226,7 +274,7 @@ export async function openUploads(options: UploadsOptions) {
       );
       const isOver = graceMs > 0 && (await Promise.race([settled, delay(graceMs, false, { ref: false })]));
       if (isOver || (graceMs > 0 && writer.at > before && performance.now() < endMs)) continue;
-      writer.stop.abort(new TomaatError('CONFLICT', 'Another request goes on with this upload.'));
+      writer.stop.abort(new TomaatError('CONFLICT', why));
       await settled;
     }
   }
@@ -250,7 +298,9 @@ export async function openUploads(options: UploadsOptions) {
     body: AsyncIterable<Uint8Array>,
   ): Promise<Upload> {
     await rowOf(owner, id);
-    await takeOver(id);
+    // Of several that waited for the same writer, the first one is the next writer.
+    do await takeOver(id);
+    while (writers.has(id));
     const writer: Writer = { at: offsetBytes, stop: new AbortController(), ended: Promise.resolve() };
     const ended = write(owner, id, offsetBytes, body, writer).finally(() => writers.delete(id));
     writer.ended = ended;
@@ -328,7 +378,7 @@ export async function openUploads(options: UploadsOptions) {
   /** All bytes are there: checks them and makes a blob of them. */
   async function finish(row: UploadsSchema['upload'], found?: string): Promise<Upload> {
     const { id } = row;
-    const digest = found ?? (await guarded(() => hashFile(pathOf(id))));
+    const digest = found ?? (await guarded(async () => `sha256:${await hashFile(pathOf(id))}`));
     if (row.expected !== null && row.expected !== digest) {
       await drop(id);
       throw new TomaatError(
@@ -367,6 +417,17 @@ export async function openUploads(options: UploadsOptions) {
     witness?.removed({ id, owner }, 'deleted');
   }
 
+  /** Deletes all uploads of an owner, whole or not, and ends requests that write to them; how many there were. */
+  async function removeAll(owner: string): Promise<number> {
+    const rows = await db.selectFrom('upload').select('id').where('owner', '=', owner).execute();
+    for (const { id } of rows) {
+      await takeOver(id, 0);
+      await drop(id);
+      witness?.removed({ id, owner }, 'deleted');
+    }
+    return rows.length;
+  }
+
   async function drop(id: string): Promise<void> {
     hashes.delete(id);
     const row = await db.deleteFrom('upload').where('id', '=', id).returning('digest').executeTakeFirst();
@@ -392,14 +453,23 @@ export async function openUploads(options: UploadsOptions) {
     return { ...upload, digest: upload.digest };
   }
 
-  /** Whether this caller may read a blob: it is a whole upload, an input or an output of his. */
-  async function owns(owner: string, digest: string): Promise<boolean> {
-    const { rows } = await sql<{ owned: number }>`SELECT
-      EXISTS (SELECT 1 FROM upload WHERE digest = ${digest} AND owner = ${owner} AND expires_ms > ${now()})
-      OR EXISTS (SELECT 1 FROM job_input JOIN job ON job.id = job_input.job WHERE digest = ${digest} AND owner = ${owner})
-      OR EXISTS (SELECT 1 FROM job_output JOIN job ON job.id = job_output.job WHERE digest = ${digest} AND owner = ${owner})
-      AS owned`.execute(db);
-    return rows[0].owned !== 0;
+  /**
+   * A blob that this owner may read: a whole upload, an input or an output of theirs. Its size is not known where text was
+   * taken out of an upload. Throws DAMAGED where the file has another size.
+   */
+  async function findBlob(owner: string, digest: string): Promise<BlobRef | undefined> {
+    const { rows } = await sql<{ bytes: number | null }>`
+      SELECT CASE WHEN expected = digest THEN size_bytes END AS bytes FROM upload
+        WHERE digest = ${digest} AND owner = ${owner} AND expires_ms > ${now()}
+      UNION ALL SELECT size_bytes FROM job_input JOIN job ON job.id = job_input.job
+        WHERE digest = ${digest} AND owner = ${owner}
+      UNION ALL SELECT size_bytes FROM job_output JOIN job ON job.id = job_output.job
+        WHERE digest = ${digest} AND owner = ${owner}`.execute(db);
+    if (rows.length === 0) return undefined;
+    const sizeBytes = rows.find(({ bytes }) => bytes !== null)?.bytes;
+    const found = await blobs.stat(digest);
+    if (found) await blobs.check({ digest, sizeBytes: sizeBytes ?? found.sizeBytes });
+    return found;
   }
 
   async function keeps(digest: string): Promise<boolean> {
@@ -464,11 +534,13 @@ export async function openUploads(options: UploadsOptions) {
 
   return {
     create,
+    makeRoom,
     find,
     append,
     remove,
+    removeAll,
     use,
-    owns,
+    findBlob,
     keeps,
     sweep,
     recover,
@@ -499,13 +571,6 @@ async function* untilAborted(
     // Not awaited: it settles only when the sender speaks again or its connection ends.
     iterator.return?.()?.catch(() => undefined);
   }
-}
-
-async function hashFile(path: string): Promise<string> {
-  const hash = createHash('sha256');
-  for await (const chunk of createReadStream(path, { highWaterMark: 512 * 1024 }))
-    hash.update(chunk as Buffer);
-  return `sha256:${hash.digest('hex')}`;
 }
 
 async function guarded<T>(work: () => Promise<T>): Promise<T> {

@@ -1,6 +1,5 @@
-import type { Entry, RegistryClient, SignedAnnouncement } from '@tomaat/client';
-import { TomaatError } from '@tomaat/core';
-import { toSlug } from '../registry/slug.ts';
+import { type Entry, type RegistryClient, type SignedAnnouncement, toSlug } from '@tomaat/client';
+import { TomaatError, withoutTrailingSlashes } from '@tomaat/core';
 import { addPin, findPins, type Pin } from './known-hosts.ts';
 
 /** An entry that may be used. */
@@ -83,7 +82,7 @@ function namesOf({ serviceId = '', task, anatomy }: Entry, wanted: string): stri
 function hostOf(address: string): string {
   const url = new URL(address);
   const port = url.port || (url.protocol === 'https:' ? 443 : 80);
-  return `${url.hostname}:${port}${url.pathname.replace(/\/+$/, '')}`;
+  return `${url.hostname}:${port}${withoutTrailingSlashes(url.pathname)}`;
 }
 
 function changed(

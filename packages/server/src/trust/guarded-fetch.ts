@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { lookup as dnsLookup } from 'node:dns';
 import { once } from 'node:events';
 import {
@@ -9,8 +10,9 @@ import {
 import { Agent as HttpsAgent, request as httpsRequest } from 'node:https';
 import { isIP, type LookupFunction } from 'node:net';
 import { Readable } from 'node:stream';
-import { type ConnectionOptions, connect, getCACertificates, type TLSSocket } from 'node:tls';
+import { type ConnectionOptions, connect, type TLSSocket } from 'node:tls';
 import { TomaatError } from '@tomaat/core';
+import { defaultAuthorities } from './authorities.ts';
 
 /**
  * `fetch` for Node with rules that the built-in one cannot be given: which certificate is good, which addresses may
@@ -19,8 +21,8 @@ import { TomaatError } from '@tomaat/core';
 export interface FetchRules {
   /** Certificates (PEM) to trust besides those of the system. */
   ca?: string;
-  /** Whether a certificate that no authority vouches for is good; by its SHA-256 fingerprint. */
-  isKnown?(fingerprint: string): boolean;
+  /** Whether a certificate that no authority vouches for is good; by its SHA-256 fingerprint, and that of its key. */
+  isKnown?(fingerprint: string, keyFingerprint: string): boolean;
   /** Throws when this address, to which the host leads, may not be connected to. */
   checkAddress?(address: string): void;
   /** Instead of DNS. */
@@ -30,6 +32,8 @@ export interface FetchRules {
 export interface Shown {
   /** SHA-256, as upper-case hex pairs joined by `:`. */
   readonly fingerprint: string;
+  /** SHA-256 of its public key (SubjectPublicKeyInfo), base64url: the same after a renewal that keeps the key. */
+  readonly keyFingerprint: string;
   /** Whether an authority that is trusted here vouches for it under this name. */
   readonly authorized: boolean;
   /** Why not. */
@@ -56,7 +60,7 @@ export function connectTls(
       ALPNProtocols: ['http/1.1'],
       // Judged below: an unknown certificate has to be seen before it can be trusted.
       rejectUnauthorized: false,
-      ...(ca !== undefined && { ca: [...getCACertificates('default'), ca] }),
+      ...(ca !== undefined && { ca: [...defaultAuthorities(), ca] }),
     });
     const giveUp = () => socket.destroy(signal?.reason as Error);
     signal?.addEventListener('abort', giveUp, { once: true });
@@ -66,10 +70,12 @@ export function connectTls(
       socket.off('error', reject);
       signal?.removeEventListener('abort', giveUp);
       const { fingerprint256, subjectaltname = '' } = socket.getPeerCertificate();
+      const spki = socket.getPeerX509Certificate()!.publicKey.export({ type: 'spki', format: 'der' });
       resolve({
         socket,
         shown: {
           fingerprint: fingerprint256,
+          keyFingerprint: createHash('sha256').update(spki).digest('base64url'),
           authorized: socket.authorized,
           reason: socket.authorized ? undefined : String(socket.authorizationError),
           hosts: subjectaltname
@@ -97,7 +103,7 @@ export async function peekCertificate(url: URL, rules: FetchRules, signal?: Abor
 
 /** Whether the rules accept what a server shows. */
 const isGood = (shown: Shown, rules: FetchRules): boolean =>
-  shown.authorized || rules.isKnown?.(shown.fingerprint) === true;
+  shown.authorized || rules.isKnown?.(shown.fingerprint, shown.keyFingerprint) === true;
 
 function checkLiteral(host: string, rules: FetchRules): void {
   if (isIP(host)) rules.checkAddress?.(host);
@@ -170,7 +176,7 @@ export function createGuardedFetch(rules: FetchRules): typeof globalThis.fetch {
       signal?.throwIfAborted();
       throw error;
     });
-    const status = answer.statusCode ?? 502;
+    const status = answer.statusCode!;
     if (status >= 300 && status < 400 && status !== 304) {
       answer.destroy();
       const to = plainText(answer.headers.location ?? 'nowhere');
@@ -190,7 +196,7 @@ const plainText = (text: string) => text.slice(0, 200).replace(/[\u0000-\u001f\u
 export function untrusted(host: string, { fingerprint, reason }: Shown): TomaatError {
   return new TomaatError(
     'UNREACHABLE',
-    `The certificate of ${host} is not trusted here (${reason}). Its SHA-256 fingerprint is\n  ${fingerprint}\nCompare it with the one that the server prints at its start. If they are the same: tomaat trust https://${host} --fingerprint ${fingerprint}\n(or --fingerprint or TOMAAT_FINGERPRINT for this call alone, or the server's tomaat.pem as a trusted certificate with --ca FILE)`,
+    `The certificate of ${host} is not trusted here (${reason}). Its SHA-256 fingerprint is\n  ${fingerprint}\nCompare it with the one that the server prints at its start. If they are the same: tomaat trust https://${host} --fingerprint ${fingerprint}\n(for this call alone: --fingerprint, TOMAAT_FINGERPRINT, or the option fingerprint of connectTo(); or the server's tomaat.pem as a trusted certificate: --ca FILE, or the option ca)`,
     { detail: { hopeless: true, reason, fingerprint } },
   );
 }
@@ -236,7 +242,7 @@ function exchange(
     });
     request.once('response', (answer) => {
       answered = true;
-      if ((answer.statusCode ?? 0) >= 300) ended.abort();
+      if (answer.statusCode! >= 300) ended.abort();
       // A request that was not sent whole cannot lend its connection to the next.
       answer.once('close', () => {
         if (!request.writableFinished) request.destroy();

@@ -2,21 +2,26 @@ import { mkdir, open, readFile, rename, rm, stat, writeFile } from 'node:fs/prom
 import { dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { TomaatError } from '@tomaat/core';
+import { giveToOwner, requireOwner } from '../store/folder-owner.ts';
+import { partOf } from '../store/whole-file.ts';
 
 /**
  * What this user trusts because it was seen once: the file `known_hosts`, one line for each. A line is a name, a value
  * and the time of first use:
  *
- *   server.example:9443 AB:01:… 2026-01-02T03:04:05Z                the certificate of a server
+ *   server.example:9443 AB:01:… 2026-01-02T03:04:05Z # key q3…Y     the certificate of a server, and its public key
  *   registry.example:443/prostate Xw2…_4 2026-01-02T03:04:05Z       the key of whoever announced a service there
  *
- * `#` begins a comment. Lines may be removed and added by hand.
+ * `#` begins a comment. Lines may be removed and added by hand. The key of a certificate is in a comment, which versions
+ * that do not know it pass over; by it a server is known again after it renewed its certificate with the same key.
  */
 export interface Pin {
   readonly name: string;
   /** SHA-256 fingerprint of a certificate, or thumbprint of a key. */
   readonly value: string;
   readonly firstSeen?: string;
+  /** SHA-256 of the certificate's public key (SubjectPublicKeyInfo), base64url. */
+  readonly keyFingerprint?: string;
   /** In the file, from 1. */
   readonly line: number;
 }
@@ -25,6 +30,7 @@ export const knownHostsFile = (dataFolder: string): string => join(dataFolder, '
 
 const fingerprintShape = /^[0-9A-F]{2}(:[0-9A-F]{2}){31}$/;
 const thumbprintShape = /^[\w-]{43}$/;
+const keyComment = /# key ([\w-]{43})$/;
 const header =
   '# Servers and services that this user trusts; tomaat trust shows them. A line may be removed.\n';
 
@@ -41,7 +47,8 @@ export async function readPins(file: string): Promise<Pin[]> {
         `Line ${index + 1} of ${file} is not a name with a fingerprint. Mend it, remove it, or put a # before it.`,
       );
     }
-    return [{ name, value, firstSeen, line: index + 1 }];
+    const keyFingerprint = keyComment.exec(text.trimEnd())?.[1];
+    return [{ name, value, firstSeen, ...(keyFingerprint && { keyFingerprint }), line: index + 1 }];
   });
 }
 
@@ -55,16 +62,36 @@ export async function addPin(
   file: string,
   name: string,
   value: string,
-  options: { replace?: boolean } = {},
+  options: { replace?: boolean; keyFingerprint?: string } = {},
 ): Promise<void> {
   if (/[\s#]/.test(name)) throw new TypeError(`${name} cannot stand in ${file}`);
   await change(file, (text, pins) => {
     if (pins.some((pin) => pin.name === name && pin.value === value)) return text;
     const kept = options.replace ? without(text, name, pins) : text;
-    const start = kept === '' ? header : kept.replace(/\n*$/, '\n');
-    return `${start}${name} ${value} ${new Date().toISOString().replace(/\.\d+/, '')}\n`;
+    const start = kept === '' ? header : `${kept.trimEnd()}\n`;
+    const firstSeen = new Date().toISOString().replace(/\.\d+/, '');
+    return `${start}${lineOf({ name, value, firstSeen, keyFingerprint: options.keyFingerprint })}\n`;
   });
 }
+
+/** Brings a line up to date: the certificate that a server shows now, and its key. */
+export async function updatePin(
+  file: string,
+  { name, value }: Pin,
+  now: { readonly value: string; readonly keyFingerprint: string },
+): Promise<void> {
+  await change(file, (text, pins) => {
+    // Another process may have changed the file meanwhile, so the line is looked up again.
+    const pin = pins.find((one) => one.name === name && one.value === value);
+    if (!pin) return text;
+    const lines = text.split('\n');
+    lines[pin.line - 1] = lineOf({ ...pin, ...now });
+    return lines.join('\n');
+  });
+}
+
+const lineOf = ({ name, value, firstSeen = '', keyFingerprint }: Omit<Pin, 'line'>) =>
+  `${name} ${value} ${firstSeen}${keyFingerprint ? ` # key ${keyFingerprint}` : ''}`.trimEnd();
 
 /** Takes out the lines of a name; gives how many there were. */
 export async function removePins(file: string, name: string): Promise<number> {
@@ -95,14 +122,16 @@ async function readText(file: string): Promise<string> {
 
 /** Rewrites the file whole, so that nobody ever reads half of it; two processes take turns. */
 async function change(file: string, edit: (text: string, pins: readonly Pin[]) => string): Promise<void> {
+  requireOwner(dirname(file));
   await mkdir(dirname(file), { recursive: true, mode: 0o700 });
   const unlock = await lock(`${file}.lock`);
   try {
     const text = await readText(file);
     const changed = edit(text, await readPins(file));
     if (changed === text) return;
-    const part = `${file}.${process.pid}.part`;
+    const part = partOf(file);
     await writeFile(part, changed, { mode: 0o600 });
+    giveToOwner(part);
     await rename(part, file);
   } finally {
     await unlock();
@@ -138,10 +167,11 @@ async function lock(file: string): Promise<() => Promise<void>> {
 /** A fingerprint as people give it (with or without colons, in any case) as it is shown. BAD_REQUEST for another text. */
 export function parseFingerprint(text: string): string {
   const digits = text
-    .trim()
-    .replace(/^(sha-?256)?(\s*fingerprint)?\s*[=:]?\s*(?=[0-9a-f]{2})/i, '')
-    .replaceAll(/[:\s]/g, '')
-    .toUpperCase();
+    .slice(0, 1000)
+    .replaceAll(/[:=\s]/g, '')
+    .toUpperCase()
+    .replace(/^SHA-?256/, '')
+    .replace(/^FINGERPRINT/, '');
   if (!/^[0-9A-F]{64}$/.test(digits)) {
     throw new TomaatError(
       'BAD_REQUEST',

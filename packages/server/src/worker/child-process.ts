@@ -2,8 +2,10 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { type ErrorData, type StageTimes, TomaatError } from '@tomaat/core';
 import type { App } from '../apps.ts';
+import { EndedBySignal, stopSignalOf } from '../runtimes/ended-by-signal.ts';
 import { ownExtension } from '../source.ts';
 import { limitedNode } from './limited-node.ts';
+import type { MemoryLimit, MemoryPolicy } from './memory-limit.ts';
 import type { FromChild, PredictMessage, ToChild, WrittenOutput } from './messages.ts';
 import { outOfMemory } from './out-of-memory.ts';
 
@@ -35,8 +37,9 @@ const programGraceMs = 6000;
 const startLimitMs = 60_000;
 
 /** Starts a child for an app and waits until it has read the app. Throws what the app's manifest deserves. */
-export async function startChild(app: App, onExit: () => void): Promise<Child> {
-  const [file, args] = limitedNode(childFile, [app.folder], app.manifest.limits.memoryMb);
+export async function startChild(app: App, memory: MemoryPolicy, onExit: () => void): Promise<Child> {
+  const limit = memory(app);
+  const [file, args] = limitedNode(childFile, [app.folder, JSON.stringify(limit ?? null)], limit?.dataMb);
   const child = spawn(file, args, {
     stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
     serialization: 'json',
@@ -103,7 +106,7 @@ export async function startChild(app: App, onExit: () => void): Promise<Child> {
     await exit;
   }
 
-  const why = (): TomaatError => deathOf(ended, lastWords, app);
+  const why = (): TomaatError => deathOf(ended, lastWords, limit);
 
   await new Promise<void>((resolve, reject) => {
     const timer = setTimeout(() => {
@@ -155,8 +158,10 @@ export async function startChild(app: App, onExit: () => void): Promise<Child> {
           if (!('job' in reply) || reply.job !== message.job) return;
           if (reply.type === 'progress') onProgress(reply.stage, reply.fraction);
           else if (reply.type === 'log') onLog(reply.text);
-          else if (reply.type === 'failed') finish(() => reject(TomaatError.from(reply.error as ErrorData)));
-          else if (reply.type === 'done') {
+          else if (reply.type === 'failed') {
+            const revive = reply.bySignal ? EndedBySignal : TomaatError;
+            finish(() => reject(revive.from(reply.error as ErrorData)));
+          } else if (reply.type === 'done') {
             const { outputs, times } = reply;
             finish(() => resolve({ outputs, times, seconds: (performance.now() - startedMs) / 1000 }));
           }
@@ -179,17 +184,18 @@ export async function startChild(app: App, onExit: () => void): Promise<Child> {
 function deathOf(
   ended: { code: number | null; signal: NodeJS.Signals | null } | undefined,
   lastWords: string,
-  app: App,
+  limit: MemoryLimit | undefined,
 ): TomaatError {
   // Under `ulimit -d` V8 gives up by an abort of its own; the kernel's killer sends SIGKILL.
   if (
     ended?.signal === 'SIGKILL' ||
     /out of memory|bad_alloc|Cannot allocate memory|ENOMEM/i.test(lastWords)
   ) {
-    return outOfMemory(app.manifest.limits.memoryMb);
+    return outOfMemory(limit);
   }
   const how = ended?.signal ? `was ended by ${ended.signal}` : `ended with exit code ${ended?.code}`;
-  return new TomaatError(
+  const ErrorClass = stopSignalOf(ended?.code ?? null, ended?.signal ?? null) ? EndedBySignal : TomaatError;
+  return new ErrorClass(
     'WORKER_DIED',
     `The process that computed the prediction ${how}. The other jobs go on; try again, and tell the app’s author if it happens again.`,
   );

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { mkdir, open, readFile } from 'node:fs/promises';
-import { flushCompileCache, registerHooks } from 'node:module';
+import * as nodeModule from 'node:module';
 import { join } from 'node:path';
 import {
   type EncodedOutput,
@@ -13,15 +13,24 @@ import {
 } from '@tomaat/core';
 import { type App, openApp } from '../apps.ts';
 import { nodePlatform } from '../node-platform.ts';
+import { registerAppModules } from '../runtimes/app-modules.ts';
+import { EndedBySignal } from '../runtimes/ended-by-signal.ts';
 import { openModel } from '../runtimes/runtimes.ts';
 import { diskError, writeAll } from '../store/blobs.ts';
+import { behaveAsChild } from './behave-as-child.ts';
+import type { MemoryLimit } from './memory-limit.ts';
 import type { FromChild, PredictMessage, ToChild, WrittenOutput } from './messages.ts';
 import { isOutOfMemory, outOfMemory } from './out-of-memory.ts';
+import { markOutlived } from './survivors.ts';
 
 /**
  * The process that computes: one app, one prediction at a time. It may be killed at any moment; what it has
- * not reported as done does not exist. Started by the supervisor with the app's folder as its argument.
+ * not reported as done does not exist. Started by the supervisor with the app's folder and its memory limit as arguments.
  */
+
+behaveAsChild();
+
+const memoryLimit = (JSON.parse(process.argv[3] ?? 'null') ?? undefined) as MemoryLimit | undefined;
 
 const progressEveryMs = 100;
 /** A prediction this young may well be done before anyone reads how far it is. */
@@ -29,21 +38,16 @@ const tinyMs = 5;
 /** A file up to this size is kept while its prediction runs: it is read for its header first, then for its voxels. */
 const smallBytes = 1 << 16;
 
-// An app's module may import @tomaat/core wherever its folder lies: it gets the one that runs here.
-registerHooks({
-  resolve(specifier, context, next) {
-    if (specifier !== '@tomaat/core') return next(specifier, context);
-    return next(specifier, { ...context, parentURL: import.meta.url });
-  },
-});
+registerAppModules();
 
 function send(message: FromChild): void {
-  process.send?.(message);
+  // Without a callback a channel that has just closed would end this process before `disconnect` is heard.
+  process.send?.(message, () => {});
 }
 
 /** An error in the form that crosses processes; what no one foresaw is the app's failure. */
-function toData(error: unknown, app?: App) {
-  if (isOutOfMemory(error)) return outOfMemory(app?.manifest.limits.memoryMb).toJSON();
+function toData(error: unknown) {
+  if (isOutOfMemory(error)) return outOfMemory(memoryLimit).toJSON();
   if (error instanceof TomaatError) return error.toJSON();
   const known = error as NodeJS.ErrnoException;
   if (known?.code === 'ENOSPC')
@@ -139,14 +143,18 @@ async function writeOutput(folder: string, output: EncodedOutput): Promise<Writt
   } catch (error) {
     throw diskError(error);
   }
-  const { name, type, label, primary, format } = output;
-  return { name, type, label, primary, format, path, digest: `sha256:${hash.digest('hex')}`, sizeBytes };
+  const { name, type, label, primary, format, geometry } = output;
+  const digest = `sha256:${hash.digest('hex')}`;
+  return { name, type, label, primary, format, geometry, path, digest, sizeBytes };
 }
 
 let canceling: AbortController | undefined;
+/** Of the last job, which the supervisor may not know to be done. */
+let lastFolder: string | undefined;
 
 async function run(app: App, message: PredictMessage): Promise<void> {
   canceling = new AbortController();
+  lastFolder = message.folder;
   const { signal } = canceling;
   const files: Record<string, SourceFile[]> = {};
   for (const { input, path, name, sizeBytes } of message.files) {
@@ -180,7 +188,8 @@ async function run(app: App, message: PredictMessage): Promise<void> {
     );
     send({ type: 'done', job: message.job, outputs, times });
   } catch (error) {
-    send({ type: 'failed', job: message.job, error: toData(error, app) });
+    const bySignal = error instanceof EndedBySignal;
+    send({ type: 'failed', job: message.job, error: toData(error), bySignal });
   } finally {
     canceling = undefined;
     progress.stop();
@@ -189,6 +198,7 @@ async function run(app: App, message: PredictMessage): Promise<void> {
 
 // The supervisor is gone: nobody wants the result. A program that runs gets its SIGTERM by the abort.
 process.on('disconnect', () => {
+  if (lastFolder) markOutlived(lastFolder);
   canceling?.abort();
   setTimeout(() => process.exit(1), canceling ? 3000 : 0);
 });
@@ -201,7 +211,7 @@ try {
   });
   send({ type: 'ready' });
   // Node keeps compiled code when a process ends by itself, which this one never does.
-  setImmediate(flushCompileCache);
+  setImmediate(() => (nodeModule as Partial<typeof nodeModule>).flushCompileCache?.());
 } catch (error) {
   send({ type: 'failed', error: toData(error) });
 }

@@ -2,8 +2,9 @@ import { createReadStream } from 'node:fs';
 import { open, readFile } from 'node:fs/promises';
 import {
   encodeOutput,
-  type LengthUnit,
+  type FileGeometry,
   type OutputValue,
+  parseMeasurementsCsv,
   parsePoints,
   readMesh,
   readTransform,
@@ -12,14 +13,24 @@ import {
 } from '@tomaat/core';
 import { nodePlatform } from '../node-platform.ts';
 import { diskError } from '../store/blobs.ts';
+import { damagedError } from '../store/damage.ts';
+import { hashFile } from '../store/hash-file.ts';
+import { behaveAsChild } from './behave-as-child.ts';
 import type { Conversion } from './converter.ts';
 
+behaveAsChild();
+// The server is gone: nobody wants the result.
+process.on('disconnect', () => process.exit(1));
+process.channel?.unref();
+
 /** One conversion: reads the stored output, writes it in the wanted format; an error is said on stdout, as JSON. */
-const { path, type, from, to, labels, target } = JSON.parse(process.argv[2]) as Conversion & {
+const { path, digest, type, from, to, labels, geometry, target } = JSON.parse(
+  process.argv[2],
+) as Conversion & {
   target: string;
 };
 
-async function readStored(): Promise<{ value: OutputValue; unit?: LengthUnit }> {
+async function readStored(): Promise<{ value: OutputValue; stated?: FileGeometry }> {
   const source = {
     name: `output.${from}`,
     open: (start = 0) => createReadStream(path, { start, highWaterMark: 1 << 20 }),
@@ -28,7 +39,7 @@ async function readStored(): Promise<{ value: OutputValue; unit?: LengthUnit }> 
     case 'LabelVolume':
       return readVolume([source], nodePlatform).then(({ volume, header }) => ({
         value: volume,
-        unit: header.unit,
+        stated: header.geometry,
       }));
     case 'VTKMesh':
       return { value: readMesh(await readFile(path)) };
@@ -40,18 +51,27 @@ async function readStored(): Promise<{ value: OutputValue; unit?: LengthUnit }> 
       const text = await readFile(path, 'utf8');
       return { value: from === 'json' ? (JSON.parse(text) as { text: string }).text : text };
     }
-    case 'Measurements':
-      return { value: JSON.parse(await readFile(path, 'utf8')).labels };
+    case 'Measurements': {
+      const text = await readFile(path, 'utf8');
+      return { value: from === 'csv' ? parseMeasurementsCsv(text) : JSON.parse(text).labels };
+    }
     default:
       return { value: await readTransform(source, nodePlatform) };
   }
 }
 
 try {
-  const { value, unit } = await readStored();
+  if (`sha256:${await hashFile(path)}` !== digest) throw damagedError(path, 'its SHA-256 is another');
+  const { value, stated } = await readStored();
   await using file = await open(target, 'wx', 0o600);
   // It goes on after a write that took a part only.
-  await file.writeFile(encodeOutput(type, value, to, nodePlatform, { unit, labels: [...labels] }));
+  await file.writeFile(
+    encodeOutput(type, value, to, nodePlatform, {
+      // A result of an older version has none beside it, and states it itself if it is of the input's format.
+      geometry: geometry ?? stated,
+      labels: [...labels],
+    }),
+  );
 } catch (error) {
   const told = diskError(error);
   if (!(told instanceof TomaatError)) throw error;

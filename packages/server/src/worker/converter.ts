@@ -1,35 +1,63 @@
 import { spawn } from 'node:child_process';
 import { createReadStream } from 'node:fs';
-import { mkdir, rm, stat, unlink } from 'node:fs/promises';
+import { mkdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
-import { type ErrorData, type Label, type OutputFormat, type OutputType, TomaatError } from '@tomaat/core';
+import {
+  type ErrorData,
+  type FileGeometry,
+  type Label,
+  type OutputFormat,
+  type OutputType,
+  TomaatError,
+} from '@tomaat/core';
 import { ownExtension } from '../source.ts';
+import { createFairPlaces } from './fair-places.ts';
 import { limitedNode } from './limited-node.ts';
+import { machineMemoryMb } from './memory-limit.ts';
 
 /** An output in another format than it is stored in. */
 export interface Conversion {
+  /** Where the stored output lies, and the SHA-256 (`sha256:…`) that it must have. */
   path: string;
+  digest: string;
   type: OutputType;
   from: OutputFormat;
   to: OutputFormat;
   labels: readonly Label[];
+  /** What the header of the input stated of the grid of a label map. */
+  geometry?: FileGeometry;
 }
 
 export interface Converter {
   /**
-   * The converted bytes; their file is unlinked when the stream ends. Ends with the signal. BUSY when too many wait,
-   * OUT_OF_MEMORY or TIMEOUT when it takes more than a conversion may.
+   * The converted bytes, to be read to their end or destroyed; their file goes with the last of those who read it. Ends
+   * with the signal. Equal conversions of one owner are done once, and owners share the places fairly. BUSY when too many
+   * wait, DAMAGED when the stored output is, OUT_OF_MEMORY or TIMEOUT when it takes more than a conversion may.
    */
-  convert(conversion: Conversion, signal: AbortSignal): Promise<{ stream: Readable; sizeBytes: number }>;
+  convert(
+    conversion: Conversion,
+    owner: string,
+    signal: AbortSignal,
+  ): Promise<{ stream: Readable; sizeBytes: number }>;
   close(): Promise<void>;
+}
+
+/** A conversion and those who want its result. */
+interface Run {
+  users: number;
+  readonly stop: AbortController;
+  readonly target: string;
+  /** Resolves with the size of the whole target, bytes. */
+  readonly done: Promise<number>;
 }
 
 const childFile = fileURLToPath(new URL(`./convert-child${ownExtension}`, import.meta.url));
 const atATime = 2;
 const maxWaiting = 32;
-const memoryMb = 4000;
+/** Most that one may take, MB; a quarter of a small machine's. */
+const memoryMb = Math.round(Math.max(1000, Math.min(4000, machineMemoryMb() / 4)));
 const limitMs = 300_000;
 
 /** Converts in processes of their own, so that the server goes on answering whatever a conversion needs. */
@@ -37,64 +65,69 @@ export async function openConverter(folder: string): Promise<Converter> {
   await rm(folder, { recursive: true, force: true });
   await mkdir(folder, { recursive: true, mode: 0o700 });
   const closing = new AbortController();
-  const running = new Set<Promise<void>>();
-  const waiting: (() => void)[] = [];
-  let busy = 0;
+  const running = new Set<Promise<unknown>>();
+  const runs = new Map<string, Run>();
+  const places = createFairPlaces({
+    atATime,
+    maxWaiting,
+    busyMessage: 'Too many conversions are waiting. Try again in a minute, or take the stored format.',
+  });
   let count = 0;
 
-  /** Waits for one of the places; a waiter that gives up leaves its place in the queue. */
-  async function takePlace(signal: AbortSignal): Promise<void> {
-    if (busy < atATime) {
-      busy++;
-      return;
+  /** Converts until the target is whole; begins again where the place was needed for another owner. */
+  async function run(
+    conversion: Conversion,
+    owner: string,
+    target: string,
+    stop: AbortSignal,
+  ): Promise<number> {
+    for (let again = false; ; again = true) {
+      using place = await places.enter(owner, stop, { again });
+      try {
+        await runConversion(conversion, target, AbortSignal.any([stop, place.revoked]));
+        return (await stat(target)).size;
+      } catch (error) {
+        await rm(target, { force: true });
+        if (!place.revoked.aborted || stop.aborted) throw error;
+      }
     }
-    if (waiting.length >= maxWaiting) {
-      throw new TomaatError(
-        'BUSY',
-        'Too many conversions are waiting. Try again in a minute, or take the stored format.',
-      );
-    }
-    await new Promise<void>((resolve, reject) => {
-      const enter = () => {
-        signal.removeEventListener('abort', leave);
-        resolve();
-      };
-      const leave = () => {
-        waiting.splice(waiting.indexOf(enter), 1);
-        reject(signal.reason);
-      };
-      waiting.push(enter);
-      signal.addEventListener('abort', leave, { once: true });
-    });
   }
 
-  /** Gives the place to the next one that waits. */
-  function leavePlace(): void {
-    const next = waiting.shift();
-    if (next) next();
-    else busy--;
+  function start(key: string, conversion: Conversion, owner: string): Run {
+    const stop = new AbortController();
+    const target = join(folder, `${count++}.${conversion.to}`);
+    const done = run(conversion, owner, target, AbortSignal.any([stop.signal, closing.signal]));
+    const tracked = done.catch(() => runs.delete(key));
+    running.add(tracked);
+    void tracked.finally(() => running.delete(tracked));
+    return { users: 0, stop, done, target };
   }
 
   return {
-    async convert(conversion, callerSignal) {
-      const signal = AbortSignal.any([callerSignal, closing.signal]);
+    async convert(conversion, owner, signal) {
       signal.throwIfAborted();
-      await takePlace(signal);
-      const target = join(folder, `${count++}.${conversion.to}`);
-      const run = runConversion(conversion, target, signal);
-      running.add(run);
+      closing.signal.throwIfAborted();
+      const key = JSON.stringify([owner, conversion]);
+      const one = runs.get(key) ?? start(key, conversion, owner);
+      runs.set(key, one);
+      one.users++;
+      let isUsed = true;
+      const leave = () => {
+        if (!isUsed) return;
+        isUsed = false;
+        if (--one.users > 0) return;
+        if (runs.get(key) === one) runs.delete(key);
+        one.stop.abort(new TomaatError('CANCELED', 'Nobody wants the result any more.'));
+        void one.done.catch(() => {}).then(() => rm(one.target, { force: true }));
+      };
       try {
-        await run;
-        const { size } = await stat(target);
-        const stream = createReadStream(target, { highWaterMark: 256 * 1024 });
-        stream.once('close', () => void unlink(target).catch(() => {}));
-        return { stream, sizeBytes: size };
+        const sizeBytes = await orAborted(one.done, signal);
+        const stream = createReadStream(one.target, { highWaterMark: 256 * 1024 });
+        stream.once('close', leave);
+        return { stream, sizeBytes };
       } catch (error) {
-        await unlink(target).catch(() => {});
+        leave();
         throw error;
-      } finally {
-        running.delete(run);
-        leavePlace();
       }
     },
     async close() {
@@ -105,16 +138,34 @@ export async function openConverter(folder: string): Promise<Converter> {
   };
 }
 
+/** The same; rejects with the signal's reason as soon as that aborts. */
+async function orAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
+  let onAbort = () => {};
+  const aborted = new Promise<never>((_, reject) => {
+    onAbort = () => reject(signal.reason);
+    signal.addEventListener('abort', onAbort, { once: true });
+  });
+  try {
+    return await Promise.race([work, aborted]);
+  } finally {
+    signal.removeEventListener('abort', onAbort);
+  }
+}
+
 /** One conversion in a child; resolves when the whole target is written. */
 function runConversion(conversion: Conversion, target: string, signal: AbortSignal): Promise<void> {
   const [file, args] = limitedNode(childFile, [JSON.stringify({ ...conversion, target })], memoryMb);
-  const child = spawn(file, args, { stdio: ['ignore', 'pipe', 'pipe'] });
+  const child = spawn(file, args, {
+    // The channel tells it when this process is gone.
+    stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
+    detached: process.platform !== 'win32',
+  });
   let said = '';
   let complained = '';
-  child.stdout.on('data', (chunk: Buffer) => {
+  child.stdout?.on('data', (chunk: Buffer) => {
     said = (said + chunk.toString('utf8')).slice(-8000);
   });
-  child.stderr.on('data', (chunk: Buffer) => {
+  child.stderr?.on('data', (chunk: Buffer) => {
     complained = (complained + chunk.toString('utf8')).slice(-4000);
   });
   return new Promise((resolve, reject) => {

@@ -4,16 +4,17 @@ import { ownNodeOptions } from '../source.ts';
 const leastMb = 800;
 
 /**
- * The command that runs one of this package's files in a Node of its own, with at most `memoryMb` (10^6 bytes) of
- * memory where the system can bound it (`ulimit -d`: not on Windows).
+ * The command that runs one of this package's files in a Node of its own, with at most `dataMb` (10^6 bytes) of
+ * memory where the system can bound it (`ulimit -d`: not on Windows). Where the process may have less anyway, that holds.
  */
 export function limitedNode(
   file: string,
   args: readonly string[],
-  memoryMb?: number,
+  dataMb?: number,
 ): [file: string, args: string[]] {
   const node = [...ownNodeOptions, file, ...args];
-  if (memoryMb === undefined || process.platform === 'win32') return [process.execPath, node];
-  const limitKb = String(Math.max(leastMb, memoryMb) * 1000);
-  return ['/bin/sh', ['-c', 'ulimit -d "$1"; shift; exec "$@"', 'sh', limitKb, process.execPath, ...node]];
+  if (dataMb === undefined || process.platform === 'win32') return [process.execPath, node];
+  const limitKb = String(Math.max(leastMb, dataMb) * 1000);
+  const script = 'ulimit -d "$1" 2>/dev/null || :; shift; exec "$@"';
+  return ['/bin/sh', ['-c', script, 'sh', limitKb, process.execPath, ...node]];
 }

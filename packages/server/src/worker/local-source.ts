@@ -1,4 +1,3 @@
-import type { ServerMetrics } from '../http/metrics.ts';
 import type { Blobs } from '../store/blobs.ts';
 import type { ClaimedJob, Jobs, OutputFile } from '../store/jobs.ts';
 import { type JobSource, toOutputFile } from './supervisor.ts';
@@ -29,11 +28,19 @@ export async function waitForJob(
   return undefined;
 }
 
+/** Where settled predictions are counted. */
+interface PredictionMetrics {
+  predictionSettled(service: string, outcome: string, seconds?: number): void;
+}
+
 /** The jobs of the server that the supervisor lives in: it calls the store directly. */
-export function localSource(jobs: Jobs, blobs: Blobs, metrics: ServerMetrics): JobSource {
+export function localSource(jobs: Jobs, blobs: Blobs, metrics: PredictionMetrics): JobSource {
   return {
     claim: (services, signal) => waitForJob(jobs, services, signal),
-    inputPath: async (_job, { digest }) => blobs.path(digest),
+    async inputPath(_job, input) {
+      await blobs.check(input);
+      return blobs.path(input.digest);
+    },
     isRunning: (job) => jobs.isRunning(job.id, job.attempt),
     touch: (job, stage, fraction) => void jobs.touch(job.id, job.attempt, { stage, fraction }),
     async complete(job, outputs, seconds) {

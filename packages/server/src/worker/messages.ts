@@ -1,4 +1,4 @@
-import type { ErrorData, OutputFormat, StageTimes } from '@tomaat/core';
+import type { ErrorData, FileGeometry, OutputFormat, StageTimes } from '@tomaat/core';
 
 /** What the supervisor and its children say to each other. Bytes never travel here: only paths do. */
 
@@ -25,6 +25,8 @@ export interface WrittenOutput {
   path: string;
   digest: string;
   sizeBytes: number;
+  /** Of a label map: what the header of the input stated of their grid. */
+  geometry?: FileGeometry;
 }
 
 export type FromChild =
@@ -35,4 +37,5 @@ export type FromChild =
   | { type: 'spawned'; pid: number }
   | { type: 'exited'; pid: number }
   | { type: 'done'; job: string; outputs: WrittenOutput[]; times: StageTimes }
-  | { type: 'failed'; job?: string; error: ErrorData };
+  /** `bySignal`: its program was asked to stop by somebody else. */
+  | { type: 'failed'; job?: string; error: ErrorData; bySignal?: boolean };

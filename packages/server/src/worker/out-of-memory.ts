@@ -1,4 +1,5 @@
 import { TomaatError } from '@tomaat/core';
+import type { MemoryLimit } from './memory-limit.ts';
 
 /** Whether the memory of a typed array was refused; where V8's own heap is too small, the process ends instead. */
 export function isOutOfMemory(error: unknown): boolean {
@@ -8,10 +9,28 @@ export function isOutOfMemory(error: unknown): boolean {
   );
 }
 
-/** What a job is told; `limitMb` is the `limits.memoryMb` of its app. */
-export function outOfMemory(limitMb: number | undefined): TomaatError {
+/** What a job is told that needed more than its limit. */
+export function outOfMemory(limit: Pick<MemoryLimit, 'memoryMb' | 'from'> | undefined): TomaatError {
+  const than = limit ? `the ${limit.memoryMb} MB that ${whose(limit)} may use` : 'this machine has';
   return new TomaatError(
     'OUT_OF_MEMORY',
-    `The prediction needed more memory than ${limitMb ? `the ${limitMb} MB that the app may use` : 'this machine has'}. Send a smaller volume, or ask the operator to raise the limit.`,
+    `The prediction needed more memory than ${than}. Send a smaller volume, or ask the operator ${howToRaise(limit)}.`,
   );
+}
+
+const whose = ({ from }: Pick<MemoryLimit, 'from'>): string =>
+  from === 'manifest' ? 'the app' : 'a prediction';
+
+/** How an operator gives a prediction more memory, after “ask the operator”. */
+export function howToRaise(limit: Pick<MemoryLimit, 'from'> | undefined): string {
+  switch (limit?.from) {
+    case 'manifest':
+      return 'to raise limits.memoryMb of the app’s manifest';
+    case 'operator':
+      return 'to raise the limit (--memory-mb)';
+    case 'machine':
+      return 'to raise the limit (--memory-mb, or fewer --workers)';
+    default:
+      return 'for a machine with more memory';
+  }
 }

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
 import { claimedJobSchema, type Welcome, welcomeSchema } from '@tomaat/client';
-import { type ErrorCode, TomaatError } from '@tomaat/core';
+import { type ErrorCode, TomaatError, withoutTrailingSlashes } from '@tomaat/core';
 import type { FastifyBaseLogger } from 'fastify';
 import { writeAll } from '../store/blobs.ts';
 import type { ClaimedJob } from '../store/jobs.ts';
@@ -58,7 +58,7 @@ export function remoteSource({
   versions,
   logger,
 }: RemoteOptions): RemoteSource {
-  const base = serverUrl.replace(/\/+$/, '');
+  const base = withoutTrailingSlashes(serverUrl);
   const held = new Map<string, Held>();
   const listeners = new Set<(id: string) => void>();
   let leaseMs = 15_000;

@@ -3,7 +3,8 @@ import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { type OutputFormat, TomaatError } from '@tomaat/core';
 import type { App } from '../apps.ts';
-import { startChild } from './child-process.ts';
+import { type Child, type ChildResult, startChild } from './child-process.ts';
+import { createMemoryPolicy, type MemoryPolicy } from './memory-limit.ts';
 import type { WrittenOutput } from './messages.ts';
 
 /** A prediction without a server: the author's loop, and what `tomaat check` tries the app with. */
@@ -15,6 +16,8 @@ export interface LocalPrediction {
   frame?: number;
   formats?: Readonly<Record<string, OutputFormat>>;
   maxVoxels?: number;
+  /** What it may take; most of the machine's memory if missing. */
+  memory?: MemoryPolicy;
   signal?: AbortSignal;
   onProgress?(stage: string, fraction: number): void;
   onLog?(text: string): void;
@@ -32,44 +35,65 @@ export async function runApp(prediction: LocalPrediction): Promise<LocalResult> 
   const folder = await mkdtemp(join(tmpdir(), 'tomaat-run-'));
   const dispose = () => rm(folder, { recursive: true, force: true });
   try {
-    const child = await startChild(app, () => {});
-    const { seconds: limit } = app.manifest.limits;
-    const timeout = new AbortController();
-    const timer = setTimeout(() => {
-      timeout.abort(
-        new TomaatError(
-          'TIMEOUT',
-          `The prediction took longer than the ${limit} s of the manifest’s limits.seconds.`,
-        ),
-      );
-    }, limit * 1000);
+    const child = await startChild(app, prediction.memory ?? createMemoryPolicy({ slots: 1 }), () => {});
     try {
-      const { outputs, seconds } = await child.predict(
-        {
-          type: 'predict',
-          job: 'run',
-          files: Object.entries(prediction.files).flatMap(([input, files]) =>
-            files.map(({ path, sizeBytes }) => ({ input, path, name: basename(path), sizeBytes })),
-          ),
-          parameters: { ...prediction.parameters },
-          frame: prediction.frame,
-          formats: prediction.formats && { ...prediction.formats },
-          folder,
-          maxVoxels: prediction.maxVoxels ?? 2 ** 30,
-        },
-        {
-          signal: AbortSignal.any([signal, timeout.signal]),
-          onProgress: (stage, fraction) => prediction.onProgress?.(stage, fraction),
-          onLog: (text) => prediction.onLog?.(text),
-        },
-      );
+      const { outputs, seconds } = await computeIn(child, { ...prediction, signal, folder });
       return { outputs, seconds, [Symbol.asyncDispose]: dispose };
     } finally {
-      clearTimeout(timer);
       await child.stop();
     }
   } catch (error) {
     await dispose();
-    throw error;
+    throw ofThisMachine(error);
   }
+}
+
+/** One prediction in a child, within the time of the manifest's `limits.seconds`. `folder` is where outputs are written. */
+export async function computeIn(
+  child: Child,
+  { signal, folder, ...prediction }: Omit<LocalPrediction, 'app'> & { signal: AbortSignal; folder: string },
+): Promise<ChildResult> {
+  const { seconds: limit } = child.app.manifest.limits;
+  const timeout = new AbortController();
+  const timer = setTimeout(() => {
+    timeout.abort(
+      new TomaatError(
+        'TIMEOUT',
+        `The prediction took longer than the ${limit} s of the manifest’s limits.seconds.`,
+      ),
+    );
+  }, limit * 1000);
+  try {
+    return await child.predict(
+      {
+        type: 'predict',
+        job: basename(folder),
+        files: Object.entries(prediction.files).flatMap(([input, files]) =>
+          files.map(({ path, sizeBytes }) => ({ input, path, name: basename(path), sizeBytes })),
+        ),
+        parameters: { ...prediction.parameters },
+        frame: prediction.frame,
+        formats: prediction.formats && { ...prediction.formats },
+        folder,
+        maxVoxels: prediction.maxVoxels ?? 2 ** 30,
+      },
+      {
+        signal: AbortSignal.any([signal, timeout.signal]),
+        onProgress: (stage, fraction) => prediction.onProgress?.(stage, fraction),
+        onLog: (text) => prediction.onLog?.(text),
+      },
+    );
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** An error of a child in words for whoever computes on this machine: there is no server whose disk could be full. */
+export function ofThisMachine(error: unknown): unknown {
+  if (!(error instanceof TomaatError) || error.code !== 'DISK_FULL') return error;
+  return new TomaatError(
+    'DISK_FULL',
+    `There is no room in ${tmpdir()} for what the app writes on the way. Make room there, or name another folder in TMPDIR.`,
+    { cause: error },
+  );
 }

@@ -1,14 +1,15 @@
 import { mkdir, readFile, rm, rmdir } from 'node:fs/promises';
-import { totalmem } from 'node:os';
-import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { TomaatError } from '@tomaat/core';
 import type { FastifyBaseLogger } from 'fastify';
 import type { App } from '../apps.ts';
+import { EndedBySignal } from '../runtimes/ended-by-signal.ts';
 import { diskError } from '../store/blobs.ts';
 import type { ClaimedJob, InputFile, OutputFile } from '../store/jobs.ts';
 import { type Child, type ChildResult, startChild } from './child-process.ts';
+import { createMemoryPolicy, type MemoryPolicy, machineMemoryMb } from './memory-limit.ts';
 import type { WrittenOutput } from './messages.ts';
+import { attemptFolder, noteChild } from './survivors.ts';
 
 /**
  * The half of a worker that talks: it claims jobs, hands them to children, reports progress, enforces time
@@ -41,9 +42,13 @@ export interface SupervisorOptions {
   maxIdle: number;
   /** Memory that those may take together, MB (10^6 bytes); a quarter of the machine's if missing. */
   maxIdleMb?: number;
+  /** What each prediction may take; a share of the machine's if missing. */
+  memory?: MemoryPolicy;
   /** Folder for the children's work, emptied at the start. */
   workFolder: string;
   maxVoxels: number;
+  /** Aborts when this process is asked to stop, which may be some time before `drain()`. */
+  stopSignal?: AbortSignal;
   logger: FastifyBaseLogger;
 }
 
@@ -59,6 +64,10 @@ export interface Supervisor extends AsyncDisposable {
 const longestPauseMs = 5_000;
 /** Jobs of a slot whose outputs are being taken over while the next one is computed. */
 const maxSettling = 2;
+/** A program that ended by a signal: for so long may the same signal be on its way to this process. */
+const signalDelayMs = 1000;
+/** A program that is asked to stop may take so long to end, in whatever way. */
+const signalledMs = 5000;
 /** From the end of a prediction to the look at what idle children take. */
 const budgetDelayMs = 250;
 
@@ -71,7 +80,16 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
   /** No more work is taken. */
   const stopping = new AbortController();
   const closing = new AbortController();
-  const maxIdleMb = options.maxIdleMb ?? totalmem() / 4e6;
+  const stopRequested = AbortSignal.any([
+    stopping.signal,
+    ...(options.stopSignal ? [options.stopSignal] : []),
+  ]);
+  let stopRequestedMs = Number.POSITIVE_INFINITY;
+  stopRequested.addEventListener('abort', () => {
+    stopRequestedMs = performance.now();
+  });
+  const maxIdleMb = options.maxIdleMb ?? machineMemoryMb() / 4;
+  const memory = options.memory ?? createMemoryPolicy({ slots: options.slots });
   const all = new Set<Child>();
   const idle: Child[] = [];
   let budgetTimer: NodeJS.Timeout | undefined;
@@ -85,7 +103,7 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
     const index = idle.findIndex((child) => child.app === app && child.alive);
     if (index >= 0) return idle.splice(index, 1)[0];
     let child: Child | undefined;
-    child = await startChild(app, () => {
+    child = await startChild(app, memory, () => {
       if (!child) return;
       all.delete(child);
       const at = idle.indexOf(child);
@@ -132,7 +150,7 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
       running.delete(job.id);
       return;
     }
-    const folder = join(workFolder, `${job.id}-${job.attempt}`);
+    const folder = attemptFolder(workFolder, job);
     const app = apps.get(job.service);
     try {
       if (!app)
@@ -146,7 +164,8 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
         'prediction done',
       );
     } catch (error) {
-      if (closing.signal.aborted) {
+      if (closing.signal.aborted || (await isStopped(error))) {
+        logger.info({ job: job.id, service: job.service }, 'prediction handed back');
         await source.handBack(job);
         return;
       }
@@ -160,14 +179,30 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
       if (known.code === 'INTERNAL') logger.error({ err: error, job: job.id }, 'prediction could not be run');
       else logger.info({ job: job.id, service: job.service, code: known.code }, 'prediction failed');
       if (known.code === 'CANCELED') return;
+      const shown = known.code === 'BAD_MANIFEST' ? brokenService(known) : known;
       // First, for where the disk is full there is no room for the word of it.
       await clear(folder);
-      await failPatiently(job, known);
+      await failPatiently(job, shown);
     } finally {
       // By now this worker may have claimed the job's next attempt.
       if (running.get(job.id) === abort) running.delete(job.id);
       await clear(folder);
     }
+  }
+
+  /**
+   * Whether a job failed only because all processes of the service were asked to stop, its program among them. A program
+   * that handles the signal may end with any exit code, or without its output.
+   */
+  async function isStopped(error: unknown): Promise<boolean> {
+    if (!(error instanceof TomaatError)) return false;
+    if (error instanceof EndedBySignal) {
+      if (!stopRequested.aborted)
+        await delay(signalDelayMs, undefined, { signal: stopRequested }).catch(() => {});
+      return stopRequested.aborted;
+    }
+    const mayBeSignalled = error.code === 'APP_FAILED' || error.code === 'APP_OUTPUT';
+    return mayBeSignalled && performance.now() - stopRequestedMs < signalledMs && stopRequested.aborted;
   }
 
   /** Has a child compute the job's outputs, in its folder, within the app's time limit. */
@@ -197,6 +232,7 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
           ),
         );
       }, limit * 1000);
+      const note = noteChild(folder, child.pid);
       try {
         return await child.predict(
           {
@@ -217,6 +253,7 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
         );
       } finally {
         keep(child);
+        await note.remove();
       }
     } finally {
       clearTimeout(timer);
@@ -319,10 +356,20 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
   };
 }
 
+/** A fault of the app itself, for those who only sent a scan. */
+function brokenService(fault: TomaatError): TomaatError {
+  return new TomaatError(
+    'BAD_MANIFEST',
+    `This service is broken, not your scan. Tell its operator: ${fault.message}`,
+    { cause: fault },
+  );
+}
+
 /** Memory that a process has in RAM, MB; 0 where the system does not tell. */
 async function residentMb(pid: number): Promise<number> {
   const status = await readFile(`/proc/${pid}/status`, 'utf8').catch(() => ''); // Gone, or no Linux.
-  return (Number(/^VmRSS:\s+(\d+) kB/m.exec(status)?.[1] ?? 0) * 1024) / 1e6;
+  const line = status.split('\n').find((text) => text.startsWith('VmRSS:')) ?? '';
+  return (Number(line.slice(6).replace('kB', '')) * 1024) / 1e6;
 }
 
 /** The outputs of a child as a job keeps them. */

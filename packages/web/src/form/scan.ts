@@ -106,6 +106,9 @@ export interface HeaderFact {
 
 const formatNames = { nifti1: 'NIfTI-1', nifti2: 'NIfTI-2', metaimage: 'MetaImage', nrrd: 'NRRD' } as const;
 
+/** A length to a millimetre, or to two digits where it is less than ten. */
+const wholeMm = (mm: number) => (mm < 10 ? Number(mm.toPrecision(2)) : Math.round(mm));
+
 /** What a header says, in words for people. */
 export function headerFacts(header: VolumeHeader): HeaderFact[] {
   const spacing = spacingOf(header.affine);
@@ -115,7 +118,7 @@ export function headerFacts(header: VolumeHeader): HeaderFact[] {
     { name: 'Spacing', value: `${spacing.map(round).join(' × ')} mm` },
     {
       name: 'Field of view',
-      value: `${spacing.map((mm, i) => Math.round(mm * header.size[i])).join(' × ')} mm`,
+      value: `${spacing.map((mm, i) => wholeMm(mm * header.size[i])).join(' × ')} mm`,
     },
     { name: 'Orientation', value: `${orientationOf(header.affine)}${isOblique(header) ? ', oblique' : ''}` },
     {

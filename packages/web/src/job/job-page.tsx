@@ -2,8 +2,10 @@ import { isSettled, type Job } from '@tomaat/client';
 import { TomaatError } from '@tomaat/core';
 import { lazy, Suspense, useEffect, useState } from 'react';
 import { Link, useLocation } from 'wouter';
+import { goneText } from '../access-texts.ts';
 import { stemOf } from '../format.ts';
-import { useLogins } from '../login.tsx';
+import { useMe } from '../login.tsx';
+import { useLogins } from '../logins.ts';
 import { client, impatientClient, useService } from '../site.ts';
 import { entryOf, findSubmission, forget, type Submission } from '../store.ts';
 import { type Fault, faultOf, Loading, Problem, titleOf, useTitle } from '../ui.tsx';
@@ -138,13 +140,11 @@ function useSubmission(jobId: string): Submission | undefined {
 function JobGone({ id, error }: { id: string; error: unknown }) {
   const [, navigate] = useLocation();
   const entry = entryOf(id);
+  const me = useMe();
+  const service = useService(entry?.service);
   const isGone = error instanceof TomaatError && error.code === 'NOT_FOUND';
   const fault: Fault = isGone
-    ? {
-        title: 'This job is no longer there',
-        message:
-          'It was deleted, or its time was over: a server keeps results for a while only. Send the volume again if you still need the result.',
-      }
+    ? goneText(me.data, entry, { keepSeconds: service.data?.keepSeconds, nowMs: Date.now() })
     : faultOf(error);
   return (
     <Problem fault={fault}>

@@ -1,7 +1,9 @@
 import type { Job } from '@tomaat/client';
 import { useEffect, useState } from 'react';
 import { ProgressBar } from 'react-aria-components';
+import { loginPhrase } from '../access-texts.ts';
 import { formatClock, formatSeconds } from '../format.ts';
+import { useMe } from '../login.tsx';
 import { client } from '../site.ts';
 import { faultOf, Problem } from '../ui.tsx';
 
@@ -18,6 +20,7 @@ const stages = [
 export function Progress({ job }: { job: Job }) {
   const [canceling, setCanceling] = useState(false);
   const [error, setError] = useState<unknown>();
+  const login = loginPhrase(useMe().data);
   const seconds = useElapsed(job.startedTime ?? job.createdTime);
   const queued = job.state === 'queued';
   const at = stages.findIndex(([stage]) => stage === job.stage);
@@ -60,7 +63,8 @@ export function Progress({ job }: { job: Job }) {
       <p className="fine">
         {formatClock(seconds)} {queued ? 'waited' : 'elapsed'}
         {job.expectedSeconds !== undefined && `; it usually takes ${formatSeconds(job.expectedSeconds)}`}. You
-        may close this page: the job goes on, and “My jobs” finds it again.
+        may close this page: the job goes on, and “My jobs” in this browser finds it again
+        {login && `, logged in ${login}`}.
       </p>
       {error !== undefined && <Problem fault={faultOf(error)} />}
       <div className="actions">

@@ -1,6 +1,7 @@
 import { useQuery } from '@tanstack/react-query';
 import type { Job, JobOutput, Service } from '@tomaat/client';
 import {
+  formatMl,
   type LabelMeasurement,
   type Mesh,
   measureLabels,
@@ -12,8 +13,11 @@ import {
 import { useEffect, useMemo, useState } from 'react';
 import { Switch } from 'react-aria-components';
 import { Link, useLocation } from 'wouter';
+import { whoOpens } from '../access-texts.ts';
+import { basePath } from '../base.ts';
 import { readScan } from '../form/scan.ts';
-import { formatBytes, formatMl, formatMm, formatSeconds, formatTime, stemOf } from '../format.ts';
+import { formatBytes, formatMm, formatSeconds, formatTime, stemOf } from '../format.ts';
+import { useMe } from '../login.tsx';
 import { client } from '../site.ts';
 import { entryOf, forget, type Submission } from '../store.ts';
 import { CopyButton, faultOf, Loading, Problem } from '../ui.tsx';
@@ -97,7 +101,7 @@ export function Result({ job, service, submission, fileName }: ResultProps) {
               {!scan.volume && (
                 <p className="fine viewer-note">
                   {scan.fault ??
-                    'The scan itself is only in the browser that sent it; here the result is shown without it.'}
+                    'This browser does not have the scan that was sent; here the result is shown without it.'}
                 </p>
               )}
             </div>
@@ -308,6 +312,41 @@ function TextOutput({ job, output }: { job: Job; output: JobOutput }) {
 
 const textRows = (text: string) => Math.min(14, text.trimEnd().split('\n').length + 1);
 
+/** A row of the downloads: what it is called, how large, and the formats, each with the output that it is made of. */
+interface DownloadRow {
+  readonly name: string;
+  readonly sizeBytes: number;
+  readonly files: readonly { readonly output: JobOutput; readonly format: string }[];
+}
+
+/**
+ * A row for each output. Measurements and a text that a service calls by the same name are one table in several formats: one
+ * row, where JSON is that of the measurements.
+ */
+function downloadRows(outputs: readonly JobOutput[]): DownloadRow[] {
+  const nameOf = ({ label, name }: JobOutput) => label || name;
+  const called = (type: JobOutput['type'], name: string) =>
+    outputs.filter((output) => output.type === type && nameOf(output) === name);
+  const texts = new Map<JobOutput, JobOutput>();
+  for (const output of outputs) {
+    const [[table, ...otherTables], [text, ...otherTexts]] = [
+      called('Measurements', nameOf(output)),
+      called('PlainText', nameOf(output)),
+    ];
+    // Of two texts with that name it is not known which belongs to the measurements.
+    if (table && text && otherTables.length + otherTexts.length === 0) texts.set(table, text);
+  }
+  const merged = new Set(texts.values());
+  return outputs
+    .filter((output) => !merged.has(output))
+    .map((output) => {
+      const filesOf = (one: JobOutput) => one.formats.map((format) => ({ output: one, format }));
+      const text = texts.get(output);
+      const more = text ? filesOf(text).filter(({ format }) => !output.formats.includes(format)) : [];
+      return { name: nameOf(output), sizeBytes: output.sizeBytes, files: [...filesOf(output), ...more] };
+    });
+}
+
 /** Every output in every format; by the name of the user's own file where this browser knows it. */
 function Downloads({ job, fileName }: { job: Job; fileName?: string }) {
   const [busy, setBusy] = useState<string>();
@@ -332,18 +371,18 @@ function Downloads({ job, fileName }: { job: Job; fileName?: string }) {
     <section className="panel" aria-labelledby="downloads-title">
       <h2 id="downloads-title">Download</h2>
       <ul className="downloads">
-        {job.outputs.map((output) => (
-          <li key={output.name}>
+        {downloadRows(job.outputs).map(({ name, sizeBytes, files }) => (
+          <li key={files[0].output.name}>
             <span>
-              {output.label || output.name} <span className="fine">{formatBytes(output.sizeBytes)}</span>
+              {name} <span className="fine">{formatBytes(sizeBytes)}</span>
             </span>
             <span className="formats">
-              {output.formats.map((format) => (
+              {files.map(({ output, format }) => (
                 <a
                   key={format}
-                  href={`/api/jobs/${encodeURIComponent(job.id)}/outputs/${encodeURIComponent(output.name)}?format=${encodeURIComponent(format)}`}
+                  href={`${basePath}/api/jobs/${encodeURIComponent(job.id)}/outputs/${encodeURIComponent(output.name)}?format=${encodeURIComponent(format)}`}
                   download
-                  aria-label={`${output.label || output.name} as ${format}`}
+                  aria-label={`${name} as ${format}`}
                   onClick={(event) => {
                     event.preventDefault();
                     void download(output, format);
@@ -362,6 +401,7 @@ function Downloads({ job, fileName }: { job: Job; fileName?: string }) {
 }
 
 function Share({ job }: { job: Job }) {
+  const me = useMe();
   const [, navigate] = useLocation();
   const [busy, setBusy] = useState(false);
   const [error, setError] = useState<unknown>();
@@ -369,8 +409,8 @@ function Share({ job }: { job: Job }) {
     <section className="panel share" aria-labelledby="share-title">
       <h2 id="share-title">Link</h2>
       <p className="fine">
-        Whoever can reach this server sees the result at this address, without your scan, until it is deleted
-        {job.expiresTime && ` (${formatTime(job.expiresTime)})`}.
+        The result is at this address, without the scan, until it is deleted
+        {job.expiresTime && ` (${formatTime(job.expiresTime)})`}. {whoOpens(me.data)}
       </p>
       <div className="actions">
         <CopyButton text={location.href} label="Copy the link" />

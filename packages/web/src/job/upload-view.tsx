@@ -3,8 +3,10 @@ import { TomaatError } from '@tomaat/core';
 import { useEffect, useState } from 'react';
 import { ProgressBar } from 'react-aria-components';
 import { Link, useLocation } from 'wouter';
+import { loginPhrase } from '../access-texts.ts';
 import { formatBytes, formatClock, stemOf } from '../format.ts';
-import { useLogins } from '../login.tsx';
+import { useMe } from '../login.tsx';
+import { useLogins } from '../logins.ts';
 import { entryAt, findSubmission, type Submission } from '../store.ts';
 import { Empty, faultOf, Loading, Problem, useTitle } from '../ui.tsx';
 import { discard, resume, send, stop, uploadLife, useUpload } from '../upload.ts';
@@ -16,11 +18,12 @@ export function UploadView({ uploadKey }: { uploadKey: string }) {
   const [, navigate] = useLocation();
   useTitle('Sending');
   useEffect(() => {
-    const { jobId } = entryAt(uploadKey) ?? {};
-    if (jobId) return navigate(`/jobs/${encodeURIComponent(jobId)}`, { replace: true });
-    void findSubmission(uploadKey).then(setSubmission);
+    const entry = entryAt(uploadKey);
+    if (entry?.jobId) return navigate(`/jobs/${encodeURIComponent(entry.jobId)}`, { replace: true });
+    if (entry) void findSubmission(uploadKey).then(setSubmission);
     void resume(uploadKey);
   }, [uploadKey, navigate]);
+  const login = loginPhrase(useMe().data);
   const logins = useLogins();
   // What stopped for want of a login goes on when there is one.
   // biome-ignore lint/correctness/useExhaustiveDependencies: the login is what it waits for
@@ -38,7 +41,8 @@ export function UploadView({ uploadKey }: { uploadKey: string }) {
   if (!state || state.phase === 'sent') return <Loading what="One moment …" />;
   if (state.phase === 'lost') {
     return (
-      <Empty title="This upload is not in this browser any more">
+      <Empty title="This upload is not in this browser">
+        {login && <p>You are logged in {login}. Uploads of another login are not shown.</p>}
         <p>
           <Link href="/">Choose a service</Link> and drop the scan again.
         </p>

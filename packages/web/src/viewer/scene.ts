@@ -1,5 +1,5 @@
 import { MULTIPLANAR_TYPE, Niivue, NVImage, NVMesh, SHOW_RENDER, SLICE_TYPE } from '@niivue/niivue';
-import { type Mesh, TomaatError, type Vec3, type Volume } from '@tomaat/core';
+import { type Mesh, spacingOf, TomaatError, type Vec3, type Volume } from '@tomaat/core';
 import { toNifti } from '../form/scan.ts';
 
 /** The viewer: NiiVue with what the page needs of it. This file and all of NiiVue are loaded only where a volume is shown. */
@@ -86,14 +86,17 @@ export async function openScene(
     onMove([mm[0], mm[1], mm[2]], clicked);
     clicked = false;
   };
-  niivue.setSliceType(SLICE_TYPE.MULTIPLANAR);
+  const redraw = drawOncePerFrame(niivue);
 
   let scan: NVImage | undefined;
   let overlay: NVImage | undefined;
   let opacity = 0.55;
-  let view: View = 'slices';
+  /** Those that `overlay` is drawn with. */
+  let styles: readonly LabelStyle[] | undefined;
   const surfaces = new Map<number, NVMesh>();
   let points: NVMesh | undefined;
+  /** mm. */
+  let pointRadius = 2.5;
 
   async function imageOf(volume: Volume, name: string): Promise<NVImage> {
     const bytes = await toNifti(volume);
@@ -121,7 +124,12 @@ export async function openScene(
       overlay = undefined;
       scan = image;
       niivue.addVolume(image);
-      niivue.setCrosshairWidth(lineWidth(volume));
+      const extent = extentOf(volume);
+      niivue.opts.crosshairWidth = lineWidth(extent);
+      // It is made anew when it is drawn.
+      if (niivue.crosshairs3D) niivue.crosshairs3D.mm![0] = Number.NaN;
+      niivue.opts.crosshairGap = Math.min(8, extent / 20);
+      pointRadius = Math.min(2.5, extent / 40);
       return {
         low: image.cal_min!,
         high: image.cal_max!,
@@ -140,27 +148,31 @@ export async function openScene(
       overlay = await imageOf(volume, 'labels.nii');
       overlay.setColormapLabel(lookupTable(labels));
       overlay.opacity = opacity;
+      styles = labels;
       niivue.addVolume(overlay);
     },
     styleLabels(labels) {
-      if (overlay) {
+      if (overlay && labels !== styles) {
         overlay.setColormapLabel(lookupTable(labels));
+        styles = labels;
         niivue.updateGLVolume();
       }
       for (const { value, visible } of labels) {
         const surface = surfaces.get(value);
         if (surface) surface.visible = visible;
       }
-      niivue.drawScene();
+      redraw();
     },
     setOpacity(value) {
+      if (value === opacity) return;
       opacity = value;
       if (!overlay) return;
       overlay.opacity = value;
       niivue.updateGLVolume();
     },
     setWindow(low, high) {
-      if (!scan) return;
+      const isSame = (a: number, b: number) => Math.abs(a - b) <= 1e-6 * Math.abs(high - low);
+      if (!scan || (isSame(low, scan.cal_min!) && isSame(high, scan.cal_max!))) return;
       scan.cal_min = low;
       scan.cal_max = high;
       niivue.updateGLVolume();
@@ -174,19 +186,19 @@ export async function openScene(
         surface.visible = style?.visible ?? true;
         surfaces.set(value, surface);
       }
-      niivue.drawScene();
+      redraw();
     },
     setPoints(positions) {
       if (points) niivue.removeMesh(points);
       points = undefined;
       if (positions.length === 0) return;
-      const { vertices, triangles } = octahedra(positions, 2.5);
+      const { vertices, triangles } = octahedra(positions, pointRadius);
       points = addMesh(vertices, triangles, 'points', '#ffd43b');
     },
-    setView(next) {
-      view = next;
+    setView(view) {
       niivue.opts.multiplanarShowRender = view === 'all' ? SHOW_RENDER.ALWAYS : SHOW_RENDER.NEVER;
-      niivue.setSliceType(view === '3d' ? SLICE_TYPE.RENDER : SLICE_TYPE.MULTIPLANAR);
+      niivue.opts.sliceType = view === '3d' ? SLICE_TYPE.RENDER : SLICE_TYPE.MULTIPLANAR;
+      redraw();
     },
     goTo(position) {
       // true: the position is in the world, also when the slices are drawn along the voxels.
@@ -197,6 +209,7 @@ export async function openScene(
     close() {
       canvas.removeEventListener('pointerdown', press, { capture: true });
       niivue.onLocationChange = () => {};
+      niivue.drawScene = () => undefined;
       niivue.cleanup();
       niivue.gl.getExtension('WEBGL_lose_context')?.loseContext();
     },
@@ -205,15 +218,40 @@ export async function openScene(
   return scene;
 }
 
-/** A line that is seen but hides little: about a third of a voxel, mm. */
-function lineWidth(volume: Volume): number {
-  const extent = Math.max(
-    ...[0, 1, 2].map(
-      (c) => volume.size[c] * Math.hypot(volume.affine[c], volume.affine[4 + c], volume.affine[8 + c]),
-    ),
-  );
-  return Math.max(0.2, extent / 400);
+/**
+ * NiiVue builds all its textures anew at each change of a volume, its window or a mesh, which takes seconds without a
+ * graphics card. From here on it does so once for all changes of a frame, and before anything else draws. What is
+ * returned asks for a frame.
+ */
+function drawOncePerFrame(niivue: Niivue): () => void {
+  const update = niivue.updateGLVolume.bind(niivue);
+  const draw = niivue.drawScene.bind(niivue);
+  let isStale = false;
+  let frame: number | undefined;
+  const redraw = () => {
+    frame ??= requestAnimationFrame(() => niivue.drawScene());
+  };
+  niivue.updateGLVolume = () => {
+    isStale = true;
+    redraw();
+  };
+  niivue.drawScene = () => {
+    if (frame !== undefined) cancelAnimationFrame(frame);
+    frame = undefined;
+    if (!isStale) return draw();
+    isStale = false;
+    // It draws at its end.
+    update();
+  };
+  return redraw;
 }
+
+/** The longest side of a volume, mm. */
+const extentOf = ({ size, affine }: Volume): number =>
+  Math.max(...spacingOf(affine).map((mm, axis) => mm * size[axis]));
+
+/** A line that is seen but hides little: about a third of a voxel, mm. A volume may be smaller than a body's voxel. */
+const lineWidth = (extent: number): number => Math.max(Math.min(0.2, extent / 100), extent / 400);
 
 /** Discrete colours by label value; what is not listed, and what is off, is not drawn. */
 function lookupTable(labels: readonly LabelStyle[]) {

@@ -1,4 +1,4 @@
-import type { Mesh, Vec3, Volume } from '@tomaat/core';
+import { type Mesh, mmDigits, spacingOf, type Vec3, type Volume } from '@tomaat/core';
 import { useEffect, useEffectEvent, useMemo, useRef, useState } from 'react';
 import { ToggleButton, ToggleButtonGroup } from 'react-aria-components';
 import { PlainSlider } from '../form/slider.tsx';
@@ -244,6 +244,8 @@ function Position({
   const probeLabel = useMemo(() => labelMap && createProbe(labelMap), [labelMap]);
   const [draft, setDraft] = useState<{ axis: number; text: string }>();
   if (!position) return <div className="position" />;
+  const shown = scan ?? labelMap;
+  const digits = mmDigits(shown ? Math.min(...spacingOf(shown.affine)) : 1);
   const value = probeScan?.(position);
   const label = probeLabel?.(position);
   const named = label ? (labels.find((style) => style.value === label)?.name ?? `label ${label}`) : 'none';
@@ -264,7 +266,7 @@ function Position({
               type="number"
               step="any"
               aria-label={`Crosshair ${['right', 'anterior', 'superior'][i]}, mm`}
-              value={draft?.axis === i ? draft.text : position[i].toFixed(1)}
+              value={draft?.axis === i ? draft.text : position[i].toFixed(digits)}
               onChange={(event) => setDraft({ axis: i, text: event.target.value })}
               onBlur={() => draft?.axis === i && go(i, draft.text)}
               onKeyDown={(event) => event.key === 'Enter' && draft?.axis === i && go(i, draft.text)}

@@ -1,4 +1,3 @@
-import { existsSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -6,26 +5,16 @@ import { fileURLToPath } from 'node:url';
 import pino from 'pino';
 import { type Browser, type BrowserContext, chromium, type Page } from 'playwright-core';
 import { build } from 'vite';
+import { findChromium } from '../../../../test/programs.ts';
 import { type RunningServer, type ServerOptions, startServer } from '../../../server/src/server.ts';
 
 const web = fileURLToPath(new URL('../..', import.meta.url));
 const repository = fileURLToPath(new URL('../../../..', import.meta.url));
 
-/** Where Chromium is, or undefined: tests that need it skip, visibly. */
-export function chromiumPath(): string | undefined {
-  const paths = [
-    process.env.CHROMIUM,
-    '/usr/bin/chromium',
-    '/usr/bin/chromium-browser',
-    '/usr/bin/google-chrome',
-  ];
-  return paths.find((path) => path !== undefined && path !== '' && existsSync(path));
-}
-
 /** @param more switches of Chromium */
 export function launchBrowser(more: readonly string[] = []): Promise<Browser> {
   return chromium.launch({
-    executablePath: chromiumPath(),
+    executablePath: findChromium(),
     args: [
       '--headless',
       '--no-sandbox',
@@ -38,6 +27,9 @@ export function launchBrowser(more: readonly string[] = []): Promise<Browser> {
     ],
   });
 }
+
+/** Switches of a browser that has no WebGL: the page says so in place of slices, and the rest of it is much quicker than with software drawing. */
+export const withoutDrawing: readonly string[] = ['--disable-3d-apis'];
 
 /** Builds the page from its sources into a folder of its own. */
 export async function buildPage(): Promise<string> {
@@ -112,6 +104,8 @@ export async function openPage(
     );
   });
   const page = await context.newPage();
+  // A machine under load draws slowly.
+  page.setDefaultTimeout(50_000);
   page.on('dialog', (dialog) => {
     // Leaving during an upload asks; nothing else may.
     if (dialog.type() !== 'beforeunload') misdeeds.push(`dialog: ${dialog.message()}`);

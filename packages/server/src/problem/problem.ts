@@ -1,7 +1,8 @@
 import type { Problem } from '@tomaat/client';
-import { describeError, type ErrorCode, type ErrorData, TomaatError } from '@tomaat/core';
+import { describeError, type ErrorCode, type ErrorData, reservedWords, TomaatError } from '@tomaat/core';
 import type { FastifyReply, FastifyRequest } from 'fastify';
-import { takeInRest } from './send.ts';
+import { problemPage, problemPagePolicy } from './problem-page.ts';
+import { takeInRest } from './take-in-rest.ts';
 
 /** Answers a request with the Problem of what was thrown; what is our fault goes to the log, with its cause. */
 export function sendProblem(error: unknown, request: FastifyRequest, reply: FastifyReply): FastifyReply {
@@ -14,8 +15,18 @@ export function sendProblem(error: unknown, request: FastifyRequest, reply: Fast
   }
   const { retryAfterSeconds = retryAfter[known.code] } = known.detail ?? {};
   if (retryAfterSeconds !== undefined) reply.header('retry-after', String(retryAfterSeconds));
-  takeInRest(request);
+  // What was set for the answer that failed: a Problem is no file to be saved, nor a version of one.
+  for (const name of ['content-disposition', 'etag']) reply.removeHeader(name);
+  takeInRest(request, reply);
   const problem = toProblem(known, request.id);
+  if (wantsPage(request)) {
+    const link = request.server.publicAddress.rootFrom(request.originalUrl);
+    return reply
+      .code(problem.status)
+      .header('content-security-policy', problemPagePolicy)
+      .type('text/html; charset=utf-8')
+      .send(problemPage(problem, { link, text: 'See which services there are' }));
+  }
   // As bytes: to a text fastify would add a charset, which this type does not have.
   return reply
     .code(problem.status)
@@ -23,17 +34,26 @@ export function sendProblem(error: unknown, request: FastifyRequest, reply: Fast
     .send(Buffer.from(JSON.stringify(problem)));
 }
 
+/** Whether a person follows a link: what programs ask for is answered as JSON, whoever asks. */
+function wantsPage({ method, url, headers }: FastifyRequest): boolean {
+  if (method !== 'GET' && method !== 'HEAD') return false;
+  if (!/\btext\/html\b/i.test(headers.accept ?? '')) return false;
+  const [, first] = url.split(/[/?]/, 2);
+  return !(reservedWords as readonly string[]).includes(first) || pageWords.includes(first);
+}
+
+/** Reserved words at which the page has addresses, too. */
+const pageWords = ['services', 'auth', 'assets'];
+
 /** When to try again after what passes by itself, s. */
 const retryAfter: Partial<Record<ErrorCode, number>> = { BUSY: 5, WORKER_DIED: 5, DISK_FULL: 30 };
 
 /** Any throw as a TomaatError: fastify's own refusals are translated, the unknown becomes INTERNAL without its text. */
 export function toTomaatError(error: unknown): TomaatError {
   if (error instanceof TomaatError) return error;
-  const { statusCode, code, message } = (error ?? {}) as {
-    statusCode?: number;
-    code?: string;
-    message?: string;
-  };
+  const { statusCode, code } = (error ?? {}) as { statusCode?: number; code?: string };
+  // Some of fastify's own texts end with a full stop.
+  const message = String((error as Error | undefined)?.message ?? '').replace(/\.{1,2}$/, '');
   if (code === 'ENOSPC')
     return new TomaatError('DISK_FULL', 'The disk of the server is full. Try again later.', { cause: error });
   if (statusCode === 404)

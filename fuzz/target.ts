@@ -1,0 +1,24 @@
+/** What a target is, and what targets share. */
+import type { LongRuns } from './long-runs.ts';
+
+export interface Target {
+  readonly description: string;
+  /** Inputs that are right: where the changes begin. */
+  seeds(): Promise<Uint8Array[]>;
+  /** Texts with places for long runs of one character. Whoever reads text has them; each is run once, as it is. */
+  readonly longRuns?: LongRuns;
+  /** Words of the format, to be put in. */
+  readonly words: readonly string[];
+  readonly maxBytes?: number;
+  run(input: Uint8Array): void | Promise<void>;
+}
+
+/** Fails where an input was taken that does not keep what was promised. */
+export function must(holds: boolean, what: string): asserts holds {
+  if (!holds) throw new Error(`broken promise: ${what}`);
+}
+
+export const bytesOf = (text: string) => new Uint8Array(Buffer.from(text, 'latin1'));
+export const textOf = (bytes: Uint8Array) =>
+  Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('latin1');
+export const equal = (a: Uint8Array, b: Uint8Array) => Buffer.compare(a, b) === 0;

@@ -1,0 +1,225 @@
+import { describe, expect, it } from 'vitest';
+import { manifestSchema } from './manifest.ts';
+import { crossFaults } from './manifest-checks.ts';
+
+const sha256 = '0'.repeat(64);
+const onnx = { runtime: 'onnx', file: 'net.onnx', sha256 };
+const program = { runtime: 'module', file: 'app.ts' };
+const inputs = {
+  t1: { type: 'volume' },
+  t2: { type: 'volume' },
+  warp: { type: 'transform' },
+  level: { type: 'slider', minimum: 0, maximum: 9 },
+  mode: { type: 'radiobutton', options: ['fast', 'fine'] },
+};
+const outputs = { map: { type: 'LabelVolume' } };
+const selftest = { inputs: { t1: 't1.nii' }, expected: 'labels.nii' };
+
+/** A manifest without faults but for the keys that are given. */
+const manifestWith = (keys: object) =>
+  manifestSchema.parse({
+    schemaVersion: 1,
+    id: 'brain',
+    name: 'Brain',
+    description: 'A test.',
+    version: '1.0.0',
+    modality: 'MRI',
+    anatomy: 'brain',
+    task: 'segmentation',
+    authors: ['Someone'],
+    licence: 'MIT',
+    intendedUse: 'Tests.',
+    inputs,
+    model: onnx,
+    outputs,
+    ...keys,
+  });
+
+/** The faults of a manifest as 'path: message'. */
+const faultsOf = (keys: object) =>
+  crossFaults(manifestWith(keys)).map(({ path, message }) => `${path.join('.')}: ${message}`);
+
+describe('crossFaults()', () => {
+  it.each<[string, object]>([
+    ['a network on one of two volumes', {}],
+    ['channels that are volumes', { model: { ...onnx, channels: ['t2', 't1'] } }],
+    [
+      'a model for each choice',
+      { model: [onnx, onnx].map((m, i) => ({ ...m, when: { mode: ['fast', 'fine'][i] } })) },
+    ],
+    ['a program without volumes', { inputs: { level: inputs.level }, model: program }],
+    ['a program with steps that need no scores', { model: program, postprocess: ['fillHoles', 'restore'] }],
+    ['argmax, then restore', { postprocess: ['argmax', 'restore', 'check'] }],
+    ['threshold', { postprocess: ['threshold'] }],
+    ['an output from a label map', { outputs: { mesh: { type: 'VTKMesh', from: 'map' }, ...outputs } }],
+    ['an output from the primary label map', { outputs: { ...outputs, mesh: { type: 'VTKMesh' } } }],
+    ['rules for one volume and for all', { acceptance: [{ input: 't2' }, {}] }],
+    ['a self-test', { selftest: { ...selftest, parameters: { mode: 'fine', level: 9 } } }],
+    [
+      'labels with different values',
+      {
+        labels: [
+          { value: 1, name: 'a' },
+          { value: 2, name: 'b' },
+        ],
+      },
+    ],
+    [
+      'one value under conditions that exclude each other',
+      {
+        labels: [
+          { value: 1, name: 'a', when: { mode: 'fast', level: 1 } },
+          { value: 1, name: 'b', when: { mode: 'fine', level: 1 } },
+        ],
+      },
+    ],
+  ])('takes %s', (_what, keys) => {
+    expect(faultsOf(keys)).toEqual([]);
+  });
+
+  it.each<[string, object, string[]]>([
+    [
+      'steps of the wrong list',
+      { preprocess: ['divideByMax', 'argmax'], postprocess: ['orientation'] },
+      ['preprocess.1: argmax is no preprocess', 'postprocess.0: orientation is no postprocess'],
+    ],
+    [
+      'conditions of steps',
+      { preprocess: [{ divisiblePad: { k: 8 }, when: { mode: 'slow' } }] },
+      ['preprocess.0.when.mode: must be one of: fast, fine'],
+    ],
+    ['no outputs', { outputs: {} }, ['outputs: an app has at least one output']],
+    [
+      'a network without volumes',
+      { inputs: { level: inputs.level } },
+      ['inputs: an onnx model needs a volume'],
+    ],
+    [
+      'channels that are no volumes',
+      { model: { ...onnx, channels: ['t1', 'level', 't3', 'warp'] } },
+      [
+        'model.channels: level is not a volume',
+        'model.channels: t3 is not a volume',
+        'model.channels: warp is not',
+      ],
+    ],
+    [
+      'the second of two models',
+      { model: [onnx, { ...onnx, channels: ['level'], when: { speed: 1 } }] },
+      ['model.1.when.speed: names no parameter', 'model.1.channels: level is not a volume'],
+    ],
+    [
+      'the condition of the only model',
+      { model: { ...program, when: { mode: 'slow' } } },
+      ['model.when.mode: must be one of'],
+    ],
+    [
+      'argmax after a program',
+      { model: program, postprocess: ['argmax'] },
+      ['postprocess: argmax needs class scores'],
+    ],
+    [
+      'threshold where one of the models is a program',
+      { model: [onnx, program], postprocess: ['threshold'] },
+      ['postprocess: threshold needs class scores'],
+    ],
+    [
+      'argmax and threshold',
+      { postprocess: ['argmax', 'threshold'] },
+      ['postprocess: argmax or threshold comes once'],
+    ],
+    [
+      'restore and restore',
+      { postprocess: ['argmax', 'restore', 'restore'] },
+      ['postprocess: restore comes once'],
+    ],
+    [
+      'an output with the name of an input',
+      { outputs: { ...outputs, t2: { type: 'LabelVolume' } } },
+      ['outputs.t2: has the name of an input'],
+    ],
+    [
+      'an output from no label map',
+      {
+        outputs: {
+          ...outputs,
+          mesh: { type: 'VTKMesh', from: 'text' },
+          text: { type: 'PlainText', from: 'maps' },
+        },
+      },
+      ['outputs.mesh.from: text is not an output', 'outputs.text.from: maps is not an output'],
+    ],
+    [
+      'the condition of a label',
+      {
+        labels: [
+          { value: 1, name: 'a' },
+          { value: 2, name: 'b', when: { t1: 1 } },
+        ],
+      },
+      ['labels.1.when.t1: names no parameter'],
+    ],
+    [
+      'a value that is there twice',
+      {
+        labels: [
+          { value: 7, name: 'a' },
+          { value: 2, name: 'b' },
+          { value: 7, name: 'c' },
+        ],
+      },
+      ['labels.2.value: 7 is there twice'],
+    ],
+    [
+      'a value that one of three labels excludes',
+      {
+        labels: [
+          { value: 7, name: 'a', when: { mode: 'fast' } },
+          { value: 7, name: 'b', when: { mode: 'fine' } },
+          { value: 7, name: 'c', when: { mode: 'fine' } },
+        ],
+      },
+      ['labels.2.value: 7 is there twice'],
+    ],
+    [
+      'a rule for no volume',
+      { acceptance: [{ input: 't1' }, { input: 'warp' }, { input: 't3' }] },
+      ['acceptance.1.input: warp is not a volume', 'acceptance.2.input: t3 is not a volume'],
+    ],
+    [
+      'an input with a word of requests',
+      { inputs: { ...inputs, frame: { type: 'checkbox' } } },
+      ['inputs.frame: is a word of requests (frame, service, format, output)'],
+    ],
+    [
+      'a self-test without a label map',
+      { outputs: { text: { type: 'PlainText' } }, selftest },
+      ['selftest: needs a primary output of type LabelVolume'],
+    ],
+    [
+      'a self-test of other inputs',
+      { selftest: { ...selftest, inputs: { t1: 't1.nii', t3: 't3.nii', toString: 'a.nii' } } },
+      ['selftest.inputs.t3: names no input', 'selftest.inputs.toString: names no input'],
+    ],
+    [
+      'a self-test with a wrong parameter',
+      { selftest: { ...selftest, parameters: { level: 10 } } },
+      ['selftest.parameters: level is 10, but it has to be a number from 0 to 9'],
+    ],
+  ])('finds the faults of %s', (_what, keys, expected) => {
+    expect(faultsOf(keys)).toEqual(expected.map((start) => expect.stringContaining(start)));
+  });
+
+  it('leaves out what needs a key that is not there', () => {
+    const { outputs: given, ...rest } = manifestWith({
+      outputs: {},
+      acceptance: [{ input: 't3' }],
+      selftest,
+    });
+    expect(crossFaults({})).toEqual([]);
+    expect(crossFaults({ outputs: given })).toHaveLength(1);
+    expect(crossFaults(rest).map(({ path }) => path)).toEqual([['acceptance', 0, 'input']]);
+    const { inputs: _inputs, ...without } = manifestWith({ acceptance: [{ input: 't3' }], outputs: {} });
+    expect(crossFaults(without).map(({ path }) => path)).toEqual([['outputs']]);
+  });
+});

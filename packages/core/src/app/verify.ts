@@ -1,0 +1,165 @@
+import { TomaatError } from '../errors.ts';
+import { identity } from '../geometry/affine.ts';
+import { checkScoresShape } from '../inferers/checks.ts';
+import type { NetworkSession, Reduction } from '../inferers/spec.ts';
+import { isLabelTensor, type LabelTensor, type Tensor } from '../tensor.ts';
+import type { Grid, Size } from '../volume.ts';
+import { gridAfter } from './estimate.ts';
+import { type Manifest, type ModelSpec, volumeInputs } from './manifest.ts';
+import { reductionOf } from './predict.ts';
+import { applies, labelsWith, parameterTrials, resolveParameters, valuesAfterStep } from './steps.ts';
+import type { Parameter } from './values.ts';
+
+/** What came of trying a network: every fault, and a line that says what was seen. */
+export interface NetworkReport {
+  /** Each says what is wrong and what to do; empty when network and manifest fit each other. */
+  readonly faults: readonly string[];
+  /** Such as “1 × 2 × 96 × 96 × 96 (batch × components × z × y × x) → 4 classes”. */
+  readonly summary: string;
+}
+
+type OnnxSpec = Extract<ModelSpec, { runtime: 'onnx' }>;
+
+/**
+ * Tries a network as the manifest uses it, on one window of zeros: what it takes against the volumes and steps of the
+ * manifest, what it gives against its labels. Never throws for a fault of network or manifest.
+ */
+export async function verifyNetwork(
+  manifest: Manifest,
+  spec: OnnxSpec,
+  session: NetworkSession,
+): Promise<NetworkReport> {
+  const faults = new Set<string>();
+  const fixed = session.inputDims ?? [null, null, null, null, null];
+  const names = spec.channels ?? volumeInputs(manifest).slice(0, 1);
+  const given = componentsOf(manifest, names);
+  const taken = fixed[1] ?? null;
+  if (given !== undefined && taken !== null && given !== taken) {
+    faults.add(
+      `The network takes ${count(taken, 'component')}, and the manifest gives it ${given} (${names.join(', ')}). List ${count(taken, 'volume input')} in model.channels; where one file holds all of them, write frames: all at its input.`,
+    );
+  }
+  const trials = parameterTrials(manifest).filter(
+    (parameters) => manifest.model.find(({ when }) => applies(when, parameters)) === spec,
+  );
+  const size = windowSize(manifest, spec, fixed.slice(2), trials[0] ?? {}, faults);
+  const dims = [1, taken ?? given ?? 1, size[2], size[1], size[0]];
+  const shape = dims.join(' × ');
+  let output: Tensor | LabelTensor;
+  try {
+    output = await session.run({ data: new Float32Array(dims.reduce((a, b) => a * b, 1)), dims });
+  } catch (error) {
+    if (!(error instanceof TomaatError)) throw error;
+    return { faults: [...faults, error.message], summary: shape };
+  }
+  if (isLabelTensor(output)) {
+    for (const parameters of trials) {
+      if (reductionOf(manifest, parameters).type === 'threshold')
+        faults.add('The network gives label values, not scores. Remove the threshold step.');
+    }
+    return { faults: [...faults], summary: `${shape} → label values` };
+  }
+  try {
+    const classes = checkScoresShape(output, dims);
+    for (const parameters of trials) compareLabels(manifest, parameters, classes, faults);
+    return { faults: [...faults], summary: `${shape} → ${count(classes, 'class', 'classes')}` };
+  } catch (error) {
+    if (!(error instanceof TomaatError)) throw error;
+    return { faults: [...faults, error.message], summary: shape };
+  }
+}
+
+const count = (n: number, one: string, many = `${one}s`) => `${n} ${n === 1 ? one : many}`;
+
+/** Components of the tensor; undefined where only the volume itself tells. */
+function componentsOf(manifest: Manifest, names: readonly string[]): number | undefined {
+  const known = names.every((name) => {
+    const input = manifest.inputs[name];
+    return input?.type === 'volume' && input.frames === 'one';
+  });
+  return known ? names.length : undefined;
+}
+
+/** Voxels of a small volume along each axis, before the preprocessing. */
+const smallVoxels = 32;
+
+/** The window to try, x, y, z: what network and manifest fix, else a small volume after its preprocessing. */
+function windowSize(
+  manifest: Manifest,
+  { inferer }: OnnxSpec,
+  fixed: readonly (number | null)[],
+  parameters: Readonly<Record<string, Parameter>>,
+  faults: Set<string>,
+): Size {
+  const wanted = [fixed[2], fixed[1], fixed[0]].map((n) => n ?? null);
+  const preparedFrom = (n: number): Size => {
+    let grid: Grid = { size: [n, n, n], affine: identity };
+    for (const step of manifest.preprocess)
+      if (applies(step.when, parameters)) grid = gridAfter(grid, step, parameters);
+    return grid.size;
+  };
+  const small =
+    inferer.type === 'slidingWindow' ? (inferer.roiSize as unknown as Size) : preparedFrom(smallVoxels);
+  const other = inferer.type === 'slidingWindow' ? small : preparedFrom(smallVoxels * 2 + 6);
+  const differs = wanted.some((n, axis) => n !== null && (n !== small[axis] || n !== other[axis]));
+  if (differs) {
+    const size = wanted.map((n) => n ?? 'any').join(' × ');
+    faults.add(
+      inferer.type === 'slidingWindow'
+        ? `The network takes windows of ${size} (x × y × z), and roiSize is ${small.join(' × ')}. Correct roiSize.`
+        : `The network takes volumes of ${size} voxels (x × y × z) only, and the preprocess steps do not give every volume that size. Add resize or resizeWithPadOrCrop, or export the network with free axes.`,
+    );
+  }
+  return [0, 1, 2].map((axis) => wanted[axis] ?? small[axis]) as unknown as Size;
+}
+
+/** The classes that the network gives against the values that the labels name, with these parameters. */
+function compareLabels(
+  manifest: Manifest,
+  parameters: Readonly<Record<string, Parameter>>,
+  classes: number,
+  faults: Set<string>,
+): void {
+  const steps = manifest.postprocess.filter((step) => applies(step.when, parameters));
+  const index = steps.findIndex((step) => step.name === 'argmax' || step.name === 'threshold');
+  let values: readonly number[];
+  if (steps[index]?.name === 'threshold') {
+    const step = resolveParameters(steps[index], 'postprocess', parameters) as Extract<
+      Reduction,
+      { type: 'threshold' }
+    > & { value: number };
+    if (step.channel >= classes) {
+      faults.add(
+        `The threshold names channel ${step.channel}, and the network gives ${count(classes, 'channel')} (0 … ${classes - 1}). Correct the channel.`,
+      );
+    }
+    values = [step.value];
+  } else {
+    if (classes === 1) {
+      faults.add(
+        'The network gives one score for each voxel, and the largest of one is always class 0. Use threshold instead of argmax.',
+      );
+      return;
+    }
+    values = Array.from({ length: classes }, (_, value) => value);
+  }
+  for (const step of steps.slice(index + 1)) values = valuesAfterStep(values, step, parameters);
+  const found = new Set(values.filter((value) => value !== 0));
+  const labels = new Map(labelsWith(manifest.labels, parameters).map(({ value, name }) => [value, name]));
+  // Labels are optional: values without any name are still values.
+  if (labels.size === 0) return;
+  const unnamed = [...found].filter((value) => !labels.has(value));
+  const absent = [...labels].filter(([value]) => !found.has(value));
+  const gives = `The network gives ${count(classes, 'class', 'classes')}`;
+  if (unnamed.length > 0) {
+    faults.add(
+      `${gives}, and labels names ${count(labels.size, 'value')}: ${unnamed.slice(0, 20).join(', ')}${unnamed.length > 20 ? ' …' : ''} ${unnamed.length === 1 ? 'has' : 'have'} no name. Add ${unnamed.length === 1 ? 'it' : 'them'} to labels, or remove ${unnamed.length === 1 ? 'it' : 'them'} with labelFilter or mapLabelValue.`,
+    );
+  }
+  if (absent.length > 0) {
+    const listed = absent.slice(0, 20).map(([value, name]) => `${value} (${name})`);
+    faults.add(
+      `${gives}, so it never gives the label ${listed.join(', ')}. Correct labels, or name the right output of the network in model.output.`,
+    );
+  }
+}

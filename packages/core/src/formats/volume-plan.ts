@@ -1,0 +1,237 @@
+import { TomaatError } from '../errors.ts';
+import { bytesPerVoxel } from '../volume.ts';
+import {
+  baseName,
+  type HeaderBytes,
+  type ParsedHeader,
+  type ReadLimits,
+  type StoredLayout,
+  type VolumeHeader,
+} from './header.ts';
+import { maxPaddingBytes } from './inflate-members.ts';
+import { inflatePrefix, isGzip } from './inflate-prefix.ts';
+import { isMetaImage, parseMetaImage } from './metaimage.ts';
+import { isNifti, parseNifti } from './nifti.ts';
+import { isNrrd, parseNrrd } from './nrrd.ts';
+import { strangerAdvice } from './strangers.ts';
+
+/** The first bytes of a file: the whole file, or 64 KiB at least. */
+export interface FilePrefix {
+  name: string;
+  renamed?: boolean;
+  prefix: Uint8Array;
+  sizeBytes?: number;
+}
+
+const formats = [
+  { matches: isNrrd, parse: parseNrrd },
+  { matches: isNifti, parse: parseNifti },
+  { matches: isMetaImage, parse: parseMetaImage },
+] as const;
+
+/** As many first bytes of a file hold its header, unless it has many fields of text. */
+export const prefixBytes = 65536;
+/** No byte of deflate unpacks to more than this: a repeated copy of 258 bytes takes two bits. */
+const largestRatio = 1032;
+
+/** What one read of files needs: the header, and where in which file the voxels are. */
+export interface Plan extends ParsedHeader {
+  file: number;
+  compression: 'none' | 'gzip' | 'zlib';
+  /** First byte of the encoded voxels; undefined when the header is longer than the bytes at hand. */
+  start: number | undefined;
+}
+
+/** Finds out from the first bytes of its files how a volume is read, and checks all that they can tell. */
+export function planRead(files: readonly FilePrefix[], limits: ReadLimits): Plan {
+  if (files.length === 0)
+    throw new TomaatError('BAD_INPUT', 'No file was given: send the file or files of one volume');
+  const heads = files.map(headOf);
+  // Of a pair the header goes first: raw voxels may begin like anything.
+  const order = files
+    .map((_, i) => i)
+    .sort((a, b) => Number(isHeaderName(files[b].name)) - Number(isHeaderName(files[a].name)));
+  for (const i of order) {
+    const format = formats.find(({ matches }) => matches(heads[i].bytes));
+    if (!format) continue;
+    if (heads[i].gzip && format.matches !== isNifti) {
+      throw new TomaatError(
+        'UNSUPPORTED_FORMAT',
+        `The ${kindOf(files[i])} is packed with gzip as a whole: unpack it first`,
+      );
+    }
+    return placeVoxels(format.parse(heads[i], limits), i, files);
+  }
+  throw unknownFormat(files[order[0]], heads[order[0]]);
+}
+
+const isHeaderName = (name: string) => /\.(hdr|hdr\.gz|mhd|nhdr)$/i.test(name);
+/** What kind of file it is, by its ending: a name may tell whose scan it is. */
+const kindOf = (file: { name: string }) => {
+  const ending = /\.(nii|hdr|img|mha|mhd|nrrd|nhdr|z?raw)(\.gz)?$/i.exec(baseName(file.name))?.[0];
+  return ending ? `${ending.toLowerCase()} file` : 'file';
+};
+
+function headOf({ name, prefix, sizeBytes }: FilePrefix): HeaderBytes {
+  const whole = sizeBytes === undefined ? prefix.length < prefixBytes : prefix.length >= sizeBytes;
+  const gzip = isGzip(prefix);
+  // A NIfTI header takes 540 bytes, and no other format is read out of a gzip member.
+  return { name, bytes: gzip ? inflatePrefix(prefix, 4096) : prefix, gzip, whole };
+}
+
+function unknownFormat(file: FilePrefix, head: HeaderBytes): TomaatError {
+  if (file.prefix.length === 0)
+    return new TomaatError('UNKNOWN_FORMAT', `The ${kindOf(file)} is empty: send it again`);
+  const advice = strangerAdvice(head.bytes, head.gzip);
+  if (advice) return new TomaatError('UNSUPPORTED_FORMAT', `The ${kindOf(file)} is ${advice}`);
+  if (head.gzip && head.bytes.length < 540) {
+    return new TomaatError(
+      'UNKNOWN_FORMAT',
+      `The ${kindOf(file)} is packed with gzip, but damaged or too short to hold a volume: send it again`,
+    );
+  }
+  return new TomaatError(
+    'UNKNOWN_FORMAT',
+    `The ${kindOf(file)} does not begin like a NIfTI, MetaImage or NRRD file: send a volume in one of these formats`,
+  );
+}
+
+/** Finds the file with the voxels among those given, and checks what lengths can tell. */
+function placeVoxels(parsed: ParsedHeader, headerFile: number, files: readonly FilePrefix[]): Plan {
+  const { layout } = parsed;
+  const index = layout.file ? findDataFile(layout.file, headerFile, files) : headerFile;
+  const used = new Set([headerFile, index]);
+  const unused = files.find((_, i) => !used.has(i));
+  if (unused) {
+    throw new TomaatError(
+      'BAD_INPUT',
+      `A ${kindOf(unused)} does not belong to the volume of the ${kindOf(files[headerFile])}: send it as another input, or not at all`,
+    );
+  }
+  const file = files[index];
+  const start = startOfVoxels(layout, file);
+  const compression = compressionOf(layout.encoding, file.prefix.subarray(start));
+  const header = parsed.header;
+  if (header.format === 'nifti1' || header.format === 'nifti2') {
+    header.compressed = compression !== 'none';
+    header.extension = header.compressed ? 'nii.gz' : 'nii';
+  }
+  if (start !== undefined) checkLength(parsed, compression, start, file);
+  return { ...parsed, file: index, compression, start };
+}
+
+function findDataFile(
+  wanted: NonNullable<StoredLayout['file']>,
+  headerFile: number,
+  files: readonly FilePrefix[],
+): number {
+  const others = files
+    .map((file, i) => ({ i, name: baseName(file.name) }))
+    .filter(({ i }) => i !== headerFile);
+  if (wanted === 'image') {
+    const stem = baseName(files[headerFile].name).replace(/\.hdr(\.gz)?$/i, '');
+    const images = others.filter(({ name }) => /\.img(\.gz)?$/i.test(name));
+    const found =
+      images.find(({ name }) => name.replace(/\.img(\.gz)?$/i, '') === stem) ??
+      (images.length === 1 ? images[0] : undefined);
+    if (found) return found.i;
+    throw new TomaatError(
+      'BAD_INPUT',
+      `The ${kindOf(files[headerFile])} is the header of a NIfTI pair: send it together with its .img file`,
+    );
+  }
+  const found =
+    others.find(({ name }) => name === wanted.name) ??
+    others.find(({ name }) => name.toLowerCase() === wanted.name.toLowerCase());
+  if (found) return found.i;
+  if (others.length === 1 && files[others[0].i].renamed) return others[0].i;
+  throw new TomaatError(
+    'BAD_INPUT',
+    `The header names a ${kindOf(wanted)} with the voxels, and none of that name was sent: send both files together, under the names that they have`,
+  );
+}
+
+/** The offset of the encoded voxels, behind the lines to skip. */
+function startOfVoxels(
+  { offset, skipLines, skip, encoding }: StoredLayout,
+  { prefix, sizeBytes }: FilePrefix,
+): number | undefined {
+  if (offset === undefined) return undefined;
+  let at = offset;
+  for (let line = 0; line < skipLines; line++) {
+    const newline = prefix.indexOf(10, at);
+    if (newline < 0)
+      throw new TomaatError(
+        'BAD_HEADER',
+        `NRRD field "line skip" is ${skipLines}, but there are not as many lines near the start: write the file again`,
+      );
+    at = newline + 1;
+  }
+  const first = at + (encoding === 'raw' && typeof skip === 'number' ? skip : 0);
+  if (sizeBytes !== undefined && first > sizeBytes) {
+    throw new TomaatError(
+      'BAD_VOXELS',
+      `The header says that the voxels begin at byte ${first}, but the file has ${sizeBytes}: it is cut off, send it again`,
+    );
+  }
+  return at;
+}
+
+function compressionOf(encoding: StoredLayout['encoding'], data: Uint8Array): Plan['compression'] {
+  if (encoding === 'raw' || encoding === 'text') return 'none';
+  if (encoding === 'gzip') return 'gzip';
+  if (isGzip(data)) return 'gzip';
+  return encoding === 'deflate' ? 'zlib' : 'none';
+}
+
+function checkLength(
+  { header, layout }: ParsedHeader,
+  compression: Plan['compression'],
+  start: number,
+  file: FilePrefix,
+): void {
+  if (file.sizeBytes === undefined) return;
+  const encoded = file.sizeBytes - start;
+  const fault = (text: string) => {
+    throw new TomaatError('BAD_VOXELS', `The ${kindOf(file)} ${text}`);
+  };
+  const skip = typeof layout.skip === 'number' ? layout.skip : 0;
+  const need = header.storedBytes + skip;
+  if (layout.encodedBytes !== undefined && encoded < layout.encodedBytes) {
+    fault(
+      `holds ${encoded} of the ${layout.encodedBytes} bytes of compressed voxels that its header states: it is cut off, send it again`,
+    );
+  }
+  if (layout.encoding === 'text') {
+    const least = 2 * (header.storedBytes / bytesPerVoxel(header.voxelType)) - 1 + skip;
+    if (encoded < least)
+      fault(`has ${encoded} bytes of text, too few for its voxels: it is cut off, send it again`);
+  } else if (compression !== 'none') {
+    if (encoded * largestRatio < need) {
+      fault(
+        `has ${encoded} compressed bytes, which cannot unpack to the ${need} that its header asks for: it is cut off, send it again`,
+      );
+    }
+  } else if (encoded < need) {
+    fault(
+      `has ${Math.max(0, encoded - skip)} bytes of voxels, but its header asks for ${header.storedBytes}: it is cut off, send it again`,
+    );
+  } else if (encoded > need + maxPaddingBytes && typeof layout.skip === 'number') {
+    throw surplusVoxels(
+      `The ${kindOf(file)} has ${encoded - need} bytes after the ${header.storedBytes} bytes of voxels that its header asks for`,
+      header,
+    );
+  }
+}
+
+/** More follows the voxels than padding. The file may be whole all the same, and nobody has another one to send then. */
+export function surplusVoxels(what: string, { format }: VolumeHeader): TomaatError {
+  const byProgram =
+    format === 'nifti1' || format === 'nifti2'
+      ? 'nibabel.save(nibabel.load("old.nii"), "new.nii")'
+      : 'SimpleITK.WriteImage(SimpleITK.ReadImage("old.nrrd"), "new.nrrd")';
+  return new TomaatError(
+    'BAD_VOXELS',
+    `${what}. If your program shows the whole image, write the file again without them, for instance by ${byProgram}, and send that; otherwise the header belongs to another file`,
+  );
+}

@@ -1,0 +1,78 @@
+import { z } from 'zod';
+import type { LabelTensor, Tensor } from '../tensor.ts';
+import type { Volume } from '../volume.ts';
+
+/** A loaded network: one tensor in, one tensor out. */
+export interface NetworkSession {
+  /**
+   * [1, C, z, y, x] → scores [1, K, z, y, x], label values [1, 1, z, y, x], or one answer for the whole volume ([1, K] or
+   * [1, K, 1, 1, 1]). `input` is read only until the promise settles.
+   */
+  run(input: Tensor): Promise<Tensor | LabelTensor>;
+  /**
+   * The class with the largest score of each voxel (the first of equals), [1, 1, z, y, x]: given where the engine can spare
+   * the copy of all scores.
+   */
+  runLabels?(input: Tensor): Promise<LabelTensor>;
+  /** The dimensions that the network takes, null where any will do; left out when unknown. */
+  readonly inputDims?: readonly (number | null)[];
+}
+
+const perAxis = <T extends z.ZodType>(item: T) => z.tuple([item, item, item]);
+const overlapSchema = z.number().min(0).lt(1);
+
+const simpleSchema = z.strictObject({ type: z.literal('simple') }).describe('The whole volume at once');
+
+const slidingWindowSchema = z
+  .strictObject({
+    type: z.literal('slidingWindow'),
+    roiSize: perAxis(z.int().min(1).max(4096)).describe('Voxels of a window along x, y and z'),
+    overlap: z
+      .union([overlapSchema, perAxis(overlapSchema)])
+      .default(0.25)
+      .describe('Part of a window that the next one covers again, for all axes or for x, y and z'),
+    mode: z.enum(['constant', 'gaussian']).default('constant').describe('Weight of the voxels of a window'),
+    sigmaScale: z.number().positive().max(10).default(0.125).describe('Standard deviation over roiSize'),
+    paddingMode: z
+      .enum(['constant', 'reflect', 'replicate'])
+      .default('constant')
+      .describe('What surrounds a volume that is smaller than a window'),
+    paddingValue: z.number().default(0),
+    stepping: z
+      .enum(['monai', 'nnunet'])
+      .default('monai')
+      .describe('Positions and Gaussian weights of the windows as MONAI or as nnU-Net computes them'),
+    mirrorAxes: z
+      .array(z.enum(['x', 'y', 'z']))
+      .max(3)
+      .optional()
+      .describe('Average over all mirrorings along these axes (test-time augmentation)'),
+  })
+  .describe('Overlapping windows, blended');
+
+/** How a network is applied to a volume; the names and defaults are MONAI's (SimpleInferer, SlidingWindowInferer). */
+export const infererSchema = z.discriminatedUnion('type', [simpleSchema, slidingWindowSchema]);
+export type InfererSpec = z.output<typeof infererSchema>;
+export type SlidingWindowSpec = z.output<typeof slidingWindowSchema>;
+
+/**
+ * What becomes of the class scores: kept; the class with the largest one (the first of equals); or 1 where the score
+ * of one class is above a number, else 0.
+ */
+export type Reduction =
+  | { readonly type: 'none' }
+  | { readonly type: 'argmax' }
+  | { readonly type: 'threshold'; readonly channel: number; readonly above: number };
+
+export interface InferOptions {
+  /** Called with the part that is done, 0 … 1, after each window. */
+  onProgress?: (fraction: number) => void;
+  /** Looked at between windows: a run of the network itself cannot be stopped. */
+  signal?: AbortSignal;
+  /** 'plain' does without WebAssembly; 'full' keeps all scores instead of a ring. The labels are the same. */
+  kernels?: 'auto' | 'plain';
+  accumulator?: 'ring' | 'full';
+}
+
+/** Scores (float32, K components) or a label map (uint8; uint16 where values above 255 occur or may occur). */
+export type InferResult = { readonly scores: Volume } | { readonly labels: Volume };

@@ -1,0 +1,54 @@
+/** What happened, as the audit log names it. */
+export type AuditEvent =
+  | 'server.started'
+  | 'server.stopped'
+  | 'identity.changed'
+  | 'log.continued'
+  | 'log.repaired'
+  | 'log.lost'
+  | 'prediction.accepted'
+  | 'prediction.succeeded'
+  | 'prediction.failed'
+  | 'prediction.canceled'
+  | 'result.read'
+  | 'job.deleted'
+  | 'job.expired'
+  | 'upload.received'
+  | 'upload.deleted'
+  | 'upload.expired'
+  | 'key.created'
+  | 'key.renewed'
+  | 'key.revoked'
+  | 'login.succeeded'
+  | 'login.failed'
+  | 'access.denied'
+  | 'erasure.begun'
+  | 'erasure.done'
+  | 'backup.made'
+  | 'backup.restored';
+
+/** What a line may say beside its event; nothing else is taken. */
+export interface AuditFacts {
+  /** Who: an owner as in access/principal.ts, without a name. */
+  who?: string;
+  keyId?: string;
+  scopes?: readonly string[];
+  service?: string;
+  version?: string;
+  job?: string;
+  upload?: string;
+  output?: string;
+  format?: string;
+  /** Digests of files, by input or output. */
+  inputs?: readonly { name: string; digest: string; received?: string }[];
+  outputs?: readonly { name: string; digest: string }[];
+  digest?: string;
+  /** A route as it is registered: nothing of a caller's words. */
+  route?: string;
+  /** An error's code, or another word of ours. */
+  outcome?: string;
+  count?: number;
+  /** Thumbprints of the key that signs now, and of the one that signed before. */
+  identity?: string;
+  previous?: string;
+}

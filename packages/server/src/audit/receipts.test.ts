@@ -1,0 +1,233 @@
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { receiptSchema } from '@tomaat/client';
+import { parseManifest } from '@tomaat/core';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { sha256Of } from '../../test/audit-lines.ts';
+import type { App } from '../apps.ts';
+import { openIdentity } from '../identity.ts';
+import type { SettledJob } from '../store/jobs.ts';
+import { version } from '../version.ts';
+import { type Audit, openAudit } from './audit-log.ts';
+import { createWitness, researchNotice } from './receipts.ts';
+
+const digestOf = (text: string) => `sha256:${sha256Of(text)}`;
+const manifest = parseManifest(
+  `schemaVersion: 1
+id: two-models
+name: Two models
+description: For a test.
+version: 2.3.4
+modality: any
+anatomy: any
+task: test
+authors: [Somebody]
+licence: Apache-2.0
+intendedUse: A test.
+inputs:
+  volume: { type: volume, label: Volume }
+  factor: { type: slider, label: Factor, minimum: 0, maximum: 10, default: 1 }
+  invert: { type: checkbox, label: Invert, default: false }
+  side: { type: radiobutton, label: Side, options: [left, right] }
+  seeds: { type: fiducials, label: Seeds }
+model: { runtime: onnx, file: net.onnx, sha256: ${sha256Of('weights')} }
+outputs:
+  mask: { type: LabelVolume, label: Mask }
+labels:
+  - { value: 1, name: one, color: '#7fb069' }
+`,
+  'tomaat.yaml',
+);
+const app: App = { folder: '/none', manifest, manifestSha256: sha256Of('manifest') };
+const output = {
+  name: 'mask',
+  type: 'LabelVolume',
+  label: 'Mask of somebody',
+  primary: true,
+  format: 'nii.gz' as const,
+  digest: digestOf('mask'),
+  sizeBytes: 12,
+};
+const job: SettledJob = {
+  id: 'job-1',
+  service: 'two-models',
+  owner: 'key:a',
+  request: { parameters: {}, stem: 'Somebody' },
+  state: 'succeeded',
+  createdMs: 1_000,
+  startedMs: 2_000,
+  settledMs: 3_000,
+  expiresMs: 4_000,
+  inputs: [
+    {
+      name: 'volume',
+      fileName: 'Somebody.nii',
+      digest: digestOf('kept'),
+      sizeBytes: 7,
+      received: digestOf('came'),
+    },
+    { name: 'other', fileName: 'x.nii', digest: digestOf('other'), sizeBytes: 8 },
+  ],
+  outputs: [output],
+};
+
+let folder: string;
+let audit: Audit;
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'tomaat-receipts-'));
+  audit = await openAudit(folder, { identity: await openIdentity(folder) });
+});
+afterEach(async () => {
+  await audit.close();
+  await rm(folder, { recursive: true, force: true });
+});
+/** The lines of the log without what chains them. */
+const lines = async () =>
+  (await readFile(join(folder, 'audit.jsonl'), 'utf8'))
+    .trimEnd()
+    .split('\n')
+    .map((line) => {
+      const { seq: _seq, time: _time, prev: _prev, hash: _hash, ...rest } = JSON.parse(line);
+      return rest;
+    });
+
+describe('receiptOf()', () => {
+  it('says what came, by what, when, and what became of it', () => {
+    audit.record('server.started');
+    const receipt = createWitness([app], audit).receiptOf?.(job);
+    const sent = JSON.parse(JSON.stringify(receipt));
+    expect(sent).toEqual({
+      kind: 'tomaat-receipt/1',
+      notice: researchNotice,
+      job: 'job-1',
+      state: 'succeeded',
+      server: { software: 'tomaat', version },
+      service: {
+        id: 'two-models',
+        version: '2.3.4',
+        manifest: digestOf('manifest'),
+        models: [{ runtime: 'onnx', digest: digestOf('weights') }],
+      },
+      acceptedTime: '1970-01-01T00:00:01.000Z',
+      startedTime: '1970-01-01T00:00:02.000Z',
+      settledTime: '1970-01-01T00:00:03.000Z',
+      inputs: [
+        { name: 'volume', sizeBytes: 7, received: digestOf('came'), stored: digestOf('kept') },
+        { name: 'other', sizeBytes: 8, received: digestOf('other'), stored: digestOf('other') },
+      ],
+      parameters: {},
+      outputs: [
+        {
+          name: 'mask',
+          type: 'LabelVolume',
+          format: 'nii.gz',
+          primary: true,
+          sizeBytes: 12,
+          digest: digestOf('mask'),
+        },
+      ],
+      retention: {
+        inputs: expect.stringContaining('deleted'),
+        results: expect.stringContaining('deleted'),
+        resultsDeletedTime: '1970-01-01T00:00:04.000Z',
+      },
+      audit: { ...audit.head() },
+    });
+    expect(sent.audit.sequence).toBe(1);
+    expect(receiptSchema.parse(sent)).toEqual(sent);
+    expect(JSON.stringify(sent)).not.toContain('Somebody');
+  });
+
+  it('shows numbers and choices, and the SHA-256 of what a person may have written', () => {
+    const seeds = [[1, 2, 3]];
+    const parameters = { factor: 5, invert: true, side: 'left', seeds, unknown: 'Somebody', volume: 'x' };
+    const odd = createWitness([app], audit).receiptOf?.({
+      ...job,
+      request: { parameters: { ...parameters, factor: [5] as never, side: null }, frame: 3, stem: 'x' },
+    });
+    const plain = createWitness([app], audit).receiptOf?.({ ...job, request: { parameters, stem: 'x' } });
+    const hashed = (value: unknown) => ({ digest: digestOf(JSON.stringify(value)) });
+    const others = { seeds: hashed(seeds), unknown: hashed('Somebody'), volume: hashed('x') };
+    expect(plain).toMatchObject({ parameters: { factor: 5, invert: true, side: 'left', ...others } });
+    expect(plain).toMatchObject({ frame: undefined });
+    expect(odd).toMatchObject({
+      frame: 3,
+      parameters: { factor: hashed([5]), invert: true, side: hashed(null), ...others },
+    });
+  });
+
+  it('says why a prediction failed that never ran, and of models without weights', () => {
+    const { startedMs: _startedMs, ...waiting } = job;
+    const program = parseManifest(
+      `schemaVersion: 1
+id: two-models
+name: A program
+description: For a test.
+version: 1.0.0
+modality: any
+anatomy: any
+task: test
+authors: [Somebody]
+licence: Apache-2.0
+intendedUse: A test.
+inputs:
+  volume: { type: volume, label: Volume }
+model: { runtime: command, command: [python3, app.py] }
+outputs:
+  text: { type: PlainText, label: Text }
+`,
+      'tomaat.yaml',
+    );
+    const receipt = createWitness([{ ...app, manifest: program }], audit).receiptOf?.({
+      ...waiting,
+      state: 'canceled',
+      error: { code: 'CANCELED', message: 'Somebody did.' },
+      outputs: [],
+    });
+    const sent = JSON.parse(JSON.stringify(receipt));
+    expect(sent).toMatchObject({ state: 'canceled', error: 'CANCELED', outputs: [] });
+    expect(sent).not.toHaveProperty('startedTime');
+    expect(sent.service.models).toEqual([{ runtime: 'command' }]);
+    expect(JSON.stringify(sent)).not.toContain('Somebody');
+  });
+
+  it('is none for a service that is not offered any more', () => {
+    expect(createWitness([], audit).receiptOf?.(job)).toBeUndefined();
+  });
+});
+
+describe('createWitness()', () => {
+  it('writes a line for each step of a job, without a name of a file', async () => {
+    const witness = createWitness([app], audit);
+    const { id, service, owner } = job;
+    witness.accepted?.({ id, service, owner, inputs: job.inputs });
+    witness.accepted?.({ id, service: 'gone', owner, inputs: [] });
+    witness.settled?.(job);
+    witness.settled?.({ ...job, state: 'failed', error: { code: 'APP_FAILED', message: 'x' }, outputs: [] });
+    witness.removed?.({ id, service, owner }, 'deleted');
+    witness.removed?.({ id, service, owner }, 'expired');
+    const of = { who: 'key:a', service: 'two-models', job: 'job-1' };
+    expect(await lines()).toEqual([
+      {
+        event: 'prediction.accepted',
+        ...of,
+        version: '2.3.4',
+        inputs: [
+          { name: 'volume', digest: digestOf('kept'), received: digestOf('came') },
+          { name: 'other', digest: digestOf('other') },
+        ],
+      },
+      { event: 'prediction.accepted', ...of, service: 'gone', inputs: [] },
+      {
+        event: 'prediction.succeeded',
+        ...of,
+        outcome: 'succeeded',
+        outputs: [{ name: 'mask', digest: digestOf('mask') }],
+      },
+      { event: 'prediction.failed', ...of, outcome: 'APP_FAILED', outputs: [] },
+      { event: 'job.deleted', ...of },
+      { event: 'job.expired', ...of },
+    ]);
+  });
+});

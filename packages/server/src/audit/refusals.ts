@@ -1,0 +1,51 @@
+import type { Audit } from './audit-log.ts';
+import type { AuditEvent, AuditFacts } from './events.ts';
+
+/** What a stranger can cause as often as he likes. */
+const counted: ReadonlySet<AuditEvent> = new Set(['access.denied', 'login.failed']);
+
+export interface Recorder extends Disposable {
+  record(event: AuditEvent, facts?: AuditFacts): void;
+}
+
+/**
+ * Records events in the audit log such that a flood of refusals does not fill the disk: of refusals of one kind of caller
+ * (an owner, or all who are unknown) with one outcome, the first of a minute is a line at once, and all that follow
+ * in that minute are one line with their number. Beyond `maxKinds` kinds in a minute the rest counts as one kind without
+ * a caller. All other events are lines as they come.
+ */
+export function countRefusals(
+  audit: Pick<Audit, 'record'>,
+  { everyMs = 60_000, maxKinds = 100 }: { everyMs?: number; maxKinds?: number } = {},
+): Recorder {
+  const kinds = new Map<string, { event: AuditEvent; facts: AuditFacts; more: number }>();
+
+  function sum(): void {
+    for (const { event, facts, more } of kinds.values())
+      if (more > 0) audit.record(event, { ...facts, count: more });
+    kinds.clear();
+  }
+  const timer = setInterval(sum, everyMs);
+  timer.unref();
+
+  return {
+    record(event, facts = {}) {
+      if (!counted.has(event)) return audit.record(event, facts);
+      const { who, keyId, outcome } = facts;
+      const own = JSON.stringify([event, outcome, who ?? keyId]);
+      const isOther = !kinds.has(own) && kinds.size >= maxKinds;
+      const kind = isOther ? JSON.stringify([event, outcome, 'others']) : own;
+      const known = kinds.get(kind);
+      if (known) {
+        known.more++;
+        return;
+      }
+      kinds.set(kind, { event, facts: isOther ? { outcome } : { who, keyId, outcome }, more: 0 });
+      audit.record(event, isOther ? { outcome } : facts);
+    },
+    [Symbol.dispose]() {
+      clearInterval(timer);
+      sum();
+    },
+  };
+}

@@ -1,0 +1,32 @@
+import type { ConnectOptions } from './connect.ts';
+import type { InputFlags } from './plan-inputs.ts';
+import type { ResultFile, ResultFlags } from './result-files.ts';
+
+/** What `tomaat predict` is asked, and what it says for each input. */
+export interface PredictFlags extends ConnectOptions, InputFlags, ResultFlags {
+  frame?: number;
+  delete?: boolean;
+  /** Sends files as they are, with the text in their headers and under their names. */
+  keepText?: boolean;
+  /** A file for the signed receipt. */
+  receipt?: string;
+  quiet?: boolean;
+  json?: boolean;
+}
+
+/** What became of one input; the line that --json prints. */
+export interface Outcome {
+  input: string;
+  service: string;
+  name: string;
+  version?: string;
+  job?: string;
+  seconds: number;
+  files: ResultFile[];
+  labels?: unknown;
+  report?: string;
+  /** What was sent to a TOMAAT v1 service, which has no record of it. */
+  parameters?: Readonly<Record<string, string>>;
+  /** File of the receipt. */
+  receipt?: string;
+}

@@ -1,0 +1,60 @@
+import { TomaatError } from '@tomaat/core';
+import { hasKeys } from '../access/key-folder.ts';
+import { openPseudonyms } from '../access/pseudonyms.ts';
+import { dataFolderFor } from '../config.ts';
+
+/** How a command is told whose data it is about: one of these. */
+export interface OwnerFlags {
+  data?: string;
+  /** Of an API key, or the whole key. */
+  key?: string;
+  /** Of a person, as the issuer names it (`sub`). */
+  subject?: string;
+  issuer?: string;
+  /** Of a client at the legacy port. */
+  address?: string;
+  /** As it stands in the audit log. */
+  owner?: string;
+}
+
+/**
+ * The owners that are meant, as they are stored. A person has two: addresses of issuers are written with and without a
+ * slash at the end.
+ * @throws TomaatError BAD_REQUEST unless exactly one is named.
+ */
+export async function ownersOf(flags: OwnerFlags): Promise<string[]> {
+  const { key, subject, address, owner } = flags;
+  const given = [key, subject, address, owner].filter((value) => value !== undefined);
+  if (given.length !== 1 || given[0] === '') {
+    throw new TomaatError(
+      'BAD_REQUEST',
+      'Name one owner: --key ID, --subject NAME (a person of the issuer), --address IP (at the legacy port), or --owner ID (as the audit log has it).',
+    );
+  }
+  if (key !== undefined) return [`key:${keyIdOf(key)}`];
+  const folder = dataFolderFor(flags);
+  if (!hasKeys(folder))
+    throw new TomaatError(
+      'NOT_FOUND',
+      `There is no data of a server or registry in ${folder}. Check --data.`,
+    );
+  const pseudonyms = await openPseudonyms(folder);
+  if (owner !== undefined) return [pseudonyms.of(owner)];
+  if (address !== undefined) return [pseudonyms.of(`legacy:${address}`)];
+  const issuer = (await issuerOf(flags)).replace(/\/$/, '');
+  return [issuer, `${issuer}/`].map((name) => pseudonyms.of(`oidc:${name}|${subject}`));
+}
+
+/** The id of a key, also where the whole key is given. */
+export const keyIdOf = (text: string): string => /^tmt_([a-z2-7]{10})_/.exec(text)?.[1] ?? text;
+
+async function issuerOf(flags: OwnerFlags): Promise<string> {
+  if (flags.issuer !== undefined) return flags.issuer;
+  const { loadConfig } = await import('../config.ts');
+  const { oidcIssuer } = loadConfig({ flags: { data: dataFolderFor(flags) } }).config;
+  if (oidcIssuer !== undefined) return oidcIssuer;
+  throw new TomaatError(
+    'BAD_REQUEST',
+    'The subject belongs to an issuer: give --issuer URL, as --oidc-issuer of the server has it.',
+  );
+}

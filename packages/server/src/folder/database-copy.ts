@@ -1,0 +1,126 @@
+import { chmodSync, existsSync } from 'node:fs';
+import { readdir, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
+import { TomaatError } from '@tomaat/core';
+
+/** Copies of the databases of a data folder, and what is done to them so that they agree with the files beside them. */
+
+/**
+ * Writes a database as it is at one moment into a new file, while others read and write it
+ * (https://sqlite.org/lang_vacuum.html#vacuuminto). What was deleted is not in the copy.
+ */
+export function copyDatabase(file: string, to: string): void {
+  using source = open(file);
+  source.db.prepare('VACUUM INTO ?').run(to);
+  chmodSync(to, 0o600);
+}
+
+/** What is wrong with a database; undefined if nothing is. */
+export function faultOf(file: string): string | undefined {
+  using copy = open(file);
+  const [row] = copy.db.prepare('PRAGMA integrity_check(1)').all() as { integrity_check: string }[];
+  return row.integrity_check === 'ok' ? undefined : row.integrity_check;
+}
+
+/** The digests that rows of a server's database refer to: hexadecimal, of outputs, inputs and whole uploads. */
+export function referencedDigests(file: string): Set<string> {
+  using copy = open(file);
+  const rows = copy.db
+    .prepare(
+      'SELECT digest FROM job_output UNION SELECT digest FROM job_input UNION SELECT digest FROM upload WHERE digest IS NOT NULL',
+    )
+    .all() as { digest: string }[];
+  return new Set(rows.map(({ digest }) => digest.replace('sha256:', '')));
+}
+
+/** Deletes the blobs of a folder that its database does not refer to. */
+export async function removeUnreferenced(folder: string): Promise<void> {
+  const blobs = join(folder, 'blobs', 'sha256');
+  if (!existsSync(blobs)) return;
+  const wanted = referencedDigests(join(folder, 'server.db'));
+  for (const name of await readdir(blobs)) if (!wanted.has(name)) await rm(join(blobs, name));
+}
+
+/** What became of rows whose files are not there. */
+export interface Settled {
+  /** Jobs that are left out: their results are gone. */
+  removed: number;
+  /** Jobs that have failed: they were not done, and their inputs are gone. */
+  failed: number;
+}
+
+const goneMessage = 'Its input was deleted while a backup was made. Send the prediction again.';
+/** How long such a job can be asked for. */
+const failedForMs = 3_600_000;
+
+/** Takes rows out of a server's database whose files are not there, and uploads that are not whole. */
+export function settleMissing(file: string, has: (sha256: string) => boolean, now = Date.now()): Settled {
+  using copy = open(file);
+  const { db } = copy;
+  const missing = [...referencedDigests(file)]
+    .filter((sha256) => !has(sha256))
+    .map((sha256) => `sha256:${sha256}`);
+  db.exec('PRAGMA secure_delete = ON; BEGIN');
+  db.exec('CREATE TEMP TABLE gone (digest TEXT PRIMARY KEY)');
+  const insert = db.prepare('INSERT INTO gone VALUES (?)');
+  for (const digest of missing) insert.run(digest);
+  const removed = db
+    .prepare('DELETE FROM job WHERE id IN (SELECT job FROM job_output WHERE digest IN gone)')
+    .run();
+  const failed = db
+    .prepare(
+      `UPDATE job SET state = 'failed', settled_ms = ?, expires_ms = ?, worker = NULL, error = ?
+       WHERE state IN ('queued', 'running') AND id IN (SELECT job FROM job_input WHERE digest IN gone)`,
+    )
+    .run(now, now + failedForMs, JSON.stringify({ code: 'WORKER_DIED', message: goneMessage }));
+  db.exec(`DELETE FROM job_input WHERE job IN (SELECT id FROM job WHERE state NOT IN ('queued', 'running'))`);
+  db.exec('DELETE FROM upload WHERE digest IS NULL OR digest IN gone');
+  db.exec('DROP TABLE gone; COMMIT');
+  return { removed: Number(removed.changes), failed: Number(failed.changes) };
+}
+
+/** Takes all jobs and uploads out of a server's database. */
+export function removeJobs(file: string): void {
+  using copy = open(file);
+  copy.db.exec(
+    'PRAGMA secure_delete = ON; BEGIN; DELETE FROM job; DELETE FROM upload; DELETE FROM created_on; COMMIT; VACUUM',
+  );
+}
+
+/** How many jobs and results a server's database has. */
+export function countJobs(file: string): { jobs: number; results: number } {
+  using copy = open(file);
+  const count = (table: string) =>
+    Number((copy.db.prepare(`SELECT count(*) AS n FROM ${table}`).get() as { n: number }).n);
+  return { jobs: count('job'), results: count('job_output') };
+}
+
+/** Makes the keys of two databases the same, which were copied one after the other: a key made between is in both. */
+export function unifyKeys(file: string, other: string): void {
+  if (!existsSync(file) || !existsSync(other)) return;
+  using copy = open(file);
+  const { db } = copy;
+  db.prepare('ATTACH ? AS other').run(other);
+  const columns = (schema: string) =>
+    JSON.stringify(db.prepare(`PRAGMA ${schema}.table_info(api_key)`).all());
+  // One of the two was not opened since an upgrade.
+  if (columns('main') !== columns('other')) return;
+  db.exec(`BEGIN;
+    INSERT OR IGNORE INTO main.api_key SELECT * FROM other.api_key;
+    INSERT OR IGNORE INTO other.api_key SELECT * FROM main.api_key;
+    UPDATE main.api_key SET revoked_ms = (SELECT o.revoked_ms FROM other.api_key o WHERE o.id = main.api_key.id) WHERE revoked_ms IS NULL;
+    UPDATE other.api_key SET revoked_ms = (SELECT m.revoked_ms FROM main.api_key m WHERE m.id = other.api_key.id) WHERE revoked_ms IS NULL;
+    COMMIT; DETACH other`);
+}
+
+function open(file: string): Disposable & { db: DatabaseSync } {
+  try {
+    const db = new DatabaseSync(file, { timeout: 10_000, enableForeignKeyConstraints: true });
+    return { db, [Symbol.dispose]: () => db.close() };
+  } catch (error) {
+    throw new TomaatError('INTERNAL', `${file} cannot be opened. It is damaged, or no database`, {
+      cause: error,
+    });
+  }
+}

@@ -1,0 +1,25 @@
+/**
+ * Folders that a backup and a restore make while they work. A backup's lies in the data folder, where hard links hold what
+ * the server deletes meanwhile; a restore's in the folder that is restored, whose other files take their places from there.
+ */
+
+export const stageName = (): string => `backup-${process.pid}.part`;
+export const restoringName = 'restore.part';
+
+/** Whether a name is that of a backup that no longer runs. */
+export function isStage(name: string): boolean {
+  const pid = Number(/^backup-(\d{1,10})\.part$/.exec(name)?.[1] ?? 0);
+  return pid > 0 && !isRunning(pid);
+}
+
+/** Whether a name says that a restore into this folder did not come to its end. */
+export const isRestoring = (name: string): boolean => name === restoringName;
+
+function isRunning(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EPERM';
+  }
+}

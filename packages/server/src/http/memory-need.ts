@@ -1,0 +1,85 @@
+import { stat } from 'node:fs/promises';
+import {
+  type Estimate,
+  estimatePrediction,
+  largestThatFits,
+  type Parameter,
+  type Size,
+  TomaatError,
+  type VolumeFactsOf,
+  voxelCount,
+} from '@tomaat/core';
+import { type App, appFile } from '../apps.ts';
+import type { MemoryPolicy } from '../worker/memory-limit.ts';
+import { howToRaise } from '../worker/out-of-memory.ts';
+
+/** What a prediction needs, beside what it may take. */
+export interface MemoryNeed extends Estimate {
+  readonly neededMb: number;
+  /** Undefined where there is no limit. */
+  readonly allowedMb?: number;
+  /** Why it does not fit, what would, and what to do; undefined where it fits. */
+  readonly tooBig?: string;
+  /** The size of the largest volume, with its name, that would fit; only where it does not. */
+  readonly largest?: { readonly name: string; readonly size?: Size };
+}
+
+/** The memory that a prediction on volumes of these shapes needs, from their headers alone. */
+export async function memoryNeed(
+  app: App,
+  volumes: Readonly<Record<string, VolumeFactsOf>>,
+  parameters: Readonly<Record<string, Parameter>>,
+  memory: MemoryPolicy,
+): Promise<MemoryNeed> {
+  const { manifest } = app;
+  const modelBytes = await modelBytesOf(app);
+  const estimate = estimatePrediction(manifest, volumes, parameters, modelBytes);
+  const neededMb = Math.round(estimate.neededBytes / 1e6);
+  const limit = memory(app);
+  if (!limit) return { ...estimate, neededMb };
+  const allowedMb = limit.memoryMb;
+  const names = Object.keys(volumes).sort((a, b) => voxelCount(volumes[b]) - voxelCount(volumes[a]));
+  if (neededMb <= allowedMb || names.length === 0) return { ...estimate, neededMb, allowedMb };
+  const [name] = names;
+  const fitting = largestThatFits(manifest, volumes, parameters, {
+    modelBytes,
+    allowedBytes: allowedMb * 1e6,
+  });
+  const size = fitting?.[name];
+  const shown = (sizes: readonly number[]) => sizes.join(' × ');
+  const wouldFit = size
+    ? `About ${shown(size)} voxels would fit. Crop or resample the volume, or ask the operator`
+    : 'No volume would fit. Ask the operator';
+  return {
+    ...estimate,
+    neededMb,
+    allowedMb,
+    tooBig: `About ${neededMb} MB of memory are needed for a volume of ${shown(volumes[name].size)} voxels, and ${allowedMb} MB may be used. ${wouldFit} ${howToRaise(limit)}.`,
+    largest: { name, size },
+  };
+}
+
+/** Throws TOO_MANY_VOXELS where a prediction would not have the memory that it needs. */
+export async function requireMemory(...about: Parameters<typeof memoryNeed>): Promise<void> {
+  const { tooBig, neededMb, allowedMb, largest } = await memoryNeed(...about);
+  if (tooBig === undefined) return;
+  throw new TomaatError('TOO_MANY_VOXELS', tooBig, {
+    field: largest?.name,
+    detail: { neededMb, allowedMb, fittingSize: largest?.size },
+  });
+}
+
+const modelSizes = new WeakMap<App, Promise<number>>();
+
+/** Size of the app's network, looked up once. */
+function modelBytesOf(app: App): Promise<number> {
+  const known = modelSizes.get(app) ?? sizeOfModel(app);
+  modelSizes.set(app, known);
+  known.catch(() => modelSizes.delete(app));
+  return known;
+}
+
+async function sizeOfModel(app: App): Promise<number> {
+  const model = app.manifest.model[0];
+  return model.runtime === 'onnx' ? (await stat(await appFile(app, model.file))).size : 0;
+}

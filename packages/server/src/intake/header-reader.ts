@@ -1,0 +1,185 @@
+import { Worker } from 'node:worker_threads';
+import {
+  type ErrorData,
+  type FilePrefix,
+  type ReadLimits,
+  type Rewrite,
+  TomaatError,
+  type VolumeHeader,
+} from '@tomaat/core';
+import { ownExtension, ownNodeOptions } from '../source.ts';
+
+/** A file on the disk whose identifying text is looked for. */
+export interface StoredFile {
+  path: string;
+  /** Its ending tells a header from mere voxels. */
+  name: string;
+  sizeBytes: number;
+  /** What the header of a pair shall call the files that it names: by their names in lower case. */
+  dataFiles: Readonly<Record<string, string>>;
+}
+
+/** What a thread is asked, and what it answers. */
+export type HeaderTask =
+  | { kind: 'inspect'; files: readonly FilePrefix[]; limits: ReadLimits }
+  | { kind: 'identify'; file: StoredFile };
+export type HeaderAnswer =
+  | { kind: 'ready' }
+  /** Its event loop turns: it waits for the disk, or pauses between two pieces of a long header. */
+  | { kind: 'alive' }
+  | { kind: 'done'; value: VolumeHeader | Rewrite | undefined }
+  | { kind: 'refused'; error: ErrorData };
+
+/**
+ * Reads headers of files that strangers send. No parser is known to be slow, and every expression in them is proved
+ * linear (scripts/check-regexes.ts); this is for the one that nobody has thought of. Headers are read in threads of their
+ * own, so the event loop goes on whatever a header takes, and a thread that hangs at one is ended.
+ */
+export interface HeaderReader extends AsyncDisposable {
+  /** As inspectVolume() of core. BAD_HEADER too where it takes longer than the deadline. */
+  inspect(files: readonly FilePrefix[], limits: ReadLimits): Promise<VolumeHeader>;
+  /** How the file is written without identifying text; undefined where it has none. As findIdentifyingText() of core. */
+  identify(file: StoredFile): Promise<Rewrite | undefined>;
+}
+
+interface Job {
+  task: HeaderTask;
+  resolve(value: VolumeHeader | Rewrite | undefined): void;
+  reject(error: unknown): void;
+}
+
+interface Thread {
+  readonly worker: Worker;
+  isReady: boolean;
+  job?: Job;
+  timer?: NodeJS.Timeout;
+}
+
+const threadFile = new URL(`./header-thread${ownExtension}`, import.meta.url);
+/** A header takes about a millisecond; a loaded machine may let the thread wait. */
+const usualDeadlineMs = 10_000;
+/** One is left to `inspect`, since `identify` may have to look through a whole file. */
+const mostThreads = 3;
+
+/** Starts a thread with the first header, and another only while all are busy. */
+export function openHeaderReader({
+  deadlineMs = usualDeadlineMs,
+  thread: file = threadFile,
+}: {
+  deadlineMs?: number;
+  thread?: URL;
+} = {}): HeaderReader {
+  const waiting: Job[] = [];
+  const threads = new Set<Thread>();
+  let isClosed = false;
+
+  const canStart = ({ task }: Job) =>
+    task.kind === 'inspect' ||
+    [...threads].filter(({ job }) => job?.task.kind === 'identify').length < mostThreads - 1;
+
+  /** Gives what waits to the threads that are free. */
+  function next(): void {
+    for (let at = 0; at < waiting.length && !isClosed; ) {
+      if (!canStart(waiting[at])) {
+        at++;
+        continue;
+      }
+      const idle = [...threads].find(({ isReady, job }) => isReady && !job);
+      if (!idle) {
+        // One that starts will take it.
+        const isStarting = [...threads].some(({ isReady }) => !isReady);
+        if (!isStarting && threads.size < mostThreads) start();
+        return;
+      }
+      [idle.job] = waiting.splice(at, 1);
+      watch(idle);
+      idle.worker.postMessage(idle.job.task);
+    }
+  }
+
+  function watch(thread: Thread): void {
+    clearTimeout(thread.timer);
+    thread.timer = setTimeout(() => {
+      fail(thread, tooSlow(deadlineMs));
+    }, deadlineMs);
+  }
+
+  function start(): void {
+    const worker = new Worker(file, {
+      execArgv: [...ownNodeOptions],
+      env: {},
+    });
+    const thread: Thread = { worker, isReady: false };
+    threads.add(thread);
+    worker.on('message', (answer: HeaderAnswer) => {
+      if (!threads.has(thread)) return;
+      if (answer.kind === 'ready') thread.isReady = true;
+      else if (answer.kind === 'alive') {
+        if (thread.job) watch(thread);
+        return;
+      } else if (answer.kind === 'done') settle(thread, (job) => job.resolve(answer.value));
+      else settle(thread, (job) => job.reject(TomaatError.from(answer.error)));
+      next();
+    });
+    worker.on('error', (error) => {
+      if (!threads.has(thread)) return;
+      // Where no thread starts, what waits would wait for ever.
+      if (!thread.isReady) thread.job ??= waiting.shift();
+      fail(thread, error);
+    });
+  }
+
+  function settle(thread: Thread, say: (job: Job) => void): void {
+    clearTimeout(thread.timer);
+    const { job } = thread;
+    thread.job = undefined;
+    if (job) say(job);
+  }
+
+  /** The thread is of no use any more; the header that it was at gets the error. */
+  function fail(thread: Thread, error: unknown): void {
+    threads.delete(thread);
+    void thread.worker.terminate();
+    settle(thread, (job) => job.reject(error));
+    next();
+  }
+
+  function ask(task: HeaderTask): Promise<VolumeHeader | Rewrite | undefined> {
+    if (isClosed) return Promise.reject(stopped());
+    return new Promise((resolve, reject) => {
+      waiting.push({ task, resolve, reject });
+      next();
+    });
+  }
+
+  return {
+    inspect: async (files, limits) => {
+      // Of a prefix only its own bytes cross, not the buffer that it is a part of.
+      const copies = files.map(({ name, renamed, prefix, sizeBytes }) => ({
+        name,
+        renamed,
+        prefix: Uint8Array.from(prefix),
+        sizeBytes,
+      }));
+      return (await ask({ kind: 'inspect', files: copies, limits })) as VolumeHeader;
+    },
+    identify: async (stored) => (await ask({ kind: 'identify', file: stored })) as Rewrite | undefined,
+    async [Symbol.asyncDispose]() {
+      isClosed = true;
+      for (const { reject } of waiting.splice(0)) reject(stopped());
+      const ending = [...threads].map((thread) => {
+        settle(thread, ({ reject }) => reject(stopped()));
+        return thread.worker.terminate();
+      });
+      threads.clear();
+      await Promise.all(ending);
+    },
+  };
+}
+
+const tooSlow = (deadlineMs: number) =>
+  new TomaatError(
+    'BAD_HEADER',
+    `Reading the header takes more than ${deadlineMs / 1000} s: write the file again with a plain header, without extra fields`,
+  );
+const stopped = () => new TomaatError('BUSY', 'The server stops. Try again in a minute.');

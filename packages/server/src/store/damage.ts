@@ -1,0 +1,62 @@
+import { createHash } from 'node:crypto';
+import { type BigIntStats, fstatSync } from 'node:fs';
+import { pipeline, type Readable, Transform, type TransformCallback } from 'node:stream';
+import { TomaatError } from '@tomaat/core';
+
+/** Files of blobs whose bytes were found to be others than their name says; a file that is put in their place is another. */
+export interface DamageList {
+  add(digest: string, file: BigIntStats): void;
+  has(digest: string, file: BigIntStats): boolean;
+}
+
+export function createDamageList(): DamageList {
+  const damaged = new Map<string, string>();
+  const identityOf = ({ ino, mtimeNs, size }: BigIntStats) => `${ino} ${mtimeNs} ${size}`;
+  return {
+    add: (digest, file) => void damaged.set(digest, identityOf(file)),
+    has(digest, file) {
+      if (damaged.get(digest) === identityOf(file)) return true;
+      damaged.delete(digest);
+      return false;
+    },
+  };
+}
+
+export const statOf = (fd: number): BigIntStats => fstatSync(fd, { bigint: true });
+
+/** What a reader is told; `why` and `path` are for the log. */
+export function damagedError(path: string, why: string): TomaatError {
+  return new TomaatError(
+    'DAMAGED',
+    'A file that the server stored is damaged. Send the prediction again, and tell the operator: the disk of the server may be failing.',
+    { cause: new Error(`${path} is damaged: ${why}`) },
+  );
+}
+
+/**
+ * The same bytes. If they do not have the blob's SHA-256 the stream errs before its end, so that nobody takes them for
+ * whole: the last chunk is held back until all are hashed.
+ */
+export function checkWhole(
+  bytes: Readable,
+  { digest }: { readonly digest: string },
+  onMismatch: () => Error,
+): Readable {
+  const hash = createHash('sha256');
+  let held: Buffer | undefined;
+  const checked = new Transform({
+    transform(chunk: Buffer, _encoding, done: TransformCallback) {
+      hash.update(chunk);
+      const before = held;
+      held = chunk;
+      done(null, before);
+    },
+    flush(done: TransformCallback) {
+      if (`sha256:${hash.digest('hex')}` === digest) done(null, held);
+      else done(onMismatch());
+    },
+  });
+  // Each ends with the other; whoever reads sees the error on `checked`.
+  pipeline(bytes, checked, () => {});
+  return checked;
+}

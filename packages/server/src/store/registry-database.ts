@@ -1,0 +1,107 @@
+import { sql } from 'kysely';
+import { type Database, type Migration, openDatabase } from './database.ts';
+import { type KeySchema, keyLimitMigrations, keyMigrations } from './key-schema.ts';
+import { type SessionSchema, sessionLogoutMigrations, sessionMigrations } from './session-schema.ts';
+
+/** The registry's database: entries, keys and browser sessions. */
+
+export interface EntryTable {
+  sid: string;
+  key_id: string;
+  /** The id of our API's announcement; none for v1. */
+  id: string | null;
+  /** That announcement as its server signed it. */
+  signed: string | null;
+  face: 'api' | 'v1';
+  name: string;
+  modality: string;
+  anatomy: string;
+  task: string;
+  description: string;
+  /** The names as slugs: what addresses and filters are compared with. */
+  modality_slug: string;
+  anatomy_slug: string;
+  task_slug: string;
+  /** Name and description in lower case, for the search. */
+  words: string;
+  prediction_url: string;
+  interface_url: string;
+  server_url: string | null;
+  service_id: string | null;
+  version: string | null;
+  is_default: number;
+  volumes: number | null;
+  first_ms: number;
+  announced_ms: number;
+  expires_ms: number;
+}
+/** What was last announced under an id, kept while a copy of it could still pass as new, entry or no entry. */
+interface AnnouncedTable {
+  id: string;
+  thumbprint: string;
+  epoch: number;
+  announced_ms: number;
+}
+
+export interface RegistrySchema extends KeySchema, SessionSchema {
+  entry: EntryTable;
+  announced: AnnouncedTable;
+}
+
+const registryMigrations: readonly Migration[] = [
+  ...keyMigrations,
+  {
+    name: 'entries',
+    async up(db) {
+      await sql`CREATE TABLE entry (
+        sid TEXT PRIMARY KEY,
+        key_id TEXT NOT NULL,
+        id TEXT UNIQUE,
+        face TEXT NOT NULL CHECK (face IN ('api', 'v1')),
+        name TEXT NOT NULL,
+        modality TEXT NOT NULL,
+        anatomy TEXT NOT NULL,
+        task TEXT NOT NULL,
+        description TEXT NOT NULL,
+        modality_slug TEXT NOT NULL,
+        anatomy_slug TEXT NOT NULL,
+        task_slug TEXT NOT NULL,
+        words TEXT NOT NULL,
+        prediction_url TEXT NOT NULL,
+        interface_url TEXT NOT NULL,
+        server_url TEXT,
+        service_id TEXT,
+        version TEXT,
+        is_default INTEGER NOT NULL,
+        volumes INTEGER,
+        first_ms INTEGER NOT NULL,
+        announced_ms INTEGER NOT NULL,
+        expires_ms INTEGER NOT NULL,
+        UNIQUE (key_id, prediction_url)
+      ) STRICT`.execute(db);
+      await sql`CREATE INDEX entry_address ON entry (task_slug, anatomy_slug)`.execute(db);
+      await sql`CREATE INDEX entry_expiry ON entry (expires_ms)`.execute(db);
+    },
+  },
+  ...keyLimitMigrations,
+  ...sessionMigrations,
+  {
+    name: 'signed announcements',
+    async up(db) {
+      // What was announced without a signature is announced anew within 30 s, with one.
+      await sql`DELETE FROM entry WHERE face = 'api'`.execute(db);
+      await sql`ALTER TABLE entry ADD COLUMN signed TEXT`.execute(db);
+      await sql`CREATE TABLE announced (
+        id TEXT PRIMARY KEY,
+        thumbprint TEXT NOT NULL,
+        epoch INTEGER NOT NULL,
+        announced_ms INTEGER NOT NULL
+      ) STRICT`.execute(db);
+      await sql`CREATE INDEX announced_time ON announced (announced_ms)`.execute(db);
+    },
+  },
+  ...sessionLogoutMigrations,
+];
+
+export const openRegistryDatabase = (file: string): Promise<Database<RegistrySchema>> =>
+  openDatabase<RegistrySchema>(file, registryMigrations);

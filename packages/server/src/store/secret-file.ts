@@ -1,0 +1,46 @@
+import { link, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { TomaatError } from '@tomaat/core';
+import { noHardLinks } from './blobs.ts';
+import { partOf } from './whole-file.ts';
+
+/**
+ * Reads a secret of a data folder, or makes it: a text that its owner alone can read, on the disk before it is used. Of
+ * two processes that make it at once, the first one's is used by both.
+ * @throws TomaatError INTERNAL for an empty file, as a full disk or a power cut may leave one.
+ */
+export async function readOrMakeSecret(
+  file: string,
+  make: () => Promise<string>,
+): Promise<{ text: string; isNew: boolean }> {
+  const known = await readIfThere(file);
+  if (known !== undefined) return { text: known, isNew: false };
+  const part = partOf(file);
+  let isNew = true;
+  try {
+    await writeFile(part, await make(), { mode: 0o600, flush: true });
+    await link(part, file);
+  } catch (error) {
+    const { code = '' } = error as NodeJS.ErrnoException;
+    if (code === 'EEXIST') isNew = false;
+    else if (noHardLinks.has(code)) await rename(part, file);
+    else throw error;
+  } finally {
+    await rm(part, { force: true });
+  }
+  return { text: (await readIfThere(file)) ?? '', isNew };
+}
+
+async function readIfThere(file: string): Promise<string | undefined> {
+  let text: string;
+  try {
+    text = await readFile(file, 'utf8');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+    return undefined;
+  }
+  if (text.trim() !== '') return text;
+  throw new TomaatError(
+    'INTERNAL',
+    `${file} is empty. Restore it from a backup, or remove it to make a new one`,
+  );
+}

@@ -1,0 +1,58 @@
+import { sql } from 'kysely';
+import type { Migration } from './database.ts';
+
+/** The table of browser sessions, in the database of a server and of a registry; see `access/sessions.ts`. */
+
+export interface SessionTable {
+  /** SHA-256 of the token. */
+  hash: Uint8Array;
+  owner: string;
+  /** What the page calls its user (a key's label, or the name that the issuer tells), sealed with the session's token. */
+  label: string;
+  /** Of a session that the issuer's word opened; one of a key has the key's. */
+  scopes: string;
+  key_id: string | null;
+  /** The digest of the OIDC settings under which it was opened: when they change, it ends. */
+  basis: string | null;
+  created_ms: number;
+  used_ms: number;
+  expires_ms: number;
+  /** The issuer's ID token, sealed with the session's token; see `seal()`. */
+  id_token: Uint8Array | null;
+}
+
+export interface SessionSchema {
+  session: SessionTable;
+}
+
+/** For any database that holds keys, after the migrations that it has. */
+export const sessionMigrations: readonly Migration[] = [
+  {
+    name: 'sessions',
+    async up(db) {
+      await sql`CREATE TABLE session (
+        hash BLOB PRIMARY KEY,
+        owner TEXT NOT NULL,
+        label TEXT NOT NULL,
+        scopes TEXT NOT NULL,
+        key_id TEXT,
+        basis TEXT,
+        created_ms INTEGER NOT NULL,
+        used_ms INTEGER NOT NULL,
+        expires_ms INTEGER NOT NULL,
+        CHECK ((key_id IS NULL) <> (basis IS NULL))
+      ) STRICT`.execute(db);
+      await sql`CREATE INDEX session_owner ON session (owner, used_ms)`.execute(db);
+    },
+  },
+];
+
+/** Later migrations of any database that holds sessions; they follow all that were there before them. */
+export const sessionLogoutMigrations: readonly Migration[] = [
+  {
+    name: 'id token of sessions',
+    async up(db) {
+      await sql`ALTER TABLE session ADD COLUMN id_token BLOB`.execute(db);
+    },
+  },
+];

@@ -1,0 +1,17 @@
+import { randomBytes } from 'node:crypto';
+import { rename, rm, writeFile } from 'node:fs/promises';
+
+/** The name of a temporary file beside `file`. Two that write at once, in one process too, get two names. */
+export const partOf = (file: string): string => `${file}.${randomBytes(6).toString('hex')}.part`;
+
+/** Writes a file by way of a temporary one, so that nobody reads half of it; it is on the disk before it gets its name. */
+export async function writeWhole(file: string, text: string): Promise<void> {
+  const part = partOf(file);
+  try {
+    await writeFile(part, text, { mode: 0o600, flush: true });
+    await rename(part, file);
+  } catch (error) {
+    await rm(part, { force: true });
+    throw error;
+  }
+}

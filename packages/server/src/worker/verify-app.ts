@@ -1,0 +1,95 @@
+import { spawn } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import { type NetworkReport, TomaatError } from '@tomaat/core';
+import type { FastifyBaseLogger } from 'fastify';
+import type { App } from '../apps.ts';
+import { ownExtension } from '../source.ts';
+import { limitedNode } from './limited-node.ts';
+import type { MemoryPolicy } from './memory-limit.ts';
+
+/** What came of loading one model of an app, and of trying it where it is a network. */
+export interface ModelReport extends NetworkReport {
+  /** The file, or the program. */
+  readonly name: string;
+}
+
+const childFile = fileURLToPath(new URL(`./verify-child${ownExtension}`, import.meta.url));
+
+/**
+ * Loads every model of an app in a process of its own, and tries networks on one window of zeros. A process that dies is a
+ * fault of the model.
+ * @throws the reason of `signal`, once it is given
+ */
+export async function verifyApp(app: App, memory: MemoryPolicy, signal: AbortSignal): Promise<ModelReport[]> {
+  signal.throwIfAborted();
+  const [file, args] = limitedNode(childFile, [app.folder], memory(app)?.dataMb);
+  const child = spawn(file, args, { stdio: ['ignore', 'ignore', 'pipe', 'ipc'], serialization: 'json' });
+  const stop = () => child.kill('SIGKILL');
+  signal.addEventListener('abort', stop, { once: true });
+  let lastWords = '';
+  let reports: ModelReport[] | undefined;
+  child.stderr?.on('data', (chunk: Buffer) => {
+    lastWords = (lastWords + chunk.toString('utf8')).slice(-2000);
+  });
+  child.on('message', (message) => {
+    reports = message as ModelReport[];
+  });
+  try {
+    const how = await new Promise<string>((resolve, reject) => {
+      child.once('error', reject);
+      child.once('close', (code, by) => resolve(by ? `was ended by ${by}` : `ended with exit code ${code}`));
+    });
+    signal.throwIfAborted();
+    if (reports) return reports;
+    const why = lastWords.trim().split('\n').at(-1) || 'it printed nothing';
+    return [{ name: 'the model', faults: [`The process that loaded it ${how}: ${why}`], summary: '' }];
+  } finally {
+    signal.removeEventListener('abort', stop);
+  }
+}
+
+/**
+ * Verifies apps before they are served, at most `atATime` at once.
+ * @throws {TomaatError} BAD_MANIFEST, which lists every fault of every app
+ */
+export async function verifyApps(
+  apps: readonly App[],
+  {
+    memory,
+    atATime,
+    signal,
+    onVerified,
+  }: {
+    memory: MemoryPolicy;
+    atATime: number;
+    signal: AbortSignal;
+    onVerified(app: App, reports: readonly ModelReport[], seconds: number): void;
+  },
+): Promise<void> {
+  const waiting = [...apps];
+  const faults: string[] = [];
+  async function work(): Promise<void> {
+    for (let app = waiting.shift(); app; app = waiting.shift()) {
+      const startMs = performance.now();
+      const reports = await verifyApp(app, memory, signal);
+      const found = faultLines(reports);
+      if (found.length === 0) onVerified(app, reports, (performance.now() - startMs) / 1000);
+      else faults.push(`The app ${app.manifest.id} cannot be served:\n${found.join('\n')}`);
+    }
+  }
+  await Promise.all(Array.from({ length: Math.min(atATime, apps.length) }, work));
+  if (faults.length > 0)
+    throw new TomaatError('BAD_MANIFEST', `${faults.join('\n')}\n“tomaat check APP_DIR” shows the same.`);
+}
+
+/** Writes what was seen of each app into a log. */
+export const logVerified =
+  (logger: FastifyBaseLogger) =>
+  (app: App, reports: readonly ModelReport[], seconds: number): void => {
+    const models = reports.map(({ name, summary }) => `${name}: ${summary}`).join('; ');
+    logger.info({ app: app.manifest.id, models, seconds: Math.round(seconds * 10) / 10 }, 'app verified');
+  };
+
+/** A line for each fault, with the model that has it. */
+export const faultLines = (reports: readonly ModelReport[]): string[] =>
+  reports.flatMap(({ name, faults }) => faults.map((fault) => `  ${name}: ${fault}`));

@@ -1,0 +1,129 @@
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { inspectVolume } from '@tomaat/core';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { goodFile } from '../../core/test/bad-files.ts';
+import { openHeaderReader } from '../src/intake/header-reader.ts';
+import { nodePlatform } from '../src/node-platform.ts';
+
+const limits = { maxVoxels: 2 ** 30 };
+const prefixOf = (name: string, bytes: Uint8Array = new Uint8Array(1)) => [
+  { name, prefix: bytes, sizeBytes: bytes.length },
+];
+
+/** A thread that hangs, fails or answers, by the name of the file: what no parser here is known to do. */
+const faultyThread = `
+import { parentPort } from 'node:worker_threads';
+const say = (answer) => parentPort.postMessage(answer);
+const wait = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+parentPort.on('message', async ({ files, file }) => {
+  const name = files ? files[0].name : file.name;
+  if (name === 'regex') /^(a+)+$/.test('a'.repeat(60) + 'b');
+  if (name === 'loop') for (;;);
+  if (name === 'fault') throw new TypeError('a fault of ours');
+  for (let i = 0; i < 20 && name === 'slow disk'; i++) { await wait(50); say({ kind: 'alive' }); }
+  say({ kind: 'done', value: name });
+});
+say({ kind: 'ready' });
+`;
+
+describe('openHeaderReader()', () => {
+  let folder: string;
+  let thread: URL;
+  beforeAll(async () => {
+    folder = await mkdtemp(join(tmpdir(), 'tomaat-headers-'));
+    thread = pathToFileURL(join(folder, 'faulty.mjs'));
+    await writeFile(thread, faultyThread);
+  });
+  afterAll(() => rm(folder, { recursive: true, force: true }));
+
+  it.each(['regex', 'loop'])('ends a header that hangs (%s), and reads others meanwhile', async (name) => {
+    await using reader = openHeaderReader({ deadlineMs: 1000, thread });
+    let isOver = false;
+    const hanging = reader.inspect(prefixOf(name), limits).finally(() => {
+      isOver = true;
+    });
+    const refused = expect(hanging).rejects.toMatchObject({
+      code: 'BAD_HEADER',
+      message: expect.stringContaining('more than 1 s'),
+    });
+    // This event loop turns, and another thread takes what comes next.
+    expect(await reader.inspect(prefixOf('a'), limits)).toBe('a');
+    expect(isOver).toBe(false);
+    await refused;
+    expect(await reader.inspect(prefixOf('b'), limits)).toBe('b');
+  });
+
+  it('goes on when as many headers hang as there are threads', async () => {
+    await using reader = openHeaderReader({ deadlineMs: 300, thread });
+    const hanging = Array.from({ length: 7 }, () =>
+      expect(reader.inspect(prefixOf('loop'), limits)).rejects.toMatchObject({ code: 'BAD_HEADER' }),
+    );
+    expect(await reader.inspect(prefixOf('a'), limits)).toBe('a');
+    await Promise.all(hanging);
+  });
+
+  it('passes on a fault of the reader, and reads the next header', async () => {
+    await using reader = openHeaderReader({ thread });
+    await expect(reader.inspect(prefixOf('fault'), limits)).rejects.toThrow('a fault of ours');
+    expect(await reader.inspect(prefixOf('a'), limits)).toBe('a');
+  });
+
+  it('waits for a thread that says that it is alive', async () => {
+    await using reader = openHeaderReader({ deadlineMs: 500, thread });
+    const stored = { path: '', name: 'slow disk', sizeBytes: 1, dataFiles: {} };
+    expect(await reader.identify(stored)).toBe('slow disk');
+  });
+
+  it('leaves a thread to headers while files are looked through', async () => {
+    await using reader = openHeaderReader({ deadlineMs: 60_000, thread });
+    let done = 0;
+    const stored = { path: '', name: 'slow disk', sizeBytes: 1, dataFiles: {} };
+    const slow = Array.from({ length: 4 }, () => reader.identify(stored).then(() => done++));
+    await reader.inspect(prefixOf('a'), limits);
+    expect(done).toBeLessThan(4);
+    await Promise.all(slow);
+  });
+
+  it('refuses what waits when it is closed, and what comes later', async () => {
+    const reader = openHeaderReader({ deadlineMs: 60_000, thread });
+    const waiting = ['loop', 'loop', 'loop', 'a'].map((name) =>
+      expect(reader.inspect(prefixOf(name), limits)).rejects.toMatchObject({ code: 'BUSY' }),
+    );
+    await reader[Symbol.asyncDispose]();
+    await Promise.all(waiting);
+    await expect(reader.inspect(prefixOf('a'), limits)).rejects.toMatchObject({ code: 'BUSY' });
+  });
+
+  it('fails where its thread does not start', async () => {
+    const missing = pathToFileURL(join(folder, 'none.mjs'));
+    await using reader = openHeaderReader({ thread: missing });
+    await expect(reader.inspect(prefixOf('a'), limits)).rejects.toThrow('none.mjs');
+  });
+
+  it('gives what inspectVolume() gives, and its errors', async () => {
+    await using reader = openHeaderReader();
+    for (const extension of ['nii', 'nii.gz', 'mha', 'nrrd'] as const) {
+      const bytes = await goodFile(extension);
+      const files = prefixOf(`a.${extension}`, bytes);
+      expect(await reader.inspect(files, limits)).toEqual(await inspectVolume(files, nodePlatform, limits));
+      const cut = prefixOf(`a.${extension}`, bytes.subarray(0, 20));
+      const error = await inspectVolume(cut, nodePlatform, limits).catch((fault: unknown) => fault);
+      await expect(reader.inspect(cut, limits)).rejects.toEqual(error);
+    }
+  });
+
+  it('finds identifying text in a file on the disk', async () => {
+    await using reader = openHeaderReader();
+    const path = join(folder, 'a.mhd');
+    const text = 'NDims = 3\nComment = ROE\nElementType = MET_UCHAR\nElementDataFile = Roe.RAW\n';
+    await writeFile(path, text);
+    const stored = { path, name: 'a.mhd', sizeBytes: text.length, dataFiles: { 'roe.raw': 'volume.raw' } };
+    const rewrite = await reader.identify(stored);
+    expect(Buffer.from(rewrite?.head ?? []).toString()).toBe(
+      'NDims = 3\nx       =    \nElementType = MET_UCHAR\nElementDataFile = volume.raw\n',
+    );
+  });
+});

@@ -1,0 +1,99 @@
+/**
+ * Every route of the server and of the registry with what it needs, written by hand: nothing here comes from
+ * access/table.ts, so that a need that was lowered there, or a route that was added without a thought, fails the matrix.
+ * Who changes one of the two has to change the other, and say why.
+ */
+
+/** What a caller needs: nothing, a key with this scope, or (of a browser) to come as the page or by a link. */
+export type Expected = 'nothing' | 'a page' | 'predict' | 'announce' | 'worker' | 'metrics';
+
+/** Lines of a table: methods, the route as it is registered, what it needs; `v1` where the legacy port has it too. */
+function parse(text: string): ReadonlyMap<string, { need: Expected; legacy: boolean }> {
+  const rows = new Map<string, { need: Expected; legacy: boolean }>();
+  for (const line of text.trim().split('\n')) {
+    const [methods, url, ...words] = line.trim().split(/ +/);
+    const legacy = words.at(-1) === 'v1';
+    const need = words.slice(0, legacy ? -1 : undefined).join(' ') as Expected;
+    for (const method of methods.split(',')) rows.set(`${method} ${url}`, { need, legacy });
+  }
+  return rows;
+}
+
+const both = `
+  GET,HEAD   /health/live                             nothing
+  GET,HEAD   /health/ready                            nothing
+  GET,HEAD   /api/openapi.json                        nothing
+  GET,HEAD   /metrics                                 metrics
+  GET,HEAD   /                                        a page
+  GET,HEAD   /services/:id                            a page
+  GET,HEAD   /jobs                                    a page
+  GET,HEAD   /jobs/:id                                a page
+  GET,HEAD   /assets/*                                nothing
+  GET        /auth/me                                 a page
+  POST       /auth/session                            nothing
+  DELETE     /auth/session                            nothing
+  GET        /auth/oidc/login                         a page
+  GET        /auth/oidc/callback                      a page
+  GET,HEAD   /api/services                            predict
+  POST       /:task/:anatomy                          predict
+`;
+
+export const serverNeeds = parse(`
+  ${both.trim()}
+  GET,HEAD   /api/services/:id                        predict
+  GET,HEAD   /api/services/:id/sample                 predict
+  POST       /api/services/:id/fit                    predict
+  POST       /api/services/:id/predictions            predict
+  GET,HEAD   /api/jobs/:id                            predict
+  DELETE     /api/jobs/:id                            predict
+  POST       /api/jobs/:id/cancel                     predict
+  GET,HEAD   /api/jobs/:id/events                     predict
+  GET,HEAD   /api/jobs/:id/receipt                    predict
+  GET,HEAD   /api/jobs/:id/outputs/:name              predict
+  OPTIONS    /api/uploads                             predict
+  POST       /api/uploads                             predict
+  HEAD       /api/uploads/:id                         predict
+  PATCH      /api/uploads/:id                         predict
+  DELETE     /api/uploads/:id                         predict
+  HEAD       /api/blobs/:digest                       predict
+  GET,HEAD   /api/worker                              worker
+  POST       /api/worker/claim                        worker
+  POST       /api/worker/jobs/:id/touch               worker
+  GET,HEAD   /api/worker/jobs/:id/inputs/:digest      worker
+  PUT        /api/worker/jobs/:id/outputs/:name       worker
+  POST       /api/worker/jobs/:id/complete            worker
+  POST       /api/worker/jobs/:id/fail                worker
+  POST       /api/worker/jobs/:id/hand-back           worker
+  GET,HEAD   /interface                               predict v1
+  OPTIONS    /interface                               predict v1
+  POST       /predict                                 predict v1
+  OPTIONS    /predict                                 predict v1
+  POST       /responses                               predict v1
+  OPTIONS    /responses                               predict v1
+  GET,HEAD   /services/:id/interface                  predict v1
+  OPTIONS    /services/:id/interface                  predict v1
+  POST       /services/:id/predict                    predict v1
+  OPTIONS    /services/:id/predict                    predict v1
+  POST       /services/:id/responses                  predict v1
+  OPTIONS    /services/:id/responses                  predict v1
+`);
+
+export const registryNeeds = parse(`
+  ${both.trim()}
+  PUT        /api/announcements/:id                   announce
+  DELETE     /api/announcements/:id                   announce
+  GET,HEAD   /discover                                predict v1
+  OPTIONS    /discover                                predict v1
+  POST       /announce                                nothing v1
+  OPTIONS    /announce                                nothing v1
+`);
+
+/** The scopes by which a caller gets past each need; `admin` gets past all of them. */
+export const scopesFor: Readonly<Record<Expected, readonly string[] | undefined>> = {
+  nothing: undefined,
+  'a page': undefined,
+  predict: ['predict', 'admin'],
+  announce: ['announce', 'admin'],
+  worker: ['worker', 'admin'],
+  metrics: ['metrics', 'admin'],
+};

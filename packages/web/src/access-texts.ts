@@ -1,0 +1,96 @@
+import type { Me } from '@tomaat/client';
+import { formatSeconds, formatTime } from './format.ts';
+import type { HistoryEntry } from './store.ts';
+
+/**
+ * What the page says about who may open what, and why something is not there. It depends on how users log in: not at all,
+ * with an API key that several people and programs may share, or with an account of an OpenID Connect issuer.
+ */
+
+/** The environment variable from which the command line and the code samples read the key. */
+export const keyVariable = 'TOMAAT_API_KEY';
+
+/** Whether requests need a key. Of a server that does not say it, it is assumed that they do not. */
+export const needsKey = (me: Me | undefined): boolean => me?.login === 'required';
+
+const issuerOf = (me: Me) => me.ways.oidc?.host ?? 'the login server';
+
+/** “with the API key “ward 3”” or “as Ada Example through login.example”; undefined without login. */
+export function loginPhrase(me: Me | undefined): string | undefined {
+  if (!me?.who) return undefined;
+  return me.who.kind === 'key'
+    ? `with the API key “${me.who.label}”`
+    : `as ${me.who.label} through ${issuerOf(me)}`;
+}
+
+/** Who may open a job and its results, as a sentence. */
+export function whoOpens(me: Me | undefined): string {
+  if (!me) return 'The server did not say who can open the job.';
+  if (!me.who)
+    return 'This server has no login: anyone who can reach it and knows the address of a job can open it.';
+  return me.who.kind === 'key'
+    ? `Only people and programs that use the API key “${me.who.label}” can open the job.`
+    : `Only you can open the job, logged in ${loginPhrase(me)}.`;
+}
+
+/** Where the data goes and how long it is kept. `uploadLife`: how long the server keeps an upload that no job has used up. */
+export function whereItGoes(
+  me: Me | undefined,
+  { host, keepSeconds, uploadLife }: { host: string; keepSeconds?: number; uploadLife: string },
+): string {
+  const results = keepSeconds === undefined ? 'some time' : formatSeconds(keepSeconds);
+  return [
+    `Nothing is sent before you press the button. Then your data goes to ${host}, and from there only to machines on which its operator computes.`,
+    `It is deleted there when the job is done (${uploadLife} later if it fails or this page is closed), the results ${results} after that, and all of it at once when you delete the job.`,
+    whoOpens(me),
+  ].join(' ');
+}
+
+/** What a program needs to send predictions; undefined where it needs no key. */
+export function keyNote(me: Me | undefined): string | undefined {
+  if (!needsKey(me)) return undefined;
+  const how = `Set the environment variable ${keyVariable} to it: the code reads it from there.`;
+  return me?.who?.kind === 'oidc'
+    ? `Programs need an API key here; your login through ${issuerOf(me)} is for this page. Ask the operator of this server for a key. ${how} What is sent with a key belongs to the key, so this page cannot open those jobs.`
+    : `Programs need an API key here. ${how}`;
+}
+
+/** Why the server has no such job for this user: it answers the same where the job is somebody else’s. */
+export function goneText(
+  me: Me | undefined,
+  entry: HistoryEntry | undefined,
+  { keepSeconds, nowMs }: { keepSeconds?: number; nowMs: number },
+): { title: string; message: string } {
+  const kept = keepSeconds === undefined ? 'a while' : formatSeconds(keepSeconds);
+  const again = 'Send the volume again if you still need the result.';
+  if (entry && isExpired(entry, nowMs)) {
+    return {
+      title: 'This result has expired',
+      message: `The server kept it until ${formatTime(entry.expiresTime!)} and has deleted it. ${again}`,
+    };
+  }
+  if (entry) {
+    return {
+      title: 'This job is no longer there',
+      message:
+        entry.expiresTime === undefined
+          ? `It was deleted, or it has expired: the server keeps results for ${kept}. ${again}`
+          : `It was deleted before its time, by this login elsewhere or by the operator of the server. ${again}`,
+    };
+  }
+  const login = loginPhrase(me);
+  if (login === undefined) {
+    return {
+      title: 'There is no such job here',
+      message: `It was deleted, it has expired (a server keeps results for a while only), or the address is wrong. ${again}`,
+    };
+  }
+  return {
+    title: 'There is no such job for your login',
+    message: `You are logged in ${login}. A job opens only for the login that sent it, and this one may belong to another: log out and log in as its owner to open it. Or it was deleted, it has expired, or the address is wrong.`,
+  };
+}
+
+/** Whether the time for which the server keeps the result of a job is over. */
+export const isExpired = ({ expiresTime }: HistoryEntry, nowMs: number): boolean =>
+  expiresTime !== undefined && Date.parse(expiresTime) <= nowMs;

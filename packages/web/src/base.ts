@@ -1,0 +1,23 @@
+import { withoutTrailingSlashes } from '@tomaat/core';
+
+/**
+ * Where this page's server is on its host: a proxy may have a path of its own for it. The document says the path that the
+ * server knows of (tomaat-base), and how its root is reached from here (tomaat-root), which holds behind any proxy.
+ */
+const meta = (name: string) => document.querySelector<HTMLMetaElement>(`meta[name="${name}"]`)?.content ?? '';
+
+function findBasePath(): string {
+  const known = meta('tomaat-base');
+  const path = location.pathname;
+  if (known !== '' && (path === known || path.startsWith(`${known}/`))) return known;
+  // The server itself, past its proxy: there its root is the host's.
+  if (known !== '') return '';
+  return withoutTrailingSlashes(new URL(meta('tomaat-root') || '/', location.href).pathname);
+}
+
+/** Such as `/tomaat`; empty where the server has the host to itself. */
+export const basePath: string = findBasePath();
+/** The server's base address, without a slash at the end. */
+export const baseUrl: string = location.origin + basePath;
+/** What this page keeps in the browser, apart from what pages at other paths of the same host do. */
+export const keptAt = (name: string): string => (basePath === '' ? name : `${name}:${basePath}`);

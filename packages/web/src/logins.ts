@@ -1,0 +1,21 @@
+import { useSyncExternalStore } from 'react';
+
+/** How often somebody logged in since this page began, for what has to be asked again then. */
+
+let logins = 0;
+const listeners = new Set<() => void>();
+
+export function noteLogin(): void {
+  logins++;
+  for (const listener of listeners) listener();
+}
+
+/** Grows with each login: an effect that depends on it runs again. */
+export const useLogins = () =>
+  useSyncExternalStore(
+    (listener) => {
+      listeners.add(listener);
+      return () => listeners.delete(listener);
+    },
+    () => logins,
+  );

@@ -1,0 +1,59 @@
+import { dataFolder, modelsFolder } from './real-data.ts';
+
+/**
+ * The tests that CI may skip, each with the reason. Any other skip fails the run: a program that is missing there
+ * has to be installed by `.ci/run`.
+ */
+export interface MaySkip {
+  /** The end of the file's path. */
+  file: string;
+  /** Matches the test's full name; without it, any test of the file. */
+  test?: RegExp;
+  reason: string;
+  holds: boolean;
+}
+
+const noData = dataFolder() === undefined;
+const noModels = modelsFolder() === undefined;
+const images = 'the real images are not here (TOMAAT_TEST_DATA)';
+const networks = 'the real images or networks are not here (TOMAAT_TEST_DATA, TOMAAT_TEST_MODELS)';
+
+export const maySkip: readonly MaySkip[] = [
+  { file: 'core/src/formats/golden.test.ts', reason: images, holds: noData },
+  { file: 'core/src/labels/real-label-map.test.ts', reason: images, holds: noData },
+  { file: 'server/test/brain.test.ts', test: /refuses|real head/, reason: images, holds: noData },
+  { file: 'web/test/page.test.ts', test: /real/, reason: images, holds: noData },
+  { file: 'test/faces.test.ts', test: /real image/, reason: images, holds: noData },
+  { file: 'server/src/runtimes/onnx.test.ts', reason: networks, holds: noData || noModels },
+  { file: 'server/test/real-networks.test.ts', reason: networks, holds: noData || noModels },
+  {
+    file: 'server/test/real-networks.test.ts',
+    test: /model1[18]|model20|model30|mindgrab|model5-niivue|model5_gw_ae reaches Dice/,
+    reason: 'minutes each: TOMAAT_SLOW=1 runs them',
+    holds: !process.env.TOMAAT_SLOW,
+  },
+  {
+    file: 'server/src/trust/known-hosts.test.ts',
+    test: /a folder of another user/,
+    reason: 'only root can act as another user',
+    holds: process.geteuid?.() !== 0,
+  },
+  {
+    file: 'server/src/store/folder-owner.test.ts',
+    test: /takes the group|giveToOwner/,
+    reason: 'only root can act as another user',
+    holds: process.geteuid?.() !== 0,
+  },
+  {
+    file: 'server/test/folder-owner.test.ts',
+    test: /root beside|any other user/,
+    reason: 'only root can act as another user',
+    holds: process.geteuid?.() !== 0,
+  },
+  {
+    file: 'server/test/cli-basics.test.ts',
+    test: /started by an older Node/,
+    reason: 'this machine has no Node older than 24 beside the pinned one',
+    holds: true,
+  },
+];

@@ -1,0 +1,81 @@
+import { spawnSync } from 'node:child_process';
+import { accessSync, constants } from 'node:fs';
+import { delimiter, join } from 'node:path';
+
+/**
+ * The programs that tests need and the project does not install. A test whose program is missing skips; with
+ * REQUIRE_ALL, as in CI, it fails instead. Only the PATH decides, so that a run on a machine that has none of them
+ * can be tried anywhere: `PATH=/only/node npm test`.
+ */
+
+/** Every executable of that name on the PATH, in its order. */
+function onPath(name: string): string[] {
+  return (process.env.PATH ?? '')
+    .split(delimiter)
+    .filter((folder) => folder !== '')
+    .map((folder) => join(folder, name))
+    .filter((file) => {
+      try {
+        accessSync(file, constants.X_OK);
+        return true;
+      } catch {
+        return false;
+      }
+    });
+}
+
+const reported = new Set<string>();
+
+function orRequired(file: string | undefined, what: string): string | undefined {
+  if (file !== undefined) return file;
+  if (process.env.REQUIRE_ALL)
+    throw new Error(`${what} is not on this machine, and REQUIRE_ALL is set: install it, see .ci/run`);
+  if (!reported.has(what))
+    console.log(`Skipped: the tests here that need ${what}, not found on this machine.`);
+  reported.add(what);
+  return undefined;
+}
+
+/**
+ * The path of the first of `names` that starts with `args` and ends with 0, or undefined.
+ * @throws {Error} where none does and REQUIRE_ALL is set
+ */
+export function findProgram(
+  names: string | readonly string[],
+  args: readonly string[],
+  what = [names].flat().join(' or '),
+): string | undefined {
+  const files = [names].flat().flatMap(onPath);
+  return orRequired(
+    files.find((file) => spawnSync(file, args, { stdio: 'ignore' }).status === 0),
+    what,
+  );
+}
+
+/** A Python 3 that can import `modules`: the one of the PATH may lack what the system's own has. */
+export const findPython = (...modules: string[]): string | undefined =>
+  findProgram(
+    'python3',
+    ['-c', modules.length > 0 ? `import ${modules.join(', ')}` : ''],
+    `python3${modules.length > 0 ? ` with ${modules.join(', ')}` : ''}`,
+  );
+export const findCurl = (): string | undefined => findProgram('curl', ['--version']);
+export const findOpenssl = (): string | undefined => findProgram('openssl', ['version']);
+/** strace that may trace: containers can forbid it. */
+export const findStrace = (): string | undefined =>
+  findProgram('strace', ['-o', '/dev/null', 'true'], 'strace that may trace');
+
+export const findNginx = (): string | undefined => findProgram('nginx', ['-v']);
+export const findCaddy = (): string | undefined => findProgram('caddy', ['version'], 'Caddy');
+export const findHaproxy = (): string | undefined => findProgram('haproxy', ['-v'], 'HAProxy');
+export const findApache = (): string | undefined => findProgram(['apache2', 'httpd'], ['-v'], 'Apache httpd');
+/** A JDK, which runs a source file by itself. */
+export const findJava = (): string | undefined =>
+  findProgram('javac', ['-version'], 'a JDK') && findProgram('java', ['-version'], 'a JDK');
+
+/** Chromium or Chrome: the variable CHROMIUM, else by name. */
+export function findChromium(): string | undefined {
+  if (process.env.CHROMIUM) return process.env.CHROMIUM;
+  const files = ['chromium', 'chromium-browser', 'google-chrome'].flatMap(onPath);
+  return orRequired(files[0], 'Chromium');
+}
