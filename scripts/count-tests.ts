@@ -2,32 +2,66 @@ import { readFileSync } from 'node:fs';
 import { maySkip } from '../test/may-skip.ts';
 
 /**
- * Prints what a test run counted, as the last line of CI. Fails if a test failed, if nothing ran, or if a test was
- * skipped that test/may-skip.ts does not name.
+ * `count-tests REPORT [REPORT OF A SECOND RUN]`: prints what a test run counted, as the last line of CI. Fails if a test failed, if
+ * nothing ran, or if a test was skipped that test/may-skip.ts does not name. What a second run says of a file counts;
+ * tests that only passed then are named.
+ *
+ * `count-tests --failed REPORT`: prints the files in which something failed, a line each.
  */
 interface Report {
-  numPassedTests: number;
-  numFailedTests: number;
-  numFailedTestSuites: number;
-  testResults: { name: string; assertionResults: { status: string; fullName: string }[] }[];
+  testResults: FileResult[];
 }
-const report = JSON.parse(readFileSync(process.argv[2], 'utf8')) as Report;
-const skipped = report.testResults.flatMap(({ name, assertionResults }) =>
-  assertionResults
-    .filter(({ status }) => status !== 'passed' && status !== 'failed')
-    .map(({ fullName }) => ({ file: name, test: fullName })),
-);
-const reasons = new Map<string, number>();
-let unnamed = 0;
-for (const { file, test } of skipped) {
-  const entry = maySkip.find((one) => one.holds && file.endsWith(one.file) && (one.test?.test(test) ?? true));
-  if (entry) reasons.set(entry.reason, (reasons.get(entry.reason) ?? 0) + 1);
-  else {
-    unnamed++;
-    console.log(`Skipped, and test/may-skip.ts does not name it: ${file} › ${test}`);
+interface FileResult {
+  /** The path of the file. */
+  name: string;
+  status: string;
+  assertionResults: { status: string; fullName: string }[];
+}
+
+const readReport = (path: string): FileResult[] =>
+  (JSON.parse(readFileSync(path, 'utf8')) as Report).testResults;
+const hasFailed = ({ status, assertionResults }: FileResult): boolean =>
+  status === 'failed' || assertionResults.some((test) => test.status === 'failed');
+
+function printFailed(path: string): void {
+  for (const file of readReport(path)) if (hasFailed(file)) console.log(file.name);
+}
+
+/** True if all is well. */
+function count([first, second]: readonly string[]): boolean {
+  const files = new Map(readReport(first).map((file) => [file.name, file]));
+  for (const file of second === undefined ? [] : readReport(second)) {
+    const before = files.get(file.name);
+    if (before && hasFailed(before) && !hasFailed(file))
+      console.log(`Passed at the second try: ${file.name}`);
+    files.set(file.name, file);
   }
+  let passed = 0;
+  let failed = 0;
+  const reasons = new Map<string, number>();
+  for (const file of files.values()) {
+    const tests = file.assertionResults;
+    passed += tests.filter(({ status }) => status === 'passed').length;
+    const failedTests = tests.filter(({ status }) => status === 'failed').length;
+    // Or what comes before its tests.
+    failed += hasFailed(file) ? Math.max(1, failedTests) : 0;
+    for (const { status, fullName } of tests) {
+      if (status === 'passed' || status === 'failed') continue;
+      const reason = maySkip.find(
+        (one) => one.holds && file.name.endsWith(one.file) && (one.test?.test(fullName) ?? true),
+      )?.reason;
+      if (reason !== undefined) reasons.set(reason, (reasons.get(reason) ?? 0) + 1);
+      else {
+        failed++;
+        console.log(`Skipped, and test/may-skip.ts does not name it: ${file.name} › ${fullName}`);
+      }
+    }
+  }
+  for (const [reason, skipped] of reasons) console.log(`${skipped} skipped: ${reason}`);
+  console.log(`${passed} passed, ${failed} failed`);
+  return passed > 0 && failed === 0;
 }
-for (const [reason, count] of reasons) console.log(`${count} skipped: ${reason}`);
-const failed = Math.max(report.numFailedTests, report.numFailedTestSuites > 0 ? 1 : 0) + unnamed;
-console.log(`${report.numPassedTests} passed, ${failed} failed`);
-process.exitCode = report.numPassedTests > 0 && failed === 0 ? 0 : 1;
+
+const [word, ...rest] = process.argv.slice(2);
+if (word === '--failed') printFailed(rest[0]);
+else process.exitCode = count([word, ...rest]) ? 0 : 1;

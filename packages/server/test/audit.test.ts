@@ -195,7 +195,7 @@ describe('the audit log', () => {
     const id = /^tmt_([a-z2-7]{10})_/.exec(serving.addresses.adminKey!)![1];
     await expect
       .poll(async () => (await linesIn(data)).filter(({ event }) => event.startsWith('key.')), {
-        timeout: 5000,
+        timeout: 20_000,
       })
       .toEqual([
         expect.objectContaining({ event: 'key.renewed', scopes: ['announce'] }),

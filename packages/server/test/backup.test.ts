@@ -17,7 +17,7 @@ import { DatabaseSync } from 'node:sqlite';
 import { setTimeout as delay } from 'node:timers/promises';
 import { createClient } from '@tomaat/client';
 import { packTar, type TarSource } from 'modern-tar/fs';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { makeKey as makeFolderKey } from '../src/access/key-folder.ts';
 import { verifyAudit } from '../src/audit/verify-audit.ts';
 import { stageBackup } from '../src/folder/backup.ts';
@@ -463,6 +463,24 @@ describe('tomaat restore', () => {
     await using server = await startTestServer(['threshold'], { dataFolder: data, workers: 0 });
     expect((await fetch(`${server.url}/health/ready`)).status).toBe(200);
   }, 60_000);
+
+  it('moves aside again and again within a second, each time to a folder of its own', async () => {
+    const data = join(folder, 'again');
+    vi.useFakeTimers({ toFake: ['Date'], now: new Date('2026-02-03T04:05:06Z') });
+    try {
+      const moved: (string | undefined)[] = [];
+      for (let round = 0; round < 4; round++) {
+        const options = { force: true, signal: new AbortController().signal, onProgress() {} };
+        moved.push((await restoreBackup(backup, data, options)).movedTo);
+        expect(readFileSync(join(data, 'identity.key'))).toEqual(readFileSync(join(backup, 'identity.key')));
+      }
+      const names = ['', '-2', '-3'].map((end) => join(data, `replaced-20260203T040506Z${end}`));
+      expect(moved).toEqual([undefined, ...names]);
+      for (const name of names) expect(readdirSync(name)).toContain('server.db');
+    } finally {
+      vi.useRealTimers();
+    }
+  });
 
   it('leaves results that are damaged out, says so, and ends with 1', async () => {
     const copy = await changed('damaged-results', (path) => {

@@ -183,7 +183,7 @@ async function expectRefusal(
 }
 
 async function expectClean(): Promise<void> {
-  await expect.poll(() => server.files(), { timeout: 1000, interval: 20 }).toEqual([]);
+  await expect.poll(() => server.files(), { timeout: 20_000, interval: 20 }).toEqual([]);
   expect((await answerTo(form(routes[2], good()))).status, 'a good request afterwards').toBe(200);
 }
 
@@ -527,7 +527,7 @@ describe.each(routes)('$name refuses', (route) => {
       );
       // Long enough for the server to have begun a file.
       if (share > 0.5)
-        await expect.poll(() => server.files(), { timeout: 1000, interval: 10 }).not.toEqual([]);
+        await expect.poll(() => server.files(), { timeout: 20_000, interval: 10 }).not.toEqual([]);
       socket[hangUp]();
       socket.resume();
       await expectClean();

@@ -109,7 +109,7 @@ describe('an app that', () => {
       const next = await post(server, '/good/any');
       expect(next.status).toBe(200);
       await next.arrayBuffer();
-      await expect.poll(() => server.files(), { timeout: 1000, interval: 20 }).toEqual([]);
+      await expect.poll(() => server.files(), { timeout: 20_000, interval: 20 }).toEqual([]);
     },
   );
 });
@@ -142,9 +142,9 @@ it('a server killed in mid-job runs the job again after a restart, five times ou
       const output = await fetch(`${server.url}/api/jobs/${id}/outputs/segmentation`);
       expect(output.headers.get('content-length')).toBe(String((await output.arrayBuffer()).byteLength));
       // The input goes with the settling: what is left is the one output.
-      await expect.poll(async () => (await server.files()).length, { timeout: 1000, interval: 20 }).toBe(1);
+      await expect.poll(async () => (await server.files()).length, { timeout: 20_000, interval: 20 }).toBe(1);
       expect((await fetch(`${server.url}/api/jobs/${id}`, { method: 'DELETE' })).status).toBe(204);
-      await expect.poll(() => server.files(), { timeout: 1000, interval: 20 }).toEqual([]);
+      await expect.poll(() => server.files(), { timeout: 20_000, interval: 20 }).toEqual([]);
     }
   } finally {
     await rm(dataFolder, { recursive: true, force: true });

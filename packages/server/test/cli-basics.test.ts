@@ -3,6 +3,7 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
 import type { Entry } from '@tomaat/client';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { loadConfig } from '../src/config.ts';
@@ -195,6 +196,26 @@ describe('tomaat keys', () => {
       JSON.parse((await tomaat(['keys', 'list', '--json', ...data])).stdout)[0].revokedTime,
     ).toBeTruthy();
     expect(await tomaat(['keys', 'revoke', 'nothing', ...data])).toMatchObject({ code: 2 });
+  });
+
+  it('makes keys of programs that come to a new folder at once, each in both databases', async () => {
+    const data = ['--data', join(folder.path, 'new')];
+    const labels = ['a', 'b', 'c', 'd', 'e'];
+    const all = await Promise.all(
+      labels.map((label) => tomaat(['keys', 'create', '--label', label, ...data])),
+    );
+    expect(all.map(({ code, stderr }) => [code, code === 0 ? '' : stderr])).toEqual(
+      labels.map(() => [0, '']),
+    );
+    for (const file of ['server.db', 'registry.db']) {
+      const database = new DatabaseSync(join(folder.path, 'new', file));
+      const rows = database.prepare('SELECT label FROM api_key ORDER BY label').all();
+      database.close();
+      expect(
+        rows.map(({ label }) => label),
+        file,
+      ).toEqual(labels);
+    }
   });
 
   it.each([

@@ -41,6 +41,13 @@ interface Tenant {
 }
 const sha256s = (dataFolder: string) => readdirSync(join(dataFolder, 'blobs', 'sha256')).sort();
 
+/** The files of a job that has ended: its results alone, once its inputs are gone. */
+async function resultsOf(dataFolder: string, job: Job): Promise<string[]> {
+  const digests = [...new Set(job.outputs.map(({ digest }) => digest.replace('sha256:', '')))].sort();
+  await expect.poll(() => sha256s(dataFolder)).toEqual(digests);
+  return digests;
+}
+
 /** A volume that nobody else sends. */
 async function ownVolume(mark: number): Promise<Uint8Array<ArrayBuffer>> {
   const own = phantom();
@@ -144,7 +151,7 @@ describe('tomaat erase', () => {
     const other = createClient({ baseUrl: server.url, apiKey: bianchi.key });
     const shared = await other.predict('good', { volumes: { volume: new Blob([volume]) } });
     const kept = await other.wait(shared.id);
-    const before = sha256s(dataFolder);
+    const before = await resultsOf(dataFolder, kept);
     const { jobs, uploads, session } = await fill(server, rossi, 1234);
     expect(sha256s(dataFolder).length).toBeGreaterThan(before.length);
     expect(await rowsOf(dataFolder, `key:${rossi.id}`)).toEqual({
@@ -224,7 +231,7 @@ describe('tomaat erase', () => {
       [rossi, bianchi] = await makeTenants(dataFolder);
       const other = createClient({ baseUrl: server.url, apiKey: bianchi.key });
       kept = await other.wait((await other.predict('good', { volumes: { volume: new Blob([volume]) } })).id);
-      before = sha256s(dataFolder);
+      before = await resultsOf(dataFolder, kept);
       running = (await fill(server, rossi, 4321)).jobs[4].id;
       await server.kill('SIGKILL');
     }

@@ -38,9 +38,8 @@ beforeAll(async () => {
     },
   );
   scan = Uint8Array.from(await encode(phantom(), 'nii.gz'));
-  [alice, bob] = (await Promise.all([1, 2].map(() => makeKey(server.dataFolder, ['predict'])))).map(
-    ({ headers }) => headers,
-  );
+  alice = (await makeKey(server.dataFolder, ['predict'])).headers;
+  bob = (await makeKey(server.dataFolder, ['predict'])).headers;
 });
 afterAll(() => server?.[Symbol.asyncDispose]());
 
@@ -154,7 +153,7 @@ describe('bodies on their way', () => {
       expect(sockets.length).toBeLessThan(3 * maxBodies);
       expect(ended.size).toBe(0);
       expect((await predict(bob)).status).toBe(200);
-      await expect.poll(() => ended.size, { timeout: 5000 }).toBe(1);
+      await expect.poll(() => ended.size, { timeout: 20_000 }).toBe(1);
     } finally {
       open = false;
       await feeding;

@@ -90,7 +90,7 @@ describe('the server', () => {
       expect(found.length, 'what was smuggled is not answered').toBe(1);
       expect(closed, 'the connection is closed').toBe(true);
       expect(text.slice(text.indexOf('\r\n\r\n'))).toMatch(/Send|send/);
-      await expect.poll(() => server.files(), { timeout: 2000, interval: 20 }).toEqual([]);
+      await expect.poll(() => server.files(), { timeout: 20_000, interval: 20 }).toEqual([]);
       expect(await jobs()).toBe(before);
     });
   });
@@ -110,7 +110,7 @@ describe('the server', () => {
     // A million objects, were they made, would take a second and 50 MB a round.
     expect(memory.growthBytes()).toBeLessThan(64e6);
     expect(cpuSeconds(server.pid) - before).toBeLessThan(2);
-    await expect.poll(() => server.files(), { timeout: 2000, interval: 20 }).toEqual([]);
+    await expect.poll(() => server.files(), { timeout: 20_000, interval: 20 }).toEqual([]);
   });
 });
 

@@ -87,7 +87,7 @@ it('more than 300 lies in headers are refused as what they are, each by two ways
   }
   expect(faults).toEqual([]);
   expect(memory.growthBytes(), 'growth of the memory').toBeLessThan(limitBytes);
-  await expect.poll(() => server.files(), { timeout: 2000, interval: 20 }).toEqual([]);
+  await expect.poll(() => server.files(), { timeout: 20_000, interval: 20 }).toEqual([]);
   times.sort((a, b) => a - b);
   console.log(
     `${lies.length} lies × ${ways.length} ways: median ${times[times.length >> 1].toFixed(1)} ms, ` +

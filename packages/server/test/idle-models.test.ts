@@ -52,10 +52,10 @@ describe.skipIf(process.platform !== 'linux')('idle models', () => {
     await predict(server, 'one');
     const [first] = await childrenOf(server);
     await predict(server, 'two');
-    await expect.poll(() => childrenOf(server).then((pids) => pids.length), { timeout: 5000 }).toBe(1);
+    await expect.poll(() => childrenOf(server).then((pids) => pids.length), { timeout: 20_000 }).toBe(1);
     expect(await childrenOf(server)).not.toContain(first);
     await using none = await startRealServer(apps, { maxIdleMb: 0 });
     await predict(none, 'one');
-    await expect.poll(() => childrenOf(none), { timeout: 5000 }).toEqual([]);
+    await expect.poll(() => childrenOf(none), { timeout: 20_000 }).toEqual([]);
   });
 });

@@ -101,7 +101,7 @@ describe('startAnnouncer()', () => {
     second.clock.ms += 3_600_000;
     expect(await idsOf(second, true)).toEqual([]);
     await listen(second, Number(new URL(registryUrl).port));
-    await expect.poll(() => idsOf(second, true), { timeout: 5000 }).toEqual(['a']);
+    await expect.poll(() => idsOf(second, true), { timeout: 20_000 }).toEqual(['a']);
     expect((await second.entries.search({}))[0].sid).toBe(before.sid);
     await expect.poll(() => lines).toEqual([lines[0], expect.stringMatching(/^info .*again/)]);
   });
@@ -119,7 +119,7 @@ describe('startAnnouncer()', () => {
     await announcer.firstRound;
     expect(announcer.state().face).toBeUndefined();
     await listen(registry, Number(new URL(url).port));
-    await expect.poll(() => idsOf(registry), { timeout: 5000 }).toEqual(['a']);
+    await expect.poll(() => idsOf(registry), { timeout: 20_000 }).toEqual(['a']);
   });
 
   it('says why it is refused, and announces the others all the same', async () => {

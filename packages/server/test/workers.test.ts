@@ -135,7 +135,7 @@ describe('tomaat worker', () => {
     await expect.poll(async () => (await look(job.id)).stage, { timeout: 10_000 }).toBe('infer');
     const { fraction } = await look(job.id);
     await expect
-      .poll(async () => (await look(job.id)).fraction, { timeout: 3000 })
+      .poll(async () => (await look(job.id)).fraction, { timeout: 20_000 })
       .toBeGreaterThan(fraction!);
     const start = performance.now();
     await fetch(`${server.url}/api/jobs/${job.id}`, { method: 'DELETE' });

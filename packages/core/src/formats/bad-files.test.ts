@@ -13,7 +13,7 @@ describe('readVolume() refuses a broken file at once, naming the field and the r
     const error = await readVolume([sourceFromBytes(`a.${kind.split(' ')[0]}`, bytes)], webPlatform).catch(
       (e: unknown) => e,
     );
-    expect(performance.now() - start).toBeLessThan(1000);
+    expect(performance.now() - start).toBeLessThan(5000);
     expect(error).toBeInstanceOf(TomaatError);
     expect({ code: (error as TomaatError).code, message: (error as Error).message }).toEqual({
       code,

@@ -250,10 +250,22 @@ async function moveAside(dataFolder: string): Promise<string | undefined> {
   );
   if (contents.length === 0) return undefined;
   const stamp = new Date().toISOString().replaceAll(/[-:]|\.\d+/g, '');
-  const to = join(dataFolder, `replaced-${stamp}`);
-  await mkdir(to, { mode: 0o700 });
+  const to = await makeUnique(join(dataFolder, `replaced-${stamp}`));
   for (const name of contents) await rename(join(dataFolder, name), join(to, name));
   return to;
+}
+
+/** Makes a folder of this name, or of the next one that is free: `…-2`, `…-3`. Gives its path. */
+async function makeUnique(path: string): Promise<string> {
+  for (let number = 1; ; number++) {
+    const unique = number === 1 ? path : `${path}-${number}`;
+    try {
+      await mkdir(unique, { mode: 0o700 });
+      return unique;
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
+    }
+  }
 }
 
 /** Gives all that was made in a folder to its owner. */

@@ -135,19 +135,42 @@ interface MigrationTable {
   tomaat_migration: { number: number; name: string; applied_at: string };
 }
 
+/** Takes the schema to its last step. Another process may open the same file at the same time: whoever comes first takes the step. */
 async function migrate(db: Kysely<unknown>, file: string, migrations: readonly Migration[]): Promise<void> {
-  const table = db as Kysely<MigrationTable>;
+  while ((await stepsTaken(db, file, migrations)) < migrations.length) {
+    await db.transaction().execute(async (trx) => {
+      const taken = await stepsTaken(trx, file, migrations);
+      if (taken === migrations.length) return;
+      if (taken === 0)
+        await sql`CREATE TABLE IF NOT EXISTS tomaat_migration (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, applied_at TEXT NOT NULL) STRICT`.execute(
+          trx,
+        );
+      const migration = migrations[taken];
+      await migration.up(trx);
+      await (trx as Transaction<unknown> as unknown as Transaction<MigrationTable>)
+        .insertInto('tomaat_migration')
+        .values({ number: taken + 1, name: migration.name, applied_at: new Date().toISOString() })
+        .execute();
+    });
+  }
+}
+
+/** How many of these migrations a database has behind it. */
+async function stepsTaken(
+  db: Kysely<unknown>,
+  file: string,
+  migrations: readonly Migration[],
+): Promise<number> {
   const tables = await sql<{ name: string }>`SELECT name FROM sqlite_schema WHERE type = 'table'`.execute(db);
-  const isOurs = tables.rows.some((row) => row.name === 'tomaat_migration');
-  if (!isOurs && tables.rows.length > 0) {
+  if (tables.rows.length === 0) return 0;
+  if (!tables.rows.some((row) => row.name === 'tomaat_migration')) {
     throw new TomaatError('INTERNAL', `${file} is a database of another program. Choose another data folder`);
   }
-  if (!isOurs) {
-    await sql`CREATE TABLE tomaat_migration (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, applied_at TEXT NOT NULL) STRICT`.execute(
-      db,
-    );
-  }
-  const applied = await table.selectFrom('tomaat_migration').select('name').orderBy('number').execute();
+  const applied = await (db as Kysely<MigrationTable>)
+    .selectFrom('tomaat_migration')
+    .select('name')
+    .orderBy('number')
+    .execute();
   const unknown = applied.find((row, index) => migrations[index]?.name !== row.name);
   if (unknown) {
     throw new TomaatError(
@@ -155,16 +178,7 @@ async function migrate(db: Kysely<unknown>, file: string, migrations: readonly M
       `${file} was written by a newer version of TOMAAT (its step '${unknown.name}' is not known here). Start that version, or choose another data folder`,
     );
   }
-  for (const [index, migration] of migrations.entries()) {
-    if (index < applied.length) continue;
-    await db.transaction().execute(async (trx) => {
-      await migration.up(trx);
-      await (trx as Transaction<unknown> as unknown as Transaction<MigrationTable>)
-        .insertInto('tomaat_migration')
-        .values({ number: index + 1, name: migration.name, applied_at: new Date().toISOString() })
-        .execute();
-    });
-  }
+  return applied.length;
 }
 
 // ── Kysely over node:sqlite ──────────────────────────────────────────────────────────────────────────────────

@@ -259,7 +259,7 @@ describe('the lock', () => {
     );
     expect(done).toBe(false);
     clock.ms += 1;
-    await expect.poll(() => done, { timeout: 5_000 }).toBe(true);
+    await expect.poll(() => done, { timeout: 20_000 }).toBe(true);
     await adding;
     expect(await readPins(file)).toHaveLength(1);
   });
@@ -286,7 +286,7 @@ describe('the lock', () => {
     await looks(9);
     expect(fault).toBeUndefined();
     clock.ms += 1;
-    await expect.poll(() => fault, { timeout: 5_000 }).toBeDefined();
+    await expect.poll(() => fault, { timeout: 20_000 }).toBeDefined();
     await adding;
     expect(fault).toMatchObject({ code: 'CONFLICT', message: expect.stringContaining(lock) });
     expect(await readdir(folder)).toEqual(['known_hosts.lock']);
