@@ -405,6 +405,7 @@ describe('fillHoles()', () => {
     ]);
     expect(fillHoles(map).voxels.every((v) => v === 1)).toBe(true);
     expect(fillHoles(map, { labels: [2] }).voxels).toEqual(map.voxels);
+    expect(fillHoles(map, { labels: [5, 1] })).toEqual(fillHoles(map, { labels: [1] }));
     const floats = fillHoles({ ...map, voxels: Float64Array.from(map.voxels) });
     expect(floats.voxels).toEqual(new Float64Array(27).fill(1));
   });

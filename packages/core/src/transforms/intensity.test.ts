@@ -34,6 +34,7 @@ describe('intensityTransforms', () => {
       { lower: 0, upper: 100, bMin: 0, bMax: 1, clip: false, relative: false, channelWise: false },
     ],
     ['clipIntensityPercentiles', { lower: 0 }, { lower: 0, channelWise: false }],
+    ['clipIntensityPercentiles', { lower: 99.5 }, { lower: 99.5, channelWise: false }],
     ['clipIntensityPercentiles', { upper: 100 }, { upper: 100, channelWise: false }],
     ['normalizeIntensity', {}, { nonzero: false, mask: 'all', channelWise: false }],
     ['normalizeIntensity', { nonzero: true }, { nonzero: true, mask: 'all', channelWise: false }],

@@ -52,6 +52,21 @@ describe('percentiles()', () => {
     );
   });
 
+  it('finds the first and the last value of each type', () => {
+    const ends: [Int8Array | Uint8Array | Int16Array | Uint16Array | Int32Array | Uint32Array, number[]][] = [
+      [Int8Array.of(-128, 3, 127), [-128, 3, 127]],
+      [Uint8Array.of(0, 3, 255), [0, 3, 255]],
+      [Int16Array.of(-32768, 3, 32767), [-32768, 3, 32767]],
+      [Uint16Array.of(0, 3, 65535), [0, 3, 65535]],
+      [Int32Array.of(-(2 ** 31), 3, 2 ** 31 - 1), [-(2 ** 31), 3, 2 ** 31 - 1]],
+      [Uint32Array.of(0, 3, 2 ** 32 - 1), [0, 3, 2 ** 32 - 1]],
+    ];
+    for (const [voxels, expected] of ends) {
+      expect(percentiles(voxels, [0, 50, 100]), voxels.constructor.name).toEqual(expected);
+      expect(percentiles(voxels.toReversed(), [0, 50, 100]), voxels.constructor.name).toEqual(expected);
+    }
+  });
+
   it('leaves out what is not finite', () => {
     const voxels = Float32Array.of(Number.NaN, 1, Infinity, 2, -Infinity, 3, Number.NaN);
     expect(percentiles(voxels, [0, 50, 100])).toEqual([1, 2, 3]);
