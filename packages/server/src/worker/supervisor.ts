@@ -98,7 +98,7 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
     running.get(id)?.abort(new TomaatError('CANCELED', 'The job was cancelled.')),
   );
 
-  /** An idle child of the app, or a new one; the one that was idle longest makes room. */
+  /** An idle child of the app, or a new one. */
   async function childFor(app: App): Promise<Child> {
     const index = idle.findIndex((child) => child.app === app && child.alive);
     if (index >= 0) return idle.splice(index, 1)[0];

@@ -250,7 +250,7 @@ function drawOncePerFrame(niivue: Niivue): () => void {
 const extentOf = ({ size, affine }: Volume): number =>
   Math.max(...spacingOf(affine).map((mm, axis) => mm * size[axis]));
 
-/** A line that is seen but hides little: about a third of a voxel, mm. A volume may be smaller than a body's voxel. */
+/** Width of the crosshair, mm: 0.2, less in volumes under 20 mm, and never thinner than a 400th of the longest side. */
 const lineWidth = (extent: number): number => Math.max(Math.min(0.2, extent / 100), extent / 400);
 
 /** Discrete colours by label value; what is not listed, and what is off, is not drawn. */

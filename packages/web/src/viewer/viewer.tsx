@@ -1,4 +1,4 @@
-import { type Mesh, mmDigits, spacingOf, type Vec3, type Volume } from '@tomaat/core';
+import { applyAffine, type Mesh, mmDigits, spacingOf, type Vec3, type Volume } from '@tomaat/core';
 import { useEffect, useEffectEvent, useMemo, useRef, useState } from 'react';
 import { ToggleButton, ToggleButtonGroup } from 'react-aria-components';
 import { PlainSlider } from '../form/slider.tsx';
@@ -209,14 +209,10 @@ export function Viewer({
   );
 }
 
-function centreOf(volume: Volume): Vec3 {
-  const { affine: a, size } = volume;
+/** The voxel in the middle, RAS+ mm. */
+function centreOf({ affine, size }: Volume): Vec3 {
   const [x, y, z] = size.map((n) => Math.floor((n - 1) / 2));
-  return [
-    a[0] * x + a[1] * y + a[2] * z + a[3],
-    a[4] * x + a[5] * y + a[6] * z + a[7],
-    a[8] * x + a[9] * y + a[10] * z + a[11],
-  ];
+  return applyAffine(affine, [x, y, z]);
 }
 
 const stepOf = ({ lowest, highest }: { lowest: number; highest: number }) => {
