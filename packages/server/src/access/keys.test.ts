@@ -110,6 +110,33 @@ describe('findKey()', () => {
   });
 });
 
+describe('limits of a key', () => {
+  it.each([[{ maxJobs: 3 }], [{ perDay: 20 }], [{ maxJobs: 3, perDay: 20 }]])(
+    'are found with it: %j',
+    async (limits) => {
+      const { key, id } = await createKey(db, { label: 'a', scopes: ['predict'], limits }, start);
+      for (const found of [await findKey(db, key, start), await findKeyById(db, id, start)])
+        expect(JSON.parse(JSON.stringify(found?.limits))).toEqual(limits);
+      expect((await listKeys(db))[0].limits).toMatchObject(limits);
+    },
+  );
+
+  it('are missing where none were given', async () => {
+    const { key } = await createKey(db, { label: 'a', scopes: ['predict'] }, start);
+    expect((await findKey(db, key, start))?.limits).toBeUndefined();
+  });
+
+  it.each([
+    [{ maxJobs: 0 }, 'max-jobs'],
+    [{ perDay: 1.5 }, 'per-day'],
+    [{ perDay: -1 }, 'per-day'],
+  ])('are whole numbers from 1: %j', async (limits, field) => {
+    const making = createKey(db, { label: 'a', scopes: ['predict'], limits }, start);
+    await expect(making).rejects.toMatchObject({ code: 'BAD_INPUT', field });
+    expect(await listKeys(db)).toEqual([]);
+  });
+});
+
 describe('hasAdminKey()', () => {
   it('counts neither other scopes, nor what has expired or was revoked', async () => {
     expect(await hasAdminKey(db, start)).toBe(false);
@@ -177,6 +204,8 @@ describe('bearerOf()', () => {
   it('takes the token after Bearer in any case, and nothing else', () => {
     expect(bearerOf('Bearer abc')).toBe('abc');
     expect(bearerOf('bEARER   abc  ')).toBe('abc');
+    const token = 'a.b-'.repeat(50);
+    expect(bearerOf(`Bearer ${token}`)).toBe(token);
     for (const header of [undefined, '', 'abc', 'Bearer', 'Bearer ', 'Basic abc', 'Bearer a b', 'xBearer a'])
       expect(bearerOf(header), header).toBeUndefined();
   });

@@ -5,7 +5,8 @@ import { join } from 'node:path';
 import type { Kysely } from 'kysely';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { openServerDatabase } from '../store/server-database.ts';
-import { hideOwners, openPseudonyms } from './pseudonyms.ts';
+import type { Oidc } from './oidc.ts';
+import { hideOwners, openPseudonyms, withPseudonyms } from './pseudonyms.ts';
 
 let folder: string;
 beforeEach(async () => {
@@ -94,5 +95,24 @@ describe('hideOwners()', () => {
     await database.close();
     const bytes = await readFile(join(folder, 'server.db'), 'latin1');
     for (const clear of ['anna', 'login.example', '10.7.7.7']) expect(bytes).not.toContain(clear);
+  });
+});
+
+describe('withPseudonyms()', () => {
+  it('hides whom a login or a token is of, and knows nobody whom the issuer does not', async () => {
+    const pseudonyms = await openPseudonyms(folder);
+    const person = { owner: anna, label: 'Anna', scopes: ['predict'] };
+    const issuer = {
+      name: 'an issuer',
+      finish: async () => ({ ...person, idToken: 'x' }),
+      recognise: async (jwt: string) => (jwt === 'good' ? person : undefined),
+    };
+    const oidc = withPseudonyms(issuer as unknown as Oidc, pseudonyms)!;
+    const hidden = { ...person, owner: pseudonyms.of(anna) };
+    expect(await (oidc.finish as () => Promise<unknown>)()).toEqual({ ...hidden, idToken: 'x' });
+    expect(await oidc.recognise('good')).toEqual(hidden);
+    expect(await oidc.recognise('bad')).toBeUndefined();
+    expect((oidc as unknown as typeof issuer).name).toBe('an issuer');
+    expect(withPseudonyms(undefined, pseudonyms)).toBeUndefined();
   });
 });
