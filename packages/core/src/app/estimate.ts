@@ -2,7 +2,7 @@ import { estimateMemory } from '../inferers/inferer.ts';
 import { windowsAlong } from '../inferers/windows.ts';
 import { bytesPerVoxel, type Grid, type Size, type VoxelType, voxelCount } from '../volume.ts';
 import { type Manifest, type ModelSpec, volumeInputs } from './manifest.ts';
-import { reductionOf } from './predict.ts';
+import { reductionOf } from './postprocess.ts';
 import { applies, gridAfter } from './steps.ts';
 import type { Parameter } from './values.ts';
 

@@ -37,7 +37,7 @@ async function expectLabels(output: Output, labelOf: (value: number, at: Vec3) =
 }
 
 import type { NetworkSession } from '../inferers/spec.ts';
-import { reductionOf } from './predict.ts';
+import { reductionOf } from './postprocess.ts';
 
 describe('predict(): networks', () => {
   it.each<VolumeExtension>(['nii', 'mha', 'nrrd'])(

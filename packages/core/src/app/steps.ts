@@ -167,14 +167,19 @@ export function resolveParameters(
   );
 }
 
+/** What a step may use besides its volume and its own parameters. */
+export interface StepContext extends TransformContext {
+  parameters: Readonly<Record<string, Parameter>>;
+}
+
 /** Runs one transform of the tables on a volume. */
 export async function applyTransform(
   step: Step,
   kind: 'preprocess' | 'postprocess',
   volume: Volume,
-  context: TransformContext,
+  context: StepContext,
 ): Promise<Volume> {
-  const parameters = resolveParameters(step, kind, context.parameters as Record<string, Parameter>);
+  const parameters = resolveParameters(step, kind, context.parameters);
   return transformNamed(step.name, kind)!.apply(volume, parameters, context);
 }
 

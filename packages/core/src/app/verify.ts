@@ -5,7 +5,7 @@ import type { NetworkSession, Reduction } from '../inferers/spec.ts';
 import { isLabelTensor, type LabelTensor, type Tensor } from '../tensor.ts';
 import type { Grid, Size } from '../volume.ts';
 import { type Manifest, type ModelSpec, volumeInputs } from './manifest.ts';
-import { reductionOf } from './predict.ts';
+import { reductionOf } from './postprocess.ts';
 import {
   applies,
   gridAfter,
