@@ -1,9 +1,11 @@
 export * from './app/acceptance.ts';
 export * from './app/define-app.ts';
 export * from './app/elements.ts';
+export * from './app/encode-output.ts';
 export * from './app/estimate.ts';
 export * from './app/manifest.ts';
 export * from './app/parse-manifest.ts';
+export { reductionOf } from './app/postprocess.ts';
 export * from './app/predict.ts';
 export * from './app/steps.ts';
 export * from './app/values.ts';

@@ -9,7 +9,7 @@ import { oblique } from '../geometry/fixtures.ts';
 import type { Mesh } from '../labels/surface.ts';
 import type { Volume } from '../volume.ts';
 import type { Output, OutputFormat } from './elements.ts';
-import { chooseFormat, encodeOutput } from './predict.ts';
+import { chooseFormat, encodeOutput } from './encode-output.ts';
 import type { OutputValue } from './values.ts';
 
 const encode = (

@@ -3,8 +3,9 @@ import { spacingOf } from '../geometry/affine.ts';
 import { estimateMemory } from '../inferers/inferer.ts';
 import type { InfererSpec } from '../inferers/spec.ts';
 import type { Grid, Size } from '../volume.ts';
-import { estimatePrediction, gridAfter, largestThatFits, type VolumeFactsOf } from './estimate.ts';
+import { estimatePrediction, largestThatFits, type VolumeFactsOf } from './estimate.ts';
 import { parseManifest } from './parse-manifest.ts';
+import { gridAfter } from './steps.ts';
 
 const manifestOf = (more: object) =>
   parseManifest(

@@ -1,18 +1,9 @@
-import type { Vec3 } from '../geometry/affine.ts';
-import {
-  centerCrop,
-  divisibleSize,
-  orientedGrid,
-  padAround,
-  resizedGrid,
-  spacedGrid,
-} from '../geometry/grid.ts';
 import { estimateMemory } from '../inferers/inferer.ts';
 import { windowsAlong } from '../inferers/windows.ts';
 import { bytesPerVoxel, type Grid, type Size, type VoxelType, voxelCount } from '../volume.ts';
 import { type Manifest, type ModelSpec, volumeInputs } from './manifest.ts';
-import { reductionOf } from './predict.ts';
-import { applies, resolveParameters, type Step } from './steps.ts';
+import { reductionOf } from './postprocess.ts';
+import { applies, gridAfter } from './steps.ts';
 import type { Parameter } from './values.ts';
 
 /** What is known of a volume before it is there. */
@@ -21,7 +12,7 @@ export type VolumeFactsOf = Grid & { readonly components: number; readonly voxel
 export interface Estimate {
   /** Bytes that the process will take at its peak: the volumes, the network's input and output, a share for its inside. */
   readonly neededBytes: number;
-  /** Grid of what the model sees, an upper bound where a step crops by intensity. */
+  /** Size of what the model sees; an upper bound where a grid depends on the voxels, as after a crop by intensity. */
   readonly modelSize: Size;
   /** Windows that the model is run on; 1 for the whole volume at once. */
   readonly windows: number;
@@ -125,31 +116,4 @@ function windowsOf(
     const overlap = typeof spec.overlap === 'number' ? spec.overlap : spec.overlap[axis];
     return product * windowsAlong(n, spec.roiSize[axis], overlap, spec.stepping).count;
   }, 1);
-}
-
-/** The grid that a step makes; the same grid for steps that only change values, or crop by them. */
-export function gridAfter(grid: Grid, step: Step, parameters: Readonly<Record<string, Parameter>>): Grid {
-  const given = resolveParameters(step, 'preprocess', parameters) as Record<string, unknown>;
-  const wanted = (key: string): Size => {
-    const size = given[key] as readonly number[];
-    return [0, 1, 2].map((axis) => (size[axis] > 0 ? size[axis] : grid.size[axis])) as unknown as Size;
-  };
-  switch (step.name) {
-    case 'orientation':
-      return orientedGrid(grid, given.axcodes as string);
-    case 'spacing':
-      return spacedGrid(grid, given.pixdim as unknown as Vec3, { scaleExtent: given.scaleExtent === true });
-    case 'resize':
-      return resizedGrid(grid, wanted('size'));
-    case 'centerSpatialCrop':
-      return { ...grid, size: centerCrop(grid, wanted('roiSize')).size };
-    case 'spatialPad':
-      return { ...grid, size: padAround(grid, wanted('size')).size };
-    case 'resizeWithPadOrCrop':
-      return { ...grid, size: wanted('size') };
-    case 'divisiblePad':
-      return { ...grid, size: divisibleSize(grid.size, given.k as number | Vec3) };
-    default:
-      return grid;
-  }
 }

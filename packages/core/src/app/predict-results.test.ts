@@ -37,7 +37,7 @@ async function expectLabels(output: Output, labelOf: (value: number, at: Vec3) =
 }
 
 import type { NetworkSession } from '../inferers/spec.ts';
-import { reductionOf } from './predict.ts';
+import { reductionOf } from './postprocess.ts';
 
 describe('predict(): networks', () => {
   it.each<VolumeExtension>(['nii', 'mha', 'nrrd'])(
@@ -338,6 +338,9 @@ describe('predict(): results of programs', () => {
     await expect(run(withText, result({ segmentation }))).rejects.toEqual(field('note'));
     const noMap = programOf({ outputs: { note: { type: 'PlainText' }, points: { type: 'Fiducials' } } });
     await expect(run(noMap, result({ note: 'words' }))).rejects.toEqual(field('points'));
+    await expect(run(noMap, result({ note: 'words' }))).rejects.toThrow(
+      /returned nothing for its output points/,
+    );
   });
 
   it('runs restore only where there is a volume to go back to', async () => {

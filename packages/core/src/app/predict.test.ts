@@ -159,6 +159,13 @@ describe('predict(): failures', () => {
       message: expect.stringContaining('onnx'),
     });
   });
+
+  it('refuses a program where the manifest has a network', async () => {
+    await expect(run(networkOf(), program(answer))).rejects.toMatchObject({
+      code: 'APP_FAILED',
+      message: expect.stringContaining('onnx'),
+    });
+  });
 });
 
 describe('predict(): cancellation', () => {

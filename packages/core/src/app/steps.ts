@@ -3,7 +3,7 @@ import { TomaatError } from '../errors.ts';
 import { labelTransforms } from '../labels/table.ts';
 import { imageTransforms } from '../transforms/table.ts';
 import type { TransformContext, VolumeTransform } from '../transforms/transform.ts';
-import type { Volume } from '../volume.ts';
+import type { Grid, Volume } from '../volume.ts';
 import { conditionsSchema, type Input, type Label } from './elements.ts';
 import { defaultValue, type Parameter } from './values.ts';
 
@@ -167,15 +167,26 @@ export function resolveParameters(
   );
 }
 
+/** What a step may use besides its volume and its own parameters. */
+export interface StepContext extends TransformContext {
+  parameters: Readonly<Record<string, Parameter>>;
+}
+
 /** Runs one transform of the tables on a volume. */
 export async function applyTransform(
   step: Step,
   kind: 'preprocess' | 'postprocess',
   volume: Volume,
-  context: TransformContext,
+  context: StepContext,
 ): Promise<Volume> {
-  const parameters = resolveParameters(step, kind, context.parameters as Record<string, Parameter>);
+  const parameters = resolveParameters(step, kind, context.parameters);
   return transformNamed(step.name, kind)!.apply(volume, parameters, context);
+}
+
+/** The grid after a step of the preprocessing, by that before; an upper bound where it depends on the voxels. */
+export function gridAfter(grid: Grid, step: Step, parameters: Readonly<Record<string, Parameter>>): Grid {
+  const given = resolveParameters(step, 'preprocess', parameters);
+  return transformNamed(step.name, 'preprocess')!.gridOf(grid, given);
 }
 
 /** The values that a label map may hold after a step of the postprocessing, by those before. */

@@ -4,10 +4,16 @@ import { checkScoresShape } from '../inferers/checks.ts';
 import type { NetworkSession, Reduction } from '../inferers/spec.ts';
 import { isLabelTensor, type LabelTensor, type Tensor } from '../tensor.ts';
 import type { Grid, Size } from '../volume.ts';
-import { gridAfter } from './estimate.ts';
 import { type Manifest, type ModelSpec, volumeInputs } from './manifest.ts';
-import { reductionOf } from './predict.ts';
-import { applies, labelsWith, parameterTrials, resolveParameters, valuesAfterStep } from './steps.ts';
+import { reductionOf } from './postprocess.ts';
+import {
+  applies,
+  gridAfter,
+  labelsWith,
+  parameterTrials,
+  resolveParameters,
+  valuesAfterStep,
+} from './steps.ts';
 import type { Parameter } from './values.ts';
 
 /** What came of trying a network: every fault, and a line that says what was seen. */

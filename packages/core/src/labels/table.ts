@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { TomaatError } from '../errors.ts';
-import { defineTransform, type VolumeTransform } from '../transforms/transform.ts';
+import { defineTransform, keepsGrid, type VolumeTransform } from '../transforms/transform.ts';
 import { createVoxels, type Volume } from '../volume.ts';
 import { type Connectivity, fillHoles, keepLargestComponent, removeSmallObjects } from './components.ts';
 import { copyOf, holdsLabel, labelTypeFor, labelVoxels, setLabel } from './label-map.ts';
@@ -36,6 +36,7 @@ const keepLargestConnectedComponent = defineTransform({
     connectivity: connectivity(26),
     numComponents: z.int().min(1).default(1).describe('How many components stay'),
   }),
+  gridOf: keepsGrid,
   apply: (volume, p) =>
     keepLargestComponent(volume, {
       labels: p.appliedLabels,
@@ -57,6 +58,7 @@ const removeSmall = defineTransform({
       appliedLabels,
     })
     .describe('With both limits a component has to meet both'),
+  gridOf: keepsGrid,
   apply: (volume, p) =>
     removeSmallObjects(volume, {
       minVoxels: p.minSize,
@@ -78,6 +80,7 @@ const fill = defineTransform({
       .optional()
       .describe('Fills each slice across this axis by itself; the whole volume if missing'),
   }),
+  gridOf: keepsGrid,
   apply: (volume, p) =>
     fillHoles(volume, { labels: p.appliedLabels, connectivity: p.connectivity, slicewise: p.slicewise }),
 });
@@ -86,6 +89,7 @@ const labelFilter = defineTransform({
   name: 'labelFilter',
   description: 'Keeps the voxels of the given labels and sets all others to 0.',
   parameters: z.strictObject({ appliedLabels: labelList.describe('The labels that stay') }),
+  gridOf: keepsGrid,
   apply: (volume, p) => filterLabels(volume, p.appliedLabels),
   valuesAfter: (values, p) => values.filter((value) => value === 0 || p.appliedLabels.includes(value)),
 });
@@ -106,6 +110,7 @@ const mapLabelValue = defineTransform({
       path: ['origLabels'],
       message: 'must name each value once',
     }),
+  gridOf: keepsGrid,
   apply: (volume, p) => mapLabels(volume, p.origLabels, p.targetLabels),
   valuesAfter: (values, p) =>
     values.map((value) => {
@@ -126,6 +131,7 @@ function morphologyTransform(
       radiusMm: z.number().positive().max(1000).describe('Radius of the ball, mm'),
       appliedLabels,
     }),
+    gridOf: keepsGrid,
     apply: (volume, p) => apply(volume, { radiusMm: p.radiusMm, labels: p.appliedLabels }),
   });
 }

@@ -13,7 +13,7 @@ import {
   summarize,
   valuesOf,
 } from './statistics.ts';
-import { defineTransform, type VolumeTransform } from './transform.ts';
+import { defineTransform, keepsGrid, type VolumeTransform } from './transform.ts';
 
 /*
  * Transforms of intensity, with the names and meanings of MONAI's. Results are float32. NaN and ±Infinity are left out
@@ -116,6 +116,7 @@ const scaleIntensity = defineTransform({
     maxv: z.number().default(1).describe('What the highest value becomes'),
     channelWise,
   }),
+  gridOf: keepsGrid,
   apply: (volume, { minv, maxv, channelWise }) =>
     mapLinear(volume, channelWise, (voxels) => {
       const { min, max } = extremes(voxels);
@@ -142,6 +143,7 @@ const scaleIntensityRange = defineTransform({
       clip,
     })
     .refine((p) => p.aMax > p.aMin, { message: 'must be greater than aMin', path: ['aMax'] }),
+  gridOf: keepsGrid,
   apply: (volume, { aMin, aMax, bMin, bMax, clip }) =>
     mapLinear(volume, false, () => rangeMap(aMin, aMax, bMin, bMax, clip)),
 });
@@ -164,6 +166,7 @@ const scaleIntensityRangePercentiles = defineTransform({
       channelWise,
     })
     .refine((p) => p.upper > p.lower, { message: 'must be greater than lower', path: ['upper'] }),
+  gridOf: keepsGrid,
   apply: (volume, { lower, upper, bMin, bMax, clip, relative, channelWise }) =>
     mapLinear(volume, channelWise, (voxels) => {
       const [a0, a1] = percentiles(voxels, [lower, upper]);
@@ -197,6 +200,7 @@ const normalizeIntensity = defineTransform({
       message: 'cannot be combined with nonzero, which has its own mask',
       path: ['mask'],
     }),
+  gridOf: keepsGrid,
   apply(volume, { subtrahend, divisor, nonzero, mask, channelWise }) {
     const needed = subtrahend === undefined || divisor === undefined;
     const measured: Mask = nonzero ? 'nonzero' : mask;
@@ -220,6 +224,7 @@ const thresholdIntensity = defineTransform({
     above: z.boolean().default(true).describe('Keep what is above; false keeps what is below'),
     cval: z.number().default(0).describe('What the other voxels become'),
   }),
+  gridOf: keepsGrid,
   apply: (volume, { threshold, above, cval }) =>
     mapValues(volume, false, () => (v) => ((above ? v > threshold : v < threshold) ? v : cval)),
 });
@@ -238,6 +243,7 @@ const clipIntensityPercentiles = defineTransform({
       message: 'must be greater than lower',
       path: ['upper'],
     }),
+  gridOf: keepsGrid,
   apply: (volume, { lower, upper, channelWise }) =>
     mapLinear(volume, channelWise, (voxels) => {
       const [a, b] = percentiles(voxels, [lower ?? 0, upper ?? 100]);
@@ -249,6 +255,7 @@ const divideByMax = defineTransform({
   name: 'divideByMax',
   description: 'Divides by the highest value. A volume without a positive value stays as it is.',
   parameters: z.strictObject({ channelWise }),
+  gridOf: keepsGrid,
   apply: (volume, { channelWise }) =>
     mapLinear(volume, channelWise, (voxels) => {
       const { max } = extremes(voxels);
@@ -277,6 +284,7 @@ const gaussianSmooth = defineTransform({
     .refine((p) => p.sigma === undefined || p.sigmaMm === undefined, {
       message: 'give sigma or sigmaMm, not both',
     }),
+  gridOf: keepsGrid,
   apply(volume, { sigma, sigmaMm }) {
     if (sigmaMm === undefined) return gaussianFilter(volume, asVec3(sigma ?? 1));
     const spacing = spacingOf(volume.affine);
@@ -292,6 +300,7 @@ const medianSmooth = defineTransform({
   parameters: z.strictObject({
     radius: z.int().min(1).max(5).default(1).describe('Voxels to each side: the cube has (2 · radius + 1)³'),
   }),
+  gridOf: keepsGrid,
   apply: (volume, { radius }) => {
     const source = { ...volume, voxels: numericVoxels(volume.voxels) };
     return mapValues(medianFilter(source, radius), false, () => (v) => v);

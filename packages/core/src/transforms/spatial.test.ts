@@ -265,6 +265,12 @@ describe('cropForeground', () => {
     await crop({ ...volume, voxels }, {}, [4, 3, 2], [1, 1, 1]);
   });
 
+  it('finds the plane of a voxel where planes have a multiple of their number of voxels', async () => {
+    const head: Volume = { ...volume, size: [6, 2, 4], components: 1, voxels: new Int16Array(48) };
+    head.voxels[(1 * 2 + 1) * 6 + 4] = 3;
+    await crop(head, {}, [4, 1, 1], [1, 1, 1]);
+  });
+
   it('leaves the volume as it is where nothing is above the value', async () => {
     logged.length = 0;
     const head = spots([3, 2, 3, 12]);

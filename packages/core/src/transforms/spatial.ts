@@ -1,12 +1,21 @@
 import { z } from 'zod';
-import { spacingOf } from '../geometry/affine.ts';
-import { cropOrPad, flip, reorient } from '../geometry/exact.ts';
-import { centerCrop, divisibleSize, padAround, resizedGrid, spacedGrid } from '../geometry/grid.ts';
+import { spacingOf, type Vec3 } from '../geometry/affine.ts';
+import { cropOrPad, flip, type PadOptions, reorient } from '../geometry/exact.ts';
+import {
+  centerCrop,
+  cropGrid,
+  divisibleSize,
+  flippedGrid,
+  orientedGrid,
+  padAround,
+  resizedGrid,
+  spacedGrid,
+} from '../geometry/grid.ts';
 import { interpolations, resample } from '../geometry/resample.ts';
-import { numericVoxels, type Size, type Volume, type VoxelType, voxelTypeOf } from '../volume.ts';
+import { type Grid, numericVoxels, type Size, type Volume, type VoxelType, voxelTypeOf } from '../volume.ts';
 import { antiAliasSigma, gaussianFilter } from './filters.ts';
 import { extremes } from './statistics.ts';
-import { defineTransform, type VolumeTransform } from './transform.ts';
+import { defineTransform, keepsGrid, type VolumeTransform } from './transform.ts';
 
 /*
  * Transforms of geometry, with the names and meanings of MONAI's. Each gives the result an affine under which every
@@ -27,10 +36,10 @@ const padding = {
   value: z.number().default(0).describe('For constant'),
 };
 
-const wanted = (volume: Volume, size: readonly number[]): Size => [
-  size[0] > 0 ? size[0] : volume.size[0],
-  size[1] > 0 ? size[1] : volume.size[1],
-  size[2] > 0 ? size[2] : volume.size[2],
+const wanted = (grid: Grid, size: readonly number[]): Size => [
+  size[0] > 0 ? size[0] : grid.size[0],
+  size[1] > 0 ? size[1] : grid.size[1],
+  size[2] > 0 ? size[2] : grid.size[2],
 ];
 
 const orientation = defineTransform({
@@ -48,6 +57,7 @@ const orientation = defineTransform({
       )
       .describe('Where x, y and z point to: one of L/R, one of P/A, one of I/S'),
   }),
+  gridOf: (grid, { axcodes }) => orientedGrid(grid, axcodes),
   apply: (volume, { axcodes }) => reorient(volume, axcodes),
 });
 
@@ -61,6 +71,7 @@ const flipAxes = defineTransform({
       .max(3)
       .describe('Which axes'),
   }),
+  gridOf: (grid, { axes }) => flippedGrid(grid, axes),
   apply: (volume, { axes }) => flip(volume, axes),
 });
 
@@ -86,8 +97,8 @@ const spacing = defineTransform({
       .default(false)
       .describe('Smooth first where the new spacing is larger: Gaussian, sigma (new / old − 1) / 2 voxels'),
   }),
-  apply(volume, { pixdim, mode, scaleExtent, antiAlias }) {
-    const grid = spacedGrid(volume, pixdim, { scaleExtent });
+  gridOf: (grid, { pixdim, scaleExtent }) => spacedGrid(grid, pixdim, { scaleExtent }),
+  apply(volume, { mode, antiAlias }, _, grid) {
     const old = spacingOf(volume.affine);
     const factor = spacingOf(grid.affine).map((mm, axis) => mm / old[axis]);
     const source = antiAlias && mode !== 'nearest' ? gaussianFilter(volume, antiAliasSigma(factor)) : volume;
@@ -106,8 +117,8 @@ const resize = defineTransform({
       .default(false)
       .describe('Smooth first where an axis shrinks: Gaussian, sigma (old / new − 1) / 2 voxels'),
   }),
-  apply(volume, { size, mode, antiAlias }) {
-    const grid = resizedGrid(volume, wanted(volume, size));
+  gridOf: (grid, { size }) => resizedGrid(grid, wanted(grid, size)),
+  apply(volume, { mode, antiAlias }, _, grid) {
     const factor = grid.size.map((n, axis) => volume.size[axis] / n);
     const source = antiAlias && mode !== 'nearest' ? gaussianFilter(volume, antiAliasSigma(factor)) : volume;
     return resample(source, grid, { mode, outside: 'edge', type: resultType(volume, mode) });
@@ -135,6 +146,8 @@ const cropForeground = defineTransform({
     .refine((p) => p.above === undefined || p.aboveFraction === undefined, {
       message: 'give above or aboveFraction, not both',
     }),
+  gridOf: keepsGrid,
+  gridIsUpperBound: true,
   apply(volume, { above, aboveFraction, margin }, context) {
     const threshold =
       aboveFraction !== undefined ? aboveFraction * extremes(volume.voxels).max : (above ?? 0);
@@ -184,17 +197,45 @@ function foregroundBox(volume: Volume, above: number): { min: number[]; max: num
   return max[0] < 0 ? undefined : { min, max };
 }
 
-const centerSpatialCrop = defineTransform({
+/**
+ * A transform that takes a box of the volume's voxels, which may reach beyond the volume: `size` voxels from voxel index
+ * `start`. Grid and voxels come from the same box.
+ */
+function defineBoxTransform<S extends z.ZodType>({
+  boxOf,
+  outside,
+  ...description
+}: {
+  name: string;
+  description: string;
+  parameters: S;
+  boxOf(grid: Grid, parameters: z.output<S>): { start: Vec3; size: Size };
+  /** What the voxels beyond the volume become. */
+  outside?(parameters: z.output<S>): PadOptions;
+}): VolumeTransform {
+  return defineTransform({
+    ...description,
+    gridOf(grid, parameters) {
+      const { start, size } = boxOf(grid, parameters);
+      return cropGrid(grid, start, size);
+    },
+    apply(volume, parameters) {
+      const { start, size } = boxOf(volume, parameters);
+      return cropOrPad(volume, start, size, outside?.(parameters));
+    },
+  });
+}
+
+const paddingOf = ({ mode, value }: PadOptions): PadOptions => ({ mode, value });
+
+const centerSpatialCrop = defineBoxTransform({
   name: 'centerSpatialCrop',
   description: 'Crops around the centre to at most this many voxels; smaller axes stay. Exact.',
   parameters: z.strictObject({ roiSize: partialSize }),
-  apply(volume, { roiSize }) {
-    const { start, size } = centerCrop(volume, wanted(volume, roiSize));
-    return cropOrPad(volume, start, size);
-  },
+  boxOf: (grid, { roiSize }) => centerCrop(grid, wanted(grid, roiSize)),
 });
 
-const spatialPad = defineTransform({
+const spatialPad = defineBoxTransform({
   name: 'spatialPad',
   description: 'Pads to at least this many voxels; larger axes stay. Exact.',
   parameters: z.strictObject({
@@ -205,28 +246,27 @@ const spatialPad = defineTransform({
       .describe('Half on each side (the odd voxel at the end), or all of it at the end'),
     ...padding,
   }),
-  apply(volume, { size, method, mode, value }) {
-    const around = padAround(volume, wanted(volume, size), method);
-    return cropOrPad(volume, around.start, around.size, { mode, value });
-  },
+  boxOf: (grid, { size, method }) => padAround(grid, wanted(grid, size), method),
+  outside: paddingOf,
 });
 
-const resizeWithPadOrCrop = defineTransform({
+const resizeWithPadOrCrop = defineBoxTransform({
   name: 'resizeWithPadOrCrop',
   description:
     'Pads or crops each axis around the centre to exactly this many voxels, without resampling. Exact.',
   parameters: z.strictObject({ size: partialSize, ...padding }),
-  apply(volume, { size, mode, value }) {
-    const to = wanted(volume, size);
-    const crop = centerCrop(volume, to);
-    const pad = padAround(volume, to);
+  boxOf(grid, parameters) {
+    const size = wanted(grid, parameters.size);
+    const crop = centerCrop(grid, size);
+    const pad = padAround(grid, size);
     // Each axis is either cropped or padded, so the two starts never meet.
     const start = crop.start.map((v, axis) => v + pad.start[axis]);
-    return cropOrPad(volume, [start[0], start[1], start[2]], to, { mode, value });
+    return { start: [start[0], start[1], start[2]], size };
   },
+  outside: paddingOf,
 });
 
-const divisiblePad = defineTransform({
+const divisiblePad = defineBoxTransform({
   name: 'divisiblePad',
   description: 'Pads each axis to the next multiple of k, as networks with strides need. Exact.',
   parameters: z.strictObject({
@@ -237,10 +277,8 @@ const divisiblePad = defineTransform({
       .describe('Half on each side, or all at the end'),
     ...padding,
   }),
-  apply(volume, { k, method, mode, value }) {
-    const around = padAround(volume, divisibleSize(volume.size, k), method);
-    return cropOrPad(volume, around.start, around.size, { mode, value });
-  },
+  boxOf: (grid, { k, method }) => padAround(grid, divisibleSize(grid.size, k), method),
+  outside: paddingOf,
 });
 
 /** The transforms of geometry, in the order of the documentation. */

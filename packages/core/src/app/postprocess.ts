@@ -1,0 +1,206 @@
+import { TomaatError } from '../errors.ts';
+import { resampleArgmax, resampleThreshold } from '../geometry/resample.ts';
+import { restore } from '../geometry/restore.ts';
+import type { InferResult, Reduction } from '../inferers/spec.ts';
+import { type Grid, numericVoxels, type Volume } from '../volume.ts';
+import { checkResult } from './acceptance.ts';
+import { type Manifest, primaryOutput } from './manifest.ts';
+import {
+  asLabels,
+  checkPlace,
+  checkType,
+  derive,
+  fromOf,
+  hasLabel,
+  isVolume,
+  missingOutput,
+} from './results.ts';
+import {
+  applies,
+  applyTransform,
+  labelsWith,
+  resolveParameters,
+  type Step,
+  type StepContext,
+} from './steps.ts';
+import type { OutputValue, Parameter } from './values.ts';
+
+/*
+ * From what a model gave to the outputs of the manifest: label maps are processed, put back on the grid of the input and
+ * checked, and other outputs are made of them.
+ */
+
+/** Values by the names of outputs. */
+export type Outputs = Record<string, OutputValue>;
+
+/**
+ * How scores become labels. `argmax` before `restore` lets the inferer reduce tile by tile; `restore` before
+ * `argmax` keeps the scores on the model's grid and interpolates them onto the input's, fused with the argmax.
+ */
+export function reductionOf(manifest: Manifest, parameters: Readonly<Record<string, Parameter>>): Reduction {
+  const steps = manifest.postprocess.filter((step) => applies(step.when, parameters));
+  const index = steps.findIndex((step) => step.name === 'argmax' || step.name === 'threshold');
+  if (index < 0) return { type: 'argmax' };
+  if (steps.slice(0, index).some((step) => step.name === 'restore')) return { type: 'none' };
+  return reductionBy(steps[index], parameters);
+}
+
+function reductionBy(step: Step, parameters: Readonly<Record<string, Parameter>>): Reduction {
+  if (step.name === 'argmax') return { type: 'argmax' };
+  const { channel, above } = resolveParameters(step, 'postprocess', parameters) as {
+    channel: number;
+    above: number;
+  };
+  return { type: 'threshold', channel, above };
+}
+
+/**
+ * The outputs of an app with a network: it gives the primary label map alone, and what is made of that.
+ * @param grid that of the first volume, which label maps are put back on
+ */
+export async function finishNetwork(
+  manifest: Manifest,
+  answer: InferResult,
+  grid: Grid | undefined,
+  context: StepContext,
+): Promise<Outputs> {
+  const [primary, ...others] = labelMapsOf(manifest);
+  if (primary === undefined) {
+    throw new TomaatError('BAD_MANIFEST', 'An app with an onnx model lists an output of type LabelVolume.', {
+      field: 'outputs',
+    });
+  }
+  const labels = await finishLabels(manifest, primary, answer, grid, context);
+  checkAtEnd(manifest, primary, labels, context);
+  if (others.length > 0) throw missingOutput(others[0]);
+  return complete(manifest, { [primary]: labels }, context);
+}
+
+/**
+ * The outputs of an app whose code does the inference: its label maps, and what it gave or what is made of them for the others.
+ * @param given what the program may have put its label maps on: the volumes that it was given, and those of the caller
+ * @param grid that of the first volume, which label maps are put back on
+ */
+export async function finishProgram(
+  manifest: Manifest,
+  outputs: Readonly<Outputs>,
+  given: readonly Volume[],
+  grid: Grid | undefined,
+  context: StepContext,
+): Promise<Outputs> {
+  const labelMaps = labelMapsOf(manifest);
+  for (const name of labelMaps) checkPlace(name, outputs[name], given);
+  const results = { ...outputs };
+  for (const name of Object.keys(results)) {
+    if (!Object.hasOwn(manifest.outputs, name)) {
+      throw new TomaatError(
+        'APP_OUTPUT',
+        `The app returned ${name}, which its manifest does not list among the outputs.`,
+        { field: name },
+      );
+    }
+  }
+  for (const name of labelMaps) {
+    if (!outputs[name]) throw missingOutput(name);
+    const labels = await finishLabels(manifest, name, { labels: outputs[name] }, grid, context);
+    if (hasLabel(outputs[name] as Volume) && !hasLabel(labels) && manifest.postprocess.length === 0) {
+      throw new TomaatError(
+        'APP_OUTPUT',
+        `None of the labels of ${name} lie inside the caller’s volume. Write the label map with the affine (spacing, directions, origin) of the volume that the app was given.`,
+        { field: name },
+      );
+    }
+    checkAtEnd(manifest, name, labels, context);
+    results[name] = labels;
+  }
+  return complete(manifest, results, context);
+}
+
+const labelMapsOf = (manifest: Manifest): string[] =>
+  Object.keys(manifest.outputs).filter((name) => manifest.outputs[name].type === 'LabelVolume');
+
+/** What the model gave through the steps of the postprocessing, as labels on the input's grid. */
+async function finishLabels(
+  manifest: Manifest,
+  name: string,
+  answer: { readonly labels: OutputValue } | { readonly scores: Volume },
+  grid: Grid | undefined,
+  context: StepContext,
+): Promise<Volume> {
+  let labels = 'labels' in answer ? asLabels(name, answer.labels) : undefined;
+  const scores = 'scores' in answer ? answer.scores : undefined;
+  for (const step of manifest.postprocess) {
+    context.signal?.throwIfAborted();
+    if (!applies(step.when, context.parameters)) continue;
+    if (step.name === 'restore') {
+      if (!grid)
+        throw new TomaatError('BAD_MANIFEST', 'restore needs a volume among the inputs.', {
+          field: 'postprocess',
+        });
+      if (labels) labels = restore(labels, grid);
+    } else if (step.name === 'argmax' || step.name === 'threshold') {
+      // Without a restore before it, the inferer has done this window by window.
+      if (!labels && scores && grid) labels = labelsFrom(scores, reductionBy(step, context.parameters), grid);
+      if (labels && step.name === 'threshold') labels = withValue(labels, step, context.parameters);
+    } else if (!labels) {
+      throw new TomaatError('BAD_MANIFEST', `${step.name} comes after argmax or threshold.`, {
+        field: 'postprocess',
+      });
+    } else if (step.name === 'check') {
+      checkLabels(manifest, name, labels);
+    } else {
+      labels = await applyTransform(step, 'postprocess', labels, context);
+    }
+  }
+  if (!labels) throw missingOutput(name);
+  if (grid) labels = restore(labels, grid);
+  return asLabels(name, labels);
+}
+
+/** Scores interpolated onto a grid, and reduced to labels there. */
+function labelsFrom(scores: Volume, reduction: Reduction, grid: Grid): Volume {
+  return reduction.type === 'threshold'
+    ? resampleThreshold(scores, reduction.channel, reduction.above, grid)
+    : resampleArgmax(scores, grid);
+}
+
+/** What a threshold made, 0 and 1, with the value that its step asks for. */
+function withValue(labels: Volume, step: Step, parameters: StepContext['parameters']): Volume {
+  const { value } = resolveParameters(step, 'postprocess', parameters) as { value: number };
+  if (value === 1) return labels;
+  return { ...labels, voxels: Uint16Array.from(numericVoxels(labels.voxels), (v) => v * value) };
+}
+
+/** The checks of the results come last, unless a step says where. */
+function checkAtEnd(manifest: Manifest, name: string, labels: Volume, context: StepContext): void {
+  const isStep = manifest.postprocess.some(
+    (step) => step.name === 'check' && applies(step.when, context.parameters),
+  );
+  if (!isStep) checkLabels(manifest, name, labels);
+}
+
+/** The checks that the label map of an output has to pass. */
+function checkLabels(manifest: Manifest, name: string, labels: Volume): void {
+  for (const check of manifest.resultChecks)
+    if ((check.output ?? primaryOutput(manifest)) === name) checkResult(check, labels);
+}
+
+/** Every output of the manifest, of its type; those that are missing are made from the label maps. */
+async function complete(
+  manifest: Manifest,
+  given: Readonly<Outputs>,
+  context: StepContext,
+): Promise<Outputs> {
+  const results = { ...given };
+  const labels = labelsWith(manifest.labels, context.parameters);
+  for (const [name, output] of Object.entries(manifest.outputs)) {
+    if (results[name] === undefined) {
+      const source = results[fromOf(output) ?? primaryOutput(manifest)];
+      const derived = isVolume(source) ? await derive(output, source, labels) : undefined;
+      if (derived === undefined) throw missingOutput(name);
+      results[name] = derived;
+    }
+    checkType(name, output, results[name]);
+  }
+  return results;
+}
