@@ -86,10 +86,13 @@ export async function openTestRunner({
       ended = [];
       for (const name of ['pids', 'reached']) writeFileSync(join(folder, name), '');
       let isTimeout = false;
-      const limit = setTimeout(() => {
+      // Once it is over, again and again: the next file of the run may hang as the first did.
+      const end = performance.now() + limitMs;
+      const limit = setInterval(() => {
+        if (performance.now() < end) return;
         isTimeout = true;
         endAll(lines(folder, 'pids').map(Number));
-      }, limitMs);
+      }, 1000);
       try {
         const specifications = files.map(({ path, tests }) =>
           project.createSpecification(resolve(root, path), tests ? { testIds: [...tests] } : undefined),
@@ -106,7 +109,7 @@ export async function openTestRunner({
           durations: new Map(ended.map((module) => [module.moduleId, durationsOf(module)])),
         };
       } finally {
-        clearTimeout(limit);
+        clearInterval(limit);
       }
     },
     async [Symbol.asyncDispose]() {
