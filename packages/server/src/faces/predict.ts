@@ -5,7 +5,7 @@ import type { ServerContext } from '../http/context.ts';
 import { keepAlive } from '../http/keep-alive.ts';
 import { clientGone } from '../http/send.ts';
 import { deletedMeanwhile, isSettled, settledWithin, submitPrediction } from '../http/submit-prediction.ts';
-import { toTomaatError } from '../problem/problem.ts';
+import { forgetFile, toTomaatError } from '../problem/problem.ts';
 import { answered, takeInRest } from '../problem/take-in-rest.ts';
 import type { JobRecord } from '../store/jobs.ts';
 import type { Face } from './face.ts';
@@ -87,6 +87,7 @@ export function problemHandler(
     if (describeError(known.code).fault === 'server') {
       request.log.error({ err: known.cause ?? known, requestId: request.id }, `${name} request failed`);
     }
+    forgetFile(reply);
     takeInRest(request, reply);
     return sendProblem(reply, known, context);
   };

@@ -2,7 +2,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { App } from '../apps.ts';
 import type { ServerContext } from '../http/context.ts';
 import { isOwn } from '../http/jobs.ts';
-import type { RequestForm } from '../http/request-form.ts';
+import { multipart, type RequestForm, urlencoded } from '../http/request-form.ts';
 import { isSettled } from '../http/submit-prediction.ts';
 import { readText } from '../intake/body-part.ts';
 import { countBytes } from '../intake/byte-counter.ts';
@@ -38,20 +38,9 @@ const formats = {
 /** Files are in base64, or as they are where they begin like one. */
 const form: RequestForm = {
   bodies: [
-    {
-      type: /^multipart\/form-data\b/i,
-      encoding: 'base64',
-      // base64 takes 78 characters for 57 bytes with its newlines.
-      growth: 1.4,
-      read: (body, contentType) => readMultipart(body, contentType),
-    },
-    {
-      type: /^application\/x-www-form-urlencoded\b/i,
-      encoding: 'base64-form',
-      // Percent-encoding may triple that.
-      growth: 4.2,
-      read: (body) => readUrlencoded(body),
-    },
+    // base64 takes 78 characters for 57 bytes with its newlines, and percent-encoding may triple that.
+    { ...multipart, encoding: 'base64', growth: 1.4 },
+    { ...urlencoded, encoding: 'base64-form', growth: 4.2, read: (body) => readUrlencoded(body) },
   ],
   advice: 'Send multipart/form-data with a part for each input',
   takesUploads: false,
@@ -143,7 +132,7 @@ async function sendResponse(
 async function requestId(request: FastifyRequest, context: ServerContext): Promise<string | undefined> {
   const type = request.headers['content-type'] ?? '';
   const body = countBytes(request.raw, { maxUploadBytes: Math.min(65_536, context.maxUploadBytes) });
-  const parts = /^multipart\/form-data\b/i.test(type) ? readMultipart(body, type) : readUrlencoded(body);
+  const parts = multipart.type.test(type) ? readMultipart(body, type) : readUrlencoded(body);
   let id: string | undefined;
   for await (const part of parts) if (part.name === 'request_id') id = await readText(part);
   return id;

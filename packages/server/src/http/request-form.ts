@@ -40,7 +40,7 @@ export interface RequestForm {
 }
 
 /** multipart/form-data, with files as they are. */
-const multipart: BodyKind = {
+export const multipart: BodyKind = {
   type: /^multipart\/form-data\b/i,
   encoding: 'raw',
   growth: 1,
@@ -48,7 +48,7 @@ const multipart: BodyKind = {
 };
 
 /** A form without files, for apps that take none. */
-const urlencoded: BodyKind = {
+export const urlencoded: BodyKind = {
   type: /^application\/x-www-form-urlencoded\b/i,
   encoding: 'raw',
   growth: 1,
