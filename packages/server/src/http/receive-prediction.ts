@@ -13,21 +13,15 @@ import type { FastifyRequest } from 'fastify';
 import type { App } from '../apps.ts';
 import { type BodyPart, readText } from '../intake/body-part.ts';
 import { countBytes } from '../intake/byte-counter.ts';
-import type { HeaderReader } from '../intake/header-reader.ts';
 import { queryWord, queryWords } from '../intake/query.ts';
 import { type ReceivedInput, receiveInput } from '../intake/receive-input.ts';
 import { stripReceived } from '../intake/strip-received.ts';
-import type { Blobs } from '../store/blobs.ts';
-import type { InputFile, JobRequest, Jobs } from '../store/jobs.ts';
-import type { Uploads } from '../store/uploads.ts';
-import type { MemoryPolicy } from '../worker/memory-limit.ts';
-import type { Admission } from './admission.ts';
+import type { InputFile, JobRequest } from '../store/jobs.ts';
 import { inspectVolumes, parseFrame, requireFiles } from './check-inputs.ts';
 import type { ServerContext } from './context.ts';
 import { requireMemory } from './memory-need.ts';
 import { isJson, readNamedInputs } from './named-inputs.ts';
 import type { BodyKind, RequestForm } from './request-form.ts';
-import type { Pace } from './slow-readers.ts';
 
 /** A prediction as it arrived: its files are on disk, its parameters checked, its headers plausible. */
 export interface ReceivedPrediction extends AsyncDisposable {
@@ -35,21 +29,6 @@ export interface ReceivedPrediction extends AsyncDisposable {
   request: JobRequest;
   /** The same for two requests that ask for the same of the same bytes. */
   fingerprint: string;
-}
-
-export interface ReceiveContext {
-  audit: ServerContext['audit'];
-  blobs: Blobs;
-  jobs: Jobs;
-  uploads: Uploads;
-  admission: Admission;
-  headers: HeaderReader;
-  ownerOf(request: FastifyRequest): string;
-  stripInputs: boolean;
-  maxUploadBytes: number;
-  pace?: Pace;
-  maxVoxels: number;
-  memory: MemoryPolicy;
 }
 
 /** What a request says, as far as it was read. */
@@ -73,7 +52,7 @@ export async function receivePrediction(
   request: FastifyRequest,
   app: App,
   form: RequestForm,
-  context: ReceiveContext,
+  context: ServerContext,
 ): Promise<ReceivedPrediction> {
   const held: string[] = [];
   const release = () => context.jobs.release(held.splice(0));
@@ -149,7 +128,7 @@ async function readNames(
   app: App,
   said: Said,
   keep: Keep,
-  context: ReceiveContext,
+  context: ServerContext,
 ): Promise<void> {
   const named = await readNamedInputs(
     request,
@@ -172,7 +151,7 @@ async function readParts(
   form: RequestForm,
   said: Said,
   keep: Keep,
-  context: ReceiveContext,
+  context: ServerContext,
 ): Promise<void> {
   const { inputs } = app.manifest;
   const announcedBytes = Number(request.headers['content-length'] ?? 0);
@@ -212,7 +191,7 @@ function openBody(
   request: FastifyRequest,
   app: App,
   form: RequestForm,
-  context: ReceiveContext,
+  context: ServerContext,
 ): { parts: AsyncIterable<BodyPart>; encoding: BodyKind['encoding'] } {
   const type = request.headers['content-type'] ?? '';
   const kind = form.bodies.find((candidate) => candidate.type.test(type));
@@ -264,7 +243,7 @@ async function checkStart(
   { name, fileName, contentType }: BodyPart,
   prefix: Uint8Array,
   encoding: BodyKind['encoding'],
-  { headers, maxVoxels }: ReceiveContext,
+  { headers, maxVoxels }: ServerContext,
 ): Promise<void> {
   try {
     await headers.inspect([{ name: fileName ?? name, prefix }], { maxVoxels });
