@@ -27,7 +27,7 @@ const serverRooms: readonly (readonly string[])[] = [
   ['cli'],
   ['server.ts', 'config.ts', 'check-app.ts', 'local-app.ts'],
   ['folder'],
-  ['registry'],
+  ['registry', 'faces'],
   ['http'],
   ['access', 'worker'],
   ['problem', 'runtimes', 'audit'],

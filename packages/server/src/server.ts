@@ -16,6 +16,7 @@ import { openAudit } from './audit/audit-log.ts';
 import { createWitness } from './audit/receipts.ts';
 import { countRefusals, type Recorder } from './audit/refusals.ts';
 import { type Certificates, openCertificates } from './certificates.ts';
+import { registerFaces } from './faces/faces.ts';
 import { eraseOwner } from './folder/erase.ts';
 import { createAdmission } from './http/admission.ts';
 import { createApp, type Listener, listenHttp, listenHttps } from './http/app.ts';
@@ -26,11 +27,9 @@ import { createLogin, openOidc } from './http/login.ts';
 import { addCertificateExpiry, createServerMetrics } from './http/metrics.ts';
 import { registerOperations } from './http/operations.ts';
 import { registerPage } from './http/page.ts';
-import { registerPromise } from './http/promise.ts';
 import { openPublicAddress } from './http/public-address.ts';
 import { createServices, registerServiceRoutes } from './http/services.ts';
 import { registerUploadRoutes } from './http/uploads.ts';
-import { registerV1 } from './http/v1.ts';
 import { registerWorkerRoutes } from './http/worker-routes.ts';
 import { openIdentity } from './identity.ts';
 import { openHeaderReader } from './intake/header-reader.ts';
@@ -328,7 +327,6 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   registerUploadRoutes(app, context);
   registerFit(app, context);
   const workers = registerWorkerRoutes(app, context, { metrics });
-  registerV1(app, context);
   registerOperations(app, {
     on: 'server',
     version,
@@ -336,7 +334,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     ready: () => (closing ? { reason: 'the server stops' } : { services: apps.length }),
   });
   await registerPage(app, options.page);
-  registerPromise(app, context);
+  registerFaces(app, context);
 
   const sweeper = setInterval(() => {
     clock

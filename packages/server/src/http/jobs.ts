@@ -3,12 +3,14 @@ import type { Job } from '@tomaat/client';
 import { type OutputFormat, type OutputType, outputFormats, TomaatError } from '@tomaat/core';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { toProblem } from '../problem/problem.ts';
-import type { JobRecord, Jobs } from '../store/jobs.ts';
+import type { JobRecord } from '../store/jobs.ts';
 import type { ServerContext } from './context.ts';
 import { keepAlive } from './keep-alive.ts';
 import { outputFileName, requestedFormat, sendOutput } from './outputs.ts';
-import { receivePrediction } from './receive-prediction.ts';
+import { signedReceipt } from './receipts.ts';
+import { apiForm } from './request-form.ts';
 import { takeOver } from './send.ts';
+import { deletedMeanwhile, isSettled, settledWithin, submitPrediction } from './submit-prediction.ts';
 
 /** The API's faces of a job: create, look, follow, fetch, cancel, delete. */
 
@@ -23,35 +25,23 @@ export function registerJobRoutes(app: FastifyInstance, context: ServerContext):
 
   app.post<{ Params: { id: string } }>('/api/services/:id/predictions', async (request, reply) => {
     const service = services.find(request.params.id);
-    const owner = context.ownerOf(request);
     const idempotencyKey = idempotencyKeyOf(request);
     const urgency = urgencyOf(request);
-    let id: string;
-    {
-      await using received = await receivePrediction(request, service, 'api', context);
-      const { inputs, request: jobRequest, fingerprint } = received;
-      ({ id } = await jobs.create({
-        service: service.manifest.id,
-        owner,
-        request: jobRequest,
-        inputs,
-        idempotencyKey,
-        fingerprint,
-        urgency,
-        limits: request.principal?.limits,
-      }));
-    }
+    const id = await submitPrediction(request, service, apiForm, context, { idempotencyKey, urgency });
     const waitSeconds = waitOf(request);
     const stopKeepingAlive = keepAlive(request.raw, reply.raw, context.interimAfterMs);
     const job = await (waitSeconds > 0
-      ? settledWithin(jobs, id, waitSeconds, context.admission.ending)
+      ? settledWithin(
+          jobs,
+          id,
+          AbortSignal.any([AbortSignal.timeout(waitSeconds * 1000), context.admission.ending]),
+        )
       : jobs.get(id)
     ).finally(stopKeepingAlive);
-    if (!job) throw new TomaatError('NOT_FOUND', 'The job was deleted while it was waited for.');
+    if (!job) throw deletedMeanwhile();
     if (waitSeconds > 0) reply.header('preference-applied', `wait=${waitSeconds}`);
-    const isSettled = job.state !== 'queued' && job.state !== 'running';
     return reply
-      .code(isSettled && waitSeconds > 0 ? 200 : 202)
+      .code(isSettled(job) && waitSeconds > 0 ? 200 : 202)
       .header('location', context.address.pathOf(`/api/jobs/${id}`))
       .send(await presentJob(job, context));
   });
@@ -85,7 +75,7 @@ export function registerJobRoutes(app: FastifyInstance, context: ServerContext):
 
   app.get<{ Params: { id: string } }>('/api/jobs/:id/receipt', async (request, reply) => {
     const job = await findJob(request, context);
-    if (job.state === 'queued' || job.state === 'running') {
+    if (!isSettled(job)) {
       throw new TomaatError('NOT_READY', `The job is ${job.state}. Ask again when it is settled.`);
     }
     return reply
@@ -96,7 +86,7 @@ export function registerJobRoutes(app: FastifyInstance, context: ServerContext):
 
   app.get<{ Params: { id: string; name: string } }>('/api/jobs/:id/outputs/:name', async (request, reply) => {
     const job = await findJob(request, context);
-    if (job.state === 'queued' || job.state === 'running') {
+    if (!isSettled(job)) {
       throw new TomaatError('NOT_READY', `The job is ${job.state}. Ask again when it has succeeded.`);
     }
     if (job.error) throw TomaatError.from(job.error);
@@ -139,22 +129,9 @@ export function isOwn(
   return false;
 }
 
-/** The signed receipt of a settled job: a compact JWS, the same whenever it is asked for. */
-export async function signedReceipt(
-  id: string,
-  { jobs, identity }: Pick<ServerContext, 'jobs' | 'identity'>,
-): Promise<string> {
-  const receipt = await jobs.receipt(id);
-  if (receipt) return identity.sign('tomaat-receipt+jws', receipt);
-  throw new TomaatError(
-    'NOT_FOUND',
-    'There is no receipt of this job: its service is not offered here any more.',
-  );
-}
-
 /** A job as the API shows it. */
 export async function presentJob(job: JobRecord, { jobs, slots, address }: ServerContext): Promise<Job> {
-  const unsettled = job.state === 'queued' || job.state === 'running';
+  const unsettled = !isSettled(job);
   const time = (ms: number | undefined) => (ms === undefined ? undefined : new Date(ms).toISOString());
   return {
     id: job.id,
@@ -222,21 +199,6 @@ function wordOf(header: string | string[] | undefined, name: string): string | u
   return undefined;
 }
 
-async function settledWithin(
-  jobs: Jobs,
-  id: string,
-  seconds: number,
-  ending: AbortSignal,
-): Promise<JobRecord | undefined> {
-  const limit = AbortSignal.any([AbortSignal.timeout(seconds * 1000), ending]);
-  try {
-    return await jobs.settled(id, limit);
-  } catch (error) {
-    if (!limit.aborted) throw error;
-    return jobs.get(id);
-  }
-}
-
 /**
  * Server-sent events: the whole job at each change, so that whoever reconnects has missed nothing. After a while the
  * stream ends and has to be asked for again, for a key may be revoked meanwhile.
@@ -283,9 +245,9 @@ async function streamEvents(
         return;
       }
       waits = job.state === 'queued';
-      const isSettled = job.state !== 'queued' && job.state !== 'running';
+      const isLast = isSettled(job);
       const restMs = sentMs + eventEveryMs - performance.now();
-      if (!isSettled && restMs > 0) {
+      if (!isLast && restMs > 0) {
         await Promise.race([change, delay(restMs)]);
         continue;
       }
@@ -293,7 +255,7 @@ async function streamEvents(
       if (text !== shown) raw.write(`id: ${event++}\nevent: job\ndata: ${text}\n\n`);
       shown = text;
       sentMs = performance.now();
-      if (isSettled) return;
+      if (isLast) return;
       await change;
     }
   } finally {

@@ -15,8 +15,7 @@ export function sendProblem(error: unknown, request: FastifyRequest, reply: Fast
   }
   const { retryAfterSeconds = retryAfter[known.code] } = known.detail ?? {};
   if (retryAfterSeconds !== undefined) reply.header('retry-after', String(retryAfterSeconds));
-  // What was set for the answer that failed: a Problem is no file to be saved, nor a version of one.
-  for (const name of ['content-disposition', 'etag']) reply.removeHeader(name);
+  forgetFile(reply);
   takeInRest(request, reply);
   const problem = toProblem(known, request.id);
   if (wantsPage(request)) {
@@ -32,6 +31,11 @@ export function sendProblem(error: unknown, request: FastifyRequest, reply: Fast
     .code(problem.status)
     .type('application/problem+json')
     .send(Buffer.from(JSON.stringify(problem)));
+}
+
+/** Takes back what was set for the answer that failed: a problem is no file to be saved, nor a version of one. */
+export function forgetFile(reply: FastifyReply): void {
+  for (const name of ['content-disposition', 'etag']) reply.removeHeader(name);
 }
 
 /** Whether a person follows a link: what programs ask for is answered as JSON, whoever asks. */

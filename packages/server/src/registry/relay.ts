@@ -9,7 +9,7 @@ import { openPrincipal } from '../access/principal.ts';
 import { addTo, mayHaveMore } from '../fair-share.ts';
 import { fitHeaders, headerBytes, relayedHeader } from '../http/header-budget.ts';
 import { tcpKeepAliveMs } from '../http/keep-alive.ts';
-import { receiptLink } from '../http/promise.ts';
+import { receiptLink } from '../http/receipts.ts';
 import { takeOver } from '../http/send.ts';
 import { connectTls } from '../trust/guarded-fetch.ts';
 import { certificateOf, type Entries } from './entries.ts';

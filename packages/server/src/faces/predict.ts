@@ -1,0 +1,94 @@
+import { describeError, TomaatError } from '@tomaat/core';
+import type { FastifyReply, FastifyRequest } from 'fastify';
+import type { App } from '../apps.ts';
+import type { ServerContext } from '../http/context.ts';
+import { keepAlive } from '../http/keep-alive.ts';
+import { clientGone } from '../http/send.ts';
+import { deletedMeanwhile, isSettled, settledWithin, submitPrediction } from '../http/submit-prediction.ts';
+import { forgetFile, toTomaatError } from '../problem/problem.ts';
+import { answered, takeInRest } from '../problem/take-in-rest.ts';
+import type { JobRecord } from '../store/jobs.ts';
+import type { Face } from './face.ts';
+
+/**
+ * A prediction through a face: body → job → its end, or the end of the face's patience → answer. A caller who goes away
+ * cancels the job. Once it was answered, nothing of it is left but what the face keeps.
+ */
+export async function predict(
+  request: FastifyRequest,
+  reply: FastifyReply,
+  app: App,
+  face: Face,
+  context: ServerContext,
+): Promise<FastifyReply> {
+  const { jobs } = context;
+  const gone = clientGone(reply);
+  const id = await submitPrediction(request, app, face.form, context, { gone });
+  let isPutOff = false;
+  afterAnswer(reply, id, async (isWhole) => {
+    // Who has not had an answer whole, be it that the result comes later, does not know what to ask for.
+    if (isWhole && isPutOff) return;
+    await jobs.cancel(id, 'The client went away.');
+    if (isWhole && face.keepsRecord?.(request)) await jobs.dropOutputs(id);
+    else await jobs.remove(id);
+  });
+  const stopKeepingAlive = keepAlive(request.raw, reply.raw, context.interimAfterMs);
+  try {
+    const job = await waitForJob(id, face, gone, context);
+    if (face.later && !(job && isSettled(job))) {
+      isPutOff = true;
+      return face.later.send(reply, id, context);
+    }
+    if (!job) throw deletedMeanwhile();
+    if (job.error) throw TomaatError.from(job.error);
+    return await face.sendResult(reply, job, context);
+  } finally {
+    stopKeepingAlive();
+  }
+}
+
+/**
+ * The job when it is settled, or as it is when the face has no more patience; undefined if it was deleted. Where the face
+ * waits without end, rejects when the client goes away or the server is about to.
+ */
+function waitForJob(
+  id: string,
+  { later }: Face,
+  gone: AbortSignal,
+  context: ServerContext,
+): Promise<JobRecord | undefined> {
+  const over = AbortSignal.any([gone, context.admission.ending]);
+  if (!later) return context.jobs.settled(id, over);
+  const limit = AbortSignal.any([over, AbortSignal.timeout(later.afterMs(context))]);
+  return settledWithin(context.jobs, id, limit);
+}
+
+/** Does something with a job when its answer was written whole (`isWhole`), or the client had gone before. */
+export function afterAnswer(
+  reply: FastifyReply,
+  id: string,
+  act: (isWhole: boolean) => void | Promise<void>,
+): void {
+  void answered(reply)
+    .then(act)
+    .catch((error: unknown) => reply.log.error({ err: error, job: id }, 'job could not be removed'));
+}
+
+/**
+ * The `errorHandler` of routes where whatever goes wrong on the way, fastify's own refusals too, is answered in the words
+ * of the face. What is our fault goes to the log.
+ */
+export function problemHandler(
+  { name, sendProblem }: Required<Pick<Face, 'name' | 'sendProblem'>>,
+  context: ServerContext,
+) {
+  return (error: unknown, request: FastifyRequest, reply: FastifyReply): FastifyReply => {
+    const known = toTomaatError(error);
+    if (describeError(known.code).fault === 'server') {
+      request.log.error({ err: known.cause ?? known, requestId: request.id }, `${name} request failed`);
+    }
+    forgetFile(reply);
+    takeInRest(request, reply);
+    return sendProblem(reply, known, context);
+  };
+}

@@ -1,0 +1,102 @@
+import {
+  acceptShape,
+  isFileInput,
+  TomaatError,
+  type VolumeFactsOf,
+  type VolumeHeader,
+  withField,
+} from '@tomaat/core';
+import type { App } from '../apps.ts';
+import type { HeaderReader } from '../intake/header-reader.ts';
+import type { ReceivedInput } from '../intake/receive-input.ts';
+
+/** What can be said of a request's files by their headers, before anything looks at voxels. */
+
+/** The `frame` of a request; undefined where it names none. */
+export function parseFrame(raw: unknown): number | undefined {
+  if (raw === undefined || raw === '') return undefined;
+  const frame = Number(raw);
+  if (Number.isInteger(frame) && frame >= 0) return frame;
+  throw new TomaatError('BAD_INPUT', 'frame has to be a whole number from 0.', { field: 'frame' });
+}
+
+/** Throws INPUTS_MISSING where a file that the app needs has not come. */
+export function requireFiles(app: App, received: readonly ReceivedInput[]): void {
+  const { inputs } = app.manifest;
+  const missing = Object.keys(inputs).filter((name) => {
+    const input = inputs[name];
+    return (
+      isFileInput(input) &&
+      !('optional' in input && input.optional) &&
+      !received.some((file) => file.name === name)
+    );
+  });
+  if (missing.length === 0) return;
+  throw new TomaatError(
+    'INPUTS_MISSING',
+    `This service needs ${missing.join(' and ')} too. Send ${missing.length > 1 ? 'them' : 'it'} in the same request.`,
+    {
+      field: missing[0],
+      detail: { missing },
+    },
+  );
+}
+
+/**
+ * The header checks of every volume: format, size, frames, and those acceptance rules that need no voxels. Gives the
+ * voxels of the largest one, and what will be read of each.
+ */
+export async function inspectVolumes(
+  app: App,
+  received: readonly ReceivedInput[],
+  frame: number | undefined,
+  { headers, maxVoxels }: { headers: HeaderReader; maxVoxels: number },
+): Promise<{ voxels: number; shapes: Record<string, VolumeFactsOf> }> {
+  let voxels = 0;
+  const shapes: Record<string, VolumeFactsOf> = {};
+  for (const [name, input] of Object.entries(app.manifest.inputs)) {
+    const files = received.filter((file) => file.name === name);
+    if (input.type !== 'volume' || files.length === 0) continue;
+    try {
+      const header = await headers.inspect(
+        files.map((file) => ({
+          name: file.fileName ?? name,
+          prefix: file.prefix,
+          sizeBytes: file.sizeBytes,
+        })),
+        { maxVoxels },
+      );
+      voxels = Math.max(voxels, header.size[0] * header.size[1] * header.size[2] * header.components);
+      if (input.frames === 'one') checkFrame(header, frame);
+      acceptShape(app.manifest.acceptance, name, header);
+      const { size, affine, components, frames, voxelType } = header;
+      shapes[name] = {
+        size,
+        affine,
+        components: components * (input.frames === 'all' ? frames : 1),
+        voxelType,
+      };
+    } catch (error) {
+      throw withField(error, name);
+    }
+  }
+  return { voxels, shapes };
+}
+
+function checkFrame(header: VolumeHeader, frame: number | undefined): void {
+  if (header.frames === 1 && frame === undefined) return;
+  if (frame === undefined) {
+    throw new TomaatError(
+      'FRAME_NEEDED',
+      `The volume is 4-D with ${header.frames} frames, and this service takes one. Choose it with frame, from 0 to ${header.frames - 1}: an option of the client’s predict(), ?frame=0 to ?frame=${header.frames - 1} in the address, --frame on the command line.`,
+      { detail: { frames: header.frames } },
+    );
+  }
+  if (frame >= header.frames) {
+    throw new TomaatError(
+      'BAD_INPUT',
+      `There is no frame ${frame}: the volume has ${header.frames}, counted from 0.`,
+      { field: 'frame' },
+    );
+  }
+}

@@ -1,0 +1,19 @@
+import { TomaatError } from '@tomaat/core';
+import type { ServerContext } from './context.ts';
+
+/** The signed receipt of a settled job: a compact JWS, the same whenever it is asked for. */
+export async function signedReceipt(
+  id: string,
+  { jobs, identity }: Pick<ServerContext, 'jobs' | 'identity'>,
+): Promise<string> {
+  const receipt = await jobs.receipt(id);
+  if (receipt) return identity.sign('tomaat-receipt+jws', receipt);
+  throw new TomaatError(
+    'NOT_FOUND',
+    'There is no receipt of this job: its service is not offered here any more.',
+  );
+}
+
+/** The `Link` header that says where a receipt can be fetched. */
+export const receiptLink = (address: string): string =>
+  `<${address}>; rel="tomaat-receipt"; type="application/jose"`;

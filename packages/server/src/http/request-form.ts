@@ -1,0 +1,106 @@
+import { type Input, type OutputFormat, primaryOutput, TomaatError, volumeInputs } from '@tomaat/core';
+import type { App } from '../apps.ts';
+import type { BodyPart } from '../intake/body-part.ts';
+import { readMultipart } from '../intake/multipart.ts';
+import type { ReceiveOptions } from '../intake/receive-input.ts';
+import { readUrlencoded } from '../intake/urlencoded.ts';
+import { requireFormat } from './outputs.ts';
+
+/** A kind of body that a protocol takes. */
+export interface BodyKind {
+  /** Which content types are of this kind. */
+  readonly type: RegExp;
+  /** How files are written in it. */
+  readonly encoding: NonNullable<ReceiveOptions['encoding']>;
+  /** The most bytes of the body for a byte of a file. */
+  readonly growth: number;
+  /** The values in the body, in the order in which they come. Each has the name of an input. */
+  read(body: AsyncIterable<Uint8Array>, contentType: string, app: App): AsyncIterable<BodyPart>;
+}
+
+/** How a protocol writes a request for a prediction: all that `receivePrediction()` has to know of it. */
+export interface RequestForm {
+  /** The bodies it takes; the first kind that matches reads it. */
+  readonly bodies: readonly BodyKind[];
+  /** What the sender of another body is advised: a sentence without its full stop. */
+  readonly advice: string;
+  /** Whether a body of JSON may name files that were uploaded before (named-inputs.ts). */
+  readonly takesUploads: boolean;
+  /** Whether the query may hold parameters and `format`, and a part of the body may be `frame`. */
+  readonly takesOptions: boolean;
+  /** Whether a parameter that the app does not have is passed over; else it is refused. */
+  readonly ignoresUnknown: boolean;
+  /** The part with the file itself, where the protocol writes the file of this input in a way of its own; undefined elsewhere. */
+  decodeFile?(part: BodyPart, input: Input): Promise<BodyPart | undefined>;
+  /**
+   * The formats of the outputs, by name; those of the app where there is none. `wanted` is the `format` of the request.
+   * Throws NOT_ACCEPTABLE where the output cannot be had so.
+   */
+  formats(app: App, wanted: string | undefined): Record<string, OutputFormat> | undefined;
+}
+
+/** multipart/form-data, with files as they are. */
+export const multipart: BodyKind = {
+  type: /^multipart\/form-data\b/i,
+  encoding: 'raw',
+  growth: 1,
+  read: (body, contentType) => readMultipart(body, contentType),
+};
+
+/** A form without files, for apps that take none. */
+export const urlencoded: BodyKind = {
+  type: /^application\/x-www-form-urlencoded\b/i,
+  encoding: 'raw',
+  growth: 1,
+  read: (body, _contentType, app) => readUrlencoded(refuseFile(body, app)),
+};
+
+/** The file of the first volume alone. */
+const bareVolume: BodyKind = {
+  type: /^application\/(octet-stream|(x-)?(gzip|nifti|nrrd|metaimage))\b/i,
+  encoding: 'raw',
+  growth: 1,
+  async *read(body, contentType, app) {
+    const [name] = volumeInputs(app.manifest);
+    if (name === undefined)
+      throw new TomaatError(
+        'BAD_INPUT',
+        'This service takes no volume. Send its inputs as multipart/form-data.',
+      );
+    yield { name, fileName: undefined, contentType, body };
+  },
+};
+
+/** The form of the API and of the promise. */
+export const apiForm: RequestForm = {
+  bodies: [multipart, urlencoded, bareVolume],
+  advice:
+    'Send multipart/form-data with a part for each input, the volume alone as application/octet-stream, or JSON that names uploads',
+  takesUploads: true,
+  takesOptions: true,
+  ignoresUnknown: false,
+  formats(app, wanted) {
+    if (wanted === undefined) return undefined;
+    const name = primaryOutput(app.manifest);
+    return { [name]: requireFormat(wanted, { name, type: app.manifest.outputs[name].type }) };
+  },
+};
+
+/**
+ * A form as it comes, which is ASCII without control characters (WHATWG URL, 5.2). Else it is a file: `curl --data-binary`
+ * calls everything a form unless a type is given.
+ */
+async function* refuseFile(body: AsyncIterable<Uint8Array>, { manifest }: App): AsyncGenerator<Uint8Array> {
+  for await (const chunk of body) {
+    if (chunk.some((byte) => byte < 0x20 || byte > 0x7e)) {
+      const volumes = volumeInputs(manifest);
+      const name = volumes.length > 1 ? volumes[0] : 'volume';
+      throw new TomaatError(
+        'BAD_REQUEST',
+        `The body is a file, but came as application/x-www-form-urlencoded, which is a form. With curl, add -H 'Content-Type: application/octet-stream', or send the file by -F ${name}=@FILE instead of --data-binary.`,
+        { field: 'Content-Type' },
+      );
+    }
+    yield chunk;
+  }
+}

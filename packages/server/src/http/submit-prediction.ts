@@ -1,0 +1,58 @@
+import { TomaatError } from '@tomaat/core';
+import type { FastifyRequest } from 'fastify';
+import type { App } from '../apps.ts';
+import type { JobRecord, Jobs, NewJob } from '../store/jobs.ts';
+import type { ServerContext } from './context.ts';
+import { receivePrediction } from './receive-prediction.ts';
+import type { RequestForm } from './request-form.ts';
+
+export interface Submission extends Pick<NewJob, 'idempotencyKey' | 'urgency'> {
+  /** Aborts when the client goes away: then no job is made of what it sent. */
+  readonly gone?: AbortSignal;
+}
+
+/**
+ * A request for a prediction of `app` becomes a job, whose id this gives: the body is received and checked, then the
+ * job is committed. Every protocol comes this way. Nothing stays on the disk when it rejects.
+ */
+export async function submitPrediction(
+  request: FastifyRequest,
+  app: App,
+  form: RequestForm,
+  context: ServerContext,
+  { gone, ...more }: Submission = {},
+): Promise<string> {
+  await using received = await receivePrediction(request, app, form, context);
+  gone?.throwIfAborted();
+  const { id } = await context.jobs.create({
+    service: app.manifest.id,
+    owner: context.ownerOf(request),
+    request: received.request,
+    inputs: received.inputs,
+    fingerprint: received.fingerprint,
+    limits: request.principal?.limits,
+    ...more,
+  });
+  return id;
+}
+
+/** A job once it is settled, or as it is when `limit` aborts before that; undefined if it was deleted. */
+export async function settledWithin(
+  jobs: Jobs,
+  id: string,
+  limit: AbortSignal,
+): Promise<JobRecord | undefined> {
+  try {
+    return await jobs.settled(id, limit);
+  } catch (error) {
+    if (!limit.aborted) throw error;
+    return jobs.get(id);
+  }
+}
+
+export const isSettled = ({ state }: Pick<JobRecord, 'state'>): boolean =>
+  state !== 'queued' && state !== 'running';
+
+/** The error of a job that was deleted while somebody waited for it. */
+export const deletedMeanwhile = (): TomaatError =>
+  new TomaatError('NOT_FOUND', 'The job was deleted while it was waited for.');
