@@ -3,7 +3,7 @@ import type { AddressInfo } from 'node:net';
 import { TomaatError } from '@tomaat/core';
 import { afterEach, describe, expect, it } from 'vitest';
 import { createClient, requireSuccess } from './client.ts';
-import type { Job } from './contract.ts';
+import type { Job } from './contract/jobs.ts';
 import { createRegistryClient } from './registry.ts';
 import { multipart } from './upload.ts';
 

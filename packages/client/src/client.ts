@@ -1,16 +1,9 @@
 import { type Bytes, TomaatError } from '@tomaat/core';
 import { z } from 'zod';
-import {
-  type Job,
-  jobSchema,
-  type LoggedOut,
-  loggedOutSchema,
-  type Me,
-  meSchema,
-  type NamedPrediction,
-  type Service,
-  serviceSchema,
-} from './contract.ts';
+import { type Job, jobSchema } from './contract/jobs.ts';
+import { type LoggedOut, loggedOutSchema, type Me, meSchema } from './contract/login.ts';
+import type { NamedPrediction } from './contract/predictions.ts';
+import { type Service, serviceSchema } from './contract/services.ts';
 import { dispositionName } from './header-value.ts';
 import {
   addressOf,

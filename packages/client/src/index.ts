@@ -21,7 +21,46 @@ export {
   type ServiceFilters,
   type VolumeFile,
 } from './client.ts';
-export * from './contract.ts';
+export type { Endpoint, EndpointResponse, FormFields, RequestHeader } from './contract/endpoint.ts';
+export {
+  type Job,
+  type JobOutput,
+  type JobState,
+  jobOutputSchema,
+  jobSchema,
+  jobStates,
+} from './contract/jobs.ts';
+export { type LoggedOut, loggedOutSchema, type Me, meSchema } from './contract/login.ts';
+export { idempotencyKeySchema, type NamedPrediction, namedPredictionSchema } from './contract/predictions.ts';
+export { type Problem, problemSchema } from './contract/problem.ts';
+export {
+  type Announcement,
+  announcementSchema,
+  type Entry,
+  entrySchema,
+  type SignedAnnouncement,
+  signedAnnouncementSchema,
+} from './contract/registry.ts';
+export {
+  type Fit,
+  fitSchema,
+  type Service,
+  serviceSchema,
+  type VolumeFacts,
+  volumeFactsSchema,
+} from './contract/services.ts';
+export {
+  attemptSchema,
+  claimedJobSchema,
+  claimSchema,
+  completeSchema,
+  failSchema,
+  handBackSchema,
+  touchSchema,
+  type Welcome,
+  welcomeSchema,
+} from './contract/workers.ts';
+export { type EndpointName, endpoints } from './contract.ts';
 export { exposedHeaders } from './exposed-headers.ts';
 export { dispositionName, parseHeaderValue } from './header-value.ts';
 export { type ConnectionOptions, errorOf, isCallersFault } from './http.ts';

@@ -1,16 +1,10 @@
 import { z } from 'zod';
-import {
-  type Endpoint,
-  endpoints,
-  entrySchema,
-  type FormFields,
-  jobOutputSchema,
-  jobSchema,
-  problemSchema,
-  type RequestHeader,
-  serviceSchema,
-  signedAnnouncementSchema,
-} from './contract.ts';
+import type { Endpoint, FormFields, RequestHeader } from './contract/endpoint.ts';
+import { jobOutputSchema, jobSchema } from './contract/jobs.ts';
+import { problemSchema } from './contract/problem.ts';
+import { entrySchema, signedAnnouncementSchema } from './contract/registry.ts';
+import { serviceSchema } from './contract/services.ts';
+import { endpoints } from './contract.ts';
 import { describeHeader, errorHeaders, type ResponseHeader } from './response-headers.ts';
 
 type Json = Record<string, unknown>;

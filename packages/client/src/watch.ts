@@ -1,6 +1,6 @@
 import { TomaatError } from '@tomaat/core';
 import { createParser } from 'eventsource-parser';
-import { type Job, jobSchema } from './contract.ts';
+import { type Job, jobSchema } from './contract/jobs.ts';
 import { addressOf, type Connection, callJson, networkFault, pause, send, startWatchdog } from './http.ts';
 
 export interface WatchOptions {
