@@ -23,12 +23,16 @@ export {
 } from './client.ts';
 export type { Endpoint, EndpointResponse, FormFields, RequestHeader } from './contract/endpoint.ts';
 export {
+  isSettled,
   type Job,
+  type JobIn,
   type JobOutput,
   type JobState,
   jobOutputSchema,
   jobSchema,
+  jobSchemas,
   jobStates,
+  settledStates,
 } from './contract/jobs.ts';
 export { type LoggedOut, loggedOutSchema, type Me, meSchema } from './contract/login.ts';
 export { idempotencyKeySchema, type NamedPrediction, namedPredictionSchema } from './contract/predictions.ts';
@@ -86,4 +90,4 @@ export {
   type V1Output,
   type V1PredictOptions,
 } from './v1.ts';
-export { isSettled, type WatchOptions } from './watch.ts';
+export type { WatchOptions } from './watch.ts';

@@ -1,6 +1,6 @@
 import { TomaatError } from '@tomaat/core';
 import { createParser } from 'eventsource-parser';
-import { type Job, jobSchema } from './contract/jobs.ts';
+import { isSettled, type Job, jobSchema } from './contract/jobs.ts';
 import { addressOf, type Connection, callJson, networkFault, pause, send, startWatchdog } from './http.ts';
 
 export interface WatchOptions {
@@ -12,8 +12,6 @@ export interface WatchOptions {
   /** For how long a server that cannot be reached is waited for, in ms: jobs survive its restart. */
   patienceMs?: number;
 }
-
-export const isSettled = (job: Job): boolean => job.state !== 'queued' && job.state !== 'running';
 
 /**
  * The job at every change, until it is settled. Reads server-sent events, goes on after a break where it was,

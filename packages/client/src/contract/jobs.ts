@@ -2,7 +2,8 @@ import { z } from 'zod';
 import { type Endpoint, idParam, json } from './endpoint.ts';
 import { problemSchema } from './problem.ts';
 
-export const jobStates = ['queued', 'running', 'succeeded', 'failed', 'canceled'] as const;
+export const settledStates = ['succeeded', 'failed', 'canceled'] as const;
+export const jobStates = ['queued', 'running', ...settledStates] as const;
 export type JobState = (typeof jobStates)[number];
 
 export const jobOutputSchema = z.object({
@@ -19,28 +20,93 @@ export const jobOutputSchema = z.object({
 });
 export type JobOutput = z.infer<typeof jobOutputSchema>;
 
-export const jobSchema = z.object({
+/** Fields that jobs of some states have, and the others never. */
+const absent = z.never({ error: 'A job of this state has no such field' }).optional();
+const never = {
+  startedTime: absent,
+  settledTime: absent,
+  expiresTime: absent,
+  stage: absent,
+  fraction: absent,
+  queuePosition: absent,
+  expectedSeconds: absent,
+  expectedWaitSeconds: absent,
+  error: absent,
+};
+const every = {
   id: z.string(),
   service: z.string(),
-  state: z.enum(jobStates),
   attempt: z.int(),
   createdTime: z.string(),
-  startedTime: z.string().optional(),
-  settledTime: z.string().optional(),
-  expiresTime: z.string().optional().describe('When results and row are deleted'),
-  stage: z.string().optional().describe('What is being done: decode, preprocess, infer, postprocess, encode'),
-  fraction: z.number().min(0).max(1).optional().describe('How much of the whole is done'),
-  queuePosition: z.int().optional().describe('0: next'),
-  expectedSeconds: z.number().optional().describe('From start to end, from this service’s own history'),
-  expectedWaitSeconds: z
-    .number()
-    .optional()
-    .describe('Until it starts, from its position and this service’s own history'),
   parameters: z.record(z.string(), z.unknown()),
-  outputs: z.array(jobOutputSchema),
-  error: problemSchema.optional(),
-});
+};
+const noOutputs = z.array(jobOutputSchema).max(0);
+const expectedSeconds = z.number().optional().describe('From start to end, from this service’s own history');
+const settled = {
+  settledTime: z.string(),
+  expiresTime: z.string().describe('When results and row are deleted'),
+};
+const unsuccessful = {
+  ...settled,
+  startedTime: z.string().optional().describe('Missing if it ended while it waited'),
+  outputs: noOutputs,
+  error: problemSchema,
+};
+
+/** A job of each state. Fields that are not known here are passed over: a newer server may send some. */
+export const jobSchemas = {
+  queued: z.object({
+    ...every,
+    ...never,
+    state: z.literal('queued'),
+    queuePosition: z.int().optional().describe('0: next'),
+    expectedSeconds,
+    expectedWaitSeconds: z
+      .number()
+      .optional()
+      .describe('Until it starts, from its position and this service’s own history'),
+    outputs: noOutputs,
+  }),
+  running: z.object({
+    ...every,
+    ...never,
+    state: z.literal('running'),
+    startedTime: z.string(),
+    stage: z
+      .string()
+      .optional()
+      .describe('What is being done: decode, preprocess, infer, postprocess, encode'),
+    fraction: z.number().min(0).max(1).optional().describe('How much of the whole is done'),
+    expectedSeconds,
+    outputs: noOutputs,
+  }),
+  succeeded: z.object({
+    ...every,
+    ...never,
+    ...settled,
+    state: z.literal('succeeded'),
+    startedTime: z.string(),
+    outputs: z.array(jobOutputSchema).describe('What is left of them'),
+  }),
+  failed: z.object({ ...every, ...never, ...unsuccessful, state: z.literal('failed') }),
+  canceled: z.object({ ...every, ...never, ...unsuccessful, state: z.literal('canceled') }),
+} satisfies Record<JobState, z.ZodObject>;
+
+export const jobSchema = z.discriminatedUnion('state', [
+  jobSchemas.queued,
+  jobSchemas.running,
+  jobSchemas.succeeded,
+  jobSchemas.failed,
+  jobSchemas.canceled,
+]);
 export type Job = z.infer<typeof jobSchema>;
+/** A job of these states: `JobIn<'queued' | 'running'>`. */
+export type JobIn<State extends JobState> = Extract<Job, { state: State }>;
+
+/** Whether a job has come to its end, whatever became of it. */
+export const isSettled = <T extends { state: JobState }>(
+  job: T,
+): job is T & { state: (typeof settledStates)[number] } => job.state !== 'queued' && job.state !== 'running';
 
 export const jobEndpoints = {
   getJob: {

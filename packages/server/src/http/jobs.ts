@@ -1,9 +1,9 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import type { Job } from '@tomaat/client';
+import { isSettled, type Job, type JobOutput } from '@tomaat/client';
 import { type OutputFormat, type OutputType, outputFormats, TomaatError } from '@tomaat/core';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { toProblem } from '../problem/problem.ts';
-import type { JobRecord, Jobs } from '../store/jobs.ts';
+import type { JobEnd, JobRecord, Jobs, OutputFile } from '../store/jobs.ts';
 import type { ServerContext } from './context.ts';
 import { keepAlive } from './keep-alive.ts';
 import { outputFileName, requestedFormat, sendOutput } from './outputs.ts';
@@ -49,9 +49,8 @@ export function registerJobRoutes(app: FastifyInstance, context: ServerContext):
     ).finally(stopKeepingAlive);
     if (!job) throw new TomaatError('NOT_FOUND', 'The job was deleted while it was waited for.');
     if (waitSeconds > 0) reply.header('preference-applied', `wait=${waitSeconds}`);
-    const isSettled = job.state !== 'queued' && job.state !== 'running';
     return reply
-      .code(isSettled && waitSeconds > 0 ? 200 : 202)
+      .code(isSettled(job) && waitSeconds > 0 ? 200 : 202)
       .header('location', context.address.pathOf(`/api/jobs/${id}`))
       .send(await presentJob(job, context));
   });
@@ -85,7 +84,7 @@ export function registerJobRoutes(app: FastifyInstance, context: ServerContext):
 
   app.get<{ Params: { id: string } }>('/api/jobs/:id/receipt', async (request, reply) => {
     const job = await findJob(request, context);
-    if (job.state === 'queued' || job.state === 'running') {
+    if (!isSettled(job)) {
       throw new TomaatError('NOT_READY', `The job is ${job.state}. Ask again when it is settled.`);
     }
     return reply
@@ -96,7 +95,7 @@ export function registerJobRoutes(app: FastifyInstance, context: ServerContext):
 
   app.get<{ Params: { id: string; name: string } }>('/api/jobs/:id/outputs/:name', async (request, reply) => {
     const job = await findJob(request, context);
-    if (job.state === 'queued' || job.state === 'running') {
+    if (!isSettled(job)) {
       throw new TomaatError('NOT_READY', `The job is ${job.state}. Ask again when it has succeeded.`);
     }
     if (job.error) throw TomaatError.from(job.error);
@@ -153,40 +152,77 @@ export async function signedReceipt(
 }
 
 /** A job as the API shows it. */
-export async function presentJob(job: JobRecord, { jobs, slots, address }: ServerContext): Promise<Job> {
-  const unsettled = job.state === 'queued' || job.state === 'running';
-  const time = (ms: number | undefined) => (ms === undefined ? undefined : new Date(ms).toISOString());
-  return {
+export async function presentJob(job: JobRecord, context: ServerContext): Promise<Job> {
+  const { jobs, slots } = context;
+  const first = {
     id: job.id,
     service: job.service,
     state: job.state,
     attempt: job.attempt,
-    createdTime: time(job.createdMs)!,
-    startedTime: time(job.startedMs),
-    settledTime: time(job.settledMs),
-    expiresTime: time(job.expiresMs),
-    stage: job.stage,
-    fraction: job.fraction,
-    queuePosition: job.state === 'queued' ? await jobs.positionOf(job.id) : undefined,
-    expectedSeconds: unsettled ? await jobs.expectedSeconds(job.service, job.request.voxels ?? 0) : undefined,
-    expectedWaitSeconds:
-      job.state === 'queued' ? await jobs.expectedWaitSeconds(job.id, job.service, slots) : undefined,
-    parameters: job.request.parameters,
-    outputs: job.outputs.map((output) => ({
-      name: output.name,
-      type: output.type,
-      label: output.label,
-      primary: output.primary,
-      format: output.format,
-      formats: [...(outputFormats[output.type as OutputType] as readonly OutputFormat[])],
-      fileName: outputFileName(job, output),
-      sizeBytes: output.sizeBytes,
-      digest: output.digest,
-      url: address.pathOf(`/api/jobs/${job.id}/outputs/${output.name}`),
-    })),
-    error: job.error && toProblem(job.error),
+    createdTime: timeText(job.createdMs),
   };
+  const last = {
+    parameters: job.request.parameters,
+    outputs: job.outputs.map((output) => presentOutput(job, output, context)),
+  };
+  const expected = () => jobs.expectedSeconds(job.service, job.request.voxels ?? 0);
+  switch (job.state) {
+    case 'queued':
+      return {
+        ...first,
+        state: job.state,
+        queuePosition: await jobs.positionOf(job.id),
+        expectedSeconds: await expected(),
+        expectedWaitSeconds: await jobs.expectedWaitSeconds(job.id, job.service, slots),
+        ...last,
+      };
+    case 'running':
+      return {
+        ...first,
+        state: job.state,
+        startedTime: timeText(job.startedMs),
+        stage: job.stage,
+        fraction: job.fraction,
+        expectedSeconds: await expected(),
+        ...last,
+      };
+    case 'succeeded':
+      return { ...first, state: job.state, startedTime: timeText(job.startedMs), ...endOf(job), ...last };
+    default:
+      return {
+        ...first,
+        state: job.state,
+        startedTime: job.startedMs === undefined ? undefined : timeText(job.startedMs),
+        ...endOf(job),
+        ...last,
+        error: toProblem(job.error),
+      };
+  }
 }
+
+const timeText = (ms: number): string => new Date(ms).toISOString();
+
+const endOf = ({ settledMs, expiresMs }: JobEnd) => ({
+  settledTime: timeText(settledMs),
+  expiresTime: timeText(expiresMs),
+});
+
+const presentOutput = (
+  job: JobRecord,
+  output: OutputFile,
+  { address }: Pick<ServerContext, 'address'>,
+): JobOutput => ({
+  name: output.name,
+  type: output.type,
+  label: output.label,
+  primary: output.primary,
+  format: output.format,
+  formats: [...(outputFormats[output.type as OutputType] as readonly OutputFormat[])],
+  fileName: outputFileName(job, output),
+  sizeBytes: output.sizeBytes,
+  digest: output.digest,
+  url: address.pathOf(`/api/jobs/${job.id}/outputs/${output.name}`),
+});
 
 /** The Idempotency-Key of a request; BAD_REQUEST where it is none. */
 export function idempotencyKeyOf(request: Pick<FastifyRequest, 'headers'>): string | undefined {
@@ -283,9 +319,8 @@ async function streamEvents(
         return;
       }
       waits = job.state === 'queued';
-      const isSettled = job.state !== 'queued' && job.state !== 'running';
       const restMs = sentMs + eventEveryMs - performance.now();
-      if (!isSettled && restMs > 0) {
+      if (!isSettled(job) && restMs > 0) {
         await Promise.race([change, delay(restMs)]);
         continue;
       }
@@ -293,7 +328,7 @@ async function streamEvents(
       if (text !== shown) raw.write(`id: ${event++}\nevent: job\ndata: ${text}\n\n`);
       shown = text;
       sentMs = performance.now();
-      if (isSettled) return;
+      if (isSettled(job)) return;
       await change;
     }
   } finally {

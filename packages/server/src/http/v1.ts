@@ -1,5 +1,6 @@
 import { Readable } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
+import { isSettled } from '@tomaat/client';
 import { base64Length, describeError, encodeBase64, type Input, TomaatError } from '@tomaat/core';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { App } from '../apps.ts';
@@ -148,7 +149,7 @@ async function responses(
       },
     ];
   }
-  if (job.state === 'queued' || job.state === 'running') return [delayed(job.id)];
+  if (!isSettled(job)) return [delayed(job.id)];
   const arrived = {
     type: 'PlainText',
     content: `The result of the request ${job.id} has arrived.`,

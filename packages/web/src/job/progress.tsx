@@ -1,4 +1,4 @@
-import type { Job } from '@tomaat/client';
+import type { JobIn } from '@tomaat/client';
 import { useEffect, useState } from 'react';
 import { ProgressBar } from 'react-aria-components';
 import { loginPhrase } from '../access-texts.ts';
@@ -17,7 +17,7 @@ const stages = [
 ] as const;
 
 /** A job that waits or runs: where in the queue, at what, how far, how long. */
-export function Progress({ job }: { job: Job }) {
+export function Progress({ job }: { job: JobIn<'queued' | 'running'> }) {
   const [canceling, setCanceling] = useState(false);
   const [error, setError] = useState<unknown>();
   const login = loginPhrase(useMe().data);
