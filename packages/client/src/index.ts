@@ -6,8 +6,6 @@ export {
   announcementLifeSeconds,
   announcementType,
   audienceOf,
-  clockSkewSeconds,
-  isSameRegistry,
   verifyAnnouncement,
   verifyEntry,
 } from './announcement.ts';
@@ -67,7 +65,7 @@ export {
 export { type EndpointName, endpoints } from './contract.ts';
 export { exposedHeaders } from './exposed-headers.ts';
 export { dispositionName, parseHeaderValue } from './header-value.ts';
-export { type ConnectionOptions, errorOf, isCallersFault } from './http.ts';
+export { type ConnectionOptions, isCallersFault, isPassing } from './http.ts';
 export { type AnonymousFiles, type AnonymousOptions, anonymousFiles } from './identifying-text.ts';
 export { openApiDocument } from './openapi.ts';
 export { type Receipt, receiptSchema, verifyReceipt } from './receipt.ts';

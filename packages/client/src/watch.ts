@@ -1,7 +1,16 @@
 import { TomaatError } from '@tomaat/core';
 import { createParser } from 'eventsource-parser';
 import { isSettled, type Job, jobSchema } from './contract/jobs.ts';
-import { addressOf, type Connection, callJson, networkFault, pause, send, startWatchdog } from './http.ts';
+import {
+  addressOf,
+  type Connection,
+  callJson,
+  isPassing,
+  networkFault,
+  pause,
+  send,
+  startWatchdog,
+} from './http.ts';
 
 export interface WatchOptions {
   signal?: AbortSignal;
@@ -52,9 +61,7 @@ export async function* watchJob(
       if (job && isSettled(job)) return;
     } catch (error) {
       signal?.throwIfAborted();
-      const passing =
-        error instanceof TomaatError && ['UNREACHABLE', 'BUSY', 'UPSTREAM', 'INTERNAL'].includes(error.code);
-      if (!passing) throw error;
+      if (!isPassing(error)) throw error;
       if (Date.now() - state.heardTime > patienceMs) {
         throw new TomaatError(
           'UNREACHABLE',

@@ -6,9 +6,9 @@ import { afterEach, expect } from 'vitest';
 import type { z } from 'zod';
 
 /*
- * Every JSON answer of the servers and registries that a test runs in its own process is what its row of the contract
- * says: the status is declared, the schema takes the body, and no field is there that the schema does not know. A test in which one was
- * not fails.
+ * Whoever imports this has every JSON answer of the servers and registries in its own process compared with its row of
+ * the contract: the status is declared, the schema takes the body, and no field is there that the schema does not know.
+ * A test fails in which one was different.
  */
 
 const faults: string[] = [];
@@ -41,8 +41,9 @@ function checkAnswer(
   if (!answer) return 'the contract has no such status';
   const schema = answer.content?.['application/json'];
   if (schema === undefined || schema === 'binary') return undefined;
-  if (type !== 'application/json' || !isText) return `it is ${type || 'nothing'}, not JSON`;
-  return mismatch(schema, read());
+  if (type !== 'application/json') return `it is ${type || 'nothing'}, not JSON`;
+  // A stream (volumes of TOMAAT v1) is for the client alone.
+  return isText ? mismatch(schema, read()) : undefined;
 }
 
 /** The row of an address; `/api/services` is one of the server's and another of the registry's. */

@@ -1,3 +1,4 @@
+import { stages } from '@tomaat/core';
 import { z } from 'zod';
 import { type Endpoint, idParam, json } from './endpoint.ts';
 import { problemSchema } from './problem.ts';
@@ -75,7 +76,7 @@ export const jobSchemas = {
     stage: z
       .string()
       .optional()
-      .describe('What is being done: decode, preprocess, infer, postprocess, encode'),
+      .describe(`What is being done: ${stages.join(', ')}`),
     fraction: z.number().min(0).max(1).optional().describe('How much of the whole is done'),
     expectedSeconds,
     outputs: noOutputs,

@@ -40,6 +40,7 @@ import {
   isVolume,
   missingOutput,
 } from './results.ts';
+import type { Stage } from './stages.ts';
 import { applies, applyTransform, labelsWith, resolveParameters, type Step } from './steps.ts';
 import { type InputValue, isFileInput, type OutputValue, type Parameter, parseParameters } from './values.ts';
 
@@ -102,9 +103,6 @@ export interface EncodedOutput {
   readonly geometry?: FileGeometry;
   readonly bytes: AsyncIterable<Bytes>;
 }
-
-export const stages = ['decode', 'preprocess', 'infer', 'postprocess', 'encode'] as const;
-export type Stage = (typeof stages)[number];
 
 /** Where each stage begins and ends in the progress of the whole. */
 const share: Record<Stage, readonly [number, number]> = {

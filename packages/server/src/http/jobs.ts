@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { isSettled, type Job, type JobOutput } from '@tomaat/client';
+import { idempotencyKeySchema, isSettled, type Job, type JobOutput } from '@tomaat/client';
 import { type OutputFormat, type OutputType, outputFormats, TomaatError } from '@tomaat/core';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { toProblem } from '../problem/problem.ts';
@@ -228,7 +228,8 @@ const presentOutput = (
 export function idempotencyKeyOf(request: Pick<FastifyRequest, 'headers'>): string | undefined {
   const key = request.headers['idempotency-key'];
   if (key === undefined) return undefined;
-  if (typeof key === 'string' && /^[\x21-\x7e]{1,200}$/.test(key)) return key;
+  const known = idempotencyKeySchema.safeParse(key);
+  if (known.success) return known.data;
   throw new TomaatError(
     'BAD_REQUEST',
     'An Idempotency-Key has 1 to 200 visible ASCII characters. Send a random UUID, for instance.',
