@@ -4,12 +4,11 @@ import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Job } from '@tomaat/client';
+import { isSettled, type Job } from '@tomaat/client';
 import {
   callersFiles,
   type Finding,
   finding,
-  isSettled,
   type MortalServer,
   makeVolumes,
   octets,

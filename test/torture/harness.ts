@@ -6,7 +6,7 @@ import { loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Job } from '@tomaat/client';
+import { isSettled, type Job } from '@tomaat/client';
 import { createKey } from '../../packages/server/src/access/keys.ts';
 import { ownNodeOptions } from '../../packages/server/src/source.ts';
 import { openServerDatabase } from '../../packages/server/src/store/server-database.ts';
@@ -165,8 +165,6 @@ export async function submit(
     headers: { ...octets, 'idempotency-key': key },
   });
 }
-
-export const isSettled = ({ state }: Job): boolean => state !== 'queued' && state !== 'running';
 
 export async function settledJob(url: string, id: string, limitMs = 60_000): Promise<Job | undefined> {
   const end = performance.now() + limitMs;

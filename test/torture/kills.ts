@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Job } from '@tomaat/client';
+import { isSettled, type Job } from '@tomaat/client';
 import {
   type Finding,
   finding,
@@ -118,7 +118,7 @@ export async function killLoop(folder: string, { kills }: { kills: number }): Pr
     const attempts: number[] = [];
     for (const [id, which] of acknowledged) {
       const job = await settledJob(server.url, id, 120_000);
-      if (!job || job.state === 'queued' || job.state === 'running') lost++;
+      if (!job || !isSettled(job)) lost++;
       else if (job.error?.code === 'WORKER_DIED' && job.attempt >= 3) givenUp++;
       else if ((await resultOf(server.url, job)) !== expected[which]) wrong++;
       if (job) attempts.push(job.attempt);

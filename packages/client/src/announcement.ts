@@ -1,5 +1,5 @@
 import { TomaatError, withoutTrailingSlashes } from '@tomaat/core';
-import { type Entry, type SignedAnnouncement, signedAnnouncementSchema } from './contract.ts';
+import { type Entry, type SignedAnnouncement, signedAnnouncementSchema } from './contract/registry.ts';
 import { verifySigned } from './signed.ts';
 
 /**

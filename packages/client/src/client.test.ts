@@ -3,7 +3,7 @@ import type { AddressInfo } from 'node:net';
 import { TomaatError } from '@tomaat/core';
 import { afterEach, describe, expect, it } from 'vitest';
 import { createClient, requireSuccess } from './client.ts';
-import type { Job } from './contract.ts';
+import { type Job, jobSchema } from './contract/jobs.ts';
 import { createRegistryClient } from './registry.ts';
 import { multipart } from './upload.ts';
 
@@ -53,16 +53,30 @@ function problem(
     .end(JSON.stringify(body));
 }
 
-const job = (state: Job['state'], more: Partial<Job> = {}): Job => ({
-  id: 'j1',
-  service: 'prostate',
-  state,
-  attempt: 1,
-  createdTime: '2025-01-01T00:00:00.000Z',
-  parameters: {},
-  outputs: [],
-  ...more,
-});
+const time = '2025-01-01T00:00:00.000Z';
+const ended = { settledTime: time, expiresTime: time };
+const fault = { type: 'x', title: 'x', status: 422, detail: 'x', retryable: false };
+/** What a job of each state has to have. */
+const parts = {
+  queued: {},
+  running: { startedTime: time },
+  succeeded: { startedTime: time, ...ended },
+  failed: { ...ended, error: { ...fault, code: 'APP_FAILED' } },
+  canceled: { ...ended, error: { ...fault, code: 'CANCELED' } },
+};
+
+const job = (state: Job['state'], more: Partial<Job> = {}): Job =>
+  jobSchema.parse({
+    id: 'j1',
+    service: 'prostate',
+    state,
+    attempt: 1,
+    createdTime: time,
+    parameters: {},
+    outputs: [],
+    ...parts[state],
+    ...more,
+  });
 
 async function bodyOf(request: IncomingMessage): Promise<Buffer> {
   const chunks: Buffer[] = [];

@@ -1,16 +1,9 @@
 import { type Bytes, TomaatError } from '@tomaat/core';
 import { z } from 'zod';
-import {
-  type Job,
-  jobSchema,
-  type LoggedOut,
-  loggedOutSchema,
-  type Me,
-  meSchema,
-  type NamedPrediction,
-  type Service,
-  serviceSchema,
-} from './contract.ts';
+import { isSettled, type Job, type JobIn, jobSchema } from './contract/jobs.ts';
+import { type LoggedOut, loggedOutSchema, type Me, meSchema } from './contract/login.ts';
+import type { NamedPrediction } from './contract/predictions.ts';
+import { type Service, serviceSchema } from './contract/services.ts';
 import { dispositionName } from './header-value.ts';
 import {
   addressOf,
@@ -34,7 +27,7 @@ import {
   upload,
 } from './upload.ts';
 import { type FileRef, type ResumableOptions, removeUpload, uploadResumable } from './upload-resumable.ts';
-import { isSettled, type WatchOptions, watchJob } from './watch.ts';
+import { type WatchOptions, watchJob } from './watch.ts';
 
 export interface ServiceFilters {
   modality?: string;
@@ -371,13 +364,9 @@ export function createClient(options: ConnectionOptions): Client {
 }
 
 /** The job if it succeeded; else throws what became of it. */
-export function requireSuccess(job: Job): Job {
+export function requireSuccess(job: Job): JobIn<'succeeded'> {
   if (job.state === 'succeeded') return job;
-  if (job.error) throw errorOf(job.error);
-  if (job.state === 'canceled')
-    throw new TomaatError('CANCELED', 'The job was cancelled. Send it again if that was not meant.');
-  if (job.state === 'failed')
-    throw new TomaatError('APP_FAILED', 'The job failed without a message. The log of the server says more.');
+  if (isSettled(job)) throw errorOf(job.error);
   throw new TomaatError('NOT_READY', 'The job is not settled yet. Wait for it.');
 }
 

@@ -1,4 +1,5 @@
-import { type Endpoint, endpoints } from './contract.ts';
+import type { Endpoint } from './contract/endpoint.ts';
+import { endpoints } from './contract.ts';
 import { errorHeaders } from './response-headers.ts';
 
 /**

@@ -430,6 +430,10 @@ export function errorOf(problem: {
   });
 }
 
+/** Whether the way to the server, or its state, is at fault, so that asking again later may help. */
+export const isPassing = (error: unknown): error is TomaatError =>
+  error instanceof TomaatError && ['UNREACHABLE', 'BUSY', 'UPSTREAM', 'INTERNAL'].includes(error.code);
+
 /** Whether the code's fault lies with the caller. */
 export function isCallersFault(error: TomaatError): boolean {
   return errorCodes.includes(error.code) && describeError(error.code).fault === 'caller';

@@ -6,8 +6,6 @@ export {
   announcementLifeSeconds,
   announcementType,
   audienceOf,
-  clockSkewSeconds,
-  isSameRegistry,
   verifyAnnouncement,
   verifyEntry,
 } from './announcement.ts';
@@ -21,10 +19,53 @@ export {
   type ServiceFilters,
   type VolumeFile,
 } from './client.ts';
-export * from './contract.ts';
+export type { Endpoint, EndpointResponse, FormFields, RequestHeader } from './contract/endpoint.ts';
+export {
+  isSettled,
+  type Job,
+  type JobIn,
+  type JobOutput,
+  type JobState,
+  jobOutputSchema,
+  jobSchema,
+  jobSchemas,
+  jobStates,
+  settledStates,
+} from './contract/jobs.ts';
+export { type LoggedOut, loggedOutSchema, type Me, meSchema } from './contract/login.ts';
+export { idempotencyKeySchema, type NamedPrediction, namedPredictionSchema } from './contract/predictions.ts';
+export { type Problem, problemSchema } from './contract/problem.ts';
+export {
+  type Announcement,
+  announcementSchema,
+  type Entry,
+  entrySchema,
+  type SignedAnnouncement,
+  signedAnnouncementSchema,
+} from './contract/registry.ts';
+export {
+  type Fit,
+  fitSchema,
+  type Service,
+  serviceSchema,
+  type VolumeFacts,
+  volumeFactsSchema,
+} from './contract/services.ts';
+export {
+  attemptSchema,
+  claimedJobSchema,
+  claimSchema,
+  completeSchema,
+  failSchema,
+  handBackSchema,
+  touchSchema,
+  type Welcome,
+  welcomeSchema,
+} from './contract/workers.ts';
+export { type EndpointName, endpoints } from './contract.ts';
 export { exposedHeaders } from './exposed-headers.ts';
 export { dispositionName, parseHeaderValue } from './header-value.ts';
-export { type ConnectionOptions, errorOf, isCallersFault } from './http.ts';
+export { type ConnectionOptions, isCallersFault, isPassing } from './http.ts';
 export { type AnonymousFiles, type AnonymousOptions, anonymousFiles } from './identifying-text.ts';
 export { openApiDocument } from './openapi.ts';
 export { type Receipt, receiptSchema, verifyReceipt } from './receipt.ts';
@@ -47,4 +88,4 @@ export {
   type V1Output,
   type V1PredictOptions,
 } from './v1.ts';
-export { isSettled, type WatchOptions } from './watch.ts';
+export type { WatchOptions } from './watch.ts';

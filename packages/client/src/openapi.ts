@@ -1,16 +1,10 @@
 import { z } from 'zod';
-import {
-  type Endpoint,
-  endpoints,
-  entrySchema,
-  type FormFields,
-  jobOutputSchema,
-  jobSchema,
-  problemSchema,
-  type RequestHeader,
-  serviceSchema,
-  signedAnnouncementSchema,
-} from './contract.ts';
+import type { Endpoint, FormFields, RequestHeader } from './contract/endpoint.ts';
+import { jobOutputSchema, jobSchema, jobSchemas } from './contract/jobs.ts';
+import { problemSchema } from './contract/problem.ts';
+import { entrySchema, signedAnnouncementSchema } from './contract/registry.ts';
+import { serviceSchema } from './contract/services.ts';
+import { endpoints } from './contract.ts';
 import { describeHeader, errorHeaders, type ResponseHeader } from './response-headers.ts';
 
 type Json = Record<string, unknown>;
@@ -19,6 +13,11 @@ const named: readonly (readonly [string, z.ZodType])[] = [
   ['Problem', problemSchema],
   ['Service', serviceSchema],
   ['Job', jobSchema],
+  ['QueuedJob', jobSchemas.queued],
+  ['RunningJob', jobSchemas.running],
+  ['SucceededJob', jobSchemas.succeeded],
+  ['FailedJob', jobSchemas.failed],
+  ['CanceledJob', jobSchemas.canceled],
   ['JobOutput', jobOutputSchema],
   ['Entry', entrySchema],
   ['SignedAnnouncement', signedAnnouncementSchema],
@@ -223,11 +222,12 @@ function hoist(schema: Json, schemas: Record<string, Json>, io: 'input' | 'outpu
     if (typeof value !== 'object' || value === null) return value;
     return Object.fromEntries(
       Object.entries(plainTuple(value as Json))
-        // Bounds that every integer has say nothing.
+        // Bounds that every integer has say nothing; nor does a property that is never there, where no others may be.
         .filter(
           ([key, item]) =>
             !(key === 'minimum' && item === Number.MIN_SAFE_INTEGER) &&
-            !(key === 'maximum' && item === Number.MAX_SAFE_INTEGER),
+            !(key === 'maximum' && item === Number.MAX_SAFE_INTEGER) &&
+            JSON.stringify(item) !== '{"not":{}}',
         )
         .map(([key, item]) => [
           key,

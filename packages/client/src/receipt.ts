@@ -1,5 +1,6 @@
 import { TomaatError } from '@tomaat/core';
 import { z } from 'zod';
+import { settledStates } from './contract/jobs.ts';
 import { verifySigned } from './signed.ts';
 
 /** `sha256:` and 64 hexadecimal digits. */
@@ -14,7 +15,7 @@ export const receiptSchema = z.object({
   kind: z.literal('tomaat-receipt/1'),
   notice: z.string(),
   job: z.string(),
-  state: z.enum(['succeeded', 'failed', 'canceled']),
+  state: z.enum(settledStates),
   error: z.string().optional().describe('The code of what went wrong'),
   server: z.object({ software: z.string(), version: z.string() }),
   service: z.object({

@@ -1,7 +1,7 @@
 import { TomaatError } from '@tomaat/core';
 import { z } from 'zod';
 import type { ServiceFilters } from './client.ts';
-import { type Entry, entrySchema, type SignedAnnouncement } from './contract.ts';
+import { type Entry, entrySchema, type SignedAnnouncement } from './contract/registry.ts';
 import { addressOf, type ConnectionOptions, callJson, openConnection } from './http.ts';
 
 export interface DiscoverOptions {

@@ -3,6 +3,7 @@ import {
   addressOf,
   type Connection,
   headersOf,
+  isPassing,
   networkFault,
   pause,
   problemOf,
@@ -143,7 +144,7 @@ function mayGoOn(error: unknown): error is TomaatError {
   if (!(error instanceof TomaatError) || error.detail?.hopeless === true) {
     return error instanceof TomaatError && error.detail?.reason === 'ECONNREFUSED';
   }
-  return ['UNREACHABLE', 'BUSY', 'UPSTREAM', 'INTERNAL', 'CONFLICT', 'UPLOAD_TOO_SLOW'].includes(error.code);
+  return error.code === 'CONFLICT' || error.code === 'UPLOAD_TOO_SLOW' || isPassing(error);
 }
 
 async function begin(

@@ -1,7 +1,16 @@
 import { TomaatError } from '@tomaat/core';
 import { createParser } from 'eventsource-parser';
-import { type Job, jobSchema } from './contract.ts';
-import { addressOf, type Connection, callJson, networkFault, pause, send, startWatchdog } from './http.ts';
+import { isSettled, type Job, jobSchema } from './contract/jobs.ts';
+import {
+  addressOf,
+  type Connection,
+  callJson,
+  isPassing,
+  networkFault,
+  pause,
+  send,
+  startWatchdog,
+} from './http.ts';
 
 export interface WatchOptions {
   signal?: AbortSignal;
@@ -12,8 +21,6 @@ export interface WatchOptions {
   /** For how long a server that cannot be reached is waited for, in ms: jobs survive its restart. */
   patienceMs?: number;
 }
-
-export const isSettled = (job: Job): boolean => job.state !== 'queued' && job.state !== 'running';
 
 /**
  * The job at every change, until it is settled. Reads server-sent events, goes on after a break where it was,
@@ -54,9 +61,7 @@ export async function* watchJob(
       if (job && isSettled(job)) return;
     } catch (error) {
       signal?.throwIfAborted();
-      const passing =
-        error instanceof TomaatError && ['UNREACHABLE', 'BUSY', 'UPSTREAM', 'INTERNAL'].includes(error.code);
-      if (!passing) throw error;
+      if (!isPassing(error)) throw error;
       if (Date.now() - state.heardTime > patienceMs) {
         throw new TomaatError(
           'UNREACHABLE',

@@ -1,38 +1,172 @@
-export * from './app/acceptance.ts';
-export * from './app/define-app.ts';
-export * from './app/elements.ts';
-export * from './app/encode-output.ts';
-export * from './app/estimate.ts';
-export * from './app/manifest.ts';
-export * from './app/parse-manifest.ts';
-export { reductionOf } from './app/postprocess.ts';
-export * from './app/predict.ts';
-export * from './app/steps.ts';
-export * from './app/values.ts';
+export { type AcceptanceRule, acceptShape, checkShape, checkVolume, type Shape } from './app/acceptance.ts';
+export {
+  type AppDefinition,
+  checkDeclaration,
+  type DeclaredInput,
+  type DeclaredInputs,
+  type DeclaredOutput,
+  type DeclaredOutputs,
+  defineApp,
+  type InputOf,
+  type InputsOf,
+  type NumericVolume,
+  type OutputsOf,
+  type ParametersOf,
+  type TypedContext,
+} from './app/define-app.ts';
+export {
+  type Input,
+  type InputType,
+  inputSchema,
+  type Label,
+  labelSchema,
+  mediaTypes,
+  type Output,
+  type OutputFormat,
+  type OutputType,
+  outputFormats,
+  outputSchema,
+  outputSchemas,
+} from './app/elements.ts';
+export { encodeOutput } from './app/encode-output.ts';
+export { type Estimate, estimatePrediction, largestThatFits, type VolumeFactsOf } from './app/estimate.ts';
+export {
+  type Manifest,
+  type ModelSpec,
+  manifestSchema,
+  primaryOutput,
+  requestWords,
+  reservedWords,
+  volumeInputs,
+} from './app/manifest.ts';
+export { type ManifestFault, parseManifest } from './app/parse-manifest.ts';
+export {
+  type AppContext,
+  type EncodedOutput,
+  type LoadedModel,
+  type PredictionContext,
+  type PredictionRequest,
+  predict,
+  type StageTimes,
+} from './app/predict.ts';
+export { type Stage, stages } from './app/stages.ts';
+export { labelsWith, pipelineSteps, type Step } from './app/steps.ts';
+export {
+  defaultValue,
+  type InputValue,
+  isFileInput,
+  type OutputValue,
+  type Parameter,
+  parameterSchema,
+  parseParameter,
+  parseParameters,
+} from './app/values.ts';
 export { type NetworkReport, verifyNetwork } from './app/verify.ts';
-export * from './errors.ts';
-export * from './formats/base64.ts';
+export {
+  describeError,
+  type ErrorCode,
+  type ErrorData,
+  errorCodes,
+  TomaatError,
+  withField,
+} from './errors.ts';
+export { base64Length, decodeBase64Text, encodeBase64 } from './formats/base64.ts';
 export { type FileGeometry, fileGeometrySchema } from './formats/file-geometry.ts';
 export { checkAffine } from './formats/header.ts';
-export * from './formats/identifying-text.ts';
-export * from './formats/mesh-file.ts';
-export * from './formats/points.ts';
+export {
+  findIdentifyingText,
+  type IdentifyingField,
+  type IdentifyingText,
+  neutralNames,
+  type Rewrite,
+  type TextSource,
+  writeStripped,
+} from './formats/identifying-text.ts';
+export { meshToStl, meshToVtk, readMesh } from './formats/mesh-file.ts';
+export { formatPoints, parsePoints } from './formats/points.ts';
 export { isText } from './formats/strangers.ts';
-export * from './formats/transform-file.ts';
-export * from './formats/volume-file.ts';
-export * from './formats/web-platform.ts';
-export * from './formats/zlib-platform.ts';
-export * from './geometry/affine.ts';
-export * from './geometry/displacement.ts';
-export * from './geometry/exact.ts';
-export * from './geometry/grid.ts';
-export * from './geometry/resample.ts';
-export * from './geometry/restore.ts';
-export * from './geometry/voxel-type.ts';
-export * from './inferers/inferer.ts';
-export * from './inferers/spec.ts';
-export * from './labels/components.ts';
-export * from './labels/dice.ts';
+export {
+  readTransform,
+  type SpatialTransform,
+  type TransformExtension,
+  transformExtensions,
+  writeTransform,
+  writeTransformMat,
+} from './formats/transform-file.ts';
+export {
+  collectBytes,
+  extensionOf,
+  type FilePrefix,
+  inspectVolume,
+  type ReadLimits,
+  type ReadOptions,
+  readableEndings,
+  readVolume,
+  type SourceFile,
+  sourceFromBytes,
+  supportedExtensions,
+  type VolumeExtension,
+  type VolumeFormat,
+  type VolumeHeader,
+  type WriteOptions,
+  writeVolume,
+} from './formats/volume-file.ts';
+export { webPlatform } from './formats/web-platform.ts';
+export { type Zlib, zlibPlatform } from './formats/zlib-platform.ts';
+export {
+  type Affine,
+  affinesEqual,
+  applyAffine,
+  composeAffine,
+  determinant,
+  directionOf,
+  identity,
+  invert,
+  multiply,
+  orientationOf,
+  originOf,
+  spacingOf,
+  type Vec3,
+} from './geometry/affine.ts';
+export {
+  type PointTransform,
+  resampleThrough,
+  transformPoint,
+  transformPoints,
+} from './geometry/displacement.ts';
+export { cropOrPad, flip, type PadOptions, reorient } from './geometry/exact.ts';
+export { resizedGrid, sameGrid } from './geometry/grid.ts';
+export {
+  type Interpolation,
+  type ResampleOptions,
+  resample,
+  resampleArgmax,
+  resampleThreshold,
+} from './geometry/resample.ts';
+export { restore } from './geometry/restore.ts';
+export { convertVolume } from './geometry/voxel-type.ts';
+export { infer } from './inferers/inferer.ts';
+export {
+  type InfererSpec,
+  type InferOptions,
+  type InferResult,
+  infererSchema,
+  type NetworkSession,
+  type Reduction,
+  type SlidingWindowSpec,
+} from './inferers/spec.ts';
+export {
+  type Components,
+  type Connectivity,
+  type FillOptions,
+  fillHoles,
+  findComponents,
+  keepLargestComponent,
+  type LargestOptions,
+  removeSmallObjects,
+  type SmallObjectOptions,
+} from './labels/components.ts';
+export { dice, diceOfLabels } from './labels/dice.ts';
 export {
   type LabelName,
   type LabelVoxels,
@@ -40,8 +174,8 @@ export {
   labelVoxels,
   scanLabels,
 } from './labels/label-map.ts';
-export * from './labels/measure.ts';
-export * from './labels/measurement-csv.ts';
+export { formatMl, type LabelMeasurement, measureLabels, mmDigits, volumeReport } from './labels/measure.ts';
+export { measurementsToCsv, parseMeasurementsCsv } from './labels/measurement-csv.ts';
 export {
   closeLabels,
   dilateLabels,
@@ -49,12 +183,34 @@ export {
   type MorphologyOptions,
   openLabels,
 } from './labels/morphology.ts';
-export * from './labels/surface.ts';
-export * from './labels/table.ts';
-export type * from './platform.ts';
-export * from './tensor.ts';
-export * from './text.ts';
-export * from './transforms/table.ts';
-export * from './transforms/transform.ts';
-export * from './unseen.ts';
-export * from './volume.ts';
+export {
+  buildSurface,
+  type DecimateOptions,
+  decimateMesh,
+  joinMeshes,
+  type Mesh,
+  type SurfaceOptions,
+  surfaceOf,
+} from './labels/surface.ts';
+export { filterLabels, labelTransforms, mapLabels } from './labels/table.ts';
+export type { Bytes, Compression, Platform } from './platform.ts';
+export { type LabelTensor, type Tensor, volumeToTensor } from './tensor.ts';
+export { withoutTrailingSlashes } from './text.ts';
+export { imageTransforms } from './transforms/table.ts';
+export type { TransformContext, VolumeTransform } from './transforms/transform.ts';
+export { escapeUnseen, hasUnseen, withoutUnseen } from './unseen.ts';
+export {
+  bytesPerVoxel,
+  componentOf,
+  createVoxels,
+  type Grid,
+  type NumericVoxels,
+  numericVoxels,
+  type Size,
+  type Volume,
+  type Voxels,
+  type VoxelType,
+  voxelCount,
+  voxelTypeOf,
+  voxelTypes,
+} from './volume.ts';

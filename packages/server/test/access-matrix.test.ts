@@ -12,6 +12,7 @@ import { makeKey } from './access-fixture.ts';
 import { encode, phantom } from './phantom.ts';
 import { createCleanup, openTestRegistry } from './registry-helpers.ts';
 import { type Expected, registryNeeds, scopesFor, serverNeeds } from './route-needs.ts';
+import { routesOf } from './routes-of.ts';
 import { startTestServer, type TestServer, temporaryFolder } from './test-server.ts';
 
 /*
@@ -62,20 +63,6 @@ afterAll(async () => {
   await open?.close();
   await rm(folder, { recursive: true, force: true });
 });
-
-/** The routes as the router itself prints them: lines such as `│   └── /:id (GET, HEAD)`, nested by four characters. */
-function routesOf(app: FastifyInstance): { method: string; url: string }[] {
-  const parts: string[] = [];
-  const found: { method: string; url: string }[] = [];
-  for (const line of app.printRoutes({ commonPrefix: false }).split('\n')) {
-    const match = /^((?:│ {3}| {4})*)[├└]── (.*?)(?: \(([A-Z, ]+)\))?$/.exec(line);
-    if (!match) continue;
-    const depth = match[1].length / 4;
-    parts.splice(depth, parts.length, match[2]);
-    for (const method of match[3]?.split(', ') ?? []) found.push({ method, url: parts.join('') });
-  }
-  return found;
-}
 
 /** An address of a route, with ids that nobody has. */
 const addressOf = (url: string) =>

@@ -11,7 +11,9 @@ import {
   announcementSchema,
   announcementType,
   type Entry,
+  isSettled,
   type Job,
+  jobSchema,
   type Service,
 } from '@tomaat/client';
 import { identityOf, payloadOf } from './registry-helpers.ts';
@@ -137,6 +139,23 @@ export async function signEntry(entry: Entry, audience: string, server = 'fake')
   return { ...entry, id: payload.id, signed: await identity.sign(announcementType, payload) };
 }
 
+/** The job after a step: with what a job of its new state has to have, and nothing of the old one. */
+function follow(job: Job, step: Partial<Job>, outputs: Job['outputs'] = []): Job {
+  const { id, service, attempt, createdTime, parameters } = job;
+  const state = step.state ?? job.state;
+  const time = new Date(0).toISOString();
+  return jobSchema.parse({
+    ...{ id, service, state, attempt, createdTime, parameters },
+    ...(state !== 'queued' && { startedTime: time }),
+    ...(isSettled({ state }) && { settledTime: time, expiresTime: time }),
+    ...(state === 'canceled' && {
+      error: { type: 'x', title: 'x', status: 409, detail: 'x', code: 'CANCELED', retryable: false },
+    }),
+    ...step,
+    outputs: state === 'succeeded' ? outputs : [],
+  });
+}
+
 /** A server that answers by the contract and does what it is told. */
 export async function fakeServer(
   options: { services?: Service[]; entries?: Entry[]; course?: Course } = {},
@@ -230,15 +249,15 @@ export async function fakeServer(
       const bytes = at[3] === 'volumes' ? Buffer.from(measured) : label;
       return void response.writeHead(200, { 'content-length': bytes.length }).end(bytes);
     }
-    const isUnsettled = job.state === 'queued' || job.state === 'running';
+    const isUnsettled = !isSettled(job);
     if (at[2] === 'cancel') {
-      if (isUnsettled) jobs.set(job.id, { ...job, state: 'canceled' });
+      if (isUnsettled) jobs.set(job.id, follow(job, { state: 'canceled' }));
       return void send(200, jobs.get(job.id));
     }
     if (request.method === 'DELETE') {
       deleted.push(job.id);
       if (isUnsettled) {
-        jobs.set(job.id, { ...job, state: 'canceled' });
+        jobs.set(job.id, follow(job, { state: 'canceled' }));
         return void send(200, jobs.get(job.id));
       }
       jobs.delete(job.id);
@@ -249,16 +268,11 @@ export async function fakeServer(
     let state = job;
     response.write(`event: job\ndata: ${JSON.stringify(state)}\n\n`);
     for (const step of courses.get(job.id) ?? []) {
-      state = {
-        ...state,
-        queuePosition: undefined,
-        ...step,
-        outputs: step.state === 'succeeded' ? outputsOf(job.id) : [],
-      };
+      state = follow(state, step, outputsOf(job.id));
       jobs.set(job.id, state);
       response.write(`event: job\ndata: ${JSON.stringify(state)}\n\n`);
     }
-    if (state.state !== 'running' && state.state !== 'queued') response.end();
+    if (isSettled(state)) response.end();
   }
 
   const outputsOf = (id: string): Job['outputs'] => {

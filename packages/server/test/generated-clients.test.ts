@@ -70,7 +70,7 @@ body["factor"] = "1.5"
 answer = create_prediction.sync_detailed("threshold", client=client, body=body, prefer="wait=60", idempotency_key="a-key")
 job = answer.parsed
 print(answer.status_code, job.state, job.parameters.additional_properties, [output.name for output in job.outputs])
-print(get_job.sync(job.id, client=client).state)
+print(get_job.sync(job.id, client=client).state, type(job).__name__)
 facts = FitBody.from_dict({"inputs": {"volume": {"size": [64, 64, 32], "spacing": [1.0, 1.0, 2.5]}}})
 print(fit.sync("threshold", client=client, body=facts).verdict)
 `;
@@ -80,7 +80,7 @@ print(fit.sync("threshold", client=client, body=facts).verdict)
       expect.stringMatching(
         /^(HTTPStatus\.OK|200) succeeded \{'factor': 1\.5\} \['segmentation', 'report', 'volumes'\]$/,
       ),
-      'succeeded',
+      'succeeded SucceededJob',
       'fits',
     ]);
   });
@@ -92,7 +92,7 @@ print(fit.sync("threshold", client=client, body=facts).verdict)
       await run(typescript!, [path, '-o', join(types, `${name}.ts`)]);
     await writeFile(
       join(types, 'use.ts'),
-      `import type { paths } from './server.ts';
+      `import type { components, paths } from './server.ts';
 type Post = paths['/api/services/{id}/predictions']['post'];
 export const form: Post['requestBody']['content']['multipart/form-data'] = { volume: 'bytes', factor: '1.5' };
 export const raw: Post['requestBody']['content']['application/octet-stream'] = 'bytes';
@@ -101,6 +101,10 @@ export const size: paths['/api/services/{id}/fit']['post']['requestBody']['conte
   inputs: { volume: { size: [64, 64, 32], components: 1, frames: 1 } },
 };
 export const location = (headers: Post['responses'][202]['headers']) => headers.Location;
+type Job = components['schemas']['Job'];
+export const faultOf = (job: Job): string | undefined => (job.state === 'failed' ? job.error.detail : undefined);
+// @ts-expect-error: a job that succeeded has no error
+export const noFault = (job: Job) => (job.state === 'succeeded' ? job.error : undefined);
 // @ts-expect-error: a file is no number
 export const wrong: Post['requestBody']['content']['multipart/form-data'] = { volume: 1 };
 // @ts-expect-error: another version than 1.0.0

@@ -11,6 +11,7 @@ import {
   audienceOf,
   type SignedAnnouncement,
 } from '@tomaat/client';
+import './check-answers.ts';
 import { createKey, type KeyScope } from '../src/access/keys.ts';
 import { type Identity, openIdentity } from '../src/identity.ts';
 import { createRegistryApp, type RegistryApp, type RegistryAppOptions } from '../src/registry/start.ts';

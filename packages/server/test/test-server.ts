@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import pino from 'pino';
+import './check-answers.ts';
 import { type RunningServer, type ServerOptions, startServer } from '../src/server.ts';
 
 export const repository = fileURLToPath(new URL('../../..', import.meta.url));

@@ -1,3 +1,4 @@
+import { isSettled } from '@tomaat/client';
 import { Component, lazy, type ReactNode, Suspense, useEffect, useState } from 'react';
 import { Link, Route, Switch, useLocation } from 'wouter';
 import { Directory } from './directory.tsx';
@@ -92,9 +93,7 @@ function Header() {
   const site = useSite(isOpen);
   const jobs = useHistory();
   const [path] = useLocation();
-  const running = jobs.filter(
-    ({ state }) => state === 'sending' || state === 'queued' || state === 'running',
-  ).length;
+  const running = jobs.filter(({ state }) => state === 'sending' || !isSettled({ state })).length;
   const isRegistry = site.data?.kind === 'registry';
   return (
     <header className="top">

@@ -1,4 +1,5 @@
 import { useQueries } from '@tanstack/react-query';
+import { isSettled } from '@tomaat/client';
 import { TomaatError } from '@tomaat/core';
 import { useState } from 'react';
 import { Link } from 'wouter';
@@ -35,7 +36,8 @@ export default function HistoryPage() {
     queries: entries.map((entry) => ({
       queryKey: ['job', entry.jobId ?? entry.key],
       enabled: entry.jobId !== undefined,
-      refetchInterval: entry.state === 'queued' || entry.state === 'running' ? 2000 : (false as const),
+      refetchInterval:
+        entry.state !== 'sending' && !isSettled({ state: entry.state }) ? 2000 : (false as const),
       queryFn: async ({ signal }: { signal: AbortSignal }) => {
         const job = await client.job(entry.jobId!, { signal });
         follow(job);

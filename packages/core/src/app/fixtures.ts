@@ -22,8 +22,8 @@ import {
   type PredictionContext,
   type PredictionRequest,
   predict,
-  type Stage,
 } from './predict.ts';
+import type { Stage } from './stages.ts';
 import type { InputValue, OutputValue } from './values.ts';
 
 /** What the tests of predictions share: small manifests, models in TypeScript, a run that collects everything. */

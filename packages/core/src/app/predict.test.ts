@@ -29,7 +29,8 @@ import {
   size,
 } from './fixtures.ts';
 import type { ModelSpec } from './manifest.ts';
-import { type AppContext, predict, type Stage, stages } from './predict.ts';
+import { type AppContext, predict } from './predict.ts';
+import { type Stage, stages } from './stages.ts';
 import type { InputValue } from './values.ts';
 
 describe('predict(): stages', () => {

@@ -26,6 +26,7 @@ import { chooseFormat, encodeOutput } from './encode-output.ts';
 import { type Manifest, type ModelSpec, primaryOutput, volumeInputs } from './manifest.ts';
 import { finishNetwork, finishProgram, type Outputs, reductionOf } from './postprocess.ts';
 import { isVolume } from './results.ts';
+import type { Stage } from './stages.ts';
 import { applies, applyTransform, labelsWith, type Step, type StepContext } from './steps.ts';
 import { type InputValue, isFileInput, type OutputValue, type Parameter, parseParameters } from './values.ts';
 
@@ -88,9 +89,6 @@ export interface EncodedOutput {
   readonly geometry?: FileGeometry;
   readonly bytes: AsyncIterable<Bytes>;
 }
-
-export const stages = ['decode', 'preprocess', 'infer', 'postprocess', 'encode'] as const;
-export type Stage = (typeof stages)[number];
 
 /** Where each stage begins and ends in the progress of the whole. */
 const share: Record<Stage, readonly [number, number]> = {

@@ -4,6 +4,7 @@ import {
   type FileSource,
   isSettled,
   type Job,
+  type JobIn,
   type JobOutput,
   requireSuccess,
   type Service,
@@ -162,15 +163,17 @@ async function predictOne(
   });
   onRunning(true);
   const sentTime = performance.now();
-  const showState = () => show(stepOf(job), stateLine(job, sentTime));
+  const showState = () => {
+    if (!isSettled(job)) show(stepOf(job), stateLine(job, sentTime));
+  };
   // The clock goes on between two changes.
   const timer = setInterval(showState, 1000);
   try {
     showState();
-    for await (job of client.watch(job.id, { signal })) if (!isSettled(job)) showState();
+    for await (job of client.watch(job.id, { signal })) showState();
     clearInterval(timer);
     // What an app or a server says is part of a line of ours.
-    requireSuccess({ ...job, error: job.error && { ...job.error, detail: plain(job.error.detail) } });
+    requireSuccess(job.error ? { ...job, error: { ...job.error, detail: plain(job.error.detail) } } : job);
     show('fetch', 'Fetching the results');
     const files: ResultFile[] = [];
     for (const planned of results.outputs) {
@@ -267,7 +270,7 @@ async function cancel(client: Client, job: Job, flags: PredictFlags): Promise<vo
 
 const stepOf = (job: Job) => `${job.state} ${job.stage ?? ''} ${job.queuePosition ?? ''}`;
 
-function stateLine(job: Job, sinceTime: number): string {
+function stateLine(job: JobIn<'queued' | 'running'>, sinceTime: number): string {
   const clock = formatClock((performance.now() - sinceTime) / 1000);
   if (job.state === 'queued') {
     const position = job.queuePosition ?? 0;

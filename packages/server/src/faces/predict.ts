@@ -1,10 +1,11 @@
+import { isSettled } from '@tomaat/client';
 import { describeError, TomaatError } from '@tomaat/core';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { App } from '../apps.ts';
 import type { ServerContext } from '../http/context.ts';
 import { keepAlive } from '../http/keep-alive.ts';
 import { clientGone } from '../http/send.ts';
-import { deletedMeanwhile, isSettled, settledWithin, submitPrediction } from '../http/submit-prediction.ts';
+import { deletedMeanwhile, settledWithin, submitPrediction } from '../http/submit-prediction.ts';
 import { forgetFile, toTomaatError } from '../problem/problem.ts';
 import { answered, takeInRest } from '../problem/take-in-rest.ts';
 import type { JobRecord } from '../store/jobs.ts';

@@ -1,9 +1,9 @@
+import { isSettled } from '@tomaat/client';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { App } from '../apps.ts';
 import type { ServerContext } from '../http/context.ts';
 import { isOwn } from '../http/jobs.ts';
 import { multipart, type RequestForm, urlencoded } from '../http/request-form.ts';
-import { isSettled } from '../http/submit-prediction.ts';
 import { readText } from '../intake/body-part.ts';
 import { countBytes } from '../intake/byte-counter.ts';
 import { readMultipart } from '../intake/multipart.ts';

@@ -1,16 +1,16 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import type { Job } from '@tomaat/client';
+import { idempotencyKeySchema, isSettled, type Job, type JobOutput } from '@tomaat/client';
 import { type OutputFormat, type OutputType, outputFormats, TomaatError } from '@tomaat/core';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { toProblem } from '../problem/problem.ts';
-import type { JobRecord } from '../store/jobs.ts';
+import type { JobEnd, JobRecord, OutputFile } from '../store/jobs.ts';
 import type { ServerContext } from './context.ts';
 import { keepAlive } from './keep-alive.ts';
 import { outputFileName, requestedFormat, sendOutput } from './outputs.ts';
 import { signedReceipt } from './receipts.ts';
 import { apiForm } from './request-form.ts';
 import { takeOver } from './send.ts';
-import { deletedMeanwhile, isSettled, settledWithin, submitPrediction } from './submit-prediction.ts';
+import { deletedMeanwhile, settledWithin, submitPrediction } from './submit-prediction.ts';
 
 /** The API's faces of a job: create, look, follow, fetch, cancel, delete. */
 
@@ -130,46 +130,84 @@ export function isOwn(
 }
 
 /** A job as the API shows it. */
-export async function presentJob(job: JobRecord, { jobs, slots, address }: ServerContext): Promise<Job> {
-  const unsettled = !isSettled(job);
-  const time = (ms: number | undefined) => (ms === undefined ? undefined : new Date(ms).toISOString());
-  return {
+export async function presentJob(job: JobRecord, context: ServerContext): Promise<Job> {
+  const { jobs, slots } = context;
+  const first = {
     id: job.id,
     service: job.service,
     state: job.state,
     attempt: job.attempt,
-    createdTime: time(job.createdMs)!,
-    startedTime: time(job.startedMs),
-    settledTime: time(job.settledMs),
-    expiresTime: time(job.expiresMs),
-    stage: job.stage,
-    fraction: job.fraction,
-    queuePosition: job.state === 'queued' ? await jobs.positionOf(job.id) : undefined,
-    expectedSeconds: unsettled ? await jobs.expectedSeconds(job.service, job.request.voxels ?? 0) : undefined,
-    expectedWaitSeconds:
-      job.state === 'queued' ? await jobs.expectedWaitSeconds(job.id, job.service, slots) : undefined,
-    parameters: job.request.parameters,
-    outputs: job.outputs.map((output) => ({
-      name: output.name,
-      type: output.type,
-      label: output.label,
-      primary: output.primary,
-      format: output.format,
-      formats: [...(outputFormats[output.type as OutputType] as readonly OutputFormat[])],
-      fileName: outputFileName(job, output),
-      sizeBytes: output.sizeBytes,
-      digest: output.digest,
-      url: address.pathOf(`/api/jobs/${job.id}/outputs/${output.name}`),
-    })),
-    error: job.error && toProblem(job.error),
+    createdTime: timeText(job.createdMs),
   };
+  const last = {
+    parameters: job.request.parameters,
+    outputs: job.outputs.map((output) => presentOutput(job, output, context)),
+  };
+  const expected = () => jobs.expectedSeconds(job.service, job.request.voxels ?? 0);
+  switch (job.state) {
+    case 'queued':
+      return {
+        ...first,
+        state: job.state,
+        queuePosition: await jobs.positionOf(job.id),
+        expectedSeconds: await expected(),
+        expectedWaitSeconds: await jobs.expectedWaitSeconds(job.id, job.service, slots),
+        ...last,
+      };
+    case 'running':
+      return {
+        ...first,
+        state: job.state,
+        startedTime: timeText(job.startedMs),
+        stage: job.stage,
+        fraction: job.fraction,
+        expectedSeconds: await expected(),
+        ...last,
+      };
+    case 'succeeded':
+      return { ...first, state: job.state, startedTime: timeText(job.startedMs), ...endOf(job), ...last };
+    default:
+      return {
+        ...first,
+        state: job.state,
+        startedTime: job.startedMs === undefined ? undefined : timeText(job.startedMs),
+        ...endOf(job),
+        ...last,
+        error: toProblem(job.error),
+      };
+  }
 }
+
+const timeText = (ms: number): string => new Date(ms).toISOString();
+
+const endOf = ({ settledMs, expiresMs }: JobEnd) => ({
+  settledTime: timeText(settledMs),
+  expiresTime: timeText(expiresMs),
+});
+
+const presentOutput = (
+  job: JobRecord,
+  output: OutputFile,
+  { address }: Pick<ServerContext, 'address'>,
+): JobOutput => ({
+  name: output.name,
+  type: output.type,
+  label: output.label,
+  primary: output.primary,
+  format: output.format,
+  formats: [...(outputFormats[output.type as OutputType] as readonly OutputFormat[])],
+  fileName: outputFileName(job, output),
+  sizeBytes: output.sizeBytes,
+  digest: output.digest,
+  url: address.pathOf(`/api/jobs/${job.id}/outputs/${output.name}`),
+});
 
 /** The Idempotency-Key of a request; BAD_REQUEST where it is none. */
 export function idempotencyKeyOf(request: Pick<FastifyRequest, 'headers'>): string | undefined {
   const key = request.headers['idempotency-key'];
   if (key === undefined) return undefined;
-  if (typeof key === 'string' && /^[\x21-\x7e]{1,200}$/.test(key)) return key;
+  const known = idempotencyKeySchema.safeParse(key);
+  if (known.success) return known.data;
   throw new TomaatError(
     'BAD_REQUEST',
     'An Idempotency-Key has 1 to 200 visible ASCII characters. Send a random UUID, for instance.',
@@ -245,9 +283,8 @@ async function streamEvents(
         return;
       }
       waits = job.state === 'queued';
-      const isLast = isSettled(job);
       const restMs = sentMs + eventEveryMs - performance.now();
-      if (!isLast && restMs > 0) {
+      if (!isSettled(job) && restMs > 0) {
         await Promise.race([change, delay(restMs)]);
         continue;
       }
@@ -255,7 +292,7 @@ async function streamEvents(
       if (text !== shown) raw.write(`id: ${event++}\nevent: job\ndata: ${text}\n\n`);
       shown = text;
       sentMs = performance.now();
-      if (isLast) return;
+      if (isSettled(job)) return;
       await change;
     }
   } finally {

@@ -50,9 +50,6 @@ export async function settledWithin(
   }
 }
 
-export const isSettled = ({ state }: Pick<JobRecord, 'state'>): boolean =>
-  state !== 'queued' && state !== 'running';
-
 /** The error of a job that was deleted while somebody waited for it. */
 export const deletedMeanwhile = (): TomaatError =>
   new TomaatError('NOT_FOUND', 'The job was deleted while it was waited for.');

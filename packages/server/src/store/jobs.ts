@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { EventEmitter } from 'node:events';
-import { type JobState, jobStates } from '@tomaat/client';
+import { isSettled, type JobState, jobStates, type settledStates } from '@tomaat/client';
 import { type ErrorData, type FileGeometry, type OutputFormat, TomaatError } from '@tomaat/core';
 import { type Generated, type Kysely, type Selectable, sql } from 'kysely';
 import { addTo, mayHaveMore } from '../fair-share.ts';
@@ -202,23 +202,29 @@ export interface JobLimits {
   perDay?: number;
 }
 
-export interface JobRecord {
+export type JobRecord = JobAtState & {
   id: string;
   service: string;
   owner: string;
-  state: JobState;
   attempt: number;
   request: JobRequest;
   createdMs: number;
-  startedMs?: number;
-  settledMs?: number;
-  expiresMs?: number;
-  error?: ErrorData;
   outputs: OutputFile[];
-  /** Known only while this server runs: where a running job is. */
-  stage?: string;
-  fraction?: number;
+};
+
+/** What a job has besides, by its state; what it has in other states alone is undefined. */
+type JobAtState =
+  | AtState<{ state: 'queued' }>
+  // Where it is, is known only while this server runs.
+  | AtState<{ state: 'running'; startedMs: number; stage?: string; fraction?: number }>
+  | AtState<{ state: 'succeeded'; startedMs: number } & JobEnd>
+  | AtState<{ state: 'failed' | 'canceled'; startedMs?: number; error: ErrorData } & JobEnd>;
+export interface JobEnd {
+  settledMs: number;
+  expiresMs: number;
 }
+type AtState<T> = T & { [name in Exclude<FieldOfState, keyof T>]?: undefined };
+type FieldOfState = 'startedMs' | 'stage' | 'fraction' | 'error' | keyof JobEnd;
 
 export interface ClaimedJob {
   id: string;
@@ -234,7 +240,7 @@ export interface SettledJob {
   service: string;
   owner: string;
   request: JobRequest;
-  state: 'succeeded' | 'failed' | 'canceled';
+  state: (typeof settledStates)[number];
   error?: ErrorData;
   createdMs: number;
   startedMs?: number;
@@ -551,14 +557,10 @@ export function createJobs({
       id,
       service: row.service,
       owner: row.owner,
-      state: row.state,
       attempt: row.attempt,
       request: JSON.parse(row.request),
       createdMs: row.created_ms,
-      startedMs: row.started_ms ?? undefined,
-      settledMs: row.settled_ms ?? undefined,
-      expiresMs: row.expires_ms ?? undefined,
-      error: row.error ? JSON.parse(row.error) : undefined,
+      ...atState(row, progress.get(id)),
       outputs: outputs.map((output) => ({
         name: output.name,
         type: output.type,
@@ -569,7 +571,6 @@ export function createJobs({
         sizeBytes: output.size_bytes,
         ...(output.geometry !== null && { geometry: JSON.parse(output.geometry) as FileGeometry }),
       })),
-      ...(row.state === 'running' ? progress.get(id) : undefined),
     };
   }
 
@@ -954,7 +955,7 @@ export function createJobs({
       signal?.addEventListener('abort', wake);
       try {
         const job = await get(id);
-        if (!job || (job.state !== 'queued' && job.state !== 'running')) return job;
+        if (!job || isSettled(job)) return job;
         await change;
       } finally {
         unwatch();
@@ -999,6 +1000,16 @@ export function createJobs({
     hold,
     release,
   };
+}
+
+/** What a job of the row's state has; the columns of a state are written together with it. */
+function atState(row: Selectable<JobTable>, progress?: { stage: string; fraction: number }): JobAtState {
+  const { state } = row;
+  if (state === 'queued') return { state };
+  if (state === 'running') return { state, startedMs: row.started_ms!, ...progress };
+  const settled = { settledMs: row.settled_ms!, expiresMs: row.expires_ms! };
+  if (state === 'succeeded') return { state, startedMs: row.started_ms!, ...settled, error: undefined };
+  return { state, startedMs: row.started_ms ?? undefined, ...settled, error: JSON.parse(row.error!) };
 }
 
 function toInputFile(row: Selectable<JobsSchema['job_input']>): InputFile {

@@ -4,7 +4,7 @@ import { mkdir, open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
-import { claimedJobSchema, type Welcome, welcomeSchema } from '@tomaat/client';
+import { claimedJobSchema, isPassing, type Welcome, welcomeSchema } from '@tomaat/client';
 import { type ErrorCode, TomaatError, withoutTrailingSlashes } from '@tomaat/core';
 import type { FastifyBaseLogger } from 'fastify';
 import { writeAll } from '../store/blobs.ts';
@@ -116,7 +116,7 @@ export function remoteSource({
         return await work();
       } catch (error) {
         signal.throwIfAborted();
-        if (!isPassing(error)) throw error;
+        if (!mayPass(error)) throw error;
         logger.warn(
           { server: base, reason: (error as Error).message },
           `${what} did not reach the server; it is tried again`,
@@ -154,7 +154,7 @@ export function remoteSource({
         one.heardMs = askedMs;
       } catch (error) {
         if (ended.signal.aborted) return;
-        if (!isPassing(error)) {
+        if (!mayPass(error)) {
           logger.info({ job: job.id, reason: (error as Error).message }, 'the job is not ours any more');
           return lose(one);
         }
@@ -348,10 +348,6 @@ function parse(text: string): unknown {
   }
 }
 
-/** Whether the way to the server, or its state, is at fault, so that trying again may help. */
-function isPassing(error: unknown): boolean {
-  return (
-    error instanceof TomaatError &&
-    ['UNREACHABLE', 'BUSY', 'INTERNAL', 'DISK_FULL', 'UPSTREAM'].includes(error.code)
-  );
-}
+/** A full disk is emptied by the operator, or by the results that expire. */
+const mayPass = (error: unknown): boolean =>
+  isPassing(error) || (error instanceof TomaatError && error.code === 'DISK_FULL');

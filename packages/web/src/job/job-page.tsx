@@ -1,4 +1,4 @@
-import { isSettled, type Job } from '@tomaat/client';
+import { isSettled, type Job, type JobIn } from '@tomaat/client';
 import { TomaatError } from '@tomaat/core';
 import { lazy, Suspense, useEffect, useState } from 'react';
 import { Link, useLocation } from 'wouter';
@@ -160,22 +160,17 @@ function JobGone({ id, error }: { id: string; error: unknown }) {
   );
 }
 
-function JobFailed({ job, submission }: { job: Job; submission?: Submission }) {
-  const canceled = job.state === 'canceled';
+function JobFailed({ job, submission }: { job: JobIn<'failed' | 'canceled'>; submission?: Submission }) {
   const entry = entryOf(job.id);
-  const fault: Fault = canceled
-    ? {
-        title: 'Cancelled',
-        message: entry?.uploads
-          ? `The job was cancelled. What you sent stays on the server for ${uploadLife}, so that you can try again without sending it anew; “Delete it” deletes it at once.`
-          : 'The job was cancelled. Its copy of the data has been deleted on the server.',
-      }
-    : job.error
-      ? { title: titleOf(job.error.code), message: job.error.detail, code: job.error.code }
-      : {
-          title: 'The job failed',
-          message: 'The server gave no reason; its log says more. Ask whoever runs it, or try again.',
-        };
+  const fault: Fault =
+    job.state === 'canceled'
+      ? {
+          title: 'Cancelled',
+          message: entry?.uploads
+            ? `The job was cancelled. What you sent stays on the server for ${uploadLife}, so that you can try again without sending it anew; “Delete it” deletes it at once.`
+            : 'The job was cancelled. Its copy of the data has been deleted on the server.',
+        }
+      : { title: titleOf(job.error.code), message: job.error.detail, code: job.error.code };
   return (
     <Problem fault={fault}>
       {submission && <Retry submission={submission} />}

@@ -1,4 +1,5 @@
-import type { Job } from '@tomaat/client';
+import type { JobIn } from '@tomaat/client';
+import { type Stage, stages } from '@tomaat/core';
 import { useEffect, useState } from 'react';
 import { ProgressBar } from 'react-aria-components';
 import { loginPhrase } from '../access-texts.ts';
@@ -8,22 +9,22 @@ import { client } from '../site.ts';
 import { faultOf, Problem } from '../ui.tsx';
 
 /** The worker's stages, in plain words. */
-const stages = [
-  ['decode', 'Reading the volume'],
-  ['preprocess', 'Preparing it'],
-  ['infer', 'Computing'],
-  ['postprocess', 'Finishing the result'],
-  ['encode', 'Writing the files'],
-] as const;
+const stageNames: Record<Stage, string> = {
+  decode: 'Reading the volume',
+  preprocess: 'Preparing it',
+  infer: 'Computing',
+  postprocess: 'Finishing the result',
+  encode: 'Writing the files',
+};
 
 /** A job that waits or runs: where in the queue, at what, how far, how long. */
-export function Progress({ job }: { job: Job }) {
+export function Progress({ job }: { job: JobIn<'queued' | 'running'> }) {
   const [canceling, setCanceling] = useState(false);
   const [error, setError] = useState<unknown>();
   const login = loginPhrase(useMe().data);
   const seconds = useElapsed(job.startedTime ?? job.createdTime);
   const queued = job.state === 'queued';
-  const at = stages.findIndex(([stage]) => stage === job.stage);
+  const at = (stages as readonly (string | undefined)[]).indexOf(job.stage);
   const percent = job.fraction === undefined ? undefined : Math.round(job.fraction * 100);
   const before = job.queuePosition ?? 0;
   return (
@@ -45,17 +46,17 @@ export function Progress({ job }: { job: Job }) {
           ? before === 0
             ? 'Waiting: next in line'
             : `Waiting: ${before} ${before === 1 ? 'job is' : 'jobs are'} before this one`
-          : `${stages[at]?.[1] ?? (job.stage || 'Starting')}${percent === undefined ? '' : `, ${percent} %`}`}
+          : `${at < 0 ? job.stage || 'Starting' : stageNames[stages[at]]}${percent === undefined ? '' : `, ${percent} %`}`}
       </p>
       {!queued && (
         <ol className="stages">
-          {stages.map(([stage, name], i) => (
+          {stages.map((stage, i) => (
             <li
               key={stage}
               className={i < at ? 'done' : i === at ? 'now' : ''}
               aria-current={i === at ? 'step' : undefined}
             >
-              {name}
+              {stageNames[stage]}
             </li>
           ))}
         </ol>

@@ -1,5 +1,5 @@
 import { useQuery } from '@tanstack/react-query';
-import type { Job, JobOutput, Service } from '@tomaat/client';
+import type { JobIn, JobOutput, Service } from '@tomaat/client';
 import {
   formatMl,
   type LabelMeasurement,
@@ -25,8 +25,10 @@ import { labelStyles, labelsIn } from '../viewer/labels.ts';
 import type { LabelStyle } from '../viewer/scene.ts';
 import { Viewer } from '../viewer/viewer.tsx';
 
+type SucceededJob = JobIn<'succeeded'>;
+
 export interface ResultProps {
-  job: Job;
+  job: SucceededJob;
   service?: Service;
   submission?: Submission;
   fileName?: string;
@@ -66,11 +68,8 @@ export function Result({ job, service, submission, fileName }: ResultProps) {
   return (
     <>
       <p className="done-line" role="status">
-        Done
-        {job.startedTime &&
-          job.settledTime &&
-          ` in ${formatSeconds((Date.parse(job.settledTime) - Date.parse(job.startedTime)) / 1000)}`}
-        .{job.expiresTime && ` The server deletes the result ${untilPhrase(job.expiresTime)}.`}
+        Done in {formatSeconds((Date.parse(job.settledTime) - Date.parse(job.startedTime)) / 1000)}. The
+        server deletes the result {untilPhrase(job.expiresTime)}.
       </p>
       {error && <Problem fault={faultOf(error)} />}
       {maps.length > 1 && (
@@ -145,7 +144,12 @@ function untilPhrase(expiresTime: string): string {
 
 // ---- What is fetched ----
 
-function useOutput<T>(job: Job, name: string | undefined, format: string, read: (blob: Blob) => Promise<T>) {
+function useOutput<T>(
+  job: SucceededJob,
+  name: string | undefined,
+  format: string,
+  read: (blob: Blob) => Promise<T>,
+) {
   return useQuery({
     queryKey: ['output', job.id, name, format],
     enabled: name !== undefined,
@@ -283,13 +287,13 @@ function PointList({ points, onGo }: { points: readonly Vec3[]; onGo(position: V
   );
 }
 
-function Texts({ job }: { job: Job }) {
+function Texts({ job }: { job: SucceededJob }) {
   return job.outputs
     .filter(({ type }) => type === 'PlainText')
     .map((output) => <TextOutput key={output.name} job={job} output={output} />);
 }
 
-function TextOutput({ job, output }: { job: Job; output: JobOutput }) {
+function TextOutput({ job, output }: { job: SucceededJob; output: JobOutput }) {
   const text = useOutput(job, output.name, 'txt', (blob) => blob.slice(0, 100_000).text());
   return (
     <section className="panel">
@@ -348,7 +352,7 @@ function downloadRows(outputs: readonly JobOutput[]): DownloadRow[] {
 }
 
 /** Every output in every format; by the name of the user's own file where this browser knows it. */
-function Downloads({ job, fileName }: { job: Job; fileName?: string }) {
+function Downloads({ job, fileName }: { job: SucceededJob; fileName?: string }) {
   const [busy, setBusy] = useState<string>();
   const [error, setError] = useState<unknown>();
   async function download(output: JobOutput, format: string) {
@@ -400,7 +404,7 @@ function Downloads({ job, fileName }: { job: Job; fileName?: string }) {
   );
 }
 
-function Share({ job }: { job: Job }) {
+function Share({ job }: { job: SucceededJob }) {
   const me = useMe();
   const [, navigate] = useLocation();
   const [busy, setBusy] = useState(false);

@@ -95,7 +95,6 @@ export function poisonedJob(text: string) {
     startedTime: text,
     settledTime: text,
     expiresTime: text,
-    stage: text,
     parameters: { [text]: text },
     outputs: [],
     error: {

@@ -1,0 +1,55 @@
+import { z } from 'zod';
+import type { ResponseHeader } from '../response-headers.ts';
+
+/** The fields of a form that are known by name: files, and values as text. Others may come beside them. */
+export interface FormFields {
+  readonly files: Record<string, string>;
+  readonly texts?: Record<string, string>;
+}
+
+/** A header of a request: what it means, and what it may be. */
+export interface RequestHeader {
+  readonly description: string;
+  readonly schema: z.ZodType;
+  readonly required?: boolean;
+}
+
+export interface EndpointResponse {
+  readonly description: string;
+  /** Besides those that every answer has. A page of another origin may read these (`exposedHeaders`). */
+  readonly headers?: readonly ResponseHeader[];
+  readonly content?: Record<string, z.ZodType | 'binary'>;
+}
+
+export interface Endpoint {
+  readonly method: 'GET' | 'HEAD' | 'POST' | 'PUT' | 'PATCH' | 'DELETE' | 'OPTIONS';
+  readonly path: string;
+  readonly on: 'server' | 'registry' | 'both';
+  readonly tag:
+    | 'services'
+    | 'jobs'
+    | 'uploads'
+    | 'workers'
+    | 'promise'
+    | 'v1'
+    | 'registry'
+    | 'login'
+    | 'operations';
+  readonly summary: string;
+  readonly description?: string;
+  readonly params?: z.ZodObject;
+  readonly query?: z.ZodObject;
+  readonly headers?: Record<string, string | RequestHeader>;
+  readonly body?: {
+    readonly description: string;
+    readonly content: Record<string, z.ZodType | 'binary' | FormFields>;
+  };
+  readonly responses: Record<number, EndpointResponse>;
+}
+
+/** An answer in JSON. */
+export const json = <T extends z.ZodType>(schema: T, description: string) => ({
+  description,
+  content: { 'application/json': schema },
+});
+export const idParam = z.object({ id: z.string() });

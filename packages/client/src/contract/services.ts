@@ -1,0 +1,122 @@
+import { inputSchema, labelSchema, outputSchema } from '@tomaat/core';
+import { z } from 'zod';
+import { type Endpoint, idParam, json } from './endpoint.ts';
+
+export const serviceSchema = z.object({
+  id: z.string(),
+  name: z.string(),
+  description: z.string(),
+  version: z.string(),
+  modality: z.string(),
+  anatomy: z.string(),
+  task: z.string(),
+  authors: z.array(z.string()),
+  licence: z.string(),
+  citation: z.string().optional(),
+  homepage: z.string().optional(),
+  intendedUse: z.string(),
+  limitations: z.string().optional(),
+  default: z.boolean().describe('Whether task/anatomy alone means this service'),
+  inputs: z.array(z.intersection(z.object({ name: z.string() }), inputSchema)),
+  outputs: z.array(z.intersection(z.object({ name: z.string(), primary: z.boolean() }), outputSchema)),
+  labels: z.array(labelSchema),
+  parameters: z.record(z.string(), z.unknown()).describe('JSON Schema of the inputs that are not files'),
+  acceptance: z.array(z.record(z.string(), z.unknown())).describe('Rules that an input volume has to meet'),
+  runtime: z.string(),
+  modelSha256: z.string().optional(),
+  typicalSeconds: z.number().optional().describe('Median of the last predictions here'),
+  sample: z.string().optional().describe('Path of a sample volume to try'),
+  keepSeconds: z.number().optional().describe('How long results are kept after the job ended'),
+});
+export type Service = z.infer<typeof serviceSchema>;
+
+/** The facts of an input's header, from which a service tells what a prediction will need. */
+export const volumeFactsSchema = z.strictObject({
+  size: z.tuple([z.int().min(1), z.int().min(1), z.int().min(1)]).describe('Voxels along x, y, z'),
+  spacing: z
+    .tuple([z.number().positive(), z.number().positive(), z.number().positive()])
+    .optional()
+    .describe('mm along x, y, z'),
+  affine: z
+    .array(z.number())
+    .length(16)
+    .optional()
+    .describe('Voxel index to world mm, RAS+, row by row; instead of spacing'),
+  components: z.int().min(1).max(4096).default(1),
+  frames: z.int().min(1).default(1),
+  voxelType: z.string().max(20).optional().describe('uint8, int16, float32 …'),
+  sizeBytes: z.int().min(1).optional().describe('Length of the file'),
+});
+export type VolumeFacts = z.infer<typeof volumeFactsSchema>;
+
+export const fitSchema = z.object({
+  verdict: z
+    .enum(['fits', 'tiled', 'too big', 'not accepted'])
+    .describe('tiled: it fits because it is done window by window'),
+  reason: z.string().describe('Why, and what to do about it'),
+  neededMb: z.number().optional().describe('Memory of the process that computes, estimated, MB (10^6 bytes)'),
+  allowedMb: z.number().optional().describe('What it may use'),
+  windows: z.int().optional().describe('Windows that the volume is done in'),
+  expectedSeconds: z.number().optional().describe('From this service’s own history'),
+  expectedWaitSeconds: z.number().optional().describe('For those that wait already'),
+});
+export type Fit = z.infer<typeof fitSchema>;
+
+/** A task or an anatomy, as it stands in addresses. */
+export const slug = z.string().regex(/^[a-z0-9][a-z0-9-]{0,39}$/, 'must be one lower-case slug');
+/** What lists of services may be narrowed down by. */
+export const filters = z.object({
+  modality: z.string().optional(),
+  anatomy: z.string().optional(),
+  task: z.string().optional(),
+  q: z.string().optional().describe('Words that must occur in name or description'),
+});
+
+export const serviceEndpoints = {
+  listServices: {
+    method: 'GET',
+    path: '/api/services',
+    on: 'server',
+    tag: 'services',
+    summary: 'The services of this server',
+    query: filters,
+    responses: { 200: json(z.object({ services: z.array(serviceSchema) }), 'Services') },
+  },
+  getService: {
+    method: 'GET',
+    path: '/api/services/{id}',
+    on: 'server',
+    tag: 'services',
+    summary: 'One service: card, inputs, outputs, labels, parameters as JSON Schema',
+    params: idParam,
+    responses: { 200: json(serviceSchema, 'The service') },
+  },
+  getSample: {
+    method: 'GET',
+    path: '/api/services/{id}/sample',
+    on: 'server',
+    tag: 'services',
+    summary: 'A sample volume to try the service with',
+    params: idParam,
+    responses: {
+      200: {
+        description: 'The file',
+        headers: ['Content-Disposition'],
+        content: { 'application/octet-stream': 'binary' },
+      },
+    },
+  },
+  fit: {
+    method: 'POST',
+    path: '/api/services/{id}/fit',
+    on: 'server',
+    tag: 'services',
+    summary: 'What a prediction would need, from the header alone: before anything is uploaded',
+    params: idParam,
+    body: {
+      description: 'The facts of each volume, by input',
+      content: { 'application/json': z.strictObject({ inputs: z.record(z.string(), volumeFactsSchema) }) },
+    },
+    responses: { 200: json(fitSchema, 'Whether it fits, and what it needs') },
+  },
+} as const satisfies Record<string, Endpoint>;
