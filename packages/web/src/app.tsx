@@ -24,7 +24,7 @@ export function App() {
   return (
     <>
       <a className="skip" href="#main">
-        Skip to the content
+        Skip to content
       </a>
       <Header />
       <main id="main" tabIndex={-1}>
@@ -37,9 +37,9 @@ export function App() {
                 <Route path="/jobs" component={HistoryPage} />
                 <Route path="/jobs/:id">{({ id }) => <JobPage key={id} id={decode(id)} />}</Route>
                 <Route>
-                  <Empty title="There is nothing at this address">
+                  <Empty title="Page not found">
                     <p>
-                      <Link href="/">See which services there are</Link>
+                      <Link href="/">See the available services</Link>
                     </p>
                   </Empty>
                 </Route>
@@ -50,8 +50,8 @@ export function App() {
       </main>
       <footer>
         <p>
-          For research. Not a medical device unless a service says so. This page loads nothing from any other
-          host.
+          For research use. Not a medical device unless a service says so. This page loads nothing from other
+          hosts.
         </p>
       </footer>
     </>

@@ -37,18 +37,18 @@ export const useMe = () => useQuery({ ...meQuery, refetchOnMount: false });
 
 /** Why an issuer logged nobody in (`LoginFault` of the server); `host`: the issuer. */
 const faults: Record<string, (host: string) => string> = {
-  expired: () => 'That login took longer than ten minutes, or was used already. Log in again.',
+  expired: () => 'That login took longer than ten minutes or was already used. Log in again.',
   refused: (host) => `${host} did not log you in. Try again, or ask the operator of ${host}.`,
   settings: (host) =>
-    `${host} rejects how this server is set up for it. Trying again will not help: tell the operator of this server, whose log names the fault. You can log in with an API key.`,
+    `${host} rejects the configuration of this server. Trying again will not help. Tell the operator of this server, whose log names the fault. You can log in with an API key.`,
   clock: (host) =>
-    `The clocks of ${host} and of this server differ too much. Tell the operator of this server. You can log in with an API key.`,
+    `The clocks of ${host} and this server differ too much. Tell the operator of this server. You can log in with an API key.`,
   failed: (host) =>
-    `The answer of ${host} was not valid, so you are not logged in. Try again; if it fails again, tell the operator of this server, who finds the reason in its log.`,
+    `${host} sent an invalid response, so you are not logged in. Try again. If it fails again, tell the operator of this server, whose log gives the reason.`,
   'not-allowed': (host) =>
     `${host} knows you, but this server does not serve your account. Ask the operator of this server for access, or log in with another account.`,
   unreachable: (host) =>
-    `${host} does not answer as it should. Try again in a minute, or log in with an API key.`,
+    `${host} is not responding correctly. Try again in a minute, or log in with an API key.`,
 };
 
 /** What an address says on arrival: why a login failed, or what a logout ended. */
@@ -149,21 +149,21 @@ function LoginView({ me, isAgain }: { me: Me; isAgain: boolean }) {
       <h1 id="login-title">{isAgain ? 'Log in again' : 'Log in'}</h1>
       <p>
         {isAgain
-          ? 'Your session has expired or was ended. Log in as the same user to go on.'
-          : 'A login is required here before services are shown or a scan is taken.'}
+          ? 'Your session has ended. Log in as the same user to continue.'
+          : 'Log in to see the services and send scans.'}
       </p>
       {isAgain && (
         <p>
           {oidc
-            ? `With a key, this page stays as it is. Logging in with ${oidc.host} leads back to this address but loads the page again: jobs and uploads go on, and what you filled in but did not send is lost.`
+            ? `If you log in with a key, this page stays as it is. Logging in with ${oidc.host} reloads the page: jobs and uploads continue, but whatever you filled in and did not send is lost.`
             : 'This page stays as it is: what you were doing is still here.'}
         </p>
       )}
       {first.loggedOut === 'everywhere' && <p role="status">You are logged out, here and at {host}.</p>}
       {first.loggedOut === 'here' && (
         <p role="status">
-          You are logged out here. {host} may still know you, and would let the next user of this browser in
-          without asking: on a shared computer, log out there as well.
+          You are logged out here, but {host} may let the next user of this browser in without asking. On a
+          shared computer, log out there as well.
         </p>
       )}
       {oidc && (
@@ -206,10 +206,10 @@ function LoginView({ me, isAgain }: { me: Me; isAgain: boolean }) {
           {isBusy ? 'One moment …' : 'Log in with the key'}
         </button>
         <p id={hintId} className="fine">
-          The operator of this server makes keys with{' '}
+          The operator of this server creates keys with{' '}
           <code>tomaat keys create --label NAME --scope predict</code>; the first one was shown, or written to
-          a file, when the server was first started. This page does not store the key. The login ends when you
-          log out or close the browser, and at the latest at the time that the account menu shows.
+          a file, when the server first started. This page does not store the key. You stay logged in until
+          you log out or close the browser, and no longer than the time in the account menu.
         </p>
       </form>
     </section>
@@ -219,7 +219,7 @@ function LoginView({ me, isAgain }: { me: Me; isAgain: boolean }) {
 // ---- The menu ----
 
 const scopeTexts: Record<string, string> = {
-  predict: 'May see services and ask for predictions',
+  predict: 'Can see services and request predictions',
   admin: 'Has every permission; sees only its own jobs',
 };
 

@@ -34,7 +34,7 @@ export function faultOf(error: unknown): Fault {
   if (error instanceof TomaatError && error.code === 'UNAUTHORIZED') {
     return {
       title: 'Your session has ended',
-      message: 'You are no longer logged in. Log in again, then repeat what you did.',
+      message: 'You are no longer logged in. Log in again, then repeat your last action.',
       code: error.code,
     };
   }
@@ -48,7 +48,7 @@ export function faultOf(error: unknown): Fault {
     };
   }
   return {
-    title: 'Something went wrong in this page',
+    title: 'Something went wrong on this page',
     message: `${error instanceof Error ? error.message : String(error)}. Reload the page and try again.`,
   };
 }
@@ -56,7 +56,7 @@ export function faultOf(error: unknown): Fault {
 export function titleOf(code: string): string {
   return (errorCodes as readonly string[]).includes(code)
     ? describeError(code as ErrorCode).title
-    : 'It did not work';
+    : 'Something went wrong';
 }
 
 export function Problem({ fault, children }: { fault: Fault; children?: ReactNode }) {
@@ -71,7 +71,7 @@ export function Problem({ fault, children }: { fault: Fault; children?: ReactNod
     return (
       <div className="problem" role="status">
         <h3>You are logged in again</h3>
-        <p>What you did before was stopped because your session had ended. Repeat it.</p>
+        <p>Your last action was stopped because your session had ended. Repeat it.</p>
         {children && <div className="actions">{children}</div>}
       </div>
     );
@@ -114,7 +114,7 @@ export function CopyButton({ text, label = 'Copy' }: { text: string; label?: str
       onClick={() => void copy(text).then((done) => setState(done ? 'copied' : 'failed'))}
     >
       <span aria-live="polite">
-        {state === 'copied' ? 'Copied' : state === 'failed' ? 'Select it and copy by hand' : label}
+        {state === 'copied' ? 'Copied' : state === 'failed' ? 'Select it and copy manually' : label}
       </span>
     </button>
   );

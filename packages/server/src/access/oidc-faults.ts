@@ -89,7 +89,7 @@ export async function explainFault(
     return make(
       'UNAUTHORIZED',
       'clock',
-      `The clocks of ${host} and of this server differ too much. Only the operator can mend that. Until then, log in with an API key.`,
+      `The clocks of ${host} and this server differ too much. Only the operator can mend that. Until then, log in with an API key.`,
       `The ID token of ${host} ${clock}. Compare both clocks; they may differ by a minute.`,
     );
   }

@@ -33,7 +33,7 @@ function JobView({ id }: { id: string }) {
   useTitle(job ? `${titleOfState(job)} – ${fileName ?? name}` : 'Job');
 
   if (error !== undefined) return <JobGone id={id} error={error} />;
-  if (!job) return <Loading what="Asking about the job …" />;
+  if (!job) return <Loading what="Loading the job …" />;
   return (
     <>
       <p className="crumbs">
@@ -49,8 +49,8 @@ function JobView({ id }: { id: string }) {
       </section>
       {silent && !isSettled(job) && (
         <p className="notice" role="status">
-          The server does not answer at the moment. The job is on its disk and goes on when the server is
-          back; this page keeps trying.
+          The server is not responding. The job is stored on its disk and continues when the server is back.
+          This page keeps trying.
         </p>
       )}
       {!isSettled(job) && <Progress job={job} />}
@@ -150,7 +150,7 @@ function JobGone({ id, error }: { id: string; error: unknown }) {
     <Problem fault={fault}>
       {entry && (
         <button type="button" onClick={() => void forget(entry.key).then(() => navigate('/jobs'))}>
-          Remove it from my list
+          Remove from my list
         </button>
       )}
       <Link href={entry ? `/services/${encodeURIComponent(entry.service)}` : '/'}>
@@ -167,14 +167,14 @@ function JobFailed({ job, submission }: { job: Job; submission?: Submission }) {
     ? {
         title: 'Cancelled',
         message: entry?.uploads
-          ? `The job was cancelled. What you sent stays on the server for ${uploadLife}, so that you can try again without sending it anew; “Delete it” deletes it at once.`
-          : 'The job was cancelled. Its copy of the data has been deleted on the server.',
+          ? `The job was cancelled. Your upload stays on the server for ${uploadLife}, so that you can try again without uploading again. “Delete it” deletes it immediately.`
+          : 'The job was cancelled. Its data has been deleted from the server.',
       }
     : job.error
       ? { title: titleOf(job.error.code), message: job.error.detail, code: job.error.code }
       : {
           title: 'The job failed',
-          message: 'The server gave no reason; its log says more. Ask whoever runs it, or try again.',
+          message: 'The server gave no reason. Try again, or ask its operator: its log may say more.',
         };
   return (
     <Problem fault={fault}>

@@ -100,8 +100,7 @@ export function Result({ job, service, submission, fileName }: ResultProps) {
               />
               {!scan.volume && (
                 <p className="fine viewer-note">
-                  {scan.fault ??
-                    'This browser does not have the scan that was sent; here the result is shown without it.'}
+                  {scan.fault ?? 'This browser does not have the scan, so the result is shown without it.'}
                 </p>
               )}
             </div>
@@ -294,7 +293,7 @@ function TextOutput({ job, output }: { job: Job; output: JobOutput }) {
   return (
     <section className="panel">
       <h2>{output.label || output.name}</h2>
-      {text.isPending && <Loading what="Fetching the text …" />}
+      {text.isPending && <Loading what="Loading the text …" />}
       {text.isError && <Problem fault={faultOf(text.error)} />}
       {text.data !== undefined && (
         <textarea
@@ -409,7 +408,7 @@ function Share({ job }: { job: Job }) {
     <section className="panel share" aria-labelledby="share-title">
       <h2 id="share-title">Link</h2>
       <p className="fine">
-        The result is at this address, without the scan, until it is deleted
+        This address shows the result, without the scan, until it is deleted
         {job.expiresTime && ` (${formatTime(job.expiresTime)})`}. {whoOpens(me.data)}
       </p>
       <div className="actions">
@@ -431,7 +430,7 @@ function Share({ job }: { job: Job }) {
         >
           {busy ? 'Deleting …' : 'Delete the result now'}
         </button>
-        <Link href={`/services/${encodeURIComponent(job.service)}`}>Another scan</Link>
+        <Link href={`/services/${encodeURIComponent(job.service)}`}>Send another scan</Link>
       </div>
       {error !== undefined && <Problem fault={faultOf(error)} />}
     </section>

@@ -41,8 +41,8 @@ export function UploadView({ uploadKey }: { uploadKey: string }) {
   if (!state || state.phase === 'sent') return <Loading what="One moment …" />;
   if (state.phase === 'lost') {
     return (
-      <Empty title="This upload is not in this browser">
-        {login && <p>You are logged in {login}. Uploads of another login are not shown.</p>}
+      <Empty title="This browser does not have this upload">
+        {login && <p>You are logged in {login}. Uploads from other logins are not shown.</p>}
         <p>
           <Link href="/">Choose a service</Link> and drop the scan again.
         </p>
@@ -55,8 +55,8 @@ export function UploadView({ uploadKey }: { uploadKey: string }) {
         fault={{
           title: 'Cancelled',
           message: state.isDeleted
-            ? 'The upload was stopped; nothing of it is kept on the server.'
-            : `The upload was stopped. The server could not be told; it deletes what it has of it within ${uploadLife}.`,
+            ? 'The upload was stopped. The server keeps none of it.'
+            : `The upload was stopped, but the server could not be reached. It deletes what it received within ${uploadLife}.`,
         }}
       >
         {submission && (
@@ -104,11 +104,11 @@ export function UploadView({ uploadKey }: { uploadKey: string }) {
         </ProgressBar>
         <p className="progress-text" role="status">
           {sentBytes >= totalBytes && totalBytes > 0
-            ? 'All sent; the server checks it …'
+            ? 'All sent; the server is checking it …'
             : `Sending: ${formatBytes(sentBytes)} of ${formatBytes(totalBytes)}${secondsLeft === undefined ? '' : `, about ${formatClock(secondsLeft)} left`}`}
         </p>
         <p className="fine">
-          After a cut of the connection or a reload of this page, it goes on from where it was.
+          If the connection drops or you reload this page, the upload resumes where it stopped.
         </p>
         <div className="actions">
           <button type="button" className="quiet" onClick={() => stop(uploadKey)}>
