@@ -64,7 +64,7 @@ describe('tomaat predict', () => {
     expect(stdout).toMatch(/prostate {2}41\.2 ml/);
     expect(stdout).toContain('not found: cyst');
     expect(stdout).toMatch(/Prostate 1\.2\.0 · \d/);
-    expect(stderr).toContain('Waiting, 1 before this one');
+    expect(stderr).toContain('Waiting, 1 ahead');
     expect(stderr).toContain('Running: infer · 50 %');
     expect(server.received[0]).toMatchObject({
       fields: { threshold: '0.25', clean: 'true' },
@@ -81,7 +81,7 @@ describe('tomaat predict', () => {
     const target = file('a_segmentation.nii.gz', 'mine');
     const refused = await tomaat(['predict', server.url, '--volume', volume]);
     expect(refused.code).toBe(2);
-    expect(refused.stderr).toContain('exists already. Use --force');
+    expect(refused.stderr).toContain('already exists. Use --force');
     expect(server.received).toHaveLength(0);
     expect(readFileSync(target, 'utf8')).toBe('mine');
     expect((await tomaat(['predict', server.url, '--volume', volume, '--force'])).code).toBe(0);
@@ -311,7 +311,7 @@ describe('tomaat predict', () => {
       response.end = (() => end(Buffer.from('LABEL MAP'))) as typeof response.end;
     });
     const { code, stderr } = await tomaat(['predict', server.url, '--volume', file('a.nii.gz')]);
-    expect(stderr).toContain('damaged on its way');
+    expect(stderr).toContain('damaged in transit');
     expect(code).toBe(1);
     expect(readdirSync(folder.path)).toEqual(['a.nii.gz']);
   });
@@ -364,7 +364,7 @@ describe('tomaat predict', () => {
     ]);
     expect(code).toBe(2);
     expect(stderr).toMatch(
-      /knows no live service “liver”\. There are:\n {2}prostate-net {2}\(segmentation\/prostate, Prostate MRI\)/,
+      /has no live service “liver”\. Available:\n {2}prostate-net {2}\(segmentation\/prostate, Prostate MRI\)/,
     );
   });
 

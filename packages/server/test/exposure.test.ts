@@ -207,7 +207,7 @@ describe('createGuardedFetch()', () => {
       for (location of ['http://127.0.0.1:1/x', '/elsewhere', undefined]) {
         await expect(fetch(`http://127.0.0.1:${port}/a`), String(status)).rejects.toMatchObject({
           code: 'UPSTREAM',
-          message: `http://127.0.0.1:${port}/a redirects to ${location ?? 'nowhere'}, which is not followed. Give the address that is meant, if you trust it.`,
+          message: `http://127.0.0.1:${port}/a redirects to ${location ?? 'nowhere'}, which is not followed. If you trust that address, give it instead.`,
         });
       }
     }

@@ -52,7 +52,7 @@ describe('a receipt', () => {
     expect(checked.code).toBe(0);
     await writeFile(join(work, 'other.nii'), Buffer.concat([volume, Buffer.from('x')]));
     const wrong = await tomaat(['verify', receipt, '--result', join(work, 'other.nii')]);
-    expect(wrong.stdout).toContain('is none of its outputs');
+    expect(wrong.stdout).toContain('is not one of its outputs');
     expect(wrong.code).toBe(1);
     expect((await tomaat(['verify', receipt, '--key', 'another'])).code).toBe(1);
     const audit = await tomaat(['audit', 'verify', '--data', server.dataFolder, '--receipt', receipt]);

@@ -239,7 +239,7 @@ describe('POST /{task}/{anatomy} on the registry', () => {
     expect(answer.status).toBe(403);
     const { code, detail } = await problemOf(answer);
     expect(code).toBe('FORBIDDEN');
-    expect(detail).toContain(`Send the request to the server itself: ${url}`);
+    expect(detail).toContain(`Send the request directly to the server: ${url}`);
     expect(seen).toEqual([undefined]);
   });
 
@@ -330,7 +330,7 @@ describe('POST /{task}/{anatomy} on the registry', () => {
     const problem = await problemOf(await post(`${relay.url}/segmentation/prostate`));
     expect(problem).toMatchObject({ status: 503, code: 'UNREACHABLE', retryable: true });
     expect(problem.facts?.tried).toMatchObject([
-      { name: 'First', server: dead, reason: 'nothing listens there' },
+      { name: 'First', server: dead, reason: 'nothing is listening there' },
       { name: 'Second', reason: expect.stringContaining('--allow-net') },
     ]);
   });

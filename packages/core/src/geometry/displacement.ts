@@ -57,7 +57,7 @@ export function resampleThrough(
     } catch (cause) {
       throw new TomaatError(
         'BAD_INPUT',
-        'The matrix of the transform is singular: give one that can be inverted.',
+        'The matrix of the transform is singular. Give one that can be inverted.',
         {
           cause,
         },

@@ -16,7 +16,7 @@ export function checkInputDims(session: NetworkSession, dims: readonly number[],
   const text = wanted.map((d) => d ?? 'any').join(' × ');
   throw new TomaatError(
     'BAD_MANIFEST',
-    `The network takes a tensor of ${text} (batch × components × z × y × x), and ${who} ${dims.join(' × ')}. Change the preprocess steps (resize, divisiblePad, cropForeground …), the number of input volumes or roiSize so that they agree.`,
+    `The network takes a tensor of ${text} (batch × components × z × y × x), but ${who} ${dims.join(' × ')}. Change the preprocess steps (resize, divisiblePad, cropForeground …), the number of input volumes or roiSize so that they agree.`,
   );
 }
 
@@ -30,7 +30,7 @@ export function checkScoresShape(output: Tensor, inputDims: readonly number[]): 
   if (dims[0] !== 1 || !(dims[1] >= 1) || !(same || (one && (dims.length === 2 || dims.length === 5)))) {
     throw new TomaatError(
       'APP_OUTPUT',
-      `The network took ${inputDims.join(' × ')} and gave ${dims.join(' × ')}; expected are 1 × classes × ${inputDims.slice(2).join(' × ')}, or 1 × classes for the whole volume. Export the network so that its output has the size of its input.`,
+      `The network took ${inputDims.join(' × ')} and gave ${dims.join(' × ')}; expected: 1 × classes × ${inputDims.slice(2).join(' × ')}, or 1 × classes for the whole volume. Export the network so that its output has the size of its input.`,
     );
   }
   if (data.length !== length) {
@@ -62,6 +62,6 @@ export function checkChannel(channel: number, classes: number): void {
   if (Number.isInteger(channel) && channel >= 0 && channel < classes) return;
   throw new TomaatError(
     'BAD_MANIFEST',
-    `The threshold names channel ${channel}, and the network gives the channels 0 … ${classes - 1}. Correct the channel.`,
+    `The threshold names channel ${channel}, but the network gives the channels 0 … ${classes - 1}. Correct the channel.`,
   );
 }

@@ -30,13 +30,13 @@ const slidingWindowSchema = z
     overlap: z
       .union([overlapSchema, perAxis(overlapSchema)])
       .default(0.25)
-      .describe('Part of a window that the next one covers again, for all axes or for x, y and z'),
+      .describe('Fraction of a window that overlaps the next one, for all axes or for x, y and z'),
     mode: z.enum(['constant', 'gaussian']).default('constant').describe('Weight of the voxels of a window'),
     sigmaScale: z.number().positive().max(10).default(0.125).describe('Standard deviation over roiSize'),
     paddingMode: z
       .enum(['constant', 'reflect', 'replicate'])
       .default('constant')
-      .describe('What surrounds a volume that is smaller than a window'),
+      .describe('Padding of a volume that is smaller than a window'),
     paddingValue: z.number().default(0),
     stepping: z
       .enum(['monai', 'nnunet'])

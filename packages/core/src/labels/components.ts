@@ -207,7 +207,7 @@ export interface LargestOptions {
 export function keepLargestComponent(volume: Volume, options: LargestOptions = {}): Volume {
   const { connectivity = 26, independent = true, components = 1 } = options;
   if (!Number.isInteger(components) || components < 1) {
-    throw new TomaatError('BAD_INPUT', `At least one component has to stay, ${components} was given.`);
+    throw new TomaatError('BAD_INPUT', `At least one component must stay, not ${components}.`);
   }
   const isChosen = chosen(options.labels);
   const found = findComponents(labelVoxels(volume), volume.size, {

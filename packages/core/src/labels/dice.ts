@@ -47,7 +47,7 @@ function sameGridVoxels(a: Volume, b: Volume) {
   if (a.size.some((n, k) => n !== b.size[k]) || !affinesEqual(a.affine, b.affine, 1e-3)) {
     throw new TomaatError(
       'BAD_INPUT',
-      `The label maps lie on different grids (${a.size.join('×')} and ${b.size.join('×')} voxels, or placed differently); resample one onto the other first.`,
+      `The label maps lie on different grids (${a.size.join('×')} and ${b.size.join('×')} voxels, or placed differently). Resample one onto the other first.`,
     );
   }
   return [labelVoxels(a), labelVoxels(b)] as const;

@@ -21,7 +21,7 @@ export function labelVoxels(volume: Volume): LabelVoxels {
   if (volume.components !== 1) {
     throw new TomaatError(
       'BAD_INPUT',
-      `A label map has one component, this volume has ${volume.components}; take the argmax or one component first.`,
+      `A label map has one component, but this volume has ${volume.components}. Take the argmax or one component first.`,
     );
   }
   const { voxels } = volume;
@@ -49,7 +49,7 @@ export function labelVoxels(volume: Volume): LabelVoxels {
 function noLabel(value: number): TomaatError {
   return new TomaatError(
     'BAD_INPUT',
-    `The volume is not a label map: it holds the value ${value}, labels are integers from -2147483648 to 2147483647. Threshold or round it first.`,
+    `The volume is not a label map: it contains the value ${value}, but labels are integers from -2147483648 to 2147483647. Threshold or round it first.`,
   );
 }
 

@@ -35,7 +35,7 @@ export function surfaceOf(labelMap: Volume, options: SurfaceOptions = {}): Mesh 
   const parts: { label: number; mesh: Mesh }[] = [];
   for (const label of new Set(options.labels ?? scans.keys())) {
     if (label < 0 || label > 65535) {
-      throw new TomaatError('BAD_INPUT', `Label ${label} cannot be meshed: give labels from 1 to 65535.`);
+      throw new TomaatError('BAD_INPUT', `Label ${label} cannot be meshed. Give labels from 1 to 65535.`);
     }
     const box = scans.get(label)?.box;
     if (!box) continue;
@@ -357,7 +357,7 @@ export async function decimateMesh(mesh: Mesh, options: DecimateOptions = {}): P
   if (!(ratio > 0 && ratio <= 1) || !(maxErrorMm > 0)) {
     throw new TomaatError(
       'BAD_INPUT',
-      `A mesh is decimated to a ratio above 0 and up to 1 within an error above 0 mm; ${ratio} and ${maxErrorMm} mm were given.`,
+      `A mesh is decimated to a ratio above 0 and at most 1 within an error above 0 mm, not ${ratio} and ${maxErrorMm} mm.`,
     );
   }
   if (mesh.triangles.length === 0) return mesh;

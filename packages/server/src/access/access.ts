@@ -161,10 +161,10 @@ export function registerAccess(app: FastifyInstance, options: AccessOptions): Ac
     const principal = await authenticate(request, scope);
     if (scope && !hasScope(principal, scope)) {
       refused.set(request, principal);
-      const who = principal.keyId ? `The API key ${principal.keyId}` : 'Who you are logged in as';
+      const who = principal.keyId ? `The API key ${principal.keyId}` : 'Your login';
       throw new TomaatError(
         'FORBIDDEN',
-        `${who} may not do this: it lacks the scope ${scope}. Use one that has it.`,
+        `${who} lacks the scope ${scope}, which this request requires. Use one that has it.`,
       );
     }
     return principal;
@@ -187,8 +187,8 @@ export function registerAccess(app: FastifyInstance, options: AccessOptions): Ac
     throw new TomaatError(
       'UNAUTHORIZED',
       token === undefined
-        ? `An API key${scope ? ` with the scope ${scope}` : ''} is needed: send the header 'Authorization: Bearer tmt_…' (${use}). The operator makes one with 'tomaat keys create${scope ? ` --scope ${scope}` : ''}'.`
-        : `The API key is unknown, expired or revoked. The operator makes a new one with 'tomaat keys create'; ${use}.`,
+        ? `An API key${scope ? ` with the scope ${scope}` : ''} is required: send the header 'Authorization: Bearer tmt_…' (${use}). The operator creates one with 'tomaat keys create${scope ? ` --scope ${scope}` : ''}'.`
+        : `The API key is unknown, expired or revoked. The operator creates a new one with 'tomaat keys create'; ${use}.`,
     );
   }
 
@@ -205,7 +205,7 @@ export function registerAccess(app: FastifyInstance, options: AccessOptions): Ac
     }
     throw new TomaatError(
       'LIMIT_REACHED',
-      `Too many wrong API keys came from this address. Give a valid one, or try again in ${waitSeconds} s.`,
+      `Too many invalid API keys from this address. Use a valid one, or try again in ${waitSeconds} s.`,
       { detail: { retryAfterSeconds: waitSeconds } },
     );
   }
@@ -216,7 +216,7 @@ export function registerAccess(app: FastifyInstance, options: AccessOptions): Ac
     if (waitSeconds > 0) {
       throw new TomaatError(
         'LIMIT_REACHED',
-        `More requests came from this address than are let in without login. Try again in ${waitSeconds} s.`,
+        `Rate limit exceeded: too many unauthenticated requests from this address. Try again in ${waitSeconds} s.`,
         { detail: { retryAfterSeconds: waitSeconds } },
       );
     }
@@ -224,7 +224,7 @@ export function registerAccess(app: FastifyInstance, options: AccessOptions): Ac
     if (request.is404 || url === undefined || !isV1(url)) {
       throw new TomaatError(
         'NOT_FOUND',
-        'There is nothing at this address: this port has TOMAAT v1 alone. Everything else is at the other ports.',
+        'There is nothing at this address: this port serves only TOMAAT v1. Use another port for everything else.',
       );
     }
     return {

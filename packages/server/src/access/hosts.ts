@@ -86,7 +86,7 @@ export function createHostPolicy(options: HostOptions): HostPolicy {
         if (name !== undefined && isOurs(name, request)) continue;
         throw new TomaatError(
           'MISDIRECTED',
-          `This server does not answer to the name '${text.slice(0, 100)}'. Use the address that it printed at its start; if the name is right, start it with --allow-host ${name ?? 'NAME'} or with --public-url.`,
+          `This server does not serve the host name '${text.slice(0, 100)}'. Use the address that it printed at startup. If the name is correct, start it with --allow-host ${name ?? 'NAME'} or with --public-url.`,
           { field: 'Host' },
         );
       }
@@ -102,7 +102,7 @@ export function createHostPolicy(options: HostOptions): HostPolicy {
       if (site === undefined || site === 'same-origin' || site === 'none') return;
       if (leadsHere && isNavigation(request)) return;
       throw refuse(
-        'The request comes from a page of another site, which may not use this server. If it is meant to, start the server with --allow-origin and its address, such as https://viewer.example.',
+        'The request comes from a page of another site, which is not allowed to use this server. To allow it, start the server with --allow-origin and the origin of the page, such as https://viewer.example.',
       );
     },
   };
@@ -111,7 +111,7 @@ export function createHostPolicy(options: HostOptions): HostPolicy {
 function foreignPage(address: string): TomaatError {
   const shown = address.replace(/[^\x21-\x7e]/g, '').slice(0, 100);
   return refuse(
-    `The request comes from the page ${shown}, which may not use this server. If that is the address of a proxy in front of it, start the server with --public-url ${shown}. If it is another site that may use it, start it with --allow-origin ${URL.parse(shown)?.origin ?? 'ORIGIN'}.`,
+    `The request comes from the page ${shown}, which is not allowed to use this server. If that is the address of a proxy in front of this server, start the server with --public-url ${shown}. To allow another site, start it with --allow-origin ${URL.parse(shown)?.origin ?? 'ORIGIN'}.`,
   );
 }
 
@@ -179,6 +179,6 @@ export function requireSafeBind({ host, login, tlsChosen }: BindOptions): void {
   ];
   throw new TomaatError(
     'BAD_REQUEST',
-    `${host} is not this machine alone: whoever reaches the port could use it${tlsChosen ? '' : ' and read along'}. Give ${missing.join(' and ')}; or --host 127.0.0.1.`,
+    `${host} is reachable from other machines: anyone who reaches the port could use the server${tlsChosen ? '' : ' and read its traffic'}. Give ${missing.join(' and ')}, or use --host 127.0.0.1.`,
   );
 }

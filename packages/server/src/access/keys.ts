@@ -57,13 +57,13 @@ export async function createKey(
   if (options.scopes.length === 0 || unknown.length > 0) {
     throw new TomaatError(
       'BAD_INPUT',
-      `${unknown.length > 0 ? `There is no scope ${unknown.join(', ')}` : 'A key needs a scope'}. Choose from ${keyScopes.join(', ')}.`,
+      `${unknown.length > 0 ? `Unknown scope ${unknown.join(', ')}` : 'A key needs a scope'}. Available: ${keyScopes.join(', ')}.`,
       { field: 'scopes' },
     );
   }
   const expires = options.expiresTime?.getTime() ?? null;
   if (expires !== null && !(expires > now)) {
-    throw new TomaatError('BAD_INPUT', 'The time at which the key expires is past. Give one to come.', {
+    throw new TomaatError('BAD_INPUT', 'The expiry time of the key is in the past. Give a later one.', {
       field: 'expires',
     });
   }
@@ -73,7 +73,7 @@ export async function createKey(
     ['per-day', perDay],
   ] as const) {
     if (limit === undefined || (Number.isInteger(limit) && limit > 0)) continue;
-    throw new TomaatError('BAD_INPUT', `--${field} has to be a whole number from 1.`, { field });
+    throw new TomaatError('BAD_INPUT', `--${field} must be a whole number, 1 or more.`, { field });
   }
   const make = { label, scopes: options.scopes, expires, madeBy: 'operator', maxJobs, perDay } as const;
   return insertKey(databases, make, now, before);

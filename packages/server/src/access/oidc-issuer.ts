@@ -114,19 +114,19 @@ export function findMisfits({ issuer, clientSecret }: OidcSettings, metadata: Se
   // Not an error: some issuers (Keycloak) take public clients although they do not list `none`.
   if (clientSecret === undefined && !methods.includes('none')) {
     misfits.push(
-      `No client secret is set, and ${host} asks clients for one (token_endpoint_auth_methods_supported: ${methods.join(', ')}). Every login will fail unless this client is registered there as a public one. Set TOMAAT_OIDC_CLIENT_SECRET, or oidcClientSecret in the settings file.`,
+      `No client secret is set, and ${host} requires one from clients (token_endpoint_auth_methods_supported: ${methods.join(', ')}). Every login will fail unless this client is registered there as a public one. Set TOMAAT_OIDC_CLIENT_SECRET, or oidcClientSecret in the settings file.`,
     );
   }
   const usable = methods.includes('client_secret_basic') || methods.includes('client_secret_post');
   if (clientSecret !== undefined && !usable) {
     misfits.push(
-      `A client secret is set, but ${host} takes none in a form that is supported here: it offers ${methods.join(', ')}; supported are client_secret_basic and client_secret_post.`,
+      `A client secret is set, but ${host} does not accept it by a supported method: it offers ${methods.join(', ')}; supported methods are client_secret_basic and client_secret_post.`,
     );
   }
   const signed = metadata.id_token_signing_alg_values_supported;
   if (Array.isArray(signed) && !signed.some((name) => signatureAlgorithms.includes(name))) {
     misfits.push(
-      `${host} signs ID tokens with ${signed.join(', ')}; supported are ${signatureAlgorithms.join(', ')}. Choose one of them for this client there.`,
+      `${host} signs ID tokens with ${signed.join(', ')}; supported are ${signatureAlgorithms.join(', ')}. Configure this client there to use one of them.`,
     );
   }
   return misfits;
@@ -136,7 +136,7 @@ export function findMisfits({ issuer, clientSecret }: OidcSettings, metadata: Se
 async function boundedFetch(address: string, init: object = {}): Promise<Response> {
   const url = new URL(address);
   if (url.protocol !== 'https:' && !isLoopback(url.hostname))
-    throw new Error(`${url.origin} is not asked: it is not encrypted`);
+    throw new Error(`${url.origin} is not contacted: it is not encrypted`);
   const given = init as RequestInit;
   const patience = AbortSignal.timeout(patienceMs);
   const response = await fetch(url, {

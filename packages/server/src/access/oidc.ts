@@ -116,7 +116,7 @@ export function createOidc({ settings, now = Date.now, retryMs = 5_000 }: OidcOp
       currentDate: new Date(now()),
     });
     const type = protectedHeader.typ?.toLowerCase().replace(/^application\//, '');
-    if (!types.includes(type)) throw new errors.JWTInvalid('the token is of another type');
+    if (!types.includes(type)) throw new errors.JWTInvalid('the token has the wrong type');
     if (typeof payload.sub !== 'string' || !/^[\x20-\x7e]{1,255}$/.test(payload.sub))
       throw new errors.JWTInvalid('the subject is not plain text');
     return payload as JWTPayload & { sub: string };
@@ -150,10 +150,10 @@ export function createOidc({ settings, now = Date.now, retryMs = 5_000 }: OidcOp
     });
     const idToken = tokens.id_token ?? '';
     const claims = await verify(idToken, clientId, ['jwt', undefined]);
-    if (claims.nonce !== login.nonce) throw new errors.JWTInvalid('the nonce is another');
+    if (claims.nonce !== login.nonce) throw new errors.JWTInvalid('the nonce does not match');
     const isForOthers = Array.isArray(claims.aud) && claims.aud.length > 1;
     if ((isForOthers || claims.azp !== undefined) && claims.azp !== clientId)
-      throw new errors.JWTInvalid('the token was made for another client');
+      throw new errors.JWTInvalid('the token was issued for another client');
     return { idToken, claims, accessToken: tokens.access_token };
   }
 
@@ -221,8 +221,8 @@ export function createOidc({ settings, now = Date.now, retryMs = 5_000 }: OidcOp
         throw new LoginError(
           'UNAUTHORIZED',
           'expired',
-          'This login took too long, was used already, or was begun in another browser. Log in again.',
-          { why: 'The browser came back without a login that was begun here within ten minutes.' },
+          'This login took too long, was already used, or was started in another browser. Log in again.',
+          { why: 'The browser returned without a login that was started here within ten minutes.' },
         );
       }
       try {
@@ -236,7 +236,7 @@ export function createOidc({ settings, now = Date.now, retryMs = 5_000 }: OidcOp
         const warning =
           fault === undefined
             ? undefined
-            : `The userinfo endpoint of ${host} failed; the login went on with the claims of the ID token alone.`;
+            : `The userinfo endpoint of ${host} failed; the login continued with only the claims of the ID token.`;
         return { ...known, idToken, warning };
       } catch (error) {
         const secrets = [settings.clientSecret, given.get('code') ?? undefined, login.codeVerifier, token];
@@ -298,7 +298,7 @@ function notAllowed(host: string, claims: JWTPayload, { allow, admin }: OidcSett
   const hint =
     missing.length === 0
       ? ''
-      : ` Missing: ${missing.join(', ')}. Configure ${host} to send it to this client, or request the scope that holds it (oidcScopes).`;
+      : ` Missing: ${missing.join(', ')}. Configure ${host} to send it to this client, or request the scope that contains it (oidcScopes).`;
   return new LoginError(
     'FORBIDDEN',
     'not-allowed',

@@ -81,7 +81,7 @@ export async function inOrder(paths: readonly string[]): Promise<string[]> {
     else if (!packed)
       throw new TomaatError(
         'BAD_REQUEST',
-        `${other.path} and ${path} begin with the same line. Give one of them.`,
+        `${other.path} and ${path} begin with the same line. Give only one of them.`,
       );
   }
   const sorted = [...known].sort(([a], [b]) => a - b).map(([, { path }]) => path);
@@ -175,7 +175,7 @@ export async function readAnchor(file: string): Promise<(AuditHead & { thumbprin
   const { payload, thumbprint } = await verifySigned(text.replace(/\n$/, ''), 'tomaat-audit+jws');
   const { sequence, sha256 } = payload as AuditHead;
   if (!Number.isSafeInteger(sequence) || !/^[0-9a-f]{64}$/.test(String(sha256)))
-    throw new TomaatError('BAD_SIGNATURE', `${file} does not hold the number and hash of a line.`);
+    throw new TomaatError('BAD_SIGNATURE', `${file} does not contain the number and hash of a line.`);
   return { sequence, sha256, thumbprint };
 }
 
@@ -229,6 +229,6 @@ async function unpackerOf(path: string): Promise<Duplex | undefined> {
   if (format === 'zstd') return createZstdDecompress();
   throw new TomaatError(
     'UNSUPPORTED_FORMAT',
-    `${path} is compressed with ${format}. Unpack it first; gzip and zstd are read as they are.`,
+    `${path} is compressed with ${format}. Unpack it first; only gzip and zstd can be read directly.`,
   );
 }

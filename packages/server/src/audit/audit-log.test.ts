@@ -143,7 +143,7 @@ describe('verifyAudit()', () => {
     const archive = await mkdtemp(join(tmpdir(), 'tomaat-archive-'));
     const moved = join(archive, 'first.gz');
     await rename(join(folder, 'audit.jsonl.9.gz'), moved);
-    expect(await failure()).toMatch(/name them too, or begin with --from \d+/);
+    expect(await failure()).toMatch(/name them too, or start with --from \d+/);
     expect(await verifyAudit(folder, { files: [moved] })).toMatchObject({ lines });
     const bytes = await readFile(moved);
     await writeFile(moved, bytes.subarray(0, bytes.length - 9));

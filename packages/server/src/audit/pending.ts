@@ -87,6 +87,6 @@ async function readEvent(file: string): Promise<{ event: AuditEvent; facts: Audi
   await rename(file, `${file}.invalid`);
   throw new TomaatError(
     'INTERNAL',
-    `${file}.invalid does not hold an event of the audit log. Look at it, and remove it`,
+    `${file}.invalid does not contain an event of the audit log. Inspect it, then remove it`,
   );
 }

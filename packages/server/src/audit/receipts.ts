@@ -85,7 +85,7 @@ function receiptOf(job: SettledJob, app: App, audit: Audit): Receipt {
     })),
     retention: {
       inputs: 'deleted when the prediction was settled',
-      results: 'deleted with this receipt at the time below, or before at the caller’s wish',
+      results: 'deleted with this receipt at the time below, or earlier at the caller’s request',
       resultsDeletedTime: time(job.expiresMs),
     },
     audit: audit.head(),

@@ -36,7 +36,7 @@ export async function anonymousInputs(
 
 export function removedLine(removed: number): string {
   const what = removed === 1 ? 'One text field' : `${removed} text fields`;
-  return `${what} in the headers ${removed === 1 ? 'was' : 'were'} taken out before sending, as ${removed === 1 ? 'it' : 'they'} may tell whose scan it is (--keep-text sends the files as they are).`;
+  return `${what} in the headers ${removed === 1 ? 'was' : 'were'} removed before sending, as ${removed === 1 ? 'it' : 'they'} may identify the patient (--keep-text sends the files unchanged).`;
 }
 
 async function spoolFile(

@@ -66,7 +66,7 @@ export async function connectTo(address: string, options: ConnectOptions, told?:
   if (options.apiKey && url.protocol === 'http:' && !local) {
     throw new TomaatError(
       'BAD_REQUEST',
-      `The API key would go to ${url.host} unencrypted. Use https://, or leave the key out.`,
+      `The API key would be sent to ${url.host} unencrypted. Use https://, or leave the key out.`,
     );
   }
   const registryIsHere = told !== undefined && isThisMachine(parseUrl(told.registry).hostname);
@@ -108,7 +108,7 @@ async function judge(url: URL, shown: Shown, options: ConnectOptions, told?: Tol
     const [{ value, line }] = pins;
     throw new TomaatError(
       'UNREACHABLE',
-      `${host} shows another certificate than before. Either it was renewed, or somebody is in between.\n  known  ${value}\n  shown  ${fingerprint}\nNothing was sent. Ask whoever runs the server. If it was renewed: tomaat trust remove ${host} (line ${line} of ${file}), then connect again.`,
+      `${host} presents a different certificate than before. Either it was renewed, or somebody is intercepting the connection.\n  known  ${value}\n  shown  ${fingerprint}\nNothing was sent. Ask the operator of the server. If it was renewed: tomaat trust remove ${host} (line ${line} of ${file}), then connect again.`,
       { detail: { hopeless: true, known: value, shown: fingerprint } },
     );
   }
@@ -116,19 +116,19 @@ async function judge(url: URL, shown: Shown, options: ConnectOptions, told?: Tol
   if (told?.certificate !== undefined) {
     throw new TomaatError(
       'UNREACHABLE',
-      `${host} shows another certificate than its server announced. Either it was renewed just now, or somebody is in between.\n  announced  ${told.certificate}\n  shown      ${fingerprint}\nNothing was sent. Try again in a minute; if it stays so, tell whoever runs the server.`,
+      `${host} presents a different certificate than its server announced. Either it was renewed just now, or somebody is intercepting the connection.\n  announced  ${told.certificate}\n  shown      ${fingerprint}\nNothing was sent. Try again in a minute. If this persists, tell the operator of the server.`,
       { detail: { hopeless: true, known: told.certificate, shown: fingerprint } },
     );
   }
   if (given.length > 0) {
     throw new TomaatError(
       'UNREACHABLE',
-      `${host} shows another certificate than the one that was given.\n  given  ${given.join(', ')}\n  shown  ${fingerprint}\nNothing was sent. Ask whoever runs the server.`,
+      `${host} presents a different certificate than the one that was given.\n  given  ${given.join(', ')}\n  shown  ${fingerprint}\nNothing was sent. Ask the operator of the server.`,
       { detail: { hopeless: true, shown: fingerprint } },
     );
   }
   const ask = options.ask ?? askOnTerminal;
-  const question = `The certificate of ${host} is not known here. Its SHA-256 fingerprint is\n  ${fingerprint}\nThe server prints it at its start. Is it the same, and to be trusted? [y/N] `;
+  const question = `The certificate of ${host} is not known here. Its SHA-256 fingerprint is\n  ${fingerprint}\nThe server prints it at startup. Does it match, and do you trust it? [y/N] `;
   if (!(await ask(question))) throw untrusted(host, shown);
   await addPin(file, host, fingerprint, { keyFingerprint });
 }
@@ -192,7 +192,7 @@ export async function readCertificates(file: string): Promise<string> {
   if (!pem.includes('-----BEGIN CERTIFICATE-----')) {
     throw new TomaatError(
       'BAD_REQUEST',
-      `${file} holds no certificate. Give a PEM file such as the server's tomaat.pem.`,
+      `${file} contains no certificate. Give a PEM file such as the server's tomaat.pem.`,
     );
   }
   return pem;
@@ -205,6 +205,6 @@ export function parseUrl(address: string): URL {
   } catch {}
   throw new TomaatError(
     'BAD_REQUEST',
-    `“${address}” is no http or https address. Give one such as ${defaultServer}.`,
+    `“${address}” is not an http or https address. Give one such as ${defaultServer}.`,
   );
 }

@@ -45,8 +45,8 @@ export function printError(error: unknown): void {
 export function systemFault({ code, path, message }: NodeJS.ErrnoException): string {
   if (code === 'ENOENT') return `There is no file or folder ${path}. Check the spelling.`;
   if (code === 'EACCES' || code === 'EPERM')
-    return `${path} may not be read or written by you. Check its permissions.`;
-  if (code === 'ENOSPC') return `The disk is full: ${path} cannot be written. Make room.`;
+    return `You are not allowed to read or write ${path}. Check its permissions.`;
+  if (code === 'ENOSPC') return `The disk is full: ${path} cannot be written. Free some space.`;
   if (code === 'EISDIR') return `${path} is a folder. Give a file.`;
   if (code === 'ENOTDIR') return `A part of the path ${path} is a file, not a folder. Check the path.`;
   return `${message}.`;

@@ -24,7 +24,7 @@ export async function runDemo(options: DemoOptions): Promise<void> {
   } catch (error) {
     if (options.signal.aborted) return;
     // A demo that fails ends nothing: what was started serves on.
-    options.print(`  The demo did not come to its end: ${(error as Error).message}`);
+    options.print(`  The demo did not finish: ${(error as Error).message}`);
   }
 }
 

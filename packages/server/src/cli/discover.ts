@@ -28,7 +28,7 @@ export async function discover(registryUrl: string | undefined, flags: DiscoverF
     console.log(
       filtered === undefined
         ? `No service is announced at ${baseUrl}.`
-        : `No service at ${baseUrl} fits. Leave out a filter to see more.`,
+        : `No service at ${baseUrl} matches. Remove a filter to see more.`,
     );
     return 0;
   }

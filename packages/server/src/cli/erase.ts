@@ -45,7 +45,7 @@ export async function erase(flags: EraseFlags): Promise<number> {
   const owners = await ownersOf(flags);
   const keyId = flags.key === undefined ? undefined : keyIdOf(flags.key);
   if (flags.revoke && keyId === undefined)
-    throw new TomaatError('BAD_REQUEST', '--revoke ends a key: name it with --key ID.');
+    throw new TomaatError('BAD_REQUEST', '--revoke revokes a key: name it with --key ID.');
   await hideAll(folder);
   const found = await count(folder, owners);
   const label = keyId === undefined ? undefined : await labelOf(folder, keyId);
@@ -74,7 +74,9 @@ export async function erase(flags: EraseFlags): Promise<number> {
     erased.sessions += await endSessions(folder, owner, keyId);
   }
   const isValid = label !== undefined && !flags.revoke;
-  const advice = isValid ? ' The key itself still works if it did before: “tomaat keys revoke” ends it.' : '';
+  const advice = isValid
+    ? ' The key itself still works if it did before: “tomaat keys revoke” revokes it.'
+    : '';
   print(flags, { owners, erased: true, ...erased }, `${wordsOf(erased)} were erased.${advice}`);
   return 0;
 }

@@ -164,7 +164,7 @@ function notFound(
   const lines = services.map(
     (service) => `\n  ${plain(`${service.id}  (${service.task}/${service.anatomy}, ${service.name})`)}`,
   );
-  return new TomaatError('NOT_FOUND', `${what}${lines.length > 0 ? ` There are:${lines.join('')}` : ''}`);
+  return new TomaatError('NOT_FOUND', `${what}${lines.length > 0 ? ` Available:${lines.join('')}` : ''}`);
 }
 
 async function findByName(wanted: string, options: FindOptions): Promise<FoundService> {
@@ -192,7 +192,7 @@ async function findByName(wanted: string, options: FindOptions): Promise<FoundSe
     anatomy: entry.anatomy,
     name: entry.name,
   }));
-  throw notFound(`The registry ${registry} knows no live service “${wanted}”.`, known);
+  throw notFound(`The registry ${registry} has no live service “${wanted}”.`, known);
 }
 
 async function findOnServer(
@@ -208,7 +208,7 @@ async function findOnServer(
     if (!(error instanceof TomaatError) || error.code !== 'UNREACHABLE') throw error;
     throw new TomaatError(
       'UNREACHABLE',
-      `“${wanted}” has to be looked up, but neither a registry (${defaultRegistry}) nor a server (${defaultServer}) runs here. Start one with “tomaat up”, name a registry (--registry URL, or the option registry of findService()), or give the address of the service.`,
+      `“${wanted}” must be looked up, but neither a registry (${defaultRegistry}) nor a server (${defaultServer}) is running here. Start one with “tomaat up”, name a registry (--registry URL, or the option registry of findService()), or give the address of the service.`,
       { cause: noRegistry },
     );
   }
@@ -263,7 +263,7 @@ async function fromEntries(
   const { entry, announcement, known } = trusted;
   if (!announcement) {
     options.note?.(
-      `${entry.name} is announced unsigned (TOMAAT v1): nobody but the registry vouches for its address, ${entry.predictionUrl}.`,
+      `${entry.name} is announced unsigned (TOMAAT v1): only the registry vouches for its address, ${entry.predictionUrl}.`,
     );
     const told = { registry: registry.baseUrl };
     return { kind: 'v1', predictionUrl: entry.predictionUrl, name: entry.name, told };
@@ -273,7 +273,7 @@ async function fromEntries(
   const withheld = options.apiKey !== undefined && !isLoopback(hostname);
   if (withheld) {
     options.note?.(
-      `The API key is not sent to ${host}, whose address came from the registry. If it is meant for this server, name it: ${serverUrl}/services/${serviceId}`,
+      `The API key is not sent to ${host}, whose address came from the registry. If it is intended for this server, name the server: ${serverUrl}/services/${serviceId}`,
     );
   }
   const client = await open(serverUrl, withheld ? { ...options, apiKey: undefined } : options, {
@@ -288,7 +288,7 @@ async function fromEntries(
   }
   await trusted.remember().catch((error: NodeJS.ErrnoException) => {
     if (!['EACCES', 'EPERM', 'EROFS', 'ENOSPC'].includes(error.code ?? '')) throw error;
-    options.note?.(`It cannot be remembered, as ${file} cannot be written (${error.code}).`);
+    options.note?.(`It cannot be remembered, because ${file} cannot be written (${error.code}).`);
   });
   return { kind: 'api', client, service };
 }

@@ -28,13 +28,10 @@ export function openHangup(logger: HangupLog): Hangup {
         await work();
       } catch (error) {
         const { message } = error as Error;
-        logger.error(
-          { err: error },
-          `SIGHUP: ${what} could not be read again, and stays as it is: ${message}`,
-        );
+        logger.error({ err: error }, `SIGHUP: ${what} could not be reloaded, and stays as it is: ${message}`);
       }
     }
-    logger.info(`SIGHUP: read again: ${works.map(({ what }) => what).join(', ') || 'nothing'}`);
+    logger.info(`SIGHUP: reloaded: ${works.map(({ what }) => what).join(', ') || 'nothing'}`);
   }
 
   const hangUp = () => {

@@ -47,7 +47,7 @@ export async function planInputs(service: Elements, flags: InputFlags): Promise<
       const isOther = others.some((input) => input.name === name);
       throw usage(
         isOther
-          ? `${name} is no file: give it with --param ${name}=VALUE.`
+          ? `${name} is not a file: give it with --param ${name}=VALUE.`
           : `${service.id} has no input ${name}. Its files are: ${list(files)}.`,
       );
     }
@@ -58,7 +58,7 @@ export async function planInputs(service: Elements, flags: InputFlags): Promise<
   if (flags.volume !== undefined && mainInput === undefined) {
     throw usage(
       flags.input.length > 0
-        ? `--volume is one too many: every volume of ${service.id} is given by --input.`
+        ? `--volume is not needed: --input already gives every volume of ${service.id}.`
         : `${service.id} takes no volume. Its inputs are: ${list(inputs)}.`,
     );
   }

@@ -74,7 +74,7 @@ export async function predict(wanted: string, flags: PredictFlags): Promise<numb
       throw new TomaatError('BAD_INPUT', '--receipt is for one volume. Give a file instead of a folder.');
     }
     if (flags.receipt !== undefined && !flags.force && (await stat(flags.receipt).catch(() => undefined))) {
-      throw new TomaatError('CONFLICT', `${flags.receipt} exists already. Use --force to overwrite it.`);
+      throw new TomaatError('CONFLICT', `${flags.receipt} already exists. Use --force to overwrite it.`);
     }
     for (const path of paths) await checkTargets(results, path, flags.force);
     let exitCode = 0;
@@ -101,7 +101,7 @@ export async function predict(wanted: string, flags: PredictFlags): Promise<numb
     }
     if (paths.length > 1 && !flags.quiet && !flags.json) {
       console.log(
-        `\n${done} of ${paths.length} volumes done${done < paths.length ? '; what went wrong with the others is said above' : ''}.`,
+        `\n${done} of ${paths.length} volumes done${done < paths.length ? '; the errors of the others are shown above' : ''}.`,
       );
     }
     return exitCode;
@@ -259,7 +259,7 @@ async function cancel(client: Client, job: Job, flags: PredictFlags): Promise<vo
       await client.remove(job.id, { signal: AbortSignal.timeout(10_000) });
     if (flags.quiet) return;
     const isCanceled = ended.state === 'canceled';
-    console.error(isCanceled ? 'The job is cancelled.' : `The job had ${ended.state} already.`);
+    console.error(isCanceled ? 'The job is cancelled.' : `The job had already ${ended.state}.`);
   } catch (error) {
     console.error(`The job ${job.id} could not be cancelled: ${(error as Error).message}`);
   }
@@ -271,7 +271,7 @@ function stateLine(job: Job, sinceTime: number): string {
   const clock = formatClock((performance.now() - sinceTime) / 1000);
   if (job.state === 'queued') {
     const position = job.queuePosition ?? 0;
-    return `Waiting${position > 0 ? `, ${position} before this one` : ' to start'} · ${clock}`;
+    return `Waiting${position > 0 ? `, ${position} ahead` : ' to start'} · ${clock}`;
   }
   const share = job.fraction === undefined ? '' : ` · ${Math.floor(100 * job.fraction)} %`;
   const usual = job.expectedSeconds === undefined ? '' : ` · usually ${formatSeconds(job.expectedSeconds)}`;

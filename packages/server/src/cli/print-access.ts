@@ -56,12 +56,12 @@ const adminKeyFile = 'first-admin.key';
  */
 export async function adminKeyLines(key: string, dataFolder: string): Promise<string> {
   const use = [
-    `  page: give it where it asks; programs: the header “Authorization: Bearer tmt_…”; tomaat: --api-key or TOMAAT_API_KEY`,
+    `  page: enter it when asked; programs: the header “Authorization: Bearer tmt_…”; tomaat: --api-key or TOMAAT_API_KEY`,
     `  more keys: tomaat keys create --label NAME --scope predict`,
   ];
   if (process.stdout.isTTY) {
     return [
-      `Login is on. The first key, which may do everything; it is not shown again:`,
+      `Login is on. The first key, which has every permission; it is not shown again:`,
       `  ${key}`,
       ...use,
     ].join('\n');
@@ -77,10 +77,10 @@ export async function adminKeyLines(key: string, dataFolder: string): Promise<st
     throw error;
   }
   return [
-    `Login is on. The first key, which may do everything, is in this file, for its owner alone; keep the key elsewhere and remove the file:`,
+    `Login is on. The first key, which has every permission, is in this file, which only its owner can read; keep the key elsewhere and delete the file:`,
     `  ${file}`,
     ...use,
   ].join('\n');
 }
 
-export const legacyLine = (url: string) => `Legacy    ${url}   TOMAAT v1 alone, without login`;
+export const legacyLine = (url: string) => `Legacy    ${url}   TOMAAT v1 only, without login`;

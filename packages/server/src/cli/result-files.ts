@@ -107,7 +107,7 @@ function checkFormat(output: { name: string; type: OutputType }, format: string,
   if (formats.includes(format)) return;
   throw new TomaatError(
     'NOT_ACCEPTABLE',
-    `${from}: the output ${output.name} (${output.type}) cannot be written as ${format}. Choose from: ${formats.join(', ')}.`,
+    `${from}: the output ${output.name} (${output.type}) cannot be written as ${format}. Available: ${formats.join(', ')}.`,
   );
 }
 
@@ -126,7 +126,7 @@ function targetOf(plan: ResultPlan, inputPath: string, output: string, format: s
 const taken = (target: string) =>
   new TomaatError(
     'CONFLICT',
-    `${target} exists already. Use --force to overwrite it, or -o to write elsewhere.`,
+    `${target} already exists. Use --force to overwrite it, or -o to write elsewhere.`,
   );
 
 /** Refuses before the upload what could not be written after it. */
@@ -154,7 +154,7 @@ export async function saveResult(
   if (!/^[\w-]+(\.[\w-]+)*$/.test(format) || !/^[\w-]+$/.test(output)) {
     throw new TomaatError(
       'UPSTREAM',
-      `The server calls an output ${plain(output)}.${plain(format)}, which is no name for a file here.`,
+      `The server calls an output ${plain(output)}.${plain(format)}, which is not a valid file name here.`,
     );
   }
   const file = targetOf(plan, inputPath, output, format);
@@ -173,7 +173,7 @@ function writeFault(error: unknown, file: string): unknown {
     const why = {
       ENOSPC: 'the disk of this machine is full',
       EDQUOT: 'your quota on this disk is used up',
-      EFBIG: 'it is larger than a file may be there',
+      EFBIG: 'the file would be too large for its file system',
     }[code];
     return new TomaatError(
       'DISK_FULL',
@@ -213,7 +213,7 @@ async function writeFile(
     if (options.digest?.startsWith('sha256:') && options.digest !== digest) {
       throw new TomaatError(
         'UPSTREAM',
-        `${basename(target)} was damaged on its way (its SHA-256 is another). Fetch it again.`,
+        `${basename(target)} was damaged in transit (its SHA-256 does not match). Download it again.`,
       );
     }
     if (options.force) await rename(partial, target);

@@ -95,13 +95,13 @@ async function planAnnouncing({ config }: LoadedConfig): Promise<Announcing | un
   if (config.announceKey === undefined) {
     throw new TomaatError(
       'BAD_REQUEST',
-      'Announcing needs a key of the registry: give --announce-key or TOMAAT_ANNOUNCE_KEY. Its operator makes one with “tomaat keys create”.',
+      'Announcing needs a key of the registry: give --announce-key or TOMAAT_ANNOUNCE_KEY. Its operator creates one with “tomaat keys create”.',
     );
   }
   if (isWildcard(config.host) && config.publicUrl === undefined) {
     throw new TomaatError(
       'BAD_REQUEST',
-      `${config.host} means all addresses of this machine, which tells others not where it is. Give the address to announce with --public-url, such as https://server.example:${config.port}.`,
+      `${config.host} means all addresses of this machine, which does not tell others where it is. Give the address to announce with --public-url, such as https://server.example:${config.port}.`,
     );
   }
   return {
@@ -291,7 +291,7 @@ async function printAddresses(
   for (const [key, url, wanted] of moved) {
     const used = url && Number(new URL(url).port);
     if (used && wanted !== 0 && sources[key] === 'default' && used !== wanted) {
-      lines.push(`Port ${wanted} is taken: port ${used} is used instead.`);
+      lines.push(`Port ${wanted} is in use: using port ${used} instead.`);
     }
   }
   console.log(lines.join('\n'));

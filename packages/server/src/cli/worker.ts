@@ -40,7 +40,7 @@ export async function worker(
   if (!token) {
     throw new TomaatError(
       'BAD_REQUEST',
-      'A worker needs a key of the server: give --token or TOMAAT_WORKER_TOKEN. On the server “tomaat keys create --label NAME --scope worker” makes one.',
+      'A worker needs a key of the server: give --token or TOMAAT_WORKER_TOKEN. On the server “tomaat keys create --label NAME --scope worker” creates one.',
     );
   }
   const url = parseUrl(serverUrl);
@@ -82,7 +82,7 @@ export async function worker(
       const here = [...versions].map((pair) => pair.join(' ')).join(', ');
       throw new TomaatError(
         'CONFLICT',
-        `The server does not serve what this worker has (${here}). It serves: ${there}.`,
+        `The server does not serve any app of this worker (${here}). It serves: ${there}.`,
       );
     }
     const line = { server: url.href, services: useful, pid: process.pid };

@@ -61,7 +61,7 @@ export async function stageBackup(dataFolder: string, options: StageOptions): Pr
   if (present.length === 0)
     throw new TomaatError(
       'NOT_FOUND',
-      `There is no data of a server or registry in ${dataFolder}. Check --data.`,
+      `No data of a server or registry was found in ${dataFolder}. Check --data.`,
     );
   for (const name of await readdir(dataFolder))
     if (isStage(name)) await rm(join(dataFolder, name), { recursive: true, force: true });
@@ -175,7 +175,7 @@ async function copyAudit(dataFolder: string, folder: string): Promise<void> {
     if (left === 0)
       throw new TomaatError(
         'BUSY',
-        'The audit log was renamed again and again while it was copied. Try again.',
+        'The audit log was renamed repeatedly while it was being copied. Try again.',
       );
     await delay(20);
   }

@@ -50,7 +50,7 @@ export interface Settled {
   failed: number;
 }
 
-const goneMessage = 'Its input was deleted while a backup was made. Send the prediction again.';
+const goneMessage = 'Its input was deleted while a backup was being made. Send the prediction again.';
 /** How long such a job can be asked for. */
 const failedForMs = 3_600_000;
 
@@ -119,7 +119,7 @@ function open(file: string): Disposable & { db: DatabaseSync } {
     const db = new DatabaseSync(file, { timeout: 10_000, enableForeignKeyConstraints: true });
     return { db, [Symbol.dispose]: () => db.close() };
   } catch (error) {
-    throw new TomaatError('INTERNAL', `${file} cannot be opened. It is damaged, or no database`, {
+    throw new TomaatError('INTERNAL', `${file} cannot be opened. It is damaged, or not a database`, {
       cause: error,
     });
   }

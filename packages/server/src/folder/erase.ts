@@ -57,7 +57,7 @@ async function untilGone(workFolder: string, ids: readonly string[]): Promise<vo
   }
   throw new TomaatError(
     'BUSY',
-    'A prediction that was cancelled has not ended, and its files are still in the folder work. They go when it ends, or when the server is started again.',
+    'A cancelled prediction has not ended yet, and its files are still in the folder work. They are deleted when it ends or when the server is restarted.',
   );
 }
 

@@ -63,7 +63,7 @@ export async function readManifest(folder: string): Promise<BackupManifest> {
     text = await readFile(join(folder, manifestFile), 'utf8');
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
-    throw new TomaatError('BAD_INPUT', `It has no ${manifestFile}. Give what “tomaat backup” wrote.`);
+    throw new TomaatError('BAD_INPUT', `It has no ${manifestFile}. Give a backup made by “tomaat backup”.`);
   }
   const refuse = (why: string, cause?: unknown) =>
     new TomaatError('BAD_INPUT', `Its ${manifestFile} ${why}.`, { cause });
@@ -76,7 +76,7 @@ export async function readManifest(folder: string): Promise<BackupManifest> {
   const kind = (data as { kind?: unknown } | null)?.kind;
   if (typeof kind === 'string' && kind !== backupKind && kind.startsWith('tomaat-backup/'))
     throw refuse(
-      `is of the kind ${kind.slice(0, 40)}, and this version reads ${backupKind}. Use the version that wrote it`,
+      `is of the kind ${kind.slice(0, 40)}, but this version reads ${backupKind}. Use the version that wrote it`,
     );
   const parsed = manifestSchema.safeParse(data);
   if (!parsed.success) throw refuse('does not describe a backup: it is damaged');

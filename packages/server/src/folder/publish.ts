@@ -41,12 +41,12 @@ export async function checkDestination(
     );
   const parent = dirname(path);
   if (!existsSync(parent))
-    throw new TomaatError('NOT_FOUND', `There is no folder ${parent}. Make it, or choose another place.`);
+    throw new TomaatError('NOT_FOUND', `There is no folder ${parent}. Create it, or choose another place.`);
   const inside = `${await realpath(dataFolder)}${sep}`;
   if (`${join(await realpath(parent), basename(path))}${sep}`.startsWith(inside))
     throw new TomaatError(
       'BAD_REQUEST',
-      'A backup inside the data folder would be lost with it. Choose a place outside of it.',
+      'A backup inside the data folder would be lost with it. Choose a place outside it.',
     );
   await checkTaken(path, kind, force);
   return { path, kind };
@@ -59,14 +59,14 @@ async function checkTaken(path: string, kind: Destination['kind'], force: boolea
   if (!force)
     throw new TomaatError(
       'CONFLICT',
-      `${path} is there already. Choose another name, or replace it with --force.`,
+      `${path} already exists. Choose another name, or replace it with --force.`,
     );
   if (kind !== 'folder' && there.isFile()) return;
   if (kind === 'folder' && there.isDirectory() && existsSync(join(path, manifestFile))) {
     await readManifest(path);
     return;
   }
-  throw new TomaatError('CONFLICT', `${path} is not a backup, and is not replaced. Choose another name.`);
+  throw new TomaatError('CONFLICT', `${path} is not a backup, so it is not replaced. Choose another name.`);
 }
 
 /** Moves a stage to where it belongs, or copies it there. Its name appears when it is whole and on the disk. */
@@ -163,8 +163,7 @@ async function giveName(part: string, path: string): Promise<void> {
     await unlink(part);
   } catch (error) {
     const { code = '' } = error as NodeJS.ErrnoException;
-    if (code === 'EEXIST')
-      throw new TomaatError('CONFLICT', `${path} is there already. Choose another name.`);
+    if (code === 'EEXIST') throw new TomaatError('CONFLICT', `${path} already exists. Choose another name.`);
     if (!noHardLinks.has(code)) throw error;
     await rename(part, path);
   }

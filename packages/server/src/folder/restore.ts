@@ -66,7 +66,7 @@ export async function restoreBackup(
   if (!isNew && !options.force && (await contentsOf(dataFolder)).length > 0) {
     throw new TomaatError(
       'CONFLICT',
-      `${resolve(dataFolder)} is not empty. Choose another folder with --data, or move what is there aside with --force.`,
+      `${resolve(dataFolder)} is not empty. Choose another folder with --data, or move its contents aside with --force.`,
     );
   }
   await makeFolder(dataFolder);
@@ -157,7 +157,7 @@ async function unpackArchive(
     else await pipeline(file, count, to, { signal });
   } catch (error) {
     if (signal.aborted || (error as NodeJS.ErrnoException).syscall) throw error;
-    throw new TomaatError('BAD_INPUT', `${source} is not a whole archive: ${(error as Error).message}`, {
+    throw new TomaatError('BAD_INPUT', `${source} is not a complete archive: ${(error as Error).message}`, {
       cause: error,
     });
   }
@@ -190,7 +190,7 @@ async function checkFiles(part: string, manifest: BackupManifest, options: Resto
     if (digestIn(path) === undefined)
       throw new TomaatError(
         'BAD_INPUT',
-        `The backup is damaged: ${path} is not as it was written. Use another backup.`,
+        `The backup is damaged: ${path} has changed since it was written. Use another backup.`,
       );
     await rm(file, { force: true });
     damaged++;

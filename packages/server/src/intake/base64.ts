@@ -154,7 +154,7 @@ class Decoder {
       if (kind === 2) continue;
       if (code === equals) {
         const due = this.#paddingDue ?? [0, 0, 2, 1][count % 4];
-        if (due === 0) throw misplaced(this.#offset + index, 'padding where none belongs');
+        if (due === 0) throw misplaced(this.#offset + index, 'unexpected padding');
         this.#paddingDue = due - 1;
       } else if (kind === 0) {
         throw misplaced(this.#offset + index, nameOf(code));
@@ -189,7 +189,7 @@ class Decoder {
 function misplaced(offset: number, what: string): TomaatError {
   return new TomaatError(
     'BAD_REQUEST',
-    `The base64 text has ${what} at offset ${offset}. Send the file in base64 as RFC 4648 has it`,
+    `The base64 text has ${what} at offset ${offset}. Send the file in base64 as RFC 4648 defines it`,
     {
       detail: { offset },
     },
@@ -198,7 +198,7 @@ function misplaced(offset: number, what: string): TomaatError {
 
 function nameOf(code: number): string {
   if (code === space) return "a space (a '+' that was not escaped?)";
-  if (code === 45 || code === 95) return `'${String.fromCharCode(code)}', which is of the base64 for URLs,`;
+  if (code === 45 || code === 95) return `'${String.fromCharCode(code)}', which belongs to base64url,`;
   return code > space && code < 127
     ? `'${String.fromCharCode(code)}'`
     : `the byte 0x${code.toString(16).padStart(2, '0')}`;

@@ -35,7 +35,7 @@ export async function readText(part: BodyPart, maxBytes = 64 * 1024): Promise<st
   try {
     return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(Buffer.concat(chunks));
   } catch (error) {
-    throw new TomaatError('BAD_REQUEST', `'${part.name}' is not text in UTF-8. Send it so`, {
+    throw new TomaatError('BAD_REQUEST', `'${part.name}' is not UTF-8 text. Send it as UTF-8`, {
       field: part.name,
       cause: error,
     });

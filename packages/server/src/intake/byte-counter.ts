@@ -157,7 +157,7 @@ const isInCrumbs = (source: Readable) => source instanceof JoinedMessage && sour
 function tooLarge(maxUploadBytes: number, field?: string): TomaatError {
   return new TomaatError(
     'UPLOAD_TOO_LARGE',
-    `The upload is larger than the ${maxUploadBytes} bytes that this server takes. Crop or compress the volume, or ask the operator for a higher limit`,
+    `The upload is larger than the ${maxUploadBytes} bytes that this server accepts. Crop or compress the volume, or ask the operator for a higher limit`,
     { field, detail: { maxUploadBytes } },
   );
 }
@@ -165,17 +165,19 @@ function tooLarge(maxUploadBytes: number, field?: string): TomaatError {
 function tooSlow(minBytesPerSecond: number): TomaatError {
   return new TomaatError(
     'UPLOAD_TOO_SLOW',
-    `The upload came in slower than ${minBytesPerSecond} bytes per second. Try again over a better connection`,
+    `The upload was slower than ${minBytesPerSecond} bytes per second. Try again over a faster connection`,
   );
 }
 
 function inCrumbs(): TomaatError {
   return new TomaatError(
     'BAD_REQUEST',
-    'The body came in too many tiny chunks. Send it in larger ones, or with a Content-Length',
+    'The body arrived in too many tiny chunks. Send it in larger ones, or with a Content-Length',
   );
 }
 
 function brokenOff(bytes: number, cause?: unknown): TomaatError {
-  return new TomaatError('BAD_REQUEST', `The body broke off after ${bytes} bytes. Send it again`, { cause });
+  return new TomaatError('BAD_REQUEST', `The body was cut off after ${bytes} bytes. Send it again`, {
+    cause,
+  });
 }

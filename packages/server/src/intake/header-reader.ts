@@ -180,6 +180,6 @@ export function openHeaderReader({
 const tooSlow = (deadlineMs: number) =>
   new TomaatError(
     'BAD_HEADER',
-    `Reading the header takes more than ${deadlineMs / 1000} s: write the file again with a plain header, without extra fields`,
+    `Reading the header takes more than ${deadlineMs / 1000} s: rewrite the file with a plain header, without extra fields`,
   );
 const stopped = () => new TomaatError('BUSY', 'The server stops. Try again in a minute.');

@@ -28,7 +28,10 @@ export function parseJson(bytes: Uint8Array, hint: string): unknown {
     throw new TomaatError('BAD_REQUEST', `The body is not JSON in UTF-8. ${hint}`, { cause: error });
   }
   if (goesDeeper(text, maxJsonDepth)) {
-    throw new TomaatError('BAD_REQUEST', `The JSON body goes deeper than ${maxJsonDepth} levels. ${hint}`);
+    throw new TomaatError(
+      'BAD_REQUEST',
+      `The JSON body is nested more than ${maxJsonDepth} levels deep. ${hint}`,
+    );
   }
   try {
     return JSON.parse(text);

@@ -52,7 +52,7 @@ export async function receiveInput(
       }
     }
     if (writer.bytes === 0) {
-      throw new TomaatError('BAD_INPUT', `'${part.name}' is empty. Send the volume's file`);
+      throw new TomaatError('BAD_INPUT', `'${part.name}' is empty. Send the file of the volume`);
     }
     if (!isChecked) await checkPrefix?.(writer.prefix);
     const { prefix } = writer;

@@ -150,7 +150,9 @@ class Scanner {
 
   #brokenEscape(partial: number[], where: string, at: number): TomaatError {
     const offset = this.#offset + at - this.#at - partial.length + 1;
-    return malformed(`has a '%' at offset ${offset}, in ${where}, which is no escape ('%' is written %25)`);
+    return malformed(
+      `has a '%' at offset ${offset}, in ${where}, which is not an escape ('%' is written %25)`,
+    );
   }
 }
 

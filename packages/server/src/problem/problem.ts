@@ -55,7 +55,7 @@ export function toTomaatError(error: unknown): TomaatError {
   // Some of fastify's own texts end with a full stop.
   const message = String((error as Error | undefined)?.message ?? '').replace(/\.{1,2}$/, '');
   if (code === 'ENOSPC')
-    return new TomaatError('DISK_FULL', 'The disk of the server is full. Try again later.', { cause: error });
+    return new TomaatError('DISK_FULL', 'The server’s disk is full. Try again later.', { cause: error });
   if (statusCode === 404)
     return new TomaatError('NOT_FOUND', 'There is nothing at this address.', { cause: error });
   if (statusCode === 413)
@@ -66,7 +66,7 @@ export function toTomaatError(error: unknown): TomaatError {
       cause: error,
     });
   if (statusCode !== undefined && statusCode >= 400 && statusCode < 500) {
-    return new TomaatError('BAD_REQUEST', `${message}. Mend the request and send it again.`, {
+    return new TomaatError('BAD_REQUEST', `${message}. Correct the request and send it again.`, {
       cause: error,
     });
   }

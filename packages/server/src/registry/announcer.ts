@@ -118,11 +118,11 @@ export function startAnnouncer(options: AnnouncerOptions): Announcer {
     if (answer.status !== 200 || typeof result?.status !== 'number') {
       throw new TomaatError(
         'UPSTREAM',
-        `it does not answer as a registry does (${answer.status}). Check its address`,
+        `it does not respond like a registry (${answer.status}). Check its address`,
       );
     }
     if (result.status !== 0)
-      throw new TomaatError('FORBIDDEN', `it refuses '${name}': ${String(result.error)}`);
+      throw new TomaatError('FORBIDDEN', `it rejects '${name}': ${String(result.error)}`);
   }
 
   /**
@@ -203,7 +203,7 @@ export function startAnnouncer(options: AnnouncerOptions): Announcer {
           said = fault;
           logger.warn(
             { registry: base.href, err: error },
-            `announcing at ${base.href} failed: ${message}; it is tried again`,
+            `announcing at ${base.href} failed: ${message}; trying again`,
           );
         }
         state.error = message;
@@ -242,7 +242,7 @@ export function startAnnouncer(options: AnnouncerOptions): Announcer {
             (error: unknown) => {
               logger.warn(
                 { err: error, id },
-                'withdrawing failed; the registry drops the service by itself in 90 s',
+                'withdrawing failed; the registry drops the service after 90 s',
               );
             },
           ),
@@ -291,7 +291,7 @@ function refusal(answer: Answer, name: string): TomaatError {
   const why = typeof detail === 'string' ? detail : `it answered with ${answer.status}`;
   if (answer.status >= 500 || answer.status === 429) return new TomaatError('UNREACHABLE', why);
   if (answer.status === 401 || answer.status === 403) return new TomaatError('FORBIDDEN', why);
-  return new TomaatError('UPSTREAM', `it refuses '${name}': ${why}`);
+  return new TomaatError('UPSTREAM', `it rejects '${name}': ${why}`);
 }
 
 interface CallOptions {
@@ -314,7 +314,7 @@ function trustOptions(trust: string | undefined, pinned: string | undefined) {
       checkServerIdentity: (_host: string, shown: PeerCertificate) =>
         shown.fingerprint256 === fingerprint256
           ? undefined
-          : Object.assign(new Error('another certificate'), { code: 'ERR_TLS_CERT_ALTNAME_INVALID' }),
+          : Object.assign(new Error('a different certificate'), { code: 'ERR_TLS_CERT_ALTNAME_INVALID' }),
     };
   }
   return trust ? { ca: [...getCACertificates('default'), trust] } : {};
@@ -344,7 +344,7 @@ function callJson(
     const fail = (error: Error & { code?: string }) => {
       const why =
         error.name === 'AbortError' || error.name === 'TimeoutError'
-          ? 'no answer in time'
+          ? 'no response in time'
           : (error.code ?? error.message);
       const certificate = /CERT|SELF_SIGNED|ALTNAME/.test(error.code ?? '');
       reject(
@@ -371,7 +371,7 @@ function callJson(
       answer.on('error', fail);
       answer.on('data', (chunk: Buffer) => {
         bytes += chunk.length;
-        if (bytes > maxAnswerBytes) answer.destroy(new Error('its answer is too long'));
+        if (bytes > maxAnswerBytes) answer.destroy(new Error('its response is too long'));
         else chunks.push(chunk);
       });
       answer.on('end', () => {

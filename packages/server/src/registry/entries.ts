@@ -325,13 +325,13 @@ async function rememberAnnounced(
   if (known && known.thumbprint !== sub) {
     throw new TomaatError(
       'BAD_SIGNATURE',
-      `The service ${id} was first announced by the key ${known.thumbprint}, and this announcement is signed by ${sub}. Announce it under an id of its own.`,
+      `The service ${id} was first announced by the key ${known.thumbprint}, but this announcement is signed by ${sub}. Announce it under another id.`,
     );
   }
   if (known && epoch <= known.epoch) {
     throw new TomaatError(
       'BAD_SIGNATURE',
-      `The announcement has the epoch ${epoch}, but ${known.epoch} was announced already: it is a copy or an older one. Sign a new one with a greater epoch.`,
+      `The announcement has the epoch ${epoch}, but ${known.epoch} was already announced: this is a copy or an older one. Sign a new one with a higher epoch.`,
     );
   }
   if (known) {

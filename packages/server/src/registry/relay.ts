@@ -112,8 +112,8 @@ export function createRelay(options: RelayOptions): Relay {
       throw new TomaatError(
         'NOT_FOUND',
         available.length === 0
-          ? `No server here offers ${path}, and nothing else is announced either. Announce a service to this registry first.`
-          : `No server here offers ${path}. There is: ${available.slice(0, 40).join(', ')}${available.length > 40 ? ' …' : ''}.`,
+          ? `No server offers ${path}, and no other services are announced. Announce a service to this registry first.`
+          : `No server offers ${path}. Available: ${available.slice(0, 40).join(', ')}${available.length > 40 ? ' …' : ''}.`,
         { detail: { available } },
       );
     }
@@ -123,7 +123,7 @@ export function createRelay(options: RelayOptions): Relay {
       const services = all.map(({ sid, serviceId, name }) => ({ sid, id: serviceId, name }));
       throw new TomaatError(
         'NOT_FOUND',
-        `No service '${address.service}' offers ${path}. There is: ${services.map(({ id, sid }) => id ?? sid).join(', ')}.`,
+        `No service with the id '${address.service}' offers ${path}. Available: ${services.map(({ id, sid }) => id ?? sid).join(', ')}.`,
         { field: 'service', detail: { services } },
       );
     }
@@ -194,7 +194,7 @@ export function createRelay(options: RelayOptions): Relay {
       settle('refused');
       throw new TomaatError(
         'UPSTREAM',
-        'The request came from a registry, which is not served by another. Announce servers here, not registries.',
+        'The request came from another registry, and registries do not serve each other. Announce servers here, not registries.',
       );
     }
     const { owner } = request.principal ?? openPrincipal;
@@ -202,7 +202,7 @@ export function createRelay(options: RelayOptions): Relay {
       settle('refused');
       throw new TomaatError(
         'BUSY',
-        `The registry is passing on as many requests as it may (${maxConcurrent}). Try again later.`,
+        `The registry is at its limit of ${maxConcurrent} forwarded requests. Try again later.`,
       );
     }
     addTo(running, owner, 1);
@@ -258,7 +258,7 @@ export function createRelay(options: RelayOptions): Relay {
         reject(
           new TomaatError(
             'UPSTREAM',
-            `The server of ${entry.name} (${entry.serverUrl}) failed while it had the request: ${why}. It may have begun the work, so it was not sent again. Try again.`,
+            `The server of ${entry.name} (${entry.serverUrl}) failed while it had the request: ${why}. It may have started the work, so the request was not sent again. Try again.`,
             { cause: error, detail: { sid: entry.sid, server: entry.serverUrl } },
           ),
         );
@@ -271,7 +271,7 @@ export function createRelay(options: RelayOptions): Relay {
           reject(
             new TomaatError(
               'UPSTREAM',
-              `The server of ${entry.name} answered with ${status}, which is not followed here. Its operator has to mend its address.`,
+              `The server of ${entry.name} answered with ${status}, which is not followed here. Its operator must correct its address.`,
             ),
           );
           return;
@@ -282,7 +282,7 @@ export function createRelay(options: RelayOptions): Relay {
           reject(
             new TomaatError(
               'FORBIDDEN',
-              `The server of ${entry.name} lets in only callers with a key of its own, and a registry passes no key on to it. Send the request to the server itself: ${entry.serverUrl}.`,
+              `The server of ${entry.name} requires its own API key, and a registry does not forward keys. Send the request directly to the server: ${entry.serverUrl}.`,
               { detail: { sid: entry.sid, server: entry.serverUrl } },
             ),
           );
@@ -482,8 +482,8 @@ function describeFailure(error: unknown, probeMs: number): string {
   if (error instanceof TomaatError) return error.message;
   const { name, code } = error as NodeJS.ErrnoException;
   if (name === 'TimeoutError' || name === 'AbortError' || code === 'ABORT_ERR')
-    return `no answer within ${probeMs / 1000} s`;
-  if (code === 'ECONNREFUSED') return 'nothing listens there';
+    return `no response within ${probeMs / 1000} s`;
+  if (code === 'ECONNREFUSED') return 'nothing is listening there';
   if (code === 'ECONNRESET' || code === 'EPIPE') return 'it closed the connection';
   if (code === 'EHOSTUNREACH' || code === 'ENETUNREACH' || code === 'ETIMEDOUT')
     return 'the machine cannot be reached';

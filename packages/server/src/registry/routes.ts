@@ -41,7 +41,7 @@ export function registerRegistryRoutes(
       if (announcement.id !== id) {
         throw new TomaatError(
           'BAD_SIGNATURE',
-          `What was signed is about ${announcement.id}, not about ${id}. Send it to its own address.`,
+          `The signed announcement is for ${announcement.id}, not for ${id}. Send it to its own address.`,
         );
       }
       checkUrls(announcement);
@@ -69,7 +69,7 @@ export function registerRegistryRoutes(
     if ((reservedWords as readonly string[]).includes(first)) {
       throw new TomaatError(
         'NOT_FOUND',
-        `There is nothing at POST /${task}/${anatomy} of a registry. GET /api/openapi.json says what there is.`,
+        `A registry has no POST /${task}/${anatomy}. GET /api/openapi.json lists its endpoints.`,
       );
     }
     const { service } = request.query as { service?: string | string[] };
@@ -85,7 +85,7 @@ export function registerRegistryRoutes(
 /** Whose entries a caller may change: those of the key. */
 function announcerOf({ principal }: FastifyRequest): { id: string } {
   if (principal?.keyId !== undefined) return { id: principal.keyId };
-  throw new TomaatError('FORBIDDEN', 'Entries belong to an API key. Announce with one.');
+  throw new TomaatError('FORBIDDEN', 'Every entry belongs to an API key. Announce with one.');
 }
 
 // ── TOMAAT v1 ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -122,8 +122,7 @@ function registerV1(
       const { announcement, apiKey } = checkV1(body, problems);
       const key = apiKey === undefined ? undefined : await access.recognise(apiKey, request);
       if (apiKey !== undefined && !key) problems.push('api_key is unknown, expired or revoked');
-      else if (key && !hasScope(key, 'announce'))
-        problems.push('api_key may not announce: it lacks the scope announce');
+      else if (key && !hasScope(key, 'announce')) problems.push('api_key lacks the scope announce');
       if (key && problems.length === 0) await entries.announceV1(key, announcement);
     } catch (error) {
       if (!(error instanceof TomaatError)) throw error;
@@ -172,7 +171,7 @@ function checkV1(body: unknown, problems: string[]): { announcement: V1Announcem
     else if (value.length > maxLength) problems.push(`${name} is longer than ${maxLength} characters`);
     else if (!isShown(name, value))
       problems.push(
-        `${name} holds control characters, or ones that are not seen or change the direction of writing`,
+        `${name} contains control characters, invisible ones, or ones that change the direction of text`,
       );
     else return value;
     return undefined;
@@ -240,7 +239,7 @@ function check<T extends z.ZodType>(schema: T, value: unknown, what: string): z.
   });
   throw new TomaatError(
     'BAD_INPUT',
-    `${what} has faults: ${faults.map(({ field, fault }) => (field ? `${field}: ${fault}` : fault)).join('; ')}. Mend them and send it again.`,
+    `${what} is invalid: ${faults.map(({ field, fault }) => (field ? `${field}: ${fault}` : fault)).join('; ')}. Correct it and send it again.`,
     { field: faults[0].field || undefined, detail: { faults } },
   );
 }
@@ -250,11 +249,11 @@ function checkUrls(announcement: { predictionUrl: string; interfaceUrl: string; 
     try {
       const url = checkAddress(announcement[field]);
       if (field === 'serverUrl' && url.search !== '')
-        throw new TomaatError('FORBIDDEN', 'the address has a query, which a base address may not');
+        throw new TomaatError('FORBIDDEN', 'the address has a query, which is not allowed in a base address');
     } catch (error) {
       throw new TomaatError(
         'BAD_INPUT',
-        `The announcement has faults: ${field}: ${(error as TomaatError).message}.`,
+        `The announcement is invalid: ${field}: ${(error as TomaatError).message}.`,
         { field, cause: error },
       );
     }

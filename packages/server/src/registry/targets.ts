@@ -51,13 +51,13 @@ export function checkToldAddress(address: string, registryIsHere: boolean): void
     if (registryIsHere) return;
     throw new TomaatError(
       'FORBIDDEN',
-      `The registry told the address ${address}, which is this machine itself. It is not connected to; if it is meant, give the address of the service instead of its name.`,
+      `The registry gave the address ${address}, which is this machine itself, so no connection was made. If it is intended, give the address of the service instead of its name.`,
     );
   }
   if (!contains(nowhere, address)) return;
   throw new TomaatError(
     'FORBIDDEN',
-    `The registry told the address ${address}, where no server can be meant (link-local, multicast, reserved or a hidden form). It is not connected to; if it is meant, give the address of the service instead of its name.`,
+    `The registry gave the address ${address}, which cannot be that of a server (link-local, multicast, reserved or a hidden form), so no connection was made. If it is intended, give the address of the service instead of its name.`,
   );
 }
 
@@ -123,11 +123,11 @@ export function checkAddress(text: string): URL {
   if (url.username !== '' || url.password !== '') {
     throw new TomaatError(
       'FORBIDDEN',
-      'the address holds a user name or password, which addresses here may not',
+      'the address contains a user name or password, which is not allowed here',
     );
   }
   if (url.hash !== '')
-    throw new TomaatError('FORBIDDEN', 'the address has a fragment (#…), which addresses here may not');
+    throw new TomaatError('FORBIDDEN', 'the address has a fragment (#…), which is not allowed here');
   return url;
 }
 

@@ -175,7 +175,7 @@ async function runProgram(
     logged++;
     if (logged <= maxLogLines) log(line);
     else if (logged === maxLogLines + 1)
-      log(`The program writes more than ${maxLogLines} lines; the rest is left out.`);
+      log(`The program wrote more than ${maxLogLines} lines; the rest is omitted.`);
   };
   onLines(child.stdout, (line) => {
     const report = progressOf(line);
@@ -201,7 +201,7 @@ async function runProgram(
     control.signal.throwIfAborted();
     if (code === 0) return;
     if (code === 2)
-      throw new TomaatError('BAD_INPUT', lastError || 'The app refused the input and did not say why.');
+      throw new TomaatError('BAD_INPUT', lastError || 'The app rejected the input without saying why.');
     if (signal === 'SIGKILL') {
       throw new TomaatError(
         'OUT_OF_MEMORY',

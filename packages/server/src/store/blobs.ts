@@ -214,7 +214,7 @@ class FileBlobs implements Blobs {
       if (!ref || range) return bytes;
       return checkWhole(bytes, ref, () => {
         this.#damaged.add(digest, file);
-        return damagedError(path, 'its SHA-256 is another');
+        return damagedError(path, 'its SHA-256 does not match');
       });
     } catch (error) {
       if (fd !== undefined) closeSync(fd);
@@ -239,7 +239,7 @@ class FileBlobs implements Blobs {
     if (file.size !== BigInt(sizeBytes)) {
       throw damagedError(path, `it has ${file.size} of ${sizeBytes} bytes`);
     }
-    if (this.#damaged.has(digest, file)) throw damagedError(path, 'its SHA-256 is another');
+    if (this.#damaged.has(digest, file)) throw damagedError(path, 'its SHA-256 does not match');
   }
 
   async stat(digest: string): Promise<BlobRef | undefined> {
@@ -561,11 +561,14 @@ function hexOf(digest: string): string {
 }
 
 function tooLarge(maxBytes: number): TomaatError {
-  return new TomaatError('UPLOAD_TOO_LARGE', `This is larger than the ${maxBytes} bytes that are taken here`);
+  return new TomaatError(
+    'UPLOAD_TOO_LARGE',
+    `This is larger than the ${maxBytes} bytes that are accepted here`,
+  );
 }
 
 const noSuchBlob = () =>
-  new TomaatError('NOT_FOUND', 'There is no such blob: it was deleted, or never stored');
+  new TomaatError('NOT_FOUND', 'This blob does not exist: it was deleted, or never stored');
 
 /** Undefined for a file that does not exist; throws any other error. */
 function absent(error: NodeJS.ErrnoException): undefined {
@@ -573,7 +576,10 @@ function absent(error: NodeJS.ErrnoException): undefined {
 }
 
 function notPlain(path: string): TomaatError {
-  return new TomaatError('APP_OUTPUT', `${path} is not a plain file. Write the output itself, no link to it`);
+  return new TomaatError(
+    'APP_OUTPUT',
+    `${path} is not a regular file. Write the output itself, not a link to it`,
+  );
 }
 
 /** Writes all of the bytes at this place of a file: one write may take fewer, as on a disk that is nearly full. */
@@ -622,7 +628,7 @@ export function diskError(error: unknown): unknown {
       return new TomaatError(
         'DISK_FULL',
         code === 'EROFS'
-          ? 'The disk of the server can only be read now. Try again later, and tell its operator'
+          ? 'The disk of the server is read-only. Try again later, and tell its operator'
           : 'The disk of the server is full. Try again later',
         {
           cause: error,

@@ -83,7 +83,7 @@ async function ask<K extends Kind>(
       if (performance.now() - startedMs < takenWithinMs || !existsSync(`${stem}.request.json`)) continue;
       throw new TomaatError(
         'BUSY',
-        `The server of ${resolve(dataFolder)} does not answer. If it is of an earlier version, restart it; else stop it, and run the command again.`,
+        `The server of ${resolve(dataFolder)} is not responding. If it is an earlier version, restart it; otherwise stop it and run the command again.`,
       );
     }
   } finally {

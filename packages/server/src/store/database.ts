@@ -94,7 +94,7 @@ export async function openDatabase<Schema>(
       if (row.busy) {
         throw new TomaatError(
           'BUSY',
-          'Another program reads the database; its log is emptied at the next try',
+          'Another program is reading the database; its log will be emptied at the next attempt',
         );
       }
     },
@@ -117,7 +117,7 @@ export async function openDatabase<Schema>(
 export function emptied(file: string, evidence: string): TomaatError {
   return new TomaatError(
     'INTERNAL',
-    `${file} is empty, but ${evidence}: it has lost its jobs and keys. Restore it from a backup. To begin anew without them, delete the data folder`,
+    `${file} is empty, but ${evidence}: it has lost its jobs and keys. Restore it from a backup. To start over without them, delete the data folder`,
   );
 }
 
@@ -164,7 +164,10 @@ async function stepsTaken(
   const tables = await sql<{ name: string }>`SELECT name FROM sqlite_schema WHERE type = 'table'`.execute(db);
   if (tables.rows.length === 0) return 0;
   if (!tables.rows.some((row) => row.name === 'tomaat_migration')) {
-    throw new TomaatError('INTERNAL', `${file} is a database of another program. Choose another data folder`);
+    throw new TomaatError(
+      'INTERNAL',
+      `${file} is the database of another program. Choose another data folder`,
+    );
   }
   const applied = await (db as Kysely<MigrationTable>)
     .selectFrom('tomaat_migration')
@@ -336,19 +339,19 @@ function describe(file: string, code: number): ['DISK_FULL' | 'INTERNAL' | 'BUSY
     case 5: // SQLITE_BUSY
       return ['BUSY', `The database ${file} is in use by another program. Try again`];
     case 10: // SQLITE_IOERR
-      return ['INTERNAL', `The disk with ${file} fails. See the system's log`];
+      return ['INTERNAL', `The disk with ${file} is failing. See the system log`];
     case 11: // SQLITE_CORRUPT
     case 26: // SQLITE_NOTADB
       return [
         'INTERNAL',
-        `${file} is damaged or no database. Restore it from a backup, or choose another data folder`,
+        `${file} is damaged or not a database. Restore it from a backup, or choose another data folder`,
       ];
     case 13: // SQLITE_FULL
       return ['DISK_FULL', `The disk with ${file} is full. Free some space and try again`];
     case 8: // SQLITE_READONLY
       return [
         'DISK_FULL',
-        `The disk with ${file} can only be read now. Try again later, and see who owns the file and how its disk is mounted`,
+        `The disk with ${file} is read-only. Try again later, and check who owns the file and how its disk is mounted`,
       ];
     case 14: // SQLITE_CANTOPEN
       return ['INTERNAL', `${file} cannot be opened for writing. Check who owns it and its folder`];
@@ -433,7 +436,7 @@ function createPrivateFile(file: string): void {
 function cannotWrite(file: string, cause: unknown): TomaatError {
   const { code } = cause as NodeJS.ErrnoException;
   const why: Record<string, string> = {
-    EROFS: 'its disk can only be read. See how it is mounted',
+    EROFS: 'its disk is read-only. Check how it is mounted',
     ENOSPC: 'its disk is full. Free some space',
     EDQUOT: 'its disk is full. Free some space',
   };

@@ -99,7 +99,7 @@ describe('createJobs()', () => {
     ]) {
       expect((await jobs.get(id))?.error).toMatchObject({
         code: 'NOT_FOUND',
-        message: expect.stringContaining(`The service ${service} is not offered here any more`),
+        message: expect.stringContaining(`The service ${service} is no longer offered here`),
       });
     }
     expect(await blobs.stat(digest)).toBeUndefined();

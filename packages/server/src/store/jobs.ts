@@ -422,7 +422,7 @@ export function createJobs({
       if (unsettled >= maxJobs) {
         throw new TomaatError(
           'LIMIT_REACHED',
-          `${unsettled} predictions of this key are under way, and it may have ${maxJobs}. Wait until one is done, or cancel one.`,
+          `This key has ${unsettled} predictions in progress, and its limit is ${maxJobs}. Wait until one is done, or cancel one.`,
           { detail: { maxJobs, retryAfterSeconds: 10 } },
         );
       }
@@ -438,7 +438,7 @@ export function createJobs({
       if ((today?.jobs ?? 0) >= perDay) {
         throw new TomaatError(
           'LIMIT_REACHED',
-          `This key may have ${perDay} predictions a day, and has had them. The next day begins at 00:00 UTC.`,
+          `This key has reached its limit of ${perDay} predictions a day. The next day begins at 00:00 UTC.`,
           { detail: { perDay, retryAfterSeconds: Math.ceil(((day + 1) * dayMs - now()) / 1000) } },
         );
       }
@@ -841,7 +841,7 @@ export function createJobs({
       return 'queued';
     }
     if (losses === 0) return undefined;
-    const message = `The process that computed this job was lost ${maxLosses} times in the middle of it, so the job is not tried again. Send a smaller volume, or ask the operator: the server’s log says more.`;
+    const message = `The process that computed this job was lost ${maxLosses} times, so the job is not tried again. Send a smaller volume, or ask the operator: the server’s log says more.`;
     const failed = await settle(id, attempt, { state: 'failed', error: { code: 'WORKER_DIED', message } });
     return failed ? 'failed' : undefined;
   }
@@ -872,7 +872,7 @@ export function createJobs({
     let unserved = db.selectFrom('job').select(['id', 'service']).where('state', 'in', ['queued', 'running']);
     if (services.length > 0) unserved = unserved.where('service', 'not in', [...services]);
     for (const { id, service } of await unserved.execute()) {
-      const message = `The service ${service} is not offered here any more. GET /api/services lists those that are.`;
+      const message = `The service ${service} is no longer offered here. GET /api/services lists the available ones.`;
       if (await settle(id, undefined, { state: 'failed', error: { code: 'NOT_FOUND', message } })) failed++;
     }
     for (const [id, { attempt }] of [...queue.running()]) {

@@ -156,7 +156,7 @@ export async function openUploads(options: UploadsOptions) {
     if (row && row.owner !== owner) witness?.refused?.({ id }, owner);
     throw new TomaatError(
       'NOT_FOUND',
-      'There is no such upload: it was deleted, or has expired. Begin a new one.',
+      'This upload does not exist: it was deleted, or has expired. Start a new one.',
       {
         field: 'upload',
       },
@@ -168,7 +168,7 @@ export async function openUploads(options: UploadsOptions) {
     if (upload.sizeBytes > maxBytes) {
       throw new TomaatError(
         'UPLOAD_TOO_LARGE',
-        `The upload is larger than the ${maxBytes} bytes that this server takes. Crop or compress the volume, or ask the operator for a higher limit`,
+        `The upload is larger than the ${maxBytes} bytes that this server accepts. Crop or compress the volume, or ask the operator for a higher limit`,
         { detail: { maxUploadBytes: maxBytes } },
       );
     }
@@ -180,7 +180,7 @@ export async function openUploads(options: UploadsOptions) {
     if (own >= maxPerOwner) {
       throw new TomaatError(
         'BUSY',
-        `There are ${own} uploads of yours already. Delete some, or wait until they expire.`,
+        `You already have ${own} uploads. Delete some, or wait until they expire.`,
       );
     }
     // What was promised to others must fit as well.
@@ -263,7 +263,7 @@ export async function openUploads(options: UploadsOptions) {
   async function takeOver(
     id: string,
     graceMs = silenceMs,
-    why = 'Another request goes on with this upload.',
+    why = 'Another request is already continuing this upload.',
   ): Promise<void> {
     const endMs = performance.now() + longestGraceMs;
     for (let writer = writers.get(id); writer; writer = writers.get(id)) {
@@ -319,7 +319,7 @@ export async function openUploads(options: UploadsOptions) {
     if (row.offset_bytes !== offsetBytes) {
       throw new TomaatError(
         'CONFLICT',
-        `The upload is at byte ${row.offset_bytes}, not ${offsetBytes}. Go on from there.`,
+        `The upload is at byte ${row.offset_bytes}, not ${offsetBytes}. Continue from there.`,
         {
           field: 'Upload-Offset',
           detail: { offsetBytes: row.offset_bytes },
@@ -352,7 +352,7 @@ export async function openUploads(options: UploadsOptions) {
           if (at + chunk.length > row.size_bytes) {
             throw new TomaatError(
               'BAD_REQUEST',
-              `The upload was announced with ${row.size_bytes} bytes, and more came. Begin a new one.`,
+              `The upload was announced with ${row.size_bytes} bytes, but more arrived. Start a new one.`,
             );
           }
           await guarded(() => writeAll(handle, chunk, at));
@@ -383,7 +383,7 @@ export async function openUploads(options: UploadsOptions) {
       await drop(id);
       throw new TomaatError(
         'BAD_INPUT',
-        `The bytes that came have the SHA-256 ${digest.slice(7)}, not the one that was announced. The upload is deleted; send the file again.`,
+        `The received bytes have the SHA-256 ${digest.slice(7)}, not the announced one. The upload was deleted; send the file again.`,
         { field: 'sha256' },
       );
     }
@@ -441,7 +441,7 @@ export async function openUploads(options: UploadsOptions) {
     if (upload.digest === undefined) {
       throw new TomaatError(
         'NOT_READY',
-        `The upload ${id} is not whole: ${upload.offsetBytes} of its ${upload.sizeBytes} bytes are here. Send the rest first.`,
+        `The upload ${id} is incomplete: ${upload.offsetBytes} of its ${upload.sizeBytes} bytes have arrived. Send the rest first.`,
         { field: 'upload' },
       );
     }

@@ -40,7 +40,7 @@ export async function chooseTrusted(entries: readonly Entry[], options: TrustOpt
     } catch (error) {
       if (!(error instanceof TomaatError)) throw error;
       refusal ??= error;
-      options.note?.(`Passed over: ${error.message}`);
+      options.note?.(`Skipped: ${error.message}`);
     }
   }
   if (firstUse) return firstUse;
@@ -53,7 +53,7 @@ async function checkEntry(entry: Entry, { file, registry, wanted }: TrustOptions
     (list) => list.length > 0,
   );
   if (entry.face === 'v1' && !entry.signed) {
-    if (pins.length > 0) throw changed(entry, pins[0], 'nobody: it is not signed any more', registry, file);
+    if (pins.length > 0) throw changed(entry, pins[0], 'nobody: it is no longer signed', registry, file);
     return { entry, known: false, remember: async () => {} };
   }
   const announcement = await registry.verify(entry);
@@ -94,7 +94,7 @@ function changed(
 ): TomaatError {
   return new TomaatError(
     'BAD_SIGNATURE',
-    `${entry.name} at ${registry.baseUrl} is announced by another server than before. Either it was set up anew, or somebody takes its place.\n  known  ${value}\n  now    ${now}\nNothing was sent. Ask whoever runs the server. If it was set up anew: tomaat trust remove ${name} (line ${line} of ${file}), then try again.`,
+    `${entry.name} at ${registry.baseUrl} is announced by a different server than before. Either it was set up again, or somebody is impersonating it.\n  known  ${value}\n  now    ${now}\nNothing was sent. Ask the operator of the server. If it was set up again: tomaat trust remove ${name} (line ${line} of ${file}), then try again.`,
     { detail: { known: value, shown: now } },
   );
 }

@@ -182,7 +182,7 @@ export function createGuardedFetch(rules: FetchRules): typeof globalThis.fetch {
       const to = plainText(answer.headers.location ?? 'nowhere');
       throw new TomaatError(
         'UPSTREAM',
-        `${url.origin}${url.pathname} redirects to ${to}, which is not followed. Give the address that is meant, if you trust it.`,
+        `${url.origin}${url.pathname} redirects to ${to}, which is not followed. If you trust that address, give it instead.`,
       );
     }
     return responseOf(answer, status);
@@ -196,7 +196,7 @@ const plainText = (text: string) => text.slice(0, 200).replace(/[\u0000-\u001f\u
 export function untrusted(host: string, { fingerprint, reason }: Shown): TomaatError {
   return new TomaatError(
     'UNREACHABLE',
-    `The certificate of ${host} is not trusted here (${reason}). Its SHA-256 fingerprint is\n  ${fingerprint}\nCompare it with the one that the server prints at its start. If they are the same: tomaat trust https://${host} --fingerprint ${fingerprint}\n(for this call alone: --fingerprint, TOMAAT_FINGERPRINT, or the option fingerprint of connectTo(); or the server's tomaat.pem as a trusted certificate: --ca FILE, or the option ca)`,
+    `The certificate of ${host} is not trusted here (${reason}). Its SHA-256 fingerprint is\n  ${fingerprint}\nCompare it with the one that the server prints at startup. If they match: tomaat trust https://${host} --fingerprint ${fingerprint}\n(for this call only: --fingerprint, TOMAAT_FINGERPRINT, or the option fingerprint of connectTo(); or the server's tomaat.pem as a trusted certificate: --ca FILE, or the option ca)`,
     { detail: { hopeless: true, reason, fingerprint } },
   );
 }

@@ -44,7 +44,7 @@ export async function readPins(file: string): Promise<Pin[]> {
     if (!isValue || rest.length > 0) {
       throw new TomaatError(
         'BAD_REQUEST',
-        `Line ${index + 1} of ${file} is not a name with a fingerprint. Mend it, remove it, or put a # before it.`,
+        `Line ${index + 1} of ${file} is not a name with a fingerprint. Fix it, remove it or put a # before it.`,
       );
     }
     const keyFingerprint = keyComment.exec(text.trimEnd())?.[1];
@@ -64,7 +64,7 @@ export async function addPin(
   value: string,
   options: { replace?: boolean; keyFingerprint?: string } = {},
 ): Promise<void> {
-  if (/[\s#]/.test(name)) throw new TypeError(`${name} cannot stand in ${file}`);
+  if (/[\s#]/.test(name)) throw new TypeError(`${name} cannot be stored in ${file}`);
   await change(file, (text, pins) => {
     if (pins.some((pin) => pin.name === name && pin.value === value)) return text;
     const kept = options.replace ? without(text, name, pins) : text;
@@ -158,7 +158,7 @@ async function lock(file: string): Promise<() => Promise<void>> {
     else if (Date.now() > deadline)
       throw new TomaatError(
         'CONFLICT',
-        `Another process holds ${file}. Try again; if none runs, remove that file.`,
+        `Another process holds ${file}. Try again. If no such process is running, remove that file.`,
       );
     else await delay(20);
   }
@@ -175,7 +175,7 @@ export function parseFingerprint(text: string): string {
   if (!/^[0-9A-F]{64}$/.test(digits)) {
     throw new TomaatError(
       'BAD_REQUEST',
-      `“${text.slice(0, 120)}” is no SHA-256 fingerprint. Give 32 pairs of hex digits such as AB:01:…, as the server prints them at its start.`,
+      `“${text.slice(0, 120)}” is not a SHA-256 fingerprint. Give 32 pairs of hex digits such as AB:01:…, as the server prints them at startup.`,
     );
   }
   return digits.match(/../g)!.join(':');
