@@ -83,7 +83,7 @@ describe('listening beyond this machine', () => {
       }
     };
     expect(message({})).toContain('Give --login and --tls-self-made (or --tls-cert and --tls-key)');
-    expect(message({ login: true })).toMatch(/Give --tls-self-made \(or --tls-cert and --tls-key\); or/);
+    expect(message({ login: true })).toMatch(/Give --tls-self-made \(or --tls-cert and --tls-key\), or/);
     expect(message({ tlsChosen: true })).toMatch(/Give --login, or/);
     expect(message({ login: true, tlsChosen: true })).toBeUndefined();
     for (const host of ['127.0.0.1', 'localhost', '::1', '[::1]', '127.3.4.5'])
@@ -172,7 +172,7 @@ describe('createRateLimit()', () => {
 });
 
 describe('the legacy port', () => {
-  it('has TOMAAT v1 alone, without login, each address with its own jobs and pace', async () => {
+  it('has only TOMAAT v1, without login, each address with its own jobs and pace', async () => {
     const app = await writeApp(folder, 'old', { infer: inferBright });
     await using server = await startTestServer([app], {
       login: true,
@@ -203,7 +203,7 @@ describe('the legacy port', () => {
         method: path === '/old/any' ? 'POST' : 'GET',
       });
       expect({ path, status }).toEqual({ path, status: 404 });
-      expect(JSON.parse(text).detail).toContain('TOMAAT v1 alone');
+      expect(JSON.parse(text).detail).toContain('only TOMAAT v1');
     }
     expect((await callTls(`${legacy}/interface`, { headers: { host: 'evil.example' } })).status).toBe(421);
     expect(
@@ -394,6 +394,6 @@ describe('the command line with login', () => {
     expect(listed.stdout.match(/2 at a time, 9 a day/g)).toHaveLength(1);
     const none = await tomaat(['keys', 'create', '--label', 'x', '--max-jobs', '0', ...data]);
     expect(none).toMatchObject({ code: 2, stdout: '' });
-    expect(none.stderr).toContain('whole number from 1');
+    expect(none.stderr).toContain('whole number, 1 or more');
   });
 });

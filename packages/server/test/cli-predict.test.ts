@@ -124,7 +124,7 @@ describe('tomaat predict', () => {
     [['-o', 'out.xyz'], 'does not say the format'],
     [['-o', 'none/out.nii.gz'], 'There is no folder'],
     [['-o', 'out.json'], 'cannot be written as json'],
-    [['--format', 'pdf'], 'cannot be written as pdf. Choose from: nii.gz, nii'],
+    [['--format', 'pdf'], 'cannot be written as pdf. Available: nii.gz, nii'],
     [['--output', 'nothing'], 'no output nothing. Its outputs are: segmentation, volumes'],
     [['--param', 'threshold=7'], 'a number from 0 to 1'],
     [['--param', 'mode=slow'], 'one of: fast, exact'],
@@ -453,7 +453,7 @@ describe('tomaat predict', () => {
     const made = await by(far);
     expect(made.code).toBe(0);
     expect(made.stderr).toContain(`The API key is not sent to ${elsewhere.slice(7)}`);
-    expect(made.stderr).toContain(`name it: ${elsewhere}/services/prostate-net`);
+    expect(made.stderr).toContain(`name the server: ${elsewhere}/services/prostate-net`);
     expect(made.stderr).not.toContain('tmt_secret');
     expect((await by(far, '-q')).stderr).toBe('');
     // The registry that was named as the address of the service counts no more than one that was looked up.

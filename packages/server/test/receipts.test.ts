@@ -33,7 +33,7 @@ describe('a receipt', () => {
     const receipt = join(work, 'receipt.jws');
     const out = join(work, 'out.nii');
     const made = await tomaat(['predict', server.url, '--volume', input, '-o', out, '--receipt', receipt]);
-    expect(made.stderr).toContain('One text field in the headers was taken out');
+    expect(made.stderr).toContain('One text field in the headers was removed');
     expect(made.stderr + made.stdout).not.toContain('ROE^JANE');
     expect(made.code).toBe(0);
     const checked = await tomaat([

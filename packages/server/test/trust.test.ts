@@ -211,7 +211,7 @@ describe('connectTo()', () => {
       await ask(server.port, { fingerprint: [given] });
     expect(server.heard).toHaveLength(4);
     await expect(ask(server.port, { fingerprint: [certificateOf(1)], ask: yes })).rejects.toThrow(
-      /another certificate/,
+      /a different certificate/,
     );
     await expect(ask(server.port, { fingerprint: ['AB:CD'] })).rejects.toMatchObject({ code: 'BAD_REQUEST' });
     expect(server.heard).toHaveLength(4);

@@ -3,14 +3,14 @@ import { formatSeconds, formatTime } from './format.ts';
 import type { HistoryEntry } from './store.ts';
 
 /**
- * What the page says about who may open what, and why something is not there. It depends on how users log in: not at all,
+ * The page's texts about access, and about why something is missing. They depend on how users log in: not at all,
  * with an API key that several people and programs may share, or with an account of an OpenID Connect issuer.
  */
 
 /** The environment variable from which the command line and the code samples read the key. */
 export const keyVariable = 'TOMAAT_API_KEY';
 
-/** Whether requests need a key. Of a server that does not say it, it is assumed that they do not. */
+/** Whether requests need a key; assumed not to if the server does not say. */
 export const needsKey = (me: Me | undefined): boolean => me?.login === 'required';
 
 const issuerOf = (me: Me) => me.ways.oidc?.host ?? 'the login server';
@@ -33,7 +33,7 @@ export function whoOpens(me: Me | undefined): string {
     : `Only you can open the job, logged in ${loginPhrase(me)}.`;
 }
 
-/** Where the data goes and how long it is kept. `uploadLife`: how long the server keeps an upload that no job has used up. */
+/** Where the data goes and how long it is kept. `uploadLife`: how long the server keeps an upload that no job has used. */
 export function whereItGoes(
   me: Me | undefined,
   { host, keepSeconds, uploadLife }: { host: string; keepSeconds?: number; uploadLife: string },
@@ -55,7 +55,7 @@ export function keyNote(me: Me | undefined): string | undefined {
     : `Programs need an API key here. ${how}`;
 }
 
-/** Why the server has no such job for this user: it answers the same where the job is somebody else’s. */
+/** Why the server does not find this job for this user: it answers the same if the job belongs to somebody else. */
 export function goneText(
   me: Me | undefined,
   entry: HistoryEntry | undefined,

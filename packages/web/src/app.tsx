@@ -58,7 +58,7 @@ export function App() {
   );
 }
 
-/** A fault of the page itself is said, too; another page may still work. (React has no other way than a class.) */
+/** Errors of the page itself are shown, too; another page may still work. (React needs a class for this.) */
 class FaultBoundary extends Component<{ children: ReactNode }, { error?: unknown }> {
   override state: { error?: unknown } = {};
 

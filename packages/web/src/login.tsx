@@ -12,13 +12,13 @@ import { faultOf, Loading, Problem } from './ui.tsx';
 
 /** Who is logged in; the session itself is a cookie that this page cannot read, and the key is kept nowhere. */
 
-/** The owner whose page this is; another one gets a page of his own. */
+/** The owner whose page this is; another one gets a fresh page. */
 let owner: string | undefined;
 
 const meQuery = {
   queryKey: ['me'],
   queryFn: async ({ signal }: { signal: AbortSignal }) => {
-    // Whether the server lets this page in is better said now than after a scan was chosen.
+    // Better to learn now than after a scan was chosen whether the server accepts this page.
     const me = await client.me({ signal, page: baseUrl });
     if (me.who && owner !== undefined && me.who.owner !== owner) location.reload();
     if (me.who) {
@@ -35,7 +35,7 @@ export const useMe = () => useQuery({ ...meQuery, refetchOnMount: false });
 
 // ---- The view ----
 
-/** Why an issuer logged nobody in (`LoginFault` of the server); `host`: the issuer. */
+/** Why a login at an issuer failed (`LoginFault` of the server); `host`: the issuer. */
 const faults: Record<string, (host: string) => string> = {
   expired: () => 'That login took longer than ten minutes or was already used. Log in again.',
   refused: (host) => `${host} did not log you in. Try again, or ask the operator of ${host}.`,
@@ -51,14 +51,14 @@ const faults: Record<string, (host: string) => string> = {
     `${host} is not responding correctly. Try again in a minute, or log in with an API key.`,
 };
 
-/** What an address says on arrival: why a login failed, or what a logout ended. */
+/** What the address states on arrival: why a login failed, or what a logout ended. */
 interface Arrival {
   readonly fault?: string;
   /** `here`: the session of the issuer goes on. */
   readonly loggedOut?: 'here' | 'everywhere';
 }
 
-/** Reads it from the address, and takes it out of there. */
+/** Reads it from the address, and removes it from there. */
 function takeArrival(): Arrival {
   const url = new URL(location.href);
   const { searchParams: query } = url;
@@ -76,7 +76,7 @@ const arrival = takeArrival();
 const faultText = (fault: string | undefined, host: string): string | undefined =>
   fault === undefined ? undefined : (Object.hasOwn(faults, fault) ? faults[fault] : faults.failed)(host);
 
-/** Shows what is in it to those who are logged in, or where no login is needed. A session that ends leaves it as it was. */
+/** Shows its children to users who are logged in, or if no login is needed. They stay as they were when a session ends. */
 export function LoginGate({ children }: { children: ReactNode }) {
   const me = useQuery({
     ...meQuery,
@@ -134,7 +134,7 @@ function LoginView({ me, isAgain }: { me: Me; isAgain: boolean }) {
       noteLogin();
       await queries.invalidateQueries();
     } catch (error) {
-      // What the server says of the key, not that a session has ended.
+      // The server's message about the key, not that a session has ended.
       setFault(error instanceof TomaatError ? error.message : faultOf(error).message);
       field.current?.focus();
       field.current?.select();
@@ -254,7 +254,7 @@ export function AccountMenu({ who, host }: { who: NonNullable<Me['who']>; host?:
         return;
       }
     }
-    // A page that knows nothing of who was here, by way of the issuer if that ends sessions.
+    // A page that knows nothing about the previous user, via the issuer if it ends sessions.
     location.assign(next);
   }
 

@@ -301,7 +301,7 @@ function useSample(service: Service, onFiles: (files: File[]) => void) {
           'FORBIDDEN',
           'The sample is on another server, and this page connects only to its own. Use your own volume.',
         );
-      // Behind a proxy whose path the server was not told.
+      // Behind a proxy whose path the server does not know.
       if (!address.pathname.startsWith(`${basePath}/`)) address.pathname = basePath + address.pathname;
       const response = await fetch(address);
       if (response.status === 401) throw new TomaatError('UNAUTHORIZED', 'The session has ended.');
@@ -319,7 +319,7 @@ function useSample(service: Service, onFiles: (files: File[]) => void) {
     }
   }
   const logins = useLogins();
-  // What stopped for want of a login goes on when there is one.
+  // What stopped because a login was missing continues after the login.
   // biome-ignore lint/correctness/useExhaustiveDependencies: the login is what it waits for
   useEffect(() => {
     if (error instanceof TomaatError && error.code === 'UNAUTHORIZED') void load();

@@ -28,9 +28,9 @@ export interface Fault {
   requestId?: string;
 }
 
-/** Any error as what is shown: a title, what was wrong and what to do. */
+/** Any error as shown to the user: a title, what was wrong and what to do. */
 export function faultOf(error: unknown): Fault {
-  // What the server says is for programs: to send a key.
+  // The server's message is for programs: to send a key.
   if (error instanceof TomaatError && error.code === 'UNAUTHORIZED') {
     return {
       title: 'Your session has ended',
@@ -61,7 +61,7 @@ export function titleOf(code: string): string {
 
 export function Problem({ fault, children }: { fault: Fault; children?: ReactNode }) {
   const queries = useQueryClient();
-  // Whatever is refused for want of a login: the page finds out who is logged in, and asks for it.
+  // If a request is rejected because a login is missing, the page checks who is logged in, and asks for a login.
   useEffect(() => {
     if (fault.code === 'UNAUTHORIZED') void queries.invalidateQueries({ queryKey: ['me'] });
   }, [fault.code, queries]);
@@ -125,7 +125,7 @@ async function copy(text: string): Promise<boolean> {
     await navigator.clipboard.writeText(text);
     return true;
   } catch {
-    // A page that came over plain HTTP from another machine has no clipboard: the old way.
+    // A page that came over plain HTTP from another machine has no clipboard API: use the old way.
     const area = document.createElement('textarea');
     area.value = text;
     document.body.append(area);

@@ -44,7 +44,7 @@ export function checkGrid<G extends Grid>(grid: G): G {
   return grid;
 }
 
-/** The inverse of a grid's affine. Throws BAD_INPUT when there is none. */
+/** The inverse of a grid's affine. Throws BAD_INPUT if it has none. */
 export function inverseAffine(affine: Affine): Affine {
   try {
     const inverse = invert(affine);
@@ -111,7 +111,7 @@ export function checkAxcodes(axcodes: string): string {
 /**
  * The same voxels in another order: axis k of the result points to the k-th letter, as nibabel and MONAI's
  * Orientation name axes. Only permutes and flips axes; an oblique grid stays oblique. Throws BAD_INPUT for letters that are
- * no orientation, or an affine without an inverse.
+ * not an orientation, or an affine without an inverse.
  */
 export function orientedGrid(grid: Grid, axcodes: string): Grid {
   inverseAffine(grid.affine);

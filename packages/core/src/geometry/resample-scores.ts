@@ -15,7 +15,7 @@ import { innerRun, type Line, slack } from './sample.ts';
 /** Scores of K classes: planar float32 voxels, one component a class. */
 export type Scores = Volume & { readonly voxels: Float32Array };
 
-/** A cell whose corners disagree, or hold a score that is not finite: it has to be computed. */
+/** A cell whose corners disagree, or hold a score that is not finite: it must be computed. */
 const undecided = 0xffff;
 
 /** What decides a label: the class whose score is highest and greater than `floor`; else 0. */

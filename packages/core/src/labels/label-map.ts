@@ -14,8 +14,8 @@ const largestLabel = 2 ** 31 - 1;
 
 /**
  * The voxels of a label map as integers of at most 31 bits. Arrays of integers are returned as they are;
- * floats and 64-bit integers (FreeSurfer and nnU-Net store labels so) are copied to int32.
- * Throws BAD_INPUT when the volume has several components or a value that is no integer label.
+ * floats and 64-bit integers (as FreeSurfer and nnU-Net store labels) are copied to int32.
+ * Throws BAD_INPUT when the volume has several components or a value that is not an integer label.
  */
 export function labelVoxels(volume: Volume): LabelVoxels {
   if (volume.components !== 1) {

@@ -9,7 +9,7 @@ export interface LabelMeasurement {
   readonly voxels: number;
   /** Voxels × the volume of one, millilitres. */
   readonly volumeMl: number;
-  /** Mean position of the voxels' centres, RAS+ mm; undefined where there is no voxel. */
+  /** Mean position of the voxels' centres, RAS+ mm; undefined if there are no voxels. */
   readonly centroidMm?: Vec3;
   /** First and last voxel index along x, y, z, both inclusive. */
   readonly box?: { readonly min: Size; readonly max: Size };

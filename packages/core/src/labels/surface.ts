@@ -329,8 +329,8 @@ function placeNet(net: Net, { affine }: Volume): Mesh {
 }
 
 /**
- * The surfaces of a label map as they are handed out: smoothed unless told otherwise, and simplified to a share of
- * their triangles (1 keeps all).
+ * The surfaces of a label map as they are returned: smoothed by default, and simplified to a fraction of their triangles (1
+ * keeps all).
  */
 export async function buildSurface(
   labelMap: Volume,

@@ -10,7 +10,7 @@ import type { KeySchema, KeyTable } from '../store/key-schema.ts';
  */
 
 export const keyScopes = ['announce', 'predict', 'worker', 'metrics', 'admin'] as const;
-/** What a key may do; `admin` may do everything. */
+/** The permissions of a key; `admin` includes all of them. */
 export type KeyScope = (typeof keyScopes)[number];
 
 export interface ApiKey {
@@ -24,7 +24,7 @@ export interface ApiKey {
   limits?: KeyLimits;
 }
 
-/** What a key may use at most. */
+/** The limits of a key. */
 export type KeyLimits = JobLimits;
 
 /** The databases that a key is in: one, or several of one data folder, where it is the same key. */
@@ -34,12 +34,15 @@ const listOf = (databases: KeyDatabases) => [databases].flat() as Kysely<KeySche
 const form = /^tmt_([a-z2-7]{10})_([A-Za-z0-9_-]{43})$/;
 const maxKeyLength = 200;
 
-/** Does something with a key before it is in a database, such as writing it into the audit log; when it throws, nothing is made. */
+/**
+ * Does something with a key before it is in a database, such as writing it into the audit log; if it throws, nothing is
+ * created.
+ */
 export type BeforeKey = (key: ApiKey) => Promise<void>;
 
 /**
- * Makes a key, in all of the databases or in none. `key` is its only appearance in clear.
- * @throws TomaatError BAD_INPUT for no scope or an unknown one, an empty label or an expiry that is past.
+ * Makes a key, in all of the databases or in none. The plain text of the key appears only in `key`.
+ * @throws TomaatError BAD_INPUT for no scope or an unknown one, an empty label or an expiry time in the past.
  */
 export async function createKey(
   databases: KeyDatabases,
@@ -122,8 +125,8 @@ export async function listKeys(db: Kysely<KeySchema>): Promise<ApiKey[]> {
 }
 
 /**
- * Ends a key at once. Revoking it again changes nothing.
- * @throws TomaatError NOT_FOUND when there is no key with this id.
+ * Revokes a key immediately. Revoking it again changes nothing.
+ * @throws TomaatError NOT_FOUND if no key has this id.
  */
 export async function revokeKey(
   db: Kysely<KeySchema>,
@@ -218,7 +221,7 @@ async function insertKey(
       done.push(db);
     }
   } catch (error) {
-    // Its secret was never shown: a key that is half there would be of no use to anybody.
+    // Its secret was never shown: a partly stored key would be useless.
     for (const db of done) await db.deleteFrom('api_key').where('id', '=', id).execute();
     throw error;
   }

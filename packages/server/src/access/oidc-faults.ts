@@ -17,7 +17,7 @@ export type LoginFault =
 
 /** For the log: the issuer's own words, without anything secret. */
 export interface LoginReport {
-  /** What happened and what to do, in words. */
+  /** What happened and what to do. */
   readonly why: string;
   /** `error` and `error_description` of the issuer (RFC 6749). */
   readonly issuerError?: string;
@@ -119,7 +119,7 @@ async function bodyOf(response: Response): Promise<Record<string, unknown>> {
     const body: unknown = await response.json();
     return typeof body === 'object' && body !== null ? (body as Record<string, unknown>) : {};
   } catch {
-    return {}; // No JSON, or read before: then the status has to do.
+    return {}; // Not JSON, or already read: only the status is known.
   }
 }
 
@@ -127,7 +127,7 @@ const maxWordsLength = 400;
 /** Longer words may be codes or tokens. */
 const maxWordLength = 60;
 
-/** What somebody else wrote, for a log: on one line, bounded, without secrets. */
+/** Text from another party, for a log: on one line, limited, without secrets. */
 export function cleanWords(text: unknown, secrets: Secrets): string | undefined {
   if (typeof text !== 'string') return undefined;
   let plain = text.slice(0, 4 * maxWordsLength);
@@ -177,7 +177,7 @@ function unreachableHint(error: unknown): string {
   return 'The next login tries again.';
 }
 
-/** The errors of RFC 6749 and OpenID Connect Core by which an issuer says no to this user, not to this server. */
+/** The errors of RFC 6749 and OpenID Connect Core with which an issuer rejects this user, not this server. */
 const isRefusal = (error: string | undefined) =>
   [
     'access_denied',

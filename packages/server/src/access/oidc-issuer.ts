@@ -42,7 +42,7 @@ export function createDiscovery(
 ): () => Promise<Issuer> {
   let known: Issuer | undefined;
   let asked: Promise<Issuer> | undefined;
-  /** Until then `known`, or the last failure, holds. */
+  /** Until then `known`, or the last failure, is used. */
   let askAgainMs = Number.NEGATIVE_INFINITY;
 
   return async () => {
@@ -57,7 +57,7 @@ export function createDiscovery(
       return known;
     } catch (error) {
       askAgainMs = now() + retryMs;
-      // What it said an hour ago most likely holds still.
+      // What it said an hour ago is most likely still valid.
       if (known) return known;
       throw unreachable(settings.issuer, error);
     } finally {
@@ -80,7 +80,7 @@ async function askIssuer(settings: OidcSettings, now: () => number, retryMs: num
     metadata,
     keys: createRemoteJWKSet(new URL(metadata.jwks_uri), {
       timeoutDuration: patienceMs,
-      // After a rotation the first token with an unknown key id fetches the keys; others must not fetch at will.
+      // After a rotation the first token with an unknown key id fetches the keys; other tokens must not trigger a fetch.
       cooldownDuration: retryMs,
       [keySetFetch]: boundedFetch,
     }),
@@ -153,7 +153,7 @@ async function boundedFetch(address: string, init: object = {}): Promise<Respons
     chunks.push(chunk);
   }
   const body = sizeBytes === 0 ? null : Buffer.concat(chunks);
-  // The body is unpacked already, and has another length.
+  // The body is already decompressed, so its length differs.
   const headers = new Headers(response.headers);
   headers.delete('content-encoding');
   headers.delete('content-length');

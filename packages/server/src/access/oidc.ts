@@ -35,7 +35,7 @@ export interface OidcLogin {
   readonly scopes: readonly KeyScope[];
   /** For the logout at the issuer. */
   readonly idToken: string;
-  /** What went wrong without keeping the user out, for the log. */
+  /** What went wrong without blocking the login, for the log. */
   readonly warning?: string;
 }
 
@@ -50,7 +50,7 @@ export interface Oidc {
     returnTo: string;
     again?: boolean;
   }): Promise<{ url: string; token: string }>;
-  /** Where a login that was begun wanted to go; undefined when there is none. */
+  /** Where a login that was started should return to; undefined if there is none. */
   returnOf(token: string): string | undefined;
   /**
    * Ends a login, once, with the query that the issuer sent the browser back with.
@@ -90,7 +90,7 @@ interface Begun {
 
 /** How long somebody may take at the issuer. */
 export const loginMs = 600_000;
-/** Logins that are begun and not ended; the oldest goes. */
+/** Logins that are started and not finished; the oldest is dropped. */
 const maxBegun = 10_000;
 /** Longest token; a header of a request holds 16 kB in all. */
 const maxTokenLength = 12_288;
@@ -230,7 +230,7 @@ export function createOidc({ settings, now = Date.now, retryMs = 5_000 }: OidcOp
         const { idToken, claims: own, accessToken } = await redeem(query, login, found.configure());
         const { claims, fault } = await withUserinfo(own, accessToken, found);
         const known = loginOf(claims, found.metadata.issuer);
-        // Who may come in is decided by claims that could not be had.
+        // Access depends on claims that could not be fetched.
         if (!known && fault !== undefined) throw fault;
         if (!known) throw notAllowed(host, claims, settings);
         const warning =
@@ -312,7 +312,7 @@ function notAllowed(host: string, claims: JWTPayload, { allow, admin }: OidcSett
 function labelOf(claims: JWTPayload & { sub: string }): string {
   for (const name of [...labelClaims, 'sub']) {
     const text = claims[name];
-    // Without control characters and those that turn the direction of writing.
+    // Without control characters and those that change the direction of text.
     const plain = typeof text === 'string' ? text.replace(/\p{C}/gu, '').trim() : '';
     if (plain !== '') return [...plain].slice(0, 100).join('');
   }

@@ -11,7 +11,7 @@ import { sealText, unsealText } from './seal.ts';
  * copy of the database opens nothing. One that was opened with an API key may do what the key may, for as long as the key may.
  */
 
-/** A session that nobody uses ends after this time. */
+/** An unused session ends after this time. */
 export const idleMs = 8 * 3_600_000;
 /** A session of a key ends after this time, however much it is used. */
 export const keySessionMs = 7 * 86_400_000;
@@ -45,7 +45,7 @@ export interface Sessions {
   open(session: NewSession): Promise<string>;
   /** The session of a token, if it is one that goes on. */
   find(token: string): Promise<Session | undefined>;
-  /** Ends a session, and gives what it was; undefined when there was none. */
+  /** Ends a session and returns it; undefined if there was none. */
   close(token: string): Promise<EndedSession | undefined>;
   /** Deletes what has ended. */
   sweep(): Promise<void>;
@@ -154,6 +154,6 @@ function unseal(sealed: Uint8Array, token: string): string | undefined {
     decipher.setAuthTag(sealed.subarray(12, 28));
     return decipher.update(sealed.subarray(28), undefined, 'utf8') + decipher.final('utf8');
   } catch {
-    return undefined; // Damaged: the logout goes on without it.
+    return undefined; // Damaged: the logout continues without it.
   }
 }

@@ -32,7 +32,7 @@ export const hashOf = (text: string): string => createHash('sha256').update(text
 const endLength = `,"hash":"${'0'.repeat(64)}"}`.length;
 const prevLength = `"prev":"${'0'.repeat(64)}"`.length;
 
-/** The number and hashes of a line; undefined for a line that does not have the hash that it states. */
+/** The number and hashes of a line; undefined for a line that does not match its own hash. */
 export function headOfLine(line: string): (AuditHead & { prev: string }) | undefined {
   // What comes last has a fixed length.
   const body = line.slice(0, Math.max(line.length - endLength, 0));
@@ -69,7 +69,7 @@ export async function inOrder(paths: readonly string[]): Promise<string[]> {
   const all = new Set(paths);
   for (const path of paths) {
     const packed = (await formatOf(path)) !== undefined;
-    // It may hold half of the lines yet.
+    // It may contain only half of the lines so far.
     if (packed && all.has(path.replace(/\.\w+$/, ''))) continue;
     const first = await firstLineOf(path, packed);
     if (first === undefined) continue;
@@ -143,7 +143,7 @@ export function lastLineEnd(fd: number, sizeBytes: number): number {
   return sizeBytes - tail.length + tail.lastIndexOf(10) + 1;
 }
 
-/** The last line of the first `sizeBytes` of a file, which end with a newline; undefined where there is none. */
+/** The last line of the first `sizeBytes` of a file, which end with a newline; undefined if there is none. */
 export function lastLine(fd: number, sizeBytes: number): string | undefined {
   if (sizeBytes === 0) return undefined;
   const tail = tailOf(fd, sizeBytes).subarray(0, -1);
@@ -156,7 +156,7 @@ function tailOf(fd: number, sizeBytes: number): Buffer {
   return tail;
 }
 
-/** A chain that is broken goes on from what is there: `tomaat audit verify` shows where. */
+/** A broken chain continues from what is there: `tomaat audit verify` shows where. */
 export const lastHeadOf = (line: string): AuditHead =>
   headOfLine(line) ?? { sequence: sequenceOf(line) ?? 0, sha256: hashOf(line) };
 
@@ -188,7 +188,7 @@ export async function* linesOf(path: string): AsyncGenerator<{ text: string; tor
   for await (const chunk of source) {
     let bytes = Buffer.concat([rest, chunk as Buffer]);
     for (let at = bytes.indexOf(10); at >= 0; at = bytes.indexOf(10)) {
-      // As bytes: one that is not UTF-8 has to be seen as another one.
+      // As bytes: a line that is not UTF-8 must count as a different one.
       yield { text: bytes.toString('latin1', 0, at), torn: false };
       bytes = bytes.subarray(at + 1);
     }

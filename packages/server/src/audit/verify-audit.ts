@@ -43,10 +43,11 @@ export interface VerifyOptions {
 }
 
 /**
- * Checks the chain of an audit log and the signature of its newest line. Found are: a byte that was changed in any line, lines
- * that were removed, put in, doubled or moved, and an end that was cut off before the newest signed line. That holds only
- * for a signature by a key that nobody else has: without `signers`, or where somebody else can read the key, the whole log
- * may have been written again. Not found either: lines cut off behind the signed one (of the last minute before a kill).
+ * Checks the chain of an audit log and the signature of its newest line. Found are: a byte that was changed in any line,
+ * lines that were removed, inserted, doubled or moved, and an end that was cut off before the newest signed line. That
+ * holds only for a signature by a key that nobody else has: without `signers`, or where somebody else can read the key, the
+ * whole log may have been rewritten. Not found either: lines cut off behind the signed one (of the last minute before a
+ * kill).
  * @throws TomaatError BAD_SIGNATURE that says which line of which file is broken, and how.
  */
 export async function verifyAudit(dataFolder: string, options: VerifyOptions = {}): Promise<AuditReport> {
@@ -130,7 +131,7 @@ async function pathsOf(dataFolder: string, { files = [], headFile }: VerifyOptio
   return inOrder([...known.values()]);
 }
 
-/** The hashes that lines have to have, by number. */
+/** The hashes that lines must have, by number. */
 function wantedHashes(heads: readonly AuditHead[], from: number): Map<number, string> {
   const wanted = new Map<number, string>();
   for (const { sequence, sha256 } of heads) {
@@ -166,7 +167,7 @@ function count(report: AuditReport, text: string, where: string): void {
   if (event === 'log.repaired') report.repairs++;
 }
 
-/** Whoever writes a log again makes hashes that hold, of whatever lines. */
+/** A rewritten log has valid hashes, whatever its lines are. */
 function parse(text: string, where: string): { event: string; time: string } {
   try {
     const { event, time } = JSON.parse(text) as Record<string, unknown>;

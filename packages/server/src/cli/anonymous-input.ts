@@ -11,8 +11,8 @@ export interface AnonymousInputs extends AsyncDisposable {
 }
 
 /**
- * Takes identifying text and file names out of what is to be sent. What has to be packed anew lies in a temporary file
- * without a name until it is disposed of: nothing of it is left, even by `kill -9`.
+ * Removes identifying text and file names from what is sent. Data that must be compressed again is in an unlinked temporary
+ * file until it is disposed of: nothing of it remains, even after `kill -9`.
  */
 export async function anonymousInputs(
   volumes: Readonly<Record<string, readonly FileSource[]>>,

@@ -23,8 +23,8 @@ export interface AuditVerifyFlags {
 }
 
 /**
- * `tomaat audit verify [FILE…]`: 0 when the log is whole and signed by a key that is known; 1 with the line that is broken,
- * and 1 where nothing says which key has to have signed it.
+ * `tomaat audit verify [FILE…]`: 0 if the log is intact and signed by a known key; 1 with the broken line, and 1 if nothing
+ * states which key must have signed it.
  */
 export async function auditVerify(files: readonly string[], flags: AuditVerifyFlags): Promise<number> {
   const folder = dataFolderFor(flags);
@@ -84,7 +84,7 @@ function linesOf(report: AuditReport, fault: string | undefined): string[] {
   ];
 }
 
-/** `tomaat audit rotate`: begins a new file of the log, in the server that runs or without one. */
+/** `tomaat audit rotate`: begins a new file of the log, in the running server or without one. */
 export async function auditRotate(flags: { data?: string; json?: boolean }): Promise<number> {
   const folder = dataFolderFor(flags);
   if (!existsSync(join(folder, auditFile)))

@@ -51,7 +51,7 @@ export async function backup(to: string, flags: BackupFlags): Promise<number> {
   }
 }
 
-/** What is made in the data folder belongs to its owner; where the backup goes, root goes on as root. */
+/** What is made in the data folder belongs to its owner; at the destination of the backup, root acts as root. */
 async function stageAsOwner(dataFolder: string, options: Parameters<typeof stageBackup>[1]): Promise<Stage> {
   using _owner = actAsOwner(dataFolder);
   return await stageBackup(dataFolder, options);

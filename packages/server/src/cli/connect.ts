@@ -28,7 +28,7 @@ export interface ConnectOptions {
   apiKey?: string;
   ca?: string;
   data?: string;
-  /** SHA-256 fingerprints of certificates that the user vouches for. */
+  /** SHA-256 fingerprints of certificates that the user trusts. */
   fingerprint?: string[];
   signal?: AbortSignal;
   /** Asks the user; the terminal if missing. */
@@ -38,16 +38,16 @@ export interface ConnectOptions {
 export const defaultRegistry = 'http://127.0.0.1:8001';
 export const defaultServer = 'http://127.0.0.1:9000';
 
-/** A server or registry that may be talked to. */
+/** A server or registry that may be contacted. */
 export interface Reached {
   readonly fetch: typeof globalThis.fetch;
   /** The names in its certificate. */
   readonly hosts: readonly string[];
 }
 
-/** What is known of an address that a registry told. */
+/** What is known about an address that came from a registry. */
 export interface Told {
-  /** The registry that told it. */
+  /** The registry that it came from. */
   readonly registry: string;
   /** The certificate that its server announced, signed with a key that is remembered. */
   readonly certificate?: string;
@@ -81,7 +81,7 @@ export async function connectTo(address: string, options: ConnectOptions, told?:
   } catch (error) {
     options.signal?.throwIfAborted();
     if (error instanceof TomaatError) throw error;
-    // It cannot be reached: the first request says why, and may come through after all.
+    // It is unreachable: the first request says why, and may succeed after all.
     return { fetch: createGuardedFetch(rules), hosts: [] };
   }
   if (!shown.authorized) await judge(url, shown, options, told);
@@ -148,7 +148,7 @@ async function keepUp(file: string, pin: Pin, { fingerprint, keyFingerprint }: S
     await updatePin(file, pin, { value: fingerprint, keyFingerprint });
   } catch (error) {
     const { code = '' } = error as NodeJS.ErrnoException;
-    // It is known all the same, from a file that this user may only read.
+    // It is known anyway, from a file that this user can only read.
     if (!['EACCES', 'EPERM', 'EROFS'].includes(code)) throw error;
   }
 }
@@ -174,7 +174,7 @@ export async function trustEverywhere(file: string): Promise<void> {
   tls.setDefaultCACertificates([...defaultAuthorities(), await readCertificates(file)]);
 }
 
-/** Asks whoever sits at the terminal; without one the answer is no. */
+/** Asks on the terminal; without one the answer is no. */
 export async function askOnTerminal(question: string): Promise<boolean> {
   if (!process.stdin.isTTY || !process.stderr.isTTY) return false;
   const { createInterface } = await import('node:readline/promises');
@@ -186,7 +186,7 @@ export async function askOnTerminal(question: string): Promise<boolean> {
   }
 }
 
-/** The certificates of a PEM file. BAD_REQUEST when it holds none. */
+/** The certificates of a PEM file. BAD_REQUEST if it contains none. */
 export async function readCertificates(file: string): Promise<string> {
   const pem = await readFile(file, 'utf8');
   if (!pem.includes('-----BEGIN CERTIFICATE-----')) {

@@ -29,12 +29,12 @@ export type FoundService =
       readonly kind: 'v1';
       readonly predictionUrl: string;
       readonly name: string;
-      /** The registry that told the address. */
+      /** The registry that the address came from. */
       readonly told?: Told;
     };
 
 export interface FindOptions extends ConnectOptions {
-  /** Is told what the user should know, such as that the key was held back. */
+  /** Called with notes for the user, for example that the key was withheld. */
   note?(text: string): void;
 }
 
@@ -80,7 +80,7 @@ async function discoverAt(
 
 const isV1Word = (part: string) => part === 'predict' || part === 'interface';
 
-/** What an address says of a service: `…/api/services/ID`, `…/services/ID`, and what may stand behind the id. */
+/** What an address says of a service: `…/api/services/ID`, `…/services/ID`, and what may follow the id. */
 function serviceIn(parts: readonly string[]): { base: string; id: string; isV1: boolean } | undefined {
   const last = parts[parts.length - 1];
   const isApi = (at: number) => parts[at - 1] === 'api';
@@ -175,7 +175,7 @@ async function findByName(wanted: string, options: FindOptions): Promise<FoundSe
   } catch (error) {
     if (options.registry !== undefined || !(error instanceof TomaatError) || error.code !== 'UNREACHABLE')
       throw error;
-    // No registry was named and none runs here; a server alone may.
+    // No registry was named and none runs here; a server without a registry may.
     return findOnServer(wanted, options, error);
   }
   const { registry: client, entries } = found;
@@ -243,7 +243,7 @@ function byPreference(entries: readonly Entry[]): Entry[] {
 }
 
 /**
- * The service of an announcement that holds. The user's key does not go to an address that someone announced, even if
+ * The service of a valid announcement. The user's key does not go to an address that someone announced, even if
  * the registry is one that the user named, unless it is this machine.
  */
 async function fromEntries(

@@ -3,11 +3,11 @@ import { isatty } from 'node:tty';
 
 /**
  * SIGHUP of long-running commands. An operator, logrotate or systemd sends it to have files and certificates read again:
- * nothing ends. The kernel and the shell send it when a terminal closes: what was started there, without nohup, then
- * ends as by SIGTERM, as nobody sees it any longer.
+ * nothing ends. The kernel and the shell send it when a terminal closes: what was started there, without nohup, then ends
+ * as by SIGTERM, because nobody sees it any longer.
  */
 export interface Hangup extends Disposable {
-  /** What to do at each SIGHUP; a fault of it is logged, and the rest is done. */
+  /** What to do at each SIGHUP; a failure is logged, and the rest is still done. */
   add(what: string, work: () => unknown): void;
 }
 

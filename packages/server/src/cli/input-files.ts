@@ -89,8 +89,8 @@ async function openFile(path: string): Promise<FileSource> {
 }
 
 /**
- * What lies at a path. A link whose file is not there is called that: `ls` shows it, and data that git-annex or DataLad keep is
- * such links until it is fetched.
+ * What is at a path. A link whose target is missing is reported as such: `ls` shows it, and data that git-annex or DataLad
+ * keep is such links until it is fetched.
  */
 export async function statInput(path: string): Promise<Stats> {
   try {

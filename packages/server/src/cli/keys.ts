@@ -56,7 +56,7 @@ export async function keysList(flags: KeyFlags): Promise<number> {
 
 /** `tomaat keys revoke ID` */
 export async function keysRevoke(id: string, flags: KeyFlags): Promise<number> {
-  // Whoever gives the whole key means the key of its id.
+  // A whole key stands for its id.
   const keyId = /^tmt_([a-z2-7]{10})_/.exec(id)?.[1] ?? id;
   const folder = dataFolderFor(flags);
   using _owner = actAsOwner(folder);

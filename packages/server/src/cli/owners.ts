@@ -3,7 +3,7 @@ import { hasKeys } from '../access/key-folder.ts';
 import { openPseudonyms } from '../access/pseudonyms.ts';
 import { dataFolderFor } from '../config.ts';
 
-/** How a command is told whose data it is about: one of these. */
+/** How a command is told whose data to use: exactly one of these. */
 export interface OwnerFlags {
   data?: string;
   /** Of an API key, or the whole key. */

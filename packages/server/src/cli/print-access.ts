@@ -6,7 +6,7 @@ import { revokeKey } from '../access/keys.ts';
 import type { Config } from '../config.ts';
 import { trustEverywhere } from './connect.ts';
 
-/** What is said at the start about who gets in. */
+/** What is printed at startup about access. */
 
 /** The settings of access that server and registry have in common. */
 export function accessSettings(config: Config) {
@@ -18,7 +18,7 @@ export function accessSettings(config: Config) {
 function oidcSettings(config: Config): OidcSettings | undefined {
   const { oidcIssuer: issuer, oidcClientId: clientId } = config;
   if (issuer === undefined || clientId === undefined) return undefined;
-  // What is no rule, the configuration has refused.
+  // The configuration has already rejected invalid rules.
   const rulesOf = (texts: readonly string[]) => texts.flatMap((text) => parseClaimRule(text) ?? []);
   return {
     issuer,
@@ -51,7 +51,7 @@ export function loginLines(config: Config, url: string, others: readonly string[
 const adminKeyFile = 'first-admin.key';
 
 /**
- * What is said of the first administrator's key. On a terminal that is the key; elsewhere stdout goes to a journal or a
+ * What is printed about the first administrator's key. On a terminal that is the key; elsewhere stdout goes to a journal or a
  * log that others read and that is kept, so the key is in a file that its owner alone can read.
  */
 export async function adminKeyLines(key: string, dataFolder: string): Promise<string> {

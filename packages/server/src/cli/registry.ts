@@ -10,7 +10,7 @@ import { pageFolder } from './packaged.ts';
 import { prepareFolder } from './prepare-folder.ts';
 import { accessSettings, adminKeyLines, legacyLine, loginLines, prepareIssuer } from './print-access.ts';
 
-/** `tomaat registry`: runs until it is told to stop. */
+/** `tomaat registry`: runs until it is stopped. */
 export async function registry(
   { config, sources }: LoadedConfig,
   options: { json: boolean },

@@ -19,7 +19,7 @@ import { bundledApps, pageFolder } from './packaged.ts';
 import { prepareFolder } from './prepare-folder.ts';
 import { accessSettings, adminKeyLines, legacyLine, loginLines, prepareIssuer } from './print-access.ts';
 
-/** `tomaat serve` and `tomaat up`: a server, with `up` a registry beside it, until told to stop. */
+/** `tomaat serve` and `tomaat up`: a server, with `up` a registry beside it, until stopped. */
 
 /** The log goes to stderr as JSON; the first lines on stdout are the addresses. */
 function createLogger({ config, sources }: LoadedConfig, quietByDefault: boolean): Logger {
@@ -89,7 +89,7 @@ interface Announcing {
   readonly trust?: string;
 }
 
-/** How to announce at the registries that the operator named; undefined when there are none. */
+/** How to announce at the registries that the operator named; undefined if there are none. */
 async function planAnnouncing({ config }: LoadedConfig): Promise<Announcing | undefined> {
   if (config.announce.length === 0) return undefined;
   if (config.announceKey === undefined) {
@@ -215,7 +215,7 @@ export async function up(
     await runDemo({
       server,
       registry,
-      // With the administrator's key the result is his, and he can look at it.
+      // With the administrator's key the result is theirs, and they can open it.
       apiKey: config.login ? (adminKey ?? (await programKey(config.data, 'tomaat up --demo'))) : undefined,
       isMine: !config.login || adminKey !== undefined,
       print: options.json ? console.error : console.log,
@@ -227,7 +227,7 @@ export async function up(
 }
 
 function untilInterrupted(signal: AbortSignal): Promise<void> {
-  // Node keeps compiled code when a process ends by itself; one that is killed has to start as quickly the next time.
+  // Node saves compiled code when a process exits normally; a killed one must start as quickly the next time.
   setImmediate(flushCompileCache);
   // A listener of a signal keeps no process alive; the servers do.
   return new Promise((resolve) => {

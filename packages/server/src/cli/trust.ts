@@ -25,7 +25,7 @@ export interface TrustFlags extends Pick<ConnectOptions, 'ca' | 'data' | 'finger
   json?: boolean;
 }
 
-/** `tomaat trust URL`: remembers the certificate that a server shows, after the user compared it. */
+/** `tomaat trust URL`: remembers the certificate that a server presents, after the user compared it. */
 export async function trust(address: string, flags: TrustFlags): Promise<number> {
   const url = parseUrl(address);
   if (url.protocol !== 'https:')
@@ -66,7 +66,7 @@ async function peek(url: URL, { ca }: TrustFlags) {
   try {
     return await peekCertificate(url, rules);
   } catch (error) {
-    // A request says in words why it cannot be reached.
+    // A request reports why it cannot be reached.
     const { createClient } = await import('@tomaat/client');
     const client = createClient({ baseUrl: url.origin, retries: 0, fetch: createGuardedFetch(rules) });
     await client.services({});

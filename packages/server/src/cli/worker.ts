@@ -27,10 +27,10 @@ export interface WorkerFlags {
   json?: boolean;
 }
 
-/** So long a worker that is told to stop may go on with what it has; then it hands it back. */
+/** How long a worker that is asked to stop may continue with its jobs; then it hands them back. */
 const drainMs = 20_000;
 
-/** `tomaat worker`: computes predictions for a server elsewhere, until told to stop. */
+/** `tomaat worker`: computes predictions for a server elsewhere, until stopped. */
 export async function worker(
   serverUrl: string,
   appFolders: readonly string[],
@@ -138,7 +138,7 @@ async function openWorkFolder(opened: AsyncDisposableStack): Promise<string> {
   return folder;
 }
 
-/** Removes the folder of a worker that is no more: what callers sent must not stay there. */
+/** Removes the folder of a worker that is gone: data of callers must not stay there. */
 async function removeAbandoned(folder: string): Promise<void> {
   try {
     const status = await lstat(folder);

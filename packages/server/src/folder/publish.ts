@@ -23,7 +23,7 @@ export interface PublishOptions {
 }
 
 /**
- * Checks where a backup is to go, before it is made.
+ * Checks the destination of a backup before it is made.
  * @throws TomaatError BAD_REQUEST for a place inside the data folder or an archive of another kind, CONFLICT for one that
  *   is taken, or that `force` would replace although it is not a backup; NOT_FOUND where its folder is missing.
  */
@@ -139,7 +139,7 @@ async function publishArchive(
       done(null, chunk);
     },
   });
-  // Whose the files are here means nothing on another machine.
+  // File owners here mean nothing on another machine.
   const sources = paths.map((target) => ({
     type: 'file' as const,
     source: join(stage.folder, target),
@@ -156,7 +156,7 @@ async function publishArchive(
   else await giveName(part, path);
 }
 
-/** Gives a file its name unless that was taken meanwhile. */
+/** Gives a file its name unless the name was taken meanwhile. */
 async function giveName(part: string, path: string): Promise<void> {
   try {
     await link(part, path);

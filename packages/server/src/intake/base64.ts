@@ -3,7 +3,7 @@ import { TomaatError } from '@tomaat/core';
 /**
  * Decodes base64 (RFC 4648 section 4) while it arrives, in constant memory. Line breaks are skipped wherever they
  * are; all else that is not of the alphabet, missing or misplaced padding and anything after it is BAD_REQUEST,
- * naming the offset in the encoded text. `spaceIsPlus` mends what a form encoder did that left '+' as it is.
+ * naming the offset in the encoded text. `spaceIsPlus` repairs the output of a form encoder that did not escape '+'.
  * A chunk that is given out is valid until the next one is asked for.
  */
 export async function* decodeBase64(
@@ -68,7 +68,7 @@ class Decoder {
   #column = 0;
   #isAfterCr = false;
   #offset = 0;
-  /** Padding that still has to come; undefined before the padding. */
+  /** Padding still to come; undefined before the padding. */
   #paddingDue: number | undefined;
 
   constructor(spaceIsPlus: boolean) {

@@ -15,7 +15,7 @@ export interface BodyPart {
   readonly body: AsyncIterable<Uint8Array>;
 }
 
-/** A parameter's value as text, 64 KiB at most unless told otherwise; BAD_REQUEST beyond that, or if it is not UTF-8. */
+/** A parameter's value as text, 64 KiB at most by default; BAD_REQUEST beyond that, or if it is not UTF-8. */
 export async function readText(part: BodyPart, maxBytes = 64 * 1024): Promise<string> {
   const chunks: Uint8Array[] = [];
   let bytes = 0;

@@ -123,7 +123,7 @@ export function openHeaderReader({
     });
     worker.on('error', (error) => {
       if (!threads.has(thread)) return;
-      // Where no thread starts, what waits would wait for ever.
+      // If no thread starts, the queue would wait forever.
       if (!thread.isReady) thread.job ??= waiting.shift();
       fail(thread, error);
     });
@@ -136,7 +136,7 @@ export function openHeaderReader({
     if (job) say(job);
   }
 
-  /** The thread is of no use any more; the header that it was at gets the error. */
+  /** The thread is no longer usable; the header that it was reading gets the error. */
   function fail(thread: Thread, error: unknown): void {
     threads.delete(thread);
     void thread.worker.terminate();

@@ -2,11 +2,11 @@ import { parseHeaderValue } from '@tomaat/client';
 import { TomaatError } from '@tomaat/core';
 import type { BodyPart } from './body-part.ts';
 
-/** What a body in parts may cost. Its bytes are counted before it comes here (byte-counter.ts). */
+/** The limits of a multipart body. Its bytes are counted before it comes here (byte-counter.ts). */
 export interface PartLimits {
-  /** 64 unless told otherwise. */
+  /** Default 64. */
   readonly maxParts?: number;
-  /** Bytes of one part's header or of one name; 8 KiB unless told otherwise. */
+  /** Bytes of one part's header or of one name; default 8 KiB. */
   readonly maxHeaderBytes?: number;
 }
 
@@ -66,7 +66,7 @@ class Scanner {
     this.#delimiter = Buffer.from(`\r\n--${boundary}`, 'utf8');
   }
 
-  /** What comes before the next boundary line; afterwards the scanner is behind that line's boundary. */
+  /** Everything before the next boundary line; afterwards the scanner is past that line's boundary. */
   async *untilDelimiter(where: string): AsyncGenerator<Uint8Array> {
     this.isAtDelimiter = false;
     for (;;) {
@@ -139,7 +139,7 @@ class Scanner {
   }
 
   async #readMore(where: string): Promise<void> {
-    // A copy: the chunk is not ours any more when the next one is asked for.
+    // A copy: the chunk is no longer ours when the next one is requested.
     const held = Buffer.from(this.#held);
     const { done, value } = await this.#iterator.next();
     if (done) throw malformed(`ends ${where}, before its closing boundary. Send all of it`);

@@ -83,7 +83,7 @@ class Scanner {
     return !(await this.#fill());
   }
 
-  /** What comes, decoded, before '&', for a name also before '='; the scanner is behind that character afterwards. */
+  /** What comes, decoded, before '&', for a name also before '='; afterwards the scanner is past that character. */
   async *until(isName: boolean, where: string): AsyncGenerator<Uint8Array> {
     this.stoppedAt = undefined;
     /** Characters of an escape that lies across chunks. */
@@ -138,7 +138,7 @@ class Scanner {
   /** Makes sure that there is something to read; false at the end of the body. */
   async #fill(): Promise<boolean> {
     while (this.#at === this.#chunk.length) {
-      // The chunk is not ours any more when the next one is asked for.
+      // The chunk is no longer ours when the next one is requested.
       this.#chunk = nothingLeft;
       this.#at = 0;
       const { done, value } = await this.#iterator.next();

@@ -15,7 +15,7 @@ export function sendProblem(error: unknown, request: FastifyRequest, reply: Fast
   }
   const { retryAfterSeconds = retryAfter[known.code] } = known.detail ?? {};
   if (retryAfterSeconds !== undefined) reply.header('retry-after', String(retryAfterSeconds));
-  // What was set for the answer that failed: a Problem is no file to be saved, nor a version of one.
+  // What was set for the answer that failed: a Problem is neither a file to save nor a version of one.
   for (const name of ['content-disposition', 'etag']) reply.removeHeader(name);
   takeInRest(request, reply);
   const problem = toProblem(known, request.id);
@@ -34,7 +34,7 @@ export function sendProblem(error: unknown, request: FastifyRequest, reply: Fast
     .send(Buffer.from(JSON.stringify(problem)));
 }
 
-/** Whether a person follows a link: what programs ask for is answered as JSON, whoever asks. */
+/** Whether a person follows a link: what programs request is always answered as JSON. */
 function wantsPage({ method, url, headers }: FastifyRequest): boolean {
   if (method !== 'GET' && method !== 'HEAD') return false;
   if (!/\btext\/html\b/i.test(headers.accept ?? '')) return false;
@@ -45,7 +45,7 @@ function wantsPage({ method, url, headers }: FastifyRequest): boolean {
 /** Reserved words at which the page has addresses, too. */
 const pageWords = ['services', 'auth', 'assets'];
 
-/** When to try again after what passes by itself, s. */
+/** When to retry after a temporary failure, s. */
 const retryAfter: Partial<Record<ErrorCode, number>> = { BUSY: 5, WORKER_DIED: 5, DISK_FULL: 30 };
 
 /** Any throw as a TomaatError: fastify's own refusals are translated, the unknown becomes INTERNAL without its text. */

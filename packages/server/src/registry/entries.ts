@@ -50,7 +50,7 @@ export interface Entries extends AsyncDisposable {
   /**
    * Announces or renews through our API what was signed and checked. The key's entry of this id or of this prediction
    * address is replaced and keeps its SID.
-   * @throws TomaatError BAD_SIGNATURE when another key signed this id before, or it is no newer than what is known,
+   * @throws TomaatError BAD_SIGNATURE when another key signed this id before, or if it is not newer than the known one,
    *   FORBIDDEN when the id belongs to another valid API key, CONFLICT when the key has too many entries, BUSY when
    *   the registry is full.
    */
@@ -86,11 +86,11 @@ export interface Entries extends AsyncDisposable {
 export async function openEntries(file: string, now: () => number = Date.now): Promise<Entries> {
   const database = await openRegistryDatabase(file);
   const { db } = database;
-  // A commit survives the process, not a power cut: what that loses is announced again within 30 s, and an fsync for
+  // A commit survives the process, not a power failure: what that loses is announced again within 30 s, and an fsync for
   // every renewal would cost 4 ms of a thread that also relays. Keys made by 'tomaat keys' are synced there.
   await sql`PRAGMA synchronous = NORMAL`.execute(db);
 
-  /** Whether the row's key is still good. */
+  /** Whether the row's key is still valid. */
   const validKey = (at: number) =>
     sql<boolean>`EXISTS (SELECT 1 FROM api_key WHERE api_key.id = entry.key_id AND revoked_ms IS NULL
       AND (api_key.expires_ms IS NULL OR api_key.expires_ms > ${at}))`;
@@ -312,10 +312,10 @@ async function movedFrom(
   return same ? only : undefined;
 }
 
-/** How long a signed text is good, with room for clocks: what is older cannot be sent again. */
+/** How long a signed text is valid, with tolerance for clocks: an older one cannot be replayed. */
 const replayMs = 600_000;
 
-/** Refuses a copy, an older announcement and another key for the same id. */
+/** Rejects a copy, an older announcement and another key for the same id. */
 async function rememberAnnounced(
   trx: Kysely<RegistrySchema>,
   { id, sub, epoch }: SignedAnnouncement,

@@ -16,9 +16,9 @@ import { certificateOf, type Entries } from './entries.ts';
 import type { Target, TargetPolicy } from './targets.ts';
 
 /**
- * The promise through the registry: `POST /{task}/{anatomy}` goes to a server that offers it. The body and the answer
- * are streamed, never held. Once the first byte of the body was sent nothing is tried twice: a failure after that is
- * 502. A caller that goes away takes its request at the server with it.
+ * The promise through the registry: `POST /{task}/{anatomy}` goes to a server that offers it. The body and the response are
+ * streamed, never buffered. Once the first byte of the body was sent, nothing is retried: a failure after that is 502. If
+ * the caller disconnects, its request at the server is cancelled.
  */
 
 /** How a relayed request ended. */
@@ -33,7 +33,7 @@ export const relayOutcomes = [
 ] as const;
 export type RelayOutcome = (typeof relayOutcomes)[number];
 
-/** Tells the caller that its answer is still being computed; called whenever the server says so to the registry. */
+/** Tells the caller that its result is still being computed; called whenever the server tells the registry so. */
 export type KeepAlive = (request: FastifyRequest, reply: FastifyReply) => void;
 
 export interface RelayOptions {
@@ -42,7 +42,7 @@ export interface RelayOptions {
   /** Certificates (PEM) that servers beyond this machine may show, besides those that Node trusts. */
   trust?: string;
   keepAlive?: KeepAlive;
-  /** How long a server has to accept the connection and say that it is ready. */
+  /** How long a server may take to accept the connection and report that it is ready. */
   probeMs?: number;
   maxConcurrent?: number;
   onOutcome?: (outcome: RelayOutcome) => void;
@@ -142,7 +142,7 @@ export function createRelay(options: RelayOptions): Relay {
     );
   }
 
-  /** Asks all at once whether they are ready, and takes the first in the given order that is. */
+  /** Asks all servers in parallel whether they are ready, and takes the first ready one in the given order. */
   async function firstReady(candidates: Entry[], signal: AbortSignal, tried: Tried[]) {
     const done = new AbortController();
     const limit = AbortSignal.any([signal, done.signal, AbortSignal.timeout(probeMs)]);
@@ -216,7 +216,7 @@ export function createRelay(options: RelayOptions): Relay {
       settle(await forward(request, reply, { address, entry, target }, gone.signal));
     } catch (error) {
       if (gone.signal.aborted) {
-        // Nobody is there to be told.
+        // Nobody is left to notify.
         reply.hijack();
         reply.raw.destroy();
         return settle('caller-left');
@@ -332,7 +332,7 @@ function pump(from: Readable, to: Writable): () => void {
   return stop;
 }
 
-/** Reads on to nowhere for a while, then hangs up. */
+/** Reads and discards for a while, then disconnects. */
 function drain(body: IncomingMessage): void {
   const timer = setTimeout(() => body.socket.destroy(), drainMs);
   timer.unref();
@@ -371,8 +371,8 @@ interface Trust {
 }
 
 /**
- * A request to a permitted address. On this machine the certificate is not checked, as nobody is in between there
- * and servers make their own; elsewhere it has to be trusted here, or the one that the server announced.
+ * A request to a permitted address. On this machine the certificate is not checked, because nobody can intercept the
+ * connection and servers create their own; elsewhere it must be trusted here, or be the one that the server announced.
  */
 function open(
   target: Target,
@@ -416,7 +416,7 @@ function open(
 
 function headerFor(request: FastifyRequest, target: Target, added: Headers): Headers {
   const headers: Headers = {
-    // The server has to leave room in its header for what is added here; a link to the receipt becomes longer, too.
+    // The server must leave room in its header for what is added here; a link to the receipt becomes longer, too.
     [relayedHeader]: String(headerBytes(added) + String(added['tomaat-server']).length),
     // Kept alive, so that a server that refuses early can read on instead of breaking the connection under its answer.
     connection: 'keep-alive',
@@ -456,7 +456,7 @@ function headerBack({ headers: given }: IncomingMessage, own: Headers): Headers 
   return fitHeaders({ ...headers, ...own });
 }
 
-/** The address of the receipt that an answer links to, for whoever does not know the server; nothing but that. */
+/** The address of the receipt that an answer links to, for clients that do not know the server. */
 function linkedReceipt(link: string | string[] | undefined, serverUrl: string): string | undefined {
   const [, path, id] =
     /^<((?:\/[\w.~%-]{1,100}){0,20}\/api\/jobs\/([\w-]{1,100})\/receipt)>; rel="tomaat-receipt"/.exec(

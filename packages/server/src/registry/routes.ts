@@ -106,7 +106,7 @@ function registerV1(
   app: FastifyInstance,
   { entries, metrics, access }: Pick<RegistryRoutes, 'entries' | 'metrics' | 'access'>,
 ): void {
-  // Whatever a v1 server calls its body, it is JSON; fastify would refuse what is no content type at all.
+  // The body of a v1 server is JSON, whatever its content type; fastify would reject an invalid content type.
   app.addHook('onRequest', async (request) => {
     if (request.routeOptions.url === '/announce') request.headers['content-type'] = 'application/json';
   });
@@ -149,13 +149,13 @@ function registerV1(
   });
 }
 
-/** Whether nothing in a text plays tricks on who reads the list; addresses are kept as they are understood. */
+/** Whether a text is free of characters that could mislead readers of the list; addresses are stored as parsed. */
 function isShown(name: string, value: string): boolean {
   if ((v1Urls as readonly string[]).includes(name) || name === 'api_key') return true;
   return !hasUnseen(name === 'description' ? value.replace(/[\r\n\t]/g, '') : value);
 }
 
-/** Every problem of a v1 announcement is added to the list; without any the announcement is whole. */
+/** Adds every problem of a v1 announcement to the list; an empty list means that the announcement is valid. */
 function checkV1(body: unknown, problems: string[]): { announcement: V1Announcement; apiKey?: string } {
   if (typeof body !== 'object' || body === null || Array.isArray(body)) {
     throw new TomaatError('BAD_REQUEST', 'the body is not a JSON object');
@@ -229,7 +229,7 @@ async function readJson(request: FastifyRequest): Promise<unknown> {
   return parseJson(Buffer.concat(chunks), 'Send a JSON object in UTF-8.');
 }
 
-/** The value as the schema has it; else one error that names every fault. */
+/** The value as the schema defines it; otherwise one error that names every fault. */
 function check<T extends z.ZodType>(schema: T, value: unknown, what: string): z.output<T> {
   const result = schema.safeParse(value);
   if (result.success) return result.data;

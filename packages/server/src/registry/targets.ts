@@ -25,7 +25,7 @@ export type Resolve = (hostname: string) => Promise<{ address: string; family: n
 export interface TargetPolicy {
   /**
    * The permitted addresses of an announced server, in the order of DNS.
-   * @throws TomaatError FORBIDDEN when there is none, UNREACHABLE when the name is unknown.
+   * @throws TomaatError FORBIDDEN if there is none, UNREACHABLE if the name is unknown.
    */
   resolve(serverUrl: string): Promise<Target[]>;
 }
@@ -41,7 +41,7 @@ const nowhere = createRanges([
 ]);
 
 /**
- * The rule for a client about an address that a registry told. Private networks are permitted: that is where a
+ * The rule for a client about an address that came from a registry. Private networks are permitted: that is where a
  * hospital's servers are, and the user chose the registry. This machine's own addresses are not, unless the registry
  * is on it too: a registry elsewhere knows nothing of what runs here, and could only aim at what trusts loopback.
  * @throws TomaatError FORBIDDEN.
@@ -63,7 +63,7 @@ export function checkToldAddress(address: string, registryIsHere: boolean): void
 
 /** A server that runs beside the registry. */
 export interface OwnServer {
-  /** Its base address as announced: what clients are told. */
+  /** Its base address as announced to clients. */
   readonly announced: string;
   /** Its base address for this machine. */
   readonly local: string;
@@ -73,7 +73,7 @@ export interface OwnServer {
  * @param own is reached at its local address, whatever its announced one means to DNS or a proxy.
  * @param allowNet ranges (`10.1.0.0/16`, `fd00::/8`) or single addresses besides loopback.
  * @param loopbackToo whether loopback is permitted without being in a range.
- * @throws TomaatError BAD_REQUEST for a range that is none.
+ * @throws TomaatError BAD_REQUEST for an invalid range.
  */
 export function createTargetPolicy(
   allowNet: readonly string[] = [],

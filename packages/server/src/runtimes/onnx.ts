@@ -71,15 +71,15 @@ export const onnxRuntime: Runtime<Extract<ModelSpec, { runtime: 'onnx' }>> = {
 const warmUpVoxelsMax = 128 ** 3;
 
 /**
- * Loads an ONNX file into onnxruntime, on the CPU. A run blocks its thread until it ends and cannot be stopped, so
- * sessions belong into a process of their own. Throws BAD_MANIFEST where the file is no network that takes one float
- * tensor [1, C, z, y, x], OUT_OF_MEMORY; running throws APP_FAILED, APP_OUTPUT or OUT_OF_MEMORY.
+ * Loads an ONNX file into onnxruntime, on the CPU. A run blocks its thread until it ends and cannot be stopped, so each
+ * session belongs in its own process. Throws BAD_MANIFEST if the file is not a network that takes one float tensor [1, C,
+ * z, y, x], OUT_OF_MEMORY; running throws APP_FAILED, APP_OUTPUT or OUT_OF_MEMORY.
  */
 export async function openOnnxSession(modelFile: string, options: OnnxOptions = {}): Promise<OnnxSession> {
   const name = basename(modelFile);
   const { bytes, facts } = await readModel(modelFile, name);
   if (facts) await checkExternalFiles(modelFile, name, facts.externalFiles);
-  // Since 1.30 the engine on Linux and macOS would report its use to its maker, and leave files of that in the temporary folder.
+  // Since 1.30 the engine on Linux and macOS sends usage data to its vendor, and leaves files of that in the temporary folder.
   process.env.ORT_DISABLE_TELEMETRY = '1';
   const ort = await import('onnxruntime-node');
   const create = async (model: string | Uint8Array): Promise<InferenceSession> => {
@@ -178,7 +178,7 @@ async function readModel(
   }
 }
 
-/** Weights may lie beside the model, nowhere else: a model must not read the machine's other files. */
+/** Weights must lie beside the model: a model must not read other files of the machine. */
 async function checkExternalFiles(
   modelFile: string,
   name: string,

@@ -40,12 +40,12 @@ export interface Database<Schema> extends AsyncDisposable {
   readonly db: Kysely<Schema>;
   /**
    * Runs `work` in one transaction (BEGIN IMMEDIATE) and commits when it resolves, else rolls back. There is one
-   * connection, so inside `work` only `trx` may be used: `db` there would wait for ever, and throws instead.
+   * connection, so inside `work` only `trx` may be used: `db` there would wait forever, and throws instead.
    */
   transaction<T>(work: (trx: Transaction<Schema>) => Promise<T>): Promise<T>;
   /**
-   * Runs a query whose commit is not waited for: whoever reads sees it, also after a crash of this process, and the next
-   * other commit takes it along; only a power cut before that undoes it.
+   * Runs a query whose commit is not synced: readers see it, even after a crash of this process, and the next synced commit
+   * makes it durable; only a power failure before that undoes it.
    */
   unsynced<T>(query: (db: Kysely<Schema>) => Promise<T>): Promise<T>;
   /** Folds the write-ahead log into the database and empties it, so that deleted rows are in no file. */
@@ -57,7 +57,7 @@ export interface Database<Schema> extends AsyncDisposable {
  * Opens (or creates, readable by its owner alone) an SQLite database and brings its schema up to date. Each
  * migration runs in a transaction of its own, once.
  * @throws TomaatError INTERNAL when the file was written by a newer version, is not ours or is damaged;
- *   DISK_FULL when there is no room. Nothing is changed then.
+ *   DISK_FULL if the disk is full. Nothing is changed then.
  */
 export async function openDatabase<Schema>(
   file: string,
@@ -121,7 +121,7 @@ export function emptied(file: string, evidence: string): TomaatError {
   );
 }
 
-/** Size of a file in bytes; 0 where there is none. */
+/** Size of a file in bytes; 0 if it does not exist. */
 export const sizeOf = (file: string): number => statSync(file, { throwIfNoEntry: false })?.size ?? 0;
 
 /** Whether an error says that a row with this key is there already. */
@@ -135,7 +135,10 @@ interface MigrationTable {
   tomaat_migration: { number: number; name: string; applied_at: string };
 }
 
-/** Takes the schema to its last step. Another process may open the same file at the same time: whoever comes first takes the step. */
+/**
+ * Migrates the schema to its last step. Another process may open the same file at the same time: the first one takes the
+ * step.
+ */
 async function migrate(db: Kysely<unknown>, file: string, migrations: readonly Migration[]): Promise<void> {
   while ((await stepsTaken(db, file, migrations)) < migrations.length) {
     await db.transaction().execute(async (trx) => {
@@ -155,7 +158,7 @@ async function migrate(db: Kysely<unknown>, file: string, migrations: readonly M
   }
 }
 
-/** How many of these migrations a database has behind it. */
+/** How many of these migrations a database has applied. */
 async function stepsTaken(
   db: Kysely<unknown>,
   file: string,
@@ -199,7 +202,7 @@ class Lane implements Driver {
     this.#connection = new Connection(file, sqlite);
   }
 
-  /** Runs a transaction such that `db` used inside of it is noticed, instead of waiting for itself for ever. */
+  /** Runs a transaction such that `db` used inside of it is noticed, instead of waiting for itself forever. */
   guard<T>(run: (enter: (work: () => Promise<T>) => Promise<T>) => Promise<T>): Promise<T> {
     return run((work) => {
       const scope = { open: true };
@@ -410,7 +413,7 @@ function readHolder(file: string): number | undefined {
   try {
     return Number.parseInt(readFileSync(file, 'utf8'), 10) || undefined;
   } catch {
-    return undefined; // It only makes the message better.
+    return undefined; // It only improves the message.
   }
 }
 

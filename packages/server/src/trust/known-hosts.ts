@@ -10,10 +10,10 @@ import { partOf } from '../store/whole-file.ts';
  * and the time of first use:
  *
  *   server.example:9443 AB:01:… 2026-01-02T03:04:05Z # key q3…Y     the certificate of a server, and its public key
- *   registry.example:443/prostate Xw2…_4 2026-01-02T03:04:05Z       the key of whoever announced a service there
+ *   registry.example:443/prostate Xw2…_4 2026-01-02T03:04:05Z       the key that announced a service there
  *
- * `#` begins a comment. Lines may be removed and added by hand. The key of a certificate is in a comment, which versions
- * that do not know it pass over; by it a server is known again after it renewed its certificate with the same key.
+ * `#` begins a comment. Lines may be removed and added by hand. The key of a certificate is in a comment, which older
+ * versions ignore; it identifies a server after it renewed its certificate with the same key.
  */
 export interface Pin {
   readonly name: string;
@@ -34,7 +34,7 @@ const keyComment = /# key ([\w-]{43})$/;
 const header =
   '# Servers and services that this user trusts; tomaat trust shows them. A line may be removed.\n';
 
-/** The lines of the file, none if there is no file. BAD_REQUEST for a line that is none. */
+/** The lines of the file, none if there is no file. BAD_REQUEST for an invalid line. */
 export async function readPins(file: string): Promise<Pin[]> {
   const lines = (await readText(file)).split('\n');
   return lines.flatMap((text, index): Pin[] => {
@@ -52,12 +52,12 @@ export async function readPins(file: string): Promise<Pin[]> {
   });
 }
 
-/** The lines for a name; several mean that any of them will do. */
+/** The lines for a name; if there are several, any of them is accepted. */
 export async function findPins(file: string, name: string): Promise<Pin[]> {
   return (await readPins(file)).filter((pin) => pin.name === name);
 }
 
-/** Adds a line; `replace` takes out what was there for this name. */
+/** Adds a line; `replace` removes the existing ones for this name. */
 export async function addPin(
   file: string,
   name: string,
@@ -74,7 +74,7 @@ export async function addPin(
   });
 }
 
-/** Brings a line up to date: the certificate that a server shows now, and its key. */
+/** Updates a line with the certificate that a server presents now, and its key. */
 export async function updatePin(
   file: string,
   { name, value }: Pin,
@@ -93,7 +93,7 @@ export async function updatePin(
 const lineOf = ({ name, value, firstSeen = '', keyFingerprint }: Omit<Pin, 'line'>) =>
   `${name} ${value} ${firstSeen}${keyFingerprint ? ` # key ${keyFingerprint}` : ''}`.trimEnd();
 
-/** Takes out the lines of a name; gives how many there were. */
+/** Removes the lines of a name; returns how many there were. */
 export async function removePins(file: string, name: string): Promise<number> {
   let removed = 0;
   await change(file, (text, pins) => {
@@ -120,7 +120,7 @@ async function readText(file: string): Promise<string> {
   }
 }
 
-/** Rewrites the file whole, so that nobody ever reads half of it; two processes take turns. */
+/** Replaces the whole file atomically; two processes take turns. */
 async function change(file: string, edit: (text: string, pins: readonly Pin[]) => string): Promise<void> {
   requireOwner(dirname(file));
   await mkdir(dirname(file), { recursive: true, mode: 0o700 });
@@ -139,7 +139,7 @@ async function change(file: string, edit: (text: string, pins: readonly Pin[]) =
 }
 
 const lockWaitMs = 5_000;
-/** A lock this old was left by a process that is gone. */
+/** A lock this old was left by a dead process. */
 const staleMs = 10_000;
 
 async function lock(file: string): Promise<() => Promise<void>> {
@@ -164,7 +164,7 @@ async function lock(file: string): Promise<() => Promise<void>> {
   }
 }
 
-/** A fingerprint as people give it (with or without colons, in any case) as it is shown. BAD_REQUEST for another text. */
+/** Normalises a fingerprint as users type it (with or without colons, in any case). BAD_REQUEST for any other text. */
 export function parseFingerprint(text: string): string {
   const digits = text
     .slice(0, 1000)

@@ -52,7 +52,7 @@ export async function openScan(files: readonly File[]): Promise<Scan> {
     files,
     header,
     fields: found.fields,
-    // Of Blobs come Blobs.
+    // Given Blobs, it returns Blobs.
     anonymous: async () =>
       (await found.strip()).map((file) => ({ name: (file as File).name, blob: file as File })),
   };
@@ -140,7 +140,7 @@ function isOblique({ affine }: VolumeHeader): boolean {
   );
 }
 
-/** What of the service's rules this volume does not meet; by its header alone, or with its voxels where they were read. */
+/** The service's rules that this volume does not meet; by its header alone, or with its voxels where they were read. */
 export function refusals(
   rules: readonly AcceptanceRule[],
   input: string,

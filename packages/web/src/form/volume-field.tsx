@@ -18,7 +18,7 @@ export interface VolumeFieldProps {
   onMove?(position: Vec3, clicked: boolean): void;
 }
 
-/** Where a volume is dropped; it is read, checked and shown here, and goes nowhere before the form is sent. */
+/** Where a volume is dropped; it is read, checked and shown here, and is sent nowhere until the form is submitted. */
 export function VolumeField({ service, input, chosen, points, onChoose, onMove }: VolumeFieldProps) {
   const [error, setError] = useState<unknown>();
   const [busy, setBusy] = useState<string>();
@@ -159,7 +159,7 @@ export function VolumeField({ service, input, chosen, points, onChoose, onMove }
   );
 }
 
-/** What the header says that may tell whose scan it is, and that it stays here. */
+/** Header fields that may identify the patient, with a note that they stay here. */
 function Identity({ chosen: { scan } }: { chosen: ChosenVolume }) {
   if (scan.fields.length === 0) {
     return (
@@ -194,7 +194,7 @@ const nameSentence = (files: number) =>
 
 type DropItem = { kind: string; getFile?(): Promise<File>; getEntries?(): AsyncIterable<DropItem> };
 
-/** The files of a drop; of a folder those at its top, so that what is in it can be told. */
+/** The files of a drop; for a folder those at its top level, to report what it contains. */
 async function filesOf(items: readonly DropItem[]): Promise<File[]> {
   const files: File[] = [];
   for (const item of items) {

@@ -71,7 +71,7 @@ const titleOfState = (job: Job) =>
     job.state
   ];
 
-/** The job as the server tells it, for as long as it changes. A server that is away is waited for. */
+/** Follows the job as the server reports it, while it changes. Waits for a server that is down. */
 function useJob(id: string): { job?: Job; error?: unknown; silent: boolean } {
   const [job, setJob] = useState<Job>();
   const [error, setError] = useState<unknown>();
@@ -103,7 +103,7 @@ function useJob(id: string): { job?: Job; error?: unknown; silent: boolean } {
         }
       }
     })();
-    // The events are quiet about a server that went away; one small question now and then is not.
+    // The event stream does not show that a server went down; a small request now and then does.
     const look = setInterval(() => {
       if (settled) return clearInterval(look);
       impatientClient.job(id, { signal: abort.signal }).then(
@@ -185,7 +185,7 @@ function JobFailed({ job, submission }: { job: Job; submission?: Submission }) {
   );
 }
 
-/** Asks for the same once more. */
+/** Submits the same request again. */
 function Retry({ submission }: { submission: Submission }) {
   const [, navigate] = useLocation();
   return (

@@ -32,7 +32,7 @@ export interface ResultProps {
   fileName?: string;
 }
 
-/** What came back: in the viewer, in a table, as files. */
+/** The results: in the viewer, in a table, as files. */
 export function Result({ job, service, submission, fileName }: ResultProps) {
   const maps = job.outputs.filter(({ type }) => type === 'LabelVolume');
   const [mapName, setMapName] = useState(() => (maps.find(({ primary }) => primary) ?? maps[0])?.name);

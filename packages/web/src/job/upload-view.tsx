@@ -11,7 +11,7 @@ import { entryAt, findSubmission, type Submission } from '../store.ts';
 import { Empty, faultOf, Loading, Problem, useTitle } from '../ui.tsx';
 import { discard, resume, send, stop, uploadLife, useUpload } from '../upload.ts';
 
-/** An upload on its way; once the server has it, the job's own page follows. */
+/** An upload in progress; once the server has it, the job's own page follows. */
 export function UploadView({ uploadKey }: { uploadKey: string }) {
   const state = useUpload(uploadKey);
   const [submission, setSubmission] = useState<Submission>();
@@ -25,7 +25,7 @@ export function UploadView({ uploadKey }: { uploadKey: string }) {
   }, [uploadKey, navigate]);
   const login = loginPhrase(useMe().data);
   const logins = useLogins();
-  // What stopped for want of a login goes on when there is one.
+  // What stopped because a login was missing continues after the login.
   // biome-ignore lint/correctness/useExhaustiveDependencies: the login is what it waits for
   useEffect(() => {
     const error = state?.phase === 'failed' ? state.error : undefined;
@@ -120,7 +120,7 @@ export function UploadView({ uploadKey }: { uploadKey: string }) {
   );
 }
 
-/** Deletes a request with all that is kept of it, here and on the server. */
+/** Deletes a request and everything kept for it, here and on the server. */
 export function Discard({ uploadKey }: { uploadKey: string }) {
   const [, navigate] = useLocation();
   const [error, setError] = useState<unknown>();
