@@ -19,6 +19,20 @@ interface Rule {
   except?: readonly string[];
 }
 
+/** Phrases that read as translated, with the plain words in their place beside them. */
+const retiredPhrases: readonly string[] = [
+  'self-made certificate', // self-signed certificate
+  'not any more', // no longer
+  'trusted already', // already trusted
+  'nobody has to be anybody', // unauthenticated
+  'if it is meant', // if it is intended
+  'has to mend', // must fix
+  'somebody is in between', // somebody is intercepting the connection
+  'behind the data', // after the data
+  'put in or moved', // inserted or moved
+  'is no (?:transform for|time\\.|ordinary|SHA-256|ONNX|escape)', // is not a …
+];
+
 const rules: readonly Rule[] = [
   { pattern: /\bthis session\b|\bthe CEO\b|\bfarm-/i, why: 'speaks of how the text came about' },
   { pattern: /(?<![\w.~-])\/work\//, why: 'is a path of one machine' },
@@ -41,6 +55,10 @@ const rules: readonly Rule[] = [
     pattern: /[\u2014\u{1f300}-\u{1faff}]/u,
     why: 'is a dash or picture that these texts do without',
     only: /\.md$/,
+  },
+  {
+    pattern: new RegExp(`\\b(?:${retiredPhrases.join('|')})\\b`, 'i'),
+    why: 'is not plain technical English',
   },
 ];
 

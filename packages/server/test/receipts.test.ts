@@ -56,7 +56,7 @@ describe('a receipt', () => {
     expect(wrong.code).toBe(1);
     expect((await tomaat(['verify', receipt, '--key', 'another'])).code).toBe(1);
     const audit = await tomaat(['audit', 'verify', '--data', server.dataFolder, '--receipt', receipt]);
-    expect(audit.stdout).toContain('The audit log is whole');
+    expect(audit.stdout).toContain('The audit log is intact');
     expect(audit.code).toBe(0);
   });
 

@@ -560,7 +560,7 @@ describe('POST /{task}/{anatomy} on the registry', () => {
     expect(problem).toMatchObject({ status: 502, detail: expect.stringContaining('came from another registry') });
   });
 
-  it('speaks HTTPS with a self-made certificate on this machine', async () => {
+  it('speaks HTTPS with a self-signed certificate on this machine', async () => {
     const certificate = await openCertificate(await openFolder(cleanup));
     const got: Got[] = [];
     const server = createHttpsServer({ key: certificate.key, cert: certificate.cert }, serverOf(got)).listen(

@@ -2,13 +2,13 @@ import { TomaatError } from '../errors.ts';
 import type { Tensor } from '../tensor.ts';
 import type { NetworkSession } from './spec.ts';
 
-/** Throws CANCELED once the signal is given. */
+/** Throws CANCELED once the signal is aborted. */
 export function checkCanceled(signal: AbortSignal | undefined): void {
   if (signal?.aborted)
     throw new TomaatError('CANCELED', 'The prediction was cancelled.', { cause: signal.reason });
 }
 
-/** Throws unless a network that insists on dimensions gets them; `who` says where these ones come from. */
+/** Throws unless a network with fixed dimensions gets them; `who` says where these dimensions come from. */
 export function checkInputDims(session: NetworkSession, dims: readonly number[], who: string): void {
   const wanted = session.inputDims;
   if (!wanted || (wanted.length === dims.length && wanted.every((d, i) => d === null || d === dims[i])))
@@ -20,7 +20,7 @@ export function checkInputDims(session: NetworkSession, dims: readonly number[],
   );
 }
 
-/** The number of classes, after a look at the shape of the scores. APP_OUTPUT where it is of no use. */
+/** The number of classes, after a look at the shape of the scores. APP_OUTPUT if the shape is invalid. */
 export function checkScoresShape(output: Tensor, inputDims: readonly number[]): number {
   const { data, dims } = output;
   const spatial = dims.slice(2);

@@ -3,7 +3,7 @@ import { moduleBase64 } from './kernel-module.gen.ts';
 
 /**
  * The loops that touch every voxel of every class, over one block of memory. Offsets count float32 elements from
- * its start, but `out` counts bytes. The block ends in `spareBytes` that belong to nobody: argmax goes in steps of
+ * its start, but `out` counts bytes. The block ends in unused `spareBytes`: argmax goes in steps of
  * 16 voxels and may read and write past its end.
  */
 export interface Kernels {

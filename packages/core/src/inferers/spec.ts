@@ -10,11 +10,11 @@ export interface NetworkSession {
    */
   run(input: Tensor): Promise<Tensor | LabelTensor>;
   /**
-   * The class with the largest score of each voxel (the first of equals), [1, 1, z, y, x]: given where the engine can spare
-   * the copy of all scores.
+   * The class with the largest score of each voxel (the first of equals), [1, 1, z, y, x]: present if the engine can avoid
+   * copying all scores.
    */
   runLabels?(input: Tensor): Promise<LabelTensor>;
-  /** The dimensions that the network takes, null where any will do; left out when unknown. */
+  /** The dimensions that the network takes, null where any is accepted; missing if unknown. */
   readonly inputDims?: readonly (number | null)[];
 }
 
@@ -56,7 +56,7 @@ export type InfererSpec = z.output<typeof infererSchema>;
 export type SlidingWindowSpec = z.output<typeof slidingWindowSchema>;
 
 /**
- * What becomes of the class scores: kept; the class with the largest one (the first of equals); or 1 where the score
+ * What to do with the class scores: keep them; the class with the largest one (the first of equals); or 1 where the score
  * of one class is above a number, else 0.
  */
 export type Reduction =

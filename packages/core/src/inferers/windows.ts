@@ -6,7 +6,7 @@ import type { Size } from '../volume.ts';
 export type Stepping = 'monai' | 'nnunet';
 export type PaddingMode = 'constant' | 'reflect' | 'replicate';
 
-/** The windows along one axis: nothing is kept of them, for an axis may be as long as a volume has voxels. */
+/** The windows along one axis, computed on demand: an axis may be as long as a volume has voxels. */
 export interface Windows {
   readonly count: number;
   /** First position of a window, counted from 0. */

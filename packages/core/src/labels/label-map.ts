@@ -1,7 +1,7 @@
 import { TomaatError } from '../errors.ts';
 import { createVoxels, type Size, type Volume, type Voxels, type VoxelType, voxelTypeOf } from '../volume.ts';
 
-/** The value of a label and what it is called; a manifest's labels have colour and code besides. */
+/** The value and name of a label; a manifest's labels also have a colour and a code. */
 export interface LabelName {
   readonly value: number;
   readonly name: string;

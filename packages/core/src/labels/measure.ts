@@ -2,7 +2,7 @@ import { applyAffine, determinant, type Vec3 } from '../geometry/affine.ts';
 import type { Size, Volume } from '../volume.ts';
 import { type LabelName, labelVoxels, scanLabels } from './label-map.ts';
 
-/** What there is of one label in a label map. */
+/** The measurements of one label in a label map. */
 export interface LabelMeasurement {
   readonly value: number;
   readonly name: string;

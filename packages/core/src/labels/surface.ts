@@ -342,15 +342,15 @@ export async function buildSurface(
 }
 
 export interface DecimateOptions {
-  /** How many of each label's triangles should stay, 0-1. Default 0.2. */
+  /** The fraction of each label's triangles to keep, 0-1. Default 0.2. */
   ratio?: number;
   /** No vertex leaves the old surface by more, mm; the ratio is missed rather than this. Default 1. */
   maxErrorMm?: number;
 }
 
 /**
- * Fewer triangles for nearly the same surface (quadric error, meshoptimizer). Each label is simplified by itself
- * and stays closed; vertices that no triangle uses are dropped. A label never vanishes.
+ * Fewer triangles for nearly the same surface (quadric error, meshoptimizer). Each label is simplified separately and stays
+ * closed; vertices that no triangle uses are dropped. A label never vanishes.
  */
 export async function decimateMesh(mesh: Mesh, options: DecimateOptions = {}): Promise<Mesh> {
   const { ratio = 0.2, maxErrorMm = 1 } = options;
@@ -364,7 +364,7 @@ export async function decimateMesh(mesh: Mesh, options: DecimateOptions = {}): P
   await MeshoptSimplifier.ready;
   const parts = partsOf(mesh).map(({ label, mesh: part }) => {
     const wanted = Math.max(12, Math.floor((part.triangles.length / 3) * ratio) * 3);
-    // The simplifier refuses to be asked for more than there are.
+    // The simplifier rejects a target above the number of triangles.
     const target = Math.min(part.triangles.length, wanted);
     const [simpler] = MeshoptSimplifier.simplify(part.triangles, part.positions, 3, target, maxErrorMm, [
       'ErrorAbsolute',

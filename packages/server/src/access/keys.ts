@@ -108,7 +108,7 @@ export async function renewProgramKey(
   return (await insertKey(databases, make, now, before)).key;
 }
 
-/** Whether there is a key that may do everything, and neither revoked nor expired. */
+/** Whether there is a key with every permission that is neither revoked nor expired. */
 export async function hasAdminKey(db: Kysely<KeySchema>, now: number = Date.now()): Promise<boolean> {
   return (await listKeys(db)).some(
     ({ scopes, revokedTime, expiresTime }) =>

@@ -180,7 +180,7 @@ describe('verifyAudit()', () => {
     await rm(archive, { recursive: true });
   });
 
-  it('begins where older files were moved elsewhere, if told so', async () => {
+  it('begins where older files were moved elsewhere, if asked to', async () => {
     await fill(8, 600);
     const { lines } = await verifyAudit(folder);
     const { readdirSync } = await import('node:fs');

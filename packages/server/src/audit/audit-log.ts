@@ -37,7 +37,7 @@ import { type PendingState, takePending } from './pending.ts';
  * number and hash are signed into `audit.head` at the start, every minute in which something happened, and at the end.
  *
  * A line is in the file (for every other process, and after `kill -9`) when record() returns, and on the disk after an fsync
- * that no request waits for; lines that come meanwhile share the next one. A power cut may take the last few.
+ * that no request waits for; lines that arrive meanwhile share the next one. A power failure may lose the last few.
  *
  * No line holds a name, a file name, header text, a parameter or an address: only ids, digests, codes and times.
  */

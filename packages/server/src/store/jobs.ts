@@ -600,7 +600,7 @@ export function createJobs({
           sql<Selectable<JobTable>>`UPDATE job
             SET state = 'running', attempt = ${attempt}, started_ms = ${now()}, worker = ${worker ?? null}
             WHERE id = ${next.id} AND state = 'queued' RETURNING *`.execute(at);
-        // A power cut ends this process's own children too, so that it may take their claims back; a worker elsewhere
+        // A power failure ends this process's own children too, so that it may take their claims back; a worker elsewhere
         // lives on, and its attempt must never be given to another. See syncClaim().
         const { rows } = await (worker === undefined ? database.unsynced(start) : start(db));
         row = rows[0];
