@@ -257,7 +257,7 @@ describe('JSON bodies', () => {
           payload: '['.repeat(depth) + ']'.repeat(depth),
         });
       const deep = await send(65);
-      expect(deep.payload, url).toContain('deeper than 64 levels');
+      expect(deep.payload, url).toContain('nested more than 64 levels');
       // TOMAAT v1 answers 200 with an error in it.
       expect(deep.statusCode, url).toBe(url === '/announce' ? 200 : 400);
       expect((await send(64)).payload, url).not.toContain('deeper');

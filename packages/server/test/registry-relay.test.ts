@@ -557,7 +557,10 @@ describe('POST /{task}/{anatomy} on the registry', () => {
     );
     await relay.offer('a', url);
     const problem = await problemOf(await post(`${relay.url}/segmentation/prostate`));
-    expect(problem).toMatchObject({ status: 502, detail: expect.stringContaining('came from another registry') });
+    expect(problem).toMatchObject({
+      status: 502,
+      detail: expect.stringContaining('came from another registry'),
+    });
   });
 
   it('speaks HTTPS with a self-signed certificate on this machine', async () => {

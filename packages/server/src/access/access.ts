@@ -25,7 +25,7 @@ export interface AccessOptions {
   hosts: HostPolicy;
   /** Whether callers must authenticate. */
   login?: boolean;
-  /** Who a browser's session, or a token of the issuer, belongs to. */
+  /** The principal of a browser session or an issuer's token. */
   sessions?: FindSession;
   /** Requests a minute that one address may send to the legacy listener. */
   legacyPerMinute?: number;

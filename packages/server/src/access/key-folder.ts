@@ -74,7 +74,7 @@ export async function allKeys(databases: readonly Kysely<KeySchema>[]): Promise<
 export type NewKey = Parameters<typeof createKey>[1];
 
 /**
- * Makes a key in both databases of a data folder. The audit line is written first, so that no key exists without one.
+ * Creates a key in both databases of a data folder. The audit line is written first, so that no key exists without one.
  * @throws TomaatError BAD_INPUT as `createKey()` does.
  */
 export async function makeKey(folder: string, make: NewKey): Promise<ApiKey & { key: string }> {

@@ -5,7 +5,7 @@ import type { JobLimits } from '../store/jobs.ts';
 import type { KeySchema, KeyTable } from '../store/key-schema.ts';
 
 /**
- * API keys. A key is shown once, when it is made: `tmt_<id>_<secret>`, where the secret is 256 random bits and the
+ * API keys. A key is shown once, when it is created: `tmt_<id>_<secret>`, where the secret is 256 random bits and the
  * id is random too. The table keeps the SHA-256 of the whole; that many random bits need no slow hash.
  */
 
@@ -41,7 +41,7 @@ const maxKeyLength = 200;
 export type BeforeKey = (key: ApiKey) => Promise<void>;
 
 /**
- * Makes a key, in all of the databases or in none. The plain text of the key appears only in `key`.
+ * Creates a key, in all of the databases or in none. The plain text of the key appears only in `key`.
  * @throws TomaatError BAD_INPUT for no scope or an unknown one, an empty label or an expiry time in the past.
  */
 export async function createKey(

@@ -78,7 +78,7 @@ const table: Readonly<Record<string, Need>> = {
   'OPTIONS /services/:id/responses': 'predict',
   'GET /discover': 'predict',
   'OPTIONS /discover': 'predict',
-  // Its key is in the JSON body, as v1 has it; the route asks for it.
+  // Its key is in the JSON body, as in v1; the route checks it.
   'POST /announce': 'public',
   'OPTIONS /announce': 'public',
 };
@@ -106,7 +106,7 @@ export function isV1(route: string): boolean {
   return /^(\/services\/:id)?\/(interface|predict|responses)$|^\/(discover|announce)$/.test(route);
 }
 
-/** The scope that a need asks for. */
+/** The scope that a need requires. */
 export const scopeFor = {
   predict: 'predict',
   announce: 'announce',

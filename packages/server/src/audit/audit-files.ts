@@ -24,7 +24,7 @@ export interface AuditHead {
 
 export const firstHead: AuditHead = { sequence: 0, sha256: '0'.repeat(64) };
 
-/** No line of ours comes near; what a damaged or hostile file has without a newline is not collected. */
+/** Our lines are far shorter; a damaged or hostile file without newlines is not buffered. */
 const maxLineBytes = 2 ** 22;
 
 export const hashOf = (text: string): string => createHash('sha256').update(text).digest('hex');
@@ -34,7 +34,7 @@ const prevLength = `"prev":"${'0'.repeat(64)}"`.length;
 
 /** The number and hashes of a line; undefined for a line that does not match its own hash. */
 export function headOfLine(line: string): (AuditHead & { prev: string }) | undefined {
-  // What comes last has a fixed length.
+  // The end has a fixed length.
   const body = line.slice(0, Math.max(line.length - endLength, 0));
   const hash = /^,"hash":"([0-9a-f]{64})"\}$/.exec(line.slice(body.length))?.[1];
   const prev = /^"prev":"([0-9a-f]{64})"$/.exec(body.slice(-prevLength))?.[1];

@@ -65,7 +65,7 @@ export interface AuditOptions {
   /** Size from which a new file is begun. */
   rotateBytes?: number;
   anchorMs?: number;
-  /** How often it is looked for what commands left. */
+  /** How often the lines that commands left are taken in. */
   pendingMs?: number;
   now?(): Date;
 }

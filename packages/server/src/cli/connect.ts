@@ -22,7 +22,7 @@ import {
   updatePin,
 } from '../trust/known-hosts.ts';
 
-/** What the commands that talk to servers have in common. */
+/** Shared by the commands that talk to servers. */
 export interface ConnectOptions {
   registry?: string;
   apiKey?: string;
@@ -169,7 +169,7 @@ async function ownFingerprint(dataFolder: string): Promise<string | undefined> {
   }
 }
 
-/** Trusts the certificates of a file in all that this process connects to. */
+/** Trusts the certificates of a file for all connections of this process. */
 export async function trustEverywhere(file: string): Promise<void> {
   tls.setDefaultCACertificates([...defaultAuthorities(), await readCertificates(file)]);
 }

@@ -58,7 +58,7 @@ export async function predictV1(
   const service: Elements = {
     id: plain(found.name),
     inputs: asked.flatMap(inputOf),
-    // What comes back is known only when it is there.
+    // The results are unknown until they arrive.
     outputs: [{ name: 'segmentation', type: 'LabelVolume', primary: true }],
   };
   const inputs = await planInputs(service, flags);

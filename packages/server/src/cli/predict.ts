@@ -110,7 +110,7 @@ export async function predict(wanted: string, flags: PredictFlags): Promise<numb
   }
 }
 
-/** Where the next volume would fare no better. */
+/** Errors that the next volume would meet, too. */
 const hopeless: readonly string[] = ['UNREACHABLE', 'UNAUTHORIZED', 'FORBIDDEN', 'DISK_FULL'];
 
 function report(path: string, error: unknown, flags: PredictFlags): void {
@@ -122,7 +122,7 @@ function report(path: string, error: unknown, flags: PredictFlags): void {
   printError(error);
 }
 
-/** From this size on an upload that is cut goes on where it was. */
+/** Uploads of at least this size resume after an interruption. */
 const resumableAboveBytes = 16 * 1024 * 1024;
 
 async function predictOne(
@@ -163,13 +163,13 @@ async function predictOne(
   onRunning(true);
   const sentTime = performance.now();
   const showState = () => show(stepOf(job), stateLine(job, sentTime));
-  // The clock goes on between two changes.
+  // The clock keeps running between two changes.
   const timer = setInterval(showState, 1000);
   try {
     showState();
     for await (job of client.watch(job.id, { signal })) if (!isSettled(job)) showState();
     clearInterval(timer);
-    // What an app or a server says is part of a line of ours.
+    // Text from an app or a server becomes part of one of our lines.
     requireSuccess({ ...job, error: job.error && { ...job.error, detail: plain(job.error.detail) } });
     show('fetch', 'Fetching the results');
     const files: ResultFile[] = [];
@@ -225,7 +225,7 @@ async function predictOne(
 const outputAddress = (client: Client, job: Job, output: JobOutput, format: string | undefined): string =>
   `${client.baseUrl.replace(/\/$/, '')}/api/jobs/${job.id}/outputs/${output.name}${format ? `?format=${format}` : ''}`;
 
-/** A result that was computed and could not be fetched or written: the same error, with the address where it waits. */
+/** For a result that was computed but could not be fetched or written: the same error, with the address of the result. */
 function stillThere(error: unknown, job: Job, address: string): unknown {
   const system = error as NodeJS.ErrnoException;
   const isSystem = !(error instanceof TomaatError) && typeof system.code === 'string' && system.path;
@@ -285,7 +285,7 @@ async function readReport(
   signal: AbortSignal,
 ): Promise<Pick<Outcome, 'labels' | 'report'>> {
   const textOf = async (output: JobOutput, wanted: string) => {
-    // Without a wish it comes as it is stored, with an entity tag and no conversion.
+    // Without a requested format it is sent as stored, with an entity tag and no conversion.
     const format = output.format === wanted ? undefined : wanted;
     const file = await client.output(job.id, output.name, { format, signal });
     return (await file.blob()).text();

@@ -102,7 +102,7 @@ function chooseOutputs(service: Elements, flags: ResultFlags): Elements['outputs
 }
 
 function checkFormat(output: { name: string; type: OutputType }, format: string, from: string): void {
-  // A newer server may give what is not known here.
+  // A newer server may have outputs that are unknown here.
   const formats: readonly string[] = outputFormats[output.type] ?? [format];
   if (formats.includes(format)) return;
   throw new TomaatError(
@@ -129,11 +129,11 @@ const taken = (target: string) =>
     `${target} already exists. Use --force to overwrite it, or -o to write elsewhere.`,
   );
 
-/** Refuses before the upload what could not be written after it. */
+/** Rejects before the upload what could not be written after it. */
 export async function checkTargets(plan: ResultPlan, inputPath: string, force?: boolean): Promise<void> {
   if (force) return;
   for (const output of plan.outputs) {
-    // Without a wish, a label map comes in the format of its input.
+    // Without a requested format, a label map is written in the format of its input.
     const formats: readonly string[] = outputFormats[output.type] ?? [];
     const likely = output.type === 'LabelVolume' ? extensionOf(basename(inputPath)) : undefined;
     const target = targetOf(plan, inputPath, output.name, output.format ?? likely ?? formats[0] ?? 'bin');
@@ -165,7 +165,7 @@ export async function saveResult(
   }
 }
 
-/** What the system says of a write that failed, with the file that it was for: its own error names none, or a temporary one. */
+/** A system error of a failed write, with the file that it was for: the error itself names none, or a temporary one. */
 function writeFault(error: unknown, file: string): unknown {
   const { code, syscall } = error as NodeJS.ErrnoException;
   if (code === undefined || syscall === undefined) return error;
@@ -184,7 +184,7 @@ function writeFault(error: unknown, file: string): unknown {
   return Object.assign(error as NodeJS.ErrnoException, { path: file });
 }
 
-/** Writes a stream to a file by way of a temporary one beside it; gives its size in bytes. */
+/** Writes a stream to a file via a temporary one beside it; returns its size in bytes. */
 async function writeFile(
   stream: ReadableStream<Uint8Array> | AsyncIterable<Uint8Array>,
   target: string,

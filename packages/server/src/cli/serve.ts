@@ -229,7 +229,7 @@ export async function up(
 function untilInterrupted(signal: AbortSignal): Promise<void> {
   // Node saves compiled code when a process exits normally; a killed one must start as quickly the next time.
   setImmediate(flushCompileCache);
-  // A listener of a signal keeps no process alive; the servers do.
+  // A signal listener does not keep a process alive; the servers do.
   return new Promise((resolve) => {
     if (signal.aborted) resolve();
     else signal.addEventListener('abort', () => resolve(), { once: true });

@@ -51,7 +51,7 @@ export async function worker(
   let reached = await connectTo(url.href, trust);
   hangup.add('what is trusted (--ca, known_hosts)', async () => {
     const again = await connectTo(url.href, { ...trust, ask: async () => false });
-    // One that cannot be reached now shows no certificate: what is known of it stays.
+    // A server that is unreachable now presents no certificate: the known one is kept.
     if (url.protocol === 'http:' || again.hosts.length > 0) reached = again;
   });
   const apps = await openApps(appFolders.length > 0 ? appFolders : bundledApps());
@@ -111,7 +111,7 @@ export async function worker(
   });
   opened.use(supervisor);
   await new Promise<void>((resolve) => {
-    // A listener of a signal keeps no process alive.
+    // A signal listener does not keep a process alive.
     const alive = setInterval(() => {}, 60_000);
     const stop = () => {
       clearInterval(alive);

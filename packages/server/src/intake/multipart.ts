@@ -38,7 +38,7 @@ export async function* readMultipart(
       where = `in part ${parts}`;
       const body = scanner.untilDelimiter(where);
       yield { ...header, body };
-      // What the caller has not read of it.
+      // The rest that the caller did not read.
       while (!(await body.next()).done);
       if (!scanner.isAtDelimiter) for await (const _ of scanner.untilDelimiter(where));
     }

@@ -24,7 +24,7 @@ export async function* readUrlencoded(
       yield { name, body };
       while (!(await body.next()).done);
       if (hasValue && scanner.stoppedAt !== ampersand) {
-        // What the caller has left of a value that it did not read to its end.
+        // The rest of a value that the caller did not read to its end.
         for await (const _ of scanner.until(false, `the value of field ${fields}`));
       }
     }
@@ -83,7 +83,7 @@ class Scanner {
     return !(await this.#fill());
   }
 
-  /** What comes, decoded, before '&', for a name also before '='; afterwards the scanner is past that character. */
+  /** The decoded input before '&', for a name also before '='; afterwards the scanner is past that character. */
   async *until(isName: boolean, where: string): AsyncGenerator<Uint8Array> {
     this.stoppedAt = undefined;
     /** Characters of an escape that lies across chunks. */

@@ -208,7 +208,7 @@ export function startAnnouncer(options: AnnouncerOptions): Announcer {
         state.error = message;
         if (error instanceof TomaatError && error.code === 'UNREACHABLE') {
           state.announced = 0;
-          state.face = undefined; // What comes back may be another registry.
+          state.face = undefined; // The registry that returns may be a different one.
         }
       }
       firstDone();

@@ -67,7 +67,7 @@ export interface Entries extends AsyncDisposable {
    * @throws TomaatError NOT_FOUND for an unknown id, FORBIDDEN when it belongs to another key.
    */
   withdraw(key: KeyId, id: string): Promise<void>;
-  /** The entries that fit, by name; at the same name the oldest first. */
+  /** The matching entries, by name; at the same name the oldest first. */
   search(filters: EntryFilters): Promise<Entry[]>;
   /** The live entries of our API with this task and anatomy (slugs): the defaults first, then the oldest. */
   candidates(task: string, anatomy: string): Promise<Entry[]>;

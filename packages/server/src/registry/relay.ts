@@ -66,7 +66,7 @@ interface Tried {
   reason: string;
 }
 
-/** What of the caller's header goes to the server. `authorization` goes too, to the server beside the registry. */
+/** The caller's headers that are forwarded to the server. `authorization` goes too, to the server beside the registry. */
 const passedOn = [
   'content-type',
   'content-length',
@@ -78,7 +78,7 @@ const passedOn = [
   'idempotency-key',
   'user-agent',
 ] as const;
-/** What of the server's header goes to the caller, with all that begins with `tomaat-`. */
+/** The server's headers that are forwarded to the caller, besides all that begin with `tomaat-`. */
 const passedBack = [
   'content-type',
   'content-length',
@@ -444,7 +444,7 @@ function ownHeaders(reply: FastifyReply, { serverUrl = '' }: Entry): Headers {
   };
 }
 
-/** What of the answer's header goes back, with our own, which comes first. */
+/** The response headers that are sent back, with our own, which come first. */
 function headerBack({ headers: given }: IncomingMessage, own: Headers): Headers {
   const headers: Headers = {};
   for (const [name, value] of Object.entries(given)) {
@@ -477,7 +477,7 @@ function isCalled(entry: Entry, wanted: string): boolean {
   return [entry.sid, entry.serviceId, entry.name].some((name) => name?.toLowerCase() === wanted);
 }
 
-/** What went wrong with a server, in words, for people who look at the registry from outside. */
+/** What went wrong with a server, for users of the registry. */
 function describeFailure(error: unknown, probeMs: number): string {
   if (error instanceof TomaatError) return error.message;
   const { name, code } = error as NodeJS.ErrnoException;
@@ -493,7 +493,7 @@ function describeFailure(error: unknown, probeMs: number): string {
   return code ?? 'it failed';
 }
 
-/** The promise, given up when the signal says so; what it still does is ignored. */
+/** The promise, abandoned when the signal aborts; its outcome is then ignored. */
 function abortable<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
   signal.throwIfAborted();
   return new Promise((resolve, reject) => {

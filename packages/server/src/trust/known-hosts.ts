@@ -6,7 +6,7 @@ import { giveToOwner, requireOwner } from '../store/folder-owner.ts';
 import { partOf } from '../store/whole-file.ts';
 
 /**
- * What this user trusts because it was seen once: the file `known_hosts`, one line for each. A line is a name, a value
+ * What this user trusts after first use: the file `known_hosts`, one line for each. A line is a name, a value
  * and the time of first use:
  *
  *   server.example:9443 AB:01:… 2026-01-02T03:04:05Z # key q3…Y     the certificate of a server, and its public key
