@@ -177,7 +177,7 @@ async function predictOne(
       const output = job.outputs.find((candidate) => candidate.name === planned.name);
       if (!output) {
         const names = plain(job.outputs.map((candidate) => candidate.name).join(', ')) || 'none';
-        throw new TomaatError('APP_OUTPUT', `The job gave no output ${planned.name}. It gave: ${names}.`);
+        throw new TomaatError('APP_OUTPUT', `The job has no output ${planned.name}. Available: ${names}.`);
       }
       const format = planned.format ?? output.format;
       const isStored = format === output.format;

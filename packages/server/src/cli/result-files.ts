@@ -92,7 +92,7 @@ function chooseOutputs(service: Elements, flags: ResultFlags): Elements['outputs
     if (!names.includes(name)) {
       throw new TomaatError(
         'BAD_INPUT',
-        `${service.id} has no output ${name}. Its outputs are: ${names.join(', ')}.`,
+        `${service.id} has no output ${name}. Available outputs: ${names.join(', ')}.`,
       );
     }
   }

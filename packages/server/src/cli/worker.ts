@@ -82,7 +82,7 @@ export async function worker(
       const here = [...versions].map((pair) => pair.join(' ')).join(', ');
       throw new TomaatError(
         'CONFLICT',
-        `The server does not serve any app of this worker (${here}). It serves: ${there}.`,
+        `The server does not serve any app of this worker (${here}). Available: ${there}.`,
       );
     }
     const line = { server: url.href, services: useful, pid: process.pid };

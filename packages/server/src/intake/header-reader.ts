@@ -182,4 +182,4 @@ const tooSlow = (deadlineMs: number) =>
     'BAD_HEADER',
     `Reading the header takes more than ${deadlineMs / 1000} s: rewrite the file with a plain header, without extra fields`,
   );
-const stopped = () => new TomaatError('BUSY', 'The server stops. Try again in a minute.');
+const stopped = () => new TomaatError('BUSY', 'The server is shutting down. Try again in a minute.');
