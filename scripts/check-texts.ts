@@ -19,6 +19,21 @@ interface Rule {
   except?: readonly string[];
 }
 
+/** Phrases that read as translated, and the plain words for them. */
+const retired: readonly (readonly [RegExp, string])[] = [
+  [/\bself-made certificate\b/i, 'self-signed certificate'],
+  [/\bnot any more\b/i, 'no longer'],
+  [/\btrusted already\b/i, 'already trusted'],
+  [/\bnobody has to be anybody\b/i, 'unauthenticated'],
+  [/\bif it is meant\b/i, 'if it is intended'],
+  [/\bhas to mend\b/i, 'must fix'],
+  [/\bsomebody is in between\b/i, 'somebody is intercepting the connection'],
+  [/\bbehind the data\b/i, 'after the data'],
+  [/\bput in or moved\b/i, 'inserted or moved'],
+  [/\bis no (?:transform for|time\.|ordinary|SHA-256|ONNX|escape)/, 'is not a …'],
+  [/\bas little there as none\b/i, 'treated as missing'],
+];
+
 const rules: readonly Rule[] = [
   { pattern: /\bthis session\b|\bthe CEO\b|\bfarm-/i, why: 'speaks of how the text came about' },
   { pattern: /(?<![\w.~-])\/work\//, why: 'is a path of one machine' },
@@ -42,6 +57,7 @@ const rules: readonly Rule[] = [
     why: 'is a dash or picture that these texts do without',
     only: /\.md$/,
   },
+  ...retired.map(([pattern, words]) => ({ pattern, why: `is not plain English: write “${words}”` })),
 ];
 
 const files = execFileSync('git', ['ls-files', '-z', '--cached', '--others', '--exclude-standard'], {

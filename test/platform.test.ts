@@ -79,7 +79,7 @@ describe.each(platforms)('%s', (_name, platform) => {
       ['zeros of a tape', new Uint8Array(100_000)],
       ['zeros, then other bytes', Uint8Array.of(0, 0, 9)],
       ['15 bytes', new Uint8Array(15).fill(65)],
-    ])('inflate() passes over padding behind the data: %s', async (_what, padding) => {
+    ])('inflate() skips padding after the data: %s', async (_what, padding) => {
       const packed = pack(compression);
       for (const length of [packed.length, 2 ** 20, 10_000]) {
         const source = parts(joined(packed, padding), length);

@@ -234,7 +234,7 @@ describe('registerAccess()', () => {
       for (const [row, { legacy }] of needsOf(name)) {
         const [method, url] = row.split(' ');
         const answer = await injectLegacy(app, method, addressOf(url));
-        const isHidden = answer.status === 404 && answer.text.includes('this port has TOMAAT v1 alone');
+        const isHidden = answer.status === 404 && answer.text.includes('this port serves only TOMAAT v1');
         // The answer to HEAD has no text.
         const isIn = method === 'HEAD' ? answer.status === 200 : !isHidden && answer.status !== 401;
         if (isIn !== legacy) wrong.push(`${name} ${login} ${row}: ${answer.status}`);
@@ -259,7 +259,7 @@ describe('registerAccess()', () => {
     const { headers, id } = await makeKey(closed.dataFolder, ['worker']);
     const lacks = await closed.app.inject({ url: '/api/services', headers });
     expect(lacks.json()).toMatchObject({ code: 'FORBIDDEN', status: 403 });
-    expect(lacks.json().detail).toContain(`${id} may not do this: it lacks the scope predict`);
+    expect(lacks.json().detail).toContain(`${id} lacks the scope predict`);
     // v1's own way of answering errors begins behind the door.
     const v1 = await closed.app.inject({ method: 'POST', url: '/predict' });
     expect({ status: v1.statusCode, type: v1.headers['content-type'] }).toEqual({

@@ -83,13 +83,13 @@ describe('listening beyond this machine', () => {
       }
     };
     expect(message({})).toContain('Give --login and --tls-self-made (or --tls-cert and --tls-key)');
-    expect(message({ login: true })).toMatch(/Give --tls-self-made \(or --tls-cert and --tls-key\); or/);
-    expect(message({ tlsChosen: true })).toMatch(/Give --login; or/);
+    expect(message({ login: true })).toMatch(/Give --tls-self-made \(or --tls-cert and --tls-key\), or/);
+    expect(message({ tlsChosen: true })).toMatch(/Give --login, or/);
     expect(message({ login: true, tlsChosen: true })).toBeUndefined();
     for (const host of ['127.0.0.1', 'localhost', '::1', '[::1]', '127.3.4.5'])
       expect(message({ host }), host).toBeUndefined();
     for (const host of ['0.0.0.0', '::', '10.0.0.1', 'scanner.example'])
-      expect(message({ host }), host).toContain(`${host} is not this machine alone`);
+      expect(message({ host }), host).toContain(`${host} is reachable from other machines`);
   });
 
   it('is refused by up, serve and registry before anything listens', async () => {
@@ -172,7 +172,7 @@ describe('createRateLimit()', () => {
 });
 
 describe('the legacy port', () => {
-  it('has TOMAAT v1 alone, without login, each address with its own jobs and pace', async () => {
+  it('has only TOMAAT v1, without login, each address with its own jobs and pace', async () => {
     const app = await writeApp(folder, 'old', { infer: inferBright });
     await using server = await startTestServer([app], {
       login: true,
@@ -203,7 +203,7 @@ describe('the legacy port', () => {
         method: path === '/old/any' ? 'POST' : 'GET',
       });
       expect({ path, status }).toEqual({ path, status: 404 });
-      expect(JSON.parse(text).detail).toContain('TOMAAT v1 alone');
+      expect(JSON.parse(text).detail).toContain('only TOMAAT v1');
     }
     expect((await callTls(`${legacy}/interface`, { headers: { host: 'evil.example' } })).status).toBe(421);
     expect(
@@ -256,10 +256,10 @@ describe('the command line with login', () => {
     const text = await start([...args, '--demo'], /Ctrl-C ends it/);
     // Not on a terminal: stdout may be a log that others read.
     expect(text).not.toMatch(/tmt_[a-z2-7]{10}_/);
-    const keyFile = /which may do everything, is in this file.*\n {2}(\S+)/.exec(text)![1];
+    const keyFile = /which has every permission, is in this file.*\n {2}(\S+)/.exec(text)![1];
     expect(keyFile).toBe(join(data, 'first-admin.key'));
     expect(statSync(keyFile).mode & 0o777).toBe(0o600);
-    expect(text.match(/TOMAAT v1 alone, without login/g)).toHaveLength(2);
+    expect(text.match(/TOMAAT v1 only, without login/g)).toHaveLength(2);
     expect(text).toMatch(/Demo:[\s\S]*nii\.gz[\s\S]*See it: /);
     const key = readFileSync(keyFile, 'utf8').trim();
     expect(key).toMatch(/^tmt_[a-z2-7]{10}_[\w-]{43}$/);
@@ -318,7 +318,7 @@ describe('the command line with login', () => {
 
     // The next start has a key already; its demo runs with one of its own.
     const again = await start([...args, '--demo'], /Ctrl-C ends it/);
-    expect(again).not.toMatch(/tmt_[a-z2-7]{10}_|which may do everything/);
+    expect(again).not.toMatch(/tmt_[a-z2-7]{10}_|which has every permission/);
     expect(again).toMatch(/Demo:[\s\S]*nii\.gz/);
     expect(again).not.toContain('See it');
   }, 120_000);
@@ -327,7 +327,7 @@ describe('the command line with login', () => {
     const data = join(folder, 'scrape');
     const text = await start(
       ['up', '--port', '0', '--tls-port', '0', '--registry-port', '0', '--login', '--data', data],
-      /which may do everything/,
+      /which has every permission/,
     );
     const urls = [/^Server +(http:\S+)/m, /^Registry +(\S+)/m].map((line) => line.exec(text)![1]);
     const key = async (scope: string) => {
@@ -394,6 +394,6 @@ describe('the command line with login', () => {
     expect(listed.stdout.match(/2 at a time, 9 a day/g)).toHaveLength(1);
     const none = await tomaat(['keys', 'create', '--label', 'x', '--max-jobs', '0', ...data]);
     expect(none).toMatchObject({ code: 2, stdout: '' });
-    expect(none.stderr).toContain('whole number from 1');
+    expect(none.stderr).toContain('whole number, 1 or more');
   });
 });

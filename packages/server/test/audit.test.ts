@@ -100,7 +100,7 @@ describe('tomaat audit verify', () => {
     ]) {
       const checked = await verify(whole, ...flags);
       expect(checked.code, checked.stderr).toBe(0);
-      expect(checked.stdout).toContain('The audit log is whole');
+      expect(checked.stdout).toContain('The audit log is intact');
     }
   });
 

@@ -329,7 +329,7 @@ describe('tomaat backup', () => {
     }
     expect(readdirSync(precious)).toEqual(['thesis.txt']);
     const nothing = await tomaat(['backup', join(folder, 'n.tar'), '--data', precious]);
-    expect(nothing).toMatchObject({ code: 2, stderr: expect.stringContaining('no data of a server') });
+    expect(nothing).toMatchObject({ code: 2, stderr: expect.stringContaining('No data of a server') });
     expect(readdirSync(server.dataFolder).filter((name) => name.endsWith('.part'))).toEqual([]);
     expect(readdirSync(folder).filter((name) => name.endsWith('.part'))).toEqual([]);
   }, 120_000);

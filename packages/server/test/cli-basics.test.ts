@@ -164,7 +164,7 @@ describe('tomaat discover', () => {
       /Old +CT +Liver +Segmentation +https:\/\/old:9000\/predict/,
     );
     expect((await tomaat(['discover', url, '--anatomy', 'brain'])).stdout).toContain(
-      'fits. Leave out a filter',
+      'matches. Remove a filter',
     );
     server.close();
   });

@@ -108,7 +108,7 @@ describe('tomaat predict', () => {
       '-o',
       out,
     ]);
-    expect(stderr).toContain(`${out} cannot be written: it is larger than a file may be there`);
+    expect(stderr).toContain(`${out} cannot be written: the file would be too large for its file system`);
     const response = await fetch(addressIn(stderr));
     const bytes = gunzipSync(Buffer.from(await response.arrayBuffer()));
     expect(bytes.length).toBe(352 + 23 * 17 * 11);

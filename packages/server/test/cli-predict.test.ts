@@ -64,7 +64,7 @@ describe('tomaat predict', () => {
     expect(stdout).toMatch(/prostate {2}41\.2 ml/);
     expect(stdout).toContain('not found: cyst');
     expect(stdout).toMatch(/Prostate 1\.2\.0 · \d/);
-    expect(stderr).toContain('Waiting, 1 before this one');
+    expect(stderr).toContain('Waiting, 1 ahead');
     expect(stderr).toContain('Running: infer · 50 %');
     expect(server.received[0]).toMatchObject({
       fields: { threshold: '0.25', clean: 'true' },
@@ -81,7 +81,7 @@ describe('tomaat predict', () => {
     const target = file('a_segmentation.nii.gz', 'mine');
     const refused = await tomaat(['predict', server.url, '--volume', volume]);
     expect(refused.code).toBe(2);
-    expect(refused.stderr).toContain('exists already. Use --force');
+    expect(refused.stderr).toContain('already exists. Use --force');
     expect(server.received).toHaveLength(0);
     expect(readFileSync(target, 'utf8')).toBe('mine');
     expect((await tomaat(['predict', server.url, '--volume', volume, '--force'])).code).toBe(0);
@@ -124,15 +124,15 @@ describe('tomaat predict', () => {
     [['-o', 'out.xyz'], 'does not say the format'],
     [['-o', 'none/out.nii.gz'], 'There is no folder'],
     [['-o', 'out.json'], 'cannot be written as json'],
-    [['--format', 'pdf'], 'cannot be written as pdf. Choose from: nii.gz, nii'],
-    [['--output', 'nothing'], 'no output nothing. Its outputs are: segmentation, volumes'],
+    [['--format', 'pdf'], 'cannot be written as pdf. Available: nii.gz, nii'],
+    [['--output', 'nothing'], 'no output nothing. Available outputs: segmentation, volumes'],
     [['--param', 'threshold=7'], 'a number from 0 to 1'],
     [['--param', 'mode=slow'], 'one of: fast, exact'],
     [['--param', 'clean=perhaps'], 'true or false'],
-    [['--param', 'clena=true'], 'no parameter clena. Its parameters are: threshold, mode, clean'],
+    [['--param', 'clena=true'], 'no parameter clena. Available parameters: threshold, mode, clean'],
     [['--param', 'threshold'], 'Write --param NAME=VALUE'],
     [['--param', 'volume=x'], 'give it with --input volume=FILE'],
-    [['--input', 'flair=x.nii'], 'no input flair. Its files are: volume'],
+    [['--input', 'flair=x.nii'], 'no input flair. Available files: volume'],
     [['--frame', '-1'], 'whole number'],
     [['--bogus'], 'unknown option'],
   ])('%s is refused with what would be right, and nothing is sent', async (extra, message) => {
@@ -311,7 +311,7 @@ describe('tomaat predict', () => {
       response.end = (() => end(Buffer.from('LABEL MAP'))) as typeof response.end;
     });
     const { code, stderr } = await tomaat(['predict', server.url, '--volume', file('a.nii.gz')]);
-    expect(stderr).toContain('damaged on its way');
+    expect(stderr).toContain('damaged in transit');
     expect(code).toBe(1);
     expect(readdirSync(folder.path)).toEqual(['a.nii.gz']);
   });
@@ -364,7 +364,7 @@ describe('tomaat predict', () => {
     ]);
     expect(code).toBe(2);
     expect(stderr).toMatch(
-      /knows no live service “liver”\. There are:\n {2}prostate-net {2}\(segmentation\/prostate, Prostate MRI\)/,
+      /has no live service “liver”\. Available:\n {2}prostate-net {2}\(segmentation\/prostate, Prostate MRI\)/,
     );
   });
 
@@ -453,7 +453,7 @@ describe('tomaat predict', () => {
     const made = await by(far);
     expect(made.code).toBe(0);
     expect(made.stderr).toContain(`The API key is not sent to ${elsewhere.slice(7)}`);
-    expect(made.stderr).toContain(`name it: ${elsewhere}/services/prostate-net`);
+    expect(made.stderr).toContain(`name the server: ${elsewhere}/services/prostate-net`);
     expect(made.stderr).not.toContain('tmt_secret');
     expect((await by(far, '-q')).stderr).toBe('');
     // The registry that was named as the address of the service counts no more than one that was looked up.

@@ -272,7 +272,7 @@ describe('command apps', () => {
     expect(Object.keys(outputs)).toEqual(['segmentation']);
     expect(log.length).toBeLessThan(10_100);
     expect(Math.max(...log.map((line) => line.length))).toBeLessThanOrEqual(2000);
-    expect(log.some((line) => line.includes('the rest is left out'))).toBe(true);
+    expect(log.some((line) => line.includes('the rest is omitted'))).toBe(true);
   });
 
   it('fail when they write nothing, or what cannot be read', async () => {

@@ -287,7 +287,10 @@ describe('tomaat erase', () => {
     const missing = await tomaat(['erase', '--key', 'abcdefghij', '--data', join(folder, 'missing')]);
     expect(missing).toMatchObject({ code: 2, stderr: expect.stringContaining('There is no data folder') });
     const nobody = await tomaat(['audit', 'who', '--address', '10.0.0.1', '--data', folder]);
-    expect(nobody).toMatchObject({ code: 2, stderr: expect.stringContaining('There is no data') });
+    expect(nobody).toMatchObject({
+      code: 2,
+      stderr: expect.stringContaining('No data of a server or registry'),
+    });
     expect(readdirSync(folder)).not.toContain('missing');
     expect(readdirSync(folder)).not.toContain('pseudonym.key');
   }, 60_000);

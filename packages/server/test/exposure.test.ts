@@ -207,7 +207,7 @@ describe('createGuardedFetch()', () => {
       for (location of ['http://127.0.0.1:1/x', '/elsewhere', undefined]) {
         await expect(fetch(`http://127.0.0.1:${port}/a`), String(status)).rejects.toMatchObject({
           code: 'UPSTREAM',
-          message: `http://127.0.0.1:${port}/a redirects to ${location ?? 'nowhere'}, which is not followed. Give the address that is meant, if you trust it.`,
+          message: `http://127.0.0.1:${port}/a redirects to ${location ?? 'nowhere'}, which is not followed. If you trust that address, give it instead.`,
         });
       }
     }
@@ -257,7 +257,7 @@ describe('JSON bodies', () => {
           payload: '['.repeat(depth) + ']'.repeat(depth),
         });
       const deep = await send(65);
-      expect(deep.payload, url).toContain('deeper than 64 levels');
+      expect(deep.payload, url).toContain('nested more than 64 levels');
       // TOMAAT v1 answers 200 with an error in it.
       expect(deep.statusCode, url).toBe(url === '/announce' ? 200 : 400);
       expect((await send(64)).payload, url).not.toContain('deeper');

@@ -147,7 +147,7 @@ describe.skipIf(!canSwitch)('root beside a server of another user', () => {
     expect(await strange(data)).toEqual([]);
     expect(await serving.stop()).toBe(0);
     expect(await strange(data)).toEqual([]);
-    expect(serving.log()).toContain('it goes on as the owner of the data folder');
+    expect(serving.log()).toContain('continuing as the owner of the data folder');
   }, 60_000);
 
   it('gives known_hosts to the user', async () => {

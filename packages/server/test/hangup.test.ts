@@ -101,7 +101,7 @@ const urlsOf = (text: string) => {
   return { url, tlsUrl };
 };
 const isAlive = async (url: string) => (await fetch(`${url}/health/live`)).status === 200;
-const reloads = (text: string) => text.match(/SIGHUP: read again/g)?.length ?? 0;
+const reloads = (text: string) => text.match(/SIGHUP: reloaded/g)?.length ?? 0;
 
 describe('SIGHUP', () => {
   it('reloads the certificate of serve, while a prediction and an open connection go on', async () => {
@@ -127,7 +127,7 @@ describe('SIGHUP', () => {
     await copyFile(next.cert, cert);
     // Half replaced: the old one stays, and the log says why.
     server.child.kill('SIGHUP');
-    await server.said(/SIGHUP: the certificate could not be read again.*public keys differ/);
+    await server.said(/SIGHUP: the certificate could not be reloaded.*public keys differ/);
     expect(await shownAt(tlsUrl)).toBe(pem);
     await copyFile(next.key, key);
     server.child.kill('SIGHUP');
@@ -154,7 +154,7 @@ describe('SIGHUP', () => {
         program.child.kill('SIGHUP');
         await expect.poll(() => reloads(program.text())).toBe(i);
       }
-      expect(program.text()).toMatch(/SIGHUP: read again: the certificate/);
+      expect(program.text()).toMatch(/SIGHUP: reloaded: the certificate/);
       expect(await isAlive(line.exec(program.text())![1])).toBe(true);
       expect(program.child.exitCode).toBeNull();
     }
@@ -187,7 +187,7 @@ describe('SIGHUP', () => {
     await server.said(/the certificate was replaced/);
     await copyFile(next.cert, ca);
     worker.child.kill('SIGHUP');
-    await worker.said(/SIGHUP: read again: what is trusted/);
+    await worker.said(/SIGHUP: reloaded: what is trusted/);
     expect(await predict()).toBe('succeeded');
     expect(worker.child.exitCode).toBeNull();
   });
@@ -203,7 +203,7 @@ describe('SIGHUP', () => {
     const server = await start(serveArgs(), { node: oldNode, options: [] });
     await server.said(/^Services/m);
     server.child.kill('SIGHUP');
-    await server.said(/SIGHUP: read again: the certificate/);
+    await server.said(/SIGHUP: reloaded: the certificate/);
     expect(await isAlive(urlsOf(server.text()).url)).toBe(true);
     server.child.kill('SIGTERM');
     expect(await once(server.child, 'exit')).toEqual([0, null]);
@@ -266,7 +266,7 @@ describe.skipIf(!python || !nohup)('a terminal that is closed', () => {
     await program.said(/^Services/m);
     const { url } = urlsOf(program.text());
     send(program, 'hup');
-    await program.said(/SIGHUP: read again/);
+    await program.said(/SIGHUP: reloaded/);
     expect(await isAlive(url)).toBe(true);
     const job = await createClient({ baseUrl: url }).predict('slow', { volumes: { volume } });
     send(program, 'close');
@@ -286,7 +286,7 @@ describe.skipIf(!python || !nohup)('a terminal that is closed', () => {
     const { url } = urlsOf(output());
     send(program, 'close');
     send(program, 'hup');
-    await expect.poll(output).toMatch(/SIGHUP: read again/);
+    await expect.poll(output).toMatch(/SIGHUP: reloaded/);
     expect(await isAlive(url)).toBe(true);
     send(program, 'term');
     send(program, 'wait');

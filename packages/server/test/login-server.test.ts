@@ -113,7 +113,7 @@ describe('a server and a registry with login', () => {
         settingsOf(provider, { clientSecret: undefined }),
         /No client secret is set.*TOMAAT_OIDC_CLIENT_SECRET/,
       ],
-      [down, /127\.0\.0\.1:1 does not answer as it should/],
+      [down, /127\.0\.0\.1:1 is not responding correctly/],
     ] as const) {
       for (const kind of ['server', 'registry']) {
         const log: { level: number; msg: string }[] = [];

@@ -174,7 +174,7 @@ describe('tomaat with measurements as CSV', () => {
       `${folder}/x.csv`,
     ]);
     expect(ran.code).toBe(2);
-    expect(ran.stderr).toContain('cannot be written as csv. Choose from: nii.gz');
+    expect(ran.stderr).toContain('cannot be written as csv. Available: nii.gz');
   });
 });
 

@@ -233,7 +233,7 @@ describe('createOidc() with the certified issuer', () => {
     const { issuer, site } = await openSite();
     await issuer.stop();
     await site.login.checkIssuer(site.logger);
-    expect(warningsOf(site)[0].msg).toMatch(/does not answer as it should: .*ECONNREFUSED/);
+    expect(warningsOf(site)[0].msg).toMatch(/is not responding correctly: .*ECONNREFUSED/);
     expect(faultOf(await logIn(createBrowserLike(), site))).toBe('unreachable');
     await issuer.start();
     const browser = createBrowserLike();

@@ -33,7 +33,7 @@ describe('a receipt', () => {
     const receipt = join(work, 'receipt.jws');
     const out = join(work, 'out.nii');
     const made = await tomaat(['predict', server.url, '--volume', input, '-o', out, '--receipt', receipt]);
-    expect(made.stderr).toContain('One text field in the headers was taken out');
+    expect(made.stderr).toContain('One text field in the headers was removed');
     expect(made.stderr + made.stdout).not.toContain('ROE^JANE');
     expect(made.code).toBe(0);
     const checked = await tomaat([
@@ -52,11 +52,11 @@ describe('a receipt', () => {
     expect(checked.code).toBe(0);
     await writeFile(join(work, 'other.nii'), Buffer.concat([volume, Buffer.from('x')]));
     const wrong = await tomaat(['verify', receipt, '--result', join(work, 'other.nii')]);
-    expect(wrong.stdout).toContain('is none of its outputs');
+    expect(wrong.stdout).toContain('is not one of its outputs');
     expect(wrong.code).toBe(1);
     expect((await tomaat(['verify', receipt, '--key', 'another'])).code).toBe(1);
     const audit = await tomaat(['audit', 'verify', '--data', server.dataFolder, '--receipt', receipt]);
-    expect(audit.stdout).toContain('The audit log is whole');
+    expect(audit.stdout).toContain('The audit log is intact');
     expect(audit.code).toBe(0);
   });
 

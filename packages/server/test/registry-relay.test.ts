@@ -239,7 +239,7 @@ describe('POST /{task}/{anatomy} on the registry', () => {
     expect(answer.status).toBe(403);
     const { code, detail } = await problemOf(answer);
     expect(code).toBe('FORBIDDEN');
-    expect(detail).toContain(`Send the request to the server itself: ${url}`);
+    expect(detail).toContain(`Send the request directly to the server: ${url}`);
     expect(seen).toEqual([undefined]);
   });
 
@@ -330,7 +330,7 @@ describe('POST /{task}/{anatomy} on the registry', () => {
     const problem = await problemOf(await post(`${relay.url}/segmentation/prostate`));
     expect(problem).toMatchObject({ status: 503, code: 'UNREACHABLE', retryable: true });
     expect(problem.facts?.tried).toMatchObject([
-      { name: 'First', server: dead, reason: 'nothing listens there' },
+      { name: 'First', server: dead, reason: 'nothing is listening there' },
       { name: 'Second', reason: expect.stringContaining('--allow-net') },
     ]);
   });
@@ -557,10 +557,13 @@ describe('POST /{task}/{anatomy} on the registry', () => {
     );
     await relay.offer('a', url);
     const problem = await problemOf(await post(`${relay.url}/segmentation/prostate`));
-    expect(problem).toMatchObject({ status: 502, detail: expect.stringContaining('came from a registry') });
+    expect(problem).toMatchObject({
+      status: 502,
+      detail: expect.stringContaining('came from another registry'),
+    });
   });
 
-  it('speaks HTTPS with a self-made certificate on this machine', async () => {
+  it('speaks HTTPS with a self-signed certificate on this machine', async () => {
     const certificate = await openCertificate(await openFolder(cleanup));
     const got: Got[] = [];
     const server = createHttpsServer({ key: certificate.key, cert: certificate.cert }, serverOf(got)).listen(

@@ -210,7 +210,7 @@ describe('a client', () => {
       '64:ff9b::a00:1',
       '2002:a00:1::',
     ])
-      expect(() => checkToldAddress(address, true), address).toThrow(/no server can be meant/);
+      expect(() => checkToldAddress(address, true), address).toThrow(/cannot be that of a server/);
   });
 
   it('takes the address that DNS gave when it checked, not the next one', async () => {

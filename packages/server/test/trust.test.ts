@@ -177,7 +177,7 @@ describe('connectTo()', () => {
     );
     await server.close();
     const other = await listen(await openFolder(cleanup), server.port);
-    await expect(ask(server.port, { ask: yes })).rejects.toThrow(/another certificate than before/);
+    await expect(ask(server.port, { ask: yes })).rejects.toThrow(/a different certificate than before/);
     expect(other.heard).toEqual([]);
     expect(readFileSync(file(), 'utf8').split('\n')).toEqual(lines);
   });
@@ -211,7 +211,7 @@ describe('connectTo()', () => {
       await ask(server.port, { fingerprint: [given] });
     expect(server.heard).toHaveLength(4);
     await expect(ask(server.port, { fingerprint: [certificateOf(1)], ask: yes })).rejects.toThrow(
-      /another certificate/,
+      /a different certificate/,
     );
     await expect(ask(server.port, { fingerprint: ['AB:CD'] })).rejects.toMatchObject({ code: 'BAD_REQUEST' });
     expect(server.heard).toHaveLength(4);
@@ -367,7 +367,7 @@ describe('findService() with a registry that turns hostile', () => {
       [
         'another id for the same pair',
         () => show(other({ serviceId: 'other' })),
-        /another server than before|knows no live service/,
+        /a different server than before|has no live service/,
       ],
       ['another address', async () => show({ ...(await own()), serverUrl: evil.url }), /another serverUrl/],
       ['no signature', async () => show(entryOf(evil.url, { signed: false })), /without a signature/],
@@ -375,7 +375,7 @@ describe('findService() with a registry that turns hostile', () => {
         'as if it were v1',
         async () =>
           show(entryOf(evil.url, { face: 'v1', signed: false, predictionUrl: `${evil.url}/predict` })),
-        /not signed any more/,
+        /no longer signed/,
       ],
       [
         'for another registry',

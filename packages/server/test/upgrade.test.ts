@@ -185,7 +185,7 @@ describe('a data folder of 0.1.0', () => {
       .poll(() => tomaat(['audit', 'verify', '--data', dataFolder, '--receipt', receipt]), {
         timeout: 30_000,
       })
-      .toMatchObject({ code: 0, stdout: expect.stringContaining('The audit log is whole') });
+      .toMatchObject({ code: 0, stdout: expect.stringContaining('The audit log is intact') });
     const lines = (await readFile(join(dataFolder, 'audit.jsonl'), 'utf8')).trim().split('\n');
     expect(lines.slice(0, 10).join('\n')).toBe((await text('audit.jsonl')).trim());
     expect(JSON.parse(lines[10])).toMatchObject({ seq: 11, event: 'server.started' });

@@ -35,7 +35,11 @@ async function writeOnnxApp(id: string, bytes: Uint8Array, more: Record<string, 
 
 /** Broken apps, and what is said of each. */
 const broken: [id: string, write: (id: string) => Promise<string>, fault: RegExp][] = [
-  ['not-onnx', (id) => writeOnnxApp(id, Buffer.from('weights')), /net\.onnx: .*not.*ONNX|is no ONNX model/],
+  [
+    'not-onnx',
+    (id) => writeOnnxApp(id, Buffer.from('weights')),
+    /net\.onnx: .*not.*ONNX|is not an ONNX model/,
+  ],
   ['three-classes', (id) => writeOnnxApp(id, weights(3)), /gives 3 classes, and labels names 1 value/],
   ['two-components', (id) => writeOnnxApp(id, weights(2, 2)), /takes 2 components/],
   [

@@ -3,14 +3,14 @@ import { formatSeconds, formatTime } from './format.ts';
 import type { HistoryEntry } from './store.ts';
 
 /**
- * What the page says about who may open what, and why something is not there. It depends on how users log in: not at all,
+ * The page's texts about access, and about why something is missing. They depend on how users log in: not at all,
  * with an API key that several people and programs may share, or with an account of an OpenID Connect issuer.
  */
 
 /** The environment variable from which the command line and the code samples read the key. */
 export const keyVariable = 'TOMAAT_API_KEY';
 
-/** Whether requests need a key. Of a server that does not say it, it is assumed that they do not. */
+/** Whether requests need a key; assumed not to if the server does not say. */
 export const needsKey = (me: Me | undefined): boolean => me?.login === 'required';
 
 const issuerOf = (me: Me) => me.ways.oidc?.host ?? 'the login server';
@@ -33,15 +33,15 @@ export function whoOpens(me: Me | undefined): string {
     : `Only you can open the job, logged in ${loginPhrase(me)}.`;
 }
 
-/** Where the data goes and how long it is kept. `uploadLife`: how long the server keeps an upload that no job has used up. */
+/** Where the data goes and how long it is kept. `uploadLife`: how long the server keeps an upload that no job has used. */
 export function whereItGoes(
   me: Me | undefined,
   { host, keepSeconds, uploadLife }: { host: string; keepSeconds?: number; uploadLife: string },
 ): string {
   const results = keepSeconds === undefined ? 'some time' : formatSeconds(keepSeconds);
   return [
-    `Nothing is sent before you press the button. Then your data goes to ${host}, and from there only to machines on which its operator computes.`,
-    `It is deleted there when the job is done (${uploadLife} later if it fails or this page is closed), the results ${results} after that, and all of it at once when you delete the job.`,
+    `Nothing is sent until you press the button. Your data then goes to ${host}, and from there only to machines that its operator uses for computing.`,
+    `It is deleted when the job is done (${uploadLife} later if the job fails or this page is closed); the results are deleted ${results} after that. Deleting the job deletes everything immediately.`,
     whoOpens(me),
   ].join(' ');
 }
@@ -49,13 +49,13 @@ export function whereItGoes(
 /** What a program needs to send predictions; undefined where it needs no key. */
 export function keyNote(me: Me | undefined): string | undefined {
   if (!needsKey(me)) return undefined;
-  const how = `Set the environment variable ${keyVariable} to it: the code reads it from there.`;
+  const how = `Set the environment variable ${keyVariable} to the key: the code reads it from there.`;
   return me?.who?.kind === 'oidc'
-    ? `Programs need an API key here; your login through ${issuerOf(me)} is for this page. Ask the operator of this server for a key. ${how} What is sent with a key belongs to the key, so this page cannot open those jobs.`
+    ? `Programs need an API key here; your login through ${issuerOf(me)} works only on this page. Ask the operator of this server for a key. ${how} Jobs sent with a key belong to that key, so this page cannot open them.`
     : `Programs need an API key here. ${how}`;
 }
 
-/** Why the server has no such job for this user: it answers the same where the job is somebody else’s. */
+/** Why the server does not find this job for this user: it answers the same if the job belongs to somebody else. */
 export function goneText(
   me: Me | undefined,
   entry: HistoryEntry | undefined,
@@ -66,28 +66,28 @@ export function goneText(
   if (entry && isExpired(entry, nowMs)) {
     return {
       title: 'This result has expired',
-      message: `The server kept it until ${formatTime(entry.expiresTime!)} and has deleted it. ${again}`,
+      message: `The server kept it until ${formatTime(entry.expiresTime!)}, then deleted it. ${again}`,
     };
   }
   if (entry) {
     return {
-      title: 'This job is no longer there',
+      title: 'This job no longer exists',
       message:
         entry.expiresTime === undefined
           ? `It was deleted, or it has expired: the server keeps results for ${kept}. ${again}`
-          : `It was deleted before its time, by this login elsewhere or by the operator of the server. ${again}`,
+          : `It was deleted before it expired, with this login in another browser or by the operator of the server. ${again}`,
     };
   }
   const login = loginPhrase(me);
   if (login === undefined) {
     return {
-      title: 'There is no such job here',
-      message: `It was deleted, it has expired (a server keeps results for a while only), or the address is wrong. ${again}`,
+      title: 'Job not found',
+      message: `It was deleted, it has expired (a server keeps results only for a while), or the address is wrong. ${again}`,
     };
   }
   return {
-    title: 'There is no such job for your login',
-    message: `You are logged in ${login}. A job opens only for the login that sent it, and this one may belong to another: log out and log in as its owner to open it. Or it was deleted, it has expired, or the address is wrong.`,
+    title: 'Your login has no job with this id',
+    message: `You are logged in ${login}. Only the login that sent a job can open it. If this job belongs to another login, log out and log in as its owner. Otherwise it was deleted, it has expired, or the address is wrong.`,
   };
 }
 

@@ -25,7 +25,7 @@ export function App() {
   return (
     <>
       <a className="skip" href="#main">
-        Skip to the content
+        Skip to content
       </a>
       <Header />
       <main id="main" tabIndex={-1}>
@@ -38,9 +38,9 @@ export function App() {
                 <Route path="/jobs" component={HistoryPage} />
                 <Route path="/jobs/:id">{({ id }) => <JobPage key={id} id={decode(id)} />}</Route>
                 <Route>
-                  <Empty title="There is nothing at this address">
+                  <Empty title="Page not found">
                     <p>
-                      <Link href="/">See which services there are</Link>
+                      <Link href="/">See the available services</Link>
                     </p>
                   </Empty>
                 </Route>
@@ -51,15 +51,15 @@ export function App() {
       </main>
       <footer>
         <p>
-          For research. Not a medical device unless a service says so. This page loads nothing from any other
-          host.
+          For research use. Not a medical device unless a service says so. This page loads nothing from other
+          hosts.
         </p>
       </footer>
     </>
   );
 }
 
-/** A fault of the page itself is said, too; another page may still work. (React has no other way than a class.) */
+/** Errors of the page itself are shown, too; another page may still work. (React needs a class for this.) */
 class FaultBoundary extends Component<{ children: ReactNode }, { error?: unknown }> {
   override state: { error?: unknown } = {};
 

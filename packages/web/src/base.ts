@@ -1,8 +1,8 @@
 import { withoutTrailingSlashes } from '@tomaat/core';
 
 /**
- * Where this page's server is on its host: a proxy may have a path of its own for it. The document says the path that the
- * server knows of (tomaat-base), and how its root is reached from here (tomaat-root), which holds behind any proxy.
+ * Where this page's server is on its host: a proxy may have a path of its own for it. The document states the path that the
+ * server knows (tomaat-base), and how its root is reached from here (tomaat-root), which works behind any proxy.
  */
 const meta = (name: string) => document.querySelector<HTMLMetaElement>(`meta[name="${name}"]`)?.content ?? '';
 
@@ -19,5 +19,5 @@ function findBasePath(): string {
 export const basePath: string = findBasePath();
 /** The server's base address, without a slash at the end. */
 export const baseUrl: string = location.origin + basePath;
-/** What this page keeps in the browser, apart from what pages at other paths of the same host do. */
+/** Keys of what this page stores in the browser, separate from pages at other paths of the same host. */
 export const keptAt = (name: string): string => (basePath === '' ? name : `${name}:${basePath}`);

@@ -8,7 +8,7 @@ export interface CodeSample {
 
 /**
  * Code that sends a prediction to this service's own address, with the values that the form shows now. `withKey`: with an API
- * key, which is read from the environment, so that it is in no program and in no history of a shell.
+ * key, which is read from the environment, to keep it out of programs and shell histories.
  */
 export function codeSamples(
   service: Service,
@@ -57,7 +57,7 @@ export function codeSamples(
 
   const [first, ...others] = files.filter((input) => input.type === 'volume');
   const cli = [
-    // Set for it alone, so that it need not be exported; as a flag it would be in the list of processes.
+    // Set for this command only, so that it need not be exported; as a flag it would appear in the process list.
     `${withKey ? `${keyVariable}="$${keyVariable}" ` : ''}tomaat predict ${sh(`${base}/services/${service.id}`)}`,
     ...(first ? [`--volume scan.nii.gz`] : []),
     ...[...others, ...files.filter((input) => input.type !== 'volume')].map(

@@ -57,7 +57,7 @@ function cardOfEntry(entry: Entry): Card {
     external: true,
     href: base && live ? `${base}/services/${encodeURIComponent(serviceId!)}` : undefined,
     note: !live
-      ? `Not heard of since ${formatTime(entry.announcedTime)}. Its server may be switched off; ask whoever runs it.`
+      ? `Last announced: ${formatTime(entry.announcedTime)}. Its server may be down; ask its operator.`
       : base
         ? undefined
         : `Speaks only TOMAAT v1: use 3D Slicer or “tomaat predict ${entry.predictionUrl}”.`,
@@ -105,11 +105,11 @@ export function Directory() {
         <h1>{isRegistry ? 'Find a service' : 'Drop a scan, see the result'}</h1>
         <p>
           {isRegistry
-            ? `Models for medical images, published by those who trained them. A card leads to the server that runs it, and this page uploads nothing. That server may ask for a login of its own${needsKey(me.data) ? '; the login of this registry does not count there' : ''}. A scan that a program sends to this registry is passed on to such a server and not kept here.`
-            : 'Choose a service. Your scan goes to this server alone, which computes the result on machines of its operator and deletes the scan when the job is done.'}
+            ? `Models for medical images, published by the people who trained them. Each card links to the server that runs the model; this page uploads nothing. That server may require its own login${needsKey(me.data) ? '; your login to this registry is not valid there' : ''}. This registry forwards scans that programs send to it and does not keep them.`
+            : 'Choose a service. Your scan goes only to this server, which computes the result on its operator’s machines and deletes the scan when the job is done.'}
         </p>
       </section>
-      {site.isPending && <Loading what="Asking which services there are …" />}
+      {site.isPending && <Loading what="Loading the services …" />}
       {site.isError && (
         <Problem fault={faultOf(site.error)}>
           <button type="button" onClick={() => void site.refetch()}>
@@ -119,14 +119,14 @@ export function Directory() {
       )}
       {site.isSuccess && cards.length === 0 && (
         <Empty title="No services yet">
-          <p>A server announces its services here with a key that has the scope announce:</p>
+          <p>Servers announce their services here with a key that has the scope announce:</p>
           <pre>
             <code>
               TOMAAT_ANNOUNCE_KEY="$TOMAAT_ANNOUNCE_KEY" tomaat serve APP_FOLDER --announce {baseUrl}
             </code>
           </pre>
           <p className="fine">
-            The operator of this registry makes one with{' '}
+            The operator of this registry creates one with{' '}
             <code>tomaat keys create --label NAME --scope announce</code>.
           </p>
         </Empty>
@@ -159,9 +159,9 @@ export function Directory() {
               : `${found.length} of ${cards.length} services`}
           </p>
           {found.length === 0 && (
-            <Empty title="No service fits">
+            <Empty title="No matching services">
               <button type="button" onClick={() => setSearch({}, { replace: true })}>
-                Show all of them
+                Show all services
               </button>
             </Empty>
           )}
@@ -225,7 +225,7 @@ function CardView({ card }: { card: Card }) {
       <p className="tags">
         <KindTags of={card} />
         {card.live !== undefined && (
-          <Tag tone={card.live ? 'good' : 'bad'}>{card.live ? 'Live' : 'Not reachable'}</Tag>
+          <Tag tone={card.live ? 'good' : 'bad'}>{card.live ? 'Live' : 'Unreachable'}</Tag>
         )}
         {card.unsigned && <Tag>unsigned</Tag>}
       </p>

@@ -22,7 +22,7 @@ const stateNames: Record<
   failed: { name: 'Failed', tone: 'bad' },
   canceled: { name: 'Cancelled', tone: 'plain' },
   expired: { name: 'Expired', tone: 'plain' },
-  gone: { name: 'No longer there', tone: 'plain' },
+  gone: { name: 'Gone', tone: 'plain' },
 };
 
 /** The jobs of this browser. Deleting one deletes it on the server, too. */
@@ -62,10 +62,10 @@ export default function HistoryPage() {
       <section className="hero">
         <h1>My jobs</h1>
         <p>
-          What you sent from this browser{login && `, logged in ${login}`}. The list and a copy of the scans
-          are kept in this browser for a week
-          {login && ', also when you log out; other logins do not see them here'}. Deleting a job deletes its
-          data on the server, too.
+          Jobs that you sent from this browser{login && `, logged in ${login}`}. This browser keeps the list
+          and a copy of the scans for a week
+          {login && ', even after you log out; other logins cannot see them here'}. Deleting a job also
+          deletes its data on the server.
         </p>
       </section>
       {error !== undefined && <Problem fault={faultOf(error)} />}
@@ -143,7 +143,7 @@ export default function HistoryPage() {
                 })
               }
             >
-              {busy === 'all' ? 'Deleting all of them …' : 'Delete all of them'}
+              {busy === 'all' ? 'Deleting all …' : 'Delete all'}
             </button>
           </p>
         </>

@@ -12,13 +12,13 @@ import { faultOf, Loading, Problem } from './ui.tsx';
 
 /** Who is logged in; the session itself is a cookie that this page cannot read, and the key is kept nowhere. */
 
-/** The owner whose page this is; another one gets a page of his own. */
+/** The owner whose page this is; another one gets a fresh page. */
 let owner: string | undefined;
 
 const meQuery = {
   queryKey: ['me'],
   queryFn: async ({ signal }: { signal: AbortSignal }) => {
-    // Whether the server lets this page in is better said now than after a scan was chosen.
+    // Better to learn now than after a scan was chosen whether the server accepts this page.
     const me = await client.me({ signal, page: baseUrl });
     if (me.who && owner !== undefined && me.who.owner !== owner) location.reload();
     if (me.who) {
@@ -35,30 +35,30 @@ export const useMe = () => useQuery({ ...meQuery, refetchOnMount: false });
 
 // ---- The view ----
 
-/** Why an issuer logged nobody in (`LoginFault` of the server); `host`: the issuer. */
+/** Why a login at an issuer failed (`LoginFault` of the server); `host`: the issuer. */
 const faults: Record<string, (host: string) => string> = {
-  expired: () => 'That login took longer than ten minutes, or was used already. Log in again.',
+  expired: () => 'That login took longer than ten minutes or was already used. Log in again.',
   refused: (host) => `${host} did not log you in. Try again, or ask the operator of ${host}.`,
   settings: (host) =>
-    `${host} rejects how this server is set up for it. Trying again will not help: tell the operator of this server, whose log names the fault. You can log in with an API key.`,
+    `${host} rejects the configuration of this server. Trying again will not help. Tell the operator of this server, whose log names the fault. You can log in with an API key.`,
   clock: (host) =>
-    `The clocks of ${host} and of this server differ too much. Tell the operator of this server. You can log in with an API key.`,
+    `The clocks of ${host} and this server differ too much. Tell the operator of this server. You can log in with an API key.`,
   failed: (host) =>
-    `The answer of ${host} was not valid, so you are not logged in. Try again; if it fails again, tell the operator of this server, who finds the reason in its log.`,
+    `${host} sent an invalid response, so you are not logged in. Try again. If it fails again, tell the operator of this server, whose log gives the reason.`,
   'not-allowed': (host) =>
     `${host} knows you, but this server does not serve your account. Ask the operator of this server for access, or log in with another account.`,
   unreachable: (host) =>
-    `${host} does not answer as it should. Try again in a minute, or log in with an API key.`,
+    `${host} is not responding correctly. Try again in a minute, or log in with an API key.`,
 };
 
-/** What an address says on arrival: why a login failed, or what a logout ended. */
+/** What the address states on arrival: why a login failed, or what a logout ended. */
 interface Arrival {
   readonly fault?: string;
   /** `here`: the session of the issuer goes on. */
   readonly loggedOut?: 'here' | 'everywhere';
 }
 
-/** Reads it from the address, and takes it out of there. */
+/** Reads it from the address, and removes it from there. */
 function takeArrival(): Arrival {
   const url = new URL(location.href);
   const { searchParams: query } = url;
@@ -76,7 +76,7 @@ const arrival = takeArrival();
 const faultText = (fault: string | undefined, host: string): string | undefined =>
   fault === undefined ? undefined : (Object.hasOwn(faults, fault) ? faults[fault] : faults.failed)(host);
 
-/** Shows what is in it to those who are logged in, or where no login is needed. A session that ends leaves it as it was. */
+/** Shows its children to users who are logged in, or if no login is needed. They stay as they were when a session ends. */
 export function LoginGate({ children }: { children: ReactNode }) {
   const me = useQuery({
     ...meQuery,
@@ -134,7 +134,7 @@ function LoginView({ me, isAgain }: { me: Me; isAgain: boolean }) {
       noteLogin();
       await queries.invalidateQueries();
     } catch (error) {
-      // What the server says of the key, not that a session has ended.
+      // The server's message about the key, not that a session has ended.
       setFault(error instanceof TomaatError ? error.message : faultOf(error).message);
       field.current?.focus();
       field.current?.select();
@@ -149,21 +149,21 @@ function LoginView({ me, isAgain }: { me: Me; isAgain: boolean }) {
       <h1 id="login-title">{isAgain ? 'Log in again' : 'Log in'}</h1>
       <p>
         {isAgain
-          ? 'Your session has expired or was ended. Log in as the same user to go on.'
-          : 'A login is required here before services are shown or a scan is taken.'}
+          ? 'Your session has ended. Log in as the same user to continue.'
+          : 'Log in to see the services and send scans.'}
       </p>
       {isAgain && (
         <p>
           {oidc
-            ? `With a key, this page stays as it is. Logging in with ${oidc.host} leads back to this address but loads the page again: jobs and uploads go on, and what you filled in but did not send is lost.`
+            ? `If you log in with a key, this page stays as it is. Logging in with ${oidc.host} reloads the page: jobs and uploads continue, but whatever you filled in and did not send is lost.`
             : 'This page stays as it is: what you were doing is still here.'}
         </p>
       )}
       {first.loggedOut === 'everywhere' && <p role="status">You are logged out, here and at {host}.</p>}
       {first.loggedOut === 'here' && (
         <p role="status">
-          You are logged out here. {host} may still know you, and would let the next user of this browser in
-          without asking: on a shared computer, log out there as well.
+          You are logged out here, but {host} may let the next user of this browser in without asking. On a
+          shared computer, log out there as well.
         </p>
       )}
       {oidc && (
@@ -206,10 +206,10 @@ function LoginView({ me, isAgain }: { me: Me; isAgain: boolean }) {
           {isBusy ? 'One moment …' : 'Log in with the key'}
         </button>
         <p id={hintId} className="fine">
-          The operator of this server makes keys with{' '}
+          The operator of this server creates keys with{' '}
           <code>tomaat keys create --label NAME --scope predict</code>; the first one was shown, or written to
-          a file, when the server was first started. This page does not store the key. The login ends when you
-          log out or close the browser, and at the latest at the time that the account menu shows.
+          a file, when the server first started. This page does not store the key. You stay logged in until
+          you log out or close the browser, and no longer than the time in the account menu.
         </p>
       </form>
     </section>
@@ -219,7 +219,7 @@ function LoginView({ me, isAgain }: { me: Me; isAgain: boolean }) {
 // ---- The menu ----
 
 const scopeTexts: Record<string, string> = {
-  predict: 'May see services and ask for predictions',
+  predict: 'Can see services and request predictions',
   admin: 'Has every permission; sees only its own jobs',
 };
 
@@ -254,7 +254,7 @@ export function AccountMenu({ who, host }: { who: NonNullable<Me['who']>; host?:
         return;
       }
     }
-    // A page that knows nothing of who was here, by way of the issuer if that ends sessions.
+    // A page that knows nothing about the previous user, via the issuer if it ends sessions.
     location.assign(next);
   }
 

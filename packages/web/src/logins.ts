@@ -1,6 +1,6 @@
 import { useSyncExternalStore } from 'react';
 
-/** How often somebody logged in since this page began, for what has to be asked again then. */
+/** The number of logins since this page was loaded, for requests that must be repeated then. */
 
 let logins = 0;
 const listeners = new Set<() => void>();

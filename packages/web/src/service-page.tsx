@@ -27,7 +27,7 @@ export default function ServicePage({ id }: { id: string }) {
       <Problem
         fault={{
           title: 'This is a registry',
-          message: 'Services run on their own servers. Choose one in the list; its card leads there.',
+          message: 'Services run on their own servers. Choose one from the list; its card links there.',
         }}
       >
         <Link href="/">All services</Link>
@@ -183,9 +183,9 @@ function PredictionForm(props: FormProps) {
             disabled={samples.loading}
             onClick={() => void samples.load()}
           >
-            {samples.loading ? 'Fetching the sample …' : 'Try it with the sample'}
+            {samples.loading ? 'Loading the sample …' : 'Try it with the sample'}
           </button>
-          <span className="fine">Nothing at hand? The service brings a volume to try it with.</span>
+          <span className="fine">No scan at hand? The service includes a sample volume.</span>
         </p>
       )}
       {samples.error !== undefined && <Problem fault={faultOf(samples.error)} />}
@@ -273,7 +273,7 @@ function whatIsMissing({ service, volumes, transforms, values }: FormProps): str
       if (!chosen) return input.optional ? [] : [`Drop ${label} first.`];
       if (chosen.error !== undefined) return [`${label} cannot be read.`];
       return refusals(service.acceptance as never, input.name, chosen.scan.header, chosen.volume).length > 0
-        ? [`${label} does not fit.`]
+        ? [`${label} is not accepted.`]
         : [];
     }
     if (input.type === 'transform')
@@ -299,16 +299,16 @@ function useSample(service: Service, onFiles: (files: File[]) => void) {
       if (address.origin !== location.origin)
         throw new TomaatError(
           'FORBIDDEN',
-          'The sample lies on another server, and this page asks no other. Use a volume of your own.',
+          'The sample is on another server, and this page connects only to its own. Use your own volume.',
         );
-      // Behind a proxy whose path the server was not told.
+      // Behind a proxy whose path the server does not know.
       if (!address.pathname.startsWith(`${basePath}/`)) address.pathname = basePath + address.pathname;
       const response = await fetch(address);
       if (response.status === 401) throw new TomaatError('UNAUTHORIZED', 'The session has ended.');
       if (!response.ok)
         throw new TomaatError(
           'NOT_FOUND',
-          `The sample is not there (HTTP ${response.status}). Use a volume of your own.`,
+          `The sample was not found (HTTP ${response.status}). Use your own volume.`,
         );
       const name = dispositionName(response.headers.get('content-disposition')) ?? 'sample.nii.gz';
       onFiles([new File([await response.blob()], name)]);
@@ -319,7 +319,7 @@ function useSample(service: Service, onFiles: (files: File[]) => void) {
     }
   }
   const logins = useLogins();
-  // What stopped for want of a login goes on when there is one.
+  // What stopped because a login was missing continues after the login.
   // biome-ignore lint/correctness/useExhaustiveDependencies: the login is what it waits for
   useEffect(() => {
     if (error instanceof TomaatError && error.code === 'UNAUTHORIZED') void load();
@@ -343,7 +343,7 @@ function ServiceFacts({ service }: { service: Service }) {
       )}
       {(service.labels?.length ?? 0) > 0 && (
         <>
-          <h2>What it marks</h2>
+          <h2>What it labels</h2>
           <ul className="legend">
             {service.labels.map(({ value, name, color }) => (
               <li key={`${value} ${name}`}>
@@ -420,7 +420,7 @@ function CodeTabs({
   );
   return (
     <section className="panel code-panel" aria-labelledby="code-title">
-      <h2 id="code-title">The same from a program</h2>
+      <h2 id="code-title">Use from code</h2>
       {note && <p className="fine">{note}</p>}
       <Tabs>
         <TabList aria-label="Language" className="segments">

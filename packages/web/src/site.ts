@@ -5,14 +5,14 @@ import { baseUrl } from './base.ts';
 
 /** The server or registry that this page came from. */
 export const client: Client = createClient({ baseUrl });
-/** For a quick look whether the server answers at all. */
+/** For a quick check whether the server responds at all. */
 export const impatientClient: Client = createClient({ baseUrl, retries: 0, silenceMs: 4000 });
 const registry = createRegistryClient({ baseUrl });
 
 /** What is at this address: a server with its services, or a registry with what was announced to it. */
 export type Site = { kind: 'server'; services: Service[] } | { kind: 'registry'; entries: Entry[] };
 
-/** Asks for services as a server has them; a registry's answer is told by its entries, which have no inputs. */
+/** Asks for services as from a server; a registry's answer is recognised by its entries, which have no inputs. */
 async function findSite(signal: AbortSignal): Promise<Site> {
   let notServer: unknown;
   try {

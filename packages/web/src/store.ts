@@ -4,13 +4,13 @@ import { keptAt } from './base.ts';
 
 /**
  * What this browser remembers: the list of its jobs (localStorage), and the files that were sent for each
- * (IndexedDB), so that a reload goes on, the scan can be shown beside its result, and a failed job can be sent
+ * (IndexedDB), so that a reload continues, the scan can be shown beside its result, and a failed job can be sent
  * again. Nothing of it leaves the browser; it is deleted with the job.
  */
 export interface HistoryEntry {
   /** Made before the upload; names the files in this browser, and the request at the server. */
   key: string;
-  /** Missing until the server has taken the upload. */
+  /** Missing until the server has accepted the upload. */
   jobId?: string;
   service: string;
   serviceName: string;
@@ -24,7 +24,7 @@ export interface HistoryEntry {
   uploads?: Readonly<Record<string, string>>;
 }
 
-/** A request as it was asked for, with the files as they are sent. */
+/** A request as submitted, with the files as they are sent. */
 export interface Submission {
   key: string;
   service: string;
@@ -44,7 +44,7 @@ const keptMs = 7 * 24 * 3_600_000;
 
 // ---- The list ----
 
-/** All that is kept, and what of it is the present user's. */
+/** All stored entries, and those of the current user. */
 let shown: { text: string | null; all: readonly HistoryEntry[]; list: readonly HistoryEntry[] } = {
   text: null,
   all: [],
@@ -52,7 +52,7 @@ let shown: { text: string | null; all: readonly HistoryEntry[]; list: readonly H
 };
 let owner: string | undefined;
 
-/** Whose list it is from now on. */
+/** Sets the owner of the list. */
 export function belongTo(who: string): void {
   if (who === owner) return;
   owner = who;
@@ -62,7 +62,7 @@ export function belongTo(who: string): void {
 
 const ownOf = (all: readonly HistoryEntry[]) => all.filter((entry) => entry.owner === owner);
 
-/** Where the browser keeps nothing, the list lasts as long as the page. */
+/** If the browser stores nothing, the list lasts as long as the page. */
 let withoutStorage: string | null = null;
 const listeners = new Set<() => void>();
 
@@ -124,7 +124,7 @@ export function updateEntry(key: string, change: Partial<HistoryEntry>): void {
   writeList(list.map((entry) => (entry.key === key ? { ...entry, ...change } : entry)));
 }
 
-/** Notes what became of a job; one that came by a link from elsewhere is not taken into the list. */
+/** Records the outcome of a job; a job that was opened by a link from elsewhere is not added to the list. */
 export function noteJob(job: Job): void {
   const entry = entryOf(job.id);
   if (entry) updateEntry(entry.key, { state: job.state, expiresTime: job.expiresTime });

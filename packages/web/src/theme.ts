@@ -23,6 +23,6 @@ export function chooseTheme(theme: Theme): void {
     if (theme === 'system') localStorage.removeItem(key);
     else localStorage.setItem(key, theme);
   } catch {
-    // A browser that keeps nothing: the choice lasts as long as the page.
+    // If the browser stores nothing, the choice lasts as long as the page.
   }
 }

@@ -28,13 +28,13 @@ export interface Fault {
   requestId?: string;
 }
 
-/** Any error as what is shown: a title, what was wrong and what to do. */
+/** Any error as shown to the user: a title, what was wrong and what to do. */
 export function faultOf(error: unknown): Fault {
-  // What the server says is for programs: to send a key.
+  // The server's message is for programs: to send a key.
   if (error instanceof TomaatError && error.code === 'UNAUTHORIZED') {
     return {
       title: 'Your session has ended',
-      message: 'You are no longer logged in. Log in again, then repeat what you did.',
+      message: 'You are no longer logged in. Log in again, then repeat your last action.',
       code: error.code,
     };
   }
@@ -48,7 +48,7 @@ export function faultOf(error: unknown): Fault {
     };
   }
   return {
-    title: 'Something went wrong in this page',
+    title: 'Something went wrong on this page',
     message: `${error instanceof Error ? error.message : String(error)}. Reload the page and try again.`,
   };
 }
@@ -56,12 +56,12 @@ export function faultOf(error: unknown): Fault {
 export function titleOf(code: string): string {
   return (errorCodes as readonly string[]).includes(code)
     ? describeError(code as ErrorCode).title
-    : 'It did not work';
+    : 'Something went wrong';
 }
 
 export function Problem({ fault, children }: { fault: Fault; children?: ReactNode }) {
   const queries = useQueryClient();
-  // Whatever is refused for want of a login: the page finds out who is logged in, and asks for it.
+  // If a request is rejected because a login is missing, the page checks who is logged in, and asks for a login.
   useEffect(() => {
     if (fault.code === 'UNAUTHORIZED') void queries.invalidateQueries({ queryKey: ['me'] });
   }, [fault.code, queries]);
@@ -71,7 +71,7 @@ export function Problem({ fault, children }: { fault: Fault; children?: ReactNod
     return (
       <div className="problem" role="status">
         <h3>You are logged in again</h3>
-        <p>What you did before was stopped because your session had ended. Repeat it.</p>
+        <p>Your last action was stopped because your session had ended. Repeat it.</p>
         {children && <div className="actions">{children}</div>}
       </div>
     );
@@ -114,7 +114,7 @@ export function CopyButton({ text, label = 'Copy' }: { text: string; label?: str
       onClick={() => void copy(text).then((done) => setState(done ? 'copied' : 'failed'))}
     >
       <span aria-live="polite">
-        {state === 'copied' ? 'Copied' : state === 'failed' ? 'Select it and copy by hand' : label}
+        {state === 'copied' ? 'Copied' : state === 'failed' ? 'Select it and copy manually' : label}
       </span>
     </button>
   );
@@ -125,7 +125,7 @@ async function copy(text: string): Promise<boolean> {
     await navigator.clipboard.writeText(text);
     return true;
   } catch {
-    // A page that came over plain HTTP from another machine has no clipboard: the old way.
+    // A page that came over plain HTTP from another machine has no clipboard API: use the old way.
     const area = document.createElement('textarea');
     area.value = text;
     document.body.append(area);

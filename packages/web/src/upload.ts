@@ -16,9 +16,9 @@ import {
 } from './store.ts';
 
 /**
- * The uploads of this page. They go on while the user looks elsewhere in it, and after a reload or a cut from where the
- * server has them. A failed or cancelled job leaves them on the server, so that it can be tried again without sending
- * anything; they are deleted when the job has succeeded, when the user deletes it, or by the server in the end.
+ * The uploads of this page. They continue while the user visits other views, and resume after a reload or a lost
+ * connection. A failed or cancelled job leaves them on the server, so that it can be tried again without sending anything;
+ * they are deleted when the job has succeeded, when the user deletes it, or by the server in the end.
  */
 export type UploadState =
   | { phase: 'sending'; sentBytes: number; totalBytes: number; secondsLeft?: number }
@@ -51,10 +51,10 @@ export function newKey(): string {
   ).join('');
 }
 
-/** Address of an upload that is no job yet. */
+/** Address of an upload that is not yet a job. */
 export const uploadAddress = (key: string) => `/jobs/upload-${key}`;
 
-/** Keeps the request in this browser and begins to send it; its address shows how it goes. */
+/** Keeps the request in this browser and starts to send it; its address shows the progress. */
 export async function submit(submission: Submission, uploads?: HistoryEntry['uploads']): Promise<string> {
   const { key, service, serviceName, fileName, createdTime } = submission;
   await keepSubmission(submission);
@@ -63,7 +63,7 @@ export async function submit(submission: Submission, uploads?: HistoryEntry['upl
   return uploadAddress(key);
 }
 
-/** Asks for the same once more: with what is on the server still, else with this browser's copy. */
+/** Submits the same request again: with what is still on the server, otherwise with this browser's copy. */
 export function tryAgain(submission: Submission): Promise<string> {
   return submit(
     { ...submission, key: newKey(), createdTime: new Date().toISOString() },
@@ -71,7 +71,7 @@ export function tryAgain(submission: Submission): Promise<string> {
   );
 }
 
-/** Sends it, or goes on with what is being sent; the same key makes the same job, however often it arrives. */
+/** Sends it, or continues if it is being sent; the same key makes the same job, however often it arrives. */
 export function send(submission: Submission): void {
   const { key } = submission;
   const running = uploads.get(key);
@@ -105,7 +105,7 @@ function alone<T>(key: string, signal: AbortSignal, work: () => Promise<T>): Pro
   return locks ? locks.request(`tomaat.${key}`, { signal }, work) : work();
 }
 
-/** What was on the server may expire, or be deleted by another page, between two requests: then it is sent anew, once. */
+/** What was on the server may expire, or be deleted by another page, between two requests: then it is sent again, once. */
 async function predict(submission: Submission, signal: AbortSignal): Promise<Job> {
   const { service, values, frame, key } = submission;
   for (let attempt = 1; ; attempt++) {
@@ -146,11 +146,11 @@ async function uploadFiles(
         upload: entryAt(key)?.uploads?.[place],
         onBegin: (id) => updateEntry(key, { uploads: { ...entryAt(key)?.uploads, [place]: id } }),
         onUpload: ({ sentBytes }) => report(before + sentBytes),
-        // It was taken out when the submission was made (form/scan.ts).
+        // It was removed when the submission was made (form/scan.ts).
         keepText: true,
         signal,
       });
-      // A server that takes no such uploads gets the file itself.
+      // A server without resumable uploads gets the file itself.
       volumes[input].push(ref ?? file);
       before += blob.size;
     }
@@ -167,7 +167,7 @@ function createReport(key: string, totalBytes: number): (sentBytes: number) => v
     // Not at every packet: the text is read out where a screen reader runs.
     if (ms - shownMs < 250 && sentBytes < totalBytes) return;
     shownMs = ms;
-    // After a cut the server may have less than was thought to be sent.
+    // After a lost connection the server may have less than was believed to be sent.
     if (!first || sentBytes < first.sentBytes) first = { sentBytes, ms };
     const seconds = (ms - first.ms) / 1000;
     const gained = sentBytes - first.sentBytes;
@@ -181,7 +181,7 @@ const totalOf = ({ files }: Submission): number =>
     .flat()
     .reduce((sum, { blob }) => sum + blob.size, 0);
 
-/** Goes on with an upload that a reload broke off; one that the user stopped stays stopped. */
+/** Resumes an upload that a reload interrupted; one that the user stopped stays stopped. */
 export async function resume(key: string): Promise<void> {
   if (uploads.has(key)) return;
   // Only what is in the list of the present user: the files of another login of this browser are not sent in its name.
@@ -200,7 +200,7 @@ export function stop(key: string): void {
   uploads.get(key)?.abort.abort();
 }
 
-/** Notes what became of a job; what was sent for one that succeeded is deleted on the server. */
+/** Records the outcome of a job; the upload of a job that succeeded is deleted on the server. */
 export function follow(job: Job): void {
   noteJob(job);
   const entry = job.state === 'succeeded' ? entryOf(job.id) : undefined;
@@ -208,7 +208,7 @@ export function follow(job: Job): void {
   if (entry) void deleteUploads(entry.key).catch(() => undefined);
 }
 
-/** Deletes a job with all that belongs to it, on the server and in this browser. */
+/** Deletes a job with everything that belongs to it, on the server and in this browser. */
 export async function discard(key: string): Promise<void> {
   stop(key);
   const jobId = entryAt(key)?.jobId;

@@ -207,10 +207,10 @@ describe.skipIf(browserMissing)('what the page says about access', () => {
         const job = await settledJob(open);
         await page.goto(`${address}/jobs/${job.id}`);
         await page.locator('.share').getByText(everyone).waitFor();
-        await page.getByText('This browser does not have the scan that was sent').waitFor();
+        await page.getByText('This browser does not have the scan').waitFor();
         await createClient({ baseUrl: open.address }).remove(job.id);
         await page.goto(`${address}/jobs/${job.id}`);
-        await page.getByText('There is no such job here').waitFor();
+        await page.getByText('Job not found').waitFor();
         expect(await page.getByRole('alert').textContent()).not.toMatch(/log|login/i);
       }),
     90_000,
@@ -232,15 +232,15 @@ describe.skipIf(browserMissing)('what the page says about access', () => {
       await picture(page, 'service-key');
       await page.goto(`${address}/jobs`);
       await page
-        .getByText(`What you sent from this browser, logged in with the API key “${label}”.`)
+        .getByText(`Jobs that you sent from this browser, logged in with the API key “${label}”.`)
         .waitFor();
     });
     await withPage(closed, async (page, _context, address) => {
       await page.goto(`${address}/jobs/${job.id}`);
       await logIn(page, other.key);
-      await page.getByText('There is no such job for your login').waitFor();
+      await page.getByText('Your login has no job with this id').waitFor();
       await page.getByText('You are logged in with the API key “the operator”.').waitFor();
-      await page.getByText('this one may belong to another').waitFor();
+      await page.getByText('Only the login that sent a job can open it').waitFor();
       await picture(page, 'gone-key');
     });
     // It is there: the text must not say that it was deleted.
@@ -256,7 +256,7 @@ describe.skipIf(browserMissing)('what the page says about access', () => {
         const { host } = new URL(provider.issuer);
         await page.goto(`${address}/services/threshold`);
         await logInByIssuer(page);
-        await page.getByText(`your login through ${host} is for this page`).waitFor();
+        await page.getByText(`your login through ${host} works only on this page`).waitFor();
         await page
           .locator('#where-it-goes')
           .getByText(`Only you can open the job, logged in as Ada Example through ${host}.`)
@@ -304,9 +304,9 @@ describe.skipIf(browserMissing)('what the page says about access', () => {
         const id = new URL(page.url()).pathname.split('/').pop()!;
         await createClient({ baseUrl: closed.address, apiKey: made.key }).remove(id);
         await page.reload();
-        await page.getByText('It was deleted before its time').waitFor();
+        await page.getByText('It was deleted before it expired').waitFor();
         await page.goto(`${address}/jobs`);
-        await page.getByRole('cell', { name: 'No longer there' }).waitFor();
+        await page.getByRole('cell', { name: 'Gone' }).waitFor();
       });
     } finally {
       await brief.stop();
@@ -323,11 +323,11 @@ describe.skipIf(browserMissing)('what the page says about access', () => {
       await page.getByRole('button', { name: 'Try it with the sample' }).waitFor();
       endSessions();
       await press(page, 'Try it with the sample');
-      await page.getByText('Your session has expired or was ended.').waitFor();
+      await page.getByText('Your session has ended. Log in').waitFor();
       await picture(page, 'login-again');
       await logIn(page, key);
       await page.getByText('voxels', { exact: false }).first().waitFor();
-      expect(await page.getByText('The sample is not there').count()).toBe(0);
+      expect(await page.getByText('The sample was not found').count()).toBe(0);
       expect(await page.getByText('An API key with the scope').count()).toBe(0);
     });
   }, 90_000);
@@ -341,7 +341,7 @@ describe.skipIf(browserMissing)('what the page says about access', () => {
       await page.locator('.share').waitFor();
       endSessions();
       await press(page, 'Delete the result now');
-      await page.getByText('Your session has expired or was ended.').waitFor();
+      await page.getByText('Your session has ended. Log in').waitFor();
       await logIn(page, key);
       await page.getByText('You are logged in again').waitFor();
       await press(page, 'Delete the result now');
@@ -359,7 +359,7 @@ describe.skipIf(browserMissing)('what the page says about access', () => {
         endSessions();
         await press(page, 'Send and compute');
         await page
-          .getByText('jobs and uploads go on, and what you filled in but did not send is lost')
+          .getByText('jobs and uploads continue, but whatever you filled in and did not send is lost')
           .waitFor();
         await picture(page, 'login-again-oidc');
         await logInByIssuer(page);
@@ -392,8 +392,8 @@ describe.skipIf(browserMissing)('what the page says about access', () => {
       });
       await page.goto(upload);
       await logIn(page, second.key);
-      await page.getByText('This upload is not in this browser').waitFor();
-      await page.getByText('Uploads of another login are not shown.').waitFor();
+      await page.getByText('This browser does not have this upload').waitFor();
+      await page.getByText('Uploads from other logins are not shown.').waitFor();
       expect(sent).toEqual(['/auth/session']);
     });
   }, 90_000);
@@ -413,10 +413,10 @@ describe.skipIf(browserMissing)('what the page says about access', () => {
       const { key } = await makeKey(join(closed.dataFolder, 'registry'), ['predict']);
       await withPage({ address: registry.url }, async (page, _context, address) => {
         await page.goto(`${address}/`);
-        await page.getByText('A login is required here before services are shown').waitFor();
+        await page.getByText('Log in to see the services and send scans.').waitFor();
         await logIn(page, key);
-        await page.getByText('the login of this registry does not count there').waitFor();
-        await page.getByText('is passed on to such a server and not kept here').waitFor();
+        await page.getByText('your login to this registry is not valid there').waitFor();
+        await page.getByText('forwards scans that programs send to it and does not keep them').waitFor();
         await page.getByText('TOMAAT_ANNOUNCE_KEY', { exact: false }).waitFor();
         await picture(page, 'registry-login');
       });

@@ -194,7 +194,7 @@ describe.skipIf(browserMissing)('the login of the page', () => {
         await menu.click();
         await page.getByText('Has every permission; sees only its own jobs').waitFor();
         await page.goto(job);
-        await page.getByText('There is no such job for your login').waitFor();
+        await page.getByText('Your login has no job with this id').waitFor();
         expect(await page.getByText('SECRET_NAME').count()).toBe(0);
 
         await page.locator('.account summary').click();
@@ -226,7 +226,9 @@ describe.skipIf(browserMissing)('the login of the page', () => {
         // By keyboard: the pointer waits until the viewer lets the page rest.
         await page.getByRole('button', { name: 'Send and compute' }).press('Enter');
         await page.getByRole('heading', { name: 'Log in again' }).waitFor();
-        expect(await page.getByText('With a key, this page stays as it is.').isVisible()).toBe(true);
+        expect(await page.getByText('If you log in with a key, this page stays as it is.').isVisible()).toBe(
+          true,
+        );
         await logIn(page, key);
         // What was stopped goes on by itself.
         await page.getByText(/^Done/).waitFor();
@@ -295,10 +297,10 @@ describe.skipIf(browserMissing)('the login of the page', () => {
             provider.refusal = undefined;
           }
           await page.goto(`${address}/?login-fault=%3Cimg%20src=x%20onerror=alert(1)%3E`);
-          await page.getByText(/ was not valid, so you are not logged in\./).waitFor();
+          await page.getByText(/ sent an invalid response, so you are not logged in\./).waitFor();
           expect(page.url()).toBe(`${address}/`);
           await page.goto(`${address}/?login-fault=constructor`);
-          await page.getByText(/ was not valid, so you are not logged in\./).waitFor();
+          await page.getByText(/ sent an invalid response, so you are not logged in\./).waitFor();
         },
         {},
         [provider.issuer],
@@ -336,7 +338,7 @@ describe.skipIf(browserMissing)('the login of the page', () => {
               await page.getByRole('button', { name: 'Yes' }).click();
               await page.getByText(`You are logged out, here and at ${host}.`).waitFor();
             } else {
-              await page.getByText(`You are logged out here. ${host} may still know you`).waitFor();
+              await page.getByText(`You are logged out here, but ${host} may let the next user`).waitFor();
             }
             expect(page.url()).toBe(`${address}/`);
             expect(await faultsOf(page)).toEqual([]);

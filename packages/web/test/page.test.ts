@@ -206,7 +206,7 @@ describe.skipIf(browserMissing)('the page', () => {
         await client.wait(job.id);
         await page.goto(`${site.address}/jobs/${job.id}`);
         await viewerReady(page);
-        await page.getByText('here the result is shown without it').waitFor();
+        await page.getByText('so the result is shown without it').waitFor();
         await checkOverlay(page, site, [242, 193, 78], affines['left-handed']);
       }),
     90_000,
@@ -258,7 +258,7 @@ describe.skipIf(browserMissing)('the page', () => {
         await page.getByText(/Computing, \d+ %/).waitFor();
         await own.stop();
         stopped = true;
-        await page.getByText('The server does not answer at the moment').waitFor();
+        await page.getByText('The server is not responding').waitFor();
       }, own.address);
     } finally {
       if (!stopped) await own.stop();
@@ -387,11 +387,11 @@ describe.skipIf(browserMissing)('the page', () => {
         const traffic = watchUploads(page);
         await beginSlowUpload(page, site.address, await encode(wideVolume(), 'nii'));
         await page.getByRole('button', { name: 'Cancel' }).click();
-        await page.getByText('nothing of it is kept on the server').waitFor();
+        await page.getByText('The server keeps none of it').waitFor();
         expect(await headUpload(site, traffic.ids[0])).toBe(404);
         await slowDown(page, -1);
         await page.reload();
-        await page.getByText('nothing of it is kept on the server').waitFor();
+        await page.getByText('The server keeps none of it').waitFor();
         await expectAccessible(page);
         expect(traffic.begun).toBe(1);
         await page.getByRole('button', { name: 'Send it after all' }).click();
@@ -442,13 +442,16 @@ describe.skipIf(browserMissing)('the page', () => {
         const dicom = Buffer.alloc(4000);
         dicom.write('DICM', 128, 'latin1');
         await choose(page, 'IM0001.dcm', dicom);
-        await page.getByRole('alert').getByText('This is DICOM, which cannot be sent here yet').waitFor();
+        await page
+          .getByRole('alert')
+          .getByText('This is a DICOM file, which this page cannot send yet')
+          .waitFor();
         expect(await page.getByRole('button', { name: 'Send and compute' }).isDisabled()).toBe(true);
         const folder = join(site.dataFolder, 'SERIES01');
         await mkdir(folder);
         for (const name of ['IM0001', 'IM0002']) await writeFile(join(folder, name), dicom);
         await drop(page, folder);
-        await page.getByRole('alert').getByText('This folder holds DICOM').waitFor();
+        await page.getByRole('alert').getByText('This folder contains DICOM').waitFor();
         await mkdir(join(site.dataFolder, 'notes'));
         await writeFile(join(site.dataFolder, 'notes', 'a.txt'), 'eggs');
         await drop(page, join(site.dataFolder, 'notes'));
@@ -646,7 +649,7 @@ describe.skipIf(browserMissing)('the page', () => {
       await withPage(async (page) => {
         await page.goto(`${registry.url}/`);
         const dead = page.getByRole('article').filter({ hasText: 'A dead service' });
-        await dead.getByText('Not reachable').waitFor();
+        await dead.getByText('Unreachable').waitFor();
         expect(await dead.getByRole('link').count()).toBe(0);
         const link = page.getByRole('link', { name: 'A live service' });
         expect(await link.getAttribute('href')).toBe(`${site.address}/services/threshold`);
@@ -667,7 +670,7 @@ describe.skipIf(browserMissing)('the page', () => {
     () =>
       withPage(async (page) => {
         await page.goto(`${site.address}/jobs/AAAAAAAAAAAAAAAAAAAAAA`);
-        await page.getByText('There is no such job here').waitFor();
+        await page.getByText('Job not found').waitFor();
         await page.goto(`${site.address}/services/no-such-service`);
         await page.getByText('There is no service no-such-service here').waitFor();
       }),
@@ -712,7 +715,7 @@ describe.skipIf(browserMissing)('the page', () => {
         await page.getByText('The mask would not hold').waitFor();
         await expectAccessible(page);
         await page.goto(`${site.address}/jobs/AAAAAAAAAAAAAAAAAAAAAA`);
-        await page.getByText('There is no such job here').waitFor();
+        await page.getByText('Job not found').waitFor();
         await expectAccessible(page);
       });
     }
@@ -735,7 +738,7 @@ describe.skipIf(browserMissing)('the page', () => {
       await page.goto(
         `${site.address}/?q=${encodeURIComponent(`${payloads[0]} nowhere`)}&modality=${encodeURIComponent(payloads[1])}`,
       );
-      await page.getByText('No service fits').waitFor();
+      await page.getByText('No matching services').waitFor();
       const header = Buffer.from(await slowVolume());
       for (const [i, payload] of payloads.entries()) {
         turn = i;

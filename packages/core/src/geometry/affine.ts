@@ -51,7 +51,7 @@ export function invert(a: Affine): Affine {
   return [i[0], i[1], i[2], t(0), i[3], i[4], i[5], t(1), i[6], i[7], i[8], t(2), 0, 0, 0, 1];
 }
 
-/** Where a point goes. */
+/** The image of a point under the map. */
 export function applyAffine(a: Affine, p: Vec3): [number, number, number] {
   return [
     a[0] * p[0] + a[1] * p[1] + a[2] * p[2] + a[3],

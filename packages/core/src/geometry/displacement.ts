@@ -18,12 +18,12 @@ export type PointTransform =
   | { readonly kind: 'linear'; readonly matrix: Affine }
   | { readonly kind: 'grid'; readonly displacement: Volume };
 
-/** Where the transform takes a point, RAS+ mm. Throws BAD_INPUT for a displacement without three components. */
+/** The point that the transform maps a point to, RAS+ mm. Throws BAD_INPUT for a displacement without three components. */
 export function transformPoint(transform: PointTransform, point: Vec3): [number, number, number] {
   return transformPoints(transform, [point])[0];
 }
 
-/** Where the transform takes each point, RAS+ mm. */
+/** The points that the transform maps these points to, RAS+ mm. */
 export function transformPoints(
   transform: PointTransform,
   points: readonly Vec3[],
@@ -57,7 +57,7 @@ export function resampleThrough(
     } catch (cause) {
       throw new TomaatError(
         'BAD_INPUT',
-        'The matrix of the transform is singular: give one that can be inverted.',
+        'The matrix of the transform is singular. Give one that can be inverted.',
         {
           cause,
         },

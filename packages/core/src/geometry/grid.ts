@@ -31,20 +31,20 @@ export function checkGrid<G extends Grid>(grid: G): G {
   if (size.length !== 3 || !size.every((n) => Number.isSafeInteger(n) && n > 0)) {
     throw new TomaatError(
       'BAD_INPUT',
-      `A grid of ${size.join(' × ')} voxels cannot be made: give three whole numbers, each at least 1.`,
+      `A grid of ${size.join(' × ')} voxels cannot be made. Give three whole numbers, each at least 1.`,
     );
   }
   if (size[0] * size[1] * size[2] > maxGridVoxels) {
     throw new TomaatError(
       'TOO_MANY_VOXELS',
-      `A grid of ${size.join(' × ')} voxels is too large (at most ${maxGridVoxels}): choose a larger spacing or crop first.`,
+      `A grid of ${size.join(' × ')} voxels is too large (at most ${maxGridVoxels}). Choose a larger spacing or crop first.`,
     );
   }
   inverseAffine(affine);
   return grid;
 }
 
-/** The inverse of a grid's affine. Throws BAD_INPUT when there is none. */
+/** The inverse of a grid's affine. Throws BAD_INPUT if it has none. */
 export function inverseAffine(affine: Affine): Affine {
   try {
     const inverse = invert(affine);
@@ -54,7 +54,7 @@ export function inverseAffine(affine: Affine): Affine {
   }
   throw new TomaatError(
     'BAD_INPUT',
-    'The affine of the volume is singular or not finite, so its voxels have no places in the world: correct the header.',
+    'The affine of the volume is singular or not finite, so its voxels have no world positions. Correct the header.',
   );
 }
 
@@ -104,14 +104,14 @@ export function checkAxcodes(axcodes: string): string {
   if (groups.length === 3 && [0, 1, 2].every((group) => groups.includes(group))) return axcodes;
   throw new TomaatError(
     'BAD_INPUT',
-    `"${axcodes}" is not an orientation: give three letters, one of L or R, one of P or A and one of I or S, such as "RAS".`,
+    `"${axcodes}" is not an orientation. Give three letters, one of L or R, one of P or A and one of I or S, such as "RAS".`,
   );
 }
 
 /**
  * The same voxels in another order: axis k of the result points to the k-th letter, as nibabel and MONAI's
  * Orientation name axes. Only permutes and flips axes; an oblique grid stays oblique. Throws BAD_INPUT for letters that are
- * no orientation, or an affine without an inverse.
+ * not an orientation, or an affine without an inverse.
  */
 export function orientedGrid(grid: Grid, axcodes: string): Grid {
   inverseAffine(grid.affine);

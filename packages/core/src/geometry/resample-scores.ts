@@ -15,7 +15,7 @@ import { innerRun, type Line, slack } from './sample.ts';
 /** Scores of K classes: planar float32 voxels, one component a class. */
 export type Scores = Volume & { readonly voxels: Float32Array };
 
-/** A cell whose corners disagree, or hold a score that is not finite: it has to be computed. */
+/** A cell whose corners disagree, or hold a score that is not finite: it must be computed. */
 const undecided = 0xffff;
 
 /** What decides a label: the class whose score is highest and greater than `floor`; else 0. */
@@ -73,18 +73,18 @@ export function resampleThreshold(scores: Volume, channel: number, above: number
 function checkScores(scores: Volume): Scores {
   const { voxels, components } = scores;
   if (!(voxels instanceof Float32Array)) {
-    throw new TomaatError('BAD_INPUT', 'Scores must be float32 voxels: convert them first.');
+    throw new TomaatError('BAD_INPUT', 'Scores must be float32 voxels. Convert them first.');
   }
   if (components < 1 || components >= undecided) {
     throw new TomaatError(
       'BAD_INPUT',
-      `Scores of ${components} classes cannot be made labels: at most 65,534.`,
+      `Scores of ${components} classes cannot become labels: the limit is 65,534.`,
     );
   }
   if (voxels.length !== components * voxelCount(scores)) {
     throw new TomaatError(
       'BAD_INPUT',
-      `The scores have ${voxels.length} values where ${components} × ${scores.size.join(' × ')} are needed.`,
+      `The scores have ${voxels.length} values, but ${components} × ${scores.size.join(' × ')} are needed.`,
     );
   }
   return scores as Scores;

@@ -66,7 +66,7 @@ export function resample(volume: Volume, grid: Grid, options: ResampleOptions = 
 function settle(volume: Volume, options: ResampleOptions): { mode: Interpolation; type: VoxelType } {
   const mode = options.mode ?? (options.label ? 'nearest' : 'linear');
   if (options.label && mode !== 'nearest') {
-    throw new TomaatError('BAD_INPUT', `Labels cannot be interpolated (mode "${mode}"): use "nearest".`);
+    throw new TomaatError('BAD_INPUT', `Labels cannot be interpolated (mode "${mode}"). Use "nearest".`);
   }
   const own = voxelTypeOf(volume.voxels);
   const wide = ['float64', 'int32', 'uint32', 'int64', 'uint64'].includes(own) ? 'float64' : 'float32';

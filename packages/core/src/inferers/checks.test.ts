@@ -163,6 +163,6 @@ describe('checkChannel()', () => {
   it.each([-1, 3, 4, 0.5, Number.NaN])('refuses channel %f of 3', (channel) => {
     const error = thrown(() => checkChannel(channel, 3));
     expect(error.code).toBe('BAD_MANIFEST');
-    expect(error.message).toContain(`channel ${channel}, and the network gives the channels 0 … 2.`);
+    expect(error.message).toContain(`channel ${channel}, but the network gives the channels 0 … 2.`);
   });
 });

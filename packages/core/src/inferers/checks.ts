@@ -2,13 +2,13 @@ import { TomaatError } from '../errors.ts';
 import type { Tensor } from '../tensor.ts';
 import type { NetworkSession } from './spec.ts';
 
-/** Throws CANCELED once the signal is given. */
+/** Throws CANCELED once the signal is aborted. */
 export function checkCanceled(signal: AbortSignal | undefined): void {
   if (signal?.aborted)
     throw new TomaatError('CANCELED', 'The prediction was cancelled.', { cause: signal.reason });
 }
 
-/** Throws unless a network that insists on dimensions gets them; `who` says where these ones come from. */
+/** Throws unless a network with fixed dimensions gets them; `who` says where these dimensions come from. */
 export function checkInputDims(session: NetworkSession, dims: readonly number[], who: string): void {
   const wanted = session.inputDims;
   if (!wanted || (wanted.length === dims.length && wanted.every((d, i) => d === null || d === dims[i])))
@@ -16,11 +16,11 @@ export function checkInputDims(session: NetworkSession, dims: readonly number[],
   const text = wanted.map((d) => d ?? 'any').join(' × ');
   throw new TomaatError(
     'BAD_MANIFEST',
-    `The network takes a tensor of ${text} (batch × components × z × y × x), and ${who} ${dims.join(' × ')}. Change the preprocess steps (resize, divisiblePad, cropForeground …), the number of input volumes or roiSize so that they agree.`,
+    `The network takes a tensor of ${text} (batch × components × z × y × x), but ${who} ${dims.join(' × ')}. Change the preprocess steps (resize, divisiblePad, cropForeground …), the number of input volumes or roiSize so that they agree.`,
   );
 }
 
-/** The number of classes, after a look at the shape of the scores. APP_OUTPUT where it is of no use. */
+/** The number of classes, after a look at the shape of the scores. APP_OUTPUT if the shape is invalid. */
 export function checkScoresShape(output: Tensor, inputDims: readonly number[]): number {
   const { data, dims } = output;
   const spatial = dims.slice(2);
@@ -30,7 +30,7 @@ export function checkScoresShape(output: Tensor, inputDims: readonly number[]): 
   if (dims[0] !== 1 || !(dims[1] >= 1) || !(same || (one && (dims.length === 2 || dims.length === 5)))) {
     throw new TomaatError(
       'APP_OUTPUT',
-      `The network took ${inputDims.join(' × ')} and gave ${dims.join(' × ')}; expected are 1 × classes × ${inputDims.slice(2).join(' × ')}, or 1 × classes for the whole volume. Export the network so that its output has the size of its input.`,
+      `The network took ${inputDims.join(' × ')} and gave ${dims.join(' × ')}; expected: 1 × classes × ${inputDims.slice(2).join(' × ')}, or 1 × classes for the whole volume. Export the network so that its output has the size of its input.`,
     );
   }
   if (data.length !== length) {
@@ -62,6 +62,6 @@ export function checkChannel(channel: number, classes: number): void {
   if (Number.isInteger(channel) && channel >= 0 && channel < classes) return;
   throw new TomaatError(
     'BAD_MANIFEST',
-    `The threshold names channel ${channel}, and the network gives the channels 0 … ${classes - 1}. Correct the channel.`,
+    `The threshold names channel ${channel}, but the network gives the channels 0 … ${classes - 1}. Correct the channel.`,
   );
 }

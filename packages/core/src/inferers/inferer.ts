@@ -10,7 +10,7 @@ import type { InfererSpec, InferOptions, InferResult, NetworkSession, Reduction 
 /**
  * Applies a network to a volume (float32, C components). The result lies on the input's grid; the one answer of a
  * classifier is a volume of one voxel that covers it. Throws APP_FAILED or BAD_MANIFEST where network, volume and
- * `spec` do not fit each other, APP_OUTPUT where the network's answer is of no use, CANCELED after `signal`, and
+ * `spec` do not fit each other, APP_OUTPUT if the network's output is invalid, CANCELED after `signal`, and
  * OUT_OF_MEMORY.
  */
 export async function infer(
@@ -53,7 +53,7 @@ export async function infer(
 
 /**
  * Bytes that `infer` needs for a volume: its input, its result and what it keeps meanwhile, but not what the network
- * itself takes. To be compared with what is free before a prediction starts.
+ * itself takes. Compare it with the free memory before a prediction starts.
  */
 export function estimateMemory(
   spec: InfererSpec,

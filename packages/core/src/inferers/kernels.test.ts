@@ -183,10 +183,10 @@ describe('openKernels() where memory or SIMD is missing', () => {
     vi.stubGlobal('ArrayBuffer', full);
     const noRoom = (megabytes: string) =>
       expect.objectContaining({ code: 'OUT_OF_MEMORY', message: expect.stringContaining(megabytes) });
-    expect(() => openKernels(2 ** 32 - 64)).toThrow(noRoom('room for 4295 MB'));
+    expect(() => openKernels(2 ** 32 - 64)).toThrow(noRoom('memory for 4295 MB'));
     expect(asked).toEqual([{ initial: 65536, maximum: 65536 }, 2 ** 32]);
     asked.length = 0;
-    expect(() => openKernels(2 ** 32 - 63)).toThrow(noRoom('room for 4296 MB'));
+    expect(() => openKernels(2 ** 32 - 63)).toThrow(noRoom('memory for 4296 MB'));
     expect(asked).toEqual([2 ** 32 + 65536]);
   });
 });
@@ -208,24 +208,27 @@ describe('createLabels()', () => {
     [256, 2_000_001, '3 MB'],
     [257, 1_000_000, '2 MB'],
     [257, 1_000_001, '3 MB'],
-  ])('says of %i classes of %i voxels that there was no room for %s', (classes, count, megabytes) => {
-    const construct = () => {
-      throw new RangeError('Array buffer allocation failed');
-    };
-    vi.stubGlobal('Uint8Array', new Proxy(Uint8Array, { construct }));
-    vi.stubGlobal('Uint16Array', new Proxy(Uint16Array, { construct }));
-    let error: unknown;
-    try {
-      createLabels(classes, count);
-    } catch (caught) {
-      error = caught;
-    }
-    vi.unstubAllGlobals();
-    expect(error).toMatchObject({
-      code: 'OUT_OF_MEMORY',
-      message: expect.stringContaining(`room for ${megabytes} `),
-    });
-  });
+  ])(
+    'says of %i classes of %i voxels that there is not enough memory for %s',
+    (classes, count, megabytes) => {
+      const construct = () => {
+        throw new RangeError('Array buffer allocation failed');
+      };
+      vi.stubGlobal('Uint8Array', new Proxy(Uint8Array, { construct }));
+      vi.stubGlobal('Uint16Array', new Proxy(Uint16Array, { construct }));
+      let error: unknown;
+      try {
+        createLabels(classes, count);
+      } catch (caught) {
+        error = caught;
+      }
+      vi.unstubAllGlobals();
+      expect(error).toMatchObject({
+        code: 'OUT_OF_MEMORY',
+        message: expect.stringContaining(`memory for ${megabytes} `),
+      });
+    },
+  );
 });
 
 describe('allocate()', () => {

@@ -3,7 +3,7 @@ import { moduleBase64 } from './kernel-module.gen.ts';
 
 /**
  * The loops that touch every voxel of every class, over one block of memory. Offsets count float32 elements from
- * its start, but `out` counts bytes. The block ends in `spareBytes` that belong to nobody: argmax goes in steps of
+ * its start, but `out` counts bytes. The block ends in unused `spareBytes`: argmax goes in steps of
  * 16 voxels and may read and write past its end.
  */
 export interface Kernels {
@@ -85,7 +85,7 @@ export function allocate<T>(make: () => T, sizeBytes: number): T {
     const megabytes = Math.ceil(sizeBytes / 1e6);
     throw new TomaatError(
       'OUT_OF_MEMORY',
-      `There was no room for ${megabytes} MB of class scores. Send a smaller or coarser volume, or raise the memory limit of the worker.`,
+      `There is not enough memory for ${megabytes} MB of class scores. Send a smaller or coarser volume, or raise the memory limit of the worker.`,
       { cause },
     );
   }
@@ -148,7 +148,7 @@ export function createLabels(classes: number, count: number): Uint8Array | Uint1
   if (classes > classesMax) {
     throw new TomaatError(
       'APP_OUTPUT',
-      `The network gives ${classes} classes; at most ${classesMax} can be labelled.`,
+      `The network gives ${classes} classes, but at most ${classesMax} can be labelled.`,
     );
   }
   return allocate(

@@ -305,7 +305,7 @@ describe('infer() with a sliding window', () => {
         const result = infer(volumeOf([2, 2, 2], 2), identityNetwork, spec, { type: 'argmax' });
         await expect(result).rejects.toMatchObject({
           code: 'OUT_OF_MEMORY',
-          message: expect.stringContaining('room for 549756 MB'),
+          message: expect.stringContaining('memory for 549756 MB'),
         });
       }
     } finally {

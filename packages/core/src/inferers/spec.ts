@@ -10,11 +10,11 @@ export interface NetworkSession {
    */
   run(input: Tensor): Promise<Tensor | LabelTensor>;
   /**
-   * The class with the largest score of each voxel (the first of equals), [1, 1, z, y, x]: given where the engine can spare
-   * the copy of all scores.
+   * The class with the largest score of each voxel (the first of equals), [1, 1, z, y, x]: present if the engine can avoid
+   * copying all scores.
    */
   runLabels?(input: Tensor): Promise<LabelTensor>;
-  /** The dimensions that the network takes, null where any will do; left out when unknown. */
+  /** The dimensions that the network takes, null where any is accepted; missing if unknown. */
   readonly inputDims?: readonly (number | null)[];
 }
 
@@ -30,13 +30,13 @@ const slidingWindowSchema = z
     overlap: z
       .union([overlapSchema, perAxis(overlapSchema)])
       .default(0.25)
-      .describe('Part of a window that the next one covers again, for all axes or for x, y and z'),
+      .describe('Fraction of a window that overlaps the next one, for all axes or for x, y and z'),
     mode: z.enum(['constant', 'gaussian']).default('constant').describe('Weight of the voxels of a window'),
     sigmaScale: z.number().positive().max(10).default(0.125).describe('Standard deviation over roiSize'),
     paddingMode: z
       .enum(['constant', 'reflect', 'replicate'])
       .default('constant')
-      .describe('What surrounds a volume that is smaller than a window'),
+      .describe('Padding of a volume that is smaller than a window'),
     paddingValue: z.number().default(0),
     stepping: z
       .enum(['monai', 'nnunet'])
@@ -56,7 +56,7 @@ export type InfererSpec = z.output<typeof infererSchema>;
 export type SlidingWindowSpec = z.output<typeof slidingWindowSchema>;
 
 /**
- * What becomes of the class scores: kept; the class with the largest one (the first of equals); or 1 where the score
+ * What to do with the class scores: keep them; the class with the largest one (the first of equals); or 1 where the score
  * of one class is above a number, else 0.
  */
 export type Reduction =

@@ -6,7 +6,7 @@ import type { Size } from '../volume.ts';
 export type Stepping = 'monai' | 'nnunet';
 export type PaddingMode = 'constant' | 'reflect' | 'replicate';
 
-/** The windows along one axis: nothing is kept of them, for an axis may be as long as a volume has voxels. */
+/** The windows along one axis, computed on demand: an axis may be as long as a volume has voxels. */
 export interface Windows {
   readonly count: number;
   /** First position of a window, counted from 0. */
@@ -78,7 +78,7 @@ export function sourceIndices(start: number, roi: number, length: number, mode: 
   if (mode === 'reflect' && Math.max(before, after) >= length) {
     throw new TomaatError(
       'BAD_INPUT',
-      `The volume has only ${length} voxels along one axis, too few to be reflected into a window of ${roi}. Send a larger volume; the author of the app may choose another paddingMode.`,
+      `The volume has only ${length} voxels along one axis, too few to be reflected into a window of ${roi}. Send a larger volume; the author of the app can choose another paddingMode.`,
     );
   }
   return Int32Array.from({ length: roi }, (_, i) => {

@@ -182,7 +182,7 @@ function wholeBox(size: Size): Box {
   return { min: [0, 0, 0], max: [size[0] - 1, size[1] - 1, size[2] - 1] };
 }
 
-/** Which of the values of a label map are meant: those listed, or every one but 0. */
+/** The selected values of a label map: those listed, or all except 0. */
 function chosen(labels: readonly number[] | undefined): (value: number) => boolean {
   if (!labels) return (value) => value !== 0;
   const wanted = new Set(labels.filter((value) => value !== 0));
@@ -190,13 +190,13 @@ function chosen(labels: readonly number[] | undefined): (value: number) => boole
 }
 
 export interface LargestOptions {
-  /** The values that are looked at; the others stay as they are. Default: all but 0. */
+  /** The values to process; the others stay as they are. Default: all but 0. */
   labels?: readonly number[];
   /** Default 26, as in MONAI. */
   connectivity?: Connectivity;
   /** true (default): the largest component of each label; false: of all the labels taken as one mask. */
   independent?: boolean;
-  /** How many components stay. Default 1. */
+  /** Number of components to keep. Default 1. */
   components?: number;
 }
 
@@ -207,7 +207,7 @@ export interface LargestOptions {
 export function keepLargestComponent(volume: Volume, options: LargestOptions = {}): Volume {
   const { connectivity = 26, independent = true, components = 1 } = options;
   if (!Number.isInteger(components) || components < 1) {
-    throw new TomaatError('BAD_INPUT', `At least one component has to stay, ${components} was given.`);
+    throw new TomaatError('BAD_INPUT', `At least one component must stay, not ${components}.`);
   }
   const isChosen = chosen(options.labels);
   const found = findComponents(labelVoxels(volume), volume.size, {
@@ -230,13 +230,13 @@ export function keepLargestComponent(volume: Volume, options: LargestOptions = {
 }
 
 export interface SmallObjectOptions {
-  /** Components with a smaller volume go, millilitres. */
+  /** Components with a smaller volume are removed, millilitres. */
   minVolumeMl?: number;
-  /** Components with fewer voxels go. Default 64 where neither limit is given, as in MONAI. */
+  /** Components with fewer voxels are removed. Default 64 where neither limit is given, as in MONAI. */
   minVoxels?: number;
   /** Default 6, as in MONAI. */
   connectivity?: Connectivity;
-  /** true (default): each label's components by themselves; false: of all labels taken as one mask. */
+  /** true (default): each label's components separately; false: of all labels taken as one mask. */
   independent?: boolean;
   labels?: readonly number[];
 }
@@ -276,13 +276,13 @@ export interface FillOptions {
   labels?: readonly number[];
   /** How the outside gets in: 26 (default, as in MONAI) through corners too, 6 only through faces. */
   connectivity?: Connectivity;
-  /** Fills each slice across this axis by itself: a hole is then what is enclosed within its slice. */
+  /** Fills each slice perpendicular to this axis separately: a hole is then what is enclosed within its slice. */
   slicewise?: 'x' | 'y' | 'z';
 }
 
 /**
- * Gives every voxel that a label encloses that label, other labels included (MONAI's FillHoles). Enclosed
- * is what has no way to the border of the volume through voxels of other values.
+ * Sets every voxel enclosed by a label to that label, voxels of other labels included (MONAI's FillHoles). A voxel is
+ * enclosed if no path leads from it to the border of the volume through voxels of other values.
  */
 export function fillHoles(volume: Volume, options: FillOptions = {}): Volume {
   const { connectivity = 26, slicewise } = options;

@@ -48,7 +48,7 @@ describe('dice()', () => {
         expect(() => compare(left, other)).toThrow(
           expect.objectContaining({
             code: 'BAD_INPUT',
-            message: expect.stringMatching(/different grids.*resample/),
+            message: expect.stringMatching(/different grids.*Resample/),
           }),
         );
       }

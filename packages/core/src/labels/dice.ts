@@ -28,7 +28,7 @@ export function diceOfLabels(a: Volume, b: Volume): Map<number, number> {
   const sums = new Map<number, number>();
   const both = new Map<number, number>();
   const add = (to: Map<number, number>, key: number, n: number) => to.set(key, (to.get(key) ?? 0) + n);
-  // Equal pairs come in runs, so the maps are asked once a run.
+  // Equal pairs come in runs, so the maps are looked up once per run.
   for (let i = 0; i < left.length; ) {
     const p = left[i];
     const q = right[i];
@@ -47,7 +47,7 @@ function sameGridVoxels(a: Volume, b: Volume) {
   if (a.size.some((n, k) => n !== b.size[k]) || !affinesEqual(a.affine, b.affine, 1e-3)) {
     throw new TomaatError(
       'BAD_INPUT',
-      `The label maps lie on different grids (${a.size.join('×')} and ${b.size.join('×')} voxels, or placed differently); resample one onto the other first.`,
+      `The label maps lie on different grids (${a.size.join('×')} and ${b.size.join('×')} voxels, or placed differently). Resample one onto the other first.`,
     );
   }
   return [labelVoxels(a), labelVoxels(b)] as const;

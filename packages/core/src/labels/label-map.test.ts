@@ -55,7 +55,7 @@ describe('labelVoxels()', () => {
   });
 
   it('refuses several components', () => {
-    expect(() => labelVoxels(volumeOf(Uint8Array.of(1, 2), 2))).toThrow(badInput(/has 2; take/));
+    expect(() => labelVoxels(volumeOf(Uint8Array.of(1, 2), 2))).toThrow(badInput(/has 2\. Take/));
   });
 });
 

@@ -1,7 +1,7 @@
 import { TomaatError } from '../errors.ts';
 import { createVoxels, type Size, type Volume, type Voxels, type VoxelType, voxelTypeOf } from '../volume.ts';
 
-/** The value of a label and what it is called; a manifest's labels have colour and code besides. */
+/** The value and name of a label; a manifest's labels also have a colour and a code. */
 export interface LabelName {
   readonly value: number;
   readonly name: string;
@@ -14,14 +14,14 @@ const largestLabel = 2 ** 31 - 1;
 
 /**
  * The voxels of a label map as integers of at most 31 bits. Arrays of integers are returned as they are;
- * floats and 64-bit integers (FreeSurfer and nnU-Net store labels so) are copied to int32.
- * Throws BAD_INPUT when the volume has several components or a value that is no integer label.
+ * floats and 64-bit integers (as FreeSurfer and nnU-Net store labels) are copied to int32.
+ * Throws BAD_INPUT when the volume has several components or a value that is not an integer label.
  */
 export function labelVoxels(volume: Volume): LabelVoxels {
   if (volume.components !== 1) {
     throw new TomaatError(
       'BAD_INPUT',
-      `A label map has one component, this volume has ${volume.components}; take the argmax or one component first.`,
+      `A label map has one component, but this volume has ${volume.components}. Take the argmax or one component first.`,
     );
   }
   const { voxels } = volume;
@@ -49,7 +49,7 @@ export function labelVoxels(volume: Volume): LabelVoxels {
 function noLabel(value: number): TomaatError {
   return new TomaatError(
     'BAD_INPUT',
-    `The volume is not a label map: it holds the value ${value}, labels are integers from -2147483648 to 2147483647. Threshold or round it first.`,
+    `The volume is not a label map: it contains the value ${value}, but labels are integers from -2147483648 to 2147483647. Threshold or round it first.`,
   );
 }
 

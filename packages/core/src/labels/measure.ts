@@ -2,14 +2,14 @@ import { applyAffine, determinant, type Vec3 } from '../geometry/affine.ts';
 import type { Size, Volume } from '../volume.ts';
 import { type LabelName, labelVoxels, scanLabels } from './label-map.ts';
 
-/** What there is of one label in a label map. */
+/** The measurements of one label in a label map. */
 export interface LabelMeasurement {
   readonly value: number;
   readonly name: string;
   readonly voxels: number;
   /** Voxels × the volume of one, millilitres. */
   readonly volumeMl: number;
-  /** Mean position of the voxels' centres, RAS+ mm; undefined where there is no voxel. */
+  /** Mean position of the voxels' centres, RAS+ mm; undefined if there are no voxels. */
   readonly centroidMm?: Vec3;
   /** First and last voxel index along x, y, z, both inclusive. */
   readonly box?: { readonly min: Size; readonly max: Size };

@@ -62,7 +62,7 @@ describe('partsOf()', () => {
 describe('buildSurface()', () => {
   const map = ball(leftHanded, 9);
 
-  it('smooths and keeps every triangle unless told otherwise', async () => {
+  it('smooths and keeps every triangle by default', async () => {
     expect(await buildSurface(map)).toEqual(surfaceOf(map));
     expect(await buildSurface(map, { keepTriangles: 1 })).toEqual(surfaceOf(map, { smoothing: 8 }));
     expect(await buildSurface(map, { smooth: false })).toEqual(surfaceOf(map, { smoothing: 0 }));

@@ -35,7 +35,7 @@ export function surfaceOf(labelMap: Volume, options: SurfaceOptions = {}): Mesh 
   const parts: { label: number; mesh: Mesh }[] = [];
   for (const label of new Set(options.labels ?? scans.keys())) {
     if (label < 0 || label > 65535) {
-      throw new TomaatError('BAD_INPUT', `Label ${label} cannot be meshed: give labels from 1 to 65535.`);
+      throw new TomaatError('BAD_INPUT', `Label ${label} cannot be meshed. Give labels from 1 to 65535.`);
     }
     const box = scans.get(label)?.box;
     if (!box) continue;
@@ -329,8 +329,8 @@ function placeNet(net: Net, { affine }: Volume): Mesh {
 }
 
 /**
- * The surfaces of a label map as they are handed out: smoothed unless told otherwise, and simplified to a share of
- * their triangles (1 keeps all).
+ * The surfaces of a label map as they are returned: smoothed by default, and simplified to a fraction of their triangles (1
+ * keeps all).
  */
 export async function buildSurface(
   labelMap: Volume,
@@ -342,29 +342,29 @@ export async function buildSurface(
 }
 
 export interface DecimateOptions {
-  /** How many of each label's triangles should stay, 0-1. Default 0.2. */
+  /** The fraction of each label's triangles to keep, 0-1. Default 0.2. */
   ratio?: number;
   /** No vertex leaves the old surface by more, mm; the ratio is missed rather than this. Default 1. */
   maxErrorMm?: number;
 }
 
 /**
- * Fewer triangles for nearly the same surface (quadric error, meshoptimizer). Each label is simplified by itself
- * and stays closed; vertices that no triangle uses are dropped. A label never vanishes.
+ * Fewer triangles for nearly the same surface (quadric error, meshoptimizer). Each label is simplified separately and stays
+ * closed; vertices that no triangle uses are dropped. A label never vanishes.
  */
 export async function decimateMesh(mesh: Mesh, options: DecimateOptions = {}): Promise<Mesh> {
   const { ratio = 0.2, maxErrorMm = 1 } = options;
   if (!(ratio > 0 && ratio <= 1) || !(maxErrorMm > 0)) {
     throw new TomaatError(
       'BAD_INPUT',
-      `A mesh is decimated to a ratio above 0 and up to 1 within an error above 0 mm; ${ratio} and ${maxErrorMm} mm were given.`,
+      `A mesh is decimated to a ratio above 0 and at most 1 within an error above 0 mm, not ${ratio} and ${maxErrorMm} mm.`,
     );
   }
   if (mesh.triangles.length === 0) return mesh;
   await MeshoptSimplifier.ready;
   const parts = partsOf(mesh).map(({ label, mesh: part }) => {
     const wanted = Math.max(12, Math.floor((part.triangles.length / 3) * ratio) * 3);
-    // The simplifier refuses to be asked for more than there are.
+    // The simplifier rejects a target above the number of triangles.
     const target = Math.min(part.triangles.length, wanted);
     const [simpler] = MeshoptSimplifier.simplify(part.triangles, part.positions, 3, target, maxErrorMm, [
       'ErrorAbsolute',

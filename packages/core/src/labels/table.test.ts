@@ -119,7 +119,7 @@ describe('labelTransforms', () => {
     }
   });
 
-  it('removeSmallObjects has connectivity 6 and parts labels unless told otherwise', async () => {
+  it('removeSmallObjects has connectivity 6 and parts labels by default', async () => {
     expect((await run('removeSmallObjects', { minSize: 8 }, touching(1, 1, 0))).voxels[0]).toBe(0);
     const pair: Volume = { voxels: Uint8Array.of(1, 1, 2, 0, 3), size: [5, 1, 1], components: 1, affine };
     expect(show(await run('removeSmallObjects', { minSize: 3 }, pair))).toBe('00000');

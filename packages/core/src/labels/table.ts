@@ -8,7 +8,7 @@ import { closeLabels, dilateLabels, erodeLabels, type MorphologyOptions, openLab
 
 const label = z.int().min(-2147483648).max(2147483647);
 const labelList = z.array(label).min(1).max(65536);
-const appliedLabels = labelList.optional().describe('The labels that are worked on; all but 0 if missing');
+const appliedLabels = labelList.optional().describe('The labels to process; all but 0 if missing');
 
 const connectivityNames = { 1: 6, 2: 18, 3: 26, 6: 6, 18: 18, 26: 26 } as const satisfies Record<
   number,
@@ -34,7 +34,7 @@ const keepLargestConnectedComponent = defineTransform({
     appliedLabels,
     independent,
     connectivity: connectivity(26),
-    numComponents: z.int().min(1).default(1).describe('How many components stay'),
+    numComponents: z.int().min(1).default(1).describe('Number of components to keep'),
   }),
   gridOf: keepsGrid,
   apply: (volume, p) =>
@@ -51,13 +51,13 @@ const removeSmall = defineTransform({
   description: 'Sets connected components below a size to 0.',
   parameters: z
     .strictObject({
-      minSize: z.int().min(1).optional().describe('The least number of voxels; 64 if neither limit is given'),
-      minVolumeMl: z.number().positive().optional().describe('The least volume, millilitres'),
+      minSize: z.int().min(1).optional().describe('Minimum number of voxels; 64 if neither limit is given'),
+      minVolumeMl: z.number().positive().optional().describe('Minimum volume, millilitres'),
       connectivity: connectivity(6),
       independent,
       appliedLabels,
     })
-    .describe('With both limits a component has to meet both'),
+    .describe('With both limits, a component must meet both'),
   gridOf: keepsGrid,
   apply: (volume, p) =>
     removeSmallObjects(volume, {
@@ -71,14 +71,14 @@ const removeSmall = defineTransform({
 
 const fill = defineTransform({
   name: 'fillHoles',
-  description: 'Gives every voxel that a label encloses that label.',
+  description: 'Sets every voxel that a label encloses to that label.',
   parameters: z.strictObject({
     appliedLabels,
     connectivity: connectivity(26),
     slicewise: z
       .enum(['x', 'y', 'z'])
       .optional()
-      .describe('Fills each slice across this axis by itself; the whole volume if missing'),
+      .describe('Fills each slice perpendicular to this axis separately; the whole volume if missing'),
   }),
   gridOf: keepsGrid,
   apply: (volume, p) =>
@@ -88,7 +88,7 @@ const fill = defineTransform({
 const labelFilter = defineTransform({
   name: 'labelFilter',
   description: 'Keeps the voxels of the given labels and sets all others to 0.',
-  parameters: z.strictObject({ appliedLabels: labelList.describe('The labels that stay') }),
+  parameters: z.strictObject({ appliedLabels: labelList.describe('The labels to keep') }),
   gridOf: keepsGrid,
   apply: (volume, p) => filterLabels(volume, p.appliedLabels),
   valuesAfter: (values, p) => values.filter((value) => value === 0 || p.appliedLabels.includes(value)),
@@ -99,8 +99,8 @@ const mapLabelValue = defineTransform({
   description: 'Gives labels other values, all at once; values that are not listed stay.',
   parameters: z
     .strictObject({
-      origLabels: labelList.describe('The values as they are'),
-      targetLabels: labelList.describe('What each of them becomes; 0 removes it'),
+      origLabels: labelList.describe('The original values'),
+      targetLabels: labelList.describe('The new value of each; 0 removes it'),
     })
     .refine((p) => p.origLabels.length === p.targetLabels.length, {
       path: ['targetLabels'],
@@ -176,7 +176,7 @@ export function mapLabels(volume: Volume, from: readonly number[], to: readonly 
   if (from.length !== to.length) {
     throw new TomaatError(
       'BAD_INPUT',
-      `${from.length} labels cannot be mapped to ${to.length}; give as many of each.`,
+      `${from.length} labels cannot be mapped to ${to.length}. Give as many of each.`,
     );
   }
   const map = new Map(from.map((value, i) => [value, to[i]]));

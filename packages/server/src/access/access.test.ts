@@ -116,7 +116,7 @@ describe('registerAccess() with login', () => {
     expect(answer.statusCode).toBe(401);
     expect(answer.headers['www-authenticate']).toBe('Bearer realm="tomaat-test"');
     const { detail } = answer.json();
-    expect(detail).toContain(`with the scope ${scope} is needed`);
+    expect(detail).toContain(`with the scope ${scope} is required`);
     expect(detail).toContain(`(${code}commands of tomaat as ${flag}`);
     expect(audit).toEqual([
       {
@@ -153,7 +153,7 @@ describe('registerAccess() with login', () => {
         expect(answer.statusCode, url).toBe(403);
         expect(answer.headers['www-authenticate']).toBeUndefined();
         expect(answer.json().detail).toContain(
-          `The API key ${id} may not do this: it lacks the scope ${scope}.`,
+          `The API key ${id} lacks the scope ${scope}, which this request requires.`,
         );
         expect(audit.at(-1)).toEqual({
           event: 'access.denied',
@@ -170,7 +170,7 @@ describe('registerAccess() with login', () => {
     const { app } = openApp({ login: true });
     expect((await ask(app, '/nothing')).statusCode).toBe(401);
     expect((await ask(app, '/nothing')).json().detail).toMatch(
-      /^An API key is needed: .* 'tomaat keys create'\.$/,
+      /^An API key is required: .* 'tomaat keys create'\.$/,
     );
     // Any scope will do.
     expect((await ask(app, '/nothing', bearer(made.metrics!.key))).statusCode).toBe(404);
@@ -201,7 +201,7 @@ describe('registerAccess() with login', () => {
     expect(asked).toBe(2);
     const refused = await ask(app, '/metrics');
     expect(refused.statusCode).toBe(403);
-    expect(refused.json().detail).toContain('Who you are logged in as may not do this');
+    expect(refused.json().detail).toContain('Your login lacks the scope');
     expect(audit.at(-1)).toMatchObject({ who: 'oidc:x', keyId: undefined, outcome: 'FORBIDDEN' });
     found = undefined;
     expect((await ask(app, '/api/services')).statusCode).toBe(401);
@@ -230,7 +230,7 @@ describe('registerAccess() with login', () => {
     const limited = await ask(app, '/api/services', bearer(unknownKey));
     expect(limited.statusCode).toBe(429);
     expect(limited.headers['retry-after']).toBe('1');
-    expect(limited.json().detail).toMatch(/Too many wrong API keys .* in 1 s\./);
+    expect(limited.json().detail).toMatch(/Too many invalid API keys .* in 1 s\./);
     expect(audit).toHaveLength(61);
     expect(audit.at(-1)).toMatchObject({ outcome: 'LIMIT_REACHED', route: 'GET /api/services' });
     expect(await statusOf(unknownKey, '192.0.2.9')).toBe(401);
@@ -312,7 +312,7 @@ describe('the legacy listener', () => {
       const answer = await ask(app, url, bearer(made.admin!.key));
       expect([answer.statusCode, answer.json().detail], url).toEqual([
         404,
-        expect.stringContaining('TOMAAT v1 alone'),
+        expect.stringContaining('serves only TOMAAT v1'),
       ]);
     }
   });

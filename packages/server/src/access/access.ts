@@ -15,25 +15,25 @@ import { addressKey, createRateLimit } from './rate-limit.ts';
 import { isPageFile, isV1, type Need, needOf, scopeFor } from './table.ts';
 
 /**
- * Who may do what: one hook before every route, the fallback for unknown addresses and every method included. It
- * refuses what is meant for another name or comes from another site's page, finds out who calls, and compares that with what the
- * table says. No route checks any of this for itself.
+ * Access control: one hook before every route, including the fallback for unknown addresses and every method. It rejects
+ * requests for another host name or from another site's page, identifies the caller, and compares the caller with the
+ * table. Routes check none of this themselves.
  */
 
 export interface AccessOptions {
   keys: Kysely<KeySchema>;
   hosts: HostPolicy;
-  /** Whether a caller has to be somebody. */
+  /** Whether callers must authenticate. */
   login?: boolean;
-  /** Who a browser's session, or a token of the issuer, belongs to. */
+  /** The principal of a browser session or an issuer's token. */
   sessions?: FindSession;
   /** Requests a minute that one address may send to the legacy listener. */
   legacyPerMinute?: number;
-  /** Records refusals; it has to bound how many lines they make. */
+  /** Records refusals; it must limit how many lines they produce. */
   audit?: Pick<Audit, 'record'>;
-  /** How an owner is stored that would tell who a caller is. */
+  /** How an owner that would identify a caller is stored. */
   storedOwner?(owner: string): string;
-  /** In the answer 401. */
+  /** Sent with a 401 response. */
   realm: string;
   now?: () => number;
 }
@@ -44,13 +44,13 @@ export interface Access {
   /** Every route of the app with what it needs. */
   readonly routes: readonly { method: string; url: string; need: Need }[];
   /**
-   * The valid key that a text is, if it is one, for a protocol that carries it elsewhere than in the header.
+   * The valid key that a text is, if it is one, for a protocol that does not carry it in the header.
    * @throws TomaatError LIMIT_REACHED when there were too many wrong ones from this address.
    */
   recognise(key: string, request: FastifyRequest): Promise<ApiKey | undefined>;
 }
 
-/** How the command line is given a key. */
+/** How a key is passed to the command line. */
 const flagsFor: Record<KeyScope, string> = {
   predict: '--api-key or TOMAAT_API_KEY',
   admin: '--api-key or TOMAAT_API_KEY',
@@ -59,10 +59,10 @@ const flagsFor: Record<KeyScope, string> = {
   metrics: '--api-key or TOMAAT_API_KEY',
 };
 
-/** Wrong keys a minute from one address that are told apart from each other. */
+/** Invalid keys per minute and address that are counted individually. */
 const failuresPerMinute = 60;
 
-/** Answers by which a caller was refused, as the audit log calls them. */
+/** Responses that refuse a caller, by their names in the audit log. */
 const refusals: Readonly<Record<number, string>> = {
   401: 'UNAUTHORIZED',
   403: 'FORBIDDEN',
@@ -70,7 +70,7 @@ const refusals: Readonly<Record<number, string>> = {
 };
 
 const legacyRequests = new WeakSet<IncomingMessage>();
-/** Marks a request that came in by the legacy listener. */
+/** Marks a request that arrived through the legacy listener. */
 export function markLegacy(request: IncomingMessage): void {
   legacyRequests.add(request);
 }
@@ -81,7 +81,7 @@ export function registerAccess(app: FastifyInstance, options: AccessOptions): Ac
   const routes: { method: string; url: string; need: Need }[] = [];
   const failures = createRateLimit(failuresPerMinute);
   const legacyRate = createRateLimit(options.legacyPerMinute ?? 60);
-  /** Callers that are known, and refused for what they lack. */
+  /** Callers that are authenticated, but lack a scope. */
   const refused = new WeakMap<FastifyRequest, Principal>();
   const noted = new WeakSet<FastifyRequest>();
 
@@ -104,7 +104,7 @@ export function registerAccess(app: FastifyInstance, options: AccessOptions): Ac
         return answerPreflight(request, reply);
       request.principal = await findPrincipal(request, need);
     } catch (error) {
-      // Not thrown: a route's own way of answering errors begins behind this door.
+      // Not thrown: a route's own error handling starts after this hook.
       if (error instanceof TomaatError && error.code === 'UNAUTHORIZED')
         reply.header('www-authenticate', `Bearer realm="${options.realm}"`);
       return sendProblem(error, request, reply);
@@ -116,13 +116,13 @@ export function registerAccess(app: FastifyInstance, options: AccessOptions): Ac
     if (origin !== undefined) allowOrigin(origin, reply);
   };
 
-  /** The page says where it is: a browser sends no Origin with what a page asks of its own address. */
+  /** The page states its address: a browser sends no Origin with same-origin requests. */
   function checkPage(request: FastifyRequest): void {
     const page = queryWord(request, 'page');
     if (page !== undefined) hosts.checkPage(request.raw, page);
   }
 
-  // By the answer, so that no refusal is missed, whichever route decides it.
+  // Based on the response, so that no refusal is missed, whichever route decides it.
   app.addHook('onResponse', async (request, reply) => {
     const outcome = refusals[reply.statusCode];
     const isLimit = reply.statusCode === 429 && request.principal === undefined;
@@ -142,11 +142,11 @@ export function registerAccess(app: FastifyInstance, options: AccessOptions): Ac
     });
   }
 
-  /** Undefined where there is no route: whoever asks there has to be somebody, but needs no scope. */
+  /** Undefined where there is no route: callers must authenticate there, but need no scope. */
   function needAt(request: FastifyRequest): Need | undefined {
     const { url } = request.routeOptions;
     if (!request.is404 && url !== undefined) return needOf(request.method, url);
-    // Who follows a wrong link reads that it is wrong, logged in or not.
+    // Someone who follows a wrong link learns that it is wrong, logged in or not.
     return isNavigation(request.raw) ? 'page' : undefined;
   }
 
@@ -161,10 +161,10 @@ export function registerAccess(app: FastifyInstance, options: AccessOptions): Ac
     const principal = await authenticate(request, scope);
     if (scope && !hasScope(principal, scope)) {
       refused.set(request, principal);
-      const who = principal.keyId ? `The API key ${principal.keyId}` : 'Who you are logged in as';
+      const who = principal.keyId ? `The API key ${principal.keyId}` : 'Your login';
       throw new TomaatError(
         'FORBIDDEN',
-        `${who} may not do this: it lacks the scope ${scope}. Use one that has it.`,
+        `${who} lacks the scope ${scope}, which this request requires. Use one that has it.`,
       );
     }
     return principal;
@@ -173,7 +173,7 @@ export function registerAccess(app: FastifyInstance, options: AccessOptions): Ac
   async function authenticate(request: FastifyRequest, scope: KeyScope | undefined): Promise<Principal> {
     const { authorization } = request.headers;
     const token = bearerOf(authorization);
-    // An issuer's token is none of our keys; whoever sends a header is not known by a cookie.
+    // An issuer's token is not one of our keys; a request with our key in the header is not identified by its cookie.
     if (authorization === undefined || !token?.startsWith('tmt_')) {
       const session = await sessions?.(request);
       if (session) return session;
@@ -187,25 +187,25 @@ export function registerAccess(app: FastifyInstance, options: AccessOptions): Ac
     throw new TomaatError(
       'UNAUTHORIZED',
       token === undefined
-        ? `An API key${scope ? ` with the scope ${scope}` : ''} is needed: send the header 'Authorization: Bearer tmt_…' (${use}). The operator makes one with 'tomaat keys create${scope ? ` --scope ${scope}` : ''}'.`
-        : `The API key is unknown, expired or revoked. The operator makes a new one with 'tomaat keys create'; ${use}.`,
+        ? `An API key${scope ? ` with the scope ${scope}` : ''} is required: send the header 'Authorization: Bearer tmt_…' (${use}). The operator creates one with 'tomaat keys create${scope ? ` --scope ${scope}` : ''}'.`
+        : `The API key is unknown, expired or revoked. The operator creates a new one with 'tomaat keys create'; ${use}.`,
     );
   }
 
   async function recognise(text: string, request: FastifyRequest): Promise<ApiKey | undefined> {
     const key = await findKey(keys, text, now());
     if (key) return key;
-    // Keys have 256 random bits: no number of guesses finds one. What the limit saves is work and log; a right key passes
+    // Keys have 256 random bits: guessing does not find one. The limit saves work and log lines; a valid key passes
     // whatever others behind the same proxy tried.
     const waitSeconds = failures.take(addressKey(request.raw.socket.remoteAddress));
     if (waitSeconds === 0) {
-      // A protocol with answers of its own may hide this one.
+      // A protocol with its own responses may hide this one.
       note(request, 'UNAUTHORIZED');
       return undefined;
     }
     throw new TomaatError(
       'LIMIT_REACHED',
-      `Too many wrong API keys came from this address. Give a valid one, or try again in ${waitSeconds} s.`,
+      `Too many invalid API keys from this address. Use a valid one, or try again in ${waitSeconds} s.`,
       { detail: { retryAfterSeconds: waitSeconds } },
     );
   }
@@ -216,7 +216,7 @@ export function registerAccess(app: FastifyInstance, options: AccessOptions): Ac
     if (waitSeconds > 0) {
       throw new TomaatError(
         'LIMIT_REACHED',
-        `More requests came from this address than are let in without login. Try again in ${waitSeconds} s.`,
+        `Rate limit exceeded: too many unauthenticated requests from this address. Try again in ${waitSeconds} s.`,
         { detail: { retryAfterSeconds: waitSeconds } },
       );
     }
@@ -224,7 +224,7 @@ export function registerAccess(app: FastifyInstance, options: AccessOptions): Ac
     if (request.is404 || url === undefined || !isV1(url)) {
       throw new TomaatError(
         'NOT_FOUND',
-        'There is nothing at this address: this port has TOMAAT v1 alone. Everything else is at the other ports.',
+        'There is nothing at this address: this port serves only TOMAAT v1. Use another port for everything else.',
       );
     }
     return {

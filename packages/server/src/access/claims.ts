@@ -1,22 +1,22 @@
 import type { JWTPayload } from 'jose';
 import { isLoopback } from '../addresses.ts';
 
-/** What an operator says of an OpenID Connect issuer and its users; without the library that talks to it. */
+/** What an operator configures about an OpenID Connect issuer and its users; without the library that talks to it. */
 
 export interface OidcSettings {
   readonly issuer: string;
   readonly clientId: string;
   readonly clientSecret?: string;
   readonly scopes: readonly string[];
-  /** Whom of the issuer's users the server serves: any of these; empty: all. */
+  /** Which of the issuer's users the server accepts: any that match; empty: all. */
   readonly allow: readonly ClaimRule[];
-  /** Who of them has the scope admin. */
+  /** Which of them have the scope admin. */
   readonly admin: readonly ClaimRule[];
-  /** The audience of tokens that programs may send as `Authorization: Bearer …`; missing: none are taken. */
+  /** The audience of tokens that programs may send as `Authorization: Bearer …`; missing: none are accepted. */
   readonly audience?: string;
 }
 
-/** A claim of the token and what it has to be (or to hold, if it is a list). */
+/** A claim of the token and the value it must have (or contain, if it is a list). */
 export interface ClaimRule {
   readonly claim: string;
   readonly value: string;
@@ -29,7 +29,7 @@ export function parseClaimRule(text: string): ClaimRule | undefined {
   return at > 0 && rule.claim !== '' && rule.value !== '' ? rule : undefined;
 }
 
-/** Whether an issuer's address will do: https, or http on this machine. */
+/** Whether an issuer's address is acceptable: https, or http on this machine. */
 export function isIssuerAddress(address: string): boolean {
   const url = URL.parse(address);
   if (!url || url.search || url.hash || url.username || url.password || address.includes('|')) return false;
@@ -51,7 +51,7 @@ export function fulfils(claims: JWTPayload, { claim, value }: ClaimRule): boolea
   });
 }
 
-/** Whether the claim is there, whatever its value; an e-mail address counts only together with `email_verified`. */
+/** Whether the claim is present, whatever its value; an e-mail address counts only together with `email_verified`. */
 export function hasClaim(claims: JWTPayload, claim: string): boolean {
   if (valuesOf(claims, claim).length === 0) return false;
   return claim !== 'email' || claims.email_verified !== undefined;

@@ -5,7 +5,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify';
 
 const exposed = exposedHeaders.join(', ');
 
-/** Lets the page read the answer, an error too. */
+/** Lets the page read the response, including errors. */
 export function allowOrigin(origin: string, reply: FastifyReply): void {
   reply
     .header('access-control-allow-origin', origin)
@@ -13,7 +13,7 @@ export function allowOrigin(origin: string, reply: FastifyReply): void {
     .header('vary', 'Origin');
 }
 
-/** Whether a browser only asks what the page may send. */
+/** Whether this is a preflight request. */
 export const isPreflight = ({ method, headers }: FastifyRequest): boolean =>
   method === 'OPTIONS' && headers['access-control-request-method'] !== undefined;
 
@@ -26,10 +26,10 @@ export function answerPreflight(request: FastifyRequest, reply: FastifyReply): F
     .send();
 }
 
-/** More names than a page sends would make an answer that no proxy passes on. */
+/** More names than a page sends would make a response too large for proxies. */
 const longestList = 1000;
 
-/** What the page asks for: names of headers, as many as fit. */
+/** The header names that the page asks for, as many as fit. */
 function allowedHeaders({ headers }: FastifyRequest): string {
   const asked = headers['access-control-request-headers'];
   if (asked === undefined) return 'authorization, content-type';

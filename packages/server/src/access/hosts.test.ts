@@ -346,10 +346,12 @@ describe('requireSafeBind()', () => {
     (host) => {
       const certificate = '--tls-self-made (or --tls-cert and --tls-key)';
       expect(messageOf(host, true, true)).toBeUndefined();
-      expect(messageOf(host, undefined, false)).toContain(`read along. Give --login and ${certificate}; or`);
-      expect(messageOf(host, true, false)).toContain(`Give ${certificate}; or`);
-      expect(messageOf(host, false, true)).toContain('could use it. Give --login; or');
-      expect(messageOf(host, false, true)).toContain(`${host} is not this machine alone`);
+      expect(messageOf(host, undefined, false)).toContain(
+        `read its traffic. Give --login and ${certificate}, or`,
+      );
+      expect(messageOf(host, true, false)).toContain(`Give ${certificate}, or`);
+      expect(messageOf(host, false, true)).toContain('could use the server. Give --login, or');
+      expect(messageOf(host, false, true)).toContain(`${host} is reachable from other machines`);
     },
   );
 });

@@ -4,12 +4,12 @@ import { TomaatError } from '@tomaat/core';
 import { isLoopback, isWildcard, unmapped } from '../addresses.ts';
 
 /**
- * By which names a server is called, and which pages may call it. A page of another site reaches a server on this
+ * The host names that a server accepts, and the pages that may call it. A page of another site reaches a server on this
  * machine in two ways: by a name of its own that leads here (DNS rebinding), which shows in `Host`; and by the
  * server's address (CSRF), which shows in `Origin` and `Sec-Fetch-Site`. Programs send neither of the latter two.
  */
 export interface HostPolicy {
-  /** @throws TomaatError MISDIRECTED when the request is for a name that is not ours. */
+  /** @throws TomaatError MISDIRECTED if the request is for a host name that is not ours. */
   checkHost(request: IncomingMessage): void;
   /**
    * @param leadsHere whether another site may lead a browser to this address.
@@ -25,7 +25,7 @@ export interface HostPolicy {
 export interface HostOptions {
   /** The address that is listened on; 127.0.0.1 if missing. */
   host?: string;
-  /** Names and addresses of this machine, for what listens beyond it. */
+  /** Names and addresses of this machine, for a server that is reachable from others. */
   machineNames?: readonly string[];
   publicUrl?: string;
   allowHost?: readonly string[];
@@ -54,11 +54,11 @@ export function createHostPolicy(options: HostOptions): HostPolicy {
   ]);
 
   function isOurs(name: string, request: IncomingMessage): boolean {
-    // What means this machine wherever it is said, no other site can have as its name.
+    // No other site can have a name that always means this machine.
     if (name === 'localhost' || (isIP(name) !== 0 && isLoopback(name))) return true;
     if (names.has(name)) return true;
     if (options.certificateNames?.().some((pattern) => isNamedBy(pattern, name))) return true;
-    // An address that the connection came in on: no name leads to it.
+    // The address that the connection arrived at: no name resolves to it.
     return beyond && isIP(name) !== 0 && sameAddress(name, request.socket.localAddress);
   }
 
@@ -78,7 +78,7 @@ export function createHostPolicy(options: HostOptions): HostPolicy {
       // HTTP/1.0 has no such header, and no browser speaks it.
       if (given === undefined && request.httpVersion === '1.0' && request.url?.startsWith('/')) return;
       const asked = [given ?? ''];
-      // A request line with a whole address goes before the header (RFC 9112).
+      // An absolute-form request line takes precedence over the header (RFC 9112).
       const whole = /^[a-z][a-z0-9+.-]*:\/\/([^/?#]*)/i.exec(request.url ?? '')?.[1];
       if (whole !== undefined) asked.push(whole);
       for (const text of asked) {
@@ -86,7 +86,7 @@ export function createHostPolicy(options: HostOptions): HostPolicy {
         if (name !== undefined && isOurs(name, request)) continue;
         throw new TomaatError(
           'MISDIRECTED',
-          `This server does not answer to the name '${text.slice(0, 100)}'. Use the address that it printed at its start; if the name is right, start it with --allow-host ${name ?? 'NAME'} or with --public-url.`,
+          `This server does not serve the host name '${text.slice(0, 100)}'. Use the address that it printed at startup. If the name is correct, start it with --allow-host ${name ?? 'NAME'} or with --public-url.`,
           { field: 'Host' },
         );
       }
@@ -102,7 +102,7 @@ export function createHostPolicy(options: HostOptions): HostPolicy {
       if (site === undefined || site === 'same-origin' || site === 'none') return;
       if (leadsHere && isNavigation(request)) return;
       throw refuse(
-        'The request comes from a page of another site, which may not use this server. If it is meant to, start the server with --allow-origin and its address, such as https://viewer.example.',
+        'The request comes from a page of another site, which is not allowed to use this server. To allow it, start the server with --allow-origin and the origin of the page, such as https://viewer.example.',
       );
     },
   };
@@ -111,7 +111,7 @@ export function createHostPolicy(options: HostOptions): HostPolicy {
 function foreignPage(address: string): TomaatError {
   const shown = address.replace(/[^\x21-\x7e]/g, '').slice(0, 100);
   return refuse(
-    `The request comes from the page ${shown}, which may not use this server. If that is the address of a proxy in front of it, start the server with --public-url ${shown}. If it is another site that may use it, start it with --allow-origin ${URL.parse(shown)?.origin ?? 'ORIGIN'}.`,
+    `The request comes from the page ${shown}, which is not allowed to use this server. If that is the address of a proxy in front of this server, start the server with --public-url ${shown}. To allow another site, start it with --allow-origin ${URL.parse(shown)?.origin ?? 'ORIGIN'}.`,
   );
 }
 
@@ -125,26 +125,26 @@ export function isNamedBy(pattern: string, host: string): boolean {
   if (!wanted.startsWith('*.')) return wanted === name;
   const rest = wanted.slice(1);
   const firstDot = name.indexOf('.');
-  // Not `*.com`, which no authority of this world signs for a server, and whose names are anybody's.
+  // Not `*.com`: no authority issues that for a server, and anyone can have such a name.
   return (
     rest.indexOf('.', 1) > 0 && name.endsWith(rest) && firstDot > 0 && firstDot === name.length - rest.length
   );
 }
 
-/** The host in `name`, `name:port`, `[address]:port`; undefined for whatever else. */
+/** The host in `name`, `name:port`, `[address]:port`; undefined for anything else. */
 function nameIn(text: string): string | undefined {
   const found = /^(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(?::\d{1,5})?$/i.exec(text)?.[1];
   return found && bare(found);
 }
 
-/** Whether the page comes from the very address that it calls. */
+/** Whether the page comes from the same address that it calls. */
 function isSame(origin: string, request: IncomingMessage): boolean {
   const scheme = (request.socket as { encrypted?: boolean }).encrypted ? 'https' : 'http';
   const own = `${scheme}://${request.headers.host ?? ''}`;
   return URL.canParse(own) && new URL(own).origin === origin;
 }
 
-/** A browser that goes to an address as a whole, not a page that fetches or embeds it. */
+/** A browser navigating to an address, not a page that fetches or embeds it. */
 export function isNavigation({ method, headers }: IncomingMessage): boolean {
   return (
     method === 'GET' && headers['sec-fetch-mode'] === 'navigate' && headers['sec-fetch-dest'] === 'document'
@@ -163,7 +163,7 @@ function plainAddress(text: string): string {
 export interface BindOptions {
   host: string;
   login?: boolean;
-  /** Whether the operator said which certificate: files of their own, or the self-signed one. */
+  /** Whether the operator chose a certificate: their own files, or the self-signed one. */
   tlsChosen: boolean;
 }
 
@@ -179,6 +179,6 @@ export function requireSafeBind({ host, login, tlsChosen }: BindOptions): void {
   ];
   throw new TomaatError(
     'BAD_REQUEST',
-    `${host} is not this machine alone: whoever reaches the port could use it${tlsChosen ? '' : ' and read along'}. Give ${missing.join(' and ')}; or --host 127.0.0.1.`,
+    `${host} is reachable from other machines: anyone who reaches the port could use the server${tlsChosen ? '' : ' and read its traffic'}. Give ${missing.join(' and ')}, or use --host 127.0.0.1.`,
   );
 }

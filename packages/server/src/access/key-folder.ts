@@ -17,8 +17,8 @@ import {
 } from './keys.ts';
 
 /**
- * The keys of a data folder. Server and registry have a database each, so that either runs without the other. A key
- * is in both, under the same id and hash, so that either can tell a key that may not from one that is none.
+ * The keys of a data folder. Server and registry each have a database, so that either runs without the other. A key is in
+ * both, under the same id and hash, so that either can tell a key without permission from an invalid one.
  */
 
 export const keyPlaces = ['registry', 'server'] as const;
@@ -36,7 +36,7 @@ export interface KeyFolder extends AsyncDisposable {
   readonly logs: readonly Pick<Database<unknown>, 'truncateWal'>[];
 }
 
-/** Whether a database that holds keys is there. */
+/** Whether a database with keys exists. */
 export const hasKeys = (folder: string): boolean =>
   keyPlaces.some((place) => existsSync(join(folder, openers[place].file)));
 
@@ -50,7 +50,7 @@ export async function openKeyFolder(folder: string, places?: readonly KeyPlace[]
     const database = await openers[place].open(join(folder, openers[place].file));
     opened.defer(() => database.close());
     const db = database.db as unknown as Kysely<KeySchema>;
-    // A key that was shown has to survive a power cut.
+    // A key that was shown must survive a power failure.
     await sql`PRAGMA synchronous = FULL`.execute(db);
     databases.push(db);
     logs.push(database);
@@ -59,7 +59,7 @@ export async function openKeyFolder(folder: string, places?: readonly KeyPlace[]
   return { places: wanted, databases, logs, [Symbol.asyncDispose]: () => stack.disposeAsync() };
 }
 
-/** Each key once, oldest first; one that is revoked anywhere is shown so. */
+/** Each key once, oldest first; a key that is revoked in any database is shown as revoked. */
 export async function allKeys(databases: readonly Kysely<KeySchema>[]): Promise<ApiKey[]> {
   const byId = new Map<string, ApiKey>();
   for (const db of databases) {
@@ -70,11 +70,11 @@ export async function allKeys(databases: readonly Kysely<KeySchema>[]): Promise<
   return [...byId.values()].sort((a, b) => a.createdTime.localeCompare(b.createdTime));
 }
 
-/** What makes a key of a data folder. */
+/** What creates a key of a data folder. */
 export type NewKey = Parameters<typeof createKey>[1];
 
 /**
- * Makes a key in both databases of a data folder. The audit log has its line first: there is no key without one.
+ * Creates a key in both databases of a data folder. The audit line is written first, so that no key exists without one.
  * @throws TomaatError BAD_INPUT as `createKey()` does.
  */
 export async function makeKey(folder: string, make: NewKey): Promise<ApiKey & { key: string }> {
@@ -83,7 +83,7 @@ export async function makeKey(folder: string, make: NewKey): Promise<ApiKey & { 
   return await audited.guard(() => createKey(keys.databases, make, undefined, audited.before));
 }
 
-/** Ends a key everywhere in a data folder, the line in the audit log first; undefined if there is no such key. */
+/** Revokes a key everywhere in a data folder, after writing the audit line; undefined if the key does not exist. */
 export async function revokeFolderKey(folder: string, id: string): Promise<ApiKey | undefined> {
   await using keys = await openKeyFolder(folder);
   const known: Kysely<KeySchema>[] = [];

@@ -5,12 +5,12 @@ import type { JobLimits } from '../store/jobs.ts';
 import type { KeySchema, KeyTable } from '../store/key-schema.ts';
 
 /**
- * API keys. A key is shown once, when it is made: `tmt_<id>_<secret>`, where the secret is 256 random bits and the
+ * API keys. A key is shown once, when it is created: `tmt_<id>_<secret>`, where the secret is 256 random bits and the
  * id is random too. The table keeps the SHA-256 of the whole; that many random bits need no slow hash.
  */
 
 export const keyScopes = ['announce', 'predict', 'worker', 'metrics', 'admin'] as const;
-/** What a key may do; `admin` may do everything. */
+/** The permissions of a key; `admin` includes all of them. */
 export type KeyScope = (typeof keyScopes)[number];
 
 export interface ApiKey {
@@ -24,7 +24,7 @@ export interface ApiKey {
   limits?: KeyLimits;
 }
 
-/** What a key may use at most. */
+/** The limits of a key. */
 export type KeyLimits = JobLimits;
 
 /** The databases that a key is in: one, or several of one data folder, where it is the same key. */
@@ -34,12 +34,15 @@ const listOf = (databases: KeyDatabases) => [databases].flat() as Kysely<KeySche
 const form = /^tmt_([a-z2-7]{10})_([A-Za-z0-9_-]{43})$/;
 const maxKeyLength = 200;
 
-/** Does something with a key before it is in a database, such as writing it into the audit log; when it throws, nothing is made. */
+/**
+ * Does something with a key before it is in a database, such as writing it into the audit log; if it throws, nothing is
+ * created.
+ */
 export type BeforeKey = (key: ApiKey) => Promise<void>;
 
 /**
- * Makes a key, in all of the databases or in none. `key` is its only appearance in clear.
- * @throws TomaatError BAD_INPUT for no scope or an unknown one, an empty label or an expiry that is past.
+ * Creates a key, in all of the databases or in none. The plain text of the key appears only in `key`.
+ * @throws TomaatError BAD_INPUT for no scope or an unknown one, an empty label or an expiry time in the past.
  */
 export async function createKey(
   databases: KeyDatabases,
@@ -57,13 +60,13 @@ export async function createKey(
   if (options.scopes.length === 0 || unknown.length > 0) {
     throw new TomaatError(
       'BAD_INPUT',
-      `${unknown.length > 0 ? `There is no scope ${unknown.join(', ')}` : 'A key needs a scope'}. Choose from ${keyScopes.join(', ')}.`,
+      `${unknown.length > 0 ? `Unknown scope ${unknown.join(', ')}` : 'A key needs a scope'}. Available: ${keyScopes.join(', ')}.`,
       { field: 'scopes' },
     );
   }
   const expires = options.expiresTime?.getTime() ?? null;
   if (expires !== null && !(expires > now)) {
-    throw new TomaatError('BAD_INPUT', 'The time at which the key expires is past. Give one to come.', {
+    throw new TomaatError('BAD_INPUT', 'The expiry time of the key is in the past. Give a later one.', {
       field: 'expires',
     });
   }
@@ -73,7 +76,7 @@ export async function createKey(
     ['per-day', perDay],
   ] as const) {
     if (limit === undefined || (Number.isInteger(limit) && limit > 0)) continue;
-    throw new TomaatError('BAD_INPUT', `--${field} has to be a whole number from 1.`, { field });
+    throw new TomaatError('BAD_INPUT', `--${field} must be a whole number, 1 or more.`, { field });
   }
   const make = { label, scopes: options.scopes, expires, madeBy: 'operator', maxJobs, perDay } as const;
   return insertKey(databases, make, now, before);
@@ -105,7 +108,7 @@ export async function renewProgramKey(
   return (await insertKey(databases, make, now, before)).key;
 }
 
-/** Whether there is a key that may do everything, and neither revoked nor expired. */
+/** Whether there is a key with every permission that is neither revoked nor expired. */
 export async function hasAdminKey(db: Kysely<KeySchema>, now: number = Date.now()): Promise<boolean> {
   return (await listKeys(db)).some(
     ({ scopes, revokedTime, expiresTime }) =>
@@ -122,8 +125,8 @@ export async function listKeys(db: Kysely<KeySchema>): Promise<ApiKey[]> {
 }
 
 /**
- * Ends a key at once. Revoking it again changes nothing.
- * @throws TomaatError NOT_FOUND when there is no key with this id.
+ * Revokes a key immediately. Revoking it again changes nothing.
+ * @throws TomaatError NOT_FOUND if no key has this id.
  */
 export async function revokeKey(
   db: Kysely<KeySchema>,
@@ -218,7 +221,7 @@ async function insertKey(
       done.push(db);
     }
   } catch (error) {
-    // Its secret was never shown: a key that is half there would be of no use to anybody.
+    // Its secret was never shown: a partly stored key would be useless.
     for (const db of done) await db.deleteFrom('api_key').where('id', '=', id).execute();
     throw error;
   }

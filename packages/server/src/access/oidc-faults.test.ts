@@ -96,7 +96,7 @@ describe('explainFault()', () => {
   ])('takes %s as an issuer that is down', async (_, error) => {
     const fault = await explain(error);
     expect(fault).toMatchObject({ code: 'UNREACHABLE', detail: { reason: 'unreachable' }, cause: error });
-    expect(fault.report.why).toContain(`${host} does not answer as it should: `);
+    expect(fault.report.why).toContain(`${host} is not responding correctly: `);
   });
 
   it.each<[string, unknown]>([
@@ -174,19 +174,25 @@ describe('explainFault()', () => {
 
   it.each<[string, Error, string]>([
     ['exp', expired(nowSeconds - 90), 'expired 90 s ago'],
-    ['nbf', early('nbf', nowSeconds + 3600), 'is valid only in 3600 s'],
-    ['iat', early('iat', nowSeconds + 61.4), 'is valid only in 61 s'],
+    ['nbf', early('nbf', nowSeconds + 3600), 'is not valid for another 3600 s'],
+    ['iat', early('iat', nowSeconds + 61.4), 'is not valid for another 61 s'],
     ['exp, found by the library', library('exp', { exp: nowSeconds - 120 }), 'expired 120 s ago'],
-    ['nbf, found by the library', library('nbf', { nbf: nowSeconds + 100.6 }), 'is valid only in 101 s'],
+    [
+      'nbf, found by the library',
+      library('nbf', { nbf: nowSeconds + 100.6 }),
+      'is not valid for another 101 s',
+    ],
     ['exp, not wrapped', direct, 'expired 61 s ago'],
-    ['a text as exp', expired('soon'), 'has a time that is not valid'],
-    ['an endless exp', expired(Number.POSITIVE_INFINITY), 'has a time that is not valid'],
-    ['nothing as claims', library('exp', undefined), 'has a time that is not valid'],
+    ['a text as exp', expired('soon'), 'has an invalid time'],
+    ['an endless exp', expired(Number.POSITIVE_INFINITY), 'has an invalid time'],
+    ['nothing as claims', library('exp', undefined), 'has an invalid time'],
   ])('says how far the clocks are apart: %s', async (_, error, words) => {
     expect(await explain(error)).toMatchObject({
       code: 'UNAUTHORIZED',
       detail: { reason: 'clock' },
-      report: { why: `The ID token of ${host} ${words}. Compare both clocks; they may differ by a minute.` },
+      report: {
+        why: `The ID token of ${host} ${words}. Compare both clocks; they may differ by a minute at most.`,
+      },
     });
   });
 
@@ -199,7 +205,7 @@ describe('explainFault()', () => {
     );
     const fault = await explain(audience);
     expect(fault.detail).toEqual({ reason: 'failed' });
-    expect(fault.report.why).toBe(`The answer of ${host} is not valid: unexpected "aud" claim value.`);
+    expect(fault.report.why).toBe(`${host} sent an invalid response: unexpected "aud" claim value.`);
     // Three errors deep, each text once, without secrets.
     const deep = new Error('one', {
       cause: new Error('two the-code', {
@@ -207,7 +213,7 @@ describe('explainFault()', () => {
       }),
     });
     expect((await explain(deep, {}, ['the-code'])).report.why).toBe(
-      `The answer of ${host} is not valid: one; two ….`,
+      `${host} sent an invalid response: one; two ….`,
     );
     const third = new Error('one', { cause: new Error('two', { cause: new Error('three') }) });
     expect((await explain(third)).report.why).toContain(': one; two; three.');
@@ -222,7 +228,7 @@ describe('explainFault()', () => {
     );
     expect(fault.detail).toEqual({ reason: 'failed' });
     expect(fault.report).toEqual({
-      why: `The answer of ${host} is not valid (invalid_grant: code … is old).`,
+      why: `${host} sent an invalid response (invalid_grant: code … is old).`,
       issuerError: 'invalid_grant',
       issuerDescription: 'code … is old',
     });
@@ -231,8 +237,8 @@ describe('explainFault()', () => {
 
 describe('unreachable()', () => {
   it.each<[string, unknown, RegExp]>([
-    ['a moment ago', undefined, /^login\.example:8443 did not answer as it should a moment ago\.$/],
-    ['no network', failedFetch(), /: fetch failed\. It is asked again at the next login\.$/],
+    ['a moment ago', undefined, /^login\.example:8443 did not respond correctly a moment ago\.$/],
+    ['no network', failedFetch(), /: fetch failed\. The next login tries again\.$/],
     [
       'an answer',
       new Error('unexpected', { cause: new Response(null, { status: 404 }) }),
@@ -241,23 +247,23 @@ describe('unreachable()', () => {
     [
       'another name',
       new Error('x', { cause: { attribute: 'issuer', body: { issuer: 'https://other.example' } } }),
-      /It calls itself https:\/\/other\.example: set oidcIssuer to exactly that\.$/,
+      /Its issuer name is https:\/\/other\.example: set oidcIssuer to exactly that\.$/,
     ],
     [
       'another attribute',
       new Error('x', { cause: { attribute: 'jwks_uri', body: { issuer: 'https://other.example' } } }),
-      /It is asked again/,
+      /The next login tries again/,
     ],
     ['its certificate', failedFetch({ code: 'DEPTH_ZERO_SELF_SIGNED_CERT' }), /with --ca\.$/],
     ['an expired certificate', failedFetch({ code: 'CERT_HAS_EXPIRED' }), /with --ca\.$/],
     ['its signature', failedFetch({ code: 'UNABLE_TO_VERIFY_LEAF_SIGNATURE' }), /with --ca\.$/],
-    ['a closed port', failedFetch({ code: 'ECONNREFUSED' }), /It is asked again/],
-    ['a number', failedFetch({ code: 7 }), /It is asked again/],
+    ['a closed port', failedFetch({ code: 'ECONNREFUSED' }), /The next login tries again/],
+    ['a number', failedFetch({ code: 7 }), /The next login tries again/],
   ])('says what to do about %s', (_, cause, why) => {
     const fault = unreachable(settings.issuer, cause);
     expect(fault).toMatchObject({ code: 'UNREACHABLE', detail: { reason: 'unreachable' } });
     expect(fault.cause).toBe(cause);
-    expect(fault.message).toContain(`${host}, which logs people in here`);
+    expect(fault.message).toContain(`The login server ${host} is not responding correctly`);
     expect(fault.report.why).toMatch(why);
   });
 });

@@ -17,7 +17,7 @@ export type LoginFault =
 
 /** For the log: the issuer's own words, without anything secret. */
 export interface LoginReport {
-  /** What happened and what to do, in words. */
+  /** What happened and what to do. */
   readonly why: string;
   /** `error` and `error_description` of the issuer (RFC 6749). */
   readonly issuerError?: string;
@@ -80,7 +80,7 @@ export async function explainFault(
     return make(
       'UNAUTHORIZED',
       'settings',
-      `${host} rejects how this server is set up for it. Only the operator of this server can mend that: its log names the fault. Until then, log in with an API key.`,
+      `${host} rejects the configuration of this server. Only the operator of this server can fix that; its log names the fault. Until then, log in with an API key.`,
       `${host} rejects this server's request${quoted}. ${hint}`,
     );
   }
@@ -89,15 +89,15 @@ export async function explainFault(
     return make(
       'UNAUTHORIZED',
       'clock',
-      `The clocks of ${host} and of this server differ too much. Only the operator can mend that. Until then, log in with an API key.`,
-      `The ID token of ${host} ${clock}. Compare both clocks; they may differ by a minute.`,
+      `The clocks of ${host} and this server differ too much. Only the operator can fix that. Until then, log in with an API key.`,
+      `The ID token of ${host} ${clock}. Compare both clocks; they may differ by a minute at most.`,
     );
   }
   return make(
     'UNAUTHORIZED',
     'failed',
-    `The answer of ${host} is not valid, so nobody was logged in. Try again; if it fails again, the operator of this server finds the reason in its log.`,
-    `The answer of ${host} is not valid${quoted || `: ${reasonOf(error, secrets)}`}.`,
+    `${host} sent an invalid response, so nobody was logged in. Try again. If it fails again, the operator of this server can find the reason in its log.`,
+    `${host} sent an invalid response${quoted || `: ${reasonOf(error, secrets)}`}.`,
   );
 }
 
@@ -119,7 +119,7 @@ async function bodyOf(response: Response): Promise<Record<string, unknown>> {
     const body: unknown = await response.json();
     return typeof body === 'object' && body !== null ? (body as Record<string, unknown>) : {};
   } catch {
-    return {}; // No JSON, or read before: then the status has to do.
+    return {}; // Not JSON, or already read: only the status is known.
   }
 }
 
@@ -127,7 +127,7 @@ const maxWordsLength = 400;
 /** Longer words may be codes or tokens. */
 const maxWordLength = 60;
 
-/** What somebody else wrote, for a log: on one line, bounded, without secrets. */
+/** Text from another party, for a log: on one line, limited, without secrets. */
 export function cleanWords(text: unknown, secrets: Secrets): string | undefined {
   if (typeof text !== 'string') return undefined;
   let plain = text.slice(0, 4 * maxWordsLength);
@@ -158,9 +158,9 @@ export function unreachable(issuer: string, cause?: unknown): LoginError {
   const { host } = new URL(issuer);
   const why =
     cause === undefined
-      ? `${host} did not answer as it should a moment ago.`
-      : `${host} does not answer as it should: ${reasonOf(cause, [])}. ${unreachableHint(cause)}`;
-  const message = `${host}, which logs people in here, does not answer as it should. Try again soon, or log in with an API key.`;
+      ? `${host} did not respond correctly a moment ago.`
+      : `${host} is not responding correctly: ${reasonOf(cause, [])}. ${unreachableHint(cause)}`;
+  const message = `The login server ${host} is not responding correctly. Try again soon, or log in with an API key.`;
   return new LoginError('UNREACHABLE', 'unreachable', message, { why }, cause);
 }
 
@@ -168,16 +168,16 @@ function unreachableHint(error: unknown): string {
   const { cause } = error as { cause?: unknown };
   const { attribute, body } = (cause ?? {}) as { attribute?: unknown; body?: { issuer?: unknown } };
   if (attribute === 'issuer')
-    return `It calls itself ${cleanWords(body?.issuer, [])}: set oidcIssuer to exactly that.`;
+    return `Its issuer name is ${cleanWords(body?.issuer, [])}: set oidcIssuer to exactly that.`;
   if (cause instanceof Response)
     return `It answered with ${cause.status}. Check oidcIssuer: the address without /.well-known/openid-configuration.`;
   const code = (cause as { code?: unknown } | undefined)?.code;
   if (typeof code === 'string' && /CERT|SIGNATURE|SELF_SIGNED/.test(code))
-    return 'If its certificate comes from an authority of your own, name that with --ca.';
-  return 'It is asked again at the next login.';
+    return 'If its certificate was issued by a private authority, give that authority with --ca.';
+  return 'The next login tries again.';
 }
 
-/** The errors of RFC 6749 and OpenID Connect Core by which an issuer says no to this user, not to this server. */
+/** The errors of RFC 6749 and OpenID Connect Core with which an issuer rejects this user, not this server. */
 const isRefusal = (error: string | undefined) =>
   [
     'access_denied',
@@ -225,9 +225,9 @@ function clockFault(error: unknown, nowSeconds: number): string | undefined {
     | undefined;
   const name = String(claim ?? deeper?.claim);
   const time = (payload ?? deeper?.claims)?.[name];
-  if (typeof time !== 'number' || !Number.isFinite(time)) return 'has a time that is not valid';
+  if (typeof time !== 'number' || !Number.isFinite(time)) return 'has an invalid time';
   const seconds = Math.round(Math.abs(nowSeconds - time));
-  return name === 'exp' ? `expired ${seconds} s ago` : `is valid only in ${seconds} s`;
+  return name === 'exp' ? `expired ${seconds} s ago` : `is not valid for another ${seconds} s`;
 }
 
 /** The library's own words for what was wrong with a token or an answer. */
@@ -237,5 +237,5 @@ function reasonOf(error: unknown, secrets: Secrets): string {
     const text = cleanWords(at.message, secrets);
     if (text !== undefined && !words.includes(text)) words.push(text);
   }
-  return words.join('; ') || 'no reason is known';
+  return words.join('; ') || 'unknown reason';
 }

@@ -75,7 +75,7 @@ describe('createDiscovery()', () => {
     });
     provider.metadata = { issuer: 'https://other.example' };
     await expect(createDiscovery(settingsOf(provider), now, 0)()).rejects.toMatchObject({
-      report: { why: expect.stringContaining('It calls itself https://other.example') },
+      report: { why: expect.stringContaining('Its issuer name is https://other.example') },
     });
   });
 

@@ -42,7 +42,7 @@ export function createDiscovery(
 ): () => Promise<Issuer> {
   let known: Issuer | undefined;
   let asked: Promise<Issuer> | undefined;
-  /** Until then `known`, or the last failure, holds. */
+  /** Until then `known`, or the last failure, is used. */
   let askAgainMs = Number.NEGATIVE_INFINITY;
 
   return async () => {
@@ -57,7 +57,7 @@ export function createDiscovery(
       return known;
     } catch (error) {
       askAgainMs = now() + retryMs;
-      // What it said an hour ago most likely holds still.
+      // What it said an hour ago is most likely still valid.
       if (known) return known;
       throw unreachable(settings.issuer, error);
     } finally {
@@ -80,7 +80,7 @@ async function askIssuer(settings: OidcSettings, now: () => number, retryMs: num
     metadata,
     keys: createRemoteJWKSet(new URL(metadata.jwks_uri), {
       timeoutDuration: patienceMs,
-      // After a rotation the first token with an unknown key id fetches the keys; others must not fetch at will.
+      // After a rotation the first token with an unknown key id fetches the keys; other tokens must not trigger a fetch.
       cooldownDuration: retryMs,
       [keySetFetch]: boundedFetch,
     }),
@@ -114,19 +114,19 @@ export function findMisfits({ issuer, clientSecret }: OidcSettings, metadata: Se
   // Not an error: some issuers (Keycloak) take public clients although they do not list `none`.
   if (clientSecret === undefined && !methods.includes('none')) {
     misfits.push(
-      `No client secret is set, and ${host} asks clients for one (token_endpoint_auth_methods_supported: ${methods.join(', ')}). Every login will fail unless this client is registered there as a public one. Set TOMAAT_OIDC_CLIENT_SECRET, or oidcClientSecret in the settings file.`,
+      `No client secret is set, and ${host} requires one from clients (token_endpoint_auth_methods_supported: ${methods.join(', ')}). Every login will fail unless this client is registered there as a public one. Set TOMAAT_OIDC_CLIENT_SECRET, or oidcClientSecret in the settings file.`,
     );
   }
   const usable = methods.includes('client_secret_basic') || methods.includes('client_secret_post');
   if (clientSecret !== undefined && !usable) {
     misfits.push(
-      `A client secret is set, but ${host} takes none in a form that is supported here: it offers ${methods.join(', ')}; supported are client_secret_basic and client_secret_post.`,
+      `A client secret is set, but ${host} does not accept it by a supported method: it offers ${methods.join(', ')}; supported methods are client_secret_basic and client_secret_post.`,
     );
   }
   const signed = metadata.id_token_signing_alg_values_supported;
   if (Array.isArray(signed) && !signed.some((name) => signatureAlgorithms.includes(name))) {
     misfits.push(
-      `${host} signs ID tokens with ${signed.join(', ')}; supported are ${signatureAlgorithms.join(', ')}. Choose one of them for this client there.`,
+      `${host} signs ID tokens with ${signed.join(', ')}; supported are ${signatureAlgorithms.join(', ')}. Configure this client there to use one of them.`,
     );
   }
   return misfits;
@@ -136,7 +136,7 @@ export function findMisfits({ issuer, clientSecret }: OidcSettings, metadata: Se
 async function boundedFetch(address: string, init: object = {}): Promise<Response> {
   const url = new URL(address);
   if (url.protocol !== 'https:' && !isLoopback(url.hostname))
-    throw new Error(`${url.origin} is not asked: it is not encrypted`);
+    throw new Error(`${url.origin} is not contacted: it is not encrypted`);
   const given = init as RequestInit;
   const patience = AbortSignal.timeout(patienceMs);
   const response = await fetch(url, {
@@ -153,7 +153,7 @@ async function boundedFetch(address: string, init: object = {}): Promise<Respons
     chunks.push(chunk);
   }
   const body = sizeBytes === 0 ? null : Buffer.concat(chunks);
-  // The body is unpacked already, and has another length.
+  // The body is already decompressed, so its length differs.
   const headers = new Headers(response.headers);
   headers.delete('content-encoding');
   headers.delete('content-length');

@@ -35,7 +35,7 @@ export interface OidcLogin {
   readonly scopes: readonly KeyScope[];
   /** For the logout at the issuer. */
   readonly idToken: string;
-  /** What went wrong without keeping the user out, for the log. */
+  /** What went wrong without blocking the login, for the log. */
   readonly warning?: string;
 }
 
@@ -50,7 +50,7 @@ export interface Oidc {
     returnTo: string;
     again?: boolean;
   }): Promise<{ url: string; token: string }>;
-  /** Where a login that was begun wanted to go; undefined when there is none. */
+  /** Where a login that was started should return to; undefined if there is none. */
   returnOf(token: string): string | undefined;
   /**
    * Ends a login, once, with the query that the issuer sent the browser back with.
@@ -90,7 +90,7 @@ interface Begun {
 
 /** How long somebody may take at the issuer. */
 export const loginMs = 600_000;
-/** Logins that are begun and not ended; the oldest goes. */
+/** Logins that are started and not finished; the oldest is dropped. */
 const maxBegun = 10_000;
 /** Longest token; a header of a request holds 16 kB in all. */
 const maxTokenLength = 12_288;
@@ -116,7 +116,7 @@ export function createOidc({ settings, now = Date.now, retryMs = 5_000 }: OidcOp
       currentDate: new Date(now()),
     });
     const type = protectedHeader.typ?.toLowerCase().replace(/^application\//, '');
-    if (!types.includes(type)) throw new errors.JWTInvalid('the token is of another type');
+    if (!types.includes(type)) throw new errors.JWTInvalid('the token has the wrong type');
     if (typeof payload.sub !== 'string' || !/^[\x20-\x7e]{1,255}$/.test(payload.sub))
       throw new errors.JWTInvalid('the subject is not plain text');
     return payload as JWTPayload & { sub: string };
@@ -150,10 +150,10 @@ export function createOidc({ settings, now = Date.now, retryMs = 5_000 }: OidcOp
     });
     const idToken = tokens.id_token ?? '';
     const claims = await verify(idToken, clientId, ['jwt', undefined]);
-    if (claims.nonce !== login.nonce) throw new errors.JWTInvalid('the nonce is another');
+    if (claims.nonce !== login.nonce) throw new errors.JWTInvalid('the nonce does not match');
     const isForOthers = Array.isArray(claims.aud) && claims.aud.length > 1;
     if ((isForOthers || claims.azp !== undefined) && claims.azp !== clientId)
-      throw new errors.JWTInvalid('the token was made for another client');
+      throw new errors.JWTInvalid('the token was issued for another client');
     return { idToken, claims, accessToken: tokens.access_token };
   }
 
@@ -221,8 +221,8 @@ export function createOidc({ settings, now = Date.now, retryMs = 5_000 }: OidcOp
         throw new LoginError(
           'UNAUTHORIZED',
           'expired',
-          'This login took too long, was used already, or was begun in another browser. Log in again.',
-          { why: 'The browser came back without a login that was begun here within ten minutes.' },
+          'This login took too long, was already used, or was started in another browser. Log in again.',
+          { why: 'The browser returned without a login that was started here within ten minutes.' },
         );
       }
       try {
@@ -230,13 +230,13 @@ export function createOidc({ settings, now = Date.now, retryMs = 5_000 }: OidcOp
         const { idToken, claims: own, accessToken } = await redeem(query, login, found.configure());
         const { claims, fault } = await withUserinfo(own, accessToken, found);
         const known = loginOf(claims, found.metadata.issuer);
-        // Who may come in is decided by claims that could not be had.
+        // Access depends on claims that could not be fetched.
         if (!known && fault !== undefined) throw fault;
         if (!known) throw notAllowed(host, claims, settings);
         const warning =
           fault === undefined
             ? undefined
-            : `The userinfo endpoint of ${host} failed; the login went on with the claims of the ID token alone.`;
+            : `The userinfo endpoint of ${host} failed; the login continued with only the claims of the ID token.`;
         return { ...known, idToken, warning };
       } catch (error) {
         const secrets = [settings.clientSecret, given.get('code') ?? undefined, login.codeVerifier, token];
@@ -298,7 +298,7 @@ function notAllowed(host: string, claims: JWTPayload, { allow, admin }: OidcSett
   const hint =
     missing.length === 0
       ? ''
-      : ` Missing: ${missing.join(', ')}. Configure ${host} to send it to this client, or request the scope that holds it (oidcScopes).`;
+      : ` Missing: ${missing.join(', ')}. Configure ${host} to send it to this client, or request the scope that contains it (oidcScopes).`;
   return new LoginError(
     'FORBIDDEN',
     'not-allowed',
@@ -312,7 +312,7 @@ function notAllowed(host: string, claims: JWTPayload, { allow, admin }: OidcSett
 function labelOf(claims: JWTPayload & { sub: string }): string {
   for (const name of [...labelClaims, 'sub']) {
     const text = claims[name];
-    // Without control characters and those that turn the direction of writing.
+    // Without control characters and those that change the direction of text.
     const plain = typeof text === 'string' ? text.replace(/\p{C}/gu, '').trim() : '';
     if (plain !== '') return [...plain].slice(0, 100).join('');
   }

@@ -3,18 +3,21 @@ import type { FastifyRequest } from 'fastify';
 import type { ApiKey, KeyLimits, KeyScope } from './keys.ts';
 
 /**
- * Who sends a request: told once, by the hook of access.ts, before any route runs. `owner` is whose jobs, uploads and
- * results are seen; it stays the same over sessions and restarts.
+ * Who sends a request, determined once by the hook of access.ts before any route runs. `owner` is whose jobs, uploads and
+ * results are visible; it stays the same across sessions and restarts.
  */
 export interface Principal {
-  /** `anonymous` without login, `key:<id>` for an API key and its sessions, `oidc:` and `legacy:` with a pseudonym (access/pseudonyms.ts). */
+  /**
+   * `anonymous` without login, `key:<id>` for an API key and its sessions, `oidc:` and `legacy:` with a pseudonym
+   * (access/pseudonyms.ts).
+   */
   readonly owner: string;
   readonly scopes: readonly KeyScope[];
   /** How the caller was recognised. */
   readonly via: 'open' | 'key' | 'session' | 'legacy';
   /** Of an API key or of the key that a session was opened with; it may be logged. */
   readonly keyId?: string;
-  /** What the key may use at most. */
+  /** The limits of the key. */
   readonly limits?: KeyLimits;
 }
 
@@ -28,12 +31,12 @@ export function principalOf(key: ApiKey, via: 'key' | 'session' = 'key'): Princi
 
 declare module 'fastify' {
   interface FastifyRequest {
-    /** Set by the access hook; undefined only where nobody has to be anybody. */
+    /** Set by the access hook; undefined only on public routes. */
     principal?: Principal;
   }
 }
 
-/** @throws TomaatError INTERNAL on a route where nobody has to be anybody: nothing there may belong to someone. */
+/** @throws TomaatError INTERNAL on a public route: nothing there may have an owner. */
 export function ownerOf(request: FastifyRequest): string {
   if (request.principal) return request.principal.owner;
   throw new TomaatError('INTERNAL', `nobody is known at ${request.method} ${request.routeOptions.url}`);

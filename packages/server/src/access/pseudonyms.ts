@@ -5,7 +5,7 @@ import { readOrMakeSecret } from '../store/secret-file.ts';
 import type { Oidc } from './oidc.ts';
 
 /**
- * Names of owners that tell nobody who they are. The subject of a token may be a login name and an address is that of a
+ * Owner names that do not identify a person. The subject of a token may be a login name and an address is that of a
  * machine, so databases and audit log hold an HMAC (SHA-256, RFC 2104, its first 128 bits) under a key of the data folder in
  * their place. With the key, and with a name to try, an operator finds the owner: `tomaat audit who`.
  */
@@ -32,7 +32,7 @@ export async function openPseudonyms(dataFolder: string): Promise<Pseudonyms> {
   };
 }
 
-/** The kind of an owner that is told in clear: `oidc:<issuer>|<subject>`, `legacy:<address>`. */
+/** The kind of an owner in plain text: `oidc:<issuer>|<subject>`, `legacy:<address>`. */
 function clearKind(owner: string): 'oidc' | 'legacy' | undefined {
   if (owner.startsWith('oidc:') && owner.includes('|')) return 'oidc';
   // No base64url has a dot or a colon, and every address does.
@@ -56,10 +56,10 @@ export function withPseudonyms(oidc: Oidc | undefined, pseudonyms: Pseudonyms): 
   );
 }
 
-/** Tables that say whose a row is. */
+/** Tables whose rows have an owner. */
 const ownerTables = ['job', 'upload', 'created_on', 'session'] as const;
 
-/** Replaces the owners that an earlier version stored in clear; gives how many there were. */
+/** Replaces the owners that an earlier version stored in plain text; returns how many there were. */
 export async function hideOwners(db: Kysely<unknown>, pseudonyms: Pseudonyms): Promise<number> {
   const { rows: tables } = await sql<{
     name: string;

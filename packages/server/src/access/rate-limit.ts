@@ -1,13 +1,13 @@
 import { unmapped } from '../addresses.ts';
 
 export interface RateLimit {
-  /** Takes one of what this key may do. 0: it may; else the seconds after which it may again. */
+  /** Takes one token of this key. 0: allowed; otherwise the seconds until the next attempt is allowed. */
   take(key: string): number;
 }
 
 /**
- * A bucket of tokens for each key, such as an address: `perMinute` of them at first, refilled evenly. No more than
- * `maxKeys` are remembered; whoever was not seen for longest is forgotten, and begins with a full bucket again.
+ * A bucket of tokens for each key, such as an address: `perMinute` of them at first, refilled evenly. At most `maxKeys` are
+ * remembered; the least recently seen one is forgotten, and starts with a full bucket again.
  */
 export function createRateLimit(
   perMinute: number,
@@ -23,7 +23,7 @@ export function createRateLimit(
         ? Math.min(perMinute, known.tokens + Math.max(0, nowMs - known.atMs) * perMs)
         : perMinute;
       const allowed = tokens >= 1;
-      // Set anew, so that the map's order is that of last use.
+      // Set again, so that the map is ordered by last use.
       buckets.delete(key);
       buckets.set(key, { tokens: allowed ? tokens - 1 : tokens, atMs: nowMs });
       if (buckets.size > maxKeys) buckets.delete(buckets.keys().next().value as string);

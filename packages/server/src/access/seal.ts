@@ -1,8 +1,9 @@
 import { createCipheriv, createDecipheriv, hkdfSync, randomBytes } from 'node:crypto';
 
 /**
- * Text of a session that says who somebody is. The database holds it only in a form that the session's cookie opens: AES-256-GCM
- * under a key derived (HKDF, SHA-256) from the session's token, of which the database has no more than the hash.
+ * Text of a session that says who somebody is. The database holds it only in a form that the session's cookie opens:
+ * AES-256-GCM under a key derived (HKDF, SHA-256) from the session's token, of which the database has no more than the
+ * hash.
  */
 
 const prefix = 'sealed:';
@@ -26,6 +27,6 @@ export function unsealText(text: string, token: string): string | undefined {
     decipher.setAuthTag(bytes.subarray(12, 28));
     return decipher.update(bytes.subarray(28), undefined, 'utf8') + decipher.final('utf8');
   } catch {
-    return undefined; // Damaged: the session goes on without a name.
+    return undefined; // Damaged: the session continues without a name.
   }
 }

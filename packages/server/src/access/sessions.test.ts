@@ -70,7 +70,7 @@ describe('createSessions()', () => {
     expect(bytes.includes(Buffer.from(token, 'base64url'))).toBe(false);
   });
 
-  it('close() gives the ID token back, which no file holds in clear', async () => {
+  it('close() gives the ID token back, which no file contains in plain text', async () => {
     const idToken = 'eyJhbGciOiJSUzI1NiJ9.eyJuYW1lIjoiQWRhIn0.c2lnbmF0dXJl';
     const ofIssuer = { owner: 'oidc:i|s', label: 'Ada', scopes: ['predict'], basis: 'a' } as const;
     const token = await open('a').open({ ...ofIssuer, idToken });

@@ -11,14 +11,14 @@ import { sealText, unsealText } from './seal.ts';
  * copy of the database opens nothing. One that was opened with an API key may do what the key may, for as long as the key may.
  */
 
-/** A session that nobody uses ends after this time. */
+/** An unused session ends after this time. */
 export const idleMs = 8 * 3_600_000;
-/** A session of a key ends after this time, however much it is used. */
+/** A session of a key ends after this time, even if it is in use. */
 export const keySessionMs = 7 * 86_400_000;
 /** The same for one of an issuer, which may have closed the account since. */
 export const oidcSessionMs = 86_400_000;
 export const maxSessionsPerOwner = 20;
-/** Not every request writes to the disk that the session was used. */
+/** Not every request records the use of the session on the disk. */
 const touchEveryMs = 60_000;
 
 export interface Session {
@@ -43,11 +43,11 @@ export interface EndedSession {
 export interface Sessions {
   /** Opens a session and gives its token, which appears here alone. The owner's least used one beyond the limit ends. */
   open(session: NewSession): Promise<string>;
-  /** The session of a token, if it is one that goes on. */
+  /** The session of a token, if it is still valid. */
   find(token: string): Promise<Session | undefined>;
-  /** Ends a session, and gives what it was; undefined when there was none. */
+  /** Ends a session and returns it; undefined if there was none. */
   close(token: string): Promise<EndedSession | undefined>;
-  /** Deletes what has ended. */
+  /** Deletes ended sessions. */
   sweep(): Promise<void>;
 }
 
@@ -154,6 +154,6 @@ function unseal(sealed: Uint8Array, token: string): string | undefined {
     decipher.setAuthTag(sealed.subarray(12, 28));
     return decipher.update(sealed.subarray(28), undefined, 'utf8') + decipher.final('utf8');
   } catch {
-    return undefined; // Damaged: the logout goes on without it.
+    return undefined; // Damaged: the logout continues without it.
   }
 }

@@ -1,10 +1,10 @@
 import type { KeyScope } from './keys.ts';
 
 /**
- * What each route needs, of server and registry alike; the only place that says so. A route without a row makes the
- * start fail, so that nothing is open because somebody forgot it.
+ * What each route needs, of server and registry alike; the only place that says so. A route without a row makes startup
+ * fail, so that no route is open by mistake.
  *
- * - `public`: nobody has to be anybody
+ * - `public`: no authentication
  * - `page`: the same, and other sites may lead a browser to it (a link, the way back from a login)
  * - `predict`, `announce`, `worker`, `metrics`: a caller with that scope, or with `admin`
  *
@@ -14,7 +14,7 @@ import type { KeyScope } from './keys.ts';
 export type Need = 'public' | 'page' | 'predict' | 'announce' | 'worker' | 'metrics';
 
 const table: Readonly<Record<string, Need>> = {
-  // How it is, and what there is: for load balancers and for those who write clients.
+  // Health and API description: for load balancers and authors of clients.
   'GET /health/live': 'public',
   'GET /health/ready': 'public',
   'GET /api/openapi.json': 'public',
@@ -78,7 +78,7 @@ const table: Readonly<Record<string, Need>> = {
   'OPTIONS /services/:id/responses': 'predict',
   'GET /discover': 'predict',
   'OPTIONS /discover': 'predict',
-  // Its key is in the JSON body, as v1 has it; the route asks for it.
+  // Its key is in the JSON body, as in v1; the route checks it.
   'POST /announce': 'public',
   'OPTIONS /announce': 'public',
 };
@@ -97,7 +97,7 @@ export function needOf(method: string, route: string): Need | undefined {
 
 /**
  * The scripts and styles of the page, which hold nothing but what the package is published with. They are given to the
- * page of any address: behind a proxy that was not made known, the page has to load before it can say so.
+ * page of any address: behind a proxy that was not made known, the page must load before it can say so.
  */
 export const isPageFile = (route: string | undefined): boolean => route === '/assets/*';
 
@@ -106,7 +106,7 @@ export function isV1(route: string): boolean {
   return /^(\/services\/:id)?\/(interface|predict|responses)$|^\/(discover|announce)$/.test(route);
 }
 
-/** The scope that a need asks for. */
+/** The scope that a need requires. */
 export const scopeFor = {
   predict: 'predict',
   announce: 'announce',

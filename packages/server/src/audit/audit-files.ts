@@ -24,7 +24,7 @@ export interface AuditHead {
 
 export const firstHead: AuditHead = { sequence: 0, sha256: '0'.repeat(64) };
 
-/** No line of ours comes near; what a damaged or hostile file has without a newline is not collected. */
+/** Our lines are far shorter; a damaged or hostile file without newlines is not buffered. */
 const maxLineBytes = 2 ** 22;
 
 export const hashOf = (text: string): string => createHash('sha256').update(text).digest('hex');
@@ -32,9 +32,9 @@ export const hashOf = (text: string): string => createHash('sha256').update(text
 const endLength = `,"hash":"${'0'.repeat(64)}"}`.length;
 const prevLength = `"prev":"${'0'.repeat(64)}"`.length;
 
-/** The number and hashes of a line; undefined for a line that does not have the hash that it states. */
+/** The number and hashes of a line; undefined for a line that does not match its own hash. */
 export function headOfLine(line: string): (AuditHead & { prev: string }) | undefined {
-  // What comes last has a fixed length.
+  // The end has a fixed length.
   const body = line.slice(0, Math.max(line.length - endLength, 0));
   const hash = /^,"hash":"([0-9a-f]{64})"\}$/.exec(line.slice(body.length))?.[1];
   const prev = /^"prev":"([0-9a-f]{64})"$/.exec(body.slice(-prevLength))?.[1];
@@ -69,7 +69,7 @@ export async function inOrder(paths: readonly string[]): Promise<string[]> {
   const all = new Set(paths);
   for (const path of paths) {
     const packed = (await formatOf(path)) !== undefined;
-    // It may hold half of the lines yet.
+    // It may contain only half of the lines so far.
     if (packed && all.has(path.replace(/\.\w+$/, ''))) continue;
     const first = await firstLineOf(path, packed);
     if (first === undefined) continue;
@@ -81,7 +81,7 @@ export async function inOrder(paths: readonly string[]): Promise<string[]> {
     else if (!packed)
       throw new TomaatError(
         'BAD_REQUEST',
-        `${other.path} and ${path} begin with the same line. Give one of them.`,
+        `${other.path} and ${path} begin with the same line. Give only one of them.`,
       );
   }
   const sorted = [...known].sort(([a], [b]) => a - b).map(([, { path }]) => path);
@@ -143,7 +143,7 @@ export function lastLineEnd(fd: number, sizeBytes: number): number {
   return sizeBytes - tail.length + tail.lastIndexOf(10) + 1;
 }
 
-/** The last line of the first `sizeBytes` of a file, which end with a newline; undefined where there is none. */
+/** The last line of the first `sizeBytes` of a file, which end with a newline; undefined if there is none. */
 export function lastLine(fd: number, sizeBytes: number): string | undefined {
   if (sizeBytes === 0) return undefined;
   const tail = tailOf(fd, sizeBytes).subarray(0, -1);
@@ -156,7 +156,7 @@ function tailOf(fd: number, sizeBytes: number): Buffer {
   return tail;
 }
 
-/** A chain that is broken goes on from what is there: `tomaat audit verify` shows where. */
+/** A broken chain continues from what is there: `tomaat audit verify` shows where. */
 export const lastHeadOf = (line: string): AuditHead =>
   headOfLine(line) ?? { sequence: sequenceOf(line) ?? 0, sha256: hashOf(line) };
 
@@ -175,7 +175,7 @@ export async function readAnchor(file: string): Promise<(AuditHead & { thumbprin
   const { payload, thumbprint } = await verifySigned(text.replace(/\n$/, ''), 'tomaat-audit+jws');
   const { sequence, sha256 } = payload as AuditHead;
   if (!Number.isSafeInteger(sequence) || !/^[0-9a-f]{64}$/.test(String(sha256)))
-    throw new TomaatError('BAD_SIGNATURE', `${file} does not hold the number and hash of a line.`);
+    throw new TomaatError('BAD_SIGNATURE', `${file} does not contain the number and hash of a line.`);
   return { sequence, sha256, thumbprint };
 }
 
@@ -188,7 +188,7 @@ export async function* linesOf(path: string): AsyncGenerator<{ text: string; tor
   for await (const chunk of source) {
     let bytes = Buffer.concat([rest, chunk as Buffer]);
     for (let at = bytes.indexOf(10); at >= 0; at = bytes.indexOf(10)) {
-      // As bytes: one that is not UTF-8 has to be seen as another one.
+      // As bytes: a line that is not UTF-8 must count as a different one.
       yield { text: bytes.toString('latin1', 0, at), torn: false };
       bytes = bytes.subarray(at + 1);
     }
@@ -229,6 +229,6 @@ async function unpackerOf(path: string): Promise<Duplex | undefined> {
   if (format === 'zstd') return createZstdDecompress();
   throw new TomaatError(
     'UNSUPPORTED_FORMAT',
-    `${path} is compressed with ${format}. Unpack it first; gzip and zstd are read as they are.`,
+    `${path} is compressed with ${format}. Unpack it first; only gzip and zstd can be read directly.`,
   );
 }

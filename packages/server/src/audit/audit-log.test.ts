@@ -143,7 +143,7 @@ describe('verifyAudit()', () => {
     const archive = await mkdtemp(join(tmpdir(), 'tomaat-archive-'));
     const moved = join(archive, 'first.gz');
     await rename(join(folder, 'audit.jsonl.9.gz'), moved);
-    expect(await failure()).toMatch(/name them too, or begin with --from \d+/);
+    expect(await failure()).toMatch(/name them too, or start with --from \d+/);
     expect(await verifyAudit(folder, { files: [moved] })).toMatchObject({ lines });
     const bytes = await readFile(moved);
     await writeFile(moved, bytes.subarray(0, bytes.length - 9));
@@ -180,7 +180,7 @@ describe('verifyAudit()', () => {
     await rm(archive, { recursive: true });
   });
 
-  it('begins where older files were moved elsewhere, if told so', async () => {
+  it('begins where older files were moved elsewhere, if asked to', async () => {
     await fill(8, 600);
     const { lines } = await verifyAudit(folder);
     const { readdirSync } = await import('node:fs');

@@ -37,7 +37,7 @@ import { type PendingState, takePending } from './pending.ts';
  * number and hash are signed into `audit.head` at the start, every minute in which something happened, and at the end.
  *
  * A line is in the file (for every other process, and after `kill -9`) when record() returns, and on the disk after an fsync
- * that no request waits for; lines that come meanwhile share the next one. A power cut may take the last few.
+ * that no request waits for; lines that arrive meanwhile share the next one. A power failure may lose the last few.
  *
  * No line holds a name, a file name, header text, a parameter or an address: only ids, digests, codes and times.
  */
@@ -65,7 +65,7 @@ export interface AuditOptions {
   /** Size from which a new file is begun. */
   rotateBytes?: number;
   anchorMs?: number;
-  /** How often it is looked for what commands left. */
+  /** How often the lines that commands left are taken in. */
   pendingMs?: number;
   now?(): Date;
 }
@@ -82,7 +82,7 @@ export function auditLine(
   facts: AuditFacts,
 ): { line: string; head: AuditHead } {
   const next = sequence + 1;
-  // In ASCII, so that a byte is a character for whoever checks it.
+  // In ASCII, so that a byte is a character for anyone who checks it.
   const body = JSON.stringify({ seq: next, time: time.toISOString(), event, ...facts, prev: sha256 }).replace(
     /[\u007f-\uffff]/g,
     (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`,
@@ -104,7 +104,7 @@ class LogFile {
     this.sizeBytes = fstatSync(this.#fd).size;
   }
 
-  /** Cuts off a last line that does not end; gives its bytes. */
+  /** Removes an incomplete last line; returns its bytes. */
   repair(): number {
     const torn = this.sizeBytes - lastLineEnd(this.#fd, this.sizeBytes);
     if (torn > 0) this.#cut(this.sizeBytes - torn);
@@ -137,7 +137,7 @@ class LogFile {
     return named === undefined || named.ino !== own.ino || named.dev !== own.dev;
   }
 
-  /** Begins the file of the name anew. The one before is on the disk, and closed. */
+  /** Starts a new file under the name. The previous one is on the disk, and closed. */
   reopen(): void {
     const fd = openSync(this.path, appending, 0o600);
     fsyncSync(this.#fd);
@@ -164,8 +164,8 @@ class LogFile {
 }
 
 /**
- * Opens the audit log of a data folder, which this process has to hold (lockDataFolder), and goes on with its chain. A last
- * line that a power cut left in pieces is cut off, which a line of its own says.
+ * Opens the audit log of a data folder, which this process must hold (lockDataFolder), and continues its chain. A last line
+ * that a power failure left incomplete is removed, and a separate line records that.
  */
 export async function openAudit(dataFolder: string, options: AuditOptions): Promise<Audit> {
   const { identity, onFault = () => {}, rotateBytes = 64 * 2 ** 20, anchorMs = 60_000 } = options;
@@ -216,7 +216,7 @@ export async function openAudit(dataFolder: string, options: AuditOptions): Prom
     void flush().catch(onFault);
   }
 
-  /** Another program renamed the file, as logrotate does: the chain goes on in a new one. */
+  /** Another program renamed the file, as logrotate does: the chain continues in a new one. */
   function follow(): void {
     if (!file.isRenamed) return;
     file.reopen();

@@ -11,7 +11,7 @@ import type { AuditEvent, AuditFacts } from './events.ts';
  */
 export const pendingFolder = 'audit.pending';
 
-/** Leaves an event. It is on the disk when this resolves: what it is about may be done then. */
+/** Leaves an event. It is on the disk when this resolves: only then may the recorded action be carried out. */
 export async function leaveForAudit(dataFolder: string, event: AuditEvent, facts: AuditFacts): Promise<void> {
   const folder = join(dataFolder, pendingFolder);
   await mkdir(folder, { recursive: true, mode: 0o700 });
@@ -20,7 +20,7 @@ export async function leaveForAudit(dataFolder: string, event: AuditEvent, facts
   await syncFolder(folder);
 }
 
-/** What takePending() knows from one call to the next. */
+/** State of takePending() between calls. */
 export interface PendingState {
   /** Files, and the folder, whose fault was reported. */
   readonly faulty: Set<string>;
@@ -29,8 +29,8 @@ export interface PendingState {
 }
 
 /**
- * Takes what was left: calls `record` with each event, oldest first, and removes its file afterwards. What cannot be
- * read or removed stays where it is, and `onFault` is called for it once.
+ * Takes what was left: calls `record` with each event, oldest first, and removes its file afterwards. Files that cannot be
+ * read or removed stay where they are, and `onFault` is called once for each.
  */
 export async function takePending(
   dataFolder: string,
@@ -87,6 +87,6 @@ async function readEvent(file: string): Promise<{ event: AuditEvent; facts: Audi
   await rename(file, `${file}.invalid`);
   throw new TomaatError(
     'INTERNAL',
-    `${file}.invalid does not hold an event of the audit log. Look at it, and remove it`,
+    `${file}.invalid does not contain an event of the audit log. Inspect it, then remove it`,
   );
 }

@@ -192,7 +192,7 @@ outputs:
     expect(JSON.stringify(sent)).not.toContain('Somebody');
   });
 
-  it('is none for a service that is not offered any more', () => {
+  it('does not exist for a service that is no longer offered', () => {
     expect(createWitness([], audit).receiptOf?.(job)).toBeUndefined();
   });
 });

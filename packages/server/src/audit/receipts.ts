@@ -10,7 +10,7 @@ import type { AuditEvent } from './events.ts';
 export const researchNotice =
   'For research use only. Not a medical device: not for diagnosis, treatment or any other clinical decision.';
 
-/** What is written down of jobs: their receipts, and their lines in the audit log. */
+/** The records of jobs: their receipts, and their lines in the audit log. */
 export function createWitness(apps: readonly App[], audit: Audit): JobWitness {
   const byId = new Map(apps.map((app) => [app.manifest.id, app]));
   return {
@@ -22,7 +22,7 @@ export function createWitness(apps: readonly App[], audit: Audit): JobWitness {
         job: id,
         inputs: inputs.map(({ name, digest, received }) => ({ name, digest, received })),
       }),
-    // A service that is not offered any more has no manifest to speak of.
+    // A service that is no longer offered has no manifest.
     receiptOf: (job) => {
       const app = byId.get(job.service);
       return app && receiptOf(job, app, audit);
@@ -85,7 +85,7 @@ function receiptOf(job: SettledJob, app: App, audit: Audit): Receipt {
     })),
     retention: {
       inputs: 'deleted when the prediction was settled',
-      results: 'deleted with this receipt at the time below, or before at the caller’s wish',
+      results: 'deleted with this receipt at the time below, or earlier at the caller’s request',
       resultsDeletedTime: time(job.expiresMs),
     },
     audit: audit.head(),

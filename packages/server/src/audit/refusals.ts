@@ -1,7 +1,7 @@
 import type { Audit } from './audit-log.ts';
 import type { AuditEvent, AuditFacts } from './events.ts';
 
-/** What a stranger can cause as often as he likes. */
+/** Events that an unauthenticated client can cause without limit. */
 const counted: ReadonlySet<AuditEvent> = new Set(['access.denied', 'login.failed']);
 
 export interface Recorder extends Disposable {

@@ -93,7 +93,7 @@ describe('verifyAudit()', () => {
     const path = join(folder, auditFile);
     const text = await readFile(path, 'utf8');
     await writeFile(path, text.slice(0, -1));
-    expect(await faultOf()).toContain('line 5 of audit.jsonl does not end');
+    expect(await faultOf()).toContain('line 5 of audit.jsonl is incomplete');
   });
 
   it('says which number was expected where lines are missing', async () => {
@@ -129,13 +129,13 @@ describe('verifyAudit()', () => {
     await log(lines);
     expect(await verifyAudit(folder, { anchors: lines.map(headOf) })).toMatchObject({ lines: 5 });
     const other = { sequence: 2, sha256: sha256Of('another') };
-    expect(await faultOf({ anchors: [other] })).toContain('line 2 of audit.jsonl is another than');
-    expect(await faultOf({ anchors: [headOf(lines[1]), other] })).toContain('two hashes are known of line 2');
+    expect(await faultOf({ anchors: [other] })).toContain('line 2 of audit.jsonl is not the line');
+    expect(await faultOf({ anchors: [headOf(lines[1]), other] })).toContain('line 2 has two known hashes');
     // Of before the first line, or of lines that are elsewhere, it cannot say anything.
     const none = { sequence: 0, sha256: sha256Of('none') };
     expect(await verifyAudit(folder, { anchors: [none] })).toMatchObject({ lines: 5 });
     expect(await verifyAudit(folder, { anchors: [other], from: 3 })).toMatchObject({ lines: 3 });
-    expect(await faultOf({ anchors: [other], from: 2 })).toContain('line 2 of audit.jsonl is another than');
+    expect(await faultOf({ anchors: [other], from: 2 })).toContain('line 2 of audit.jsonl is not the line');
   });
 
   it('begins at a line, whatever is before it', async () => {

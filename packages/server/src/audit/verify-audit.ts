@@ -43,10 +43,11 @@ export interface VerifyOptions {
 }
 
 /**
- * Checks the chain of an audit log and the signature of its newest line. Found are: a byte that was changed in any line, lines
- * that were removed, put in, doubled or moved, and an end that was cut off before the newest signed line. That holds only
- * for a signature by a key that nobody else has: without `signers`, or where somebody else can read the key, the whole log
- * may have been written again. Not found either: lines cut off behind the signed one (of the last minute before a kill).
+ * Checks the chain of an audit log and the signature of its newest line. Found are: a byte that was changed in any line,
+ * lines that were removed, inserted, doubled or moved, and an end that was cut off before the newest signed line. That
+ * holds only for a signature by a key that nobody else has: without `signers`, or where somebody else can read the key, the
+ * whole log may have been rewritten. Not found either: lines cut off behind the signed one (of the last minute before a
+ * kill).
  * @throws TomaatError BAD_SIGNATURE that says which line of which file is broken, and how.
  */
 export async function verifyAudit(dataFolder: string, options: VerifyOptions = {}): Promise<AuditReport> {
@@ -76,7 +77,7 @@ async function verifyOnce(dataFolder: string, options: VerifyOptions): Promise<A
   if (signers.length > 0 && !signers.includes(signed.thumbprint)) {
     throw new TomaatError(
       'BAD_SIGNATURE',
-      `The newest line of the audit log was signed by ${signed.thumbprint}, not by ${signers.join(' or ')}: the log is another server’s, or was written again.`,
+      `The newest line of the audit log was signed by ${signed.thumbprint}, not by ${signers.join(' or ')}: the log belongs to another server, or was rewritten.`,
     );
   }
   const wanted = wantedHashes([signed, ...anchors], from);
@@ -96,15 +97,15 @@ async function verifyOnce(dataFolder: string, options: VerifyOptions): Promise<A
     for await (const line of readable(path)) {
       number++;
       const where = `line ${number} of ${basename(path)}`;
-      if (line.torn) throw broken(`${where} does not end: it was cut off.`);
+      if (line.torn) throw broken(`${where} is incomplete: it was cut off.`);
       const found = headOfLine(line.text);
-      if (!found) throw broken(`${where} was changed: it does not have the hash that it states.`);
+      if (!found) throw broken(`${where} was changed: its hash does not match.`);
       if (head === undefined && found.sequence < from) continue;
       head ??= { sequence: from - 1, sha256: found.prev };
       requireNext(found, head, where);
       const known = wanted.get(found.sequence);
       if (known !== undefined && known !== found.sha256) {
-        throw broken(`${where} is another than the one that was signed: the log was written again.`);
+        throw broken(`${where} is not the line that was signed: the log was rewritten.`);
       }
       wanted.delete(found.sequence);
       head = { sequence: found.sequence, sha256: found.sha256 };
@@ -130,13 +131,13 @@ async function pathsOf(dataFolder: string, { files = [], headFile }: VerifyOptio
   return inOrder([...known.values()]);
 }
 
-/** The hashes that lines have to have, by number. */
+/** The hashes that lines must have, by number. */
 function wantedHashes(heads: readonly AuditHead[], from: number): Map<number, string> {
   const wanted = new Map<number, string>();
   for (const { sequence, sha256 } of heads) {
     if (sequence === 0 || sequence < from) continue;
     if (wanted.has(sequence) && wanted.get(sequence) !== sha256)
-      throw broken(`two hashes are known of line ${sequence}: the log was written again.`);
+      throw broken(`line ${sequence} has two known hashes: the log was rewritten.`);
     wanted.set(sequence, sha256);
   }
   return wanted;
@@ -146,14 +147,14 @@ function requireNext(found: AuditHead & { prev: string }, head: AuditHead, where
   if (found.sequence !== head.sequence + 1) {
     const advice =
       head.sequence === 0
-        ? ` If older files were moved elsewhere, name them too, or begin with --from ${found.sequence}.`
+        ? ` If older files were moved elsewhere, name them too, or start with --from ${found.sequence}.`
         : '';
     throw broken(
-      `${where} has the number ${found.sequence}, but ${head.sequence + 1} comes next: lines were removed, put in or moved.${advice}`,
+      `${where} has the number ${found.sequence}, but ${head.sequence + 1} comes next: lines were removed, inserted or moved.${advice}`,
     );
   }
   if (found.prev !== head.sha256) {
-    throw broken(`${where} does not follow the line before it: one of the two was put in.`);
+    throw broken(`${where} does not follow the line before it: one of the two was inserted.`);
   }
 }
 
@@ -166,7 +167,7 @@ function count(report: AuditReport, text: string, where: string): void {
   if (event === 'log.repaired') report.repairs++;
 }
 
-/** Whoever writes a log again makes hashes that hold, of whatever lines. */
+/** A rewritten log has valid hashes, whatever its lines are. */
 function parse(text: string, where: string): { event: string; time: string } {
   try {
     const { event, time } = JSON.parse(text) as Record<string, unknown>;
@@ -175,7 +176,7 @@ function parse(text: string, where: string): { event: string; time: string } {
   } catch {
     // Said below.
   }
-  throw broken(`${where} does not state an event and a time: it was put in.`);
+  throw broken(`${where} does not state an event and a time: it was inserted.`);
 }
 
 /** The lines of a file; what cannot be unpacked is a broken log. */

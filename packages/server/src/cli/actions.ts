@@ -2,7 +2,10 @@ import type { LoadedConfig } from '../config.ts';
 import type { CheckApp } from './check.ts';
 import type { RunApp } from './run.ts';
 
-/** What the commands do that serve or compute; each gives the exit code. A command without an action is not offered. */
+/**
+ * The actions of the commands that serve or compute; each returns the exit code. A command without an action is not
+ * offered.
+ */
 export interface Actions {
   up?(config: LoadedConfig, options: { appFolders: string[]; demo: boolean; json: boolean }): Promise<number>;
   serve?(config: LoadedConfig, options: { appFolders: string[]; json: boolean }): Promise<number>;

@@ -11,8 +11,8 @@ export interface AnonymousInputs extends AsyncDisposable {
 }
 
 /**
- * Takes identifying text and file names out of what is to be sent. What has to be packed anew lies in a temporary file
- * without a name until it is disposed of: nothing of it is left, even by `kill -9`.
+ * Removes identifying text and file names from what is sent. Data that must be compressed again is in an unlinked temporary
+ * file until it is disposed of: nothing of it remains, even after `kill -9`.
  */
 export async function anonymousInputs(
   volumes: Readonly<Record<string, readonly FileSource[]>>,
@@ -36,7 +36,7 @@ export async function anonymousInputs(
 
 export function removedLine(removed: number): string {
   const what = removed === 1 ? 'One text field' : `${removed} text fields`;
-  return `${what} in the headers ${removed === 1 ? 'was' : 'were'} taken out before sending, as ${removed === 1 ? 'it' : 'they'} may tell whose scan it is (--keep-text sends the files as they are).`;
+  return `${what} in the headers ${removed === 1 ? 'was' : 'were'} removed before sending, as ${removed === 1 ? 'it' : 'they'} may identify the patient (--keep-text sends the files unchanged).`;
 }
 
 async function spoolFile(

@@ -23,8 +23,8 @@ export interface AuditVerifyFlags {
 }
 
 /**
- * `tomaat audit verify [FILE…]`: 0 when the log is whole and signed by a key that is known; 1 with the line that is broken,
- * and 1 where nothing says which key has to have signed it.
+ * `tomaat audit verify [FILE…]`: 0 if the log is intact and signed by a known key; 1 with the broken line, and 1 if nothing
+ * states which key must have signed it.
  */
 export async function auditVerify(files: readonly string[], flags: AuditVerifyFlags): Promise<number> {
   const folder = dataFolderFor(flags);
@@ -54,7 +54,7 @@ export async function auditVerify(files: readonly string[], flags: AuditVerifyFl
   }
   const fault = report.signerChecked
     ? undefined
-    : `The signer was not checked: ${own.fault}. Whoever can write to these files may have written all of them again. Give the thumbprint that the server prints at its start (Identity): --key THUMBPRINT, or a receipt: --receipt FILE.`;
+    : `The signer was not checked: ${own.fault}. Anyone who can write to these files could have rewritten all of them. Give the thumbprint that the server prints at startup (Identity): --key THUMBPRINT, or a receipt: --receipt FILE.`;
   if (flags.json) console.log(JSON.stringify({ ok: report.signerChecked, ...report, fault }));
   else console.log(linesOf(report, fault).map(plain).join('\n'));
   return report.signerChecked ? 0 : 1;
@@ -68,12 +68,14 @@ function linesOf(report: AuditReport, fault: string | undefined): string[] {
       ? `; ${beyondAnchor} newer line${beyondAnchor === 1 ? ' is' : 's are'} not signed yet`
       : '';
   return [
-    fault === undefined ? `The audit log is whole: ${chain}` : `The chain of the audit log holds: ${chain}`,
+    fault === undefined
+      ? `The audit log is intact: ${chain}`
+      : `The chain of the audit log is intact: ${chain}`,
     `Signed up to line ${anchored.sequence} by ${report.thumbprint}${unsigned}.`,
     ...(fault === undefined ? [] : [fault]),
     ...(repairs > 0
       ? [
-          `A last line in pieces was cut off ${repairs === 1 ? 'once' : `${repairs} times`}, as after a power cut.`,
+          `An incomplete last line was removed ${repairs === 1 ? 'once' : `${repairs} times`}, as after a power failure.`,
         ]
       : []),
     ...Object.entries(events)
@@ -82,7 +84,7 @@ function linesOf(report: AuditReport, fault: string | undefined): string[] {
   ];
 }
 
-/** `tomaat audit rotate`: begins a new file of the log, in the server that runs or without one. */
+/** `tomaat audit rotate`: begins a new file of the log, in the running server or without one. */
 export async function auditRotate(flags: { data?: string; json?: boolean }): Promise<number> {
   const folder = dataFolderFor(flags);
   if (!existsSync(join(folder, auditFile)))
@@ -93,8 +95,8 @@ export async function auditRotate(flags: { data?: string; json?: boolean }): Pro
     return { closed: await audit.rotate() };
   });
   if (flags.json) console.log(JSON.stringify({ closed: closed ?? null }));
-  else if (closed === undefined) console.log('The audit log has no line since the last rotation.');
-  else console.log(`The audit log goes on in a new file. The one before is ${closed}.`);
+  else if (closed === undefined) console.log('The audit log has no new line since the last rotation.');
+  else console.log(`The audit log continues in a new file. The previous one is ${closed}.`);
   return 0;
 }
 

@@ -41,16 +41,17 @@ export async function backup(to: string, flags: BackupFlags): Promise<number> {
     );
     if (failed + removed > 0)
       console.log(
-        `${failed + removed} jobs whose files were deleted meanwhile are not in it, or have failed there.`,
+        `${failed + removed} jobs whose files were deleted meanwhile are not in it, or are failed there.`,
       );
-    if (flags.jobs) console.log('It holds images of people and secrets: keep it as safe as the data folder.');
+    if (flags.jobs)
+      console.log('It contains images of people and secrets: keep it as safe as the data folder.');
     return 0;
   } finally {
     progress.clear();
   }
 }
 
-/** What is made in the data folder belongs to its owner; where the backup goes, root goes on as root. */
+/** What is made in the data folder belongs to its owner; at the destination of the backup, root acts as root. */
 async function stageAsOwner(dataFolder: string, options: Parameters<typeof stageBackup>[1]): Promise<Stage> {
   using _owner = actAsOwner(dataFolder);
   return await stageBackup(dataFolder, options);

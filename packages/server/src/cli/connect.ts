@@ -22,13 +22,13 @@ import {
   updatePin,
 } from '../trust/known-hosts.ts';
 
-/** What the commands that talk to servers have in common. */
+/** Shared by the commands that talk to servers. */
 export interface ConnectOptions {
   registry?: string;
   apiKey?: string;
   ca?: string;
   data?: string;
-  /** SHA-256 fingerprints of certificates that the user vouches for. */
+  /** SHA-256 fingerprints of certificates that the user trusts. */
   fingerprint?: string[];
   signal?: AbortSignal;
   /** Asks the user; the terminal if missing. */
@@ -38,16 +38,16 @@ export interface ConnectOptions {
 export const defaultRegistry = 'http://127.0.0.1:8001';
 export const defaultServer = 'http://127.0.0.1:9000';
 
-/** A server or registry that may be talked to. */
+/** A server or registry that may be contacted. */
 export interface Reached {
   readonly fetch: typeof globalThis.fetch;
   /** The names in its certificate. */
   readonly hosts: readonly string[];
 }
 
-/** What is known of an address that a registry told. */
+/** What is known about an address that came from a registry. */
 export interface Told {
-  /** The registry that told it. */
+  /** The registry that it came from. */
   readonly registry: string;
   /** The certificate that its server announced, signed with a key that is remembered. */
   readonly certificate?: string;
@@ -66,7 +66,7 @@ export async function connectTo(address: string, options: ConnectOptions, told?:
   if (options.apiKey && url.protocol === 'http:' && !local) {
     throw new TomaatError(
       'BAD_REQUEST',
-      `The API key would go to ${url.host} unencrypted. Use https://, or leave the key out.`,
+      `The API key would be sent to ${url.host} unencrypted. Use https://, or leave the key out.`,
     );
   }
   const registryIsHere = told !== undefined && isThisMachine(parseUrl(told.registry).hostname);
@@ -81,7 +81,7 @@ export async function connectTo(address: string, options: ConnectOptions, told?:
   } catch (error) {
     options.signal?.throwIfAborted();
     if (error instanceof TomaatError) throw error;
-    // It cannot be reached: the first request says why, and may come through after all.
+    // It is unreachable: the first request says why, and may succeed after all.
     return { fetch: createGuardedFetch(rules), hosts: [] };
   }
   if (!shown.authorized) await judge(url, shown, options, told);
@@ -108,7 +108,7 @@ async function judge(url: URL, shown: Shown, options: ConnectOptions, told?: Tol
     const [{ value, line }] = pins;
     throw new TomaatError(
       'UNREACHABLE',
-      `${host} shows another certificate than before. Either it was renewed, or somebody is in between.\n  known  ${value}\n  shown  ${fingerprint}\nNothing was sent. Ask whoever runs the server. If it was renewed: tomaat trust remove ${host} (line ${line} of ${file}), then connect again.`,
+      `${host} presents a different certificate than before. Either it was renewed, or somebody is intercepting the connection.\n  known  ${value}\n  shown  ${fingerprint}\nNothing was sent. Ask the operator of the server. If it was renewed: tomaat trust remove ${host} (line ${line} of ${file}), then connect again.`,
       { detail: { hopeless: true, known: value, shown: fingerprint } },
     );
   }
@@ -116,19 +116,19 @@ async function judge(url: URL, shown: Shown, options: ConnectOptions, told?: Tol
   if (told?.certificate !== undefined) {
     throw new TomaatError(
       'UNREACHABLE',
-      `${host} shows another certificate than its server announced. Either it was renewed just now, or somebody is in between.\n  announced  ${told.certificate}\n  shown      ${fingerprint}\nNothing was sent. Try again in a minute; if it stays so, tell whoever runs the server.`,
+      `${host} presents a different certificate than its server announced. Either it was renewed just now, or somebody is intercepting the connection.\n  announced  ${told.certificate}\n  shown      ${fingerprint}\nNothing was sent. Try again in a minute. If this persists, tell the operator of the server.`,
       { detail: { hopeless: true, known: told.certificate, shown: fingerprint } },
     );
   }
   if (given.length > 0) {
     throw new TomaatError(
       'UNREACHABLE',
-      `${host} shows another certificate than the one that was given.\n  given  ${given.join(', ')}\n  shown  ${fingerprint}\nNothing was sent. Ask whoever runs the server.`,
+      `${host} presents a different certificate than the one that was given.\n  given  ${given.join(', ')}\n  shown  ${fingerprint}\nNothing was sent. Ask the operator of the server.`,
       { detail: { hopeless: true, shown: fingerprint } },
     );
   }
   const ask = options.ask ?? askOnTerminal;
-  const question = `The certificate of ${host} is not known here. Its SHA-256 fingerprint is\n  ${fingerprint}\nThe server prints it at its start. Is it the same, and to be trusted? [y/N] `;
+  const question = `The certificate of ${host} is not known here. Its SHA-256 fingerprint is\n  ${fingerprint}\nThe server prints it at startup. Does it match, and do you trust it? [y/N] `;
   if (!(await ask(question))) throw untrusted(host, shown);
   await addPin(file, host, fingerprint, { keyFingerprint });
 }
@@ -148,7 +148,7 @@ async function keepUp(file: string, pin: Pin, { fingerprint, keyFingerprint }: S
     await updatePin(file, pin, { value: fingerprint, keyFingerprint });
   } catch (error) {
     const { code = '' } = error as NodeJS.ErrnoException;
-    // It is known all the same, from a file that this user may only read.
+    // It is known anyway, from a file that this user can only read.
     if (!['EACCES', 'EPERM', 'EROFS'].includes(code)) throw error;
   }
 }
@@ -169,12 +169,12 @@ async function ownFingerprint(dataFolder: string): Promise<string | undefined> {
   }
 }
 
-/** Trusts the certificates of a file in all that this process connects to. */
+/** Trusts the certificates of a file for all connections of this process. */
 export async function trustEverywhere(file: string): Promise<void> {
   tls.setDefaultCACertificates([...defaultAuthorities(), await readCertificates(file)]);
 }
 
-/** Asks whoever sits at the terminal; without one the answer is no. */
+/** Asks on the terminal; without one the answer is no. */
 export async function askOnTerminal(question: string): Promise<boolean> {
   if (!process.stdin.isTTY || !process.stderr.isTTY) return false;
   const { createInterface } = await import('node:readline/promises');
@@ -186,13 +186,13 @@ export async function askOnTerminal(question: string): Promise<boolean> {
   }
 }
 
-/** The certificates of a PEM file. BAD_REQUEST when it holds none. */
+/** The certificates of a PEM file. BAD_REQUEST if it contains none. */
 export async function readCertificates(file: string): Promise<string> {
   const pem = await readFile(file, 'utf8');
   if (!pem.includes('-----BEGIN CERTIFICATE-----')) {
     throw new TomaatError(
       'BAD_REQUEST',
-      `${file} holds no certificate. Give a PEM file such as the server's tomaat.pem.`,
+      `${file} contains no certificate. Give a PEM file such as the server's tomaat.pem.`,
     );
   }
   return pem;
@@ -205,6 +205,6 @@ export function parseUrl(address: string): URL {
   } catch {}
   throw new TomaatError(
     'BAD_REQUEST',
-    `“${address}” is no http or https address. Give one such as ${defaultServer}.`,
+    `“${address}” is not an http or https address. Give one such as ${defaultServer}.`,
   );
 }

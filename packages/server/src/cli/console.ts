@@ -5,10 +5,10 @@ import { Interrupted } from './interrupt.ts';
 /** Exit codes: 0 all well, 1 the job, app or server failed, 2 usage or the caller's fault, 130 interrupted. */
 export function exitCodeOf(error: unknown): number {
   if (error instanceof Interrupted) return error.exitCode;
-  // What a check finds is its answer, not a fault of the call.
+  // What a check finds is its result, not wrong usage.
   if (error instanceof TomaatError && error.code === 'BAD_SIGNATURE') return 1;
   if (error instanceof TomaatError) return describeError(error.code).fault === 'caller' ? 2 : 1;
-  // A path that the caller named is not there, or not theirs to use.
+  // A path that the caller named does not exist, or is not accessible.
   const { code, path } = (error ?? {}) as NodeJS.ErrnoException;
   return path !== undefined &&
     ['ENOENT', 'EACCES', 'EPERM', 'EISDIR', 'ENOTDIR', 'EROFS'].includes(code ?? '')
@@ -41,12 +41,12 @@ export function printError(error: unknown): void {
   );
 }
 
-/** What the system says of a path, in words that help. */
+/** A system error about a path, as a helpful message. */
 export function systemFault({ code, path, message }: NodeJS.ErrnoException): string {
   if (code === 'ENOENT') return `There is no file or folder ${path}. Check the spelling.`;
   if (code === 'EACCES' || code === 'EPERM')
-    return `${path} may not be read or written by you. Check its permissions.`;
-  if (code === 'ENOSPC') return `The disk is full: ${path} cannot be written. Make room.`;
+    return `You are not allowed to read or write ${path}. Check its permissions.`;
+  if (code === 'ENOSPC') return `The disk is full: ${path} cannot be written. Free some space.`;
   if (code === 'EISDIR') return `${path} is a folder. Give a file.`;
   if (code === 'ENOTDIR') return `A part of the path ${path} is a file, not a folder. Check the path.`;
   return `${message}.`;
@@ -115,11 +115,11 @@ export function formatClock(seconds: number): string {
 export interface Progress {
   /** What is going on; `step` changes seldom, `text` often. */
   show(step: string, text: string): void;
-  /** Takes the moving line away, so that others can write. */
+  /** Clears the progress line, so that others can write. */
   clear(): void;
 }
 
-/** Columns below which a moving line is of no use. A terminal that does not state its width says 0. */
+/** Columns below which a progress line is useless. A terminal that does not state its width reports 0. */
 const leastColumns = 20;
 const isWideTerminal = (): boolean =>
   Boolean(process.stderr.isTTY) && !process.env.CI && process.stderr.columns >= leastColumns;
@@ -134,7 +134,7 @@ export async function createProgress(quiet: boolean): Promise<Progress> {
   if (!isWideTerminal()) return lines;
   const { default: ora } = await import('ora');
   const spinner = ora({ stream: process.stderr, discardStdin: false });
-  // The spinner divides by the number of columns: at 0 it would clear lines for ever.
+  // The spinner divides by the number of columns: at 0 it would clear lines forever.
   const onResize = () => {
     if (!isWideTerminal()) spinner.stop();
   };

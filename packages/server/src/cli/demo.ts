@@ -11,7 +11,7 @@ export interface DemoOptions {
   registry: RunningRegistry;
   /** Needed where login is on. */
   apiKey?: string;
-  /** Whether whoever reads this can look at the result. */
+  /** Whether the reader of this output can open the result. */
   isMine?: boolean;
   print(line: string): void;
   signal: AbortSignal;
@@ -23,8 +23,8 @@ export async function runDemo(options: DemoOptions): Promise<void> {
     await showSample(options);
   } catch (error) {
     if (options.signal.aborted) return;
-    // A demo that fails ends nothing: what was started serves on.
-    options.print(`  The demo did not come to its end: ${(error as Error).message}`);
+    // A failed demo ends nothing: what was started keeps serving.
+    options.print(`  The demo did not finish: ${(error as Error).message}`);
   }
 }
 
@@ -73,7 +73,7 @@ async function firstWithSample(entries: readonly Entry[], { server, apiKey, sign
     // The announced address may lead through a proxy, or be a name that only others know.
     const baseUrl = server.localUrl;
     const client = createClient({ baseUrl, apiKey });
-    // What was announced here by a server that is gone is passed over.
+    // Announcements of servers that are gone are skipped.
     const service = await client.service(entry.serviceId, { signal }).catch(() => undefined);
     if (!service?.sample) continue;
     const headers: Record<string, string> = apiKey ? { authorization: `Bearer ${apiKey}` } : {};

@@ -28,7 +28,7 @@ export async function discover(registryUrl: string | undefined, flags: DiscoverF
     console.log(
       filtered === undefined
         ? `No service is announced at ${baseUrl}.`
-        : `No service at ${baseUrl} fits. Leave out a filter to see more.`,
+        : `No service at ${baseUrl} matches. Remove a filter to see more.`,
     );
     return 0;
   }
@@ -40,14 +40,14 @@ export async function discover(registryUrl: string | undefined, flags: DiscoverF
   return 0;
 }
 
-/** Who signed an entry, shortened; “unsigned” for TOMAAT v1. What does not hold is told in `faults`. */
+/** Who signed an entry, shortened; “unsigned” for TOMAAT v1. Invalid signatures are reported in `faults`. */
 async function signerOf(registry: RegistryClient, entry: Entry, faults: string[]): Promise<string> {
   if (!entry.signed && entry.face === 'v1') return 'unsigned';
   try {
     return `${(await registry.verify(entry)).sub.slice(0, 8)}…`;
   } catch (error) {
     if (!(error instanceof TomaatError)) throw error;
-    // An announcement that ran out is no more than old.
+    // An expired announcement is merely old.
     if (!entry.live) return 'expired';
     faults.push(`${entry.name}: ${error.message}`);
     return 'BAD';

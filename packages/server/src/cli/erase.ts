@@ -36,7 +36,7 @@ interface Counts {
   sessions: number;
 }
 
-/** `tomaat erase`: deletes what belongs to a key or a person, in the server that runs or without one. */
+/** `tomaat erase`: deletes what belongs to a key or a person, in the running server or without one. */
 export async function erase(flags: EraseFlags): Promise<number> {
   const folder = dataFolderFor(flags);
   if (!existsSync(folder))
@@ -45,7 +45,7 @@ export async function erase(flags: EraseFlags): Promise<number> {
   const owners = await ownersOf(flags);
   const keyId = flags.key === undefined ? undefined : keyIdOf(flags.key);
   if (flags.revoke && keyId === undefined)
-    throw new TomaatError('BAD_REQUEST', '--revoke ends a key: name it with --key ID.');
+    throw new TomaatError('BAD_REQUEST', '--revoke revokes a key: name it with --key ID.');
   await hideAll(folder);
   const found = await count(folder, owners);
   const label = keyId === undefined ? undefined : await labelOf(folder, keyId);
@@ -74,7 +74,9 @@ export async function erase(flags: EraseFlags): Promise<number> {
     erased.sessions += await endSessions(folder, owner, keyId);
   }
   const isValid = label !== undefined && !flags.revoke;
-  const advice = isValid ? ' The key itself still works if it did before: “tomaat keys revoke” ends it.' : '';
+  const advice = isValid
+    ? ' The key itself still works if it did before: “tomaat keys revoke” revokes it.'
+    : '';
   print(flags, { owners, erased: true, ...erased }, `${wordsOf(erased)} were erased.${advice}`);
   return 0;
 }
@@ -88,7 +90,7 @@ function wordsOf({ jobs, uploads, sessions }: Counts): string {
   return `${of(jobs, 'job')}, ${of(uploads, 'upload')} and ${of(sessions, 'session')}`;
 }
 
-/** What there is of these owners. */
+/** What belongs to these owners. */
 async function count(folder: string, owners: readonly string[]): Promise<Counts> {
   const counts: Counts = { jobs: 0, uploads: 0, sessions: 0 };
   await using keys = await openKeyFolder(folder);
@@ -111,7 +113,7 @@ async function count(folder: string, owners: readonly string[]): Promise<Counts>
   return counts;
 }
 
-/** Owners that an earlier version stored in clear, where no server was started since. */
+/** Owners that an earlier version stored in plain text, if no server was started since. */
 async function hideAll(folder: string): Promise<void> {
   const pseudonyms = await openPseudonyms(folder);
   await using keys = await openKeyFolder(folder);
@@ -127,12 +129,12 @@ async function labelOf(folder: string, keyId: string): Promise<string | undefine
   return undefined;
 }
 
-/** What a key that has ended is called once it was erased. */
+/** The label of a revoked key after it was erased. */
 const erasedLabel = 'erased';
 
 /**
- * Ends an owner's sessions with server and registry. The label of a key that is revoked is taken away, as it may be somebody's name,
- * and so are its entries in the registry.
+ * Ends an owner's sessions with server and registry. The label of a revoked key is removed, because it may be somebody's
+ * name, and so are its entries in the registry.
  */
 async function endSessions(folder: string, owner: string, keyId: string | undefined): Promise<number> {
   let ended = 0;

@@ -29,12 +29,12 @@ export type FoundService =
       readonly kind: 'v1';
       readonly predictionUrl: string;
       readonly name: string;
-      /** The registry that told the address. */
+      /** The registry that the address came from. */
       readonly told?: Told;
     };
 
 export interface FindOptions extends ConnectOptions {
-  /** Is told what the user should know, such as that the key was held back. */
+  /** Called with notes for the user, for example that the key was withheld. */
   note?(text: string): void;
 }
 
@@ -80,7 +80,7 @@ async function discoverAt(
 
 const isV1Word = (part: string) => part === 'predict' || part === 'interface';
 
-/** What an address says of a service: `…/api/services/ID`, `…/services/ID`, and what may stand behind the id. */
+/** What an address says of a service: `…/api/services/ID`, `…/services/ID`, and what may follow the id. */
 function serviceIn(parts: readonly string[]): { base: string; id: string; isV1: boolean } | undefined {
   const last = parts[parts.length - 1];
   const isApi = (at: number) => parts[at - 1] === 'api';
@@ -164,7 +164,7 @@ function notFound(
   const lines = services.map(
     (service) => `\n  ${plain(`${service.id}  (${service.task}/${service.anatomy}, ${service.name})`)}`,
   );
-  return new TomaatError('NOT_FOUND', `${what}${lines.length > 0 ? ` There are:${lines.join('')}` : ''}`);
+  return new TomaatError('NOT_FOUND', `${what}${lines.length > 0 ? ` Available:${lines.join('')}` : ''}`);
 }
 
 async function findByName(wanted: string, options: FindOptions): Promise<FoundService> {
@@ -175,7 +175,7 @@ async function findByName(wanted: string, options: FindOptions): Promise<FoundSe
   } catch (error) {
     if (options.registry !== undefined || !(error instanceof TomaatError) || error.code !== 'UNREACHABLE')
       throw error;
-    // No registry was named and none runs here; a server alone may.
+    // No registry was named and none runs here; a server without a registry may.
     return findOnServer(wanted, options, error);
   }
   const { registry: client, entries } = found;
@@ -192,7 +192,7 @@ async function findByName(wanted: string, options: FindOptions): Promise<FoundSe
     anatomy: entry.anatomy,
     name: entry.name,
   }));
-  throw notFound(`The registry ${registry} knows no live service “${wanted}”.`, known);
+  throw notFound(`The registry ${registry} has no live service “${wanted}”.`, known);
 }
 
 async function findOnServer(
@@ -208,7 +208,7 @@ async function findOnServer(
     if (!(error instanceof TomaatError) || error.code !== 'UNREACHABLE') throw error;
     throw new TomaatError(
       'UNREACHABLE',
-      `“${wanted}” has to be looked up, but neither a registry (${defaultRegistry}) nor a server (${defaultServer}) runs here. Start one with “tomaat up”, name a registry (--registry URL, or the option registry of findService()), or give the address of the service.`,
+      `“${wanted}” must be looked up, but neither a registry (${defaultRegistry}) nor a server (${defaultServer}) is running here. Start one with “tomaat up”, name a registry (--registry URL, or the option registry of findService()), or give the address of the service.`,
       { cause: noRegistry },
     );
   }
@@ -243,7 +243,7 @@ function byPreference(entries: readonly Entry[]): Entry[] {
 }
 
 /**
- * The service of an announcement that holds. The user's key does not go to an address that someone announced, even if
+ * The service of a valid announcement. The user's key does not go to an address that someone announced, even if
  * the registry is one that the user named, unless it is this machine.
  */
 async function fromEntries(
@@ -263,7 +263,7 @@ async function fromEntries(
   const { entry, announcement, known } = trusted;
   if (!announcement) {
     options.note?.(
-      `${entry.name} is announced unsigned (TOMAAT v1): nobody but the registry vouches for its address, ${entry.predictionUrl}.`,
+      `${entry.name} is announced unsigned (TOMAAT v1): only the registry vouches for its address, ${entry.predictionUrl}.`,
     );
     const told = { registry: registry.baseUrl };
     return { kind: 'v1', predictionUrl: entry.predictionUrl, name: entry.name, told };
@@ -273,7 +273,7 @@ async function fromEntries(
   const withheld = options.apiKey !== undefined && !isLoopback(hostname);
   if (withheld) {
     options.note?.(
-      `The API key is not sent to ${host}, whose address came from the registry. If it is meant for this server, name it: ${serverUrl}/services/${serviceId}`,
+      `The API key is not sent to ${host}, whose address came from the registry. If it is intended for this server, name the server: ${serverUrl}/services/${serviceId}`,
     );
   }
   const client = await open(serverUrl, withheld ? { ...options, apiKey: undefined } : options, {
@@ -288,7 +288,7 @@ async function fromEntries(
   }
   await trusted.remember().catch((error: NodeJS.ErrnoException) => {
     if (!['EACCES', 'EPERM', 'EROFS', 'ENOSPC'].includes(error.code ?? '')) throw error;
-    options.note?.(`It cannot be remembered, as ${file} cannot be written (${error.code}).`);
+    options.note?.(`It cannot be remembered, because ${file} cannot be written (${error.code}).`);
   });
   return { kind: 'api', client, service };
 }

@@ -34,24 +34,24 @@ function addAudit(program: Command, { done, dataOption, jsonOption, collect, who
       '[FILE...]',
       'older files of the log that were moved elsewhere, compressed with gzip or zstd or not',
     )
-    .description('check that no line of the audit log was changed, removed or put in')
+    .description('check that no line of the audit log was changed, removed or inserted')
     .addOption(dataOption())
-    .option('--from <number>', 'begin with this line: older files are not there any more', wholeNumber, 1)
-    .option('--receipt <file>', 'a receipt of this server, which knows a line; may be repeated', collect, [])
+    .option('--from <number>', 'start with this line: older files no longer exist', wholeNumber, 1)
+    .option('--receipt <file>', 'a receipt of this server, which states a line; may be repeated', collect, [])
     .option(
       '--key <thumbprint>',
       'a key that may have signed the newest line, instead of the one in the data folder; may be repeated',
       collect,
       [],
     )
-    .option('--head <file>', 'a copy of audit.head: check the named files alone against it')
+    .option('--head <file>', 'a copy of audit.head: check only the named files against it')
     .addOption(jsonOption())
     .addHelpText(
       'after',
       `
-The newest line is signed. It has to be signed by the key of the data folder (identity.key), or by a --key. Whoever can read
-that key can write the whole log again: keep the thumbprint, receipts or copies of audit.head elsewhere, and compare.
-Exit codes: 0 the log is whole and its signer is known, 1 it is not.`,
+The newest line must be signed by the key of the data folder (identity.key), or by a --key. Anyone who can read that key can
+rewrite the whole log: keep the thumbprint, receipts or copies of audit.head elsewhere, and compare.
+Exit codes: 0 the log is intact and its signer is known, 1 it is not.`,
     )
     .action((files: string[], flags) =>
       done(async () => (await import('./audit.ts')).auditVerify(files, flags)),
@@ -59,14 +59,14 @@ Exit codes: 0 the log is whole and its signer is known, 1 it is not.`,
   audit
     .command('rotate')
     .usage('[options]')
-    .description('begin a new file of the audit log, while the server runs or not')
+    .description('start a new file of the audit log, whether or not the server is running')
     .addOption(dataOption())
     .addOption(jsonOption())
     .action((flags) => done(async () => (await import('./audit.ts')).auditRotate(flags)));
   audit
     .command('who')
     .usage('[options]')
-    .description('under which id a person or an address is in the audit log')
+    .description('show the id of a person or an address in the audit log')
     .addOption(subjectOption())
     .addOption(issuerOption())
     .addOption(addressOption())
@@ -80,35 +80,35 @@ function addCopies(program: Command, { done, dataOption, jsonOption }: Tools): v
     .command('backup')
     .usage('[options] DIR|FILE')
     .argument('<DIR|FILE>', 'a new folder, or an archive that ends with .tar, .tar.gz or .tgz')
-    .description('copy the data folder, while the server runs or not')
+    .description('copy the data folder, whether or not the server is running')
     .addOption(dataOption())
-    .option('--no-jobs', 'leave out jobs, results, inputs and uploads: no image is in the copy')
-    .option('--force', 'replace a backup that is there')
+    .option('--no-jobs', 'leave out jobs, results, inputs and uploads: the copy contains no images')
+    .option('--force', 'replace an existing backup')
     .option('-q, --quiet', 'show no progress')
     .addOption(jsonOption())
     .addHelpText(
       'after',
       `
-The copy is that of one moment: databases, the files of every job in them, audit log, keys, certificate and settings. It holds
-secrets and, without --no-jobs, images: keep it as safe as the data folder. “tomaat restore” makes a data folder of it.
-Exit codes: 0 made, 1 it could not be made, 2 a fault of the call.`,
+The copy is a snapshot of one moment: databases, the files of every job in them, audit log, keys, certificate and settings. It
+contains secrets and, without --no-jobs, images: keep it as safe as the data folder. “tomaat restore” turns it into a data folder.
+Exit codes: 0 made, 1 it could not be made, 2 wrong usage.`,
     )
     .action((to: string, flags) => done(async () => (await import('./backup.ts')).backup(to, flags)));
   program
     .command('restore')
     .usage('[options] DIR|FILE')
-    .argument('<DIR|FILE>', 'what “tomaat backup” wrote')
-    .description('make a data folder of a backup')
+    .argument('<DIR|FILE>', 'a backup made by “tomaat backup”')
+    .description('make a data folder from a backup')
     .addOption(dataOption())
-    .option('--force', 'also where the data folder is not empty: what is there is moved aside')
+    .option('--force', 'even if the data folder is not empty: its contents are moved aside')
     .option('-q, --quiet', 'show no progress')
     .addOption(jsonOption())
     .addHelpText(
       'after',
       `
-Every file is checked before any takes its place. Keys that were revoked and data that was erased since the backup are back:
+Every file is checked before any is put in place. Keys that were revoked and data that was erased since the backup are back:
 revoke and erase again.
-Exit codes: 0 restored, 1 the backup is damaged, 2 a fault of the call.`,
+Exit codes: 0 restored, 1 the backup is damaged, 2 wrong usage.`,
     )
     .action((from: string, flags) => done(async () => (await import('./restore.ts')).restore(from, flags)));
 }
@@ -123,7 +123,7 @@ function addErase(program: Command, { done, dataOption, jsonOption }: Tools): vo
     .addOption(issuerOption())
     .addOption(addressOption())
     .option('--owner <id>', 'of this owner, as “who” of the audit log says')
-    .option('--revoke', 'end the key, too, and clear its label')
+    .option('--revoke', 'also revoke the key and clear its label')
     .option('--dry-run', 'show what would be erased, and erase nothing')
     .option('--yes', 'do not ask on a terminal')
     .addOption(dataOption())
@@ -131,8 +131,8 @@ function addErase(program: Command, { done, dataOption, jsonOption }: Tools): vo
     .addHelpText(
       'after',
       `
-It works while the server runs or not. Predictions that run are cancelled. The audit log keeps its lines, which hold ids and
-digests, and gets one that says what was erased.
+It works whether or not the server is running. Running predictions are cancelled. The audit log keeps its lines, which contain
+ids and digests, and gets one that says what was erased.
 Examples:
   tomaat erase --key abcdefghij --revoke
   tomaat erase --subject anna --issuer https://login.hospital.example/realms/main --dry-run`,

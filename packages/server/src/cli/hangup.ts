@@ -3,11 +3,11 @@ import { isatty } from 'node:tty';
 
 /**
  * SIGHUP of long-running commands. An operator, logrotate or systemd sends it to have files and certificates read again:
- * nothing ends. The kernel and the shell send it when a terminal closes: what was started there, without nohup, then
- * ends as by SIGTERM, as nobody sees it any longer.
+ * nothing ends. The kernel and the shell send it when a terminal closes: what was started there, without nohup, then ends
+ * as by SIGTERM, because nobody sees it any longer.
  */
 export interface Hangup extends Disposable {
-  /** What to do at each SIGHUP; a fault of it is logged, and the rest is done. */
+  /** What to do at each SIGHUP; a failure is logged, and the rest is still done. */
   add(what: string, work: () => unknown): void;
 }
 
@@ -28,13 +28,10 @@ export function openHangup(logger: HangupLog): Hangup {
         await work();
       } catch (error) {
         const { message } = error as Error;
-        logger.error(
-          { err: error },
-          `SIGHUP: ${what} could not be read again, and stays as it is: ${message}`,
-        );
+        logger.error({ err: error }, `SIGHUP: ${what} could not be reloaded, and stays as it is: ${message}`);
       }
     }
-    logger.info(`SIGHUP: read again: ${works.map(({ what }) => what).join(', ') || 'nothing'}`);
+    logger.info(`SIGHUP: reloaded: ${works.map(({ what }) => what).join(', ') || 'nothing'}`);
   }
 
   const hangUp = () => {

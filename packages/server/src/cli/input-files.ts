@@ -71,7 +71,7 @@ export async function volumesIn(folder: string, outputNames: readonly string[]):
   if (found.length === 0) {
     throw new TomaatError(
       'BAD_INPUT',
-      `There is no volume in ${folder} (.nii, .nii.gz, .mha, .mhd, .nrrd, .hdr). A DICOM series has to be converted first, with dcm2niix for example.`,
+      `There is no volume in ${folder} (.nii, .nii.gz, .mha, .mhd, .nrrd, .hdr). A DICOM series must be converted first, for example with dcm2niix.`,
     );
   }
   return found.map((name) => join(folder, name));
@@ -89,8 +89,8 @@ async function openFile(path: string): Promise<FileSource> {
 }
 
 /**
- * What lies at a path. A link whose file is not there is called that: `ls` shows it, and data that git-annex or DataLad keep is
- * such links until it is fetched.
+ * What is at a path. A link whose target is missing is reported as such: `ls` shows it, and data that git-annex or DataLad
+ * keep is such links until it is fetched.
  */
 export async function statInput(path: string): Promise<Stats> {
   try {
@@ -112,7 +112,7 @@ export async function mustBeFile(path: string): Promise<void> {
   const found = await statInput(path);
   if (found.isDirectory()) throw new TomaatError('BAD_INPUT', `${path} is a folder. Give a file.`);
   if (!found.isFile())
-    throw new TomaatError('BAD_INPUT', `${path} is no ordinary file. Save the volume to a file first.`);
+    throw new TomaatError('BAD_INPUT', `${path} is not a regular file. Save the volume to a file first.`);
 }
 
 async function isFile(path: string): Promise<boolean> {
@@ -160,7 +160,7 @@ function dataFilesOf(header: string, name: string): string[] {
   if (at < 0) {
     throw new TomaatError(
       'BAD_INPUT',
-      `${name} names no data file (${isMeta ? 'ElementDataFile' : 'data file'}). Is it a header at all?`,
+      `${name} names no data file (${isMeta ? 'ElementDataFile' : 'data file'}). Check that it is a header.`,
     );
   }
   const value = lines[at].replace(/^[^=:]*[=:]\s*/, '').trim();

@@ -1,4 +1,4 @@
-/** What aborts the work when the user, or the system, asks for the end. */
+/** Aborts the work when the user, or the system, asks to stop. */
 export class Interrupted extends Error {
   readonly exitCode: number;
 

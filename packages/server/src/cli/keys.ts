@@ -49,14 +49,14 @@ export async function keysList(flags: KeyFlags): Promise<number> {
   await using keys = await openKeyFolder(folder);
   const all = await allKeys(keys.databases);
   if (flags.json) console.log(JSON.stringify(all, null, 2));
-  else if (all.length === 0) console.log('There are no keys. “tomaat keys create --label NAME” makes one.');
+  else if (all.length === 0) console.log('There are no keys. “tomaat keys create --label NAME” creates one.');
   else console.log(openTable(Table, ['ID', 'LABEL', 'MAY', 'MADE', 'STATE', 'LIMITS'], all.map(rowOf)));
   return 0;
 }
 
 /** `tomaat keys revoke ID` */
 export async function keysRevoke(id: string, flags: KeyFlags): Promise<number> {
-  // Whoever gives the whole key means the key of its id.
+  // A whole key stands for its id.
   const keyId = /^tmt_([a-z2-7]{10})_/.exec(id)?.[1] ?? id;
   const folder = dataFolderFor(flags);
   using _owner = actAsOwner(folder);
@@ -64,7 +64,7 @@ export async function keysRevoke(id: string, flags: KeyFlags): Promise<number> {
   if (!revoked) {
     const why = hasKeys(folder)
       ? '“tomaat keys list” shows them.'
-      : `No key was ever made in ${folder}. Check --data.`;
+      : `No key was ever created in ${folder}. Check --data.`;
     throw new TomaatError('NOT_FOUND', `There is no key ${keyId}. ${why}`);
   }
   console.log(
@@ -95,6 +95,6 @@ function parseExpiry(text: string): Date {
   if (!Number.isNaN(time)) return new Date(time);
   throw new TomaatError(
     'BAD_INPUT',
-    `--expires ${text} is no time. Write a date such as 2027-01-31, or a span such as 90d or 12h.`,
+    `--expires ${text} is not a time. Write a date such as 2027-01-31, or a span such as 90d or 12h.`,
   );
 }

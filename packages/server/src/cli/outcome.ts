@@ -2,7 +2,7 @@ import type { ConnectOptions } from './connect.ts';
 import type { InputFlags } from './plan-inputs.ts';
 import type { ResultFile, ResultFlags } from './result-files.ts';
 
-/** What `tomaat predict` is asked, and what it says for each input. */
+/** The options of `tomaat predict`, and its output for each input. */
 export interface PredictFlags extends ConnectOptions, InputFlags, ResultFlags {
   frame?: number;
   delete?: boolean;
@@ -14,7 +14,7 @@ export interface PredictFlags extends ConnectOptions, InputFlags, ResultFlags {
   json?: boolean;
 }
 
-/** What became of one input; the line that --json prints. */
+/** The outcome of one input; the line that --json prints. */
 export interface Outcome {
   input: string;
   service: string;

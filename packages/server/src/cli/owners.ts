@@ -3,7 +3,7 @@ import { hasKeys } from '../access/key-folder.ts';
 import { openPseudonyms } from '../access/pseudonyms.ts';
 import { dataFolderFor } from '../config.ts';
 
-/** How a command is told whose data it is about: one of these. */
+/** How a command is told whose data to use: exactly one of these. */
 export interface OwnerFlags {
   data?: string;
   /** Of an API key, or the whole key. */
@@ -36,7 +36,7 @@ export async function ownersOf(flags: OwnerFlags): Promise<string[]> {
   if (!hasKeys(folder))
     throw new TomaatError(
       'NOT_FOUND',
-      `There is no data of a server or registry in ${folder}. Check --data.`,
+      `No data of a server or registry was found in ${folder}. Check --data.`,
     );
   const pseudonyms = await openPseudonyms(folder);
   if (owner !== undefined) return [pseudonyms.of(owner)];

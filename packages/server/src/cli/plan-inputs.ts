@@ -47,8 +47,8 @@ export async function planInputs(service: Elements, flags: InputFlags): Promise<
       const isOther = others.some((input) => input.name === name);
       throw usage(
         isOther
-          ? `${name} is no file: give it with --param ${name}=VALUE.`
-          : `${service.id} has no input ${name}. Its files are: ${list(files)}.`,
+          ? `${name} is not a file: give it with --param ${name}=VALUE.`
+          : `${service.id} has no input ${name}. Available files: ${list(files)}.`,
       );
     }
     await mustBeFile(path);
@@ -58,8 +58,8 @@ export async function planInputs(service: Elements, flags: InputFlags): Promise<
   if (flags.volume !== undefined && mainInput === undefined) {
     throw usage(
       flags.input.length > 0
-        ? `--volume is one too many: every volume of ${service.id} is given by --input.`
-        : `${service.id} takes no volume. Its inputs are: ${list(inputs)}.`,
+        ? `--volume is not needed: --input already gives every volume of ${service.id}.`
+        : `${service.id} takes no volume. Available inputs: ${list(inputs)}.`,
     );
   }
   const given = new Set([...Object.keys(otherFiles), ...(flags.volume !== undefined ? [mainInput] : [])]);
@@ -80,7 +80,7 @@ export async function planInputs(service: Elements, flags: InputFlags): Promise<
       throw usage(
         files.some((candidate) => candidate.name === name)
           ? `${name} is a file: give it with --input ${name}=FILE.`
-          : `${service.id} has no parameter ${name}. Its parameters are: ${list(others)}.`,
+          : `${service.id} has no parameter ${name}. Available parameters: ${list(others)}.`,
       );
     }
     values[name] = parseParameter(name, input, text);

@@ -58,7 +58,7 @@ export async function predictV1(
   const service: Elements = {
     id: plain(found.name),
     inputs: asked.flatMap(inputOf),
-    // What comes back is known only when it is there.
+    // The results are unknown until they arrive.
     outputs: [{ name: 'segmentation', type: 'LabelVolume', primary: true }],
   };
   const inputs = await planInputs(service, flags);
@@ -131,7 +131,7 @@ export async function predictV1(
   if (chosen.length === 0 && reports.length === 0) {
     throw new TomaatError(
       'APP_OUTPUT',
-      `${plain(found.name)} answered without a result. Whoever runs it has to look into this.`,
+      `${plain(found.name)} answered without a result. Ask its operator to look into this.`,
     );
   }
   const names = new Set<string>();
@@ -232,7 +232,7 @@ async function transformField(path: string): Promise<FileSource> {
   if (!kind)
     throw new TomaatError(
       'BAD_INPUT',
-      `${path} is no transform for a TOMAAT v1 service. Give a .nii.gz, .h5 or .mat file.`,
+      `${path} is not a transform for a TOMAAT v1 service. Give a .nii.gz, .h5 or .mat file.`,
     );
   const { size } = await stat(path);
   const field = base64Field(size, () => createReadStream(path));

@@ -75,7 +75,7 @@ export async function predict(wanted: string, flags: PredictFlags): Promise<numb
       throw new TomaatError('BAD_INPUT', '--receipt is for one volume. Give a file instead of a folder.');
     }
     if (flags.receipt !== undefined && !flags.force && (await stat(flags.receipt).catch(() => undefined))) {
-      throw new TomaatError('CONFLICT', `${flags.receipt} exists already. Use --force to overwrite it.`);
+      throw new TomaatError('CONFLICT', `${flags.receipt} already exists. Use --force to overwrite it.`);
     }
     for (const path of paths) await checkTargets(results, path, flags.force);
     let exitCode = 0;
@@ -102,7 +102,7 @@ export async function predict(wanted: string, flags: PredictFlags): Promise<numb
     }
     if (paths.length > 1 && !flags.quiet && !flags.json) {
       console.log(
-        `\n${done} of ${paths.length} volumes done${done < paths.length ? '; what went wrong with the others is said above' : ''}.`,
+        `\n${done} of ${paths.length} volumes done${done < paths.length ? '; the errors of the others are shown above' : ''}.`,
       );
     }
     return exitCode;
@@ -111,7 +111,7 @@ export async function predict(wanted: string, flags: PredictFlags): Promise<numb
   }
 }
 
-/** Where the next volume would fare no better. */
+/** Errors that the next volume would meet, too. */
 const hopeless: readonly string[] = ['UNREACHABLE', 'UNAUTHORIZED', 'FORBIDDEN', 'DISK_FULL'];
 
 function report(path: string, error: unknown, flags: PredictFlags): void {
@@ -123,7 +123,7 @@ function report(path: string, error: unknown, flags: PredictFlags): void {
   printError(error);
 }
 
-/** From this size on an upload that is cut goes on where it was. */
+/** Uploads of at least this size resume after an interruption. */
 const resumableAboveBytes = 16 * 1024 * 1024;
 
 async function predictOne(
@@ -166,13 +166,13 @@ async function predictOne(
   const showState = () => {
     if (!isSettled(job)) show(stepOf(job), stateLine(job, sentTime));
   };
-  // The clock goes on between two changes.
+  // The clock keeps running between two changes.
   const timer = setInterval(showState, 1000);
   try {
     showState();
     for await (job of client.watch(job.id, { signal })) showState();
     clearInterval(timer);
-    // What an app or a server says is part of a line of ours.
+    // Text from an app or a server becomes part of one of our lines.
     requireSuccess(job.error ? { ...job, error: { ...job.error, detail: plain(job.error.detail) } } : job);
     show('fetch', 'Fetching the results');
     const files: ResultFile[] = [];
@@ -180,7 +180,7 @@ async function predictOne(
       const output = job.outputs.find((candidate) => candidate.name === planned.name);
       if (!output) {
         const names = plain(job.outputs.map((candidate) => candidate.name).join(', ')) || 'none';
-        throw new TomaatError('APP_OUTPUT', `The job gave no output ${planned.name}. It gave: ${names}.`);
+        throw new TomaatError('APP_OUTPUT', `The job has no output ${planned.name}. Available: ${names}.`);
       }
       const format = planned.format ?? output.format;
       const isStored = format === output.format;
@@ -228,7 +228,7 @@ async function predictOne(
 const outputAddress = (client: Client, job: Job, output: JobOutput, format: string | undefined): string =>
   `${client.baseUrl.replace(/\/$/, '')}/api/jobs/${job.id}/outputs/${output.name}${format ? `?format=${format}` : ''}`;
 
-/** A result that was computed and could not be fetched or written: the same error, with the address where it waits. */
+/** For a result that was computed but could not be fetched or written: the same error, with the address of the result. */
 function stillThere(error: unknown, job: Job, address: string): unknown {
   const system = error as NodeJS.ErrnoException;
   const isSystem = !(error instanceof TomaatError) && typeof system.code === 'string' && system.path;
@@ -262,7 +262,7 @@ async function cancel(client: Client, job: Job, flags: PredictFlags): Promise<vo
       await client.remove(job.id, { signal: AbortSignal.timeout(10_000) });
     if (flags.quiet) return;
     const isCanceled = ended.state === 'canceled';
-    console.error(isCanceled ? 'The job is cancelled.' : `The job had ${ended.state} already.`);
+    console.error(isCanceled ? 'The job is cancelled.' : `The job had already ${ended.state}.`);
   } catch (error) {
     console.error(`The job ${job.id} could not be cancelled: ${(error as Error).message}`);
   }
@@ -274,7 +274,7 @@ function stateLine(job: JobIn<'queued' | 'running'>, sinceTime: number): string 
   const clock = formatClock((performance.now() - sinceTime) / 1000);
   if (job.state === 'queued') {
     const position = job.queuePosition ?? 0;
-    return `Waiting${position > 0 ? `, ${position} before this one` : ' to start'} · ${clock}`;
+    return `Waiting${position > 0 ? `, ${position} ahead` : ' to start'} · ${clock}`;
   }
   const share = job.fraction === undefined ? '' : ` · ${Math.floor(100 * job.fraction)} %`;
   const usual = job.expectedSeconds === undefined ? '' : ` · usually ${formatSeconds(job.expectedSeconds)}`;
@@ -288,7 +288,7 @@ async function readReport(
   signal: AbortSignal,
 ): Promise<Pick<Outcome, 'labels' | 'report'>> {
   const textOf = async (output: JobOutput, wanted: string) => {
-    // Without a wish it comes as it is stored, with an entity tag and no conversion.
+    // Without a requested format it is sent as stored, with an entity tag and no conversion.
     const format = output.format === wanted ? undefined : wanted;
     const file = await client.output(job.id, output.name, { format, signal });
     return (await file.blob()).text();

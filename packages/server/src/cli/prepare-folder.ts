@@ -16,7 +16,7 @@ export async function prepareFolder(dataFolder: string, logger: Pick<Logger, 'wa
     const user = userName(owner.uid) ?? `#${owner.uid}`;
     logger.warn(
       { uid: owner.uid, gid: owner.gid },
-      `started by root: it goes on as the owner of the data folder, ${user}`,
+      `started by root: continuing as the owner of the data folder, ${user}`,
     );
   }
   for (const name of await namesIn(dataFolder)) {

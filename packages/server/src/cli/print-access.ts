@@ -6,7 +6,7 @@ import { revokeKey } from '../access/keys.ts';
 import type { Config } from '../config.ts';
 import { trustEverywhere } from './connect.ts';
 
-/** What is said at the start about who gets in. */
+/** What is printed at startup about access. */
 
 /** The settings of access that server and registry have in common. */
 export function accessSettings(config: Config) {
@@ -18,7 +18,7 @@ export function accessSettings(config: Config) {
 function oidcSettings(config: Config): OidcSettings | undefined {
   const { oidcIssuer: issuer, oidcClientId: clientId } = config;
   if (issuer === undefined || clientId === undefined) return undefined;
-  // What is no rule, the configuration has refused.
+  // The configuration has already rejected invalid rules.
   const rulesOf = (texts: readonly string[]) => texts.flatMap((text) => parseClaimRule(text) ?? []);
   return {
     issuer,
@@ -51,17 +51,17 @@ export function loginLines(config: Config, url: string, others: readonly string[
 const adminKeyFile = 'first-admin.key';
 
 /**
- * What is said of the first administrator's key. On a terminal that is the key; elsewhere stdout goes to a journal or a
+ * What is printed about the first administrator's key. On a terminal that is the key; elsewhere stdout goes to a journal or a
  * log that others read and that is kept, so the key is in a file that its owner alone can read.
  */
 export async function adminKeyLines(key: string, dataFolder: string): Promise<string> {
   const use = [
-    `  page: give it where it asks; programs: the header “Authorization: Bearer tmt_…”; tomaat: --api-key or TOMAAT_API_KEY`,
+    `  page: enter it when asked; programs: the header “Authorization: Bearer tmt_…”; tomaat: --api-key or TOMAAT_API_KEY`,
     `  more keys: tomaat keys create --label NAME --scope predict`,
   ];
   if (process.stdout.isTTY) {
     return [
-      `Login is on. The first key, which may do everything; it is not shown again:`,
+      `Login is on. The first key, which has every permission; it is not shown again:`,
       `  ${key}`,
       ...use,
     ].join('\n');
@@ -77,10 +77,10 @@ export async function adminKeyLines(key: string, dataFolder: string): Promise<st
     throw error;
   }
   return [
-    `Login is on. The first key, which may do everything, is in this file, for its owner alone; keep the key elsewhere and remove the file:`,
+    `Login is on. The first key, which has every permission, is in this file, which only its owner can read; keep the key elsewhere and delete the file:`,
     `  ${file}`,
     ...use,
   ].join('\n');
 }
 
-export const legacyLine = (url: string) => `Legacy    ${url}   TOMAAT v1 alone, without login`;
+export const legacyLine = (url: string) => `Legacy    ${url}   TOMAAT v1 only, without login`;

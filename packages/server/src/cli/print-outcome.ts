@@ -2,7 +2,7 @@ import { formatMl } from '@tomaat/core';
 import { dim, formatSeconds, plain, plainLines } from './console.ts';
 import type { Outcome } from './outcome.ts';
 
-/** What a prediction brought: the files, the labels with their volumes, by whom and how fast. */
+/** The outcome of a prediction: the files, the labels with their volumes, the service and the duration. */
 export function printOutcome(outcome: Outcome, flags: { json?: boolean; quiet?: boolean }): void {
   if (flags.json) {
     console.log(JSON.stringify(outcome));
@@ -22,7 +22,7 @@ export function printOutcome(outcome: Outcome, flags: { json?: boolean; quiet?: 
   console.log(dim(`  ${plain(by)} · ${formatSeconds(outcome.seconds)}`, process.stdout));
 }
 
-/** A line for each label that is there, with its volume; a line for those that are not. */
+/** A line for each label that was found, with its volume; one line for those that were not. */
 export function labelLines(labels: unknown): string[] {
   if (!Array.isArray(labels)) return [];
   const known = labels.filter(

@@ -10,7 +10,7 @@ import { pageFolder } from './packaged.ts';
 import { prepareFolder } from './prepare-folder.ts';
 import { accessSettings, adminKeyLines, legacyLine, loginLines, prepareIssuer } from './print-access.ts';
 
-/** `tomaat registry`: runs until it is told to stop. */
+/** `tomaat registry`: runs until it is stopped. */
 export async function registry(
   { config, sources }: LoadedConfig,
   options: { json: boolean },
@@ -51,7 +51,7 @@ export async function registry(
       if (config.login) console.log(loginLines(config, config.publicUrl ?? running.url));
       if (adminKey) console.log(await adminKeyLines(adminKey, data));
       if (sources.registryPort === 'default' && running.port !== registryPort) {
-        console.log(`Port ${registryPort} is taken: port ${running.port} is used instead.`);
+        console.log(`Port ${registryPort} is in use: using port ${running.port} instead.`);
       }
     }
     using interrupt = openInterrupt();

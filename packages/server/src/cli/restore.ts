@@ -34,11 +34,11 @@ export async function restore(from: string, flags: RestoreFlags): Promise<number
   console.log(`${dataFolder} is as it was at ${createdTime}: ${jobs} jobs, ${results} results.`);
   if (identity !== undefined) console.log(`Identity  ${identity}`);
   if (movedTo !== undefined)
-    console.log(`What was there is in ${movedTo}. Delete that when it is not needed any more.`);
-  if (auditFault !== undefined) console.log(`The audit log in the backup does not hold. ${auditFault}`);
+    console.log(`What was there is in ${movedTo}. Delete it when it is no longer needed.`);
+  if (auditFault !== undefined) console.log(`The audit log in the backup is not intact. ${auditFault}`);
   if (!isWhole)
     console.log(
-      `${damaged} files are damaged or missing in the backup; ${settled.removed + settled.failed} jobs without them are left out or have failed.`,
+      `${damaged} files are damaged or missing in the backup; ${settled.removed + settled.failed} jobs without them are left out or failed.`,
     );
   console.log(
     'Keys that were revoked and data that was erased since then are back: revoke and erase them again.',

@@ -92,7 +92,7 @@ function chooseOutputs(service: Elements, flags: ResultFlags): Elements['outputs
     if (!names.includes(name)) {
       throw new TomaatError(
         'BAD_INPUT',
-        `${service.id} has no output ${name}. Its outputs are: ${names.join(', ')}.`,
+        `${service.id} has no output ${name}. Available outputs: ${names.join(', ')}.`,
       );
     }
   }
@@ -102,12 +102,12 @@ function chooseOutputs(service: Elements, flags: ResultFlags): Elements['outputs
 }
 
 function checkFormat(output: { name: string; type: OutputType }, format: string, from: string): void {
-  // A newer server may give what is not known here.
+  // A newer server may have outputs that are unknown here.
   const formats: readonly string[] = outputFormats[output.type] ?? [format];
   if (formats.includes(format)) return;
   throw new TomaatError(
     'NOT_ACCEPTABLE',
-    `${from}: the output ${output.name} (${output.type}) cannot be written as ${format}. Choose from: ${formats.join(', ')}.`,
+    `${from}: the output ${output.name} (${output.type}) cannot be written as ${format}. Available: ${formats.join(', ')}.`,
   );
 }
 
@@ -126,14 +126,14 @@ function targetOf(plan: ResultPlan, inputPath: string, output: string, format: s
 const taken = (target: string) =>
   new TomaatError(
     'CONFLICT',
-    `${target} exists already. Use --force to overwrite it, or -o to write elsewhere.`,
+    `${target} already exists. Use --force to overwrite it, or -o to write elsewhere.`,
   );
 
-/** Refuses before the upload what could not be written after it. */
+/** Rejects before the upload what could not be written after it. */
 export async function checkTargets(plan: ResultPlan, inputPath: string, force?: boolean): Promise<void> {
   if (force) return;
   for (const output of plan.outputs) {
-    // Without a wish, a label map comes in the format of its input.
+    // Without a requested format, a label map is written in the format of its input.
     const formats: readonly string[] = outputFormats[output.type] ?? [];
     const likely = output.type === 'LabelVolume' ? extensionOf(basename(inputPath)) : undefined;
     const target = targetOf(plan, inputPath, output.name, output.format ?? likely ?? formats[0] ?? 'bin');
@@ -154,7 +154,7 @@ export async function saveResult(
   if (!/^[\w-]+(\.[\w-]+)*$/.test(format) || !/^[\w-]+$/.test(output)) {
     throw new TomaatError(
       'UPSTREAM',
-      `The server calls an output ${plain(output)}.${plain(format)}, which is no name for a file here.`,
+      `The server calls an output ${plain(output)}.${plain(format)}, which is not a valid file name here.`,
     );
   }
   const file = targetOf(plan, inputPath, output, format);
@@ -165,7 +165,7 @@ export async function saveResult(
   }
 }
 
-/** What the system says of a write that failed, with the file that it was for: its own error names none, or a temporary one. */
+/** A system error of a failed write, with the file that it was for: the error itself names none, or a temporary one. */
 function writeFault(error: unknown, file: string): unknown {
   const { code, syscall } = error as NodeJS.ErrnoException;
   if (code === undefined || syscall === undefined) return error;
@@ -173,7 +173,7 @@ function writeFault(error: unknown, file: string): unknown {
     const why = {
       ENOSPC: 'the disk of this machine is full',
       EDQUOT: 'your quota on this disk is used up',
-      EFBIG: 'it is larger than a file may be there',
+      EFBIG: 'the file would be too large for its file system',
     }[code];
     return new TomaatError(
       'DISK_FULL',
@@ -184,7 +184,7 @@ function writeFault(error: unknown, file: string): unknown {
   return Object.assign(error as NodeJS.ErrnoException, { path: file });
 }
 
-/** Writes a stream to a file by way of a temporary one beside it; gives its size in bytes. */
+/** Writes a stream to a file via a temporary one beside it; returns its size in bytes. */
 async function writeFile(
   stream: ReadableStream<Uint8Array> | AsyncIterable<Uint8Array>,
   target: string,
@@ -213,7 +213,7 @@ async function writeFile(
     if (options.digest?.startsWith('sha256:') && options.digest !== digest) {
       throw new TomaatError(
         'UPSTREAM',
-        `${basename(target)} was damaged on its way (its SHA-256 is another). Fetch it again.`,
+        `${basename(target)} was damaged in transit (its SHA-256 does not match). Download it again.`,
       );
     }
     if (options.force) await rename(partial, target);

@@ -19,7 +19,7 @@ import { bundledApps, pageFolder } from './packaged.ts';
 import { prepareFolder } from './prepare-folder.ts';
 import { accessSettings, adminKeyLines, legacyLine, loginLines, prepareIssuer } from './print-access.ts';
 
-/** `tomaat serve` and `tomaat up`: a server, with `up` a registry beside it, until told to stop. */
+/** `tomaat serve` and `tomaat up`: a server, with `up` a registry beside it, until stopped. */
 
 /** The log goes to stderr as JSON; the first lines on stdout are the addresses. */
 function createLogger({ config, sources }: LoadedConfig, quietByDefault: boolean): Logger {
@@ -89,19 +89,19 @@ interface Announcing {
   readonly trust?: string;
 }
 
-/** How to announce at the registries that the operator named; undefined when there are none. */
+/** How to announce at the registries that the operator named; undefined if there are none. */
 async function planAnnouncing({ config }: LoadedConfig): Promise<Announcing | undefined> {
   if (config.announce.length === 0) return undefined;
   if (config.announceKey === undefined) {
     throw new TomaatError(
       'BAD_REQUEST',
-      'Announcing needs a key of the registry: give --announce-key or TOMAAT_ANNOUNCE_KEY. Its operator makes one with “tomaat keys create”.',
+      'Announcing needs a key of the registry: give --announce-key or TOMAAT_ANNOUNCE_KEY. Its operator creates one with “tomaat keys create”.',
     );
   }
   if (isWildcard(config.host) && config.publicUrl === undefined) {
     throw new TomaatError(
       'BAD_REQUEST',
-      `${config.host} means all addresses of this machine, which tells others not where it is. Give the address to announce with --public-url, such as https://server.example:${config.port}.`,
+      `${config.host} means all addresses of this machine, which does not tell others where it is. Give the address to announce with --public-url, such as https://server.example:${config.port}.`,
     );
   }
   return {
@@ -215,7 +215,7 @@ export async function up(
     await runDemo({
       server,
       registry,
-      // With the administrator's key the result is his, and he can look at it.
+      // With the administrator's key the result is theirs, and they can open it.
       apiKey: config.login ? (adminKey ?? (await programKey(config.data, 'tomaat up --demo'))) : undefined,
       isMine: !config.login || adminKey !== undefined,
       print: options.json ? console.error : console.log,
@@ -227,9 +227,9 @@ export async function up(
 }
 
 function untilInterrupted(signal: AbortSignal): Promise<void> {
-  // Node keeps compiled code when a process ends by itself; one that is killed has to start as quickly the next time.
+  // Node saves compiled code when a process exits normally; a killed one must start as quickly the next time.
   setImmediate(flushCompileCache);
-  // A listener of a signal keeps no process alive; the servers do.
+  // A signal listener does not keep a process alive; the servers do.
   return new Promise((resolve) => {
     if (signal.aborted) resolve();
     else signal.addEventListener('abort', () => resolve(), { once: true });
@@ -291,7 +291,7 @@ async function printAddresses(
   for (const [key, url, wanted] of moved) {
     const used = url && Number(new URL(url).port);
     if (used && wanted !== 0 && sources[key] === 'default' && used !== wanted) {
-      lines.push(`Port ${wanted} is taken: port ${used} is used instead.`);
+      lines.push(`Port ${wanted} is in use: using port ${used} instead.`);
     }
   }
   console.log(lines.join('\n'));

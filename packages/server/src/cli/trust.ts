@@ -25,7 +25,7 @@ export interface TrustFlags extends Pick<ConnectOptions, 'ca' | 'data' | 'finger
   json?: boolean;
 }
 
-/** `tomaat trust URL`: remembers the certificate that a server shows, after the user compared it. */
+/** `tomaat trust URL`: remembers the certificate that a server presents, after the user compared it. */
 export async function trust(address: string, flags: TrustFlags): Promise<number> {
   const url = parseUrl(address);
   if (url.protocol !== 'https:')
@@ -44,17 +44,17 @@ export async function trust(address: string, flags: TrustFlags): Promise<number>
   if (given && !given.includes(fingerprint)) {
     throw new TomaatError(
       'CONFLICT',
-      `${host} shows another certificate than the one that was given.\n  given  ${given.join(', ')}\n  shown  ${fingerprint}\nNothing was remembered. Ask whoever runs the server.`,
+      `${host} presents a different certificate than the one that was given.\n  given  ${given.join(', ')}\n  shown  ${fingerprint}\nNothing was remembered. Ask the operator of the server.`,
     );
   }
   const file = knownHostsFile(await dataFolderOf(flags));
   const known = await findPins(file, host);
   if (findKnown(known, shown)) {
-    console.log(`${host} is trusted already.`);
+    console.log(`${host} is already trusted.`);
     return 0;
   }
   const before = known.map(({ value }) => `\n  known  ${value}`).join('');
-  const question = `${host} shows the certificate with the SHA-256 fingerprint${before}\n  ${before ? 'shown  ' : ''}${fingerprint}\nThe server prints it at its start. Is it the same, and to be trusted? [y/N] `;
+  const question = `${host} shows the certificate with the SHA-256 fingerprint${before}\n  ${before ? 'shown  ' : ''}${fingerprint}\nThe server prints it at startup. Does it match, and do you trust it? [y/N] `;
   if (!given && !(await askOnTerminal(question))) throw untrusted(host, shown);
   await addPin(file, host, fingerprint, { replace: true, keyFingerprint });
   console.log(`${host} is trusted from now on (${file}).`);
@@ -66,7 +66,7 @@ async function peek(url: URL, { ca }: TrustFlags) {
   try {
     return await peekCertificate(url, rules);
   } catch (error) {
-    // A request says in words why it cannot be reached.
+    // A request reports why it cannot be reached.
     const { createClient } = await import('@tomaat/client');
     const client = createClient({ baseUrl: url.origin, retries: 0, fetch: createGuardedFetch(rules) });
     await client.services({});
@@ -95,7 +95,7 @@ export async function trustRemove(name: string, flags: TrustFlags): Promise<numb
   if ((await removePins(file, wanted)) === 0) {
     throw new TomaatError(
       'NOT_FOUND',
-      `${file} has no line for ${wanted}. “tomaat trust list” shows what there is.`,
+      `${file} has no line for ${wanted}. “tomaat trust list” shows the lines it has.`,
     );
   }
   console.log(`${wanted} is forgotten.`);

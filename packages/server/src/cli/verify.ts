@@ -28,7 +28,7 @@ export async function verify(file: string, flags: VerifyFlags): Promise<number> 
     const digest = `sha256:${await hashFile(path)}`;
     const output = receipt.outputs.find((candidate) => candidate.digest === digest);
     if (output) said.push(`${basename(path)} is the output ${output.name}.`);
-    else faults.push(`${basename(path)} is none of its outputs: its SHA-256 is ${digest.slice(7)}.`);
+    else faults.push(`${basename(path)} is not one of its outputs: its SHA-256 is ${digest.slice(7)}.`);
   }
   if (flags.json) {
     console.log(JSON.stringify({ ok: faults.length === 0, thumbprint, receipt, faults }));
@@ -36,7 +36,7 @@ export async function verify(file: string, flags: VerifyFlags): Promise<number> 
     console.log([...linesOf(receipt, thumbprint), ...said, ...faults].map(plain).join('\n'));
     if (flags.key === undefined) {
       console.log(
-        'The signature holds. It is worth as much as the key: compare the thumbprint with the line “Identity” that the server prints at its start (--key does it for you).',
+        'The signature is valid. It is worth as much as the key: compare the thumbprint with the line “Identity” that the server prints at startup (--key does this for you).',
       );
     }
   }
@@ -58,7 +58,7 @@ async function compareVolume(
   const paths = await volumePaths(path);
   const asIs = await Promise.all(paths.map(async (part) => `sha256:${await hashFile(part)}`));
   if (asIs.every((digest) => known.has(digest))) {
-    said.push(`${basename(path)} is the input ${known.get(asIs[0])}, as it is.`);
+    said.push(`${basename(path)} is the input ${known.get(asIs[0])}, unchanged.`);
     return;
   }
   for (const name of new Set(receipt.inputs.map((input) => input.name))) {
@@ -75,7 +75,7 @@ async function compareVolume(
       return;
     }
   }
-  faults.push(`${basename(path)} is none of its inputs: its SHA-256 is ${asIs[0].slice(7)}.`);
+  faults.push(`${basename(path)} is not one of its inputs: its SHA-256 is ${asIs[0].slice(7)}.`);
 }
 
 function linesOf(receipt: Receipt, thumbprint: string): string[] {
@@ -91,10 +91,10 @@ function linesOf(receipt: Receipt, thumbprint: string): string[] {
     ['Manifest', service.manifest],
     ['Times', `accepted ${receipt.acceptedTime}, settled ${receipt.settledTime}`],
     ...receipt.inputs.flatMap(({ name, received, stored, sizeBytes }): [string, string][] => [
-      ['Input', `${name} ${received} (as it came)`],
+      ['Input', `${name} ${received} (as received)`],
       ...(stored === received
         ? []
-        : [['', `${name} ${stored} (as it was kept, ${formatBytes(sizeBytes)})`] as [string, string]]),
+        : [['', `${name} ${stored} (as stored, ${formatBytes(sizeBytes)})`] as [string, string]]),
     ]),
     ...Object.entries(receipt.parameters).map(([name, value]): [string, string] => [
       'Parameter',

@@ -27,10 +27,10 @@ export interface WorkerFlags {
   json?: boolean;
 }
 
-/** So long a worker that is told to stop may go on with what it has; then it hands it back. */
+/** How long a worker that is asked to stop may continue with its jobs; then it hands them back. */
 const drainMs = 20_000;
 
-/** `tomaat worker`: computes predictions for a server elsewhere, until told to stop. */
+/** `tomaat worker`: computes predictions for a server elsewhere, until stopped. */
 export async function worker(
   serverUrl: string,
   appFolders: readonly string[],
@@ -40,7 +40,7 @@ export async function worker(
   if (!token) {
     throw new TomaatError(
       'BAD_REQUEST',
-      'A worker needs a key of the server: give --token or TOMAAT_WORKER_TOKEN. On the server “tomaat keys create --label NAME --scope worker” makes one.',
+      'A worker needs a key of the server: give --token or TOMAAT_WORKER_TOKEN. On the server “tomaat keys create --label NAME --scope worker” creates one.',
     );
   }
   const url = parseUrl(serverUrl);
@@ -51,7 +51,7 @@ export async function worker(
   let reached = await connectTo(url.href, trust);
   hangup.add('what is trusted (--ca, known_hosts)', async () => {
     const again = await connectTo(url.href, { ...trust, ask: async () => false });
-    // One that cannot be reached now shows no certificate: what is known of it stays.
+    // A server that is unreachable now presents no certificate: the known one is kept.
     if (url.protocol === 'http:' || again.hosts.length > 0) reached = again;
   });
   const apps = await openApps(appFolders.length > 0 ? appFolders : bundledApps());
@@ -82,7 +82,7 @@ export async function worker(
       const here = [...versions].map((pair) => pair.join(' ')).join(', ');
       throw new TomaatError(
         'CONFLICT',
-        `The server does not serve what this worker has (${here}). It serves: ${there}.`,
+        `The server does not serve any app of this worker (${here}). Available: ${there}.`,
       );
     }
     const line = { server: url.href, services: useful, pid: process.pid };
@@ -111,7 +111,7 @@ export async function worker(
   });
   opened.use(supervisor);
   await new Promise<void>((resolve) => {
-    // A listener of a signal keeps no process alive.
+    // A signal listener does not keep a process alive.
     const alive = setInterval(() => {}, 60_000);
     const stop = () => {
       clearInterval(alive);
@@ -138,7 +138,7 @@ async function openWorkFolder(opened: AsyncDisposableStack): Promise<string> {
   return folder;
 }
 
-/** Removes the folder of a worker that is no more: what callers sent must not stay there. */
+/** Removes the folder of a worker that is gone: data of callers must not stay there. */
 async function removeAbandoned(folder: string): Promise<void> {
   try {
     const status = await lstat(folder);

@@ -35,11 +35,11 @@ export interface StageOptions {
   /** Whether jobs with their files are wanted. */
   jobs: boolean;
   signal: AbortSignal;
-  /** What is done, and how far it is. */
+  /** The current step and its progress. */
   onProgress(step: string, done: number, of: number): void;
 }
 
-/** A backup that is whole, in a folder of its own inside the data folder; disposing of it removes it. */
+/** A complete backup in its own folder inside the data folder; disposing of it removes it. */
 export interface Stage extends AsyncDisposable {
   readonly folder: string;
   readonly manifest: BackupManifest;
@@ -50,9 +50,9 @@ export interface Stage extends AsyncDisposable {
 const maxTries = 100;
 
 /**
- * Copies a data folder as it is at one moment, whether or not a server runs in it. The files of jobs are held by hard links
- * before the databases are copied, so that what the server deletes meanwhile stays; where a file is gone all the
- * same, so is its job. The audit log is copied last, and has every line that a receipt in the copy refers to.
+ * Copies a data folder as it is at one moment, whether or not a server runs in it. The files of jobs are kept by hard links
+ * before the databases are copied, so that files which the server deletes meanwhile remain; if a file is missing anyway,
+ * its job is left out. The audit log is copied last, and has every line that a receipt in the copy refers to.
  * @throws TomaatError NOT_FOUND for a folder without databases, DISK_FULL, INTERNAL for a damaged database.
  */
 export async function stageBackup(dataFolder: string, options: StageOptions): Promise<Stage> {
@@ -61,7 +61,7 @@ export async function stageBackup(dataFolder: string, options: StageOptions): Pr
   if (present.length === 0)
     throw new TomaatError(
       'NOT_FOUND',
-      `There is no data of a server or registry in ${dataFolder}. Check --data.`,
+      `No data of a server or registry was found in ${dataFolder}. Check --data.`,
     );
   for (const name of await readdir(dataFolder))
     if (isStage(name)) await rm(join(dataFolder, name), { recursive: true, force: true });
@@ -113,7 +113,7 @@ export async function stageBackup(dataFolder: string, options: StageOptions): Pr
   }
 }
 
-/** Holds every blob that there is by a hard link; gives their SHA-256. None where the file system has no hard links. */
+/** Keeps every blob by a hard link; returns their SHA-256. None where the file system has no hard links. */
 async function holdAll(
   dataFolder: string,
   folder: string,
@@ -175,7 +175,7 @@ async function copyAudit(dataFolder: string, folder: string): Promise<void> {
     if (left === 0)
       throw new TomaatError(
         'BUSY',
-        'The audit log was renamed again and again while it was copied. Try again.',
+        'The audit log was renamed repeatedly while it was being copied. Try again.',
       );
     await delay(20);
   }

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { TomaatError } from '@tomaat/core';
 
-/** Copies of the databases of a data folder, and what is done to them so that they agree with the files beside them. */
+/** Copies the databases of a data folder and makes the copies consistent with the files beside them. */
 
 /**
  * Writes a database as it is at one moment into a new file, while others read and write it
@@ -16,7 +16,7 @@ export function copyDatabase(file: string, to: string): void {
   chmodSync(to, 0o600);
 }
 
-/** What is wrong with a database; undefined if nothing is. */
+/** What is wrong with a database; undefined if it is sound. */
 export function faultOf(file: string): string | undefined {
   using copy = open(file);
   const [row] = copy.db.prepare('PRAGMA integrity_check(1)').all() as { integrity_check: string }[];
@@ -42,7 +42,7 @@ export async function removeUnreferenced(folder: string): Promise<void> {
   for (const name of await readdir(blobs)) if (!wanted.has(name)) await rm(join(blobs, name));
 }
 
-/** What became of rows whose files are not there. */
+/** What happened to rows whose files are missing. */
 export interface Settled {
   /** Jobs that are left out: their results are gone. */
   removed: number;
@@ -50,11 +50,11 @@ export interface Settled {
   failed: number;
 }
 
-const goneMessage = 'Its input was deleted while a backup was made. Send the prediction again.';
+const goneMessage = 'Its input was deleted while a backup was being made. Send the prediction again.';
 /** How long such a job can be asked for. */
 const failedForMs = 3_600_000;
 
-/** Takes rows out of a server's database whose files are not there, and uploads that are not whole. */
+/** Removes rows whose files are missing, and incomplete uploads, from a server's database. */
 export function settleMissing(file: string, has: (sha256: string) => boolean, now = Date.now()): Settled {
   using copy = open(file);
   const { db } = copy;
@@ -80,7 +80,7 @@ export function settleMissing(file: string, has: (sha256: string) => boolean, no
   return { removed: Number(removed.changes), failed: Number(failed.changes) };
 }
 
-/** Takes all jobs and uploads out of a server's database. */
+/** Removes all jobs and uploads from a server's database. */
 export function removeJobs(file: string): void {
   using copy = open(file);
   copy.db.exec(
@@ -96,7 +96,7 @@ export function countJobs(file: string): { jobs: number; results: number } {
   return { jobs: count('job'), results: count('job_output') };
 }
 
-/** Makes the keys of two databases the same, which were copied one after the other: a key made between is in both. */
+/** Synchronises the keys of two databases that were copied one after the other: a key created in between ends up in both. */
 export function unifyKeys(file: string, other: string): void {
   if (!existsSync(file) || !existsSync(other)) return;
   using copy = open(file);
@@ -119,7 +119,7 @@ function open(file: string): Disposable & { db: DatabaseSync } {
     const db = new DatabaseSync(file, { timeout: 10_000, enableForeignKeyConstraints: true });
     return { db, [Symbol.dispose]: () => db.close() };
   } catch (error) {
-    throw new TomaatError('INTERNAL', `${file} cannot be opened. It is damaged, or no database`, {
+    throw new TomaatError('INTERNAL', `${file} cannot be opened. It is damaged, or not a database`, {
       cause: error,
     });
   }

@@ -35,7 +35,7 @@ export async function eraseOwner(
   let erased = 0;
   audit.record('erasure.begun', { who: owner, keyId });
   const removedUploads = await uploads.removeAll(owner);
-  // More may have come in meanwhile, and what is settled just now cannot be cancelled any more.
+  // More may have arrived meanwhile, and jobs that have just settled can no longer be cancelled.
   for (let ids = await jobs.idsOf(owner); ids.length > 0; ids = await jobs.idsOf(owner)) {
     for (const id of ids) {
       await jobs.cancel(id);
@@ -57,7 +57,7 @@ async function untilGone(workFolder: string, ids: readonly string[]): Promise<vo
   }
   throw new TomaatError(
     'BUSY',
-    'A prediction that was cancelled has not ended, and its files are still in the folder work. They go when it ends, or when the server is started again.',
+    'A cancelled prediction has not ended yet, and its files are still in the folder work. They are deleted when it ends or when the server is restarted.',
   );
 }
 
@@ -70,7 +70,7 @@ async function namesIn(folder: string): Promise<string[]> {
   }
 }
 
-/** Empties the log of a database, in which erased rows would be left; waits for whoever reads. */
+/** Empties the log of a database, which would keep erased rows; waits for readers. */
 export async function emptyLog(database: Pick<Database<unknown>, 'truncateWal'>): Promise<void> {
   for (const endMs = performance.now() + readsWithinMs; ; await delay(200)) {
     try {

@@ -5,7 +5,7 @@ import { z } from 'zod';
 import { hashFile } from '../store/hash-file.ts';
 
 /**
- * What a backup says of itself, in `backup.json`. A backup is a folder (or an archive of one) with the same names as a data
+ * The description of a backup, in `backup.json`. A backup is a folder (or an archive of one) with the same names as a data
  * folder: `server.db`, `registry.db`, `blobs/sha256/…`, the audit log, keys, certificate and settings.
  */
 
@@ -43,7 +43,7 @@ const blobPath = /^blobs\/sha256\/([0-9a-f]{64})$/;
 /** The SHA-256 that a path in a backup names; undefined if it is not that of a blob. */
 export const digestIn = (path: string): string | undefined => blobPath.exec(path)?.[1];
 
-/** Whether a path may be in a backup: nothing else is taken out of an archive. */
+/** Whether a path may be in a backup: nothing else is extracted from an archive. */
 export function isBackupPath(path: string): boolean {
   if (blobPath.test(path)) return true;
   const name = path.startsWith('audit.pending/') ? path.slice('audit.pending/'.length) : path;
@@ -54,7 +54,7 @@ export function isBackupPath(path: string): boolean {
 }
 
 /**
- * Reads what a folder says of itself.
+ * Reads the description of a backup.
  * @throws TomaatError BAD_INPUT where it is not a backup, or one that this version does not read.
  */
 export async function readManifest(folder: string): Promise<BackupManifest> {
@@ -63,7 +63,7 @@ export async function readManifest(folder: string): Promise<BackupManifest> {
     text = await readFile(join(folder, manifestFile), 'utf8');
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
-    throw new TomaatError('BAD_INPUT', `It has no ${manifestFile}. Give what “tomaat backup” wrote.`);
+    throw new TomaatError('BAD_INPUT', `It has no ${manifestFile}. Give a backup made by “tomaat backup”.`);
   }
   const refuse = (why: string, cause?: unknown) =>
     new TomaatError('BAD_INPUT', `Its ${manifestFile} ${why}.`, { cause });
@@ -76,7 +76,7 @@ export async function readManifest(folder: string): Promise<BackupManifest> {
   const kind = (data as { kind?: unknown } | null)?.kind;
   if (typeof kind === 'string' && kind !== backupKind && kind.startsWith('tomaat-backup/'))
     throw refuse(
-      `is of the kind ${kind.slice(0, 40)}, and this version reads ${backupKind}. Use the version that wrote it`,
+      `is of the kind ${kind.slice(0, 40)}, but this version reads ${backupKind}. Use the version that wrote it`,
     );
   const parsed = manifestSchema.safeParse(data);
   if (!parsed.success) throw refuse('does not describe a backup: it is damaged');

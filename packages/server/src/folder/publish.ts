@@ -23,7 +23,7 @@ export interface PublishOptions {
 }
 
 /**
- * Checks where a backup is to go, before it is made.
+ * Checks the destination of a backup before it is made.
  * @throws TomaatError BAD_REQUEST for a place inside the data folder or an archive of another kind, CONFLICT for one that
  *   is taken, or that `force` would replace although it is not a backup; NOT_FOUND where its folder is missing.
  */
@@ -41,12 +41,12 @@ export async function checkDestination(
     );
   const parent = dirname(path);
   if (!existsSync(parent))
-    throw new TomaatError('NOT_FOUND', `There is no folder ${parent}. Make it, or choose another place.`);
+    throw new TomaatError('NOT_FOUND', `There is no folder ${parent}. Create it, or choose another place.`);
   const inside = `${await realpath(dataFolder)}${sep}`;
   if (`${join(await realpath(parent), basename(path))}${sep}`.startsWith(inside))
     throw new TomaatError(
       'BAD_REQUEST',
-      'A backup inside the data folder would be lost with it. Choose a place outside of it.',
+      'A backup inside the data folder would be lost with it. Choose a place outside it.',
     );
   await checkTaken(path, kind, force);
   return { path, kind };
@@ -59,14 +59,14 @@ async function checkTaken(path: string, kind: Destination['kind'], force: boolea
   if (!force)
     throw new TomaatError(
       'CONFLICT',
-      `${path} is there already. Choose another name, or replace it with --force.`,
+      `${path} already exists. Choose another name, or replace it with --force.`,
     );
   if (kind !== 'folder' && there.isFile()) return;
   if (kind === 'folder' && there.isDirectory() && existsSync(join(path, manifestFile))) {
     await readManifest(path);
     return;
   }
-  throw new TomaatError('CONFLICT', `${path} is not a backup, and is not replaced. Choose another name.`);
+  throw new TomaatError('CONFLICT', `${path} is not a backup, so it is not replaced. Choose another name.`);
 }
 
 /** Moves a stage to where it belongs, or copies it there. Its name appears when it is whole and on the disk. */
@@ -139,7 +139,7 @@ async function publishArchive(
       done(null, chunk);
     },
   });
-  // Whose the files are here means nothing on another machine.
+  // File owners here mean nothing on another machine.
   const sources = paths.map((target) => ({
     type: 'file' as const,
     source: join(stage.folder, target),
@@ -156,15 +156,14 @@ async function publishArchive(
   else await giveName(part, path);
 }
 
-/** Gives a file its name unless that was taken meanwhile. */
+/** Gives a file its name unless the name was taken meanwhile. */
 async function giveName(part: string, path: string): Promise<void> {
   try {
     await link(part, path);
     await unlink(part);
   } catch (error) {
     const { code = '' } = error as NodeJS.ErrnoException;
-    if (code === 'EEXIST')
-      throw new TomaatError('CONFLICT', `${path} is there already. Choose another name.`);
+    if (code === 'EEXIST') throw new TomaatError('CONFLICT', `${path} already exists. Choose another name.`);
     if (!noHardLinks.has(code)) throw error;
     await rename(part, path);
   }

@@ -35,21 +35,21 @@ export interface Restored {
   readonly manifest: BackupManifest;
   readonly jobs: number;
   readonly results: number;
-  /** Blobs that do not have the bytes that they should; jobs without them are left out. */
+  /** Damaged or missing blobs; jobs without them are left out. */
   readonly damaged: number;
   readonly settled: Settled;
-  /** Why the audit log in the backup does not hold; undefined if it does, or if there is none. */
+  /** Why the audit log in the backup is not intact; undefined if it is, or if there is none. */
   readonly auditFault?: string;
   /** Where what was in the data folder is now. */
   readonly movedTo?: string;
 }
 
-/** Files that say who holds a folder: they stay, and do not count as contents. */
+/** Lock files of a folder: they stay, and do not count as contents. */
 const lockFiles: readonly string[] = ['lock.db', 'lock.db-journal', 'lock.pid'];
 
 /**
- * Makes a data folder of a backup (a folder, or an archive). Everything is written to a folder inside of it and checked,
- * before anything takes its place. Files are readable by the folder's owner alone; root gives them to that owner.
+ * Makes a data folder from a backup (a folder, or an archive). Everything is written to a folder inside it and checked
+ * before anything is put in place. Files are readable by the folder's owner alone; root gives them to that owner.
  * @throws TomaatError CONFLICT for a folder that is not empty or in use; BAD_INPUT for what is not a backup, or is damaged
  *   in more than results; INTERNAL for databases of a newer version.
  */
@@ -66,7 +66,7 @@ export async function restoreBackup(
   if (!isNew && !options.force && (await contentsOf(dataFolder)).length > 0) {
     throw new TomaatError(
       'CONFLICT',
-      `${resolve(dataFolder)} is not empty. Choose another folder with --data, or move what is there aside with --force.`,
+      `${resolve(dataFolder)} is not empty. Choose another folder with --data, or move its contents aside with --force.`,
     );
   }
   await makeFolder(dataFolder);
@@ -86,7 +86,7 @@ export async function restoreBackup(
     await leaveForAudit(dataFolder, 'backup.restored', { outcome: manifest.createdTime });
     if (process.geteuid?.() === 0 && owner) await giveAll(dataFolder, owner);
     await syncFolder(dataFolder);
-    // Last: as long as it is there, the folder is half restored.
+    // Last: while it exists, the folder is only partly restored.
     await rm(part, { recursive: true, force: true });
     await syncFolder(dataFolder);
     return { manifest, damaged, movedTo, ...checked };
@@ -99,7 +99,7 @@ export async function restoreBackup(
 const contentsOf = async (folder: string): Promise<string[]> =>
   (await readdir(folder)).filter((name) => !lockFiles.includes(name) && name !== 'lost+found');
 
-/** A folder without its databases does not pass for one that is whole. */
+/** A folder without its databases must not look complete. */
 const databasesLast = (a: string, b: string): number =>
   Number(isDatabase(a)) - Number(isDatabase(b)) || a.localeCompare(b);
 const isDatabase = (name: string): boolean => (databaseFiles as readonly string[]).includes(name);
@@ -157,7 +157,7 @@ async function unpackArchive(
     else await pipeline(file, count, to, { signal });
   } catch (error) {
     if (signal.aborted || (error as NodeJS.ErrnoException).syscall) throw error;
-    throw new TomaatError('BAD_INPUT', `${source} is not a whole archive: ${(error as Error).message}`, {
+    throw new TomaatError('BAD_INPUT', `${source} is not a complete archive: ${(error as Error).message}`, {
       cause: error,
     });
   }
@@ -174,7 +174,7 @@ async function isGzip(path: string): Promise<boolean> {
   }
 }
 
-/** Compares every file with the manifest; gives how many blobs are not as they should be, which are removed. */
+/** Compares every file with the manifest; removes damaged blobs and returns their number. */
 async function checkFiles(part: string, manifest: BackupManifest, options: RestoreOptions): Promise<number> {
   const known = new Set(manifest.files.map(({ path }) => path));
   // The archive may hold more than the manifest lists.
@@ -184,13 +184,13 @@ async function checkFiles(part: string, manifest: BackupManifest, options: Resto
     options.signal.throwIfAborted();
     options.onProgress('checking', done, manifest.files.length);
     const file = join(part, path);
-    const found = await stat(file).catch(() => undefined); // Missing is damaged, too.
+    const found = await stat(file).catch(() => undefined); // A missing file counts as damaged, too.
     const wanted = digestIn(path) ?? sha256;
     if (found?.size === sizeBytes && (await syncedSha256(file)) === wanted) continue;
     if (digestIn(path) === undefined)
       throw new TomaatError(
         'BAD_INPUT',
-        `The backup is damaged: ${path} is not as it was written. Use another backup.`,
+        `The backup is damaged: ${path} has changed since it was written. Use another backup.`,
       );
     await rm(file, { force: true });
     damaged++;
@@ -268,7 +268,7 @@ async function makeUnique(path: string): Promise<string> {
   }
 }
 
-/** Gives all that was made in a folder to its owner. */
+/** Gives everything created in a folder to its owner. */
 async function giveAll(folder: string, { uid, gid }: { uid: number; gid: number }): Promise<void> {
   const entries = await readdir(folder, { recursive: true, withFileTypes: true });
   for (const entry of entries) {

@@ -12,7 +12,7 @@ export function isStage(name: string): boolean {
   return pid > 0 && !isRunning(pid);
 }
 
-/** Whether a name says that a restore into this folder did not come to its end. */
+/** Whether a name shows that a restore into this folder did not finish. */
 export const isRestoring = (name: string): boolean => name === restoringName;
 
 function isRunning(pid: number): boolean {

@@ -3,7 +3,7 @@ import { TomaatError } from '@tomaat/core';
 /**
  * Decodes base64 (RFC 4648 section 4) while it arrives, in constant memory. Line breaks are skipped wherever they
  * are; all else that is not of the alphabet, missing or misplaced padding and anything after it is BAD_REQUEST,
- * naming the offset in the encoded text. `spaceIsPlus` mends what a form encoder did that left '+' as it is.
+ * naming the offset in the encoded text. `spaceIsPlus` repairs the output of a form encoder that did not escape '+'.
  * A chunk that is given out is valid until the next one is asked for.
  */
 export async function* decodeBase64(
@@ -68,7 +68,7 @@ class Decoder {
   #column = 0;
   #isAfterCr = false;
   #offset = 0;
-  /** Padding that still has to come; undefined before the padding. */
+  /** Padding still to come; undefined before the padding. */
   #paddingDue: number | undefined;
 
   constructor(spaceIsPlus: boolean) {
@@ -154,7 +154,7 @@ class Decoder {
       if (kind === 2) continue;
       if (code === equals) {
         const due = this.#paddingDue ?? [0, 0, 2, 1][count % 4];
-        if (due === 0) throw misplaced(this.#offset + index, 'padding where none belongs');
+        if (due === 0) throw misplaced(this.#offset + index, 'unexpected padding');
         this.#paddingDue = due - 1;
       } else if (kind === 0) {
         throw misplaced(this.#offset + index, nameOf(code));
@@ -189,7 +189,7 @@ class Decoder {
 function misplaced(offset: number, what: string): TomaatError {
   return new TomaatError(
     'BAD_REQUEST',
-    `The base64 text has ${what} at offset ${offset}. Send the file in base64 as RFC 4648 has it`,
+    `The base64 text has ${what} at offset ${offset}. Send the file in base64 as RFC 4648 defines it`,
     {
       detail: { offset },
     },
@@ -198,7 +198,7 @@ function misplaced(offset: number, what: string): TomaatError {
 
 function nameOf(code: number): string {
   if (code === space) return "a space (a '+' that was not escaped?)";
-  if (code === 45 || code === 95) return `'${String.fromCharCode(code)}', which is of the base64 for URLs,`;
+  if (code === 45 || code === 95) return `'${String.fromCharCode(code)}', which belongs to base64url,`;
   return code > space && code < 127
     ? `'${String.fromCharCode(code)}'`
     : `the byte 0x${code.toString(16).padStart(2, '0')}`;

@@ -15,7 +15,7 @@ export interface BodyPart {
   readonly body: AsyncIterable<Uint8Array>;
 }
 
-/** A parameter's value as text, 64 KiB at most unless told otherwise; BAD_REQUEST beyond that, or if it is not UTF-8. */
+/** A parameter's value as text, 64 KiB at most by default; BAD_REQUEST beyond that, or if it is not UTF-8. */
 export async function readText(part: BodyPart, maxBytes = 64 * 1024): Promise<string> {
   const chunks: Uint8Array[] = [];
   let bytes = 0;
@@ -35,7 +35,7 @@ export async function readText(part: BodyPart, maxBytes = 64 * 1024): Promise<st
   try {
     return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(Buffer.concat(chunks));
   } catch (error) {
-    throw new TomaatError('BAD_REQUEST', `'${part.name}' is not text in UTF-8. Send it so`, {
+    throw new TomaatError('BAD_REQUEST', `'${part.name}' is not UTF-8 text. Send it as UTF-8`, {
       field: part.name,
       cause: error,
     });

@@ -3,15 +3,15 @@ import type { Readable } from 'node:stream';
 import { TomaatError } from '@tomaat/core';
 import { JoinedMessage } from './joined-message.ts';
 
-/** What a body may cost. */
+/** The limits of a body. */
 export interface BodyLimits {
   readonly maxUploadBytes: number;
   /**
-   * The slowest average that is waited for; 8 KiB/s unless told otherwise, 0 for none. There is no limit on the
+   * The slowest average that is accepted; default 8 KiB/s, 0 for no limit. There is no limit on the
    * whole time, so that a large upload over a slow line ends well.
    */
   readonly minBytesPerSecond?: number;
-  /** How long the sender may fall behind that average, from the first byte on; 30 s unless told otherwise. */
+  /** How long the sender may fall behind that average, from the first byte on; default 30 s. */
   readonly patienceMs?: number;
 }
 
@@ -59,7 +59,7 @@ async function* read(
   counted: { bytes: number },
 ): AsyncGenerator<Uint8Array> {
   const { maxUploadBytes, minBytesPerSecond = 8192, patienceMs = 30_000 } = limits;
-  // How far behind the sender may still fall. Bytes earn time, waiting for the sender spends it.
+  // How much further the sender may still fall behind. Bytes earn time, waiting for the sender spends it.
   let creditMs = patienceMs;
   let waiting: { since: number; giveUp: (error: TomaatError) => void } | undefined;
   const watch = () => {
@@ -157,7 +157,7 @@ const isInCrumbs = (source: Readable) => source instanceof JoinedMessage && sour
 function tooLarge(maxUploadBytes: number, field?: string): TomaatError {
   return new TomaatError(
     'UPLOAD_TOO_LARGE',
-    `The upload is larger than the ${maxUploadBytes} bytes that this server takes. Crop or compress the volume, or ask the operator for a higher limit`,
+    `The upload is larger than the ${maxUploadBytes} bytes that this server accepts. Crop or compress the volume, or ask the operator for a higher limit`,
     { field, detail: { maxUploadBytes } },
   );
 }
@@ -165,17 +165,19 @@ function tooLarge(maxUploadBytes: number, field?: string): TomaatError {
 function tooSlow(minBytesPerSecond: number): TomaatError {
   return new TomaatError(
     'UPLOAD_TOO_SLOW',
-    `The upload came in slower than ${minBytesPerSecond} bytes per second. Try again over a better connection`,
+    `The upload was slower than ${minBytesPerSecond} bytes per second. Try again over a faster connection`,
   );
 }
 
 function inCrumbs(): TomaatError {
   return new TomaatError(
     'BAD_REQUEST',
-    'The body came in too many tiny chunks. Send it in larger ones, or with a Content-Length',
+    'The body arrived in too many tiny chunks. Send it in larger ones, or with a Content-Length',
   );
 }
 
 function brokenOff(bytes: number, cause?: unknown): TomaatError {
-  return new TomaatError('BAD_REQUEST', `The body broke off after ${bytes} bytes. Send it again`, { cause });
+  return new TomaatError('BAD_REQUEST', `The body was cut off after ${bytes} bytes. Send it again`, {
+    cause,
+  });
 }

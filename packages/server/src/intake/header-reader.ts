@@ -19,7 +19,7 @@ export interface StoredFile {
   dataFiles: Readonly<Record<string, string>>;
 }
 
-/** What a thread is asked, and what it answers. */
+/** The request to a thread, and its response. */
 export type HeaderTask =
   | { kind: 'inspect'; files: readonly FilePrefix[]; limits: ReadLimits }
   | { kind: 'identify'; file: StoredFile };
@@ -31,9 +31,9 @@ export type HeaderAnswer =
   | { kind: 'refused'; error: ErrorData };
 
 /**
- * Reads headers of files that strangers send. No parser is known to be slow, and every expression in them is proved
- * linear (scripts/check-regexes.ts); this is for the one that nobody has thought of. Headers are read in threads of their
- * own, so the event loop goes on whatever a header takes, and a thread that hangs at one is ended.
+ * Reads headers of untrusted files. No parser is known to be slow, and every expression in them is proved
+ * linear (scripts/check-regexes.ts); this guards against an unknown slow case. Headers are read in threads of their
+ * own, so the event loop keeps running however long a header takes, and a thread that hangs is ended.
  */
 export interface HeaderReader extends AsyncDisposable {
   /** As inspectVolume() of core. BAD_HEADER too where it takes longer than the deadline. */
@@ -77,7 +77,7 @@ export function openHeaderReader({
     task.kind === 'inspect' ||
     [...threads].filter(({ job }) => job?.task.kind === 'identify').length < mostThreads - 1;
 
-  /** Gives what waits to the threads that are free. */
+  /** Assigns waiting headers to free threads. */
   function next(): void {
     for (let at = 0; at < waiting.length && !isClosed; ) {
       if (!canStart(waiting[at])) {
@@ -86,7 +86,7 @@ export function openHeaderReader({
       }
       const idle = [...threads].find(({ isReady, job }) => isReady && !job);
       if (!idle) {
-        // One that starts will take it.
+        // A thread that is starting will take it.
         const isStarting = [...threads].some(({ isReady }) => !isReady);
         if (!isStarting && threads.size < mostThreads) start();
         return;
@@ -123,7 +123,7 @@ export function openHeaderReader({
     });
     worker.on('error', (error) => {
       if (!threads.has(thread)) return;
-      // Where no thread starts, what waits would wait for ever.
+      // If no thread starts, the queue would wait forever.
       if (!thread.isReady) thread.job ??= waiting.shift();
       fail(thread, error);
     });
@@ -136,7 +136,7 @@ export function openHeaderReader({
     if (job) say(job);
   }
 
-  /** The thread is of no use any more; the header that it was at gets the error. */
+  /** The thread is no longer usable; the header that it was reading gets the error. */
   function fail(thread: Thread, error: unknown): void {
     threads.delete(thread);
     void thread.worker.terminate();
@@ -180,6 +180,6 @@ export function openHeaderReader({
 const tooSlow = (deadlineMs: number) =>
   new TomaatError(
     'BAD_HEADER',
-    `Reading the header takes more than ${deadlineMs / 1000} s: write the file again with a plain header, without extra fields`,
+    `Reading the header takes more than ${deadlineMs / 1000} s: rewrite the file with a plain header, without extra fields`,
   );
-const stopped = () => new TomaatError('BUSY', 'The server stops. Try again in a minute.');
+const stopped = () => new TomaatError('BUSY', 'The server is shutting down. Try again in a minute.');

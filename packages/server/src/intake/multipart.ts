@@ -2,11 +2,11 @@ import { parseHeaderValue } from '@tomaat/client';
 import { TomaatError } from '@tomaat/core';
 import type { BodyPart } from './body-part.ts';
 
-/** What a body in parts may cost. Its bytes are counted before it comes here (byte-counter.ts). */
+/** The limits of a multipart body. Its bytes are counted before it comes here (byte-counter.ts). */
 export interface PartLimits {
-  /** 64 unless told otherwise. */
+  /** Default 64. */
   readonly maxParts?: number;
-  /** Bytes of one part's header or of one name; 8 KiB unless told otherwise. */
+  /** Bytes of one part's header or of one name; default 8 KiB. */
   readonly maxHeaderBytes?: number;
 }
 
@@ -38,7 +38,7 @@ export async function* readMultipart(
       where = `in part ${parts}`;
       const body = scanner.untilDelimiter(where);
       yield { ...header, body };
-      // What the caller has not read of it.
+      // The rest that the caller did not read.
       while (!(await body.next()).done);
       if (!scanner.isAtDelimiter) for await (const _ of scanner.untilDelimiter(where));
     }
@@ -66,7 +66,7 @@ class Scanner {
     this.#delimiter = Buffer.from(`\r\n--${boundary}`, 'utf8');
   }
 
-  /** What comes before the next boundary line; afterwards the scanner is behind that line's boundary. */
+  /** Everything before the next boundary line; afterwards the scanner is past that line's boundary. */
   async *untilDelimiter(where: string): AsyncGenerator<Uint8Array> {
     this.isAtDelimiter = false;
     for (;;) {
@@ -100,7 +100,7 @@ class Scanner {
       }
       const isBlank = this.#held[padding] === 32 || this.#held[padding] === 9;
       if (!isBlank || padding > 64)
-        throw malformed(`has a boundary line that goes on after the boundary, ${where}`);
+        throw malformed(`has text after the boundary in a boundary line, ${where}`);
     }
   }
 
@@ -139,10 +139,10 @@ class Scanner {
   }
 
   async #readMore(where: string): Promise<void> {
-    // A copy: the chunk is not ours any more when the next one is asked for.
+    // A copy: the chunk is no longer ours when the next one is requested.
     const held = Buffer.from(this.#held);
     const { done, value } = await this.#iterator.next();
-    if (done) throw malformed(`ends ${where}, before its closing boundary. Send the whole of it`);
+    if (done) throw malformed(`ends ${where}, before its closing boundary. Send all of it`);
     const chunk = Buffer.from(value.buffer, value.byteOffset, value.byteLength);
     this.#held = held.length === 0 ? chunk : Buffer.concat([held, chunk]);
   }
@@ -167,7 +167,7 @@ function parsePartHeader(bytes: Buffer, number: number): Omit<BodyPart, 'body'> 
     const colon = line.indexOf(':');
     const key = line.slice(0, colon).toLowerCase();
     if (colon < 1 || !tokenPattern.test(key) || /[\0\r\n]/.test(line)) {
-      throw malformed(`has a line in the header of ${at} that is no 'Name: value'`);
+      throw malformed(`has a line in the header of ${at} that is not 'Name: value'`);
     }
     if (fields.has(key)) throw malformed(`has a field twice in the header of ${at}`);
     fields.set(key, line.slice(colon + 1).trim());
@@ -178,11 +178,11 @@ function parsePartHeader(bytes: Buffer, number: number): Omit<BodyPart, 'body'> 
   if (value.toLowerCase() !== 'form-data') throw malformed(`has ${at} that is not 'form-data'`);
   const name = parameters.get('name');
   if (!name) throw malformed(`has no name in the Content-Disposition of ${at}`);
-  if (parameters.has('name*')) throw malformed(`has 'name*' in ${at}, which forms do not have (RFC 7578)`);
+  if (parameters.has('name*')) throw malformed(`has 'name*' in ${at}, which forms must not use (RFC 7578)`);
   const encoding = fields.get('content-transfer-encoding')?.toLowerCase() ?? 'binary';
   if (!['binary', '8bit', '7bit'].includes(encoding)) {
     throw malformed(
-      `has ${at} in another Content-Transfer-Encoding than binary. Send it as it is (RFC 7578)`,
+      `has ${at} in a Content-Transfer-Encoding other than binary. Send it unencoded (RFC 7578)`,
     );
   }
   const extended = parameters.get('filename*');
@@ -215,7 +215,7 @@ function boundaryOf(contentType: string): string {
   if (value.toLowerCase() !== 'multipart/form-data' || !boundary) {
     throw new TomaatError(
       'BAD_REQUEST',
-      'A form in parts needs the Content-Type multipart/form-data with a boundary. Let the HTTP library set the header',
+      'A multipart form needs the Content-Type multipart/form-data with a boundary. Let the HTTP library set the header',
       { field: 'Content-Type' },
     );
   }
@@ -269,6 +269,6 @@ export function toDisplayName(name: string | undefined): string | undefined {
 function malformed(what: string): TomaatError {
   const remedy = what.includes('. ')
     ? ''
-    : '. Let the HTTP library write the form, or write it as RFC 7578 says';
+    : '. Let the HTTP library write the form, or write it as RFC 7578 requires';
   return new TomaatError('BAD_REQUEST', `The multipart body ${what}${remedy}`);
 }

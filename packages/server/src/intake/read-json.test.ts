@@ -17,11 +17,11 @@ describe('parseJson()', () => {
         expect(() => parse(nested(depth)), `${open} ${depth}`).toThrow(
           expect.objectContaining({
             code: 'BAD_REQUEST',
-            message: 'The JSON body goes deeper than 64 levels. Send less.',
+            message: 'The JSON body is nested more than 64 levels deep. Send less.',
           }),
         );
       // What does not end is refused for its depth, not walked through.
-      expect(() => parse(open.repeat(65))).toThrow('deeper than 64 levels');
+      expect(() => parse(open.repeat(65))).toThrow('nested more than 64 levels');
     }
   });
 

@@ -3,12 +3,13 @@ import type { FastifyRequest } from 'fastify';
 import type { z } from 'zod';
 import { countBytes, readAll } from './byte-counter.ts';
 
-/** Levels of lists and objects in JSON from a stranger: whatever walks through it may call itself so often. */
+/** Levels of lists and objects in untrusted JSON: code that walks through it may recurse this deep. */
 export const maxJsonDepth = 64;
 
 /**
- * Reads a request's body as JSON of this shape. What is too long is UPLOAD_TOO_LARGE; what is no JSON, goes deeper
- * than 64 levels, or is of another shape, is BAD_REQUEST with the field's path and `hint`: what to send, in a sentence.
+ * Reads a request's body as JSON of this shape. A body that is too long is UPLOAD_TOO_LARGE; one that is not JSON, is
+ * nested more than 64 levels deep, or has another shape, is BAD_REQUEST with the field's path and `hint`: what to send, in
+ * a sentence.
  */
 export async function readJson<T extends z.ZodType>(
   request: FastifyRequest,
@@ -28,7 +29,10 @@ export function parseJson(bytes: Uint8Array, hint: string): unknown {
     throw new TomaatError('BAD_REQUEST', `The body is not JSON in UTF-8. ${hint}`, { cause: error });
   }
   if (goesDeeper(text, maxJsonDepth)) {
-    throw new TomaatError('BAD_REQUEST', `The JSON body goes deeper than ${maxJsonDepth} levels. ${hint}`);
+    throw new TomaatError(
+      'BAD_REQUEST',
+      `The JSON body is nested more than ${maxJsonDepth} levels deep. ${hint}`,
+    );
   }
   try {
     return JSON.parse(text);

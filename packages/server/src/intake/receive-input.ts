@@ -15,7 +15,7 @@ export interface ReceiveOptions {
   readonly encoding?: 'raw' | 'base64' | 'base64-form';
   /** Looks at the first 64 KiB as soon as they are there (less if the file ends before) and throws to refuse the file. */
   readonly checkPrefix?: (prefix: Uint8Array) => void | Promise<void>;
-  /** Puts down what keeps the blob; see Blobs. */
+  /** Records what keeps the blob; see Blobs. */
   readonly keep?: KeepBlob;
 }
 
@@ -52,7 +52,7 @@ export async function receiveInput(
       }
     }
     if (writer.bytes === 0) {
-      throw new TomaatError('BAD_INPUT', `'${part.name}' is empty. Send the volume's file`);
+      throw new TomaatError('BAD_INPUT', `'${part.name}' is empty. Send the file of the volume`);
     }
     if (!isChecked) await checkPrefix?.(writer.prefix);
     const { prefix } = writer;

@@ -6,8 +6,8 @@ import type { HeaderReader } from './header-reader.ts';
 import type { ReceivedInput } from './receive-input.ts';
 
 /**
- * Takes identifying text out of files that have come, for `--strip-inputs`: what is kept is another blob then, and the
- * one that came is let go. `names` are what the files are called from now on; the header of a pair names its voxels so.
+ * Removes identifying text from received files, for `--strip-inputs`: the stripped file is a new blob, and the received one
+ * is released. `names` are what the files are called from now on; the header of a pair names its voxels so.
  */
 export async function stripReceived(
   received: ReceivedInput[],

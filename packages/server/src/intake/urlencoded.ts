@@ -24,7 +24,7 @@ export async function* readUrlencoded(
       yield { name, body };
       while (!(await body.next()).done);
       if (hasValue && scanner.stoppedAt !== ampersand) {
-        // What the caller has left of a value that it did not read to its end.
+        // The rest of a value that the caller did not read to its end.
         for await (const _ of scanner.until(false, `the value of field ${fields}`));
       }
     }
@@ -83,7 +83,7 @@ class Scanner {
     return !(await this.#fill());
   }
 
-  /** What comes, decoded, before '&', for a name also before '='; the scanner is behind that character afterwards. */
+  /** The decoded input before '&', for a name also before '='; afterwards the scanner is past that character. */
   async *until(isName: boolean, where: string): AsyncGenerator<Uint8Array> {
     this.stoppedAt = undefined;
     /** Characters of an escape that lies across chunks. */
@@ -138,7 +138,7 @@ class Scanner {
   /** Makes sure that there is something to read; false at the end of the body. */
   async #fill(): Promise<boolean> {
     while (this.#at === this.#chunk.length) {
-      // The chunk is not ours any more when the next one is asked for.
+      // The chunk is no longer ours when the next one is requested.
       this.#chunk = nothingLeft;
       this.#at = 0;
       const { done, value } = await this.#iterator.next();
@@ -150,7 +150,9 @@ class Scanner {
 
   #brokenEscape(partial: number[], where: string, at: number): TomaatError {
     const offset = this.#offset + at - this.#at - partial.length + 1;
-    return malformed(`has a '%' at offset ${offset}, in ${where}, which is no escape ('%' is written %25)`);
+    return malformed(
+      `has a '%' at offset ${offset}, in ${where}, which is not an escape ('%' is written %25)`,
+    );
   }
 }
 

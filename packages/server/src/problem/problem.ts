@@ -24,7 +24,7 @@ export function sendProblem(error: unknown, request: FastifyRequest, reply: Fast
       .code(problem.status)
       .header('content-security-policy', problemPagePolicy)
       .type('text/html; charset=utf-8')
-      .send(problemPage(problem, { link, text: 'See which services there are' }));
+      .send(problemPage(problem, { link, text: 'See the available services' }));
   }
   // As bytes: to a text fastify would add a charset, which this type does not have.
   return reply
@@ -33,12 +33,12 @@ export function sendProblem(error: unknown, request: FastifyRequest, reply: Fast
     .send(Buffer.from(JSON.stringify(problem)));
 }
 
-/** Takes back what was set for the answer that failed: a problem is no file to be saved, nor a version of one. */
+/** Takes back what was set for the answer that failed: a problem is neither a file to save nor a version of one. */
 export function forgetFile(reply: FastifyReply): void {
   for (const name of ['content-disposition', 'etag']) reply.removeHeader(name);
 }
 
-/** Whether a person follows a link: what programs ask for is answered as JSON, whoever asks. */
+/** Whether a person follows a link: what programs request is always answered as JSON. */
 function wantsPage({ method, url, headers }: FastifyRequest): boolean {
   if (method !== 'GET' && method !== 'HEAD') return false;
   if (!/\btext\/html\b/i.test(headers.accept ?? '')) return false;
@@ -49,7 +49,7 @@ function wantsPage({ method, url, headers }: FastifyRequest): boolean {
 /** Reserved words at which the page has addresses, too. */
 const pageWords = ['services', 'auth', 'assets'];
 
-/** When to try again after what passes by itself, s. */
+/** When to retry after a temporary failure, s. */
 const retryAfter: Partial<Record<ErrorCode, number>> = { BUSY: 5, WORKER_DIED: 5, DISK_FULL: 30 };
 
 /** Any throw as a TomaatError: fastify's own refusals are translated, the unknown becomes INTERNAL without its text. */
@@ -59,7 +59,7 @@ export function toTomaatError(error: unknown): TomaatError {
   // Some of fastify's own texts end with a full stop.
   const message = String((error as Error | undefined)?.message ?? '').replace(/\.{1,2}$/, '');
   if (code === 'ENOSPC')
-    return new TomaatError('DISK_FULL', 'The disk of the server is full. Try again later.', { cause: error });
+    return new TomaatError('DISK_FULL', 'The server’s disk is full. Try again later.', { cause: error });
   if (statusCode === 404)
     return new TomaatError('NOT_FOUND', 'There is nothing at this address.', { cause: error });
   if (statusCode === 413)
@@ -70,7 +70,7 @@ export function toTomaatError(error: unknown): TomaatError {
       cause: error,
     });
   if (statusCode !== undefined && statusCode >= 400 && statusCode < 500) {
-    return new TomaatError('BAD_REQUEST', `${message}. Mend the request and send it again.`, {
+    return new TomaatError('BAD_REQUEST', `${message}. Correct the request and send it again.`, {
       cause: error,
     });
   }

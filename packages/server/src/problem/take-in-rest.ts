@@ -1,7 +1,7 @@
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { discardRest } from '../intake/byte-counter.ts';
 
-/** Resolves when the answer was written to the client's socket whole (true), or the client went away (false). */
+/** Resolves when the whole response was written to the client's socket (true), or the client disconnected (false). */
 export function answered(reply: FastifyReply): Promise<boolean> {
   return new Promise((resolve) => {
     if (reply.raw.writableFinished || reply.raw.destroyed) resolve(reply.raw.writableFinished);
@@ -23,5 +23,5 @@ export function takeInRest({ raw }: FastifyRequest, reply: FastifyReply): void {
   });
 }
 
-/** Time that a sender has to read an answer after which its connection is broken. */
+/** Time that a sender has to read a response before its connection is closed. */
 const lingerMs = 1000;

@@ -26,7 +26,7 @@ export interface AnnouncerOptions {
   /** Certificates (PEM) to trust besides those that Node does. */
   trust?: string;
   /**
-   * The very certificate (PEM) that the registry shows, whatever name it is for; nothing else is trusted then. A function
+   * The exact certificate (PEM) that the registry presents, whatever name it is for; nothing else is trusted then. A function
    * where it may be replaced.
    */
   pinned?: string | (() => string);
@@ -47,9 +47,9 @@ export interface AnnouncerState {
 
 export interface Announcer {
   state(): AnnouncerState;
-  /** Resolves after the first round, whether it went well or not. */
+  /** Resolves after the first round, whether or not it succeeded. */
   readonly firstRound: Promise<void>;
-  /** A round at once, such as when services came or went. */
+  /** Starts a round immediately, for example when the services changed. */
   refresh(): void;
   /** Ends the rounds and withdraws what was announced (at most 2 s; v1 has no withdrawal: entries run out). */
   close(): Promise<void>;
@@ -60,9 +60,8 @@ const withdrawMs = 2_000;
 const v1RenewMs = 1_600_000;
 
 /**
- * Begins to announce at once and goes on until closed. A registry that is away or refuses is reported once to the
- * log, and tried again; the server serves on without it.
- * @throws TomaatError BAD_REQUEST when the registry's address is none.
+ * Starts to announce immediately and continues until closed. A registry that is unreachable or rejects is logged once and
+ * tried again; the server keeps serving without it. @throws TomaatError BAD_REQUEST if the registry's address is invalid.
  */
 export function startAnnouncer(options: AnnouncerOptions): Announcer {
   const { renewMs = 30_000, retryMs = 1_000, logger } = options;
@@ -118,11 +117,11 @@ export function startAnnouncer(options: AnnouncerOptions): Announcer {
     if (answer.status !== 200 || typeof result?.status !== 'number') {
       throw new TomaatError(
         'UPSTREAM',
-        `it does not answer as a registry does (${answer.status}). Check its address`,
+        `it does not respond like a registry (${answer.status}). Check its address`,
       );
     }
     if (result.status !== 0)
-      throw new TomaatError('FORBIDDEN', `it refuses '${name}': ${String(result.error)}`);
+      throw new TomaatError('FORBIDDEN', `it rejects '${name}': ${String(result.error)}`);
   }
 
   /**
@@ -163,7 +162,7 @@ export function startAnnouncer(options: AnnouncerOptions): Announcer {
         if (state.face === 'v1') await announceByV1(service, signal);
         accepted.push(service);
       } catch (error) {
-        // One refused service must not keep the others out; a registry that is away is away for all.
+        // One rejected service must not block the others; an unreachable registry is unreachable for all.
         if (!(error instanceof TomaatError) || error.code === 'UNREACHABLE') throw error;
         refused.push(error);
       }
@@ -197,19 +196,19 @@ export function startAnnouncer(options: AnnouncerOptions): Announcer {
         if (closing.signal.aborted) break;
         failures++;
         const message = error instanceof TomaatError ? error.message : String(error);
-        // Said once, not at every try; how a registry is out of reach may change from try to try.
+        // Logged once, not on every attempt; the reason may change from one attempt to the next.
         const fault = error instanceof TomaatError && error.code === 'UNREACHABLE' ? error.code : message;
         if (fault !== said) {
           said = fault;
           logger.warn(
             { registry: base.href, err: error },
-            `announcing at ${base.href} failed: ${message}; it is tried again`,
+            `announcing at ${base.href} failed: ${message}; trying again`,
           );
         }
         state.error = message;
         if (error instanceof TomaatError && error.code === 'UNREACHABLE') {
           state.announced = 0;
-          state.face = undefined; // What comes back may be another registry.
+          state.face = undefined; // The registry that returns may be a different one.
         }
       }
       firstDone();
@@ -242,7 +241,7 @@ export function startAnnouncer(options: AnnouncerOptions): Announcer {
             (error: unknown) => {
               logger.warn(
                 { err: error, id },
-                'withdrawing failed; the registry drops the service by itself in 90 s',
+                'withdrawing failed; the registry drops the service after 90 s',
               );
             },
           ),
@@ -291,7 +290,7 @@ function refusal(answer: Answer, name: string): TomaatError {
   const why = typeof detail === 'string' ? detail : `it answered with ${answer.status}`;
   if (answer.status >= 500 || answer.status === 429) return new TomaatError('UNREACHABLE', why);
   if (answer.status === 401 || answer.status === 403) return new TomaatError('FORBIDDEN', why);
-  return new TomaatError('UPSTREAM', `it refuses '${name}': ${why}`);
+  return new TomaatError('UPSTREAM', `it rejects '${name}': ${why}`);
 }
 
 interface CallOptions {
@@ -314,7 +313,7 @@ function trustOptions(trust: string | undefined, pinned: string | undefined) {
       checkServerIdentity: (_host: string, shown: PeerCertificate) =>
         shown.fingerprint256 === fingerprint256
           ? undefined
-          : Object.assign(new Error('another certificate'), { code: 'ERR_TLS_CERT_ALTNAME_INVALID' }),
+          : Object.assign(new Error('a different certificate'), { code: 'ERR_TLS_CERT_ALTNAME_INVALID' }),
     };
   }
   return trust ? { ca: [...getCACertificates('default'), trust] } : {};
@@ -322,7 +321,7 @@ function trustOptions(trust: string | undefined, pinned: string | undefined) {
 
 const maxAnswerBytes = 1_048_576;
 
-/** One request with JSON in and out. @throws TomaatError UNREACHABLE when there is no answer. */
+/** One request with JSON in and out. @throws TomaatError UNREACHABLE if there is no response. */
 function callJson(
   base: URL,
   { method, path, body, headers, trust, pinned, signal }: CallOptions,
@@ -344,7 +343,7 @@ function callJson(
     const fail = (error: Error & { code?: string }) => {
       const why =
         error.name === 'AbortError' || error.name === 'TimeoutError'
-          ? 'no answer in time'
+          ? 'no response in time'
           : (error.code ?? error.message);
       const certificate = /CERT|SELF_SIGNED|ALTNAME/.test(error.code ?? '');
       reject(
@@ -371,7 +370,7 @@ function callJson(
       answer.on('error', fail);
       answer.on('data', (chunk: Buffer) => {
         bytes += chunk.length;
-        if (bytes > maxAnswerBytes) answer.destroy(new Error('its answer is too long'));
+        if (bytes > maxAnswerBytes) answer.destroy(new Error('its response is too long'));
         else chunks.push(chunk);
       });
       answer.on('end', () => {
@@ -379,7 +378,7 @@ function callJson(
         try {
           json = JSON.parse(Buffer.concat(chunks).toString('utf8'));
         } catch {
-          json = undefined; // What is no JSON says nothing; the status is judged.
+          json = undefined; // A body that is not JSON is ignored; only the status counts.
         }
         resolve({ status: answer.statusCode ?? 0, json, type: answer.headers['content-type'] ?? '' });
       });

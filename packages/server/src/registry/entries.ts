@@ -50,7 +50,7 @@ export interface Entries extends AsyncDisposable {
   /**
    * Announces or renews through our API what was signed and checked. The key's entry of this id or of this prediction
    * address is replaced and keeps its SID.
-   * @throws TomaatError BAD_SIGNATURE when another key signed this id before, or it is no newer than what is known,
+   * @throws TomaatError BAD_SIGNATURE when another key signed this id before, or if it is not newer than the known one,
    *   FORBIDDEN when the id belongs to another valid API key, CONFLICT when the key has too many entries, BUSY when
    *   the registry is full.
    */
@@ -67,7 +67,7 @@ export interface Entries extends AsyncDisposable {
    * @throws TomaatError NOT_FOUND for an unknown id, FORBIDDEN when it belongs to another key.
    */
   withdraw(key: KeyId, id: string): Promise<void>;
-  /** The entries that fit, by name; at the same name the oldest first. */
+  /** The matching entries, by name; at the same name the oldest first. */
   search(filters: EntryFilters): Promise<Entry[]>;
   /** The live entries of our API with this task and anatomy (slugs): the defaults first, then the oldest. */
   candidates(task: string, anatomy: string): Promise<Entry[]>;
@@ -86,11 +86,11 @@ export interface Entries extends AsyncDisposable {
 export async function openEntries(file: string, now: () => number = Date.now): Promise<Entries> {
   const database = await openRegistryDatabase(file);
   const { db } = database;
-  // A commit survives the process, not a power cut: what that loses is announced again within 30 s, and an fsync for
+  // A commit survives the process, not a power failure: what that loses is announced again within 30 s, and an fsync for
   // every renewal would cost 4 ms of a thread that also relays. Keys made by 'tomaat keys' are synced there.
   await sql`PRAGMA synchronous = NORMAL`.execute(db);
 
-  /** Whether the row's key is still good. */
+  /** Whether the row's key is still valid. */
   const validKey = (at: number) =>
     sql<boolean>`EXISTS (SELECT 1 FROM api_key WHERE api_key.id = entry.key_id AND revoked_ms IS NULL
       AND (api_key.expires_ms IS NULL OR api_key.expires_ms > ${at}))`;
@@ -312,10 +312,10 @@ async function movedFrom(
   return same ? only : undefined;
 }
 
-/** How long a signed text is good, with room for clocks: what is older cannot be sent again. */
+/** How long a signed text is valid, with tolerance for clocks: an older one cannot be replayed. */
 const replayMs = 600_000;
 
-/** Refuses a copy, an older announcement and another key for the same id. */
+/** Rejects a copy, an older announcement and another key for the same id. */
 async function rememberAnnounced(
   trx: Kysely<RegistrySchema>,
   { id, sub, epoch }: SignedAnnouncement,
@@ -325,13 +325,13 @@ async function rememberAnnounced(
   if (known && known.thumbprint !== sub) {
     throw new TomaatError(
       'BAD_SIGNATURE',
-      `The service ${id} was first announced by the key ${known.thumbprint}, and this announcement is signed by ${sub}. Announce it under an id of its own.`,
+      `The service ${id} was first announced by the key ${known.thumbprint}, but this announcement is signed by ${sub}. Announce it under another id.`,
     );
   }
   if (known && epoch <= known.epoch) {
     throw new TomaatError(
       'BAD_SIGNATURE',
-      `The announcement has the epoch ${epoch}, but ${known.epoch} was announced already: it is a copy or an older one. Sign a new one with a greater epoch.`,
+      `The announcement has the epoch ${epoch}, but ${known.epoch} was already announced: this is a copy or an older one. Sign a new one with a higher epoch.`,
     );
   }
   if (known) {

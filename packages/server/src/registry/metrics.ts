@@ -15,7 +15,7 @@ export function createRegistryMetrics(entries: Pick<Entries, 'count'>): Registry
   const registers = [registry];
   new Gauge({
     name: 'tomaat_registry_entries',
-    help: 'Entries, by how they were announced and whether they live',
+    help: 'Entries, by how they were announced and whether they are live',
     labelNames: ['face', 'live'],
     registers,
     async collect() {
@@ -35,7 +35,7 @@ export function createRegistryMetrics(entries: Pick<Entries, 'count'>): Registry
   });
   const relayed = new Counter({
     name: 'tomaat_registry_relayed_requests_total',
-    help: 'Requests of the promise that came to the registry, by how they ended',
+    help: 'Relayed requests of the promise, by outcome',
     labelNames: ['outcome'] as const,
     registers,
   });

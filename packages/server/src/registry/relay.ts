@@ -16,9 +16,9 @@ import { certificateOf, type Entries } from './entries.ts';
 import type { Target, TargetPolicy } from './targets.ts';
 
 /**
- * The promise through the registry: `POST /{task}/{anatomy}` goes to a server that offers it. The body and the answer
- * are streamed, never held. Once the first byte of the body was sent nothing is tried twice: a failure after that is
- * 502. A caller that goes away takes its request at the server with it.
+ * The promise through the registry: `POST /{task}/{anatomy}` goes to a server that offers it. The body and the response are
+ * streamed, never buffered. Once the first byte of the body was sent, nothing is retried: a failure after that is 502. If
+ * the caller disconnects, its request at the server is cancelled.
  */
 
 /** How a relayed request ended. */
@@ -33,7 +33,7 @@ export const relayOutcomes = [
 ] as const;
 export type RelayOutcome = (typeof relayOutcomes)[number];
 
-/** Tells the caller that its answer is still being computed; called whenever the server says so to the registry. */
+/** Tells the caller that its result is still being computed; called whenever the server tells the registry so. */
 export type KeepAlive = (request: FastifyRequest, reply: FastifyReply) => void;
 
 export interface RelayOptions {
@@ -42,7 +42,7 @@ export interface RelayOptions {
   /** Certificates (PEM) that servers beyond this machine may show, besides those that Node trusts. */
   trust?: string;
   keepAlive?: KeepAlive;
-  /** How long a server has to accept the connection and say that it is ready. */
+  /** How long a server may take to accept the connection and report that it is ready. */
   probeMs?: number;
   maxConcurrent?: number;
   onOutcome?: (outcome: RelayOutcome) => void;
@@ -66,7 +66,7 @@ interface Tried {
   reason: string;
 }
 
-/** What of the caller's header goes to the server. `authorization` goes too, to the server beside the registry. */
+/** The caller's headers that are forwarded to the server. `authorization` goes too, to the server beside the registry. */
 const passedOn = [
   'content-type',
   'content-length',
@@ -78,7 +78,7 @@ const passedOn = [
   'idempotency-key',
   'user-agent',
 ] as const;
-/** What of the server's header goes to the caller, with all that begins with `tomaat-`. */
+/** The server's headers that are forwarded to the caller, besides all that begin with `tomaat-`. */
 const passedBack = [
   'content-type',
   'content-length',
@@ -112,8 +112,8 @@ export function createRelay(options: RelayOptions): Relay {
       throw new TomaatError(
         'NOT_FOUND',
         available.length === 0
-          ? `No server here offers ${path}, and nothing else is announced either. Announce a service to this registry first.`
-          : `No server here offers ${path}. There is: ${available.slice(0, 40).join(', ')}${available.length > 40 ? ' …' : ''}.`,
+          ? `No server offers ${path}, and no other services are announced. Announce a service to this registry first.`
+          : `No server offers ${path}. Available: ${available.slice(0, 40).join(', ')}${available.length > 40 ? ' …' : ''}.`,
         { detail: { available } },
       );
     }
@@ -123,7 +123,7 @@ export function createRelay(options: RelayOptions): Relay {
       const services = all.map(({ sid, serviceId, name }) => ({ sid, id: serviceId, name }));
       throw new TomaatError(
         'NOT_FOUND',
-        `No service '${address.service}' offers ${path}. There is: ${services.map(({ id, sid }) => id ?? sid).join(', ')}.`,
+        `No service with the id '${address.service}' offers ${path}. Available: ${services.map(({ id, sid }) => id ?? sid).join(', ')}.`,
         { field: 'service', detail: { services } },
       );
     }
@@ -142,7 +142,7 @@ export function createRelay(options: RelayOptions): Relay {
     );
   }
 
-  /** Asks all at once whether they are ready, and takes the first in the given order that is. */
+  /** Asks all servers in parallel whether they are ready, and takes the first ready one in the given order. */
   async function firstReady(candidates: Entry[], signal: AbortSignal, tried: Tried[]) {
     const done = new AbortController();
     const limit = AbortSignal.any([signal, done.signal, AbortSignal.timeout(probeMs)]);
@@ -194,7 +194,7 @@ export function createRelay(options: RelayOptions): Relay {
       settle('refused');
       throw new TomaatError(
         'UPSTREAM',
-        'The request came from a registry, which is not served by another. Announce servers here, not registries.',
+        'The request came from another registry, and registries do not serve each other. Announce servers here, not registries.',
       );
     }
     const { owner } = request.principal ?? openPrincipal;
@@ -202,7 +202,7 @@ export function createRelay(options: RelayOptions): Relay {
       settle('refused');
       throw new TomaatError(
         'BUSY',
-        `The registry is passing on as many requests as it may (${maxConcurrent}). Try again later.`,
+        `The registry is at its limit of ${maxConcurrent} forwarded requests. Try again later.`,
       );
     }
     addTo(running, owner, 1);
@@ -216,7 +216,7 @@ export function createRelay(options: RelayOptions): Relay {
       settle(await forward(request, reply, { address, entry, target }, gone.signal));
     } catch (error) {
       if (gone.signal.aborted) {
-        // Nobody is there to be told.
+        // Nobody is left to notify.
         reply.hijack();
         reply.raw.destroy();
         return settle('caller-left');
@@ -258,7 +258,7 @@ export function createRelay(options: RelayOptions): Relay {
         reject(
           new TomaatError(
             'UPSTREAM',
-            `The server of ${entry.name} (${entry.serverUrl}) failed while it had the request: ${why}. It may have begun the work, so it was not sent again. Try again.`,
+            `The server of ${entry.name} (${entry.serverUrl}) failed while it had the request: ${why}. It may have started the work, so the request was not sent again. Try again.`,
             { cause: error, detail: { sid: entry.sid, server: entry.serverUrl } },
           ),
         );
@@ -271,7 +271,7 @@ export function createRelay(options: RelayOptions): Relay {
           reject(
             new TomaatError(
               'UPSTREAM',
-              `The server of ${entry.name} answered with ${status}, which is not followed here. Its operator has to mend its address.`,
+              `The server of ${entry.name} answered with ${status}, which is not followed here. Its operator must correct its address.`,
             ),
           );
           return;
@@ -282,7 +282,7 @@ export function createRelay(options: RelayOptions): Relay {
           reject(
             new TomaatError(
               'FORBIDDEN',
-              `The server of ${entry.name} lets in only callers with a key of its own, and a registry passes no key on to it. Send the request to the server itself: ${entry.serverUrl}.`,
+              `The server of ${entry.name} requires its own API key, and a registry does not forward keys. Send the request directly to the server: ${entry.serverUrl}.`,
               { detail: { sid: entry.sid, server: entry.serverUrl } },
             ),
           );
@@ -332,7 +332,7 @@ function pump(from: Readable, to: Writable): () => void {
   return stop;
 }
 
-/** Reads on to nowhere for a while, then hangs up. */
+/** Reads and discards for a while, then disconnects. */
 function drain(body: IncomingMessage): void {
   const timer = setTimeout(() => body.socket.destroy(), drainMs);
   timer.unref();
@@ -371,8 +371,8 @@ interface Trust {
 }
 
 /**
- * A request to a permitted address. On this machine the certificate is not checked, as nobody is in between there
- * and servers make their own; elsewhere it has to be trusted here, or the one that the server announced.
+ * A request to a permitted address. On this machine the certificate is not checked, because nobody can intercept the
+ * connection and servers create their own; elsewhere it must be trusted here, or be the one that the server announced.
  */
 function open(
   target: Target,
@@ -416,7 +416,7 @@ function open(
 
 function headerFor(request: FastifyRequest, target: Target, added: Headers): Headers {
   const headers: Headers = {
-    // The server has to leave room in its header for what is added here; a link to the receipt becomes longer, too.
+    // The server must leave room in its header for what is added here; a link to the receipt becomes longer, too.
     [relayedHeader]: String(headerBytes(added) + String(added['tomaat-server']).length),
     // Kept alive, so that a server that refuses early can read on instead of breaking the connection under its answer.
     connection: 'keep-alive',
@@ -444,7 +444,7 @@ function ownHeaders(reply: FastifyReply, { serverUrl = '' }: Entry): Headers {
   };
 }
 
-/** What of the answer's header goes back, with our own, which comes first. */
+/** The response headers that are sent back, with our own, which come first. */
 function headerBack({ headers: given }: IncomingMessage, own: Headers): Headers {
   const headers: Headers = {};
   for (const [name, value] of Object.entries(given)) {
@@ -456,7 +456,7 @@ function headerBack({ headers: given }: IncomingMessage, own: Headers): Headers 
   return fitHeaders({ ...headers, ...own });
 }
 
-/** The address of the receipt that an answer links to, for whoever does not know the server; nothing but that. */
+/** The address of the receipt that an answer links to, for clients that do not know the server. */
 function linkedReceipt(link: string | string[] | undefined, serverUrl: string): string | undefined {
   const [, path, id] =
     /^<((?:\/[\w.~%-]{1,100}){0,20}\/api\/jobs\/([\w-]{1,100})\/receipt)>; rel="tomaat-receipt"/.exec(
@@ -477,13 +477,13 @@ function isCalled(entry: Entry, wanted: string): boolean {
   return [entry.sid, entry.serviceId, entry.name].some((name) => name?.toLowerCase() === wanted);
 }
 
-/** What went wrong with a server, in words, for people who look at the registry from outside. */
+/** What went wrong with a server, for users of the registry. */
 function describeFailure(error: unknown, probeMs: number): string {
   if (error instanceof TomaatError) return error.message;
   const { name, code } = error as NodeJS.ErrnoException;
   if (name === 'TimeoutError' || name === 'AbortError' || code === 'ABORT_ERR')
-    return `no answer within ${probeMs / 1000} s`;
-  if (code === 'ECONNREFUSED') return 'nothing listens there';
+    return `no response within ${probeMs / 1000} s`;
+  if (code === 'ECONNREFUSED') return 'nothing is listening there';
   if (code === 'ECONNRESET' || code === 'EPIPE') return 'it closed the connection';
   if (code === 'EHOSTUNREACH' || code === 'ENETUNREACH' || code === 'ETIMEDOUT')
     return 'the machine cannot be reached';
@@ -493,7 +493,7 @@ function describeFailure(error: unknown, probeMs: number): string {
   return code ?? 'it failed';
 }
 
-/** The promise, given up when the signal says so; what it still does is ignored. */
+/** The promise, abandoned when the signal aborts; its outcome is then ignored. */
 function abortable<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
   signal.throwIfAborted();
   return new Promise((resolve, reject) => {

@@ -41,7 +41,7 @@ export function registerRegistryRoutes(
       if (announcement.id !== id) {
         throw new TomaatError(
           'BAD_SIGNATURE',
-          `What was signed is about ${announcement.id}, not about ${id}. Send it to its own address.`,
+          `The signed announcement is for ${announcement.id}, not for ${id}. Send it to its own address.`,
         );
       }
       checkUrls(announcement);
@@ -69,7 +69,7 @@ export function registerRegistryRoutes(
     if ((reservedWords as readonly string[]).includes(first)) {
       throw new TomaatError(
         'NOT_FOUND',
-        `There is nothing at POST /${task}/${anatomy} of a registry. GET /api/openapi.json says what there is.`,
+        `A registry has no POST /${task}/${anatomy}. GET /api/openapi.json lists its endpoints.`,
       );
     }
     const { service } = request.query as { service?: string | string[] };
@@ -85,7 +85,7 @@ export function registerRegistryRoutes(
 /** Whose entries a caller may change: those of the key. */
 function announcerOf({ principal }: FastifyRequest): { id: string } {
   if (principal?.keyId !== undefined) return { id: principal.keyId };
-  throw new TomaatError('FORBIDDEN', 'Entries belong to an API key. Announce with one.');
+  throw new TomaatError('FORBIDDEN', 'Every entry belongs to an API key. Announce with one.');
 }
 
 // ── TOMAAT v1 ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -106,7 +106,7 @@ function registerV1(
   app: FastifyInstance,
   { entries, metrics, access }: Pick<RegistryRoutes, 'entries' | 'metrics' | 'access'>,
 ): void {
-  // Whatever a v1 server calls its body, it is JSON; fastify would refuse what is no content type at all.
+  // The body of a v1 server is JSON, whatever its content type; fastify would reject an invalid content type.
   app.addHook('onRequest', async (request) => {
     if (request.routeOptions.url === '/announce') request.headers['content-type'] = 'application/json';
   });
@@ -122,8 +122,7 @@ function registerV1(
       const { announcement, apiKey } = checkV1(body, problems);
       const key = apiKey === undefined ? undefined : await access.recognise(apiKey, request);
       if (apiKey !== undefined && !key) problems.push('api_key is unknown, expired or revoked');
-      else if (key && !hasScope(key, 'announce'))
-        problems.push('api_key may not announce: it lacks the scope announce');
+      else if (key && !hasScope(key, 'announce')) problems.push('api_key lacks the scope announce');
       if (key && problems.length === 0) await entries.announceV1(key, announcement);
     } catch (error) {
       if (!(error instanceof TomaatError)) throw error;
@@ -150,13 +149,13 @@ function registerV1(
   });
 }
 
-/** Whether nothing in a text plays tricks on who reads the list; addresses are kept as they are understood. */
+/** Whether a text is free of characters that could mislead readers of the list; addresses are stored as parsed. */
 function isShown(name: string, value: string): boolean {
   if ((v1Urls as readonly string[]).includes(name) || name === 'api_key') return true;
   return !hasUnseen(name === 'description' ? value.replace(/[\r\n\t]/g, '') : value);
 }
 
-/** Every problem of a v1 announcement is added to the list; without any the announcement is whole. */
+/** Adds every problem of a v1 announcement to the list; an empty list means that the announcement is valid. */
 function checkV1(body: unknown, problems: string[]): { announcement: V1Announcement; apiKey?: string } {
   if (typeof body !== 'object' || body === null || Array.isArray(body)) {
     throw new TomaatError('BAD_REQUEST', 'the body is not a JSON object');
@@ -172,7 +171,7 @@ function checkV1(body: unknown, problems: string[]): { announcement: V1Announcem
     else if (value.length > maxLength) problems.push(`${name} is longer than ${maxLength} characters`);
     else if (!isShown(name, value))
       problems.push(
-        `${name} holds control characters, or ones that are not seen or change the direction of writing`,
+        `${name} contains control characters, invisible ones, or ones that change the direction of text`,
       );
     else return value;
     return undefined;
@@ -230,7 +229,7 @@ async function readJson(request: FastifyRequest): Promise<unknown> {
   return parseJson(Buffer.concat(chunks), 'Send a JSON object in UTF-8.');
 }
 
-/** The value as the schema has it; else one error that names every fault. */
+/** The value as the schema defines it; otherwise one error that names every fault. */
 function check<T extends z.ZodType>(schema: T, value: unknown, what: string): z.output<T> {
   const result = schema.safeParse(value);
   if (result.success) return result.data;
@@ -240,7 +239,7 @@ function check<T extends z.ZodType>(schema: T, value: unknown, what: string): z.
   });
   throw new TomaatError(
     'BAD_INPUT',
-    `${what} has faults: ${faults.map(({ field, fault }) => (field ? `${field}: ${fault}` : fault)).join('; ')}. Mend them and send it again.`,
+    `${what} is invalid: ${faults.map(({ field, fault }) => (field ? `${field}: ${fault}` : fault)).join('; ')}. Correct it and send it again.`,
     { field: faults[0].field || undefined, detail: { faults } },
   );
 }
@@ -250,11 +249,11 @@ function checkUrls(announcement: { predictionUrl: string; interfaceUrl: string; 
     try {
       const url = checkAddress(announcement[field]);
       if (field === 'serverUrl' && url.search !== '')
-        throw new TomaatError('FORBIDDEN', 'the address has a query, which a base address may not');
+        throw new TomaatError('FORBIDDEN', 'the address has a query, which is not allowed in a base address');
     } catch (error) {
       throw new TomaatError(
         'BAD_INPUT',
-        `The announcement has faults: ${field}: ${(error as TomaatError).message}.`,
+        `The announcement is invalid: ${field}: ${(error as TomaatError).message}.`,
         { field, cause: error },
       );
     }

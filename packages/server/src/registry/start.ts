@@ -45,7 +45,7 @@ export interface RegistryAppOptions {
    * another one is refused. If missing, none is, and nothing can be announced through our API.
    */
   isOwnAddress?(address: string): boolean;
-  /** What the relay does when a server says that it is still computing. Default: the caller is told so, too. */
+  /** What the relay does when a server says that it is still computing. Default: it tells the caller, too. */
   keepAlive?: KeepAlive;
   /** The clock, in ms since 1970. */
   now?: () => number;
@@ -170,7 +170,7 @@ export interface RegistryOptions
   strictPort?: boolean;
   /** Those of the server beside it, for any address but loopback, where the registry speaks HTTPS. */
   certificates?: Certificates;
-  /** Else the operator's certificate and its key (files, PEM); missing: the self-signed one of the data folder. */
+  /** Otherwise the operator's certificate and its key (files, PEM); missing: the self-signed one of the data folder. */
   tlsCert?: string;
   tlsKey?: string;
   /** That the self-signed certificate is wanted, beyond this machine. */
@@ -271,7 +271,7 @@ function openOwn({ dataFolder, tlsCert, tlsKey, host, publicUrl, logger }: Regis
   });
 }
 
-/** Tells the caller what its server says, as often as is good for it. */
+/** Forwards what the server says to the caller, at a limited rate. */
 const passOnContinue: KeepAlive = (request, reply) => sendInterim(request.raw, reply.raw);
 
 async function countLive(entries: Entries): Promise<number> {

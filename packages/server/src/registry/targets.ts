@@ -25,7 +25,7 @@ export type Resolve = (hostname: string) => Promise<{ address: string; family: n
 export interface TargetPolicy {
   /**
    * The permitted addresses of an announced server, in the order of DNS.
-   * @throws TomaatError FORBIDDEN when there is none, UNREACHABLE when the name is unknown.
+   * @throws TomaatError FORBIDDEN if there is none, UNREACHABLE if the name is unknown.
    */
   resolve(serverUrl: string): Promise<Target[]>;
 }
@@ -41,7 +41,7 @@ const nowhere = createRanges([
 ]);
 
 /**
- * The rule for a client about an address that a registry told. Private networks are permitted: that is where a
+ * The rule for a client about an address that came from a registry. Private networks are permitted: that is where a
  * hospital's servers are, and the user chose the registry. This machine's own addresses are not, unless the registry
  * is on it too: a registry elsewhere knows nothing of what runs here, and could only aim at what trusts loopback.
  * @throws TomaatError FORBIDDEN.
@@ -51,19 +51,19 @@ export function checkToldAddress(address: string, registryIsHere: boolean): void
     if (registryIsHere) return;
     throw new TomaatError(
       'FORBIDDEN',
-      `The registry told the address ${address}, which is this machine itself. It is not connected to; if it is meant, give the address of the service instead of its name.`,
+      `The registry gave the address ${address}, which is this machine itself, so no connection was made. If it is intended, give the address of the service instead of its name.`,
     );
   }
   if (!contains(nowhere, address)) return;
   throw new TomaatError(
     'FORBIDDEN',
-    `The registry told the address ${address}, where no server can be meant (link-local, multicast, reserved or a hidden form). It is not connected to; if it is meant, give the address of the service instead of its name.`,
+    `The registry gave the address ${address}, which cannot be that of a server (link-local, multicast, reserved or a hidden form), so no connection was made. If it is intended, give the address of the service instead of its name.`,
   );
 }
 
 /** A server that runs beside the registry. */
 export interface OwnServer {
-  /** Its base address as announced: what clients are told. */
+  /** Its base address as announced to clients. */
   readonly announced: string;
   /** Its base address for this machine. */
   readonly local: string;
@@ -73,7 +73,7 @@ export interface OwnServer {
  * @param own is reached at its local address, whatever its announced one means to DNS or a proxy.
  * @param allowNet ranges (`10.1.0.0/16`, `fd00::/8`) or single addresses besides loopback.
  * @param loopbackToo whether loopback is permitted without being in a range.
- * @throws TomaatError BAD_REQUEST for a range that is none.
+ * @throws TomaatError BAD_REQUEST for an invalid range.
  */
 export function createTargetPolicy(
   allowNet: readonly string[] = [],
@@ -123,11 +123,11 @@ export function checkAddress(text: string): URL {
   if (url.username !== '' || url.password !== '') {
     throw new TomaatError(
       'FORBIDDEN',
-      'the address holds a user name or password, which addresses here may not',
+      'the address contains a user name or password, which is not allowed here',
     );
   }
   if (url.hash !== '')
-    throw new TomaatError('FORBIDDEN', 'the address has a fragment (#…), which addresses here may not');
+    throw new TomaatError('FORBIDDEN', 'the address has a fragment (#…), which is not allowed here');
   return url;
 }
 

@@ -65,7 +65,7 @@ export const commandRuntime: Runtime<Extract<ModelSpec, { runtime: 'command' }>>
 
 /**
  * The path of an app's program: relative to the app's folder where its name has a slash, else on the PATH.
- * @throws {TomaatError} BAD_MANIFEST where there is no such program
+ * @throws {TomaatError} BAD_MANIFEST if the program does not exist
  */
 export async function findProgram(
   { command: [program], environment }: Extract<ModelSpec, { runtime: 'command' }>,
@@ -111,14 +111,14 @@ async function writeInputs(inputs: Readonly<Record<string, InputValue>>, folder:
 
 async function save(path: string, bytes: AsyncIterable<Uint8Array>): Promise<void> {
   await using file = await open(path, 'wx', 0o600);
-  await file.writeFile(bytes); // It goes on after a write that took a part only.
+  await file.writeFile(bytes); // Continues after a partial write.
 }
 
 const stopAfterMs = 5000;
 /** How long to wait for the end of the output once the program itself is gone. */
 const drainMs = 1000;
 const maxLineLength = 2000;
-/** What is meant for the server alone: its settings, keys among them, and its line to this process. */
+/** What only the server may see: its settings, including keys, and its channel to this process. */
 const ownVariables = /^(TOMAAT_|NODE_CHANNEL_)/;
 /** Lines of one prediction that go to the log. */
 const maxLogLines = 10_000;
@@ -134,7 +134,7 @@ async function runProgram(
   const [program, ...args] = spec.command;
   const child = spawn(program, [...args, paths.input, paths.output, paths.params], {
     cwd,
-    // A group of its own, so that whatever it starts can be ended with it.
+    // In its own process group, so that everything it starts can be ended with it.
     detached: true,
     stdio: ['ignore', 'pipe', 'pipe'],
     env: {
@@ -175,7 +175,7 @@ async function runProgram(
     logged++;
     if (logged <= maxLogLines) log(line);
     else if (logged === maxLogLines + 1)
-      log(`The program writes more than ${maxLogLines} lines; the rest is left out.`);
+      log(`The program wrote more than ${maxLogLines} lines; the rest is omitted.`);
   };
   onLines(child.stdout, (line) => {
     const report = progressOf(line);
@@ -201,7 +201,7 @@ async function runProgram(
     control.signal.throwIfAborted();
     if (code === 0) return;
     if (code === 2)
-      throw new TomaatError('BAD_INPUT', lastError || 'The app refused the input and did not say why.');
+      throw new TomaatError('BAD_INPUT', lastError || 'The app rejected the input without saying why.');
     if (signal === 'SIGKILL') {
       throw new TomaatError(
         'OUT_OF_MEMORY',
@@ -220,7 +220,7 @@ async function runProgram(
   }
 }
 
-/** Calls for every line, of which no more than its beginning is kept: a program may print without end. */
+/** Calls back for every line, keeping only its beginning: a program may print endlessly. */
 function onLines(stream: Readable, each: (line: string) => void): void {
   let line = '';
   stream.setEncoding('utf8');

@@ -8,8 +8,8 @@ const stopSignals: Readonly<Record<number, NodeJS.Signals>> = {
 };
 
 /**
- * A child or a program was asked to stop by somebody else than its supervisor. While the server stops, that is no fault
- * of the job: the same signal went to all processes of the service.
+ * A child or a program was asked to stop by something other than its supervisor. While the server stops, that is not the
+ * fault of the job: the same signal went to all processes of the service.
  */
 export class EndedBySignal extends TomaatError {
   static override from(data: ErrorData): EndedBySignal {

@@ -39,7 +39,7 @@ export const moduleRuntime: Runtime<Extract<ModelSpec, { runtime: 'module' }>> =
     if (typeof module.infer !== 'function') {
       throw new TomaatError(
         'BAD_MANIFEST',
-        `${spec.file} has to export a function infer, or an app of defineApp() as its default.`,
+        `${spec.file} must export a function infer, or an app of defineApp() as its default.`,
         { field: 'model.file' },
       );
     }
@@ -51,10 +51,7 @@ export const moduleRuntime: Runtime<Extract<ModelSpec, { runtime: 'module' }>> =
         const result = await module.infer(data, context);
         const outputs = module.postprocess ? await module.postprocess(result, inputs, context) : result;
         if (typeof outputs !== 'object' || outputs === null || Array.isArray(outputs)) {
-          throw new TomaatError(
-            'APP_OUTPUT',
-            `${spec.file} has to return its outputs by name, as an object.`,
-          );
+          throw new TomaatError('APP_OUTPUT', `${spec.file} must return its outputs by name, as an object.`);
         }
         return outputs as Record<string, OutputValue>;
       },

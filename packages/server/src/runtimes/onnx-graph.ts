@@ -1,5 +1,5 @@
 /**
- * What has to be known of an ONNX file before the engine gets it, and the one change that is made to it. Field numbers
+ * What must be known about an ONNX file before the engine gets it, and the one change made to it. Field numbers
  * are those of https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
  */
 import { bytesField, integerField, joinParts, type Parts, readFields } from './protobuf.ts';
@@ -16,7 +16,7 @@ const maxDepth = 64;
 
 const text = new TextDecoder();
 
-/** Reads what a model refers to. Throws a RangeError where the bytes are no protocol buffer with a graph. */
+/** Reads what a model refers to. Throws a RangeError if the bytes are not a protocol buffer with a graph. */
 export function inspectGraph(model: Uint8Array): GraphFacts {
   const externalFiles = new Set<string>();
   let opset = 0;
@@ -75,8 +75,8 @@ function each(message: Uint8Array, visit: Readonly<Record<number, (bytes: Uint8A
 export const labelOutputName = 'tomaat:labels';
 
 /**
- * The same model with one output more: the class with the largest of the scores in `output` ([1, K, z, y, x], K ≤ 256)
- * at each voxel, uint8 [1, 1, z, y, x]. Whoever fetches only that output never copies K float32 planes. Fields of a
+ * The same model with one more output: the class with the largest of the scores in `output` ([1, K, z, y, x], K ≤ 256)
+ * at each voxel, uint8 [1, 1, z, y, x]. Fetching only that output avoids copying K float32 planes. Fields of a
  * protocol buffer may come in any order, so nodes and output are put at the end of the graph.
  */
 export function withLabelOutput(model: Uint8Array, output: string): Uint8Array {

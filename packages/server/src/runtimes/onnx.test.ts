@@ -217,8 +217,8 @@ describe('openOnnxSession()', () => {
     ['lfs.onnx', 'version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n', 'git lfs pull'],
     ['page.onnx', '\n<!DOCTYPE html><html></html>', 'web page'],
     ['checkpoint.onnx', 'PK\u0003\u0004 archive', 'torch.onnx.export'],
-    ['noise.onnx', Uint8Array.from({ length: 999 }, (_, i) => (i * 131 + 7) % 256), 'no ONNX model'],
-    ['cut.onnx', whole.subarray(0, whole.length >> 1), 'cut off'],
+    ['noise.onnx', Uint8Array.from({ length: 999 }, (_, i) => (i * 131 + 7) % 256), 'not an ONNX model'],
+    ['cut.onnx', whole.subarray(0, whole.length >> 1), 'truncated'],
     [
       'opset.onnx',
       encodeModel({
@@ -282,7 +282,7 @@ describe('openOnnxSession()', () => {
     await refuses(path, words, { labels: true });
   });
   it('refuses a file that is not there, or a folder', async () => {
-    await refuses(join(folder, 'nowhere.onnx'), 'is not there');
+    await refuses(join(folder, 'nowhere.onnx'), 'does not exist');
     await refuses(folder, 'cannot be read');
   });
 

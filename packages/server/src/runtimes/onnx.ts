@@ -71,15 +71,15 @@ export const onnxRuntime: Runtime<Extract<ModelSpec, { runtime: 'onnx' }>> = {
 const warmUpVoxelsMax = 128 ** 3;
 
 /**
- * Loads an ONNX file into onnxruntime, on the CPU. A run blocks its thread until it ends and cannot be stopped, so
- * sessions belong into a process of their own. Throws BAD_MANIFEST where the file is no network that takes one float
- * tensor [1, C, z, y, x], OUT_OF_MEMORY; running throws APP_FAILED, APP_OUTPUT or OUT_OF_MEMORY.
+ * Loads an ONNX file into onnxruntime, on the CPU. A run blocks its thread until it ends and cannot be stopped, so each
+ * session belongs in its own process. Throws BAD_MANIFEST if the file is not a network that takes one float tensor [1, C,
+ * z, y, x], OUT_OF_MEMORY; running throws APP_FAILED, APP_OUTPUT or OUT_OF_MEMORY.
  */
 export async function openOnnxSession(modelFile: string, options: OnnxOptions = {}): Promise<OnnxSession> {
   const name = basename(modelFile);
   const { bytes, facts } = await readModel(modelFile, name);
   if (facts) await checkExternalFiles(modelFile, name, facts.externalFiles);
-  // Since 1.30 the engine on Linux and macOS would report its use to its maker, and leave files of that in the temporary folder.
+  // Since 1.30 the engine on Linux and macOS sends usage data to its vendor, and leaves files of that in the temporary folder.
   process.env.ORT_DISABLE_TELEMETRY = '1';
   const ort = await import('onnxruntime-node');
   const create = async (model: string | Uint8Array): Promise<InferenceSession> => {
@@ -147,7 +147,7 @@ async function readModel(
     const code = cause instanceof Error && 'code' in cause ? cause.code : undefined;
     const message =
       code === 'ENOENT'
-        ? `The model file ${name} is not there. Put it into the folder of the app, or correct \`model.file\`.`
+        ? `The model file ${name} does not exist. Put it in the folder of the app, or correct \`model.file\`.`
         : code === 'ERR_FS_FILE_TOO_LARGE'
           ? `The model file ${name} is larger than 2 GiB. Export it with its weights in a file beside it (external data).`
           : `The model file ${name} cannot be read (${code ?? cause}). Check that it is a file and its permissions.`;
@@ -172,13 +172,13 @@ async function readModel(
     if (!(cause instanceof RangeError)) throw cause;
     throw new TomaatError(
       'BAD_MANIFEST',
-      `The model file ${name} is no ONNX model, or is cut off (${cause.message}). Compare it with the original, or export it again.`,
+      `The model file ${name} is not an ONNX model, or is truncated (${cause.message}). Compare it with the original, or export it again.`,
       { cause },
     );
   }
 }
 
-/** Weights may lie beside the model, nowhere else: a model must not read the machine's other files. */
+/** Weights must lie beside the model: a model must not read other files of the machine. */
 async function checkExternalFiles(
   modelFile: string,
   name: string,
@@ -192,20 +192,20 @@ async function checkExternalFiles(
     } catch (cause) {
       throw new TomaatError(
         'BAD_MANIFEST',
-        `The model ${name} keeps weights in ${location}, which is not beside it. Put that file into the same folder.`,
+        `The model ${name} keeps weights in ${location}, which is not beside it. Put that file in the same folder.`,
         { cause },
       );
     }
     if (isAbsolute(location) || !path.startsWith(folder + sep)) {
       throw new TomaatError(
         'BAD_MANIFEST',
-        `The model ${name} keeps weights in ${location}, outside its folder. Put that file into the folder of the app and name it without a path.`,
+        `The model ${name} keeps weights in ${location}, outside its folder. Put that file in the folder of the app and name it without a path.`,
       );
     }
     if ((await stat(path)).nlink > 1) {
       throw new TomaatError(
         'BAD_MANIFEST',
-        `The weights ${location} of the model ${name} have more than one name (a hard link), and may be another file of this machine. Put a copy into the folder of the app.`,
+        `The weights ${location} of the model ${name} have more than one name (a hard link), and may be another file of this machine. Put a copy in the folder of the app.`,
       );
     }
     await access(path, constants.R_OK);
@@ -239,20 +239,20 @@ function chooseInput(session: InferenceSession, name: string, wanted: string | u
   if (inputs.length > 1) {
     throw new TomaatError(
       'BAD_MANIFEST',
-      `The network ${name} has ${inputs.length} inputs (${list(inputs)}), and one is filled here. Export it with one input whose channels are the volumes.`,
+      `The network ${name} has ${inputs.length} inputs (${list(inputs)}), but only one is supported. Export it with one input whose channels are the volumes.`,
     );
   }
   if (input.type !== 'float32' && input.type !== 'float16') {
     throw new TomaatError(
       'BAD_MANIFEST',
-      `The input ${input.name} of the network ${name} is ${input.type}; float32 or float16 can be filled. Export it with a cast at its start.`,
+      `The input ${input.name} of the network ${name} is ${input.type}; it must be float32 or float16. Export it with a cast at the input.`,
     );
   }
   const { shape } = input;
   if (shape.length > 0 && (shape.length !== 5 || (typeof shape[0] === 'number' && shape[0] !== 1))) {
     throw new TomaatError(
       'BAD_MANIFEST',
-      `The input ${input.name} of the network ${name} is ${shape.join(' × ')}; expected is 1 × components × z × y × x. Export it for one volume (batch 1 or a free batch).`,
+      `The input ${input.name} of the network ${name} is ${shape.join(' × ')}; expected: 1 × components × z × y × x. Export it for one volume (batch 1 or a free batch).`,
     );
   }
   return input;
@@ -367,7 +367,7 @@ function toLabels(values: Uint8Array | Int32Array | BigInt64Array, name: string)
   if (low < 0 || high > 65535) {
     throw new TomaatError(
       'APP_OUTPUT',
-      `The network ${name} gave the label ${low < 0 ? low : high}; labels lie between 0 and 65535.`,
+      `The network ${name} gave the label ${low < 0 ? low : high}; labels must be between 0 and 65535.`,
     );
   }
   return high > 255 ? labels : Uint8Array.from(labels);
@@ -408,7 +408,7 @@ const noMemory = /bad_alloc|bad allocation|failed to allocate|allocation failed|
 function outOfMemory(name: string, cause: unknown, doing: string): TomaatError {
   return new TomaatError(
     'OUT_OF_MEMORY',
-    `The network ${name} ran out of memory ${doing}. Send a smaller or coarser volume; the author of the app may choose the sliding window or a smaller roiSize; whoever runs the server may raise the memory limit.`,
+    `The network ${name} ran out of memory ${doing}. Send a smaller or coarser volume; the author of the app can use the sliding window or a smaller roiSize; the operator of the server can raise the memory limit.`,
     { cause },
   );
 }
@@ -418,7 +418,7 @@ function loadError(cause: unknown, name: string): TomaatError {
   if (noMemory.test(message)) return outOfMemory(name, cause, 'while it was loaded');
   return new TomaatError(
     'BAD_MANIFEST',
-    `onnxruntime cannot load the model ${name}: ${message}. Export it with standard operators of opset 7 to 23, and try it with onnx.checker.`,
+    `onnxruntime cannot load the model ${name}: ${message}. Export it with standard operators of opset 7 to 23, and check it with onnx.checker.`,
     { cause },
   );
 }
@@ -429,7 +429,7 @@ function runError(cause: unknown, name: string, dims: readonly number[]): Tomaat
   const on = `on a tensor of ${dims.join(' × ')}`;
   if (noMemory.test(message)) return outOfMemory(name, cause, on);
   const hint = /mismatch|broadcast|shape|dimension/i.test(message)
-    ? ' Networks that halve their input want sizes that are multiples of 8, 16 or 32: see divisiblePad and roiSize.'
+    ? ' Networks that halve their input need sizes that are multiples of 8, 16 or 32: see divisiblePad and roiSize.'
     : ' Check the network and what the preprocessing gives it.';
   return new TomaatError(
     'APP_FAILED',

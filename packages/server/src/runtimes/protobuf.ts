@@ -9,7 +9,7 @@ export type Field =
   | { readonly number: number; readonly kind: 'bytes'; readonly value: Uint8Array }
   | { readonly number: number; readonly kind: 'fixed'; readonly value: Uint8Array };
 
-/** The fields of a message, in file order. Throws a RangeError where the bytes are no message. */
+/** The fields of a message, in file order. Throws a RangeError if the bytes are not a message. */
 export function* readFields(
   message: Uint8Array,
 ): Generator<Field & { readonly start: number; readonly end: number }> {

@@ -312,7 +312,7 @@ describe('diskError()', () => {
     ['ENOSPC', 'DISK_FULL', 'is full'],
     ['EDQUOT', 'DISK_FULL', 'is full'],
     ['EFBIG', 'DISK_FULL', 'is full'],
-    ['EROFS', 'DISK_FULL', 'can only be read'],
+    ['EROFS', 'DISK_FULL', 'is read-only'],
     ['EMFILE', 'BUSY', 'too many files open'],
     ['ENFILE', 'BUSY', 'too many files open'],
     ['EIO', 'INTERNAL', 'fails (EIO at write)'],

@@ -20,7 +20,7 @@ import type { Readable } from 'node:stream';
 import { TomaatError } from '@tomaat/core';
 import { checkWhole, createDamageList, damagedError, statOf } from './damage.ts';
 
-/** Bytes on the disk, named by what they are. */
+/** Content-addressed bytes on the disk. */
 export interface BlobRef {
   /** `sha256:` and 64 lower-case hex digits. */
   readonly digest: string;
@@ -33,7 +33,7 @@ export interface BlobRange {
   readonly lengthBytes?: number;
 }
 
-/** Puts down, durably, what keeps a blob alive; it runs where no delete() of the same blob can come between. */
+/** Durably records what keeps a blob alive; no delete() of the same blob can run in between. */
 export type KeepBlob = (ref: BlobRef) => void | Promise<void>;
 
 export interface AdoptOptions {
@@ -52,7 +52,7 @@ export interface BlobWriter extends AsyncDisposable {
   write(chunk: Uint8Array): Promise<void>;
   /** Makes the blob durable and visible under its digest; then runs `keep`. */
   commit(keep?: KeepBlob): Promise<BlobRef>;
-  /** Leaves nothing behind. After commit() it only waits for that. */
+  /** Removes everything written. After commit() it only waits for the commit. */
   abort(): Promise<void>;
 }
 
@@ -70,21 +70,21 @@ export interface Blobs extends AsyncDisposable {
   create(options?: { maxBytes?: number; expectedBytes?: number }): Promise<BlobWriter>;
   /**
    * Takes over a file: afterwards it is a blob, and no longer at `path`. A digest that is trusted saves the
-   * reading, one of a file that was synced (`isSynced`) the syncing. APP_OUTPUT when it is not a plain file (a symbolic
-   * link is none).
+   * reading, one of a file that was synced (`isSynced`) the syncing. APP_OUTPUT if it is not a regular file (a symbolic
+   * link is not).
    */
   adopt(path: string, options?: AdoptOptions): Promise<BlobRef>;
   /** Where the blob's file is, whether or not it exists; to be read, never written. */
   path(digest: string): string;
   /**
-   * The bytes as a stream, to be read to its end or destroyed. NOT_FOUND at once if there is no such blob. With a BlobRef,
-   * DAMAGED at once if its size is another; and if the whole is read and does not have its SHA-256, the stream errs with
-   * DAMAGED before its last bytes.
+   * The bytes as a stream, to be read to its end or destroyed. NOT_FOUND immediately if the blob does not exist. With a
+   * BlobRef, DAMAGED immediately if its size differs; if all of it is read and its SHA-256 does not match, the stream errs
+   * with DAMAGED before its last bytes.
    */
   open(blob: string | BlobRef, range?: BlobRange): Readable;
   /** Throws what `open()` would; nothing is read. */
   check(blob: BlobRef): Promise<void>;
-  /** To be told by whoever found another SHA-256: the file is not given out any more, and replaced by the next equal one. */
+  /** Called by a reader that found a different SHA-256: the file is no longer served, and is replaced by the next equal one. */
   markDamaged(digest: string): Promise<void>;
   stat(digest: string): Promise<BlobRef | undefined>;
   /**
@@ -98,9 +98,9 @@ export interface Blobs extends AsyncDisposable {
   requireSpace(expectedBytes: number): Promise<void>;
   /** Bytes that may still be written above that floor. */
   spareBytes(): Promise<number>;
-  /** Removes what earlier processes had begun and not committed; how many there were. */
+  /** Removes what earlier processes started and did not commit; returns how many there were. */
   sweepTemporary(): Promise<number>;
-  /** Aborts what is being written. */
+  /** Aborts all writes in progress. */
   close(): Promise<void>;
 }
 
@@ -214,7 +214,7 @@ class FileBlobs implements Blobs {
       if (!ref || range) return bytes;
       return checkWhole(bytes, ref, () => {
         this.#damaged.add(digest, file);
-        return damagedError(path, 'its SHA-256 is another');
+        return damagedError(path, 'its SHA-256 does not match');
       });
     } catch (error) {
       if (fd !== undefined) closeSync(fd);
@@ -239,7 +239,7 @@ class FileBlobs implements Blobs {
     if (file.size !== BigInt(sizeBytes)) {
       throw damagedError(path, `it has ${file.size} of ${sizeBytes} bytes`);
     }
-    if (this.#damaged.has(digest, file)) throw damagedError(path, 'its SHA-256 is another');
+    if (this.#damaged.has(digest, file)) throw damagedError(path, 'its SHA-256 does not match');
   }
 
   async stat(digest: string): Promise<BlobRef | undefined> {
@@ -316,7 +316,7 @@ class FileBlobs implements Blobs {
         else throw error;
       }
       try {
-        // Also when it was there: who linked it may not have got as far as this.
+        // Also if it existed: the process that linked it may not have reached this point.
         await this.#namedFolder?.sync();
         await keep?.(ref);
       } catch (error) {
@@ -366,7 +366,7 @@ class FileBlobs implements Blobs {
     return bavail * bsize - this.#minFreeBytes;
   }
 
-  /** Runs `work` when nobody else links or unlinks this blob. */
+  /** Runs `work` while nothing else links or unlinks this blob. */
   async #alone<T>(digest: string, work: () => Promise<T>): Promise<T> {
     const before = this.#queues.get(digest);
     const running = (before ?? Promise.resolve()).then(work);
@@ -383,7 +383,7 @@ class FileBlobs implements Blobs {
   }
 }
 
-/** Writes one file in large pieces, one on its way to the disk while the next one fills. */
+/** Writes one file in large pieces, one being written while the next one fills. */
 class FileWriter implements BlobWriter {
   readonly path: string;
   bytes = 0;
@@ -491,7 +491,7 @@ class FileWriter implements BlobWriter {
     return this.abort();
   }
 
-  /** Sends the filled buffer on its way, when the one before has arrived. */
+  /** Writes the filled buffer once the previous one is written. */
   async #flush(): Promise<void> {
     await this.#settle();
     const buffer = this.#buffer;
@@ -520,7 +520,7 @@ class FileWriter implements BlobWriter {
 }
 
 /**
- * Buffers that are used again, so that an upload costs no fresh memory. When many are out, as with hundreds of slow clients,
+ * Buffers that are reused, so that an upload allocates no new memory. When many are out, as with hundreds of slow clients,
  * the next ones are small.
  */
 class BufferPool {
@@ -561,11 +561,14 @@ function hexOf(digest: string): string {
 }
 
 function tooLarge(maxBytes: number): TomaatError {
-  return new TomaatError('UPLOAD_TOO_LARGE', `This is larger than the ${maxBytes} bytes that are taken here`);
+  return new TomaatError(
+    'UPLOAD_TOO_LARGE',
+    `This is larger than the ${maxBytes} bytes that are accepted here`,
+  );
 }
 
 const noSuchBlob = () =>
-  new TomaatError('NOT_FOUND', 'There is no such blob: it was deleted, or never stored');
+  new TomaatError('NOT_FOUND', 'This blob does not exist: it was deleted, or never stored');
 
 /** Undefined for a file that does not exist; throws any other error. */
 function absent(error: NodeJS.ErrnoException): undefined {
@@ -573,7 +576,10 @@ function absent(error: NodeJS.ErrnoException): undefined {
 }
 
 function notPlain(path: string): TomaatError {
-  return new TomaatError('APP_OUTPUT', `${path} is not a plain file. Write the output itself, no link to it`);
+  return new TomaatError(
+    'APP_OUTPUT',
+    `${path} is not a regular file. Write the output itself, not a link to it`,
+  );
 }
 
 /** Writes all of the bytes at this place of a file: one write may take fewer, as on a disk that is nearly full. */
@@ -610,7 +616,7 @@ async function attempt<T>(work: () => Promise<T>): Promise<T> {
   }
 }
 
-/** What the system says of a file, as a TomaatError; all else as it is. */
+/** A system error about a file as a TomaatError; other errors unchanged. */
 export function diskError(error: unknown): unknown {
   const { code, syscall } = error as NodeJS.ErrnoException;
   if (error instanceof TomaatError || !syscall) return error;
@@ -622,7 +628,7 @@ export function diskError(error: unknown): unknown {
       return new TomaatError(
         'DISK_FULL',
         code === 'EROFS'
-          ? 'The disk of the server can only be read now. Try again later, and tell its operator'
+          ? 'The disk of the server is read-only. Try again later, and tell its operator'
           : 'The disk of the server is full. Try again later',
         {
           cause: error,

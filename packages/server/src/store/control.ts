@@ -29,12 +29,12 @@ const lookEveryMs = 500;
 const pollMs = 50;
 /** A server of another version does not look for requests. */
 const takenWithinMs = 15_000;
-/** What a command left that did not wait for its answer. */
+/** The request of a command that did not wait for the response. */
 const staleMs = 600_000;
 
 /**
  * Does `work` as the one process that holds the data folder, or has the server that holds it do the same.
- * @throws TomaatError NOT_FOUND where there is no data folder, BUSY when the server does not answer, and what it answers.
+ * @throws TomaatError NOT_FOUND if there is no data folder, BUSY if the server does not respond, and the server's own errors.
  */
 export async function doAsHolder<K extends Kind>(
   dataFolder: string,
@@ -83,7 +83,7 @@ async function ask<K extends Kind>(
       if (performance.now() - startedMs < takenWithinMs || !existsSync(`${stem}.request.json`)) continue;
       throw new TomaatError(
         'BUSY',
-        `The server of ${resolve(dataFolder)} does not answer. If it is of an earlier version, restart it; else stop it, and run the command again.`,
+        `The server of ${resolve(dataFolder)} is not responding. If it is an earlier version, restart it; otherwise stop it and run the command again.`,
       );
     }
   } finally {
@@ -99,7 +99,7 @@ function isAlive(dataFolder: string): boolean {
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     if (code === 'EPERM') return true;
-    // It has just begun to hold the folder, ended, or is in another container: the lock tells.
+    // It has just taken the folder, ended, or is in another container: the lock decides.
     using lock = tryLock(dataFolder);
     return lock === undefined;
   }
@@ -153,7 +153,7 @@ async function answerAll(
     try {
       await rename(path, taken);
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === 'ENOENT') continue; // Nobody waits any more.
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') continue; // Nobody is waiting any longer.
       throw error;
     }
     const answer = await handle(await readFile(taken, 'utf8'), handlers, onFault);

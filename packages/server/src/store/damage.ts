@@ -3,7 +3,7 @@ import { type BigIntStats, fstatSync } from 'node:fs';
 import { pipeline, type Readable, Transform, type TransformCallback } from 'node:stream';
 import { TomaatError } from '@tomaat/core';
 
-/** Files of blobs whose bytes were found to be others than their name says; a file that is put in their place is another. */
+/** Blob files whose bytes were found not to match their name; a file that replaces one of them is a different file. */
 export interface DamageList {
   add(digest: string, file: BigIntStats): void;
   has(digest: string, file: BigIntStats): boolean;
@@ -24,7 +24,7 @@ export function createDamageList(): DamageList {
 
 export const statOf = (fd: number): BigIntStats => fstatSync(fd, { bigint: true });
 
-/** What a reader is told; `why` and `path` are for the log. */
+/** The error for a reader; `why` and `path` are for the log. */
 export function damagedError(path: string, why: string): TomaatError {
   return new TomaatError(
     'DAMAGED',
@@ -34,8 +34,8 @@ export function damagedError(path: string, why: string): TomaatError {
 }
 
 /**
- * The same bytes. If they do not have the blob's SHA-256 the stream errs before its end, so that nobody takes them for
- * whole: the last chunk is held back until all are hashed.
+ * The same bytes. If they do not have the blob's SHA-256 the stream errs before its end, so that nobody takes them as
+ * complete: the last chunk is held back until all are hashed.
  */
 export function checkWhole(
   bytes: Readable,
@@ -56,7 +56,7 @@ export function checkWhole(
       else done(onMismatch());
     },
   });
-  // Each ends with the other; whoever reads sees the error on `checked`.
+  // Each ends with the other; readers see the error on `checked`.
   pipeline(bytes, checked, () => {});
   return checked;
 }

@@ -155,7 +155,7 @@ it('transaction() runs many at once one after the other', async () => {
   expect(row.size).toBe(50);
 });
 
-it('transaction() refuses the database inside of itself instead of waiting for ever', async () => {
+it('transaction() refuses the database inside itself instead of waiting forever', async () => {
   await using database = await openDatabase<Schema>(file(), [first]);
   const { db } = database;
   await expect(database.transaction(() => db.selectFrom('note').selectAll().execute())).rejects.toThrow(

@@ -40,12 +40,12 @@ export interface Database<Schema> extends AsyncDisposable {
   readonly db: Kysely<Schema>;
   /**
    * Runs `work` in one transaction (BEGIN IMMEDIATE) and commits when it resolves, else rolls back. There is one
-   * connection, so inside `work` only `trx` may be used: `db` there would wait for ever, and throws instead.
+   * connection, so inside `work` only `trx` may be used: `db` there would wait forever, and throws instead.
    */
   transaction<T>(work: (trx: Transaction<Schema>) => Promise<T>): Promise<T>;
   /**
-   * Runs a query whose commit is not waited for: whoever reads sees it, also after a crash of this process, and the next
-   * other commit takes it along; only a power cut before that undoes it.
+   * Runs a query whose commit is not synced: readers see it, even after a crash of this process, and the next synced commit
+   * makes it durable; only a power failure before that undoes it.
    */
   unsynced<T>(query: (db: Kysely<Schema>) => Promise<T>): Promise<T>;
   /** Folds the write-ahead log into the database and empties it, so that deleted rows are in no file. */
@@ -57,7 +57,7 @@ export interface Database<Schema> extends AsyncDisposable {
  * Opens (or creates, readable by its owner alone) an SQLite database and brings its schema up to date. Each
  * migration runs in a transaction of its own, once.
  * @throws TomaatError INTERNAL when the file was written by a newer version, is not ours or is damaged;
- *   DISK_FULL when there is no room. Nothing is changed then.
+ *   DISK_FULL if the disk is full. Nothing is changed then.
  */
 export async function openDatabase<Schema>(
   file: string,
@@ -94,7 +94,7 @@ export async function openDatabase<Schema>(
       if (row.busy) {
         throw new TomaatError(
           'BUSY',
-          'Another program reads the database; its log is emptied at the next try',
+          'Another program is reading the database; its log will be emptied at the next attempt',
         );
       }
     },
@@ -117,11 +117,11 @@ export async function openDatabase<Schema>(
 export function emptied(file: string, evidence: string): TomaatError {
   return new TomaatError(
     'INTERNAL',
-    `${file} is empty, but ${evidence}: it has lost its jobs and keys. Restore it from a backup. To begin anew without them, delete the data folder`,
+    `${file} is empty, but ${evidence}: it has lost its jobs and keys. Restore it from a backup. To start over without them, delete the data folder`,
   );
 }
 
-/** Size of a file in bytes; 0 where there is none. */
+/** Size of a file in bytes; 0 if it does not exist. */
 export const sizeOf = (file: string): number => statSync(file, { throwIfNoEntry: false })?.size ?? 0;
 
 /** Whether an error says that a row with this key is there already. */
@@ -135,7 +135,10 @@ interface MigrationTable {
   tomaat_migration: { number: number; name: string; applied_at: string };
 }
 
-/** Takes the schema to its last step. Another process may open the same file at the same time: whoever comes first takes the step. */
+/**
+ * Migrates the schema to its last step. Another process may open the same file at the same time: the first one takes the
+ * step.
+ */
 async function migrate(db: Kysely<unknown>, file: string, migrations: readonly Migration[]): Promise<void> {
   while ((await stepsTaken(db, file, migrations)) < migrations.length) {
     await db.transaction().execute(async (trx) => {
@@ -155,7 +158,7 @@ async function migrate(db: Kysely<unknown>, file: string, migrations: readonly M
   }
 }
 
-/** How many of these migrations a database has behind it. */
+/** How many of these migrations a database has applied. */
 async function stepsTaken(
   db: Kysely<unknown>,
   file: string,
@@ -164,7 +167,10 @@ async function stepsTaken(
   const tables = await sql<{ name: string }>`SELECT name FROM sqlite_schema WHERE type = 'table'`.execute(db);
   if (tables.rows.length === 0) return 0;
   if (!tables.rows.some((row) => row.name === 'tomaat_migration')) {
-    throw new TomaatError('INTERNAL', `${file} is a database of another program. Choose another data folder`);
+    throw new TomaatError(
+      'INTERNAL',
+      `${file} is the database of another program. Choose another data folder`,
+    );
   }
   const applied = await (db as Kysely<MigrationTable>)
     .selectFrom('tomaat_migration')
@@ -196,7 +202,7 @@ class Lane implements Driver {
     this.#connection = new Connection(file, sqlite);
   }
 
-  /** Runs a transaction such that `db` used inside of it is noticed, instead of waiting for itself for ever. */
+  /** Runs a transaction such that `db` used inside of it is noticed, instead of waiting for itself forever. */
   guard<T>(run: (enter: (work: () => Promise<T>) => Promise<T>) => Promise<T>): Promise<T> {
     return run((work) => {
       const scope = { open: true };
@@ -336,19 +342,19 @@ function describe(file: string, code: number): ['DISK_FULL' | 'INTERNAL' | 'BUSY
     case 5: // SQLITE_BUSY
       return ['BUSY', `The database ${file} is in use by another program. Try again`];
     case 10: // SQLITE_IOERR
-      return ['INTERNAL', `The disk with ${file} fails. See the system's log`];
+      return ['INTERNAL', `The disk with ${file} is failing. See the system log`];
     case 11: // SQLITE_CORRUPT
     case 26: // SQLITE_NOTADB
       return [
         'INTERNAL',
-        `${file} is damaged or no database. Restore it from a backup, or choose another data folder`,
+        `${file} is damaged or not a database. Restore it from a backup, or choose another data folder`,
       ];
     case 13: // SQLITE_FULL
       return ['DISK_FULL', `The disk with ${file} is full. Free some space and try again`];
     case 8: // SQLITE_READONLY
       return [
         'DISK_FULL',
-        `The disk with ${file} can only be read now. Try again later, and see who owns the file and how its disk is mounted`,
+        `The disk with ${file} is read-only. Try again later, and check who owns the file and how its disk is mounted`,
       ];
     case 14: // SQLITE_CANTOPEN
       return ['INTERNAL', `${file} cannot be opened for writing. Check who owns it and its folder`];
@@ -407,7 +413,7 @@ function readHolder(file: string): number | undefined {
   try {
     return Number.parseInt(readFileSync(file, 'utf8'), 10) || undefined;
   } catch {
-    return undefined; // It only makes the message better.
+    return undefined; // It only improves the message.
   }
 }
 
@@ -433,7 +439,7 @@ function createPrivateFile(file: string): void {
 function cannotWrite(file: string, cause: unknown): TomaatError {
   const { code } = cause as NodeJS.ErrnoException;
   const why: Record<string, string> = {
-    EROFS: 'its disk can only be read. See how it is mounted',
+    EROFS: 'its disk is read-only. Check how it is mounted',
     ENOSPC: 'its disk is full. Free some space',
     EDQUOT: 'its disk is full. Free some space',
   };

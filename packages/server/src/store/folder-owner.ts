@@ -3,7 +3,7 @@ import { dirname, join, resolve } from 'node:path';
 import { TomaatError } from '@tomaat/core';
 
 /**
- * Whose a data folder is. What one command makes there has to be usable by every other one: a file that root leaves
+ * The owner of a data folder. What one command creates there must be usable by every other command: a file that root leaves
  * beside a server of another user stops that server. So root acts as the folder's owner, and any other user is refused.
  */
 export interface FolderOwner {
@@ -14,7 +14,7 @@ export interface FolderOwner {
 /** Files that only the user who runs the server makes. The folder itself may be a mount point that belongs to root. */
 const telling = ['server.db', 'registry.db', 'identity.key', 'audit.jsonl', 'known_hosts'];
 
-/** The owner of what lies in a data folder, or of the folder while nothing is in it; undefined where there is none. */
+/** The owner of the contents of a data folder, or of the folder while it is empty; undefined if it does not exist. */
 export function ownerOf(dataFolder: string): FolderOwner | undefined {
   const found = telling.map((name) => statOf(join(dataFolder, name))).find((stat) => stat !== undefined);
   const { uid, gid } = found ?? statOf(dataFolder) ?? {};
@@ -41,8 +41,8 @@ export function actAsOwner(dataFolder: string): Disposable {
 }
 
 /**
- * Makes this process, and all that it starts, the owner of a data folder for good: for servers. Gives what it became,
- * undefined where nothing changed.
+ * Makes this process, and all that it starts, the owner of a data folder for good: for servers. Returns the new owner,
+ * undefined if nothing changed.
  * @throws TomaatError FORBIDDEN for a user who is neither root nor the owner.
  */
 export function becomeOwner(dataFolder: string): FolderOwner | undefined {
@@ -57,14 +57,14 @@ export function becomeOwner(dataFolder: string): FolderOwner | undefined {
   return owner;
 }
 
-/** Gives what root has made in a data folder to the folder's owner. */
+/** Gives what root created in a data folder to the folder's owner. */
 export function giveToOwner(path: string, dataFolder = dirname(path)): void {
   const owner = requireOwner(dataFolder);
   if (owner) chownSync(path, owner.uid, owner.gid);
 }
 
 /**
- * The owner that root has to act as; undefined where this process may go on as it is.
+ * The owner that root must act as; undefined if this process can continue unchanged.
  * @throws TomaatError FORBIDDEN for a user who is neither root nor the owner.
  */
 export function requireOwner(dataFolder: string): FolderOwner | undefined {
@@ -87,7 +87,7 @@ export function userName(uid: number): string | undefined {
   try {
     users = readFileSync('/etc/passwd', 'utf8');
   } catch {
-    return undefined; // The number has to do.
+    return undefined; // Fall back to the number.
   }
   for (const line of users.split('\n')) {
     const [name, , id] = line.split(':');
@@ -96,7 +96,7 @@ export function userName(uid: number): string | undefined {
   return undefined;
 }
 
-/** What the system says of a file; undefined where it is missing or cannot be reached. */
+/** The status of a file; undefined if it is missing or unreachable. */
 function statOf(path: string): Stats | undefined {
   try {
     return statSync(path);

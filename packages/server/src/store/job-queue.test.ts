@@ -109,7 +109,7 @@ describe('createJobQueue()', () => {
     ).toEqual(['1', '2']);
   });
 
-  it('tells positions anew after each change', () => {
+  it('reports positions again after each change', () => {
     const [one, two, three] = [job('1'), job('2'), job('3', { owner: 'b' })];
     const queue = filled([one, two]);
     const positions = () => ['1', '2', '3'].map((id) => queue.positionOf(id));

@@ -64,7 +64,7 @@ export function createJobQueue(concurrencyOf: (service: string) => number | unde
       queued.set(job.id, job);
       version++;
     },
-    /** Takes a job out, wherever it is; true if it ran. */
+    /** Removes a job, wherever it is; true if it was running. */
     remove(id: string): boolean {
       if (queued.delete(id)) version++;
       const job = running.get(id);

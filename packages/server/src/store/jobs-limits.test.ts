@@ -54,7 +54,7 @@ describe('create() with maxJobs', () => {
     await test.add({ limits });
     await expect(test.add({ limits })).rejects.toMatchObject({
       code: 'LIMIT_REACHED',
-      message: expect.stringMatching(/^2 predictions .* may have 2\./),
+      message: expect.stringMatching(/2 predictions .* limit is 2\./),
       detail: { maxJobs: 2, retryAfterSeconds: 10 },
     });
     await expect(test.jobs.requireLimits('a', limits)).rejects.toMatchObject({ code: 'LIMIT_REACHED' });

@@ -82,7 +82,7 @@ describe('createJobs()', () => {
     });
   });
 
-  it('recover() fails what no service is there for any more, with the reason and without its input', async () => {
+  it('recover() fails jobs whose service is gone, with the reason and without its input', async () => {
     const writer = await blobs.create({ expectedBytes: 3 });
     await writer.write(Buffer.from('abc'));
     const { digest, sizeBytes } = await writer.commit();
@@ -99,7 +99,7 @@ describe('createJobs()', () => {
     ]) {
       expect((await jobs.get(id))?.error).toMatchObject({
         code: 'NOT_FOUND',
-        message: expect.stringContaining(`The service ${service} is not offered here any more`),
+        message: expect.stringContaining(`The service ${service} is no longer offered here`),
       });
     }
     expect(await blobs.stat(digest)).toBeUndefined();

@@ -41,7 +41,7 @@ export interface JobsSchema {
     /** What the header of the input stated of the grid, as JSON: for other formats of a label map. */
     geometry: Generated<string | null>;
   };
-  /** How long predictions took here: what is told to those who wait. */
+  /** How long predictions took here: the basis of estimates for waiting callers. */
   duration: { id: Generated<number>; service: string; seconds: number; voxels: number | null };
   /** Jobs that an owner with a limit created on a day (days since 1970, UTC), deleted ones included. */
   created_on: { owner: string; day: number; jobs: number };
@@ -62,11 +62,11 @@ interface JobTable {
   expires_ms: number | null;
   error: string | null;
   urgency: Generated<number>;
-  /** How often the process that computed it was lost in the middle of it. */
+  /** How often the process that computed it was lost before it finished. */
   lost: Generated<number>;
   /** The worker elsewhere that runs it; null for this process's own. */
   worker: string | null;
-  /** What its receipt says, as JSON, once it is settled; signed when it is asked for. */
+  /** The content of its receipt, as JSON, once it is settled; signed on request. */
   receipt: Generated<string | null>;
 }
 
@@ -113,7 +113,7 @@ export const jobMigrations: readonly Migration[] = [
   },
 ];
 
-/** A later step; it follows all that were there before it. */
+/** A later step; it follows all existing ones. */
 export const jobLimitMigrations: readonly Migration[] = [
   {
     name: 'jobs a day',
@@ -147,7 +147,7 @@ export const geometryMigrations: readonly Migration[] = [
   },
 ];
 
-/** What the caller asked for beside the files: kept with the job, deleted with it. */
+/** What the caller requested besides the files: kept with the job, deleted with it. */
 export interface JobRequest {
   parameters: Record<string, unknown>;
   frame?: number;
@@ -191,7 +191,7 @@ export interface NewJob {
   fingerprint?: string;
   /** 0 (first) to 7 (last); 3 if missing. */
   urgency?: number;
-  /** What the owner may use at most. */
+  /** The limits of the owner. */
   limits?: JobLimits;
 }
 
@@ -250,7 +250,7 @@ export interface SettledJob {
   outputs: readonly OutputFile[];
 }
 
-/** Who is told what becomes of jobs, after it was committed, and writes their receipts. */
+/** Receives the changes of jobs after they were committed, and writes their receipts. */
 export interface JobWitness {
   accepted?(job: { id: string } & Pick<NewJob, 'service' | 'owner' | 'inputs'>): void;
   /** What the receipt says; kept and deleted with the job. */
@@ -266,7 +266,7 @@ export interface JobsOptions {
   resultTtlMs: number;
   /** More than this many jobs waiting are refused (BUSY). */
   maxQueued: number;
-  /** For so long may a worker elsewhere keep silent before its job goes to another one; 15 s if missing. */
+  /** How long a remote worker may be silent before its job goes to another one; default 15 s. */
   leaseMs?: number;
   /** Most predictions of a service at a time; no limit if undefined. */
   concurrencyOf?(service: string): number | undefined;
@@ -275,7 +275,7 @@ export interface JobsOptions {
   now?(): number;
   /** The clock by which settled jobs expire, ms; the wall clock if missing. */
   steadyMs?(): number;
-  /** Clock of leases, ms: the time that passes, whatever becomes of the wall clock. */
+  /** Clock of leases, ms: monotonic, independent of the wall clock. */
   monotonicMs?(): number;
 }
 
@@ -302,7 +302,10 @@ export function createJobs({
   monotonicMs = () => performance.now(),
 }: JobsOptions) {
   const { db } = database;
-  /** Emits a job's id at each change of it, `queued` when there may be work, `queue` when positions change, `cancel` with an id. */
+  /**
+   * Emits a job's id at each change of it, `queued` when there may be work, `queue` when positions change, `cancel` with an
+   * id.
+   */
   const events = new EventEmitter().setMaxListeners(0);
   const progress = new Map<string, { stage: string; fraction: number }>();
   /** Blobs of requests that are still being received, by digest: how many hold each. */
@@ -375,7 +378,7 @@ export function createJobs({
     await drop(digests);
   }
 
-  /** Deletes those blobs that nothing holds any more. */
+  /** Deletes those blobs that nothing refers to any longer. */
   async function drop(digests: Iterable<string>): Promise<void> {
     for (const digest of new Set(digests)) await blobs.delete(digest, () => isHeld(digest));
   }
@@ -395,8 +398,8 @@ export function createJobs({
   }
 
   /**
-   * Throws BUSY when the queue is full; to be asked before the body of a request is read. What others have queued does not
-   * keep out an owner who has less than a fair share of it.
+   * Throws BUSY when the queue is full; to be asked before the body of a request is read. Jobs of others do not keep out an
+   * owner who has less than a fair share of the queue.
    */
   async function requireRoom(owner: string): Promise<void> {
     await load();
@@ -428,7 +431,7 @@ export function createJobs({
       if (unsettled >= maxJobs) {
         throw new TomaatError(
           'LIMIT_REACHED',
-          `${unsettled} predictions of this key are under way, and it may have ${maxJobs}. Wait until one is done, or cancel one.`,
+          `This key has ${unsettled} predictions in progress, and its limit is ${maxJobs}. Wait until one is done, or cancel one.`,
           { detail: { maxJobs, retryAfterSeconds: 10 } },
         );
       }
@@ -444,7 +447,7 @@ export function createJobs({
       if ((today?.jobs ?? 0) >= perDay) {
         throw new TomaatError(
           'LIMIT_REACHED',
-          `This key may have ${perDay} predictions a day, and has had them. The next day begins at 00:00 UTC.`,
+          `This key has reached its limit of ${perDay} predictions a day. The next day begins at 00:00 UTC.`,
           { detail: { perDay, retryAfterSeconds: Math.ceil(((day + 1) * dayMs - now()) / 1000) } },
         );
       }
@@ -464,15 +467,15 @@ export function createJobs({
   }
 
   /**
-   * Accepts a job: when this resolves it is on disk. BUSY when the queue is full, LIMIT_REACHED when the owner has what
-   * he may have, CONFLICT on a key used for another request.
+   * Accepts a job: when this resolves it is on disk. BUSY when the queue is full, LIMIT_REACHED when the owner is at a
+   * limit, CONFLICT on a key used for another request.
    */
   async function create(job: NewJob): Promise<{ id: string; existed: boolean }> {
     const id = randomBytes(16).toString('base64url');
     await load();
     const known = job.idempotencyKey === undefined ? undefined : await byKey(job);
     if (known) return sameRequest(known, job);
-    // Nothing may come between the two, or requests at the same time would all find the same room.
+    // Nothing may run in between, or concurrent requests would all find the same free place.
     requireRoomNow(job.owner);
     creating.set(id, job.owner);
     const createdMs = now();
@@ -582,7 +585,7 @@ export function createJobs({
 
   /**
    * The next job of these services becomes running, with a new attempt number. With `worker`, the name of a worker
-   * elsewhere, it does so under a lease: who is not heard of for `leaseMs` loses the job.
+   * elsewhere, it does so under a lease: a worker that is silent for `leaseMs` loses the job.
    */
   async function claim(services: readonly string[], worker?: string): Promise<ClaimedJob | undefined> {
     await load();
@@ -598,7 +601,7 @@ export function createJobs({
           sql<Selectable<JobTable>>`UPDATE job
             SET state = 'running', attempt = ${attempt}, started_ms = ${now()}, worker = ${worker ?? null}
             WHERE id = ${next.id} AND state = 'queued' RETURNING *`.execute(at);
-        // A power cut ends this process's own children too, so that it may take their claims back; a worker elsewhere
+        // A power failure ends this process's own children too, so that it may take their claims back; a worker elsewhere
         // lives on, and its attempt must never be given to another. See syncClaim().
         const { rows } = await (worker === undefined ? database.unsynced(start) : start(db));
         row = rows[0];
@@ -627,11 +630,11 @@ export function createJobs({
     };
   }
 
-  /** Puts a claim on the disk for good, for a job that ends the whole machine has to count as lost, too. */
+  /** Makes a claim durable, because a job that brings down the whole machine must count as lost, too. */
   async function syncClaim(id: string, attempt: number): Promise<void> {
     if (queue.attemptOf(id) !== attempt) return;
     const same = sql<number>`attempt`;
-    // What it cannot write, the end of the job will meet and tell.
+    // If it cannot write, the end of the job will fail, too, and report it.
     await db
       .updateTable('job')
       .set({ attempt: same })
@@ -661,7 +664,7 @@ export function createJobs({
     return row?.state === 'succeeded' && row.attempt === attempt;
   }
 
-  /** Takes down how far an attempt is, and renews its lease; false if the job is not running this attempt any more. */
+  /** Records the progress of an attempt and renews its lease; false if the job is no longer running this attempt. */
   function touch(id: string, attempt: number, at?: { stage: string; fraction: number }): boolean {
     if (queue.attemptOf(id) !== attempt) return false;
     leases.renew(id);
@@ -677,7 +680,7 @@ export function createJobs({
   const isRunning = (id: string, attempt: number): boolean => queue.attemptOf(id) === attempt;
 
   /**
-   * Ends an attempt. False when the job is not running this attempt any more (cancelled, or claimed anew):
+   * Ends an attempt. False if the job is no longer running this attempt (cancelled, or claimed again):
    * then nothing is changed and the results are not the job's.
    */
   async function settle(
@@ -771,7 +774,7 @@ export function createJobs({
     return settle(id, undefined, { state: 'canceled', error: { code: 'CANCELED', message } });
   }
 
-  /** Deletes a settled job with its results; false if there is none. */
+  /** Deletes a settled job with its results; false if it does not exist. */
   async function remove(id: string, why: 'deleted' | 'expired' = 'deleted'): Promise<boolean> {
     const removed = await database.transaction(async (trx) => {
       const outputs = await trx.selectFrom('job_output').select('digest').where('job', '=', id).execute();
@@ -803,7 +806,7 @@ export function createJobs({
     return rows.map(({ id }) => id);
   }
 
-  /** What the receipt of a settled job says; undefined if it is none. */
+  /** The content of the receipt of a settled job; undefined if the job is not settled. */
   async function receipt(id: string): Promise<object | undefined> {
     const row = await db.selectFrom('job').select('receipt').where('id', '=', id).executeTakeFirst();
     return row?.receipt ? (JSON.parse(row.receipt) as object) : undefined;
@@ -821,7 +824,7 @@ export function createJobs({
 
   /**
    * A running attempt goes back to the queue: `lost` when the process that computed it was (a third time fails the job),
-   * `handed back` when it is not at fault. Undefined if the job was not running this attempt any more.
+   * `handed back` when it is not at fault. Undefined if the job was no longer running this attempt.
    */
   async function requeue(
     id: string,
@@ -842,7 +845,7 @@ export function createJobs({
       return 'queued';
     }
     if (losses === 0) return undefined;
-    const message = `The process that computed this job was lost ${maxLosses} times in the middle of it, so the job is not tried again. Send a smaller volume, or ask the operator: the server’s log says more.`;
+    const message = `The process that computed this job was lost ${maxLosses} times, so the job is not tried again. Send a smaller volume, or ask the operator: the server’s log says more.`;
     const failed = await settle(id, attempt, { state: 'failed', error: { code: 'WORKER_DIED', message } });
     return failed ? 'failed' : undefined;
   }
@@ -852,7 +855,7 @@ export function createJobs({
     const lapsed = leases.takeLapsed();
     for (const { id, heard } of lapsed) {
       const attempt = queue.attemptOf(id);
-      // A worker that gave up while this server was away is not held against the job.
+      // A worker that gave up while this server was down does not count against the job.
       if (attempt !== undefined) await requeue(id, attempt, heard ? 'lost' : 'handed back');
     }
     return lapsed.map(({ id }) => id);
@@ -860,8 +863,8 @@ export function createJobs({
 
   /**
    * After a crash: what ran in this process is queued again (or failed, when its own child was lost too often:
-   * `lostChild`), what workers elsewhere run stays theirs for a lease, and blobs that belong to nothing are deleted. Unsettled jobs of other
-   * services than the ones that are served now fail with NOT_FOUND: nobody would ever claim them.
+   * `lostChild`), what workers elsewhere run stays theirs for a lease, and blobs that belong to nothing are deleted.
+   * Unsettled jobs of other services than the ones that are served now fail with NOT_FOUND: nobody would ever claim them.
    */
   async function recover(
     services: readonly string[],
@@ -873,7 +876,7 @@ export function createJobs({
     let unserved = db.selectFrom('job').select(['id', 'service']).where('state', 'in', ['queued', 'running']);
     if (services.length > 0) unserved = unserved.where('service', 'not in', [...services]);
     for (const { id, service } of await unserved.execute()) {
-      const message = `The service ${service} is not offered here any more. GET /api/services lists those that are.`;
+      const message = `The service ${service} is no longer offered here. GET /api/services lists the available ones.`;
       if (await settle(id, undefined, { state: 'failed', error: { code: 'NOT_FOUND', message } })) failed++;
     }
     for (const [id, { attempt }] of [...queue.running()]) {
@@ -883,7 +886,7 @@ export function createJobs({
       else failed++;
     }
     let orphans = await blobs.sweepTemporary();
-    // In one query, for the start waits for it; the few that are no job's are asked for one by one.
+    // In one query, because startup waits for it; the few that belong to no job are queried one by one.
     const ofJobs = await sql<{
       digest: string;
     }>`SELECT digest FROM job_input UNION SELECT digest FROM job_output`.execute(db);
@@ -943,7 +946,7 @@ export function createJobs({
     return () => events.off(event, listener);
   }
 
-  /** Resolves with the job once it is settled (or undefined when it is gone); rejects when `signal` aborts. */
+  /** Resolves with the job once it is settled (or undefined if it was deleted); rejects when `signal` aborts. */
   async function settled(id: string, signal?: AbortSignal): Promise<JobRecord | undefined> {
     for (;;) {
       signal?.throwIfAborted();

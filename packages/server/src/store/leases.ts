@@ -8,7 +8,7 @@ export interface Leases {
   begin(id: string): void;
   /** The job was claimed before this process started; its worker has the time of a lease to come back. */
   resume(id: string): void;
-  /** Its worker is heard from; nothing for a job that no worker holds. */
+  /** Its worker was heard from; does nothing for a job that no worker holds. */
   renew(id: string): void;
   end(id: string): void;
   has(id: string): boolean;

@@ -88,7 +88,7 @@ const registryMigrations: readonly Migration[] = [
   {
     name: 'signed announcements',
     async up(db) {
-      // What was announced without a signature is announced anew within 30 s, with one.
+      // What was announced without a signature is announced again within 30 s, with one.
       await sql`DELETE FROM entry WHERE face = 'api'`.execute(db);
       await sql`ALTER TABLE entry ADD COLUMN signed TEXT`.execute(db);
       await sql`CREATE TABLE announced (

@@ -6,7 +6,7 @@ import { partOf } from './whole-file.ts';
 /**
  * Reads a secret of a data folder, or makes it: a text that its owner alone can read, on the disk before it is used. Of
  * two processes that make it at once, the first one's is used by both.
- * @throws TomaatError INTERNAL for an empty file, as a full disk or a power cut may leave one.
+ * @throws TomaatError INTERNAL for an empty file, as a full disk or a power failure may leave one.
  */
 export async function readOrMakeSecret(
   file: string,

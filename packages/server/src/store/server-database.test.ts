@@ -33,7 +33,7 @@ describe('openServerDatabase()', () => {
     expect(serverMigrations).toHaveLength(rows.length);
   });
 
-  it('begins anew beside empty folders, and opens again beside files', async () => {
+  it('starts over beside empty folders, and opens again beside files', async () => {
     for (const name of [join('blobs', 'sha256'), 'uploads'])
       await mkdir(join(folder, name), { recursive: true });
     await (await openServerDatabase(folder)).close();
@@ -41,7 +41,7 @@ describe('openServerDatabase()', () => {
     await (await openServerDatabase(folder)).close();
   });
 
-  it.each([join('blobs', 'sha256'), 'uploads'])('refuses to begin anew beside files in %s', async (name) => {
+  it.each([join('blobs', 'sha256'), 'uploads'])('refuses to start over beside files in %s', async (name) => {
     await mkdir(join(folder, name), { recursive: true });
     await writeFile(join(folder, name, 'file'), 'x');
     for (const text of [undefined, '']) {

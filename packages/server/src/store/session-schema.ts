@@ -7,7 +7,7 @@ export interface SessionTable {
   /** SHA-256 of the token. */
   hash: Uint8Array;
   owner: string;
-  /** What the page calls its user (a key's label, or the name that the issuer tells), sealed with the session's token. */
+  /** What the page calls its user (a key's label, or the name that the issuer gives), sealed with the session's token. */
   label: string;
   /** Of a session that the issuer's word opened; one of a key has the key's. */
   scopes: string;

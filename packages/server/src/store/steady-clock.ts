@@ -2,11 +2,11 @@ import { sql } from 'kysely';
 import type { Database } from './database.ts';
 
 /**
- * A clock for how long things are kept. It goes on evenly when the wall clock is set: what was to be kept for an hour is
- * kept for an hour. Time in which the machine sleeps does not count.
+ * A clock for how long things are kept. It runs evenly when the wall clock is set: what should be kept for an hour is kept
+ * for an hour. Time in which the machine sleeps does not count.
  *
  * Times that are stored would be wrong for the next process, and for those who are shown them; `settle()` moves them along
- * with the wall clock. A jump while no process runs cannot be told from time that passed.
+ * with the wall clock. A jump while no process runs cannot be distinguished from elapsed time.
  */
 export interface SteadyClock {
   /** Whole ms since 1970 by the wall clock, without the jumps that are not settled yet. */

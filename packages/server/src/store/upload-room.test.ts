@@ -35,7 +35,7 @@ describe('chooseToDelete()', () => {
     const busy = upload('a1', 100, { receivedBytes: 5, usedMs: nowMs - 1000 });
     expect(choose([busy])).toBeUndefined();
     expect(choose([busy, upload('a2', 1, { receivedBytes: 1, usedMs: nowMs - 1000 })])).toBe('a2');
-    // An empty one is nobody’s work yet, and one that was left is not any more.
+    // An empty one is not yet anybody’s work, and an abandoned one no longer is.
     expect(choose([upload('a1', 100, { usedMs: nowMs - 1000 })])).toBe('a1');
     expect(choose([{ ...busy, usedMs: nowMs - 61_000 }])).toBe('a1');
   });

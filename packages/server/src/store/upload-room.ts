@@ -1,6 +1,6 @@
 /**
- * Which uploads make room for another owner's when the disk is full: whatever one owner has announced or left here, the
- * others get their share.
+ * Decides which uploads make room for another owner's when the disk is full: however much one owner has announced or left
+ * here, the others get their share.
  */
 
 export interface StoredUpload {

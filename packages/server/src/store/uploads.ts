@@ -10,8 +10,8 @@ import { hashFile } from './hash-file.ts';
 import { chooseToDelete } from './upload-room.ts';
 
 /**
- * Uploads that may be cut and go on. A part is a file `<id>` in a folder of its own and a row that says how many of its
- * bytes are on the disk for sure; what lies behind them is cut off before more is written. A whole upload is a blob, and
+ * Resumable uploads. A part is a file `<id>` in a folder of its own and a row that says how many of its
+ * bytes are on the disk for sure; anything after them is truncated before more is written. A whole upload is a blob, and
  * its row a lease on it: it lives for an hour after its last use.
  */
 
@@ -73,7 +73,7 @@ export interface NewUpload {
 export interface UploadsOptions {
   database: Database<UploadsSchema>;
   blobs: Blobs;
-  /** Folder of the parts; its file system has to be that of the blobs. */
+  /** Folder of the parts; it must be on the same file system as the blobs. */
   folder: string;
   maxBytes: number;
   /** Uploads, whole or not, that one owner may have at a time. */
@@ -87,7 +87,7 @@ export interface UploadsOptions {
    * as it came.
    */
   strip?(path: string, fileName: string, sizeBytes: number): Promise<AsyncIterable<Uint8Array> | undefined>;
-  /** Told what became of an upload, after it was put down. */
+  /** Called with the outcome of an upload, after it was recorded. */
   witness?: UploadWitness;
   now?(): number;
 }
@@ -95,24 +95,24 @@ export interface UploadsOptions {
 export interface UploadWitness {
   received(upload: { id: string; owner: string; digest: string }): void;
   removed(upload: { id: string; owner: string }, why: 'deleted' | 'expired'): void;
-  /** Somebody else asked for an upload of another owner, and was told that there is none. */
+  /** Another owner asked for this upload, and was answered that it does not exist. */
   refused?(upload: { id: string }, caller: string): void;
 }
 
 export type Uploads = Awaited<ReturnType<typeof openUploads>>;
 
-/** Who writes to an upload: how far it is, how to end it, and when that has come to pass. */
+/** The writer of an upload: its progress, how to end it, and when it has ended. */
 interface Writer {
   at: number;
   readonly stop: AbortController;
   ended: Promise<unknown>;
 }
 
-/** A sender that is silent for so long is taken for dead when another one wants to go on. */
+/** A sender that is silent this long is considered dead when another one wants to continue. */
 const silenceMs = 150;
-/** One that is not silent may go on for so long. */
+/** A sender that is not silent may continue this long. */
 const longestGraceMs = 10_000;
-/** So many bytes at most are sent again after the server was killed. */
+/** At most this many bytes are sent again after the server was killed. */
 const checkpointBytes = 2 * 1024 * 1024;
 
 export async function openUploads(options: UploadsOptions) {
@@ -130,7 +130,7 @@ export async function openUploads(options: UploadsOptions) {
   } = options;
   const db = database.db;
   await makeFolder(folder);
-  /** Who writes to an upload now: at most one, and whoever comes next ends it. */
+  /** The current writer of an upload: at most one, and the next one ends it. */
   const writers = new Map<string, Writer>();
   /** The hash so far of parts that this process has received from their first byte on. */
   const hashes = new Map<string, { hash: Hash; bytes: number }>();
@@ -156,19 +156,19 @@ export async function openUploads(options: UploadsOptions) {
     if (row && row.owner !== owner) witness?.refused?.({ id }, owner);
     throw new TomaatError(
       'NOT_FOUND',
-      'There is no such upload: it was deleted, or has expired. Begin a new one.',
+      'This upload does not exist: it was deleted, or has expired. Start a new one.',
       {
         field: 'upload',
       },
     );
   }
 
-  /** Begins an upload. UPLOAD_TOO_LARGE, DISK_FULL where it could not end well, BUSY when the owner has too many. */
+  /** Begins an upload. UPLOAD_TOO_LARGE, DISK_FULL if it could not finish, BUSY when the owner has too many. */
   async function create(upload: NewUpload): Promise<Upload> {
     if (upload.sizeBytes > maxBytes) {
       throw new TomaatError(
         'UPLOAD_TOO_LARGE',
-        `The upload is larger than the ${maxBytes} bytes that this server takes. Crop or compress the volume, or ask the operator for a higher limit`,
+        `The upload is larger than the ${maxBytes} bytes that this server accepts. Crop or compress the volume, or ask the operator for a higher limit`,
         { detail: { maxUploadBytes: maxBytes } },
       );
     }
@@ -180,10 +180,10 @@ export async function openUploads(options: UploadsOptions) {
     if (own >= maxPerOwner) {
       throw new TomaatError(
         'BUSY',
-        `There are ${own} uploads of yours already. Delete some, or wait until they expire.`,
+        `You already have ${own} uploads. Delete some, or wait until they expire.`,
       );
     }
-    // What was promised to others must fit as well.
+    // Space promised to others must fit, too.
     await makeRoom(upload.owner, upload.sizeBytes, { besidePromised: true });
     const row: UploadsSchema['upload'] = {
       id: randomBytes(16).toString('base64url'),
@@ -257,13 +257,13 @@ export async function openUploads(options: UploadsOptions) {
   const openPart = (id: string, flags: string): Promise<FileHandle> => open(pathOf(id), flags, 0o600);
 
   /**
-   * Ends whoever writes to the upload now, and waits until what came is on the disk. A connection that broke may still
-   * hold bytes to be read: only a writer that gets none is told to stop.
+   * Ends the current writer of the upload, and waits until the received bytes are on the disk. A broken connection may
+   * still hold bytes to be read: only a writer that receives none is stopped.
    */
   async function takeOver(
     id: string,
     graceMs = silenceMs,
-    why = 'Another request goes on with this upload.',
+    why = 'Another request is already continuing this upload.',
   ): Promise<void> {
     const endMs = performance.now() + longestGraceMs;
     for (let writer = writers.get(id); writer; writer = writers.get(id)) {
@@ -279,7 +279,7 @@ export async function openUploads(options: UploadsOptions) {
     }
   }
 
-  /** How far the upload is. Ends a request that still writes to it: whoever asks wants to go on. */
+  /** The progress of the upload. Ends a request that still writes to it: the client that asks wants to resume. */
   async function find(owner: string, id: string): Promise<Upload> {
     await rowOf(owner, id);
     await takeOver(id);
@@ -287,7 +287,7 @@ export async function openUploads(options: UploadsOptions) {
   }
 
   /**
-   * Takes bytes from an offset on. However the body ends, what came is on the disk when this settles, and counts.
+   * Takes bytes from an offset on. However the body ends, the received bytes are on the disk when this settles, and count.
    * CONFLICT (detail.offsetBytes) where the offset is not where the upload is; BAD_INPUT, and the upload is gone, when
    * the whole does not have the SHA-256 that was announced.
    */
@@ -319,7 +319,7 @@ export async function openUploads(options: UploadsOptions) {
     if (row.offset_bytes !== offsetBytes) {
       throw new TomaatError(
         'CONFLICT',
-        `The upload is at byte ${row.offset_bytes}, not ${offsetBytes}. Go on from there.`,
+        `The upload is at byte ${row.offset_bytes}, not ${offsetBytes}. Continue from there.`,
         {
           field: 'Upload-Offset',
           detail: { offsetBytes: row.offset_bytes },
@@ -345,14 +345,14 @@ export async function openUploads(options: UploadsOptions) {
       safe = at;
     };
     try {
-      // What an earlier process wrote and did not make sure of.
+      // What an earlier process wrote and did not sync.
       await guarded(() => handle.truncate(offsetBytes));
       try {
         for await (const chunk of untilAborted(body, writer.stop.signal)) {
           if (at + chunk.length > row.size_bytes) {
             throw new TomaatError(
               'BAD_REQUEST',
-              `The upload was announced with ${row.size_bytes} bytes, and more came. Begin a new one.`,
+              `The upload was announced with ${row.size_bytes} bytes, but more arrived. Start a new one.`,
             );
           }
           await guarded(() => writeAll(handle, chunk, at));
@@ -383,11 +383,11 @@ export async function openUploads(options: UploadsOptions) {
       await drop(id);
       throw new TomaatError(
         'BAD_INPUT',
-        `The bytes that came have the SHA-256 ${digest.slice(7)}, not the one that was announced. The upload is deleted; send the file again.`,
+        `The received bytes have the SHA-256 ${digest.slice(7)}, not the announced one. The upload was deleted; send the file again.`,
         { field: 'sha256' },
       );
     }
-    // Put down first: after a crash between the two steps the start finds the blob by it.
+    // Recorded first: after a crash between the two steps the next start finds the blob by it.
     await db.updateTable('upload').set({ expected: digest }).where('id', '=', id).execute();
     const keep = async (stored: { digest: string }) => {
       await db
@@ -435,13 +435,13 @@ export async function openUploads(options: UploadsOptions) {
     if (row?.digest) await blobs.delete(row.digest, () => isHeld(row.digest!));
   }
 
-  /** A whole upload to be used now: its lease begins anew. NOT_READY while bytes are missing. */
+  /** A complete upload that is used now: its lease starts again. NOT_READY while bytes are missing. */
   async function use(owner: string, id: string): Promise<Upload & { digest: string }> {
     const upload = toUpload(await rowOf(owner, id));
     if (upload.digest === undefined) {
       throw new TomaatError(
         'NOT_READY',
-        `The upload ${id} is not whole: ${upload.offsetBytes} of its ${upload.sizeBytes} bytes are here. Send the rest first.`,
+        `The upload ${id} is incomplete: ${upload.offsetBytes} of its ${upload.sizeBytes} bytes have arrived. Send the rest first.`,
         { field: 'upload' },
       );
     }
@@ -508,7 +508,7 @@ export async function openUploads(options: UploadsOptions) {
         () => undefined,
       );
       if (size === undefined) {
-        // It is a blob already, or it is nowhere.
+        // It is already a blob, or it does not exist.
         const digest = row.expected;
         if (digest !== null && (await blobs.stat(digest))?.sizeBytes === row.size_bytes) {
           await db
@@ -522,7 +522,7 @@ export async function openUploads(options: UploadsOptions) {
           if (!(error instanceof TomaatError && error.code === 'BAD_INPUT')) throw error;
         });
       } else if (size < row.offset_bytes) {
-        // The disk has lost what it had promised: the sender is told how much there is.
+        // The disk lost bytes that it had promised: the sender learns how many there are.
         await db.updateTable('upload').set({ offset_bytes: size }).where('id', '=', row.id).execute();
       }
     }
@@ -568,7 +568,7 @@ async function* untilAborted(
       yield value;
     }
   } finally {
-    // Not awaited: it settles only when the sender speaks again or its connection ends.
+    // Not awaited: it settles only when the sender sends again or its connection ends.
     iterator.return?.()?.catch(() => undefined);
   }
 }

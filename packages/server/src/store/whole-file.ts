@@ -4,7 +4,7 @@ import { rename, rm, writeFile } from 'node:fs/promises';
 /** The name of a temporary file beside `file`. Two that write at once, in one process too, get two names. */
 export const partOf = (file: string): string => `${file}.${randomBytes(6).toString('hex')}.part`;
 
-/** Writes a file by way of a temporary one, so that nobody reads half of it; it is on the disk before it gets its name. */
+/** Writes a file via a temporary one, so that nobody reads half of it; it is on the disk before it gets its name. */
 export async function writeWhole(file: string, text: string): Promise<void> {
   const part = partOf(file);
   try {

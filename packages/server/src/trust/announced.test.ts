@@ -105,7 +105,7 @@ describe('chooseTrusted()', () => {
         detail: { known, shown },
         message: expect.stringContaining(`tomaat trust remove ${name} (line 2 of ${file})`),
       });
-      expect(notes).toEqual([expect.stringContaining('announced by another server')]);
+      expect(notes).toEqual([expect.stringContaining('announced by a different server')]);
       expect(await pinned()).toEqual([[name, known]]);
     },
   );
@@ -142,10 +142,10 @@ describe('chooseTrusted()', () => {
     const options = optionsFor('any');
     expect((await chooseTrusted([evil, unsigned, good], options)).entry).toBe(good);
     expect(notes).toEqual([
-      expect.stringMatching(/^Passed over: .*another server/),
-      expect.stringMatching(/^Passed over: .*signature/),
+      expect.stringMatching(/^Skipped: .*a different server/),
+      expect.stringMatching(/^Skipped: .*signature/),
     ]);
-    await expect(chooseTrusted([evil, unsigned], options)).rejects.toThrow(/another server/);
+    await expect(chooseTrusted([evil, unsigned], options)).rejects.toThrow(/a different server/);
     await expect(chooseTrusted([unsigned, evil], { ...options, note: undefined })).rejects.toThrow(
       /without a signature/,
     );
@@ -171,7 +171,7 @@ describe('chooseTrusted()', () => {
     await addPin(file, 'registry.test:443/segmentation/prostate', await keyOf('good'));
     await expect(chooseTrusted([v1], options)).rejects.toMatchObject({
       code: 'BAD_SIGNATURE',
-      detail: { known: await keyOf('good'), shown: expect.stringContaining('not signed any more') },
+      detail: { known: await keyOf('good'), shown: expect.stringContaining('no longer signed') },
     });
   });
 

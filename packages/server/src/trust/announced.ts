@@ -2,12 +2,12 @@ import { type Entry, type RegistryClient, type SignedAnnouncement, toSlug } from
 import { TomaatError, withoutTrailingSlashes } from '@tomaat/core';
 import { addPin, findPins, type Pin } from './known-hosts.ts';
 
-/** An entry that may be used. */
+/** An entry that is trusted. */
 export interface TrustedEntry {
   readonly entry: Entry;
   /** What its server signed; missing for TOMAAT v1, which signs nothing. */
   readonly announcement?: SignedAnnouncement;
-  /** Whether its key was seen before under what was asked for. */
+  /** Whether its key is already remembered for what was asked for. */
   readonly known: boolean;
   /** Remembers its key, to be called once its server has answered. */
   remember(): Promise<void>;
@@ -19,14 +19,14 @@ export interface TrustOptions {
   registry: RegistryClient;
   /** What the user asked the registry for. */
   wanted: string;
-  /** Is told of entries that are passed over. */
+  /** Called with a note for each entry that is skipped. */
   note?(text: string): void;
 }
 
 /**
- * Of the entries that are meant, in the order of preference, one whose signature holds, and whose key is the one that
- * is remembered for the service or for the word that was asked. A key is remembered at first use. So a registry that
- * lists another server under the same word is found out, and so is one that leaves the signature away.
+ * From the matching entries, in order of preference, one with a valid signature and the key that is remembered for the
+ * service or for the word that was asked for. A key is remembered at first use. So a registry that lists another server
+ * under the same word is detected, and so is one that omits the signature.
  * @throws TomaatError BAD_SIGNATURE that shows both keys.
  */
 export async function chooseTrusted(entries: readonly Entry[], options: TrustOptions): Promise<TrustedEntry> {
@@ -40,7 +40,7 @@ export async function chooseTrusted(entries: readonly Entry[], options: TrustOpt
     } catch (error) {
       if (!(error instanceof TomaatError)) throw error;
       refusal ??= error;
-      options.note?.(`Passed over: ${error.message}`);
+      options.note?.(`Skipped: ${error.message}`);
     }
   }
   if (firstUse) return firstUse;
@@ -53,11 +53,11 @@ async function checkEntry(entry: Entry, { file, registry, wanted }: TrustOptions
     (list) => list.length > 0,
   );
   if (entry.face === 'v1' && !entry.signed) {
-    if (pins.length > 0) throw changed(entry, pins[0], 'nobody: it is not signed any more', registry, file);
+    if (pins.length > 0) throw changed(entry, pins[0], 'nobody: it is no longer signed', registry, file);
     return { entry, known: false, remember: async () => {} };
   }
   const announcement = await registry.verify(entry);
-  // Asked for by its id, which holds the thumbprint of the key, it needs no memory.
+  // An entry requested by id, which contains the thumbprint of the key, needs no remembered key.
   if (wanted === announcement.id) return { entry, announcement, known: true, remember: async () => {} };
   const other = pins.find((list) => !list.some(({ value }) => value === announcement.sub));
   if (other) throw changed(entry, other, announcement.sub, registry, file);
@@ -94,7 +94,7 @@ function changed(
 ): TomaatError {
   return new TomaatError(
     'BAD_SIGNATURE',
-    `${entry.name} at ${registry.baseUrl} is announced by another server than before. Either it was set up anew, or somebody takes its place.\n  known  ${value}\n  now    ${now}\nNothing was sent. Ask whoever runs the server. If it was set up anew: tomaat trust remove ${name} (line ${line} of ${file}), then try again.`,
+    `${entry.name} at ${registry.baseUrl} is announced by a different server than before. Either it was set up again, or somebody is impersonating it.\n  known  ${value}\n  now    ${now}\nNothing was sent. Ask the operator of the server. If it was set up again: tomaat trust remove ${name} (line ${line} of ${file}), then try again.`,
     { detail: { known: value, shown: now } },
   );
 }

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import * as tls from 'node:tls';
 
-/** The certificates (PEM) that this process trusts without a word of the user. Looked up: Node has the function since 22.15. */
+/** The certificates (PEM) that this process trusts by default. Looked up: Node has the function since 22.15. */
 export function defaultAuthorities(): readonly string[] {
   const { getCACertificates, rootCertificates } = tls as Partial<typeof tls>;
   if (getCACertificates) return getCACertificates('default');

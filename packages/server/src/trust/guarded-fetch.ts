@@ -15,15 +15,15 @@ import { TomaatError } from '@tomaat/core';
 import { defaultAuthorities } from './authorities.ts';
 
 /**
- * `fetch` for Node with rules that the built-in one cannot be given: which certificate is good, which addresses may
- * be connected to, no redirects. Nothing of a request, no key and no path, leaves before both were checked.
+ * `fetch` for Node with rules that the built-in one does not support: accepted certificates, allowed addresses, no
+ * redirects. Nothing of a request, neither key nor path, is sent before both are checked.
  */
 export interface FetchRules {
   /** Certificates (PEM) to trust besides those of the system. */
   ca?: string;
-  /** Whether a certificate that no authority vouches for is good; by its SHA-256 fingerprint, and that of its key. */
+  /** Whether to accept a certificate that no authority vouches for; by its SHA-256 fingerprint, and that of its key. */
   isKnown?(fingerprint: string, keyFingerprint: string): boolean;
-  /** Throws when this address, to which the host leads, may not be connected to. */
+  /** Throws if connections to this address, to which the host resolves, are not allowed. */
   checkAddress?(address: string): void;
   /** Instead of DNS. */
   resolve?(hostname: string): Promise<{ address: string; family: number }[]>;
@@ -45,7 +45,7 @@ export interface Shown {
 const bare = (host: string) => host.replace(/^\[(.*)\]$/, '$1');
 const portOf = (url: URL) => Number(url.port || (url.protocol === 'https:' ? 443 : 80));
 
-/** A TLS connection with its certificate, whatever that is; the caller judges it before a byte is sent. */
+/** A TLS connection with its certificate, whatever it is; the caller checks it before a byte is sent. */
 export function connectTls(
   options: ConnectionOptions & { host: string; port: number },
   ca: string | undefined,
@@ -58,7 +58,7 @@ export function connectTls(
       servername: options.servername ?? (isIP(host) ? '' : host),
       minVersion: 'TLSv1.2',
       ALPNProtocols: ['http/1.1'],
-      // Judged below: an unknown certificate has to be seen before it can be trusted.
+      // Checked below: an unknown certificate must be seen before it can be trusted.
       rejectUnauthorized: false,
       ...(ca !== undefined && { ca: [...defaultAuthorities(), ca] }),
     });
@@ -90,7 +90,7 @@ export function connectTls(
 
 const peekMs = 15_000;
 
-/** The certificate that a server shows. Nothing is sent to it but the handshake. */
+/** The certificate that a server presents. Only the handshake is sent to it. */
 export async function peekCertificate(url: URL, rules: FetchRules, signal?: AbortSignal): Promise<Shown> {
   const host = bare(url.hostname);
   checkLiteral(host, rules);
@@ -101,7 +101,7 @@ export async function peekCertificate(url: URL, rules: FetchRules, signal?: Abor
   return shown;
 }
 
-/** Whether the rules accept what a server shows. */
+/** Whether the rules accept what a server presents. */
 const isGood = (shown: Shown, rules: FetchRules): boolean =>
   shown.authorized || rules.isKnown?.(shown.fingerprint, shown.keyFingerprint) === true;
 
@@ -172,7 +172,7 @@ export function createGuardedFetch(rules: FetchRules): typeof globalThis.fetch {
       signal: signal ?? undefined,
     });
     const answer = await exchange(sent, body).catch((error: unknown) => {
-      // As the standard has it.
+      // As the standard requires.
       signal?.throwIfAborted();
       throw error;
     });
@@ -182,7 +182,7 @@ export function createGuardedFetch(rules: FetchRules): typeof globalThis.fetch {
       const to = plainText(answer.headers.location ?? 'nowhere');
       throw new TomaatError(
         'UPSTREAM',
-        `${url.origin}${url.pathname} redirects to ${to}, which is not followed. Give the address that is meant, if you trust it.`,
+        `${url.origin}${url.pathname} redirects to ${to}, which is not followed. If you trust that address, give it instead.`,
       );
     }
     return responseOf(answer, status);
@@ -196,7 +196,7 @@ const plainText = (text: string) => text.slice(0, 200).replace(/[\u0000-\u001f\u
 export function untrusted(host: string, { fingerprint, reason }: Shown): TomaatError {
   return new TomaatError(
     'UNREACHABLE',
-    `The certificate of ${host} is not trusted here (${reason}). Its SHA-256 fingerprint is\n  ${fingerprint}\nCompare it with the one that the server prints at its start. If they are the same: tomaat trust https://${host} --fingerprint ${fingerprint}\n(for this call alone: --fingerprint, TOMAAT_FINGERPRINT, or the option fingerprint of connectTo(); or the server's tomaat.pem as a trusted certificate: --ca FILE, or the option ca)`,
+    `The certificate of ${host} is not trusted here (${reason}). Its SHA-256 fingerprint is\n  ${fingerprint}\nCompare it with the one that the server prints at startup. If they match: tomaat trust https://${host} --fingerprint ${fingerprint}\n(for this call only: --fingerprint, TOMAAT_FINGERPRINT, or the option fingerprint of connectTo(); or the server's tomaat.pem as a trusted certificate: --ca FILE, or the option ca)`,
     { detail: { hopeless: true, reason, fingerprint } },
   );
 }
@@ -227,7 +227,7 @@ function bodyOf(init: RequestInit): {
   };
 }
 
-/** Sends the body and waits for the head of the answer; an answer that refuses ends the upload. */
+/** Sends the body and waits for the head of the response; an error response ends the upload. */
 function exchange(
   request: ClientRequest,
   body: Buffer | ReadableStream<Uint8Array> | undefined,
@@ -243,7 +243,7 @@ function exchange(
     request.once('response', (answer) => {
       answered = true;
       if (answer.statusCode! >= 300) ended.abort();
-      // A request that was not sent whole cannot lend its connection to the next.
+      // The connection of a partly sent request cannot be reused.
       answer.once('close', () => {
         if (!request.writableFinished) request.destroy();
       });

@@ -6,14 +6,14 @@ import { giveToOwner, requireOwner } from '../store/folder-owner.ts';
 import { partOf } from '../store/whole-file.ts';
 
 /**
- * What this user trusts because it was seen once: the file `known_hosts`, one line for each. A line is a name, a value
+ * What this user trusts after first use: the file `known_hosts`, one line for each. A line is a name, a value
  * and the time of first use:
  *
  *   server.example:9443 AB:01:… 2026-01-02T03:04:05Z # key q3…Y     the certificate of a server, and its public key
- *   registry.example:443/prostate Xw2…_4 2026-01-02T03:04:05Z       the key of whoever announced a service there
+ *   registry.example:443/prostate Xw2…_4 2026-01-02T03:04:05Z       the key that announced a service there
  *
- * `#` begins a comment. Lines may be removed and added by hand. The key of a certificate is in a comment, which versions
- * that do not know it pass over; by it a server is known again after it renewed its certificate with the same key.
+ * `#` begins a comment. Lines may be removed and added by hand. The key of a certificate is in a comment, which older
+ * versions ignore; it identifies a server after it renewed its certificate with the same key.
  */
 export interface Pin {
   readonly name: string;
@@ -34,7 +34,7 @@ const keyComment = /# key ([\w-]{43})$/;
 const header =
   '# Servers and services that this user trusts; tomaat trust shows them. A line may be removed.\n';
 
-/** The lines of the file, none if there is no file. BAD_REQUEST for a line that is none. */
+/** The lines of the file, none if there is no file. BAD_REQUEST for an invalid line. */
 export async function readPins(file: string): Promise<Pin[]> {
   const lines = (await readText(file)).split('\n');
   return lines.flatMap((text, index): Pin[] => {
@@ -44,7 +44,7 @@ export async function readPins(file: string): Promise<Pin[]> {
     if (!isValue || rest.length > 0) {
       throw new TomaatError(
         'BAD_REQUEST',
-        `Line ${index + 1} of ${file} is not a name with a fingerprint. Mend it, remove it, or put a # before it.`,
+        `Line ${index + 1} of ${file} is not a name with a fingerprint. Fix it, remove it or put a # before it.`,
       );
     }
     const keyFingerprint = keyComment.exec(text.trimEnd())?.[1];
@@ -52,19 +52,19 @@ export async function readPins(file: string): Promise<Pin[]> {
   });
 }
 
-/** The lines for a name; several mean that any of them will do. */
+/** The lines for a name; if there are several, any of them is accepted. */
 export async function findPins(file: string, name: string): Promise<Pin[]> {
   return (await readPins(file)).filter((pin) => pin.name === name);
 }
 
-/** Adds a line; `replace` takes out what was there for this name. */
+/** Adds a line; `replace` removes the existing ones for this name. */
 export async function addPin(
   file: string,
   name: string,
   value: string,
   options: { replace?: boolean; keyFingerprint?: string } = {},
 ): Promise<void> {
-  if (/[\s#]/.test(name)) throw new TypeError(`${name} cannot stand in ${file}`);
+  if (/[\s#]/.test(name)) throw new TypeError(`${name} cannot be stored in ${file}`);
   await change(file, (text, pins) => {
     if (pins.some((pin) => pin.name === name && pin.value === value)) return text;
     const kept = options.replace ? without(text, name, pins) : text;
@@ -74,7 +74,7 @@ export async function addPin(
   });
 }
 
-/** Brings a line up to date: the certificate that a server shows now, and its key. */
+/** Updates a line with the certificate that a server presents now, and its key. */
 export async function updatePin(
   file: string,
   { name, value }: Pin,
@@ -93,7 +93,7 @@ export async function updatePin(
 const lineOf = ({ name, value, firstSeen = '', keyFingerprint }: Omit<Pin, 'line'>) =>
   `${name} ${value} ${firstSeen}${keyFingerprint ? ` # key ${keyFingerprint}` : ''}`.trimEnd();
 
-/** Takes out the lines of a name; gives how many there were. */
+/** Removes the lines of a name; returns how many there were. */
 export async function removePins(file: string, name: string): Promise<number> {
   let removed = 0;
   await change(file, (text, pins) => {
@@ -120,7 +120,7 @@ async function readText(file: string): Promise<string> {
   }
 }
 
-/** Rewrites the file whole, so that nobody ever reads half of it; two processes take turns. */
+/** Replaces the whole file atomically; two processes take turns. */
 async function change(file: string, edit: (text: string, pins: readonly Pin[]) => string): Promise<void> {
   requireOwner(dirname(file));
   await mkdir(dirname(file), { recursive: true, mode: 0o700 });
@@ -139,7 +139,7 @@ async function change(file: string, edit: (text: string, pins: readonly Pin[]) =
 }
 
 const lockWaitMs = 5_000;
-/** A lock this old was left by a process that is gone. */
+/** A lock this old was left by a dead process. */
 const staleMs = 10_000;
 
 async function lock(file: string): Promise<() => Promise<void>> {
@@ -158,13 +158,13 @@ async function lock(file: string): Promise<() => Promise<void>> {
     else if (Date.now() > deadline)
       throw new TomaatError(
         'CONFLICT',
-        `Another process holds ${file}. Try again; if none runs, remove that file.`,
+        `Another process holds ${file}. Try again. If no such process is running, remove that file.`,
       );
     else await delay(20);
   }
 }
 
-/** A fingerprint as people give it (with or without colons, in any case) as it is shown. BAD_REQUEST for another text. */
+/** Normalises a fingerprint as users type it (with or without colons, in any case). BAD_REQUEST for any other text. */
 export function parseFingerprint(text: string): string {
   const digits = text
     .slice(0, 1000)
@@ -175,7 +175,7 @@ export function parseFingerprint(text: string): string {
   if (!/^[0-9A-F]{64}$/.test(digits)) {
     throw new TomaatError(
       'BAD_REQUEST',
-      `“${text.slice(0, 120)}” is no SHA-256 fingerprint. Give 32 pairs of hex digits such as AB:01:…, as the server prints them at its start.`,
+      `“${text.slice(0, 120)}” is not a SHA-256 fingerprint. Give 32 pairs of hex digits such as AB:01:…, as the server prints them at startup.`,
     );
   }
   return digits.match(/../g)!.join(':');

@@ -121,7 +121,7 @@ export function PointsField({
         onClick={() => onPlacing(!placing)}
       >
         {placing
-          ? 'Click in the slices to add points; press to end'
+          ? 'Click in the slices to add points; press here to stop'
           : canPlace
             ? 'Place points in the slices'
             : 'Drop a volume to place points in it'}

@@ -10,7 +10,7 @@ export interface ChosenVolume {
   scan: Scan;
   /** Which frame of a 4-D file, from 0. */
   frame?: number;
-  /** The voxels, once they are read; of a file that was only inspected there are none. */
+  /** The voxels, once they are read; missing while the file was only inspected. */
   volume?: Volume;
   error?: unknown;
 }
@@ -23,7 +23,7 @@ export interface FormState {
 
 export type PointList = readonly Vec3[];
 
-/** Values as the service proposes them. */
+/** The service's default values. */
 export function initialValues(inputs: readonly ServiceInput[]): Record<string, InputParameter> {
   const values: Record<string, InputParameter> = {};
   for (const input of inputs) {

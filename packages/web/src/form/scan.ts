@@ -42,7 +42,7 @@ export async function openScan(files: readonly File[]): Promise<Scan> {
     if (isDicom(prefix)) {
       throw new TomaatError(
         'UNSUPPORTED_FORMAT',
-        'This is DICOM, which cannot be sent here yet. Convert the series to NIfTI first, for instance with dcm2niix or 3D Slicer (“Export to file”), and drop the .nii.gz file.',
+        'This is a DICOM file, which this page cannot send yet. Convert the series to NIfTI first, for example with dcm2niix or 3D Slicer (“Export to file”), and drop the .nii.gz file.',
       );
     }
   }
@@ -52,7 +52,7 @@ export async function openScan(files: readonly File[]): Promise<Scan> {
     files,
     header,
     fields: found.fields,
-    // Of Blobs come Blobs.
+    // Given Blobs, it returns Blobs.
     anonymous: async () =>
       (await found.strip()).map((file) => ({ name: (file as File).name, blob: file as File })),
   };
@@ -140,7 +140,7 @@ function isOblique({ affine }: VolumeHeader): boolean {
   );
 }
 
-/** What of the service's rules this volume does not meet; by its header alone, or with its voxels where they were read. */
+/** The service's rules that this volume does not meet; by its header alone, or with its voxels where they were read. */
 export function refusals(
   rules: readonly AcceptanceRule[],
   input: string,
@@ -152,7 +152,7 @@ export function refusals(
     .flatMap((rule) => {
       const faults = volume ? checkVolume(rule, volume) : checkShape(rule, header);
       if (faults.length === 0) return [];
-      const why = `The service does not take this volume: ${faults.join('; ')}.`;
+      const why = `The service does not accept this volume: ${faults.join('; ')}.`;
       return [rule.message ? `${rule.message} ${why}` : why];
     });
 }

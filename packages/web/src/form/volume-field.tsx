@@ -18,7 +18,7 @@ export interface VolumeFieldProps {
   onMove?(position: Vec3, clicked: boolean): void;
 }
 
-/** Where a volume is dropped; it is read, checked and shown here, and goes nowhere before the form is sent. */
+/** Where a volume is dropped; it is read, checked and shown here, and is sent nowhere until the form is submitted. */
 export function VolumeField({ service, input, chosen, points, onChoose, onMove }: VolumeFieldProps) {
   const [error, setError] = useState<unknown>();
   const [busy, setBusy] = useState<string>();
@@ -31,8 +31,7 @@ export function VolumeField({ service, input, chosen, points, onChoose, onMove }
     setError(undefined);
     setBusy(files.map(({ name }) => name).join(', '));
     try {
-      if (files.length === 0)
-        throw new TomaatError('BAD_INPUT', 'There was no file in what was dropped. Drop a volume file.');
+      if (files.length === 0) throw new TomaatError('BAD_INPUT', 'No file was dropped. Drop a volume file.');
       const scan = await openScan(files);
       if (turn !== latest.current) return;
       const frame = scan.header.frames > 1 && input.frames !== 'all' ? 0 : undefined;
@@ -85,7 +84,7 @@ export function VolumeField({ service, input, chosen, points, onChoose, onMove }
         ) : (
           <p>
             <strong>Drop a volume here</strong>
-            <span className="fine">NIfTI, MetaImage or NRRD; a header and its data file together</span>
+            <span className="fine">NIfTI, MetaImage or NRRD; drop a header and its data file together</span>
           </p>
         )}
         <span className="drop-actions">
@@ -111,7 +110,7 @@ export function VolumeField({ service, input, chosen, points, onChoose, onMove }
         <>
           {unfit.map((sentence) => (
             <div className="problem" role="alert" key={sentence}>
-              <h4>This volume does not fit</h4>
+              <h4>This volume is not accepted</h4>
               <p>{sentence}</p>
             </div>
           ))}
@@ -137,7 +136,7 @@ export function VolumeField({ service, input, chosen, points, onChoose, onMove }
                   if (number >= 1 && number <= scan.header.frames) onChoose({ scan, frame: number - 1 });
                 }}
               />
-              <span className="fine">The file is 4-D; the service takes one frame of it.</span>
+              <span className="fine">The file is 4-D; the service takes one frame.</span>
             </label>
           )}
           <Identity chosen={chosen} />
@@ -160,10 +159,12 @@ export function VolumeField({ service, input, chosen, points, onChoose, onMove }
   );
 }
 
-/** What the header says that may tell whose scan it is, and that it stays here. */
+/** Header fields that may identify the patient, with a note that they stay here. */
 function Identity({ chosen: { scan } }: { chosen: ChosenVolume }) {
   if (scan.fields.length === 0) {
-    return <p className="fine identity">The header holds no free text. {nameSentence(scan.files.length)}</p>;
+    return (
+      <p className="fine identity">The header contains no free text. {nameSentence(scan.files.length)}</p>
+    );
   }
   return (
     <details className="identity">
@@ -181,19 +182,19 @@ function Identity({ chosen: { scan } }: { chosen: ChosenVolume }) {
         ))}
       </dl>
       <p className="fine">
-        {nameSentence(scan.files.length)} The image itself is sent as it is: a face can be recognised in a
-        scan of a head.
+        {nameSentence(scan.files.length)} The image itself is sent unchanged: a scan of a head can show a
+        recognisable face.
       </p>
     </details>
   );
 }
 
 const nameSentence = (files: number) =>
-  files === 1 ? 'The file’s name is not sent either.' : 'The files’ names are not sent either.';
+  files === 1 ? 'The file name is not sent.' : 'The file names are not sent.';
 
 type DropItem = { kind: string; getFile?(): Promise<File>; getEntries?(): AsyncIterable<DropItem> };
 
-/** The files of a drop; of a folder those at its top, so that what is in it can be told. */
+/** The files of a drop; for a folder those at its top level, to report what it contains. */
 async function filesOf(items: readonly DropItem[]): Promise<File[]> {
   const files: File[] = [];
   for (const item of items) {
@@ -211,8 +212,8 @@ async function filesOf(items: readonly DropItem[]): Promise<File[]> {
     throw new TomaatError(
       'UNSUPPORTED_FORMAT',
       isDicom
-        ? 'This folder holds DICOM, which cannot be sent here yet. Convert the series to NIfTI first, for instance with dcm2niix, and drop the .nii.gz file.'
-        : 'This is a folder. Drop the volume file that is in it.',
+        ? 'This folder contains DICOM, which this page cannot send yet. Convert the series to NIfTI first, for example with dcm2niix, and drop the .nii.gz file.'
+        : 'This is a folder. Drop the volume file inside it.',
     );
   }
   return files;

@@ -33,7 +33,7 @@ function JobView({ id }: { id: string }) {
   useTitle(job ? `${titleOfState(job)} – ${fileName ?? name}` : 'Job');
 
   if (error !== undefined) return <JobGone id={id} error={error} />;
-  if (!job) return <Loading what="Asking about the job …" />;
+  if (!job) return <Loading what="Loading the job …" />;
   return (
     <>
       <p className="crumbs">
@@ -49,8 +49,8 @@ function JobView({ id }: { id: string }) {
       </section>
       {silent && !isSettled(job) && (
         <p className="notice" role="status">
-          The server does not answer at the moment. The job is on its disk and goes on when the server is
-          back; this page keeps trying.
+          The server is not responding. The job is stored on its disk and continues when the server is back.
+          This page keeps trying.
         </p>
       )}
       {!isSettled(job) && <Progress job={job} />}
@@ -71,7 +71,7 @@ const titleOfState = (job: Job) =>
     job.state
   ];
 
-/** The job as the server tells it, for as long as it changes. A server that is away is waited for. */
+/** Follows the job as the server reports it, while it changes. Waits for a server that is down. */
 function useJob(id: string): { job?: Job; error?: unknown; silent: boolean } {
   const [job, setJob] = useState<Job>();
   const [error, setError] = useState<unknown>();
@@ -103,7 +103,7 @@ function useJob(id: string): { job?: Job; error?: unknown; silent: boolean } {
         }
       }
     })();
-    // The events are quiet about a server that went away; one small question now and then is not.
+    // The event stream does not show that a server went down; a small request now and then does.
     const look = setInterval(() => {
       if (settled) return clearInterval(look);
       impatientClient.job(id, { signal: abort.signal }).then(
@@ -150,7 +150,7 @@ function JobGone({ id, error }: { id: string; error: unknown }) {
     <Problem fault={fault}>
       {entry && (
         <button type="button" onClick={() => void forget(entry.key).then(() => navigate('/jobs'))}>
-          Remove it from my list
+          Remove from my list
         </button>
       )}
       <Link href={entry ? `/services/${encodeURIComponent(entry.service)}` : '/'}>
@@ -167,8 +167,8 @@ function JobFailed({ job, submission }: { job: JobIn<'failed' | 'canceled'>; sub
       ? {
           title: 'Cancelled',
           message: entry?.uploads
-            ? `The job was cancelled. What you sent stays on the server for ${uploadLife}, so that you can try again without sending it anew; “Delete it” deletes it at once.`
-            : 'The job was cancelled. Its copy of the data has been deleted on the server.',
+            ? `The job was cancelled. Your upload stays on the server for ${uploadLife}, so that you can try again without uploading again. “Delete it” deletes it immediately.`
+            : 'The job was cancelled. Its data has been deleted from the server.',
         }
       : { title: titleOf(job.error.code), message: job.error.detail, code: job.error.code };
   return (
@@ -180,7 +180,7 @@ function JobFailed({ job, submission }: { job: JobIn<'failed' | 'canceled'>; sub
   );
 }
 
-/** Asks for the same once more. */
+/** Submits the same request again. */
 function Retry({ submission }: { submission: Submission }) {
   const [, navigate] = useLocation();
   return (

@@ -11,7 +11,7 @@ import { faultOf, Problem } from '../ui.tsx';
 /** The worker's stages, in plain words. */
 const stageNames: Record<Stage, string> = {
   decode: 'Reading the volume',
-  preprocess: 'Preparing it',
+  preprocess: 'Preparing',
   infer: 'Computing',
   postprocess: 'Finishing the result',
   encode: 'Writing the files',
@@ -45,7 +45,7 @@ export function Progress({ job }: { job: JobIn<'queued' | 'running'> }) {
         {queued
           ? before === 0
             ? 'Waiting: next in line'
-            : `Waiting: ${before} ${before === 1 ? 'job is' : 'jobs are'} before this one`
+            : `Waiting: ${before} ${before === 1 ? 'job' : 'jobs'} ahead`
           : `${at < 0 ? job.stage || 'Starting' : stageNames[stages[at]]}${percent === undefined ? '' : `, ${percent} %`}`}
       </p>
       {!queued && (
@@ -62,9 +62,9 @@ export function Progress({ job }: { job: JobIn<'queued' | 'running'> }) {
         </ol>
       )}
       <p className="fine">
-        {formatClock(seconds)} {queued ? 'waited' : 'elapsed'}
-        {job.expectedSeconds !== undefined && `; it usually takes ${formatSeconds(job.expectedSeconds)}`}. You
-        may close this page: the job goes on, and “My jobs” in this browser finds it again
+        {formatClock(seconds)} {queued ? 'waiting' : 'elapsed'}
+        {job.expectedSeconds !== undefined && `; usually takes ${formatSeconds(job.expectedSeconds)}`}. You
+        can close this page: the job continues, and “My jobs” in this browser finds it again
         {login && `, logged in ${login}`}.
       </p>
       {error !== undefined && <Problem fault={faultOf(error)} />}

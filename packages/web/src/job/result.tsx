@@ -34,7 +34,7 @@ export interface ResultProps {
   fileName?: string;
 }
 
-/** What came back: in the viewer, in a table, as files. */
+/** The results: in the viewer, in a table, as files. */
 export function Result({ job, service, submission, fileName }: ResultProps) {
   const maps = job.outputs.filter(({ type }) => type === 'LabelVolume');
   const [mapName, setMapName] = useState(() => (maps.find(({ primary }) => primary) ?? maps[0])?.name);
@@ -99,8 +99,7 @@ export function Result({ job, service, submission, fileName }: ResultProps) {
               />
               {!scan.volume && (
                 <p className="fine viewer-note">
-                  {scan.fault ??
-                    'This browser does not have the scan that was sent; here the result is shown without it.'}
+                  {scan.fault ?? 'This browser does not have the scan, so the result is shown without it.'}
                 </p>
               )}
             </div>
@@ -298,7 +297,7 @@ function TextOutput({ job, output }: { job: SucceededJob; output: JobOutput }) {
   return (
     <section className="panel">
       <h2>{output.label || output.name}</h2>
-      {text.isPending && <Loading what="Fetching the text …" />}
+      {text.isPending && <Loading what="Loading the text …" />}
       {text.isError && <Problem fault={faultOf(text.error)} />}
       {text.data !== undefined && (
         <textarea
@@ -413,7 +412,7 @@ function Share({ job }: { job: SucceededJob }) {
     <section className="panel share" aria-labelledby="share-title">
       <h2 id="share-title">Link</h2>
       <p className="fine">
-        The result is at this address, without the scan, until it is deleted
+        This address shows the result, without the scan, until it is deleted
         {job.expiresTime && ` (${formatTime(job.expiresTime)})`}. {whoOpens(me.data)}
       </p>
       <div className="actions">
@@ -435,7 +434,7 @@ function Share({ job }: { job: SucceededJob }) {
         >
           {busy ? 'Deleting …' : 'Delete the result now'}
         </button>
-        <Link href={`/services/${encodeURIComponent(job.service)}`}>Another scan</Link>
+        <Link href={`/services/${encodeURIComponent(job.service)}`}>Send another scan</Link>
       </div>
       {error !== undefined && <Problem fault={faultOf(error)} />}
     </section>

@@ -11,7 +11,7 @@ import { entryAt, findSubmission, type Submission } from '../store.ts';
 import { Empty, faultOf, Loading, Problem, useTitle } from '../ui.tsx';
 import { discard, resume, send, stop, uploadLife, useUpload } from '../upload.ts';
 
-/** An upload on its way; once the server has it, the job's own page follows. */
+/** An upload in progress; once the server has it, the job's own page follows. */
 export function UploadView({ uploadKey }: { uploadKey: string }) {
   const state = useUpload(uploadKey);
   const [submission, setSubmission] = useState<Submission>();
@@ -25,7 +25,7 @@ export function UploadView({ uploadKey }: { uploadKey: string }) {
   }, [uploadKey, navigate]);
   const login = loginPhrase(useMe().data);
   const logins = useLogins();
-  // What stopped for want of a login goes on when there is one.
+  // What stopped because a login was missing continues after the login.
   // biome-ignore lint/correctness/useExhaustiveDependencies: the login is what it waits for
   useEffect(() => {
     const error = state?.phase === 'failed' ? state.error : undefined;
@@ -41,8 +41,8 @@ export function UploadView({ uploadKey }: { uploadKey: string }) {
   if (!state || state.phase === 'sent') return <Loading what="One moment …" />;
   if (state.phase === 'lost') {
     return (
-      <Empty title="This upload is not in this browser">
-        {login && <p>You are logged in {login}. Uploads of another login are not shown.</p>}
+      <Empty title="This browser does not have this upload">
+        {login && <p>You are logged in {login}. Uploads from other logins are not shown.</p>}
         <p>
           <Link href="/">Choose a service</Link> and drop the scan again.
         </p>
@@ -55,8 +55,8 @@ export function UploadView({ uploadKey }: { uploadKey: string }) {
         fault={{
           title: 'Cancelled',
           message: state.isDeleted
-            ? 'The upload was stopped; nothing of it is kept on the server.'
-            : `The upload was stopped. The server could not be told; it deletes what it has of it within ${uploadLife}.`,
+            ? 'The upload was stopped. The server keeps none of it.'
+            : `The upload was stopped, but the server could not be reached. It deletes what it received within ${uploadLife}.`,
         }}
       >
         {submission && (
@@ -104,11 +104,11 @@ export function UploadView({ uploadKey }: { uploadKey: string }) {
         </ProgressBar>
         <p className="progress-text" role="status">
           {sentBytes >= totalBytes && totalBytes > 0
-            ? 'All sent; the server checks it …'
+            ? 'All sent; the server is checking it …'
             : `Sending: ${formatBytes(sentBytes)} of ${formatBytes(totalBytes)}${secondsLeft === undefined ? '' : `, about ${formatClock(secondsLeft)} left`}`}
         </p>
         <p className="fine">
-          After a cut of the connection or a reload of this page, it goes on from where it was.
+          If the connection drops or you reload this page, the upload resumes where it stopped.
         </p>
         <div className="actions">
           <button type="button" className="quiet" onClick={() => stop(uploadKey)}>
@@ -120,7 +120,7 @@ export function UploadView({ uploadKey }: { uploadKey: string }) {
   );
 }
 
-/** Deletes a request with all that is kept of it, here and on the server. */
+/** Deletes a request and everything kept for it, here and on the server. */
 export function Discard({ uploadKey }: { uploadKey: string }) {
   const [, navigate] = useLocation();
   const [error, setError] = useState<unknown>();

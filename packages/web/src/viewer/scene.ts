@@ -34,7 +34,7 @@ export interface Scene {
 const background = { slices: [0.043, 0.055, 0.067, 1] };
 
 /**
- * Opens the viewer on a canvas. `onMove` is told the world position of the crosshair, RAS+ mm, and whether the user
+ * Opens the viewer on a canvas. `onMove` receives the world position of the crosshair, RAS+ mm, and whether the user
  * put it there by a click. Throws UNSUPPORTED_FORMAT where the browser has no WebGL 2.
  */
 export async function openScene(
@@ -126,7 +126,7 @@ export async function openScene(
       niivue.addVolume(image);
       const extent = extentOf(volume);
       niivue.opts.crosshairWidth = lineWidth(extent);
-      // It is made anew when it is drawn.
+      // It is rebuilt when it is drawn.
       if (niivue.crosshairs3D) niivue.crosshairs3D.mm![0] = Number.NaN;
       niivue.opts.crosshairGap = Math.min(8, extent / 20);
       pointRadius = Math.min(2.5, extent / 40);
@@ -219,9 +219,9 @@ export async function openScene(
 }
 
 /**
- * NiiVue builds all its textures anew at each change of a volume, its window or a mesh, which takes seconds without a
- * graphics card. From here on it does so once for all changes of a frame, and before anything else draws. What is
- * returned asks for a frame.
+ * NiiVue rebuilds all its textures at each change of a volume, its window or a mesh, which takes seconds without a
+ * graphics card. From here on it does so once for all changes of a frame, before anything else draws. The returned function
+ * requests a frame.
  */
 function drawOncePerFrame(niivue: Niivue): () => void {
   const update = niivue.updateGLVolume.bind(niivue);

@@ -44,7 +44,7 @@ export const slowApp = join(web, 'test', 'slow-app');
 export interface Site extends RunningServer {
   readonly address: string;
   readonly dataFolder: string;
-  /** Stops the server, leaving its data, and starts it anew on the same port. */
+  /** Stops the server, leaving its data, and starts it again on the same port. */
   restart(): Promise<void>;
   stop(): Promise<void>;
 }
