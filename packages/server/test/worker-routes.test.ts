@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { rm, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { Job } from '@tomaat/client';
+import { claimedJobSchema, type Job } from '@tomaat/client';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { makeKey } from './access-fixture.ts';
 import { inferBright, writeApp } from './app-fixture.ts';
@@ -11,6 +11,7 @@ import { startTestServer, type TestServer, temporaryFolder } from './test-server
 /* What a worker may not do: read what is not its job's, bring what the service does not promise. */
 
 let folder: string;
+let app: string;
 let server: TestServer;
 let headers: { authorization: string };
 let scans: Uint8Array<ArrayBuffer>[];
@@ -20,7 +21,7 @@ const version = '1.0.0';
 
 beforeAll(async () => {
   folder = await temporaryFolder();
-  const app = await writeApp(folder, 'app', {
+  app = await writeApp(folder, 'app', {
     infer: inferBright,
     inputs: { volume: { type: 'volume' }, other: { type: 'volume', optional: true } },
     labels: [{ value: 1, name: 'bright' }],
@@ -111,6 +112,30 @@ async function bring({ id, attempt }: { id: string; attempt: number }): Promise<
     expect(brought.status).toBe(204);
   }
 }
+
+describe('POST /api/worker/claim', () => {
+  it('says what an input was before text was taken out of it', async () => {
+    const named = Uint8Array.from(await encode(phantom(), 'nii'));
+    // descrip of NIfTI-1
+    named.set(Buffer.from('Jane Doe'), 148);
+    await using strips = await startTestServer([app], { workers: 0, stripInputs: true });
+    const { headers } = await makeKey(strips.dataFolder, ['worker']);
+    const sent = await fetch(`${strips.url}/api/services/app/predictions`, {
+      method: 'POST',
+      body: named,
+      headers: { 'content-type': 'application/octet-stream' },
+    });
+    const answer = await fetch(`${strips.url}/api/worker/claim`, {
+      method: 'POST',
+      body: JSON.stringify({ worker: 'gpu-1', services: [{ id: 'app', version }] }),
+      headers: { ...headers, 'content-type': 'application/json' },
+    });
+    const job = claimedJobSchema.parse(await answer.json());
+    const { id } = (await sent.json()) as Job;
+    expect(job).toMatchObject({ id, inputs: [{ name: 'volume', received: digestOf(named) }] });
+    expect(job.inputs[0].digest).not.toBe(digestOf(named));
+  });
+});
 
 describe('GET /api/worker/jobs/{id}/inputs/{digest}', () => {
   const input = (id: string, bytes: Uint8Array, attempt: number) =>

@@ -66,6 +66,10 @@ export const claimedJobSchema = z.object({
       fileName: z.string(),
       digest: z.string(),
       sizeBytes: z.int(),
+      received: z
+        .string()
+        .optional()
+        .describe('Digest of the file as it came, where text was taken out of it'),
     }),
   ),
 });
