@@ -8,6 +8,7 @@ import {
   mediaTypes,
   type OutputFormat,
   outputSchema,
+  supportedExtensions,
 } from '@tomaat/core';
 import { z } from 'zod';
 import type { ResponseHeader } from './response-headers.ts';
@@ -660,7 +661,10 @@ export const endpoints = {
     },
     params: z.object({ id: z.string(), name: z.string() }),
     query: z.object({
-      format: z.string().optional().describe('nii, nii.gz, mha, nrrd, vtk, stl, json, txt …'),
+      format: z
+        .string()
+        .optional()
+        .describe(`${supportedExtensions.join(', ')}, vtk, stl, json, txt …`),
     }),
     responses: {
       200: {

@@ -16,8 +16,20 @@ export * from './formats/identifying-text.ts';
 export * from './formats/mesh-file.ts';
 export * from './formats/points.ts';
 export { isText } from './formats/strangers.ts';
+export {
+  endingOf,
+  formatList,
+  formatNames,
+  holdsVoxelsAlone,
+  isVolumeMediaType,
+  isVolumeUnlikeBase64,
+  volumeEndings,
+  volumeFormats,
+  withoutVolumeEnding,
+} from './formats/table.ts';
 export * from './formats/transform-file.ts';
 export * from './formats/volume-file.ts';
+export type { DataFileField, FileEnding, VolumeFormatRow } from './formats/volume-format.ts';
 export * from './formats/web-platform.ts';
 export * from './formats/zlib-platform.ts';
 export * from './geometry/affine.ts';

@@ -2,7 +2,13 @@ import { TomaatError, withField } from '../errors.ts';
 import type { FileGeometry } from '../formats/file-geometry.ts';
 import { meshToStl, meshToVtk } from '../formats/mesh-file.ts';
 import { formatPoints, formatPointsJson } from '../formats/points.ts';
-import { readTransform, type SpatialTransform, writeTransform } from '../formats/transform-file.ts';
+import { defaultExtension } from '../formats/table.ts';
+import {
+  readTransform,
+  type SpatialTransform,
+  type TransformExtension,
+  writeTransform,
+} from '../formats/transform-file.ts';
 import {
   type ReadLimits,
   readVolume,
@@ -252,7 +258,7 @@ async function decode(
   context: PredictionContext,
   progress: (fraction: number) => void,
 ): Promise<Decoded> {
-  const decoded: Decoded = { volumes: {}, transforms: {}, extension: 'nii.gz' };
+  const decoded: Decoded = { volumes: {}, transforms: {}, extension: defaultExtension };
   const missing: string[] = [];
   // A program gets the voxels in a file, of the type that they came in.
   const isProgram = manifest.model.some(({ runtime }) => runtime === 'command');
@@ -536,7 +542,7 @@ export async function* encodeOutput(
     const labels = value as readonly LabelMeasurement[];
     yield text(format === 'csv' ? measurementsToCsv(labels) : `${JSON.stringify({ labels }, null, 2)}\n`);
   } else {
-    yield* writeTransform(value as SpatialTransform, format as 'nii.gz' | 'h5' | 'mat' | 'txt', platform);
+    yield* writeTransform(value as SpatialTransform, format as TransformExtension, platform);
   }
 }
 

@@ -2,8 +2,11 @@ import { createHash } from 'node:crypto';
 import {
   acceptShape,
   extensionOf,
+  fileEndingOf,
+  holdsVoxelsAlone,
   isFileInput,
   isText,
+  isVolumeMediaType,
   neutralNames,
   type OutputFormat,
   parseParameters,
@@ -195,7 +198,7 @@ const longestPoints = 2 ** 20;
 
 /** Whether a file is, or may be, the voxels of a header that comes in a file of its own. */
 function isOneOfSeveral(name: string, part: BodyPart, received: readonly ReceivedInput[]): boolean {
-  return received.some((file) => file.name === name) || /\.(img|raw|zraw)(\.gz)?$/i.test(part.fileName ?? '');
+  return received.some((file) => file.name === name) || holdsVoxelsAlone(part.fileName ?? '');
 }
 
 /** Refuses by its first bytes what cannot become a volume, so that nobody sends gigabytes of it. */
@@ -264,11 +267,7 @@ async function* partsOf(
     yield* readMultipart(body, type);
   } else if (isUrlencoded(request)) {
     yield* readUrlencoded(face === 'api' ? refuseFile(body, app) : body);
-  } else if (
-    face === 'api' &&
-    (/^application\/octet-stream\b/i.test(type) ||
-      /^application\/(x-)?(gzip|nifti|nrrd|metaimage)\b/i.test(type))
-  ) {
+  } else if (face === 'api' && (/^application\/octet-stream\b/i.test(type) || isVolumeMediaType(type))) {
     const names = volumeInputs(app.manifest);
     if (names.length === 0)
       throw new TomaatError(
@@ -379,9 +378,6 @@ function checkFrame(header: VolumeHeader, frame: number | undefined): void {
   }
 }
 
-const knownExtension =
-  /(\.nii\.gz|\.img\.gz|\.hdr\.gz|\.nii|\.hdr|\.img|\.mha|\.mhd|\.raw|\.zraw|\.nrrd|\.nhdr|\.h5|\.mat|\.tfm|\.txt)$/i;
-
 /** Of a client's file name only the extension is kept: it tells the halves of a pair apart. */
 function storedNames(received: readonly ReceivedInput[]): string[] {
   const names: string[] = [];
@@ -399,9 +395,9 @@ function storedNames(received: readonly ReceivedInput[]): string[] {
 }
 
 /** First part of the results' names: the input's name without extension, harmless in any file system. */
-function stemOf(fileName: string | undefined): string {
-  const stem = (fileName ?? '')
-    .replace(knownExtension, '')
+function stemOf(fileName = ''): string {
+  const stem = fileName
+    .slice(0, fileName.length - fileEndingOf(fileName).length)
     // macOS gives letters and their accents apart; in many scripts marks are part of the word.
     .normalize('NFC')
     .replace(/[^\p{L}\p{M}\p{N}._-]+/gu, '_')
