@@ -27,7 +27,6 @@ import { collectBytes, inspectVolume, writeVolume } from './volume-file.ts';
 import type { VolumeFormatRow } from './volume-format.ts';
 import { webPlatform } from './web-platform.ts';
 
-const rows: readonly VolumeFormatRow[] = volumeFormats;
 /** A file, not packed, of every format that headers may be of. */
 const samples: Readonly<Record<VolumeFormat, Kind>> = {
   nifti1: 'nii',
@@ -36,7 +35,9 @@ const samples: Readonly<Record<VolumeFormat, Kind>> = {
   nrrd: 'nrrd',
 };
 const sampleOf = (format: string) => goodFile(samples[format as VolumeFormat]);
-const versions = rows.flatMap((row) => Object.keys(row.versions).map((format) => [format, row] as const));
+const versions = volumeFormats.flatMap((row) =>
+  Object.keys(row.versions).map((format) => [format, row] as const),
+);
 
 const fileOf = (name: string, bytes: Uint8Array): TextSource => ({
   name,
@@ -50,7 +51,7 @@ describe('volumeFormats', () => {
   it.each(versions)('%s is recognised by its first bytes, as the row that reads it', async (format, row) => {
     const bytes = await sampleOf(format);
     expect(formatOf(bytes)).toBe(row);
-    expect(rows.filter(({ matches }) => matches(bytes))).toEqual([row]);
+    expect(volumeFormats.filter(({ matches }) => matches(bytes))).toEqual([row]);
     expect(rowOf(format)).toBe(row);
     const header = await inspectVolume([{ name: 'a', prefix: bytes, sizeBytes: bytes.length }], webPlatform);
     expect(header.format).toBe(format);
@@ -84,14 +85,16 @@ describe('volumeFormats', () => {
   });
 
   it('has no two rows or versions of one name', () => {
-    const names = rows.flatMap((row) => [row.name, ...Object.keys(row.versions)].map((n) => [n, row.name]));
+    const names = volumeFormats.flatMap((row) =>
+      [row.name, ...Object.keys(row.versions)].map((n) => [n, row.name]),
+    );
     for (const [name, row] of names) {
       expect(names.filter(([other, one]) => other === name && one !== row)).toEqual([]);
     }
   });
 
   it('has headers in files of their own only where it says how their voxels are found', () => {
-    for (const { endings, detached } of rows) {
+    for (const { endings, detached } of volumeFormats) {
       expect(endings.some(({ holds }) => holds === 'header')).toBe(detached !== undefined);
       expect(endings.some(({ holds }) => holds === 'voxels')).toBe(detached === 'same stem');
     }
@@ -165,10 +168,13 @@ describe('endings', () => {
   });
 
   it('give results the format of their input, packed if it was, and the default where it is not written', () => {
-    expect(volumeFormats.map((row) => resultExtension(row, true))).toEqual(['nii.gz', 'mha', 'nrrd']);
-    expect(volumeFormats.map((row) => resultExtension(row, false))).toEqual(['nii', 'mha', 'nrrd']);
-    const readAlone = { ...rows[1], endings: [] };
-    expect([true, false].map((packed) => resultExtension(readAlone, packed))).toEqual(['nii.gz', 'nii.gz']);
+    const both = (row: VolumeFormatRow) => [false, true].map((packed) => resultExtension(row, packed));
+    expect(['nifti1', 'metaimage', 'nrrd'].map((format) => both(rowOf(format)))).toEqual([
+      ['nii', 'nii.gz'],
+      ['mha', 'mha'],
+      ['nrrd', 'nrrd'],
+    ]);
+    expect(both({ ...rowOf('nrrd'), endings: [] })).toEqual(['nii.gz', 'nii.gz']);
     expect([...extensionsByChoice].sort()).toEqual([...supportedExtensions].sort());
   });
 
@@ -201,7 +207,7 @@ describe('isVolumeMediaType()', () => {
 it('writerOf() refuses what is not written, and names what is', () => {
   for (const extension of ['mhd', 'nii.', 'gz', '', 'toString'])
     expect(() => writerOf(extension as VolumeExtension)).toThrow(
-      `Volumes are not written as ${extension}; they can be had as: nii, nii.gz, mha, nrrd.`,
+      `Volumes are not written as ${extension}; they can be had as: ${supportedExtensions.join(', ')}.`,
     );
   expect(writerOf('nii').packed).toBe(false);
   expect(writerOf('nii.gz').packed).toBe(true);

@@ -66,9 +66,11 @@ const nrrd = {
   rewrite: 'SimpleITK.WriteImage(SimpleITK.ReadImage("old.nrrd"), "new.nrrd")',
 } as const satisfies VolumeFormatRow;
 
+const rows = [nifti, metaImage, nrrd] as const;
+type Row = (typeof rows)[number];
+
 /** In the order in which people are told of them. */
-export const volumeFormats = [nifti, metaImage, nrrd] as const;
-type Row = (typeof volumeFormats)[number];
+export const volumeFormats: readonly VolumeFormatRow[] = rows;
 
 type VersionOf<R> = R extends { versions: infer Versions } ? keyof Versions & string : never;
 type WrittenOf<R> = R extends { write: unknown; endings: readonly (infer E)[] } ? WrittenEnding<E> : never;
@@ -79,21 +81,19 @@ export type VolumeFormat = VersionOf<Row>;
 export type VolumeExtension = WrittenOf<Row>;
 export type VolumeHeader = HeaderOf<VolumeFormat, VolumeExtension>;
 
-const rows: readonly VolumeFormatRow[] = volumeFormats;
-
 // ---- Formats ----
 
-const byClue = clues.flatMap((clue) => volumeFormats.filter((format) => format.clue === clue));
+const byClue = clues.flatMap((clue) => rows.filter((format) => format.clue === clue));
 
 /** The format that the first bytes of a file, unpacked, begin like; undefined where they are no volume's header. */
 export const formatOf = (bytes: Uint8Array): Row | undefined => byClue.find(({ matches }) => matches(bytes));
 
 /** The row that has a value of `VolumeHeader.format`. */
 export const rowOf = (format: string): VolumeFormatRow =>
-  rows.find(({ versions }) => Object.hasOwn(versions, format))!;
+  volumeFormats.find(({ versions }) => Object.hasOwn(versions, format))!;
 
 /** What people call each value of `VolumeHeader.format`. */
-export const formatNames = Object.assign({}, ...rows.map(({ versions }) => versions)) as Readonly<
+export const formatNames = Object.assign({}, ...volumeFormats.map(({ versions }) => versions)) as Readonly<
   Record<VolumeFormat, string>
 >;
 
@@ -102,11 +102,11 @@ export const listedWithOr = (texts: readonly string[]): string =>
   [texts.slice(0, -1).join(', '), ...texts.slice(-1)].filter((text) => text !== '').join(' or ');
 
 /** “NIfTI, MetaImage or NRRD”. */
-export const formatList = listedWithOr(rows.map(({ name }) => name));
+export const formatList = listedWithOr(volumeFormats.map(({ name }) => name));
 
 /** Whether the first bytes begin like a volume's file, and no base64 text can begin like that. */
 export const isVolumeUnlikeBase64 = (bytes: Uint8Array): boolean =>
-  rows.some(({ unlikeBase64 }) => unlikeBase64(bytes));
+  volumeFormats.some(({ unlikeBase64 }) => unlikeBase64(bytes));
 
 /** Whether files of a format may be packed with gzip as a whole. */
 export const isPackable = ({ endings }: VolumeFormatRow): boolean =>
@@ -117,9 +117,8 @@ const isPackedEnding = (ending: string) => ending.endsWith('.gz');
 // ---- Endings of names ----
 
 /** Every ending of a file that the table has, with its format. */
-export const volumeEndings: readonly (FileEnding & { readonly format: VolumeFormatRow })[] = rows.flatMap(
-  (format) => format.endings.map((ending) => ({ ...ending, format })),
-);
+export const volumeEndings: readonly (FileEnding & { readonly format: VolumeFormatRow })[] =
+  volumeFormats.flatMap((format) => format.endings.map((ending) => ({ ...ending, format })));
 
 /** The file-name endings of volumes that can be read, for file pickers. */
 export const readableEndings: readonly string[] = volumeEndings.map(({ ending }) => ending);
@@ -134,7 +133,7 @@ export const withoutVolumeEnding = (name: string): string =>
 
 /** How the files mostly end that headers name for their voxels, unpacked. */
 export const dataFileEndings: readonly string[] = [
-  ...new Set(rows.flatMap(({ detached }) => (typeof detached === 'object' ? detached.endings : []))),
+  ...new Set(volumeFormats.flatMap(({ detached }) => (typeof detached === 'object' ? detached.endings : []))),
 ];
 
 const voxelEndings: readonly string[] = [
