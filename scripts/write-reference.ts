@@ -7,17 +7,21 @@ import { openApiDocument } from '@tomaat/client';
 import {
   describeError,
   errorCodes,
+  extensionOf,
   imageTransforms,
   labelTransforms,
   manifestSchema,
   outputFormats,
   pipelineSteps,
+  type VolumeFormatRow,
+  volumeEndings,
+  volumeFormats,
 } from '@tomaat/core';
 import { z } from 'zod';
 
 /**
  * Writes docs/reference/*.md and docs/openapi*.json from the code: the schema of the manifest, the tables of
- * transforms and errors, the help of the command line, the contract of the API. A test guards that they are up to
+ * transforms, volume formats and errors, the help of the command line, the contract of the API. A test guards that they are up to
  * date.
  */
 
@@ -61,6 +65,7 @@ export async function referenceFiles(): Promise<Map<string, string>> {
   return new Map([
     ['docs/reference/manifest.md', generated + manifestPage()],
     ['docs/reference/transforms.md', generated + transformsPage()],
+    ['docs/reference/formats.md', generated + formatsPage()],
     ['docs/reference/errors.md', generated + errorsPage()],
     ['docs/reference/cli.md', generated + (await cliPage())],
     ['docs/openapi.json', api('server')],
@@ -251,6 +256,46 @@ ${list(imageTransforms)}
 scores onto the input's grid; after them it carries the labels over. Without \`restore\` it happens at the end.
 
 ${list([...own, ...labelTransforms])}`;
+}
+
+// ---- Volume formats ----
+
+function formatsPage(): string {
+  const formats = volumeFormats.map((format: VolumeFormatRow) => {
+    const names = Object.values(format.versions).join(', ');
+    return `| ${names} | ${partsText(format)} | ${format.write ? 'yes' : 'no'} |`;
+  });
+  const endings = volumeEndings.map((one) => {
+    const holds = { volume: 'a whole volume', header: 'the header', voxels: 'the voxels' }[one.holds];
+    const mediaType = one.holds === 'volume' ? `\`${one.mediaType}\`` : '';
+    return `| \`${one.ending}\` | ${one.format.name} | ${holds} | ${mediaType} | \`${extensionOf(`x${one.ending}`)}\` |`;
+  });
+  return `# Formats of volumes
+
+A file is recognised by its first bytes; of its name only the ending matters, which tells the files of one volume apart.
+\`tomaat predict\` takes from a folder whatever ends as a whole volume or a header does, in any case. A body that is one file may
+come with the media type of its format, or as \`application/octet-stream\`.
+
+| format | voxels in a file of their own | written |
+|---|---|---|
+${formats.join('\n')}
+
+A label map is written in the format of the first volume, in one file. Of a pair the file of the voxels decides whether it is packed.
+
+| ending | format | holds | media type | label map as |
+|---|---|---|---|---|
+${endings.join('\n')}
+`;
+}
+
+/** How a header in a file of its own finds its voxels. */
+function partsText({ detached, endings }: VolumeFormatRow): string {
+  const list = (holds: string) =>
+    endings.flatMap((one) => (one.holds === holds ? `\`${one.ending}\`` : [])).join(', ');
+  if (detached === undefined) return 'no';
+  return detached === 'same stem'
+    ? `${list('header')} with ${list('voxels')} of the same name`
+    : `${list('header')} with the file that its field \`${detached.field}\` names`;
 }
 
 // ---- Errors ----

@@ -14,6 +14,7 @@ describe('referenceFiles()', () => {
   it.each([
     'docs/reference/manifest.md',
     'docs/reference/transforms.md',
+    'docs/reference/formats.md',
     'docs/reference/errors.md',
     'docs/reference/cli.md',
     'docs/openapi.json',
@@ -24,7 +25,7 @@ describe('referenceFiles()', () => {
   });
 
   it('writes no other file than these', () => {
-    expect([...files.keys()]).toHaveLength(6);
+    expect([...files.keys()]).toHaveLength(7);
   });
 
   it('tells every key of the manifest and every command', () => {

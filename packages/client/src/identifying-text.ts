@@ -1,6 +1,7 @@
 import {
   findIdentifyingText,
   type IdentifyingField,
+  neutralDataName,
   neutralNames,
   type Platform,
   type Rewrite,
@@ -44,7 +45,7 @@ export async function anonymousFiles(
   const dataFile = (name: string) => {
     const index = given.findIndex((other) => other.toLowerCase() === name.toLowerCase());
     if (index >= 0) return names[index];
-    if (files.length === 1) return neutralNames(input, ['.mhd', name])[1];
+    if (files.length === 1) return neutralDataName(input, name);
     throw new TomaatError(
       'BAD_INPUT',
       `The header of ${input} names another file for its voxels than those given. Give the file that it names, unchanged.`,

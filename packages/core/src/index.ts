@@ -74,9 +74,11 @@ export { base64Length, decodeBase64Text, encodeBase64 } from './formats/base64.t
 export { type FileGeometry, fileGeometrySchema } from './formats/file-geometry.ts';
 export { checkAffine } from './formats/header.ts';
 export {
+  fileEndingOf,
   findIdentifyingText,
   type IdentifyingField,
   type IdentifyingText,
+  neutralDataName,
   neutralNames,
   type Rewrite,
   type TextSource,
@@ -86,31 +88,44 @@ export { meshToStl, meshToVtk, readMesh } from './formats/mesh-file.ts';
 export { formatPoints, parsePoints } from './formats/points.ts';
 export { isText } from './formats/strangers.ts';
 export {
+  endingOf,
+  extensionOf,
+  formatList,
+  formatNames,
+  holdsVoxelsAlone,
+  isVolumeMediaType,
+  isVolumeUnlikeBase64,
+  readableEndings,
+  supportedExtensions,
+  type VolumeExtension,
+  type VolumeFormat,
+  type VolumeHeader,
+  volumeEndings,
+  volumeFormats,
+  withoutVolumeEnding,
+} from './formats/table.ts';
+export {
   readTransform,
   type SpatialTransform,
   type TransformExtension,
+  transformEndings,
   transformExtensions,
   writeTransform,
   writeTransformMat,
 } from './formats/transform-file.ts';
 export {
   collectBytes,
-  extensionOf,
   type FilePrefix,
   inspectVolume,
   type ReadLimits,
   type ReadOptions,
-  readableEndings,
   readVolume,
   type SourceFile,
   sourceFromBytes,
-  supportedExtensions,
-  type VolumeExtension,
-  type VolumeFormat,
-  type VolumeHeader,
   type WriteOptions,
   writeVolume,
 } from './formats/volume-file.ts';
+export type { DataFileField, FileEnding, VolumeFormatRow } from './formats/volume-format.ts';
 export { webPlatform } from './formats/web-platform.ts';
 export { type Zlib, zlibPlatform } from './formats/zlib-platform.ts';
 export {

@@ -1,3 +1,5 @@
+import { withoutVolumeEnding } from '@tomaat/core';
+
 /** Numbers, sizes and times as people read them. */
 
 export function formatBytes(bytes: number): string {
@@ -53,5 +55,5 @@ export function formatSlug(slug: string): string {
 /** A file's name without folder and volume ending. */
 export function stemOf(fileName: string): string {
   const base = fileName.split(/[\\/]/).pop() ?? fileName;
-  return base.replace(/\.(nii\.gz|hdr\.gz|img\.gz|nii|hdr|img|mha|mhd|nrrd|nhdr)$/i, '') || 'volume';
+  return withoutVolumeEnding(base) || 'volume';
 }

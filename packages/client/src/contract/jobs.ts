@@ -1,4 +1,4 @@
-import { stages } from '@tomaat/core';
+import { stages, supportedExtensions } from '@tomaat/core';
 import { z } from 'zod';
 import { type Endpoint, idParam, json } from './endpoint.ts';
 import { problemSchema } from './problem.ts';
@@ -169,7 +169,10 @@ export const jobEndpoints = {
     },
     params: z.object({ id: z.string(), name: z.string() }),
     query: z.object({
-      format: z.string().optional().describe('nii, nii.gz, mha, nrrd, vtk, stl, json, txt …'),
+      format: z
+        .string()
+        .optional()
+        .describe(`${supportedExtensions.join(', ')}, vtk, stl, json, txt …`),
     }),
     responses: {
       200: {

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { extensionsByChoice, volumeMediaTypes } from '../formats/table.ts';
 
 /**
  * The elements of a service: what it takes and what it gives, with the words of the TOMAAT v1 protocol. The
@@ -163,7 +164,7 @@ export type Label = z.infer<typeof labelSchema>;
 
 /** Formats in which each type of output can be had; the first is the default where the input decides nothing. */
 export const outputFormats = {
-  LabelVolume: ['nii.gz', 'nii', 'mha', 'nrrd', 'vtk', 'stl'],
+  LabelVolume: [...extensionsByChoice, 'vtk', 'stl'],
   VTKMesh: ['vtk', 'stl'],
   Fiducials: ['json', 'txt'],
   PlainText: ['txt', 'json'],
@@ -176,10 +177,7 @@ export type OutputFormat = (typeof outputFormats)[OutputType][number];
 
 /** The media type of each format. */
 export const mediaTypes: Record<OutputFormat, string> = {
-  'nii.gz': 'application/gzip',
-  nii: 'application/x-nifti',
-  mha: 'application/x-metaimage',
-  nrrd: 'application/x-nrrd',
+  ...volumeMediaTypes,
   vtk: 'application/x-vtk',
   stl: 'model/stl',
   json: 'application/json',

@@ -2,7 +2,7 @@ import { TomaatError } from '../errors.ts';
 import type { FileGeometry } from '../formats/file-geometry.ts';
 import { meshToStl, meshToVtk } from '../formats/mesh-file.ts';
 import { formatPoints, formatPointsJson } from '../formats/points.ts';
-import { type SpatialTransform, writeTransform } from '../formats/transform-file.ts';
+import { type SpatialTransform, type TransformExtension, writeTransform } from '../formats/transform-file.ts';
 import { type VolumeExtension, writeVolume } from '../formats/volume-file.ts';
 import type { LabelMeasurement } from '../labels/measure.ts';
 import { measurementsToCsv } from '../labels/measurement-csv.ts';
@@ -61,6 +61,6 @@ export async function* encodeOutput(
     const labels = value as readonly LabelMeasurement[];
     yield text(format === 'csv' ? measurementsToCsv(labels) : `${JSON.stringify({ labels }, null, 2)}\n`);
   } else {
-    yield* writeTransform(value as SpatialTransform, format as 'nii.gz' | 'h5' | 'mat' | 'txt', platform);
+    yield* writeTransform(value as SpatialTransform, format as TransformExtension, platform);
   }
 }

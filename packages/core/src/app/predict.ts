@@ -1,5 +1,6 @@
 import { TomaatError, withField } from '../errors.ts';
 import type { FileGeometry } from '../formats/file-geometry.ts';
+import { defaultExtension } from '../formats/table.ts';
 import { readTransform, type SpatialTransform } from '../formats/transform-file.ts';
 import {
   type ReadLimits,
@@ -172,7 +173,7 @@ interface Decoded {
 
 /** Reads the files of the request: volumes and spatial transforms by the names of their inputs. */
 async function decode({ manifest, request, context }: Prediction, report: Report): Promise<Decoded> {
-  const decoded: Decoded = { volumes: {}, transforms: {}, extension: 'nii.gz' };
+  const decoded: Decoded = { volumes: {}, transforms: {}, extension: defaultExtension };
   const missing: string[] = [];
   // A program gets the voxels in a file, of the type that they came in.
   const isProgram = manifest.model.some(({ runtime }) => runtime === 'command');

@@ -4,15 +4,11 @@ import type { Bytes } from '../platform.ts';
 import { bytesPerVoxel, type Grid, machineIsBigEndian, type Size, type VoxelType } from '../volume.ts';
 import type { FileGeometry } from './file-geometry.ts';
 
-/** The kinds of file that are written, by extension without the leading dot. */
-export type VolumeExtension = 'nii' | 'nii.gz' | 'mha' | 'nrrd';
-export type VolumeFormat = 'nifti1' | 'nifti2' | 'metaimage' | 'nrrd';
-
-/** What the header of a volume says, before any voxel is read. */
-export interface VolumeHeader extends Grid {
-  format: VolumeFormat;
+/** What the header of a volume says, before any voxel is read. Which formats and extensions there are is in table.ts. */
+export interface HeaderOf<Format extends string, Extension extends string> extends Grid {
+  format: Format;
   /** What a result in the same format is written as: a pair of files becomes the one file of its format. */
-  extension: VolumeExtension;
+  extension: Extension;
   /** The type that is stored; with a `scale` the voxels are read as floats. */
   voxelType: VoxelType;
   components: number;
@@ -69,8 +65,8 @@ export interface StoredLayout {
   order?: readonly StoredAxis[];
 }
 
-export interface ParsedHeader {
-  header: VolumeHeader;
+export interface ParsedHeader<Format extends string = string, Extension extends string = string> {
+  header: HeaderOf<Format, Extension>;
   layout: StoredLayout;
 }
 

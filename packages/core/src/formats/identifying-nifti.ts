@@ -1,8 +1,10 @@
 import { type Affine, affinesEqual } from '../geometry/affine.ts';
 import { latin1, scaleAffine } from './header.ts';
 import { type Found, type IdentifyingField, printable } from './identifying-found.ts';
-import { parseNifti } from './nifti.ts';
+import { longestHeader } from './identifying-lines.ts';
+import { niftiEndings, parseNifti } from './nifti.ts';
 import { mmOf, qformAffine } from './nifti-forms.ts';
+import { hasEnding } from './volume-format.ts';
 
 /*
  * NIfTI-1, NIfTI-2 and Analyze 7.5 headers without what no reader of voxels and geometry needs. Kept are: size, type and
@@ -138,6 +140,19 @@ const bitsOfType: Record<number, number> = {
   2304: 32,
 };
 
+const isHeaderName = (name: string) =>
+  niftiEndings.some(({ ending, holds }) => holds !== 'voxels' && hasEnding(name, ending));
+
+/** How much of an unpacked file is its header, with extensions; its first bytes may be of either version and byte order. */
+export function niftiTextLength(start: Uint8Array): number {
+  const view = new DataView(start.buffer, start.byteOffset, start.byteLength);
+  const isSecond = view.getInt32(0, true) === 540 || view.getInt32(0) === 540;
+  const offsets = isSecond
+    ? [Number(view.getBigInt64(168, true)), Number(view.getBigInt64(168))]
+    : [view.getFloat32(108, true), view.getFloat32(108)];
+  return Math.max(4096, ...offsets.filter((offset) => offset <= longestHeader));
+}
+
 /**
  * Looks into the header of a NIfTI or Analyze file. `header` is the start of the file, to the voxels where extensions lie
  * before them; `name` tells a header by its ending where the magic does not.
@@ -154,7 +169,7 @@ export function findNifti(header: Uint8Array<ArrayBuffer>, name: string): Found 
   const [single, pair] = layout === nifti1 ? ['n+1', 'ni1'] : ['n+2', 'ni2'];
   const isNifti = magic === single || magic === pair;
   // Voxels may begin with the number 348 too.
-  if (!isNifti && !/\.(hdr|nii)(\.gz)?$/i.test(name)) return nothing;
+  if (!isNifti && !isHeaderName(name)) return nothing;
   const little = size[0] === length;
 
   const head = createHead(header.slice(0, length), little);

@@ -1,9 +1,9 @@
 import type { Platform } from '../platform.ts';
 import { type Found, type IdentifyingField, printable } from './identifying-found.ts';
-import { findMetaImage, findNrrd, longestHeader } from './identifying-lines.ts';
-import { findNifti } from './identifying-nifti.ts';
-import { isMetaImage } from './metaimage.ts';
-import { isNrrd } from './nrrd.ts';
+import { longestHeader } from './identifying-lines.ts';
+import { dataFileEndings, endingOf, formatOf, holdsVoxelsAlone, readableEndings } from './table.ts';
+import { transformEndings } from './transform-file.ts';
+import { hasEnding } from './volume-format.ts';
 
 export type { IdentifyingField } from './identifying-found.ts';
 
@@ -28,10 +28,8 @@ export interface Rewrite {
   readonly repack: boolean;
 }
 
-const voxelsAlone = /\.(img|raw|zraw)(\.gz)?$/i;
-
 /**
- * Looks for identifying text in a NIfTI, MetaImage or NRRD file, and in the gzip headers around it. `dataFile` gives the
+ * Looks for identifying text in the file of a volume, and in the gzip headers around it. `dataFile` gives the
  * name that the header of a pair shall have for the file of its voxels.
  * @throws TomaatError BAD_HEADER when a header of text does not end within 4 MiB.
  */
@@ -42,7 +40,7 @@ export async function findIdentifyingText(
 ): Promise<IdentifyingText> {
   const start = await collect(file.read(0, 70_000), 70_000);
   if (!(start[0] === 0x1f && start[1] === 0x8b)) {
-    if (voxelsAlone.test(file.name)) return { fields: [] };
+    if (holdsVoxelsAlone(file.name)) return { fields: [] };
     const header = await collect(file.read(0, longestHeader), longestHeader);
     const { fields, head, from } = await findInHeader(
       header,
@@ -53,7 +51,7 @@ export async function findIdentifyingText(
     return { fields, rewrite: head && { head, from, repack: false } };
   }
   const packing = readGzipHeader(start);
-  const { bytes, whole } = voxelsAlone.test(file.name)
+  const { bytes, whole } = holdsVoxelsAlone(file.name)
     ? { bytes: new Uint8Array(0), whole: true }
     : await inflateStart(file, platform);
   const found = await findInHeader(bytes, file, whole, dataFile);
@@ -128,9 +126,8 @@ async function findInHeader(
   whole: boolean,
   dataFile: (name: string) => string,
 ): Promise<Found> {
-  if (isNrrd(header)) return findNrrd(header, whole, dataFile);
-  if (isMetaImage(header)) return findMetaImage(header, whole, dataFile);
-  return findNifti(header, file.name);
+  const format = formatOf(header);
+  return format ? format.text.find(header, { name: file.name, whole, dataFile }) : { fields: [], from: 0 };
 }
 
 // ---- gzip (RFC 1952) ----
@@ -190,7 +187,7 @@ async function inflateStart(
   try {
     let limit = 4096;
     const bytes = await collect(platform.inflate(wholeOf(file), 'gzip'), limit, (start, wanted) => {
-      if (start.length >= 4096 && wanted === 4096) limit = headerLength(start);
+      if (start.length >= 4096 && wanted === 4096) limit = formatOf(start)?.text.length(start) ?? limit;
       return limit;
     });
     return { bytes, whole: bytes.length < limit };
@@ -199,37 +196,40 @@ async function inflateStart(
   }
 }
 
-/** How much of an unpacked file is needed to find all its text. */
-function headerLength(start: Uint8Array): number {
-  if (isNrrd(start) || isMetaImage(start)) return longestHeader;
-  const view = new DataView(start.buffer, start.byteOffset, start.byteLength);
-  const isSecond = view.getInt32(0, true) === 540 || view.getInt32(0) === 540;
-  const offsets = isSecond
-    ? [Number(view.getBigInt64(168, true)), Number(view.getBigInt64(168))]
-    : [view.getFloat32(108, true), view.getFloat32(108)];
-  return Math.max(4096, ...offsets.filter((offset) => offset <= longestHeader));
-}
-
 // ---- Names ----
 
-const knownEnding =
-  /(\.nii\.gz|\.img\.gz|\.hdr\.gz|\.nii|\.hdr|\.img|\.mha|\.mhd|\.raw|\.zraw|\.nrrd|\.nhdr|\.h5|\.mat|\.tfm|\.txt)$/i;
+const knownEndings = [...readableEndings, ...dataFileEndings, ...transformEndings];
+
+/** The ending of a file that a service takes, a part of a volume or a transform; empty for other names. */
+export const fileEndingOf = (name: string): string =>
+  knownEndings.find((ending) => hasEnding(name, ending)) ?? '';
+
+/** Whether the header of such a file names another one for its voxels. */
+const namesItsVoxels = (ending: string): boolean => {
+  const found = endingOf(ending);
+  return found?.holds === 'header' && typeof found.format.detached === 'object';
+};
 
 /**
  * Names for the files of one input that tell nothing of where they came from: the input's, with each file's ending. A
  * header that names the file of its voxels has to be written with the name that this gives for it.
  */
 export function neutralNames(input: string, names: readonly string[]): string[] {
-  const endings = names.map((name) => knownEnding.exec(name)?.[0].toLowerCase() ?? '');
-  const isHeader = (ending: string) => ending === '.mhd' || ending === '.nhdr';
-  const isPair = endings.some(isHeader);
+  const endings = names.map(fileEndingOf);
+  const isPair = endings.some(namesItsVoxels);
   const taken = new Set<string>();
   return endings.map((ending) => {
     // The header of a pair says how its voxels are packed, not their file's name.
-    const end = isPair && !isHeader(ending) && ending === '' ? '.raw' : ending;
+    const end = isPair && ending === '' ? '.raw' : ending;
     let name = `${input}${end}`;
     for (let count = 2; taken.has(name); count++) name = `${input}-${count}${end}`;
     taken.add(name);
     return name;
   });
 }
+
+/** The name that the header of a pair is given for the file of its voxels, where that file is not at hand. */
+export const neutralDataName = (input: string, name: string): string =>
+  neutralNames(input, [someDetachedHeader, name])[1];
+
+const someDetachedHeader = readableEndings.find(namesItsVoxels)!;

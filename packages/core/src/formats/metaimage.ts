@@ -10,7 +10,7 @@ import {
   type Vec3,
 } from '../geometry/affine.ts';
 import { sameGrid } from '../geometry/grid.ts';
-import type { Bytes } from '../platform.ts';
+import type { Bytes, Platform } from '../platform.ts';
 import { type Grid, type Size, type Volume, type VoxelType, voxelTypeOf } from '../volume.ts';
 import { type FileGeometry, type MetaImageGeometry, metaImageUnits } from './file-geometry.ts';
 import {
@@ -30,6 +30,8 @@ import {
   shownValue,
   storedBytesOf,
 } from './header.ts';
+import type { WriterOptions } from './volume-format.ts';
+import { collectBytes, interleaved } from './voxel-pieces.ts';
 
 // Fields: the MetaIO documentation (itk.org/Wiki/MetaIO/Documentation); where it is silent, what ITK does.
 
@@ -60,6 +62,10 @@ export function isMetaImage(bytes: Uint8Array): boolean {
   );
 }
 
+/** Whether the bytes begin with a line `Key = value`. */
+export const beginsWithField = (bytes: Uint8Array): boolean =>
+  /^\s*[A-Za-z_]+[ \t]*=[ \t]*[^=\s]/.test(latin1(bytes));
+
 /** The fields up to ElementDataFile, which ends the header, and where its line ends. */
 function readLines(bytes: Uint8Array): { fields: Map<string, string>; end: number | undefined } {
   const text = latin1(bytes);
@@ -86,7 +92,7 @@ function readLines(bytes: Uint8Array): { fields: Map<string, string>; end: numbe
  *
  * @throws TomaatError BAD_HEADER, UNSUPPORTED_FORMAT (2-D, 5-D, lists of files), TOO_MANY_VOXELS
  */
-export function parseMetaImage(file: HeaderBytes, limits: ReadLimits): ParsedHeader {
+export function parseMetaImage(file: HeaderBytes, limits: ReadLimits): ParsedHeader<'metaimage', 'mha'> {
   const { fields, end } = readLines(file.bytes);
   const first = (...names: string[]): [string, string] | undefined => {
     for (const name of names) {
@@ -333,4 +339,21 @@ export function encodeMetaImageHeader(
     'ElementDataFile = LOCAL',
   ];
   return new TextEncoder().encode(`${lines.join('\n')}\n`);
+}
+
+/** An `.mha` file. Of compressed voxels the header states the length, so that they are all compressed before the first piece. */
+export async function* writeMetaImage(
+  volume: Volume,
+  platform: Platform,
+  { level, ...about }: WriterOptions,
+): AsyncGenerator<Bytes> {
+  const voxels = interleaved(volume);
+  if (level > 0) {
+    const compressed = await collectBytes(platform.deflate(voxels, 'zlib', level));
+    yield encodeMetaImageHeader(volume, { ...about, compressedBytes: compressed.length });
+    yield compressed;
+  } else {
+    yield encodeMetaImageHeader(volume, about);
+    yield* voxels;
+  }
 }

@@ -1,6 +1,6 @@
 import { TomaatError } from '../errors.ts';
 import { sameGrid } from '../geometry/grid.ts';
-import type { Bytes } from '../platform.ts';
+import type { Bytes, Platform } from '../platform.ts';
 import { bytesPerVoxel, type Size, type Volume, type VoxelType, voxelTypeOf } from '../volume.ts';
 import type { FileGeometry } from './file-geometry.ts';
 import {
@@ -15,8 +15,20 @@ import {
   storedBytesOf,
 } from './header.ts';
 import { formsOf, type NiftiFormFields, niftiAffine, readForms } from './nifti-forms.ts';
+import type { FileEnding, WriterOptions } from './volume-format.ts';
+import { chained, owned, pieces } from './voxel-pieces.ts';
 
 // Fields and offsets: nifti1.h and nifti2.h of the NIfTI Data Format Working Group (nifti.nimh.nih.gov).
+
+/** .hdr and .img may be Analyze's too, which is refused. */
+export const niftiEndings = [
+  { ending: '.nii', holds: 'volume', mediaType: 'application/x-nifti' },
+  { ending: '.nii.gz', holds: 'volume', mediaType: 'application/gzip' },
+  { ending: '.hdr', holds: 'header' },
+  { ending: '.hdr.gz', holds: 'header' },
+  { ending: '.img', holds: 'voxels' },
+  { ending: '.img.gz', holds: 'voxels' },
+] as const satisfies readonly FileEnding[];
 
 const scalarTypes: Record<number, VoxelType> = {
   2: 'uint8',
@@ -55,10 +67,16 @@ interface Fields extends NiftiFormFields {
 /** Whether the bytes begin like a NIfTI-1 or NIfTI-2 header, or Analyze's; the rest may be wrong. */
 export function isNifti(bytes: Uint8Array): boolean {
   if (bytes.length < 8) return false;
+  if (beginsWithSize(bytes)) return true;
+  return /^n[+i]2$/.test(text(bytes, 4, 3)) || /^n[+i]1\0$/.test(text(bytes, 344, 4));
+}
+
+/** Whether the bytes begin with the size of a NIfTI-1 or NIfTI-2 header, in either byte order. */
+export function beginsWithSize(bytes: Uint8Array): boolean {
+  if (bytes.length < 4) return false;
   const view = viewOf(bytes);
   const size = [view.getInt32(0, true), view.getInt32(0, false)];
-  if (size.includes(348) || size.includes(540)) return true;
-  return /^n[+i]2$/.test(text(bytes, 4, 3)) || /^n[+i]1\0$/.test(text(bytes, 344, 4));
+  return size.includes(348) || size.includes(540);
 }
 
 const viewOf = (bytes: Uint8Array) => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
@@ -71,7 +89,10 @@ const text = (bytes: Uint8Array, at: number, length: number) =>
  *
  * @throws TomaatError BAD_HEADER, UNSUPPORTED_FORMAT (2-D, complex, 6-D, Analyze), TOO_MANY_VOXELS
  */
-export function parseNifti(file: HeaderBytes, limits: ReadLimits): ParsedHeader {
+export function parseNifti(
+  file: HeaderBytes,
+  limits: ReadLimits,
+): ParsedHeader<'nifti1' | 'nifti2', 'nii' | 'nii.gz'> {
   const fields = readFields(file.bytes);
   const rank = Number(fields.dim[0]);
   if (rank < 1 || rank > 7)
@@ -329,4 +350,14 @@ export function encodeNiftiHeader(
     i32(500, [forms.units, intentCode]);
   }
   return bytes;
+}
+
+/** A one-file NIfTI, whose components follow each other. It is compressed as a whole, or not at all. */
+export async function* writeNifti(
+  volume: Volume,
+  platform: Platform,
+  { packed, level, ...about }: WriterOptions,
+): AsyncGenerator<Bytes> {
+  const bytes = chained(encodeNiftiHeader(volume, about), pieces(volume.voxels));
+  yield* packed ? owned(platform.deflate(bytes, 'gzip', level)) : bytes;
 }

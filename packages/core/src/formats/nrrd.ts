@@ -1,6 +1,6 @@
 import { TomaatError } from '../errors.ts';
 import { sameGrid } from '../geometry/grid.ts';
-import type { Bytes } from '../platform.ts';
+import type { Bytes, Platform } from '../platform.ts';
 import { bytesPerVoxel, type Size, type Volume, type VoxelType, voxelTypeOf } from '../volume.ts';
 import type { FileGeometry } from './file-geometry.ts';
 import {
@@ -20,6 +20,8 @@ import {
   storedBytesOf,
 } from './header.ts';
 import { geometryLines, geometryOf, nrrdAffine, readAxes, readGeometry, words } from './nrrd-geometry.ts';
+import type { WriterOptions } from './volume-format.ts';
+import { interleaved, owned } from './voxel-pieces.ts';
 
 // Fields: "Definition of NRRD File Format" (teem.sourceforge.net/nrrd/format.html).
 
@@ -41,6 +43,10 @@ const types = new Map(
   ),
 );
 export const isNrrd = (bytes: Uint8Array): boolean => latin1(bytes.subarray(0, 7)) === 'NRRD000';
+
+/** Whether the bytes begin with the whole first line of an NRRD file. */
+export const isNrrdLine = (bytes: Uint8Array): boolean =>
+  /^NRRD\d{4}[\r\n]/.test(latin1(bytes.subarray(0, 9)));
 
 /** The fields by lower-case name without spaces, and where the header ends; key/value pairs and comments are passed over. */
 function readLines(bytes: Uint8Array): { fields: Map<string, string>; end: number | undefined } {
@@ -73,7 +79,7 @@ function addField(fields: Map<string, string>, line: string): void {
  *
  * @throws TomaatError BAD_HEADER, UNSUPPORTED_FORMAT (2-D, bzip2, hex, lists of files, block type), TOO_MANY_VOXELS
  */
-export function parseNrrd(file: HeaderBytes, limits: ReadLimits): ParsedHeader {
+export function parseNrrd(file: HeaderBytes, limits: ReadLimits): ParsedHeader<'nrrd', 'nrrd'> {
   const { fields, end } = readLines(file.bytes);
   const required = (name: string): string => {
     const value = fields.get(name.replace(/\s+/g, ''));
@@ -286,4 +292,15 @@ function fractions(color: string): string {
   return (parts?.slice(1) ?? ['80', '80', '80'])
     .map((hex) => (Number.parseInt(hex, 16) / 255).toFixed(4))
     .join(' ');
+}
+
+/** An `.nrrd` file, whose voxels are a gzip member unless the level is 0. */
+export async function* writeNrrd(
+  volume: Volume,
+  platform: Platform,
+  { level, ...about }: WriterOptions,
+): AsyncGenerator<Bytes> {
+  const voxels = interleaved(volume);
+  yield encodeNrrdHeader(volume, { ...about, compressed: level > 0 });
+  yield* level > 0 ? owned(platform.deflate(voxels, 'gzip', level)) : voxels;
 }

@@ -1,5 +1,7 @@
 import { latin1 } from './header.ts';
 import { isGzip } from './inflate-prefix.ts';
+import { endingOf } from './table.ts';
+import { hasEnding } from './volume-format.ts';
 
 /** Other kinds of files that people send, and what to do about them. */
 const strangers: readonly (readonly [at: number, magic: string, advice: string])[] = [
@@ -69,7 +71,7 @@ function textAdvice(bytes: Uint8Array): string | undefined {
     bytes.length < shownBytes &&
     !line.includes('\n') &&
     /[\\/]/.test(line) &&
-    /\.(nii|gz|mha|mhd|nrrd|nhdr|hdr|img)$/i.test(line)
+    (endingOf(line) !== undefined || hasEnding(line, '.gz'))
   )
     return 'the path of a file, written as text: send the file that lies there';
   return undefined;

@@ -4,6 +4,7 @@ import type { Bytes, Platform } from '../platform.ts';
 import { numericVoxels, type Volume, voxelCount } from '../volume.ts';
 import { latin1, ownedBytes, parseDecimal } from './header.ts';
 import { inflatePrefix, isGzip } from './inflate-prefix.ts';
+import { listedWithOr, resultExtension, volumeFormats } from './table.ts';
 import { type ReadLimits, readVolume, type SourceFile, writeVolume } from './volume-file.ts';
 
 /**
@@ -19,6 +20,9 @@ export type SpatialTransform =
 
 /** The files of transforms, by extension; `txt` is ITK's text format, which is also called .tfm. */
 export type TransformExtension = 'nii.gz' | 'h5' | 'mat' | 'txt';
+
+/** File-name endings of transforms alone; a displacement grid is in the file of a volume. */
+export const transformEndings: readonly string[] = ['.txt', '.tfm', '.mat', '.h5'];
 
 /** The extension of the file that a kind of transform is written to, as the TOMAAT v1 protocol has it. */
 export const transformExtensions = { linear: 'mat', grid: 'nii.gz', bspline: 'h5' } as const;
@@ -98,6 +102,9 @@ export async function* writeTransform(
 
 // Displacement grids
 
+/** “.nii.gz, .mha or .nrrd”: packed where the format can be, as these files are large. */
+const gridEndings = listedWithOr(volumeFormats.map((format) => `.${resultExtension(format, true)}`));
+
 async function readDisplacement(
   file: SourceFile,
   head: Uint8Array,
@@ -109,7 +116,7 @@ async function readDisplacement(
       if (!(error instanceof TomaatError) || error.code !== 'UNKNOWN_FORMAT') throw error;
       throw new TomaatError(
         'UNKNOWN_FORMAT',
-        'The file is no transform that is read here. Send a linear one as .mat, .tfm or .txt, a displacement grid as .nii.gz, .mha or .nrrd, or a B-spline as .h5.',
+        `The file is no transform that is read here. Send a linear one as .mat, .tfm or .txt, a displacement grid as ${gridEndings}, or a B-spline as .h5.`,
         { cause: error },
       );
     },

@@ -1,24 +1,26 @@
 import { TomaatError } from '../errors.ts';
 import type { Bytes, Platform } from '../platform.ts';
-import { bytesPerVoxel, type Volume, type Voxels, voxelCount, voxelTypeOf } from '../volume.ts';
-import type { FileGeometry } from './file-geometry.ts';
-import {
-  checkAffine,
-  defaultLimits,
-  ownedBytes,
-  type ReadLimits,
-  type VolumeExtension,
-  type VolumeHeader,
-} from './header.ts';
+import { type Volume, voxelCount } from '../volume.ts';
+import { checkAffine, defaultLimits, type ReadLimits } from './header.ts';
 import { maxPaddingBytes } from './inflate-members.ts';
-import { encodeMetaImageHeader } from './metaimage.ts';
-import { encodeNiftiHeader } from './nifti.ts';
-import { encodeNrrdHeader } from './nrrd.ts';
+import { type VolumeExtension, type VolumeHeader, writerOf } from './table.ts';
+import type { WriteOptions } from './volume-format.ts';
 import { type FilePrefix, type Plan, planRead, prefixBytes, surplusVoxels } from './volume-plan.ts';
+import { joinBytes, pieceBytes } from './voxel-pieces.ts';
 import { createVoxelSink, textToBytes } from './voxel-sink.ts';
 
-export type { ReadLimits, VolumeExtension, VolumeFormat, VolumeHeader } from './header.ts';
+export type { ReadLimits } from './header.ts';
+export {
+  extensionOf,
+  readableEndings,
+  supportedExtensions,
+  type VolumeExtension,
+  type VolumeFormat,
+  type VolumeHeader,
+} from './table.ts';
+export type { WriteOptions } from './volume-format.ts';
 export type { FilePrefix } from './volume-plan.ts';
+export { collectBytes } from './voxel-pieces.ts';
 
 /** A file to read. Only the name's last part is ever looked at; it is never a path to open. */
 export interface SourceFile {
@@ -37,47 +39,6 @@ export interface ReadOptions {
   /** Told the fraction of the voxels that was read, at most once per chunk of the source. */
   onProgress?(fraction: number): void;
   signal?: AbortSignal;
-}
-
-export interface WriteOptions {
-  /**
-   * What the header of the input stated (VolumeHeader.geometry): the file states the same again where it is of the same format
-   * and the volume lies on that grid. It states the affine in mm otherwise.
-   */
-  geometry?: FileGeometry;
-  /** One line for the header; anything but printable ASCII becomes a space. */
-  description?: string;
-  /** 'label': the header says that the voxels are labels, where the format has a word for it. */
-  intent?: 'label';
-  /** Names and "#rrggbb" colours of the labels; only NRRD has a place for them. */
-  labels?: readonly { value: number; name: string; color?: string }[];
-  /** Compression from 1 (default; the fastest) to 9; 0 stores MetaImage and NRRD raw. `nii` is never compressed. */
-  level?: number;
-}
-
-/** The extensions that volumes are written with, without the leading dot. */
-export const supportedExtensions: readonly VolumeExtension[] = ['nii', 'nii.gz', 'mha', 'nrrd'];
-
-/** File-name endings that are read, with what is written in return for each. */
-const endings: readonly (readonly [string, VolumeExtension])[] = [
-  ['.nii.gz', 'nii.gz'],
-  ['.hdr.gz', 'nii.gz'],
-  ['.img.gz', 'nii.gz'],
-  ['.nii', 'nii'],
-  ['.hdr', 'nii'],
-  ['.img', 'nii'],
-  ['.mha', 'mha'],
-  ['.mhd', 'mha'],
-  ['.nrrd', 'nrrd'],
-  ['.nhdr', 'nrrd'],
-];
-/** The file-name endings of volumes that can be read, for file pickers. */
-export const readableEndings: readonly string[] = endings.map(([ending]) => ending);
-
-/** The extension to write for a file's name, or undefined when it is no volume's name. */
-export function extensionOf(fileName: string): VolumeExtension | undefined {
-  const lower = fileName.toLowerCase();
-  return endings.find(([ending]) => lower.endsWith(ending))?.[1];
 }
 
 /** A header that is longer than this is not looked for. */
@@ -283,7 +244,8 @@ async function decodedLength(
  * The bytes of a volume as a file, in pieces. No text of any input is copied into the header: what it says comes from the
  * volume and the options.
  *
- * @throws TomaatError BAD_INPUT, when the voxels do not fit the size, or the affine cannot be written
+ * @throws TomaatError BAD_INPUT, when the voxels do not fit the size, or the affine cannot be written; NOT_ACCEPTABLE, when
+ *   volumes are not written with that extension
  */
 export async function* writeVolume(
   volume: Volume,
@@ -299,83 +261,13 @@ export async function* writeVolume(
     );
   }
   checkAffine(volume.affine, 'The affine of the volume to write');
-  const level = options.level ?? 1;
-  const about = {
+  const { write, packed } = writerOf(extension);
+  yield* write(volume, platform, {
     ...options,
     description: options.description ?? (options.intent === 'label' ? 'label map' : undefined),
-  };
-  if (extension === 'nii' || extension === 'nii.gz') {
-    const bytes = chained(encodeNiftiHeader(volume, about), pieces(volume.voxels));
-    yield* extension === 'nii' ? bytes : owned(platform.deflate(bytes, 'gzip', level));
-    return;
-  }
-  const voxels = interleaved(volume);
-  if (extension === 'nrrd') {
-    yield encodeNrrdHeader(volume, { ...about, compressed: level > 0 });
-    yield* level > 0 ? owned(platform.deflate(voxels, 'gzip', level)) : voxels;
-  } else if (level > 0) {
-    const packed = await collectBytes(platform.deflate(voxels, 'zlib', level));
-    yield encodeMetaImageHeader(volume, { ...about, compressedBytes: packed.length });
-    yield packed;
-  } else {
-    yield encodeMetaImageHeader(volume, about);
-    yield* voxels;
-  }
-}
-
-const pieceBytes = 2 ** 18;
-
-async function* chained(first: Bytes, rest: AsyncIterable<Bytes>): AsyncIterable<Bytes> {
-  yield first;
-  yield* rest;
-}
-
-async function* pieces(voxels: Voxels): AsyncIterable<Bytes> {
-  const bytes = new Uint8Array(voxels.buffer, voxels.byteOffset, voxels.byteLength);
-  for (let at = 0; at < bytes.length; at += pieceBytes) yield ownedBytes(bytes.subarray(at, at + pieceBytes));
-}
-
-async function* owned(source: AsyncIterable<Uint8Array>): AsyncIterable<Bytes> {
-  for await (const chunk of source) yield ownedBytes(chunk);
-}
-
-/** The voxels with the components of each one side by side. */
-async function* interleaved(volume: Volume): AsyncIterable<Bytes> {
-  const { voxels, components } = volume;
-  if (components === 1) return yield* pieces(voxels);
-  const width = bytesPerVoxel(voxelTypeOf(voxels));
-  const n = voxelCount(volume);
-  const source = new Uint8Array(voxels.buffer, voxels.byteOffset, voxels.byteLength);
-  const perPiece = Math.max(1, Math.floor(pieceBytes / (components * width)));
-  for (let first = 0; first < n; first += perPiece) {
-    const count = Math.min(perPiece, n - first);
-    const piece = new Uint8Array(count * components * width);
-    for (let c = 0; c < components; c++) {
-      let from = (c * n + first) * width;
-      for (let i = 0; i < count; i++) {
-        const to = (i * components + c) * width;
-        for (let b = 0; b < width; b++) piece[to + b] = source[from++];
-      }
-    }
-    yield piece;
-  }
-}
-
-/** All pieces as one array. */
-export async function collectBytes(source: AsyncIterable<Uint8Array>): Promise<Bytes> {
-  const parts: Uint8Array[] = [];
-  for await (const part of source) parts.push(part);
-  return joinBytes(parts);
-}
-
-function joinBytes(parts: readonly Uint8Array[]): Bytes {
-  const joined = new Uint8Array(parts.reduce((n, part) => n + part.length, 0));
-  let at = 0;
-  for (const part of parts) {
-    joined.set(part, at);
-    at += part.length;
-  }
-  return joined;
+    level: options.level ?? 1,
+    packed,
+  });
 }
 
 /** Bytes in memory as a file to read. */

@@ -6,14 +6,23 @@ import {
   type ParsedHeader,
   type ReadLimits,
   type StoredLayout,
-  type VolumeHeader,
 } from './header.ts';
 import { maxPaddingBytes } from './inflate-members.ts';
 import { inflatePrefix, isGzip } from './inflate-prefix.ts';
-import { isMetaImage, parseMetaImage } from './metaimage.ts';
-import { isNifti, parseNifti } from './nifti.ts';
-import { isNrrd, parseNrrd } from './nrrd.ts';
 import { strangerAdvice } from './strangers.ts';
+import {
+  endingOf,
+  formatList,
+  formatOf,
+  isPackable,
+  kindOf,
+  resultExtension,
+  rowOf,
+  type VolumeExtension,
+  type VolumeFormat,
+  withoutVolumeEnding,
+} from './table.ts';
+import type { VolumeFormatRow } from './volume-format.ts';
 
 /** The first bytes of a file: the whole file, or 64 KiB at least. */
 export interface FilePrefix {
@@ -23,19 +32,13 @@ export interface FilePrefix {
   sizeBytes?: number;
 }
 
-const formats = [
-  { matches: isNrrd, parse: parseNrrd },
-  { matches: isNifti, parse: parseNifti },
-  { matches: isMetaImage, parse: parseMetaImage },
-] as const;
-
 /** As many first bytes of a file hold its header, unless it has many fields of text. */
 export const prefixBytes = 65536;
 /** No byte of deflate unpacks to more than this: a repeated copy of 258 bytes takes two bits. */
 const largestRatio = 1032;
 
 /** What one read of files needs: the header, and where in which file the voxels are. */
-export interface Plan extends ParsedHeader {
+export interface Plan extends ParsedHeader<VolumeFormat, VolumeExtension> {
   file: number;
   compression: 'none' | 'gzip' | 'zlib';
   /** First byte of the encoded voxels; undefined when the header is longer than the bytes at hand. */
@@ -52,25 +55,20 @@ export function planRead(files: readonly FilePrefix[], limits: ReadLimits): Plan
     .map((_, i) => i)
     .sort((a, b) => Number(isHeaderName(files[b].name)) - Number(isHeaderName(files[a].name)));
   for (const i of order) {
-    const format = formats.find(({ matches }) => matches(heads[i].bytes));
+    const format = formatOf(heads[i].bytes);
     if (!format) continue;
-    if (heads[i].gzip && format.matches !== isNifti) {
+    if (heads[i].gzip && !isPackable(format)) {
       throw new TomaatError(
         'UNSUPPORTED_FORMAT',
         `The ${kindOf(files[i])} is packed with gzip as a whole: unpack it first`,
       );
     }
-    return placeVoxels(format.parse(heads[i], limits), i, files);
+    return placeVoxels(format, format.reads.parse(heads[i], limits), i, files);
   }
   throw unknownFormat(files[order[0]], heads[order[0]]);
 }
 
-const isHeaderName = (name: string) => /\.(hdr|hdr\.gz|mhd|nhdr)$/i.test(name);
-/** What kind of file it is, by its ending: a name may tell whose scan it is. */
-const kindOf = (file: { name: string }) => {
-  const ending = /\.(nii|hdr|img|mha|mhd|nrrd|nhdr|z?raw)(\.gz)?$/i.exec(baseName(file.name))?.[0];
-  return ending ? `${ending.toLowerCase()} file` : 'file';
-};
+const isHeaderName = (name: string) => endingOf(name)?.holds === 'header';
 
 function headOf({ name, prefix, sizeBytes }: FilePrefix): HeaderBytes {
   const whole = sizeBytes === undefined ? prefix.length < prefixBytes : prefix.length >= sizeBytes;
@@ -92,12 +90,17 @@ function unknownFormat(file: FilePrefix, head: HeaderBytes): TomaatError {
   }
   return new TomaatError(
     'UNKNOWN_FORMAT',
-    `The ${kindOf(file)} does not begin like a NIfTI, MetaImage or NRRD file: send a volume in one of these formats`,
+    `The ${kindOf(file)} does not begin like a ${formatList} file: send a volume in one of these formats`,
   );
 }
 
 /** Finds the file with the voxels among those given, and checks what lengths can tell. */
-function placeVoxels(parsed: ParsedHeader, headerFile: number, files: readonly FilePrefix[]): Plan {
+function placeVoxels(
+  format: VolumeFormatRow,
+  parsed: ParsedHeader<VolumeFormat, VolumeExtension>,
+  headerFile: number,
+  files: readonly FilePrefix[],
+): Plan {
   const { layout } = parsed;
   const index = layout.file ? findDataFile(layout.file, headerFile, files) : headerFile;
   const used = new Set([headerFile, index]);
@@ -112,9 +115,9 @@ function placeVoxels(parsed: ParsedHeader, headerFile: number, files: readonly F
   const start = startOfVoxels(layout, file);
   const compression = compressionOf(layout.encoding, file.prefix.subarray(start));
   const header = parsed.header;
-  if (header.format === 'nifti1' || header.format === 'nifti2') {
+  if (layout.encoding === 'sniff') {
     header.compressed = compression !== 'none';
-    header.extension = header.compressed ? 'nii.gz' : 'nii';
+    header.extension = resultExtension(format, header.compressed);
   }
   if (start !== undefined) checkLength(parsed, compression, start, file);
   return { ...parsed, file: index, compression, start };
@@ -129,10 +132,10 @@ function findDataFile(
     .map((file, i) => ({ i, name: baseName(file.name) }))
     .filter(({ i }) => i !== headerFile);
   if (wanted === 'image') {
-    const stem = baseName(files[headerFile].name).replace(/\.hdr(\.gz)?$/i, '');
-    const images = others.filter(({ name }) => /\.img(\.gz)?$/i.test(name));
+    const stem = withoutVolumeEnding(baseName(files[headerFile].name));
+    const images = others.filter(({ name }) => endingOf(name)?.holds === 'voxels');
     const found =
-      images.find(({ name }) => name.replace(/\.img(\.gz)?$/i, '') === stem) ??
+      images.find(({ name }) => withoutVolumeEnding(name) === stem) ??
       (images.length === 1 ? images[0] : undefined);
     if (found) return found.i;
     throw new TomaatError(
@@ -185,7 +188,7 @@ function compressionOf(encoding: StoredLayout['encoding'], data: Uint8Array): Pl
 }
 
 function checkLength(
-  { header, layout }: ParsedHeader,
+  { header, layout }: ParsedHeader<VolumeFormat, VolumeExtension>,
   compression: Plan['compression'],
   start: number,
   file: FilePrefix,
@@ -225,13 +228,9 @@ function checkLength(
 }
 
 /** More follows the voxels than padding. The file may be whole all the same, and nobody has another one to send then. */
-export function surplusVoxels(what: string, { format }: VolumeHeader): TomaatError {
-  const byProgram =
-    format === 'nifti1' || format === 'nifti2'
-      ? 'nibabel.save(nibabel.load("old.nii"), "new.nii")'
-      : 'SimpleITK.WriteImage(SimpleITK.ReadImage("old.nrrd"), "new.nrrd")';
+export function surplusVoxels(what: string, { format }: { format: VolumeFormat }): TomaatError {
   return new TomaatError(
     'BAD_VOXELS',
-    `${what}. If your program shows the whole image, write the file again without them, for instance by ${byProgram}, and send that; otherwise the header belongs to another file`,
+    `${what}. If your program shows the whole image, write the file again without them, for instance by ${rowOf(format).rewrite}, and send that; otherwise the header belongs to another file`,
   );
 }

@@ -1,6 +1,6 @@
 import { getCACertificates, setDefaultCACertificates } from 'node:tls';
 import { createClient, createRegistryClient, type Entry, requireSuccess } from '@tomaat/client';
-import { TomaatError } from '@tomaat/core';
+import { supportedExtensions, TomaatError } from '@tomaat/core';
 import type { RunningRegistry } from '../registry/start.ts';
 import type { RunningServer } from '../server.ts';
 import { formatSeconds } from './console.ts';
@@ -60,7 +60,7 @@ async function showSample(options: DemoOptions): Promise<void> {
   print(`  ${primary.fileName}, ${Math.ceil(primary.sizeBytes / 1000)} kB, in ${formatSeconds(seconds)}`);
   if (options.isMine !== false) print(`  See it: ${server.url ?? server.tlsUrl}/jobs/${job.id}`);
   print(
-    `\nYour own volume:  npx tomaat predict ${service.task}/${service.anatomy} --volume FILE   (.nii, .nii.gz, .mha, .nrrd)`,
+    `\nYour own volume:  npx tomaat predict ${service.task}/${service.anatomy} --volume FILE   (${supportedExtensions.map((extension) => `.${extension}`).join(', ')})`,
   );
   print('Ctrl-C ends it.');
 }

@@ -2,56 +2,70 @@ import { createReadStream, type Stats } from 'node:fs';
 import { lstat, open, readdir, readlink, stat } from 'node:fs/promises';
 import { basename, dirname, extname, join } from 'node:path';
 import type { FileSource } from '@tomaat/client';
-import { TomaatError } from '@tomaat/core';
+import {
+  type DataFileField,
+  endingOf,
+  TomaatError,
+  type VolumeFormatRow,
+  volumeEndings,
+  withoutVolumeEnding,
+} from '@tomaat/core';
 
-const volumeEnd = /\.(nii|nii\.gz|mha|mhd|nrrd|nhdr|hdr|hdr\.gz|img|img\.gz)$/i;
-/** What a folder is searched for; a data file (.img, .raw) comes with its header. */
-const headEnd = /\.(nii|nii\.gz|mha|mhd|nrrd|nhdr|hdr|hdr\.gz)$/i;
+/** A folder is searched for whole volumes and headers; a data file (.img, .raw) comes with its header. */
+const isSearched = (holds: string | undefined) => holds === 'volume' || holds === 'header';
 
 /** The name without the ending of its format: results are called after it. */
 export function stemOf(path: string): string {
   const name = basename(path);
-  const stem = volumeEnd.test(name)
-    ? name.replace(volumeEnd, '')
-    : name.slice(0, name.length - extname(name).length);
+  const stem = endingOf(name) ? withoutVolumeEnding(name) : name.slice(0, name.length - extname(name).length);
   return stem || name;
 }
 
 /**
- * The files that one volume consists of: the file itself, and for .mhd, .nhdr and .hdr the data that lie beside it.
+ * The files that one volume consists of: the file itself, and for a header in a file of its own the data that lie beside it.
  * BAD_INPUT says what is missing.
  */
 export async function volumePaths(path: string): Promise<string[]> {
   const name = basename(path);
-  const folder = dirname(path);
   await mustBeFile(path);
-  if (/\.(hdr|img)(\.gz)?$/i.test(name)) {
-    // .hdr may be Analyze's or a NIfTI pair's; either has its voxels in .img.
-    const header = await besides(folder, stemOf(path), ['hdr', 'hdr.gz']);
-    const data = await besides(folder, stemOf(path), ['img', 'img.gz']);
-    if (!header || !data) {
+  const { holds, format } = endingOf(name) ?? {};
+  if (!format || holds === 'volume') return [path];
+  return format.detached === 'same stem'
+    ? pairOf(path, format)
+    : [path, ...(await namedFilesOf(path, format))];
+}
+
+/** The header and the voxels of a pair, of which `path` is one. */
+async function pairOf(path: string, { endings }: VolumeFormatRow): Promise<string[]> {
+  const half = (holds: 'header' | 'voxels') =>
+    endings.filter((one) => one.holds === holds).map(({ ending }) => ending);
+  const stem = stemOf(path);
+  const header = await besides(dirname(path), stem, half('header'));
+  const data = await besides(dirname(path), stem, half('voxels'));
+  if (header && data) return [header, data];
+  throw new TomaatError(
+    'BAD_INPUT',
+    `${basename(path)} is one half of a pair. Put ${stem}${half(header ? 'voxels' : 'header')[0]} beside it.`,
+  );
+}
+
+/** The files with the voxels that a header names. */
+async function namedFilesOf(path: string, { detached }: VolumeFormatRow): Promise<string[]> {
+  if (typeof detached !== 'object') return [];
+  const name = basename(path);
+  const files: string[] = [];
+  for (const part of dataFilesOf(await headOf(path), name, detached)) {
+    const file = join(dirname(path), part);
+    if (!(await isFile(file))) {
+      if (await lstat(file).catch(() => undefined)) await mustBeFile(file);
       throw new TomaatError(
         'BAD_INPUT',
-        `${name} is one half of a pair. Put ${stemOf(path)}.${header ? 'img' : 'hdr'} beside it.`,
+        `${name} keeps its voxels in ${part}, which is not beside it. Put it there.`,
       );
     }
-    return [header, data];
+    files.push(file);
   }
-  if (/\.(mhd|nhdr)$/i.test(name)) {
-    const parts = dataFilesOf(await headOf(path), name);
-    for (const part of parts) {
-      const file = join(folder, part);
-      if (!(await isFile(file))) {
-        if (await lstat(file).catch(() => undefined)) await mustBeFile(file);
-        throw new TomaatError(
-          'BAD_INPUT',
-          `${name} keeps its voxels in ${part}, which is not beside it. Put it there.`,
-        );
-      }
-    }
-    return [path, ...parts.map((part) => join(folder, part))];
-  }
-  return [path];
+  return files;
 }
 
 /** The same, to be sent. */
@@ -61,7 +75,9 @@ export async function volumeFiles(path: string): Promise<FileSource[]> {
 
 /** The volumes in a folder, by their headers, in the order of their names; results of earlier runs are left out. */
 export async function volumesIn(folder: string, outputNames: readonly string[]): Promise<string[]> {
-  const names = (await readdir(folder)).filter((name) => !name.startsWith('.') && headEnd.test(name)).sort();
+  const names = (await readdir(folder))
+    .filter((name) => !name.startsWith('.') && isSearched(endingOf(name)?.holds))
+    .sort();
   const stems = new Set(names.map(stemOf));
   const isResult = (name: string) =>
     outputNames.some(
@@ -69,9 +85,10 @@ export async function volumesIn(folder: string, outputNames: readonly string[]):
     );
   const found = names.filter((name) => !isResult(name));
   if (found.length === 0) {
+    const endings = volumeEndings.filter(({ holds }) => isSearched(holds)).map(({ ending }) => ending);
     throw new TomaatError(
       'BAD_INPUT',
-      `There is no volume in ${folder} (.nii, .nii.gz, .mha, .mhd, .nrrd, .hdr). A DICOM series must be converted first, for example with dcm2niix.`,
+      `There is no volume in ${folder} (${endings.join(', ')}). A DICOM series must be converted first, for example with dcm2niix.`,
     );
   }
   return found.map((name) => join(folder, name));
@@ -131,7 +148,7 @@ async function besides(
   const names = await readdir(folder);
   for (const ending of endings) {
     const found = names.find(
-      (name) => name.toLowerCase() === `${stem}.${ending}`.toLowerCase() && name.startsWith(stem),
+      (name) => name.toLowerCase() === `${stem}${ending}`.toLowerCase() && name.startsWith(stem),
     );
     if (found) return join(folder, found);
   }
@@ -148,20 +165,14 @@ async function headOf(path: string): Promise<string> {
 const numberInName = /%(0?)(\d{0,2})d/;
 
 /**
- * The data files that a MetaImage (ElementDataFile) or NRRD (data file) header names, by base name: whatever folder
- * it speaks of, only what lies beside it is taken.
+ * The data files that a header names in a field, by base name: whatever folder it speaks of, only what lies beside it is
+ * taken. Lists (LIST) and patterns of names are those of MetaImage and NRRD.
  */
-function dataFilesOf(header: string, name: string): string[] {
+function dataFilesOf(header: string, name: string, { field, line: isField }: DataFileField): string[] {
   const lines = header.split(/\r?\n/);
-  const isMeta = /\.mhd$/i.test(name);
-  const at = lines.findIndex((line) =>
-    (isMeta ? /^\s*ElementDataFile\s*=/i : /^\s*data ?file\s*:/i).test(line),
-  );
+  const at = lines.findIndex((line) => isField.test(line));
   if (at < 0) {
-    throw new TomaatError(
-      'BAD_INPUT',
-      `${name} names no data file (${isMeta ? 'ElementDataFile' : 'data file'}). Check that it is a header.`,
-    );
+    throw new TomaatError('BAD_INPUT', `${name} names no data file (${field}). Check that it is a header.`);
   }
   const value = lines[at].replace(/^[^=:]*[=:]\s*/, '').trim();
   if (/^local$/i.test(value)) return [];

@@ -132,7 +132,7 @@ async function sendResponse(
 async function requestId(request: FastifyRequest, context: ServerContext): Promise<string | undefined> {
   const type = request.headers['content-type'] ?? '';
   const body = countBytes(request.raw, { maxUploadBytes: Math.min(65_536, context.maxUploadBytes) });
-  const parts = multipart.type.test(type) ? readMultipart(body, type) : readUrlencoded(body);
+  const parts = multipart.takes(type) ? readMultipart(body, type) : readUrlencoded(body);
   let id: string | undefined;
   for await (const part of parts) if (part.name === 'request_id') id = await readText(part);
   return id;

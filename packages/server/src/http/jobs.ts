@@ -99,7 +99,7 @@ export function registerJobRoutes(app: FastifyInstance, context: ServerContext):
   });
 }
 
-/** The job of an address; another caller's job is as little there as none. */
+/** The job of an address; another caller's job is treated as missing. */
 export async function findJob(
   request: FastifyRequest<{ Params: { id: string } }>,
   context: ServerContext,

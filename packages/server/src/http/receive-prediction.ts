@@ -1,6 +1,8 @@
 import { createHash } from 'node:crypto';
 import {
   extensionOf,
+  fileEndingOf,
+  holdsVoxelsAlone,
   isFileInput,
   isText,
   neutralNames,
@@ -194,7 +196,7 @@ function openBody(
   context: ServerContext,
 ): { parts: AsyncIterable<BodyPart>; encoding: BodyKind['encoding'] } {
   const type = request.headers['content-type'] ?? '';
-  const kind = form.bodies.find((candidate) => candidate.type.test(type));
+  const kind = form.bodies.find((candidate) => candidate.takes(type));
   const { growth } = kind ?? form.bodies[0];
   const limits = { ...context.pace, maxUploadBytes: Math.ceil(context.maxUploadBytes * growth) + 65_536 };
   const body = countBytes(request.raw, limits, request.headers['content-length']);
@@ -235,7 +237,7 @@ const longestPoints = 2 ** 20;
 
 /** Whether a file is, or may be, the voxels of a header that comes in a file of its own. */
 function isOneOfSeveral(name: string, part: BodyPart, received: readonly ReceivedInput[]): boolean {
-  return received.some((file) => file.name === name) || /\.(img|raw|zraw)(\.gz)?$/i.test(part.fileName ?? '');
+  return received.some((file) => file.name === name) || holdsVoxelsAlone(part.fileName ?? '');
 }
 
 /** Refuses by its first bytes what cannot become a volume, so that nobody sends gigabytes of it. */
@@ -273,9 +275,6 @@ function inputNameOf(name: string, app: App): string {
   return volumes.length === 1 ? volumes[0] : name;
 }
 
-const knownExtension =
-  /(\.nii\.gz|\.img\.gz|\.hdr\.gz|\.nii|\.hdr|\.img|\.mha|\.mhd|\.raw|\.zraw|\.nrrd|\.nhdr|\.h5|\.mat|\.tfm|\.txt)$/i;
-
 /** Of a client's file name only the extension is kept: it tells the halves of a pair apart. */
 function storedNames(received: readonly ReceivedInput[]): string[] {
   const names: string[] = [];
@@ -293,9 +292,9 @@ function storedNames(received: readonly ReceivedInput[]): string[] {
 }
 
 /** First part of the results' names: the input's name without extension, harmless in any file system. */
-function stemOf(fileName: string | undefined): string {
-  const stem = (fileName ?? '')
-    .replace(knownExtension, '')
+function stemOf(fileName = ''): string {
+  const stem = fileName
+    .slice(0, fileName.length - fileEndingOf(fileName).length)
     // macOS gives letters and their accents apart; in many scripts marks are part of the word.
     .normalize('NFC')
     .replace(/[^\p{L}\p{M}\p{N}._-]+/gu, '_')

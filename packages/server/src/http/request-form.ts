@@ -1,4 +1,11 @@
-import { type Input, type OutputFormat, primaryOutput, TomaatError, volumeInputs } from '@tomaat/core';
+import {
+  type Input,
+  isVolumeMediaType,
+  type OutputFormat,
+  primaryOutput,
+  TomaatError,
+  volumeInputs,
+} from '@tomaat/core';
 import type { App } from '../apps.ts';
 import type { BodyPart } from '../intake/body-part.ts';
 import { readMultipart } from '../intake/multipart.ts';
@@ -8,8 +15,8 @@ import { requireFormat } from './outputs.ts';
 
 /** A kind of body that a protocol takes. */
 export interface BodyKind {
-  /** Which content types are of this kind. */
-  readonly type: RegExp;
+  /** Whether a content type is of this kind. */
+  takes(contentType: string): boolean;
   /** How files are written in it. */
   readonly encoding: NonNullable<ReceiveOptions['encoding']>;
   /** The most bytes of the body for a byte of a file. */
@@ -41,7 +48,7 @@ export interface RequestForm {
 
 /** multipart/form-data, with files as they are. */
 export const multipart: BodyKind = {
-  type: /^multipart\/form-data\b/i,
+  takes: (type) => /^multipart\/form-data\b/i.test(type),
   encoding: 'raw',
   growth: 1,
   read: (body, contentType) => readMultipart(body, contentType),
@@ -49,7 +56,7 @@ export const multipart: BodyKind = {
 
 /** A form without files, for apps that take none. */
 export const urlencoded: BodyKind = {
-  type: /^application\/x-www-form-urlencoded\b/i,
+  takes: (type) => /^application\/x-www-form-urlencoded\b/i.test(type),
   encoding: 'raw',
   growth: 1,
   read: (body, _contentType, app) => readUrlencoded(refuseFile(body, app)),
@@ -57,7 +64,7 @@ export const urlencoded: BodyKind = {
 
 /** The file of the first volume alone. */
 const bareVolume: BodyKind = {
-  type: /^application\/(octet-stream|(x-)?(gzip|nifti|nrrd|metaimage))\b/i,
+  takes: (type) => /^application\/octet-stream\b/i.test(type) || isVolumeMediaType(type),
   encoding: 'raw',
   growth: 1,
   async *read(body, contentType, app) {

@@ -1,4 +1,4 @@
-import { TomaatError } from '@tomaat/core';
+import { isVolumeUnlikeBase64, TomaatError } from '@tomaat/core';
 
 /**
  * Decodes base64 (RFC 4648 section 4) while it arrives, in constant memory. Line breaks are skipped wherever they
@@ -21,17 +21,13 @@ export async function* decodeBase64(
 }
 
 /**
- * Whether the beginning of a value shows that it is the file itself where base64 was to be expected: gzip, NIfTI,
- * NRRD, or the `Key = value` lines of a MetaImage, which no base64 text can begin with.
+ * Whether the beginning of a value shows that it is the file itself where base64 was to be expected: gzip, or a volume of
+ * any format, which no base64 text can begin with.
  */
 export function isRawVolume(prefix: Uint8Array): boolean {
   const head = Buffer.from(prefix.buffer, prefix.byteOffset, Math.min(prefix.length, 256));
-  if (head.length >= 2 && head[0] === 0x1f && head[1] === 0x8b) return true;
-  // The size of the header of NIfTI-1 (348) and NIfTI-2 (540), in either byte order.
-  if (head.length >= 4 && [348, 540].some((n) => head.readInt32LE(0) === n || head.readInt32BE(0) === n))
-    return true;
-  const text = head.toString('latin1');
-  return /^NRRD\d{4}[\r\n]/.test(text) || /^\s*[A-Za-z_]+[ \t]*=[ \t]*[^=\s]/.test(text);
+  const isGzip = head.length >= 2 && head[0] === 0x1f && head[1] === 0x8b;
+  return isGzip || isVolumeUnlikeBase64(head);
 }
 
 const pieceBytes = 64 * 1024;

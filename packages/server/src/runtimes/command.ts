@@ -4,6 +4,7 @@ import { access, constants, mkdir, open, readdir, readFile, rm, stat, writeFile 
 import { delimiter, join, resolve } from 'node:path';
 import type { Readable } from 'node:stream';
 import {
+  endingOf,
   type InputValue,
   type ModelSpec,
   type Output,
@@ -17,6 +18,7 @@ import {
   type SpatialTransform,
   TomaatError,
   type Volume,
+  withoutVolumeEnding,
   writeTransform,
   writeVolume,
 } from '@tomaat/core';
@@ -254,6 +256,10 @@ function progressOf(line: string): { fraction: number; stage?: string } | undefi
   }
 }
 
+/** The output that a file is for: its name without its ending, as `seg` of seg.nii.gz and of seg.vtk. */
+const outputNameOf = (file: string) =>
+  endingOf(file) ? withoutVolumeEnding(file) : file.replace(/\.[^.]+$/, '');
+
 /** The files of `output`, one for each output of the manifest, by name; those that it derives may be missing. */
 async function readOutputs(
   outputs: Readonly<Record<string, Output>>,
@@ -262,7 +268,7 @@ async function readOutputs(
   const files = (await readdir(folder)).filter((file) => !file.startsWith('.'));
   const results: Record<string, OutputValue> = {};
   for (const [name, output] of Object.entries(outputs)) {
-    const file = files.find((candidate) => candidate.replace(/(\.nii\.gz|\.[^.]+)$/, '') === name);
+    const file = files.find((candidate) => outputNameOf(candidate) === name);
     if (!file) continue;
     const path = join(folder, file);
     const { size } = await stat(path);

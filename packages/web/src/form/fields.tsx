@@ -5,6 +5,7 @@ import { Checkbox, Label, Radio, RadioGroup } from 'react-aria-components';
 import { formatBytes, formatMm } from '../format.ts';
 import { faultOf } from '../ui.tsx';
 import type { InputOf, ServiceInput } from './inputs.ts';
+import { transformPicker } from './scan.ts';
 import { PlainSlider } from './slider.tsx';
 
 /** The field of a parameter, as its type has it. */
@@ -182,7 +183,7 @@ export function TransformField({
         </span>
         <input
           type="file"
-          accept=".txt,.tfm,.mat,.h5,.nii,.gz,.mha,.nrrd"
+          accept={transformPicker.join(',')}
           onChange={(event) => onChange(event.target.files?.[0])}
         />
       </label>

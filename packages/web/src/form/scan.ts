@@ -4,16 +4,20 @@ import {
   checkShape,
   checkVolume,
   collectBytes,
+  formatNames,
   type IdentifyingField,
   inspectVolume,
   numericVoxels,
   orientationOf,
+  readableEndings,
   readVolume,
   type SourceFile,
   spacingOf,
   TomaatError,
+  transformEndings,
   type Volume,
   type VolumeHeader,
+  volumeEndings,
   webPlatform,
   writeVolume,
 } from '@tomaat/core';
@@ -26,6 +30,15 @@ export interface Scan {
   /** The files as they are sent: without identifying text, and without their names. */
   anonymous(): Promise<{ name: string; blob: Blob }[]>;
 }
+
+/** What the file picker offers: browsers look at the last part of an ending. A DICOM file is told what to do with it. */
+export const volumePicker: readonly string[] = [...readableEndings, '.gz', '.dcm'];
+/** The same for transforms; a displacement grid is a volume in one file. */
+export const transformPicker: readonly string[] = [
+  ...transformEndings,
+  ...volumeEndings.flatMap(({ holds, ending }) => (holds === 'volume' ? ending : [])),
+  '.gz',
+];
 
 const prefixBytes = 256 * 1024;
 
@@ -103,8 +116,6 @@ export interface HeaderFact {
   name: string;
   value: string;
 }
-
-const formatNames = { nifti1: 'NIfTI-1', nifti2: 'NIfTI-2', metaimage: 'MetaImage', nrrd: 'NRRD' } as const;
 
 /** A length to a millimetre, or to two digits where it is less than ten. */
 const wholeMm = (mm: number) => (mm < 10 ? Number(mm.toPrecision(2)) : Math.round(mm));

@@ -1,11 +1,11 @@
 import type { Service } from '@tomaat/client';
-import { readableEndings, TomaatError, type Vec3 } from '@tomaat/core';
+import { formatList, TomaatError, type Vec3 } from '@tomaat/core';
 import { lazy, Suspense, useEffect, useRef, useState } from 'react';
 import { Button as AriaButton, DropZone, FileTrigger } from 'react-aria-components';
 import { formatBytes } from '../format.ts';
 import { faultOf, Loading, Problem } from '../ui.tsx';
 import type { ChosenVolume, InputOf } from './inputs.ts';
-import { headerFacts, openScan, readScan, refusals } from './scan.ts';
+import { headerFacts, openScan, readScan, refusals, volumePicker } from './scan.ts';
 
 const Viewer = lazy(() => import('../viewer/viewer.tsx').then(({ Viewer }) => ({ default: Viewer })));
 
@@ -84,13 +84,13 @@ export function VolumeField({ service, input, chosen, points, onChoose, onMove }
         ) : (
           <p>
             <strong>Drop a volume here</strong>
-            <span className="fine">NIfTI, MetaImage or NRRD; drop a header and its data file together</span>
+            <span className="fine">{formatList}; drop a header and its data file together</span>
           </p>
         )}
         <span className="drop-actions">
           <FileTrigger
             allowsMultiple
-            acceptedFileTypes={[...readableEndings, '.gz', '.dcm']}
+            acceptedFileTypes={volumePicker}
             onSelect={(list) => list && void take([...list])}
           >
             <AriaButton className={scan ? 'quiet small' : 'quiet'}>

@@ -1,0 +1,231 @@
+import { TomaatError } from '../errors.ts';
+import type { HeaderOf } from './header.ts';
+import { findMetaImage, findNrrd, longestHeader } from './identifying-lines.ts';
+import { findNifti, niftiTextLength } from './identifying-nifti.ts';
+import { beginsWithField, isMetaImage, parseMetaImage, writeMetaImage } from './metaimage.ts';
+import { beginsWithSize, isNifti, niftiEndings, parseNifti, writeNifti } from './nifti.ts';
+import { isNrrd, isNrrdLine, parseNrrd, writeNrrd } from './nrrd.ts';
+import { clues, type FileEnding, hasEnding, type VolumeFormatRow } from './volume-format.ts';
+
+/*
+ * The formats of volumes, once. Everything that depends on which formats there are asks here: what is read and written, by which
+ * endings files are found, chosen and named, media types, messages, docs/reference/formats.md. How one is added: CONTRIBUTING.md.
+ */
+
+const nifti = {
+  name: 'NIfTI',
+  versions: { nifti1: 'NIfTI-1', nifti2: 'NIfTI-2' },
+  endings: niftiEndings,
+  detached: 'same stem',
+  clue: 'numbers',
+  matches: isNifti,
+  unlikeBase64: beginsWithSize,
+  reads: { from: 'one header', parse: parseNifti },
+  text: { length: niftiTextLength, find: (header, { name }) => findNifti(header, name) },
+  write: writeNifti,
+  rewrite: 'nibabel.save(nibabel.load("old.nii"), "new.nii")',
+} as const satisfies VolumeFormatRow;
+
+const metaImage = {
+  name: 'MetaImage',
+  versions: { metaimage: 'MetaImage' },
+  endings: [
+    { ending: '.mha', holds: 'volume', mediaType: 'application/x-metaimage' },
+    { ending: '.mhd', holds: 'header' },
+  ],
+  detached: { field: 'ElementDataFile', line: /^\s*ElementDataFile\s*=/i, endings: ['.raw', '.zraw'] },
+  clue: 'words',
+  matches: isMetaImage,
+  unlikeBase64: beginsWithField,
+  reads: { from: 'one header', parse: parseMetaImage },
+  text: {
+    length: () => longestHeader,
+    find: (header, { whole, dataFile }) => findMetaImage(header, whole, dataFile),
+  },
+  write: writeMetaImage,
+  rewrite: 'SimpleITK.WriteImage(SimpleITK.ReadImage("old.nrrd"), "new.nrrd")',
+} as const satisfies VolumeFormatRow;
+
+const nrrd = {
+  name: 'NRRD',
+  versions: { nrrd: 'NRRD' },
+  endings: [
+    { ending: '.nrrd', holds: 'volume', mediaType: 'application/x-nrrd' },
+    { ending: '.nhdr', holds: 'header' },
+  ],
+  detached: { field: 'data file', line: /^\s*data ?file\s*:/i, endings: ['.raw'] },
+  clue: 'magic',
+  matches: isNrrd,
+  unlikeBase64: isNrrdLine,
+  reads: { from: 'one header', parse: parseNrrd },
+  text: {
+    length: () => longestHeader,
+    find: (header, { whole, dataFile }) => findNrrd(header, whole, dataFile),
+  },
+  write: writeNrrd,
+  rewrite: 'SimpleITK.WriteImage(SimpleITK.ReadImage("old.nrrd"), "new.nrrd")',
+} as const satisfies VolumeFormatRow;
+
+const rows = [nifti, metaImage, nrrd] as const;
+type Row = (typeof rows)[number];
+
+/** In the order in which people are told of them. */
+export const volumeFormats: readonly VolumeFormatRow[] = rows;
+
+type VersionOf<R> = R extends { versions: infer Versions } ? keyof Versions & string : never;
+type WrittenOf<R> = R extends { write: unknown; endings: readonly (infer E)[] } ? WrittenEnding<E> : never;
+type WrittenEnding<E> = E extends { holds: 'volume'; ending: `.${infer Extension}` } ? Extension : never;
+
+export type VolumeFormat = VersionOf<Row>;
+/** The kinds of file that are written, by extension without the leading dot. */
+export type VolumeExtension = WrittenOf<Row>;
+export type VolumeHeader = HeaderOf<VolumeFormat, VolumeExtension>;
+
+// ---- Formats ----
+
+const byClue = clues.flatMap((clue) => rows.filter((format) => format.clue === clue));
+
+/** The format that the first bytes of a file, unpacked, begin like; undefined where they are no volume's header. */
+export const formatOf = (bytes: Uint8Array): Row | undefined => byClue.find(({ matches }) => matches(bytes));
+
+/** The row that has a value of `VolumeHeader.format`. */
+export const rowOf = (format: string): VolumeFormatRow =>
+  volumeFormats.find(({ versions }) => Object.hasOwn(versions, format))!;
+
+/** What people call each value of `VolumeHeader.format`. */
+export const formatNames = Object.assign({}, ...volumeFormats.map(({ versions }) => versions)) as Readonly<
+  Record<VolumeFormat, string>
+>;
+
+/** Texts as a list that ends in “or”, as in “NIfTI, MetaImage or NRRD”. */
+export const listedWithOr = (texts: readonly string[]): string =>
+  [texts.slice(0, -1).join(', '), ...texts.slice(-1)].filter((text) => text !== '').join(' or ');
+
+/** “NIfTI, MetaImage or NRRD”. */
+export const formatList = listedWithOr(volumeFormats.map(({ name }) => name));
+
+/** Whether the first bytes begin like a volume's file, and no base64 text can begin like that. */
+export const isVolumeUnlikeBase64 = (bytes: Uint8Array): boolean =>
+  volumeFormats.some(({ unlikeBase64 }) => unlikeBase64(bytes));
+
+/** Whether files of a format may be packed with gzip as a whole. */
+export const isPackable = ({ endings }: VolumeFormatRow): boolean =>
+  endings.some(({ ending }) => isPackedEnding(ending));
+
+const isPackedEnding = (ending: string) => ending.endsWith('.gz');
+
+// ---- Endings of names ----
+
+/** Every ending of a file that the table has, with its format. */
+export const volumeEndings: readonly (FileEnding & { readonly format: VolumeFormatRow })[] =
+  volumeFormats.flatMap((format) => format.endings.map((ending) => ({ ...ending, format })));
+
+/** The file-name endings of volumes that can be read, for file pickers. */
+export const readableEndings: readonly string[] = volumeEndings.map(({ ending }) => ending);
+
+/** What the table knows of a file's name: its ending, what such a file holds, its format. Undefined for other names. */
+export const endingOf = (name: string): (typeof volumeEndings)[number] | undefined =>
+  volumeEndings.find(({ ending }) => hasEnding(name, ending));
+
+/** A file's name without the ending of a volume; the same name where it has none. */
+export const withoutVolumeEnding = (name: string): string =>
+  name.slice(0, name.length - (endingOf(name)?.ending.length ?? 0));
+
+/** How the files mostly end that headers name for their voxels, unpacked. */
+export const dataFileEndings: readonly string[] = [
+  ...new Set(volumeFormats.flatMap(({ detached }) => (typeof detached === 'object' ? detached.endings : []))),
+];
+
+const voxelEndings: readonly string[] = [
+  ...volumeEndings.flatMap(({ holds, ending }) => (holds === 'voxels' ? ending : [])),
+  ...dataFileEndings,
+];
+const unpackedEndings = [...readableEndings, ...dataFileEndings].filter((ending) => !isPackedEnding(ending));
+
+/** The ending of a name without the .gz that may follow it, and that. */
+function unpackedEnding(name: string): { ending: string | undefined; packed: string } {
+  const packed = hasEnding(name, '.gz') ? '.gz' : '';
+  const plain = name.slice(0, name.length - packed.length);
+  return { ending: unpackedEndings.find((ending) => hasEnding(plain, ending)), packed };
+}
+
+/** What kind of file it is, by its ending: a name may tell whose scan it is. */
+export function kindOf({ name }: { name: string }): string {
+  const { ending, packed } = unpackedEnding(name);
+  return ending === undefined ? 'file' : `${ending}${packed} file`;
+}
+
+/** Whether a file, by its name, holds the voxels of a header that is in another file. */
+export function holdsVoxelsAlone(name: string): boolean {
+  const { ending } = unpackedEnding(name);
+  return ending !== undefined && voxelEndings.includes(ending);
+}
+
+// ---- What is written ----
+
+const written = volumeEndings.filter(({ holds, format }) => holds === 'volume' && format.write);
+const extensionIn = ({ ending }: FileEnding) => ending.slice(1) as VolumeExtension;
+
+/** The extensions that volumes are written with, without the leading dot. */
+export const supportedExtensions: readonly VolumeExtension[] = written.map(extensionIn);
+
+/** What a label map is written as where no input says otherwise. */
+export const defaultExtension = 'nii.gz' satisfies VolumeExtension;
+
+/** What volumes are written with, the default first. */
+export const extensionsByChoice: readonly VolumeExtension[] = [
+  defaultExtension,
+  ...supportedExtensions.filter((extension) => extension !== defaultExtension),
+];
+
+/** The media type of what is written, by extension. */
+export const volumeMediaTypes = Object.fromEntries(
+  extensionsByChoice.map((extension) => {
+    const found = written.find((one) => extensionIn(one) === extension);
+    return [extension, found?.holds === 'volume' && found.mediaType];
+  }),
+) as Readonly<Record<VolumeExtension, string>>;
+
+const mediaWords = new Set(
+  volumeEndings.flatMap((ending) => (ending.holds === 'volume' ? mediaWord(ending.mediaType) : [])),
+);
+
+/** `nifti` of `application/x-nifti`, and of `application/nifti; charset=binary`. */
+function mediaWord(contentType: string): string {
+  return /^application\/(?:x-)?(\w*)/i.exec(contentType)?.[1].toLowerCase() ?? '';
+}
+
+/** Whether a Content-Type is that of a volume's file, with or without `x-`. */
+export const isVolumeMediaType = (contentType: string): boolean => mediaWords.has(mediaWord(contentType));
+
+/**
+ * What a result for an input in a format is written as: packed as a whole, where the format can be, if the input was; the
+ * default where the format is not written.
+ */
+export function resultExtension({ endings }: VolumeFormatRow, packed: boolean): VolumeExtension {
+  const whole = written.filter(({ ending }) => endings.some((own) => own.ending === ending));
+  const found = whole.find(({ ending }) => isPackedEnding(ending) === packed) ?? whole[0];
+  return found ? extensionIn(found) : defaultExtension;
+}
+
+/** The extension to write for a file's name, or undefined when it is no volume's name. */
+export function extensionOf(fileName: string): VolumeExtension | undefined {
+  const found = endingOf(fileName);
+  return found && resultExtension(found.format, isPackedEnding(found.ending));
+}
+
+/**
+ * The writer of an extension, and whether such a file is packed as a whole.
+ * @throws TomaatError NOT_ACCEPTABLE when volumes are not written with it
+ */
+export function writerOf(extension: string): {
+  write: NonNullable<VolumeFormatRow['write']>;
+  packed: boolean;
+} {
+  const found = written.find((one) => extensionIn(one) === extension);
+  if (found?.format.write) return { write: found.format.write, packed: isPackedEnding(found.ending) };
+  throw new TomaatError(
+    'NOT_ACCEPTABLE',
+    `Volumes are not written as ${extension}; they can be had as: ${supportedExtensions.join(', ')}.`,
+  );
+}
