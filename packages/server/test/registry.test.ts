@@ -116,7 +116,7 @@ describe('POST /announce (v1)', () => {
       const { status, error } = await postV1(registry, v1(key, { [field]: name }));
       expect({ status, error }).toMatchObject({
         status: 1,
-        error: expect.stringContaining(`${field} holds`),
+        error: expect.stringContaining(`${field} contains`),
       });
     }
     for (const field of ['name', 'modality', 'serviceId', 'version', 'description']) {

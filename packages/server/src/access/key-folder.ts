@@ -120,7 +120,7 @@ export async function programKey(folder: string, label: string): Promise<string>
   );
 }
 
-/** Leaves a line for each key before it is made, and one that takes it back when it could not be made. */
+/** Leaves a line for each key before it is created, and one that retracts it if the key could not be created. */
 function auditKeys(folder: string, event: 'key.created' | 'key.renewed') {
   let left: ApiKey | undefined;
   const before: BeforeKey = async (key) => {

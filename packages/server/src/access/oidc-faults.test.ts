@@ -217,7 +217,7 @@ describe('explainFault()', () => {
     );
     const third = new Error('one', { cause: new Error('two', { cause: new Error('three') }) });
     expect((await explain(third)).report.why).toContain(': one; two; three.');
-    expect((await explain('a text')).report.why).toContain(': no reason is known.');
+    expect((await explain('a text')).report.why).toContain(': unknown reason.');
   });
 
   it('quotes the issuer instead, where it said something', async () => {

@@ -68,7 +68,7 @@ export interface Oidc {
    * where the issuer does not offer that, or does not answer.
    */
   logoutAddress(logout: { idToken?: string; returnTo: string }): Promise<string | undefined>;
-  /** Asks the issuer, and gives what is wrong with the settings or with the issuer now, in words for the operator. */
+  /** Asks the issuer, and returns what is wrong with the settings or the issuer now, for the operator. */
   check(): Promise<string[]>;
 }
 
@@ -103,7 +103,7 @@ export function createOidc({ settings, now = Date.now, retryMs = 5_000 }: OidcOp
   const begun = new Map<string, Begun>();
   const find = createDiscovery(settings, now, retryMs);
 
-  /** Checks signature, issuer, audience and times; gives the claims. Throws a JOSEError for a token that is not valid. */
+  /** Checks signature, issuer, audience and times; returns the claims. Throws a JOSEError for an invalid token. */
   async function verify(token: string, forWhom: string, types: readonly (string | undefined)[]) {
     if (token.length > maxTokenLength) throw new errors.JWTInvalid('the token is too long');
     const { metadata, keys } = await find();
@@ -288,7 +288,7 @@ export function createOidc({ settings, now = Date.now, retryMs = 5_000 }: OidcOp
 const labelClaims = ['name', 'preferred_username', 'email'];
 const hasLabel = (claims: JWTPayload) => labelClaims.some((name) => hasClaim(claims, name));
 
-/** The names of the claims that came are for the operator, who otherwise cannot see why nobody gets in. */
+/** The names of the received claims are for the operator, who otherwise cannot see why logins fail. */
 function notAllowed(host: string, claims: JWTPayload, { allow, admin }: OidcSettings): LoginError {
   const rules = [...allow, ...admin].map(({ claim, value }) => `${claim}=${value}`).join(', ');
   const names = cleanWords(Object.keys(claims).slice(0, 50).join(' '), [])?.replaceAll(' ', ', ');

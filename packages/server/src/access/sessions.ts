@@ -41,7 +41,10 @@ export interface EndedSession {
 }
 
 export interface Sessions {
-  /** Opens a session and gives its token, which appears here alone. The owner's least used one beyond the limit ends. */
+  /**
+   * Opens a session and returns its token, which appears only here. Beyond the limit, the owner's least recently used
+   * session ends.
+   */
   open(session: NewSession): Promise<string>;
   /** The session of a token, if it is still valid. */
   find(token: string): Promise<Session | undefined>;

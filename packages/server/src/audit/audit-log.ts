@@ -49,8 +49,8 @@ export interface Audit extends AsyncDisposable {
   /** Resolves when all lines so far are on the disk. */
   flushed(): Promise<void>;
   /**
-   * Closes the file under the number of its last line and begins a new one, which goes on with the chain. Gives the
-   * path of the closed file; undefined where no line was in it.
+   * Closes the file under the number of its last line and starts a new one, which continues the chain. Returns the path of
+   * the closed file; undefined if it had no line.
    */
   rotate(): Promise<string | undefined>;
   /** Goes on in a new `audit.jsonl` if the file was renamed. Each new line looks for that, too. */
@@ -260,7 +260,7 @@ export async function openAudit(dataFolder: string, options: AuditOptions): Prom
     return anchoring;
   }
 
-  /** Takes in what other processes left; one call after the other, for each file is one line. */
+  /** Takes in what other processes left; one call at a time, because each file is one line. */
   function take(): Promise<void> {
     taking = taking.then(() => takePending(dataFolder, record, onFault, pending)).catch(onFault);
     return taking;

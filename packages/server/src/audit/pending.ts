@@ -6,8 +6,8 @@ import { writeWhole } from '../store/whole-file.ts';
 import type { AuditEvent, AuditFacts } from './events.ts';
 
 /**
- * Lines of the audit log that commands beside a server leave for it, as files in `audit.pending`. The process that holds the
- * data folder takes them within a second, or at its next start.
+ * Lines of the audit log that commands beside a server leave for it, as files in `audit.pending`. The process that holds
+ * the data folder takes them in within a second, or at its next start.
  */
 export const pendingFolder = 'audit.pending';
 

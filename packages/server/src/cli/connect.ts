@@ -54,9 +54,9 @@ export interface Told {
 }
 
 /**
- * Makes requests to this address possible, and checks its certificate before any is sent. Good is one that the system
- * or --ca vouches for; that of the server on this machine; one in the file of known hosts; one that was announced
- * under a remembered key; and one that the user confirms, who is asked once, on a terminal.
+ * Makes requests to this address possible, and checks its certificate before any is sent. Accepted is a certificate that
+ * the system or --ca vouches for; that of the server on this machine; one in the file of known hosts; one that was
+ * announced under a remembered key; and one that the user confirms, who is asked once, on a terminal.
  * @throws TomaatError BAD_REQUEST when a key would leave this machine unencrypted, UNREACHABLE for a certificate that is
  *   unknown or has changed, FORBIDDEN for an address that a registry may not tell.
  */

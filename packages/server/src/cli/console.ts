@@ -168,7 +168,7 @@ function createLineProgress(): Progress {
   };
 }
 
-/** Shows steps of work that takes longer than a moment, in per cent. */
+/** Shows the steps of long-running work, in per cent. */
 export function percentOf(progress: Progress): (step: string, done: number, of: number) => void {
   const startedMs = performance.now();
   return (step, done, of) => {

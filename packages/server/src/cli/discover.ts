@@ -76,7 +76,7 @@ function tableOf(entries: readonly Entry[], withState: boolean, signers: Readonl
 
 const keyOf = (entry: Entry) => `${entry.modality}\n${entry.anatomy}\n${entry.task}\n${entry.name}`;
 
-/** What `tomaat predict` takes. */
+/** The argument for `tomaat predict`. */
 function addressOf(entry: Entry): string {
   if (!entry.serverUrl || !entry.serviceId) return entry.predictionUrl;
   return `${withoutTrailingSlashes(entry.serverUrl)}/services/${entry.serviceId}`;

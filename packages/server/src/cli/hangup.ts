@@ -16,7 +16,7 @@ export interface HangupLog {
   error(about: object, message: string): void;
 }
 
-/** From this call on the signal ends the process no more. To be called before what takes time. */
+/** From this call on the signal no longer ends the process. Call it before anything slow. */
 export function openHangup(logger: HangupLog): Hangup {
   const works: { what: string; work: () => unknown }[] = [];
   const wasOnTerminal = [0, 1, 2].some((fd) => isatty(fd)) && hasTerminal();

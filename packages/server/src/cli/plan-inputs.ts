@@ -34,7 +34,7 @@ export interface InputPlan {
 export type Elements = Pick<Service, 'id' | 'inputs' | 'outputs'>;
 type NamedInput = Input & { name: string };
 
-/** Checks the flags against what the service takes, before anything is sent. BAD_INPUT says what would be right. */
+/** Checks the flags against what the service takes, before anything is sent. BAD_INPUT says what would be valid. */
 export async function planInputs(service: Elements, flags: InputFlags): Promise<InputPlan> {
   const inputs = service.inputs as readonly NamedInput[];
   const files = inputs.filter(isFileInput);

@@ -40,7 +40,7 @@ interface Plan {
   results: ResultPlan;
 }
 
-/** `tomaat predict`: gives the exit code. */
+/** `tomaat predict`: returns the exit code. */
 export async function predict(wanted: string, flags: PredictFlags): Promise<number> {
   const progress = await createProgress(Boolean(flags.quiet || flags.json));
   let running = false;

@@ -42,8 +42,8 @@ export interface ResultFile {
 }
 
 /**
- * Reads -o, --output, --all and --format against what the service gives. -o is a folder when it is one, ends in / or
- * takes several results; else a file, whose ending says the format.
+ * Reads -o, --output, --all and --format against the service's outputs. -o is a folder if it is one, ends in / or receives
+ * several results; otherwise a file, whose extension states the format.
  */
 export async function planResults(service: Elements, flags: ResultFlags, many: boolean): Promise<ResultPlan> {
   const outputs = chooseOutputs(service, flags).map(({ name, type }) => ({
@@ -224,7 +224,7 @@ async function writeFile(
   }
 }
 
-/** Gives the file its name unless that is taken. */
+/** Gives the file its name unless the name is taken. */
 async function place(partial: string, target: string): Promise<void> {
   try {
     await link(partial, target);

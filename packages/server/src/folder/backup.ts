@@ -134,7 +134,7 @@ async function holdAll(
   return held;
 }
 
-/** Leaves the blobs that the copied database refers to, adds those that came since, and settles jobs without files. */
+/** Keeps the blobs that the copied database refers to, adds those that arrived since, and settles jobs without files. */
 async function keepReferenced(
   dataFolder: string,
   folder: string,

@@ -243,7 +243,7 @@ async function auditFaultOf(part: string): Promise<string | undefined> {
   }
 }
 
-/** Moves what is in a data folder into a folder of its own there; gives its path, undefined where nothing was. */
+/** Moves the contents of a data folder into a separate folder inside it; returns its path, undefined if it was empty. */
 async function moveAside(dataFolder: string): Promise<string | undefined> {
   const contents = (await contentsOf(dataFolder)).filter(
     (name) => name !== restoringName && !name.startsWith('replaced-'),
@@ -255,7 +255,7 @@ async function moveAside(dataFolder: string): Promise<string | undefined> {
   return to;
 }
 
-/** Makes a folder of this name, or of the next one that is free: `…-2`, `…-3`. Gives its path. */
+/** Makes a folder of this name, or of the next free one: `…-2`, `…-3`. Returns its path. */
 async function makeUnique(path: string): Promise<string> {
   for (let number = 1; ; number++) {
     const unique = number === 1 ? path : `${path}-${number}`;

@@ -89,7 +89,7 @@ class Decoder {
   /** The piece decoded, if its lines are as foretold; else undefined, and nothing has changed. */
   #decodeRegular(bytes: Buffer): Uint8Array | undefined {
     if (this.#paddingDue !== undefined || bytes.length < 64) return undefined;
-    // Node takes these two, of the alphabet for URLs, for characters.
+    // Node accepts these two characters of base64url.
     if (bytes.includes('-') || bytes.includes('_')) return undefined;
     if (this.#lineLength === 0) this.#learnLines(bytes);
     const breakBytes = this.#countBreakBytes(bytes);

@@ -123,8 +123,8 @@ export async function readAll(source: AsyncIterable<Uint8Array>, maxBytes: numbe
 }
 
 /**
- * Reads and drops the rest of a body after a fault, so that the sender gets round to reading the answer; true if
- * the body came to its end in time, else the connection should be closed.
+ * Reads and drops the rest of a body after a fault, so that the sender reads the response; true if the body ended in time,
+ * otherwise the connection should be closed.
  */
 export async function discardRest(
   source: Readable,

@@ -12,7 +12,7 @@ import { ownExtension, ownNodeOptions } from '../source.ts';
 /** A file on the disk whose identifying text is looked for. */
 export interface StoredFile {
   path: string;
-  /** Its ending tells a header from mere voxels. */
+  /** Its extension distinguishes a header from voxel data. */
   name: string;
   sizeBytes: number;
   /** What the header of a pair shall call the files that it names: by their names in lower case. */

@@ -22,7 +22,7 @@ export interface ReceiveOptions {
 export interface ReceivedInput extends BlobRef {
   readonly name: string;
   readonly fileName?: string;
-  /** SHA-256 as it came, where identifying text was taken out of it. */
+  /** SHA-256 as received, if identifying text was removed. */
   readonly received?: string;
   /** The first 64 KiB of the file, for its header. */
   readonly prefix: Uint8Array;

@@ -10,8 +10,8 @@ export function answered(reply: FastifyReply): Promise<boolean> {
 }
 
 /**
- * For a request that is answered before its body was read: takes in what the sender still writes, within bounds, so
- * that it gets round to reading the answer instead of finding the connection broken. Beyond them it is broken.
+ * For a request that is answered before its body was read: reads what the sender still writes, within limits, so that it
+ * reads the response instead of finding the connection broken. Beyond them it is broken.
  */
 export function takeInRest({ raw }: FastifyRequest, reply: FastifyReply): void {
   if (raw.complete) return;

@@ -75,7 +75,7 @@ export interface Entries extends AsyncDisposable {
   addresses(): Promise<string[]>;
   /** How many entries there are, by face and by whether they live. */
   count(): Promise<{ face: 'api' | 'v1'; live: boolean; entries: number }[]>;
-  /** Drops what expired more than a day ago; gives the number of entries dropped. */
+  /** Drops what expired more than a day ago; returns the number of dropped entries. */
   sweep(): Promise<number>;
   /** Empties the database's log; BUSY while another program reads. */
   truncateWal(): Promise<void>;

@@ -312,9 +312,9 @@ export function createRelay(options: RelayOptions): Relay {
 }
 
 /**
- * Copies a stream to another at the pace of the slower one, and ends it where the first ends; gives a function that
- * stops it. Each chunk is the stream's own copy, and its memory is given back as soon as the system has the bytes:
- * left to the garbage collector, which sees only the small objects around them, 100 MB of chunks would pile up.
+ * Copies a stream to another at the pace of the slower one, and ends it where the first ends; returns a function that stops
+ * it. Each chunk is the stream's own copy, and its memory is given back as soon as the system has the bytes: left to the
+ * garbage collector, which sees only the small objects around them, 100 MB of chunks would pile up.
  */
 function pump(from: Readable, to: Writable): () => void {
   const onData = (chunk: Buffer) => {

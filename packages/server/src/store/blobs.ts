@@ -69,9 +69,8 @@ export interface Blobs extends AsyncDisposable {
    */
   create(options?: { maxBytes?: number; expectedBytes?: number }): Promise<BlobWriter>;
   /**
-   * Takes over a file: afterwards it is a blob, and no longer at `path`. A digest that is trusted saves the
-   * reading, one of a file that was synced (`isSynced`) the syncing. APP_OUTPUT if it is not a regular file (a symbolic
-   * link is not).
+   * Takes over a file: afterwards it is a blob, and no longer at `path`. A trusted digest saves reading the file;
+   * `isSynced` saves syncing it. APP_OUTPUT if it is not a regular file (a symbolic link is not).
    */
   adopt(path: string, options?: AdoptOptions): Promise<BlobRef>;
   /** Where the blob's file is, whether or not it exists; to be read, never written. */
@@ -590,7 +589,7 @@ export async function writeAll(handle: FileHandle, bytes: Uint8Array, at: number
   }
 }
 
-/** Makes a folder of the owner alone, durably, with all that lead to it; one that is there is left alone. */
+/** Creates a folder that only its owner can access, durably, with its parents; an existing one is left alone. */
 export async function makeFolder(folder: string): Promise<void> {
   const path = resolve(folder);
   const first = await mkdir(path, { recursive: true, mode: 0o700 });

@@ -369,7 +369,7 @@ export interface FolderLock extends Disposable {
 }
 
 /**
- * Takes the data folder for this process, so that two servers never share one. The lock is SQLite's on the file
+ * Locks the data folder for this process, so that two servers never share one. The lock is SQLite's on the file
  * `lock.db`, which the system drops when the process dies, `kill -9` included.
  * @throws TomaatError CONFLICT when another process has it; the message names the folder and, if known, the process.
  *   DISK_FULL when its disk is full or can only be read, INTERNAL when it cannot be written for another reason.

@@ -24,7 +24,7 @@ export interface JobsSchema {
     file_name: string;
     digest: string;
     size_bytes: number;
-    /** SHA-256 as it came, where something was taken out of it; else null. */
+    /** SHA-256 as received, if something was removed from it; otherwise null. */
     received: Generated<string | null>;
   };
   job_output: {
@@ -165,7 +165,7 @@ export interface InputFile {
   fileName: string;
   digest: string;
   sizeBytes: number;
-  /** SHA-256 as it came, where identifying text was taken out of it at intake. */
+  /** SHA-256 as received, if identifying text was removed at intake. */
   received?: string;
 }
 
@@ -593,7 +593,7 @@ export function createJobs({
     do {
       const next = queue.next(services);
       if (!next) return undefined;
-      // Before anything is waited for, so that no other slot takes the same one.
+      // Before the first await, so that no other slot takes the same one.
       const attempt = next.attempt + 1;
       queue.start(next.id, { service: next.service, owner: next.owner, attempt });
       try {
@@ -850,7 +850,7 @@ export function createJobs({
     return failed ? 'failed' : undefined;
   }
 
-  /** Takes the jobs back whose workers have not been heard of in time; their ids. */
+  /** Takes back the jobs whose workers have been silent too long; returns their ids. */
   async function lapse(): Promise<string[]> {
     const lapsed = leases.takeLapsed();
     for (const { id, heard } of lapsed) {

@@ -53,7 +53,7 @@ export interface Upload {
   offsetBytes: number;
   /** `sha256:…`, once it is whole. */
   digest?: string;
-  /** `sha256:…` as it came, where text was taken out of it. */
+  /** `sha256:…` as received, if text was removed. */
   received?: string;
   fileName?: string;
   /** The Upload-Metadata header as it was sent. */
@@ -83,8 +83,7 @@ export interface UploadsOptions {
   /** What else keeps a blob. */
   isHeld(digest: string): Promise<boolean>;
   /**
-   * Takes identifying text out of a whole file: a stream of what is to be kept instead, undefined where it is to be kept
-   * as it came.
+   * Removes identifying text from a complete file: a stream of the stripped file, undefined if the file is kept as received.
    */
   strip?(path: string, fileName: string, sizeBytes: number): Promise<AsyncIterable<Uint8Array> | undefined>;
   /** Called with the outcome of an upload, after it was recorded. */
