@@ -9,7 +9,7 @@ import { readMultipart } from '../intake/multipart.ts';
 import { readUrlencoded } from '../intake/urlencoded.ts';
 import { toTomaatError } from '../problem/problem.ts';
 import { answered, takeInRest } from '../problem/take-in-rest.ts';
-import type { JobRecord, OutputFile } from '../store/jobs.ts';
+import type { JobRecord, OutputFile } from '../store/job-records.ts';
 import type { ServerContext } from './context.ts';
 import { isOwn } from './jobs.ts';
 import { receivePrediction } from './receive-prediction.ts';
