@@ -1,0 +1,63 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { TomaatError } from '@tomaat/core';
+
+/** Who writes to which upload now: at most one, and whoever comes next ends it. */
+
+/** Who writes to an upload: how far it is, how to end it, and when that has come to pass. */
+export interface UploadWriter {
+  at: number;
+  readonly stop: AbortController;
+  ended: Promise<unknown>;
+}
+
+/** A sender that is silent for so long is taken for dead when another one wants to go on. */
+const silenceMs = 150;
+/** One that is not silent may go on for so long. */
+const longestGraceMs = 10_000;
+export type UploadWriters = ReturnType<typeof createUploadWriters>;
+
+export function createUploadWriters() {
+  const writers = new Map<string, UploadWriter>();
+
+  /**
+   * Ends whoever writes to the upload now, and waits until what came is on the disk. A connection that broke may still
+   * hold bytes to be read: only a writer that gets none is told to stop.
+   */
+  async function takeOver(
+    id: string,
+    graceMs = silenceMs,
+    why = 'Another request goes on with this upload.',
+  ): Promise<void> {
+    const endMs = performance.now() + longestGraceMs;
+    for (let writer = writers.get(id); writer; writer = writers.get(id)) {
+      const before = writer.at;
+      const settled = writer.ended.then(
+        () => true,
+        () => true,
+      );
+      const isOver = graceMs > 0 && (await Promise.race([settled, delay(graceMs, false, { ref: false })]));
+      if (isOver || (graceMs > 0 && writer.at > before && performance.now() < endMs)) continue;
+      writer.stop.abort(new TomaatError('CONFLICT', why));
+      await settled;
+    }
+  }
+
+  return {
+    takeOver,
+    isWritten: (id: string): boolean => writers.has(id),
+    /** Writes once nobody else does. Of several that waited for the same writer, the first one is the next writer. */
+    async run<T>(id: string, atBytes: number, write: (writer: UploadWriter) => Promise<T>): Promise<T> {
+      do await takeOver(id);
+      while (writers.has(id));
+      const writer: UploadWriter = { at: atBytes, stop: new AbortController(), ended: Promise.resolve() };
+      const ended = write(writer).finally(() => writers.delete(id));
+      writer.ended = ended;
+      writers.set(id, writer);
+      return ended;
+    },
+    /** Ends all that write, and waits until what came is on the disk. */
+    endAll: async (): Promise<void> => {
+      await Promise.all([...writers.keys()].map((id) => takeOver(id, 0)));
+    },
+  };
+}
