@@ -1,7 +1,7 @@
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { actions } from './cli/actions.ts';
 import { addFolderCommands } from './cli/folder-commands.ts';
-import type { ConfigKey } from './config.ts';
+import { defaultRegistry, describeSetting, kebab, logLevels, type Setting, settings } from './settings.ts';
 import { version } from './version.ts';
 
 /*
@@ -38,6 +38,8 @@ const done = async (work: Work) => {
   exitCode = await work();
 };
 
+/** As `collect`, for an option without a default: one that is not given stays undefined. */
+const collectGiven = (value: string, list: string[] | undefined) => [...(list ?? []), value];
 const collect = (value: string, list: string[]) => [...list, value];
 function wholeNumber(text: string): number {
   const value = Number(text);
@@ -45,8 +47,7 @@ function wholeNumber(text: string): number {
     throw new InvalidArgumentError('It has to be a whole number from 0.');
   return value;
 }
-const dataOption = () =>
-  new Option('--data <dir>', 'folder of the data (default: the user’s data folder)').env('TOMAAT_DATA');
+const dataOption = () => settingOption('data', { about: 'folder of the data' }).env('TOMAAT_DATA');
 const trustOption = () =>
   new Option(
     '--data <dir>',
@@ -58,127 +59,27 @@ const fingerprintOption = () =>
     'trust a certificate with this fingerprint, as the server prints it; may be repeated',
   )
     .env('TOMAAT_FINGERPRINT')
-    .argParser((value, list: string[] | undefined) => [...(list ?? []), value]);
+    .argParser(collectGiven);
 const jsonOption = (what = 'print JSON') => new Option('--json', what);
 
 // ---- Serving ----
-
-/** Flags that are settings: config.ts checks them together with the file and the environment. */
-const settings: Record<Exclude<ConfigKey, 'oidcClientSecret'>, Option> = {
-  data: new Option(
-    '--data <dir>',
-    'folder of databases, results and certificate (default: the user’s data folder)',
-  ),
-  host: new Option('--host <address>', 'address to listen on (default: 127.0.0.1)'),
-  port: new Option('--port <number>', 'HTTP port of the server; 0: a free one (default: 9000)'),
-  tlsPort: new Option('--tls-port <number>', 'HTTPS port of the server (default: 9443)'),
-  registryPort: new Option('--registry-port <number>', 'port of the registry (default: 8001)'),
-  tlsCert: new Option('--tls-cert <file>', 'certificate (PEM) instead of a self-signed one'),
-  tlsKey: new Option('--tls-key <file>', 'its key (PEM)'),
-  announce: new Option(
-    '--announce <url>',
-    'announce the services to this registry; may be repeated',
-  ).argParser((value, list: string[] | undefined) => [...(list ?? []), value]),
-  announceKey: new Option(
-    '--announce-key <key>',
-    'key for announcing (better: the variable TOMAAT_ANNOUNCE_KEY); also --api-key',
-  ),
-  publicUrl: new Option(
-    '--public-url <url>',
-    'address at which others reach the server, such as that of a proxy in front of it',
-  ),
-  registryPublicUrl: new Option(
-    '--registry-public-url <url>',
-    'address at which others reach the registry, such as that of a proxy in front of it',
-  ),
-  ca: new Option(
-    '--ca <file>',
-    'certificates (PEM) to trust as well: of registries, and of servers that the registry passes requests on to',
-  ),
-  default: new Option('--default <id>', 'service that TOMAAT v1 clients get (default: the first)'),
-  allowNet: new Option(
-    '--allow-net <range>',
-    'network that the registry may pass requests on to, such as 10.1.0.0/16; may be repeated',
-  ).argParser((value, list: string[] | undefined) => [...(list ?? []), value]),
-  oidcIssuer: new Option(
-    '--oidc-issuer <url>',
-    'OpenID Connect issuer that logs people in (its secret: TOMAAT_OIDC_CLIENT_SECRET)',
-  ),
-  oidcClientId: new Option('--oidc-client-id <id>', 'id by which that issuer knows this server'),
-  oidcScopes: new Option(
-    '--oidc-scopes <list>',
-    'scopes that the issuer is asked for (default: openid,profile,email)',
-  ),
-  oidcAllow: new Option(
-    '--oidc-allow <CLAIM=VALUE>',
-    'serve only users whose token says so, such as groups=radiology; may be repeated (default: all)',
-  ).argParser((value, list: string[] | undefined) => [...(list ?? []), value]),
-  oidcAdmin: new Option(
-    '--oidc-admin <CLAIM=VALUE>',
-    'users whose token says so may do everything; may be repeated',
-  ).argParser((value, list: string[] | undefined) => [...(list ?? []), value]),
-  oidcAudience: new Option(
-    '--oidc-audience <name>',
-    'programs may send tokens of the issuer for this audience (default: they may not)',
-  ),
-  login: new Option('--login', 'let in only callers with a key (tomaat keys), or who are logged in'),
-  tlsSelfMade: new Option('--tls-self-made', 'listen beyond this machine with the self-signed certificate'),
-  allowHost: new Option(
-    '--allow-host <name>',
-    'another name by which this machine is called; may be repeated',
-  ).argParser((value, list: string[] | undefined) => [...(list ?? []), value]),
-  allowOrigin: new Option(
-    '--allow-origin <origin>',
-    'another site whose pages may send requests, such as https://viewer.example; may be repeated',
-  ).argParser((value, list: string[] | undefined) => [...(list ?? []), value]),
-  legacyPort: new Option(
-    '--legacy-port <number>',
-    'open a port for TOMAAT v1 clients that cannot log in; 0: a free one',
-  ),
-  registryLegacyPort: new Option(
-    '--registry-legacy-port <number>',
-    'the same for the registry: TOMAAT v1 without login',
-  ),
-  legacyPerMinute: new Option(
-    '--legacy-per-minute <number>',
-    'requests a minute that one address may send to a legacy port (default: 60)',
-  ),
-  workers: new Option('--workers <number>', 'predictions at a time; 0: all by “tomaat worker” (default: 1)'),
-  drainSeconds: new Option(
-    '--drain-seconds <number>',
-    'how long what runs may go on at the end (default: 20)',
-  ),
-  memoryMb: new Option(
-    '--memory-mb <number>',
-    'memory of one prediction whose app does not say, MB (default: a share of the machine’s; 0: no limit)',
-  ),
-  maxIdleMb: new Option(
-    '--max-idle-mb <number>',
-    'memory that idle models may take (default: a quarter of the machine’s)',
-  ),
-  maxUploadBytes: new Option('--max-upload-bytes <number>', 'largest upload (default: 2 GiB)'),
-  minBytesPerSecond: new Option(
-    '--min-bytes-per-second <number>',
-    'slowest pace of whoever sends an upload or fetches a result (default: 8192; 0: any)',
-  ),
-  maxVoxels: new Option('--max-voxels <number>', 'largest volume (default: 2^30 voxels)'),
-  maxQueued: new Option('--max-queued <number>', 'most predictions that wait (default: 1000)'),
-  keepMinutes: new Option('--keep-minutes <number>', 'how long results are kept (default: 60)'),
-  stripInputs: new Option(
-    '--strip-inputs',
-    'take text that may tell whose scan it is out of inputs before they are kept',
-  ),
-  logLevel: new Option('--log-level <level>', 'trace, debug, info, warn, error or silent (default: info)'),
-};
 
 const configFooter = `
 Settings also come from tomaat.config.yaml in the data folder (or --config FILE) as “tlsPort: 9443”, and from
 variables as TOMAAT_TLS_PORT=9443. Flags go before variables, variables before the file.`;
 
-type FlagKey = keyof typeof settings;
+type FlagKey = Exclude<keyof typeof settings, 'oidcClientSecret'>;
+
+/** The flag of a setting; config.ts checks what it is given together with the file and the environment. */
+function settingOption(key: FlagKey, other: Partial<Setting> & { flag?: string } = {}): Option {
+  const setting: Setting = { ...settings[key], ...other };
+  const words = [`--${other.flag ?? kebab(key)}`, setting.value].filter(Boolean).join(' ');
+  const option = new Option(words, describeSetting(setting));
+  return setting.isList ? option.argParser(collectGiven) : option;
+}
 
 function addSettings(command: Command, keys: readonly FlagKey[]): Command {
-  for (const key of keys) command.addOption(settings[key]);
+  for (const key of keys) command.addOption(settingOption(key));
   if (keys.includes('announceKey')) command.addOption(new Option('--api-key <key>').hideHelp());
   return command
     .option('--config <file>', 'settings file instead of tomaat.config.yaml in the data folder')
@@ -290,8 +191,15 @@ if (registry) {
     .command('registry')
     .usage('[options]')
     .description('tell clients which services there are, and pass requests on to them')
-    .addOption(new Option('--port <number>', 'port of the registry; 0: a free one (default: 8001)'))
-    .addOption(new Option('--legacy-port <number>', 'open a port for TOMAAT v1 clients that cannot log in'))
+    .addOption(
+      settingOption('registryPort', { flag: 'port', about: `${settings.registryPort.about}; 0: a free one` }),
+    )
+    .addOption(
+      settingOption('registryLegacyPort', {
+        flag: 'legacy-port',
+        about: 'open a port for TOMAAT v1 clients that cannot log in',
+      }),
+    )
     .addOption(jsonOption('print the address as one line of JSON'));
   addSettings(command, [...commonKeys, 'ca', 'allowNet']);
   command.action((flags) =>
@@ -312,13 +220,12 @@ program
   .addOption(
     new Option('--token <key>', 'key of the server with the scope worker').env('TOMAAT_WORKER_TOKEN'),
   )
-  .addOption(new Option('--workers <number>', 'predictions at a time').argParser(wholeNumber).default(1))
   .addOption(
-    new Option(
-      '--memory-mb <number>',
-      'memory of one prediction whose app does not say, MB (default: a share of the machine’s; 0: no limit)',
-    ).argParser(wholeNumber),
+    new Option('--workers <number>', 'predictions at a time')
+      .argParser(wholeNumber)
+      .default(settings.workers.default),
   )
+  .addOption(settingOption('memoryMb').argParser(wholeNumber))
   .addOption(
     new Option('--ca <file>', 'certificate (PEM) to trust, such as the server’s tomaat.pem').env('TOMAAT_CA'),
   )
@@ -330,9 +237,9 @@ program
     ).env('TOMAAT_DATA'),
   )
   .addOption(
-    new Option('--log-level <level>', 'trace, debug, info, warn, error or silent')
-      .choices(['trace', 'debug', 'info', 'warn', 'error', 'silent'])
-      .default('info'),
+    new Option('--log-level <level>', settings.logLevel.about)
+      .choices(logLevels)
+      .default(settings.logLevel.default),
   )
   .addOption(jsonOption('print what is served as one line of JSON'))
   .addHelpText(
@@ -351,7 +258,7 @@ Here:
 // ---- Using ----
 
 const registryOption = () =>
-  new Option('--registry <url>', 'where names are looked up (default: http://127.0.0.1:8001)').env(
+  new Option('--registry <url>', `where names are looked up (default: ${defaultRegistry})`).env(
     'TOMAAT_REGISTRY',
   );
 const apiKeyOption = () => new Option('--api-key <key>', 'key for a server with login').env('TOMAAT_API_KEY');
@@ -361,7 +268,7 @@ const caOption = () =>
 program
   .command('discover')
   .usage('[options] [REGISTRY_URL]')
-  .argument('[REGISTRY_URL]', 'a registry, of TOMAAT v1 too (default: http://127.0.0.1:8001)')
+  .argument('[REGISTRY_URL]', `a registry, of TOMAAT v1 too (default: ${defaultRegistry})`)
   .description('which services there are')
   .option('--modality <word>', 'only this modality, such as MRI')
   .option('--anatomy <word>', 'only this anatomy, such as prostate')
