@@ -14,8 +14,6 @@ export interface UploadWriter {
 const silenceMs = 150;
 /** One that is not silent may go on for so long. */
 const longestGraceMs = 10_000;
-export type UploadWriters = ReturnType<typeof createUploadWriters>;
-
 export function createUploadWriters() {
   const writers = new Map<string, UploadWriter>();
 
