@@ -13,11 +13,11 @@ import { nodePlatform } from '../packages/server/src/node-platform.ts';
 import { openBlobs } from '../packages/server/src/store/blobs.ts';
 import { openDatabase } from '../packages/server/src/store/database.ts';
 import {
-  createJobs,
   type JobsSchema,
   jobMigrations,
   receiptMigrations,
-} from '../packages/server/src/store/jobs.ts';
+} from '../packages/server/src/store/job-schema.ts';
+import { createJobs } from '../packages/server/src/store/jobs.ts';
 import { localSource } from '../packages/server/src/worker/local-source.ts';
 import { type JobSource, startSupervisor } from '../packages/server/src/worker/supervisor.ts';
 import { repository, serveApps } from './processes.ts';

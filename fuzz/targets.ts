@@ -54,7 +54,7 @@ import { checkJson, maxJsonDepth, parseJson } from '../packages/server/src/intak
 import { readUrlencoded } from '../packages/server/src/intake/urlencoded.ts';
 import { nodePlatform } from '../packages/server/src/node-platform.ts';
 import { inspectGraph, withLabelOutput } from '../packages/server/src/runtimes/onnx-graph.ts';
-import type { OutputFile } from '../packages/server/src/store/jobs.ts';
+import type { OutputFile } from '../packages/server/src/store/job-records.ts';
 import { encodeModel, labelNetwork, thresholdNetwork } from '../packages/server/test/onnx-fixture.ts';
 import type { LongRuns } from './long-runs.ts';
 import { bytesOf, equal, must, type Target, textOf } from './target.ts';

@@ -34,7 +34,7 @@ const serverRooms: readonly (readonly string[])[] = [
   ['intake', 'certificates.ts'],
   ['trust', 'apps.ts', 'identity.ts', 'tls.ts'],
   ['store'],
-  ['addresses.ts', 'fair-share.ts', 'node-platform.ts', 'source.ts', 'version.ts'],
+  ['addresses.ts', 'fair-share.ts', 'node-platform.ts', 'settings.ts', 'source.ts', 'version.ts'],
 ];
 
 /** Ways from text to code, or to a shell. Programs are started by an array of words. */

@@ -5,6 +5,7 @@ import envPaths from 'env-paths';
 import { parse as parseYaml } from 'yaml';
 import { z } from 'zod';
 import { isIssuerAddress, parseClaimRule } from './access/claims.ts';
+import { kebab, logLevels, settings } from './settings.ts';
 
 /** Where data lies unless told otherwise: the user's data folder. */
 export const defaultDataFolder = (): string => envPaths('tomaat', { suffix: '' }).data;
@@ -66,110 +67,58 @@ const plainAddress = httpAddress
   })
   .transform(withoutTrailingSlashes);
 
-/**
- * Everything that an operator can set, for `tomaat up`, `serve` and `registry`. Each key is a line of
- * `tomaat.config.yaml` (tlsPort: 9443), a variable (TOMAAT_TLS_PORT=9443) and a flag (--tls-port 9443).
- */
+/** What values each setting may have. */
 export const configSchema = z.strictObject({
-  data: text.describe('Folder of the databases, blobs and the self-signed certificate'),
-  host: text.default('127.0.0.1').describe('Address to listen on'),
-  port: port.default(9000).describe('HTTP port of the server'),
-  tlsPort: port.default(9443).describe('HTTPS port of the server'),
-  registryPort: port.default(8001).describe('Port of the registry'),
-  tlsCert: text.optional().describe('Certificate (PEM) instead of a self-signed one'),
-  tlsKey: text.optional().describe('Key (PEM) of that certificate'),
-  announce: list(httpAddress).default([]).describe('Registries to announce the services to'),
-  announceKey: text.optional().describe('Key with the scope announce, for those registries'),
-  publicUrl: plainAddress
-    .optional()
-    .describe('Address at which others reach the server, such as that of a proxy in front of it'),
-  registryPublicUrl: plainAddress.optional().describe('The same of the registry beside the server'),
-  ca: text
-    .optional()
-    .describe(
-      'Certificates (PEM) to trust besides the usual ones: of registries, and of servers announced here',
-    ),
-  default: text.optional().describe('Id of the service that TOMAAT v1 clients get'),
-  allowNet: list(z.union([z.cidrv4(), z.cidrv6()], 'must be a range such as 10.1.0.0/16'))
-    .default([])
-    .describe('Networks, besides loopback, that the registry may pass requests on to'),
+  data: text,
+  host: text.default(settings.host.default),
+  port: port.default(settings.port.default),
+  tlsPort: port.default(settings.tlsPort.default),
+  registryPort: port.default(settings.registryPort.default),
+  tlsCert: text.optional(),
+  tlsKey: text.optional(),
+  announce: list(httpAddress).default([]),
+  announceKey: text.optional(),
+  publicUrl: plainAddress.optional(),
+  registryPublicUrl: plainAddress.optional(),
+  ca: text.optional(),
+  default: text.optional(),
+  allowNet: list(z.union([z.cidrv4(), z.cidrv6()], 'must be a range such as 10.1.0.0/16')).default([]),
   oidcIssuer: text
     .refine(isIssuerAddress, {
       error: 'must be an https address, without ? and # (http on this machine alone)',
     })
-    .optional()
-    .describe('OpenID Connect issuer that logs people in'),
-  oidcClientId: text.optional().describe('Id by which that issuer knows this server'),
-  oidcClientSecret: text
-    .optional()
-    .describe('Secret that goes with it; no flag, as others could read it there'),
-  oidcScopes: list(text)
-    .default(['openid', 'profile', 'email'])
-    .describe('Scopes that the issuer is asked for; openid has to be one'),
-  oidcAllow: list(claimRule)
-    .default([])
-    .describe('Whom of its users the server serves, as CLAIM=VALUE; all if missing'),
-  oidcAdmin: list(claimRule).default([]).describe('Who of them may do everything, as CLAIM=VALUE'),
-  oidcAudience: text.optional().describe('Audience of tokens of the issuer that programs may send'),
-  login: flag.default(false).describe('Whether a caller needs a key; beyond this machine it has to be on'),
-  tlsSelfMade: flag
-    .default(false)
-    .describe('That the self-signed certificate is wanted beyond this machine, where none is given'),
-  allowHost: list(z.string().regex(/^[a-z0-9_.-]+$|^\[?[0-9a-f:.]+\]?$/i, 'must be a name or an address'))
-    .default([])
-    .describe('Names, besides its own, by which the server is called'),
+    .optional(),
+  oidcClientId: text.optional(),
+  oidcClientSecret: text.optional(),
+  oidcScopes: list(text).default([...settings.oidcScopes.default]),
+  oidcAllow: list(claimRule).default([]),
+  oidcAdmin: list(claimRule).default([]),
+  oidcAudience: text.optional(),
+  login: flag.default(false),
+  tlsSelfMade: flag.default(false),
+  allowHost: list(
+    z.string().regex(/^[a-z0-9_.-]+$|^\[?[0-9a-f:.]+\]?$/i, 'must be a name or an address'),
+  ).default([]),
   allowOrigin: list(
     httpAddress.refine((origin) => URL.canParse(origin) && new URL(origin).origin === origin, {
       error: 'must be an origin such as https://viewer.example',
     }),
-  )
-    .default([])
-    .describe('Origins of pages, besides our own, that may send requests'),
-  legacyPort: port
-    .optional()
-    .describe('HTTPS port of the server for TOMAAT v1 without login; none if missing'),
-  registryLegacyPort: port
-    .optional()
-    .describe('HTTPS port of the registry for TOMAAT v1 without login; none if missing'),
-  legacyPerMinute: count(1, 'of requests')
-    .default(60)
-    .describe('Requests a minute that one address may send to those ports'),
-  maxUploadBytes: count(1, 'of bytes')
-    .default(2 * 1024 ** 3)
-    .describe('Largest upload'),
-  minBytesPerSecond: count(0, 'of bytes')
-    .default(8192)
-    .describe('Slowest pace of whoever sends an upload or fetches a result; 0: any'),
-  maxVoxels: count(1, 'of voxels')
-    .default(2 ** 30)
-    .describe('Largest volume'),
-  maxQueued: count(1, 'of predictions').default(1000).describe('Most predictions that wait'),
-  workers: count(0, 'of predictions')
-    .default(1)
-    .describe('Predictions at a time; 0: all by workers elsewhere'),
-  drainSeconds: count(0, 'of seconds')
-    .default(20)
-    .describe('How long what runs may go on when the server is stopped'),
-  memoryMb: count(0, 'of MB')
-    .optional()
-    .describe(
-      'Memory of one prediction whose app does not say, MB; a share of the machine’s if missing, 0: no limit',
-    ),
-  maxIdleMb: count(0, 'of MB')
-    .optional()
-    .describe('Memory of idle models, MB; a quarter of the machine’s if missing'),
-  stripInputs: flag
-    .default(false)
-    .describe('Take text that may tell whose scan it is out of inputs before they are kept'),
-  keepMinutes: count(1, 'of minutes').default(60).describe('How long results are kept, minutes'),
-  logLevel: z
-    .enum(
-      ['trace', 'debug', 'info', 'warn', 'error', 'silent'],
-      'must be one of: trace, debug, info, warn, error, silent',
-    )
-    .default('info')
-    .describe('How much is logged'),
-});
+  ).default([]),
+  legacyPort: port.optional(),
+  registryLegacyPort: port.optional(),
+  legacyPerMinute: count(1, 'of requests').default(settings.legacyPerMinute.default),
+  maxUploadBytes: count(1, 'of bytes').default(settings.maxUploadBytes.default),
+  minBytesPerSecond: count(0, 'of bytes').default(settings.minBytesPerSecond.default),
+  maxVoxels: count(1, 'of voxels').default(settings.maxVoxels.default),
+  maxQueued: count(1, 'of predictions').default(settings.maxQueued.default),
+  workers: count(0, 'of predictions').default(settings.workers.default),
+  drainSeconds: count(0, 'of seconds').default(settings.drainSeconds.default),
+  memoryMb: count(0, 'of MB').optional(),
+  maxIdleMb: count(0, 'of MB').optional(),
+  stripInputs: flag.default(false),
+  keepMinutes: count(1, 'of minutes').default(settings.keepMinutes.default),
+  logLevel: z.enum(logLevels, `must be one of: ${logLevels.join(', ')}`).default(settings.logLevel.default),
+} satisfies Record<keyof typeof settings, z.ZodType>);
 export type Config = Readonly<z.infer<typeof configSchema>>;
 export type ConfigKey = keyof Config;
 export type ConfigSource = 'default' | 'file' | 'env' | 'flag';
@@ -191,7 +140,6 @@ export interface ConfigLayers {
 
 const fileName = 'tomaat.config.yaml';
 const keys = Object.keys(configSchema.shape) as ConfigKey[];
-const kebab = (key: string) => key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
 const variableOf = (key: string) => `TOMAAT_${kebab(key).replaceAll('-', '_').toUpperCase()}`;
 
 /**

@@ -35,6 +35,7 @@ import { openIdentity } from './identity.ts';
 import { openHeaderReader } from './intake/header-reader.ts';
 import { stripFile } from './intake/strip-received.ts';
 import { type AnnouncementSigner, openSigner } from './registry/signer.ts';
+import { settings } from './settings.ts';
 import { openBlobs } from './store/blobs.ts';
 import { answerRequests } from './store/control.ts';
 import { lockDataFolder } from './store/database.ts';
@@ -153,14 +154,14 @@ const lastWordsMs = 200;
 
 /** Starts a server: storage, worker, HTTP. On loopback HTTP and HTTPS, elsewhere HTTPS alone. */
 export async function startServer(options: ServerOptions): Promise<RunningServer> {
-  const { host = '127.0.0.1', dataFolder, logger } = options;
+  const { host = settings.host.default, dataFolder, logger } = options;
   const local = isLoopback(host);
   requireSafeBind({
     host,
     login: options.login,
     tlsChosen: Boolean(options.tlsCert) || Boolean(options.tlsSelfMade),
   });
-  const resultTtlMs = options.resultTtlMs ?? 3_600_000;
+  const resultTtlMs = options.resultTtlMs ?? settings.keepMinutes.default * 60_000;
   if (!local && options.strictTlsPort) {
     throw new TomaatError(
       'BAD_REQUEST',
@@ -202,13 +203,13 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     blobs,
     steadyMs: clock.nowMs,
     resultTtlMs,
-    maxQueued: options.maxQueued ?? 1000,
+    maxQueued: options.maxQueued ?? settings.maxQueued.default,
     leaseMs: options.leaseMs,
     witness: createWitness(apps, audit),
     concurrencyOf: (service) =>
       apps.find(({ manifest }) => manifest.id === service)?.manifest.limits.concurrency,
   });
-  const maxUploadBytes = options.maxUploadBytes ?? 2 * 2 ** 30;
+  const maxUploadBytes = options.maxUploadBytes ?? settings.maxUploadBytes.default;
   const headers = opened.use(openHeaderReader());
   const uploads = opened.use(
     await openUploads({
@@ -259,7 +260,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     stripInputs: options.stripInputs ?? false,
     maxUploadBytes,
     pace: { minBytesPerSecond: options.minBytesPerSecond, patienceMs: options.patienceMs },
-    maxVoxels: options.maxVoxels ?? 2 ** 30,
+    maxVoxels: options.maxVoxels ?? settings.maxVoxels.default,
     v1DelayMs: options.v1DelayMs ?? 4000,
     interimAfterMs: options.interimAfterMs,
     eventsMs: options.eventsMs,
@@ -374,12 +375,14 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
 
   let http: Listener | undefined;
   if (local) {
-    http = await listenHttp(app, host, options.port ?? 9000, options.strictPort ?? false);
+    http = await listenHttp(app, host, options.port ?? settings.port.default, options.strictPort ?? false);
     opened.defer(() => http!.close());
   } else {
     opened.defer(() => app.close());
   }
-  const tlsPort = local ? (options.tlsPort ?? 9443) : (options.port ?? options.tlsPort ?? 9443);
+  const tlsPort = local
+    ? (options.tlsPort ?? settings.tlsPort.default)
+    : (options.port ?? options.tlsPort ?? settings.tlsPort.default);
   const https = await listenHttps(
     app,
     certificates.current,

@@ -3,7 +3,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type Blobs, openBlobs } from '../src/store/blobs.ts';
 import type { Database } from '../src/store/database.ts';
-import { createJobs, type Jobs, type JobsOptions, type NewJob } from '../src/store/jobs.ts';
+import type { NewJob } from '../src/store/job-records.ts';
+import { createJobs, type Jobs, type JobsOptions } from '../src/store/jobs.ts';
 import { openServerDatabase, type ServerSchema } from '../src/store/server-database.ts';
 
 /** Jobs in a database of a temporary folder, by clocks that stand still unless they are set. */

@@ -1,7 +1,7 @@
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
 import { TomaatError } from '@tomaat/core';
 import type { Kysely } from 'kysely';
-import type { JobLimits } from '../store/jobs.ts';
+import type { JobLimits } from '../store/job-limits.ts';
 import type { KeySchema, KeyTable } from '../store/key-schema.ts';
 
 /**

@@ -7,7 +7,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { sha256Of } from '../../test/audit-lines.ts';
 import type { App } from '../apps.ts';
 import { openIdentity } from '../identity.ts';
-import type { SettledJob } from '../store/jobs.ts';
+import type { SettledJob } from '../store/job-records.ts';
 import { version } from '../version.ts';
 import { type Audit, openAudit } from './audit-log.ts';
 import { createWitness, researchNotice } from './receipts.ts';

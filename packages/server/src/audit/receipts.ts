@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import type { Receipt } from '@tomaat/client';
 import { type Input, isFileInput } from '@tomaat/core';
 import type { App } from '../apps.ts';
-import type { JobWitness, SettledJob } from '../store/jobs.ts';
+import type { JobWitness, SettledJob } from '../store/job-records.ts';
 import { version } from '../version.ts';
 import type { Audit } from './audit-log.ts';
 import type { AuditEvent } from './events.ts';

@@ -5,6 +5,7 @@ import * as tls from 'node:tls';
 import { TomaatError } from '@tomaat/core';
 import { isLoopback, isThisMachine } from '../addresses.ts';
 import { checkToldAddress } from '../registry/targets.ts';
+import { defaultServer } from '../settings.ts';
 import { defaultAuthorities } from '../trust/authorities.ts';
 import {
   createGuardedFetch,
@@ -35,10 +36,7 @@ export interface ConnectOptions {
   ask?(question: string): Promise<boolean>;
 }
 
-export const defaultRegistry = 'http://127.0.0.1:8001';
-export const defaultServer = 'http://127.0.0.1:9000';
-
-/** A server or registry that may be contacted. */
+/** A server or registry that may be talked to. */
 export interface Reached {
   readonly fetch: typeof globalThis.fetch;
   /** The names in its certificate. */

@@ -1,7 +1,8 @@
 import { createRegistryClient, type Entry, type RegistryClient, type ServiceFilters } from '@tomaat/client';
 import { TomaatError, withoutTrailingSlashes } from '@tomaat/core';
 import Table from 'cli-table3';
-import { type ConnectOptions, connectTo, defaultRegistry } from './connect.ts';
+import { defaultRegistry } from '../settings.ts';
+import { type ConnectOptions, connectTo } from './connect.ts';
 import { openTable, plain } from './console.ts';
 
 export interface DiscoverFlags extends ServiceFilters, ConnectOptions {

@@ -9,17 +9,10 @@ import {
 } from '@tomaat/client';
 import { TomaatError, withoutTrailingSlashes } from '@tomaat/core';
 import { isLoopback } from '../addresses.ts';
+import { defaultRegistry, defaultServer } from '../settings.ts';
 import { chooseTrusted } from '../trust/announced.ts';
 import { knownHostsFile } from '../trust/known-hosts.ts';
-import {
-  type ConnectOptions,
-  connectTo,
-  dataFolderOf,
-  defaultRegistry,
-  defaultServer,
-  parseUrl,
-  type Told,
-} from './connect.ts';
+import { type ConnectOptions, connectTo, dataFolderOf, parseUrl, type Told } from './connect.ts';
 import { plain } from './console.ts';
 
 /** A service on a server of ours, or one that speaks only TOMAAT v1. */

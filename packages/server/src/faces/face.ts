@@ -2,7 +2,7 @@ import type { TomaatError } from '@tomaat/core';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { ServerContext } from '../http/context.ts';
 import type { RequestForm } from '../http/request-form.ts';
-import type { JobRecord } from '../store/jobs.ts';
+import type { JobRecord } from '../store/job-records.ts';
 
 /**
  * A protocol in which predictions are asked for: all that it does in a way of its own. What all have in common is

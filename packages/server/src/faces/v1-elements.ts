@@ -3,7 +3,7 @@ import { base64Length, encodeBase64, type Input, type TomaatError } from '@tomaa
 import type { FastifyReply } from 'fastify';
 import type { App } from '../apps.ts';
 import type { Blobs } from '../store/blobs.ts';
-import type { JobRecord, OutputFile } from '../store/jobs.ts';
+import type { JobRecord, OutputFile } from '../store/job-records.ts';
 
 /** The elements that TOMAAT v1 speaks in: what a service takes, what came out, what went wrong. */
 

@@ -11,7 +11,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify';
 import { queryWord } from '../intake/query.ts';
 import { answered } from '../problem/take-in-rest.ts';
 import { damagedError } from '../store/damage.ts';
-import type { JobRecord, OutputFile } from '../store/jobs.ts';
+import type { JobRecord, OutputFile } from '../store/job-records.ts';
 import type { ServerContext } from './context.ts';
 import { selectRange } from './ranges.ts';
 import { clientGone, contentDisposition } from './send.ts';

@@ -18,7 +18,7 @@ import { countBytes } from '../intake/byte-counter.ts';
 import { queryWord, queryWords } from '../intake/query.ts';
 import { type ReceivedInput, receiveInput } from '../intake/receive-input.ts';
 import { stripReceived } from '../intake/strip-received.ts';
-import type { InputFile, JobRequest } from '../store/jobs.ts';
+import type { InputFile, JobRequest } from '../store/job-records.ts';
 import { inspectVolumes, parseFrame, requireFiles } from './check-inputs.ts';
 import type { ServerContext } from './context.ts';
 import { requireMemory } from './memory-need.ts';

@@ -11,7 +11,7 @@ import type { FastifyInstance, FastifyRequest } from 'fastify';
 import type { z } from 'zod';
 import { countBytes } from '../intake/byte-counter.ts';
 import { readJson } from '../intake/read-json.ts';
-import type { InputFile, OutputFile } from '../store/jobs.ts';
+import type { InputFile, OutputFile } from '../store/job-records.ts';
 import { waitForJob } from '../worker/local-source.ts';
 import type { ServerContext } from './context.ts';
 import type { ServerMetrics } from './metrics.ts';

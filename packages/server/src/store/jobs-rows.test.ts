@@ -4,7 +4,8 @@ import { TomaatError } from '@tomaat/core';
 import { sql } from 'kysely';
 import { describe, expect, it } from 'vitest';
 import { openTestJobs, type TestJobs } from '../../test/jobs-fixture.ts';
-import { createJobs, type JobRequest, type JobWitness, type OutputFile, type SettledJob } from './jobs.ts';
+import type { JobRequest, JobWitness, OutputFile, SettledJob } from './job-records.ts';
+import { createJobs } from './jobs.ts';
 
 const inputOf = async (test: TestJobs, name: string, received?: string) => ({
   name,

@@ -3,7 +3,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { type Blobs, openBlobs } from './blobs.ts';
-import { createJobs, type Jobs, type NewJob, type SettledJob } from './jobs.ts';
+import type { NewJob, SettledJob } from './job-records.ts';
+import { createJobs, type Jobs } from './jobs.ts';
 import { openServerDatabase } from './server-database.ts';
 
 let folder: string;

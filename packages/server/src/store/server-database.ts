@@ -7,10 +7,10 @@ import {
   jobLimitMigrations,
   jobMigrations,
   receiptMigrations,
-} from './jobs.ts';
+} from './job-schema.ts';
 import { type KeySchema, keyLimitMigrations, keyMigrations } from './key-schema.ts';
 import { type SessionSchema, sessionLogoutMigrations, sessionMigrations } from './session-schema.ts';
-import { type UploadsSchema, uploadMigrations } from './uploads.ts';
+import { type UploadsSchema, uploadMigrations } from './upload-schema.ts';
 
 export type ServerSchema = JobsSchema & UploadsSchema & KeySchema & SessionSchema;
 

@@ -1,3 +1,7 @@
+import { type Kysely, sql } from 'kysely';
+import type { Blobs } from './blobs.ts';
+import type { UploadsSchema } from './upload-schema.ts';
+
 /**
  * Decides which uploads make room for another owner's when the disk is full: however much one owner has announced or left
  * here, the others get their share.
@@ -52,4 +56,55 @@ export function chooseToDelete(
     if (first) return first;
   }
   return undefined;
+}
+
+export interface UploadRoom {
+  db: Kysely<UploadsSchema>;
+  blobs: Blobs;
+  leaseMs: number;
+  now(): number;
+  isWritten(id: string): boolean;
+  /** Deletes an upload to make room. */
+  evict(upload: { id: string; owner: string }): Promise<void>;
+}
+
+/**
+ * Where the disk has no room for so many bytes of this owner, deletes uploads of owners who have more. DISK_FULL if that
+ * is not enough. `besidePromised`: beside what uploads under way were promised.
+ */
+export async function makeRoom(
+  { db, blobs, leaseMs, now, isWritten, evict }: UploadRoom,
+  { owner, sizeBytes, besidePromised }: { owner: string; sizeBytes: number; besidePromised: boolean },
+): Promise<void> {
+  for (;;) {
+    const neededBytes = sizeBytes + (besidePromised ? await promisedBytes(db) : 0);
+    if ((await blobs.spareBytes()) >= neededBytes) return;
+    // Deleting what a job reads would free nothing.
+    const rows = await db
+      .selectFrom('upload')
+      .selectAll()
+      .where(sql<boolean>`NOT EXISTS (SELECT 1 FROM job_input WHERE job_input.digest = upload.digest)`)
+      .execute();
+    const stored = rows.map((row) => ({
+      id: row.id,
+      owner: row.owner,
+      sizeBytes: row.size_bytes,
+      receivedBytes: row.offset_bytes,
+      usedMs: row.expires_ms - leaseMs,
+      isWritten: isWritten(row.id),
+    }));
+    const victim = chooseToDelete(stored, { owner, sizeBytes, nowMs: now() });
+    if (!victim) return blobs.requireSpace(neededBytes);
+    await evict(victim);
+  }
+}
+
+/** Bytes that uploads under way still may bring. */
+async function promisedBytes(db: Kysely<UploadsSchema>): Promise<number> {
+  const { promised } = await db
+    .selectFrom('upload')
+    .select((e) => e.fn.sum<number | null>(sql<number>`size_bytes - offset_bytes`).as('promised'))
+    .where('digest', 'is', null)
+    .executeTakeFirstOrThrow();
+  return promised ?? 0;
 }

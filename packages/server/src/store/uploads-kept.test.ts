@@ -21,7 +21,7 @@ import {
   useUploads,
   whole,
 } from '../../test/uploads-fixture.ts';
-import type { Upload } from './uploads.ts';
+import type { Upload } from './upload-schema.ts';
 
 useUploads();
 

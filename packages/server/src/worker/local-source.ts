@@ -1,5 +1,6 @@
 import type { Blobs } from '../store/blobs.ts';
-import type { ClaimedJob, Jobs, OutputFile } from '../store/jobs.ts';
+import type { ClaimedJob, OutputFile } from '../store/job-records.ts';
+import type { Jobs } from '../store/jobs.ts';
 import { type JobSource, toOutputFile } from './supervisor.ts';
 
 /** The next job of these services, as soon as there is one; undefined when `signal` aborts before. */

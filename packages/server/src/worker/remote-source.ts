@@ -8,7 +8,7 @@ import { claimedJobSchema, isPassing, type Welcome, welcomeSchema } from '@tomaa
 import { type ErrorCode, TomaatError, withoutTrailingSlashes } from '@tomaat/core';
 import type { FastifyBaseLogger } from 'fastify';
 import { writeAll } from '../store/blobs.ts';
-import type { ClaimedJob } from '../store/jobs.ts';
+import type { ClaimedJob } from '../store/job-records.ts';
 import type { WrittenOutput } from './messages.ts';
 import { type JobSource, toOutputFile } from './supervisor.ts';
 

@@ -8,7 +8,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { writeApp } from '../../test/app-fixture.ts';
 import { encode, obliqueAffine, phantom } from '../../test/phantom.ts';
 import { type App, openApp } from '../apps.ts';
-import type { ClaimedJob } from '../store/jobs.ts';
+import type { ClaimedJob } from '../store/job-records.ts';
 import { type JobSource, type Supervisor, startSupervisor } from './supervisor.ts';
 
 let folder: string;

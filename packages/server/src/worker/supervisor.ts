@@ -5,7 +5,7 @@ import type { FastifyBaseLogger } from 'fastify';
 import type { App } from '../apps.ts';
 import { EndedBySignal } from '../runtimes/ended-by-signal.ts';
 import { diskError } from '../store/blobs.ts';
-import type { ClaimedJob, InputFile, OutputFile } from '../store/jobs.ts';
+import type { ClaimedJob, InputFile, OutputFile } from '../store/job-records.ts';
 import { type Child, type ChildResult, startChild } from './child-process.ts';
 import { createMemoryPolicy, type MemoryPolicy, machineMemoryMb } from './memory-limit.ts';
 import type { WrittenOutput } from './messages.ts';

@@ -1,0 +1,16 @@
+import type { Command } from 'commander';
+import { done, jsonOption } from './options.ts';
+
+export function addCheck(program: Command): void {
+  program
+    .command('check')
+    .usage('[options] APP_DIR')
+    .argument('<APP_DIR>', 'folder with a tomaat.yaml')
+    .description('check an app: manifest, weights, self-test, geometry')
+    .addOption(jsonOption())
+    .action((folder: string, flags) =>
+      done(async () =>
+        (await import('../check.ts')).check(folder, flags, (await import('../../check-app.ts')).checkApp),
+      ),
+    );
+}

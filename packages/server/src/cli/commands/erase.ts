@@ -1,0 +1,29 @@
+import type { Command } from 'commander';
+import { addressOption, dataOption, done, issuerOption, jsonOption, subjectOption } from './options.ts';
+
+export function addErase(program: Command): void {
+  program
+    .command('erase')
+    .usage('[options]')
+    .description('erase what belongs to a key or a person: jobs, results, uploads, sessions')
+    .option('--key <id>', 'of this API key, as “tomaat keys list” shows it')
+    .addOption(subjectOption())
+    .addOption(issuerOption())
+    .addOption(addressOption())
+    .option('--owner <id>', 'of this owner, as “who” of the audit log says')
+    .option('--revoke', 'also revoke the key and clear its label')
+    .option('--dry-run', 'show what would be erased, and erase nothing')
+    .option('--yes', 'do not ask on a terminal')
+    .addOption(dataOption())
+    .addOption(jsonOption())
+    .addHelpText(
+      'after',
+      `
+It works whether or not the server is running. Running predictions are cancelled. The audit log keeps its lines, which contain
+ids and digests, and gets one that says what was erased.
+Examples:
+  tomaat erase --key abcdefghij --revoke
+  tomaat erase --subject anna --issuer https://login.hospital.example/realms/main --dry-run`,
+    )
+    .action((flags) => done(async () => (await import('../erase.ts')).erase(flags)));
+}

@@ -1,0 +1,83 @@
+import { type Command, InvalidArgumentError, Option } from 'commander';
+import { defaultRegistry, describeSetting, kebab, type Setting, settings } from '../../settings.ts';
+
+/** What several commands have in common: how their work is run, and options that are the same in each. */
+
+/** Runs the work of a command; its exit code is set when it is over. */
+export const done = async (work: () => Promise<number>) => {
+  (await import('../console.ts')).guardConsole();
+  process.exitCode = await work();
+};
+
+/** For an option that may be repeated, with `[]` as its default. */
+export const collect = (value: string, list: string[]) => [...list, value];
+/** The same without a default: an option that is not given stays undefined. */
+export const collectGiven = (value: string, list: string[] | undefined) => [...(list ?? []), value];
+
+export function wholeNumber(text: string): number {
+  const value = Number(text);
+  if (!Number.isInteger(value) || value < 0 || text.trim() === '')
+    throw new InvalidArgumentError('It has to be a whole number from 0.');
+  return value;
+}
+
+export const dataOption = () => settingOption('data', { about: 'folder of the data' }).env('TOMAAT_DATA');
+export const trustOption = () =>
+  new Option(
+    '--data <dir>',
+    'data folder of the server here, whose own certificate is trusted; known_hosts lies in it (default: the user’s)',
+  ).env('TOMAAT_DATA');
+export const fingerprintOption = () =>
+  new Option(
+    '--fingerprint <sha256>',
+    'trust a certificate with this fingerprint, as the server prints it; may be repeated',
+  )
+    .env('TOMAAT_FINGERPRINT')
+    .argParser(collectGiven);
+export const jsonOption = (what = 'print JSON') => new Option('--json', what);
+
+export type FlagKey = {
+  [Key in keyof typeof settings]: (typeof settings)[Key] extends { hasNoFlag: true } ? never : Key;
+}[keyof typeof settings];
+
+/** The flag of a setting; config.ts checks what it is given together with the file and the environment. */
+export function settingOption(key: FlagKey, other: Partial<Setting> & { flag?: string } = {}): Option {
+  const setting: Setting = { ...settings[key], ...other };
+  const words = [`--${other.flag ?? kebab(key)}`, setting.value].filter(Boolean).join(' ');
+  const option = new Option(words, describeSetting(setting));
+  return setting.isList ? option.argParser(collectGiven) : option;
+}
+
+export const registryOption = () =>
+  new Option('--registry <url>', `where names are looked up (default: ${defaultRegistry})`).env(
+    'TOMAAT_REGISTRY',
+  );
+export const apiKeyOption = () =>
+  new Option('--api-key <key>', 'key for a server with login').env('TOMAAT_API_KEY');
+export const caOption = () =>
+  new Option('--ca <file>', 'certificate (PEM) to trust, such as a server’s tomaat.pem').env('TOMAAT_CA');
+
+export const subjectOption = () =>
+  new Option('--subject <name>', 'of this person, as the issuer names it (sub)');
+export const issuerOption = () =>
+  new Option('--issuer <url>', 'the issuer of that name (default: oidcIssuer of the configuration)');
+export const addressOption = () => new Option('--address <ip>', 'of this address at the legacy port');
+
+/** What predict and run have in common. */
+export function addPredictionOptions(command: Command): Command {
+  return command
+    .option('--volume <file>', 'the volume, or a folder of volumes that are predicted in turn')
+    .option('--input <NAME=FILE>', 'another input that is a file; may be repeated', collect, [])
+    .option('--param <NAME=VALUE>', 'a parameter; may be repeated', collect, [])
+    .option('--frame <number>', 'which frame of a 4-D volume, from 0', wholeNumber)
+    .option(
+      '-o, --out <path>',
+      'file or folder of the result (default: <volume>_<output>.<format> beside the volume)',
+    )
+    .option('--output <NAME>', 'fetch this output instead of the primary one; may be repeated', collect, [])
+    .option('--all', 'fetch every output')
+    .option('--format <name>', 'nii, nii.gz, mha, nrrd, vtk, stl, json, csv … (default: that of the volume)')
+    .option('--force', 'overwrite files that exist')
+    .option('-q, --quiet', 'print nothing but the names of the files')
+    .addOption(jsonOption('print a line of JSON for each volume'));
+}

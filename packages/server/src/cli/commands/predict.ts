@@ -1,0 +1,53 @@
+import type { Command } from 'commander';
+import {
+  addPredictionOptions,
+  apiKeyOption,
+  caOption,
+  done,
+  fingerprintOption,
+  registryOption,
+  trustOption,
+} from './options.ts';
+
+export function addPredict(program: Command): void {
+  addPredictionOptions(
+    program
+      .command('predict')
+      .usage('[options] SERVICE --volume FILE')
+      .argument('<SERVICE>', 'address of a service or server, or a name, an id or task/anatomy to look up')
+      .description('send a volume to a service and write what comes back'),
+  )
+    .option('--delete', 'delete the job and its results on the server afterwards')
+    .option(
+      '--keep-text',
+      'send files as they are: with text in their headers that may tell whose scan it is, under their names',
+    )
+    .option('--receipt <file>', 'write the signed receipt of the prediction to this file')
+    .addOption(registryOption())
+    .addOption(apiKeyOption())
+    .addOption(caOption())
+    .addOption(fingerprintOption())
+    .addOption(trustOption())
+    .addHelpText(
+      'after',
+      `
+SERVICE may be
+  http://127.0.0.1:9000/services/prostate    the address of a service, as its page shows it
+  http://127.0.0.1:9000                      a server that has one service
+  http://127.0.0.1:9000/segmentation/liver   a server, and what is wanted
+  https://old.example:9000/predict           a server that speaks only TOMAAT v1
+  prostate, segmentation/prostate            a name, or what is wanted, looked up at --registry
+
+Examples:
+  tomaat predict prostate --volume t2.nii.gz
+  tomaat predict prostate --volume t2.mhd -o results/ --all
+  tomaat predict prostate --volume cases/ -o results/ --param threshold=0.4
+  tomaat predict brain --volume t1.nii.gz --input flair=flair.nii.gz
+
+Ctrl-C cancels the prediction on the server; again, it leaves at once.
+Exit codes: 0 all well, 1 the prediction or the server failed, 2 a fault of the call or the input, 130 Ctrl-C.`,
+    )
+    .action((service: string, flags) =>
+      done(async () => (await import('../predict.ts')).predict(service, flags)),
+    );
+}

@@ -1,0 +1,18 @@
+import type { Command } from 'commander';
+import { addPredictionOptions, done } from './options.ts';
+
+export function addRun(program: Command): void {
+  addPredictionOptions(
+    program
+      .command('run')
+      .usage('[options] APP_DIR --volume FILE')
+      .argument('<APP_DIR>', 'folder with a tomaat.yaml')
+      .description('run an app on a volume without a server: the author’s loop'),
+  )
+    .addHelpText('after', '\nExample:\n  tomaat run my-app --volume sample.nii.gz -o out.nii.gz --force')
+    .action((folder: string, flags) =>
+      done(async () =>
+        (await import('../run.ts')).run(folder, flags, (await import('../local.ts')).runLocally),
+      ),
+    );
+}

@@ -1,0 +1,59 @@
+import { type Command, Option } from 'commander';
+import { type FlagKey, settingOption } from './options.ts';
+
+/** The flags of what serves: settings, which also come from a file and from variables. */
+
+const configFooter = `
+Settings also come from tomaat.config.yaml in the data folder (or --config FILE) as “tlsPort: 9443”, and from
+variables as TOMAAT_TLS_PORT=9443. Flags go before variables, variables before the file.`;
+
+export function addSettings(command: Command, keys: readonly FlagKey[]): Command {
+  for (const key of keys) command.addOption(settingOption(key));
+  if (keys.includes('announceKey')) command.addOption(new Option('--api-key <key>').hideHelp());
+  return command
+    .option('--config <file>', 'settings file instead of tomaat.config.yaml in the data folder')
+    .addHelpText('after', configFooter);
+}
+
+export async function load(flags: Record<string, unknown>) {
+  const { configSchema, loadConfig } = await import('../../config.ts');
+  const all: Record<string, unknown> = { ...flags, announceKey: flags.announceKey ?? flags.apiKey };
+  const own = Object.keys(configSchema.shape).map((key) => [key, all[key]]);
+  return loadConfig({ flags: Object.fromEntries(own), configFile: flags.config as string | undefined });
+}
+
+export const serverKeys: readonly FlagKey[] = [
+  'workers',
+  'drainSeconds',
+  'memoryMb',
+  'maxIdleMb',
+  'maxUploadBytes',
+  'minBytesPerSecond',
+  'maxVoxels',
+  'maxQueued',
+  'keepMinutes',
+  'stripInputs',
+  'default',
+];
+const oidcKeys: readonly FlagKey[] = [
+  'oidcIssuer',
+  'oidcClientId',
+  'oidcScopes',
+  'oidcAllow',
+  'oidcAdmin',
+  'oidcAudience',
+];
+export const commonKeys: readonly FlagKey[] = [
+  'data',
+  'host',
+  'login',
+  'tlsCert',
+  'tlsKey',
+  'tlsSelfMade',
+  'publicUrl',
+  'allowHost',
+  'allowOrigin',
+  'legacyPerMinute',
+  'logLevel',
+  ...oidcKeys,
+];

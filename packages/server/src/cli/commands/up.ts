@@ -1,0 +1,36 @@
+import type { Command } from 'commander';
+import { done, jsonOption } from './options.ts';
+import { addSettings, commonKeys, load, serverKeys } from './settings-options.ts';
+
+export function addUp(program: Command): void {
+  const command = program
+    .command('up')
+    .usage('[options] [APP_DIR...]')
+    .argument('[APP_DIR...]', 'app folders to serve as well as the apps in the box')
+    .description('registry, server with the apps in the box, and page, on this machine')
+    .option('--demo', 'send the sample in the box through it once, and say what came back')
+    .addOption(jsonOption('print the addresses as one line of JSON'));
+  addSettings(command, [
+    'port',
+    'tlsPort',
+    'registryPort',
+    ...commonKeys,
+    'legacyPort',
+    'registryLegacyPort',
+    'registryPublicUrl',
+    'announce',
+    'announceKey',
+    'ca',
+    'allowNet',
+    ...serverKeys,
+  ]);
+  command.action((appFolders: string[], flags) =>
+    done(async () =>
+      (await import('../serve.ts')).up(await load(flags), {
+        appFolders,
+        demo: Boolean(flags.demo),
+        json: Boolean(flags.json),
+      }),
+    ),
+  );
+}

@@ -1,0 +1,51 @@
+import { type Command, Option } from 'commander';
+import { logLevels, settings } from '../../settings.ts';
+import { done, fingerprintOption, jsonOption, settingOption, wholeNumber } from './options.ts';
+
+export function addWorker(program: Command): void {
+  program
+    .command('worker')
+    .usage('[options] SERVER_URL [APP_DIR...]')
+    .argument('<SERVER_URL>', 'the server whose predictions are computed here')
+    .argument('[APP_DIR...]', 'apps that it serves, in the same versions (default: the apps in the box)')
+    .description('compute predictions for a server on another machine')
+    .addOption(
+      new Option('--token <key>', 'key of the server with the scope worker').env('TOMAAT_WORKER_TOKEN'),
+    )
+    .addOption(
+      new Option('--workers <number>', 'predictions at a time')
+        .argParser(wholeNumber)
+        .default(settings.workers.default),
+    )
+    .addOption(settingOption('memoryMb').argParser(wholeNumber))
+    .addOption(
+      new Option('--ca <file>', 'certificate (PEM) to trust, such as the server’s tomaat.pem').env(
+        'TOMAAT_CA',
+      ),
+    )
+    .addOption(fingerprintOption())
+    .addOption(
+      new Option(
+        '--data <dir>',
+        'data folder of a server on this machine, whose own certificate is trusted (default: the user’s)',
+      ).env('TOMAAT_DATA'),
+    )
+    .addOption(
+      new Option('--log-level <level>', settings.logLevel.about)
+        .choices(logLevels)
+        .default(settings.logLevel.default),
+    )
+    .addOption(jsonOption('print what is served as one line of JSON'))
+    .addHelpText(
+      'after',
+      `
+It asks the server for work: nothing has to reach this machine. On the server:
+  tomaat keys create --label gpu-1 --scope worker
+  tomaat serve prostate --workers 0
+Here:
+  TOMAAT_WORKER_TOKEN=tmt_… tomaat worker https://server.example:9443 prostate --ca tomaat.pem`,
+    )
+    .action((url: string, appFolders: string[], flags) =>
+      done(async () => (await import('../worker.ts')).worker(url, appFolders, flags)),
+    );
+}

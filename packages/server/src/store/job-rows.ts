@@ -1,0 +1,300 @@
+import type { JobState } from '@tomaat/client';
+import type { ErrorData, FileGeometry, OutputFormat } from '@tomaat/core';
+import { type Kysely, type Selectable, sql } from 'kysely';
+import type {
+  InputFile,
+  JobAtState,
+  JobRecord,
+  JobRequest,
+  NewJob,
+  OutputFile,
+  SettledJob,
+} from './job-records.ts';
+import type { JobRow, JobsSchema } from './job-schema.ts';
+
+/**
+ * The rows of jobs: every statement that reads or changes them, beside those of limits, durations and blobs. What belongs
+ * together in one transaction is for `jobs.ts` to say.
+ */
+
+type Db = Kysely<JobsSchema>;
+
+export type Outcome =
+  | { state: 'succeeded'; outputs: readonly OutputFile[]; seconds: number }
+  | { state: 'failed' | 'canceled'; error: ErrorData };
+
+/** @throws the violation of the unique index where the owner has used the idempotency key. */
+export async function insertJob(
+  trx: Db,
+  job: NewJob,
+  { id, createdMs, urgency }: { id: string; createdMs: number; urgency: number },
+): Promise<void> {
+  await trx
+    .insertInto('job')
+    .values({
+      id,
+      service: job.service,
+      state: 'queued',
+      attempt: 0,
+      owner: job.owner,
+      request: JSON.stringify(job.request),
+      idempotency_key: job.idempotencyKey ?? null,
+      fingerprint: job.fingerprint ?? null,
+      created_ms: createdMs,
+      started_ms: null,
+      settled_ms: null,
+      expires_ms: null,
+      error: null,
+      urgency,
+    })
+    .execute();
+  const inputs = job.inputs.map((input, position) => ({
+    job: id,
+    position,
+    name: input.name,
+    file_name: input.fileName,
+    digest: input.digest,
+    size_bytes: input.sizeBytes,
+    received: input.received ?? null,
+  }));
+  if (inputs.length > 0) await trx.insertInto('job_input').values(inputs).execute();
+}
+
+/** The job of this owner that was created with this idempotency key and is still there. */
+export function findByKey(db: Db, owner: string, idempotencyKey: string) {
+  return db
+    .selectFrom('job')
+    .select(['id', 'fingerprint'])
+    .where('owner', '=', owner)
+    .where('idempotency_key', '=', idempotencyKey)
+    .executeTakeFirst();
+}
+
+export async function readJob(db: Db, id: string): Promise<JobRecord | undefined> {
+  const row = await db.selectFrom('job').selectAll().where('id', '=', id).executeTakeFirst();
+  if (!row) return undefined;
+  const outputs =
+    row.state === 'succeeded'
+      ? await db.selectFrom('job_output').selectAll().where('job', '=', id).orderBy('position').execute()
+      : [];
+  return {
+    id,
+    service: row.service,
+    owner: row.owner,
+    attempt: row.attempt,
+    request: JSON.parse(row.request),
+    createdMs: row.created_ms,
+    ...atState(row),
+    outputs: outputs.map((output) => ({
+      name: output.name,
+      type: output.type,
+      label: output.label,
+      primary: output.is_primary === 1,
+      format: output.format as OutputFormat,
+      digest: output.digest,
+      sizeBytes: output.size_bytes,
+      ...(output.geometry !== null && { geometry: JSON.parse(output.geometry) as FileGeometry }),
+    })),
+  };
+}
+
+/** What a job of the row's state has; the columns of a state are written together with it. */
+function atState(row: JobRow): JobAtState {
+  const { state } = row;
+  if (state === 'queued') return { state };
+  if (state === 'running') return { state, startedMs: row.started_ms! };
+  const settled = { settledMs: row.settled_ms!, expiresMs: row.expires_ms! };
+  if (state === 'succeeded') return { state, startedMs: row.started_ms!, ...settled, error: undefined };
+  return { state, startedMs: row.started_ms ?? undefined, ...settled, error: JSON.parse(row.error!) };
+}
+
+/** The input files of an unsettled job. */
+export async function readInputs(db: Db, id: string): Promise<InputFile[]> {
+  const rows = await db
+    .selectFrom('job_input')
+    .selectAll()
+    .where('job', '=', id)
+    .orderBy('position')
+    .execute();
+  return rows.map(toInputFile);
+}
+
+/** Whether this attempt was the one that the job succeeded with. */
+export async function hasSucceeded(db: Db, id: string, attempt: number): Promise<boolean> {
+  const row = await db.selectFrom('job').select(['state', 'attempt']).where('id', '=', id).executeTakeFirst();
+  return row?.state === 'succeeded' && row.attempt === attempt;
+}
+
+/** The content of the receipt of a settled job; undefined if the job is not settled. */
+export async function readReceipt(db: Db, id: string): Promise<object | undefined> {
+  const row = await db.selectFrom('job').select('receipt').where('id', '=', id).executeTakeFirst();
+  return row?.receipt ? (JSON.parse(row.receipt) as object) : undefined;
+}
+
+/** Ids of all jobs of an owner, in every state. */
+export async function idsOf(db: Db, owner: string): Promise<string[]> {
+  const rows = await db.selectFrom('job').select('id').where('owner', '=', owner).execute();
+  return rows.map(({ id }) => id);
+}
+
+export async function expiredIds(db: Db, atMs: number): Promise<string[]> {
+  const rows = await db.selectFrom('job').select('id').where('expires_ms', '<=', atMs).execute();
+  return rows.map(({ id }) => id);
+}
+
+/** Unsettled jobs of other services than these. */
+export function findUnserved(
+  db: Db,
+  services: readonly string[],
+): Promise<{ id: string; service: string }[]> {
+  let query = db.selectFrom('job').select(['id', 'service']).where('state', 'in', ['queued', 'running']);
+  if (services.length > 0) query = query.where('service', 'not in', [...services]);
+  return query.execute();
+}
+
+export async function countByState(db: Db): Promise<Partial<Record<JobState, number>>> {
+  const rows = await db
+    .selectFrom('job')
+    .select(['state', (e) => e.fn.countAll<number>().as('count')])
+    .groupBy('state')
+    .execute();
+  return Object.fromEntries(rows.map((row) => [row.state, row.count]));
+}
+
+/** A queued job becomes running; undefined if it is not queued any more. */
+export async function startAttempt(
+  db: Db,
+  { id, attempt, startedMs, worker }: { id: string; attempt: number; startedMs: number; worker?: string },
+): Promise<JobRow | undefined> {
+  const { rows } = await sql<JobRow>`UPDATE job
+    SET state = 'running', attempt = ${attempt}, started_ms = ${startedMs}, worker = ${worker ?? null}
+    WHERE id = ${id} AND state = 'queued' RETURNING *`.execute(db);
+  return rows[0];
+}
+
+/** Writes a row as it is, so that what was written of it without a sync is on the disk, too. */
+export async function rewriteJob(db: Db, id: string): Promise<void> {
+  await db.updateTable('job').set({ attempt: sql<number>`attempt` }).where('id', '=', id).execute();
+}
+
+/** A running attempt waits again; undefined if it does not run, or the job would be lost `maxLosses` times. */
+export async function requeueAttempt(
+  db: Db,
+  { id, attempt, losses, maxLosses }: { id: string; attempt: number; losses: number; maxLosses: number },
+): Promise<JobRow | undefined> {
+  const { rows } = await sql<JobRow>`UPDATE job
+    SET state = 'queued', started_ms = NULL, worker = NULL, lost = lost + ${losses}
+    WHERE id = ${id} AND state = 'running' AND attempt = ${attempt} AND lost + ${losses} < ${maxLosses} RETURNING *`.execute(
+    db,
+  );
+  return rows[0];
+}
+
+/**
+ * A job is settled, and its inputs are no longer its own; undefined if it does not run this attempt. Without an attempt it
+ * may be queued, too.
+ */
+export async function settleJob(
+  trx: Db,
+  {
+    id,
+    attempt,
+    settledMs,
+    expiresMs,
+  }: { id: string; attempt?: number; settledMs: number; expiresMs: number },
+  outcome: Outcome,
+): Promise<SettledJob | undefined> {
+  let update = trx
+    .updateTable('job')
+    .set({
+      state: outcome.state,
+      settled_ms: settledMs,
+      expires_ms: expiresMs,
+      error: outcome.state === 'succeeded' ? null : JSON.stringify(outcome.error),
+    })
+    .where('id', '=', id);
+  // A cancel may come at any time before the end; a worker only for the attempt that it runs.
+  update =
+    attempt === undefined
+      ? update.where('state', 'in', ['queued', 'running'])
+      : update.where('state', '=', 'running').where('attempt', '=', attempt);
+  const row = await update
+    .returning(['service', 'owner', 'request', 'created_ms', 'started_ms'])
+    .executeTakeFirst();
+  if (row === undefined) return undefined;
+  const inputs = await trx.deleteFrom('job_input').where('job', '=', id).returningAll().execute();
+  return {
+    id,
+    service: row.service,
+    owner: row.owner,
+    request: JSON.parse(row.request) as JobRequest,
+    state: outcome.state,
+    error: outcome.state === 'succeeded' ? undefined : outcome.error,
+    createdMs: row.created_ms,
+    startedMs: row.started_ms ?? undefined,
+    settledMs,
+    expiresMs,
+    inputs: inputs.sort((a, b) => a.position - b.position).map(toInputFile),
+    outputs: outcome.state === 'succeeded' ? outcome.outputs : [],
+  };
+}
+
+export async function writeReceipt(trx: Db, id: string, receipt: object): Promise<void> {
+  await trx
+    .updateTable('job')
+    .set({ receipt: JSON.stringify(receipt) })
+    .where('id', '=', id)
+    .execute();
+}
+
+export async function insertOutputs(
+  trx: Db,
+  { id, attempt }: { id: string; attempt: number },
+  outputs: readonly OutputFile[],
+): Promise<void> {
+  const rows = outputs.map((output, position) => ({
+    job: id,
+    attempt,
+    position,
+    name: output.name,
+    type: output.type,
+    label: output.label,
+    is_primary: output.primary ? 1 : 0,
+    format: output.format,
+    digest: output.digest,
+    size_bytes: output.sizeBytes,
+    geometry: output.geometry ? JSON.stringify(output.geometry) : null,
+  }));
+  if (rows.length > 0) await trx.insertInto('job_output').values(rows).execute();
+}
+
+/** Deletes the outputs of a job; the digests of their blobs. */
+export async function deleteOutputs(db: Db, id: string): Promise<string[]> {
+  const rows = await db.deleteFrom('job_output').where('job', '=', id).returning('digest').execute();
+  return rows.map(({ digest }) => digest);
+}
+
+/** Deletes a settled job with what belongs to it; undefined if there is none. `digests`: the blobs of its outputs. */
+export async function deleteJob(
+  trx: Db,
+  id: string,
+): Promise<{ service: string; owner: string; digests: string[] } | undefined> {
+  const outputs = await trx.selectFrom('job_output').select('digest').where('job', '=', id).execute();
+  const row = await trx
+    .deleteFrom('job')
+    .where('id', '=', id)
+    .where('state', 'not in', ['queued', 'running'])
+    .returning(['service', 'owner'])
+    .executeTakeFirst();
+  return row && { ...row, digests: outputs.map((output) => output.digest) };
+}
+
+function toInputFile(row: Selectable<JobsSchema['job_input']>): InputFile {
+  return {
+    name: row.name,
+    fileName: row.file_name,
+    digest: row.digest,
+    sizeBytes: row.size_bytes,
+    ...(row.received !== null && { received: row.received }),
+  };
+}

@@ -1,0 +1,34 @@
+import { type Kysely, sql } from 'kysely';
+import type { BlobRef, Blobs } from './blobs.ts';
+import type { UploadsSchema } from './upload-schema.ts';
+
+/**
+ * A blob that this owner may read: a whole upload, an input or an output of theirs. Its size is not known where text was
+ * taken out of an upload. Throws DAMAGED where the file has another size.
+ */
+export async function findOwnBlob(
+  { db, blobs, now }: { db: Kysely<UploadsSchema>; blobs: Blobs; now(): number },
+  owner: string,
+  digest: string,
+): Promise<BlobRef | undefined> {
+  const { rows } = await sql<{ bytes: number | null }>`
+    SELECT CASE WHEN expected = digest THEN size_bytes END AS bytes FROM upload
+      WHERE digest = ${digest} AND owner = ${owner} AND expires_ms > ${now()}
+    UNION ALL SELECT size_bytes FROM job_input JOIN job ON job.id = job_input.job
+      WHERE digest = ${digest} AND owner = ${owner}
+    UNION ALL SELECT size_bytes FROM job_output JOIN job ON job.id = job_output.job
+      WHERE digest = ${digest} AND owner = ${owner}`.execute(db);
+  if (rows.length === 0) return undefined;
+  const sizeBytes = rows.find(({ bytes }) => bytes !== null)?.bytes;
+  const found = await blobs.stat(digest);
+  if (found) await blobs.check({ digest, sizeBytes: sizeBytes ?? found.sizeBytes });
+  return found;
+}
+
+/** Whether it is the blob of a whole upload. */
+export async function isUploaded(db: Kysely<UploadsSchema>, digest: string): Promise<boolean> {
+  const { rows } = await sql<{
+    kept: number;
+  }>`SELECT EXISTS (SELECT 1 FROM upload WHERE digest = ${digest}) AS kept`.execute(db);
+  return rows[0].kept !== 0;
+}

@@ -1,0 +1,41 @@
+import type { Kysely } from 'kysely';
+import type { BlobHolds } from './blob-holds.ts';
+import { findUnserved, type Outcome } from './job-rows.ts';
+import type { JobsSchema } from './job-schema.ts';
+import type { UnsettledJobs } from './unsettled-jobs.ts';
+
+/** Whether this process's own child went down with the attempt. */
+export type LostChild = (job: { id: string; attempt: number }) => boolean;
+
+interface Jobs {
+  db: Kysely<JobsSchema>;
+  unsettled: UnsettledJobs;
+  holds: BlobHolds;
+  settle(id: string, attempt: number | undefined, outcome: Outcome): Promise<boolean>;
+  requeue(id: string, attempt: number, why: 'lost' | 'handed back'): Promise<'queued' | 'failed' | undefined>;
+}
+
+/**
+ * After a crash: what ran in this process is queued again (or failed, when its own child was lost too often:
+ * `lostChild`), what workers elsewhere run stays theirs for a lease, and blobs that belong to nothing are deleted.
+ * Unsettled jobs of other services than the ones that are served now fail with NOT_FOUND: nobody would ever claim them.
+ */
+export async function recoverJobs(
+  { db, unsettled, holds, settle, requeue }: Jobs,
+  services: readonly string[],
+  lostChild: LostChild = () => true,
+): Promise<{ requeued: number; failed: number; orphans: number }> {
+  await unsettled.load();
+  let requeued = 0;
+  let failed = 0;
+  for (const { id, service } of await findUnserved(db, services)) {
+    const message = `The service ${service} is no longer offered here. GET /api/services lists the available ones.`;
+    if (await settle(id, undefined, { state: 'failed', error: { code: 'NOT_FOUND', message } })) failed++;
+  }
+  for (const { id, attempt } of unsettled.unleased()) {
+    const why = lostChild({ id, attempt }) ? 'lost' : 'handed back';
+    if ((await requeue(id, attempt, why)) === 'queued') requeued++;
+    else failed++;
+  }
+  return { requeued, failed, orphans: await holds.dropOrphans() };
+}

@@ -1,0 +1,153 @@
+import { createHash, type Hash } from 'node:crypto';
+import { open, readdir, rm, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { TomaatError } from '@tomaat/core';
+import type { Kysely } from 'kysely';
+import { diskError, makeFolder, syncFolder, writeAll } from './blobs.ts';
+import { hashFile } from './hash-file.ts';
+import type { UploadRow, UploadsSchema } from './upload-schema.ts';
+import type { UploadWriter } from './upload-writers.ts';
+
+/**
+ * The files of uploads that are not whole yet: one for each, named by its id. What its row does not say for sure is cut off
+ * before more is written.
+ */
+
+/** At most this many bytes are sent again after the server was killed. */
+const checkpointBytes = 2 * 1024 * 1024;
+
+export type UploadParts = Awaited<ReturnType<typeof openUploadParts>>;
+
+/** `expiryMs`: when an upload that is used now expires. */
+export async function openUploadParts(
+  folder: string,
+  { db, expiryMs }: { db: Kysely<UploadsSchema>; expiryMs(): number },
+) {
+  await makeFolder(folder);
+  /** The hash so far of parts that this process has received from their first byte on. */
+  const hashes = new Map<string, { hash: Hash; bytes: number }>();
+  const pathOf = (id: string) => join(folder, id);
+  const openPart = (id: string, flags: string) => guarded(() => open(pathOf(id), flags, 0o600));
+
+  return {
+    pathOf,
+
+    async create(id: string): Promise<void> {
+      const handle = await openPart(id, 'wx');
+      await guarded(async () => {
+        await handle.close();
+        await syncFolder(folder);
+      });
+    },
+
+    async remove(id: string): Promise<void> {
+      hashes.delete(id);
+      await rm(pathOf(id), { force: true });
+    },
+
+    /** Removes the files of all uploads but these. */
+    async removeOthers(ids: ReadonlySet<string>): Promise<void> {
+      for (const name of await readdir(folder))
+        if (!ids.has(name)) await rm(join(folder, name), { force: true });
+    },
+
+    /** Undefined where there is no file. */
+    sizeOf: (id: string): Promise<number | undefined> =>
+      stat(pathOf(id)).then(
+        (found) => found.size,
+        () => undefined,
+      ),
+
+    /** `sha256:…` of the whole file. */
+    digestOf: (id: string): Promise<string> => guarded(async () => `sha256:${await hashFile(pathOf(id))}`),
+
+    /**
+     * Takes bytes from the row's offset on. However the body ends, what came is on the disk when this settles, and in the
+     * row. `digest` (`sha256:…`) is known if this process has received all of it.
+     */
+    async receive(
+      row: UploadRow,
+      body: AsyncIterable<Uint8Array>,
+      writer: UploadWriter,
+    ): Promise<{ isWhole: boolean; digest?: string }> {
+      const { id, offset_bytes: offsetBytes } = row;
+      let at = offsetBytes;
+      let safe = offsetBytes;
+      let known = hashes.get(id);
+      hashes.delete(id);
+      if (offsetBytes === 0) known = { hash: createHash('sha256'), bytes: 0 };
+      else if (known?.bytes !== offsetBytes) known = undefined;
+      const handle = await openPart(id, 'r+');
+      const checkpoint = async () => {
+        if (at === safe) return;
+        await guarded(() => handle.datasync());
+        await db
+          .updateTable('upload')
+          .set({ offset_bytes: at, expires_ms: expiryMs() })
+          .where('id', '=', id)
+          .execute();
+        safe = at;
+      };
+      try {
+        // What an earlier process wrote and did not sync.
+        await guarded(() => handle.truncate(offsetBytes));
+        try {
+          for await (const chunk of untilAborted(body, writer.stop.signal)) {
+            if (at + chunk.length > row.size_bytes) {
+              throw new TomaatError(
+                'BAD_REQUEST',
+                `The upload was announced with ${row.size_bytes} bytes, but more arrived. Start a new one.`,
+              );
+            }
+            await guarded(() => writeAll(handle, chunk, at));
+            known?.hash.update(chunk);
+            at += chunk.length;
+            writer.at = at;
+            if (known) known.bytes = at;
+            if (at - safe >= checkpointBytes) await checkpoint();
+          }
+        } finally {
+          await checkpoint();
+        }
+      } finally {
+        await handle.close();
+      }
+      if (at < row.size_bytes) {
+        if (known) hashes.set(id, known);
+        return { isWhole: false };
+      }
+      return { isWhole: true, digest: known && `sha256:${known.hash.digest('hex')}` };
+    },
+  };
+}
+
+/** The same chunks; ends with the signal's reason when it aborts, even while the sender is silent. */
+async function* untilAborted(
+  body: AsyncIterable<Uint8Array>,
+  signal: AbortSignal,
+): AsyncGenerator<Uint8Array> {
+  const iterator = body[Symbol.asyncIterator]();
+  const aborted = new Promise<never>((_, reject) => {
+    signal.addEventListener('abort', () => reject(signal.reason), { once: true });
+  });
+  aborted.catch(() => {});
+  try {
+    signal.throwIfAborted();
+    for (;;) {
+      const { done, value } = await Promise.race([iterator.next(), aborted]);
+      if (done) return;
+      yield value;
+    }
+  } finally {
+    // Not awaited: it settles only when the sender sends again or its connection ends.
+    iterator.return?.()?.catch(() => undefined);
+  }
+}
+
+async function guarded<T>(work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    throw diskError(error);
+  }
+}

@@ -1,0 +1,74 @@
+import { type Kysely, sql } from 'kysely';
+import type { Migration } from './database.ts';
+
+/** The table of uploads, in the database of a server, and what the rest of the server gives and gets of an upload. */
+
+export interface UploadsSchema {
+  upload: {
+    id: string;
+    owner: string;
+    size_bytes: number;
+    /** Bytes that are on the disk. */
+    offset_bytes: number;
+    /** SHA-256 that the bytes should have, or that they were found to have. */
+    expected: string | null;
+    /** The blob, once the upload is whole. */
+    digest: string | null;
+    file_name: string | null;
+    metadata: string;
+    expires_ms: number;
+  };
+}
+
+export type UploadRow = UploadsSchema['upload'];
+
+export const uploadMigrations: readonly Migration[] = [
+  {
+    name: 'uploads',
+    async up(db: Kysely<unknown>) {
+      await sql`CREATE TABLE upload (
+        id TEXT PRIMARY KEY, owner TEXT NOT NULL, size_bytes INTEGER NOT NULL, offset_bytes INTEGER NOT NULL,
+        expected TEXT, digest TEXT, file_name TEXT, metadata TEXT NOT NULL, expires_ms INTEGER NOT NULL) STRICT`.execute(
+        db,
+      );
+      await sql`CREATE INDEX upload_digest ON upload (digest) WHERE digest IS NOT NULL`.execute(db);
+      await sql`CREATE INDEX upload_expiry ON upload (expires_ms)`.execute(db);
+    },
+  },
+];
+
+export interface Upload {
+  id: string;
+  sizeBytes: number;
+  offsetBytes: number;
+  /** `sha256:…`, once it is whole. */
+  digest?: string;
+  /** `sha256:…` as received, if text was removed. */
+  received?: string;
+  fileName?: string;
+  /** The Upload-Metadata header as it was sent. */
+  metadata: string;
+  expiresMs: number;
+}
+
+export interface NewUpload {
+  owner: string;
+  sizeBytes: number;
+  /** `sha256:…`, checked when all bytes are there. */
+  expected?: string;
+  fileName?: string;
+  metadata: string;
+}
+
+export function toUpload(row: UploadRow): Upload {
+  return {
+    id: row.id,
+    sizeBytes: row.size_bytes,
+    offsetBytes: row.offset_bytes,
+    digest: row.digest ?? undefined,
+    received: row.digest !== null && row.digest !== row.expected ? (row.expected ?? undefined) : undefined,
+    fileName: row.file_name ?? undefined,
+    metadata: row.metadata,
+    expiresMs: row.expires_ms,
+  };
+}
