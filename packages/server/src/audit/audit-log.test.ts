@@ -65,7 +65,9 @@ describe('verifyAudit()', () => {
     if (process.platform !== 'win32') expect((await stat(file())).mode & 0o777).toBe(0o600);
   });
 
-  it('finds every single byte that is changed, in the log and in what signs it', async () => {
+  it('finds every single byte that is changed, in the log and in what signs it', {
+    timeout: 60_000,
+  }, async () => {
     await fill(3);
     for (const path of [file(), join(folder, anchorFile)]) {
       const whole = await readFile(path);

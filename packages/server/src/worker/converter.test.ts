@@ -81,7 +81,7 @@ describe('openConverter()', () => {
     await expect.poll(left).toEqual([]);
   });
 
-  it('refuses the newest of the owner with the most when too many wait', async () => {
+  it('refuses the newest of the owner with the most when too many wait', { timeout: 60_000 }, async () => {
     const answers = Array.from({ length: 40 }, (_, i) =>
       converter.convert(named(`label ${i}`), 'a', forever).then(
         ({ stream }) => void stream.destroy(),
