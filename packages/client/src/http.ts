@@ -298,7 +298,7 @@ function byStatus(status: number, address: string): { code: ErrorCode; message: 
   if (status === 401)
     return { code: 'UNAUTHORIZED', message: `${host} wants a login. Give a valid API key.` };
   if (status === 403)
-    return { code: 'FORBIDDEN', message: `${host} refuses this (HTTP 403). Ask whoever runs it for access.` };
+    return { code: 'FORBIDDEN', message: `${host} refuses this (HTTP 403). Ask its operator for access.` };
   if (status === 404) {
     return {
       code: 'NOT_FOUND',
@@ -332,10 +332,10 @@ const faults: Record<string, (host: string) => string> = {
   ECONNREFUSED: (host) =>
     `Nothing listens at ${host}. Check the address and the port, or start the server there.`,
   ENOTFOUND: (host) =>
-    `There is no host called ${host.replace(/:\d+$/, '')}. Check the spelling and the network.`,
+    `The host ${host.replace(/:\d+$/, '')} was not found. Check the spelling and the network.`,
   EAI_AGAIN: (host) => `The name ${host.replace(/:\d+$/, '')} cannot be looked up now. Check the network.`,
-  EHOSTUNREACH: (host) => `There is no way to ${host} from here. Check the network, or a VPN.`,
-  ENETUNREACH: (host) => `There is no way to ${host} from here. Check the network, or a VPN.`,
+  EHOSTUNREACH: (host) => `${host} is unreachable from here. Check the network, or a VPN.`,
+  ENETUNREACH: (host) => `${host} is unreachable from here. Check the network, or a VPN.`,
   ETIMEDOUT: (host) => `${host} does not answer. Check the address, and whether a firewall is in between.`,
   UND_ERR_CONNECT_TIMEOUT: (host) =>
     `${host} does not answer. Check the address, and whether a firewall is in between.`,
@@ -350,9 +350,9 @@ const certificateFaults: Record<string, (host: string) => string> = {
   UNABLE_TO_GET_ISSUER_CERT_LOCALLY: untrusted,
   CERT_SIGNATURE_FAILURE: untrusted,
   CERT_HAS_EXPIRED: (host) =>
-    `The certificate of ${host} has expired. Whoever runs the server has to renew it.`,
+    `The certificate of ${host} has expired. The operator of the server must renew it.`,
   ERR_TLS_CERT_ALTNAME_INVALID: (host) =>
-    `The certificate of ${host} is for another name. Use the name that the certificate gives, or have it made anew.`,
+    `The certificate of ${host} is for another name. Use the name in the certificate, or ask the operator for a new one.`,
 };
 
 /** A failed fetch as UNREACHABLE, with what to do; an abort of the caller stays what it was. */

@@ -62,7 +62,7 @@ export const receiptSchema = z.object({
   audit: z
     .object({ sequence: z.int(), sha256: z.string().regex(/^[0-9a-f]{64}$/) })
     .optional()
-    .describe('A line of the server’s audit log; shows later that the log was not written anew'),
+    .describe('A line of the server’s audit log; shows later that the log was not rewritten'),
 });
 export type Receipt = z.infer<typeof receiptSchema>;
 

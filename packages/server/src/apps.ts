@@ -21,7 +21,7 @@ export async function openApp(folder: string): Promise<App> {
   } catch (error) {
     const code = (error as NodeJS.ErrnoException).code;
     if (code !== 'ENOENT' && code !== 'ENOTDIR') throw error;
-    throw new TomaatError('BAD_MANIFEST', `${path} is no app folder: it holds no tomaat.yaml.`, {
+    throw new TomaatError('BAD_MANIFEST', `${path} is not an app folder: it has no tomaat.yaml.`, {
       cause: error,
     });
   }

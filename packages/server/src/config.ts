@@ -172,7 +172,7 @@ export function loadConfig({ flags = {}, configFile, env = process.env }: Config
   if (asked !== undefined && !file) faults.push(`There is no configuration file ${asked}. Check --config.`);
   for (const [key, raw] of Object.entries(file ? readConfigFile(file, faults) : {})) {
     if (isKey(key)) put('file', key, raw, `${key} in ${file}:`);
-    else faults.push(`${key} in ${file} is no setting.${didYouMean(key)}`);
+    else faults.push(`${key} in ${file} is not a setting.${didYouMean(key)}`);
   }
   for (const key of keys) {
     const name = variableOf(key);
@@ -222,7 +222,7 @@ function readConfigFile(file: string, faults: string[]): Record<string, unknown>
   }
   if (data === null || data === undefined) return {};
   if (typeof data !== 'object' || Array.isArray(data)) {
-    faults.push(`${file} has to hold lines such as “port: 9000”.`);
+    faults.push(`${file} must hold lines such as “port: 9000”.`);
     return {};
   }
   return data as Record<string, unknown>;

@@ -238,7 +238,7 @@ async function placeFile(input: string, file: LocalFile, target: string): Promis
     'voxels' in file
       ? [`${target}.nrrd`, writeVolume(file, 'nrrd', nodePlatform, { level: 0 })]
       : [`${target}-${name.replaceAll(/[^\w.-]/g, '_').slice(-80)}`, chunksOf(file)];
-  if (!chunks) throw fault('is no file that is known');
+  if (!chunks) throw fault('is not a known file');
   await pipeline(Readable.from(chunks), createWriteStream(path, { mode: 0o600 }));
   return { path, sizeBytes: (await stat(path)).size };
 }

@@ -107,7 +107,7 @@ export const settings = {
   },
   minBytesPerSecond: {
     value: '<number>',
-    about: 'slowest pace of whoever sends an upload or fetches a result',
+    about: 'slowest pace of a client that sends an upload or fetches a result',
     default: 8192,
     special: '0: any',
   },

@@ -265,7 +265,7 @@ function parseCertificate(pem: string, file: string): X509Certificate {
     return new X509Certificate(pem);
   } catch (error) {
     const hint = pem.includes('-----BEGIN CERTIFICATE-----')
-      ? 'It is damaged. Copy it again; each -----BEGIN has to stand at the start of a line.'
+      ? 'It is damaged. Copy it again; each -----BEGIN must stand at the start of a line.'
       : pem.includes('PRIVATE KEY-----')
         ? 'It holds a key. The certificate is --tls-cert, the key is --tls-key.'
         : `It must begin with -----BEGIN CERTIFICATE----- (PEM). If it is DER: openssl x509 -inform der -in ${file} -out cert.pem`;
@@ -305,7 +305,7 @@ function mismatch(
   const hint = isLater
     ? `The certificate of this key stands further down in ${certFile}: put it first, those of its authorities after it.`
     : selfSigned
-      ? 'Remove both: new ones are made at the next start, and clients have to be given the new certificate.'
+      ? 'Remove both: new ones are made at the next start, and clients need the new certificate.'
       : 'Give the key with which the certificate was requested.';
   return new TomaatError(
     'BAD_REQUEST',

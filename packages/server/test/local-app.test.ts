@@ -122,7 +122,7 @@ describe('openApp()', () => {
       [null, /is null/],
       [{ path: join(folder, 'nowhere.nii') }, /ENOENT/],
       [{ path: folder }, /is not a file/],
-      [{ name: 'x' }, /no file that is known/],
+      [{ name: 'x' }, /not a known file/],
       [new Uint8Array(50), /not a volume|no volume|format/],
     ];
     for (const [file, message] of wrong) {

@@ -228,7 +228,7 @@ describe.skipIf(!findNginx()).each([
 
   it('a task that is called as the path is found', async () => {
     const unknown = await send(`${server.url}/tomaat/lung`);
-    expect((await unknown.json()).detail).toContain('No service here does tomaat of lung');
+    expect((await unknown.json()).detail).toContain('No service here offers tomaat/lung');
     expect((await fetch(`${server.url}/tomaat/discoverx`)).status).toBe(404);
   });
 });

@@ -21,7 +21,7 @@ export const serviceSchema = z.object({
   outputs: z.array(z.intersection(z.object({ name: z.string(), primary: z.boolean() }), outputSchema)),
   labels: z.array(labelSchema),
   parameters: z.record(z.string(), z.unknown()).describe('JSON Schema of the inputs that are not files'),
-  acceptance: z.array(z.record(z.string(), z.unknown())).describe('Rules that an input volume has to meet'),
+  acceptance: z.array(z.record(z.string(), z.unknown())).describe('Rules that an input volume must meet'),
   runtime: z.string(),
   modelSha256: z.string().optional(),
   typicalSeconds: z.number().optional().describe('Median of the last predictions here'),

@@ -82,7 +82,7 @@ export const workerEndpoints = {
     path: '/api/worker',
     on: 'server',
     tag: 'workers',
-    summary: 'What a worker has to know: services with their versions, the time of a lease',
+    summary: 'What a worker needs: services with their versions, the time of a lease',
     responses: { 200: json(welcomeSchema, 'Welcome') },
   },
   claimJob: {

@@ -4,7 +4,7 @@ import { determinant, spacingOf } from '../geometry/affine.ts';
 import { componentOf, type Grid, numericVoxels, type Volume, voxelCount } from '../volume.ts';
 
 /**
- * Rules that an input volume has to meet before a model sees it. Those that need only the header (size,
+ * Rules that an input volume must meet before a model sees it. Those that need only the header (size,
  * extent, spacing, components) can be checked before an upload; intensity needs the voxels.
  */
 const range = (description: string) =>
@@ -15,11 +15,11 @@ export const acceptanceSchema = z.strictObject({
   size: range('Voxels along the shortest (minimum) and longest (maximum) axis').optional(),
   extentMm: range('Field of view along the shortest (minimum) and longest (maximum) axis, mm').optional(),
   spacingMm: range('Smallest (minimum) and largest (maximum) distance between voxels, mm').optional(),
-  components: z.int().min(1).optional().describe('Components that a voxel has to have'),
+  components: z.int().min(1).optional().describe('Components that a voxel must have'),
   intensity: z
     .strictObject({
-      minimumBelow: z.number().optional().describe('Some voxel has to lie below this (air in a CT: -500)'),
-      maximumAbove: z.number().optional().describe('Some voxel has to lie above this'),
+      minimumBelow: z.number().optional().describe('Some voxel must lie below this (air in a CT: -500)'),
+      maximumAbove: z.number().optional().describe('Some voxel must lie above this'),
       constant: z.boolean().optional().describe('false: an image of one single value is refused'),
       minimumCorrelation: z
         .number()
@@ -75,10 +75,10 @@ export function checkVolume(rule: AcceptanceRule, volume: Volume): string[] {
   const { minimumBelow, maximumAbove, constant, minimumCorrelation } = rule.intensity;
   if (!(minimum <= maximum)) return [...faults, 'it holds no finite value'];
   if (minimumBelow !== undefined && minimum >= minimumBelow) {
-    faults.push(`its lowest value is ${format(minimum)}, some have to lie below ${minimumBelow}`);
+    faults.push(`its lowest value is ${format(minimum)}, some must lie below ${minimumBelow}`);
   }
   if (maximumAbove !== undefined && maximum <= maximumAbove) {
-    faults.push(`its highest value is ${format(maximum)}, some have to lie above ${maximumAbove}`);
+    faults.push(`its highest value is ${format(maximum)}, some must lie above ${maximumAbove}`);
   }
   if (constant === false && minimum === maximum)
     faults.push(`all its voxels have the value ${format(minimum)}`);

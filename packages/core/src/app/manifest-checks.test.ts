@@ -204,7 +204,7 @@ describe('crossFaults()', () => {
     [
       'a self-test with a wrong parameter',
       { selftest: { ...selftest, parameters: { level: 10 } } },
-      ['selftest.parameters: level is 10, but it has to be a number from 0 to 9'],
+      ['selftest.parameters: level is 10, but it must be a number from 0 to 9'],
     ],
   ])('finds the faults of %s', (_what, keys, expected) => {
     expect(faultsOf(keys)).toEqual(expected.map((start) => expect.stringContaining(start)));

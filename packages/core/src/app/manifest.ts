@@ -117,11 +117,11 @@ export const manifestSchema = z.strictObject({
     .record(elementName, outputSchema)
     .describe('What a caller gets; the first LabelVolume, else the first, is primary'),
   labels: z.array(labelSchema).default([]).describe('What the values of the label maps mean'),
-  acceptance: z.array(acceptanceSchema).default([]).describe('Rules that an input volume has to meet'),
+  acceptance: z.array(acceptanceSchema).default([]).describe('Rules that an input volume must meet'),
   resultChecks: z
     .array(resultCheckSchema)
     .default([])
-    .describe('Rules that a result has to meet before it is handed out'),
+    .describe('Rules that a result must meet before it is returned'),
   sample: insideFolder.optional().describe('A volume to try the service with'),
   selftest: z
     .strictObject({

@@ -48,7 +48,7 @@ function faultsOf(text: string): ManifestFault[] {
 describe('parseManifest()', () => {
   it('refuses keys that are maps, each of which would be named by all that is in it', () => {
     const faults = faultsOf('? '.repeat(80));
-    expect(faults[0]).toEqual({ path: '(YAML)', message: 'a key has to be text', line: 1 });
+    expect(faults[0]).toEqual({ path: '(YAML)', message: 'a key must be text', line: 1 });
     expect(faultsOf(`${'k'.repeat(5000)}: 1`).every(({ message }) => message.length < 200)).toBe(true);
   });
 

@@ -20,7 +20,7 @@ export function parseManifest(text: string, fileName = 'tomaat.yaml'): Manifest 
       fileName,
       document.errors.map((error) => ({
         path: '(YAML)',
-        message: error.code === 'NON_STRING_KEY' ? 'a key has to be text' : error.message.split('\n')[0],
+        message: error.code === 'NON_STRING_KEY' ? 'a key must be text' : error.message.split('\n')[0],
         line: lines.linePos(error.pos[0]).line,
       })),
     );

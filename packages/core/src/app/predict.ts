@@ -179,7 +179,7 @@ async function decode({ manifest, request, context }: Prediction, report: Report
   const isProgram = manifest.model.some(({ runtime }) => runtime === 'command');
   for (const name of Object.keys(request.files)) {
     if (Object.hasOwn(manifest.inputs, name) && isFileInput(manifest.inputs[name])) continue;
-    throw new TomaatError('BAD_INPUT', `${name} is no file input of this app.`, { field: name });
+    throw new TomaatError('BAD_INPUT', `${name} is not a file input of this app.`, { field: name });
   }
   for (const [name, input] of Object.entries(manifest.inputs)) {
     const files = request.files[name];

@@ -97,7 +97,7 @@ export function asLabels(name: string, value: OutputValue): Volume {
   if (!isVolume(value) || value.components !== 1) {
     throw new TomaatError(
       'APP_OUTPUT',
-      `The app’s output ${name} has to be a label map: a volume of one component.`,
+      `The app’s output ${name} must be a label map: a volume of one component.`,
       { field: name },
     );
   }

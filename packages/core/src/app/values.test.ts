@@ -118,11 +118,11 @@ describe('parseParameter()', () => {
         return (error as TomaatError).message;
       }
     };
-    expect(message('6.5e+1')).toContain(' is 6.5e+1, but it has to be');
-    expect(message(-7)).toContain(' is -7, but it has to be');
+    expect(message('6.5e+1')).toContain(' is 6.5e+1, but it must be');
+    expect(message(-7)).toContain(' is -7, but it must be');
     expect(message('9'.repeat(40))).toContain(` is ${'9'.repeat(40)}, but`);
     for (const hidden of ['9'.repeat(41), '6 Smith', 'Smith 6', ''])
-      expect(message(hidden)).toBe('level has to be a number from -5 to 5.');
+      expect(message(hidden)).toBe('level must be a number from -5 to 5.');
   });
 
   it('takes an option as it is written', () => {
@@ -156,9 +156,9 @@ describe('parseParameter()', () => {
   });
 
   it.each([
-    ['', {}, '0 points, but it has to have 1 to 10000'],
-    ['1,2,3', { optional: true, minimumPoints: 2 }, '1 points, but it has to have 2 to'],
-    ['1,2,3;4,5,6', { maximumPoints: 1 }, '2 points, but it has to have 1 to 1.'],
+    ['', {}, '0 points, but must have 1 to 10000'],
+    ['1,2,3', { optional: true, minimumPoints: 2 }, '1 points, but must have 2 to'],
+    ['1,2,3;4,5,6', { maximumPoints: 1 }, '2 points, but must have 1 to 1.'],
     [7, {}, 'x,y,z'],
     [{ length: 1 }, {}, 'x,y,z'],
     [['abc'], {}, 'x,y,z'],
@@ -178,7 +178,7 @@ describe('parseParameter()', () => {
   });
 
   it('refuses what has to be a file', () => {
-    expect(() => parseParameter('volume', inputs.volume, 'abc')).toThrow('volume has to be a file.');
+    expect(() => parseParameter('volume', inputs.volume, 'abc')).toThrow('volume must be a file.');
   });
 });
 

@@ -53,7 +53,7 @@ export function parseParameter(name: string, input: Input, raw: unknown): Parame
     // Numbers are shown; anything else may be a person's words, which belong in no error and no log.
     const text = String(raw);
     const shown = /^[\d.+\-e]{1,40}$/i.test(text) ? ` is ${text}, but it` : '';
-    throw new TomaatError('BAD_INPUT', `${name}${shown} has to be ${expected}.`, { field: name });
+    throw new TomaatError('BAD_INPUT', `${name}${shown} must be ${expected}.`, { field: name });
   };
   switch (input.type) {
     case 'slider': {
@@ -87,7 +87,7 @@ export function parseParameter(name: string, input: Input, raw: unknown): Parame
       if (points.length < input.minimumPoints || points.length > input.maximumPoints) {
         throw new TomaatError(
           'BAD_INPUT',
-          `${name} has ${points.length} points, but it has to have ${input.minimumPoints} to ${input.maximumPoints}.`,
+          `${name} has ${points.length} points, but must have ${input.minimumPoints} to ${input.maximumPoints}.`,
           { field: name },
         );
       }
@@ -120,12 +120,12 @@ export function parseParameters(
     if (options.ignoreUnknown && !Object.hasOwn(inputs, name)) continue;
     const known = Object.keys(inputs).filter((key) => !isFileInput(inputs[key]));
     if (Object.hasOwn(inputs, name)) {
-      throw new TomaatError('BAD_INPUT', `${name} has to be sent as a file, not as text.`, { field: name });
+      throw new TomaatError('BAD_INPUT', `${name} must be sent as a file, not as text.`, { field: name });
     }
     // Its name is not said back: it is anybody's words.
     throw new TomaatError(
       'BAD_INPUT',
-      `A field of the request is no input of this service. Its parameters are: ${known.join(', ') || 'none'}.`,
+      `A field of the request is not an input of this service. Its parameters are: ${known.join(', ') || 'none'}.`,
     );
   }
   for (const [name, input] of Object.entries(inputs)) {

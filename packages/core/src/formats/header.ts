@@ -125,7 +125,7 @@ export function affineFault(affine: Affine, field: string): string | undefined {
   const far = Math.max(Math.abs(affine[3]), Math.abs(affine[7]), Math.abs(affine[11]));
   if (Math.max(...spacing) > 1e6 || far > 1e9) {
     return (
-      `${field} puts voxels ${spacing.join(' × ')} mm apart, the first one up to ${far} mm away, which is no image of a body: ` +
+      `${field} puts voxels ${spacing.join(' × ')} mm apart, the first one up to ${far} mm away, which cannot be an image of a body: ` +
       'write the file again with its true spacing and unit'
     );
   }

@@ -218,7 +218,7 @@ export function readMesh(bytes: Uint8Array): Mesh {
   }
   throw new TomaatError(
     'UNKNOWN_FORMAT',
-    'The file is no mesh; send legacy VTK polygons (.vtk) or binary STL (.stl).',
+    'The file is not a mesh; send legacy VTK polygons (.vtk) or binary STL (.stl).',
   );
 }
 
@@ -338,7 +338,7 @@ function createVtkCursor(bytes: Uint8Array) {
     const value = Number(text);
     if (text === undefined || Number.isNaN(value) !== /^nan$/i.test(text)) {
       throw badData(
-        text === undefined ? 'The file ends among its numbers' : `"${text}" stands where a number has to be`,
+        text === undefined ? 'The file ends among its numbers' : `"${text}" stands where a number must be`,
       );
     }
     return value;

@@ -145,9 +145,9 @@ export function parseMetaImage(file: HeaderBytes, limits: ReadLimits): ParsedHea
     if (/^MET_\w+$/.test(elementType))
       throw new TomaatError(
         'UNSUPPORTED_FORMAT',
-        `MetaImage field ElementType is none of ${Object.keys(elementTypes).join(', ')}: convert the voxels to a number type`,
+        `MetaImage field ElementType is not one of ${Object.keys(elementTypes).join(', ')}: convert the voxels to a number type`,
       );
-    throw badHeader('MetaImage field ElementType is no type: write the file again');
+    throw badHeader('MetaImage field ElementType is not a known type: write the file again');
   }
 
   const spacing = numbers(rank, 'ElementSpacing', 'ElementSize') ?? new Array<number>(rank).fill(1);

@@ -104,7 +104,7 @@ function pixdimFault(
   if (!isSet(qformCode)) return affineFault(niftiAffine(geometry, size), 'The pixdim of the NIfTI header');
   const [b, c, d] = qform;
   if (!(1 - (b * b + c * c + d * d) > -1e-5)) {
-    return `The NIfTI fields quatern_b, _c, _d (${b}, ${c}, ${d}) are longer than 1 together, which is no rotation: write the file again`;
+    return `The NIfTI fields quatern_b, _c, _d (${b}, ${c}, ${d}) are longer than 1 together, which is not a rotation: write the file again`;
   }
   return affineFault(
     niftiAffine(

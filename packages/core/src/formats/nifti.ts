@@ -132,7 +132,7 @@ export function parseNifti(
       );
     }
     throw badHeader(
-      `NIfTI field datatype is ${fields.datatype}, which is no data type: write the file again`,
+      `NIfTI field datatype is ${fields.datatype}, which is not a known data type: write the file again`,
     );
   }
   if (colour && last > 1)

@@ -114,7 +114,7 @@ export function parseNrrd(file: HeaderBytes, limits: ReadLimits): ParsedHeader<'
         'UNSUPPORTED_FORMAT',
         'NRRD field "type" is block: convert the voxels to a number type',
       );
-    throw badHeader('NRRD field "type" is no type: write the file again');
+    throw badHeader('NRRD field "type" is not a known type: write the file again');
   }
 
   const axes = readAxes(fields, dimension);
@@ -194,7 +194,7 @@ function placeOfVoxels(
         `NRRD field "encoding" is ${encoding}: write the file again with encoding gzip or raw`,
       );
     }
-    throw badHeader('NRRD field "encoding" is no encoding: write the file again as gzip or raw');
+    throw badHeader('NRRD field "encoding" is not a known encoding: write the file again as gzip or raw');
   }
   const number = (name: string, least: number) => {
     const text = fields.get(name.replace(' ', '')) ?? '0';

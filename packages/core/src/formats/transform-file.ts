@@ -116,7 +116,7 @@ async function readDisplacement(
       if (!(error instanceof TomaatError) || error.code !== 'UNKNOWN_FORMAT') throw error;
       throw new TomaatError(
         'UNKNOWN_FORMAT',
-        `The file is no transform that is read here. Send a linear one as .mat, .tfm or .txt, a displacement grid as ${gridEndings}, or a B-spline as .h5.`,
+        `The file is not a supported transform. Send a linear one as .mat, .tfm or .txt, a displacement grid as ${gridEndings}, or a B-spline as .h5.`,
         { cause: error },
       );
     },
@@ -282,7 +282,7 @@ function toItk(matrix: Affine): ItkTransform {
   if (matrix.length !== 16 || !isInvertible(matrix)) {
     throw new TomaatError(
       'BAD_INPUT',
-      'The linear transform has to be 16 finite numbers that can be inverted.',
+      'The linear transform must be 16 finite numbers that can be inverted.',
     );
   }
   const m = turnMatrix(matrix);

@@ -9,7 +9,7 @@ export async function decodeV1Transform(part: BodyPart): Promise<BodyPart> {
   if (!firstLine) {
     throw new TomaatError(
       'BAD_INPUT',
-      `${part.name} has to begin with a line nii.gz, h5 or mat, followed by the file in base64.`,
+      `${part.name} must begin with a line nii.gz, h5 or mat, followed by the file in base64.`,
       { field: part.name },
     );
   }

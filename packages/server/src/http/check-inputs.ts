@@ -17,7 +17,7 @@ export function parseFrame(raw: unknown): number | undefined {
   if (raw === undefined || raw === '') return undefined;
   const frame = Number(raw);
   if (Number.isInteger(frame) && frame >= 0) return frame;
-  throw new TomaatError('BAD_INPUT', 'frame has to be a whole number from 0.', { field: 'frame' });
+  throw new TomaatError('BAD_INPUT', 'frame must be a whole number, 0 or more.', { field: 'frame' });
 }
 
 /** Throws INPUTS_MISSING where a file that the app needs has not come. */

@@ -50,7 +50,7 @@ function requireVolumes(app: App, inputs: Record<string, Facts>): void {
     if (volumes.includes(name)) continue;
     throw new TomaatError(
       'BAD_INPUT',
-      `A name in the request is no volume of this service. Its volumes are: ${volumes.join(', ') || 'none'}.`,
+      `A name in the request is not a volume of this service. Its volumes are: ${volumes.join(', ') || 'none'}.`,
     );
   }
 }
@@ -117,7 +117,7 @@ function shapeOf(
   if (!(voxelTypes as readonly string[]).includes(voxelType)) {
     throw new TomaatError(
       'BAD_INPUT',
-      `${voxelType} is no type of voxels. Choose from ${voxelTypes.join(', ')}.`,
+      `${voxelType} is not a voxel type. Choose from ${voxelTypes.join(', ')}.`,
       { field: `inputs.${name}.voxelType` },
     );
   }

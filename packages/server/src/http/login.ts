@@ -155,7 +155,7 @@ export function createLogin(options: LoginOptions): Login {
       options.audit?.record('login.failed', { outcome: 'UNAUTHORIZED' });
       throw new TomaatError(
         'UNAUTHORIZED',
-        'This key is unknown here, expired or revoked. Check that all of it was copied, or ask whoever runs the server for a new one.',
+        'This key is unknown here, expired or revoked. Check that all of it was copied, or ask the operator of the server for a new one.',
         { field: 'key' },
       );
     }
@@ -291,7 +291,7 @@ function tokenOf(request: FastifyRequest): string | undefined {
 
 function needLogin(required: boolean): void {
   if (!required)
-    throw new TomaatError('CONFLICT', 'There is no login here: everything is open to this machine already.');
+    throw new TomaatError('CONFLICT', 'Login is off here: everything is already open to this machine.');
 }
 
 function need(oidc: Oidc | undefined): Oidc {

@@ -66,7 +66,7 @@ export async function readNamedInputs(
       const known = Object.keys(app.manifest.inputs).filter((key) => isFileInput(app.manifest.inputs[key]));
       throw new TomaatError(
         'BAD_INPUT',
-        `An input that the request names is no file input of this service. Its files are: ${known.join(', ') || 'none'}.`,
+        `An input that the request names is not a file input of this service. Its files are: ${known.join(', ') || 'none'}.`,
       );
     }
     for (const ref of [refs].flat()) {
@@ -100,7 +100,7 @@ export async function readNamedInputs(
       }
       throw new TomaatError(
         'NOT_FOUND',
-        'There is no such file of yours here: it was deleted, or has expired. Upload it again.',
+        'You have no such file here: it was deleted, or has expired. Upload it again.',
       );
     }
     const chunks: Buffer[] = [];

@@ -10,7 +10,7 @@ export async function signedReceipt(
   if (receipt) return identity.sign('tomaat-receipt+jws', receipt);
   throw new TomaatError(
     'NOT_FOUND',
-    'There is no receipt of this job: its service is not offered here any more.',
+    'There is no receipt of this job: its service is no longer offered here.',
   );
 }
 

@@ -203,7 +203,7 @@ function openBody(
   if (kind) return { parts: kind.read(body, type, app), encoding: kind.encoding };
   throw new TomaatError(
     'UNSUPPORTED_MEDIA',
-    `A body of type ${type.split(';')[0].slice(0, 60) || 'unknown'} is not taken here. ${form.advice}.`,
+    `A body of type ${type.split(';')[0].slice(0, 60) || 'unknown'} is not accepted here. ${form.advice}.`,
     { field: 'Content-Type' },
   );
 }
@@ -216,7 +216,7 @@ function noSuchFile(name: string, { manifest: { inputs } }: App): TomaatError {
     'BAD_INPUT',
     isParameter
       ? `${name} is a parameter, not a file. Send its value as text; the files are: ${known.join(', ') || 'none'}.`
-      : `A file of the request is no input of this service. Its files are: ${known.join(', ') || 'none'}.`,
+      : `A file of the request is not an input of this service. Its files are: ${known.join(', ') || 'none'}.`,
     { field: isParameter ? name : undefined },
   );
 }

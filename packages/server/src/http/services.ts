@@ -36,7 +36,7 @@ export function createServices(
   function find(id: string): App {
     const app = byId.get(id);
     if (app) return app;
-    throw new TomaatError('NOT_FOUND', `There is no service ${id.slice(0, 60)} here. There are: ${list()}.`, {
+    throw new TomaatError('NOT_FOUND', `There is no service ${id.slice(0, 60)} here. Available: ${list()}.`, {
       field: 'service',
     });
   }
@@ -47,7 +47,7 @@ export function createServices(
       const addresses = [...new Set(apps.map(({ manifest }) => `/${manifest.task}/${manifest.anatomy}`))];
       throw new TomaatError(
         'NOT_FOUND',
-        `No service here does ${task} of ${anatomy}. There are: ${addresses.join(', ')}.`,
+        `No service here offers ${task}/${anatomy}. Available: ${addresses.join(', ')}.`,
         {
           detail: { addresses },
         },
@@ -59,7 +59,7 @@ export function createServices(
       const ids = candidates.map(({ manifest }) => manifest.id);
       throw new TomaatError(
         'NOT_FOUND',
-        `No service of that id does ${task} of ${anatomy} here. There are: ${ids.join(', ')}.`,
+        `No service with that id offers ${task}/${anatomy} here. Available: ${ids.join(', ')}.`,
         { field: 'service' },
       );
     }

@@ -90,7 +90,7 @@ export function registerUploadRoutes(app: FastifyInstance, context: ServerContex
     const found = await uploads
       .findBlob(context.ownerOf(request), request.params.digest)
       .catch(unlessDamaged);
-    if (!found) throw new TomaatError('NOT_FOUND', 'There is no such file of yours here. Upload it.');
+    if (!found) throw new TomaatError('NOT_FOUND', 'You have no such file here. Upload it.');
     return reply.header('content-length', found.sizeBytes).header('cache-control', 'no-store').send();
   });
 }
@@ -142,7 +142,7 @@ function numberOf(request: FastifyRequest, name: string): number {
   if (Number.isSafeInteger(value)) return value;
   throw new TomaatError(
     'BAD_REQUEST',
-    `${name} ${text === undefined ? 'is missing' : 'is no number of bytes'}. Send it as a whole number.`,
+    `${name} ${text === undefined ? 'is missing' : 'is not a number of bytes'}. Send it as a whole number.`,
     {
       field: name,
     },
@@ -153,7 +153,7 @@ function lengthOf(request: FastifyRequest): number {
   if (request.headers['upload-defer-length'] !== undefined) {
     throw new TomaatError(
       'BAD_REQUEST',
-      'The length of an upload has to be known at its beginning. Send Upload-Length.',
+      'The length of an upload must be known when it starts. Send Upload-Length.',
       {
         field: 'Upload-Defer-Length',
       },

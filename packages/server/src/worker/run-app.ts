@@ -93,7 +93,7 @@ export function ofThisMachine(error: unknown): unknown {
   if (!(error instanceof TomaatError) || error.code !== 'DISK_FULL') return error;
   return new TomaatError(
     'DISK_FULL',
-    `There is no room in ${tmpdir()} for what the app writes on the way. Make room there, or name another folder in TMPDIR.`,
+    `There is no room in ${tmpdir()} for the app's temporary files. Make room there, or name another folder in TMPDIR.`,
     { cause: error },
   );
 }

@@ -17,7 +17,7 @@ export const collectGiven = (value: string, list: string[] | undefined) => [...(
 export function wholeNumber(text: string): number {
   const value = Number(text);
   if (!Number.isInteger(value) || value < 0 || text.trim() === '')
-    throw new InvalidArgumentError('It has to be a whole number from 0.');
+    throw new InvalidArgumentError('It must be a whole number, 0 or more.');
   return value;
 }
 

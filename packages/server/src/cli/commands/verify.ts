@@ -7,9 +7,9 @@ export function addVerify(program: Command): void {
     .usage('[options] RECEIPT')
     .argument('<RECEIPT>', 'a file that “predict --receipt” wrote')
     .description('check a receipt without asking anybody: its signature, and files against it')
-    .option('--volume <file>', 'a file that has to be one of its inputs; may be repeated', collect, [])
-    .option('--result <file>', 'a file that has to be one of its outputs; may be repeated', collect, [])
-    .option('--key <thumbprint>', 'the key that has to have signed it, as the server prints it (Identity)')
+    .option('--volume <file>', 'a file that must be one of its inputs; may be repeated', collect, [])
+    .option('--result <file>', 'a file that must be one of its outputs; may be repeated', collect, [])
+    .option('--key <thumbprint>', 'the key that must have signed it, as the server prints it (Identity)')
     .addOption(jsonOption('print what it says as JSON'))
     .addHelpText(
       'after',
