@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 import { expect, it } from 'vitest';
 import { makeSbom } from '../scripts/write-sbom.ts';
 
-it('makeSbom() lists what runs with its hashes, the models in the box with theirs, and nothing of the tools', async () => {
+it('makeSbom() lists what runs with its hashes, the bundled models with theirs, and nothing of the tools', async () => {
   const sbom = await makeSbom();
   expect(sbom).toMatchObject({ bomFormat: 'CycloneDX', specVersion: '1.6', version: 1 });
   const refs = sbom.components.map((component) => component['bom-ref']);
@@ -31,7 +31,7 @@ it('makeSbom() lists what runs with its hashes, the models in the box with their
     const bytes = await readFile(fileURLToPath(new URL(`../apps/${name}`, import.meta.url))).catch(
       () => undefined,
     );
-    // The id of an app in the box is the name of its folder.
+    // The id of a bundled app is the name of its folder.
     expect(bytes, name).toBeDefined();
     expect(hashes?.[0].content).toBe(createHash('sha256').update(bytes!).digest('hex'));
   }

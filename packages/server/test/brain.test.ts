@@ -33,7 +33,7 @@ import { decode, fileSource, runFiles } from './run-files.ts';
 import { appFolder, repository, temporaryFolder } from './test-server.ts';
 
 /*
- * The brain app with the weights in the box: what it gives with each parameter, that left stays left, and that it
+ * The brain app with the bundled weights: what it gives with each parameter, that left stays left, and that it
  * refuses what is no head. How good its labels are is measured by training/brain/evaluate.py.
  */
 

@@ -394,7 +394,7 @@ function chest(): Volume {
   return { voxels, size, components: 1, affine: [...affine, 0, 0, 0, 1] };
 }
 
-describe('apps in the box', () => {
+describe('bundled apps', () => {
   const names = readdirSync(join(repository, 'apps'));
 
   it('threshold keeps its labels in place', async () => {

@@ -8,7 +8,7 @@ import { type RunningServer, type ServerOptions, startServer } from '../src/serv
 
 export const repository = fileURLToPath(new URL('../../..', import.meta.url));
 
-/** Folder of an app in the box or of an example. */
+/** Folder of a bundled app or of an example. */
 export const appFolder = (name: string) => resolve(repository, name.includes('/') ? name : `apps/${name}`);
 
 export interface TestServer extends RunningServer, AsyncDisposable {

@@ -205,7 +205,7 @@ describe('tomaat worker', () => {
     },
   );
 
-  it('has the apps in the box when none is named', async () => {
+  it('has the bundled apps when none is named', async () => {
     const other = await tomaat(['worker', server.url, '--token', token, '--data', join(folder, 'nowhere')]);
     expect([other.code, other.stderr]).toEqual([2, expect.stringContaining('ct-lung')]);
   });

@@ -46,7 +46,7 @@ const mbOf = (manifest: typeof plain, size: Size, type?: VolumeFactsOf['voxelTyp
   estimatePrediction(manifest, shape(size, type), {}).neededBytes / 1e6;
 
 describe('estimatePrediction()', () => {
-  // Peak resident memory of the modules in the box on 512 × 512 × 256 voxels: 372 to 607 MB of int16, 717 to 1009 of float64.
+  // Peak resident memory of the bundled modules on 512 × 512 × 256 voxels: 372 to 607 MB of int16, 717 to 1009 of float64.
   it('is above what modules were measured with, by less than a third', () => {
     const size: Size = [512, 512, 256];
     for (const [type, measuredMb] of [

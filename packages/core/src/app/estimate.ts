@@ -58,7 +58,7 @@ export function estimatePrediction(
   const preparing = steps.length === 0 ? 0 : peak * components * 4 * 2;
   const restoring = voxelCount(largest) * 2;
   if (model.runtime !== 'onnx') {
-    // Measured with the modules in the box: 4 to 5 bytes a voxel beside what came.
+    // Measured with the bundled modules: 4 to 5 bytes a voxel beside what came.
     const working = voxelCount(grid) * components * 4 + restoring;
     return {
       neededBytes: processBytes + stored + Math.max(preparing, working),

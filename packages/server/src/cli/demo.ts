@@ -17,7 +17,7 @@ export interface DemoOptions {
   signal: AbortSignal;
 }
 
-/** Sends the sample in the box the way any user would: asks the registry, uploads to the server, waits, reads. */
+/** Sends the bundled sample the way any user would: asks the registry, uploads to the server, waits, reads. */
 export async function runDemo(options: DemoOptions): Promise<void> {
   try {
     await showSample(options);

@@ -10,7 +10,7 @@ function packagedFolder(inPackage: string, inWorkspace: string): string | undefi
   return existsSync(folder) ? folder : undefined;
 }
 
-/** The apps in the box; one of them is what v1 clients get when nothing is said. */
+/** The bundled apps; one of them is what v1 clients get when nothing is said. */
 export function bundledApps(): string[] {
   const folder = packagedFolder('apps', 'apps');
   if (!folder) return [];

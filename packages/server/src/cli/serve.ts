@@ -169,7 +169,7 @@ export async function up(
   const trust = config.ca && (await readCertificates(config.ca));
   await using opened = new AsyncDisposableStack();
   using interrupt = openInterrupt();
-  // The apps in the box are verified by the tests of every release.
+  // The bundled apps are verified by the tests of every release.
   const verifying = verifyServed(loaded, options.appFolders, logger, interrupt.signal);
   const server = await openServer(loaded, [...bundledApps(), ...options.appFolders], {
     logger,

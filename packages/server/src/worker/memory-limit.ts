@@ -14,7 +14,7 @@ const sharedPart = 0.75;
 const leastShareMb = 512;
 /**
  * `ulimit -d` counts address space that is never touched, too: what V8 reserves (570 MB in Node 24), what the ONNX engine
- * maps ahead (300 to 500 MB with the networks in the box), and the stack of each of its threads (8 MB), one a core.
+ * maps ahead (300 to 500 MB with the bundled networks), and the stack of each of its threads (8 MB), one a core.
  */
 const reservedMb = 900;
 const reservedPerCoreMb = 10;

@@ -6,9 +6,9 @@ export function addUp(program: Command): void {
   const command = program
     .command('up')
     .usage('[options] [APP_DIR...]')
-    .argument('[APP_DIR...]', 'app folders to serve as well as the apps in the box')
-    .description('registry, server with the apps in the box, and page, on this machine')
-    .option('--demo', 'send the sample in the box through it once, and say what came back')
+    .argument('[APP_DIR...]', 'app folders to serve as well as the bundled apps')
+    .description('registry, server with the bundled apps, and page, on this machine')
+    .option('--demo', 'send the bundled sample through it once, and say what came back')
     .addOption(jsonOption('print the addresses as one line of JSON'));
   addSettings(command, [
     'port',

@@ -7,7 +7,7 @@ export function addWorker(program: Command): void {
     .command('worker')
     .usage('[options] SERVER_URL [APP_DIR...]')
     .argument('<SERVER_URL>', 'the server whose predictions are computed here')
-    .argument('[APP_DIR...]', 'apps that it serves, in the same versions (default: the apps in the box)')
+    .argument('[APP_DIR...]', 'apps that it serves, in the same versions (default: the bundled apps)')
     .description('compute predictions for a server on another machine')
     .addOption(
       new Option('--token <key>', 'key of the server with the scope worker').env('TOMAAT_WORKER_TOKEN'),
