@@ -175,7 +175,7 @@ describe('beyond this machine', () => {
     writeFileSync(wrong, 'no certificate');
     const refused = await tomaat(['registry', '--port', '0', '--data', `${data}-3`, '--ca', wrong]);
     expect(refused).toMatchObject({ code: 2 });
-    expect(refused.stderr).toContain('holds no certificate');
+    expect(refused.stderr).toContain('contains no certificate');
   });
 });
 

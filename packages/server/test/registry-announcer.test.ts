@@ -94,8 +94,9 @@ describe('startAnnouncer()', () => {
     await announcer.firstRound;
     const [before] = await first.entries.search({});
     await first.close();
-    await expect.poll(() => lines.length).toBe(1);
-    expect(lines[0]).toMatch(/^warn .*cannot be reached \((ECONNREFUSED|ECONNRESET)\)/);
+    // As long as it closes, it may say so itself.
+    const away = () => lines.filter((line) => /cannot be reached \((ECONNREFUSED|ECONNRESET)\)/.test(line));
+    await expect.poll(away).toEqual([expect.stringMatching(/^warn /)]);
     expect(announcer.state()).toMatchObject({ announced: 0, error: expect.any(String) });
     const second = await openTestRegistry(cleanup, { dataFolder });
     second.clock.ms += 3_600_000;
@@ -103,7 +104,9 @@ describe('startAnnouncer()', () => {
     await listen(second, Number(new URL(registryUrl).port));
     await expect.poll(() => idsOf(second, true), { timeout: 20_000 }).toEqual(['a']);
     expect((await second.entries.search({}))[0].sid).toBe(before.sid);
-    await expect.poll(() => lines).toEqual([lines[0], expect.stringMatching(/^info .*again/)]);
+    await expect.poll(() => lines.at(-1)).toMatch(/^info .*again/);
+    expect(away()).toHaveLength(1);
+    expect(lines.length).toBeLessThanOrEqual(3);
   });
 
   it('starts before the registry does', async () => {

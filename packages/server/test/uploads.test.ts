@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { readdir } from 'node:fs/promises';
+import { readdir, stat } from 'node:fs/promises';
 import { request as httpRequest } from 'node:http';
 import { join } from 'node:path';
 import { createClient, type FileSource, requireSuccess } from '@tomaat/client';
@@ -41,22 +41,25 @@ const offsetOf = async (url: string) => {
   return response.ok ? Number(response.headers.get('upload-offset')) : response.status;
 };
 
-/** Sends some bytes of a body that was promised longer, then cuts the connection. */
-function sendAndCut(url: string, offset: number, bytes: Uint8Array, promised: number): Promise<void> {
-  return new Promise((resolve) => {
-    const request = httpRequest(url, {
-      method: 'PATCH',
-      headers: {
-        ...tus,
-        'upload-offset': String(offset),
-        'content-type': 'application/offset+octet-stream',
-        'content-length': promised,
-      },
-    });
-    request.on('error', () => resolve());
-    request.on('close', () => resolve());
-    request.write(bytes, () => setTimeout(() => request.destroy(), 50));
+/** Sends some bytes of a body that was promised longer, and cuts the connection when they are in the server's file. */
+async function sendAndCut(url: string, offset: number, bytes: Uint8Array, promised: number): Promise<void> {
+  const part = join(server.dataFolder, 'uploads', url.slice(url.lastIndexOf('/') + 1));
+  const closed = Promise.withResolvers<void>();
+  const request = httpRequest(url, {
+    method: 'PATCH',
+    headers: {
+      ...tus,
+      'upload-offset': String(offset),
+      'content-type': 'application/offset+octet-stream',
+      'content-length': promised,
+    },
   });
+  request.on('error', () => {});
+  request.on('close', () => closed.resolve());
+  request.write(bytes);
+  await expect.poll(async () => (await stat(part)).size).toBe(offset + bytes.length);
+  request.destroy();
+  await closed.promise;
 }
 
 const predict = (body: unknown) =>

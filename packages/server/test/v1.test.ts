@@ -10,7 +10,7 @@ import { startTestServer, type TestServer, temporaryFolder } from './test-server
 /** A client that does what the protocol's page says, and nothing that it does not. */
 let server: TestServer;
 beforeAll(async () => {
-  server = await startTestServer(['threshold', 'ct-lung'], { v1DelayMs: 3000 });
+  server = await startTestServer(['threshold', 'ct-lung'], { v1DelayMs: 30_000 });
 });
 afterAll(() => server?.[Symbol.asyncDispose]());
 

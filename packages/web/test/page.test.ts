@@ -254,7 +254,7 @@ describe.skipIf(browserMissing)('the page', () => {
     let stopped = false;
     try {
       await withPage(async (page) => {
-        await startSlow(page, own, await slowVolume(), 50, 'the results 30 min after that');
+        await startSlow(page, own, await slowVolume(), 50, 'the results are deleted 30 min after that');
         await page.getByText(/Computing, \d+ %/).waitFor();
         await own.stop();
         stopped = true;
@@ -942,7 +942,7 @@ async function startSlow(
   site: Site,
   bytes: Uint8Array,
   seconds: number,
-  promise = 'the results 1 h after that',
+  promise = 'the results are deleted 1 h after that',
 ): Promise<void> {
   await page.goto(`${site.address}/services/slow`);
   await page.getByText(promise).waitFor();
