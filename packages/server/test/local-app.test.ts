@@ -190,7 +190,7 @@ describe('openApp()', () => {
     const path = await writeOnnxApp('changed-net');
     await writeFile(join(path, 'net.onnx'), thresholdNetwork(2));
     await expect(openApp(path)).rejects.toMatchObject({ code: 'BAD_MANIFEST' });
-    await expect(openApp(folder)).rejects.toThrow(/holds no tomaat\.yaml/);
+    await expect(openApp(folder)).rejects.toThrow(/has no tomaat\.yaml/);
   });
 });
 

@@ -223,7 +223,7 @@ describe('parseParameters()', () => {
   });
 
   it('does not take names of Object.prototype for inputs', () => {
-    expect(refusal({ constructor: '1', seeds }).message).toContain('no input of this service');
+    expect(refusal({ constructor: '1', seeds }).message).toContain('not an input of this service');
   });
 
   it('ignores what old clients add, when asked to', () => {

@@ -153,8 +153,7 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
     const folder = attemptFolder(workFolder, job);
     const app = apps.get(job.service);
     try {
-      if (!app)
-        throw new TomaatError('NOT_FOUND', `The service ${job.service} is no longer offered here.`);
+      if (!app) throw new TomaatError('NOT_FOUND', `The service ${job.service} is no longer offered here.`);
       const { outputs, seconds, times } = await compute(job, app, folder, abort);
       computed();
       const accepted = await source.complete(job, outputs, seconds);
