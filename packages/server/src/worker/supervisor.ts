@@ -66,6 +66,8 @@ const longestPauseMs = 5_000;
 const maxSettling = 2;
 /** A program that ended by a signal: for so long may the same signal be on its way to this process. */
 const signalDelayMs = 1000;
+/** The same for a program that handles the signal: so long is the failure of any program kept back. */
+const programDelayMs = 500;
 /** A program that is asked to stop may take so long to end, in whatever way. */
 const signalledMs = 5000;
 /** From the end of a prediction to the look at what idle children take. */
@@ -163,7 +165,7 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
         'prediction done',
       );
     } catch (error) {
-      if (closing.signal.aborted || (await isStopped(error))) {
+      if (closing.signal.aborted || (await isStopped(error, job.service))) {
         logger.info({ job: job.id, service: job.service }, 'prediction handed back');
         await source.handBack(job);
         return;
@@ -193,7 +195,7 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
    * Whether a job failed only because all processes of the service were asked to stop, its program among them. A program
    * that handles the signal may end with any exit code, or without its output.
    */
-  async function isStopped(error: unknown): Promise<boolean> {
+  async function isStopped(error: unknown, service: string): Promise<boolean> {
     if (!(error instanceof TomaatError)) return false;
     if (error instanceof EndedBySignal) {
       if (!stopRequested.aborted)
@@ -201,7 +203,12 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
       return stopRequested.aborted;
     }
     const mayBeSignalled = error.code === 'APP_FAILED' || error.code === 'APP_OUTPUT';
-    return mayBeSignalled && performance.now() - stopRequestedMs < signalledMs && stopRequested.aborted;
+    if (!mayBeSignalled) return false;
+    // The end of a program may be known here before this process has read its own signal.
+    const isProgram = apps.get(service)?.manifest.model.some(({ runtime }) => runtime === 'command');
+    if (isProgram && !stopRequested.aborted)
+      await delay(programDelayMs, undefined, { signal: stopRequested }).catch(() => {});
+    return stopRequested.aborted && performance.now() - stopRequestedMs < signalledMs;
   }
 
   /** Has a child compute the job's outputs, in its folder, within the app's time limit. */
