@@ -356,7 +356,7 @@ describe('v1 input elements', () => {
     [
       'matrix',
       `mat\n${base64Lines(Buffer.from('no matrix at all, but long enough for one'))}`,
-      'no transform',
+      'not a supported transform',
     ],
   ])('a wrong %s is explained: %s', async (name, value, words) => {
     const [element, ...others] = await send({ [name]: value });
