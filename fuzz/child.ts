@@ -54,7 +54,7 @@ const calmInputs = 30_000;
 const watchedInputs = 150_000;
 
 /** The inputs, each after its length. */
-export function packInputs(inputs: readonly Uint8Array[]): Buffer {
+function packInputs(inputs: readonly Uint8Array[]): Buffer {
   const packed = Buffer.allocUnsafe(inputs.reduce((sum, input) => sum + 4 + input.length, 4));
   let at = packed.writeUInt32LE(inputs.length);
   for (const input of inputs) {

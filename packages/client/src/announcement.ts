@@ -10,7 +10,7 @@ import { verifySigned } from './signed.ts';
 export const announcementType = 'tomaat-announcement+jws';
 /** How long a signed announcement is good at most, and how much the clocks of signer and checker may differ. */
 export const announcementLifeSeconds = 120;
-export const clockSkewSeconds = 60;
+const clockSkewSeconds = 60;
 
 export interface AnnouncementCheck {
   /** Whether this address (`aud`) is the registry's, as far as the checker knows. */

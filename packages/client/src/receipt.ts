@@ -66,7 +66,7 @@ export const receiptSchema = z.object({
 });
 export type Receipt = z.infer<typeof receiptSchema>;
 
-export const receiptType = 'tomaat-receipt+jws';
+const receiptType = 'tomaat-receipt+jws';
 
 /**
  * Checks the signature of a receipt and reads it. Whether its key is that of the right server is for the caller to say: the

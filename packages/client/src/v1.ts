@@ -9,7 +9,7 @@ import { type NamedBytes, toUploadFile, type UploadFile, upload } from './upload
  */
 
 /** An element of `GET /interface`: what a v1 service takes. */
-export const v1InputSchema = z.looseObject({
+const v1InputSchema = z.looseObject({
   type: z.string(),
   destination: z.string(),
   text: z.string().optional(),
@@ -40,7 +40,7 @@ export function startValueV1(input: V1Input): number | boolean | string | undefi
 }
 
 /** An element of an answer. Volumes, meshes and transforms are base64; `type` is that of our outputs. */
-export const v1OutputSchema = z.looseObject({
+const v1OutputSchema = z.looseObject({
   type: z.string(),
   content: z.string().optional(),
   label: z.coerce.string().default(''),

@@ -4,7 +4,8 @@ import { TomaatError } from '@tomaat/core';
 
 /** How addresses of machines are written: one to listen on (`--host`) in what is printed, announced and called; one that calls. */
 
-const bare = (host: string) => host.replace(/^\[(.*)\]$/, '$1');
+/** A host of a URL as it is looked up: an IPv6 address without its brackets. */
+export const bare = (host: string) => host.replace(/^\[(.*)\]$/, '$1');
 /** A name or address as it stands in a URL. */
 export const inUrl = (host: string) => (host.includes(':') ? `[${host}]` : host);
 

@@ -30,7 +30,7 @@ export interface Identity {
 
 export type SignedType = 'tomaat-announcement+jws' | 'tomaat-receipt+jws' | 'tomaat-audit+jws';
 
-export const identityFile = 'identity.key';
+const identityFile = 'identity.key';
 
 /** Opens the identity of a data folder, or makes it. The key file is readable by its owner alone. */
 export async function openIdentity(dataFolder: string): Promise<Identity> {

@@ -1,14 +1,14 @@
 import { createPrivateKey, createPublicKey, type KeyObject, X509Certificate } from 'node:crypto';
 import { lookupService } from 'node:dns/promises';
-import { chmod, mkdir, readFile, rename, writeFile } from 'node:fs/promises';
+import { mkdir, readFile } from 'node:fs/promises';
 import { isIP } from 'node:net';
 import { hostname, networkInterfaces } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { createSecureContext } from 'node:tls';
 import { TomaatError } from '@tomaat/core';
-import { isWildcard } from './addresses.ts';
-import { partOf } from './store/whole-file.ts';
+import { bare, isWildcard } from './addresses.ts';
+import { writeWhole } from './store/whole-file.ts';
 
 export interface Certificate {
   key: string;
@@ -142,8 +142,8 @@ async function makeSelfSigned(
     ],
   });
   // A crash in between leaves a key without a certificate, or both of before: never two that do not belong together.
-  if (!key) await replaceFile(keyFile, made.private, 0o600);
-  await replaceFile(certFile, made.cert, 0o644);
+  if (!key) await writeWhole(keyFile, made.private);
+  await writeWhole(certFile, made.cert, { mode: 0o644 });
   return load(certFile, keyFile, true);
 }
 
@@ -163,15 +163,6 @@ function pairOf(key: KeyObject): { privateKey: string; publicKey: string } {
     publicKey: createPublicKey(key).export({ type: 'spki', format: 'pem' }).toString(),
   };
 }
-
-async function replaceFile(file: string, text: string, mode: number): Promise<void> {
-  const part = partOf(file);
-  await writeFile(part, text, { mode });
-  await chmod(part, mode);
-  await rename(part, file);
-}
-
-const bare = (host: string) => host.replace(/^\[(.*)\]$/, '$1');
 
 function isFor(certificate: X509Certificate, host: string): boolean {
   return (isIP(host) ? certificate.checkIP(host) : certificate.checkHost(host)) !== undefined;

@@ -1,5 +1,6 @@
 import { keyPlaces, openKeyFolder } from '../src/access/key-folder.ts';
-import { createKey, type KeyLimits, type KeyScope, revokeKey } from '../src/access/keys.ts';
+import { createKey, type KeyLimits, revokeKey } from '../src/access/keys.ts';
+import type { KeyScope } from '../src/access/scopes.ts';
 
 /** A key as “tomaat keys create” makes it, in the data folder of a server or registry that runs. */
 export async function makeKey(

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import type { FastifyInstance } from 'fastify';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Access, markLegacy } from '../src/access/access.ts';
-import type { KeyScope } from '../src/access/keys.ts';
+import type { KeyScope } from '../src/access/scopes.ts';
 import { makeKey } from './access-fixture.ts';
 import { encode, phantom } from './phantom.ts';
 import { createCleanup, openTestRegistry } from './registry-helpers.ts';

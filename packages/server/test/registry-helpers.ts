@@ -12,7 +12,8 @@ import {
   type SignedAnnouncement,
 } from '@tomaat/client';
 import './check-answers.ts';
-import { createKey, type KeyScope } from '../src/access/keys.ts';
+import { createKey } from '../src/access/keys.ts';
+import type { KeyScope } from '../src/access/scopes.ts';
 import { type Identity, openIdentity } from '../src/identity.ts';
 import { createRegistryApp, type RegistryApp, type RegistryAppOptions } from '../src/registry/start.ts';
 

@@ -18,7 +18,7 @@ import { roundHalfEven } from './round.ts';
  */
 
 /** The most voxels that a grid may have. */
-export const maxGridVoxels = 2 ** 30;
+const maxGridVoxels = 2 ** 30;
 
 const axisNames = ['x', 'y', 'z'] as const;
 
@@ -99,7 +99,7 @@ function distance(a: Vec3, b: Vec3): number {
 }
 
 /** The letters of an orientation such as "RAS" or "LIA", checked: one of L/R, one of P/A, one of I/S. */
-export function checkAxcodes(axcodes: string): string {
+function checkAxcodes(axcodes: string): string {
   const groups = [...axcodes].map((letter) => ['LR', 'PA', 'IS'].findIndex((pair) => pair.includes(letter)));
   if (groups.length === 3 && [0, 1, 2].every((group) => groups.includes(group))) return axcodes;
   throw new TomaatError(

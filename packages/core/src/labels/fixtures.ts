@@ -97,7 +97,7 @@ export function isInside({ voxels, size }: Volume, p: Point): boolean {
   return p.every((v, k) => v >= 0 && v < size[k]) && voxels[(p[2] * size[1] + p[1]) * size[0] + p[0]] !== 0;
 }
 
-export function everyPlace(size: Point, from: number): Point[] {
+function everyPlace(size: Point, from: number): Point[] {
   const along = size.map((n) => Array.from({ length: n - from }, (_, i) => i + from));
   return along[2].flatMap((z) => along[1].flatMap((y) => along[0].map((x) => [x, y, z])));
 }

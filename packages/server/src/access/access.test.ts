@@ -10,8 +10,9 @@ import type { KeySchema } from '../store/key-schema.ts';
 import { type ServerSchema, serverMigrations } from '../store/server-database.ts';
 import { type Access, type AccessOptions, markLegacy, registerAccess } from './access.ts';
 import { createHostPolicy } from './hosts.ts';
-import { createKey, type KeyScope } from './keys.ts';
+import { createKey } from './keys.ts';
 import type { Principal } from './principal.ts';
+import type { KeyScope } from './scopes.ts';
 
 let folder: string;
 let database: Database<ServerSchema>;

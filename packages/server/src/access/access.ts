@@ -9,9 +9,10 @@ import { sendProblem } from '../problem/problem.ts';
 import type { KeySchema } from '../store/key-schema.ts';
 import { allowOrigin, answerPreflight, isPreflight } from './cors.ts';
 import { type HostPolicy, isNavigation } from './hosts.ts';
-import { type ApiKey, bearerOf, findKey, hasScope, type KeyScope } from './keys.ts';
+import { type ApiKey, bearerOf, findKey, hasScope } from './keys.ts';
 import { openPrincipal, type Principal, principalOf } from './principal.ts';
 import { addressKey, createRateLimit } from './rate-limit.ts';
+import type { KeyScope } from './scopes.ts';
 import { isPageFile, isV1, type Need, needOf, scopeFor } from './table.ts';
 
 /**

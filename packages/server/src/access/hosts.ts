@@ -1,7 +1,7 @@
 import type { IncomingMessage } from 'node:http';
 import { isIP } from 'node:net';
 import { TomaatError } from '@tomaat/core';
-import { isLoopback, isWildcard, unmapped } from '../addresses.ts';
+import { bare, isLoopback, isWildcard, unmapped } from '../addresses.ts';
 
 /**
  * The host names that a server accepts, and the pages that may call it. A page of another site reaches a server on this
@@ -35,7 +35,8 @@ export interface HostOptions {
   allowOrigin?: readonly string[];
 }
 
-const bare = (host: string) => host.replace(/^\[(.*)\]$/, '$1').toLowerCase();
+/** A host as names are compared. */
+const comparable = (host: string) => bare(host).toLowerCase();
 
 export function createHostPolicy(options: HostOptions): HostPolicy {
   const { host = '127.0.0.1', publicUrl } = options;
@@ -46,7 +47,7 @@ export function createHostPolicy(options: HostOptions): HostPolicy {
       ...(beyond ? (options.machineNames ?? []) : []),
       ...(publicUrl === undefined ? [] : [new URL(publicUrl).hostname]),
       ...(options.allowHost ?? []),
-    ].map(bare),
+    ].map(comparable),
   );
   const origins = new Set([
     ...(publicUrl === undefined ? [] : [new URL(publicUrl).origin]),
@@ -134,7 +135,7 @@ export function isNamedBy(pattern: string, host: string): boolean {
 /** The host in `name`, `name:port`, `[address]:port`; undefined for anything else. */
 function nameIn(text: string): string | undefined {
   const found = /^(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(?::\d{1,5})?$/i.exec(text)?.[1];
-  return found && bare(found);
+  return found && comparable(found);
 }
 
 /** Whether the page comes from the same address that it calls. */

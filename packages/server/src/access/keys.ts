@@ -3,15 +3,12 @@ import { TomaatError } from '@tomaat/core';
 import type { Kysely } from 'kysely';
 import type { JobLimits } from '../store/job-limits.ts';
 import type { KeySchema, KeyTable } from '../store/key-schema.ts';
+import { type KeyScope, keyScopes } from './scopes.ts';
 
 /**
  * API keys. A key is shown once, when it is created: `tmt_<id>_<secret>`, where the secret is 256 random bits and the
  * id is random too. The table keeps the SHA-256 of the whole; that many random bits need no slow hash.
  */
-
-export const keyScopes = ['announce', 'predict', 'worker', 'metrics', 'admin'] as const;
-/** The permissions of a key; `admin` includes all of them. */
-export type KeyScope = (typeof keyScopes)[number];
 
 export interface ApiKey {
   /** Public; it may be shown and logged. */

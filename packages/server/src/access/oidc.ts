@@ -12,7 +12,6 @@ import {
   randomState,
 } from 'openid-client';
 import { fulfils, hasClaim, mergeClaims, type OidcSettings } from './claims.ts';
-import type { KeyScope } from './keys.ts';
 import { cleanWords, explainFault, LoginError, unreachable } from './oidc-faults.ts';
 import {
   clockToleranceSeconds,
@@ -22,6 +21,7 @@ import {
   signatureAlgorithms,
 } from './oidc-issuer.ts';
 import type { Principal } from './principal.ts';
+import type { KeyScope } from './scopes.ts';
 
 /**
  * Login by an OpenID Connect issuer: authorization code with PKCE, state and nonce (OpenID Connect Core 1.0, RFC 7636,

@@ -1,6 +1,7 @@
 import { TomaatError } from '@tomaat/core';
 import type { FastifyRequest } from 'fastify';
-import type { ApiKey, KeyLimits, KeyScope } from './keys.ts';
+import type { ApiKey, KeyLimits } from './keys.ts';
+import type { KeyScope } from './scopes.ts';
 
 /**
  * Who sends a request, determined once by the hook of access.ts before any route runs. `owner` is whose jobs, uploads and

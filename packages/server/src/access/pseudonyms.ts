@@ -14,7 +14,7 @@ export interface Pseudonyms {
   of(owner: string): string;
 }
 
-export const pseudonymFile = 'pseudonym.key';
+const pseudonymFile = 'pseudonym.key';
 
 /** Opens the key of a data folder, or makes it. */
 export async function openPseudonyms(dataFolder: string): Promise<Pseudonyms> {

@@ -2,8 +2,9 @@ import { createCipheriv, createDecipheriv, hkdfSync, randomBytes } from 'node:cr
 import { type Kysely, sql } from 'kysely';
 import type { KeySchema } from '../store/key-schema.ts';
 import type { SessionSchema, SessionTable } from '../store/session-schema.ts';
-import { findKeyById, hashOf, type KeyScope } from './keys.ts';
+import { findKeyById, hashOf } from './keys.ts';
 import { type Principal, principalOf } from './principal.ts';
+import type { KeyScope } from './scopes.ts';
 import { sealText, unsealText } from './seal.ts';
 
 /**

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { type Expected, registryNeeds, serverNeeds } from '../../test/route-needs.ts';
-import { keyScopes } from './keys.ts';
+import { keyScopes } from './scopes.ts';
 import { isPageFile, isV1, needOf, scopeFor } from './table.ts';
 
 /** The hand-written table of the same facts, in the words of this one. */

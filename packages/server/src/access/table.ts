@@ -1,4 +1,4 @@
-import type { KeyScope } from './keys.ts';
+import type { KeyScope } from './scopes.ts';
 
 /**
  * What each route needs, of server and registry alike; the only place that says so. A route without a row makes startup

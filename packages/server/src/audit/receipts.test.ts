@@ -13,12 +13,13 @@ import { type Audit, openAudit } from './audit-log.ts';
 import { createWitness, researchNotice } from './receipts.ts';
 
 const digestOf = (text: string) => `sha256:${sha256Of(text)}`;
-const manifest = parseManifest(
-  `schemaVersion: 1
+const manifestOf = (name: string, version: string, rest: string) =>
+  parseManifest(
+    `schemaVersion: 1
 id: two-models
-name: Two models
+name: ${name}
 description: For a test.
-version: 2.3.4
+version: ${version}
 modality: any
 anatomy: any
 task: test
@@ -27,7 +28,13 @@ licence: Apache-2.0
 intendedUse: A test.
 inputs:
   volume: { type: volume, label: Volume }
-  factor: { type: slider, label: Factor, minimum: 0, maximum: 10, default: 1 }
+${rest}`,
+    'tomaat.yaml',
+  );
+const manifest = manifestOf(
+  'Two models',
+  '2.3.4',
+  `  factor: { type: slider, label: Factor, minimum: 0, maximum: 10, default: 1 }
   invert: { type: checkbox, label: Invert, default: false }
   side: { type: radiobutton, label: Side, options: [left, right] }
   seeds: { type: fiducials, label: Seeds }
@@ -37,7 +44,6 @@ outputs:
 labels:
   - { value: 1, name: one, color: '#7fb069' }
 `,
-  'tomaat.yaml',
 );
 const app: App = { folder: '/none', manifest, manifestSha256: sha256Of('manifest') };
 const output = {
@@ -159,25 +165,13 @@ describe('receiptOf()', () => {
 
   it('says why a prediction failed that never ran, and of models without weights', () => {
     const { startedMs: _startedMs, ...waiting } = job;
-    const program = parseManifest(
-      `schemaVersion: 1
-id: two-models
-name: A program
-description: For a test.
-version: 1.0.0
-modality: any
-anatomy: any
-task: test
-authors: [Somebody]
-licence: Apache-2.0
-intendedUse: A test.
-inputs:
-  volume: { type: volume, label: Volume }
-model: { runtime: command, command: [python3, app.py] }
+    const program = manifestOf(
+      'A program',
+      '1.0.0',
+      `model: { runtime: command, command: [python3, app.py] }
 outputs:
   text: { type: PlainText, label: Text }
 `,
-      'tomaat.yaml',
     );
     const receipt = createWitness([{ ...app, manifest: program }], audit).receiptOf?.({
       ...waiting,

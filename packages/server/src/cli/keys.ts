@@ -1,7 +1,8 @@
 import { TomaatError } from '@tomaat/core';
 import Table from 'cli-table3';
 import { allKeys, hasKeys, makeKey, openKeyFolder, revokeFolderKey } from '../access/key-folder.ts';
-import type { ApiKey, KeyScope } from '../access/keys.ts';
+import type { ApiKey } from '../access/keys.ts';
+import type { KeyScope } from '../access/scopes.ts';
 import { dataFolderFor } from '../config.ts';
 import { actAsOwner } from '../store/folder-owner.ts';
 import { openTable, plain } from './console.ts';

@@ -100,7 +100,7 @@ export function registerJobRoutes(app: FastifyInstance, context: ServerContext):
 }
 
 /** The job of an address; another caller's job is treated as missing. */
-export async function findJob(
+async function findJob(
   request: FastifyRequest<{ Params: { id: string } }>,
   context: ServerContext,
 ): Promise<JobRecord> {
@@ -130,7 +130,7 @@ export function isOwn(
 }
 
 /** A job as the API shows it. */
-export async function presentJob(job: JobRecord, context: ServerContext): Promise<Job> {
+async function presentJob(job: JobRecord, context: ServerContext): Promise<Job> {
   const { jobs, slots } = context;
   const first = {
     id: job.id,

@@ -24,7 +24,7 @@ const proxyHeaders = [
 ];
 
 /** Whether a waiting client may be sent `100 Continue` unasked (RFC 9110, 15.2). */
-export function mayContinue({ httpVersion, headers }: IncomingMessage): boolean {
+function mayContinue({ httpVersion, headers }: IncomingMessage): boolean {
   if (httpVersion !== '1.1' || !patientAgents.test(headers['user-agent'] ?? '')) return false;
   return proxyHeaders.every((name) => headers[name] === undefined);
 }

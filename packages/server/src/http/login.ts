@@ -4,10 +4,11 @@ import type { FastifyBaseLogger, FastifyInstance, FastifyReply, FastifyRequest }
 import type { Kysely } from 'kysely';
 import { z } from 'zod';
 import type { OidcSettings } from '../access/claims.ts';
-import { type ApiKey, findKey, hasScope, type KeyScope } from '../access/keys.ts';
+import { type ApiKey, findKey, hasScope } from '../access/keys.ts';
 import type { Oidc } from '../access/oidc.ts';
 import type { LoginError } from '../access/oidc-faults.ts';
 import type { Principal } from '../access/principal.ts';
+import type { KeyScope } from '../access/scopes.ts';
 import { createSessions, type Sessions } from '../access/sessions.ts';
 import type { Audit } from '../audit/audit-log.ts';
 import { queryWord } from '../intake/query.ts';

@@ -1,4 +1,5 @@
 import type { FastifyInstance, FastifyReply } from 'fastify';
+import { defaultPace } from '../intake/byte-counter.ts';
 
 /** The slowest pace that is waited for, of senders and of readers. */
 export interface Pace {
@@ -13,7 +14,7 @@ export interface Pace {
  * long as it likes. Time counts only while bytes wait for the client; what it takes earns it time again.
  */
 export function hangUpOnSlowReaders(app: FastifyInstance, pace: Pace = {}): void {
-  const { minBytesPerSecond = 8192, patienceMs = 30_000 } = pace;
+  const { minBytesPerSecond = defaultPace.minBytesPerSecond, patienceMs = defaultPace.patienceMs } = pace;
   if (minBytesPerSecond === 0) return;
   const answers = new Map<FastifyReply['raw'], { taken: number; creditMs: number }>();
   app.addHook('onRequest', async (_request, reply) => {

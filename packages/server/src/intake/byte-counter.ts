@@ -1,6 +1,7 @@
 import { Socket } from 'node:net';
 import type { Readable } from 'node:stream';
 import { TomaatError } from '@tomaat/core';
+import { settings } from '../settings.ts';
 import { JoinedMessage } from './joined-message.ts';
 
 /** The limits of a body. */
@@ -14,6 +15,12 @@ export interface BodyLimits {
   /** How long the sender may fall behind that average, from the first byte on; default 30 s. */
   readonly patienceMs?: number;
 }
+
+/** The slowest pace of senders and readers that is waited for, where nothing else is configured. */
+export const defaultPace = {
+  minBytesPerSecond: settings.minBytesPerSecond.default,
+  patienceMs: 30_000,
+} as const;
 
 /**
  * A request's raw body, counted and limited while it is read, once. A chunk is valid until the next one is asked
@@ -58,7 +65,11 @@ async function* read(
   declared: number | undefined,
   counted: { bytes: number },
 ): AsyncGenerator<Uint8Array> {
-  const { maxUploadBytes, minBytesPerSecond = 8192, patienceMs = 30_000 } = limits;
+  const {
+    maxUploadBytes,
+    minBytesPerSecond = defaultPace.minBytesPerSecond,
+    patienceMs = defaultPace.patienceMs,
+  } = limits;
   // How much further the sender may still fall behind. Bytes earn time, waiting for the sender spends it.
   let creditMs = patienceMs;
   let waiting: { since: number; giveUp: (error: TomaatError) => void } | undefined;

@@ -10,6 +10,8 @@ export interface PartLimits {
   readonly maxHeaderBytes?: number;
 }
 
+export const defaultPartLimits = { maxParts: 64, maxHeaderBytes: 8192 } as const satisfies PartLimits;
+
 /**
  * The parts of a multipart/form-data body (RFC 7578, RFC 2046 section 5.1), one after the other, each as a stream
  * whether it has a file name or not. Strict: what is malformed, or ends before the closing boundary, is
@@ -20,7 +22,7 @@ export async function* readMultipart(
   contentType: string,
   limits: PartLimits = {},
 ): AsyncGenerator<BodyPart> {
-  const { maxParts = 64, maxHeaderBytes = 8192 } = limits;
+  const { maxParts = defaultPartLimits.maxParts, maxHeaderBytes = defaultPartLimits.maxHeaderBytes } = limits;
   const scanner = new Scanner(source, boundaryOf(contentType));
   try {
     let parts = 0;

@@ -1,6 +1,6 @@
 import { TomaatError } from '@tomaat/core';
 import type { BodyPart } from './body-part.ts';
-import type { PartLimits } from './multipart.ts';
+import { defaultPartLimits, type PartLimits } from './multipart.ts';
 
 /**
  * The values of an application/x-www-form-urlencoded body (WHATWG URL, section 5), one after the other, each as a
@@ -11,7 +11,7 @@ export async function* readUrlencoded(
   source: AsyncIterable<Uint8Array>,
   limits: PartLimits = {},
 ): AsyncGenerator<BodyPart> {
-  const { maxParts = 64, maxHeaderBytes = 8192 } = limits;
+  const { maxParts = defaultPartLimits.maxParts, maxHeaderBytes = defaultPartLimits.maxHeaderBytes } = limits;
   const scanner = new Scanner(source);
   try {
     for (let fields = 0; !(await scanner.isAtEnd()); ) {

@@ -15,8 +15,8 @@ export const apiLifeMs = 90_000;
 export const v1LifeMs = 3_600_000;
 /** How long an entry is kept after it ceased to live. */
 export const keptMs = 86_400_000;
-export const maxEntriesPerKey = 1000;
-export const maxEntries = 20_000;
+const maxEntriesPerKey = 1000;
+const maxEntries = 20_000;
 
 /** The API key whose entries are meant. */
 type KeyId = Pick<ApiKey, 'id'>;

@@ -1,8 +1,9 @@
 import { type ClientRequest, request as httpRequest } from 'node:http';
-import { Agent as HttpsAgent, request as httpsRequest } from 'node:https';
+import { request as httpsRequest } from 'node:https';
 import { isIP } from 'node:net';
 import { TomaatError, withoutTrailingSlashes } from '@tomaat/core';
-import { connectTls } from '../trust/guarded-fetch.ts';
+import { bare } from '../addresses.ts';
+import { connectTls, createJudgingAgent } from '../trust/guarded-fetch.ts';
 import type { Target } from './targets.ts';
 
 /** Requests of the relay to announced servers. */
@@ -31,7 +32,7 @@ export function openRequest(
 ): ClientRequest {
   const { url, address, family } = target;
   const secure = url.protocol === 'https:';
-  const hostname = url.hostname.replace(/^\[(.*)\]$/, '$1');
+  const hostname = bare(url.hostname);
   const base = withoutTrailingSlashes(url.pathname);
   const common = {
     host: address,
@@ -44,20 +45,14 @@ export function openRequest(
     signal,
   };
   if (!secure) return httpRequest(common);
-  const agent = new HttpsAgent();
-  agent.createConnection = (_options, callback) => {
-    const to = { host: address, port: Number(common.port), servername: isIP(hostname) ? '' : hostname };
-    connectTls(to, trust.ca, signal).then(
-      ({ socket, shown }) => {
-        if (target.loopback || shown.authorized || shown.fingerprint === trust.certificate)
-          return callback?.(null, socket);
-        socket.destroy();
-        callback?.(Object.assign(new Error('untrusted'), { code: shown.reason }), socket);
-      },
-      (error: Error) => callback?.(error, undefined as never),
-    );
-    return undefined as never;
-  };
+  const servername = isIP(hostname) ? '' : hostname;
+  const agent = createJudgingAgent(
+    ({ port }) => connectTls({ host: address, port, servername }, trust.ca, signal),
+    (shown) =>
+      target.loopback || shown.authorized || shown.fingerprint === trust.certificate
+        ? undefined
+        : Object.assign(new Error('untrusted'), { code: shown.reason }),
+  );
   return httpsRequest({ ...common, agent });
 }
 

@@ -19,7 +19,7 @@ import type { TargetPolicy } from './targets.ts';
  */
 
 /** How a relayed request ended. */
-export const relayOutcomes = [
+const relayOutcomes = [
   'answered',
   'unknown',
   'unreachable',

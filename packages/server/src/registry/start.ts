@@ -7,7 +7,7 @@ import type { OidcSettings } from '../access/claims.ts';
 import { createHostPolicy, type HostOptions, isNamedBy, requireSafeBind } from '../access/hosts.ts';
 import { renewProgramKey } from '../access/keys.ts';
 import { hideOwners, openPseudonyms, withPseudonyms } from '../access/pseudonyms.ts';
-import { hostForOthers, hostForSelf, inUrl, isLoopback, isWildcard } from '../addresses.ts';
+import { bare, hostForOthers, hostForSelf, inUrl, isLoopback, isWildcard } from '../addresses.ts';
 import type { Recorder } from '../audit/refusals.ts';
 import { type Certificates, openCertificates } from '../certificates.ts';
 import { createApp, type Listener, listenHttp, listenHttps, type TlsListener } from '../http/app.ts';
@@ -222,8 +222,7 @@ export async function startRegistry(options: RegistryOptions): Promise<RunningRe
       if (publicUrl !== undefined && audienceOf(publicUrl) === audienceOf(address)) return true;
       const { hostname, port, pathname } = new URL(address);
       const isOwnName =
-        own.has(hostname) ||
-        certificates?.names().some((pattern) => isNamedBy(pattern, unbracketed(hostname)));
+        own.has(hostname) || certificates?.names().some((pattern) => isNamedBy(pattern, bare(hostname)));
       return Boolean(isOwnName) && Number(port || (plain ? 80 : 443)) === listener.port && pathname === '/';
     },
   });
@@ -258,8 +257,6 @@ export async function startRegistry(options: RegistryOptions): Promise<RunningRe
     close: () => stack.disposeAsync(),
   };
 }
-
-const unbracketed = (host: string) => host.replace(/^\[(.*)\]$/, '$1');
 
 function openOwn({ dataFolder, tlsCert, tlsKey, host, publicUrl, logger }: RegistryOptions) {
   return openCertificates(dataFolder, {

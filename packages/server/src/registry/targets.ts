@@ -1,7 +1,7 @@
 import { lookup } from 'node:dns/promises';
 import { isIP } from 'node:net';
 import { TomaatError } from '@tomaat/core';
-import { contains, createRanges, isLoopback, isThisMachine } from '../addresses.ts';
+import { bare, contains, createRanges, isLoopback, isThisMachine } from '../addresses.ts';
 
 /**
  * Where the relay may connect to. An allow-list of addresses, loopback (of a registry that itself listens on loopback
@@ -86,7 +86,7 @@ export function createTargetPolicy(
     async resolve(serverUrl) {
       const isOwn = serverUrl === own?.announced;
       const url = checkAddress(isOwn ? own.local : serverUrl);
-      const hostname = url.hostname.replace(/^\[(.*)\]$/, '$1');
+      const hostname = bare(url.hostname);
       const known = isIP(hostname)
         ? [{ address: hostname, family: isIP(hostname) }]
         : await resolve(hostname).catch((error: unknown) => {

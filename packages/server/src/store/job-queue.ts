@@ -29,8 +29,6 @@ export interface RunningJob {
 
 const risesEveryMs = 300_000;
 
-export type JobQueue = ReturnType<typeof createJobQueue>;
-
 export function createJobQueue(concurrencyOf: (service: string) => number | undefined, now: () => number) {
   const queued = new Map<string, QueuedJob>();
   const running = new Map<string, RunningJob>();

@@ -43,7 +43,7 @@ export interface JobsOptions {
 const maxLosses = 3;
 /** From an unsynced claim to its being synced, if the job still runs. */
 const claimSyncMs = 1000;
-export const defaultUrgency = 3;
+const defaultUrgency = 3;
 
 export type Jobs = ReturnType<typeof createJobs>;
 

@@ -1,14 +1,23 @@
 import { randomBytes } from 'node:crypto';
-import { rename, rm, writeFile } from 'node:fs/promises';
+import { chmod, rename, rm, writeFile } from 'node:fs/promises';
 
 /** The name of a temporary file beside `file`. Two that write at once, in one process too, get two names. */
 export const partOf = (file: string): string => `${file}.${randomBytes(6).toString('hex')}.part`;
 
-/** Writes a file via a temporary one, so that nobody reads half of it; it is on the disk before it gets its name. */
-export async function writeWhole(file: string, text: string): Promise<void> {
+/**
+ * Writes a file via a temporary one, so that nobody reads half of it; it is on the disk before it gets its name. `mode` holds
+ * whatever the umask; `prepare` may change the temporary file before it gets its name.
+ */
+export async function writeWhole(
+  file: string,
+  text: string,
+  { mode = 0o600, prepare = () => {} }: { mode?: number; prepare?(part: string): void } = {},
+): Promise<void> {
   const part = partOf(file);
   try {
-    await writeFile(part, text, { mode: 0o600, flush: true });
+    await writeFile(part, text, { mode, flush: true });
+    await chmod(part, mode);
+    prepare(part);
     await rename(part, file);
   } catch (error) {
     await rm(part, { force: true });

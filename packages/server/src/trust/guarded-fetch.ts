@@ -7,11 +7,12 @@ import {
   request as httpRequest,
   type IncomingMessage,
 } from 'node:http';
-import { Agent as HttpsAgent, request as httpsRequest } from 'node:https';
+import { type AgentOptions, Agent as HttpsAgent, request as httpsRequest } from 'node:https';
 import { isIP, type LookupFunction } from 'node:net';
 import { Readable } from 'node:stream';
 import { type ConnectionOptions, connect, type TLSSocket } from 'node:tls';
 import { TomaatError } from '@tomaat/core';
+import { bare } from '../addresses.ts';
 import { defaultAuthorities } from './authorities.ts';
 
 /**
@@ -42,7 +43,6 @@ export interface Shown {
   readonly hosts: readonly string[];
 }
 
-const bare = (host: string) => host.replace(/^\[(.*)\]$/, '$1');
 const portOf = (url: URL) => Number(url.port || (url.protocol === 'https:' ? 443 : 80));
 
 /** A TLS connection with its certificate, whatever it is; the caller checks it before a byte is sent. */
@@ -138,23 +138,45 @@ function guardedLookup(rules: FetchRules): LookupFunction {
   };
 }
 
-/** `fetch` under these rules. */
-export function createGuardedFetch(rules: FetchRules): typeof globalThis.fetch {
-  const plain = new HttpAgent({ keepAlive: true });
-  const secure = new HttpsAgent({ keepAlive: true });
-  const lookup = guardedLookup(rules);
-  secure.createConnection = (options, callback) => {
-    const { host, port } = options as { host: string; port: number };
-    connectTls({ host, port: Number(port), lookup }, rules.ca).then(
+/** The host and the port that a request goes to. */
+interface Destination {
+  readonly host: string;
+  readonly port: number;
+}
+
+/** An agent for HTTPS that judges each connection by its certificate, before a byte is sent: `refusal` gives the error if it is refused. */
+export function createJudgingAgent(
+  connect: (to: Destination) => ReturnType<typeof connectTls>,
+  refusal: (shown: Shown, to: Destination) => Error | undefined,
+  options?: AgentOptions,
+): HttpsAgent {
+  const agent = new HttpsAgent(options);
+  agent.createConnection = (given, callback) => {
+    const { host, port } = given as { host: string; port: number | string };
+    const to = { host, port: Number(port) };
+    connect(to).then(
       ({ socket, shown }) => {
-        if (isGood(shown, rules)) return callback?.(null, socket);
+        const error = refusal(shown, to);
+        if (!error) return callback?.(null, socket);
         socket.destroy();
-        callback?.(untrusted(`${host}:${port}`, shown), socket);
+        callback?.(error, socket);
       },
       (error: Error) => callback?.(error, undefined as never),
     );
     return undefined as never;
   };
+  return agent;
+}
+
+/** `fetch` under these rules. */
+export function createGuardedFetch(rules: FetchRules): typeof globalThis.fetch {
+  const plain = new HttpAgent({ keepAlive: true });
+  const lookup = guardedLookup(rules);
+  const secure = createJudgingAgent(
+    (to) => connectTls({ ...to, lookup }, rules.ca),
+    (shown, { host, port }) => (isGood(shown, rules) ? undefined : untrusted(`${host}:${port}`, shown)),
+    { keepAlive: true },
+  );
 
   return async (input, init = {}) => {
     const url = new URL(String(input instanceof Request ? input.url : input));

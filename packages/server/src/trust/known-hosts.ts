@@ -1,9 +1,9 @@
-import { mkdir, open, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdir, open, readFile, rm, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { TomaatError } from '@tomaat/core';
 import { giveToOwner, requireOwner } from '../store/folder-owner.ts';
-import { partOf } from '../store/whole-file.ts';
+import { writeWhole } from '../store/whole-file.ts';
 
 /**
  * What this user trusts after first use: the file `known_hosts`, one line for each. A line is a name, a value
@@ -129,10 +129,7 @@ async function change(file: string, edit: (text: string, pins: readonly Pin[]) =
     const text = await readText(file);
     const changed = edit(text, await readPins(file));
     if (changed === text) return;
-    const part = partOf(file);
-    await writeFile(part, changed, { mode: 0o600 });
-    giveToOwner(part);
-    await rename(part, file);
+    await writeWhole(file, changed, { prepare: giveToOwner });
   } finally {
     await unlock();
   }

@@ -15,12 +15,6 @@ export interface ChosenVolume {
   error?: unknown;
 }
 
-export interface FormState {
-  volumes: Record<string, ChosenVolume | undefined>;
-  transforms: Record<string, File | undefined>;
-  values: Record<string, InputParameter>;
-}
-
 export type PointList = readonly Vec3[];
 
 /** The service's default values. */

@@ -1,7 +1,7 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
+import { keyScopes } from '../../access/scopes.ts';
 import { dataOption, done, jsonOption, wholeNumber } from './options.ts';
 
-const scopes = ['announce', 'predict', 'worker', 'metrics', 'admin'];
 const defaultScope = 'announce';
 
 export function addKeys(program: Command): void {
@@ -18,9 +18,10 @@ export function addKeys(program: Command): void {
     .addOption(
       new Option(
         '--scope <name>',
-        `what it may do: ${scopes.slice(0, -1).join(', ')} or ${scopes.at(-1)}; may be repeated (default: ${defaultScope})`,
+        `what it may do: ${keyScopes.slice(0, -1).join(', ')} or ${keyScopes.at(-1)}; may be repeated (default: ${defaultScope})`,
       ).argParser((value, list: string[] | undefined) => {
-        if (!scopes.includes(value)) throw new InvalidArgumentError(`Choose from ${scopes.join(', ')}.`);
+        if (!(keyScopes as readonly string[]).includes(value))
+          throw new InvalidArgumentError(`Choose from ${keyScopes.join(', ')}.`);
         return [...(list ?? []), value];
       }),
     )

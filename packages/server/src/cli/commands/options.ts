@@ -12,7 +12,7 @@ export const done = async (work: () => Promise<number>) => {
 /** For an option that may be repeated, with `[]` as its default. */
 export const collect = (value: string, list: string[]) => [...list, value];
 /** The same without a default: an option that is not given stays undefined. */
-export const collectGiven = (value: string, list: string[] | undefined) => [...(list ?? []), value];
+const collectGiven = (value: string, list: string[] | undefined) => [...(list ?? []), value];
 
 export function wholeNumber(text: string): number {
   const value = Number(text);

@@ -1,10 +1,11 @@
 import { readFileSync } from 'node:fs';
+import * as client from '@tomaat/client';
+import * as core from '@tomaat/core';
 import { expect, it } from 'vitest';
-import * as door from './index.ts';
 
-/* The public names of @tomaat/core. Whoever adds one promises it to others; who removes one says so in the changelog. */
+/* The public names of the packages. Whoever adds one promises it to others; who removes one says so in the changelog. */
 
-const values = `
+const coreValues = `
   TomaatError acceptShape affinesEqual applyAffine base64Length buildSurface bytesPerVoxel checkAffine
   checkDeclaration checkShape checkVolume closeLabels collectBytes componentOf composeAffine convertVolume
   createVoxels cropOrPad decimateMesh decodeBase64Text defaultValue defineApp describeError determinant
@@ -25,7 +26,7 @@ const values = `
   withField withoutTrailingSlashes withoutUnseen withoutVolumeEnding writeStripped writeTransform
   writeTransformMat writeVolume zlibPlatform
 `;
-const types = `
+const coreTypes = `
   AcceptanceRule Affine AppContext AppDefinition Bytes Components Compression Connectivity DataFileField
   DecimateOptions DeclaredInput DeclaredInputs DeclaredOutput DeclaredOutputs EncodedOutput ErrorCode
   ErrorData Estimate FileEnding FileGeometry FilePrefix FillOptions Grid IdentifyingField IdentifyingText
@@ -39,12 +40,33 @@ const types = `
   VolumeFactsOf VolumeFormat VolumeFormatRow VolumeHeader VolumeTransform VoxelType Voxels WriteOptions
   Zlib
 `;
+const clientValues = `
+  TomaatError announcementId announcementLifeSeconds announcementSchema announcementType anonymousFiles
+  attemptSchema audienceOf claimSchema claimedJobSchema completeSchema createClient createRegistryClient
+  discoverV1 dispositionName endpoints entrySchema errorCodes exposedHeaders failSchema fitSchema
+  handBackSchema idempotencyKeySchema interfaceV1 isCallersFault isPassing isSettled jobOutputSchema
+  jobSchema jobSchemas jobStates loggedOutSchema meSchema namedPredictionSchema openApiDocument
+  parseHeaderValue predictV1 problemSchema receiptSchema requireSuccess serviceSchema settledStates
+  signedAnnouncementSchema startValueV1 toSlug touchSchema verifyAnnouncement verifyEntry verifyReceipt
+  verifySigned volumeFactsSchema welcomeSchema
+`;
+const clientTypes = `
+  Announcement AnnouncementCheck AnonymousFiles AnonymousOptions Bytes Client ConnectionOptions
+  DiscoverOptions Endpoint EndpointName EndpointResponse Entry ErrorCode ErrorData FileRef FileSource Fit
+  FormFields InputParameter Job JobIn JobOutput JobState LoggedOut Me NamedBytes NamedPrediction
+  OutputFile PredictOptions Problem Receipt RegistryClient RegistryClientOptions RequestHeader
+  ResumableOptions Service ServiceFilters Signed SignedAnnouncement UploadFile UploadProgress V1Input
+  V1Output V1PredictOptions VolumeFacts VolumeFile WatchOptions Welcome
+`;
 
 const words = (text: string) => text.trim().split(/\s+/).sort();
 
-it('the door of @tomaat/core has these names, and each is written out', () => {
-  expect(Object.keys(door).sort()).toEqual(words(values));
-  const text = readFileSync(new URL('./index.ts', import.meta.url), 'utf8');
+it.each([
+  ['core', core, coreValues, coreTypes],
+  ['client', client, clientValues, clientTypes],
+] as const)('@tomaat/%s has these names, and each is written out', (folder, names, values, types) => {
+  expect(Object.keys(names).sort()).toEqual(words(values));
+  const text = readFileSync(new URL(`../packages/${folder}/src/index.ts`, import.meta.url), 'utf8');
   expect(text).not.toMatch(/export (type )?\*/);
   const named = [...text.matchAll(/export (type )?\{([^}]*)\}/g)].flatMap(([, isType, list]) =>
     list
