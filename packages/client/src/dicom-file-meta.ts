@@ -19,7 +19,7 @@ const names: Readonly<Record<number, keyof FileMeta>> = {
 /** These have a length of 32 bits after two reserved bytes (PS3.5, section 7.1.2); in this group OB and UN occur. */
 const longRepresentations = ['OB', 'OD', 'OF', 'OL', 'OV', 'OW', 'SQ', 'SV', 'UC', 'UN', 'UR', 'UT', 'UV'];
 
-/** A unique identifier as PS3.5 section 9.1 writes it: digits and points, up to 64 characters. */
+/** A unique identifier as PS3.5 section 9.1 writes it: digits and dots, up to 64 characters. */
 export const isUid = (text: string): boolean => /^[0-9.]{1,64}$/.test(text);
 
 /**

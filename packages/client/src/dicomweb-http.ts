@@ -174,7 +174,7 @@ function redirectOf(
   const refuse = (what: string) =>
     new TomaatError('UPSTREAM', `${host} redirects ${what}`, { detail: { httpStatus: status } });
   if (!isRedirect)
-    throw refuse('this request, and a page is not shown where to. Give the final address as url.');
+    throw refuse('this request, and the browser does not reveal the target. Give the final address as url.');
   if (!URL.canParse(where, from.href))
     throw refuse('to something that is not an address. Check the address.');
   const target = new URL(where, from);

@@ -1,4 +1,4 @@
-import { type Bytes, TomaatError } from '@tomaat/core';
+import { type Bytes, collectBytes, TomaatError } from '@tomaat/core';
 import { type FileMeta, isUid, readFileMeta } from './dicom-file-meta.ts';
 import { type DicomWebConnection, dicomWebFault, mediaTypeOf, sendDicomWeb } from './dicomweb-http.ts';
 import { startWatchdog, type Watchdog } from './http.ts';
@@ -29,7 +29,7 @@ export interface RetrieveOptions {
 }
 
 /**
- * The instances at a path, one after the other: only the one that is at hand is in memory. Ends without an error only if the answer
+ * The instances at a path, one after the other: only the current one is in memory. Ends without an error only if the answer
  * was complete.
  */
 export async function* retrieve(
@@ -86,21 +86,8 @@ async function* partsOf(
   const mediaType = mediaTypeOf(response);
   const contentType = response.headers.get('content-type') ?? '';
   if (mediaType === 'application/dicom') {
-    const pieces: Uint8Array[] = [];
-    let length = 0;
-    for await (const chunk of chunks) {
-      onBytes(chunk.length);
-      length += chunk.length;
-      if (length > maxInstanceBytes) {
-        throw new TomaatError(
-          'UPSTREAM',
-          `The answer of ${host} is longer than ${maxInstanceBytes} bytes. If it is the right file, allow more by maxInstanceBytes.`,
-        );
-      }
-      pieces.push(chunk);
-    }
-    const whole = new Uint8Array(await new Blob(pieces as Bytes[]).arrayBuffer());
-    if (length > 0) yield { headers: new Map([['content-type', contentType]]), bytes: whole };
+    const bytes = await collectBytes(counted(connection, chunks, onBytes));
+    if (bytes.length > 0) yield { headers: new Map([['content-type', contentType]]), bytes };
     return;
   }
   if (response.status === 204) return;
@@ -110,6 +97,26 @@ async function* partsOf(
     throw notDicom(host, contentType);
   }
   yield* readRelated(chunks, related.boundary, { from: host, maxPartBytes: maxInstanceBytes, onBytes });
+}
+
+/** The same chunks, up to the length that an instance may have. */
+async function* counted(
+  { host, maxInstanceBytes }: DicomWebConnection,
+  chunks: AsyncIterable<Uint8Array>,
+  onBytes: (count: number) => void,
+): AsyncGenerator<Uint8Array> {
+  let length = 0;
+  for await (const chunk of chunks) {
+    length += chunk.length;
+    if (length > maxInstanceBytes) {
+      throw new TomaatError(
+        'UPSTREAM',
+        `The answer of ${host} is longer than ${maxInstanceBytes} bytes. If it is the right file, allow more by maxInstanceBytes.`,
+      );
+    }
+    onBytes(chunk.length);
+    yield chunk;
+  }
 }
 
 /** The chunks of a body. The watchdog waits only while a chunk is asked for: a slow reader is not a silent server. */

@@ -116,12 +116,12 @@ describe('searchStudies()', () => {
     const stuck = answering(() => ({ json: many.slice(0, 100) }));
     await expect(stuck.web.searchStudies()).rejects.toMatchObject({
       code: 'UPSTREAM',
-      message: expect.stringContaining('repeats results'),
+      message: expect.stringContaining('gave the same results again'),
     });
     expect(stuck.asked).toHaveLength(2);
   });
 
-  it('refuses more results than anybody reads', async () => {
+  it('refuses more results than the maximum', async () => {
     let count = 0;
     const { web } = answering(() => ({ json: Array.from({ length: 100 }, () => study(`1.${++count}`)) }));
     await expect(web.searchStudies()).rejects.toMatchObject({

@@ -50,7 +50,7 @@ export interface SearchOptions {
 
 export type SearchLevel = 'studies' | 'series' | 'instances';
 
-/** No server at hand allows less in one answer, and what a server gives without a limit may be less than there is. */
+/** Always stated, since servers have defaults of their own; small enough for all that are known. */
 const pageSize = 100;
 const maxResults = 50_000;
 const maxPageBytes = 2 ** 26;
@@ -98,7 +98,7 @@ export async function search<T>(
     at += page.datasets.length;
     const isWhole = page.datasets.length !== asked && !page.hasMore;
     if (page.datasets.length === 0 || isWhole) break;
-    if (found.size === before) throw repeats(connection, at);
+    if (found.size === before) throw repeats(connection, at - page.datasets.length);
     if (found.size > maxResults) {
       throw new TomaatError(
         'BAD_REQUEST',
@@ -132,7 +132,7 @@ export function checkUid(name: string, uid: string): string {
   if (typeof uid === 'string' && isUid(uid)) return uid;
   throw new TomaatError(
     'BAD_INPUT',
-    `The ${name} UID is not one: digits and points, up to 64 characters. Take it from the results of a search.`,
+    `The ${name} UID is invalid: a UID has 1 to 64 digits and dots. Take it from the results of a search.`,
   );
 }
 
@@ -251,5 +251,5 @@ function checkCounts({ limit, offset = 0 }: SearchOptions): void {
 const repeats = ({ host }: DicomWebConnection, at: number) =>
   new TomaatError(
     'UPSTREAM',
-    `${host} repeats results that it gave before where those from ${at} on were asked for, so that not all can be fetched. Narrow the search to fewer than ${pageSize} results.`,
+    `${host} gave the same results again when asked for those after the first ${at}, so the rest cannot be fetched. Narrow the search to fewer than ${pageSize} results.`,
   );

@@ -184,7 +184,7 @@ describe('store()', () => {
       expect(stored).toMatchObject([{ index: 2 }]);
       expect(failed).toMatchObject([{ index: 0 }, { index: 1 }]);
       expect(failed[0].reason).toBeUndefined();
-      expect(failed[0].message).toContain('does not say that it stored an instance. Check');
+      expect(failed[0].message).toContain('did not confirm that it stored an instance. Check');
     }
   });
 

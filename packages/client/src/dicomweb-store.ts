@@ -181,7 +181,7 @@ async function openFiles(files: readonly DicomFile[]): Promise<Sent[]> {
     if (uid === undefined) {
       throw new TomaatError(
         'BAD_INPUT',
-        `Instance ${index + 1} is not a DICOM file that can be stored: it has no DICM after 128 bytes, or no Media Storage SOP Instance UID (0002,0003). Nothing was sent. Leave it out, or write it with a file header.`,
+        `Instance ${index + 1} is not a DICOM file that can be stored: it has no “DICM” after 128 bytes, or no Media Storage SOP Instance UID (0002,0003). Nothing was sent. Leave it out, or write it with a file header.`,
         { detail: { index } },
       );
     }
@@ -299,7 +299,7 @@ function compare(batch: readonly Sent[], answer: DicomDataset, from: string): St
       stored.push({ index, sopInstanceUid, retrieveUrl, warning });
     } else {
       const others = otherFailures.map(({ meaning }) => meaning).join('; ');
-      const message = `${from} does not say that it stored an instance${others ? ` (${others})` : ''}. Check the file, and the server's log.`;
+      const message = `${from} did not confirm that it stored an instance${others ? ` (${others})` : ''}. Check the file, and the server's log.`;
       failed.push({ index, sopInstanceUid, message });
     }
   }

@@ -33,7 +33,7 @@ export interface DicomWeb {
   retrieveMetadata(of: MetadataOf, options?: { signal?: AbortSignal }): Promise<DicomDataset[]>;
   /**
    * The instances of a series as DICOM files, in the encoding in which they are stored, one after the other (PS3.18, section 10.4):
-   * only the one at hand is in memory, and the next is read when it is asked for. Whoever leaves the loop ends the transfer. An answer
+   * only the current one is in memory, and the next is read when it is asked for. Leaving the loop ends the transfer. An answer
    * that is cut, partial (206) or empty ends with an error, never as a shorter series.
    */
   retrieveSeries(study: string, series: string, options?: RetrieveOptions): AsyncIterable<RetrievedInstance>;

@@ -26,7 +26,7 @@ const textsOf = async (text: string, boundary?: string) =>
 
 const dicom = { 'content-type': 'application/dicom' };
 const head = 'Content-Type: application/dicom\r\n\r\n';
-/** Data with what looks like a boundary and is none. */
+/** Data that resembles boundaries without having one. */
 const tricky = 'a\r\n--X\r\n--XY\r\n--XXY\r\n-\r\r\n\n--XX\r\n--XX-\r\n--XX \tx\r\n\r\n\r\n--XX-- x\r';
 
 describe('readRelated()', () => {
@@ -90,9 +90,7 @@ describe('readRelated()', () => {
       for (const length of [1, 1000]) {
         await expect(partsOf(inPieces(sound.slice(0, at), length)), `cut at ${at}`).rejects.toMatchObject({
           code: 'UNREACHABLE',
-          message: expect.stringMatching(
-            /^The answer of pacs\.example ended .*, so that it is not complete\. /,
-          ),
+          message: expect.stringMatching(/^The answer of pacs\.example ended .* and is incomplete\. /),
         });
       }
     }

@@ -311,7 +311,7 @@ const latin1Text = (bytes: Uint8Array) => Array.from(bytes, (byte) => String.fro
 const cut = ({ from }: RelatedOptions, where: string) =>
   new TomaatError(
     'UNREACHABLE',
-    `The answer of ${from} ended ${where}, so that it is not complete. Check the network and the server's log, then try again.`,
+    `The answer of ${from} ended ${where} and is incomplete. Check the network and the server's log, then try again.`,
   );
 const malformed = ({ from }: RelatedOptions, what: string) =>
   new TomaatError(

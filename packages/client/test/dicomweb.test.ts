@@ -117,7 +117,11 @@ describe.skipIf(!program || !data)('createDicomWeb() with Orthanc and real image
   it('searchInstances() pages, filters, and fetches the fields that are asked for', async () => {
     await empty();
     const files = filesOf('prostate_t2_tra');
-    await web.store(files);
+    const requests: number[] = [];
+    const inBatches = createDicomWeb({ url: pacs.dicomWeb, batchBytes: 2_000_000 });
+    const onProgress = ({ instances }: { instances: number }) => void requests.push(instances);
+    requireStored(await inBatches.store(files, { onProgress }));
+    expect(requests).toEqual([6, 12, 18, 19]);
     const where = { study: studyUid(files[0]), series: seriesUid(files[0]) };
     const all = await web.searchInstances(where);
     const pages = [
@@ -141,7 +145,7 @@ describe.skipIf(!program || !data)('createDicomWeb() with Orthanc and real image
     );
     expect(one).toMatchObject({ instanceNumber: 5 });
     expect(Object.keys(one.dataset)).toContain('00181030');
-    expect(await web.searchStudies({ patientId: 'nobody has this one' })).toEqual([]);
+    expect(await web.searchStudies({ patientId: 'unknown' })).toEqual([]);
     expect(await web.searchStudies({ modality: 'CT' })).toEqual([]);
   });
 
@@ -167,7 +171,7 @@ describe.skipIf(!program || !data)('createDicomWeb() with Orthanc and real image
     const report = await web.store([damaged, second]);
     expect(report.stored).toMatchObject([{ index: 1, sopInstanceUid: sopUid(second) }]);
     expect(report.failed).toMatchObject([{ index: 0, sopInstanceUid: sopUid(first) }]);
-    expect(report.failed[0].message).toMatch(/HTTP 400.*does not say that it stored/);
+    expect(report.failed[0].message).toMatch(/HTTP 400.*did not confirm that it stored/);
     expect(() => requireStored(report)).toThrow(/^1 of 2 instances are not stored\. /);
     const there = await web.searchInstances({ study: studyUid(second) });
     expect(there.map(({ sopInstanceUid }) => sopInstanceUid)).toEqual([sopUid(second)]);
