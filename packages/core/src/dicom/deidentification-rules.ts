@@ -71,6 +71,34 @@ export function sequenceAction(tag: Tag, rule: Rule | undefined): 'remove' | 'em
   return keepsPlace ? 'empty' : 'remove';
 }
 
+/** Groups whose short texts (LO, SH) say how an image was made and what codes mean; in others they name people, orders and places. */
+const technicalGroups: ReadonlySet<number> = new Set([
+  0x0008, 0x0018, 0x0020, 0x0022, 0x0028, 0x0048, 0x0054, 0x0062,
+]);
+
+/** Numbers of devices and images, addresses in a network, and free text among them. */
+const telling: ReadonlySet<Tag> = new Set([
+  0x00181003, // DeviceID
+  0x00181006, // GridID
+  0x00181010, // SecondaryCaptureDeviceID
+  0x00181011, // HardcopyCreationDeviceID
+  0x00181803, // NTPSourceAddress
+  0x00189916, // InstructionText
+  0x00201020, // Reference
+  0x0028702a, // TestResultComment
+  0x00540400, // ImageID
+]);
+
+/** LUTLabel: "US" or a name of units, required where a value map is. */
+const lutLabel: Tag = 0x00409210;
+
+/** Whether a short text (LO, SH) that the table lacks is one that an image needs and that names nobody by its meaning. */
+export const isTechnicalText = (tag: Tag): boolean =>
+  tag === lutLabel || (technicalGroups.has(Math.floor(tag / 65536)) && !telling.has(tag));
+
+/** Attributes of a patient (group 0010) that the table lacks, such as a body mass index, are characteristics of the patient. */
+export const isOfPatient = (tag: Tag): boolean => Math.floor(tag / 65536) === 0x0010;
+
 /** A private element that is known to identify nobody. */
 export interface SafePrivateElement {
   readonly creator: string;

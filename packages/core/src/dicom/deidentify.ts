@@ -4,7 +4,7 @@ import { decodeText } from './character-sets.ts';
 import type { Dataset, DicomElement, DicomFile, SequenceElement, ValueElement } from './dataset.ts';
 import { word, words } from './dataset.ts';
 import { type DeidentificationReport, startReport } from './deidentification-report.ts';
-import { type Rule, ruleOf, sequenceAction } from './deidentification-rules.ts';
+import { isOfPatient, isTechnicalText, type Rule, ruleOf, sequenceAction } from './deidentification-rules.ts';
 import {
   asciiBytes,
   dummyOf,
@@ -52,7 +52,8 @@ export interface Deidentified {
 
 /**
  * A file without what may tell whose it is. UIDs and the pseudonym are those of the key: files of one series stay one series.
- * @throws TomaatError BAD_INPUT when the key does not have 32 bytes; BAD_VOXELS when the pixels are cut off
+ * @throws TomaatError BAD_INPUT when the key does not have 32 bytes; BAD_VOXELS when the pixels are cut off; UNSUPPORTED_FORMAT for a
+ *   directory of files (DICOMDIR)
  */
 export const deidentify = (file: DicomFile, options: DeidentifyOptions): Deidentified =>
   createDeidentifier(options)(file);
@@ -61,6 +62,7 @@ export const deidentify = (file: DicomFile, options: DeidentifyOptions): Deident
 export function createDeidentifier(options: DeidentifyOptions): (file: DicomFile) => Deidentified {
   const mapUid = createUidMapper(options.uidKey);
   return (file) => {
+    refuseDirectory(file);
     const { dataset } = file;
     const pseudonym = pseudonymOf(dataset, options.uidKey);
     const characterSets = words(dataset, tags.specificCharacterSet);
@@ -86,6 +88,18 @@ export function createDeidentifier(options: DeidentifyOptions): (file: DicomFile
   };
 }
 
+function refuseDirectory({ meta, dataset }: DicomFile): void {
+  const sopClass = word(meta, tags.mediaStorageSopClassUid);
+  if (sopClass !== mediaDirectory && !dataset.has(directoryRecords)) return;
+  throw new TomaatError(
+    'UNSUPPORTED_FORMAT',
+    'The file is a directory of DICOM files (DICOMDIR), which holds no image: leave it out',
+  );
+}
+
+const mediaDirectory = '1.2.840.10008.1.3.10';
+const directoryRecords: Tag = 0x00041220;
+
 interface Context {
   readonly mapUid: UidMapper;
   readonly pseudonym: Pseudonym;
@@ -101,6 +115,7 @@ function cleanDataset(dataset: Dataset, context: Context, depth: number): Map<Ta
   const kept = new Map<Tag, DicomElement>();
   const safe = safeElements(dataset);
   for (const [tag, element] of dataset) {
+    if (depth === 0 && marked.has(tag)) continue;
     if (Math.floor(tag / 65536) % 2 === 1) {
       const isSafe = safe.has(tag);
       context.report.private(isSafe);
@@ -135,6 +150,7 @@ function cleanElement(element: DicomElement, context: Context, depth: number): D
   const vr = representationOf(tag);
   if (vr === undefined) return undefined;
   const rule = ruleOf(tag);
+  if (rule === undefined && isOfPatient(tag) && !context.keepsCharacteristics) return undefined;
   switch (element.kind) {
     case 'fragments':
       return undefined;
@@ -256,10 +272,12 @@ function byRepresentation(
       return mapped === bytes ? element : replaced(mapped);
     }
     case 'LO':
-    case 'SH':
-      return makers.has(tag) || !context.holdsIdentity(decodeText(bytes, context.characterSets))
-        ? element
-        : replaced(new Uint8Array(0));
+    case 'SH': {
+      const isKept =
+        makers.has(tag) ||
+        (isTechnicalText(tag) && !context.holdsIdentity(decodeText(bytes, context.characterSets)));
+      return isKept ? element : replaced(new Uint8Array(0));
+    }
     case 'UC':
       return tag === longCodeValue && !context.holdsIdentity(decodeText(bytes, context.characterSets))
         ? element
@@ -331,6 +349,9 @@ function kindOf(vr: Vr): 'binary' | 'text' | 'other' {
   if (numberBytes[vr] !== undefined) return 'binary';
   return ['CS', 'DS', 'IS', 'LO', 'SH', 'AS'].includes(vr) ? 'text' : 'other';
 }
+
+/** PatientIdentityRemoved, DeidentificationMethod and its codes, LongitudinalTemporalInformationModified: written, whatever they were. */
+const marked: ReadonlySet<Tag> = new Set([0x00120062, 0x00120063, 0x00120064, 0x00280303]);
 
 /** What was done, as the standard wants it written (PS3.15 E.1.1, CID 7050). */
 function marks({ days, keepsCharacteristics }: Context): Map<Tag, DicomElement> {
