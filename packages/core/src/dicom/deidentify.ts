@@ -275,7 +275,8 @@ function byRepresentation(
     case 'SH': {
       const isKept =
         makers.has(tag) ||
-        (isTechnicalText(tag) && !context.holdsIdentity(decodeText(bytes, context.characterSets)));
+        ((isTechnicalText(tag) || ruleOf(tag)?.isCharacteristic) &&
+          !context.holdsIdentity(decodeText(bytes, context.characterSets)));
       return isKept ? element : replaced(new Uint8Array(0));
     }
     case 'UC':
