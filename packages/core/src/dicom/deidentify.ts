@@ -198,7 +198,8 @@ function cleanValue(
   rule: Rule | undefined,
   context: Context,
 ): ValueElement | undefined {
-  const replaced = (bytes: Uint8Array): ValueElement => ({ ...element, bytes, statedBytes: bytes.length });
+  const replaced = (bytes: Uint8Array): ValueElement =>
+    bytes === element.bytes ? element : { ...element, bytes, statedBytes: bytes.length };
   const { tag } = element;
   if (tag === tags.patientName || tag === tags.patientId) return replaced(asciiBytes(context.pseudonym.name));
   if (rule?.isTemporal && context.days !== undefined && (isDateOrTime(vr) || tag === timezone)) {
@@ -246,7 +247,6 @@ function cleanDate(
     return isOffset ? element : replaced(new Uint8Array(0));
   }
   const moved = shiftDates(element.bytes, vr, days);
-  if (moved === element.bytes) return element;
   return replaced(moved ?? (rule?.action === 'replace' ? dummyOf(vr) : new Uint8Array(0)));
 }
 
@@ -267,10 +267,8 @@ function byRepresentation(
       return context.days === undefined
         ? replaced(new Uint8Array(0))
         : cleanDate(element, vr, undefined, context.days, replaced);
-    case 'UI': {
-      const mapped = mappedUids(element, context.mapUid);
-      return mapped === bytes ? element : replaced(mapped);
-    }
+    case 'UI':
+      return replaced(mappedUids(element, context.mapUid));
     case 'LO':
     case 'SH': {
       const isKept =
@@ -310,10 +308,7 @@ const urnCodeValue: Tag = 0x00080120;
 const waveforms: ReadonlySet<Tag> = new Set([0x54000110, 0x54000112, 0x5400100a, 0x54001010]);
 
 function numbersOrCodes(element: ValueElement, vr: Vr, replaced: Replaced): ValueElement | undefined {
-  if (hasForm(vr)) {
-    const kept = keepForm(element.bytes, vr);
-    return kept === element.bytes ? element : replaced(kept);
-  }
+  if (hasForm(vr)) return replaced(keepForm(element.bytes, vr));
   // "US or SS" and "OB or OW" are one VR in the dictionary and may be the other in the file.
   const written = element.vr === undefined || element.vr === 'UN' ? vr : element.vr;
   const size = numberBytes[written];
