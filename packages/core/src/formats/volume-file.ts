@@ -3,6 +3,7 @@ import type { Bytes, Platform } from '../platform.ts';
 import { type Volume, voxelCount } from '../volume.ts';
 import { checkAffine, defaultLimits, type ReadLimits } from './header.ts';
 import { maxPaddingBytes } from './inflate-members.ts';
+import type { SourceFile } from './source-file.ts';
 import { type VolumeExtension, type VolumeHeader, writerOf } from './table.ts';
 import type { WriteOptions } from './volume-format.ts';
 import { type FilePrefix, type Plan, planRead, prefixBytes, surplusVoxels } from './volume-plan.ts';
@@ -10,6 +11,7 @@ import { joinBytes, pieceBytes } from './voxel-pieces.ts';
 import { createVoxelSink, textToBytes } from './voxel-sink.ts';
 
 export type { ReadLimits } from './header.ts';
+export type { SourceFile } from './source-file.ts';
 export {
   extensionOf,
   readableEndings,
@@ -21,16 +23,6 @@ export {
 export type { WriteOptions } from './volume-format.ts';
 export type { FilePrefix } from './volume-plan.ts';
 export { collectBytes } from './voxel-pieces.ts';
-
-/** A file to read. Only the name's last part is ever looked at; it is never a path to open. */
-export interface SourceFile {
-  name: string;
-  /** Its name is not the one that the header of its pair may know: whether they belong together was seen before. */
-  renamed?: boolean;
-  sizeBytes?: number;
-  /** The bytes from `start` (default 0) to the end; may be called several times. */
-  open(start?: number): AsyncIterable<Uint8Array>;
-}
 
 export interface ReadOptions {
   /** Which volume of a 4-D file, from 0; 'all' reads every one, as components. */
