@@ -62,6 +62,7 @@ export {
   parseParameters,
 } from './app/values.ts';
 export { type NetworkReport, verifyNetwork } from './app/verify.ts';
+export { isDicom } from './dicom/parse.ts';
 export {
   describeError,
   type ErrorCode,
@@ -84,6 +85,7 @@ export {
   type TextSource,
   writeStripped,
 } from './formats/identifying-text.ts';
+export { type InspectOptions, inspectFiles, inspectStart } from './formats/inspect-files.ts';
 export { meshToStl, meshToVtk, readMesh } from './formats/mesh-file.ts';
 export { formatPoints, parsePoints } from './formats/points.ts';
 export { isText } from './formats/strangers.ts';
@@ -127,6 +129,7 @@ export {
 } from './formats/volume-file.ts';
 export type { DataFileField, FileEnding, VolumeFormatRow } from './formats/volume-format.ts';
 export { webPlatform } from './formats/web-platform.ts';
+export { isZip, openZip } from './formats/zip.ts';
 export { type Zlib, zlibPlatform } from './formats/zlib-platform.ts';
 export {
   type Affine,

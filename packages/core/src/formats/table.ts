@@ -76,7 +76,7 @@ type VersionOf<R> = R extends { versions: infer Versions } ? keyof Versions & st
 type WrittenOf<R> = R extends { write: unknown; endings: readonly (infer E)[] } ? WrittenEnding<E> : never;
 type WrittenEnding<E> = E extends { holds: 'volume'; ending: `.${infer Extension}` } ? Extension : never;
 
-export type VolumeFormat = VersionOf<Row>;
+export type VolumeFormat = VersionOf<Row> | 'dicom';
 /** The kinds of file that are written, by extension without the leading dot. */
 export type VolumeExtension = WrittenOf<Row>;
 export type VolumeHeader = HeaderOf<VolumeFormat, VolumeExtension>;
@@ -93,9 +93,10 @@ export const rowOf = (format: string): VolumeFormatRow =>
   volumeFormats.find(({ versions }) => Object.hasOwn(versions, format))!;
 
 /** What people call each value of `VolumeHeader.format`. */
-export const formatNames = Object.assign({}, ...volumeFormats.map(({ versions }) => versions)) as Readonly<
-  Record<VolumeFormat, string>
->;
+export const formatNames = Object.assign(
+  { dicom: 'DICOM' },
+  ...volumeFormats.map(({ versions }) => versions),
+) as Readonly<Record<VolumeFormat, string>>;
 
 /** Texts as a list that ends in “or”, as in “NIfTI, MetaImage or NRRD”. */
 export const listedWithOr = (texts: readonly string[]): string =>

@@ -1,13 +1,16 @@
+import { readDicomVolume } from '../dicom/read-dicom.ts';
+import type { DicomSource } from '../dicom/source.ts';
 import { TomaatError } from '../errors.ts';
 import type { Bytes, Platform } from '../platform.ts';
 import { type Volume, voxelCount } from '../volume.ts';
 import { checkAffine, defaultLimits, type ReadLimits } from './header.ts';
 import { maxPaddingBytes } from './inflate-members.ts';
+import { isDicomSeries, mostFilesOfOneHeader, readPrefix, tooMany, unpackFiles } from './inspect-files.ts';
 import type { SourceFile } from './source-file.ts';
 import { type VolumeExtension, type VolumeHeader, writerOf } from './table.ts';
 import type { WriteOptions } from './volume-format.ts';
 import { type FilePrefix, type Plan, planRead, prefixBytes, surplusVoxels } from './volume-plan.ts';
-import { joinBytes, pieceBytes } from './voxel-pieces.ts';
+import { pieceBytes } from './voxel-pieces.ts';
 import { createVoxelSink, textToBytes } from './voxel-sink.ts';
 
 export type { ReadLimits } from './header.ts';
@@ -27,6 +30,8 @@ export { collectBytes } from './voxel-pieces.ts';
 export interface ReadOptions {
   /** Which volume of a 4-D file, from 0; 'all' reads every one, as components. */
   frame?: number | 'all';
+  /** Which DICOM series, where the files hold several: its UID, or its number. */
+  series?: string;
   limits?: ReadLimits;
   /** Told the fraction of the voxels that was read, at most once per chunk of the source. */
   onProgress?(fraction: number): void;
@@ -61,11 +66,19 @@ export async function inspectVolume(
  * @throws TomaatError as inspectVolume; FRAME_NEEDED; BAD_INPUT (no such frame); BAD_VOXELS (truncated, surplus or corrupt)
  */
 export async function readVolume(
-  files: readonly SourceFile[],
+  given: readonly SourceFile[],
   platform: Platform,
   options: ReadOptions = {},
-): Promise<{ volume: Volume; header: VolumeHeader }> {
+): Promise<{ volume: Volume; header: VolumeHeader; source?: DicomSource }> {
   const { limits = defaultLimits, signal } = options;
+  const files = await unpackFiles(given, platform, limits);
+  if (await isDicomSeries(files)) {
+    return readDicomVolume(files, platform, {
+      ...options,
+      chooseFrame: (frames) => chooseFrame(frames, options.frame),
+    });
+  }
+  if (files.length > mostFilesOfOneHeader) throw tooMany(files.length);
   const prefixes: FilePrefix[] = [];
   for (const file of files) prefixes.push(await readPrefix(file, prefixBytes, signal));
   let plan = planRead(prefixes, limits);
@@ -121,32 +134,6 @@ export async function readVolume(
     affine: header.affine,
   };
   return { volume, header };
-}
-
-async function readPrefix(
-  file: SourceFile,
-  length: number,
-  signal: AbortSignal | undefined,
-): Promise<FilePrefix> {
-  const parts: Uint8Array[] = [];
-  let total = 0;
-  let whole = true;
-  for await (const chunk of file.open()) {
-    signal?.throwIfAborted();
-    parts.push(chunk);
-    total += chunk.length;
-    if (total >= length) {
-      whole = false;
-      break;
-    }
-  }
-  const prefix = joinBytes(parts).subarray(0, length);
-  return {
-    name: file.name,
-    renamed: file.renamed,
-    prefix,
-    sizeBytes: file.sizeBytes ?? (whole ? total : undefined),
-  };
 }
 
 function chooseFrame(frames: number, frame: number | 'all' | undefined): number | 'all' {
