@@ -14,8 +14,10 @@ export interface DecodedFrame {
   readonly rows: number;
   readonly columns: number;
   readonly samplesPerPixel: number;
-  /** Samples as the decoder gives them: one byte each up to 8 bits, two bytes in the machine's order above. */
+  /** Samples in the machine's order of bytes. */
   readonly bytes: Uint8Array;
+  readonly bytesPerSample: 1 | 2 | 4;
+  /** The precision that the code stream states. */
   readonly bitsPerSample: number;
 }
 
