@@ -74,7 +74,13 @@ export {
 } from './dicom/read-dicom.ts';
 export { type DicomSeries, type LeftOut, listSeries, type SeriesList } from './dicom/series.ts';
 export type { DicomSource, SliceReference } from './dicom/source.ts';
-export { type CodecModule, type CodecName, createFrameDecoder } from './dicom/wasm-codecs.ts';
+export {
+  type CodecModule,
+  type CodecName,
+  type CodecOptions,
+  createFrameDecoder,
+  quietCodec,
+} from './dicom/wasm-codecs.ts';
 export {
   describeError,
   type ErrorCode,

@@ -1,6 +1,13 @@
 import { createRequire } from 'node:module';
 import * as zlib from 'node:zlib';
-import { type CodecModule, createFrameDecoder, type Platform, zlibPlatform } from '@tomaat/core';
+import {
+  type CodecModule,
+  type CodecOptions,
+  createFrameDecoder,
+  type Platform,
+  quietCodec,
+  zlibPlatform,
+} from '@tomaat/core';
 
 /** The entries that decode alone; that of openjph has no such. Each finds its .wasm beside itself. */
 const entries = {
@@ -15,7 +22,9 @@ export const nodePlatform: Platform = {
   ...zlibPlatform(zlib),
   decodeFrame: createFrameDecoder((codec) => {
     const require = createRequire(import.meta.url);
-    const create: () => Promise<CodecModule> = require(`@cornerstonejs/${entries[codec]}`);
-    return create();
+    const create: (options: CodecOptions) => Promise<CodecModule> = require(
+      `@cornerstonejs/${entries[codec]}`,
+    );
+    return create(quietCodec());
   }),
 };

@@ -42,14 +42,10 @@ const sopClassOf = (dataset: Dataset) => word(dataset, tags.sopClassUid);
 export const isLocalizer = ({ dicom }: DicomHeader): boolean =>
   words(dicom.dataset, tags.imageType).includes('LOCALIZER');
 
-/** A picture of a screen or of a page, without a place in the body. */
-export function isCapture({ dicom: { dataset } }: DicomHeader): boolean {
-  const isPicture =
-    isOf(sopClassOf(dataset) ?? '', secondaryCapture) ||
-    words(dataset, tags.imageType).includes('SCREEN SAVE');
-  return (
-    isPicture &&
-    !dataset.has(tags.imagePositionPatient) &&
-    !dataset.has(tags.perFrameFunctionalGroupsSequence)
-  );
-}
+/** A picture of a screen or of a page. Some programs store slices as such, with a place in the body. */
+export const isCapture = ({ dicom: { dataset } }: DicomHeader): boolean =>
+  isOf(sopClassOf(dataset) ?? '', secondaryCapture) || words(dataset, tags.imageType).includes('SCREEN SAVE');
+
+/** Whether an image, or each of its frames, says where in the body it lies. */
+export const hasPlace = ({ dicom: { dataset } }: DicomHeader): boolean =>
+  dataset.has(tags.imagePositionPatient) || dataset.has(tags.perFrameFunctionalGroupsSequence);

@@ -41,6 +41,10 @@ export function isDicom(bytes: Uint8Array): boolean {
   return startOf(bytes) > 0 || beginsWithElement(bytes);
 }
 
+/** Whether bytes are a DICOM file's, and no text that begins like one: base64 has the letters DICM too. */
+export const isDicomUnlikeText = (bytes: Uint8Array): boolean =>
+  isDicom(bytes) && bytes.subarray(0, 128).some((byte) => byte < 9);
+
 /** The first byte behind the preamble and the word DICM; 0 where they are missing. */
 function startOf(bytes: Uint8Array): number {
   const hasMagic = (at: number) =>

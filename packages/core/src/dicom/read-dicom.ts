@@ -24,8 +24,8 @@ export interface DicomChoice {
 }
 
 export interface DicomReadOptions extends DicomChoice {
-  /** Which volume of a 4-D series, from 0; 'all' reads every one, as components. */
-  frame?: number | 'all';
+  /** Which frame of a 4-D series to read, from 0, by how many there are; 'all' reads every one, as components. */
+  chooseFrame(frames: number): number | 'all';
   /** Told the fraction of the images that was read, after each of them. */
   onProgress?(fraction: number): void;
 }
@@ -242,13 +242,12 @@ function sourceOf(slices: readonly DicomImage[]): DicomSource {
  * Reads the volume of a DICOM series: all headers, one allocation, then one file after the other, frame by frame. No more is in
  * memory than the volume and one file.
  *
- * @param chooseFrame which frames to read, by how many there are
  * @throws TomaatError as inspectDicom(); FRAME_NEEDED; BAD_VOXELS, when pixels are cut off or damaged
  */
 export async function readDicomVolume(
   files: readonly SourceFile[],
   platform: Platform,
-  options: DicomReadOptions & { chooseFrame: (frames: number) => number | 'all' },
+  options: DicomReadOptions,
 ): Promise<{ volume: Volume } & DicomFindings> {
   const found = await inspectDicom(files, platform, options);
   const stack = found.series.stack!;

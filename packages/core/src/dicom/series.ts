@@ -4,7 +4,7 @@ import { spacingOf } from '../geometry/affine.ts';
 import { type Dataset, number, text, word } from './dataset.ts';
 import type { DicomHeader, UnreadFile } from './dicom-files.ts';
 import { type DicomImage, imagesOf } from './frames.ts';
-import { isCapture, isLocalizer, otherObjectOf } from './object-kinds.ts';
+import { hasPlace, isCapture, isLocalizer, otherObjectOf } from './object-kinds.ts';
 import { type Stack, stackOf } from './stack.ts';
 import { tagName, tags } from './tags.ts';
 
@@ -109,7 +109,9 @@ function reasonToLeaveOut(header: DicomHeader | UnreadFile): Omit<LeftOut, 'name
 type LeaveOut = (header: DicomHeader, reason: string) => void;
 
 function seriesOf(files: readonly DicomHeader[], limits: ReadLimits, leaveOut: LeaveOut): DicomSeries {
-  const { kept, content } = withoutStrangers(files, leaveOut);
+  const found = withoutStrangers(files, leaveOut);
+  const { kept } = found;
+  let { content } = found;
   let images: DicomImage[] = [];
   let stack: Stack | undefined;
   let refusal: TomaatError | undefined;
@@ -121,6 +123,10 @@ function seriesOf(files: readonly DicomHeader[], limits: ReadLimits, leaveOut: L
   } catch (error) {
     if (!(error instanceof TomaatError)) throw error;
     refusal = error;
+    if (content === 'images' && kept.every(isCapture)) {
+      content = 'capture';
+      for (const header of kept) leaveOut(header, 'is a secondary capture');
+    }
   }
   const { dataset } = kept[0].dicom;
   return {
@@ -146,7 +152,7 @@ function withoutStrangers(
   const kinds = files.map((header) => ({
     header,
     isLocalizer: isLocalizer(header),
-    isCapture: isCapture(header),
+    isCapture: isCapture(header) && !hasPlace(header),
   }));
   for (const { header, isLocalizer: locates, isCapture: captures } of kinds) {
     if (locates) leaveOut(header, 'is a localizer (ImageType LOCALIZER)');

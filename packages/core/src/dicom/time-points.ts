@@ -38,7 +38,8 @@ export function splitFrames<Image extends DicomImage>(
     }
   }
   const byNumber = positions.map((images) => [...images].sort(byKeys(['instance'])));
-  if (isInOrder(byNumber) || isInOrder(framesOf(byNumber, count))) {
+  // At one position alone numbers prove nothing: any two pictures have some.
+  if (positions.length > 1 && (isInOrder(byNumber) || isInOrder(framesOf(byNumber, count)))) {
     return { frames: framesOf(byNumber, count), frameKeys: ['instance'] };
   }
   throw badHeader(

@@ -32,6 +32,12 @@ interface WasmDecoder {
   delete(): void;
 }
 /** What such a package gives: classes by name, and the module's own functions. */
+export interface CodecOptions {
+  print(line: string): void;
+  printErr(line: string): void;
+}
+/** For the functions that make such modules: some print what they do. New for each, since the module becomes part of it. */
+export const quietCodec = (): CodecOptions => ({ print() {}, printErr() {} });
 export type CodecModule = Readonly<Partial<Record<string, new () => WasmDecoder>>>;
 
 /**

@@ -3,10 +3,9 @@ import { inspectDicom } from '../dicom/read-dicom.ts';
 import { TomaatError } from '../errors.ts';
 import type { Platform } from '../platform.ts';
 import { defaultLimits, type ReadLimits } from './header.ts';
-import { inflatePrefix, isGzip } from './inflate-prefix.ts';
 import type { SourceFile } from './source-file.ts';
-import { formatOf, type VolumeHeader } from './table.ts';
-import { type FilePrefix, planRead, prefixBytes } from './volume-plan.ts';
+import type { VolumeHeader } from './table.ts';
+import { type FilePrefix, isOneOfMany, planRead, prefixBytes } from './volume-plan.ts';
 import { joinBytes } from './voxel-pieces.ts';
 import { isZip, openZip } from './zip.ts';
 
@@ -37,23 +36,28 @@ export async function inspectFiles(
   { limits = defaultLimits, series, signal }: InspectOptions = {},
 ): Promise<VolumeHeader> {
   const unpacked = await unpackFiles(files, platform, limits);
-  if (await isDicomSeries(unpacked)) {
+  if (await isDicomSeries(unpacked, signal)) {
     return (await inspectDicom(unpacked, platform, { limits, series, signal })).header;
   }
-  if (unpacked.length > mostFilesOfOneHeader) throw tooMany(unpacked.length);
+  requireFew(unpacked);
   const prefixes: FilePrefix[] = [];
   for (const file of unpacked) prefixes.push(await readPrefix(file, prefixBytes, signal));
   return planRead(prefixes, limits).header;
 }
 
 /** A header, its voxels, and what should not be among them, which is named. */
-export const mostFilesOfOneHeader = 64;
+const mostFilesOfOneHeader = 64;
+/** So many files that are not DICOM may come before the first one that is. */
+const mostStrangers = 1000;
 
-export const tooMany = (count: number) =>
-  new TomaatError(
+/** Throws BAD_INPUT for more files than a volume has whose header says all of it. */
+export function requireFew(files: readonly SourceFile[]): void {
+  if (files.length <= mostFilesOfOneHeader) return;
+  throw new TomaatError(
     'BAD_INPUT',
-    `The ${count} files of the volume are not a DICOM series: send one volume, or the files of one series`,
+    `The ${files.length} files of the volume are not a DICOM series: send one volume, or the files of one series`,
   );
+}
 
 /**
  * What the first bytes of one file can tell, before the others are there. Of a zip archive that is nothing, since its directory is at
@@ -64,7 +68,11 @@ export const tooMany = (count: number) =>
 export function inspectStart(file: FilePrefix, limits: ReadLimits = defaultLimits): void {
   const { prefix } = file;
   if (isZip(prefix)) return;
-  if (!hasDicomWord(prefix)) return void planRead([file], limits);
+  if (!hasDicomWord(prefix)) {
+    // Voxels of a pair, which come first, may be like a DICOM file without the word.
+    if (!isDicom(prefix)) planRead([file], limits);
+    return;
+  }
   const isWhole = prefix.length < prefixBytes;
   try {
     parseDicom(prefix, { fileBytes: isWhole ? prefix.length : Number.POSITIVE_INFINITY });
@@ -89,22 +97,16 @@ export async function unpackFiles(
   );
 }
 
-/** Whether files are images of DICOM: the first one decides that says what it is. Others, such as a text, may lie among them. */
-export async function isDicomSeries(files: readonly SourceFile[]): Promise<boolean> {
-  let mayBe = false;
-  for (const file of files) {
-    const { prefix } = await readPrefix(file, kindBytes);
-    if (hasDicomWord(prefix)) return true;
-    // Without the word only the first element speaks for it, which raw voxels may be like.
-    if (formatOf(isGzip(prefix) ? inflatePrefix(prefix, kindBytes) : prefix)) return false;
-    mayBe ||= isDicom(prefix);
-  }
-  return mayBe;
+/** Whether files are those of a DICOM series. Others, such as a text, may lie among them, even before them. */
+export async function isDicomSeries(files: readonly SourceFile[], signal?: AbortSignal): Promise<boolean> {
+  for (const file of files.slice(0, mostStrangers))
+    if (isOneOfMany(await readPrefix(file, kindBytes, signal), files)) return true;
+  return false;
 }
 
-function hasDicomWord(bytes: Uint8Array): boolean {
-  return bytes[128] === 68 && bytes[129] === 73 && bytes[130] === 67 && bytes[131] === 77;
-}
+/** PS3.10, 7.1: behind a preamble of 128 bytes. */
+const hasDicomWord = (bytes: Uint8Array) =>
+  bytes[128] === 68 && bytes[129] === 73 && bytes[130] === 67 && bytes[131] === 77;
 
 /** The first bytes of a file, `length` at most. */
 export async function readPrefix(

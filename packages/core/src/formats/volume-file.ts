@@ -1,15 +1,23 @@
-import { readDicomVolume } from '../dicom/read-dicom.ts';
+import { inspectDicom, readDicomVolume } from '../dicom/read-dicom.ts';
+import type { LeftOut } from '../dicom/series.ts';
 import type { DicomSource } from '../dicom/source.ts';
 import { TomaatError } from '../errors.ts';
 import type { Bytes, Platform } from '../platform.ts';
 import { type Volume, voxelCount } from '../volume.ts';
 import { checkAffine, defaultLimits, type ReadLimits } from './header.ts';
 import { maxPaddingBytes } from './inflate-members.ts';
-import { isDicomSeries, mostFilesOfOneHeader, readPrefix, tooMany, unpackFiles } from './inspect-files.ts';
+import { isDicomSeries, readPrefix, requireFew, unpackFiles } from './inspect-files.ts';
 import type { SourceFile } from './source-file.ts';
 import { type VolumeExtension, type VolumeHeader, writerOf } from './table.ts';
 import type { WriteOptions } from './volume-format.ts';
-import { type FilePrefix, type Plan, planRead, prefixBytes, surplusVoxels } from './volume-plan.ts';
+import {
+  type FilePrefix,
+  isOneOfMany,
+  type Plan,
+  planRead,
+  prefixBytes,
+  surplusVoxels,
+} from './volume-plan.ts';
 import { pieceBytes } from './voxel-pieces.ts';
 import { createVoxelSink, textToBytes } from './voxel-sink.ts';
 
@@ -30,7 +38,7 @@ export { collectBytes } from './voxel-pieces.ts';
 export interface ReadOptions {
   /** Which volume of a 4-D file, from 0; 'all' reads every one, as components. */
   frame?: number | 'all';
-  /** Which DICOM series, where the files hold several: its UID, or its number. */
+  /** Which series of DICOM files to read where there are several: its UID, or its number. */
   series?: string;
   limits?: ReadLimits;
   /** Told the fraction of the voxels that was read, at most once per chunk of the source. */
@@ -44,17 +52,38 @@ const longPrefixBytes = 4 * 2 ** 20;
 /**
  * What a volume's header says, from the first bytes of its files. All that a header can tell is checked (magic, sizes,
  * type, offset, geometry; the length of the file where `sizeBytes` is known), and nothing is allocated by it. Payloads are
- * checked when they are read. A packed header is unpacked here, not by the platform (see inflatePrefix).
+ * checked when they are read. A packed header is unpacked here, not by the platform (see inflatePrefix), but for deflated DICOM.
+ *
+ * DICOM files are sorted into series (see inspectDicom): give as much of each as its header takes, 64 KiB of most, up to 1 MiB of
+ * enhanced multi-frame images.
  *
  * @throws TomaatError UNKNOWN_FORMAT, UNSUPPORTED_FORMAT, BAD_HEADER, BAD_VOXELS (a length that cannot be), TOO_MANY_VOXELS,
- *   BAD_INPUT (a file of a pair is missing or one too many)
+ *   BAD_INPUT (a file of a pair is missing or one too many; several DICOM series)
  */
 export async function inspectVolume(
   files: readonly FilePrefix[],
-  _platform: Platform,
+  platform: Platform,
   limits: ReadLimits = defaultLimits,
+  { series }: Pick<ReadOptions, 'series'> = {},
 ): Promise<VolumeHeader> {
-  return planRead(files, limits).header;
+  if (!files.some((file) => isOneOfMany(file, files))) return planRead(files, limits).header;
+  return (await inspectDicom(files.map(sourceOfPrefix), platform, { limits, series })).header;
+}
+
+/** The beginning of a file as a file to read, which says that more follows it. */
+function sourceOfPrefix({ name, prefix, sizeBytes }: FilePrefix): SourceFile {
+  const least = prefix.length < prefixBytes ? prefix.length : prefix.length + 1;
+  return { ...sourceFromBytes(name, prefix), sizeBytes: Math.max(sizeBytes ?? least, prefix.length) };
+}
+
+/** A volume as it was read. */
+export interface ReadVolume {
+  volume: Volume;
+  header: VolumeHeader;
+  /** Of DICOM files: what results state of the series that they were computed from. */
+  source?: DicomSource;
+  /** Of DICOM files: those that do not belong to the volume, with the reason. */
+  leftOut?: readonly LeftOut[];
 }
 
 /**
@@ -63,22 +92,20 @@ export async function inspectVolume(
  *
  * Scaled voxels (NIfTI's scl_slope) become float32 where that is exact enough, else float64 (see `scaledType`).
  *
- * @throws TomaatError as inspectVolume; FRAME_NEEDED; BAD_INPUT (no such frame); BAD_VOXELS (truncated, surplus or corrupt)
+ * The files of a DICOM series are read one after the other (see readDicomVolume). One zip archive stands for the files in it (see
+ * openZip).
+ *
+ * @throws TomaatError as inspectVolume, openZip; FRAME_NEEDED; BAD_INPUT (no such frame); BAD_VOXELS (truncated, surplus or corrupt)
  */
 export async function readVolume(
   given: readonly SourceFile[],
   platform: Platform,
   options: ReadOptions = {},
-): Promise<{ volume: Volume; header: VolumeHeader; source?: DicomSource }> {
+): Promise<ReadVolume> {
   const { limits = defaultLimits, signal } = options;
   const files = await unpackFiles(given, platform, limits);
-  if (await isDicomSeries(files)) {
-    return readDicomVolume(files, platform, {
-      ...options,
-      chooseFrame: (frames) => chooseFrame(frames, options.frame),
-    });
-  }
-  if (files.length > mostFilesOfOneHeader) throw tooMany(files.length);
+  if (await isDicomSeries(files, signal)) return readDicom(files, platform, options);
+  requireFew(files);
   const prefixes: FilePrefix[] = [];
   for (const file of files) prefixes.push(await readPrefix(file, prefixBytes, signal));
   let plan = planRead(prefixes, limits);
@@ -134,6 +161,18 @@ export async function readVolume(
     affine: header.affine,
   };
   return { volume, header };
+}
+
+async function readDicom(
+  files: readonly SourceFile[],
+  platform: Platform,
+  options: ReadOptions,
+): Promise<ReadVolume> {
+  const { volume, header, source, leftOut } = await readDicomVolume(files, platform, {
+    ...options,
+    chooseFrame: (frames) => chooseFrame(frames, options.frame),
+  });
+  return { volume, header, source, leftOut };
 }
 
 function chooseFrame(frames: number, frame: number | 'all' | undefined): number | 'all' {
