@@ -1,12 +1,12 @@
 import zlib, { deflateRawSync } from 'node:zlib';
 import { describe, expect, it } from 'vitest';
+import { joined, zipOf } from '../../test/zip-files.ts';
 import { createNumbers } from '../geometry/fixtures.ts';
 import type { Platform } from '../platform.ts';
 import { sourceFromBytes } from './volume-file.ts';
 import { collectBytes } from './voxel-pieces.ts';
 import { webPlatform } from './web-platform.ts';
 import { isZip, maxZipEntries, openZip } from './zip.ts';
-import { joined, zipOf } from './zip-fixtures.ts';
 import { zlibPlatform } from './zlib-platform.ts';
 
 const platforms: [string, Platform][] = [

@@ -1,5 +1,5 @@
 import { deflateRawSync } from 'node:zlib';
-import { crc32 } from './inflate-members.ts';
+import { crc32 } from '../src/formats/inflate-members.ts';
 
 /** Zip archives byte by byte (PKWARE APPNOTE 6.3.10, 4.3), good ones and those that nobody should send. */
 
