@@ -47,12 +47,14 @@ type SentFile = UploadFile | FileRef;
 export interface PredictOptions {
   /**
    * The file of each volume input, or what `upload` gave for it; several for one volume that comes in several files
-   * (.hdr and .img).
+   * (.hdr and .img, the files of a DICOM series).
    */
   volumes: Readonly<Record<string, VolumeFile | readonly VolumeFile[]>>;
   values?: Readonly<Record<string, InputParameter>>;
   /** Which frame of a 4-D volume, from 0. */
   frame?: number;
+  /** Which DICOM series, where the files of a volume hold several: its UID, or its number. */
+  series?: string;
   /** The same key with the same request gives the same job; one is made if missing. */
   idempotencyKey?: string;
   onUpload?: UploadProgress;
@@ -210,6 +212,7 @@ export function createClient(options: ConnectionOptions): Client {
         volumes,
         values = {},
         frame,
+        series,
         idempotencyKey = randomHex(16),
         onUpload,
         resumableAboveBytes = Number.POSITIVE_INFINITY,
@@ -238,7 +241,7 @@ export function createClient(options: ConnectionOptions): Client {
       if (given.some(([, file]) => isRef(file) || sizeOf(file) > resumableAboveBytes)) {
         const inputs = await uploadAll(connection, given, onUpload, signal);
         if (inputs) {
-          const named: NamedPrediction = { inputs, parameters: Object.fromEntries(fields), frame };
+          const named: NamedPrediction = { inputs, parameters: Object.fromEntries(fields), frame, series };
           return call(path, jobSchema, {
             method: 'POST',
             headers: { ...headers, 'content-type': 'application/json' },
@@ -254,7 +257,7 @@ export function createClient(options: ConnectionOptions): Client {
         path,
         { fields, files },
         {
-          query: { frame },
+          query: { frame, series },
           headers,
           repeatable: true,
           onUpload,

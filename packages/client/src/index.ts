@@ -33,7 +33,12 @@ export {
   settledStates,
 } from './contract/jobs.ts';
 export { type LoggedOut, loggedOutSchema, type Me, meSchema } from './contract/login.ts';
-export { idempotencyKeySchema, type NamedPrediction, namedPredictionSchema } from './contract/predictions.ts';
+export {
+  idempotencyKeySchema,
+  type NamedPrediction,
+  namedPredictionSchema,
+  seriesSchema,
+} from './contract/predictions.ts';
 export { type Problem, problemSchema } from './contract/problem.ts';
 export {
   type Announcement,

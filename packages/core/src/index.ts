@@ -64,6 +64,7 @@ export {
 export { type NetworkReport, verifyNetwork } from './app/verify.ts';
 export type { DecodedFrame, DecodeFrame, FrameShape } from './dicom/decoders.ts';
 export { type DicomHeader, readDicomHeader, type UnreadFile } from './dicom/dicom-files.ts';
+export { isDicom } from './dicom/parse.ts';
 export {
   type DicomFindings,
   type DicomReadOptions,
@@ -102,6 +103,7 @@ export {
   type TextSource,
   writeStripped,
 } from './formats/identifying-text.ts';
+export { type InspectOptions, inspectFiles, inspectStart } from './formats/inspect-files.ts';
 export { meshToStl, meshToVtk, readMesh } from './formats/mesh-file.ts';
 export { formatPoints, parsePoints } from './formats/points.ts';
 export { isText } from './formats/strangers.ts';
@@ -145,6 +147,7 @@ export {
 } from './formats/volume-file.ts';
 export type { DataFileField, FileEnding, VolumeFormatRow } from './formats/volume-format.ts';
 export { webPlatform } from './formats/web-platform.ts';
+export { isZip, openZip } from './formats/zip.ts';
 export { type Zlib, zlibPlatform } from './formats/zlib-platform.ts';
 export {
   type Affine,

@@ -50,6 +50,8 @@ export interface LocalPredictOptions {
   values?: Readonly<Record<string, InputParameter>>;
   /** Which frame of a 4-D volume, from 0. */
   frame?: number;
+  /** Which DICOM series, where the files of a volume hold several: its UID, or its number. */
+  series?: string;
   /** The format of each output; a label map is otherwise written as the first volume was (a Volume counts as NRRD). */
   formats?: Readonly<Record<string, OutputFormat>>;
   signal?: AbortSignal;

@@ -2,16 +2,14 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
-import { inspectVolume } from '@tomaat/core';
+import { inspectFiles, sourceFromBytes } from '@tomaat/core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { goodFile } from '../../core/test/bad-files.ts';
 import { openHeaderReader } from '../src/intake/header-reader.ts';
 import { nodePlatform } from '../src/node-platform.ts';
 
 const limits = { maxVoxels: 2 ** 30 };
-const prefixOf = (name: string, bytes: Uint8Array = new Uint8Array(1)) => [
-  { name, prefix: bytes, sizeBytes: bytes.length },
-];
+const fileOf = (name: string, path = '', sizeBytes = 1) => [{ name, path, sizeBytes }];
 
 /** A thread that hangs, fails or answers, by the name of the file: what no parser here is known to do. */
 const faultyThread = `
@@ -19,7 +17,7 @@ import { parentPort } from 'node:worker_threads';
 const say = (answer) => parentPort.postMessage(answer);
 const wait = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 parentPort.on('message', async ({ files, file }) => {
-  const name = files ? files[0].name : file.name;
+  const { name } = files ? files[0] : file;
   if (name === 'regex') /^(a+)+$/.test('a'.repeat(60) + 'b');
   if (name === 'loop') for (;;);
   if (name === 'fault') throw new TypeError('a fault of ours');
@@ -42,7 +40,7 @@ describe('openHeaderReader()', () => {
   it.each(['regex', 'loop'])('ends a header that hangs (%s), and reads others meanwhile', async (name) => {
     await using reader = openHeaderReader({ deadlineMs: 1000, thread });
     let isOver = false;
-    const hanging = reader.inspect(prefixOf(name), limits).finally(() => {
+    const hanging = reader.inspect(fileOf(name), { limits }).finally(() => {
       isOver = true;
     });
     const refused = expect(hanging).rejects.toMatchObject({
@@ -50,25 +48,25 @@ describe('openHeaderReader()', () => {
       message: expect.stringContaining('more than 1 s'),
     });
     // This event loop turns, and another thread takes what comes next.
-    expect(await reader.inspect(prefixOf('a'), limits)).toBe('a');
+    expect(await reader.inspect(fileOf('a'), { limits })).toBe('a');
     expect(isOver).toBe(false);
     await refused;
-    expect(await reader.inspect(prefixOf('b'), limits)).toBe('b');
+    expect(await reader.inspect(fileOf('b'), { limits })).toBe('b');
   });
 
   it('goes on when as many headers hang as there are threads', async () => {
     await using reader = openHeaderReader({ deadlineMs: 300, thread });
     const hanging = Array.from({ length: 7 }, () =>
-      expect(reader.inspect(prefixOf('loop'), limits)).rejects.toMatchObject({ code: 'BAD_HEADER' }),
+      expect(reader.inspect(fileOf('loop'), { limits })).rejects.toMatchObject({ code: 'BAD_HEADER' }),
     );
-    expect(await reader.inspect(prefixOf('a'), limits)).toBe('a');
+    expect(await reader.inspect(fileOf('a'), { limits })).toBe('a');
     await Promise.all(hanging);
   });
 
   it('passes on a fault of the reader, and reads the next header', async () => {
     await using reader = openHeaderReader({ thread });
-    await expect(reader.inspect(prefixOf('fault'), limits)).rejects.toThrow('a fault of ours');
-    expect(await reader.inspect(prefixOf('a'), limits)).toBe('a');
+    await expect(reader.inspect(fileOf('fault'), { limits })).rejects.toThrow('a fault of ours');
+    expect(await reader.inspect(fileOf('a'), { limits })).toBe('a');
   });
 
   it('waits for a thread that says that it is alive', async () => {
@@ -82,7 +80,7 @@ describe('openHeaderReader()', () => {
     let done = 0;
     const stored = { path: '', name: 'slow disk', sizeBytes: 1, dataFiles: {} };
     const slow = Array.from({ length: 4 }, () => reader.identify(stored).then(() => done++));
-    await reader.inspect(prefixOf('a'), limits);
+    await reader.inspect(fileOf('a'), { limits });
     expect(done).toBeLessThan(4);
     await Promise.all(slow);
   });
@@ -90,28 +88,48 @@ describe('openHeaderReader()', () => {
   it('refuses what waits when it is closed, and what comes later', async () => {
     const reader = openHeaderReader({ deadlineMs: 60_000, thread });
     const waiting = ['loop', 'loop', 'loop', 'a'].map((name) =>
-      expect(reader.inspect(prefixOf(name), limits)).rejects.toMatchObject({ code: 'BUSY' }),
+      expect(reader.inspect(fileOf(name), { limits })).rejects.toMatchObject({ code: 'BUSY' }),
     );
     await reader[Symbol.asyncDispose]();
     await Promise.all(waiting);
-    await expect(reader.inspect(prefixOf('a'), limits)).rejects.toMatchObject({ code: 'BUSY' });
+    await expect(reader.inspect(fileOf('a'), { limits })).rejects.toMatchObject({ code: 'BUSY' });
   });
 
   it('fails where its thread does not start', async () => {
     const missing = pathToFileURL(join(folder, 'none.mjs'));
     await using reader = openHeaderReader({ thread: missing });
-    await expect(reader.inspect(prefixOf('a'), limits)).rejects.toThrow('none.mjs');
+    await expect(reader.inspect(fileOf('a'), { limits })).rejects.toThrow('none.mjs');
   });
 
-  it('gives what inspectVolume() gives, and its errors', async () => {
+  it('leaves a thread to others while long series are inspected', async () => {
+    await using reader = openHeaderReader({ deadlineMs: 60_000, thread });
+    let done = 0;
+    const slow = Array.from({ length: 4 }, () =>
+      reader.inspect(fileOf('slow disk'), { limits }, true).then(() => done++),
+    );
+    await reader.inspect(fileOf('a'), { limits });
+    await reader.start({ name: 'a', prefix: new Uint8Array(1) }, limits);
+    expect(done).toBeLessThan(4);
+    await Promise.all(slow);
+  });
+
+  it('gives what inspectFiles() and inspectStart() give, and their errors', async () => {
     await using reader = openHeaderReader();
     for (const extension of ['nii', 'nii.gz', 'mha', 'nrrd'] as const) {
+      const name = `a.${extension}`;
       const bytes = await goodFile(extension);
-      const files = prefixOf(`a.${extension}`, bytes);
-      expect(await reader.inspect(files, limits)).toEqual(await inspectVolume(files, nodePlatform, limits));
-      const cut = prefixOf(`a.${extension}`, bytes.subarray(0, 20));
-      const error = await inspectVolume(cut, nodePlatform, limits).catch((fault: unknown) => fault);
-      await expect(reader.inspect(cut, limits)).rejects.toEqual(error);
+      const path = join(folder, name);
+      await writeFile(path, bytes);
+      const header = await inspectFiles([sourceFromBytes(name, bytes)], nodePlatform);
+      expect(header.size).toHaveLength(3);
+      expect(await reader.inspect(fileOf(name, path, bytes.length), { limits })).toEqual(header);
+      await reader.start({ name, prefix: bytes }, limits);
+      const cut = bytes.subarray(0, 20);
+      await writeFile(path, cut);
+      const error = await inspectFiles([sourceFromBytes(name, cut)], nodePlatform).catch((fault) => fault);
+      expect(error).toMatchObject({ name: 'TomaatError' });
+      await expect(reader.inspect(fileOf(name, path, 20), { limits })).rejects.toEqual(error);
+      await expect(reader.start({ name, prefix: cut, sizeBytes: 20 }, limits)).rejects.toEqual(error);
     }
   });
 

@@ -11,22 +11,33 @@ const fileRefSchema = z.union([
   }),
 ]);
 
+/** What chooses one of several DICOM series: its UID (PS3.5 9: digits and dots, 64 at most), or its number. */
+export const seriesSchema = z
+  .string()
+  .max(64)
+  .regex(/^\d[\d.]*$/, 'is the UID of a DICOM series, or its number')
+  .describe('Which DICOM series, where the files hold several: its UID, or its number');
+
 /** A prediction whose files are on the server already. */
 export const namedPredictionSchema = z.strictObject({
   inputs: z.record(z.string(), z.union([fileRefSchema, z.array(fileRefSchema)])),
   parameters: z.record(z.string(), z.unknown()).optional(),
   frame: z.int().min(0).optional(),
+  series: seriesSchema.optional(),
   format: z.string().optional(),
 });
 export type NamedPrediction = z.infer<typeof namedPredictionSchema>;
 
 const predictionBody = {
   description:
-    'multipart/form-data: a part for each volume, named as the input (parts of one name belong together: .hdr and .img, .mhd and its data); every other field is a parameter. application/octet-stream: the only volume; parameters in the query. application/json: files that are on the server already, as uploads or by their SHA-256.',
+    'multipart/form-data: a part for each volume, named as the input (parts of one name belong together: .hdr and .img, .mhd and its data, up to 4096 files of a DICOM series; a zip archive of them is one part); every other field is a parameter. application/octet-stream, application/zip, application/dicom: the only volume; parameters in the query. application/json: files that are on the server already, as uploads or by their SHA-256.',
   content: {
     'multipart/form-data': {
       files: { volume: 'The volume of a service that has one; those of others by their names' },
-      texts: { frame: 'Which frame of a 4-D volume, from 0' },
+      texts: {
+        frame: 'Which frame of a 4-D volume, from 0',
+        series: 'Which DICOM series, where the files hold several: its UID, or its number',
+      },
     },
     'application/octet-stream': 'binary',
     'application/json': namedPredictionSchema,
@@ -38,8 +49,9 @@ export const idempotencyKeySchema = z
   .min(1)
   .max(200)
   .regex(/^[\x21-\x7e]+$/);
-const frameQuery = z.looseObject({
+const volumeQuery = z.looseObject({
   frame: z.coerce.number().int().min(0).optional().describe('Which frame of a 4-D volume, from 0'),
+  series: seriesSchema.optional(),
 });
 
 export const predictionEndpoints = {
@@ -50,7 +62,7 @@ export const predictionEndpoints = {
     tag: 'jobs',
     summary: 'Ask for a prediction; it becomes a job',
     params: idParam,
-    query: frameQuery,
+    query: volumeQuery,
     headers: {
       Priority: 'u=N, from 0 (most urgent) to 7; 3 if missing (RFC 9218)',
       Prefer: 'wait=N: answer 200 with the settled job if N seconds were enough',
@@ -81,7 +93,7 @@ export const predictionEndpoints = {
     description:
       'Answers with the primary output on the input’s grid and in the input’s format. The header TOMAAT-Service names the service that answered; TOMAAT-Receipt is the signed receipt. Where the header of the answer would be longer than proxies take (4 kB), Link says where the receipt is to be had, for as long as results are kept. On a registry the request goes through to a server that offers it.',
     params: z.object({ task: slug, anatomy: slug }),
-    query: frameQuery.extend({ service: z.string().optional().describe('Which of several services') }),
+    query: volumeQuery.extend({ service: z.string().optional().describe('Which of several services') }),
     body: predictionBody,
     responses: {
       200: {

@@ -35,7 +35,7 @@ export const reservedWords = [
 ] as const;
 
 /** What a query says beside the parameters of an app: no input has such a name. */
-export const requestWords = ['frame', 'service', 'format', 'output'] as const;
+export const requestWords = ['frame', 'series', 'service', 'format', 'output'] as const;
 
 const slug = z
   .string()

@@ -45,6 +45,8 @@ export interface PredictionRequest {
   parameters: Readonly<Record<string, unknown>>;
   /** Which frame of a 4-D volume. */
   frame?: number;
+  /** Which DICOM series, where the files of a volume hold several: its UID, or its number. */
+  series?: string;
   /** The wanted format by output name; a label map is otherwise written as the input was. */
   formats?: Readonly<Record<string, OutputFormat>>;
 }
@@ -196,6 +198,7 @@ async function decode({ manifest, request, context }: Prediction, report: Report
       const frame = input.type === 'volume' && input.frames === 'all' ? 'all' : request.frame;
       const { volume, header } = await readVolume([...files], context.platform, {
         frame,
+        series: request.series,
         limits: context.limits,
         onProgress: report,
       });

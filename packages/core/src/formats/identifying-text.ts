@@ -230,14 +230,13 @@ const namesItsVoxels = (ending: string): boolean => {
 export function neutralNames(input: string, names: readonly string[]): string[] {
   const endings = names.map(fileEndingOf);
   const isPair = endings.some(namesItsVoxels);
-  const taken = new Set<string>();
+  const counts = new Map<string, number>();
   return endings.map((ending) => {
     // The header of a pair says how its voxels are packed, not their file's name.
     const end = isPair && ending === '' ? '.raw' : ending;
-    let name = `${input}${end}`;
-    for (let count = 2; taken.has(name); count++) name = `${input}-${count}${end}`;
-    taken.add(name);
-    return name;
+    const count = (counts.get(end) ?? 0) + 1;
+    counts.set(end, count);
+    return count === 1 ? `${input}${end}` : `${input}-${count}${end}`;
   });
 }
 

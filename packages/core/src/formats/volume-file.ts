@@ -6,6 +6,7 @@ import type { Bytes, Platform } from '../platform.ts';
 import { type Volume, voxelCount } from '../volume.ts';
 import { checkAffine, defaultLimits, type ReadLimits } from './header.ts';
 import { maxPaddingBytes } from './inflate-members.ts';
+import { isDicomSeries, readPrefix, requireFew, unpackFiles } from './inspect-files.ts';
 import type { SourceFile } from './source-file.ts';
 import { type VolumeExtension, type VolumeHeader, writerOf } from './table.ts';
 import type { WriteOptions } from './volume-format.ts';
@@ -17,7 +18,7 @@ import {
   prefixBytes,
   surplusVoxels,
 } from './volume-plan.ts';
-import { joinBytes, pieceBytes } from './voxel-pieces.ts';
+import { pieceBytes } from './voxel-pieces.ts';
 import { createVoxelSink, textToBytes } from './voxel-sink.ts';
 
 export type { ReadLimits } from './header.ts';
@@ -91,22 +92,22 @@ export interface ReadVolume {
  *
  * Scaled voxels (NIfTI's scl_slope) become float32 where that is exact enough, else float64 (see `scaledType`).
  *
- * The files of a DICOM series are read one after the other (see readDicomVolume).
+ * The files of a DICOM series are read one after the other (see readDicomVolume). One zip archive stands for the files in it (see
+ * openZip).
  *
- * @throws TomaatError as inspectVolume; FRAME_NEEDED; BAD_INPUT (no such frame); BAD_VOXELS (truncated, surplus or corrupt)
+ * @throws TomaatError as inspectVolume, openZip; FRAME_NEEDED; BAD_INPUT (no such frame); BAD_VOXELS (truncated, surplus or corrupt)
  */
 export async function readVolume(
-  files: readonly SourceFile[],
+  given: readonly SourceFile[],
   platform: Platform,
   options: ReadOptions = {},
 ): Promise<ReadVolume> {
   const { limits = defaultLimits, signal } = options;
+  const files = await unpackFiles(given, platform, limits);
+  if (await isDicomSeries(files, signal)) return readDicom(files, platform, options);
+  requireFew(files);
   const prefixes: FilePrefix[] = [];
-  for (const file of files) {
-    const prefix = await readPrefix(file, prefixBytes, signal);
-    if (isOneOfMany(prefix, files)) return readDicom(files, platform, options);
-    prefixes.push(prefix);
-  }
+  for (const file of files) prefixes.push(await readPrefix(file, prefixBytes, signal));
   let plan = planRead(prefixes, limits);
   if (plan.start === undefined) {
     for (const [i, file] of files.entries()) prefixes[i] = await readPrefix(file, longPrefixBytes, signal);
@@ -172,32 +173,6 @@ async function readDicom(
     chooseFrame: (frames) => chooseFrame(frames, options.frame),
   });
   return { volume, header, source, leftOut };
-}
-
-async function readPrefix(
-  file: SourceFile,
-  length: number,
-  signal: AbortSignal | undefined,
-): Promise<FilePrefix> {
-  const parts: Uint8Array[] = [];
-  let total = 0;
-  let whole = true;
-  for await (const chunk of file.open()) {
-    signal?.throwIfAborted();
-    parts.push(chunk);
-    total += chunk.length;
-    if (total >= length) {
-      whole = false;
-      break;
-    }
-  }
-  const prefix = joinBytes(parts).subarray(0, length);
-  return {
-    name: file.name,
-    renamed: file.renamed,
-    prefix,
-    sizeBytes: file.sizeBytes ?? (whole ? total : undefined),
-  };
 }
 
 function chooseFrame(frames: number, frame: number | 'all' | undefined): number | 'all' {

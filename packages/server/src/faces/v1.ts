@@ -39,7 +39,12 @@ const formats = {
 const form: RequestForm = {
   bodies: [
     // base64 takes 78 characters for 57 bytes with its newlines, and percent-encoding may triple that.
-    { ...multipart, encoding: 'base64', growth: 1.4 },
+    {
+      ...multipart,
+      encoding: 'base64',
+      growth: 1.4,
+      read: (body, contentType) => readMultipart(body, contentType),
+    },
     { ...urlencoded, encoding: 'base64-form', growth: 4.2, read: (body) => readUrlencoded(body) },
   ],
   advice: 'Send multipart/form-data with a part for each input',

@@ -1,6 +1,8 @@
+import { seriesSchema } from '@tomaat/client';
 import {
   acceptShape,
   isFileInput,
+  isZip,
   TomaatError,
   type VolumeFactsOf,
   type VolumeHeader,
@@ -9,6 +11,7 @@ import {
 import type { App } from '../apps.ts';
 import type { HeaderReader } from '../intake/header-reader.ts';
 import type { ReceivedInput } from '../intake/receive-input.ts';
+import type { Blobs } from '../store/blobs.ts';
 
 /** What can be said of a request's files by their headers, before anything looks at voxels. */
 
@@ -18,6 +21,18 @@ export function parseFrame(raw: unknown): number | undefined {
   const frame = Number(raw);
   if (Number.isInteger(frame) && frame >= 0) return frame;
   throw new TomaatError('BAD_INPUT', 'frame must be a whole number, 0 or more.', { field: 'frame' });
+}
+
+/** The `series` of a request; undefined where it names none. */
+export function parseSeries(raw: unknown): string | undefined {
+  if (raw === undefined || raw === '') return undefined;
+  const parsed = seriesSchema.safeParse(raw);
+  if (parsed.success) return parsed.data;
+  throw new TomaatError(
+    'BAD_INPUT',
+    'series is the UID of a DICOM series (digits and dots, 64 at most), or its number. Send one of those.',
+    { field: 'series' },
+  );
 }
 
 /** Throws INPUTS_MISSING where a file that the app needs has not come. */
@@ -42,6 +57,9 @@ export function requireFiles(app: App, received: readonly ReceivedInput[]): void
   );
 }
 
+/** More belong to a series of images, each with a header of its own. */
+const mostFilesOfOneHeader = 2;
+
 /**
  * The header checks of every volume: format, size, frames, and those acceptance rules that need no voxels. Gives the
  * voxels of the largest one, and what will be read of each.
@@ -49,8 +67,8 @@ export function requireFiles(app: App, received: readonly ReceivedInput[]): void
 export async function inspectVolumes(
   app: App,
   received: readonly ReceivedInput[],
-  frame: number | undefined,
-  { headers, maxVoxels }: { headers: HeaderReader; maxVoxels: number },
+  { frame, series }: { frame?: number; series?: string },
+  { headers, blobs, maxVoxels }: { headers: HeaderReader; blobs: Blobs; maxVoxels: number },
 ): Promise<{ voxels: number; shapes: Record<string, VolumeFactsOf> }> {
   let voxels = 0;
   const shapes: Record<string, VolumeFactsOf> = {};
@@ -61,10 +79,11 @@ export async function inspectVolumes(
       const header = await headers.inspect(
         files.map((file) => ({
           name: file.fileName ?? name,
-          prefix: file.prefix,
+          path: blobs.path(file.digest),
           sizeBytes: file.sizeBytes,
         })),
-        { maxVoxels },
+        { limits: { maxVoxels }, series },
+        files.length > mostFilesOfOneHeader || files.some(({ start }) => isZip(start)),
       );
       voxels = Math.max(voxels, header.size[0] * header.size[1] * header.size[2] * header.components);
       if (input.frames === 'one') checkFrame(header, frame);

@@ -1,11 +1,13 @@
+import { seriesSchema } from '@tomaat/client';
 import { isFileInput, TomaatError, withField } from '@tomaat/core';
 import type { FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import type { App } from '../apps.ts';
 import { readJson } from '../intake/read-json.ts';
-import type { ReceivedInput } from '../intake/receive-input.ts';
+import { type ReceivedInput, startBytes } from '../intake/receive-input.ts';
 import type { BlobRef } from '../store/blobs.ts';
 import type { ServerContext } from './context.ts';
+import { mostFiles } from './request-form.ts';
 
 /**
  * The body of a prediction that names files which are here already:
@@ -26,9 +28,10 @@ type Ref = z.infer<typeof refSchema>;
 
 /** The shape of that body. */
 export const namedInputsSchema = z.strictObject({
-  inputs: z.record(z.string(), z.union([refSchema, z.array(refSchema).min(1).max(4096)])).default({}),
+  inputs: z.record(z.string(), z.union([refSchema, z.array(refSchema).min(1).max(mostFiles)])).default({}),
   parameters: z.record(z.string(), z.unknown()).default({}),
   frame: z.int().min(0).optional(),
+  series: seriesSchema.optional(),
   format: z.string().max(20).optional(),
 });
 
@@ -36,11 +39,11 @@ export interface NamedInputs {
   files: ReceivedInput[];
   parameters: Record<string, unknown>;
   frame?: number;
+  series?: string;
   format?: string;
 }
 
 const maxBodyBytes = 1024 * 1024;
-const prefixBytes = 64 * 1024;
 
 export const isJson = (request: FastifyRequest): boolean =>
   /^application\/json\b/i.test(request.headers['content-type'] ?? '');
@@ -104,9 +107,15 @@ export async function readNamedInputs(
       );
     }
     const chunks: Buffer[] = [];
-    for await (const chunk of blobs.open(digest, { offsetBytes: 0, lengthBytes: prefixBytes }))
+    for await (const chunk of blobs.open(digest, { offsetBytes: 0, lengthBytes: startBytes }))
       chunks.push(chunk as Buffer);
-    return { digest, received, sizeBytes: found.sizeBytes, fileName, prefix: Buffer.concat(chunks) };
+    return {
+      digest,
+      received,
+      sizeBytes: found.sizeBytes,
+      fileName,
+      start: Uint8Array.from(Buffer.concat(chunks)),
+    };
   }
 
   async function findWhole(digest: string): Promise<BlobRef | undefined> {

@@ -3,6 +3,7 @@ import {
   extensionOf,
   fileEndingOf,
   holdsVoxelsAlone,
+  isDicom,
   isFileInput,
   isText,
   neutralNames,
@@ -15,11 +16,12 @@ import type { FastifyRequest } from 'fastify';
 import type { App } from '../apps.ts';
 import { type BodyPart, readText } from '../intake/body-part.ts';
 import { countBytes } from '../intake/byte-counter.ts';
+import { defaultPartLimits } from '../intake/multipart.ts';
 import { queryWord, queryWords } from '../intake/query.ts';
 import { type ReceivedInput, receiveInput } from '../intake/receive-input.ts';
 import { stripReceived } from '../intake/strip-received.ts';
 import type { InputFile, JobRequest } from '../store/job-records.ts';
-import { inspectVolumes, parseFrame, requireFiles } from './check-inputs.ts';
+import { inspectVolumes, parseFrame, parseSeries, requireFiles } from './check-inputs.ts';
 import type { ServerContext } from './context.ts';
 import { requireMemory } from './memory-need.ts';
 import { isJson, readNamedInputs } from './named-inputs.ts';
@@ -39,6 +41,7 @@ interface Said {
   /** Values of parameters as they came. Without a prototype: a field may have any name. */
   readonly raw: Record<string, unknown>;
   frame: unknown;
+  series: unknown;
   format?: string;
 }
 
@@ -72,9 +75,9 @@ export async function receivePrediction(
 
     const { files: received } = said;
     const parameters = parseParameters(app.manifest.inputs, said.raw, { ignoreUnknown: form.ignoresUnknown });
-    const frame = parseFrame(said.frame);
+    const chosen = { frame: parseFrame(said.frame), series: parseSeries(said.series) };
     requireFiles(app, received);
-    const { voxels, shapes } = await inspectVolumes(app, received, frame, context);
+    const { voxels, shapes } = await inspectVolumes(app, received, chosen, context);
     await requireMemory(app, shapes, parameters, context.memory);
 
     const first = received.find((file) => app.manifest.inputs[file.name].type === 'volume');
@@ -97,7 +100,7 @@ export async function receivePrediction(
     }));
     const jobRequest: JobRequest = {
       parameters,
-      frame,
+      ...chosen,
       formats: form.formats(app, said.format),
       stem: stemOf(first?.fileName),
       voxels,
@@ -121,7 +124,8 @@ function readOptions(request: FastifyRequest, form: RequestForm): Said {
   for (const [name, value] of Object.entries(query)) {
     if (!isRequestWord(name)) raw[name] = value;
   }
-  return { files: [], raw, frame: queryWord(request, 'frame'), format: query.format };
+  const [frame, series] = ['frame', 'series'].map((name) => queryWord(request, name));
+  return { files: [], raw, frame, series, format: query.format };
 }
 
 /** Reads a body that names files which are here already. */
@@ -143,6 +147,7 @@ async function readNames(
   said.files.push(...named.files);
   Object.assign(said.raw, named.parameters);
   said.frame = named.frame ?? said.frame;
+  said.series = named.series ?? said.series;
   said.format = named.format ?? said.format;
 }
 
@@ -168,15 +173,16 @@ async function readParts(
       const file = await receiveInput(decoded ?? part, context.blobs, {
         maxBytes: context.maxUploadBytes,
         encoding: decoded ? 'raw' : encoding,
-        checkPrefix:
-          input.type === 'volume' && !isOneOfSeveral(name, part, said.files)
-            ? (prefix) => checkStart(part, prefix, encoding, context)
-            : undefined,
+        checkPrefix: async (prefix) => {
+          requireSeries(name, prefix, said.files);
+          const mayBegin = !isOneOfSeveral(name, part, said.files) || isDicom(prefix);
+          if (input.type === 'volume' && mayBegin) await checkStart(part, prefix, encoding, context);
+        },
         keep,
       });
       said.files.push({ ...file, name });
-    } else if (name === 'frame' && form.takesOptions) {
-      said.frame = await readText(part);
+    } else if ((name === 'frame' || name === 'series') && form.takesOptions) {
+      said[name] = await readText(part);
     } else if (part.fileName !== undefined) {
       throw noSuchFile(name, app);
     } else if (input || isRequestWord(name)) {
@@ -240,6 +246,17 @@ function isOneOfSeveral(name: string, part: BodyPart, received: readonly Receive
   return received.some((file) => file.name === name) || holdsVoxelsAlone(part.fileName ?? '');
 }
 
+/** Only the files of a DICOM series are many. */
+function requireSeries(name: string, prefix: Uint8Array, received: readonly ReceivedInput[]): void {
+  const { maxParts } = defaultPartLimits;
+  if (received.length < maxParts || isDicom(prefix)) return;
+  throw new TomaatError(
+    'BAD_REQUEST',
+    `The request has more than ${maxParts} files, and one of them is not a DICOM file. Send the files of one volume, or those of a DICOM series alone.`,
+    { field: name },
+  );
+}
+
 /** Refuses by its first bytes what cannot become a volume, so that nobody sends gigabytes of it. */
 async function checkStart(
   { name, fileName, contentType }: BodyPart,
@@ -248,7 +265,7 @@ async function checkStart(
   { headers, maxVoxels }: ServerContext,
 ): Promise<void> {
   try {
-    await headers.inspect([{ name: fileName ?? name, prefix }], { maxVoxels });
+    await headers.start({ name: fileName ?? name, prefix }, { maxVoxels });
   } catch (error) {
     const code = error instanceof TomaatError ? error.code : undefined;
     // What is missing may come in the next part; a file of any name may hold the voxels of a header to come.

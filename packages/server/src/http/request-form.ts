@@ -46,12 +46,15 @@ export interface RequestForm {
   formats(app: App, wanted: string | undefined): Record<string, OutputFormat> | undefined;
 }
 
+/** The most files of a request, in a form or named as uploads. */
+export const mostFiles = 4096;
+
 /** multipart/form-data, with files as they are. */
 export const multipart: BodyKind = {
   takes: (type) => /^multipart\/form-data\b/i.test(type),
   encoding: 'raw',
   growth: 1,
-  read: (body, contentType) => readMultipart(body, contentType),
+  read: (body, contentType) => readMultipart(body, contentType, { maxFiles: mostFiles }),
 };
 
 /** A form without files, for apps that take none. */
@@ -62,9 +65,12 @@ export const urlencoded: BodyKind = {
   read: (body, _contentType, app) => readUrlencoded(refuseFile(body, app)),
 };
 
+/** Besides the media types of volumes: bytes of any kind, an archive of files, one DICOM file. */
+const bareTypes = /^application\/(?:octet-stream|zip|x-zip-compressed|dicom)\b/i;
+
 /** The file of the first volume alone. */
 export const bareVolume: BodyKind = {
-  takes: (type) => /^application\/octet-stream\b/i.test(type) || isVolumeMediaType(type),
+  takes: (type) => bareTypes.test(type) || isVolumeMediaType(type),
   encoding: 'raw',
   growth: 1,
   async *read(body, contentType, app) {

@@ -2,6 +2,7 @@ import { Worker } from 'node:worker_threads';
 import {
   type ErrorData,
   type FilePrefix,
+  type InspectOptions,
   type ReadLimits,
   type Rewrite,
   TomaatError,
@@ -19,9 +20,18 @@ export interface StoredFile {
   dataFiles: Readonly<Record<string, string>>;
 }
 
+/** A file on the disk whose header is read. */
+export interface InspectedFile {
+  readonly path: string;
+  /** As its sender calls it: for messages, and what the header of a pair names. */
+  readonly name: string;
+  readonly sizeBytes: number;
+}
+
 /** The request to a thread, and its response. */
 export type HeaderTask =
-  | { kind: 'inspect'; files: readonly FilePrefix[]; limits: ReadLimits }
+  | { kind: 'start'; file: FilePrefix; limits: ReadLimits }
+  | { kind: 'inspect'; files: readonly InspectedFile[]; options: InspectOptions; isLong: boolean }
   | { kind: 'identify'; file: StoredFile };
 export type HeaderAnswer =
   | { kind: 'ready' }
@@ -36,8 +46,13 @@ export type HeaderAnswer =
  * own, so the event loop keeps running however long a header takes, and a thread that hangs is ended.
  */
 export interface HeaderReader extends AsyncDisposable {
-  /** As inspectVolume() of core. BAD_HEADER too where it takes longer than the deadline. */
-  inspect(files: readonly FilePrefix[], limits: ReadLimits): Promise<VolumeHeader>;
+  /** As inspectStart() of core: what the first bytes of one file can tell. BAD_HEADER too where it takes longer than the deadline. */
+  start(file: FilePrefix, limits: ReadLimits): Promise<void>;
+  /**
+   * As inspectFiles() of core: the files of one volume, whole, on the disk. `isLong` says that there may be thousands of headers in
+   * them: one thread is left to others then.
+   */
+  inspect(files: readonly InspectedFile[], options: InspectOptions, isLong?: boolean): Promise<VolumeHeader>;
   /** How the file is written without identifying text; undefined where it has none. As findIdentifyingText() of core. */
   identify(file: StoredFile): Promise<Rewrite | undefined>;
 }
@@ -58,8 +73,10 @@ interface Thread {
 const threadFile = new URL(`./header-thread${ownExtension}`, import.meta.url);
 /** A header takes about a millisecond; a loaded machine may let the thread wait. */
 const usualDeadlineMs = 10_000;
-/** One is left to `inspect`, since `identify` may have to look through a whole file. */
+/** One is left to short tasks: `identify` may have to look through a whole file, and a series has thousands. */
 const mostThreads = 3;
+const isLong = (task: HeaderTask | undefined) =>
+  task !== undefined && (task.kind === 'identify' || (task.kind === 'inspect' && task.isLong));
 
 /** Starts a thread with the first header, and another only while all are busy. */
 export function openHeaderReader({
@@ -74,8 +91,7 @@ export function openHeaderReader({
   let isClosed = false;
 
   const canStart = ({ task }: Job) =>
-    task.kind === 'inspect' ||
-    [...threads].filter(({ job }) => job?.task.kind === 'identify').length < mostThreads - 1;
+    !isLong(task) || [...threads].filter(({ job }) => isLong(job?.task)).length < mostThreads - 1;
 
   /** Assigns waiting headers to free threads. */
   function next(): void {
@@ -153,16 +169,12 @@ export function openHeaderReader({
   }
 
   return {
-    inspect: async (files, limits) => {
-      // Of a prefix only its own bytes cross, not the buffer that it is a part of.
-      const copies = files.map(({ name, renamed, prefix, sizeBytes }) => ({
-        name,
-        renamed,
-        prefix: Uint8Array.from(prefix),
-        sizeBytes,
-      }));
-      return (await ask({ kind: 'inspect', files: copies, limits })) as VolumeHeader;
+    start: async ({ name, prefix, sizeBytes }, limits) => {
+      // Only the bytes of the prefix cross, not the buffer that it is a part of.
+      await ask({ kind: 'start', file: { name, prefix: Uint8Array.from(prefix), sizeBytes }, limits });
     },
+    inspect: async (files, options, isLong = false) =>
+      (await ask({ kind: 'inspect', files, options, isLong })) as VolumeHeader,
     identify: async (stored) => (await ask({ kind: 'identify', file: stored })) as Rewrite | undefined,
     async [Symbol.asyncDispose]() {
       isClosed = true;

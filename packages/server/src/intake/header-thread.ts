@@ -1,5 +1,6 @@
+import { createReadStream } from 'node:fs';
 import { parentPort } from 'node:worker_threads';
-import { findIdentifyingText, inspectVolume, TomaatError } from '@tomaat/core';
+import { findIdentifyingText, inspectFiles, inspectStart, TomaatError } from '@tomaat/core';
 import { nodePlatform } from '../node-platform.ts';
 import type { HeaderAnswer, HeaderTask, StoredFile } from './header-reader.ts';
 import { readPath } from './strip-received.ts';
@@ -10,11 +11,7 @@ const say = (answer: HeaderAnswer) => port.postMessage(answer);
 
 port.on('message', async (task: HeaderTask) => {
   try {
-    const value =
-      task.kind === 'inspect'
-        ? await inspectVolume(task.files, nodePlatform, task.limits)
-        : await identify(task.file);
-    say({ kind: 'done', value });
+    say({ kind: 'done', value: await answer(task) });
   } catch (error) {
     // Anything else is our fault: it ends the thread, and reaches the caller with its stack.
     if (!(error instanceof TomaatError)) throw error;
@@ -23,6 +20,25 @@ port.on('message', async (task: HeaderTask) => {
 });
 setInterval(() => say({ kind: 'alive' }), 500);
 say({ kind: 'ready' });
+
+async function answer(task: HeaderTask) {
+  if (task.kind === 'identify') return identify(task.file);
+  if (task.kind === 'start') {
+    inspectStart(task.file, task.limits);
+    return undefined;
+  }
+  const files = task.files.map(({ path, name, sizeBytes }) => ({
+    name,
+    sizeBytes,
+    open: (start = 0) => readHead(path, start, sizeBytes),
+  }));
+  return inspectFiles(files, nodePlatform, task.options);
+}
+
+/** A file from one of its bytes on. Mostly only its first pieces are asked for, so that they are small. */
+async function* readHead(path: string, start: number, sizeBytes: number): AsyncGenerator<Uint8Array> {
+  if (start < sizeBytes) yield* createReadStream(path, { start, highWaterMark: 1 << 16 });
+}
 
 async function identify({ path, name, sizeBytes, dataFiles }: StoredFile) {
   const { rewrite } = await findIdentifyingText(

@@ -6,6 +6,8 @@ import type { BodyPart } from './body-part.ts';
 export interface PartLimits {
   /** Default 64. */
   readonly maxParts?: number;
+  /** Parts with a file name are counted by themselves, up to this number; with all others if missing. */
+  readonly maxFiles?: number;
   /** Bytes of one part's header or of one name; default 8 KiB. */
   readonly maxHeaderBytes?: number;
 }
@@ -22,10 +24,11 @@ export async function* readMultipart(
   contentType: string,
   limits: PartLimits = {},
 ): AsyncGenerator<BodyPart> {
-  const { maxParts = defaultPartLimits.maxParts, maxHeaderBytes = defaultPartLimits.maxHeaderBytes } = limits;
+  const { maxParts, maxFiles, maxHeaderBytes } = { maxFiles: undefined, ...defaultPartLimits, ...limits };
   const scanner = new Scanner(source, boundaryOf(contentType));
   try {
     let parts = 0;
+    let files = 0;
     let where = 'before the first part';
     let preambleBytes = 0;
     for await (const chunk of scanner.untilDelimiter(where)) {
@@ -33,9 +36,15 @@ export async function* readMultipart(
       if (preambleBytes > maxHeaderBytes) throw malformed('has no boundary line at its beginning');
     }
     while (await scanner.opensPart(where)) {
-      if (++parts > maxParts) throw malformed(`has more than ${maxParts} parts`);
+      if (++parts > maxParts + (maxFiles ?? 0)) throw malformed(`has more than ${maxParts} parts`);
       where = `in the header of part ${parts}`;
       const header = parsePartHeader(await scanner.header(where, maxHeaderBytes), parts);
+      if (maxFiles !== undefined) {
+        if (header.fileName !== undefined) files++;
+        if (files > maxFiles)
+          throw malformed(`has more than ${maxFiles} files. Send them as one zip archive`);
+        if (parts - files > maxParts) throw malformed(`has more than ${maxParts} parts that are not files`);
+      }
       // Never by its name, which is anybody's words.
       where = `in part ${parts}`;
       const body = scanner.untilDelimiter(where);

@@ -24,11 +24,13 @@ export interface ReceivedInput extends BlobRef {
   readonly fileName?: string;
   /** SHA-256 as received, if identifying text was removed. */
   readonly received?: string;
-  /** The first 64 KiB of the file, for its header. */
-  readonly prefix: Uint8Array;
+  /** The first 256 bytes of the file: they tell what kind of file it is. */
+  readonly start: Uint8Array;
 }
 
 const prefixBytes = 64 * 1024;
+/** A request may have thousands of files, of which no more is kept in memory. */
+export const startBytes = 256;
 
 /**
  * Streams one part of a request into the blob store, in constant memory. On the disk, durably, when it resolves;
@@ -55,9 +57,9 @@ export async function receiveInput(
       throw new TomaatError('BAD_INPUT', `'${part.name}' is empty. Send the file of the volume`);
     }
     if (!isChecked) await checkPrefix?.(writer.prefix);
-    const { prefix } = writer;
+    const start = Uint8Array.from(writer.prefix.subarray(0, startBytes));
     const ref = await writer.commit(keep);
-    return { name: part.name, fileName: part.fileName, prefix, ...ref };
+    return { name: part.name, fileName: part.fileName, start, ...ref };
   } catch (error) {
     throw withField(error, part.name);
   }

@@ -8,6 +8,8 @@ import type { JobLimits } from './job-limits.ts';
 export interface JobRequest {
   parameters: Record<string, unknown>;
   frame?: number;
+  /** Which DICOM series, where the files of a volume hold several: its UID, or its number. */
+  series?: string;
   formats?: Record<string, OutputFormat>;
   /** First part of the results' file names: the name of the input without its extension. */
   stem: string;

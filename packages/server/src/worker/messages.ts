@@ -8,6 +8,7 @@ export interface PredictMessage {
   files: { input: string; path: string; name: string; sizeBytes: number }[];
   parameters: Record<string, unknown>;
   frame?: number;
+  series?: string;
   formats?: Record<string, OutputFormat>;
   /** A folder for the job, made if it is not there: outputs are written here, and what a program needs. */
   folder: string;

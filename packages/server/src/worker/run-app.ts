@@ -14,6 +14,7 @@ export interface LocalPrediction {
   files: Readonly<Record<string, readonly { path: string; sizeBytes: number }[]>>;
   parameters: Readonly<Record<string, unknown>>;
   frame?: number;
+  series?: string;
   formats?: Readonly<Record<string, OutputFormat>>;
   maxVoxels?: number;
   /** What it may take; most of the machine's memory if missing. */
@@ -73,6 +74,7 @@ export async function computeIn(
         ),
         parameters: { ...prediction.parameters },
         frame: prediction.frame,
+        series: prediction.series,
         formats: prediction.formats && { ...prediction.formats },
         folder,
         maxVoxels: prediction.maxVoxels ?? 2 ** 30,

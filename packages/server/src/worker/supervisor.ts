@@ -247,6 +247,7 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
             files,
             parameters: job.request.parameters,
             frame: job.request.frame,
+            series: job.request.series,
             formats: job.request.formats,
             folder,
             maxVoxels: options.maxVoxels,
