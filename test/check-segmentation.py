@@ -1,7 +1,8 @@
-"""What pydicom and highdicom read in a segmentation, held against the label map and the series that it was made of.
+"""What pydicom and highdicom read in segmentations, held against the label maps and the series that they were made of.
 
-check-segmentation.py SEGMENTATION EXPECTED SERIES…: EXPECTED is a JSON file with size, affine (voxel index to RAS mm, row by
-row), labels (a file of uint8, x fastest) and values (label value of each segment number). Prints JSON.
+check-segmentation.py CASES: a JSON file with a list of {segmentation, series, size, affine, labels, values}. `segmentation` is a
+file, `series` the files that it was made of, `affine` takes a voxel index to RAS mm, row by row, `labels` is a file of uint8, x
+fastest, and `values` has the label of each segment number. Prints a JSON list.
 """
 import json
 import sys
@@ -10,13 +11,6 @@ import highdicom
 import numpy
 import pydicom
 
-seg = pydicom.dcmread(sys.argv[1])
-expected = json.load(open(sys.argv[2]))
-series = [pydicom.dcmread(path, stop_before_pixels=True) for path in sys.argv[3:]]
-size = expected["size"]
-labels = numpy.fromfile(expected["labels"], numpy.uint8).reshape(size[::-1])
-affine = numpy.array(expected["affine"], float).reshape(4, 4)
-values = {int(number): value for number, value in expected["values"].items()}
 lps = numpy.array([-1, -1, 1])
 
 
@@ -28,8 +22,11 @@ def frames_of(image):
     return [numpy.array(g.PlanePositionSequence[0].ImagePositionPatient, float) for g in groups]
 
 
-def by_position():
-    """The label map again, each frame where its position says; and how far frames lie from the images that they name."""
+def by_position(seg, case, labels, series):
+    """Voxels that are not as in the label map, each frame put where its position says; and how far frames lie from the images
+    that they name, mm."""
+    affine = numpy.array(case["affine"], float).reshape(4, 4)
+    values = {int(number): value for number, value in case["values"].items()}
     pixels = seg.pixel_array.reshape(-1, seg.Rows, seg.Columns)
     found = numpy.zeros_like(labels)
     places = {image.SOPInstanceUID: frames_of(image) for image in series}
@@ -51,12 +48,14 @@ def by_position():
     return int((found != labels).sum()), float(distance)
 
 
-def by_highdicom():
-    """Voxels that highdicom places elsewhere, by their place in the world; None where it has no volume of a tilted series."""
-    read = highdicom.seg.segread(sys.argv[1])
+def by_highdicom(case, labels):
+    """Voxels that highdicom places elsewhere, by their place in the world; its message where it forms no volume."""
+    affine = numpy.array(case["affine"], float).reshape(4, 4)
+    values = {int(number): value for number, value in case["values"].items()}
+    read = highdicom.seg.segread(case["segmentation"])
     try:
         volume = read.get_volume(combine_segments=True, relabel=False)
-    except (ValueError, RuntimeError) as error:
+    except RuntimeError as error:
         return str(error)
     indices = numpy.argwhere(volume.array > 0)
     found = numpy.zeros_like(labels)
@@ -67,20 +66,37 @@ def by_highdicom():
     return int((found != labels).sum())
 
 
-wrong, distance = by_position()
-print(
-    json.dumps(
-        {
-            "wrong": wrong,
-            "distance": distance,
-            "highdicom": by_highdicom(),
-            "sameStudy": {image.StudyInstanceUID for image in series} == {seg.StudyInstanceUID},
-            "sameFrameOfReference": {image.FrameOfReferenceUID for image in series} == {seg.FrameOfReferenceUID},
-            "patient": str(series[0].PatientName) == str(seg.PatientName)
-            and series[0].get("PatientID") == seg.get("PatientID"),
-            "patientName": str(seg.PatientName),
-            "labels": [str(segment.SegmentLabel) for segment in seg.SegmentSequence],
-            "colors": [list(segment.get("RecommendedDisplayCIELabValue", [])) for segment in seg.SegmentSequence],
-        }
-    )
-)
+def code(sequence):
+    return [sequence[0].CodingSchemeDesignator, sequence[0].CodeValue, sequence[0].CodeMeaning]
+
+
+def check(case):
+    seg = pydicom.dcmread(case["segmentation"])
+    series = [pydicom.dcmread(path, stop_before_pixels=True) for path in case["series"]]
+    labels = numpy.fromfile(case["labels"], numpy.uint8).reshape(case["size"][::-1])
+    wrong, distance = by_position(seg, case, labels, series)
+    copied = ["StudyInstanceUID", "FrameOfReferenceUID", "PatientName", "PatientID", "PatientBirthDate", "StudyDate"]
+    return {
+        "wrong": wrong,
+        "distance": distance,
+        "highdicom": by_highdicom(case, labels),
+        "differs": [name for name in copied if str(series[0].get(name) or "") != str(seg.get(name) or "")],
+        "patientName": str(seg.PatientName),
+        "names": {int(one.SegmentNumber): str(one.SegmentLabel) for one in seg.SegmentSequence},
+        "types": {int(one.SegmentNumber): code(one.SegmentedPropertyTypeCodeSequence) for one in seg.SegmentSequence},
+        "categories": {
+            int(one.SegmentNumber): code(one.SegmentedPropertyCategoryCodeSequence) for one in seg.SegmentSequence
+        },
+        "colors": {
+            int(one.SegmentNumber): list(one.RecommendedDisplayCIELabValue)
+            for one in seg.SegmentSequence
+            if "RecommendedDisplayCIELabValue" in one
+        },
+        "references": sorted(
+            one.ReferencedSOPInstanceUID for one in seg.ReferencedSeriesSequence[0].ReferencedInstanceSequence
+        )
+        == sorted({image.SOPInstanceUID for image in series}),
+    }
+
+
+print(json.dumps([check(case) for case in json.load(open(sys.argv[1]))]))

@@ -155,7 +155,7 @@ function checkSource(source: DicomSource): void {
 }
 
 /** The most that a voxel may lie beside its pixel, in voxels along each axis: rounded positions of slices differ by less. */
-const placeTolerance = 0.05;
+const placeTolerance = 0.1;
 
 /** Refuses a label map whose voxels are not those of the images: a segmentation states its place by them. */
 function checkPlace(labelMap: Volume, { dataset, slices, ...source }: DicomSource): void {
