@@ -1,4 +1,5 @@
-import { type Dataset, firstItem, itemsOf, numbers, word } from '../src/dicom/dataset.ts';
+import { ascii, binary, bytesElement, datasetOf } from '../src/dicom/build.ts';
+import { type Dataset, type DicomElement, firstItem, itemsOf, numbers, word } from '../src/dicom/dataset.ts';
 import { parseDicom } from '../src/dicom/parse.ts';
 import type { DicomSource, SliceReference, Vector } from '../src/dicom/source.ts';
 import { type Tag, tags } from '../src/dicom/tags.ts';
@@ -91,4 +92,70 @@ export function asymmetricLabels({ size, affine }: Grid): Volume {
   }
   voxels[voxels.length - 1] = 2;
   return { size, affine, components: 1, voxels };
+}
+
+/** What a source made here is like. */
+export interface MadeSource {
+  readonly size?: readonly [columns: number, rows: number, slices: number];
+  /** SpecificCharacterSet, and patient's name in it. */
+  readonly characterSets?: readonly string[];
+  readonly patientName?: Uint8Array;
+  /** Each slice this far from straight above the one before, mm along a row: a tilted gantry. */
+  readonly shearMm?: number;
+  readonly frames?: boolean;
+  /** Attributes to leave out. */
+  readonly without?: readonly Tag[];
+  readonly more?: readonly DicomElement[];
+}
+
+/** An oblique series with pixels of 0.8 (rows) × 0.5 mm (columns), 3 mm apart, and its grid. No number is round. */
+export function madeSource(made: MadeSource = {}): { source: DicomSource; grid: Grid } {
+  const [columns, rows, count] = made.size ?? [13, 7, 5];
+  const [a, b] = [0.3, 0.2];
+  const rowDirection: Vector = [Math.cos(a), Math.sin(a), 0];
+  const columnDirection: Vector = [-Math.sin(a) * Math.cos(b), Math.cos(a) * Math.cos(b), Math.sin(b)];
+  const normal: Vector = [Math.sin(a) * Math.sin(b), -Math.cos(a) * Math.sin(b), Math.cos(b)];
+  const step = normal.map((value, i) => 3 * value + (made.shearMm ?? 0) * rowDirection[i]);
+  const origin = [-31.25, 17.5, -102.125];
+  const slices = Array.from({ length: count }, (_, k): SliceReference => {
+    const position = origin.map((value, i) => Number((value + k * step[i]).toFixed(9)));
+    return {
+      sopClassUid: '1.2.840.10008.5.1.4.1.1.4',
+      sopInstanceUid: made.frames ? '1.2.3.4' : `1.2.3.${k + 1}`,
+      ...(made.frames ? { frameNumber: k + 1 } : {}),
+      position: position as unknown as Vector,
+    };
+  });
+  const raw = new TextEncoder();
+  const elements = [
+    ...(made.characterSets ? [ascii(tags.specificCharacterSet, 'CS', ...made.characterSets)] : []),
+    ascii(tags.sopClassUid, 'UI', slices[0].sopClassUid),
+    ascii(tags.modality, 'CS', 'MR'),
+    bytesElement(tags.patientName, 'PN', made.patientName ?? raw.encode('Doe^Jane')),
+    bytesElement(tags.patientId, 'LO', raw.encode('P-1 ')),
+    ascii(tags.studyInstanceUid, 'UI', '1.2.3'),
+    ascii(tags.seriesInstanceUid, 'UI', '1.2.3.0'),
+    ascii(tags.frameOfReferenceUid, 'UI', '1.2.3.9'),
+    binary(tags.rows, 'US', rows),
+    binary(tags.columns, 'US', columns),
+    ...(made.more ?? []),
+  ];
+  const affine = [-1, -1, 1].flatMap((s, r) => [
+    s * rowDirection[r] * 0.5,
+    s * columnDirection[r] * 0.8,
+    s * step[r],
+    s * origin[r],
+  ]);
+  return {
+    source: {
+      dataset: datasetOf(...elements.filter(({ tag }) => !made.without?.includes(tag))),
+      explicit: true,
+      littleEndian: true,
+      rowDirection,
+      columnDirection,
+      pixelSpacing: [0.8, 0.5],
+      slices,
+    },
+    grid: { size: [columns, rows, count], affine: [...affine, 0, 0, 0, 1] },
+  };
 }

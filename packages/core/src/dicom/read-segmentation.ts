@@ -13,6 +13,7 @@ import {
   unsignedShort,
   word,
 } from './dataset.ts';
+import { parseDicom } from './parse.ts';
 import { privateNumbers, privateTags } from './private-block.ts';
 import { type ReadSegment, readSegment, type SegmentLabel } from './segment-description.ts';
 import { openFrames } from './segmentation-frames.ts';
@@ -81,6 +82,10 @@ export function readSegmentation(file: DicomFile, limits: ReadLimits = defaultLi
       .map(({ number, ...label }) => ({ ...label, value: values.get(number)! })),
   };
 }
+
+/** Reads the bytes of a whole file; see `readSegmentation()`. UNKNOWN_FORMAT where it is no DICOM file. */
+export const readSegmentationFile = (bytes: Uint8Array, limits?: ReadLimits): ReadSegmentation =>
+  readSegmentation(parseDicom(bytes)!, limits);
 
 const damaged = (what: string) =>
   badHeader(`${what}: export the segmentation again from the program that made it`);

@@ -2,7 +2,7 @@ import { TomaatError } from '../errors.ts';
 import { applyAffine, determinant, lpsToRas, multiply, spacingOf } from '../geometry/affine.ts';
 import { inverseAffine } from '../geometry/grid.ts';
 import { type LabelVoxels, labelTypeFor } from '../labels/label-map.ts';
-import type { Volume } from '../volume.ts';
+import type { Grid, Volume } from '../volume.ts';
 import { ascii, binary, bytesElement, datasetOf, sequence, text } from './build.ts';
 import { type Dataset, type DicomElement, unsignedShort, words } from './dataset.ts';
 import { privateBlock, privateTags } from './private-block.ts';
@@ -157,11 +157,12 @@ function checkSource(source: DicomSource): void {
 /** The most that a voxel may lie beside its pixel, in voxels along each axis: rounded positions of slices differ by less. */
 const placeTolerance = 0.1;
 
-/** Refuses a label map whose voxels are not those of the images: a segmentation states its place by them. */
-function checkPlace(labelMap: Volume, { dataset, slices, ...source }: DicomSource): void {
-  const { size, affine } = labelMap;
-  const columns = unsignedShort(dataset, tags.columns);
-  const rows = unsignedShort(dataset, tags.rows);
+/** Whether the voxels of a volume are those of the images: a segmentation states its place by them. */
+export function liesOnSource({ size, affine }: Grid, { dataset, slices, ...source }: DicomSource): boolean {
+  const hasSize =
+    size[0] === unsignedShort(dataset, tags.columns) &&
+    size[1] === unsignedShort(dataset, tags.rows) &&
+    size[2] === slices.length;
   const toIndex = multiply(inverseAffine(affine), lpsToRas);
   const isOn = (slice: number, x: number, y: number) => {
     const [right, down] = [x * source.pixelSpacing[1], y * source.pixelSpacing[0]];
@@ -170,12 +171,17 @@ function checkPlace(labelMap: Volume, { dataset, slices, ...source }: DicomSourc
     const index = applyAffine(toIndex, [place(0), place(1), place(2)]);
     return [x, y, slice].every((expected, axis) => Math.abs(index[axis] - expected) <= placeTolerance);
   };
-  const hasSize = size[0] === columns && size[1] === rows && size[2] === slices.length;
   const [x, y] = [size[0] - 1, size[1] - 1];
-  if (hasSize && slices.every((_, k) => isOn(k, 0, 0) && isOn(k, x, 0) && isOn(k, 0, y))) return;
+  return hasSize && slices.every((_, k) => isOn(k, 0, 0) && isOn(k, x, 0) && isOn(k, 0, y));
+}
+
+function checkPlace(labelMap: Volume, source: DicomSource): void {
+  if (liesOnSource(labelMap, source)) return;
+  const { dataset, slices } = source;
+  const [columns, rows] = [tags.columns, tags.rows].map((tag) => unsignedShort(dataset, tag));
   throw new TomaatError(
     'APP_OUTPUT',
-    `The label map (${size.join(' × ')}) does not lie on the grid of the DICOM series (${columns} × ${rows} × ${slices.length}), so that no segmentation of its images can be made of it. Take the result as nii.gz, or add the step restore to the app.`,
+    `The label map (${labelMap.size.join(' × ')}) does not lie on the grid of the DICOM series (${columns} × ${rows} × ${slices.length}), so that no segmentation of its images can be made of it. Take the result as nii.gz, or add the step restore to the app.`,
   );
 }
 

@@ -1,3 +1,4 @@
+import type { DicomSource } from '../dicom/source.ts';
 import { TomaatError } from '../errors.ts';
 import type { Bytes, Platform } from '../platform.ts';
 import { type Volume, voxelCount } from '../volume.ts';
@@ -72,7 +73,7 @@ export async function readVolume(
   files: readonly SourceFile[],
   platform: Platform,
   options: ReadOptions = {},
-): Promise<{ volume: Volume; header: VolumeHeader }> {
+): Promise<{ volume: Volume; header: VolumeHeader; source?: DicomSource }> {
   const { limits = defaultLimits, signal } = options;
   const prefixes: FilePrefix[] = [];
   for (const file of files) prefixes.push(await readPrefix(file, prefixBytes, signal));

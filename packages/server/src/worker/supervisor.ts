@@ -248,6 +248,7 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
             parameters: job.request.parameters,
             frame: job.request.frame,
             formats: job.request.formats,
+            seed: job.id,
             folder,
             maxVoxels: options.maxVoxels,
           },
