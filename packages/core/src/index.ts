@@ -68,13 +68,27 @@ export {
 export { type NetworkReport, verifyNetwork } from './app/verify.ts';
 export type { Code } from './dicom/build.ts';
 export type { DecodedFrame, DecodeFrame, FrameShape } from './dicom/decoders.ts';
-export { type DicomHeader, readDicomHeader, type UnreadFile } from './dicom/dicom-files.ts';
+export type { DeidentificationReport, ReportedAttribute } from './dicom/deidentification-report.ts';
+export {
+  createDeidentifier,
+  type Deidentified,
+  type DeidentifyOptions,
+  deidentify,
+} from './dicom/deidentify.ts';
+export { type DicomHeader, readDicomFile, readDicomHeader, type UnreadFile } from './dicom/dicom-files.ts';
+export { representationOf } from './dicom/dictionary.ts';
+export { encodeFile } from './dicom/encode-file.ts';
+export type { DicomImage } from './dicom/frames.ts';
 export { isDicom } from './dicom/parse.ts';
 export {
+  chooseDicom,
   type DicomFindings,
   type DicomReadOptions,
   type DicomVolumeHeader,
+  dicomSourceOf,
+  distinctFiles,
   inspectDicom,
+  maxFileBytes,
   readDicomVolume,
 } from './dicom/read-dicom.ts';
 export { type ReadSegmentation, readSegmentationFile } from './dicom/read-segmentation.ts';
@@ -87,6 +101,7 @@ export {
 } from './dicom/segmentation.ts';
 export { type DicomSeries, type LeftOut, listSeries, type SeriesList } from './dicom/series.ts';
 export type { DicomSource, SliceReference } from './dicom/source.ts';
+export { createUidKey, formatUidKey, parseUidKey } from './dicom/uid-key.ts';
 export {
   type CodecModule,
   type CodecName,
@@ -117,7 +132,8 @@ export {
   type TextSource,
   writeStripped,
 } from './formats/identifying-text.ts';
-export { type InspectOptions, inspectFiles, inspectStart } from './formats/inspect-files.ts';
+export { crc32 } from './formats/inflate-members.ts';
+export { type InspectOptions, inspectFiles, inspectStart, readPrefix } from './formats/inspect-files.ts';
 export { meshToStl, meshToVtk, readMesh } from './formats/mesh-file.ts';
 export { formatPoints, parsePoints } from './formats/points.ts';
 export { isText } from './formats/strangers.ts';
@@ -161,7 +177,7 @@ export {
 } from './formats/volume-file.ts';
 export type { DataFileField, FileEnding, VolumeFormatRow } from './formats/volume-format.ts';
 export { webPlatform } from './formats/web-platform.ts';
-export { isZip, openZip } from './formats/zip.ts';
+export { isZip, maxZipEntries, openZip } from './formats/zip.ts';
 export { type Zlib, zlibPlatform } from './formats/zlib-platform.ts';
 export {
   type Affine,
