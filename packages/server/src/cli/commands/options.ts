@@ -66,7 +66,11 @@ export const addressOption = () => new Option('--address <ip>', 'of this address
 /** What predict and run have in common. */
 export function addPredictionOptions(command: Command): Command {
   return command
-    .option('--volume <file>', 'the volume, or a folder of volumes that are predicted in turn')
+    .option(
+      '--volume <file>',
+      'the volume; a folder of volumes, which are predicted in turn; a folder, zip archive or file of a DICOM series',
+    )
+    .option('--series <choice>', 'which DICOM series: its UID, its number, or “all” of them in turn')
     .option('--input <NAME=FILE>', 'another input that is a file; may be repeated', collect, [])
     .option('--param <NAME=VALUE>', 'a parameter; may be repeated', collect, [])
     .option('--frame <number>', 'which frame of a 4-D volume, from 0', wholeNumber)
@@ -76,7 +80,10 @@ export function addPredictionOptions(command: Command): Command {
     )
     .option('--output <NAME>', 'fetch this output instead of the primary one; may be repeated', collect, [])
     .option('--all', 'fetch every output')
-    .option('--format <name>', 'nii, nii.gz, mha, nrrd, vtk, stl, json, csv … (default: that of the volume)')
+    .option(
+      '--format <name>',
+      'nii, nii.gz, mha, nrrd, seg.dcm, labelmap.dcm, vtk, stl, json, csv … (default: that of the volume; seg.dcm for DICOM)',
+    )
     .option('--force', 'overwrite files that exist')
     .option('-q, --quiet', 'print nothing but the names of the files')
     .addOption(jsonOption('print a line of JSON for each volume'));
