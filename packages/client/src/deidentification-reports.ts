@@ -25,9 +25,9 @@ export function joinReports(reports: readonly DeidentificationReport[]): Deident
 
 /** What kind of thing an attribute says, in the words of a summary. */
 const groups = [
-  'about the patient',
+  'of the patient',
   'names of people',
-  'about the institution and the device',
+  'of institution and device',
   'identifiers',
   'dates and times',
   'descriptions and others',
@@ -55,10 +55,10 @@ const institution: ReadonlySet<number> = new Set([
 
 function groupOf(tag: number): AttributeGroup {
   const group = Math.floor(tag / 65536);
-  if (group === 0x0010) return 'about the patient';
+  if (group === 0x0010) return 'of the patient';
   const vr = representationOf(tag);
   if (vr === 'PN') return 'names of people';
-  if (institution.has(tag) || group === 0x0018) return 'about the institution and the device';
+  if (institution.has(tag) || group === 0x0018) return 'of institution and device';
   if (vr === 'UI') return 'identifiers';
   if (vr === 'DA' || vr === 'TM' || vr === 'DT') return 'dates and times';
   return 'descriptions and others';

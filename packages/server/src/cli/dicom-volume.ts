@@ -70,9 +70,10 @@ export async function openDicomVolumes(
     ? await filesBelow(path, reports.signal)
     : { files: [await diskFile(path)], leftOut: [] };
   if (found.files.length === 0) return undefined;
+  reports.show('read', `Reading the headers of ${filesOf(found.files.length)}`);
   const input = await openDicomInput(found.files, nodePlatform, {
     signal: reports.signal,
-    onProgress: (done, total) => reports.show('read', `Reading ${done} of ${total} files`),
+    onProgress: (done, total) => reports.show('read', `Reading the headers of ${done} of ${filesOf(total)}`),
   });
   const leftOut = [...found.leftOut, ...input.leftOut];
   if (input.series.length === 0 && input.leftOut.every(({ fault }) => fault === undefined)) return undefined;
@@ -158,6 +159,8 @@ function seriesNames(series: readonly DicomSeries[]): string[] {
   return series.map(({ number, uid }) => (isUnique ? `series${number}` : uid));
 }
 
+const filesOf = (count: number) => `${count} ${count === 1 ? 'file' : 'files'}`;
+
 const mostLines = 10;
 const mostNames = 5;
 
@@ -189,6 +192,8 @@ export async function prepareSeries(
   flags: IdentityFlags & Pick<ConnectOptions, 'data'>,
   reports: ReadingReports,
 ): Promise<PreparedSeries> {
+  const doing = flags.keepIdentity ? 'Reading' : 'De-identifying';
+  reports.show('prepare', `${doing} ${filesOf(chosen.files.length)}`);
   const prepared = await chosen.prepare({
     deidentify: flags.keepIdentity
       ? false
@@ -198,11 +203,7 @@ export async function prepareSeries(
           shiftDates: true,
         },
     signal: reports.signal,
-    onProgress: (done, total) =>
-      reports.show(
-        'prepare',
-        `${flags.keepIdentity ? 'Reading' : 'De-identifying'} ${done} of ${total} files`,
-      ),
+    onProgress: (done, total) => reports.show('prepare', `${doing} ${done} of ${filesOf(total)}`),
   });
   const { report } = prepared;
   if (!report) {
@@ -217,7 +218,7 @@ export async function prepareSeries(
     ...(removed > 0 ? [`${removed} private elements`] : []),
   ];
   reports.note(
-    `Removed or replaced in the DICOM headers before sending: attributes ${parts.join(', ')} (--keep-identity sends the files unchanged).`,
+    `Removed or replaced in the DICOM headers before sending (--keep-identity sends the files unchanged): ${parts.join(', ')}.`,
   );
   for (const reason of report.burnedIn.slice(0, mostLines))
     reports.note(`Warning: the pixels are sent unchanged. ${reason} Check them.`);
