@@ -235,12 +235,12 @@ describe.skipIf(skip)('one CT slice in all transfer syntaxes', () => {
   ])('…%s is off by no more than its code loses', async (suffix, largest, mean) => {
     const name = lossy.find((one) => one.endsWith(suffix))!;
     const [{ volume }, expected] = await Promise.all([one(name), uncompressed()]);
-    const differences = Array.from(volume.voxels, (value, i) =>
-      Math.abs(Number(value) - Number(expected.volume.voxels[i])),
+    const differences = Array.from(volume.voxels as Float32Array, (value, i) =>
+      Math.abs(value - Number(expected.volume.voxels[i])),
     );
     expect(largestOf(differences)).toBeLessThanOrEqual(largest);
     const found = differences.reduce((sum, value) => sum + value, 0) / differences.length;
-    expect(Math.abs(found - mean)).toBeLessThan(suffix.includes('50') ? 0.2 : 1e-5);
+    expect(Math.abs(found - mean)).toBeLessThan(suffix.includes('50') ? 0.5 : 1e-5);
   });
 
   it.each(twelveBits)('%s is refused with the remedy', async (name) => {
