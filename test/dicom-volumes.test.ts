@@ -264,3 +264,42 @@ describe.skipIf(skip)('one CT slice in all transfer syntaxes', () => {
     expect((await refusalOf(one(name))).message).toMatch(message);
   });
 });
+
+describe.skipIf(skip)('files made to break readers', () => {
+  const names = skip
+    ? ['no images at hand']
+    : ['pydicom', 'dicom_fuzz'].flatMap((set) =>
+        readdirSync(join(root, 'malformed', set), { recursive: true, encoding: 'utf8' }).flatMap((name) =>
+          name.endsWith('.dcm') ? `${set}/${name}` : [],
+        ),
+      );
+  const read = (name: string) =>
+    readVolume([sourceFromBytes(name, readFileSync(join(root, 'malformed', name)))], nodePlatform);
+  /** As pydicom has them: least, largest, sum. Elements are padded to 128 bytes too many, and JPEG 2000 says unsigned where the header says signed. */
+  const readable: Readonly<Record<string, readonly [number, number, number]>> = {
+    'pydicom/MR_small.dcm': [127, 2145, 2_125_338],
+    'pydicom/MR_small_padded.dcm': [127, 2145, 2_125_338],
+    'pydicom/J2K_pixelrep_mismatch.dcm': [-2000, 1896, -172_605_258],
+  };
+
+  it('are more than a hundred', () => {
+    expect(names.length).toBeGreaterThan(100);
+    expect(names).toEqual(expect.arrayContaining(Object.keys(readable)));
+  });
+
+  it.each(names)('%s', async (name) => {
+    const expected = readable[name];
+    if (!expected) {
+      const { code, message } = await refusalOf(read(name));
+      expect(code).toMatch(/^(BAD_HEADER|BAD_VOXELS|BAD_INPUT|UNSUPPORTED_FORMAT|UNKNOWN_FORMAT)$/);
+      expect(message).toMatch(/: \w|\. Send /);
+      return;
+    }
+    const values = [...((await read(name)).volume.voxels as Int16Array)];
+    expect([
+      values.reduce((a, b) => Math.min(a, b)),
+      largestOf(values),
+      values.reduce((a, b) => a + b),
+    ]).toEqual(expected);
+  });
+});
