@@ -139,6 +139,7 @@ export {
   inspectVolume,
   type ReadLimits,
   type ReadOptions,
+  type ReadVolume,
   readVolume,
   type SourceFile,
   sourceFromBytes,
