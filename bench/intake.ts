@@ -222,7 +222,8 @@ async function serve(folder: string): Promise<void> {
       const type = incoming.headers['content-type'] ?? '';
       const parts = type.startsWith('multipart/') ? readMultipart(body, type) : [{ name: 'volume', body }];
       for await (const part of parts) {
-        const { digest } = await receiveInput(part, blobs, { encoding, maxBytes: limits.maxUploadBytes });
+        const written = await receiveInput(part, blobs, { encoding, maxBytes: limits.maxUploadBytes });
+        const { digest } = await written.commit();
         meter.end(digest);
         await blobs.delete(digest);
       }

@@ -2,7 +2,7 @@
  * What is fuzzed: every reader of bytes and texts that strangers send. `run` reads an input; it may refuse it with a
  * TomaatError and nothing else, and what it takes has to keep what is said of it here (`must`).
  */
-import { gunzipSync, gzipSync, inflateSync } from 'node:zlib';
+import { gunzipSync, gzipSync, inflateRawSync, inflateSync } from 'node:zlib';
 import {
   announcementSchema,
   claimSchema,
@@ -56,6 +56,7 @@ import { nodePlatform } from '../packages/server/src/node-platform.ts';
 import { inspectGraph, withLabelOutput } from '../packages/server/src/runtimes/onnx-graph.ts';
 import type { OutputFile } from '../packages/server/src/store/job-records.ts';
 import { encodeModel, labelNetwork, thresholdNetwork } from '../packages/server/test/onnx-fixture.ts';
+import { dicomTargets } from './dicom-targets.ts';
 import { dicomWebTargets } from './dicomweb-targets.ts';
 import type { LongRuns } from './long-runs.ts';
 import { bytesOf, equal, inPieces, must, type Target, textOf } from './target.ts';
@@ -70,7 +71,7 @@ const rawBytes = ({ voxels }: Volume) => new Uint8Array(voxels.buffer, voxels.by
 const atOnce: Platform = {
   async *inflate(source, compression) {
     const bytes = await collectBytes(source);
-    const unpack = compression === 'gzip' ? gunzipSync : inflateSync;
+    const unpack = { gzip: gunzipSync, zlib: inflateSync, 'deflate-raw': inflateRawSync }[compression];
     const options = { info: true, chunkSize: 4096, maxOutputLength: 2 ** 24 };
     const { buffer, engine } = unpack(bytes, options) as unknown as {
       buffer: Buffer;
@@ -392,6 +393,7 @@ const heads = ['\x1f\x8b\x08', 'n+1\0', 'NRRD0004\n', '\r\n', '\0', '\xff\xff\xf
 export const targets: Readonly<Record<string, Target>> = {
   ...textTargets,
   ...dicomWebTargets,
+  ...dicomTargets(platformFor),
   nifti1: volumeTarget(
     'NIfTI-1, plain, packed and as a pair',
     'nii',

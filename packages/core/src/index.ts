@@ -169,6 +169,7 @@ export {
   inspectVolume,
   type ReadLimits,
   type ReadOptions,
+  type ReadVolume,
   readVolume,
   type SourceFile,
   sourceFromBytes,

@@ -1,6 +1,7 @@
 import { readVolume, sourceFromBytes } from '@tomaat/core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { faults, goodFile, type Kind } from '../../core/test/bad-files.ts';
+import { zipOf } from '../../core/test/zip-files.ts';
 import { nodePlatform } from '../src/node-platform.ts';
 import { deflateBomb } from './bomb.ts';
 import {
@@ -177,11 +178,49 @@ describe.each(Object.entries(faces))('%s refuses', (_name, face) => {
       () => Buffer.concat([Buffer.from('\x89PNG\r\n\x1a\n', 'latin1'), Buffer.alloc(5000, 7)]),
       /PNG picture: send the volume/,
     ],
-    ['a DICOM file', () => dicom, /DICOM file: convert the series to NIfTI/],
+    ['a DICOM file without an image', () => dicom, /None of the files is an image of a volume/],
     [
       'a zip',
       () => Buffer.concat([Buffer.from('PK\x03\x04'), Buffer.alloc(5000, 7)]),
-      /zip archive: unpack it/,
+      /zip archive is damaged or cut off/,
+    ],
+    ['an empty zip', () => zipOf([]), /holds no files/],
+    [
+      'a zip that is encrypted',
+      async () => zipOf([{ name: 'a.nii', data: await goodFile('nii'), flags: 1 }]),
+      /encrypted: pack the files again without a password/,
+    ],
+    [
+      'a zip in a zip',
+      async () => zipOf([{ name: 'a.zip', data: zipOf([{ name: 'a.nii', data: await goodFile('nii') }]) }]),
+      /is an archive itself/,
+    ],
+    [
+      'a zip whose files share their bytes',
+      async () => {
+        const data = await goodFile('nii');
+        return zipOf([
+          { name: 'a', data },
+          { name: 'b', data, offset: 0, inDirectoryAlone: true },
+        ]);
+      },
+      /lies within another file/,
+    ],
+    [
+      'a zip with a damaged file',
+      async () => zipOf([{ name: 'a.nii', data: await goodFile('nii'), crc: 1 }]),
+      /is damaged or cut off/,
+    ],
+    [
+      'a zip of two volumes',
+      async () => {
+        const data = await goodFile('nii');
+        return zipOf([
+          { name: 'a.nii', data },
+          { name: 'b.nii', data },
+        ]);
+      },
+      /A .nii file does not belong to the volume of the .nii file/,
     ],
     ['text', () => Buffer.from('Dear colleague,\nplease find attached …'), /does not begin like|base64/],
     ['zeros', () => new Uint8Array(1000), /does not begin like/],

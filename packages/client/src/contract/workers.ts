@@ -1,6 +1,7 @@
 import { type ErrorCode, errorCodes, fileGeometrySchema, mediaTypes, type OutputFormat } from '@tomaat/core';
 import { z } from 'zod';
 import { type Endpoint, idParam, json } from './endpoint.ts';
+import { seriesSchema } from './predictions.ts';
 
 // What workers on other machines and the server say to each other.
 
@@ -59,7 +60,11 @@ export const claimedJobSchema = z.object({
   id: z.string().regex(/^[\w-]+$/),
   service: z.string(),
   attempt: z.int(),
-  request: z.looseObject({ parameters: z.record(z.string(), z.unknown()), stem: z.string() }),
+  request: z.looseObject({
+    parameters: z.record(z.string(), z.unknown()),
+    series: seriesSchema.optional(),
+    stem: z.string(),
+  }),
   inputs: z.array(
     z.object({
       name: z.string().regex(/^[\w-]+$/),

@@ -54,8 +54,6 @@ export async function inspectDicom(
   const { limits = defaultLimits, signal } = options;
   const headers = [];
   for (const file of files) headers.push(await readDicomHeader(file, platform, signal));
-  const [only] = headers;
-  if (headers.length === 1 && only.kind === 'unread') throw only.fault;
   const found = chooseDicom(listSeries(headers, limits), files.length, options.series);
   for (const { header, format } of distinctFiles(found.series.images)) {
     const fault = syntaxFault(
@@ -81,6 +79,7 @@ export function chooseDicom(
   wanted?: string,
 ): DicomFindings & { series: { stack: Stack } } {
   const damaged = leftOut.find(({ fault }) => fault);
+  if (damaged?.fault && fileCount === 1) throw damaged.fault;
   if (damaged?.fault) {
     throw new TomaatError(
       damaged.fault.code,
@@ -147,7 +146,9 @@ function chooseSeries(
   if (images.length === 0) {
     throw new TomaatError(
       'BAD_INPUT',
-      `None of the files is an image of a volume: a file ${leftOut[0]?.reason ?? 'is missing'}. Send the images of one series`,
+      leftOut.length === 1
+        ? `The file ${leftOut[0].reason}, not an image of a volume: send the images of one series`
+        : `None of the ${leftOut.length} files is an image of a volume; the first ${leftOut[0]?.reason}. Send the images of one series`,
     );
   }
   throw new TomaatError(

@@ -5,6 +5,7 @@ import { longestHeader } from './identifying-lines.ts';
 import { dataFileEndings, endingOf, formatOf, holdsVoxelsAlone, readableEndings } from './table.ts';
 import { transformEndings } from './transform-file.ts';
 import { hasEnding, type VolumeFormatRow } from './volume-format.ts';
+import { isZip } from './zip.ts';
 
 export type { IdentifyingField } from './identifying-found.ts';
 
@@ -32,7 +33,7 @@ export interface Rewrite {
 /**
  * Looks for identifying text in the file of a volume, and in the gzip headers around it. `dataFile` gives the
  * name that the header of a pair shall have for the file of its voxels.
- * @throws TomaatError BAD_HEADER when a header of text does not end within 4 MiB; UNSUPPORTED_FORMAT for DICOM.
+ * @throws TomaatError BAD_HEADER when a header of text does not end within 4 MiB; UNSUPPORTED_FORMAT for DICOM and zip archives.
  */
 export async function findIdentifyingText(
   file: TextSource,
@@ -40,6 +41,12 @@ export async function findIdentifyingText(
   { dataFile = (name: string) => name }: { dataFile?(name: string): string } = {},
 ): Promise<IdentifyingText> {
   const start = await collect(file.read(0, 70_000), 70_000);
+  if (isZip(start)) {
+    throw new TomaatError(
+      'UNSUPPORTED_FORMAT',
+      'What identifies a person cannot be taken out of a zip archive here: send the file of the volume itself, or de-identify the series before it is sent',
+    );
+  }
   if (!(start[0] === 0x1f && start[1] === 0x8b)) {
     if (holdsVoxelsAlone(file.name)) return { fields: [] };
     const header = await collect(file.read(0, longestHeader), longestHeader);

@@ -152,6 +152,24 @@ describe('openZip()', () => {
     expect(files.map(({ name }) => name)).toEqual(['passwd', 'olute', 'IM1', 'IM1', '..', 'Größe ‮mp4']);
   });
 
+  it('forgets names with those of an archive that was renamed', async () => {
+    const bytes = zipOf([
+      { name: 'Roe^Jane/1.dcm', data: few },
+      { name: 'roe.mhd', data: few },
+      { name: 'roe.raw', data: noise, method: 0 },
+    ]);
+    const damaged = bytes.with(bytes.length - 1000, bytes[bytes.length - 1000] ^ 1);
+    const files = await openZip({ ...sourceFromBytes('volume', damaged), renamed: true }, nodePlatform);
+    expect(files.map(({ name, renamed }) => [name, renamed])).toEqual([
+      ['file-1', true],
+      ['file-2.mhd', true],
+      ['file-3.raw', true],
+    ]);
+    expect((await refusal(collectBytes(files[2].open()))).message).toMatch(
+      /^“file-3.raw” in the zip archive/,
+    );
+  });
+
   it('refuses an archive of folders alone, or of nothing', async () => {
     for (const bytes of [zipOf([]), zipOf([{ name: 'folder/', data: new Uint8Array(0) }])])
       expect(await refusal(open(bytes))).toMatchObject({ code: 'BAD_INPUT', message: /holds no files/ });

@@ -4,7 +4,8 @@ import type { Platform } from '../platform.ts';
 import { badHeader, baseName, defaultLimits, type ReadLimits } from './header.ts';
 import { crc32 } from './inflate-members.ts';
 import type { SourceFile } from './source-file.ts';
-import { kindOf } from './table.ts';
+import { dataFileEndings, kindOf, readableEndings } from './table.ts';
+import { hasEnding } from './volume-format.ts';
 import { createZipSource, type ZipSource } from './zip-source.ts';
 
 /*
@@ -37,7 +38,7 @@ export function isZip(bytes: Uint8Array): boolean {
 /**
  * The files of a zip archive, in the order of its directory. Each is unpacked while it is read, from its beginning, and its CRC-32
  * and its length are checked at the end; to read less costs no more than what is read. What systems add by themselves (__MACOSX,
- * .DS_Store, Thumbs.db, desktop.ini) is left out, as are folders.
+ * .DS_Store, Thumbs.db, desktop.ini) is left out, as are folders. The files of an archive that was renamed are renamed, too.
  *
  * All files together may have as many bytes as the largest volume that `limits` allows takes in memory, and 64 MiB of headers.
  *
@@ -70,11 +71,16 @@ export async function openZip(
   }
   checkOverlap(entries);
   checkTotal(entries, source.size, limits);
-  return entries.map((entry) => ({
-    name: lastPart(entry.filename),
-    sizeBytes: entry.uncompressedSize,
-    open: (start) => readEntry({ entry, source, platform }, start),
-  }));
+  return entries.map((entry, i) => {
+    const given = lastPart(entry.filename);
+    const name = file.renamed ? `file-${i + 1}${fileEnding(given)}` : given;
+    return {
+      name,
+      renamed: file.renamed,
+      sizeBytes: entry.uncompressedSize,
+      open: (start) => readEntry({ entry, name, source, platform }, start),
+    };
+  });
 }
 
 async function readDirectory(found: AsyncIterable<Entry>, source: ZipSource): Promise<Entry[]> {
@@ -96,6 +102,10 @@ async function readDirectory(found: AsyncIterable<Entry>, source: ZipSource): Pr
 
 /** The part of an entry's name behind its folders, of either system. */
 const lastPart = (filename: string): string => baseName(filename).trim() || 'file';
+
+/** The ending by which a file of a volume is known; empty for other names. */
+const fileEnding = (name: string): string =>
+  [...readableEndings, ...dataFileEndings].find((ending) => hasEnding(name, ending)) ?? '';
 
 function isAddedBySystem(filename: string): boolean {
   const parts = filename.split(/[/\\]/);
@@ -173,30 +183,31 @@ const shown = (name: string) => `“${[...name.replace(/[\p{Cc}\p{Cf}]/gu, '')].
 
 interface Place {
   readonly entry: FileEntry;
+  readonly name: string;
   readonly source: ZipSource;
   readonly platform: Platform;
 }
 
 /** First byte of an entry's data. Its own header is compared with the directory, and its place with those of others. */
-async function findData({ entry, source }: Place): Promise<number> {
+async function findData({ entry, name, source }: Place): Promise<number> {
   try {
     await entry.getData(new WritableStream(), { checkOverlappingEntryOnly: true });
     return entry.localDirectory!.dataOffset;
   } catch (error) {
-    throw translate(error, source, 'BAD_HEADER', inArchive(entry));
+    throw translate(error, source, 'BAD_HEADER', inArchive(name));
   }
 }
 
-const inArchive = ({ filename }: FileEntry) => `${shown(lastPart(filename))} in the zip archive`;
+const inArchive = (name: string) => `${shown(name)} in the zip archive`;
 
 async function* readEntry(place: Place, start = 0): AsyncGenerator<Uint8Array> {
-  const { entry, source } = place;
+  const { entry, name, source } = place;
   try {
     const from = await findData(place);
     if (entry.compressionMethod === stored) yield* readStored(place, from, start);
     else yield* readDeflated(place, from, start);
   } catch (error) {
-    throw translate(error, source, 'BAD_VOXELS', inArchive(entry));
+    throw translate(error, source, 'BAD_VOXELS', inArchive(name));
   }
 }
 

@@ -72,6 +72,7 @@ export async function inspectVolumes(
 ): Promise<{ voxels: number; shapes: Record<string, VolumeFactsOf> }> {
   let voxels = 0;
   const shapes: Record<string, VolumeFactsOf> = {};
+  let isDicomSeries = false;
   for (const [name, input] of Object.entries(app.manifest.inputs)) {
     const files = received.filter((file) => file.name === name);
     if (input.type !== 'volume' || files.length === 0) continue;
@@ -85,6 +86,7 @@ export async function inspectVolumes(
         { limits: { maxVoxels }, series },
         files.length > mostFilesOfOneHeader || files.some(({ start }) => isZip(start)),
       );
+      isDicomSeries ||= header.format === 'dicom';
       voxels = Math.max(voxels, header.size[0] * header.size[1] * header.size[2] * header.components);
       if (input.frames === 'one') checkFrame(header, frame);
       acceptShape(app.manifest.acceptance, name, header);
@@ -98,6 +100,13 @@ export async function inspectVolumes(
     } catch (error) {
       throw withField(error, name);
     }
+  }
+  if (series !== undefined && !isDicomSeries) {
+    throw new TomaatError(
+      'BAD_INPUT',
+      'series chooses one of several DICOM series, and no volume of the request is one. Leave it out.',
+      { field: 'series' },
+    );
   }
   return { voxels, shapes };
 }

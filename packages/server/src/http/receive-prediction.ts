@@ -18,7 +18,7 @@ import { type BodyPart, readText } from '../intake/body-part.ts';
 import { countBytes } from '../intake/byte-counter.ts';
 import { defaultPartLimits } from '../intake/multipart.ts';
 import { queryWord, queryWords } from '../intake/query.ts';
-import { type ReceivedInput, receiveInput } from '../intake/receive-input.ts';
+import { type ReceivedInput, receiveInput, type WrittenInput } from '../intake/receive-input.ts';
 import { stripReceived } from '../intake/strip-received.ts';
 import type { InputFile, JobRequest } from '../store/job-records.ts';
 import { inspectVolumes, parseFrame, parseSeries, requireFiles } from './check-inputs.ts';
@@ -81,6 +81,10 @@ export async function receivePrediction(
     await requireMemory(app, shapes, parameters, context.memory);
 
     const first = received.find((file) => app.manifest.inputs[file.name].type === 'volume');
+    const isSeries =
+      first !== undefined &&
+      isDicom(first.start) &&
+      received.filter(({ name }) => name === first.name).length > 1;
     const names = storedNames(received);
     if (context.stripInputs) {
       await stripReceived(received, names, context.blobs, context.headers, {
@@ -102,7 +106,8 @@ export async function receivePrediction(
       parameters,
       ...chosen,
       formats: form.formats(app, said.format),
-      stem: stemOf(first?.fileName),
+      // The name of one of its files is not that of a series.
+      stem: isSeries ? 'series' : stemOf(first?.fileName),
       voxels,
     };
     return {
@@ -151,7 +156,7 @@ async function readNames(
   said.format = named.format ?? said.format;
 }
 
-/** Reads a body that brings its files. Each is on the disk before the next part is asked for. */
+/** Reads a body that brings its files. All are on the disk, durably, when it resolves. */
 async function readParts(
   request: FastifyRequest,
   app: App,
@@ -165,6 +170,8 @@ async function readParts(
   if (announcedBytes <= context.maxUploadBytes)
     await context.uploads.makeRoom(context.ownerOf(request), announcedBytes);
   const { parts, encoding } = openBody(request, app, form, context);
+  await using storing = createStoring();
+  const arrived: { name: string }[] = [];
   for await (const part of parts) {
     const name = inputNameOf(part.name, app);
     const input = Object.hasOwn(inputs, name) ? inputs[name] : undefined;
@@ -174,13 +181,14 @@ async function readParts(
         maxBytes: context.maxUploadBytes,
         encoding: decoded ? 'raw' : encoding,
         checkPrefix: async (prefix) => {
-          requireSeries(name, prefix, said.files);
-          const mayBegin = !isOneOfSeveral(name, part, said.files) || isDicom(prefix);
+          requireSeries(name, prefix, arrived);
+          const mayBegin = !isOneOfSeveral(name, part, arrived) || isDicom(prefix);
           if (input.type === 'volume' && mayBegin) await checkStart(part, prefix, encoding, context);
         },
         keep,
       });
-      said.files.push({ ...file, name });
+      arrived.push({ name });
+      await storing.add(file);
     } else if ((name === 'frame' || name === 'series') && form.takesOptions) {
       said[name] = await readText(part);
     } else if (part.fileName !== undefined) {
@@ -192,6 +200,44 @@ async function readParts(
       said.raw[name] = '';
     }
   }
+  const stored = await storing.end();
+  said.files.push(...stored.map((file, i) => ({ ...file, ...arrived[i] })));
+}
+
+/** Files that wait for the disk at a time. Each does so twice; a series has thousands, and the disk takes many at once. */
+const filesAtATime = 16;
+
+/** Makes files durable while the next ones come. Nothing of it goes on when it was disposed of. */
+function createStoring() {
+  const stored: ReceivedInput[] = [];
+  const running = new Set<Promise<void>>();
+  let count = 0;
+  let fault: { error: unknown } | undefined;
+  const store = async (file: WrittenInput, at: number) => {
+    try {
+      stored[at] = await file.commit();
+    } catch (error) {
+      fault ??= { error };
+    }
+  };
+  const settle = () => Promise.all(running);
+  return {
+    async add(file: WrittenInput): Promise<void> {
+      while (running.size >= filesAtATime) await Promise.race(running);
+      const one = store(file, count++).finally(() => running.delete(one));
+      running.add(one);
+      if (fault) throw fault.error;
+    },
+    /** All files, in the order in which they were added. */
+    async end(): Promise<ReceivedInput[]> {
+      await settle();
+      if (fault) throw fault.error;
+      return stored;
+    },
+    async [Symbol.asyncDispose]() {
+      await settle();
+    },
+  };
 }
 
 /** The parts of the body, and how the files in them are written. */
@@ -242,12 +288,12 @@ const isRequestWord = (name: string): boolean => (requestWords as readonly strin
 const longestPoints = 2 ** 20;
 
 /** Whether a file is, or may be, the voxels of a header that comes in a file of its own. */
-function isOneOfSeveral(name: string, part: BodyPart, received: readonly ReceivedInput[]): boolean {
+function isOneOfSeveral(name: string, part: BodyPart, received: readonly { name: string }[]): boolean {
   return received.some((file) => file.name === name) || holdsVoxelsAlone(part.fileName ?? '');
 }
 
 /** Only the files of a DICOM series are many. */
-function requireSeries(name: string, prefix: Uint8Array, received: readonly ReceivedInput[]): void {
+function requireSeries(name: string, prefix: Uint8Array, received: readonly { name: string }[]): void {
   const { maxParts } = defaultPartLimits;
   if (received.length < maxParts || isDicom(prefix)) return;
   throw new TomaatError(
@@ -312,6 +358,7 @@ function storedNames(received: readonly ReceivedInput[]): string[] {
 function stemOf(fileName = ''): string {
   const stem = fileName
     .slice(0, fileName.length - fileEndingOf(fileName).length)
+    .replace(/\.(?:dcm|dicom|ima|zip)$/i, '')
     // macOS gives letters and their accents apart; in many scripts marks are part of the word.
     .normalize('NFC')
     .replace(/[^\p{L}\p{M}\p{N}._-]+/gu, '_')

@@ -13,7 +13,9 @@ import { afterEach, beforeEach, expect, it } from 'vitest';
 import { type Blobs, openBlobs } from '../store/blobs.ts';
 import { type BodyLimits, countBytes, discardRest, readAll } from './byte-counter.ts';
 import { readMultipart } from './multipart.ts';
-import { receiveInput } from './receive-input.ts';
+import { receiveInput as beginInput } from './receive-input.ts';
+
+const receiveInput = async (...input: Parameters<typeof beginInput>) => (await beginInput(...input)).commit();
 
 let dir: string;
 let blobs: Blobs;

@@ -1,5 +1,5 @@
 import { TomaatError, withField } from '@tomaat/core';
-import type { BlobRef, Blobs, KeepBlob } from '../store/blobs.ts';
+import type { BlobRef, Blobs, BlobWriter, KeepBlob } from '../store/blobs.ts';
 import { decodeBase64, isRawVolume } from './base64.ts';
 import { type BodyPart, peek } from './body-part.ts';
 
@@ -32,19 +32,27 @@ const prefixBytes = 64 * 1024;
 /** A request may have thousands of files, of which no more is kept in memory. */
 export const startBytes = 256;
 
+/** A file whose bytes are written, and not yet durable. One of its two functions is to be called, once. */
+export interface WrittenInput {
+  commit(): Promise<ReceivedInput>;
+  abort(): Promise<void>;
+}
+
 /**
- * Streams one part of a request into the blob store, in constant memory. On the disk, durably, when it resolves;
- * nothing is left when it rejects. Errors name the part in `field`.
+ * Streams one part of a request into the blob store, in constant memory. The disk is waited for by `commit()`, while the next parts
+ * come: what it gives is on the disk, durably. Nothing is left where either rejects. Errors name the part in `field`.
  */
 export async function receiveInput(
   part: BodyPart,
   blobs: Blobs,
   options: ReceiveOptions = {},
-): Promise<ReceivedInput> {
+): Promise<WrittenInput> {
   const { maxBytes, expectedBytes, encoding = 'raw', checkPrefix, keep } = options;
+  const { name, fileName } = part;
+  let writer: BlobWriter | undefined;
   try {
     const bytes = encoding === 'raw' ? part.body : await decoded(part.body, encoding === 'base64-form');
-    await using writer = await blobs.create({ maxBytes, expectedBytes });
+    writer = await blobs.create({ maxBytes, expectedBytes });
     let isChecked = checkPrefix === undefined;
     for await (const chunk of bytes) {
       await writer.write(chunk);
@@ -54,15 +62,32 @@ export async function receiveInput(
       }
     }
     if (writer.bytes === 0) {
-      throw new TomaatError('BAD_INPUT', `'${part.name}' is empty. Send the file of the volume`);
+      throw new TomaatError('BAD_INPUT', `'${name}' is empty. Send the file of the volume`);
     }
     if (!isChecked) await checkPrefix?.(writer.prefix);
-    const start = Uint8Array.from(writer.prefix.subarray(0, startBytes));
-    const ref = await writer.commit(keep);
-    return { name: part.name, fileName: part.fileName, start, ...ref };
+    return written(writer, { name, fileName }, keep);
   } catch (error) {
-    throw withField(error, part.name);
+    await writer?.abort();
+    throw withField(error, name);
   }
+}
+
+function written(
+  writer: BlobWriter,
+  { name, fileName }: Pick<ReceivedInput, 'name' | 'fileName'>,
+  keep: KeepBlob | undefined,
+): WrittenInput {
+  const start = Uint8Array.from(writer.prefix.subarray(0, startBytes));
+  return {
+    async commit() {
+      try {
+        return { name, fileName, start, ...(await writer.commit(keep)) };
+      } catch (error) {
+        throw withField(error, name);
+      }
+    },
+    abort: () => writer.abort(),
+  };
 }
 
 async function decoded(

@@ -64,6 +64,8 @@ export interface Supervisor extends AsyncDisposable {
 const longestPauseMs = 5_000;
 /** Jobs of a slot whose outputs are being taken over while the next one is computed. */
 const maxSettling = 2;
+/** Inputs of a job that are looked up, or fetched, together: a DICOM series has thousands. */
+const inputsAtATime = 8;
 /** A program that ended by a signal: for so long may the same signal be on its way to this process. */
 const signalDelayMs = 1000;
 /** The same for a program that handles the signal: so long is the failure of any program kept back. */
@@ -220,14 +222,12 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
   ): Promise<ChildResult> {
     let timer: NodeJS.Timeout | undefined;
     try {
-      const files = await Promise.all(
-        job.inputs.map(async (input) => ({
-          input: input.name,
-          path: await source.inputPath(job, input, folder, abort.signal),
-          name: input.fileName,
-          sizeBytes: input.sizeBytes,
-        })),
-      );
+      const files = await mapFew(job.inputs, inputsAtATime, async (input) => ({
+        input: input.name,
+        path: await source.inputPath(job, input, folder, abort.signal),
+        name: input.fileName,
+        sizeBytes: input.sizeBytes,
+      }));
       const child = await childFor(app);
       const { seconds: limit } = app.manifest.limits;
       timer = setTimeout(() => {
@@ -378,6 +378,25 @@ async function residentMb(pid: number): Promise<number> {
   const status = await readFile(`/proc/${pid}/status`, 'utf8').catch(() => ''); // Gone, or no Linux.
   const line = status.split('\n').find((text) => text.startsWith('VmRSS:')) ?? '';
   return (Number(line.slice(6).replace('kB', '')) * 1024) / 1e6;
+}
+
+/** What `work` gives for each item, in their order; so many at a time. After the first fault no other is begun. */
+async function mapFew<T, R>(items: readonly T[], most: number, work: (item: T) => Promise<R>): Promise<R[]> {
+  const results: R[] = [];
+  const left = items.entries();
+  let isOver = false;
+  const run = async () => {
+    for (const [i, item] of left) {
+      if (isOver) return;
+      results[i] = await work(item);
+    }
+  };
+  try {
+    await Promise.all(Array.from({ length: Math.min(most, items.length) }, run));
+  } finally {
+    isOver = true;
+  }
+  return results;
 }
 
 /** The outputs of a child as a job keeps them. */
