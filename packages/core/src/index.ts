@@ -67,6 +67,15 @@ export {
 } from './app/values.ts';
 export { type NetworkReport, verifyNetwork } from './app/verify.ts';
 export type { Code } from './dicom/build.ts';
+export type { DecodedFrame, DecodeFrame, FrameShape } from './dicom/decoders.ts';
+export { type DicomHeader, readDicomHeader, type UnreadFile } from './dicom/dicom-files.ts';
+export {
+  type DicomFindings,
+  type DicomReadOptions,
+  type DicomVolumeHeader,
+  inspectDicom,
+  readDicomVolume,
+} from './dicom/read-dicom.ts';
 export { type ReadSegmentation, readSegmentationFile } from './dicom/read-segmentation.ts';
 export type { Maker } from './dicom/result-modules.ts';
 export type { SegmentLabel } from './dicom/segment-description.ts';
@@ -75,7 +84,15 @@ export {
   type SegmentationOptions,
   type SegmentationType,
 } from './dicom/segmentation.ts';
+export { type DicomSeries, type LeftOut, listSeries, type SeriesList } from './dicom/series.ts';
 export type { DicomSource, SliceReference } from './dicom/source.ts';
+export {
+  type CodecModule,
+  type CodecName,
+  type CodecOptions,
+  createFrameDecoder,
+  quietCodec,
+} from './dicom/wasm-codecs.ts';
 export { type DicomObject, writeDicomFile } from './dicom/write-file.ts';
 export {
   describeError,
