@@ -180,7 +180,7 @@ function checkPlace(labelMap: Volume, source: DicomSource): void {
   const [columns, rows] = [tags.columns, tags.rows].map((tag) => unsignedShort(dataset, tag));
   throw new TomaatError(
     'APP_OUTPUT',
-    `The label map (${labelMap.size.join(' × ')}) does not lie on the grid of the DICOM series (${columns} × ${rows} × ${slices.length}), so that no segmentation of its images can be made of it. Take the result as nii.gz, or add the step restore to the app.`,
+    `The label map (${labelMap.size.join(' × ')}) does not lie on the grid of the DICOM series (${columns} × ${rows} × ${slices.length}), so that no segmentation of its images can be made of it. Resample it to that grid first, or write it as nii.gz.`,
   );
 }
 
