@@ -1,8 +1,11 @@
-import { ascii, binary, bytesElement, datasetOf } from '../src/dicom/build.ts';
+import { ascii, binary, bytesElement, datasetOf, sequence } from '../src/dicom/build.ts';
 import { type Dataset, type DicomElement, firstItem, itemsOf, numbers, word } from '../src/dicom/dataset.ts';
 import { parseDicom } from '../src/dicom/parse.ts';
 import type { DicomSource, SliceReference, Vector } from '../src/dicom/source.ts';
 import { type Tag, tags } from '../src/dicom/tags.ts';
+import { transferSyntaxes } from '../src/dicom/transfer-syntaxes.ts';
+import { writeDicomFile } from '../src/dicom/write-file.ts';
+import { collectBytes } from '../src/formats/volume-file.ts';
 import type { Grid, Volume } from '../src/volume.ts';
 
 /*
@@ -158,4 +161,73 @@ export function madeSource(made: MadeSource = {}): { source: DicomSource; grid: 
     },
     grid: { size: [columns, rows, count], affine: [...affine, 0, 0, 0, 1] },
   };
+}
+
+/**
+ * The files of a made source with int16 pixels: one for each slice, in the reverse of their order, or one with all frames
+ * (enhanced MR).
+ */
+export async function madeFiles(made: MadeSource, voxels: Int16Array): Promise<Uint8Array<ArrayBuffer>[]> {
+  const { source } = madeSource(made);
+  const plane = voxels.length / source.slices.length;
+  const bytes = new Uint8Array(voxels.buffer, voxels.byteOffset, voxels.byteLength);
+  const [orientation, spacing] = [
+    ascii(tags.imageOrientationPatient, 'DS', ...source.rowDirection, ...source.columnDirection),
+    ascii(tags.pixelSpacing, 'DS', ...source.pixelSpacing),
+  ];
+  const image = [
+    ascii(tags.imageType, 'CS', 'ORIGINAL', 'PRIMARY'),
+    binary(tags.samplesPerPixel, 'US', 1),
+    ascii(tags.photometricInterpretation, 'CS', 'MONOCHROME2'),
+    binary(tags.bitsAllocated, 'US', 16),
+    binary(tags.bitsStored, 'US', 16),
+    binary(tags.highBit, 'US', 15),
+    binary(tags.pixelRepresentation, 'US', 1),
+  ];
+  const placeOf = ({ position }: SliceReference) => ascii(tags.imagePositionPatient, 'DS', ...position);
+  const write = (sopClassUid: string, sopInstanceUid: string, elements: readonly DicomElement[]) =>
+    collectBytes(
+      writeDicomFile({
+        sopClassUid,
+        sopInstanceUid,
+        transferSyntax: transferSyntaxes.explicitLittleEndian,
+        dataset: new Map([
+          ...source.dataset,
+          ...datasetOf(
+            ascii(tags.sopClassUid, 'UI', sopClassUid),
+            ascii(tags.sopInstanceUid, 'UI', sopInstanceUid),
+            ...image,
+            ...elements,
+          ),
+        ]),
+      }),
+    );
+  if (made.frames) {
+    const groups = datasetOf(
+      sequence(tags.planeOrientationSequence, datasetOf(orientation)),
+      sequence(tags.pixelMeasuresSequence, datasetOf(spacing, ascii(tags.sliceThickness, 'DS', 3))),
+    );
+    const file = await write('1.2.840.10008.5.1.4.1.1.4.1', source.slices[0].sopInstanceUid, [
+      ascii(tags.numberOfFrames, 'IS', source.slices.length),
+      sequence(tags.sharedFunctionalGroupsSequence, groups),
+      sequence(
+        tags.perFrameFunctionalGroupsSequence,
+        ...source.slices.map((slice) =>
+          datasetOf(sequence(tags.planePositionSequence, datasetOf(placeOf(slice)))),
+        ),
+      ),
+      bytesElement(tags.pixelData, 'OW', bytes),
+    ]);
+    return [file];
+  }
+  const files = source.slices.map((slice, k) =>
+    write(slice.sopClassUid, slice.sopInstanceUid, [
+      orientation,
+      spacing,
+      placeOf(slice),
+      ascii(tags.sliceThickness, 'DS', 3),
+      bytesElement(tags.pixelData, 'OW', bytes.subarray(2 * k * plane, 2 * (k + 1) * plane)),
+    ]),
+  );
+  return (await Promise.all(files)).reverse();
 }

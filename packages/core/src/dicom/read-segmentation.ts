@@ -13,6 +13,7 @@ import {
   unsignedShort,
   word,
 } from './dataset.ts';
+import { isAtVoxel } from './frame-place.ts';
 import { parseDicom } from './parse.ts';
 import { privateNumbers, privateTags } from './private-block.ts';
 import { type ReadSegment, readSegment, type SegmentLabel } from './segment-description.ts';
@@ -63,7 +64,7 @@ export function readSegmentation(file: DicomFile, limits: ReadLimits = defaultLi
   const largest = Math.max(0, ...values.values());
   const voxels = largest < 256 ? new Uint8Array(voxelCount(grid)) : new Uint16Array(voxelCount(grid));
   const perSlice = size[0] * size[1];
-  const { addBinary, readLabels } = openFrames(file, type, frames.length, perSlice);
+  const { addBinary, readLabels } = openFrames(file, type, frames.length, size);
   for (const [frame, { segmentNumber }] of frames.entries()) {
     const target = voxels.subarray(slices[frame] * perSlice, (slices[frame] + 1) * perSlice);
     if (type === 'LABELMAP') {
@@ -147,9 +148,6 @@ interface Placed {
   readonly slices: readonly number[];
 }
 
-/** The most that a frame may lie beside its place, in voxels along each axis. */
-const placeTolerance = 0.1;
-
 /** The grid that our own files state, unless the frames lie elsewhere: another program has changed them then. */
 function statedGrid(
   dataset: Dataset,
@@ -168,10 +166,9 @@ function placeOn(lps: Grid, frames: readonly PlacedFrame[]): Placed | undefined 
   const toIndex = inverseAffine(lps.affine);
   const slices: number[] = [];
   for (const { position } of frames) {
-    const [x, y, z] = applyAffine(toIndex, [position[0], position[1], position[2]]);
-    const slice = Math.round(z);
-    const isOn = [x, y, z - slice].every((off) => Math.abs(off) <= placeTolerance);
-    if (!isOn || slice < 0 || slice >= lps.size[2]) return undefined;
+    const index = applyAffine(toIndex, [position[0], position[1], position[2]]);
+    const slice = Math.round(index[2]);
+    if (!isAtVoxel(lps, index, [0, 0, slice]) || slice < 0 || slice >= lps.size[2]) return undefined;
     slices.push(slice);
   }
   return { grid: { size: lps.size, affine: multiply(lpsToRas, lps.affine) }, slices };
@@ -216,18 +213,19 @@ function spannedGrid(
   );
 }
 
+/** The most that a distance may differ from a multiple of the step, in steps. */
+const regularity = 0.1;
+
 /** The distance of slices (mm) and their number, of heights in ascending order from 0. */
 function stepOf(heights: readonly number[], stated: number | undefined): { step: number; count: number } {
   const span = heights[heights.length - 1];
   const gaps = heights.slice(1).map((height, i) => height - heights[i]);
   // Frames of several segments in one slice.
-  const isSame = (stated ?? span) * placeTolerance;
+  const isSame = (stated ?? span) * regularity;
   const between = gaps.filter((gap) => gap > Math.min(isSame, 0.01));
   if (between.length === 0) return { step: stated ?? 1, count: 1 };
   const isMultiple = (step: number) =>
-    between.every(
-      (gap) => Math.abs(gap / step - Math.round(gap / step)) <= placeTolerance && gap / step > 0.5,
-    );
+    between.every((gap) => Math.abs(gap / step - Math.round(gap / step)) <= regularity && gap / step > 0.5);
   const smallest = between.reduce((a, b) => Math.min(a, b));
   const step = stated !== undefined && isMultiple(stated) ? stated : smallest;
   return { step, count: Math.round(span / step) + 1 };

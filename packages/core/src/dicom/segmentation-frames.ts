@@ -1,6 +1,9 @@
 import { TomaatError } from '../errors.ts';
-import { badHeader } from '../formats/header.ts';
+import { badHeader, machineIsBigEndian } from '../formats/header.ts';
 import { type DicomFile, unsignedShort } from './dataset.ts';
+import type { FrameShape } from './decoders.ts';
+import { codeStreams } from './encapsulated.ts';
+import { decodeRle } from './rle.ts';
 import { tags } from './tags.ts';
 import { transferSyntaxes } from './transfer-syntaxes.ts';
 
@@ -17,7 +20,7 @@ export interface SegmentationFrames {
 }
 
 /**
- * @param pixels of a frame
+ * @param size of a frame
  * @throws TomaatError BAD_HEADER for a number of bits that its type does not have; BAD_VOXELS when pixels are missing;
  *   UNSUPPORTED_FORMAT for compressions other than RLE
  */
@@ -25,15 +28,17 @@ export function openFrames(
   file: DicomFile,
   type: 'BINARY' | 'LABELMAP',
   frames: number,
-  pixels: number,
+  [columns, rows]: readonly [columns: number, rows: number],
 ): SegmentationFrames {
+  const pixels = columns * rows;
   const bits = unsignedShort(file.dataset, tags.bitsAllocated) ?? 0;
   if (type === 'BINARY' ? bits !== 1 : bits !== 8 && bits !== 16) {
     throw badHeader(
       `A ${type} segmentation cannot have ${bits} bits a pixel: export it again from the program that made it`,
     );
   }
-  const bytesOf = frameReader(file, frames, pixels, bits);
+  const shape = { rows, columns, samplesPerPixel: 1, bitsAllocated: bits, bitsStored: bits, isSigned: false };
+  const bytesOf = frameReader(file, frames, shape);
   const padding = unsignedShort(file.dataset, tags.pixelPaddingValue) ?? 0;
   return {
     addBinary(frame, target, value) {
@@ -81,9 +86,10 @@ type FrameReader = (frame: number) => { bytes: Uint8Array; bit: number };
 function frameReader(
   { dataset, transferSyntax, littleEndian }: DicomFile,
   frames: number,
-  pixels: number,
-  bits: number,
+  shape: FrameShape,
 ): FrameReader {
+  const { rows, columns, bitsAllocated: bits } = shape;
+  const pixels = rows * columns;
   const element = dataset.get(tags.pixelData);
   if (element?.kind === 'fragments') {
     if (transferSyntax !== transferSyntaxes.rleLossless || bits === 1) {
@@ -92,8 +98,11 @@ function frameReader(
         `The pixels of the segmentation are compressed in a way that is not read. Convert it to Explicit VR Little Endian, as gdcmconv --raw does.`,
       );
     }
-    if (element.fragments.length !== frames) throw missingPixels();
-    return (frame) => ({ bytes: decodeRle(element.fragments[frame], pixels, bits / 8), bit: 0 });
+    const streamOf = codeStreams(element, frames, dataset);
+    return (frame) => {
+      const { bytes } = decodeRle(streamOf(frame), shape);
+      return { bytes: bits === 16 && machineIsBigEndian ? swapped(bytes) : bytes, bit: 0 };
+    };
   }
   const bytes = element?.kind === 'value' ? element.bytes : new Uint8Array(0);
   if (bytes.length < Math.ceil((frames * pixels * bits) / 8)) throw missingPixels();
@@ -112,27 +121,3 @@ const missingPixels = () =>
   );
 
 const swapped = (bytes: Uint8Array) => Uint8Array.from(bytes, (_, i) => bytes[i ^ 1]);
-
-/** A frame in RLE Lossless (PS3.5 G) as samples in little endian. Nothing is allocated by what the frame states. */
-function decodeRle(frame: Uint8Array, pixels: number, bytesPerSample: number): Uint8Array {
-  const view = new DataView(frame.buffer, frame.byteOffset, frame.byteLength);
-  if (frame.length < 64 || view.getUint32(0, true) !== bytesPerSample) throw missingPixels();
-  const samples = new Uint8Array(pixels * bytesPerSample);
-  for (let segment = 0; segment < bytesPerSample; segment++) {
-    // The most significant byte comes first.
-    const offset = bytesPerSample - 1 - segment;
-    let at = view.getUint32(4 + 4 * segment, true);
-    let pixel = 0;
-    while (pixel < pixels) {
-      if (at + 1 >= frame.length) throw missingPixels();
-      const control = frame[at++];
-      if (control === 128) continue;
-      const count = control < 128 ? control + 1 : 257 - control;
-      if (pixel + count > pixels || at + (control < 128 ? count : 1) > frame.length) throw missingPixels();
-      for (let i = 0; i < count; i++, pixel++)
-        samples[pixel * bytesPerSample + offset] = frame[control < 128 ? at + i : at];
-      at += control < 128 ? count : 1;
-    }
-  }
-  return samples;
-}

@@ -5,6 +5,7 @@ import { type LabelVoxels, labelTypeFor } from '../labels/label-map.ts';
 import type { Grid, Volume } from '../volume.ts';
 import { ascii, binary, bytesElement, datasetOf, sequence, text } from './build.ts';
 import { type Dataset, type DicomElement, unsignedShort, words } from './dataset.ts';
+import { isAtVoxel } from './frame-place.ts';
 import { privateBlock, privateTags } from './private-block.ts';
 import {
   derivedFrom,
@@ -154,11 +155,9 @@ function checkSource(source: DicomSource): void {
     throw new TomaatError('NOT_ACCEPTABLE', `${lack} Take the result as nii.gz.`, { field: 'format' });
 }
 
-/** The most that a voxel may lie beside its pixel, in voxels along each axis: rounded positions of slices differ by less. */
-const placeTolerance = 0.1;
-
 /** Whether the voxels of a volume are those of the images: a segmentation states its place by them. */
-export function liesOnSource({ size, affine }: Grid, { dataset, slices, ...source }: DicomSource): boolean {
+export function liesOnSource(grid: Grid, { dataset, slices, ...source }: DicomSource): boolean {
+  const { size, affine } = grid;
   const hasSize =
     size[0] === unsignedShort(dataset, tags.columns) &&
     size[1] === unsignedShort(dataset, tags.rows) &&
@@ -169,7 +168,7 @@ export function liesOnSource({ size, affine }: Grid, { dataset, slices, ...sourc
     const place = (r: number) =>
       slices[slice].position[r] + source.rowDirection[r] * right + source.columnDirection[r] * down;
     const index = applyAffine(toIndex, [place(0), place(1), place(2)]);
-    return [x, y, slice].every((expected, axis) => Math.abs(index[axis] - expected) <= placeTolerance);
+    return isAtVoxel(grid, index, [x, y, slice]);
   };
   const [x, y] = [size[0] - 1, size[1] - 1];
   return hasSize && slices.every((_, k) => isOn(k, 0, 0) && isOn(k, x, 0) && isOn(k, 0, y));
@@ -181,7 +180,7 @@ function checkPlace(labelMap: Volume, source: DicomSource): void {
   const [columns, rows] = [tags.columns, tags.rows].map((tag) => unsignedShort(dataset, tag));
   throw new TomaatError(
     'APP_OUTPUT',
-    `The label map (${labelMap.size.join(' × ')}) does not lie on the grid of the DICOM series (${columns} × ${rows} × ${slices.length}), so that no segmentation of its images can be made of it. Take the result as nii.gz, or add the step restore to the app.`,
+    `The label map (${labelMap.size.join(' × ')}) does not lie on the grid of the DICOM series (${columns} × ${rows} × ${slices.length}), so that no segmentation of its images can be made of it. Resample it to that grid first, or write it as nii.gz.`,
   );
 }
 
