@@ -244,6 +244,23 @@ describe('deidentify() of sequences', () => {
     expect(result.has(0x52009229)).toBe(false);
   });
 
+  it('keeps sequences that were empty, but for those that are removed anyway', () => {
+    const result = cleaned(
+      image(
+        sequence(0x00081111, []),
+        sequence(0x00081110, []),
+        sequence(0x00081115, []),
+        sequence(0x00081084, []),
+      ),
+    );
+    expect([0x00081111, 0x00081110, 0x00081115, 0x00081084].map((tag) => result.has(tag))).toEqual([
+      true,
+      true,
+      true,
+      false,
+    ]);
+  });
+
   it('empties the acquisition context, which must stay, and removes other emptied sequences', () => {
     const item = [dataset(value(0x00081155, 'UI', '1.2.276.0.9'))];
     const result = cleaned(

@@ -178,6 +178,7 @@ function cleanSequence(
   context: Context,
   depth: number,
 ): SequenceElement | undefined {
+  if (element.items.length === 0) return rule?.action === 'remove' ? undefined : element;
   switch (sequenceAction(element.tag, rule)) {
     case 'remove':
       return undefined;
@@ -185,8 +186,7 @@ function cleanSequence(
       return { ...element, items: [] };
     case 'clean items': {
       const items = element.items.map((item) => cleanDataset(item, context, depth + 1));
-      const isLost = element.items.length > 0 && items.every(({ size }) => size === 0);
-      return isLost ? undefined : { ...element, items };
+      return items.every(({ size }) => size === 0) ? undefined : { ...element, items };
     }
   }
 }
