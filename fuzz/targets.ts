@@ -56,6 +56,7 @@ import { nodePlatform } from '../packages/server/src/node-platform.ts';
 import { inspectGraph, withLabelOutput } from '../packages/server/src/runtimes/onnx-graph.ts';
 import type { OutputFile } from '../packages/server/src/store/job-records.ts';
 import { encodeModel, labelNetwork, thresholdNetwork } from '../packages/server/test/onnx-fixture.ts';
+import { deidentifyTarget } from './deidentify-target.ts';
 import { dicomWebTargets } from './dicomweb-targets.ts';
 import type { LongRuns } from './long-runs.ts';
 import { bytesOf, equal, inPieces, must, type Target, textOf } from './target.ts';
@@ -392,6 +393,7 @@ const heads = ['\x1f\x8b\x08', 'n+1\0', 'NRRD0004\n', '\r\n', '\0', '\xff\xff\xf
 export const targets: Readonly<Record<string, Target>> = {
   ...textTargets,
   ...dicomWebTargets,
+  'dicom-deidentify': deidentifyTarget,
   nifti1: volumeTarget(
     'NIfTI-1, plain, packed and as a pair',
     'nii',

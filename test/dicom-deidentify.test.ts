@@ -8,7 +8,7 @@ import { inflateRawSync } from 'node:zlib';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Dataset, type DicomFile, itemsOf, number, word } from '../packages/core/src/dicom/dataset.ts';
 import { createDeidentifier } from '../packages/core/src/dicom/deidentify.ts';
-import { encodeFile } from '../packages/core/src/dicom/encode-file.ts';
+import { encodeDicomFile } from '../packages/core/src/dicom/encode-file.ts';
 import { deflatedFrom, isDicom, parseDicom } from '../packages/core/src/dicom/parse.ts';
 import { findProgram, findPython } from './programs.ts';
 import { dataFolder } from './real-data.ts';
@@ -39,7 +39,7 @@ describe.skipIf(!data)('deidentify() of real files', () => {
       const run = createDeidentifier({ uidKey, ...options });
       mkdirSync(join(folder, mode));
       for (const [i, { original }] of cases.entries())
-        writeFileSync(join(folder, mode, `${i}.dcm`), Buffer.concat(encodeFile(run(original).file)));
+        writeFileSync(join(folder, mode, `${i}.dcm`), Buffer.concat(encodeDicomFile(run(original).file)));
     }
   });
   afterAll(() => rm(folder, { recursive: true, force: true }));

@@ -62,6 +62,18 @@ export {
   parseParameters,
 } from './app/values.ts';
 export { type NetworkReport, verifyNetwork } from './app/verify.ts';
+export type { DicomFile } from './dicom/dataset.ts';
+export type { DeidentificationReport, Outcome, ReportedAttribute } from './dicom/deidentification-report.ts';
+export {
+  createDeidentifier,
+  type Deidentified,
+  type DeidentifyOptions,
+  deidentify,
+} from './dicom/deidentify.ts';
+export { encodeDicomFile } from './dicom/encode-file.ts';
+export { isDicom, parseDicom } from './dicom/parse.ts';
+export { createUidKey, createUidMapper, formatUidKey, parseUidKey, type UidMapper } from './dicom/uid-key.ts';
+export { matchOriginals, uidMapOf } from './dicom/uid-map.ts';
 export {
   describeError,
   type ErrorCode,

@@ -12,7 +12,7 @@ import {
 } from '../../test/dicom-files.ts';
 import { type Dataset, type DicomElement, itemsOf, text, word, words } from './dataset.ts';
 import { createDeidentifier, type DeidentifyOptions, deidentify } from './deidentify.ts';
-import { encodeFile } from './encode-file.ts';
+import { encodeDicomFile } from './encode-file.ts';
 import { tags } from './tags.ts';
 
 const uidKey = new Uint8Array(32).fill(5);
@@ -370,7 +370,7 @@ describe('deidentify()', () => {
     expect(report.counts).toMatchObject({ replaced: 6, removed: 4 });
   });
 
-  it('refuses pixels that are cut off, a directory of files, and a wrong key', () => {
+  it('refuses pixels that are cut off, a directory of files, a transfer syntax of others, and a wrong key', () => {
     const { bytes, ...cut } = value(0x7fe00010, 'OW', new Uint8Array(4));
     const short = dicomFile(image({ ...cut, bytes, statedBytes: 12 }));
     expect(() => deidentify(short, { uidKey })).toThrow(expect.objectContaining({ code: 'BAD_VOXELS' }));
@@ -378,6 +378,10 @@ describe('deidentify()', () => {
       value(0x00020002, 'UI', '1.2.840.10008.1.3.10'),
     ]);
     expect(() => deidentify(directory, { uidKey })).toThrow(
+      expect.objectContaining({ code: 'UNSUPPORTED_FORMAT' }),
+    );
+    const syntax = { ...dicomFile(image()), transferSyntax: '1.2.276.0.98765432.17' };
+    expect(() => deidentify(syntax, { uidKey })).toThrow(
       expect.objectContaining({ code: 'UNSUPPORTED_FORMAT' }),
     );
     expect(() => deidentify(dicomFile(image()), { uidKey: new Uint8Array(16) })).toThrow(
@@ -443,7 +447,7 @@ describe('deidentify()', () => {
     );
     const before = process.cpuUsage();
     const run = createDeidentifier({ uidKey, shiftDates: true });
-    for (const slice of slices) encodeFile(run(slice).file);
+    for (const slice of slices) encodeDicomFile(run(slice).file);
     const { user, system } = process.cpuUsage(before);
     expect((user + system) / 1e6).toBeLessThan(2);
   });

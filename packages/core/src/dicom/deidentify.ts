@@ -45,7 +45,7 @@ export interface DeidentifyOptions {
 }
 
 export interface Deidentified {
-  /** The file without identity, to be written by `encodeFile()`. Values that were kept are views of the original. */
+  /** The file without identity, to be written by `encodeDicomFile()`. Values that were kept are views of the original. */
   readonly file: DicomFile;
   readonly report: DeidentificationReport;
 }
@@ -53,7 +53,7 @@ export interface Deidentified {
 /**
  * A file without what may tell whose it is. UIDs and the pseudonym are those of the key: files of one series stay one series.
  * @throws TomaatError BAD_INPUT when the key does not have 32 bytes; BAD_VOXELS when the pixels are cut off; UNSUPPORTED_FORMAT for a
- *   directory of files (DICOMDIR)
+ *   directory of files (DICOMDIR) and a transfer syntax that the standard lacks
  */
 export const deidentify = (file: DicomFile, options: DeidentifyOptions): Deidentified =>
   createDeidentifier(options)(file);
@@ -62,7 +62,7 @@ export const deidentify = (file: DicomFile, options: DeidentifyOptions): Deident
 export function createDeidentifier(options: DeidentifyOptions): (file: DicomFile) => Deidentified {
   const mapUid = createUidMapper(options.uidKey);
   return (file) => {
-    refuseDirectory(file);
+    refuseOthers(file);
     const { dataset } = file;
     const pseudonym = pseudonymOf(dataset, options.uidKey);
     const characterSets = words(dataset, tags.specificCharacterSet);
@@ -88,13 +88,21 @@ export function createDeidentifier(options: DeidentifyOptions): (file: DicomFile
   };
 }
 
-function refuseDirectory({ meta, dataset }: DicomFile): void {
+function refuseOthers({ meta, dataset, transferSyntax }: DicomFile): void {
   const sopClass = word(meta, tags.mediaStorageSopClassUid);
-  if (sopClass !== mediaDirectory && !dataset.has(directoryRecords)) return;
-  throw new TomaatError(
-    'UNSUPPORTED_FORMAT',
-    'The file is a directory of DICOM files (DICOMDIR), which holds no image: leave it out',
-  );
+  if (sopClass === mediaDirectory || dataset.has(directoryRecords)) {
+    throw new TomaatError(
+      'UNSUPPORTED_FORMAT',
+      'The file is a directory of DICOM files (DICOMDIR), which holds no image: leave it out',
+    );
+  }
+  // It stays in the file, so it must not be a number that somebody made up.
+  if (!isWellKnownUid(transferSyntax)) {
+    throw new TomaatError(
+      'UNSUPPORTED_FORMAT',
+      'The transfer syntax of the file is not one of the DICOM standard: convert it, for example with gdcmconv --raw',
+    );
+  }
 }
 
 const mediaDirectory = '1.2.840.10008.1.3.10';
