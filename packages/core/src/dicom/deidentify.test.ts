@@ -286,6 +286,23 @@ describe('deidentify()', () => {
     for (const element of kept) expect(result.get(element.tag)).toEqual(element);
   });
 
+  it('keeps codes of all three kinds, but no address in place of a code', () => {
+    const code = (...elements: DicomElement[]) => sequence(0x00082218, [dataset(...elements)]);
+    const kept = [
+      [value(0x00080100, 'SH', 'T-A0100 '), value(0x00080104, 'LO', 'Brain ')],
+      [value(0x00080119, 'UC', 'a code of more than 16 letters')],
+      [value(0x00080120, 'UR', 'urn:oid:2.16.840.1')],
+      [value(0x00080120, 'UR', 'urn:lex:us:federal')],
+      [value(0x0008010c, 'UI', '2.16.840.1.113883.6.96')],
+    ];
+    for (const elements of kept)
+      expect(itemsOf(cleaned(image(code(...elements))), 0x00082218)).toEqual([dataset(...elements)]);
+    for (const address of ['http://pacs/meyer ', 'urn:uuid:meyer', 'urn:oid:meyer ', 'urn:oid:1\\urn:oid:2 '])
+      expect(cleaned(image(code(value(0x00080120, 'UR', address)))).has(0x00082218)).toBe(false);
+    const patients = value(0x00080119, 'UC', 'Code of Meyer');
+    expect(cleaned(image(...patient, code(patients))).has(0x00082218)).toBe(false);
+  });
+
   it('takes only the values out that lack the form of their VR', () => {
     const result = cleaned(image(value(0x00080008, 'CS', 'ORIGINAL\\PRIMARY\\Meyer\\OTHER')));
     expect(words(result, 0x00080008)).toEqual(['ORIGINAL', 'PRIMARY', '', 'OTHER']);

@@ -290,10 +290,7 @@ function byRepresentation(
         ? element
         : undefined;
     case 'UR':
-      return tag === urnCodeValue &&
-        /^urn:(?:oid:[\d.]{1,64}|lex:[\w:.-]{1,64}) *$/.test(valuesOf(bytes).join('\\'))
-        ? element
-        : undefined;
+      return tag === urnCodeValue && isCodeName(bytes) ? element : undefined;
     case 'AE':
     case 'LT':
     case 'ST':
@@ -306,6 +303,12 @@ function byRepresentation(
     default:
       return numbersOrCodes(element, vr, replaced);
   }
+}
+
+/** A code as a name of two kinds that PS3.3 8.1 mentions, such as urn:oid:2.16.840.1; any other address may name a server or a person. */
+function isCodeName(bytes: Uint8Array): boolean {
+  const [name, ...more] = valuesOf(bytes);
+  return more.length === 0 && name.length <= 80 && /^urn:(?:oid:[\d.]+|lex:[\w:.-]+)$/.test(name);
 }
 
 /** Manufacturer and model: a word that a patient's name shares with them says nothing about the patient. */
