@@ -56,6 +56,7 @@ import { nodePlatform } from '../packages/server/src/node-platform.ts';
 import { inspectGraph, withLabelOutput } from '../packages/server/src/runtimes/onnx-graph.ts';
 import type { OutputFile } from '../packages/server/src/store/job-records.ts';
 import { encodeModel, labelNetwork, thresholdNetwork } from '../packages/server/test/onnx-fixture.ts';
+import { deidentifyTarget } from './deidentify-target.ts';
 import { dicomTargets } from './dicom-targets.ts';
 import { dicomWebTargets } from './dicomweb-targets.ts';
 import type { LongRuns } from './long-runs.ts';
@@ -394,6 +395,7 @@ export const targets: Readonly<Record<string, Target>> = {
   ...textTargets,
   ...dicomWebTargets,
   ...dicomTargets(platformFor),
+  'dicom-deidentify': deidentifyTarget,
   nifti1: volumeTarget(
     'NIfTI-1, plain, packed and as a pair',
     'nii',

@@ -9,45 +9,46 @@ const coreValues = `
   TomaatError acceptShape affinesEqual applyAffine base64Length buildSegmentation buildSurface
   bytesPerVoxel checkAffine checkDeclaration checkShape checkVolume chooseDicom closeLabels collectBytes
   componentOf composeAffine convertVolume crc32 createDeidentifier createFrameDecoder createUidKey
-  createVoxels cropOrPad decimateMesh decodeBase64Text defaultValue defineApp deidentify describeError
-  determinant dice diceOfLabels dicomFormats dicomSourceOf dilateLabels directionOf distinctFiles
-  encodeBase64 encodeFile encodeOutput endingOf erodeLabels errorCodes escapeUnseen estimatePrediction
-  extensionOf fileEndingOf fileGeometrySchema fillHoles filterLabels findComponents findIdentifyingText
-  flip formatList formatMl formatNames formatPoints formatUidKey formatsOf hasUnseen holdsVoxelsAlone
-  identity imageTransforms infer infererSchema inputSchema inspectDicom inspectFiles inspectStart
-  inspectVolume invert isDicom isDicomFormat isFileInput isText isVolumeMediaType isVolumeUnlikeBase64
-  isZip joinMeshes keepLargestComponent labelSchema labelTransforms labelTypeFor labelVoxels labelsWith
-  largestThatFits listSeries manifestSchema mapLabels maxFileBytes maxZipEntries measureLabels
-  measurementsToCsv mediaTypes meshToStl meshToVtk mmDigits multiply neutralDataName neutralNames
-  numericVoxels openLabels openZip orientationOf originOf outputFormats outputSchema outputSchemas
-  parameterSchema parseManifest parseMeasurementsCsv parseParameter parseParameters parsePoints
-  parseUidKey pipelineSteps predict primaryOutput quietCodec readDicomFile readDicomHeader
-  readDicomVolume readMesh readPrefix readSegmentationFile readTransform readVolume readableEndings
-  removeSmallObjects reorient representationOf requestWords resample resampleArgmax resampleThreshold
-  resampleThrough reservedWords resizedGrid restore sameGrid scanLabels sourceFromBytes spacingOf stages
-  supportedExtensions surfaceOf transformEndings transformExtensions transformPoint transformPoints
-  verifyNetwork volumeEndings volumeFormats volumeInputs volumeReport volumeToTensor voxelCount
-  voxelTypeOf voxelTypes webPlatform withField withoutTrailingSlashes withoutUnseen withoutVolumeEnding
-  writeDicomFile writeStripped writeTransform writeTransformMat writeVolume zlibPlatform
+  createUidMapper createVoxels cropOrPad decimateMesh decodeBase64Text defaultValue defineApp deidentify
+  describeError determinant dice diceOfLabels dicomFormats dicomSourceOf dilateLabels directionOf
+  distinctFiles encodeBase64 encodeDicomFile encodeOutput endingOf erodeLabels errorCodes escapeUnseen
+  estimatePrediction extensionOf fileEndingOf fileGeometrySchema fillHoles filterLabels findComponents
+  findIdentifyingText flip formatList formatMl formatNames formatPoints formatUidKey formatsOf hasUnseen
+  holdsVoxelsAlone identity imageTransforms infer infererSchema inputSchema inspectDicom inspectFiles
+  inspectStart inspectVolume invert isDicom isDicomFormat isFileInput isText isVolumeMediaType
+  isVolumeUnlikeBase64 isZip joinMeshes keepLargestComponent labelSchema labelTransforms labelTypeFor
+  labelVoxels labelsWith largestThatFits listSeries manifestSchema mapLabels matchOriginals maxFileBytes
+  maxZipEntries measureLabels measurementsToCsv mediaTypes meshToStl meshToVtk mmDigits multiply
+  neutralDataName neutralNames numericVoxels openLabels openZip orientationOf originOf outputFormats
+  outputSchema outputSchemas parameterSchema parseDicom parseManifest parseMeasurementsCsv
+  parseParameter parseParameters parsePoints parseUidKey pipelineSteps predict primaryOutput quietCodec
+  readDicomFile readDicomHeader readDicomVolume readMesh readPrefix readSegmentationFile readTransform
+  readVolume readableEndings removeSmallObjects reorient representationOf requestWords resample
+  resampleArgmax resampleThreshold resampleThrough reservedWords resizedGrid restore sameGrid scanLabels
+  sourceFromBytes spacingOf stages supportedExtensions surfaceOf transformEndings transformExtensions
+  transformPoint transformPoints uidMapOf verifyNetwork volumeEndings volumeFormats volumeInputs
+  volumeReport volumeToTensor voxelCount voxelTypeOf voxelTypes webPlatform withField
+  withoutTrailingSlashes withoutUnseen withoutVolumeEnding writeDicomFile writeStripped writeTransform
+  writeTransformMat writeVolume zlibPlatform
 `;
 const coreTypes = `
   AcceptanceRule Affine AppContext AppDefinition Bytes Code CodecModule CodecName CodecOptions
   Components Compression Connectivity DataFileField DecimateOptions DeclaredInput DeclaredInputs
   DeclaredOutput DeclaredOutputs DecodeFrame DecodedFrame DeidentificationReport Deidentified
-  DeidentifyOptions DicomContext DicomFindings DicomFormat DicomHeader DicomImage DicomObject
+  DeidentifyOptions DicomContext DicomFile DicomFindings DicomFormat DicomHeader DicomImage DicomObject
   DicomReadOptions DicomSeries DicomSource DicomVolumeHeader EncodeOptions EncodedOutput ErrorCode
   ErrorData Estimate FileEnding FileGeometry FilePrefix FillOptions FrameShape Grid IdentifyingField
   IdentifyingText InferOptions InferResult InfererSpec Input InputOf InputType InputValue InputsOf
   InspectOptions Interpolation Label LabelMeasurement LabelName LabelTensor LabelVoxels LargestOptions
   LeftOut LoadedModel Maker Manifest ManifestFault Mesh ModelSpec MorphologyOptions NetworkReport
-  NetworkSession NumericVolume NumericVoxels Output OutputFormat OutputType OutputValue OutputsOf
-  PadOptions Parameter ParametersOf Platform PointTransform PredictionContext PredictionRequest
-  ReadLimits ReadOptions ReadSegmentation ReadVolume Reduction ReportedAttribute ResampleOptions Rewrite
-  SegmentLabel SegmentationOptions SegmentationType SeriesList Shape Size SliceReference
-  SlidingWindowSpec SmallObjectOptions SourceFile SpatialTransform Stage StageTimes Step SurfaceOptions
-  Tensor TextSource TransformContext TransformExtension TypedContext UnreadFile Vec3 Volume
-  VolumeExtension VolumeFactsOf VolumeFormat VolumeFormatRow VolumeHeader VolumeTransform VoxelType
-  Voxels WriteOptions Zlib
+  NetworkSession NumericVolume NumericVoxels Outcome Output OutputFormat OutputType OutputValue
+  OutputsOf PadOptions Parameter ParametersOf Platform PointTransform PredictionContext
+  PredictionRequest ReadLimits ReadOptions ReadSegmentation ReadVolume Reduction ReportedAttribute
+  ResampleOptions Rewrite SegmentLabel SegmentationOptions SegmentationType SeriesList Shape Size
+  SliceReference SlidingWindowSpec SmallObjectOptions SourceFile SpatialTransform Stage StageTimes Step
+  SurfaceOptions Tensor TextSource TransformContext TransformExtension TypedContext UidMapper UnreadFile
+  Vec3 Volume VolumeExtension VolumeFactsOf VolumeFormat VolumeFormatRow VolumeHeader VolumeTransform
+  VoxelType Voxels WriteOptions Zlib
 `;
 const clientValues = `
   TomaatError announcementId announcementLifeSeconds announcementSchema announcementType anonymousFiles

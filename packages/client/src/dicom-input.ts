@@ -8,7 +8,7 @@ import {
   type DicomImage,
   dicomSourceOf,
   distinctFiles,
-  encodeFile,
+  encodeDicomFile,
   isZip,
   type LeftOut,
   labelsWith,
@@ -219,7 +219,7 @@ async function prepare(
     if (!clean) return [];
     const { file: anonymous, report } = clean(file);
     if (reports.length < images.length) reports.push(report);
-    last = { image, pieces: encodeFile(anonymous) };
+    last = { image, pieces: encodeDicomFile(anonymous) };
     return last.pieces;
   }
   const width = Math.max(4, String(images.length).length);

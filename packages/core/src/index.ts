@@ -67,8 +67,9 @@ export {
 } from './app/values.ts';
 export { type NetworkReport, verifyNetwork } from './app/verify.ts';
 export type { Code } from './dicom/build.ts';
+export type { DicomFile } from './dicom/dataset.ts';
 export type { DecodedFrame, DecodeFrame, FrameShape } from './dicom/decoders.ts';
-export type { DeidentificationReport, ReportedAttribute } from './dicom/deidentification-report.ts';
+export type { DeidentificationReport, Outcome, ReportedAttribute } from './dicom/deidentification-report.ts';
 export {
   createDeidentifier,
   type Deidentified,
@@ -77,9 +78,9 @@ export {
 } from './dicom/deidentify.ts';
 export { type DicomHeader, readDicomFile, readDicomHeader, type UnreadFile } from './dicom/dicom-files.ts';
 export { representationOf } from './dicom/dictionary.ts';
-export { encodeFile } from './dicom/encode-file.ts';
+export { encodeDicomFile } from './dicom/encode-file.ts';
 export type { DicomImage } from './dicom/frames.ts';
-export { isDicom } from './dicom/parse.ts';
+export { isDicom, parseDicom } from './dicom/parse.ts';
 export {
   chooseDicom,
   type DicomFindings,
@@ -101,7 +102,8 @@ export {
 } from './dicom/segmentation.ts';
 export { type DicomSeries, type LeftOut, listSeries, type SeriesList } from './dicom/series.ts';
 export type { DicomSource, SliceReference } from './dicom/source.ts';
-export { createUidKey, formatUidKey, parseUidKey } from './dicom/uid-key.ts';
+export { createUidKey, createUidMapper, formatUidKey, parseUidKey, type UidMapper } from './dicom/uid-key.ts';
+export { matchOriginals, uidMapOf } from './dicom/uid-map.ts';
 export {
   type CodecModule,
   type CodecName,

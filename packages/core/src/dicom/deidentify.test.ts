@@ -12,7 +12,7 @@ import {
 } from '../../test/dicom-elements.ts';
 import { type Dataset, type DicomElement, itemsOf, text, word, words } from './dataset.ts';
 import { createDeidentifier, type DeidentifyOptions, deidentify } from './deidentify.ts';
-import { encodeFile } from './encode-file.ts';
+import { encodeDicomFile } from './encode-file.ts';
 import { tags } from './tags.ts';
 
 const uidKey = new Uint8Array(32).fill(5);
@@ -244,6 +244,23 @@ describe('deidentify() of sequences', () => {
     expect(result.has(0x52009229)).toBe(false);
   });
 
+  it('keeps sequences that were empty, but for those that are removed anyway', () => {
+    const result = cleaned(
+      image(
+        sequence(0x00081111, []),
+        sequence(0x00081110, []),
+        sequence(0x00081115, []),
+        sequence(0x00081084, []),
+      ),
+    );
+    expect([0x00081111, 0x00081110, 0x00081115, 0x00081084].map((tag) => result.has(tag))).toEqual([
+      true,
+      true,
+      true,
+      false,
+    ]);
+  });
+
   it('empties the acquisition context, which must stay, and removes other emptied sequences', () => {
     const item = [dataset(value(0x00081155, 'UI', '1.2.276.0.9'))];
     const result = cleaned(
@@ -267,6 +284,23 @@ describe('deidentify()', () => {
     ];
     const result = cleaned(image(...kept));
     for (const element of kept) expect(result.get(element.tag)).toEqual(element);
+  });
+
+  it('keeps codes of all three kinds, but no address in place of a code', () => {
+    const code = (...elements: DicomElement[]) => sequence(0x00082218, [dataset(...elements)]);
+    const kept = [
+      [value(0x00080100, 'SH', 'T-A0100 '), value(0x00080104, 'LO', 'Brain ')],
+      [value(0x00080119, 'UC', 'a code of more than 16 letters')],
+      [value(0x00080120, 'UR', 'urn:oid:2.16.840.1')],
+      [value(0x00080120, 'UR', 'urn:lex:us:federal')],
+      [value(0x0008010c, 'UI', '2.16.840.1.113883.6.96')],
+    ];
+    for (const elements of kept)
+      expect(itemsOf(cleaned(image(code(...elements))), 0x00082218)).toEqual([dataset(...elements)]);
+    for (const address of ['http://pacs/meyer ', 'urn:uuid:meyer', 'urn:oid:meyer ', 'urn:oid:1\\urn:oid:2 '])
+      expect(cleaned(image(code(value(0x00080120, 'UR', address)))).has(0x00082218)).toBe(false);
+    const patients = value(0x00080119, 'UC', 'Code of Meyer');
+    expect(cleaned(image(...patient, code(patients))).has(0x00082218)).toBe(false);
   });
 
   it('takes only the values out that lack the form of their VR', () => {
@@ -353,7 +387,7 @@ describe('deidentify()', () => {
     expect(report.counts).toMatchObject({ replaced: 6, removed: 4 });
   });
 
-  it('refuses pixels that are cut off, a directory of files, and a wrong key', () => {
+  it('refuses pixels that are cut off, a directory of files, a transfer syntax of others, and a wrong key', () => {
     const { bytes, ...cut } = value(0x7fe00010, 'OW', new Uint8Array(4));
     const short = dicomFile(image({ ...cut, bytes, statedBytes: 12 }));
     expect(() => deidentify(short, { uidKey })).toThrow(expect.objectContaining({ code: 'BAD_VOXELS' }));
@@ -361,6 +395,10 @@ describe('deidentify()', () => {
       value(0x00020002, 'UI', '1.2.840.10008.1.3.10'),
     ]);
     expect(() => deidentify(directory, { uidKey })).toThrow(
+      expect.objectContaining({ code: 'UNSUPPORTED_FORMAT' }),
+    );
+    const syntax = { ...dicomFile(image()), transferSyntax: '1.2.276.0.98765432.17' };
+    expect(() => deidentify(syntax, { uidKey })).toThrow(
       expect.objectContaining({ code: 'UNSUPPORTED_FORMAT' }),
     );
     expect(() => deidentify(dicomFile(image()), { uidKey: new Uint8Array(16) })).toThrow(
@@ -426,7 +464,7 @@ describe('deidentify()', () => {
     );
     const before = process.cpuUsage();
     const run = createDeidentifier({ uidKey, shiftDates: true });
-    for (const slice of slices) encodeFile(run(slice).file);
+    for (const slice of slices) encodeDicomFile(run(slice).file);
     const { user, system } = process.cpuUsage(before);
     expect((user + system) / 1e6).toBeLessThan(2);
   });

@@ -45,7 +45,7 @@ export interface DeidentifyOptions {
 }
 
 export interface Deidentified {
-  /** The file without identity, to be written by `encodeFile()`. Values that were kept are views of the original. */
+  /** The file without identity, to be written by `encodeDicomFile()`. Values that were kept are views of the original. */
   readonly file: DicomFile;
   readonly report: DeidentificationReport;
 }
@@ -53,7 +53,7 @@ export interface Deidentified {
 /**
  * A file without what may tell whose it is. UIDs and the pseudonym are those of the key: files of one series stay one series.
  * @throws TomaatError BAD_INPUT when the key does not have 32 bytes; BAD_VOXELS when the pixels are cut off; UNSUPPORTED_FORMAT for a
- *   directory of files (DICOMDIR)
+ *   directory of files (DICOMDIR) and a transfer syntax that the standard lacks
  */
 export const deidentify = (file: DicomFile, options: DeidentifyOptions): Deidentified =>
   createDeidentifier(options)(file);
@@ -62,7 +62,7 @@ export const deidentify = (file: DicomFile, options: DeidentifyOptions): Deident
 export function createDeidentifier(options: DeidentifyOptions): (file: DicomFile) => Deidentified {
   const mapUid = createUidMapper(options.uidKey);
   return (file) => {
-    refuseDirectory(file);
+    refuseOthers(file);
     const { dataset } = file;
     const pseudonym = pseudonymOf(dataset, options.uidKey);
     const characterSets = words(dataset, tags.specificCharacterSet);
@@ -88,13 +88,21 @@ export function createDeidentifier(options: DeidentifyOptions): (file: DicomFile
   };
 }
 
-function refuseDirectory({ meta, dataset }: DicomFile): void {
+function refuseOthers({ meta, dataset, transferSyntax }: DicomFile): void {
   const sopClass = word(meta, tags.mediaStorageSopClassUid);
-  if (sopClass !== mediaDirectory && !dataset.has(directoryRecords)) return;
-  throw new TomaatError(
-    'UNSUPPORTED_FORMAT',
-    'The file is a directory of DICOM files (DICOMDIR), which holds no image: leave it out',
-  );
+  if (sopClass === mediaDirectory || dataset.has(directoryRecords)) {
+    throw new TomaatError(
+      'UNSUPPORTED_FORMAT',
+      'The file is a directory of DICOM files (DICOMDIR), which holds no image: leave it out',
+    );
+  }
+  // It stays in the file, so it must not be a number that somebody made up.
+  if (!isWellKnownUid(transferSyntax)) {
+    throw new TomaatError(
+      'UNSUPPORTED_FORMAT',
+      'The transfer syntax of the file is not one of the DICOM standard: convert it, for example with gdcmconv --raw',
+    );
+  }
 }
 
 const mediaDirectory = '1.2.840.10008.1.3.10';
@@ -178,6 +186,7 @@ function cleanSequence(
   context: Context,
   depth: number,
 ): SequenceElement | undefined {
+  if (element.items.length === 0) return rule?.action === 'remove' ? undefined : element;
   switch (sequenceAction(element.tag, rule)) {
     case 'remove':
       return undefined;
@@ -185,8 +194,7 @@ function cleanSequence(
       return { ...element, items: [] };
     case 'clean items': {
       const items = element.items.map((item) => cleanDataset(item, context, depth + 1));
-      const isLost = element.items.length > 0 && items.every(({ size }) => size === 0);
-      return isLost ? undefined : { ...element, items };
+      return items.every(({ size }) => size === 0) ? undefined : { ...element, items };
     }
   }
 }
@@ -282,10 +290,7 @@ function byRepresentation(
         ? element
         : undefined;
     case 'UR':
-      return tag === urnCodeValue &&
-        /^urn:(?:oid:[\d.]{1,64}|lex:[\w:.-]{1,64}) *$/.test(valuesOf(bytes).join('\\'))
-        ? element
-        : undefined;
+      return tag === urnCodeValue && isCodeName(bytes) ? element : undefined;
     case 'AE':
     case 'LT':
     case 'ST':
@@ -298,6 +303,12 @@ function byRepresentation(
     default:
       return numbersOrCodes(element, vr, replaced);
   }
+}
+
+/** A code as a name of two kinds that PS3.3 8.1 mentions, such as urn:oid:2.16.840.1; any other address may name a server or a person. */
+function isCodeName(bytes: Uint8Array): boolean {
+  const [name, ...more] = valuesOf(bytes);
+  return more.length === 0 && name.length <= 80 && /^urn:(?:oid:[\d.]+|lex:[\w:.-]+)$/.test(name);
 }
 
 /** Manufacturer and model: a word that a patient's name shares with them says nothing about the patient. */

@@ -9,7 +9,7 @@ const groupLength: Tag = 0x00020000;
  * The bytes of a DICOM file in pieces (PS3.10 7): preamble of zeros, file meta information with its length, data set. Values are
  * views of what was given. Deflating, where the transfer syntax asks for it, is left to the caller.
  */
-export function encodeFile(file: DicomFile): Uint8Array[] {
+export function encodeDicomFile(file: DicomFile): Uint8Array[] {
   const explicitLittle = encodingOf(transferSyntaxes.explicitLittleEndian);
   const elements = new Map([...file.meta].filter(([tag]) => tag !== groupLength));
   const meta = encodeDataset(elements, explicitLittle);
