@@ -1,5 +1,5 @@
 import type { Dataset, DicomElement, DicomFile, Encoding, ValueElement } from '../src/dicom/dataset.ts';
-import { encodeFile } from '../src/dicom/encode-file.ts';
+import { encodeDicomFile } from '../src/dicom/encode-file.ts';
 import { parseDicom } from '../src/dicom/parse.ts';
 import type { Tag } from '../src/dicom/tags.ts';
 import type { Vr } from '../src/dicom/value-representations.ts';
@@ -53,7 +53,7 @@ export function dicomFile(
 
 export const joined = (pieces: readonly Uint8Array[]): Uint8Array => new Uint8Array(Buffer.concat(pieces));
 
-export const fileBytes = (file: DicomFile): Uint8Array => joined(encodeFile(file));
+export const fileBytes = (file: DicomFile): Uint8Array => joined(encodeDicomFile(file));
 
 /** Written and read again, so that a test sees what a receiver does. */
 export function reparsed(file: DicomFile): DicomFile {
