@@ -18,6 +18,8 @@ export interface ZipMember {
 
 export interface StoredZipOptions {
   signal?: AbortSignal;
+  /** Most bytes of the archive; 4 GiB, what the format takes, if missing. */
+  maxBytes?: number;
   /** Called after each file whose length and checksum are taken. */
   onProgress?(done: number, total: number): void;
 }
@@ -40,12 +42,12 @@ interface Run {
  * The archive as a file of known length. Each member is read once for its length and its checksum, and again whenever bytes of it are
  * sent; a member that is another one then is refused.
  *
- * @throws TomaatError UPLOAD_TOO_LARGE from 4 GiB on; BAD_INPUT, while it is read, when a member has changed
+ * @throws TomaatError UPLOAD_TOO_LARGE for more than `maxBytes`; BAD_INPUT, while it is read, when a member has changed
  */
 export async function createStoredZip(
   name: string,
   members: readonly ZipMember[],
-  { signal, onProgress }: StoredZipOptions = {},
+  { signal, maxBytes = largestNumber, onProgress }: StoredZipOptions = {},
 ): Promise<FileSource> {
   const runs: Run[] = [];
   const directory: Uint8Array[] = [];
@@ -56,7 +58,7 @@ export async function createStoredZip(
   };
   for (const [i, member] of members.entries()) {
     const facts = { name: member.name, offset: at, ...(await measure(member, signal)) };
-    if (facts.offset + facts.sizeBytes > largestNumber || i >= mostMembers) throw tooLarge();
+    if (facts.offset + facts.sizeBytes > maxBytes || i >= mostMembers) throw tooLarge(maxBytes);
     const local = localHeader(facts);
     add(local.length, () => [local]);
     add(facts.sizeBytes, () => unchanged(member, facts));
@@ -65,7 +67,7 @@ export async function createStoredZip(
   }
   const directoryStart = at;
   for (const header of directory) add(header.length, () => [header]);
-  if (at > largestNumber) throw tooLarge();
+  if (at > maxBytes) throw tooLarge(maxBytes);
   const end = endOfDirectory(members.length, at - directoryStart, directoryStart);
   add(end.length, () => [end]);
   const sizeBytes = at;
@@ -127,10 +129,10 @@ async function* unchanged(member: ZipMember, { sizeBytes, crc }: Facts): AsyncGe
   if (waiting) yield waiting;
 }
 
-const tooLarge = () =>
+const tooLarge = (maxBytes: number) =>
   new TomaatError(
     'UPLOAD_TOO_LARGE',
-    `The files take more than ${largestNumber} bytes, or are more than ${mostMembers}: send one series, or one frame of it`,
+    `The files take more than ${maxBytes} bytes, or are more than ${mostMembers}: send one series, or one frame of it`,
   );
 
 /** Version 1.0: nothing but stored files. */
