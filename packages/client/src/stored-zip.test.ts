@@ -52,18 +52,21 @@ it('createStoredZip() writes an archive that openZip() reads, of the length that
   }
 });
 
-it.skipIf(!python)('createStoredZip() writes an archive in which zipfile of Python finds no fault', async () => {
-  const path = join(mkdtempSync(join(tmpdir(), 'tomaat-zip-')), 'series.zip');
-  writeFileSync(path, await bytesOf((await zip()).stream()));
-  const code =
-    'import zipfile,sys,json; z=zipfile.ZipFile(sys.argv[1]); print(json.dumps([z.testzip(), [[i.filename, i.file_size, i.compress_type, list(i.date_time)] for i in z.infolist()]]))';
-  const found = JSON.parse(execFileSync(python!, ['-c', code, path], { encoding: 'utf8' }));
-  rmSync(join(path, '..'), { recursive: true });
-  expect(found).toEqual([
-    null,
-    contents.map(([name, { length }]) => [name, length, 0, [1980, 1, 1, 0, 0, 0]]),
-  ]);
-});
+it.skipIf(!python)(
+  'createStoredZip() writes an archive in which zipfile of Python finds no fault',
+  async () => {
+    const path = join(mkdtempSync(join(tmpdir(), 'tomaat-zip-')), 'series.zip');
+    writeFileSync(path, await bytesOf((await zip()).stream()));
+    const code =
+      'import zipfile,sys,json; z=zipfile.ZipFile(sys.argv[1]); print(json.dumps([z.testzip(), [[i.filename, i.file_size, i.compress_type, list(i.date_time)] for i in z.infolist()]]))';
+    const found = JSON.parse(execFileSync(python!, ['-c', code, path], { encoding: 'utf8' }));
+    rmSync(join(path, '..'), { recursive: true });
+    expect(found).toEqual([
+      null,
+      contents.map(([name, { length }]) => [name, length, 0, [1980, 1, 1, 0, 0, 0]]),
+    ]);
+  },
+);
 
 it('createStoredZip() gives the same bytes from any offset, and reads no member before it', async () => {
   const reads: string[] = [];
