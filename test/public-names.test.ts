@@ -6,40 +6,45 @@ import { expect, it } from 'vitest';
 /* The public names of the packages. Whoever adds one promises it to others; who removes one says so in the changelog. */
 
 const coreValues = `
-  TomaatError acceptShape affinesEqual applyAffine base64Length buildSurface bytesPerVoxel checkAffine
-  checkDeclaration checkShape checkVolume closeLabels collectBytes componentOf composeAffine convertVolume
-  createFrameDecoder createVoxels cropOrPad decimateMesh decodeBase64Text defaultValue defineApp describeError determinant
-  dice diceOfLabels dilateLabels directionOf encodeBase64 encodeOutput endingOf erodeLabels errorCodes
-  escapeUnseen estimatePrediction extensionOf fileEndingOf fileGeometrySchema fillHoles filterLabels
-  findComponents findIdentifyingText flip formatList formatMl formatNames formatPoints hasUnseen
-  holdsVoxelsAlone identity imageTransforms infer infererSchema inputSchema inspectDicom inspectVolume invert
-  isFileInput isText isVolumeMediaType isVolumeUnlikeBase64 joinMeshes keepLargestComponent labelSchema
-  labelTransforms labelTypeFor labelVoxels labelsWith largestThatFits listSeries manifestSchema mapLabels
-  measureLabels measurementsToCsv mediaTypes meshToStl meshToVtk mmDigits multiply neutralDataName
-  neutralNames numericVoxels openLabels orientationOf originOf outputFormats outputSchema outputSchemas
-  parameterSchema parseManifest parseMeasurementsCsv parseParameter parseParameters parsePoints
-  pipelineSteps predict primaryOutput quietCodec readDicomHeader readDicomVolume readMesh readTransform readVolume readableEndings removeSmallObjects
-  reorient requestWords resample resampleArgmax resampleThreshold resampleThrough reservedWords
-  resizedGrid restore sameGrid scanLabels sourceFromBytes spacingOf stages supportedExtensions surfaceOf
-  transformEndings transformExtensions transformPoint transformPoints verifyNetwork volumeEndings
-  volumeFormats volumeInputs volumeReport volumeToTensor voxelCount voxelTypeOf voxelTypes webPlatform
-  withField withoutTrailingSlashes withoutUnseen withoutVolumeEnding writeStripped writeTransform
-  writeTransformMat writeVolume zlibPlatform
+  TomaatError acceptShape affinesEqual applyAffine base64Length buildSegmentation buildSurface
+  bytesPerVoxel checkAffine checkDeclaration checkShape checkVolume closeLabels collectBytes componentOf
+  composeAffine convertVolume createFrameDecoder createVoxels cropOrPad decimateMesh decodeBase64Text
+  defaultValue defineApp describeError determinant dice diceOfLabels dicomFormats dilateLabels
+  directionOf encodeBase64 encodeOutput endingOf erodeLabels errorCodes escapeUnseen estimatePrediction
+  extensionOf fileEndingOf fileGeometrySchema fillHoles filterLabels findComponents findIdentifyingText
+  flip formatList formatMl formatNames formatPoints formatsOf hasUnseen holdsVoxelsAlone identity
+  imageTransforms infer infererSchema inputSchema inspectDicom inspectFiles inspectStart inspectVolume
+  invert isDicom isDicomFormat isFileInput isText isVolumeMediaType isVolumeUnlikeBase64 isZip
+  joinMeshes keepLargestComponent labelSchema labelTransforms labelTypeFor labelVoxels labelsWith
+  largestThatFits listSeries manifestSchema mapLabels measureLabels measurementsToCsv mediaTypes
+  meshToStl meshToVtk mmDigits multiply neutralDataName neutralNames numericVoxels openLabels openZip
+  orientationOf originOf outputFormats outputSchema outputSchemas parameterSchema parseManifest
+  parseMeasurementsCsv parseParameter parseParameters parsePoints pipelineSteps predict primaryOutput
+  quietCodec readDicomHeader readDicomVolume readMesh readSegmentationFile readTransform readVolume
+  readableEndings removeSmallObjects reorient requestWords resample resampleArgmax resampleThreshold
+  resampleThrough reservedWords resizedGrid restore sameGrid scanLabels sourceFromBytes spacingOf stages
+  supportedExtensions surfaceOf transformEndings transformExtensions transformPoint transformPoints
+  verifyNetwork volumeEndings volumeFormats volumeInputs volumeReport volumeToTensor voxelCount
+  voxelTypeOf voxelTypes webPlatform withField withoutTrailingSlashes withoutUnseen withoutVolumeEnding
+  writeDicomFile writeStripped writeTransform writeTransformMat writeVolume zlibPlatform
 `;
 const coreTypes = `
-  AcceptanceRule Affine AppContext AppDefinition Bytes CodecModule CodecName CodecOptions Components Compression Connectivity DataFileField
-  DecodeFrame DecodedFrame DecimateOptions DeclaredInput DeclaredInputs DeclaredOutput DeclaredOutputs DicomFindings DicomHeader
-  DicomReadOptions DicomSeries DicomSource DicomVolumeHeader EncodedOutput ErrorCode
-  ErrorData Estimate FileEnding FileGeometry FilePrefix FillOptions FrameShape Grid IdentifyingField IdentifyingText
-  InferOptions InferResult InfererSpec Input InputOf InputType InputValue InputsOf Interpolation Label
-  LabelMeasurement LabelName LabelTensor LabelVoxels LargestOptions LeftOut LoadedModel Manifest ManifestFault
-  Mesh ModelSpec MorphologyOptions NetworkReport NetworkSession NumericVolume NumericVoxels Output
-  OutputFormat OutputType OutputValue OutputsOf PadOptions Parameter ParametersOf Platform PointTransform
-  PredictionContext PredictionRequest ReadLimits ReadOptions ReadVolume Reduction ResampleOptions Rewrite SeriesList Shape Size SliceReference
-  SlidingWindowSpec SmallObjectOptions SourceFile SpatialTransform Stage StageTimes Step SurfaceOptions
-  Tensor TextSource TransformContext TransformExtension TypedContext UnreadFile Vec3 Volume VolumeExtension
-  VolumeFactsOf VolumeFormat VolumeFormatRow VolumeHeader VolumeTransform VoxelType Voxels WriteOptions
-  Zlib
+  AcceptanceRule Affine AppContext AppDefinition Bytes Code CodecModule CodecName CodecOptions
+  Components Compression Connectivity DataFileField DecimateOptions DeclaredInput DeclaredInputs
+  DeclaredOutput DeclaredOutputs DecodeFrame DecodedFrame DicomContext DicomFindings DicomFormat
+  DicomHeader DicomObject DicomReadOptions DicomSeries DicomSource DicomVolumeHeader EncodeOptions
+  EncodedOutput ErrorCode ErrorData Estimate FileEnding FileGeometry FilePrefix FillOptions FrameShape
+  Grid IdentifyingField IdentifyingText InferOptions InferResult InfererSpec Input InputOf InputType
+  InputValue InputsOf InspectOptions Interpolation Label LabelMeasurement LabelName LabelTensor
+  LabelVoxels LargestOptions LeftOut LoadedModel Maker Manifest ManifestFault Mesh ModelSpec
+  MorphologyOptions NetworkReport NetworkSession NumericVolume NumericVoxels Output OutputFormat
+  OutputType OutputValue OutputsOf PadOptions Parameter ParametersOf Platform PointTransform
+  PredictionContext PredictionRequest ReadLimits ReadOptions ReadSegmentation ReadVolume Reduction
+  ResampleOptions Rewrite SegmentLabel SegmentationOptions SegmentationType SeriesList Shape Size
+  SliceReference SlidingWindowSpec SmallObjectOptions SourceFile SpatialTransform Stage StageTimes Step
+  SurfaceOptions Tensor TextSource TransformContext TransformExtension TypedContext UnreadFile Vec3
+  Volume VolumeExtension VolumeFactsOf VolumeFormat VolumeFormatRow VolumeHeader VolumeTransform
+  VoxelType Voxels WriteOptions Zlib
 `;
 const clientValues = `
   TomaatError announcementId announcementLifeSeconds announcementSchema announcementType anonymousFiles
@@ -47,14 +52,14 @@ const clientValues = `
   discoverV1 dispositionName endpoints entrySchema errorCodes exposedHeaders failSchema fitSchema
   handBackSchema idempotencyKeySchema interfaceV1 isCallersFault isPassing isSettled jobOutputSchema
   jobSchema jobSchemas jobStates loggedOutSchema meSchema namedPredictionSchema openApiDocument
-  parseHeaderValue predictV1 problemSchema receiptSchema requireSuccess serviceSchema settledStates
-  signedAnnouncementSchema startValueV1 toSlug touchSchema verifyAnnouncement verifyEntry verifyReceipt
-  verifySigned volumeFactsSchema welcomeSchema
+  parseHeaderValue predictV1 problemSchema receiptSchema requireSuccess seriesSchema serviceSchema
+  settledStates signedAnnouncementSchema startValueV1 toSlug touchSchema verifyAnnouncement verifyEntry
+  verifyReceipt verifySigned volumeFactsSchema welcomeSchema
 `;
 const clientTypes = `
   Announcement AnnouncementCheck AnonymousFiles AnonymousOptions Bytes Client ConnectionOptions
-  DiscoverOptions Endpoint EndpointName EndpointResponse Entry ErrorCode ErrorData FileRef FileSource Fit
-  FormFields InputParameter Job JobIn JobOutput JobState LoggedOut Me NamedBytes NamedPrediction
+  DiscoverOptions Endpoint EndpointName EndpointResponse Entry ErrorCode ErrorData FileRef FileSource
+  Fit FormFields InputParameter Job JobIn JobOutput JobState LoggedOut Me NamedBytes NamedPrediction
   OutputFile PredictOptions Problem Receipt RegistryClient RegistryClientOptions RequestHeader
   ResumableOptions Service ServiceFilters Signed SignedAnnouncement UploadFile UploadProgress V1Input
   V1Output V1PredictOptions VolumeFacts VolumeFile WatchOptions Welcome

@@ -146,7 +146,13 @@ export type OutputType = Output['type'];
 /** Values of parameters under which a step, a model or a label counts. */
 export const conditionsSchema = z.record(z.string(), z.union([z.string(), z.number(), z.boolean()]));
 
-/** A label: the value in the label map, its name, its colour, its code in a terminology. */
+const codeSchema = z.strictObject({
+  scheme: z.string().max(40),
+  value: z.string().max(40),
+  meaning: z.string().max(200),
+});
+
+/** A label: the value in the label map, its name, its colour, its codes in a terminology. */
 export const labelSchema = z.strictObject({
   value: z.int().min(1).max(65_535),
   name: z.string().min(1).max(100),
@@ -154,17 +160,35 @@ export const labelSchema = z.strictObject({
     .string()
     .regex(/^#[0-9a-f]{6}$/i, 'must be a colour such as #e6194b')
     .optional(),
-  code: z
-    .strictObject({ scheme: z.string().max(40), value: z.string().max(40), meaning: z.string().max(200) })
+  code: codeSchema
     .optional()
-    .describe('A code in a terminology, SNOMED CT (scheme SCT) by preference'),
+    .describe(
+      'What it is: a code in a terminology, SNOMED CT (scheme SCT) by preference. In DICOM results `85756007` (SCT, Tissue) if missing',
+    ),
+  category: codeSchema
+    .optional()
+    .describe(
+      'What kind of thing that is, for DICOM results: `123037004` (SCT, Anatomical Structure) if missing, and like the code if that is missing too',
+    ),
+  modifier: codeSchema
+    .optional()
+    .describe('What restricts the code, for DICOM results, such as `7771000` (SCT, Left)'),
   when: conditionsSchema.optional().describe('The value means this only with these values of parameters'),
 });
 export type Label = z.infer<typeof labelSchema>;
 
+/**
+ * DICOM objects in which a label map can be had that was made from a DICOM series: they refer to its images, and are made while
+ * those are at hand. `seg.dcm` is a segmentation, `labelmap.dcm` one of the type LABELMAP, which few programs read yet.
+ */
+export const dicomFormats = ['seg.dcm', 'labelmap.dcm'] as const;
+export type DicomFormat = (typeof dicomFormats)[number];
+export const isDicomFormat = (format: string): format is DicomFormat =>
+  (dicomFormats as readonly string[]).includes(format);
+
 /** Formats in which each type of output can be had; the first is the default where the input decides nothing. */
 export const outputFormats = {
-  LabelVolume: [...extensionsByChoice, 'vtk', 'stl'],
+  LabelVolume: [...extensionsByChoice, 'vtk', 'stl', ...dicomFormats],
   VTKMesh: ['vtk', 'stl'],
   Fiducials: ['json', 'txt'],
   PlainText: ['txt', 'json'],
@@ -174,6 +198,12 @@ export const outputFormats = {
   TransformLinear: ['mat', 'txt'],
 } as const satisfies Record<OutputType, readonly string[]>;
 export type OutputFormat = (typeof outputFormats)[OutputType][number];
+
+/** Formats in which a stored output can be had: DICOM objects only as they are stored. */
+export function formatsOf(output: { type: OutputType; format: OutputFormat }): OutputFormat[] {
+  const formats: readonly OutputFormat[] = outputFormats[output.type];
+  return formats.filter((format) => !isDicomFormat(format) || format === output.format);
+}
 
 /** The media type of each format. */
 export const mediaTypes: Record<OutputFormat, string> = {
@@ -185,4 +215,6 @@ export const mediaTypes: Record<OutputFormat, string> = {
   csv: 'text/csv; charset=utf-8',
   h5: 'application/x-hdf5',
   mat: 'application/x-matlab-data',
+  'seg.dcm': 'application/dicom',
+  'labelmap.dcm': 'application/dicom',
 };

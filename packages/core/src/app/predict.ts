@@ -1,3 +1,4 @@
+import type { DicomSource } from '../dicom/source.ts';
 import { TomaatError, withField } from '../errors.ts';
 import type { FileGeometry } from '../formats/file-geometry.ts';
 import { defaultExtension } from '../formats/table.ts';
@@ -23,7 +24,7 @@ import {
 } from '../volume.ts';
 import { accept } from './acceptance.ts';
 import type { Output, OutputFormat } from './elements.ts';
-import { chooseFormat, encodeOutput } from './encode-output.ts';
+import { chooseFormat, encodeOutput, formatOfResult } from './encode-output.ts';
 import { type Manifest, type ModelSpec, primaryOutput, volumeInputs } from './manifest.ts';
 import { finishNetwork, finishProgram, type Outputs, reductionOf } from './postprocess.ts';
 import { isVolume } from './results.ts';
@@ -49,6 +50,8 @@ export interface PredictionRequest {
   series?: string;
   /** The wanted format by output name; a label map is otherwise written as the input was. */
   formats?: Readonly<Record<string, OutputFormat>>;
+  /** Of which the UIDs of DICOM results are made: the same for the same seed, so that a repeated job replaces them. Random if missing. */
+  seed?: string;
 }
 
 /** What a model gets to see of the prediction that it takes part in. */
@@ -171,6 +174,8 @@ interface Decoded {
   extension: VolumeExtension;
   /** What the header of the first volume states of its grid. */
   geometry?: FileGeometry;
+  /** The images of the first volume, where it is a DICOM series. */
+  source?: DicomSource;
 }
 
 /** Reads the files of the request: volumes and spatial transforms by the names of their inputs. */
@@ -196,7 +201,7 @@ async function decode({ manifest, request, context }: Prediction, report: Report
         continue;
       }
       const frame = input.type === 'volume' && input.frames === 'all' ? 'all' : request.frame;
-      const { volume, header } = await readVolume([...files], context.platform, {
+      const { volume, header, source } = await readVolume([...files], context.platform, {
         frame,
         series: request.series,
         limits: context.limits,
@@ -207,6 +212,7 @@ async function decode({ manifest, request, context }: Prediction, report: Report
         decoded.grid = { size: volume.size, affine: volume.affine };
         decoded.extension = header.extension;
         decoded.geometry = header.geometry;
+        decoded.source = source;
       }
     } catch (error) {
       throw withField(error, name);
@@ -221,6 +227,9 @@ async function decode({ manifest, request, context }: Prediction, report: Report
       },
     );
   }
+  // A format that the results cannot have is refused before they are computed.
+  for (const [name, output] of Object.entries(manifest.outputs))
+    chooseFormat(name, output, request.formats?.[name], decoded);
   return decoded;
 }
 
@@ -364,8 +373,15 @@ async function encode(
   const names = Object.keys(manifest.outputs);
   for (const [index, name] of names.entries()) {
     const output = manifest.outputs[name];
-    const format = chooseFormat(name, output, request.formats?.[name], decoded.extension);
+    const format = formatOfResult(name, output, results[name], request.formats?.[name], decoded);
     const geometry = output.type === 'LabelVolume' ? decoded.geometry : undefined;
+    const dicom = decoded.source && {
+      source: decoded.source,
+      maker: manifest,
+      name,
+      description: `${manifest.name}: ${output.label ?? name}`,
+      seed: request.seed,
+    };
     await context.write({
       name,
       type: output.type,
@@ -373,7 +389,7 @@ async function encode(
       primary: name === primaryOutput(manifest),
       format,
       geometry,
-      bytes: encodeOutput(output.type, results[name], format, context.platform, { geometry, labels }),
+      bytes: encodeOutput(output.type, results[name], format, context.platform, { geometry, labels, dicom }),
     });
     report((index + 1) / names.length);
   }

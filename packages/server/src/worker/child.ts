@@ -179,6 +179,7 @@ async function run(app: App, message: PredictMessage): Promise<void> {
         frame: message.frame,
         series: message.series,
         formats: message.formats,
+        seed: message.seed,
       },
       {
         platform: nodePlatform,

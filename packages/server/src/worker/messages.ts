@@ -10,6 +10,8 @@ export interface PredictMessage {
   frame?: number;
   series?: string;
   formats?: Record<string, OutputFormat>;
+  /** Of which the UIDs of DICOM results are made; random if missing. */
+  seed?: string;
   /** A folder for the job, made if it is not there: outputs are written here, and what a program needs. */
   folder: string;
   maxVoxels: number;

@@ -249,6 +249,7 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
             frame: job.request.frame,
             series: job.request.series,
             formats: job.request.formats,
+            seed: job.id,
             folder,
             maxVoxels: options.maxVoxels,
           },
