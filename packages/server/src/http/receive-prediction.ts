@@ -358,6 +358,7 @@ function storedNames(received: readonly ReceivedInput[]): string[] {
 function stemOf(fileName = ''): string {
   const stem = fileName
     .slice(0, fileName.length - fileEndingOf(fileName).length)
+    // Files of DICOM may end in anything, and mostly in these.
     .replace(/\.(?:dcm|dicom|ima|zip)$/i, '')
     // macOS gives letters and their accents apart; in many scripts marks are part of the word.
     .normalize('NFC')
