@@ -2,9 +2,10 @@ import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { copyFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { parseManifest, type Volume, writeVolume } from '@tomaat/core';
+import { parseManifest, readVolume, sourceFromBytes, type Volume, writeVolume } from '@tomaat/core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { parse as parseYaml } from 'yaml';
+import { dicomFile, sliceElements } from '../packages/core/test/dicom-files.ts';
 import { loadConfig } from '../packages/server/src/config.ts';
 import { nodePlatform } from '../packages/server/src/node-platform.ts';
 import { pointwiseNetwork, thresholdNetwork } from '../packages/server/test/onnx-fixture.ts';
@@ -28,6 +29,7 @@ const guides = [
   'use-from-typescript',
   'dicomweb',
   'slicer',
+  'dicom',
 ];
 const linesOf = (blocks: readonly CodeBlock[]) =>
   blocks.filter((block) => block.language === 'sh').flatMap((block) => block.text.trim().split('\n'));
@@ -51,12 +53,48 @@ async function writeCase(path: string): Promise<void> {
   writeFileSync(path, Buffer.concat(parts));
 }
 
+/** The slices of a volume as DICOM files, once for each number of a series. */
+async function writeSeries(volumePath: string, folder: string, numbers: readonly number[]): Promise<void> {
+  mkdirSync(folder);
+  const file = sourceFromBytes('a.nii.gz', readFileSync(volumePath));
+  const { voxels, size, affine } = (await readVolume([file], nodePlatform)).volume;
+  const [columns, rows, slices] = size;
+  // RAS+ to LPS.
+  const axis = (i: number) => [-affine[i], -affine[4 + i], affine[8 + i]];
+  const [x, y, z, origin] = [0, 1, 2, 3].map(axis);
+  const [dx, dy] = [x, y].map((step) => Math.hypot(...step));
+  const text = (values: readonly number[]) => values.map((value) => Number(value.toFixed(6)));
+  for (const number of numbers) {
+    for (let k = 0; k < slices; k++) {
+      const plane = voxels.subarray(k * rows * columns, (k + 1) * rows * columns);
+      const bytes = dicomFile(
+        sliceElements({
+          series: String(number),
+          instance: k + 1,
+          rows,
+          columns,
+          position: text(origin.map((at, i) => at + k * z[i])),
+          orientation: text([...x.map((step) => step / dx), ...y.map((step) => step / dy)]),
+          spacing: text([dy, dx]),
+          bitsStored: 16,
+          intercept: '-1024',
+          values: Array.from(plane as Int16Array, (value) => Math.max(0, Math.round(value) + 1024)),
+          more: { 2097169: ['IS', String(number)] },
+        }),
+      );
+      writeFileSync(join(folder, `IM${number}-${k}`), bytes);
+    }
+  }
+}
+
 describe('guides', () => {
   let stand: Stand;
   const inFolder = (...names: string[]) => join(stand.folder, ...names);
   beforeAll(async () => {
     stand = await startStand();
     copyFileSync(join(repository, 'apps/ct-lung/sample.nii.gz'), inFolder('chest.nii.gz'));
+    await writeSeries(inFolder('chest.nii.gz'), inFolder('chest'), [1]);
+    await writeSeries(inFolder('chest.nii.gz'), inFolder('two'), [1, 5]);
   }, 60_000);
   afterAll(() => stand?.[Symbol.asyncDispose](), 30_000);
 
@@ -313,6 +351,29 @@ describe('guides', () => {
     });
     it.skipIf(noCurl).each(linesOf(blocks))('%s', async (line) => {
       expect(await works(line)).toContain('prediction_url');
+    });
+  });
+
+  describe('dicom.md', () => {
+    const blocks = guide('dicom');
+    const python = blocks.filter((block) => block.language === 'python');
+    it.skipIf(noPython)('every program in Python does what it says', async () => {
+      expect(python).toHaveLength(3);
+      const [form, zip, choice] = python.map(({ text }) => text);
+      for (const [i, text] of [form, zip, choice, choice.replaceAll('chest', 'two')].entries()) {
+        const ended = await stand.python(text);
+        expect(ended.code, ended.stderr).toBe(0);
+        if (i < 2) continue;
+        // A series of that number is in neither folder, and there are two in the second.
+        expect(ended.stdout).toMatch(/No series has that UID or number/);
+        expect(ended.stdout.trim().split('\n').slice(1)).toHaveLength(i - 1);
+      }
+      const segmentation = readFileSync(inFolder('lungs.seg.dcm'));
+      expect(segmentation.toString('latin1', 128, 132)).toBe('DICM');
+      expect(readFileSync(inFolder('lungs.nii.gz')).length).toBeGreaterThan(352);
+    });
+    it.skipIf(noCurl || !findProgram('zip', ['-v'])).each(linesOf(blocks))('%s', async (line) => {
+      await works(line);
     });
   });
 

@@ -6,6 +6,7 @@ import {
   applyAffine,
   extensionOf,
   invert,
+  readSegmentationFile,
   readVolume,
   sourceFromBytes,
   type Vec3,
@@ -118,7 +119,7 @@ const send = {
     for (const { name, data } of files)
       refs.push(await client.upload({ name, bytes: data }, { keepText: true }));
     const words = Object.fromEntries(new URLSearchParams(query));
-    const { level, frame, series } = words;
+    const { level, frame, series, format } = words;
     return fetch(predictions('', to), {
       method: 'POST',
       headers: { 'content-type': 'application/json' },
@@ -127,6 +128,7 @@ const send = {
         parameters: { level: Number(level ?? 100) },
         ...(frame !== undefined && { frame: Number(frame) }),
         ...(series !== undefined && { series }),
+        ...(format !== undefined && { format }),
       }),
     });
   },
@@ -177,7 +179,7 @@ const sameInNifti: [name: string, level: number, frame?: number][] = [
 
 describe.skipIf(skip)('a DICOM series gives the result of its NIfTI', () => {
   it.each(sameInNifti)('%s', async (name, level, frame) => {
-    const query = `?level=${level}${frame === undefined ? '' : `&frame=${frame}`}`;
+    const query = `?format=nii&level=${level}${frame === undefined ? '' : `&frame=${frame}`}`;
     const nifti = readFileSync(join(root, 'dicom_cases', `${name}_truth.nii.gz`));
     const truth = await resultOf(
       await send['a form']([{ name: 'a.nii.gz', data: Uint8Array.from(nifti) }], query),
@@ -195,9 +197,11 @@ describe.skipIf(skip)('a DICOM series gives the result of its NIfTI', () => {
 
   it('as one enhanced file, whatever the body is called', async () => {
     const [{ data }] = cases('mr9_enhanced_shuffled');
-    const expected = await resultOf(await send['a form'](cases('mr9_enhanced_shuffled'), '?level=500'));
+    const expected = await resultOf(
+      await send['a form'](cases('mr9_enhanced_shuffled'), '?format=nii&level=500'),
+    );
     for (const type of ['application/dicom', 'application/octet-stream']) {
-      const response = await fetch(predictions('?level=500'), {
+      const response = await fetch(predictions('?format=nii&level=500'), {
         method: 'POST',
         headers: { 'content-type': type },
         body: data,
@@ -214,8 +218,21 @@ describe.skipIf(skip)('a DICOM series gives the result of its NIfTI', () => {
       ...files.filter(({ name }) => !/README|DIRFILE/.test(name)).reverse(),
     ];
     for (const way of ways) {
-      const result = await resultOf(await send[way](inOrder, '?level=-200'));
+      const result = await resultOf(await send[way](inOrder, '?format=nii&level=-200'));
       expect(result.size, way).toEqual([192, 192, 6]);
+    }
+  });
+
+  it('in the format of the input, a segmentation of DICOM, whose voxels are those of the NIfTI', async () => {
+    const files = cases('mr9_nonsquare');
+    const expected = await resultOf(await send['a form'](files, '?format=nii&level=500'));
+    for (const way of ways) {
+      const response = await send[way](files, '?level=500');
+      const bytes = new Uint8Array(await response.arrayBuffer());
+      expect([response.status, response.headers.get('content-type')]).toEqual([200, 'application/dicom']);
+      const { labelMap } = readSegmentationFile(bytes);
+      const marked = (of: Volume) => Array.from(of.voxels, Number).reduce((sum, v) => sum + v, 0);
+      expect(marked(labelMap), way).toBe(marked(expected));
     }
   });
 
@@ -244,7 +261,7 @@ describe.skipIf(skip)('what is not a volume is refused before there is a job', (
       if (way !== 'uploads') expect(stored(fresh), way).toBe(0);
     }
     expect(await jobsOf(fresh)).toEqual([]);
-    await resultOf(await send['a form'](cases('mr9_nonsquare'), '', fresh));
+    await resultOf(await send['a form'](cases('mr9_nonsquare'), '?format=nii', fresh));
     expect(await jobsOf(fresh)).not.toEqual([]);
   });
 
@@ -259,11 +276,14 @@ describe.skipIf(skip)('what is not a volume is refused before there is a job', (
       expect(listed.map(({ number }) => number)).toEqual([77, 201]);
       const sizes = [];
       for (const series of ['77', '201', listed[0].uid])
-        sizes.push((await resultOf(await send[way](files, `?series=${series}`))).size[2]);
+        sizes.push((await resultOf(await send[way](files, `?format=nii&series=${series}`))).size[2]);
       expect(sizes, way).toEqual([6, 9, 6]);
       expect((await refusalOf(await send[way](files, '?series=78'))).detail).toMatch(/No series has that/);
     }
-    const field = await fetch(predictions(), { method: 'POST', body: formOf(files, { series: '77' }) });
+    const field = await fetch(predictions('?format=nii'), {
+      method: 'POST',
+      body: formOf(files, { series: '77' }),
+    });
     expect((await resultOf(field)).size[2]).toBe(6);
   });
 
