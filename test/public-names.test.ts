@@ -22,7 +22,7 @@ const coreValues = `
   neutralDataName neutralNames numericVoxels openLabels openZip orientationOf originOf outputFormats
   outputSchema outputSchemas parameterSchema parseDicom parseManifest parseMeasurementsCsv
   parseParameter parseParameters parsePoints parseUidKey pipelineSteps predict primaryOutput quietCodec
-  readDicomFile readDicomHeader readDicomVolume readMesh readPrefix readSegmentationFile readTransform
+  readDicomFile readDicomHeader readDicomImage readDicomVolume readMesh readPrefix readSegmentationFile readTransform
   readVolume readableEndings removeSmallObjects reorient representationOf requestWords resample
   resampleArgmax resampleThreshold resampleThrough reservedWords resizedGrid restore sameGrid scanLabels
   sourceFromBytes spacingOf stages supportedExtensions surfaceOf transformEndings transformExtensions

@@ -15,5 +15,7 @@ export default defineConfig({
     // NiiVue alone is larger; it is loaded only where a volume is shown.
     chunkSizeWarningLimit: 3000,
   },
+  // The worker of DICOM loads its codecs only when such pixels come.
+  worker: { format: 'es' },
   server: { proxy: { '/api': process.env.TOMAAT_SERVER ?? 'http://127.0.0.1:9000' } },
 });

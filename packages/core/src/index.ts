@@ -90,6 +90,7 @@ export {
   distinctFiles,
   inspectDicom,
   maxFileBytes,
+  readDicomImage,
   readDicomVolume,
 } from './dicom/read-dicom.ts';
 export { type ReadSegmentation, readSegmentationFile } from './dicom/read-segmentation.ts';

@@ -105,7 +105,7 @@ function PredictionForm(props: FormProps) {
   const missing = whatIsMissing(props);
   const volumeInputs = service.inputs.filter((input) => input.type === 'volume');
   const sizeBytes = Object.values(volumes).reduce(
-    (sum, chosen) => sum + (chosen?.scan.files.reduce((all, { size }) => all + size, 0) ?? 0),
+    (sum, chosen) => sum + (chosen?.removal?.sizeBytes ?? chosen?.scan.sizeBytes ?? 0),
     0,
   );
   const samples = useSample(service, (files) => {
@@ -136,7 +136,12 @@ function PredictionForm(props: FormProps) {
         files,
         values: sentValues(service, values),
         frame: Object.values(volumes).find((chosen) => chosen?.frame !== undefined)?.frame,
-        fileName: first?.scan.files[0].name ?? 'no file',
+        fileName: first?.scan.name ?? 'no file',
+        series: Object.fromEntries(
+          Object.entries(volumes).flatMap(([name, chosen]) =>
+            chosen?.scan.dicom ? [[name, { ...chosen.scan.dicom.keepOriginals(), frame: chosen.frame }]] : [],
+          ),
+        ),
         createdTime: new Date().toISOString(),
       });
       navigate(address);
@@ -272,9 +277,9 @@ function whatIsMissing({ service, volumes, transforms, values }: FormProps): str
       const chosen = volumes[input.name];
       if (!chosen) return input.optional ? [] : [`Drop ${label} first.`];
       if (chosen.error !== undefined) return [`${label} cannot be read.`];
-      return refusals(service.acceptance as never, input.name, chosen.scan.header, chosen.volume).length > 0
-        ? [`${label} is not accepted.`]
-        : [];
+      if (refusals(service.acceptance as never, input.name, chosen.scan.header, chosen.volume).length > 0)
+        return [`${label} is not accepted.`];
+      return chosen.scan.dicom && !chosen.removal ? [`${label} is being de-identified.`] : [];
     }
     if (input.type === 'transform')
       return input.optional || transforms[input.name] ? [] : [`Choose ${label} first.`];

@@ -1,6 +1,7 @@
 import type { InputParameter, Job, JobState } from '@tomaat/client';
 import { useSyncExternalStore } from 'react';
 import { keptAt } from './base.ts';
+import type { SentSeries } from './dicom/originals.ts';
 
 /**
  * What this browser remembers: the list of its jobs (localStorage), and the files that were sent for each
@@ -22,6 +23,8 @@ export interface HistoryEntry {
   expiresTime?: string;
   /** Ids of the uploads on the server, by input and number of the file (`volume/0`), for as long as they may live. */
   uploads?: Readonly<Record<string, string>>;
+  /** The DICOM series that were sent, by input. */
+  series?: Readonly<Record<string, SentSeries>>;
 }
 
 /** A request as submitted, with the files as they are sent. */
@@ -33,6 +36,8 @@ export interface Submission {
   files: Record<string, { name: string; blob: Blob }[]>;
   values: Record<string, InputParameter>;
   frame?: number;
+  /** The DICOM series among the files, by input. */
+  series?: Readonly<Record<string, SentSeries>>;
   /** What the user's file is called here; the server may know it by a neutral name. */
   fileName: string;
   createdTime: string;

@@ -56,9 +56,9 @@ export const uploadAddress = (key: string) => `/jobs/upload-${key}`;
 
 /** Keeps the request in this browser and starts to send it; its address shows the progress. */
 export async function submit(submission: Submission, uploads?: HistoryEntry['uploads']): Promise<string> {
-  const { key, service, serviceName, fileName, createdTime } = submission;
+  const { key, service, serviceName, fileName, createdTime, series } = submission;
   await keepSubmission(submission);
-  remember({ key, service, serviceName, fileName, createdTime, state: 'sending', uploads });
+  remember({ key, service, serviceName, fileName, createdTime, series, state: 'sending', uploads });
   send(submission);
   return uploadAddress(key);
 }

@@ -309,6 +309,29 @@ export async function readDicomVolume(
   return { ...found, volume, source: sourceOf(kept[0]) };
 }
 
+/**
+ * The values of one image of a series, columns fastest, rescaled by its own rule: a picture by which a person knows the series.
+ *
+ * @throws TomaatError BAD_VOXELS, when its pixels are cut off or damaged; UNSUPPORTED_FORMAT, when they cannot be decoded here
+ */
+export async function readDicomImage(
+  image: DicomImage,
+  platform: Platform,
+  signal?: AbortSignal,
+): Promise<Float32Array> {
+  const fault = syntaxFault(
+    image.header.dicom.transferSyntax,
+    image.header.pixels?.statedBytes === undefined,
+    platform,
+  );
+  if (fault) throw fault;
+  const readFrame = await openImages(image, platform, signal);
+  const stored = await readFrame(image.frame);
+  const values = new Float32Array(stored.length);
+  rescale(stored, image, values, 0);
+  return values;
+}
+
 function allocate(header: DicomVolumeHeader, components: number): NumericVoxels {
   const count = voxelCount(header) * components;
   try {

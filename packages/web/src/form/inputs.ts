@@ -1,5 +1,6 @@
 import type { InputParameter, Service } from '@tomaat/client';
 import type { Vec3, Volume } from '@tomaat/core';
+import type { Removal } from '../dicom/messages.ts';
 import type { Scan } from './scan.ts';
 
 /** The state of a service's form. */
@@ -13,6 +14,8 @@ export interface ChosenVolume {
   /** The voxels, once they are read; missing while the file was only inspected. */
   volume?: Volume;
   error?: unknown;
+  /** What is removed from a DICOM series before it is sent; missing until it is known. */
+  removal?: Removal;
 }
 
 export type PointList = readonly Vec3[];

@@ -4,6 +4,7 @@ import {
   checkShape,
   checkVolume,
   collectBytes,
+  type DicomVolumeHeader,
   formatNames,
   type IdentifyingField,
   inspectVolume,
@@ -11,9 +12,7 @@ import {
   orientationOf,
   readableEndings,
   readVolume,
-  type SourceFile,
   spacingOf,
-  TomaatError,
   transformEndings,
   type Volume,
   type VolumeHeader,
@@ -21,18 +20,31 @@ import {
   webPlatform,
   writeVolume,
 } from '@tomaat/core';
+import { sourceOf } from '../blob-source.ts';
+import type { ScanOfSeries } from '../dicom/scan-of-series.ts';
 
 /** A volume that the user chose: its files, and what its header says, read here and nowhere else. */
 export interface Scan {
-  files: readonly File[];
-  header: VolumeHeader;
+  /** What the user calls it; stays in this browser. */
+  name: string;
+  fileCount: number;
+  sizeBytes: number;
+  header: VolumeHeader | DicomVolumeHeader;
   fields: readonly IdentifyingField[];
+  read(options: ReadScanOptions): Promise<Volume>;
   /** The files as they are sent: without identifying text, and without their names. */
   anonymous(): Promise<{ name: string; blob: Blob }[]>;
+  /** Of a DICOM series. What is removed from it is decided before it is sent. */
+  dicom?: ScanOfSeries;
 }
 
-/** What the file picker offers: browsers look at the last part of an ending. A DICOM file is told what to do with it. */
-export const volumePicker: readonly string[] = [...readableEndings, '.gz', '.dcm'];
+export interface ReadScanOptions {
+  frame?: number;
+  signal?: AbortSignal;
+}
+
+/** What the file picker offers: browsers look at the last part of an ending. */
+export const volumePicker: readonly string[] = [...readableEndings, '.gz', '.dcm', '.dicom', '.ima', '.zip'];
 /** The same for transforms; a displacement grid is a volume in one file. */
 export const transformPicker: readonly string[] = [
   ...transformEndings,
@@ -51,51 +63,29 @@ export async function openScan(files: readonly File[]): Promise<Scan> {
       sizeBytes: file.size,
     })),
   );
-  for (const { prefix } of prefixes) {
-    if (isDicom(prefix)) {
-      throw new TomaatError(
-        'UNSUPPORTED_FORMAT',
-        'This is a DICOM file, which this page cannot send yet. Convert the series to NIfTI first, for example with dcm2niix or 3D Slicer (“Export to file”), and drop the .nii.gz file.',
-      );
-    }
-  }
   const header = await inspectVolume(prefixes, webPlatform);
   const found = await anonymousFiles('volume', files);
   return {
-    files,
+    name: files.map(({ name }) => name).join(' + '),
+    fileCount: files.length,
+    sizeBytes: files.reduce((sum, { size }) => sum + size, 0),
     header,
     fields: found.fields,
+    read: (options) =>
+      readScan(
+        files.map((file) => ({ name: file.name, blob: file })),
+        options,
+      ),
     // Given Blobs, it returns Blobs.
     anonymous: async () =>
       (await found.strip()).map((file) => ({ name: (file as File).name, blob: file as File })),
   };
 }
 
-function isDicom(bytes: Uint8Array): boolean {
-  return bytes.length > 132 && String.fromCharCode(...bytes.subarray(128, 132)) === 'DICM';
-}
-
-export const sourceOf = (file: { name: string; blob: Blob }): SourceFile => ({
-  name: file.name,
-  sizeBytes: file.blob.size,
-  async *open(start = 0) {
-    const reader = file.blob.slice(start).stream().getReader();
-    try {
-      for (;;) {
-        const { done, value } = await reader.read();
-        if (done) return;
-        yield value;
-      }
-    } finally {
-      reader.cancel().catch(() => undefined);
-    }
-  },
-});
-
 /** Reads a volume's voxels in the browser. */
 export async function readScan(
   files: readonly { name: string; blob: Blob }[],
-  options: { frame?: number; signal?: AbortSignal; onProgress?(fraction: number): void } = {},
+  options: ReadScanOptions & { onProgress?(fraction: number): void } = {},
 ): Promise<Volume> {
   const { volume } = await readVolume(files.map(sourceOf), webPlatform, options);
   return volume;
@@ -121,7 +111,7 @@ export interface HeaderFact {
 const wholeMm = (mm: number) => (mm < 10 ? Number(mm.toPrecision(2)) : Math.round(mm));
 
 /** What a header says, in words for people. */
-export function headerFacts(header: VolumeHeader): HeaderFact[] {
+export function headerFacts(header: Scan['header']): HeaderFact[] {
   const spacing = spacingOf(header.affine);
   const round = (value: number) => String(Number(value.toPrecision(4)));
   const facts = [
@@ -136,14 +126,19 @@ export function headerFacts(header: VolumeHeader): HeaderFact[] {
       name: 'Values',
       value: header.voxelType + (header.components > 1 ? `, ${header.components} components` : ''),
     },
-    { name: 'Format', value: formatNames[header.format] + (header.compressed ? ', compressed' : '') },
+    {
+      name: 'Format',
+      value:
+        (header.format === 'dicom' ? 'DICOM' : formatNames[header.format]) +
+        (header.compressed ? ', compressed' : ''),
+    },
   ];
   if (header.frames > 1) facts.push({ name: 'Frames', value: `${header.frames} (4-D)` });
   return facts;
 }
 
 /** Whether an axis lies more than half a degree off the body's. */
-function isOblique({ affine }: VolumeHeader): boolean {
+function isOblique({ affine }: Scan['header']): boolean {
   const spacing = spacingOf(affine);
   return [0, 1, 2].some(
     (c) =>
@@ -155,7 +150,7 @@ function isOblique({ affine }: VolumeHeader): boolean {
 export function refusals(
   rules: readonly AcceptanceRule[],
   input: string,
-  header: VolumeHeader,
+  header: Scan['header'],
   volume?: Volume,
 ): string[] {
   return rules

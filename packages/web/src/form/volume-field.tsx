@@ -1,11 +1,26 @@
 import type { Service } from '@tomaat/client';
 import { formatList, TomaatError, type Vec3 } from '@tomaat/core';
 import { lazy, Suspense, useEffect, useRef, useState } from 'react';
-import { Button as AriaButton, DropZone, FileTrigger } from 'react-aria-components';
+import { Button as AriaButton, DropZone, FileTrigger, ProgressBar } from 'react-aria-components';
+import type { SeriesCard } from '../dicom/messages.ts';
+import { openSeries } from '../dicom/open-series.ts';
+import { isHeld } from '../dicom/originals.ts';
+import {
+  chooseFolder,
+  type DropItem,
+  isForDicom,
+  type Picked,
+  pickedFromDrop,
+  pickedFromInput,
+  type WalkOptions,
+} from '../dicom/picked-files.ts';
+import { RemovalView } from '../dicom/removal-view.tsx';
+import { SeriesList, usableSeries } from '../dicom/series-list.tsx';
+import { type DicomSession, openDicomSession } from '../dicom/session.ts';
 import { formatBytes } from '../format.ts';
 import { faultOf, Loading, Problem } from '../ui.tsx';
 import type { ChosenVolume, InputOf } from './inputs.ts';
-import { headerFacts, openScan, readScan, refusals, volumePicker } from './scan.ts';
+import { headerFacts, openScan, refusals, type Scan, volumePicker } from './scan.ts';
 
 const Viewer = lazy(() => import('../viewer/viewer.tsx').then(({ Viewer }) => ({ default: Viewer })));
 
@@ -21,40 +36,108 @@ export interface VolumeFieldProps {
 /** Where a volume is dropped; it is read, checked and shown here, and is sent nowhere until the form is submitted. */
 export function VolumeField({ service, input, chosen, points, onChoose, onMove }: VolumeFieldProps) {
   const [error, setError] = useState<unknown>();
-  const [busy, setBusy] = useState<string>();
-  const latest = useRef(0);
+  const [busy, setBusy] = useState<Busy>();
+  const [session, setSession] = useState<DicomSession>();
+  const latest = useRef<AbortController>(undefined);
   const title = input.label ?? input.name;
 
-  async function take(files: readonly File[]) {
-    const turn = ++latest.current;
+  /** Begins something that the next choice, or “Cancel”, ends. */
+  async function take(work: (signal: AbortSignal) => Promise<void>) {
+    latest.current?.abort();
+    const abort = new AbortController();
+    latest.current = abort;
     onChoose(undefined);
     setError(undefined);
-    setBusy(files.map(({ name }) => name).join(', '));
     try {
-      if (files.length === 0) throw new TomaatError('BAD_INPUT', 'No file was dropped. Drop a volume file.');
-      const scan = await openScan(files);
-      if (turn !== latest.current) return;
-      const frame = scan.header.frames > 1 && input.frames !== 'all' ? 0 : undefined;
-      onChoose({ scan, frame });
+      await work(abort.signal);
     } catch (fault) {
-      if (turn === latest.current) setError(fault);
+      if (!abort.signal.aborted) setError(fault);
     } finally {
-      if (turn === latest.current) setBusy(undefined);
+      if (latest.current === abort) setBusy(undefined);
     }
   }
 
+  const takeFiles = (pick: (options: WalkOptions) => Promise<Picked>) =>
+    take(async (signal) => {
+      setSession(undefined);
+      setBusy({ what: 'Looking for files …' });
+      const picked = await pick({
+        signal,
+        onFound: (count) => count % 50 === 0 && setBusy({ what: `Looking for files … ${count} found` }),
+      });
+      signal.throwIfAborted();
+      if (picked.files.length === 0)
+        throw new TomaatError(
+          'BAD_INPUT',
+          'No file was dropped. Drop a volume file, or a folder with DICOM.',
+        );
+      if (await isForDicom(picked)) return openDicom(picked, signal);
+      const files = picked.files.map(({ file }) => file);
+      setBusy({ what: `Reading ${files.map(({ name }) => name).join(', ')} …` });
+      const scan = await openScan(files);
+      if (!signal.aborted) choose(scan);
+    });
+
+  function choose(scan: Scan) {
+    onChoose({ scan, frame: scan.header.frames > 1 && input.frames !== 'all' ? 0 : undefined });
+  }
+
+  async function openDicom({ files, folder }: Picked, signal: AbortSignal) {
+    const name = folder ?? files[0].file.name.replace(/\.(zip|dcm|dicom|ima)$/i, '');
+    setBusy({ what: 'Reading the files', done: 0, total: files.length });
+    const opened = await openDicomSession(name, files, {
+      signal,
+      onProgress: (done, total) => setBusy({ what: 'Reading the files', done, total }),
+    });
+    if (signal.aborted) return opened.close();
+    if (opened.series.length === 0 && folder !== undefined) {
+      opened.close();
+      throw new TomaatError(
+        'UNSUPPORTED_FORMAT',
+        'This is a folder without a DICOM image. Drop the volume file inside it, or a folder with a DICOM series.',
+      );
+    }
+    setSession(opened);
+    const usable = usableSeries(opened);
+    if (usable.length > 1) return;
+    setBusy({ what: 'Checking the series …' });
+    // Without a usable one it says why.
+    const scan = await openSeries(opened, usable[0]);
+    if (!signal.aborted) choose(scan);
+  }
+
+  const takeSeries = (card: SeriesCard) =>
+    take(async (signal) => {
+      setBusy({ what: 'Checking the series …' });
+      const scan = await openSeries(session!, card);
+      if (!signal.aborted) choose(scan);
+    });
+
+  // The files of a job that was sent stay open, for results in DICOM.
+  useEffect(
+    () => () => {
+      if (session && !isHeld(session)) session.close();
+    },
+    [session],
+  );
+
   // The voxels, for the preview and the rules that need them; again for another frame.
-  const { scan, frame, volume } = chosen ?? {};
+  const { scan, frame, volume, removal } = chosen ?? {};
+  const current = useRef(chosen);
+  current.current = chosen;
+  /** Adds to what is chosen, if it is that still. */
+  function add(to: Scan, facts: Partial<ChosenVolume>) {
+    if (current.current?.scan !== to) return;
+    current.current = { ...current.current, ...facts };
+    onChoose(current.current);
+  }
   // biome-ignore lint/correctness/useExhaustiveDependencies: what it calls back is new with every render
   useEffect(() => {
     if (!scan || volume) return;
     const abort = new AbortController();
-    readScan(
-      scan.files.map((file) => ({ name: file.name, blob: file })),
-      { frame: scan.header.frames > 1 ? (frame ?? 0) : undefined, signal: abort.signal },
-    ).then(
-      (read) => !abort.signal.aborted && onChoose({ scan, frame, volume: read }),
-      (fault: unknown) => !abort.signal.aborted && onChoose({ scan, frame, error: fault }),
+    scan.read({ frame: scan.header.frames > 1 ? (frame ?? 0) : undefined, signal: abort.signal }).then(
+      (read) => !abort.signal.aborted && add(scan, { volume: read }),
+      (fault: unknown) => !abort.signal.aborted && add(scan, { error: fault }),
     );
     return () => abort.abort();
   }, [scan, frame]);
@@ -72,39 +155,64 @@ export function VolumeField({ service, input, chosen, points, onChoose, onMove }
       <DropZone
         aria-label={`Drop ${title} here`}
         className={scan ? 'drop has-file' : 'drop'}
-        onDrop={(event) => {
-          void filesOf(event.items).then(take, setError);
-        }}
+        onDrop={({ items }) => void takeFiles((options) => pickedFromDrop(items as DropItem[], options))}
       >
         {scan ? (
           <p className="chosen">
-            <strong>{scan.files.map(({ name }) => name).join(' + ')}</strong>{' '}
-            <span className="fine">{formatBytes(scan.files.reduce((sum, { size }) => sum + size, 0))}</span>
+            <strong>{scan.name}</strong>{' '}
+            <span className="fine">
+              {scan.dicom && `${scan.fileCount === 1 ? '1 file' : `${scan.fileCount} files`}, `}
+              {formatBytes(scan.sizeBytes)}
+            </span>
           </p>
         ) : (
           <p>
             <strong>Drop a volume here</strong>
-            <span className="fine">{formatList}; drop a header and its data file together</span>
+            <span className="fine">
+              {formatList}; drop a header and its data file together. DICOM: a folder, a zip archive, or the
+              files of a series
+            </span>
           </p>
         )}
         <span className="drop-actions">
           <FileTrigger
             allowsMultiple
             acceptedFileTypes={volumePicker}
-            onSelect={(list) => list && void take([...list])}
+            onSelect={(list) => list && void takeFiles(async () => pickedFromInput([...list]))}
           >
             <AriaButton className={scan ? 'quiet small' : 'quiet'}>
-              {scan ? 'Choose another' : 'Choose a file'}
+              {scan ? 'Choose others' : 'Choose files'}
             </AriaButton>
           </FileTrigger>
+          <button
+            type="button"
+            className={scan ? 'quiet small' : 'quiet'}
+            onClick={() => chooseFolder((files) => void takeFiles(async () => pickedFromInput(files)))}
+          >
+            Choose a folder
+          </button>
           {scan && (
-            <button type="button" className="quiet small" onClick={() => onChoose(undefined)}>
+            <button
+              type="button"
+              className="quiet small"
+              onClick={() => {
+                setSession(undefined);
+                onChoose(undefined);
+              }}
+            >
               Remove
             </button>
           )}
         </span>
       </DropZone>
-      {busy !== undefined && <Loading what={`Reading ${busy} …`} />}
+      {busy && <BusyView busy={busy} onCancel={() => latest.current?.abort()} />}
+      {session && (
+        <SeriesList
+          session={session}
+          uid={scan?.dicom?.card.uid}
+          onChoose={(card) => void takeSeries(card)}
+        />
+      )}
       {error !== undefined && <Problem fault={faultOf(error)} />}
       {scan && chosen && (
         <>
@@ -133,13 +241,25 @@ export function VolumeField({ service, input, chosen, points, onChoose, onMove }
                 value={(frame ?? 0) + 1}
                 onChange={(event) => {
                   const number = Math.round(Number(event.target.value));
-                  if (number >= 1 && number <= scan.header.frames) onChoose({ scan, frame: number - 1 });
+                  if (number >= 1 && number <= scan.header.frames)
+                    onChoose({ scan, frame: number - 1, removal });
                 }}
               />
-              <span className="fine">The file is 4-D; the service takes one frame.</span>
+              <span className="fine">
+                {scan.dicom ? 'The series' : 'The file'} is 4-D; the service takes one frame.
+              </span>
             </label>
           )}
-          <Identity chosen={chosen} />
+          {scan.dicom ? (
+            <RemovalView
+              key={scan.dicom.card.uid}
+              dicom={scan.dicom}
+              removal={removal}
+              onRemoval={(made) => add(scan, { removal: made })}
+            />
+          ) : (
+            <Identity chosen={chosen} />
+          )}
           {volume ? (
             <Suspense fallback={<Loading what="Loading the viewer …" />}>
               <Viewer
@@ -159,12 +279,38 @@ export function VolumeField({ service, input, chosen, points, onChoose, onMove }
   );
 }
 
+interface Busy {
+  what: string;
+  done?: number;
+  total?: number;
+}
+
+/** What is being read. The count is not read out at every step. */
+function BusyView({ busy: { what, done, total }, onCancel }: { busy: Busy; onCancel(): void }) {
+  if (done === undefined || total === undefined) return <Loading what={what} />;
+  return (
+    <div className="reading">
+      <ProgressBar className="progress" value={(done / Math.max(total, 1)) * 100} aria-label={what}>
+        {({ percentage }) => (
+          <div className="bar">
+            <div className="bar-fill" style={{ width: `${percentage}%` }} />
+          </div>
+        )}
+      </ProgressBar>
+      <p>
+        Reading {done} of {total === 1 ? '1 file' : `${total} files`}
+      </p>
+      <button type="button" className="quiet small" onClick={onCancel}>
+        Cancel
+      </button>
+    </div>
+  );
+}
+
 /** Header fields that may identify the patient, with a note that they stay here. */
 function Identity({ chosen: { scan } }: { chosen: ChosenVolume }) {
   if (scan.fields.length === 0) {
-    return (
-      <p className="fine identity">The header contains no free text. {nameSentence(scan.files.length)}</p>
-    );
+    return <p className="fine identity">The header contains no free text. {nameSentence(scan.fileCount)}</p>;
   }
   return (
     <details className="identity">
@@ -182,7 +328,7 @@ function Identity({ chosen: { scan } }: { chosen: ChosenVolume }) {
         ))}
       </dl>
       <p className="fine">
-        {nameSentence(scan.files.length)} The image itself is sent unchanged: a scan of a head can show a
+        {nameSentence(scan.fileCount)} The image itself is sent unchanged: a scan of a head can show a
         recognisable face.
       </p>
     </details>
@@ -191,30 +337,3 @@ function Identity({ chosen: { scan } }: { chosen: ChosenVolume }) {
 
 const nameSentence = (files: number) =>
   files === 1 ? 'The file name is not sent.' : 'The file names are not sent.';
-
-type DropItem = { kind: string; getFile?(): Promise<File>; getEntries?(): AsyncIterable<DropItem> };
-
-/** The files of a drop; for a folder those at its top level, to report what it contains. */
-async function filesOf(items: readonly DropItem[]): Promise<File[]> {
-  const files: File[] = [];
-  for (const item of items) {
-    if (item.kind === 'file') files.push(await item.getFile!());
-    if (item.kind !== 'directory') continue;
-    const inside: File[] = [];
-    for await (const entry of item.getEntries!()) {
-      if (entry.kind === 'file') inside.push(await entry.getFile!());
-      if (inside.length >= 3) break;
-    }
-    const starts = await Promise.all(
-      inside.map(async (file) => new Uint8Array(await file.slice(128, 132).arrayBuffer())),
-    );
-    const isDicom = starts.some((bytes) => String.fromCharCode(...bytes) === 'DICM');
-    throw new TomaatError(
-      'UNSUPPORTED_FORMAT',
-      isDicom
-        ? 'This folder contains DICOM, which this page cannot send yet. Convert the series to NIfTI first, for example with dcm2niix, and drop the .nii.gz file.'
-        : 'This is a folder. Drop the volume file inside it.',
-    );
-  }
-  return files;
-}

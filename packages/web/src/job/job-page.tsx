@@ -30,6 +30,7 @@ function JobView({ id }: { id: string }) {
   const service = useService(job?.service);
   const name = service.data?.name ?? job?.service;
   const fileName = submission?.fileName ?? entryOf(id)?.fileName;
+  const sent = Object.values(submission?.series ?? entryOf(id)?.series ?? {})[0];
   useTitle(job ? `${titleOfState(job)} – ${fileName ?? name}` : 'Job');
 
   if (error !== undefined) return <JobGone id={id} error={error} />;
@@ -56,7 +57,7 @@ function JobView({ id }: { id: string }) {
       {!isSettled(job) && <Progress job={job} />}
       {job.state === 'succeeded' && (
         <Suspense fallback={<Loading what="Loading the viewer …" />}>
-          <Result job={job} service={service.data} submission={submission} fileName={fileName} />
+          <Result job={job} service={service.data} submission={submission} fileName={fileName} sent={sent} />
         </Suspense>
       )}
       {(job.state === 'failed' || job.state === 'canceled') && (

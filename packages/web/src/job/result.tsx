@@ -2,6 +2,7 @@ import { useQuery } from '@tanstack/react-query';
 import type { JobIn, JobOutput, Service } from '@tomaat/client';
 import {
   formatMl,
+  isDicomFormat,
   type LabelMeasurement,
   type Mesh,
   measureLabels,
@@ -15,7 +16,9 @@ import { Switch } from 'react-aria-components';
 import { Link, useLocation } from 'wouter';
 import { whoOpens } from '../access-texts.ts';
 import { basePath } from '../base.ts';
-import { readScan } from '../form/scan.ts';
+import type { SentSeries } from '../dicom/originals.ts';
+import { openDicomSession } from '../dicom/session.ts';
+import { type ReadScanOptions, readScan } from '../form/scan.ts';
 import { formatBytes, formatMm, formatSeconds, formatTime, stemOf } from '../format.ts';
 import { useMe } from '../login.tsx';
 import { client } from '../site.ts';
@@ -24,6 +27,7 @@ import { CopyButton, faultOf, Loading, Problem } from '../ui.tsx';
 import { labelStyles, labelsIn } from '../viewer/labels.ts';
 import type { LabelStyle } from '../viewer/scene.ts';
 import { Viewer } from '../viewer/viewer.tsx';
+import { formatsMadeHere, makeDicomResult, OriginalsField, useOriginals } from './dicom-results.tsx';
 
 type SucceededJob = JobIn<'succeeded'>;
 
@@ -32,10 +36,12 @@ export interface ResultProps {
   service?: Service;
   submission?: Submission;
   fileName?: string;
+  /** The DICOM series that this browser sent. */
+  sent?: SentSeries;
 }
 
 /** The results: in the viewer, in a table, as files. */
-export function Result({ job, service, submission, fileName }: ResultProps) {
+export function Result({ job, service, submission, fileName, sent }: ResultProps) {
   const maps = job.outputs.filter(({ type }) => type === 'LabelVolume');
   const [mapName, setMapName] = useState(() => (maps.find(({ primary }) => primary) ?? maps[0])?.name);
   const labelMap = useOutput(job, maps.find(({ name }) => name === mapName)?.name, 'nii', readMap);
@@ -128,7 +134,7 @@ export function Result({ job, service, submission, fileName }: ResultProps) {
           )}
           {points.data && <PointList points={points.data} onGo={(position) => setTarget({ position })} />}
           <Texts job={job} />
-          <Downloads job={job} fileName={fileName} />
+          <Downloads job={job} service={service} fileName={fileName} sent={sent} />
           <Share job={job} />
         </div>
       </div>
@@ -178,7 +184,8 @@ function useScan(submission: Submission | undefined, service: Service | undefine
     const abort = new AbortController();
     setState({ loading: true });
     const allFrames = input.type === 'volume' && input.frames === 'all';
-    readScan(submission.files[input.name], {
+    const read = submission.series?.[input.name] ? readSentSeries : readScan;
+    read(submission.files[input.name], {
       frame: submission.frame ?? (allFrames ? 0 : undefined),
       signal: abort.signal,
     }).then(
@@ -189,6 +196,19 @@ function useScan(submission: Submission | undefined, service: Service | undefine
     return () => abort.abort();
   }, [submission, service]);
   return state;
+}
+
+/** A DICOM series as it was sent: an archive of its files. */
+async function readSentSeries(
+  [{ name, blob }]: readonly { name: string; blob: Blob }[],
+  { frame, signal }: ReadScanOptions,
+): Promise<Volume> {
+  const session = await openDicomSession(name, [{ path: name, file: blob }], { signal });
+  try {
+    return await session.call('read', { frame }, { signal });
+  } finally {
+    session.close();
+  }
 }
 
 // ---- Beside the picture ----
@@ -326,7 +346,10 @@ interface DownloadRow {
  * A row for each output. Measurements and a text that a service calls by the same name are one table in several formats: one
  * row, where JSON is that of the measurements.
  */
-function downloadRows(outputs: readonly JobOutput[]): DownloadRow[] {
+function downloadRows(
+  outputs: readonly JobOutput[],
+  formatsOf: (output: JobOutput) => readonly string[],
+): DownloadRow[] {
   const nameOf = ({ label, name }: JobOutput) => label || name;
   const called = (type: JobOutput['type'], name: string) =>
     outputs.filter((output) => output.type === type && nameOf(output) === name);
@@ -343,7 +366,7 @@ function downloadRows(outputs: readonly JobOutput[]): DownloadRow[] {
   return outputs
     .filter((output) => !merged.has(output))
     .map((output) => {
-      const filesOf = (one: JobOutput) => one.formats.map((format) => ({ output: one, format }));
+      const filesOf = (one: JobOutput) => formatsOf(one).map((format) => ({ output: one, format }));
       const text = texts.get(output);
       const more = text ? filesOf(text).filter(({ format }) => !output.formats.includes(format)) : [];
       return { name: nameOf(output), sizeBytes: output.sizeBytes, files: [...filesOf(output), ...more] };
@@ -351,19 +374,28 @@ function downloadRows(outputs: readonly JobOutput[]): DownloadRow[] {
 }
 
 /** Every output in every format; by the name of the user's own file where this browser knows it. */
-function Downloads({ job, fileName }: { job: SucceededJob; fileName?: string }) {
+function Downloads({ job, service, fileName, sent }: Omit<ResultProps, 'submission'>) {
   const [busy, setBusy] = useState<string>();
   const [error, setError] = useState<unknown>();
+  const originals = useOriginals(sent);
+  // What the server made in DICOM is of the de-identified series: here it is made of the original one.
+  const isMadeHere = ({ type }: JobOutput) => sent !== undefined && type === 'LabelVolume';
+  const formatsOf = (output: JobOutput) => {
+    if (!isMadeHere(output)) return output.formats;
+    const others = output.formats.filter((format) => !isDicomFormat(format));
+    return originals && service ? [...formatsMadeHere, ...others] : others;
+  };
   async function download(output: JobOutput, format: string) {
     setBusy(`${output.name}.${format}`);
     setError(undefined);
     try {
+      if (originals && service && isMadeHere(output) && isDicomFormat(format)) {
+        const made = { job, service, output: output.name, format, frame: sent?.frame };
+        const blob = await makeDicomResult(originals, made);
+        return save(blob, `${stemOf(fileName ?? 'series')}_${output.name}.${format}`);
+      }
       const file = await client.output(job.id, output.name, { format });
-      const link = document.createElement('a');
-      link.href = URL.createObjectURL(await file.blob());
-      link.download = fileName ? `${stemOf(fileName)}_${output.name}.${format}` : file.fileName;
-      link.click();
-      setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+      save(await file.blob(), fileName ? `${stemOf(fileName)}_${output.name}.${format}` : file.fileName);
     } catch (fault) {
       setError(fault);
     } finally {
@@ -374,33 +406,54 @@ function Downloads({ job, fileName }: { job: SucceededJob; fileName?: string }) 
     <section className="panel" aria-labelledby="downloads-title">
       <h2 id="downloads-title">Download</h2>
       <ul className="downloads">
-        {downloadRows(job.outputs).map(({ name, sizeBytes, files }) => (
+        {downloadRows(job.outputs, formatsOf).map(({ name, sizeBytes, files }) => (
           <li key={files[0].output.name}>
             <span>
               {name} <span className="fine">{formatBytes(sizeBytes)}</span>
             </span>
             <span className="formats">
-              {files.map(({ output, format }) => (
-                <a
-                  key={format}
-                  href={`${basePath}/api/jobs/${encodeURIComponent(job.id)}/outputs/${encodeURIComponent(output.name)}?format=${encodeURIComponent(format)}`}
-                  download
-                  aria-label={`${name} as ${format}`}
-                  onClick={(event) => {
-                    event.preventDefault();
-                    void download(output, format);
-                  }}
-                >
-                  {busy === `${output.name}.${format}` ? '…' : format}
-                </a>
-              ))}
+              {files.map(({ output, format }) =>
+                isMadeHere(output) && isDicomFormat(format) ? (
+                  <button
+                    key={format}
+                    type="button"
+                    className="as-link"
+                    aria-label={`${name} as ${format}`}
+                    onClick={() => void download(output, format)}
+                  >
+                    {busy === `${output.name}.${format}` ? '…' : format}
+                  </button>
+                ) : (
+                  <a
+                    key={format}
+                    href={`${basePath}/api/jobs/${encodeURIComponent(job.id)}/outputs/${encodeURIComponent(output.name)}?format=${encodeURIComponent(format)}`}
+                    download
+                    aria-label={`${name} as ${format}`}
+                    onClick={(event) => {
+                      event.preventDefault();
+                      void download(output, format);
+                    }}
+                  >
+                    {busy === `${output.name}.${format}` ? '…' : format}
+                  </a>
+                ),
+              )}
             </span>
           </li>
         ))}
       </ul>
       {error !== undefined && <Problem fault={faultOf(error)} />}
+      {sent && !originals && job.outputs.some(isMadeHere) && <OriginalsField sent={sent} />}
     </section>
   );
+}
+
+function save(blob: Blob, name: string): void {
+  const link = document.createElement('a');
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 }
 
 function Share({ job }: { job: SucceededJob }) {

@@ -1,0 +1,17 @@
+/* The packages of codecs have no types. Each module makes a codec, and asks for its .wasm by `locateFile`. */
+declare module '@cornerstonejs/codec-charls/decodewasmjs' {
+  const create: import('./codecs.ts').CreateCodec;
+  export default create;
+}
+declare module '@cornerstonejs/codec-openjpeg/decodewasmjs' {
+  const create: import('./codecs.ts').CreateCodec;
+  export default create;
+}
+declare module '@cornerstonejs/codec-openjph/wasmjs' {
+  const create: import('./codecs.ts').CreateCodec;
+  export default create;
+}
+declare module '@cornerstonejs/codec-libjpeg-turbo-8bit/decodewasmjs' {
+  const create: import('./codecs.ts').CreateCodec;
+  export default create;
+}

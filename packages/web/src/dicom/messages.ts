@@ -1,0 +1,113 @@
+import type { Job, Service } from '@tomaat/client';
+import type {
+  DeidentificationReport,
+  DicomFormat,
+  DicomSeries,
+  DicomVolumeHeader,
+  ErrorData,
+  LeftOut,
+  Volume,
+} from '@tomaat/core';
+
+/** What the page and its worker of DICOM say to each other. All files stay in this browser. */
+
+/** A file that the user chose, by its path in the folder. */
+export interface NamedFile {
+  readonly path: string;
+  readonly file: Blob;
+}
+
+/** What a person chooses a series by. */
+export interface SeriesCard
+  extends Pick<
+    DicomSeries,
+    | 'uid'
+    | 'number'
+    | 'description'
+    | 'modality'
+    | 'bodyPart'
+    | 'date'
+    | 'imageCount'
+    | 'columns'
+    | 'rows'
+    | 'slices'
+    | 'spacing'
+    | 'frames'
+    | 'content'
+  > {
+  /** Why it is not a volume. */
+  readonly refusal?: string;
+}
+
+export interface SeriesCards {
+  readonly series: readonly SeriesCard[];
+  readonly leftOut: readonly Pick<LeftOut, 'name' | 'reason'>[];
+}
+
+/** A slice in shades of grey, as it is stored: the first row on top. */
+export interface Picture {
+  readonly width: number;
+  readonly height: number;
+  /** Height of a pixel by its width, as the body has it. */
+  readonly stretch: number;
+  readonly rgba: Uint8ClampedArray<ArrayBuffer>;
+}
+
+export interface ChosenSeriesFacts {
+  readonly header: DicomVolumeHeader;
+  readonly sizeBytes: number;
+  readonly fileCount: number;
+}
+
+export interface RemovalChoice {
+  readonly keepPatientCharacteristics: boolean;
+}
+
+/** What is taken out of a series before it is sent. */
+export interface Removal extends RemovalChoice {
+  readonly report: DeidentificationReport;
+  /** Bytes that are sent. */
+  readonly sizeBytes: number;
+  /** The UID of the series in what is sent. */
+  readonly sentUid: string;
+}
+
+export type ResultService = Pick<Service, 'id' | 'name' | 'version' | 'labels' | 'outputs'>;
+
+/** What the worker does: each has what it is given, and what it gives. A worker has the files of one `open`. */
+export interface Operations {
+  open: { given: { files: readonly NamedFile[] }; result: SeriesCards };
+  /** The middle slice of a series. */
+  picture: { given: { uid: string }; result: Picture };
+  /** Without a UID the only series. */
+  choose: { given: { uid?: string }; result: ChosenSeriesFacts };
+  read: { given: { uid?: string; frame?: number }; result: Volume };
+  /** @see PrepareOptions in the client */
+  prepare: { given: { uid: string; key: string } & RemovalChoice; result: Removal };
+  /** The archive that `prepare` made ready. */
+  pack: { given: { uid: string; key: string } & RemovalChoice; result: Blob };
+  /** The series that is called `sentUid` once it is de-identified. */
+  find: { given: { sentUid: string; key: string }; result: SeriesCard };
+  createResult: {
+    given: {
+      uid: string;
+      labelMap: Uint8Array;
+      service: ResultService;
+      job: Pick<Job, 'id' | 'parameters'>;
+      output: string;
+      format: DicomFormat;
+      frame?: number;
+    };
+    result: Blob;
+  };
+}
+export type OperationName = keyof Operations;
+
+export type Request =
+  | { [Name in OperationName]: { id: number; name: Name; given: Operations[Name]['given'] } }[OperationName]
+  | { id: number; name: 'cancel' };
+
+export type Reply =
+  | { id: number; kind: 'progress'; done: number; total: number }
+  | { id: number; kind: 'done'; result: unknown }
+  | { id: number; kind: 'failed'; error: ErrorData };

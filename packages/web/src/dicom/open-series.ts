@@ -1,0 +1,49 @@
+import type { Scan } from '../form/scan.ts';
+import type { Removal, SeriesCard } from './messages.ts';
+import { holdOriginals } from './originals.ts';
+import type { DicomSession } from './session.ts';
+import { browserUidKey } from './uid-key.ts';
+
+/**
+ * Opens one series of a session.
+ *
+ * @throws TomaatError why it is not a volume, or cannot be read here
+ */
+export async function openSeries(session: DicomSession, card: SeriesCard | undefined): Promise<Scan> {
+  const facts = await session.call('choose', { uid: card?.uid });
+  const chosen = card ?? session.series.find(({ content }) => content === 'images')!;
+  const { uid } = chosen;
+  let removal: Removal | undefined;
+  return {
+    ...facts,
+    name: nameOf(session, chosen),
+    fields: [],
+    read: ({ frame, signal }) => session.call('read', { uid, frame }, { signal }),
+    async anonymous() {
+      if (!removal) throw new Error('the series is not prepared');
+      const { keepPatientCharacteristics } = removal;
+      const blob = await session.call('pack', { uid, key: browserUidKey(), keepPatientCharacteristics });
+      return [{ name: 'series.zip', blob }];
+    },
+    dicom: {
+      session,
+      card: chosen,
+      async prepare(choice, options) {
+        const made = await session.call('prepare', { uid, key: browserUidKey(), ...choice }, options);
+        removal = made;
+        return made;
+      },
+      keepOriginals() {
+        if (!removal) throw new Error('the series is not prepared');
+        holdOriginals(removal.sentUid, { session, uid });
+        return { uid: removal.sentUid, images: chosen.imageCount };
+      },
+    },
+  };
+}
+
+/** What results are called after: the folder or file, and the series where there are several. */
+function nameOf({ name, series }: DicomSession, { number, description }: SeriesCard): string {
+  if (series.filter(({ refusal }) => refusal === undefined).length < 2) return name;
+  return `${name}_${number === undefined ? (description ?? 'series') : `series${number}`}`;
+}

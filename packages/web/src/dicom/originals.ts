@@ -1,0 +1,69 @@
+import { TomaatError } from '@tomaat/core';
+import type { DicomSession } from './session.ts';
+import { browserUidKey } from './uid-key.ts';
+
+/** The original files of a series that was sent, in this page only: a reload loses them, and they are dropped again. */
+export interface Originals {
+  readonly session: DicomSession;
+  /** UID of the series in the original files. */
+  readonly uid: string;
+}
+
+const held = new Map<string, Originals>();
+const listeners = new Set<() => void>();
+/** Headers of that many choices of files are kept. */
+const mostHeld = 8;
+
+export function holdOriginals(sentUid: string, originals: Originals): void {
+  const old = held.get(sentUid);
+  held.delete(sentUid);
+  held.set(sentUid, originals);
+  if (old && !isHeld(old.session)) old.session.close();
+  for (const [key, { session }] of held) {
+    if (held.size <= mostHeld) break;
+    held.delete(key);
+    if (!isHeld(session)) session.close();
+  }
+  for (const listener of listeners) listener();
+}
+
+export const isHeld = (session: DicomSession): boolean =>
+  [...held.values()].some((one) => one.session === session);
+
+export const originalsOf = (sentUid: string | undefined): Originals | undefined =>
+  sentUid === undefined ? undefined : held.get(sentUid);
+
+export function onOriginals(listener: () => void): () => void {
+  listeners.add(listener);
+  return () => listeners.delete(listener);
+}
+
+/**
+ * Takes files as the originals of a series that was sent from this browser.
+ *
+ * @param images how many images were sent
+ * @throws TomaatError BAD_INPUT when the series is not among them, or not whole
+ */
+export async function recognizeOriginals(
+  session: DicomSession,
+  { uid: sentUid, images }: SentSeries,
+): Promise<void> {
+  const card = await session.call('find', { sentUid, key: browserUidKey() });
+  if (card.refusal !== undefined) throw new TomaatError('BAD_INPUT', card.refusal);
+  if (card.imageCount !== images) {
+    throw new TomaatError(
+      'BAD_INPUT',
+      `The series has ${card.imageCount} images here, but ${images} were sent. Give the whole series as it was sent.`,
+    );
+  }
+  holdOriginals(sentUid, { session, uid: card.uid });
+}
+
+/** What this browser remembers of a series that it sent. */
+export interface SentSeries {
+  /** Its UID as it was sent: not that of the original. */
+  readonly uid: string;
+  readonly images: number;
+  /** The frame of a 4-D series that was asked for, from 0. */
+  readonly frame?: number;
+}

@@ -1,0 +1,93 @@
+import { summarizeReport } from '@tomaat/client';
+import { useEffect, useState } from 'react';
+import { Checkbox } from 'react-aria-components';
+import { faultOf, Loading, Problem } from '../ui.tsx';
+import type { Removal } from './messages.ts';
+import type { ScanOfSeries } from './scan-of-series.ts';
+
+export interface RemovalViewProps {
+  dicom: ScanOfSeries;
+  removal: Removal | undefined;
+  onRemoval(removal: Removal | undefined): void;
+}
+
+/** What is removed from a series before it is sent, and the one choice that there is. */
+export function RemovalView({ dicom, removal, onRemoval }: RemovalViewProps) {
+  const [keeps, setKeeps] = useState(removal?.keepPatientCharacteristics ?? false);
+  const [progress, setProgress] = useState<{ done: number; total: number }>();
+  const [error, setError] = useState<unknown>();
+  // biome-ignore lint/correctness/useExhaustiveDependencies: what it calls back is new with every render
+  useEffect(() => {
+    if (removal?.keepPatientCharacteristics === keeps) return;
+    const abort = new AbortController();
+    setError(undefined);
+    onRemoval(undefined);
+    dicom
+      .prepare(
+        { keepPatientCharacteristics: keeps },
+        { signal: abort.signal, onProgress: (done, total) => setProgress({ done, total }) },
+      )
+      .then(
+        (made) => !abort.signal.aborted && onRemoval(made),
+        (fault: unknown) => !abort.signal.aborted && setError(fault),
+      );
+    return () => abort.abort();
+  }, [dicom, keeps]);
+  return (
+    <div className="identity removal">
+      {error !== undefined && <Problem fault={faultOf(error)} />}
+      {!removal && error === undefined && (
+        <Loading
+          what={`Removing what identifies the patient … ${progress ? `${progress.done} of ${progress.total} files` : ''}`}
+        />
+      )}
+      {removal && <Report removal={removal} />}
+      <Checkbox className="checkbox" isSelected={keeps} onChange={setKeeps}>
+        <span className="box" aria-hidden="true" />
+        Keep patient characteristics (sex, age, size, weight: needed for SUV)
+      </Checkbox>
+    </div>
+  );
+}
+
+function Report({ removal: { report } }: { removal: Removal }) {
+  const changed = report.attributes.filter(({ outcome }) => outcome !== 'kept');
+  const groups = summarizeReport(report).map(([group, count]) => `${count} ${group}`);
+  const { removed } = report.privateElements;
+  return (
+    <>
+      {report.burnedIn.length > 0 && (
+        <div className="notice" role="alert">
+          <strong>Look at the pixels: they are sent unchanged</strong>
+          {report.burnedIn.map((reason) => (
+            <p key={reason}>{reason}</p>
+          ))}
+        </div>
+      )}
+      <details>
+        <summary>
+          What is removed before sending: {changed.length} attributes
+          {removed > 0 && `, ${removed} private elements`}
+        </summary>
+        <p className="fine">
+          {groups.join(', ')}. UIDs and dates are replaced by others, the same ones for all images of the
+          patient. The names of the files are not sent.
+        </p>
+        <dl className="facts">
+          {changed.map(({ tag, name, outcome, value }) => (
+            <div key={`${tag} ${outcome}`}>
+              <dt>
+                {name} <span className="fine">{outcome}</span>
+              </dt>
+              <dd className="raw">{value || '–'}</dd>
+            </div>
+          ))}
+        </dl>
+        <p className="fine">
+          The pixels are sent unchanged: a scan of a head can show a recognisable face. Files are
+          de-identified in this browser by the basic profile of DICOM PS3.15.
+        </p>
+      </details>
+    </>
+  );
+}

@@ -1,0 +1,187 @@
+import { type ChosenSeries, type DicomInput, openDicomInput, type PreparedSeries } from '@tomaat/client';
+import {
+  createUidMapper,
+  type DicomSeries,
+  inspectDicom,
+  parseUidKey,
+  readDicomVolume,
+  TomaatError,
+} from '@tomaat/core';
+import { sourceOf } from '../blob-source.ts';
+import { dicomPlatform } from './codecs.ts';
+import type { OperationName, Operations, Removal, Reply, Request, SeriesCard } from './messages.ts';
+import { drawPicture } from './picture.ts';
+
+/*
+ * The worker of one choice of DICOM files: it reads headers and pixels, de-identifies, and makes results, so that the page stays
+ * responsive. It keeps headers and what is asked for, never all files.
+ */
+
+interface Task {
+  readonly signal: AbortSignal;
+  report(done: number, total: number): void;
+}
+type Handlers = {
+  [Name in OperationName]: (
+    given: Operations[Name]['given'],
+    task: Task,
+  ) => Promise<Operations[Name]['result']>;
+};
+
+let input: DicomInput | undefined;
+let prepared: { for: string; series: PreparedSeries; removal: Removal } | undefined;
+
+function opened(): DicomInput {
+  if (!input) throw new TomaatError('INTERNAL', 'No files were opened. Reload the page.');
+  return input;
+}
+
+const handlers: Handlers = {
+  async open({ files }, { signal, report }) {
+    input = await openDicomInput(
+      files.map(({ path, file }) => sourceOf({ name: path, blob: file })),
+      dicomPlatform,
+      { signal, onProgress: report },
+    );
+    return {
+      series: input.series.map(cardOf),
+      leftOut: input.leftOut.map(({ name, reason }) => ({ name, reason })),
+    };
+  },
+
+  async picture({ uid }, { signal }) {
+    const series = opened().series.find((one) => one.uid === uid);
+    const slices = series?.stack?.frames[0] ?? series?.images ?? [];
+    const image = slices[Math.floor(slices.length / 2)];
+    if (!image) throw new TomaatError('BAD_INPUT', 'The series has no image.');
+    return drawPicture(image, signal);
+  },
+
+  async choose({ uid }, { signal }) {
+    const { files } = opened().choose(uid);
+    const { header } = await inspectDicom(files, dicomPlatform, { signal });
+    return {
+      header,
+      sizeBytes: files.reduce((sum, { sizeBytes = 0 }) => sum + sizeBytes, 0),
+      fileCount: files.length,
+    };
+  },
+
+  async read({ uid, frame = 0 }, { signal, report }) {
+    const { files } = opened().choose(uid);
+    const { volume } = await readDicomVolume(files, dicomPlatform, {
+      signal,
+      chooseFrame: () => frame,
+      onProgress: (fraction) => report(fraction, 1),
+    });
+    return volume;
+  },
+
+  prepare: async (given, task) => (await prepare(given, task)).removal,
+
+  async pack(given, task) {
+    const { series } = await prepare(given, task);
+    const parts: BlobPart[] = [];
+    let done = 0;
+    // Pieces become Blobs at once: the browser puts large ones on the disk.
+    for await (const part of series.stream()) {
+      task.signal.throwIfAborted();
+      parts.push(new Blob([part as Uint8Array<ArrayBuffer>]));
+      done += part.length;
+      task.report(done, series.sizeBytes);
+    }
+    return new Blob(parts, { type: 'application/zip' });
+  },
+
+  async find({ sentUid, key }) {
+    const mapUid = createUidMapper(parseUidKey(key));
+    const found = opened().series.find(({ uid }) => mapUid(uid) === sentUid);
+    if (found) return cardOf(found);
+    throw new TomaatError(
+      'BAD_INPUT',
+      opened().series.length === 0
+        ? 'These files hold no DICOM series. Give the series that was sent.'
+        : 'The series that was sent is not among these files. Give the same series again.',
+    );
+  },
+
+  createResult: ({ uid, labelMap, service, job, output, format, frame }) =>
+    opened().choose(uid).createResult(labelMap, service, { job, output, format, frame }),
+};
+
+async function prepare(
+  { uid, key, keepPatientCharacteristics }: Operations['prepare']['given'],
+  { signal, report }: Task,
+) {
+  const wanted = `${uid} ${keepPatientCharacteristics}`;
+  if (prepared?.for === wanted) return prepared;
+  const chosen: ChosenSeries = opened().choose(uid);
+  const uidKey = parseUidKey(key);
+  const series = await chosen.prepare({
+    deidentify: { key: uidKey, keepPatientCharacteristics, shiftDates: true },
+    signal,
+    onProgress: report,
+  });
+  prepared = {
+    for: wanted,
+    series,
+    removal: {
+      keepPatientCharacteristics,
+      report: series.report!,
+      sizeBytes: series.sizeBytes,
+      sentUid: createUidMapper(uidKey)(uid),
+    },
+  };
+  return prepared;
+}
+
+function cardOf(series: DicomSeries): SeriesCard {
+  const { uid, number, description, modality, bodyPart, date, imageCount } = series;
+  const { columns, rows, slices, spacing, frames, content, refusal } = series;
+  return {
+    ...{ uid, number, description, modality, bodyPart, date, imageCount },
+    ...{ columns, rows, slices, spacing, frames, content, refusal: refusal?.message },
+  };
+}
+
+// ---- Messages ----
+
+interface WorkerScope {
+  onmessage: ((event: MessageEvent<Request>) => void) | null;
+  postMessage(reply: Reply, transfer?: Transferable[]): void;
+}
+const scope = globalThis as unknown as WorkerScope;
+const running = new Map<number, AbortController>();
+const reportMs = 100;
+
+scope.onmessage = ({ data: request }) => {
+  const { id } = request;
+  if (request.name === 'cancel') return running.get(id)?.abort(new TomaatError('BAD_INPUT', 'Cancelled.'));
+  const abort = new AbortController();
+  running.set(id, abort);
+  let lastMs = 0;
+  const report = (done: number, total: number) => {
+    const now = performance.now();
+    if (now - lastMs < reportMs && done < total) return;
+    lastMs = now;
+    scope.postMessage({ id, kind: 'progress', done, total });
+  };
+  const handler = handlers[request.name] as (given: unknown, task: Task) => Promise<unknown>;
+  handler(request.given, { signal: abort.signal, report })
+    .then(
+      (result) => scope.postMessage({ id, kind: 'done', result }, buffersOf(result)),
+      (error: unknown) => scope.postMessage({ id, kind: 'failed', error: dataOf(error) }),
+    )
+    .finally(() => running.delete(id));
+};
+
+/** Memory that goes to the page instead of being copied. */
+function buffersOf(result: unknown): Transferable[] {
+  const { voxels, rgba } = (result ?? {}) as { voxels?: ArrayBufferView; rgba?: ArrayBufferView };
+  return [voxels, rgba].flatMap((view) => (view ? [view.buffer as ArrayBuffer] : []));
+}
+
+function dataOf(error: unknown): ReturnType<TomaatError['toJSON']> {
+  if (error instanceof TomaatError) return { ...error.toJSON(), detail: undefined };
+  return { code: 'INTERNAL', message: error instanceof Error ? error.message : String(error) };
+}

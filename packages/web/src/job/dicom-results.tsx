@@ -1,0 +1,132 @@
+import type { JobIn, Service } from '@tomaat/client';
+import { type DicomFormat, dicomFormats, TomaatError } from '@tomaat/core';
+import { useEffect, useRef, useState, useSyncExternalStore } from 'react';
+import { Button as AriaButton, DropZone, FileTrigger } from 'react-aria-components';
+import {
+  type Originals,
+  onOriginals,
+  originalsOf,
+  recognizeOriginals,
+  type SentSeries,
+} from '../dicom/originals.ts';
+import {
+  chooseFolder,
+  type DropItem,
+  type Picked,
+  pickedFromDrop,
+  pickedFromInput,
+} from '../dicom/picked-files.ts';
+import { openDicomSession } from '../dicom/session.ts';
+import { client } from '../site.ts';
+import { faultOf, Loading, Problem } from '../ui.tsx';
+
+/*
+ * Results in DICOM. The server knows the series de-identified, so that they are made here, of the original files: with the patient, the
+ * study and the references of these.
+ */
+
+/** The formats that are made here of a label map. */
+export const formatsMadeHere: readonly DicomFormat[] = dicomFormats;
+
+/** The original files of a series that was sent, where this page still has them. */
+export const useOriginals = (sent: SentSeries | undefined): Originals | undefined =>
+  useSyncExternalStore(onOriginals, () => originalsOf(sent?.uid));
+
+/**
+ * A label map as a DICOM object of the original series.
+ *
+ * @throws TomaatError APP_OUTPUT when it does not lie on the grid of the series; NOT_ACCEPTABLE when the images lack what a result
+ *   refers to; as the client's output()
+ */
+export async function makeDicomResult(
+  { session, uid }: Originals,
+  {
+    job,
+    service,
+    output,
+    format,
+    frame,
+  }: { job: JobIn<'succeeded'>; service: Service; output: string; format: DicomFormat; frame?: number },
+): Promise<Blob> {
+  const file = await client.output(job.id, output, { format: 'nii.gz' });
+  const { id, name, version, labels, outputs } = service;
+  return session.call('createResult', {
+    uid,
+    labelMap: await file.bytes(),
+    service: { id, name, version, labels, outputs },
+    job: { id: job.id, parameters: job.parameters },
+    output,
+    format,
+    frame,
+  });
+}
+
+/** Takes the series again after a reload; one that was not sent is refused. */
+export function OriginalsField({ sent }: { sent: SentSeries }) {
+  const [busy, setBusy] = useState<string>();
+  const [error, setError] = useState<unknown>();
+  const latest = useRef<AbortController>(undefined);
+  useEffect(() => () => latest.current?.abort(), []);
+
+  async function take(pick: (signal: AbortSignal) => Promise<Picked>) {
+    latest.current?.abort();
+    const abort = new AbortController();
+    latest.current = abort;
+    const { signal } = abort;
+    setError(undefined);
+    setBusy('Looking for files …');
+    try {
+      const { files, folder } = await pick(signal);
+      if (files.length === 0) throw new TomaatError('BAD_INPUT', 'No file was dropped.');
+      const session = await openDicomSession(folder ?? files[0].path, files, {
+        signal,
+        onProgress: (done, total) => setBusy(`Reading ${done} of ${total} files`),
+      });
+      try {
+        signal.throwIfAborted();
+        await recognizeOriginals(session, sent);
+      } catch (fault) {
+        session.close();
+        throw fault;
+      }
+    } catch (fault) {
+      if (!signal.aborted) setError(fault);
+    } finally {
+      if (latest.current === abort) setBusy(undefined);
+    }
+  }
+
+  return (
+    <div className="originals">
+      <DropZone
+        aria-label="Drop the series here"
+        className="drop"
+        onDrop={({ items }) => void take((signal) => pickedFromDrop(items as DropItem[], { signal }))}
+      >
+        <p>
+          <strong>Drop the series again to get DICOM results</strong>
+          <span className="fine">
+            They are made in this browser: the server has the series without the identity of the patient.
+          </span>
+        </p>
+        <span className="drop-actions">
+          <FileTrigger
+            allowsMultiple
+            onSelect={(list) => list && void take(async () => pickedFromInput([...list]))}
+          >
+            <AriaButton className="quiet small">Choose files</AriaButton>
+          </FileTrigger>
+          <button
+            type="button"
+            className="quiet small"
+            onClick={() => chooseFolder((files) => void take(async () => pickedFromInput(files)))}
+          >
+            Choose a folder
+          </button>
+        </span>
+      </DropZone>
+      {busy !== undefined && <Loading what={busy} />}
+      {error !== undefined && <Problem fault={faultOf(error)} />}
+    </div>
+  );
+}
