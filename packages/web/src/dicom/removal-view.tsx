@@ -1,4 +1,5 @@
 import { summarizeReport } from '@tomaat/client';
+import type { ReportedAttribute } from '@tomaat/core';
 import { useEffect, useState } from 'react';
 import { Checkbox } from 'react-aria-components';
 import { faultOf, Loading, Problem } from '../ui.tsx';
@@ -51,7 +52,9 @@ export function RemovalView({ dicom, removal, onRemoval }: RemovalViewProps) {
 }
 
 function Report({ removal: { report } }: { removal: Removal }) {
-  const changed = report.attributes.filter(({ outcome }) => outcome !== 'kept');
+  const changed = report.attributes
+    .filter(({ outcome }) => outcome !== 'kept')
+    .sort((a, b) => orderOf(a) - orderOf(b));
   const groups = summarizeReport(report).map(([group, count]) => `${count} ${group}`);
   const { removed } = report.privateElements;
   return (
@@ -91,3 +94,7 @@ function Report({ removal: { report } }: { removal: Removal }) {
     </>
   );
 }
+
+/** What is about the patient comes first, UIDs last. */
+const orderOf = ({ tag, value }: ReportedAttribute) =>
+  tag >>> 16 === 0x0010 ? 0 : value !== undefined && /^[\d.]{20,}$/.test(value) ? 2 : 1;

@@ -87,21 +87,23 @@ function sizeOf({ columns, rows, slices, spacing, imageCount }: SeriesCard): str
 
 const sentence = (text: string) => (/[.!?]$/.test(text) ? text : `${text}.`);
 
-const mostNames = 200;
+const mostNames = 12;
 
+/** A line for each reason. */
 function LeftOut({ session: { leftOut } }: { session: DicomSession }) {
   if (leftOut.length === 0) return null;
+  const byReason = new Map<string, string[]>();
+  for (const { name, reason } of leftOut) byReason.set(reason, [...(byReason.get(reason) ?? []), name]);
   return (
     <details className="series-others">
       <summary>Left out ({leftOut.length})</summary>
       <ul className="left-out">
-        {leftOut.slice(0, mostNames).map(({ name, reason }, i) => (
-          // biome-ignore lint/suspicious/noArrayIndexKey: the list never changes; names may come twice
-          <li key={`${i} ${name}`}>
-            <code>{name}</code> {sentence(reason)}
+        {[...byReason].map(([reason, names]) => (
+          <li key={reason}>
+            <code>{names.slice(0, mostNames).join(', ')}</code>{' '}
+            {names.length > mostNames && `and ${names.length - mostNames} others `}({reason})
           </li>
         ))}
-        {leftOut.length > mostNames && <li>and {leftOut.length - mostNames} others.</li>}
       </ul>
     </details>
   );

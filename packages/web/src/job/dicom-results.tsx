@@ -126,7 +126,9 @@ export function OriginalsField({ sent }: { sent: SentSeries }) {
         </span>
       </DropZone>
       {busy !== undefined && <Loading what={busy} />}
-      {error !== undefined && <Problem fault={faultOf(error)} />}
+      {error !== undefined && (
+        <Problem fault={{ ...faultOf(error), title: 'DICOM results cannot be made of these files' }} />
+      )}
     </div>
   );
 }

@@ -1,0 +1,327 @@
+import { execFile } from 'node:child_process';
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { createClient } from '@tomaat/client';
+import {
+  collectBytes,
+  openZip,
+  parseDicom,
+  readSegmentationFile,
+  readVolume,
+  sourceFromBytes,
+} from '@tomaat/core';
+import type { Browser, Page } from 'playwright-core';
+import { build } from 'vite';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { findChromium, findPython } from '../../../test/programs.ts';
+import { dataFolder } from '../../../test/real-data.ts';
+import { dicomFile, sliceElements } from '../../core/test/dicom-files.ts';
+import { zipOf } from '../../core/test/zip-files.ts';
+import { nodePlatform } from '../../server/src/node-platform.ts';
+import { startRecordingProxy } from '../../server/test/recording-proxy.ts';
+import type { Reading } from './dicom-harness/harness.ts';
+import { drop } from './support/gestures.ts';
+import { buildPage, launchBrowser, openPage, openSite, type Site, type Watched } from './support/site.ts';
+
+/* DICOM series in the page: from a dropped folder to a segmentation of the original series, in a real browser. */
+
+const data = dataFolder();
+const cases = join(data ?? '', 'dicom_cases');
+const python = data && findPython('pydicom', 'highdicom');
+const checker = fileURLToPath(new URL('../../../test/check-segmentation.py', import.meta.url));
+
+describe.skipIf(findChromium() === undefined)('DICOM in the page', () => {
+  let browser: Browser;
+  let site: Site;
+  let pageFolder: string;
+  let folder: string;
+
+  beforeAll(async () => {
+    folder = await mkdtemp(join(tmpdir(), 'tomaat-dicom-page-'));
+    pageFolder = await buildPage();
+    [browser, site] = await Promise.all([launchBrowser(), openSite(pageFolder)]);
+  }, 120_000);
+  afterAll(async () => {
+    await browser?.close();
+    await site?.stop();
+    for (const made of [pageFolder, folder]) if (made) await rm(made, { recursive: true, force: true });
+  });
+
+  async function withPage(
+    act: (page: Page, watched: Watched) => Promise<void>,
+    address = site.address,
+    options = {},
+  ): Promise<void> {
+    const watched = await openPage(browser, address, options);
+    try {
+      await act(watched.page, watched);
+      expect(watched.misdeeds).toEqual([]);
+    } catch (error) {
+      if (process.env.SHOTS)
+        await watched.page.screenshot({
+          path: join(process.env.SHOTS, `failed-${Date.now()}.png`),
+          fullPage: true,
+        });
+      throw error;
+    } finally {
+      await watched.context.close();
+    }
+  }
+
+  /** Files of a series of slices 2 mm apart, in a folder of their own. */
+  async function writeSeries(
+    name: string,
+    slices: number,
+    more: Parameters<typeof sliceElements>[0] = {},
+    below = name,
+  ): Promise<string> {
+    await mkdir(join(folder, below), { recursive: true });
+    for (let i = 0; i < slices; i++) {
+      const slice = { orientation: [1, 0, 0, 0, 1, 0], position: [0, 0, 2 * i], instance: i + 1, ...more };
+      await writeFile(join(folder, below, `${name}-${i}`), dicomFile(sliceElements(slice)));
+    }
+    return join(folder, below);
+  }
+  const described = (number: string, description: string): Parameters<typeof sliceElements>[0] => ({
+    series: number,
+    more: { 2097169: ['IS', number], 528446: ['LO', description] },
+  });
+
+  it(
+    'lists the series of a folder and of the folders in it, and takes the one that is chosen by the keyboard',
+    () =>
+      withPage(async (page) => {
+        await writeSeries('a', 3, described('3', 'Thin'), 'study');
+        await writeSeries('b', 5, described('12', 'Thick'), 'study/IM0001');
+        await writeFile(join(folder, 'study', 'notes.txt'), 'notes');
+        await page.goto(`${site.address}/services/threshold`);
+        await drop(page, join(folder, 'study'));
+        const group = page.getByRole('radiogroup', { name: 'There are 2 series. Which one is to be sent?' });
+        await group.waitFor();
+        expect(await group.getByRole('radio').count()).toBe(2);
+        await page.getByText('Left out (1)').click();
+        await page.getByText('notes.txt (is not a DICOM file)').waitFor();
+        expect(await page.getByRole('button', { name: 'Send and compute' }).isDisabled()).toBe(true);
+        await group.getByRole('radio').first().focus();
+        await page.keyboard.press('ArrowDown');
+        await page.getByText('4 × 3 × 5 voxels', { exact: true }).waitFor();
+        expect(await group.getByRole('radio', { name: /Thick/ }).isChecked()).toBe(true);
+        await page.getByText('study_series12').waitFor();
+      }),
+    60_000,
+  );
+
+  it(
+    'says why a series is not a volume, and does not offer it',
+    () =>
+      withPage(async (page) => {
+        const series = await writeSeries('gap', 5);
+        await rm(join(series, 'gap-2'));
+        await page.goto(`${site.address}/services/threshold`);
+        await drop(page, series);
+        await page.getByText('1 series is not a volume and cannot be sent').waitFor();
+        await page.getByRole('alert').waitFor();
+        expect(await page.getByRole('radio').count()).toBe(0);
+        expect(await page.getByRole('button', { name: 'Send and compute' }).isDisabled()).toBe(true);
+      }),
+    60_000,
+  );
+
+  it(
+    'sends a zip archive without what identifies the patient, and makes results of the originals only',
+    () =>
+      withPage(async (page) => {
+        const patient = { 1048592: ['PN', 'Canary^Carla'], 1052720: ['DS', '71'] } as const;
+        const series = await writeSeries('own', 4, { more: patient });
+        const other = await writeSeries('other', 4, described('4', 'Other'));
+        const files = await Promise.all(
+          (await readdir(series)).map(async (name) => ({ name, data: await readFile(join(series, name)) })),
+        );
+        await writeFile(join(folder, 'Canary_Carla.zip'), zipOf(files));
+        await page.goto(`${site.address}/services/threshold`);
+        await drop(page, join(folder, 'Canary_Carla.zip'));
+        const details = page.getByText(/^What is removed before sending: \d+ attributes/);
+        await details.click();
+        await page.getByText('Canary^Carla').waitFor();
+        expect(await page.locator('.removal dt', { hasText: "Patient's Weight" }).count()).toBe(1);
+        await page.getByRole('checkbox', { name: /Keep patient characteristics/ }).focus();
+        await page.keyboard.press('Space');
+        await details.click();
+        await page.getByText('Canary^Carla').waitFor();
+        expect(await page.locator('.removal dt', { hasText: "Patient's Weight" }).count()).toBe(0);
+        await send(page);
+
+        const sent = await sentFiles(page);
+        expect(sent).toHaveLength(4);
+        expect(Buffer.concat(sent).includes('Canary')).toBe(false);
+        const first = await download(page, 'seg.dcm');
+        expect(first.name).toBe('Canary_Carla_segmentation.seg.dcm');
+        expect(textOf(first.bytes, 0x00100010)).toBe('Canary^Carla');
+        expect(readSegmentationFile(first.bytes).labelMap.size).toEqual([4, 3, 4]);
+
+        await page.reload();
+        await page.getByText('Drop the series again to get DICOM results').waitFor();
+        expect(await page.getByRole('button', { name: /as seg\.dcm/ }).count()).toBe(0);
+        await drop(page, other);
+        await page.getByText('The series that was sent is not among these files').waitFor();
+        await drop(page, series);
+        const again = await download(page, 'seg.dcm');
+        expect(uidOf(again.bytes)).toBe(uidOf(first.bytes));
+      }),
+    90_000,
+  );
+
+  it.skipIf(!data)(
+    'goes from a dropped folder of a scanner to a segmentation at the right place',
+    async () => {
+      await using proxy = await startRecordingProxy(site.address);
+      await withPage(async (page) => {
+        const series = join(cases, 'ct_folder_with_surview');
+        await page.goto(`${proxy.url}/services/threshold`);
+        await drop(page, series);
+        await page.getByText('192 × 192 × 6 voxels', { exact: true }).waitFor();
+        await page.locator('.viewer[data-ready=true]').waitFor();
+        await page.getByText('2 series are not a volume and cannot be sent').click();
+        await page
+          .getByText(/is a localizer/)
+          .first()
+          .waitFor();
+        await page.getByText(/^Left out/).click();
+        await page.getByText('DIRFILE').waitFor();
+        await page.getByText('README.txt').waitFor();
+        await send(page);
+        const made = await download(page, 'seg.dcm');
+        await writeFile(join(folder, 'result.seg.dcm'), made.bytes);
+        const texts = await identifyingTexts(series);
+        expect(texts.length).toBeGreaterThan(5);
+        const bytes = proxy.sent();
+        expect(texts.filter((text) => bytes.includes(text))).toEqual([]);
+
+        const client = createClient({ baseUrl: site.address });
+        const job = await client.job(new URL(page.url()).pathname.split('/').pop()!);
+        const output = await client.output(job.id, 'segmentation', { format: 'nii' });
+        const { volume } = await readVolume([sourceFromBytes('a.nii', await output.bytes())], nodePlatform);
+        await writeFile(join(folder, 'labels.raw'), volume.voxels as Uint8Array);
+        if (!python) return;
+        const described = {
+          segmentation: join(folder, 'result.seg.dcm'),
+          series: (await readdir(series))
+            .filter((name) => /^ct\d/.test(name))
+            .map((name) => join(series, name)),
+          size: volume.size,
+          affine: volume.affine,
+          labels: join(folder, 'labels.raw'),
+          values: { 1: 1 },
+        };
+        await writeFile(join(folder, 'cases.json'), JSON.stringify([described]));
+        const { stdout } = await promisify(execFile)(python, [checker, join(folder, 'cases.json')]);
+        expect(JSON.parse(stdout)).toMatchObject([
+          { wrong: 0, distance: 0, highdicom: 0, differs: [], references: true, names: { 1: 'bright' } },
+        ]);
+      }, proxy.url);
+    },
+    120_000,
+  );
+
+  describe.skipIf(!data)('the worker', async () => {
+    const names = data ? (await readdir(cases)).filter((name) => !/[._](json|md|gz)$/.test(name)) : [];
+    let harness: { site: Site; folder: string };
+    beforeAll(async () => {
+      const built = join(folder, 'harness');
+      const root = fileURLToPath(new URL('dicom-harness', import.meta.url));
+      const configFile = fileURLToPath(new URL('../vite.config.ts', import.meta.url));
+      await build({ root, configFile, logLevel: 'error', build: { outDir: built, emptyOutDir: true } });
+      harness = { folder: built, site: await openSite(built) };
+    }, 60_000);
+    afterAll(() => harness?.site.stop());
+
+    it.each(names)(
+      'reads %s as its truth says',
+      (name) =>
+        withPage(async (page) => {
+          const truth = JSON.parse(await readFile(join(cases, `${name}_truth.json`), 'utf8')) as Truth;
+          const files = (await readdir(join(cases, name))).map((file) => join(cases, name, file));
+          await page.goto(harness.site.address);
+          await page.locator('input').setInputFiles(files);
+          const found = await page.evaluate(
+            (other) => (globalThis as unknown as { read(other?: number): Promise<Reading> }).read(other),
+            truth.second?.SeriesNumber,
+          );
+          if (truth.expect === 'refuse') return expect(found.refusal).toMatch(/mm/);
+          expect(found).toMatchObject({ size: truth.size, sha256: truth.sha256_float32_xfastest });
+          const distances = truth.affineRas.flat().map((value, i) => Math.abs(value - found.affine![i]));
+          expect(Math.max(...distances)).toBeLessThan(0.002);
+        }, harness.site.address),
+      60_000,
+    );
+  });
+
+  /** The files of the archive that this browser sent, from its own store. */
+  async function sentFiles(page: Page): Promise<Buffer[]> {
+    const bytes = await page.evaluate(async () => {
+      const request = indexedDB.open('tomaat', 1);
+      await new Promise((resolve) => (request.onsuccess = resolve));
+      const all = request.result.transaction('submissions').objectStore('submissions').getAll();
+      await new Promise((resolve) => (all.onsuccess = resolve));
+      const [{ files }] = all.result as { files: Record<string, { blob: Blob }[]> }[];
+      return [...new Uint8Array(await Object.values(files)[0][0].blob.arrayBuffer())];
+    });
+    const members = await openZip(sourceFromBytes('sent.zip', Uint8Array.from(bytes)), nodePlatform);
+    return Promise.all(members.map(async (member) => Buffer.from(await collectBytes(member.open()))));
+  }
+});
+
+interface Truth {
+  expect: 'volume' | 'refuse';
+  size: number[];
+  affineRas: number[][];
+  sha256_float32_xfastest: string;
+  /** Another series among the files. */
+  second?: { SeriesNumber: number };
+}
+
+async function send(page: Page): Promise<void> {
+  const button = page.getByRole('button', { name: 'Send and compute' });
+  await expect.poll(() => button.isEnabled(), { timeout: 30_000 }).toBe(true);
+  await button.click();
+  await page.waitForURL((url) => /\/jobs\/(?!upload)/.test(url.pathname), { timeout: 40_000 });
+  await page.locator('.viewer[data-ready=true]').waitFor();
+}
+
+async function download(
+  page: Page,
+  format: string,
+): Promise<{ name: string; bytes: Uint8Array<ArrayBuffer> }> {
+  const [file] = await Promise.all([
+    page.waitForEvent('download'),
+    page.getByRole('button', { name: `as ${format}` }).click(),
+  ]);
+  return { name: file.suggestedFilename(), bytes: new Uint8Array(await readFile(await file.path())) };
+}
+
+function textOf(file: Uint8Array, tag: number): string {
+  const element = parseDicom(file)!.dataset.get(tag);
+  if (element?.kind !== 'value') return '';
+  return Buffer.from(element.bytes)
+    .toString('latin1')
+    .replace(/[\0 ]+$/, '');
+}
+const uidOf = (file: Uint8Array) => textOf(file, 0x00080018);
+
+const identifyingTags = [
+  0x00100010, 0x00100020, 0x00100030, 0x0020000d, 0x0020000e, 0x00080018, 0x00200052, 0x00080020, 0x00080021,
+  0x00080022, 0x00080080, 0x00081010, 0x00080090, 0x00081070, 0x00080050, 0x00200010, 0x00081030, 0x00181000,
+];
+
+/** The values that tell whose scan it is, of 5 bytes or more, once each. */
+async function identifyingTexts(series: string): Promise<string[]> {
+  const found = new Set<string>();
+  for (const name of (await readdir(series)).filter((file) => /^ct\d/.test(file))) {
+    const bytes = await readFile(join(series, name));
+    for (const tag of identifyingTags) found.add(textOf(bytes, tag));
+  }
+  return [...found].filter((text) => text.length >= 5);
+}
