@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { claimedJobSchema, type Welcome, welcomeSchema } from '@tomaat/client';
 import { TomaatError } from '@tomaat/core';
-import { writeAll } from '../store/blobs.ts';
+import { writeAll } from '../store/disk.ts';
 import type { ClaimedJob, InputFile } from '../store/job-records.ts';
 import { type JobSource, toOutputFile } from './job-source.ts';
 import { createLeases, type Leases } from './leases.ts';

@@ -3,7 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { TomaatError } from '@tomaat/core';
 import type { FastifyBaseLogger } from 'fastify';
 import type { App } from '../apps.ts';
-import { diskError } from '../store/blobs.ts';
+import { diskError } from '../store/disk.ts';
 import type { ClaimedJob } from '../store/job-records.ts';
 import type { ChildPool } from './child-pool.ts';
 import type { ChildResult } from './child-process.ts';
