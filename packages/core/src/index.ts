@@ -84,7 +84,8 @@ export {
   type TextSource,
   writeStripped,
 } from './formats/identifying-text.ts';
-export { meshToStl, meshToVtk, readMesh } from './formats/mesh-file.ts';
+export { readMesh } from './formats/mesh-reader.ts';
+export { meshToStl, meshToVtk } from './formats/mesh-writer.ts';
 export { formatPoints, parsePoints } from './formats/points.ts';
 export { isText } from './formats/strangers.ts';
 export {
