@@ -25,16 +25,8 @@ const rooms: Record<string, { name: string; may: string[]; pure: boolean }> = {
 const serverRooms: readonly (readonly string[])[] = [
   ['main.ts', 'index.ts'],
   ['cli'],
-  [
-    'server.ts',
-    'server-data.ts',
-    'server-listeners.ts',
-    'server-options.ts',
-    'server-upkeep.ts',
-    'config.ts',
-    'check-app.ts',
-    'local-app.ts',
-  ],
+  ['server.ts', 'config.ts', 'check-app.ts', 'local-app.ts'],
+  ['server'],
   ['folder'],
   ['registry', 'faces'],
   ['http'],

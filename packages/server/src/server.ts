@@ -26,10 +26,10 @@ import { createServices, registerServiceRoutes, type Services } from './http/ser
 import { registerUploadRoutes } from './http/uploads.ts';
 import { registerWorkerRoutes } from './http/worker-routes.ts';
 import { type AnnouncementSigner, openSigner } from './registry/signer.ts';
-import { openServerData } from './server-data.ts';
-import { openListeners, type ServerAddresses } from './server-listeners.ts';
-import { type FilledOptions, type ServerOptions, withDefaults } from './server-options.ts';
-import { startUpkeep } from './server-upkeep.ts';
+import { openServerData } from './server/data.ts';
+import { openListeners, type ServerAddresses } from './server/listeners.ts';
+import { type FilledOptions, type ServerOptions, withDefaults } from './server/options.ts';
+import { startUpkeep } from './server/upkeep.ts';
 import type { KeySchema } from './store/key-schema.ts';
 import { type Certificate, namesOfMachine } from './tls.ts';
 import { version } from './version.ts';

@@ -1,23 +1,23 @@
 import { join } from 'node:path';
 import type { Kysely } from 'kysely';
-import { hideOwners, openPseudonyms, type Pseudonyms } from './access/pseudonyms.ts';
-import type { App } from './apps.ts';
-import { type Audit, openAudit } from './audit/audit-log.ts';
-import { createWitness } from './audit/receipts.ts';
-import { countRefusals, type Recorder } from './audit/refusals.ts';
-import { type Identity, openIdentity } from './identity.ts';
-import { type HeaderReader, openHeaderReader } from './intake/header-reader.ts';
-import { stripFile } from './intake/strip-received.ts';
-import type { FilledOptions } from './server-options.ts';
-import { type Blobs, openBlobs } from './store/blobs.ts';
-import { type Database, lockDataFolder } from './store/database.ts';
-import { createJobs, type Jobs } from './store/jobs.ts';
-import { openServerDatabase, type ServerSchema } from './store/server-database.ts';
-import { createSteadyClock, type SteadyClock } from './store/steady-clock.ts';
-import { openUploads, type Uploads } from './store/uploads.ts';
-import { version } from './version.ts';
-import { type Converter, openConverter } from './worker/converter.ts';
-import { findLosses } from './worker/survivors.ts';
+import { hideOwners, openPseudonyms, type Pseudonyms } from '../access/pseudonyms.ts';
+import type { App } from '../apps.ts';
+import { type Audit, openAudit } from '../audit/audit-log.ts';
+import { createWitness } from '../audit/receipts.ts';
+import { countRefusals, type Recorder } from '../audit/refusals.ts';
+import { type Identity, openIdentity } from '../identity.ts';
+import { type HeaderReader, openHeaderReader } from '../intake/header-reader.ts';
+import { stripFile } from '../intake/strip-received.ts';
+import { type Blobs, openBlobs } from '../store/blobs.ts';
+import { type Database, lockDataFolder } from '../store/database.ts';
+import { createJobs, type Jobs } from '../store/jobs.ts';
+import { openServerDatabase, type ServerSchema } from '../store/server-database.ts';
+import { createSteadyClock, type SteadyClock } from '../store/steady-clock.ts';
+import { openUploads, type Uploads } from '../store/uploads.ts';
+import { version } from '../version.ts';
+import { type Converter, openConverter } from '../worker/converter.ts';
+import { findLosses } from '../worker/survivors.ts';
+import type { FilledOptions } from './options.ts';
 
 /** The data folder of a server, held by it alone, and what works in it. Disposing closes all of it, in the reverse order. */
 export interface ServerData extends AsyncDisposable {

@@ -1,8 +1,8 @@
 import type { FastifyBaseLogger } from 'fastify';
-import type { OidcSettings } from './access/claims.ts';
-import type { HostOptions } from './access/hosts.ts';
-import { isLoopback } from './addresses.ts';
-import { settings } from './settings.ts';
+import type { OidcSettings } from '../access/claims.ts';
+import type { HostOptions } from '../access/hosts.ts';
+import { isLoopback } from '../addresses.ts';
+import { settings } from '../settings.ts';
 
 export interface ServerOptions
   extends Omit<HostOptions, 'host' | 'publicUrl' | 'machineNames' | 'certificateNames'> {

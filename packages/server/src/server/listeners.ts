@@ -1,9 +1,9 @@
 import type { FastifyInstance } from 'fastify';
-import { markLegacy } from './access/access.ts';
-import { hostForOthers, hostForSelf } from './addresses.ts';
-import type { Certificates } from './certificates.ts';
-import { type Listener, listenHttp, listenHttps } from './http/app.ts';
-import type { FilledOptions } from './server-options.ts';
+import { markLegacy } from '../access/access.ts';
+import { hostForOthers, hostForSelf } from '../addresses.ts';
+import type { Certificates } from '../certificates.ts';
+import { type Listener, listenHttp, listenHttps } from '../http/app.ts';
+import type { FilledOptions } from './options.ts';
 
 /** Where a server can be reached. */
 export interface ServerAddresses {

@@ -1,10 +1,10 @@
-import { eraseOwner } from './folder/erase.ts';
-import type { Login } from './http/login.ts';
-import type { WorkerRoutes } from './http/worker-routes.ts';
-import type { ServerData } from './server-data.ts';
-import type { FilledOptions } from './server-options.ts';
-import { answerRequests } from './store/control.ts';
-import { moveExpiry } from './store/steady-clock.ts';
+import { eraseOwner } from '../folder/erase.ts';
+import type { Login } from '../http/login.ts';
+import type { WorkerRoutes } from '../http/worker-routes.ts';
+import { answerRequests } from '../store/control.ts';
+import { moveExpiry } from '../store/steady-clock.ts';
+import type { ServerData } from './data.ts';
+import type { FilledOptions } from './options.ts';
 
 /** How often it is looked whether workers elsewhere keep silent. */
 const checkLeasesEveryMs = 1000;
