@@ -31,6 +31,7 @@ export {
 export { encodeOutput } from './app/encode-output.ts';
 export { type Estimate, estimatePrediction, largestThatFits, type VolumeFactsOf } from './app/estimate.ts';
 export {
+  isNetworkSpec,
   type Manifest,
   type ModelSpec,
   manifestSchema,
