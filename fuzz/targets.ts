@@ -5,6 +5,7 @@
 import type { Target } from './target.ts';
 import { appTargets } from './targets/apps.ts';
 import { bodyTargets } from './targets/bodies.ts';
+import { dicomWebTargets } from './targets/dicomweb.ts';
 import { gzipTargets } from './targets/gzip.ts';
 import { requestTargets } from './targets/requests.ts';
 import { textTargets } from './targets/texts.ts';
@@ -17,6 +18,7 @@ export const targets: Readonly<Record<string, Target>> = {
   ...transformTargets,
   ...gzipTargets,
   ...bodyTargets,
+  ...dicomWebTargets,
   ...requestTargets,
   ...appTargets,
 };

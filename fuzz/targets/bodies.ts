@@ -6,8 +6,8 @@ import { decodeBase64, isRawVolume } from '../../packages/server/src/intake/base
 import type { BodyPart } from '../../packages/server/src/intake/body-part.ts';
 import { readMultipart, toDisplayName } from '../../packages/server/src/intake/multipart.ts';
 import { readUrlencoded } from '../../packages/server/src/intake/urlencoded.ts';
-import { bytesOf, equal, must, type Target, textOf } from '../target.ts';
-import { copied, inPieces } from './inputs.ts';
+import { bytesOf, equal, inPieces, must, type Target, textOf } from '../target.ts';
+import { copied } from './inputs.ts';
 
 /** The parts with their bytes, or the code of the refusal. */
 async function allParts(parts: AsyncIterable<BodyPart>): Promise<(BodyPart & { bytes: Buffer })[] | string> {

@@ -3,8 +3,8 @@ import { gunzipSync, gzipSync } from 'node:zlib';
 import { collectBytes, TomaatError, webPlatform } from '@tomaat/core';
 import { inflatePrefix } from '../../packages/core/src/formats/inflate-prefix.ts';
 import { nodePlatform } from '../../packages/server/src/node-platform.ts';
-import { equal, must, type Target } from '../target.ts';
-import { copied, inPieces, smallFile } from './inputs.ts';
+import { equal, inPieces, must, type Target } from '../target.ts';
+import { copied, smallFile } from './inputs.ts';
 
 export const gzipTargets = {
   inflate: {

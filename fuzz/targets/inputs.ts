@@ -51,17 +51,6 @@ export async function smallFile(
 }
 export const colours = { components: 3, voxels: Uint8Array.from({ length: 36 }, (_, i) => i) };
 
-/** The bytes in pieces whose lengths follow from a number. */
-export async function* inPieces(bytes: Uint8Array, salt: number): AsyncGenerator<Uint8Array> {
-  let state = salt | 1;
-  for (let at = 0; at < bytes.length; ) {
-    state = (Math.imul(state, 1103515245) + 12345) & 0x7fffffff;
-    const length = salt === 0 ? bytes.length : 1 + ((state >> 8) % (salt & 1 ? 7 : 300));
-    yield bytes.slice(at, at + length);
-    at += length;
-  }
-}
-
 /** The bytes in memory of their own, piece by piece: a reader may use its piece again. */
 export async function* copied(source: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
   for await (const chunk of source) yield Uint8Array.from(chunk);
