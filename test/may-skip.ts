@@ -28,6 +28,7 @@ export const maySkip: readonly MaySkip[] = [
     holds: noData,
   },
   { file: 'test/dicom-results.test.ts', reason: images, holds: noData },
+  { file: 'client/test/dicomweb.test.ts', reason: images, holds: noData },
   { file: 'server/test/brain.test.ts', test: /refuses|real head/, reason: images, holds: noData },
   { file: 'web/test/page.test.ts', test: /real/, reason: images, holds: noData },
   { file: 'test/faces.test.ts', test: /real image/, reason: images, holds: noData },

@@ -13,19 +13,19 @@ const coreValues = `
   encodeOutput endingOf erodeLabels errorCodes escapeUnseen estimatePrediction extensionOf fileEndingOf
   fileGeometrySchema fillHoles filterLabels findComponents findIdentifyingText flip formatList formatMl
   formatNames formatPoints formatsOf hasUnseen holdsVoxelsAlone identity imageTransforms infer
-  infererSchema inputSchema inspectVolume invert isDicomFormat isFileInput isText isVolumeMediaType
-  isVolumeUnlikeBase64 joinMeshes keepLargestComponent labelSchema labelTransforms labelTypeFor
-  labelVoxels labelsWith largestThatFits manifestSchema mapLabels measureLabels measurementsToCsv
-  mediaTypes meshToStl meshToVtk mmDigits multiply neutralDataName neutralNames numericVoxels openLabels
-  orientationOf originOf outputFormats outputSchema outputSchemas parameterSchema parseManifest
-  parseMeasurementsCsv parseParameter parseParameters parsePoints pipelineSteps predict primaryOutput
-  readMesh readSegmentationFile readTransform readVolume readableEndings removeSmallObjects reorient
-  requestWords resample resampleArgmax resampleThreshold resampleThrough reservedWords resizedGrid restore
-  sameGrid scanLabels sourceFromBytes spacingOf stages supportedExtensions surfaceOf transformEndings
-  transformExtensions transformPoint transformPoints verifyNetwork volumeEndings volumeFormats
-  volumeInputs volumeReport volumeToTensor voxelCount voxelTypeOf voxelTypes webPlatform withField
-  withoutTrailingSlashes withoutUnseen withoutVolumeEnding writeDicomFile writeStripped writeTransform
-  writeTransformMat writeVolume zlibPlatform
+  infererSchema inputSchema inspectVolume invert isDicomFormat isFileInput isNetworkSpec isText
+  isVolumeMediaType isVolumeUnlikeBase64 joinMeshes keepLargestComponent labelSchema labelTransforms
+  labelTypeFor labelVoxels labelsWith largestThatFits manifestSchema mapLabels measureLabels
+  measurementsToCsv mediaTypes meshToStl meshToVtk mmDigits multiply neutralDataName neutralNames
+  numericVoxels openLabels orientationOf originOf outputFormats outputSchema outputSchemas parameterSchema
+  parseManifest parseMeasurementsCsv parseParameter parseParameters parsePoints pipelineSteps predict
+  primaryOutput readMesh readSegmentationFile readTransform readVolume readableEndings removeSmallObjects
+  reorient requestWords resample resampleArgmax resampleThreshold resampleThrough reservedWords
+  resizedGrid restore sameGrid scanLabels sourceFromBytes spacingOf stages supportedExtensions surfaceOf
+  transformEndings transformExtensions transformPoint transformPoints verifyNetwork volumeEndings
+  volumeFormats volumeInputs volumeReport volumeToTensor voxelCount voxelTypeOf voxelTypes webPlatform
+  withField withoutTrailingSlashes withoutUnseen withoutVolumeEnding writeDicomFile writeStripped
+  writeTransform writeTransformMat writeVolume zlibPlatform
 `;
 const coreTypes = `
   AcceptanceRule Affine AppContext AppDefinition Bytes Code Components Compression Connectivity
@@ -44,21 +44,25 @@ const coreTypes = `
 `;
 const clientValues = `
   TomaatError announcementId announcementLifeSeconds announcementSchema announcementType anonymousFiles
-  attemptSchema audienceOf claimSchema claimedJobSchema completeSchema createClient createRegistryClient
-  discoverV1 dispositionName endpoints entrySchema errorCodes exposedHeaders failSchema fitSchema
-  handBackSchema idempotencyKeySchema interfaceV1 isCallersFault isPassing isSettled jobOutputSchema
-  jobSchema jobSchemas jobStates loggedOutSchema meSchema namedPredictionSchema openApiDocument
-  parseHeaderValue predictV1 problemSchema receiptSchema requireSuccess serviceSchema settledStates
+  attemptSchema audienceOf claimSchema claimedJobSchema completeSchema createClient createDicomWeb
+  createRegistryClient dicomItems dicomNumber dicomTags dicomText dicomTexts dicomValues discoverV1
+  dispositionName endpoints entrySchema errorCodes exposedHeaders failSchema fitSchema handBackSchema
+  idempotencyKeySchema interfaceV1 isCallersFault isPassing isSettled jobOutputSchema jobSchema jobSchemas
+  jobStates loggedOutSchema meSchema namedPredictionSchema openApiDocument parseHeaderValue predictV1
+  problemSchema receiptSchema requireStored requireSuccess serviceSchema settledStates
   signedAnnouncementSchema startValueV1 toSlug touchSchema verifyAnnouncement verifyEntry verifyReceipt
   verifySigned volumeFactsSchema welcomeSchema
 `;
 const clientTypes = `
   Announcement AnnouncementCheck AnonymousFiles AnonymousOptions Bytes Client ConnectionOptions
-  DiscoverOptions Endpoint EndpointName EndpointResponse Entry ErrorCode ErrorData FileRef FileSource Fit
-  FormFields InputParameter Job JobIn JobOutput JobState LoggedOut Me NamedBytes NamedPrediction
+  DicomAttribute DicomDataset DicomElement DicomFile DicomInstance DicomKeyword DicomQuery DicomSeries
+  DicomStudy DicomWeb DicomWebHeaders DicomWebOptions DiscoverOptions Endpoint EndpointName
+  EndpointResponse Entry ErrorCode ErrorData FailedInstance FileRef FileSource Fit FormFields
+  InputParameter Job JobIn JobOutput JobState LoggedOut Me MetadataOf NamedBytes NamedPrediction
   OutputFile PredictOptions Problem Receipt RegistryClient RegistryClientOptions RequestHeader
-  ResumableOptions Service ServiceFilters Signed SignedAnnouncement UploadFile UploadProgress V1Input
-  V1Output V1PredictOptions VolumeFacts VolumeFile WatchOptions Welcome
+  ResumableOptions RetrieveOptions RetrieveProgress RetrievedInstance SearchOptions Service ServiceFilters
+  Signed SignedAnnouncement StoreOptions StoreProgress StoreReason StoreReport StoredInstance UploadFile
+  UploadProgress V1Input V1Output V1PredictOptions VolumeFacts VolumeFile WatchOptions Welcome
 `;
 
 const words = (text: string) => text.trim().split(/\s+/).sort();
