@@ -8,38 +8,41 @@ import { expect, it } from 'vitest';
 const coreValues = `
   TomaatError acceptShape affinesEqual applyAffine base64Length buildSegmentation buildSurface
   bytesPerVoxel checkAffine checkDeclaration checkShape checkVolume closeLabels collectBytes componentOf
-  composeAffine convertVolume createVoxels cropOrPad decimateMesh decodeBase64Text defaultValue defineApp
-  describeError determinant dice diceOfLabels dicomFormats dilateLabels directionOf encodeBase64
-  encodeOutput endingOf erodeLabels errorCodes escapeUnseen estimatePrediction extensionOf fileEndingOf
-  fileGeometrySchema fillHoles filterLabels findComponents findIdentifyingText flip formatList formatMl
-  formatNames formatPoints formatsOf hasUnseen holdsVoxelsAlone identity imageTransforms infer
-  infererSchema inputSchema inspectVolume invert isDicomFormat isFileInput isNetworkSpec isText
-  isVolumeMediaType isVolumeUnlikeBase64 joinMeshes keepLargestComponent labelSchema labelTransforms
-  labelTypeFor labelVoxels labelsWith largestThatFits manifestSchema mapLabels measureLabels
-  measurementsToCsv mediaTypes meshToStl meshToVtk mmDigits multiply neutralDataName neutralNames
-  numericVoxels openLabels orientationOf originOf outputFormats outputSchema outputSchemas parameterSchema
-  parseManifest parseMeasurementsCsv parseParameter parseParameters parsePoints pipelineSteps predict
-  primaryOutput readMesh readSegmentationFile readTransform readVolume readableEndings removeSmallObjects
-  reorient requestWords resample resampleArgmax resampleThreshold resampleThrough reservedWords
-  resizedGrid restore sameGrid scanLabels sourceFromBytes spacingOf stages supportedExtensions surfaceOf
-  transformEndings transformExtensions transformPoint transformPoints verifyNetwork volumeEndings
-  volumeFormats volumeInputs volumeReport volumeToTensor voxelCount voxelTypeOf voxelTypes webPlatform
-  withField withoutTrailingSlashes withoutUnseen withoutVolumeEnding writeDicomFile writeStripped
-  writeTransform writeTransformMat writeVolume zlibPlatform
+  composeAffine convertVolume createFrameDecoder createVoxels cropOrPad decimateMesh decodeBase64Text
+  defaultValue defineApp describeError determinant dice diceOfLabels dicomFormats dilateLabels directionOf
+  encodeBase64 encodeOutput endingOf erodeLabels errorCodes escapeUnseen estimatePrediction extensionOf
+  fileEndingOf fileGeometrySchema fillHoles filterLabels findComponents findIdentifyingText flip
+  formatList formatMl formatNames formatPoints formatsOf hasUnseen holdsVoxelsAlone identity
+  imageTransforms infer infererSchema inputSchema inspectDicom inspectVolume invert isDicomFormat
+  isFileInput isNetworkSpec isText isVolumeMediaType isVolumeUnlikeBase64 joinMeshes keepLargestComponent
+  labelSchema labelTransforms labelTypeFor labelVoxels labelsWith largestThatFits listSeries
+  manifestSchema mapLabels measureLabels measurementsToCsv mediaTypes meshToStl meshToVtk mmDigits
+  multiply neutralDataName neutralNames numericVoxels openLabels orientationOf originOf outputFormats
+  outputSchema outputSchemas parameterSchema parseManifest parseMeasurementsCsv parseParameter
+  parseParameters parsePoints pipelineSteps predict primaryOutput quietCodec readDicomHeader
+  readDicomVolume readMesh readSegmentationFile readTransform readVolume readableEndings
+  removeSmallObjects reorient requestWords resample resampleArgmax resampleThreshold resampleThrough
+  reservedWords resizedGrid restore sameGrid scanLabels sourceFromBytes spacingOf stages
+  supportedExtensions surfaceOf transformEndings transformExtensions transformPoint transformPoints
+  verifyNetwork volumeEndings volumeFormats volumeInputs volumeReport volumeToTensor voxelCount
+  voxelTypeOf voxelTypes webPlatform withField withoutTrailingSlashes withoutUnseen withoutVolumeEnding
+  writeDicomFile writeStripped writeTransform writeTransformMat writeVolume zlibPlatform
 `;
 const coreTypes = `
-  AcceptanceRule Affine AppContext AppDefinition Bytes Code Components Compression Connectivity
-  DataFileField DecimateOptions DeclaredInput DeclaredInputs DeclaredOutput DeclaredOutputs DicomContext
-  DicomFormat DicomObject DicomSource EncodeOptions EncodedOutput ErrorCode ErrorData Estimate FileEnding
-  FileGeometry FilePrefix FillOptions Grid IdentifyingField IdentifyingText InferOptions InferResult
-  InfererSpec Input InputOf InputType InputValue InputsOf Interpolation Label LabelMeasurement LabelName
-  LabelTensor LabelVoxels LargestOptions LoadedModel Maker Manifest ManifestFault Mesh ModelSpec
-  MorphologyOptions NetworkReport NetworkSession NumericVolume NumericVoxels Output OutputFormat
-  OutputType OutputValue OutputsOf PadOptions Parameter ParametersOf Platform PointTransform
-  PredictionContext PredictionRequest ReadLimits ReadOptions ReadSegmentation Reduction ResampleOptions
-  Rewrite SegmentLabel SegmentationOptions SegmentationType Shape Size SliceReference SlidingWindowSpec
-  SmallObjectOptions SourceFile SpatialTransform Stage StageTimes Step SurfaceOptions Tensor TextSource
-  TransformContext TransformExtension TypedContext Vec3 Volume VolumeExtension VolumeFactsOf VolumeFormat
+  AcceptanceRule Affine AppContext AppDefinition Bytes Code CodecModule CodecName CodecOptions Components
+  Compression Connectivity DataFileField DecimateOptions DeclaredInput DeclaredInputs DeclaredOutput
+  DeclaredOutputs DecodeFrame DecodedFrame DicomContext DicomFindings DicomFormat DicomHeader DicomObject
+  DicomReadOptions DicomSeries DicomSource DicomVolumeHeader EncodeOptions EncodedOutput ErrorCode
+  ErrorData Estimate FileEnding FileGeometry FilePrefix FillOptions FrameShape Grid IdentifyingField
+  IdentifyingText InferOptions InferResult InfererSpec Input InputOf InputType InputValue InputsOf
+  Interpolation Label LabelMeasurement LabelName LabelTensor LabelVoxels LargestOptions LeftOut
+  LoadedModel Maker Manifest ManifestFault Mesh ModelSpec MorphologyOptions NetworkReport NetworkSession
+  NumericVolume NumericVoxels Output OutputFormat OutputType OutputValue OutputsOf PadOptions Parameter
+  ParametersOf Platform PointTransform PredictionContext PredictionRequest ReadLimits ReadOptions
+  ReadSegmentation ReadVolume Reduction ResampleOptions Rewrite SegmentLabel SegmentationOptions
+  SegmentationType SeriesList Shape Size SliceReference SlidingWindowSpec SmallObjectOptions SourceFile
+  SpatialTransform Stage StageTimes Step SurfaceOptions Tensor TextSource TransformContext
+  TransformExtension TypedContext UnreadFile Vec3 Volume VolumeExtension VolumeFactsOf VolumeFormat
   VolumeFormatRow VolumeHeader VolumeTransform VoxelType Voxels WriteOptions Zlib
 `;
 const clientValues = `
