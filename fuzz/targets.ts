@@ -2,6 +2,7 @@
  * What is fuzzed: every reader of bytes and texts that strangers send, a table of them for each room. `run` reads an input; it may
  * refuse it with a TomaatError and nothing else, and what it takes has to keep what `must` says of it there.
  */
+import { dicomTargets } from './dicom-targets.ts';
 import type { Target } from './target.ts';
 import { appTargets } from './targets/apps.ts';
 import { bodyTargets } from './targets/bodies.ts';
@@ -18,6 +19,7 @@ export const targets: Readonly<Record<string, Target>> = {
   ...transformTargets,
   ...gzipTargets,
   ...bodyTargets,
+  ...dicomTargets,
   ...dicomWebTargets,
   ...requestTargets,
   ...appTargets,

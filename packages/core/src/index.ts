@@ -153,6 +153,7 @@ export {
   inspectVolume,
   type ReadLimits,
   type ReadOptions,
+  type ReadVolume,
   readVolume,
   type SourceFile,
   sourceFromBytes,

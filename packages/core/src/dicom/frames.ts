@@ -86,6 +86,11 @@ interface FrameGroups {
 
 function functionalGroups(dataset: Dataset): FrameGroups[] {
   const frames = number(dataset, tags.numberOfFrames, 'IS') ?? 1;
+  if (!Number.isInteger(frames) || frames < 1) {
+    throw badHeader(
+      `${tagName(tags.numberOfFrames)} is ${frames}: export the file again from the system that made it`,
+    );
+  }
   const perFrame = itemsOf(dataset, tags.perFrameFunctionalGroupsSequence);
   const shared = firstItem(dataset, tags.sharedFunctionalGroupsSequence);
   if (perFrame.length === 0) {

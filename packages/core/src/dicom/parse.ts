@@ -178,7 +178,10 @@ interface Span {
 function readElements(reader: Reader, span: Span): { dataset: Dataset; at: number; isClosed: boolean } {
   const { bytes, view } = reader;
   const { end, encoding, depth } = span;
-  if (depth > maxDepth) throw badHeader(`Sequences are nested more than ${maxDepth} levels deep`);
+  if (depth > maxDepth)
+    throw badHeader(
+      `Sequences are nested more than ${maxDepth} levels deep: export the file again from the system that made it`,
+    );
   const dataset = new Map<Tag, DicomElement>();
   let { at } = span;
   while (at < end) {

@@ -37,13 +37,7 @@ export function pixelFormatOf(dataset: Dataset, pixels: PixelElement): PixelForm
       `The image has ${columns} × ${rows} pixels: export the series again from the system that made it`,
     );
   }
-  if (samplesPerPixel !== 1 || !photometricInterpretation.startsWith('MONOCHROME')) {
-    throw new TomaatError(
-      'UNSUPPORTED_FORMAT',
-      `The images are in colour (${/^[A-Z_0-9 ]{1,16}$/.test(photometricInterpretation) ? photometricInterpretation : 'of an unknown kind'}), such as screenshots and colour maps: ` +
-        'send the series of grey values that they were made from',
-    );
-  }
+  checkGrey(photometricInterpretation, samplesPerPixel);
   const common = { rows, columns, samplesPerPixel, photometricInterpretation };
   if (pixels.tag !== tags.pixelData) {
     const bits = pixels.tag === tags.floatPixelData ? 32 : 64;
@@ -73,6 +67,22 @@ export function pixelFormatOf(dataset: Dataset, pixels: PixelElement): PixelForm
   }
   const isSigned = (number(dataset, tags.pixelRepresentation, 'US') ?? 0) === 1;
   return { ...common, bitsAllocated, bitsStored, highBit, isSigned, number: 'integer' };
+}
+
+const colours = /^(?:PALETTE COLOR|RGB|YBR_\w{1,20}|HSV|ARGB|CMYK)$/;
+
+function checkGrey(photometricInterpretation: string, samplesPerPixel: number): void {
+  if (colours.test(photometricInterpretation)) {
+    throw new TomaatError(
+      'UNSUPPORTED_FORMAT',
+      `The images are in colour (${photometricInterpretation}), such as screenshots and colour maps: send the series of grey values that they were made from`,
+    );
+  }
+  if (samplesPerPixel !== 1 || !/^MONOCHROME[12]$/.test(photometricInterpretation)) {
+    throw badHeader(
+      `PhotometricInterpretation (0028,0004) is ${photometricInterpretation.startsWith('MONOCHROME') ? 'that of grey values' : 'not a known one'}, with ${samplesPerPixel} samples a pixel: send a series of grey values`,
+    );
+  }
 }
 
 /** The least and the largest value that can be stored. */

@@ -55,9 +55,8 @@ export async function inspectDicom(
   const headers = [];
   for (const file of files) headers.push(await readDicomHeader(file, platform, signal));
   const { series: all, leftOut } = listSeries(headers, limits);
-  const [only] = headers;
-  if (headers.length === 1 && only.kind === 'unread') throw only.fault;
   const damaged = leftOut.find(({ fault }) => fault);
+  if (damaged?.fault && files.length === 1) throw damaged.fault;
   if (damaged?.fault) {
     throw new TomaatError(
       damaged.fault.code,
@@ -115,7 +114,9 @@ function chooseSeries(
   if (images.length === 0) {
     throw new TomaatError(
       'BAD_INPUT',
-      `None of the files is an image of a volume: a file ${leftOut[0]?.reason ?? 'is missing'}. Send the images of one series`,
+      leftOut.length === 1
+        ? `The file ${leftOut[0].reason}, not an image of a volume: send the images of one series`
+        : `None of the ${leftOut.length} files is an image of a volume; the first ${leftOut[0]?.reason}. Send the images of one series`,
     );
   }
   throw new TomaatError(

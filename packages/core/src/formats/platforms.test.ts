@@ -190,7 +190,7 @@ describe.each(platforms)('%s', (name, platform) => {
   it.each(compressions)('fails on %s that is cut off or damaged', async (compression) => {
     const packed = new Uint8Array(pack[compression](small));
     for (const isOnce of [false, true]) {
-      for (const length of [0, 1, 5, 20, packed.length - 1])
+      for (const length of [0, 1, 5, 19, packed.length - 1])
         await expect(inflate(packed.subarray(0, length), compression, { isOnce })).rejects.toThrow();
       // A deflate stream without a wrapper has no checksum: only its first byte, the kind of its block, tells.
       for (const at of compression === 'deflate-raw' ? [0] : [0, packed.length - 1])
