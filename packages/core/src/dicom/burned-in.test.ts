@@ -22,6 +22,13 @@ describe('burnedInReasons()', () => {
     expect(count(annotation('NO'))).toBe(0);
   });
 
+  it('warns of an overlay in the bits of the pixels', () => {
+    const position = (tag: number, bit: number) => value(tag, 'US', Uint8Array.of(bit, 0));
+    expect(count(position(0x60000102, 12))).toBe(1);
+    expect(count(position(0x601e0102, 15))).toBe(1);
+    expect(count(position(0x60000102, 0))).toBe(0);
+  });
+
   it('warns of captures, whatever the header says', () => {
     const capture = value(0x00080016, 'UI', '1.2.840.10008.5.1.4.1.1.7');
     const frames = value(0x00080016, 'UI', '1.2.840.10008.5.1.4.1.1.7.4');

@@ -182,6 +182,7 @@ describe('deidentify()', () => {
     ['the comment of an overlay', value(0x60064000, 'LT', 'CANARY7Q')],
     ['a curve', value(0x50003000, 'OW', 'CANARY7Q')],
     ['the axis units of a curve', value(0x50020030, 'SH', 'CANARY7Q')],
+    ['what is beside the pixels', value(0x7fe00020, 'OW', 'CANARY7Q')],
     ['padding behind the pixels', value(0xfffcfffc, 'OB', 'CANARY7Q')],
     ['an attribute that PS3.6 lacks', value(0x00080fff, 'LO', 'CANARY7Q')],
     ['an attribute that PS3.6 lacks, as CS', value(0x00180fff, 'CS', 'CANARY7Q')],

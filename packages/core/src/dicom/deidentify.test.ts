@@ -125,6 +125,19 @@ describe('deidentify() of the patient', () => {
     expect(text(maker, tags.manufacturer)).toBe('Meyer & Co');
   });
 
+  it('empties all such texts of a file with more than 1000 words of names', () => {
+    const names = (count: number) =>
+      sequence(
+        0x52009230,
+        Array.from({ length: count }, (_, i) =>
+          dataset(value(0x0040a123, 'PN', `Name${i}`), value(0x00189087, 'FD', new Uint8Array(8))),
+        ),
+      );
+    const kernel = value(0x00181210, 'SH', 'STANDARD');
+    expect(word(cleaned(image(names(1000), kernel)), 0x00181210)).toBe('STANDARD');
+    expect(word(cleaned(image(names(1001), kernel)), 0x00181210)).toBe(undefined);
+  });
+
   it('finds the words in the character set of the file', () => {
     const japanese = Uint8Array.from([0x1b, 0x24, 0x42, 0x3b, 0x33, 0x45, 0x44, 0x1b, 0x28, 0x42]); // 山田
     const content = image(
@@ -278,7 +291,8 @@ describe('deidentify()', () => {
       value(0x00080008, 'CS', 'ORIGINAL\\PRIMARY'),
       value(0x00200032, 'DS', '-1.5\\2e-3\\ 1'),
       value(0x00200037, 'DS', '1\\0\\0\\0\\1\\0 '),
-      value(0x00280030, 'DS', '0.123456789012345678\\.5 '),
+      value(0x00280030, 'DS', '0.0000123456789012345678901\\.5'),
+      value(0x00180050, 'DS', '1.E+00'),
       value(0x00281052, 'DS', '-1024 '),
       value(0x00080070, 'LO', 'ACME'),
     ];
