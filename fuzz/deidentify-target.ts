@@ -4,7 +4,14 @@ import { deidentify } from '../packages/core/src/dicom/deidentify.ts';
 import { representationOf } from '../packages/core/src/dicom/dictionary.ts';
 import { encodeDicomFile } from '../packages/core/src/dicom/encode-file.ts';
 import { parseDicom } from '../packages/core/src/dicom/parse.ts';
-import { dataset, dicomFile, fileBytes, image, sequence, value } from '../packages/core/test/dicom-files.ts';
+import {
+  dataset,
+  dicomFile,
+  fileBytes,
+  image,
+  sequence,
+  value,
+} from '../packages/core/test/deidentification-files.ts';
 import { bytesOf, equal, must, type Target, textOf } from './target.ts';
 
 const uidKey = new Uint8Array(32).fill(1);

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { image, value } from '../../test/dicom-files.ts';
+import { image, value } from '../../test/deidentification-files.ts';
 import { burnedInReasons } from './burned-in.ts';
 import type { DicomElement } from './dataset.ts';
 

@@ -8,7 +8,7 @@ import {
   reparsed,
   sequence,
   value,
-} from '../../test/dicom-files.ts';
+} from '../../test/deidentification-files.ts';
 import type { DicomElement, DicomFile } from './dataset.ts';
 import { allRules } from './deidentification-rules.ts';
 import { type DeidentifyOptions, deidentify } from './deidentify.ts';

@@ -9,7 +9,7 @@ import {
   reparsed,
   sequence,
   value,
-} from '../../test/dicom-files.ts';
+} from '../../test/deidentification-files.ts';
 import { type Dataset, type DicomElement, itemsOf, text, word, words } from './dataset.ts';
 import { createDeidentifier, type DeidentifyOptions, deidentify } from './deidentify.ts';
 import { encodeDicomFile } from './encode-file.ts';
