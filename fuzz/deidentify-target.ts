@@ -11,7 +11,7 @@ import {
   image,
   sequence,
   value,
-} from '../packages/core/test/deidentified-files.ts';
+} from '../packages/core/test/deidentification-files.ts';
 import { bytesOf, equal, must, type Target, textOf } from './target.ts';
 
 const uidKey = new Uint8Array(32).fill(1);

@@ -15,21 +15,21 @@ const coreValues = `
   estimatePrediction extensionOf fileEndingOf fileGeometrySchema fillHoles filterLabels findComponents
   findIdentifyingText flip formatList formatMl formatNames formatPoints formatUidKey formatsOf hasUnseen
   holdsVoxelsAlone identity imageTransforms infer infererSchema inputSchema inspectDicom inspectFiles
-  inspectStart inspectVolume invert isDicom isDicomFormat isFileInput isText isVolumeMediaType
-  isVolumeUnlikeBase64 isZip joinMeshes keepLargestComponent labelSchema labelTransforms labelTypeFor
-  labelVoxels labelsWith largestThatFits listSeries manifestSchema mapLabels matchOriginals maxFileBytes
-  maxZipEntries measureLabels measurementsToCsv mediaTypes meshToStl meshToVtk mmDigits multiply
-  neutralDataName neutralNames numericVoxels openLabels openZip orientationOf originOf outputFormats
-  outputSchema outputSchemas parameterSchema parseDicom parseManifest parseMeasurementsCsv
-  parseParameter parseParameters parsePoints parseUidKey pipelineSteps predict primaryOutput quietCodec
-  readDicomFile readDicomHeader readDicomImage readDicomVolume readMesh readPrefix readSegmentationFile readTransform
-  readVolume readableEndings removeSmallObjects reorient representationOf requestWords resample
-  resampleArgmax resampleThreshold resampleThrough reservedWords resizedGrid restore sameGrid scanLabels
-  sourceFromBytes spacingOf stages supportedExtensions surfaceOf transformEndings transformExtensions
-  transformPoint transformPoints uidMapOf verifyNetwork volumeEndings volumeFormats volumeInputs
-  volumeReport volumeToTensor voxelCount voxelTypeOf voxelTypes webPlatform withField
-  withoutTrailingSlashes withoutUnseen withoutVolumeEnding writeDicomFile writeStripped writeTransform
-  writeTransformMat writeVolume zlibPlatform
+  inspectStart inspectVolume invert isDicom isDicomFormat isFileInput isNetworkSpec isText
+  isVolumeMediaType isVolumeUnlikeBase64 isZip joinMeshes keepLargestComponent labelSchema
+  labelTransforms labelTypeFor labelVoxels labelsWith largestThatFits listSeries manifestSchema
+  mapLabels matchOriginals maxFileBytes maxZipEntries measureLabels measurementsToCsv mediaTypes
+  meshToStl meshToVtk mmDigits multiply neutralDataName neutralNames numericVoxels openLabels openZip
+  orientationOf originOf outputFormats outputSchema outputSchemas parameterSchema parseDicom
+  parseManifest parseMeasurementsCsv parseParameter parseParameters parsePoints parseUidKey
+  pipelineSteps predict primaryOutput quietCodec readDicomFile readDicomHeader readDicomImage readDicomVolume readMesh
+  readPrefix readSegmentationFile readTransform readVolume readableEndings removeSmallObjects reorient
+  representationOf requestWords resample resampleArgmax resampleThreshold resampleThrough reservedWords
+  resizedGrid restore sameGrid scanLabels sourceFromBytes spacingOf stages supportedExtensions surfaceOf
+  transformEndings transformExtensions transformPoint transformPoints uidMapOf verifyNetwork
+  volumeEndings volumeFormats volumeInputs volumeReport volumeToTensor voxelCount voxelTypeOf voxelTypes
+  webPlatform withField withoutTrailingSlashes withoutUnseen withoutVolumeEnding writeDicomFile
+  writeStripped writeTransform writeTransformMat writeVolume zlibPlatform
 `;
 const coreTypes = `
   AcceptanceRule Affine AppContext AppDefinition Bytes Code CodecModule CodecName CodecOptions

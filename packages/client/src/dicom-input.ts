@@ -234,5 +234,5 @@ async function prepare(
     }),
   );
   const zip = await createStoredZip('series.zip', members, { signal, onProgress });
-  return { ...zip, ...(clean && { report: joinReports(reports) }) };
+  return { ...zip, asIs: true, ...(clean && { report: joinReports(reports) }) };
 }

@@ -132,7 +132,7 @@ async function* unchanged(member: ZipMember, { sizeBytes, crc }: Facts): AsyncGe
 const tooLarge = (maxBytes: number) =>
   new TomaatError(
     'UPLOAD_TOO_LARGE',
-    `The files take more than ${maxBytes} bytes, or are more than ${mostMembers}: send one series, or one frame of it`,
+    `The files take more than ${maxBytes} bytes, or are more than ${mostMembers}: send the images of one series`,
   );
 
 /** Version 1.0: nothing but stored files. */

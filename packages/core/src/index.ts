@@ -35,6 +35,7 @@ export {
 export { type DicomContext, type EncodeOptions, encodeOutput } from './app/encode-output.ts';
 export { type Estimate, estimatePrediction, largestThatFits, type VolumeFactsOf } from './app/estimate.ts';
 export {
+  isNetworkSpec,
   type Manifest,
   type ModelSpec,
   manifestSchema,
@@ -137,7 +138,8 @@ export {
 } from './formats/identifying-text.ts';
 export { crc32 } from './formats/inflate-members.ts';
 export { type InspectOptions, inspectFiles, inspectStart, readPrefix } from './formats/inspect-files.ts';
-export { meshToStl, meshToVtk, readMesh } from './formats/mesh-file.ts';
+export { readMesh } from './formats/mesh-reader.ts';
+export { meshToStl, meshToVtk } from './formats/mesh-writer.ts';
 export { formatPoints, parsePoints } from './formats/points.ts';
 export { isText } from './formats/strangers.ts';
 export {

@@ -219,6 +219,31 @@ describe('tomaat predict with DICOM', () => {
     expect(zipIn(posts()[2].body).equals(first)).toBe(false);
   });
 
+  it('sends the voxels alone to a server that speaks only TOMAAT v1', async () => {
+    const series = writeSeries('series', 3, { more: { 1048592: ['PN', 'Canary^Name'] } });
+    await using old = await startRecordingProxy(
+      serving.addresses.server,
+      () => undefined,
+      (path) => path.startsWith('/api'),
+    );
+    const run = (...args: string[]) =>
+      tomaat(['predict', `${old.url}/predict`, '--volume', series, ...args], { env });
+    const refused = await run('--format', 'seg.dcm');
+    expect(refused).toMatchObject({ code: 2, stderr: expect.stringContaining('gives no seg.dcm') });
+    const { code, stdout, stderr } = await run();
+    expect({ code, stderr }).toMatchObject({ code: 0 });
+    const target = path('series_segmentation.nii.gz');
+    expect(stdout.split('\n')[0]).toBe(target);
+    const { volume } = await readVolume([sourceFromBytes('x.nii.gz', readFileSync(target))], nodePlatform);
+    expect(volume.size).toEqual([4, 3, 3]);
+    const sent = old.requests.find(({ path }) => path === '/predict')!.body.toString('latin1');
+    const start = sent.indexOf('name="volume"\r\n\r\n') + 'name="volume"\r\n\r\n'.length;
+    const field = sent.slice(start, sent.indexOf('\r\n--', start));
+    const mha = Buffer.from(field.replace(/\s/g, ''), 'base64').toString('latin1');
+    expect(mha).toContain('ElementType');
+    expect(mha).not.toContain('Canary');
+  });
+
   it('goes on with the same bytes after the connection broke', async () => {
     // 36 slices of 512 × 512: 18 MB, more than goes in one request.
     const values = Array.from({ length: 512 * 512 }, (_, i) => (i * 7) % 4096);

@@ -18,15 +18,17 @@ export interface RecordingProxy extends AsyncDisposable {
 
 /**
  * A proxy in front of a server that keeps what clients send. `cutAfter` gives, for a request, the bytes of its body after which both
- * connections break; undefined lets it through.
+ * connections break; undefined lets it through. What `refuses` holds of is answered with 404.
  */
 export async function startRecordingProxy(
   target: string,
   cutAfter: (request: IncomingMessage) => number | undefined = () => undefined,
+  refuses: (path: string) => boolean = () => false,
 ): Promise<RecordingProxy> {
   const requests: RecordedRequest[] = [];
   const server = createServer((incoming, answer) => {
     const { method = 'GET', url: path = '/', headers } = incoming;
+    if (refuses(path)) return void answer.writeHead(404).end();
     const cut = cutAfter(incoming);
     const parts: Buffer[] = [];
     let seen = 0;

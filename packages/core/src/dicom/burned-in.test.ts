@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { image, value } from '../../test/dicom-elements.ts';
+import { image, value } from '../../test/deidentification-files.ts';
 import { burnedInReasons } from './burned-in.ts';
 import type { DicomElement } from './dataset.ts';
 
@@ -20,6 +20,13 @@ describe('burnedInReasons()', () => {
   it('warns where the header says so', () => {
     expect(count(annotation('YES '))).toBe(1);
     expect(count(annotation('NO'))).toBe(0);
+  });
+
+  it('warns of an overlay in the bits of the pixels', () => {
+    const position = (tag: number, bit: number) => value(tag, 'US', Uint8Array.of(bit, 0));
+    expect(count(position(0x60000102, 12))).toBe(1);
+    expect(count(position(0x601e0102, 15))).toBe(1);
+    expect(count(position(0x60000102, 0))).toBe(0);
   });
 
   it('warns of captures, whatever the header says', () => {

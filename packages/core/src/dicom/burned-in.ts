@@ -1,5 +1,5 @@
 import type { Dataset } from './dataset.ts';
-import { word, words } from './dataset.ts';
+import { number, word, words } from './dataset.ts';
 import { tags } from './tags.ts';
 
 const conversionType = 0x00080064;
@@ -36,5 +36,13 @@ export function burnedInReasons(dataset: Dataset): string[] {
     reasons.push('The image was converted from a screen, film or paper (ConversionType).');
   if (words(dataset, tags.imageType).some((value) => /^SCREEN ?(?:SAVE|SHOT)|^CSA REPORT$/.test(value)))
     reasons.push('The image is a copy of a screen (ImageType).');
+  if (holdsOverlay(dataset))
+    reasons.push('An overlay, which may be text, lies in unused bits of the pixels (OverlayBitPosition).');
   return reasons;
 }
+
+/** Whether an overlay of an old kind lies in the bits above those of the pixels (PS3.3 C.9.2, 2004): OverlayBitPosition is not 0. */
+const holdsOverlay = (dataset: Dataset): boolean =>
+  Array.from({ length: 16 }, (_, i) => 0x60000102 + i * 0x20000).some(
+    (tag) => (number(dataset, tag, 'US') ?? 0) > 0,
+  );

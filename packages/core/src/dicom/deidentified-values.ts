@@ -26,10 +26,12 @@ function trimPadding(value: string): string {
 const forms: Readonly<Partial<Record<Vr, RegExp>>> = {
   AS: /^\d{3}[DWMY]$/,
   CS: /^[A-Z0-9_ ]{1,16}$/,
-  DS: /^[-+]?(?:\d{1,20}(?:\.\d{0,20})?|\.\d{1,20})(?:[eE][-+]?\d{1,3})?$/,
+  DS: /^[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?$/,
   IS: /^[-+]?\d{1,12}$/,
   TM: /^\d\d(?::?\d\d(?::?\d\d(?:\.\d{1,6})?)?)?$/,
 };
+
+const longestValue = 64;
 
 export const hasForm = (vr: Vr): boolean => forms[vr] !== undefined;
 
@@ -38,7 +40,7 @@ export function keepForm(bytes: Uint8Array, vr: Vr): Uint8Array {
   const form = forms[vr];
   if (form === undefined) return bytes;
   const values = valuesOf(bytes);
-  const kept = values.map((value) => (form.test(value) ? value : ''));
+  const kept = values.map((value) => (value.length <= longestValue && form.test(value) ? value : ''));
   if (kept.every((value, i) => value === values[i])) return bytes;
   return kept.some((value) => value !== '') ? asciiBytes(kept.join('\\')) : new Uint8Array(0);
 }
@@ -71,8 +73,8 @@ function shiftDate(value: string, vr: Vr, days: number): string | undefined {
   const [year, month, day] = parts.slice(1, 4).map(Number);
   const date = new Date(0);
   date.setUTCFullYear(year, month - 1, day);
-  const exists =
-    date.getUTCFullYear() === year && date.getUTCMonth() === month - 1 && date.getUTCDate() === day;
+  // A month or day that the calendar lacks becomes another day of the same year, or another year.
+  const exists = date.getUTCFullYear() === year && date.getUTCDate() === day;
   if (!exists) return undefined;
   date.setUTCDate(day - days);
   const shifted = date.toISOString();

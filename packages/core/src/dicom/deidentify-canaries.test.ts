@@ -8,7 +8,7 @@ import {
   reparsed,
   sequence,
   value,
-} from '../../test/dicom-elements.ts';
+} from '../../test/deidentification-files.ts';
 import type { DicomElement, DicomFile } from './dataset.ts';
 import { allRules } from './deidentification-rules.ts';
 import { type DeidentifyOptions, deidentify } from './deidentify.ts';
@@ -182,6 +182,7 @@ describe('deidentify()', () => {
     ['the comment of an overlay', value(0x60064000, 'LT', 'CANARY7Q')],
     ['a curve', value(0x50003000, 'OW', 'CANARY7Q')],
     ['the axis units of a curve', value(0x50020030, 'SH', 'CANARY7Q')],
+    ['what is beside the pixels', value(0x7fe00020, 'OW', 'CANARY7Q')],
     ['padding behind the pixels', value(0xfffcfffc, 'OB', 'CANARY7Q')],
     ['an attribute that PS3.6 lacks', value(0x00080fff, 'LO', 'CANARY7Q')],
     ['an attribute that PS3.6 lacks, as CS', value(0x00180fff, 'CS', 'CANARY7Q')],
@@ -201,6 +202,9 @@ describe('deidentify()', () => {
     ['an integer string that is text', value(0x00200013, 'IS', 'CANARY7Q')],
     ['numbers whose bytes do not fit their VR', value(0x00189087, 'FD', 'CANARY7Q.')],
     ['a name where the dictionary has numbers', value(0x00189087, 'PN', 'CANARY7Q')],
+    ['a name without a row', value(0x0040a067, 'PN', 'Canary^Meyer')],
+    ['free text where the dictionary has a short text', value(0x00181210, 'LT', 'CANARY7Q')],
+    ['bytes where the dictionary has a short text', value(0x00181210, 'OB', 'CANARY7Q')],
     ['a text where the dictionary has a sequence', value(0x00089215, 'LO', 'CANARY7Q')],
     [
       'a sequence where the dictionary has a text',

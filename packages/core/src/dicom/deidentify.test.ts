@@ -9,7 +9,7 @@ import {
   reparsed,
   sequence,
   value,
-} from '../../test/dicom-elements.ts';
+} from '../../test/deidentification-files.ts';
 import { type Dataset, type DicomElement, itemsOf, text, word, words } from './dataset.ts';
 import { createDeidentifier, type DeidentifyOptions, deidentify } from './deidentify.ts';
 import { encodeDicomFile } from './encode-file.ts';
@@ -125,6 +125,19 @@ describe('deidentify() of the patient', () => {
     expect(text(maker, tags.manufacturer)).toBe('Meyer & Co');
   });
 
+  it('empties all such texts of a file with more than 1000 words of names', () => {
+    const names = (count: number) =>
+      sequence(
+        0x52009230,
+        Array.from({ length: count }, (_, i) =>
+          dataset(value(0x0040a123, 'PN', `Name${i}`), value(0x00189087, 'FD', new Uint8Array(8))),
+        ),
+      );
+    const kernel = value(0x00181210, 'SH', 'STANDARD');
+    expect(word(cleaned(image(names(1000), kernel)), 0x00181210)).toBe('STANDARD');
+    expect(word(cleaned(image(names(1001), kernel)), 0x00181210)).toBe(undefined);
+  });
+
   it('finds the words in the character set of the file', () => {
     const japanese = Uint8Array.from([0x1b, 0x24, 0x42, 0x3b, 0x33, 0x45, 0x44, 0x1b, 0x28, 0x42]); // 山田
     const content = image(
@@ -158,8 +171,17 @@ describe('deidentify() of dates', () => {
     expect(start.slice(8)).toBe('101500.250000+0100');
     expect(word(result, tags.studyTime)).toBe('235959.5');
     expect(word(result, 0x00080201)).toBe('+0100');
+    expect(bytesOf(result, tags.patientBirthDate)).toHaveLength(0);
     const other = cleaned(image(...patient, value(0x00080021, 'DA', '20200229')), { shiftDates: true });
     expect(word(other, 0x00080021)).toBe(word(result, tags.studyDate));
+  });
+
+  it('moves those of other patients by other days', () => {
+    const shifts = ['P-1', 'P-2', 'P-3', 'P-4'].map((id) => {
+      const content = image(value(tags.patientId, 'LO', id), value(tags.studyDate, 'DA', '20200229'));
+      return day('20200229') - day(word(cleaned(content, { shiftDates: true }), tags.studyDate)!);
+    });
+    expect(new Set(shifts).size).toBe(4);
   });
 
   it('removes, empties or replaces them without the option', () => {
@@ -173,7 +195,9 @@ describe('deidentify() of dates', () => {
 
   it.each([
     ['an incomplete date', '202002'],
-    ['a date that the calendar lacks', '20200230'],
+    ['a day that the calendar lacks', '20200230'],
+    ['a month that the calendar lacks', '20201301'],
+    ['month zero', '20200001'],
     ['text', 'yesterday'],
     ['a range', '20200101-20200201'],
   ])('does not keep %s', (_, date) => {
@@ -278,7 +302,8 @@ describe('deidentify()', () => {
       value(0x00080008, 'CS', 'ORIGINAL\\PRIMARY'),
       value(0x00200032, 'DS', '-1.5\\2e-3\\ 1'),
       value(0x00200037, 'DS', '1\\0\\0\\0\\1\\0 '),
-      value(0x00280030, 'DS', '0.123456789012345678\\.5 '),
+      value(0x00280030, 'DS', '0.0000123456789012345678901\\.5'),
+      value(0x00180050, 'DS', '1.E+00'),
       value(0x00281052, 'DS', '-1024 '),
       value(0x00080070, 'LO', 'ACME'),
     ];
@@ -366,6 +391,7 @@ describe('deidentify()', () => {
           image(
             ...patient,
             value(0x00100032, 'TM', ''),
+            value(0x00120063, 'LO', 'by Dr. Meyer'),
             value(0x00290010, 'LO', 'ACME'),
             value(0x00291010, 'LO', 'x '),
             sequence(0x52009229, [dataset(value(tags.patientName, 'PN', 'Meyer^A '))]),
@@ -382,6 +408,7 @@ describe('deidentify()', () => {
     expect(of(tags.patientSex)).toMatchObject([{ outcome: 'removed', value: 'F' }]);
     expect(of(tags.modality)).toMatchObject([{ outcome: 'kept', name: 'Modality (0008,0060)', value: 'MR' }]);
     expect(of(0x00100032)).toEqual([]);
+    expect(of(0x00120063)).toEqual([]);
     expect(report.privateElements).toEqual({ removed: 2, kept: 0 });
     // Name twice, number, and the UIDs of image, study and series; birth date, sex, weight, age.
     expect(report.counts).toMatchObject({ replaced: 6, removed: 4 });

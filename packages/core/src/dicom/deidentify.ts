@@ -145,8 +145,7 @@ function isStandard(tag: Tag, depth: number): boolean {
   const group = Math.floor(tag / 65536);
   const isRepeating = (group >= 0x5000 && group <= 0x50ff) || (group >= 0x6000 && group <= 0x60ff);
   if (tag % 65536 === 0 || group < 8 || isRepeating) return false;
-  if (group >= 0x7fe0) return isPixelData(tag) ? depth === 0 : frameTables.has(tag);
-  return representationOf(tag) !== undefined;
+  return group < 0x7fe0 || (isPixelData(tag) ? depth === 0 : frameTables.has(tag));
 }
 
 /** Extended offset table, its lengths, and the length of encapsulated pixels. */
@@ -156,6 +155,7 @@ function cleanElement(element: DicomElement, context: Context, depth: number): D
   const { tag } = element;
   if (isPixelData(tag)) return wholePixels(element);
   const vr = representationOf(tag);
+  // Not in PS3.6, or later than its edition here.
   if (vr === undefined) return undefined;
   const rule = ruleOf(tag);
   if (rule === undefined && isOfPatient(tag) && !context.keepsCharacteristics) return undefined;

@@ -21,12 +21,13 @@ export type HoldsIdentity = (text: string) => boolean;
 
 /**
  * Words by which a data set says whose it is, from all its levels: operators and technicians copy names into fields that
- * are made for other things, and PS3.15 keeps those fields.
+ * are made for other things, and PS3.15 keeps those fields. In a file with more than 1000 such words every text counts as one.
  */
 export function identityIn(dataset: Dataset): HoldsIdentity {
   const characterSets = words(dataset, tags.specificCharacterSet);
   const found = new Set<string>();
   collect(dataset, characterSets, found);
+  if (found.size > mostWords) return () => true;
   const long = [...found].filter((known) => known.length >= 6);
   return (text) => {
     const lower = text.toLowerCase();
@@ -46,5 +47,6 @@ function collect(dataset: Dataset, characterSets: readonly string[], found: Set<
   }
 }
 
+const mostWords = 1000;
 /** Names and numbers are shorter (PS3.5 6.2). */
 const longest = 1024;

@@ -1,6 +1,6 @@
 import { createHmac } from 'node:crypto';
 import { describe, expect, it } from 'vitest';
-import { dataset, value } from '../../test/dicom-elements.ts';
+import { dataset, value } from '../../test/deidentification-files.ts';
 import { tags } from './tags.ts';
 import { createUidKey, createUidMapper, formatUidKey, parseUidKey, pseudonymOf } from './uid-key.ts';
 

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { dataset, dicomFile, image, sequence, value } from '../../test/dicom-elements.ts';
+import { dataset, dicomFile, image, sequence, value } from '../../test/deidentification-files.ts';
 import { word } from './dataset.ts';
 import { deidentify } from './deidentify.ts';
 import { tags } from './tags.ts';

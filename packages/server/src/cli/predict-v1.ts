@@ -17,6 +17,7 @@ import {
   encodeBase64,
   extensionOf,
   type FileGeometry,
+  isDicomFormat,
   type OutputType,
   outputSchemas,
   readVolume,
@@ -72,6 +73,13 @@ export async function predictV1(
   }
   const [{ path, resultPath, dicom }] = inputs.volumes;
   const results = await planResults(service, flags, Boolean(flags.all));
+  const inDicom = results.outputs.find(({ format }) => format !== undefined && isDicomFormat(format));
+  if (inDicom) {
+    throw new TomaatError(
+      'NOT_ACCEPTABLE',
+      `A TOMAAT v1 service gives no ${inDicom.format}. Take the result as nii.gz, nrrd or mha.`,
+    );
+  }
   await checkTargets(results, resultPath, { force: flags.force });
 
   await using opened = new AsyncDisposableStack();
