@@ -23,6 +23,7 @@ import { zipOf } from '../../core/test/zip-files.ts';
 import { nodePlatform } from '../../server/src/node-platform.ts';
 import { startRecordingProxy } from '../../server/test/recording-proxy.ts';
 import type { Reading } from './dicom-harness/harness.ts';
+import { expectAccessible } from './support/axe.ts';
 import { drop } from './support/gestures.ts';
 import { buildPage, launchBrowser, openPage, openSite, type Site, type Watched } from './support/site.ts';
 
@@ -102,6 +103,7 @@ describe.skipIf(findChromium() === undefined)('DICOM in the page', () => {
         const group = page.getByRole('radiogroup', { name: 'There are 2 series. Which one is to be sent?' });
         await group.waitFor();
         expect(await group.getByRole('radio').count()).toBe(2);
+        await expectAccessible(page);
         await page.getByText('Left out (1)').click();
         await page.getByText('notes.txt (is not a DICOM file)').waitFor();
         expect(await page.getByRole('button', { name: 'Send and compute' }).isDisabled()).toBe(true);
@@ -112,6 +114,29 @@ describe.skipIf(findChromium() === undefined)('DICOM in the page', () => {
         await page.getByText('study_series12').waitFor();
       }),
     60_000,
+  );
+
+  it(
+    'stops reading when asked to, and takes the files of a folder that is chosen',
+    () =>
+      withPage(async (page) => {
+        const series = await writeSeries('many', 600, { more: described('5', 'Many').more });
+        await page.goto(`${site.address}/services/threshold`);
+        await drop(page, series);
+        await page.getByText(/^Reading \d+ of 600 files$/).waitFor();
+        await page.getByRole('progressbar', { name: 'Reading the files' }).waitFor();
+        await page.getByRole('button', { name: 'Cancel' }).click();
+        await page.getByText('Drop a volume here').waitFor();
+        expect(await page.getByRole('progressbar').count()).toBe(0);
+        expect(await page.getByText('Many').count()).toBe(0);
+        const [chooser] = await Promise.all([
+          page.waitForEvent('filechooser'),
+          page.getByRole('button', { name: 'Choose a folder' }).click(),
+        ]);
+        await chooser.setFiles(series);
+        await page.getByText('4 × 3 × 600 voxels', { exact: true }).waitFor();
+      }),
+    90_000,
   );
 
   it(
@@ -183,6 +208,7 @@ describe.skipIf(findChromium() === undefined)('DICOM in the page', () => {
         await page.goto(`${proxy.url}/services/threshold`);
         await drop(page, series);
         await page.getByText('192 × 192 × 6 voxels', { exact: true }).waitFor();
+        await expectAccessible(page);
         await page.locator('.viewer[data-ready=true]').waitFor();
         await page.getByText('2 series are not a volume and cannot be sent').click();
         await page

@@ -1,6 +1,5 @@
 import { execFile } from 'node:child_process';
 import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
-import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { gzipSync } from 'node:zlib';
@@ -15,13 +14,13 @@ import { nodePlatform } from '../../server/src/node-platform.ts';
 import { startRegistry } from '../../server/src/registry/start.ts';
 import { encode, obliqueAffine, phantom } from '../../server/test/phantom.ts';
 import { announcementOf, idOf, signerOf } from '../../server/test/registry-helpers.ts';
+import { expectAccessible } from './support/axe.ts';
 import { drop } from './support/gestures.ts';
 import { buildPage, launchBrowser, openPage, openSite, type Site, type Watched } from './support/site.ts';
 import { payloads, poisonedJob, poisonedService } from './support/xss.ts';
 
 const browserMissing = findChromium() === undefined;
 const data = dataFolder();
-const axeSource = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 
 describe.skipIf(browserMissing)('the page', () => {
   let browser: Browser;
@@ -1063,31 +1062,4 @@ function pick({ voxels, size: [nx, ny, nz], affine }: Volume, value: number, cou
   }
   const step = Math.max(1, Math.floor(found.length / count));
   return found.filter((_, i) => i % step === Math.floor(step / 2)).slice(0, count);
-}
-
-interface Axe {
-  run(
-    context: Document,
-    options: unknown,
-  ): Promise<{
-    violations: { id: string; impact?: string; nodes: { html: string; failureSummary?: string }[] }[];
-  }>;
-}
-
-async function expectAccessible(page: Page): Promise<void> {
-  await page.evaluate(axeSource);
-  const violations = await page.evaluate(async () => {
-    const { axe } = globalThis as unknown as { axe: Axe };
-    const result = await axe.run(document, { resultTypes: ['violations'] });
-    return result.violations
-      .filter(({ impact }) => impact === 'serious' || impact === 'critical')
-      .map(
-        ({ id, nodes }) =>
-          `${id}: ${nodes
-            .slice(0, 3)
-            .map(({ html, failureSummary }) => `${html} ${failureSummary}`)
-            .join(' | ')}`,
-      );
-  });
-  expect(violations).toEqual([]);
 }

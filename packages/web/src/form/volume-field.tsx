@@ -287,7 +287,19 @@ interface Busy {
 
 /** What is being read. The count is not read out at every step. */
 function BusyView({ busy: { what, done, total }, onCancel }: { busy: Busy; onCancel(): void }) {
-  if (done === undefined || total === undefined) return <Loading what={what} />;
+  const cancel = (
+    <button type="button" className="quiet small" onClick={onCancel}>
+      Cancel
+    </button>
+  );
+  if (done === undefined || total === undefined) {
+    return (
+      <div className="reading">
+        <Loading what={what} />
+        {cancel}
+      </div>
+    );
+  }
   return (
     <div className="reading">
       <ProgressBar className="progress" value={(done / Math.max(total, 1)) * 100} aria-label={what}>
@@ -300,9 +312,7 @@ function BusyView({ busy: { what, done, total }, onCancel }: { busy: Busy; onCan
       <p>
         Reading {done} of {total === 1 ? '1 file' : `${total} files`}
       </p>
-      <button type="button" className="quiet small" onClick={onCancel}>
-        Cancel
-      </button>
+      {cancel}
     </div>
   );
 }
