@@ -1,4 +1,5 @@
 import { execFile } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -264,25 +265,55 @@ describe.skipIf(findChromium() === undefined)('DICOM in the page', () => {
     }, 60_000);
     afterAll(() => harness?.site.stop());
 
+    async function readByPage(series: string, files: readonly string[], other?: number): Promise<Reading> {
+      let found: Reading = {};
+      await withPage(async (page) => {
+        await page.goto(harness.site.address);
+        await page.locator('input').setInputFiles(files.map((file) => join(series, file)));
+        found = await page.evaluate(
+          (other) => (globalThis as unknown as { read(other?: number): Promise<Reading> }).read(other),
+          other,
+        );
+      }, harness.site.address);
+      return found;
+    }
+
     it.each(names)(
       'reads %s as its truth says',
-      (name) =>
-        withPage(async (page) => {
-          const truth = JSON.parse(await readFile(join(cases, `${name}_truth.json`), 'utf8')) as Truth;
-          const files = (await readdir(join(cases, name))).map((file) => join(cases, name, file));
-          await page.goto(harness.site.address);
-          await page.locator('input').setInputFiles(files);
-          const found = await page.evaluate(
-            (other) => (globalThis as unknown as { read(other?: number): Promise<Reading> }).read(other),
-            truth.second?.SeriesNumber,
-          );
-          if (truth.expect === 'refuse') return expect(found.refusal).toMatch(/mm/);
-          expect(found).toMatchObject({ size: truth.size, sha256: truth.sha256_float32_xfastest });
-          const distances = truth.affineRas.flat().map((value, i) => Math.abs(value - found.affine![i]));
-          expect(Math.max(...distances)).toBeLessThan(0.002);
-        }, harness.site.address),
+      async (name) => {
+        const truth = JSON.parse(await readFile(join(cases, `${name}_truth.json`), 'utf8')) as Truth;
+        const series = join(cases, name);
+        const found = await readByPage(series, await readdir(series), truth.second?.SeriesNumber);
+        if (truth.expect === 'refuse') return expect(found.refusal).toMatch(/mm/);
+        expect(found).toMatchObject({ size: truth.size, sha256: truth.sha256_float32_xfastest });
+        const distances = truth.affineRas.flat().map((value, i) => Math.abs(value - found.affine![i]));
+        expect(Math.max(...distances)).toBeLessThan(0.002);
+      },
       60_000,
     );
+
+    it('reads one volume alike from five transfer syntaxes', async () => {
+      const found: (string | undefined)[] = [];
+      for (const syntax of ['uncompressed', 'j2k', 'jpegls', 'jpeg_lossless', 'rle']) {
+        const series = join(data!, 'dicom', `series_${syntax}`);
+        found.push((await readByPage(series, await readdir(series))).sha256);
+      }
+      expect(found[0]).toMatch(/^[0-9a-f]{64}$/);
+      expect(new Set(found)).toEqual(new Set([found[0]]));
+    }, 60_000);
+
+    it('decodes JPEG baseline as Node does', async () => {
+      const folder = join(data!, 'dicom/ct_one_slice_all_syntaxes');
+      const [name] = (await readdir(folder)).filter((file) => file.includes('1.2.840.10008.1.2.4.50'));
+      const { volume } = await readVolume(
+        [sourceFromBytes(name, new Uint8Array(await readFile(join(folder, name))))],
+        nodePlatform,
+      );
+      const values = Float32Array.from(volume.voxels as Int16Array);
+      expect((await readByPage(folder, [name])).sha256).toBe(
+        createHash('sha256').update(new Uint8Array(values.buffer)).digest('hex'),
+      );
+    }, 60_000);
   });
 
   /** The files of the archive that this browser sent, from its own store. */
