@@ -204,7 +204,7 @@ describe.each(Object.entries(faces))('%s refuses', (_name, face) => {
           { name: 'b', data, offset: 0, inDirectoryAlone: true },
         ]);
       },
-      /lies within another file/,
+      /lies within another of its files/,
     ],
     [
       'a zip with a damaged file',
