@@ -75,6 +75,7 @@ function receiptOf(job: SettledJob, app: App, audit: Audit): Receipt {
       ]),
     ),
     frame: job.request.frame,
+    series: job.request.series === undefined ? undefined : digestOfJson(job.request.series),
     outputs: job.outputs.map(({ name, type, format, primary, sizeBytes, digest }) => ({
       name,
       type,
@@ -96,5 +97,9 @@ function receiptOf(job: SettledJob, app: App, audit: Audit): Receipt {
 function shownParameter(input: Input | undefined, value: unknown): Receipt['parameters'][string] {
   const isPlain = input && !isFileInput(input) && input.type !== 'fiducials';
   if (isPlain && ['number', 'boolean', 'string'].includes(typeof value)) return value as number;
-  return { digest: `sha256:${createHash('sha256').update(JSON.stringify(value)).digest('hex')}` };
+  return digestOfJson(value);
 }
+
+const digestOfJson = (value: unknown) => ({
+  digest: `sha256:${createHash('sha256').update(JSON.stringify(value)).digest('hex')}`,
+});
