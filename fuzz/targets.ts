@@ -60,6 +60,7 @@ import { dicomTargets } from './dicom-targets.ts';
 import type { LongRuns } from './long-runs.ts';
 import { bytesOf, equal, must, type Target, textOf } from './target.ts';
 import { headerRuns, textTargets } from './text-targets.ts';
+import { zipTarget } from './zip-target.ts';
 
 const rawBytes = ({ voxels }: Volume) => new Uint8Array(voxels.buffer, voxels.byteOffset, voxels.byteLength);
 
@@ -403,6 +404,7 @@ const heads = ['\x1f\x8b\x08', 'n+1\0', 'NRRD0004\n', '\r\n', '\0', '\xff\xff\xf
 export const targets: Readonly<Record<string, Target>> = {
   ...textTargets,
   ...dicomTargets(platformFor),
+  zip: zipTarget(platformFor),
   nifti1: volumeTarget(
     'NIfTI-1, plain, packed and as a pair',
     'nii',

@@ -262,6 +262,14 @@ describe('openZip() refuses bombs before it unpacks a byte', () => {
     expect(await refusal(open(bytes))).toMatchObject({ code: 'BAD_HEADER' });
   });
 
+  it('entries that reach beyond the archive', async () => {
+    const packed = 20 * 2 ** 20;
+    const bytes = zipOf([{ name: 'x', packed: kernel, sizes: { packed, unpacked: 2 ** 30 } }]);
+    const { code, message } = await refusal(open(bytes));
+    expect(code).toBe('BAD_HEADER');
+    expect(message).toMatch(/^File 1 of the zip archive ends behind the archive/);
+  });
+
   it('a quine, which holds itself: the archive in it is refused by its name', async () => {
     const bytes = zipOf([{ name: 'r/r.zip', data: zipOf([{ name: 'r.zip', data: few }]) }]);
     expect(await refusal(open(bytes))).toMatchObject({ code: 'UNSUPPORTED_FORMAT' });

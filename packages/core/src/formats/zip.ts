@@ -68,7 +68,7 @@ export async function openZip(
       `The ${kindOf(file)} holds no files: send one with the files of a volume`,
     );
   }
-  checkOverlap(entries);
+  checkOverlap(entries, source.size);
   checkTotal(entries, source.size, limits);
   return entries.map((entry, index) => {
     const given = lastPart(entry.filename);
@@ -163,18 +163,23 @@ function checkTotal(entries: readonly FileEntry[], zipBytes: number, { maxVoxels
   }
 }
 
-/** Refuses entries that share bytes: a small archive made so unpacks to terabytes. */
-function checkOverlap(entries: readonly FileEntry[]): void {
+/** Refuses entries that share bytes, or reach beyond the archive: a small one made so unpacks to terabytes. */
+function checkOverlap(entries: readonly FileEntry[], zipBytes: number): void {
   const sorted = entries
     .map((entry, index) => ({ entry, index }))
     .sort((a, b) => a.entry.offset - b.entry.offset);
-  for (const [i, { entry }] of sorted.entries()) {
+  for (const [i, { entry, index }] of sorted.entries()) {
     const { offset, compressedSize, rawFilename } = entry;
     const end = offset + localHeaderBytes + rawFilename.length + compressedSize;
     const next = sorted[i + 1];
     if (next && end > next.entry.offset) {
       throw badHeader(
         `${nameOf(next.index)} lies within another of its files: the archive is damaged, pack the files again`,
+      );
+    }
+    if (end > zipBytes) {
+      throw badHeader(
+        `${nameOf(index)} ends behind the archive: it is cut off or damaged, send it again or pack the files again`,
       );
     }
   }
