@@ -35,6 +35,7 @@ export {
 export { type DicomContext, type EncodeOptions, encodeOutput } from './app/encode-output.ts';
 export { type Estimate, estimatePrediction, largestThatFits, type VolumeFactsOf } from './app/estimate.ts';
 export {
+  isNetworkSpec,
   type Manifest,
   type ModelSpec,
   manifestSchema,
@@ -118,7 +119,8 @@ export {
   writeStripped,
 } from './formats/identifying-text.ts';
 export { type InspectOptions, inspectFiles, inspectStart } from './formats/inspect-files.ts';
-export { meshToStl, meshToVtk, readMesh } from './formats/mesh-file.ts';
+export { readMesh } from './formats/mesh-reader.ts';
+export { meshToStl, meshToVtk } from './formats/mesh-writer.ts';
 export { formatPoints, parsePoints } from './formats/points.ts';
 export { isText } from './formats/strangers.ts';
 export {

@@ -5,7 +5,7 @@ import { parseDicom } from '../dicom/parse.ts';
 import { readSegmentationFile } from '../dicom/read-segmentation.ts';
 import { tags } from '../dicom/tags.ts';
 import type { FileGeometry } from '../formats/file-geometry.ts';
-import { readMesh } from '../formats/mesh-file.ts';
+import { readMesh } from '../formats/mesh-reader.ts';
 import { readTransform } from '../formats/transform-file.ts';
 import { collectBytes, readVolume, sourceFromBytes, type VolumeExtension } from '../formats/volume-file.ts';
 import { webPlatform } from '../formats/web-platform.ts';

@@ -5,7 +5,7 @@ import { z } from 'zod';
 import type { App } from '../apps.ts';
 import { readJson } from '../intake/read-json.ts';
 import { type ReceivedInput, startBytes } from '../intake/receive-input.ts';
-import type { BlobRef } from '../store/blobs.ts';
+import type { BlobRef } from '../store/blob-writer.ts';
 import type { ServerContext } from './context.ts';
 import { mostFiles } from './request-form.ts';
 

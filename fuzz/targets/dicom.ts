@@ -7,11 +7,11 @@ import {
   readVolume,
   sourceFromBytes,
 } from '@tomaat/core';
-import type { Dataset, DicomFile } from '../packages/core/src/dicom/dataset.ts';
-import { encodeDataset } from '../packages/core/src/dicom/encode.ts';
-import { decodeJpegLossless } from '../packages/core/src/dicom/jpeg-lossless.ts';
-import { parseDicom } from '../packages/core/src/dicom/parse.ts';
-import { decodeRle } from '../packages/core/src/dicom/rle.ts';
+import type { Dataset, DicomFile } from '../../packages/core/src/dicom/dataset.ts';
+import { encodeDataset } from '../../packages/core/src/dicom/encode.ts';
+import { decodeJpegLossless } from '../../packages/core/src/dicom/jpeg-lossless.ts';
+import { parseDicom } from '../../packages/core/src/dicom/parse.ts';
+import { decodeRle } from '../../packages/core/src/dicom/rle.ts';
 import {
   dicomFile,
   type Elements,
@@ -19,9 +19,9 @@ import {
   type Slice,
   sliceElements,
   syntaxes,
-} from '../packages/core/test/dicom-files.ts';
-import { encodeJpegLossless } from '../packages/core/test/jpeg-lossless.ts';
-import { equal, must, type Target } from './target.ts';
+} from '../../packages/core/test/dicom-files.ts';
+import { encodeJpegLossless } from '../../packages/core/test/jpeg-lossless.ts';
+import { equal, must, type Target } from '../target.ts';
 
 const limits = { maxVoxels: 2 ** 14 };
 const words = [

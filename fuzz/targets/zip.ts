@@ -1,7 +1,7 @@
 /** Zip archives: what is taken is bounded, and all of it can be read or is refused in words. */
 import { openZip, type Platform, type SourceFile, sourceFromBytes } from '@tomaat/core';
-import { zipOf } from '../packages/core/test/zip-files.ts';
-import { must, type Target } from './target.ts';
+import { zipOf } from '../../packages/core/test/zip-files.ts';
+import { must, type Target } from '../target.ts';
 
 const limits = { maxVoxels: 2 ** 12 };
 /** As openZip() states it: 8 bytes for each voxel, 64 MiB of headers. */
