@@ -9,6 +9,7 @@ import { bodyTargets } from './targets/bodies.ts';
 import { dicomWebTargets } from './targets/dicomweb.ts';
 import { gzipTargets } from './targets/gzip.ts';
 import { requestTargets } from './targets/requests.ts';
+import { segmentationTargets } from './targets/segmentations.ts';
 import { textTargets } from './targets/texts.ts';
 import { transformTargets } from './targets/transforms.ts';
 import { volumeTargets } from './targets/volumes.ts';
@@ -20,6 +21,7 @@ export const targets: Readonly<Record<string, Target>> = {
   ...gzipTargets,
   ...bodyTargets,
   ...dicomTargets,
+  ...segmentationTargets,
   ...dicomWebTargets,
   ...requestTargets,
   ...appTargets,
