@@ -1,20 +1,22 @@
 import { execFile } from 'node:child_process';
 import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { parseDicom } from '../packages/core/src/dicom/parse.ts';
 import { readSegmentation } from '../packages/core/src/dicom/read-segmentation.ts';
 import {
   buildSegmentation,
+  liesOnSource,
   type SegmentationOptions,
   type SegmentationType,
 } from '../packages/core/src/dicom/segmentation.ts';
 import { writeDicomFile } from '../packages/core/src/dicom/write-file.ts';
-import { collectBytes } from '../packages/core/src/formats/volume-file.ts';
+import { collectBytes, readVolume, sourceFromBytes } from '../packages/core/src/formats/volume-file.ts';
 import type { Volume } from '../packages/core/src/volume.ts';
 import { asymmetricLabels, sourceOf } from '../packages/core/test/dicom-source.ts';
+import { nodePlatform } from '../packages/server/src/node-platform.ts';
 import { findDciodvfy, findPython } from './programs.ts';
 import { dataFolder } from './real-data.ts';
 
@@ -87,13 +89,16 @@ const nameOf = (name: string, { type, compression }: (typeof kinds)[number]) =>
   `${name} as ${type}${compression === undefined ? '' : ` (${compression})`}`;
 const all = series.flatMap((name) => kinds.map((kind) => ({ name, kind, title: nameOf(name, kind) })));
 
+const pathsOf = (name: string) =>
+  readdirSync(join(data!, name))
+    .map((file) => join(data!, name, file))
+    .filter((path) => statSync(path).isFile());
+
 beforeAll(async () => {
-  if (!data || !python) return;
+  if (!data) return;
   const described: object[] = [];
   for (const [i, { name, kind, title }] of all.entries()) {
-    const paths = readdirSync(join(data, name))
-      .map((file) => join(data, name, file))
-      .filter((path) => statSync(path).isFile());
+    const paths = pathsOf(name);
     const { source, grid } = sourceOf(paths.map((path) => readFileSync(path)));
     const labelMap = asymmetricLabels(grid);
     const [file, labels] = [join(folder, `${i}.dcm`), join(folder, `${i}.raw`)];
@@ -104,6 +109,7 @@ beforeAll(async () => {
     cases.set(title, { labelMap, file });
     described.push({ segmentation: file, series: paths, ...grid, labels, values });
   }
+  if (!python) return;
   writeFileSync(join(folder, 'cases.json'), JSON.stringify(described));
   const { stdout } = await run(python, [checker, join(folder, 'cases.json')], { maxBuffer: 2 ** 24 });
   for (const [i, one] of (JSON.parse(stdout) as Found[]).entries()) found.set(all[i].title, one);
@@ -141,7 +147,7 @@ describe.skipIf(!python)('buildSegmentation() of a real series', () => {
   });
 });
 
-describe.skipIf(!python || !dciodvfy)('dciodvfy', () => {
+describe.skipIf(!dciodvfy)('dciodvfy', () => {
   /** It knows no LABELMAP: neither the class nor that its segments may begin with 0. */
   const unknown = [
     'Error - SegmentNumber not monotonically increasing from one by one - have SegmentSequence item number 1 (from one) with SegmentNumber of 0',
@@ -156,7 +162,22 @@ describe.skipIf(!python || !dciodvfy)('dciodvfy', () => {
   });
 });
 
-describe.skipIf(!python)('readSegmentation()', () => {
+describe.skipIf(!data)('readVolume()', () => {
+  it.each(series)('gives the source of %s as the plainest reader does', async (name) => {
+    const paths = pathsOf(name);
+    const { source, grid } = sourceOf(paths.map((path) => readFileSync(path)));
+    const files = paths.map((path) => sourceFromBytes(basename(path), readFileSync(path)));
+    const read = await readVolume(files, nodePlatform);
+    expect(read.volume.size).toEqual(grid.size);
+    expect(read.source!.slices.length).toBe(grid.size[2]);
+    for (const [k, slice] of read.source!.slices.entries()) expect(source.slices[k]).toMatchObject(slice);
+    expect(read.source!.pixelSpacing).toEqual(source.pixelSpacing);
+    expect(liesOnSource(read.volume, source)).toBe(true);
+    expect(liesOnSource(grid, read.source!)).toBe(true);
+  });
+});
+
+describe.skipIf(!data)('readSegmentation()', () => {
   it.each(all)('gives the label map of $title again, with its place and its labels', ({ title }) => {
     const { labelMap, file } = cases.get(title)!;
     const read = readSegmentation(parseDicom(readFileSync(file))!);

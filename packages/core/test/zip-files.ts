@@ -20,7 +20,7 @@ export interface ZipEntry {
   readonly mode?: number;
   readonly localName?: string;
   readonly extra?: Uint8Array;
-  /** Sizes and checksum behind the data, zeros before it (4.3.9). */
+  /** Sizes and checksum after the data, zeros before it (4.3.9). */
   readonly descriptor?: boolean;
   /** Sizes and place in 64 bits in the directory (4.5.3). */
   readonly zip64?: boolean;
