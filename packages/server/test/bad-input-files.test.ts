@@ -178,7 +178,7 @@ describe.each(Object.entries(faces))('%s refuses', (_name, face) => {
       () => Buffer.concat([Buffer.from('\x89PNG\r\n\x1a\n', 'latin1'), Buffer.alloc(5000, 7)]),
       /PNG picture: send the volume/,
     ],
-    ['a DICOM file without an image', () => dicom, /None of the files is an image of a volume/],
+    ['a DICOM file without an image', () => dicom, /DICOM object without pixels, not an image of a volume/],
     [
       'a zip',
       () => Buffer.concat([Buffer.from('PK\x03\x04'), Buffer.alloc(5000, 7)]),

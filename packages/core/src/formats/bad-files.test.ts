@@ -26,7 +26,7 @@ describe('readVolume() refuses a broken file at once, naming the field and the r
   it.each([
     ['a JPEG', [0xff, 0xd8, 0xff, 0xe0, 0, 16, 74, 70, 73, 70], 'UNSUPPORTED_FORMAT'],
     ['bzip2', [66, 90, 104, 57, 49, 65], 'UNSUPPORTED_FORMAT'],
-    ['a zip', [80, 75, 3, 4, 20, 0], 'UNSUPPORTED_FORMAT'],
+    ['the beginning of a zip', [80, 75, 3, 4, 20, 0], 'BAD_HEADER'],
     ['text', [...Buffer.from('Dear colleague,\nplease find attached …')], 'UNKNOWN_FORMAT'],
     ['one byte', [0], 'UNKNOWN_FORMAT'],
     ['zeros', [...new Uint8Array(1000)], 'UNKNOWN_FORMAT'],

@@ -6,7 +6,7 @@ import type { Bytes, Platform } from '../platform.ts';
 import { type Volume, voxelCount } from '../volume.ts';
 import { checkAffine, defaultLimits, type ReadLimits } from './header.ts';
 import { maxPaddingBytes } from './inflate-members.ts';
-import { isDicomSeries, readPrefix, requireFew, unpackFiles } from './inspect-files.ts';
+import { readPrefix, sortFiles } from './inspect-files.ts';
 import type { SourceFile } from './source-file.ts';
 import { type VolumeExtension, type VolumeHeader, writerOf } from './table.ts';
 import type { WriteOptions } from './volume-format.ts';
@@ -103,11 +103,8 @@ export async function readVolume(
   options: ReadOptions = {},
 ): Promise<ReadVolume> {
   const { limits = defaultLimits, signal } = options;
-  const files = await unpackFiles(given, platform, limits);
-  if (await isDicomSeries(files, signal)) return readDicom(files, platform, options);
-  requireFew(files);
-  const prefixes: FilePrefix[] = [];
-  for (const file of files) prefixes.push(await readPrefix(file, prefixBytes, signal));
+  const { files, prefixes } = await sortFiles(given, platform, { limits, signal });
+  if (!prefixes) return readDicom(files, platform, options);
   let plan = planRead(prefixes, limits);
   if (plan.start === undefined) {
     for (const [i, file] of files.entries()) prefixes[i] = await readPrefix(file, longPrefixBytes, signal);
