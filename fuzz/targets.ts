@@ -5,6 +5,7 @@
 import type { Target } from './target.ts';
 import { appTargets } from './targets/apps.ts';
 import { bodyTargets } from './targets/bodies.ts';
+import { dicomTargets } from './targets/dicom.ts';
 import { dicomWebTargets } from './targets/dicomweb.ts';
 import { gzipTargets } from './targets/gzip.ts';
 import { requestTargets } from './targets/requests.ts';
@@ -18,6 +19,7 @@ export const targets: Readonly<Record<string, Target>> = {
   ...transformTargets,
   ...gzipTargets,
   ...bodyTargets,
+  ...dicomTargets,
   ...dicomWebTargets,
   ...requestTargets,
   ...appTargets,

@@ -289,7 +289,9 @@ ${endings.join('\n')}
 }
 
 /** How a header in a file of its own finds its voxels. */
-function partsText({ detached, endings }: VolumeFormatRow): string {
+function partsText({ detached, endings, reads }: VolumeFormatRow): string {
+  if (reads.from === 'many headers')
+    return 'no; a volume is one file for each slice, or several slices in a file';
   const list = (holds: string) =>
     endings.flatMap((one) => (one.holds === holds ? `\`${one.ending}\`` : [])).join(', ');
   if (detached === undefined) return 'no';

@@ -63,6 +63,24 @@ export {
   parseParameters,
 } from './app/values.ts';
 export { type NetworkReport, verifyNetwork } from './app/verify.ts';
+export type { DecodedFrame, DecodeFrame, FrameShape } from './dicom/decoders.ts';
+export { type DicomHeader, readDicomHeader, type UnreadFile } from './dicom/dicom-files.ts';
+export {
+  type DicomFindings,
+  type DicomReadOptions,
+  type DicomVolumeHeader,
+  inspectDicom,
+  readDicomVolume,
+} from './dicom/read-dicom.ts';
+export { type DicomSeries, type LeftOut, listSeries, type SeriesList } from './dicom/series.ts';
+export type { DicomSource, SliceReference } from './dicom/source.ts';
+export {
+  type CodecModule,
+  type CodecName,
+  type CodecOptions,
+  createFrameDecoder,
+  quietCodec,
+} from './dicom/wasm-codecs.ts';
 export {
   describeError,
   type ErrorCode,
@@ -121,6 +139,7 @@ export {
   inspectVolume,
   type ReadLimits,
   type ReadOptions,
+  type ReadVolume,
   readVolume,
   type SourceFile,
   sourceFromBytes,

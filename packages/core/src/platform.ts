@@ -1,8 +1,10 @@
+import type { DecodeFrame } from './dicom/decoders.ts';
+
 /** Bytes in memory of their own, as Blob, Response and WebCrypto take them. */
 export type Bytes = Uint8Array<ArrayBuffer>;
 
-/** Compressions that occur inside volume formats: gzip members, and zlib streams (RFC 1950). */
-export type Compression = 'gzip' | 'zlib';
+/** Compressions that occur inside volume formats: gzip members, zlib streams (RFC 1950), and deflate streams without a wrapper (RFC 1951). */
+export type Compression = 'gzip' | 'zlib' | 'deflate-raw';
 
 /**
  * What core needs from where it runs: node:zlib in the server, CompressionStream in a browser. Both stream.
@@ -17,4 +19,6 @@ export interface Platform {
     compression: Compression,
     level: number,
   ): AsyncIterable<Uint8Array>;
+  /** Decodes compressed frames of DICOM images (JPEG, JPEG-LS, JPEG 2000, HTJ2K); without it they are refused. */
+  decodeFrame?: DecodeFrame;
 }

@@ -12,16 +12,19 @@ import {
   webPlatform,
   writeVolume,
 } from '@tomaat/core';
+import { dicomFile, sliceElements } from './dicom-files.ts';
 
 const affine: Affine = [0.7, 0, 0.3, -31, 0, 1.25, 0, 47, -0.3, 0, 5.5, -112, 0, 0, 0, 1];
 const voxels = Int16Array.from({ length: 60 * 49 }, (_, i) => ((i * 7919) % 4001) - 1000);
 export const goodVolume: Volume = { voxels, size: [15, 14, 14], components: 1, affine };
 
-export type Kind = 'nii' | 'nii.gz' | 'nifti2' | 'mha' | 'mha raw' | 'nrrd' | 'nrrd raw';
+export type Kind = 'nii' | 'nii.gz' | 'nifti2' | 'mha' | 'mha raw' | 'nrrd' | 'nrrd raw' | 'dcm';
 
 /** A file of this kind that is right. */
 export async function goodFile(kind: Kind): Promise<Uint8Array> {
   if (kind === 'nifti2') return nifti2(await goodFile('nii'));
+  // A series of one image.
+  if (kind === 'dcm') return dicomFile(sliceElements({ more: { 1572944: ['DS', '2.5'] } }));
   const extension = kind.split(' ')[0] as (typeof supportedExtensions)[number];
   return collectBytes(
     writeVolume(goodVolume, extension, webPlatform, { level: kind.endsWith('raw') ? 0 : 1 }),

@@ -22,6 +22,8 @@ import { hasLongLength, isVr, type Vr } from './value-representations.ts';
 export interface ParseOptions {
   /** Length of the whole file, where `bytes` are only its beginning: parsing ends at the pixel data then. */
   fileBytes?: number;
+  /** The data set of a deflated file, inflated: `bytes` are read for the meta information alone, `fileBytes` is the length of these. */
+  inflated?: Uint8Array;
 }
 
 /** Bytes that a file takes from the first of them to the end of `(0008,0018)`, in nearly all files. */
@@ -38,6 +40,10 @@ const sequenceEnd = 0xfffee0dd;
 export function isDicom(bytes: Uint8Array): boolean {
   return startOf(bytes) > 0 || beginsWithElement(bytes);
 }
+
+/** Whether bytes are a DICOM file's, and no text that begins like one: base64 has the letters DICM too. */
+export const isDicomUnlikeText = (bytes: Uint8Array): boolean =>
+  isDicom(bytes) && bytes.subarray(0, 128).some((byte) => byte < 9);
 
 /** The first byte behind the preamble and the word DICM; 0 where they are missing. */
 function startOf(bytes: Uint8Array): number {
@@ -63,7 +69,7 @@ function beginsWithElement(bytes: Uint8Array): boolean {
 
 /**
  * The data set of a file. Undefined where `bytes` are the beginning of a longer file and end before its pixel data: parse more
- * of it then. A deflated file (1.2.840.10008.1.2.1.99) is inflated first, by `inflateDicom()`.
+ * of it then. The data set of a deflated file (1.2.840.10008.1.2.1.99, see `deflatedFrom()`) is inflated first.
  *
  * Read leniently: files without preamble, without meta information or without its length; values of an odd length; a VR of UN
  * that hides a sequence (CP-246); an implicit sequence that the dictionary lacks; a last element that is cut off in the pixels.
@@ -72,9 +78,10 @@ function beginsWithElement(bytes: Uint8Array): boolean {
  *   broken, a tag occurs twice, or there are more than 1,000,000 elements or 32 levels
  */
 export function parseDicom(bytes: Uint8Array, options: ParseOptions = {}): DicomFile | undefined {
-  const isWhole = options.fileBytes === undefined || options.fileBytes <= bytes.length;
+  const given = (options.inflated ?? bytes).length;
+  const isWhole = options.fileBytes === undefined || options.fileBytes <= given;
   try {
-    return parseWhole(bytes, isWhole);
+    return parseWhole(bytes, isWhole, options.inflated);
   } catch (error) {
     if (error instanceof Short && !isWhole) return undefined;
     if (error instanceof Short) throw cutOff(error.tag);
@@ -96,7 +103,7 @@ const cutOff = (tag: Tag | undefined) =>
     `The file ends within ${tag === undefined ? 'an element' : tagName(tag)}: it is cut off, send it again`,
   );
 
-function parseWhole(bytes: Uint8Array, isWhole: boolean): DicomFile {
+function parseWhole(bytes: Uint8Array, isWhole: boolean, inflated: Uint8Array | undefined): DicomFile {
   const reader = { bytes, view: viewOf(bytes), elements: 0, isWhole };
   const start = startOf(bytes);
   if (start === 0 && !beginsWithElement(bytes)) {
@@ -111,7 +118,11 @@ function parseWhole(bytes: Uint8Array, isWhole: boolean): DicomFile {
   });
   const stated = word(meta.dataset, tags.transferSyntaxUid);
   if (stated === transferSyntaxes.deflated) {
-    throw new TomaatError('UNSUPPORTED_FORMAT', 'The data set is deflated: inflate it first');
+    if (!inflated) throw new TomaatError('UNSUPPORTED_FORMAT', 'The data set is deflated: inflate it first');
+    const inner = { bytes: inflated, view: viewOf(inflated), elements: 0, isWhole };
+    const span = { at: 0, end: inflated.length, encoding: explicitLittle, depth: 0 };
+    const { dataset } = readElements(inner, span);
+    return { meta: meta.dataset, dataset, transferSyntax: stated, ...explicitLittle };
   }
   const transferSyntax = stated ?? guessSyntax(reader, meta.at);
   const encoding = encodingOf(transferSyntax);
@@ -167,7 +178,10 @@ interface Span {
 function readElements(reader: Reader, span: Span): { dataset: Dataset; at: number; isClosed: boolean } {
   const { bytes, view } = reader;
   const { end, encoding, depth } = span;
-  if (depth > maxDepth) throw badHeader(`Sequences are nested more than ${maxDepth} levels deep`);
+  if (depth > maxDepth)
+    throw badHeader(
+      `Sequences are nested more than ${maxDepth} levels deep: export the file again from the system that made it`,
+    );
   const dataset = new Map<Tag, DicomElement>();
   let { at } = span;
   while (at < end) {

@@ -6,10 +6,11 @@ import { z } from 'zod';
  * again, because other programs read it in their own way: they choose another form of a NIfTI file, and ignore the units of
  * NRRD and MetaImage files. Numbers and listed words only: no text of a file can pass through it.
  */
-export type FileGeometry = NiftiGeometry | MetaImageGeometry | NrrdGeometry;
+export type FileGeometry = NiftiGeometry | MetaImageGeometry | NrrdGeometry | DicomGeometry;
 export type NiftiGeometry = z.infer<typeof niftiSchema>;
 export type MetaImageGeometry = z.infer<typeof metaImageSchema>;
 export type NrrdGeometry = z.infer<typeof nrrdSchema>;
+export type DicomGeometry = z.infer<typeof dicomSchema>;
 
 // Arrays of a fixed length rather than tuples: generators of clients know no tuples in JSON Schema.
 const three = <T extends z.ZodType>(item: T) => z.array(item).length(3);
@@ -94,5 +95,13 @@ const nrrdSchema = z.strictObject({
   units: nrrdUnitsOfAxes.optional(),
 });
 
+/** Images state their place one by one, and no result is written as such images: nothing is stated again. */
+const dicomSchema = z.strictObject({ format: z.literal('dicom') });
+
 /** Checks what came as JSON from another process or machine, or lay in a database. */
-export const fileGeometrySchema = z.discriminatedUnion('format', [niftiSchema, metaImageSchema, nrrdSchema]);
+export const fileGeometrySchema = z.discriminatedUnion('format', [
+  niftiSchema,
+  metaImageSchema,
+  nrrdSchema,
+  dicomSchema,
+]);

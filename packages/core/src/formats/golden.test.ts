@@ -223,7 +223,7 @@ describe('readVolume() refuses files made to break readers', () => {
     ['malformed/panimg/same_name.zip', 'UNSUPPORTED_FORMAT'],
     ['malformed/panimg/tar_with_link.tar', 'UNSUPPORTED_FORMAT'],
     ['malformed/panimg/tar_with_sym_link.tar', 'UNSUPPORTED_FORMAT'],
-    ['malformed/pydicom/MR_small.dcm', 'UNSUPPORTED_FORMAT'],
+    ['malformed/pydicom/MR_truncated.dcm', 'BAD_VOXELS'],
     ['formats/nifti/nibabel/test.mgz', 'UNSUPPORTED_FORMAT'],
     ['formats/same_image/spr.spr', 'UNKNOWN_FORMAT'],
   ];

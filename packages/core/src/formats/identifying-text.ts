@@ -1,9 +1,10 @@
+import { TomaatError } from '../errors.ts';
 import type { Platform } from '../platform.ts';
 import { type Found, type IdentifyingField, printable } from './identifying-found.ts';
 import { longestHeader } from './identifying-lines.ts';
 import { dataFileEndings, endingOf, formatOf, holdsVoxelsAlone, readableEndings } from './table.ts';
 import { transformEndings } from './transform-file.ts';
-import { hasEnding } from './volume-format.ts';
+import { hasEnding, type VolumeFormatRow } from './volume-format.ts';
 
 export type { IdentifyingField } from './identifying-found.ts';
 
@@ -31,7 +32,7 @@ export interface Rewrite {
 /**
  * Looks for identifying text in the file of a volume, and in the gzip headers around it. `dataFile` gives the
  * name that the header of a pair shall have for the file of its voxels.
- * @throws TomaatError BAD_HEADER when a header of text does not end within 4 MiB.
+ * @throws TomaatError BAD_HEADER when a header of text does not end within 4 MiB; UNSUPPORTED_FORMAT for DICOM.
  */
 export async function findIdentifyingText(
   file: TextSource,
@@ -127,7 +128,13 @@ async function findInHeader(
   dataFile: (name: string) => string,
 ): Promise<Found> {
   const format = formatOf(header);
-  return format ? format.text.find(header, { name: file.name, whole, dataFile }) : { fields: [], from: 0 };
+  if (!format) return { fields: [], from: 0 };
+  const { text, name }: VolumeFormatRow = format;
+  if (text) return text.find(header, { name: file.name, whole, dataFile });
+  throw new TomaatError(
+    'UNSUPPORTED_FORMAT',
+    `What identifies a person cannot be taken out of a ${name} file here: de-identify the series before it is sent`,
+  );
 }
 
 // ---- gzip (RFC 1952) ----
@@ -179,6 +186,12 @@ async function hasSpeakingMember(file: TextSource, from: number): Promise<boolea
   return false;
 }
 
+/** How many bytes of an unpacked file hold its text; undefined where its format is unknown or has no such. */
+function textLength(start: Uint8Array): number | undefined {
+  const format: VolumeFormatRow | undefined = formatOf(start);
+  return format?.text?.length(start);
+}
+
 /** The first unpacked bytes, as far as a header goes; what is broken is left for the reader of volumes to explain. */
 async function inflateStart(
   file: TextSource,
@@ -187,7 +200,7 @@ async function inflateStart(
   try {
     let limit = 4096;
     const bytes = await collect(platform.inflate(wholeOf(file), 'gzip'), limit, (start, wanted) => {
-      if (start.length >= 4096 && wanted === 4096) limit = formatOf(start)?.text.length(start) ?? limit;
+      if (start.length >= 4096 && wanted === 4096) limit = textLength(start) ?? limit;
       return limit;
     });
     return { bytes, whole: bytes.length < limit };

@@ -5,7 +5,6 @@ import { hasEnding } from './volume-format.ts';
 
 /** Other kinds of files that people send, and what to do about them. */
 const strangers: readonly (readonly [at: number, magic: string, advice: string])[] = [
-  [128, 'DICM', 'a DICOM file: convert the series to NIfTI, for instance with dcm2niix'],
   [0, '\xff\xd8\xff', 'a JPEG picture: send the volume that it was made from'],
   [0, '\x89PNG', 'a PNG picture: send the volume that it was made from'],
   [0, 'GIF8', 'a GIF picture: send the volume that it was made from'],

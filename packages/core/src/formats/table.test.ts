@@ -33,6 +33,7 @@ const samples: Readonly<Record<VolumeFormat, Kind>> = {
   nifti2: 'nifti2',
   metaimage: 'mha',
   nrrd: 'nrrd',
+  dicom: 'dcm',
 };
 const sampleOf = (format: string) => goodFile(samples[format as VolumeFormat]);
 const versions = volumeFormats.flatMap((row) =>

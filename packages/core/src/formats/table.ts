@@ -1,3 +1,4 @@
+import { isDicom, isDicomUnlikeText } from '../dicom/parse.ts';
 import { TomaatError } from '../errors.ts';
 import type { HeaderOf } from './header.ts';
 import { findMetaImage, findNrrd, longestHeader } from './identifying-lines.ts';
@@ -66,7 +67,19 @@ const nrrd = {
   rewrite: 'SimpleITK.WriteImage(SimpleITK.ReadImage("old.nrrd"), "new.nrrd")',
 } as const satisfies VolumeFormatRow;
 
-const rows = [nifti, metaImage, nrrd] as const;
+const dicom = {
+  name: 'DICOM',
+  versions: { dicom: 'DICOM' },
+  // Files of a series have any names.
+  endings: [],
+  clue: 'magic',
+  matches: isDicom,
+  unlikeBase64: isDicomUnlikeText,
+  reads: { from: 'many headers' },
+  rewrite: 'SimpleITK.WriteImage(SimpleITK.ReadImage(names), "new.nrrd")',
+} as const satisfies VolumeFormatRow;
+
+const rows = [nifti, metaImage, nrrd, dicom] as const;
 type Row = (typeof rows)[number];
 
 /** In the order in which people are told of them. */
@@ -101,7 +114,7 @@ export const formatNames = Object.assign({}, ...volumeFormats.map(({ versions })
 export const listedWithOr = (texts: readonly string[]): string =>
   [texts.slice(0, -1).join(', '), ...texts.slice(-1)].filter((text) => text !== '').join(' or ');
 
-/** “NIfTI, MetaImage or NRRD”. */
+/** “NIfTI, MetaImage, NRRD or DICOM”. */
 export const formatList = listedWithOr(volumeFormats.map(({ name }) => name));
 
 /** Whether the first bytes begin like a volume's file, and no base64 text can begin like that. */

@@ -1,15 +1,27 @@
+import { inspectDicom, readDicomVolume } from '../dicom/read-dicom.ts';
+import type { LeftOut } from '../dicom/series.ts';
+import type { DicomSource } from '../dicom/source.ts';
 import { TomaatError } from '../errors.ts';
 import type { Bytes, Platform } from '../platform.ts';
 import { type Volume, voxelCount } from '../volume.ts';
 import { checkAffine, defaultLimits, type ReadLimits } from './header.ts';
 import { maxPaddingBytes } from './inflate-members.ts';
+import type { SourceFile } from './source-file.ts';
 import { type VolumeExtension, type VolumeHeader, writerOf } from './table.ts';
 import type { WriteOptions } from './volume-format.ts';
-import { type FilePrefix, type Plan, planRead, prefixBytes, surplusVoxels } from './volume-plan.ts';
+import {
+  type FilePrefix,
+  isOneOfMany,
+  type Plan,
+  planRead,
+  prefixBytes,
+  surplusVoxels,
+} from './volume-plan.ts';
 import { joinBytes, pieceBytes } from './voxel-pieces.ts';
 import { createVoxelSink, textToBytes } from './voxel-sink.ts';
 
 export type { ReadLimits } from './header.ts';
+export type { SourceFile } from './source-file.ts';
 export {
   extensionOf,
   readableEndings,
@@ -22,19 +34,11 @@ export type { WriteOptions } from './volume-format.ts';
 export type { FilePrefix } from './volume-plan.ts';
 export { collectBytes } from './voxel-pieces.ts';
 
-/** A file to read. Only the name's last part is ever looked at; it is never a path to open. */
-export interface SourceFile {
-  name: string;
-  /** Its name is not the one that the header of its pair may know: whether they belong together was seen before. */
-  renamed?: boolean;
-  sizeBytes?: number;
-  /** The bytes from `start` (default 0) to the end; may be called several times. */
-  open(start?: number): AsyncIterable<Uint8Array>;
-}
-
 export interface ReadOptions {
   /** Which volume of a 4-D file, from 0; 'all' reads every one, as components. */
   frame?: number | 'all';
+  /** Which series of DICOM files to read where there are several: its UID, or its number. */
+  series?: string;
   limits?: ReadLimits;
   /** Told the fraction of the voxels that was read, at most once per chunk of the source. */
   onProgress?(fraction: number): void;
@@ -47,17 +51,38 @@ const longPrefixBytes = 4 * 2 ** 20;
 /**
  * What a volume's header says, from the first bytes of its files. All that a header can tell is checked (magic, sizes,
  * type, offset, geometry; the length of the file where `sizeBytes` is known), and nothing is allocated by it. Payloads are
- * checked when they are read. A packed header is unpacked here, not by the platform (see inflatePrefix).
+ * checked when they are read. A packed header is unpacked here, not by the platform (see inflatePrefix), but for deflated DICOM.
+ *
+ * DICOM files are sorted into series (see inspectDicom): give as much of each as its header takes, 64 KiB of most, up to 1 MiB of
+ * enhanced multi-frame images.
  *
  * @throws TomaatError UNKNOWN_FORMAT, UNSUPPORTED_FORMAT, BAD_HEADER, BAD_VOXELS (a length that cannot be), TOO_MANY_VOXELS,
- *   BAD_INPUT (a file of a pair is missing or one too many)
+ *   BAD_INPUT (a file of a pair is missing or one too many; several DICOM series)
  */
 export async function inspectVolume(
   files: readonly FilePrefix[],
-  _platform: Platform,
+  platform: Platform,
   limits: ReadLimits = defaultLimits,
+  { series }: Pick<ReadOptions, 'series'> = {},
 ): Promise<VolumeHeader> {
-  return planRead(files, limits).header;
+  if (!files.some((file) => isOneOfMany(file, files))) return planRead(files, limits).header;
+  return (await inspectDicom(files.map(sourceOfPrefix), platform, { limits, series })).header;
+}
+
+/** The beginning of a file as a file to read, which says that more follows it. */
+function sourceOfPrefix({ name, prefix, sizeBytes }: FilePrefix): SourceFile {
+  const least = prefix.length < prefixBytes ? prefix.length : prefix.length + 1;
+  return { ...sourceFromBytes(name, prefix), sizeBytes: Math.max(sizeBytes ?? least, prefix.length) };
+}
+
+/** A volume as it was read. */
+export interface ReadVolume {
+  volume: Volume;
+  header: VolumeHeader;
+  /** Of DICOM files: what results state of the series that they were computed from. */
+  source?: DicomSource;
+  /** Of DICOM files: those that do not belong to the volume, with the reason. */
+  leftOut?: readonly LeftOut[];
 }
 
 /**
@@ -66,16 +91,22 @@ export async function inspectVolume(
  *
  * Scaled voxels (NIfTI's scl_slope) become float32 where that is exact enough, else float64 (see `scaledType`).
  *
+ * The files of a DICOM series are read one after the other (see readDicomVolume).
+ *
  * @throws TomaatError as inspectVolume; FRAME_NEEDED; BAD_INPUT (no such frame); BAD_VOXELS (truncated, surplus or corrupt)
  */
 export async function readVolume(
   files: readonly SourceFile[],
   platform: Platform,
   options: ReadOptions = {},
-): Promise<{ volume: Volume; header: VolumeHeader }> {
+): Promise<ReadVolume> {
   const { limits = defaultLimits, signal } = options;
   const prefixes: FilePrefix[] = [];
-  for (const file of files) prefixes.push(await readPrefix(file, prefixBytes, signal));
+  for (const file of files) {
+    const prefix = await readPrefix(file, prefixBytes, signal);
+    if (isOneOfMany(prefix, files)) return readDicom(files, platform, options);
+    prefixes.push(prefix);
+  }
   let plan = planRead(prefixes, limits);
   if (plan.start === undefined) {
     for (const [i, file] of files.entries()) prefixes[i] = await readPrefix(file, longPrefixBytes, signal);
@@ -129,6 +160,18 @@ export async function readVolume(
     affine: header.affine,
   };
   return { volume, header };
+}
+
+async function readDicom(
+  files: readonly SourceFile[],
+  platform: Platform,
+  options: ReadOptions,
+): Promise<ReadVolume> {
+  const { volume, header, source, leftOut } = await readDicomVolume(files, platform, {
+    ...options,
+    chooseFrame: (frames) => chooseFrame(frames, options.frame),
+  });
+  return { volume, header, source, leftOut };
 }
 
 async function readPrefix(

@@ -20,8 +20,9 @@ export interface VolumeFormatRow {
   matches(bytes: Uint8Array): boolean;
   /** Whether the first 256 bytes (less of a shorter file) begin like this format, and no base64 text can begin like that. */
   unlikeBase64(bytes: Uint8Array): boolean;
-  readonly reads: OneHeader;
-  readonly text: HeaderText;
+  readonly reads: OneHeader | ManyHeaders;
+  /** Missing: what identifies a person is found and taken out in another way. */
+  readonly text?: HeaderText;
   /** The bytes of a file, in pieces. Missing: the format is read alone. Where it is there, every ending of a whole volume is written. */
   write?(volume: Volume, platform: Platform, options: WriterOptions): AsyncIterable<Bytes>;
   /** A line of Python that reads a file and writes it again, for a message. */
@@ -52,14 +53,16 @@ export interface DataFileField {
 export const clues = ['magic', 'numbers', 'words'] as const;
 export type Clue = (typeof clues)[number];
 
-/**
- * One header says all of a volume, whose voxels are in one file. (A series of files that each have a header of their own, as in
- * DICOM, is read in another way: it will stand beside this one, and `planRead()` will ask which it is.)
- */
+/** One header says all of a volume, whose voxels are in one file. */
 export interface OneHeader {
   readonly from: 'one header';
   /** @throws TomaatError BAD_HEADER, UNSUPPORTED_FORMAT, TOO_MANY_VOXELS */
   parse(file: HeaderBytes, limits: ReadLimits): ParsedHeader;
+}
+
+/** Each file has a header of its own, and one or more slices: they are sorted into series, of which one is the volume (dicom/read-dicom.ts). */
+export interface ManyHeaders {
+  readonly from: 'many headers';
 }
 
 /** Where a header may say whose scan it is. */

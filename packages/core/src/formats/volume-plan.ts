@@ -63,10 +63,22 @@ export function planRead(files: readonly FilePrefix[], limits: ReadLimits): Plan
         `The ${kindOf(files[i])} is packed with gzip as a whole: unpack it first`,
       );
     }
+    if (format.reads.from === 'many headers') {
+      throw new TomaatError(
+        'BAD_INPUT',
+        `The ${kindOf(files[i])} is a ${format.name} image, and others of the files are not: send one volume`,
+      );
+    }
     return placeVoxels(format, format.reads.parse(heads[i], limits), i, files);
   }
   throw unknownFormat(files[order[0]], heads[order[0]]);
 }
+
+/** Whether a file begins like one of those that make up a volume together. Not so where another of them is the header of a pair. */
+export const isOneOfMany = (file: FilePrefix, all: readonly { name: string }[]): boolean =>
+  formatOf(headOf(file).bytes)?.reads.from === 'many headers' &&
+  !isGzip(file.prefix) &&
+  !all.some(({ name }) => isHeaderName(name));
 
 const isHeaderName = (name: string) => endingOf(name)?.holds === 'header';
 

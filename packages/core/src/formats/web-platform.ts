@@ -12,14 +12,14 @@ export const webPlatform: Platform = {
       fast: (input) => through(input, new DecompressionStream(streamName(compression))),
       exact: (input) =>
         compression === 'gzip'
-          ? unpackMember(input, (rest) => unpackByPako(rest, 'raw'), crc32)
-          : unpackByPako(input, 'zlib'),
+          ? unpackMember(input, (rest) => unpackByPako(rest, 'deflate-raw'), crc32)
+          : unpackByPako(input, compression),
     }),
   deflate: (source, compression) => through(inputOf(source), new CompressionStream(streamName(compression))),
 };
 
 /** The standard calls the zlib format (RFC 1950) "deflate". */
-const streamName = (compression: Compression) => (compression === 'zlib' ? 'deflate' : 'gzip');
+const streamName = (compression: Compression) => (compression === 'zlib' ? 'deflate' : compression);
 
 interface ClosableInput extends Pick<ByteInput, 'next'> {
   close?(): void;
@@ -78,12 +78,12 @@ async function* through(input: ClosableInput, stream: GenericTransformStream): A
 const pakoChunkBytes = 2 ** 16;
 
 /** Unpacks one deflate or zlib stream piece by piece, so that no input makes more than a piece at a time. */
-async function* unpackByPako(input: ByteInput, wrapper: 'raw' | 'zlib'): AsyncGenerator<Uint8Array> {
+async function* unpackByPako(input: ByteInput, wrapper: 'deflate-raw' | 'zlib'): AsyncGenerator<Uint8Array> {
   const { ZStream, zlibInflate, zlibInflateInit2, Z_BUF_ERROR, Z_NO_FLUSH, Z_OK, Z_STREAM_END } =
     await import('pako');
   const stream = new ZStream();
   // A window of 32 KiB; negative: without a wrapper (zlib.h, inflateInit2).
-  zlibInflateInit2(stream, wrapper === 'raw' ? -15 : 15);
+  zlibInflateInit2(stream, wrapper === 'deflate-raw' ? -15 : 15);
   for (let isHungry = true; ; ) {
     if (isHungry && stream.avail_in === 0) {
       const chunk = await input.next();

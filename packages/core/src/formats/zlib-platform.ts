@@ -5,6 +5,7 @@ import { type ByteInput, type Crc32, crc32, inflateSource, unpackMember } from '
 export interface Zlib {
   createGzip(options: ZlibOptions): ZlibStream;
   createDeflate(options: ZlibOptions): ZlibStream;
+  createDeflateRaw(options: ZlibOptions): ZlibStream;
   createGunzip(options: ZlibOptions): ZlibStream;
   createInflate(options: ZlibOptions): ZlibStream;
   createInflateRaw(options: ZlibOptions): ZlibStream;
@@ -34,17 +35,27 @@ const chunkSizeFor = (bytes: number) => Math.min(2 ** 18, Math.max(2 ** 15, 8 * 
 /** The platform of Node: zlib's streams, on its thread pool. */
 export function zlibPlatform(zlib: Zlib): Platform {
   const raw = (input: ByteInput) => through(input, zlib.createInflateRaw, {});
-  const inflate = (input: ByteInput) => through(input, zlib.createInflate, {});
+  const inflate = (input: ByteInput, compression: Compression) =>
+    compression === 'zlib' ? through(input, zlib.createInflate, {}) : raw(input);
   return {
     inflate: (source, compression) =>
       inflateSource(source, compression, {
-        fast: (input) => (compression === 'gzip' ? through(input, zlib.createGunzip, {}) : inflate(input)),
+        fast: (input) =>
+          compression === 'gzip' ? through(input, zlib.createGunzip, {}) : inflate(input, compression),
         exact: (input) =>
-          compression === 'gzip' ? unpackMember(input, raw, zlib.crc32 ?? crc32) : inflate(input),
+          compression === 'gzip'
+            ? unpackMember(input, raw, zlib.crc32 ?? crc32)
+            : inflate(input, compression),
       }),
     deflate: (source, compression, level) => deflate(zlib, source, compression, level),
   };
 }
+
+const packers = ({ createGzip, createDeflate, createDeflateRaw }: Zlib) => ({
+  gzip: createGzip,
+  zlib: createDeflate,
+  'deflate-raw': createDeflateRaw,
+});
 
 async function* deflate(
   zlib: Zlib,
@@ -61,7 +72,7 @@ async function* deflate(
     unread() {},
   };
   try {
-    yield* through(input, compression === 'gzip' ? zlib.createGzip : zlib.createDeflate, { level });
+    yield* through(input, packers(zlib)[compression], { level });
   } finally {
     Promise.resolve(iterator.return?.()).catch(() => undefined);
   }

@@ -1,0 +1,34 @@
+/** What a frame's header in the data set says of it; a decoder must give exactly this many samples. */
+export interface FrameShape {
+  readonly rows: number;
+  readonly columns: number;
+  readonly samplesPerPixel: number;
+  readonly bitsAllocated: number;
+  readonly bitsStored: number;
+  /** Whether the stored values are two's complement (PixelRepresentation 1). */
+  readonly isSigned: boolean;
+}
+
+/** What a code stream says of itself, and its samples. */
+export interface DecodedFrame {
+  readonly rows: number;
+  readonly columns: number;
+  readonly samplesPerPixel: number;
+  /** Samples in the machine's order of bytes. */
+  readonly bytes: Uint8Array;
+  readonly bytesPerSample: 1 | 2 | 4;
+  /** The precision that the code stream states. */
+  readonly bitsPerSample: number;
+}
+
+/**
+ * Decodes one compressed frame of a transfer syntax that core does not decode itself. Given by whoever runs core, as inflate is
+ * (Platform.decodeFrame): the codecs are WebAssembly, and are loaded when the first such frame comes.
+ *
+ * @throws any error for a code stream that is damaged
+ */
+export type DecodeFrame = (
+  transferSyntax: string,
+  frame: Uint8Array,
+  shape: FrameShape,
+) => Promise<DecodedFrame>;

@@ -1,0 +1,226 @@
+import { TomaatError } from '../errors.ts';
+import { badHeader, baseName } from '../formats/header.ts';
+import type { SourceFile } from '../formats/source-file.ts';
+import { joinBytes } from '../formats/voxel-pieces.ts';
+import type { Platform } from '../platform.ts';
+import type { Dataset, DicomElement, DicomFile } from './dataset.ts';
+import { deflatedFrom, dicomPrefixBytes, isDicom, parseDicom } from './parse.ts';
+import { isPixelData, type Tag } from './tags.ts';
+
+/** The header of a DICOM file: everything before its pixel data. */
+export interface DicomHeader {
+  readonly kind: 'dicom';
+  readonly file: SourceFile;
+  /** The last part of the file's name. */
+  readonly name: string;
+  /** Its data set ends before the pixel data. */
+  readonly dicom: DicomFile;
+  /** The element that holds the pixels; undefined where the object has none. */
+  readonly pixels?: PixelElement;
+  /** The bytes that `dicom` is a view of. */
+  readonly bytes: Uint8Array;
+}
+
+export interface PixelElement {
+  readonly tag: Tag;
+  /** Bytes of the value; undefined where the pixels are encapsulated. */
+  readonly statedBytes: number | undefined;
+}
+
+/** A file that is not a DICOM file, or a damaged one. */
+export interface UnreadFile {
+  readonly kind: 'unread';
+  readonly name: string;
+  readonly fault: TomaatError;
+}
+
+/** A header is looked for in the first of these many bytes, then in the next. The longest of an enhanced object seen takes 1 MiB. */
+const headerSteps = [dicomPrefixBytes, 2 ** 20, 2 ** 24] as const;
+const longestHeader = headerSteps[2];
+
+/**
+ * The header of a file. Of the file no more is read than that takes, at most 16 MiB. What is not a DICOM file, or one that is
+ * damaged, is reported.
+ *
+ * @throws the source's own fault, or the reason of the signal
+ */
+export async function readDicomHeader(
+  file: SourceFile,
+  platform: Pick<Platform, 'inflate'>,
+  signal?: AbortSignal,
+): Promise<DicomHeader | UnreadFile> {
+  const name = baseName(file.name);
+  try {
+    for await (const { bytes, fileBytes } of beginnings(file, signal)) {
+      if (!isDicom(bytes)) {
+        throw new TomaatError('UNKNOWN_FORMAT', 'The file is not a DICOM file: leave it out');
+      }
+      const header = await parseBeginning(bytes, fileBytes, file, platform);
+      if (header) return { kind: 'dicom', file, name, ...header };
+    }
+    throw badHeader(
+      `The header does not end within ${longestHeader} bytes: export the series again without private data`,
+    );
+  } catch (fault) {
+    if (!(fault instanceof TomaatError)) throw fault;
+    return { kind: 'unread', name, fault };
+  }
+}
+
+interface Beginning {
+  readonly bytes: Uint8Array;
+  /** Length of the whole file; more than there are bytes where it is longer. */
+  readonly fileBytes: number;
+}
+
+/** The first bytes of a file, each time more of them, from one pass over it. */
+async function* beginnings(file: SourceFile, signal: AbortSignal | undefined): AsyncGenerator<Beginning> {
+  const parts: Uint8Array[] = [];
+  let total = 0;
+  let step = 0;
+  const beginning = (isEnd: boolean) => {
+    const bytes = joinBytes(parts);
+    parts.splice(0, parts.length, bytes);
+    return { bytes, fileBytes: Math.max(total + (isEnd ? 0 : 1), file.sizeBytes ?? 0) };
+  };
+  for await (const chunk of file.open()) {
+    signal?.throwIfAborted();
+    parts.push(chunk);
+    total += chunk.length;
+    if (total === file.sizeBytes) return void (yield beginning(true));
+    if (total < headerSteps[step]) continue;
+    while (total >= headerSteps[step]) step++;
+    yield beginning(false);
+    if (step === headerSteps.length) return;
+  }
+  yield beginning(true);
+}
+
+type ParsedHeader = Pick<DicomHeader, 'dicom' | 'pixels' | 'bytes'>;
+
+async function parseBeginning(
+  bytes: Uint8Array,
+  fileBytes: number,
+  file: SourceFile,
+  platform: Pick<Platform, 'inflate'>,
+): Promise<ParsedHeader | undefined> {
+  const from = deflatedFrom(bytes);
+  if (from === undefined) {
+    const dicom = parseDicom(bytes, { fileBytes });
+    return dicom && withoutPixels(dicom, bytes);
+  }
+  const inflated = await inflateTail(file, from, longestHeader, platform);
+  const dicom = parseDicom(bytes, { inflated: inflated.bytes, fileBytes: inflated.fileBytes });
+  if (!dicom) {
+    throw badHeader(
+      `The header does not end within ${longestHeader} bytes: export the series again without private data`,
+    );
+  }
+  return withoutPixels(dicom, inflated.bytes);
+}
+
+/** The deflated data set of a file, inflated up to a number of bytes. */
+async function inflateTail(
+  file: SourceFile,
+  from: number,
+  maxBytes: number,
+  platform: Pick<Platform, 'inflate'>,
+): Promise<Beginning> {
+  const parts: Uint8Array[] = [];
+  let total = 0;
+  let isEnd = true;
+  try {
+    for await (const chunk of platform.inflate(
+      { [Symbol.asyncIterator]: () => file.open(from)[Symbol.asyncIterator]() },
+      'deflate-raw',
+    )) {
+      parts.push(chunk);
+      total += chunk.length;
+      if (total > maxBytes) {
+        isEnd = false;
+        break;
+      }
+    }
+  } catch (cause) {
+    throw new TomaatError('BAD_VOXELS', 'The deflated data set is damaged or cut off: send the file again', {
+      cause,
+    });
+  }
+  return { bytes: joinBytes(parts), fileBytes: total + (isEnd ? 0 : 1) };
+}
+
+/** The header alone, in memory of its own where the pixels would hold on to much more. */
+function withoutPixels(dicom: DicomFile, bytes: Uint8Array): ParsedHeader {
+  const element = [...dicom.dataset.values()].find(({ tag }) => isPixelData(tag));
+  if (!element) return { dicom, bytes };
+  const pixels: PixelElement = {
+    tag: element.tag,
+    statedBytes: element.kind === 'value' ? element.statedBytes : undefined,
+  };
+  const first =
+    element.kind === 'value' ? element.bytes : element.kind === 'fragments' && element.fragments[0];
+  const end = first ? first.byteOffset - bytes.byteOffset : bytes.length;
+  const own = bytes.slice(0, end);
+  const dataset = moved(dicom.dataset, bytes, own, element.tag);
+  const meta = moved(dicom.meta, bytes, own, element.tag);
+  return { dicom: { ...dicom, dataset, meta }, pixels, bytes: own };
+}
+
+/** The elements before `end` as views of a copy of the bytes. Those whose bytes the copy lacks are left as they are. */
+function moved(dataset: Dataset, from: Uint8Array, to: Uint8Array, end: Tag): Dataset {
+  const view = (bytes: Uint8Array) => {
+    if (bytes.buffer !== from.buffer) return bytes;
+    const at = bytes.byteOffset - from.byteOffset;
+    return to.subarray(at, at + bytes.length);
+  };
+  const move = (element: DicomElement): DicomElement => {
+    switch (element.kind) {
+      case 'value':
+        return { ...element, bytes: view(element.bytes) };
+      case 'sequence':
+        return {
+          ...element,
+          items: element.items.map((item) => moved(item, from, to, Number.POSITIVE_INFINITY)),
+        };
+      case 'fragments':
+        return { ...element, fragments: element.fragments.map(view) };
+    }
+  };
+  return new Map(
+    [...dataset].flatMap(([tag, element]) => (tag < end ? [[tag, move(element)] as const] : [])),
+  );
+}
+
+/**
+ * A whole file with its pixels.
+ *
+ * @param maxBytes most bytes that the file, inflated, may have
+ * @throws TomaatError BAD_VOXELS when the file is longer, or its pixels are cut off; BAD_HEADER as parseDicom()
+ */
+export async function readDicomFile(
+  { file }: DicomHeader,
+  platform: Pick<Platform, 'inflate'>,
+  maxBytes: number,
+  signal?: AbortSignal,
+): Promise<DicomFile> {
+  const parts: Uint8Array[] = [];
+  let total = 0;
+  for await (const chunk of file.open()) {
+    signal?.throwIfAborted();
+    parts.push(chunk);
+    total += chunk.length;
+    if (total > maxBytes) throw tooLong(maxBytes);
+  }
+  const bytes = joinBytes(parts);
+  const from = deflatedFrom(bytes);
+  if (from === undefined) return parseDicom(bytes)!;
+  const inflated = await inflateTail(file, from, maxBytes, platform);
+  if (inflated.fileBytes > inflated.bytes.length) throw tooLong(maxBytes);
+  return parseDicom(bytes, { inflated: inflated.bytes })!;
+}
+
+const tooLong = (maxBytes: number) =>
+  new TomaatError(
+    'BAD_VOXELS',
+    `The file is longer than ${maxBytes} bytes, more than its images can take: export it again from the system that made it`,
+  );

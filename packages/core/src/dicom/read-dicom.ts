@@ -1,0 +1,349 @@
+import { TomaatError } from '../errors.ts';
+import { defaultLimits, type HeaderOf, type ReadLimits, storedBytesOf } from '../formats/header.ts';
+import type { SourceFile } from '../formats/source-file.ts';
+import { scaledType } from '../formats/voxel-sink.ts';
+import type { Platform } from '../platform.ts';
+import { createVoxels, type NumericVoxels, type Volume, type VoxelType, voxelCount } from '../volume.ts';
+import { syntaxFault } from './decode-frame.ts';
+import { type DicomHeader, readDicomFile, readDicomHeader } from './dicom-files.ts';
+import type { DicomImage } from './frames.ts';
+import { frameBytes, type PixelFormat, storedRange } from './pixel-format.ts';
+import { openPixels } from './pixels.ts';
+import { type DicomSeries, type LeftOut, listSeries, sameUid } from './series.ts';
+import type { DicomSource } from './source.ts';
+import type { Stack } from './stack.ts';
+
+/** The header of a DICOM volume. Values are rescaled by each slice's own rule: `voxelType` is what they become. */
+export type DicomVolumeHeader = HeaderOf<'dicom', 'nii.gz'>;
+
+export interface DicomChoice {
+  limits?: ReadLimits;
+  /** The series to read where the files hold several: its UID, or its number. */
+  series?: string;
+  signal?: AbortSignal;
+}
+
+export interface DicomReadOptions extends DicomChoice {
+  /** Which frame of a 4-D series to read, from 0, by how many there are; 'all' reads every one, as components. */
+  chooseFrame(frames: number): number | 'all';
+  /** Told the fraction of the images that was read, after each of them. */
+  onProgress?(fraction: number): void;
+}
+
+/** What is known of a DICOM volume before its pixels are read. */
+export interface DicomFindings {
+  header: DicomVolumeHeader;
+  series: DicomSeries;
+  /** Where its first frame comes from. */
+  source: DicomSource;
+  /** Files that do not belong to it, with the reason. */
+  leftOut: readonly LeftOut[];
+}
+
+/**
+ * What the headers of DICOM files say of the volume that they form; no pixels are read.
+ *
+ * @throws TomaatError BAD_INPUT, when there are several series and none was chosen (`detail.series` lists them), when that chosen
+ *   is not there, or no file is an image; why the series is not a volume: BAD_HEADER, UNSUPPORTED_FORMAT, TOO_MANY_VOXELS
+ */
+export async function inspectDicom(
+  files: readonly SourceFile[],
+  platform: Platform,
+  options: DicomChoice = {},
+): Promise<DicomFindings> {
+  const { limits = defaultLimits, signal } = options;
+  const headers = [];
+  for (const file of files) headers.push(await readDicomHeader(file, platform, signal));
+  const { series: all, leftOut } = listSeries(headers, limits);
+  const damaged = leftOut.find(({ fault }) => fault);
+  if (damaged?.fault && files.length === 1) throw damaged.fault;
+  if (damaged?.fault) {
+    throw new TomaatError(
+      damaged.fault.code,
+      `One of the ${files.length} files is damaged, perhaps a slice of the volume. ${damaged.fault.message}`,
+      { cause: damaged.fault },
+    );
+  }
+  const series = chooseSeries(all, leftOut, options.series);
+  if (!series.stack) throw series.refusal;
+  for (const { header, format } of distinctFiles(series.images)) {
+    const fault = syntaxFault(
+      header.dicom.transferSyntax,
+      header.pixels?.statedBytes === undefined,
+      platform,
+    );
+    if (fault) throw fault;
+    checkStatedBytes(header, format, series.images);
+  }
+  return { header: headerOf(series.stack), series, source: sourceOf(series.stack.frames[0]), leftOut };
+}
+
+/** The first image of each file. */
+function distinctFiles(images: readonly DicomImage[]): DicomImage[] {
+  const seen = new Set<DicomHeader>();
+  return images.filter(({ header }) => !seen.has(header) && seen.add(header));
+}
+
+function checkStatedBytes({ pixels }: DicomHeader, format: PixelFormat, images: readonly DicomImage[]): void {
+  const needed = Math.ceil(frameBytes(format) * images[0].frameCount);
+  if (pixels?.statedBytes === undefined || pixels.statedBytes >= needed) return;
+  throw new TomaatError(
+    'BAD_VOXELS',
+    `An image states ${pixels.statedBytes} bytes of pixels, but its size takes ${needed}: export the series again from the system that made it`,
+  );
+}
+
+function chooseSeries(
+  all: readonly DicomSeries[],
+  leftOut: readonly LeftOut[],
+  chosen: string | undefined,
+): DicomSeries {
+  if (chosen !== undefined) {
+    const byUid = all.filter(({ uid }) => uid === chosen);
+    const found = byUid.length > 0 ? byUid : all.filter(({ number }) => String(number) === chosen);
+    if (found.length === 1) return found[0];
+    throw new TomaatError(
+      'BAD_INPUT',
+      `${found.length === 0 ? 'No series has that UID or number' : 'Several series have that number: choose one by its UID'}. ${listed(all)}`,
+      { detail: { series: all.map(summaryOf) } },
+    );
+  }
+  const images = all.filter(({ content }) => content === 'images');
+  if (images.length === 1) return images[0];
+  if (images.length === 0 && all.length > 0) return all[0];
+  if (images.length === 0) {
+    throw new TomaatError(
+      'BAD_INPUT',
+      leftOut.length === 1
+        ? `The file ${leftOut[0].reason}, not an image of a volume: send the images of one series`
+        : `None of the ${leftOut.length} files is an image of a volume; the first ${leftOut[0]?.reason}. Send the images of one series`,
+    );
+  }
+  throw new TomaatError(
+    'BAD_INPUT',
+    `The files hold ${images.length} series: choose one with series, by its UID or number: an option of readVolume(), ?series= in an address, --series on the command line. ${listed(images)}`,
+    { detail: { series: images.map(summaryOf) } },
+  );
+}
+
+const listed = (all: readonly DicomSeries[]) =>
+  `Available: ${all
+    .slice(0, 20)
+    .map(({ number, description, modality, columns, rows, imageCount }) =>
+      [
+        `${number ?? 'without a number'}:`,
+        modality,
+        description,
+        `(${columns} × ${rows}, ${imageCount} images)`,
+      ]
+        .filter((part) => part !== undefined)
+        .join(' '),
+    )
+    .join('; ')}${all.length > 20 ? '; …' : ''}`;
+
+/** What a person, or a program, chooses a series by. */
+function summaryOf({
+  uid,
+  number,
+  description,
+  modality,
+  columns,
+  rows,
+  slices,
+  imageCount,
+  frames,
+  refusal,
+}: DicomSeries) {
+  return {
+    uid,
+    number,
+    description,
+    modality,
+    columns,
+    rows,
+    slices,
+    imageCount,
+    frames,
+    refusal: refusal?.message,
+  };
+}
+
+function headerOf({ size, affine, frames }: Stack): DicomVolumeHeader {
+  const voxelType = voxelTypeOf(frames.flat());
+  return {
+    format: 'dicom',
+    extension: 'nii.gz',
+    size,
+    affine,
+    voxelType,
+    components: 1,
+    frames: frames.length,
+    geometry: { format: 'dicom' },
+    storedBytes: storedBytesOf(size, 1, frames.length, voxelType),
+    compressed: frames[0][0].header.pixels?.statedBytes === undefined,
+  };
+}
+
+const integerTypes: readonly (readonly [type: VoxelType, least: number, largest: number])[] = [
+  ['uint8', 0, 2 ** 8 - 1],
+  ['int8', -(2 ** 7), 2 ** 7 - 1],
+  ['uint16', 0, 2 ** 16 - 1],
+  ['int16', -(2 ** 15), 2 ** 15 - 1],
+  ['uint32', 0, 2 ** 32 - 1],
+  ['int32', -(2 ** 31), 2 ** 31 - 1],
+];
+
+/**
+ * The type that holds all values of the images. Where every slope is 1 and every intercept a whole number, the smallest integer that holds
+ * whatever can be stored (int16 for 12-bit CT); else float32 where that is exact enough, float64 elsewhere (see `scaledType`).
+ */
+function voxelTypeOf(images: readonly DicomImage[]): VoxelType {
+  const isWhole = ({ format, slope, intercept }: DicomImage) =>
+    format.number === 'integer' && slope === 1 && Number.isInteger(intercept);
+  if (images.every(isWhole)) {
+    let [least, largest] = [Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY];
+    for (const { format, intercept } of images) {
+      const [low, high] = storedRange(format);
+      least = Math.min(least, low + intercept);
+      largest = Math.max(largest, high + intercept);
+    }
+    return integerTypes.find(([, low, high]) => low <= least && largest <= high)?.[0] ?? 'float64';
+  }
+  const isFloat64 = ({ format, slope, intercept }: DicomImage) =>
+    scaledType(storedType(format), slope, intercept) === 'float64';
+  return images.some(isFloat64) ? 'float64' : 'float32';
+}
+
+function storedType({ number, bitsStored, isSigned }: PixelFormat): VoxelType {
+  if (number !== 'integer') return number;
+  const bits = bitsStored <= 8 ? 8 : bitsStored <= 16 ? 16 : 32;
+  return `${isSigned ? 'int' : 'uint'}${bits}`;
+}
+
+function sourceOf(slices: readonly DicomImage[]): DicomSource {
+  const [first] = slices;
+  const { dataset, explicit, littleEndian } = first.header.dicom;
+  return {
+    dataset,
+    explicit,
+    littleEndian,
+    rowDirection: first.rowDirection!,
+    columnDirection: first.columnDirection!,
+    pixelSpacing: first.pixelSpacing!,
+    slices: slices.map(({ sopClassUid, sopInstanceUid, frame, frameCount, position }) => ({
+      sopClassUid,
+      sopInstanceUid,
+      ...(frameCount > 1 && { frameNumber: frame + 1 }),
+      position: position!,
+    })),
+  };
+}
+
+/**
+ * Reads the volume of a DICOM series: all headers, one allocation, then one file after the other, frame by frame. No more is in
+ * memory than the volume and one file.
+ *
+ * @throws TomaatError as inspectDicom(); FRAME_NEEDED; BAD_VOXELS, when pixels are cut off or damaged
+ */
+export async function readDicomVolume(
+  files: readonly SourceFile[],
+  platform: Platform,
+  options: DicomReadOptions,
+): Promise<{ volume: Volume } & DicomFindings> {
+  const found = await inspectDicom(files, platform, options);
+  const stack = found.series.stack!;
+  const frame = options.chooseFrame(stack.frames.length);
+  const kept = frame === 'all' ? stack.frames : [stack.frames[frame]];
+  const { header } = found;
+  const voxels = allocate(header, kept.length);
+  const plane = header.size[0] * header.size[1];
+  const places = new Map<DicomHeader, { image: DicomImage; at: number }[]>();
+  for (const [i, image] of kept.flat().entries()) {
+    const list = places.get(image.header);
+    if (list) list.push({ image, at: i * plane });
+    else places.set(image.header, [{ image, at: i * plane }]);
+  }
+  let done = 0;
+  const total = kept.length * header.size[2];
+  for (const images of places.values()) {
+    const readFrame = await openImages(images[0].image, platform, options.signal);
+    for (const { image, at } of images) {
+      options.signal?.throwIfAborted();
+      rescale(await readFrame(image.frame), image, voxels, at);
+      options.onProgress?.(++done / total);
+    }
+  }
+  const volume = { voxels, size: header.size, components: kept.length, affine: header.affine };
+  return { ...found, volume, source: sourceOf(kept[0]) };
+}
+
+function allocate(header: DicomVolumeHeader, components: number): NumericVoxels {
+  const count = voxelCount(header) * components;
+  try {
+    return createVoxels(header.voxelType, count) as NumericVoxels;
+  } catch (cause) {
+    throw new TomaatError(
+      'TOO_MANY_VOXELS',
+      `No memory for ${count} voxels of ${header.voxelType}: crop or resample the volume`,
+      { cause },
+    );
+  }
+}
+
+/** Bytes that may stand around the pixels of a file: private data, icons, padding. */
+const slackBytes = 2 ** 24;
+
+async function openImages(image: DicomImage, platform: Platform, signal: AbortSignal | undefined) {
+  const { header, copies, format, frameCount, sopInstanceUid } = image;
+  // No lossless code makes an image twice as long, unless it is tiny.
+  const maxBytes = header.bytes.length + Math.ceil(2 * frameBytes(format) * frameCount) + slackBytes;
+  const file = await readDicomFile(header, platform, maxBytes, signal);
+  for (const copy of copies) {
+    if (!(await isSameFile(header.file, copy.file, signal))) throw sameUid(sopInstanceUid);
+  }
+  return openPixels(file, format, frameCount, platform);
+}
+
+/** Whether two files have the same bytes. Neither is in memory as a whole. */
+async function isSameFile(a: SourceFile, b: SourceFile, signal: AbortSignal | undefined): Promise<boolean> {
+  const other = b.open()[Symbol.asyncIterator]();
+  let rest: Uint8Array = new Uint8Array(0);
+  try {
+    for await (const chunk of a.open()) {
+      signal?.throwIfAborted();
+      for (let at = 0; at < chunk.length; ) {
+        if (rest.length === 0) {
+          const step = await other.next();
+          if (step.done) return false;
+          rest = step.value;
+        }
+        const length = Math.min(rest.length, chunk.length - at);
+        for (let i = 0; i < length; i++) if (rest[i] !== chunk[at + i]) return false;
+        rest = rest.subarray(length);
+        at += length;
+      }
+    }
+    while (rest.length === 0) {
+      const step = await other.next();
+      if (step.done) return true;
+      rest = step.value;
+    }
+    return false;
+  } finally {
+    await other.return?.();
+  }
+}
+
+/** value = slope × stored + intercept, of the slice's own header. */
+function rescale(
+  stored: NumericVoxels,
+  { slope, intercept }: DicomImage,
+  voxels: NumericVoxels,
+  at: number,
+): void {
+  if (slope === 1 && intercept === 0) {
+    voxels.set(stored, at);
+    return;
+  }
+  for (let i = 0; i < stored.length; i++) voxels[at + i] = slope * stored[i] + intercept;
+}
