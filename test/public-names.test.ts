@@ -8,39 +8,46 @@ import { expect, it } from 'vitest';
 const coreValues = `
   TomaatError acceptShape affinesEqual applyAffine base64Length buildSurface bytesPerVoxel checkAffine
   checkDeclaration checkShape checkVolume closeLabels collectBytes componentOf composeAffine convertVolume
-  createFrameDecoder createVoxels cropOrPad decimateMesh decodeBase64Text defaultValue defineApp describeError determinant
-  dice diceOfLabels dilateLabels directionOf encodeBase64 encodeOutput endingOf erodeLabels errorCodes
-  escapeUnseen estimatePrediction extensionOf fileEndingOf fileGeometrySchema fillHoles filterLabels
-  findComponents findIdentifyingText flip formatList formatMl formatNames formatPoints hasUnseen
-  holdsVoxelsAlone identity imageTransforms infer infererSchema inputSchema inspectDicom
-  inspectVolume invert isFileInput isNetworkSpec isText isVolumeMediaType isVolumeUnlikeBase64
-  joinMeshes keepLargestComponent labelSchema labelTransforms labelTypeFor labelVoxels labelsWith
-  largestThatFits listSeries manifestSchema mapLabels
-  measureLabels measurementsToCsv mediaTypes meshToStl meshToVtk mmDigits multiply neutralDataName
-  neutralNames numericVoxels openLabels orientationOf originOf outputFormats outputSchema outputSchemas
-  parameterSchema parseManifest parseMeasurementsCsv parseParameter parseParameters parsePoints
-  pipelineSteps predict primaryOutput quietCodec readDicomHeader readDicomVolume readMesh readTransform readVolume readableEndings removeSmallObjects
-  reorient requestWords resample resampleArgmax resampleThreshold resampleThrough reservedWords
-  resizedGrid restore sameGrid scanLabels sourceFromBytes spacingOf stages supportedExtensions surfaceOf
-  transformEndings transformExtensions transformPoint transformPoints verifyNetwork volumeEndings
+  createDeidentifier createFrameDecoder createUidKey createUidMapper createVoxels cropOrPad
+  decimateMesh decodeBase64Text defaultValue defineApp deidentify describeError determinant dice
+  diceOfLabels dilateLabels directionOf encodeBase64 encodeDicomFile encodeOutput endingOf
+  erodeLabels errorCodes escapeUnseen estimatePrediction extensionOf fileEndingOf
+  fileGeometrySchema fillHoles filterLabels findComponents findIdentifyingText flip formatList
+  formatMl formatNames formatPoints formatUidKey hasUnseen holdsVoxelsAlone identity
+  imageTransforms infer infererSchema inputSchema inspectDicom inspectVolume invert isDicom
+  isFileInput isNetworkSpec isText isVolumeMediaType isVolumeUnlikeBase64 joinMeshes
+  keepLargestComponent labelSchema labelTransforms labelTypeFor labelVoxels labelsWith
+  largestThatFits listSeries manifestSchema mapLabels matchOriginals measureLabels
+  measurementsToCsv mediaTypes meshToStl meshToVtk mmDigits multiply neutralDataName neutralNames
+  numericVoxels openLabels orientationOf originOf outputFormats outputSchema outputSchemas
+  parameterSchema parseDicom parseManifest parseMeasurementsCsv parseParameter parseParameters
+  parsePoints parseUidKey pipelineSteps predict primaryOutput quietCodec readDicomHeader
+  readDicomVolume readMesh readTransform readVolume readableEndings removeSmallObjects reorient
+  requestWords resample resampleArgmax resampleThreshold resampleThrough reservedWords resizedGrid
+  restore sameGrid scanLabels sourceFromBytes spacingOf stages supportedExtensions surfaceOf
+  transformEndings transformExtensions transformPoint transformPoints uidMapOf verifyNetwork
+  volumeEndings
   volumeFormats volumeInputs volumeReport volumeToTensor voxelCount voxelTypeOf voxelTypes webPlatform
   withField withoutTrailingSlashes withoutUnseen withoutVolumeEnding writeStripped writeTransform
   writeTransformMat writeVolume zlibPlatform
 `;
 const coreTypes = `
-  AcceptanceRule Affine AppContext AppDefinition Bytes CodecModule CodecName CodecOptions Components Compression Connectivity DataFileField
-  DecodeFrame DecodedFrame DecimateOptions DeclaredInput DeclaredInputs DeclaredOutput DeclaredOutputs DicomFindings DicomHeader
-  DicomReadOptions DicomSeries DicomSource DicomVolumeHeader EncodedOutput ErrorCode
-  ErrorData Estimate FileEnding FileGeometry FilePrefix FillOptions FrameShape Grid IdentifyingField IdentifyingText
-  InferOptions InferResult InfererSpec Input InputOf InputType InputValue InputsOf Interpolation Label
-  LabelMeasurement LabelName LabelTensor LabelVoxels LargestOptions LeftOut LoadedModel Manifest ManifestFault
-  Mesh ModelSpec MorphologyOptions NetworkReport NetworkSession NumericVolume NumericVoxels Output
-  OutputFormat OutputType OutputValue OutputsOf PadOptions Parameter ParametersOf Platform PointTransform
-  PredictionContext PredictionRequest ReadLimits ReadOptions ReadVolume Reduction ResampleOptions Rewrite SeriesList Shape Size SliceReference
-  SlidingWindowSpec SmallObjectOptions SourceFile SpatialTransform Stage StageTimes Step SurfaceOptions
-  Tensor TextSource TransformContext TransformExtension TypedContext UnreadFile Vec3 Volume VolumeExtension
-  VolumeFactsOf VolumeFormat VolumeFormatRow VolumeHeader VolumeTransform VoxelType Voxels WriteOptions
-  Zlib
+  AcceptanceRule Affine AppContext AppDefinition Bytes CodecModule CodecName CodecOptions
+  Components Compression Connectivity DataFileField DecimateOptions DeclaredInput DeclaredInputs
+  DeclaredOutput DeclaredOutputs DecodeFrame DecodedFrame DeidentificationReport Deidentified
+  DeidentifyOptions DicomFile DicomFindings DicomHeader DicomReadOptions DicomSeries DicomSource
+  DicomVolumeHeader EncodedOutput ErrorCode ErrorData Estimate FileEnding FileGeometry FilePrefix
+  FillOptions FrameShape Grid IdentifyingField IdentifyingText InferOptions InferResult
+  InfererSpec Input InputOf InputType InputValue InputsOf Interpolation Label LabelMeasurement
+  LabelName LabelTensor LabelVoxels LargestOptions LeftOut LoadedModel Manifest ManifestFault Mesh
+  ModelSpec MorphologyOptions NetworkReport NetworkSession NumericVolume NumericVoxels Outcome
+  Output OutputFormat OutputType OutputValue OutputsOf PadOptions Parameter ParametersOf Platform
+  PointTransform PredictionContext PredictionRequest ReadLimits ReadOptions ReadVolume Reduction
+  ReportedAttribute ResampleOptions Rewrite SeriesList Shape Size SliceReference SlidingWindowSpec
+  SmallObjectOptions SourceFile SpatialTransform Stage StageTimes Step SurfaceOptions Tensor
+  TextSource TransformContext TransformExtension TypedContext UidMapper UnreadFile Vec3 Volume
+  VolumeExtension VolumeFactsOf VolumeFormat VolumeFormatRow VolumeHeader VolumeTransform
+  VoxelType Voxels WriteOptions Zlib
 `;
 const clientValues = `
   TomaatError announcementId announcementLifeSeconds announcementSchema announcementType anonymousFiles
