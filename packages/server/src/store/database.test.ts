@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { TomaatError } from '@tomaat/core';
 import { sql } from 'kysely';
-import { afterEach, beforeEach, expect, it } from 'vitest';
+import { afterEach, beforeEach, expect, it, onTestFinished } from 'vitest';
 import { isUniqueViolation, lockDataFolder, type Migration, openDatabase, sizeOf } from './database.ts';
 
 interface Schema {
@@ -228,7 +228,8 @@ it('lockDataFolder() lets one process in, names the other, and is free again aft
   const data = join(dir, 'data');
   const program = `
     import { lockDataFolder } from ${JSON.stringify(new URL('./database.ts', import.meta.url).href)};
-    lockDataFolder(${JSON.stringify(data)});
+    // Held: a lock that nothing refers to is released when it is collected.
+    globalThis.lock = lockDataFolder(${JSON.stringify(data)});
     console.log('locked');
     setInterval(() => undefined, 1000);`;
   const child = spawn(
@@ -236,6 +237,8 @@ it('lockDataFolder() lets one process in, names the other, and is free again aft
     ['--conditions=tomaat-source', '--input-type=module', '--eval', program],
     { stdio: ['ignore', 'pipe', 'inherit'] },
   );
+  // A child that outlives a failed test keeps the test process's stderr open, and vitest waits for that.
+  onTestFinished(() => void child.kill('SIGKILL'));
   await new Promise((resolve) => child.stdout.once('data', resolve));
   const refused = (() => {
     try {
