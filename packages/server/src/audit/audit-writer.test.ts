@@ -1,8 +1,10 @@
-import { existsSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { existsSync, statSync } from 'node:fs';
 import { mkdir, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { findProgram } from '../../../../test/programs.ts';
 import { auditChain, sha256Of, textOf } from '../../test/audit-lines.ts';
 import { type Identity, openIdentity } from '../identity.ts';
 import { readAnchor } from './audit-files.ts';
@@ -37,6 +39,10 @@ const close = async () => {
   await audit?.close();
   audit = undefined;
 };
+const prlimit = findProgram('prlimit', ['--version']);
+/** How large this process may make a file, bytes (RLIMIT_FSIZE); Node ignores the signal that comes with it. */
+const limitFiles = (bytes: string) =>
+  execFileSync(prlimit!, ['--pid', `${process.pid}`, `--fsize=${bytes}:`]);
 const at = (name: string) => join(folder, name);
 const linesIn = async (name = 'audit.jsonl') =>
   (await readFile(at(name), 'utf8'))
@@ -147,6 +153,42 @@ describe('record()', () => {
     audit?.record('job.expired');
     expect(faults).toHaveLength(2);
     await rename(away, folder);
+    await close();
+    await verifyAudit(folder);
+  });
+
+  it('says so when the first line of all cannot be written', async () => {
+    await open();
+    const away = join(base, 'away');
+    await rename(folder, away);
+    audit?.record('server.started');
+    expect(faults).toMatchObject([{ code: 'ENOENT' }]);
+    await rename(away, folder);
+    await close();
+    await verifyAudit(folder);
+  });
+
+  it.skipIf(!prlimit)('takes back the half of a line that the disk had room for', async () => {
+    await open();
+    audit?.record('server.started');
+    const { size } = statSync(at('audit.jsonl'));
+    // What a write has room for is written; the next one fails, as on a full disk.
+    for (const room of [100, 1, 0]) {
+      limitFiles(`${size + room}`);
+      try {
+        audit?.record('job.deleted', { job: `${room}` });
+      } finally {
+        limitFiles('unlimited');
+      }
+      expect(statSync(at('audit.jsonl')).size, `${room}`).toBe(size);
+    }
+    expect(faults).toMatchObject([{ code: 'EFBIG' }]);
+    audit?.record('job.expired');
+    expect(await linesIn()).toMatchObject([
+      { event: 'server.started' },
+      ...['100', '1', '0'].map((job) => ({ event: 'job.deleted', job })),
+      { event: 'job.expired' },
+    ]);
     await close();
     await verifyAudit(folder);
   });
