@@ -65,7 +65,8 @@ describe('verifyAudit()', () => {
   });
 
   it('finds every single byte that is changed, in the log and in what signs it', {
-    timeout: 60_000,
+    // Over a thousand verifications: 3 s alone, a minute on a loaded machine.
+    timeout: 240_000,
   }, async () => {
     await fill(3);
     for (const path of [file(), join(folder, anchorFile)]) {
