@@ -1,7 +1,9 @@
-import { existsSync, statSync } from 'node:fs';
+import { pbkdf2 } from 'node:crypto';
+import { existsSync, renameSync, statSync } from 'node:fs';
 import { mkdir, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { auditChain, sha256Of, textOf } from '../../test/audit-lines.ts';
 import { canLimitFileSize, limitFileSize } from '../../test/file-size-limit.ts';
@@ -120,6 +122,20 @@ describe('openAudit()', () => {
     expect(await linesIn()).toMatchObject([{ seq: 1, event: 'log.repaired', count: torn.length }]);
   });
 
+  it('makes files that only their owner can read', async () => {
+    const before = process.umask(0);
+    try {
+      await open();
+      audit?.record('server.started');
+      await audit?.rotate();
+      await close();
+    } finally {
+      process.umask(before);
+    }
+    for (const name of ['audit.jsonl', 'audit-0000000001.jsonl', 'audit.head'])
+      expect(statSync(at(name)).mode & 0o777, name).toBe(0o600);
+  });
+
   it('starts with a signature that does not hold, and says so', async () => {
     await writeFile(at('audit.head'), 'nonsense');
     await open();
@@ -221,6 +237,22 @@ describe('record()', () => {
 });
 
 describe('reopen()', () => {
+  it('closes a file that waits for its fsync', async () => {
+    await open();
+    // All threads that work on files are busy: the fsync comes after the file was closed.
+    const threads = Number(process.env.UV_THREADPOOL_SIZE ?? 4);
+    const busy = Array.from({ length: threads }, () => promisify(pbkdf2)('x', 'y', 200_000, 64, 'sha512'));
+    audit?.record('server.started');
+    await new Promise((resolve) => setImmediate(resolve));
+    renameSync(at('audit.jsonl'), at('audit.jsonl.1'));
+    audit?.reopen();
+    await audit?.flushed();
+    await Promise.all(busy);
+    expect(faults).toEqual([]);
+    expect(await eventsIn('audit.jsonl.1')).toEqual(['server.started']);
+    expect(await eventsIn()).toEqual(['log.continued']);
+  });
+
   it('says why it cannot begin a new file, and tries again with the next line', async () => {
     await open();
     audit?.record('server.started');
