@@ -77,7 +77,8 @@ export function afterAnswer(
 
 /**
  * The `errorHandler` of routes where whatever goes wrong on the way, fastify's own refusals too, is answered in the words
- * of the face. What is our fault goes to the log.
+ * of the face. What is our fault goes to the log. Callers whom `access/access.ts` refuses get Problem Details: it answers
+ * before the route.
  */
 export function problemHandler(
   { name, sendProblem }: Required<Pick<Face, 'name' | 'sendProblem'>>,
