@@ -126,14 +126,14 @@ describe('npm run mutate', () => {
   beforeAll(async () => {
     folder = await mkdtemp(join(tmpdir(), 'tomaat-mutate-test-'));
   });
-  afterAll(() => rm(folder, { recursive: true, force: true }));
+  afterAll(() => rm(folder, { recursive: true, force: true, maxRetries: 5 }));
 
   const mutate = (...args: string[]) =>
     promisify(execFile)(
       process.execPath,
       ['--conditions=tomaat-source', join(root, 'mutate/main.ts'), ...args],
       // Not the variables that tell a program that it runs in a test.
-      { env: { PATH: process.env.PATH, HOME: process.env.HOME } },
+      { env: { PATH: process.env.PATH, HOME: process.env.HOME, TMPDIR: folder } },
     );
 
   it('tries the faults and leaves the sources as they are', async () => {
