@@ -13,7 +13,7 @@ const coreValues = `
   escapeUnseen estimatePrediction extensionOf fileEndingOf fileGeometrySchema fillHoles filterLabels
   findComponents findIdentifyingText flip formatList formatMl formatNames formatPoints hasUnseen
   holdsVoxelsAlone identity imageTransforms infer infererSchema inputSchema inspectVolume invert
-  isFileInput isText isVolumeMediaType isVolumeUnlikeBase64 joinMeshes keepLargestComponent labelSchema
+  isFileInput isNetworkSpec isText isVolumeMediaType isVolumeUnlikeBase64 joinMeshes keepLargestComponent labelSchema
   labelTransforms labelTypeFor labelVoxels labelsWith largestThatFits manifestSchema mapLabels
   measureLabels measurementsToCsv mediaTypes meshToStl meshToVtk mmDigits multiply neutralDataName
   neutralNames numericVoxels openLabels orientationOf originOf outputFormats outputSchema outputSchemas
