@@ -29,7 +29,7 @@ export async function predict(
   afterAnswer(reply, id, async (isWhole) => {
     // Who has not had an answer whole, be it that the result comes later, does not know what to ask for.
     if (isWhole && isPutOff) return;
-    await jobs.cancel(id, 'The client went away.');
+    await jobs.cancel(id, 'The client disconnected.');
     if (isWhole && face.keepsRecord?.(request)) await jobs.dropOutputs(id);
     else await jobs.remove(id);
   });

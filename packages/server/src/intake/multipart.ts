@@ -180,7 +180,8 @@ function parsePartHeader(bytes: Buffer, number: number): Omit<BodyPart, 'body'> 
   if (value.toLowerCase() !== 'form-data') throw malformed(`has ${at} that is not 'form-data'`);
   const name = parameters.get('name');
   if (!name) throw malformed(`has no name in the Content-Disposition of ${at}`);
-  if (parameters.has('name*')) throw malformed(`has 'name*' in ${at}, which is not allowed in forms (RFC 7578)`);
+  if (parameters.has('name*'))
+    throw malformed(`has 'name*' in ${at}, which is not allowed in forms (RFC 7578)`);
   const encoding = fields.get('content-transfer-encoding')?.toLowerCase() ?? 'binary';
   if (!['binary', '8bit', '7bit'].includes(encoding)) {
     throw malformed(

@@ -150,9 +150,7 @@ class Scanner {
 
   #brokenEscape(partial: number[], where: string, at: number): TomaatError {
     const offset = this.#offset + at - this.#at - partial.length + 1;
-    return malformed(
-      `has a '%' at offset ${offset}, in ${where}, which is not an escape (write '%' as %25)`,
-    );
+    return malformed(`has a '%' at offset ${offset}, in ${where}, which is not an escape (write '%' as %25)`);
   }
 }
 

@@ -54,7 +54,7 @@ export interface Upload {
 export interface NewUpload {
   owner: string;
   sizeBytes: number;
-  /** `sha256:…`, checked when all bytes are there. */
+  /** `sha256:…`, checked when all bytes have arrived. */
   expected?: string;
   fileName?: string;
   metadata: string;

@@ -61,7 +61,7 @@ async function readStored(): Promise<{ value: OutputValue; stated?: FileGeometry
 }
 
 try {
-  if (`sha256:${await hashFile(path)}` !== digest) throw damagedError(path, 'its SHA-256 is another');
+  if (`sha256:${await hashFile(path)}` !== digest) throw damagedError(path, 'its SHA-256 does not match');
   const { value, stated } = await readStored();
   await using file = await open(target, 'wx', 0o600);
   // It goes on after a write that took a part only.
