@@ -220,7 +220,7 @@ describe('tomaat keys', () => {
 
   it.each([
     [['--label', 'x', '--scope', 'everything'], 'Choose from announce'],
-    [['--label', 'x', '--expires', 'soon'], 'Write a date such as'],
+    [['--label', 'x', '--expires', 'soon'], 'Give a date such as'],
     [['--label', 'x', '--expires', '2001-01-01'], 'past'],
   ])('create %s: 2', async (extra, message) => {
     const { code, stderr } = await tomaat(['keys', 'create', '--data', folder.path, ...extra]);

@@ -20,14 +20,14 @@ import type { Readable } from 'node:stream';
 import { TomaatError } from '@tomaat/core';
 import { checkWhole, createDamageList, damagedError, statOf } from './damage.ts';
 
-/** Content-addressed bytes on the disk. */
+/** Content-addressed bytes on disk. */
 export interface BlobRef {
   /** `sha256:` and 64 lower-case hex digits. */
   readonly digest: string;
   readonly sizeBytes: number;
 }
 
-/** Bytes of a blob to read: from `offsetBytes` on, `lengthBytes` of them or all that follow. */
+/** Bytes of a blob to read: `lengthBytes` from `offsetBytes` on, or all the rest. */
 export interface BlobRange {
   readonly offsetBytes: number;
   readonly lengthBytes?: number;
@@ -48,7 +48,7 @@ export interface BlobWriter extends AsyncDisposable {
   readonly prefix: Uint8Array;
   /** Bytes written so far. */
   readonly bytes: number;
-  /** Takes the bytes (the chunk may be used again when this resolves); waits while the disk is behind. */
+  /** Takes the bytes (the chunk may be reused when this resolves); waits for a slow disk. */
   write(chunk: Uint8Array): Promise<void>;
   /** Makes the blob durable and visible under its digest; then runs `keep`. */
   commit(keep?: KeepBlob): Promise<BlobRef>;
@@ -57,8 +57,8 @@ export interface BlobWriter extends AsyncDisposable {
 }
 
 /**
- * Where volumes live: whole, immutable, named by their SHA-256. A blob that is visible is complete and, when
- * commit() or adopt() has resolved, on the disk. Equal bytes are stored once.
+ * Where volumes live: whole, immutable, named by their SHA-256. A visible blob is complete and, once
+ * commit() or adopt() has resolved, durable. Equal bytes are stored once.
  * All methods throw DISK_FULL, BUSY (no file handles left) or INTERNAL (the disk fails) as TomaatError, and
  * BAD_REQUEST for a malformed digest.
  */
@@ -73,7 +73,7 @@ export interface Blobs extends AsyncDisposable {
    * `isSynced` saves syncing it. APP_OUTPUT if it is not a regular file (a symbolic link is not).
    */
   adopt(path: string, options?: AdoptOptions): Promise<BlobRef>;
-  /** Where the blob's file is, whether or not it exists; to be read, never written. */
+  /** Path of the blob's file, whether or not it exists; for reading only. */
   path(digest: string): string;
   /**
    * The bytes as a stream, to be read to its end or destroyed. NOT_FOUND immediately if the blob does not exist. With a
@@ -83,21 +83,21 @@ export interface Blobs extends AsyncDisposable {
   open(blob: string | BlobRef, range?: BlobRange): Readable;
   /** Throws what `open()` would; nothing is read. */
   check(blob: BlobRef): Promise<void>;
-  /** Called by a reader that found a different SHA-256: the file is no longer served, and is replaced by the next equal one. */
+  /** Called by a reader that found a different SHA-256: the file is no longer served, and the next equal one replaces it. */
   markDamaged(digest: string): Promise<void>;
   stat(digest: string): Promise<BlobRef | undefined>;
   /**
-   * Unlinks a blob; false if it was not there, or if `isKept` (asked where no commit() can come between) says
-   * that something keeps it.
+   * Unlinks a blob; false if it does not exist, or if `isKept` (called where no commit() can intervene) returns
+   * true.
    */
   delete(digest: string, isKept?: () => boolean | Promise<boolean>): Promise<boolean>;
-  /** Of every blob that there is. */
+  /** Of every blob. */
   digests(): AsyncIterable<string>;
-  /** DISK_FULL where so many bytes would leave less than the floor of free space. */
+  /** Throws DISK_FULL if so many bytes would leave less than the floor of free space. */
   requireSpace(expectedBytes: number): Promise<void>;
   /** Bytes that may still be written above that floor. */
   spareBytes(): Promise<number>;
-  /** Removes what earlier processes started and did not commit; returns how many there were. */
+  /** Removes the files that earlier processes started and did not commit; returns how many. */
   sweepTemporary(): Promise<number>;
   /** Aborts all writes in progress. */
   close(): Promise<void>;
@@ -113,7 +113,7 @@ const readBytes = 128 * 1024;
 
 /**
  * Opens the blobs in a folder of the local disk: `sha256/<hex>` and, while they are written, `tmp/`. The folder
- * must belong to this process alone (lockDataFolder). `minFreeBytes` is the free space that uploads leave alone.
+ * must belong to this process alone (lockDataFolder). `minFreeBytes` is the free space that uploads must leave.
  */
 export async function openBlobs(dir: string, options: { minFreeBytes?: number } = {}): Promise<Blobs> {
   const folders = { named: join(dir, 'sha256'), temporary: join(dir, 'tmp') };
@@ -174,7 +174,7 @@ class FileBlobs implements Blobs {
         throw status;
       }
       if (!status.isFile()) throw notPlain(path);
-      // Another name of the same file could change the blob later: such a file is copied.
+      // Through another hard link the blob could be changed later, so such a file is copied.
       if (status.nlink > 1) return this.#copyIn(path, options.keep);
       const ref =
         options.digest !== undefined && options.isSynced
@@ -207,7 +207,7 @@ class FileBlobs implements Blobs {
       const size = Number(file.size);
       const start = Math.min(range?.offsetBytes ?? 0, size);
       const end = Math.min(start + (range?.lengthBytes ?? size), size);
-      // createReadStream counts the last byte in; an empty range is one that starts at the end of the file.
+      // createReadStream includes the last byte; an empty range starts at the end of the file.
       const bounds = end > start ? { start, end: end - 1 } : { start: size };
       const bytes = createReadStream(path, { fd, ...bounds, highWaterMark: readBytes });
       if (!ref || range) return bytes;
@@ -397,7 +397,7 @@ class FileWriter implements BlobWriter {
   #filled = 0;
   /** Where in the file the next piece goes. */
   #at = 0;
-  /** The write that is on its way; it settles with the error, never rejects. */
+  /** The write in progress; it settles with the error and never rejects. */
   #pending: Promise<unknown> = Promise.resolve();
   #committing: Promise<unknown> | undefined;
   #state: 'open' | 'committing' | 'ended' = 'open';
@@ -481,7 +481,7 @@ class FileWriter implements BlobWriter {
     await this.#pending;
     if (this.#buffer) this.#buffers.give(this.#buffer);
     this.#buffer = undefined;
-    await this.#handle.close().catch(() => undefined); // Closed already, or the disk fails: it is removed anyway.
+    await this.#handle.close().catch(() => undefined); // Already closed, or the disk fails: it is removed anyway.
     await rm(this.path, { force: true });
     this.#store.ended();
   }
@@ -519,7 +519,7 @@ class FileWriter implements BlobWriter {
 }
 
 /**
- * Buffers that are reused, so that an upload allocates no new memory. When many are out, as with hundreds of slow clients,
+ * Reused buffers, so that an upload allocates no new memory. When many are in use, as with hundreds of slow clients,
  * the next ones are small.
  */
 class BufferPool {
@@ -539,7 +539,7 @@ class BufferPool {
 }
 
 const hexPattern = /^[0-9a-f]{64}$/;
-/** What file systems without hard links (some SMB and FUSE mounts) answer to link(). */
+/** The errors of link() on file systems without hard links (some SMB and FUSE mounts). */
 export const noHardLinks: ReadonlySet<string> = new Set([
   'EPERM',
   'ENOTSUP',
@@ -553,7 +553,7 @@ function hexOf(digest: string): string {
   if (!hexPattern.test(hex)) {
     throw new TomaatError(
       'BAD_REQUEST',
-      "A digest is 'sha256:' followed by 64 lower-case hexadecimal digits",
+      "The digest is malformed. Send 'sha256:' followed by 64 lower-case hexadecimal digits",
     );
   }
   return hex;
@@ -562,12 +562,15 @@ function hexOf(digest: string): string {
 function tooLarge(maxBytes: number): TomaatError {
   return new TomaatError(
     'UPLOAD_TOO_LARGE',
-    `This is larger than the ${maxBytes} bytes that are accepted here`,
+    `The file is larger than the ${maxBytes} bytes that are accepted here. Send a smaller one`,
   );
 }
 
 const noSuchBlob = () =>
-  new TomaatError('NOT_FOUND', 'This blob does not exist: it was deleted, or never stored');
+  new TomaatError(
+    'NOT_FOUND',
+    'This blob does not exist: it was deleted or never stored. Upload the file again',
+  );
 
 /** Undefined for a file that does not exist; throws any other error. */
 function absent(error: NodeJS.ErrnoException): undefined {
@@ -581,7 +584,7 @@ function notPlain(path: string): TomaatError {
   );
 }
 
-/** Writes all of the bytes at this place of a file: one write may take fewer, as on a disk that is nearly full. */
+/** Writes all of the bytes at this offset of a file: one write may take fewer, for example on a nearly full disk. */
 export async function writeAll(handle: FileHandle, bytes: Uint8Array, at: number): Promise<void> {
   for (let from = 0; from < bytes.length; ) {
     const { bytesWritten } = await handle.write(bytes, from, bytes.length - from, at + from);
@@ -589,7 +592,7 @@ export async function writeAll(handle: FileHandle, bytes: Uint8Array, at: number
   }
 }
 
-/** Creates a folder that only its owner can access, durably, with its parents; an existing one is left alone. */
+/** Creates a folder that only its owner can access, durably, with its parents; an existing one is not changed. */
 export async function makeFolder(folder: string): Promise<void> {
   const path = resolve(folder);
   const first = await mkdir(path, { recursive: true, mode: 0o700 });
@@ -602,7 +605,7 @@ export async function syncFolder(folder: string): Promise<void> {
   await handle?.sync();
 }
 
-/** A folder as what makes its names durable; undefined on Windows, which has no such call and needs none. */
+/** A handle on a folder, to sync its names; undefined on Windows, where this is neither possible nor needed. */
 async function openFolder(folder: string): Promise<FileHandle | undefined> {
   return process.platform === 'win32' ? undefined : open(folder, 'r');
 }
@@ -627,7 +630,7 @@ export function diskError(error: unknown): unknown {
       return new TomaatError(
         'DISK_FULL',
         code === 'EROFS'
-          ? 'The disk of the server is read-only. Try again later, and tell its operator'
+          ? 'The disk of the server is read-only. Try again later, or ask the operator'
           : 'The disk of the server is full. Try again later',
         {
           cause: error,
@@ -639,7 +642,7 @@ export function diskError(error: unknown): unknown {
     default:
       return new TomaatError(
         'INTERNAL',
-        `The disk of the server fails (${code ?? 'unknown'} at ${syscall})`,
+        `The disk of the server is failing (${code ?? 'unknown'} at ${syscall}). Ask the operator to check it`,
         { cause: error },
       );
   }

@@ -149,7 +149,7 @@ async function lock(file: string): Promise<() => Promise<void>> {
     }
     const age = await stat(file).then(
       ({ mtimeMs }) => Date.now() - mtimeMs,
-      () => 0, // Gone by now.
+      () => 0, // Already gone.
     );
     if (age > staleMs) await rm(file, { force: true });
     else if (Date.now() > deadline)

@@ -13,8 +13,8 @@ import type { WrittenOutput } from './messages.ts';
 import { type JobSource, toOutputFile } from './supervisor.ts';
 
 /**
- * The jobs of a server elsewhere, over HTTP. Every request goes from here to there. While a job runs the server hears of
- * it twice a second; if it cannot be reached for the time of its lease, the job counts as lost here, as it does there.
+ * The jobs of a remote server, over HTTP. All requests are sent from here. While a job runs, its progress is reported
+ * twice a second; if the server is unreachable for the time of the lease, the job counts as lost on both sides.
  */
 
 export interface RemoteOptions {
@@ -22,11 +22,11 @@ export interface RemoteOptions {
   serverUrl: string;
   /** API key with the scope `worker`. */
   token: string;
-  /** One that knows the server's certificate; the built-in one if missing. */
+  /** A fetch that trusts the server's certificate; the built-in one if missing. */
   fetch?: typeof globalThis.fetch;
-  /** Of this worker, different from all others: letters, digits, `.:@-_`. */
+  /** Name of this worker, unique: letters, digits, `.:@-_`. */
   name: string;
-  /** The versions of the apps, by id: a server that serves another version gives no jobs of it. */
+  /** The versions of the apps, by id: a server with another version of an app gives no jobs of it. */
   versions: ReadonlyMap<string, string>;
   logger: FastifyBaseLogger;
 }
@@ -34,7 +34,7 @@ export interface RemoteOptions {
 const touchEveryMs = 500;
 const touchLimitMs = 5_000;
 const claimWaitSeconds = 20;
-/** After this time without an answer a long poll is given up: the server would have said that there is nothing. */
+/** A long poll without an answer for this time is abandoned: the server would have answered that there is no job. */
 const claimLimitMs = claimWaitSeconds * 1000 + 10_000;
 const longestPauseMs = 5_000;
 
@@ -46,7 +46,7 @@ interface Held {
 }
 
 export interface RemoteSource extends JobSource {
-  /** What the server says of itself. Waits for a server that cannot be reached; throws what it refuses. */
+  /** What the server reports about itself. Waits while the server is unreachable; throws if it refuses. */
   greet(signal: AbortSignal): Promise<Welcome>;
 }
 
@@ -63,7 +63,7 @@ export function remoteSource({
   const listeners = new Set<(id: string) => void>();
   let leaseMs = 15_000;
 
-  /** One request; what the server refuses becomes its error, what does not reach it UNREACHABLE. */
+  /** One request; a refusal becomes the server's error, a connection failure UNREACHABLE. */
   async function ask(
     method: string,
     path: string,
@@ -109,7 +109,7 @@ export function remoteSource({
     return response.status === 204 ? undefined : parse(await response.text());
   };
 
-  /** Again and again, while only the way there is at fault. */
+  /** Retries as long as only the connection fails. */
   async function patiently<T>(signal: AbortSignal, what: string, work: () => Promise<T>): Promise<T> {
     for (let pauseMs = 250; ; pauseMs = Math.min(pauseMs * 2, longestPauseMs)) {
       try {
@@ -119,7 +119,7 @@ export function remoteSource({
         if (!mayPass(error)) throw error;
         logger.warn(
           { server: base, reason: (error as Error).message },
-          `${what} did not reach the server; it is tried again`,
+          `${what} did not reach the server; trying again`,
         );
         await delay(pauseMs, undefined, { signal }).catch(() => {});
         signal.throwIfAborted();
@@ -127,7 +127,7 @@ export function remoteSource({
     }
   }
 
-  /** Tells the server that the job is being worked on, until that has ended one way or another. */
+  /** Reports to the server that the job is in progress, until it has ended in any way. */
   async function keepTouching(one: Held): Promise<void> {
     const { job, ended } = one;
     while (!ended.signal.aborted) {
@@ -136,7 +136,7 @@ export function remoteSource({
       if (leftMs <= 0) {
         logger.error(
           { job: job.id, server: base },
-          'the server was not heard of for the time of its lease; the job is dropped',
+          'the server was unreachable for the time of the lease; the job is dropped',
         );
         return lose(one);
       }
@@ -155,7 +155,7 @@ export function remoteSource({
       } catch (error) {
         if (ended.signal.aborted) return;
         if (!mayPass(error)) {
-          logger.info({ job: job.id, reason: (error as Error).message }, 'the job is not ours any more');
+          logger.info({ job: job.id, reason: (error as Error).message }, 'the job is no longer ours');
           return lose(one);
         }
       }
@@ -175,7 +175,7 @@ export function remoteSource({
     one.ended.abort();
   }
 
-  /** Settles a job, however often the way there fails; false when it is not ours any more. */
+  /** Settles a job, however often the connection fails; false if it is no longer ours. */
   async function settle(job: ClaimedJob, work: (signal: AbortSignal) => Promise<boolean>): Promise<boolean> {
     const one = held.get(job.id);
     if (!one) return false;
@@ -213,7 +213,7 @@ export function remoteSource({
         if (!welcome.success)
           throw new TomaatError(
             'UPSTREAM',
-            `${base} is no TOMAAT server of this version. Check the address.`,
+            `${base} is not a TOMAAT server of this version. Check the address.`,
           );
         ({ leaseMs } = welcome.data);
         return welcome.data;
@@ -234,7 +234,7 @@ export function remoteSource({
           );
           if (found === undefined) continue;
           const job = claimedJobSchema.parse(found) as ClaimedJob;
-          // The lease began when the job was given, which was after it was asked for, or just now.
+          // The lease began when the job was given out: after the request was sent, at the latest just now.
           const one = {
             job,
             ended: new AbortController(),
@@ -272,7 +272,7 @@ export function remoteSource({
           }
         } catch (error) {
           if (signal.aborted || (error as NodeJS.ErrnoException).syscall === 'write') throw error;
-          throw new TomaatError('UNREACHABLE', 'The input broke off.', { cause: error });
+          throw new TomaatError('UNREACHABLE', 'The input was cut off.', { cause: error });
         }
         if (`sha256:${hash.digest('hex')}` !== input.digest)
           throw new TomaatError('UNREACHABLE', 'The input arrived damaged.');
@@ -300,7 +300,7 @@ export function remoteSource({
             );
             return true;
           } catch (error) {
-            // The server was started anew in between, and has swept what belonged to nothing.
+            // The server was restarted meanwhile and has deleted unreferenced blobs.
             if (!(error instanceof TomaatError && error.code === 'NOT_READY')) throw error;
           }
         }
@@ -348,6 +348,6 @@ function parse(text: string): unknown {
   }
 }
 
-/** A full disk is emptied by the operator, or by the results that expire. */
+/** The operator frees a full disk, or results expire. */
 const mayPass = (error: unknown): boolean =>
   isPassing(error) || (error instanceof TomaatError && error.code === 'DISK_FULL');

@@ -12,37 +12,37 @@ import type { WrittenOutput } from './messages.ts';
 import { attemptFolder, noteChild } from './survivors.ts';
 
 /**
- * The half of a worker that talks: it claims jobs, hands them to children, reports progress, enforces time
- * limits and cancellation, replaces children that died. Where the jobs come from is its one dependency, so
- * that the same supervisor works inside the server or far from it.
+ * The communicating half of a worker: it claims jobs, passes them to children, reports progress, enforces time
+ * limits and cancellation, and replaces children that died. The source of the jobs is its one dependency, so
+ * the same supervisor works inside the server or on another machine.
  */
 export interface JobSource {
   /** The next job for these services; waits for one. Undefined when `signal` aborts. */
   claim(services: readonly string[], signal: AbortSignal): Promise<ClaimedJob | undefined>;
-  /** Where an input lies on this machine; what has to be fetched is put into `folder`, which may have to be made. */
+  /** Path of an input on this machine; an input that must be fetched is put into `folder`, which is created if missing. */
   inputPath(job: ClaimedJob, input: InputFile, folder: string, signal: AbortSignal): Promise<string>;
-  /** Whether this attempt is still to be done: it may be cancelled before anyone listens for that. */
+  /** Whether this attempt is still wanted: it may be cancelled before a listener is registered. */
   isRunning(job: ClaimedJob): boolean;
   touch(job: ClaimedJob, stage: string, fraction: number): void;
-  /** Takes the outputs over and settles the job; false if it is not this attempt's any more. */
+  /** Takes the outputs over and settles the job; false if the job no longer runs this attempt. */
   complete(job: ClaimedJob, outputs: readonly WrittenOutput[], seconds: number): Promise<boolean>;
   fail(job: ClaimedJob, error: TomaatError): Promise<boolean>;
-  /** Gives a job up that was not done, for others to do. */
+  /** Returns an unfinished job, for others to compute. */
   handBack(job: ClaimedJob): Promise<void>;
-  /** Calls back with the id of each job that was cancelled, or is not ours any more. */
+  /** Calls back with the id of each job that was cancelled or is no longer ours. */
   onCancel(listener: (id: string) => void): () => void;
 }
 
 export interface SupervisorOptions {
   apps: readonly App[];
   source: JobSource;
-  /** Predictions at a time. */
+  /** Concurrent predictions. */
   slots: number;
   /** Children kept with their model loaded while they have nothing to do. */
   maxIdle: number;
-  /** Memory that those may take together, MB (10^6 bytes); a quarter of the machine's if missing. */
+  /** Memory that idle children may take together, MB (10^6 bytes); a quarter of the machine's if missing. */
   maxIdleMb?: number;
-  /** What each prediction may take; a share of the machine's if missing. */
+  /** Memory limit of each prediction; a share of the machine's memory if missing. */
   memory?: MemoryPolicy;
   /** Folder for the children's work, emptied at the start. */
   workFolder: string;
@@ -53,24 +53,24 @@ export interface SupervisorOptions {
 }
 
 export interface Supervisor extends AsyncDisposable {
-  /** Takes no more work, and resolves when what runs is done, or after this time. */
+  /** Takes no more work, and resolves when the running jobs are done, or after this time. */
   drain(limitMs: number): Promise<void>;
-  /** Takes no more work, ends what runs and hands it back. */
+  /** Takes no more work, ends the running jobs and hands them back. */
   close(): Promise<void>;
   readonly children: number;
 }
 
-/** Between two attempts to write down how a job ended. */
+/** Time between two attempts to record the end of a job. */
 const longestPauseMs = 5_000;
 /** Jobs of a slot whose outputs are being taken over while the next one is computed. */
 const maxSettling = 2;
-/** A program that ended by a signal: for so long may the same signal be on its way to this process. */
+/** After a program ended by a signal: how long the same signal may take to reach this process. */
 const signalDelayMs = 1000;
-/** The same for a program that handles the signal: so long is the failure of any program kept back. */
+/** The same for a program that handles the signal: how long the failure of any program is held back. */
 const programDelayMs = 500;
-/** A program that is asked to stop may take so long to end, in whatever way. */
+/** How long a program that is asked to stop may take to end. */
 const signalledMs = 5000;
-/** From the end of a prediction to the look at what idle children take. */
+/** Time from the end of a prediction to the check of the idle children's memory. */
 const budgetDelayMs = 250;
 
 export async function startSupervisor(options: SupervisorOptions): Promise<Supervisor> {
@@ -79,7 +79,7 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
   await rm(workFolder, { recursive: true, force: true });
   await mkdir(workFolder, { recursive: true, mode: 0o700 });
 
-  /** No more work is taken. */
+  /** Takes no more work. */
   const stopping = new AbortController();
   const closing = new AbortController();
   const stopRequested = AbortSignal.any([
@@ -119,7 +119,7 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
     if (!child.alive) return;
     idle.push(child);
     while (idle.length > options.maxIdle) void idle.shift()?.stop();
-    // Not at once: it may be at work again in a moment.
+    // Not at once: it may get work again in a moment.
     budgetTimer ??= setTimeout(() => {
       budgetTimer = undefined;
       void unloadBeyondBudget().catch((error: unknown) =>
@@ -128,7 +128,7 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
     }, budgetDelayMs).unref();
   }
 
-  /** Ends the children that were idle longest until the others fit into the budget. */
+  /** Ends the longest idle children until the others fit into the budget. */
   async function unloadBeyondBudget(): Promise<void> {
     const sizes = new Map<Child, number>();
     for (const child of idle) sizes.set(child, await residentMb(child.pid));
@@ -181,11 +181,11 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
       else logger.info({ job: job.id, service: job.service, code: known.code }, 'prediction failed');
       if (known.code === 'CANCELED') return;
       const shown = known.code === 'BAD_MANIFEST' ? brokenService(known) : known;
-      // First, for where the disk is full there is no room for the word of it.
+      // First, because a full disk has no room to record the end of the job.
       await clear(folder);
       await failPatiently(job, shown);
     } finally {
-      // By now this worker may have claimed the job's next attempt.
+      // This worker may already have claimed the job's next attempt.
       if (running.get(job.id) === abort) running.delete(job.id);
       await clear(folder);
     }
@@ -204,7 +204,7 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
     }
     const mayBeSignalled = error.code === 'APP_FAILED' || error.code === 'APP_OUTPUT';
     if (!mayBeSignalled) return false;
-    // The end of a program may be known here before this process has read its own signal.
+    // This process may learn of the program's end before it has handled its own signal.
     const isProgram = apps.get(service)?.manifest.model.some(({ runtime }) => runtime === 'command');
     if (isProgram && !stopRequested.aborted)
       await delay(programDelayMs, undefined, { signal: stopRequested }).catch(() => {});
@@ -266,10 +266,10 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
     }
   }
 
-  /** Removes a job's folder. What a failing disk keeps of it goes at the next start: the job must not hang on it. */
+  /** Removes a job's folder. If the disk fails, the next start removes the rest: the job must not wait for it. */
   async function clear(folder: string): Promise<void> {
     try {
-      // Mostly it is empty by now, which takes one call instead of several.
+      // It is usually empty by now, so one call suffices.
       if (
         await rmdir(folder).then(
           () => true,
@@ -283,14 +283,14 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
     }
   }
 
-  /** Settles a job as failed, again and again until that works or all is closed: else it would count as running for ever. */
+  /** Settles a job as failed, retrying until that works or all is closed: otherwise it would count as running forever. */
   async function failPatiently(job: ClaimedJob, why: TomaatError): Promise<void> {
     for (let pauseMs = 250; ; pauseMs = Math.min(pauseMs * 2, longestPauseMs)) {
       try {
         await source.fail(job, why);
         return;
       } catch (error) {
-        logger.error({ err: error, job: job.id }, 'the end of a job could not be written; it is tried again');
+        logger.error({ err: error, job: job.id }, 'the end of a job could not be recorded; trying again');
       }
       await delay(pauseMs, undefined, { signal: closing.signal }).catch(() => {});
       if (closing.signal.aborted) return source.handBack(job);
@@ -321,10 +321,10 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
     await Promise.all(settling);
   });
 
-  /** Nothing that a slot meets may end it. */
+  /** No error may end a slot. */
   async function failed(error: unknown): Promise<void> {
     if (stopping.signal.aborted) return;
-    logger.error({ err: error }, 'worker slot failed; it goes on in a second');
+    logger.error({ err: error }, 'worker slot failed; it continues in a second');
     await delay(1000, undefined, { signal: stopping.signal }).catch(() => {});
   }
 
@@ -342,10 +342,10 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
     stopping.abort();
     closing.abort();
     for (const controller of running.values())
-      controller.abort(new TomaatError('WORKER_DIED', 'The server stops.'));
+      controller.abort(new TomaatError('WORKER_DIED', 'The server is stopping.'));
     await Promise.all([...all].map((child) => child.stop()));
     await Promise.all(slots);
-    // One that was being started meanwhile.
+    // A child that was being started meanwhile.
     await Promise.all([...all].map((child) => child.stop()));
     stopListening();
     clearTimeout(budgetTimer);
@@ -362,23 +362,23 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
   };
 }
 
-/** A fault of the app itself, for those who only sent a scan. */
+/** A fault of the app itself, worded for callers who only sent a scan. */
 function brokenService(fault: TomaatError): TomaatError {
   return new TomaatError(
     'BAD_MANIFEST',
-    `This service is broken, not your scan. Tell its operator: ${fault.message}`,
+    `The fault is in this service, not in your scan. Report it to the operator: ${fault.message}`,
     { cause: fault },
   );
 }
 
-/** Memory that a process has in RAM, MB; 0 where the system does not tell. */
+/** Memory that a process has in RAM, MB; 0 if the system does not report it. */
 async function residentMb(pid: number): Promise<number> {
-  const status = await readFile(`/proc/${pid}/status`, 'utf8').catch(() => ''); // Gone, or no Linux.
+  const status = await readFile(`/proc/${pid}/status`, 'utf8').catch(() => ''); // Gone, or not Linux.
   const line = status.split('\n').find((text) => text.startsWith('VmRSS:')) ?? '';
   return (Number(line.slice(6).replace('kB', '')) * 1024) / 1e6;
 }
 
-/** The outputs of a child as a job keeps them. */
+/** The outputs of a child in the form that a job stores. */
 export function toOutputFile({ path: _, ...output }: WrittenOutput): OutputFile {
   return output;
 }
