@@ -58,7 +58,7 @@ export interface ServerOptions
   host?: string;
   port?: number;
   tlsPort?: number;
-  /** Whether a taken port is an error; else the next free one is used. */
+  /** Whether a port in use is an error; otherwise the next free one is used. */
   strictPort?: boolean;
   strictTlsPort?: boolean;
   dataFolder: string;
@@ -66,43 +66,43 @@ export interface ServerOptions
   tlsKey?: string;
   /** Address at which others reach the server, without a slash at the end; such as that of a proxy in front of it. */
   publicUrl?: string;
-  /** More addresses of this process, such as that of the registry beside it, for the self-signed certificate. */
+  /** More addresses of this process, such as that of its registry, for the self-signed certificate. */
   otherUrls?: readonly string[];
-  /** Whether a caller needs a key or a session. Beyond this machine it has to be on. */
+  /** Whether a caller needs a key or a session. Required beyond this machine. */
   login?: boolean;
-  /** That the self-signed certificate is wanted, beyond this machine. */
+  /** Whether to use the self-signed certificate beyond this machine. */
   tlsSelfMade?: boolean;
-  /** The issuer that logs people in, besides keys. */
+  /** The issuer for logins, in addition to keys. */
   oidc?: OidcSettings;
-  /** A port (HTTPS) of its own for TOMAAT v1 without login; 0: a free one. */
+  /** A separate port (HTTPS) for TOMAAT v1 without login; 0: a free one. */
   legacyPort?: number;
-  /** Requests a minute that one address may send there. */
+  /** Requests per minute that one address may send there. */
   legacyPerMinute?: number;
   /** Service that v1 clients get; the first if missing. */
   defaultService?: string;
-  /** Predictions at a time in this process' own children; 0 leaves them all to workers elsewhere. */
+  /** Concurrent predictions in this process's own children; 0 leaves all to remote workers. */
   workers?: number;
-  /** Memory of one prediction whose app does not say, MB; 0: no limit; a share of the machine's if missing. */
+  /** Memory of one prediction if its app sets no limit, MB; 0: no limit; a share of the machine's if missing. */
   memoryMb?: number;
   /** Memory that idle children with their models may take, MB; a quarter of the machine's if missing. */
   maxIdleMb?: number;
   /** Aborts when this process is asked to stop, which may be some time before close(). */
   stopSignal?: AbortSignal;
-  /** How long close() waits for the predictions that run; 0 if missing. What is not done then is handed back. */
+  /** How long close() waits for running predictions; 0 if missing. Unfinished ones are then handed back. */
   drainMs?: number;
-  /** How long a worker elsewhere may keep silent; 15 s if missing. */
+  /** How long a remote worker may be silent; 15 s if missing. */
   leaseMs?: number;
-  /** How long an upload lives after its last use; an hour if missing. */
+  /** How long an upload is kept after its last use; an hour if missing. */
   uploadTtlMs?: number;
-  /** How often what has expired is deleted; every 30 s if missing. */
+  /** How often expired data is deleted; every 30 s if missing. */
   sweepMs?: number;
-  /** Free space on the disk that uploads leave alone. */
+  /** Free space on the disk that uploads must leave. */
   minFreeBytes?: number;
   resultTtlMs?: number;
-  /** Whether identifying text is taken out of inputs before they are kept. */
+  /** Whether identifying text is removed from inputs before they are stored. */
   stripInputs?: boolean;
   maxQueued?: number;
-  /** Bodies of predictions that are received at a time; 128 if missing. */
+  /** Bodies of predictions received concurrently; 128 if missing. */
   maxBodies?: number;
   maxUploadBytes?: number;
   /** The slowest pace of a sender, and of a reader of results; see Pace. */
@@ -110,7 +110,7 @@ export interface ServerOptions
   patienceMs?: number;
   maxVoxels?: number;
   v1DelayMs?: number;
-  /** When a caller that waits is sent an interim answer, ms after it began to wait. */
+  /** When a waiting caller is sent an interim answer, ms after it began to wait. */
   interimAfterMs?: readonly number[];
   eventsMs?: number;
   /** Folder of the built page. */
@@ -122,26 +122,26 @@ export interface RunningServer {
   /** HTTP on loopback; undefined on any other address. */
   readonly url?: string;
   readonly tlsUrl: string;
-  /** The address for this machine itself, whatever DNS says of its name. */
+  /** The address for this machine itself, whatever its name resolves to. */
   readonly localUrl: string;
   /** The address that is announced. */
   readonly announcedUrl: string;
-  /** Of the port for TOMAAT v1 without login; v1 clients are told this one. */
+  /** The address of the port for TOMAAT v1 without login; v1 clients get this one. */
   readonly legacyUrl?: string;
-  /** For whoever asks without a port, as tests do. */
+  /** For requests without a port, as in tests. */
   readonly app: FastifyInstance;
   readonly access: Access;
-  /** That of its HTTPS ports now, and what replaces it. */
+  /** The current certificate of its HTTPS ports, and its renewal. */
   readonly certificate: Certificate;
   readonly certificates: Certificates;
   readonly services: readonly string[];
-  /** The audit log of the data folder, for what else is done in it. */
+  /** The audit log of the data folder, for other parts of this process. */
   readonly audit: Pick<Recorder, 'record'>;
-  /** Goes on in new files where another program renamed those of the log. */
+  /** Continues in new files if another program renamed those of the log. */
   reopenFiles(): void;
   /** Thumbprint of the key that signs receipts. */
   readonly identity: string;
-  /** What to announce of each service, with an id that stays the same. */
+  /** The announcement of each service, with a stable id. */
   announcements(): (Announcement & { id: string })[];
   /** Signs announcements with the key of the data folder. */
   readonly signer: AnnouncementSigner;
@@ -149,10 +149,10 @@ export interface RunningServer {
 }
 
 const sweepEveryMs = 30_000;
-/** For answers that are on their way when the server goes. */
+/** For answers in progress when the server stops. */
 const lastWordsMs = 200;
 
-/** Starts a server: storage, worker, HTTP. On loopback HTTP and HTTPS, elsewhere HTTPS alone. */
+/** Starts a server: storage, worker, HTTP. On loopback HTTP and HTTPS, elsewhere only HTTPS. */
 export async function startServer(options: ServerOptions): Promise<RunningServer> {
   const { host = settings.host.default, dataFolder, logger } = options;
   const local = isLoopback(host);
@@ -165,14 +165,14 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   if (!local && options.strictTlsPort) {
     throw new TomaatError(
       'BAD_REQUEST',
-      `On ${host} the server speaks HTTPS alone, at --port. Leave --tls-port (tlsPort) out.`,
+      `On ${host} the server uses only HTTPS, at --port. Leave --tls-port (tlsPort) out.`,
     );
   }
   const address = openPublicAddress(options.publicUrl);
   await using opened = new AsyncDisposableStack();
   const apps = await openApps(options.appFolders);
   if (apps.length === 0)
-    throw new TomaatError('BAD_REQUEST', 'There is no app to serve. Name at least one app folder.');
+    throw new TomaatError('BAD_REQUEST', 'No app was given. Name at least one app folder.');
 
   opened.use(lockDataFolder(dataFolder));
   const identity = await openIdentity(dataFolder);
@@ -237,7 +237,8 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     apps.map(({ manifest }) => manifest.id),
     await findLosses(workFolder),
   );
-  if (recovered.requeued + recovered.failed > 0) logger.warn(recovered, 'jobs of the last run were found');
+  if (recovered.requeued + recovered.failed > 0)
+    logger.warn(recovered, 'unfinished jobs of the last run were found');
   const converter = await openConverter(join(dataFolder, 'converted'));
   opened.defer(() => converter.close());
   const services = createServices(apps, jobs, {
@@ -332,7 +333,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     on: 'server',
     version,
     metrics: metrics.text,
-    ready: () => (closing ? { reason: 'the server stops' } : { services: apps.length }),
+    ready: () => (closing ? { reason: 'the server is stopping' } : { services: apps.length }),
   });
   await registerPage(app, options.page);
   registerFaces(app, context);
@@ -342,7 +343,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       .settle((byMs) => moveExpiry(database, byMs))
       .then((byMs) => {
         if (byMs !== 0)
-          logger.warn({ byMs }, 'the clock was set; what is kept expires that much earlier or later');
+          logger.warn({ byMs }, 'the clock was set; stored expiry times were shifted by the same amount');
       })
       .then(() => uploads.sweep())
       .then(() => jobs.sweep())
@@ -356,7 +357,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       .then(
         (ids) =>
           ids.length > 0 &&
-          logger.warn({ jobs: ids }, 'workers were not heard of; their jobs are queued again'),
+          logger.warn({ jobs: ids }, 'workers were silent for too long; their jobs are queued again'),
       )
       .catch((error: unknown) => logger.error({ err: error }, 'leases could not be checked'));
   }, 1000);
@@ -369,7 +370,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
         rotateAudit: async () => ({ closed: await audit.rotate() }),
         eraseOwner: (request) => eraseOwner(request, { audit, jobs, uploads, database, dataFolder }),
       },
-      (error) => logger.error({ err: error }, 'what a command asked for could not be done'),
+      (error) => logger.error({ err: error }, 'the request of a command failed'),
     ),
   );
 
@@ -414,7 +415,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   const stack = opened.move();
   let closed: Promise<void> | undefined;
 
-  /** First nothing new is let in, then what runs may end, then whoever still waits is told, then all is closed. */
+  /** Refuses new requests, lets running predictions end, answers waiting callers, then closes everything. */
   async function shutDown(): Promise<void> {
     closing = true;
     admission.close();

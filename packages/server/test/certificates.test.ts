@@ -37,7 +37,7 @@ describe('openCertificate() with files of the operator', () => {
   it('refuses files that are missing, swapped, not PEM or encrypted, in words', async () => {
     const own = await makeCertificate(folder);
     const missing = join(folder, 'missing.pem');
-    expect(await refusal(missing, own.key)).toMatch(/missing\.pem cannot be read: there is no such file/);
+    expect(await refusal(missing, own.key)).toMatch(/missing\.pem cannot be read: the file does not exist/);
     expect(await refusal(own.cert, missing)).toMatch(/there is no such file\. Check --tls-key/);
     expect(await refusal(own.key, own.cert)).toMatch(/own\.key is not a certificate.*It holds a key/);
     expect(await refusal(own.cert, own.cert)).toMatch(/own\.pem is not a private key.*holds a certificate/);
@@ -133,7 +133,7 @@ describe('openCertificates()', () => {
       { toMs: Date.now() + 29.5 * dayMs, expected: /own\.pem expires in 29 days, at 20.*SIGHUP/, level: 40 },
       { toMs: Date.now() + 0.5 * dayMs, expected: /expires today/, level: 40 },
       { toMs: Date.now() - 3600_000, expected: /own\.pem expired at 20.*clients refuse it/, level: 50 },
-      { fromMs: Date.now() + dayMs, expected: /is not valid yet: it begins at 20.*clock/, level: 50 },
+      { fromMs: Date.now() + dayMs, expected: /is not valid before 20.*clock/, level: 50 },
     ];
     for (const { expected, level, ...times } of cases) {
       log.length = 0;

@@ -288,7 +288,7 @@ describe('loadConfig()', () => {
       'TOMAAT_LOGIN: “perhaps” must be true or false',
       '--registry-port “70000” must be a port',
       '--allow-net must be a range',
-      '--tls-cert and --tls-key go together',
+      '--tls-cert and --tls-key belong together',
     ]) {
       expect(message).toContain(part);
     }

@@ -14,7 +14,7 @@ import {
 } from './known-hosts.ts';
 
 const headerLine =
-  '# Servers and services that this user trusts; tomaat trust shows them. A line may be removed.';
+  '# Servers and services that this user trusts; shown by tomaat trust list. Lines may be removed.';
 const pairs = (digits: string) => Array<string>(32).fill(digits).join(':');
 const certificate = pairs('0A');
 const other = pairs('F9');

@@ -299,7 +299,7 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
 
   const services = [...apps.keys()];
   const slots = Array.from({ length: options.slots }, async () => {
-    // While the outputs of a job are taken over, the child computes the next; but a slow disk must not be left ever
+    // While the outputs of a job are taken over, the child computes the next; but a slow disk must not fall ever
     // further behind.
     const settling: Promise<void>[] = [];
     while (!stopping.signal.aborted) {
