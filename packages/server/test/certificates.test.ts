@@ -59,7 +59,7 @@ describe('openCertificate() with files of the operator', () => {
     );
     const chain = join(folder, 'chain.pem');
     await writeFile(chain, other.pem + own.pem);
-    expect(await refusal(chain, own.key)).toMatch(/stands further down in .*chain\.pem: put it first/);
+    expect(await refusal(chain, own.key)).toMatch(/is not the first in .*chain\.pem\. Put it first/);
     await writeFile(chain, own.pem + other.pem);
     expect((await openCertificate(folder, { cert: chain, key: own.key })).names).toEqual([
       'tomaat.hospital.example',

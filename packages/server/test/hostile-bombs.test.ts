@@ -113,7 +113,7 @@ const expected: Record<BombShape, [code: string, status: number, message: RegExp
   lies: ['BAD_VOXELS', 422, /cannot unpack/],
   'too large': ['TOO_MANY_VOXELS', 413, /5368680000 values/],
   members: ['BAD_VOXELS', 422, /More than 15 bytes follow the 5880 bytes|Other data follows/],
-  nested: ['UNSUPPORTED_FORMAT', 415, /packed with gzip twice/],
+  nested: ['UNSUPPORTED_FORMAT', 415, /compressed with gzip twice/],
   truncated: ['BAD_VOXELS', 422, /damaged|cut off|cannot unpack|ends after/],
   surplus: ['BAD_VOXELS', 422, /follow/],
 };

@@ -3,7 +3,7 @@ import type { Mesh } from '../labels/surface.ts';
 import type { Bytes } from '../platform.ts';
 import { latin1 } from './header.ts';
 
-/** Pieces of about this many numbers are made at a time. */
+/** Numbers per piece of output, about. */
 const pieceLength = 1 << 15;
 const triangleBytes = 50;
 const stlHeaderBytes = 84;
@@ -11,7 +11,7 @@ const stlHeaderBytes = 84;
 const fineExtentMm = 5;
 
 /**
- * A legacy VTK file of polygons (VTK file formats, version 3.0), RAS+ mm. The title line says so, as 3D Slicer reads it.
+ * A legacy VTK file of polygons (VTK file formats, version 3.0), RAS+ mm. The title line states this, as 3D Slicer reads it.
  * Labels become the cell scalar `label`.
  */
 export function* meshToVtk(mesh: Mesh, options: { binary?: boolean } = {}): Generator<Bytes> {
@@ -100,7 +100,7 @@ function polygonLines(triangles: Uint32Array, from: number, to: number): Bytes {
   return out.bytes();
 }
 
-/** Text of numbers, made several times faster than by strings. */
+/** Numbers as text, several times faster than with strings. */
 function createTextBuffer(expectedBytes: number) {
   let buffer = new Uint8Array(expectedBytes + 64);
   let length = 0;
@@ -157,8 +157,8 @@ function createTextBuffer(expectedBytes: number) {
 }
 
 /**
- * A binary STL file, RAS+ mm (its 80 bytes of text say so, as 3D Slicer reads them). The format has no vertices in
- * common and no labels: all labels are in it, without their names.
+ * A binary STL file, RAS+ mm (its 80 bytes of text state this, as 3D Slicer reads them). The format has neither shared
+ * vertices nor labels: all labels are in it, without their names.
  */
 export function* meshToStl(mesh: Mesh): Generator<Bytes> {
   const { positions, triangles } = mesh;
@@ -195,9 +195,9 @@ export function* meshToStl(mesh: Mesh): Generator<Bytes> {
 }
 
 /**
- * Reads a mesh: legacy VTK polygons (text or binary, file versions 1 to 5) or binary STL, told by the bytes. Polygons of
- * more than three corners and triangle strips become triangles; the vertices of an STL that are equal become one. A
- * file without a SPACE in its title is taken as RAS, as the TOMAAT v1 protocol has it; LPS is turned.
+ * Reads a mesh: legacy VTK polygons (text or binary, file versions 1 to 5) or binary STL, recognised by the bytes. Polygons of
+ * more than three corners and triangle strips become triangles; equal vertices of an STL become one. A
+ * file without a SPACE in its title is read as RAS, as in the TOMAAT v1 protocol; LPS is converted.
  * Throws UNKNOWN_FORMAT, UNSUPPORTED_FORMAT, BAD_HEADER or BAD_VOXELS.
  */
 export function readMesh(bytes: Uint8Array): Mesh {
@@ -207,18 +207,18 @@ export function readMesh(bytes: Uint8Array): Mesh {
     const count = new DataView(bytes.buffer, bytes.byteOffset).getUint32(80, true);
     if (bytes.length === stlHeaderBytes + count * triangleBytes) return readStl(bytes, count);
     if (!start.startsWith('solid') && /SPACE=|STL/i.test(latin1(bytes.subarray(0, 80)))) {
-      throw badData(`The STL file names ${count} triangles but has ${bytes.length} bytes`);
+      throw badData(`The STL file states ${count} triangles but has ${bytes.length} bytes`);
     }
   }
   if (start.startsWith('solid')) {
     throw new TomaatError(
       'UNSUPPORTED_FORMAT',
-      'STL files in text are not read; save it as binary STL or VTK.',
+      'STL files in text are not supported. Save it as binary STL or VTK.',
     );
   }
   throw new TomaatError(
     'UNKNOWN_FORMAT',
-    'The file is not a mesh; send legacy VTK polygons (.vtk) or binary STL (.stl).',
+    'The file is not a mesh. Send legacy VTK polygons (.vtk) or binary STL (.stl).',
   );
 }
 
@@ -311,7 +311,7 @@ function createVtkCursor(bytes: Uint8Array) {
       throw badHead(`${what} is "${text ?? ''}"`);
     return value;
   };
-  /** The next word as a number: short decimals by their digits (exact, see Clinger 1990), all else by Number(). */
+  /** The next word as a number: short decimals by their digits (exact, see Clinger 1990), others by Number(). */
   const nextNumber = (): number => {
     while (at < bytes.length && isBlank(bytes[at])) at++;
     const start = at;
@@ -338,7 +338,7 @@ function createVtkCursor(bytes: Uint8Array) {
     const value = Number(text);
     if (text === undefined || Number.isNaN(value) !== /^nan$/i.test(text)) {
       throw badData(
-        text === undefined ? 'The file ends among its numbers' : `"${text}" stands where a number must be`,
+        text === undefined ? 'The file ends among its numbers' : `"${text}" was found instead of a number`,
       );
     }
     return value;
@@ -346,10 +346,10 @@ function createVtkCursor(bytes: Uint8Array) {
   const values = (length: number, typeWord: string): Values => {
     const typeName = typeWord.toLowerCase();
     const type = vtkTypes[typeName];
-    if (!type) throw badHead(`The number type "${typeWord}" is not known`);
+    if (!type) throw badHead(`The number type "${typeWord}" is unknown`);
     const [size, read] = type;
     if (length * (binary ? size : 1) > bytes.length - at)
-      throw badData(`${length} numbers were promised, the file ends before them`);
+      throw badData(`${length} numbers were announced, but the file ends before them`);
     const out =
       size === 8 || typeName === 'unsigned_int'
         ? new Float64Array(length)
@@ -360,7 +360,7 @@ function createVtkCursor(bytes: Uint8Array) {
       const end = bytes.indexOf(10, at);
       at = end + 1;
       if (end < 0 || length * size > bytes.length - at)
-        throw badData(`${length} numbers were promised, the file ends before them`);
+        throw badData(`${length} numbers were announced, but the file ends before them`);
       if (typeName === 'float') for (let i = 0; i < length; i++) out[i] = view.getFloat32(at + i * 4);
       else if (typeName === 'int') for (let i = 0; i < length; i++) out[i] = view.getInt32(at + i * 4);
       else for (let i = 0; i < length; i++) out[i] = read(view, at + i * size);
@@ -394,7 +394,7 @@ function readVtk(bytes: Uint8Array): Mesh {
   if (!/^DATASET\s+POLYDATA$/i.test(dataset)) {
     throw new TomaatError(
       'UNSUPPORTED_FORMAT',
-      `The VTK file holds "${dataset}"; only polygons (DATASET POLYDATA) are read.`,
+      `The VTK file contains "${dataset}", which is not supported. Send polygons (DATASET POLYDATA).`,
     );
   }
   let positions: Float32Array | undefined;
@@ -452,11 +452,11 @@ function readCells(cursor: Cursor): Cells {
     for (let k = 0; k < count; k++) corners[offsets[cell] + k] = flat[at++];
     offsets[cell + 1] = offsets[cell] + count;
   }
-  if (at !== second) throw badData(`The cells take ${at} numbers, ${second} were promised`);
+  if (at !== second) throw badData(`The cells take ${at} numbers, but ${second} were announced`);
   return { offsets, corners };
 }
 
-/** Cells as file version 5.1 has them: where each one begins, then all corners. */
+/** Cells as in file version 5.1: the offset of each one, then all corners. */
 function readOffsets(cursor: Cursor, offsetCount: number, cornerCount: number): Cells {
   cursor.word();
   const offsets = cursor.values(offsetCount, cursor.word() ?? '');
@@ -474,7 +474,7 @@ function skipMetadata(cursor: Cursor): void {
   while (cursor.peek() !== '' && cursor.line().trim() !== '');
 }
 
-/** Reads past an attribute; gives the numbers of one that may hold labels. */
+/** Skips an attribute; returns the numbers of one that may hold labels. */
 function readAttribute(
   cursor: Cursor,
   key: string,
@@ -516,7 +516,7 @@ function readAttribute(
       if (arrayName === 'label') labels = { name: arrayName, values };
     }
     return labels;
-  } else throw badHead(`The keyword "${key.slice(0, 40)}" is not known`);
+  } else throw badHead(`The keyword "${key.slice(0, 40)}" is unknown`);
   return undefined;
 }
 
@@ -563,12 +563,13 @@ function checkMesh({
 }): Mesh {
   const vertices = positions.length / 3;
   for (let i = 0; i < positions.length; i++) {
-    if (!Number.isFinite(positions[i])) throw badData(`Vertex ${Math.floor(i / 3)} is at no finite place`);
+    if (!Number.isFinite(positions[i]))
+      throw badData(`Vertex ${Math.floor(i / 3)} has coordinates that are not finite`);
   }
   for (let i = 0; i < triangles.length; i++) {
     if (!(triangles[i] >= 0 && triangles[i] < vertices)) {
       throw badData(
-        `Triangle ${Math.floor(i / 3)} has the corner ${triangles[i]}, there are ${vertices} vertices`,
+        `Triangle ${Math.floor(i / 3)} has the corner ${triangles[i]}, but there are only ${vertices} vertices`,
       );
     }
   }
@@ -583,10 +584,10 @@ function toRas(mesh: Mesh, title: string): Mesh {
 function badHead(fault: string): TomaatError {
   return new TomaatError(
     'BAD_HEADER',
-    `${fault}. The mesh file is damaged or of another kind; save it again as legacy VTK polygons.`,
+    `${fault}. The mesh file is damaged or of another kind. Save it again as legacy VTK polygons.`,
   );
 }
 
 function badData(fault: string): TomaatError {
-  return new TomaatError('BAD_VOXELS', `${fault}. The mesh file is damaged; save or send it again.`);
+  return new TomaatError('BAD_VOXELS', `${fault}. The mesh file is damaged. Save or send it again.`);
 }

@@ -22,10 +22,10 @@ export type { WriteOptions } from './volume-format.ts';
 export type { FilePrefix } from './volume-plan.ts';
 export { collectBytes } from './voxel-pieces.ts';
 
-/** A file to read. Only the name's last part is ever looked at; it is never a path to open. */
+/** A file to read. Only the last part of the name is used; it is never a path to open. */
 export interface SourceFile {
   name: string;
-  /** Its name is not the one that the header of its pair may know: whether they belong together was seen before. */
+  /** Its name may differ from the one in the header of its pair: the caller has checked that they belong together. */
   renamed?: boolean;
   sizeBytes?: number;
   /** The bytes from `start` (default 0) to the end; may be called several times. */
@@ -36,21 +36,21 @@ export interface ReadOptions {
   /** Which volume of a 4-D file, from 0; 'all' reads every one, as components. */
   frame?: number | 'all';
   limits?: ReadLimits;
-  /** Told the fraction of the voxels that was read, at most once per chunk of the source. */
+  /** Called with the fraction of the voxels read so far, at most once per chunk of the source. */
   onProgress?(fraction: number): void;
   signal?: AbortSignal;
 }
 
-/** A header that is longer than this is not looked for. */
+/** The longest header that is read. */
 const longPrefixBytes = 4 * 2 ** 20;
 
 /**
- * What a volume's header says, from the first bytes of its files. All that a header can tell is checked (magic, sizes,
- * type, offset, geometry; the length of the file where `sizeBytes` is known), and nothing is allocated by it. Payloads are
- * checked when they are read. A packed header is unpacked here, not by the platform (see inflatePrefix).
+ * Reads a volume's header from the first bytes of its files. Everything in a header is checked (magic, sizes,
+ * type, offset, geometry; the length of the file if `sizeBytes` is known), and it causes no allocation. Payloads are
+ * checked when they are read. A compressed header is decompressed here, not by the platform (see inflatePrefix).
  *
- * @throws TomaatError UNKNOWN_FORMAT, UNSUPPORTED_FORMAT, BAD_HEADER, BAD_VOXELS (a length that cannot be), TOO_MANY_VOXELS,
- *   BAD_INPUT (a file of a pair is missing or one too many)
+ * @throws TomaatError UNKNOWN_FORMAT, UNSUPPORTED_FORMAT, BAD_HEADER, BAD_VOXELS (an impossible length), TOO_MANY_VOXELS,
+ *   BAD_INPUT (a file of a pair is missing or superfluous)
  */
 export async function inspectVolume(
   files: readonly FilePrefix[],
@@ -61,10 +61,10 @@ export async function inspectVolume(
 }
 
 /**
- * Reads a volume: the header, then one allocation of what is kept, then the voxels as they stream in. Behind the voxels up to
- * 15 bytes of padding may follow, as behind compressed data (see inflateSource); reading stops at the next one.
+ * Reads a volume: the header, then one allocation for the result, then the voxels as a stream. Up to 15 bytes of padding
+ * may follow the voxels, as after compressed data (see inflateSource); reading stops at the next one.
  *
- * Scaled voxels (NIfTI's scl_slope) become float32 where that is exact enough, else float64 (see `scaledType`).
+ * Scaled voxels (NIfTI's scl_slope) become float32 if that is exact enough, otherwise float64 (see `scaledType`).
  *
  * @throws TomaatError as inspectVolume; FRAME_NEEDED; BAD_INPUT (no such frame); BAD_VOXELS (truncated, surplus or corrupt)
  */
@@ -83,7 +83,7 @@ export async function readVolume(
     if (plan.start === undefined) {
       throw new TomaatError(
         'BAD_HEADER',
-        `The header does not end within ${longPrefixBytes} bytes: write the file again without its extra fields`,
+        `The header does not end within ${longPrefixBytes} bytes. Write the file again without its extra fields`,
       );
     }
   }
@@ -98,12 +98,12 @@ export async function readVolume(
   const sink = createVoxelSink(plan, frame);
   let seen = 0;
   const end = skip + header.storedBytes;
-  // Of numbers written as text none is padding.
+  // Numbers as text have no padding.
   const paddingBytes = layout.encoding === 'text' ? 0 : maxPaddingBytes;
   await readDecoded(plan, file, platform, signal, (chunk) => {
     if (seen + chunk.length > end + paddingBytes) {
       throw surplusVoxels(
-        `More than ${paddingBytes} bytes follow the ${header.storedBytes} bytes of voxels that the header asks for`,
+        `More than ${paddingBytes} bytes follow the ${header.storedBytes} bytes of voxels that the header states`,
         header,
       );
     }
@@ -118,7 +118,7 @@ export async function readVolume(
   if (seen < end) {
     throw new TomaatError(
       'BAD_VOXELS',
-      `The voxel data ends after ${Math.max(0, seen - skip)} of the ${header.storedBytes} bytes that the header promises: the file is cut off, send it again`,
+      `The voxel data ends after ${Math.max(0, seen - skip)} of the ${header.storedBytes} bytes that the header promises: the file is cut off. Send it again`,
     );
   }
   sink.finish();
@@ -162,19 +162,19 @@ function chooseFrame(frames: number, frame: number | 'all' | undefined): number 
     if (frames === 1) return 0;
     throw new TomaatError(
       'FRAME_NEEDED',
-      `The volume is 4-D with ${frames} frames: choose one with frame, from 0 to ${frames - 1}: an option of predict() and readVolume(), ?frame=0 to ?frame=${frames - 1} in an address, --frame on the command line`,
+      `The volume is 4-D with ${frames} frames. Choose one with frame, from 0 to ${frames - 1}: an option of predict() and readVolume(), ?frame=0 to ?frame=${frames - 1} in an address, --frame on the command line`,
       {
         detail: { frames },
       },
     );
   }
   if (frame === 'all' || (Number.isInteger(frame) && frame >= 0 && frame < frames)) return frame;
-  throw new TomaatError('BAD_INPUT', `The volume has no frame ${frame}: choose one from 0 to ${frames - 1}`, {
+  throw new TomaatError('BAD_INPUT', `The volume has no frame ${frame}. Choose one from 0 to ${frames - 1}`, {
     detail: { frames },
   });
 }
 
-/** Hands every decoded byte from the start of the voxels' encoding to `take`. */
+/** Passes every decoded byte from the start of the voxels' encoding to `take`. */
 async function readDecoded(
   plan: Plan,
   file: SourceFile,
@@ -208,13 +208,13 @@ async function readDecoded(
     const reason = error instanceof Error ? error.message : String(error);
     throw new TomaatError(
       'BAD_VOXELS',
-      `The ${compression} data of the voxels is damaged or cut off (${reason}): send the file again`,
+      `The ${compression} data of the voxels is damaged or cut off (${reason}). Send the file again`,
       { cause: error },
     );
   }
 }
 
-/** Bytes that the file decodes to, where the voxels are the last of them. Gives up where it can no longer be a header. */
+/** The decoded length of a file that ends with the voxels. Fails as soon as the rest cannot be a header. */
 async function decodedLength(
   plan: Plan,
   file: SourceFile,
@@ -227,21 +227,21 @@ async function decodedLength(
     if (total > plan.header.storedBytes + longPrefixBytes) {
       throw new TomaatError(
         'BAD_VOXELS',
-        `More than ${longPrefixBytes} bytes stand before the voxels: send the original file`,
+        `More than ${longPrefixBytes} bytes precede the voxels. Send the original file`,
       );
     }
   });
   if (total < plan.header.storedBytes) {
     throw new TomaatError(
       'BAD_VOXELS',
-      `The voxel data ends after ${total} of the ${plan.header.storedBytes} bytes that the header promises: the file is cut off, send it again`,
+      `The voxel data ends after ${total} of the ${plan.header.storedBytes} bytes that the header promises: the file is cut off. Send it again`,
     );
   }
   return total;
 }
 
 /**
- * The bytes of a volume as a file, in pieces. No text of any input is copied into the header: what it says comes from the
+ * The bytes of a volume as a file, in pieces. No text of any input is copied into the header: its content comes from the
  * volume and the options.
  *
  * @throws TomaatError BAD_INPUT, when the voxels do not fit the size, or the affine cannot be written; NOT_ACCEPTABLE, when
@@ -257,7 +257,7 @@ export async function* writeVolume(
   if (volume.voxels.length !== expected) {
     throw new TomaatError(
       'BAD_INPUT',
-      `The volume has ${volume.voxels.length} voxels, but its size and components ask for ${expected}: give all of them`,
+      `The volume has ${volume.voxels.length} voxels, but its size and components require ${expected}. Give all of them`,
     );
   }
   checkAffine(volume.affine, 'The affine of the volume to write');

@@ -141,7 +141,7 @@ export function startAnnouncer(options: AnnouncerOptions): Announcer {
     if (!saidLost) {
       logger.warn(
         { registry: base.href, accepted, listed },
-        `the registry at ${base.href} keeps one service per key: it accepted ${accepted} and lists ${listed}; give each service its own server and key`,
+        `the registry at ${base.href} keeps one service per key: it accepted ${accepted} and lists ${listed}. Give each service its own server and key`,
       );
     }
     saidLost = true;
