@@ -1,6 +1,6 @@
 /**
  * Files of every format with a fault, each with the code and the words of its refusal: for the tests of the formats,
- * and of whoever takes files from strangers.
+ * and of everything that accepts untrusted files.
  */
 import { gunzipSync, gzipSync } from 'node:zlib';
 import {

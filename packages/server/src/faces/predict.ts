@@ -76,8 +76,8 @@ export function afterAnswer(
 }
 
 /**
- * The `errorHandler` of routes on which any error, including fastify's own, is answered in the form
- * of the face. Internal errors are logged.
+ * The `errorHandler` of routes on which any error, including fastify's own, is answered in the form of the face. Internal
+ * errors are logged. Callers that `access/access.ts` refuses get Problem Details: it answers before the route.
  */
 export function problemHandler(
   { name, sendProblem }: Required<Pick<Face, 'name' | 'sendProblem'>>,

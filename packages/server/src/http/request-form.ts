@@ -63,7 +63,7 @@ export const urlencoded: BodyKind = {
 };
 
 /** Only the file of the first volume. */
-const bareVolume: BodyKind = {
+export const bareVolume: BodyKind = {
   takes: (type) => /^application\/octet-stream\b/i.test(type) || isVolumeMediaType(type),
   encoding: 'raw',
   growth: 1,

@@ -220,7 +220,7 @@ describe('removePins()', () => {
 });
 
 describe('the lock', () => {
-  it('is a file for the owner alone, gone at the end, by whomever', async () => {
+  it('is readable by its owner alone, and removed at the end by any process', async () => {
     const lock = `${file}.lock`;
     let mode: number | undefined;
     await withoutMask(async () => {
