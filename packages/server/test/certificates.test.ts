@@ -38,9 +38,9 @@ describe('openCertificate() with files of the operator', () => {
     const own = await makeCertificate(folder);
     const missing = join(folder, 'missing.pem');
     expect(await refusal(missing, own.key)).toMatch(/missing\.pem cannot be read: the file does not exist/);
-    expect(await refusal(own.cert, missing)).toMatch(/there is no such file\. Check --tls-key/);
-    expect(await refusal(own.key, own.cert)).toMatch(/own\.key is not a certificate.*It holds a key/);
-    expect(await refusal(own.cert, own.cert)).toMatch(/own\.pem is not a private key.*holds a certificate/);
+    expect(await refusal(own.cert, missing)).toMatch(/the file does not exist\. Check --tls-key/);
+    expect(await refusal(own.key, own.cert)).toMatch(/own\.key is not a certificate.*It contains a key/);
+    expect(await refusal(own.cert, own.cert)).toMatch(/own\.pem is not a private key.*contains a certificate/);
     const der = join(folder, 'own.der');
     await writeFile(der, new X509Certificate(own.pem).raw.subarray(0, 50));
     expect(await refusal(der, own.key)).toMatch(/openssl x509 -inform der/);
@@ -122,7 +122,7 @@ describe('openCertificate() without', () => {
     expect(publicKeyOf(second.cert)).toBe(publicKeyOf(first.cert));
     const other = await makeCertificate(folder);
     await copyFile(other.key, keyFile());
-    await expect(openCertificate(folder)).rejects.toThrow(/tomaat\.key is not the key.*Remove both/);
+    await expect(openCertificate(folder)).rejects.toThrow(/tomaat\.key is not the key.*Delete both/);
   });
 });
 

@@ -275,8 +275,8 @@ describe('tomaat erase', () => {
     const run = (...args: string[]) => tomaat(['erase', ...args, '--data', server.dataFolder]);
     for (const [args, words] of [
       [[], 'Give one of: --key ID'],
-      [['--key', 'a', '--owner', 'b'], 'Name one owner'],
-      [['--subject', 'anna'], 'give --issuer URL'],
+      [['--key', 'a', '--owner', 'b'], 'Give one of'],
+      [['--subject', 'anna'], 'Give --issuer URL'],
       [['--key', 'abcdefghij'], 'There is no key abcdefghij'],
       [['--owner', 'anonymous', '--revoke'], 'Name it with --key ID'],
     ] as const) {
