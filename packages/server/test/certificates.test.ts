@@ -40,7 +40,9 @@ describe('openCertificate() with files of the operator', () => {
     expect(await refusal(missing, own.key)).toMatch(/missing\.pem cannot be read: the file does not exist/);
     expect(await refusal(own.cert, missing)).toMatch(/the file does not exist\. Check --tls-key/);
     expect(await refusal(own.key, own.cert)).toMatch(/own\.key is not a certificate.*It contains a key/);
-    expect(await refusal(own.cert, own.cert)).toMatch(/own\.pem is not a private key.*contains a certificate/);
+    expect(await refusal(own.cert, own.cert)).toMatch(
+      /own\.pem is not a usable private key.*contains a certificate/,
+    );
     const der = join(folder, 'own.der');
     await writeFile(der, new X509Certificate(own.pem).raw.subarray(0, 50));
     expect(await refusal(der, own.key)).toMatch(/openssl x509 -inform der/);
