@@ -56,8 +56,9 @@ import { nodePlatform } from '../packages/server/src/node-platform.ts';
 import { inspectGraph, withLabelOutput } from '../packages/server/src/runtimes/onnx-graph.ts';
 import type { OutputFile } from '../packages/server/src/store/job-records.ts';
 import { encodeModel, labelNetwork, thresholdNetwork } from '../packages/server/test/onnx-fixture.ts';
+import { dicomWebTargets } from './dicomweb-targets.ts';
 import type { LongRuns } from './long-runs.ts';
-import { bytesOf, equal, must, type Target, textOf } from './target.ts';
+import { bytesOf, equal, inPieces, must, type Target, textOf } from './target.ts';
 import { headerRuns, textTargets } from './text-targets.ts';
 
 const rawBytes = ({ voxels }: Volume) => new Uint8Array(voxels.buffer, voxels.byteOffset, voxels.byteLength);
@@ -221,17 +222,6 @@ function nifti2Of(file: Uint8Array, from: Uint8Array): Uint8Array {
 }
 
 // Bodies
-
-/** The bytes in pieces whose lengths follow from a number. */
-async function* inPieces(bytes: Uint8Array, salt: number): AsyncGenerator<Uint8Array> {
-  let state = salt | 1;
-  for (let at = 0; at < bytes.length; ) {
-    state = (Math.imul(state, 1103515245) + 12345) & 0x7fffffff;
-    const length = salt === 0 ? bytes.length : 1 + ((state >> 8) % (salt & 1 ? 7 : 300));
-    yield bytes.slice(at, at + length);
-    at += length;
-  }
-}
 
 /** The parts with their bytes, or the code of the refusal. */
 async function allParts(parts: AsyncIterable<BodyPart>): Promise<(BodyPart & { bytes: Buffer })[] | string> {
@@ -401,6 +391,7 @@ const heads = ['\x1f\x8b\x08', 'n+1\0', 'NRRD0004\n', '\r\n', '\0', '\xff\xff\xf
 
 export const targets: Readonly<Record<string, Target>> = {
   ...textTargets,
+  ...dicomWebTargets,
   nifti1: volumeTarget(
     'NIfTI-1, plain, packed and as a pair',
     'nii',

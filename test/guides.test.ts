@@ -26,6 +26,7 @@ const guides = [
   'operate',
   'use-from-python',
   'use-from-typescript',
+  'dicomweb',
   'slicer',
 ];
 const linesOf = (blocks: readonly CodeBlock[]) =>

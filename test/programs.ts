@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { accessSync, constants } from 'node:fs';
+import { accessSync, constants, existsSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 
 /**
@@ -72,6 +72,14 @@ export const findApache = (): string | undefined => findProgram(['apache2', 'htt
 /** A JDK, which runs a source file by itself. */
 export const findJava = (): string | undefined =>
   findProgram('javac', ['-version'], 'a JDK') && findProgram('java', ['-version'], 'a JDK');
+
+/** Orthanc, a small PACS; with its plugin for DICOMweb (test/orthanc.ts). */
+export const findOrthanc = (): string | undefined =>
+  orRequired(
+    existsSync(orthancPlugin) ? onPath('Orthanc')[0] : undefined,
+    'Orthanc with its DICOMweb plugin',
+  );
+export const orthancPlugin = '/usr/share/orthanc/plugins/libOrthancDicomWeb.so';
 
 /** Chromium or Chrome: the variable CHROMIUM, else by name. */
 export function findChromium(): string | undefined {

@@ -42,20 +42,23 @@ const coreTypes = `
 `;
 const clientValues = `
   TomaatError announcementId announcementLifeSeconds announcementSchema announcementType anonymousFiles
-  attemptSchema audienceOf claimSchema claimedJobSchema completeSchema createClient createRegistryClient
-  discoverV1 dispositionName endpoints entrySchema errorCodes exposedHeaders failSchema fitSchema
+  attemptSchema audienceOf claimSchema claimedJobSchema completeSchema createClient createDicomWeb
+  createRegistryClient dicomItems dicomNumber dicomTags dicomText dicomTexts dicomValues discoverV1 dispositionName endpoints entrySchema errorCodes exposedHeaders failSchema fitSchema
   handBackSchema idempotencyKeySchema interfaceV1 isCallersFault isPassing isSettled jobOutputSchema
   jobSchema jobSchemas jobStates loggedOutSchema meSchema namedPredictionSchema openApiDocument
-  parseHeaderValue predictV1 problemSchema receiptSchema requireSuccess serviceSchema settledStates
+  parseHeaderValue predictV1 problemSchema receiptSchema requireStored requireSuccess serviceSchema settledStates
   signedAnnouncementSchema startValueV1 toSlug touchSchema verifyAnnouncement verifyEntry verifyReceipt
   verifySigned volumeFactsSchema welcomeSchema
 `;
 const clientTypes = `
   Announcement AnnouncementCheck AnonymousFiles AnonymousOptions Bytes Client ConnectionOptions
-  DiscoverOptions Endpoint EndpointName EndpointResponse Entry ErrorCode ErrorData FileRef FileSource Fit
-  FormFields InputParameter Job JobIn JobOutput JobState LoggedOut Me NamedBytes NamedPrediction
+  DicomAttribute DicomDataset DicomElement DicomFile DicomInstance DicomKeyword DicomQuery DicomSeries
+  DicomStudy DicomWeb DicomWebHeaders DicomWebOptions DiscoverOptions Endpoint EndpointName
+  EndpointResponse Entry ErrorCode ErrorData FailedInstance FileRef FileSource Fit FormFields
+  InputParameter Job JobIn JobOutput JobState LoggedOut Me MetadataOf NamedBytes NamedPrediction
   OutputFile PredictOptions Problem Receipt RegistryClient RegistryClientOptions RequestHeader
-  ResumableOptions Service ServiceFilters Signed SignedAnnouncement UploadFile UploadProgress V1Input
+  ResumableOptions RetrieveOptions RetrieveProgress RetrievedInstance SearchOptions Service ServiceFilters Signed SignedAnnouncement StoreOptions StoreProgress
+  StoreReason StoreReport StoredInstance UploadFile UploadProgress V1Input
   V1Output V1PredictOptions VolumeFacts VolumeFile WatchOptions Welcome
 `;
 

@@ -128,7 +128,7 @@ export async function readJson<T>(
 }
 
 /** The text of an answer; what is longer than allowed is not read to its end. */
-async function readText(response: Response, maxBytes: number, address: string): Promise<string> {
+export async function readText(response: Response, maxBytes: number, address: string): Promise<string> {
   const reader = response.body?.getReader();
   const decoder = new TextDecoder();
   let text = '';
@@ -340,15 +340,28 @@ const faults: Record<string, (host: string) => string> = {
   UND_ERR_CONNECT_TIMEOUT: (host) =>
     `${host} does not answer. Check the address, and whether a firewall is in between.`,
 };
-const untrusted = (host: string) =>
-  `The certificate of ${host} is not trusted here. If it is self-signed, get the server’s tomaat.pem and trust it. In Node: set NODE_EXTRA_CA_CERTS=tomaat.pem, or give createClient the fetch of (await connectTo(address, { ca: 'tomaat.pem' })) from the package tomaat. On the command line: --ca FILE.`;
+/** What helps depends on whose server it is. */
+export interface NetworkRemedies {
+  /** The certificate is not trusted. */
+  untrusted(host: string): string;
+  /** A page of another origin got no answer that it may read. */
+  page(host: string, pageOrigin: string): string;
+}
+const remediesOfOurs: NetworkRemedies = {
+  untrusted: (host) =>
+    `The certificate of ${host} is not trusted here. If it is self-signed, get the server’s tomaat.pem and trust it. In Node: set NODE_EXTRA_CA_CERTS=tomaat.pem, or give createClient the fetch of (await connectTo(address, { ca: 'tomaat.pem' })) from the package tomaat. On the command line: --ca FILE.`,
+  page: (host, page) =>
+    `${host} cannot be reached, or it does not let pages of ${page} use it. Check the network and that the server runs; if it does, its operator lets this page in with --allow-origin ${page}.`,
+};
+const untrusted = [
+  'DEPTH_ZERO_SELF_SIGNED_CERT',
+  'SELF_SIGNED_CERT_IN_CHAIN',
+  'UNABLE_TO_VERIFY_LEAF_SIGNATURE',
+  'UNABLE_TO_GET_ISSUER_CERT',
+  'UNABLE_TO_GET_ISSUER_CERT_LOCALLY',
+  'CERT_SIGNATURE_FAILURE',
+];
 const certificateFaults: Record<string, (host: string) => string> = {
-  DEPTH_ZERO_SELF_SIGNED_CERT: untrusted,
-  SELF_SIGNED_CERT_IN_CHAIN: untrusted,
-  UNABLE_TO_VERIFY_LEAF_SIGNATURE: untrusted,
-  UNABLE_TO_GET_ISSUER_CERT: untrusted,
-  UNABLE_TO_GET_ISSUER_CERT_LOCALLY: untrusted,
-  CERT_SIGNATURE_FAILURE: untrusted,
   CERT_HAS_EXPIRED: (host) =>
     `The certificate of ${host} has expired. The operator of the server must renew it.`,
   ERR_TLS_CERT_ALTNAME_INVALID: (host) =>
@@ -356,14 +369,19 @@ const certificateFaults: Record<string, (host: string) => string> = {
 };
 
 /** A failed fetch as UNREACHABLE, with what to do; an abort of the caller stays what it was. */
-export function networkFault(error: unknown, address: string, signal?: AbortSignal): unknown {
+export function networkFault(
+  error: unknown,
+  address: string,
+  signal?: AbortSignal,
+  remedies = remediesOfOurs,
+): unknown {
   if (signal?.aborted) return signal.reason;
   if (error instanceof TomaatError) return error;
   const url = new URL(address);
   const code = faultCode(error);
   const make = (message: string, hopeless: boolean) =>
     new TomaatError('UNREACHABLE', message, { cause: error, detail: { address, reason: code, hopeless } });
-  const known = faults[code] ?? certificateFaults[code];
+  const known = untrusted.includes(code) ? remedies.untrusted : (faults[code] ?? certificateFaults[code]);
   if (known) return make(known(url.host), code !== 'EAI_AGAIN');
   if (
     code === 'ERR_SSL_WRONG_VERSION_NUMBER' ||
@@ -385,10 +403,7 @@ export function networkFault(error: unknown, address: string, signal?: AbortSign
   const page = pageOrigin();
   if (page !== undefined && page !== url.origin) {
     // A browser does not tell a page which of the two it was.
-    return make(
-      `${url.host} cannot be reached, or it does not let pages of ${page} use it. Check the network and that the server runs; if it does, its operator lets this page in with --allow-origin ${page}.`,
-      false,
-    );
+    return make(remedies.page(url.host, page), false);
   }
   const what = code === 'ECONNRESET' || code === 'UND_ERR_SOCKET' || code === 'EPIPE' ? 'was cut' : 'failed';
   return make(
