@@ -25,14 +25,14 @@ export function chooseFormat(
     if ((possible as readonly string[]).includes(wanted)) return wanted as OutputFormat;
     throw new TomaatError(
       'NOT_ACCEPTABLE',
-      `${name} cannot be given as ${wanted}; it can be had as: ${possible.join(', ')}.`,
+      `${name} is not available as ${wanted}. Available: ${possible.join(', ')}.`,
       { field: 'format' },
     );
   }
   return output.type === 'LabelVolume' ? inputExtension : possible[0];
 }
 
-/** The bytes of one output in a format. Meshes and points are RAS mm; the volume formats hold what they hold. */
+/** The bytes of one output in a format. Meshes and points are RAS mm; the volume formats use their own. */
 export async function* encodeOutput(
   type: Output['type'],
   value: OutputValue,

@@ -151,7 +151,7 @@ describe('verifyAudit()', () => {
     await writeFile(moved, bytes.subarray(0, bytes.length - 9));
     await expect(verifyAudit(folder, { files: [moved] })).rejects.toMatchObject({
       code: 'BAD_SIGNATURE',
-      message: expect.stringContaining('first.gz cannot be unpacked'),
+      message: expect.stringContaining('first.gz cannot be decompressed'),
     });
     await rm(archive, { recursive: true });
   });

@@ -329,8 +329,8 @@ describe('diskError()', () => {
     ['EROFS', 'DISK_FULL', 'is read-only'],
     ['EMFILE', 'BUSY', 'too many files open'],
     ['ENFILE', 'BUSY', 'too many files open'],
-    ['EIO', 'INTERNAL', 'fails (EIO at write)'],
-    [undefined, 'INTERNAL', 'fails (unknown at write)'],
+    ['EIO', 'INTERNAL', 'is failing (EIO at write)'],
+    [undefined, 'INTERNAL', 'is failing (unknown at write)'],
   ])('translates %s to %s', (code, expected, message) => {
     const cause = fault(code);
     const error = diskError(cause);
