@@ -177,7 +177,7 @@ function behindRestartMarker(bytes: Uint8Array, from: number): number {
  * Lines between two restart markers. In the first one a sample is predicted by the one before it, and the first of all by `middle`; in
  * the others the first is predicted by the one above, and the rest by the scan's predictor (T.81 H.1.2.1). Sums are modulo 2^16.
  *
- * @returns the first byte behind the data that was used
+ * @returns the first byte after the data that was used
  */
 function readLines(bytes: Uint8Array, start: number, scan: Scan, out: Uint16Array, middle: number): number {
   const { columns, codes, predictor } = scan;

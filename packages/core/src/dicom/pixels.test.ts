@@ -1,9 +1,9 @@
 import { describe, expect, it } from 'vitest';
 import { type Slice, syntaxes } from '../../test/dicom-files.ts';
+import { files, four, read, refusalOf, slices } from '../../test/dicom-series.ts';
 import { encodeJpegLossless } from '../../test/jpeg-lossless.ts';
 import { readVolume } from '../formats/volume-file.ts';
 import { webPlatform } from '../formats/web-platform.ts';
-import { files, four, read, refusalOf, slices } from './fixtures.ts';
 
 describe('stored values', () => {
   const two = (more: Slice, second: Slice = {}) =>

@@ -1,8 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { dicomFile, type Slice, sliceElements } from '../../test/dicom-files.ts';
+import { along, files, four, read, refusalOf, slices } from '../../test/dicom-series.ts';
 import { inspectVolume, readVolume, sourceFromBytes } from '../formats/volume-file.ts';
 import { webPlatform } from '../formats/web-platform.ts';
-import { along, files, four, read, refusalOf, slices } from './fixtures.ts';
 
 describe('the files of a series', () => {
   const named = (name: string, bytes: Uint8Array) => sourceFromBytes(name, bytes);

@@ -1,8 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { dicomFile, type Elements, oblique, type Slice, sliceElements } from '../../test/dicom-files.ts';
+import { along, four, read, refusalOf, slices } from '../../test/dicom-series.ts';
 import { readVolume, sourceFromBytes } from '../formats/volume-file.ts';
 import { webPlatform } from '../formats/web-platform.ts';
-import { along, four, read, refusalOf, slices } from './fixtures.ts';
 
 describe('the order and place of slices', () => {
   it('is that of their positions: affine of columns, rows and steps in RAS+', async () => {

@@ -1,7 +1,5 @@
-import { dicomFile, type FileForm, type Slice, sliceElements } from '../../test/dicom-files.ts';
-import { TomaatError } from '../errors.ts';
-import { type ReadOptions, readVolume, sourceFromBytes } from '../formats/volume-file.ts';
-import { webPlatform } from '../formats/web-platform.ts';
+import { type ReadOptions, readVolume, sourceFromBytes, TomaatError, webPlatform } from '@tomaat/core';
+import { dicomFile, type FileForm, type Slice, sliceElements } from './dicom-files.ts';
 
 /** The normal of `oblique`: row × column, by hand. */
 const normal = [0.6, -0.48, 0.64];
