@@ -26,6 +26,7 @@ const serverRooms: readonly (readonly string[])[] = [
   ['main.ts', 'index.ts'],
   ['cli'],
   ['server.ts', 'config.ts', 'check-app.ts', 'local-app.ts'],
+  ['server'],
   ['folder'],
   ['registry', 'faces'],
   ['http'],

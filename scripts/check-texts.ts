@@ -103,9 +103,11 @@ function deadLinks(file: string, text: string): string[] {
   return found;
 }
 
-/** Sources that a page names, such as `store/jobs.ts`: some file ends like that. */
+/** Sources that a page names, such as `store/jobs.ts`: some file ends like that, or the page itself shows the file. */
 function lostSources(file: string, text: string): string[] {
+  const shown = new Set([...text.matchAll(/`([\w.-]+)`:\n\n```/g)].map(([, name]) => name));
   return [...text.matchAll(/`([\w./-]+\.(?:tsx?|m?js))`/g)]
+    .filter(([, name]) => !shown.has(name))
     .filter(([, name]) => !files.some((known) => known === name || known.endsWith(`/${name}`)))
     .map((match) => {
       const line = text.slice(0, match.index).split('\n').length;

@@ -22,6 +22,7 @@ import { findCurl, findProgram, findPython } from './programs.ts';
 const guide = (name: string) => codeBlocks(readText(`docs/guides/${name}.md`));
 const guides = [
   'publish-your-model',
+  'app-in-typescript',
   'run-a-server',
   'operate',
   'use-from-python',

@@ -13,8 +13,8 @@ const coreValues = `
   encodeBase64 encodeDicomFile encodeOutput endingOf erodeLabels errorCodes escapeUnseen estimatePrediction
   extensionOf fileEndingOf fileGeometrySchema fillHoles filterLabels findComponents findIdentifyingText flip
   formatList formatMl formatNames formatPoints formatUidKey hasUnseen holdsVoxelsAlone identity
-  imageTransforms infer infererSchema inputSchema inspectVolume invert isDicom isFileInput isText
-  isVolumeMediaType isVolumeUnlikeBase64 joinMeshes keepLargestComponent labelSchema labelTransforms
+  imageTransforms infer infererSchema inputSchema inspectVolume invert isDicom isFileInput isNetworkSpec
+  isText isVolumeMediaType isVolumeUnlikeBase64 joinMeshes keepLargestComponent labelSchema labelTransforms
   labelTypeFor labelVoxels labelsWith largestThatFits manifestSchema mapLabels matchOriginals measureLabels
   measurementsToCsv mediaTypes meshToStl meshToVtk mmDigits multiply neutralDataName neutralNames
   numericVoxels openLabels orientationOf originOf outputFormats outputSchema outputSchemas parameterSchema

@@ -31,6 +31,7 @@ export {
 export { encodeOutput } from './app/encode-output.ts';
 export { type Estimate, estimatePrediction, largestThatFits, type VolumeFactsOf } from './app/estimate.ts';
 export {
+  isNetworkSpec,
   type Manifest,
   type ModelSpec,
   manifestSchema,
@@ -96,7 +97,8 @@ export {
   type TextSource,
   writeStripped,
 } from './formats/identifying-text.ts';
-export { meshToStl, meshToVtk, readMesh } from './formats/mesh-file.ts';
+export { readMesh } from './formats/mesh-reader.ts';
+export { meshToStl, meshToVtk } from './formats/mesh-writer.ts';
 export { formatPoints, parsePoints } from './formats/points.ts';
 export { isText } from './formats/strangers.ts';
 export {

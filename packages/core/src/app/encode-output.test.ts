@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { FileGeometry } from '../formats/file-geometry.ts';
-import { readMesh } from '../formats/mesh-file.ts';
+import { readMesh } from '../formats/mesh-reader.ts';
 import { readTransform } from '../formats/transform-file.ts';
 import { collectBytes, readVolume, sourceFromBytes, type VolumeExtension } from '../formats/volume-file.ts';
 import { webPlatform } from '../formats/web-platform.ts';

@@ -1,6 +1,6 @@
 import { TomaatError } from '../errors.ts';
 import type { FileGeometry } from '../formats/file-geometry.ts';
-import { meshToStl, meshToVtk } from '../formats/mesh-file.ts';
+import { meshToStl, meshToVtk } from '../formats/mesh-writer.ts';
 import { formatPoints, formatPointsJson } from '../formats/points.ts';
 import { type SpatialTransform, type TransformExtension, writeTransform } from '../formats/transform-file.ts';
 import { type VolumeExtension, writeVolume } from '../formats/volume-file.ts';

@@ -1,7 +1,7 @@
 import { estimateMemory } from '../inferers/inferer.ts';
 import { windowsAlong } from '../inferers/windows.ts';
 import { bytesPerVoxel, type Grid, type Size, type VoxelType, voxelCount } from '../volume.ts';
-import { type Manifest, type ModelSpec, volumeInputs } from './manifest.ts';
+import { isNetworkSpec, type Manifest, type ModelSpec, volumeInputs } from './manifest.ts';
 import { reductionOf } from './postprocess.ts';
 import { applies, gridAfter } from './steps.ts';
 import type { Parameter } from './values.ts';
@@ -36,7 +36,7 @@ export function estimatePrediction(
   const model: ModelSpec = manifest.model.find(({ when }) => applies(when, parameters)) ?? manifest.model[0];
   const steps = manifest.preprocess.filter((step) => applies(step.when, parameters));
   const inputs = volumeInputs(manifest);
-  const names = model.runtime === 'onnx' ? (model.channels ?? inputs.slice(0, 1)) : inputs;
+  const names = isNetworkSpec(model) ? (model.channels ?? inputs.slice(0, 1)) : inputs;
   const seen = names.flatMap((name) => (Object.hasOwn(volumes, name) ? [volumes[name]] : []));
   const stored = Object.values(volumes).reduce(
     (sum, volume) => sum + voxelCount(volume) * volume.components * bytesPerVoxel(volume.voxelType),
@@ -57,7 +57,7 @@ export function estimatePrediction(
   // A step reads one copy and writes another; the voxels of other types become float32 at the first one.
   const preparing = steps.length === 0 ? 0 : peak * components * 4 * 2;
   const restoring = voxelCount(largest) * 2;
-  if (model.runtime !== 'onnx') {
+  if (!isNetworkSpec(model)) {
     // Measured with the bundled modules: 4 to 5 bytes a voxel beside what came.
     const working = voxelCount(grid) * components * 4 + restoring;
     return {

@@ -92,7 +92,7 @@ describe('crossFaults()', () => {
     [
       'a network without volumes',
       { inputs: { level: inputs.level } },
-      ['inputs: an onnx model needs a volume'],
+      ['inputs: the runtime onnx needs a volume'],
     ],
     [
       'channels that are no volumes',
@@ -116,12 +116,12 @@ describe('crossFaults()', () => {
     [
       'argmax after a program',
       { model: program, postprocess: ['argmax'] },
-      ['postprocess: argmax needs class scores'],
+      ['postprocess: argmax needs the class scores of a network'],
     ],
     [
       'threshold where one of the models is a program',
       { model: [onnx, program], postprocess: ['threshold'] },
-      ['postprocess: threshold needs class scores'],
+      ['postprocess: threshold needs the class scores of a network'],
     ],
     [
       'argmax and threshold',

@@ -1,5 +1,5 @@
 import type { Label } from './elements.ts';
-import { type Manifest, primaryOutput, requestWords, volumeInputs } from './manifest.ts';
+import { isNetworkSpec, type Manifest, primaryOutput, requestWords, volumeInputs } from './manifest.ts';
 import { checkConditions, checkSteps } from './steps.ts';
 import { parseParameters } from './values.ts';
 
@@ -48,8 +48,9 @@ const checks: readonly Check[] = [
     return model.flatMap((spec, index) => {
       const at = model.length > 1 ? ['model', index] : ['model'];
       const faults = within(at, checkConditions(spec.when, inputs));
-      if (spec.runtime !== 'onnx') return faults;
-      if (volumes.length === 0) faults.push({ path: ['inputs'], message: 'an onnx model needs a volume' });
+      if (!isNetworkSpec(spec)) return faults;
+      if (volumes.length === 0)
+        faults.push({ path: ['inputs'], message: `the runtime ${spec.runtime} needs a volume` });
       for (const name of spec.channels ?? []) {
         if (!volumes.includes(name))
           faults.push({ path: [...at, 'channels'], message: `${name} is not a volume input` });
@@ -60,8 +61,8 @@ const checks: readonly Check[] = [
   check(['model', 'postprocess'], ({ model, postprocess }) => {
     const scores = postprocess.filter(isScoreStep);
     const faults: CrossFault[] = [];
-    if (scores.length > 0 && model.some(({ runtime }) => runtime !== 'onnx')) {
-      const message = `${scores[0].name} needs class scores, which only the onnx runtime gives`;
+    if (scores.length > 0 && !model.every(isNetworkSpec)) {
+      const message = `${scores[0].name} needs the class scores of a network (runtime: onnx)`;
       faults.push({ path: ['postprocess'], message });
     }
     if (scores.length > 1) faults.push({ path: ['postprocess'], message: 'argmax or threshold comes once' });

@@ -54,6 +54,16 @@ const insideFolder = z
 const sha256 = z.string().regex(/^[0-9a-f]{64}$/, 'must be 64 lower-case hexadecimal digits');
 const when = conditionsSchema.optional().describe('Use this one only with these values of parameters');
 
+/** What core itself reads of a network. A variant whose runtime gives a network has these keys, all others have neither. */
+const networkKeys = {
+  channels: z
+    .array(elementName)
+    .min(1)
+    .optional()
+    .describe('The volume inputs that become the channels, in this order; the first volume if missing'),
+  inferer: infererSchema.prefault({ type: 'simple' }),
+};
+
 const modelSchema = z.discriminatedUnion('runtime', [
   z.strictObject({
     runtime: z.literal('onnx'),
@@ -62,12 +72,7 @@ const modelSchema = z.discriminatedUnion('runtime', [
     sha256: sha256.describe('Of the file: the model is loaded only if it matches'),
     input: z.string().optional().describe('Name of the graph’s input; its only one if missing'),
     output: z.string().optional().describe('Name of the graph’s output; its first one if missing'),
-    channels: z
-      .array(elementName)
-      .min(1)
-      .optional()
-      .describe('The volume inputs that become the channels, in this order; the first volume if missing'),
-    inferer: infererSchema.prefault({ type: 'simple' }),
+    ...networkKeys,
     threads: z.int().min(1).max(256).optional().describe('All of the machine’s if missing'),
   }),
   z.strictObject({
@@ -87,6 +92,12 @@ const modelSchema = z.discriminatedUnion('runtime', [
   }),
 ]);
 export type ModelSpec = z.infer<typeof modelSchema>;
+/** A model that core drives: one tensor in, one out. */
+export type NetworkSpec = Extract<ModelSpec, { inferer: unknown }>;
+/** A model that turns inputs into outputs by itself. */
+export type ProgramSpec = Exclude<ModelSpec, NetworkSpec>;
+
+export const isNetworkSpec = (spec: ModelSpec): spec is NetworkSpec => 'inferer' in spec;
 
 export const manifestSchema = z.strictObject({
   schemaVersion: z.literal(1).describe('Version of this schema'),

@@ -66,7 +66,7 @@ export async function finishNetwork(
 ): Promise<Outputs> {
   const [primary, ...others] = labelMapsOf(manifest);
   if (primary === undefined) {
-    throw new TomaatError('BAD_MANIFEST', 'An app with an onnx model lists an output of type LabelVolume.', {
+    throw new TomaatError('BAD_MANIFEST', 'An app with a network lists an output of type LabelVolume.', {
       field: 'outputs',
     });
   }

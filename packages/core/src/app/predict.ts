@@ -24,7 +24,15 @@ import {
 import { accept } from './acceptance.ts';
 import type { Output, OutputFormat } from './elements.ts';
 import { chooseFormat, encodeOutput } from './encode-output.ts';
-import { type Manifest, type ModelSpec, primaryOutput, volumeInputs } from './manifest.ts';
+import {
+  isNetworkSpec,
+  type Manifest,
+  type ModelSpec,
+  type NetworkSpec,
+  type ProgramSpec,
+  primaryOutput,
+  volumeInputs,
+} from './manifest.ts';
 import { finishNetwork, finishProgram, type Outputs, reductionOf } from './postprocess.ts';
 import { isVolume } from './results.ts';
 import type { Stage } from './stages.ts';
@@ -230,9 +238,6 @@ type Prepared =
       readonly inputs: Readonly<Record<string, InputValue>>;
     };
 
-type NetworkSpec = Extract<ModelSpec, { runtime: 'onnx' }>;
-type ProgramSpec = Exclude<ModelSpec, NetworkSpec>;
-
 /** Looks whether the volumes are accepted, chooses the model, and preprocesses what it takes. */
 async function prepare(
   { manifest, stepContext }: Prediction,
@@ -248,7 +253,7 @@ async function prepare(
     );
   }
   const steps = manifest.preprocess.filter((step) => applies(step.when, parameters));
-  if (model.runtime === 'onnx') {
+  if (isNetworkSpec(model)) {
     const names = model.channels ?? volumeInputs(manifest).slice(0, 1);
     const stacked = stack(names.map((name) => need(volumes, name)));
     return { kind: 'network', model, input: await preprocess(stacked, steps, stepContext) };
@@ -313,14 +318,16 @@ async function runModel(
   const { parameters, signal, log } = stepContext;
   const loaded = await context.load(prepared.model);
   if (prepared.kind === 'network') {
-    if (loaded.kind !== 'network') throw new TypeError('the onnx runtime gives a network');
+    if (loaded.kind !== 'network')
+      throw new TypeError(`the runtime ${prepared.model.runtime} must give a network`);
     const input = asFloat32(prepared.input);
     const reduction = reductionOf(manifest, parameters);
     const options = { onProgress: report, signal };
     const result = await infer(input, loaded.session, prepared.model.inferer, reduction, options);
     return { kind: 'network', result };
   }
-  if (loaded.kind !== 'program') throw new TypeError('a network belongs to the onnx runtime');
+  if (loaded.kind !== 'program')
+    throw new TypeError(`the runtime ${prepared.model.runtime} must give a program`);
   const outputs = await loaded.run(prepared.inputs, {
     parameters,
     signal: signal ?? new AbortController().signal,

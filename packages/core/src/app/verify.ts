@@ -4,7 +4,7 @@ import { checkScoresShape } from '../inferers/checks.ts';
 import type { NetworkSession, Reduction } from '../inferers/spec.ts';
 import { isLabelTensor, type LabelTensor, type Tensor } from '../tensor.ts';
 import type { Grid, Size } from '../volume.ts';
-import { type Manifest, type ModelSpec, volumeInputs } from './manifest.ts';
+import { type Manifest, type NetworkSpec, volumeInputs } from './manifest.ts';
 import { reductionOf } from './postprocess.ts';
 import {
   applies,
@@ -24,15 +24,13 @@ export interface NetworkReport {
   readonly summary: string;
 }
 
-type OnnxSpec = Extract<ModelSpec, { runtime: 'onnx' }>;
-
 /**
  * Tries a network as the manifest uses it, on one window of zeros: what it takes against the volumes and steps of the
  * manifest, what it gives against its labels. Never throws for a fault of network or manifest.
  */
 export async function verifyNetwork(
   manifest: Manifest,
-  spec: OnnxSpec,
+  spec: NetworkSpec,
   session: NetworkSession,
 ): Promise<NetworkReport> {
   const faults = new Set<string>();
@@ -92,7 +90,7 @@ const smallVoxels = 32;
 /** The window to try, x, y, z: what network and manifest fix, else a small volume after its preprocessing. */
 function windowSize(
   manifest: Manifest,
-  { inferer }: OnnxSpec,
+  { inferer }: NetworkSpec,
   fixed: readonly (number | null)[],
   parameters: Readonly<Record<string, Parameter>>,
   faults: Set<string>,

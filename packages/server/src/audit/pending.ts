@@ -1,7 +1,7 @@
 import { mkdir, readdir, readFile, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { TomaatError } from '@tomaat/core';
-import { syncFolder } from '../store/blobs.ts';
+import { syncFolder } from '../store/disk.ts';
 import { writeWhole } from '../store/whole-file.ts';
 import type { AuditEvent, AuditFacts } from './events.ts';
 

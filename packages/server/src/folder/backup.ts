@@ -6,7 +6,7 @@ import { TomaatError } from '@tomaat/core';
 import { anchorFile, auditFile, auditFiles, isAuditFile } from '../audit/audit-files.ts';
 import { leaveForAudit, pendingFolder, pendingNames } from '../audit/pending.ts';
 import { thumbprintOf } from '../identity.ts';
-import { diskError, syncFolder } from '../store/blobs.ts';
+import { diskError, syncFolder } from '../store/disk.ts';
 import { writeWhole } from '../store/whole-file.ts';
 import { version } from '../version.ts';
 import {

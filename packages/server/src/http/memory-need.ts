@@ -2,6 +2,7 @@ import { stat } from 'node:fs/promises';
 import {
   type Estimate,
   estimatePrediction,
+  isNetworkSpec,
   largestThatFits,
   type Parameter,
   type Size,
@@ -81,5 +82,5 @@ function modelBytesOf(app: App): Promise<number> {
 
 async function sizeOfModel(app: App): Promise<number> {
   const model = app.manifest.model[0];
-  return model.runtime === 'onnx' ? (await stat(await appFile(app, model.file))).size : 0;
+  return isNetworkSpec(model) ? (await stat(await appFile(app, model.file))).size : 0;
 }

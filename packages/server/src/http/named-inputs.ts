@@ -4,7 +4,7 @@ import { z } from 'zod';
 import type { App } from '../apps.ts';
 import { readJson } from '../intake/read-json.ts';
 import type { ReceivedInput } from '../intake/receive-input.ts';
-import type { BlobRef } from '../store/blobs.ts';
+import type { BlobRef } from '../store/blob-writer.ts';
 import type { ServerContext } from './context.ts';
 
 /**

@@ -2,7 +2,7 @@ import { createReadStream } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { basename } from 'node:path';
 import type { Service } from '@tomaat/client';
-import { type Manifest, parameterSchema, primaryOutput, TomaatError } from '@tomaat/core';
+import { isNetworkSpec, type Manifest, parameterSchema, primaryOutput, TomaatError } from '@tomaat/core';
 import type { FastifyInstance } from 'fastify';
 import { type App, appFile } from '../apps.ts';
 import type { Jobs } from '../store/jobs.ts';
@@ -71,7 +71,7 @@ export function createServices(
   async function card(app: App): Promise<Service> {
     const { manifest } = app;
     const primary = primaryOutput(manifest);
-    const onnx = manifest.model.find((model) => model.runtime === 'onnx');
+    const network = manifest.model.find(isNetworkSpec);
     return {
       id: manifest.id,
       name: manifest.name,
@@ -97,7 +97,7 @@ export function createServices(
       parameters: parameterSchema(manifest.inputs),
       acceptance: manifest.acceptance,
       runtime: manifest.model[0].runtime,
-      modelSha256: onnx?.sha256,
+      modelSha256: network?.sha256,
       typicalSeconds: await jobs.typicalSeconds(manifest.id),
       sample: manifest.sample && address.pathOf(`/api/services/${manifest.id}/sample`),
       keepSeconds,

@@ -1,5 +1,6 @@
 import { TomaatError, withField } from '@tomaat/core';
-import type { BlobRef, Blobs, KeepBlob } from '../store/blobs.ts';
+import type { BlobRef, KeepBlob } from '../store/blob-writer.ts';
+import type { Blobs } from '../store/blobs.ts';
 import { decodeBase64, isRawVolume } from './base64.ts';
 import { type BodyPart, peek } from './body-part.ts';
 

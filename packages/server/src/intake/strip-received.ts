@@ -1,7 +1,8 @@
 import { createReadStream } from 'node:fs';
 import { type TextSource, writeStripped } from '@tomaat/core';
 import { nodePlatform } from '../node-platform.ts';
-import type { Blobs, KeepBlob } from '../store/blobs.ts';
+import type { KeepBlob } from '../store/blob-writer.ts';
+import type { Blobs } from '../store/blobs.ts';
 import type { HeaderReader } from './header-reader.ts';
 import type { ReceivedInput } from './receive-input.ts';
 

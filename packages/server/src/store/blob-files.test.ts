@@ -6,7 +6,8 @@ import { join } from 'node:path';
 import { buffer } from 'node:stream/consumers';
 import { TomaatError } from '@tomaat/core';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { type Blobs, diskError, makeFolder, noHardLinks, openBlobs, syncFolder, writeAll } from './blobs.ts';
+import { type Blobs, openBlobs } from './blobs.ts';
+import { diskError, makeFolder, noHardLinks, syncFolder, writeAll } from './disk.ts';
 
 let dir: string;
 let blobs: Blobs;

@@ -1,5 +1,6 @@
 import { type Kysely, sql } from 'kysely';
-import type { BlobRef, Blobs } from './blobs.ts';
+import type { BlobRef } from './blob-writer.ts';
+import type { Blobs } from './blobs.ts';
 import type { UploadsSchema } from './upload-schema.ts';
 
 /**

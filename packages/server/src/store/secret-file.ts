@@ -1,6 +1,6 @@
 import { link, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { TomaatError } from '@tomaat/core';
-import { noHardLinks } from './blobs.ts';
+import { noHardLinks } from './disk.ts';
 import { partOf } from './whole-file.ts';
 
 /**

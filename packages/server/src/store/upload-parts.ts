@@ -3,7 +3,7 @@ import { open, readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { TomaatError } from '@tomaat/core';
 import type { Kysely } from 'kysely';
-import { diskError, makeFolder, syncFolder, writeAll } from './blobs.ts';
+import { diskError, makeFolder, syncFolder, writeAll } from './disk.ts';
 import { hashFile } from './hash-file.ts';
 import type { UploadRow, UploadsSchema } from './upload-schema.ts';
 import type { UploadWriter } from './upload-writers.ts';

@@ -16,7 +16,7 @@ import { nodePlatform } from '../node-platform.ts';
 import { registerAppModules } from '../runtimes/app-modules.ts';
 import { EndedBySignal } from '../runtimes/ended-by-signal.ts';
 import { openModel } from '../runtimes/runtimes.ts';
-import { diskError, writeAll } from '../store/blobs.ts';
+import { diskError, writeAll } from '../store/disk.ts';
 import { behaveAsChild } from './behave-as-child.ts';
 import type { MemoryLimit } from './memory-limit.ts';
 import type { FromChild, PredictMessage, ToChild, WrittenOutput } from './messages.ts';

@@ -12,8 +12,8 @@ import {
   TomaatError,
 } from '@tomaat/core';
 import { nodePlatform } from '../node-platform.ts';
-import { diskError } from '../store/blobs.ts';
 import { damagedError } from '../store/damage.ts';
+import { diskError } from '../store/disk.ts';
 import { hashFile } from '../store/hash-file.ts';
 import { behaveAsChild } from './behave-as-child.ts';
 import type { Conversion } from './converter.ts';

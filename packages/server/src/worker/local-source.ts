@@ -1,7 +1,7 @@
 import type { Blobs } from '../store/blobs.ts';
 import type { ClaimedJob, OutputFile } from '../store/job-records.ts';
 import type { Jobs } from '../store/jobs.ts';
-import { type JobSource, toOutputFile } from './supervisor.ts';
+import { type JobSource, toOutputFile } from './job-source.ts';
 
 /** The next job of these services, as soon as there is one; undefined when `signal` aborts before. */
 export async function waitForJob(

@@ -1,7 +1,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { syncFolder } from '../store/blobs.ts';
+import { syncFolder } from '../store/disk.ts';
 
 /**
  * After this process was killed in the middle of jobs: whose children died too. A job is given up after several such

@@ -1,4 +1,4 @@
-import { type ModelSpec, TomaatError, verifyNetwork } from '@tomaat/core';
+import { isNetworkSpec, type ModelSpec, TomaatError, verifyNetwork } from '@tomaat/core';
 import { type App, openApp } from '../apps.ts';
 import { registerAppModules } from '../runtimes/app-modules.ts';
 import { findProgram } from '../runtimes/command.ts';
@@ -23,7 +23,7 @@ async function verifyModel(app: App, spec: ModelSpec): Promise<ModelReport> {
       return { name, faults: [], summary: 'the program is there' };
     }
     const model = await openModel(app, spec, noJob);
-    if (model.kind === 'network' && spec.runtime === 'onnx')
+    if (model.kind === 'network' && isNetworkSpec(spec))
       return { name, ...(await verifyNetwork(app.manifest, spec, model.session)) };
     return { name, faults: [], summary: 'loaded' };
   } catch (error) {

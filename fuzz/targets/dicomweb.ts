@@ -1,10 +1,10 @@
 /** Targets of what a DICOMweb service may answer: parts of multipart/related, the heads of the files in them, and DICOM JSON. */
 import { dicomItems, dicomNumber, dicomTags, dicomTexts, TomaatError } from '@tomaat/client';
-import { isUid, readFileMeta } from '../packages/client/src/dicom-file-meta.ts';
-import { toDatasets, toInstance, toSeries, toStudy } from '../packages/client/src/dicom-json.ts';
-import { dicomFile, relatedBody } from '../packages/client/src/fixtures.ts';
-import { parseRelatedType, readRelated } from '../packages/client/src/multipart-related.ts';
-import { bytesOf, inPieces, must, type Target, textOf } from './target.ts';
+import { isUid, readFileMeta } from '../../packages/client/src/dicom-file-meta.ts';
+import { toDatasets, toInstance, toSeries, toStudy } from '../../packages/client/src/dicom-json.ts';
+import { dicomFile, relatedBody } from '../../packages/client/src/fixtures.ts';
+import { parseRelatedType, readRelated } from '../../packages/client/src/multipart-related.ts';
+import { bytesOf, inPieces, must, type Target, textOf } from '../target.ts';
 
 interface Read {
   /** Of the parts that were given before the end or the refusal. */
