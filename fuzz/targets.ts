@@ -5,7 +5,7 @@
 import type { Target } from './target.ts';
 import { appTargets } from './targets/apps.ts';
 import { bodyTargets } from './targets/bodies.ts';
-import { deidentifyTarget } from './targets/deidentify.ts';
+import { deidentificationTargets } from './targets/deidentification.ts';
 import { dicomTargets } from './targets/dicom.ts';
 import { dicomWebTargets } from './targets/dicomweb.ts';
 import { gzipTargets } from './targets/gzip.ts';
@@ -21,7 +21,7 @@ export const targets: Readonly<Record<string, Target>> = {
   ...gzipTargets,
   ...bodyTargets,
   ...dicomTargets,
-  'dicom-deidentify': deidentifyTarget,
+  ...deidentificationTargets,
   ...dicomWebTargets,
   ...requestTargets,
   ...appTargets,

@@ -73,8 +73,8 @@ function shiftDate(value: string, vr: Vr, days: number): string | undefined {
   const [year, month, day] = parts.slice(1, 4).map(Number);
   const date = new Date(0);
   date.setUTCFullYear(year, month - 1, day);
-  const exists =
-    date.getUTCFullYear() === year && date.getUTCMonth() === month - 1 && date.getUTCDate() === day;
+  // A month or day that the calendar lacks becomes another day of the same year, or another year.
+  const exists = date.getUTCFullYear() === year && date.getUTCDate() === day;
   if (!exists) return undefined;
   date.setUTCDate(day - days);
   const shifted = date.toISOString();

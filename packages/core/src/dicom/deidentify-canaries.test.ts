@@ -202,6 +202,9 @@ describe('deidentify()', () => {
     ['an integer string that is text', value(0x00200013, 'IS', 'CANARY7Q')],
     ['numbers whose bytes do not fit their VR', value(0x00189087, 'FD', 'CANARY7Q.')],
     ['a name where the dictionary has numbers', value(0x00189087, 'PN', 'CANARY7Q')],
+    ['a name without a row', value(0x0040a067, 'PN', 'Canary^Meyer')],
+    ['free text where the dictionary has a short text', value(0x00181210, 'LT', 'CANARY7Q')],
+    ['bytes where the dictionary has a short text', value(0x00181210, 'OB', 'CANARY7Q')],
     ['a text where the dictionary has a sequence', value(0x00089215, 'LO', 'CANARY7Q')],
     [
       'a sequence where the dictionary has a text',

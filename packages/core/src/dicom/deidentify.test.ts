@@ -171,8 +171,17 @@ describe('deidentify() of dates', () => {
     expect(start.slice(8)).toBe('101500.250000+0100');
     expect(word(result, tags.studyTime)).toBe('235959.5');
     expect(word(result, 0x00080201)).toBe('+0100');
+    expect(bytesOf(result, tags.patientBirthDate)).toHaveLength(0);
     const other = cleaned(image(...patient, value(0x00080021, 'DA', '20200229')), { shiftDates: true });
     expect(word(other, 0x00080021)).toBe(word(result, tags.studyDate));
+  });
+
+  it('moves those of other patients by other days', () => {
+    const shifts = ['P-1', 'P-2', 'P-3', 'P-4'].map((id) => {
+      const content = image(value(tags.patientId, 'LO', id), value(tags.studyDate, 'DA', '20200229'));
+      return day('20200229') - day(word(cleaned(content, { shiftDates: true }), tags.studyDate)!);
+    });
+    expect(new Set(shifts).size).toBe(4);
   });
 
   it('removes, empties or replaces them without the option', () => {
@@ -186,7 +195,9 @@ describe('deidentify() of dates', () => {
 
   it.each([
     ['an incomplete date', '202002'],
-    ['a date that the calendar lacks', '20200230'],
+    ['a day that the calendar lacks', '20200230'],
+    ['a month that the calendar lacks', '20201301'],
+    ['month zero', '20200001'],
     ['text', 'yesterday'],
     ['a range', '20200101-20200201'],
   ])('does not keep %s', (_, date) => {
@@ -380,6 +391,7 @@ describe('deidentify()', () => {
           image(
             ...patient,
             value(0x00100032, 'TM', ''),
+            value(0x00120063, 'LO', 'by Dr. Meyer'),
             value(0x00290010, 'LO', 'ACME'),
             value(0x00291010, 'LO', 'x '),
             sequence(0x52009229, [dataset(value(tags.patientName, 'PN', 'Meyer^A '))]),
@@ -396,6 +408,7 @@ describe('deidentify()', () => {
     expect(of(tags.patientSex)).toMatchObject([{ outcome: 'removed', value: 'F' }]);
     expect(of(tags.modality)).toMatchObject([{ outcome: 'kept', name: 'Modality (0008,0060)', value: 'MR' }]);
     expect(of(0x00100032)).toEqual([]);
+    expect(of(0x00120063)).toEqual([]);
     expect(report.privateElements).toEqual({ removed: 2, kept: 0 });
     // Name twice, number, and the UIDs of image, study and series; birth date, sex, weight, age.
     expect(report.counts).toMatchObject({ replaced: 6, removed: 4 });

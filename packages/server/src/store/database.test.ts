@@ -428,7 +428,7 @@ it('openDatabase() says DISK_FULL when there is no room or it may only be read, 
   await setting('query_only = ON');
   await expect(db.insertInto('note').values(note('e')).execute()).rejects.toMatchObject({
     code: 'DISK_FULL',
-    message: expect.stringMatching(/tomaat\.db is read-only\. Try again later/),
+    message: expect.stringMatching(/tomaat\.db is read-only\. Check who owns the file/),
   });
   await setting('query_only = OFF');
   await db.insertInto('note').values(note('f', large)).execute();

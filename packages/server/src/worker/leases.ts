@@ -26,7 +26,7 @@ export interface Leases {
   get(id: string): Lease | undefined;
   /** Ends the lease of this attempt, if it is still held. */
   end(job: ClaimedJob): void;
-  /** Calls back with the id of each job that is lost or not ours any more. */
+  /** Calls back with the id of each job that is lost or no longer ours. */
   onLost(listener: (id: string) => void): () => void;
   /** How long the server may be out of reach, as it says itself. */
   leaseMs: number;

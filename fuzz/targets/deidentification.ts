@@ -98,7 +98,7 @@ const seed = image(
   sequence(0x00081140, [dataset(value(0x00081155, 'UI', '1.2.276.0.5'))]),
 );
 
-export const deidentifyTarget: Target = {
+const deidentifyTarget: Target = {
   description: 'de-identification of DICOM files',
   seeds: async () => [
     fileBytes(dicomFile(seed)),
@@ -136,4 +136,8 @@ export const deidentifyTarget: Target = {
     must(isPrefix(pixelsOf(again), pixelsOf(parsed)), 'the pixels stay');
     deidentify(again, options);
   },
+};
+
+export const deidentificationTargets: Readonly<Record<string, Target>> = {
+  'dicom-deidentify': deidentifyTarget,
 };
