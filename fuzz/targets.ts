@@ -10,6 +10,7 @@ import { dicomTargets } from './targets/dicom.ts';
 import { dicomWebTargets } from './targets/dicomweb.ts';
 import { gzipTargets } from './targets/gzip.ts';
 import { requestTargets } from './targets/requests.ts';
+import { segmentationTargets } from './targets/segmentations.ts';
 import { textTargets } from './targets/texts.ts';
 import { transformTargets } from './targets/transforms.ts';
 import { volumeTargets } from './targets/volumes.ts';
@@ -22,6 +23,7 @@ export const targets: Readonly<Record<string, Target>> = {
   ...bodyTargets,
   ...dicomTargets,
   ...deidentificationTargets,
+  ...segmentationTargets,
   ...dicomWebTargets,
   ...requestTargets,
   ...appTargets,

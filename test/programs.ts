@@ -65,6 +65,8 @@ export const findOpenssl = (): string | undefined => findProgram('openssl', ['ve
 export const findStrace = (): string | undefined =>
   findProgram('strace', ['-o', '/dev/null', 'true'], 'strace that may trace');
 
+/** The validator of DICOM objects of dicom3tools. */
+export const findDciodvfy = (): string | undefined => findProgram('dciodvfy', ['-version']);
 export const findNginx = (): string | undefined => findProgram('nginx', ['-v']);
 export const findCaddy = (): string | undefined => findProgram('caddy', ['version'], 'Caddy');
 export const findHaproxy = (): string | undefined => findProgram('haproxy', ['-v'], 'HAProxy');

@@ -7,12 +7,14 @@ import { pipeline } from 'node:stream/promises';
 import type { InputParameter, NamedBytes } from '@tomaat/client';
 import {
   type Bytes,
+  isDicomFormat,
   isFileInput,
   type Manifest,
   mediaTypes,
   type OutputFormat,
   type OutputType,
   outputFormats,
+  readSegmentationFile,
   readVolume,
   sourceFromBytes,
   supportedExtensions,
@@ -301,6 +303,7 @@ function localOutput({ name, type, label, format }: WrittenOutput, file: Buffer)
       return JSON.parse(text()) as T;
     },
     async volume() {
+      if (isDicomFormat(format)) return readSegmentationFile(bytes).labelMap;
       const isVolume = (supportedExtensions as readonly string[]).includes(format);
       if (!isVolume) throw wrongFormat('a volume', type === 'LabelVolume' ? ['nii.gz'] : []);
       const frame = type === 'TransformGrid' ? ('all' as const) : undefined;

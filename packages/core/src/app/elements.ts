@@ -146,7 +146,13 @@ export type OutputType = Output['type'];
 /** Values of parameters for which a step, a model or a label applies. */
 export const conditionsSchema = z.record(z.string(), z.union([z.string(), z.number(), z.boolean()]));
 
-/** A label: the value in the label map, its name, its colour, its code in a terminology. */
+const codeSchema = z.strictObject({
+  scheme: z.string().max(40),
+  value: z.string().max(40),
+  meaning: z.string().max(200),
+});
+
+/** A label: the value in the label map, its name, its colour, its codes in a terminology. */
 export const labelSchema = z.strictObject({
   value: z.int().min(1).max(65_535),
   name: z.string().min(1).max(100),
@@ -154,19 +160,37 @@ export const labelSchema = z.strictObject({
     .string()
     .regex(/^#[0-9a-f]{6}$/i, 'must be a colour such as #e6194b')
     .optional(),
-  code: z
-    .strictObject({ scheme: z.string().max(40), value: z.string().max(40), meaning: z.string().max(200) })
+  code: codeSchema
     .optional()
-    .describe('A code in a terminology, SNOMED CT (scheme SCT) by preference'),
+    .describe(
+      'What it is: a code in a terminology, SNOMED CT (scheme SCT) by preference. In DICOM results `85756007` (SCT, Tissue) if missing',
+    ),
+  category: codeSchema
+    .optional()
+    .describe(
+      'What kind of thing that is, for DICOM results: `123037004` (SCT, Anatomical Structure) if missing, and like the code if that is missing too',
+    ),
+  modifier: codeSchema
+    .optional()
+    .describe('What restricts the code, for DICOM results, such as `7771000` (SCT, Left)'),
   when: conditionsSchema
     .optional()
     .describe('The value has this meaning only with these values of parameters'),
 });
 export type Label = z.infer<typeof labelSchema>;
 
+/**
+ * DICOM objects for a label map that was made from a DICOM series: they refer to its images, and are made while
+ * those are at hand. `seg.dcm` is a segmentation, `labelmap.dcm` one of the type LABELMAP, which few programs read yet.
+ */
+export const dicomFormats = ['seg.dcm', 'labelmap.dcm'] as const;
+export type DicomFormat = (typeof dicomFormats)[number];
+export const isDicomFormat = (format: string): format is DicomFormat =>
+  (dicomFormats as readonly string[]).includes(format);
+
 /** The available formats of each type of output; the first is the default if the input does not determine one. */
 export const outputFormats = {
-  LabelVolume: [...extensionsByChoice, 'vtk', 'stl'],
+  LabelVolume: [...extensionsByChoice, 'vtk', 'stl', ...dicomFormats],
   VTKMesh: ['vtk', 'stl'],
   Fiducials: ['json', 'txt'],
   PlainText: ['txt', 'json'],
@@ -176,6 +200,12 @@ export const outputFormats = {
   TransformLinear: ['mat', 'txt'],
 } as const satisfies Record<OutputType, readonly string[]>;
 export type OutputFormat = (typeof outputFormats)[OutputType][number];
+
+/** Formats in which a stored output can be had: DICOM objects only as they are stored. */
+export function formatsOf(output: { type: OutputType; format: OutputFormat }): OutputFormat[] {
+  const formats: readonly OutputFormat[] = outputFormats[output.type];
+  return formats.filter((format) => !isDicomFormat(format) || format === output.format);
+}
 
 /** The media type of each format. */
 export const mediaTypes: Record<OutputFormat, string> = {
@@ -187,4 +217,6 @@ export const mediaTypes: Record<OutputFormat, string> = {
   csv: 'text/csv; charset=utf-8',
   h5: 'application/x-hdf5',
   mat: 'application/x-matlab-data',
+  'seg.dcm': 'application/dicom',
+  'labelmap.dcm': 'application/dicom',
 };

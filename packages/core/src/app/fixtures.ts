@@ -97,11 +97,11 @@ export interface Given extends Partial<PredictionRequest> {
 export type Output = EncodedOutput & { data: Bytes };
 
 export async function run(manifest: ReturnType<typeof programOf>, model: LoadedModel, given: Given = {}) {
-  const { files, parameters = {}, frame, formats, onProgress, ...context } = given;
+  const { files, parameters = {}, frame, formats, seed, onProgress, ...context } = given;
   const written: Output[] = [];
   const progress: [Stage, number][] = [];
   const logs: string[] = [];
-  const request = { files: files ?? (await scanFiles()), parameters, frame, formats };
+  const request = { files: files ?? (await scanFiles()), parameters, frame, formats, seed };
   const times = await predict(manifest, request, {
     platform: webPlatform,
     load: async () => model,

@@ -1,3 +1,4 @@
+import type { DicomSource } from '../dicom/source.ts';
 import { TomaatError, withField } from '../errors.ts';
 import type { FileGeometry } from '../formats/file-geometry.ts';
 import { defaultExtension } from '../formats/table.ts';
@@ -23,7 +24,7 @@ import {
 } from '../volume.ts';
 import { accept } from './acceptance.ts';
 import type { Output, OutputFormat } from './elements.ts';
-import { chooseFormat, encodeOutput } from './encode-output.ts';
+import { chooseFormat, encodeOutput, formatOfResult } from './encode-output.ts';
 import {
   isNetworkSpec,
   type Manifest,
@@ -55,6 +56,8 @@ export interface PredictionRequest {
   frame?: number;
   /** The requested format by output name; by default a label map is written in the input's format. */
   formats?: Readonly<Record<string, OutputFormat>>;
+  /** Of which the UIDs of DICOM results are made: the same for the same seed, so that a repeated job replaces them. Random if missing. */
+  seed?: string;
 }
 
 /** A model's view of the current prediction. */
@@ -177,6 +180,8 @@ interface Decoded {
   extension: VolumeExtension;
   /** The grid as stated in the header of the first volume. */
   geometry?: FileGeometry;
+  /** The images of the first volume, where it is a DICOM series. */
+  source?: DicomSource;
 }
 
 /** Reads the files of the request: volumes and spatial transforms by the names of their inputs. */
@@ -204,7 +209,7 @@ async function decode({ manifest, request, context }: Prediction, report: Report
         continue;
       }
       const frame = input.type === 'volume' && input.frames === 'all' ? 'all' : request.frame;
-      const { volume, header } = await readVolume([...files], context.platform, {
+      const { volume, header, source } = await readVolume([...files], context.platform, {
         frame,
         limits: context.limits,
         onProgress: report,
@@ -214,6 +219,7 @@ async function decode({ manifest, request, context }: Prediction, report: Report
         decoded.grid = { size: volume.size, affine: volume.affine };
         decoded.extension = header.extension;
         decoded.geometry = header.geometry;
+        decoded.source = source;
       }
     } catch (error) {
       throw withField(error, name);
@@ -228,6 +234,9 @@ async function decode({ manifest, request, context }: Prediction, report: Report
       },
     );
   }
+  // A format that the results cannot have is refused before they are computed.
+  for (const [name, output] of Object.entries(manifest.outputs))
+    chooseFormat(name, output, request.formats?.[name], decoded);
   return decoded;
 }
 
@@ -371,8 +380,15 @@ async function encode(
   const names = Object.keys(manifest.outputs);
   for (const [index, name] of names.entries()) {
     const output = manifest.outputs[name];
-    const format = chooseFormat(name, output, request.formats?.[name], decoded.extension);
+    const format = formatOfResult(name, output, results[name], request.formats?.[name], decoded);
     const geometry = output.type === 'LabelVolume' ? decoded.geometry : undefined;
+    const dicom = decoded.source && {
+      source: decoded.source,
+      maker: manifest,
+      name,
+      description: `${manifest.name}: ${output.label ?? name}`,
+      seed: request.seed,
+    };
     await context.write({
       name,
       type: output.type,
@@ -380,7 +396,7 @@ async function encode(
       primary: name === primaryOutput(manifest),
       format,
       geometry,
-      bytes: encodeOutput(output.type, results[name], format, context.platform, { geometry, labels }),
+      bytes: encodeOutput(output.type, results[name], format, context.platform, { geometry, labels, dicom }),
     });
     report((index + 1) / names.length);
   }

@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { idempotencyKeySchema, isSettled, type Job, type JobOutput } from '@tomaat/client';
-import { type OutputFormat, type OutputType, outputFormats, TomaatError } from '@tomaat/core';
+import { formatsOf, type OutputType, TomaatError } from '@tomaat/core';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { toProblem } from '../problem/problem.ts';
 import type { JobEnd, JobRecord, OutputFile } from '../store/job-records.ts';
@@ -195,7 +195,7 @@ const presentOutput = (
   label: output.label,
   primary: output.primary,
   format: output.format,
-  formats: [...(outputFormats[output.type as OutputType] as readonly OutputFormat[])],
+  formats: formatsOf({ type: output.type as OutputType, format: output.format }),
   fileName: outputFileName(job, output),
   sizeBytes: output.sizeBytes,
   digest: output.digest,

@@ -1,5 +1,7 @@
 import { Readable } from 'node:stream';
 import {
+  formatsOf,
+  isDicomFormat,
   labelsWith,
   mediaTypes,
   type OutputFormat,
@@ -167,21 +169,33 @@ async function explainDamage(
   if (error.code === 'NOT_FOUND' && (await jobs.get(job.id))) throw damagedError(path, 'it is missing');
 }
 
-/** The format of that name, if the output is available in it; otherwise NOT_ACCEPTABLE, which lists the available ones. */
-export function requireFormat(format: string, output: { name: string; type: string }): OutputFormat {
-  const possible: readonly OutputFormat[] = outputFormats[output.type as OutputType];
+/**
+ * The format of that name, if the output is available in it; otherwise NOT_ACCEPTABLE, which lists the available ones. Without the
+ * format in which it is stored, the output is still to be computed.
+ */
+export function requireFormat(
+  format: string,
+  output: { name: string; type: string; format?: OutputFormat },
+): OutputFormat {
+  const type = output.type as OutputType;
+  const possible: readonly OutputFormat[] = output.format
+    ? formatsOf({ type, format: output.format })
+    : outputFormats[type];
   const found = possible.find((candidate) => candidate === format);
   if (found) return found;
+  const isLate = isDicomFormat(format) && (outputFormats[type] as readonly string[]).includes(format);
   throw new TomaatError(
     'NOT_ACCEPTABLE',
-    `${output.name} is not available in that format. Available: ${possible.join(', ')}.`,
+    isLate
+      ? `${output.name} is no longer available as ${format}: such a file is made while the job reads the DICOM series. Create the job with ?format=${format}, or choose one of: ${possible.join(', ')}.`
+      : `${output.name} is not available in that format. Available: ${possible.join(', ')}.`,
     { field: 'format' },
   );
 }
 
 /** The format that a request asks for: `?format=`, else `Accept`, else the stored one. */
 export function requestedFormat(request: FastifyRequest, output: OutputFile): OutputFormat {
-  const possible: readonly OutputFormat[] = outputFormats[output.type as OutputType];
+  const possible = formatsOf({ type: output.type as OutputType, format: output.format });
   const format = queryWord(request, 'format');
   if (format !== undefined) return requireFormat(format, output);
   const accepted = acceptedTypes(request.headers.accept ?? '*/*');

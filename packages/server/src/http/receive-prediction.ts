@@ -295,6 +295,8 @@ function storedNames(received: readonly ReceivedInput[]): string[] {
 function stemOf(fileName = ''): string {
   const stem = fileName
     .slice(0, fileName.length - fileEndingOf(fileName).length)
+    // DICOM files may end in anything, and mostly in this.
+    .replace(/\.dcm$/i, '')
     // macOS separates letters and their accents; in many scripts marks are part of the word.
     .normalize('NFC')
     .replace(/[^\p{L}\p{M}\p{N}._-]+/gu, '_')

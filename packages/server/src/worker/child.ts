@@ -173,7 +173,13 @@ async function run(app: App, message: PredictMessage): Promise<void> {
     await makeJobFolder(message.folder);
     const times = await predict(
       app.manifest,
-      { files, parameters: message.parameters, frame: message.frame, formats: message.formats },
+      {
+        files,
+        parameters: message.parameters,
+        frame: message.frame,
+        formats: message.formats,
+        seed: message.seed,
+      },
       {
         platform: nodePlatform,
         limits: { maxVoxels: message.maxVoxels },

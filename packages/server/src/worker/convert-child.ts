@@ -3,10 +3,13 @@ import { open, readFile } from 'node:fs/promises';
 import {
   encodeOutput,
   type FileGeometry,
+  isDicomFormat,
+  type Label,
   type OutputValue,
   parseMeasurementsCsv,
   parsePoints,
   readMesh,
+  readSegmentationFile,
   readTransform,
   readVolume,
   TomaatError,
@@ -30,17 +33,22 @@ const { path, digest, type, from, to, labels, geometry, target } = JSON.parse(
   target: string;
 };
 
-async function readStored(): Promise<{ value: OutputValue; stated?: FileGeometry }> {
+async function readStored(): Promise<{ value: OutputValue; stated?: FileGeometry; own?: readonly Label[] }> {
   const source = {
     name: `output.${from}`,
     open: (start = 0) => createReadStream(path, { start, highWaterMark: 1 << 20 }),
   };
   switch (type) {
-    case 'LabelVolume':
+    case 'LabelVolume': {
+      if (isDicomFormat(from)) {
+        const { labelMap, labels: own } = readSegmentationFile(await readFile(path));
+        return { value: labelMap, own };
+      }
       return readVolume([source], nodePlatform).then(({ volume, header }) => ({
         value: volume,
         stated: header.geometry,
       }));
+    }
     case 'VTKMesh':
       return { value: readMesh(await readFile(path)) };
     case 'Fiducials': {
@@ -62,14 +70,15 @@ async function readStored(): Promise<{ value: OutputValue; stated?: FileGeometry
 
 try {
   if (`sha256:${await hashFile(path)}` !== digest) throw damagedError(path, 'its SHA-256 does not match');
-  const { value, stated } = await readStored();
+  const { value, stated, own } = await readStored();
   await using file = await open(target, 'wx', 0o600);
   // It continues after a partial write.
   await file.writeFile(
     encodeOutput(type, value, to, nodePlatform, {
       // Older versions stored no grid with a result, but the result states it if it is in the input's format.
       geometry: geometry ?? stated,
-      labels: [...labels],
+      // A segmentation says what its labels were when it was made.
+      labels: [...(own ?? labels)],
     }),
   );
 } catch (error) {

@@ -9,6 +9,8 @@ export interface PredictMessage {
   parameters: Record<string, unknown>;
   frame?: number;
   formats?: Record<string, OutputFormat>;
+  /** Of which the UIDs of DICOM results are made; random if missing. */
+  seed?: string;
   /** A folder for the job, created if missing: for outputs, and for the files of a program. */
   folder: string;
   maxVoxels: number;

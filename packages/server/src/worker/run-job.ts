@@ -104,7 +104,17 @@ export function createJobRunner(options: JobRunnerOptions): JobRunner {
       try {
         const { parameters, frame, formats } = job.request;
         return await child.predict(
-          { type: 'predict', job: job.id, files, parameters, frame, formats, folder, maxVoxels },
+          {
+            type: 'predict',
+            job: job.id,
+            files,
+            parameters,
+            frame,
+            formats,
+            seed: job.id,
+            folder,
+            maxVoxels,
+          },
           {
             signal: abort.signal,
             onProgress: (stage, fraction) => source.touch(job, stage, fraction),
