@@ -18,6 +18,7 @@ const benches: Readonly<Record<string, () => Promise<Bench>>> = {
   'whole-request': async () => (await import('./whole-request.ts')).run,
   intake: async () => intake,
   'read-gzip': async () => (await import('./read-gzip.ts')).run,
+  dicom: async () => (await import('./dicom.ts')).run,
   'resample-argmax': async () => (await import('./resample-argmax.ts')).run,
   'job-overhead': async () => (await import('./job-overhead.ts')).run,
   'event-loop': async () => (await import('./event-loop.ts')).run,
