@@ -5,6 +5,7 @@
 import type { Target } from './target.ts';
 import { appTargets } from './targets/apps.ts';
 import { bodyTargets } from './targets/bodies.ts';
+import { deidentificationTargets } from './targets/deidentification.ts';
 import { dicomTargets } from './targets/dicom.ts';
 import { dicomWebTargets } from './targets/dicomweb.ts';
 import { gzipTargets } from './targets/gzip.ts';
@@ -22,7 +23,8 @@ export const targets: Readonly<Record<string, Target>> = {
   ...transformTargets,
   ...gzipTargets,
   ...bodyTargets,
-  ...dicomTargets(platformFor),
+  ...dicomTargets,
+  ...deidentificationTargets,
   ...segmentationTargets,
   zip: zipTarget(platformFor),
   ...dicomWebTargets,

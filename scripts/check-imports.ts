@@ -12,7 +12,11 @@ import { fileURLToPath } from 'node:url';
 const root = process.argv[2] ?? fileURLToPath(new URL('..', import.meta.url));
 
 const rooms: Record<string, { name: string; may: string[]; pure: boolean }> = {
-  core: { name: '@tomaat/core', may: ['@zip.js/zip.js', 'meshoptimizer', 'pako', 'yaml', 'zod'], pure: true },
+  core: {
+    name: '@tomaat/core',
+    may: ['@noble/hashes', '@zip.js/zip.js', 'meshoptimizer', 'pako', 'yaml', 'zod'],
+    pure: true,
+  },
   client: { name: '@tomaat/client', may: ['@tomaat/core', 'eventsource-parser', 'jose', 'zod'], pure: true },
   server: { name: 'tomaat', may: ['@tomaat/client', '@tomaat/core', '*'], pure: false },
   web: { name: '@tomaat/web', may: ['@tomaat/client', '@tomaat/core', '*'], pure: true },

@@ -32,6 +32,7 @@ export const maySkip: readonly MaySkip[] = [
   { file: 'server/test/brain.test.ts', test: /refuses|real head/, reason: images, holds: noData },
   { file: 'web/test/page.test.ts', test: /real/, reason: images, holds: noData },
   { file: 'test/faces.test.ts', test: /real image/, reason: images, holds: noData },
+  { file: 'test/dicom-deidentify.test.ts', reason: images, holds: noData },
   { file: 'server/src/runtimes/onnx.test.ts', reason: networks, holds: noData || noModels },
   { file: 'server/test/real-networks.test.ts', reason: networks, holds: noData || noModels },
   {

@@ -22,6 +22,7 @@ import {
 } from '../../packages/core/test/dicom-files.ts';
 import { encodeJpegLossless } from '../../packages/core/test/jpeg-lossless.ts';
 import { equal, must, type Target } from '../target.ts';
+import { platformFor } from './inputs.ts';
 
 const limits = { maxVoxels: 2 ** 14 };
 const words = [
@@ -168,9 +169,7 @@ function checkParsed(input: Uint8Array, file: DicomFile): void {
   }
 }
 
-export const dicomTargets = (
-  platformFor: (input: Uint8Array) => Platform,
-): Readonly<Record<string, Target>> => ({
+export const dicomTargets: Readonly<Record<string, Target>> = {
   dicom: {
     description: 'a DICOM file as a volume',
     seeds: singleFiles,
@@ -249,4 +248,4 @@ export const dicomTargets = (
       must(equal(bytes, decodeRle(input, shape).bytes), 'the same twice');
     },
   },
-});
+};

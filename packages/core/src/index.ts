@@ -68,9 +68,18 @@ export {
 } from './app/values.ts';
 export { type NetworkReport, verifyNetwork } from './app/verify.ts';
 export type { Code } from './dicom/build.ts';
+export type { DicomFile } from './dicom/dataset.ts';
 export type { DecodedFrame, DecodeFrame, FrameShape } from './dicom/decoders.ts';
+export type { DeidentificationReport, Outcome, ReportedAttribute } from './dicom/deidentification-report.ts';
+export {
+  createDeidentifier,
+  type Deidentified,
+  type DeidentifyOptions,
+  deidentify,
+} from './dicom/deidentify.ts';
 export { type DicomHeader, readDicomHeader, type UnreadFile } from './dicom/dicom-files.ts';
-export { isDicom } from './dicom/parse.ts';
+export { encodeDicomFile } from './dicom/encode-file.ts';
+export { isDicom, parseDicom } from './dicom/parse.ts';
 export {
   type DicomFindings,
   type DicomReadOptions,
@@ -88,6 +97,8 @@ export {
 } from './dicom/segmentation.ts';
 export { type DicomSeries, type LeftOut, listSeries, type SeriesList } from './dicom/series.ts';
 export type { DicomSource, SliceReference } from './dicom/source.ts';
+export { createUidKey, createUidMapper, formatUidKey, parseUidKey, type UidMapper } from './dicom/uid-key.ts';
+export { matchOriginals, uidMapOf } from './dicom/uid-map.ts';
 export {
   type CodecModule,
   type CodecName,

@@ -94,7 +94,7 @@ export async function sortFiles(
     if (given.length > 1) {
       throw new TomaatError(
         'BAD_INPUT',
-        'A zip archive comes with other files: send the archive alone, with all files of the volume in it',
+        'A zip archive comes with other files. Send the archive alone, with all files of the volume in it',
       );
     }
     files = await openZip(given[0], platform, limits);
@@ -110,7 +110,7 @@ export async function sortFiles(
   if (isFew) return { files, prefixes };
   throw new TomaatError(
     'BAD_INPUT',
-    `The ${files.length} files of the volume are not a DICOM series: send one volume, or the files of one series`,
+    `The ${files.length} files of the volume are not a DICOM series. Send one volume, or the files of one series`,
   );
 }
 

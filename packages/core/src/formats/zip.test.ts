@@ -69,7 +69,7 @@ describe.each(platforms)('openZip() with %s', (_name, platform) => {
       const [file] = await open(bytes.with(60_000, bytes[60_000] ^ 16), undefined, platform);
       const { code, message } = await refusal(collectBytes(file.open()));
       expect(code).toBe('BAD_VOXELS');
-      expect(message).toMatch(/File 1 of the zip archive is damaged.*pack the files again/);
+      expect(message).toMatch(/File 1 of the zip archive is damaged.*Pack the files again/);
     }
     for (const unpacked of [ramp.length - 1, ramp.length + 1, 5]) {
       const [file] = await open(zipOf([{ name: 'x', data: ramp, sizes: { unpacked } }]), undefined, platform);
@@ -177,7 +177,7 @@ describe('openZip()', () => {
     [
       'encrypted',
       { name: 'x', data: few, flags: 0x801 },
-      /File 2 of the zip.*encrypted: pack the files again without/,
+      /File 2 of the zip.*encrypted. Pack the files again without/,
     ],
     ['a link', { name: 'x', data: few, mode: 0o120777 }, /link or a device/],
     ['a device', { name: 'x', data: few, mode: 0o060666 }, /link or a device/],

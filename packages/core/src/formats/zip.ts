@@ -65,7 +65,7 @@ export async function openZip(
   if (entries.length === 0) {
     throw new TomaatError(
       'BAD_INPUT',
-      `The ${kindOf(file)} holds no files: send one with the files of a volume`,
+      `The ${kindOf(file)} holds no files. Send one with the files of a volume`,
     );
   }
   checkOverlap(entries, source.size);
@@ -89,7 +89,7 @@ async function readDirectory(found: AsyncIterable<Entry>, source: ZipSource): Pr
       if (entries.length <= maxZipEntries) continue;
       throw new TomaatError(
         'BAD_INPUT',
-        `The zip archive has more than ${maxZipEntries} entries: send the files of one series`,
+        `The zip archive has more than ${maxZipEntries} entries. Send the files of one series`,
       );
     }
     return entries;
@@ -126,21 +126,21 @@ function checkEntry(entry: FileEntry, index: number): void {
   const refuse = (what: string) => {
     throw new TomaatError('UNSUPPORTED_FORMAT', `${nameOf(index)} ${what}`);
   };
-  if (entry.encrypted) refuse('is encrypted: pack the files again without a password');
+  if (entry.encrypted) refuse('is encrypted. Pack the files again without a password');
   const type = isOfUnix(entry) ? fileType(entry) : 0;
-  if (type !== 0 && type !== 8) refuse('is a link or a device, not a file: pack the files themselves');
+  if (type !== 0 && type !== 8) refuse('is a link or a device, not a file. Pack the files themselves');
   if (/\.zip$/i.test(lastPart(entry.filename)))
-    refuse('is an archive itself: pack the files in it, not the archive');
+    refuse('is an archive itself. Pack the files in it, not the archive');
   const { compressionMethod, compressedSize, uncompressedSize } = entry;
   if (compressionMethod !== stored && compressionMethod !== deflate) {
     refuse(
-      `is compressed by method ${compressionMethod}: pack the files again with the usual method, deflate, or without compression`,
+      `is compressed by method ${compressionMethod}. Pack the files again with the usual method, deflate, or without compression`,
     );
   }
   const most = compressionMethod === stored ? compressedSize : compressedSize * largestRatio;
   if (uncompressedSize > most || (compressionMethod === stored && uncompressedSize !== compressedSize)) {
     throw badHeader(
-      `${nameOf(index)} cannot have ${uncompressedSize} bytes in ${compressedSize} compressed ones: the archive is damaged, pack the files again`,
+      `${nameOf(index)} cannot have ${uncompressedSize} bytes in ${compressedSize} compressed ones: the archive is damaged. Pack the files again`,
     );
   }
 }
@@ -151,14 +151,14 @@ function checkTotal(entries: readonly FileEntry[], zipBytes: number, { maxVoxels
   if (total > mostBytes) {
     throw new TomaatError(
       'UPLOAD_TOO_LARGE',
-      `The zip archive unpacks to ${total} bytes, more than the ${mostBytes} that are accepted: send the files of one series`,
+      `The zip archive unpacks to ${total} bytes, more than the ${mostBytes} that are accepted. Send the files of one series`,
       { detail: { maxUnpackedBytes: mostBytes } },
     );
   }
   if (total > smallTotalBytes && total > zipBytes * largestTotalRatio) {
     throw new TomaatError(
       'UPLOAD_TOO_LARGE',
-      `The zip archive unpacks to ${Math.round(total / zipBytes)} times its length, which files of images do not: send the files without packing them`,
+      `The zip archive unpacks to ${Math.round(total / zipBytes)} times its length, which files of images do not. Send the files without packing them`,
     );
   }
 }
@@ -174,12 +174,12 @@ function checkOverlap(entries: readonly FileEntry[], zipBytes: number): void {
     const next = sorted[i + 1];
     if (next && end > next.entry.offset) {
       throw badHeader(
-        `${nameOf(next.index)} lies within another of its files: the archive is damaged, pack the files again`,
+        `${nameOf(next.index)} lies within another of its files: the archive is damaged. Pack the files again`,
       );
     }
     if (end > zipBytes) {
       throw badHeader(
-        `${nameOf(index)} ends behind the archive: it is cut off or damaged, send it again or pack the files again`,
+        `${nameOf(index)} ends behind the archive: it is cut off or damaged. Send it again, or pack the files again`,
       );
     }
   }
@@ -271,20 +271,20 @@ function translate(error: unknown, source: ZipSource, code: ErrorCode, what: str
   if (/split/i.test(reason)) {
     return new TomaatError(
       'UNSUPPORTED_FORMAT',
-      'The file is one part of a zip archive that was split: join the parts, or pack the files again as one archive',
+      'The file is one part of a zip archive that was split. Join the parts, or pack the files again as one archive',
       { cause: error },
     );
   }
   if (/encrypted/i.test(reason)) {
     return new TomaatError(
       'UNSUPPORTED_FORMAT',
-      'The zip archive is encrypted: pack the files again without a password',
+      'The zip archive is encrypted. Pack the files again without a password',
       { cause: error },
     );
   }
   return new TomaatError(
     code,
-    `${what} is damaged or cut off (${reason}): pack the files again, and send the new archive`,
+    `${what} is damaged or cut off (${reason}). Pack the files again, and send the new archive`,
     { cause: error },
   );
 }
