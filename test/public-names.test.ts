@@ -3,7 +3,7 @@ import * as client from '@tomaat/client';
 import * as core from '@tomaat/core';
 import { expect, it } from 'vitest';
 
-/* The public names of the packages. Whoever adds one promises it to others; who removes one says so in the changelog. */
+/* The public names of the packages. Adding one is a promise to users; removing one belongs in the changelog. */
 
 const coreValues = `
   TomaatError acceptShape affinesEqual applyAffine base64Length buildSegmentation buildSurface

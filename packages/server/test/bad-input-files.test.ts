@@ -171,12 +171,12 @@ describe.each(Object.entries(faces))('%s refuses', (_name, face) => {
     [
       'a JPEG',
       () => Buffer.concat([Buffer.from([0xff, 0xd8, 0xff, 0xe0]), Buffer.alloc(5000, 7)]),
-      /JPEG picture: send the volume/,
+      /JPEG picture. Send the volume/,
     ],
     [
       'a PNG',
       () => Buffer.concat([Buffer.from('\x89PNG\r\n\x1a\n', 'latin1'), Buffer.alloc(5000, 7)]),
-      /PNG picture: send the volume/,
+      /PNG picture. Send the volume/,
     ],
     ['a DICOM file without an image', () => dicom, /None of the files is an image of a volume/],
     [
