@@ -2,10 +2,9 @@ import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { copyFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { parseManifest, readVolume, sourceFromBytes, type Volume, writeVolume } from '@tomaat/core';
+import { parseManifest, type Volume, writeVolume } from '@tomaat/core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { parse as parseYaml } from 'yaml';
-import { dicomFile, sliceElements } from '../packages/core/test/dicom-files.ts';
 import { loadConfig } from '../packages/server/src/config.ts';
 import { nodePlatform } from '../packages/server/src/node-platform.ts';
 import { pointwiseNetwork, thresholdNetwork } from '../packages/server/test/onnx-fixture.ts';
@@ -19,6 +18,7 @@ import {
   tryServing,
 } from './documents.ts';
 import { findCurl, findProgram, findPython } from './programs.ts';
+import { writeSeries } from './write-series.ts';
 
 const guide = (name: string) => codeBlocks(readText(`docs/guides/${name}.md`));
 const guides = [
@@ -52,40 +52,6 @@ async function writeCase(path: string): Promise<void> {
   const parts: Uint8Array[] = [];
   for await (const part of writeVolume(volume, 'nii.gz', nodePlatform)) parts.push(part);
   writeFileSync(path, Buffer.concat(parts));
-}
-
-/** The slices of a volume as DICOM files, once for each number of a series. */
-async function writeSeries(volumePath: string, folder: string, numbers: readonly number[]): Promise<void> {
-  mkdirSync(folder);
-  const file = sourceFromBytes('a.nii.gz', readFileSync(volumePath));
-  const { voxels, size, affine } = (await readVolume([file], nodePlatform)).volume;
-  const [columns, rows, slices] = size;
-  // RAS+ to LPS.
-  const axis = (i: number) => [-affine[i], -affine[4 + i], affine[8 + i]];
-  const [x, y, z, origin] = [0, 1, 2, 3].map(axis);
-  const [dx, dy] = [x, y].map((step) => Math.hypot(...step));
-  const text = (values: readonly number[]) => values.map((value) => Number(value.toFixed(6)));
-  for (const number of numbers) {
-    for (let k = 0; k < slices; k++) {
-      const plane = voxels.subarray(k * rows * columns, (k + 1) * rows * columns);
-      const bytes = dicomFile(
-        sliceElements({
-          series: String(number),
-          instance: k + 1,
-          rows,
-          columns,
-          position: text(origin.map((at, i) => at + k * z[i])),
-          orientation: text([...x.map((step) => step / dx), ...y.map((step) => step / dy)]),
-          spacing: text([dy, dx]),
-          bitsStored: 16,
-          intercept: '-1024',
-          values: Array.from(plane as Int16Array, (value) => Math.max(0, Math.round(value) + 1024)),
-          more: { 2097169: ['IS', String(number)] },
-        }),
-      );
-      writeFileSync(join(folder, `IM${number}-${k}`), bytes);
-    }
-  }
 }
 
 describe('guides', () => {

@@ -29,6 +29,12 @@ export const maySkip: readonly MaySkip[] = [
   },
   { file: 'test/dicom-results.test.ts', reason: images, holds: noData },
   { file: 'client/test/dicomweb.test.ts', reason: images, holds: noData },
+  {
+    file: 'server/test/cli-dicom.test.ts',
+    test: /real DICOM|of the command line/,
+    reason: images,
+    holds: noData,
+  },
   { file: 'server/test/brain.test.ts', test: /refuses|real head/, reason: images, holds: noData },
   { file: 'web/test/page.test.ts', test: /real/, reason: images, holds: noData },
   { file: 'test/faces.test.ts', test: /real image/, reason: images, holds: noData },

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type CodeBlock, codeBlocks, type Running, readText, repository, start } from './documents.ts';
 import { findChromium } from './programs.ts';
+import { writeSeries } from './write-series.ts';
 
 /*
  * The TypeScript of the guides, checked by tsc and run against the packages as they are packed and installed: what counts is what
@@ -70,6 +71,7 @@ export function describePackedGuides(folder: () => string, path: string): void {
       writeFileSync(inFolder('package.json'), '{ "private": true, "type": "module" }\n');
       writeFileSync(inFolder('tsconfig.json'), JSON.stringify(tsconfig));
       for (const { text, line } of blocks) writeFileSync(inFolder(`line-${line}.ts`), localize(text));
+      await writeSeries(inFolder('chest.nii.gz'), inFolder('chest'), [2]);
       mkdirSync(inFolder('bright'), { recursive: true });
       writeFileSync(inFolder('bright/app.ts'), blocksOf('publish-your-model', 'ts')[0].text);
       writeFileSync(inFolder('bright/tomaat.yaml'), blocksOf('publish-your-model', 'yaml').at(-1)!.text);
@@ -118,6 +120,7 @@ export function describePackedGuides(folder: () => string, path: string): void {
     );
 
     it('the programs do what they say', async () => {
+      expect(readFileSync(inFolder('lungs.seg.dcm')).toString('latin1', 128, 132)).toBe('DICM');
       expect(readFileSync(inFolder('volume_segmentation.nrrd')).subarray(0, 7).toString()).toBe('NRRD000');
       expect([...readFileSync(inFolder('brain.nii.gz')).subarray(0, 2)]).toEqual([0x1f, 0x8b]);
     });

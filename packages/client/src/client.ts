@@ -200,7 +200,8 @@ export function createClient(options: ConnectionOptions): Client {
 
     async upload(given, { keepText, ...options } = {}) {
       const file = toUploadFile('upload()', given);
-      const [sent] = keepText ? [file] : await (await anonymousFiles('volume', [file])).strip();
+      const [sent] =
+        keepText || isAsIs(file) ? [file] : await (await anonymousFiles('volume', [file])).strip();
       return uploadResumable(connection, sent, options);
     },
 
@@ -373,12 +374,14 @@ export function requireSuccess(job: Job): JobIn<'succeeded'> {
   throw new TomaatError('NOT_READY', 'The job is not settled yet. Wait for it.');
 }
 
-/** The files of one input as they may be sent; those that are on the server already stay as they are. */
+/** The files of one input as they may be sent; those that are on the server already, and those that are to be sent as they are, stay so. */
 async function withoutText(input: string, files: readonly SentFile[]): Promise<readonly SentFile[]> {
-  const sent = files.flatMap((file) => (isRef(file) ? [] : [file]));
+  const sent = files.flatMap((file) => (isRef(file) || isAsIs(file) ? [] : [file]));
   const stripped = await (await anonymousFiles(input, sent)).strip();
-  return files.map((file) => (isRef(file) ? file : stripped.shift()!));
+  return files.map((file) => (isRef(file) || isAsIs(file) ? file : stripped.shift()!));
 }
+
+const isAsIs = (file: UploadFile): boolean => !(file instanceof Blob) && file.asIs === true;
 
 const sizeOf = (file: UploadFile): number => (file instanceof Blob ? file.size : file.sizeBytes);
 

@@ -38,7 +38,7 @@ export interface AnonymousOptions {
 export async function anonymousFiles(
   input: string,
   files: readonly UploadFile[],
-  { platform = nodeZlib() ?? webPlatform, spool = inMemory }: AnonymousOptions = {},
+  { platform = platformHere(), spool = inMemory }: AnonymousOptions = {},
 ): Promise<AnonymousFiles> {
   const given = files.map((file) => ('name' in file ? fileNameOf(file) : ''));
   const names = neutralNames(input, given);
@@ -145,6 +145,9 @@ async function* explained(input: string, chunks: AsyncIterable<Uint8Array>): Asy
     );
   }
 }
+
+/** The platform that this runs on, of its own accord: that of Node with node:zlib, else that of browsers. */
+export const platformHere = (): Platform => nodeZlib() ?? webPlatform;
 
 /** The platform of Node, where this runs in Node; undefined elsewhere. */
 function nodeZlib(): Platform | undefined {

@@ -1,5 +1,15 @@
 /** What every call rejects with; `code` is one of `errorCodes`. */
-export { type Bytes, type ErrorCode, type ErrorData, errorCodes, TomaatError } from '@tomaat/core';
+export {
+  type Bytes,
+  createUidKey,
+  type DeidentificationReport,
+  type ErrorCode,
+  type ErrorData,
+  errorCodes,
+  formatUidKey,
+  parseUidKey,
+  TomaatError,
+} from '@tomaat/core';
 export {
   type AnnouncementCheck,
   announcementId,
@@ -68,6 +78,18 @@ export {
   welcomeSchema,
 } from './contract/workers.ts';
 export { type EndpointName, endpoints } from './contract.ts';
+export { type AttributeGroup, summarizeReport } from './deidentification-reports.ts';
+export {
+  type ChosenSeries,
+  type DeidentifyChoice,
+  type DicomInput,
+  type DicomInputFile,
+  type DicomInputOptions,
+  type DicomResultOptions,
+  openDicomInput,
+  type PreparedSeries,
+  type PrepareOptions,
+} from './dicom-input.ts';
 export {
   type DicomAttribute,
   type DicomDataset,

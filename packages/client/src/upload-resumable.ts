@@ -249,27 +249,31 @@ async function sendPart(
   const address = addressOf(connection, path);
   const end = Math.min(offset + requestBytes, sizeOf(file));
   const watchdog = startWatchdog(connection, signal);
+  // Browsers send no streams.
+  const isCollected = !(file instanceof Blob) && goesByXhr(connection);
   const part = partOf(file, offset, end, (sentBytes) => {
     watchdog.alive();
-    report(sentBytes);
+    // Here a source is read before the request begins, which reports what is sent.
+    if (!isCollected) report(sentBytes);
   });
   const headers = headersOf(connection, {
     ...tusHeaders,
     'upload-offset': String(offset),
     'content-type': 'application/offset+octet-stream',
-    ...(part.isStream && { 'content-length': String(end - offset) }),
+    ...(part.isStream && !isCollected && { 'content-length': String(end - offset) }),
   });
   try {
+    const body = isCollected ? await new Response(part.body).blob() : part.body;
     const response =
-      part.body instanceof Blob && goesByXhr(connection)
-        ? await sendByXhr('PATCH', address, headers, part.body, watchdog.signal, ({ sentBytes }) => {
+      body instanceof Blob && goesByXhr(connection)
+        ? await sendByXhr('PATCH', address, headers, body, watchdog.signal, ({ sentBytes }) => {
             watchdog.alive();
             report(offset + sentBytes);
           })
         : await connection.fetch(address, {
             method: 'PATCH',
             headers,
-            body: part.body,
+            body,
             signal: watchdog.signal,
             ...(part.isStream && { duplex: 'half' }),
           } as RequestInit);

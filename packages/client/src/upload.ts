@@ -14,6 +14,8 @@ import {
 export interface FileSource {
   readonly name: string;
   readonly sizeBytes: number;
+  /** Sent as it is, under its name: what identifies a person was removed before, or is meant to stay. */
+  readonly asIs?: boolean;
   stream(): ReadableStream<Uint8Array> | AsyncIterable<Uint8Array>;
   /** The bytes from `start` to before `end`; without it, what comes before is read and passed over. */
   slice?(start: number, end: number): ReadableStream<Uint8Array> | AsyncIterable<Uint8Array>;

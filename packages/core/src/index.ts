@@ -77,14 +77,20 @@ export {
   type DeidentifyOptions,
   deidentify,
 } from './dicom/deidentify.ts';
-export { type DicomHeader, readDicomHeader, type UnreadFile } from './dicom/dicom-files.ts';
+export { type DicomHeader, readDicomFile, readDicomHeader, type UnreadFile } from './dicom/dicom-files.ts';
+export { representationOf } from './dicom/dictionary.ts';
 export { encodeDicomFile } from './dicom/encode-file.ts';
+export type { DicomImage } from './dicom/frames.ts';
 export { isDicom, parseDicom } from './dicom/parse.ts';
 export {
+  chooseDicom,
   type DicomFindings,
   type DicomReadOptions,
   type DicomVolumeHeader,
+  dicomSourceOf,
+  distinctFiles,
   inspectDicom,
+  maxFileBytes,
   readDicomVolume,
 } from './dicom/read-dicom.ts';
 export { type ReadSegmentation, readSegmentationFile } from './dicom/read-segmentation.ts';
@@ -129,7 +135,8 @@ export {
   type TextSource,
   writeStripped,
 } from './formats/identifying-text.ts';
-export { type InspectOptions, inspectFiles, inspectStart } from './formats/inspect-files.ts';
+export { crc32 } from './formats/inflate-members.ts';
+export { type InspectOptions, inspectFiles, inspectStart, readPrefix } from './formats/inspect-files.ts';
 export { readMesh } from './formats/mesh-reader.ts';
 export { meshToStl, meshToVtk } from './formats/mesh-writer.ts';
 export { formatPoints, parsePoints } from './formats/points.ts';
@@ -175,7 +182,7 @@ export {
 } from './formats/volume-file.ts';
 export type { DataFileField, FileEnding, VolumeFormatRow } from './formats/volume-format.ts';
 export { webPlatform } from './formats/web-platform.ts';
-export { isZip, openZip } from './formats/zip.ts';
+export { isZip, maxZipEntries, openZip } from './formats/zip.ts';
 export { type Zlib, zlibPlatform } from './formats/zlib-platform.ts';
 export {
   type Affine,

@@ -9,7 +9,7 @@ import { type DicomHeader, readDicomFile, readDicomHeader } from './dicom-files.
 import type { DicomImage } from './frames.ts';
 import { frameBytes, type PixelFormat, storedRange } from './pixel-format.ts';
 import { openPixels } from './pixels.ts';
-import { type DicomSeries, type LeftOut, listSeries, sameUid } from './series.ts';
+import { type DicomSeries, type LeftOut, listSeries, type SeriesList, sameUid } from './series.ts';
 import type { DicomSource } from './source.ts';
 import type { Stack } from './stack.ts';
 
@@ -54,32 +54,64 @@ export async function inspectDicom(
   const { limits = defaultLimits, signal } = options;
   const headers = [];
   for (const file of files) headers.push(await readDicomHeader(file, platform, signal));
-  const { series: all, leftOut } = listSeries(headers, limits);
-  const damaged = leftOut.find(({ fault }) => fault);
-  if (damaged?.fault && files.length === 1) throw damaged.fault;
-  if (damaged?.fault) {
-    throw new TomaatError(
-      damaged.fault.code,
-      `One of the ${files.length} files is damaged, perhaps a slice of the volume. ${damaged.fault.message}`,
-      { cause: damaged.fault },
-    );
-  }
-  const series = chooseSeries(all, leftOut, options.series);
-  if (!series.stack) throw series.refusal;
-  for (const { header, format } of distinctFiles(series.images)) {
+  const found = chooseDicom(listSeries(headers, limits), files.length, options.series);
+  for (const { header, format } of distinctFiles(found.series.images)) {
     const fault = syntaxFault(
       header.dicom.transferSyntax,
       header.pixels?.statedBytes === undefined,
       platform,
     );
     if (fault) throw fault;
-    checkStatedBytes(header, format, series.images);
+    checkStatedBytes(header, format, found.series.images);
   }
-  return { header: headerOf(series.stack), series, source: sourceOf(series.stack.frames[0]), leftOut };
+  return found;
+}
+
+/**
+ * One of the series that files hold: the chosen one, or the only one. Whether its pixels can be decoded here is left open.
+ *
+ * @param fileCount how many files there were
+ * @throws TomaatError as inspectDicom(), but for what the pixels are
+ */
+export function chooseDicom(
+  { series: all, leftOut }: SeriesList,
+  fileCount: number,
+  wanted?: string,
+): DicomFindings & { series: { stack: Stack } } {
+  const damaged = leftOut.find(({ fault }) => fault);
+  if (damaged?.fault && fileCount === 1) throw damaged.fault;
+  if (damaged?.fault) {
+    throw new TomaatError(
+      damaged.fault.code,
+      `One of the ${fileCount} files is damaged, perhaps a slice of the volume. ${damaged.fault.message}`,
+      { cause: damaged.fault },
+    );
+  }
+  const series = chooseSeries(all, leftOut, wanted);
+  const { stack } = series;
+  if (!stack) throw series.refusal;
+  return {
+    header: headerOf(stack),
+    series: { ...series, stack },
+    source: sourceOf(stack.frames[0]),
+    leftOut,
+  };
+}
+
+/** Where a frame of a series comes from, by its number from 0; of a series without frames, 0. */
+export function dicomSourceOf({ stack, refusal }: DicomSeries, frame = 0): DicomSource {
+  if (!stack) throw refusal;
+  const slices = stack.frames[frame];
+  if (slices) return sourceOf(slices);
+  throw new TomaatError(
+    'BAD_INPUT',
+    `The series has ${stack.frames.length} frames, and none of the number ${frame}: count from 0`,
+    { field: 'frame' },
+  );
 }
 
 /** The first image of each file. */
-function distinctFiles(images: readonly DicomImage[]): DicomImage[] {
+export function distinctFiles(images: readonly DicomImage[]): DicomImage[] {
   const seen = new Set<DicomHeader>();
   return images.filter(({ header }) => !seen.has(header) && seen.add(header));
 }
@@ -293,11 +325,13 @@ function allocate(header: DicomVolumeHeader, components: number): NumericVoxels 
 /** Bytes that may stand around the pixels of a file: private data, icons, padding. */
 const slackBytes = 2 ** 24;
 
+/** Most bytes that the file of an image has, inflated. No lossless code makes an image twice as long, unless it is tiny. */
+export const maxFileBytes = ({ header, format, frameCount }: DicomImage): number =>
+  header.bytes.length + Math.ceil(2 * frameBytes(format) * frameCount) + slackBytes;
+
 async function openImages(image: DicomImage, platform: Platform, signal: AbortSignal | undefined) {
   const { header, copies, format, frameCount, sopInstanceUid } = image;
-  // No lossless code makes an image twice as long, unless it is tiny.
-  const maxBytes = header.bytes.length + Math.ceil(2 * frameBytes(format) * frameCount) + slackBytes;
-  const file = await readDicomFile(header, platform, maxBytes, signal);
+  const file = await readDicomFile(header, platform, maxFileBytes(image), signal);
   for (const copy of copies) {
     if (!(await isSameFile(header.file, copy.file, signal))) throw sameUid(sopInstanceUid);
   }

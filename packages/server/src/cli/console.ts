@@ -152,6 +152,18 @@ export async function createProgress(quiet: boolean): Promise<Progress> {
   };
 }
 
+/** What work reports by: its progress, and lines on stderr that stay. */
+export function reportsOf(progress: Progress, flags: { quiet?: boolean }, signal: AbortSignal) {
+  return {
+    signal,
+    show: progress.show,
+    note(text: string) {
+      progress.clear();
+      if (!flags.quiet) console.error(plain(text));
+    },
+  };
+}
+
 function createLineProgress(): Progress {
   let shown = '';
   let time = 0;

@@ -83,15 +83,16 @@ export async function volumesIn(folder: string, outputNames: readonly string[]):
     outputNames.some(
       (output) => stemOf(name).endsWith(`_${output}`) && stems.has(stemOf(name).slice(0, -output.length - 1)),
     );
-  const found = names.filter((name) => !isResult(name));
-  if (found.length === 0) {
-    const endings = volumeEndings.filter(({ holds }) => isSearched(holds)).map(({ ending }) => ending);
-    throw new TomaatError(
-      'BAD_INPUT',
-      `There is no volume in ${folder} (${endings.join(', ')}). A DICOM series must be converted first, for example with dcm2niix.`,
-    );
-  }
-  return found.map((name) => join(folder, name));
+  return names.filter((name) => !isResult(name)).map((name) => join(folder, name));
+}
+
+/** For a folder in which there is nothing to predict. */
+export function nothingIn(folder: string): TomaatError {
+  const endings = volumeEndings.filter(({ holds }) => isSearched(holds)).map(({ ending }) => ending);
+  return new TomaatError(
+    'BAD_INPUT',
+    `There is no volume in ${folder} (${endings.join(', ')}), and no DICOM image in it or in the folders below. Give a file, or a folder with one of these.`,
+  );
 }
 
 async function openFile(path: string): Promise<FileSource> {

@@ -17,6 +17,7 @@ export const runLocally: RunApp = async (app, request) => {
     files,
     parameters: request.parameters,
     frame: request.frame,
+    series: request.series,
     formats: request.formats as Record<string, OutputFormat>,
     signal: request.signal,
     onProgress: request.onProgress,

@@ -1,9 +1,10 @@
 import type { ConnectOptions } from './connect.ts';
+import type { IdentityFlags } from './dicom-volume.ts';
 import type { InputFlags } from './plan-inputs.ts';
 import type { ResultFile, ResultFlags } from './result-files.ts';
 
 /** The options of `tomaat predict`, and its output for each input. */
-export interface PredictFlags extends ConnectOptions, InputFlags, ResultFlags {
+export interface PredictFlags extends ConnectOptions, InputFlags, ResultFlags, IdentityFlags {
   frame?: number;
   delete?: boolean;
   /** Sends files unchanged, with their names and the text in their headers. */
@@ -17,6 +18,8 @@ export interface PredictFlags extends ConnectOptions, InputFlags, ResultFlags {
 /** The outcome of one input; the line that --json prints. */
 export interface Outcome {
   input: string;
+  /** UID of the DICOM series. */
+  series?: string;
   service: string;
   name: string;
   version?: string;

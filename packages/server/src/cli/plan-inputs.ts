@@ -1,17 +1,23 @@
+import { readdir } from 'node:fs/promises';
+import { join } from 'node:path';
 import type { Service } from '@tomaat/client';
 import {
   defaultValue,
+  endingOf,
   type Input,
   isFileInput,
   type Parameter,
   parseParameter,
   TomaatError,
 } from '@tomaat/core';
-import { mustBeFile, statInput, stemOf, volumesIn } from './input-files.ts';
+import { type DicomVolume, kindOfFile, openDicomVolumes, type ReadingReports } from './dicom-volume.ts';
+import { mustBeFile, nothingIn, statInput, stemOf, volumesIn } from './input-files.ts';
 
 /** The flags of `predict` and `run` for inputs. */
 export interface InputFlags {
   volume?: string;
+  /** Of DICOM: the UID or the number of a series, or “all”. */
+  series?: string;
   /** NAME=FILE */
   input: readonly string[];
   /** NAME=VALUE */
@@ -25,9 +31,17 @@ export interface InputPlan {
   readonly otherFiles: Readonly<Record<string, readonly string[]>>;
   /** Only the given ones: the service knows the defaults. */
   readonly values: Readonly<Record<string, Parameter>>;
-  /** Predicted one after the other; more than one if --volume is a folder. */
-  readonly paths: readonly string[];
+  /** Each is predicted in turn; several where --volume is a folder of volumes, or holds several DICOM series. */
+  readonly volumes: readonly PlannedVolume[];
   readonly many: boolean;
+}
+
+export interface PlannedVolume {
+  /** The file; of DICOM what --volume names. */
+  readonly path: string;
+  /** What results are called after, and in whose folder they are written. */
+  readonly resultPath: string;
+  readonly dicom?: DicomVolume;
 }
 
 /** The part of a service, or of an app that is run without a server, that inputs and outputs are checked against. */
@@ -35,7 +49,11 @@ export type Elements = Pick<Service, 'id' | 'inputs' | 'outputs'>;
 type NamedInput = Input & { name: string };
 
 /** Checks the flags against what the service takes, before anything is sent. BAD_INPUT says what would be valid. */
-export async function planInputs(service: Elements, flags: InputFlags): Promise<InputPlan> {
+export async function planInputs(
+  service: Elements,
+  flags: InputFlags,
+  reports: ReadingReports,
+): Promise<InputPlan> {
   const inputs = service.inputs as readonly NamedInput[];
   const files = inputs.filter(isFileInput);
   const others = inputs.filter((input) => !isFileInput(input));
@@ -96,11 +114,67 @@ export async function planInputs(service: Elements, flags: InputFlags): Promise<
   }
 
   const plan = { mainInput, otherFiles, values };
-  if (flags.volume === undefined)
-    return { ...plan, paths: [Object.values(otherFiles)[0]?.[0] ?? service.id], many: false };
-  if (!(await statInput(flags.volume)).isDirectory()) return { ...plan, paths: [flags.volume], many: false };
+  if (flags.volume === undefined) {
+    if (flags.series !== undefined) throw usage('--series chooses a series of --volume. Give --volume DIR.');
+    const path = Object.values(otherFiles)[0]?.[0] ?? service.id;
+    return { ...plan, volumes: [{ path, resultPath: path }], many: false };
+  }
   const outputs = service.outputs.map((output) => output.name);
-  return { ...plan, paths: onePerStem(await volumesIn(flags.volume, outputs)), many: true };
+  return { ...plan, ...(await planVolumes(flags.volume, flags.series, outputs, reports)) };
+}
+
+/**
+ * What --volume names: a file, a folder of volumes, or the series of a folder, archive or file of DICOM.
+ */
+async function planVolumes(
+  path: string,
+  series: string | undefined,
+  outputNames: readonly string[],
+  reports: ReadingReports,
+): Promise<Pick<InputPlan, 'volumes' | 'many'>> {
+  const isFolder = (await statInput(path)).isDirectory();
+  const files = isFolder ? await volumesIn(path, outputNames) : [];
+  if (files.length > 0 && series === undefined) {
+    if (await holdsDicom(path)) {
+      throw usage(
+        `${path} holds both volume files (${files.length}) and DICOM images. Choose the DICOM series with --series NUMBER, --series UID or --series all; for a volume file, name it with --volume FILE.`,
+      );
+    }
+    return { volumes: onePerStem(files).map(plainVolume), many: true };
+  }
+  if (!isFolder) await mustBeFile(path);
+  const kind = isFolder ? 'dicom' : await kindOfFile(path);
+  const found = kind && (await openDicomVolumes(path, isFolder, series, reports));
+  if (found) {
+    const volumes = found.map((dicom) => ({ path, resultPath: dicom.resultPath, dicom }));
+    return { volumes, many: series === 'all' };
+  }
+  if (series !== undefined) {
+    throw usage(`--series chooses a DICOM series, and ${path} holds no DICOM image. Leave --series out.`);
+  }
+  if (isFolder) throw nothingIn(path);
+  if (kind === 'zip') {
+    throw usage(
+      `${path} holds no DICOM image. Unpack the archive, and give one of the volumes in it, or the folder.`,
+    );
+  }
+  return { volumes: [plainVolume(path)], many: false };
+}
+
+const plainVolume = (path: string): PlannedVolume => ({ path, resultPath: path });
+
+/** So many files beside volumes are looked at. */
+const mostLookedAt = 1000;
+
+/** Whether DICOM images lie in a folder, beside its volumes. */
+async function holdsDicom(folder: string): Promise<boolean> {
+  const entries = await readdir(folder, { withFileTypes: true });
+  const others = entries.filter(
+    (entry) => entry.isFile() && !entry.name.startsWith('.') && endingOf(entry.name) === undefined,
+  );
+  for (const { name } of others.slice(0, mostLookedAt))
+    if ((await kindOfFile(join(folder, name))) === 'dicom') return true;
+  return false;
 }
 
 /** Two volumes of one stem (a.nii, a.mha) would write the same result. */

@@ -17,17 +17,20 @@ import {
   encodeBase64,
   extensionOf,
   type FileGeometry,
+  isDicomFormat,
   type OutputType,
   outputSchemas,
   readVolume,
+  type SourceFile,
   sourceFromBytes,
   TomaatError,
+  type Volume,
   writeVolume,
 } from '@tomaat/core';
 import { nodePlatform } from '../node-platform.ts';
 import { anonymousInputs, removedLine } from './anonymous-input.ts';
 import { connectTo, type Told } from './connect.ts';
-import { formatBytes, type Progress, plain } from './console.ts';
+import { formatBytes, type Progress, plain, reportsOf } from './console.ts';
 import { volumeFiles } from './input-files.ts';
 import type { Outcome, PredictFlags } from './outcome.ts';
 import { type Elements, planInputs } from './plan-inputs.ts';
@@ -61,16 +64,23 @@ export async function predictV1(
     // The results are unknown until they arrive.
     outputs: [{ name: 'segmentation', type: 'LabelVolume', primary: true }],
   };
-  const inputs = await planInputs(service, flags);
+  const inputs = await planInputs(service, flags, reportsOf(progress, flags, signal));
   if (inputs.many) {
     throw new TomaatError(
       'BAD_INPUT',
-      'A TOMAAT v1 service takes one volume at a time. Give a file instead of a folder.',
+      'A TOMAAT v1 service takes one volume at a time. Give one file, or one DICOM series.',
     );
   }
-  const [path] = inputs.paths;
+  const [{ path, resultPath, dicom }] = inputs.volumes;
   const results = await planResults(service, flags, Boolean(flags.all));
-  await checkTargets(results, path, flags.force);
+  const inDicom = results.outputs.find(({ format }) => format !== undefined && isDicomFormat(format));
+  if (inDicom) {
+    throw new TomaatError(
+      'NOT_ACCEPTABLE',
+      `A TOMAAT v1 service gives no ${inDicom.format}. Take the result as nii.gz, nrrd or mha.`,
+    );
+  }
+  await checkTargets(results, resultPath, { force: flags.force });
 
   await using opened = new AsyncDisposableStack();
   const files: Record<string, FileSource> = {};
@@ -84,7 +94,8 @@ export async function predictV1(
     progress.show('convert', `Reading ${basename(given[0])}`);
     if (input?.type === 'transform') files[name] = await transformField(given[0]);
     else {
-      const field = await volumeField(given[0], flags, opened);
+      const series = name === inputs.mainInput ? dicom?.chosen.files : undefined;
+      const field = series ? await seriesField(series, flags) : await volumeField(given[0], flags, opened);
       files[name] = field.file;
       if (name === inputs.mainInput) geometry = field.geometry;
     }
@@ -148,7 +159,7 @@ export async function predictV1(
       results.outputs[0].format ?? extensionOf(path) ?? 'nii.gz',
       geometry,
     );
-    saved.push(await saveResult(bytes, results, path, name, format, { force: flags.force, signal }));
+    saved.push(await saveResult(bytes, results, resultPath, name, format, { force: flags.force, signal }));
   }
   return {
     input: path,
@@ -219,11 +230,20 @@ async function volumeField(
     nodePlatform,
     { frame: flags.frame },
   );
+  return { file: await metaImageField(volume), geometry: header.geometry };
+}
+
+/** The same of a DICOM series: nothing of its headers is in it. */
+async function seriesField(files: readonly SourceFile[], { frame }: PredictFlags) {
+  const { volume } = await readVolume(files, nodePlatform, { frame });
+  return { file: await metaImageField(volume), geometry: undefined };
+}
+
+async function metaImageField(volume: Volume): Promise<FileSource> {
   const bytes = await collectBytes(writeVolume(volume, 'mha', nodePlatform));
-  const file = base64Field(bytes.length, async function* () {
+  return base64Field(bytes.length, async function* () {
     yield bytes;
   });
-  return { file, geometry: header.geometry };
 }
 
 /** A first line with the kind of file, then base64. */

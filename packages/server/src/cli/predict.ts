@@ -22,13 +22,16 @@ import {
   type Progress,
   plain,
   printError,
+  reportsOf,
   systemFault,
 } from './console.ts';
+import { formatMadeHere, makeDicomResult } from './dicom-result.ts';
+import { prepareSeries } from './dicom-volume.ts';
 import { findService } from './find-service.ts';
 import { stemOf, volumeFiles } from './input-files.ts';
 import { openInterrupt } from './interrupt.ts';
 import type { Outcome, PredictFlags } from './outcome.ts';
-import { type InputPlan, planInputs } from './plan-inputs.ts';
+import { type InputPlan, type PlannedVolume, planInputs } from './plan-inputs.ts';
 import { printOutcome } from './print-outcome.ts';
 import { checkTargets, planResults, type ResultFile, type ResultPlan, saveResult } from './result-files.ts';
 
@@ -51,10 +54,7 @@ export async function predict(wanted: string, flags: PredictFlags): Promise<numb
   const { signal } = interrupt;
   try {
     progress.show('find', `Looking for ${plain(wanted)}`);
-    const note = (text: string) => {
-      progress.clear();
-      if (!flags.quiet) console.error(plain(text));
-    };
+    const { note } = reportsOf(progress, flags, signal);
     const ask = (question: string) => {
       progress.clear();
       return askOnTerminal(question);
@@ -67,23 +67,26 @@ export async function predict(wanted: string, flags: PredictFlags): Promise<numb
       printOutcome(outcome, flags);
       return 0;
     }
-    const inputs = await planInputs(found.service, flags);
+    const inputs = await planInputs(found.service, flags, reportsOf(progress, flags, signal));
     const results = await planResults(found.service, flags, inputs.many);
     const plan: Plan = { service: found.service, client: found.client, flags, inputs, results };
-    const { paths } = inputs;
-    if (flags.receipt !== undefined && paths.length > 1) {
-      throw new TomaatError('BAD_INPUT', '--receipt is for one volume. Give a file instead of a folder.');
+    const { volumes } = inputs;
+    if (flags.receipt !== undefined && volumes.length > 1) {
+      throw new TomaatError('BAD_INPUT', '--receipt is for one volume. Give one file, or one series.');
     }
+    checkIdentityFlags(flags, volumes);
     if (flags.receipt !== undefined && !flags.force && (await stat(flags.receipt).catch(() => undefined))) {
       throw new TomaatError('CONFLICT', `${flags.receipt} already exists. Use --force to overwrite it.`);
     }
-    for (const path of paths) await checkTargets(results, path, flags.force);
+    for (const { resultPath, dicom } of volumes)
+      await checkTargets(results, resultPath, { force: flags.force, isDicom: dicom !== undefined });
     let exitCode = 0;
     let done = 0;
-    for (const [index, path] of paths.entries()) {
-      const prefix = paths.length > 1 ? `[${index + 1}/${paths.length}] ${stemOf(path)}: ` : '';
+    for (const [index, volume] of volumes.entries()) {
+      const prefix =
+        volumes.length > 1 ? `[${index + 1}/${volumes.length}] ${stemOf(volume.resultPath)}: ` : '';
       try {
-        const outcome = await predictOne(plan, path, prefix, progress, signal, (state) => {
+        const outcome = await predictOne(plan, volume, prefix, progress, signal, (state) => {
           running = state;
         });
         progress.clear();
@@ -92,17 +95,17 @@ export async function predict(wanted: string, flags: PredictFlags): Promise<numb
       } catch (error) {
         progress.clear();
         signal.throwIfAborted();
-        if (paths.length === 1) throw error;
+        if (volumes.length === 1) throw error;
         exitCode = exitCode === 1 ? 1 : exitCodeOf(error);
-        report(path, error, flags);
+        report(volume, error, flags);
         if (error instanceof TomaatError && hopeless.includes(error.code)) break;
       } finally {
         running = false;
       }
     }
-    if (paths.length > 1 && !flags.quiet && !flags.json) {
+    if (volumes.length > 1 && !flags.quiet && !flags.json) {
       console.log(
-        `\n${done} of ${paths.length} volumes done${done < paths.length ? '; the errors of the others are shown above' : ''}.`,
+        `\n${done} of ${volumes.length} volumes done${done < volumes.length ? '; the errors of the others are shown above' : ''}.`,
       );
     }
     return exitCode;
@@ -114,12 +117,30 @@ export async function predict(wanted: string, flags: PredictFlags): Promise<numb
 /** Errors that the next volume would meet too. */
 const hopeless: readonly string[] = ['UNREACHABLE', 'UNAUTHORIZED', 'FORBIDDEN', 'DISK_FULL'];
 
-function report(path: string, error: unknown, flags: PredictFlags): void {
+/** Each kind of file has a flag of its own, which would have no effect on the others. */
+function checkIdentityFlags(flags: PredictFlags, volumes: readonly PlannedVolume[]): void {
+  const isDicom = volumes.some(({ dicom }) => dicom !== undefined);
+  if (flags.keepText && isDicom) {
+    throw new TomaatError(
+      'BAD_INPUT',
+      '--keep-text is for the headers of volume files. DICOM files are sent unchanged with --keep-identity.',
+    );
+  }
+  if ((flags.keepIdentity || flags.keepPatientCharacteristics) && !isDicom) {
+    throw new TomaatError(
+      'BAD_INPUT',
+      `${flags.keepIdentity ? '--keep-identity' : '--keep-patient-characteristics'} is for DICOM files. The text in the headers of volume files is kept with --keep-text.`,
+    );
+  }
+}
+
+function report({ path, dicom }: PlannedVolume, error: unknown, flags: PredictFlags): void {
+  const series = dicom?.chosen.series.uid;
   if (flags.json && error instanceof TomaatError) {
-    console.log(JSON.stringify({ input: path, error: error.toJSON() }));
+    console.log(JSON.stringify({ input: path, ...(series && { series }), error: error.toJSON() }));
     return;
   }
-  console.error(`${path}:`);
+  console.error(`${path}${series ? `, series ${series}` : ''}:`);
   printError(error);
 }
 
@@ -128,7 +149,7 @@ const resumableAboveBytes = 16 * 1024 * 1024;
 
 async function predictOne(
   plan: Plan,
-  path: string,
+  { path, resultPath, dicom }: PlannedVolume,
   prefix: string,
   progress: Progress,
   signal: AbortSignal,
@@ -140,17 +161,19 @@ async function predictOne(
   const volumes: Record<string, FileSource[]> = {};
   for (const [name, paths] of Object.entries(inputs.otherFiles))
     volumes[name] = (await Promise.all(paths.map(volumeFiles))).flat();
-  if (flags.volume !== undefined && inputs.mainInput !== undefined)
+  if (flags.volume !== undefined && inputs.mainInput !== undefined && !dicom)
     volumes[inputs.mainInput] = await volumeFiles(path);
 
+  const reports = reportsOf(progress, flags, signal);
+  const note = (text: string) => reports.note(prefix + text);
   await using anonymous = flags.keepText ? undefined : await anonymousInputs(volumes);
-  if (anonymous && anonymous.removed > 0 && !flags.quiet) {
-    progress.clear();
-    console.error(prefix + removedLine(anonymous.removed));
-  }
+  if (anonymous && anonymous.removed > 0) note(removedLine(anonymous.removed));
+  const series = dicom && {
+    [inputs.mainInput!]: [await prepareSeries(dicom, flags, { signal, show, note })],
+  };
   show('upload', 'Uploading');
   let job = await client.predict(service.id, {
-    volumes: anonymous?.volumes ?? volumes,
+    volumes: { ...(anonymous?.volumes ?? volumes), ...series },
     keepText: true,
     values: inputs.values,
     frame: flags.frame,
@@ -184,14 +207,31 @@ async function predictOne(
       }
       const format = planned.format ?? output.format;
       const isStored = format === output.format;
+      const made = formatMadeHere(planned, output, dicom, flags);
       try {
+        if (dicom && made) {
+          const isAsked = planned.format !== undefined;
+          const result = await makeDicomResult({ client, job, output, service }, dicom, made, {
+            isAsked,
+            frame: flags.frame,
+            signal,
+            note,
+          });
+          files.push(
+            await saveResult(result.stream, results, resultPath, output.name, result.format, {
+              force: flags.force,
+              signal,
+            }),
+          );
+          continue;
+        }
         const file = await client.output(job.id, output.name, {
           format: isStored ? undefined : format,
           signal,
         });
         const digest = isStored ? output.digest : undefined;
         files.push(
-          await saveResult(file.stream, results, path, output.name, format, {
+          await saveResult(file.stream, results, resultPath, output.name, format, {
             force: flags.force,
             digest,
             signal,
@@ -208,6 +248,7 @@ async function predictOne(
     if (flags.delete) await client.remove(job.id, { signal });
     return {
       input: path,
+      ...(dicom && { series: dicom.chosen.series.uid }),
       service: service.id,
       name: service.name,
       version: service.version,

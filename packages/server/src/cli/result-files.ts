@@ -129,13 +129,18 @@ const taken = (target: string) =>
     `${target} already exists. Use --force to overwrite it, or -o to write elsewhere.`,
   );
 
-/** Refuses, before the upload, results that could not be written after it. */
-export async function checkTargets(plan: ResultPlan, inputPath: string, force?: boolean): Promise<void> {
-  if (force) return;
+/** Rejects before the upload what could not be written after it. */
+export async function checkTargets(
+  plan: ResultPlan,
+  inputPath: string,
+  options: { force?: boolean; isDicom?: boolean },
+): Promise<void> {
+  if (options.force) return;
   for (const output of plan.outputs) {
     // Without a requested format, a label map is written in the format of its input.
     const formats: readonly string[] = outputFormats[output.type] ?? [];
-    const likely = output.type === 'LabelVolume' ? extensionOf(basename(inputPath)) : undefined;
+    const own = options.isDicom ? 'seg.dcm' : extensionOf(basename(inputPath));
+    const likely = output.type === 'LabelVolume' ? own : undefined;
     const target = targetOf(plan, inputPath, output.name, output.format ?? likely ?? formats[0] ?? 'bin');
     if (await stat(target).catch(() => undefined)) throw taken(target);
   }

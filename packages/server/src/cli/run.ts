@@ -1,6 +1,6 @@
 import { type EncodedOutput, parseMeasurementsCsv } from '@tomaat/core';
 import { type App, openApp } from '../apps.ts';
-import { createProgress } from './console.ts';
+import { createProgress, reportsOf } from './console.ts';
 import { volumePaths } from './input-files.ts';
 import { openInterrupt } from './interrupt.ts';
 import type { Outcome } from './outcome.ts';
@@ -20,7 +20,9 @@ export interface RunRequest {
   readonly files: Readonly<Record<string, readonly string[]>>;
   readonly parameters: Readonly<Record<string, unknown>>;
   readonly frame?: number;
-  /** The requested format by output name. */
+  /** UID of a DICOM series, for an archive that may hold several. */
+  readonly series?: string;
+  /** The wanted format by output name. */
   readonly formats: Readonly<Record<string, string>>;
   readonly signal: AbortSignal;
   onProgress(stage: string, fraction: number): void;
@@ -45,29 +47,31 @@ export async function run(folder: string, flags: RunFlags, runApp: RunApp): Prom
       ...output,
     })),
   };
-  const plan = await planInputs(elements, flags);
-  const results = await planResults(elements, flags, plan.many);
-  for (const path of plan.paths) await checkTargets(results, path, flags.force);
   const progress = await createProgress(Boolean(flags.quiet || flags.json));
   using interrupt = openInterrupt(() => progress.clear());
   const { signal } = interrupt;
+  const plan = await planInputs(elements, flags, reportsOf(progress, flags, signal));
+  const results = await planResults(elements, flags, plan.many);
+  for (const { resultPath, dicom } of plan.volumes)
+    await checkTargets(results, resultPath, { force: flags.force, isDicom: dicom !== undefined });
   const formats = Object.fromEntries(
     results.outputs.flatMap((output) => (output.format ? [[output.name, output.format]] : [])),
   );
   try {
-    for (const path of plan.paths) {
+    for (const { path, resultPath, dicom } of plan.volumes) {
       const startTime = performance.now();
       const files: ResultFile[] = [];
       let report: Pick<Outcome, 'labels' | 'report'> = {};
-      const inputFiles: Record<string, string[]> = {};
+      const inputFiles: Record<string, readonly string[]> = {};
       for (const [name, paths] of Object.entries(plan.otherFiles))
         inputFiles[name] = (await Promise.all(paths.map(volumePaths))).flat();
       if (flags.volume !== undefined && plan.mainInput !== undefined)
-        inputFiles[plan.mainInput] = await volumePaths(path);
+        inputFiles[plan.mainInput] = dicom ? dicom.paths : await volumePaths(path);
       await runApp(app, {
         files: inputFiles,
         parameters: plan.values,
         frame: flags.frame,
+        series: dicom?.chosen.series.uid,
         formats,
         signal,
         onProgress: (stage, fraction) =>
@@ -80,7 +84,7 @@ export async function run(folder: string, flags: RunFlags, runApp: RunApp): Prom
           if (isReport) report = { ...report, ...readReport(output, (bytes as Buffer[])[0]) };
           if (!isWanted) return;
           files.push(
-            await saveResult(toAsync(bytes), results, path, output.name, output.format, {
+            await saveResult(toAsync(bytes), results, resultPath, output.name, output.format, {
               force: flags.force,
               signal,
             }),
@@ -89,7 +93,8 @@ export async function run(folder: string, flags: RunFlags, runApp: RunApp): Prom
       });
       progress.clear();
       const seconds = Math.round(performance.now() - startTime) / 1000;
-      printOutcome({ input: path, service: id, name, version, seconds, files, ...report }, flags);
+      const series = dicom && { series: dicom.chosen.series.uid };
+      printOutcome({ input: path, ...series, service: id, name, version, seconds, files, ...report }, flags);
     }
   } catch (error) {
     signal.throwIfAborted();

@@ -35,6 +35,7 @@ export const plainFiles = [
   'tomaat.key',
   'tomaat.config.yaml',
   'known_hosts',
+  'uid.key',
 ] as const;
 export const databaseFiles = ['server.db', 'registry.db'] as const;
 

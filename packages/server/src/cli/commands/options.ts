@@ -67,7 +67,14 @@ export const addressOption = () =>
 /** Options of both predict and run. */
 export function addPredictionOptions(command: Command): Command {
   return command
-    .option('--volume <file>', 'the volume, or a folder of volumes to predict one after the other')
+    .option(
+      '--volume <file>',
+      'the volume; a folder of volumes to predict one after the other; a folder, zip archive or file of a DICOM series',
+    )
+    .option(
+      '--series <choice>',
+      'which DICOM series: its UID, its number, or “all” of them, one after the other',
+    )
     .option('--input <NAME=FILE>', 'another file input; may be repeated', collect, [])
     .option('--param <NAME=VALUE>', 'a parameter; may be repeated', collect, [])
     .option('--frame <number>', 'the frame of a 4-D volume, counted from 0', wholeNumber)
@@ -77,7 +84,10 @@ export function addPredictionOptions(command: Command): Command {
     )
     .option('--output <NAME>', 'fetch this output instead of the primary one; may be repeated', collect, [])
     .option('--all', 'fetch every output')
-    .option('--format <name>', 'nii, nii.gz, mha, nrrd, vtk, stl, json, csv … (default: that of the volume)')
+    .option(
+      '--format <name>',
+      'nii, nii.gz, mha, nrrd, seg.dcm, labelmap.dcm, vtk, stl, json, csv … (default: that of the volume; seg.dcm for DICOM)',
+    )
     .option('--force', 'overwrite existing files')
     .option('-q, --quiet', 'print only the names of the files')
     .addOption(jsonOption('print one line of JSON per volume'));

@@ -22,6 +22,14 @@ export function addPredict(program: Command): void {
       '--keep-text',
       'send files unchanged, with their names and with header text that may identify the patient',
     )
+    .option(
+      '--keep-identity',
+      'send DICOM files unchanged: with name, dates and identifiers of the patient, which are removed otherwise',
+    )
+    .option(
+      '--keep-patient-characteristics',
+      'leave sex, age, size and weight of the patient in DICOM files (SUV of PET needs the weight)',
+    )
     .option('--receipt <file>', 'write the signed receipt of the prediction to this file')
     .addOption(registryOption())
     .addOption(apiKeyOption())
@@ -42,6 +50,7 @@ Examples:
   tomaat predict prostate --volume t2.nii.gz
   tomaat predict prostate --volume t2.mhd -o results/ --all
   tomaat predict prostate --volume cases/ -o results/ --param threshold=0.4
+  tomaat predict prostate --volume export/ --series 4
   tomaat predict brain --volume t1.nii.gz --input flair=flair.nii.gz
 
 Ctrl-C cancels the prediction on the server; again, it leaves at once.

@@ -9,7 +9,10 @@ export function addRun(program: Command): void {
       .argument('<APP_DIR>', 'folder with a tomaat.yaml')
       .description('run an app on a volume without a server, to try it out'),
   )
-    .addHelpText('after', '\nExample:\n  tomaat run my-app --volume sample.nii.gz -o out.nii.gz --force')
+    .addHelpText(
+      'after',
+      '\nExamples:\n  tomaat run my-app --volume sample.nii.gz -o out.nii.gz --force\n  tomaat run my-app --volume export/ --series 4',
+    )
     .action((folder: string, flags) =>
       done(async () =>
         (await import('../run.ts')).run(folder, flags, (await import('../local.ts')).runLocally),

@@ -1,0 +1,238 @@
+import {
+  buildSegmentation,
+  chooseDicom,
+  createDeidentifier,
+  type DeidentificationReport,
+  type DicomFormat,
+  type DicomHeader,
+  type DicomImage,
+  dicomSourceOf,
+  distinctFiles,
+  encodeDicomFile,
+  isZip,
+  type LeftOut,
+  labelsWith,
+  listSeries,
+  maxFileBytes,
+  openZip,
+  type Platform,
+  type ReadLimits,
+  readDicomFile,
+  readDicomHeader,
+  readPrefix,
+  readVolume,
+  type SeriesList,
+  type SourceFile,
+  sourceFromBytes,
+  TomaatError,
+  type UnreadFile,
+  type DicomSeries as VolumeSeries,
+  writeDicomFile,
+} from '@tomaat/core';
+import type { Job } from './contract/jobs.ts';
+import type { Service } from './contract/services.ts';
+import { joinReports } from './deidentification-reports.ts';
+import { platformHere } from './identifying-text.ts';
+import { createStoredZip, type ZipMember } from './stored-zip.ts';
+import { type FileSource, fileNameOf, readAll } from './upload.ts';
+
+/*
+ * A DICOM series from the files of a user to a prediction and back: which series there are, which one is sent and without what, and
+ * results in DICOM, made here of the original files, so that the server need not know whose they are.
+ */
+
+/** A file of a folder, or a zip archive: a File or Blob, or a source that is read in parts. */
+export type DicomInputFile = SourceFile | Blob;
+
+export interface DicomInputOptions {
+  signal?: AbortSignal;
+  /** Told after each file whose header was read. */
+  onProgress?(doneFiles: number, totalFiles: number): void;
+  limits?: ReadLimits;
+}
+
+/** The series in some files, and what is not part of one. */
+export interface DicomInput extends SeriesList {
+  /**
+   * The series with a UID or a number; without it the only one.
+   *
+   * @throws TomaatError BAD_INPUT, when there are several and none is wanted (`detail.series` lists them), the wanted one is not
+   *   there, or no file is an image; why the series is not a volume: BAD_HEADER, UNSUPPORTED_FORMAT, TOO_MANY_VOXELS
+   */
+  choose(wanted?: string): ChosenSeries;
+}
+
+export interface PrepareOptions {
+  /** How files are de-identified before they are sent (PS3.15 E.2); false sends them as they are. */
+  deidentify: DeidentifyChoice | false;
+  signal?: AbortSignal;
+  /** Told after each file that was read. */
+  onProgress?(doneFiles: number, totalFiles: number): void;
+}
+
+export interface DeidentifyChoice {
+  /** 32 bytes, of `createUidKey()`: the same key gives the same UIDs and pseudonyms. Whoever has it can recompute them. */
+  key: Uint8Array;
+  /** Sex, age, size and weight of the patient stay: SUV needs the weight. */
+  keepPatientCharacteristics?: boolean;
+  /** Dates move by a number of days of the patient's own; without it they are removed. */
+  shiftDates?: boolean;
+}
+
+/** A series as it is sent: a zip archive of the files `0001.dcm` and so on, an input of `predict()` and of `upload()`. */
+export interface PreparedSeries extends FileSource {
+  /** What was taken out of all files together; undefined where they are sent as they are. */
+  readonly report?: DeidentificationReport;
+}
+
+export interface DicomResultOptions {
+  /** The job that made the label map. The same job gives objects with the same UIDs: an archive that has them replaces them. */
+  job: Pick<Job, 'id' | 'parameters'>;
+  /** Name of the output; the first label map of the service if missing. */
+  output?: string;
+  /** `seg.dcm`, the default, or `labelmap.dcm`. */
+  format?: DicomFormat;
+  /** The frame of a 4-D series that was predicted, from 0. */
+  frame?: number;
+}
+
+export interface ChosenSeries {
+  readonly series: VolumeSeries;
+  readonly leftOut: readonly LeftOut[];
+  /** The files of the series, in the order of the volume, as they were given or as they stand in the archive. */
+  readonly files: readonly SourceFile[];
+  /**
+   * Reads all files once, for what is removed and for the length of what is sent. One file at a time is in memory, now and while it
+   * is sent.
+   *
+   * @throws TomaatError BAD_VOXELS when a file is damaged; UPLOAD_TOO_LARGE from 4 GiB on
+   */
+  prepare(options: PrepareOptions): Promise<PreparedSeries>;
+  /**
+   * A label map that a service made of the series, as a DICOM object: with patient, study and references of the original files.
+   *
+   * @param labelMap a file of any volume format
+   * @throws TomaatError APP_OUTPUT when the label map does not lie on the grid of the series; NOT_ACCEPTABLE when the files lack
+   *   what a result refers to; BAD_INPUT for a frame that is not there
+   */
+  createResult(
+    labelMap: Uint8Array,
+    service: Pick<Service, 'id' | 'name' | 'version' | 'labels' | 'outputs'>,
+    options: DicomResultOptions,
+  ): Promise<Blob>;
+}
+
+/**
+ * Reads the headers of files and of the files in zip archives among them, and sorts them into series. Files of other kinds are
+ * named in `leftOut`.
+ *
+ * @throws TomaatError as openZip(); BAD_INPUT for no files; the files' own faults, or the reason of the signal
+ */
+export async function openDicomInput(
+  files: readonly DicomInputFile[],
+  platform: Platform = platformHere(),
+  { signal, onProgress, limits }: DicomInputOptions = {},
+): Promise<DicomInput> {
+  if (files.length === 0) throw new TomaatError('BAD_INPUT', 'There are no files. Give those of a series.');
+  const unpacked: SourceFile[] = [];
+  for (const file of files.map(sourceOf)) {
+    signal?.throwIfAborted();
+    if (isZip((await readPrefix(file, 4, signal)).prefix))
+      unpacked.push(...(await openZip(file, platform, limits)));
+    else unpacked.push(file);
+  }
+  const headers: (DicomHeader | UnreadFile)[] = [];
+  for (const file of unpacked) {
+    signal?.throwIfAborted();
+    headers.push(await readDicomHeader(file, platform, signal));
+    onProgress?.(headers.length, unpacked.length);
+  }
+  const list = listSeries(headers, limits);
+  return { ...list, choose: (wanted) => openSeries(list, unpacked.length, wanted, platform) };
+}
+
+function sourceOf(file: DicomInputFile, index: number): SourceFile {
+  if (!(file instanceof Blob)) return file;
+  const name = 'name' in file ? fileNameOf(file) : `file-${index + 1}`;
+  return { name, sizeBytes: file.size, open: (start = 0) => readAll(file.slice(start)) };
+}
+
+function openSeries(
+  list: SeriesList,
+  fileCount: number,
+  wanted: string | undefined,
+  platform: Platform,
+): ChosenSeries {
+  const { series, leftOut } = chooseDicom(list, fileCount, wanted);
+  const images = distinctFiles(series.images);
+  return {
+    series,
+    leftOut,
+    files: images.map(({ header }) => header.file),
+    prepare: (options) => prepare(images, platform, options),
+    async createResult(labelMap, service, { job, output, format, frame }) {
+      const source = dicomSourceOf(series, frame);
+      const made = service.outputs.find(({ name, type }) =>
+        output === undefined ? type === 'LabelVolume' : name === output,
+      );
+      if (made?.type !== 'LabelVolume') {
+        throw new TomaatError(
+          'BAD_INPUT',
+          `${service.id} has no label map ${output ?? ''}. Available outputs: ${service.outputs.map(({ name }) => name).join(', ')}.`,
+        );
+      }
+      const { volume } = await readVolume([sourceFromBytes('labels.nii.gz', labelMap)], platform);
+      const object = await buildSegmentation(volume, source, {
+        labels: labelsWith(service.labels, job.parameters),
+        maker: service,
+        description: `${service.name}: ${made.label ?? made.name}`,
+        role: made.name,
+        seed: job.id,
+        type: format === 'labelmap.dcm' ? 'LABELMAP' : undefined,
+      });
+      const parts: BlobPart[] = [];
+      for await (const part of writeDicomFile(object)) parts.push(part);
+      return new Blob(parts, { type: 'application/dicom' });
+    },
+  };
+}
+
+async function prepare(
+  images: readonly DicomImage[],
+  platform: Platform,
+  { deidentify, signal, onProgress }: PrepareOptions,
+): Promise<PreparedSeries> {
+  const reports: DeidentificationReport[] = [];
+  const clean =
+    deidentify &&
+    createDeidentifier({
+      uidKey: deidentify.key,
+      keepPatientCharacteristics: deidentify.keepPatientCharacteristics,
+      shiftDates: deidentify.shiftDates,
+    });
+  // A file that is sent in several parts is not cleaned again for each of them.
+  let last: { image: DicomImage; pieces: readonly Uint8Array[] } | undefined;
+  async function cleaned(image: DicomImage, signal: AbortSignal | undefined) {
+    if (last?.image === image) return last.pieces;
+    last = undefined;
+    const file = await readDicomFile(image.header, platform, maxFileBytes(image), signal);
+    if (!clean) return [];
+    const { file: anonymous, report } = clean(file);
+    if (reports.length < images.length) reports.push(report);
+    last = { image, pieces: encodeDicomFile(anonymous) };
+    return last.pieces;
+  }
+  const width = Math.max(4, String(images.length).length);
+  const members = images.map(
+    (image, i): ZipMember => ({
+      name: `${String(i + 1).padStart(width, '0')}.dcm`,
+      read: clean
+        ? async function* (signal) {
+            yield* await cleaned(image, signal);
+          }
+        : () => image.header.file.open(),
+    }),
+  );
+  const zip = await createStoredZip('series.zip', members, { signal, onProgress });
+  return { ...zip, asIs: true, ...(clean && { report: joinReports(reports) }) };
+}
