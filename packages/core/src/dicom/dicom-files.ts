@@ -34,6 +34,8 @@ export interface UnreadFile {
   readonly fault: TomaatError;
 }
 
+const undefinedLength = 0xffffffff;
+
 /** A header is looked for in the first of these many bytes, then in the next. The longest of an enhanced object seen takes 1 MiB. */
 const headerSteps = [dicomPrefixBytes, 2 ** 20, 2 ** 24] as const;
 const longestHeader = headerSteps[2];
@@ -155,7 +157,9 @@ function withoutPixels(dicom: DicomFile, bytes: Uint8Array): ParsedHeader {
   if (!element) return { dicom, bytes };
   const pixels: PixelElement = {
     tag: element.tag,
-    statedBytes: element.kind === 'value' ? element.statedBytes : undefined,
+    // Of a beginning, fragments are a value of undefined length.
+    statedBytes:
+      element.kind === 'value' && element.statedBytes !== undefinedLength ? element.statedBytes : undefined,
   };
   const first =
     element.kind === 'value' ? element.bytes : element.kind === 'fragments' && element.fragments[0];
