@@ -18,8 +18,9 @@ import {
   receiptMigrations,
 } from '../packages/server/src/store/job-schema.ts';
 import { createJobs } from '../packages/server/src/store/jobs.ts';
+import type { JobSource } from '../packages/server/src/worker/job-source.ts';
 import { localSource } from '../packages/server/src/worker/local-source.ts';
-import { type JobSource, startSupervisor } from '../packages/server/src/worker/supervisor.ts';
+import { startSupervisor } from '../packages/server/src/worker/supervisor.ts';
 import { repository, serveApps } from './processes.ts';
 import { type BenchOptions, type BenchResult, median } from './report.ts';
 

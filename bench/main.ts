@@ -64,7 +64,7 @@ async function measure(name: string, quick: boolean): Promise<Report> {
 }
 
 async function runInside(name: string, quick: boolean): Promise<void> {
-  // Whoever asked for it is gone.
+  // The caller is gone.
   const leave = () => process.exit(1);
   process.once('disconnect', leave);
   process.once('SIGINT', leave);

@@ -5,7 +5,7 @@ export interface Target {
   readonly description: string;
   /** Inputs that are right: where the changes begin. */
   seeds(): Promise<Uint8Array[]>;
-  /** Texts with places for long runs of one character. Whoever reads text has them; each is run once, as it is. */
+  /** Texts with places for long runs of one character. Readers of text have them; each is run once, unchanged. */
   readonly longRuns?: LongRuns;
   /** Words of the format, to be put in. */
   readonly words: readonly string[];
@@ -22,3 +22,14 @@ export const bytesOf = (text: string) => new Uint8Array(Buffer.from(text, 'latin
 export const textOf = (bytes: Uint8Array) =>
   Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('latin1');
 export const equal = (a: Uint8Array, b: Uint8Array) => Buffer.compare(a, b) === 0;
+
+/** The bytes in pieces whose lengths follow from a number. */
+export async function* inPieces(bytes: Uint8Array, salt: number): AsyncGenerator<Uint8Array> {
+  let state = salt | 1;
+  for (let at = 0; at < bytes.length; ) {
+    state = (Math.imul(state, 1103515245) + 12345) & 0x7fffffff;
+    const length = salt === 0 ? bytes.length : 1 + ((state >> 8) % (salt & 1 ? 7 : 300));
+    yield bytes.slice(at, at + length);
+    at += length;
+  }
+}

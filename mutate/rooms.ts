@@ -29,6 +29,7 @@ export const rooms: Readonly<Record<string, Room>> = {
   labels: core('labels'),
   transforms: core('transforms'),
   app: core('app'),
+  dicom: core('dicom'),
   store: server('store'),
   access: server('access'),
   trust: server('trust'),

@@ -12,7 +12,7 @@ import { fileURLToPath } from 'node:url';
 const root = process.argv[2] ?? fileURLToPath(new URL('..', import.meta.url));
 
 const rooms: Record<string, { name: string; may: string[]; pure: boolean }> = {
-  core: { name: '@tomaat/core', may: ['meshoptimizer', 'pako', 'yaml', 'zod'], pure: true },
+  core: { name: '@tomaat/core', may: ['@noble/hashes', 'meshoptimizer', 'pako', 'yaml', 'zod'], pure: true },
   client: { name: '@tomaat/client', may: ['@tomaat/core', 'eventsource-parser', 'jose', 'zod'], pure: true },
   server: { name: 'tomaat', may: ['@tomaat/client', '@tomaat/core', '*'], pure: false },
   web: { name: '@tomaat/web', may: ['@tomaat/client', '@tomaat/core', '*'], pure: true },
@@ -26,6 +26,7 @@ const serverRooms: readonly (readonly string[])[] = [
   ['main.ts', 'index.ts'],
   ['cli'],
   ['server.ts', 'config.ts', 'check-app.ts', 'local-app.ts'],
+  ['server'],
   ['folder'],
   ['registry', 'faces'],
   ['http'],

@@ -26,6 +26,14 @@ export function codeBlocks(markdown: string): CodeBlock[] {
   }));
 }
 
+/** The files that a page shows, by name: blocks after a line that ends with the name. A second block of a name goes on the first. */
+export function shownFiles(markdown: string): Map<string, string[]> {
+  const files = new Map<string, string[]>();
+  for (const [, name, text] of markdown.matchAll(/`([\w.-]+)`:\n\n```\w+\n([\s\S]*?)^```$/gm))
+    files.set(name, [...(files.get(name) ?? []), text]);
+  return files;
+}
+
 /** A folder that has what a reader's has who stands in the clone: the apps, and the installed packages. */
 export async function readerFolder(): Promise<string> {
   const folder = await mkdtemp(join(tmpdir(), 'tomaat-reader-'));

@@ -22,10 +22,12 @@ import { findCurl, findProgram, findPython } from './programs.ts';
 const guide = (name: string) => codeBlocks(readText(`docs/guides/${name}.md`));
 const guides = [
   'publish-your-model',
+  'app-in-typescript',
   'run-a-server',
   'operate',
   'use-from-python',
   'use-from-typescript',
+  'dicomweb',
   'slicer',
 ];
 const linesOf = (blocks: readonly CodeBlock[]) =>

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Ended, repository, start } from './documents.ts';
+import { describeAppGuide } from './packed-app-guide.ts';
 import { describePackedGuides } from './packed-guides.ts';
 
 /** Minutes long, and it asks the registry of packages: only in CI, or when it is asked for. */
@@ -91,4 +92,5 @@ describe.skipIf(!wanted)('the packed packages, in an empty folder (TOMAAT_TEST_P
   });
 
   describePackedGuides(() => folder, path);
+  describeAppGuide(() => folder, path);
 });

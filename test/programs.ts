@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { accessSync, constants } from 'node:fs';
+import { accessSync, constants, existsSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 
 /**
@@ -65,6 +65,8 @@ export const findOpenssl = (): string | undefined => findProgram('openssl', ['ve
 export const findStrace = (): string | undefined =>
   findProgram('strace', ['-o', '/dev/null', 'true'], 'strace that may trace');
 
+/** The validator of DICOM objects of dicom3tools. */
+export const findDciodvfy = (): string | undefined => findProgram('dciodvfy', ['-version']);
 export const findNginx = (): string | undefined => findProgram('nginx', ['-v']);
 export const findCaddy = (): string | undefined => findProgram('caddy', ['version'], 'Caddy');
 export const findHaproxy = (): string | undefined => findProgram('haproxy', ['-v'], 'HAProxy');
@@ -72,6 +74,14 @@ export const findApache = (): string | undefined => findProgram(['apache2', 'htt
 /** A JDK, which runs a source file by itself. */
 export const findJava = (): string | undefined =>
   findProgram('javac', ['-version'], 'a JDK') && findProgram('java', ['-version'], 'a JDK');
+
+/** Orthanc, a small PACS; with its plugin for DICOMweb (test/orthanc.ts). */
+export const findOrthanc = (): string | undefined =>
+  orRequired(
+    existsSync(orthancPlugin) ? onPath('Orthanc')[0] : undefined,
+    'Orthanc with its DICOMweb plugin',
+  );
+export const orthancPlugin = '/usr/share/orthanc/plugins/libOrthancDicomWeb.so';
 
 /** Chromium or Chrome: the variable CHROMIUM, else by name. */
 export function findChromium(): string | undefined {

@@ -7,7 +7,7 @@ export interface ConnectionOptions {
   baseUrl: string;
   /** Sent as `Authorization: Bearer …`. */
   apiKey?: string;
-  /** Another fetch, such as one with certificates of its own. Uploads then go through it, too. */
+  /** Another fetch, such as one that trusts other certificates. Uploads then use it too. */
   fetch?: typeof globalThis.fetch;
   /** How often a request is repeated after a network fault or a busy server; 2 if missing. */
   retries?: number;
@@ -41,7 +41,7 @@ export interface Call {
 const maxJsonBytes = 2 ** 25;
 const maxProblemBytes = 2 ** 20;
 
-/** Checks the address and fills in the defaults; throws BAD_REQUEST for what is no http(s) address. */
+/** Checks the address and fills in the defaults; throws BAD_REQUEST if it is not an http(s) address. */
 export function openConnection(options: ConnectionOptions): Connection {
   const page = (globalThis as { location?: { href?: string } }).location?.href;
   let url: URL | undefined;
@@ -51,7 +51,7 @@ export function openConnection(options: ConnectionOptions): Connection {
   if (url?.protocol !== 'http:' && url?.protocol !== 'https:') {
     throw new TomaatError(
       'BAD_REQUEST',
-      `“${options.baseUrl}” is no http or https address. Give one such as http://127.0.0.1:9000.`,
+      `“${options.baseUrl}” is not an http or https address. Give one such as http://127.0.0.1:9000.`,
     );
   }
   if (url.username || url.password) {
@@ -128,7 +128,7 @@ export async function readJson<T>(
 }
 
 /** The text of an answer; what is longer than allowed is not read to its end. */
-async function readText(response: Response, maxBytes: number, address: string): Promise<string> {
+export async function readText(response: Response, maxBytes: number, address: string): Promise<string> {
   const reader = response.body?.getReader();
   const decoder = new TextDecoder();
   let text = '';
@@ -228,7 +228,7 @@ export function pause(ms: number, signal?: AbortSignal): Promise<void> {
 
 export interface Watchdog {
   readonly signal: AbortSignal;
-  /** Something was heard: the silence begins anew. */
+  /** Data has arrived: restart the timer of silence. */
   alive(): void;
   /** Nothing is awaited until `alive` is called. */
   rest(): void;
@@ -270,7 +270,7 @@ export function startWatchdog(
   };
 }
 
-/** The error that an answer stands for: a Problem of ours keeps its code, anything else goes by its status. */
+/** The error in an answer: a Problem of ours keeps its code, any other answer gets one by its status. */
 export async function problemOf(response: Response, address: string): Promise<TomaatError> {
   const retryAfterSeconds = Number(response.headers.get('retry-after')) || undefined;
   const text = await readText(response, maxProblemBytes, address).catch(() => '');
@@ -340,15 +340,28 @@ const faults: Record<string, (host: string) => string> = {
   UND_ERR_CONNECT_TIMEOUT: (host) =>
     `${host} does not answer. Check the address, and whether a firewall is in between.`,
 };
-const untrusted = (host: string) =>
-  `The certificate of ${host} is not trusted here. If it is self-signed, get the server’s tomaat.pem and trust it. In Node: set NODE_EXTRA_CA_CERTS=tomaat.pem, or give createClient the fetch of (await connectTo(address, { ca: 'tomaat.pem' })) from the package tomaat. On the command line: --ca FILE.`;
+/** What helps depends on whose server it is. */
+export interface NetworkRemedies {
+  /** The certificate is not trusted. */
+  untrusted(host: string): string;
+  /** A page of another origin got no answer that it may read. */
+  page(host: string, pageOrigin: string): string;
+}
+const remediesOfOurs: NetworkRemedies = {
+  untrusted: (host) =>
+    `The certificate of ${host} is not trusted here. If it is self-signed, get the server’s tomaat.pem and trust it. In Node: set NODE_EXTRA_CA_CERTS=tomaat.pem, or give createClient the fetch of (await connectTo(address, { ca: 'tomaat.pem' })) from the package tomaat. On the command line: --ca FILE.`,
+  page: (host, page) =>
+    `${host} cannot be reached, or it does not let pages of ${page} use it. Check the network and that the server runs; if it does, its operator lets this page in with --allow-origin ${page}.`,
+};
+const untrusted = [
+  'DEPTH_ZERO_SELF_SIGNED_CERT',
+  'SELF_SIGNED_CERT_IN_CHAIN',
+  'UNABLE_TO_VERIFY_LEAF_SIGNATURE',
+  'UNABLE_TO_GET_ISSUER_CERT',
+  'UNABLE_TO_GET_ISSUER_CERT_LOCALLY',
+  'CERT_SIGNATURE_FAILURE',
+];
 const certificateFaults: Record<string, (host: string) => string> = {
-  DEPTH_ZERO_SELF_SIGNED_CERT: untrusted,
-  SELF_SIGNED_CERT_IN_CHAIN: untrusted,
-  UNABLE_TO_VERIFY_LEAF_SIGNATURE: untrusted,
-  UNABLE_TO_GET_ISSUER_CERT: untrusted,
-  UNABLE_TO_GET_ISSUER_CERT_LOCALLY: untrusted,
-  CERT_SIGNATURE_FAILURE: untrusted,
   CERT_HAS_EXPIRED: (host) =>
     `The certificate of ${host} has expired. The operator of the server must renew it.`,
   ERR_TLS_CERT_ALTNAME_INVALID: (host) =>
@@ -356,14 +369,19 @@ const certificateFaults: Record<string, (host: string) => string> = {
 };
 
 /** A failed fetch as UNREACHABLE, with what to do; an abort of the caller stays what it was. */
-export function networkFault(error: unknown, address: string, signal?: AbortSignal): unknown {
+export function networkFault(
+  error: unknown,
+  address: string,
+  signal?: AbortSignal,
+  remedies = remediesOfOurs,
+): unknown {
   if (signal?.aborted) return signal.reason;
   if (error instanceof TomaatError) return error;
   const url = new URL(address);
   const code = faultCode(error);
   const make = (message: string, hopeless: boolean) =>
     new TomaatError('UNREACHABLE', message, { cause: error, detail: { address, reason: code, hopeless } });
-  const known = faults[code] ?? certificateFaults[code];
+  const known = untrusted.includes(code) ? remedies.untrusted : (faults[code] ?? certificateFaults[code]);
   if (known) return make(known(url.host), code !== 'EAI_AGAIN');
   if (
     code === 'ERR_SSL_WRONG_VERSION_NUMBER' ||
@@ -385,10 +403,7 @@ export function networkFault(error: unknown, address: string, signal?: AbortSign
   const page = pageOrigin();
   if (page !== undefined && page !== url.origin) {
     // A browser does not tell a page which of the two it was.
-    return make(
-      `${url.host} cannot be reached, or it does not let pages of ${page} use it. Check the network and that the server runs; if it does, its operator lets this page in with --allow-origin ${page}.`,
-      false,
-    );
+    return make(remedies.page(url.host, page), false);
   }
   const what = code === 'ECONNRESET' || code === 'UND_ERR_SOCKET' || code === 'EPIPE' ? 'was cut' : 'failed';
   return make(
@@ -434,7 +449,7 @@ export function errorOf(problem: {
 export const isPassing = (error: unknown): error is TomaatError =>
   error instanceof TomaatError && ['UNREACHABLE', 'BUSY', 'UPSTREAM', 'INTERNAL'].includes(error.code);
 
-/** Whether the code's fault lies with the caller. */
+/** Whether the code means an error of the caller. */
 export function isCallersFault(error: TomaatError): boolean {
   return errorCodes.includes(error.code) && describeError(error.code).fault === 'caller';
 }

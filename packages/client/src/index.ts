@@ -63,6 +63,35 @@ export {
   welcomeSchema,
 } from './contract/workers.ts';
 export { type EndpointName, endpoints } from './contract.ts';
+export {
+  type DicomAttribute,
+  type DicomDataset,
+  type DicomElement,
+  type DicomInstance,
+  type DicomKeyword,
+  type DicomSeries,
+  type DicomStudy,
+  dicomItems,
+  dicomNumber,
+  dicomTags,
+  dicomText,
+  dicomTexts,
+  dicomValues,
+} from './dicom-json.ts';
+export { createDicomWeb, type DicomWeb, type MetadataOf } from './dicomweb.ts';
+export type { DicomWebHeaders, DicomWebOptions } from './dicomweb-http.ts';
+export type { RetrievedInstance, RetrieveOptions, RetrieveProgress } from './dicomweb-retrieve.ts';
+export type { DicomQuery, SearchOptions } from './dicomweb-search.ts';
+export {
+  type DicomFile,
+  type FailedInstance,
+  requireStored,
+  type StoredInstance,
+  type StoreOptions,
+  type StoreProgress,
+  type StoreReason,
+  type StoreReport,
+} from './dicomweb-store.ts';
 export { exposedHeaders } from './exposed-headers.ts';
 export { dispositionName, parseHeaderValue } from './header-value.ts';
 export { type ConnectionOptions, isCallersFault, isPassing } from './http.ts';

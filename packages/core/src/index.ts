@@ -15,9 +15,13 @@ export {
   type TypedContext,
 } from './app/define-app.ts';
 export {
+  type DicomFormat,
+  dicomFormats,
+  formatsOf,
   type Input,
   type InputType,
   inputSchema,
+  isDicomFormat,
   type Label,
   labelSchema,
   mediaTypes,
@@ -28,9 +32,10 @@ export {
   outputSchema,
   outputSchemas,
 } from './app/elements.ts';
-export { encodeOutput } from './app/encode-output.ts';
+export { type DicomContext, type EncodeOptions, encodeOutput } from './app/encode-output.ts';
 export { type Estimate, estimatePrediction, largestThatFits, type VolumeFactsOf } from './app/estimate.ts';
 export {
+  isNetworkSpec,
   type Manifest,
   type ModelSpec,
   manifestSchema,
@@ -62,8 +67,19 @@ export {
   parseParameters,
 } from './app/values.ts';
 export { type NetworkReport, verifyNetwork } from './app/verify.ts';
+export type { Code } from './dicom/build.ts';
+export type { DicomFile } from './dicom/dataset.ts';
 export type { DecodedFrame, DecodeFrame, FrameShape } from './dicom/decoders.ts';
+export type { DeidentificationReport, Outcome, ReportedAttribute } from './dicom/deidentification-report.ts';
+export {
+  createDeidentifier,
+  type Deidentified,
+  type DeidentifyOptions,
+  deidentify,
+} from './dicom/deidentify.ts';
 export { type DicomHeader, readDicomHeader, type UnreadFile } from './dicom/dicom-files.ts';
+export { encodeDicomFile } from './dicom/encode-file.ts';
+export { isDicom, parseDicom } from './dicom/parse.ts';
 export {
   type DicomFindings,
   type DicomReadOptions,
@@ -71,8 +87,18 @@ export {
   inspectDicom,
   readDicomVolume,
 } from './dicom/read-dicom.ts';
+export { type ReadSegmentation, readSegmentationFile } from './dicom/read-segmentation.ts';
+export type { Maker } from './dicom/result-modules.ts';
+export type { SegmentLabel } from './dicom/segment-description.ts';
+export {
+  buildSegmentation,
+  type SegmentationOptions,
+  type SegmentationType,
+} from './dicom/segmentation.ts';
 export { type DicomSeries, type LeftOut, listSeries, type SeriesList } from './dicom/series.ts';
 export type { DicomSource, SliceReference } from './dicom/source.ts';
+export { createUidKey, createUidMapper, formatUidKey, parseUidKey, type UidMapper } from './dicom/uid-key.ts';
+export { matchOriginals, uidMapOf } from './dicom/uid-map.ts';
 export {
   type CodecModule,
   type CodecName,
@@ -80,6 +106,7 @@ export {
   createFrameDecoder,
   quietCodec,
 } from './dicom/wasm-codecs.ts';
+export { type DicomObject, writeDicomFile } from './dicom/write-file.ts';
 export {
   describeError,
   type ErrorCode,
@@ -102,7 +129,8 @@ export {
   type TextSource,
   writeStripped,
 } from './formats/identifying-text.ts';
-export { meshToStl, meshToVtk, readMesh } from './formats/mesh-file.ts';
+export { readMesh } from './formats/mesh-reader.ts';
+export { meshToStl, meshToVtk } from './formats/mesh-writer.ts';
 export { formatPoints, parsePoints } from './formats/points.ts';
 export { isText } from './formats/strangers.ts';
 export {

@@ -170,18 +170,18 @@ describe.each(Object.entries(faces))('%s refuses', (_name, face) => {
     [
       'a JPEG',
       () => Buffer.concat([Buffer.from([0xff, 0xd8, 0xff, 0xe0]), Buffer.alloc(5000, 7)]),
-      /JPEG picture: send the volume/,
+      /JPEG picture. Send the volume/,
     ],
     [
       'a PNG',
       () => Buffer.concat([Buffer.from('\x89PNG\r\n\x1a\n', 'latin1'), Buffer.alloc(5000, 7)]),
-      /PNG picture: send the volume/,
+      /PNG picture. Send the volume/,
     ],
-    ['a DICOM file', () => dicom, /DICOM file: convert the series to NIfTI/],
+    ['a DICOM file', () => dicom, /DICOM file. Convert the series to NIfTI/],
     [
       'a zip',
       () => Buffer.concat([Buffer.from('PK\x03\x04'), Buffer.alloc(5000, 7)]),
-      /zip archive: unpack it/,
+      /zip archive. Extract it/,
     ],
     ['text', () => Buffer.from('Dear colleague,\nplease find attached …'), /does not begin like|base64/],
     ['zeros', () => new Uint8Array(1000), /does not begin like/],

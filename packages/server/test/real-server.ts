@@ -6,7 +6,7 @@ import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { connect as connectTls } from 'node:tls';
 import { fileURLToPath } from 'node:url';
-import type { ServerOptions } from '../src/server.ts';
+import type { ServerOptions } from '../src/server/options.ts';
 import { ownNodeOptions } from '../src/source.ts';
 import { temporaryFolder } from './test-server.ts';
 

@@ -2,7 +2,8 @@
 import { flushCompileCache } from 'node:module';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import pino from 'pino';
-import { type ServerOptions, startServer } from '../src/server.ts';
+import type { ServerOptions } from '../src/server/options.ts';
+import { startServer } from '../src/server.ts';
 
 const options = JSON.parse(process.argv[2]) as Omit<ServerOptions, 'logger'>;
 const delay = monitorEventLoopDelay({ resolution: 5 });

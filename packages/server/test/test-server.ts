@@ -4,7 +4,8 @@ import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import pino from 'pino';
 import './check-answers.ts';
-import { type RunningServer, type ServerOptions, startServer } from '../src/server.ts';
+import type { ServerOptions } from '../src/server/options.ts';
+import { type RunningServer, startServer } from '../src/server.ts';
 
 export const repository = fileURLToPath(new URL('../../..', import.meta.url));
 

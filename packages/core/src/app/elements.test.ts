@@ -3,10 +3,12 @@ import type { z } from 'zod';
 import {
   conditionsSchema,
   elementName,
+  formatsOf,
   inputSchema,
   inputSchemas,
   labelSchema,
   mediaTypes,
+  type OutputFormat,
   outputFormats,
   outputSchema,
   outputSchemas,
@@ -193,6 +195,7 @@ describe('labelSchema', () => {
     { ...label, color: '#e6194b' },
     { ...label, color: '#09AFaf' },
     { ...label, code },
+    { ...label, code, category: code, modifier: code },
     { ...label, when: { mode: 'fast' } },
   ])('takes %j', (value) => {
     expect(labelSchema.parse(value)).toEqual(value);
@@ -213,6 +216,8 @@ describe('labelSchema', () => {
     [{ ...label, code: { ...code, meaning: text(201) } }, 'code.meaning'],
     [{ ...label, code: { scheme: 'SCT', value: '1' } }, 'code.meaning'],
     [{ ...label, code: { ...code, version: '1' } }, 'code'],
+    [{ ...label, category: { scheme: 'SCT', value: '1' } }, 'category.meaning'],
+    [{ ...label, modifier: { ...code, scheme: text(41) } }, 'modifier.scheme'],
     [{ ...label, colour: '#e6194b' }, ''],
   ])('refuses %j at "%s"', (value, path) => {
     expect(faultyPaths(labelSchema, value)).toEqual([path]);
@@ -222,7 +227,7 @@ describe('labelSchema', () => {
 describe('outputFormats', () => {
   it('lists each type’s formats with the default first', () => {
     expect(outputFormats).toEqual({
-      LabelVolume: ['nii.gz', 'nii', 'mha', 'nrrd', 'vtk', 'stl'],
+      LabelVolume: ['nii.gz', 'nii', 'mha', 'nrrd', 'vtk', 'stl', 'seg.dcm', 'labelmap.dcm'],
       VTKMesh: ['vtk', 'stl'],
       Fiducials: ['json', 'txt'],
       PlainText: ['txt', 'json'],
@@ -234,9 +239,20 @@ describe('outputFormats', () => {
   });
 });
 
+describe('formatsOf()', () => {
+  it('has DICOM objects only as they are stored: nobody has the series later', () => {
+    const of = (format: OutputFormat) => formatsOf({ type: 'LabelVolume', format });
+    const others = ['nii.gz', 'nii', 'mha', 'nrrd', 'vtk', 'stl'];
+    expect(of('nii.gz')).toEqual(others);
+    expect(of('seg.dcm')).toEqual([...others, 'seg.dcm']);
+    expect(of('labelmap.dcm')).toEqual([...others, 'labelmap.dcm']);
+    expect(formatsOf({ type: 'Fiducials', format: 'txt' })).toEqual(['json', 'txt']);
+  });
+});
+
 describe('mediaTypes', () => {
-  // Registered with IANA: gzip, stl, json, plain and csv. The others have no registered type.
-  it('gives the registered media type, or application/x- and the format', () => {
+  // Registered with IANA: gzip, stl, json, plain, csv and dicom. The others have no registered type.
+  it('gives the registered media type, DICOM’s, or application/x- and the format', () => {
     expect(mediaTypes).toEqual({
       'nii.gz': 'application/gzip',
       nii: 'application/x-nifti',
@@ -249,6 +265,8 @@ describe('mediaTypes', () => {
       csv: 'text/csv; charset=utf-8',
       h5: 'application/x-hdf5',
       mat: 'application/x-matlab-data',
+      'seg.dcm': 'application/dicom',
+      'labelmap.dcm': 'application/dicom',
     });
     expect(new Set(Object.values(outputFormats).flat())).toEqual(new Set(Object.keys(mediaTypes)));
   });

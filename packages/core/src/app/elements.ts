@@ -2,7 +2,7 @@ import { z } from 'zod';
 import { extensionsByChoice, volumeMediaTypes } from '../formats/table.ts';
 
 /**
- * The elements of a service: what it takes and what it gives, with the words of the TOMAAT v1 protocol. The
+ * The elements of a service: its inputs and outputs, with the words of the TOMAAT v1 protocol. The
  * manifest, the web form, the command line's flags, v1's `/interface` and the client's types all come from
  * these schemas.
  */
@@ -12,12 +12,12 @@ export const elementName = z
   .string()
   .regex(
     /^[a-z][a-z0-9_-]{0,39}$/i,
-    'must begin with a letter and hold only letters, digits, - and _ (at most 40)',
+    'must begin with a letter and contain only letters, digits, - and _ (at most 40)',
   );
 
 const common = {
-  label: z.string().max(200).optional().describe('What the form calls it; the name if missing'),
-  description: z.string().max(2000).optional().describe('A sentence of help'),
+  label: z.string().max(200).optional().describe('Its label in forms; the name if missing'),
+  description: z.string().max(2000).optional().describe('A help text'),
 };
 
 export const inputSchemas = {
@@ -25,7 +25,7 @@ export const inputSchemas = {
     type: z.literal('volume'),
     ...common,
     modality: z.string().max(40).optional().describe('MRI, CT, PET, US …'),
-    optional: z.boolean().default(false).describe('Whether a prediction can do without it'),
+    optional: z.boolean().default(false).describe('Whether a prediction works without it'),
     frames: z
       .enum(['one', 'all'])
       .default('one')
@@ -79,7 +79,7 @@ export const inputSchema = z
         context.addIssue({
           code: 'custom',
           path: ['default'],
-          message: 'must lie between minimum and maximum',
+          message: 'must be between minimum and maximum',
         });
       }
     }
@@ -115,7 +115,7 @@ export const outputSchemas = {
     type: z.literal('Fiducials'),
     ...common,
     from: from.describe(
-      'A label map whose labels’ centroids it gives, when the app itself returns no points',
+      'A label map from whose labels the centroids are taken if the app itself returns no points',
     ),
   }),
   PlainText: z.strictObject({
@@ -143,10 +143,16 @@ export const outputSchema = z.discriminatedUnion('type', [
 export type Output = z.infer<typeof outputSchema>;
 export type OutputType = Output['type'];
 
-/** Values of parameters under which a step, a model or a label counts. */
+/** Values of parameters for which a step, a model or a label applies. */
 export const conditionsSchema = z.record(z.string(), z.union([z.string(), z.number(), z.boolean()]));
 
-/** A label: the value in the label map, its name, its colour, its code in a terminology. */
+const codeSchema = z.strictObject({
+  scheme: z.string().max(40),
+  value: z.string().max(40),
+  meaning: z.string().max(200),
+});
+
+/** A label: the value in the label map, its name, its colour, its codes in a terminology. */
 export const labelSchema = z.strictObject({
   value: z.int().min(1).max(65_535),
   name: z.string().min(1).max(100),
@@ -154,17 +160,37 @@ export const labelSchema = z.strictObject({
     .string()
     .regex(/^#[0-9a-f]{6}$/i, 'must be a colour such as #e6194b')
     .optional(),
-  code: z
-    .strictObject({ scheme: z.string().max(40), value: z.string().max(40), meaning: z.string().max(200) })
+  code: codeSchema
     .optional()
-    .describe('A code in a terminology, SNOMED CT (scheme SCT) by preference'),
-  when: conditionsSchema.optional().describe('The value means this only with these values of parameters'),
+    .describe(
+      'What it is: a code in a terminology, SNOMED CT (scheme SCT) by preference. In DICOM results `85756007` (SCT, Tissue) if missing',
+    ),
+  category: codeSchema
+    .optional()
+    .describe(
+      'What kind of thing that is, for DICOM results: `123037004` (SCT, Anatomical Structure) if missing, and like the code if that is missing too',
+    ),
+  modifier: codeSchema
+    .optional()
+    .describe('What restricts the code, for DICOM results, such as `7771000` (SCT, Left)'),
+  when: conditionsSchema
+    .optional()
+    .describe('The value has this meaning only with these values of parameters'),
 });
 export type Label = z.infer<typeof labelSchema>;
 
-/** Formats in which each type of output can be had; the first is the default where the input decides nothing. */
+/**
+ * DICOM objects for a label map that was made from a DICOM series: they refer to its images, and are made while
+ * those are at hand. `seg.dcm` is a segmentation, `labelmap.dcm` one of the type LABELMAP, which few programs read yet.
+ */
+export const dicomFormats = ['seg.dcm', 'labelmap.dcm'] as const;
+export type DicomFormat = (typeof dicomFormats)[number];
+export const isDicomFormat = (format: string): format is DicomFormat =>
+  (dicomFormats as readonly string[]).includes(format);
+
+/** The available formats of each type of output; the first is the default if the input does not determine one. */
 export const outputFormats = {
-  LabelVolume: [...extensionsByChoice, 'vtk', 'stl'],
+  LabelVolume: [...extensionsByChoice, 'vtk', 'stl', ...dicomFormats],
   VTKMesh: ['vtk', 'stl'],
   Fiducials: ['json', 'txt'],
   PlainText: ['txt', 'json'],
@@ -174,6 +200,12 @@ export const outputFormats = {
   TransformLinear: ['mat', 'txt'],
 } as const satisfies Record<OutputType, readonly string[]>;
 export type OutputFormat = (typeof outputFormats)[OutputType][number];
+
+/** Formats in which a stored output can be had: DICOM objects only as they are stored. */
+export function formatsOf(output: { type: OutputType; format: OutputFormat }): OutputFormat[] {
+  const formats: readonly OutputFormat[] = outputFormats[output.type];
+  return formats.filter((format) => !isDicomFormat(format) || format === output.format);
+}
 
 /** The media type of each format. */
 export const mediaTypes: Record<OutputFormat, string> = {
@@ -185,4 +217,6 @@ export const mediaTypes: Record<OutputFormat, string> = {
   csv: 'text/csv; charset=utf-8',
   h5: 'application/x-hdf5',
   mat: 'application/x-matlab-data',
+  'seg.dcm': 'application/dicom',
+  'labelmap.dcm': 'application/dicom',
 };

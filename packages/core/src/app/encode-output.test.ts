@@ -1,6 +1,11 @@
 import { describe, expect, it } from 'vitest';
+import { asymmetricLabels, madeSource } from '../../test/dicom-source.ts';
+import { word } from '../dicom/dataset.ts';
+import { parseDicom } from '../dicom/parse.ts';
+import { readSegmentationFile } from '../dicom/read-segmentation.ts';
+import { tags } from '../dicom/tags.ts';
 import type { FileGeometry } from '../formats/file-geometry.ts';
-import { readMesh } from '../formats/mesh-file.ts';
+import { readMesh } from '../formats/mesh-reader.ts';
 import { readTransform } from '../formats/transform-file.ts';
 import { collectBytes, readVolume, sourceFromBytes, type VolumeExtension } from '../formats/volume-file.ts';
 import { webPlatform } from '../formats/web-platform.ts';
@@ -9,7 +14,7 @@ import { oblique } from '../geometry/fixtures.ts';
 import type { Mesh } from '../labels/surface.ts';
 import type { Volume } from '../volume.ts';
 import type { Output, OutputFormat } from './elements.ts';
-import { chooseFormat, encodeOutput } from './encode-output.ts';
+import { chooseFormat, encodeOutput, formatOfResult } from './encode-output.ts';
 import type { OutputValue } from './values.ts';
 
 const encode = (
@@ -21,10 +26,12 @@ const encode = (
 const textOf = async (type: Output['type'], value: OutputValue, format: OutputFormat) =>
   new TextDecoder().decode(await encode(type, value, format));
 
+const nii = { extension: 'nii' } as const;
+
 describe('chooseFormat()', () => {
   it('takes the format of the input for a label map, and the first of the type for others', () => {
     for (const extension of ['nii', 'nii.gz', 'mha', 'nrrd'] as const) {
-      const formatOf = (type: Output['type']) => chooseFormat('result', { type }, undefined, extension);
+      const formatOf = (type: Output['type']) => chooseFormat('result', { type }, undefined, { extension });
       expect(formatOf('LabelVolume')).toBe(extension);
       expect(formatOf('VTKMesh')).toBe('vtk');
       expect(formatOf('Fiducials')).toBe('json');
@@ -37,17 +44,81 @@ describe('chooseFormat()', () => {
   });
 
   it('takes the wanted format where the type can have it', () => {
-    expect(chooseFormat('result', { type: 'LabelVolume' }, 'stl', 'nii')).toBe('stl');
-    expect(chooseFormat('result', { type: 'LabelVolume' }, 'mha', 'nii')).toBe('mha');
-    expect(chooseFormat('result', { type: 'TransformLinear' }, 'txt', 'nii')).toBe('txt');
+    expect(chooseFormat('result', { type: 'LabelVolume' }, 'stl', nii)).toBe('stl');
+    expect(chooseFormat('result', { type: 'LabelVolume' }, 'mha', nii)).toBe('mha');
+    expect(chooseFormat('result', { type: 'TransformLinear' }, 'txt', nii)).toBe('txt');
     for (const wanted of ['nrrd', '', 'png'])
-      expect(() => chooseFormat('points', { type: 'Fiducials' }, wanted, 'nii')).toThrow(
+      expect(() => chooseFormat('points', { type: 'Fiducials' }, wanted, nii)).toThrow(
         expect.objectContaining({
           code: 'NOT_ACCEPTABLE',
           field: 'format',
           message: expect.stringMatching(/^points .*json, txt/),
         }),
       );
+  });
+});
+
+describe('the format of a label map of a DICOM series', () => {
+  const made = madeSource();
+  const input = { extension: 'nii.gz', source: made.source } as const;
+  const labelVolume = { type: 'LabelVolume' } as const;
+
+  it('is seg.dcm where the request leaves it open, and what it wants else', () => {
+    expect(chooseFormat('result', labelVolume, undefined, input)).toBe('seg.dcm');
+    expect(chooseFormat('result', { type: 'VTKMesh' }, undefined, input)).toBe('vtk');
+    for (const wanted of ['seg.dcm', 'labelmap.dcm', 'nrrd', 'stl'])
+      expect(chooseFormat('result', labelVolume, wanted, input)).toBe(wanted);
+  });
+
+  it('is no DICOM object of another input, nor of images without the UIDs that it refers to', () => {
+    const { source } = madeSource({ without: [tags.studyInstanceUid] });
+    expect(chooseFormat('result', labelVolume, undefined, { ...input, source })).toBe('nii.gz');
+    for (const other of [nii, { ...input, source }]) {
+      for (const wanted of ['seg.dcm', 'labelmap.dcm']) {
+        expect(() => chooseFormat('result', labelVolume, wanted, other)).toThrow(
+          expect.objectContaining({
+            code: 'NOT_ACCEPTABLE',
+            field: 'format',
+            message: expect.stringMatching(
+              /^result .*DICOM series.* take: nii\.gz, nii, mha, nrrd, vtk, stl\.$/,
+            ),
+          }),
+        );
+      }
+    }
+  });
+
+  it('is the input’s extension where it lies on another grid, unless seg.dcm is wanted', () => {
+    const labelMap = asymmetricLabels(made.grid);
+    const moved = { ...labelMap, affine: labelMap.affine.map((v, i) => (i === 3 ? v + 5 : v)) };
+    expect(formatOfResult('result', labelVolume, labelMap, undefined, input)).toBe('seg.dcm');
+    expect(formatOfResult('result', labelVolume, moved, undefined, input)).toBe('nii.gz');
+    expect(formatOfResult('result', labelVolume, moved, 'seg.dcm', input)).toBe('seg.dcm');
+    expect(formatOfResult('result', labelVolume, moved, undefined, nii)).toBe('nii');
+  });
+
+  it('is written with the names of the manifest, and needs the series', async () => {
+    const labelMap = asymmetricLabels(made.grid);
+    const dicom = {
+      source: made.source,
+      maker: { id: 'an-app', name: 'An app', version: '1' },
+      name: 'organs',
+      description: 'Organs',
+      seed: 'a job',
+    };
+    const labels = [{ value: 3, name: 'Spleen', color: '#3cb44b' }];
+    for (const [format, sopClass] of [
+      ['seg.dcm', '1.2.840.10008.5.1.4.1.1.66.4'],
+      ['labelmap.dcm', '1.2.840.10008.5.1.4.1.1.66.7'],
+    ] as const) {
+      const bytes = await encode('LabelVolume', labelMap, format, { dicom, labels });
+      expect(word(parseDicom(bytes)!.dataset, tags.sopClassUid)).toBe(sopClass);
+      expect(await encode('LabelVolume', labelMap, format, { dicom, labels })).toHaveLength(bytes.length);
+      const read = readSegmentationFile(bytes);
+      expect(read.labelMap).toEqual(labelMap);
+      expect(read.labels[0]).toMatchObject(labels[0]);
+      await expect(encode('LabelVolume', labelMap, format)).rejects.toMatchObject({ code: 'NOT_ACCEPTABLE' });
+    }
   });
 });
 

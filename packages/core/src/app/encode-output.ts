@@ -1,6 +1,10 @@
+import { lacksForResults, type Maker } from '../dicom/result-modules.ts';
+import { buildSegmentation, liesOnSource } from '../dicom/segmentation.ts';
+import type { DicomSource } from '../dicom/source.ts';
+import { writeDicomFile } from '../dicom/write-file.ts';
 import { TomaatError } from '../errors.ts';
 import type { FileGeometry } from '../formats/file-geometry.ts';
-import { meshToStl, meshToVtk } from '../formats/mesh-file.ts';
+import { meshToStl, meshToVtk } from '../formats/mesh-writer.ts';
 import { formatPoints, formatPointsJson } from '../formats/points.ts';
 import { type SpatialTransform, type TransformExtension, writeTransform } from '../formats/transform-file.ts';
 import { type VolumeExtension, writeVolume } from '../formats/volume-file.ts';
@@ -9,41 +13,102 @@ import { measurementsToCsv } from '../labels/measurement-csv.ts';
 import { buildSurface, type Mesh } from '../labels/surface.ts';
 import type { Bytes, Platform } from '../platform.ts';
 import type { Volume } from '../volume.ts';
-import { type Output, type OutputFormat, outputFormats } from './elements.ts';
+import {
+  type DicomFormat,
+  isDicomFormat,
+  type Output,
+  type OutputFormat,
+  outputFormats,
+} from './elements.ts';
 import type { Manifest } from './manifest.ts';
 import type { OutputValue } from './values.ts';
 
-/** The format of an output: the wanted one, else the input's for a label map, else the type's first. */
+/** What results are given in where the request leaves it open: as the first volume came. */
+export interface InputForm {
+  readonly extension: VolumeExtension;
+  /** Of a DICOM series. */
+  readonly source?: DicomSource;
+}
+
+/**
+ * The format of an output: the wanted one; else for a label map `seg.dcm` where the input is a DICOM series, and the input's
+ * extension where it is not; else the type's first.
+ *
+ * @throws TomaatError NOT_ACCEPTABLE for a format that the output cannot have, or not with this input
+ */
 export function chooseFormat(
   name: string,
   output: Pick<Output, 'type'>,
   wanted: string | undefined,
-  inputExtension: VolumeExtension,
+  { extension, source }: InputForm,
 ): OutputFormat {
   const possible: readonly OutputFormat[] = outputFormats[output.type];
-  if (wanted !== undefined) {
-    if ((possible as readonly string[]).includes(wanted)) return wanted as OutputFormat;
-    throw new TomaatError(
-      'NOT_ACCEPTABLE',
-      `${name} cannot be given as ${wanted}; it can be had as: ${possible.join(', ')}.`,
-      { field: 'format' },
-    );
+  const lack = source ? lacksForResults(source) : 'The input is not a DICOM series.';
+  if (wanted === undefined) {
+    if (output.type !== 'LabelVolume') return possible[0];
+    return lack === undefined ? 'seg.dcm' : extension;
   }
-  return output.type === 'LabelVolume' ? inputExtension : possible[0];
+  const has = possible.find((format) => format === wanted);
+  const others = possible.filter((format) => lack === undefined || !isDicomFormat(format)).join(', ');
+  if (has !== undefined && !(isDicomFormat(has) && lack !== undefined)) return has;
+  throw new TomaatError(
+    'NOT_ACCEPTABLE',
+    has === undefined
+      ? `${name} is not available as ${wanted}. Available: ${others}.`
+      : `${name} is not available as ${wanted}, which refers to the images of a DICOM series. ${lack} Send a DICOM series, or choose one of: ${others}.`,
+    { field: 'format' },
+  );
 }
 
-/** The bytes of one output in a format. Meshes and points are RAS mm; the volume formats hold what they hold. */
+/**
+ * The format in which an output is written. A label map on another grid than the series is no segmentation of its images: it is
+ * given in the input's extension, unless a segmentation is wanted.
+ */
+export function formatOfResult(
+  name: string,
+  output: Pick<Output, 'type'>,
+  value: OutputValue,
+  wanted: string | undefined,
+  input: InputForm,
+): OutputFormat {
+  const format = chooseFormat(name, output, wanted, input);
+  const { source, extension } = input;
+  if (wanted !== undefined || !isDicomFormat(format) || !source) return format;
+  return liesOnSource(value as Volume, source) ? format : extension;
+}
+
+/** What a DICOM object states besides the output. */
+export interface DicomContext {
+  readonly source: DicomSource;
+  readonly maker: Maker;
+  /** Name of the output, and what people call it. */
+  readonly name: string;
+  readonly description: string;
+  /** Of the prediction: results of the same seed have the same UIDs. Random if missing. */
+  readonly seed?: string;
+}
+
+export interface EncodeOptions {
+  geometry?: FileGeometry;
+  labels?: Manifest['labels'];
+  /** For the DICOM formats, which cannot be written without. */
+  dicom?: DicomContext;
+}
+
+/** The bytes of one output in a format. Meshes and points are RAS mm; the volume formats use their own. */
 export async function* encodeOutput(
   type: Output['type'],
   value: OutputValue,
   format: OutputFormat,
   platform: Platform,
-  options: { geometry?: FileGeometry; labels?: Manifest['labels'] } = {},
+  options: EncodeOptions = {},
 ): AsyncGenerator<Bytes> {
   const text = (s: string) => new TextEncoder().encode(s);
   if (type === 'LabelVolume' && (format === 'vtk' || format === 'stl')) {
     const mesh = await buildSurface(value as Volume, { smooth: true, keepTriangles: 0.5 });
     yield* format === 'vtk' ? meshToVtk(mesh) : meshToStl(mesh);
+  } else if (isDicomFormat(format)) {
+    yield* encodeSegmentation(value as Volume, format, options);
   } else if (type === 'LabelVolume') {
     yield* writeVolume(value as Volume, format as VolumeExtension, platform, {
       geometry: options.geometry,
@@ -63,4 +128,23 @@ export async function* encodeOutput(
   } else {
     yield* writeTransform(value as SpatialTransform, format as TransformExtension, platform);
   }
+}
+
+async function* encodeSegmentation(
+  labelMap: Volume,
+  format: DicomFormat,
+  { labels = [], dicom }: EncodeOptions,
+): AsyncGenerator<Bytes> {
+  if (!dicom) {
+    throw new TomaatError(
+      'NOT_ACCEPTABLE',
+      `A label map becomes ${format} only in the prediction that reads the DICOM series. Ask for it when the job is created.`,
+      { field: 'format' },
+    );
+  }
+  const { source, maker, name, description, seed } = dicom;
+  const type = format === 'labelmap.dcm' ? 'LABELMAP' : undefined;
+  yield* writeDicomFile(
+    await buildSegmentation(labelMap, source, { labels, maker, description, role: name, seed, type }),
+  );
 }

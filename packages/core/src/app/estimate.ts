@@ -1,12 +1,12 @@
 import { estimateMemory } from '../inferers/inferer.ts';
 import { windowsAlong } from '../inferers/windows.ts';
 import { bytesPerVoxel, type Grid, type Size, type VoxelType, voxelCount } from '../volume.ts';
-import { type Manifest, type ModelSpec, volumeInputs } from './manifest.ts';
+import { isNetworkSpec, type Manifest, type ModelSpec, volumeInputs } from './manifest.ts';
 import { reductionOf } from './postprocess.ts';
 import { applies, gridAfter } from './steps.ts';
 import type { Parameter } from './values.ts';
 
-/** What is known of a volume before it is there. */
+/** What is known about a volume before it is sent. */
 export type VolumeFactsOf = Grid & { readonly components: number; readonly voxelType: VoxelType };
 
 export interface Estimate {
@@ -18,14 +18,14 @@ export interface Estimate {
   readonly windows: number;
 }
 
-/** What Node and the runtime take before there is a volume. */
+/** Memory of Node and the runtime without a volume. */
 const processBytes = 150e6;
 /** Float32 channels of activations that a network holds per voxel of its input, at the least: a small U-Net's. */
 const innerChannels = 48;
 
 /**
- * How much a prediction will need, from the headers of its volumes. A rough figure: what happens inside a network is not
- * known, and programs of other makers are not looked into.
+ * How much memory a prediction will need, from the headers of its volumes. A rough figure: the inside of a network is
+ * unknown, and so is that of other programs.
  */
 export function estimatePrediction(
   manifest: Manifest,
@@ -36,7 +36,7 @@ export function estimatePrediction(
   const model: ModelSpec = manifest.model.find(({ when }) => applies(when, parameters)) ?? manifest.model[0];
   const steps = manifest.preprocess.filter((step) => applies(step.when, parameters));
   const inputs = volumeInputs(manifest);
-  const names = model.runtime === 'onnx' ? (model.channels ?? inputs.slice(0, 1)) : inputs;
+  const names = isNetworkSpec(model) ? (model.channels ?? inputs.slice(0, 1)) : inputs;
   const seen = names.flatMap((name) => (Object.hasOwn(volumes, name) ? [volumes[name]] : []));
   const stored = Object.values(volumes).reduce(
     (sum, volume) => sum + voxelCount(volume) * volume.components * bytesPerVoxel(volume.voxelType),
@@ -57,8 +57,8 @@ export function estimatePrediction(
   // A step reads one copy and writes another; the voxels of other types become float32 at the first one.
   const preparing = steps.length === 0 ? 0 : peak * components * 4 * 2;
   const restoring = voxelCount(largest) * 2;
-  if (model.runtime !== 'onnx') {
-    // Measured with the bundled modules: 4 to 5 bytes a voxel beside what came.
+  if (!isNetworkSpec(model)) {
+    // Measured with the bundled modules: 4 to 5 bytes per voxel in addition to the input.
     const working = voxelCount(grid) * components * 4 + restoring;
     return {
       neededBytes: processBytes + stored + Math.max(preparing, working),

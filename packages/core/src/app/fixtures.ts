@@ -26,7 +26,7 @@ import {
 import type { Stage } from './stages.ts';
 import type { InputValue, OutputValue } from './values.ts';
 
-/** What the tests of predictions share: small manifests, models in TypeScript, a run that collects everything. */
+/** Shared by the tests of predictions: small manifests, models in TypeScript, a run that collects everything. */
 
 export const app = {
   schemaVersion: 1,
@@ -97,11 +97,11 @@ export interface Given extends Partial<PredictionRequest> {
 export type Output = EncodedOutput & { data: Bytes };
 
 export async function run(manifest: ReturnType<typeof programOf>, model: LoadedModel, given: Given = {}) {
-  const { files, parameters = {}, frame, formats, onProgress, ...context } = given;
+  const { files, parameters = {}, frame, formats, seed, onProgress, ...context } = given;
   const written: Output[] = [];
   const progress: [Stage, number][] = [];
   const logs: string[] = [];
-  const request = { files: files ?? (await scanFiles()), parameters, frame, formats };
+  const request = { files: files ?? (await scanFiles()), parameters, frame, formats, seed };
   const times = await predict(manifest, request, {
     platform: webPlatform,
     load: async () => model,

@@ -1,5 +1,5 @@
 import type { Label } from './elements.ts';
-import { type Manifest, primaryOutput, requestWords, volumeInputs } from './manifest.ts';
+import { isNetworkSpec, type Manifest, primaryOutput, requestWords, volumeInputs } from './manifest.ts';
 import { checkConditions, checkSteps } from './steps.ts';
 import { parseParameters } from './values.ts';
 
@@ -20,7 +20,7 @@ type Keys =
   | 'selftest';
 
 interface Check<K extends Keys = Keys> {
-  /** What has to be sound before this can be looked at. */
+  /** The keys that must be valid before this check can run. */
   needs: readonly K[];
   find(manifest: Pick<Manifest, K>): CrossFault[];
 }
@@ -48,8 +48,9 @@ const checks: readonly Check[] = [
     return model.flatMap((spec, index) => {
       const at = model.length > 1 ? ['model', index] : ['model'];
       const faults = within(at, checkConditions(spec.when, inputs));
-      if (spec.runtime !== 'onnx') return faults;
-      if (volumes.length === 0) faults.push({ path: ['inputs'], message: 'an onnx model needs a volume' });
+      if (!isNetworkSpec(spec)) return faults;
+      if (volumes.length === 0)
+        faults.push({ path: ['inputs'], message: `the runtime ${spec.runtime} needs a volume` });
       for (const name of spec.channels ?? []) {
         if (!volumes.includes(name))
           faults.push({ path: [...at, 'channels'], message: `${name} is not a volume input` });
@@ -60,8 +61,8 @@ const checks: readonly Check[] = [
   check(['model', 'postprocess'], ({ model, postprocess }) => {
     const scores = postprocess.filter(isScoreStep);
     const faults: CrossFault[] = [];
-    if (scores.length > 0 && model.some(({ runtime }) => runtime !== 'onnx')) {
-      const message = `${scores[0].name} needs class scores, which only the onnx runtime gives`;
+    if (scores.length > 0 && !model.every(isNetworkSpec)) {
+      const message = `${scores[0].name} needs the class scores of a network (runtime: onnx)`;
       faults.push({ path: ['postprocess'], message });
     }
     if (scores.length > 1) faults.push({ path: ['postprocess'], message: 'argmax or threshold comes once' });
@@ -88,7 +89,7 @@ const checks: readonly Check[] = [
     labels.flatMap((label, index) => {
       const before = labels.slice(0, index).filter(({ value }) => value === label.value);
       if (!before.some((other) => canMeet(other, label))) return [];
-      return [{ path: ['labels', index, 'value'], message: `${label.value} is there twice` }];
+      return [{ path: ['labels', index, 'value'], message: `${label.value} occurs twice` }];
     }),
   ),
   check(['inputs', 'acceptance'], ({ inputs, acceptance }) =>
@@ -103,7 +104,7 @@ const checks: readonly Check[] = [
       .filter((name) => (requestWords as readonly string[]).includes(name))
       .map((name) => ({
         path: ['inputs', name],
-        message: `is a word of requests (${requestWords.join(', ')}): choose another name`,
+        message: `is a word of requests (${requestWords.join(', ')}). Choose another name`,
       })),
   ),
   check(['outputs', 'selftest'], ({ outputs, selftest }) =>
@@ -125,7 +126,7 @@ const checks: readonly Check[] = [
   }),
 ];
 
-/** What is wrong with the keys of a manifest against each other; a check whose keys are not all there is left out. */
+/** What is wrong with the keys of a manifest against each other; a check is skipped if one of its keys is missing. */
 export function crossFaults(manifest: Partial<Manifest>): CrossFault[] {
   return checks.flatMap(({ needs, find }) =>
     needs.every((key) => manifest[key] !== undefined) ? find(manifest as Manifest) : [],

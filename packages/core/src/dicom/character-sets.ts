@@ -24,6 +24,10 @@ const encodings: Readonly<Record<string, string>> = {
   'ISO 2022 IR 58': 'gb2312',
 };
 
+/** The encoding of a character set, by its label in the Encoding Standard; undefined for the default repertoire and unknown sets. */
+export const encodingOfCharacterSet = (characterSet: string): string | undefined =>
+  encodings[characterSet] ?? encodings[characterSet.replace('ISO 2022 ', 'ISO_')];
+
 /** ESC $ ) C and ESC $ ) A, which announce Korean and Chinese in the right half of the code table. */
 const announcements = ['\x1b$)C', '\x1b$)A'];
 
@@ -34,7 +38,7 @@ const announcements = ['\x1b$)C', '\x1b$)A'];
 export function decodeText(bytes: Uint8Array, characterSets: readonly string[]): string {
   const named = characterSets.map((name) => name.replace('ISO 2022 IR 6', '')).filter((name) => name !== '');
   const asian = named.find((name) => /IR (?:87|159|149|58)$/.test(name));
-  const label = encodings[asian ?? named[0]] ?? encodings[(named[0] ?? '').replace('ISO 2022 ', 'ISO_')];
+  const label = encodingOfCharacterSet(asian ?? named[0] ?? '');
   if (label === undefined) return latin1(bytes);
   const decoded = new TextDecoder(label).decode(bytes);
   return announcements.reduce((text, announcement) => text.replaceAll(announcement, ''), decoded);

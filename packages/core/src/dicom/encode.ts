@@ -2,49 +2,112 @@ import type { Dataset, DicomElement, Encoding } from './dataset.ts';
 import type { Tag } from './tags.ts';
 import { hasLongLength, type Vr } from './value-representations.ts';
 
-/** The bytes of a data set, in pieces; values are views of what was given. Elements are written in the order of their tags. */
+/**
+ * The bytes of a data set, in pieces; long values are views of what was given. Elements are written in the order of their
+ * tags.
+ */
 export function encodeDataset(dataset: Dataset, encoding: Encoding): Uint8Array[] {
-  const pieces: Uint8Array[] = [];
-  for (const [, element] of [...dataset].sort(([a], [b]) => a - b))
-    pieces.push(...encodeElement(element, encoding));
-  return pieces;
+  const sink = createSink();
+  writeElements(dataset, encoding, sink);
+  return sink.pieces();
 }
 
 /** Bytes that pieces take together. */
 export const lengthOf = (pieces: readonly Uint8Array[]): number =>
   pieces.reduce((total, { length }) => total + length, 0);
 
-function encodeElement(element: DicomElement, encoding: Encoding): Uint8Array[] {
+function writeElements(dataset: Dataset, encoding: Encoding, sink: Sink): void {
+  for (const [, element] of [...dataset].sort(([a], [b]) => a - b)) writeElement(element, encoding, sink);
+}
+
+function writeElement(element: DicomElement, encoding: Encoding, sink: Sink): void {
   const { tag, vr } = element;
   switch (element.kind) {
     case 'value': {
-      const padding = element.bytes.length % 2 === 1 ? [paddingOf(vr)] : [];
-      const length = element.bytes.length + padding.length;
-      return [headOf(tag, vr, length, encoding), element.bytes, ...padding];
+      const padding = element.bytes.length % 2;
+      sink.write(headOf(tag, vr, element.bytes.length + padding, encoding));
+      sink.write(element.bytes);
+      if (padding === 1) sink.write(paddingOf(vr));
+      return;
     }
     case 'sequence': {
       const inner = element.implicitItems ? { explicit: false, littleEndian: true } : encoding;
-      const pieces = element.items.flatMap((item) => {
-        const content = encodeDataset(item, inner);
-        return [itemOf(itemTag, lengthOf(content), inner), ...content];
-      });
-      return [headOf(tag, element.implicitItems ? 'UN' : 'SQ', lengthOf(pieces), encoding), ...pieces];
+      const head = sink.open(headOf(tag, element.implicitItems ? 'UN' : 'SQ', 0, encoding));
+      for (const item of element.items) {
+        const itemHead = sink.open(itemOf(itemTag, 0, inner));
+        writeElements(item, inner, sink);
+        itemHead.close(inner);
+      }
+      head.close(encoding);
+      return;
     }
     case 'fragments': {
       const table = new Uint8Array(element.offsets.length * 4);
       const view = new DataView(table.buffer);
       for (const [i, offset] of element.offsets.entries())
         view.setUint32(4 * i, offset, encoding.littleEndian);
-      return [
-        headOf(tag, vr ?? 'OB', undefinedLength, encoding),
-        ...[table, ...element.fragments].flatMap((bytes) => {
-          const padding = bytes.length % 2 === 1 ? [zero] : [];
-          return [itemOf(itemTag, bytes.length + padding.length, encoding), bytes, ...padding];
-        }),
-        itemOf(sequenceEnd, 0, encoding),
-      ];
+      sink.write(headOf(tag, vr ?? 'OB', undefinedLength, encoding));
+      for (const bytes of [table, ...element.fragments]) {
+        const padding = bytes.length % 2;
+        sink.write(itemOf(itemTag, bytes.length + padding, encoding));
+        sink.write(bytes);
+        if (padding === 1) sink.write(zero);
+      }
+      sink.write(itemOf(sequenceEnd, 0, encoding));
     }
   }
+}
+
+/** Takes bytes one after the other; short ones are copied together, so that many small elements are a few pieces. */
+interface Sink {
+  write(bytes: Uint8Array): void;
+  /** Writes a head that ends in the length, in 32 bits, of what is written until it is closed. */
+  open(head: Uint8Array): { close(encoding: Pick<Encoding, 'littleEndian'>): void };
+  pieces(): Uint8Array[];
+}
+
+const chunkBytes = 2 ** 16;
+const longestCopied = 2 ** 12;
+
+function createSink(): Sink {
+  const done: Uint8Array[] = [];
+  let chunk = new Uint8Array(chunkBytes);
+  let start = 0;
+  let used = 0;
+  let total = 0;
+  const flush = () => {
+    if (used > start) done.push(chunk.subarray(start, used));
+    start = used;
+  };
+  const write = (bytes: Uint8Array) => {
+    total += bytes.length;
+    if (bytes.length > longestCopied) {
+      flush();
+      done.push(bytes);
+      return;
+    }
+    if (used + bytes.length > chunkBytes) {
+      flush();
+      chunk = new Uint8Array(chunkBytes);
+      start = used = 0;
+    }
+    chunk.set(bytes, used);
+    used += bytes.length;
+  };
+  return {
+    write,
+    open(head) {
+      write(head);
+      const [place, at, from] = [chunk, used - 4, total];
+      return {
+        close: ({ littleEndian }) => new DataView(place.buffer).setUint32(at, total - from, littleEndian),
+      };
+    },
+    pieces() {
+      flush();
+      return done;
+    },
+  };
 }
 
 const undefinedLength = 0xffffffff;

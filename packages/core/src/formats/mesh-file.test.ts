@@ -2,7 +2,8 @@ import { describe, expect, it } from 'vitest';
 import { TomaatError } from '../errors.ts';
 import { createNumbers } from '../geometry/fixtures.ts';
 import type { Mesh } from '../labels/surface.ts';
-import { meshToStl, meshToVtk, readMesh } from './mesh-file.ts';
+import { readMesh } from './mesh-reader.ts';
+import { meshToStl, meshToVtk } from './mesh-writer.ts';
 
 const mesh: Mesh = {
   positions: Float32Array.of(0, 0, 0, 10.5, 0, 0.25, -3.1234, 7, 0, 1, 2, -90.75, 5, 5, 5),

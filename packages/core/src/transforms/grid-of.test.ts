@@ -1,64 +1,15 @@
 import { describe, expect, it } from 'vitest';
 import { z } from 'zod';
 import { affinesEqual, applyAffine, composeAffine, determinant, shiftIndex } from '../geometry/affine.ts';
-import { oblique, patterned, rotation } from '../geometry/fixtures.ts';
+import { oblique, patterned, rotation, voxelAt } from '../geometry/fixtures.ts';
 import { corners, inverseAffine } from '../geometry/grid.ts';
 import { resample } from '../geometry/resample.ts';
 import { labelTransforms } from '../labels/table.ts';
 import { type Grid, type Volume, voxelCount } from '../volume.ts';
+import { parameterSets } from './fixtures.ts';
 import { spatialTransforms } from './spatial.ts';
 import { imageTransforms } from './table.ts';
 import { defineTransform, keepsGrid, type VolumeTransform } from './transform.ts';
-
-/** Parameters that every transform is tried with, as a manifest gives them. */
-const parameterSets: Record<string, readonly object[]> = {
-  orientation: [{ axcodes: 'RAS' }, { axcodes: 'LIA' }, { axcodes: 'PSR' }, { axcodes: 'IRP' }],
-  spacing: [
-    { pixdim: [1, 1, 1] },
-    { pixdim: [0.4, 0, 4], mode: 'nearest' },
-    { pixdim: [-1, 3.3, 0.9], scaleExtent: true },
-    { pixdim: [5, 5, 5], antiAlias: true, mode: 'cubic' },
-  ],
-  resize: [
-    { size: [11, 9, 8] },
-    { size: [3, 0, -1], antiAlias: true },
-    { size: [1, 20, 2], mode: 'nearest' },
-  ],
-  cropForeground: [{}, { above: 25 }, { aboveFraction: 0.9, margin: [1, 0, 2] }, { above: 99 }],
-  centerSpatialCrop: [{ roiSize: [4, 3, 2] }, { roiSize: [1, -1, 99] }, { roiSize: [5, 6, 0] }],
-  spatialPad: [
-    { size: [12, 10, 14] },
-    { size: [-1, 9, 2], mode: 'edge' },
-    { size: [8, 13, 0], method: 'end', mode: 'reflect' },
-  ],
-  resizeWithPadOrCrop: [{ size: [4, 12, 9] }, { size: [15, -1, 2], mode: 'edge' }, { size: [0, 3, 13] }],
-  divisiblePad: [{ k: 8 }, { k: [3, 4, 5], method: 'end' }, { k: [1, 7, 2], mode: 'reflect' }],
-  flip: [{ axes: ['x'] }, { axes: ['z', 'y'] }, { axes: ['x', 'y', 'z'] }],
-  scaleIntensity: [{}, { minv: -1, channelWise: true }],
-  scaleIntensityRange: [
-    { aMin: 0, aMax: 30 },
-    { aMin: 5, aMax: 9, bMax: 3, clip: true },
-  ],
-  scaleIntensityRangePercentiles: [
-    { lower: 5, upper: 95 },
-    { lower: 10, upper: 80, relative: true },
-  ],
-  clipIntensityPercentiles: [{ upper: 95 }, { lower: 5, channelWise: true }],
-  normalizeIntensity: [{}, { nonzero: true }, { mask: 'aboveMean' }],
-  divideByMax: [{}, { channelWise: true }],
-  thresholdIntensity: [{ threshold: 5 }, { threshold: 5, above: false, cval: -1 }],
-  gaussianSmooth: [{}, { sigma: [1.5, 0, 0.5] }, { sigmaMm: 2 }],
-  medianSmooth: [{}, { radius: 2 }],
-  keepLargestConnectedComponent: [{}, { appliedLabels: [3], independent: false }],
-  removeSmallObjects: [{}, { minSize: 2 }, { minVolumeMl: 0.01 }],
-  fillHoles: [{}, { slicewise: 'y', connectivity: 6 }],
-  labelFilter: [{ appliedLabels: [1, 7] }],
-  mapLabelValue: [{ origLabels: [1, 2], targetLabels: [300, 0] }],
-  binaryClosing: [{ radiusMm: 2 }, { radiusMm: 3, appliedLabels: [5] }],
-  binaryOpening: [{ radiusMm: 2 }, { radiusMm: 3, appliedLabels: [5] }],
-  binaryDilation: [{ radiusMm: 2 }, { radiusMm: 3, appliedLabels: [5] }],
-  binaryErosion: [{ radiusMm: 2 }, { radiusMm: 3, appliedLabels: [5] }],
-};
 
 /** Asymmetric, anisotropic, oblique: left-handed, right-handed, sheared, and with axes that lie in another order. */
 const rightHanded = composeAffine([0.7, 1.9, 3.1], rotation(-0.7, 0.2, 1.1), [-40, 3, 8]);
@@ -151,6 +102,69 @@ describe('gridOf()', () => {
   });
 });
 
+/** Axes in two orders, one of them left-handed; three components that hold the voxel's place: its world x, y and z. */
+const places = [images[0], images[3]].map((grid): Volume => {
+  const { size, affine } = grid;
+  const count = voxelCount(grid);
+  const voxels = new Float64Array(3 * count);
+  for (let i = 0; i < count; i++) {
+    const at = [i % size[0], Math.floor(i / size[0]) % size[1], Math.floor(i / size[0] / size[1])] as const;
+    applyAffine(affine, at).forEach((v, c) => {
+      voxels[c * count + i] = v;
+    });
+  }
+  return { voxels, size, components: 3, affine };
+});
+
+/**
+ * The voxels between the volume's outer centres that do not hold the place where the result's affine puts them, and how
+ * many lie there. What lies outside was padded.
+ */
+async function placeFaults(transform: VolumeTransform, volume: Volume, given: object) {
+  const made = await transform.apply(volume, transform.parameters.parse(given), context);
+  const toIndex = inverseAffine(volume.affine);
+  const faults: string[] = [];
+  let inside = 0;
+  for (let z = 0; z < made.size[2]; z++)
+    for (let y = 0; y < made.size[1]; y++)
+      for (let x = 0; x < made.size[0]; x++) {
+        const place = applyAffine(made.affine, [x, y, z]);
+        const index = applyAffine(toIndex, place);
+        if (!index.every((v, axis) => v > -1e-6 && v < volume.size[axis] - 1 + 1e-6)) continue;
+        inside++;
+        const held = [0, 1, 2].map((c) => voxelAt(made, [x, y, z], c));
+        if (held.some((v, c) => Math.abs(v - place[c]) > 1e-3)) faults.push(`${x}, ${y}, ${z}`);
+      }
+  return { faults, inside };
+}
+
+describe('apply() of a transform of geometry', () => {
+  // Places change linearly, so linear interpolation is exact; the other modes and smoothing are not, at the border.
+  const isExact = (parameters: object) => {
+    const { mode, antiAlias } = parameters as { mode?: string; antiAlias?: boolean };
+    return mode !== 'nearest' && mode !== 'cubic' && !antiAlias;
+  };
+
+  // This is what restore() relies on: it knows nothing but the affine.
+  it.each(spatialTransforms.map((transform) => [transform.name, transform] as const))(
+    '%s leaves every voxel where it was in the world',
+    async (name, transform) => {
+      const sets = (parameterSets[name] ?? []).filter((given) =>
+        isExact(transform.parameters.parse(given) as object),
+      );
+      expect(sets, 'parameterSets without antiAlias, nearest and cubic').not.toEqual([]);
+      for (const given of sets) {
+        for (const volume of places) {
+          const { faults, inside } = await placeFaults(transform, volume, given);
+          const what = `${JSON.stringify(given)} of ${volume.size.join(' × ')}`;
+          expect(inside, what).toBeGreaterThan(0);
+          expect(faults, what).toEqual([]);
+        }
+      }
+    },
+  );
+});
+
 describe('a planted transform', () => {
   const [volume] = images;
   const [nx, ny, nz] = volume.size;
@@ -190,6 +204,37 @@ describe('a planted transform', () => {
     expect(await gridFault(longer, volume, toCrop)).toBe('5 × 3 × 5 instead of 5 × 3 × 4');
     const unmoved = { ...crop, gridOf: () => ({ ...cropped, affine: volume.affine }) };
     expect(await gridFault(unmoved, volume, toCrop)).toBe('another affine');
+  });
+
+  it('that moves voxels, in gridOf() and apply() alike, is found', async () => {
+    /** Means of two voxels along x. Their place is `shift` voxels behind the first one's: a half is true. */
+    const means = (shift: number) =>
+      defineTransform({
+        name: 'means',
+        description: 'Made for a test.',
+        parameters: z.object({}),
+        gridOf: ({ size, affine }) => ({
+          size: [size[0] >> 1, size[1], size[2]],
+          affine: shiftIndex(affine, [shift, 0, 0]).map((v, i) => (i % 4 === 0 ? v * 2 : v)),
+        }),
+        apply({ voxels, size, components }, _, __, grid) {
+          const n = grid.size[0];
+          const mean = (_: unknown, i: number) => {
+            const first = Math.floor(i / n) * size[0] + (i % n) * 2;
+            return (Number(voxels[first]) + Number(voxels[first + 1])) / 2;
+          };
+          return {
+            ...grid,
+            components,
+            voxels: Float64Array.from({ length: voxelCount(grid) * components }, mean),
+          };
+        },
+      });
+    for (const given of places) {
+      expect((await placeFaults(means(0.5), given, {})).faults).toEqual([]);
+      expect(await gridFault(means(0), given, {})).toBeUndefined();
+      expect((await placeFaults(means(0), given, {})).faults).toContain('1, 2, 2');
+    }
   });
 
   it('whose upper bound does not hold the result is found', async () => {

@@ -92,7 +92,7 @@ function receiptOf(job: SettledJob, app: App, audit: Audit): Receipt {
   };
 }
 
-/** Numbers and choices as they are; what a person may have written by the SHA-256 of its JSON. */
+/** Numbers and choices unchanged; text that a person may have written as the SHA-256 of its JSON. */
 function shownParameter(input: Input | undefined, value: unknown): Receipt['parameters'][string] {
   const isPlain = input && !isFileInput(input) && input.type !== 'fiducials';
   if (isPlain && ['number', 'boolean', 'string'].includes(typeof value)) return value as number;

@@ -9,7 +9,7 @@ import {
 } from '@tomaat/core';
 import { mustBeFile, statInput, stemOf, volumesIn } from './input-files.ts';
 
-/** What the flags of `predict` and `run` say about inputs. */
+/** The flags of `predict` and `run` for inputs. */
 export interface InputFlags {
   volume?: string;
   /** NAME=FILE */
@@ -23,9 +23,9 @@ export interface InputPlan {
   readonly mainInput?: string;
   /** Paths of the other file inputs, the same for every volume. */
   readonly otherFiles: Readonly<Record<string, readonly string[]>>;
-  /** Only those that were given: the service knows the defaults. */
+  /** Only the given ones: the service knows the defaults. */
   readonly values: Readonly<Record<string, Parameter>>;
-  /** Each is predicted in turn; more than one where --volume is a folder. */
+  /** Predicted one after the other; more than one if --volume is a folder. */
   readonly paths: readonly string[];
   readonly many: boolean;
 }
@@ -47,7 +47,7 @@ export async function planInputs(service: Elements, flags: InputFlags): Promise<
       const isOther = others.some((input) => input.name === name);
       throw usage(
         isOther
-          ? `${name} is not a file: give it with --param ${name}=VALUE.`
+          ? `${name} is not a file. Give it with --param ${name}=VALUE.`
           : `${service.id} has no input ${name}. Available files: ${list(files)}.`,
       );
     }
@@ -79,7 +79,7 @@ export async function planInputs(service: Elements, flags: InputFlags): Promise<
     if (!input) {
       throw usage(
         files.some((candidate) => candidate.name === name)
-          ? `${name} is a file: give it with --input ${name}=FILE.`
+          ? `${name} is a file. Give it with --input ${name}=FILE.`
           : `${service.id} has no parameter ${name}. Available parameters: ${list(others)}.`,
       );
     }
@@ -110,7 +110,7 @@ function onePerStem(paths: readonly string[]): readonly string[] {
     const other = seen.get(stemOf(path));
     if (other)
       throw usage(
-        `${other} and ${path} would give results of the same name. Rename one, or predict them one by one.`,
+        `${other} and ${path} would give results with the same name. Rename one, or predict them one by one.`,
       );
     seen.set(stemOf(path), path);
   }

@@ -46,7 +46,7 @@ export async function predict(wanted: string, flags: PredictFlags): Promise<numb
   let running = false;
   using interrupt = openInterrupt(() => {
     progress.clear();
-    if (running && !flags.quiet) console.error('Cancelling the job … (Ctrl-C again leaves at once)');
+    if (running && !flags.quiet) console.error('Cancelling the job … (press Ctrl-C again to exit at once)');
   });
   const { signal } = interrupt;
   try {
@@ -111,7 +111,7 @@ export async function predict(wanted: string, flags: PredictFlags): Promise<numb
   }
 }
 
-/** Errors that the next volume would meet, too. */
+/** Errors that the next volume would meet too. */
 const hopeless: readonly string[] = ['UNREACHABLE', 'UNAUTHORIZED', 'FORBIDDEN', 'DISK_FULL'];
 
 function report(path: string, error: unknown, flags: PredictFlags): void {
@@ -172,7 +172,7 @@ async function predictOne(
     showState();
     for await (job of client.watch(job.id, { signal })) showState();
     clearInterval(timer);
-    // Text from an app or a server becomes part of one of our lines.
+    // Untrusted text from an app or a server, inside one of our lines.
     requireSuccess(job.error ? { ...job, error: { ...job.error, detail: plain(job.error.detail) } } : job);
     show('fetch', 'Fetching the results');
     const files: ResultFile[] = [];

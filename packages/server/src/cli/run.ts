@@ -14,13 +14,13 @@ export interface RunFlags extends InputFlags, ResultFlags {
   json?: boolean;
 }
 
-/** What `tomaat run` asks of the worker. */
+/** The request of `tomaat run` to the worker. */
 export interface RunRequest {
   /** Paths of the files of each file input; those of a .mhd or .hdr with their data. */
   readonly files: Readonly<Record<string, readonly string[]>>;
   readonly parameters: Readonly<Record<string, unknown>>;
   readonly frame?: number;
-  /** The wanted format by output name. */
+  /** The requested format by output name. */
   readonly formats: Readonly<Record<string, string>>;
   readonly signal: AbortSignal;
   onProgress(stage: string, fraction: number): void;

@@ -2,19 +2,19 @@ import { createReadStream } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { basename } from 'node:path';
 import type { Service } from '@tomaat/client';
-import { type Manifest, parameterSchema, primaryOutput, TomaatError } from '@tomaat/core';
+import { isNetworkSpec, type Manifest, parameterSchema, primaryOutput, TomaatError } from '@tomaat/core';
 import type { FastifyInstance } from 'fastify';
 import { type App, appFile } from '../apps.ts';
 import type { Jobs } from '../store/jobs.ts';
 import type { PublicAddress } from './public-address.ts';
 import { contentDisposition } from './send.ts';
 
-/** The apps of a server as services: which there are, and which one is meant. */
+/** The apps of a server as services, and how requests select one. */
 export interface Services {
   readonly apps: readonly App[];
-  /** The app of a service id; NOT_FOUND lists the ids that exist. */
+  /** The app of a service id; NOT_FOUND lists the existing ids. */
   find(id: string): App;
-  /** The service that an address task/anatomy means; NOT_FOUND lists the addresses that exist. */
+  /** The service at an address task/anatomy; NOT_FOUND lists the existing addresses. */
   route(task: string, anatomy: string, id?: string): App;
   /** The service that v1 clients without a choice get. */
   readonly v1Default: App;
@@ -71,7 +71,7 @@ export function createServices(
   async function card(app: App): Promise<Service> {
     const { manifest } = app;
     const primary = primaryOutput(manifest);
-    const onnx = manifest.model.find((model) => model.runtime === 'onnx');
+    const network = manifest.model.find(isNetworkSpec);
     return {
       id: manifest.id,
       name: manifest.name,
@@ -97,7 +97,7 @@ export function createServices(
       parameters: parameterSchema(manifest.inputs),
       acceptance: manifest.acceptance,
       runtime: manifest.model[0].runtime,
-      modelSha256: onnx?.sha256,
+      modelSha256: network?.sha256,
       typicalSeconds: await jobs.typicalSeconds(manifest.id),
       sample: manifest.sample && address.pathOf(`/api/services/${manifest.id}/sample`),
       keepSeconds,
@@ -135,7 +135,7 @@ export function registerServiceRoutes(app: FastifyInstance, services: Services):
     if (!found.manifest.sample) {
       throw new TomaatError(
         'NOT_FOUND',
-        `The service ${found.manifest.id} brings no sample. Send a volume of your own.`,
+        `The service ${found.manifest.id} has no sample. Send your own volume.`,
       );
     }
     const file = await appFile(found, found.manifest.sample);

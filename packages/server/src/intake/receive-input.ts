@@ -1,19 +1,20 @@
 import { TomaatError, withField } from '@tomaat/core';
-import type { BlobRef, Blobs, KeepBlob } from '../store/blobs.ts';
+import type { BlobRef, KeepBlob } from '../store/blob-writer.ts';
+import type { Blobs } from '../store/blobs.ts';
 import { decodeBase64, isRawVolume } from './base64.ts';
 import { type BodyPart, peek } from './body-part.ts';
 
 export interface ReceiveOptions {
   /** Bytes of the file (after base64); UPLOAD_TOO_LARGE beyond. */
   readonly maxBytes?: number;
-  /** Bytes that will come, if known: a disk without room for them refuses before the first one. */
+  /** Expected number of bytes, if known: if the disk has no room for them, the request is refused before the first one. */
   readonly expectedBytes?: number;
   /**
-   * `raw` (the bytes themselves), or `base64`: base64 with line breaks, or the raw file where it begins like one
-   * (TOMAAT v1); `base64-form` also takes a space for '+', as urlencoded forms deliver it.
+   * `raw` (the bytes themselves), or `base64`: base64 with line breaks, or the raw file if it begins like one
+   * (TOMAAT v1); `base64-form` also reads a space as '+', as urlencoded forms deliver it.
    */
   readonly encoding?: 'raw' | 'base64' | 'base64-form';
-  /** Looks at the first 64 KiB as soon as they are there (less if the file ends before) and throws to refuse the file. */
+  /** Checks the first 64 KiB as soon as they have arrived (less if the file is shorter) and throws to refuse the file. */
   readonly checkPrefix?: (prefix: Uint8Array) => void | Promise<void>;
   /** Records what keeps the blob; see Blobs. */
   readonly keep?: KeepBlob;
@@ -31,8 +32,8 @@ export interface ReceivedInput extends BlobRef {
 const prefixBytes = 64 * 1024;
 
 /**
- * Streams one part of a request into the blob store, in constant memory. On the disk, durably, when it resolves;
- * nothing is left when it rejects. Errors name the part in `field`.
+ * Streams one part of a request into the blob store, in constant memory. The file is durably on disk when it resolves;
+ * nothing is left behind when it rejects. Errors name the part in `field`.
  */
 export async function receiveInput(
   part: BodyPart,

@@ -16,7 +16,8 @@ import { buffer } from 'node:stream/consumers';
 import type { TomaatError } from '@tomaat/core';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { findStrace } from '../../../../test/programs.ts';
-import { type BlobRef, openBlobs } from './blobs.ts';
+import type { BlobRef } from './blob-writer.ts';
+import { openBlobs } from './blobs.ts';
 import { openDatabase } from './database.ts';
 
 let dir: string;

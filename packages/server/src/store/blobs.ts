@@ -5,7 +5,6 @@ import {
   type FileHandle,
   link,
   lstat,
-  mkdir,
   open,
   opendir,
   readdir,
@@ -15,26 +14,25 @@ import {
   statfs,
   unlink,
 } from 'node:fs/promises';
-import { dirname, join, resolve } from 'node:path';
+import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { TomaatError } from '@tomaat/core';
+import {
+  type BlobRef,
+  type BlobWriter,
+  BufferPool,
+  FileWriter,
+  type KeepBlob,
+  tooLarge,
+} from './blob-writer.ts';
 import { checkWhole, createDamageList, damagedError, statOf } from './damage.ts';
+import { attempt, diskError, makeFolder, noHardLinks, openFolder } from './disk.ts';
 
-/** Content-addressed bytes on the disk. */
-export interface BlobRef {
-  /** `sha256:` and 64 lower-case hex digits. */
-  readonly digest: string;
-  readonly sizeBytes: number;
-}
-
-/** Bytes of a blob to read: from `offsetBytes` on, `lengthBytes` of them or all that follow. */
+/** Bytes of a blob to read: `lengthBytes` from `offsetBytes` on, or all the rest. */
 export interface BlobRange {
   readonly offsetBytes: number;
   readonly lengthBytes?: number;
 }
-
-/** Durably records what keeps a blob alive; no delete() of the same blob can run in between. */
-export type KeepBlob = (ref: BlobRef) => void | Promise<void>;
 
 export interface AdoptOptions {
   readonly digest?: string;
@@ -42,23 +40,9 @@ export interface AdoptOptions {
   readonly keep?: KeepBlob;
 }
 
-/** A blob that is being written. `await using` aborts it unless it was committed. */
-export interface BlobWriter extends AsyncDisposable {
-  /** The first bytes, up to 64 KiB: enough for the header of every format. */
-  readonly prefix: Uint8Array;
-  /** Bytes written so far. */
-  readonly bytes: number;
-  /** Takes the bytes (the chunk may be used again when this resolves); waits while the disk is behind. */
-  write(chunk: Uint8Array): Promise<void>;
-  /** Makes the blob durable and visible under its digest; then runs `keep`. */
-  commit(keep?: KeepBlob): Promise<BlobRef>;
-  /** Removes everything written. After commit() it only waits for the commit. */
-  abort(): Promise<void>;
-}
-
 /**
- * Where volumes live: whole, immutable, named by their SHA-256. A blob that is visible is complete and, when
- * commit() or adopt() has resolved, on the disk. Equal bytes are stored once.
+ * Where volumes live: whole, immutable, named by their SHA-256. A visible blob is complete and, once
+ * commit() or adopt() has resolved, durable. Equal bytes are stored once.
  * All methods throw DISK_FULL, BUSY (no file handles left) or INTERNAL (the disk fails) as TomaatError, and
  * BAD_REQUEST for a malformed digest.
  */
@@ -73,7 +57,7 @@ export interface Blobs extends AsyncDisposable {
    * `isSynced` saves syncing it. APP_OUTPUT if it is not a regular file (a symbolic link is not).
    */
   adopt(path: string, options?: AdoptOptions): Promise<BlobRef>;
-  /** Where the blob's file is, whether or not it exists; to be read, never written. */
+  /** Path of the blob's file, whether or not it exists; for reading only. */
   path(digest: string): string;
   /**
    * The bytes as a stream, to be read to its end or destroyed. NOT_FOUND immediately if the blob does not exist. With a
@@ -83,37 +67,31 @@ export interface Blobs extends AsyncDisposable {
   open(blob: string | BlobRef, range?: BlobRange): Readable;
   /** Throws what `open()` would; nothing is read. */
   check(blob: BlobRef): Promise<void>;
-  /** Called by a reader that found a different SHA-256: the file is no longer served, and is replaced by the next equal one. */
+  /** Called by a reader that found a different SHA-256: the file is no longer served, and the next equal one replaces it. */
   markDamaged(digest: string): Promise<void>;
   stat(digest: string): Promise<BlobRef | undefined>;
   /**
-   * Unlinks a blob; false if it was not there, or if `isKept` (asked where no commit() can come between) says
-   * that something keeps it.
+   * Unlinks a blob; false if it does not exist, or if `isKept` (called where no commit() can intervene) returns
+   * true.
    */
   delete(digest: string, isKept?: () => boolean | Promise<boolean>): Promise<boolean>;
-  /** Of every blob that there is. */
+  /** Of every blob. */
   digests(): AsyncIterable<string>;
-  /** DISK_FULL where so many bytes would leave less than the floor of free space. */
+  /** Throws DISK_FULL if so many bytes would leave less than the floor of free space. */
   requireSpace(expectedBytes: number): Promise<void>;
   /** Bytes that may still be written above that floor. */
   spareBytes(): Promise<number>;
-  /** Removes what earlier processes started and did not commit; returns how many there were. */
+  /** Removes the files that earlier processes started and did not commit; returns how many. */
   sweepTemporary(): Promise<number>;
   /** Aborts all writes in progress. */
   close(): Promise<void>;
 }
 
-const prefixBytes = 64 * 1024;
-/** Bytes per write to the disk; two such buffers per upload. */
-const bufferBytes = 512 * 1024;
-const maxSpareBuffers = 8;
-const maxLargeBuffers = 24;
-const smallBufferBytes = 32 * 1024;
 const readBytes = 128 * 1024;
 
 /**
  * Opens the blobs in a folder of the local disk: `sha256/<hex>` and, while they are written, `tmp/`. The folder
- * must belong to this process alone (lockDataFolder). `minFreeBytes` is the free space that uploads leave alone.
+ * must belong to this process alone (lockDataFolder). `minFreeBytes` is the free space that uploads must leave.
  */
 export async function openBlobs(dir: string, options: { minFreeBytes?: number } = {}): Promise<Blobs> {
   const folders = { named: join(dir, 'sha256'), temporary: join(dir, 'tmp') };
@@ -174,7 +152,7 @@ class FileBlobs implements Blobs {
         throw status;
       }
       if (!status.isFile()) throw notPlain(path);
-      // Another name of the same file could change the blob later: such a file is copied.
+      // Through another hard link the blob could be changed later, so such a file is copied.
       if (status.nlink > 1) return this.#copyIn(path, options.keep);
       const ref =
         options.digest !== undefined && options.isSynced
@@ -207,7 +185,7 @@ class FileBlobs implements Blobs {
       const size = Number(file.size);
       const start = Math.min(range?.offsetBytes ?? 0, size);
       const end = Math.min(start + (range?.lengthBytes ?? size), size);
-      // createReadStream counts the last byte in; an empty range is one that starts at the end of the file.
+      // createReadStream includes the last byte; an empty range starts at the end of the file.
       const bounds = end > start ? { start, end: end - 1 } : { start: size };
       const bytes = createReadStream(path, { fd, ...bounds, highWaterMark: readBytes });
       if (!ref || range) return bytes;
@@ -382,192 +360,23 @@ class FileBlobs implements Blobs {
   }
 }
 
-/** Writes one file in large pieces, one being written while the next one fills. */
-class FileWriter implements BlobWriter {
-  readonly path: string;
-  bytes = 0;
-  readonly #handle: FileHandle;
-  readonly #maxBytes: number;
-  readonly #buffers: BufferPool;
-  readonly #store: { publish(ref: BlobRef, keep?: KeepBlob): Promise<void>; ended(): void };
-  readonly #hash = createHash('sha256');
-  readonly #prefix: Uint8Array[] = [];
-  #prefixBytes = 0;
-  #buffer: Buffer | undefined;
-  #filled = 0;
-  /** Where in the file the next piece goes. */
-  #at = 0;
-  /** The write that is on its way; it settles with the error, never rejects. */
-  #pending: Promise<unknown> = Promise.resolve();
-  #committing: Promise<unknown> | undefined;
-  #state: 'open' | 'committing' | 'ended' = 'open';
-
-  constructor(
-    handle: FileHandle,
-    path: string,
-    maxBytes: number,
-    buffers: BufferPool,
-    store: { publish(ref: BlobRef, keep?: KeepBlob): Promise<void>; ended(): void },
-  ) {
-    this.#handle = handle;
-    this.path = path;
-    this.#maxBytes = maxBytes;
-    this.#buffers = buffers;
-    this.#store = store;
-  }
-
-  get prefix(): Uint8Array {
-    if (this.#prefix.length > 1) this.#prefix.splice(0, this.#prefix.length, Buffer.concat(this.#prefix));
-    return this.#prefix[0] ?? new Uint8Array(0);
-  }
-
-  async write(chunk: Uint8Array): Promise<void> {
-    if (this.#state !== 'open') throw new Error('the blob is not open for writing');
-    if (this.bytes + chunk.length > this.#maxBytes) throw tooLarge(this.#maxBytes);
-    this.#hash.update(chunk);
-    this.bytes += chunk.length;
-    if (this.#prefixBytes < prefixBytes) {
-      const head = chunk.subarray(0, prefixBytes - this.#prefixBytes);
-      this.#prefix.push(Uint8Array.from(head));
-      this.#prefixBytes += head.length;
-    }
-    for (let from = 0; from < chunk.length; ) {
-      this.#buffer ??= this.#buffers.take();
-      const to = Math.min(from + this.#buffer.length - this.#filled, chunk.length);
-      this.#buffer.set(from === 0 && to === chunk.length ? chunk : chunk.subarray(from, to), this.#filled);
-      this.#filled += to - from;
-      from = to;
-      if (this.#filled < this.#buffer.length) continue;
-      await this.#flush();
-      if (this.#state !== 'open') throw new Error('the blob was aborted while it was written');
-    }
-  }
-
-  async commit(keep?: KeepBlob): Promise<BlobRef> {
-    if (this.#state !== 'open') throw new Error('the blob is not open for writing');
-    this.#state = 'committing';
-    const committing = this.#publish(keep);
-    this.#committing = committing.catch(() => undefined);
-    return committing;
-  }
-
-  async abort(): Promise<void> {
-    // `await using writer; return writer.commit()` comes here before the commit is over.
-    if (this.#state === 'committing') await this.#committing;
-    else if (this.#state === 'open') await this.#remove();
-  }
-
-  async #publish(keep?: KeepBlob): Promise<BlobRef> {
-    try {
-      await this.#flush();
-      await this.#settle();
-      const ref = { digest: `sha256:${this.#hash.digest('hex')}`, sizeBytes: this.bytes };
-      await attempt(async () => {
-        await this.#handle.datasync();
-        await this.#handle.close();
-        await this.#store.publish(ref, keep);
-      });
-      this.#state = 'ended';
-      this.#store.ended();
-      return ref;
-    } catch (error) {
-      await this.#remove();
-      throw error;
-    }
-  }
-
-  async #remove(): Promise<void> {
-    this.#state = 'ended';
-    await this.#pending;
-    if (this.#buffer) this.#buffers.give(this.#buffer);
-    this.#buffer = undefined;
-    await this.#handle.close().catch(() => undefined); // Closed already, or the disk fails: it is removed anyway.
-    await rm(this.path, { force: true });
-    this.#store.ended();
-  }
-
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.abort();
-  }
-
-  /** Writes the filled buffer once the previous one is written. */
-  async #flush(): Promise<void> {
-    await this.#settle();
-    const buffer = this.#buffer;
-    if (!buffer) return;
-    const length = this.#filled;
-    this.#buffer = undefined;
-    this.#filled = 0;
-    this.#pending = this.#writeAll(buffer, length).then(
-      () => this.#buffers.give(buffer),
-      (error) => {
-        this.#buffers.give(buffer);
-        return { error: diskError(error) };
-      },
-    );
-  }
-
-  async #settle(): Promise<void> {
-    const outcome = (await this.#pending) as { error?: unknown } | undefined;
-    if (outcome?.error) throw outcome.error;
-  }
-
-  async #writeAll(buffer: Buffer, length: number): Promise<void> {
-    await writeAll(this.#handle, buffer.subarray(0, length), this.#at);
-    this.#at += length;
-  }
-}
-
-/**
- * Buffers that are reused, so that an upload allocates no new memory. When many are out, as with hundreds of slow clients,
- * the next ones are small.
- */
-class BufferPool {
-  readonly #spare: Buffer[] = [];
-  #out = 0;
-
-  take(): Buffer {
-    this.#out++;
-    if (this.#out > maxLargeBuffers) return Buffer.allocUnsafeSlow(smallBufferBytes);
-    return this.#spare.pop() ?? Buffer.allocUnsafeSlow(bufferBytes);
-  }
-
-  give(buffer: Buffer): void {
-    this.#out--;
-    if (buffer.length === bufferBytes && this.#spare.length < maxSpareBuffers) this.#spare.push(buffer);
-  }
-}
-
 const hexPattern = /^[0-9a-f]{64}$/;
-/** What file systems without hard links (some SMB and FUSE mounts) answer to link(). */
-export const noHardLinks: ReadonlySet<string> = new Set([
-  'EPERM',
-  'ENOTSUP',
-  'EOPNOTSUPP',
-  'ENOSYS',
-  'EMLINK',
-]);
-
 function hexOf(digest: string): string {
   const hex = digest.startsWith('sha256:') ? digest.slice(7) : '';
   if (!hexPattern.test(hex)) {
     throw new TomaatError(
       'BAD_REQUEST',
-      "A digest is 'sha256:' followed by 64 lower-case hexadecimal digits",
+      "The digest is malformed. Send 'sha256:' followed by 64 lower-case hexadecimal digits",
     );
   }
   return hex;
 }
 
-function tooLarge(maxBytes: number): TomaatError {
-  return new TomaatError(
-    'UPLOAD_TOO_LARGE',
-    `This is larger than the ${maxBytes} bytes that are accepted here`,
-  );
-}
-
 const noSuchBlob = () =>
-  new TomaatError('NOT_FOUND', 'This blob does not exist: it was deleted, or never stored');
+  new TomaatError(
+    'NOT_FOUND',
+    'This blob does not exist: it was deleted or never stored. Upload the file again',
+  );
 
 /** Undefined for a file that does not exist; throws any other error. */
 function absent(error: NodeJS.ErrnoException): undefined {
@@ -579,68 +388,4 @@ function notPlain(path: string): TomaatError {
     'APP_OUTPUT',
     `${path} is not a regular file. Write the output itself, not a link to it`,
   );
-}
-
-/** Writes all of the bytes at this place of a file: one write may take fewer, as on a disk that is nearly full. */
-export async function writeAll(handle: FileHandle, bytes: Uint8Array, at: number): Promise<void> {
-  for (let from = 0; from < bytes.length; ) {
-    const { bytesWritten } = await handle.write(bytes, from, bytes.length - from, at + from);
-    from += bytesWritten;
-  }
-}
-
-/** Creates a folder that only its owner can access, durably, with its parents; an existing one is left alone. */
-export async function makeFolder(folder: string): Promise<void> {
-  const path = resolve(folder);
-  const first = await mkdir(path, { recursive: true, mode: 0o700 });
-  for (let made = path; first !== undefined && made.length >= first.length; made = dirname(made))
-    await syncFolder(dirname(made));
-}
-
-export async function syncFolder(folder: string): Promise<void> {
-  await using handle = await openFolder(folder);
-  await handle?.sync();
-}
-
-/** A folder as what makes its names durable; undefined on Windows, which has no such call and needs none. */
-async function openFolder(folder: string): Promise<FileHandle | undefined> {
-  return process.platform === 'win32' ? undefined : open(folder, 'r');
-}
-
-async function attempt<T>(work: () => Promise<T>): Promise<T> {
-  try {
-    return await work();
-  } catch (error) {
-    throw diskError(error);
-  }
-}
-
-/** A system error about a file as a TomaatError; other errors unchanged. */
-export function diskError(error: unknown): unknown {
-  const { code, syscall } = error as NodeJS.ErrnoException;
-  if (error instanceof TomaatError || !syscall) return error;
-  switch (code) {
-    case 'ENOSPC':
-    case 'EDQUOT':
-    case 'EFBIG':
-    case 'EROFS':
-      return new TomaatError(
-        'DISK_FULL',
-        code === 'EROFS'
-          ? 'The disk of the server is read-only. Try again later, and tell its operator'
-          : 'The disk of the server is full. Try again later',
-        {
-          cause: error,
-        },
-      );
-    case 'EMFILE':
-    case 'ENFILE':
-      return new TomaatError('BUSY', 'The server has too many files open. Try again', { cause: error });
-    default:
-      return new TomaatError(
-        'INTERNAL',
-        `The disk of the server fails (${code ?? 'unknown'} at ${syscall})`,
-        { cause: error },
-      );
-  }
 }

@@ -3,17 +3,20 @@ import { open, readFile } from 'node:fs/promises';
 import {
   encodeOutput,
   type FileGeometry,
+  isDicomFormat,
+  type Label,
   type OutputValue,
   parseMeasurementsCsv,
   parsePoints,
   readMesh,
+  readSegmentationFile,
   readTransform,
   readVolume,
   TomaatError,
 } from '@tomaat/core';
 import { nodePlatform } from '../node-platform.ts';
-import { diskError } from '../store/blobs.ts';
 import { damagedError } from '../store/damage.ts';
+import { diskError } from '../store/disk.ts';
 import { hashFile } from '../store/hash-file.ts';
 import { behaveAsChild } from './behave-as-child.ts';
 import type { Conversion } from './converter.ts';
@@ -23,24 +26,29 @@ behaveAsChild();
 process.on('disconnect', () => process.exit(1));
 process.channel?.unref();
 
-/** One conversion: reads the stored output, writes it in the wanted format; an error is said on stdout, as JSON. */
+/** One conversion: reads the stored output, writes it in the requested format; an error is printed to stdout as JSON. */
 const { path, digest, type, from, to, labels, geometry, target } = JSON.parse(
   process.argv[2],
 ) as Conversion & {
   target: string;
 };
 
-async function readStored(): Promise<{ value: OutputValue; stated?: FileGeometry }> {
+async function readStored(): Promise<{ value: OutputValue; stated?: FileGeometry; own?: readonly Label[] }> {
   const source = {
     name: `output.${from}`,
     open: (start = 0) => createReadStream(path, { start, highWaterMark: 1 << 20 }),
   };
   switch (type) {
-    case 'LabelVolume':
+    case 'LabelVolume': {
+      if (isDicomFormat(from)) {
+        const { labelMap, labels: own } = readSegmentationFile(await readFile(path));
+        return { value: labelMap, own };
+      }
       return readVolume([source], nodePlatform).then(({ volume, header }) => ({
         value: volume,
         stated: header.geometry,
       }));
+    }
     case 'VTKMesh':
       return { value: readMesh(await readFile(path)) };
     case 'Fiducials': {
@@ -61,15 +69,16 @@ async function readStored(): Promise<{ value: OutputValue; stated?: FileGeometry
 }
 
 try {
-  if (`sha256:${await hashFile(path)}` !== digest) throw damagedError(path, 'its SHA-256 is another');
-  const { value, stated } = await readStored();
+  if (`sha256:${await hashFile(path)}` !== digest) throw damagedError(path, 'its SHA-256 does not match');
+  const { value, stated, own } = await readStored();
   await using file = await open(target, 'wx', 0o600);
-  // It goes on after a write that took a part only.
+  // It continues after a partial write.
   await file.writeFile(
     encodeOutput(type, value, to, nodePlatform, {
-      // A result of an older version has none beside it, and states it itself if it is of the input's format.
+      // Older versions stored no grid with a result, but the result states it if it is in the input's format.
       geometry: geometry ?? stated,
-      labels: [...labels],
+      // A segmentation says what its labels were when it was made.
+      labels: [...(own ?? labels)],
     }),
   );
 } catch (error) {

@@ -9,7 +9,8 @@ import { writeApp } from '../../test/app-fixture.ts';
 import { encode, obliqueAffine, phantom } from '../../test/phantom.ts';
 import { type App, openApp } from '../apps.ts';
 import type { ClaimedJob } from '../store/job-records.ts';
-import { type JobSource, type Supervisor, startSupervisor } from './supervisor.ts';
+import type { JobSource } from './job-source.ts';
+import { type Supervisor, startSupervisor } from './supervisor.ts';
 
 let folder: string;
 let input: string;

@@ -1,4 +1,4 @@
-import { type ModelSpec, TomaatError, verifyNetwork } from '@tomaat/core';
+import { isNetworkSpec, type ModelSpec, TomaatError, verifyNetwork } from '@tomaat/core';
 import { type App, openApp } from '../apps.ts';
 import { registerAppModules } from '../runtimes/app-modules.ts';
 import { findProgram } from '../runtimes/command.ts';
@@ -7,7 +7,7 @@ import { behaveAsChild } from './behave-as-child.ts';
 import { isOutOfMemory } from './out-of-memory.ts';
 import type { ModelReport } from './verify-app.ts';
 
-/* Loads every model of an app, tries each network on zeros, tells its parent what it saw, and ends. */
+/* Loads every model of an app, tries each network on zeros, reports the results to its parent, and ends. */
 
 behaveAsChild();
 process.on('disconnect', () => process.exit(1));
@@ -20,10 +20,10 @@ async function verifyModel(app: App, spec: ModelSpec): Promise<ModelReport> {
   try {
     if (spec.runtime === 'command') {
       await findProgram(spec, app.folder);
-      return { name, faults: [], summary: 'the program is there' };
+      return { name, faults: [], summary: 'the program exists' };
     }
     const model = await openModel(app, spec, noJob);
-    if (model.kind === 'network' && spec.runtime === 'onnx')
+    if (model.kind === 'network' && isNetworkSpec(spec))
       return { name, ...(await verifyNetwork(app.manifest, spec, model.session)) };
     return { name, faults: [], summary: 'loaded' };
   } catch (error) {

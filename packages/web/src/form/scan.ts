@@ -31,7 +31,7 @@ export interface Scan {
   anonymous(): Promise<{ name: string; blob: Blob }[]>;
 }
 
-/** What the file picker offers: browsers look at the last part of an ending. A DICOM file is told what to do with it. */
+/** What the file picker offers: browsers look at the last part of an ending. For a DICOM file, the page says what to do with it. */
 export const volumePicker: readonly string[] = [...readableEndings, '.gz', '.dcm'];
 /** The same for transforms; a displacement grid is a volume in one file. */
 export const transformPicker: readonly string[] = [
@@ -142,7 +142,7 @@ export function headerFacts(header: VolumeHeader): HeaderFact[] {
   return facts;
 }
 
-/** Whether an axis lies more than half a degree off the body's. */
+/** Whether an axis is more than half a degree off the body's. */
 function isOblique({ affine }: VolumeHeader): boolean {
   const spacing = spacingOf(affine);
   return [0, 1, 2].some(

@@ -191,7 +191,7 @@ function useScan(submission: Submission | undefined, service: Service | undefine
   return state;
 }
 
-// ---- Beside the picture ----
+// ---- Next to the picture ----
 
 function LabelTable({
   measured,

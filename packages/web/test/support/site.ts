@@ -6,7 +6,8 @@ import pino from 'pino';
 import { type Browser, type BrowserContext, chromium, type Page } from 'playwright-core';
 import { build } from 'vite';
 import { findChromium } from '../../../../test/programs.ts';
-import { type RunningServer, type ServerOptions, startServer } from '../../../server/src/server.ts';
+import type { ServerOptions } from '../../../server/src/server/options.ts';
+import { type RunningServer, startServer } from '../../../server/src/server.ts';
 
 const web = fileURLToPath(new URL('../..', import.meta.url));
 const repository = fileURLToPath(new URL('../../../..', import.meta.url));

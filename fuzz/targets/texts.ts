@@ -1,4 +1,4 @@
-/** Targets of readers of text that write nothing back as a volume: meshes, and headers that lose what tells whose scan it is. */
+/** Readers of text that write nothing back as a volume: meshes, and headers that lose what identifies a patient. */
 import {
   collectBytes,
   findIdentifyingText,
@@ -8,9 +8,8 @@ import {
   readMesh,
   writeStripped,
 } from '@tomaat/core';
-import { nodePlatform } from '../packages/server/src/node-platform.ts';
-import type { LongRuns } from './long-runs.ts';
-import { bytesOf, equal, must, type Target } from './target.ts';
+import { nodePlatform } from '../../packages/server/src/node-platform.ts';
+import { bytesOf, equal, must, type Target } from '../target.ts';
 
 const tetrahedron: Mesh = {
   positions: Float32Array.of(0, 0, 0, 10.5, 0, 0.25, 0, 20, -3, 1, 2, 30),
@@ -80,24 +79,6 @@ const mesh: Target = {
         String(again.triangles) === String(triangles),
       'a binary file keeps the mesh',
     );
-  },
-};
-
-/** What stands at each place of headers of text, for all who read them. */
-export const headerRuns: Readonly<Record<'nrrd' | 'metaimage', LongRuns>> = {
-  nrrd: {
-    texts: [
-      'NRRD0005…\n…# comment…\n…type…:…uchar…\ndimension:…3…\nspace:…left-posterior-superior…\nsizes:…2…2…1…\nspace directions:…(…1…,…0,0…)…(0,1,0) (0,0,1)…\nspace origin:…(…1…,2,3…)…\nspace units:…"…mm…" "mm" "mm"…\nkinds:…domain…domain domain\nendian:…little…\nkey…:=…value…\nencoding:…raw…\n\n1234',
-      'NRRD0004\ntype: uchar\ndimension: 3\nsizes: 2 2 1\nspacings:…1…2 3…\naxis mins:…0…0 0…\naxis maxs:…1…1 1…\ncenterings:…cell…node cell…\nunits:…"…um…" "um" "um"…\nthicknesses:…1 1 1\nbyte skip:…0…\nline skip:…0…\ncontent:…a…\nmeasurement frame:…(1,0,0)…(0,1,0) (0,0,1)\nencoding: text\n\n1…2 3 4…\n',
-      'NRRD0005\ntype: uchar\ndimension: 3\nspace dimension:…3…\nsizes: 2 2 1\nspace directions: …none…(1,0,0) (0,1,0)\ndata file:…b.raw…\nencoding: raw\n',
-    ],
-  },
-  metaimage: {
-    texts: [
-      '…ObjectType…=…Image…\n…NDims…=…3…\nBinaryData =…True…\nBinaryDataByteOrderMSB =…False…\nCompressedData =…False…\nTransformMatrix =…1…0 0 0 1 0 0 0 1…\nOffset =…1…2 3…\nCenterOfRotation =…0…0 0\nAnatomicalOrientation =…RAI…\nElementSpacing =…1…2 3…\nDistanceUnits =…mm…\nDimSize =…2…2 1…\nElementNumberOfChannels =…1…\nHeaderSize =…0…\nComment…=…a…\nPatient…Name :…b…\nElementType =…MET_UCHAR…\nElementDataFile…=…LOCAL…\n1234',
-      'NDims = 3\nDimSize = 2 2 1\nBinaryData = False\nElementType = MET_SHORT\nElementDataFile = LOCAL\n1…2,3…4…\n',
-      'NDims = 3\nDimSize = 2 2 1\nElementType = MET_UCHAR\nElementDataFile =…b.raw…\n',
-    ],
   },
 };
 

@@ -1,203 +1,15 @@
 import { TomaatError } from '../errors.ts';
 import type { Mesh } from '../labels/surface.ts';
-import type { Bytes } from '../platform.ts';
 import { latin1 } from './header.ts';
 
-/** Pieces of about this many numbers are made at a time. */
-const pieceLength = 1 << 15;
-const triangleBytes = 50;
-const stlHeaderBytes = 84;
-/** A mesh smaller than this is written with all its digits: four decimals of a millimetre would be coarse for it. */
-const fineExtentMm = 5;
+/** A binary STL file: a text of 80 bytes and the number of triangles, then so many bytes for each. */
+export const stlHeaderBytes = 84;
+export const stlTriangleBytes = 50;
 
 /**
- * A legacy VTK file of polygons (VTK file formats, version 3.0), RAS+ mm. The title line says so, as 3D Slicer reads it.
- * Labels become the cell scalar `label`.
- */
-export function* meshToVtk(mesh: Mesh, options: { binary?: boolean } = {}): Generator<Bytes> {
-  const { positions, triangles, labels } = mesh;
-  const { binary = false } = options;
-  const text = (s: string) => new TextEncoder().encode(s);
-  const count = triangles.length / 3;
-  const isFine = extentOf(positions) < fineExtentMm;
-  yield text(
-    `# vtk DataFile Version 3.0\nTOMAAT surface SPACE=RAS\n${binary ? 'BINARY' : 'ASCII'}\nDATASET POLYDATA\nPOINTS ${positions.length / 3} float\n`,
-  );
-  yield* pieces(positions.length, 3, (from, to) =>
-    binary ? floatBytes(positions, from, to) : coordinateLines(positions, from, to, isFine),
-  );
-  yield text(`${binary ? '\n' : ''}POLYGONS ${count} ${count * 4}\n`);
-  yield* pieces(triangles.length, 3, (from, to) =>
-    binary ? polygonBytes(triangles, from, to) : polygonLines(triangles, from, to),
-  );
-  if (binary) yield text('\n');
-  if (!labels) return;
-  yield text(`CELL_DATA ${count}\nSCALARS label unsigned_short 1\nLOOKUP_TABLE default\n`);
-  yield* pieces(labels.length, 1, (from, to) => {
-    if (!binary) return text(`${labels.subarray(from, to).join('\n')}\n`);
-    const bytes = new Uint8Array((to - from) * 2);
-    const view = new DataView(bytes.buffer);
-    for (let i = from; i < to; i++) view.setUint16((i - from) * 2, labels[i]);
-    return bytes;
-  });
-  if (binary) yield text('\n');
-}
-
-/** The largest distance between two points along an axis, mm. */
-function extentOf(positions: Float32Array): number {
-  const low = [Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY];
-  const high = low.map((v) => -v);
-  for (let i = 0; i < positions.length; i++) {
-    const axis = i % 3;
-    if (positions[i] < low[axis]) low[axis] = positions[i];
-    if (positions[i] > high[axis]) high[axis] = positions[i];
-  }
-  return Math.max(...high.map((v, axis) => v - low[axis]));
-}
-
-function* pieces(length: number, step: number, make: (from: number, to: number) => Bytes): Generator<Bytes> {
-  const size = pieceLength * step;
-  for (let from = 0; from < length; from += size) yield make(from, Math.min(length, from + size));
-}
-
-function floatBytes(values: Float32Array, from: number, to: number): Bytes {
-  const bytes = new Uint8Array((to - from) * 4);
-  const view = new DataView(bytes.buffer);
-  for (let i = from; i < to; i++) view.setFloat32((i - from) * 4, values[i]);
-  return bytes;
-}
-
-function polygonBytes(triangles: Uint32Array, from: number, to: number): Bytes {
-  const bytes = new Uint8Array(((to - from) / 3) * 16);
-  const view = new DataView(bytes.buffer);
-  for (let i = from, at = 0; i < to; i += 3, at += 16) {
-    view.setInt32(at, 3);
-    for (let k = 0; k < 3; k++) view.setInt32(at + 4 + 4 * k, triangles[i + k]);
-  }
-  return bytes;
-}
-
-function coordinateLines(values: Float32Array, from: number, to: number, isFine: boolean): Bytes {
-  const out = createTextBuffer((to - from) * 12);
-  for (let i = from; i < to; i++) {
-    if (isFine) out.exact(values[i]);
-    else out.decimal(values[i]);
-    out.byte((i - from) % 3 === 2 ? 10 : 32);
-  }
-  return out.bytes();
-}
-
-function polygonLines(triangles: Uint32Array, from: number, to: number): Bytes {
-  const out = createTextBuffer((to - from) * 11);
-  for (let i = from; i < to; i += 3) {
-    out.byte(51);
-    for (let k = 0; k < 3; k++) {
-      out.byte(32);
-      out.integer(triangles[i + k]);
-    }
-    out.byte(10);
-  }
-  return out.bytes();
-}
-
-/** Text of numbers, made several times faster than by strings. */
-function createTextBuffer(expectedBytes: number) {
-  let buffer = new Uint8Array(expectedBytes + 64);
-  let length = 0;
-  const reserve = (more: number) => {
-    if (length + more <= buffer.length) return;
-    const larger = new Uint8Array(buffer.length * 2 + more);
-    larger.set(buffer);
-    buffer = larger;
-  };
-  const digits = (value: number) => {
-    let count = 1;
-    for (let limit = 10; value >= limit; limit *= 10) count++;
-    let rest = value;
-    for (let at = length + count - 1; at >= length; at--) {
-      const tenth = Math.floor(rest / 10);
-      buffer[at] = 48 + rest - tenth * 10;
-      rest = tenth;
-    }
-    length += count;
-  };
-  const byte = (code: number) => {
-    reserve(1);
-    buffer[length++] = code;
-  };
-  const integer = (value: number) => {
-    reserve(10);
-    digits(value);
-  };
-  /** With all digits that a float32 has. */
-  const exact = (value: number) => {
-    const text = new TextEncoder().encode(String(Number(value.toPrecision(9))));
-    reserve(text.length);
-    buffer.set(text, length);
-    length += text.length;
-  };
-  /** To four decimals, without zeros at the end. */
-  const decimal = (value: number) => {
-    let tenThousandths = Math.round(Math.abs(value) * 1e4);
-    if (!(tenThousandths < 2 ** 31)) return exact(value);
-    reserve(16);
-    if (value < 0 && tenThousandths > 0) buffer[length++] = 45;
-    const whole = Math.floor(tenThousandths / 1e4);
-    digits(whole);
-    tenThousandths -= whole * 1e4;
-    if (tenThousandths === 0) return;
-    buffer[length++] = 46;
-    for (let unit = 1000; tenThousandths > 0; unit /= 10) {
-      const digit = Math.floor(tenThousandths / unit);
-      buffer[length++] = 48 + digit;
-      tenThousandths -= digit * unit;
-    }
-  };
-  return { byte, integer, decimal, exact, bytes: () => buffer.subarray(0, length) };
-}
-
-/**
- * A binary STL file, RAS+ mm (its 80 bytes of text say so, as 3D Slicer reads them). The format has no vertices in
- * common and no labels: all labels are in it, without their names.
- */
-export function* meshToStl(mesh: Mesh): Generator<Bytes> {
-  const { positions, triangles } = mesh;
-  const head = new Uint8Array(stlHeaderBytes).fill(32, 0, 80);
-  head.set(new TextEncoder().encode('TOMAAT surface SPACE=RAS'));
-  new DataView(head.buffer).setUint32(80, triangles.length / 3, true);
-  yield head;
-  yield* pieces(triangles.length, 3, (from, to) => {
-    const bytes = new Uint8Array(((to - from) / 3) * triangleBytes);
-    const view = new DataView(bytes.buffer);
-    for (let i = from, at = 0; i < to; i += 3, at += triangleBytes) {
-      const [a, b, c] = [triangles[i] * 3, triangles[i + 1] * 3, triangles[i + 2] * 3];
-      const ux = positions[b] - positions[a];
-      const uy = positions[b + 1] - positions[a + 1];
-      const uz = positions[b + 2] - positions[a + 2];
-      const vx = positions[c] - positions[a];
-      const vy = positions[c + 1] - positions[a + 1];
-      const vz = positions[c + 2] - positions[a + 2];
-      const nx = uy * vz - uz * vy;
-      const ny = uz * vx - ux * vz;
-      const nz = ux * vy - uy * vx;
-      const length = Math.hypot(nx, ny, nz) || 1;
-      view.setFloat32(at, nx / length, true);
-      view.setFloat32(at + 4, ny / length, true);
-      view.setFloat32(at + 8, nz / length, true);
-      for (let k = 0; k < 3; k++) {
-        view.setFloat32(at + 12 + 4 * k, positions[a + k], true);
-        view.setFloat32(at + 24 + 4 * k, positions[b + k], true);
-        view.setFloat32(at + 36 + 4 * k, positions[c + k], true);
-      }
-    }
-    return bytes;
-  });
-}
-
-/**
- * Reads a mesh: legacy VTK polygons (text or binary, file versions 1 to 5) or binary STL, told by the bytes. Polygons of
- * more than three corners and triangle strips become triangles; the vertices of an STL that are equal become one. A
- * file without a SPACE in its title is taken as RAS, as the TOMAAT v1 protocol has it; LPS is turned.
+ * Reads a mesh: legacy VTK polygons (text or binary, file versions 1 to 5) or binary STL, recognised by the bytes. Polygons of
+ * more than three corners and triangle strips become triangles; equal vertices of an STL become one. A
+ * file without a SPACE in its title is read as RAS, as in the TOMAAT v1 protocol; LPS is converted.
  * Throws UNKNOWN_FORMAT, UNSUPPORTED_FORMAT, BAD_HEADER or BAD_VOXELS.
  */
 export function readMesh(bytes: Uint8Array): Mesh {
@@ -205,20 +17,20 @@ export function readMesh(bytes: Uint8Array): Mesh {
   if (start.startsWith('# vtk DataFile')) return readVtk(bytes);
   if (bytes.length >= stlHeaderBytes) {
     const count = new DataView(bytes.buffer, bytes.byteOffset).getUint32(80, true);
-    if (bytes.length === stlHeaderBytes + count * triangleBytes) return readStl(bytes, count);
+    if (bytes.length === stlHeaderBytes + count * stlTriangleBytes) return readStl(bytes, count);
     if (!start.startsWith('solid') && /SPACE=|STL/i.test(latin1(bytes.subarray(0, 80)))) {
-      throw badData(`The STL file names ${count} triangles but has ${bytes.length} bytes`);
+      throw badData(`The STL file states ${count} triangles but has ${bytes.length} bytes`);
     }
   }
   if (start.startsWith('solid')) {
     throw new TomaatError(
       'UNSUPPORTED_FORMAT',
-      'STL files in text are not read; save it as binary STL or VTK.',
+      'STL files in text are not supported. Save it as binary STL or VTK.',
     );
   }
   throw new TomaatError(
     'UNKNOWN_FORMAT',
-    'The file is not a mesh; send legacy VTK polygons (.vtk) or binary STL (.stl).',
+    'The file is not a mesh. Send legacy VTK polygons (.vtk) or binary STL (.stl).',
   );
 }
 
@@ -233,7 +45,7 @@ function readStl(bytes: Uint8Array, count: number): Mesh {
   const bits = new Uint32Array(points.buffer);
   let used = 0;
   for (let i = 0; i < count * 3; i++) {
-    const at = stlHeaderBytes + Math.floor(i / 3) * triangleBytes + 12 + (i % 3) * 12;
+    const at = stlHeaderBytes + Math.floor(i / 3) * stlTriangleBytes + 12 + (i % 3) * 12;
     const next = used * 3;
     // Adding 0 makes -0 into 0, so that equal numbers have equal bits.
     for (let k = 0; k < 3; k++) points[next + k] = view.getFloat32(at + 4 * k, true) + 0;
@@ -311,7 +123,7 @@ function createVtkCursor(bytes: Uint8Array) {
       throw badHead(`${what} is "${text ?? ''}"`);
     return value;
   };
-  /** The next word as a number: short decimals by their digits (exact, see Clinger 1990), all else by Number(). */
+  /** The next word as a number: short decimals by their digits (exact, see Clinger 1990), others by Number(). */
   const nextNumber = (): number => {
     while (at < bytes.length && isBlank(bytes[at])) at++;
     const start = at;
@@ -338,7 +150,7 @@ function createVtkCursor(bytes: Uint8Array) {
     const value = Number(text);
     if (text === undefined || Number.isNaN(value) !== /^nan$/i.test(text)) {
       throw badData(
-        text === undefined ? 'The file ends among its numbers' : `"${text}" stands where a number must be`,
+        text === undefined ? 'The file ends among its numbers' : `"${text}" was found instead of a number`,
       );
     }
     return value;
@@ -346,10 +158,10 @@ function createVtkCursor(bytes: Uint8Array) {
   const values = (length: number, typeWord: string): Values => {
     const typeName = typeWord.toLowerCase();
     const type = vtkTypes[typeName];
-    if (!type) throw badHead(`The number type "${typeWord}" is not known`);
+    if (!type) throw badHead(`The number type "${typeWord}" is unknown`);
     const [size, read] = type;
     if (length * (binary ? size : 1) > bytes.length - at)
-      throw badData(`${length} numbers were promised, the file ends before them`);
+      throw badData(`${length} numbers were announced, but the file ends before them`);
     const out =
       size === 8 || typeName === 'unsigned_int'
         ? new Float64Array(length)
@@ -360,7 +172,7 @@ function createVtkCursor(bytes: Uint8Array) {
       const end = bytes.indexOf(10, at);
       at = end + 1;
       if (end < 0 || length * size > bytes.length - at)
-        throw badData(`${length} numbers were promised, the file ends before them`);
+        throw badData(`${length} numbers were announced, but the file ends before them`);
       if (typeName === 'float') for (let i = 0; i < length; i++) out[i] = view.getFloat32(at + i * 4);
       else if (typeName === 'int') for (let i = 0; i < length; i++) out[i] = view.getInt32(at + i * 4);
       else for (let i = 0; i < length; i++) out[i] = read(view, at + i * size);
@@ -394,7 +206,7 @@ function readVtk(bytes: Uint8Array): Mesh {
   if (!/^DATASET\s+POLYDATA$/i.test(dataset)) {
     throw new TomaatError(
       'UNSUPPORTED_FORMAT',
-      `The VTK file holds "${dataset}"; only polygons (DATASET POLYDATA) are read.`,
+      `The VTK file contains "${dataset}", which is not supported. Send polygons (DATASET POLYDATA).`,
     );
   }
   let positions: Float32Array | undefined;
@@ -452,11 +264,11 @@ function readCells(cursor: Cursor): Cells {
     for (let k = 0; k < count; k++) corners[offsets[cell] + k] = flat[at++];
     offsets[cell + 1] = offsets[cell] + count;
   }
-  if (at !== second) throw badData(`The cells take ${at} numbers, ${second} were promised`);
+  if (at !== second) throw badData(`The cells take ${at} numbers, but ${second} were announced`);
   return { offsets, corners };
 }
 
-/** Cells as file version 5.1 has them: where each one begins, then all corners. */
+/** Cells as in file version 5.1: the offset of each one, then all corners. */
 function readOffsets(cursor: Cursor, offsetCount: number, cornerCount: number): Cells {
   cursor.word();
   const offsets = cursor.values(offsetCount, cursor.word() ?? '');
@@ -474,7 +286,7 @@ function skipMetadata(cursor: Cursor): void {
   while (cursor.peek() !== '' && cursor.line().trim() !== '');
 }
 
-/** Reads past an attribute; gives the numbers of one that may hold labels. */
+/** Skips an attribute; returns the numbers of one that may hold labels. */
 function readAttribute(
   cursor: Cursor,
   key: string,
@@ -516,7 +328,7 @@ function readAttribute(
       if (arrayName === 'label') labels = { name: arrayName, values };
     }
     return labels;
-  } else throw badHead(`The keyword "${key.slice(0, 40)}" is not known`);
+  } else throw badHead(`The keyword "${key.slice(0, 40)}" is unknown`);
   return undefined;
 }
 
@@ -563,12 +375,13 @@ function checkMesh({
 }): Mesh {
   const vertices = positions.length / 3;
   for (let i = 0; i < positions.length; i++) {
-    if (!Number.isFinite(positions[i])) throw badData(`Vertex ${Math.floor(i / 3)} is at no finite place`);
+    if (!Number.isFinite(positions[i]))
+      throw badData(`Vertex ${Math.floor(i / 3)} has coordinates that are not finite`);
   }
   for (let i = 0; i < triangles.length; i++) {
     if (!(triangles[i] >= 0 && triangles[i] < vertices)) {
       throw badData(
-        `Triangle ${Math.floor(i / 3)} has the corner ${triangles[i]}, there are ${vertices} vertices`,
+        `Triangle ${Math.floor(i / 3)} has the corner ${triangles[i]}, but there are only ${vertices} vertices`,
       );
     }
   }
@@ -583,10 +396,10 @@ function toRas(mesh: Mesh, title: string): Mesh {
 function badHead(fault: string): TomaatError {
   return new TomaatError(
     'BAD_HEADER',
-    `${fault}. The mesh file is damaged or of another kind; save it again as legacy VTK polygons.`,
+    `${fault}. The mesh file is damaged or of another kind. Save it again as legacy VTK polygons.`,
   );
 }
 
 function badData(fault: string): TomaatError {
-  return new TomaatError('BAD_VOXELS', `${fault}. The mesh file is damaged; save or send it again.`);
+  return new TomaatError('BAD_VOXELS', `${fault}. The mesh file is damaged. Save or send it again.`);
 }

@@ -1,0 +1,127 @@
+import { ascii, binary, type Code, codeSequence, datasetOf, fitText, sequence, text } from './build.ts';
+import { type CieLab, cieLabOf, colorOf } from './cielab.ts';
+import { type Dataset, firstItem, numbers, text as textOf, word } from './dataset.ts';
+import { privateBlock, privateNumbers, privateTags } from './private-block.ts';
+import type { Maker } from './result-modules.ts';
+import { type Tag, tags } from './tags.ts';
+import type { TextCoding } from './text-coding.ts';
+
+/* A label as an item of SegmentSequence (PS3.3 C.8.20.4), and back. */
+
+/** A label, as a manifest describes it. */
+export interface SegmentLabel {
+  readonly value: number;
+  readonly name: string;
+  /** sRGB, such as `#e6194b`. */
+  readonly color?: string;
+  /** What it is: the segmented property type. */
+  readonly code?: Code;
+  /** What kind of thing that is. */
+  readonly category?: Code;
+  /** What restricts the code, such as the side of the body. */
+  readonly modifier?: Code;
+}
+
+/** The category of a label that states a code and no category. */
+export const defaultCategory: Code = { scheme: 'SCT', value: '123037004', meaning: 'Anatomical Structure' };
+
+/** Category and type of a label without a code: what 3D Slicer and dcmqi give a segment of which nothing is known. */
+export const defaultType: Code = { scheme: 'SCT', value: '85756007', meaning: 'Tissue' };
+
+/** The segment of the voxels without a label, which a LABELMAP must describe too. */
+export const background: SegmentLabel = {
+  value: 0,
+  name: 'Background',
+  code: { scheme: 'DCM', value: '125040', meaning: 'Background' },
+  category: { scheme: 'DCM', value: '125040', meaning: 'Background' },
+};
+
+/** The item of a label. Its name is SegmentLabel; where that cannot hold it, SegmentDescription has it in full. */
+export function describeSegment(
+  label: SegmentLabel,
+  number: number,
+  trackingUid: string,
+  maker: Maker,
+  coding: TextCoding,
+): Dataset {
+  const { name, code = defaultType, modifier, color } = label;
+  const category = label.category ?? (label.code ? defaultCategory : defaultType);
+  const algorithm = `${maker.name} ${maker.version}`;
+  const modifiers = modifier
+    ? [codeSequence(tags.segmentedPropertyTypeModifierCodeSequence, modifier, coding)]
+    : [];
+  return datasetOf(
+    codeSequence(tags.segmentedPropertyCategoryCodeSequence, category, coding),
+    binary(tags.segmentNumber, 'US', number),
+    text(tags.segmentLabel, 'LO', name, coding),
+    fitText(name, 'LO') === name ? undefined : text(tags.segmentDescription, 'ST', name, coding),
+    sequence(
+      tags.segmentationAlgorithmIdentificationSequence,
+      datasetOf(
+        codeSequence(
+          tags.algorithmFamilyCodeSequence,
+          { scheme: 'DCM', value: '123109', meaning: 'Artificial Intelligence' },
+          coding,
+        ),
+        text(tags.algorithmName, 'LO', maker.name, coding),
+        text(tags.algorithmVersion, 'LO', maker.version, coding),
+      ),
+    ),
+    ascii(tags.segmentAlgorithmType, 'CS', 'AUTOMATIC'),
+    text(tags.segmentAlgorithmName, 'LO', algorithm, coding),
+    color === undefined ? undefined : binary(tags.recommendedDisplayCieLabValue, 'US', ...cieLabOf(color)),
+    codeSequence(tags.segmentedPropertyTypeCodeSequence, code, coding, ...modifiers),
+    text(tags.trackingId, 'UT', name, coding),
+    ascii(tags.trackingUid, 'UI', trackingUid),
+    ...privateBlock(binary(privateTags.labelValue, 'US', label.value)),
+  );
+}
+
+/** The texts of a label that must be written in some character set. */
+export const textsOf = ({ name, code, category, modifier }: SegmentLabel): string[] => [
+  name,
+  ...[code, category, modifier].flatMap((one) => (one ? [one.value, one.scheme, one.meaning] : [])),
+];
+
+/** A segment as it was read. */
+export interface ReadSegment extends SegmentLabel {
+  /** SegmentNumber, by which frames or pixels name it. */
+  readonly number: number;
+}
+
+/**
+ * The label of an item of SegmentSequence. `value` is the one of the label map that the segment was made from where the file
+ * states it, as ours do, else SegmentNumber. `characterSets` are those of the data set around it.
+ */
+export function readSegment(item: Dataset, number: number, characterSets: Dataset): ReadSegment {
+  const said = (tag: Tag, within = item) => textOf(withCharacterSet(within, characterSets), tag);
+  const label = said(tags.segmentLabel) ?? `Segment ${number}`;
+  const description = said(tags.segmentDescription);
+  const name = description !== undefined && fitText(description, 'LO') === label ? description : label;
+  const codeOf = (tag: Tag, within = item): Code | undefined => {
+    const found = firstItem(within, tag);
+    const value = found && (said(tags.codeValue, found) ?? said(tags.longCodeValue, found));
+    const scheme = found && said(tags.codingSchemeDesignator, found);
+    if (!found || value === undefined || scheme === undefined) return undefined;
+    return { scheme, value, meaning: said(tags.codeMeaning, found) ?? value };
+  };
+  const type = firstItem(item, tags.segmentedPropertyTypeCodeSequence);
+  const lab = numbers(item, tags.recommendedDisplayCieLabValue, 'US');
+  return {
+    number,
+    value: privateNumbers(item, privateTags.labelValue, 'US')?.[0] ?? number,
+    name,
+    color: lab?.length === 3 ? colorOf([lab[0], lab[1], lab[2]] satisfies CieLab) : undefined,
+    code: codeOf(tags.segmentedPropertyTypeCodeSequence),
+    category: codeOf(tags.segmentedPropertyCategoryCodeSequence),
+    modifier: type && codeOf(tags.segmentedPropertyTypeModifierCodeSequence, type),
+  };
+}
+
+/** An item with the character set of its data set, unless it states its own. */
+function withCharacterSet(item: Dataset, parent: Dataset): Dataset {
+  const own = item.get(tags.specificCharacterSet) ?? parent.get(tags.specificCharacterSet);
+  return own && word(item, tags.specificCharacterSet) === undefined
+    ? new Map([...item, [tags.specificCharacterSet, own]])
+    : item;
+}

@@ -1,0 +1,399 @@
+import { TomaatError } from '../errors.ts';
+import { applyAffine, determinant, lpsToRas, multiply, spacingOf } from '../geometry/affine.ts';
+import { inverseAffine } from '../geometry/grid.ts';
+import { type LabelVoxels, labelTypeFor } from '../labels/label-map.ts';
+import type { Grid, Volume } from '../volume.ts';
+import { ascii, binary, bytesElement, datasetOf, sequence, text } from './build.ts';
+import { type Dataset, type DicomElement, unsignedShort, words } from './dataset.ts';
+import { isAtVoxel } from './frame-place.ts';
+import { privateBlock, privateTags } from './private-block.ts';
+import {
+  derivedFrom,
+  equipment,
+  frameOfReference,
+  lacksForResults,
+  lossyCompression,
+  type Maker,
+  patientAndStudy,
+  referencedSeries,
+  times,
+} from './result-modules.ts';
+import { background, describeSegment, type SegmentLabel, textsOf } from './segment-description.ts';
+import {
+  labelFrames,
+  packBinaryFrames,
+  type SegmentFrame,
+  segmentVoxels,
+  valuesInSlices,
+} from './segmentation-pixels.ts';
+import type { DicomSource, Vector } from './source.ts';
+import { tags } from './tags.ts';
+import { chooseTextCoding, type TextCoding } from './text-coding.ts';
+import { transferSyntaxes } from './transfer-syntaxes.ts';
+import { type CreateUid, createUids } from './uids.ts';
+import type { DicomObject } from './write-file.ts';
+
+/* A label map as a DICOM segmentation (PS3.3 A.51, C.8.20), with each frame at the place of the image it was made from. */
+
+/** BINARY: a frame for each segment in a slice, which every reader knows. LABELMAP (Supplement 243): the label map itself. */
+export type SegmentationType = 'BINARY' | 'LABELMAP';
+
+export interface SegmentationOptions {
+  /** What the values mean. Values that it lacks become segments named “label 7”. */
+  labels: readonly SegmentLabel[];
+  maker: Maker;
+  /** What the series is called. */
+  description: string;
+  /** What tells this result from the others of the same seed. */
+  role: string;
+  /** Of which UIDs are made (see `createUids`): the same for the same. Random if missing. */
+  seed?: string;
+  type?: SegmentationType;
+  /** Without a type: BINARY up to this many bytes of pixels, LABELMAP above. 50 MB if missing. */
+  maxBinaryBytes?: number;
+  /** Of a LABELMAP; 'rle' if missing. */
+  compression?: 'none' | 'rle';
+  /** Of the result; now if missing. */
+  time?: Date;
+}
+
+const sopClasses = {
+  BINARY: '1.2.840.10008.5.1.4.1.1.66.4',
+  LABELMAP: '1.2.840.10008.5.1.4.1.1.66.7',
+} as const;
+
+/** Numbers of result series begin here, behind those that scanners use. */
+const firstSeriesNumber = 1000;
+
+/**
+ * The segmentation of a label map on the grid of its source.
+ *
+ * Every label of the list is a segment, in its order, whether or not a voxel has it: that a structure was looked for and not
+ * found is a finding, and its number is the same for every patient. (So does highdicom with the segments that it is given.)
+ * BINARY leaves out frames without a pixel; a label map without any label has one frame, as an image must.
+ *
+ * @throws TomaatError APP_OUTPUT when the label map does not lie on the grid of the source; BAD_INPUT when it is no label map of
+ *   values from 0 to 65535; NOT_ACCEPTABLE when the source lacks what a result refers to (`lacksForResults()`)
+ */
+export async function buildSegmentation(
+  labelMap: Volume,
+  source: DicomSource,
+  options: SegmentationOptions,
+): Promise<DicomObject> {
+  checkSource(source);
+  checkPlace(labelMap, source);
+  const voxels = segmentVoxels(labelMap);
+  const present = valuesInSlices(voxels, labelMap.size);
+  const segments = segmentsOf(options.labels, present);
+  const type = segmentationType(labelMap, present, options);
+  const coding = chooseTextCoding(words(source.dataset, tags.specificCharacterSet), [
+    ...segments.flatMap(textsOf),
+    ...[options.description, options.maker.name, options.maker.version],
+  ]);
+  const createUid = await createUids(options.seed);
+  const context: Context = { labelMap, voxels, source, options, type, segments, present, coding, createUid };
+  const { pixels, frames } = type === 'BINARY' ? binaryPixels(context) : labelMapPixels(context);
+  const sopInstanceUid = await createUid(`${options.role} instance`);
+  return {
+    sopClassUid: sopClasses[type],
+    sopInstanceUid,
+    transferSyntax:
+      type === 'LABELMAP' && options.compression !== 'none'
+        ? transferSyntaxes.rleLossless
+        : transferSyntaxes.explicitLittleEndian,
+    dataset: datasetOf(
+      ...patientAndStudy(source, coding),
+      ...(await frameOfReference(source, createUid)),
+      ...equipment(options.maker, coding),
+      ...times(source, options.time ?? new Date()),
+      ...(await seriesAndInstance(context, sopInstanceUid)),
+      ...imageModule(context, frames.length),
+      ...(await segmentModule(context)),
+      ...(await functionalGroups(context, frames)),
+      ...privateGrid(labelMap),
+      pixels,
+    ),
+  };
+}
+
+interface Context {
+  readonly labelMap: Volume;
+  readonly voxels: LabelVoxels;
+  readonly source: DicomSource;
+  readonly options: SegmentationOptions;
+  readonly type: SegmentationType;
+  readonly segments: readonly SegmentLabel[];
+  /** The values in each slice. */
+  readonly present: readonly (readonly number[])[];
+  readonly coding: TextCoding;
+  readonly createUid: CreateUid;
+}
+
+/** The kind of segmentation: the wanted one, else BINARY unless its pixels take more than the limit. */
+function segmentationType(
+  { size }: Volume,
+  present: Context['present'],
+  { type, maxBinaryBytes = 50e6 }: SegmentationOptions,
+): SegmentationType {
+  const frames = present.reduce((total, { length }) => total + length, 0);
+  return type ?? ((frames * size[0] * size[1]) / 8 > maxBinaryBytes ? 'LABELMAP' : 'BINARY');
+}
+
+/** The labels of the list, each value once, and those that it lacks. */
+function segmentsOf(labels: readonly SegmentLabel[], present: Context['present']): SegmentLabel[] {
+  const known = new Map<number, SegmentLabel>();
+  for (const label of labels) if (label.value !== 0 && !known.has(label.value)) known.set(label.value, label);
+  const found = [...new Set(present.flat())].sort((a, b) => a - b);
+  for (const value of found) if (!known.has(value)) known.set(value, { value, name: `label ${value}` });
+  // SegmentSequence must have an item.
+  return known.size > 0 ? [...known.values()] : [{ value: 1, name: 'label 1' }];
+}
+
+function checkSource(source: DicomSource): void {
+  const lack = lacksForResults(source);
+  if (lack)
+    throw new TomaatError('NOT_ACCEPTABLE', `${lack} Take the result as nii.gz.`, { field: 'format' });
+}
+
+/** Whether the voxels of a volume are those of the images: a segmentation states its place by them. */
+export function liesOnSource(grid: Grid, { dataset, slices, ...source }: DicomSource): boolean {
+  const { size, affine } = grid;
+  const hasSize =
+    size[0] === unsignedShort(dataset, tags.columns) &&
+    size[1] === unsignedShort(dataset, tags.rows) &&
+    size[2] === slices.length;
+  const toIndex = multiply(inverseAffine(affine), lpsToRas);
+  const isOn = (slice: number, x: number, y: number) => {
+    const [right, down] = [x * source.pixelSpacing[1], y * source.pixelSpacing[0]];
+    const place = (r: number) =>
+      slices[slice].position[r] + source.rowDirection[r] * right + source.columnDirection[r] * down;
+    const index = applyAffine(toIndex, [place(0), place(1), place(2)]);
+    return isAtVoxel(grid, index, [x, y, slice]);
+  };
+  const [x, y] = [size[0] - 1, size[1] - 1];
+  return hasSize && slices.every((_, k) => isOn(k, 0, 0) && isOn(k, x, 0) && isOn(k, 0, y));
+}
+
+function checkPlace(labelMap: Volume, source: DicomSource): void {
+  if (liesOnSource(labelMap, source)) return;
+  const { dataset, slices } = source;
+  const [columns, rows] = [tags.columns, tags.rows].map((tag) => unsignedShort(dataset, tag));
+  throw new TomaatError(
+    'APP_OUTPUT',
+    `The label map (${labelMap.size.join(' × ')}) does not lie on the grid of the DICOM series (${columns} × ${rows} × ${slices.length}), so that no segmentation of its images can be made of it. Resample it to that grid first, or write it as nii.gz.`,
+  );
+}
+
+async function seriesAndInstance(
+  { options, coding, createUid, source, type }: Context,
+  sopInstanceUid: string,
+): Promise<DicomElement[]> {
+  return [
+    ascii(tags.sopClassUid, 'UI', sopClasses[type]),
+    ascii(tags.sopInstanceUid, 'UI', sopInstanceUid),
+    ascii(tags.modality, 'CS', 'SEG'),
+    ascii(tags.seriesInstanceUid, 'UI', await createUid(`${options.role} series`)),
+    ascii(tags.seriesNumber, 'IS', firstSeriesNumber),
+    text(tags.seriesDescription, 'LO', options.description, coding),
+    ascii(tags.instanceNumber, 'IS', 1),
+    referencedSeries(source),
+    ascii(tags.contentLabel, 'CS', 'SEGMENTATION'),
+    text(tags.contentDescription, 'LO', options.description, coding),
+    text(tags.contentCreatorName, 'PN', 'TOMAAT', coding),
+  ];
+}
+
+/** Segmentation image (PS3.3 C.8.20.2): how the pixels are stored. */
+function imageModule({ labelMap, source, coding, type, segments }: Context, frames: number): DicomElement[] {
+  const bits = type === 'BINARY' ? 1 : 8 * bytesPerLabel(segments);
+  return [
+    ascii(tags.imageType, 'CS', 'DERIVED', 'PRIMARY'),
+    binary(tags.samplesPerPixel, 'US', 1),
+    ascii(tags.photometricInterpretation, 'CS', 'MONOCHROME2'),
+    ascii(tags.numberOfFrames, 'IS', frames),
+    binary(tags.rows, 'US', labelMap.size[1]),
+    binary(tags.columns, 'US', labelMap.size[0]),
+    binary(tags.bitsAllocated, 'US', bits),
+    binary(tags.bitsStored, 'US', bits),
+    binary(tags.highBit, 'US', bits - 1),
+    binary(tags.pixelRepresentation, 'US', 0),
+    ...lossyCompression(source, coding),
+    ...(type === 'LABELMAP'
+      ? [binary(tags.pixelPaddingValue, 'US', 0), ascii(tags.presentationLutShape, 'CS', 'IDENTITY')]
+      : []),
+  ];
+}
+
+const bytesPerLabel = (segments: readonly SegmentLabel[]): 1 | 2 =>
+  labelTypeFor(segments.map(({ value }) => value)) === 'uint8' ? 1 : 2;
+
+async function segmentModule({
+  type,
+  segments,
+  options,
+  coding,
+  createUid,
+}: Context): Promise<DicomElement[]> {
+  const described = type === 'LABELMAP' ? [background, ...segments] : segments;
+  const items: Dataset[] = [];
+  for (const [i, label] of described.entries()) {
+    const number = type === 'LABELMAP' ? label.value : i + 1;
+    const trackingUid = await createUid(`${options.role} label ${label.value}`);
+    items.push(describeSegment(label, number, trackingUid, options.maker, coding));
+  }
+  return [
+    ascii(tags.segmentationType, 'CS', type),
+    ascii(tags.segmentsOverlap, 'CS', 'NO'),
+    sequence(tags.segmentSequence, ...items),
+  ];
+}
+
+/** A frame of the result, by the index of its slice; of BINARY with the number of its segment. */
+interface Frame {
+  readonly slice: number;
+  readonly segmentNumber?: number;
+}
+
+function binaryPixels({ voxels, labelMap, segments, present }: Context): {
+  pixels: DicomElement;
+  frames: Frame[];
+} {
+  const slicesOf = new Map<number, number[]>(segments.map(({ value }) => [value, []]));
+  for (const [slice, values] of present.entries())
+    for (const value of values) slicesOf.get(value)?.push(slice);
+  const planned: SegmentFrame[] = segments.flatMap(({ value }) =>
+    slicesOf.get(value)!.map((slice) => ({ value, slice })),
+  );
+  if (planned.length === 0) planned.push({ value: segments[0].value, slice: 0 });
+  const numberOf = new Map(segments.map(({ value }, i) => [value, i + 1]));
+  return {
+    pixels: bytesElement(tags.pixelData, 'OB', packBinaryFrames(voxels, labelMap.size, planned)),
+    frames: planned.map(({ value, slice }) => ({ slice, segmentNumber: numberOf.get(value) })),
+  };
+}
+
+function labelMapPixels({ voxels, labelMap, segments, options }: Context): {
+  pixels: DicomElement;
+  frames: Frame[];
+} {
+  const bytesPerSample = bytesPerLabel(segments);
+  const encoded = labelFrames(voxels, labelMap.size, bytesPerSample, options.compression ?? 'rle');
+  return {
+    pixels:
+      'bytes' in encoded
+        ? bytesElement(tags.pixelData, bytesPerSample === 1 ? 'OB' : 'OW', encoded.bytes)
+        : { kind: 'fragments', tag: tags.pixelData, vr: 'OB', ...encoded },
+    frames: Array.from({ length: labelMap.size[2] }, (_, slice) => ({ slice })),
+  };
+}
+
+/** Where the frames lie, what they show and what they were made from (PS3.3 C.7.6.16, C.7.6.17). */
+async function functionalGroups(context: Context, frames: readonly Frame[]): Promise<DicomElement[]> {
+  const { source, coding, createUid, options, type, labelMap } = context;
+  const organization = await createUid(`${options.role} dimensions`);
+  const slices = [...new Set(frames.map(({ slice }) => slice))].sort((a, b) => a - b);
+  const positionIndex = new Map(slices.map((slice, i) => [slice, i + 1]));
+  // Of a slice or a segment the same elements for all of its frames.
+  const ofSlice = new Map(
+    slices.map((slice) => [
+      slice,
+      [
+        derivedFrom(source.slices[slice], coding),
+        sequence(
+          tags.planePositionSequence,
+          datasetOf(ascii(tags.imagePositionPatient, 'DS', ...source.slices[slice].position)),
+        ),
+      ],
+    ]),
+  );
+  const ofSegment = new Map(
+    frames.map(({ segmentNumber: number }) => [
+      number,
+      number === undefined
+        ? undefined
+        : sequence(
+            tags.segmentIdentificationSequence,
+            datasetOf(binary(tags.referencedSegmentNumber, 'US', number)),
+          ),
+    ]),
+  );
+  const perFrame = frames.map(({ slice, segmentNumber }) => {
+    const index = [...(segmentNumber === undefined ? [] : [segmentNumber]), positionIndex.get(slice)!];
+    const content = datasetOf(binary(tags.dimensionIndexValues, 'UL', ...index));
+    return datasetOf(
+      sequence(tags.frameContentSequence, content),
+      ...ofSlice.get(slice)!,
+      ofSegment.get(segmentNumber),
+    );
+  });
+  return [
+    ...dimensions(organization, type, coding),
+    ...(type === 'LABELMAP' && isBox(labelMap) ? [ascii(tags.dimensionOrganizationType, 'CS', '3D')] : []),
+    sequence(tags.sharedFunctionalGroupsSequence, sharedGroups(source, labelMap)),
+    sequence(tags.perFrameFunctionalGroupsSequence, ...perFrame),
+  ];
+}
+
+/** The dimensions by which frames are numbered: the segment, but for a LABELMAP, then the position. */
+function dimensions(organization: string, type: SegmentationType, coding: TextCoding): DicomElement[] {
+  const dimension = (pointer: number, group: number, label: string) =>
+    datasetOf(
+      ascii(tags.dimensionOrganizationUid, 'UI', organization),
+      binary(tags.dimensionIndexPointer, 'AT', pointer),
+      binary(tags.functionalGroupPointer, 'AT', group),
+      text(tags.dimensionDescriptionLabel, 'LO', label, coding),
+    );
+  const segment = dimension(tags.referencedSegmentNumber, tags.segmentIdentificationSequence, 'Segment');
+  const position = dimension(tags.imagePositionPatient, tags.planePositionSequence, 'Position');
+  return [
+    sequence(
+      tags.dimensionOrganizationSequence,
+      datasetOf(ascii(tags.dimensionOrganizationUid, 'UI', organization)),
+    ),
+    sequence(tags.dimensionIndexSequence, ...(type === 'BINARY' ? [segment] : []), position),
+  ];
+}
+
+/** Orientation and measures of all frames. Slices are as thick as they are apart: labels fill the space between them. */
+function sharedGroups(
+  { rowDirection, columnDirection, pixelSpacing }: DicomSource,
+  labelMap: Volume,
+): Dataset {
+  const thickness = sliceDistance(labelMap);
+  return datasetOf(
+    sequence(
+      tags.planeOrientationSequence,
+      datasetOf(ascii(tags.imageOrientationPatient, 'DS', ...rowDirection, ...columnDirection)),
+    ),
+    sequence(
+      tags.pixelMeasuresSequence,
+      datasetOf(
+        ascii(tags.sliceThickness, 'DS', thickness),
+        ascii(tags.spacingBetweenSlices, 'DS', thickness),
+        ascii(tags.pixelSpacing, 'DS', ...pixelSpacing),
+      ),
+    ),
+  );
+}
+
+/** Distance of the planes of neighbouring slices, mm: along their normal, shorter than the step where the gantry was tilted. */
+function sliceDistance({ affine }: Volume): number {
+  const column = (c: number): Vector => [affine[c], affine[4 + c], affine[8 + c]];
+  const [[ax, ay, az], [bx, by, bz]] = [column(0), column(1)];
+  const area = Math.hypot(ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx);
+  // Without the last digits that come of the division alone.
+  return Number((Math.abs(determinant(affine)) / area).toPrecision(12));
+}
+
+/** Whether slices lie straight above each other, as those of a tilted gantry do not. */
+function isBox({ affine }: Volume): boolean {
+  return Math.abs(sliceDistance({ affine } as Volume) / spacingOf(affine)[2] - 1) < 1e-4;
+}
+
+function privateGrid({ size, affine }: Volume): DicomElement[] {
+  const lps = multiply(lpsToRas, affine);
+  return privateBlock(
+    binary(privateTags.size, 'UL', ...size),
+    binary(privateTags.affine, 'FD', ...lps.slice(0, 12)),
+  );
+}

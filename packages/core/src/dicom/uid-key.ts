@@ -1,0 +1,119 @@
+import { hmac } from '@noble/hashes/hmac.js';
+import { sha256 } from '@noble/hashes/sha2.js';
+import { TomaatError } from '../errors.ts';
+import type { Dataset } from './dataset.ts';
+import { word } from './dataset.ts';
+import { tags } from './tags.ts';
+
+/*
+ * What stands in the place of identifiers in de-identified files: UIDs, the name of a patient, the days by which dates move. All
+ * of it is an HMAC-SHA-256 (RFC 2104) under one key, so that the files of a series and of a patient stay together, today and
+ * later, and nobody without the key can compute one from the other. The library's HMAC, because WebCrypto answers later and not at all
+ * in pages without TLS.
+ */
+
+const keyBytes = 32;
+
+/** A new key: 32 random bytes. */
+export const createUidKey = (): Uint8Array => crypto.getRandomValues(new Uint8Array(keyBytes));
+
+/** The key as it is stored: 43 characters of base64url (RFC 4648 5), without padding. */
+export const formatUidKey = (key: Uint8Array): string =>
+  btoa(String.fromCharCode(...checkedKey(key)))
+    .replaceAll('+', '-')
+    .replaceAll('/', '_')
+    .replaceAll('=', '');
+
+/**
+ * A key from its stored form; white space around it does no harm.
+ * @throws TomaatError BAD_INPUT when it is anything but 32 bytes of base64url
+ */
+export function parseUidKey(text: string): Uint8Array {
+  const trimmed = text.trim();
+  if (/^[\w-]{43}$/.test(trimmed)) {
+    const binary = atob(trimmed.replaceAll('-', '+').replaceAll('_', '/'));
+    const key = Uint8Array.from(binary, (character) => character.charCodeAt(0));
+    // The last character stands for four bits and two that are zero: only one form of a key is taken.
+    if (formatUidKey(key) === trimmed) return key;
+  }
+  throw badKey();
+}
+
+function checkedKey(key: Uint8Array): Uint8Array {
+  if (key.length !== keyBytes) throw badKey();
+  return key;
+}
+
+const badKey = () =>
+  new TomaatError(
+    'BAD_INPUT',
+    'The key for UIDs is not 32 bytes in base64url (43 characters): restore it from a copy, or delete it and a new one is made',
+  );
+
+/** Gives the UID that replaces one: always the same under the same key. */
+export type UidMapper = (uid: string) => string;
+
+/**
+ * Replaces UIDs by 2.25. and a UUID as a decimal number (PS3.5 B.2), the UUID of version 8 (RFC 9562 5.8) with 122 bits of an HMAC.
+ * @throws TomaatError BAD_INPUT when the key does not have 32 bytes
+ */
+export function createUidMapper(key: Uint8Array): UidMapper {
+  checkedKey(key);
+  const known = new Map<string, string>();
+  return (uid) => {
+    const found = known.get(uid);
+    if (found !== undefined) return found;
+    const bytes = digest(key, 'uid', uid).subarray(0, 16);
+    bytes[6] = (bytes[6] & 0x0f) | 0x80;
+    bytes[8] = (bytes[8] & 0x3f) | 0x80;
+    const replaced = `2.25.${bytes.reduce((number, byte) => number * 256n + BigInt(byte), 0n)}`;
+    known.set(uid, replaced);
+    return replaced;
+  };
+}
+
+/** What replaces the identity of a patient, the same in all files of a patient. */
+export interface Pseudonym {
+  /** Replaces name and number. */
+  readonly name: string;
+  /** Days by which dates move into the past: 1 to 3650. 0 for a patient whose number already is a pseudonym under this key. */
+  readonly days: number;
+}
+
+/** Beginning of every pseudonym. */
+const pseudonymStart = 'ANON-';
+const letters = 'ABCDEFGHJKLMNPQRSTUVWXYZ23456789';
+
+/**
+ * The pseudonym of the patient of a data set: by PatientID, else by name, else by study. Its last four characters are a check under
+ * the key: a pseudonym is recognised, and neither replaced nor are its dates moved a second time.
+ */
+export function pseudonymOf(dataset: Dataset, key: Uint8Array): Pseudonym {
+  const id = word(dataset, tags.patientId);
+  if (id !== undefined && isPseudonym(id, key)) return { name: id, days: 0 };
+  const patient =
+    id !== undefined
+      ? `id ${id}`
+      : `name ${word(dataset, tags.patientName) ?? ''} ${word(dataset, tags.studyInstanceUid) ?? ''}`;
+  const start = `${pseudonymStart}${lettersOf(digest(key, 'patient', patient), 8)}`;
+  const [a, b, c, d] = digest(key, 'days', patient);
+  return {
+    name: start + checkOf(start, key),
+    days: 1 + ((((a * 256 + b) * 256 + c) * 256 + d) % 3650),
+  };
+}
+
+function isPseudonym(text: string, key: Uint8Array): boolean {
+  const length = pseudonymStart.length + 8;
+  const start = text.slice(0, length);
+  return start.startsWith(pseudonymStart) && text === start + checkOf(start, key);
+}
+
+const checkOf = (start: string, key: Uint8Array): string => lettersOf(digest(key, 'check', start), 4);
+
+const lettersOf = (bytes: Uint8Array, count: number): string =>
+  Array.from(bytes.subarray(0, count), (byte) => letters[byte % letters.length]).join('');
+
+/** Values for different purposes never coincide: the purpose is in front. */
+const digest = (key: Uint8Array, purpose: 'uid' | 'patient' | 'days' | 'check', value: string): Uint8Array =>
+  hmac(sha256, checkedKey(key), new TextEncoder().encode(`${purpose}\0${value}`));

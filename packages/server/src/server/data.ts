@@ -1,0 +1,129 @@
+import { join } from 'node:path';
+import type { Kysely } from 'kysely';
+import { hideOwners, openPseudonyms, type Pseudonyms } from '../access/pseudonyms.ts';
+import type { App } from '../apps.ts';
+import { type Audit, openAudit } from '../audit/audit-log.ts';
+import { createWitness } from '../audit/receipts.ts';
+import { countRefusals, type Recorder } from '../audit/refusals.ts';
+import { type Identity, openIdentity } from '../identity.ts';
+import { type HeaderReader, openHeaderReader } from '../intake/header-reader.ts';
+import { stripFile } from '../intake/strip-received.ts';
+import { type Blobs, openBlobs } from '../store/blobs.ts';
+import { type Database, lockDataFolder } from '../store/database.ts';
+import { createJobs, type Jobs } from '../store/jobs.ts';
+import { openServerDatabase, type ServerSchema } from '../store/server-database.ts';
+import { createSteadyClock, type SteadyClock } from '../store/steady-clock.ts';
+import { openUploads, type Uploads } from '../store/uploads.ts';
+import { version } from '../version.ts';
+import { type Converter, openConverter } from '../worker/converter.ts';
+import { findLosses } from '../worker/survivors.ts';
+import type { FilledOptions } from './options.ts';
+
+/** The data folder of a server, held by it alone, and what works in it. Disposing closes all of it, in the reverse order. */
+export interface ServerData extends AsyncDisposable {
+  readonly identity: Identity;
+  readonly audit: Audit;
+  /** Writes to the audit log, and counts refusals of one kind instead of writing each. */
+  readonly recorder: Recorder;
+  readonly database: Database<ServerSchema>;
+  readonly pseudonyms: Pseudonyms;
+  readonly blobs: Blobs;
+  readonly clock: SteadyClock;
+  readonly jobs: Jobs;
+  readonly uploads: Uploads;
+  readonly headers: HeaderReader;
+  readonly converter: Converter;
+  /** Folder for the children's work. */
+  readonly workFolder: string;
+}
+
+/**
+ * Locks and opens a data folder, and recovers what the last server left in it.
+ * @throws {TomaatError} if another process holds the folder, or it is of a newer version
+ */
+export async function openServerData(apps: readonly App[], options: FilledOptions): Promise<ServerData> {
+  const { dataFolder, logger } = options;
+  await using opened = new AsyncDisposableStack();
+  opened.use(lockDataFolder(dataFolder));
+  const identity = await openIdentity(dataFolder);
+  const audit = opened.use(
+    await openAudit(dataFolder, {
+      identity,
+      onFault: (error) => logger.error({ err: error }, 'the audit log cannot be written'),
+    }),
+  );
+  if (identity.isNew && audit.head().sequence > 0)
+    logger.warn(
+      { identity: identity.thumbprint },
+      'identity.key was missing: the server has a new identity, which clients and registries do not know',
+    );
+  audit.record('server.started', { version, service: apps.map(({ manifest }) => manifest.id).join(' ') });
+  opened.defer(() => audit.record('server.stopped'));
+  const recorder = opened.use(countRefusals(audit));
+  const database = opened.use(await openServerDatabase(dataFolder));
+  const pseudonyms = await openPseudonyms(dataFolder);
+  if ((await hideOwners(database.db as unknown as Kysely<unknown>, pseudonyms)) > 0)
+    await database.truncateWal();
+  const blobs = opened.use(
+    await openBlobs(join(dataFolder, 'blobs'), { minFreeBytes: options.minFreeBytes }),
+  );
+  const clock = createSteadyClock();
+  const jobs = createJobs({
+    database,
+    blobs,
+    steadyMs: clock.nowMs,
+    resultTtlMs: options.resultTtlMs,
+    maxQueued: options.maxQueued,
+    leaseMs: options.leaseMs,
+    witness: createWitness(apps, audit),
+    concurrencyOf: (service) =>
+      apps.find(({ manifest }) => manifest.id === service)?.manifest.limits.concurrency,
+  });
+  const headers = opened.use(openHeaderReader());
+  const uploads = opened.use(
+    await openUploads({
+      database,
+      blobs,
+      folder: join(dataFolder, 'uploads'),
+      maxBytes: options.maxUploadBytes,
+      leaseMs: options.uploadTtlMs,
+      now: clock.nowMs,
+      isHeld: jobs.isHeld,
+      strip: options.stripInputs ? (...file) => stripFile(...file, headers) : undefined,
+      witness: {
+        received: ({ id, owner, digest }) =>
+          audit.record('upload.received', { who: owner, upload: id, digest }),
+        removed: ({ id, owner }, why) =>
+          audit.record(why === 'expired' ? 'upload.expired' : 'upload.deleted', { who: owner, upload: id }),
+        refused: ({ id }, who) => recorder.record('access.denied', { who, upload: id, outcome: 'NOT_FOUND' }),
+      },
+    }),
+  );
+  jobs.keepAlso(uploads.keeps);
+  await uploads.recover();
+  const workFolder = join(dataFolder, 'work');
+  const recovered = await jobs.recover(
+    apps.map(({ manifest }) => manifest.id),
+    await findLosses(workFolder),
+  );
+  if (recovered.requeued + recovered.failed > 0)
+    logger.warn(recovered, 'unfinished jobs of the last run were found');
+  const converter = await openConverter(join(dataFolder, 'converted'));
+  opened.defer(() => converter.close());
+  const stack = opened.move();
+  return {
+    identity,
+    audit,
+    recorder,
+    database,
+    pseudonyms,
+    blobs,
+    clock,
+    jobs,
+    uploads,
+    headers,
+    converter,
+    workFolder,
+    [Symbol.asyncDispose]: () => stack.disposeAsync(),
+  };
+}

@@ -1,0 +1,99 @@
+import { readFile } from 'node:fs/promises';
+import type { FastifyBaseLogger } from 'fastify';
+import type { App } from '../apps.ts';
+import { type Child, startChild } from './child-process.ts';
+import { type MemoryPolicy, machineMemoryMb } from './memory-limit.ts';
+
+/** Time from the end of a prediction to the check of the idle children's memory. */
+const budgetDelayMs = 250;
+
+export interface ChildPoolOptions {
+  memory: MemoryPolicy;
+  /** Children kept with their model loaded while they have nothing to do. */
+  maxIdle: number;
+  /** Memory that idle children may take together, MB (10^6 bytes); a quarter of the machine's if missing. */
+  maxIdleMb?: number;
+  logger: FastifyBaseLogger;
+}
+
+/** The children of a supervisor: those that compute, and those that wait with their model loaded. */
+export interface ChildPool {
+  /** An idle child of the app, or a new one. Throws what the app's manifest deserves. */
+  take(app: App): Promise<Child>;
+  /** Keeps a child for the next job of its app, as far as the limits allow. */
+  giveBack(child: Child): void;
+  /** Ends all children, those that compute too. */
+  stop(): Promise<void>;
+  readonly size: number;
+}
+
+export function createChildPool({ memory, maxIdle, logger, ...options }: ChildPoolOptions): ChildPool {
+  const maxIdleMb = options.maxIdleMb ?? machineMemoryMb() / 4;
+  const all = new Set<Child>();
+  /** The one that was idle longest comes first. */
+  const idle: Child[] = [];
+  let budgetTimer: NodeJS.Timeout | undefined;
+
+  async function take(app: App): Promise<Child> {
+    const index = idle.findIndex((child) => child.app === app && child.alive);
+    if (index >= 0) return idle.splice(index, 1)[0];
+    let child: Child | undefined;
+    child = await startChild(app, memory, () => {
+      if (!child) return;
+      all.delete(child);
+      const at = idle.indexOf(child);
+      if (at >= 0) idle.splice(at, 1);
+    });
+    all.add(child);
+    return child;
+  }
+
+  function giveBack(child: Child): void {
+    if (!child.alive) return;
+    idle.push(child);
+    while (idle.length > maxIdle) void idle.shift()?.stop();
+    // Not at once: it may get work again in a moment.
+    budgetTimer ??= setTimeout(() => {
+      budgetTimer = undefined;
+      void unloadBeyondBudget().catch((error: unknown) =>
+        logger.error({ err: error }, 'idle models could not be unloaded'),
+      );
+    }, budgetDelayMs).unref();
+  }
+
+  /** Ends the longest idle children until the others fit into the budget. */
+  async function unloadBeyondBudget(): Promise<void> {
+    const sizes = new Map<Child, number>();
+    for (const child of idle) sizes.set(child, await residentMb(child.pid));
+    let sum = idle.reduce((total, child) => total + (sizes.get(child) ?? 0), 0);
+    while (sum > maxIdleMb && idle.length > 0) {
+      const [oldest] = idle.splice(0, 1);
+      sum -= sizes.get(oldest) ?? 0;
+      logger.info(
+        { app: oldest.app.manifest.id, mb: Math.round(sizes.get(oldest) ?? 0) },
+        'idle model unloaded',
+      );
+      void oldest.stop();
+    }
+  }
+
+  return {
+    take,
+    giveBack,
+    async stop() {
+      clearTimeout(budgetTimer);
+      budgetTimer = undefined;
+      await Promise.all([...all].map((child) => child.stop()));
+    },
+    get size() {
+      return all.size;
+    },
+  };
+}
+
+/** Memory that a process has in RAM, MB; 0 if the system does not report it. */
+async function residentMb(pid: number): Promise<number> {
+  const status = await readFile(`/proc/${pid}/status`, 'utf8').catch(() => ''); // Gone, or not Linux.
+  const line = status.split('\n').find((text) => text.startsWith('VmRSS:')) ?? '';
+  return (Number(line.slice(6).replace('kB', '')) * 1024) / 1e6;
+}

@@ -1,0 +1,29 @@
+import type { TomaatError } from '@tomaat/core';
+import type { ClaimedJob, InputFile, OutputFile } from '../store/job-records.ts';
+import type { WrittenOutput } from './messages.ts';
+
+/**
+ * Where the jobs of a supervisor come from: the store of its own process (local-source.ts), or a server elsewhere
+ * (remote-source.ts). It is the supervisor's one dependency on that, so that the same supervisor works in both places.
+ */
+export interface JobSource {
+  /** The next job for these services; waits for one. Undefined when `signal` aborts. */
+  claim(services: readonly string[], signal: AbortSignal): Promise<ClaimedJob | undefined>;
+  /** Path of an input on this machine; an input that must be fetched is put into `folder`, which is created if missing. */
+  inputPath(job: ClaimedJob, input: InputFile, folder: string, signal: AbortSignal): Promise<string>;
+  /** Whether this attempt is still wanted: it may be cancelled before a listener is registered. */
+  isRunning(job: ClaimedJob): boolean;
+  touch(job: ClaimedJob, stage: string, fraction: number): void;
+  /** Takes the outputs over and settles the job; false if the job no longer runs this attempt. */
+  complete(job: ClaimedJob, outputs: readonly WrittenOutput[], seconds: number): Promise<boolean>;
+  fail(job: ClaimedJob, error: TomaatError): Promise<boolean>;
+  /** Returns an unfinished job, for others to compute. */
+  handBack(job: ClaimedJob): Promise<void>;
+  /** Calls back with the id of each job that was cancelled or is no longer ours. */
+  onCancel(listener: (id: string) => void): () => void;
+}
+
+/** The outputs of a child in the form that a job stores. */
+export function toOutputFile({ path: _, ...output }: WrittenOutput): OutputFile {
+  return output;
+}
