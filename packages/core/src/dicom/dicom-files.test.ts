@@ -93,6 +93,14 @@ describe('readDicomHeader()', () => {
 });
 
 describe('readVolume()', () => {
+  it('leaves the bytes of a Buffer of Node as they are, whose slice() is a view', async () => {
+    const bytes = Buffer.concat([Buffer.alloc(3), large({ 2625618: ['DS', '-1024'] })]).subarray(3);
+    const before = Uint8Array.from(bytes);
+    const { volume } = await readVolume([piecewise(bytes, bytes.length).file], webPlatform);
+    expect([...volume.voxels]).toEqual(values.map((value) => value - 1024));
+    expect(Uint8Array.from(bytes)).toEqual(before);
+  });
+
   it.each([
     ['uncompressed', large()],
     ['compressed', compressed],

@@ -81,7 +81,7 @@ async function* beginnings(file: SourceFile, signal: AbortSignal | undefined): A
   let total = 0;
   let step = 0;
   const beginning = (isEnd: boolean) => {
-    const bytes = parts.length === 1 ? parts[0] : joinBytes(parts);
+    const bytes = parts.length === 1 ? plain(parts[0]) : joinBytes(parts);
     parts.splice(0, parts.length, bytes);
     return { bytes, fileBytes: Math.max(total + (isEnd ? 0 : 1), file.sizeBytes ?? 0) };
   };
@@ -97,6 +97,9 @@ async function* beginnings(file: SourceFile, signal: AbortSignal | undefined): A
   }
   yield beginning(true);
 }
+
+/** Without a subclass: the slice() of Node's Buffer is a view, where that of every other array is a copy. */
+const plain = (bytes: Uint8Array) => new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 
 type ParsedHeader = Pick<DicomHeader, 'dicom' | 'pixels' | 'bytes'>;
 
@@ -215,7 +218,7 @@ export async function readDicomFile(
     total += chunk.length;
     if (total > maxBytes) throw tooLong(maxBytes);
   }
-  const bytes = parts.length === 1 ? parts[0] : joinBytes(parts);
+  const bytes = parts.length === 1 ? plain(parts[0]) : joinBytes(parts);
   const from = deflatedFrom(bytes);
   if (from === undefined) return parseDicom(bytes)!;
   const inflated = await inflateTail(file, from, maxBytes, platform);
