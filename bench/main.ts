@@ -18,6 +18,7 @@ const benches: Readonly<Record<string, () => Promise<Bench>>> = {
   'whole-request': async () => (await import('./whole-request.ts')).run,
   intake: async () => intake,
   'read-gzip': async () => (await import('./read-gzip.ts')).run,
+  dicom: async () => (await import('./dicom.ts')).run,
   'resample-argmax': async () => (await import('./resample-argmax.ts')).run,
   'job-overhead': async () => (await import('./job-overhead.ts')).run,
   'event-loop': async () => (await import('./event-loop.ts')).run,
@@ -63,7 +64,7 @@ async function measure(name: string, quick: boolean): Promise<Report> {
 }
 
 async function runInside(name: string, quick: boolean): Promise<void> {
-  // Whoever asked for it is gone.
+  // The caller is gone.
   const leave = () => process.exit(1);
   process.once('disconnect', leave);
   process.once('SIGINT', leave);

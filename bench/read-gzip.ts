@@ -28,7 +28,7 @@ function makeVoxels(): Int16Array {
 /** What reading cannot be faster than: the file unpacked by zlib's stream into one buffer made before. */
 async function gunzipOnly(path: string, bytes: number): Promise<void> {
   const target = new Uint8Array(bytes);
-  // Large pieces: with zlib's own 16 KiB it would take twice the time, and flatter whoever is compared with it.
+  // Large pieces: with zlib's own 16 KiB it would take twice the time, and flatter the other side of the comparison.
   const stream = createGunzip({ chunkSize: 2 ** 18 });
   let at = 0;
   const reading = pipeline(createReadStream(path, { highWaterMark: 2 ** 20 }), stream);

@@ -15,7 +15,7 @@ export interface Order {
   seconds: number | null;
   seed: number;
   coverage: boolean;
-  /** Where the inputs at hand stand, for whoever finds this process dead. */
+  /** The position of the current inputs, in case this process dies. */
   batchFile: string;
   /** Runs the inputs of this file instead, one after the other: one of them ended a process before. */
   replay?: string;

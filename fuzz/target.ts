@@ -5,7 +5,7 @@ export interface Target {
   readonly description: string;
   /** Inputs that are right: where the changes begin. */
   seeds(): Promise<Uint8Array[]>;
-  /** Texts with places for long runs of one character. Whoever reads text has them; each is run once, as it is. */
+  /** Texts with places for long runs of one character. Readers of text have them; each is run once, unchanged. */
   readonly longRuns?: LongRuns;
   /** Words of the format, to be put in. */
   readonly words: readonly string[];

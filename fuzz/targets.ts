@@ -2,17 +2,20 @@
  * What is fuzzed: every reader of bytes and texts that strangers send, a table of them for each room. `run` reads an input; it may
  * refuse it with a TomaatError and nothing else, and what it takes has to keep what `must` says of it there.
  */
-import { deidentifyTarget } from './deidentify-target.ts';
-import { dicomTargets } from './dicom-targets.ts';
 import type { Target } from './target.ts';
 import { appTargets } from './targets/apps.ts';
 import { bodyTargets } from './targets/bodies.ts';
+import { deidentificationTargets } from './targets/deidentification.ts';
+import { dicomTargets } from './targets/dicom.ts';
 import { dicomWebTargets } from './targets/dicomweb.ts';
 import { gzipTargets } from './targets/gzip.ts';
+import { platformFor } from './targets/inputs.ts';
 import { requestTargets } from './targets/requests.ts';
+import { segmentationTargets } from './targets/segmentations.ts';
 import { textTargets } from './targets/texts.ts';
 import { transformTargets } from './targets/transforms.ts';
 import { volumeTargets } from './targets/volumes.ts';
+import { zipTarget } from './targets/zip.ts';
 
 export const targets: Readonly<Record<string, Target>> = {
   ...textTargets,
@@ -21,7 +24,9 @@ export const targets: Readonly<Record<string, Target>> = {
   ...gzipTargets,
   ...bodyTargets,
   ...dicomTargets,
-  'dicom-deidentify': deidentifyTarget,
+  ...deidentificationTargets,
+  ...segmentationTargets,
+  zip: zipTarget(platformFor),
   ...dicomWebTargets,
   ...requestTargets,
   ...appTargets,

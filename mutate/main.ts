@@ -3,7 +3,7 @@
  * sources, one at a time, and runs the tests that reach them. A fault that no test notices is a test that is missing, or a change
  * that changes nothing. Files stay as they are: the tests are given the changed text. The same seed makes the same sample.
  */
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
@@ -19,10 +19,10 @@ Plants small faults in the sources, one at a time, and tells which of them no te
 
   --room ROOM    A room to measure; may be repeated. Default: all of them.
                  Rooms: ${Object.keys(rooms).join(', ')}.
-  --sample N     How many faults of each room are tried. Default: 100.
+  --sample N     How many faults of each room are tried. Default: 100. A smaller sample is the start of a larger one.
   --seed N       The sample: the same number, the same faults. Default: 1.
   --file PART    Only faults in files whose path has this part; may be repeated.
-  --json FILE    Write the outcome of every fault to a file.
+  --json FILE    Write the outcome of every fault to a file, after each one.
   --again FILE   Try only the faults that survived in this file of --json, after tests were added.
   --help         Print this text.
 
@@ -63,14 +63,21 @@ async function main(): Promise<void> {
       ? (earlier.get(name) ?? []).filter(({ file }) => of(file))
       : sampleOf(root, rooms[name], sample, seed, of);
     if (mutants.length === 0) continue;
-    const result = await measureRoom(root, name, mutants, seed, say);
+    const keep = (soFar: Measured) => {
+      if (values.json !== undefined) writeReport(values.json, { rooms: [...measured, soFar] });
+    };
+    const result = await measureRoom(root, name, mutants, seed, { say, keep });
     measured.push(result);
-    if (values.json !== undefined)
-      writeFileSync(values.json, `${JSON.stringify({ rooms: measured }, null, 2)}\n`);
     print(result);
   }
   // Vitest sets it to 1 where a test has failed, which is what is wanted here.
   process.exitCode = 0;
+}
+
+/** In one step, so that the report is whole whenever this process is stopped. */
+function writeReport(file: string, report: Report): void {
+  writeFileSync(`${file}.part`, `${JSON.stringify(report, null, 2)}\n`);
+  renameSync(`${file}.part`, file);
 }
 
 function survivorsOf(file: string): Map<string, Mutant[]> {
@@ -114,7 +121,10 @@ function print({ room, mutants, outcomes, seed, seconds }: Measured): void {
       `${count('killed')} killed, ${count('timeout')} timed out, ${count('survived')} survived, ${count('unreached')} unreached, ` +
       `${(seconds / outcomes.length).toFixed(1)} s each`,
   );
-  for (const { status, mutant } of outcomes) {
+  const byPlace = [...outcomes].sort(
+    ({ mutant: a }, { mutant: b }) => a.file.localeCompare(b.file) || a.start - b.start,
+  );
+  for (const { status, mutant } of byPlace) {
     if (status !== 'survived' && status !== 'unreached') continue;
     const { file, line, operator, original, replacement } = mutant;
     const note = status === 'unreached' ? ', no test comes here' : '';

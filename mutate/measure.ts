@@ -31,7 +31,10 @@ const slowTestMs = 4_000;
 /** The same for files that run whole. */
 const slowFileMs = 20_000;
 
-/** A sample of the faults of a room (of its files that are `wanted`), by place; the same for the same seed and sources. */
+/**
+ * A sample of the faults of a room (of its files that are `wanted`); the same for the same seed and sources. Its order is drawn,
+ * too: the first ones are the smaller sample of that seed, so that a measurement that is stopped still says something.
+ */
 export function sampleOf(
   root: string,
   room: Room,
@@ -46,27 +49,38 @@ export function sampleOf(
     const j = i + random(all.length - i);
     [all[i], all[j]] = [all[j], all[i]];
   }
-  return all.slice(0, end).sort((a, b) => (a.file < b.file ? -1 : a.file > b.file ? 1 : a.start - b.start));
+  return all.slice(0, end);
 }
 
 function allOf(root: string, room: Room): Mutant[] {
   return sourcesOf(root, room).flatMap((file) => findMutants(file, readFileSync(join(root, file), 'utf8')));
 }
 
-/** Tries every mutant. Throws when the tests fail without one. `say` is given a line about the progress. */
+/**
+ * Tries every mutant, in the given order. Throws when the tests fail without one. `say` is given a line about the progress, `keep`
+ * what is known after each mutant.
+ */
 export async function measureRoom(
   root: string,
   name: string,
   mutants: readonly Mutant[],
   seed: number,
-  say: (text: string) => void,
+  { say, keep }: { say(text: string): void; keep(soFar: Measured): void },
 ): Promise<Measured> {
   const room = rooms[name];
   const isolated = !room.isPure;
   say(`${name}: running its tests without a fault`);
   const plan = planTests(await baseline(root, room, mutants, say), mutants.length, room.isPure);
+  const ofRoom = allOf(root, room).length;
   const started = performance.now();
   const outcomes: Outcome[] = [];
+  const soFar = (): Measured => ({
+    room: name,
+    seed,
+    mutants: ofRoom,
+    seconds: (performance.now() - started) / 1000,
+    outcomes,
+  });
   await using runner = await openTestRunner({ isolated, bail: true });
   for (const [id, mutant] of mutants.entries()) {
     const { files, ms } = plan[id];
@@ -78,8 +92,9 @@ export async function measureRoom(
     say(
       `${name}: ${outcomes.length} of ${mutants.length}, ${lost} not noticed (${mutant.file}:${mutant.line} ${status})`,
     );
+    keep(soFar());
   }
-  const seconds = (performance.now() - started) / 1000;
+  const measured = soFar();
   // The same tests in the same process without a fault: were they to fail, faults would have been counted that none noticed.
   const killed = outcomes.findLastIndex(({ status }) => status === 'killed');
   const control = killed < 0 ? undefined : await runner.run(plan[killed].files, new Map(), baselineMs);
@@ -88,7 +103,7 @@ export async function measureRoom(
       `The tests fail without a fault after ${name} was measured:\n  ${control.failures.join('\n  ')}`,
     );
   }
-  return { room: name, seed, mutants: allOf(root, room).length, seconds, outcomes };
+  return measured;
 }
 
 function statusOf(run: TestRun | undefined): Outcome['status'] {

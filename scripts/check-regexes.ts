@@ -95,7 +95,7 @@ async function checkAll(): Promise<void> {
     if (status !== 'safe') faults.push(`${one.file}:${one.line}: ${one.text} ${what}`);
   }
   for (const { file, pattern } of given.length > 0 ? [] : exceptions.filter((one) => !used.has(one)))
-    faults.push(`scripts/check-regexes.ts: the exception ${pattern} is not in ${file} any more`);
+    faults.push(`scripts/check-regexes.ts: the exception ${pattern} is no longer in ${file}`);
 
   for (const fault of faults) console.error(fault);
   console.log(

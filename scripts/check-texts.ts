@@ -32,6 +32,16 @@ const retired: readonly (readonly [RegExp, string])[] = [
   [/\bput in or moved\b/i, 'inserted or moved'],
   [/\bis no (?:transform for|time\.|ordinary|SHA-256|ONNX|escape)/, 'is not a …'],
   [/\bas little there as none\b/i, 'treated as missing'],
+  [/\b(?:whoever|whomever)\b/i, 'any caller, the owner, the user …'],
+  [/\bis no (?:http|TOMAAT|address of|valid|(?:pre|post)process) /, 'is not a …'],
+  [/\bany more\b(?! than)/, 'any longer'],
+  [/\b(?:Choose from|Mend what is listed)\b/, 'Available: …, Correct the following'],
+  [/\bcan be had as\b/, 'Available: …'],
+  [/\b(?:under way at a time|may be cut and go on|as it came to)\b/i, 'concurrent, resumable, original'],
+  [/\bunless told otherwise\b/i, 'by default'],
+  [/\bWhat came of\b/, 'The result of'],
+  [/\bof use to either\b|\bis of no use without\b/, 'has no effect without'],
+  [/\bhas it that way\b|\bnobody told us\b/, 'that was not configured'],
 ];
 
 const rules: readonly Rule[] = [

@@ -1,20 +1,22 @@
 import { execFile } from 'node:child_process';
 import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { parseDicom } from '../packages/core/src/dicom/parse.ts';
 import { readSegmentation } from '../packages/core/src/dicom/read-segmentation.ts';
 import {
   buildSegmentation,
+  liesOnSource,
   type SegmentationOptions,
   type SegmentationType,
 } from '../packages/core/src/dicom/segmentation.ts';
 import { writeDicomFile } from '../packages/core/src/dicom/write-file.ts';
-import { collectBytes } from '../packages/core/src/formats/volume-file.ts';
+import { collectBytes, readVolume, sourceFromBytes } from '../packages/core/src/formats/volume-file.ts';
 import type { Volume } from '../packages/core/src/volume.ts';
 import { asymmetricLabels, sourceOf } from '../packages/core/test/dicom-source.ts';
+import { nodePlatform } from '../packages/server/src/node-platform.ts';
 import { findDciodvfy, findPython } from './programs.ts';
 import { dataFolder } from './real-data.ts';
 
@@ -87,13 +89,16 @@ const nameOf = (name: string, { type, compression }: (typeof kinds)[number]) =>
   `${name} as ${type}${compression === undefined ? '' : ` (${compression})`}`;
 const all = series.flatMap((name) => kinds.map((kind) => ({ name, kind, title: nameOf(name, kind) })));
 
+const pathsOf = (name: string) =>
+  readdirSync(join(data!, name))
+    .map((file) => join(data!, name, file))
+    .filter((path) => statSync(path).isFile());
+
 beforeAll(async () => {
   if (!data) return;
   const described: object[] = [];
   for (const [i, { name, kind, title }] of all.entries()) {
-    const paths = readdirSync(join(data, name))
-      .map((file) => join(data, name, file))
-      .filter((path) => statSync(path).isFile());
+    const paths = pathsOf(name);
     const { source, grid } = sourceOf(paths.map((path) => readFileSync(path)));
     const labelMap = asymmetricLabels(grid);
     const [file, labels] = [join(folder, `${i}.dcm`), join(folder, `${i}.raw`)];
@@ -154,6 +159,21 @@ describe.skipIf(!dciodvfy)('dciodvfy', () => {
     const errors = (stderr as string).split('\n').filter((line) => line.startsWith('Error'));
     expect(stderr).toMatch(kind.type === 'BINARY' ? /^Segmentation$/m : /Information Object Not found/);
     expect(errors).toEqual(kind.type === 'BINARY' ? [] : unknown);
+  });
+});
+
+describe.skipIf(!data)('readVolume()', () => {
+  it.each(series)('gives the source of %s as the plainest reader does', async (name) => {
+    const paths = pathsOf(name);
+    const { source, grid } = sourceOf(paths.map((path) => readFileSync(path)));
+    const files = paths.map((path) => sourceFromBytes(basename(path), readFileSync(path)));
+    const read = await readVolume(files, nodePlatform);
+    expect(read.volume.size).toEqual(grid.size);
+    expect(read.source!.slices.length).toBe(grid.size[2]);
+    for (const [k, slice] of read.source!.slices.entries()) expect(source.slices[k]).toMatchObject(slice);
+    expect(read.source!.pixelSpacing).toEqual(source.pixelSpacing);
+    expect(liesOnSource(read.volume, source)).toBe(true);
+    expect(liesOnSource(grid, read.source!)).toBe(true);
   });
 });
 

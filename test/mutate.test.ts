@@ -1,4 +1,5 @@
 import { execFile } from 'node:child_process';
+import { existsSync } from 'node:fs';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -100,11 +101,14 @@ describe('markReached()', () => {
 
 describe('sampleOf()', () => {
   it('draws the same faults for the same seed, each once', () => {
-    const sample = (seed: number) =>
-      sampleOf(root, rooms.geometry, 50, seed).map((one) => JSON.stringify(one));
+    const sample = (seed: number, count = 50) =>
+      sampleOf(root, rooms.geometry, count, seed).map((one) => JSON.stringify(one));
     expect(sample(4)).toEqual(sample(4));
     expect(sample(4)).not.toEqual(sample(5));
     expect(new Set(sample(4)).size).toBe(50);
+    // So that what was tried until a stop is a sample, too, and not of the first files alone.
+    expect(sample(4, 20)).toEqual(sample(4).slice(0, 20));
+    expect(new Set(sample(4, 20).map((one) => JSON.parse(one).file)).size).toBeGreaterThan(3);
   });
 });
 
@@ -122,14 +126,14 @@ describe('npm run mutate', () => {
   beforeAll(async () => {
     folder = await mkdtemp(join(tmpdir(), 'tomaat-mutate-test-'));
   });
-  afterAll(() => rm(folder, { recursive: true, force: true }));
+  afterAll(() => rm(folder, { recursive: true, force: true, maxRetries: 5 }));
 
   const mutate = (...args: string[]) =>
     promisify(execFile)(
       process.execPath,
       ['--conditions=tomaat-source', join(root, 'mutate/main.ts'), ...args],
       // Not the variables that tell a program that it runs in a test.
-      { env: { PATH: process.env.PATH, HOME: process.env.HOME } },
+      { env: { PATH: process.env.PATH, HOME: process.env.HOME, TMPDIR: folder } },
     );
 
   it('tries the faults and leaves the sources as they are', async () => {
@@ -142,6 +146,19 @@ describe('npm run mutate', () => {
     expect(outcomes).toHaveLength(2);
     expect(outcomes.some(({ status }: { status: string }) => status === 'killed')).toBe(true);
     expect(await readFile(source, 'utf8')).toBe(before);
+  });
+
+  it('has reported what it tried when it is stopped', async () => {
+    const json = join(folder, 'stopped.json');
+    const running = mutate('--room', 'page-labels', '--sample', '40', '--json', json);
+    const ended = expect(running).rejects.toThrow('Command failed');
+    await expect.poll(() => existsSync(json)).toBe(true);
+    running.child.kill();
+    await ended;
+    const [{ outcomes, mutants }] = JSON.parse(await readFile(json, 'utf8')).rooms;
+    expect(outcomes.length).toBeGreaterThan(0);
+    expect(outcomes.length).toBeLessThan(40);
+    expect(mutants).toBeGreaterThanOrEqual(40);
   });
 
   it('refuses what it does not know', async () => {

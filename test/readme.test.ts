@@ -49,7 +49,7 @@ describe('README', () => {
     expect(install).toBe('npm ci && npm start');
     expect(stand.readyMs).toBeLessThan(10_000);
     const { running } = stand;
-    await running.until(/^Ctrl-C ends it\.$/m);
+    await running.until(/^Press Ctrl-C to stop\.$/m);
     expect(running.output.stdout).toMatch(/^ {2}\S.* +\d+(\.\d+)? ml$/m);
     expect(running.output.stdout).toMatch(/^ {2}volume_segmentation\.nii\.gz, \d+ kB, in \d+(\.\d)? s$/m);
   });

@@ -69,7 +69,7 @@ def otsu(voxels):
     low = min(voxels)
     high = max(voxels)
     if not low < high:
-        refuse("All finite voxels have the value %g, so nothing can be told apart." % low)
+        refuse("All finite voxels have the value %g, so there is nothing to separate. Send a volume with contrast." % low)
     counts = [0] * BINS
     scale = BINS / (high - low)
     for v in voxels:

@@ -1,5 +1,5 @@
 /** What the tables of targets share: small files, bytes in pieces, zlib at once. */
-import { gunzipSync, inflateSync } from 'node:zlib';
+import { gunzipSync, inflateRawSync, inflateSync } from 'node:zlib';
 import { collectBytes, type Platform, type Volume, type VolumeExtension, writeVolume } from '@tomaat/core';
 import { nodePlatform } from '../../packages/server/src/node-platform.ts';
 
@@ -10,7 +10,7 @@ import { nodePlatform } from '../../packages/server/src/node-platform.ts';
 const atOnce: Platform = {
   async *inflate(source, compression) {
     const bytes = await collectBytes(source);
-    const unpack = compression === 'gzip' ? gunzipSync : inflateSync;
+    const unpack = { gzip: gunzipSync, zlib: inflateSync, 'deflate-raw': inflateRawSync }[compression];
     const options = { info: true, chunkSize: 4096, maxOutputLength: 2 ** 24 };
     const { buffer, engine } = unpack(bytes, options) as unknown as {
       buffer: Buffer;

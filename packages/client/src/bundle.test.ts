@@ -35,8 +35,8 @@ describe('index.ts', () => {
         'yaml',
         'meshoptimizer',
         'pako',
-        '@noble/hashes',
         '@zip.js/zip.js',
+        '@noble/hashes',
       ];
       expect([...packages].filter((name) => !allowed.includes(name))).toEqual([]);
       expect(chunks.map((chunk) => chunk.code).join('')).not.toMatch(/["']node:/);

@@ -37,7 +37,7 @@ export interface ServiceFilters {
   q?: string;
 }
 
-/** A value of an input that is no file. Points are RAS+ mm. */
+/** A value of an input that is not a file. Points are RAS+ mm. */
 export type InputParameter = number | boolean | string | readonly (readonly [number, number, number])[];
 
 /** A file of a volume: a File or Blob, bytes with or without a name, a source that is read while it is sent, or what `upload` gave. */
@@ -58,7 +58,7 @@ export interface PredictOptions {
   /** The same key with the same request gives the same job; one is made if missing. */
   idempotencyKey?: string;
   onUpload?: UploadProgress;
-  /** With a file larger than this, uploads go on after a cut, and files that are there already are not sent again. */
+  /** Uploads of larger files resume after an interruption, and files already on the server are not sent again. */
   resumableAboveBytes?: number;
   /** 0 (most urgent) to 7; 3 if missing. */
   urgency?: number;
@@ -121,7 +121,7 @@ export interface Client {
   /** The signed receipt of a settled job; see `verifyReceipt`. */
   receipt(jobId: string, options?: Signalled): Promise<string>;
   output(jobId: string, name: string, options?: Signalled & { format?: string }): Promise<OutputFile>;
-  /** Who this is to the server, and how one logs in; a registry tells it, too. */
+  /** The current login at the server, and the ways to log in; a registry reports them too. */
   /** @param options.page address of the page that asks, to hear at once whether the server lets it in */
   me(options?: Signalled & { page?: string }): Promise<Me>;
   /** In a page: opens a session for this browser. The key is not kept. */
@@ -172,7 +172,7 @@ export function createClient(options: ConnectionOptions): Client {
 
   /**
    * For servers without that endpoint, where DELETE is the only way to cancel: it deletes a job that is settled, so that is looked at
-   * first. There is no such job: NOT_FOUND. CONFLICT where the job was settled, and deleted, in between.
+   * first. NOT_FOUND if there is no such job. CONFLICT if the job was settled and deleted meanwhile.
    */
   async function cancelByDelete(id: string, signal?: AbortSignal): Promise<Job> {
     const job = await client.job(id, { signal });
@@ -464,7 +464,7 @@ function guarded(
 ): ReadableStream<Bytes> {
   const reader = body.getReader();
   let seenBytes = 0;
-  // Only while somebody waits for a chunk: a slow reader is no silent server.
+  // Only while a chunk is awaited: a slow reader is not a silent server.
   watchdog.rest();
   return new ReadableStream(
     {

@@ -7,7 +7,7 @@ export interface ConnectionOptions {
   baseUrl: string;
   /** Sent as `Authorization: Bearer …`. */
   apiKey?: string;
-  /** Another fetch, such as one with certificates of its own. Uploads then go through it, too. */
+  /** Another fetch, such as one that trusts other certificates. Uploads then use it too. */
   fetch?: typeof globalThis.fetch;
   /** How often a request is repeated after a network fault or a busy server; 2 if missing. */
   retries?: number;
@@ -41,7 +41,7 @@ export interface Call {
 const maxJsonBytes = 2 ** 25;
 const maxProblemBytes = 2 ** 20;
 
-/** Checks the address and fills in the defaults; throws BAD_REQUEST for what is no http(s) address. */
+/** Checks the address and fills in the defaults; throws BAD_REQUEST if it is not an http(s) address. */
 export function openConnection(options: ConnectionOptions): Connection {
   const page = (globalThis as { location?: { href?: string } }).location?.href;
   let url: URL | undefined;
@@ -51,7 +51,7 @@ export function openConnection(options: ConnectionOptions): Connection {
   if (url?.protocol !== 'http:' && url?.protocol !== 'https:') {
     throw new TomaatError(
       'BAD_REQUEST',
-      `“${options.baseUrl}” is no http or https address. Give one such as http://127.0.0.1:9000.`,
+      `“${options.baseUrl}” is not an http or https address. Give one such as http://127.0.0.1:9000.`,
     );
   }
   if (url.username || url.password) {
@@ -228,7 +228,7 @@ export function pause(ms: number, signal?: AbortSignal): Promise<void> {
 
 export interface Watchdog {
   readonly signal: AbortSignal;
-  /** Something was heard: the silence begins anew. */
+  /** Data has arrived: restart the timer of silence. */
   alive(): void;
   /** Nothing is awaited until `alive` is called. */
   rest(): void;
@@ -270,7 +270,7 @@ export function startWatchdog(
   };
 }
 
-/** The error that an answer stands for: a Problem of ours keeps its code, anything else goes by its status. */
+/** The error in an answer: a Problem of ours keeps its code, any other answer gets one by its status. */
 export async function problemOf(response: Response, address: string): Promise<TomaatError> {
   const retryAfterSeconds = Number(response.headers.get('retry-after')) || undefined;
   const text = await readText(response, maxProblemBytes, address).catch(() => '');
@@ -449,7 +449,7 @@ export function errorOf(problem: {
 export const isPassing = (error: unknown): error is TomaatError =>
   error instanceof TomaatError && ['UNREACHABLE', 'BUSY', 'UPSTREAM', 'INTERNAL'].includes(error.code);
 
-/** Whether the code's fault lies with the caller. */
+/** Whether the code means an error of the caller. */
 export function isCallersFault(error: TomaatError): boolean {
   return errorCodes.includes(error.code) && describeError(error.code).fault === 'caller';
 }

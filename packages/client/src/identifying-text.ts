@@ -16,7 +16,7 @@ import { type FileSource, fileNameOf, readAll, toStream, type UploadFile, unread
 
 /** Files of one input as they may be sent: without text that may tell whose scan it is, under names that tell nothing. */
 export interface AnonymousFiles {
-  /** What was found, with its text: for whoever owns the files, not for a log. */
+  /** What was found, with its text: for the owner of the files, not for a log. */
   readonly fields: readonly IdentifyingField[];
   /** The files; one without such text is not copied. */
   strip(): Promise<UploadFile[]>;
@@ -25,14 +25,14 @@ export interface AnonymousFiles {
 export interface AnonymousOptions {
   platform?: Platform;
   /**
-   * Where a file is put that has to be packed anew, as its length is not known before; in memory if missing. (Browsers put
+   * Where to put a file that must be recompressed, because its length is unknown in advance; in memory if missing. (Browsers put
    * large ones on the disk by themselves.)
    */
   spool?(name: string, chunks: AsyncIterable<Uint8Array>): Promise<UploadFile>;
 }
 
 /**
- * Looks for identifying text in the files of one input; those that belong together (.mhd and .raw) have to come together.
+ * Searches the files of one input for identifying text; the files of one volume (.mhd and .raw) must be passed together.
  * @throws TomaatError BAD_INPUT when a header names a file that is not among several, or a file cannot be read; BAD_HEADER.
  */
 export async function anonymousFiles(

@@ -26,7 +26,7 @@ const named: readonly (readonly [string, z.ZodType])[] = [
 const tags: Record<Endpoint['tag'], string> = {
   services: 'What can be asked for',
   jobs: 'Predictions as jobs: progress, cancel, outputs',
-  uploads: 'Large files: uploads that may be cut and go on (tus 1.0)',
+  uploads: 'Large files: resumable uploads (tus 1.0)',
   workers: 'For workers on other machines; needs a key with the scope worker',
   promise: 'One request, one segmentation',
   v1: 'The TOMAAT v1 protocol, as old clients speak it; its errors are answers with status 200',

@@ -44,6 +44,10 @@ export const receiptSchema = z.object({
     .record(z.string(), z.union([z.number(), z.boolean(), z.string(), z.object({ digest })]))
     .describe('Numbers and choices as they are, anything else by the SHA-256 of its JSON'),
   frame: z.int().optional(),
+  series: z
+    .object({ digest })
+    .optional()
+    .describe('The SHA-256 of the JSON of what chose one of several DICOM series: its UID, or its number'),
   outputs: z.array(
     z.object({
       name: z.string(),

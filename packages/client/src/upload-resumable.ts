@@ -22,7 +22,7 @@ import {
 } from './upload.ts';
 
 /**
- * Uploads that may be cut and go on (tus 1.0). A file that the server has already, by its SHA-256, is not sent at all.
+ * Resumable uploads (tus 1.0). A file that the server already has, by its SHA-256, is not sent.
  */
 
 /** What a prediction names the file by. */
@@ -43,7 +43,7 @@ export interface ResumableOptions {
    * server has it, and sends nothing if it is whole. Another is begun if it has expired.
    */
   upload?: string;
-  /** Told the id of an upload that is begun, before any of its bytes are sent. */
+  /** Called with the id of a new upload, before any of its bytes are sent. */
   onBegin?: (upload: string) => void;
   signal?: AbortSignal;
 }
@@ -121,7 +121,7 @@ const pathOf = (upload: string): string => `/api/uploads/${encodeURIComponent(up
 const idOf = (path: string): string => decodeURIComponent(path.slice(path.lastIndexOf('/') + 1));
 const isMissing = (error: unknown): boolean => error instanceof TomaatError && error.code === 'NOT_FOUND';
 
-/** Where an earlier upload of a file of this length is; undefined if it is not there any more. */
+/** Where an earlier upload of a file of this length is; undefined if it no longer exists. */
 async function findEarlier(
   connection: Connection,
   upload: string,

@@ -10,7 +10,7 @@ import {
   startWatchdog,
 } from './http.ts';
 
-/** A file that is read while it is sent: never whole in memory. `stream` is called anew for every attempt. */
+/** A file that is read while it is sent: never whole in memory. `stream` is called again for every attempt. */
 export interface FileSource {
   readonly name: string;
   readonly sizeBytes: number;

@@ -16,16 +16,16 @@ export interface WatchOptions {
   signal?: AbortSignal;
   /** How often to ask where events do not get through, in ms. */
   pollMs?: number;
-  /** A stream of events that is silent for so long is opened anew, in ms. */
+  /** A stream of events that is silent for this long is reopened, ms. */
   silenceMs?: number;
   /** For how long a server that cannot be reached is waited for, in ms: jobs survive its restart. */
   patienceMs?: number;
 }
 
 /**
- * The job at every change, until it is settled. Reads server-sent events, goes on after a break where it was,
+ * The job at every change, until it is settled. Reads server-sent events, resumes after an interruption,
  * and asks again and again where a proxy swallows events. Throws what the server says (NOT_FOUND …), or
- * UNREACHABLE once patience ends; the job itself goes on then.
+ * UNREACHABLE after the time limit; the job itself then continues.
  */
 export async function* watchJob(
   connection: Connection,
@@ -65,7 +65,7 @@ export async function* watchJob(
       if (Date.now() - state.heardTime > patienceMs) {
         throw new TomaatError(
           'UNREACHABLE',
-          `${error.message} The job ${id} goes on if the server does: ${addressOf(connection, path)}`,
+          `${error.message} The job ${id} continues if the server does: ${addressOf(connection, path)}`,
           {
             cause: error,
             detail: error.detail,

@@ -1,5 +1,5 @@
 /**
- * Every way in which TOMAAT says no: the code, the HTTP status that goes with it, and whose fault it is. A
+ * Every error of TOMAAT: the code, its HTTP status, and whose fault it is. A
  * caller's fault is never retried; an app's fault fails the job; a server's fault may be retried.
  */
 const table = {
@@ -49,7 +49,7 @@ const table = {
 export type ErrorCode = keyof typeof table;
 export const errorCodes = Object.keys(table) as ErrorCode[];
 
-/** What is known of a code: HTTP status, whose fault it is, whether to try again, a title in plain words. */
+/** The properties of a code: HTTP status, whose fault it is, whether to retry, a title in plain words. */
 export function describeError(code: ErrorCode) {
   const [status, fault, title] = table[code];
   return { code, status, fault, retryable: fault === 'server', title };
@@ -92,14 +92,14 @@ export class TomaatError extends Error {
     return { code: this.code, message: this.message, field: this.field, detail: this.detail };
   }
 
-  /** Revives what crossed a process or the network; an unknown code becomes INTERNAL. */
+  /** Revives an error from another process or the network; an unknown code becomes INTERNAL. */
   static from(data: ErrorData): TomaatError {
     const code = Object.hasOwn(table, data.code) ? data.code : 'INTERNAL';
     return new TomaatError(code, data.message, { field: data.field, detail: data.detail });
   }
 }
 
-/** The error with the field that it is about, where it names none yet. */
+/** The error with its field, if it names none yet. */
 export function withField(error: unknown, field: string): unknown {
   if (!(error instanceof TomaatError) || error.field) return error;
   return new TomaatError(error.code, error.message, { field, detail: error.detail, cause: error.cause });

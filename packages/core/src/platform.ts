@@ -7,9 +7,9 @@ export type Bytes = Uint8Array<ArrayBuffer>;
 export type Compression = 'gzip' | 'zlib' | 'deflate-raw';
 
 /**
- * What core needs from where it runs: node:zlib in the server, CompressionStream in a browser. Both stream.
+ * What core needs from its platform: node:zlib in the server, CompressionStream in a browser. Both stream.
  * `inflate` takes any number of gzip members in a row, and zeros or less than 16 bytes after the last (see inflateSource). It
- * fails (any error) on corrupt, truncated or other surplus input; whoever reads it stops at the length that the header
+ * fails (any error) on corrupt, truncated or other surplus input; the reader stops at the length that the header
  * promises, so that a bomb costs no more than an honest file. `source` may be iterated a second time.
  */
 export interface Platform {

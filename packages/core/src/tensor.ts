@@ -2,7 +2,7 @@ import { TomaatError } from './errors.ts';
 import type { Size, Volume } from './volume.ts';
 
 /**
- * What a network takes and gives: float32 numbers, the last dimension fastest. A volume with C components is the
+ * The input and output of a network: float32 numbers, the last dimension fastest. A volume with C components is the
  * tensor [1, C, z, y, x] without any copy, because both keep x fastest and the components apart.
  */
 export interface Tensor {
@@ -27,7 +27,7 @@ export function volumeToTensor(volume: Volume): Tensor {
   if (!(volume.voxels instanceof Float32Array)) {
     throw new TomaatError(
       'APP_FAILED',
-      'A network takes float32 voxels, and the preprocessing made another type; end it with a step that scales or normalises the intensities.',
+      'A network takes float32 voxels, and the preprocessing made another type. End it with a step that scales or normalises the intensities.',
     );
   }
   const [x, y, z] = volume.size;

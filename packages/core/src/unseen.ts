@@ -1,6 +1,6 @@
 /**
- * Characters that play tricks on whoever reads a text: control characters, those that turn the direction of writing or
- * are not seen, other ends of lines, halves of characters (Unicode categories Cc, Cf, Zl, Zp, Cs). Joiners (U+200C,
+ * Characters that can mislead a reader: control characters, those that change the direction of writing or
+ * are invisible, other ends of lines, halves of characters (Unicode categories Cc, Cf, Zl, Zp, Cs). Joiners (U+200C,
  * U+200D) are none of them: scripts and emoji need them.
  */
 const unseen = /(?![\u200c\u200d])[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/gu;

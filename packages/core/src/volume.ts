@@ -114,7 +114,7 @@ export function numericVoxels(voxels: Voxels): NumericVoxels {
   return numbers;
 }
 
-/** The same in the same memory: voxels that were int64 or uint64 must not be used any more. */
+/** The same in the same memory: voxels that were int64 or uint64 must no longer be used. */
 export function takeNumericVoxels(voxels: Voxels): NumericVoxels {
   if (!isBig(voxels)) return voxels;
   const numbers = new Float64Array(voxels.buffer as ArrayBuffer, voxels.byteOffset, voxels.length);

@@ -2,14 +2,14 @@ import { BlockList, isIP, isIPv4 } from 'node:net';
 import { hostname } from 'node:os';
 import { TomaatError } from '@tomaat/core';
 
-/** How addresses of machines are written: one to listen on (`--host`) in what is printed, announced and called; one that calls. */
+/** How addresses of machines are written: one to listen on (`--host`) when it is printed, announced and called; that of a caller. */
 
-/** A host of a URL as it is looked up: an IPv6 address without its brackets. */
+/** The host of a URL for a lookup: an IPv6 address without its brackets. */
 export const bare = (host: string) => host.replace(/^\[(.*)\]$/, '$1');
-/** A name or address as it stands in a URL. */
+/** A name or address as written in a URL. */
 export const inUrl = (host: string) => (host.includes(':') ? `[${host}]` : host);
 
-/** The IPv4 address that one in IPv6 form (::ffff:192.0.2.1) is; any other as it stands. */
+/** The IPv4 address of one in IPv6 form (::ffff:192.0.2.1); any other unchanged. */
 export const unmapped = (address: string) =>
   address.slice(0, 7).toLowerCase() === '::ffff:' && isIPv4(address.slice(7)) ? address.slice(7) : address;
 
@@ -23,7 +23,7 @@ export function hostForOthers(host: string): string {
   return isWildcard(host) ? hostname() : inUrl(bare(host));
 }
 
-/** The host of an address at which this machine reaches itself, whatever DNS says. */
+/** The host of an address at which this machine reaches itself, without DNS. */
 export function hostForSelf(host: string): string {
   if (!isWildcard(host)) return inUrl(bare(host));
   return bare(host).includes(':') ? '[::1]' : '127.0.0.1';
@@ -54,7 +54,7 @@ export function createRanges(ranges: readonly string[]): BlockList {
   return list;
 }
 
-/** Whether an address is in the list; IPv4 in IPv6 form (::ffff:…) counts as the IPv4 address that it connects to. A name is in none. */
+/** Whether an address is in the list; IPv4 in IPv6 form (::ffff:…) counts as the IPv4 address that it connects to. A name is in no list. */
 export function contains(list: BlockList, address: string): boolean {
   const version = isIP(address);
   return version !== 0 && list.check(address, version === 4 ? 'ipv4' : 'ipv6');
@@ -68,8 +68,8 @@ export function isLoopback(host: string): boolean {
   return name === 'localhost' || contains(loopback, name);
 }
 
-/** What means the machine that connects, whoever told the address. */
+/** Addresses that mean the connecting machine itself, wherever they came from. */
 const thisMachine = createRanges(['127.0.0.0/8', '0.0.0.0/8', '::1/128', '::/128']);
 
-/** Whether a host, as it stands in an address, is this machine by its spelling. */
+/** Whether a host, as written in an address, is this machine by its spelling. */
 export const isThisMachine = (host: string): boolean => isLoopback(host) || contains(thisMachine, bare(host));

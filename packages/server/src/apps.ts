@@ -4,7 +4,7 @@ import { join, resolve, sep } from 'node:path';
 import { type Manifest, parseManifest, TomaatError } from '@tomaat/core';
 import { hashFile } from './store/hash-file.ts';
 
-/** An app folder, read and checked: manifest, files that exist, weights that have the hash they should. */
+/** A checked app folder: a valid manifest, existing files, weights with the expected hash. */
 export interface App {
   readonly folder: string;
   readonly manifest: Manifest;
@@ -12,7 +12,7 @@ export interface App {
   readonly manifestSha256: string;
 }
 
-/** Reads an app folder. BAD_MANIFEST names what is wrong with it and how to mend it. */
+/** Reads an app folder. BAD_MANIFEST names what is wrong and how to fix it. */
 export async function openApp(folder: string): Promise<App> {
   const path = resolve(folder);
   let text: string;
@@ -74,10 +74,10 @@ function fileChecks(app: App): (() => Promise<unknown>)[] {
   return [...weights, ...[...others].map((file) => () => appFile(app, file!))];
 }
 
-/** The real path of a file of the app; it must exist and lie inside the folder, links followed. */
+/** The real path of a file of the app; it must exist inside the folder, after following links. */
 export async function appFile(app: Pick<App, 'folder'>, file: string): Promise<string> {
   const root = await realpath(app.folder);
-  // An app that was packed has its TypeScript compiled beside the name that the manifest gives.
+  // A packed app has its TypeScript compiled next to the file that the manifest names.
   const candidates = file.endsWith('.ts') ? [file, file.replace(/\.ts$/, '.js')] : [file];
   for (const candidate of candidates) {
     try {
@@ -101,7 +101,7 @@ export async function appFile(app: Pick<App, 'folder'>, file: string): Promise<s
   );
 }
 
-/** Opens several app folders; two with one id are refused. */
+/** Opens several app folders; two with the same id are refused. */
 export async function openApps(folders: readonly string[]): Promise<App[]> {
   const apps = await Promise.all(folders.map(openApp));
   const seen = new Map<string, string>();

@@ -4,14 +4,14 @@ import { type Certificate, type CertificateOptions, openCertificate, renewBefore
 /** The certificate of a running server: read again on demand and once a day, and watched for its end. */
 export interface Certificates extends Disposable {
   readonly current: Certificate;
-  /** The names in the operator's certificate, by which the server answers; none of a self-signed one. */
+  /** The names in the operator's certificate, under which the server answers; empty for a self-signed one. */
   names(): readonly string[];
-  /** What is wrong with it now or soon, in words for the operator. */
+  /** What is or will soon be wrong with it, in words for the operator. */
   fault(): string | undefined;
-  /** Calls `use` with the certificate that is there after each change. */
+  /** Calls `use` with the current certificate after each change. */
   onChange(use: (certificate: Certificate) => void): void;
   /**
-   * Reads the files again, or renews the self-signed certificate if need be. Nothing changes when that fails.
+   * Rereads the files, or renews the self-signed certificate if necessary. Nothing changes on failure.
    * @throws TomaatError BAD_REQUEST as `openCertificate()` does.
    */
   reload(): Promise<void>;
@@ -19,7 +19,7 @@ export interface Certificates extends Disposable {
 
 export interface CertificatesOptions extends Omit<CertificateOptions, 'logger'> {
   readonly logger?: Pick<FastifyBaseLogger, 'info' | 'warn' | 'error'>;
-  /** How often it is looked at; once a day if missing. */
+  /** How often it is checked; once a day if missing. */
   readonly everyMs?: number;
 }
 
@@ -57,7 +57,7 @@ export async function openCertificates(
   const timer = setInterval(() => {
     reload()
       .catch((error: unknown) =>
-        logger?.error({ err: error }, `the certificate could not be read again: ${error}`),
+        logger?.error({ err: error }, `the certificate could not be reloaded: ${error}`),
       )
       .then(report);
   }, everyMs);
@@ -85,7 +85,7 @@ function faultOf({ certFile, validFromMs, validToMs }: Certificate, nowMs: numbe
   const time = (ms: number) => new Date(ms).toISOString().replace(/\.\d+/, '');
   const renew = 'Replace the files, then send SIGHUP to the server (systemctl reload tomaat)';
   if (nowMs < validFromMs) {
-    return `The certificate ${certFile} is not valid yet: it begins at ${time(validFromMs)}, and clients refuse it until then. Check the clock of this machine, or take the certificate of now.`;
+    return `The certificate ${certFile} is not valid before ${time(validFromMs)}, and clients refuse it until then. Check the clock of this machine, or use a certificate that is valid now.`;
   }
   if (nowMs >= validToMs)
     return `The certificate ${certFile} expired at ${time(validToMs)}: clients refuse it. ${renew}.`;

@@ -21,12 +21,12 @@ import { createMemoryPolicy } from './worker/memory-limit.ts';
 import { runApp } from './worker/run-app.ts';
 import { faultLines, verifyApp } from './worker/verify-app.ts';
 
-/** One thing that was checked. */
+/** One result of the check. */
 export interface CheckResult {
-  /** What was checked, in a few words: “manifest”, “weights”, “self-test”, “geometry”. */
+  /** The name of the check, in a few words: “manifest”, “weights”, “self-test”, “geometry”. */
   readonly name: string;
   readonly ok: boolean;
-  /** What was found, and what to do if it is wrong. */
+  /** The finding, and what to do about a fault. */
   readonly detail: string;
   readonly seconds?: number;
 }
@@ -37,15 +37,15 @@ const orientations = ['LPS', 'SAR', 'PIR'] as const;
 const leastAgreement = 0.9;
 
 /**
- * What an author wants to know before publishing: is the folder right, does it run, are left and right kept? Yields
- * each result as soon as it is there.
+ * What an author wants to know before publishing: is the folder valid, does the app run, does it keep left and right? Yields
+ * each result as soon as it is known.
  */
 export async function* checkApp(folder: string, signal: AbortSignal): AsyncGenerator<CheckResult> {
   const [opened, app] = await tryStep('manifest and weights', async () => {
     const found = await openApp(folder);
     const { id, version, model } = found.manifest;
     const hashed = model.some((spec) => 'sha256' in spec && spec.sha256);
-    return [`${id} ${version}${hashed ? ', the hash is right' : ''}`, found];
+    return [`${id} ${version}${hashed ? ', the hash matches' : ''}`, found];
   });
   yield opened;
   if (!app) return;
@@ -57,7 +57,7 @@ export async function* checkApp(folder: string, signal: AbortSignal): AsyncGener
     yield {
       name: 'self-test',
       ok: true,
-      detail: 'skipped: the manifest has no selftest. Add a volume and the label map that it should give',
+      detail: 'skipped: the manifest has no selftest. Add a volume and the expected label map',
     };
     return;
   }
@@ -83,7 +83,7 @@ async function tryStep<T>(
   }
 }
 
-/** Every model can be loaded, and every network fits the manifest. */
+/** Checks that every model can be loaded, and every network fits the manifest. */
 async function verifyModels(app: App, signal: AbortSignal): Promise<[string, true]> {
   const reports = await verifyApp(app, createMemoryPolicy({ slots: 1 }), signal);
   const faults = faultLines(reports);
@@ -91,7 +91,7 @@ async function verifyModels(app: App, signal: AbortSignal): Promise<[string, tru
   return [reports.map(({ name, summary }) => `${name}: ${summary}`).join('\n'), true];
 }
 
-/** The manifest's own case: each label of the expected map is reached with the Dice that it names. */
+/** The manifest's own case: each label of the expected map must reach the Dice in the manifest. */
 async function selfTest(app: App, signal: AbortSignal): Promise<[string, Volume]> {
   const { inputs, expected, dice: least } = app.manifest.selftest!;
   const files: Record<string, string> = {};
@@ -101,13 +101,13 @@ async function selfTest(app: App, signal: AbortSignal): Promise<[string, Volume]
   if (worst < least) {
     throw new TomaatError(
       'APP_OUTPUT',
-      `label ${value} reaches a Dice of ${worst.toFixed(4)} with ${expected}; the manifest asks for ${least}`,
+      `label ${value} reaches a Dice of ${worst.toFixed(4)} with ${expected}; the manifest requires ${least}`,
     );
   }
-  return [`a Dice of ${worst.toFixed(4)} at least, the prediction took ${seconds.toFixed(1)} s`, volume];
+  return [`a Dice of at least ${worst.toFixed(4)}; the prediction took ${seconds.toFixed(1)} s`, volume];
 }
 
-/** The same scan stored in other axis orders has to give the same labels in the world. */
+/** The same scan stored in other axis orders must give the same labels in world coordinates. */
 async function compareOrientations(
   app: App,
   first: Volume,
@@ -130,7 +130,7 @@ async function compareOrientations(
       if (agreement < leastAgreement) {
         throw new TomaatError(
           'APP_OUTPUT',
-          `the same volume stored as ${axcodes} instead of ${orientationOf(first.affine)} gives another result: label ${value} agrees by a Dice of ${agreement.toFixed(3)}. Begin preprocess with orientation, or use the affine`,
+          `the same volume stored as ${axcodes} instead of ${orientationOf(first.affine)} gives a different result: label ${value} agrees by a Dice of ${agreement.toFixed(3)}. Begin preprocess with orientation, or use the affine`,
         );
       }
       least = Math.min(least, agreement);
@@ -139,7 +139,7 @@ async function compareOrientations(
     await rm(work, { recursive: true, force: true });
   }
   return [
-    `the same in the storage orders ${orientations.join(', ')}: a Dice of ${least.toFixed(4)} at least`,
+    `the same in the storage orders ${orientations.join(', ')}: a Dice of at least ${least.toFixed(4)}`,
     undefined,
   ];
 }

@@ -25,10 +25,10 @@ describe('loadConfig()', () => {
 
   it('refuses an issuer that is half said, unencrypted, or of no use, and says what to do', () => {
     const cases: [Record<string, unknown>, RegExp][] = [
-      [{ data, login: true, oidcIssuer: issuer }, /--oidc-client-id go together/],
-      [{ data, login: true, oidcClientId: 'tomaat' }, /go together/],
-      [{ data, login: true, oidcAllow: ['a=b'] }, /oidcAllow is of no use without --oidc-issuer/],
-      [{ ...whole, login: undefined }, /--oidc-issuer is of no use without --login/],
+      [{ data, login: true, oidcIssuer: issuer }, /--oidc-client-id belong together/],
+      [{ data, login: true, oidcClientId: 'tomaat' }, /belong together/],
+      [{ data, login: true, oidcAllow: ['a=b'] }, /oidcAllow has no effect without --oidc-issuer/],
+      [{ ...whole, login: undefined }, /--oidc-issuer has no effect without --login/],
       [{ ...whole, oidcIssuer: 'http://login.example' }, /must be an https address/],
       [{ ...whole, oidcAllow: ['radiology'] }, /must be CLAIM=VALUE/],
       [{ ...whole, oidcAdmin: ['=x'] }, /must be CLAIM=VALUE/],

@@ -7,14 +7,14 @@ import { z } from 'zod';
 import { isIssuerAddress, parseClaimRule } from './access/claims.ts';
 import { kebab, logLevels, settings } from './settings.ts';
 
-/** Where data lies unless told otherwise: the user's data folder. */
+/** The default data folder, that of the user. */
 export const defaultDataFolder = (): string => envPaths('tomaat', { suffix: '' }).data;
 
-/** The data folder that a command is about. */
+/** The data folder of a command. */
 export const dataFolderFor = ({ data }: { data?: string }): string =>
   data ?? process.env.TOMAAT_DATA ?? defaultDataFolder();
 
-/** A number, or text that looks like one (as a variable or flag gives it); nothing else, and nothing empty. */
+/** A number, or text that looks like one (from a variable or flag); nothing else, and not empty. */
 const numeric = (schema: z.ZodNumber) =>
   z.preprocess(
     (value) =>
@@ -67,7 +67,7 @@ const plainAddress = httpAddress
   })
   .transform(withoutTrailingSlashes);
 
-/** What values each setting may have. */
+/** The allowed values of each setting. */
 export const configSchema = z.strictObject({
   data: text,
   host: text.default(settings.host.default),
@@ -85,7 +85,7 @@ export const configSchema = z.strictObject({
   allowNet: list(z.union([z.cidrv4(), z.cidrv6()], 'must be a range such as 10.1.0.0/16')).default([]),
   oidcIssuer: text
     .refine(isIssuerAddress, {
-      error: 'must be an https address, without ? and # (http on this machine alone)',
+      error: 'must be an https address without ? and # (or http on this machine)',
     })
     .optional(),
   oidcClientId: text.optional(),
@@ -125,13 +125,13 @@ export type ConfigSource = 'default' | 'file' | 'env' | 'flag';
 
 export interface LoadedConfig {
   readonly config: Config;
-  /** Which layer each key came from: a port that nobody chose may move on when it is taken. */
+  /** The layer that each key came from: a default port may be replaced if it is in use. */
   readonly sources: Readonly<Record<ConfigKey, ConfigSource>>;
   readonly file?: string;
 }
 
 export interface ConfigLayers {
-  /** As the command line gives them; undefined where a flag was not given. */
+  /** As given on the command line; undefined for absent flags. */
   flags?: Partial<Record<ConfigKey, unknown>>;
   /** --config: this file instead of tomaat.config.yaml in the data folder. */
   configFile?: string;
@@ -144,7 +144,7 @@ const variableOf = (key: string) => `TOMAAT_${kebab(key).replaceAll('-', '_').to
 
 /**
  * The configuration, layered once: defaults, then the file, then TOMAAT_… variables, then flags. All faults of
- * all layers are reported in one BAD_REQUEST, each with where it stands.
+ * all layers are reported in one BAD_REQUEST, each with its place.
  */
 export function loadConfig({ flags = {}, configFile, env = process.env }: ConfigLayers = {}): LoadedConfig {
   const faults: string[] = [];
@@ -177,24 +177,26 @@ export function loadConfig({ flags = {}, configFile, env = process.env }: Config
   for (const key of keys) {
     const name = variableOf(key);
     const raw = env[name];
-    // Kubernetes sets TOMAAT_PORT=tcp://… for a Service that is called tomaat.
+    // Kubernetes sets TOMAAT_PORT=tcp://… for a Service named tomaat.
     if (raw !== undefined && raw !== '' && !/^(tcp|udp):\/\//.test(raw)) put('env', key, raw, `${name}:`);
   }
   for (const key of keys) if (flags[key] !== undefined) put('flag', key, flags[key], `--${kebab(key)}`);
 
   if (values.data === undefined) values.data = defaultDataFolder();
   if ((values.tlsCert === undefined) !== (values.tlsKey === undefined)) {
-    faults.push('--tls-cert and --tls-key go together. Give both, or neither.');
+    faults.push('--tls-cert and --tls-key belong together, but only one was given. Give both, or neither.');
   }
   if ((values.oidcIssuer === undefined) !== (values.oidcClientId === undefined)) {
-    faults.push('--oidc-issuer and --oidc-client-id go together. Give both, or neither.');
+    faults.push(
+      '--oidc-issuer and --oidc-client-id belong together, but only one was given. Give both, or neither.',
+    );
   } else if (values.oidcIssuer === undefined) {
     const alone = keys.filter((key) => key.startsWith('oidc') && values[key] !== undefined);
     if (alone.length > 0)
-      faults.push(`${alone.join(', ')} is of no use without --oidc-issuer. Give that, too.`);
+      faults.push(`${alone.join(', ')} has no effect without --oidc-issuer. Give --oidc-issuer too.`);
   }
   if (values.oidcIssuer !== undefined && values.login !== true)
-    faults.push('--oidc-issuer is of no use without --login. Give that, too.');
+    faults.push('--oidc-issuer has no effect without --login. Give --login too.');
   const scopes = values.oidcScopes as readonly string[] | undefined;
   if (scopes && !scopes.includes('openid')) faults.push('--oidc-scopes lacks openid. Add it.');
   if (faults.length > 0) {
@@ -222,7 +224,7 @@ function readConfigFile(file: string, faults: string[]): Record<string, unknown>
   }
   if (data === null || data === undefined) return {};
   if (typeof data !== 'object' || Array.isArray(data)) {
-    faults.push(`${file} must hold lines such as “port: 9000”.`);
+    faults.push(`${file} must contain lines such as “port: 9000”.`);
     return {};
   }
   return data as Record<string, unknown>;
@@ -237,5 +239,5 @@ function didYouMean(key: string): string {
   const close =
     keys.find((known) => plain(known) === plain(key)) ??
     keys.find((known) => plain(known).startsWith(plain(key).slice(0, 4)));
-  return close ? ` Did you mean ${close}?` : ` The settings are: ${keys.join(', ')}.`;
+  return close ? ` Did you mean ${close}?` : ` Available: ${keys.join(', ')}.`;
 }

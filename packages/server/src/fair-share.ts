@@ -1,7 +1,7 @@
 /**
- * Whether an owner may have one more of something that is full at `limit`: what others took does not keep out an owner who
- * has less than a fair share. One owner alone may have all of it; in all there are never more than twice the limit.
- * `counts` is how many each owner has.
+ * Whether an owner may take one more place of `limit`: an owner with less than a fair share may, even when
+ * all are taken. A single owner may have all of them; the total never exceeds twice the limit.
+ * `counts` is the number of places of each owner.
  */
 export function mayHaveMore(counts: ReadonlyMap<string, number>, owner: string, limit: number): boolean {
   let all = 0;
@@ -12,7 +12,7 @@ export function mayHaveMore(counts: ReadonlyMap<string, number>, owner: string, 
   return all < 2 * limit && (counts.get(owner) ?? 0) < fairShare;
 }
 
-/** Adds to the count of an owner; one that falls to nothing is forgotten. */
+/** Adds to the count of an owner; a count that falls to 0 is removed. */
 export function addTo(counts: Map<string, number>, owner: string, by: number): void {
   const sum = (counts.get(owner) ?? 0) + by;
   if (sum > 0) counts.set(owner, sum);

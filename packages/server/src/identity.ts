@@ -14,7 +14,7 @@ import {
 import { readOrMakeSecret } from './store/secret-file.ts';
 
 /**
- * The identity of a data folder: an Ed25519 key (RFC 8037), made once. Announcements and receipts are signed with it
+ * The identity of a data folder: an Ed25519 key (RFC 8037), created once. Announcements and receipts are signed with it
  * as compact JWS (RFC 7515); its name is the SHA-256 thumbprint of the public key (RFC 7638).
  */
 export interface Identity {
@@ -22,9 +22,9 @@ export interface Identity {
   readonly thumbprint: string;
   /** Public part: kty, crv, x. */
   readonly publicKey: JWK;
-  /** Whether the key was made just now. */
+  /** Whether the key has just been created. */
   readonly isNew: boolean;
-  /** A compact JWS of the payload; `type` (header `typ`) says what it is, so that one kind never passes as another. */
+  /** A compact JWS of the payload; `type` (header `typ`) states its kind, so that one kind is never accepted as another. */
   sign(type: SignedType, payload: object): Promise<string>;
 }
 
@@ -32,7 +32,7 @@ export type SignedType = 'tomaat-announcement+jws' | 'tomaat-receipt+jws' | 'tom
 
 const identityFile = 'identity.key';
 
-/** Opens the identity of a data folder, or makes it. The key file is readable by its owner alone. */
+/** Opens the identity of a data folder, or creates it. The key file is readable only by its owner. */
 export async function openIdentity(dataFolder: string): Promise<Identity> {
   const file = join(dataFolder, identityFile);
   const { text, isNew } = await readOrMakeSecret(file, async () => {
@@ -51,7 +51,7 @@ export async function openIdentity(dataFolder: string): Promise<Identity> {
   };
 }
 
-/** The thumbprint of a data folder's identity, or why it cannot be had, as the end of a sentence. Makes nothing. */
+/** The thumbprint of a data folder's identity, or why it is unavailable, as the end of a sentence. Creates nothing. */
 export async function thumbprintOf(dataFolder: string): Promise<{ thumbprint?: string; fault?: string }> {
   const file = join(dataFolder, identityFile);
   try {

@@ -1,4 +1,4 @@
-/** The door for programs in Node: apps without a server, and how the command line reaches servers, with the certificates and keys that it knows. */
+/** The entry point for programs in Node: apps without a server, and access to servers with the certificates and keys that the command line knows. */
 export { type ConnectOptions, connectTo, type Reached, type Told } from './cli/connect.ts';
 export { type FindOptions, type FoundService, findService } from './cli/find-service.ts';
 export {

@@ -30,7 +30,7 @@ import type { WrittenOutput } from './worker/messages.ts';
 import { computeIn, ofThisMachine } from './worker/run-app.ts';
 
 /*
- * An app of this machine without a server, for programs in Node. It computes as the server does, in a child process: a network
+ * An app on this machine without a server, for programs in Node. It computes as the server does, in a child process: a network
  * does not block the caller's event loop, and a prediction can be aborted and has a memory limit.
  */
 
@@ -41,20 +41,20 @@ export interface OpenAppOptions {
   maxVoxels?: number;
 }
 
-/** A file of an input: a volume in memory, the bytes of a file with or without its name, a Blob, or a file on the disk. */
+/** A file of an input: a volume in memory, the bytes of a file with or without its name, a Blob, or a file on disk. */
 export type LocalFile = Volume | NamedBytes | Uint8Array | ArrayBuffer | Blob | { readonly path: string };
 
-/** As `predict` of the client takes them. */
+/** As in `predict` of the client. */
 export interface LocalPredictOptions {
-  /** The file of each file input; several for one volume that comes in several files (.hdr and .img). */
+  /** The file of each file input; several for a volume that consists of several files (.hdr and .img). */
   volumes: Readonly<Record<string, LocalFile | readonly LocalFile[]>>;
   /** Values of the other inputs. Points are RAS+ mm. */
   values?: Readonly<Record<string, InputParameter>>;
-  /** Which frame of a 4-D volume, from 0. */
+  /** The frame of a 4-D volume, counted from 0. */
   frame?: number;
-  /** Which DICOM series, where the files of a volume hold several: its UID, or its number. */
+  /** The DICOM series, if the files of a volume hold several: its UID, or its number. */
   series?: string;
-  /** The format of each output; a label map is otherwise written as the first volume was (a Volume counts as NRRD). */
+  /** The format of each output; by default a label map is written in the format of the first volume (a Volume counts as NRRD). */
   formats?: Readonly<Record<string, OutputFormat>>;
   signal?: AbortSignal;
   /** The stage of the work, and the fraction of the whole, 0 to 1. */
@@ -76,7 +76,7 @@ export interface LocalOutput {
   text(): Promise<string>;
   /** The parsed text: of Measurements, and of other outputs in the format json. BAD_REQUEST if it is not JSON. */
   json<T = unknown>(): Promise<T>;
-  /** A label map as voxels and affine (RAS+ mm). BAD_REQUEST if it is in no format of volumes. */
+  /** A label map as voxels and affine (RAS+ mm). BAD_REQUEST if it is not in a volume format. */
   volume(): Promise<Volume>;
 }
 
@@ -91,12 +91,12 @@ export interface LocalApp extends AsyncDisposable {
   readonly folder: string;
   readonly manifest: Manifest;
   /**
-   * One prediction; several at a time wait for each other, and the loaded model is kept for the next. Rejects with a
-   * TomaatError: the caller's fault (BAD_INPUT, NOT_ACCEPTED …) or the app's (APP_FAILED, TIMEOUT, OUT_OF_MEMORY …). An
+   * One prediction; concurrent ones run one after the other, and the loaded model is kept for the next. Rejects with a
+   * TomaatError: the caller's error (BAD_INPUT, NOT_ACCEPTED …) or the app's (APP_FAILED, TIMEOUT, OUT_OF_MEMORY …). An
    * aborted signal rejects with its own reason.
    */
   predict(options: LocalPredictOptions): Promise<LocalPrediction>;
-  /** Ends what runs, and frees the model. The process that opened the app may not end by itself before. */
+  /** Ends a running prediction and frees the model. Until then the process that opened the app may not exit by itself. */
   close(): Promise<void>;
 }
 
@@ -163,7 +163,7 @@ export async function openApp(folder: string, options: OpenAppOptions = {}): Pro
   };
 }
 
-/** Names the option that is this program's limit, where the manifest sets none. */
+/** Names the option that sets this program's limit, if the manifest sets none. */
 function withMemoryOption(app: App, error: unknown): unknown {
   const isOurs = error instanceof TomaatError && error.code === 'OUT_OF_MEMORY';
   if (!isOurs || app.manifest.limits.memoryMb !== undefined) return error;
@@ -176,7 +176,7 @@ function withMemoryOption(app: App, error: unknown): unknown {
   );
 }
 
-/** The result; or the reason of the abort at once, also while the prediction waits for its turn. */
+/** The result; or the reason of the abort at once, even while the prediction waits for its turn. */
 async function unlessAborted<T>(result: Promise<T>, signal: AbortSignal): Promise<T> {
   let stop = () => {};
   const aborted = new Promise<never>((_, reject) => {
@@ -195,7 +195,7 @@ interface Placed {
   sizeBytes: number;
 }
 
-/** The files of the inputs on the disk, where the child reads them. */
+/** The files of the inputs on disk, where the child reads them. */
 async function placeFiles(
   app: App,
   volumes: LocalPredictOptions['volumes'],
@@ -257,7 +257,7 @@ function chunksOf(
   return undefined;
 }
 
-/** Reads what the child wrote into memory: its files go when the prediction is over. */
+/** Reads the child's outputs into memory: its files are deleted after the prediction. */
 async function collect(written: readonly WrittenOutput[], seconds: number): Promise<LocalPrediction> {
   const outputs: LocalOutput[] = [];
   for (const output of written) outputs.push(localOutput(output, await readFile(output.path)));
@@ -284,8 +284,8 @@ function localOutput({ name, type, label, format }: WrittenOutput, file: Buffer)
     new TomaatError(
       'BAD_REQUEST',
       formats.length > 0
-        ? `The output ${name} is ${format}, not ${what}. Ask for another format: formats: { ${name}: '${formats[0]}' }.`
-        : `The output ${name} of type ${type} is not ${what}, in no format.`,
+        ? `The output ${name} is ${format}, not ${what}. Request another format: formats: { ${name}: '${formats[0]}' }.`
+        : `The output ${name} of type ${type} is not ${what} in any format.`,
       { cause },
     );
   return {

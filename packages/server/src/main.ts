@@ -17,16 +17,16 @@ import { addWorker } from './cli/commands/worker.ts';
 import { version } from './version.ts';
 
 /*
- * The command line. Each command loads what it needs when it runs, so that --help is quick; what there is stands in
- * cli/commands/, what a command does in cli/.
+ * The command line. Each command loads what it needs when it runs, so that --help is fast; cli/commands/ defines
+ * the commands, cli/ implements them.
  */
 
 const program = new Command('tomaat')
   .description('Serve trained models for volumetric medical images, and use them.')
   .version(version, '-V, --version', 'print the version')
-  .helpOption('-h, --help', 'print this help, or that of a command')
+  .helpOption('-h, --help', 'print this help, or the help of a command')
   .helpCommand('help [command]', 'print the help of a command')
-  .showHelpAfterError('(tomaat help shows what there is)')
+  .showHelpAfterError('(“tomaat help” lists the commands)')
   .showSuggestionAfterError()
   .configureHelp({
     sortSubcommands: false,
@@ -62,20 +62,20 @@ const commands = [
 ];
 for (const add of commands) add(program);
 
-// A usage error is the caller's fault: 2, not commander's 1. Subcommands inherit this only if they are told, too.
+// A usage error is the caller's: exit code 2, not commander's 1. Subcommands need the same setting.
 const tell = (command: Command): void => {
   command.exitOverride();
   for (const child of command.commands) tell(child);
 };
 tell(program);
 
-// SIGHUP never ends what serves, not even before that has loaded what deals with it (cli/hangup.ts).
+// SIGHUP never ends a serving command, not even before it has loaded its handler (cli/hangup.ts).
 if (['up', 'serve', 'registry', 'worker'].includes(process.argv[2])) process.on('SIGHUP', () => {});
 
-// A reader that has seen enough (| head) is no error.
+// A reader that stops early (| head) is not an error.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code === 'EPIPE') process.exit(0);
-  // The terminal was closed: SIGHUP says so, too.
+  // The terminal was closed, which SIGHUP also reports.
   if (error.code === 'EIO') return;
   throw error;
 });
@@ -85,7 +85,7 @@ try {
 } catch (error) {
   if (error instanceof CommanderError) {
     process.exitCode = error.exitCode === 0 ? 0 : 2;
-    // “tomaat” alone prints the help, which is no error to whoever wants to know what there is.
+    // “tomaat” alone prints the help, which is not an error.
     if (error.code === 'commander.help' && process.argv.length <= 2) process.exitCode = 0;
   } else {
     const { exitCodeOf, printError } = await import('./cli/console.ts');

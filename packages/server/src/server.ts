@@ -41,27 +41,27 @@ export interface RunningServer extends ServerAddresses {
   /** For requests without a port, as in tests. */
   readonly app: FastifyInstance;
   readonly access: Access;
-  /** That of its HTTPS ports now, and what replaces it. */
+  /** The current certificate of its HTTPS ports, and its renewal. */
   readonly certificate: Certificate;
   readonly certificates: Certificates;
   readonly services: readonly string[];
-  /** The audit log of the data folder, for what else is done in it. */
+  /** The audit log of the data folder, for other parts of this process. */
   readonly audit: Pick<Recorder, 'record'>;
-  /** Goes on in new files where another program renamed those of the log. */
+  /** Continues in new files if another program renamed those of the log. */
   reopenFiles(): void;
   /** Thumbprint of the key that signs receipts. */
   readonly identity: string;
-  /** What to announce of each service, with an id that stays the same. */
+  /** The announcement of each service, with a stable id. */
   announcements(): (Announcement & { id: string })[];
   /** Signs announcements with the key of the data folder. */
   readonly signer: AnnouncementSigner;
   close(): Promise<void>;
 }
 
-/** For answers that are on their way when the server goes. */
+/** For answers in progress when the server stops. */
 const lastWordsMs = 200;
 
-/** Starts a server: storage, worker, HTTP. On loopback HTTP and HTTPS, elsewhere HTTPS alone. */
+/** Starts a server: storage, worker, HTTP. On loopback HTTP and HTTPS, elsewhere only HTTPS. */
 export async function startServer(serverOptions: ServerOptions): Promise<RunningServer> {
   const options = withDefaults(serverOptions);
   const { dataFolder, logger } = options;
@@ -70,7 +70,7 @@ export async function startServer(serverOptions: ServerOptions): Promise<Running
   await using opened = new AsyncDisposableStack();
   const apps = await openApps(options.appFolders);
   if (apps.length === 0)
-    throw new TomaatError('BAD_REQUEST', 'There is no app to serve. Name at least one app folder.');
+    throw new TomaatError('BAD_REQUEST', 'No app was given. Name at least one app folder.');
 
   const data = opened.use(await openServerData(apps, options));
   const { audit, recorder, identity, database, pseudonyms, jobs, blobs, uploads } = data;
@@ -167,7 +167,7 @@ export async function startServer(serverOptions: ServerOptions): Promise<Running
     on: 'server',
     version,
     metrics: metrics.text,
-    ready: () => (closing ? { reason: 'the server stops' } : { services: apps.length }),
+    ready: () => (closing ? { reason: 'the server is stopping' } : { services: apps.length }),
   });
   await registerPage(app, options.page);
   registerFaces(app, context);
@@ -224,7 +224,7 @@ function checkAddress({ host, isLocal, login, tlsCert, tlsSelfMade, strictTlsPor
   if (isLocal || !strictTlsPort) return;
   throw new TomaatError(
     'BAD_REQUEST',
-    `On ${host} the server speaks HTTPS alone, at --port. Leave --tls-port (tlsPort) out.`,
+    `On ${host} the server uses only HTTPS, at --port. Leave --tls-port (tlsPort) out.`,
   );
 }
 

@@ -1,22 +1,22 @@
 /**
- * What an operator can set, for `tomaat up`, `serve` and `registry`: what it is, and what holds where it is not set. Each
+ * The settings of `tomaat up`, `serve` and `registry`, with their defaults. Each
  * key is a line of `tomaat.config.yaml` (tlsPort: 9443), a variable (TOMAAT_TLS_PORT=9443) and a flag (--tls-port 9443).
- * What values it may have is in `config.ts`. Plain data, so that a help text loads nothing else.
+ * `config.ts` defines the allowed values. Plain data, so that a help text loads nothing else.
  */
 
 export interface Setting {
-  /** What the flag takes, as a help text shows it; missing for a switch. */
+  /** The value of the flag in help texts; missing for a switch. */
   readonly value?: `<${string}>`;
-  /** A secret has no flag, as others could read it there. */
+  /** A secret has no flag, because other users could read it. */
   readonly hasNoFlag?: true;
   readonly about: string;
   /** May be given more than once. */
   readonly isList?: true;
-  /** What holds where it is not set. A list is empty and a switch is off if missing; anything else has no value. */
+  /** The default. If missing, a list is empty, a switch is off, and anything else has no value. */
   readonly default?: string | number | readonly string[];
-  /** How the help says that, where the value alone does not. */
+  /** Text of the default in the help, if the value alone is not clear. */
   readonly defaultText?: string;
-  /** A value with a meaning of its own, told beside the default. */
+  /** A value with a special meaning, shown with the default. */
   readonly special?: string;
 }
 
@@ -37,7 +37,7 @@ export const settings = {
   announce: { value: '<url>', about: 'announce the services to this registry', isList: true },
   announceKey: {
     value: '<key>',
-    about: 'key for announcing (better: the variable TOMAAT_ANNOUNCE_KEY); also --api-key',
+    about: 'key for announcing (better in the variable TOMAAT_ANNOUNCE_KEY); also --api-key',
   },
   publicUrl: {
     value: '<url>',
@@ -50,43 +50,47 @@ export const settings = {
   ca: {
     value: '<file>',
     about:
-      'certificates (PEM) to trust as well: of registries, and of servers that the registry passes requests on to',
+      'more certificates (PEM) to trust: of registries, and of servers to which the registry forwards requests',
   },
   default: { value: '<id>', about: 'service that TOMAAT v1 clients get', defaultText: 'the first' },
   allowNet: {
     value: '<range>',
-    about: 'network that the registry may pass requests on to, such as 10.1.0.0/16',
+    about: 'network to which the registry may forward requests, such as 10.1.0.0/16',
     isList: true,
   },
   oidcIssuer: {
     value: '<url>',
-    about: 'OpenID Connect issuer that logs people in (its secret: TOMAAT_OIDC_CLIENT_SECRET)',
+    about: 'OpenID Connect issuer for logins (its client secret: TOMAAT_OIDC_CLIENT_SECRET)',
   },
-  oidcClientId: { value: '<id>', about: 'id by which that issuer knows this server' },
-  oidcClientSecret: { hasNoFlag: true, about: 'secret that goes with it' },
+  oidcClientId: { value: '<id>', about: 'client id of this server at that issuer' },
+  oidcClientSecret: { hasNoFlag: true, about: 'client secret of this server at that issuer' },
   oidcScopes: {
     value: '<list>',
-    about: 'scopes that the issuer is asked for',
+    about: 'scopes to request from the issuer',
     default: ['openid', 'profile', 'email'],
   },
   oidcAllow: {
     value: '<CLAIM=VALUE>',
-    about: 'serve only users whose token says so, such as groups=radiology',
+    about: 'serve only users whose token has this claim, such as groups=radiology',
     isList: true,
     defaultText: 'all',
   },
-  oidcAdmin: { value: '<CLAIM=VALUE>', about: 'users whose token says so may do everything', isList: true },
+  oidcAdmin: {
+    value: '<CLAIM=VALUE>',
+    about: 'users whose token has this claim have every permission',
+    isList: true,
+  },
   oidcAudience: {
     value: '<name>',
-    about: 'programs may send tokens of the issuer for this audience',
-    defaultText: 'they may not',
+    about: 'accept tokens of the issuer for this audience from programs',
+    defaultText: 'none are accepted',
   },
-  login: { about: 'let in only callers with a key (tomaat keys), or who are logged in' },
+  login: { about: 'admit only callers with a key (tomaat keys) or a login' },
   tlsSelfMade: { about: 'listen beyond this machine with the self-signed certificate' },
-  allowHost: { value: '<name>', about: 'another name by which this machine is called', isList: true },
+  allowHost: { value: '<name>', about: 'another host name of this machine', isList: true },
   allowOrigin: {
     value: '<origin>',
-    about: 'another site whose pages may send requests, such as https://viewer.example',
+    about: 'other site whose pages may send requests, such as https://viewer.example',
     isList: true,
   },
   legacyPort: {
@@ -96,7 +100,7 @@ export const settings = {
   registryLegacyPort: { value: '<number>', about: 'the same for the registry: TOMAAT v1 without login' },
   legacyPerMinute: {
     value: '<number>',
-    about: 'requests a minute that one address may send to a legacy port',
+    about: 'requests per minute that one address may send to a legacy port',
     default: 60,
   },
   maxUploadBytes: {
@@ -117,12 +121,16 @@ export const settings = {
     default: 2 ** 30,
     defaultText: '2^30 voxels',
   },
-  maxQueued: { value: '<number>', about: 'most predictions that wait', default: 1000 },
-  workers: { value: '<number>', about: 'predictions at a time; 0: all by “tomaat worker”', default: 1 },
-  drainSeconds: { value: '<number>', about: 'how long what runs may go on at the end', default: 20 },
+  maxQueued: { value: '<number>', about: 'most waiting predictions', default: 1000 },
+  workers: { value: '<number>', about: 'concurrent predictions; 0: all by “tomaat worker”', default: 1 },
+  drainSeconds: {
+    value: '<number>',
+    about: 'how long running predictions may continue at the stop',
+    default: 20,
+  },
   memoryMb: {
     value: '<number>',
-    about: 'memory of one prediction whose app does not say, MB',
+    about: 'memory of one prediction if its app sets no limit, MB',
     defaultText: 'a share of the machine’s',
     special: '0: no limit',
   },
@@ -131,21 +139,21 @@ export const settings = {
     about: 'memory that idle models may take',
     defaultText: 'a quarter of the machine’s',
   },
-  stripInputs: { about: 'take text that may tell whose scan it is out of inputs before they are kept' },
+  stripInputs: { about: 'remove text that may identify the patient from inputs before they are stored' },
   keepMinutes: { value: '<number>', about: 'how long results are kept', default: 60 },
   logLevel: { value: '<level>', about: `${logLevels.slice(0, -1).join(', ')} or silent`, default: 'info' },
 } as const satisfies Record<string, Setting>;
 
-/** The server and the registry on this machine, where no port was set. */
+/** The server and the registry on this machine, if no port was set. */
 export const defaultServer = `http://${settings.host.default}:${settings.port.default}`;
 export const defaultRegistry = `http://${settings.host.default}:${settings.registryPort.default}`;
 
 /** `tlsPort` as in its flag: `tls-port`. */
 export const kebab = (key: string): string => key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
 
-/** The setting in a line, with what holds where it is not set: for help texts. */
+/** The setting in one line, with its default: for help texts. */
 export function describeSetting({ about, isList, default: value, defaultText, special }: Setting): string {
   const standard = defaultText ?? (value === undefined ? undefined : String(value));
-  const told = [standard && `default: ${standard}`, special].filter(Boolean).join('; ');
-  return [about, isList && '; may be repeated', told && ` (${told})`].filter(Boolean).join('');
+  const notes = [standard && `default: ${standard}`, special].filter(Boolean).join('; ');
+  return [about, isList && '; may be repeated', notes && ` (${notes})`].filter(Boolean).join('');
 }

@@ -15,13 +15,13 @@ export interface Certificate {
   cert: string;
   /** SHA-256 of the certificate, upper-case hex pairs joined by `:`, as the Slicer client shows it. */
   fingerprint: string;
-  /** Where the certificate lies, for clients that are told to trust it. */
+  /** Path of the certificate, for clients that are configured to trust it. */
   certFile: string;
-  /** Whether it is the one of the data folder, and not the operator's. */
+  /** Whether it is the self-signed one of the data folder, not the operator's. */
   selfSigned: boolean;
-  /** The names and addresses that it is for; `*.example` stands for one label. */
+  /** Its names and addresses; `*.example` matches one label. */
   names: readonly string[];
-  /** When it begins and ceases to be valid, ms since 1970. */
+  /** Start and end of its validity, ms since 1970. */
   validFromMs: number;
   validToMs: number;
 }
@@ -30,7 +30,7 @@ export interface CertificateOptions {
   /** The operator's own certificate and its key: files (PEM). */
   cert?: string;
   key?: string;
-  /** Name or address that is listened on; a self-signed certificate that lacks it is renewed. */
+  /** Name or address to listen on; a self-signed certificate without it is renewed. */
   host?: string;
   /** More names or addresses that a self-signed certificate must cover, such as that of `--public-url`. */
   names?: readonly string[];
@@ -40,15 +40,15 @@ export interface CertificateOptions {
 }
 
 const dayMs = 86_400_000;
-/** So long before its end a self-signed certificate is renewed, and the operator is warned of another one's. */
+/** How long before its end a self-signed certificate is renewed, and the operator is warned about any other. */
 export const renewBeforeMs = 30 * dayMs;
 const selfSignedMs = 3650 * dayMs;
 
 /**
- * The operator's own certificate, or the self-signed one of the data folder. That one is made on first use and kept, as
+ * The operator's own certificate, or the self-signed one of the data folder. That one is created on first use and kept, because
  * users pin its fingerprint, until it is about to expire or the server gets a name or address that it lacks; then it is
  * renewed with the same key.
- * @throws TomaatError BAD_REQUEST for files that cannot be read, are no certificate or key, or do not belong together.
+ * @throws TomaatError BAD_REQUEST for files that cannot be read, are not a certificate or key, or do not belong together.
  */
 export async function openCertificate(
   dataFolder: string,
@@ -56,7 +56,10 @@ export async function openCertificate(
 ): Promise<Certificate> {
   if (options.cert || options.key) {
     if (!options.cert || !options.key) {
-      throw new TomaatError('BAD_REQUEST', '--tls-cert and --tls-key go together. Give both.');
+      throw new TomaatError(
+        'BAD_REQUEST',
+        '--tls-cert and --tls-key belong together, but only one was given. Give both.',
+      );
     }
     return load(options.cert, options.key);
   }
@@ -74,7 +77,7 @@ export async function openCertificate(
   if (why !== undefined) {
     options.logger?.warn(
       { fingerprint: fresh.fingerprint, before: kept!.fingerprint },
-      `The self-signed certificate was renewed: ${why}. Its key is the same, so the commands of tomaat that know this server (known_hosts) go on. Give ${fresh.certFile} again to the clients that were given it (--ca, verify=), and the new SHA-256 fingerprint ${fresh.fingerprint} to those that compare it (--fingerprint, 3D Slicer).`,
+      `The self-signed certificate was renewed: ${why}. Its key is the same, so tomaat commands that know this server (known_hosts) still work. Give ${fresh.certFile} again to the clients that use it (--ca, verify=), and the new SHA-256 fingerprint ${fresh.fingerprint} to those that compare it (--fingerprint, 3D Slicer).`,
     );
   }
   return fresh;
@@ -106,7 +109,7 @@ function reasonToRenew(kept: Certificate, wanted: readonly string[], nowMs: numb
 
 const day = (ms: number) => new Date(ms).toISOString().slice(0, 10);
 
-/** Makes the certificate, for the names of the one before too, with its key and its subject if there was one. */
+/** Creates the certificate, including the names of an earlier one, with its key and its subject. */
 async function makeSelfSigned(
   { certFile, keyFile }: KeptFiles,
   wanted: readonly string[],
@@ -134,14 +137,14 @@ async function makeSelfSigned(
     notBeforeDate: new Date(nowMs),
     notAfterDate: new Date(nowMs + selfSignedMs),
     extensions: [
-      // A root of its own, so that a client can be told to trust it (requests: verify='tomaat.pem').
+      // A root, so that a client can be configured to trust it (requests: verify='tomaat.pem').
       { name: 'basicConstraints', cA: true, critical: true },
       { name: 'keyUsage', digitalSignature: true, keyCertSign: true, critical: true },
       { name: 'extKeyUsage', serverAuth: true },
       { name: 'subjectAltName', altNames },
     ],
   });
-  // A crash in between leaves a key without a certificate, or both of before: never two that do not belong together.
+  // A crash in between leaves a key without a certificate, or the earlier pair: never a pair that does not match.
   if (!key) await writeWhole(keyFile, made.private);
   await writeWhole(certFile, made.cert, { mode: 0o644 });
   return load(certFile, keyFile, true);
@@ -168,7 +171,7 @@ function isFor(certificate: X509Certificate, host: string): boolean {
   return (isIP(host) ? certificate.checkIP(host) : certificate.checkHost(host)) !== undefined;
 }
 
-/** The names and addresses that a certificate is for; only where it has none, the common name counts (RFC 6125). */
+/** The names and addresses of a certificate; only if it has none, the common name (RFC 6125). */
 function namesOf(certificate: X509Certificate): string[] {
   const names = (certificate.subjectAltName ?? '')
     .split(', ')
@@ -178,7 +181,7 @@ function namesOf(certificate: X509Certificate): string[] {
   return names.length > 0 || typeof CN !== 'string' ? names : [CN];
 }
 
-/** How others may call this machine: its addresses, its name, and its name with the domain if DNS tells it at once. */
+/** The names of this machine for others: its addresses, its name, and its name with the domain if DNS answers quickly. */
 export async function namesOfMachine(): Promise<string[]> {
   const addresses = Object.values(networkInterfaces())
     .flatMap((list) => list ?? [])
@@ -189,7 +192,7 @@ export async function namesOfMachine(): Promise<string[]> {
   if (addresses.length > 0 && !name.includes('.')) {
     const known = lookupService(addresses[0], 0).then(
       (found) => found.hostname,
-      () => '', // No name is known; the bare one has to do.
+      () => '', // No full name is known; use the bare one.
     );
     const full = await Promise.race([known, delay(lookUpMs, '', { ref: false })]);
     if (isDnsName(full) && full.toLowerCase().startsWith(`${name.toLowerCase()}.`)) names.push(full);
@@ -239,7 +242,7 @@ async function readPem(file: string, flag: string | undefined): Promise<string> 
     const { code } = error as NodeJS.ErrnoException;
     const why =
       code === 'ENOENT'
-        ? 'there is no such file'
+        ? 'the file does not exist'
         : code === 'EACCES'
           ? 'this user may not read it'
           : String(code);
@@ -256,9 +259,9 @@ function parseCertificate(pem: string, file: string): X509Certificate {
     return new X509Certificate(pem);
   } catch (error) {
     const hint = pem.includes('-----BEGIN CERTIFICATE-----')
-      ? 'It is damaged. Copy it again; each -----BEGIN must stand at the start of a line.'
+      ? 'It is damaged. Copy it again; each -----BEGIN must be at the start of a line.'
       : pem.includes('PRIVATE KEY-----')
-        ? 'It holds a key. The certificate is --tls-cert, the key is --tls-key.'
+        ? 'It contains a key. Give the certificate as --tls-cert, and the key as --tls-key.'
         : `It must begin with -----BEGIN CERTIFICATE----- (PEM). If it is DER: openssl x509 -inform der -in ${file} -out cert.pem`;
     throw new TomaatError('BAD_REQUEST', `${file} is not a certificate in PEM format. ${hint}`, {
       cause: error,
@@ -272,11 +275,11 @@ function parseKey(pem: string, file: string): KeyObject {
   } catch (error) {
     const isEncrypted = pem.includes('ENCRYPTED');
     const hint = isEncrypted
-      ? `It is encrypted, and nobody is there to type its passphrase. Write it without: openssl pkey -in ${file} -out plain.key, with mode 0600.`
+      ? `It is encrypted, and the server cannot ask for its passphrase. Decrypt it: openssl pkey -in ${file} -out plain.key, with mode 0600.`
       : pem.includes('-----BEGIN CERTIFICATE-----')
-        ? 'It holds a certificate. The certificate is --tls-cert, the key is --tls-key.'
+        ? 'It contains a certificate. Give the certificate as --tls-cert, and the key as --tls-key.'
         : 'It must begin with -----BEGIN PRIVATE KEY----- (PEM).';
-    throw new TomaatError('BAD_REQUEST', `${file} is not a private key that can be used. ${hint}`, {
+    throw new TomaatError('BAD_REQUEST', `${file} is not a usable private key. ${hint}`, {
       cause: error,
     });
   }
@@ -294,10 +297,10 @@ function mismatch(
     .slice(1);
   const isLater = others.some((text) => new X509Certificate(text).checkPrivateKey(key));
   const hint = isLater
-    ? `The certificate of this key stands further down in ${certFile}: put it first, those of its authorities after it.`
+    ? `The certificate of this key is not the first in ${certFile}. Put it first, and those of its authorities after it.`
     : selfSigned
-      ? 'Remove both: new ones are made at the next start, and clients need the new certificate.'
-      : 'Give the key with which the certificate was requested.';
+      ? 'Delete both: new ones are created at the next start, and clients need the new certificate.'
+      : 'Give the key for which the certificate was issued.';
   return new TomaatError(
     'BAD_REQUEST',
     `${keyFile} is not the key of the certificate ${certFile}: their public keys differ. ${hint}`,

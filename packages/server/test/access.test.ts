@@ -253,7 +253,7 @@ describe('the command line with login', () => {
     const data = join(folder, 'up');
     const ports = ['--port', '0', '--tls-port', '0', '--registry-port', '0', '--legacy-port', '0'];
     const args = ['up', ...ports, '--registry-legacy-port', '0', '--login', '--data', data];
-    const text = await start([...args, '--demo'], /Ctrl-C ends it/);
+    const text = await start([...args, '--demo'], /Press Ctrl-C to stop/);
     // Not on a terminal: stdout may be a log that others read.
     expect(text).not.toMatch(/tmt_[a-z2-7]{10}_/);
     const keyFile = /which has every permission, is in this file.*\n {2}(\S+)/.exec(text)![1];
@@ -317,7 +317,7 @@ describe('the command line with login', () => {
     await ended;
 
     // The next start has a key already; its demo runs with one of its own.
-    const again = await start([...args, '--demo'], /Ctrl-C ends it/);
+    const again = await start([...args, '--demo'], /Press Ctrl-C to stop/);
     expect(again).not.toMatch(/tmt_[a-z2-7]{10}_|which has every permission/);
     expect(again).toMatch(/Demo:[\s\S]*nii\.gz/);
     expect(again).not.toContain('See it');

@@ -407,7 +407,7 @@ describe('tomaat backup', () => {
     });
     await expect(staging).rejects.toThrow('stopped');
     expect(parts()).toEqual([]);
-    // Of a process that does not run any more.
+    // Of a process that is no longer running.
     mkdirSync(join(server.dataFolder, 'backup-4194303.part'));
     await run('backup', join(folder, 'after-kill'), '--data', server.dataFolder);
     expect(parts()).toEqual([]);

@@ -171,14 +171,14 @@ describe.each(Object.entries(faces))('%s refuses', (_name, face) => {
     [
       'a JPEG',
       () => Buffer.concat([Buffer.from([0xff, 0xd8, 0xff, 0xe0]), Buffer.alloc(5000, 7)]),
-      /JPEG picture: send the volume/,
+      /JPEG picture. Send the volume/,
     ],
     [
       'a PNG',
       () => Buffer.concat([Buffer.from('\x89PNG\r\n\x1a\n', 'latin1'), Buffer.alloc(5000, 7)]),
-      /PNG picture: send the volume/,
+      /PNG picture. Send the volume/,
     ],
-    ['a DICOM file without an image', () => dicom, /None of the files is an image of a volume/],
+    ['a DICOM file without an image', () => dicom, /DICOM object without pixels, not an image of a volume/],
     [
       'a zip',
       () => Buffer.concat([Buffer.from('PK\x03\x04'), Buffer.alloc(5000, 7)]),
@@ -188,7 +188,7 @@ describe.each(Object.entries(faces))('%s refuses', (_name, face) => {
     [
       'a zip that is encrypted',
       async () => zipOf([{ name: 'a.nii', data: await goodFile('nii'), flags: 1 }]),
-      /encrypted: pack the files again without a password/,
+      /encrypted. Pack the files again without a password/,
     ],
     [
       'a zip in a zip',
@@ -204,7 +204,7 @@ describe.each(Object.entries(faces))('%s refuses', (_name, face) => {
           { name: 'b', data, offset: 0, inDirectoryAlone: true },
         ]);
       },
-      /lies within another file/,
+      /lies within another of its files/,
     ],
     [
       'a zip with a damaged file',

@@ -24,7 +24,7 @@ import { temporaryFolder } from './test-server.ts';
 const limitMs = 1000;
 const limitBytes = 64e6;
 const remedy =
-  /\b(Send|send|give|Crop|Upload|names uploads|Begin|Start|Continue|Try|try|Use|Mend|Correct|Let the|Choose|GET|Write|There are|Available|Its|It has|has to be|must be|can be had|at most|a parameter may have|from \d+ to)\b/;
+  /\b(Send|Give|send|give|Crop|Upload|names uploads|Begin|Start|Continue|Try|try|Use|Correct|Let the|Choose|GET|Write|There are|Available|Its|It has|must be|at most|a parameter may have|from \d+ to)\b/;
 
 let server: RealServer;
 let folder: string;

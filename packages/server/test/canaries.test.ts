@@ -6,6 +6,8 @@ import { fileURLToPath } from 'node:url';
 import { gunzipSync, gzipSync, inflateSync } from 'node:zlib';
 import { collectBytes, writeVolume } from '@tomaat/core';
 import { afterAll, beforeAll, expect, it } from 'vitest';
+import { dicomFile, sliceElements } from '../../core/test/dicom-files.ts';
+import { type ZipEntry, zipOf } from '../../core/test/zip-files.ts';
 import { nodePlatform } from '../src/node-platform.ts';
 import { ownNodeOptions } from '../src/source.ts';
 import { phantom } from './phantom.ts';
@@ -139,6 +141,45 @@ async function ask(path: string, init: RequestInit & { duplex?: 'half' } = {}) {
   return { status: response.status, bytes, text: bytes.toString('latin1'), headers: response.headers };
 }
 
+/** A slice with planted text, of a person and of a system, public and private. */
+const dicomWithText = (instance: number) =>
+  dicomFile(
+    sliceElements({
+      instance,
+      position: [0, 0, instance],
+      orientation: [1, 0, 0, 0, 1, 0],
+      more: {
+        524416: ['LO', canary()],
+        528432: ['LO', canary()],
+        528446: ['LO', canary()],
+        589840: ['LO', canary()],
+        593921: ['UN', Buffer.from(canary())],
+        1048592: ['PN', canary()],
+        1048608: ['LO', canary()],
+        1064960: ['LT', canary()],
+      },
+    }),
+  );
+
+function dicomForm(): FormData {
+  const data = new FormData();
+  for (const instance of [1, 2, 3])
+    data.append('volume', new Blob([dicomWithText(instance)]), `${canary()}.dcm`);
+  return data;
+}
+
+/** An archive with one file of a series that has a fault, or none. */
+const zipForm = (fault: Partial<ZipEntry>): FormData =>
+  form(
+    Buffer.from(
+      zipOf([
+        { name: `${canary()}/${canary()}`, data: dicomWithText(1) },
+        { name: `${canary()}/${canary()}.dcm`, data: dicomWithText(2), ...fault },
+      ]),
+    ),
+    '.zip',
+  );
+
 /** An answer in which no planted text may be; a name of the caller's own is given back to him in Content-Disposition alone. */
 async function askClean(path: string, init: RequestInit = {}) {
   const answer = await ask(path, init);
@@ -186,6 +227,12 @@ it('leaves no text of a caller in logs, metrics, results and errors, and nothing
     for (const output of job.outputs) expect((await askClean(output.url)).status).toBe(200);
     expect((await askClean(`/api/jobs/${job.id}/receipt`)).status).toBe(200);
   }
+  // DICOM, whose results state no patient in other formats; and archives, with names.
+  for (const body of [dicomForm(), zipForm({}), zipForm({ extra: Buffer.from(canary()) })]) {
+    const path = `/${service.task}/${service.anatomy}?format=nii.gz`;
+    const answer = await post(path, body);
+    expect(answer.status, answer.text.slice(0, 300)).toBe(200);
+  }
   // Refusals: names and values of fields, the query, broken headers, file names.
   const [nifti] = files[0];
   const refused = [
@@ -197,6 +244,11 @@ it('leaves no text of a caller in logs, metrics, results and errors, and nothing
     post(predictions, form(nifti, '.nii', { threshold: canary() })),
     post(predictions, form(Buffer.from(canary()), '.nii')),
     post(predictions, form(nifti.subarray(0, 2000), '.nii')),
+    post(`${predictions}?series=${canary()}`, dicomForm()),
+    post(predictions, form(Buffer.from(dicomWithText(1)), '.dcm', { series: canary() })),
+    ...[{ flags: 1 }, { mode: 0o120777 }, { method: 12 }, { crc: 1 }, { sizes: { unpacked: 1e9 } }].map(
+      (fault) => post(`/${service.task}/${service.anatomy}`, zipForm(fault)),
+    ),
     askClean(predictions, {
       method: 'POST',
       body: JSON.stringify({

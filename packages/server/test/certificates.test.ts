@@ -37,10 +37,12 @@ describe('openCertificate() with files of the operator', () => {
   it('refuses files that are missing, swapped, not PEM or encrypted, in words', async () => {
     const own = await makeCertificate(folder);
     const missing = join(folder, 'missing.pem');
-    expect(await refusal(missing, own.key)).toMatch(/missing\.pem cannot be read: there is no such file/);
-    expect(await refusal(own.cert, missing)).toMatch(/there is no such file\. Check --tls-key/);
-    expect(await refusal(own.key, own.cert)).toMatch(/own\.key is not a certificate.*It holds a key/);
-    expect(await refusal(own.cert, own.cert)).toMatch(/own\.pem is not a private key.*holds a certificate/);
+    expect(await refusal(missing, own.key)).toMatch(/missing\.pem cannot be read: the file does not exist/);
+    expect(await refusal(own.cert, missing)).toMatch(/the file does not exist\. Check --tls-key/);
+    expect(await refusal(own.key, own.cert)).toMatch(/own\.key is not a certificate.*It contains a key/);
+    expect(await refusal(own.cert, own.cert)).toMatch(
+      /own\.pem is not a usable private key.*contains a certificate/,
+    );
     const der = join(folder, 'own.der');
     await writeFile(der, new X509Certificate(own.pem).raw.subarray(0, 50));
     expect(await refusal(der, own.key)).toMatch(/openssl x509 -inform der/);
@@ -59,7 +61,7 @@ describe('openCertificate() with files of the operator', () => {
     );
     const chain = join(folder, 'chain.pem');
     await writeFile(chain, other.pem + own.pem);
-    expect(await refusal(chain, own.key)).toMatch(/stands further down in .*chain\.pem: put it first/);
+    expect(await refusal(chain, own.key)).toMatch(/is not the first in .*chain\.pem\. Put it first/);
     await writeFile(chain, own.pem + other.pem);
     expect((await openCertificate(folder, { cert: chain, key: own.key })).names).toEqual([
       'tomaat.hospital.example',
@@ -122,7 +124,7 @@ describe('openCertificate() without', () => {
     expect(publicKeyOf(second.cert)).toBe(publicKeyOf(first.cert));
     const other = await makeCertificate(folder);
     await copyFile(other.key, keyFile());
-    await expect(openCertificate(folder)).rejects.toThrow(/tomaat\.key is not the key.*Remove both/);
+    await expect(openCertificate(folder)).rejects.toThrow(/tomaat\.key is not the key.*Delete both/);
   });
 });
 
@@ -133,7 +135,7 @@ describe('openCertificates()', () => {
       { toMs: Date.now() + 29.5 * dayMs, expected: /own\.pem expires in 29 days, at 20.*SIGHUP/, level: 40 },
       { toMs: Date.now() + 0.5 * dayMs, expected: /expires today/, level: 40 },
       { toMs: Date.now() - 3600_000, expected: /own\.pem expired at 20.*clients refuse it/, level: 50 },
-      { fromMs: Date.now() + dayMs, expected: /is not valid yet: it begins at 20.*clock/, level: 50 },
+      { fromMs: Date.now() + dayMs, expected: /is not valid before 20.*clock/, level: 50 },
     ];
     for (const { expected, level, ...times } of cases) {
       log.length = 0;

@@ -6,7 +6,7 @@ import { afterEach, expect } from 'vitest';
 import type { z } from 'zod';
 
 /*
- * Whoever imports this has every JSON answer of the servers and registries in its own process compared with its row of
+ * Importing this file compares every JSON answer of the servers and registries in the process with its row of
  * the contract: the status is declared, the schema takes the body, and no field is there that the schema does not know.
  * A test fails in which one was different.
  */

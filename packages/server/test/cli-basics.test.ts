@@ -116,7 +116,7 @@ describe('tomaat discover', () => {
     await registry.close();
   });
 
-  it('prints nothing that is not seen, whoever said it', async () => {
+  it('prints no invisible characters, whatever their source', async () => {
     const trick = 'Lung\n/tmp/forged.nii.gz\u202e\u001b[2J\u009b2J\u200b';
     const shown = 'Lung\\n/tmp/forged.nii.gz\\u202e\\u001b[2J\\u009b2J\\u200b';
     const registry = await fakeServer({
@@ -219,8 +219,8 @@ describe('tomaat keys', () => {
   });
 
   it.each([
-    [['--label', 'x', '--scope', 'everything'], 'Choose from announce'],
-    [['--label', 'x', '--expires', 'soon'], 'Write a date such as'],
+    [['--label', 'x', '--scope', 'everything'], 'Available: announce'],
+    [['--label', 'x', '--expires', 'soon'], 'Give a date such as'],
     [['--label', 'x', '--expires', '2001-01-01'], 'past'],
   ])('create %s: 2', async (extra, message) => {
     const { code, stderr } = await tomaat(['keys', 'create', '--data', folder.path, ...extra]);
@@ -288,7 +288,7 @@ describe('loadConfig()', () => {
       'TOMAAT_LOGIN: “perhaps” must be true or false',
       '--registry-port “70000” must be a port',
       '--allow-net must be a range',
-      '--tls-cert and --tls-key go together',
+      '--tls-cert and --tls-key belong together',
     ]) {
       expect(message).toContain(part);
     }

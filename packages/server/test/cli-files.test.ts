@@ -76,7 +76,7 @@ describe('tomaat predict', () => {
 
   it('still says that a path is not there where nothing is', async () => {
     const { stderr } = await tomaat(['predict', server.url, '--volume', join(folder, 'none.nii')]);
-    expect(stderr).toContain('There is no file or folder');
+    expect(stderr).toContain('does not exist. Check the spelling');
   });
 
   it.skipIf(!unshare)('says on a full disk which file, and where the result still is', async () => {
@@ -160,7 +160,7 @@ describe.skipIf(!unshare)('tomaat run', () => {
     const full = join(folder, 'temporary');
     mkdirSync(full);
     const { code, stderr } = await runOn(full, `export TMPDIR='${full}'`, join(folder, 'by-run.nii'));
-    expect(stderr).toContain(`There is no room in ${full}`);
+    expect(stderr).toContain(`There is not enough space in ${full}`);
     expect(stderr).not.toContain('of the server');
     expect(code).toBe(1);
   });

@@ -121,7 +121,7 @@ describe('tomaat predict', () => {
   });
 
   it.each([
-    [['-o', 'out.xyz'], 'does not say the format'],
+    [['-o', 'out.xyz'], 'has no known file extension'],
     [['-o', 'none/out.nii.gz'], 'There is no folder'],
     [['-o', 'out.json'], 'cannot be written as json'],
     [['--format', 'pdf'], 'cannot be written as pdf. Available: nii.gz, nii'],
@@ -131,7 +131,7 @@ describe('tomaat predict', () => {
     [['--param', 'clean=perhaps'], 'true or false'],
     [['--param', 'clena=true'], 'no parameter clena. Available parameters: threshold, mode, clean'],
     [['--param', 'threshold'], 'Write --param NAME=VALUE'],
-    [['--param', 'volume=x'], 'give it with --input volume=FILE'],
+    [['--param', 'volume=x'], 'Give it with --input volume=FILE'],
     [['--input', 'flair=x.nii'], 'no input flair. Available files: volume'],
     [['--frame', '-1'], 'whole number'],
     [['--bogus'], 'unknown option'],
@@ -179,10 +179,10 @@ describe('tomaat predict', () => {
     file('e.mhd', 'ElementDataFile = ../../etc/passwd\n');
     const { code, stderr } = await tomaat(['predict', server.url, '--volume', join(folder.path, 'e.mhd')]);
     expect(code).toBe(2);
-    expect(stderr).toContain('keeps its voxels in passwd, which is not beside it');
+    expect(stderr).toContain('has its voxels in passwd, which is missing');
     file('f.img', 'x');
     expect((await tomaat(['predict', server.url, '--volume', join(folder.path, 'f.img')])).stderr).toContain(
-      'Put f.hdr beside it',
+      'Put f.hdr next to it',
     );
   });
 
@@ -393,7 +393,7 @@ describe('tomaat predict', () => {
     expect(server.received.map((one) => one.service)).toEqual(Array(5).fill('liver-net'));
     const many = await tomaat(['predict', server.url, '--volume', volume]);
     expect(many).toMatchObject({ code: 2 });
-    expect(many.stderr).toContain('has 2 services. Say which');
+    expect(many.stderr).toContain('has 2 services. Name one');
     expect(many.stderr).toContain('liver-net  (segmentation/liver, Liver)');
     expect((await tomaat(['predict', `${server.url}/services/nope`, '--volume', volume])).stderr).toContain(
       'There is no service nope',
@@ -497,7 +497,7 @@ describe('tomaat predict', () => {
   it('a missing file is a fault of the call', async () => {
     const server = await start();
     const { code, stderr } = await tomaat(['predict', server.url, '--volume', join(folder.path, 'none.nii')]);
-    expect(stderr).toContain('There is no file or folder');
+    expect(stderr).toContain('does not exist. Check the spelling');
     expect(code).toBe(2);
   });
 });

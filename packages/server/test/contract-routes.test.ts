@@ -51,7 +51,7 @@ describe.each(['server', 'registry'] as const)('the contract of a %s', (on) => {
     const isV1 = (url: string) => rows.some(({ tag, path }) => tag === 'v1' && path === url);
     const undeclared = routesOf(apps[on]!)
       .map(({ method, url }) => ({ method, url: rootOfV1(url) }))
-      // Whoever can GET can HEAD, and pages elsewhere ask v1 whether they may.
+      // A caller that can GET can HEAD, and pages elsewhere ask v1 whether they may.
       .filter(({ method, url }) => !(method === 'HEAD' && declared.includes(`GET ${url}`)))
       .filter(({ method, url }) => !(method === 'OPTIONS' && isV1(url)))
       .filter(({ url }) => !isPage(url))

@@ -274,11 +274,11 @@ describe('tomaat erase', () => {
     await using server = await startTestServer(['threshold'], { login: true, workers: 0 });
     const run = (...args: string[]) => tomaat(['erase', ...args, '--data', server.dataFolder]);
     for (const [args, words] of [
-      [[], 'Name one owner: --key ID'],
-      [['--key', 'a', '--owner', 'b'], 'Name one owner'],
-      [['--subject', 'anna'], 'give --issuer URL'],
+      [[], 'Give one of: --key ID'],
+      [['--key', 'a', '--owner', 'b'], 'Give one of'],
+      [['--subject', 'anna'], 'Give --issuer URL'],
       [['--key', 'abcdefghij'], 'There is no key abcdefghij'],
-      [['--owner', 'anonymous', '--revoke'], 'name it with --key ID'],
+      [['--owner', 'anonymous', '--revoke'], 'Name it with --key ID'],
     ] as const) {
       const { code, stdout, stderr } = await run(...args);
       expect({ args, code, stdout }).toEqual({ args, code: 2, stdout: '' });

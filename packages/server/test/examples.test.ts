@@ -352,7 +352,9 @@ describe.skipIf(!findPython())('examples/command-python', () => {
       run('command-python', {}, { ...volume, voxels: new Int16Array(volume.voxels.length).fill(7) }),
       'BAD_INPUT',
     );
-    expect(error.message).toBe('All finite voxels have the value 7, so nothing can be told apart.');
+    expect(error.message).toBe(
+      'All finite voxels have the value 7, so there is nothing to separate. Send a volume with contrast.',
+    );
   });
 });
 

@@ -60,7 +60,7 @@ describe('TLS', () => {
     const { key, cert } = await openCertificate(folder);
     const old = createTlsServer({ key, cert, minVersion: 'TLSv1', ciphers: 'DEFAULT:@SECLEVEL=0' });
     const oldPort = await portOf(old);
-    // This side does speak them, to whoever does.
+    // This side does speak them, to any client that does.
     for (const version of ['TLSv1', 'TLSv1.1'] as const)
       expect(await handshake(oldPort, version)).toBe(version);
     // Node's own list of ciphers forbids the old versions, too: without it, what the server says of versions decides.

@@ -74,7 +74,7 @@ describe('POST /api/services/{id}/fit', () => {
     expect((await ask('picky', volume({ size: [20, 20, 20], affine }))).fit).toMatchObject({
       verdict: 'not accepted',
       reason:
-        'Thin slices are needed The app does not accept this volume: its voxel spacing is 5 mm, at most 3 mm is allowed.',
+        'Thin slices are needed The app does not accept this volume: its voxel spacing is 5 mm, but at most 3 mm is allowed.',
     });
     expect((await ask('picky', volume({ size: [20, 20, 4] }))).fit.verdict).toBe('not accepted');
   });

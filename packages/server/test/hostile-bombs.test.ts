@@ -110,11 +110,11 @@ const carriers: Record<string, (shape: BombShape) => Promise<Answer>> = {
 /** What is said of each shape; v1 says it with status 200. */
 const expected: Record<BombShape, [code: string, status: number, message: RegExp]> = {
   zeros: ['BAD_VOXELS', 422, /More than 15 bytes follow the 5880 bytes|damaged/],
-  lies: ['BAD_VOXELS', 422, /cannot unpack/],
+  lies: ['BAD_VOXELS', 422, /cannot decompress/],
   'too large': ['TOO_MANY_VOXELS', 413, /5368680000 values/],
   members: ['BAD_VOXELS', 422, /More than 15 bytes follow the 5880 bytes|Other data follows/],
-  nested: ['UNSUPPORTED_FORMAT', 415, /packed with gzip twice/],
-  truncated: ['BAD_VOXELS', 422, /damaged|cut off|cannot unpack|ends after/],
+  nested: ['UNSUPPORTED_FORMAT', 415, /compressed with gzip twice/],
+  truncated: ['BAD_VOXELS', 422, /damaged|cut off|cannot decompress|ends after/],
   surplus: ['BAD_VOXELS', 422, /follow/],
 };
 /** Where the header is not packed, what is packed twice is only the voxels: they do not fit. */

@@ -73,11 +73,11 @@ type Make = (appFolder: string) => Promise<Uint8Array> | Uint8Array;
 
 const models: [what: string, make: Make, message: RegExp][] = [
   ['weights in ../', () => external('../tomaat-secret.bin'), /outside its folder/],
-  ['weights at an absolute path', () => external(secret), /not beside it|outside its folder/],
+  ['weights at an absolute path', () => external(secret), /not next to it|outside its folder/],
   [
     'weights in /etc/passwd by way of the folder',
     () => external('../../../../../../etc/passwd'),
-    /outside its folder|not beside it/,
+    /outside its folder|not next to it/,
   ],
   [
     'weights behind a symbolic link',
@@ -95,7 +95,7 @@ const models: [what: string, make: Make, message: RegExp][] = [
     },
     /hard link|more than one name/,
   ],
-  ['weights that are not there', () => external('nowhere.bin'), /not beside it/],
+  ['weights that are not there', () => external('nowhere.bin'), /not next to it/],
   ['an initializer of 10^12 numbers', () => huge([10 ** 6, 10 ** 6]), /cannot load|memory/],
   ['an initializer whose size overflows', () => huge([2 ** 32, 2 ** 32, 16]), /cannot load|memory/],
   ['an initializer of size -1', () => huge([-1, -1]), /cannot load|memory/],

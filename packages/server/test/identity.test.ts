@@ -12,7 +12,7 @@ beforeEach(async () => {
 afterEach(() => rm(folder, { recursive: true, force: true }));
 
 describe('openIdentity()', () => {
-  it('keeps one key for a folder, whoever opens it first, readable by its owner alone', async () => {
+  it('keeps one key per folder, readable by its owner alone, with concurrent openers', async () => {
     const opened = await Promise.all(Array.from({ length: 20 }, () => openIdentity(folder)));
     expect(new Set(opened.map(({ thumbprint }) => thumbprint)).size).toBe(1);
     expect((await openIdentity(folder)).thumbprint).toBe(opened[0].thumbprint);

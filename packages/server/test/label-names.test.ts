@@ -9,7 +9,7 @@ import { encode, phantom } from './phantom.ts';
 import { runFiles } from './run-files.ts';
 import { temporaryFolder } from './test-server.ts';
 
-/* Names of labels in the language of whoever made the model, in every file and report that has them. */
+/* Names of labels in the language of the model's author, in every file and report that has them. */
 
 const simpleItk = findPython('SimpleITK');
 const names = ['Läsion', '肺', 'Größe', 'Œdème n°1', 'a\\b', 'शिरा', 'lésion à gauche'];

@@ -80,7 +80,7 @@ describe.skipIf(!existsSync('/proc/self/stat'))('a server that is killed in the 
       if (service !== 'busy') await expect.poll(() => isAlive(child), { timeout: 10_000 }).toBe(false);
       if (kill === 3) process.env.TEST_READY_MS = '0';
       server = await startRealServer(apps, { dataFolder });
-      // Nor does a child that nobody asks any more go on beside the next one.
+      // Nor does an abandoned child continue next to its successor.
       await expect.poll(() => isAlive(child), { timeout: 10_000 }).toBe(false);
     }
     delete process.env.TEST_READY_MS;

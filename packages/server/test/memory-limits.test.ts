@@ -71,7 +71,7 @@ describe('a volume that needs more memory than a prediction may take', () => {
     ]) {
       expect([status, answer.code, answer.field]).toEqual([413, 'TOO_MANY_VOXELS', 'volume']);
       expect(answer.detail).toMatch(
-        /^About \d+ MB of memory are needed for a volume of 300 × 250 × 200 voxels, and 300 MB may be used\. About \d+ × \d+ × \d+ voxels would fit\. Crop or resample the volume, or ask the operator to raise the limit \(--memory-mb\)\.$/,
+        /^A volume of 300 × 250 × 200 voxels needs about \d+ MB of memory, and 300 MB may be used\. About \d+ × \d+ × \d+ voxels would fit\. Crop or resample the volume, or ask the operator to raise the limit \(--memory-mb\)\.$/,
       );
       expect(answer.facts.fittingSize).toHaveLength(3);
     }

@@ -122,7 +122,7 @@ describe('POST /{task}/{anatomy}', () => {
     expect(await metrics(counted)).toEqual(before);
   });
 
-  it('tells whoever waits that the server stops, also when nothing is given the time to end', async () => {
+  it('answers waiting callers when the server stops, even without a grace period', async () => {
     const folder = await temporaryFolder();
     try {
       const app = await writeApp(folder, 'slow', { infer: 'await sleep(60_000);' });

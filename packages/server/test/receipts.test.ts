@@ -46,7 +46,7 @@ describe('a receipt', () => {
       '--key',
       server.identity,
     ]);
-    expect(checked.stdout).toContain('is the input volume, as it was sent without identifying text');
+    expect(checked.stdout).toContain('is the input volume, as sent without identifying text');
     expect(checked.stdout).toContain('is the output segmentation');
     expect(checked.stdout).toContain('research use only');
     expect(checked.code).toBe(0);

@@ -335,7 +335,7 @@ describe('startAnnouncer() at a registry of 2018', () => {
     const warnings = lines.filter((line) => line.startsWith('warn'));
     expect(warnings).toHaveLength(1);
     expect(warnings[0]).toMatch(
-      /keeps one service per key: it accepted 3 and lists 1; give each service its own/,
+      /keeps one service per key: it accepted 3 and lists 1\. Give each service its own/,
     );
   });
 

@@ -482,7 +482,7 @@ describe('POST /{task}/{anatomy} on the registry', () => {
     expect(text).toMatch(/HTTP\/1\.1 200 OK[\s\S]*done/);
   });
 
-  it('tells whoever asks for it when the server sends an interim answer', async () => {
+  it('reports interim answers of the server to a listener', async () => {
     const { url } = await openServer(
       cleanup,
       serverOf([], (request, response) => {

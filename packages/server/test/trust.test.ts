@@ -401,7 +401,7 @@ describe('findService() with a registry that turns hostile', () => {
     expect(await find('prostate-net')).toMatchObject({ client: { baseUrl: evil.url } });
   });
 
-  it('pins the certificate that the server signed: whoever is in between hears nothing', async () => {
+  it('pins the certificate that the server signed: an interceptor receives nothing', async () => {
     const evil = await listen(await openFolder(cleanup));
     const certificate = await openCertificate(await openFolder(cleanup));
     const dataFolder = await openFolder(cleanup);

@@ -191,7 +191,7 @@ describe('a data folder of 0.1.0', () => {
     expect(JSON.parse(lines[10])).toMatchObject({ seq: 11, event: 'server.started' });
   }, 60_000);
 
-  it('holds no subject of a token in clear any more', async () => {
+  it('no longer holds the subject of a token in clear', async () => {
     await server.close();
     const database = await readFile(join(dataFolder, 'server.db'), 'latin1');
     expect(await text('server.sql')).toContain('|anna');

@@ -135,6 +135,8 @@ describe('a service that broke after the start', () => {
     const problem = (await response.json()) as { code: string; detail: string };
     expect(response.status).toBe(422);
     expect(problem.code).toBe('BAD_MANIFEST');
-    expect(problem.detail).toMatch(/^This service is broken, not your scan\. Tell its operator: .*sha256/);
+    expect(problem.detail).toMatch(
+      /^The fault is in this service, not in your scan\. Report it to the operator: .*sha256/,
+    );
   });
 });

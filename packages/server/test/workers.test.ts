@@ -7,9 +7,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { Job } from '@tomaat/client';
+import { readVolume, sourceFromBytes } from '@tomaat/core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { goodFile } from '../../core/test/bad-files.ts';
+import { dicomFile, sliceElements } from '../../core/test/dicom-files.ts';
 import { createKey } from '../src/access/keys.ts';
+import { nodePlatform } from '../src/node-platform.ts';
 import { ownNodeOptions } from '../src/source.ts';
 import { openServerDatabase } from '../src/store/server-database.ts';
 import { inferBright, writeApp } from './app-fixture.ts';
@@ -126,6 +129,47 @@ describe('tomaat worker', () => {
     expect([output.format, Object.keys(output)]).toEqual(['mha', expect.not.arrayContaining(['geometry'])]);
     const answer = await fetch(`${server.url}${output.url}?format=nii`);
     expect(niftiPlace(new Uint8Array(await answer.arrayBuffer()))).toEqual(niftiPlace(scan));
+    await worker.end('SIGTERM');
+  });
+
+  it('fetches the files of a DICOM series, many at a time, and computes the one that was chosen', async () => {
+    const form = new FormData();
+    for (const [series, slices] of [
+      ['2', 40],
+      ['3', 5],
+    ] as const) {
+      for (let instance = 1; instance <= slices; instance++) {
+        const elements = sliceElements({
+          series,
+          instance,
+          position: [0, 0, 2 * instance],
+          orientation: [1, 0, 0, 0, 1, 0],
+          values: Array.from({ length: 12 }, (_, i) => (i === instance % 12 ? 200 : 3)),
+          more: { 2097169: ['IS', series] },
+        });
+        form.append('volume', new Blob([dicomFile(elements)]), `IM${instance}`);
+      }
+    }
+    const worker = await startWorker();
+    const ask = (query: string) =>
+      fetch(`${server.url}/api/services/good/predictions?format=nii${query}`, { method: 'POST', body: form });
+    expect((await ask('')).status).toBe(422);
+    for (const [series, slices] of [
+      ['2', 40],
+      ['1.2.3.3', 5],
+    ] as const) {
+      const { id } = (await (await ask(`&series=${series}`)).json()) as Job;
+      await reaches(id, 'succeeded');
+      const [output] = (await look(id)).outputs;
+      const answer = await fetch(`${server.url}${output.url}`);
+      const file = sourceFromBytes('a.nii', new Uint8Array(await answer.arrayBuffer()));
+      const { volume } = await readVolume([file], nodePlatform);
+      expect(volume.size).toEqual([4, 3, slices]);
+      const expected = Array.from({ length: 12 * slices }, (_, i) =>
+        i % 12 === (Math.floor(i / 12) + 1) % 12 ? 1 : 0,
+      );
+      expect(Array.from(volume.voxels, Number)).toEqual(expected);
+    }
     await worker.end('SIGTERM');
   });
 

@@ -1,7 +1,7 @@
 import { withoutTrailingSlashes } from '@tomaat/core';
 
 /**
- * Where this page's server is on its host: a proxy may have a path of its own for it. The document states the path that the
+ * Where this page's server is on its host: a proxy may serve it below a path. The document states the path that the
  * server knows (tomaat-base), and how its root is reached from here (tomaat-root), which works behind any proxy.
  */
 const meta = (name: string) => document.querySelector<HTMLMetaElement>(`meta[name="${name}"]`)?.content ?? '';

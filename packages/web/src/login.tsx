@@ -54,7 +54,7 @@ const faults: Record<string, (host: string) => string> = {
 /** What the address states on arrival: why a login failed, or what a logout ended. */
 interface Arrival {
   readonly fault?: string;
-  /** `here`: the session of the issuer goes on. */
+  /** `here`: the session at the issuer continues. */
   readonly loggedOut?: 'here' | 'everywhere';
 }
 

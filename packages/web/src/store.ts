@@ -5,7 +5,7 @@ import type { SentSeries } from './dicom/originals.ts';
 
 /**
  * What this browser remembers: the list of its jobs (localStorage), and the files that were sent for each
- * (IndexedDB), so that a reload continues, the scan can be shown beside its result, and a failed job can be sent
+ * (IndexedDB), so that a reload continues, the scan can be shown with its result, and a failed job can be sent
  * again. Nothing of it leaves the browser; it is deleted with the job.
  */
 export interface HistoryEntry {

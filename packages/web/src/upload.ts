@@ -235,6 +235,6 @@ export function useUpload(key: string): UploadState | undefined {
 }
 
 window.addEventListener('beforeunload', (event) => {
-  // Browsers show a text of their own: what is not sent yet goes on only when the page is opened again.
+  // Browsers show their own text: the rest is sent only when the page is opened again.
   if ([...uploads.values()].some(({ state }) => state.phase === 'sending')) event.preventDefault();
 });

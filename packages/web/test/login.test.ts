@@ -105,7 +105,7 @@ describe.skipIf(browserMissing)('the login of the page', () => {
         await page.getByText('Paste your API key first.').waitFor();
         await page.keyboard.type('tmt_aaaaaaaaaa_wrong');
         await page.keyboard.press('Enter');
-        await page.getByText(/This key is unknown here/).waitFor();
+        await page.getByText(/This key is unknown/).waitFor();
         expect(refused).toEqual(['/auth/session']);
         await expect.poll(() => field.evaluate((element) => element === document.activeElement)).toBe(true);
         await page.keyboard.insertText(`  ${key}\n`);
@@ -251,7 +251,7 @@ describe.skipIf(browserMissing)('the login of the page', () => {
         await page.getByRole('link', { name: 'Mean threshold' }).click();
         await page.getByRole('heading', { name: 'Log in again' }).waitFor();
         await logIn(page, key);
-        await page.getByText(/This key is unknown here, expired or revoked/).waitFor();
+        await page.getByText(/This key is unknown, expired or revoked/).waitFor();
         await logIn(page, (await makeKey()).key);
         await page.getByRole('heading', { name: 'Mean threshold' }).waitFor();
       }),
@@ -379,7 +379,7 @@ describe.skipIf(browserMissing)('the login of the page', () => {
           await picture('login');
           expect(await faultsOf(page)).toEqual([]);
           await logIn(page, 'wrong');
-          await page.getByText(/This key is unknown here/).waitFor();
+          await page.getByText(/This key is unknown/).waitFor();
           await picture('login-wrong');
           expect(await faultsOf(page)).toEqual([]);
           await logIn(page, key);

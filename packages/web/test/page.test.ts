@@ -454,7 +454,7 @@ describe.skipIf(browserMissing)('the page', () => {
         await drop(page, join(site.dataFolder, 'notes'));
         await page.getByRole('alert').getByText('This is a folder').waitFor();
         await choose(page, 'cut.nii', Buffer.from(await slowVolume()).subarray(0, 1000));
-        await page.getByRole('alert').getByText('it is cut off, send it again').waitFor();
+        await page.getByRole('alert').getByText('it is cut off. Send it again').waitFor();
         expect(await requestsSent(page)).not.toContain('predictions');
       }),
     60_000,

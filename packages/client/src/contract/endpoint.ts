@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import type { ResponseHeader } from '../response-headers.ts';
 
-/** The fields of a form that are known by name: files, and values as text. Others may come beside them. */
+/** The named fields of a form: files, and values as text. Others may be sent with them. */
 export interface FormFields {
   readonly files: Record<string, string>;
   readonly texts?: Record<string, string>;

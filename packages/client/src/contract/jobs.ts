@@ -159,7 +159,7 @@ export const jobEndpoints = {
     tag: 'jobs',
     summary: 'One output, in the stored format or the one asked for',
     description:
-      'In the stored format it has an ETag, and one range of bytes may be asked for, so that a download goes on where it broke off (`curl -C -`). What is converted is always sent whole.',
+      'In the stored format it has an ETag, and one range of bytes may be requested, so that an interrupted download can resume (`curl -C -`). A converted output is always sent whole.',
     headers: {
       Range:
         'bytes=FIRST-LAST, bytes=FIRST- or bytes=-LENGTH; several ranges are answered with the whole file',
@@ -181,7 +181,7 @@ export const jobEndpoints = {
         content: { 'application/octet-stream': 'binary' },
       },
       206: {
-        description: 'The range; Content-Range says where it lies',
+        description: 'The range; Content-Range states its position',
         content: { 'application/octet-stream': 'binary' },
       },
       304: { description: 'It has the ETag of If-None-Match' },

@@ -84,7 +84,7 @@ export const loginEndpoints = {
     tag: 'login',
     summary: 'Sends the browser to the OpenID Connect issuer to log in there',
     query: z.object({
-      return: z.string().optional().describe('Path of this server to go on to afterwards'),
+      return: z.string().optional().describe('Path of this server to open afterwards'),
       again: z
         .string()
         .optional()

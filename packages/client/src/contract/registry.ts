@@ -79,7 +79,7 @@ const seconds = z.int().min(0).max(Number.MAX_SAFE_INTEGER);
 export const signedAnnouncementSchema = announcementSchema.extend({
   id: z.string().regex(/^[\w-]{43}\.[\w.:-]{1,100}$/, 'must be a thumbprint, a dot and the id of a service'),
   sub: thumbprint.describe('Thumbprint (RFC 7638) of the key that signs'),
-  aud: url.describe('Address of the registry that it is meant for'),
+  aud: url.describe('Address of the registry for which it is valid'),
   iat: seconds.describe('When it was signed, seconds since 1970'),
   exp: seconds.describe('Until when it is good, at most 120 s later'),
   epoch: z.int().min(1).describe('Grows with every announcement: an older one never replaces a newer one'),

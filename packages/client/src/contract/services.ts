@@ -30,7 +30,7 @@ export const serviceSchema = z.object({
 });
 export type Service = z.infer<typeof serviceSchema>;
 
-/** The facts of an input's header, from which a service tells what a prediction will need. */
+/** The facts of an input's header, from which a service estimates what a prediction will need. */
 export const volumeFactsSchema = z.strictObject({
   size: z.tuple([z.int().min(1), z.int().min(1), z.int().min(1)]).describe('Voxels along x, y, z'),
   spacing: z

@@ -11,7 +11,7 @@ const tusResumable = {
 const tusHeaders = {
   ...tusResumable,
   'X-HTTP-Method-Override':
-    'The method that is meant, sent by POST: for networks that let no PATCH, HEAD or DELETE through',
+    'The intended method, sent by POST: for networks that block PATCH, HEAD or DELETE',
 } as const;
 const bytesHeader = (description: string) =>
   ({ description, schema: z.int().min(0), required: true }) as const;
@@ -35,7 +35,7 @@ export const uploadEndpoints = {
     path: '/api/uploads',
     on: 'server',
     tag: 'uploads',
-    summary: 'tus 1.0: begin an upload that may be cut and go on',
+    summary: 'tus 1.0: begin a resumable upload',
     headers: {
       ...tusResumable,
       'Upload-Length': bytesHeader('Bytes of the file'),

@@ -111,7 +111,7 @@ export const workerEndpoints = {
     summary: 'The job is being worked on; renews the lease. 409: it was cancelled, or is another worker’s',
     params: idParam,
     body: { description: 'How far it is', content: { 'application/json': touchSchema } },
-    responses: { 204: { description: 'Go on' } },
+    responses: { 204: { description: 'Continue' } },
   },
   getJobInput: {
     method: 'GET',

@@ -227,7 +227,7 @@ describe('checkVolume()', () => {
       const faultsAt = (minimumCorrelation: number) =>
         checkVolume(rule({ intensity: { minimumCorrelation } }), { ...volume, size, voxels });
       expect(faultsAt(0.6965)).toEqual([]);
-      expect(faultsAt(0.6966)).toEqual([expect.stringContaining('correlate by 0.7, at least 0.6966')]);
+      expect(faultsAt(0.6966)).toEqual([expect.stringContaining('correlate by 0.7, but at least 0.6966')]);
     });
   });
 });
@@ -243,7 +243,7 @@ describe('acceptShape()', () => {
       components: 1,
     };
     expect(() => acceptShape(rules, 't1', shape)).toThrow(
-      'Bigger. The app does not accept this volume: its size is 7 voxels, at least 8 voxels is needed.',
+      'Bigger. The app does not accept this volume: its size is 7 voxels, but at least 8 voxels is required.',
     );
     expect(() => acceptShape(rules, 't2', shape)).not.toThrow();
     expect(() => acceptShape(rules, 't1', { ...shape, size: [9, 8, 8] })).not.toThrow();
@@ -281,7 +281,7 @@ describe('accept()', () => {
       rule({ extentMm: { minimum: 100 }, message: 'This is no head.' }),
     ];
     expect(() => accept(rules, 't1', volume)).toThrow(
-      /^This is no head\. .*field of view is 8 mm, at least 100 mm/,
+      /^This is no head\. .*field of view is 8 mm, but at least 100 mm/,
     );
     expect(() => accept(rules.slice(0, 1), 't1', volume)).not.toThrow();
     expect(() => accept(rules.slice(0, 1), 'flair', volume)).toThrow(/^The app does not accept/);

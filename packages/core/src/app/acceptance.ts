@@ -18,27 +18,27 @@ export const acceptanceSchema = z.strictObject({
   components: z.int().min(1).optional().describe('Components that a voxel must have'),
   intensity: z
     .strictObject({
-      minimumBelow: z.number().optional().describe('Some voxel must lie below this (air in a CT: -500)'),
-      maximumAbove: z.number().optional().describe('Some voxel must lie above this'),
-      constant: z.boolean().optional().describe('false: an image of one single value is refused'),
+      minimumBelow: z.number().optional().describe('Some voxel must be below this (air in a CT: -500)'),
+      maximumAbove: z.number().optional().describe('Some voxel must be above this'),
+      constant: z.boolean().optional().describe('false: an image with a single value is refused'),
       minimumCorrelation: z
         .number()
         .min(-1)
         .max(1)
         .optional()
         .describe(
-          'Least correlation of voxels with their neighbours, along the axis where it is highest: noise alone has 0, scans have 0.8 and more',
+          'Least correlation of voxels with their neighbours, along the axis where it is highest: pure noise has 0, scans have 0.8 or more',
         ),
     })
     .optional(),
-  message: z.string().max(400).optional().describe('What to say when the rule is not met'),
+  message: z.string().max(400).optional().describe('The message if the rule is not met'),
 });
 export type AcceptanceRule = z.infer<typeof acceptanceSchema>;
 
-/** What a header tells that the rules need. */
+/** The facts of a header that the rules need. */
 export type Shape = Grid & { readonly components: number };
 
-/** The sentences that say how a volume of this shape breaks a rule; none if it does not. */
+/** The rules that a volume of this shape breaks, as clauses of a sentence; empty if none. */
 export function checkShape(rule: AcceptanceRule, shape: Shape): string[] {
   const faults: string[] = [];
   const spacing = spacingOf(shape.affine);
@@ -52,33 +52,33 @@ export function checkShape(rule: AcceptanceRule, shape: Shape): string[] {
     const low = Math.min(...values);
     const high = Math.max(...values);
     if (limits?.minimum !== undefined && low < limits.minimum) {
-      faults.push(`its ${what} is ${format(low)}${unit}, at least ${limits.minimum}${unit} is needed`);
+      faults.push(`its ${what} is ${format(low)}${unit}, but at least ${limits.minimum}${unit} is required`);
     }
     if (limits?.maximum !== undefined && high > limits.maximum) {
-      faults.push(`its ${what} is ${format(high)}${unit}, at most ${limits.maximum}${unit} is allowed`);
+      faults.push(`its ${what} is ${format(high)}${unit}, but at most ${limits.maximum}${unit} is allowed`);
     }
   };
   test('size', ' voxels', shape.size, rule.size);
   test('field of view', ' mm', extent, rule.extentMm);
   test('voxel spacing', ' mm', spacing, rule.spacingMm);
   if (rule.components !== undefined && shape.components !== rule.components) {
-    faults.push(`it has ${shape.components} components a voxel, ${rule.components} are needed`);
+    faults.push(`it has ${shape.components} components per voxel, but ${rule.components} are required`);
   }
   return faults;
 }
 
-/** As checkShape(), and the rules on intensities too. */
+/** As checkShape(), with the rules on intensities. */
 export function checkVolume(rule: AcceptanceRule, volume: Volume): string[] {
   const faults = checkShape(rule, volume);
   if (!rule.intensity) return faults;
   const [minimum, maximum] = extrema(volume);
   const { minimumBelow, maximumAbove, constant, minimumCorrelation } = rule.intensity;
-  if (!(minimum <= maximum)) return [...faults, 'it holds no finite value'];
+  if (!(minimum <= maximum)) return [...faults, 'it has no finite value'];
   if (minimumBelow !== undefined && minimum >= minimumBelow) {
-    faults.push(`its lowest value is ${format(minimum)}, some must lie below ${minimumBelow}`);
+    faults.push(`its lowest value is ${format(minimum)}, but some must be below ${minimumBelow}`);
   }
   if (maximumAbove !== undefined && maximum <= maximumAbove) {
-    faults.push(`its highest value is ${format(maximum)}, some must lie above ${maximumAbove}`);
+    faults.push(`its highest value is ${format(maximum)}, but some must be above ${maximumAbove}`);
   }
   if (constant === false && minimum === maximum)
     faults.push(`all its voxels have the value ${format(minimum)}`);
@@ -86,18 +86,18 @@ export function checkVolume(rule: AcceptanceRule, volume: Volume): string[] {
     const found = Math.max(...[0, 1, 2].map((axis) => correlationAlong(volume, axis)));
     if (found < minimumCorrelation)
       faults.push(
-        `its neighbouring voxels correlate by ${format(found)}, at least ${minimumCorrelation} is needed: it is little but noise`,
+        `its neighbouring voxels correlate by ${format(found)}, but at least ${minimumCorrelation} is required: it is mostly noise`,
       );
   }
   return faults;
 }
 
-/** Throws NOT_ACCEPTED, naming the input and everything that does not fit. */
+/** Throws NOT_ACCEPTED, which names the input and every broken rule. */
 export function accept(rules: readonly AcceptanceRule[], input: string, volume: Volume): void {
   requireNone(rules, input, (rule) => checkVolume(rule, volume));
 }
 
-/** As accept(), by the rules alone that need no voxels: for what a header says. */
+/** As accept(), but only with the rules that need no voxels: for a header. */
 export function acceptShape(rules: readonly AcceptanceRule[], input: string, shape: Shape): void {
   requireNone(rules, input, (rule) => checkShape(rule, shape));
 }
@@ -116,7 +116,7 @@ function requireNone(
   }
 }
 
-/** Checks of a result before it is handed out: an answer that cannot be right is worse than none. */
+/** Checks of a result before it is returned: a result that cannot be right is worse than none. */
 export const resultCheckSchema = z.strictObject({
   output: z.string().optional().describe('Which label map; the primary one if missing'),
   labels: z
@@ -125,13 +125,13 @@ export const resultCheckSchema = z.strictObject({
     .describe('Values that are counted together; all of them if missing'),
   minimumMl: z.number().optional(),
   maximumMl: z.number().optional(),
-  minimumShare: z.number().min(0).max(1).optional().describe('Of all that is labelled'),
-  maximumShare: z.number().min(0).max(1).optional().describe('Of all that is labelled'),
-  message: z.string().max(400).describe('What to say when the result is out of these bounds'),
+  minimumShare: z.number().min(0).max(1).optional().describe('Share of all labelled voxels'),
+  maximumShare: z.number().min(0).max(1).optional().describe('Share of all labelled voxels'),
+  message: z.string().max(400).describe('The message if the result is out of these bounds'),
 });
 export type ResultCheck = z.infer<typeof resultCheckSchema>;
 
-/** Throws NOT_ACCEPTED when what a check counts in a label map, in ml or as a share, is out of its bounds. */
+/** Throws NOT_ACCEPTED if the volume counted by a check, in ml or as a share, is out of its bounds. */
 export function checkResult(check: ResultCheck, labelMap: Volume): void {
   const counted = check.labels && new Set(check.labels);
   const voxels = numericVoxels(labelMap.voxels);
@@ -165,7 +165,7 @@ function extrema(volume: Volume): [number, number] {
   return [low, high];
 }
 
-/** Pearson's correlation of the finite voxels with their next neighbours along an axis; 0 where there is none. */
+/** Pearson's correlation of the finite voxels with their next neighbours along an axis; 0 if it is undefined. */
 function correlationAlong(volume: Volume, axis: number): number {
   const voxels = numericVoxels(componentOf(volume, 0).voxels);
   const { size } = volume;

@@ -9,8 +9,8 @@ import type { Manifest } from './manifest.ts';
 import type { AppContext } from './predict.ts';
 
 /*
- * Apps in TypeScript: the elements that an app declares give the types of what its function is called with. The manifest stays
- * the one description of the service, so a declaration that contradicts it is refused when the app is loaded.
+ * Apps in TypeScript: the elements that an app declares determine the types of its function's arguments. The manifest remains
+ * the only description of the service, so a declaration that contradicts it is refused when the app is loaded.
  */
 
 /** An input as an app declares it: its type, and of the manifest's other fields what the app relies on. */
@@ -26,7 +26,7 @@ export interface DeclaredOutput {
 }
 export type DeclaredOutputs = Readonly<Record<string, DeclaredOutput>>;
 
-/** A volume as modules are given it: 64-bit integers are float64 by then, so every voxel is a number. */
+/** A volume as passed to modules: 64-bit integers have become float64, so every voxel is a number. */
 export interface NumericVolume extends Volume {
   readonly voxels: NumericVoxels;
 }
@@ -64,19 +64,19 @@ export type InputOf<I extends DeclaredInput> = I extends {
       : InputTypes[T]
     : never;
 
-/** What an app is called with, by the names of its inputs. Volumes and points are RAS+ mm. */
+/** The arguments of an app, by the names of its inputs. Volumes and points are RAS+ mm. */
 export type InputsOf<Inputs extends DeclaredInputs> = {
   readonly [Name in keyof Inputs]: InputOf<Inputs[Name]>;
 };
 
-/** Those of them that are no files. */
+/** Those that are not files. */
 export type ParametersOf<Inputs extends DeclaredInputs> = {
   readonly [Name in keyof Inputs as Inputs[Name]['type'] extends FileInput ? never : Name]: InputOf<
     Inputs[Name]
   >;
 };
 
-/** Outputs that TOMAAT can make from a label map where the app gives none: they may be left out. */
+/** Outputs that TOMAAT can derive from a label map if the app does not return them. */
 const derivedOutputs = ['VTKMesh', 'Fiducials', 'PlainText', 'Measurements'] as const satisfies OutputType[];
 type DerivedOutput = (typeof derivedOutputs)[number];
 
@@ -91,13 +91,13 @@ export type OutputsOf<Outputs extends DeclaredOutputs> = {
     : never]?: OutputTypes[Outputs[Name]['type']];
 };
 
-/** What the app sees of the prediction that it takes part in. */
+/** The app's view of the current prediction. */
 export interface TypedContext<Inputs extends DeclaredInputs> extends Omit<AppContext, 'parameters'> {
   readonly parameters: ParametersOf<Inputs>;
 }
 
 export interface AppDefinition<Inputs extends DeclaredInputs, Outputs extends DeclaredOutputs> {
-  /** The inputs of tomaat.yaml, by name. Each field that is given has to be the same there. */
+  /** The inputs of tomaat.yaml, by name. Each given field must be the same there. */
   readonly inputs: Inputs;
   /** The outputs of tomaat.yaml, by name; those that TOMAAT makes from a label map may be left out. */
   readonly outputs: Outputs;
@@ -166,7 +166,7 @@ function differences(
           `${group}.${name}.${field} is ${own ?? 'missing'} in defineApp(), ${other ?? 'missing'} in tomaat.yaml`,
         );
     }
-    // Without it the app would be typed as if the file always came.
+    // Without it the app's types would assume that the file is always sent.
     if (known.optional === true && fields.optional === undefined)
       faults.push(`${group}.${name}.optional is missing in defineApp(), true in tomaat.yaml`);
   }

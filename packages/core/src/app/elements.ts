@@ -2,7 +2,7 @@ import { z } from 'zod';
 import { extensionsByChoice, volumeMediaTypes } from '../formats/table.ts';
 
 /**
- * The elements of a service: what it takes and what it gives, with the words of the TOMAAT v1 protocol. The
+ * The elements of a service: its inputs and outputs, with the words of the TOMAAT v1 protocol. The
  * manifest, the web form, the command line's flags, v1's `/interface` and the client's types all come from
  * these schemas.
  */
@@ -12,12 +12,12 @@ export const elementName = z
   .string()
   .regex(
     /^[a-z][a-z0-9_-]{0,39}$/i,
-    'must begin with a letter and hold only letters, digits, - and _ (at most 40)',
+    'must begin with a letter and contain only letters, digits, - and _ (at most 40)',
   );
 
 const common = {
-  label: z.string().max(200).optional().describe('What the form calls it; the name if missing'),
-  description: z.string().max(2000).optional().describe('A sentence of help'),
+  label: z.string().max(200).optional().describe('Its label in forms; the name if missing'),
+  description: z.string().max(2000).optional().describe('A help text'),
 };
 
 export const inputSchemas = {
@@ -25,7 +25,7 @@ export const inputSchemas = {
     type: z.literal('volume'),
     ...common,
     modality: z.string().max(40).optional().describe('MRI, CT, PET, US …'),
-    optional: z.boolean().default(false).describe('Whether a prediction can do without it'),
+    optional: z.boolean().default(false).describe('Whether a prediction works without it'),
     frames: z
       .enum(['one', 'all'])
       .default('one')
@@ -79,7 +79,7 @@ export const inputSchema = z
         context.addIssue({
           code: 'custom',
           path: ['default'],
-          message: 'must lie between minimum and maximum',
+          message: 'must be between minimum and maximum',
         });
       }
     }
@@ -115,7 +115,7 @@ export const outputSchemas = {
     type: z.literal('Fiducials'),
     ...common,
     from: from.describe(
-      'A label map whose labels’ centroids it gives, when the app itself returns no points',
+      'A label map from whose labels the centroids are taken if the app itself returns no points',
     ),
   }),
   PlainText: z.strictObject({
@@ -143,7 +143,7 @@ export const outputSchema = z.discriminatedUnion('type', [
 export type Output = z.infer<typeof outputSchema>;
 export type OutputType = Output['type'];
 
-/** Values of parameters under which a step, a model or a label counts. */
+/** Values of parameters for which a step, a model or a label applies. */
 export const conditionsSchema = z.record(z.string(), z.union([z.string(), z.number(), z.boolean()]));
 
 const codeSchema = z.strictObject({
@@ -173,12 +173,14 @@ export const labelSchema = z.strictObject({
   modifier: codeSchema
     .optional()
     .describe('What restricts the code, for DICOM results, such as `7771000` (SCT, Left)'),
-  when: conditionsSchema.optional().describe('The value means this only with these values of parameters'),
+  when: conditionsSchema
+    .optional()
+    .describe('The value has this meaning only with these values of parameters'),
 });
 export type Label = z.infer<typeof labelSchema>;
 
 /**
- * DICOM objects in which a label map can be had that was made from a DICOM series: they refer to its images, and are made while
+ * DICOM objects for a label map that was made from a DICOM series: they refer to its images, and are made while
  * those are at hand. `seg.dcm` is a segmentation, `labelmap.dcm` one of the type LABELMAP, which few programs read yet.
  */
 export const dicomFormats = ['seg.dcm', 'labelmap.dcm'] as const;
@@ -186,7 +188,7 @@ export type DicomFormat = (typeof dicomFormats)[number];
 export const isDicomFormat = (format: string): format is DicomFormat =>
   (dicomFormats as readonly string[]).includes(format);
 
-/** Formats in which each type of output can be had; the first is the default where the input decides nothing. */
+/** The available formats of each type of output; the first is the default if the input does not determine one. */
 export const outputFormats = {
   LabelVolume: [...extensionsByChoice, 'vtk', 'stl', ...dicomFormats],
   VTKMesh: ['vtk', 'stl'],

@@ -54,8 +54,8 @@ export function chooseFormat(
   throw new TomaatError(
     'NOT_ACCEPTABLE',
     has === undefined
-      ? `${name} cannot be given as ${wanted}; it can be had as: ${others}.`
-      : `${name} cannot be given as ${wanted}, which refers to the images of a DICOM series. ${lack} Send a DICOM series, or take: ${others}.`,
+      ? `${name} is not available as ${wanted}. Available: ${others}.`
+      : `${name} is not available as ${wanted}, which refers to the images of a DICOM series. ${lack} Send a DICOM series, or choose one of: ${others}.`,
     { field: 'format' },
   );
 }
@@ -95,7 +95,7 @@ export interface EncodeOptions {
   dicom?: DicomContext;
 }
 
-/** The bytes of one output in a format. Meshes and points are RAS mm; the volume formats hold what they hold. */
+/** The bytes of one output in a format. Meshes and points are RAS mm; the volume formats use their own. */
 export async function* encodeOutput(
   type: Output['type'],
   value: OutputValue,

@@ -6,7 +6,7 @@ import { reductionOf } from './postprocess.ts';
 import { applies, gridAfter } from './steps.ts';
 import type { Parameter } from './values.ts';
 
-/** What is known of a volume before it is there. */
+/** What is known about a volume before it is sent. */
 export type VolumeFactsOf = Grid & { readonly components: number; readonly voxelType: VoxelType };
 
 export interface Estimate {
@@ -18,14 +18,14 @@ export interface Estimate {
   readonly windows: number;
 }
 
-/** What Node and the runtime take before there is a volume. */
+/** Memory of Node and the runtime without a volume. */
 const processBytes = 150e6;
 /** Float32 channels of activations that a network holds per voxel of its input, at the least: a small U-Net's. */
 const innerChannels = 48;
 
 /**
- * How much a prediction will need, from the headers of its volumes. A rough figure: what happens inside a network is not
- * known, and programs of other makers are not looked into.
+ * How much memory a prediction will need, from the headers of its volumes. A rough figure: the inside of a network is
+ * unknown, and so is that of other programs.
  */
 export function estimatePrediction(
   manifest: Manifest,
@@ -58,7 +58,7 @@ export function estimatePrediction(
   const preparing = steps.length === 0 ? 0 : peak * components * 4 * 2;
   const restoring = voxelCount(largest) * 2;
   if (!isNetworkSpec(model)) {
-    // Measured with the bundled modules: 4 to 5 bytes a voxel beside what came.
+    // Measured with the bundled modules: 4 to 5 bytes per voxel in addition to the input.
     const working = voxelCount(grid) * components * 4 + restoring;
     return {
       neededBytes: processBytes + stored + Math.max(preparing, working),

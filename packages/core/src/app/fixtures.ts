@@ -26,7 +26,7 @@ import {
 import type { Stage } from './stages.ts';
 import type { InputValue, OutputValue } from './values.ts';
 
-/** What the tests of predictions share: small manifests, models in TypeScript, a run that collects everything. */
+/** Shared by the tests of predictions: small manifests, models in TypeScript, a run that collects everything. */
 
 export const app = {
   schemaVersion: 1,

@@ -81,7 +81,7 @@ describe('crossFaults()', () => {
     [
       'steps of the wrong list',
       { preprocess: ['divideByMax', 'argmax'], postprocess: ['orientation'] },
-      ['preprocess.1: argmax is no preprocess', 'postprocess.0: orientation is no postprocess'],
+      ['preprocess.1: argmax is not a preprocess', 'postprocess.0: orientation is not a postprocess'],
     ],
     [
       'conditions of steps',
@@ -106,7 +106,7 @@ describe('crossFaults()', () => {
     [
       'the second of two models',
       { model: [onnx, { ...onnx, channels: ['level'], when: { speed: 1 } }] },
-      ['model.1.when.speed: names no parameter', 'model.1.channels: level is not a volume'],
+      ['model.1.when.speed: is not a parameter', 'model.1.channels: level is not a volume'],
     ],
     [
       'the condition of the only model',
@@ -157,10 +157,10 @@ describe('crossFaults()', () => {
           { value: 2, name: 'b', when: { t1: 1 } },
         ],
       },
-      ['labels.1.when.t1: names no parameter'],
+      ['labels.1.when.t1: is not a parameter'],
     ],
     [
-      'a value that is there twice',
+      'a value that occurs twice',
       {
         labels: [
           { value: 7, name: 'a' },
@@ -168,7 +168,7 @@ describe('crossFaults()', () => {
           { value: 7, name: 'c' },
         ],
       },
-      ['labels.2.value: 7 is there twice'],
+      ['labels.2.value: 7 occurs twice'],
     ],
     [
       'a value that one of three labels excludes',
@@ -179,7 +179,7 @@ describe('crossFaults()', () => {
           { value: 7, name: 'c', when: { mode: 'fine' } },
         ],
       },
-      ['labels.2.value: 7 is there twice'],
+      ['labels.2.value: 7 occurs twice'],
     ],
     [
       'a rule for no volume',

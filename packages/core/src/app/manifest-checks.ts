@@ -20,7 +20,7 @@ type Keys =
   | 'selftest';
 
 interface Check<K extends Keys = Keys> {
-  /** What has to be sound before this can be looked at. */
+  /** The keys that must be valid before this check can run. */
   needs: readonly K[];
   find(manifest: Pick<Manifest, K>): CrossFault[];
 }
@@ -89,7 +89,7 @@ const checks: readonly Check[] = [
     labels.flatMap((label, index) => {
       const before = labels.slice(0, index).filter(({ value }) => value === label.value);
       if (!before.some((other) => canMeet(other, label))) return [];
-      return [{ path: ['labels', index, 'value'], message: `${label.value} is there twice` }];
+      return [{ path: ['labels', index, 'value'], message: `${label.value} occurs twice` }];
     }),
   ),
   check(['inputs', 'acceptance'], ({ inputs, acceptance }) =>
@@ -104,7 +104,7 @@ const checks: readonly Check[] = [
       .filter((name) => (requestWords as readonly string[]).includes(name))
       .map((name) => ({
         path: ['inputs', name],
-        message: `is a word of requests (${requestWords.join(', ')}): choose another name`,
+        message: `is a word of requests (${requestWords.join(', ')}). Choose another name`,
       })),
   ),
   check(['outputs', 'selftest'], ({ outputs, selftest }) =>
@@ -126,7 +126,7 @@ const checks: readonly Check[] = [
   }),
 ];
 
-/** What is wrong with the keys of a manifest against each other; a check whose keys are not all there is left out. */
+/** What is wrong with the keys of a manifest against each other; a check is skipped if one of its keys is missing. */
 export function crossFaults(manifest: Partial<Manifest>): CrossFault[] {
   return checks.flatMap(({ needs, find }) =>
     needs.every((key) => manifest[key] !== undefined) ? find(manifest as Manifest) : [],

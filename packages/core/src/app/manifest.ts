@@ -34,7 +34,7 @@ export const reservedWords = [
   'assets',
 ] as const;
 
-/** What a query says beside the parameters of an app: no input has such a name. */
+/** Words of a query in addition to an app's parameters: no input may have such a name. */
 export const requestWords = ['frame', 'series', 'service', 'format', 'output'] as const;
 
 const slug = z
@@ -102,31 +102,34 @@ export const isNetworkSpec = (spec: ModelSpec): spec is NetworkSpec => 'inferer'
 export const manifestSchema = z.strictObject({
   schemaVersion: z.literal(1).describe('Version of this schema'),
   id: slug.describe('Name of the service in addresses'),
-  name: z.string().min(1).max(200).describe('What people call it'),
-  description: z.string().min(1).max(4000).describe('What it does, for its card'),
-  version: z.string().min(1).max(40).describe('Of the app; it stands in results and cards'),
+  name: z.string().min(1).max(200).describe('Name for people'),
+  description: z.string().min(1).max(4000).describe('What it does; shown on its card'),
+  version: z.string().min(1).max(40).describe('Version of the app; shown in results and cards'),
   modality: z.string().min(1).max(40).describe('MRI, CT, PET, US … or any'),
   anatomy: slug.describe('Second word of the address /task/anatomy'),
   task: notReserved.describe(
-    'First word of the address /task/anatomy, such as segmentation; no reserved word',
+    'First word of the address /task/anatomy, such as segmentation; not a reserved word',
   ),
-  default: z.boolean().default(false).describe('Whether task/anatomy alone means this app'),
+  default: z.boolean().default(false).describe('Whether task/anatomy alone selects this app'),
   authors: z.array(z.string().min(1)).min(1).describe('Who made it'),
   licence: z.string().min(1).describe('Of the weights and the code, as SPDX names it where it can'),
   citation: z.string().optional().describe('What to cite when results are published'),
   homepage: z.url().optional().describe('Where to read more'),
-  intendedUse: z.string().min(1).max(4000).describe('What it was made for, and what not'),
+  intendedUse: z.string().min(1).max(4000).describe('What it was made for, and what it was not made for'),
   limitations: z.string().max(4000).optional().describe('Where it is known to fail'),
   inputs: z.record(elementName, inputSchema).describe('What a caller sends: files and parameters'),
   preprocess: z
     .array(stepSchema)
     .default([])
-    .describe('Steps from the volume as it came to what the model takes'),
+    .describe('Steps from the original volume to the input of the model'),
   model: z.union([modelSchema.transform((model) => [model]), z.array(modelSchema).min(1)]),
-  postprocess: z.array(stepSchema).default([]).describe('Steps from what the model gives to the label map'),
+  postprocess: z
+    .array(stepSchema)
+    .default([])
+    .describe('Steps from the output of the model to the label map'),
   outputs: z
     .record(elementName, outputSchema)
-    .describe('What a caller gets; the first LabelVolume, else the first, is primary'),
+    .describe('What a caller receives; the first LabelVolume, otherwise the first output, is primary'),
   labels: z.array(labelSchema).default([]).describe('What the values of the label maps mean'),
   acceptance: z.array(acceptanceSchema).default([]).describe('Rules that an input volume must meet'),
   resultChecks: z
@@ -138,7 +141,7 @@ export const manifestSchema = z.strictObject({
     .strictObject({
       inputs: z.record(z.string(), insideFolder),
       parameters: z.record(z.string(), z.unknown()).default({}),
-      expected: insideFolder.describe('The label map that must come out'),
+      expected: insideFolder.describe('The expected label map'),
       dice: z.number().min(0).max(1).default(0.99).describe('The least Dice, over each label'),
     })
     .optional(),
@@ -149,7 +152,7 @@ export const manifestSchema = z.strictObject({
         .int()
         .min(1)
         .optional()
-        .describe('Most predictions of this app at a time; as many as the server runs if missing'),
+        .describe('Most concurrent predictions of this app; as many as the server runs if missing'),
       memoryMb: z
         .int()
         .min(256)

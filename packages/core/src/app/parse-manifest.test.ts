@@ -127,13 +127,13 @@ describe('parseManifest()', () => {
       head.replace('version: 1.0.0\n', '').replace('task: segmentation', 'task: predict') + body,
     );
     expect(faults).toEqual([
-      { path: 'version', message: 'is missing: it is text', line: undefined },
+      { path: 'version', message: 'is missing (text)', line: undefined },
       { path: 'task', message: expect.stringContaining('reserved word'), line: 7 },
     ]);
   });
 
   it.each([
-    ['an unknown step', '- argmax', '- argmin', 'postprocess.0', 'argmin is no postprocess step'],
+    ['an unknown step', '- argmax', '- argmin', 'postprocess.0', 'argmin is not a postprocess step'],
     [
       'a parameter of the wrong type',
       'axcodes: RAS',
@@ -147,7 +147,7 @@ describe('parseManifest()', () => {
       'pixdim: [2, 2, 2]',
       'pixdim: [$cat, 2, 2]',
       'preprocess.1.spacing',
-      '$cat names no slider',
+      '$cat is not a slider',
     ],
     [
       'a value that no input has',
@@ -179,14 +179,14 @@ describe('parseManifest()', () => {
     });
 
     it.each([
-      ['with the same condition', fast, 'name: lobe, when: { mode: fast }', 'labels.1.value', 'there twice'],
-      ['with a condition on one of them', fast, 'name: lobe', 'labels.1.value', 'there twice'],
+      ['with the same condition', fast, 'name: lobe, when: { mode: fast }', 'labels.1.value', 'occurs twice'],
+      ['with a condition on one of them', fast, 'name: lobe', 'labels.1.value', 'occurs twice'],
       [
         'with conditions on different parameters',
         fast,
         'name: lobe, when: { cut: 3 }',
         'labels.1.value',
-        'there twice',
+        'occurs twice',
       ],
       [
         'with a value that no input has',
@@ -235,7 +235,7 @@ describe('parseManifest()', () => {
   });
 
   it.each<[string, string, string, ManifestFault]>([
-    ['a missing key', 'licence: MIT\n', '', { path: 'licence', message: 'is missing: it is text' }],
+    ['a missing key', 'licence: MIT\n', '', { path: 'licence', message: 'is missing (text)' }],
     ['no text', 'licence: MIT', 'licence: 5', { path: 'licence', message: 'must be text', line: 10 }],
     [
       'no number',
@@ -360,10 +360,10 @@ describe('parseManifest()', () => {
 
     it('names the file, each fault and its line', () => {
       expect(messageOf(withFaults(1))).toBe(
-        'tomaat.yaml has a fault. Mend what is listed:\n  line 29: labels.0.name: is missing: it is text',
+        'tomaat.yaml has a fault. Correct the following:\n  line 29: labels.0.name: is missing (text)',
       );
       expect(messageOf(withFaults(2), 'b.yaml')).toBe(
-        'b.yaml has 2 faults. Mend what is listed:\n  line 29: labels.0.name: is missing: it is text\n  line 30: labels.1.name: is missing: it is text',
+        'b.yaml has 2 faults. Correct the following:\n  line 29: labels.0.name: is missing (text)\n  line 30: labels.1.name: is missing (text)',
       );
       expect(messageOf((head + body).replace('licence: MIT\n', ''))).toMatch(/:\n {2}licence: is missing/);
     });

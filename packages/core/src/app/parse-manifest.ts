@@ -10,7 +10,7 @@ export interface ManifestFault {
   line?: number;
 }
 
-/** Reads a manifest. BAD_MANIFEST lists every fault with its path and line; `detail.faults` has them as data. */
+/** Reads a manifest. BAD_MANIFEST lists every fault with its path and line; `detail.faults` contains them as data. */
 export function parseManifest(text: string, fileName = 'tomaat.yaml'): Manifest {
   const lines = new LineCounter();
   // A key that is itself a map would be written out as its own name, the longer the deeper.
@@ -29,7 +29,7 @@ export function parseManifest(text: string, fileName = 'tomaat.yaml'): Manifest 
   try {
     data = document.toJS({ maxAliasCount: 20 });
   } catch (error) {
-    // An alias without an anchor, or one that would unfold into too much, shows only here.
+    // An alias without an anchor, or one that would expand into too much, is found only here.
     throw refuse(fileName, [{ path: '(YAML)', message: (error as Error).message.split('\n')[0] }]);
   }
   const result = manifestSchema.safeParse(data);
@@ -57,7 +57,7 @@ export function parseManifest(text: string, fileName = 'tomaat.yaml'): Manifest 
   );
 }
 
-/** The keys of a manifest with faults that are sound by themselves, so that the others are checked against them. */
+/** The valid keys of a manifest with faults, so that the others can be checked against them. */
 function soundPart(data: unknown): Partial<Manifest> {
   if (typeof data !== 'object' || data === null) return {};
   const sound: Record<string, unknown> = {};
@@ -77,11 +77,11 @@ const kinds: Record<string, string> = {
   array: 'a list',
 };
 
-/** What an author understands: that a key is missing, that a word is not one of those that there are. */
+/** A fault in an author's words: a missing key, a word that is not one of the allowed ones. */
 function describe(issue: Issue): string {
   const wanted = 'expected' in issue ? (kinds[issue.expected] ?? issue.expected) : undefined;
   if (issue.code === 'invalid_type') {
-    return issue.message.endsWith('received undefined') ? `is missing: it is ${wanted}` : `must be ${wanted}`;
+    return issue.message.endsWith('received undefined') ? `is missing (${wanted})` : `must be ${wanted}`;
   }
   if (issue.code === 'invalid_value') return `must be ${issue.values.map(String).join(' or ')}`;
   if (issue.code === 'unrecognized_keys')
@@ -89,7 +89,7 @@ function describe(issue: Issue): string {
   return issue.message.replace('Invalid discriminator value. Expected ', 'must be one of ');
 }
 
-/** A union reports its branches' issues inside: the branch with the fewest is the one that was meant. */
+/** A union reports its branches' issues inside: the branch with the fewest is most likely the intended one. */
 function flatten(issues: readonly Issue[]): Issue[] {
   return issues.flatMap((issue) => {
     if (issue.code !== 'invalid_union' || issue.errors.length === 0) return [issue];
@@ -102,7 +102,7 @@ function flatten(issues: readonly Issue[]): Issue[] {
 
 const depth = (issues: readonly Issue[]) => Math.max(...issues.map((issue) => issue.path.length));
 
-/** A file that is no manifest at all has a fault in every line. */
+/** A file that is not a manifest at all has a fault in every line. */
 const maxShownFaults = 30;
 
 function refuse(fileName: string, faults: ManifestFault[]): TomaatError {
@@ -112,7 +112,7 @@ function refuse(fileName: string, faults: ManifestFault[]): TomaatError {
     shown.map((f) => `  ${f.line ? `line ${f.line}: ` : ''}${f.path}: ${f.message}`).join('\n') + more;
   return new TomaatError(
     'BAD_MANIFEST',
-    `${fileName} has ${faults.length === 1 ? 'a fault' : `${faults.length} faults`}. Mend what is listed:\n${list}`,
+    `${fileName} has ${faults.length === 1 ? 'a fault' : `${faults.length} faults`}. Correct the following:\n${list}`,
     { detail: { faults } },
   );
 }

@@ -26,8 +26,8 @@ import {
 import type { OutputValue, Parameter } from './values.ts';
 
 /*
- * From what a model gave to the outputs of the manifest: label maps are processed, put back on the grid of the input and
- * checked, and other outputs are made of them.
+ * From the results of a model to the outputs of the manifest: label maps are processed, put back on the grid of the input and
+ * checked, and other outputs are derived from them.
  */
 
 /** Values by the names of outputs. */
@@ -55,8 +55,8 @@ function reductionBy(step: Step, parameters: Readonly<Record<string, Parameter>>
 }
 
 /**
- * The outputs of an app with a network: it gives the primary label map alone, and what is made of that.
- * @param grid that of the first volume, which label maps are put back on
+ * The outputs of an app with a network: it gives only the primary label map and the outputs derived from it.
+ * @param grid of the first volume, onto which label maps are put back
  */
 export async function finishNetwork(
   manifest: Manifest,
@@ -66,9 +66,13 @@ export async function finishNetwork(
 ): Promise<Outputs> {
   const [primary, ...others] = labelMapsOf(manifest);
   if (primary === undefined) {
-    throw new TomaatError('BAD_MANIFEST', 'An app with a network lists an output of type LabelVolume.', {
-      field: 'outputs',
-    });
+    throw new TomaatError(
+      'BAD_MANIFEST',
+      'The app has a network as its model but no output of type LabelVolume. Add one to outputs.',
+      {
+        field: 'outputs',
+      },
+    );
   }
   const labels = await finishLabels(manifest, primary, answer, grid, context);
   checkAtEnd(manifest, primary, labels, context);
@@ -77,9 +81,9 @@ export async function finishNetwork(
 }
 
 /**
- * The outputs of an app whose code does the inference: its label maps, and what it gave or what is made of them for the others.
- * @param given what the program may have put its label maps on: the volumes that it was given, and those of the caller
- * @param grid that of the first volume, which label maps are put back on
+ * The outputs of an app whose code does the inference: its label maps, and for the others its own results or those derived from label maps.
+ * @param given the grids that the program may have used for its label maps: those of its volumes, and those of the caller's
+ * @param grid of the first volume, onto which label maps are put back
  */
 export async function finishProgram(
   manifest: Manifest,
@@ -95,7 +99,7 @@ export async function finishProgram(
     if (!Object.hasOwn(manifest.outputs, name)) {
       throw new TomaatError(
         'APP_OUTPUT',
-        `The app returned ${name}, which its manifest does not list among the outputs.`,
+        `The app returned ${name}, which is not an output in its manifest. Add it to outputs, or do not return it.`,
         { field: name },
       );
     }
@@ -119,7 +123,7 @@ export async function finishProgram(
 const labelMapsOf = (manifest: Manifest): string[] =>
   Object.keys(manifest.outputs).filter((name) => manifest.outputs[name].type === 'LabelVolume');
 
-/** What the model gave through the steps of the postprocessing, as labels on the input's grid. */
+/** The model's result after the steps of the postprocessing, as labels on the input's grid. */
 async function finishLabels(
   manifest: Manifest,
   name: string,
@@ -164,14 +168,14 @@ function labelsFrom(scores: Volume, reduction: Reduction, grid: Grid): Volume {
     : resampleArgmax(scores, grid);
 }
 
-/** What a threshold made, 0 and 1, with the value that its step asks for. */
+/** The result of a threshold, 0 and 1, with the value of its step. */
 function withValue(labels: Volume, step: Step, parameters: StepContext['parameters']): Volume {
   const { value } = resolveParameters(step, 'postprocess', parameters) as { value: number };
   if (value === 1) return labels;
   return { ...labels, voxels: Uint16Array.from(numericVoxels(labels.voxels), (v) => v * value) };
 }
 
-/** The checks of the results come last, unless a step says where. */
+/** The checks of the results come last, unless a step places them. */
 function checkAtEnd(manifest: Manifest, name: string, labels: Volume, context: StepContext): void {
   const isStep = manifest.postprocess.some(
     (step) => step.name === 'check' && applies(step.when, context.parameters),
@@ -179,13 +183,13 @@ function checkAtEnd(manifest: Manifest, name: string, labels: Volume, context: S
   if (!isStep) checkLabels(manifest, name, labels);
 }
 
-/** The checks that the label map of an output has to pass. */
+/** The checks that the label map of an output must pass. */
 function checkLabels(manifest: Manifest, name: string, labels: Volume): void {
   for (const check of manifest.resultChecks)
     if ((check.output ?? primaryOutput(manifest)) === name) checkResult(check, labels);
 }
 
-/** Every output of the manifest, of its type; those that are missing are made from the label maps. */
+/** Every output of the manifest, of its type; missing ones are derived from the label maps. */
 async function complete(
   manifest: Manifest,
   given: Readonly<Outputs>,

@@ -309,11 +309,11 @@ describe('predict(): inputs', () => {
     });
     await expect(run(manifest, levels, { files: { volume: [] } })).rejects.toMatchObject({
       code: 'INPUTS_MISSING',
-      message: expect.stringMatching(/volume and warp .* them /),
+      message: expect.stringMatching(/volume and warp\. Send them /),
       detail: { missing: ['volume', 'warp'] },
     });
     await expect(run(manifest, levels, { files: await scanFiles() })).rejects.toMatchObject({
-      message: expect.stringMatching(/warp .* it /),
+      message: expect.stringMatching(/warp\. Send it /),
       detail: { missing: ['warp'] },
     });
   });

@@ -41,32 +41,32 @@ import { applies, applyTransform, labelsWith, type Step, type StepContext } from
 import { type InputValue, isFileInput, type OutputValue, type Parameter, parseParameters } from './values.ts';
 
 /**
- * One prediction, from the bytes that came to the bytes that go: decode → accept → preprocess → infer →
- * postprocess → encode. It runs in the worker's child, in `tomaat run`, and in tests; nothing here knows of
- * HTTP, jobs or files.
+ * One prediction, from the received bytes to the returned ones: decode → accept → preprocess → infer →
+ * postprocess → encode. It runs in the worker's child, in `tomaat run`, and in tests; it is independent of
+ * HTTP, jobs and files.
  */
 
-/** What a caller asks for. */
+/** The request of a caller. */
 export interface PredictionRequest {
-  /** The files of each file input: one, or those that belong together (.mhd and its data). */
+  /** The files of each file input: one, or those of one volume (.mhd and its data). */
   files: Readonly<Record<string, readonly SourceFile[]>>;
   /** Values of the other inputs, as text or typed. */
   parameters: Readonly<Record<string, unknown>>;
-  /** Which frame of a 4-D volume. */
+  /** The frame of a 4-D volume. */
   frame?: number;
-  /** Which DICOM series, where the files of a volume hold several: its UID, or its number. */
+  /** The DICOM series, if the files of a volume hold several: its UID, or its number. */
   series?: string;
-  /** The wanted format by output name; a label map is otherwise written as the input was. */
+  /** The requested format by output name; by default a label map is written in the input's format. */
   formats?: Readonly<Record<string, OutputFormat>>;
   /** Of which the UIDs of DICOM results are made: the same for the same seed, so that a repeated job replaces them. Random if missing. */
   seed?: string;
 }
 
-/** What a model gets to see of the prediction that it takes part in. */
+/** A model's view of the current prediction. */
 export interface AppContext {
   readonly parameters: Readonly<Record<string, Parameter>>;
   readonly signal: AbortSignal;
-  /** 0…1 of the model's own work, and what is being done. */
+  /** 0…1 of the model's own work, and the current step. */
   progress(fraction: number, note?: string): void;
   log(text: string): void;
 }
@@ -99,7 +99,7 @@ export interface EncodedOutput {
   readonly label: string;
   readonly primary: boolean;
   readonly format: OutputFormat;
-  /** Of a label map: what the header of the input stated of their grid. Another format made of it later needs it again. */
+  /** For a label map: the grid as stated in the header of the input. A later conversion needs it again. */
   readonly geometry?: FileGeometry;
   readonly bytes: AsyncIterable<Bytes>;
 }
@@ -116,8 +116,8 @@ const share: Record<Stage, readonly [number, number]> = {
 export type StageTimes = Record<Stage, number>;
 
 /**
- * Runs a prediction and hands every output to `context.write`. Returns the milliseconds that each stage took.
- * Throws TomaatError: the caller's fault (BAD_INPUT, BAD_VOXELS, NOT_ACCEPTED …) or the app's (APP_FAILED,
+ * Runs a prediction and passes every output to `context.write`. Returns the milliseconds of each stage.
+ * Throws TomaatError: the caller's error (BAD_INPUT, BAD_VOXELS, NOT_ACCEPTED …) or the app's (APP_FAILED,
  * APP_OUTPUT …).
  */
 export async function predict(
@@ -137,7 +137,7 @@ export async function predict(
   return times;
 }
 
-/** What every stage of one prediction goes by. */
+/** The data shared by the stages of one prediction. */
 interface Prediction {
   readonly manifest: Manifest;
   readonly request: PredictionRequest;
@@ -145,10 +145,10 @@ interface Prediction {
   readonly stepContext: StepContext;
 }
 
-/** Tells how much of a stage is done, 0…1. */
+/** Reports how much of a stage is done, 0…1. */
 type Report = (fraction: number) => void;
 
-/** Runs the stages of one prediction: measures their times, reports progress, and gives its name to what a stage throws. */
+/** Runs the stages of one prediction: measures their times, reports progress, and adds the name of the stage to errors. */
 function createStages(context: PredictionContext) {
   const times: StageTimes = { decode: 0, preprocess: 0, infer: 0, postprocess: 0, encode: 0 };
   const stage = async <T>(name: Stage, work: (report: Report) => Promise<T>): Promise<T> => {
@@ -162,7 +162,7 @@ function createStages(context: PredictionContext) {
       return await work(report);
     } catch (error) {
       if (error instanceof TomaatError || context.signal?.aborted) throw error;
-      // The author reads this: what the engine or the app's own code said, and where.
+      // For the author: the message of the engine or the app's own code, and the stage.
       throw new TomaatError('APP_FAILED', `The app failed in its ${name} stage: ${messageOf(error)}`, {
         cause: error,
       });
@@ -180,7 +180,7 @@ interface Decoded {
   /** The grid of the first volume: results go back onto it. */
   grid?: Grid;
   extension: VolumeExtension;
-  /** What the header of the first volume states of its grid. */
+  /** The grid as stated in the header of the first volume. */
   geometry?: FileGeometry;
   /** The images of the first volume, where it is a DICOM series. */
   source?: DicomSource;
@@ -190,11 +190,13 @@ interface Decoded {
 async function decode({ manifest, request, context }: Prediction, report: Report): Promise<Decoded> {
   const decoded: Decoded = { volumes: {}, transforms: {}, extension: defaultExtension };
   const missing: string[] = [];
-  // A program gets the voxels in a file, of the type that they came in.
+  // A program gets the voxels in a file, in their original type.
   const isProgram = manifest.model.some(({ runtime }) => runtime === 'command');
   for (const name of Object.keys(request.files)) {
     if (Object.hasOwn(manifest.inputs, name) && isFileInput(manifest.inputs[name])) continue;
-    throw new TomaatError('BAD_INPUT', `${name} is not a file input of this app.`, { field: name });
+    throw new TomaatError('BAD_INPUT', `${name} is not a file input of this app. Remove it.`, {
+      field: name,
+    });
   }
   for (const [name, input] of Object.entries(manifest.inputs)) {
     const files = request.files[name];
@@ -229,7 +231,7 @@ async function decode({ manifest, request, context }: Prediction, report: Report
   if (missing.length > 0) {
     throw new TomaatError(
       'INPUTS_MISSING',
-      `The app needs ${missing.join(' and ')} too. Send ${missing.length > 1 ? 'them' : 'it'} along.`,
+      `The app also needs ${missing.join(' and ')}. Send ${missing.length > 1 ? 'them' : 'it'} in the same request.`,
       {
         detail: { missing },
       },
@@ -241,7 +243,7 @@ async function decode({ manifest, request, context }: Prediction, report: Report
   return decoded;
 }
 
-/** What the model is given: a network one volume with its channels, a program its inputs by name. */
+/** The input of the model: for a network one volume with its channels, for a program its inputs by name. */
 type Prepared =
   | { readonly kind: 'network'; readonly model: NetworkSpec; readonly input: Volume }
   | {
@@ -259,10 +261,7 @@ async function prepare(
   for (const [name, volume] of Object.entries(volumes)) accept(manifest.acceptance, name, volume);
   const model = manifest.model.find((candidate) => applies(candidate.when, parameters));
   if (!model) {
-    throw new TomaatError(
-      'BAD_INPUT',
-      'No model of the app is meant for these parameters. Choose other values.',
-    );
+    throw new TomaatError('BAD_INPUT', 'The app has no model for these parameters. Choose other values.');
   }
   const steps = manifest.preprocess.filter((step) => applies(step.when, parameters));
   if (isNetworkSpec(model)) {
@@ -278,10 +277,14 @@ async function prepare(
 
 function need(volumes: Readonly<Record<string, Volume>>, name: string): Volume {
   if (volumes[name]) return volumes[name];
-  throw new TomaatError('INPUTS_MISSING', `The app needs the volume ${name} too. Send it along.`, {
-    field: name,
-    detail: { missing: [name] },
-  });
+  throw new TomaatError(
+    'INPUTS_MISSING',
+    `The app also needs the volume ${name}. Send it in the same request.`,
+    {
+      field: name,
+      detail: { missing: [name] },
+    },
+  );
 }
 
 /** Volumes as the channels of one, all on the grid of the first. */
@@ -291,7 +294,7 @@ function stack(volumes: readonly Volume[]): Volume {
   if (volumes.some((volume) => volume.components !== 1)) {
     throw new TomaatError(
       'BAD_INPUT',
-      'A volume that is one channel of several has one component a voxel, and one of these has more. Send them one by one.',
+      'One of the volumes has several components per voxel, but each is one channel of the network. Send volumes with one component.',
     );
   }
   const n = voxelCount(first);
@@ -312,7 +315,7 @@ async function preprocess(volume: Volume, steps: readonly Step[], context: StepC
   return current;
 }
 
-/** What the model gave. Beside the outputs of a program stand the inputs that it was given. */
+/** The result of the model. For a program, with the inputs that it received. */
 type Answer =
   | { readonly kind: 'network'; readonly result: InferResult }
   | {
@@ -357,19 +360,19 @@ const asFloat32 = (volume: Volume): Volume =>
     ? volume
     : { ...volume, voxels: Float32Array.from(numericVoxels(volume.voxels)) };
 
-/** The outputs of the manifest from what the model gave. */
+/** The outputs of the manifest from the result of the model. */
 async function finish(
   { manifest, stepContext }: Prediction,
   { grid, volumes }: Decoded,
   answer: Answer,
 ): Promise<Outputs> {
   if (answer.kind === 'network') return finishNetwork(manifest, answer.result, grid, stepContext);
-  // A program may answer on the grid of what it was given, or on that of the caller's volume.
+  // A program may use the grid of its input, or that of the caller's volume.
   const given = [...Object.values(answer.inputs), ...Object.values(volumes)].filter(isVolume);
   return finishProgram(manifest, answer.outputs, given, grid, stepContext);
 }
 
-/** Hands every output to `context.write`, in the order of the manifest. */
+/** Passes every output to `context.write`, in the order of the manifest. */
 async function encode(
   { manifest, request, context, stepContext }: Prediction,
   decoded: Decoded,

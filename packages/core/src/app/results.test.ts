@@ -290,7 +290,7 @@ describe('asLabels()', () => {
       const voxels = new Float32Array(24);
       voxels[at] = bad;
       expect(() => as(voxels)).toThrow(refused());
-      expect(() => as(voxels)).toThrow(`the value ${bad};`);
+      expect(() => as(voxels)).toThrow(`the value ${bad}.`);
     }
   });
 

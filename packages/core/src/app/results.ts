@@ -9,11 +9,11 @@ import type { Label, Output } from './elements.ts';
 import type { OutputValue } from './values.ts';
 
 /*
- * What an app gave for its outputs: whether it is what the manifest promises and lies where it should, and what can be
- * made from its label maps.
+ * Checks what an app returned for its outputs against the manifest and the grid, and derives
+ * other outputs from its label maps.
  */
 
-/** An output made from a label map, where its type allows it. */
+/** An output derived from a label map, if its type allows it. */
 export async function derive(
   output: Output,
   labelMap: Volume,
@@ -34,7 +34,7 @@ export async function derive(
   return undefined;
 }
 
-/** The label map that an output says it is made from. */
+/** The label map from which an output is derived. */
 export const fromOf = (output: Output) => ('from' in output ? output.from : undefined);
 export const isVolume = (value: unknown): value is Volume =>
   typeof value === 'object' && value !== null && 'affine' in value && 'voxels' in value;
@@ -49,7 +49,7 @@ function isMeasurement(value: unknown): boolean {
   );
 }
 
-/** APP_OUTPUT: an output of the manifest that neither came nor can be derived. */
+/** APP_OUTPUT: an output of the manifest that was not returned and cannot be derived. */
 export function missingOutput(name: string): TomaatError {
   return new TomaatError('APP_OUTPUT', `The app returned nothing for its output ${name}.`, { field: name });
 }
@@ -61,9 +61,9 @@ export function hasLabel({ voxels }: Volume): boolean {
 }
 
 /**
- * Refuses a label map that has the size of what the app was given but lies elsewhere: its program dropped the header, and
- * the labels would land somewhere else in the body. Axes may be in another order, and a program may have a grid of its
- * own of that size (256³ at 1 mm, say) around the same middle.
+ * Refuses a label map that has the size of the app's input but another position: its program dropped the header, and
+ * the labels would be elsewhere in the body. Axes may be in another order, and a program may use its own
+ * grid of that size (such as 256³ at 1 mm) around the same centre.
  */
 export function checkPlace(name: string, value: OutputValue, given: readonly Volume[]): void {
   if (!isVolume(value)) return;
@@ -71,7 +71,7 @@ export function checkPlace(name: string, value: OutputValue, given: readonly Vol
   const twins = given.filter((volume) => sorted(volume.size) === sorted(value.size));
   if (twins.length === 0) return;
   const own = corners(value, 'edges');
-  // What libraries write where nobody said anything: no rotation, the first voxel at 0.
+  // The default of libraries: no rotation, the first voxel at 0.
   const isDefault = value.affine.every((v, i) => i % 5 === 0 || Math.abs(v) < 1e-6);
   const middle = (grid: Grid) =>
     applyAffine(grid.affine, [(grid.size[0] - 1) / 2, (grid.size[1] - 1) / 2, (grid.size[2] - 1) / 2]);
@@ -87,7 +87,7 @@ export function checkPlace(name: string, value: OutputValue, given: readonly Vol
   if (lies) return;
   throw new TomaatError(
     'APP_OUTPUT',
-    `The label map ${name} has the size of the volume (${value.size.join(' × ')}) but another place in the world: its affine was lost or changed. Write it with the affine (spacing, directions, origin) of the volume that the app was given.`,
+    `The label map ${name} has the size of the volume (${value.size.join(' × ')}) but another position: its affine was lost or changed. Write it with the affine (spacing, directions, origin) of the volume that the app received.`,
     { field: name },
   );
 }
@@ -97,7 +97,7 @@ export function asLabels(name: string, value: OutputValue): Volume {
   if (!isVolume(value) || value.components !== 1) {
     throw new TomaatError(
       'APP_OUTPUT',
-      `The app’s output ${name} must be a label map: a volume of one component.`,
+      `The app’s output ${name} is not a label map. Return a volume of one component.`,
       { field: name },
     );
   }
@@ -108,7 +108,7 @@ export function asLabels(name: string, value: OutputValue): Volume {
   ) {
     throw new TomaatError(
       'APP_OUTPUT',
-      `The label map ${name} has ${value.voxels.length} voxels for a size of ${value.size.join(' × ')}, or an affine that is not 16 finite numbers. Return all three as they belong together.`,
+      `The label map ${name} has ${value.voxels.length} voxels for a size of ${value.size.join(' × ')}, or an affine that is not 16 finite numbers. Return all three of the same volume.`,
       { field: name },
     );
   }
@@ -120,7 +120,7 @@ export function asLabels(name: string, value: OutputValue): Volume {
     if (!(v >= 0 && v <= 65_535 && Number.isInteger(v))) {
       throw new TomaatError(
         'APP_OUTPUT',
-        `The label map ${name} holds the value ${v}; labels are whole numbers from 0 to 65535.`,
+        `The label map ${name} contains the value ${v}. Labels must be whole numbers from 0 to 65535.`,
         { field: name },
       );
     }
@@ -129,7 +129,7 @@ export function asLabels(name: string, value: OutputValue): Volume {
   return { ...value, voxels: highest < 256 ? Uint8Array.from(source) : Uint16Array.from(source) };
 }
 
-/** APP_OUTPUT unless the value is what the output's type asks for. */
+/** APP_OUTPUT unless the value matches the output's type. */
 export function checkType(name: string, output: Output, value: OutputValue): void {
   const fits: Record<Output['type'], boolean> = {
     LabelVolume: isVolume(value),
@@ -146,7 +146,7 @@ export function checkType(name: string, output: Output, value: OutputValue): voi
   if (!fits[output.type]) {
     throw new TomaatError(
       'APP_OUTPUT',
-      `The app’s output ${name} is not what its type ${output.type} asks for.`,
+      `The app’s output ${name} does not match its type ${output.type}. Return a value of that type.`,
       { field: name },
     );
   }

@@ -122,12 +122,12 @@ describe('checkSteps()', () => {
   it.each(['argmax', 'labelFilter', 'toString'])('has no preprocess step %s', (name) => {
     const [fault, ...more] = before({}, 'divideByMax', name);
     expect(fault.path).toEqual([1]);
-    expect(fault.message).toContain(`${name} is no preprocess step; there are: centerSpatialCrop, `);
+    expect(fault.message).toContain(`${name} is not a preprocess step. Available: centerSpatialCrop, `);
     expect(more).toEqual([]);
   });
 
   it.each(['flip', 'toString'])('has no postprocess step %s', (name) => {
-    expect(after({}, name)[0].message).toContain(`${name} is no postprocess step; there are: argmax, `);
+    expect(after({}, name)[0].message).toContain(`${name} is not a postprocess step. Available: argmax, `);
   });
 
   it('names each parameter that is wrong by its path', () => {
@@ -155,7 +155,7 @@ describe('checkSteps()', () => {
     const inputs = { size: slider(1, 5), axis: radio('x', 'y') };
     expect(before(inputs, 'divideByMax', { divideByMax: null, when })).toEqual([
       { path: [1, 'when', 'axis'], message: 'must be one of: x, y' },
-      { path: [1, 'when', 'each'], message: expect.stringContaining('names no parameter') },
+      { path: [1, 'when', 'each'], message: expect.stringContaining('is not a parameter') },
     ]);
   });
 
@@ -167,7 +167,7 @@ describe('checkSteps()', () => {
   ])('refuses a reference to %s', (_what, name) => {
     const inputs = { ct: volume, seeds: fiducials };
     expect(before(inputs, { flip: { axes: ['x', `$${name}`] } })).toEqual([
-      { path: [0, 'flip'], message: expect.stringContaining(`$${name} names no slider`) },
+      { path: [0, 'flip'], message: expect.stringContaining(`$${name} is not a slider`) },
     ]);
   });
 
@@ -228,9 +228,9 @@ describe('checkConditions()', () => {
   it.each<[Record<string, string | number>, string]>([
     [{ each: 'true' }, 'must be one of: true, false'],
     [{ axis: 'w' }, 'must be one of: x, y'],
-    [{ ct: 'a' }, 'names no parameter among the inputs'],
-    [{ seeds: 1 }, 'names no parameter among the inputs'],
-    [{ toString: 1 }, 'names no parameter among the inputs'],
+    [{ ct: 'a' }, 'is not a parameter among the inputs'],
+    [{ seeds: 1 }, 'is not a parameter among the inputs'],
+    [{ toString: 1 }, 'is not a parameter among the inputs'],
   ])('refuses %j', (when, message) => {
     expect(checkConditions(when, inputs)).toEqual([{ path: ['when', Object.keys(when)[0]], message }]);
   });

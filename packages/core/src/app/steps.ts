@@ -10,7 +10,7 @@ import { defaultValue, type Parameter } from './values.ts';
 /**
  * The steps of a pipeline as a manifest lists them: a name (`argmax`), or a name with its parameters
  * (`spacing: { pixdim: [2, 2, 2] }`) and perhaps a condition (`when: { resolution: fast }`). A parameter
- * written `$name` stands for the value that the caller gave for that input.
+ * written `$name` is replaced by the caller's value of that input.
  */
 
 export interface Step {
@@ -32,12 +32,12 @@ export const pipelineSteps = {
   restore: z
     .strictObject({})
     .describe(
-      'Back onto the grid of the input: scores by linear interpolation, label maps by the nearest voxel. Comes last where it is not listed',
+      'Back onto the grid of the input: scores by linear interpolation, label maps by the nearest voxel. By default it comes last',
     ),
   check: z
     .strictObject({})
     .describe(
-      'The resultChecks of the manifest, on the label map as it is here: before steps that change what the values mean. They come last where it is not listed',
+      'The resultChecks of the manifest, on the label map as it is here: before steps that change the meaning of the values. By default they come last',
     ),
 } as const;
 
@@ -88,7 +88,7 @@ export function checkSteps(
     if (!schema) {
       faults.push({
         path: [index],
-        message: `${step.name} is no ${kind} step; there are: ${known.join(', ')}`,
+        message: `${step.name} is not a ${kind} step. Available: ${known.join(', ')}`,
       });
       return;
     }
@@ -103,7 +103,7 @@ export function checkSteps(
       if (!values) {
         faults.push({
           path: [index, step.name],
-          message: `$${name} names no slider, checkbox or radiobutton`,
+          message: `$${name} is not a slider, checkbox or radiobutton`,
         });
         return;
       }
@@ -127,18 +127,18 @@ export function checkSteps(
   return faults;
 }
 
-/** What is wrong with a condition: a name that is no parameter, a value that the parameter cannot have. */
+/** What is wrong with a condition: a name that is not a parameter, a value that the parameter cannot have. */
 export function checkConditions(when: Step['when'], inputs: Readonly<Record<string, Input>>): StepFault[] {
   return Object.entries(when ?? {}).flatMap(([name, value]): StepFault[] => {
     const input = Object.hasOwn(inputs, name) ? inputs[name] : undefined;
     const possible = input && trialValues(input);
-    if (!possible) return [{ path: ['when', name], message: 'names no parameter among the inputs' }];
+    if (!possible) return [{ path: ['when', name], message: 'is not a parameter among the inputs' }];
     if (input.type === 'slider' || possible.includes(value)) return [];
     return [{ path: ['when', name], message: `must be one of: ${possible.join(', ')}` }];
   });
 }
 
-/** The labels that a label map can hold which was made with these parameters. */
+/** The labels that a label map made with these parameters can contain. */
 export function labelsWith(labels: readonly Label[], parameters: Readonly<Record<string, unknown>>): Label[] {
   return labels.filter((label) => applies(label.when, parameters));
 }
@@ -151,7 +151,7 @@ export function applies(
   return Object.entries(when ?? {}).every(([name, value]) => parameters[name] === value);
 }
 
-/** A step's parameters with the caller's values in the place of `$name`, checked and with defaults. */
+/** A step's parameters with the caller's values in place of `$name`, checked and with defaults. */
 export function resolveParameters(
   step: Step,
   kind: 'preprocess' | 'postprocess',
@@ -159,7 +159,7 @@ export function resolveParameters(
 ): Record<string, unknown> {
   const result = parametersOf(step.name, kind)!.safeParse(substitute(step.parameters, parameters));
   if (result.success) return result.data as Record<string, unknown>;
-  // The manifest was tried with the bounds of its inputs; a value between them may still be one that no step takes.
+  // The manifest was checked with the bounds of its inputs; a step may still refuse a value between them.
   const { path, message } = result.error.issues[0];
   throw new TomaatError(
     'BAD_INPUT',
@@ -200,11 +200,11 @@ export function valuesAfterStep(
   return transform.valuesAfter(values, resolveParameters(step, 'postprocess', parameters));
 }
 
-/** Most combinations of parameters that are looked at. */
+/** The most combinations of parameters that are checked. */
 const maxTrials = 256;
 
 /**
- * Sets of parameters that together meet every condition (`when`) and value (`$name`) that a manifest speaks of: each
+ * Sets of parameters that together meet every condition (`when`) and value (`$name`) of a manifest: each
  * option of a choice, both of a checkbox, the ends of a slider. Other parameters have their defaults.
  */
 export function parameterTrials(manifest: {

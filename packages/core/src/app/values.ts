@@ -7,13 +7,13 @@ import type { Mesh } from '../labels/surface.ts';
 import type { Volume } from '../volume.ts';
 import type { Input } from './elements.ts';
 
-/** A parameter of a prediction: everything that an input can be but a file. */
+/** A parameter of a prediction: any input that is not a file. */
 export type Parameter = number | boolean | string | readonly Vec3[];
 
-/** What an app is given for each input: volumes and points in RAS+ mm. */
+/** The values that an app receives for its inputs: volumes and points in RAS+ mm. */
 export type InputValue = Volume | Parameter | SpatialTransform;
 
-/** What an app gives for each output: label maps on any grid, meshes and points in RAS+ mm. */
+/** The values that an app returns for its outputs: label maps on any grid, meshes and points in RAS+ mm. */
 export type OutputValue =
   | Volume
   | Mesh
@@ -38,7 +38,7 @@ export function isFileInput(input: Input): boolean {
   return input.type === 'volume' || input.type === 'transform';
 }
 
-/** The value that a parameter has when nothing is said; undefined where one must be given. */
+/** The default of a parameter; undefined if a value is required. */
 export function defaultValue(input: Input): Parameter | undefined {
   if (input.type === 'slider') return input.default ?? input.minimum;
   if (input.type === 'checkbox') return input.default;
@@ -47,10 +47,10 @@ export function defaultValue(input: Input): Parameter | undefined {
   return undefined;
 }
 
-/** One parameter from what a form, a flag or a query said; BAD_INPUT names the input and what it takes. */
+/** Parses one parameter from a form, a flag or a query; BAD_INPUT names the input and the allowed values. */
 export function parseParameter(name: string, input: Input, raw: unknown): Parameter {
   const refuse = (expected: string): never => {
-    // Numbers are shown; anything else may be a person's words, which belong in no error and no log.
+    // Numbers are shown; anything else may be text of a person, which must not appear in errors or logs.
     const text = String(raw);
     const shown = /^[\d.+\-e]{1,40}$/i.test(text) ? ` is ${text}, but it` : '';
     throw new TomaatError('BAD_INPUT', `${name}${shown} must be ${expected}.`, { field: name });
@@ -98,7 +98,7 @@ export function parseParameter(name: string, input: Input, raw: unknown): Parame
   }
 }
 
-/** A slider stands on its steps: a value between two of them (old clients know no steps) is taken for the nearest. */
+/** A slider has steps: a value between two of them (old clients do not know steps) is rounded to the nearest. */
 function onStep(value: number, { minimum, maximum, step }: Extract<Input, { type: 'slider' }>): number {
   if (step === undefined) return value;
   const steps = Math.min(Math.round((value - minimum) / step), Math.floor((maximum - minimum) / step + 1e-9));
@@ -106,8 +106,8 @@ function onStep(value: number, { minimum, maximum, step }: Extract<Input, { type
 }
 
 /**
- * All parameters of a prediction, checked, with defaults filled in. `raw` may hold fields that are no input;
- * they are refused unless `ignoreUnknown` (old clients send such).
+ * All parameters of a prediction, checked, with defaults filled in. `raw` may contain fields that are not inputs;
+ * they are refused unless `ignoreUnknown` (old clients send them).
  */
 export function parseParameters(
   inputs: Readonly<Record<string, Input>>,
@@ -122,7 +122,7 @@ export function parseParameters(
     if (Object.hasOwn(inputs, name)) {
       throw new TomaatError('BAD_INPUT', `${name} must be sent as a file, not as text.`, { field: name });
     }
-    // Its name is not said back: it is anybody's words.
+    // Its name is not repeated: it is untrusted text.
     throw new TomaatError(
       'BAD_INPUT',
       `A field of the request is not an input of this service. Its parameters are: ${known.join(', ') || 'none'}.`,
@@ -136,7 +136,7 @@ export function parseParameters(
     }
     const value = defaultValue(input);
     if (value === undefined) {
-      throw new TomaatError('INPUTS_MISSING', `The input ${name} is missing. Send it too.`, {
+      throw new TomaatError('INPUTS_MISSING', `The input ${name} is missing. Send it in the same request.`, {
         field: name,
         detail: { missing: [name] },
       });

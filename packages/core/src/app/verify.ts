@@ -16,17 +16,17 @@ import {
 } from './steps.ts';
 import type { Parameter } from './values.ts';
 
-/** What came of trying a network: every fault, and a line that says what was seen. */
+/** The result of trying a network: every fault, and a summary in one line. */
 export interface NetworkReport {
-  /** Each says what is wrong and what to do; empty when network and manifest fit each other. */
+  /** Each says what is wrong and what to do; empty if network and manifest match. */
   readonly faults: readonly string[];
   /** Such as “1 × 2 × 96 × 96 × 96 (batch × components × z × y × x) → 4 classes”. */
   readonly summary: string;
 }
 
 /**
- * Tries a network as the manifest uses it, on one window of zeros: what it takes against the volumes and steps of the
- * manifest, what it gives against its labels. Never throws for a fault of network or manifest.
+ * Tries a network as the manifest uses it, on one window of zeros: its input against the volumes and steps of the
+ * manifest, its output against the labels. Never throws for a fault of network or manifest.
  */
 export async function verifyNetwork(
   manifest: Manifest,
@@ -40,7 +40,7 @@ export async function verifyNetwork(
   const taken = fixed[1] ?? null;
   if (given !== undefined && taken !== null && given !== taken) {
     faults.add(
-      `The network takes ${count(taken, 'component')}, and the manifest gives it ${given} (${names.join(', ')}). List ${count(taken, 'volume input')} in model.channels; where one file holds all of them, write frames: all at its input.`,
+      `The network takes ${count(taken, 'component')}, and the manifest gives it ${given} (${names.join(', ')}). List ${count(taken, 'volume input')} in model.channels; if one file contains all of them, write frames: all at its input.`,
     );
   }
   const trials = parameterTrials(manifest).filter(
@@ -75,7 +75,7 @@ export async function verifyNetwork(
 
 const count = (n: number, one: string, many = `${one}s`) => `${n} ${n === 1 ? one : many}`;
 
-/** Components of the tensor; undefined where only the volume itself tells. */
+/** Components of the tensor; undefined if it depends on the volume. */
 function componentsOf(manifest: Manifest, names: readonly string[]): number | undefined {
   const known = names.every((name) => {
     const input = manifest.inputs[name];
@@ -87,7 +87,7 @@ function componentsOf(manifest: Manifest, names: readonly string[]): number | un
 /** Voxels of a small volume along each axis, before the preprocessing. */
 const smallVoxels = 32;
 
-/** The window to try, x, y, z: what network and manifest fix, else a small volume after its preprocessing. */
+/** The window to try, x, y, z: as fixed by network and manifest, otherwise a small volume after its preprocessing. */
 function windowSize(
   manifest: Manifest,
   { inferer }: NetworkSpec,
@@ -150,7 +150,7 @@ function compareLabels(
   for (const step of steps.slice(index + 1)) values = valuesAfterStep(values, step, parameters);
   const found = new Set(values.filter((value) => value !== 0));
   const labels = new Map(labelsWith(manifest.labels, parameters).map(({ value, name }) => [value, name]));
-  // Labels are optional: values without any name are still values.
+  // Labels are optional: values without a name are allowed.
   if (labels.size === 0) return;
   const unnamed = [...found].filter((value) => !labels.has(value));
   const absent = [...labels].filter(([value]) => !found.has(value));

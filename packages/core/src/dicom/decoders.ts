@@ -22,7 +22,7 @@ export interface DecodedFrame {
 }
 
 /**
- * Decodes one compressed frame of a transfer syntax that core does not decode itself. Given by whoever runs core, as inflate is
+ * Decodes one compressed frame of a transfer syntax that core does not decode itself. Supplied by the platform, as inflate is
  * (Platform.decodeFrame): the codecs are WebAssembly, and are loaded when the first such frame comes.
  *
  * @throws any error for a code stream that is damaged

@@ -17,6 +17,7 @@ import {
   valuesOf,
 } from './deidentified-values.ts';
 import { representationOf } from './dictionary.ts';
+import { fileMetaOf } from './encode-file.ts';
 import { type HoldsIdentity, identityIn } from './identifying-words.ts';
 import { safeElements } from './safe-private.ts';
 import { isPixelData, type Tag, tags } from './tags.ts';
@@ -388,27 +389,13 @@ function marks({ days, keepsCharacteristics }: Context): Map<Tag, DicomElement> 
   ]);
 }
 
-/** This program, in all its versions, as the writer of a file (PS3.10 7.1). */
-const implementation = { classUid: '2.25.151958620126013014955657245793803280551', versionName: 'TOMAAT' };
-
 /** File meta information: nothing of the original's is kept but the transfer syntax (PS3.15 E.1.1, item 7). */
-function metaOf(dataset: Dataset, transferSyntax: string): Dataset {
-  const sopClass = word(dataset, tags.sopClassUid);
-  const sopInstance = word(dataset, tags.sopInstanceUid);
-  const version = new Uint8Array([0, 1]);
-  const elements = new Map<Tag, DicomElement>([
-    [
-      0x00020001,
-      { kind: 'value', tag: 0x00020001, vr: 'OB', bytes: version, littleEndian: true, statedBytes: 2 },
-    ],
-    ...(sopClass === undefined ? [] : [ascii(tags.mediaStorageSopClassUid, 'UI', sopClass)]),
-    ...(sopInstance === undefined ? [] : [ascii(tags.mediaStorageSopInstanceUid, 'UI', sopInstance)]),
-    ascii(tags.transferSyntaxUid, 'UI', withSyntax(transferSyntax).transferSyntax),
-    ascii(0x00020012, 'UI', implementation.classUid),
-    ascii(0x00020013, 'SH', implementation.versionName),
-  ]);
-  return elements;
-}
+const metaOf = (dataset: Dataset, transferSyntax: string): Dataset =>
+  fileMetaOf({
+    sopClassUid: word(dataset, tags.sopClassUid),
+    sopInstanceUid: word(dataset, tags.sopInstanceUid),
+    transferSyntax: withSyntax(transferSyntax).transferSyntax,
+  });
 
 /** The transfer syntax that is written: a deflated file is not deflated a second time. */
 function withSyntax(transferSyntax: string): Omit<DicomFile, 'meta' | 'dataset'> {

@@ -402,5 +402,10 @@ function rescale(
     voxels.set(stored, at);
     return;
   }
+  if (slope === 1) {
+    // A sum of integers takes half as long as one of floats.
+    for (let i = 0; i < stored.length; i++) voxels[at + i] = stored[i] + intercept;
+    return;
+  }
   for (let i = 0; i < stored.length; i++) voxels[at + i] = slope * stored[i] + intercept;
 }

@@ -10,6 +10,7 @@ import type { Volume } from '../volume.ts';
 import { ascii, binary, bytesElement, datasetOf, sequence } from './build.ts';
 import { type Dataset, type DicomElement, firstItem, itemsOf, words } from './dataset.ts';
 import { parseDicom } from './parse.ts';
+import { privateTags } from './private-block.ts';
 import { readSegmentation, readSegmentationFile } from './read-segmentation.ts';
 import { buildSegmentation, type SegmentationOptions } from './segmentation.ts';
 import { type Tag, tags } from './tags.ts';
@@ -149,6 +150,26 @@ describe('readSegmentation()', () => {
     const read = readSegmentation({ ...file, dataset: new Map([...file.dataset, [moved.tag, moved]]) });
     expect(read.labelMap.affine[3]).toBeCloseTo(labelMap.affine[3] - 100, 6);
     expect(read.labelMap.voxels).toEqual(labelMap.voxels);
+  });
+
+  it('goes by the numbers of segments whose own values are 0, or those of others', async () => {
+    const made = madeSource();
+    const file = parseDicom(await written(asymmetricLabels(made.grid), made))!;
+    for (const [first, second] of [
+      [0, 3],
+      [3, 3],
+    ]) {
+      const items = itemsOf(file.dataset, tags.segmentSequence).map((item, i) => {
+        const value = [first, second, 2][i];
+        return new Map([...item, ...datasetOf(binary(privateTags.labelValue, 'US', value))]);
+      });
+      const segments = sequence(tags.segmentSequence, ...items);
+      const read = readSegmentation({
+        ...file,
+        dataset: new Map([...file.dataset, [segments.tag, segments]]),
+      });
+      expect(read.labels.map(({ value }) => value)).toEqual([1, 2, 3]);
+    }
   });
 
   it('refuses segments that overlap in a voxel, by their numbers', async () => {

@@ -46,9 +46,10 @@ export const isSegmentation = ({ dataset }: DicomFile): boolean =>
 export function readSegmentation(file: DicomFile, limits: ReadLimits = defaultLimits): ReadSegmentation {
   const { dataset } = file;
   const type = typeOf(dataset);
-  const segments = itemsOf(dataset, tags.segmentSequence).map((item, i) =>
-    readSegment(item, unsignedShort(item, tags.segmentNumber) ?? i + 1, dataset),
-  );
+  const segments = itemsOf(dataset, tags.segmentSequence)
+    .map((item, i) => readSegment(item, unsignedShort(item, tags.segmentNumber) ?? i + 1, dataset))
+    // The background of a LABELMAP; no frame of a BINARY one can have this number.
+    .filter(({ number }) => number !== 0);
   const frames = framesOf(dataset, type);
   const pixels = { columns: unsignedShort(dataset, tags.columns), rows: unsignedShort(dataset, tags.rows) };
   if (!pixels.columns || !pixels.rows) throw damaged('Rows or Columns are missing');
@@ -78,9 +79,7 @@ export function readSegmentation(file: DicomFile, limits: ReadLimits = defaultLi
   }
   return {
     labelMap: { ...grid, components: 1, voxels },
-    labels: segments
-      .filter(({ number }) => type === 'BINARY' || number !== 0)
-      .map(({ number, ...label }) => ({ ...label, value: values.get(number)! })),
+    labels: segments.map(({ number, ...label }) => ({ ...label, value: values.get(number)! })),
   };
 }
 
@@ -103,12 +102,16 @@ function typeOf(dataset: Dataset): 'BINARY' | 'LABELMAP' {
   throw damaged('The file states no type of segmentation');
 }
 
-/** The number of each segment and its value in the label map: its own, or all by their numbers where those are not unique. */
+/**
+ * The number of each segment but the background, and its value in the label map: its own, or all by their numbers where those are not
+ * values of labels, each of one segment.
+ */
 function valuesOf(segments: readonly ReadSegment[]): Map<number, number> {
-  const described = segments.filter(({ number }) => number !== 0);
-  const isUnique = new Set(described.map(({ value }) => value)).size === described.length;
-  const values = new Map(described.map(({ number, value }) => [number, isUnique ? value : number]));
-  if (values.size < described.length) throw damaged('Two segments have the same number');
+  const isUsable =
+    segments.every(({ value }) => value !== 0) &&
+    new Set(segments.map(({ value }) => value)).size === segments.length;
+  const values = new Map(segments.map(({ number, value }) => [number, isUsable ? value : number]));
+  if (values.size < segments.length) throw damaged('Two segments have the same number');
   return values;
 }
 

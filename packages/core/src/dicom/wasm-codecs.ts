@@ -72,7 +72,7 @@ function decode(decoder: WasmDecoder, frame: Uint8Array): DecodedFrame {
       rows: height,
       columns: width,
       samplesPerPixel: componentCount,
-      bytes: decoder.getDecodedBuffer().slice(),
+      bytes: new Uint8Array(decoder.getDecodedBuffer()),
       bytesPerSample: bitsPerSample <= 8 ? 1 : 2,
       bitsPerSample,
     };

@@ -20,13 +20,15 @@ describe('readVolume() refuses a broken file at once, naming the field and the r
       message: expect.stringMatching(message),
     });
     // What was wrong and what to do: the remedy is an imperative of these.
-    expect((error as Error).message).toMatch(/send|write|convert|crop|unpack|split|pack|choose/);
+    expect((error as Error).message).toMatch(
+      /\. (Send|Write|Convert|Crop|Decompress|Extract|Split|Choose|Download|Run)\b|, write the file again/,
+    );
   });
 
   it.each([
     ['a JPEG', [0xff, 0xd8, 0xff, 0xe0, 0, 16, 74, 70, 73, 70], 'UNSUPPORTED_FORMAT'],
     ['bzip2', [66, 90, 104, 57, 49, 65], 'UNSUPPORTED_FORMAT'],
-    ['a zip', [80, 75, 3, 4, 20, 0], 'UNSUPPORTED_FORMAT'],
+    ['the beginning of a zip', [80, 75, 3, 4, 20, 0], 'BAD_HEADER'],
     ['text', [...Buffer.from('Dear colleague,\nplease find attached …')], 'UNKNOWN_FORMAT'],
     ['one byte', [0], 'UNKNOWN_FORMAT'],
     ['zeros', [...new Uint8Array(1000)], 'UNKNOWN_FORMAT'],
@@ -58,19 +60,19 @@ describe('readVolume() refuses a broken file at once, naming the field and the r
     [
       'a web page',
       '<!DOCTYPE html>\n<html><head><title>Sign in</title></head></html>',
-      /a web page.*download/,
+      /a web page.*Download/,
     ],
     ['a web page with a byte order mark', '\ufeff\n  <HTML lang="de">', /a web page/],
     ['XHTML', '<?xml version="1.0"?>\n<html xmlns="http://www.w3.org/1999/xhtml">', /a web page/],
     [
       'the XML of a file store',
       '<?xml version="1.0"?>\n<Error><Code>AccessDenied</Code></Error>',
-      /XML text.*download/,
+      /XML text.*Download/,
     ],
-    ['a JSON error', '{"detail": "Authentication credentials were not provided."}', /JSON text.*download/],
+    ['a JSON error', '{"detail": "Authentication credentials were not provided."}', /JSON text.*Download/],
     ['a JSON list', '[ { "status": 404 } ]', /JSON text/],
-    ['a path', '/data/sub-01/anat/T1w.nii.gz\n', /path of a file.*send the file/],
-    ['gzip of gzip', gzipSync(gzipSync('x'.repeat(5000))), /packed with gzip twice.*gunzip/],
+    ['a path', '/data/sub-01/anat/T1w.nii.gz\n', /path of a file.*Send the file/],
+    ['gzip of gzip', gzipSync(gzipSync('x'.repeat(5000))), /compressed with gzip twice.*gunzip/],
     ['gzip of a web page', gzipSync('<!doctype html><p>Not found'), /a web page/],
   ] as const)('%s is called by its name', async (_name, content, message) => {
     const bytes = new Uint8Array(Buffer.from(content));
@@ -118,7 +120,7 @@ describe('readVolume() refuses a broken file at once, naming the field and the r
       const bytes = new Uint8Array(gzipSync(await goodFile(kind)));
       await expect(readVolume([sourceFromBytes(`a.${kind}.gz`, bytes)], webPlatform)).rejects.toMatchObject({
         code: 'UNSUPPORTED_FORMAT',
-        message: expect.stringContaining('unpack it first'),
+        message: expect.stringContaining('Decompress it first'),
       });
     }
   });

@@ -71,7 +71,7 @@ describe('decodeBase64Text()', () => {
       if (alphabet.includes(letter)) expect(decode()).toEqual(Uint8Array.of(0, 0, alphabet.indexOf(letter)));
       else if (letter === '=') expect(decode()).toEqual(Uint8Array.of(0, 0));
       else if (' \t\r\n'.includes(letter)) expect(decode).toThrow(/cut off/);
-      else expect(decode, String(code)).toThrow(/no base64 at character 3/);
+      else expect(decode, String(code)).toThrow(/character outside base64 at position 3/);
     }
     expect(decodeBase64Text(' T\tW\rF\nu')).toEqual(Uint8Array.of(77, 97, 110));
   });
@@ -88,9 +88,9 @@ describe('decodeBase64Text()', () => {
   });
 
   it.each([
-    ['AA=A', /goes on after its padding at character 3/],
-    ['AA==\nA', /goes on after its padding at character 5/],
-    ['A-', /no base64 at character 1/],
+    ['AA=A', /continues after its padding at character 3/],
+    ['AA==\nA', /continues after its padding at character 5/],
+    ['A-', /character outside base64 at position 1/],
     ['AAAAA', /cut off/],
     ['AA', /cut off/],
     ['AA=', /cut off/],

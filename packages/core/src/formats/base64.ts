@@ -18,15 +18,15 @@ for (let i = 0; i < 64; i++) bitsOf[alphabet.charCodeAt(i)] = i;
 const skip = 254;
 for (const blank of ' \t\r\n') bitsOf[blank.charCodeAt(0)] = skip;
 
-/** Bytes that encodeBase64 makes of so many: 4 characters for 3, and a newline after each line, the last included. */
+/** Length of encodeBase64's output, bytes: 4 characters for 3, and a newline after each line, the last included. */
 export function base64Length(bytes: number): number {
   const characters = 4 * Math.ceil(bytes / 3);
   return characters + Math.ceil(characters / lineLength);
 }
 
 /**
- * Encodes bytes in base64 (RFC 4648) with a newline after every 76 characters and at the end, while they stream
- * through. The pieces may have any length; nothing is kept but what does not fill a line.
+ * Encodes bytes in base64 (RFC 4648) with a newline after every 76 characters and at the end, as a
+ * stream. The pieces may have any length; only an incomplete line is buffered.
  */
 export async function* encodeBase64(
   source: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
@@ -51,7 +51,7 @@ export async function* encodeBase64(
   if (restLength > 0) yield encodeLines(rest.subarray(0, restLength));
 }
 
-/** Whole lines, and the padded last one where the bytes do not fill it. */
+/** Complete lines, and a padded last one if the bytes do not fill it. */
 function encodeLines(bytes: Uint8Array): Bytes {
   const out = new Uint8Array(base64Length(bytes.length));
   let to = 0;
@@ -83,7 +83,7 @@ function encodeLines(bytes: Uint8Array): Bytes {
 
 /**
  * The bytes of a base64 text, all at once: for small files. Blanks and line breaks are skipped; any other
- * character, and padding that does not fit, is BAD_REQUEST.
+ * character, and wrong padding, is BAD_REQUEST.
  */
 export function decodeBase64Text(text: string): Bytes {
   const out = new Uint8Array(Math.ceil(text.length / 4) * 3);
@@ -101,7 +101,9 @@ export function decodeBase64Text(text: string): Bytes {
     }
     if (value === 255 || padding > 0) {
       throw badBase64(
-        padding > 0 ? `goes on after its padding at character ${i}` : `has no base64 at character ${i}`,
+        padding > 0
+          ? `continues after its padding at character ${i}`
+          : `has a character outside base64 at position ${i}`,
       );
     }
     bits = ((bits << 6) | value) & 0xffffff;
@@ -124,6 +126,6 @@ export function decodeBase64Text(text: string): Bytes {
 function badBase64(fault: string): TomaatError {
   return new TomaatError(
     'BAD_REQUEST',
-    `The base64 text ${fault}; send the whole file encoded as in RFC 4648.`,
+    `The base64 text ${fault}. Send the whole file encoded as in RFC 4648.`,
   );
 }

@@ -235,7 +235,7 @@ describe('an NRRD file whose space has time', () => {
     const file = series(`space dimension: 4\nsizes: 2 3 2 2\nspace directions: ${directions}`);
     await expect(read(file)).rejects.toMatchObject({
       code: 'UNSUPPORTED_FORMAT',
-      message: expect.stringMatching(/space and time at once.*each frame as a volume/),
+      message: expect.stringMatching(/space and time at once.*each frame as a separate volume/),
     });
   });
 
@@ -262,7 +262,7 @@ describe('an NRRD file whose space has time', () => {
       'two axes of time',
       'space dimension: 4\nsizes: 2 3 2 2\nspace directions: (2,0,0,0) (0,3,0,0) (0,0,0,1) (0,0,0,1)',
       'UNSUPPORTED_FORMAT',
-      /2 axes of space/,
+      /2 spatial axes/,
     ],
   ])('is refused with the field: %s', async (_what, lines, code, message) => {
     await expect(read(series(lines))).rejects.toMatchObject({
@@ -291,7 +291,7 @@ describe('a MetaImage file of four dimensions', () => {
   it('is refused where an axis runs through space and frames at once', async () => {
     await expect(read(four('2 3 2 2', '1 0 0 0.5 0 1 0 0 0 0 1 0 0 0 0 1'))).rejects.toMatchObject({
       code: 'UNSUPPORTED_FORMAT',
-      message: expect.stringContaining('each frame as a volume'),
+      message: expect.stringContaining('each frame as a separate volume'),
     });
   });
 });

@@ -1,10 +1,10 @@
 import { z } from 'zod';
 
 /**
- * What a file's header states about the place of its voxels: in the numbers, the units and the forms of that file. The affine
- * is computed from it, and is what everything else goes by. A result on the same grid in a file of the same format states it
- * again, because other programs read it in their own way: they choose another form of a NIfTI file, and ignore the units of
- * NRRD and MetaImage files. Numbers and listed words only: no text of a file can pass through it.
+ * The position of the voxels as a file's header states it: in the numbers, units and forms of that file. The affine
+ * is computed from it, and everything else uses the affine. A result on the same grid in a file of the same format repeats
+ * it, because other programs read it differently: they choose another form of a NIfTI file, and ignore the units of
+ * NRRD and MetaImage files. It contains only numbers and listed words: no text of a file can pass through it.
  */
 export type FileGeometry = NiftiGeometry | MetaImageGeometry | NrrdGeometry | DicomGeometry;
 export type NiftiGeometry = z.infer<typeof niftiSchema>;
@@ -12,7 +12,7 @@ export type MetaImageGeometry = z.infer<typeof metaImageSchema>;
 export type NrrdGeometry = z.infer<typeof nrrdSchema>;
 export type DicomGeometry = z.infer<typeof dicomSchema>;
 
-// Arrays of a fixed length rather than tuples: generators of clients know no tuples in JSON Schema.
+// Arrays of a fixed length rather than tuples: client generators do not support tuples in JSON Schema.
 const three = <T extends z.ZodType>(item: T) => z.array(item).length(3);
 const vector = three(z.number());
 const code = z
@@ -27,13 +27,13 @@ const niftiSchema = z.strictObject({
   units: z.int().min(0).max(63),
   /** pixdim[0], the handedness of the qform (qfac), and pixdim[1] to [3], the spacing. */
   pixdim: z.array(z.number()).length(4),
-  /** Absent where the code is 0. */
+  /** Absent if the code is 0. */
   qform: z.strictObject({ code, quaternion: vector, offset: vector }).optional(),
-  /** `rows` are srow_x, srow_y and srow_z. Absent where the code is 0, or the numbers cannot be used. */
+  /** `rows` are srow_x, srow_y and srow_z. Absent if the code is 0 or the numbers are unusable. */
   sform: z.strictObject({ code, rows: z.array(z.number()).length(12) }).optional(),
 });
 
-/** The names that MetaIO has for units of length. */
+/** MetaIO's names of units of length. */
 export const metaImageUnits = ['?', 'um', 'mm', 'cm'] as const;
 
 const metaImageSchema = z.strictObject({

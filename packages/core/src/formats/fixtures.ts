@@ -1,10 +1,10 @@
-/** What the tests of NIfTI share: where the fields of a header are, and writing them. */
+/** Shared by the tests of NIfTI: the offsets of header fields, and functions that write them. */
 
 export type Kind = 'text' | 'u8' | 'i16' | 'i32' | 'i64' | 'f32' | 'f64';
 export type Version = 1 | 2;
 export const widths = { text: 1, u8: 1, i16: 2, i32: 4, i64: 8, f32: 4, f64: 8 };
 
-/** Writes numbers, or the characters of a text, one behind the other. */
+/** Writes numbers, or the characters of a text, one after the other. */
 export function put(
   bytes: Uint8Array,
   at: number,

@@ -219,7 +219,7 @@ describe('readVolume() refuses files made to break readers', () => {
     ['malformed/nifti-rs/crash-ed7d46344d7efb3b9f0c374d66d2e02f66cc447d.nii', 'BAD_HEADER'],
     ['malformed/panimg/invalid_utf8.mhd', 'BAD_INPUT'],
     ['malformed/panimg/referring_to_system_file.mhd', 'BAD_INPUT'],
-    ['malformed/panimg/zip_flat.zip', 'UNSUPPORTED_FORMAT'],
+    ['malformed/panimg/zip_flat.zip', 'UNKNOWN_FORMAT'],
     ['malformed/panimg/same_name.zip', 'UNSUPPORTED_FORMAT'],
     ['malformed/panimg/tar_with_link.tar', 'UNSUPPORTED_FORMAT'],
     ['malformed/panimg/tar_with_sym_link.tar', 'UNSUPPORTED_FORMAT'],

@@ -1,18 +1,18 @@
 import { latin1 } from './header.ts';
 
 /**
- * Text in volume files that may tell whose scan it is: found, and taken out before a file is sent or stored. Voxels and
- * geometry are taken over byte by byte; a file without such text is left as it is.
+ * Finds text in volume files that may identify the patient, and removes it before a file is sent or stored. Voxels and
+ * geometry are copied byte by byte; a file without such text is unchanged.
  */
 export interface IdentifyingField {
   name: string;
   value: string;
 }
 
-/** What a header says that is not needed, and the header without it. */
+/** The unneeded fields of a header, and the header without them. */
 export interface Found {
   fields: IdentifyingField[];
-  /** What takes the place of the bytes before `from`; undefined where nothing changes. */
+  /** The replacement of the bytes before `from`; undefined if nothing changes. */
   head?: Uint8Array<ArrayBuffer>;
   from: number;
 }

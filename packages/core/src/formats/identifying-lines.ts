@@ -4,20 +4,20 @@ import { type Found, type IdentifyingField, shown } from './identifying-found.ts
 import { isListOfUnits } from './nrrd-geometry.ts';
 
 /*
- * Headers that are lines of text (MetaImage, NRRD) without what no reader of voxels and geometry needs. A line is cut by
- * index, never by an expression that could go back and forth in it, and a value stays only if it is of the kind that its
- * field takes.
+ * Removes from headers that are lines of text (MetaImage, NRRD) what no reader of voxels and geometry needs. A line is cut by
+ * index, never by a regular expression that could backtrack, and a value stays only if its field accepts that
+ * kind of value.
  */
 
 /** The most of a file that is searched for the end of such a header. */
 export const longestHeader = 4 * 2 ** 20;
-/** Lines between two pauses, so that a header of nothing but lines does not hold up a page. */
+/** Lines between two pauses, so that a huge header does not block the page. */
 const linesAtOnce = 4096;
-/** Fields that are named one by one: nobody reads more, and a hostile file has millions. */
+/** The most fields that are listed: nobody reads more, and a hostile file has millions. */
 const mostNamed = 1000;
 
 interface LineFound {
-  /** Of a text that is taken out. */
+  /** The most characters shown of a removed text. */
   name?: string;
   value?: string;
   instead?: string;
@@ -29,7 +29,7 @@ interface LineFound {
   drop?: boolean;
 }
 
-/** Goes through a header of text line by line and writes it again with what `look` puts in a line's place. */
+/** Reads a text header line by line and rewrites it with the replacements from `look`. */
 async function findLines(
   header: Uint8Array<ArrayBuffer>,
   whole: boolean,
@@ -71,11 +71,11 @@ async function findLines(
   if (!ended && !whole) {
     throw new TomaatError(
       'BAD_HEADER',
-      `The header does not end within ${longestHeader} bytes: write the file again without its extra fields`,
+      `The header does not end within ${longestHeader} bytes. Write the file again without its extra fields`,
     );
   }
   if (unnamed > 0) fields.push({ name: 'text', value: `${unnamed} more lines` });
-  // Nobody reads what lies behind a header that names another file.
+  // No program reads anything after a header that names another file.
   drop ||= isDetached && ended && (at < header.length || !whole);
   if (!isChanged && !drop) return { fields, from: 0 };
   const text = parts.join('') + lines.join('');
@@ -86,13 +86,13 @@ async function findLines(
 
 // ---- Values ----
 
-/** What a field takes, and what stands in the place of anything else; without that, the field goes. */
+/** The values that a field accepts, and the replacement of any other; without one, the field is removed. */
 interface FieldRule {
   takes(value: string): boolean;
   else?(value: string): string;
 }
 
-/** Something that a reader refuses, or takes for unknown, as it would the value before. */
+/** A value that a reader refuses, or treats as unknown, as it would the original. */
 const refused = () => '?';
 const wordsOf = (value: string) => value.split(/[\s,]+/).filter(Boolean);
 const oneOf = (names: string) => {
@@ -116,7 +116,7 @@ function rules(table: readonly (readonly [names: string, rule: FieldRule])[]): M
 
 // ---- MetaImage (MetaIO documentation) ----
 
-/** Such as RAI, with ? for an axis that has no direction. */
+/** Such as RAI, with ? for an axis without a direction. */
 const isAxes = (value: string) => {
   if (value.length > 4) return false;
   const letters = [...value].filter((letter) => letter !== '?');
@@ -172,7 +172,7 @@ export function findMetaImage(
     const rule = metaRules.get(word);
     if (value === '' && (rule || key === 'x')) return undefined;
     if (rule?.takes(value) || rule?.else?.(value) === value) return undefined;
-    // The length stays: other offsets count from the beginning of the file. The key may be as telling as its value.
+    // The length stays: other offsets count from the beginning of the file. The key may identify the patient as well.
     const instead = rule?.else
       ? `${lead}${key}${gap}${rule.else(value)}`
       : `${lead}${rule ? key : 'x'.padEnd(key.length)}${gap.trimEnd()}`;
@@ -180,7 +180,7 @@ export function findMetaImage(
   });
 }
 
-/** `key = value` or `key : value`, with the blanks around it; undefined where a line is neither. */
+/** `key = value` or `key : value`, with the blanks around it; undefined for any other line. */
 function cutMetaLine(line: string): { lead: string; key: string; gap: string; value: string } | undefined {
   const separator = [line.indexOf('='), line.indexOf(':')].filter((at) => at >= 0);
   if (separator.length === 0 || line.includes('\r')) return undefined;
@@ -193,7 +193,7 @@ function cutMetaLine(line: string): { lead: string; key: string; gap: string; va
   return { lead: line.slice(0, lead), key, gap: line.slice(lead + key.length, after), value };
 }
 
-// ---- NRRD (teem.sourceforge.net/nrrd/format.html): comments, key/value pairs and what no reader needs ----
+// ---- NRRD (teem.sourceforge.net/nrrd/format.html): comments, key/value pairs and unneeded fields ----
 
 const isSpace = (value: string) => {
   const name = value.trim().toLowerCase();
@@ -287,14 +287,14 @@ export function findNrrd(
   });
 }
 
-/** What a header calls the file of its voxels from now on; undefined when they follow in the same file. */
+/** The new name for the file of the voxels in a header; undefined if they follow in the same file. */
 function nameDataFile(
   value: string,
   dataFile: (name: string) => string,
 ): { name: string; isList: boolean } | undefined {
   const text = value.trim();
   if (text === '' || /^local$/i.test(text)) return undefined;
-  // Lists and patterns of files are read nowhere; their names need not be told to learn that.
+  // Lists and patterns of files are never read, so their names are not needed.
   if (/^list\b/i.test(text)) return { name: 'LIST', isList: true };
   if (text.includes('%')) return { name: 'volume%03d.raw 1 2 1', isList: false };
   const name = baseName(text);

@@ -7,9 +7,9 @@ import { mmOf, qformAffine } from './nifti-forms.ts';
 import { hasEnding } from './volume-format.ts';
 
 /*
- * NIfTI-1, NIfTI-2 and Analyze 7.5 headers without what no reader of voxels and geometry needs. Kept are: size, type and
- * scaling of the voxels; spacing and units; qform and sform with their codes; the intent code, and its parameters where
- * the intent has some. Offsets: nifti1.h, nifti2.h, dbh.h.
+ * Removes from NIfTI-1, NIfTI-2 and Analyze 7.5 headers what no reader of voxels and geometry needs. Kept are: size, type and
+ * scaling of the voxels; spacing and units; qform and sform with their codes; the intent code, and its parameters if
+ * the intent has any. Offsets: nifti1.h, nifti2.h, dbh.h.
  */
 
 type Kind = 'text' | 'u8' | 'i16' | 'i32' | 'i64' | 'f32' | 'f64';
@@ -99,7 +99,7 @@ const nifti2: Layout = {
   sform: ['srow_x, srow_y, srow_z', 400, 'f64', 12],
 };
 
-/** Analyze 7.5 has its patient where NIfTI has the orientation. It is not read; its first scale factor is kept for SPM. */
+/** Analyze 7.5 has the patient in the bytes of NIfTI's orientation. It is not read; its first scale factor is kept for SPM. */
 const analyzeUnneeded: readonly Row[] = [
   ['data_type', 4, 'text', 10],
   ['db_name', 14, 'text', 18],
@@ -143,7 +143,7 @@ const bitsOfType: Record<number, number> = {
 const isHeaderName = (name: string) =>
   niftiEndings.some(({ ending, holds }) => holds !== 'voxels' && hasEnding(name, ending));
 
-/** How much of an unpacked file is its header, with extensions; its first bytes may be of either version and byte order. */
+/** Length of the header of a decompressed file, with extensions; its first bytes may be of either version and byte order. */
 export function niftiTextLength(start: Uint8Array): number {
   const view = new DataView(start.buffer, start.byteOffset, start.byteLength);
   const isSecond = view.getInt32(0, true) === 540 || view.getInt32(0) === 540;
@@ -154,8 +154,8 @@ export function niftiTextLength(start: Uint8Array): number {
 }
 
 /**
- * Looks into the header of a NIfTI or Analyze file. `header` is the start of the file, to the voxels where extensions lie
- * before them; `name` tells a header by its ending where the magic does not.
+ * Searches the header of a NIfTI or Analyze file. `header` is the start of the file, up to the voxels if extensions precede
+ * them; `name` identifies a header by its extension if the magic does not.
  */
 export function findNifti(header: Uint8Array<ArrayBuffer>, name: string): Found {
   const nothing: Found = { fields: [], from: 0 };
@@ -168,7 +168,7 @@ export function findNifti(header: Uint8Array<ArrayBuffer>, name: string): Found 
   const magic = latin1(layout === nifti1 ? header.subarray(344, 347) : header.subarray(4, 7));
   const [single, pair] = layout === nifti1 ? ['n+1', 'ni1'] : ['n+2', 'ni2'];
   const isNifti = magic === single || magic === pair;
-  // Voxels may begin with the number 348 too.
+  // Voxels may also begin with the number 348.
   if (!isNifti && !isHeaderName(name)) return nothing;
   const little = size[0] === length;
 
@@ -179,7 +179,7 @@ export function findNifti(header: Uint8Array<ArrayBuffer>, name: string): Found 
 
   const offset = layout === nifti1 ? view.getFloat32(108, little) : Number(view.getBigInt64(168, little));
   const isPair = magic === pair || !isNifti;
-  // What lies between the header and the voxels is extensions; behind the header of a pair there is nothing else.
+  // Anything between the header and the voxels is extensions; after the header of a pair there is nothing else.
   const end = isPair ? Number.POSITIVE_INFINITY : offset === 0 ? length + 4 : offset;
   const hasPlace = end > length && (isPair || Number.isInteger(end));
   const between = header.subarray(length, hasPlace ? Math.min(end, header.length) : length);
@@ -212,10 +212,10 @@ function clearUnusedSizes(head: Head, { dim, pixdim }: Layout): void {
   }
 }
 
-/** Fields of NIfTI that mean something only together with others. */
+/** Fields of NIfTI that have a meaning only together with others. */
 function clearUnusedOf(head: Head, layout: Layout, header: Uint8Array<ArrayBuffer>): void {
   const [qfac] = head.read(itemOf(layout.pixdim, 0));
-  // Every reader takes any positive number for 1; readers differ in the negative ones.
+  // Every reader treats any positive number as 1; readers differ for negative ones.
   if (qfac > 0 && qfac !== 1) head.replace(itemOf(layout.pixdim, 0), 1);
   const [datatype] = head.read(layout.datatype);
   const bits = Object.hasOwn(bitsOfType, datatype) ? bitsOfType[datatype] : undefined;
@@ -233,7 +233,7 @@ function clearUnusedOf(head: Head, layout: Layout, header: Uint8Array<ArrayBuffe
   clearUnusedForms(head, layout, header);
 }
 
-/** A qform or sform whose code says that it is not set stays only where it says what is read anyway. */
+/** A qform or sform whose code marks it as unset stays only if it equals the affine that is read. */
 function clearUnusedForms(head: Head, layout: Layout, header: Uint8Array<ArrayBuffer>): void {
   for (const row of [layout.qformCode, layout.sformCode]) {
     const [code] = head.read(row);
@@ -264,7 +264,7 @@ function clearUnusedForms(head: Head, layout: Layout, header: Uint8Array<ArrayBu
   }
 }
 
-/** The affine that is read from a header, undefined where it is refused: then nothing in it is known to be needed. */
+/** The affine read from a header; undefined if it is refused: then none of it is known to be needed. */
 function readAffine(bytes: Uint8Array): Affine | undefined {
   const limits = { maxVoxels: Number.MAX_SAFE_INTEGER };
   try {
@@ -278,15 +278,15 @@ interface Head {
   readonly bytes: Uint8Array<ArrayBuffer>;
   readonly fields: IdentifyingField[];
   read(row: Row): number[];
-  /** Fills a field with zeros, and notes that, where it held something. */
+  /** Fills a field with zeros, and reports it if it was not empty. */
   clear(row: Row): void;
-  /** Puts a number into a field of one, and notes what it held. */
+  /** Replaces the number in a field, and reports its old value. */
   replace(row: Row, value: number): void;
 }
 
 const widths: Record<Kind, number> = { text: 1, u8: 1, i16: 2, i32: 4, i64: 8, f32: 4, f64: 8 };
 const itemOf = ([name, at, kind]: Row, i: number): Row => [`${name}[${i}]`, at + i * widths[kind], kind, 1];
-/** Values that programs write by custom, and that say nothing. */
+/** Values that programs write by convention and that identify nobody. */
 const customary: Record<string, readonly number[]> = { extents: [16384], regular: [0x72] };
 
 function createHead(bytes: Uint8Array<ArrayBuffer>, little: boolean): Head {
@@ -333,7 +333,7 @@ function createHead(bytes: Uint8Array<ArrayBuffer>, little: boolean): Head {
   };
 }
 
-/** The bytes as text where they are text, else the numbers that they mean. */
+/** The bytes as text if they are text, otherwise as numbers. */
 function heldValue(bytes: Uint8Array, numbers: readonly number[]): string {
   const isText = bytes.every((byte) => byte >= 0x20 && byte < 0x7f);
   return isText ? printable(bytes) : numbers.map(String).join(', ');

@@ -9,7 +9,7 @@ import { isZip } from './zip.ts';
 
 export type { IdentifyingField } from './identifying-found.ts';
 
-/** A file to look into. Only the end of its name has a meaning: it tells a file of mere voxels from a header. */
+/** A file to search. Only the extension of its name is used: it distinguishes a file of voxels from a header. */
 export interface TextSource {
   readonly name: string;
   readonly sizeBytes: number;
@@ -19,11 +19,11 @@ export interface TextSource {
 
 export interface IdentifyingText {
   readonly fields: readonly IdentifyingField[];
-  /** How the file is written without them; undefined when nothing has to be changed. */
+  /** How to write the file without them; undefined if nothing changes. */
   readonly rewrite?: Rewrite;
 }
 
-/** `head`, then the file's bytes from `from` on; with `repack` both are those of the unpacked file, packed with gzip again. */
+/** `head`, then the file's bytes from `from` on; with `repack` both refer to the decompressed file, which is compressed with gzip again. */
 export interface Rewrite {
   readonly head: Uint8Array<ArrayBuffer>;
   readonly from: number;
@@ -72,12 +72,12 @@ export async function findIdentifyingText(
     };
   }
   if (packing.fields.length === 0) return { fields };
-  // RFC 1952: the ten bytes without flags and time; the compressed data is taken over as it is.
+  // RFC 1952: the ten bytes without flags and time; the compressed data is copied unchanged.
   const head = Uint8Array.of(0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255);
   return { fields, rewrite: { head, from: packing.length, repack: false } };
 }
 
-/** The file as `rewrite` has it, as a stream. Its length is known before only where it is not packed again. */
+/** The file rewritten as `rewrite` says, as a stream. Its length is known in advance only if it is not recompressed. */
 export function writeStripped(
   file: TextSource,
   rewrite: Rewrite,
@@ -88,7 +88,7 @@ export function writeStripped(
   return platform.deflate(joined(rewrite.head, withoutFirst(unpacked, rewrite.from)), 'gzip', 1);
 }
 
-/** The bytes of a file, which may be gone through more than once. */
+/** The bytes of a file, which can be iterated more than once. */
 const wholeOf = (file: TextSource): AsyncIterable<Uint8Array> => ({
   [Symbol.asyncIterator]: () => file.read()[Symbol.asyncIterator](),
 });
@@ -146,7 +146,7 @@ async function findInHeader(
 
 // ---- gzip (RFC 1952) ----
 
-/** The member's header: its length, and what it tells. */
+/** The member's header: its length and its fields. */
 function readGzipHeader(bytes: Uint8Array): { length: number; fields: IdentifyingField[] } {
   const flags = bytes[3];
   const fields: IdentifyingField[] = [];
@@ -173,8 +173,8 @@ function readGzipHeader(bytes: Uint8Array): { length: number; fields: Identifyin
 }
 
 /**
- * Whether a later member of the file has a header with more than the least. Found by its bytes, without unpacking: what
- * only looks like one costs no more than packing again.
+ * Whether a later member of the file has a header with optional fields. Found by its bytes, without decompression: a false
+ * match only costs a recompression.
  */
 async function hasSpeakingMember(file: TextSource, from: number): Promise<boolean> {
   let carried = new Uint8Array(0);
@@ -220,26 +220,26 @@ async function inflateStart(
 
 const knownEndings = [...readableEndings, ...dataFileEndings, ...transformEndings];
 
-/** The ending of a file that a service takes, a part of a volume or a transform; empty for other names. */
+/** The extension of a file that a service accepts, a part of a volume or a transform; empty for other names. */
 export const fileEndingOf = (name: string): string =>
   knownEndings.find((ending) => hasEnding(name, ending)) ?? '';
 
-/** Whether the header of such a file names another one for its voxels. */
+/** Whether the header of such a file names another file for its voxels. */
 const namesItsVoxels = (ending: string): boolean => {
   const found = endingOf(ending);
   return found?.holds === 'header' && typeof found.format.detached === 'object';
 };
 
 /**
- * Names for the files of one input that tell nothing of where they came from: the input's, with each file's ending. A
- * header that names the file of its voxels has to be written with the name that this gives for it.
+ * Neutral names for the files of one input: the input's name with each file's extension. A
+ * header that names the file of its voxels must be rewritten with the name from here.
  */
 export function neutralNames(input: string, names: readonly string[]): string[] {
   const endings = names.map(fileEndingOf);
   const isPair = endings.some(namesItsVoxels);
   const counts = new Map<string, number>();
   return endings.map((ending) => {
-    // The header of a pair says how its voxels are packed, not their file's name.
+    // The header of a pair says how its voxels are compressed; their file's name does not.
     const end = isPair && ending === '' ? '.raw' : ending;
     const count = (counts.get(end) ?? 0) + 1;
     counts.set(end, count);
@@ -247,7 +247,7 @@ export function neutralNames(input: string, names: readonly string[]): string[] 
   });
 }
 
-/** The name that the header of a pair is given for the file of its voxels, where that file is not at hand. */
+/** The name to put into the header of a pair for the file of its voxels if that file is unavailable. */
 export const neutralDataName = (input: string, name: string): string =>
   neutralNames(input, [someDetachedHeader, name])[1];
 

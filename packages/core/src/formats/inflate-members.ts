@@ -1,21 +1,21 @@
 import { TomaatError } from '../errors.ts';
 import type { Compression } from '../platform.ts';
 
-/** Bytes that are read in order, and may be put back. */
+/** Bytes that are read in order and can be put back. */
 export interface ByteInput {
-  /** The next bytes, as many as come; undefined at the end. */
+  /** The next bytes, as many as are available; undefined at the end. */
   next(): Promise<Uint8Array | undefined>;
-  /** Puts bytes back that were read last: they come next. */
+  /** Puts back bytes that were read last: they are read next. */
   unread(bytes: Uint8Array): void;
 }
 
 /**
- * Unpacks what the input begins with, one gzip member at least or one zlib stream, and puts back what it read behind it.
+ * Decompresses the start of the input, at least one gzip member or one zlib stream, and puts back the bytes read after it.
  * Throws any error on data that is damaged or cut off.
  */
 export type Unpack = (input: ByteInput, compression: Compression) => AsyncIterable<Uint8Array>;
 
-/** Unpacks a deflate stream without a wrapper (RFC 1951), else as Unpack. */
+/** Decompresses a deflate stream without a wrapper (RFC 1951), otherwise as Unpack. */
 export type UnpackRaw = (input: ByteInput) => AsyncIterable<Uint8Array>;
 
 /** CRC-32 of RFC 1952, continued from `previous`. */
@@ -23,7 +23,7 @@ export type Crc32 = (bytes: Uint8Array, previous: number) => number;
 
 let crcTable: Uint32Array | undefined;
 
-/** RFC 1952, 8: the polynomial 0xedb88320, a byte at a time. */
+/** RFC 1952, 8: the polynomial 0xedb88320, byte by byte. */
 export const crc32: Crc32 = (bytes, previous) => {
   crcTable ??= Uint32Array.from({ length: 256 }, (_, n) => {
     let value = n;
@@ -35,17 +35,17 @@ export const crc32: Crc32 = (bytes, previous) => {
   return ~sum >>> 0;
 };
 
-/** So many bytes may follow data that is whole, whatever they are: a line end, or what fills up a record of a writer. */
+/** The most bytes of any kind that may follow complete data: a line end, or the padding of a writer's record. */
 export const maxPaddingBytes = 15;
 
 /**
- * Unpacks a whole source: gzip members in a row, as bgzip, pigz and `cat a.gz b.gz` make them (RFC 1952, 2.2), or one zlib
- * stream. Zeros before the next member and after the last are passed over (tapes and object stores fill up with them), and so
+ * Decompresses a whole source: gzip members in a row, as bgzip, pigz and `cat a.gz b.gz` make them (RFC 1952, 2.2), or one zlib
+ * stream. Zeros before the next member and after the last are skipped (tapes and object stores pad with them), and so
  * are up to 15 other bytes at the end.
  *
- * `fast` goes first. If it fails, the source is read a second time with `exact`, from which what was given already is left
- * out: browsers call everything behind the first member junk, and zlib takes any byte but 0 for the start of another one. A
- * source that cannot be iterated twice, such as a generator, is read by `exact` alone.
+ * `fast` is tried first. If it fails, the source is read again with `exact`, and the bytes already returned are skipped:
+ * browsers reject everything after the first member, and zlib treats any byte except 0 as the start of another one. A
+ * source that cannot be iterated twice, such as a generator, is read with `exact` only.
  *
  * @throws the source's own fault; TomaatError BAD_VOXELS when other data follows; any error on damaged data
  */
@@ -100,7 +100,7 @@ function openInput(
       if (bytes.length > 0) back.push(bytes);
     },
     close() {
-      // Nobody waits for it: a source that hangs must not hold up its reader.
+      // Not awaited: a source that hangs must not block its reader.
       Promise.resolve(iterator.return?.()).catch(() => undefined);
     },
   };
@@ -119,7 +119,7 @@ async function* inflateAll(
   }
 }
 
-/** Goes on to the next gzip member; false where there is none. Throws BAD_VOXELS where something else follows. */
+/** Moves to the next gzip member; false if there is none. Throws BAD_VOXELS if other data follows. */
 async function goToNext(input: ByteInput, compression: Compression): Promise<boolean> {
   for (let chunk = await input.next(); chunk; chunk = await input.next()) {
     const at = chunk.findIndex((byte) => byte !== 0);
@@ -131,7 +131,7 @@ async function goToNext(input: ByteInput, compression: Compression): Promise<boo
     if (rest.length <= maxPaddingBytes) return false;
     throw new TomaatError(
       'BAD_VOXELS',
-      `Other data follows the ${compression} data, which is whole: write the file again without it${compression === 'gzip' ? ' (gunzip and gzip do that for a .nii.gz)' : ''}, and send that`,
+      `Other data follows the complete ${compression} data. Write the file again without it${compression === 'gzip' ? ' (gunzip and gzip do that for a .nii.gz)' : ''}, and send that`,
     );
   }
   return false;
@@ -160,7 +160,7 @@ async function takeAll(input: ByteInput, count: number): Promise<Uint8Array> {
 
 export const endsEarly = 'unexpected end of file';
 
-/** Unpacks one gzip member by its deflate stream: wrapper, checksum and length are seen to here. */
+/** Decompresses one gzip member through its deflate stream: wrapper, checksum and length are checked here. */
 export async function* unpackMember(input: ByteInput, unpackRaw: UnpackRaw, crc32: Crc32) {
   await passGzipHeader(input);
   let sum = 0;
@@ -190,7 +190,7 @@ async function passGzipHeader(input: ByteInput): Promise<void> {
   if (flags & 2) await takeAll(input, 2);
 }
 
-/** Passes over a text and the zero that ends it. */
+/** Skips a text and the zero that ends it. */
 async function passText(input: ByteInput): Promise<void> {
   for (;;) {
     const chunk = await input.next();

@@ -1,7 +1,7 @@
 /**
- * The first bytes that gzip members in a row unpack to, from as much of them as is there (RFC 1951, RFC 1952). The
- * platform's streams cannot give these: when the input is cut off, what was unpacked before may be dropped
- * with the error. Nothing is verified here; the members are, when the voxels are read.
+ * The first decompressed bytes of consecutive gzip members, from the available part of them (RFC 1951, RFC 1952). The
+ * platform's streams cannot provide these: if the input is cut off, they may drop decompressed bytes
+ * with the error. Nothing is verified here; the members are verified when the voxels are read.
  */
 export function inflatePrefix(gzip: Uint8Array, maxBytes: number): Uint8Array {
   const out = new Uint8Array(maxBytes);
@@ -12,7 +12,7 @@ export function inflatePrefix(gzip: Uint8Array, maxBytes: number): Uint8Array {
       while (!inflateBlock(state));
     } while (skipToMember(state));
   } catch (error) {
-    // The input's end, a fault in it, or enough output: what came before holds.
+    // The input's end, a fault in it, or enough output: the bytes so far are valid.
     if (!(error instanceof Stop)) throw error;
   }
   return out.subarray(0, state.length);
@@ -73,7 +73,7 @@ function skipGzipHeader(s: State): void {
   if (flags & 2) s.at += 2;
 }
 
-/** Goes over checksum, length and zeros behind a member; whether another one begins there. */
+/** Skips checksum, length and zeros after a member; returns whether another one begins there. */
 function skipToMember(s: State): boolean {
   s.bits = 0;
   s.bitCount = 0;
@@ -142,7 +142,7 @@ function dynamicCodes(s: State): [Code, Code] {
   return [codeOf(lengths.subarray(0, literals)), codeOf(lengths.subarray(literals))];
 }
 
-/** Unpacks one block; true after the last. */
+/** Decompresses one block; true after the last. */
 function inflateBlock(s: State): boolean {
   const last = bits(s, 1) === 1;
   const kind = bits(s, 2);

@@ -35,29 +35,15 @@ export async function inspectFiles(
   platform: Platform,
   { limits = defaultLimits, series, signal }: InspectOptions = {},
 ): Promise<VolumeHeader> {
-  const unpacked = await unpackFiles(files, platform, limits);
-  if (await isDicomSeries(unpacked, signal)) {
-    return (await inspectDicom(unpacked, platform, { limits, series, signal })).header;
-  }
-  requireFew(unpacked);
-  const prefixes: FilePrefix[] = [];
-  for (const file of unpacked) prefixes.push(await readPrefix(file, prefixBytes, signal));
-  return planRead(prefixes, limits).header;
+  const { files: unpacked, prefixes } = await sortFiles(files, platform, { limits, signal });
+  if (prefixes) return planRead(prefixes, limits).header;
+  return (await inspectDicom(unpacked, platform, { limits, series, signal })).header;
 }
 
 /** A header, its voxels, and what should not be among them, which is named. */
 const mostFilesOfOneHeader = 64;
 /** So many files that are not DICOM may come before the first one that is. */
 const mostStrangers = 1000;
-
-/** Throws BAD_INPUT for more files than a volume has whose header says all of it. */
-export function requireFew(files: readonly SourceFile[]): void {
-  if (files.length <= mostFilesOfOneHeader) return;
-  throw new TomaatError(
-    'BAD_INPUT',
-    `The ${files.length} files of the volume are not a DICOM series: send one volume, or the files of one series`,
-  );
-}
 
 /**
  * What the first bytes of one file can tell, before the others are there. Of a zip archive that is nothing, since its directory is at
@@ -82,26 +68,50 @@ export function inspectStart(file: FilePrefix, limits: ReadLimits = defaultLimit
   }
 }
 
-/** The files themselves, or those in the zip archive that comes in their place. */
-export async function unpackFiles(
-  files: readonly SourceFile[],
-  platform: Platform,
-  limits: ReadLimits,
-): Promise<readonly SourceFile[]> {
-  const [first] = files;
-  if (first === undefined || !isZip((await readPrefix(first, 4)).prefix)) return files;
-  if (files.length === 1) return openZip(first, platform, limits);
-  throw new TomaatError(
-    'BAD_INPUT',
-    'A zip archive comes with other files: send the archive alone, with all files of the volume in it',
-  );
+/** The files of a volume as they are read. */
+export interface SortedFiles {
+  /** Those given, or those in the zip archive that came in their place. */
+  files: readonly SourceFile[];
+  /** The first bytes of each, where one header says all of the volume; undefined for a DICOM series. */
+  prefixes?: FilePrefix[];
 }
 
-/** Whether files are those of a DICOM series. Others, such as a text, may lie among them, even before them. */
-export async function isDicomSeries(files: readonly SourceFile[], signal?: AbortSignal): Promise<boolean> {
-  for (const file of files.slice(0, mostStrangers))
-    if (isOneOfMany(await readPrefix(file, kindBytes, signal), files)) return true;
-  return false;
+/**
+ * Finds out what files are by their first bytes, which are read once. Others, such as a text, may lie among the files of a series,
+ * even before them.
+ *
+ * @throws TomaatError as openZip(); BAD_INPUT for an archive that does not come alone, or for many files that are no series
+ */
+export async function sortFiles(
+  given: readonly SourceFile[],
+  platform: Platform,
+  { limits = defaultLimits, signal }: InspectOptions,
+): Promise<SortedFiles> {
+  if (given.length === 0) return { files: given, prefixes: [] };
+  let first = await readPrefix(given[0], prefixBytes, signal);
+  let files = given;
+  if (isZip(first.prefix)) {
+    if (given.length > 1) {
+      throw new TomaatError(
+        'BAD_INPUT',
+        'A zip archive comes with other files. Send the archive alone, with all files of the volume in it',
+      );
+    }
+    files = await openZip(given[0], platform, limits);
+    first = await readPrefix(files[0], prefixBytes, signal);
+  }
+  const isFew = files.length <= mostFilesOfOneHeader;
+  const prefixes: FilePrefix[] = [];
+  for (const [i, file] of files.slice(0, mostStrangers).entries()) {
+    const prefix = i === 0 ? first : await readPrefix(file, isFew ? prefixBytes : kindBytes, signal);
+    if (isOneOfMany(prefix, files)) return { files };
+    if (isFew) prefixes.push(prefix);
+  }
+  if (isFew) return { files, prefixes };
+  throw new TomaatError(
+    'BAD_INPUT',
+    `The ${files.length} files of the volume are not a DICOM series. Send one volume, or the files of one series`,
+  );
 }
 
 /** PS3.10, 7.1: behind a preamble of 128 bytes. */

@@ -7,9 +7,9 @@ export const stlHeaderBytes = 84;
 export const stlTriangleBytes = 50;
 
 /**
- * Reads a mesh: legacy VTK polygons (text or binary, file versions 1 to 5) or binary STL, told by the bytes. Polygons of
- * more than three corners and triangle strips become triangles; the vertices of an STL that are equal become one. A
- * file without a SPACE in its title is taken as RAS, as the TOMAAT v1 protocol has it; LPS is turned.
+ * Reads a mesh: legacy VTK polygons (text or binary, file versions 1 to 5) or binary STL, recognised by the bytes. Polygons of
+ * more than three corners and triangle strips become triangles; equal vertices of an STL become one. A
+ * file without a SPACE in its title is read as RAS, as in the TOMAAT v1 protocol; LPS is converted.
  * Throws UNKNOWN_FORMAT, UNSUPPORTED_FORMAT, BAD_HEADER or BAD_VOXELS.
  */
 export function readMesh(bytes: Uint8Array): Mesh {
@@ -19,18 +19,18 @@ export function readMesh(bytes: Uint8Array): Mesh {
     const count = new DataView(bytes.buffer, bytes.byteOffset).getUint32(80, true);
     if (bytes.length === stlHeaderBytes + count * stlTriangleBytes) return readStl(bytes, count);
     if (!start.startsWith('solid') && /SPACE=|STL/i.test(latin1(bytes.subarray(0, 80)))) {
-      throw badData(`The STL file names ${count} triangles but has ${bytes.length} bytes`);
+      throw badData(`The STL file states ${count} triangles but has ${bytes.length} bytes`);
     }
   }
   if (start.startsWith('solid')) {
     throw new TomaatError(
       'UNSUPPORTED_FORMAT',
-      'STL files in text are not read; save it as binary STL or VTK.',
+      'STL files in text are not supported. Save it as binary STL or VTK.',
     );
   }
   throw new TomaatError(
     'UNKNOWN_FORMAT',
-    'The file is not a mesh; send legacy VTK polygons (.vtk) or binary STL (.stl).',
+    'The file is not a mesh. Send legacy VTK polygons (.vtk) or binary STL (.stl).',
   );
 }
 
@@ -123,7 +123,7 @@ function createVtkCursor(bytes: Uint8Array) {
       throw badHead(`${what} is "${text ?? ''}"`);
     return value;
   };
-  /** The next word as a number: short decimals by their digits (exact, see Clinger 1990), all else by Number(). */
+  /** The next word as a number: short decimals by their digits (exact, see Clinger 1990), others by Number(). */
   const nextNumber = (): number => {
     while (at < bytes.length && isBlank(bytes[at])) at++;
     const start = at;
@@ -150,7 +150,7 @@ function createVtkCursor(bytes: Uint8Array) {
     const value = Number(text);
     if (text === undefined || Number.isNaN(value) !== /^nan$/i.test(text)) {
       throw badData(
-        text === undefined ? 'The file ends among its numbers' : `"${text}" stands where a number must be`,
+        text === undefined ? 'The file ends among its numbers' : `"${text}" was found instead of a number`,
       );
     }
     return value;
@@ -158,10 +158,10 @@ function createVtkCursor(bytes: Uint8Array) {
   const values = (length: number, typeWord: string): Values => {
     const typeName = typeWord.toLowerCase();
     const type = vtkTypes[typeName];
-    if (!type) throw badHead(`The number type "${typeWord}" is not known`);
+    if (!type) throw badHead(`The number type "${typeWord}" is unknown`);
     const [size, read] = type;
     if (length * (binary ? size : 1) > bytes.length - at)
-      throw badData(`${length} numbers were promised, the file ends before them`);
+      throw badData(`${length} numbers were announced, but the file ends before them`);
     const out =
       size === 8 || typeName === 'unsigned_int'
         ? new Float64Array(length)
@@ -172,7 +172,7 @@ function createVtkCursor(bytes: Uint8Array) {
       const end = bytes.indexOf(10, at);
       at = end + 1;
       if (end < 0 || length * size > bytes.length - at)
-        throw badData(`${length} numbers were promised, the file ends before them`);
+        throw badData(`${length} numbers were announced, but the file ends before them`);
       if (typeName === 'float') for (let i = 0; i < length; i++) out[i] = view.getFloat32(at + i * 4);
       else if (typeName === 'int') for (let i = 0; i < length; i++) out[i] = view.getInt32(at + i * 4);
       else for (let i = 0; i < length; i++) out[i] = read(view, at + i * size);
@@ -206,7 +206,7 @@ function readVtk(bytes: Uint8Array): Mesh {
   if (!/^DATASET\s+POLYDATA$/i.test(dataset)) {
     throw new TomaatError(
       'UNSUPPORTED_FORMAT',
-      `The VTK file holds "${dataset}"; only polygons (DATASET POLYDATA) are read.`,
+      `The VTK file contains "${dataset}", which is not supported. Send polygons (DATASET POLYDATA).`,
     );
   }
   let positions: Float32Array | undefined;
@@ -264,11 +264,11 @@ function readCells(cursor: Cursor): Cells {
     for (let k = 0; k < count; k++) corners[offsets[cell] + k] = flat[at++];
     offsets[cell + 1] = offsets[cell] + count;
   }
-  if (at !== second) throw badData(`The cells take ${at} numbers, ${second} were promised`);
+  if (at !== second) throw badData(`The cells take ${at} numbers, but ${second} were announced`);
   return { offsets, corners };
 }
 
-/** Cells as file version 5.1 has them: where each one begins, then all corners. */
+/** Cells as in file version 5.1: the offset of each one, then all corners. */
 function readOffsets(cursor: Cursor, offsetCount: number, cornerCount: number): Cells {
   cursor.word();
   const offsets = cursor.values(offsetCount, cursor.word() ?? '');
@@ -286,7 +286,7 @@ function skipMetadata(cursor: Cursor): void {
   while (cursor.peek() !== '' && cursor.line().trim() !== '');
 }
 
-/** Reads past an attribute; gives the numbers of one that may hold labels. */
+/** Skips an attribute; returns the numbers of one that may hold labels. */
 function readAttribute(
   cursor: Cursor,
   key: string,
@@ -328,7 +328,7 @@ function readAttribute(
       if (arrayName === 'label') labels = { name: arrayName, values };
     }
     return labels;
-  } else throw badHead(`The keyword "${key.slice(0, 40)}" is not known`);
+  } else throw badHead(`The keyword "${key.slice(0, 40)}" is unknown`);
   return undefined;
 }
 
@@ -375,12 +375,13 @@ function checkMesh({
 }): Mesh {
   const vertices = positions.length / 3;
   for (let i = 0; i < positions.length; i++) {
-    if (!Number.isFinite(positions[i])) throw badData(`Vertex ${Math.floor(i / 3)} is at no finite place`);
+    if (!Number.isFinite(positions[i]))
+      throw badData(`Vertex ${Math.floor(i / 3)} has coordinates that are not finite`);
   }
   for (let i = 0; i < triangles.length; i++) {
     if (!(triangles[i] >= 0 && triangles[i] < vertices)) {
       throw badData(
-        `Triangle ${Math.floor(i / 3)} has the corner ${triangles[i]}, there are ${vertices} vertices`,
+        `Triangle ${Math.floor(i / 3)} has the corner ${triangles[i]}, but there are only ${vertices} vertices`,
       );
     }
   }
@@ -395,10 +396,10 @@ function toRas(mesh: Mesh, title: string): Mesh {
 function badHead(fault: string): TomaatError {
   return new TomaatError(
     'BAD_HEADER',
-    `${fault}. The mesh file is damaged or of another kind; save it again as legacy VTK polygons.`,
+    `${fault}. The mesh file is damaged or of another kind. Save it again as legacy VTK polygons.`,
   );
 }
 
 function badData(fault: string): TomaatError {
-  return new TomaatError('BAD_VOXELS', `${fault}. The mesh file is damaged; save or send it again.`);
+  return new TomaatError('BAD_VOXELS', `${fault}. The mesh file is damaged. Save or send it again.`);
 }

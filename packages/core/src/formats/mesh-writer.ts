@@ -2,13 +2,13 @@ import type { Mesh } from '../labels/surface.ts';
 import type { Bytes } from '../platform.ts';
 import { stlHeaderBytes, stlTriangleBytes } from './mesh-reader.ts';
 
-/** Pieces of about this many numbers are made at a time. */
+/** Numbers per piece of output, about. */
 const pieceLength = 1 << 15;
 /** A mesh smaller than this is written with all its digits: four decimals of a millimetre would be coarse for it. */
 const fineExtentMm = 5;
 
 /**
- * A legacy VTK file of polygons (VTK file formats, version 3.0), RAS+ mm. The title line says so, as 3D Slicer reads it.
+ * A legacy VTK file of polygons (VTK file formats, version 3.0), RAS+ mm. The title line states this, as 3D Slicer reads it.
  * Labels become the cell scalar `label`.
  */
 export function* meshToVtk(mesh: Mesh, options: { binary?: boolean } = {}): Generator<Bytes> {
@@ -97,7 +97,7 @@ function polygonLines(triangles: Uint32Array, from: number, to: number): Bytes {
   return out.bytes();
 }
 
-/** Text of numbers, made several times faster than by strings. */
+/** Numbers as text, several times faster than with strings. */
 function createTextBuffer(expectedBytes: number) {
   let buffer = new Uint8Array(expectedBytes + 64);
   let length = 0;
@@ -154,8 +154,8 @@ function createTextBuffer(expectedBytes: number) {
 }
 
 /**
- * A binary STL file, RAS+ mm (its 80 bytes of text say so, as 3D Slicer reads them). The format has no vertices in
- * common and no labels: all labels are in it, without their names.
+ * A binary STL file, RAS+ mm (its 80 bytes of text state this, as 3D Slicer reads them). The format has neither shared
+ * vertices nor labels: all labels are in it, without their names.
  */
 export function* meshToStl(mesh: Mesh): Generator<Bytes> {
   const { positions, triangles } = mesh;

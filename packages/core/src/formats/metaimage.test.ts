@@ -259,7 +259,7 @@ describe('parseMetaImage()', () => {
     ['two sizes', { DimSize: '4 3' }, 'BAD_HEADER', /DimSize is "4 3", not 3 finite numbers/],
     ['a size of 0', { DimSize: '4 3 0' }, 'BAD_HEADER', /DimSize\[2\] is 0/],
     ['channels of 0', { ElementNumberOfChannels: '0' }, 'BAD_HEADER', /ElementNumberOfChannels is 0/],
-    ['two numbers of channels', { ElementNumberOfChannels: '1 2' }, 'BAD_HEADER', /not 1 finite number:/],
+    ['two numbers of channels', { ElementNumberOfChannels: '1 2' }, 'BAD_HEADER', /not 1 finite number\./],
     ['no type', { ElementType: undefined }, 'BAD_HEADER', /ElementType/],
     ['a type of another name', { ElementType: 'toString' }, 'BAD_HEADER', /ElementType/],
     ['a type of something else', { ElementType: 'MET_STRING' }, 'UNSUPPORTED_FORMAT', /MET_DOUBLE/],

@@ -33,7 +33,7 @@ import {
 import type { WriterOptions } from './volume-format.ts';
 import { collectBytes, interleaved } from './voxel-pieces.ts';
 
-// Fields: the MetaIO documentation (itk.org/Wiki/MetaIO/Documentation); where it is silent, what ITK does.
+// Fields: the MetaIO documentation (itk.org/Wiki/MetaIO/Documentation); for anything it does not define, what ITK does.
 
 const elementTypes: Record<string, VoxelType> = {
   MET_UCHAR: 'uint8',
@@ -49,10 +49,10 @@ const elementTypes: Record<string, VoxelType> = {
   MET_FLOAT: 'float32',
   MET_DOUBLE: 'float64',
 };
-/** An unknown unit counts as mm: ITK passes over units altogether. */
+/** An unknown unit counts as mm: ITK ignores units. */
 const mmPerUnit = { '?': 1, um: 0.001, mm: 1, cm: 10 } as const;
 
-/** Whether the bytes begin like the text of a MetaImage header. */
+/** Whether the bytes begin like a MetaImage header. */
 export function isMetaImage(bytes: Uint8Array): boolean {
   const start = latin1(bytes.subarray(0, 4096));
   const keys = start.split('\n').map((line) => line.split(/[=:]/, 1)[0].trim());
@@ -66,7 +66,7 @@ export function isMetaImage(bytes: Uint8Array): boolean {
 export const beginsWithField = (bytes: Uint8Array): boolean =>
   /^\s*[A-Za-z_]+[ \t]*=[ \t]*[^=\s]/.test(latin1(bytes));
 
-/** The fields up to ElementDataFile, which ends the header, and where its line ends. */
+/** The fields up to ElementDataFile, which ends the header, and the end of its line. */
 function readLines(bytes: Uint8Array): { fields: Map<string, string>; end: number | undefined } {
   const text = latin1(bytes);
   const fields = new Map<string, string>();
@@ -86,9 +86,9 @@ function readLines(bytes: Uint8Array): { fields: Map<string, string>; end: numbe
 }
 
 /**
- * Reads a MetaImage header (`.mha`, or `.mhd` with its data beside it). ITK's meaning: row i of TransformMatrix is the
- * direction of axis i and Offset the first voxel's centre, both LPS; CenterOfRotation and AnatomicalOrientation say
- * nothing more; spacing is ElementSpacing, else ElementSize, else 1 mm.
+ * Reads a MetaImage header (`.mha`, or `.mhd` with a separate data file). As in ITK, row i of TransformMatrix is the
+ * direction of axis i and Offset the first voxel's centre, both LPS; CenterOfRotation and AnatomicalOrientation add
+ * nothing; spacing is ElementSpacing, else ElementSize, else 1 mm.
  *
  * @throws TomaatError BAD_HEADER, UNSUPPORTED_FORMAT (2-D, 5-D, lists of files), TOO_MANY_VOXELS
  */
@@ -107,7 +107,7 @@ export function parseMetaImage(file: HeaderBytes, limits: ReadLimits): ParsedHea
     const list = value.split(/[\s,]+/).map(parseDecimal);
     if (list.length !== count || list.some(Number.isNaN)) {
       throw badHeader(
-        `MetaImage field ${name} is ${shownValue(value)}, not ${count} finite number${count > 1 ? 's' : ''}: write the file again`,
+        `MetaImage field ${name} is ${shownValue(value)}, not ${count} finite number${count > 1 ? 's' : ''}. Write the file again`,
       );
     }
     return list;
@@ -116,23 +116,20 @@ export function parseMetaImage(file: HeaderBytes, limits: ReadLimits): ParsedHea
 
   const objectType = first('ObjectType')?.[1] ?? 'Image';
   if (objectType !== 'Image') {
-    throw new TomaatError(
-      'UNSUPPORTED_FORMAT',
-      'MetaImage field ObjectType is not Image: only images are read',
-    );
+    throw new TomaatError('UNSUPPORTED_FORMAT', 'MetaImage field ObjectType is not Image. Send an image');
   }
   const rank = numbers(1, 'NDims')?.[0];
-  if (rank === undefined) throw badHeader('MetaImage field NDims is missing: write the file again');
+  if (rank === undefined) throw badHeader('MetaImage field NDims is missing. Write the file again');
   if (rank !== 3 && rank !== 4) {
     if (!(Number.isInteger(rank) && rank > 0))
-      throw badHeader(`MetaImage field NDims is ${rank}, not 3 or 4: write the file again`);
+      throw badHeader(`MetaImage field NDims is ${rank}, not 3 or 4. Write the file again`);
     throw new TomaatError(
       'UNSUPPORTED_FORMAT',
-      `MetaImage field NDims is ${rank}: volumes of 3 dimensions are read, or 4 with frames; convert the file`,
+      `MetaImage field NDims is ${rank}: only 3 dimensions are supported, or 4 with frames. Convert the file`,
     );
   }
   const dims = numbers(rank, 'DimSize');
-  if (!dims) throw badHeader('MetaImage field DimSize is missing: write the file again');
+  if (!dims) throw badHeader('MetaImage field DimSize is missing. Write the file again');
   const channels = numbers(1, 'ElementNumberOfChannels')?.[0] ?? 1;
   const sizes = checkSizes(
     [...dims, channels],
@@ -145,9 +142,9 @@ export function parseMetaImage(file: HeaderBytes, limits: ReadLimits): ParsedHea
     if (/^MET_\w+$/.test(elementType))
       throw new TomaatError(
         'UNSUPPORTED_FORMAT',
-        `MetaImage field ElementType is not one of ${Object.keys(elementTypes).join(', ')}: convert the voxels to a number type`,
+        `MetaImage field ElementType is not one of ${Object.keys(elementTypes).join(', ')}. Convert the voxels to a number type`,
       );
-    throw badHeader('MetaImage field ElementType is not a known type: write the file again');
+    throw badHeader('MetaImage field ElementType is not a known type. Write the file again');
   }
 
   const spacing = numbers(rank, 'ElementSpacing', 'ElementSize') ?? new Array<number>(rank).fill(1);
@@ -161,7 +158,7 @@ export function parseMetaImage(file: HeaderBytes, limits: ReadLimits): ParsedHea
   for (const i of spatial) {
     if (!(spacing[i] > 0))
       throw badHeader(
-        `MetaImage field ElementSpacing[${i}] is ${spacing[i]}, but a spacing is above 0: write the file again with its true spacing`,
+        `MetaImage field ElementSpacing[${i}] is ${spacing[i]}, but a spacing is above 0. Write the file again with its true spacing`,
       );
   }
   const offset = numbers(rank, 'Offset', 'Position', 'Origin') ?? [0, 0, 0];
@@ -183,7 +180,7 @@ export function parseMetaImage(file: HeaderBytes, limits: ReadLimits): ParsedHea
   if (compressed && text)
     throw new TomaatError(
       'UNSUPPORTED_FORMAT',
-      'The MetaImage file says CompressedData and not BinaryData: write it again as binary',
+      'The MetaImage file has CompressedData without BinaryData. Write it again as binary',
     );
   return {
     header: {
@@ -216,14 +213,14 @@ export function parseMetaImage(file: HeaderBytes, limits: ReadLimits): ParsedHea
   };
 }
 
-/** Which of four axes is that of the frames: the one that runs along the fourth coordinate, and no other does. */
+/** Which of four axes is that of the frames: the only one along the fourth coordinate. */
 function timeAxis(matrix: readonly number[]): number {
   const rows = [0, 1, 2, 3].map((i) => matrix.slice(4 * i, 4 * i + 4));
   const time = rows.findIndex(([x, y, z, t]) => x === 0 && y === 0 && z === 0 && t !== 0);
   if (time >= 0 && rows.every((row, i) => i === time || row[3] === 0)) return time;
   throw new TomaatError(
     'UNSUPPORTED_FORMAT',
-    'MetaImage field TransformMatrix has an axis that runs through space and the fourth dimension at once, so its frames do not lie on one grid: write each frame as a volume of its own',
+    'MetaImage field TransformMatrix has an axis that runs through space and the fourth dimension at once, so its frames are not on one grid. Write each frame as a separate volume',
   );
 }
 
@@ -237,13 +234,13 @@ function placeOfVoxels(
   if (end === undefined && !file.whole) return { offset: undefined, skip: 0 };
   if (!dataFile) {
     throw badHeader(
-      'MetaImage field ElementDataFile, the last of the header, is missing: send the whole file',
+      'MetaImage field ElementDataFile, the last of the header, is missing. Send the whole file',
     );
   }
   if (/^LIST\b/.test(dataFile) || dataFile.includes('%')) {
     throw new TomaatError(
       'UNSUPPORTED_FORMAT',
-      'MetaImage field ElementDataFile names a list of files: write the volume as one .mha file',
+      'MetaImage field ElementDataFile names a list of files. Write the volume as one .mha file',
     );
   }
   const local = /^local$/i.test(dataFile);
@@ -255,7 +252,7 @@ function placeOfVoxels(
     (compressed && skipped < 0)
   ) {
     throw badHeader(
-      `MetaImage field HeaderSize is ${shownValue(headerSize ?? '')}, not a number of bytes: write the file again`,
+      `MetaImage field HeaderSize is ${shownValue(headerSize ?? '')}, not a number of bytes. Write the file again`,
     );
   }
   if (!local) {
@@ -264,11 +261,11 @@ function placeOfVoxels(
     return { file: { name }, offset: skipped, skip: 0 };
   }
   if (end === undefined)
-    throw badHeader('The MetaImage file ends with its header, without voxels: send the whole file');
+    throw badHeader('The MetaImage file ends with its header, without voxels. Send the whole file');
   if (skipped < 0) return { offset: end, skip: 'all but the voxels' };
   if (skipped > 0 && skipped < end) {
     throw badHeader(
-      `MetaImage field HeaderSize is ${skipped}, but the header is ${end} bytes long: write the file again`,
+      `MetaImage field HeaderSize is ${skipped}, but the header is ${end} bytes long. Write the file again`,
     );
   }
   return { offset: skipped || end, skip: 0 };
@@ -285,7 +282,7 @@ function metaImageAffine({ matrix, offset, spacing, units }: MetaImageGeometry):
   );
 }
 
-/** A grid as we state it where no input's header states the same one: in mm. */
+/** A grid as we state it if no input's header states the same one: in mm. */
 function geometryOf({ affine }: Grid): MetaImageGeometry {
   const lps = multiply(lpsToRas, affine);
   const direction = directionOf(lps);
@@ -298,17 +295,17 @@ function geometryOf({ affine }: Grid): MetaImageGeometry {
 }
 
 export interface MetaImageOptions {
-  /** What the header of the input stated; passed over where it is of another format or another grid. */
+  /** The geometry from the header of the input; ignored if it is of another format or another grid. */
   geometry?: FileGeometry;
   description?: string;
-  /** Length of the voxels as a zlib stream; absent when they follow as they are. */
+  /** Length of the voxels as a zlib stream; absent if they follow uncompressed. */
   compressedBytes?: number;
 }
 
 /**
  * The header of an `.mha` file whose voxels follow, components interleaved. Matrix, spacing, offset and unit are the input's
- * on the input's grid (docs/decisions/0007-results-state-the-inputs-geometry.md), else in mm. ITK wants the length of
- * compressed voxels before them: without it, it gives an image of zeros and no error.
+ * on the input's grid (docs/decisions/0007-results-state-the-inputs-geometry.md), else in mm. ITK needs the length of
+ * compressed voxels before them: without it, it returns an image of zeros and no error.
  */
 export function encodeMetaImageHeader(
   volume: Volume,
@@ -341,7 +338,7 @@ export function encodeMetaImageHeader(
   return new TextEncoder().encode(`${lines.join('\n')}\n`);
 }
 
-/** An `.mha` file. Of compressed voxels the header states the length, so that they are all compressed before the first piece. */
+/** An `.mha` file. Of compressed voxels the header states the length, so all are compressed before the first piece. */
 export async function* writeMetaImage(
   volume: Volume,
   platform: Platform,

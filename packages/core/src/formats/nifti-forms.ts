@@ -5,7 +5,7 @@ import { affineFault, badHeader, scaleAffine } from './header.ts';
 
 // The two forms of a NIfTI header, and pixdim: nifti1.h of the NIfTI Data Format Working Group, "3D IMAGE (VOLUME) ORIENTATION".
 
-/** What a header holds of it, as it is there. */
+/** The fields as stored in a header. */
 export interface NiftiFormFields {
   version: 1 | 2;
   units: number;
@@ -17,19 +17,19 @@ export interface NiftiFormFields {
   sform: readonly number[];
 }
 
-/** Length units by the low three bits of xyzt_units, in mm; no unit counts as mm, as for every reader. */
+/** Length units by the low three bits of xyzt_units, in mm; no unit counts as mm, as in every reader. */
 const mmOfUnit: Record<number, number> = { 1: 1000, 2: 1, 3: 0.001 };
 export const mmOf = (units: number) => mmOfUnit[units & 7] ?? 1;
 
-/** nibabel takes the codes 1 to 5 as set, any other number as 0. */
+/** nibabel treats the codes 1 to 5 as set, any other number as 0. */
 const isSet = (code: number) => code >= 1 && code <= 5;
 
 /**
  * The affine of a header, RAS+ mm: from the sform where sform_code is 1 to 5, else from the qform where qform_code is, else from
- * pixdim about the centre with x to the left (nibabel's get_best_affine). An sform that cannot be inverted gives way to a
- * good qform, as in ITK; a single slice whose sform has no step across it is given the thickness in pixdim.
+ * pixdim about the centre with x to the left (nibabel's get_best_affine). An sform that cannot be inverted is replaced by a
+ * valid qform, as in ITK; a single slice whose sform has no step across it is given the thickness in pixdim.
  *
- * @throws TomaatError BAD_HEADER when what the codes name cannot be used
+ * @throws TomaatError BAD_HEADER if the form that the codes select is unusable
  */
 export function readForms(fields: NiftiFormFields, size: Size): { geometry: NiftiGeometry; affine: Affine } {
   const { version, qformCode, sformCode, qform, sform } = fields;
@@ -84,15 +84,15 @@ export function niftiAffine({ sform, qform, pixdim, units }: NiftiGeometry, size
   return scaleAffine(affine, mmOf(units));
 }
 
-/** Why the qform, or pixdim alone where no qform is set, gives no affine; undefined where it does. */
+/** Why the qform, or pixdim alone if no qform is set, gives no affine; undefined if it does. */
 function pixdimFault(
   { version, units, pixdim, qformCode, qform }: NiftiFormFields,
   size: Size,
 ): string | undefined {
   for (let i = 1; i <= 3; i++) {
-    // nibabel turns a spacing of 0 into 1 mm, which nobody could know here.
+    // nibabel turns a spacing of 0 into 1 mm, which would be a guess.
     if (!(Math.abs(pixdim[i]) > 0 && Math.abs(pixdim[i]) < Number.POSITIVE_INFINITY)) {
-      return `NIfTI field pixdim[${i}] is ${pixdim[i]}, but a spacing is above 0: write the file again with its true spacing`;
+      return `NIfTI field pixdim[${i}] is ${pixdim[i]}, but a spacing is above 0. Write the file again with its true spacing`;
     }
   }
   const geometry: NiftiGeometry = {
@@ -104,7 +104,7 @@ function pixdimFault(
   if (!isSet(qformCode)) return affineFault(niftiAffine(geometry, size), 'The pixdim of the NIfTI header');
   const [b, c, d] = qform;
   if (!(1 - (b * b + c * c + d * d) > -1e-5)) {
-    return `The NIfTI fields quatern_b, _c, _d (${b}, ${c}, ${d}) are longer than 1 together, which is not a rotation: write the file again`;
+    return `The NIfTI fields quatern_b, _c, _d (${b}, ${c}, ${d}) are longer than 1 together, which is not a rotation. Write the file again`;
   }
   return affineFault(
     niftiAffine(
@@ -115,10 +115,10 @@ function pixdimFault(
   );
 }
 
-/** A number as the header holds it: NIfTI-1 has float32. */
+/** A number as the header stores it: NIfTI-1 has float32. */
 const asStored = (value: number, version: 1 | 2) => (version === 1 ? Math.fround(value) : value);
 
-/** pixdim[0] to [3]; a number that is not finite becomes what the affine says. */
+/** pixdim[0] to [3]; a number that is not finite is replaced by that of the affine. */
 function finitePixdim({ version, pixdim, units }: NiftiFormFields, affine: Affine): NiftiGeometry['pixdim'] {
   const spacing = spacingOf(affine);
   const stated = [1, ...spacing.map((mm) => mm / mmOf(units))];
@@ -127,8 +127,8 @@ function finitePixdim({ version, pixdim, units }: NiftiFormFields, affine: Affin
 
 /**
  * The sform of one slice whose column across the slice is 0, as nibabel's users write it, with that column filled in: at right
- * angles to the slice, as long as pixdim says. Only the thickness is read off it: there is no other slice to place. Undefined
- * where something else is wrong with the sform.
+ * angles to the slice, with the length from pixdim. It only sets the thickness: there is no other slice to place. Undefined
+ * if the sform has another fault.
  */
 function withThickness({ version, sform, pixdim }: NiftiFormFields, size: Size): number[] | undefined {
   const column = (k: number) => [sform[k], sform[4 + k], sform[8 + k]];
@@ -156,7 +156,7 @@ export function qformAffine(
   spacing: readonly number[],
   handedness: 1 | -1,
 ): Affine {
-  // A turn by 180° leaves 0, and the rounding of the fields may leave a little less.
+  // A rotation by 180° leaves 0, and the rounding of the fields may leave a little less.
   const a = Math.sqrt(Math.max(0, 1 - (b * b + c * c + d * d)));
   const s = 2 / (a * a + b * b + c * c + d * d);
   const rotation = [
@@ -169,8 +169,8 @@ export function qformAffine(
 }
 
 /**
- * A grid as we state it where no input's header states the same one: in mm, the sform always (code 1), the qform too where the
- * affine is spacing and rotation alone, so that every reader finds the same affine.
+ * A grid as we state it if no input's header states the same one: in mm, the sform always (code 1), and the qform if the
+ * affine is only spacing and rotation, so that every reader finds the same affine.
  */
 export function formsOf({ affine }: Grid, version: 1 | 2): NiftiGeometry {
   const quaternion = quaternionOf(affine, version);
@@ -186,9 +186,9 @@ export function formsOf({ affine }: Grid, version: 1 | 2): NiftiGeometry {
 }
 
 /**
- * b, c, d of the affine's rotation, or undefined where its axes are not at right angles. Of the float32 numbers next to
- * them those are taken that leave the best root for a, and never a negative number to take it of: near a turn by 180°
- * plain rounding would move the axes by 0.03°, and make some readers answer NaN.
+ * b, c, d of the affine's rotation, or undefined if its axes are not at right angles. Of the float32 numbers next to
+ * them, those are chosen that give the best root for a, and never one of a negative number: near a rotation by 180°
+ * plain rounding would move the axes by 0.03°, and some readers would return NaN.
  */
 function quaternionOf(affine: Affine, version: 1 | 2): number[] | undefined {
   const d = directionOf(affine);

@@ -20,7 +20,7 @@ import { chained, owned, pieces } from './voxel-pieces.ts';
 
 // Fields and offsets: nifti1.h and nifti2.h of the NIfTI Data Format Working Group (nifti.nimh.nih.gov).
 
-/** .hdr and .img may be Analyze's too, which is refused. */
+/** .hdr and .img may also be Analyze files, which are refused. */
 export const niftiEndings = [
   { ending: '.nii', holds: 'volume', mediaType: 'application/x-nifti' },
   { ending: '.nii.gz', holds: 'volume', mediaType: 'application/gzip' },
@@ -52,7 +52,7 @@ const unreadTypes: Record<number, string> = {
 };
 const intentVector = 1007;
 const intentLabel = 1002;
-/** Bytes that may lie between a header and its voxels: more than any extension in use, little for a server. */
+/** The most bytes between a header and its voxels: more than any extension in use, and little for a server. */
 const maxVoxelOffset = 2 ** 26;
 
 interface Fields extends NiftiFormFields {
@@ -85,7 +85,7 @@ const text = (bytes: Uint8Array, at: number, length: number) =>
 
 /**
  * Reads a NIfTI header. The affine comes from the sform, the qform or pixdim (see readForms). It is in mm, whatever the unit.
- * A size of 0 in dim[4] to dim[7] counts as 1, as in nifti_clib and ITK: some writers fill in no more than they use.
+ * A size of 0 in dim[4] to dim[7] counts as 1, as in nifti_clib and ITK: some writers fill in only what they use.
  *
  * @throws TomaatError BAD_HEADER, UNSUPPORTED_FORMAT (2-D, complex, 6-D, Analyze), TOO_MANY_VOXELS
  */
@@ -97,12 +97,12 @@ export function parseNifti(
   const rank = Number(fields.dim[0]);
   if (rank < 1 || rank > 7)
     throw badHeader(
-      `NIfTI field dim[0] is ${fields.dim[0]}, but a file has 1 to 7 dimensions: write the file again`,
+      `NIfTI field dim[0] is ${fields.dim[0]}, but a file has 1 to 7 dimensions. Write the file again`,
     );
   if (rank < 3) {
     throw new TomaatError(
       'UNSUPPORTED_FORMAT',
-      `The NIfTI file is a ${rank}-D image (dim[0] is ${rank}) and has no place in space: send a volume, if need be of one slice (dim[0] = 3, dim[3] = 1)`,
+      `The NIfTI file is a ${rank}-D image (dim[0] is ${rank}) and has no position in space. Send a volume, if necessary of one slice (dim[0] = 3, dim[3] = 1)`,
     );
   }
   const sizes = checkSizes(
@@ -114,7 +114,7 @@ export function parseNifti(
     if (sizes[i] > 1) {
       throw new TomaatError(
         'UNSUPPORTED_FORMAT',
-        `NIfTI field dim[${i + 1}] is ${sizes[i]}: volumes of more than 5 dimensions are not read, split the file`,
+        `NIfTI field dim[${i + 1}] is ${sizes[i]}: volumes of more than 5 dimensions are not supported. Split the file`,
       );
     }
   }
@@ -128,17 +128,17 @@ export function parseNifti(
     if (name) {
       throw new TomaatError(
         'UNSUPPORTED_FORMAT',
-        `The voxels are ${name} (NIfTI field datatype is ${fields.datatype}): convert them to real numbers, such as magnitudes`,
+        `The voxels are ${name} (NIfTI field datatype is ${fields.datatype}). Convert them to real numbers, such as magnitudes`,
       );
     }
     throw badHeader(
-      `NIfTI field datatype is ${fields.datatype}, which is not a known data type: write the file again`,
+      `NIfTI field datatype is ${fields.datatype}, which is not a known data type. Write the file again`,
     );
   }
   if (colour && last > 1)
     throw new TomaatError(
       'UNSUPPORTED_FORMAT',
-      'The NIfTI file has colours and a fifth dimension: split the file',
+      'The NIfTI file has colours and a fifth dimension. Split the file',
     );
   if (colour)
     checkSizes(
@@ -192,13 +192,13 @@ function readFields(bytes: Uint8Array): Fields & { bigEndian: boolean } {
   const version = sizes.includes(540) ? 2 : 1;
   if (version === 1 && !sizes.includes(348)) {
     throw badHeader(
-      `NIfTI field sizeof_hdr is ${sizes[0]}, but it is 348 or 540 in every header: write the file again`,
+      `NIfTI field sizeof_hdr is ${sizes[0]}, but it is 348 or 540 in every header. Write the file again`,
     );
   }
   const length = version === 1 ? 348 : 540;
   if (bytes.length < length) {
     throw badHeader(
-      `The file ends after ${bytes.length} of the ${length} bytes of a NIfTI-${version} header: send the whole file`,
+      `The file ends after ${bytes.length} of the ${length} bytes of a NIfTI-${version} header. Send the whole file`,
     );
   }
   const bigEndian = sizes[1] === length;
@@ -210,10 +210,10 @@ function readFields(bytes: Uint8Array): Fields & { bigEndian: boolean } {
     if (version === 1 && /^\0*$/.test(magic)) {
       throw new TomaatError(
         'UNSUPPORTED_FORMAT',
-        'This is an Analyze 7.5 header, which does not tell left from right: convert it to NIfTI',
+        'This is an Analyze 7.5 header, which does not distinguish left from right. Convert it to NIfTI',
       );
     }
-    throw badHeader(`NIfTI field magic is not that of a NIfTI-${version} file: write or send the file again`);
+    throw badHeader(`NIfTI field magic is not that of a NIfTI-${version} file. Write or send the file again`);
   }
   const numbers = (count: number, read: (i: number) => number) =>
     Array.from({ length: count }, (_, i) => read(i));
@@ -262,13 +262,13 @@ function voxelOffset(fields: Fields): number {
   if (voxOffset === 0) return least;
   if (!Number.isInteger(voxOffset) || voxOffset < least || voxOffset > maxVoxelOffset) {
     throw badHeader(
-      `NIfTI field vox_offset is ${voxOffset}, not a whole number from ${least} to ${maxVoxelOffset}: write the file again`,
+      `NIfTI field vox_offset is ${voxOffset}, not a whole number from ${least} to ${maxVoxelOffset}. Write the file again`,
     );
   }
   return voxOffset;
 }
 
-/** slope × value + intercept; none where the slope is 0 or not finite, as nibabel has it, and none for colours. */
+/** slope × value + intercept; none if the slope is 0 or not finite, as in nibabel, and none for colours. */
 function readScale(
   { slope, intercept }: Fields,
   colour: boolean,
@@ -276,21 +276,21 @@ function readScale(
   if (slope === 0 || !Number.isFinite(slope) || colour) return undefined;
   if (!Number.isFinite(intercept)) {
     throw badHeader(
-      `NIfTI field scl_inter is ${intercept} while scl_slope is ${slope}: write the file again with a finite intercept`,
+      `NIfTI field scl_inter is ${intercept} while scl_slope is ${slope}. Write the file again with a finite intercept`,
     );
   }
   return slope === 1 && intercept === 0 ? undefined : { slope, intercept };
 }
 
 export interface NiftiOptions {
-  /** What the header of the input stated; passed over where it is of another format or another grid. */
+  /** The geometry from the header of the input; ignored if it is of another format or another grid. */
   geometry?: FileGeometry;
   description?: string;
   intent?: 'label';
 }
 
 /**
- * The header of a one-file NIfTI in the machine's byte order, with the empty extension flag: NIfTI-2 where an axis is longer
+ * The header of a one-file NIfTI in the machine's byte order, with the empty extension flag: NIfTI-2 if an axis is longer
  * than 32,767 or the input was NIfTI-2, else NIfTI-1. Both forms, their codes, pixdim and units are the input's on the
  * input's grid (docs/decisions/0007-results-state-the-inputs-geometry.md), else our own (see formsOf). Components are the fifth
  * dimension.
@@ -352,7 +352,7 @@ export function encodeNiftiHeader(
   return bytes;
 }
 
-/** A one-file NIfTI, whose components follow each other. It is compressed as a whole, or not at all. */
+/** A one-file NIfTI, with the components one after the other. It is compressed as a whole or not at all. */
 export async function* writeNifti(
   volume: Volume,
   platform: Platform,

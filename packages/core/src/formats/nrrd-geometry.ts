@@ -11,7 +11,7 @@ type Unit = (typeof nrrdUnits)[number];
 /** Fields by lower-case name without blanks. */
 export type NrrdFields = ReadonlyMap<string, string>;
 
-/** From a space's coordinates to RAS+, by the signs of x and y. Where no anatomical space is named, ITK takes LPS. */
+/** From a space's coordinates to RAS+, by the signs of x and y. If no anatomical space is named, ITK assumes LPS. */
 const signs: Record<Space, readonly [number, number]> = {
   'right-anterior-superior': [1, 1],
   ras: [1, 1],
@@ -35,7 +35,7 @@ const lengths: readonly (readonly [start: string, mm: number])[] = [
   ['centi', 10],
   ['m', 1000],
 ];
-/** An unknown unit counts as mm: ITK and 3D Slicer pass over units altogether. */
+/** An unknown unit counts as mm: ITK and 3D Slicer ignore units. */
 const mmOf = (unit: Unit): number =>
   unit === '' ? 1 : (lengths.find(([start]) => unit.startsWith(start))?.[1] ?? 1);
 
@@ -52,13 +52,13 @@ export function words(value: string, count: number, field: string): string[] {
   const list = value.split(/\s+/).filter(Boolean);
   if (list.length !== count)
     throw badHeader(
-      `NRRD field "${field}" has ${list.length} entries for ${count} axes: write the file again`,
+      `NRRD field "${field}" has ${list.length} entries for ${count} axes. Write the file again`,
     );
   return list;
 }
 
 /**
- * The name of the space, and how many coordinates it has: 4 where the last one is time, as in what ITK writes of a series
+ * The name of the space, and its number of coordinates: 4 if the last one is time, as in ITK's files of a series
  * ("space dimension: 4") and in the spaces whose name ends in -time.
  */
 function readSpace(fields: NrrdFields): { space: NrrdGeometry['space']; coordinates: 3 | 4 } {
@@ -72,7 +72,7 @@ function readSpace(fields: NrrdFields): { space: NrrdGeometry['space']; coordina
       return { space, coordinates };
     throw new TomaatError(
       'UNSUPPORTED_FORMAT',
-      'NRRD field "space" is not an anatomical space of three dimensions, with or without time: write the file in such a space, for instance left-posterior-superior',
+      'NRRD field "space" is not an anatomical space of three dimensions, with or without time. Write the file in such a space, for instance left-posterior-superior',
     );
   }
   if (dimension === undefined) return { space: undefined, coordinates: 3 };
@@ -80,11 +80,11 @@ function readSpace(fields: NrrdFields): { space: NrrdGeometry['space']; coordina
   if (coordinates === 3 || coordinates === 4) return { space: 'dimension', coordinates };
   throw new TomaatError(
     'UNSUPPORTED_FORMAT',
-    `NRRD field "space dimension" is ${shownValue(dimension)}: volumes in a space of 3 dimensions are read, or of 4 where the last is time; convert the file`,
+    `NRRD field "space dimension" is ${shownValue(dimension)}: only spaces of 3 dimensions are supported, or of 4 if the last is time. Convert the file`,
   );
 }
 
-/** The entries of "space directions": what stands in brackets, and the words between. */
+/** The entries of "space directions": vectors in brackets, and words between them. */
 function splitVectors(text: string): string[] {
   const entries: string[] = [];
   for (let at = 0; at < text.length; ) {
@@ -112,16 +112,16 @@ function readVector(text: string, field: string, count: 3 | 4): number[] {
   const values = partsOf(text).map(parseDecimal);
   if (values.length !== count || values.some(Number.isNaN)) {
     throw badHeader(
-      `NRRD field "${field}" has ${shownValue(text)}, not ${count === 3 ? 'three' : 'four'} finite numbers: write the file again`,
+      `NRRD field "${field}" has ${shownValue(text)}, not ${count === 3 ? 'three' : 'four'} finite numbers. Write the file again`,
     );
   }
   return values;
 }
 
 /**
- * What each axis is. Axes of space are those with a direction in space (without directions: those whose kind is domain, space or
+ * The role of each axis. Spatial axes are those with a direction in space (without directions: those whose kind is domain, space or
  * absent, up to three); of the others, an axis along time, one of kind list, time or none, or a slow axis without a kind, is
- * frames, and any other one components.
+ * frames, and any other is components.
  */
 export function readAxes(fields: NrrdFields, dimension: number): NrrdAxis[] {
   const kindList = fields.get('kinds');
@@ -133,7 +133,7 @@ export function readAxes(fields: NrrdFields, dimension: number): NrrdAxis[] {
     const entries = splitVectors(directionList);
     if (entries.length !== dimension) {
       throw badHeader(
-        `NRRD field "space directions" has ${entries.length} entries for ${dimension} axes: write the file again`,
+        `NRRD field "space directions" has ${entries.length} entries for ${dimension} axes. Write the file again`,
       );
     }
     directions = entries.map((entry) => {
@@ -155,25 +155,25 @@ export function readAxes(fields: NrrdFields, dimension: number): NrrdAxis[] {
     if (kind === 'complex')
       throw new TomaatError(
         'UNSUPPORTED_FORMAT',
-        'The voxels of the NRRD file are complex numbers: convert them to magnitudes',
+        'The voxels of the NRRD file are complex numbers. Convert them to magnitudes',
       );
     if (known && !spaceKinds.has(kind)) return { role: frameKinds.has(kind) ? 'frame' : 'component' };
     return { role: inSpace > 0 ? 'frame' : 'component' };
   });
 }
 
-/** Whether a direction of a space with time runs along time alone. */
+/** Whether a direction of a space with time is along time alone. */
 function isTime([x, y, z, time = 0]: readonly number[]): boolean {
   if (time === 0) return false;
   if (x === 0 && y === 0 && z === 0) return true;
   throw new TomaatError(
     'UNSUPPORTED_FORMAT',
-    'The NRRD field "space directions" has an axis that runs through space and time at once, so its frames do not lie on one grid: write each frame as a volume of its own',
+    'The NRRD field "space directions" has an axis that runs through space and time at once, so its frames are not on one grid. Write each frame as a separate volume',
   );
 }
 
 /**
- * The geometry of the axes of space, in their order. Its affine is RAS+ mm: each coordinate in its own unit.
+ * The geometry of the spatial axes, in their order. Its affine is RAS+ mm: each coordinate in its own unit.
  * @throws TomaatError BAD_HEADER, UNSUPPORTED_FORMAT
  */
 export function readGeometry(
@@ -201,7 +201,7 @@ export function readGeometry(
   };
 }
 
-/** What a header without directions says of its axes. */
+/** The axes of a header without directions. */
 function readSpacings(
   fields: NrrdFields,
   dimension: number,
@@ -218,7 +218,7 @@ function readSpacings(
     const value = word.toLowerCase() === 'nan' ? 1 : parseDecimal(word);
     if (!(Math.abs(value) > 0))
       throw badHeader(
-        `NRRD field "spacings"[${spatial[i]}] is ${shownValue(word)}, but a spacing is not 0: write the file again with its true spacing`,
+        `NRRD field "spacings"[${spatial[i]}] is ${shownValue(word)}, but a spacing must not be 0. Write the file again with its true spacing`,
       );
     return value;
   });
@@ -240,8 +240,8 @@ function readSpacings(
 }
 
 /**
- * The quoted words of a field at three places; one word for all is taken too. An unknown word becomes an empty one, and
- * undefined stands for three of them.
+ * The quoted words of a field at three places; one word for all is accepted too. An unknown word becomes an empty one, and
+ * undefined means three empty ones.
  */
 function readUnits(
   fields: NrrdFields,
@@ -257,14 +257,14 @@ function readUnits(
   const isUniform = names.every((name) => name === names[0]);
   if (!isUniform && !counts.includes(names.length)) {
     throw badHeader(
-      `NRRD field "${field}" has ${names.length} entries, not ${counts[0]}: write the file again with one for each`,
+      `NRRD field "${field}" has ${names.length} entries, not ${counts[0]}. Write the file again with one for each`,
     );
   }
   const units = places.map((place) => (isUniform ? names[0] : names[place]));
   return units.every((unit) => unit === '') ? undefined : units;
 }
 
-/** A word for a unit of length as the format has it. The micro sign comes in Latin-1 or, as here, in the two bytes of UTF-8. */
+/** The format's word for a unit of length. The micro sign may be in Latin-1 or, as here, in the two bytes of UTF-8. */
 function unitOf(word: string): Unit {
   const plain = word
     .trim()
@@ -274,7 +274,7 @@ function unitOf(word: string): Unit {
   return nrrdUnits.find((unit) => unit === plain) ?? '';
 }
 
-/** Whether a text is a list of units in quotes that all have a meaning here, or tell nothing. */
+/** Whether a text is a list of units in quotes that are all known here or identify nobody. */
 export function isListOfUnits(text: string): boolean {
   const quoted = text.split('"');
   const harmless = ['', 's', 'ms', 'sec', 'seconds', 'dimensionless', 'pixel', 'pixels', '???', 'none'];
@@ -301,7 +301,7 @@ export function nrrdAffine(geometry: NrrdGeometry): Affine {
   return [...row(0), ...row(1), ...row(2), 0, 0, 0, 1];
 }
 
-/** A grid as we state it where no input's header states the same one: LPS, mm. */
+/** A grid as we state it if no input's header states the same one: LPS, mm. */
 export function geometryOf({ affine }: Grid): NrrdGeometry {
   const lps = multiply(lpsToRas, affine);
   const column = (c: number) => [lps[c], lps[4 + c], lps[8 + c]];
@@ -314,7 +314,7 @@ export function geometryOf({ affine }: Grid): NrrdGeometry {
   };
 }
 
-/** The lines of a header for a geometry; `several`: an axis of components runs before those of space. */
+/** The lines of a header for a geometry; `several`: an axis of components precedes the spatial ones. */
 export function geometryLines(geometry: NrrdGeometry, several: boolean): string[] {
   const { space, origin, directions, spaceUnits, spacings, axisMins, axisMaxs, centers, units } = geometry;
   const vector = (v: readonly number[]) => `(${v.join(',')})`;

@@ -240,7 +240,7 @@ describe('parseNrrd()', () => {
       'UNSUPPORTED_FORMAT',
       /several axes of components/,
     ],
-    ['two axes of space', headerOf({ kinds: 'list domain domain' }), 'UNSUPPORTED_FORMAT', /2 axes of space/],
+    ['two axes of space', headerOf({ kinds: 'list domain domain' }), 'UNSUPPORTED_FORMAT', /2 spatial axes/],
   ])('refuses %s', (_what, text, code, message) => {
     expect(faultOf(text)).toMatchObject({ code, message: expect.stringMatching(message) });
   });

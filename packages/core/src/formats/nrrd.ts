@@ -48,7 +48,7 @@ export const isNrrd = (bytes: Uint8Array): boolean => latin1(bytes.subarray(0, 7
 export const isNrrdLine = (bytes: Uint8Array): boolean =>
   /^NRRD\d{4}[\r\n]/.test(latin1(bytes.subarray(0, 9)));
 
-/** The fields by lower-case name without spaces, and where the header ends; key/value pairs and comments are passed over. */
+/** The fields by lower-case name without spaces, and the end of the header; key/value pairs and comments are skipped. */
 function readLines(bytes: Uint8Array): { fields: Map<string, string>; end: number | undefined } {
   const text = latin1(bytes);
   const fields = new Map<string, string>();
@@ -74,8 +74,8 @@ function addField(fields: Map<string, string>, line: string): void {
 }
 
 /**
- * Reads an NRRD header, attached (`.nrrd`) or beside one data file (`.nhdr`). Which axes are space, frames and components:
- * see readAxes.
+ * Reads an NRRD header, attached (`.nrrd`) or with one data file (`.nhdr`). See readAxes for which axes are space, frames and
+ * components.
  *
  * @throws TomaatError BAD_HEADER, UNSUPPORTED_FORMAT (2-D, bzip2, hex, lists of files, block type), TOO_MANY_VOXELS
  */
@@ -83,22 +83,22 @@ export function parseNrrd(file: HeaderBytes, limits: ReadLimits): ParsedHeader<'
   const { fields, end } = readLines(file.bytes);
   const required = (name: string): string => {
     const value = fields.get(name.replace(/\s+/g, ''));
-    if (value === undefined) throw badHeader(`NRRD field "${name}" is missing: write the file again`);
+    if (value === undefined) throw badHeader(`NRRD field "${name}" is missing. Write the file again`);
     return value;
   };
   const version = Number(latin1(file.bytes.subarray(7, 8)));
   if (!(version >= 1 && version <= 5))
-    throw badHeader('The NRRD magic names no version from NRRD0001 to NRRD0005: write the file again');
+    throw badHeader('The NRRD magic is not one of NRRD0001 to NRRD0005. Write the file again');
   const dimension = parseDecimal(required('dimension'));
   if (!Number.isInteger(dimension) || dimension < 1 || dimension > 16) {
     throw badHeader(
-      `NRRD field "dimension" is ${shownValue(required('dimension'))}, not a number from 1 to 16: write the file again`,
+      `NRRD field "dimension" is ${shownValue(required('dimension'))}, not a number from 1 to 16. Write the file again`,
     );
   }
   if (dimension < 3) {
     throw new TomaatError(
       'UNSUPPORTED_FORMAT',
-      `The NRRD file is ${dimension}-D and has no place in space: send a volume, if need be of one slice`,
+      `The NRRD file is ${dimension}-D and has no position in space. Send a volume, if necessary of one slice`,
     );
   }
   const sizes = checkSizes(
@@ -112,9 +112,9 @@ export function parseNrrd(file: HeaderBytes, limits: ReadLimits): ParsedHeader<'
     if (typeName === 'block')
       throw new TomaatError(
         'UNSUPPORTED_FORMAT',
-        'NRRD field "type" is block: convert the voxels to a number type',
+        'NRRD field "type" is block. Convert the voxels to a number type',
       );
-    throw badHeader('NRRD field "type" is not a known type: write the file again');
+    throw badHeader('NRRD field "type" is not a known type. Write the file again');
   }
 
   const axes = readAxes(fields, dimension);
@@ -122,7 +122,7 @@ export function parseNrrd(file: HeaderBytes, limits: ReadLimits): ParsedHeader<'
   if (spatial.length !== 3) {
     throw new TomaatError(
       'UNSUPPORTED_FORMAT',
-      `The NRRD file has ${spatial.length} axes of space, not 3 (see its space directions and kinds): convert it to a volume`,
+      `The NRRD file has ${spatial.length} spatial axes, not 3 (see its space directions and kinds). Convert it to a volume`,
     );
   }
   const [first, , last] = spatial;
@@ -134,7 +134,7 @@ export function parseNrrd(file: HeaderBytes, limits: ReadLimits): ParsedHeader<'
     if (found.length > 1)
       throw new TomaatError(
         'UNSUPPORTED_FORMAT',
-        `The NRRD file has several axes of ${role}s: split the file`,
+        `The NRRD file has several axes of ${role}s. Split the file`,
       );
     return found[0]?.count ?? 1;
   };
@@ -146,7 +146,7 @@ export function parseNrrd(file: HeaderBytes, limits: ReadLimits): ParsedHeader<'
   const endian = fields.get('endian')?.toLowerCase();
   if (bytesPerVoxel(voxelType) > 1 && place.encoding !== 'text' && endian !== 'little' && endian !== 'big') {
     throw badHeader(
-      `NRRD field "endian" is ${endian === undefined ? 'missing' : 'neither little nor big'}: write the file again`,
+      `NRRD field "endian" is ${endian === undefined ? 'missing' : 'neither little nor big'}. Write the file again`,
     );
   }
   return {
@@ -191,17 +191,17 @@ function placeOfVoxels(
     if (['bzip2', 'bz2', 'hex'].includes(encoding)) {
       throw new TomaatError(
         'UNSUPPORTED_FORMAT',
-        `NRRD field "encoding" is ${encoding}: write the file again with encoding gzip or raw`,
+        `NRRD field "encoding" is ${encoding}. Write the file again with encoding gzip or raw`,
       );
     }
-    throw badHeader('NRRD field "encoding" is not a known encoding: write the file again as gzip or raw');
+    throw badHeader('NRRD field "encoding" is not a known encoding. Write the file again as gzip or raw');
   }
   const number = (name: string, least: number) => {
     const text = fields.get(name.replace(' ', '')) ?? '0';
     const value = parseDecimal(text);
     if (!Number.isSafeInteger(value) || value < least || value > 2 ** 40)
       throw badHeader(
-        `NRRD field "${name}" is ${shownValue(text)}, not a number of ${name.slice(0, 4)}s: write the file again`,
+        `NRRD field "${name}" is ${shownValue(text)}, not a number of ${name.slice(0, 4)}s. Write the file again`,
       );
     return value;
   };
@@ -215,14 +215,14 @@ function placeOfVoxels(
     if (/^LIST\b/.test(dataFile) || dataFile.includes('%')) {
       throw new TomaatError(
         'UNSUPPORTED_FORMAT',
-        'NRRD field "data file" names a list of files: write the volume as one .nrrd file',
+        'NRRD field "data file" names a list of files. Write the volume as one .nrrd file',
       );
     }
     return { ...common, file: { name: baseName(dataFile) }, offset: 0 };
   }
   if (end === undefined)
     throw badHeader(
-      'The NRRD file ends with its header, without the empty line and voxels: send the whole file',
+      'The NRRD file ends with its header, without the empty line and voxels. Send the whole file',
     );
   return { ...common, offset: end };
 }
@@ -234,7 +234,7 @@ export interface NrrdLabel {
   color?: string;
 }
 export interface NrrdOptions {
-  /** What the header of the input stated; passed over where it is of another format or another grid. */
+  /** The geometry from the header of the input; ignored if it is of another format or another grid. */
   geometry?: FileGeometry;
   description?: string;
   labels?: readonly NrrdLabel[];
@@ -243,8 +243,8 @@ export interface NrrdOptions {
 
 /**
  * The header of an `.nrrd` file whose voxels follow, components interleaved. Space, directions and units are the input's on
- * the input's grid (docs/decisions/0007-results-state-the-inputs-geometry.md), else LPS in mm. Labels are written as key/value
- * pairs by which 3D Slicer names segments.
+ * the input's grid (docs/decisions/0007-results-state-the-inputs-geometry.md), else LPS in mm. Labels are written as the key/value
+ * pairs from which 3D Slicer names segments.
  */
 export function encodeNrrdHeader(
   volume: Volume,
@@ -277,7 +277,7 @@ export function encodeNrrdHeader(
 
 /**
  * A name as the value of a key/value pair, in UTF-8 as 3D Slicer reads and writes it: on one line, a backslash doubled
- * ("Definition of NRRD File Format", 6). Nothing is cut off: names have their limits in the manifest.
+ * ("Definition of NRRD File Format", 6). Nothing is cut off: the manifest limits names.
  */
 const keyValue = (name: string): string =>
   name

@@ -73,7 +73,7 @@ describe('the error of parsePoints()', () => {
     expect(messageOf('[7]')).toContain('is "7"');
     expect(messageOf('[[1,2,"Jane"],7]')).not.toMatch(/Jane/);
     for (const text of ['[[1,2,[3]]]', '[null]', '[{}]', '[[1,2,null]]'])
-      expect(messageOf(text)).toMatch(/^Point 1 is no point;/);
+      expect(messageOf(text)).toMatch(/^Point 1 is not a point\. /);
   });
 
   it('counts a million points before it reads them', () => {

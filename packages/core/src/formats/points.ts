@@ -2,13 +2,13 @@ import { TomaatError } from '../errors.ts';
 import type { Vec3 } from '../geometry/affine.ts';
 import { parseDecimal } from './header.ts';
 
-/** More points than anyone places by hand; a text of them is about 50 MB. */
+/** More points than anyone places by hand; about 50 MB of text. */
 const maxPoints = 1_000_000;
 
 /**
  * Points, RAS+ mm, from text: `x,y,z;x,y,z;…` as in the TOMAAT v1 protocol (a last `;` and blanks are allowed) or JSON
- * `[[x, y, z], …]`. An empty text is no points. Throws BAD_INPUT, naming the point that is wrong; `field` is the
- * input that the error is about.
+ * `[[x, y, z], …]`. An empty text means no points. Throws BAD_INPUT, which names the wrong point; `field` is the
+ * input in the error.
  */
 export function parsePoints(text: string, field?: string): Vec3[] {
   const trimmed = text.trim();
@@ -31,7 +31,7 @@ function parseJson(text: string, field?: string): Vec3[] {
   } catch (cause) {
     throw new TomaatError(
       'BAD_INPUT',
-      'The points are no valid JSON; send [[x, y, z], …] or x,y,z;x,y,z;… in mm, RAS.',
+      'The points are not valid JSON. Send [[x, y, z], …] or x,y,z;x,y,z;… in mm, RAS.',
       {
         field,
         cause,
@@ -48,7 +48,7 @@ function parseJson(text: string, field?: string): Vec3[] {
   });
 }
 
-/** A value of JSON to show: lists inside lists are not walked through, for they may be as deep as the text is long. */
+/** A value of JSON to show: nested lists are not traversed, because they may be as deep as the text is long. */
 function shownOf(value: unknown): string {
   if (!Array.isArray(value)) return typeof value === 'object' ? '{…}' : String(value);
   return `[${value.map((item) => (typeof item === 'object' ? '…' : JSON.stringify(item))).join(',')}]`;
@@ -56,7 +56,7 @@ function shownOf(value: unknown): string {
 
 function checkCount(count: number, field?: string): void {
   if (count > maxPoints) {
-    throw new TomaatError('BAD_INPUT', `There are more than ${maxPoints} points; send fewer.`, { field });
+    throw new TomaatError('BAD_INPUT', `There are more than ${maxPoints} points. Send fewer.`, { field });
   }
 }
 
@@ -66,12 +66,12 @@ function checkPoint(point: readonly number[], index: number, text: string, field
 }
 
 function badPoint(index: number, text: string, field?: string): TomaatError {
-  // Numbers are shown; words are anybody's.
+  // Numbers are shown; words are untrusted.
   const isNumbers = /^[\d\s.,;+\-e[\]]*$/i.test(text);
-  const shown = isNumbers ? `"${text.length > 60 ? `${text.slice(0, 60)}…` : text}"` : 'no point';
+  const shown = isNumbers ? `"${text.length > 60 ? `${text.slice(0, 60)}…` : text}"` : 'not a point';
   return new TomaatError(
     'BAD_INPUT',
-    `Point ${index + 1} is ${shown}; give three finite numbers, x,y,z in mm (RAS), and a semicolon between points.`,
+    `Point ${index + 1} is ${shown}. Give three finite numbers, x,y,z in mm (RAS), and a semicolon between points.`,
     { field },
   );
 }

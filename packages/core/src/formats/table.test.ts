@@ -208,7 +208,7 @@ describe('isVolumeMediaType()', () => {
 it('writerOf() refuses what is not written, and names what is', () => {
   for (const extension of ['mhd', 'nii.', 'gz', '', 'toString'])
     expect(() => writerOf(extension as VolumeExtension)).toThrow(
-      `Volumes are not written as ${extension}; they can be had as: ${supportedExtensions.join(', ')}.`,
+      `Volumes are not written as ${extension}. Available: ${supportedExtensions.join(', ')}.`,
     );
   expect(writerOf('nii').packed).toBe(false);
   expect(writerOf('nii.gz').packed).toBe(true);

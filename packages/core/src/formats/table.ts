@@ -9,8 +9,8 @@ import { isNrrd, isNrrdLine, parseNrrd, writeNrrd } from './nrrd.ts';
 import { clues, type FileEnding, hasEnding, type VolumeFormatRow } from './volume-format.ts';
 
 /*
- * The formats of volumes, once. Everything that depends on which formats there are asks here: what is read and written, by which
- * endings files are found, chosen and named, media types, messages, docs/reference/formats.md. How one is added: CONTRIBUTING.md.
+ * The formats of volumes, defined once. Everything that depends on the set of formats uses this table: reading and writing,
+ * file extensions, media types, messages, docs/reference/formats.md. CONTRIBUTING.md describes how to add one.
  */
 
 const nifti = {
@@ -82,7 +82,7 @@ const dicom = {
 const rows = [nifti, metaImage, nrrd, dicom] as const;
 type Row = (typeof rows)[number];
 
-/** In the order in which people are told of them. */
+/** In the order in which they are listed for users. */
 export const volumeFormats: readonly VolumeFormatRow[] = rows;
 
 type VersionOf<R> = R extends { versions: infer Versions } ? keyof Versions & string : never;
@@ -90,7 +90,7 @@ type WrittenOf<R> = R extends { write: unknown; endings: readonly (infer E)[] } 
 type WrittenEnding<E> = E extends { holds: 'volume'; ending: `.${infer Extension}` } ? Extension : never;
 
 export type VolumeFormat = VersionOf<Row>;
-/** The kinds of file that are written, by extension without the leading dot. */
+/** The written kinds of file, by extension without the leading dot. */
 export type VolumeExtension = WrittenOf<Row>;
 export type VolumeHeader = HeaderOf<VolumeFormat, VolumeExtension>;
 
@@ -98,30 +98,30 @@ export type VolumeHeader = HeaderOf<VolumeFormat, VolumeExtension>;
 
 const byClue = clues.flatMap((clue) => rows.filter((format) => format.clue === clue));
 
-/** The format that the first bytes of a file, unpacked, begin like; undefined where they are no volume's header. */
+/** The format of a file from its first bytes, decompressed; undefined if they are not a volume's header. */
 export const formatOf = (bytes: Uint8Array): Row | undefined => byClue.find(({ matches }) => matches(bytes));
 
 /** The row that has a value of `VolumeHeader.format`. */
 export const rowOf = (format: string): VolumeFormatRow =>
   volumeFormats.find(({ versions }) => Object.hasOwn(versions, format))!;
 
-/** What people call each value of `VolumeHeader.format`. */
+/** The usual name of each value of `VolumeHeader.format`. */
 export const formatNames = Object.assign({}, ...volumeFormats.map(({ versions }) => versions)) as Readonly<
   Record<VolumeFormat, string>
 >;
 
-/** Texts as a list that ends in “or”, as in “NIfTI, MetaImage or NRRD”. */
+/** Texts as a list with “or”, as in “NIfTI, MetaImage or NRRD”. */
 export const listedWithOr = (texts: readonly string[]): string =>
   [texts.slice(0, -1).join(', '), ...texts.slice(-1)].filter((text) => text !== '').join(' or ');
 
 /** “NIfTI, MetaImage, NRRD or DICOM”. */
 export const formatList = listedWithOr(volumeFormats.map(({ name }) => name));
 
-/** Whether the first bytes begin like a volume's file, and no base64 text can begin like that. */
+/** Whether the first bytes are those of a volume file that no base64 text can begin with. */
 export const isVolumeUnlikeBase64 = (bytes: Uint8Array): boolean =>
   volumeFormats.some(({ unlikeBase64 }) => unlikeBase64(bytes));
 
-/** Whether files of a format may be packed with gzip as a whole. */
+/** Whether files of a format may be compressed with gzip as a whole. */
 export const isPackable = ({ endings }: VolumeFormatRow): boolean =>
   endings.some(({ ending }) => isPackedEnding(ending));
 
@@ -129,22 +129,22 @@ const isPackedEnding = (ending: string) => ending.endsWith('.gz');
 
 // ---- Endings of names ----
 
-/** Every ending of a file that the table has, with its format. */
+/** Every file extension in the table, with its format. */
 export const volumeEndings: readonly (FileEnding & { readonly format: VolumeFormatRow })[] =
   volumeFormats.flatMap((format) => format.endings.map((ending) => ({ ...ending, format })));
 
 /** The file-name endings of volumes that can be read, for file pickers. */
 export const readableEndings: readonly string[] = volumeEndings.map(({ ending }) => ending);
 
-/** What the table knows of a file's name: its ending, what such a file holds, its format. Undefined for other names. */
+/** The table's entry for a file's name: its extension, what such a file holds, its format. Undefined for other names. */
 export const endingOf = (name: string): (typeof volumeEndings)[number] | undefined =>
   volumeEndings.find(({ ending }) => hasEnding(name, ending));
 
-/** A file's name without the ending of a volume; the same name where it has none. */
+/** A file's name without the ending of a volume; the same name if it has none. */
 export const withoutVolumeEnding = (name: string): string =>
   name.slice(0, name.length - (endingOf(name)?.ending.length ?? 0));
 
-/** How the files mostly end that headers name for their voxels, unpacked. */
+/** The usual extensions of files that headers name for their voxels, uncompressed. */
 export const dataFileEndings: readonly string[] = [
   ...new Set(volumeFormats.flatMap(({ detached }) => (typeof detached === 'object' ? detached.endings : []))),
 ];
@@ -155,14 +155,14 @@ const voxelEndings: readonly string[] = [
 ];
 const unpackedEndings = [...readableEndings, ...dataFileEndings].filter((ending) => !isPackedEnding(ending));
 
-/** The ending of a name without the .gz that may follow it, and that. */
+/** The extension of a name, split into the part before a .gz and the .gz. */
 function unpackedEnding(name: string): { ending: string | undefined; packed: string } {
   const packed = hasEnding(name, '.gz') ? '.gz' : '';
   const plain = name.slice(0, name.length - packed.length);
   return { ending: unpackedEndings.find((ending) => hasEnding(plain, ending)), packed };
 }
 
-/** What kind of file it is, by its ending: a name may tell whose scan it is. */
+/** The kind of a file by its extension, for messages: a name may identify the patient. */
 export function kindOf({ name }: { name: string }): string {
   const { ending, packed } = unpackedEnding(name);
   return ending === undefined ? 'file' : `${ending}${packed} file`;
@@ -179,19 +179,19 @@ export function holdsVoxelsAlone(name: string): boolean {
 const written = volumeEndings.filter(({ holds, format }) => holds === 'volume' && format.write);
 const extensionIn = ({ ending }: FileEnding) => ending.slice(1) as VolumeExtension;
 
-/** The extensions that volumes are written with, without the leading dot. */
+/** The extensions of written volumes, without the leading dot. */
 export const supportedExtensions: readonly VolumeExtension[] = written.map(extensionIn);
 
-/** What a label map is written as where no input says otherwise. */
+/** The default extension of a label map, if no input determines it. */
 export const defaultExtension = 'nii.gz' satisfies VolumeExtension;
 
-/** What volumes are written with, the default first. */
+/** The written extensions of volumes, the default first. */
 export const extensionsByChoice: readonly VolumeExtension[] = [
   defaultExtension,
   ...supportedExtensions.filter((extension) => extension !== defaultExtension),
 ];
 
-/** The media type of what is written, by extension. */
+/** The media type of written files, by extension. */
 export const volumeMediaTypes = Object.fromEntries(
   extensionsByChoice.map((extension) => {
     const found = written.find((one) => extensionIn(one) === extension);
@@ -212,8 +212,8 @@ function mediaWord(contentType: string): string {
 export const isVolumeMediaType = (contentType: string): boolean => mediaWords.has(mediaWord(contentType));
 
 /**
- * What a result for an input in a format is written as: packed as a whole, where the format can be, if the input was; the
- * default where the format is not written.
+ * The extension of a result for an input in a format: compressed as a whole if the input was and the format allows it; the
+ * default if the format is not written.
  */
 export function resultExtension({ endings }: VolumeFormatRow, packed: boolean): VolumeExtension {
   const whole = written.filter(({ ending }) => endings.some((own) => own.ending === ending));
@@ -221,15 +221,15 @@ export function resultExtension({ endings }: VolumeFormatRow, packed: boolean): 
   return found ? extensionIn(found) : defaultExtension;
 }
 
-/** The extension to write for a file's name, or undefined when it is no volume's name. */
+/** The extension to write for a file's name, or undefined if it is not a volume's name. */
 export function extensionOf(fileName: string): VolumeExtension | undefined {
   const found = endingOf(fileName);
   return found && resultExtension(found.format, isPackedEnding(found.ending));
 }
 
 /**
- * The writer of an extension, and whether such a file is packed as a whole.
- * @throws TomaatError NOT_ACCEPTABLE when volumes are not written with it
+ * The writer of an extension, and whether such a file is compressed as a whole.
+ * @throws TomaatError NOT_ACCEPTABLE if volumes are not written with it
  */
 export function writerOf(extension: string): {
   write: NonNullable<VolumeFormatRow['write']>;
@@ -239,6 +239,6 @@ export function writerOf(extension: string): {
   if (found?.format.write) return { write: found.format.write, packed: isPackedEnding(found.ending) };
   throw new TomaatError(
     'NOT_ACCEPTABLE',
-    `Volumes are not written as ${extension}; they can be had as: ${supportedExtensions.join(', ')}.`,
+    `Volumes are not written as ${extension}. Available: ${supportedExtensions.join(', ')}.`,
   );
 }

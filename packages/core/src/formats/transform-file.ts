@@ -9,22 +9,22 @@ import { type ReadLimits, readVolume, type SourceFile, writeVolume } from './vol
 
 /**
  * A map of space, RAS+ mm, in the direction in which ITK stores it: from a point of the fixed (output) image to the
- * point of the moving (input) image that belongs there; 3D Slicer calls it "from parent". Points and meshes move
+ * corresponding point of the moving (input) image; 3D Slicer calls it "from parent". Points and meshes move
  * with its inverse. A displacement grid has three components, mm along R, A, S, added to the place of their voxel.
- * A B-spline is handed on as the HDF5 file that it came in.
+ * A B-spline is passed on as its original HDF5 file.
  */
 export type SpatialTransform =
   | { readonly kind: 'linear'; readonly matrix: Affine }
   | { readonly kind: 'grid'; readonly displacement: Volume }
   | { readonly kind: 'bspline'; readonly bytes: Uint8Array };
 
-/** The files of transforms, by extension; `txt` is ITK's text format, which is also called .tfm. */
+/** The files of transforms, by extension; `txt` is ITK's text format, which is also named .tfm. */
 export type TransformExtension = 'nii.gz' | 'h5' | 'mat' | 'txt';
 
-/** File-name endings of transforms alone; a displacement grid is in the file of a volume. */
+/** File extensions used only by transforms; a displacement grid is in a volume file. */
 export const transformEndings: readonly string[] = ['.txt', '.tfm', '.mat', '.h5'];
 
-/** The extension of the file that a kind of transform is written to, as the TOMAAT v1 protocol has it. */
+/** The file extension for each kind of transform, as in the TOMAAT v1 protocol. */
 export const transformExtensions = { linear: 'mat', grid: 'nii.gz', bspline: 'h5' } as const;
 
 const hdf5Signature = [0x89, 0x48, 0x44, 0x46, 0x0d, 0x0a, 0x1a, 0x0a];
@@ -33,9 +33,9 @@ const maxLinearBytes = 1 << 20;
 const maxBSplineBytes = 1 << 29;
 
 /**
- * Reads a transform, told by its bytes: ITK's MATLAB v4 (.mat) and text (.tfm, .txt) files of linear transforms, a
+ * Reads a transform, recognised by its bytes: ITK's MATLAB v4 (.mat) and text (.tfm, .txt) files of linear transforms, a
  * NIfTI, MetaImage or NRRD vector image as a displacement grid, an HDF5 file as a B-spline.
- * Vectors in a NIfTI file are RAS where its intent is DISPVECT (1006) and LPS where it is VECTOR (1007), as ITK reads
+ * Vectors in a NIfTI file are RAS if its intent is DISPVECT (1006) and LPS if it is VECTOR (1007), as ITK reads
  * and writes them; in the other formats they are LPS.
  * Throws BAD_HEADER, BAD_VOXELS, UNSUPPORTED_FORMAT, or what readVolume() throws.
  */
@@ -78,7 +78,7 @@ async function readBytes(file: SourceFile, limit: number, beyond: 'stop' | 'refu
   return bytes;
 }
 
-/** Writes a transform; `extension` has to be one for its kind: mat or txt, nii.gz, h5. */
+/** Writes a transform; `extension` must match its kind: mat or txt, nii.gz, h5. */
 export async function* writeTransform(
   transform: SpatialTransform,
   extension: TransformExtension,
@@ -95,14 +95,14 @@ export async function* writeTransform(
   else {
     throw new TomaatError(
       'NOT_ACCEPTABLE',
-      `A ${transform.kind} transform cannot be written as .${extension}; ask for .${transformExtensions[transform.kind]}.`,
+      `A ${transform.kind} transform cannot be written as .${extension}. Use .${transformExtensions[transform.kind]}.`,
     );
   }
 }
 
 // Displacement grids
 
-/** “.nii.gz, .mha or .nrrd”: packed where the format can be, as these files are large. */
+/** “.nii.gz, .mha or .nrrd”: compressed if the format allows it, because these files are large. */
 const gridEndings = listedWithOr(volumeFormats.map((format) => `.${resultExtension(format, true)}`));
 
 async function readDisplacement(
@@ -125,7 +125,7 @@ async function readDisplacement(
     const found = header.frames > 1 ? `${header.frames} frames` : `${volume.components} component(s)`;
     throw new TomaatError(
       'BAD_HEADER',
-      `A displacement grid has one vector of 3 components a voxel, this file has ${found}; in NIfTI its dimensions are x, y, z, 1, 3.`,
+      `A displacement grid must have one vector of 3 components per voxel, but this file has ${found}. In NIfTI, write the dimensions x, y, z, 1, 3.`,
     );
   }
   const isRas = niftiIntent(head) === 1006;
@@ -153,7 +153,7 @@ function floatsOf(volume: Volume): Float32Array | Float64Array {
     if (!Number.isFinite(floats[i])) {
       throw new TomaatError(
         'BAD_VOXELS',
-        'The displacement grid holds NaN or infinite numbers; fill them, with 0 for no displacement.',
+        'The displacement grid contains NaN or infinite numbers. Replace them, with 0 for no displacement.',
       );
     }
   }
@@ -170,7 +170,7 @@ function turnVectors(volume: Volume): Volume {
 
 // Linear transforms
 
-/** A transform as ITK files name it: LPS, mm. */
+/** A transform as in ITK files: LPS, mm. */
 interface ItkTransform {
   type: string;
   parameters: readonly number[];
@@ -194,19 +194,18 @@ function matrixOf({ type, parameters: p, fixed }: ItkTransform): Affine {
   if (name === undefined) {
     throw new TomaatError(
       'UNSUPPORTED_FORMAT',
-      'The transform is of a type that is not read; save it as an ITK AffineTransform (double, 3-D).',
+      'The transform is of an unsupported type. Save it as an ITK AffineTransform (double, 3-D).',
     );
   }
   const need = (count: number) => {
-    if (p.length !== count)
-      throw badTransform(`gives ${p.length} parameters for ${type}, ${count} are needed`);
+    if (p.length !== count) throw badTransform(`has ${p.length} parameters for ${type}, not ${count}`);
   };
   if (name === 'IdentityTransform') return identity;
   if (name === 'TranslationTransform') {
     need(3);
     return composeAbout([1, 0, 0, 0, 1, 0, 0, 0, 1], p, [0, 0, 0]);
   }
-  if (fixed.length < 3) throw badTransform(`gives no centre for ${type}`);
+  if (fixed.length < 3) throw badTransform(`has no centre for ${type}`);
   if (name === 'AffineTransform' || name === 'MatrixOffsetTransformBase' || name === 'Rigid3DTransform') {
     need(12);
     return composeAbout(p.slice(0, 9), p.slice(9), fixed);
@@ -233,7 +232,7 @@ function composeAbout(a: readonly number[], t: readonly number[], c: readonly nu
   return [a[0], a[1], a[2], offset[0], a[3], a[4], a[5], offset[1], a[6], a[7], a[8], offset[2], 0, 0, 0, 1];
 }
 
-/** Rotations about x, y and z, radians: Rz Rx Ry, or Rz Ry Rx where the file says so. */
+/** Rotations about x, y and z, radians: Rz Rx Ry, or Rz Ry Rx if the file says so. */
 function eulerMatrix(x: number, y: number, z: number, isZyx: boolean): number[] {
   const [cx, sx, cy, sy, cz, sz] = [x, y, z].flatMap((angle) => [Math.cos(angle), Math.sin(angle)]);
   const rx: Affine = [1, 0, 0, 0, 0, cx, -sx, 0, 0, sx, cx, 0, 0, 0, 0, 1];
@@ -243,7 +242,7 @@ function eulerMatrix(x: number, y: number, z: number, isZyx: boolean): number[] 
   return [m[0], m[1], m[2], m[4], m[5], m[6], m[8], m[9], m[10]];
 }
 
-/** The rotation of the unit quaternion with the vector part (x, y, z) and a scalar part that is not negative. */
+/** The rotation of the unit quaternion with the vector part (x, y, z) and a non-negative scalar part. */
 function versorMatrix(x: number, y: number, z: number): number[] {
   const w = Math.sqrt(Math.max(0, 1 - x * x - y * y - z * z));
   return [
@@ -272,7 +271,7 @@ function toRas(lps: Affine): Affine {
   return matrix;
 }
 
-/** Whether its numbers are finite and its columns, whatever their lengths, do not lie in one plane but for rounding. */
+/** Whether its numbers are finite and its columns, whatever their lengths, are not in one plane, except for rounding. */
 function isInvertible(matrix: Affine): boolean {
   const box = spacingOf(matrix).reduce((a, b) => a * b);
   return matrix.every(Number.isFinite) && Math.abs(determinant(matrix)) > 1e-12 * box;
@@ -282,7 +281,7 @@ function toItk(matrix: Affine): ItkTransform {
   if (matrix.length !== 16 || !isInvertible(matrix)) {
     throw new TomaatError(
       'BAD_INPUT',
-      'The linear transform must be 16 finite numbers that can be inverted.',
+      'The linear transform is not an invertible matrix. Give 16 finite numbers of one.',
     );
   }
   const m = turnMatrix(matrix);
@@ -295,7 +294,7 @@ function toItk(matrix: Affine): ItkTransform {
 
 // MATLAB v4: for each matrix five int32 (type, rows, columns, imaginary, length of the name), name, numbers.
 
-/** How numbers of a MATLAB v4 file lie: the thousands of its type are the byte order, the tens the number type. */
+/** How a MATLAB v4 file stores numbers: the thousands of its type are the byte order, the tens the number type. */
 function matOrder(head: Uint8Array): { littleEndian: boolean; size: 4 | 8 } | undefined {
   if (head.length < 20) return undefined;
   const view = new DataView(head.buffer, head.byteOffset);
@@ -316,8 +315,8 @@ const isMat = (head: Uint8Array): boolean => matOrder(head) !== undefined;
 export function readTransformMat(bytes: Uint8Array): Affine {
   const [first, fixed, more] = readMatrices(bytes);
   if (!first || fixed?.name !== 'fixed')
-    throw badTransform('does not hold the parameters of a transform and its "fixed" ones');
-  if (more) throw badTransform('holds several transforms, one is read');
+    throw badTransform('does not contain the parameters of a transform and its "fixed" ones');
+  if (more) throw badTransform('contains several transforms instead of one');
   return toRas(matrixOf({ type: first.name, parameters: first.numbers, fixed: fixed.numbers }));
 }
 
@@ -336,7 +335,7 @@ function readMatrices(bytes: Uint8Array): { name: string; numbers: number[] }[] 
     const count = rows * columns;
     const isSane = rows >= 0 && columns >= 0 && imaginary === 0 && count <= bytes.length;
     if (!isSane || at + nameLength + count * size > bytes.length)
-      throw badTransform('is cut off, or names a wrong size');
+      throw badTransform('is cut off or states a wrong size');
     const name = latin1(bytes.subarray(at, at + nameLength)).replace(/\0.*$/s, '');
     at += nameLength;
     const numbers = Array.from({ length: count }, (_, i) =>
@@ -372,7 +371,7 @@ export function writeTransformMat(matrix: Affine): Bytes {
 
 /**
  * Reads a linear transform, as the 4×4 matrix RAS → RAS in mm, from ITK's text. The parts of a composite are
- * applied last first, as ITK does.
+ * applied in reverse order, as in ITK.
  */
 export function readTransformText(text: string): Affine {
   const transforms: { type: string; parameters: number[]; fixed: number[] }[] = [];
@@ -395,8 +394,8 @@ export function readTransformText(text: string): Affine {
   }
   const isComposite = transforms[0]?.type.startsWith('CompositeTransform_');
   const parts = isComposite ? transforms.slice(1) : transforms;
-  if (parts.length === 0) throw badTransform('holds no transform');
-  if (parts.length > 1 && !isComposite) throw badTransform('holds several transforms, one is read');
+  if (parts.length === 0) throw badTransform('contains no transform');
+  if (parts.length > 1 && !isComposite) throw badTransform('contains several transforms instead of one');
   return toRas(parts.map(matrixOf).reduce(multiply));
 }
 
@@ -409,6 +408,6 @@ export function writeTransformText(matrix: Affine): string {
 function badTransform(fault: string): TomaatError {
   return new TomaatError(
     'BAD_HEADER',
-    `The transform file ${fault}; save it again as an ITK affine transform.`,
+    `The transform file ${fault}. Save it again as an ITK affine transform.`,
   );
 }

@@ -6,7 +6,7 @@ import type { Bytes, Platform } from '../platform.ts';
 import { type Volume, voxelCount } from '../volume.ts';
 import { checkAffine, defaultLimits, type ReadLimits } from './header.ts';
 import { maxPaddingBytes } from './inflate-members.ts';
-import { isDicomSeries, readPrefix, requireFew, unpackFiles } from './inspect-files.ts';
+import { readPrefix, sortFiles } from './inspect-files.ts';
 import type { SourceFile } from './source-file.ts';
 import { type VolumeExtension, type VolumeHeader, writerOf } from './table.ts';
 import type { WriteOptions } from './volume-format.ts';
@@ -41,12 +41,12 @@ export interface ReadOptions {
   /** Which series of DICOM files to read where there are several: its UID, or its number. */
   series?: string;
   limits?: ReadLimits;
-  /** Told the fraction of the voxels that was read, at most once per chunk of the source. */
+  /** Called with the fraction of the voxels read so far, at most once per chunk of the source. */
   onProgress?(fraction: number): void;
   signal?: AbortSignal;
 }
 
-/** A header that is longer than this is not looked for. */
+/** The longest header that is read. */
 const longPrefixBytes = 4 * 2 ** 20;
 
 /**
@@ -87,10 +87,10 @@ export interface ReadVolume {
 }
 
 /**
- * Reads a volume: the header, then one allocation of what is kept, then the voxels as they stream in. Behind the voxels up to
- * 15 bytes of padding may follow, as behind compressed data (see inflateSource); reading stops at the next one.
+ * Reads a volume: the header, then one allocation for the result, then the voxels as a stream. Up to 15 bytes of padding
+ * may follow the voxels, as after compressed data (see inflateSource); reading stops at the next one.
  *
- * Scaled voxels (NIfTI's scl_slope) become float32 where that is exact enough, else float64 (see `scaledType`).
+ * Scaled voxels (NIfTI's scl_slope) become float32 if that is exact enough, otherwise float64 (see `scaledType`).
  *
  * The files of a DICOM series are read one after the other (see readDicomVolume). One zip archive stands for the files in it (see
  * openZip).
@@ -103,11 +103,8 @@ export async function readVolume(
   options: ReadOptions = {},
 ): Promise<ReadVolume> {
   const { limits = defaultLimits, signal } = options;
-  const files = await unpackFiles(given, platform, limits);
-  if (await isDicomSeries(files, signal)) return readDicom(files, platform, options);
-  requireFew(files);
-  const prefixes: FilePrefix[] = [];
-  for (const file of files) prefixes.push(await readPrefix(file, prefixBytes, signal));
+  const { files, prefixes } = await sortFiles(given, platform, { limits, signal });
+  if (!prefixes) return readDicom(files, platform, options);
   let plan = planRead(prefixes, limits);
   if (plan.start === undefined) {
     for (const [i, file] of files.entries()) prefixes[i] = await readPrefix(file, longPrefixBytes, signal);
@@ -115,7 +112,7 @@ export async function readVolume(
     if (plan.start === undefined) {
       throw new TomaatError(
         'BAD_HEADER',
-        `The header does not end within ${longPrefixBytes} bytes: write the file again without its extra fields`,
+        `The header does not end within ${longPrefixBytes} bytes. Write the file again without its extra fields`,
       );
     }
   }
@@ -130,12 +127,12 @@ export async function readVolume(
   const sink = createVoxelSink(plan, frame);
   let seen = 0;
   const end = skip + header.storedBytes;
-  // Of numbers written as text none is padding.
+  // Numbers as text have no padding.
   const paddingBytes = layout.encoding === 'text' ? 0 : maxPaddingBytes;
   await readDecoded(plan, file, platform, signal, (chunk) => {
     if (seen + chunk.length > end + paddingBytes) {
       throw surplusVoxels(
-        `More than ${paddingBytes} bytes follow the ${header.storedBytes} bytes of voxels that the header asks for`,
+        `More than ${paddingBytes} bytes follow the ${header.storedBytes} bytes of voxels that the header states`,
         header,
       );
     }
@@ -150,7 +147,7 @@ export async function readVolume(
   if (seen < end) {
     throw new TomaatError(
       'BAD_VOXELS',
-      `The voxel data ends after ${Math.max(0, seen - skip)} of the ${header.storedBytes} bytes that the header promises: the file is cut off, send it again`,
+      `The voxel data ends after ${Math.max(0, seen - skip)} of the ${header.storedBytes} bytes that the header promises: the file is cut off. Send it again`,
     );
   }
   sink.finish();
@@ -180,19 +177,19 @@ function chooseFrame(frames: number, frame: number | 'all' | undefined): number 
     if (frames === 1) return 0;
     throw new TomaatError(
       'FRAME_NEEDED',
-      `The volume is 4-D with ${frames} frames: choose one with frame, from 0 to ${frames - 1}: an option of predict() and readVolume(), ?frame=0 to ?frame=${frames - 1} in an address, --frame on the command line`,
+      `The volume is 4-D with ${frames} frames. Choose one with frame, from 0 to ${frames - 1}: an option of predict() and readVolume(), ?frame=0 to ?frame=${frames - 1} in an address, --frame on the command line`,
       {
         detail: { frames },
       },
     );
   }
   if (frame === 'all' || (Number.isInteger(frame) && frame >= 0 && frame < frames)) return frame;
-  throw new TomaatError('BAD_INPUT', `The volume has no frame ${frame}: choose one from 0 to ${frames - 1}`, {
+  throw new TomaatError('BAD_INPUT', `The volume has no frame ${frame}. Choose one from 0 to ${frames - 1}`, {
     detail: { frames },
   });
 }
 
-/** Hands every decoded byte from the start of the voxels' encoding to `take`. */
+/** Passes every decoded byte from the start of the voxels' encoding to `take`. */
 async function readDecoded(
   plan: Plan,
   file: SourceFile,
@@ -226,13 +223,13 @@ async function readDecoded(
     const reason = error instanceof Error ? error.message : String(error);
     throw new TomaatError(
       'BAD_VOXELS',
-      `The ${compression} data of the voxels is damaged or cut off (${reason}): send the file again`,
+      `The ${compression} data of the voxels is damaged or cut off (${reason}). Send the file again`,
       { cause: error },
     );
   }
 }
 
-/** Bytes that the file decodes to, where the voxels are the last of them. Gives up where it can no longer be a header. */
+/** The decoded length of a file that ends with the voxels. Fails as soon as the rest cannot be a header. */
 async function decodedLength(
   plan: Plan,
   file: SourceFile,
@@ -245,21 +242,21 @@ async function decodedLength(
     if (total > plan.header.storedBytes + longPrefixBytes) {
       throw new TomaatError(
         'BAD_VOXELS',
-        `More than ${longPrefixBytes} bytes stand before the voxels: send the original file`,
+        `More than ${longPrefixBytes} bytes precede the voxels. Send the original file`,
       );
     }
   });
   if (total < plan.header.storedBytes) {
     throw new TomaatError(
       'BAD_VOXELS',
-      `The voxel data ends after ${total} of the ${plan.header.storedBytes} bytes that the header promises: the file is cut off, send it again`,
+      `The voxel data ends after ${total} of the ${plan.header.storedBytes} bytes that the header promises: the file is cut off. Send it again`,
     );
   }
   return total;
 }
 
 /**
- * The bytes of a volume as a file, in pieces. No text of any input is copied into the header: what it says comes from the
+ * The bytes of a volume as a file, in pieces. No text of any input is copied into the header: its content comes from the
  * volume and the options.
  *
  * @throws TomaatError BAD_INPUT, when the voxels do not fit the size, or the affine cannot be written; NOT_ACCEPTABLE, when
@@ -275,7 +272,7 @@ export async function* writeVolume(
   if (volume.voxels.length !== expected) {
     throw new TomaatError(
       'BAD_INPUT',
-      `The volume has ${volume.voxels.length} voxels, but its size and components ask for ${expected}: give all of them`,
+      `The volume has ${volume.voxels.length} voxels, but its size and components require ${expected}. Give all of them`,
     );
   }
   checkAffine(volume.affine, 'The affine of the volume to write');

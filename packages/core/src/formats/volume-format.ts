@@ -4,19 +4,19 @@ import type { FileGeometry } from './file-geometry.ts';
 import type { HeaderBytes, ParsedHeader, ReadLimits } from './header.ts';
 import type { Found } from './identifying-found.ts';
 
-/** What a row of the table of volume formats (table.ts) says of a format. */
+/** A row of the table of volume formats (table.ts). */
 export interface VolumeFormatRow {
-  /** What people call it. */
+  /** Its usual name. */
   readonly name: string;
-  /** Each value that `VolumeHeader.format` has for its files, and what people call that. */
+  /** Each value that `VolumeHeader.format` has for its files, with its usual name. */
   readonly versions: Readonly<Record<string, string>>;
-  /** None is needed: a file is recognised by its bytes alone. With a leading dot, lower case; none is the end of another. */
+  /** Optional: a file is recognised by its bytes alone. With a leading dot, lower case; none may be the end of another. */
   readonly endings: readonly FileEnding[];
-  /** How a header in a file of its own (`holds: 'header'`) is brought together with its voxels. */
+  /** How a separate header (`holds: 'header'`) is combined with its voxels. */
   readonly detached?: 'same stem' | DataFileField;
-  /** What `matches` goes by. Formats with a magic number are tried first, those with words of text last. */
+  /** The basis of `matches`. Formats with a magic number are tried first, those with words of text last. */
   readonly clue: Clue;
-  /** Whether the first bytes of a file, unpacked, begin like a header of this format; the rest may be wrong. */
+  /** Whether the first bytes of a file, decompressed, begin like a header of this format; the rest may be wrong. */
   matches(bytes: Uint8Array): boolean;
   /** Whether the first 256 bytes (less of a shorter file) begin like this format, and no base64 text can begin like that. */
   unlikeBase64(bytes: Uint8Array): boolean;
@@ -33,7 +33,7 @@ export type FileEnding = {
   readonly ending: `.${string}`;
 } & (
   | {
-      /** A header and its voxels in one file. One that ends in .gz is packed as a whole. */
+      /** A header and its voxels in one file. One that ends in .gz is compressed as a whole. */
       readonly holds: 'volume';
       readonly mediaType: `application/${string}`;
     }
@@ -42,11 +42,11 @@ export type FileEnding = {
 
 /** A header that names the file of its voxels, which may have any name. */
 export interface DataFileField {
-  /** What the field is called. */
+  /** The name of the field. */
   readonly field: string;
   /** The beginning of its line in the header. */
   readonly line: RegExp;
-  /** How such files mostly end, unpacked. */
+  /** The usual extensions of such files, uncompressed. */
   readonly endings: readonly `.${string}`[];
 }
 
@@ -67,30 +67,30 @@ export interface ManyHeaders {
 
 /** Where a header may say whose scan it is. */
 export interface HeaderText {
-  /** How many bytes of an unpacked file hold all its text, told by its first 4096. */
+  /** How many bytes of a decompressed file contain all its text, from its first 4096. */
   length(start: Uint8Array): number;
   find(header: Uint8Array<ArrayBuffer>, file: HeaderFile): Found | Promise<Found>;
 }
 
 export interface HeaderFile {
   readonly name: string;
-  /** Whether the bytes at hand are the whole file. */
+  /** Whether the given bytes are the whole file. */
   readonly whole: boolean;
-  /** The name that the header shall have for the file of its voxels. */
+  /** The new name in the header for the file of its voxels. */
   dataFile(name: string): string;
 }
 
 export interface WriteOptions {
   /**
-   * What the header of the input stated (VolumeHeader.geometry): the file states the same again where it is of the same format
-   * and the volume lies on that grid. It states the affine in mm otherwise.
+   * The geometry from the header of the input (VolumeHeader.geometry): the file repeats it if it is of the same format
+   * and the volume is on that grid. Otherwise it states the affine in mm.
    */
   geometry?: FileGeometry;
   /** One line for the header; anything but printable ASCII becomes a space. */
   description?: string;
-  /** 'label': the header says that the voxels are labels, where the format has a word for it. */
+  /** 'label': the header says that the voxels are labels, if the format has a word for it. */
   intent?: 'label';
-  /** Names and "#rrggbb" colours of the labels; only NRRD has a place for them. */
+  /** Names and "#rrggbb" colours of the labels; only NRRD can store them. */
   labels?: readonly { value: number; name: string; color?: string }[];
   /** Compression from 1 (default; the fastest) to 9; 0 stores MetaImage and NRRD raw. `nii` is never compressed. */
   level?: number;
@@ -98,10 +98,10 @@ export interface WriteOptions {
 
 export interface WriterOptions extends WriteOptions {
   level: number;
-  /** Whether the file's ending says that it is packed with gzip as a whole. */
+  /** Whether the file's extension says that it is compressed with gzip as a whole. */
   packed: boolean;
 }
 
-/** Whether a name has an ending, in any case. */
+/** Whether a name has this extension, in upper or lower case. */
 export const hasEnding = (name: string, ending: string): boolean =>
   name.slice(-ending.length).toLowerCase() === ending;

@@ -87,7 +87,7 @@ describe('planRead()', () => {
     for (const text of [mha(), nrrd()])
       expect(refusal(fileOf('a.mha', gzip(text)))).toMatchObject({
         code: 'UNSUPPORTED_FORMAT',
-        message: expect.stringContaining('unpack it first'),
+        message: expect.stringContaining('Decompress it first'),
       });
     expect(plan(fileOf('a', gzip(nifti())))).toMatchObject({
       file: 0,
@@ -177,7 +177,7 @@ describe('planRead() of two files', () => {
   });
 
   it.each<[string, FilePrefix[], string]>([
-    ['no image', [pair('b.hdr')], 'send it together with its .img file'],
+    ['no image', [pair('b.hdr')], 'Send it together with its .img file'],
     ['two images of other names', [pair('b.hdr'), image('a.img'), image('c.img')], 'its .img file'],
     ['one image too many', [pair('b.hdr'), image('a.img'), image('b.img')], 'A .img file does not belong'],
     ['voxels of another format', [pair('b.hdr'), image('b.raw')], 'its .img file'],
@@ -220,7 +220,7 @@ describe('planRead() of lengths', () => {
     for (const extra of [need, need + 15]) expect(plan(at(text, extra)).start).toBe(text.length);
     const short = refusal(at(text, need - 1));
     expect(short).toMatchObject({ code: 'BAD_VOXELS', message: expect.stringContaining('cut off') });
-    expect(short.message).toContain(`has ${stored - 1} bytes of voxels, but its header asks for ${stored}:`);
+    expect(short.message).toContain(`has ${stored - 1} bytes of voxels, but its header states ${stored}:`);
     expect(refusal(at(text, need + 16))).toMatchObject({
       code: 'BAD_VOXELS',
       message: expect.stringContaining('has 16 bytes after the 48 bytes of voxels'),
@@ -269,7 +269,7 @@ describe('planRead() of lengths', () => {
     expect(plan(at(text, 500_000))).toMatchObject({ compression: 'gzip' });
     expect(refusal(at(text, 99))).toMatchObject({
       code: 'BAD_VOXELS',
-      message: expect.stringContaining('has 99 compressed bytes, which cannot unpack to the 103200'),
+      message: expect.stringContaining('has 99 compressed bytes, which cannot decompress to the 103200'),
     });
   });
 

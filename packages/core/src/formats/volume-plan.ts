@@ -24,7 +24,7 @@ import {
 } from './table.ts';
 import type { VolumeFormatRow } from './volume-format.ts';
 
-/** The first bytes of a file: the whole file, or 64 KiB at least. */
+/** The first bytes of a file: the whole file, or at least 64 KiB. */
 export interface FilePrefix {
   name: string;
   renamed?: boolean;
@@ -32,25 +32,25 @@ export interface FilePrefix {
   sizeBytes?: number;
 }
 
-/** As many first bytes of a file hold its header, unless it has many fields of text. */
+/** So many first bytes of a file contain its header, unless it has many fields of text. */
 export const prefixBytes = 65536;
-/** No byte of deflate unpacks to more than this: a repeated copy of 258 bytes takes two bits. */
+/** No byte of deflate decompresses to more than this: a repeated copy of 258 bytes takes two bits. */
 const largestRatio = 1032;
 
-/** What one read of files needs: the header, and where in which file the voxels are. */
+/** The plan for reading files: the header, and the file and offset of the voxels. */
 export interface Plan extends ParsedHeader<VolumeFormat, VolumeExtension> {
   file: number;
   compression: 'none' | 'gzip' | 'zlib';
-  /** First byte of the encoded voxels; undefined when the header is longer than the bytes at hand. */
+  /** First byte of the encoded voxels; undefined if the header is longer than the given bytes. */
   start: number | undefined;
 }
 
-/** Finds out from the first bytes of its files how a volume is read, and checks all that they can tell. */
+/** Determines from the first bytes of its files how to read a volume, and checks everything in them. */
 export function planRead(files: readonly FilePrefix[], limits: ReadLimits): Plan {
   if (files.length === 0)
-    throw new TomaatError('BAD_INPUT', 'No file was given: send the file or files of one volume');
+    throw new TomaatError('BAD_INPUT', 'No file was given. Send the file or files of one volume');
   const heads = files.map(headOf);
-  // Of a pair the header goes first: raw voxels may begin like anything.
+  // In a pair the header comes first: raw voxels may begin with any bytes.
   const order = files
     .map((_, i) => i)
     .sort((a, b) => Number(isHeaderName(files[b].name)) - Number(isHeaderName(files[a].name)));
@@ -60,7 +60,7 @@ export function planRead(files: readonly FilePrefix[], limits: ReadLimits): Plan
     if (heads[i].gzip && !isPackable(format)) {
       throw new TomaatError(
         'UNSUPPORTED_FORMAT',
-        `The ${kindOf(files[i])} is packed with gzip as a whole: unpack it first`,
+        `The ${kindOf(files[i])} is compressed with gzip as a whole. Decompress it first`,
       );
     }
     if (format.reads.from === 'many headers') {
@@ -85,28 +85,28 @@ const isHeaderName = (name: string) => endingOf(name)?.holds === 'header';
 function headOf({ name, prefix, sizeBytes }: FilePrefix): HeaderBytes {
   const whole = sizeBytes === undefined ? prefix.length < prefixBytes : prefix.length >= sizeBytes;
   const gzip = isGzip(prefix);
-  // A NIfTI header takes 540 bytes, and no other format is read out of a gzip member.
+  // A NIfTI header takes 540 bytes, and no other format may be inside a gzip member.
   return { name, bytes: gzip ? inflatePrefix(prefix, 4096) : prefix, gzip, whole };
 }
 
 function unknownFormat(file: FilePrefix, head: HeaderBytes): TomaatError {
   if (file.prefix.length === 0)
-    return new TomaatError('UNKNOWN_FORMAT', `The ${kindOf(file)} is empty: send it again`);
+    return new TomaatError('UNKNOWN_FORMAT', `The ${kindOf(file)} is empty. Send it again`);
   const advice = strangerAdvice(head.bytes, head.gzip);
   if (advice) return new TomaatError('UNSUPPORTED_FORMAT', `The ${kindOf(file)} is ${advice}`);
   if (head.gzip && head.bytes.length < 540) {
     return new TomaatError(
       'UNKNOWN_FORMAT',
-      `The ${kindOf(file)} is packed with gzip, but damaged or too short to hold a volume: send it again`,
+      `The ${kindOf(file)} is compressed with gzip, but damaged or too short for a volume. Send it again`,
     );
   }
   return new TomaatError(
     'UNKNOWN_FORMAT',
-    `The ${kindOf(file)} does not begin like a ${formatList} file: send a volume in one of these formats`,
+    `The ${kindOf(file)} does not begin like a ${formatList} file. Send a volume in one of these formats`,
   );
 }
 
-/** Finds the file with the voxels among those given, and checks what lengths can tell. */
+/** Finds the file with the voxels among the given ones, and checks the lengths. */
 function placeVoxels(
   format: VolumeFormatRow,
   parsed: ParsedHeader<VolumeFormat, VolumeExtension>,
@@ -120,7 +120,7 @@ function placeVoxels(
   if (unused) {
     throw new TomaatError(
       'BAD_INPUT',
-      `A ${kindOf(unused)} does not belong to the volume of the ${kindOf(files[headerFile])}: send it as another input, or not at all`,
+      `A ${kindOf(unused)} does not belong to the volume of the ${kindOf(files[headerFile])}. Send it as another input, or not at all`,
     );
   }
   const file = files[index];
@@ -152,7 +152,7 @@ function findDataFile(
     if (found) return found.i;
     throw new TomaatError(
       'BAD_INPUT',
-      `The ${kindOf(files[headerFile])} is the header of a NIfTI pair: send it together with its .img file`,
+      `The ${kindOf(files[headerFile])} is the header of a NIfTI pair. Send it together with its .img file`,
     );
   }
   const found =
@@ -162,11 +162,11 @@ function findDataFile(
   if (others.length === 1 && files[others[0].i].renamed) return others[0].i;
   throw new TomaatError(
     'BAD_INPUT',
-    `The header names a ${kindOf(wanted)} with the voxels, and none of that name was sent: send both files together, under the names that they have`,
+    `The header names a ${kindOf(wanted)} with the voxels, but no file of that name was sent. Send both files together, under their original names`,
   );
 }
 
-/** The offset of the encoded voxels, behind the lines to skip. */
+/** The offset of the encoded voxels, after the lines to skip. */
 function startOfVoxels(
   { offset, skipLines, skip, encoding }: StoredLayout,
   { prefix, sizeBytes }: FilePrefix,
@@ -178,7 +178,7 @@ function startOfVoxels(
     if (newline < 0)
       throw new TomaatError(
         'BAD_HEADER',
-        `NRRD field "line skip" is ${skipLines}, but there are not as many lines near the start: write the file again`,
+        `NRRD field "line skip" is ${skipLines}, but there are fewer lines near the start. Write the file again`,
       );
     at = newline + 1;
   }
@@ -186,7 +186,7 @@ function startOfVoxels(
   if (sizeBytes !== undefined && first > sizeBytes) {
     throw new TomaatError(
       'BAD_VOXELS',
-      `The header says that the voxels begin at byte ${first}, but the file has ${sizeBytes}: it is cut off, send it again`,
+      `The header says that the voxels begin at byte ${first}, but the file has ${sizeBytes}: it is cut off. Send it again`,
     );
   }
   return at;
@@ -214,32 +214,32 @@ function checkLength(
   const need = header.storedBytes + skip;
   if (layout.encodedBytes !== undefined && encoded < layout.encodedBytes) {
     fault(
-      `holds ${encoded} of the ${layout.encodedBytes} bytes of compressed voxels that its header states: it is cut off, send it again`,
+      `holds ${encoded} of the ${layout.encodedBytes} bytes of compressed voxels that its header states: it is cut off. Send it again`,
     );
   }
   if (layout.encoding === 'text') {
     const least = 2 * (header.storedBytes / bytesPerVoxel(header.voxelType)) - 1 + skip;
     if (encoded < least)
-      fault(`has ${encoded} bytes of text, too few for its voxels: it is cut off, send it again`);
+      fault(`has ${encoded} bytes of text, too few for its voxels: it is cut off. Send it again`);
   } else if (compression !== 'none') {
     if (encoded * largestRatio < need) {
       fault(
-        `has ${encoded} compressed bytes, which cannot unpack to the ${need} that its header asks for: it is cut off, send it again`,
+        `has ${encoded} compressed bytes, which cannot decompress to the ${need} that its header states: it is cut off. Send it again`,
       );
     }
   } else if (encoded < need) {
     fault(
-      `has ${Math.max(0, encoded - skip)} bytes of voxels, but its header asks for ${header.storedBytes}: it is cut off, send it again`,
+      `has ${Math.max(0, encoded - skip)} bytes of voxels, but its header states ${header.storedBytes}: it is cut off. Send it again`,
     );
   } else if (encoded > need + maxPaddingBytes && typeof layout.skip === 'number') {
     throw surplusVoxels(
-      `The ${kindOf(file)} has ${encoded - need} bytes after the ${header.storedBytes} bytes of voxels that its header asks for`,
+      `The ${kindOf(file)} has ${encoded - need} bytes after the ${header.storedBytes} bytes of voxels that its header states`,
       header,
     );
   }
 }
 
-/** More follows the voxels than padding. The file may be whole all the same, and nobody has another one to send then. */
+/** More than padding follows the voxels. The file may still be complete, and the user then has no other one to send. */
 export function surplusVoxels(what: string, { format }: { format: VolumeFormat }): TomaatError {
   return new TomaatError(
     'BAD_VOXELS',

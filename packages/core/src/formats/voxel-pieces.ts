@@ -2,9 +2,9 @@ import type { Bytes } from '../platform.ts';
 import { bytesPerVoxel, type Volume, type Voxels, voxelCount, voxelTypeOf } from '../volume.ts';
 import { ownedBytes } from './header.ts';
 
-/** What the writers of all formats share: voxels as streams of bytes, and pieces of bytes put together. */
+/** Shared by the writers of all formats: voxels as streams of bytes, and joining pieces of bytes. */
 
-/** Files are written and given out in pieces of this length. */
+/** Files are written and returned in pieces of this length. */
 export const pieceBytes = 2 ** 18;
 
 export async function* chained(first: Bytes, rest: AsyncIterable<Bytes>): AsyncIterable<Bytes> {

@@ -338,7 +338,7 @@ describe('textToBytes()', () => {
     for (const word of [below, above])
       await expect(read(type, word)).rejects.toMatchObject({
         code: 'BAD_VOXELS',
-        message: expect.stringContaining(`"${word}", which is no ${type}`),
+        message: expect.stringContaining(`"${word}", which is not a valid ${type}`),
       });
   });
 

@@ -16,14 +16,14 @@ export interface VoxelSink {
   readonly components: number;
   /** Takes the next decoded bytes, never more than `storedBytes` in all. */
   push(chunk: Uint8Array): void;
-  /** To be called after the last byte. */
+  /** Call it after the last byte. */
   finish(): void;
 }
 
 /**
  * The type that voxels of `stored` become under value = slope × stored + intercept: float32 where its rounding
  * stays below 1/16 of a step between stored values (which holds for 8 and 16 bits unless the intercept is huge)
- * or where float32 is what is stored; else float64.
+ * or if the stored type is float32; otherwise float64.
  */
 export function scaledType(stored: VoxelType, slope: number, intercept: number): VoxelType {
   const ranges: Partial<Record<VoxelType, [number, number]>> = {
@@ -45,8 +45,8 @@ export function scaledType(stored: VoxelType, slope: number, intercept: number):
 
 /**
  * Collects the decoded bytes of a file into voxels of the machine's byte order, x fastest and the component
- * slowest, scaled where the header says so. Of a 4-D file only `frame` is kept; with 'all' the component index is
- * frame × components + component. The one allocation of the file's size is made here.
+ * slowest, scaled if the header says so. Of a 4-D file only `frame` is kept; with 'all' the component index is
+ * frame × components + component. This is the only allocation of the file's size.
  */
 export function createVoxelSink({ header, layout }: ParsedHeader, frame: number | 'all'): VoxelSink {
   const type = header.voxelType;
@@ -60,14 +60,14 @@ export function createVoxelSink({ header, layout }: ParsedHeader, frame: number 
   } catch (cause) {
     throw new TomaatError(
       'TOO_MANY_VOXELS',
-      `No memory for ${planeVoxels * components} voxels of ${outputType}: crop or resample the volume`,
+      `There is not enough memory for ${planeVoxels * components} voxels of ${outputType}. Crop or resample the volume`,
       { cause },
     );
   }
   const swap = layout.encoding !== 'text' && layout.bigEndian !== machineIsBigEndian;
   const innerCount = layout.inner.reduce((n, axis) => n * axis.count, 1);
 
-  /** Where the values at an inner and an outer index go, or -1 when they are not kept. */
+  /** The destination of the values at an inner and an outer index, or -1 if they are not kept. */
   function planeOf(inner: number, outer: number): number {
     const index = { component: 0, frame: 0 };
     const split = (axes: readonly ExtraAxis[], rest: number) => {
@@ -159,8 +159,8 @@ export function createVoxelSink({ header, layout }: ParsedHeader, frame: number 
 }
 
 /**
- * Where the value at a place of a stored array goes, or -1 when it is not kept: for arrays with another axis between those of
- * space.  */
+ * The destination of the value at a position of a stored array, or -1 if it is not kept: for arrays with another axis
+ * between spatial ones. */
 function placesOf(
   order: readonly StoredAxis[],
   frame: number | 'all',
@@ -171,7 +171,7 @@ function placesOf(
   const axes = order.map(({ role, count }) => {
     const step = role === 'space' ? voxels : role === 'component' ? planeVoxels : planeVoxels * components;
     if (role === 'space') voxels *= count;
-    // Of the chosen frame the place is that of its component.
+    // In the chosen frame the position is that of its component.
     return { count, step: role === 'frame' && frame !== 'all' ? 0 : step, isFrame: role === 'frame' };
   });
   return (stored) => {
@@ -187,7 +187,7 @@ function placesOf(
   };
 }
 
-/** Copies every `step`-th value from `from` up to `end` to consecutive places from `to`. */
+/** Copies every `step`-th value from `from` up to `end` to consecutive positions from `to`. */
 type Store = (from: number, end: number, step: number, to: number) => void;
 
 /** Values as bit patterns, so that no NaN changes. */
@@ -289,7 +289,7 @@ function encodeNumbers(text: string, type: VoxelType): Uint8Array {
       if (values instanceof BigInt64Array || values instanceof BigUint64Array) values[i] = value;
       else values[i] = Number(value);
     } else {
-      // The C standard also has NaN with something in brackets behind it, and old compilers write 1.#QNAN.
+      // The C standard also allows NaN with something in brackets after it, and old compilers write 1.#QNAN.
       const isSpecial = /^[+-]?(nan(\(\w*\))?|1\.#[qs]nan|inf(inity)?)$/i.test(word);
       const value = isSpecial ? specialNumber(word) : parseDecimal(word);
       if (Number.isNaN(value) && !isSpecial) throw badNumber(word, type);
@@ -307,6 +307,6 @@ function specialNumber(word: string): number {
 function badNumber(word: string, type: VoxelType): TomaatError {
   return new TomaatError(
     'BAD_VOXELS',
-    `Among the voxels is ${shownValue(word)}, which is no ${type}: write the file again`,
+    `One of the voxels is ${shownValue(word)}, which is not a valid ${type}. Write the file again`,
   );
 }

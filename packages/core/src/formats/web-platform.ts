@@ -2,9 +2,9 @@ import type { Compression, Platform } from '../platform.ts';
 import { type ByteInput, crc32, endsEarly, inflateSource, unpackMember } from './inflate-members.ts';
 
 /**
- * The platform of a browser (and of any runtime with the Compression Streams standard). It knows one level of
- * compression: `level` has no effect. Where the browser's own stream gives up, as all do at a second gzip member, the library
- * pako unpacks the data, which is loaded then: about two thirds as fast, and on the thread that calls.
+ * The platform of a browser (and of any runtime with the Compression Streams standard). It has one level of
+ * compression: `level` has no effect. If the browser's own stream fails, as all do at a second gzip member, the library
+ * pako is loaded and decompresses the data: about two thirds as fast, and on the calling thread.
  */
 export const webPlatform: Platform = {
   inflate: (source, compression) =>
@@ -32,12 +32,12 @@ function inputOf(source: AsyncIterable<Uint8Array>): ClosableInput {
       const step = await iterator.next();
       return step.done ? undefined : step.value;
     },
-    // Nobody waits for it: a source that hangs must not hold up its reader.
+    // Not awaited: a source that hangs must not block its reader.
     close: () => void Promise.resolve(iterator.return?.()).catch(() => undefined),
   };
 }
 
-/** What the stream makes of the input, which is read no faster than the output is taken. */
+/** The stream's output for the input, which is read no faster than the output is consumed. */
 async function* through(input: ClosableInput, stream: GenericTransformStream): AsyncGenerator<Uint8Array> {
   const writer: WritableStreamDefaultWriter<Uint8Array> = stream.writable.getWriter();
   const reader: ReadableStreamDefaultReader<Uint8Array> = stream.readable.getReader();
@@ -53,7 +53,7 @@ async function* through(input: ClosableInput, stream: GenericTransformStream): A
       await writer.write(chunk);
     }
   }
-  // A fault of the source has to reach whoever waits for output.
+  // An error of the source must reach the reader of the output.
   const feeding = feed().catch(async (error: unknown) => {
     await writer.abort(error).catch(() => undefined);
     throw error;
@@ -103,7 +103,7 @@ async function* unpackByPako(input: ByteInput, wrapper: 'deflate-raw' | 'zlib'):
       input.unread(stream.input.subarray(stream.next_in, stream.next_in + stream.avail_in));
       return;
     }
-    // A full output may leave more to come without any input.
+    // After a full output, more may follow without any input.
     isHungry = stream.avail_out > 0;
   }
 }

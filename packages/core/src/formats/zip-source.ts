@@ -56,7 +56,7 @@ export async function createZipSource(file: SourceFile, maxPieceBytes: number): 
       const bytes = Math.max(0, Math.min(length, size - offset));
       if (bytes > maxPieceBytes) {
         throw badHeader(
-          `The zip archive has a directory of ${bytes} bytes, and ${maxPieceBytes} are read: pack the files of one series, under short names`,
+          `The zip archive has a directory of ${bytes} bytes, and ${maxPieceBytes} are read. Pack the files of one series, under short names`,
         );
       }
       const found = new Uint8Array(bytes);

@@ -69,7 +69,7 @@ describe.each(platforms)('openZip() with %s', (_name, platform) => {
       const [file] = await open(bytes.with(60_000, bytes[60_000] ^ 16), undefined, platform);
       const { code, message } = await refusal(collectBytes(file.open()));
       expect(code).toBe('BAD_VOXELS');
-      expect(message).toMatch(/“x” in the zip archive is damaged.*pack the files again/);
+      expect(message).toMatch(/File 1 of the zip archive is damaged.*Pack the files again/);
     }
     for (const unpacked of [ramp.length - 1, ramp.length + 1, 5]) {
       const [file] = await open(zipOf([{ name: 'x', data: ramp, sizes: { unpacked } }]), undefined, platform);
@@ -165,9 +165,7 @@ describe('openZip()', () => {
       ['file-2.mhd', true],
       ['file-3.raw', true],
     ]);
-    expect((await refusal(collectBytes(files[2].open()))).message).toMatch(
-      /^“file-3.raw” in the zip archive/,
-    );
+    expect((await refusal(collectBytes(files[2].open()))).message).toMatch(/^File 3 of the zip archive/);
   });
 
   it('refuses an archive of folders alone, or of nothing', async () => {
@@ -176,23 +174,24 @@ describe('openZip()', () => {
   });
 
   it.each<[string, Parameters<typeof zipOf>[0][number], RegExp]>([
-    ['encrypted', { name: 'x', data: few, flags: 0x801 }, /“x”.*encrypted: pack the files again without/],
+    [
+      'encrypted',
+      { name: 'x', data: few, flags: 0x801 },
+      /File 2 of the zip.*encrypted. Pack the files again without/,
+    ],
     ['a link', { name: 'x', data: few, mode: 0o120777 }, /link or a device/],
     ['a device', { name: 'x', data: few, mode: 0o060666 }, /link or a device/],
-    ['an archive in it', { name: 'a/inner.ZIP', data: few }, /“inner.ZIP”.*is an archive itself/],
+    [
+      'an archive in it',
+      { name: 'a/inner.ZIP', data: few },
+      /File 2 of the zip archive is an archive itself/,
+    ],
     ['bzip2', { name: 'x', data: few, method: 12, packed: few }, /method 12/],
     ['deflate64', { name: 'x', data: few, method: 9, packed: few }, /method 9/],
   ])('refuses %s by name', async (_, entry, message) => {
     const refused = await refusal(open(zipOf([{ name: 'good', data: ramp }, entry])));
     expect(refused.code).toBe('UNSUPPORTED_FORMAT');
     expect(refused.message).toMatch(message);
-  });
-
-  it('says nothing of a name that a terminal would obey', async () => {
-    const name = `${'\u001b[31m'}a${'\u202e'}b${'x'.repeat(500)}`;
-    const { message } = await refusal(open(zipOf([{ name, data: few, mode: 0o120777 }])));
-    expect(message).not.toMatch(/[\p{Cc}\p{Cf}]/u);
-    expect(message.length).toBeLessThan(200);
   });
 
   it('refuses a split archive, one cut off anywhere, and one with a broken directory', async () => {
@@ -241,7 +240,7 @@ describe('openZip() refuses bombs before it unpacks a byte', () => {
     expect(bytes.length).toBeLessThan(50_000);
     const { code, message } = await refusal(open(bytes));
     expect(code).toBe('BAD_HEADER');
-    expect(message).toMatch(/lies within another file of the zip archive/);
+    expect(message).toMatch(/File \d+ of the zip archive lies within another of its files/);
   });
 
   it('entries whose headers lie in the data of the one before', async () => {
@@ -261,6 +260,14 @@ describe('openZip() refuses bombs before it unpacks a byte', () => {
       },
     ]);
     expect(await refusal(open(bytes))).toMatchObject({ code: 'BAD_HEADER' });
+  });
+
+  it('entries that reach beyond the archive', async () => {
+    const packed = 20 * 2 ** 20;
+    const bytes = zipOf([{ name: 'x', packed: kernel, sizes: { packed, unpacked: 2 ** 30 } }]);
+    const { code, message } = await refusal(open(bytes));
+    expect(code).toBe('BAD_HEADER');
+    expect(message).toMatch(/^File 1 of the zip archive ends behind the archive/);
   });
 
   it('a quine, which holds itself: the archive in it is refused by its name', async () => {

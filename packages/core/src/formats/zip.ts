@@ -58,27 +58,25 @@ export async function openZip(
   const entries: FileEntry[] = [];
   const directory = await readDirectory(reader.getEntriesGenerator(), source);
   for (const entry of directory) {
-    const name = lastPart(entry.filename);
     if (entry.directory || isAddedBySystem(entry.filename)) continue;
-    checkEntry(entry, name);
+    checkEntry(entry, entries.length);
     entries.push(entry);
   }
   if (entries.length === 0) {
     throw new TomaatError(
       'BAD_INPUT',
-      `The ${kindOf(file)} holds no files: send one with the files of a volume`,
+      `The ${kindOf(file)} holds no files. Send one with the files of a volume`,
     );
   }
-  checkOverlap(entries);
+  checkOverlap(entries, source.size);
   checkTotal(entries, source.size, limits);
-  return entries.map((entry, i) => {
+  return entries.map((entry, index) => {
     const given = lastPart(entry.filename);
-    const name = file.renamed ? `file-${i + 1}${fileEnding(given)}` : given;
     return {
-      name,
+      name: file.renamed ? `file-${index + 1}${fileEnding(given)}` : given,
       renamed: file.renamed,
       sizeBytes: entry.uncompressedSize,
-      open: (start) => readEntry({ entry, name, source, platform }, start),
+      open: (start) => readEntry({ entry, index, source, platform }, start),
     };
   });
 }
@@ -91,7 +89,7 @@ async function readDirectory(found: AsyncIterable<Entry>, source: ZipSource): Pr
       if (entries.length <= maxZipEntries) continue;
       throw new TomaatError(
         'BAD_INPUT',
-        `The zip archive has more than ${maxZipEntries} entries: send the files of one series`,
+        `The zip archive has more than ${maxZipEntries} entries. Send the files of one series`,
       );
     }
     return entries;
@@ -124,24 +122,25 @@ const isOfUnix = (entry: Entry) => entry.versionMadeBy >> 8 === 3;
 const deflate = 8;
 const stored = 0;
 
-function checkEntry(entry: FileEntry, name: string): void {
+function checkEntry(entry: FileEntry, index: number): void {
   const refuse = (what: string) => {
-    throw new TomaatError('UNSUPPORTED_FORMAT', `${shown(name)} in the zip archive ${what}`);
+    throw new TomaatError('UNSUPPORTED_FORMAT', `${nameOf(index)} ${what}`);
   };
-  if (entry.encrypted) refuse('is encrypted: pack the files again without a password');
+  if (entry.encrypted) refuse('is encrypted. Pack the files again without a password');
   const type = isOfUnix(entry) ? fileType(entry) : 0;
-  if (type !== 0 && type !== 8) refuse('is a link or a device, not a file: pack the files themselves');
-  if (/\.zip$/i.test(name)) refuse('is an archive itself: pack the files in it, not the archive');
+  if (type !== 0 && type !== 8) refuse('is a link or a device, not a file. Pack the files themselves');
+  if (/\.zip$/i.test(lastPart(entry.filename)))
+    refuse('is an archive itself. Pack the files in it, not the archive');
   const { compressionMethod, compressedSize, uncompressedSize } = entry;
   if (compressionMethod !== stored && compressionMethod !== deflate) {
     refuse(
-      `is compressed by method ${compressionMethod}: pack the files again with the usual method, deflate, or without compression`,
+      `is compressed by method ${compressionMethod}. Pack the files again with the usual method, deflate, or without compression`,
     );
   }
   const most = compressionMethod === stored ? compressedSize : compressedSize * largestRatio;
   if (uncompressedSize > most || (compressionMethod === stored && uncompressedSize !== compressedSize)) {
     throw badHeader(
-      `${shown(name)} in the zip archive cannot have ${uncompressedSize} bytes in ${compressedSize} compressed ones: the archive is damaged, pack the files again`,
+      `${nameOf(index)} cannot have ${uncompressedSize} bytes in ${compressedSize} compressed ones: the archive is damaged. Pack the files again`,
     );
   }
 }
@@ -152,62 +151,68 @@ function checkTotal(entries: readonly FileEntry[], zipBytes: number, { maxVoxels
   if (total > mostBytes) {
     throw new TomaatError(
       'UPLOAD_TOO_LARGE',
-      `The zip archive unpacks to ${total} bytes, more than the ${mostBytes} that are accepted: send the files of one series`,
+      `The zip archive unpacks to ${total} bytes, more than the ${mostBytes} that are accepted. Send the files of one series`,
       { detail: { maxUnpackedBytes: mostBytes } },
     );
   }
   if (total > smallTotalBytes && total > zipBytes * largestTotalRatio) {
     throw new TomaatError(
       'UPLOAD_TOO_LARGE',
-      `The zip archive unpacks to ${Math.round(total / zipBytes)} times its length, which files of images do not: send the files without packing them`,
+      `The zip archive unpacks to ${Math.round(total / zipBytes)} times its length, which files of images do not. Send the files without packing them`,
     );
   }
 }
 
-/** Refuses entries that share bytes: a small archive made so unpacks to terabytes. */
-function checkOverlap(entries: readonly FileEntry[]): void {
-  const sorted = [...entries].sort((a, b) => a.offset - b.offset);
-  for (const [i, { offset, compressedSize, rawFilename }] of sorted.entries()) {
+/** Refuses entries that share bytes, or reach beyond the archive: a small one made so unpacks to terabytes. */
+function checkOverlap(entries: readonly FileEntry[], zipBytes: number): void {
+  const sorted = entries
+    .map((entry, index) => ({ entry, index }))
+    .sort((a, b) => a.entry.offset - b.entry.offset);
+  for (const [i, { entry, index }] of sorted.entries()) {
+    const { offset, compressedSize, rawFilename } = entry;
     const end = offset + localHeaderBytes + rawFilename.length + compressedSize;
     const next = sorted[i + 1];
-    if (next && end > next.offset) {
+    if (next && end > next.entry.offset) {
       throw badHeader(
-        `${shown(lastPart(next.filename))} lies within another file of the zip archive: the archive is damaged, pack the files again`,
+        `${nameOf(next.index)} lies within another of its files: the archive is damaged. Pack the files again`,
+      );
+    }
+    if (end > zipBytes) {
+      throw badHeader(
+        `${nameOf(index)} ends behind the archive: it is cut off or damaged. Send it again, or pack the files again`,
       );
     }
   }
 }
 
-/** A name in a message: short, without what a terminal or a page would obey. */
-const shown = (name: string) => `“${[...name.replace(/[\p{Cc}\p{Cf}]/gu, '')].slice(0, 60).join('')}”`;
+/** What a file is called in messages: by its place among the files, for its name may tell whose scan it is. */
+const nameOf = (index: number) => `File ${index + 1} of the zip archive`;
 
 interface Place {
   readonly entry: FileEntry;
-  readonly name: string;
+  readonly index: number;
   readonly source: ZipSource;
   readonly platform: Platform;
 }
 
 /** First byte of an entry's data. Its own header is compared with the directory, and its place with those of others. */
-async function findData({ entry, name, source }: Place): Promise<number> {
+async function findData({ entry, index, source }: Place): Promise<number> {
   try {
     await entry.getData(new WritableStream(), { checkOverlappingEntryOnly: true });
     return entry.localDirectory!.dataOffset;
   } catch (error) {
-    throw translate(error, source, 'BAD_HEADER', inArchive(name));
+    throw translate(error, source, 'BAD_HEADER', nameOf(index));
   }
 }
 
-const inArchive = (name: string) => `${shown(name)} in the zip archive`;
-
 async function* readEntry(place: Place, start = 0): AsyncGenerator<Uint8Array> {
-  const { entry, name, source } = place;
+  const { entry, index, source } = place;
   try {
     const from = await findData(place);
     if (entry.compressionMethod === stored) yield* readStored(place, from, start);
     else yield* readDeflated(place, from, start);
   } catch (error) {
-    throw translate(error, source, 'BAD_VOXELS', inArchive(name));
+    throw translate(error, source, 'BAD_VOXELS', nameOf(index));
   }
 }
 
@@ -266,20 +271,20 @@ function translate(error: unknown, source: ZipSource, code: ErrorCode, what: str
   if (/split/i.test(reason)) {
     return new TomaatError(
       'UNSUPPORTED_FORMAT',
-      'The file is one part of a zip archive that was split: join the parts, or pack the files again as one archive',
+      'The file is one part of a zip archive that was split. Join the parts, or pack the files again as one archive',
       { cause: error },
     );
   }
   if (/encrypted/i.test(reason)) {
     return new TomaatError(
       'UNSUPPORTED_FORMAT',
-      'The zip archive is encrypted: pack the files again without a password',
+      'The zip archive is encrypted. Pack the files again without a password',
       { cause: error },
     );
   }
   return new TomaatError(
     code,
-    `${what} is damaged or cut off (${reason}): pack the files again, and send the new archive`,
+    `${what} is damaged or cut off (${reason}). Pack the files again, and send the new archive`,
     { cause: error },
   );
 }

@@ -1,7 +1,7 @@
 import type { Compression, Platform } from '../platform.ts';
 import { type ByteInput, type Crc32, crc32, inflateSource, unpackMember } from './inflate-members.ts';
 
-/** What is used of node:zlib, which core does not import: it is given by whoever runs in Node. */
+/** The part of node:zlib in use. Core does not import it: callers in Node pass it in. */
 export interface Zlib {
   createGzip(options: ZlibOptions): ZlibStream;
   createDeflate(options: ZlibOptions): ZlibStream;
@@ -9,7 +9,7 @@ export interface Zlib {
   createGunzip(options: ZlibOptions): ZlibStream;
   createInflate(options: ZlibOptions): ZlibStream;
   createInflateRaw(options: ZlibOptions): ZlibStream;
-  /** Node has it since 22.2; a slower one is used before. */
+  /** Node has it since 22.2; earlier versions use a slower one. */
   crc32?: Crc32;
 }
 interface ZlibOptions {
@@ -27,8 +27,8 @@ interface ZlibStream extends AsyncIterable<Uint8Array> {
 }
 
 /**
- * Bytes that zlib gives at a time: the more, the fewer turns of the event loop and of the thread pool per file; but for
- * small files the buffer itself is most of the cost. Two chunks tell them: the first may be a header alone.
+ * Bytes that zlib returns at once: the more, the fewer turns of the event loop and of the thread pool per file; but for
+ * small files the buffer itself is most of the cost. Two chunks identify them: the first may be only a header.
  */
 const chunkSizeFor = (bytes: number) => Math.min(2 ** 18, Math.max(2 ** 15, 8 * bytes));
 
@@ -79,8 +79,8 @@ async function* deflate(
 }
 
 /**
- * What the stream makes of the input, which is read no faster than the output is taken. Where the stream ends before the
- * input, what it did not take is put back.
+ * The stream's output for the input, which is read no faster than the output is consumed. If the stream ends before the
+ * input, the unused bytes are put back.
  */
 async function* through(
   input: ByteInput,
@@ -88,7 +88,7 @@ async function* through(
   options: ZlibOptions,
 ): AsyncGenerator<Uint8Array> {
   const start: Uint8Array[] = [];
-  /** Chunks that the stream may not have taken whole, each with the count of bytes up to its end. */
+  /** Chunks that the stream may not have used completely, each with the count of bytes up to its end. */
   const fed: { bytes: Uint8Array; end: number }[] = [];
   let given = 0;
   let ended = false;
@@ -104,7 +104,7 @@ async function* through(
     ...options,
     chunkSize: chunkSizeFor(start.reduce((sum, chunk) => sum + chunk.length, 0)),
   });
-  // Behind its last output the stream may still fail on input that it was given meanwhile, when nobody reads it any more.
+  // After its last output the stream may still fail on input given meanwhile, when nobody reads it any longer.
   let lateFault: Error | undefined;
   stream.once('error', (error) => {
     lateFault = error;
@@ -127,7 +127,7 @@ async function* through(
       if (!stream.write(chunk)) await drained();
     }
   }
-  // A fault of the source has to reach whoever waits for output.
+  // An error of the source must reach the reader of the output.
   const feeding = feed().catch((error: unknown) => {
     stream.destroy(error as Error);
   });

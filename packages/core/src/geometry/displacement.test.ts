@@ -57,7 +57,7 @@ describe('transformPoint()', () => {
 
   it('refuses a grid without three components', () => {
     expect(() => transformPoint({ kind: 'grid', displacement: patterned([3, 3, 3]) }, [0, 0, 0])).toThrow(
-      /3 components/,
+      /Give 3 /,
     );
   });
 });

@@ -8,8 +8,8 @@ import { floatVoxels } from './voxel-type.ts';
 
 /**
  * A map of world points, RAS+ mm, in ITK's direction: it takes a point of the OUTPUT (fixed image) to the point of the
- * INPUT (moving image) whose value it gets. So it moves an image the other way: a transform that adds +10 mm to x
- * shifts what is seen 10 mm towards −x. To move points of the moving image along with it, the inverse is needed.
+ * INPUT (moving image) whose value it gets. So it moves an image in the opposite direction: a transform that adds +10 mm to x
+ * shifts the image 10 mm towards −x. To move points of the moving image with it, use the inverse.
  *
  * A displacement grid has three components, the mm to add along R, A and S; between its voxels they are interpolated
  * linearly, and outside its field of view they are zero, as in ITK's DisplacementFieldTransform.
@@ -55,13 +55,9 @@ export function resampleThrough(
     try {
       back = invert(transform.matrix);
     } catch (cause) {
-      throw new TomaatError(
-        'BAD_INPUT',
-        'The matrix of the transform is singular. Give one that can be inverted.',
-        {
-          cause,
-        },
-      );
+      throw new TomaatError('BAD_INPUT', 'The matrix of the transform is singular. Give an invertible one.', {
+        cause,
+      });
     }
     return resample({ ...volume, affine: multiply(back, volume.affine) }, grid, options);
   }
@@ -86,7 +82,7 @@ function displace(field: Volume, n: number): (points: Positions) => void {
   if (field.components !== 3) {
     throw new TomaatError(
       'BAD_INPUT',
-      `A displacement grid has 3 components (mm along R, A, S); this one has ${field.components}.`,
+      `The displacement grid has ${field.components} components. Give 3 (mm along R, A, S).`,
     );
   }
   const count = field.size[0] * field.size[1] * field.size[2];

@@ -83,7 +83,7 @@ export function asWords(voxels: Voxels): Words {
 /** Side of the tiles in which rows that run across memory are copied. */
 const tile = 32;
 
-/** The voxels of `volume` on `grid`, each copied as it is; `fill` where the volume has none. */
+/** The voxels of `volume` on `grid`, each copied unchanged; `fill` outside the volume. */
 export function moveVoxels(volume: Volume, grid: Grid, move: VoxelMove, fill = 0): Volume {
   checkGrid(grid);
   const n = voxelCount(grid);
@@ -200,14 +200,14 @@ function copyStrided32(
 
 /**
  * The volume with its axes permuted and flipped to an orientation such as "RAS" or "LIA" (axis k points to the k-th
- * letter). Every voxel keeps its value, bit for bit, and its place in the world. A volume that lies like this already
- * comes back as it is. Throws BAD_INPUT for other letters.
+ * letter). Every voxel keeps its value, bit for bit, and its world position. A volume that already has this orientation
+ * is returned unchanged. Throws BAD_INPUT for other letters.
  */
 export function reorient(volume: Volume, axcodes: string): Volume {
   return onto(volume, orientedGrid(volume, axcodes));
 }
 
-/** The volume with some axes running backwards; every voxel keeps its value and its place in the world. */
+/** The volume with some axes reversed; every voxel keeps its value and its world position. */
 export function flip(volume: Volume, axes: readonly ('x' | 'y' | 'z')[]): Volume {
   return onto(volume, flippedGrid(volume, axes));
 }
@@ -220,7 +220,7 @@ function onto(volume: Volume, grid: Grid): Volume {
 }
 
 export interface PadOptions {
-  /** What lies outside the volume: one value, its outermost voxels repeated, or its mirror image (numpy's "reflect"). */
+  /** The voxels outside the volume: one value, its outermost voxels repeated, or its mirror image (numpy's "reflect"). */
   mode?: 'constant' | 'edge' | 'reflect';
   /** For 'constant', default 0; rounded and clamped to the type of the voxels. */
   value?: number;

@@ -1,7 +1,7 @@
 import { createVoxels, type Size, type Volume, type VoxelType } from '../volume.ts';
 import { type Affine, composeAffine, type Vec3 } from './affine.ts';
 
-/** What the tests of geometry and transforms share: small asymmetric volumes, oblique frames. */
+/** Shared by the tests of geometry and transforms: small asymmetric volumes, oblique frames. */
 
 /**
  * Reproducible whole numbers from 0 to 2³² − 1: a linear congruential generator (Numerical Recipes). Its low bits repeat

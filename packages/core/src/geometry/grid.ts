@@ -31,7 +31,7 @@ export function checkGrid<G extends Grid>(grid: G): G {
   if (size.length !== 3 || !size.every((n) => Number.isSafeInteger(n) && n > 0)) {
     throw new TomaatError(
       'BAD_INPUT',
-      `A grid of ${size.join(' × ')} voxels cannot be made. Give three whole numbers, each at least 1.`,
+      `A grid of ${size.join(' × ')} voxels is invalid. Give three whole numbers, each at least 1.`,
     );
   }
   if (size[0] * size[1] * size[2] > maxGridVoxels) {
@@ -168,7 +168,7 @@ export function spacedGrid(grid: Grid, spacingMm: Vec3, options: { scaleExtent?:
   const factor = spacingMm.map((mm, axis) => (mm > 0 ? mm / old[axis] : 1));
   const size = grid.size.map((n, axis) => {
     const exact = options.scaleExtent ? n / factor[axis] : (n - 1) / factor[axis] + 1;
-    // An exact half must be seen as one, in spite of a spacing that was a float32 in its file.
+    // An exact half must be recognised even if the spacing was a float32 in its file.
     const near = Math.round(exact * 2) / 2;
     return Math.max(1, roundHalfEven(Math.abs(exact - near) < 1e-4 ? near : exact));
   });

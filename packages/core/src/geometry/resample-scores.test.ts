@@ -280,7 +280,7 @@ describe('resampleArgmax()', () => {
   it('refuses scores that are not float32 or too short', () => {
     const scores = randomScores([2, 2, 2], 2, oblique, 1, 4);
     expect(() => resampleArgmax({ ...scores, voxels: new Uint8Array(16) }, scores)).toThrow(/float32/);
-    expect(() => resampleArgmax({ ...scores, components: 3 }, scores)).toThrow(/needed/);
+    expect(() => resampleArgmax({ ...scores, components: 3 }, scores)).toThrow(/instead of/);
   });
 });
 

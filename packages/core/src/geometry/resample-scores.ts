@@ -55,7 +55,7 @@ export function resampleThreshold(scores: Volume, channel: number, above: number
   if (!Number.isInteger(channel) || channel < 0 || channel >= components) {
     throw new TomaatError(
       'BAD_INPUT',
-      `The scores have no channel ${channel}: they have ${components}, counted from 0. Choose one of those.`,
+      `The scores have no channel ${channel}. Choose one from 0 to ${components - 1}.`,
     );
   }
   const n = voxelCount(scores);
@@ -84,7 +84,7 @@ function checkScores(scores: Volume): Scores {
   if (voxels.length !== components * voxelCount(scores)) {
     throw new TomaatError(
       'BAD_INPUT',
-      `The scores have ${voxels.length} values, but ${components} × ${scores.size.join(' × ')} are needed.`,
+      `The scores have ${voxels.length} values instead of ${components} × ${scores.size.join(' × ')}. Give one for each class and voxel.`,
     );
   }
   return scores as Scores;

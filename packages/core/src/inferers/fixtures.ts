@@ -3,7 +3,7 @@ import { createNumbers } from '../geometry/fixtures.ts';
 import { type Size, type Volume, voxelCount } from '../volume.ts';
 import { infererSchema, type NetworkSession, type SlidingWindowSpec } from './spec.ts';
 
-/** What the tests of inferers share: noise on an oblique grid, and networks. */
+/** Shared by the tests of inferers: noise on an oblique grid, and networks. */
 
 /** Oblique, anisotropic, left-handed. */
 export const affine: Affine = [-0.8, 0.1, 0.3, 12, 0.05, 1.4, -0.2, -30, 0.1, 0.2, 2.5, 7, 0, 0, 0, 1];

@@ -8,7 +8,7 @@ import { moduleBase64 } from './kernel-module.gen.ts';
  */
 export interface Kernels {
   readonly kind: 'simd' | 'plain';
-  /** The block as numbers; views of it stay valid for good. */
+  /** The block as numbers; views of it stay valid. */
   readonly floats: Float32Array;
   readonly bytes: Uint8Array;
   /** acc += weight · patch for `rows` rows of `width`, each operation rounded to float32. */
@@ -114,7 +114,7 @@ function plainKernels(buffer: ArrayBuffer): Kernels {
         const a = acc + row * accStride;
         const p = patch + row * patchStride;
         const w = weight + row * weightStride;
-        // Storing rounds the sum; only the product needs a rounding of its own.
+        // Storing rounds the sum; only the product needs explicit rounding.
         for (let i = 0; i < width; i++) floats[a + i] += Math.fround(floats[w + i] * floats[p + i]);
       }
     },

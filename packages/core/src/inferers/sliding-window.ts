@@ -77,7 +77,7 @@ export async function slideWindows(
   if (!(voxels instanceof Float32Array)) {
     throw new TomaatError(
       'APP_FAILED',
-      'The sliding window takes float32 voxels; end the preprocessing with a step that scales or normalises the intensities.',
+      'The sliding window takes only float32 voxels. End the preprocessing with a step that scales or normalises the intensities.',
     );
   }
   const { roiSize: roi } = spec;
@@ -221,7 +221,7 @@ function createBlend(
       if (scores.dims[1] !== classes) {
         throw new TomaatError(
           'APP_OUTPUT',
-          `The network gave ${classes} classes for one window and ${scores.dims[1]} for another; it must give the same number for all.`,
+          `The network gave ${classes} classes for one window and ${scores.dims[1]} for another. Export it so that it gives the same number for all.`,
         );
       }
       // The part of the window that lies inside the volume.

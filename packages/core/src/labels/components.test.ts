@@ -253,7 +253,7 @@ describe('keepLargestComponent()', () => {
       expect(() => keepLargestComponent(map, { components })).toThrow(
         expect.objectContaining({
           code: 'BAD_INPUT',
-          message: expect.stringContaining(`must stay, not ${components}`),
+          message: expect.stringContaining(`to keep is ${components}`),
         }),
       );
   });

@@ -190,7 +190,7 @@ function chosen(labels: readonly number[] | undefined): (value: number) => boole
 }
 
 export interface LargestOptions {
-  /** The values to process; the others stay as they are. Default: all but 0. */
+  /** The values to process; the others are unchanged. Default: all but 0. */
   labels?: readonly number[];
   /** Default 26, as in MONAI. */
   connectivity?: Connectivity;
@@ -207,7 +207,7 @@ export interface LargestOptions {
 export function keepLargestComponent(volume: Volume, options: LargestOptions = {}): Volume {
   const { connectivity = 26, independent = true, components = 1 } = options;
   if (!Number.isInteger(components) || components < 1) {
-    throw new TomaatError('BAD_INPUT', `At least one component must stay, not ${components}.`);
+    throw new TomaatError('BAD_INPUT', `The number of components to keep is ${components}. Give at least 1.`);
   }
   const isChosen = chosen(options.labels);
   const found = findComponents(labelVoxels(volume), volume.size, {

@@ -3,7 +3,7 @@ import { createNumbers } from '../geometry/fixtures.ts';
 import type { Volume } from '../volume.ts';
 import type { Mesh } from './surface.ts';
 
-/** What the tests of surfaces share: label maps in several frames, and what meshes are measured by. */
+/** Shared by the tests of surfaces: label maps in several frames, and measures of meshes. */
 
 export const rightHanded = [0.8, 0, 0, -5, 0, 1.1, 0, 9, 0, 0, 1.7, 2, 0, 0, 0, 1];
 /** Turned by 30° about z, mirrored, anisotropic. */

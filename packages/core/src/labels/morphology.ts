@@ -67,7 +67,7 @@ type MaskOperation = (mask: Uint8Array, size: Size, ball: Ball) => Uint8Array;
 function morph(volume: Volume, options: MorphologyOptions, operation: MaskOperation, beyond = false): Volume {
   const { radiusMm } = options;
   if (!Number.isFinite(radiusMm) || radiusMm < 0) {
-    throw new TomaatError('BAD_INPUT', `The radius must be 0 mm or more, not ${radiusMm}.`);
+    throw new TomaatError('BAD_INPUT', `The radius is ${radiusMm} mm. Give 0 mm or more.`);
   }
   // Across a single slice the ball is flat, or nothing could ever be closed there.
   const spacings = spacingOf(volume.affine).map((s, k) => (volume.size[k] === 1 ? s + 2 * radiusMm : s));

@@ -357,7 +357,7 @@ export async function decimateMesh(mesh: Mesh, options: DecimateOptions = {}): P
   if (!(ratio > 0 && ratio <= 1) || !(maxErrorMm > 0)) {
     throw new TomaatError(
       'BAD_INPUT',
-      `A mesh is decimated to a ratio above 0 and at most 1 within an error above 0 mm, not ${ratio} and ${maxErrorMm} mm.`,
+      `A mesh cannot be decimated to a ratio of ${ratio} within an error of ${maxErrorMm} mm. Give a ratio above 0 and at most 1, and an error above 0 mm.`,
     );
   }
   if (mesh.triangles.length === 0) return mesh;

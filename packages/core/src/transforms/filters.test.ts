@@ -182,7 +182,7 @@ describe('medianFilter()', () => {
       expect(() => medianFilter(volumeOf(voxels, [1, 1, 1]), 1)).toThrow(
         expect.objectContaining({
           code: 'BAD_INPUT',
-          message: expect.stringContaining('convert the volume'),
+          message: expect.stringContaining('Convert the volume'),
         }),
       );
   });

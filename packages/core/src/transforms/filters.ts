@@ -113,13 +113,13 @@ export function antiAliasSigma(factor: readonly number[]): Vec3 {
  */
 export function medianFilter(volume: Volume, radius: number): Volume {
   if (!Number.isInteger(radius) || radius < 1 || radius > 5) {
-    throw new TomaatError('BAD_INPUT', `A median of radius ${radius} voxels is not offered: give 1 to 5.`);
+    throw new TomaatError('BAD_INPUT', `A median of radius ${radius} voxels is not offered. Give 1 to 5.`);
   }
   const source = volume.voxels;
   if (source instanceof BigInt64Array || source instanceof BigUint64Array) {
     throw new TomaatError(
       'BAD_INPUT',
-      'A median of 64-bit integers is not offered: convert the volume to float32 first.',
+      'A median of 64-bit integers is not offered. Convert the volume to float32 first.',
     );
   }
   const [nx, ny, nz] = volume.size;

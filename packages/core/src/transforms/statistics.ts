@@ -1,7 +1,7 @@
 import { copyNumbers, type Voxels } from '../volume.ts';
 
 /*
- * Statistics of voxels. NaN and ±Infinity are left out everywhere: they are daily company in real images (divisions
+ * Statistics of voxels. NaN and ±Infinity are left out everywhere: they are common in real images (divisions
  * by zero, masked backgrounds) and would make every result NaN.
  */
 

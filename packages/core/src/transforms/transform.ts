@@ -9,7 +9,7 @@ export interface TransformContext {
   log(text: string): void;
 }
 
-/** What a transform says of itself. */
+/** The description of a transform. */
 interface TransformDescription<P> {
   name: string;
   description: string;

@@ -28,11 +28,11 @@ export interface AccessOptions {
   login?: boolean;
   /** The principal of a browser session or an issuer's token. */
   sessions?: FindSession;
-  /** Requests a minute that one address may send to the legacy listener. */
+  /** Requests per minute that one address may send to the legacy listener. */
   legacyPerMinute?: number;
   /** Records refusals; it must limit how many lines they produce. */
   audit?: Pick<Audit, 'record'>;
-  /** How an owner that would identify a caller is stored. */
+  /** Pseudonyms for owners that would identify a caller. */
   storedOwner?(owner: string): string;
   /** Sent with a 401 response. */
   realm: string;
@@ -45,8 +45,8 @@ export interface Access {
   /** Every route of the app with what it needs. */
   readonly routes: readonly { method: string; url: string; need: Need }[];
   /**
-   * The valid key that a text is, if it is one, for a protocol that does not carry it in the header.
-   * @throws TomaatError LIMIT_REACHED when there were too many wrong ones from this address.
+   * The valid key for a text, if any, for a protocol that does not carry the key in the header.
+   * @throws TomaatError LIMIT_REACHED after too many wrong keys from this address.
    */
   recognise(key: string, request: FastifyRequest): Promise<ApiKey | undefined>;
 }
@@ -76,7 +76,7 @@ export function markLegacy(request: IncomingMessage): void {
   legacyRequests.add(request);
 }
 
-/** To be called before the first route is registered. @throws (at a route) when the table has no row for it. */
+/** Call it before the first route is registered. @throws (at a route) if the table has no row for it. */
 export function registerAccess(app: FastifyInstance, options: AccessOptions): Access {
   const { keys, hosts, login = false, sessions, now = Date.now, storedOwner = (owner) => owner } = options;
   const routes: { method: string; url: string; need: Need }[] = [];
@@ -89,7 +89,8 @@ export function registerAccess(app: FastifyInstance, options: AccessOptions): Ac
   app.addHook('onRoute', ({ method, url }) => {
     for (const one of [method].flat()) {
       const need = needOf(one, url);
-      if (!need) throw new Error(`${one} ${url} has no row in access/table.ts: say there what it needs.`);
+      if (!need)
+        throw new Error(`${one} ${url} has no row in access/table.ts. Add one that states what it needs.`);
       routes.push({ method: one, url, need });
     }
   });
@@ -143,11 +144,11 @@ export function registerAccess(app: FastifyInstance, options: AccessOptions): Ac
     });
   }
 
-  /** Undefined where there is no route: callers must authenticate there, but need no scope. */
+  /** Undefined if there is no route: callers must authenticate, but need no scope. */
   function needAt(request: FastifyRequest): Need | undefined {
     const { url } = request.routeOptions;
     if (!request.is404 && url !== undefined) return needOf(request.method, url);
-    // Someone who follows a wrong link learns that it is wrong, logged in or not.
+    // A wrong link is reported as wrong, whether or not the caller is logged in.
     return isNavigation(request.raw) ? 'page' : undefined;
   }
 
@@ -165,7 +166,7 @@ export function registerAccess(app: FastifyInstance, options: AccessOptions): Ac
       const who = principal.keyId ? `The API key ${principal.keyId}` : 'Your login';
       throw new TomaatError(
         'FORBIDDEN',
-        `${who} lacks the scope ${scope}, which this request requires. Use one that has it.`,
+        `${who} lacks the scope ${scope}, which this request requires. Use a key or login that has it.`,
       );
     }
     return principal;
@@ -196,7 +197,7 @@ export function registerAccess(app: FastifyInstance, options: AccessOptions): Ac
   async function recognise(text: string, request: FastifyRequest): Promise<ApiKey | undefined> {
     const key = await findKey(keys, text, now());
     if (key) return key;
-    // Keys have 256 random bits: guessing does not find one. The limit saves work and log lines; a valid key passes
+    // Keys have 256 random bits, so they cannot be guessed. The limit saves work and log lines; a valid key passes
     // whatever others behind the same proxy tried.
     const waitSeconds = failures.take(addressKey(request.raw.socket.remoteAddress));
     if (waitSeconds === 0) {

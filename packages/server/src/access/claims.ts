@@ -1,7 +1,7 @@
 import type { JWTPayload } from 'jose';
 import { isLoopback } from '../addresses.ts';
 
-/** What an operator configures about an OpenID Connect issuer and its users; without the library that talks to it. */
+/** An operator's settings for an OpenID Connect issuer and its users; without the library that talks to it. */
 
 export interface OidcSettings {
   readonly issuer: string;

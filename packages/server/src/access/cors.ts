@@ -1,7 +1,7 @@
 import { exposedHeaders } from '@tomaat/client';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 
-/** What a page of another origin, which the operator allowed, may send and read (Fetch standard, CORS protocol). */
+/** What an allowed page of another origin may send and read (Fetch standard, CORS protocol). */
 
 const exposed = exposedHeaders.join(', ');
 
@@ -29,7 +29,7 @@ export function answerPreflight(request: FastifyRequest, reply: FastifyReply): F
 /** More names than a page sends would make a response too large for proxies. */
 const longestList = 1000;
 
-/** The header names that the page asks for, as many as fit. */
+/** The header names that the page requests, as many as fit. */
 function allowedHeaders({ headers }: FastifyRequest): string {
   const asked = headers['access-control-request-headers'];
   if (asked === undefined) return 'authorization, content-type';

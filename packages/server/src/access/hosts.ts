@@ -5,7 +5,7 @@ import { bare, isLoopback, isWildcard, unmapped } from '../addresses.ts';
 
 /**
  * The host names that a server accepts, and the pages that may call it. A page of another site reaches a server on this
- * machine in two ways: by a name of its own that leads here (DNS rebinding), which shows in `Host`; and by the
+ * machine in two ways: by its own name that resolves to this address (DNS rebinding), which shows in `Host`; and by the
  * server's address (CSRF), which shows in `Origin` and `Sec-Fetch-Site`. Programs send neither of the latter two.
  */
 export interface HostPolicy {
@@ -18,18 +18,18 @@ export interface HostPolicy {
   checkOrigin(request: IncomingMessage, leadsHere: boolean): void;
   /** @throws TomaatError FORBIDDEN when a page of this address may not send requests here. */
   checkPage(request: IncomingMessage, address: string): void;
-  /** The page's origin, where it is another one that the operator allowed. */
+  /** The page's origin, if it is another one that the operator allowed. */
   allowedOrigin(request: IncomingMessage): string | undefined;
 }
 
 export interface HostOptions {
-  /** The address that is listened on; 127.0.0.1 if missing. */
+  /** The address to listen on; 127.0.0.1 if missing. */
   host?: string;
   /** Names and addresses of this machine, for a server that is reachable from others. */
   machineNames?: readonly string[];
   publicUrl?: string;
   allowHost?: readonly string[];
-  /** Names and addresses in the operator's certificate now; `*.example` stands for one label. */
+  /** Names and addresses in the operator's certificate now; `*.example` matches one label. */
   certificateNames?(): readonly string[];
   /** Origins, such as `https://viewer.example`, whose pages may send requests. */
   allowOrigin?: readonly string[];
@@ -55,7 +55,7 @@ export function createHostPolicy(options: HostOptions): HostPolicy {
   ]);
 
   function isOurs(name: string, request: IncomingMessage): boolean {
-    // No other site can have a name that always means this machine.
+    // No other site can use a name that always refers to this machine.
     if (name === 'localhost' || (isIP(name) !== 0 && isLoopback(name))) return true;
     if (names.has(name)) return true;
     if (options.certificateNames?.().some((pattern) => isNamedBy(pattern, name))) return true;
@@ -118,7 +118,7 @@ function foreignPage(address: string): TomaatError {
 
 const refuse = (message: string) => new TomaatError('FORBIDDEN', message, { field: 'Origin' });
 
-/** Whether a name in a certificate is this host (RFC 9525, 6.3): a wildcard stands for exactly one label, the first. */
+/** Whether a name in a certificate is this host (RFC 9525, 6.3): a wildcard matches exactly one label, the first. */
 export function isNamedBy(pattern: string, host: string): boolean {
   if (isIP(pattern) !== 0 || isIP(host) !== 0) return isIP(pattern) !== 0 && sameAddress(host, pattern);
   const wanted = pattern.toLowerCase().replace(/\.$/, '');
@@ -170,7 +170,7 @@ export interface BindOptions {
 
 /**
  * An address beyond this machine needs a login and a chosen certificate.
- * @throws TomaatError BAD_REQUEST that names the flags which are missing.
+ * @throws TomaatError BAD_REQUEST that names the missing flags.
  */
 export function requireSafeBind({ host, login, tlsChosen }: BindOptions): void {
   if (isLoopback(host) || (login && tlsChosen)) return;

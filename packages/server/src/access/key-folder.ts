@@ -18,7 +18,7 @@ import {
 
 /**
  * The keys of a data folder. Server and registry each have a database, so that either runs without the other. A key is in
- * both, under the same id and hash, so that either can tell a key without permission from an invalid one.
+ * both, under the same id and hash, so that either can distinguish a key without permission from an invalid one.
  */
 
 export const keyPlaces = ['registry', 'server'] as const;
@@ -40,7 +40,7 @@ export interface KeyFolder extends AsyncDisposable {
 export const hasKeys = (folder: string): boolean =>
   keyPlaces.some((place) => existsSync(join(folder, openers[place].file)));
 
-/** Opens the databases of these places, which are made if need be; without places, those that are there. */
+/** Opens the databases of these places and creates missing ones; without places, opens the existing ones. */
 export async function openKeyFolder(folder: string, places?: readonly KeyPlace[]): Promise<KeyFolder> {
   const wanted = places ?? keyPlaces.filter((place) => existsSync(join(folder, openers[place].file)));
   await using opened = new AsyncDisposableStack();
@@ -96,8 +96,8 @@ export async function revokeFolderKey(folder: string, id: string): Promise<ApiKe
 }
 
 /**
- * The first administrator's key of a data folder where login is on: made when none of these places has a valid one,
- * and given this once. Undefined when there is one.
+ * The first administrator's key of a data folder where login is on: created if none of these places has a valid one,
+ * and returned only then. Undefined if one exists.
  */
 export async function makeFirstAdminKey(
   folder: string,
@@ -111,7 +111,7 @@ export async function makeFirstAdminKey(
   return (await makeKey(folder, { label: 'first administrator', scopes: ['admin'] })).key;
 }
 
-/** A key for what `tomaat up` does at its own server and registry; it ends when the next one is made. */
+/** A key with which `tomaat up` uses its own server and registry; creating the next one ends it. */
 export async function programKey(folder: string, label: string): Promise<string> {
   await using all = await openKeyFolder(folder, keyPlaces);
   const audited = auditKeys(folder, 'key.renewed');

@@ -24,7 +24,7 @@ export interface ApiKey {
 /** The limits of a key. */
 export type KeyLimits = JobLimits;
 
-/** The databases that a key is in: one, or several of one data folder, where it is the same key. */
+/** The databases that contain a key: one, or several of one data folder. */
 export type KeyDatabases = Kysely<KeySchema> | readonly Kysely<KeySchema>[];
 const listOf = (databases: KeyDatabases) => [databases].flat() as Kysely<KeySchema>[];
 
@@ -49,9 +49,13 @@ export async function createKey(
 ): Promise<ApiKey & { key: string }> {
   const label = options.label.trim();
   if (label === '' || label.length > 100) {
-    throw new TomaatError('BAD_INPUT', 'A key needs a label of 1 to 100 characters. Say what it is for.', {
-      field: 'label',
-    });
+    throw new TomaatError(
+      'BAD_INPUT',
+      'The label of a key must have 1 to 100 characters. Give one that says what the key is for.',
+      {
+        field: 'label',
+      },
+    );
   }
   const unknown = options.scopes.filter((scope) => !keyScopes.includes(scope));
   if (options.scopes.length === 0 || unknown.length > 0) {
@@ -80,8 +84,8 @@ export async function createKey(
 }
 
 /**
- * The key of a program on this machine that cannot keep it, such as the server beside the registry: the first call
- * makes it, every later call gives the same id a new secret, so that what belongs to the id stays with it.
+ * The key of a program on this machine that cannot keep it, such as the server next to the registry: the first call
+ * creates it, and every later call gives the same id a new secret, so that the data of the id remains accessible.
  */
 export async function renewProgramKey(
   databases: KeyDatabases,
@@ -105,7 +109,7 @@ export async function renewProgramKey(
   return (await insertKey(databases, make, now, before)).key;
 }
 
-/** Whether there is a key with every permission that is neither revoked nor expired. */
+/** Whether a valid key with every permission exists. */
 export async function hasAdminKey(db: Kysely<KeySchema>, now: number = Date.now()): Promise<boolean> {
   return (await listKeys(db)).some(
     ({ scopes, revokedTime, expiresTime }) =>
@@ -115,7 +119,7 @@ export async function hasAdminKey(db: Kysely<KeySchema>, now: number = Date.now(
   );
 }
 
-/** All keys, the revoked and expired ones too, oldest first. */
+/** All keys, including revoked and expired ones, oldest first. */
 export async function listKeys(db: Kysely<KeySchema>): Promise<ApiKey[]> {
   const rows = await db.selectFrom('api_key').selectAll().orderBy('created_ms').orderBy('id').execute();
   return rows.map(toApiKey);
@@ -141,7 +145,7 @@ export async function revokeKey(
   return toApiKey(row);
 }
 
-/** The valid key that this text is, if it is one: neither revoked nor expired. */
+/** The key for this text if it is valid: neither revoked nor expired. */
 export async function findKey(
   db: Kysely<KeySchema>,
   key: string,
@@ -154,7 +158,7 @@ export async function findKey(
   return row && timingSafeEqual(row.hash, hashOf(key)) && isValid(row, now) ? toApiKey(row) : undefined;
 }
 
-/** The valid key of an id, for what was opened with it before. */
+/** The valid key of an id, for sessions that were opened with it. */
 export async function findKeyById(
   db: Kysely<KeySchema>,
   id: string,
@@ -232,7 +236,7 @@ export function randomName(length: number): string {
   return Array.from(randomBytes(length), (byte) => alphabet[byte % 32]).join('');
 }
 
-/** What the database keeps of a secret of 256 random bits, which needs no slow hash. */
+/** The stored form of a secret of 256 random bits, which needs no slow hash. */
 export function hashOf(key: string): Uint8Array {
   return createHash('sha256').update(key).digest();
 }

@@ -119,7 +119,7 @@ describe('explainFault()', () => {
     expect(fault).toMatchObject({ code: 'UNAUTHORIZED', detail: { reason: 'settings' } });
     expect(fault.report.why).toMatch(/'tomaat-7' exists .* TOMAAT_OIDC_CLIENT_SECRET is its current/);
     const without = await explain(error, { clientSecret: undefined });
-    expect(without.report.why).toMatch(/No client secret is set: .*'tomaat-7'/);
+    expect(without.report.why).toMatch(/No client secret is set\. .*'tomaat-7'/);
   });
 
   it('reads the words of a challenge from its body, if it is JSON', async () => {
@@ -247,7 +247,7 @@ describe('unreachable()', () => {
     [
       'another name',
       new Error('x', { cause: { attribute: 'issuer', body: { issuer: 'https://other.example' } } }),
-      /Its issuer name is https:\/\/other\.example: set oidcIssuer to exactly that\.$/,
+      /Its issuer name is https:\/\/other\.example\. Set oidcIssuer to exactly that\.$/,
     ],
     [
       'another attribute',

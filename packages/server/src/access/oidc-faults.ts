@@ -43,7 +43,7 @@ export class LoginError extends TomaatError {
 /** What must not appear in a log, such as the client secret and the code of this login. */
 export type Secrets = readonly (string | undefined)[];
 
-/** The error of a login for whatever was thrown while it ended. `nowSeconds`: our clock, s since 1970. */
+/** The error of a login for anything thrown while it ended. `nowSeconds`: our clock, s since 1970. */
 export async function explainFault(
   error: unknown,
   settings: OidcSettings,
@@ -153,7 +153,7 @@ function isUnreachable(error: unknown, issuerError: string | undefined): boolean
   return false;
 }
 
-/** The error where an issuer's metadata or keys cannot be had. */
+/** The error if an issuer's metadata or keys are unavailable. */
 export function unreachable(issuer: string, cause?: unknown): LoginError {
   const { host } = new URL(issuer);
   const why =
@@ -168,7 +168,7 @@ function unreachableHint(error: unknown): string {
   const { cause } = error as { cause?: unknown };
   const { attribute, body } = (cause ?? {}) as { attribute?: unknown; body?: { issuer?: unknown } };
   if (attribute === 'issuer')
-    return `Its issuer name is ${cleanWords(body?.issuer, [])}: set oidcIssuer to exactly that.`;
+    return `Its issuer name is ${cleanWords(body?.issuer, [])}. Set oidcIssuer to exactly that.`;
   if (cause instanceof Response)
     return `It answered with ${cause.status}. Check oidcIssuer: the address without /.well-known/openid-configuration.`;
   const code = (cause as { code?: unknown } | undefined)?.code;
@@ -187,7 +187,7 @@ const isRefusal = (error: string | undefined) =>
     'account_selection_required',
   ].includes(error ?? '');
 
-/** What the operator should look at; undefined if the settings are not to blame. */
+/** What the operator should check; undefined if the settings are not the cause. */
 function settingsHint(
   error: unknown,
   issuerError: string | undefined,
@@ -196,7 +196,7 @@ function settingsHint(
   const isUnauthorized = error instanceof WWWAuthenticateChallengeError && error.status === 401;
   if (isUnauthorized || issuerError === 'invalid_client' || issuerError === 'unauthorized_client') {
     return clientSecret === undefined
-      ? `No client secret is set: set TOMAAT_OIDC_CLIENT_SECRET to that of the client '${clientId}'.`
+      ? `No client secret is set. Set TOMAAT_OIDC_CLIENT_SECRET to that of the client '${clientId}'.`
       : `Check that the client '${clientId}' exists there as a confidential web client, and that TOMAAT_OIDC_CLIENT_SECRET is its current secret.`;
   }
   if (issuerError === 'invalid_scope')
@@ -211,7 +211,7 @@ function settingsHint(
   return undefined;
 }
 
-/** How far off a token's times are, where that is the fault. */
+/** How far off a token's times are, if that is the fault. */
 function clockFault(error: unknown, nowSeconds: number): string | undefined {
   const { claim, payload } = error as { claim?: unknown; payload?: Record<string, unknown> };
   const cause = (error as Error).cause as { cause?: unknown; claim?: unknown; claims?: unknown } | undefined;
@@ -230,7 +230,7 @@ function clockFault(error: unknown, nowSeconds: number): string | undefined {
   return name === 'exp' ? `expired ${seconds} s ago` : `is not valid for another ${seconds} s`;
 }
 
-/** The library's own words for what was wrong with a token or an answer. */
+/** The library's description of what was wrong with a token or an answer. */
 function reasonOf(error: unknown, secrets: Secrets): string {
   const words: string[] = [];
   for (let at = error, depth = 0; at instanceof Error && depth < 3; at = at.cause, depth++) {

@@ -16,25 +16,25 @@ import { isLoopback } from '../addresses.ts';
 import type { OidcSettings } from './claims.ts';
 import { unreachable } from './oidc-faults.ts';
 
-/** What is known of an issuer: its metadata (OpenID Connect Discovery 1.0) and its keys. */
+/** What is known about an issuer: its metadata (OpenID Connect Discovery 1.0) and its keys. */
 
 export interface Issuer {
   readonly metadata: ServerMetadata;
   readonly keys: ReturnType<typeof createRemoteJWKSet>;
-  /** For requests of openid-client, by the clock of now. */
+  /** For requests of openid-client, with the current clock. */
   configure(): Configuration;
 }
 
-/** Signatures by a public key alone: a secret that both sides know (HS256) would let the client forge. */
+/** Only signatures with a public key: a secret that both sides know (HS256) would let the client forge tokens. */
 export const signatureAlgorithms = ['RS256', 'PS256', 'ES256', 'EdDSA', 'Ed25519'];
 /** How far the clocks of the issuer and of this machine may differ. */
 export const clockToleranceSeconds = 60;
-/** Endpoints and features of an issuer may change: its metadata is asked again after this time. */
+/** Endpoints and features of an issuer may change: its metadata is fetched again after this time. */
 const metadataMs = 3_600_000;
 const maxAnswerBytes = 1_048_576;
 const patienceMs = 10_000;
 
-/** Asks the issuer once what it offers, and again after an hour; after a failure, not at every request. */
+/** Fetches the issuer's metadata once, and again after an hour; after a failure, not at every request. */
 export function createDiscovery(
   settings: OidcSettings,
   now: () => number,
@@ -57,7 +57,7 @@ export function createDiscovery(
       return known;
     } catch (error) {
       askAgainMs = now() + retryMs;
-      // What it said an hour ago is most likely still valid.
+      // The metadata of an hour ago is most likely still valid.
       if (known) return known;
       throw unreachable(settings.issuer, error);
     } finally {
@@ -106,12 +106,12 @@ function clientAuthentication({ clientSecret }: OidcSettings, metadata: ServerMe
     : ClientSecretBasic(clientSecret);
 }
 
-/** What in the settings does not fit what the issuer says of itself, in words for the operator. */
+/** Conflicts between the settings and the issuer's metadata, in words for the operator. */
 export function findMisfits({ issuer, clientSecret }: OidcSettings, metadata: ServerMetadata): string[] {
   const { host } = new URL(issuer);
   const misfits: string[] = [];
   const methods = authenticationMethods(metadata);
-  // Not an error: some issuers (Keycloak) take public clients although they do not list `none`.
+  // Not an error: some issuers (Keycloak) accept public clients although they do not list `none`.
   if (clientSecret === undefined && !methods.includes('none')) {
     misfits.push(
       `No client secret is set, and ${host} requires one from clients (token_endpoint_auth_methods_supported: ${methods.join(', ')}). Every login will fail unless this client is registered there as a public one. Set TOMAAT_OIDC_CLIENT_SECRET, or oidcClientSecret in the settings file.`,
@@ -132,7 +132,7 @@ export function findMisfits({ issuer, clientSecret }: OidcSettings, metadata: Se
   return misfits;
 }
 
-/** fetch for what an issuer answers: encrypted unless it is on this machine, no redirect, bounded in time and size. */
+/** fetch for requests to an issuer: encrypted unless it is on this machine, without redirects, limited in time and size. */
 async function boundedFetch(address: string, init: object = {}): Promise<Response> {
   const url = new URL(address);
   if (url.protocol !== 'https:' && !isLoopback(url.hostname))

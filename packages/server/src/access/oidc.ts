@@ -35,40 +35,40 @@ export interface OidcLogin {
   readonly scopes: readonly KeyScope[];
   /** For the logout at the issuer. */
   readonly idToken: string;
-  /** What went wrong without blocking the login, for the log. */
+  /** Problems that did not block the login, for the log. */
   readonly warning?: string;
 }
 
 export interface Oidc {
   /** The issuer's host, for people. */
   readonly host: string;
-  /** Digest of the settings: sessions that were opened under others end. */
+  /** Digest of the settings: sessions that were opened under different ones end. */
   readonly basis: string;
-  /** Begins a login: where to send the browser, and the token by which the same browser is known when it comes back. */
+  /** Begins a login: returns where to send the browser, and the token that identifies the browser when it returns. */
   begin(login: {
     redirectUri: string;
     returnTo: string;
     again?: boolean;
   }): Promise<{ url: string; token: string }>;
-  /** Where a login that was started should return to; undefined if there is none. */
+  /** The address to which a started login should return; undefined if there is none. */
   returnOf(token: string): string | undefined;
   /**
-   * Ends a login, once, with the query that the issuer sent the browser back with.
+   * Ends a login, once, with the query of the issuer's redirect.
    * @throws TomaatError UNAUTHORIZED, FORBIDDEN or UNREACHABLE, with a `LoginFault` as `detail.reason`.
    */
   finish(query: string, token: string | undefined): Promise<OidcLogin>;
   /**
-   * Who sends this token (an access or ID token for the audience of the settings); undefined when it is not one of the
-   * issuer's that is valid now and for this server.
-   * @throws TomaatError UNREACHABLE when the issuer's keys cannot be had.
+   * The sender of this token (an access or ID token for the audience of the settings); undefined if it is not a token of
+   * the issuer that is currently valid for this server.
+   * @throws TomaatError UNREACHABLE if the issuer's keys are unavailable.
    */
   recognise(jwt: string): Promise<Principal | undefined>;
   /**
    * Where to send a browser so that the issuer's session ends too (OpenID Connect RP-Initiated Logout 1.0); undefined
-   * where the issuer does not offer that, or does not answer.
+   * if the issuer does not support that, or does not answer.
    */
   logoutAddress(logout: { idToken?: string; returnTo: string }): Promise<string | undefined>;
-  /** Asks the issuer, and returns what is wrong with the settings or the issuer now, for the operator. */
+  /** Asks the issuer, and returns what is currently wrong with the settings or the issuer, for the operator. */
   check(): Promise<string[]>;
 }
 
@@ -88,13 +88,13 @@ interface Begun {
   readonly expiresMs: number;
 }
 
-/** How long somebody may take at the issuer. */
+/** How long a user may take at the issuer. */
 export const loginMs = 600_000;
 /** Logins that are started and not finished; the oldest is dropped. */
 const maxBegun = 10_000;
 /** Longest token; a header of a request holds 16 kB in all. */
 const maxTokenLength = 12_288;
-/** Longest ID token that is sent along at a logout, as part of an address. */
+/** Longest ID token that is sent with a logout, as part of an address. */
 const maxHintLength = 4_000;
 
 export function createOidc({ settings, now = Date.now, retryMs = 5_000 }: OidcOptions): Oidc {
@@ -158,9 +158,9 @@ export function createOidc({ settings, now = Date.now, retryMs = 5_000 }: OidcOp
   }
 
   /**
-   * The claims with those of the userinfo endpoint (OpenID Connect Core 1.0, 5.3), where some that matter here are not
-   * in the ID token: many issuers put the claims of scopes nowhere else. It is asked over TLS with the token that came
-   * with the ID token, and counts only for the same subject.
+   * The claims with those of the userinfo endpoint (OpenID Connect Core 1.0, 5.3), if the ID token lacks some
+   * that matter here: many issuers put the claims of scopes only there. It is requested over TLS with the access token
+   * that came with the ID token, and counts only for the same subject.
    */
   async function withUserinfo(
     claims: JWTPayload & { sub: string },
@@ -288,7 +288,7 @@ export function createOidc({ settings, now = Date.now, retryMs = 5_000 }: OidcOp
 const labelClaims = ['name', 'preferred_username', 'email'];
 const hasLabel = (claims: JWTPayload) => labelClaims.some((name) => hasClaim(claims, name));
 
-/** The names of the received claims are for the operator, who otherwise cannot see why logins fail. */
+/** Names the received claims for the operator, who otherwise cannot see why logins fail. */
 function notAllowed(host: string, claims: JWTPayload, { allow, admin }: OidcSettings): LoginError {
   const rules = [...allow, ...admin].map(({ claim, value }) => `${claim}=${value}`).join(', ');
   const names = cleanWords(Object.keys(claims).slice(0, 50).join(' '), [])?.replaceAll(' ', ', ');

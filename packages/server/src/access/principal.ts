@@ -4,8 +4,8 @@ import type { ApiKey, KeyLimits } from './keys.ts';
 import type { KeyScope } from './scopes.ts';
 
 /**
- * Who sends a request, determined once by the hook of access.ts before any route runs. `owner` is whose jobs, uploads and
- * results are visible; it stays the same across sessions and restarts.
+ * The caller of a request, determined once by the hook of access.ts before any route runs. The jobs, uploads and results
+ * of `owner` are visible to it; the owner stays the same across sessions and restarts.
  */
 export interface Principal {
   /**
@@ -16,16 +16,16 @@ export interface Principal {
   readonly scopes: readonly KeyScope[];
   /** How the caller was recognised. */
   readonly via: 'open' | 'key' | 'session' | 'legacy';
-  /** Of an API key or of the key that a session was opened with; it may be logged. */
+  /** The id of the API key, or of the key that the session was opened with; it may be logged. */
   readonly keyId?: string;
   /** The limits of the key. */
   readonly limits?: KeyLimits;
 }
 
-/** Without login everything but a worker's and an announcer's work is open to this machine. */
+/** Without login everything except a worker's and an announcer's work is open to this machine. */
 export const openPrincipal: Principal = { owner: 'anonymous', scopes: ['predict'], via: 'open' };
 
-/** Who a key is, also through a session that was opened with it. */
+/** The principal of a key, or of a session that was opened with it. */
 export function principalOf(key: ApiKey, via: 'key' | 'session' = 'key'): Principal {
   return { owner: `key:${key.id}`, scopes: key.scopes, via, keyId: key.id, limits: key.limits };
 }
@@ -37,8 +37,11 @@ declare module 'fastify' {
   }
 }
 
-/** @throws TomaatError INTERNAL on a public route: nothing there may have an owner. */
+/** @throws TomaatError INTERNAL on a public route, which must not use an owner. */
 export function ownerOf(request: FastifyRequest): string {
   if (request.principal) return request.principal.owner;
-  throw new TomaatError('INTERNAL', `nobody is known at ${request.method} ${request.routeOptions.url}`);
+  throw new TomaatError(
+    'INTERNAL',
+    `the route ${request.method} ${request.routeOptions.url} is public and has no owner`,
+  );
 }

@@ -5,18 +5,18 @@ import { readOrMakeSecret } from '../store/secret-file.ts';
 import type { Oidc } from './oidc.ts';
 
 /**
- * Owner names that do not identify a person. The subject of a token may be a login name and an address is that of a
- * machine, so databases and audit log hold an HMAC (SHA-256, RFC 2104, its first 128 bits) under a key of the data folder in
- * their place. With the key, and with a name to try, an operator finds the owner: `tomaat audit who`.
+ * Owner names that do not identify a person. The subject of a token may be a login name, and an address that of a
+ * machine, so databases and audit log store an HMAC (SHA-256, RFC 2104, its first 128 bits) under a key of the data folder
+ * instead. With the key and a name to try, an operator can find the owner: `tomaat audit who`.
  */
 export interface Pseudonyms {
-  /** The owner as it is stored: `oidc:` and `legacy:` with 22 characters of base64url; any other owner is as it is. */
+  /** The owner as it is stored: `oidc:` and `legacy:` with 22 characters of base64url; any other owner is unchanged. */
   of(owner: string): string;
 }
 
 const pseudonymFile = 'pseudonym.key';
 
-/** Opens the key of a data folder, or makes it. */
+/** Opens the key of a data folder, or creates it. */
 export async function openPseudonyms(dataFolder: string): Promise<Pseudonyms> {
   const { text } = await readOrMakeSecret(
     join(dataFolder, pseudonymFile),
@@ -35,11 +35,11 @@ export async function openPseudonyms(dataFolder: string): Promise<Pseudonyms> {
 /** The kind of an owner in plain text: `oidc:<issuer>|<subject>`, `legacy:<address>`. */
 function clearKind(owner: string): 'oidc' | 'legacy' | undefined {
   if (owner.startsWith('oidc:') && owner.includes('|')) return 'oidc';
-  // No base64url has a dot or a colon, and every address does.
+  // Base64url contains no dot or colon; every address does.
   return /^legacy:.*[.:]/.test(owner) || owner === 'legacy:unknown' ? 'legacy' : undefined;
 }
 
-/** An issuer's login that knows its users by pseudonyms. */
+/** An issuer's login with pseudonyms for its users. */
 export function withPseudonyms(oidc: Oidc | undefined, pseudonyms: Pseudonyms): Oidc | undefined {
   return (
     oidc && {
@@ -71,7 +71,7 @@ export async function hideOwners(db: Kysely<unknown>, pseudonyms: Pseudonyms): P
     for (const { owner } of rows) {
       const pseudonym = pseudonyms.of(owner);
       if (pseudonym === owner) continue;
-      // A row of the same name can be there only after a downgrade; the newer one counts.
+      // A row of the same name can exist only after a downgrade; the newer one counts.
       await sql`UPDATE OR REPLACE ${sql.table(table)} SET owner = ${pseudonym} WHERE owner = ${owner}`.execute(
         db,
       );

@@ -7,7 +7,7 @@ export interface RateLimit {
 
 /**
  * A bucket of tokens for each key, such as an address: `perMinute` of them at first, refilled evenly. At most `maxKeys` are
- * remembered; the least recently seen one is forgotten, and starts with a full bucket again.
+ * remembered; the least recently seen one is dropped, and starts with a full bucket the next time.
  */
 export function createRateLimit(
   perMinute: number,
@@ -32,7 +32,7 @@ export function createRateLimit(
   };
 }
 
-/** What counts as one caller by address: an IPv4 address, or the /64 of IPv6 that one household or machine has. */
+/** The unit that counts as one caller: an IPv4 address, or the /64 of IPv6 of one household or machine. */
 export function addressKey(remoteAddress: string | undefined): string {
   const address = unmapped((remoteAddress ?? 'unknown').split('%', 1)[0]);
   if (!address.includes(':')) return address;

@@ -1,8 +1,8 @@
 import { createCipheriv, createDecipheriv, hkdfSync, randomBytes } from 'node:crypto';
 
 /**
- * Text of a session that says who somebody is. The database holds it only in a form that the session's cookie opens:
- * AES-256-GCM under a key derived (HKDF, SHA-256) from the session's token, of which the database has no more than the
+ * Encrypts text of a session that identifies a person. Only the session's cookie can decrypt what the database holds:
+ * AES-256-GCM under a key derived (HKDF, SHA-256) from the session's token, of which the database has only the
  * hash.
  */
 
@@ -18,7 +18,7 @@ export function sealText(text: string, token: string): string {
   return prefix + Buffer.concat([nonce, cipher.getAuthTag(), sealed]).toString('base64');
 }
 
-/** The text; a text that is not sealed is as it is, and undefined stands for one that another token sealed. */
+/** The text; unsealed text is returned unchanged, and text sealed with another token gives undefined. */
 export function unsealText(text: string, token: string): string | undefined {
   if (!text.startsWith(prefix)) return text;
   const bytes = Buffer.from(text.slice(prefix.length), 'base64');

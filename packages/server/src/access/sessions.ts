@@ -8,24 +8,24 @@ import type { KeyScope } from './scopes.ts';
 import { sealText, unsealText } from './seal.ts';
 
 /**
- * Browser sessions. A session is a random token of 256 bits in a cookie; the table keeps its SHA-256 alone, so that a
- * copy of the database opens nothing. One that was opened with an API key may do what the key may, for as long as the key may.
+ * Browser sessions. A session is a random token of 256 bits in a cookie; the table keeps only its SHA-256, so a
+ * copy of the database gives no access. A session that was opened with an API key has the key's permissions as long as the key is valid.
  */
 
 /** An unused session ends after this time. */
 export const idleMs = 8 * 3_600_000;
 /** A session of a key ends after this time, even if it is in use. */
 export const keySessionMs = 7 * 86_400_000;
-/** The same for one of an issuer, which may have closed the account since. */
+/** The same for a session of an issuer, which may have closed the account since. */
 export const oidcSessionMs = 86_400_000;
 export const maxSessionsPerOwner = 20;
-/** Not every request records the use of the session on the disk. */
+/** Not every request records the use of the session on disk. */
 const touchEveryMs = 60_000;
 
 export interface Session {
   readonly principal: Principal;
   readonly label: string;
-  /** When it ends even if it is used. */
+  /** When it ends even if in use. */
   readonly expiresTime: string;
 }
 
@@ -34,7 +34,7 @@ export type NewSession = { readonly label: string; readonly owner: string } & (
   | { readonly basis: string; readonly scopes: readonly KeyScope[]; readonly idToken?: string }
 );
 
-/** What a session was. */
+/** An ended session. */
 export interface EndedSession {
   readonly kind: 'key' | 'oidc';
   /** The ID token by which the issuer knows its own session. */
@@ -49,7 +49,7 @@ export interface Sessions {
   open(session: NewSession): Promise<string>;
   /** The session of a token, if it is still valid. */
   find(token: string): Promise<Session | undefined>;
-  /** Ends a session and returns it; undefined if there was none. */
+  /** Ends a session and returns it; undefined if it did not exist. */
   close(token: string): Promise<EndedSession | undefined>;
   /** Deletes ended sessions. */
   sweep(): Promise<void>;
@@ -57,7 +57,7 @@ export interface Sessions {
 
 export interface SessionsOptions {
   readonly db: Kysely<SessionSchema & KeySchema>;
-  /** The digest of today's OIDC settings; missing: sessions of an issuer have ended. */
+  /** The digest of the current OIDC settings; if missing, sessions of an issuer have ended. */
   readonly basis?: string;
   readonly now?: () => number;
 }
@@ -138,8 +138,8 @@ export function createSessions({ db, basis, now = Date.now }: SessionsOptions): 
 }
 
 /*
- * An ID token says who somebody is. The database holds it only in a form that the cookie alone opens: AES-256-GCM with a
- * key derived (HKDF-SHA-256) from the session's token, of which the database has no more than the hash. As the key is
+ * An ID token identifies a person. Only the cookie can decrypt what the database holds: AES-256-GCM with a
+ * key derived (HKDF-SHA-256) from the session's token, of which the database has only the hash. As the key is
  * used once, for this one text, a fixed nonce would do; a random one costs nothing. Layout: nonce (12 bytes), tag (16), text.
  */
 const sealKey = (token: string) =>

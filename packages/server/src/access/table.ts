@@ -1,15 +1,15 @@
 import type { KeyScope } from './scopes.ts';
 
 /**
- * What each route needs, of server and registry alike; the only place that says so. A route without a row makes startup
+ * What each route of server and registry requires; the only place that defines it. A route without a row makes startup
  * fail, so that no route is open by mistake.
  *
  * - `public`: no authentication
  * - `page`: the same, and other sites may lead a browser to it (a link, the way back from a login)
  * - `predict`, `announce`, `worker`, `metrics`: a caller with that scope, or with `admin`
  *
- * Without login everything but `announce` and `worker` is open to this machine. `GET` stands for `HEAD` too. A row that
- * ends with `*` is for all addresses that begin so.
+ * Without login everything except `announce` and `worker` is open to this machine. `GET` includes `HEAD`. A row that
+ * ends with `*` applies to all addresses with that prefix.
  */
 export type Need = 'public' | 'page' | 'predict' | 'announce' | 'worker' | 'metrics';
 
@@ -20,7 +20,7 @@ const table: Readonly<Record<string, Need>> = {
   'GET /api/openapi.json': 'public',
   'GET /metrics': 'metrics',
 
-  // The page's files. What it shows it fetches as any client does.
+  // The page's files. The page fetches its data like any client.
   'GET /': 'page',
   'GET /services/:id': 'page',
   'GET /jobs': 'page',
@@ -83,7 +83,7 @@ const table: Readonly<Record<string, Need>> = {
   'OPTIONS /announce': 'public',
 };
 
-/** What a route (by the address that it was registered with) needs; undefined when the table has no row for it. */
+/** What a route (by its registered address) requires; undefined if the table has no row for it. */
 export function needOf(method: string, route: string): Need | undefined {
   const methods = method === 'HEAD' ? ['HEAD', 'GET'] : [method];
   for (const one of methods) {
@@ -96,12 +96,12 @@ export function needOf(method: string, route: string): Need | undefined {
 }
 
 /**
- * The scripts and styles of the page, which hold nothing but what the package is published with. They are given to the
- * page of any address: behind a proxy that was not made known, the page must load before it can say so.
+ * The scripts and styles of the page, which contain only published files of the package. They are served to a
+ * page of any address: behind a proxy that is not configured, the page must load before it can report that.
  */
 export const isPageFile = (route: string | undefined): boolean => route === '/assets/*';
 
-/** The routes of TOMAAT v1: all that the legacy listener has. */
+/** The routes of TOMAAT v1, the only ones of the legacy listener. */
 export function isV1(route: string): boolean {
   return /^(\/services\/:id)?\/(interface|predict|responses)$|^\/(discover|announce)$/.test(route);
 }

@@ -8,8 +8,8 @@ import { verifySigned } from '@tomaat/client';
 import { TomaatError } from '@tomaat/core';
 
 /**
- * The files of the audit log: `audit.jsonl`, which is written to, and older ones. Those are called `audit-0000000123.jsonl`
- * after their last line, or as logrotate calls them (`audit.jsonl.1`, `audit.jsonl-20260131.gz`), and may be compressed.
+ * The files of the audit log: `audit.jsonl`, the current one, and older ones. Those are named `audit-0000000123.jsonl`
+ * after their last line, or as logrotate names them (`audit.jsonl.1`, `audit.jsonl-20260131.gz`), and may be compressed.
  */
 
 export const auditFile = 'audit.jsonl';
@@ -60,8 +60,8 @@ export const isAuditFile = (name: string): boolean =>
   /^audit[-.]/.test(name) && name.includes('.jsonl') && !name.endsWith('.part');
 
 /**
- * The files in the order of their lines, without those that hold none. Of two that begin with the same line, as while
- * logrotate compresses one, the one that is not compressed counts.
+ * The files in the order of their lines, without empty ones. If two begin with the same line, as while
+ * logrotate compresses one, the uncompressed one counts.
  */
 export async function inOrder(paths: readonly string[]): Promise<string[]> {
   const known = new Map<number, { path: string; packed: boolean }>();
@@ -73,7 +73,7 @@ export async function inOrder(paths: readonly string[]): Promise<string[]> {
     if (packed && all.has(path.replace(/\.\w+$/, ''))) continue;
     const first = await firstLineOf(path, packed);
     if (first === undefined) continue;
-    // A first line that was changed: a file of ours is called after its last one.
+    // The first line was changed: a file of ours is named after its last one.
     const sequence = sequenceOf(first) ?? numberIn(path);
     const other = sequence === undefined ? undefined : known.get(sequence);
     if (sequence === undefined) unknown.push(path);
@@ -93,7 +93,7 @@ const numberIn = (path: string): number | undefined => {
   return digits === undefined ? undefined : Number(digits);
 };
 
-/** The first line of a file; undefined where it holds none. What cannot be unpacked is found when all of it is read. */
+/** The first line of a file; undefined if it is empty. A file that cannot be decompressed is found when all of it is read. */
 async function firstLineOf(path: string, packed: boolean): Promise<string | undefined> {
   try {
     for await (const { text } of linesOf(path)) return text;
@@ -104,7 +104,7 @@ async function firstLineOf(path: string, packed: boolean): Promise<string | unde
   }
 }
 
-/** The newest line by the signature of a folder and its files, for a log whose current file holds no line yet. */
+/** The newest line by the signature of a folder and its files, for a log whose current file is still empty. */
 export async function newestHead(
   folder: string,
   signed: AuditHead | undefined,
@@ -112,7 +112,7 @@ export async function newestHead(
   const signedMs = signed && statSync(join(folder, anchorFile)).mtimeMs;
   let newest: AuditHead | undefined = signed && { sequence: signed.sequence, sha256: signed.sha256 };
   for (const path of await auditFiles(folder)) {
-    // Unpacking takes time: only what was written after the signature can hold a newer line.
+    // Decompression takes time: only files written after the signature can hold a newer line.
     const packed = (await formatOf(path)) !== undefined;
     if (packed && signedMs !== undefined && statSync(path).mtimeMs < signedMs) continue;
     const last = packed ? await lastLineUnpacked(path) : lastLineAt(path);
@@ -156,13 +156,13 @@ function tailOf(fd: number, sizeBytes: number): Buffer {
   return tail;
 }
 
-/** A broken chain continues from what is there: `tomaat audit verify` shows where. */
+/** A broken chain continues from the existing line: `tomaat audit verify` shows where it is broken. */
 export const lastHeadOf = (line: string): AuditHead =>
   headOfLine(line) ?? { sequence: sequenceOf(line) ?? 0, sha256: hashOf(line) };
 
 /**
- * The signature of the newest line, checked against the key that it names; undefined where the file is missing.
- * @throws TomaatError BAD_SIGNATURE when it is not one.
+ * The signature of the newest line, checked against the key that it names; undefined if the file is missing.
+ * @throws TomaatError BAD_SIGNATURE if it is invalid.
  */
 export async function readAnchor(file: string): Promise<(AuditHead & { thumbprint: string }) | undefined> {
   let text: string;
@@ -179,7 +179,7 @@ export async function readAnchor(file: string): Promise<(AuditHead & { thumbprin
   return { sequence, sha256, thumbprint };
 }
 
-/** The lines of a file, unpacked if need be; the last one is `torn` if it does not end with a newline. */
+/** The lines of a file, decompressed if necessary; the last one is `torn` if it does not end with a newline. */
 export async function* linesOf(path: string): AsyncGenerator<{ text: string; torn: boolean }> {
   const file = createReadStream(path, { highWaterMark: 1 << 20 });
   const unpack = await unpackerOf(path);
@@ -229,6 +229,6 @@ async function unpackerOf(path: string): Promise<Duplex | undefined> {
   if (format === 'zstd') return createZstdDecompress();
   throw new TomaatError(
     'UNSUPPORTED_FORMAT',
-    `${path} is compressed with ${format}. Unpack it first; only gzip and zstd can be read directly.`,
+    `${path} is compressed with ${format}. Decompress it first; only gzip and zstd can be read directly.`,
   );
 }

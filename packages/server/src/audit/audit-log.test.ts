@@ -14,7 +14,6 @@ import {
 } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { setTimeout as delay } from 'node:timers/promises';
 import { gzipSync, zstdCompressSync } from 'node:zlib';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { forgeAudit } from '../../test/forge-audit.ts';
@@ -66,7 +65,8 @@ describe('verifyAudit()', () => {
   });
 
   it('finds every single byte that is changed, in the log and in what signs it', {
-    timeout: 60_000,
+    // Over a thousand verifications: 3 s alone, a minute on a loaded machine.
+    timeout: 240_000,
   }, async () => {
     await fill(3);
     for (const path of [file(), join(folder, anchorFile)]) {
@@ -151,7 +151,7 @@ describe('verifyAudit()', () => {
     await writeFile(moved, bytes.subarray(0, bytes.length - 9));
     await expect(verifyAudit(folder, { files: [moved] })).rejects.toMatchObject({
       code: 'BAD_SIGNATURE',
-      message: expect.stringContaining('first.gz cannot be unpacked'),
+      message: expect.stringContaining('first.gz cannot be decompressed'),
     });
     await rm(archive, { recursive: true });
   });
@@ -309,11 +309,12 @@ describe('openAudit()', () => {
   });
 
   it('signs again after the signature could not be written once', async () => {
-    await using audit = await openAudit(folder, { identity, anchorMs: 20, onFault() {} });
+    const faults: unknown[] = [];
+    await using audit = await openAudit(folder, { identity, anchorMs: 20, onFault: (e) => faults.push(e) });
     await rm(join(folder, anchorFile));
     await mkdir(join(folder, anchorFile));
     audit.record('server.started');
-    await delay(100);
+    await expect.poll(() => faults.length).toBeGreaterThan(0);
     await rm(join(folder, anchorFile), { recursive: true });
     await expect.poll(() => existsSync(join(folder, anchorFile))).toBe(true);
     expect(await verifyAudit(folder)).toMatchObject({ anchored: { sequence: 1 } });

@@ -32,37 +32,37 @@ import type { AuditEvent, AuditFacts } from './events.ts';
 import { type PendingState, takePending } from './pending.ts';
 
 /**
- * The audit log: what was done with whose volumes, as lines of JSON in `audit.jsonl`, to which lines are only ever added.
+ * The audit log: what was done with whose volumes, as lines of JSON in the append-only file `audit.jsonl`.
  * Each line holds its number and the SHA-256 of the line before it, and ends with the SHA-256 of itself. The newest
- * number and hash are signed into `audit.head` at the start, every minute in which something happened, and at the end.
+ * number and hash are signed into `audit.head` at the start, after every minute with new lines, and at the end.
  *
- * A line is in the file (for every other process, and after `kill -9`) when record() returns, and on the disk after an fsync
+ * A line is in the file (for every other process, and after `kill -9`) when record() returns, and durable after an fsync
  * that no request waits for; lines that arrive meanwhile share the next one. A power failure may lose the last few.
  *
  * No line holds a name, a file name, header text, a parameter or an address: only ids, digests, codes and times.
  */
 export interface Audit extends AsyncDisposable {
-  /** Adds a line; the file has it when this returns. Never throws: what cannot be written is tried again with the next one. */
+  /** Adds a line; the file has it when this returns. Never throws: a failed write is retried with the next line. */
   record(event: AuditEvent, facts?: AuditFacts): void;
   /** The newest line. */
   head(): AuditHead;
-  /** Resolves when all lines so far are on the disk. */
+  /** Resolves when all lines so far are durable. */
   flushed(): Promise<void>;
   /**
    * Closes the file under the number of its last line and starts a new one, which continues the chain. Returns the path of
    * the closed file; undefined if it had no line.
    */
   rotate(): Promise<string | undefined>;
-  /** Goes on in a new `audit.jsonl` if the file was renamed. Each new line looks for that, too. */
+  /** Continues in a new `audit.jsonl` if the file was renamed. Each new line checks that too. */
   reopen(): void;
   close(): Promise<void>;
 }
 
 export interface AuditOptions {
   identity: Identity;
-  /** Called once when lines cannot be written or taken in, and again after they could. */
+  /** Called once when lines cannot be written or taken in, and again only after a success. */
   onFault?(error: unknown): void;
-  /** Size from which a new file is begun. */
+  /** Size at which a new file is begun. */
   rotateBytes?: number;
   anchorMs?: number;
   /** How often the lines that commands left are taken in. */
@@ -74,7 +74,7 @@ const sync = promisify(fdatasync);
 const maxWaiting = 10_000;
 const appending = constants.O_APPEND | constants.O_CREAT | constants.O_RDWR;
 
-/** A line as it is written, without its newline. */
+/** A line as written, without its newline. */
 export function auditLine(
   { sequence, sha256 }: AuditHead,
   time: Date,
@@ -82,7 +82,7 @@ export function auditLine(
   facts: AuditFacts,
 ): { line: string; head: AuditHead } {
   const next = sequence + 1;
-  // In ASCII, so that a byte is a character for anyone who checks it.
+  // In ASCII, so that each byte is one character.
   const body = JSON.stringify({ seq: next, time: time.toISOString(), event, ...facts, prev: sha256 }).replace(
     /[\u007f-\uffff]/g,
     (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`,
@@ -95,7 +95,7 @@ export function auditLine(
 class LogFile {
   readonly path: string;
   #fd: number;
-  /** Bytes that are known to be whole lines. */
+  /** Bytes known to be complete lines. */
   sizeBytes = 0;
 
   constructor(path: string) {
@@ -117,27 +117,27 @@ class LogFile {
 
   append(line: string): void {
     const bytes = Buffer.from(`${line}\n`);
-    // Not as it was left: logrotate's copytruncate empties the file.
+    // The file has changed: logrotate's copytruncate empties it.
     const before = fstatSync(this.#fd).size;
     let written = 0;
     try {
       while (written < bytes.length) written += writeSync(this.#fd, bytes, written);
     } catch (error) {
-      // Half a line would break the chain for good.
+      // Half a line would break the chain permanently.
       if (written > 0) this.#cut(before);
       throw error;
     }
     this.sizeBytes = before + bytes.length;
   }
 
-  /** Whether the file is no longer the one of its name. */
+  /** Whether the name now refers to another file. */
   get isRenamed(): boolean {
     const own = fstatSync(this.#fd, { bigint: true });
     const named = statSync(this.path, { bigint: true, throwIfNoEntry: false });
     return named === undefined || named.ino !== own.ino || named.dev !== own.dev;
   }
 
-  /** Starts a new file under the name. The previous one is on the disk, and closed. */
+  /** Starts a new file under the name. The previous one is durable and closed. */
   reopen(): void {
     const fd = openSync(this.path, appending, 0o600);
     fsyncSync(this.#fd);
@@ -148,7 +148,7 @@ class LogFile {
 
   async sync(): Promise<void> {
     await sync(this.#fd).catch((error: NodeJS.ErrnoException) => {
-      // The file was closed by reopen(), which made sure of it.
+      // reopen() has already closed the file.
       if (error.code !== 'EBADF') throw error;
     });
   }
@@ -223,7 +223,7 @@ export async function openAudit(dataFolder: string, options: AuditOptions): Prom
     write(now(), 'log.continued', {});
   }
 
-  /** The file is closed for good under the number of its last line; the next one carries the chain on. */
+  /** The file is closed under the number of its last line; the next one continues the chain. */
   function beginNext(): string {
     const closed = freeName(join(dataFolder, `audit-${String(head.sequence).padStart(10, '0')}`));
     renameSync(file.path, closed);
@@ -235,7 +235,7 @@ export async function openAudit(dataFolder: string, options: AuditOptions): Prom
   function flush(): Promise<void> {
     if (!isDirty && !syncing) return Promise.resolve();
     syncing ??= (async () => {
-      // What this turn still records shares the fsync.
+      // Lines recorded in the same turn share the fsync.
       await new Promise((resolve) => setImmediate(resolve));
       while (isDirty) {
         isDirty = false;
@@ -260,7 +260,7 @@ export async function openAudit(dataFolder: string, options: AuditOptions): Prom
     return anchoring;
   }
 
-  /** Takes in what other processes left; one call at a time, because each file is one line. */
+  /** Takes in the lines that other processes left; calls never overlap, because each file is one line. */
   function take(): Promise<void> {
     taking = taking.then(() => takePending(dataFolder, record, onFault, pending)).catch(onFault);
     return taking;
@@ -311,7 +311,7 @@ export async function openAudit(dataFolder: string, options: AuditOptions): Prom
   };
 }
 
-/** The signature of the log as it was left. One that does not hold is a fault, but does not keep a server from starting. */
+/** The signature of the existing log. An invalid one is a fault, but does not prevent a server from starting. */
 async function readSigned(file: string, onFault: (error: unknown) => void) {
   try {
     return await readAnchor(file);
@@ -322,7 +322,7 @@ async function readSigned(file: string, onFault: (error: unknown) => void) {
   }
 }
 
-/** The name with the extension, or with a number before it where that is taken. */
+/** The name with the extension, or with a number before it if that exists. */
 function freeName(stem: string): string {
   for (let number = 0; ; number++) {
     const path = `${stem}${number === 0 ? '' : `-${number}`}.jsonl`;

@@ -1,9 +1,12 @@
-import { existsSync } from 'node:fs';
+import { pbkdf2 } from 'node:crypto';
+import { existsSync, renameSync, statSync } from 'node:fs';
 import { mkdir, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { auditChain, sha256Of, textOf } from '../../test/audit-lines.ts';
+import { canLimitFileSize, limitFileSize } from '../../test/file-size-limit.ts';
 import { type Identity, openIdentity } from '../identity.ts';
 import { readAnchor } from './audit-files.ts';
 import { type Audit, type AuditOptions, auditLine, openAudit } from './audit-log.ts';
@@ -113,10 +116,24 @@ describe('openAudit()', () => {
     expect(await eventsIn()).toHaveLength(4);
   });
 
-  it('begins at the start where the file holds half a line alone', async () => {
-    await writeFile(at('audit.jsonl'), '{"seq":1');
+  it.each(['{"seq":1', '{'])('begins at the start where the file holds %s alone', async (torn) => {
+    await writeFile(at('audit.jsonl'), torn);
     await open();
-    expect(await linesIn()).toMatchObject([{ seq: 1, event: 'log.repaired', count: 8 }]);
+    expect(await linesIn()).toMatchObject([{ seq: 1, event: 'log.repaired', count: torn.length }]);
+  });
+
+  it('makes files that only their owner can read', async () => {
+    const before = process.umask(0);
+    try {
+      await open();
+      audit?.record('server.started');
+      await audit?.rotate();
+      await close();
+    } finally {
+      process.umask(before);
+    }
+    for (const name of ['audit.jsonl', 'audit-0000000001.jsonl', 'audit.head'])
+      expect(statSync(at(name)).mode & 0o777, name).toBe(0o600);
   });
 
   it('starts with a signature that does not hold, and says so', async () => {
@@ -147,6 +164,37 @@ describe('record()', () => {
     audit?.record('job.expired');
     expect(faults).toHaveLength(2);
     await rename(away, folder);
+    await close();
+    await verifyAudit(folder);
+  });
+
+  it('says so when the first line of all cannot be written', async () => {
+    await open();
+    const away = join(base, 'away');
+    await rename(folder, away);
+    audit?.record('server.started');
+    expect(faults).toMatchObject([{ code: 'ENOENT' }]);
+    await rename(away, folder);
+    await close();
+    await verifyAudit(folder);
+  });
+
+  it.skipIf(!canLimitFileSize)('takes back the half of a line that the disk had room for', async () => {
+    await open();
+    audit?.record('server.started');
+    const { size } = statSync(at('audit.jsonl'));
+    for (const room of [100, 1, 0]) {
+      using _full = limitFileSize(size + room);
+      audit?.record('job.deleted', { job: `${room}` });
+      expect(statSync(at('audit.jsonl')).size, `${room}`).toBe(size);
+    }
+    expect(faults).toMatchObject([{ code: 'EFBIG' }]);
+    audit?.record('job.expired');
+    expect(await linesIn()).toMatchObject([
+      { event: 'server.started' },
+      ...['100', '1', '0'].map((job) => ({ event: 'job.deleted', job })),
+      { event: 'job.expired' },
+    ]);
     await close();
     await verifyAudit(folder);
   });
@@ -189,6 +237,22 @@ describe('record()', () => {
 });
 
 describe('reopen()', () => {
+  it('closes a file that waits for its fsync', async () => {
+    await open();
+    // All threads that work on files are busy: the fsync comes after the file was closed.
+    const threads = Number(process.env.UV_THREADPOOL_SIZE ?? 4);
+    const busy = Array.from({ length: threads }, () => promisify(pbkdf2)('x', 'y', 200_000, 64, 'sha512'));
+    audit?.record('server.started');
+    await new Promise((resolve) => setImmediate(resolve));
+    renameSync(at('audit.jsonl'), at('audit.jsonl.1'));
+    audit?.reopen();
+    await audit?.flushed();
+    await Promise.all(busy);
+    expect(faults).toEqual([]);
+    expect(await eventsIn('audit.jsonl.1')).toEqual(['server.started']);
+    expect(await eventsIn()).toEqual(['log.continued']);
+  });
+
   it('says why it cannot begin a new file, and tries again with the next line', async () => {
     await open();
     audit?.record('server.started');

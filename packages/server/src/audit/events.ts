@@ -1,4 +1,4 @@
-/** What happened, as the audit log names it. */
+/** The events of the audit log. */
 export type AuditEvent =
   | 'server.started'
   | 'server.stopped'
@@ -27,7 +27,7 @@ export type AuditEvent =
   | 'backup.made'
   | 'backup.restored';
 
-/** What a line may say beside its event; nothing else is taken. */
+/** The fields of a line besides its event; nothing else is accepted. */
 export interface AuditFacts {
   /** Who: an owner as in access/principal.ts, without a name. */
   who?: string;
@@ -43,9 +43,9 @@ export interface AuditFacts {
   inputs?: readonly { name: string; digest: string; received?: string }[];
   outputs?: readonly { name: string; digest: string }[];
   digest?: string;
-  /** A route as it is registered: nothing of a caller's words. */
+  /** A route as registered: no text from a caller. */
   route?: string;
-  /** An error's code, or another word of ours. */
+  /** An error's code, or another fixed word. */
   outcome?: string;
   count?: number;
   /** Thumbprints of the key that signs now, and of the one that signed before. */

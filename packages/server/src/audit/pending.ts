@@ -6,12 +6,12 @@ import { writeWhole } from '../store/whole-file.ts';
 import type { AuditEvent, AuditFacts } from './events.ts';
 
 /**
- * Lines of the audit log that commands beside a server leave for it, as files in `audit.pending`. The process that holds
+ * Lines of the audit log that other commands leave for the server, as files in `audit.pending`. The process that holds
  * the data folder takes them in within a second, or at its next start.
  */
 export const pendingFolder = 'audit.pending';
 
-/** Leaves an event. It is on the disk when this resolves: only then may the recorded action be carried out. */
+/** Leaves an event. It is durable when this resolves: only then may the recorded action be carried out. */
 export async function leaveForAudit(dataFolder: string, event: AuditEvent, facts: AuditFacts): Promise<void> {
   const folder = join(dataFolder, pendingFolder);
   await mkdir(folder, { recursive: true, mode: 0o700 });
@@ -29,7 +29,7 @@ export interface PendingState {
 }
 
 /**
- * Takes what was left: calls `record` with each event, oldest first, and removes its file afterwards. Files that cannot be
+ * Takes the left events: calls `record` with each, oldest first, and removes its file afterwards. Files that cannot be
  * read or removed stay where they are, and `onFault` is called once for each.
  */
 export async function takePending(
@@ -63,7 +63,7 @@ export async function takePending(
   }
 }
 
-/** Files of lines that wait to be taken; none where there is no folder. */
+/** Files of lines waiting to be taken; none if the folder does not exist. */
 export async function pendingNames(dataFolder: string): Promise<string[]> {
   try {
     return (await readdir(join(dataFolder, pendingFolder))).filter(isPending).sort();
@@ -82,7 +82,7 @@ async function readEvent(file: string): Promise<{ event: AuditEvent; facts: Audi
     if (typeof event === 'string' && typeof facts === 'object' && facts !== null)
       return { event: event as AuditEvent, facts: facts as AuditFacts };
   } catch {
-    // Said below.
+    // Reported below.
   }
   await rename(file, `${file}.invalid`);
   throw new TomaatError(

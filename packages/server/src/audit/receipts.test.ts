@@ -150,15 +150,21 @@ describe('receiptOf()', () => {
     const parameters = { factor: 5, invert: true, side: 'left', seeds, unknown: 'Somebody', volume: 'x' };
     const odd = createWitness([app], audit).receiptOf?.({
       ...job,
-      request: { parameters: { ...parameters, factor: [5] as never, side: null }, frame: 3, stem: 'x' },
+      request: {
+        parameters: { ...parameters, factor: [5] as never, side: null },
+        frame: 3,
+        series: '1.2.3',
+        stem: 'x',
+      },
     });
     const plain = createWitness([app], audit).receiptOf?.({ ...job, request: { parameters, stem: 'x' } });
     const hashed = (value: unknown) => ({ digest: digestOf(JSON.stringify(value)) });
     const others = { seeds: hashed(seeds), unknown: hashed('Somebody'), volume: hashed('x') };
     expect(plain).toMatchObject({ parameters: { factor: 5, invert: true, side: 'left', ...others } });
-    expect(plain).toMatchObject({ frame: undefined });
+    expect(plain).toMatchObject({ frame: undefined, series: undefined });
     expect(odd).toMatchObject({
       frame: 3,
+      series: hashed('1.2.3'),
       parameters: { factor: hashed([5]), invert: true, side: hashed(null), ...others },
     });
   });

@@ -75,6 +75,7 @@ function receiptOf(job: SettledJob, app: App, audit: Audit): Receipt {
       ]),
     ),
     frame: job.request.frame,
+    series: job.request.series === undefined ? undefined : digestOfJson(job.request.series),
     outputs: job.outputs.map(({ name, type, format, primary, sizeBytes, digest }) => ({
       name,
       type,
@@ -92,9 +93,13 @@ function receiptOf(job: SettledJob, app: App, audit: Audit): Receipt {
   };
 }
 
-/** Numbers and choices as they are; what a person may have written by the SHA-256 of its JSON. */
+/** Numbers and choices unchanged; text that a person may have written as the SHA-256 of its JSON. */
 function shownParameter(input: Input | undefined, value: unknown): Receipt['parameters'][string] {
   const isPlain = input && !isFileInput(input) && input.type !== 'fiducials';
   if (isPlain && ['number', 'boolean', 'string'].includes(typeof value)) return value as number;
-  return { digest: `sha256:${createHash('sha256').update(JSON.stringify(value)).digest('hex')}` };
+  return digestOfJson(value);
 }
+
+const digestOfJson = (value: unknown) => ({
+  digest: `sha256:${createHash('sha256').update(JSON.stringify(value)).digest('hex')}`,
+});

@@ -9,10 +9,10 @@ export interface Recorder extends Disposable {
 }
 
 /**
- * Records events in the audit log such that a flood of refusals does not fill the disk: of refusals of one kind of caller
- * (an owner, or all who are unknown) with one outcome, the first of a minute is a line at once, and all that follow
- * in that minute are one line with their number. Beyond `maxKinds` kinds in a minute the rest counts as one kind without
- * a caller. All other events are lines as they come.
+ * Records events in the audit log so that a flood of refusals does not fill the disk. Of the refusals of one caller
+ * (an owner, or all unknown callers) with one outcome, the first in a minute becomes a line at once, and the others
+ * in that minute one line with their number. Beyond `maxKinds` kinds in a minute the rest count as one kind without
+ * a caller. Every other event becomes a line at once.
  */
 export function countRefusals(
   audit: Pick<Audit, 'record'>,

@@ -200,12 +200,12 @@ describe('verifyAudit()', () => {
     expect(await faultOf({ files: [join(folder, auditFile)], headFile })).toContain('--from 3');
   });
 
-  it('says which packed file cannot be unpacked', async () => {
+  it('says which packed file cannot be decompressed', async () => {
     await log(lines);
     const packed = gzipSync(textOf(auditChain(50)));
     for (const bytes of [packed.subarray(0, 200), packed.with(100, packed[100] ^ 1)]) {
       await writeFile(join(folder, 'audit.jsonl'), bytes);
-      expect(await faultOf()).toContain('audit.jsonl cannot be unpacked');
+      expect(await faultOf()).toContain('audit.jsonl cannot be decompressed');
     }
     await writeFile(join(folder, 'audit.jsonl'), Uint8Array.of(0x42, 0x5a, 0x68, 0x39));
     await expect(verifyAudit(folder)).rejects.toMatchObject({ code: 'UNSUPPORTED_FORMAT' });

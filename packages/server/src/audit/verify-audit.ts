@@ -24,29 +24,29 @@ export interface AuditReport {
   /** Whether that key is one of `signers`. */
   signerChecked: boolean;
   anchored: AuditHead;
-  /** Lines after the signed one: of the last minute, or of a server that was killed. */
+  /** Lines after the signed one: of the last minute, or of a killed server. */
   beyondAnchor: number;
   repairs: number;
 }
 
 export interface VerifyOptions {
-  /** The number of the first line that is there: older files were moved elsewhere. */
+  /** The number of the first existing line: older files were moved elsewhere. */
   from?: number;
-  /** Lines that are known from elsewhere, as receipts hold them. */
+  /** Lines known from elsewhere, such as from receipts. */
   anchors?: readonly AuditHead[];
   /** Thumbprints of the keys that may have signed the newest line. */
   signers?: readonly string[];
   /** Older files of the log, compressed or not, besides those in the folder. */
   files?: readonly string[];
-  /** A copy of `audit.head`: then `files` are all that is checked. */
+  /** A copy of `audit.head`: then only `files` are checked. */
   headFile?: string;
 }
 
 /**
- * Checks the chain of an audit log and the signature of its newest line. Found are: a byte that was changed in any line,
- * lines that were removed, inserted, doubled or moved, and an end that was cut off before the newest signed line. That
- * holds only for a signature by a key that nobody else has: without `signers`, or where somebody else can read the key, the
- * whole log may have been rewritten. Not found either: lines cut off behind the signed one (of the last minute before a
+ * Checks the chain of an audit log and the signature of its newest line. It detects a changed byte in any line,
+ * lines that were removed, inserted, doubled or moved, and an end that was cut off before the newest signed line. This
+ * holds only for a signature by a key that nobody else has: without `signers`, or if somebody else can read the key, the
+ * whole log may have been rewritten. It does not detect lines cut off after the signed one (of the last minute before a
  * kill).
  * @throws TomaatError BAD_SIGNATURE that says which line of which file is broken, and how.
  */
@@ -56,13 +56,13 @@ export async function verifyAudit(dataFolder: string, options: VerifyOptions = {
     try {
       return await verifyOnce(dataFolder, options);
     } catch (error) {
-      // A server may have begun a new file between the look at the folder and at the files.
+      // A server may have begun a new file after the folder was listed.
       if (left === 0 || before === (await stateOf(dataFolder, options))) throw error;
     }
   }
 }
 
-/** Which files there are: their names, and which file each is. */
+/** The existing files: their names and identities. */
 async function stateOf(dataFolder: string, { headFile }: VerifyOptions): Promise<string> {
   if (headFile !== undefined) return '';
   const files = (await auditFiles(dataFolder)).sort();
@@ -131,7 +131,7 @@ async function pathsOf(dataFolder: string, { files = [], headFile }: VerifyOptio
   return inOrder([...known.values()]);
 }
 
-/** The hashes that lines must have, by number. */
+/** The required hashes of lines, by number. */
 function wantedHashes(heads: readonly AuditHead[], from: number): Map<number, string> {
   const wanted = new Map<number, string>();
   for (const { sequence, sha256 } of heads) {
@@ -167,7 +167,7 @@ function count(report: AuditReport, text: string, where: string): void {
   if (event === 'log.repaired') report.repairs++;
 }
 
-/** A rewritten log has valid hashes, whatever its lines are. */
+/** A rewritten log has valid hashes whatever its lines contain. */
 function parse(text: string, where: string): { event: string; time: string } {
   try {
     const { event, time } = JSON.parse(text) as Record<string, unknown>;
@@ -179,14 +179,14 @@ function parse(text: string, where: string): { event: string; time: string } {
   throw broken(`${where} does not state an event and a time: it was inserted.`);
 }
 
-/** The lines of a file; what cannot be unpacked is a broken log. */
+/** The lines of a file; if it cannot be decompressed, the log is broken. */
 async function* readable(path: string): ReturnType<typeof linesOf> {
   try {
     yield* linesOf(path);
   } catch (error) {
     const { code = '' } = error as NodeJS.ErrnoException;
     if (!/^Z_|^ERR_|^ZSTD/.test(code)) throw error;
-    throw broken(`${basename(path)} cannot be unpacked: it was cut off or changed.`, error);
+    throw broken(`${basename(path)} cannot be decompressed: it was cut off or changed.`, error);
   }
 }
 

@@ -4,15 +4,15 @@ import { join } from 'node:path';
 import { anonymousFiles, type FileSource, type UploadFile } from '@tomaat/client';
 import { nodePlatform } from '../node-platform.ts';
 
-/** The files of one prediction as they are sent, and how many texts were taken out of their headers. */
+/** The files of one prediction as sent, and how many texts were removed from their headers. */
 export interface AnonymousInputs extends AsyncDisposable {
   readonly volumes: Readonly<Record<string, readonly UploadFile[]>>;
   readonly removed: number;
 }
 
 /**
- * Removes identifying text and file names from what is sent. Data that must be compressed again is in an unlinked temporary
- * file until it is disposed of: nothing of it remains, even after `kill -9`.
+ * Removes identifying text and file names from the files to send. Data that must be recompressed is in an unlinked temporary
+ * file until it is disposed of: nothing remains, even after `kill -9`.
  */
 export async function anonymousInputs(
   volumes: Readonly<Record<string, readonly FileSource[]>>,
@@ -48,7 +48,7 @@ async function spoolFile(
   await using opened = new AsyncDisposableStack();
   opened.defer(remove);
   const file = opened.use(await open(join(folder, 'file'), 'wx+', 0o600));
-  // Windows removes it only when it is closed.
+  // Windows removes it only on close.
   if (process.platform !== 'win32') await remove();
   let sizeBytes = 0;
   for await (const chunk of chunks) {

@@ -100,7 +100,7 @@ export async function auditRotate(flags: { data?: string; json?: boolean }): Pro
   return 0;
 }
 
-/** `tomaat audit who`: the ids that stand for a person or an address, one a line. */
+/** `tomaat audit who`: the ids of a person or an address, one per line. */
 export async function auditWho(flags: OwnerFlags & { json?: boolean }): Promise<number> {
   using _owner = actAsOwner(dataFolderFor(flags));
   const owners = await ownersOf(flags);

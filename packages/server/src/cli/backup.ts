@@ -41,7 +41,7 @@ export async function backup(to: string, flags: BackupFlags): Promise<number> {
     );
     if (failed + removed > 0)
       console.log(
-        `${failed + removed} jobs whose files were deleted meanwhile are not in it, or are failed there.`,
+        `${failed + removed} jobs whose files were deleted meanwhile are missing from the backup or failed in it.`,
       );
     if (flags.jobs)
       console.log('It contains images of people and secrets: keep it as safe as the data folder.');
@@ -51,7 +51,7 @@ export async function backup(to: string, flags: BackupFlags): Promise<number> {
   }
 }
 
-/** What is made in the data folder belongs to its owner; at the destination of the backup, root acts as root. */
+/** Files created in the data folder belong to its owner; at the destination of the backup, root acts as root. */
 async function stageAsOwner(dataFolder: string, options: Parameters<typeof stageBackup>[1]): Promise<Stage> {
   using _owner = actAsOwner(dataFolder);
   return await stageBackup(dataFolder, options);

@@ -2,10 +2,10 @@ import type { CheckResult } from '../check-app.ts';
 import { formatSeconds, plain, plainLines } from './console.ts';
 import { openInterrupt } from './interrupt.ts';
 
-/** Yields each result as soon as it is there; a fault that makes the rest pointless ends it. */
+/** Yields each result as soon as it is known; ends at a fault that makes the rest pointless. */
 export type CheckApp = (folder: string, signal: AbortSignal) => AsyncIterable<CheckResult>;
 
-/** `tomaat check APP_DIR`: 0 when all is well, else 1. */
+/** `tomaat check APP_DIR`: exit code 0 without faults, else 1. */
 export async function check(folder: string, flags: { json?: boolean }, checkApp: CheckApp): Promise<number> {
   using interrupt = openInterrupt();
   const results: CheckResult[] = [];

@@ -32,14 +32,14 @@ export interface ConnectOptions {
   /** SHA-256 fingerprints of certificates that the user trusts. */
   fingerprint?: string[];
   signal?: AbortSignal;
-  /** Asks the user; the terminal if missing. */
+  /** Asks the user; on the terminal if missing. */
   ask?(question: string): Promise<boolean>;
 }
 
-/** A server or registry that may be talked to. */
+/** A server or registry that requests may be sent to. */
 export interface Reached {
   readonly fetch: typeof globalThis.fetch;
-  /** The names in its certificate. */
+  /** Names in its certificate. */
   readonly hosts: readonly string[];
 }
 
@@ -52,11 +52,11 @@ export interface Told {
 }
 
 /**
- * Makes requests to this address possible, and checks its certificate before any is sent. Accepted is a certificate that
+ * Prepares requests to this address and checks its certificate before any is sent. Accepted certificates: one that
  * the system or --ca vouches for; that of the server on this machine; one in the file of known hosts; one that was
- * announced under a remembered key; and one that the user confirms, who is asked once, on a terminal.
+ * announced under a remembered key; and one that the user confirms once, on a terminal.
  * @throws TomaatError BAD_REQUEST when a key would leave this machine unencrypted, UNREACHABLE for a certificate that is
- *   unknown or has changed, FORBIDDEN for an address that a registry may not tell.
+ *   unknown or has changed, FORBIDDEN for an address that a registry may not announce.
  */
 export async function connectTo(address: string, options: ConnectOptions, told?: Told): Promise<Reached> {
   const url = parseUrl(address);
@@ -79,7 +79,7 @@ export async function connectTo(address: string, options: ConnectOptions, told?:
   } catch (error) {
     options.signal?.throwIfAborted();
     if (error instanceof TomaatError) throw error;
-    // It is unreachable: the first request says why, and may succeed after all.
+    // It is unreachable: the first request reports why, and may still succeed.
     return { fetch: createGuardedFetch(rules), hosts: [] };
   }
   if (!shown.authorized) await judge(url, shown, options, told);
@@ -90,7 +90,7 @@ export async function connectTo(address: string, options: ConnectOptions, told?:
   return { fetch: createGuardedFetch({ ...rules, isKnown }), hosts };
 }
 
-/** Throws unless a certificate without an authority is known, or becomes so. */
+/** Throws unless a certificate without an authority is known, or the user confirms it. */
 async function judge(url: URL, shown: Shown, options: ConnectOptions, told?: Told): Promise<void> {
   const { fingerprint, keyFingerprint } = shown;
   const host = hostAndPort(url);
@@ -106,7 +106,7 @@ async function judge(url: URL, shown: Shown, options: ConnectOptions, told?: Tol
     const [{ value, line }] = pins;
     throw new TomaatError(
       'UNREACHABLE',
-      `${host} presents a different certificate than before. Either it was renewed, or somebody is intercepting the connection.\n  known  ${value}\n  shown  ${fingerprint}\nNothing was sent. Ask the operator of the server. If it was renewed: tomaat trust remove ${host} (line ${line} of ${file}), then connect again.`,
+      `${host} presents a different certificate than before. Either it was renewed, or somebody is intercepting the connection.\n  known  ${value}\n  shown  ${fingerprint}\nNothing was sent. Ask the operator of the server. If the certificate was renewed: tomaat trust remove ${host} (line ${line} of ${file}), then connect again.`,
       { detail: { hopeless: true, known: value, shown: fingerprint } },
     );
   }
@@ -114,14 +114,14 @@ async function judge(url: URL, shown: Shown, options: ConnectOptions, told?: Tol
   if (told?.certificate !== undefined) {
     throw new TomaatError(
       'UNREACHABLE',
-      `${host} presents a different certificate than its server announced. Either it was renewed just now, or somebody is intercepting the connection.\n  announced  ${told.certificate}\n  shown      ${fingerprint}\nNothing was sent. Try again in a minute. If this persists, tell the operator of the server.`,
+      `${host} presents a different certificate than its server announced. Either it was renewed just now, or somebody is intercepting the connection.\n  announced  ${told.certificate}\n  shown      ${fingerprint}\nNothing was sent. Try again in a minute. If this persists, ask the operator of the server.`,
       { detail: { hopeless: true, known: told.certificate, shown: fingerprint } },
     );
   }
   if (given.length > 0) {
     throw new TomaatError(
       'UNREACHABLE',
-      `${host} presents a different certificate than the one that was given.\n  given  ${given.join(', ')}\n  shown  ${fingerprint}\nNothing was sent. Ask the operator of the server.`,
+      `${host} presents a different certificate than the one given.\n  given  ${given.join(', ')}\n  shown  ${fingerprint}\nNothing was sent. Ask the operator of the server.`,
       { detail: { hopeless: true, shown: fingerprint } },
     );
   }
@@ -131,7 +131,7 @@ async function judge(url: URL, shown: Shown, options: ConnectOptions, told?: Tol
   await addPin(file, host, fingerprint, { keyFingerprint });
 }
 
-/** The line by which a certificate is known: as it is, or by its key. */
+/** The line for a known certificate: by its fingerprint, or by its key. */
 export const findKnown = (
   pins: readonly Pin[],
   { fingerprint, keyFingerprint }: Pick<Shown, 'fingerprint' | 'keyFingerprint'>,
@@ -139,14 +139,14 @@ export const findKnown = (
   pins.find(({ value }) => value === fingerprint) ??
   pins.find((pin) => pin.keyFingerprint === keyFingerprint);
 
-/** Notes the key of a certificate that is known, and a renewed certificate of a key that is known. */
+/** Records the key of a known certificate, and the renewed certificate of a known key. */
 async function keepUp(file: string, pin: Pin, { fingerprint, keyFingerprint }: Shown): Promise<void> {
   if (pin.value === fingerprint && pin.keyFingerprint === keyFingerprint) return;
   try {
     await updatePin(file, pin, { value: fingerprint, keyFingerprint });
   } catch (error) {
     const { code = '' } = error as NodeJS.ErrnoException;
-    // It is known anyway, from a file that this user can only read.
+    // It is known anyway; the file is read-only for this user.
     if (!['EACCES', 'EPERM', 'EROFS'].includes(code)) throw error;
   }
 }
@@ -157,7 +157,7 @@ export const hostAndPort = (url: URL): string =>
 export const dataFolderOf = async ({ data }: Pick<ConnectOptions, 'data'>): Promise<string> =>
   data ?? (await import('../config.ts')).defaultDataFolder();
 
-/** Of the certificate that the server on this machine made itself. */
+/** The fingerprint of the self-signed certificate of the server on this machine. */
 async function ownFingerprint(dataFolder: string): Promise<string | undefined> {
   try {
     return new X509Certificate(await readFile(join(dataFolder, 'tomaat.pem'))).fingerprint256;

@@ -2,13 +2,13 @@ import { format } from 'node:util';
 import { describeError, escapeUnseen, TomaatError } from '@tomaat/core';
 import { Interrupted } from './interrupt.ts';
 
-/** Exit codes: 0 all well, 1 the job, app or server failed, 2 usage or the caller's fault, 130 interrupted. */
+/** Exit codes: 0 success, 1 the job, app or server failed, 2 usage or the caller's error, 130 interrupted. */
 export function exitCodeOf(error: unknown): number {
   if (error instanceof Interrupted) return error.exitCode;
-  // What a check finds is its result, not wrong usage.
+  // The findings of a check are its result, not wrong usage.
   if (error instanceof TomaatError && error.code === 'BAD_SIGNATURE') return 1;
   if (error instanceof TomaatError) return describeError(error.code).fault === 'caller' ? 2 : 1;
-  // A path that the caller named does not exist, or is not accessible.
+  // A path from the caller does not exist, or is not accessible.
   const { code, path } = (error ?? {}) as NodeJS.ErrnoException;
   return path !== undefined &&
     ['ENOENT', 'EACCES', 'EPERM', 'EISDIR', 'ENOTDIR', 'EROFS'].includes(code ?? '')
@@ -16,7 +16,7 @@ export function exitCodeOf(error: unknown): number {
     : 1;
 }
 
-/** One clear message; the stack only for those who ask for it (TOMAAT_DEBUG=1). */
+/** One clear message; the stack only with TOMAAT_DEBUG=1. */
 export function printError(error: unknown): void {
   if (error instanceof Interrupted) return;
   if (process.env.TOMAAT_DEBUG) {
@@ -25,7 +25,7 @@ export function printError(error: unknown): void {
   }
   if (error instanceof TomaatError) {
     const { requestId, httpStatus } = error.detail ?? {};
-    // Messages of a server are of one line; ours may have several, of which the others show that they belong to the first.
+    // Messages of a server have one line; ours may have several, and the others are indented below the first.
     const message =
       httpStatus === undefined ? error.message.replace(/\n(?! )/g, '\n  ') : plain(error.message);
     console.error(`${red('Error:')} ${message}${requestId ? `\n(request ${plain(String(requestId))})` : ''}`);
@@ -43,7 +43,7 @@ export function printError(error: unknown): void {
 
 /** A system error about a path, as a helpful message. */
 export function systemFault({ code, path, message }: NodeJS.ErrnoException): string {
-  if (code === 'ENOENT') return `There is no file or folder ${path}. Check the spelling.`;
+  if (code === 'ENOENT') return `${path} does not exist. Check the spelling.`;
   if (code === 'EACCES' || code === 'EPERM')
     return `You are not allowed to read or write ${path}. Check its permissions.`;
   if (code === 'ENOSPC') return `The disk is full: ${path} cannot be written. Free some space.`;
@@ -59,18 +59,18 @@ const paint =
 export const red = paint(31, 39);
 export const dim = paint(2, 22);
 
-/** Text from elsewhere (a server, a registry, a file) as a part of a line of ours: what is not seen is escaped. */
+/** Untrusted text (from a server, a registry, a file) as part of one of our lines: invisible characters are escaped. */
 export const plain = escapeUnseen;
 
-/** The same of several lines. */
+/** The same for several lines. */
 export const plainLines = (text: string): string => text.split('\n').map(plain).join('\n');
 
 // biome-ignore lint/suspicious/noControlCharactersInRegex: the colours of paint()
 const colours = /\u001b\[(?:2|22|31|39)m/g;
 
 /**
- * From now on nothing that console prints holds what is not seen, but our own colours and ends of lines: a name from
- * elsewhere that somebody forgot to make plain can do no more than be long. JSON stays the same JSON.
+ * From now on the console prints no invisible characters except our own colours and line ends: an untrusted name
+ * that was not escaped can be long, but nothing worse. JSON stays the same JSON.
  */
 export function guardConsole(): void {
   for (const method of ['log', 'error'] as const) {
@@ -78,7 +78,7 @@ export function guardConsole(): void {
     console[method] = (...parts: unknown[]) => {
       const text = format(...parts);
       const painted = text.match(colours) ?? [];
-      // The pieces between the colours, and the colours again.
+      // The pieces between the colours, and the colours.
       print(
         '%s',
         text
@@ -113,7 +113,7 @@ export function formatClock(seconds: number): string {
 }
 
 export interface Progress {
-  /** What is going on; `step` changes seldom, `text` often. */
+  /** What is in progress; `step` changes rarely, `text` often. */
   show(step: string, text: string): void;
   /** Clears the progress line, so that others can write. */
   clear(): void;
@@ -125,7 +125,7 @@ const isWideTerminal = (): boolean =>
   Boolean(process.stderr.isTTY) && !process.env.CI && process.stderr.columns >= leastColumns;
 
 /**
- * Progress on stderr: a moving line on a terminal, else one line per step and every 10 s; nothing when quiet.
+ * Progress on stderr: a moving line on a terminal, otherwise one line per step and every 10 s; nothing when quiet.
  * A terminal that is, or becomes, narrower than 20 columns gets lines.
  */
 export async function createProgress(quiet: boolean): Promise<Progress> {
@@ -191,7 +191,7 @@ export function percentOf(progress: Progress): (step: string, done: number, of: 
 
 type TableClass = typeof import('cli-table3');
 
-/** A table without lines; the class is handed in, so that commands without tables need not load it. */
+/** A table without lines; the class is passed in, so that commands without tables do not load it. */
 export function openTable(
   Table: TableClass,
   head: readonly string[],

@@ -23,14 +23,14 @@ export async function runDemo(options: DemoOptions): Promise<void> {
     await showSample(options);
   } catch (error) {
     if (options.signal.aborted) return;
-    // A failed demo ends nothing: what was started keeps serving.
+    // A failed demo stops nothing: server and registry keep running.
     options.print(`  The demo did not finish: ${(error as Error).message}`);
   }
 }
 
 async function showSample(options: DemoOptions): Promise<void> {
   const { server, registry, apiKey, print, signal } = options;
-  // Beyond loopback there is only HTTPS, with a certificate that this process need not doubt.
+  // Beyond loopback there is only HTTPS, with a certificate that this process can trust.
   if (!server.url)
     setDefaultCACertificates([...getCACertificates('default'), server.certificates.current.cert]);
   const entries = await createRegistryClient({ baseUrl: registry.localUrl, apiKey }).discover(
@@ -62,15 +62,15 @@ async function showSample(options: DemoOptions): Promise<void> {
   print(
     `\nYour own volume:  npx tomaat predict ${service.task}/${service.anatomy} --volume FILE   (${supportedExtensions.map((extension) => `.${extension}`).join(', ')})`,
   );
-  print('Ctrl-C ends it.');
+  print('Press Ctrl-C to stop.');
 }
 
 async function firstWithSample(entries: readonly Entry[], { server, apiKey, signal }: DemoOptions) {
   const sorted = [...entries].sort((a, b) => rank(a) - rank(b));
   for (const entry of sorted) {
-    // Only this server's own services: what others announced here is not called without being asked for.
+    // Only this server's own services: services that others announced here are not called unasked.
     if (entry.serverUrl !== server.announcedUrl || !entry.serviceId) continue;
-    // The announced address may lead through a proxy, or be a name that only others know.
+    // The announced address may lead through a proxy, or not resolve on this machine.
     const baseUrl = server.localUrl;
     const client = createClient({ baseUrl, apiKey });
     // Announcements of servers that are gone are skipped.
@@ -83,7 +83,7 @@ async function firstWithSample(entries: readonly Entry[], { server, apiKey, sign
   return undefined;
 }
 
-/** The samples that show most come first. */
+/** The most instructive samples come first. */
 const shown = ['ct-lung'];
 const rank = ({ serviceId = '' }: Entry) =>
   shown.includes(serviceId) ? shown.indexOf(serviceId) : shown.length;

@@ -36,7 +36,7 @@ interface Counts {
   sessions: number;
 }
 
-/** `tomaat erase`: deletes what belongs to a key or a person, in the running server or without one. */
+/** `tomaat erase`: deletes the data of a key or a person, through the running server or without one. */
 export async function erase(flags: EraseFlags): Promise<number> {
   const folder = dataFolderFor(flags);
   if (!existsSync(folder))
@@ -45,7 +45,7 @@ export async function erase(flags: EraseFlags): Promise<number> {
   const owners = await ownersOf(flags);
   const keyId = flags.key === undefined ? undefined : keyIdOf(flags.key);
   if (flags.revoke && keyId === undefined)
-    throw new TomaatError('BAD_REQUEST', '--revoke revokes a key: name it with --key ID.');
+    throw new TomaatError('BAD_REQUEST', '--revoke has no key to revoke. Name it with --key ID.');
   await hideAll(folder);
   const found = await count(folder, owners);
   const label = keyId === undefined ? undefined : await labelOf(folder, keyId);
@@ -53,7 +53,7 @@ export async function erase(flags: EraseFlags): Promise<number> {
   if (keyId !== undefined && label === undefined && isNothing)
     throw new TomaatError(
       'NOT_FOUND',
-      `There is no key ${keyId}, and nothing that belongs to it. “tomaat keys list” shows the keys.`,
+      `There is no key ${keyId} and no data of it. “tomaat keys list” shows the keys.`,
     );
   const about = `${wordsOf(found)} of ${flags.key === undefined ? owners[0] : `the key ${keyId}`}`;
   if (flags.dryRun) {
@@ -90,7 +90,7 @@ function wordsOf({ jobs, uploads, sessions }: Counts): string {
   return `${of(jobs, 'job')}, ${of(uploads, 'upload')} and ${of(sessions, 'session')}`;
 }
 
-/** What belongs to these owners. */
+/** Counts the data of these owners. */
 async function count(folder: string, owners: readonly string[]): Promise<Counts> {
   const counts: Counts = { jobs: 0, uploads: 0, sessions: 0 };
   await using keys = await openKeyFolder(folder);
@@ -113,7 +113,7 @@ async function count(folder: string, owners: readonly string[]): Promise<Counts>
   return counts;
 }
 
-/** Owners that an earlier version stored in plain text, if no server was started since. */
+/** Owners that an earlier version stored in plain text, if no server has been started since. */
 async function hideAll(folder: string): Promise<void> {
   const pseudonyms = await openPseudonyms(folder);
   await using keys = await openKeyFolder(folder);
@@ -133,8 +133,8 @@ async function labelOf(folder: string, keyId: string): Promise<string | undefine
 const erasedLabel = 'erased';
 
 /**
- * Ends an owner's sessions with server and registry. The label of a revoked key is removed, because it may be somebody's
- * name, and so are its entries in the registry.
+ * Ends an owner's sessions with server and registry. The label of a revoked key is removed, because it may be a person's
+ * name; its entries in the registry are removed too.
  */
 async function endSessions(folder: string, owner: string, keyId: string | undefined): Promise<number> {
   let ended = 0;
@@ -159,7 +159,7 @@ async function endSessions(folder: string, owner: string, keyId: string | undefi
 async function eraseFiles(folder: string, who: { owner: string; keyId?: string }) {
   if (existsSync(serverDatabaseFile(folder)))
     return doAsHolder(folder, { type: 'eraseOwner', ...who }, () => eraseHere(folder, who));
-  // A registry alone has sessions.
+  // A registry has only sessions.
   await leaveForAudit(folder, 'erasure.begun', { who: who.owner, keyId: who.keyId });
   return { jobs: 0, uploads: 0 };
 }
@@ -167,7 +167,7 @@ async function eraseFiles(folder: string, who: { owner: string; keyId?: string }
 /** Erases without a server; this process holds the data folder. */
 async function eraseHere(folder: string, who: { owner: string; keyId?: string }) {
   await using opened = new AsyncDisposableStack();
-  // A server that was killed left it; none is at work there.
+  // A killed server left it; no server is using it.
   await rm(join(folder, 'work'), { recursive: true, force: true });
   const audit = opened.use(await openAudit(folder, { identity: await openIdentity(folder) }));
   const database = opened.use(await openServerDatabase(folder));
@@ -194,7 +194,7 @@ async function eraseHere(folder: string, who: { owner: string; keyId?: string })
   );
   jobs.keepAlso(uploads.keeps);
   const erased = await eraseOwner(who, { audit, jobs, uploads, database, dataFolder: folder });
-  // What a server that was killed had begun to receive is nobody's.
+  // Files that a killed server had begun to receive belong to no owner.
   await blobs.sweepTemporary();
   for await (const digest of blobs.digests()) await blobs.delete(digest, () => jobs.isHeld(digest));
   return erased;

@@ -32,8 +32,8 @@ export interface FindOptions extends ConnectOptions {
 }
 
 /**
- * The service that a user means: an address (of a service, of its page, of its v1 face, of a server, with or
- * without task/anatomy), or a name, an id or task/anatomy that is looked up at the registry.
+ * The service that a user names: by an address (of a service, its page, its v1 interface, or a server, with or
+ * without task/anatomy), or by a name, id or task/anatomy, which is looked up at the registry.
  */
 export async function findService(wanted: string, options: FindOptions): Promise<FoundService> {
   if (/^[a-z][a-z0-9+.-]*:\/\//i.test(wanted)) return findByAddress(wanted, options);
@@ -73,11 +73,11 @@ async function discoverAt(
 
 const isV1Word = (part: string) => part === 'predict' || part === 'interface';
 
-/** What an address says of a service: `…/api/services/ID`, `…/services/ID`, and what may follow the id. */
+/** The service that an address names: `…/api/services/ID`, `…/services/ID`, and anything allowed after the id. */
 function serviceIn(parts: readonly string[]): { base: string; id: string; isV1: boolean } | undefined {
   const last = parts[parts.length - 1];
   const isApi = (at: number) => parts[at - 1] === 'api';
-  // How many parts may follow `services`: the id, and one more word.
+  // At most two parts may follow `services`: the id, and one more word.
   for (const at of [parts.length - 2, parts.length - 3]) {
     if (at < 1 || parts[at] !== 'services' || parts[at + 1] === '') continue;
     const isV1 = at === parts.length - 3 && isV1Word(last);
@@ -111,7 +111,7 @@ async function findByAddress(wanted: string, options: FindOptions): Promise<Foun
     const client = await open(url.origin + parts.slice(0, -1).join('/'), options);
     try {
       const services = await client.services({}, { signal });
-      // Which of several is v1's default, only v1 itself knows.
+      // Only v1 itself knows which of several is its default.
       if (services.length === 1) return { kind: 'api', client, service: services[0] };
     } catch (error) {
       if (!isNoApi(error)) throw error;
@@ -139,10 +139,10 @@ async function findByAddress(wanted: string, options: FindOptions): Promise<Foun
   if (isPair) throw notFound(`${base} has no service for ${task}/${anatomy}.`, all);
   throw services.length === 0
     ? new TomaatError('NOT_FOUND', `${base} has no services. Start it with an app: tomaat serve APP_DIR.`)
-    : notFound(`${base} has ${services.length} services. Say which: ${base}/services/ID.`, all);
+    : notFound(`${base} has ${services.length} services. Name one: ${base}/services/ID.`, all);
 }
 
-/** No API of ours there, but a web server: an old TOMAAT server, perhaps. */
+/** A web server without our API: perhaps an old TOMAAT server. */
 function isNoApi(error: unknown): boolean {
   return (
     error instanceof TomaatError &&
@@ -168,7 +168,7 @@ async function findByName(wanted: string, options: FindOptions): Promise<FoundSe
   } catch (error) {
     if (options.registry !== undefined || !(error instanceof TomaatError) || error.code !== 'UNREACHABLE')
       throw error;
-    // No registry was named and none runs here; a server without a registry may.
+    // No registry was named and none runs here, but perhaps a server without a registry.
     return findOnServer(wanted, options, error);
   }
   const { registry: client, entries } = found;
@@ -229,7 +229,7 @@ function isMeant(
   );
 }
 
-/** The default ones first, then those of our own kind. */
+/** Default services first, then those with our API. */
 function byPreference(entries: readonly Entry[]): Entry[] {
   const rank = (entry: Entry) => (entry.default ? 0 : entry.face === 'api' ? 1 : 2);
   return [...entries].sort((a, b) => rank(a) - rank(b));

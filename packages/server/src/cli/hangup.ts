@@ -2,9 +2,9 @@ import { closeSync, openSync } from 'node:fs';
 import { isatty } from 'node:tty';
 
 /**
- * SIGHUP of long-running commands. An operator, logrotate or systemd sends it to have files and certificates read again:
- * nothing ends. The kernel and the shell send it when a terminal closes: what was started there, without nohup, then ends
- * as by SIGTERM, because nobody sees it any longer.
+ * SIGHUP in long-running commands. If an operator, logrotate or systemd sends it, files and certificates are reread and
+ * the process continues. If the kernel or the shell sends it because a terminal closes, a command started there without
+ * nohup ends as by SIGTERM.
  */
 export interface Hangup extends Disposable {
   /** What to do at each SIGHUP; a failure is logged, and the rest is still done. */
@@ -16,7 +16,7 @@ export interface HangupLog {
   error(about: object, message: string): void;
 }
 
-/** From this call on the signal no longer ends the process. Call it before anything slow. */
+/** After this call the signal no longer ends the process. Call it before anything slow. */
 export function openHangup(logger: HangupLog): Hangup {
   const works: { what: string; work: () => unknown }[] = [];
   const wasOnTerminal = [0, 1, 2].some((fd) => isatty(fd)) && hasTerminal();
@@ -28,7 +28,7 @@ export function openHangup(logger: HangupLog): Hangup {
         await work();
       } catch (error) {
         const { message } = error as Error;
-        logger.error({ err: error }, `SIGHUP: ${what} could not be reloaded, and stays as it is: ${message}`);
+        logger.error({ err: error }, `SIGHUP: ${what} could not be reloaded and is unchanged: ${message}`);
       }
     }
     logger.info(`SIGHUP: reloaded: ${works.map(({ what }) => what).join(', ') || 'nothing'}`);
@@ -36,7 +36,7 @@ export function openHangup(logger: HangupLog): Hangup {
 
   const hangUp = () => {
     if (wasOnTerminal && !hasTerminal()) process.kill(process.pid, 'SIGTERM');
-    // One after the other: files that are replaced one by one may come with several signals.
+    // One after the other: an operator who replaces files one by one may send several signals.
     else working = working.then(reload);
   };
   process.on('SIGHUP', hangUp);
@@ -46,7 +46,7 @@ export function openHangup(logger: HangupLog): Hangup {
   };
 }
 
-/** Whether this process has a terminal that is still there. */
+/** Whether this process has a terminal that is still open. */
 function hasTerminal(): boolean {
   try {
     closeSync(openSync('/dev/tty', 'r'));

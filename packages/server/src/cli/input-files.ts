@@ -11,10 +11,10 @@ import {
   withoutVolumeEnding,
 } from '@tomaat/core';
 
-/** A folder is searched for whole volumes and headers; a data file (.img, .raw) comes with its header. */
+/** A folder is searched for whole volumes and headers; a data file (.img, .raw) is found through its header. */
 const isSearched = (holds: string | undefined) => holds === 'volume' || holds === 'header';
 
-/** The name without the ending of its format: results are called after it. */
+/** The name without the ending of its format, for the names of results. */
 export function stemOf(path: string): string {
   const name = basename(path);
   const stem = endingOf(name) ? withoutVolumeEnding(name) : name.slice(0, name.length - extname(name).length);
@@ -22,7 +22,7 @@ export function stemOf(path: string): string {
 }
 
 /**
- * The files that one volume consists of: the file itself, and for a header in a file of its own the data that lie beside it.
+ * The files of one volume: the file itself, and for a separate header the data files next to it.
  * BAD_INPUT says what is missing.
  */
 export async function volumePaths(path: string): Promise<string[]> {
@@ -45,11 +45,11 @@ async function pairOf(path: string, { endings }: VolumeFormatRow): Promise<strin
   if (header && data) return [header, data];
   throw new TomaatError(
     'BAD_INPUT',
-    `${basename(path)} is one half of a pair. Put ${stem}${half(header ? 'voxels' : 'header')[0]} beside it.`,
+    `${basename(path)} is one half of a pair, and the other half is missing. Put ${stem}${half(header ? 'voxels' : 'header')[0]} next to it.`,
   );
 }
 
-/** The files with the voxels that a header names. */
+/** The files with the voxels of a header. */
 async function namedFilesOf(path: string, { detached }: VolumeFormatRow): Promise<string[]> {
   if (typeof detached !== 'object') return [];
   const name = basename(path);
@@ -60,7 +60,7 @@ async function namedFilesOf(path: string, { detached }: VolumeFormatRow): Promis
       if (await lstat(file).catch(() => undefined)) await mustBeFile(file);
       throw new TomaatError(
         'BAD_INPUT',
-        `${name} keeps its voxels in ${part}, which is not beside it. Put it there.`,
+        `${name} has its voxels in ${part}, which is missing. Put it next to the header.`,
       );
     }
     files.push(file);
@@ -68,12 +68,12 @@ async function namedFilesOf(path: string, { detached }: VolumeFormatRow): Promis
   return files;
 }
 
-/** The same, to be sent. */
+/** The same, ready to send. */
 export async function volumeFiles(path: string): Promise<FileSource[]> {
   return Promise.all((await volumePaths(path)).map(openFile));
 }
 
-/** The volumes in a folder, by their headers, in the order of their names; results of earlier runs are left out. */
+/** The volumes in a folder, by their headers, in order of name, without the results of earlier runs. */
 export async function volumesIn(folder: string, outputNames: readonly string[]): Promise<string[]> {
   const names = (await readdir(folder))
     .filter((name) => !name.startsWith('.') && isSearched(endingOf(name)?.holds))
@@ -97,7 +97,7 @@ export function nothingIn(folder: string): TomaatError {
 
 async function openFile(path: string): Promise<FileSource> {
   const { size } = await statInput(path);
-  if (size === 0) throw new TomaatError('BAD_INPUT', `${path} is empty. Give a file with a volume in it.`);
+  if (size === 0) throw new TomaatError('BAD_INPUT', `${path} is empty. Give a file that contains a volume.`);
   return {
     name: basename(path),
     sizeBytes: size,
@@ -107,8 +107,8 @@ async function openFile(path: string): Promise<FileSource> {
 }
 
 /**
- * What is at a path. A link whose target is missing is reported as such: `ls` shows it, and data that git-annex or DataLad
- * keep is such links until it is fetched.
+ * The file status of a path. A link whose target is missing is reported as such: `ls` shows it, and files managed by
+ * git-annex or DataLad are such links until they are fetched.
  */
 export async function statInput(path: string): Promise<Stats> {
   try {
@@ -166,8 +166,8 @@ async function headOf(path: string): Promise<string> {
 const numberInName = /%(0?)(\d{0,2})d/;
 
 /**
- * The data files that a header names in a field, by base name: whatever folder it speaks of, only what lies beside it is
- * taken. Lists (LIST) and patterns of names are those of MetaImage and NRRD.
+ * The data files that a field of a header names, by base name: folders in the field are ignored, and only files next to the
+ * header are used. Lists (LIST) and patterns of names are those of MetaImage and NRRD.
  */
 function dataFilesOf(header: string, name: string, { field, line: isField }: DataFileField): string[] {
   const lines = header.split(/\r?\n/);

@@ -10,14 +10,14 @@ export class Interrupted extends Error {
 }
 
 /**
- * A terminal sends Ctrl-C to the launcher and to this process, and the launcher passes it on: that is one Ctrl-C. The same
- * goes for a SIGTERM to all processes of a service, whose second copy may be late on a loaded machine.
+ * A terminal sends Ctrl-C to the launcher and to this process, and the launcher passes it on: both count as one. The same
+ * applies to a SIGTERM to all processes of a service, whose second copy may be late on a loaded machine.
  */
 const echoMs = { SIGINT: 300, SIGTERM: 2000 };
 
 /**
- * A signal that fires at the first Ctrl-C or SIGTERM, with `Interrupted` as its reason; a second one leaves at
- * once. Dispose of it to have the usual behaviour back.
+ * A signal that fires at the first Ctrl-C or SIGTERM, with `Interrupted` as its reason; a second one exits at
+ * once. Dispose of it to restore the default behaviour.
  */
 export function openInterrupt(onFirst: () => void = () => {}): {
   readonly signal: AbortSignal;
@@ -45,7 +45,7 @@ export function openInterrupt(onFirst: () => void = () => {}): {
         process.off('SIGINT', int);
         process.off('SIGTERM', term);
       };
-      // The echo of the Ctrl-C that ended the work must not cut the clearing up short.
+      // A second copy of the Ctrl-C that ended the work must not interrupt the cleanup.
       const leftMs = firstMs + Math.max(...Object.values(echoMs)) - performance.now();
       if (controller.signal.aborted) setTimeout(remove, Math.max(0, leftMs)).unref();
       else remove();

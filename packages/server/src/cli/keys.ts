@@ -20,7 +20,7 @@ export interface CreateKeyFlags extends KeyFlags {
   perDay?: number;
 }
 
-/** `tomaat keys create`: the key is shown this once. */
+/** `tomaat keys create`: the key is shown only once. */
 export async function keysCreate(flags: CreateKeyFlags): Promise<number> {
   const expiresTime = flags.expires === undefined ? undefined : parseExpiry(flags.expires);
   const folder = dataFolderFor(flags);
@@ -57,7 +57,7 @@ export async function keysList(flags: KeyFlags): Promise<number> {
 
 /** `tomaat keys revoke ID` */
 export async function keysRevoke(id: string, flags: KeyFlags): Promise<number> {
-  // A whole key stands for its id.
+  // A whole key is accepted as its id.
   const keyId = /^tmt_([a-z2-7]{10})_/.exec(id)?.[1] ?? id;
   const folder = dataFolderFor(flags);
   using _owner = actAsOwner(folder);
@@ -96,6 +96,6 @@ function parseExpiry(text: string): Date {
   if (!Number.isNaN(time)) return new Date(time);
   throw new TomaatError(
     'BAD_INPUT',
-    `--expires ${text} is not a time. Write a date such as 2027-01-31, or a span such as 90d or 12h.`,
+    `--expires ${text} is not a time. Give a date such as 2027-01-31, or a span such as 90d or 12h.`,
   );
 }

@@ -4,7 +4,7 @@ import type { EncodedOutput, OutputFormat } from '@tomaat/core';
 import { runApp as runInChild } from '../worker/run-app.ts';
 import type { RunApp } from './run.ts';
 
-/** Runs an app for `tomaat run`: in a child of its own, outputs handed over in the manifest's order. */
+/** Runs an app for `tomaat run`: in a separate child, which passes on the outputs in the manifest's order. */
 export const runLocally: RunApp = async (app, request) => {
   const files: Record<string, { path: string; sizeBytes: number }[]> = {};
   for (const [name, paths] of Object.entries(request.files)) {

@@ -7,7 +7,7 @@ import type { ResultFile, ResultFlags } from './result-files.ts';
 export interface PredictFlags extends ConnectOptions, InputFlags, ResultFlags, IdentityFlags {
   frame?: number;
   delete?: boolean;
-  /** Sends files as they are, with the text in their headers and under their names. */
+  /** Sends files unchanged, with their names and the text in their headers. */
   keepText?: boolean;
   /** A file for the signed receipt. */
   receipt?: string;
@@ -28,7 +28,7 @@ export interface Outcome {
   files: ResultFile[];
   labels?: unknown;
   report?: string;
-  /** What was sent to a TOMAAT v1 service, which has no record of it. */
+  /** What was sent to a TOMAAT v1 service, which keeps no record of it. */
   parameters?: Readonly<Record<string, string>>;
   /** File of the receipt. */
   receipt?: string;

@@ -3,7 +3,7 @@ import { hasKeys } from '../access/key-folder.ts';
 import { openPseudonyms } from '../access/pseudonyms.ts';
 import { dataFolderFor } from '../config.ts';
 
-/** How a command is told whose data to use: exactly one of these. */
+/** Whose data a command uses: exactly one of these. */
 export interface OwnerFlags {
   data?: string;
   /** Of an API key, or the whole key. */
@@ -13,12 +13,12 @@ export interface OwnerFlags {
   issuer?: string;
   /** Of a client at the legacy port. */
   address?: string;
-  /** As it stands in the audit log. */
+  /** As written in the audit log. */
   owner?: string;
 }
 
 /**
- * The owners that are meant, as they are stored. A person has two: addresses of issuers are written with and without a
+ * The named owners, as stored. A person has two, because addresses of issuers are written with or without a
  * slash at the end.
  * @throws TomaatError BAD_REQUEST unless exactly one is named.
  */
@@ -28,7 +28,7 @@ export async function ownersOf(flags: OwnerFlags): Promise<string[]> {
   if (given.length !== 1 || given[0] === '') {
     throw new TomaatError(
       'BAD_REQUEST',
-      'Name one owner: --key ID, --subject NAME (a person of the issuer), --address IP (at the legacy port), or --owner ID (as the audit log has it).',
+      'The command needs exactly one owner. Give one of: --key ID, --subject NAME (a person of the issuer), --address IP (at the legacy port), --owner ID (as in the audit log).',
     );
   }
   if (key !== undefined) return [`key:${keyIdOf(key)}`];
@@ -45,7 +45,7 @@ export async function ownersOf(flags: OwnerFlags): Promise<string[]> {
   return [issuer, `${issuer}/`].map((name) => pseudonyms.of(`oidc:${name}|${subject}`));
 }
 
-/** The id of a key, also where the whole key is given. */
+/** The id of a key, even if the whole key is given. */
 export const keyIdOf = (text: string): string => /^tmt_([a-z2-7]{10})_/.exec(text)?.[1] ?? text;
 
 async function issuerOf(flags: OwnerFlags): Promise<string> {
@@ -55,6 +55,6 @@ async function issuerOf(flags: OwnerFlags): Promise<string> {
   if (oidcIssuer !== undefined) return oidcIssuer;
   throw new TomaatError(
     'BAD_REQUEST',
-    'The subject belongs to an issuer: give --issuer URL, as --oidc-issuer of the server has it.',
+    'The issuer of the subject is missing. Give --issuer URL, the same as --oidc-issuer of the server.',
   );
 }

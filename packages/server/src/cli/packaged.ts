@@ -3,14 +3,14 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { ownExtension } from '../source.ts';
 
-/** A folder that comes with the program: beside the sources in the workspace, in the package when installed. */
+/** A folder shipped with the program: next to the sources in the workspace, in the package when installed. */
 function packagedFolder(inPackage: string, inWorkspace: string): string | undefined {
   const path = ownExtension === '.ts' ? `../../../../${inWorkspace}` : `../../${inPackage}`;
   const folder = fileURLToPath(new URL(path, import.meta.url));
   return existsSync(folder) ? folder : undefined;
 }
 
-/** The bundled apps; one of them is what v1 clients get when nothing is said. */
+/** The bundled apps; v1 clients that name no service get one of them. */
 export function bundledApps(): string[] {
   const folder = packagedFolder('apps', 'apps');
   if (!folder) return [];

@@ -13,7 +13,7 @@ import {
 import { type DicomVolume, kindOfFile, openDicomVolumes, type ReadingReports } from './dicom-volume.ts';
 import { mustBeFile, nothingIn, statInput, stemOf, volumesIn } from './input-files.ts';
 
-/** What the flags of `predict` and `run` say about inputs. */
+/** The flags of `predict` and `run` for inputs. */
 export interface InputFlags {
   volume?: string;
   /** Of DICOM: the UID or the number of a series, or “all”. */
@@ -29,7 +29,7 @@ export interface InputPlan {
   readonly mainInput?: string;
   /** Paths of the other file inputs, the same for every volume. */
   readonly otherFiles: Readonly<Record<string, readonly string[]>>;
-  /** Only those that were given: the service knows the defaults. */
+  /** Only the given ones: the service knows the defaults. */
   readonly values: Readonly<Record<string, Parameter>>;
   /** Each is predicted in turn; several where --volume is a folder of volumes, or holds several DICOM series. */
   readonly volumes: readonly PlannedVolume[];
@@ -65,7 +65,7 @@ export async function planInputs(
       const isOther = others.some((input) => input.name === name);
       throw usage(
         isOther
-          ? `${name} is not a file: give it with --param ${name}=VALUE.`
+          ? `${name} is not a file. Give it with --param ${name}=VALUE.`
           : `${service.id} has no input ${name}. Available files: ${list(files)}.`,
       );
     }
@@ -97,7 +97,7 @@ export async function planInputs(
     if (!input) {
       throw usage(
         files.some((candidate) => candidate.name === name)
-          ? `${name} is a file: give it with --input ${name}=FILE.`
+          ? `${name} is a file. Give it with --input ${name}=FILE.`
           : `${service.id} has no parameter ${name}. Available parameters: ${list(others)}.`,
       );
     }
@@ -184,7 +184,7 @@ function onePerStem(paths: readonly string[]): readonly string[] {
     const other = seen.get(stemOf(path));
     if (other)
       throw usage(
-        `${other} and ${path} would give results of the same name. Rename one, or predict them one by one.`,
+        `${other} and ${path} would give results with the same name. Rename one, or predict them one by one.`,
       );
     seen.set(stemOf(path), path);
   }

@@ -37,8 +37,8 @@ import { type Elements, planInputs } from './plan-inputs.ts';
 import { checkTargets, planResults, saveResult } from './result-files.ts';
 
 /**
- * `tomaat predict` with a server that speaks only TOMAAT v1: the volume goes as MetaImage in base64, label maps come
- * back as MetaImage and are written in the format that is wanted.
+ * `tomaat predict` with a server that speaks only TOMAAT v1: the volume is sent as MetaImage in base64; label maps come
+ * back as MetaImage and are written in the requested format.
  */
 export async function predictV1(
   found: { predictionUrl: string; name: string; told?: Told },
@@ -127,8 +127,8 @@ export async function predictV1(
     onUpload: ({ sentBytes, totalBytes }) =>
       sentBytes < totalBytes
         ? progress.show('upload', `Uploading ${formatBytes(sentBytes)} of ${formatBytes(totalBytes)}`)
-        : progress.show('run', 'Running (a TOMAAT v1 server does not say how far it is)'),
-    onDelay: () => progress.show('run', 'Running (a TOMAAT v1 server does not say how far it is)'),
+        : progress.show('run', 'Running (a TOMAAT v1 server does not report progress)'),
+    onDelay: () => progress.show('run', 'Running (a TOMAAT v1 server does not report progress)'),
   });
 
   const reports = elements
@@ -142,7 +142,7 @@ export async function predictV1(
   if (chosen.length === 0 && reports.length === 0) {
     throw new TomaatError(
       'APP_OUTPUT',
-      `${plain(found.name)} answered without a result. Ask its operator to look into this.`,
+      `${plain(found.name)} sent no result. Ask its operator to check the service.`,
     );
   }
   const names = new Set<string>();
@@ -172,7 +172,7 @@ export async function predictV1(
   };
 }
 
-/** A v1 element as an input of ours; an unknown kind is left out, as v1's own clients do. */
+/** A v1 element as one of our inputs; unknown kinds are left out, as v1's own clients do. */
 function inputOf(element: V1Input): Elements['inputs'] {
   const name = element.destination;
   const label = element.text ?? element.label ?? name;
@@ -190,7 +190,7 @@ function inputOf(element: V1Input): Elements['inputs'] {
   return [];
 }
 
-/** What is sent, and which of it the caller did not choose: a v1 service itself says nothing of it. */
+/** What is sent, with the defaults that the caller did not choose marked: a v1 service itself reports nothing about it. */
 function parameterLine(
   fields: Readonly<Record<string, string>>,
   given: Readonly<Record<string, unknown>>,
@@ -202,8 +202,8 @@ function parameterLine(
 }
 
 /**
- * The volume as base64 of a MetaImage file; one that is a .mha already goes as it is, but for identifying text. With what the
- * header states of the grid, for the result.
+ * The volume as base64 of a MetaImage file; a .mha is sent unchanged, except for identifying text. With the
+ * grid from the header, for the result.
  */
 async function volumeField(
   path: string,
@@ -246,7 +246,7 @@ async function metaImageField(volume: Volume): Promise<FileSource> {
   });
 }
 
-/** A first line that says the kind of file, then base64. */
+/** A first line with the kind of file, then base64. */
 async function transformField(path: string): Promise<FileSource> {
   const kind = /\.(nii\.gz|h5|mat)$/i.exec(path)?.[1].toLowerCase();
   if (!kind)
@@ -271,7 +271,7 @@ function base64Field(sizeBytes: number, open: () => AsyncIterable<Uint8Array>): 
   return { name: 'volume', sizeBytes: base64Length(sizeBytes), stream: () => encodeBase64(open()) };
 }
 
-/** The bytes of an element, a label map in the format that is wanted. */
+/** The bytes of an element, a label map in the requested format. */
 async function contentOf(
   element: V1Output,
   type: OutputType,

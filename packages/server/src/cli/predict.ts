@@ -49,7 +49,7 @@ export async function predict(wanted: string, flags: PredictFlags): Promise<numb
   let running = false;
   using interrupt = openInterrupt(() => {
     progress.clear();
-    if (running && !flags.quiet) console.error('Cancelling the job … (Ctrl-C again leaves at once)');
+    if (running && !flags.quiet) console.error('Cancelling the job … (press Ctrl-C again to exit at once)');
   });
   const { signal } = interrupt;
   try {
@@ -114,7 +114,7 @@ export async function predict(wanted: string, flags: PredictFlags): Promise<numb
   }
 }
 
-/** Errors that the next volume would meet, too. */
+/** Errors that the next volume would meet too. */
 const hopeless: readonly string[] = ['UNREACHABLE', 'UNAUTHORIZED', 'FORBIDDEN', 'DISK_FULL'];
 
 /** Each kind of file has a flag of its own, which would have no effect on the others. */
@@ -195,7 +195,7 @@ async function predictOne(
     showState();
     for await (job of client.watch(job.id, { signal })) showState();
     clearInterval(timer);
-    // Text from an app or a server becomes part of one of our lines.
+    // Untrusted text from an app or a server, inside one of our lines.
     requireSuccess(job.error ? { ...job, error: { ...job.error, detail: plain(job.error.detail) } } : job);
     show('fetch', 'Fetching the results');
     const files: ResultFile[] = [];

@@ -6,9 +6,9 @@ import { isRestoring, isStage } from '../folder/stages.ts';
 import { becomeOwner, userName } from '../store/folder-owner.ts';
 
 /**
- * What a server does with its data folder before anything is opened in it: root becomes the folder's owner, what an
- * interrupted backup left is removed, and a folder that is half restored is refused.
- * @throws TomaatError FORBIDDEN for a user who is neither root nor the owner, CONFLICT for a folder that is half restored.
+ * Prepares a server's data folder before anything in it is opened: root becomes the folder's owner, the remains of an
+ * interrupted backup are removed, and a half-restored folder is refused.
+ * @throws TomaatError FORBIDDEN for a user who is neither root nor the owner, CONFLICT for a half-restored folder.
  */
 export async function prepareFolder(dataFolder: string, logger: Pick<Logger, 'warn'>): Promise<void> {
   const owner = becomeOwner(dataFolder);

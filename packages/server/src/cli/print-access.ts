@@ -6,9 +6,9 @@ import { revokeKey } from '../access/keys.ts';
 import type { Config } from '../config.ts';
 import { trustEverywhere } from './connect.ts';
 
-/** What is printed at startup about access. */
+/** The lines about access that are printed at startup. */
 
-/** The settings of access that server and registry have in common. */
+/** The access settings that server and registry share. */
 export function accessSettings(config: Config) {
   const { login, tlsSelfMade, publicUrl, allowHost, allowOrigin, legacyPerMinute } = config;
   const oidc = oidcSettings(config);
@@ -31,7 +31,7 @@ function oidcSettings(config: Config): OidcSettings | undefined {
   };
 }
 
-/** An issuer within a clinic often has a certificate of the clinic's own (--ca). */
+/** An issuer within a clinic often has a certificate from the clinic's own authority (--ca). */
 export async function prepareIssuer({ oidcIssuer, ca }: Config): Promise<void> {
   if (oidcIssuer !== undefined && ca !== undefined) await trustEverywhere(ca);
 }
@@ -51,8 +51,8 @@ export function loginLines(config: Config, url: string, others: readonly string[
 const adminKeyFile = 'first-admin.key';
 
 /**
- * What is printed about the first administrator's key. On a terminal that is the key; elsewhere stdout goes to a journal or a
- * log that others read and that is kept, so the key is in a file that its owner alone can read.
+ * What is printed about the first administrator's key. On a terminal that is the key. Elsewhere stdout goes to a journal or a
+ * log that is kept and that others read, so the key is written to a file that only its owner can read.
  */
 export async function adminKeyLines(key: string, dataFolder: string): Promise<string> {
   const use = [
@@ -71,7 +71,7 @@ export async function adminKeyLines(key: string, dataFolder: string): Promise<st
     await rm(file, { force: true });
     await writeFile(file, `${key}\n`, { mode: 0o600, flag: 'wx', flush: true });
   } catch (error) {
-    // A key that nobody saw would keep the next start from making one.
+    // Otherwise a key that nobody saw would prevent the next start from creating one.
     await using keys = await openKeyFolder(dataFolder);
     for (const db of keys.databases) await revokeKey(db, key.split('_')[1]);
     throw error;

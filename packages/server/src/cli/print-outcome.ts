@@ -22,7 +22,7 @@ export function printOutcome(outcome: Outcome, flags: { json?: boolean; quiet?: 
   console.log(dim(`  ${plain(by)} · ${formatSeconds(outcome.seconds)}`, process.stdout));
 }
 
-/** A line for each label that was found, with its volume; one line for those that were not. */
+/** A line with the volume of each label found; one line for the labels not found. */
 export function labelLines(labels: unknown): string[] {
   if (!Array.isArray(labels)) return [];
   const known = labels.filter(

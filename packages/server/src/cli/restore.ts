@@ -12,7 +12,7 @@ export interface RestoreFlags {
   json?: boolean;
 }
 
-/** `tomaat restore DIR|FILE`: 0 when all is there, 1 when results were damaged and their jobs were left out. */
+/** `tomaat restore DIR|FILE`: exit code 0 if complete, 1 if results were damaged and their jobs left out. */
 export async function restore(from: string, flags: RestoreFlags): Promise<number> {
   const dataFolder = resolve(dataFolderFor(flags));
   const isNew = !existsSync(dataFolder);
@@ -31,18 +31,16 @@ export async function restore(from: string, flags: RestoreFlags): Promise<number
     console.log(JSON.stringify({ ...facts, damaged, ...settled, auditFault, movedTo }));
     return isWhole ? 0 : 1;
   }
-  console.log(`${dataFolder} is as it was at ${createdTime}: ${jobs} jobs, ${results} results.`);
+  console.log(`${dataFolder} was restored as of ${createdTime}: ${jobs} jobs, ${results} results.`);
   if (identity !== undefined) console.log(`Identity  ${identity}`);
   if (movedTo !== undefined)
-    console.log(`What was there is in ${movedTo}. Delete it when it is no longer needed.`);
+    console.log(`The previous contents are in ${movedTo}. Delete them when they are no longer needed.`);
   if (auditFault !== undefined) console.log(`The audit log in the backup is not intact. ${auditFault}`);
   if (!isWhole)
     console.log(
-      `${damaged} files are damaged or missing in the backup; ${settled.removed + settled.failed} jobs without them are left out or failed.`,
+      `${damaged} files are damaged or missing in the backup; ${settled.removed + settled.failed} jobs that used them are left out or failed.`,
     );
-  console.log(
-    'Keys that were revoked and data that was erased since then are back: revoke and erase them again.',
-  );
+  console.log('Keys revoked and data erased since then are back. Revoke and erase them again.');
   if (isNew && process.geteuid?.() === 0)
     console.log('The folder belongs to root. Give it to the user who runs the server: chown -R USER');
   return isWhole ? 0 : 1;

@@ -23,11 +23,11 @@ export interface ResultFlags {
 export interface PlannedOutput {
   readonly name: string;
   readonly type: OutputType;
-  /** The format that was asked for, by --format or by the file name given with -o. */
+  /** The requested format, from --format or the file name given with -o. */
   readonly format?: string;
 }
 
-/** Which outputs are wanted, and where they go: one named file, a folder, or beside each input. */
+/** The requested outputs, and where they go: one named file, a folder, or next to each input. */
 export interface ResultPlan {
   readonly file?: string;
   readonly folder?: string;
@@ -59,7 +59,7 @@ export async function planResults(service: Elements, flags: ResultFlags, many: b
   if (found?.isDirectory() || /[\\/]$/.test(out)) return { folder: out, outputs };
   const format = formatOf(out);
   if (many || outputs.length !== 1) {
-    // A name that looks like a file's would be a surprise as a folder.
+    // A name that looks like a file name would be surprising as a folder.
     if (format !== undefined || found) {
       throw new TomaatError(
         'BAD_INPUT',
@@ -73,13 +73,13 @@ export async function planResults(service: Elements, flags: ResultFlags, many: b
   if (!parent?.isDirectory())
     throw new TomaatError(
       'BAD_INPUT',
-      `There is no folder ${dirname(out)} for ${basename(out)}. Make it first.`,
+      `There is no folder ${dirname(out)} for ${basename(out)}. Create it first.`,
     );
   if (format === undefined && flags.format === undefined) {
     const endings = outputFormats[output.type].map((name) => `.${name}`).join(', ');
     throw new TomaatError(
       'BAD_INPUT',
-      `-o ${out} does not say the format. End it in one of ${endings}, or in / for a folder.`,
+      `-o ${out} has no known file extension. Use one of ${endings}, or end it in / for a folder.`,
     );
   }
   if (flags.format === undefined) checkFormat(output, format!, `-o ${out}`);
@@ -118,7 +118,7 @@ function formatOf(path: string): string | undefined {
   return all.filter((format) => name.endsWith(`.${format}`)).sort((a, b) => b.length - a.length)[0];
 }
 
-/** `<input stem>_<output>.<format>` beside the input or in the folder, or the one file that was named. */
+/** `<input stem>_<output>.<format>` next to the input or in the folder, or the one named file. */
 function targetOf(plan: ResultPlan, inputPath: string, output: string, format: string): string {
   return plan.file ?? join(plan.folder ?? dirname(inputPath), `${stemOf(inputPath)}_${output}.${format}`);
 }
@@ -146,7 +146,7 @@ export async function checkTargets(
   }
 }
 
-/** Writes an output to its file: whole and checked, or not at all; never over an older one without `force`. */
+/** Writes an output to its file: complete and verified, or not at all; overwrites an existing file only with `force`. */
 export async function saveResult(
   stream: ReadableStream<Uint8Array> | AsyncIterable<Uint8Array>,
   plan: ResultPlan,
@@ -170,7 +170,7 @@ export async function saveResult(
   }
 }
 
-/** A system error of a failed write, with the file that it was for: the error itself names none, or a temporary one. */
+/** A system error of a failed write, with the name of the target file: the error itself names none, or a temporary one. */
 function writeFault(error: unknown, file: string): unknown {
   const { code, syscall } = error as NodeJS.ErrnoException;
   if (code === undefined || syscall === undefined) return error;
@@ -182,7 +182,7 @@ function writeFault(error: unknown, file: string): unknown {
     }[code];
     return new TomaatError(
       'DISK_FULL',
-      `${file} cannot be written: ${why}. Make room, or choose another place with -o.`,
+      `${file} cannot be written: ${why}. Free some space, or choose another place with -o.`,
       { cause: error },
     );
   }

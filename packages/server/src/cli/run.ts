@@ -14,7 +14,7 @@ export interface RunFlags extends InputFlags, ResultFlags {
   json?: boolean;
 }
 
-/** What `tomaat run` asks of the worker. */
+/** The request of `tomaat run` to the worker. */
 export interface RunRequest {
   /** Paths of the files of each file input; those of a .mhd or .hdr with their data. */
   readonly files: Readonly<Record<string, readonly string[]>>;

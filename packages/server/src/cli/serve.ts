@@ -19,7 +19,7 @@ import { bundledApps, pageFolder } from './packaged.ts';
 import { prepareFolder } from './prepare-folder.ts';
 import { accessSettings, adminKeyLines, legacyLine, loginLines, prepareIssuer } from './print-access.ts';
 
-/** `tomaat serve` and `tomaat up`: a server, with `up` a registry beside it, until stopped. */
+/** `tomaat serve` and `tomaat up`: a server, with `up` also a registry, until stopped. */
 
 /** The log goes to stderr as JSON; the first lines on stdout are the addresses. */
 function createLogger({ config, sources }: LoadedConfig, quietByDefault: boolean): Logger {
@@ -77,7 +77,7 @@ function verifyServed(
       onVerified: logVerified(logger),
     }),
   );
-  // A failure counts when it is awaited, and not before.
+  // A rejection is handled where the promise is awaited.
   verified.catch(() => {});
   return verified;
 }
@@ -89,19 +89,19 @@ interface Announcing {
   readonly trust?: string;
 }
 
-/** How to announce at the registries that the operator named; undefined if there are none. */
+/** How to announce at the configured registries; undefined if there are none. */
 async function planAnnouncing({ config }: LoadedConfig): Promise<Announcing | undefined> {
   if (config.announce.length === 0) return undefined;
   if (config.announceKey === undefined) {
     throw new TomaatError(
       'BAD_REQUEST',
-      'Announcing needs a key of the registry: give --announce-key or TOMAAT_ANNOUNCE_KEY. Its operator creates one with “tomaat keys create”.',
+      'Announcing needs a key of the registry. Give --announce-key or TOMAAT_ANNOUNCE_KEY. Its operator creates one with “tomaat keys create”.',
     );
   }
   if (isWildcard(config.host) && config.publicUrl === undefined) {
     throw new TomaatError(
       'BAD_REQUEST',
-      `${config.host} means all addresses of this machine, which does not tell others where it is. Give the address to announce with --public-url, such as https://server.example:${config.port}.`,
+      `${config.host} means all addresses of this machine, so there is no address to announce. Give one with --public-url, such as https://server.example:${config.port}.`,
     );
   }
   return {
@@ -215,7 +215,7 @@ export async function up(
     await runDemo({
       server,
       registry,
-      // With the administrator's key the result is theirs, and they can open it.
+      // With the administrator's key the result belongs to the administrator, who can open it.
       apiKey: config.login ? (adminKey ?? (await programKey(config.data, 'tomaat up --demo'))) : undefined,
       isMine: !config.login || adminKey !== undefined,
       print: options.json ? console.error : console.log,
@@ -227,7 +227,7 @@ export async function up(
 }
 
 function untilInterrupted(signal: AbortSignal): Promise<void> {
-  // Node saves compiled code when a process exits normally; a killed one must start as quickly the next time.
+  // Node saves compiled code when a process exits normally; a killed one must start just as quickly the next time.
   setImmediate(flushCompileCache);
   // A signal listener does not keep a process alive; the servers do.
   return new Promise((resolve) => {

@@ -25,11 +25,14 @@ export interface TrustFlags extends Pick<ConnectOptions, 'ca' | 'data' | 'finger
   json?: boolean;
 }
 
-/** `tomaat trust URL`: remembers the certificate that a server presents, after the user compared it. */
+/** `tomaat trust URL`: remembers the certificate that a server presents, after the user has compared it. */
 export async function trust(address: string, flags: TrustFlags): Promise<number> {
   const url = parseUrl(address);
   if (url.protocol !== 'https:')
-    throw new TomaatError('BAD_REQUEST', `${address} has no certificate. Give an address with https://.`);
+    throw new TomaatError(
+      'BAD_REQUEST',
+      `${address} is not an https address, so it has no certificate. Give one with https://.`,
+    );
   const host = hostAndPort(url);
   requireOwner(await dataFolderOf(flags));
   const shown = await peek(url, flags);
@@ -44,7 +47,7 @@ export async function trust(address: string, flags: TrustFlags): Promise<number>
   if (given && !given.includes(fingerprint)) {
     throw new TomaatError(
       'CONFLICT',
-      `${host} presents a different certificate than the one that was given.\n  given  ${given.join(', ')}\n  shown  ${fingerprint}\nNothing was remembered. Ask the operator of the server.`,
+      `${host} presents a different certificate than the one given.\n  given  ${given.join(', ')}\n  shown  ${fingerprint}\nNothing was remembered. Ask the operator of the server.`,
     );
   }
   const file = knownHostsFile(await dataFolderOf(flags));
@@ -95,7 +98,7 @@ export async function trustRemove(name: string, flags: TrustFlags): Promise<numb
   if ((await removePins(file, wanted)) === 0) {
     throw new TomaatError(
       'NOT_FOUND',
-      `${file} has no line for ${wanted}. “tomaat trust list” shows the lines it has.`,
+      `${file} has no line for ${wanted}. “tomaat trust list” shows its lines.`,
     );
   }
   console.log(`${wanted} is forgotten.`);

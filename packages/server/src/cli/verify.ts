@@ -14,7 +14,7 @@ export interface VerifyFlags {
   json?: boolean;
 }
 
-/** `tomaat verify`: 0 when the receipt is signed and the files are those that it speaks of, else 1. */
+/** `tomaat verify`: exit code 0 if the receipt is signed and the files are those it names, else 1. */
 export async function verify(file: string, flags: VerifyFlags): Promise<number> {
   const { receipt, thumbprint } = await verifyReceipt(await readFile(file, 'utf8'));
   const faults: string[] = [];
@@ -36,14 +36,14 @@ export async function verify(file: string, flags: VerifyFlags): Promise<number> 
     console.log([...linesOf(receipt, thumbprint), ...said, ...faults].map(plain).join('\n'));
     if (flags.key === undefined) {
       console.log(
-        'The signature is valid. It is worth as much as the key: compare the thumbprint with the line “Identity” that the server prints at startup (--key does this for you).',
+        'The signature is valid. It is only as trustworthy as the key: compare the thumbprint with the line “Identity” that the server prints at startup (--key does this for you).',
       );
     }
   }
   return faults.length === 0 ? 0 : 1;
 }
 
-/** The files of a volume, as they are or as they were sent without identifying text. */
+/** The files of a volume, unchanged or as sent without identifying text. */
 async function compareVolume(
   path: string,
   receipt: Receipt,
@@ -71,7 +71,7 @@ async function compareVolume(
       }),
     );
     if (digests.every((digest) => known.get(digest) === name)) {
-      said.push(`${basename(path)} is the input ${name}, as it was sent without identifying text.`);
+      said.push(`${basename(path)} is the input ${name}, as sent without identifying text.`);
       return;
     }
   }
@@ -80,9 +80,7 @@ async function compareVolume(
 
 function linesOf(receipt: Receipt, thumbprint: string): string[] {
   const { service, server, retention } = receipt;
-  const models = service.models.map(
-    ({ runtime, digest }) => `${runtime} ${digest ?? '(no weights of its own)'}`,
-  );
+  const models = service.models.map(({ runtime, digest }) => `${runtime} ${digest ?? '(no weights)'}`);
   const rows: [string, string][] = [
     ['Signed by', thumbprint],
     ['Job', `${receipt.job} · ${receipt.state}${receipt.error ? ` (${receipt.error})` : ''}`],

@@ -27,10 +27,10 @@ export interface WorkerFlags {
   json?: boolean;
 }
 
-/** How long a worker that is asked to stop may continue with its jobs; then it hands them back. */
+/** How long a stopping worker may continue with its jobs before it hands them back. */
 const drainMs = 20_000;
 
-/** `tomaat worker`: computes predictions for a server elsewhere, until stopped. */
+/** `tomaat worker`: computes predictions for another server, until stopped. */
 export async function worker(
   serverUrl: string,
   appFolders: readonly string[],
@@ -40,7 +40,7 @@ export async function worker(
   if (!token) {
     throw new TomaatError(
       'BAD_REQUEST',
-      'A worker needs a key of the server: give --token or TOMAAT_WORKER_TOKEN. On the server “tomaat keys create --label NAME --scope worker” creates one.',
+      'A worker needs a key of the server. Give --token or TOMAAT_WORKER_TOKEN. On the server, “tomaat keys create --label NAME --scope worker” creates one.',
     );
   }
   const url = parseUrl(serverUrl);
@@ -51,7 +51,7 @@ export async function worker(
   let reached = await connectTo(url.href, trust);
   hangup.add('what is trusted (--ca, known_hosts)', async () => {
     const again = await connectTo(url.href, { ...trust, ask: async () => false });
-    // A server that is unreachable now presents no certificate: the known one is kept.
+    // An unreachable server presents no certificate: keep the known one.
     if (url.protocol === 'http:' || again.hosts.length > 0) reached = again;
   });
   const apps = await openApps(appFolders.length > 0 ? appFolders : bundledApps());
@@ -127,7 +127,7 @@ export async function worker(
 const folderPrefix = 'tomaat-worker-';
 const abandonedMs = 60_000;
 
-/** A folder for what is fetched and made here, gone at the end; those of workers that were killed go now. */
+/** A folder for fetched inputs and computed outputs, removed at the end; folders of killed workers are removed now. */
 async function openWorkFolder(opened: AsyncDisposableStack): Promise<string> {
   for (const name of await readdir(tmpdir())) {
     if (name.startsWith(folderPrefix)) await removeAbandoned(join(tmpdir(), name));
@@ -138,18 +138,18 @@ async function openWorkFolder(opened: AsyncDisposableStack): Promise<string> {
   return folder;
 }
 
-/** Removes the folder of a worker that is gone: data of callers must not stay there. */
+/** Removes the folder of a worker that is gone: callers' data must not remain there. */
 async function removeAbandoned(folder: string): Promise<void> {
   try {
     const status = await lstat(folder);
     if (!status.isDirectory() || status.uid !== process.getuid?.()) return;
-    // One without a lock yet is being made.
+    // A folder without a lock yet is being created.
     if (!existsSync(join(folder, 'lock.db')) && Date.now() - status.mtimeMs < abandonedMs) return;
     using _lock = lockDataFolder(folder);
     await rm(folder, { recursive: true, force: true });
   } catch (error) {
     const { code } = error as { code?: string };
-    // It is in use, or someone else removes it.
+    // It is in use, or another process is removing it.
     if (code !== 'CONFLICT' && code !== 'ENOENT') throw error;
   }
 }

@@ -12,8 +12,8 @@ import type { JobRecord } from '../store/job-records.ts';
 import type { Face } from './face.ts';
 
 /**
- * A prediction through a face: body → job → its end, or the end of the face's patience → answer. A caller who goes away
- * cancels the job. Once it was answered, nothing of it is left but what the face keeps.
+ * A prediction through a face: body → job → its end, or the face's time limit → answer. A caller who disconnects
+ * cancels the job. After the answer, only what the face keeps remains of it.
  */
 export async function predict(
   request: FastifyRequest,
@@ -27,9 +27,9 @@ export async function predict(
   const id = await submitPrediction(request, app, face.form, context, { gone });
   let isPutOff = false;
   afterAnswer(reply, id, async (isWhole) => {
-    // Who has not had an answer whole, be it that the result comes later, does not know what to ask for.
+    // A caller without a complete answer, even one that announces a later result, does not know what to ask for.
     if (isWhole && isPutOff) return;
-    await jobs.cancel(id, 'The client went away.');
+    await jobs.cancel(id, 'The client disconnected.');
     if (isWhole && face.keepsRecord?.(request)) await jobs.dropOutputs(id);
     else await jobs.remove(id);
   });
@@ -49,8 +49,8 @@ export async function predict(
 }
 
 /**
- * The job when it is settled, or as it is when the face has no more patience; undefined if it was deleted. Where the face
- * waits without end, rejects when the client goes away or the server is about to.
+ * The job when it is settled, or as it is at the face's time limit; undefined if it was deleted. If the face
+ * has no limit, rejects when the client disconnects or the server is about to exit.
  */
 function waitForJob(
   id: string,
@@ -64,7 +64,7 @@ function waitForJob(
   return settledWithin(context.jobs, id, limit);
 }
 
-/** Does something with a job when its answer was written whole (`isWhole`), or the client had gone before. */
+/** Calls back with a job once its answer was written completely (`isWhole`), or the client disconnected first. */
 export function afterAnswer(
   reply: FastifyReply,
   id: string,
@@ -76,9 +76,8 @@ export function afterAnswer(
 }
 
 /**
- * The `errorHandler` of routes where whatever goes wrong on the way, fastify's own refusals too, is answered in the words
- * of the face. What is our fault goes to the log. Callers whom `access/access.ts` refuses get Problem Details: it answers
- * before the route.
+ * The `errorHandler` of routes on which any error, including fastify's own, is answered in the form of the face. Internal
+ * errors are logged. Callers that `access/access.ts` refuses get Problem Details: it answers before the route.
  */
 export function problemHandler(
   { name, sendProblem }: Required<Pick<Face, 'name' | 'sendProblem'>>,

@@ -8,11 +8,11 @@ import { queryWord } from '../intake/query.ts';
 import type { Face } from './face.ts';
 import { predict } from './predict.ts';
 
-/** The receipt of a promise's job, from when the job is settled until its answer is sent. */
+/** The receipt of a promise's job, from its settlement until its answer is sent. */
 interface Receipt {
   readonly job: string;
   readonly signed: string;
-  /** Whether it is fetched later: then the job outlives its answer, without its results. */
+  /** Whether it will be fetched later: then the job is kept after its answer, without its results. */
   isLinked: boolean;
 }
 
@@ -20,14 +20,14 @@ const receipts = new WeakMap<FastifyRequest, Receipt>();
 
 /**
  * The promise: `POST /{task}/{anatomy}` with a volume gives the primary output, on the volume's grid and in its
- * format. It is a job like any other; whoever goes away cancels it, and it is deleted once it was answered.
+ * format. It is a job like any other; it is cancelled if the caller disconnects, and deleted after the answer.
  */
 export const promise: Face = {
   name: 'promise',
   form: apiForm,
 
   register(app, context) {
-    /** By now all other headers are known, and with them whether the receipt fits. */
+    /** All other headers are known by now, and thus whether the receipt fits. */
     const onSend = async (request: FastifyRequest, reply: FastifyReply) => {
       const receipt = receipts.get(request);
       if (!receipt || reply.statusCode !== 200) return;

@@ -5,9 +5,9 @@ import type { App } from '../apps.ts';
 import type { Blobs } from '../store/blobs.ts';
 import type { JobRecord, OutputFile } from '../store/job-records.ts';
 
-/** The elements that TOMAAT v1 speaks in: what a service takes, what came out, what went wrong. */
+/** The elements of TOMAAT v1: inputs of a service, its results, its errors. */
 
-/** An element of an answer; a `blob` stands for its content in base64, streamed while it is sent. */
+/** An element of an answer; a `blob` is replaced by its content in base64, streamed while it is sent. */
 export type Element = Record<string, unknown> & { blob?: OutputFile };
 
 export const errorElement = ({ message }: Pick<TomaatError, 'message'>): Element => ({
@@ -16,10 +16,10 @@ export const errorElement = ({ message }: Pick<TomaatError, 'message'>): Element
   label: 'Error!',
 });
 
-/** That the result is not there yet; it is asked for by this id. */
+/** The result is not ready yet; it can be requested by this id. */
 export const delayed = (id: string): Element => ({ type: 'DelayedResponse', request_id: id });
 
-/** The input elements of `GET /interface`, with ours added where old clients ignore them. */
+/** The input elements of `GET /interface`, with ours added in fields that old clients ignore. */
 export function interfaceOf(app: App): Element[] {
   return Object.entries(app.manifest.inputs).map(([name, input]) => {
     const label = input.label ?? name;
@@ -38,11 +38,11 @@ function details(input: Input, label: string): Element {
   return {};
 }
 
-/** The outputs of a job that v1 has an element for; for measurements it has none. */
+/** The outputs of a job for which v1 has an element; it has none for measurements. */
 export const shownOutputs = ({ outputs }: JobRecord): OutputFile[] =>
   outputs.filter(({ type }) => type !== 'Measurements');
 
-/** The elements of a job that has succeeded. Throws DAMAGED where a file is not what it was. */
+/** The elements of a job that has succeeded. Throws DAMAGED if a file has changed. */
 export async function resultElements(job: JobRecord, blobs: Blobs): Promise<Element[]> {
   const elements: Element[] = [];
   for (const output of shownOutputs(job)) {
@@ -59,7 +59,7 @@ export async function resultElements(job: JobRecord, blobs: Blobs): Promise<Elem
   return elements;
 }
 
-/** Sends elements as JSON; blobs go out as base64 while they are read, under a length computed before. */
+/** Sends elements as JSON; blobs go out as base64 while they are read, under a length computed in advance. */
 export function sendElements(reply: FastifyReply, elements: readonly Element[], blobs: Blobs): FastifyReply {
   const pieces: (Buffer | OutputFile)[] = [];
   let length = 0;

@@ -35,7 +35,7 @@ const formats = {
   TransformLinear: 'mat',
 } as const;
 
-/** Files are in base64, or as they are where they begin like one. */
+/** Files are in base64, or raw if they begin like one. */
 const form: RequestForm = {
   bodies: [
     // base64 takes 78 characters for 57 bytes with its newlines, and percent-encoding may triple that.
@@ -57,7 +57,7 @@ const form: RequestForm = {
 };
 
 /**
- * TOMAAT v1, as the clients of 2018 speak it: every answer is 200, JSON with a Content-Length; errors are
+ * TOMAAT v1 as the clients of 2018 use it: every answer is 200, JSON with a Content-Length; errors are
  * elements; a long prediction is answered by a DelayedResponse that is polled for.
  */
 export const v1 = {
@@ -103,7 +103,7 @@ function cors(reply: FastifyReply): FastifyReply {
     .header('access-control-max-age', '2520');
 }
 
-/** Answers who asks for the result of a DelayedResponse. A result is delivered once: then its job is deleted. */
+/** Answers requests for the result of a DelayedResponse. A result is delivered once: then its job is deleted. */
 async function sendResponse(
   request: FastifyRequest,
   reply: FastifyReply,
@@ -117,7 +117,7 @@ async function sendResponse(
     return send({
       type: 'PlainText',
       content:
-        'The response of this request cannot be retrieved: it is unknown, was delivered already, or has expired. Send the prediction again.',
+        'The response of this request cannot be retrieved: it is unknown, was already delivered, or has expired. Send the prediction again.',
       label: 'Error!',
     });
   }
@@ -143,7 +143,7 @@ async function requestId(request: FastifyRequest, context: ServerContext): Promi
   return id;
 }
 
-/** Sends the elements of a job that has succeeded, after `first`; what was read goes to the audit log. */
+/** Sends the elements of a job that has succeeded, after `first`; reading them is recorded in the audit log. */
 async function deliver(
   reply: FastifyReply,
   job: JobRecord,

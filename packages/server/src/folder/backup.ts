@@ -32,7 +32,7 @@ import {
 import { isStage, stageName } from './stages.ts';
 
 export interface StageOptions {
-  /** Whether jobs with their files are wanted. */
+  /** Whether to include jobs with their files. */
   jobs: boolean;
   signal: AbortSignal;
   /** The current step and its progress. */
@@ -46,12 +46,12 @@ export interface Stage extends AsyncDisposable {
   readonly contents: { jobs: number; results: number } & Settled;
 }
 
-/** How often the audit log is copied again when it has changed meanwhile. */
+/** How many times the audit log is copied again if it changes meanwhile. */
 const maxTries = 100;
 
 /**
  * Copies a data folder as it is at one moment, whether or not a server runs in it. The files of jobs are kept by hard links
- * before the databases are copied, so that files which the server deletes meanwhile remain; if a file is missing anyway,
+ * before the databases are copied, so that files that the server deletes meanwhile remain; if a file is missing anyway,
  * its job is left out. The audit log is copied last, and has every line that a receipt in the copy refers to.
  * @throws TomaatError NOT_FOUND for a folder without databases, DISK_FULL, INTERNAL for a damaged database.
  */
@@ -113,7 +113,7 @@ export async function stageBackup(dataFolder: string, options: StageOptions): Pr
   }
 }
 
-/** Keeps every blob by a hard link; returns their SHA-256. None where the file system has no hard links. */
+/** Keeps every blob by a hard link; returns their SHA-256. None if the file system has no hard links. */
 async function holdAll(
   dataFolder: string,
   folder: string,
@@ -161,8 +161,8 @@ async function keepReferenced(
 }
 
 /**
- * Copies the log and the lines that the server has not taken yet, as they are at one moment: when a file was renamed or a line
- * taken meanwhile, once more.
+ * Copies the log and the lines that the server has not taken yet, as of one moment: if a file was renamed or a line
+ * taken meanwhile, it copies again.
  */
 async function copyAudit(dataFolder: string, folder: string): Promise<void> {
   const pending = join(folder, pendingFolder);
@@ -187,9 +187,9 @@ async function listing(folder: string): Promise<string> {
   return JSON.stringify([names, inodes, await pendingNames(folder)]);
 }
 
-/** False where a file was renamed meanwhile. */
+/** False if a file was renamed meanwhile. */
 async function copyAuditOnce(dataFolder: string, folder: string): Promise<boolean> {
-  // First: the log may have more lines than are signed, and never fewer.
+  // First, because the log may have more lines than are signed, but never fewer.
   await copyIfThere(join(dataFolder, anchorFile), join(folder, anchorFile));
   for (const path of await auditFiles(dataFolder)) {
     const to = join(folder, path.slice(dataFolder.length + 1));
@@ -240,7 +240,7 @@ async function tryLink(from: string, to: string): Promise<'linked' | 'missing' |
   } catch (error) {
     const { code = '' } = error as NodeJS.ErrnoException;
     if (code === 'ENOENT') return 'missing';
-    // A file system without hard links, one with too many of a file, or a blob that belongs to somebody else.
+    // A file system without hard links, a file with too many links, or a blob of another user.
     if (['EPERM', 'EACCES', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS', 'EMLINK', 'EXDEV'].includes(code))
       return 'unsupported';
     throw error;

@@ -4,11 +4,11 @@ import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { TomaatError } from '@tomaat/core';
 
-/** Copies the databases of a data folder and makes the copies consistent with the files beside them. */
+/** Copies the databases of a data folder and makes the copies consistent with the copied files. */
 
 /**
  * Writes a database as it is at one moment into a new file, while others read and write it
- * (https://sqlite.org/lang_vacuum.html#vacuuminto). What was deleted is not in the copy.
+ * (https://sqlite.org/lang_vacuum.html#vacuuminto). Deleted rows are not in the copy.
  */
 export function copyDatabase(file: string, to: string): void {
   using source = open(file);
@@ -23,7 +23,7 @@ export function faultOf(file: string): string | undefined {
   return row.integrity_check === 'ok' ? undefined : row.integrity_check;
 }
 
-/** The digests that rows of a server's database refer to: hexadecimal, of outputs, inputs and whole uploads. */
+/** The digests that rows of a server's database refer to: hexadecimal, of outputs, inputs and complete uploads. */
 export function referencedDigests(file: string): Set<string> {
   using copy = open(file);
   const rows = copy.db
@@ -44,14 +44,14 @@ export async function removeUnreferenced(folder: string): Promise<void> {
 
 /** What happened to rows whose files are missing. */
 export interface Settled {
-  /** Jobs that are left out: their results are gone. */
+  /** Jobs left out because their results are missing. */
   removed: number;
-  /** Jobs that have failed: they were not done, and their inputs are gone. */
+  /** Unfinished jobs that failed because their inputs are missing. */
   failed: number;
 }
 
 const goneMessage = 'Its input was deleted while a backup was being made. Send the prediction again.';
-/** How long such a job can be asked for. */
+/** How long such a job is kept. */
 const failedForMs = 3_600_000;
 
 /** Removes rows whose files are missing, and incomplete uploads, from a server's database. */
@@ -88,7 +88,7 @@ export function removeJobs(file: string): void {
   );
 }
 
-/** How many jobs and results a server's database has. */
+/** The number of jobs and results in a server's database. */
 export function countJobs(file: string): { jobs: number; results: number } {
   using copy = open(file);
   const count = (table: string) =>

@@ -23,9 +23,9 @@ const endsWithinMs = 30_000;
 const readsWithinMs = 10_000;
 
 /**
- * Erases what belongs to an owner, in the process that holds the data folder: jobs in every state with their inputs, results
- * and receipts, uploads, and the count of jobs a day. What runs is cancelled. When this resolves, the files are gone, but
- * for those that somebody else has too, and nothing of the rows is left in the database and its log.
+ * Erases the data of an owner, in the process that holds the data folder: jobs in every state with their inputs, results
+ * and receipts, uploads, and the count of jobs per day. Running jobs are cancelled. When this resolves, the files are deleted, except
+ * those that another owner has too, and no trace of the rows is left in the database and its log.
  * @throws TomaatError BUSY when another program keeps the database's log from being emptied.
  */
 export async function eraseOwner(
@@ -49,7 +49,7 @@ export async function eraseOwner(
   return { jobs: erased, uploads: removedUploads };
 }
 
-/** Waits for the folders of jobs in which children were at work. */
+/** Waits for the job folders of running children. */
 async function untilGone(workFolder: string, ids: readonly string[]): Promise<void> {
   for (const endMs = performance.now() + endsWithinMs; performance.now() < endMs; await delay(50)) {
     const names = await namesIn(workFolder);

@@ -26,7 +26,7 @@ const manifestSchema = z.object({
 });
 export type BackupManifest = z.infer<typeof manifestSchema>;
 
-/** Files of a data folder that a backup holds beside the databases, the blobs and the audit log, where they are there. */
+/** Files of a data folder that a backup includes if they exist, in addition to the databases, the blobs and the audit log. */
 export const plainFiles = [
   'identity.key',
   'pseudonym.key',
@@ -56,7 +56,7 @@ export function isBackupPath(path: string): boolean {
 
 /**
  * Reads the description of a backup.
- * @throws TomaatError BAD_INPUT where it is not a backup, or one that this version does not read.
+ * @throws TomaatError BAD_INPUT if it is not a backup, or not one that this version reads.
  */
 export async function readManifest(folder: string): Promise<BackupManifest> {
   let text: string;
@@ -64,7 +64,10 @@ export async function readManifest(folder: string): Promise<BackupManifest> {
     text = await readFile(join(folder, manifestFile), 'utf8');
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
-    throw new TomaatError('BAD_INPUT', `It has no ${manifestFile}. Give a backup made by “tomaat backup”.`);
+    throw new TomaatError(
+      'BAD_INPUT',
+      `The backup has no ${manifestFile}. Give a backup made by “tomaat backup”.`,
+    );
   }
   const refuse = (why: string, cause?: unknown) =>
     new TomaatError('BAD_INPUT', `Its ${manifestFile} ${why}.`, { cause });

@@ -24,8 +24,8 @@ export interface PublishOptions {
 
 /**
  * Checks the destination of a backup before it is made.
- * @throws TomaatError BAD_REQUEST for a place inside the data folder or an archive of another kind, CONFLICT for one that
- *   is taken, or that `force` would replace although it is not a backup; NOT_FOUND where its folder is missing.
+ * @throws TomaatError BAD_REQUEST for a place inside the data folder or an archive of another kind, CONFLICT if it already
+ *   exists, or is not a backup and `force` would replace it; NOT_FOUND if its folder is missing.
  */
 export async function checkDestination(
   text: string,
@@ -69,7 +69,7 @@ async function checkTaken(path: string, kind: Destination['kind'], force: boolea
   throw new TomaatError('CONFLICT', `${path} is not a backup, so it is not replaced. Choose another name.`);
 }
 
-/** Moves a stage to where it belongs, or copies it there. Its name appears when it is whole and on the disk. */
+/** Moves or copies a stage to its destination. Its name appears once it is complete and durable. */
 export async function publish(
   stage: Stage,
   { path, kind }: Destination,
@@ -139,7 +139,7 @@ async function publishArchive(
       done(null, chunk);
     },
   });
-  // File owners here mean nothing on another machine.
+  // File owners have no meaning on another machine.
   const sources = paths.map((target) => ({
     type: 'file' as const,
     source: join(stage.folder, target),

@@ -25,7 +25,7 @@ import {
 import { restoringName } from './stages.ts';
 
 export interface RestoreOptions {
-  /** Whether what is in the data folder is moved aside. */
+  /** Whether to move the contents of the data folder aside. */
   force: boolean;
   signal: AbortSignal;
   onProgress(step: string, done: number, of: number): void;
@@ -40,7 +40,7 @@ export interface Restored {
   readonly settled: Settled;
   /** Why the audit log in the backup is not intact; undefined if it is, or if there is none. */
   readonly auditFault?: string;
-  /** Where what was in the data folder is now. */
+  /** Where the previous contents of the data folder are. */
   readonly movedTo?: string;
 }
 
@@ -48,10 +48,10 @@ export interface Restored {
 const lockFiles: readonly string[] = ['lock.db', 'lock.db-journal', 'lock.pid'];
 
 /**
- * Makes a data folder from a backup (a folder, or an archive). Everything is written to a folder inside it and checked
- * before anything is put in place. Files are readable by the folder's owner alone; root gives them to that owner.
- * @throws TomaatError CONFLICT for a folder that is not empty or in use; BAD_INPUT for what is not a backup, or is damaged
- *   in more than results; INTERNAL for databases of a newer version.
+ * Creates a data folder from a backup (a folder, or an archive). Everything is written to a folder inside it and checked
+ * before anything is put in place. Files are readable only by the folder's owner; root gives them to that owner.
+ * @throws TomaatError CONFLICT for a folder that is not empty or in use; BAD_INPUT for something other than a backup, or if more than results
+ *   are damaged; INTERNAL for databases of a newer version.
  */
 export async function restoreBackup(
   source: string,
@@ -59,7 +59,7 @@ export async function restoreBackup(
   options: RestoreOptions,
 ): Promise<Restored> {
   if (!existsSync(source))
-    throw new TomaatError('NOT_FOUND', `There is no file or folder ${source}. Check the spelling.`);
+    throw new TomaatError('NOT_FOUND', `${source} does not exist. Check the spelling.`);
   requireOwner(dataFolder);
   const isNew = !existsSync(dataFolder);
   let isMoving = false;
@@ -117,14 +117,14 @@ async function unpack(source: string, part: string, options: RestoreOptions): Pr
     options.signal.throwIfAborted();
     options.onProgress('copying', done, manifest.files.length);
     try {
-      // Not a link: what happens to one of the two must not happen to the other.
+      // Not a link: a change of one must not affect the other.
       await copyFile(
         join(source, path),
         join(part, path),
         constants.COPYFILE_FICLONE | constants.COPYFILE_EXCL,
       );
     } catch (error) {
-      // Said when the files are checked.
+      // Reported when the files are checked.
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
     }
   }
@@ -184,7 +184,7 @@ async function checkFiles(part: string, manifest: BackupManifest, options: Resto
     options.signal.throwIfAborted();
     options.onProgress('checking', done, manifest.files.length);
     const file = join(part, path);
-    const found = await stat(file).catch(() => undefined); // A missing file counts as damaged, too.
+    const found = await stat(file).catch(() => undefined); // A missing file also counts as damaged.
     const wanted = digestIn(path) ?? sha256;
     if (found?.size === sizeBytes && (await syncedSha256(file)) === wanted) continue;
     if (digestIn(path) === undefined)

@@ -1,12 +1,12 @@
 /**
- * Folders that a backup and a restore make while they work. A backup's lies in the data folder, where hard links hold what
- * the server deletes meanwhile; a restore's in the folder that is restored, whose other files take their places from there.
+ * Temporary folders of a backup and a restore. A backup's is in the data folder, where hard links keep what
+ * the server deletes meanwhile; a restore's is in the restored folder, and its files are moved into place from there.
  */
 
 export const stageName = (): string => `backup-${process.pid}.part`;
 export const restoringName = 'restore.part';
 
-/** Whether a name is that of a backup that no longer runs. */
+/** Whether a name is that of a backup that is no longer running. */
 export function isStage(name: string): boolean {
   const pid = Number(/^backup-(\d{1,10})\.part$/.exec(name)?.[1] ?? 0);
   return pid > 0 && !isRunning(pid);

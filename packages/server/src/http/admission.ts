@@ -4,26 +4,26 @@ import { ownerOf } from '../access/principal.ts';
 import type { Jobs } from '../store/jobs.ts';
 
 /**
- * Says no before a body is read: when the queue is full, when too many bodies are on their way already, when the server
- * stops; all of them are BUSY. When the caller's key has used what it may, LIMIT_REACHED. Both are answered with Retry-After.
+ * Refuses a request before its body is read: BUSY when the queue is full, too many bodies are already being received, or the
+ * server is stopping; LIMIT_REACHED when the caller's key has used up its limit. Both answers carry Retry-After.
  */
 export interface Admission {
-  /** Lets a request for a prediction in; dispose of it when its body was received. */
+  /** Admits a request for a prediction; dispose of it when its body has been received. */
   enter(request: FastifyRequest): Promise<Disposable>;
   /** Throws BUSY when the server stops. */
   requireOpen(): void;
-  /** From now on nothing new is let in. */
+  /** Admits nothing new from now on. */
   close(): void;
-  /** Aborts when nothing new is let in any more. */
+  /** Aborts when nothing new is admitted any longer. */
   readonly closing: AbortSignal;
-  /** Aborts when the server is about to go: whoever still waits for a job is told so. */
+  /** Aborts when the server is about to exit: requests still waiting for a job get an answer. */
   readonly ending: AbortSignal;
   end(): void;
 }
 
-/** Each body on its way may take two buffers of 512 KiB. */
+/** Each body being received may take two buffers of 512 KiB. */
 const defaultMaxBodies = 128;
-/** Where there are so many, one that is slower than this makes room for another. */
+/** At that number, a body slower than this makes room for another. */
 const slowBytesPerSecond = 64 * 1024;
 const youngMs = 2000;
 
@@ -34,7 +34,7 @@ export function createAdmission(jobs: Jobs, { maxBodies = defaultMaxBodies } = {
 
   function requireOpen(): void {
     if (closing.signal.aborted)
-      throw new TomaatError('BUSY', 'The server stops now and takes no new work. Try again in a minute.');
+      throw new TomaatError('BUSY', 'The server is stopping and takes no new work. Try again in a minute.');
   }
 
   /** Senders with their pace, bytes/s, the slowest first. */
@@ -49,8 +49,8 @@ export function createAdmission(jobs: Jobs, { maxBodies = defaultMaxBodies } = {
   }
 
   /**
-   * Hangs up on a sender so that another one gets in: on the slowest of all if it drips; else on the slowest of the owner
-   * with the most, if that has more than the one who asks would have. False where nobody makes room.
+   * Disconnects a sender to admit another: the slowest of all if it is too slow; otherwise the slowest of the owner
+   * with the most bodies, if that is more than the new caller would have. False if no sender can be disconnected.
    */
   function makeRoomFor(owner: string): boolean {
     const senders = byPace();
@@ -72,7 +72,7 @@ export function createAdmission(jobs: Jobs, { maxBodies = defaultMaxBodies } = {
       requireOpen();
       const owner = ownerOf(request);
       const key = request.headers['idempotency-key'];
-      // Whoever repeats a request gets the job that he has, whatever the queue looks like.
+      // A repeated request gets its existing job, whatever the state of the queue.
       if (typeof key !== 'string' || !(await jobs.isKnown(owner, key))) {
         await jobs.requireRoom(owner);
         await jobs.requireLimits(owner, request.principal?.limits);
@@ -80,7 +80,7 @@ export function createAdmission(jobs: Jobs, { maxBodies = defaultMaxBodies } = {
       if (bodies.size >= maxBodies && !makeRoomFor(owner)) {
         throw new TomaatError(
           'BUSY',
-          `${bodies.size} requests are being received already. Try again in a few seconds.`,
+          `${bodies.size} requests are already being received. Try again in a few seconds.`,
         );
       }
       bodies.set(request, { owner, sinceMs: performance.now(), bytesBefore: request.raw.socket.bytesRead });
@@ -95,6 +95,6 @@ export function createAdmission(jobs: Jobs, { maxBodies = defaultMaxBodies } = {
     },
     closing: closing.signal,
     ending: ending.signal,
-    end: () => ending.abort(new TomaatError('BUSY', 'The server stops now. Try again in a minute.')),
+    end: () => ending.abort(new TomaatError('BUSY', 'The server is stopping. Try again in a minute.')),
   };
 }

@@ -23,7 +23,7 @@ import { refusePlainHttp } from './tls-port.ts';
 
 declare module 'fastify' {
   interface FastifyInstance {
-    /** Where others find what this app serves. */
+    /** The address at which others reach this app. */
     publicAddress: PublicAddress;
     /** Lets the page of an allowed origin read the answer, before anything can be refused (access/access.ts). */
     letRead(request: FastifyRequest, reply: FastifyReply): void;
@@ -32,13 +32,13 @@ declare module 'fastify' {
 
 export interface AppOptions {
   pace?: Pace;
-  /** No path and no name of its own if missing. */
+  /** If missing: no path and no own name. */
   address?: PublicAddress;
 }
 
 /**
  * What the server's and the registry's HTTP have in common: bodies reach the routes as streams, every error
- * leaves as Problem Details, slow headers and slow readers are cut off while uploads may take their time.
+ * is sent as Problem Details, slow headers and slow readers are cut off while uploads may take long.
  */
 export function createApp(
   logger: FastifyBaseLogger | false,
@@ -49,7 +49,7 @@ export function createApp(
     logController: new LogController({ disableRequestLogging: true }),
     genReqId: () => randomUUID(),
     routerOptions: { ignoreTrailingSlash: true, maxParamLength: 200 },
-    // An upload may take hours: its pace is policed where it is read (intake/byte-counter.ts).
+    // An upload may take hours: its pace is checked where it is read (intake/byte-counter.ts).
     requestTimeout: 0,
     forceCloseConnections: true,
     http: connectionOptions,
@@ -67,7 +67,7 @@ export function createApp(
   hangUpOnSlowReaders(app, pace);
   const methodsOf = trackMethods(app);
   app.setErrorHandler(sendProblem);
-  /** @throws TomaatError METHOD_NOT_ALLOWED where the address takes other methods only. */
+  /** @throws TomaatError METHOD_NOT_ALLOWED where the address takes only other methods. */
   const checkMethod = (request: FastifyRequest, reply: FastifyReply) => {
     const methods = methodsOf(request.url.split('?')[0]);
     if (methods.length === 0) return;
@@ -84,7 +84,7 @@ export function createApp(
       `There is nothing at this address. GET ${address.pathOf('/api/services')} lists the services.`,
     );
   });
-  // Before anybody looks at the body: what a method lacks is not the fault of its content type.
+  // Before the body is looked at: a wrong method must not be reported as a wrong content type.
   app.addHook('preParsing', async (request, reply) => {
     if (request.is404) checkMethod(request, reply);
   });
@@ -98,7 +98,7 @@ export function createApp(
         checkFraming(request.raw);
         return;
       } catch (error) {
-        // What follows on this connection may be what somebody wants to slip past a proxy: none of it is done.
+        // What follows on this connection may be an attempt to smuggle a request past a proxy: ignore all of it.
         refused.add(socket);
         reply.header('connection', 'close');
         if (request.is404) checkMethod(request, reply);
@@ -142,7 +142,7 @@ export interface Listener {
 }
 
 export interface TlsListener extends Listener {
-  /** New connections get this certificate; those that are open go on. */
+  /** New connections get this certificate; open ones keep theirs. */
   renew(certificate: Certificate): void;
 }
 
@@ -161,14 +161,14 @@ export async function listenHttp(
   return { port: address?.port ?? bound, close: () => app.close() };
 }
 
-/** The same app over TLS, on a port of its own. */
+/** The same app over TLS, on a separate port. */
 export async function listenHttps(
   app: FastifyInstance,
   certificate: Certificate,
   host: string,
   port: number,
   strict = true,
-  /** Is told of each request before the app is. */
+  /** Called with each request before the app handles it. */
   onRequest?: (request: IncomingMessage) => void,
 ): Promise<TlsListener> {
   await app.ready();
@@ -219,7 +219,7 @@ async function firstFree(
       if (code === 'EADDRINUSE') {
         throw new TomaatError(
           'CONFLICT',
-          `Port ${candidate} on ${host} is taken. Choose another with --port, or stop what uses it.`,
+          `Port ${candidate} on ${host} is already in use. Choose another with --port, or stop the program that uses it.`,
         );
       }
       if (code === 'EACCES' || code === 'EADDRNOTAVAIL') {

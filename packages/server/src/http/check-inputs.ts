@@ -13,9 +13,9 @@ import type { HeaderReader } from '../intake/header-reader.ts';
 import type { ReceivedInput } from '../intake/receive-input.ts';
 import type { Blobs } from '../store/blobs.ts';
 
-/** What can be said of a request's files by their headers, before anything looks at voxels. */
+/** What the headers of a request's files show, before any voxels are read. */
 
-/** The `frame` of a request; undefined where it names none. */
+/** The `frame` of a request; undefined if it has none. */
 export function parseFrame(raw: unknown): number | undefined {
   if (raw === undefined || raw === '') return undefined;
   const frame = Number(raw);
@@ -23,7 +23,7 @@ export function parseFrame(raw: unknown): number | undefined {
   throw new TomaatError('BAD_INPUT', 'frame must be a whole number, 0 or more.', { field: 'frame' });
 }
 
-/** The `series` of a request; undefined where it names none. */
+/** The `series` of a request; undefined if it has none. */
 export function parseSeries(raw: unknown): string | undefined {
   if (raw === undefined || raw === '') return undefined;
   const parsed = seriesSchema.safeParse(raw);
@@ -35,7 +35,7 @@ export function parseSeries(raw: unknown): string | undefined {
   );
 }
 
-/** Throws INPUTS_MISSING where a file that the app needs has not come. */
+/** Throws INPUTS_MISSING if a file that the app needs has not arrived. */
 export function requireFiles(app: App, received: readonly ReceivedInput[]): void {
   const { inputs } = app.manifest;
   const missing = Object.keys(inputs).filter((name) => {
@@ -49,7 +49,7 @@ export function requireFiles(app: App, received: readonly ReceivedInput[]): void
   if (missing.length === 0) return;
   throw new TomaatError(
     'INPUTS_MISSING',
-    `This service needs ${missing.join(' and ')} too. Send ${missing.length > 1 ? 'them' : 'it'} in the same request.`,
+    `This service also needs ${missing.join(' and ')}. Send ${missing.length > 1 ? 'them' : 'it'} in the same request.`,
     {
       field: missing[0],
       detail: { missing },
@@ -61,8 +61,8 @@ export function requireFiles(app: App, received: readonly ReceivedInput[]): void
 const mostFilesOfOneHeader = 2;
 
 /**
- * The header checks of every volume: format, size, frames, and those acceptance rules that need no voxels. Gives the
- * voxels of the largest one, and what will be read of each.
+ * The header checks of every volume: format, size, frames, and the acceptance rules that need no voxels. Returns the
+ * number of voxels of the largest one, and what will be read of each.
  */
 export async function inspectVolumes(
   app: App,
@@ -116,7 +116,7 @@ function checkFrame(header: VolumeHeader, frame: number | undefined): void {
   if (frame === undefined) {
     throw new TomaatError(
       'FRAME_NEEDED',
-      `The volume is 4-D with ${header.frames} frames, and this service takes one. Choose it with frame, from 0 to ${header.frames - 1}: an option of the client’s predict(), ?frame=0 to ?frame=${header.frames - 1} in the address, --frame on the command line.`,
+      `The volume is 4-D with ${header.frames} frames, and this service takes one frame. Choose it with frame, from 0 to ${header.frames - 1}: an option of the client’s predict(), ?frame=0 to ?frame=${header.frames - 1} in the address, --frame on the command line.`,
       { detail: { frames: header.frames } },
     );
   }

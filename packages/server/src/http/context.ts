@@ -25,19 +25,19 @@ export interface ServerContext {
   readonly converter: Converter;
   readonly audit: Pick<Recorder, 'record'>;
   readonly identity: Identity;
-  /** Whether identifying text is taken out of what comes before it is kept. */
+  /** Whether identifying text is removed from inputs before they are stored. */
   readonly stripInputs: boolean;
   readonly maxUploadBytes: number;
-  /** The slowest pace that a body may come in. */
+  /** The slowest accepted pace of a body. */
   readonly pace?: Pace;
   readonly maxVoxels: number;
-  /** How long a v1 request is kept waiting before it gets a delayed response. */
+  /** How long a v1 request waits before it gets a delayed response. */
   readonly v1DelayMs: number;
-  /** When a caller that waits is sent an interim answer; see keep-alive.ts. */
+  /** When a waiting caller is sent an interim answer; see keep-alive.ts. */
   readonly interimAfterMs?: readonly number[];
-  /** For how long a stream of events goes on before its reader has to ask anew; a minute if missing. */
+  /** How long a stream of events lasts before its reader must reconnect; a minute if missing. */
   readonly eventsMs?: number;
-  /** Predictions at a time here, for the time that a queued job may wait. */
+  /** Concurrent predictions here, to estimate how long a queued job waits. */
   readonly slots: number;
   /** What a prediction of each app may take. */
   readonly memory: MemoryPolicy;

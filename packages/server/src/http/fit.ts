@@ -21,7 +21,7 @@ import type { ServerContext } from './context.ts';
 import { memoryNeed } from './memory-need.ts';
 
 /**
- * `POST /api/services/{id}/fit`: from what the header of a volume says, whether a prediction fits, before a byte of it is
+ * `POST /api/services/{id}/fit`: whether a prediction fits, from the header of a volume alone, before any of it is
  * uploaded.
  */
 
@@ -75,7 +75,7 @@ async function fit(app: App, inputs: Record<string, Facts>, context: ServerConte
         reason: `${name} is a file of ${facts.sizeBytes} bytes, and this server takes ${maxUploadBytes}. Compress it (.nii.gz) or crop it.`,
       };
     }
-    // Without spacing only the rules on voxels can be looked at.
+    // Without spacing only the rules on voxels can be checked.
     const rules =
       facts.spacing || facts.affine
         ? manifest.acceptance
@@ -104,8 +104,8 @@ async function fit(app: App, inputs: Record<string, Facts>, context: ServerConte
   const size = modelSize.join(' × ');
   if (tooBig !== undefined) return { verdict: 'too big', reason: tooBig, ...facts };
   if (windows > 1)
-    return { verdict: 'tiled', reason: `${size} voxels are done in ${windows} windows.`, ...facts };
-  return { verdict: 'fits', reason: `${size} voxels are done at once.`, ...facts };
+    return { verdict: 'tiled', reason: `${size} voxels are processed in ${windows} windows.`, ...facts };
+  return { verdict: 'fits', reason: `${size} voxels are processed at once.`, ...facts };
 }
 
 function shapeOf(
@@ -117,7 +117,7 @@ function shapeOf(
   if (!(voxelTypes as readonly string[]).includes(voxelType)) {
     throw new TomaatError(
       'BAD_INPUT',
-      `${voxelType} is not a voxel type. Choose from ${voxelTypes.join(', ')}.`,
+      `${voxelType} is not a voxel type. Available: ${voxelTypes.join(', ')}.`,
       { field: `inputs.${name}.voxelType` },
     );
   }
@@ -141,7 +141,7 @@ function placeOf(affine: readonly number[], name: string, key: 'affine' | 'spaci
   }
 }
 
-/** The values that parameters have where nothing is said. */
+/** The default values of parameters. */
 function defaultsOf({ manifest }: App): Record<string, Parameter> {
   return Object.fromEntries(
     Object.entries(manifest.inputs).flatMap(([name, input]) => {

@@ -5,8 +5,8 @@ import { toProblem } from '../problem/problem.ts';
 import { type ProblemLink, problemPage, problemPagePolicy } from '../problem/problem-page.ts';
 
 /**
- * Refuses what two programs in a row may read differently, which Node lets through: two Host headers (or none),
- * chunks in HTTP/1.0, a body where the method has none; and bodies in a coding that nobody here undoes.
+ * Refuses what a proxy and a server may read differently, and what Node accepts: two Host headers (or none),
+ * chunks in HTTP/1.0, a body where the method has none; and bodies in a coding that the server does not decode.
  */
 export function checkFraming({ rawHeaders, headers, httpVersion, method }: IncomingMessage): void {
   const refuse = (field: string, message: string) => {
@@ -27,15 +27,15 @@ export function checkFraming({ rawHeaders, headers, httpVersion, method }: Incom
   if (coding !== 'identity' && coding !== '') {
     throw new TomaatError(
       'UNSUPPORTED_MEDIA',
-      'Bodies with a Content-Encoding are not taken. Send the body as it is; a file that is packed (.nii.gz) is sent as that file.',
+      'Bodies with a Content-Encoding are not accepted. Send the body unencoded; a compressed file (.nii.gz) is sent unchanged, without this header.',
       { field: 'Content-Encoding' },
     );
   }
 }
 
-/** Answers what is not HTTP, and what came too slowly to become a request, with a Problem; then hangs up. */
+/** Answers input that is not HTTP, or too slow to become a request, with a Problem; then closes the connection. */
 export function answerParseError(error: NodeJS.ErrnoException & { reason?: string }, socket: Duplex): void {
-  // What answers the request that the fault is in, if it got that far.
+  // The response to the malformed request, if it got that far.
   const { _httpMessage: response } = socket as { _httpMessage?: { headersSent: boolean } };
   if (error.code === 'ECONNRESET' || !socket.writable || response?.headersSent) {
     socket.destroy();
@@ -70,7 +70,7 @@ function describeParseError({ code, reason }: { code?: string; reason?: string }
   if (code === 'ERR_HTTP_REQUEST_TIMEOUT') {
     return new TomaatError(
       'UPLOAD_TOO_SLOW',
-      'The header of the request took too long. Try again over a better connection.',
+      'The header of the request took too long to arrive. Try again over a better connection.',
     );
   }
   const field = /Content-Length|Transfer-Encoding|Host/i.exec(reason ?? '')?.[0];

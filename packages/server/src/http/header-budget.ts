@@ -2,12 +2,12 @@
 export type AnswerHeaders = Readonly<Record<string, string | number | readonly string[] | undefined>>;
 
 /**
- * How long the header of an answer may be in all. nginx holds it in one buffer of 4096 bytes unless told otherwise and
- * answers 502 for a longer one; the rest is for what proxies add and for nginx' own notes beside it.
+ * How long the header of an answer may be in all. By default nginx holds it in one buffer of 4096 bytes and
+ * answers 502 for a longer one; the rest is for what proxies add and for nginx's own data in that buffer.
  */
 export const longestHeader = 4096 - 256;
 
-/** Status line, Date, Connection, Keep-Alive, the empty line: what node:http writes beside the given headers. */
+/** Status line, Date, Connection, Keep-Alive, the empty line: what node:http writes besides the given headers. */
 const ownBytes = 160;
 
 /** Bytes of a header in HTTP/1.1, with what node:http adds. */
@@ -19,13 +19,13 @@ export function headerBytes(headers: AnswerHeaders): number {
   return bytes;
 }
 
-/** Bytes of one line of it. */
+/** Bytes of one header line. */
 export const lineBytes = (name: string, value: string | number): number =>
   name.length + Buffer.byteLength(String(value)) + 4;
 
-/** What a registry that passes an answer on says about the bytes that it will add. */
+/** How a registry that forwards an answer states how many bytes it will add. */
 export const relayedHeader = 'tomaat-relayed';
-/** Registries that say no number add about as much. */
+/** Registries that state no number add about this many. */
 const usualRelayBytes = 600;
 
 /** What is left for the answer to a request that may have come through a registry. */
@@ -35,11 +35,11 @@ export function budgetOf(relayed: string | string[] | undefined): number {
   return longestHeader - (said >= 100 && said <= longestHeader ? said : usualRelayBytes);
 }
 
-/** What an answer cannot do without. */
+/** Headers that an answer needs. */
 const needed =
   /^(content-type|content-length|content-encoding|content-security-policy|x-content-type-options|vary|access-control-.*)$/;
 
-/** Leaves out the longest of what an answer can do without, one after the other, until the header fits. */
+/** Drops the longest optional headers, one after the other, until the header fits. */
 export function fitHeaders<T extends AnswerHeaders>(headers: T): T {
   const kept: Record<string, AnswerHeaders[string]> = { ...headers };
   const rest = Object.entries(kept)

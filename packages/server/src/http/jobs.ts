@@ -12,10 +12,10 @@ import { apiForm } from './request-form.ts';
 import { takeOver } from './send.ts';
 import { deletedMeanwhile, settledWithin, submitPrediction } from './submit-prediction.ts';
 
-/** The API's faces of a job: create, look, follow, fetch, cancel, delete. */
+/** The API's routes for a job: create, read, follow, fetch, cancel, delete. */
 
 const maxWaitSeconds = 300;
-/** Progress is told at most so often; the end at once. */
+/** Progress is reported at most this often; the end at once. */
 const eventEveryMs = 250;
 const pingEveryMs = 15_000;
 const eventsMs = 60_000;
@@ -69,7 +69,7 @@ export function registerJobRoutes(app: FastifyInstance, context: ServerContext):
       const canceled = await jobs.get(job.id);
       if (canceled) return presentJob(canceled, context);
     } else await jobs.remove(job.id);
-    // Another request may have been faster: the job is gone, which is what both wanted.
+    // Another request may have deleted the job first, which is what both wanted.
     return reply.code(204).send();
   });
 
@@ -93,7 +93,7 @@ export function registerJobRoutes(app: FastifyInstance, context: ServerContext):
     const output = job.outputs.find((candidate) => candidate.name === request.params.name);
     if (!output) {
       const names = job.outputs.map((candidate) => candidate.name).join(', ');
-      throw new TomaatError('NOT_FOUND', `The job has no output of that name. It has: ${names}.`);
+      throw new TomaatError('NOT_FOUND', `The job has no output of that name. Available: ${names}.`);
     }
     return sendOutput(reply, job, output, requestedFormat(request, output), context);
   });
@@ -108,11 +108,11 @@ async function findJob(
   if (job && isOwn(request, job, context)) return job;
   throw new TomaatError(
     'NOT_FOUND',
-    'There is no such job: it never existed, it was deleted or has expired, or another login sent it. Check the address and the API key, or send the prediction again.',
+    'There is no such job: it never existed, was deleted, has expired, or belongs to another login. Check the address and the API key, or send the prediction again.',
   );
 }
 
-/** Whether a job is the caller's; that it is somebody else's goes to the audit log alone. */
+/** Whether a job is the caller's; only the audit log records that it belongs to somebody else. */
 export function isOwn(
   request: FastifyRequest,
   job: Pick<JobRecord, 'id' | 'owner'>,
@@ -202,7 +202,7 @@ const presentOutput = (
   url: address.pathOf(`/api/jobs/${job.id}/outputs/${output.name}`),
 });
 
-/** The Idempotency-Key of a request; BAD_REQUEST where it is none. */
+/** The Idempotency-Key of a request; BAD_REQUEST if it is malformed. */
 export function idempotencyKeyOf(request: Pick<FastifyRequest, 'headers'>): string | undefined {
   const key = request.headers['idempotency-key'];
   if (key === undefined) return undefined;
@@ -215,19 +215,19 @@ export function idempotencyKeyOf(request: Pick<FastifyRequest, 'headers'>): stri
   );
 }
 
-/** `Priority: u=N` (RFC 9218): 0 is the most urgent, 7 the least; what cannot be understood is passed over, as it has to be. */
+/** `Priority: u=N` (RFC 9218): 0 is the most urgent, 7 the least; malformed values are ignored, as the RFC requires. */
 export function urgencyOf(request: Pick<FastifyRequest, 'headers'>): number | undefined {
   const urgency = wordOf(request.headers.priority, 'u') ?? '';
   return /^[0-7]$/.test(urgency) ? Number(urgency) : undefined;
 }
 
-/** Seconds of `Prefer: wait=N` (RFC 7240), bounded; 0 if nothing is preferred. */
+/** Seconds of `Prefer: wait=N` (RFC 7240), bounded; 0 without a preference. */
 export function waitOf(request: Pick<FastifyRequest, 'headers'>): number {
   const wait = wordOf(request.headers.prefer, 'wait') ?? '';
   return /^\d{1,15}$/.test(wait) ? Math.min(maxWaitSeconds, Number(wait)) : 0;
 }
 
-/** What a list such as `respond-async, wait="10"` has for a name. */
+/** The value of a name in a list such as `respond-async, wait="10"`. */
 function wordOf(header: string | string[] | undefined, name: string): string | undefined {
   for (const item of [header ?? []].flat().join(',').split(/[,;]/)) {
     const [key, value] = item.split('=', 2).map((word) => word.trim());
@@ -238,8 +238,8 @@ function wordOf(header: string | string[] | undefined, name: string): string | u
 }
 
 /**
- * Server-sent events: the whole job at each change, so that whoever reconnects has missed nothing. After a while the
- * stream ends and has to be asked for again, for a key may be revoked meanwhile.
+ * Server-sent events: the whole job at each change, so that a client that reconnects has missed nothing. After a while the
+ * stream ends and the client must request it again, because its key may have been revoked.
  */
 async function streamEvents(
   request: FastifyRequest<{ Params: { id: string } }>,
@@ -259,7 +259,7 @@ async function streamEvents(
   let event = (Number(request.headers['last-event-id']) || 0) + 1;
   let wake = () => {};
   const unwatch = context.jobs.watch(id, () => wake());
-  // While it waits, its position is news too.
+  // While it waits, report its position too.
   let waits = true;
   const unqueue = context.jobs.on('queue', () => waits && wake());
   let shown = '';

@@ -2,18 +2,18 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 
 /**
  * When a caller that waits is sent an interim answer (100 Continue), ms after it began to wait: no more than 30 s
- * of silence in the first 75 s, and no more than 60 s up to 210 s. They are four, because there are parties that give up at a number of
+ * of silence in the first 75 s, and no more than 60 s up to 210 s. There are four, because some clients give up after a number of
  * them: Go's HTTP client, and with it Caddy, at the sixth, Apache at the eleventh, Python at the hundredth; one more
- * may have answered an `Expect` (docs/decisions/0006).
+ * may already have answered an `Expect` (docs/decisions/0006).
  */
 export const interimAfterMs: readonly number[] = [20_000, 45_000, 95_000, 150_000];
 const mostInterim = 4;
-/** A connection on which nothing is said for this long is probed, so that firewalls and NAT keep it open. */
+/** A connection silent for this long is probed, so that firewalls and NAT keep it open. */
 export const tcpKeepAliveMs = 30_000;
 
-/** Programs that skip any interim answer; others, such as undici (Node's fetch), take one that they did not ask for as a fault. */
+/** Programs that skip any interim answer; others, such as undici (Node's fetch), treat an unrequested one as an error. */
 const patientAgents = /^(?:curl|Wget|python-requests|python-urllib3|Python-urllib)\//i;
-/** What proxies add. Whoever reads the answer then is the proxy, whose patience its operator sets. */
+/** Headers that proxies add. The proxy then reads the answer, and its operator sets its timeout. */
 const proxyHeaders = [
   'via',
   'forwarded',
@@ -23,7 +23,7 @@ const proxyHeaders = [
   'x-forwarded-proto',
 ];
 
-/** Whether a waiting client may be sent `100 Continue` unasked (RFC 9110, 15.2). */
+/** Whether a waiting client may be sent an unrequested `100 Continue` (RFC 9110, 15.2). */
 function mayContinue({ httpVersion, headers }: IncomingMessage): boolean {
   if (httpVersion !== '1.1' || !patientAgents.test(headers['user-agent'] ?? '')) return false;
   return proxyHeaders.every((name) => headers[name] === undefined);
@@ -31,7 +31,7 @@ function mayContinue({ httpVersion, headers }: IncomingMessage): boolean {
 
 const sent = new WeakMap<ServerResponse, number>();
 
-/** Sends an interim answer to a client that bears it, as long as it has not had as many as all bear. */
+/** Sends an interim answer to a client that accepts it, up to the number that all clients accept. */
 export function sendInterim(request: IncomingMessage, response: ServerResponse): void {
   const before = sent.get(response) ?? 0;
   if (before === mostInterim || response.headersSent || response.destroyed || !mayContinue(request)) return;
@@ -40,8 +40,8 @@ export function sendInterim(request: IncomingMessage, response: ServerResponse):
 }
 
 /**
- * Sends the few interim answers to a client that waits, until stopped or answered, so that it does not think that
- * we died. Firewalls are kept open by the probes of TCP (`tcpKeepAliveMs`), for every client.
+ * Sends the few interim answers to a waiting client, until stopped or answered, so that it does not time
+ * out. TCP probes (`tcpKeepAliveMs`) keep firewalls open for every client.
  */
 export function keepAlive(
   request: IncomingMessage,

@@ -18,37 +18,37 @@ import type { SessionSchema } from '../store/session-schema.ts';
 import { openPublicAddress, type PublicAddress } from './public-address.ts';
 
 /**
- * Logging in with a browser: a key or the word of an issuer becomes a session, whose token is in a cookie that scripts
+ * Logging in with a browser: a key or an issuer's ID token becomes a session, whose token is in a cookie that scripts
  * cannot read. Cookies are not kept apart by port, so their names hold the port: a server and a registry on one host have
  * two sessions.
  */
 
 export interface LoginOptions {
   readonly db: Kysely<SessionSchema & KeySchema>;
-  /** Whether callers have to be somebody. Without, nothing can be logged in to. */
+  /** Whether callers must authenticate. If not, there is nothing to log in to. */
   readonly required: boolean;
-  /** The scope that a key needs for a session; missing: any will do. */
+  /** The scope that a key needs for a session; any scope if missing. */
   readonly scope?: KeyScope;
   readonly oidc?: Oidc;
-  /** Where others reach the server. */
+  /** The address at which others reach the server. */
   readonly address?: PublicAddress;
-  /** Is told of logins. */
+  /** Records logins. */
   readonly audit?: Pick<Audit, 'record'>;
   readonly now?: () => number;
 }
 
 export interface Login {
   readonly sessions: Sessions;
-  /** Asks the issuer whether the settings fit it, and logs what does not; it may take seconds. */
+  /** Checks the settings against the issuer and logs what does not match; it may take seconds. */
   checkIssuer(logger: Pick<FastifyBaseLogger, 'warn'>): Promise<void>;
   /** Who sends a request, by the cookie of a session or by a token of the issuer. */
   principalOf(request: FastifyRequest): Promise<Principal | undefined>;
-  /** @param recognise finds the key that a text is, and counts wrong ones. */
+  /** @param recognise finds the key for a text, and counts wrong ones. */
   register(app: FastifyInstance, recognise: Recognise): void;
 }
 type Recognise = (key: string, request: FastifyRequest) => Promise<ApiKey | undefined>;
 
-/** The issuer of these settings; the library that talks to it is loaded where there is one. */
+/** The issuer of these settings; the library that talks to it is loaded only if one is set. */
 export async function openOidc(settings: OidcSettings | undefined): Promise<Oidc | undefined> {
   return settings && (await import('../access/oidc.ts')).createOidc({ settings });
 }
@@ -75,20 +75,20 @@ export function createLogin(options: LoginOptions): Login {
   const baseOf = (request: FastifyRequest) =>
     address.url !== undefined && address.isUsedBy(request.raw) ? address.url : originOf(request);
 
-  /** Where the browser sends a cookie back to: a host that is shared has other programs at other paths. */
+  /** The path to which the browser returns a cookie: a shared host has other programs at other paths. */
   const scopeOf = (request: FastifyRequest): CookieScope => ({
     secure: isSecure(request),
     path: address.isUsedBy(request.raw) ? address.basePath : '',
   });
 
-  /** Whether a page of another origin sends it; one at another port of this host is another, though it is the same site. */
+  /** Whether a page of another origin sends it; another port of this host is another origin, although the same site. */
   function isForeign(request: FastifyRequest): boolean {
     const { origin, 'sec-fetch-site': site } = request.headers;
     if (origin !== undefined && origin !== originOf(request)) return true;
     return site !== undefined && site !== 'same-origin' && site !== 'none';
   }
 
-  /** Whether a cookie counts: only for this server's own page, and a change has to say that it comes from there. */
+  /** Whether a cookie counts: only for this server's own page, and a change must declare that it comes from there. */
   function isOwnPage(request: FastifyRequest): boolean {
     if (isForeign(request)) return false;
     if (request.method === 'GET' || request.method === 'HEAD') return true;
@@ -108,7 +108,7 @@ export function createLogin(options: LoginOptions): Login {
     return (await findSession(request))?.principal;
   }
 
-  /** Whoever asks may be nobody: this is found out here, for the door lets everybody in. */
+  /** The caller may be unauthenticated: this route checks it, because the access table admits everybody. */
   async function describe(request: FastifyRequest): Promise<Me['who']> {
     const token = tokenOf(request);
     const key = token === undefined ? undefined : await findKey(db, token, now());
@@ -143,7 +143,7 @@ export function createLogin(options: LoginOptions): Login {
     if (isForeign(request)) {
       throw new TomaatError(
         'FORBIDDEN',
-        'A page of another address may not log anybody in here. Open the page of this server itself.',
+        'A page of another origin cannot log in here. Open the page of this server itself.',
         { field: 'Origin' },
       );
     }
@@ -156,7 +156,7 @@ export function createLogin(options: LoginOptions): Login {
       options.audit?.record('login.failed', { outcome: 'UNAUTHORIZED' });
       throw new TomaatError(
         'UNAUTHORIZED',
-        'This key is unknown here, expired or revoked. Check that all of it was copied, or ask the operator of the server for a new one.',
+        'This key is unknown, expired or revoked. Check that it was copied completely, or ask the operator of the server for a new one.',
         { field: 'key' },
       );
     }
@@ -164,7 +164,7 @@ export function createLogin(options: LoginOptions): Login {
       options.audit?.record('login.failed', { keyId: found.id, outcome: 'FORBIDDEN' });
       throw new TomaatError(
         'FORBIDDEN',
-        `This key is for programs that ${found.scopes.join(' and ')}: it lacks the scope ${scope}. Use one that has it.`,
+        `This key has only the scope ${found.scopes.join(' and ')}, not ${scope}. Use a key with the scope ${scope}.`,
         { field: 'key' },
       );
     }
@@ -185,7 +185,7 @@ export function createLogin(options: LoginOptions): Login {
     if (old !== undefined) await sessions.close(old);
     const token = await sessions.open(session);
     options.audit?.record('login.succeeded', { who: session.owner });
-    // Without Max-Age the browser forgets it when it is closed; the server ends it in any case.
+    // Without Max-Age the browser deletes it when it is closed; the server ends the session in any case.
     setCookie(reply, request, sessionCookie, scopeOf(request), token, 'SameSite=Strict');
   }
 
@@ -220,14 +220,14 @@ export function createLogin(options: LoginOptions): Login {
     return reply.redirect(address.pathOf(returnTo), 303);
   }
 
-  /** A browser gets its page, which says what went wrong; a program the Problem. */
+  /** A browser gets the page, which says what went wrong; a program gets the Problem. */
   function sendBack(
     request: FastifyRequest,
     reply: FastifyReply,
     returnTo: string,
     error: unknown,
   ): FastifyReply {
-    // By its shape: the class comes with the library, which is loaded where there is an issuer.
+    // Recognised by its shape: the class belongs to the library, which is loaded only if an issuer is set.
     const { report, detail } = error as Partial<LoginError>;
     if (report === undefined) throw error;
     const reason = String(detail?.reason);
@@ -240,7 +240,7 @@ export function createLogin(options: LoginOptions): Login {
     return reply.redirect(address.pathOf(localPath(url.pathname + url.search + url.hash)), 303);
   }
 
-  /** Ends the session here, and says how the one at the issuer ends. */
+  /** Ends the session here, and returns how to end the one at the issuer. */
   async function logOut(request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
     const token = sessionToken(request);
     const ended = token === undefined ? undefined : await sessions.close(token);
@@ -304,8 +304,8 @@ function need(oidc: Oidc | undefined): Oidc {
 }
 
 /**
- * The address to go on to after a login if it is a path of this server, else `/`. What a browser would take for another
- * host (`//host`, `/\host`, and what becomes that when dots are resolved) is none.
+ * The address to go on to after a login if it is a path of this server, else `/`. An address that a browser reads as another
+ * host (`//host`, `/\host`, and anything that resolves to one) does not count.
  */
 export function localPath(text: string | undefined): string {
   if (text === undefined || text.length > 2000 || !/^\/[\x21-\x5b\x5d-\x7e]*$/.test(text)) return '/';
@@ -313,7 +313,7 @@ export function localPath(text: string | undefined): string {
   const url = URL.parse(text, base);
   if (!url || url.origin !== base) return '/';
   const path = url.pathname + url.search + url.hash;
-  // Back to a login there is nothing to go back from.
+  // Never back to a login.
   return /^\/[/\\]/.test(path) || /^\/auth(\/|$)/i.test(path) ? '/' : path;
 }
 
@@ -331,19 +331,19 @@ interface CookieScope {
 const nameOf = (request: FastifyRequest, name: string) => `${name}-${request.raw.socket.localPort ?? 0}`;
 
 /**
- * What TLS puts before the name: by `__Host-` browsers let no page without TLS, and no other host, set it; a cookie with a
- * path has to do with `__Secure-`, which keeps pages without TLS out.
+ * The prefix of the name under TLS. With `__Host-`, browsers let no page without TLS and no other host set it; a cookie with a
+ * path can only use `__Secure-`, which excludes pages without TLS.
  */
 const prefixOf = ({ secure, path }: CookieScope) => (!secure ? '' : path === '' ? '__Host-' : '__Secure-');
 const prefixes = ['__Host-', '__Secure-', ''];
 
-/** The value of the best protected cookie of that name: not every proxy lets us know how the browser got here. */
+/** The value of the best protected cookie of that name: not every proxy reports whether the browser uses TLS. */
 function readCookie(request: FastifyRequest, name: string, secure: boolean): string | undefined {
   const values = new Map<string, string>();
   for (const pair of (request.headers.cookie ?? '').split(';')) {
     const at = pair.indexOf('=');
     const key = pair.slice(0, at).trim();
-    // A browser sends that of the longest path first.
+    // Browsers send the cookie with the longest path first.
     if (!values.has(key)) values.set(key, pair.slice(at + 1).trim());
   }
   for (const prefix of secure ? prefixes.slice(0, 2) : prefixes) {

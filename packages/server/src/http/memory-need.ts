@@ -14,14 +14,14 @@ import { type App, appFile } from '../apps.ts';
 import type { MemoryPolicy } from '../worker/memory-limit.ts';
 import { howToRaise } from '../worker/out-of-memory.ts';
 
-/** What a prediction needs, beside what it may take. */
+/** The memory that a prediction needs, compared with what it may use. */
 export interface MemoryNeed extends Estimate {
   readonly neededMb: number;
   /** Undefined where there is no limit. */
   readonly allowedMb?: number;
-  /** Why it does not fit, what would, and what to do; undefined where it fits. */
+  /** Why it does not fit, what would, and what to do; undefined if it fits. */
   readonly tooBig?: string;
-  /** The size of the largest volume, with its name, that would fit; only where it does not. */
+  /** The size of the largest volume, with its name, that would fit; only if this one does not. */
   readonly largest?: { readonly name: string; readonly size?: Size };
 }
 
@@ -55,12 +55,12 @@ export async function memoryNeed(
     ...estimate,
     neededMb,
     allowedMb,
-    tooBig: `About ${neededMb} MB of memory are needed for a volume of ${shown(volumes[name].size)} voxels, and ${allowedMb} MB may be used. ${wouldFit} ${howToRaise(limit)}.`,
+    tooBig: `A volume of ${shown(volumes[name].size)} voxels needs about ${neededMb} MB of memory, and ${allowedMb} MB may be used. ${wouldFit} ${howToRaise(limit)}.`,
     largest: { name, size },
   };
 }
 
-/** Throws TOO_MANY_VOXELS where a prediction would not have the memory that it needs. */
+/** Throws TOO_MANY_VOXELS if a prediction would need more memory than it may use. */
 export async function requireMemory(...about: Parameters<typeof memoryNeed>): Promise<void> {
   const { tooBig, neededMb, allowedMb, largest } = await memoryNeed(...about);
   if (tooBig === undefined) return;

@@ -1,7 +1,7 @@
 import { reservedWords } from '@tomaat/core';
 import type { FastifyInstance } from 'fastify';
 
-/** Remembers the routes of an app; tells which methods an address takes (none: there is nothing at it). */
+/** Remembers the routes of an app; returns the methods of an address (none: there is nothing at it). */
 export function trackMethods(app: FastifyInstance): (path: string) => string[] {
   const routes: { pattern: RegExp; isOpen: boolean; methods: readonly string[] }[] = [];
   app.addHook('onRoute', ({ url, method }) => {
@@ -16,7 +16,7 @@ export function trackMethods(app: FastifyInstance): (path: string) => string[] {
     });
   });
   return (path) => {
-    // Addresses of apps begin with any word but the reserved ones.
+    // Addresses of apps begin with any word except the reserved ones.
     const isReserved = (reservedWords as readonly string[]).includes(path.split('/')[1]);
     const found = routes.filter(({ pattern, isOpen }) => pattern.test(path) && !(isOpen && isReserved));
     return [...new Set(found.flatMap(({ methods }) => methods))].sort();

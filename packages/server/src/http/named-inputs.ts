@@ -10,7 +10,7 @@ import type { ServerContext } from './context.ts';
 import { mostFiles } from './request-form.ts';
 
 /**
- * The body of a prediction that names files which are here already:
+ * The body of a prediction that refers to files already on the server:
  * `{ "inputs": { "volume": { "upload": "…" } }, "parameters": { … }, "frame": 0, "format": "nii.gz" }`.
  */
 
@@ -26,7 +26,7 @@ const refSchema = z.union(
 );
 type Ref = z.infer<typeof refSchema>;
 
-/** The shape of that body. */
+/** The schema of that body. */
 export const namedInputsSchema = z.strictObject({
   inputs: z.record(z.string(), z.union([refSchema, z.array(refSchema).min(1).max(mostFiles)])).default({}),
   parameters: z.record(z.string(), z.unknown()).default({}),
@@ -48,7 +48,7 @@ const maxBodyBytes = 1024 * 1024;
 export const isJson = (request: FastifyRequest): boolean =>
   /^application\/json\b/i.test(request.headers['content-type'] ?? '');
 
-/** Reads such a body and looks the files up. `nameOf` gives the input that a name means; `hold` keeps a blob from now on until the request is over. */
+/** Reads such a body and looks the files up. `nameOf` gives the input that a name means; `hold` keeps a blob until the request is over. */
 export async function readNamedInputs(
   request: FastifyRequest,
   app: App,
@@ -88,7 +88,7 @@ export async function readNamedInputs(
         ? await uploads.use(owner, ref.upload)
         : { digest: ref.blob, fileName: ref.fileName, received: undefined };
     const isOwn = (await findWhole(digest)) !== undefined;
-    // Held where no deletion of the same blob can come between; nothing is deleted here.
+    // Held here, where no deletion of the same blob can intervene; nothing is deleted here.
     if (isOwn) {
       await blobs.delete(digest, () => {
         hold(digest);
@@ -125,7 +125,7 @@ export async function readNamedInputs(
       if (!(error instanceof TomaatError && error.code === 'DAMAGED')) throw error;
       throw new TomaatError(
         'DAMAGED',
-        'The file that was uploaded is damaged on the server. Upload it again, and tell the operator: the disk of the server may be failing.',
+        'The uploaded file is damaged on the server. Upload it again, and report it to the operator: the disk of the server may be failing.',
         { cause: error.cause },
       );
     }

@@ -6,11 +6,11 @@ export interface Operations {
   version: string;
   /** Prometheus text of the metrics. */
   metrics(): Promise<string>;
-  /** How many services are there, or why no work is taken now. */
+  /** The number of services, or why no work is accepted now. */
   ready(): { services: number } | { reason: string };
 }
 
-/** What those who run a server or a registry ask of it: health, metrics, the description of the API. */
+/** The routes for operators of a server or a registry: health, metrics, the description of the API. */
 export function registerOperations(app: FastifyInstance, { on, version, metrics, ready }: Operations): void {
   let document: string | undefined;
   app.get('/api/openapi.json', async (_request, reply) => {

@@ -18,7 +18,7 @@ import type { ServerContext } from './context.ts';
 import { selectRange } from './ranges.ts';
 import { clientGone, contentDisposition } from './send.ts';
 
-/** Name of an output's file: what came in, what came out, in which format. */
+/** Name of an output's file: the input's name, the output's name, the format. */
 export function outputFileName(job: JobRecord, output: OutputFile, format: string = output.format): string {
   return `${job.request.stem}_${output.name}.${format}`;
 }
@@ -26,8 +26,8 @@ export function outputFileName(job: JobRecord, output: OutputFile, format: strin
 type SendContext = Pick<ServerContext, 'blobs' | 'jobs' | 'converter' | 'services' | 'audit'>;
 
 /**
- * Sends an output in its stored format, or converted to the one that is asked for; Content-Length always. A GET or HEAD in
- * the stored format may be conditional, or ask for a range. What is converted has no entity tag, as another version of
+ * Sends an output in its stored format, or converted to the requested one; always with Content-Length. A GET or HEAD in
+ * the stored format may be conditional, or ask for a range. A converted output has no entity tag, because another version of
  * this program may write other bytes, and is always sent whole.
  */
 export async function sendOutput(
@@ -41,7 +41,7 @@ export async function sendOutput(
     .header('cache-control', 'no-store')
     .header('content-disposition', contentDisposition(outputFileName(job, output, format)))
     .type(mediaTypes[format]);
-  // Which format it is may hang on Accept.
+  // The format may depend on Accept.
   reply.header('vary', [reply.getHeader('vary'), 'Accept'].filter(Boolean).join(', '));
   try {
     return format === output.format
@@ -70,7 +70,7 @@ async function sendStored(
     reply.header('content-range', `bytes */${sizeBytes}`);
     throw new TomaatError(
       'BAD_RANGE',
-      `${output.name} has ${sizeBytes} bytes, and the range begins behind them. If you have as many, you have all.`,
+      `${output.name} has ${sizeBytes} bytes, and the range begins after the last one. A client that already has ${sizeBytes} bytes has the whole file.`,
       { field: 'Range' },
     );
   }
@@ -128,7 +128,7 @@ async function sendConverted(
   return reply.send(converted.stream);
 }
 
-/** The body of an answer to HEAD: of a stream fastify leaves the length alone. */
+/** The body of an answer to HEAD: a stream, because fastify then keeps the given length. */
 const nothing = () => Readable.from([]);
 
 function recordRead(
@@ -152,7 +152,7 @@ function recordRead(
   );
 }
 
-/** A result whose file is gone while its job is not is damaged, too; one that is has to be replaced when it is made again. */
+/** A result whose file is missing while its job exists is damaged too; a damaged one is replaced when it is computed again. */
 async function explainDamage(
   error: unknown,
   job: JobRecord,
@@ -163,14 +163,14 @@ async function explainDamage(
   const path = blobs.path(output.digest);
   if (error.code === 'DAMAGED') {
     await blobs.markDamaged(output.digest);
-    // A conversion does not say where.
-    if (!error.cause) throw damagedError(path, 'its SHA-256 is another');
+    // A conversion does not report the path.
+    if (!error.cause) throw damagedError(path, 'its SHA-256 does not match');
   }
   if (error.code === 'NOT_FOUND' && (await jobs.get(job.id))) throw damagedError(path, 'it is missing');
 }
 
 /**
- * The format of that name, if an output can be had in it; else NOT_ACCEPTABLE names those that it can be had in. Without the
+ * The format of that name, if the output is available in it; otherwise NOT_ACCEPTABLE, which lists the available ones. Without the
  * format in which it is stored, the output is still to be computed.
  */
 export function requireFormat(
@@ -187,13 +187,13 @@ export function requireFormat(
   throw new TomaatError(
     'NOT_ACCEPTABLE',
     isLate
-      ? `${output.name} cannot be given as ${format} any more: such a file is made while the job reads the DICOM series. Create the job with ?format=${format}, or take one of: ${possible.join(', ')}.`
-      : `${output.name} cannot be given in that format; it can be had as: ${possible.join(', ')}.`,
+      ? `${output.name} is no longer available as ${format}: such a file is made while the job reads the DICOM series. Create the job with ?format=${format}, or choose one of: ${possible.join(', ')}.`
+      : `${output.name} is not available in that format. Available: ${possible.join(', ')}.`,
     { field: 'format' },
   );
 }
 
-/** The format that a request wants of an output: `?format=`, else `Accept`, else the stored one. */
+/** The format that a request asks for: `?format=`, else `Accept`, else the stored one. */
 export function requestedFormat(request: FastifyRequest, output: OutputFile): OutputFormat {
   const possible = formatsOf({ type: output.type as OutputType, format: output.format });
   const format = queryWord(request, 'format');
@@ -206,7 +206,7 @@ export function requestedFormat(request: FastifyRequest, output: OutputFile): Ou
     const range = ranges.find((one) => accepted.has(one));
     return range === undefined ? 0 : accepted.get(range)!;
   };
-  // The stored format first: it is taken where others are as welcome.
+  // The stored format first, so that it wins among equally accepted ones.
   const [best] = [output.format, ...possible].sort((a, b) => qualityOf(b) - qualityOf(a));
   return best;
 }

@@ -3,7 +3,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 
-/** Nothing may come from elsewhere, and nothing may frame the page. */
+/** The page loads nothing from elsewhere and cannot be framed. */
 const contentSecurityPolicy = [
   "default-src 'none'",
   "script-src 'self' 'wasm-unsafe-eval'",
@@ -17,7 +17,7 @@ const contentSecurityPolicy = [
   "frame-ancestors 'none'",
 ].join('; ');
 
-/** Serves the built page: its files, and its one document for every address that it shows. */
+/** Serves the built page: its files, and its one document at every address of the page. */
 export async function registerPage(app: FastifyInstance, folder: string | undefined): Promise<void> {
   if (!folder || !existsSync(join(folder, 'index.html'))) return;
   const { default: fastifyStatic } = await import('@fastify/static');
@@ -49,8 +49,8 @@ export async function registerPage(app: FastifyInstance, folder: string | undefi
 }
 
 /**
- * The document as it has to be at its address: its links lead to our root, and its scripts are told where that is (the
- * two meta elements are read by packages/web/src/base.ts).
+ * The document for one address: its links lead to our root, and two meta elements give its scripts the root and the base
+ * (packages/web/src/base.ts reads them).
  */
 function placed(html: string, { root, basePath }: { root: string; basePath: string }): string {
   return html

@@ -2,32 +2,32 @@ import type { IncomingMessage } from 'node:http';
 import { reservedWords, TomaatError, withoutTrailingSlashes } from '@tomaat/core';
 
 /**
- * Where others find a server or registry, if a proxy in front of it has a path of its own for it
- * (`--public-url https://hospital.example/tomaat`). The one place that knows this path: every address that an answer
- * names is built by `pathOf`, every address that a request names goes through `localUrl`.
+ * The address at which others reach a server or registry, if a proxy in front serves it below a path
+ * (`--public-url https://hospital.example/tomaat`). The one place that knows this path: every address in an answer
+ * is built by `pathOf`, every address in a request goes through `localUrl`.
  */
 export interface PublicAddress {
-  /** Without a slash at the end; undefined where none was set. */
+  /** Without a slash at the end; undefined if none was set. */
   readonly url?: string;
   /** The path in front of all addresses, such as `/tomaat`; empty if there is none. */
   readonly basePath: string;
-  /** An address of ours (`/api/jobs/1`) as a client has to ask for it. */
+  /** One of our addresses (`/api/jobs/1`) as a client must request it. */
   pathOf(path: string): string;
   /**
-   * The address that is meant, of a request target: without the base path, which some proxies strip and others do
-   * not, and with one slash where there are several.
+   * The local address of a request target: without the base path, which some proxies strip and others do
+   * not, and with one slash in place of several.
    */
   localUrl(target: string, method: string | undefined): string;
-  /** Whether a request came by the public address, as far as it says so. */
+  /** Whether a request came through the public address, as far as it shows. */
   isUsedBy(request: IncomingMessage): boolean;
   /**
    * The prefix of a link from a document at this request target to our root: the base path, else as many `../` as it
-   * is deep, which is right behind a proxy with a path that nobody told us, too.
+   * is deep, which is also right behind a proxy with a path that was not configured.
    */
   rootFrom(target: string): string;
 }
 
-/** @throws TomaatError BAD_REQUEST for a path that would hide addresses of ours. */
+/** @throws TomaatError BAD_REQUEST for a path that would hide one of our addresses. */
 export function openPublicAddress(publicUrl?: string): PublicAddress {
   const known = publicUrl === undefined ? undefined : new URL(publicUrl);
   const basePath = withoutTrailingSlashes(known?.pathname ?? '');
@@ -77,6 +77,6 @@ function endOfPath(target: string, start: number): number {
   return target.length;
 }
 
-/** Whether a path may be the address of predictions, `/{task}/{anatomy}`: a task may be called as the base path is. */
+/** Whether a path may be the address of predictions, `/{task}/{anatomy}`: a task may have the same name as the base path. */
 const isPrediction = (path: string) => /^\/[^/]+\/[^/]+\/?$/.test(path);
 const isKnownPost = (path: string) => isReserved(path.split('/')[1]) || isPrediction(path);

@@ -1,7 +1,7 @@
 import type { IncomingHttpHeaders } from 'node:http';
 import type { BlobRange } from '../store/blobs.ts';
 
-/** What a conditional request for a file is to be answered with (RFC 9110, sections 13 and 14). */
+/** How to answer a conditional request for a file (RFC 9110, sections 13 and 14). */
 export type Selection =
   | { readonly status: 200 }
   | { readonly status: 206; readonly range: Required<BlobRange> }
@@ -12,7 +12,7 @@ export type SelectionHeaders = Partial<Pick<IncomingHttpHeaders, 'range' | 'if-r
 
 /**
  * Compares the headers of a GET or HEAD with the file's strong entity tag and size in bytes. One range is answered with
- * 206; several, and what is no range of bytes, with the whole file, as RFC 9110 permits.
+ * 206; several ranges, or other units, with the whole file, as RFC 9110 permits.
  */
 export function selectRange(
   method: string,
@@ -21,7 +21,7 @@ export function selectRange(
 ): Selection {
   if (matches(headers['if-none-match'], etag)) return { status: 304 };
   const ifRange = headers['if-range']?.toString();
-  // A date never fits: the file has none.
+  // A date never matches: the file has none.
   if (method !== 'GET' || headers.range === undefined || (ifRange !== undefined && ifRange.trim() !== etag))
     return { status: 200 };
   const range = parseRange(headers.range, sizeBytes);
@@ -29,7 +29,7 @@ export function selectRange(
   return range === 'unsatisfiable' ? { status: 416 } : { status: 206, range };
 }
 
-/** Whether a list of entity tags has this one; weak comparison, as If-None-Match wants. */
+/** Whether a list of entity tags contains this one; weak comparison, as If-None-Match requires. */
 function matches(list: string | undefined, etag: string): boolean {
   const tags = (list ?? '').split(',').map((tag) => tag.trim());
   return tags.some((tag) => tag === '*' || tag === etag || tag === `W/${etag}`);

@@ -31,27 +31,27 @@ import type { BodyKind, RequestForm } from './request-form.ts';
 export interface ReceivedPrediction extends AsyncDisposable {
   inputs: InputFile[];
   request: JobRequest;
-  /** The same for two requests that ask for the same of the same bytes. */
+  /** Equal for two requests with the same bytes and the same parameters. */
   fingerprint: string;
 }
 
-/** What a request says, as far as it was read. */
+/** The content of a request, as far as it was read. */
 interface Said {
   readonly files: ReceivedInput[];
-  /** Values of parameters as they came. Without a prototype: a field may have any name. */
+  /** Values of parameters as received. Without a prototype: a field may have any name. */
   readonly raw: Record<string, unknown>;
   frame: unknown;
   series: unknown;
   format?: string;
 }
 
-/** Puts down that a file in the blob store is held for a request. */
+/** Records that a file in the blob store is held for a request. */
 type Keep = (file: { digest: string }) => void;
 
 /**
- * Reads the body of a request for a prediction of `app`. Everything that can be told without the voxels is
- * checked here: a fault is a 4xx that names the field, and nothing is left on the disk. Until the result is
- * disposed of, what it holds on the disk is kept.
+ * Reads the body of a request for a prediction of `app`. Everything that can be checked without the voxels is
+ * checked here: an error is a 4xx that names the field, and nothing is left on disk. The files on disk are kept until the
+ * result is disposed of.
  */
 export async function receivePrediction(
   request: FastifyRequest,
@@ -68,7 +68,7 @@ export async function receivePrediction(
   using _admitted = await context.admission.enter(request);
   try {
     const said = readOptions(request, form);
-    // Before the body is read, and even where the body has the last word: the answer would be refused at the end.
+    // Before the body is read, even if the body can override it: otherwise the answer would only be refused at the end.
     form.formats(app, said.format);
     if (form.takesUploads && isJson(request)) await readNames(request, app, said, keep, context);
     else await readParts(request, app, form, said, keep, context);
@@ -122,7 +122,7 @@ export async function receivePrediction(
   }
 }
 
-/** What stands beside the body. */
+/** The parts of the request besides the body. */
 function readOptions(request: FastifyRequest, form: RequestForm): Said {
   const raw: Record<string, unknown> = Object.create(null);
   const query: Record<string, string> = form.takesOptions ? queryWords(request) : {};
@@ -133,7 +133,7 @@ function readOptions(request: FastifyRequest, form: RequestForm): Said {
   return { files: [], raw, frame, series, format: query.format };
 }
 
-/** Reads a body that names files which are here already. */
+/** Reads a body that refers to files already on the server. */
 async function readNames(
   request: FastifyRequest,
   app: App,
@@ -156,7 +156,7 @@ async function readNames(
   said.format = named.format ?? said.format;
 }
 
-/** Reads a body that brings its files. All are on the disk, durably, when it resolves. */
+/** Reads a body that contains its files. All are durably on disk when it resolves. */
 async function readParts(
   request: FastifyRequest,
   app: App,
@@ -196,7 +196,7 @@ async function readParts(
     } else if (input || isRequestWord(name)) {
       said.raw[name] = await readText(part, input?.type === 'fiducials' ? longestPoints : undefined);
     } else {
-      // parseParameters refuses it or passes over it; what it says is of no use to either.
+      // parseParameters refuses or ignores it, whatever its value.
       said.raw[name] = '';
     }
   }
@@ -240,7 +240,7 @@ function createStoring() {
   };
 }
 
-/** The parts of the body, and how the files in them are written. */
+/** The parts of the body, and how its files are encoded. */
 function openBody(
   request: FastifyRequest,
   app: App,
@@ -260,7 +260,7 @@ function openBody(
   );
 }
 
-/** That a part with a file is none of the app's files. */
+/** The error for a part with a file that is not an input of the app. */
 function noSuchFile(name: string, { manifest: { inputs } }: App): TomaatError {
   const known = Object.keys(inputs).filter((key) => isFileInput(inputs[key]));
   const isParameter = Object.hasOwn(inputs, name);
@@ -287,7 +287,7 @@ const isRequestWord = (name: string): boolean => (requestWords as readonly strin
 /** Bytes of the most points that an input takes unless its manifest says more, 10,000, with all digits. */
 const longestPoints = 2 ** 20;
 
-/** Whether a file is, or may be, the voxels of a header that comes in a file of its own. */
+/** Whether a file is, or may be, the voxels of a header in a separate file. */
 function isOneOfSeveral(name: string, part: BodyPart, received: readonly { name: string }[]): boolean {
   return received.some((file) => file.name === name) || holdsVoxelsAlone(part.fileName ?? '');
 }
@@ -303,7 +303,7 @@ function requireSeries(name: string, prefix: Uint8Array, received: readonly { na
   );
 }
 
-/** Refuses by its first bytes what cannot become a volume, so that nobody sends gigabytes of it. */
+/** Refuses by its first bytes a file that cannot be read as a volume, before gigabytes of it are sent. */
 async function checkStart(
   { name, fileName, contentType }: BodyPart,
   prefix: Uint8Array,
@@ -314,7 +314,7 @@ async function checkStart(
     await headers.start({ name: fileName ?? name, prefix }, { maxVoxels });
   } catch (error) {
     const code = error instanceof TomaatError ? error.code : undefined;
-    // What is missing may come in the next part; a file of any name may hold the voxels of a header to come.
+    // The missing half may come in the next part; a file of any name may hold the voxels of a later header.
     if (code === 'BAD_INPUT') return;
     if (code === 'UNKNOWN_FORMAT' && fileName !== undefined && extensionOf(fileName) === undefined) return;
     // A field of a form without a file name: data={"volume": path} in place of files={"volume": file}.
@@ -331,14 +331,14 @@ async function checkStart(
   }
 }
 
-/** `volume` always means the only volume of a service that has one, whatever its author calls it. */
+/** `volume` always means the only volume of a service that has one, whatever its name in the manifest. */
 function inputNameOf(name: string, app: App): string {
   if (name !== 'volume' || Object.hasOwn(app.manifest.inputs, name)) return name;
   const volumes = volumeInputs(app.manifest);
   return volumes.length === 1 ? volumes[0] : name;
 }
 
-/** Of a client's file name only the extension is kept: it tells the halves of a pair apart. */
+/** Only the extension of a client's file name is kept: it distinguishes the halves of a pair. */
 function storedNames(received: readonly ReceivedInput[]): string[] {
   const names: string[] = [];
   for (const input of new Set(received.map((file) => file.name))) {
@@ -358,14 +358,14 @@ function storedNames(received: readonly ReceivedInput[]): string[] {
 function stemOf(fileName = ''): string {
   const stem = fileName
     .slice(0, fileName.length - fileEndingOf(fileName).length)
-    // Files of DICOM may end in anything, and mostly in these.
+    // DICOM files may end in anything, and mostly in these.
     .replace(/\.(?:dcm|dicom|ima|zip)$/i, '')
-    // macOS gives letters and their accents apart; in many scripts marks are part of the word.
+    // macOS separates letters and their accents; in many scripts marks are part of the word.
     .normalize('NFC')
     .replace(/[^\p{L}\p{M}\p{N}._-]+/gu, '_')
     .replace(/^[._]+/, '');
   const letters = [...stem].slice(0, 80);
-  // File systems take 255 bytes for a name, and the output's name follows.
+  // File systems allow names of 255 bytes, and the output's name is appended.
   while (Buffer.byteLength(letters.join('')) > 180) letters.pop();
   return letters.join('') || 'volume';
 }

@@ -13,35 +13,35 @@ import type { ReceiveOptions } from '../intake/receive-input.ts';
 import { readUrlencoded } from '../intake/urlencoded.ts';
 import { requireFormat } from './outputs.ts';
 
-/** A kind of body that a protocol takes. */
+/** A kind of body that a protocol accepts. */
 export interface BodyKind {
   /** Whether a content type is of this kind. */
   takes(contentType: string): boolean;
-  /** How files are written in it. */
+  /** How it encodes files. */
   readonly encoding: NonNullable<ReceiveOptions['encoding']>;
-  /** The most bytes of the body for a byte of a file. */
+  /** The most bytes of the body per byte of a file. */
   readonly growth: number;
-  /** The values in the body, in the order in which they come. Each has the name of an input. */
+  /** The values in the body, in their order. Each has the name of an input. */
   read(body: AsyncIterable<Uint8Array>, contentType: string, app: App): AsyncIterable<BodyPart>;
 }
 
-/** How a protocol writes a request for a prediction: all that `receivePrediction()` has to know of it. */
+/** How a protocol writes a request for a prediction: all that `receivePrediction()` needs to know about it. */
 export interface RequestForm {
-  /** The bodies it takes; the first kind that matches reads it. */
+  /** The bodies it accepts; the first kind that matches reads the body. */
   readonly bodies: readonly BodyKind[];
-  /** What the sender of another body is advised: a sentence without its full stop. */
+  /** The advice to the sender of another body: a sentence without its full stop. */
   readonly advice: string;
   /** Whether a body of JSON may name files that were uploaded before (named-inputs.ts). */
   readonly takesUploads: boolean;
   /** Whether the query may hold parameters and `format`, and a part of the body may be `frame`. */
   readonly takesOptions: boolean;
-  /** Whether a parameter that the app does not have is passed over; else it is refused. */
+  /** Whether an unknown parameter is ignored; otherwise it is refused. */
   readonly ignoresUnknown: boolean;
-  /** The part with the file itself, where the protocol writes the file of this input in a way of its own; undefined elsewhere. */
+  /** The part with the file itself, if the protocol encodes the file of this input specially; otherwise undefined. */
   decodeFile?(part: BodyPart, input: Input): Promise<BodyPart | undefined>;
   /**
-   * The formats of the outputs, by name; those of the app where there is none. `wanted` is the `format` of the request.
-   * Throws NOT_ACCEPTABLE where the output cannot be had so.
+   * The formats of the outputs, by name; those of the app if there are none. `wanted` is the `format` of the request.
+   * Throws NOT_ACCEPTABLE if the output is not available in it.
    */
   formats(app: App, wanted: string | undefined): Record<string, OutputFormat> | undefined;
 }
@@ -49,7 +49,7 @@ export interface RequestForm {
 /** The most files of a request, in a form or named as uploads. */
 export const mostFiles = 4096;
 
-/** multipart/form-data, with files as they are. */
+/** multipart/form-data, with unencoded files. */
 export const multipart: BodyKind = {
   takes: (type) => /^multipart\/form-data\b/i.test(type),
   encoding: 'raw',
@@ -57,7 +57,7 @@ export const multipart: BodyKind = {
   read: (body, contentType) => readMultipart(body, contentType, { maxFiles: mostFiles }),
 };
 
-/** A form without files, for apps that take none. */
+/** A form without files, for apps without file inputs. */
 export const urlencoded: BodyKind = {
   takes: (type) => /^application\/x-www-form-urlencoded\b/i.test(type),
   encoding: 'raw',
@@ -68,7 +68,7 @@ export const urlencoded: BodyKind = {
 /** Besides the media types of volumes: bytes of any kind, an archive of files, one DICOM file. */
 const bareTypes = /^application\/(?:octet-stream|zip|x-zip-compressed|dicom)\b/i;
 
-/** The file of the first volume alone. */
+/** Only the file of the first volume. */
 export const bareVolume: BodyKind = {
   takes: (type) => bareTypes.test(type) || isVolumeMediaType(type),
   encoding: 'raw',
@@ -100,7 +100,7 @@ export const apiForm: RequestForm = {
 };
 
 /**
- * A form as it comes, which is ASCII without control characters (WHATWG URL, 5.2). Else it is a file: `curl --data-binary`
+ * A form as received, which is ASCII without control characters (WHATWG URL, 5.2). Otherwise it is a file: `curl --data-binary`
  * calls everything a form unless a type is given.
  */
 async function* refuseFile(body: AsyncIterable<Uint8Array>, { manifest }: App): AsyncGenerator<Uint8Array> {
@@ -110,7 +110,7 @@ async function* refuseFile(body: AsyncIterable<Uint8Array>, { manifest }: App): 
       const name = volumes.length > 1 ? volumes[0] : 'volume';
       throw new TomaatError(
         'BAD_REQUEST',
-        `The body is a file, but came as application/x-www-form-urlencoded, which is a form. With curl, add -H 'Content-Type: application/octet-stream', or send the file by -F ${name}=@FILE instead of --data-binary.`,
+        `The body is a file, but its Content-Type is application/x-www-form-urlencoded, a form. With curl, add -H 'Content-Type: application/octet-stream', or send the file with -F ${name}=@FILE instead of --data-binary.`,
         { field: 'Content-Type' },
       );
     }

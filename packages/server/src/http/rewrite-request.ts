@@ -1,7 +1,7 @@
 import type { IncomingMessage } from 'node:http';
 import type { PublicAddress } from './public-address.ts';
 
-/** What a request says in another way than the routes expect it, put right before one is chosen. */
+/** Rewrites requests into the form that the routes expect, before a route is chosen. */
 export function rewriteRequest(request: IncomingMessage, address: PublicAddress): string {
   const url = address.localUrl(request.url ?? '/', request.method);
   const method = overriddenMethod(request, url);
@@ -12,8 +12,8 @@ export function rewriteRequest(request: IncomingMessage, address: PublicAddress)
 const uploadMethods = ['PATCH', 'HEAD', 'DELETE', 'POST'];
 
 /**
- * tus 1.0, core protocol: the server must take the method in X-HTTP-Method-Override for the request's own. Clients
- * send it where a proxy lets no PATCH through. It counts for uploads alone.
+ * tus 1.0, core protocol: the server must treat the method in X-HTTP-Method-Override as the request's own. Clients
+ * send it if a proxy blocks PATCH. It applies only to uploads.
  */
 function overriddenMethod({ method, headers }: IncomingMessage, url: string): string | undefined {
   const given = headers['x-http-method-override'];

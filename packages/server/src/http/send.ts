@@ -4,7 +4,7 @@ import type { FastifyReply } from 'fastify';
 import type { AnswerHeaders } from './header-budget.ts';
 
 /**
- * A `Content-Disposition` that every client understands: plain ASCII, with letters without their accents, and the real name by
+ * A `Content-Disposition` that every client understands: plain ASCII, with letters without their accents, and the real name as in
  * RFC 8187.
  */
 export function contentDisposition(fileName: string): string {
@@ -20,8 +20,8 @@ export function contentDisposition(fileName: string): string {
 }
 
 /**
- * Takes an answer over from fastify and begins it, with what was set before: that an allowed page may read it, for
- * instance.
+ * Takes an answer over from fastify and begins it with the headers set so far, such as those that let an allowed page
+ * read it.
  */
 export function takeOver(reply: FastifyReply, status: number, headers: AnswerHeaders): ServerResponse {
   const all = { ...reply.getHeaders(), ...headers } as OutgoingHttpHeaders;
@@ -29,11 +29,11 @@ export function takeOver(reply: FastifyReply, status: number, headers: AnswerHea
   return reply.raw.writeHead(status, all);
 }
 
-/** Aborts when the client goes away before its answer was written. */
+/** Aborts when the client disconnects before its answer was written. */
 export function clientGone(reply: FastifyReply): AbortSignal {
   const gone = new AbortController();
   reply.raw.once('close', () => {
-    if (!reply.raw.writableFinished) gone.abort(new TomaatError('CANCELED', 'The client went away.'));
+    if (!reply.raw.writableFinished) gone.abort(new TomaatError('CANCELED', 'The client disconnected.'));
   });
   return gone.signal;
 }

@@ -9,12 +9,12 @@ import type { Jobs } from '../store/jobs.ts';
 import type { PublicAddress } from './public-address.ts';
 import { contentDisposition } from './send.ts';
 
-/** The apps of a server as services: which there are, and which one is meant. */
+/** The apps of a server as services, and how requests select one. */
 export interface Services {
   readonly apps: readonly App[];
-  /** The app of a service id; NOT_FOUND lists the ids that exist. */
+  /** The app of a service id; NOT_FOUND lists the existing ids. */
   find(id: string): App;
-  /** The service that an address task/anatomy means; NOT_FOUND lists the addresses that exist. */
+  /** The service at an address task/anatomy; NOT_FOUND lists the existing addresses. */
   route(task: string, anatomy: string, id?: string): App;
   /** The service that v1 clients without a choice get. */
   readonly v1Default: App;
@@ -135,7 +135,7 @@ export function registerServiceRoutes(app: FastifyInstance, services: Services):
     if (!found.manifest.sample) {
       throw new TomaatError(
         'NOT_FOUND',
-        `The service ${found.manifest.id} brings no sample. Send a volume of your own.`,
+        `The service ${found.manifest.id} has no sample. Send your own volume.`,
       );
     }
     const file = await appFile(found, found.manifest.sample);

@@ -1,17 +1,17 @@
 import type { FastifyInstance, FastifyReply } from 'fastify';
 import { defaultPace } from '../intake/byte-counter.ts';
 
-/** The slowest pace that is waited for, of senders and of readers. */
+/** The slowest accepted pace of senders and readers. */
 export interface Pace {
-  /** 8 KiB/s unless told otherwise; 0 for any. */
+  /** Default 8 KiB/s; 0 for no limit. */
   readonly minBytesPerSecond?: number;
-  /** How long someone may fall behind that pace; 30 s unless told otherwise. */
+  /** How long a client may fall behind that pace; default 30 s. */
   readonly patienceMs?: number;
 }
 
 /**
- * Hangs up on clients that ask and do not take the answer: each would hold an open file, buffers and a connection for as
- * long as it likes. Time counts only while bytes wait for the client; what it takes earns it time again.
+ * Disconnects clients that do not read their answer: each would hold an open file, buffers and a connection
+ * indefinitely. Time counts only while bytes wait for the client; bytes that it reads earn it more time.
  */
 export function hangUpOnSlowReaders(app: FastifyInstance, pace: Pace = {}): void {
   const { minBytesPerSecond = defaultPace.minBytesPerSecond, patienceMs = defaultPace.patienceMs } = pace;
@@ -27,7 +27,7 @@ export function hangUpOnSlowReaders(app: FastifyInstance, pace: Pace = {}): void
   let lastMs = performance.now();
   const timer = setInterval(() => {
     const nowMs = performance.now();
-    // A server that was busy itself does not blame the client for it.
+    // If the server itself was busy, the client is not blamed.
     const passedMs = Math.min(nowMs - lastMs, 2 * everyMs);
     lastMs = nowMs;
     for (const [{ socket }, state] of answers) {

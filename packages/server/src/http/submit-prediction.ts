@@ -8,13 +8,13 @@ import { receivePrediction } from './receive-prediction.ts';
 import type { RequestForm } from './request-form.ts';
 
 export interface Submission extends Pick<NewJob, 'idempotencyKey' | 'urgency'> {
-  /** Aborts when the client goes away: then no job is made of what it sent. */
+  /** Aborts when the client disconnects: then no job is created. */
   readonly gone?: AbortSignal;
 }
 
 /**
- * A request for a prediction of `app` becomes a job, whose id this gives: the body is received and checked, then the
- * job is committed. Every protocol comes this way. Nothing stays on the disk when it rejects.
+ * Makes a job of a request for a prediction of `app` and returns its id: the body is received and checked, then the
+ * job is committed. Every protocol uses this function. Nothing stays on disk when it rejects.
  */
 export async function submitPrediction(
   request: FastifyRequest,
@@ -51,6 +51,6 @@ export async function settledWithin(
   }
 }
 
-/** The error of a job that was deleted while somebody waited for it. */
+/** The error for a caller whose job was deleted while it waited. */
 export const deletedMeanwhile = (): TomaatError =>
-  new TomaatError('NOT_FOUND', 'The job was deleted while it was waited for.');
+  new TomaatError('NOT_FOUND', 'The job was deleted while the request waited for it.');

@@ -3,24 +3,24 @@ import type { Socket } from 'node:net';
 import { TomaatError } from '@tomaat/core';
 import { rawProblem } from './framing.ts';
 
-/** How long a connection may say nothing before its first byte. */
+/** How long a connection may be silent before its first byte. */
 const firstByteMs = 15_000;
-/** How long what a client still sends is read after the answer, so that it gets round to reading that. */
+/** How long the client's remaining bytes are read after the answer, so that it gets to read the answer. */
 const lingerMs = 2_000;
 /** The first byte of a TLS record that begins a handshake (RFC 8446, 5.1). */
 const handshake = 0x16;
 
 export interface TlsPort {
-  /** Breaks every connection, also those that have not come to their first request. */
+  /** Closes every connection, including those before their first request. */
   closeAllConnections(): void;
 }
 
 /**
- * Answers plain HTTP at a port for HTTPS with a 400 that says so; TLS alone would break the connection without a word.
- * To be called before the server listens.
+ * Answers plain HTTP at an HTTPS port with a 400 that explains it; TLS alone would close the connection without an answer.
+ * Call it before the server listens.
  */
 export function refusePlainHttp(server: HttpsServer): TlsPort {
-  // The listeners of node:tls, which begin the handshake.
+  // The listeners of node:tls, which start the handshake.
   const begin = server.listeners('connection') as ((this: HttpsServer, socket: Socket) => void)[];
   const sockets = new Set<Socket>();
   server.removeAllListeners('connection');

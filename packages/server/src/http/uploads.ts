@@ -8,9 +8,9 @@ import type { Upload } from '../store/upload-schema.ts';
 import type { ServerContext } from './context.ts';
 
 /**
- * Uploads that may be cut and go on: tus 1.0 (https://tus.io/protocols/resumable-upload, core protocol, creation,
+ * Resumable uploads: tus 1.0 (https://tus.io/protocols/resumable-upload, core protocol, creation,
  * expiration, termination), and "do you have it?" by SHA-256. A `sha256` in Upload-Metadata (base64 of the hex digits) is
- * checked when all bytes are there.
+ * checked when all bytes have arrived.
  */
 
 const tusVersion = '1.0.0';
@@ -63,7 +63,7 @@ export function registerUploadRoutes(app: FastifyInstance, context: ServerContex
     if (!/^application\/offset\+octet-stream\b/i.test(request.headers['content-type'] ?? '')) {
       throw new TomaatError(
         'UNSUPPORTED_MEDIA',
-        'The bytes of an upload come as application/offset+octet-stream.',
+        'The Content-Type of the request is not that of an upload. Send the bytes as application/offset+octet-stream.',
         {
           field: 'Content-Type',
         },
@@ -86,7 +86,7 @@ export function registerUploadRoutes(app: FastifyInstance, context: ServerContex
   });
 
   app.head<{ Params: { digest: string } }>('/api/blobs/:digest', async (request, reply) => {
-    // One that is damaged is not there: what is sent again takes its place.
+    // A damaged file counts as missing: a new upload replaces it.
     const found = await uploads
       .findBlob(context.ownerOf(request), request.params.digest)
       .catch(unlessDamaged);
@@ -111,13 +111,13 @@ function tus(reply: FastifyReply, upload?: Upload): FastifyReply {
 
 const speaksTus = (request: FastifyRequest): boolean => request.headers['tus-resumable'] === tusVersion;
 
-/** 412, as the protocol has it for a version that is not spoken. */
+/** 412, as the protocol requires for an unsupported version. */
 function refuseVersion(request: FastifyRequest, reply: FastifyReply): FastifyReply {
   takeInRest(request, reply);
   const problem = toProblem(
     new TomaatError(
       'BAD_REQUEST',
-      `Uploads are taken by tus ${tusVersion}. Send the header 'Tus-Resumable: ${tusVersion}'.`,
+      `The server supports only tus ${tusVersion} for uploads. Send the header 'Tus-Resumable: ${tusVersion}'.`,
       {
         field: 'Tus-Resumable',
       },
@@ -166,10 +166,10 @@ function lengthOf(request: FastifyRequest): number {
   });
 }
 
-/** It comes back in the header of an answer, of which all has to be shorter than 4 kB (header-budget.ts). */
+/** It is repeated in the header of an answer, which must be shorter than 4 kB in all (header-budget.ts). */
 const longestMetadata = 2560;
 
-/** The keys of Upload-Metadata that mean something here: `filename`, `sha256`. */
+/** The keys of Upload-Metadata that are used here: `filename`, `sha256`. */
 export function parseMetadata(header: string): { filename?: string; sha256?: string } {
   const refuse = (message: string) => new TomaatError('BAD_REQUEST', message, { field: 'Upload-Metadata' });
   if (header.length > longestMetadata)
@@ -182,13 +182,17 @@ export function parseMetadata(header: string): { filename?: string; sha256?: str
     const [key, encoded = '', ...more] = pair.split(' ');
     const bytes = Buffer.from(encoded, 'base64');
     if (more.length > 0 || !/^[A-Za-z0-9+/]*={0,2}$/.test(encoded) || !isUtf8(bytes)) {
-      throw refuse('Upload-Metadata is pairs of a key and a value in base64, with commas between them.');
+      throw refuse(
+        'Upload-Metadata is malformed. Send pairs of a key and a value in base64, separated by commas.',
+      );
     }
     values.set(key, bytes.toString('utf8'));
   }
   const digest = values.get('sha256')?.toLowerCase();
   if (digest !== undefined && !/^[0-9a-f]{64}$/.test(digest)) {
-    throw refuse('sha256 in Upload-Metadata is not the base64 of 64 hexadecimal digits.');
+    throw refuse(
+      'sha256 in Upload-Metadata is not 64 hexadecimal digits in base64. Encode the digits, not the bytes.',
+    );
   }
   return { filename: values.get('filename')?.slice(0, 1000), sha256: digest && `sha256:${digest}` };
 }

@@ -18,13 +18,13 @@ import type { ServerMetrics } from './metrics.ts';
 import { clientGone } from './send.ts';
 
 /**
- * For workers on other machines: they ask for jobs (a request that waits for one), fetch inputs, tell how far they are,
- * bring outputs. Nobody calls them, so they may stand behind any firewall. Each needs a key with the scope `worker` (access/table.ts).
- * The number of the attempt stands in every request: who lost a job finds it CONFLICT, whatever he still sends.
+ * For workers on other machines: they ask for jobs (a request that waits for one), fetch inputs, report progress,
+ * deliver outputs. No connection is made to them, so they may be behind any firewall. Each needs a key with the scope `worker` (access/table.ts).
+ * Every request carries the number of the attempt: a worker that has lost a job gets CONFLICT, whatever it still sends.
  */
 
 export interface WorkerRoutes {
-  /** Takes jobs back from workers that are not heard of, and lets go what they brought. To be called every second. */
+  /** Takes jobs back from silent workers, and releases the outputs that they delivered. Call it every second. */
   sweep(): Promise<string[]>;
 }
 
@@ -41,18 +41,18 @@ export function registerWorkerRoutes(
   { metrics }: { metrics: ServerMetrics },
 ): WorkerRoutes {
   const { jobs, blobs, services } = context;
-  /** Inputs of the jobs that workers have, and the outputs that they brought, by job. */
+  /** Inputs of the jobs that workers hold, and the outputs that they delivered, by job. */
   const claimed = new Map<string, { attempt: number; inputs: readonly InputFile[]; held: string[] }>();
 
   function requireAttempt(id: string, attempt: number): void {
     if (jobs.isRunning(id, attempt)) return;
     throw new TomaatError(
       'CONFLICT',
-      'This job is not yours any more: it was cancelled, or another worker has it. Drop it.',
+      'This job is no longer yours: it was cancelled, or another worker has it. Drop it.',
     );
   }
 
-  /** The length of an answer is what the worker says of an output: it must be true. */
+  /** The length of an answer is the size that the worker states for an output: it must be true. */
   async function requireSize({ name, digest, sizeBytes }: OutputFile): Promise<void> {
     if ((await blobs.stat(digest))?.sizeBytes === sizeBytes) return;
     throw new TomaatError(
@@ -99,7 +99,7 @@ export function registerWorkerRoutes(
       const has = offered.map(({ id, version }) => `${id} ${version}`).join(', ');
       throw new TomaatError(
         'CONFLICT',
-        `Nothing that this worker has is served here (${has}). Give it one of: ${wanted}.`,
+        `This worker's apps (${has}) are not served here. Give it one of: ${wanted}.`,
       );
     }
     const gone = clientGone(reply);
@@ -154,7 +154,7 @@ export function registerWorkerRoutes(
     if (digest !== request.query.digest) {
       throw new TomaatError(
         'BAD_REQUEST',
-        'The output came with another SHA-256 than it was announced with. Send it again.',
+        'The SHA-256 of the output is not the announced one. Send it again.',
         { field: 'digest' },
       );
     }
@@ -171,7 +171,7 @@ export function registerWorkerRoutes(
     if (missing.length > 0) {
       throw new TomaatError(
         'NOT_READY',
-        `The outputs ${missing.join(', ')} are not here. Send them, then complete the job.`,
+        `The outputs ${missing.join(', ')} have not arrived. Send them, then complete the job.`,
         { detail: { missing } },
       );
     }
@@ -213,14 +213,14 @@ export function registerWorkerRoutes(
 
 const maxOutputBytes = 16 * 2 ** 30;
 
-/** Throws where a worker has not computed what the service promises: each output once, of its type, one of them primary. */
+/** Throws if a worker's outputs do not match the service: each output once, of its type, one of them primary. */
 function checkOutputs(declared: Record<string, { type: string }>, outputs: readonly OutputFile[]): void {
   const names = outputs.map(({ name }) => name);
   const missing = Object.keys(declared).filter((name) => !names.includes(name));
   if (missing.length > 0 || new Set(names).size < names.length || countPrimary(outputs) !== 1) {
     throw new TomaatError(
       'BAD_REQUEST',
-      `A job is completed with each output of its service once, one of them primary: ${Object.keys(declared).join(', ')}. Give the worker the app that is served here.`,
+      `The outputs are not those of the service, each once and one of them primary: ${Object.keys(declared).join(', ')}. Give the worker the app that is served here.`,
     );
   }
   for (const { name, type, format } of outputs) {

@@ -1,10 +1,10 @@
 import { isVolumeUnlikeBase64, TomaatError } from '@tomaat/core';
 
 /**
- * Decodes base64 (RFC 4648 section 4) while it arrives, in constant memory. Line breaks are skipped wherever they
- * are; all else that is not of the alphabet, missing or misplaced padding and anything after it is BAD_REQUEST,
- * naming the offset in the encoded text. `spaceIsPlus` repairs the output of a form encoder that did not escape '+'.
- * A chunk that is given out is valid until the next one is asked for.
+ * Decodes base64 (RFC 4648 section 4) while it arrives, in constant memory. Line breaks are skipped anywhere;
+ * any other character outside the alphabet, missing or misplaced padding, and text after the padding are BAD_REQUEST,
+ * which names the offset in the encoded text. `spaceIsPlus` repairs the output of a form encoder that did not escape '+'.
+ * A returned chunk is valid until the next one is requested.
  */
 export async function* decodeBase64(
   source: AsyncIterable<Uint8Array>,
@@ -21,8 +21,8 @@ export async function* decodeBase64(
 }
 
 /**
- * Whether the beginning of a value shows that it is the file itself where base64 was to be expected: gzip, or a volume of
- * any format, which no base64 text can begin with.
+ * Whether the first bytes of a value show the raw file where base64 was expected: gzip, or a volume of
+ * any format. No base64 text begins with such bytes.
  */
 export function isRawVolume(prefix: Uint8Array): boolean {
   const head = Buffer.from(prefix.buffer, prefix.byteOffset, Math.min(prefix.length, 256));
@@ -37,7 +37,7 @@ const space = 32;
 const plus = 43;
 const equals = 61;
 
-/** 1 for the 64 characters of the alphabet, 2 for a line break, 0 for all else. */
+/** 1 for the 64 characters of the alphabet, 2 for a line break, 0 for anything else. */
 const kinds = new Uint8Array(256);
 for (const character of 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/') {
   kinds[character.charCodeAt(0)] = 1;
@@ -46,10 +46,10 @@ kinds[cr] = 2;
 kinds[lf] = 2;
 
 /**
- * Node decodes base64 with vector instructions and skips line breaks, but also all else that it does not know. So
- * a piece is given to it as it is where the places of the line breaks can be foretold (lines of one length): the
- * number of bytes that comes out then tells whether anything else was skipped. Other pieces are checked and
- * stripped byte by byte before.
+ * Node decodes base64 with vector instructions and skips line breaks, but also any other unknown character. A
+ * piece whose line breaks are predictable (lines of one length) is therefore passed to it unchanged: the
+ * number of decoded bytes then shows whether anything else was skipped. Other pieces are first checked and
+ * stripped byte by byte.
  */
 class Decoder {
   readonly #spaceIsPlus: boolean;
@@ -86,7 +86,7 @@ class Decoder {
     );
   }
 
-  /** The piece decoded, if its lines are as foretold; else undefined, and nothing has changed. */
+  /** The decoded piece if its lines are as predicted; otherwise undefined, and nothing has changed. */
   #decodeRegular(bytes: Buffer): Uint8Array | undefined {
     if (this.#paddingDue !== undefined || bytes.length < 64) return undefined;
     // Node accepts these two characters of base64url.
@@ -121,7 +121,7 @@ class Decoder {
   #countBreakBytes(bytes: Buffer): number | undefined {
     const hasCr = this.#breakLength === 2;
     let count = 0;
-    // A break may have begun in the piece before (at = -1) or go on in the next one.
+    // A break may have begun in the previous piece (at = -1) or continue in the next one.
     let at = this.#lineLength - this.#column;
     if (at < 1 - this.#breakLength) return undefined;
     for (; at < bytes.length; at += this.#lineLength + this.#breakLength) {
@@ -165,7 +165,7 @@ class Decoder {
     return this.#output.subarray(0, length);
   }
 
-  /** Learns from every whole line how long the next one will be. */
+  /** Predicts the length of the next line from each whole line. */
   #followLine(code: number): void {
     if (code !== lf) {
       this.#column++;

@@ -1,6 +1,6 @@
 import { TomaatError } from '@tomaat/core';
 
-/** One named value of a request's body. Nothing of it is in memory: `body` reads from the network. */
+/** One named value of a request's body. It is not held in memory: `body` reads from the network. */
 export interface BodyPart {
   /** Non-empty. */
   readonly name: string;
@@ -9,8 +9,8 @@ export interface BodyPart {
   /** As sent. */
   readonly contentType?: string;
   /**
-   * The value. To be read before the next part is asked for; what is left of it then is skipped. A chunk is
-   * valid until the next one is asked for.
+   * The value. Read it before requesting the next part, which skips the rest of it. A chunk is
+   * valid until the next one is requested.
    */
   readonly body: AsyncIterable<Uint8Array>;
 }

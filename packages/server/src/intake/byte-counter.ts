@@ -9,22 +9,22 @@ export interface BodyLimits {
   readonly maxUploadBytes: number;
   /**
    * The slowest average that is accepted; default 8 KiB/s, 0 for no limit. There is no limit on the
-   * whole time, so that a large upload over a slow line ends well.
+   * whole time, so that a large upload over a slow line can complete.
    */
   readonly minBytesPerSecond?: number;
   /** How long the sender may fall behind that average, from the first byte on; default 30 s. */
   readonly patienceMs?: number;
 }
 
-/** The slowest pace of senders and readers that is waited for, where nothing else is configured. */
+/** Default for the slowest accepted pace of senders and readers. */
 export const defaultPace = {
   minBytesPerSecond: settings.minBytesPerSecond.default,
   patienceMs: 30_000,
 } as const;
 
 /**
- * A request's raw body, counted and limited while it is read, once. A chunk is valid until the next one is asked
- * for; then its memory is given back. Who keeps bytes copies them, as readAll() does.
+ * A request's raw body, counted and limited while it is read, once. A chunk is valid until the next one is
+ * requested; then its memory is freed. To keep bytes, copy them, as readAll() does.
  */
 export interface CountedBody extends AsyncIterable<Uint8Array> {
   /** Bytes read so far. */
@@ -32,10 +32,10 @@ export interface CountedBody extends AsyncIterable<Uint8Array> {
 }
 
 /**
- * Counts what comes from the network and breaks off where a limit is passed:
+ * Counts bytes from the network and stops when a limit is exceeded:
  * UPLOAD_TOO_LARGE (at once if `contentLength` says so, before a byte is read), UPLOAD_TOO_SLOW when the sender
  * stays behind `minBytesPerSecond` by more than `patienceMs` (time in which we are the slow side does not count),
- * BAD_REQUEST when the connection breaks, the length differs from `contentLength` or the body comes in crumbs.
+ * BAD_REQUEST when the connection breaks, the length differs from `contentLength` or the body arrives in too many tiny chunks.
  */
 export function countBytes(
   source: Readable,
@@ -78,7 +78,7 @@ async function* read(
   };
   const timer =
     minBytesPerSecond > 0 ? setInterval(watch, Math.min(1000, patienceMs / 4)).unref() : undefined;
-  // The request outlives a fault, so that it can be answered.
+  // The request stays open after an error, so that it can be answered.
   const isOurs = (source as { socket?: unknown }).socket instanceof Socket;
   const iterator = source.iterator({ destroyOnReturn: false });
   try {
@@ -112,8 +112,8 @@ async function* read(
 }
 
 /**
- * Frees a chunk that a socket has made, at once: left to the garbage collector, such chunks pile up to tens of MB
- * (it sees small objects only) and cost fresh pages. A chunk that shares its memory is left alone.
+ * Frees a chunk that a socket has made, at once: left to the garbage collector, such chunks accumulate to tens of MB
+ * (the collector sees only small objects) and need new pages. A chunk that shares its memory is left alone.
  */
 function giveBack(chunk: Buffer): void {
   const { buffer } = chunk;
@@ -121,7 +121,7 @@ function giveBack(chunk: Buffer): void {
   if (buffer instanceof ArrayBuffer) buffer.transfer(0);
 }
 
-/** A whole body in memory, for the few that are small by nature; UPLOAD_TOO_LARGE beyond `maxBytes`. */
+/** A whole body in memory, for the few that are always small; UPLOAD_TOO_LARGE beyond `maxBytes`. */
 export async function readAll(source: AsyncIterable<Uint8Array>, maxBytes: number): Promise<Buffer> {
   const chunks: Uint8Array[] = [];
   let bytes = 0;

@@ -10,13 +10,13 @@ import {
 } from '@tomaat/core';
 import { ownExtension, ownNodeOptions } from '../source.ts';
 
-/** A file on the disk whose identifying text is looked for. */
+/** A file on disk to search for identifying text. */
 export interface StoredFile {
   path: string;
   /** Its extension distinguishes a header from voxel data. */
   name: string;
   sizeBytes: number;
-  /** What the header of a pair shall call the files that it names: by their names in lower case. */
+  /** New names for the files that the header of a pair refers to, by their old names in lower case. */
   dataFiles: Readonly<Record<string, string>>;
 }
 
@@ -42,18 +42,18 @@ export type HeaderAnswer =
 
 /**
  * Reads headers of untrusted files. No parser is known to be slow, and every expression in them is proved
- * linear (scripts/check-regexes.ts); this guards against an unknown slow case. Headers are read in threads of their
- * own, so the event loop keeps running however long a header takes, and a thread that hangs is ended.
+ * linear (scripts/check-regexes.ts); this guards against an unknown slow case. Headers are read in separate
+ * threads, so the event loop keeps running however long a header takes, and a thread that hangs is ended.
  */
 export interface HeaderReader extends AsyncDisposable {
-  /** As inspectStart() of core: what the first bytes of one file can tell. BAD_HEADER too where it takes longer than the deadline. */
+  /** As inspectStart() of core: what the first bytes of one file can tell. Also BAD_HEADER when it takes longer than the deadline. */
   start(file: FilePrefix, limits: ReadLimits): Promise<void>;
   /**
    * As inspectFiles() of core: the files of one volume, whole, on the disk. `isLong` says that there may be thousands of headers in
    * them: one thread is left to others then.
    */
   inspect(files: readonly InspectedFile[], options: InspectOptions, isLong?: boolean): Promise<VolumeHeader>;
-  /** How the file is written without identifying text; undefined where it has none. As findIdentifyingText() of core. */
+  /** How to write the file without identifying text; undefined if it contains none. As findIdentifyingText() of core. */
   identify(file: StoredFile): Promise<Rewrite | undefined>;
 }
 
@@ -71,7 +71,7 @@ interface Thread {
 }
 
 const threadFile = new URL(`./header-thread${ownExtension}`, import.meta.url);
-/** A header takes about a millisecond; a loaded machine may let the thread wait. */
+/** A header takes about a millisecond; on a loaded machine the thread may have to wait. */
 const usualDeadlineMs = 10_000;
 /** One is left to short tasks: `identify` may have to look through a whole file, and a series has thousands. */
 const mostThreads = 3;
@@ -170,7 +170,7 @@ export function openHeaderReader({
 
   return {
     start: async ({ name, prefix, sizeBytes }, limits) => {
-      // Only the bytes of the prefix cross, not the buffer that it is a part of.
+      // Only the prefix's bytes cross, not the whole buffer behind it.
       await ask({ kind: 'start', file: { name, prefix: Uint8Array.from(prefix), sizeBytes }, limits });
     },
     inspect: async (files, options, isLong = false) =>
@@ -192,6 +192,6 @@ export function openHeaderReader({
 const tooSlow = (deadlineMs: number) =>
   new TomaatError(
     'BAD_HEADER',
-    `Reading the header takes more than ${deadlineMs / 1000} s: rewrite the file with a plain header, without extra fields`,
+    `Reading the header takes more than ${deadlineMs / 1000} s. Rewrite the file with a plain header, without extra fields`,
   );
 const stopped = () => new TomaatError('BUSY', 'The server is shutting down. Try again in a minute.');

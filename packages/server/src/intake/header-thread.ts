@@ -13,7 +13,7 @@ port.on('message', async (task: HeaderTask) => {
   try {
     say({ kind: 'done', value: await answer(task) });
   } catch (error) {
-    // Anything else is our fault: it ends the thread, and reaches the caller with its stack.
+    // Anything else is a bug: it ends the thread and reaches the caller with its stack.
     if (!(error instanceof TomaatError)) throw error;
     say({ kind: 'refused', error: error.toJSON() });
   }

@@ -2,14 +2,14 @@ import { IncomingMessage } from 'node:http';
 
 const crumbBytes = 256;
 const joinedBytes = 16_384;
-/** Pieces that any body may come in, and the mean size that more of them must have: each costs about a microsecond. */
+/** Pieces that any body may arrive in, and the mean size required beyond that: each piece costs about a microsecond. */
 const freePieces = 8192;
 const meanPieceBytes = 64;
 
 /**
- * A request whose crumbs are joined. node:http makes an object of every chunk, and its stream counts bytes alone: a
- * body in chunks of one byte would wait for its reader as 70,000 objects in 50 MB. Here the small chunks of one read
- * from the network wait as one, and of a body that is nothing but crumbs no more is read.
+ * A request whose tiny chunks are joined. node:http creates an object per chunk, and its stream counts only bytes: a
+ * body in chunks of one byte would be buffered as 70,000 objects in 50 MB. Here the small chunks of one read
+ * from the network are buffered as one, and a body of nothing but tiny chunks is not read further.
  */
 export class JoinedMessage extends IncomingMessage {
   #pieces = 0;
@@ -17,7 +17,7 @@ export class JoinedMessage extends IncomingMessage {
   #waiting: Buffer | undefined;
   #waitingBytes = 0;
 
-  /** Whether the body has come in more pieces than an honest sender makes. */
+  /** Whether the body has arrived in more pieces than a legitimate client sends. */
   get isInCrumbs(): boolean {
     return this.#pieces > freePieces + this.#bytes / meanPieceBytes;
   }
@@ -37,7 +37,7 @@ export class JoinedMessage extends IncomingMessage {
     }
     if (this.#waitingBytes + chunk.length > joinedBytes) this.#passOn();
     if (!this.#waiting) {
-      // Most small bodies are one chunk, which is passed on as it is.
+      // Most small bodies are one chunk, which is passed on unchanged.
       this.#waiting = chunk;
       // Not process.nextTick(): the parser lets those run after every chunk.
       setImmediate(() => this.#passOn());

@@ -16,8 +16,8 @@ export const defaultPartLimits = { maxParts: 64, maxHeaderBytes: 8192 } as const
 
 /**
  * The parts of a multipart/form-data body (RFC 7578, RFC 2046 section 5.1), one after the other, each as a stream
- * whether it has a file name or not. Strict: what is malformed, or ends before the closing boundary, is
- * BAD_REQUEST, naming the part. `contentType` is the request's header.
+ * whether it has a file name or not. Strict: a body that is malformed, or ends before the closing boundary, is
+ * BAD_REQUEST, which names the part. `contentType` is the request's header.
  */
 export async function* readMultipart(
   source: AsyncIterable<Uint8Array>,
@@ -45,7 +45,7 @@ export async function* readMultipart(
           throw malformed(`has more than ${maxFiles} files. Send them as one zip archive`);
         if (parts - files > maxParts) throw malformed(`has more than ${maxParts} parts that are not files`);
       }
-      // Never by its name, which is anybody's words.
+      // Never by its name, which is untrusted.
       where = `in part ${parts}`;
       const body = scanner.untilDelimiter(where);
       yield { ...header, body };
@@ -68,7 +68,7 @@ class Scanner {
   readonly #iterator: AsyncIterator<Uint8Array>;
   /** CR LF, two dashes, the boundary: what ends a part. */
   readonly #delimiter: Buffer;
-  /** Read and not yet given out. The line break that a boundary line needs before it is there from the start. */
+  /** Read but not yet returned. Starts with the line break that must precede a boundary line. */
   #held: Buffer = Buffer.from('\r\n');
   isAtDelimiter = false;
 
@@ -189,7 +189,8 @@ function parsePartHeader(bytes: Buffer, number: number): Omit<BodyPart, 'body'> 
   if (value.toLowerCase() !== 'form-data') throw malformed(`has ${at} that is not 'form-data'`);
   const name = parameters.get('name');
   if (!name) throw malformed(`has no name in the Content-Disposition of ${at}`);
-  if (parameters.has('name*')) throw malformed(`has 'name*' in ${at}, which forms must not use (RFC 7578)`);
+  if (parameters.has('name*'))
+    throw malformed(`has 'name*' in ${at}, which is not allowed in forms (RFC 7578)`);
   const encoding = fields.get('content-transfer-encoding')?.toLowerCase() ?? 'binary';
   if (!['binary', '8bit', '7bit'].includes(encoding)) {
     throw malformed(
@@ -202,7 +203,7 @@ function parsePartHeader(bytes: Buffer, number: number): Omit<BodyPart, 'body'> 
   return { name, fileName: toDisplayName(fileName), contentType: fields.get('content-type') };
 }
 
-/** UTF-8 as RFC 7578 section 5.1 has it, else Latin-1 as old browsers sent it. */
+/** UTF-8 as RFC 7578 section 5.1 says, otherwise Latin-1 as old browsers sent it. */
 function decodeHeader(bytes: Buffer): string {
   try {
     return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
@@ -262,8 +263,8 @@ function decodeExtended(text: string, part: string): string {
 }
 
 /**
- * A name sent by a client as something to show and to take the extension from: no folders, no control or
- * direction-changing characters, none that a file system refuses, 200 characters at most (the last ones).
+ * A client's file name, made safe to display and to take the extension from: no folders, no control or
+ * direction-changing characters, none that a file system refuses, at most the last 200 characters.
  */
 export function toDisplayName(name: string | undefined): string | undefined {
   if (name === undefined) return undefined;

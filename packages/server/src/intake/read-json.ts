@@ -7,9 +7,9 @@ import { countBytes, readAll } from './byte-counter.ts';
 export const maxJsonDepth = 64;
 
 /**
- * Reads a request's body as JSON of this shape. A body that is too long is UPLOAD_TOO_LARGE; one that is not JSON, is
- * nested more than 64 levels deep, or has another shape, is BAD_REQUEST with the field's path and `hint`: what to send, in
- * a sentence.
+ * Reads a request's body as JSON and checks it against the schema. A body that is too long is UPLOAD_TOO_LARGE; one that is not JSON, is
+ * nested more than 64 levels deep, or has another shape, is BAD_REQUEST with the field's path and `hint`, a sentence that says
+ * what to send.
  */
 export async function readJson<T extends z.ZodType>(
   request: FastifyRequest,

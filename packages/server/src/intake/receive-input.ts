@@ -7,14 +7,14 @@ import { type BodyPart, peek } from './body-part.ts';
 export interface ReceiveOptions {
   /** Bytes of the file (after base64); UPLOAD_TOO_LARGE beyond. */
   readonly maxBytes?: number;
-  /** Bytes that will come, if known: a disk without room for them refuses before the first one. */
+  /** Expected number of bytes, if known: if the disk has no room for them, the request is refused before the first one. */
   readonly expectedBytes?: number;
   /**
-   * `raw` (the bytes themselves), or `base64`: base64 with line breaks, or the raw file where it begins like one
-   * (TOMAAT v1); `base64-form` also takes a space for '+', as urlencoded forms deliver it.
+   * `raw` (the bytes themselves), or `base64`: base64 with line breaks, or the raw file if it begins like one
+   * (TOMAAT v1); `base64-form` also reads a space as '+', as urlencoded forms deliver it.
    */
   readonly encoding?: 'raw' | 'base64' | 'base64-form';
-  /** Looks at the first 64 KiB as soon as they are there (less if the file ends before) and throws to refuse the file. */
+  /** Checks the first 64 KiB as soon as they have arrived (less if the file is shorter) and throws to refuse the file. */
   readonly checkPrefix?: (prefix: Uint8Array) => void | Promise<void>;
   /** Records what keeps the blob; see Blobs. */
   readonly keep?: KeepBlob;
@@ -40,8 +40,8 @@ export interface WrittenInput {
 }
 
 /**
- * Streams one part of a request into the blob store, in constant memory. The disk is waited for by `commit()`, while the next parts
- * come: what it gives is on the disk, durably. Nothing is left where either rejects. Errors name the part in `field`.
+ * Streams one part of a request into the blob store, in constant memory. `commit()` waits for the disk, while the next parts
+ * arrive: its file is durably on disk. Nothing is left behind when either rejects. Errors name the part in `field`.
  */
 export async function receiveInput(
   part: BodyPart,

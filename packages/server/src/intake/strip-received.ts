@@ -8,7 +8,7 @@ import type { ReceivedInput } from './receive-input.ts';
 
 /**
  * Removes identifying text from received files, for `--strip-inputs`: the stripped file is a new blob, and the received one
- * is released. `names` are what the files are called from now on; the header of a pair names its voxels so.
+ * is released. `names` are the new names of the files; the header of a pair refers to its voxels by them.
  */
 export async function stripReceived(
   received: ReceivedInput[],
@@ -36,7 +36,7 @@ export async function stripReceived(
   }
 }
 
-/** The same for a file on the disk: a stream of what is to be kept, undefined where that is the file itself. */
+/** The same for a file on disk: a stream of the bytes to keep, or undefined if the file needs no change. */
 export async function stripFile(
   path: string,
   name: string,

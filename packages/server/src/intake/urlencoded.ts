@@ -4,8 +4,8 @@ import { defaultPartLimits, type PartLimits } from './multipart.ts';
 
 /**
  * The values of an application/x-www-form-urlencoded body (WHATWG URL, section 5), one after the other, each as a
- * stream of decoded bytes: '+' is a space, percent escapes may lie across chunks. Strict: a broken escape, a name
- * that is empty, too long or not UTF-8 is BAD_REQUEST, naming the field. `maxParts` counts the fields.
+ * stream of decoded bytes: '+' is a space, percent escapes may span chunks. Strict: a broken escape, or a name
+ * that is empty, too long or not UTF-8, is BAD_REQUEST, which names the field. `maxParts` limits the fields.
  */
 export async function* readUrlencoded(
   source: AsyncIterable<Uint8Array>,
@@ -86,7 +86,7 @@ class Scanner {
   /** The decoded input before '&', for a name also before '='; afterwards the scanner is past that character. */
   async *until(isName: boolean, where: string): AsyncGenerator<Uint8Array> {
     this.stoppedAt = undefined;
-    /** Characters of an escape that lies across chunks. */
+    /** Characters of an escape that spans chunks. */
     let partial: number[] = [];
     while (await this.#fill()) {
       const chunk = this.#chunk;
@@ -150,9 +150,7 @@ class Scanner {
 
   #brokenEscape(partial: number[], where: string, at: number): TomaatError {
     const offset = this.#offset + at - this.#at - partial.length + 1;
-    return malformed(
-      `has a '%' at offset ${offset}, in ${where}, which is not an escape ('%' is written %25)`,
-    );
+    return malformed(`has a '%' at offset ${offset}, in ${where}, which is not an escape (write '%' as %25)`);
   }
 }
 

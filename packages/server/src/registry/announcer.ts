@@ -15,19 +15,19 @@ export type AnnouncedService = Announcement & { id: string };
 
 export interface AnnouncerOptions {
   registryUrl: string;
-  /** The address by which others know the registry; `registryUrl` if missing. Announcements are made for it alone. */
+  /** The registry's public address; `registryUrl` if missing. Announcements are valid only for it. */
   audience?: string;
   signer: Pick<AnnouncementSigner, 'sign'>;
-  /** Needs the scope announce. It is sent to `registryUrl` alone. */
+  /** Needs the scope announce. It is sent only to `registryUrl`. */
   apiKey: string;
-  /** The services to be announced now; asked before every round. */
+  /** The services to announce; read before every round. */
   services: () => readonly AnnouncedService[];
   logger: Pick<FastifyBaseLogger, 'info' | 'warn' | 'error'>;
-  /** Certificates (PEM) to trust besides those that Node does. */
+  /** Certificates (PEM) to trust in addition to Node's. */
   trust?: string;
   /**
-   * The exact certificate (PEM) that the registry presents, whatever name it is for; nothing else is trusted then. A function
-   * where it may be replaced.
+   * The exact certificate (PEM) that the registry presents, whatever its names; nothing else is trusted then. A function
+   * if it may be replaced.
    */
   pinned?: string | (() => string);
   /** Between two rounds at a registry of ours, where entries live for 90 s. */
@@ -37,11 +37,11 @@ export interface AnnouncerOptions {
 }
 
 export interface AnnouncerState {
-  /** `v1`: the registry has only TOMAAT v1. `undefined`: it has not answered yet. */
+  /** `v1`: the registry supports only TOMAAT v1. `undefined`: it has not answered yet. */
   face?: 'api' | 'v1';
-  /** Services that the registry lists by the last round. */
+  /** Services that the registry listed in the last round. */
   announced: number;
-  /** What the last round failed with. */
+  /** The error of the last round. */
   error?: string;
 }
 
@@ -51,7 +51,7 @@ export interface Announcer {
   readonly firstRound: Promise<void>;
   /** Starts a round immediately, for example when the services changed. */
   refresh(): void;
-  /** Ends the rounds and withdraws what was announced (at most 2 s; v1 has no withdrawal: entries run out). */
+  /** Ends the rounds and withdraws what was announced (at most 2 s; v1 has no withdrawal: entries expire). */
   close(): Promise<void>;
 }
 
@@ -125,8 +125,8 @@ export function startAnnouncer(options: AnnouncerOptions): Announcer {
   }
 
   /**
-   * How many of the services a registry of v1 lists: the one of 2018 keeps one for each key, and says of all that they
-   * are accepted. Undefined where it does not say.
+   * How many of the services a registry of v1 lists: that of 2018 keeps one per key, and reports all as
+   * accepted. Undefined if it does not report a number.
    */
   async function countListed(services: readonly AnnouncedService[], signal: AbortSignal) {
     const { status, json } = await call('GET', '/discover', undefined, signal);
@@ -141,7 +141,7 @@ export function startAnnouncer(options: AnnouncerOptions): Announcer {
     if (!saidLost) {
       logger.warn(
         { registry: base.href, accepted, listed },
-        `the registry at ${base.href} keeps one service per key: it accepted ${accepted} and lists ${listed}; give each service its own server and key`,
+        `the registry at ${base.href} keeps one service per key: it accepted ${accepted} and lists ${listed}. Give each service its own server and key`,
       );
     }
     saidLost = true;
@@ -214,7 +214,7 @@ export function startAnnouncer(options: AnnouncerOptions): Announcer {
       firstDone();
       const regular = state.face === 'v1' ? v1RenewMs : renewMs;
       const wait = failures > 0 ? Math.min(retryMs * 2 ** (failures - 1), renewMs) : regular;
-      // Spread, so that many servers do not come back to a registry at the same moment.
+      // Randomised, so that many servers do not return to a registry at the same moment.
       const spread = wait * (failures > 0 ? 0.75 + Math.random() / 2 : 1);
       await sleep(spread, undefined, { signal: AbortSignal.any([closing.signal, wake.signal]) }).catch(
         () => {},
@@ -280,7 +280,7 @@ interface Answer {
   type: string;
 }
 
-/** Whether this is how a registry that knows v1 alone answers to our API. */
+/** Whether this is how a registry with only v1 answers our API. */
 function isOldRegistry({ status, type }: Answer): boolean {
   return [404, 405, 501].includes(status) && !type.startsWith('application/problem+json');
 }

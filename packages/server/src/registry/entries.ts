@@ -5,20 +5,20 @@ import { type ApiKey, randomName } from '../access/keys.ts';
 import { type EntryTable, openRegistryDatabase, type RegistrySchema } from '../store/registry-database.ts';
 
 /**
- * What the registry knows: one entry for each pair of API key and prediction address. An entry lives as long as its
- * announcement is valid and its key is; it is kept for a day after that, shown as not live, and then dropped.
+ * What the registry knows: one entry for each pair of API key and prediction address. An entry is live as long as its
+ * announcement and its key are valid; it is kept for another day, shown as not live, and then dropped.
  */
 
 /** How long an announcement through our API is valid. Servers renew it every 30 s. */
 export const apiLifeMs = 90_000;
 /** How long a v1 announcement is valid; v1 servers renew it every 1600 s. */
 export const v1LifeMs = 3_600_000;
-/** How long an entry is kept after it ceased to live. */
+/** How long an entry is kept after it has expired. */
 export const keptMs = 86_400_000;
 const maxEntriesPerKey = 1000;
 const maxEntries = 20_000;
 
-/** The API key whose entries are meant. */
+/** The API key of the entries. */
 type KeyId = Pick<ApiKey, 'id'>;
 
 /** The keys of a v1 announcement besides `api_key`. */
@@ -45,10 +45,10 @@ export interface EntryFilters {
 }
 
 export interface Entries extends AsyncDisposable {
-  /** The database, which holds the keys too. */
+  /** The database, which also holds the keys. */
   readonly db: Kysely<RegistrySchema>;
   /**
-   * Announces or renews through our API what was signed and checked. The key's entry of this id or of this prediction
+   * Announces or renews a verified signed announcement through our API. The key's entry of this id or of this prediction
    * address is replaced and keeps its SID.
    * @throws TomaatError BAD_SIGNATURE when another key signed this id before, or if it is not newer than the known one,
    *   FORBIDDEN when the id belongs to another valid API key, CONFLICT when the key has too many entries, BUSY when
@@ -58,7 +58,7 @@ export interface Entries extends AsyncDisposable {
   /**
    * Announces or renews as v1 does. The key's entry of this prediction address is replaced; so is the key's only
    * entry if it is a v1 entry of the same name, modality, anatomy and task at another address (the service moved).
-   * An entry that lives by our API keeps its further facts and its own time of expiry.
+   * A live entry of our API keeps its other fields and its time of expiry.
    * @throws TomaatError CONFLICT when the key has too many entries, BUSY when the registry is full.
    */
   announceV1(key: KeyId, announcement: V1Announcement): Promise<Entry>;
@@ -73,9 +73,9 @@ export interface Entries extends AsyncDisposable {
   candidates(task: string, anatomy: string): Promise<Entry[]>;
   /** The addresses `task/anatomy` that have a live entry of our API. */
   addresses(): Promise<string[]>;
-  /** How many entries there are, by face and by whether they live. */
+  /** The number of entries, by interface and by whether they are live. */
   count(): Promise<{ face: 'api' | 'v1'; live: boolean; entries: number }[]>;
-  /** Drops what expired more than a day ago; returns the number of dropped entries. */
+  /** Drops entries that expired more than a day ago; returns the number of dropped entries. */
   sweep(): Promise<number>;
   /** Empties the database's log; BUSY while another program reads. */
   truncateWal(): Promise<void>;
@@ -86,7 +86,7 @@ export interface Entries extends AsyncDisposable {
 export async function openEntries(file: string, now: () => number = Date.now): Promise<Entries> {
   const database = await openRegistryDatabase(file);
   const { db } = database;
-  // A commit survives the process, not a power failure: what that loses is announced again within 30 s, and an fsync for
+  // A commit survives the process, not a power failure: what is lost is announced again within 30 s, and an fsync for
   // every renewal would cost 4 ms of a thread that also relays. Keys made by 'tomaat keys' are synced there.
   await sql`PRAGMA synchronous = NORMAL`.execute(db);
 
@@ -108,7 +108,7 @@ export async function openEntries(file: string, now: () => number = Date.now): P
     if (own >= maxEntriesPerKey) {
       throw new TomaatError(
         'CONFLICT',
-        `The key ${key.id} has ${own} entries, which is the limit. Withdraw some, or use another key.`,
+        `The key ${key.id} has ${own} entries, which is its limit. Withdraw some, or use another key.`,
       );
     }
     if (all >= maxEntries) {
@@ -197,7 +197,7 @@ export async function openEntries(file: string, now: () => number = Date.now): P
           id: byApi?.id ?? null,
           signed: byApi?.signed ?? null,
           face: byApi ? 'api' : 'v1',
-          // What was signed stays as it was signed.
+          // The signed text must not change.
           ...names(byApi ?? announcement),
           prediction_url: announcement.prediction_url,
           interface_url: byApi?.interface_url ?? announcement.interface_url,
@@ -221,7 +221,7 @@ export async function openEntries(file: string, now: () => number = Date.now): P
         if (!row)
           throw new TomaatError(
             'NOT_FOUND',
-            `There is no announcement '${id}'. It was withdrawn, or dropped after a day.`,
+            `There is no announcement '${id}': it was withdrawn, or dropped after a day. Announce the service again.`,
           );
         if (row.key_id !== key.id) throw foreign(id);
         await trx.deleteFrom('entry').where('sid', '=', row.sid).execute();

@@ -9,7 +9,7 @@ export interface RegistryMetrics {
   countOutcome(outcome: RelayOutcome): void;
 }
 
-/** The registry's figures, in a collection of their own so that several apps may run in one process. */
+/** The registry's figures, in a separate collection, so that several apps may run in one process. */
 export function createRegistryMetrics(entries: Pick<Entries, 'count'>): RegistryMetrics {
   const registry = new Registry();
   const registers = [registry];

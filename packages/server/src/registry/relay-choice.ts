@@ -4,16 +4,16 @@ import { certificateOf, type Entries } from './entries.ts';
 import { describeFailure, openRequest, type Trust } from './relay-request.ts';
 import type { Target, TargetPolicy } from './targets.ts';
 
-/** Which of the servers that offer an address gets the request: the first of the list that says that it is ready. */
+/** Chooses the server of an address for a request: the first of the list that reports that it is ready. */
 
 export interface RelayAddress {
   task: string;
   anatomy: string;
-  /** SID, service id or name: which one, where several services have the address. */
+  /** SID, service id or name, to choose among several services at the address. */
   service?: string;
 }
 
-/** A server that can take the request, and where it is reached. */
+/** A server that can take the request, and its address. */
 export interface Choice {
   entry: Entry;
   target: Target;
@@ -22,9 +22,9 @@ export interface Choice {
 export interface ChoiceOptions {
   entries: Pick<Entries, 'candidates' | 'addresses'>;
   policy: TargetPolicy;
-  /** Certificates (PEM) that servers may show, besides those that Node trusts. */
+  /** Certificates (PEM) that servers may present, in addition to those that Node trusts. */
   ca?: string;
-  /** How long a server has to accept the connection and say that it is ready. */
+  /** How long a server may take to accept the connection and report that it is ready. */
   probeMs: number;
 }
 
@@ -38,7 +38,7 @@ interface Tried {
 const maxProbed = 32;
 const probedAtOnce = 8;
 
-/** @throws (what it gives) TomaatError NOT_FOUND where nothing fits the address, UNREACHABLE where nothing is ready. */
+/** @throws (the returned function) TomaatError NOT_FOUND if no service matches the address, UNREACHABLE if no server is ready. */
 export function createChoice({ entries, policy, ca, probeMs }: ChoiceOptions) {
   async function choose(address: RelayAddress, signal: AbortSignal): Promise<Choice> {
     const path = `${address.task}/${address.anatomy}`;
@@ -118,7 +118,7 @@ function checkReady(target: Target, trust: Trust, signal: AbortSignal): Promise<
     const probe = openRequest(target, 'GET', '/health/ready', {}, trust, signal);
     probe.on('error', reject);
     probe.once('response', (answer) => {
-      // Only the status matters; a body of whatever length is not read.
+      // Only the status matters; the body is not read.
       answer.destroy();
       if (answer.statusCode === 200) resolve(target);
       else reject(new TomaatError('UNREACHABLE', `it is not ready (${answer.statusCode})`));

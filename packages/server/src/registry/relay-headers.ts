@@ -7,9 +7,9 @@ import { receiptLink } from '../http/receipts.ts';
 import type { Headers } from './relay-request.ts';
 import type { Target } from './targets.ts';
 
-/** What of the headers of a request and its answer the relay passes on. */
+/** Which headers of a request and its answer the relay forwards. */
 
-/** The caller's headers that are forwarded to the server. `authorization` goes too, to the server beside the registry. */
+/** The caller's headers that are forwarded to the server. `authorization` too, but only to the registry's own server. */
 const passedOn = [
   'content-type',
   'content-length',
@@ -21,7 +21,7 @@ const passedOn = [
   'idempotency-key',
   'user-agent',
 ] as const;
-/** The server's headers that are forwarded to the caller, besides all that begin with `tomaat-`. */
+/** The server's headers that are forwarded to the caller, in addition to all that begin with `tomaat-`. */
 const passedBack = [
   'content-type',
   'content-length',
@@ -31,10 +31,10 @@ const passedBack = [
   'www-authenticate',
 ] as const;
 
-/** The header of the request to the server. `added`: what the registry is going to add to the answer. */
+/** The header of the request to the server. `added`: the headers that the registry will add to the answer. */
 export function headerFor(request: FastifyRequest, target: Target, added: Headers): Headers {
   const headers: Headers = {
-    // The server must leave room in its header for what is added here; a link to the receipt becomes longer, too.
+    // The server must leave room in its header for what is added here; a link to the receipt also becomes longer.
     [relayedHeader]: String(headerBytes(added) + String(added['tomaat-server']).length),
     // Kept alive, so that a server that refuses early can read on instead of breaking the connection under its answer.
     connection: 'keep-alive',
@@ -44,20 +44,20 @@ export function headerFor(request: FastifyRequest, target: Target, added: Header
     if (value !== undefined) headers[name] = value;
   }
   // A credential never goes to an address that came from an announcement, not even on this machine, where any user may
-  // listen. The server beside the registry has the same keys.
+  // listen. The registry's own server has the same keys.
   if (target.own && request.headers.authorization !== undefined) {
     headers.authorization = request.headers.authorization;
   }
   return headers;
 }
 
-/** What the registry adds to an answer of the server. */
+/** The headers that the registry adds to an answer of the server. */
 export function ownHeaders(reply: FastifyReply, { serverUrl = '' }: Entry): Headers {
   return {
     ...(reply.getHeaders() as Headers),
-    // What a server sends must not act in the name of the registry's own page.
+    // A server's answer must not act as the registry's own page.
     'content-security-policy': "default-src 'none'; sandbox",
-    // As ASCII, whatever letters its name has.
+    // In ASCII, even if the name is not.
     'tomaat-server': withoutTrailingSlashes(URL.parse(serverUrl)?.href ?? ''),
   };
 }
@@ -74,7 +74,7 @@ export function headerBack({ headers: given }: IncomingMessage, own: Headers): H
   return fitHeaders({ ...headers, ...own });
 }
 
-/** The address of the receipt that an answer links to, for clients that do not know the server. */
+/** The address of the receipt of an answer, rewritten for clients that do not know the server. */
 function linkedReceipt(link: string | string[] | undefined, serverUrl: string): string | undefined {
   const [, path, id] =
     /^<((?:\/[\w.~%-]{1,100}){0,20}\/api\/jobs\/([\w-]{1,100})\/receipt)>; rel="tomaat-receipt"/.exec(
@@ -83,7 +83,7 @@ function linkedReceipt(link: string | string[] | undefined, serverUrl: string): 
   return id === undefined ? undefined : URL.parse(path, serverUrl)?.href;
 }
 
-/** The caller's query; `service` becomes the server's own id of the entry that was chosen. */
+/** The caller's query; `service` becomes the server's own id of the chosen entry. */
 export function queryFor(request: FastifyRequest, entry: Entry): string {
   const url = request.raw.url ?? '';
   const query = new URLSearchParams(url.includes('?') ? url.slice(url.indexOf('?') + 1) : '');

@@ -10,11 +10,11 @@ import type { Target } from './targets.ts';
 
 export type Headers = Record<string, string | string[] | number>;
 
-/** Which certificates of a server are good. */
+/** Which certificates of a server are accepted. */
 export interface Trust {
-  /** Certificates (PEM) besides those that Node trusts. */
+  /** Certificates (PEM) in addition to those that Node trusts. */
   ca?: string;
-  /** Fingerprint of the one that the server announced, signed. */
+  /** Fingerprint of the certificate in the server's signed announcement. */
   certificate?: string;
 }
 

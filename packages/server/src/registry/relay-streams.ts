@@ -1,17 +1,17 @@
 import type { IncomingMessage } from 'node:http';
 import type { Readable, Writable } from 'node:stream';
 
-/** How the relay passes bodies on, and what it does with the rest of one that is not passed on. */
+/** How the relay forwards bodies, and what it does with the rest of a body that is not forwarded. */
 
-/** How long the rest of a body is read after an early answer, so that callers that write before they read get it. */
+/** How long the rest of a body is read after an early answer, so that callers that write everything before they read receive it. */
 const drainMs = 30_000;
 const maxReadRestBytes = 2 ** 28;
 const maxReadRestMs = 10_000;
 
 /**
  * Copies a stream to another at the pace of the slower one, and ends it where the first ends; returns a function that stops
- * it. Each chunk is the stream's own copy, and its memory is given back as soon as the system has the bytes: left to the
- * garbage collector, which sees only the small objects around them, 100 MB of chunks would pile up.
+ * it. Each chunk is the stream's own copy, and its memory is freed as soon as the system has the bytes: left to the
+ * garbage collector, which sees only the small objects around them, 100 MB of chunks would accumulate.
  */
 export function pump(from: Readable, to: Writable): () => void {
   const onData = (chunk: Buffer) => {

@@ -14,7 +14,7 @@ import type { TargetPolicy } from './targets.ts';
 
 /**
  * The promise through the registry: `POST /{task}/{anatomy}` goes to a server that offers it. The body and the response are
- * streamed, never buffered. Once the first byte of the body was sent, nothing is retried: a failure after that is 502. If
+ * streamed, never buffered. Once the first byte of the body has been sent, nothing is retried: a failure after that is 502. If
  * the caller disconnects, its request at the server is cancelled.
  */
 
@@ -30,13 +30,13 @@ const relayOutcomes = [
 ] as const;
 export type RelayOutcome = (typeof relayOutcomes)[number];
 
-/** Tells the caller that its result is still being computed; called whenever the server tells the registry so. */
+/** Tells the caller that its result is still being computed; called whenever the server reports this to the registry. */
 export type KeepAlive = (request: FastifyRequest, reply: FastifyReply) => void;
 
 export interface RelayOptions {
   entries: Pick<Entries, 'candidates' | 'addresses'>;
   policy: TargetPolicy;
-  /** Certificates (PEM) that servers beyond this machine may show, besides those that Node trusts. */
+  /** Certificates (PEM) that servers beyond this machine may present, in addition to those that Node trusts. */
   trust?: string;
   keepAlive?: KeepAlive;
   /** How long a server may take to accept the connection and report that it is ready. */
@@ -51,7 +51,7 @@ export type Relay = (request: FastifyRequest, reply: FastifyReply, address: Rela
 export function createRelay(options: RelayOptions): Relay {
   const { entries, policy, trust, keepAlive, probeMs = 2000, maxConcurrent = 256 } = options;
   const choose = createChoice({ entries, policy, ca: trust, probeMs });
-  /** Requests under way, by owner. */
+  /** Requests in progress, by owner. */
   const running = new Map<string, number>();
 
   return async (request, reply, address) => {
@@ -101,7 +101,7 @@ export function createRelay(options: RelayOptions): Relay {
   };
 }
 
-/** Sends the request to the chosen server and its answer back; settles when the answer is over. */
+/** Sends the request to the chosen server and its answer back; settles at the end of the answer. */
 function forward(
   request: FastifyRequest,
   reply: FastifyReply,
@@ -122,13 +122,13 @@ function forward(
       if (!answered && !gone.aborted) keepAlive?.(request, reply);
     });
     upstream.on('error', (error) => {
-      if (answered) return; // The answer's own stream says how it ended.
+      if (answered) return; // The answer's own stream reports how it ended.
       stopUpload();
       const why = describeFailure(error, probeMs);
       reject(
         new TomaatError(
           'UPSTREAM',
-          `The server of ${entry.name} (${entry.serverUrl}) failed while it had the request: ${why}. It may have started the work, so the request was not sent again. Try again.`,
+          `The server of ${entry.name} (${entry.serverUrl}) failed while it was handling the request: ${why}. It may have started the work, so the request was not sent again. Try again.`,
           { cause: error, detail: { sid: entry.sid, server: entry.serverUrl } },
         ),
       );
@@ -161,7 +161,7 @@ function forward(
       takeOver(reply, status, headerBack(answer, own));
       answer.on('error', () => {
         if (!gone.aborted) broken = true;
-        // The caller's connection breaks, too: no short answer looks whole.
+        // The caller's connection is broken too, so that no truncated answer looks complete.
         reply.raw.destroy();
       });
       reply.raw.once('close', () => {

@@ -17,11 +17,11 @@ export interface RegistryRoutes {
   metrics: RegistryMetrics;
   access: Access;
   now: () => number;
-  /** Whether an address, as a server names the registry that it announces to, is this registry's. */
+  /** Whether an address, by which a server names its registry, is this registry's. */
   isOwnAddress(address: string): boolean;
 }
 
-/** The registry's addresses: ours as the contract has them, v1's to the letter, and the promise. */
+/** The registry's routes: our API as in the contract, v1 exactly as it was, and the promise. */
 export function registerRegistryRoutes(
   app: FastifyInstance,
   { entries, relay, metrics, access, now, isOwnAddress }: RegistryRoutes,
@@ -82,7 +82,7 @@ export function registerRegistryRoutes(
   });
 }
 
-/** Whose entries a caller may change: those of the key. */
+/** The key whose entries a caller may change. */
 function announcerOf({ principal }: FastifyRequest): { id: string } {
   if (principal?.keyId !== undefined) return { id: principal.keyId };
   throw new TomaatError('FORBIDDEN', 'Every entry belongs to an API key. Announce with one.');
@@ -190,7 +190,7 @@ function checkV1(body: unknown, problems: string[]): { announcement: V1Announcem
     const value = text(name, 2000);
     if (value === undefined) continue;
     try {
-      // As it is understood: URL() passes over ends of lines and other slips.
+      // As parsed: URL() ignores line ends and other mistakes.
       announcement[name] = checkAddress(value).href;
     } catch (error) {
       problems.push(`${name}: ${(error as TomaatError).message}`);

@@ -22,19 +22,19 @@ export interface AnnouncementSigner {
 export interface SignerOptions {
   dataFolder: string;
   identity: Identity;
-  /** SHA-256 fingerprint of the certificate that clients see; a function where it may be replaced. */
+  /** SHA-256 fingerprint of the certificate that clients see; a function if it may be replaced. */
   certificate: string | (() => string);
   /** The clock, in ms since 1970. */
   now?: () => number;
 }
 
 const epochFile = 'announcement-epoch';
-/** Written to the disk ahead of use, so that not every announcement writes. */
+/** Written to disk ahead of use, so that not every announcement writes. */
 const reservedMs = 60_000;
 
 /**
  * The epoch of an announcement is the time in ms, and always greater than the last one: the file holds a number that
- * none has reached yet, so that it grows over restarts too when the clock was set back.
+ * no epoch has reached yet, so that epochs grow across restarts even if the clock was set back.
  */
 export async function openSigner({
   dataFolder,

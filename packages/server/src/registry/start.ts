@@ -27,40 +27,40 @@ import { registerRegistryRoutes } from './routes.ts';
 import { createTargetPolicy, type OwnServer, type Resolve } from './targets.ts';
 
 export interface RegistryAppOptions {
-  /** `registry.db` lies in it: the entries and the API keys. */
+  /** Contains `registry.db`: the entries and the API keys. */
   dataFolder: string;
   logger: FastifyBaseLogger | false;
-  /** Ranges (CIDR) besides loopback that the relay may connect to. */
+  /** Ranges (CIDR) in addition to loopback that the relay may connect to. */
   allowNet?: readonly string[];
-  /** Certificates (PEM) that the relay trusts beyond this machine, besides those that Node does. */
+  /** Certificates (PEM) that the relay trusts beyond this machine, in addition to Node's. */
   trust?: string;
-  /** The server beside this registry; the relay may always reach it. */
+  /** The server started with this registry; the relay may always reach it. */
   ownServer?: OwnServer;
   /** Folder of the built page, served at `/`. */
   page?: string;
   /** Whether the relay may connect to this machine's own loopback addresses; true if missing. */
   loopbackTargets?: boolean;
   /**
-   * Whether an address, as a server names the registry that it announces to, is this registry's: what was announced to
-   * another one is refused. If missing, none is, and nothing can be announced through our API.
+   * Whether an address, by which a server names its registry, is this registry's: an announcement for
+   * another one is refused. If missing, all are refused, and nothing can be announced through our API.
    */
   isOwnAddress?(address: string): boolean;
-  /** What the relay does when a server says that it is still computing. Default: it tells the caller, too. */
+  /** What the relay does when a server reports that it is still computing. Default: it informs the caller. */
   keepAlive?: KeepAlive;
   /** The clock, in ms since 1970. */
   now?: () => number;
   resolve?: Resolve;
   /** Names and origins that are ours; only loopback if missing. */
   hosts?: HostOptions;
-  /** Whether a caller needs a key. */
+  /** Whether callers need a key. */
   login?: boolean;
-  /** The issuer that logs people in, besides keys. */
+  /** The issuer for logins, in addition to keys. */
   oidc?: OidcSettings;
   /** The address at which others reach the registry, such as that of a proxy in front of it. */
   publicUrl?: string;
-  /** Requests a minute from one address at the legacy port. */
+  /** Requests per minute from one address at the legacy port. */
   legacyPerMinute?: number;
-  /** The audit log of the server beside it; a registry alone has none. */
+  /** The audit log of the server started with it; a registry alone has none. */
   audit?: Pick<Recorder, 'record'>;
 }
 
@@ -73,7 +73,7 @@ export interface RegistryApp {
   close(): Promise<void>;
 }
 
-/** The registry without a port: its database, its routes, and the hourly drop of what expired long ago. */
+/** The registry without a port: its database, its routes, and the hourly removal of long-expired entries. */
 export async function createRegistryApp(options: RegistryAppOptions): Promise<RegistryApp> {
   const { now = Date.now } = options;
   const policy = createTargetPolicy(
@@ -163,35 +163,35 @@ export interface RegistryOptions
   extends Omit<RegistryAppOptions, 'hosts' | 'isOwnAddress' | 'loopbackTargets'>,
     Omit<HostOptions, 'host' | 'machineNames' | 'certificateNames'> {
   host: string;
-  /** The address by which others know the registry, such as that of a proxy in front of it. */
+  /** The registry's public address, such as that of a proxy in front of it. */
   publicUrl?: string;
   port: number;
-  /** Whether a taken port is an error; else the next free one is used. */
+  /** Whether a port in use is an error; otherwise the next free one is used. */
   strictPort?: boolean;
-  /** Those of the server beside it, for any address but loopback, where the registry speaks HTTPS. */
+  /** The certificates of the server started with it, for any address except loopback, where the registry speaks HTTPS. */
   certificates?: Certificates;
   /** Otherwise the operator's certificate and its key (files, PEM); missing: the self-signed one of the data folder. */
   tlsCert?: string;
   tlsKey?: string;
-  /** That the self-signed certificate is wanted, beyond this machine. */
+  /** Whether to use the self-signed certificate beyond this machine. */
   tlsSelfMade?: boolean;
-  /** A port (HTTPS) of its own for TOMAAT v1 without login; 0: a free one. */
+  /** A separate port (HTTPS) for TOMAAT v1 without login; 0: a free one. */
   legacyPort?: number;
 }
 
 export interface RunningRegistry {
   readonly url: string;
-  /** The address for this machine itself, whatever DNS says of its name. */
+  /** The address for this machine itself, whatever its name resolves to. */
   readonly localUrl: string;
   readonly port: number;
-  /** Of the port for TOMAAT v1 without login. */
+  /** The address of the port for TOMAAT v1 without login. */
   readonly legacyUrl?: string;
   /**
    * A key with the scope announce for a program on this machine, such as `tomaat up`. The same label gives the same
-   * key id with a new secret (the earlier secret ends), so that its entries stay its own.
+   * key id with a new secret (the earlier secret ends), so that its entries remain its own.
    */
   apiKey(label: string): Promise<string>;
-  /** Those of its HTTPS ports; undefined where it has none. */
+  /** The certificates of its HTTPS ports; undefined if it has none. */
   readonly certificates?: Certificates;
   close(): Promise<void>;
 }
@@ -216,7 +216,7 @@ export async function startRegistry(options: RegistryOptions): Promise<RunningRe
   const registry = await createRegistryApp({
     ...options,
     hosts: { ...options, machineNames, certificateNames: certificates?.names },
-    // What others announce as loopback is their machine, not this one; on loopback everyone is on this machine.
+    // A loopback address announced by another machine is that machine; on loopback all callers are on this machine.
     loopbackTargets: plain,
     isOwnAddress(address) {
       if (publicUrl !== undefined && audienceOf(publicUrl) === audienceOf(address)) return true;
@@ -268,7 +268,7 @@ function openOwn({ dataFolder, tlsCert, tlsKey, host, publicUrl, logger }: Regis
   });
 }
 
-/** Forwards what the server says to the caller, at a limited rate. */
+/** Forwards the server's interim answers to the caller, at a limited rate. */
 const passOnContinue: KeepAlive = (request, reply) => sendInterim(request.raw, reply.raw);
 
 async function countLive(entries: Entries): Promise<number> {

@@ -5,8 +5,8 @@ import { bare, contains, createRanges, isLoopback, isThisMachine } from '../addr
 
 /**
  * Where the relay may connect to. An allow-list of addresses, loopback (of a registry that itself listens on loopback
- * alone) and what the operator adds; checked on the address that is connected to, after DNS, so that neither a spelling
- * nor a changing name gets around it.
+ * alone) and what the operator adds; checked on the resolved address that is connected to, so that neither a spelling
+ * nor a changing name bypasses it.
  */
 export interface Target {
   /** The base address as announced. */
@@ -16,7 +16,7 @@ export interface Target {
   readonly family: 4 | 6;
   /** Whether the address is on this machine. */
   readonly loopback: boolean;
-  /** Whether it is the server beside the registry. */
+  /** Whether it is the registry's own server. */
   readonly own: boolean;
 }
 
@@ -25,14 +25,14 @@ export type Resolve = (hostname: string) => Promise<{ address: string; family: n
 export interface TargetPolicy {
   /**
    * The permitted addresses of an announced server, in the order of DNS.
-   * @throws TomaatError FORBIDDEN if there is none, UNREACHABLE if the name is unknown.
+   * @throws TomaatError FORBIDDEN if none is permitted, UNREACHABLE if the name is unknown.
    */
   resolve(serverUrl: string): Promise<Target[]>;
 }
 
 /**
- * Where no server of a hospital is: link-local and the metadata services of clouds, multicast, reserved, and the forms
- * of IPv6 that hide an address of IPv4 (compatible, translated, NAT64, 6to4, Teredo).
+ * Ranges without hospital servers: link-local and the metadata services of clouds, multicast, reserved, and the forms
+ * of IPv6 that hide an IPv4 address (compatible, translated, NAT64, 6to4, Teredo).
  */
 const nowhere = createRanges([
   ...['169.254.0.0/16', 'fe80::/10', 'fec0::/10', 'fd00:ec2::254', '100.100.100.200', '168.63.129.16'],
@@ -41,9 +41,9 @@ const nowhere = createRanges([
 ]);
 
 /**
- * The rule for a client about an address that came from a registry. Private networks are permitted: that is where a
- * hospital's servers are, and the user chose the registry. This machine's own addresses are not, unless the registry
- * is on it too: a registry elsewhere knows nothing of what runs here, and could only aim at what trusts loopback.
+ * The rule for a client about an address that came from a registry. Private networks are permitted: a
+ * hospital's servers are there, and the user chose the registry. This machine's own addresses are not, unless the registry
+ * is on it too: a remote registry does not know what runs here, and could only attack services that trust loopback.
  * @throws TomaatError FORBIDDEN.
  */
 export function checkToldAddress(address: string, registryIsHere: boolean): void {
@@ -61,7 +61,7 @@ export function checkToldAddress(address: string, registryIsHere: boolean): void
   );
 }
 
-/** A server that runs beside the registry. */
+/** A server that runs with the registry. */
 export interface OwnServer {
   /** Its base address as announced to clients. */
   readonly announced: string;
@@ -70,8 +70,8 @@ export interface OwnServer {
 }
 
 /**
- * @param own is reached at its local address, whatever its announced one means to DNS or a proxy.
- * @param allowNet ranges (`10.1.0.0/16`, `fd00::/8`) or single addresses besides loopback.
+ * @param own is reached at its local address, whatever its announced address resolves to.
+ * @param allowNet ranges (`10.1.0.0/16`, `fd00::/8`) or single addresses in addition to loopback.
  * @param loopbackToo whether loopback is permitted without being in a range.
  * @throws TomaatError BAD_REQUEST for an invalid range.
  */

@@ -3,8 +3,8 @@ import * as nodeModule from 'node:module';
 import { fileURLToPath } from 'node:url';
 
 /*
- * How the modules of apps are loaded. The functions of node:module that this needs are younger than the oldest Node that
- * openApp() runs in, so that they are looked up, not imported by name.
+ * How the modules of apps are loaded. The required functions of node:module do not exist in the oldest Node that
+ * openApp() supports, so they are looked up, not imported by name.
  */
 
 const { registerHooks, stripTypeScriptTypes } = nodeModule as Partial<typeof nodeModule>;
@@ -15,8 +15,8 @@ export const isTypeScript = (path: string): boolean => /\.[cm]?ts$/.test(path);
 export const runsTypeScript = registerHooks !== undefined && stripTypeScriptTypes !== undefined;
 
 /**
- * Lets the modules of apps import @tomaat/core wherever their folder lies (they get the one that runs here), and be TypeScript
- * in node_modules, too, where Node itself strips no types. To be called first by a process that loads apps. A Node without
+ * Lets the modules of apps import @tomaat/core wherever their folder is (they get the running one), and be TypeScript
+ * even in node_modules, where Node itself strips no types. A process that loads apps calls this first. A Node without
  * hooks (before 22.15) looks @tomaat/core up in the folders above the app.
  */
 export function registerAppModules(): void {

@@ -29,8 +29,8 @@ import type { Runtime } from './runtime.ts';
 /**
  * Any program as a model: it gets the folders `input` and `output` and the file `params.json`, as the last
  * three arguments and as TOMAAT_INPUT, TOMAAT_OUTPUT and TOMAAT_PARAMS. A line `{"fraction":0.4,"stage":"…"}`
- * on its stdout is progress, every other line goes to the log. Exit code 0: done; 2: the caller's fault, the
- * last line of stderr says why; other: it failed.
+ * on its stdout is progress, every other line goes to the log. Exit code 0: done; 2: the caller's error, the
+ * last line of stderr says why; any other: it failed.
  */
 export const commandRuntime: Runtime<Extract<ModelSpec, { runtime: 'command' }>> = {
   name: 'command',
@@ -66,7 +66,7 @@ export const commandRuntime: Runtime<Extract<ModelSpec, { runtime: 'command' }>>
 };
 
 /**
- * The path of an app's program: relative to the app's folder where its name has a slash, else on the PATH.
+ * The path of an app's program: relative to the app's folder if its name has a slash, otherwise on the PATH.
  * @throws {TomaatError} BAD_MANIFEST if the program does not exist
  */
 export async function findProgram(
@@ -117,10 +117,10 @@ async function save(path: string, bytes: AsyncIterable<Uint8Array>): Promise<voi
 }
 
 const stopAfterMs = 5000;
-/** How long to wait for the end of the output once the program itself is gone. */
+/** How long to wait for the end of the output once the program itself has ended. */
 const drainMs = 1000;
 const maxLineLength = 2000;
-/** What only the server may see: its settings, including keys, and its channel to this process. */
+/** Variables that only the server may see: its settings, including keys, and its channel to this process. */
 const ownVariables = /^(TOMAAT_|NODE_CHANNEL_)/;
 /** Lines of one prediction that go to the log. */
 const maxLogLines = 10_000;
@@ -136,7 +136,7 @@ async function runProgram(
   const [program, ...args] = spec.command;
   const child = spawn(program, [...args, paths.input, paths.output, paths.params], {
     cwd,
-    // In its own process group, so that everything it starts can be ended with it.
+    // In a separate process group, so that everything it starts can be ended with it.
     detached: true,
     stdio: ['ignore', 'pipe', 'pipe'],
     env: {
@@ -158,8 +158,8 @@ async function runProgram(
     child.once('error', reject);
     child.once('close', (code, signal) => resolve({ code, signal }));
     child.once('exit', (code, signal) => {
-      kill('SIGKILL'); // What it may have left running in its group, with its ends of the pipes.
-      // A process that left the group may hold them still: nothing is waited for but this.
+      kill('SIGKILL'); // Ends what it left running in its group, with its ends of the pipes.
+      // A process that left the group may still hold them: this is the only wait.
       setTimeout(() => resolve({ code, signal }), drainMs).unref();
     });
   });
@@ -203,7 +203,10 @@ async function runProgram(
     control.signal.throwIfAborted();
     if (code === 0) return;
     if (code === 2)
-      throw new TomaatError('BAD_INPUT', lastError || 'The app rejected the input without saying why.');
+      throw new TomaatError(
+        'BAD_INPUT',
+        lastError || 'The app rejected the input without giving a reason. Ask the author of the app.',
+      );
     if (signal === 'SIGKILL') {
       throw new TomaatError(
         'OUT_OF_MEMORY',
@@ -242,7 +245,7 @@ function onLines(stream: Readable, each: (line: string) => void): void {
   stream.on('end', () => {
     if (line !== '') each(line);
   });
-  stream.on('error', () => {}); // The exit code says what there is to say.
+  stream.on('error', () => {}); // The exit code reports the result.
 }
 
 function progressOf(line: string): { fraction: number; stage?: string } | undefined {
@@ -256,11 +259,11 @@ function progressOf(line: string): { fraction: number; stage?: string } | undefi
   }
 }
 
-/** The output that a file is for: its name without its ending, as `seg` of seg.nii.gz and of seg.vtk. */
+/** The output of a file: its name without the extension, such as `seg` for seg.nii.gz and seg.vtk. */
 const outputNameOf = (file: string) =>
   endingOf(file) ? withoutVolumeEnding(file) : file.replace(/\.[^.]+$/, '');
 
-/** The files of `output`, one for each output of the manifest, by name; those that it derives may be missing. */
+/** The files of `output`, one for each output of the manifest, by name; derived outputs may be missing. */
 async function readOutputs(
   outputs: Readonly<Record<string, Output>>,
   folder: string,

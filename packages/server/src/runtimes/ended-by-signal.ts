@@ -8,8 +8,8 @@ const stopSignals: Readonly<Record<number, NodeJS.Signals>> = {
 };
 
 /**
- * A child or a program was asked to stop by something other than its supervisor. While the server stops, that is not the
- * fault of the job: the same signal went to all processes of the service.
+ * A child or a program was asked to stop by something other than its supervisor. While the server stops, the job did not
+ * cause this: the same signal went to all processes of the service.
  */
 export class EndedBySignal extends TomaatError {
   static override from(data: ErrorData): EndedBySignal {
@@ -17,7 +17,7 @@ export class EndedBySignal extends TomaatError {
   }
 }
 
-/** The signal that asked a process to stop, from how it ended; undefined where it ended for another reason. */
+/** The signal that asked a process to stop, from how it ended; undefined if it ended for another reason. */
 export function stopSignalOf(code: number | null, signal: string | null): NodeJS.Signals | undefined {
   return Object.values(stopSignals).find((known) => known === signal) ?? stopSignals[code ?? 0];
 }

@@ -23,7 +23,7 @@ export interface AppModule {
   postprocess?(result: unknown, inputs: Readonly<Record<string, InputValue>>, context: AppContext): unknown;
 }
 
-/** A module as it is on the disk: its functions, or an app that `defineApp()` made as its default. */
+/** A module as on disk: its functions, or an app made by `defineApp()` as its default. */
 interface LoadedModule extends Partial<AppModule> {
   default?: Partial<AppModule> & { inputs?: unknown; outputs?: unknown };
 }
@@ -59,7 +59,7 @@ export const moduleRuntime: Runtime<Extract<ModelSpec, { runtime: 'module' }>> =
   },
 };
 
-/** The file to import: where this Node cannot run TypeScript, the JavaScript that was compiled beside it. */
+/** The file to import: if this Node cannot run TypeScript, the JavaScript compiled next to it. */
 async function moduleFile(app: App, file: string): Promise<string> {
   const found = await appFile(app, file);
   if (runsTypeScript || !isTypeScript(found)) return found;
@@ -67,7 +67,7 @@ async function moduleFile(app: App, file: string): Promise<string> {
   if (existsSync(compiled)) return compiled;
   throw new TomaatError(
     'BAD_MANIFEST',
-    `${file} is TypeScript, which Node ${process.version} does not run. Use Node 24 or newer, or compile it to ${basename(compiled)} beside it.`,
+    `${file} is TypeScript, which Node ${process.version} does not run. Use Node 24 or newer, or compile it to ${basename(compiled)} next to it.`,
     { field: 'model.file' },
   );
 }

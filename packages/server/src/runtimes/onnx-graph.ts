@@ -1,11 +1,11 @@
 /**
- * What must be known about an ONNX file before the engine gets it, and the one change made to it. Field numbers
+ * What is read from an ONNX file before the engine gets it, and the one change made to it. Field numbers
  * are those of https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
  */
 import { bytesField, integerField, joinParts, type Parts, readFields } from './protobuf.ts';
 
 export interface GraphFacts {
-  /** Files beside the model that hold weights, as the model names them. */
+  /** Files with weights next to the model, as named in the model. */
   readonly externalFiles: readonly string[];
   /** Version of the standard operators, 0 if the model names none. */
   readonly opset: number;

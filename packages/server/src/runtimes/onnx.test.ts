@@ -305,7 +305,7 @@ describe('openOnnxSession()', () => {
     for (const location of ['../secret.bin', 'link.bin', join(folder, 'secret.bin'), '/etc/passwd']) {
       await refuses(await writeModel(app, 'bad.onnx', withWeights(location)), 'weights in');
     }
-    await refuses(await writeModel(app, 'missing.onnx', withWeights('nothing.bin')), 'not beside it');
+    await refuses(await writeModel(app, 'missing.onnx', withWeights('nothing.bin')), 'not next to it');
   });
 });
 

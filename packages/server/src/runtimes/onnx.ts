@@ -15,17 +15,17 @@ import { type GraphFacts, inspectGraph, labelOutputName, withLabelOutput } from 
 import type { Runtime } from './runtime.ts';
 
 export interface OnnxOptions {
-  /** Threads of one run; all of the machine's unless given. */
+  /** Threads of one run; default: all of the machine's. */
   threads?: number;
-  /** Names in the graph; its only input and its first output unless given. */
+  /** Names in the graph; default: its only input and its first output. */
   inputName?: string;
   outputName?: string;
   /**
-   * Offers `runLabels` where the network allows it. Meant for the simple inferer: it saves the copy of all class scores of a
-   * whole volume, and costs every run of a network an argmax.
+   * Offers `runLabels` if the network allows it. For the simple inferer: it saves copying all class scores of a
+   * whole volume, but adds an argmax to every run of the network.
    */
   labels?: boolean;
-  /** Dimensions of the run that is made before the session is ready; see `warmUp`. */
+  /** Dimensions of a first run before the session is ready; see `warmUp`. */
   warmUpDims?: readonly number[];
   /** The engine's memory planning: faster only for many runs of one size, and about 40 % more memory at peak. */
   memPattern?: boolean;
@@ -35,7 +35,7 @@ export interface OnnxSession extends NetworkSession {
   readonly inputDims: readonly (number | null)[];
   /**
    * Runs the network once on zeros of these dimensions: the first run is up to 30 % slower than the others, and it shows
-   * whether the graph works at all. Throws BAD_MANIFEST where it does not.
+   * whether the graph works at all. Throws BAD_MANIFEST if it does not.
    */
   warmUp(dims: readonly number[]): Promise<void>;
   close(): Promise<void>;
@@ -67,7 +67,7 @@ export const onnxRuntime: Runtime<Extract<ModelSpec, { runtime: 'onnx' }>> = {
   },
 };
 
-/** Networks of fixed input size up to this many numbers are warmed up without being asked. */
+/** Networks of fixed input size up to this many numbers are warmed up by default. */
 const warmUpVoxelsMax = 128 ** 3;
 
 /**
@@ -79,7 +79,7 @@ export async function openOnnxSession(modelFile: string, options: OnnxOptions = 
   const name = basename(modelFile);
   const { bytes, facts } = await readModel(modelFile, name);
   if (facts) await checkExternalFiles(modelFile, name, facts.externalFiles);
-  // Since 1.30 the engine on Linux and macOS sends usage data to its vendor, and leaves files of that in the temporary folder.
+  // Since 1.30 the engine on Linux and macOS sends usage data to its vendor, and leaves files for that in the temporary folder.
   process.env.ORT_DISABLE_TELEMETRY = '1';
   const ort = await import('onnxruntime-node');
   const create = async (model: string | Uint8Array): Promise<InferenceSession> => {
@@ -97,8 +97,8 @@ export async function openOnnxSession(modelFile: string, options: OnnxOptions = 
     const output = chooseOutput(session, name, options.outputName);
     let withLabels = false;
     if (options.labels && facts && canLabel(output, facts)) {
-      // The shapes decide whether an argmax may be added, and only the engine infers them: hence the second load. Should
-      // the engine not take the added nodes, the network is still good without them.
+      // The shapes decide whether an argmax may be added, and only the engine infers them: hence the second load. If
+      // the engine rejects the added nodes, the network is still usable without them.
       const labelling = await create(withLabelOutput(bytes, output.name)).catch(() => undefined);
       if (labelling) {
         await session.release();
@@ -129,13 +129,13 @@ export function sessionOptions({
     interOpNumThreads: 1,
     executionMode: 'sequential',
     enableMemPattern: memPattern,
-    logSeverityLevel: 4, // what it would print is in the errors that it throws
+    logSeverityLevel: 4, // what it would print is already in its errors
     // Waiting threads that spin take time from the other processes of a busy machine.
     extra: { session: { 'intra_op.allow_spinning': '0', 'inter_op.allow_spinning': '0' } },
   };
 }
 
-/** The file's bytes and what they refer to (nothing is known of onnxruntime's own format, .ort). */
+/** The file's bytes and the files they refer to (unknown for onnxruntime's own format, .ort). */
 async function readModel(
   modelFile: string,
   name: string,
@@ -149,7 +149,7 @@ async function readModel(
       code === 'ENOENT'
         ? `The model file ${name} does not exist. Put it in the folder of the app, or correct \`model.file\`.`
         : code === 'ERR_FS_FILE_TOO_LARGE'
-          ? `The model file ${name} is larger than 2 GiB. Export it with its weights in a file beside it (external data).`
+          ? `The model file ${name} is larger than 2 GiB. Export it with its weights in a separate file next to it (external data).`
           : `The model file ${name} cannot be read (${code ?? cause}). Check that it is a file and its permissions.`;
     throw new TomaatError('BAD_MANIFEST', message, { cause });
   }
@@ -159,11 +159,11 @@ async function readModel(
     bytes.length === 0
       ? 'is empty'
       : start.startsWith('version https://git-lfs')
-        ? 'is a pointer of Git LFS, not the model itself: run `git lfs pull`'
+        ? 'is a pointer of Git LFS, not the model itself. Run `git lfs pull`'
         : /^\s*<(!doctype|html)/i.test(start)
-          ? 'is a web page, not a model: download the file itself'
+          ? 'is a web page, not a model. Download the file itself'
           : start.startsWith('PK')
-            ? 'is a zip archive (a PyTorch checkpoint, maybe): export the network with torch.onnx.export'
+            ? 'is a zip archive (perhaps a PyTorch checkpoint). Export the network with torch.onnx.export'
             : undefined;
   if (is) throw new TomaatError('BAD_MANIFEST', `The model file ${name} ${is}.`);
   try {
@@ -178,7 +178,7 @@ async function readModel(
   }
 }
 
-/** Weights must lie beside the model: a model must not read other files of the machine. */
+/** Weights must be next to the model: a model must not read other files of the machine. */
 async function checkExternalFiles(
   modelFile: string,
   name: string,
@@ -192,14 +192,14 @@ async function checkExternalFiles(
     } catch (cause) {
       throw new TomaatError(
         'BAD_MANIFEST',
-        `The model ${name} keeps weights in ${location}, which is not beside it. Put that file in the same folder.`,
+        `The model ${name} has weights in ${location}, which is not next to it. Put that file in the same folder.`,
         { cause },
       );
     }
     if (isAbsolute(location) || !path.startsWith(folder + sep)) {
       throw new TomaatError(
         'BAD_MANIFEST',
-        `The model ${name} keeps weights in ${location}, outside its folder. Put that file in the folder of the app and name it without a path.`,
+        `The model ${name} has weights in ${location}, outside its folder. Put that file in the folder of the app and name it without a path.`,
       );
     }
     if ((await stat(path)).nlink > 1) {
@@ -351,7 +351,7 @@ function convertOutput({ type, data, dims }: OrtTensor, name: string): Tensor | 
   return { data: toLabels(integers, name), dims, integer: true };
 }
 
-/** Integers as labels of one byte, or of two where there are any above 255. */
+/** Integers as labels of one byte, or of two if any exceeds 255. */
 function toLabels(values: Uint8Array | Int32Array | BigInt64Array, name: string): Uint8Array | Uint16Array {
   if (values instanceof Uint8Array) return values;
   let low = 0;
@@ -367,13 +367,13 @@ function toLabels(values: Uint8Array | Int32Array | BigInt64Array, name: string)
   if (low < 0 || high > 65535) {
     throw new TomaatError(
       'APP_OUTPUT',
-      `The network ${name} gave the label ${low < 0 ? low : high}; labels must be between 0 and 65535.`,
+      `The network ${name} gave the label ${low < 0 ? low : high}. Labels must be between 0 and 65535.`,
     );
   }
   return high > 255 ? labels : Uint8Array.from(labels);
 }
 
-/** IEEE 754 half precision, an array type since Node 24; onnxruntime takes and gives the same bits as Uint16Array. */
+/** IEEE 754 half precision, an array type since Node 24; onnxruntime uses the same bits as Uint16Array. */
 type HalfArrayConstructor = new (
   values: ArrayLike<number> | ArrayBufferLike,
   byteOffset?: number,
@@ -402,7 +402,7 @@ function fromHalf(data: Uint16Array): Float32Array {
 }
 
 const messageOf = (cause: unknown) => (cause instanceof Error ? cause.message : String(cause));
-/** onnxruntime's errors carry no codes; these are its, the C++ library's and V8's words for no memory. */
+/** onnxruntime's errors have no codes; these are its, the C++ library's and V8's messages for out of memory. */
 const noMemory = /bad_alloc|bad allocation|failed to allocate|allocation failed|out of memory/i;
 
 function outOfMemory(name: string, cause: unknown, doing: string): TomaatError {
@@ -430,7 +430,7 @@ function runError(cause: unknown, name: string, dims: readonly number[]): Tomaat
   if (noMemory.test(message)) return outOfMemory(name, cause, on);
   const hint = /mismatch|broadcast|shape|dimension/i.test(message)
     ? ' Networks that halve their input need sizes that are multiples of 8, 16 or 32: see divisiblePad and roiSize.'
-    : ' Check the network and what the preprocessing gives it.';
+    : ' Check the network and the output of the preprocessing.';
   return new TomaatError(
     'APP_FAILED',
     `The network ${name} failed ${on} (batch × components × z × y × x): ${message.trim()}.${hint}`,

@@ -1,9 +1,9 @@
 import type { LoadedModel, ModelSpec } from '@tomaat/core';
 import type { App } from '../apps.ts';
 
-/** What a runtime needs to know of the process that it runs in. */
+/** What a runtime needs to know about its process. */
 export interface RuntimeContext {
-  /** The folder of the job: a program's input and output folders are made here. */
+  /** The folder of the job: a program's input and output folders are created here. */
   folder: string;
   signal: AbortSignal;
   onSpawn(pid: number): void;

@@ -106,7 +106,8 @@ export async function openServerData(apps: readonly App[], options: FilledOption
     apps.map(({ manifest }) => manifest.id),
     await findLosses(workFolder),
   );
-  if (recovered.requeued + recovered.failed > 0) logger.warn(recovered, 'jobs of the last run were found');
+  if (recovered.requeued + recovered.failed > 0)
+    logger.warn(recovered, 'unfinished jobs of the last run were found');
   const converter = await openConverter(join(dataFolder, 'converted'));
   opened.defer(() => converter.close());
   const stack = opened.move();

@@ -10,7 +10,7 @@ export interface ServerAddresses {
   /** HTTP on loopback; undefined on any other address. */
   readonly url?: string;
   readonly tlsUrl: string;
-  /** The address for this machine itself, whatever DNS says of its name. */
+  /** The address for this machine itself, whatever its name resolves to. */
   readonly localUrl: string;
   /** The address that is announced. */
   readonly announcedUrl: string;

@@ -10,7 +10,7 @@ export interface ServerOptions
   host?: string;
   port?: number;
   tlsPort?: number;
-  /** Whether a taken port is an error; else the next free one is used. */
+  /** Whether a port in use is an error; otherwise the next free one is used. */
   strictPort?: boolean;
   strictTlsPort?: boolean;
   dataFolder: string;
@@ -18,43 +18,43 @@ export interface ServerOptions
   tlsKey?: string;
   /** Address at which others reach the server, without a slash at the end; such as that of a proxy in front of it. */
   publicUrl?: string;
-  /** More addresses of this process, such as that of the registry beside it, for the self-signed certificate. */
+  /** More addresses of this process, such as that of its registry, for the self-signed certificate. */
   otherUrls?: readonly string[];
-  /** Whether a caller needs a key or a session. Beyond this machine it has to be on. */
+  /** Whether a caller needs a key or a session. Required beyond this machine. */
   login?: boolean;
-  /** That the self-signed certificate is wanted, beyond this machine. */
+  /** Whether to use the self-signed certificate beyond this machine. */
   tlsSelfMade?: boolean;
-  /** The issuer that logs people in, besides keys. */
+  /** The issuer for logins, in addition to keys. */
   oidc?: OidcSettings;
-  /** A port (HTTPS) of its own for TOMAAT v1 without login; 0: a free one. */
+  /** A separate port (HTTPS) for TOMAAT v1 without login; 0: a free one. */
   legacyPort?: number;
-  /** Requests a minute that one address may send there. */
+  /** Requests per minute that one address may send there. */
   legacyPerMinute?: number;
   /** Service that v1 clients get; the first if missing. */
   defaultService?: string;
-  /** Predictions at a time in this process' own children; 0 leaves them all to workers elsewhere. */
+  /** Concurrent predictions in this process's own children; 0 leaves all to remote workers. */
   workers?: number;
-  /** Memory of one prediction whose app does not say, MB; 0: no limit; a share of the machine's if missing. */
+  /** Memory of one prediction if its app sets no limit, MB; 0: no limit; a share of the machine's if missing. */
   memoryMb?: number;
   /** Memory that idle children with their models may take, MB; a quarter of the machine's if missing. */
   maxIdleMb?: number;
   /** Aborts when this process is asked to stop, which may be some time before close(). */
   stopSignal?: AbortSignal;
-  /** How long close() waits for the predictions that run; 0 if missing. What is not done then is handed back. */
+  /** How long close() waits for running predictions; 0 if missing. Unfinished ones are then handed back. */
   drainMs?: number;
-  /** How long a worker elsewhere may keep silent; 15 s if missing. */
+  /** How long a remote worker may be silent; 15 s if missing. */
   leaseMs?: number;
-  /** How long an upload lives after its last use; an hour if missing. */
+  /** How long an upload is kept after its last use; an hour if missing. */
   uploadTtlMs?: number;
-  /** How often what has expired is deleted; every 30 s if missing. */
+  /** How often expired data is deleted; every 30 s if missing. */
   sweepMs?: number;
-  /** Free space on the disk that uploads leave alone. */
+  /** Free space on the disk that uploads must leave. */
   minFreeBytes?: number;
   resultTtlMs?: number;
-  /** Whether identifying text is taken out of inputs before they are kept. */
+  /** Whether identifying text is removed from inputs before they are stored. */
   stripInputs?: boolean;
   maxQueued?: number;
-  /** Bodies of predictions that are received at a time; 128 if missing. */
+  /** Bodies of predictions received concurrently; 128 if missing. */
   maxBodies?: number;
   maxUploadBytes?: number;
   /** The slowest pace of a sender, and of a reader of results; see Pace. */
@@ -62,7 +62,7 @@ export interface ServerOptions
   patienceMs?: number;
   maxVoxels?: number;
   v1DelayMs?: number;
-  /** When a caller that waits is sent an interim answer, ms after it began to wait. */
+  /** When a waiting caller is sent an interim answer, ms after it began to wait. */
   interimAfterMs?: readonly number[];
   eventsMs?: number;
   /** Folder of the built page. */

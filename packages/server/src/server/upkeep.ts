@@ -25,7 +25,7 @@ export function startUpkeep(
   async function sweep(): Promise<void> {
     const byMs = await clock.settle((ms) => moveExpiry(database, ms));
     if (byMs !== 0)
-      logger.warn({ byMs }, 'the clock was set; what is kept expires that much earlier or later');
+      logger.warn({ byMs }, 'the clock was set; stored expiry times were shifted by the same amount');
     await uploads.sweep();
     await jobs.sweep();
     await login.sessions.sweep();
@@ -37,7 +37,8 @@ export function startUpkeep(
 
   async function checkLeases(): Promise<void> {
     const ids = await workers.sweep();
-    if (ids.length > 0) logger.warn({ jobs: ids }, 'workers were not heard of; their jobs are queued again');
+    if (ids.length > 0)
+      logger.warn({ jobs: ids }, 'workers were silent for too long; their jobs are queued again');
   }
   const leaseKeeper = setInterval(() => {
     checkLeases().catch((error: unknown) => logger.error({ err: error }, 'leases could not be checked'));
@@ -51,7 +52,7 @@ export function startUpkeep(
         rotateAudit: async () => ({ closed: await audit.rotate() }),
         eraseOwner: (request) => eraseOwner(request, { audit, jobs, uploads, database, dataFolder }),
       },
-      (error) => logger.error({ err: error }, 'what a command asked for could not be done'),
+      (error) => logger.error({ err: error }, 'the request of a command failed'),
     ),
   );
   return stack;

@@ -1,5 +1,14 @@
 import { createHash } from 'node:crypto';
-import { constants, readdirSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  constants,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
 import { type FileHandle, mkdir, mkdtemp, open, rm, statfs } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -180,7 +189,11 @@ describe('adopt()', () => {
     writeFileSync(file(), 'abc');
     expect((await blobs.adopt(file(), { isSynced: true })).digest).toBe(sha256('abc'));
     writeFileSync(file(), 'abc');
-    await expect(blobs.adopt(file(), { digest: 'abc' })).rejects.toMatchObject({ code: 'BAD_REQUEST' });
+    chmodSync(file(), 0o640);
+    for (const digest of ['abc', sha256('abc').replace('sha256', 'sha512'), sha256('abc').slice(1)])
+      await expect(blobs.adopt(file(), { digest }), digest).rejects.toMatchObject({ code: 'BAD_REQUEST' });
+    // Refused before the file is touched.
+    expect(modeOf(file())).toBe(0o640);
   });
 
   it('refuses what is no file', async () => {
@@ -316,8 +329,8 @@ describe('diskError()', () => {
     ['EROFS', 'DISK_FULL', 'is read-only'],
     ['EMFILE', 'BUSY', 'too many files open'],
     ['ENFILE', 'BUSY', 'too many files open'],
-    ['EIO', 'INTERNAL', 'fails (EIO at write)'],
-    [undefined, 'INTERNAL', 'fails (unknown at write)'],
+    ['EIO', 'INTERNAL', 'is failing (EIO at write)'],
+    [undefined, 'INTERNAL', 'is failing (unknown at write)'],
   ])('translates %s to %s', (code, expected, message) => {
     const cause = fault(code);
     const error = diskError(cause);

@@ -3,14 +3,14 @@ import type { Blobs } from './blobs.ts';
 import type { JobsSchema } from './job-schema.ts';
 
 /**
- * What keeps a blob: a row of a job, a request that is still being received, and others that say so, such as uploads. A
- * blob is deleted when the last of them lets it go.
+ * What keeps a blob: a row of a job, a request that is still being received, and registered keepers such as uploads. A
+ * blob is deleted when the last of them releases it.
  */
 
 export type BlobHolds = ReturnType<typeof createBlobHolds>;
 
 export function createBlobHolds(db: Kysely<JobsSchema>, blobs: Blobs) {
-  /** Blobs of requests that are still being received, by digest: how many hold each. */
+  /** Blobs of requests that are still being received: the number of holders by digest. */
   const holds = new Map<string, number>();
   const keepers: ((digest: string) => Promise<boolean>)[] = [];
 
@@ -32,7 +32,7 @@ export function createBlobHolds(db: Kysely<JobsSchema>, blobs: Blobs) {
   return {
     isHeld,
     drop,
-    /** Keeps a blob, whatever rows there are, until it is released as often. */
+    /** Keeps a blob, regardless of rows, until it is released as many times. */
     hold(digest: string): void {
       holds.set(digest, (holds.get(digest) ?? 0) + 1);
     },
@@ -44,9 +44,9 @@ export function createBlobHolds(db: Kysely<JobsSchema>, blobs: Blobs) {
       }
       await drop(digests);
     },
-    /** Asks `keeps` too before a blob is deleted. */
+    /** Also asks `keeps` before a blob is deleted. */
     keepAlso: (keeps: (digest: string) => Promise<boolean>): void => void keepers.push(keeps),
-    /** After a crash: deletes temporary files and blobs that belong to nothing; how many there were. */
+    /** After a crash: deletes temporary files and unreferenced blobs; returns how many. */
     async dropOrphans(): Promise<number> {
       let orphans = await blobs.sweepTemporary();
       // In one query, because startup waits for it; the few that belong to no job are queried one by one.

@@ -3,7 +3,7 @@ import { type FileHandle, rm } from 'node:fs/promises';
 import { TomaatError } from '@tomaat/core';
 import { attempt, diskError, writeAll } from './disk.ts';
 
-/** Content-addressed bytes on the disk. */
+/** Content-addressed bytes on disk. */
 export interface BlobRef {
   /** `sha256:` and 64 lower-case hex digits. */
   readonly digest: string;
@@ -19,7 +19,7 @@ export interface BlobWriter extends AsyncDisposable {
   readonly prefix: Uint8Array;
   /** Bytes written so far. */
   readonly bytes: number;
-  /** Takes the bytes (the chunk may be used again when this resolves); waits while the disk is behind. */
+  /** Takes the bytes (the chunk may be reused when this resolves); waits for a slow disk. */
   write(chunk: Uint8Array): Promise<void>;
   /** Makes the blob durable and visible under its digest; then runs `keep`. */
   commit(keep?: KeepBlob): Promise<BlobRef>;
@@ -49,7 +49,7 @@ export class FileWriter implements BlobWriter {
   #filled = 0;
   /** Where in the file the next piece goes. */
   #at = 0;
-  /** The write that is on its way; it settles with the error, never rejects. */
+  /** The write in progress; it settles with the error and never rejects. */
   #pending: Promise<unknown> = Promise.resolve();
   #committing: Promise<unknown> | undefined;
   #state: 'open' | 'committing' | 'ended' = 'open';
@@ -133,7 +133,7 @@ export class FileWriter implements BlobWriter {
     await this.#pending;
     if (this.#buffer) this.#buffers.give(this.#buffer);
     this.#buffer = undefined;
-    await this.#handle.close().catch(() => undefined); // Closed already, or the disk fails: it is removed anyway.
+    await this.#handle.close().catch(() => undefined); // Already closed, or the disk fails: it is removed anyway.
     await rm(this.path, { force: true });
     this.#store.ended();
   }
@@ -171,7 +171,7 @@ export class FileWriter implements BlobWriter {
 }
 
 /**
- * Buffers that are reused, so that an upload allocates no new memory. When many are out, as with hundreds of slow clients,
+ * Reused buffers, so that an upload allocates no new memory. When many are in use, as with hundreds of slow clients,
  * the next ones are small.
  */
 export class BufferPool {
@@ -193,6 +193,6 @@ export class BufferPool {
 export function tooLarge(maxBytes: number): TomaatError {
   return new TomaatError(
     'UPLOAD_TOO_LARGE',
-    `This is larger than the ${maxBytes} bytes that are accepted here`,
+    `The file is larger than the ${maxBytes} bytes that are accepted here. Send a smaller one`,
   );
 }

@@ -28,7 +28,7 @@ import {
 import { checkWhole, createDamageList, damagedError, statOf } from './damage.ts';
 import { attempt, diskError, makeFolder, noHardLinks, openFolder } from './disk.ts';
 
-/** Bytes of a blob to read: from `offsetBytes` on, `lengthBytes` of them or all that follow. */
+/** Bytes of a blob to read: `lengthBytes` from `offsetBytes` on, or all the rest. */
 export interface BlobRange {
   readonly offsetBytes: number;
   readonly lengthBytes?: number;
@@ -41,8 +41,8 @@ export interface AdoptOptions {
 }
 
 /**
- * Where volumes live: whole, immutable, named by their SHA-256. A blob that is visible is complete and, when
- * commit() or adopt() has resolved, on the disk. Equal bytes are stored once.
+ * Where volumes live: whole, immutable, named by their SHA-256. A visible blob is complete and, once
+ * commit() or adopt() has resolved, durable. Equal bytes are stored once.
  * All methods throw DISK_FULL, BUSY (no file handles left) or INTERNAL (the disk fails) as TomaatError, and
  * BAD_REQUEST for a malformed digest.
  */
@@ -57,7 +57,7 @@ export interface Blobs extends AsyncDisposable {
    * `isSynced` saves syncing it. APP_OUTPUT if it is not a regular file (a symbolic link is not).
    */
   adopt(path: string, options?: AdoptOptions): Promise<BlobRef>;
-  /** Where the blob's file is, whether or not it exists; to be read, never written. */
+  /** Path of the blob's file, whether or not it exists; for reading only. */
   path(digest: string): string;
   /**
    * The bytes as a stream, to be read to its end or destroyed. NOT_FOUND immediately if the blob does not exist. With a
@@ -67,21 +67,21 @@ export interface Blobs extends AsyncDisposable {
   open(blob: string | BlobRef, range?: BlobRange): Readable;
   /** Throws what `open()` would; nothing is read. */
   check(blob: BlobRef): Promise<void>;
-  /** Called by a reader that found a different SHA-256: the file is no longer served, and is replaced by the next equal one. */
+  /** Called by a reader that found a different SHA-256: the file is no longer served, and the next equal one replaces it. */
   markDamaged(digest: string): Promise<void>;
   stat(digest: string): Promise<BlobRef | undefined>;
   /**
-   * Unlinks a blob; false if it was not there, or if `isKept` (asked where no commit() can come between) says
-   * that something keeps it.
+   * Unlinks a blob; false if it does not exist, or if `isKept` (called where no commit() can intervene) returns
+   * true.
    */
   delete(digest: string, isKept?: () => boolean | Promise<boolean>): Promise<boolean>;
-  /** Of every blob that there is. */
+  /** Of every blob. */
   digests(): AsyncIterable<string>;
-  /** DISK_FULL where so many bytes would leave less than the floor of free space. */
+  /** Throws DISK_FULL if so many bytes would leave less than the floor of free space. */
   requireSpace(expectedBytes: number): Promise<void>;
   /** Bytes that may still be written above that floor. */
   spareBytes(): Promise<number>;
-  /** Removes what earlier processes started and did not commit; returns how many there were. */
+  /** Removes the files that earlier processes started and did not commit; returns how many. */
   sweepTemporary(): Promise<number>;
   /** Aborts all writes in progress. */
   close(): Promise<void>;
@@ -91,7 +91,7 @@ const readBytes = 128 * 1024;
 
 /**
  * Opens the blobs in a folder of the local disk: `sha256/<hex>` and, while they are written, `tmp/`. The folder
- * must belong to this process alone (lockDataFolder). `minFreeBytes` is the free space that uploads leave alone.
+ * must belong to this process alone (lockDataFolder). `minFreeBytes` is the free space that uploads must leave.
  */
 export async function openBlobs(dir: string, options: { minFreeBytes?: number } = {}): Promise<Blobs> {
   const folders = { named: join(dir, 'sha256'), temporary: join(dir, 'tmp') };
@@ -152,7 +152,7 @@ class FileBlobs implements Blobs {
         throw status;
       }
       if (!status.isFile()) throw notPlain(path);
-      // Another name of the same file could change the blob later: such a file is copied.
+      // Through another hard link the blob could be changed later, so such a file is copied.
       if (status.nlink > 1) return this.#copyIn(path, options.keep);
       const ref =
         options.digest !== undefined && options.isSynced
@@ -185,7 +185,7 @@ class FileBlobs implements Blobs {
       const size = Number(file.size);
       const start = Math.min(range?.offsetBytes ?? 0, size);
       const end = Math.min(start + (range?.lengthBytes ?? size), size);
-      // createReadStream counts the last byte in; an empty range is one that starts at the end of the file.
+      // createReadStream includes the last byte; an empty range starts at the end of the file.
       const bounds = end > start ? { start, end: end - 1 } : { start: size };
       const bytes = createReadStream(path, { fd, ...bounds, highWaterMark: readBytes });
       if (!ref || range) return bytes;
@@ -366,14 +366,17 @@ function hexOf(digest: string): string {
   if (!hexPattern.test(hex)) {
     throw new TomaatError(
       'BAD_REQUEST',
-      "A digest is 'sha256:' followed by 64 lower-case hexadecimal digits",
+      "The digest is malformed. Send 'sha256:' followed by 64 lower-case hexadecimal digits",
     );
   }
   return hex;
 }
 
 const noSuchBlob = () =>
-  new TomaatError('NOT_FOUND', 'This blob does not exist: it was deleted, or never stored');
+  new TomaatError(
+    'NOT_FOUND',
+    'This blob does not exist: it was deleted or never stored. Upload the file again',
+  );
 
 /** Undefined for a file that does not exist; throws any other error. */
 function absent(error: NodeJS.ErrnoException): undefined {

@@ -8,13 +8,13 @@ import { lockDataFolder } from './database.ts';
 import { writeWhole } from './whole-file.ts';
 
 /**
- * What commands ask of the server that holds their data folder: files in `control`, which only the folder's owner can
- * write to. `ID.request.json` is renamed to `ID.taken.json` when the server begins, and `ID.answer.json` says how it ended.
+ * Requests of commands to the server that holds their data folder: files in `control`, which only the folder's owner can
+ * write to. `ID.request.json` is renamed to `ID.taken.json` when the server begins, and `ID.answer.json` holds the outcome.
  */
 export interface ControlRequests {
   /** Begins a new file of the audit log. */
   rotateAudit: { request: object; answer: { closed?: string } };
-  /** Erases what belongs to an owner: jobs in every state, results, uploads. */
+  /** Erases the data of an owner: jobs in every state, results, uploads. */
   eraseOwner: { request: { owner: string; keyId?: string }; answer: { jobs: number; uploads: number } };
 }
 type Kind = keyof ControlRequests;
@@ -33,7 +33,7 @@ const takenWithinMs = 15_000;
 const staleMs = 600_000;
 
 /**
- * Does `work` as the one process that holds the data folder, or has the server that holds it do the same.
+ * Does `work` while this process holds the data folder, or has the server that holds it do the same.
  * @throws TomaatError NOT_FOUND if there is no data folder, BUSY if the server does not respond, and the server's own errors.
  */
 export async function doAsHolder<K extends Kind>(
@@ -60,7 +60,7 @@ function tryLock(dataFolder: string): Disposable | undefined {
   }
 }
 
-/** The answer of the process that holds the folder; undefined when that ended before. */
+/** The answer of the process that holds the folder; undefined if that process ended first. */
 async function ask<K extends Kind>(
   dataFolder: string,
   request: Request<K>,
@@ -143,7 +143,7 @@ async function answerAll(
     if (!name.endsWith('.request.json')) {
       const ageMs = await stat(path).then(
         ({ mtimeMs }) => Date.now() - mtimeMs,
-        () => 0, // Gone by now.
+        () => 0, // Already gone.
       );
       if (ageMs > staleMs) await rm(path, { force: true });
       continue;
@@ -180,7 +180,9 @@ async function handle(
     const known =
       error instanceof TomaatError
         ? error
-        : new TomaatError('INTERNAL', 'The server could not do this. Its log says why.', { cause: error });
+        : new TomaatError('INTERNAL', 'The server could not do this. See its log for the reason.', {
+            cause: error,
+          });
     return { error: known.toJSON() };
   }
 }

@@ -28,13 +28,13 @@ export const statOf = (fd: number): BigIntStats => fstatSync(fd, { bigint: true 
 export function damagedError(path: string, why: string): TomaatError {
   return new TomaatError(
     'DAMAGED',
-    'A file that the server stored is damaged. Send the prediction again, and tell the operator: the disk of the server may be failing.',
+    'A stored file is damaged on the server. Send the prediction again, and report it to the operator: the disk of the server may be failing.',
     { cause: new Error(`${path} is damaged: ${why}`) },
   );
 }
 
 /**
- * The same bytes. If they do not have the blob's SHA-256 the stream errs before its end, so that nobody takes them as
+ * The same bytes. If their SHA-256 is not the blob's, the stream fails before its end, so that no reader takes them for
  * complete: the last chunk is held back until all are hashed.
  */
 export function checkWhole(
@@ -56,7 +56,7 @@ export function checkWhole(
       else done(onMismatch());
     },
   });
-  // Each ends with the other; readers see the error on `checked`.
+  // Each closes the other; readers see the error on `checked`.
   pipeline(bytes, checked, () => {});
   return checked;
 }

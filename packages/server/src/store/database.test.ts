@@ -4,7 +4,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { TomaatError } from '@tomaat/core';
 import { sql } from 'kysely';
-import { afterEach, beforeEach, expect, it } from 'vitest';
+import { afterEach, beforeEach, expect, it, onTestFinished } from 'vitest';
+import { canLimitFileSize, limitFileSize } from '../../test/file-size-limit.ts';
 import { isUniqueViolation, lockDataFolder, type Migration, openDatabase, sizeOf } from './database.ts';
 
 interface Schema {
@@ -228,7 +229,8 @@ it('lockDataFolder() lets one process in, names the other, and is free again aft
   const data = join(dir, 'data');
   const program = `
     import { lockDataFolder } from ${JSON.stringify(new URL('./database.ts', import.meta.url).href)};
-    lockDataFolder(${JSON.stringify(data)});
+    // Held: a lock that nothing refers to is released when it is collected.
+    globalThis.lock = lockDataFolder(${JSON.stringify(data)});
     console.log('locked');
     setInterval(() => undefined, 1000);`;
   const child = spawn(
@@ -236,6 +238,8 @@ it('lockDataFolder() lets one process in, names the other, and is free again aft
     ['--conditions=tomaat-source', '--input-type=module', '--eval', program],
     { stdio: ['ignore', 'pipe', 'inherit'] },
   );
+  // A child that outlives a failed test keeps the test process's stderr open, and vitest waits for that.
+  onTestFinished(() => void child.kill('SIGKILL'));
   await new Promise((resolve) => child.stdout.once('data', resolve));
   const refused = (() => {
     try {
@@ -401,6 +405,52 @@ it('openDatabase() says BUSY while another program writes or reads', async () =>
     other.close();
   }
 });
+
+it('openDatabase() says DISK_FULL when there is no room or it may only be read, and goes on afterwards', async () => {
+  await using database = await openDatabase<Schema>(file(), [first]);
+  const { db } = database;
+  await db.insertInto('note').values(note('a')).execute();
+  const setting = (text: string) => sql.raw<Record<string, number>>(`PRAGMA ${text}`).execute(db);
+  const large = 'x'.repeat(100_000);
+  const pages = (await setting('page_count')).rows[0].page_count;
+  await setting(`max_page_count = ${pages}`);
+  const full = {
+    code: 'DISK_FULL',
+    message: `The disk with ${file()} is full. Free some space and try again`,
+  };
+  await expect(db.insertInto('note').values(note('b', large)).execute()).rejects.toMatchObject(full);
+  const both = database.transaction(async (trx) => {
+    await trx.insertInto('note').values(note('c')).execute();
+    await trx.insertInto('note').values(note('d', large)).execute();
+  });
+  await expect(both).rejects.toMatchObject(full);
+  await setting('max_page_count = 1000000');
+  await setting('query_only = ON');
+  await expect(db.insertInto('note').values(note('e')).execute()).rejects.toMatchObject({
+    code: 'DISK_FULL',
+    message: expect.stringMatching(/tomaat\.db is read-only\. Check who owns the file/),
+  });
+  await setting('query_only = OFF');
+  await db.insertInto('note').values(note('f', large)).execute();
+  expect(await db.selectFrom('note').select('id').execute()).toEqual([{ id: 'a' }, { id: 'f' }]);
+});
+
+it.skipIf(!canLimitFileSize)(
+  'transaction() says that the disk fails, and keeps nothing of what it wrote',
+  async () => {
+    await using database = await openDatabase<Schema>(file(), [first]);
+    const { db } = database;
+    await db.insertInto('note').values(note('a')).execute();
+    {
+      using _full = limitFileSize(sizeOf(`${file()}-wal`) + 100);
+      await expect(
+        database.transaction((trx) => trx.insertInto('note').values(note('b')).execute()),
+      ).rejects.toMatchObject({ code: 'INTERNAL', message: expect.stringContaining('is failing') });
+    }
+    await db.insertInto('note').values(note('c')).execute();
+    expect(await db.selectFrom('note').select('id').execute()).toEqual([{ id: 'a' }, { id: 'c' }]);
+  },
+);
 
 it('isUniqueViolation() knows a unique column, too, and nothing that is no error of the database', async () => {
   await using database = await openDatabase<Schema>(file(), [first]);

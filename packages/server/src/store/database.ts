@@ -35,7 +35,7 @@ export interface Migration {
   up(db: Kysely<unknown>): Promise<void>;
 }
 
-/** An open SQLite database. Every commit but an unsynced one is on the disk (fsync) when its promise resolves. */
+/** An open SQLite database. Every commit except an unsynced one is durable (fsync) when its promise resolves. */
 export interface Database<Schema> extends AsyncDisposable {
   readonly db: Kysely<Schema>;
   /**
@@ -48,15 +48,15 @@ export interface Database<Schema> extends AsyncDisposable {
    * makes it durable; only a power failure before that undoes it.
    */
   unsynced<T>(query: (db: Kysely<Schema>) => Promise<T>): Promise<T>;
-  /** Folds the write-ahead log into the database and empties it, so that deleted rows are in no file. */
+  /** Merges the write-ahead log into the database and empties it, so that no file contains deleted rows. */
   truncateWal(): Promise<void>;
   close(): Promise<void>;
 }
 
 /**
- * Opens (or creates, readable by its owner alone) an SQLite database and brings its schema up to date. Each
- * migration runs in a transaction of its own, once.
- * @throws TomaatError INTERNAL when the file was written by a newer version, is not ours or is damaged;
+ * Opens (or creates, readable only by its owner) an SQLite database and brings its schema up to date. Each
+ * migration runs once, in a separate transaction.
+ * @throws TomaatError INTERNAL when the file was written by a newer version, belongs to another program or is damaged;
  *   DISK_FULL if the disk is full. Nothing is changed then.
  */
 export async function openDatabase<Schema>(
@@ -64,7 +64,7 @@ export async function openDatabase<Schema>(
   migrations: readonly Migration[],
 ): Promise<Database<Schema>> {
   createPrivateFile(file);
-  // SQLite takes an empty file for a new database, and deletes the log beside it.
+  // SQLite treats an empty file as a new database, and deletes the log next to it.
   if (sizeOf(file) === 0 && sizeOf(`${file}-wal`) > 0) throw emptied(file, `${file}-wal is not`);
   const sqlite = translated(file, () => {
     const opened = new DatabaseSync(file, { timeout: 5000, enableForeignKeyConstraints: true });
@@ -81,7 +81,7 @@ export async function openDatabase<Schema>(
     transaction: (work) => lane.guard((enter) => db.transaction().execute((trx) => enter(() => work(trx)))),
     unsynced: (query) =>
       db.connection().execute(async (connection) => {
-        // https://sqlite.org/pragma.html#pragma_synchronous: in WAL mode NORMAL syncs at checkpoints alone.
+        // https://sqlite.org/pragma.html#pragma_synchronous: in WAL mode NORMAL syncs only at checkpoints.
         await sql`PRAGMA synchronous = NORMAL`.execute(connection);
         try {
           return await query(connection);
@@ -111,20 +111,20 @@ export async function openDatabase<Schema>(
 }
 
 /**
- * A database file that was emptied, as a disk that fails or a copy that broke off may do; `evidence` is what shows that it
- * was not always empty.
+ * The error for a database file that was emptied, for example by a failing disk or an interrupted copy; `evidence` shows
+ * that it was not always empty.
  */
 export function emptied(file: string, evidence: string): TomaatError {
   return new TomaatError(
     'INTERNAL',
-    `${file} is empty, but ${evidence}: it has lost its jobs and keys. Restore it from a backup. To start over without them, delete the data folder`,
+    `${file} is empty, but ${evidence}: its jobs and keys are lost. Restore it from a backup. To start over without them, delete the data folder`,
   );
 }
 
 /** Size of a file in bytes; 0 if it does not exist. */
 export const sizeOf = (file: string): number => statSync(file, { throwIfNoEntry: false })?.size ?? 0;
 
-/** Whether an error says that a row with this key is there already. */
+/** Whether an error means that a row with this key already exists. */
 export function isUniqueViolation(error: unknown): boolean {
   // SQLITE_CONSTRAINT_UNIQUE and SQLITE_CONSTRAINT_PRIMARYKEY, https://sqlite.org/rescode.html
   const code = sqliteCode(error);
@@ -136,7 +136,7 @@ interface MigrationTable {
 }
 
 /**
- * Migrates the schema to its last step. Another process may open the same file at the same time: the first one takes the
+ * Migrates the schema to its last step. Another process may open the same file at the same time: the first one applies the
  * step.
  */
 async function migrate(db: Kysely<unknown>, file: string, migrations: readonly Migration[]): Promise<void> {
@@ -243,7 +243,7 @@ class Lane implements Driver {
   }
 
   async rollbackTransaction(connection: DatabaseConnection): Promise<void> {
-    // A full disk or an I/O error has rolled it back already.
+    // A full disk or an I/O error has already rolled it back.
     if (this.#sqlite.isTransaction) await connection.executeQuery(CompiledQuery.raw('ROLLBACK'));
   }
 
@@ -269,7 +269,7 @@ class Connection implements DatabaseConnection {
     const values = query.parameters.map(toSqlite);
     return translated(this.#file, () => {
       const statement = this.#prepare(query.sql);
-      // node:sqlite does not say whether a statement returns rows; one that does has columns.
+      // node:sqlite does not report whether a statement returns rows; one that does has columns.
       if (statement.columns().length > 0) return { rows: statement.all(...values) as Row[] };
       const { changes, lastInsertRowid } = statement.run(...values);
       return { rows: [], numAffectedRows: BigInt(changes), insertId: BigInt(lastInsertRowid) };
@@ -287,7 +287,7 @@ class Connection implements DatabaseConnection {
     this.#statements.clear();
   }
 
-  /** The statement of a text, prepared once; the least recently used one goes when there are too many. */
+  /** The statement of a text, prepared once; the least recently used one is dropped when there are too many. */
   #prepare(text: string): StatementSync {
     const cached = this.#statements.get(text);
     if (cached) this.#statements.delete(text);
@@ -326,7 +326,7 @@ function sqliteCode(error: unknown): number | undefined {
   return (error as { errcode?: number } | undefined)?.errcode;
 }
 
-/** Runs `work`; what SQLite says of the disk becomes a TomaatError, broken constraints and wrong SQL stay as they are. */
+/** Runs `work`; SQLite's errors about the disk become a TomaatError; violated constraints and wrong SQL are rethrown unchanged. */
 function translated<T>(file: string, work: () => T): T {
   try {
     return work();
@@ -354,7 +354,7 @@ function describe(file: string, code: number): ['DISK_FULL' | 'INTERNAL' | 'BUSY
     case 8: // SQLITE_READONLY
       return [
         'DISK_FULL',
-        `The disk with ${file} is read-only. Try again later, and check who owns the file and how its disk is mounted`,
+        `The disk with ${file} is read-only. Check who owns the file and how its disk is mounted, and try again`,
       ];
     case 14: // SQLITE_CANTOPEN
       return ['INTERNAL', `${file} cannot be opened for writing. Check who owns it and its folder`];
@@ -363,16 +363,16 @@ function describe(file: string, code: number): ['DISK_FULL' | 'INTERNAL' | 'BUSY
 
 // ── The data folder ──────────────────────────────────────────────────────────────────────────────────────────
 
-/** A data folder held by this process alone, until released or until the process ends in whatever way. */
+/** A data folder held by this process alone, until it is released or the process ends in any way. */
 export interface FolderLock extends Disposable {
   release(): void;
 }
 
 /**
- * Locks the data folder for this process, so that two servers never share one. The lock is SQLite's on the file
- * `lock.db`, which the system drops when the process dies, `kill -9` included.
+ * Locks the data folder for this process, so that two servers never share one. The lock is SQLite's lock on the file
+ * `lock.db`, which the system drops when the process dies, even by `kill -9`.
  * @throws TomaatError CONFLICT when another process has it; the message names the folder and, if known, the process.
- *   DISK_FULL when its disk is full or can only be read, INTERNAL when it cannot be written for another reason.
+ *   DISK_FULL when its disk is full or read-only, INTERNAL when it cannot be written for another reason.
  */
 export function lockDataFolder(dir: string): FolderLock {
   const file = join(dir, 'lock.db');
@@ -391,7 +391,7 @@ export function lockDataFolder(dir: string): FolderLock {
     const holder = pid === undefined ? 'another TOMAAT process' : `another TOMAAT process (pid ${pid})`;
     throw new TomaatError(
       'CONFLICT',
-      `The data folder ${resolve(dir)} is in use by ${holder}. Stop that one, or choose another folder with --data`,
+      `The data folder ${resolve(dir)} is in use by ${holder}. Stop that process, or choose another folder with --data`,
       { cause: error },
     );
   }
@@ -418,8 +418,8 @@ function readHolder(file: string): number | undefined {
 }
 
 /**
- * Creates an empty file that its owner alone can read, durably, with its folder; one that exists is left alone.
- * It must not even be opened then: closing it would drop the locks that this process holds on it (POSIX).
+ * Creates an empty file that only its owner can read, durably, with its folder; an existing one is not changed.
+ * An existing one must not even be opened: closing it would drop the locks that this process holds on it (POSIX).
  */
 function createPrivateFile(file: string): void {
   const folder = dirname(resolve(file));
@@ -451,7 +451,7 @@ function cannotWrite(file: string, cause: unknown): TomaatError {
   );
 }
 
-/** Makes the names in a folder durable; Windows has no such call and needs none. */
+/** Makes the names in a folder durable; on Windows this is neither possible nor needed. */
 function syncFolderNow(folder: string): void {
   if (process.platform === 'win32') return;
   const handle = openSync(folder, 'r');

@@ -4,7 +4,7 @@ import { TomaatError } from '@tomaat/core';
 
 /* What all who write files need: durable folders, whole writes, and errors of the disk in words for callers. */
 
-/** What file systems without hard links (some SMB and FUSE mounts) answer to link(). */
+/** The errors of link() on file systems without hard links (some SMB and FUSE mounts). */
 export const noHardLinks: ReadonlySet<string> = new Set([
   'EPERM',
   'ENOTSUP',
@@ -13,7 +13,7 @@ export const noHardLinks: ReadonlySet<string> = new Set([
   'EMLINK',
 ]);
 
-/** Writes all of the bytes at this place of a file: one write may take fewer, as on a disk that is nearly full. */
+/** Writes all of the bytes at this offset of a file: one write may take fewer, for example on a nearly full disk. */
 export async function writeAll(handle: FileHandle, bytes: Uint8Array, at: number): Promise<void> {
   for (let from = 0; from < bytes.length; ) {
     const { bytesWritten } = await handle.write(bytes, from, bytes.length - from, at + from);
@@ -21,7 +21,7 @@ export async function writeAll(handle: FileHandle, bytes: Uint8Array, at: number
   }
 }
 
-/** Creates a folder that only its owner can access, durably, with its parents; an existing one is left alone. */
+/** Creates a folder that only its owner can access, durably, with its parents; an existing one is not changed. */
 export async function makeFolder(folder: string): Promise<void> {
   const path = resolve(folder);
   const first = await mkdir(path, { recursive: true, mode: 0o700 });
@@ -35,7 +35,7 @@ export async function syncFolder(folder: string): Promise<void> {
   await handle?.sync();
 }
 
-/** A folder as what makes its names durable; undefined on Windows, which has no such call and needs none. */
+/** A handle on a folder, to sync its names; undefined on Windows, where this is neither possible nor needed. */
 export async function openFolder(folder: string): Promise<FileHandle | undefined> {
   return process.platform === 'win32' ? undefined : open(folder, 'r');
 }
@@ -61,7 +61,7 @@ export function diskError(error: unknown): unknown {
       return new TomaatError(
         'DISK_FULL',
         code === 'EROFS'
-          ? 'The disk of the server is read-only. Try again later, and tell its operator'
+          ? 'The disk of the server is read-only. Try again later, or ask the operator'
           : 'The disk of the server is full. Try again later',
         {
           cause: error,
@@ -73,7 +73,7 @@ export function diskError(error: unknown): unknown {
     default:
       return new TomaatError(
         'INTERNAL',
-        `The disk of the server fails (${code ?? 'unknown'} at ${syscall})`,
+        `The disk of the server is failing (${code ?? 'unknown'} at ${syscall}). Ask the operator to check it`,
         { cause: error },
       );
   }

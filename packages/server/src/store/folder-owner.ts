@@ -4,14 +4,14 @@ import { TomaatError } from '@tomaat/core';
 
 /**
  * The owner of a data folder. What one command creates there must be usable by every other command: a file that root leaves
- * beside a server of another user stops that server. So root acts as the folder's owner, and any other user is refused.
+ * in the folder of another user's server stops that server. So root acts as the folder's owner, and any other user is refused.
  */
 export interface FolderOwner {
   readonly uid: number;
   readonly gid: number;
 }
 
-/** Files that only the user who runs the server makes. The folder itself may be a mount point that belongs to root. */
+/** Files that only the user who runs the server creates. The folder itself may be a mount point that belongs to root. */
 const telling = ['server.db', 'registry.db', 'identity.key', 'audit.jsonl', 'known_hosts'];
 
 /** The owner of the contents of a data folder, or of the folder while it is empty; undefined if it does not exist. */
@@ -23,7 +23,7 @@ export function ownerOf(dataFolder: string): FolderOwner | undefined {
 
 /**
  * Lets this process act as the owner of a data folder until it is disposed of. Only root can, and nothing changes for
- * the owner itself, for a folder that is not there yet, and on Windows.
+ * the owner itself, for a folder that does not exist yet, and on Windows.
  * @throws TomaatError FORBIDDEN for a user who is neither root nor the owner.
  */
 export function actAsOwner(dataFolder: string): Disposable {
@@ -41,7 +41,7 @@ export function actAsOwner(dataFolder: string): Disposable {
 }
 
 /**
- * Makes this process, and all that it starts, the owner of a data folder for good: for servers. Returns the new owner,
+ * For servers: makes this process, and all that it starts, permanently run as the owner of a data folder. Returns the new owner,
  * undefined if nothing changed.
  * @throws TomaatError FORBIDDEN for a user who is neither root nor the owner.
  */
@@ -49,7 +49,7 @@ export function becomeOwner(dataFolder: string): FolderOwner | undefined {
   const owner = requireOwner(dataFolder);
   if (!owner) return undefined;
   const name = userName(owner.uid);
-  // Other groups of that user, such as the one that may read a key or use a GPU.
+  // Other groups of that user, such as one that may read a key or use a GPU.
   if (name === undefined) process.setgroups!([owner.gid]);
   else (process as unknown as { initgroups(user: string, group: number): void }).initgroups(name, owner.gid);
   process.setgid!(owner.gid);
@@ -72,7 +72,7 @@ export function requireOwner(dataFolder: string): FolderOwner | undefined {
   const owner = ownerOf(dataFolder);
   if (uid === undefined || owner === undefined || owner.uid === uid) return undefined;
   if (uid === 0) return owner;
-  // An empty folder of somebody else, such as a mounted volume: the system decides whether it may be written to.
+  // An empty folder of another user, such as a mounted volume: the system decides whether it is writable.
   if (!telling.some((name) => statOf(join(dataFolder, name)))) return undefined;
   const name = userName(owner.uid) ?? `#${owner.uid}`;
   throw new TomaatError(
@@ -81,7 +81,7 @@ export function requireOwner(dataFolder: string): FolderOwner | undefined {
   );
 }
 
-/** The name of a user; undefined where the system's file does not have it. */
+/** The name of a user; undefined if the system does not list it. */
 export function userName(uid: number): string | undefined {
   let users: string;
   try {

@@ -1,7 +1,7 @@
 import { type Kysely, sql } from 'kysely';
 import type { JobsSchema } from './job-schema.ts';
 
-/** How long the last predictions of each service took here: what those who wait are told is estimated from it. */
+/** How long the last predictions of each service took here, to estimate waiting times. */
 
 const durationsKept = 25;
 
@@ -17,7 +17,7 @@ export function createJobDurations(db: Kysely<JobsSchema>) {
 
   return {
     typicalSeconds,
-    /** Until a job at this position of the queue may start, if `slots` predictions run at a time; undefined if it does not wait. */
+    /** Until a job at this position of the queue may start, with `slots` concurrent predictions; undefined if it does not wait. */
     async waitSeconds(
       position: number | undefined,
       service: string,
@@ -26,7 +26,7 @@ export function createJobDurations(db: Kysely<JobsSchema>) {
       const each = position === undefined ? undefined : await typicalSeconds(service);
       return each === undefined ? undefined : ((position ?? 0) / Math.max(1, slots)) * each;
     },
-    /** What a prediction on so many voxels may take, from those of the service's last ones. */
+    /** Estimated time of a prediction on so many voxels, from the service's last ones. */
     async expectedSeconds(service: string, voxels: number): Promise<number | undefined> {
       const known = await durations(service);
       const rates = known.flatMap((one) => (one.voxels ? [(one.seconds / one.voxels) * voxels] : []));
@@ -50,7 +50,7 @@ export async function addDuration(
   );
 }
 
-/** The middle value, the upper of two; undefined of none. */
+/** The middle value, the upper of two; undefined for an empty list. */
 function median(values: readonly number[]): number | undefined {
   return [...values].sort((a, b) => a - b)[values.length >> 1];
 }

@@ -1,6 +1,6 @@
 import { EventEmitter } from 'node:events';
 
-/** Who is told, in this process, that a job or the queue has changed. */
+/** Notifies listeners in this process that a job or the queue has changed. */
 
 export type JobEvents = ReturnType<typeof createJobEvents>;
 
@@ -19,7 +19,7 @@ export function createJobEvents() {
     /** Positions have changed. */
     moved: (): void => void emitter.emit('queue'),
     canceled: (id: string): void => void emitter.emit('cancel', id),
-    /** Calls `listener` at each change of the job; returns how to stop that. */
+    /** Calls `listener` at each change of the job; returns a function that stops this. */
     watch: (id: string, listener: () => void): (() => void) => listen(`job:${id}`, listener),
     /** `queued`: there may be work; `queue`: positions have changed; `cancel`: this job was cancelled. */
     on: (event: 'queued' | 'queue' | 'cancel', listener: (id: string) => void): (() => void) =>

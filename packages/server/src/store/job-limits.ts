@@ -3,10 +3,10 @@ import type { Kysely } from 'kysely';
 import { addTo, mayHaveMore } from '../fair-share.ts';
 import type { JobsSchema } from './job-schema.ts';
 
-/** How many jobs there may be: of one owner, by the limits of its key, and waiting, by the room in the queue. */
+/** Limits on the number of jobs: of one owner, by its key, and waiting, by the room in the queue. */
 
 export interface JobLimits {
-  /** Jobs that are not settled. */
+  /** Unsettled jobs. */
   maxJobs?: number;
   /** Jobs created in a day, which begins at 00:00 UTC. */
   perDay?: number;
@@ -15,7 +15,7 @@ export interface JobLimits {
 const dayMs = 86_400_000;
 const dayOf = (nowMs: number): number => Math.floor(nowMs / dayMs);
 
-/** @throws TomaatError LIMIT_REACHED when another job of this owner would be more than the limits allow. */
+/** @throws TomaatError LIMIT_REACHED when another job would exceed this owner's limits. */
 export async function requireLimits(
   db: Kysely<JobsSchema>,
   owner: string,
@@ -48,14 +48,14 @@ export async function requireLimits(
     if ((today?.jobs ?? 0) >= perDay) {
       throw new TomaatError(
         'LIMIT_REACHED',
-        `This key has reached its limit of ${perDay} predictions a day. The next day begins at 00:00 UTC.`,
+        `This key has reached its limit of ${perDay} predictions per day. Try again after 00:00 UTC.`,
         { detail: { perDay, retryAfterSeconds: Math.ceil(((day + 1) * dayMs - nowMs) / 1000) } },
       );
     }
   }
 }
 
-/** Counts a job of this owner, within the transaction that creates it; days that are over are forgotten. */
+/** Counts a job of this owner, within the transaction that creates it; past days are deleted. */
 export async function countToday(trx: Kysely<JobsSchema>, owner: string, nowMs: number): Promise<void> {
   const day = dayOf(nowMs);
   await trx.deleteFrom('created_on').where('day', '<', day).execute();
@@ -74,8 +74,8 @@ export function createQueueRoom(maxQueued: number, ownersWaiting: () => readonly
   const creating = new Map<string, string>();
 
   /**
-   * Throws BUSY when the queue is full. What others have queued does not keep out an owner who has less than a fair
-   * share of it.
+   * Throws BUSY when the queue is full. An owner with less than a fair share of the queue is admitted
+   * nevertheless.
    */
   function requireRoom(owner: string): void {
     const owners = [...ownersWaiting(), ...creating.values()];
@@ -83,7 +83,7 @@ export function createQueueRoom(maxQueued: number, ownersWaiting: () => readonly
     const counts = new Map<string, number>();
     for (const one of owners) addTo(counts, one, 1);
     if (mayHaveMore(counts, owner, maxQueued)) return;
-    throw new TomaatError('BUSY', `${owners.length} jobs are waiting already. Try again in a few minutes.`);
+    throw new TomaatError('BUSY', `${owners.length} jobs are already waiting. Try again in a few minutes.`);
   }
 
   return {

@@ -1,10 +1,10 @@
 import { addTo } from '../fair-share.ts';
 
 /**
- * Which job comes next. The queued jobs of the database, held in memory by the one process that owns them: it is
- * filled from the rows at the start and follows every change of them.
+ * Which job comes next. The queued jobs of the database, held in memory by the one process that owns them: the queue is
+ * filled from the rows at the start and follows every change.
  *
- * Order: urgency (0 first; a job that waits rises by one every few minutes, so that none starves); then the owner with
+ * Order: urgency (0 first; a waiting job rises by one every few minutes, so that none starves); then the owner with
  * the fewest jobs running; then the owner whose turn was longest ago; then first come, first served.
  */
 
@@ -17,7 +17,7 @@ export interface QueuedJob {
   readonly createdMs: number;
   /** Attempts so far. */
   readonly attempt: number;
-  /** Order of arrival among those of one millisecond. */
+  /** Order of arrival within one millisecond. */
   readonly order: number;
 }
 
@@ -43,7 +43,7 @@ export function createJobQueue(concurrencyOf: (service: string) => number | unde
   const isFree = (service: string) =>
     (runningOf.service.get(service) ?? 0) < (concurrencyOf(service) ?? Number.POSITIVE_INFINITY);
 
-  /** What is compared, part by part; `before` are the jobs of the owner that come earlier. */
+  /** The sort key, compared part by part; `before` is the number of the owner's earlier jobs. */
   const rankOf = (job: QueuedJob, nowMs: number, before: number) => [
     classOf(job, nowMs),
     (runningOf.owner.get(job.owner) ?? 0) + before,
@@ -62,7 +62,7 @@ export function createJobQueue(concurrencyOf: (service: string) => number | unde
       queued.set(job.id, job);
       version++;
     },
-    /** Removes a job, wherever it is; true if it was running. */
+    /** Removes a job, queued or running; true if it was running. */
     remove(id: string): boolean {
       if (queued.delete(id)) version++;
       const job = running.get(id);
@@ -73,7 +73,7 @@ export function createJobQueue(concurrencyOf: (service: string) => number | unde
       version++;
       return true;
     },
-    /** A job runs: one taken from the queue, or one that a worker elsewhere has kept over a restart. */
+    /** Marks a job as running: one taken from the queue, or one that a remote worker kept across a restart. */
     start(id: string, job: RunningJob): void {
       queued.delete(id);
       running.set(id, job);
@@ -84,7 +84,7 @@ export function createJobQueue(concurrencyOf: (service: string) => number | unde
     },
     attemptOf: (id: string): number | undefined => running.get(id)?.attempt,
     running: (): IterableIterator<[string, RunningJob]> => running.entries(),
-    /** The job that comes next for those who serve these services; it stays in the queue. */
+    /** The next job of these services; it stays in the queue. */
     next(services: readonly string[]): QueuedJob | undefined {
       const nowMs = now();
       const free = new Set(services.filter(isFree));
@@ -105,7 +105,7 @@ export function createJobQueue(concurrencyOf: (service: string) => number | unde
       if (order?.version !== version) {
         const nowMs = now();
         const before = new Map<string, number>();
-        // Within an owner and a class, arrival decides; between owners, turn by turn.
+        // Within an owner and an urgency, arrival decides; owners take turns.
         const arrivals = [...queued.values()].sort((a, b) => a.createdMs - b.createdMs || a.order - b.order);
         const ranked = arrivals.map((job) => {
           const key = `${classOf(job, nowMs)} ${job.owner}`;

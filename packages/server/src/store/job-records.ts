@@ -2,7 +2,7 @@ import type { settledStates } from '@tomaat/client';
 import type { ErrorData, FileGeometry, OutputFormat } from '@tomaat/core';
 import type { JobLimits } from './job-limits.ts';
 
-/** What the rest of the server gives and gets of a job: requests, files, records. */
+/** The types through which the rest of the server sees a job: requests, files, records. */
 
 /** What the caller requested besides the files: kept with the job, deleted with it. */
 export interface JobRequest {
@@ -13,14 +13,14 @@ export interface JobRequest {
   formats?: Record<string, OutputFormat>;
   /** First part of the results' file names: the name of the input without its extension. */
   stem: string;
-  /** Voxels of the largest input, as its header says. */
+  /** Voxels of the largest input, from its header. */
   voxels?: number;
 }
 
 export interface InputFile {
-  /** The input that it belongs to. */
+  /** The input to which it belongs. */
   name: string;
-  /** Only its extension has a meaning, and only that is kept. */
+  /** Only its extension is used and kept. */
   fileName: string;
   digest: string;
   sizeBytes: number;
@@ -36,7 +36,7 @@ export interface OutputFile {
   format: OutputFormat;
   digest: string;
   sizeBytes: number;
-  /** Of a label map: what the header of the input stated of their grid. */
+  /** For a label map: the grid as stated in the header of the input. */
   geometry?: FileGeometry;
 }
 
@@ -46,7 +46,7 @@ export interface NewJob {
   request: JobRequest;
   inputs: readonly InputFile[];
   idempotencyKey?: string;
-  /** What makes two requests the same: compared where an idempotency key is used again. */
+  /** Equal for equal requests: compared when an idempotency key is reused. */
   fingerprint?: string;
   /** 0 (first) to 7 (last); 3 if missing. */
   urgency?: number;
@@ -64,10 +64,10 @@ export type JobRecord = JobAtState & {
   outputs: OutputFile[];
 };
 
-/** What a job has besides, by its state; what it has in other states alone is undefined. */
+/** The fields of a job that depend on its state; those of other states are undefined. */
 export type JobAtState =
   | AtState<{ state: 'queued' }>
-  // Where it is, is known only while this server runs.
+  // Its progress is known only while this server runs.
   | AtState<{ state: 'running'; startedMs: number; stage?: string; fraction?: number }>
   | AtState<{ state: 'succeeded'; startedMs: number } & JobEnd>
   | AtState<{ state: 'failed' | 'canceled'; startedMs?: number; error: ErrorData } & JobEnd>;
@@ -102,10 +102,10 @@ export interface SettledJob {
   outputs: readonly OutputFile[];
 }
 
-/** Receives the changes of jobs after they were committed, and writes their receipts. */
+/** Receives committed changes of jobs, and writes their receipts. */
 export interface JobWitness {
   accepted?(job: { id: string } & Pick<NewJob, 'service' | 'owner' | 'inputs'>): void;
-  /** What the receipt says; kept and deleted with the job. */
+  /** The content of the receipt; kept and deleted with the job. */
   receiptOf?(job: SettledJob): object | undefined;
   settled?(job: SettledJob): void;
   removed?(job: { id: string; service: string; owner: string }, why: 'deleted' | 'expired'): void;

@@ -13,8 +13,8 @@ import type {
 import type { JobRow, JobsSchema } from './job-schema.ts';
 
 /**
- * The rows of jobs: every statement that reads or changes them, beside those of limits, durations and blobs. What belongs
- * together in one transaction is for `jobs.ts` to say.
+ * The rows of jobs: every statement that reads or changes them, except those of limits, durations and blobs. `jobs.ts`
+ * decides which of them form one transaction.
  */
 
 type Db = Kysely<JobsSchema>;
@@ -23,7 +23,7 @@ export type Outcome =
   | { state: 'succeeded'; outputs: readonly OutputFile[]; seconds: number }
   | { state: 'failed' | 'canceled'; error: ErrorData };
 
-/** @throws the violation of the unique index where the owner has used the idempotency key. */
+/** @throws the violation of the unique index if the owner has already used the idempotency key. */
 export async function insertJob(
   trx: Db,
   job: NewJob,
@@ -60,7 +60,7 @@ export async function insertJob(
   if (inputs.length > 0) await trx.insertInto('job_input').values(inputs).execute();
 }
 
-/** The job of this owner that was created with this idempotency key and is still there. */
+/** The job of this owner that was created with this idempotency key and still exists. */
 export function findByKey(db: Db, owner: string, idempotencyKey: string) {
   return db
     .selectFrom('job')
@@ -98,7 +98,7 @@ export async function readJob(db: Db, id: string): Promise<JobRecord | undefined
   };
 }
 
-/** What a job of the row's state has; the columns of a state are written together with it. */
+/** The fields that belong to the row's state; the columns of a state are written together with it. */
 function atState(row: JobRow): JobAtState {
   const { state } = row;
   if (state === 'queued') return { state };
@@ -119,7 +119,7 @@ export async function readInputs(db: Db, id: string): Promise<InputFile[]> {
   return rows.map(toInputFile);
 }
 
-/** Whether this attempt was the one that the job succeeded with. */
+/** Whether the job succeeded with this attempt. */
 export async function hasSucceeded(db: Db, id: string, attempt: number): Promise<boolean> {
   const row = await db.selectFrom('job').select(['state', 'attempt']).where('id', '=', id).executeTakeFirst();
   return row?.state === 'succeeded' && row.attempt === attempt;
@@ -161,7 +161,7 @@ export async function countByState(db: Db): Promise<Partial<Record<JobState, num
   return Object.fromEntries(rows.map((row) => [row.state, row.count]));
 }
 
-/** A queued job becomes running; undefined if it is not queued any more. */
+/** A queued job becomes running; undefined if it is no longer queued. */
 export async function startAttempt(
   db: Db,
   { id, attempt, startedMs, worker }: { id: string; attempt: number; startedMs: number; worker?: string },
@@ -172,12 +172,12 @@ export async function startAttempt(
   return rows[0];
 }
 
-/** Writes a row as it is, so that what was written of it without a sync is on the disk, too. */
+/** Rewrites a row unchanged, so that earlier unsynced writes to it become durable too. */
 export async function rewriteJob(db: Db, id: string): Promise<void> {
   await db.updateTable('job').set({ attempt: sql<number>`attempt` }).where('id', '=', id).execute();
 }
 
-/** A running attempt waits again; undefined if it does not run, or the job would be lost `maxLosses` times. */
+/** A running attempt is queued again; undefined if it is not running, or the job would be lost `maxLosses` times. */
 export async function requeueAttempt(
   db: Db,
   { id, attempt, losses, maxLosses }: { id: string; attempt: number; losses: number; maxLosses: number },
@@ -191,8 +191,8 @@ export async function requeueAttempt(
 }
 
 /**
- * A job is settled, and its inputs are no longer its own; undefined if it does not run this attempt. Without an attempt it
- * may be queued, too.
+ * A job is settled and releases its inputs; undefined if it is not running this attempt. Without an attempt it
+ * may also be queued.
  */
 export async function settleJob(
   trx: Db,
@@ -213,7 +213,7 @@ export async function settleJob(
       error: outcome.state === 'succeeded' ? null : JSON.stringify(outcome.error),
     })
     .where('id', '=', id);
-  // A cancel may come at any time before the end; a worker only for the attempt that it runs.
+  // A cancel may arrive at any time before the end; a worker's result only for the attempt that it runs.
   update =
     attempt === undefined
       ? update.where('state', 'in', ['queued', 'running'])
@@ -268,13 +268,13 @@ export async function insertOutputs(
   if (rows.length > 0) await trx.insertInto('job_output').values(rows).execute();
 }
 
-/** Deletes the outputs of a job; the digests of their blobs. */
+/** Deletes the outputs of a job and returns the digests of their blobs. */
 export async function deleteOutputs(db: Db, id: string): Promise<string[]> {
   const rows = await db.deleteFrom('job_output').where('job', '=', id).returning('digest').execute();
   return rows.map(({ digest }) => digest);
 }
 
-/** Deletes a settled job with what belongs to it; undefined if there is none. `digests`: the blobs of its outputs. */
+/** Deletes a settled job with its rows; undefined if it does not exist. `digests`: the blobs of its outputs. */
 export async function deleteJob(
   trx: Db,
   id: string,

@@ -2,7 +2,7 @@ import { type JobState, jobStates } from '@tomaat/client';
 import { type Generated, type Kysely, type Selectable, sql } from 'kysely';
 import type { Migration } from './database.ts';
 
-/** The tables of jobs, in the database of a server, and the steps that made them what they are. */
+/** The tables of jobs, in the database of a server, and their migrations. */
 
 export interface JobsSchema {
   job: JobTable;
@@ -27,7 +27,7 @@ export interface JobsSchema {
     format: string;
     digest: string;
     size_bytes: number;
-    /** What the header of the input stated of the grid, as JSON: for other formats of a label map. */
+    /** The grid as stated in the header of the input, as JSON: for other formats of a label map. */
     geometry: Generated<string | null>;
   };
   /** How long predictions took here: the basis of estimates for waiting callers. */
@@ -51,9 +51,9 @@ export interface JobTable {
   expires_ms: number | null;
   error: string | null;
   urgency: Generated<number>;
-  /** How often the process that computed it was lost before it finished. */
+  /** How many times the process that computed it was lost. */
   lost: Generated<number>;
-  /** The worker elsewhere that runs it; null for this process's own. */
+  /** The remote worker that runs it; null for this process's own. */
   worker: string | null;
   /** The content of its receipt, as JSON, once it is settled; signed on request. */
   receipt: Generated<string | null>;

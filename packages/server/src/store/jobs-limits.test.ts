@@ -11,7 +11,7 @@ describe('create() with a full queue', () => {
     for (let i = 0; i < 3; i++) await test.add();
     await expect(test.add()).rejects.toMatchObject({
       code: 'BUSY',
-      message: expect.stringMatching(/^3 jobs are waiting/),
+      message: expect.stringMatching(/^3 jobs are already waiting/),
     });
     await expect(test.jobs.requireRoom('a')).rejects.toMatchObject({ code: 'BUSY' });
     await test.jobs.claim(['s']);
@@ -91,7 +91,7 @@ describe('create() with perDay', () => {
     await test.add({ limits });
     await expect(test.add({ limits })).rejects.toMatchObject({
       code: 'LIMIT_REACHED',
-      message: expect.stringContaining('2 predictions a day'),
+      message: expect.stringContaining('2 predictions per day'),
       detail: { perDay: 2, retryAfterSeconds: 18 * 3600 },
     });
     test.clock.wallMs = midnightMs + dayMs - 1;

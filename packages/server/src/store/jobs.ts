@@ -24,11 +24,11 @@ export interface JobsOptions {
   blobs: Blobs;
   /** How long a settled job and its results are kept. */
   resultTtlMs: number;
-  /** More than this many jobs waiting are refused (BUSY). */
+  /** The most jobs that may wait; more are refused (BUSY). */
   maxQueued: number;
   /** How long a remote worker may be silent before its job goes to another one; default 15 s. */
   leaseMs?: number;
-  /** Most predictions of a service at a time; no limit if undefined. */
+  /** The most concurrent predictions of a service; no limit if undefined. */
   concurrencyOf?(service: string): number | undefined;
   witness?: JobWitness;
   /** Wall clock, ms. */
@@ -39,9 +39,9 @@ export interface JobsOptions {
   monotonicMs?(): number;
 }
 
-/** A job is given up when the process that computed it, or the worker elsewhere, was lost this many times. */
+/** A job fails when the process that computed it, or the remote worker, was lost this many times. */
 const maxLosses = 3;
-/** From an unsynced claim to its being synced, if the job still runs. */
+/** Time from an unsynced claim to its sync, if the job is still running. */
 const claimSyncMs = 1000;
 const defaultUrgency = 3;
 
@@ -68,7 +68,7 @@ export function createJobs({
 
   /**
    * Accepts a job: when this resolves it is on disk. BUSY when the queue is full, LIMIT_REACHED when the owner is at a
-   * limit, CONFLICT on a key used for another request.
+   * limit, CONFLICT if the idempotency key was used for another request.
    */
   async function create(job: NewJob): Promise<{ id: string; existed: boolean }> {
     const { owner, service, idempotencyKey: key, limits = {}, urgency = defaultUrgency } = job;
@@ -76,12 +76,12 @@ export function createJobs({
     await unsettled.load();
     const known = key === undefined ? undefined : await rows.findByKey(db, owner, key);
     if (known) return sameRequest(known, job);
-    // Nothing may come between looking for room and taking it, or requests at the same time would all find the same room.
+    // Checking for room and taking it must be one step, or concurrent requests would all find the same room.
     room.enter(id, owner);
     const createdMs = now();
     try {
       await database.transaction(async (trx) => {
-        // Again, as others of this owner may have come in since its body began.
+        // Checked again, because other jobs of this owner may have been created since its body began.
         await requireLimits(trx, owner, limits, now());
         if (limits.perDay !== undefined) await countToday(trx, owner, now());
         await rows.insertJob(trx, job, { id, createdMs, urgency });
@@ -105,28 +105,28 @@ export function createJobs({
   }
 
   /**
-   * The next job of these services becomes running, with a new attempt number. With `worker`, the name of a worker
-   * elsewhere, it does so under a lease: a worker that is silent for `leaseMs` loses the job.
+   * The next job of these services becomes running, with a new attempt number. With `worker`, the name of a remote
+   * worker, it is leased: a worker that is silent for `leaseMs` loses the job.
    */
   async function claim(services: readonly string[], worker?: string): Promise<ClaimedJob | undefined> {
     await unsettled.load();
     let row: JobRow | undefined;
     do {
-      // Before the first await, so that no other slot takes the same one.
+      // Before the first await, so that no other slot takes the same job.
       const taken = unsettled.take(services);
       if (!taken) return undefined;
       const { job, attempt } = taken;
       try {
         const start = (at: typeof db) =>
           rows.startAttempt(at, { id: job.id, attempt, startedMs: now(), worker });
-        // A power failure ends this process's own children too, so that it may take their claims back; a worker elsewhere
-        // lives on, and its attempt must never be given to another. See syncClaim().
+        // A power failure also ends this process's own children, so it may undo their claims; a remote worker
+        // survives it, and its attempt must never be given to another. See syncClaim().
         row = await (worker === undefined ? database.unsynced(start) : start(db));
       } catch (error) {
         unsettled.putBack(job);
         throw error;
       }
-      // It was cancelled in between.
+      // It was cancelled meanwhile.
       if (!row) unsettled.forget(job.id);
     } while (!row);
     const { id, attempt, service } = row;
@@ -138,10 +138,10 @@ export function createJobs({
     return { id, service, attempt, request: JSON.parse(row.request), inputs };
   }
 
-  /** Makes a claim durable, because a job that brings down the whole machine must count as lost, too. */
+  /** Makes a claim durable, because a job that crashes the whole machine must count as lost too. */
   async function syncClaim(id: string, attempt: number): Promise<void> {
     if (!unsettled.isRunning(id, attempt)) return;
-    // If it cannot write, the end of the job will fail, too, and report it.
+    // If it cannot write, settling the job will fail too, and report it.
     await rows.rewriteJob(db, id).catch(() => {});
   }
 
@@ -172,14 +172,14 @@ export function createJobs({
     return true;
   }
 
-  /** Ends a queued or running job as cancelled; false if it was settled already. */
+  /** Ends a queued or running job as cancelled; false if it was already settled. */
   function cancel(id: string, message = 'The job was cancelled.'): Promise<boolean> {
     return settle(id, undefined, { state: 'canceled', error: { code: 'CANCELED', message } });
   }
 
   /**
-   * A running attempt goes back to the queue: `lost` when the process that computed it was (a third time fails the job),
-   * `handed back` when it is not at fault. Undefined if the job was no longer running this attempt.
+   * A running attempt goes back to the queue: `lost` if the process that computed it was lost (the third loss fails the job),
+   * `handed back` if the job did not cause it. Undefined if the job was no longer running this attempt.
    */
   async function requeue(
     id: string,
@@ -194,7 +194,7 @@ export function createJobs({
       return 'queued';
     }
     if (losses === 0) return undefined;
-    const message = `The process that computed this job was lost ${maxLosses} times, so the job is not tried again. Send a smaller volume, or ask the operator: the server’s log says more.`;
+    const message = `The process that computed this job was lost ${maxLosses} times, so the job is not tried again. Send a smaller volume, or ask the operator, who finds more in the server’s log.`;
     const failed = await settle(id, attempt, { state: 'failed', error: { code: 'WORKER_DIED', message } });
     return failed ? 'failed' : undefined;
   }
@@ -203,7 +203,7 @@ export function createJobs({
   async function lapse(): Promise<string[]> {
     const lapsed = unsettled.takeLapsed();
     for (const { id, attempt, heard } of lapsed) {
-      // A worker that gave up while this server was down does not count against the job.
+      // A worker that stopped while this server was down does not count against the job.
       if (attempt !== undefined) await requeue(id, attempt, heard ? 'lost' : 'handed back');
     }
     return lapsed.map(({ id }) => id);
@@ -219,14 +219,14 @@ export function createJobs({
     return true;
   }
 
-  /** Deletes the results of a settled job; the job and its receipt live on until they expire. */
+  /** Deletes the results of a settled job; the job and its receipt are kept until they expire. */
   async function dropOutputs(id: string): Promise<void> {
     const digests = await rows.deleteOutputs(db, id);
     events.changed(id);
     await holds.drop(digests);
   }
 
-  /** Deletes what has expired and empties the log of the database, so that nothing of it is left on the disk. */
+  /** Deletes expired jobs and empties the log of the database, so that nothing of them is left on disk. */
   async function sweep(): Promise<number> {
     const expired = await rows.expiredIds(db, steadyMs());
     for (const id of expired) await remove(id, 'expired');
@@ -261,7 +261,7 @@ export function createJobs({
     positionOf,
     typicalSeconds: durations.typicalSeconds,
     expectedSeconds: durations.expectedSeconds,
-    /** Seconds until a queued job, or one that came now (undefined), may start if `slots` predictions run at a time. */
+    /** Seconds until a queued job, or a new one (undefined), may start with `slots` concurrent predictions. */
     expectedWaitSeconds: async (id: string | undefined, service: string, slots: number) =>
       durations.waitSeconds(id === undefined ? unsettled.waiting : await positionOf(id), service, slots),
     hold: holds.hold,
@@ -275,14 +275,14 @@ export function createJobs({
     /** Resolves with the job once it is settled (or undefined if it was deleted); rejects when `signal` aborts. */
     settled: (id: string, signal?: AbortSignal): Promise<JobRecord | undefined> =>
       readUntil(() => get(id), isOver, { watch: (listener) => events.watch(id, listener), signal }),
-    /** Throws BUSY when the queue is full for this owner; to be asked before the body of a request is read. */
+    /** Throws BUSY when the queue is full for this owner; call it before the body of a request is read. */
     async requireRoom(owner: string): Promise<void> {
       await unsettled.load();
       room.requireRoom(owner);
     },
-    /** Throws LIMIT_REACHED when another job of this owner would be more than the limits allow. */
+    /** Throws LIMIT_REACHED when another job would exceed this owner's limits. */
     requireLimits: (owner: string, limits: JobLimits = {}) => requireLimits(db, owner, limits, now()),
-    /** Whether this owner has used this idempotency key for a job that is still there. */
+    /** Whether this owner has used this idempotency key for a job that still exists. */
     isKnown: async (owner: string, idempotencyKey: string) =>
       (await rows.findByKey(db, owner, idempotencyKey)) !== undefined,
     inputsOf: (id: string) => rows.readInputs(db, id),
@@ -295,7 +295,7 @@ export function createJobs({
 
 const isOver = (job: JobRecord | undefined): boolean => !job || isSettled(job);
 
-/** The job that a request with the same idempotency key created before. @throws TomaatError CONFLICT if it was another one. */
+/** The job that an earlier request with this idempotency key created. @throws TomaatError CONFLICT if that request was different. */
 function sameRequest(existing: { id: string; fingerprint: string | null }, job: NewJob) {
   if (existing.fingerprint === (job.fingerprint ?? null)) return { id: existing.id, existed: true };
   throw new TomaatError('CONFLICT', 'This Idempotency-Key was used for another request. Use a new key.', {

@@ -1,14 +1,14 @@
 import { sql } from 'kysely';
 import type { Migration } from './database.ts';
 
-/** The table of API keys, in the database of a server and of a registry; what a key means is in `access/keys.ts`. */
+/** The table of API keys, in the database of a server and of a registry; `access/keys.ts` reads and writes it. */
 
 export interface KeyTable {
   id: string;
   hash: Uint8Array;
   label: string;
   scopes: string;
-  /** `program`: made by `renewProgramKey()` for this machine's own use; else by an operator. */
+  /** `program`: created by `renewProgramKey()` for use on this machine; otherwise by an operator. */
   made_by: 'operator' | 'program';
   created_ms: number;
   expires_ms: number | null;
@@ -40,7 +40,7 @@ export const keyMigrations: readonly Migration[] = [
   },
 ];
 
-/** Later migrations of any database that holds keys; they follow all that were there before them. */
+/** Later migrations of any database that holds keys; they follow all earlier ones. */
 export const keyLimitMigrations: readonly Migration[] = [
   {
     name: 'key limits',

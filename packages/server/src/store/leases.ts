@@ -1,18 +1,18 @@
 /**
- * The jobs that workers elsewhere hold. A worker that is silent for the time of its lease loses its job. Leases go by a
- * monotonic clock: a wall clock that is set neither ends them nor prolongs them.
+ * The jobs that remote workers hold. A worker that is silent for the time of its lease loses its job. Leases use a
+ * monotonic clock: setting the wall clock neither ends nor prolongs them.
  */
 export interface Leases {
   readonly leaseMs: number;
   /** A worker has claimed the job. */
   begin(id: string): void;
-  /** The job was claimed before this process started; its worker has the time of a lease to come back. */
+  /** The job was claimed before this process started; its worker has the time of a lease to reconnect. */
   resume(id: string): void;
-  /** Its worker was heard from; does nothing for a job that no worker holds. */
+  /** Its worker was heard from; has no effect on a job that no worker holds. */
   renew(id: string): void;
   end(id: string): void;
   has(id: string): boolean;
-  /** Ends the leases that are over. `heard`: whether this process ever heard from the worker. */
+  /** Ends the expired leases. `heard`: whether this process ever heard from the worker. */
   takeLapsed(): { id: string; heard: boolean }[];
 }
 

@@ -4,8 +4,8 @@ import type { Blobs } from './blobs.ts';
 import type { UploadsSchema } from './upload-schema.ts';
 
 /**
- * A blob that this owner may read: a whole upload, an input or an output of theirs. Its size is not known where text was
- * taken out of an upload. Throws DAMAGED where the file has another size.
+ * A blob that this owner may read: one of their complete uploads, inputs or outputs. Its size is unknown if text was
+ * removed from an upload. Throws DAMAGED if the file has another size.
  */
 export async function findOwnBlob(
   { db, blobs, now }: { db: Kysely<UploadsSchema>; blobs: Blobs; now(): number },
@@ -26,7 +26,7 @@ export async function findOwnBlob(
   return found;
 }
 
-/** Whether it is the blob of a whole upload. */
+/** Whether it is the blob of a complete upload. */
 export async function isUploaded(db: Kysely<UploadsSchema>, digest: string): Promise<boolean> {
   const { rows } = await sql<{
     kept: number;

@@ -4,7 +4,7 @@ import { findUnserved, type Outcome } from './job-rows.ts';
 import type { JobsSchema } from './job-schema.ts';
 import type { UnsettledJobs } from './unsettled-jobs.ts';
 
-/** Whether this process's own child went down with the attempt. */
+/** Whether this process's own child was lost with the attempt. */
 export type LostChild = (job: { id: string; attempt: number }) => boolean;
 
 interface Jobs {
@@ -16,9 +16,9 @@ interface Jobs {
 }
 
 /**
- * After a crash: what ran in this process is queued again (or failed, when its own child was lost too often:
- * `lostChild`), what workers elsewhere run stays theirs for a lease, and blobs that belong to nothing are deleted.
- * Unsettled jobs of other services than the ones that are served now fail with NOT_FOUND: nobody would ever claim them.
+ * After a crash: jobs of this process are queued again (or failed, if their child was lost too often:
+ * `lostChild`), jobs of remote workers remain theirs for a lease, and unreferenced blobs are deleted.
+ * Unsettled jobs of services that are no longer served fail with NOT_FOUND: no worker would ever claim them.
  */
 export async function recoverJobs(
   { db, unsettled, holds, settle, requeue }: Jobs,

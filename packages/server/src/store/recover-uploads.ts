@@ -8,12 +8,12 @@ interface Recovery {
   db: Kysely<UploadsSchema>;
   blobs: Blobs;
   parts: UploadParts;
-  /** Makes a blob of an upload whose bytes are all there. */
+  /** Makes a blob of an upload whose bytes have all arrived. */
   finish(row: UploadRow): Promise<unknown>;
   drop(id: string): Promise<void>;
 }
 
-/** After a crash, before the blobs are swept: ends what was nearly whole, and removes what belongs to nothing. */
+/** After a crash, before the blobs are swept: completes uploads whose bytes have all arrived, and removes unreferenced parts. */
 export async function recoverUploads({ db, blobs, parts, finish, drop }: Recovery): Promise<void> {
   const rows = await db.selectFrom('upload').selectAll().where('digest', 'is', null).execute();
   await parts.removeOthers(new Set(rows.map((row) => row.id)));
@@ -34,7 +34,7 @@ export async function recoverUploads({ db, blobs, parts, finish, drop }: Recover
         if (!(error instanceof TomaatError && error.code === 'BAD_INPUT')) throw error;
       });
     } else if (size < row.offset_bytes) {
-      // The disk lost bytes that it had promised: the sender learns how many there are.
+      // The disk lost bytes that it had confirmed: record how many are left, for the sender.
       await db.updateTable('upload').set({ offset_bytes: size }).where('id', '=', row.id).execute();
     }
   }

@@ -8,9 +8,9 @@ import { type SessionSchema, sessionLogoutMigrations, sessionMigrations } from '
 export interface EntryTable {
   sid: string;
   key_id: string;
-  /** The id of our API's announcement; none for v1. */
+  /** The id of an announcement of our API; null for v1. */
   id: string | null;
-  /** That announcement as its server signed it. */
+  /** The announcement as signed by its server. */
   signed: string | null;
   face: 'api' | 'v1';
   name: string;
@@ -18,7 +18,7 @@ export interface EntryTable {
   anatomy: string;
   task: string;
   description: string;
-  /** The names as slugs: what addresses and filters are compared with. */
+  /** The names as slugs: addresses and filters are compared with them. */
   modality_slug: string;
   anatomy_slug: string;
   task_slug: string;
@@ -35,7 +35,7 @@ export interface EntryTable {
   announced_ms: number;
   expires_ms: number;
 }
-/** What was last announced under an id, kept while a copy of it could still pass as new, entry or no entry. */
+/** The last announcement under an id, kept as long as a copy of it could be accepted as new, with or without an entry. */
 interface AnnouncedTable {
   id: string;
   thumbprint: string;
@@ -88,7 +88,7 @@ const registryMigrations: readonly Migration[] = [
   {
     name: 'signed announcements',
     async up(db) {
-      // What was announced without a signature is announced again within 30 s, with one.
+      // Unsigned announcements are repeated within 30 s, with a signature.
       await sql`DELETE FROM entry WHERE face = 'api'`.execute(db);
       await sql`ALTER TABLE entry ADD COLUMN signed TEXT`.execute(db);
       await sql`CREATE TABLE announced (

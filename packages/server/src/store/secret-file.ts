@@ -4,9 +4,9 @@ import { noHardLinks } from './disk.ts';
 import { partOf } from './whole-file.ts';
 
 /**
- * Reads a secret of a data folder, or makes it: a text that its owner alone can read, on the disk before it is used. Of
- * two processes that make it at once, the first one's is used by both.
- * @throws TomaatError INTERNAL for an empty file, as a full disk or a power failure may leave one.
+ * Reads a secret of a data folder, or creates it: a text that only its owner can read, durable before it is used. If
+ * two processes create it at once, both use the first one's.
+ * @throws TomaatError INTERNAL for an empty file, which a full disk or a power failure may leave.
  */
 export async function readOrMakeSecret(
   file: string,
@@ -41,6 +41,6 @@ async function readIfThere(file: string): Promise<string | undefined> {
   if (text.trim() !== '') return text;
   throw new TomaatError(
     'INTERNAL',
-    `${file} is empty. Restore it from a backup, or remove it to make a new one`,
+    `${file} is empty. Restore it from a backup, or delete it to have a new one created`,
   );
 }

@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { sql } from 'kysely';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { keyRow, sessionRow } from '../../test/database-rows.ts';
 import { openServerDatabase, serverDatabaseFile, serverMigrations } from './server-database.ts';
 
 let folder: string;
@@ -56,6 +57,50 @@ describe('openServerDatabase()', () => {
   it('passes on why it cannot look', async () => {
     await writeFile(join(folder, 'uploads'), 'a file');
     await expect(openServerDatabase(folder)).rejects.toMatchObject({ code: 'ENOTDIR' });
+  });
+
+  it('keeps every column of keys, sessions and uploads', async () => {
+    const upload = {
+      ...{
+        id: 'u1',
+        owner: 'key:k1',
+        size_bytes: 9,
+        offset_bytes: 8,
+        expected: 'sha256:a',
+        digest: 'sha256:b',
+      },
+      ...{ file_name: 'x.nii', metadata: 'filename eA==', expires_ms: 2000 },
+    };
+    {
+      await using database = await openServerDatabase(folder);
+      await database.db.insertInto('api_key').values(keyRow).execute();
+      await database.db.insertInto('session').values(sessionRow).execute();
+      await database.db.insertInto('upload').values(upload).execute();
+    }
+    await using database = await openServerDatabase(folder);
+    const { db } = database;
+    expect(await db.selectFrom('api_key').selectAll().execute()).toEqual([keyRow]);
+    expect(await db.selectFrom('session').selectAll().execute()).toEqual([sessionRow]);
+    expect(await db.selectFrom('upload').selectAll().execute()).toEqual([upload]);
+  });
+
+  it('refuses a session of both a key and an issuer, or of neither, and an unknown maker of a key', async () => {
+    await using database = await openServerDatabase(folder);
+    const { db } = database;
+    for (const wrong of [{ basis: 'digest' }, { key_id: null }])
+      await expect(
+        db
+          .insertInto('session')
+          .values({ ...sessionRow, ...wrong })
+          .execute(),
+      ).rejects.toThrow('CHECK');
+    const made_by = 'stranger' as never;
+    await expect(
+      db
+        .insertInto('api_key')
+        .values({ ...keyRow, made_by })
+        .execute(),
+    ).rejects.toThrow('CHECK');
   });
 
   it('has results and inputs that go with their job', async () => {

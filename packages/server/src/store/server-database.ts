@@ -14,7 +14,7 @@ import { type UploadsSchema, uploadMigrations } from './upload-schema.ts';
 
 export type ServerSchema = JobsSchema & UploadsSchema & KeySchema & SessionSchema;
 
-/** The server's database: jobs, uploads, keys and browser sessions. New steps are added at the end, never between. */
+/** The server's database: jobs, uploads, keys and browser sessions. New steps are only added at the end. */
 export const serverMigrations = [
   ...jobMigrations,
   ...uploadMigrations,
@@ -29,7 +29,7 @@ export const serverMigrations = [
 
 export const serverDatabaseFile = (dataFolder: string): string => join(dataFolder, 'server.db');
 
-/** @throws TomaatError INTERNAL where the database was emptied: uploads and results lie beside it. */
+/** @throws TomaatError INTERNAL if the database was emptied although uploads or results exist. */
 export async function openServerDatabase(dataFolder: string): Promise<Database<ServerSchema>> {
   const file = serverDatabaseFile(dataFolder);
   if (sizeOf(file) === 0) {

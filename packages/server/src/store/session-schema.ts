@@ -7,12 +7,12 @@ export interface SessionTable {
   /** SHA-256 of the token. */
   hash: Uint8Array;
   owner: string;
-  /** What the page calls its user (a key's label, or the name that the issuer gives), sealed with the session's token. */
+  /** The name of the user on the page (a key's label, or the name from the issuer), sealed with the session's token. */
   label: string;
-  /** Of a session that the issuer's word opened; one of a key has the key's. */
+  /** The scopes of a session opened through the issuer; a session opened with a key has the key's. */
   scopes: string;
   key_id: string | null;
-  /** The digest of the OIDC settings under which it was opened: when they change, it ends. */
+  /** The digest of the OIDC settings when it was opened: it ends when they change. */
   basis: string | null;
   created_ms: number;
   used_ms: number;
@@ -25,7 +25,7 @@ export interface SessionSchema {
   session: SessionTable;
 }
 
-/** For any database that holds keys, after the migrations that it has. */
+/** For any database that holds keys, after its existing migrations. */
 export const sessionMigrations: readonly Migration[] = [
   {
     name: 'sessions',
@@ -47,7 +47,7 @@ export const sessionMigrations: readonly Migration[] = [
   },
 ];
 
-/** Later migrations of any database that holds sessions; they follow all that were there before them. */
+/** Later migrations of any database that holds sessions; they follow all earlier ones. */
 export const sessionLogoutMigrations: readonly Migration[] = [
   {
     name: 'id token of sessions',

@@ -9,7 +9,8 @@ function clockAt(startMs: number) {
   const time = { passedMs: 0, aheadMs: startMs };
   const clock = createSteadyClock({
     wallMs: () => time.aheadMs + time.passedMs,
-    monotonicMs: () => time.passedMs,
+    // It has run for a while before the clock is made.
+    monotonicMs: () => 100_000 + time.passedMs,
   });
   return { time, clock };
 }

@@ -2,20 +2,20 @@ import { sql } from 'kysely';
 import type { Database } from './database.ts';
 
 /**
- * A clock for how long things are kept. It runs evenly when the wall clock is set: what should be kept for an hour is kept
- * for an hour. Time in which the machine sleeps does not count.
+ * A clock for retention times. It runs evenly even if the wall clock is set: what should be kept for an hour is kept
+ * for an hour. Time while the machine sleeps does not count.
  *
- * Times that are stored would be wrong for the next process, and for those who are shown them; `settle()` moves them along
+ * After a jump the stored times would be wrong for the next process and for users; `settle()` shifts them
  * with the wall clock. A jump while no process runs cannot be distinguished from elapsed time.
  */
 export interface SteadyClock {
-  /** Whole ms since 1970 by the wall clock, without the jumps that are not settled yet. */
+  /** Whole ms since 1970 by the wall clock, without the unsettled jumps. */
   nowMs(): number;
-  /** If the wall clock has jumped, has `move` add that many ms to all stored times; the jump is over then. */
+  /** If the wall clock has jumped, has `move` add that many ms to all stored times; the jump is then settled. */
   settle(move: (byMs: number) => Promise<void>): Promise<number>;
 }
 
-/** Less than this is the clock being corrected. */
+/** Smaller steps are corrections of the clock. */
 const jumpMs = 60_000;
 
 export function createSteadyClock({

@@ -5,8 +5,8 @@ import type { JobRow, JobsSchema } from './job-schema.ts';
 import { createLeases } from './leases.ts';
 
 /**
- * The unsettled jobs as the one process that owns them has them in memory: who waits, who runs which attempt and how far it
- * is, and which are leased to workers elsewhere. Filled from the rows once; every change of a row is followed here.
+ * The unsettled jobs in the memory of the one process that owns them: which wait, which attempt of which job runs with what
+ * progress, and which are leased to remote workers. Filled from the rows once; follows every change of a row.
  */
 
 export interface UnsettledJobsOptions {
@@ -71,9 +71,9 @@ export function createUnsettledJobs(options: UnsettledJobsOptions) {
       loading ??= readRows();
       return loading;
     },
-    /** A job waits: a new one, or one whose attempt is over without an end. */
+    /** Queues a job: a new one, or one whose attempt ended without a result. */
     enqueue,
-    /** The job that is next for these services counts as running, so that nobody else takes it. */
+    /** Marks the next job of these services as running, so that no other slot takes it. */
     take(services: readonly string[]): { job: QueuedJob; attempt: number } | undefined {
       const job = queue.next(services);
       if (!job) return undefined;
@@ -81,15 +81,15 @@ export function createUnsettledJobs(options: UnsettledJobsOptions) {
       queue.start(job.id, { service: job.service, owner: job.owner, attempt });
       return { job, attempt };
     },
-    /** What was taken did not start, and has its place again. */
+    /** Returns a taken job that did not start to its place. */
     putBack(job: QueuedJob): void {
       queue.remove(job.id);
       queue.add(job);
     },
-    /** What was taken is settled already. */
+    /** A taken job turned out to be settled. */
     forget: (id: string): void => void queue.remove(id),
     beginLease: leases.begin,
-    /** A job is settled: others move up, and one that a service's limit held back may start. */
+    /** A job is settled: others move up, and one held back by its service's limit may start. */
     end(id: string): void {
       leases.end(id);
       progress.delete(id);
@@ -117,10 +117,10 @@ export function createUnsettledJobs(options: UnsettledJobsOptions) {
       return true;
     },
     progressOf: (id: string) => progress.get(id),
-    /** Running jobs that no worker elsewhere has under a lease. */
+    /** Running jobs that are not leased to a remote worker. */
     unleased: (): { id: string; attempt: number }[] =>
       [...queue.running()].flatMap(([id, { attempt }]) => (leases.has(id) ? [] : [{ id, attempt }])),
-    /** Ends the leases that are over; the attempt is undefined where the job does not run any more. */
+    /** Ends the expired leases; the attempt is undefined if the job is no longer running. */
     takeLapsed: (): { id: string; attempt?: number; heard: boolean }[] =>
       leases.takeLapsed().map(({ id, heard }) => ({ id, heard, attempt: queue.attemptOf(id) })),
   };

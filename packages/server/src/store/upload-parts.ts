@@ -9,22 +9,22 @@ import type { UploadRow, UploadsSchema } from './upload-schema.ts';
 import type { UploadWriter } from './upload-writers.ts';
 
 /**
- * The files of uploads that are not whole yet: one for each, named by its id. What its row does not say for sure is cut off
+ * The files of incomplete uploads: one for each, named by its id. Bytes that its row does not confirm are truncated
  * before more is written.
  */
 
-/** At most this many bytes are sent again after the server was killed. */
+/** The most bytes that must be sent again if the server is killed. */
 const checkpointBytes = 2 * 1024 * 1024;
 
 export type UploadParts = Awaited<ReturnType<typeof openUploadParts>>;
 
-/** `expiryMs`: when an upload that is used now expires. */
+/** `expiryMs`: when an upload used now expires. */
 export async function openUploadParts(
   folder: string,
   { db, expiryMs }: { db: Kysely<UploadsSchema>; expiryMs(): number },
 ) {
   await makeFolder(folder);
-  /** The hash so far of parts that this process has received from their first byte on. */
+  /** The running hash of parts that this process has received from the first byte. */
   const hashes = new Map<string, { hash: Hash; bytes: number }>();
   const pathOf = (id: string) => join(folder, id);
   const openPart = (id: string, flags: string) => guarded(() => open(pathOf(id), flags, 0o600));
@@ -51,7 +51,7 @@ export async function openUploadParts(
         if (!ids.has(name)) await rm(join(folder, name), { force: true });
     },
 
-    /** Undefined where there is no file. */
+    /** Undefined if the file does not exist. */
     sizeOf: (id: string): Promise<number | undefined> =>
       stat(pathOf(id)).then(
         (found) => found.size,
@@ -62,7 +62,7 @@ export async function openUploadParts(
     digestOf: (id: string): Promise<string> => guarded(async () => `sha256:${await hashFile(pathOf(id))}`),
 
     /**
-     * Takes bytes from the row's offset on. However the body ends, what came is on the disk when this settles, and in the
+     * Takes bytes from the row's offset on. However the body ends, the received bytes are durable when this settles, and counted in the
      * row. `digest` (`sha256:…`) is known if this process has received all of it.
      */
     async receive(
@@ -89,7 +89,7 @@ export async function openUploadParts(
         safe = at;
       };
       try {
-        // What an earlier process wrote and did not sync.
+        // Bytes that an earlier process wrote without a sync.
         await guarded(() => handle.truncate(offsetBytes));
         try {
           for await (const chunk of untilAborted(body, writer.stop.signal)) {

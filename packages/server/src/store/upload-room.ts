@@ -3,14 +3,14 @@ import type { Blobs } from './blobs.ts';
 import type { UploadsSchema } from './upload-schema.ts';
 
 /**
- * Decides which uploads make room for another owner's when the disk is full: however much one owner has announced or left
- * here, the others get their share.
+ * Decides which uploads make room for another owner's when the disk is full: however much one owner has announced or
+ * stored, the others get their share.
  */
 
 export interface StoredUpload {
   readonly id: string;
   readonly owner: string;
-  /** Bytes that it takes, or will take when it is whole. */
+  /** Bytes that it takes, or will take when complete. */
   readonly sizeBytes: number;
   readonly receivedBytes: number;
   /** When it was last written or used, ms. */
@@ -19,13 +19,13 @@ export interface StoredUpload {
   readonly isWritten: boolean;
 }
 
-/** Within this time after its last use the upload that an owner is most busy with is left alone. */
+/** For this time after its last use, an owner's most recently used upload is not deleted. */
 const busyMs = 60_000;
 
 /**
- * The upload to be deleted so that `owner` may have `sizeBytes` more; undefined where nobody has more than that owner
- * would have then. It is one of the owner with the most bytes: first those that nobody writes to, the one that was used
- * longest ago; then the one of which the fewest bytes have come. The one that its owner is most busy with stays.
+ * The upload to be deleted so that `owner` may have `sizeBytes` more; undefined if no other owner has more than that owner
+ * would then have. It belongs to the owner with the most bytes: first the least recently used of those without a writer,
+ * then the one with the fewest bytes received. The owner's most recently used upload stays.
  */
 export function chooseToDelete(
   uploads: readonly StoredUpload[],
@@ -69,8 +69,8 @@ export interface UploadRoom {
 }
 
 /**
- * Where the disk has no room for so many bytes of this owner, deletes uploads of owners who have more. DISK_FULL if that
- * is not enough. `besidePromised`: beside what uploads under way were promised.
+ * If the disk has no room for so many bytes of this owner, deletes uploads of owners who have more. DISK_FULL if that
+ * is not enough. `besidePromised`: in addition to the space promised to unfinished uploads.
  */
 export async function makeRoom(
   { db, blobs, leaseMs, now, isWritten, evict }: UploadRoom,
@@ -79,7 +79,7 @@ export async function makeRoom(
   for (;;) {
     const neededBytes = sizeBytes + (besidePromised ? await promisedBytes(db) : 0);
     if ((await blobs.spareBytes()) >= neededBytes) return;
-    // Deleting what a job reads would free nothing.
+    // Deleting an upload that a job reads would free nothing.
     const rows = await db
       .selectFrom('upload')
       .selectAll()
@@ -99,7 +99,7 @@ export async function makeRoom(
   }
 }
 
-/** Bytes that uploads under way still may bring. */
+/** Bytes that unfinished uploads may still deliver. */
 async function promisedBytes(db: Kysely<UploadsSchema>): Promise<number> {
   const { promised } = await db
     .selectFrom('upload')

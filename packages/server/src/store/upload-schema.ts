@@ -1,18 +1,18 @@
 import { type Kysely, sql } from 'kysely';
 import type { Migration } from './database.ts';
 
-/** The table of uploads, in the database of a server, and what the rest of the server gives and gets of an upload. */
+/** The table of uploads, in the database of a server, and the types through which the rest of the server sees an upload. */
 
 export interface UploadsSchema {
   upload: {
     id: string;
     owner: string;
     size_bytes: number;
-    /** Bytes that are on the disk. */
+    /** Durable bytes. */
     offset_bytes: number;
-    /** SHA-256 that the bytes should have, or that they were found to have. */
+    /** Expected SHA-256 of the bytes, or their actual one once complete. */
     expected: string | null;
-    /** The blob, once the upload is whole. */
+    /** The blob, once the upload is complete. */
     digest: string | null;
     file_name: string | null;
     metadata: string;
@@ -41,7 +41,7 @@ export interface Upload {
   id: string;
   sizeBytes: number;
   offsetBytes: number;
-  /** `sha256:…`, once it is whole. */
+  /** `sha256:…`, once it is complete. */
   digest?: string;
   /** `sha256:…` as received, if text was removed. */
   received?: string;
@@ -54,7 +54,7 @@ export interface Upload {
 export interface NewUpload {
   owner: string;
   sizeBytes: number;
-  /** `sha256:…`, checked when all bytes are there. */
+  /** `sha256:…`, checked when all bytes have arrived. */
   expected?: string;
   fileName?: string;
   metadata: string;

@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { TomaatError } from '@tomaat/core';
 
-/** Who writes to which upload now: at most one, and whoever comes next ends it. */
+/** The current writer of each upload: at most one, which the next one ends. */
 
 /** The writer of an upload: its progress, how to end it, and when it has ended. */
 export interface UploadWriter {
@@ -10,15 +10,15 @@ export interface UploadWriter {
   ended: Promise<unknown>;
 }
 
-/** A sender that is silent this long is considered dead when another one wants to continue. */
+/** A sender that is silent this long is considered dead when another request wants to continue. */
 const silenceMs = 150;
-/** A sender that is not silent may continue this long. */
+/** An active sender may continue this long. */
 const longestGraceMs = 10_000;
 export function createUploadWriters() {
   const writers = new Map<string, UploadWriter>();
 
   /**
-   * Ends the current writer of the upload, and waits until the received bytes are on the disk. A broken connection may
+   * Ends the current writer of the upload, and waits until the received bytes are durable. A broken connection may
    * still hold bytes to be read: only a writer that receives none is stopped.
    */
   async function takeOver(
@@ -43,7 +43,7 @@ export function createUploadWriters() {
   return {
     takeOver,
     isWritten: (id: string): boolean => writers.has(id),
-    /** Writes once nobody else does. Of several that waited for the same writer, the first one is the next writer. */
+    /** Writes once no other request does. Requests that wait for the same writer continue in their order. */
     async run<T>(id: string, atBytes: number, write: (writer: UploadWriter) => Promise<T>): Promise<T> {
       do await takeOver(id);
       while (writers.has(id));
@@ -53,7 +53,7 @@ export function createUploadWriters() {
       writers.set(id, writer);
       return ended;
     },
-    /** Ends all that write, and waits until what came is on the disk. */
+    /** Ends all writers, and waits until the received bytes are durable. */
     endAll: async (): Promise<void> => {
       await Promise.all([...writers.keys()].map((id) => takeOver(id, 0)));
     },

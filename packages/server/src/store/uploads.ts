@@ -16,9 +16,9 @@ import {
 import { createUploadWriters, type UploadWriter } from './upload-writers.ts';
 
 /**
- * Resumable uploads. A part is a file `<id>` in a folder of its own and a row that says how many of its
- * bytes are on the disk for sure; anything after them is truncated before more is written. A whole upload is a blob, and
- * its row a lease on it: it lives for an hour after its last use.
+ * Resumable uploads. A part is a file `<id>` in a separate folder and a row that says how many of its
+ * bytes are durable; anything after them is truncated before more is written. A complete upload is a blob, and
+ * its row a lease on it: it is kept for an hour after its last use.
  */
 
 export interface UploadsOptions {
@@ -27,11 +27,11 @@ export interface UploadsOptions {
   /** Folder of the parts; it must be on the same file system as the blobs. */
   folder: string;
   maxBytes: number;
-  /** Uploads, whole or not, that one owner may have at a time. */
+  /** The most uploads, complete or not, that one owner may have. */
   maxPerOwner?: number;
-  /** How long an upload lives after its last use. */
+  /** How long an upload is kept after its last use. */
   leaseMs?: number;
-  /** What else keeps a blob. */
+  /** Other keepers of a blob. */
   isHeld(digest: string): Promise<boolean>;
   /**
    * Removes identifying text from a complete file: a stream of the stripped file, undefined if the file is kept as received.
@@ -72,7 +72,7 @@ export async function openUploads(options: UploadsOptions) {
     await writers.takeOver(
       id,
       0,
-      'The disk is full, and the upload was deleted to make room for those of others.',
+      'The disk is full, and the upload was deleted to make room for other users. Try again later.',
     );
     await drop(id);
     witness?.removed({ id, owner }, 'expired');
@@ -92,7 +92,7 @@ export async function openUploads(options: UploadsOptions) {
     );
   }
 
-  /** Begins an upload. UPLOAD_TOO_LARGE, DISK_FULL if it could not finish, BUSY when the owner has too many. */
+  /** Begins an upload. UPLOAD_TOO_LARGE, DISK_FULL if it could not finish, BUSY if the owner has too many. */
   async function create(upload: NewUpload): Promise<Upload> {
     if (upload.sizeBytes > maxBytes) {
       throw new TomaatError(
@@ -109,10 +109,10 @@ export async function openUploads(options: UploadsOptions) {
     if (own >= maxPerOwner) {
       throw new TomaatError(
         'BUSY',
-        `You already have ${own} uploads. Delete some, or wait until they expire.`,
+        `You already have ${own} uploads, the most allowed. Delete some, or wait until they expire.`,
       );
     }
-    // Space promised to others must fit, too.
+    // Space promised to others must fit too.
     await makeRoom(room, { owner: upload.owner, sizeBytes: upload.sizeBytes, besidePromised: true });
     const row: UploadRow = {
       id: randomBytes(16).toString('base64url'),
@@ -135,7 +135,7 @@ export async function openUploads(options: UploadsOptions) {
     return toUpload(row);
   }
 
-  /** The progress of the upload. Ends a request that still writes to it: the client that asks wants to resume. */
+  /** The progress of the upload. Ends a request that still writes to it: the asking client wants to resume. */
   async function find(owner: string, id: string): Promise<Upload> {
     await rowOf(owner, id);
     await writers.takeOver(id);
@@ -143,9 +143,9 @@ export async function openUploads(options: UploadsOptions) {
   }
 
   /**
-   * Takes bytes from an offset on. However the body ends, the received bytes are on the disk when this settles, and count.
-   * CONFLICT (detail.offsetBytes) where the offset is not where the upload is; BAD_INPUT, and the upload is gone, when
-   * the whole does not have the SHA-256 that was announced.
+   * Takes bytes from an offset on. However the body ends, the received bytes are durable when this settles, and count.
+   * CONFLICT (detail.offsetBytes) if the offset is not that of the upload; BAD_INPUT, and the upload is deleted, if
+   * the file does not have the announced SHA-256.
    */
   async function append(
     owner: string,
@@ -180,7 +180,7 @@ export async function openUploads(options: UploadsOptions) {
     return isWhole ? finish(row, digest) : toUpload(await rowOf(owner, id));
   }
 
-  /** All bytes are there: checks them and makes a blob of them. */
+  /** All bytes have arrived: checks them and makes a blob of them. */
   async function finish(row: UploadRow, found?: string): Promise<Upload> {
     const { id } = row;
     const digest = found ?? (await parts.digestOf(id));
@@ -192,7 +192,7 @@ export async function openUploads(options: UploadsOptions) {
         { field: 'sha256' },
       );
     }
-    // Recorded first: after a crash between the two steps the next start finds the blob by it.
+    // Recorded first: after a crash between the two steps the next start finds the blob through it.
     await db.updateTable('upload').set({ expected: digest }).where('id', '=', id).execute();
     const keep = async (stored: { digest: string }) => {
       await db
@@ -214,7 +214,7 @@ export async function openUploads(options: UploadsOptions) {
     return toUpload(await rowOf(row.owner, id));
   }
 
-  /** Deletes an upload, whole or not; a job that uses its blob keeps that. */
+  /** Deletes an upload, complete or not; a job that uses its blob keeps the blob. */
   async function remove(owner: string, id: string): Promise<void> {
     await rowOf(owner, id);
     await writers.takeOver(id);
@@ -222,7 +222,7 @@ export async function openUploads(options: UploadsOptions) {
     witness?.removed({ id, owner }, 'deleted');
   }
 
-  /** Deletes all uploads of an owner, whole or not, and ends requests that write to them; how many there were. */
+  /** Deletes all uploads of an owner, complete or not, and ends requests that write to them; returns how many. */
   async function removeAll(owner: string): Promise<number> {
     const rows = await db.selectFrom('upload').select('id').where('owner', '=', owner).execute();
     for (const { id } of rows) {
@@ -239,7 +239,7 @@ export async function openUploads(options: UploadsOptions) {
     if (row?.digest) await blobs.delete(row.digest, () => isHeld(row.digest!));
   }
 
-  /** A complete upload that is used now: its lease starts again. NOT_READY while bytes are missing. */
+  /** Uses a complete upload and renews its lease. NOT_READY while bytes are missing. */
   async function use(owner: string, id: string): Promise<Upload & { digest: string }> {
     const upload = toUpload(await rowOf(owner, id));
     if (upload.digest === undefined) {
@@ -249,7 +249,7 @@ export async function openUploads(options: UploadsOptions) {
         { field: 'upload' },
       );
     }
-    // Not at every use: a lease that is nearly new is good enough.
+    // Not at every use: a recent lease is good enough.
     const expiresMs = lease();
     if (expiresMs - upload.expiresMs > leaseMs / 60) {
       await db.updateTable('upload').set({ expires_ms: expiresMs }).where('id', '=', id).execute();
@@ -257,7 +257,7 @@ export async function openUploads(options: UploadsOptions) {
     return { ...upload, digest: upload.digest };
   }
 
-  /** Deletes what has expired; how many there were. */
+  /** Deletes expired uploads; returns how many. */
   async function sweep(): Promise<number> {
     const expired = await db
       .selectFrom('upload')

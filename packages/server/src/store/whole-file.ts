@@ -1,12 +1,12 @@
 import { randomBytes } from 'node:crypto';
 import { chmod, rename, rm, writeFile } from 'node:fs/promises';
 
-/** The name of a temporary file beside `file`. Two that write at once, in one process too, get two names. */
+/** The name of a temporary file next to `file`, different for concurrent writers, even within one process. */
 export const partOf = (file: string): string => `${file}.${randomBytes(6).toString('hex')}.part`;
 
 /**
- * Writes a file via a temporary one, so that nobody reads half of it; it is on the disk before it gets its name. `mode` holds
- * whatever the umask; `prepare` may change the temporary file before it gets its name.
+ * Writes a file via a temporary one, so that no reader sees half of it; it is durable before it gets its name. `mode` applies
+ * regardless of the umask; `prepare` may change the temporary file before it gets its name.
  */
 export async function writeWhole(
   file: string,

@@ -5,11 +5,11 @@ import { addPin, findPins, type Pin } from './known-hosts.ts';
 /** An entry that is trusted. */
 export interface TrustedEntry {
   readonly entry: Entry;
-  /** What its server signed; missing for TOMAAT v1, which signs nothing. */
+  /** The signed announcement; missing for TOMAAT v1, which signs nothing. */
   readonly announcement?: SignedAnnouncement;
-  /** Whether its key is already remembered for what was asked for. */
+  /** Whether its key is already remembered for the query. */
   readonly known: boolean;
-  /** Remembers its key, to be called once its server has answered. */
+  /** Remembers its key; call it once its server has answered. */
   remember(): Promise<void>;
 }
 
@@ -17,7 +17,7 @@ export interface TrustOptions {
   /** The file of known hosts. */
   file: string;
   registry: RegistryClient;
-  /** What the user asked the registry for. */
+  /** The user's query to the registry. */
   wanted: string;
   /** Called with a note for each entry that is skipped. */
   note?(text: string): void;
@@ -25,8 +25,8 @@ export interface TrustOptions {
 
 /**
  * From the matching entries, in order of preference, one with a valid signature and the key that is remembered for the
- * service or for the word that was asked for. A key is remembered at first use. So a registry that lists another server
- * under the same word is detected, and so is one that omits the signature.
+ * service or for the query. A key is remembered at first use. A registry that lists another server
+ * for the same query is therefore detected, and so is one that omits the signature.
  * @throws TomaatError BAD_SIGNATURE that shows both keys.
  */
 export async function chooseTrusted(entries: readonly Entry[], options: TrustOptions): Promise<TrustedEntry> {
@@ -71,7 +71,7 @@ async function checkEntry(entry: Entry, { file, registry, wanted }: TrustOptions
   };
 }
 
-/** The service's own id, and the word by which it was asked for. */
+/** The service's own id, and the query that led to it. */
 function namesOf({ serviceId = '', task, anatomy }: Entry, wanted: string): string[] {
   const slugs = wanted.split('/').map(toSlug).join('/');
   const isPair = slugs === `${toSlug(task)}/${toSlug(anatomy)}`;

@@ -20,13 +20,13 @@ import { defaultAuthorities } from './authorities.ts';
  * redirects. Nothing of a request, neither key nor path, is sent before both are checked.
  */
 export interface FetchRules {
-  /** Certificates (PEM) to trust besides those of the system. */
+  /** Certificates (PEM) to trust in addition to those of the system. */
   ca?: string;
   /** Whether to accept a certificate that no authority vouches for; by its SHA-256 fingerprint, and that of its key. */
   isKnown?(fingerprint: string, keyFingerprint: string): boolean;
   /** Throws if connections to this address, to which the host resolves, are not allowed. */
   checkAddress?(address: string): void;
-  /** Instead of DNS. */
+  /** Used instead of DNS. */
   resolve?(hostname: string): Promise<{ address: string; family: number }[]>;
 }
 
@@ -35,7 +35,7 @@ export interface Shown {
   readonly fingerprint: string;
   /** SHA-256 of its public key (SubjectPublicKeyInfo), base64url: the same after a renewal that keeps the key. */
   readonly keyFingerprint: string;
-  /** Whether an authority that is trusted here vouches for it under this name. */
+  /** Whether a trusted authority vouches for it under this name. */
   readonly authorized: boolean;
   /** Why not. */
   readonly reason?: string;
@@ -45,7 +45,7 @@ export interface Shown {
 
 const portOf = (url: URL) => Number(url.port || (url.protocol === 'https:' ? 443 : 80));
 
-/** A TLS connection with its certificate, whatever it is; the caller checks it before a byte is sent. */
+/** A TLS connection with any certificate; the caller checks the certificate before a byte is sent. */
 export function connectTls(
   options: ConnectionOptions & { host: string; port: number },
   ca: string | undefined,
@@ -58,7 +58,7 @@ export function connectTls(
       servername: options.servername ?? (isIP(host) ? '' : host),
       minVersion: 'TLSv1.2',
       ALPNProtocols: ['http/1.1'],
-      // Checked below: an unknown certificate must be seen before it can be trusted.
+      // Checked below: the certificate must be received before it can be trusted.
       rejectUnauthorized: false,
       ...(ca !== undefined && { ca: [...defaultAuthorities(), ca] }),
     });

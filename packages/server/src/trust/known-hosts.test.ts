@@ -14,7 +14,7 @@ import {
 } from './known-hosts.ts';
 
 const headerLine =
-  '# Servers and services that this user trusts; tomaat trust shows them. A line may be removed.';
+  '# Servers and services that this user trusts; shown by tomaat trust list. Lines may be removed.';
 const pairs = (digits: string) => Array<string>(32).fill(digits).join(':');
 const certificate = pairs('0A');
 const other = pairs('F9');
@@ -220,7 +220,7 @@ describe('removePins()', () => {
 });
 
 describe('the lock', () => {
-  it('is a file for the owner alone, gone at the end, by whomever', async () => {
+  it('is readable by its owner alone, and removed at the end by any process', async () => {
     const lock = `${file}.lock`;
     let mode: number | undefined;
     await withoutMask(async () => {

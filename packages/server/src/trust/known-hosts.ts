@@ -6,14 +6,14 @@ import { giveToOwner, requireOwner } from '../store/folder-owner.ts';
 import { writeWhole } from '../store/whole-file.ts';
 
 /**
- * What this user trusts after first use: the file `known_hosts`, one line for each. A line is a name, a value
+ * What this user trusts after first use: the file `known_hosts`, one line per entry. A line is a name, a value
  * and the time of first use:
  *
  *   server.example:9443 AB:01:… 2026-01-02T03:04:05Z # key q3…Y     the certificate of a server, and its public key
  *   registry.example:443/prostate Xw2…_4 2026-01-02T03:04:05Z       the key that announced a service there
  *
  * `#` begins a comment. Lines may be removed and added by hand. The key of a certificate is in a comment, which older
- * versions ignore; it identifies a server after it renewed its certificate with the same key.
+ * versions ignore; it identifies a server that has renewed its certificate with the same key.
  */
 export interface Pin {
   readonly name: string;
@@ -32,7 +32,7 @@ const fingerprintShape = /^[0-9A-F]{2}(:[0-9A-F]{2}){31}$/;
 const thumbprintShape = /^[\w-]{43}$/;
 const keyComment = /# key ([\w-]{43})$/;
 const header =
-  '# Servers and services that this user trusts; tomaat trust shows them. A line may be removed.\n';
+  '# Servers and services that this user trusts; shown by tomaat trust list. Lines may be removed.\n';
 
 /** The lines of the file, none if there is no file. BAD_REQUEST for an invalid line. */
 export async function readPins(file: string): Promise<Pin[]> {
@@ -149,7 +149,7 @@ async function lock(file: string): Promise<() => Promise<void>> {
     }
     const age = await stat(file).then(
       ({ mtimeMs }) => Date.now() - mtimeMs,
-      () => 0, // Gone by now.
+      () => 0, // Already gone.
     );
     if (age > staleMs) await rm(file, { force: true });
     else if (Date.now() > deadline)

@@ -4,10 +4,10 @@ import { writeFileSync } from 'node:fs';
 const oomScore = '800';
 
 /**
- * To be called first by every process that computes. A signal that is sent to all processes of a service (systemd's
- * `KillMode=control-group`, `scancel`, a terminal) asks the server to stop, and the server decides what becomes of the
- * work that runs: this process ignores it, and ends when its channel to the server closes, or by SIGKILL. When the
- * machine runs out of memory, the kernel ends this process, and the programs that it starts, before the server.
+ * Every computing process calls this first. A signal that is sent to all processes of a service (systemd's
+ * `KillMode=control-group`, `scancel`, a terminal) asks the server to stop, and the server decides about running
+ * work: this process ignores the signal, and ends when its channel to the server closes, or by SIGKILL. When the
+ * machine runs out of memory, the kernel kills this process, and the programs that it starts, before the server.
  */
 export function behaveAsChild(): void {
   for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.on(signal, () => {});
@@ -15,6 +15,6 @@ export function behaveAsChild(): void {
   try {
     writeFileSync('/proc/self/oom_score_adj', oomScore);
   } catch {
-    // A sandbox without /proc: the kernel then goes by size alone.
+    // A sandbox without /proc: the kernel then chooses by size alone.
   }
 }

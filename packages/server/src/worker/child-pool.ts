@@ -4,14 +4,14 @@ import type { App } from '../apps.ts';
 import { type Child, startChild } from './child-process.ts';
 import { type MemoryPolicy, machineMemoryMb } from './memory-limit.ts';
 
-/** From the end of a prediction to the look at what idle children take. */
+/** Time from the end of a prediction to the check of the idle children's memory. */
 const budgetDelayMs = 250;
 
 export interface ChildPoolOptions {
   memory: MemoryPolicy;
   /** Children kept with their model loaded while they have nothing to do. */
   maxIdle: number;
-  /** Memory that those may take together, MB (10^6 bytes); a quarter of the machine's if missing. */
+  /** Memory that idle children may take together, MB (10^6 bytes); a quarter of the machine's if missing. */
   maxIdleMb?: number;
   logger: FastifyBaseLogger;
 }
@@ -52,7 +52,7 @@ export function createChildPool({ memory, maxIdle, logger, ...options }: ChildPo
     if (!child.alive) return;
     idle.push(child);
     while (idle.length > maxIdle) void idle.shift()?.stop();
-    // Not at once: it may be at work again in a moment.
+    // Not at once: it may get work again in a moment.
     budgetTimer ??= setTimeout(() => {
       budgetTimer = undefined;
       void unloadBeyondBudget().catch((error: unknown) =>
@@ -61,7 +61,7 @@ export function createChildPool({ memory, maxIdle, logger, ...options }: ChildPo
     }, budgetDelayMs).unref();
   }
 
-  /** Ends the children that were idle longest until the others fit into the budget. */
+  /** Ends the longest idle children until the others fit into the budget. */
   async function unloadBeyondBudget(): Promise<void> {
     const sizes = new Map<Child, number>();
     for (const child of idle) sizes.set(child, await residentMb(child.pid));
@@ -91,9 +91,9 @@ export function createChildPool({ memory, maxIdle, logger, ...options }: ChildPo
   };
 }
 
-/** Memory that a process has in RAM, MB; 0 where the system does not tell. */
+/** Memory that a process has in RAM, MB; 0 if the system does not report it. */
 async function residentMb(pid: number): Promise<number> {
-  const status = await readFile(`/proc/${pid}/status`, 'utf8').catch(() => ''); // Gone, or no Linux.
+  const status = await readFile(`/proc/${pid}/status`, 'utf8').catch(() => ''); // Gone, or not Linux.
   const line = status.split('\n').find((text) => text.startsWith('VmRSS:')) ?? '';
   return (Number(line.slice(6).replace('kB', '')) * 1024) / 1e6;
 }

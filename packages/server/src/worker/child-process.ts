@@ -9,12 +9,12 @@ import type { MemoryLimit, MemoryPolicy } from './memory-limit.ts';
 import type { FromChild, PredictMessage, ToChild, WrittenOutput } from './messages.ts';
 import { outOfMemory } from './out-of-memory.ts';
 
-/** A child bound to one app: idle or computing one prediction; ended by a signal, never by asking. */
+/** A child bound to one app: idle or computing one prediction; ended by a signal, never by a message. */
 export interface Child {
   readonly app: App;
   readonly pid: number;
   predict(message: PredictMessage, handlers: PredictHandlers): Promise<ChildResult>;
-  /** Ends what runs: a program gets SIGTERM first, a network is ended with its process. Resolves when it is gone. */
+  /** Ends the running prediction: a program gets SIGTERM first, a network ends with its process. Resolves when it has ended. */
   stop(): Promise<void>;
   readonly alive: boolean;
 }
@@ -36,14 +36,14 @@ const childFile = fileURLToPath(new URL(`./child${ownExtension}`, import.meta.ur
 const programGraceMs = 6000;
 const startLimitMs = 60_000;
 
-/** Starts a child for an app and waits until it has read the app. Throws what the app's manifest deserves. */
+/** Starts a child for an app and waits until it has read the app. Throws the errors of the app's manifest. */
 export async function startChild(app: App, memory: MemoryPolicy, onExit: () => void): Promise<Child> {
   const limit = memory(app);
   const [file, args] = limitedNode(childFile, [app.folder, JSON.stringify(limit ?? null)], limit?.dataMb);
   const child = spawn(file, args, {
     stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
     serialization: 'json',
-    // A group of its own: Ctrl-C in a terminal reaches the server, which decides what becomes of its children.
+    // A separate process group: Ctrl-C in a terminal reaches the server, which decides about its children.
     detached: process.platform !== 'win32',
   });
   const programs = new Set<number>();
@@ -51,7 +51,7 @@ export async function startChild(app: App, memory: MemoryPolicy, onExit: () => v
   let ended: { code: number | null; signal: NodeJS.Signals | null } | undefined;
   let stopped = false;
   let onMessage: ((message: FromChild) => void) | undefined;
-  /** Whom the end of the process concerns now; one at a time, so that a child that lives long holds no old ones. */
+  /** The current listener for the end of the process; a single one, so that a long-lived child keeps no old ones. */
   let onDeath: (() => void) | undefined;
   child.stdout?.on('data', () => {}); // An app that prints must not fill the pipe.
   child.stderr?.on('data', (chunk: Buffer) => {
@@ -166,7 +166,7 @@ export async function startChild(app: App, memory: MemoryPolicy, onExit: () => v
             finish(() => resolve({ outputs, times, seconds: (performance.now() - startedMs) / 1000 }));
           }
         };
-        // What earlier predictions printed says nothing of how this one ends.
+        // Output of earlier predictions does not explain how this one ends.
         if (!ended) lastWords = '';
         if (signal.aborted) return finish(() => reject(signal.reason));
         if (ended) return finish(() => reject(why()));
@@ -180,13 +180,13 @@ export async function startChild(app: App, memory: MemoryPolicy, onExit: () => v
   };
 }
 
-/** Why a child that nobody stopped is gone, in words for the one who waits for its job. */
+/** Why a child ended that nobody stopped, in words for the caller who waits for its job. */
 function deathOf(
   ended: { code: number | null; signal: NodeJS.Signals | null } | undefined,
   lastWords: string,
   limit: MemoryLimit | undefined,
 ): TomaatError {
-  // Under `ulimit -d` V8 gives up by an abort of its own; the kernel's killer sends SIGKILL.
+  // Under `ulimit -d` V8 aborts by itself; the kernel's OOM killer sends SIGKILL.
   if (
     ended?.signal === 'SIGKILL' ||
     /out of memory|bad_alloc|Cannot allocate memory|ENOMEM/i.test(lastWords)
@@ -197,7 +197,7 @@ function deathOf(
   const ErrorClass = stopSignalOf(ended?.code ?? null, ended?.signal ?? null) ? EndedBySignal : TomaatError;
   return new ErrorClass(
     'WORKER_DIED',
-    `The process that computed the prediction ${how}. The other jobs go on; try again, and tell the app’s author if it happens again.`,
+    `The process that computed the prediction ${how}. Other jobs are not affected. Try again, and report it to the app’s author if it recurs.`,
   );
 }
 

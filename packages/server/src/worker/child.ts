@@ -24,8 +24,8 @@ import { isOutOfMemory, outOfMemory } from './out-of-memory.ts';
 import { markOutlived } from './survivors.ts';
 
 /**
- * The process that computes: one app, one prediction at a time. It may be killed at any moment; what it has
- * not reported as done does not exist. Started by the supervisor with the app's folder and its memory limit as arguments.
+ * The process that computes: one app, one prediction at a time. It may be killed at any moment; only
+ * what it has reported as done counts. Started by the supervisor with the app's folder and its memory limit as arguments.
  */
 
 behaveAsChild();
@@ -33,9 +33,9 @@ behaveAsChild();
 const memoryLimit = (JSON.parse(process.argv[3] ?? 'null') ?? undefined) as MemoryLimit | undefined;
 
 const progressEveryMs = 100;
-/** A prediction this young may well be done before anyone reads how far it is. */
+/** A prediction this young may be done before anyone reads its progress. */
 const tinyMs = 5;
-/** A file up to this size is kept while its prediction runs: it is read for its header first, then for its voxels. */
+/** A file up to this size is kept while its prediction runs: first its header is read, then its voxels. */
 const smallBytes = 1 << 16;
 
 registerAppModules();
@@ -45,7 +45,7 @@ function send(message: FromChild): void {
   process.send?.(message, () => {});
 }
 
-/** An error in the form that crosses processes; what no one foresaw is the app's failure. */
+/** An error in the form that crosses processes; an unexpected one is a failure of the app. */
 function toData(error: unknown) {
   if (isOutOfMemory(error)) return outOfMemory(memoryLimit).toJSON();
   if (error instanceof TomaatError) return error.toJSON();
@@ -73,7 +73,7 @@ function load(app: App, spec: ModelSpec, folder: string, signal: AbortSignal): P
   return loaded;
 }
 
-/** An input's bytes, from any of them on; a small file is read once. A disk that fails is not the app's failure. */
+/** An input's bytes from any offset; a small file is read once. A failing disk is not a failure of the app. */
 function openInput(path: string, sizeBytes: number): (start?: number) => AsyncGenerator<Uint8Array> {
   let small: Promise<Uint8Array> | undefined;
   return async function* (start = 0) {
@@ -90,8 +90,8 @@ function openInput(path: string, sizeBytes: number): (start?: number) => AsyncGe
 }
 
 /**
- * Passes on where the prediction is: a new stage at once, unless all is over in a moment; else at once if the last word of
- * it was long ago, else a little later, else not at all.
+ * Forwards the progress of the prediction: a new stage at once, except in the first moments; other progress at once if the
+ * last report was long ago, otherwise a little later or not at all.
  */
 function progressTo(job: string): { report(stage: string, fraction: number): void; stop(): void } {
   let timer: NodeJS.Timeout | undefined;
@@ -110,7 +110,7 @@ function progressTo(job: string): { report(stage: string, fraction: number): voi
       at = { stage, fraction };
       const now = performance.now();
       const isLong = now - startedMs > tinyMs;
-      // Each stage may keep this thread until it is over, so that a timer would come too late.
+      // A stage may block this thread until its end, so a timer would fire too late.
       const dueMs = isNew && (isLong || stage === 'infer') ? 0 : saidMs + progressEveryMs - now;
       if (dueMs <= 0) say();
       else timer ??= setTimeout(say, dueMs);
@@ -127,7 +127,7 @@ async function makeJobFolder(folder: string): Promise<void> {
   }
 }
 
-/** Writes one output to the job's folder, durable, with its digest taken on the way. */
+/** Writes one output to the job's folder, durable, and computes its digest while writing. */
 async function writeOutput(folder: string, output: EncodedOutput): Promise<WrittenOutput> {
   const path = join(folder, `${output.name}.${output.format}`);
   const hash = createHash('sha256');
@@ -149,7 +149,7 @@ async function writeOutput(folder: string, output: EncodedOutput): Promise<Writt
 }
 
 let canceling: AbortController | undefined;
-/** Of the last job, which the supervisor may not know to be done. */
+/** A message about the previous job, which the supervisor may still consider running. */
 let lastFolder: string | undefined;
 
 async function run(app: App, message: PredictMessage): Promise<void> {
@@ -161,7 +161,7 @@ async function run(app: App, message: PredictMessage): Promise<void> {
     files[input] ??= [];
     files[input].push({
       name,
-      // What the files were called was forgotten at the intake, where it was compared.
+      // The names of the files were checked at the intake and not kept.
       renamed: true,
       sizeBytes,
       open: openInput(path, sizeBytes),
@@ -203,7 +203,7 @@ async function run(app: App, message: PredictMessage): Promise<void> {
   }
 }
 
-// The supervisor is gone: nobody wants the result. A program that runs gets its SIGTERM by the abort.
+// The supervisor is gone: nobody wants the result. The abort sends SIGTERM to a running program.
 process.on('disconnect', () => {
   if (lastFolder) markOutlived(lastFolder);
   canceling?.abort();
@@ -217,7 +217,7 @@ try {
     else canceling?.abort(new TomaatError('CANCELED', 'The job was cancelled.'));
   });
   send({ type: 'ready' });
-  // Node keeps compiled code when a process ends by itself, which this one never does.
+  // Node saves compiled code only when a process exits by itself, which this one never does.
   setImmediate(() => (nodeModule as Partial<typeof nodeModule>).flushCompileCache?.());
 } catch (error) {
   send({ type: 'failed', error: toData(error) });

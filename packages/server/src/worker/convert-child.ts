@@ -26,7 +26,7 @@ behaveAsChild();
 process.on('disconnect', () => process.exit(1));
 process.channel?.unref();
 
-/** One conversion: reads the stored output, writes it in the wanted format; an error is said on stdout, as JSON. */
+/** One conversion: reads the stored output, writes it in the requested format; an error is printed to stdout as JSON. */
 const { path, digest, type, from, to, labels, geometry, target } = JSON.parse(
   process.argv[2],
 ) as Conversion & {
@@ -69,13 +69,13 @@ async function readStored(): Promise<{ value: OutputValue; stated?: FileGeometry
 }
 
 try {
-  if (`sha256:${await hashFile(path)}` !== digest) throw damagedError(path, 'its SHA-256 is another');
+  if (`sha256:${await hashFile(path)}` !== digest) throw damagedError(path, 'its SHA-256 does not match');
   const { value, stated, own } = await readStored();
   await using file = await open(target, 'wx', 0o600);
-  // It goes on after a write that took a part only.
+  // It continues after a partial write.
   await file.writeFile(
     encodeOutput(type, value, to, nodePlatform, {
-      // A result of an older version has none beside it, and states it itself if it is of the input's format.
+      // Older versions stored no grid with a result, but the result states it if it is in the input's format.
       geometry: geometry ?? stated,
       // A segmentation says what its labels were when it was made.
       labels: [...(own ?? labels)],

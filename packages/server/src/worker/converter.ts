@@ -19,22 +19,22 @@ import { machineMemoryMb } from './memory-limit.ts';
 
 /** An output in another format than it is stored in. */
 export interface Conversion {
-  /** Where the stored output lies, and the SHA-256 (`sha256:…`) that it must have. */
+  /** Path of the stored output, and the SHA-256 (`sha256:…`) that it must have. */
   path: string;
   digest: string;
   type: OutputType;
   from: OutputFormat;
   to: OutputFormat;
   labels: readonly Label[];
-  /** What the header of the input stated of the grid of a label map. */
+  /** For a label map: the grid as stated in the header of the input. */
   geometry?: FileGeometry;
 }
 
 export interface Converter {
   /**
-   * The converted bytes, to be read to their end or destroyed; their file goes with the last of those who read it. Ends
-   * with the signal. Equal conversions of one owner are done once, and owners share the places fairly. BUSY when too many
-   * wait, DAMAGED when the stored output is, OUT_OF_MEMORY or TIMEOUT when it takes more than a conversion may.
+   * The converted bytes, to be read to the end or destroyed; their file is deleted after its last reader. Ends
+   * with the signal. Equal conversions of one owner are done once, and owners share the places fairly. BUSY if too many
+   * wait, DAMAGED if the stored output is, OUT_OF_MEMORY or TIMEOUT if it exceeds the limits of a conversion.
    */
   convert(
     conversion: Conversion,
@@ -44,7 +44,7 @@ export interface Converter {
   close(): Promise<void>;
 }
 
-/** A conversion and those who want its result. */
+/** A conversion and the requests that wait for its result. */
 interface Run {
   users: number;
   readonly stop: AbortController;
@@ -56,11 +56,11 @@ interface Run {
 const childFile = fileURLToPath(new URL(`./convert-child${ownExtension}`, import.meta.url));
 const atATime = 2;
 const maxWaiting = 32;
-/** Most that one may take, MB; a quarter of a small machine's. */
+/** The most memory of one conversion, MB; a quarter of it on a small machine. */
 const memoryMb = Math.round(Math.max(1000, Math.min(4000, machineMemoryMb() / 4)));
 const limitMs = 300_000;
 
-/** Converts in processes of their own, so that the server goes on answering whatever a conversion needs. */
+/** Converts in separate processes, so that the server keeps answering whatever a conversion needs. */
 export async function openConverter(folder: string): Promise<Converter> {
   await rm(folder, { recursive: true, force: true });
   await mkdir(folder, { recursive: true, mode: 0o700 });
@@ -70,11 +70,11 @@ export async function openConverter(folder: string): Promise<Converter> {
   const places = createFairPlaces({
     atATime,
     maxWaiting,
-    busyMessage: 'Too many conversions are waiting. Try again in a minute, or take the stored format.',
+    busyMessage: 'Too many conversions are waiting. Try again in a minute, or request the stored format.',
   });
   let count = 0;
 
-  /** Converts until the target is whole; begins again where the place was needed for another owner. */
+  /** Converts until the target is whole; restarts if its place was needed for another owner. */
   async function run(
     conversion: Conversion,
     owner: string,
@@ -117,7 +117,7 @@ export async function openConverter(folder: string): Promise<Converter> {
         isUsed = false;
         if (--one.users > 0) return;
         if (runs.get(key) === one) runs.delete(key);
-        one.stop.abort(new TomaatError('CANCELED', 'Nobody wants the result any more.'));
+        one.stop.abort(new TomaatError('CANCELED', 'Nobody waits for the result any longer.'));
         void one.done.catch(() => {}).then(() => rm(one.target, { force: true }));
       };
       try {
@@ -131,7 +131,7 @@ export async function openConverter(folder: string): Promise<Converter> {
       }
     },
     async close() {
-      closing.abort(new TomaatError('BUSY', 'The server stops. Try again in a minute.'));
+      closing.abort(new TomaatError('BUSY', 'The server is stopping. Try again in a minute.'));
       await Promise.allSettled(running);
       await rm(folder, { recursive: true, force: true });
     },
@@ -156,7 +156,7 @@ async function orAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
 function runConversion(conversion: Conversion, target: string, signal: AbortSignal): Promise<void> {
   const [file, args] = limitedNode(childFile, [JSON.stringify({ ...conversion, target })], memoryMb);
   const child = spawn(file, args, {
-    // The channel tells it when this process is gone.
+    // Through the channel it notices when this process is gone.
     stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
     detached: process.platform !== 'win32',
   });
@@ -193,7 +193,7 @@ function runConversion(conversion: Conversion, target: string, signal: AbortSign
 function tooLong(format: string): TomaatError {
   return new TomaatError(
     'TIMEOUT',
-    `Writing the output as ${format} took longer than ${limitMs / 1000} s. Take another format.`,
+    `Writing the output as ${format} took longer than ${limitMs / 1000} s. Request another format.`,
   );
 }
 
@@ -203,10 +203,14 @@ function whyOf(said: string, complained: string, format: string): TomaatError {
   if (/out of memory|bad_alloc|Array buffer allocation failed/i.test(complained) || complained === '') {
     return new TomaatError(
       'OUT_OF_MEMORY',
-      `Writing the output as ${format} needs more memory than the ${memoryMb} MB that it may use. Take another format.`,
+      `Writing the output as ${format} needs more memory than the ${memoryMb} MB that it may use. Request another format.`,
     );
   }
-  return new TomaatError('INTERNAL', `The output could not be written as ${format}. Take another format.`, {
-    cause: new Error(complained),
-  });
+  return new TomaatError(
+    'INTERNAL',
+    `The output could not be written as ${format}. Request another format.`,
+    {
+      cause: new Error(complained),
+    },
+  );
 }

@@ -8,7 +8,7 @@ export interface Place extends Disposable {
 
 export interface FairPlaces {
   /**
-   * Waits for a place. BUSY where too many wait, of whom the owner with the most gives way; the signal's reason when that
+   * Waits for a place. BUSY if too many wait (the owner with the most is refused); the signal's reason when it
    * aborts. `again`: for work whose place was revoked; it comes first and is never refused.
    */
   enter(owner: string, signal: AbortSignal, options?: { again?: boolean }): Promise<Place>;
@@ -36,7 +36,7 @@ export function createFairPlaces({
 }): FairPlaces {
   const taken: { owner: string; revoke: AbortController }[] = [];
   const waiting: Waiter[] = [];
-  /** The last turn of each owner, while anybody works or waits. */
+  /** The last turn of each owner, while any owner works or waits. */
   const lastTurn = new Map<string, number>();
   let turn = 0;
   const busy = () => new TomaatError('BUSY', busyMessage);
@@ -45,7 +45,7 @@ export function createFairPlaces({
     return list.filter((one) => one.owner === owner).length;
   }
 
-  /** The owner with the most in a list, and how many those are. */
+  /** The owner with the most items in a list, and their number. */
   function largest(list: readonly { owner: string }[]): { owner: string; count: number } {
     const owners = [...new Set(list.map(({ owner }) => owner))];
     const counts = owners.map((owner) => ({ owner, count: countOf(list, owner) }));
@@ -74,7 +74,7 @@ export function createFairPlaces({
     return countOf(taken, a.owner) - countOf(taken, b.owner) || turnOf(a) - turnOf(b);
   }
 
-  /** Gives free places to those who wait; of one owner in the order of arrival. */
+  /** Gives free places to waiting owners; within an owner in the order of arrival. */
   function letIn(): void {
     while (taken.length < atATime && waiting.length > 0) {
       const next = waiting.reduce((a, b) => (compare(b, a) < 0 ? b : a));
@@ -83,7 +83,7 @@ export function createFairPlaces({
     }
   }
 
-  /** Takes a place from an owner who has several, for one who has none; the youngest work loses least. */
+  /** Takes a place from an owner with several for one with none; the newest work loses least. */
   function revokeFor(owner: string): void {
     if (countOf(taken, owner) > 0) return;
     const kept = taken.filter(({ revoke }) => !revoke.signal.aborted);
@@ -91,7 +91,7 @@ export function createFairPlaces({
     if (count > 1) kept.findLast((one) => one.owner === rich)?.revoke.abort();
   }
 
-  /** Makes room among those who wait: the newest of the owner with the most goes, if that is not the one who asks. */
+  /** Makes room in the queue: refuses the newest request of the owner with the most, unless that is the asking owner. */
   function requireRoom(owner: string): void {
     if (waiting.length < maxWaiting) return;
     const refusable = waiting.filter(({ again }) => !again);

@@ -9,21 +9,21 @@ import type { WrittenOutput } from './messages.ts';
 export interface JobSource {
   /** The next job for these services; waits for one. Undefined when `signal` aborts. */
   claim(services: readonly string[], signal: AbortSignal): Promise<ClaimedJob | undefined>;
-  /** Where an input lies on this machine; what has to be fetched is put into `folder`, which may have to be made. */
+  /** Path of an input on this machine; an input that must be fetched is put into `folder`, which is created if missing. */
   inputPath(job: ClaimedJob, input: InputFile, folder: string, signal: AbortSignal): Promise<string>;
-  /** Whether this attempt is still to be done: it may be cancelled before anyone listens for that. */
+  /** Whether this attempt is still wanted: it may be cancelled before a listener is registered. */
   isRunning(job: ClaimedJob): boolean;
   touch(job: ClaimedJob, stage: string, fraction: number): void;
-  /** Takes the outputs over and settles the job; false if it is not this attempt's any more. */
+  /** Takes the outputs over and settles the job; false if the job no longer runs this attempt. */
   complete(job: ClaimedJob, outputs: readonly WrittenOutput[], seconds: number): Promise<boolean>;
   fail(job: ClaimedJob, error: TomaatError): Promise<boolean>;
-  /** Gives a job up that was not done, for others to do. */
+  /** Returns an unfinished job, for others to compute. */
   handBack(job: ClaimedJob): Promise<void>;
-  /** Calls back with the id of each job that was cancelled, or is not ours any more. */
+  /** Calls back with the id of each job that was cancelled or is no longer ours. */
   onCancel(listener: (id: string) => void): () => void;
 }
 
-/** The outputs of a child as a job keeps them. */
+/** The outputs of a child in the form that a job stores. */
 export function toOutputFile({ path: _, ...output }: WrittenOutput): OutputFile {
   return output;
 }

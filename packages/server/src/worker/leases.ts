@@ -26,7 +26,7 @@ export interface Leases {
   get(id: string): Lease | undefined;
   /** Ends the lease of this attempt, if it is still held. */
   end(job: ClaimedJob): void;
-  /** Calls back with the id of each job that is lost or not ours any more. */
+  /** Calls back with the id of each job that is lost or no longer ours. */
   onLost(listener: (id: string) => void): () => void;
   /** How long the server may be out of reach, as it says itself. */
   leaseMs: number;
@@ -41,7 +41,7 @@ export function createLeases(server: RemoteServer, logger: FastifyBaseLogger): L
   const held = new Map<string, Held>();
   const listeners = new Set<(id: string) => void>();
 
-  /** Tells the server that the job is being worked on, until that has ended one way or another. */
+  /** Reports to the server that the job is in progress, until it has ended in any way. */
   async function keepTouching(one: Held): Promise<void> {
     const { job, ended } = one;
     while (!ended.aborted) {
@@ -50,7 +50,7 @@ export function createLeases(server: RemoteServer, logger: FastifyBaseLogger): L
       if (leftMs <= 0) {
         logger.error(
           { job: job.id, server: server.base },
-          'the server was not heard of for the time of its lease; the job is dropped',
+          'the server was unreachable for the time of the lease; the job is dropped',
         );
         return lose(one);
       }
@@ -63,7 +63,7 @@ export function createLeases(server: RemoteServer, logger: FastifyBaseLogger): L
       } catch (error) {
         if (ended.aborted) return;
         if (!mayPass(error)) {
-          logger.info({ job: job.id, reason: (error as Error).message }, 'the job is not ours any more');
+          logger.info({ job: job.id, reason: (error as Error).message }, 'the job is no longer ours');
           return lose(one);
         }
       }

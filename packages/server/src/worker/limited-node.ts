@@ -1,11 +1,11 @@
 import { ownNodeOptions } from '../source.ts';
 
-/** The least that a Node process lives on: V8's own reservations count as its data. */
+/** The least that a Node process needs: V8's own reservations count as its data. */
 const leastMb = 800;
 
 /**
- * The command that runs one of this package's files in a Node of its own, with at most `dataMb` (10^6 bytes) of
- * memory where the system can bound it (`ulimit -d`: not on Windows). Where the process may have less anyway, that holds.
+ * The command that runs one of this package's files in a separate Node process, with at most `dataMb` (10^6 bytes) of
+ * memory where the system can limit it (`ulimit -d`: not on Windows). A lower existing limit stays in force.
  */
 export function limitedNode(
   file: string,

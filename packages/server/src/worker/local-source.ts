@@ -3,7 +3,7 @@ import type { ClaimedJob, OutputFile } from '../store/job-records.ts';
 import type { Jobs } from '../store/jobs.ts';
 import { type JobSource, toOutputFile } from './job-source.ts';
 
-/** The next job of these services, as soon as there is one; undefined when `signal` aborts before. */
+/** The next job of these services, as soon as there is one; undefined if `signal` aborts first. */
 export async function waitForJob(
   jobs: Jobs,
   services: readonly string[],
@@ -34,7 +34,7 @@ interface PredictionMetrics {
   predictionSettled(service: string, outcome: string, seconds?: number): void;
 }
 
-/** The jobs of the server that the supervisor lives in: it calls the store directly. */
+/** The jobs of the supervisor's own server: it calls the store directly. */
 export function localSource(jobs: Jobs, blobs: Blobs, metrics: PredictionMetrics): JobSource {
   return {
     claim: (services, signal) => waitForJob(jobs, services, signal),

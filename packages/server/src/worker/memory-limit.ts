@@ -4,8 +4,8 @@ import { join } from 'node:path';
 import type { App } from '../apps.ts';
 
 /*
- * How much memory a prediction may take. The manifest of its app has the first word, then the operator (`memoryMb`); else
- * the predictions that run at a time share what the machine, or the cgroup of this process, has.
+ * How much memory a prediction may take. The manifest of its app takes precedence, then the operator (`memoryMb`); otherwise
+ * concurrent predictions share the memory of the machine, or of the cgroup of this process.
  */
 
 /** What predictions may take together; the rest is for this process, the idle models and the system. */
@@ -13,28 +13,28 @@ const sharedPart = 0.75;
 /** No share is smaller than this: the smallest networks must run on the smallest machines. */
 const leastShareMb = 512;
 /**
- * `ulimit -d` counts address space that is never touched, too: what V8 reserves (570 MB in Node 24), what the ONNX engine
- * maps ahead (300 to 500 MB with the bundled networks), and the stack of each of its threads (8 MB), one a core.
+ * `ulimit -d` also counts untouched address space: what V8 reserves (570 MB in Node 24), what the ONNX engine
+ * maps in advance (300 to 500 MB with the bundled networks), and the stack of each of its threads (8 MB), one per core.
  */
 const reservedMb = 900;
 const reservedPerCoreMb = 10;
 
 /** What one prediction of an app may take. */
 export interface MemoryLimit {
-  /** MB (10^6 bytes) that a caller and the operator are told of. */
+  /** MB (10^6 bytes), as shown to callers and the operator. */
   readonly memoryMb: number;
   /** MB that `ulimit -d` is set to. */
   readonly dataMb: number;
-  /** Whose word it is. */
+  /** Who set it. */
   readonly from: 'manifest' | 'operator' | 'machine';
 }
 
-/** Gives the limit of an app's predictions; undefined where there is none. */
+/** Returns the limit of an app's predictions; undefined without a limit. */
 export type MemoryPolicy = (app: Pick<App, 'manifest'>) => MemoryLimit | undefined;
 
 /**
- * The limits on a machine that computes `slots` predictions at a time; 0 where it computes none, and only manifests and the
- * operator say what may be taken elsewhere. `memoryMb` is the operator's word: 0 for no limit.
+ * The limits on a machine that computes `slots` concurrent predictions; with 0 it computes none, and only manifests and the
+ * operator limit what remote workers may take. `memoryMb` is the operator's limit: 0 for none.
  */
 export function createMemoryPolicy({
   slots,
@@ -65,7 +65,7 @@ export function machineMemoryMb(): number {
   return Math.min(...limits.filter((bytes) => bytes > 0)) / 1e6;
 }
 
-/** `memory.max` of this process' cgroup and of all above it (cgroup v2), bytes; what Slurm limits is not the innermost. */
+/** `memory.max` of this process's cgroup and of all above it (cgroup v2), bytes; Slurm does not limit the innermost one. */
 export function cgroupLimits(root = '/sys/fs/cgroup', own = '/proc/self/cgroup'): number[] {
   const path = /^0::(\/.*)$/m.exec(readText(own))?.[1];
   if (path === undefined) return [];
@@ -76,7 +76,7 @@ export function cgroupLimits(root = '/sys/fs/cgroup', own = '/proc/self/cgroup')
   });
 }
 
-/** Empty where the system has no such file. */
+/** Empty if the system has no such file. */
 function readText(path: string): string {
   try {
     return readFileSync(path, 'utf8');

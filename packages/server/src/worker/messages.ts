@@ -1,6 +1,6 @@
 import type { ErrorData, FileGeometry, OutputFormat, StageTimes } from '@tomaat/core';
 
-/** What the supervisor and its children say to each other. Bytes never travel here: only paths do. */
+/** The messages between the supervisor and its children. They carry paths, never bulk data. */
 
 export interface PredictMessage {
   type: 'predict';
@@ -12,7 +12,7 @@ export interface PredictMessage {
   formats?: Record<string, OutputFormat>;
   /** Of which the UIDs of DICOM results are made; random if missing. */
   seed?: string;
-  /** A folder for the job, made if it is not there: outputs are written here, and what a program needs. */
+  /** A folder for the job, created if missing: for outputs, and for the files of a program. */
   folder: string;
   maxVoxels: number;
 }
@@ -28,7 +28,7 @@ export interface WrittenOutput {
   path: string;
   digest: string;
   sizeBytes: number;
-  /** Of a label map: what the header of the input stated of their grid. */
+  /** For label maps: their grid as stated in the header of the input. */
   geometry?: FileGeometry;
 }
 
@@ -36,9 +36,9 @@ export type FromChild =
   | { type: 'ready' }
   | { type: 'progress'; job: string; stage: string; fraction: number }
   | { type: 'log'; job: string; text: string }
-  /** A program was started in a process group of its own: whoever ends the child ends this too. */
+  /** A program was started in a separate process group: to end the child, end this group too. */
   | { type: 'spawned'; pid: number }
   | { type: 'exited'; pid: number }
   | { type: 'done'; job: string; outputs: WrittenOutput[]; times: StageTimes }
-  /** `bySignal`: its program was asked to stop by somebody else. */
+  /** `bySignal`: its program was stopped by a signal that is not ours. */
   | { type: 'failed'; job?: string; error: ErrorData; bySignal?: boolean };

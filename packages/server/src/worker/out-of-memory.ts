@@ -1,7 +1,7 @@
 import { TomaatError } from '@tomaat/core';
 import type { MemoryLimit } from './memory-limit.ts';
 
-/** Whether the memory of a typed array was refused; where V8's own heap is too small, the process ends instead. */
+/** Whether the allocation of a typed array failed; if V8's own heap is too small, the process ends instead. */
 export function isOutOfMemory(error: unknown): boolean {
   const { cause } = (error ?? {}) as { cause?: unknown };
   return [error, cause].some(
@@ -9,7 +9,7 @@ export function isOutOfMemory(error: unknown): boolean {
   );
 }
 
-/** What a job is told that needed more than its limit. */
+/** The error of a job that needed more than its limit. */
 export function outOfMemory(limit: Pick<MemoryLimit, 'memoryMb' | 'from'> | undefined): TomaatError {
   const than = limit ? `the ${limit.memoryMb} MB that ${whose(limit)} may use` : 'this machine has';
   return new TomaatError(

@@ -8,7 +8,7 @@ export interface RemoteServerOptions {
   serverUrl: string;
   /** API key with the scope `worker`. */
   token: string;
-  /** One that knows the server's certificate; the built-in one if missing. */
+  /** A fetch that trusts the server's certificate; the built-in one if missing. */
   fetch?: typeof globalThis.fetch;
   logger: FastifyBaseLogger;
 }
@@ -23,7 +23,7 @@ interface RequestParts {
 export interface RemoteServer {
   /** Its base address, without a slash at the end. */
   readonly base: string;
-  /** One request; what the server refuses becomes its error, what does not reach it UNREACHABLE. */
+  /** One request; a refusal becomes the server's error, a connection failure UNREACHABLE. */
   ask(method: string, path: string, parts: RequestParts): Promise<Response>;
   /** One request with JSON, or without a body where `data` is undefined; undefined where the answer is 204. */
   askJson(method: string, path: string, data: unknown, signal: AbortSignal): Promise<unknown>;
@@ -82,7 +82,7 @@ export function createRemoteServer(options: RemoteServerOptions): RemoteServer {
         if (!mayPass(error)) throw error;
         logger.warn(
           { server: base, reason: (error as Error).message },
-          `${what} did not reach the server; it is tried again`,
+          `${what} did not reach the server; trying again`,
         );
         await delay(pauseMs, undefined, { signal }).catch(() => {});
         signal.throwIfAborted();

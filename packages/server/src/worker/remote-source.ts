@@ -13,18 +13,18 @@ import type { WrittenOutput } from './messages.ts';
 import { createRemoteServer, type RemoteServer, type RemoteServerOptions } from './remote-server.ts';
 
 export interface RemoteOptions extends RemoteServerOptions {
-  /** Of this worker, different from all others: letters, digits, `.:@-_`. */
+  /** Name of this worker, unique: letters, digits, `.:@-_`. */
   name: string;
-  /** The versions of the apps, by id: a server that serves another version gives no jobs of it. */
+  /** The versions of the apps, by id: a server with another version of an app gives no jobs of it. */
   versions: ReadonlyMap<string, string>;
 }
 
 const claimWaitSeconds = 20;
-/** After this time without an answer a long poll is given up: the server would have said that there is nothing. */
+/** A long poll without an answer for this time is abandoned: the server would have answered that there is no job. */
 const claimLimitMs = claimWaitSeconds * 1000 + 10_000;
 
 export interface RemoteSource extends JobSource {
-  /** What the server says of itself. Waits for a server that cannot be reached; throws what it refuses. */
+  /** What the server reports about itself. Waits while the server is unreachable; throws if it refuses. */
   greet(signal: AbortSignal): Promise<Welcome>;
 }
 
@@ -44,7 +44,7 @@ export function remoteSource({ name, versions, ...options }: RemoteOptions): Rem
         if (!welcome.success)
           throw new TomaatError(
             'UPSTREAM',
-            `${server.base} is no TOMAAT server of this version. Check the address.`,
+            `${server.base} is not a TOMAAT server of this version. Check the address.`,
           );
         leases.leaseMs = welcome.data.leaseMs;
         return welcome.data;
@@ -66,7 +66,7 @@ export function remoteSource({ name, versions, ...options }: RemoteOptions): Rem
           );
           if (found === undefined) continue;
           const job = claimedJobSchema.parse(found) as ClaimedJob;
-          // The lease began when the job was given, which was after it was asked for, or just now.
+          // The lease began when the job was given out: after the request was sent, at the latest just now.
           leases.begin(job, Math.max(askedMs, performance.now() - 1000));
           return job;
         } catch (error) {
@@ -130,7 +130,7 @@ export function remoteSource({ name, versions, ...options }: RemoteOptions): Rem
   };
 }
 
-/** Settles a job, however often the way there fails; false when it is not ours any more. */
+/** Settles a job, however often the connection fails; false if it is no longer ours. */
 async function settle(
   server: RemoteServer,
   leases: Leases,
@@ -170,7 +170,7 @@ async function fetchInput(
     }
   } catch (error) {
     if (signal.aborted || (error as NodeJS.ErrnoException).syscall === 'write') throw error;
-    throw new TomaatError('UNREACHABLE', 'The input broke off.', { cause: error });
+    throw new TomaatError('UNREACHABLE', 'The input was cut off.', { cause: error });
   }
   if (`sha256:${hash.digest('hex')}` !== digest)
     throw new TomaatError('UNREACHABLE', 'The input arrived damaged.');

@@ -7,17 +7,17 @@ import { type Child, type ChildResult, startChild } from './child-process.ts';
 import { createMemoryPolicy, type MemoryPolicy } from './memory-limit.ts';
 import type { WrittenOutput } from './messages.ts';
 
-/** A prediction without a server: the author's loop, and what `tomaat check` tries the app with. */
+/** A prediction without a server, for `tomaat run` and `tomaat check`. */
 export interface LocalPrediction {
   app: App;
-  /** Files of each file input; those that belong together in one list. */
+  /** Files of each file input; the files of one volume form one list. */
   files: Readonly<Record<string, readonly { path: string; sizeBytes: number }[]>>;
   parameters: Readonly<Record<string, unknown>>;
   frame?: number;
   series?: string;
   formats?: Readonly<Record<string, OutputFormat>>;
   maxVoxels?: number;
-  /** What it may take; most of the machine's memory if missing. */
+  /** Memory limit; most of the machine's memory if missing. */
   memory?: MemoryPolicy;
   signal?: AbortSignal;
   onProgress?(stage: string, fraction: number): void;
@@ -25,12 +25,12 @@ export interface LocalPrediction {
 }
 
 export interface LocalResult extends AsyncDisposable {
-  /** Files in a temporary folder, which goes when the result is disposed of. */
+  /** Files in a temporary folder, which is deleted when the result is disposed of. */
   outputs: WrittenOutput[];
   seconds: number;
 }
 
-/** Runs an app on files of this machine, in a child process of its own as the server does. */
+/** Runs an app on files of this machine, in a separate child process, as the server does. */
 export async function runApp(prediction: LocalPrediction): Promise<LocalResult> {
   const { app, signal = new AbortController().signal } = prediction;
   const folder = await mkdtemp(join(tmpdir(), 'tomaat-run-'));
@@ -49,7 +49,7 @@ export async function runApp(prediction: LocalPrediction): Promise<LocalResult> 
   }
 }
 
-/** One prediction in a child, within the time of the manifest's `limits.seconds`. `folder` is where outputs are written. */
+/** One prediction in a child, within the time of the manifest's `limits.seconds`. Outputs are written to `folder`. */
 export async function computeIn(
   child: Child,
   { signal, folder, ...prediction }: Omit<LocalPrediction, 'app'> & { signal: AbortSignal; folder: string },
@@ -90,12 +90,12 @@ export async function computeIn(
   }
 }
 
-/** An error of a child in words for whoever computes on this machine: there is no server whose disk could be full. */
+/** An error of a child, reworded for a user of this machine: there is no server whose disk could be full. */
 export function ofThisMachine(error: unknown): unknown {
   if (!(error instanceof TomaatError) || error.code !== 'DISK_FULL') return error;
   return new TomaatError(
     'DISK_FULL',
-    `There is no room in ${tmpdir()} for the app's temporary files. Make room there, or name another folder in TMPDIR.`,
+    `There is not enough space in ${tmpdir()} for the app's temporary files. Free some there, or set TMPDIR to another folder.`,
     { cause: error },
   );
 }

@@ -11,8 +11,9 @@ import type { JobSource } from './job-source.ts';
 import type { StopRequest } from './stop-request.ts';
 import { attemptFolder, noteChild } from './survivors.ts';
 
-/** Between two attempts to write down how a job ended. */
+/** Time between two attempts to record the end of a job. */
 const longestPauseMs = 5_000;
+
 /** Inputs of a job that are looked up, or fetched, together: a DICOM series has thousands. */
 const inputsAtATime = 8;
 
@@ -69,7 +70,7 @@ export function createJobRunner(options: JobRunnerOptions): JobRunner {
     } catch (error) {
       await settleFailed(job, error, folder);
     } finally {
-      // By now this worker may have claimed the job's next attempt.
+      // This worker may already have claimed the job's next attempt.
       if (running.get(job.id) === abort) running.delete(job.id);
       await clear(folder);
     }
@@ -103,19 +104,9 @@ export function createJobRunner(options: JobRunnerOptions): JobRunner {
       const note = noteChild(folder, child.pid);
       try {
         const { parameters, frame, series, formats } = job.request;
+        const request = { parameters, frame, series, formats, seed: job.id };
         return await child.predict(
-          {
-            type: 'predict',
-            job: job.id,
-            files,
-            parameters,
-            frame,
-            series,
-            formats,
-            seed: job.id,
-            folder,
-            maxVoxels,
-          },
+          { type: 'predict', job: job.id, files, ...request, folder, maxVoxels },
           {
             signal: abort.signal,
             onProgress: (stage, fraction) => source.touch(job, stage, fraction),
@@ -149,29 +140,29 @@ export function createJobRunner(options: JobRunnerOptions): JobRunner {
     else logger.info({ job: job.id, service: job.service, code: known.code }, 'prediction failed');
     if (known.code === 'CANCELED') return;
     const shown = known.code === 'BAD_MANIFEST' ? brokenService(known) : known;
-    // First, for where the disk is full there is no room for the word of it.
+    // First, because a full disk has no room to record the end of the job.
     await clear(folder);
     await failPatiently(job, shown);
   }
 
-  /** Settles a job as failed, again and again until that works or all is closed: else it would count as running for ever. */
+  /** Settles a job as failed, retrying until that works or all is closed: otherwise it would count as running forever. */
   async function failPatiently(job: ClaimedJob, why: TomaatError): Promise<void> {
     for (let pauseMs = 250; ; pauseMs = Math.min(pauseMs * 2, longestPauseMs)) {
       try {
         await source.fail(job, why);
         return;
       } catch (error) {
-        logger.error({ err: error, job: job.id }, 'the end of a job could not be written; it is tried again');
+        logger.error({ err: error, job: job.id }, 'the end of a job could not be recorded; trying again');
       }
       await delay(pauseMs, undefined, { signal: closing.signal }).catch(() => {});
       if (closing.signal.aborted) return source.handBack(job);
     }
   }
 
-  /** Removes a job's folder. What a failing disk keeps of it goes at the next start: the job must not hang on it. */
+  /** Removes a job's folder. If the disk fails, the next start removes the rest: the job must not wait for it. */
   async function clear(folder: string): Promise<void> {
     try {
-      // Mostly it is empty by now, which takes one call instead of several.
+      // It is usually empty by now, so one call suffices.
       const isGone = await rmdir(folder).then(
         () => true,
         () => false,
@@ -187,17 +178,17 @@ export function createJobRunner(options: JobRunnerOptions): JobRunner {
     abort() {
       closing.abort();
       for (const controller of running.values())
-        controller.abort(new TomaatError('WORKER_DIED', 'The server stops.'));
+        controller.abort(new TomaatError('WORKER_DIED', 'The server is stopping.'));
       stopListening();
     },
   };
 }
 
-/** A fault of the app itself, for those who only sent a scan. */
+/** A fault of the app itself, worded for callers who only sent a scan. */
 function brokenService(fault: TomaatError): TomaatError {
   return new TomaatError(
     'BAD_MANIFEST',
-    `This service is broken, not your scan. Tell its operator: ${fault.message}`,
+    `The fault is in this service, not in your scan. Report it to the operator: ${fault.message}`,
     { cause: fault },
   );
 }

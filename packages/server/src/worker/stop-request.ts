@@ -8,11 +8,11 @@ import { EndedBySignal } from '../runtimes/ended-by-signal.ts';
  * perhaps before this process has read its own signal. Such a job is not at fault and is handed back.
  */
 
-/** A program that ended by a signal: for so long may the same signal be on its way to this process. */
+/** After a program ended by a signal: how long the same signal may take to reach this process. */
 const signalDelayMs = 1000;
-/** The same for a program that handles the signal: so long is the failure of any program kept back. */
+/** The same for a program that handles the signal: how long the failure of any program is held back. */
 const programDelayMs = 500;
-/** A program that is asked to stop may take so long to end, in whatever way. */
+/** How long a program that is asked to stop may take to end. */
 const signalledMs = 5000;
 
 export interface StopRequest {
@@ -40,7 +40,7 @@ export function watchStopRequest(signal: AbortSignal): StopRequest {
       }
       const mayBeSignalled = error.code === 'APP_FAILED' || error.code === 'APP_OUTPUT';
       if (!mayBeSignalled) return false;
-      // The end of a program may be known here before this process has read its own signal.
+      // This process may learn of the program's end before it has handled its own signal.
       const isProgram = app?.manifest.model.some(({ runtime }) => runtime === 'command');
       if (isProgram && !signal.aborted) await waitFor(programDelayMs);
       return signal.aborted && performance.now() - requestedMs < signalledMs;

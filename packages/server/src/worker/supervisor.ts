@@ -11,9 +11,9 @@ import { watchStopRequest } from './stop-request.ts';
 export interface SupervisorOptions extends Pick<ChildPoolOptions, 'maxIdle' | 'maxIdleMb'> {
   apps: readonly App[];
   source: JobSource;
-  /** Predictions at a time. */
+  /** Concurrent predictions. */
   slots: number;
-  /** What each prediction may take; a share of the machine's if missing. */
+  /** Memory limit of each prediction; a share of the machine's memory if missing. */
   memory?: MemoryPolicy;
   /** Folder for the children's work, emptied at the start. */
   workFolder: string;
@@ -24,9 +24,9 @@ export interface SupervisorOptions extends Pick<ChildPoolOptions, 'maxIdle' | 'm
 }
 
 export interface Supervisor extends AsyncDisposable {
-  /** Takes no more work, and resolves when what runs is done, or after this time. */
+  /** Takes no more work, and resolves when the running jobs are done, or after this time. */
   drain(limitMs: number): Promise<void>;
-  /** Takes no more work, ends what runs and hands it back. */
+  /** Takes no more work, ends the running jobs and hands them back. */
   close(): Promise<void>;
   readonly children: number;
 }
@@ -45,7 +45,7 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
   await mkdir(workFolder, { recursive: true, mode: 0o700 });
 
   const apps = new Map(options.apps.map((app) => [app.manifest.id, app]));
-  /** No more work is taken. */
+  /** Takes no more work. */
   const stopping = new AbortController();
   const memory = options.memory ?? createMemoryPolicy({ slots: options.slots });
   const pool = createChildPool({ memory, maxIdle, maxIdleMb, logger });
@@ -56,7 +56,7 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
 
   const services = [...apps.keys()];
   const slots = Array.from({ length: options.slots }, async () => {
-    // While the outputs of a job are taken over, the child computes the next; but a slow disk must not be left ever
+    // While the outputs of a job are taken over, the child computes the next; but a slow disk must not fall ever
     // further behind.
     const settling: Promise<void>[] = [];
     while (!stopping.signal.aborted) {
@@ -78,10 +78,10 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
     await Promise.all(settling);
   });
 
-  /** Nothing that a slot meets may end it. */
+  /** No error may end a slot. */
   async function failed(error: unknown): Promise<void> {
     if (stopping.signal.aborted) return;
-    logger.error({ err: error }, 'worker slot failed; it goes on in a second');
+    logger.error({ err: error }, 'worker slot failed; it continues in a second');
     await delay(1000, undefined, { signal: stopping.signal }).catch(() => {});
   }
 
@@ -100,7 +100,7 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
     jobs.abort();
     await pool.stop();
     await Promise.all(slots);
-    // One that was being started meanwhile.
+    // A child that was being started meanwhile.
     await pool.stop();
     await rm(workFolder, { recursive: true, force: true });
   }

@@ -4,11 +4,11 @@ import { join } from 'node:path';
 import { syncFolder } from '../store/disk.ts';
 
 /**
- * After this process was killed in the middle of jobs: whose children died too. A job is given up after several such
- * losses, as it may be what kills them; a job whose child was well when the server died is not at fault.
+ * After this process was killed while jobs were running: which children died too. A job fails after several such
+ * losses, because it may be their cause; a job whose child was alive when the server died is not the cause.
  *
  * A job that has run for a moment has a file that names its child. A child that finds the server gone marks the job's
- * folder; one that is busy still lives when the next server looks.
+ * folder; a busy child is still alive when the next server looks.
  */
 
 const childFile = 'child';
@@ -20,7 +20,7 @@ const noteAfterMs = 250;
 export const attemptFolder = (workFolder: string, { id, attempt }: { id: string; attempt: number }): string =>
   join(workFolder, `${id}-${attempt}`);
 
-/** Puts down which process computes the job of a folder, until `remove()`. */
+/** Records which process computes the job of a folder, until `remove()`. */
 export function noteChild(folder: string, pid: number): { remove(): Promise<void> } {
   let writing: Promise<void> | undefined;
   const write = async () => {
@@ -43,17 +43,17 @@ export function noteChild(folder: string, pid: number): { remove(): Promise<void
   };
 }
 
-/** To be called by a child that finds the server gone. */
+/** Called by a child that finds the server gone. */
 export function markOutlived(folder: string): void {
   try {
     writeFileSync(join(folder, markFile), '');
   } catch {
-    // The next server has removed the folder already, and has seen that this process lives.
+    // The next server has already removed the folder, and has seen that this process is alive.
   }
 }
 
 /**
- * For a work folder as the last server left it: whether an attempt at a job was lost together with the process that
+ * For a work folder left by the last server: whether an attempt at a job was lost together with the process that
  * computed it, or with the whole machine. Children that still compute are ended: nobody wants their results.
  */
 export async function findLosses(
@@ -76,7 +76,7 @@ export async function findLosses(
   return (job) => lost.has(attemptFolder(workFolder, job));
 }
 
-/** Different after each start of the machine; empty where the system does not tell. */
+/** Different after each boot of the machine; empty if the system does not report it. */
 function bootId(): string {
   try {
     return readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
@@ -85,10 +85,10 @@ function bootId(): string {
   }
 }
 
-/** When a process started, in ticks since the machine did: with the pid it names one process. Empty where it is gone. */
+/** When a process started, in ticks since the machine's boot: together with the pid it identifies a process. Empty if it is gone. */
 async function startOf(pid: number): Promise<string> {
-  const stat = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => ''); // Gone, or no Linux.
-  // Field 22; the name, field 2, may hold blanks and parentheses.
+  const stat = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => ''); // Gone, or not Linux.
+  // Field 22; the name, field 2, may contain blanks and parentheses.
   const afterName = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
   return afterName[0] === 'Z' ? '' : (afterName[19] ?? '');
 }

@@ -7,7 +7,7 @@ import { ownExtension } from '../source.ts';
 import { limitedNode } from './limited-node.ts';
 import type { MemoryPolicy } from './memory-limit.ts';
 
-/** What came of loading one model of an app, and of trying it where it is a network. */
+/** The result of loading one model of an app, and of trying it if it is a network. */
 export interface ModelReport extends NetworkReport {
   /** The file, or the program. */
   readonly name: string;
@@ -16,9 +16,9 @@ export interface ModelReport extends NetworkReport {
 const childFile = fileURLToPath(new URL(`./verify-child${ownExtension}`, import.meta.url));
 
 /**
- * Loads every model of an app in a process of its own, and tries networks on one window of zeros. A process that dies is a
+ * Loads every model of an app in a separate process, and tries networks on one window of zeros. If the process dies, it is a
  * fault of the model.
- * @throws the reason of `signal`, once it is given
+ * @throws the reason of `signal` when it aborts
  */
 export async function verifyApp(app: App, memory: MemoryPolicy, signal: AbortSignal): Promise<ModelReport[]> {
   signal.throwIfAborted();
@@ -82,7 +82,7 @@ export async function verifyApps(
     throw new TomaatError('BAD_MANIFEST', `${faults.join('\n')}\n“tomaat check APP_DIR” shows the same.`);
 }
 
-/** Writes what was seen of each app into a log. */
+/** Logs the result for each app. */
 export const logVerified =
   (logger: FastifyBaseLogger) =>
   (app: App, reports: readonly ModelReport[], seconds: number): void => {

@@ -7,7 +7,7 @@ import { behaveAsChild } from './behave-as-child.ts';
 import { isOutOfMemory } from './out-of-memory.ts';
 import type { ModelReport } from './verify-app.ts';
 
-/* Loads every model of an app, tries each network on zeros, tells its parent what it saw, and ends. */
+/* Loads every model of an app, tries each network on zeros, reports the results to its parent, and ends. */
 
 behaveAsChild();
 process.on('disconnect', () => process.exit(1));
@@ -20,7 +20,7 @@ async function verifyModel(app: App, spec: ModelSpec): Promise<ModelReport> {
   try {
     if (spec.runtime === 'command') {
       await findProgram(spec, app.folder);
-      return { name, faults: [], summary: 'the program is there' };
+      return { name, faults: [], summary: 'the program exists' };
     }
     const model = await openModel(app, spec, noJob);
     if (model.kind === 'network' && isNetworkSpec(spec))

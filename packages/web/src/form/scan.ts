@@ -137,7 +137,7 @@ export function headerFacts(header: Scan['header']): HeaderFact[] {
   return facts;
 }
 
-/** Whether an axis lies more than half a degree off the body's. */
+/** Whether an axis is more than half a degree off the body's. */
 function isOblique({ affine }: Scan['header']): boolean {
   const spacing = spacingOf(affine);
   return [0, 1, 2].some(

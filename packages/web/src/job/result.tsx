@@ -211,7 +211,7 @@ async function readSentSeries(
   }
 }
 
-// ---- Beside the picture ----
+// ---- Next to the picture ----
 
 function LabelTable({
   measured,

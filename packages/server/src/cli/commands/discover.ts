@@ -14,8 +14,8 @@ export function addDiscover(program: Command): void {
   program
     .command('discover')
     .usage('[options] [REGISTRY_URL]')
-    .argument('[REGISTRY_URL]', `a registry, of TOMAAT v1 too (default: ${defaultRegistry})`)
-    .description('which services there are')
+    .argument('[REGISTRY_URL]', `a registry, also of TOMAAT v1 (default: ${defaultRegistry})`)
+    .description('list the available services')
     .option('--modality <word>', 'only this modality, such as MRI')
     .option('--anatomy <word>', 'only this anatomy, such as prostate')
     .option('--task <word>', 'only this task, such as segmentation')

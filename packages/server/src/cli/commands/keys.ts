@@ -8,26 +8,26 @@ export function addKeys(program: Command): void {
   const keys = program
     .command('keys')
     .usage('create | list | revoke')
-    .description('API keys of the registry and the server on this machine')
+    .description('manage the API keys of the registry and the server on this machine')
     .helpCommand(false);
   keys
     .command('create')
     .usage('--label NAME [options]')
-    .description('make a key and print it, this once')
-    .requiredOption('--label <text>', 'what or whom it is for')
+    .description('create a key and print it once')
+    .requiredOption('--label <text>', 'who or what uses it')
     .addOption(
       new Option(
         '--scope <name>',
         `what it may do: ${keyScopes.slice(0, -1).join(', ')} or ${keyScopes.at(-1)}; may be repeated (default: ${defaultScope})`,
       ).argParser((value, list: string[] | undefined) => {
         if (!(keyScopes as readonly string[]).includes(value))
-          throw new InvalidArgumentError(`Choose from ${keyScopes.join(', ')}.`);
+          throw new InvalidArgumentError(`Available: ${keyScopes.join(', ')}.`);
         return [...(list ?? []), value];
       }),
     )
-    .option('--expires <time>', 'a date (2027-01-31) or a span (90d, 12h); else it does not expire')
-    .option('--max-jobs <number>', 'predictions that it may have under way at a time', wholeNumber)
-    .option('--per-day <number>', 'predictions that it may have a day (UTC)', wholeNumber)
+    .option('--expires <time>', 'a date (2027-01-31) or a span (90d, 12h) (default: it does not expire)')
+    .option('--max-jobs <number>', 'the most unfinished predictions it may have', wholeNumber)
+    .option('--per-day <number>', 'the most predictions per day (UTC)', wholeNumber)
     .addOption(dataOption())
     .addOption(jsonOption())
     .addHelpText(
@@ -46,15 +46,15 @@ Examples:
   keys
     .command('list')
     .usage('[options]')
-    .description('the keys, without their secrets')
+    .description('list the keys, without their secrets')
     .addOption(dataOption())
     .addOption(jsonOption())
     .action((flags) => done(async () => (await import('../keys.ts')).keysList(flags)));
   keys
     .command('revoke')
     .usage('ID [options]')
-    .argument('<ID>', 'the id of the key, as “list” shows it')
-    .description('end a key at once')
+    .argument('<ID>', 'the id of the key, as shown by “list”')
+    .description('revoke a key, effective immediately')
     .addOption(dataOption())
     .addOption(jsonOption())
     .action((id: string, flags) => done(async () => (await import('../keys.ts')).keysRevoke(id, flags)));

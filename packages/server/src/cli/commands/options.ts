@@ -1,9 +1,9 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { defaultRegistry, describeSetting, kebab, type Setting, settings } from '../../settings.ts';
 
-/** What several commands have in common: how their work is run, and options that are the same in each. */
+/** Shared by several commands: how they run, and their common options. */
 
-/** Runs the work of a command; its exit code is set when it is over. */
+/** Runs a command and then sets the exit code. */
 export const done = async (work: () => Promise<number>) => {
   (await import('../console.ts')).guardConsole();
   process.exitCode = await work();
@@ -17,20 +17,20 @@ const collectGiven = (value: string, list: string[] | undefined) => [...(list ??
 export function wholeNumber(text: string): number {
   const value = Number(text);
   if (!Number.isInteger(value) || value < 0 || text.trim() === '')
-    throw new InvalidArgumentError('It must be a whole number, 0 or more.');
+    throw new InvalidArgumentError('Give a whole number, 0 or more.');
   return value;
 }
 
-export const dataOption = () => settingOption('data', { about: 'folder of the data' }).env('TOMAAT_DATA');
+export const dataOption = () => settingOption('data', { about: 'data folder' }).env('TOMAAT_DATA');
 export const trustOption = () =>
   new Option(
     '--data <dir>',
-    'data folder of the server here, whose own certificate is trusted; known_hosts lies in it (default: the user’s)',
+    'data folder of a server on this machine, whose self-signed certificate is trusted; contains known_hosts (default: the user’s)',
   ).env('TOMAAT_DATA');
 export const fingerprintOption = () =>
   new Option(
     '--fingerprint <sha256>',
-    'trust a certificate with this fingerprint, as the server prints it; may be repeated',
+    'trust a certificate with this fingerprint, as printed by the server; may be repeated',
   )
     .env('TOMAAT_FINGERPRINT')
     .argParser(collectGiven);
@@ -40,7 +40,7 @@ export type FlagKey = {
   [Key in keyof typeof settings]: (typeof settings)[Key] extends { hasNoFlag: true } ? never : Key;
 }[keyof typeof settings];
 
-/** The flag of a setting; config.ts checks what it is given together with the file and the environment. */
+/** The flag of a setting; config.ts checks its value together with the file and the environment. */
 export function settingOption(key: FlagKey, other: Partial<Setting> & { flag?: string } = {}): Option {
   const setting: Setting = { ...settings[key], ...other };
   const words = [`--${other.flag ?? kebab(key)}`, setting.value].filter(Boolean).join(' ');
@@ -49,7 +49,7 @@ export function settingOption(key: FlagKey, other: Partial<Setting> & { flag?: s
 }
 
 export const registryOption = () =>
-  new Option('--registry <url>', `where names are looked up (default: ${defaultRegistry})`).env(
+  new Option('--registry <url>', `registry to look names up in (default: ${defaultRegistry})`).env(
     'TOMAAT_REGISTRY',
   );
 export const apiKeyOption = () =>
@@ -58,25 +58,29 @@ export const caOption = () =>
   new Option('--ca <file>', 'certificate (PEM) to trust, such as a server’s tomaat.pem').env('TOMAAT_CA');
 
 export const subjectOption = () =>
-  new Option('--subject <name>', 'of this person, as the issuer names it (sub)');
+  new Option('--subject <name>', 'data of this person, by the subject of the issuer (sub)');
 export const issuerOption = () =>
-  new Option('--issuer <url>', 'the issuer of that name (default: oidcIssuer of the configuration)');
-export const addressOption = () => new Option('--address <ip>', 'of this address at the legacy port');
+  new Option('--issuer <url>', 'the issuer of that subject (default: oidcIssuer of the configuration)');
+export const addressOption = () =>
+  new Option('--address <ip>', 'data of this client address at the legacy port');
 
-/** What predict and run have in common. */
+/** Options of both predict and run. */
 export function addPredictionOptions(command: Command): Command {
   return command
     .option(
       '--volume <file>',
-      'the volume; a folder of volumes, which are predicted in turn; a folder, zip archive or file of a DICOM series',
+      'the volume; a folder of volumes to predict one after the other; a folder, zip archive or file of a DICOM series',
     )
-    .option('--series <choice>', 'which DICOM series: its UID, its number, or “all” of them in turn')
-    .option('--input <NAME=FILE>', 'another input that is a file; may be repeated', collect, [])
+    .option(
+      '--series <choice>',
+      'which DICOM series: its UID, its number, or “all” of them, one after the other',
+    )
+    .option('--input <NAME=FILE>', 'another file input; may be repeated', collect, [])
     .option('--param <NAME=VALUE>', 'a parameter; may be repeated', collect, [])
-    .option('--frame <number>', 'which frame of a 4-D volume, from 0', wholeNumber)
+    .option('--frame <number>', 'the frame of a 4-D volume, counted from 0', wholeNumber)
     .option(
       '-o, --out <path>',
-      'file or folder of the result (default: <volume>_<output>.<format> beside the volume)',
+      'file or folder for the results (default: <volume>_<output>.<format> next to the volume)',
     )
     .option('--output <NAME>', 'fetch this output instead of the primary one; may be repeated', collect, [])
     .option('--all', 'fetch every output')
@@ -84,7 +88,7 @@ export function addPredictionOptions(command: Command): Command {
       '--format <name>',
       'nii, nii.gz, mha, nrrd, seg.dcm, labelmap.dcm, vtk, stl, json, csv … (default: that of the volume; seg.dcm for DICOM)',
     )
-    .option('--force', 'overwrite files that exist')
-    .option('-q, --quiet', 'print nothing but the names of the files')
-    .addOption(jsonOption('print a line of JSON for each volume'));
+    .option('--force', 'overwrite existing files')
+    .option('-q, --quiet', 'print only the names of the files')
+    .addOption(jsonOption('print one line of JSON per volume'));
 }

@@ -15,12 +15,12 @@ export function addPredict(program: Command): void {
       .command('predict')
       .usage('[options] SERVICE --volume FILE')
       .argument('<SERVICE>', 'address of a service or server, or a name, an id or task/anatomy to look up')
-      .description('send a volume to a service and write what comes back'),
+      .description('send a volume to a service and write the results'),
   )
     .option('--delete', 'delete the job and its results on the server afterwards')
     .option(
       '--keep-text',
-      'send files as they are: with text in their headers that may tell whose scan it is, under their names',
+      'send files unchanged, with their names and with header text that may identify the patient',
     )
     .option(
       '--keep-identity',

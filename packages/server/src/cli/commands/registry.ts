@@ -7,7 +7,7 @@ export function addRegistry(program: Command): void {
   const command = program
     .command('registry')
     .usage('[options]')
-    .description('tell clients which services there are, and pass requests on to them')
+    .description('list services for clients, and forward requests to them')
     .addOption(
       settingOption('registryPort', { flag: 'port', about: `${settings.registryPort.about}; 0: a free one` }),
     )

@@ -6,9 +6,9 @@ export function addRestore(program: Command): void {
     .command('restore')
     .usage('[options] DIR|FILE')
     .argument('<DIR|FILE>', 'a backup made by “tomaat backup”')
-    .description('make a data folder from a backup')
+    .description('restore a data folder from a backup')
     .addOption(dataOption())
-    .option('--force', 'even if the data folder is not empty: its contents are moved aside')
+    .option('--force', 'restore even if the data folder is not empty: its contents are moved aside')
     .option('-q, --quiet', 'show no progress')
     .addOption(jsonOption())
     .addHelpText(

@@ -7,7 +7,7 @@ export function addRun(program: Command): void {
       .command('run')
       .usage('[options] APP_DIR --volume FILE')
       .argument('<APP_DIR>', 'folder with a tomaat.yaml')
-      .description('run an app on a volume without a server: the author’s loop'),
+      .description('run an app on a volume without a server, to try it out'),
   )
     .addHelpText(
       'after',

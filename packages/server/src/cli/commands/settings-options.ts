@@ -1,7 +1,7 @@
 import { type Command, Option } from 'commander';
 import { type FlagKey, settingOption } from './options.ts';
 
-/** The flags of what serves: settings, which also come from a file and from variables. */
+/** The flags of commands that serve: settings, which can also come from a file and from variables. */
 
 const configFooter = `
 Settings also come from tomaat.config.yaml in the data folder (or --config FILE) as “tlsPort: 9443”, and from

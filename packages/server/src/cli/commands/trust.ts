@@ -5,9 +5,9 @@ export function addTrust(program: Command): void {
   const trusted = program
     .command('trust')
     .usage('URL | list | remove')
-    .description('certificates and keys of servers that are remembered')
+    .description('manage the remembered certificates and keys of servers')
     .helpCommand(false)
-    .argument('[URL]', 'an https address whose certificate is to be remembered')
+    .argument('[URL]', 'the https address whose certificate to remember')
     .addOption(fingerprintOption())
     .addOption(caOption())
     .addOption(dataOption())
@@ -28,7 +28,7 @@ Without --fingerprint it shows the certificate of the server and asks. Examples:
   trusted
     .command('list')
     .usage('[options]')
-    .description('what is remembered, and since when')
+    .description('list what is remembered, and since when')
     .addOption(dataOption())
     .addOption(jsonOption())
     .action((_flags, command: Command) =>
@@ -37,8 +37,8 @@ Without --fingerprint it shows the certificate of the server and asks. Examples:
   trusted
     .command('remove')
     .usage('NAME [options]')
-    .argument('<NAME>', 'the name, as “list” shows it')
-    .description('forget it: the next use counts as the first')
+    .argument('<NAME>', 'the name, as shown by “list”')
+    .description('forget a certificate or key: the next use counts as the first')
     .addOption(dataOption())
     .action((name: string, _flags, command: Command) =>
       done(async () => (await import('../trust.ts')).trustRemove(name, command.optsWithGlobals())),

@@ -6,9 +6,9 @@ export function addUp(program: Command): void {
   const command = program
     .command('up')
     .usage('[options] [APP_DIR...]')
-    .argument('[APP_DIR...]', 'app folders to serve as well as the bundled apps')
-    .description('registry, server with the bundled apps, and page, on this machine')
-    .option('--demo', 'send the bundled sample through it once, and say what came back')
+    .argument('[APP_DIR...]', 'app folders to serve in addition to the bundled apps')
+    .description('start a registry and a server with the bundled apps and the page, on this machine')
+    .option('--demo', 'send the bundled sample through it once, and print the result')
     .addOption(jsonOption('print the addresses as one line of JSON'));
   addSettings(command, [
     'port',

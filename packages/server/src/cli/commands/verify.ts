@@ -5,12 +5,12 @@ export function addVerify(program: Command): void {
   program
     .command('verify')
     .usage('[options] RECEIPT')
-    .argument('<RECEIPT>', 'a file that “predict --receipt” wrote')
-    .description('check a receipt without asking anybody: its signature, and files against it')
+    .argument('<RECEIPT>', 'a file written by “predict --receipt”')
+    .description('check a receipt offline: its signature, and files against it')
     .option('--volume <file>', 'a file that must be one of its inputs; may be repeated', collect, [])
     .option('--result <file>', 'a file that must be one of its outputs; may be repeated', collect, [])
-    .option('--key <thumbprint>', 'the key that must have signed it, as the server prints it (Identity)')
-    .addOption(jsonOption('print what it says as JSON'))
+    .option('--key <thumbprint>', 'the key that must have signed it, as printed by the server (Identity)')
+    .addOption(jsonOption('print the contents of the receipt as JSON'))
     .addHelpText(
       'after',
       `

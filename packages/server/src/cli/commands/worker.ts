@@ -6,14 +6,14 @@ export function addWorker(program: Command): void {
   program
     .command('worker')
     .usage('[options] SERVER_URL [APP_DIR...]')
-    .argument('<SERVER_URL>', 'the server whose predictions are computed here')
-    .argument('[APP_DIR...]', 'apps that it serves, in the same versions (default: the bundled apps)')
+    .argument('<SERVER_URL>', 'the server to compute predictions for')
+    .argument('[APP_DIR...]', 'apps of that server, in the same versions (default: the bundled apps)')
     .description('compute predictions for a server on another machine')
     .addOption(
       new Option('--token <key>', 'key of the server with the scope worker').env('TOMAAT_WORKER_TOKEN'),
     )
     .addOption(
-      new Option('--workers <number>', 'predictions at a time')
+      new Option('--workers <number>', 'number of concurrent predictions')
         .argParser(wholeNumber)
         .default(settings.workers.default),
     )
@@ -35,7 +35,7 @@ export function addWorker(program: Command): void {
         .choices(logLevels)
         .default(settings.logLevel.default),
     )
-    .addOption(jsonOption('print what is served as one line of JSON'))
+    .addOption(jsonOption('print the served apps as one line of JSON'))
     .addHelpText(
       'after',
       `

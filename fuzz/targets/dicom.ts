@@ -7,11 +7,11 @@ import {
   readVolume,
   sourceFromBytes,
 } from '@tomaat/core';
-import type { Dataset, DicomFile } from '../packages/core/src/dicom/dataset.ts';
-import { encodeDataset } from '../packages/core/src/dicom/encode.ts';
-import { decodeJpegLossless } from '../packages/core/src/dicom/jpeg-lossless.ts';
-import { parseDicom } from '../packages/core/src/dicom/parse.ts';
-import { decodeRle } from '../packages/core/src/dicom/rle.ts';
+import type { Dataset, DicomFile } from '../../packages/core/src/dicom/dataset.ts';
+import { encodeDataset } from '../../packages/core/src/dicom/encode.ts';
+import { decodeJpegLossless } from '../../packages/core/src/dicom/jpeg-lossless.ts';
+import { parseDicom } from '../../packages/core/src/dicom/parse.ts';
+import { decodeRle } from '../../packages/core/src/dicom/rle.ts';
 import {
   dicomFile,
   type Elements,
@@ -19,9 +19,10 @@ import {
   type Slice,
   sliceElements,
   syntaxes,
-} from '../packages/core/test/dicom-files.ts';
-import { encodeJpegLossless } from '../packages/core/test/jpeg-lossless.ts';
-import { equal, must, type Target } from './target.ts';
+} from '../../packages/core/test/dicom-files.ts';
+import { encodeJpegLossless } from '../../packages/core/test/jpeg-lossless.ts';
+import { equal, must, type Target } from '../target.ts';
+import { platformFor } from './inputs.ts';
 
 const limits = { maxVoxels: 2 ** 14 };
 const words = [
@@ -168,9 +169,7 @@ function checkParsed(input: Uint8Array, file: DicomFile): void {
   }
 }
 
-export const dicomTargets = (
-  platformFor: (input: Uint8Array) => Platform,
-): Readonly<Record<string, Target>> => ({
+export const dicomTargets: Readonly<Record<string, Target>> = {
   dicom: {
     description: 'a DICOM file as a volume',
     seeds: singleFiles,
@@ -249,4 +248,4 @@ export const dicomTargets = (
       must(equal(bytes, decodeRle(input, shape).bytes), 'the same twice');
     },
   },
-});
+};

@@ -1,9 +1,9 @@
 import { TomaatError } from '@tomaat/core';
-import type { Dataset, DicomElement, DicomFile } from '../packages/core/src/dicom/dataset.ts';
-import { deidentify } from '../packages/core/src/dicom/deidentify.ts';
-import { representationOf } from '../packages/core/src/dicom/dictionary.ts';
-import { encodeDicomFile } from '../packages/core/src/dicom/encode-file.ts';
-import { parseDicom } from '../packages/core/src/dicom/parse.ts';
+import type { Dataset, DicomElement, DicomFile } from '../../packages/core/src/dicom/dataset.ts';
+import { deidentify } from '../../packages/core/src/dicom/deidentify.ts';
+import { representationOf } from '../../packages/core/src/dicom/dictionary.ts';
+import { encodeDicomFile } from '../../packages/core/src/dicom/encode-file.ts';
+import { parseDicom } from '../../packages/core/src/dicom/parse.ts';
 import {
   dataset,
   dicomFile,
@@ -11,8 +11,8 @@ import {
   image,
   sequence,
   value,
-} from '../packages/core/test/deidentification-files.ts';
-import { bytesOf, equal, must, type Target, textOf } from './target.ts';
+} from '../../packages/core/test/deidentification-files.ts';
+import { bytesOf, equal, must, type Target, textOf } from '../target.ts';
 
 const uidKey = new Uint8Array(32).fill(1);
 
@@ -98,7 +98,7 @@ const seed = image(
   sequence(0x00081140, [dataset(value(0x00081155, 'UI', '1.2.276.0.5'))]),
 );
 
-export const deidentifyTarget: Target = {
+const deidentifyTarget: Target = {
   description: 'de-identification of DICOM files',
   seeds: async () => [
     fileBytes(dicomFile(seed)),
@@ -136,4 +136,8 @@ export const deidentifyTarget: Target = {
     must(isPrefix(pixelsOf(again), pixelsOf(parsed)), 'the pixels stay');
     deidentify(again, options);
   },
+};
+
+export const deidentificationTargets: Readonly<Record<string, Target>> = {
+  'dicom-deidentify': deidentifyTarget,
 };
