@@ -292,9 +292,9 @@ describe.skipIf(findChromium() === undefined)('DICOM in the page', () => {
       60_000,
     );
 
-    it('reads one volume alike from five transfer syntaxes', async () => {
+    it('reads one volume alike from four transfer syntaxes', async () => {
       const found: (string | undefined)[] = [];
-      for (const syntax of ['uncompressed', 'j2k', 'jpegls', 'jpeg_lossless', 'rle']) {
+      for (const syntax of ['rle', 'j2k', 'jpegls', 'jpeg_lossless']) {
         const series = join(data!, 'dicom', `series_${syntax}`);
         found.push((await readByPage(series, await readdir(series))).sha256);
       }
