@@ -38,6 +38,8 @@ export function VolumeField({ service, input, chosen, points, onChoose, onMove }
   const [error, setError] = useState<unknown>();
   const [busy, setBusy] = useState<Busy>();
   const [session, setSession] = useState<DicomSession>();
+  /** The series that is being opened. */
+  const [wanted, setWanted] = useState<string>();
   const latest = useRef<AbortController>(undefined);
   const title = input.label ?? input.name;
 
@@ -60,6 +62,7 @@ export function VolumeField({ service, input, chosen, points, onChoose, onMove }
   const takeFiles = (pick: (options: WalkOptions) => Promise<Picked>) =>
     take(async (signal) => {
       setSession(undefined);
+      setWanted(undefined);
       setBusy({ what: 'Looking for files …' });
       const picked = await pick({
         signal,
@@ -108,6 +111,7 @@ export function VolumeField({ service, input, chosen, points, onChoose, onMove }
 
   const takeSeries = (card: SeriesCard) =>
     take(async (signal) => {
+      setWanted(card.uid);
       setBusy({ what: 'Checking the series …' });
       const scan = await openSeries(session!, card);
       if (!signal.aborted) choose(scan);
@@ -196,6 +200,7 @@ export function VolumeField({ service, input, chosen, points, onChoose, onMove }
               type="button"
               className="quiet small"
               onClick={() => {
+                latest.current?.abort();
                 setSession(undefined);
                 onChoose(undefined);
               }}
@@ -206,10 +211,10 @@ export function VolumeField({ service, input, chosen, points, onChoose, onMove }
         </span>
       </DropZone>
       {busy && <BusyView busy={busy} onCancel={() => latest.current?.abort()} />}
-      {session && (
+      {session && (!scan || scan.dicom) && (
         <SeriesList
           session={session}
-          uid={scan?.dicom?.card.uid}
+          uid={scan?.dicom?.card.uid ?? wanted}
           onChoose={(card) => void takeSeries(card)}
         />
       )}
@@ -266,7 +271,7 @@ export function VolumeField({ service, input, chosen, points, onChoose, onMove }
                 plain
                 scan={volume}
                 points={points}
-                modality={input.modality ?? service.modality}
+                modality={scan.dicom?.card.modality ?? input.modality ?? service.modality}
                 onMove={onMove}
               />
             </Suspense>
