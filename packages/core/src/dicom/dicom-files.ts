@@ -79,7 +79,8 @@ async function* beginnings(file: SourceFile, signal: AbortSignal | undefined): A
   let total = 0;
   let step = 0;
   const beginning = (isEnd: boolean) => {
-    const bytes = parts.length === 1 ? parts[0] : joinBytes(parts);
+    // A copy also of one part: of a Buffer of Node, slice() would be a view.
+    const bytes = joinBytes(parts);
     parts.splice(0, parts.length, bytes);
     return { bytes, fileBytes: Math.max(total + (isEnd ? 0 : 1), file.sizeBytes ?? 0) };
   };
@@ -211,7 +212,7 @@ export async function readDicomFile(
     total += chunk.length;
     if (total > maxBytes) throw tooLong(maxBytes);
   }
-  const bytes = parts.length === 1 ? parts[0] : joinBytes(parts);
+  const bytes = joinBytes(parts);
   const from = deflatedFrom(bytes);
   if (from === undefined) return parseDicom(bytes)!;
   const inflated = await inflateTail(file, from, maxBytes, platform);
