@@ -71,7 +71,7 @@ export interface PrepareOptions {
 }
 
 export interface DeidentifyChoice {
-  /** 32 bytes, of `createUidKey()`: the same key gives the same UIDs and pseudonyms. Whoever has it can recompute them. */
+  /** 32 bytes, of `createUidKey()`: the same key gives the same UIDs and pseudonyms. With it they can be computed from the originals: it is a secret. */
   key: Uint8Array;
   /** Sex, age, size and weight of the patient stay: SUV needs the weight. */
   keepPatientCharacteristics?: boolean;
