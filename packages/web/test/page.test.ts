@@ -437,18 +437,13 @@ describe.skipIf(browserMissing)('the page', () => {
         await choose(page, 'notes.nii.gz', Buffer.from('Shopping list: eggs, flour, milk. '.repeat(30)));
         await page
           .getByRole('alert')
-          .getByText('does not begin like a NIfTI, MetaImage or NRRD file')
+          .getByText('does not begin like a NIfTI, MetaImage, NRRD or DICOM file')
           .waitFor();
         const dicom = Buffer.alloc(4000);
         dicom.write('DICM', 128, 'latin1');
         await choose(page, 'IM0001.dcm', dicom);
-        await page.getByRole('alert').waitFor();
+        await page.getByRole('alert').getByText('not an image of a volume').waitFor();
         expect(await page.getByRole('button', { name: 'Send and compute' }).isDisabled()).toBe(true);
-        const folder = join(site.dataFolder, 'SERIES01');
-        await mkdir(folder);
-        for (const name of ['IM0001', 'IM0002']) await writeFile(join(folder, name), dicom);
-        await drop(page, folder);
-        await page.getByText('Left out (2)').waitFor();
         await mkdir(join(site.dataFolder, 'notes'));
         await writeFile(join(site.dataFolder, 'notes', 'a.txt'), 'eggs');
         await drop(page, join(site.dataFolder, 'notes'));

@@ -41,7 +41,7 @@ export interface SeriesCard
 
 export interface SeriesCards {
   readonly series: readonly SeriesCard[];
-  readonly leftOut: readonly Pick<LeftOut, 'name' | 'reason'>[];
+  readonly leftOut: readonly (Pick<LeftOut, 'name' | 'reason'> & { readonly isDamaged: boolean })[];
 }
 
 /** A slice in shades of grey, as it is stored: the first row on top. */

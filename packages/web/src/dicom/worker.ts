@@ -45,7 +45,11 @@ const handlers: Handlers = {
     );
     return {
       series: input.series.map(cardOf),
-      leftOut: input.leftOut.map(({ name, reason }) => ({ name, reason })),
+      leftOut: input.leftOut.map(({ name, reason, fault }) => ({
+        name,
+        reason,
+        isDamaged: fault !== undefined,
+      })),
     };
   },
 

@@ -93,18 +93,25 @@ export function VolumeField({ service, input, chosen, points, onChoose, onMove }
       onProgress: (done, total) => setBusy({ what: 'Reading the files', done, total }),
     });
     if (signal.aborted) return opened.close();
-    if (opened.series.length === 0 && folder !== undefined) {
+    const isOther = opened.series.length === 0 && !opened.leftOut.some(({ isDamaged }) => isDamaged);
+    if (isOther && folder !== undefined) {
       opened.close();
       throw new TomaatError(
-        'UNSUPPORTED_FORMAT',
+        'UNKNOWN_FORMAT',
         'This is a folder without a DICOM image. Drop the volume file inside it, or a folder with a DICOM series.',
       );
     }
     setSession(opened);
     const usable = usableSeries(opened);
     if (usable.length > 1) return;
+    if (usable.length === 0 && opened.series.length > 1) {
+      throw new TomaatError(
+        'UNSUPPORTED_FORMAT',
+        'None of the series in these files is a volume. The list says why. Drop another series.',
+      );
+    }
     setBusy({ what: 'Checking the series …' });
-    // Without a usable one it says why.
+    // A single one that is not usable says why.
     const scan = await openSeries(opened, usable[0]);
     if (!signal.aborted) choose(scan);
   }
