@@ -153,7 +153,8 @@ async function read(folder: string, rounds: number): Promise<Reading> {
   const child = fork(fileURLToPath(import.meta.url), ['--read', folder, String(rounds)], {
     execArgv: ['--conditions=tomaat-source'],
   });
-  const [reading] = await once(child, 'message');
+  const [reading] = await Promise.race([once(child, 'message'), once(child, 'exit')]);
+  if (typeof reading !== 'object' || reading === null) throw new Error('reading failed');
   return reading as Reading;
 }
 

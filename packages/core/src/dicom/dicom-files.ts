@@ -34,6 +34,8 @@ export interface UnreadFile {
   readonly fault: TomaatError;
 }
 
+const undefinedLength = 0xffffffff;
+
 /** A header is looked for in the first of these many bytes, then in the next. The longest of an enhanced object seen takes 1 MiB. */
 const headerSteps = [dicomPrefixBytes, 2 ** 20, 2 ** 24] as const;
 const longestHeader = headerSteps[2];
@@ -79,7 +81,7 @@ async function* beginnings(file: SourceFile, signal: AbortSignal | undefined): A
   let total = 0;
   let step = 0;
   const beginning = (isEnd: boolean) => {
-    const bytes = parts.length === 1 ? parts[0] : joinBytes(parts);
+    const bytes = parts.length === 1 ? plain(parts[0]) : joinBytes(parts);
     parts.splice(0, parts.length, bytes);
     return { bytes, fileBytes: Math.max(total + (isEnd ? 0 : 1), file.sizeBytes ?? 0) };
   };
@@ -95,6 +97,9 @@ async function* beginnings(file: SourceFile, signal: AbortSignal | undefined): A
   }
   yield beginning(true);
 }
+
+/** Without a subclass: the slice() of Node's Buffer is a view, where that of every other array is a copy. */
+const plain = (bytes: Uint8Array) => new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 
 type ParsedHeader = Pick<DicomHeader, 'dicom' | 'pixels' | 'bytes'>;
 
@@ -155,7 +160,9 @@ function withoutPixels(dicom: DicomFile, bytes: Uint8Array): ParsedHeader {
   if (!element) return { dicom, bytes };
   const pixels: PixelElement = {
     tag: element.tag,
-    statedBytes: element.kind === 'value' ? element.statedBytes : undefined,
+    // Of a beginning, fragments are a value of undefined length.
+    statedBytes:
+      element.kind === 'value' && element.statedBytes !== undefinedLength ? element.statedBytes : undefined,
   };
   const first =
     element.kind === 'value' ? element.bytes : element.kind === 'fragments' && element.fragments[0];
@@ -211,7 +218,7 @@ export async function readDicomFile(
     total += chunk.length;
     if (total > maxBytes) throw tooLong(maxBytes);
   }
-  const bytes = parts.length === 1 ? parts[0] : joinBytes(parts);
+  const bytes = parts.length === 1 ? plain(parts[0]) : joinBytes(parts);
   const from = deflatedFrom(bytes);
   if (from === undefined) return parseDicom(bytes)!;
   const inflated = await inflateTail(file, from, maxBytes, platform);

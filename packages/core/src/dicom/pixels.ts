@@ -64,7 +64,7 @@ function nativeFrame(element: ValueElement, format: PixelFormat, frame: number):
   if (bitsAllocated === 1) return unpackBits(element.bytes, frame * rows * columns, rows * columns);
   const length = frameBytes(format);
   // A copy: it begins at a multiple of the size of a pixel.
-  const bytes = element.bytes.slice(frame * length, (frame + 1) * length);
+  const bytes = new Uint8Array(element.bytes.subarray(frame * length, (frame + 1) * length));
   if (!element.littleEndian && bitsAllocated === 8 && element.vr === 'OW')
     return masked(oddBytes(element, frame * length, length), format, 8);
   if (bitsAllocated > 8 && element.littleEndian === machineIsBigEndian) swapBytes(bytes, bitsAllocated / 8);
@@ -95,7 +95,7 @@ function unsigned(bytes: Uint8Array<ArrayBuffer>, bits: number): Unsigned {
 /** What a decoder gave, which states its own number of bits, as stored values. */
 function fromDecoded(decoded: DecodedFrame, format: PixelFormat): NumericVoxels {
   const bits = 8 * decoded.bytesPerSample;
-  const bytes = decoded.bytes.slice(0, (decoded.rows * decoded.columns * bits) / 8);
+  const bytes = new Uint8Array(decoded.bytes.subarray(0, (decoded.rows * decoded.columns * bits) / 8));
   // A code stream of fewer bits than the pixels' cells holds the values alone, those with as many hold the cells.
   const { bitsStored, highBit } = format;
   const holdsCells = decoded.bitsPerSample > highBit;

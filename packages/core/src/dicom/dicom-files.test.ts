@@ -1,0 +1,114 @@
+import { describe, expect, it } from 'vitest';
+import { dicomFile, type Slice, sliceElements, syntaxes } from '../../test/dicom-files.ts';
+import { encodeJpegLossless } from '../../test/jpeg-lossless.ts';
+import type { SourceFile } from '../formats/source-file.ts';
+import { readVolume } from '../formats/volume-file.ts';
+import { webPlatform } from '../formats/web-platform.ts';
+import { type DicomHeader, readDicomHeader } from './dicom-files.ts';
+
+/** A file that comes in pieces, and says how many of its bytes were read. */
+function piecewise(bytes: Uint8Array, size: number, sizeBytes?: number) {
+  const counts = { read: 0 };
+  const file: SourceFile = {
+    name: 'folder/slice.dcm',
+    sizeBytes,
+    async *open(start = 0) {
+      for (let at = start; at < bytes.length; at += size) {
+        const piece = bytes.subarray(at, at + size);
+        counts.read += piece.length;
+        yield piece;
+      }
+    },
+  };
+  return { file, counts };
+}
+const [rows, columns] = [300, 400];
+const thick = { 1572944: ['DS', '2'] } as const;
+const values = Array.from({ length: rows * columns }, (_, i) => (i * 7919) % 4096);
+const large = (more: Slice['more'] = {}, syntax?: string) =>
+  dicomFile(sliceElements({ rows, columns, values, more: { ...thick, ...more } }), { syntax });
+const fragments = [
+  new Uint8Array(0),
+  encodeJpegLossless(values, { rows, columns, precision: 12, predictor: 1 }),
+];
+const compressed = large({ 2145386512: ['OB', { fragments }] }, syntaxes.jpegLossless);
+const headerOf = async (file: SourceFile) => (await readDicomHeader(file, webPlatform)) as DicomHeader;
+
+describe('readDicomHeader()', () => {
+  it('reads no more than the first 64 KiB of a file with a short header', async () => {
+    for (const bytes of [large(), compressed]) {
+      expect(bytes.length).toBeGreaterThan(131_072);
+      const { file, counts } = piecewise(bytes, 4096, bytes.length);
+      const header = await headerOf(file);
+      expect([header.kind, header.name, counts.read]).toEqual(['dicom', 'slice.dcm', 65_536]);
+      // Its bytes end before the pixels, in memory of their own.
+      expect(header.bytes.length).toBeLessThan(1000);
+      expect(header.bytes.buffer.byteLength).toBe(header.bytes.length);
+    }
+  });
+
+  it('knows fragments from values by the beginning of a file as by the whole', async () => {
+    for (const size of [1000, 65_536, compressed.length]) {
+      expect((await headerOf(piecewise(compressed, size).file)).pixels).toEqual({
+        tag: 0x7fe00010,
+        statedBytes: undefined,
+      });
+      expect((await headerOf(piecewise(large(), size).file)).pixels).toEqual({
+        tag: 0x7fe00010,
+        statedBytes: 240_000,
+      });
+    }
+  });
+
+  it('reads on where the header is longer, up to 16 MiB', async () => {
+    const long = (length: number) => large({ 593921: ['UN', new Uint8Array(length).fill(1)] });
+    const { file, counts } = piecewise(long(300_000), 10_000);
+    expect((await headerOf(file)).bytes.length).toBeGreaterThan(300_000);
+    expect(counts.read).toBeLessThan(600_000);
+    const endless = piecewise(long(17_000_000), 100_000);
+    expect(await readDicomHeader(endless.file, webPlatform)).toMatchObject({
+      kind: 'unread',
+      fault: { code: 'BAD_HEADER', message: expect.stringContaining('does not end within 16777216 bytes') },
+    });
+    expect(endless.counts.read).toBeLessThan(16_900_000);
+  });
+
+  it('reports what is not a DICOM file, and gives on what the source throws', async () => {
+    const text = piecewise(new TextEncoder().encode('hello'), 2).file;
+    expect(await readDicomHeader(text, webPlatform)).toMatchObject({
+      kind: 'unread',
+      name: 'slice.dcm',
+      fault: { code: 'UNKNOWN_FORMAT' },
+    });
+    const fault = new Error('the disk failed');
+    const broken: SourceFile = {
+      name: 'a',
+      // biome-ignore lint/correctness/useYield: it fails before
+      async *open() {
+        throw fault;
+      },
+    };
+    await expect(readDicomHeader(broken, webPlatform)).rejects.toBe(fault);
+  });
+});
+
+describe('readVolume()', () => {
+  it('leaves the bytes of a Buffer of Node as they are, whose slice() is a view', async () => {
+    const bytes = Buffer.concat([Buffer.alloc(3), large({ 2625618: ['DS', '-1024'] })]).subarray(3);
+    const before = Uint8Array.from(bytes);
+    const { volume } = await readVolume([piecewise(bytes, bytes.length).file], webPlatform);
+    expect([...volume.voxels]).toEqual(values.map((value) => value - 1024));
+    expect(Uint8Array.from(bytes)).toEqual(before);
+  });
+
+  it.each([
+    ['uncompressed', large()],
+    ['compressed', compressed],
+    ['deflated', large({}, syntaxes.deflated)],
+  ])('reads a large file that comes in pieces: %s', async (_, bytes) => {
+    for (const size of [3333, 65_536, bytes.length]) {
+      const { volume } = await readVolume([piecewise(bytes, size).file], webPlatform);
+      expect([...volume.voxels]).toEqual(values);
+    }
+  });
+});
