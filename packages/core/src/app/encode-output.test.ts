@@ -80,7 +80,7 @@ describe('the format of a label map of a DICOM series', () => {
             code: 'NOT_ACCEPTABLE',
             field: 'format',
             message: expect.stringMatching(
-              /^result .*DICOM series.* take: nii\.gz, nii, mha, nrrd, vtk, stl\.$/,
+              /^result .*DICOM series.* choose one of: nii\.gz, nii, mha, nrrd, vtk, stl\.$/,
             ),
           }),
         );

@@ -122,7 +122,7 @@ describe('predict() on another volume', () => {
       code: 'NOT_ACCEPTABLE',
       field: 'format',
       message: expect.stringContaining(
-        'The input is not a DICOM series. Send a DICOM series, or take: nii.gz',
+        'The input is not a DICOM series. Send a DICOM series, or choose one of: nii.gz',
       ),
     });
     expect(hasRun).toBe(false);
