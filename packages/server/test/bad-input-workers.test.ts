@@ -28,8 +28,8 @@ describe('an app that', () => {
     code: string,
     message: RegExp,
   ][] = [
-    ['aborts', { infer: 'process.abort();' }, 503, 'WORKER_DIED', /ended by SIGABRT.*try again/],
-    ['ends its process', { infer: 'process.exit(7);' }, 503, 'WORKER_DIED', /exit code 7.*try again/],
+    ['aborts', { infer: 'process.abort();' }, 503, 'WORKER_DIED', /ended by SIGABRT.*Try again/],
+    ['ends its process', { infer: 'process.exit(7);' }, 503, 'WORKER_DIED', /exit code 7.*Try again/],
     [
       'is killed',
       { infer: "process.kill(process.pid, 'SIGSEGV'); await sleep(5000);" },

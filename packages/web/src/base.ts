@@ -1,5 +1,8 @@
 import { withoutTrailingSlashes } from '@tomaat/core';
 
+/** Parts of the page are also rendered without a browser, in tests. */
+const inBrowser = typeof document !== 'undefined';
+
 /**
  * Where this page's server is on its host: a proxy may serve it below a path. The document states the path that the
  * server knows (tomaat-base), and how its root is reached from here (tomaat-root), which works behind any proxy.
@@ -7,6 +10,7 @@ import { withoutTrailingSlashes } from '@tomaat/core';
 const meta = (name: string) => document.querySelector<HTMLMetaElement>(`meta[name="${name}"]`)?.content ?? '';
 
 function findBasePath(): string {
+  if (!inBrowser) return '';
   const known = meta('tomaat-base');
   const path = location.pathname;
   if (known !== '' && (path === known || path.startsWith(`${known}/`))) return known;
@@ -18,6 +22,6 @@ function findBasePath(): string {
 /** Such as `/tomaat`; empty where the server has the host to itself. */
 export const basePath: string = findBasePath();
 /** The server's base address, without a slash at the end. */
-export const baseUrl: string = location.origin + basePath;
+export const baseUrl: string = inBrowser ? location.origin + basePath : '';
 /** Keys of what this page stores in the browser, separate from pages at other paths of the same host. */
 export const keptAt = (name: string): string => (basePath === '' ? name : `${name}:${basePath}`);

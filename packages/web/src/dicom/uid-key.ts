@@ -1,7 +1,7 @@
 import { createUidKey, formatUidKey, parseUidKey } from '@tomaat/core';
 import { keptAt } from '../base.ts';
 
-const place = keptAt('tomaat.uid-key');
+const place = () => keptAt('tomaat.uid-key');
 /** If the browser stores nothing, the key lasts as long as the page. */
 let withoutStorage: string | undefined;
 
@@ -14,7 +14,7 @@ export function browserUidKey(): string {
   if (kept !== undefined) return kept;
   withoutStorage = formatUidKey(createUidKey());
   try {
-    localStorage.setItem(place, withoutStorage);
+    localStorage.setItem(place(), withoutStorage);
   } catch {
     // A private window of some browsers: the key is kept in memory.
   }
@@ -23,7 +23,7 @@ export function browserUidKey(): string {
 
 function readKey(): string | undefined {
   try {
-    return formatUidKey(parseUidKey(localStorage.getItem(place) ?? ''));
+    return formatUidKey(parseUidKey(localStorage.getItem(place()) ?? ''));
   } catch {
     return withoutStorage;
   }
