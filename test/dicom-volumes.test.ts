@@ -115,7 +115,7 @@ describe.skipIf(skip)('every set of dicom_cases', () => {
     );
   });
 
-  it('gives the source of a result: positions in LPS, frames of an enhanced image by number', async () => {
+  it('gives a result’s source: LPS positions, numbered frames of enhanced images', async () => {
     const { source } = await load('dicom_cases', 'mr9_enhanced_shuffled');
     expect(source?.slices.map(({ frameNumber }) => frameNumber)).toEqual([3, 7, 5, 9, 1, 8, 4, 6, 2]);
     const classic = (await load('dicom_cases', 'mr9_htj2k')).source;

@@ -86,7 +86,7 @@ describe('rooms', () => {
 });
 
 describe('markReached()', () => {
-  it('says what is reached and keeps what is computed', () => {
+  it('reports what is reached and keeps computed results', () => {
     const source = 'let sum = 0; for (let i = 0; i < 3; i++) if (i > 0) sum += 2 * i - 1; return sum;';
     const mutants = [...findMutants('source.ts', `function f() { ${source} }`).entries()];
     const marked = markReached(`function f() { ${source} }`, mutants, 'reach');

@@ -44,7 +44,7 @@ function zeroBomb(mebibytes: number): Uint8Array {
 
 describe.each(platforms)('%s', (_name, platform) => {
   describe.each(compressions)('%s', (compression) => {
-    it('inflate() gives back what was packed, however the input is cut', async () => {
+    it('inflate() restores compressed data, however the input is split', async () => {
       for (const length of [1_000_000, 10_000, 997]) {
         const unpacked = await collectBytes(platform.inflate(parts(pack(compression), length), compression));
         expect(Buffer.compare(unpacked, data)).toBe(0);
@@ -57,7 +57,7 @@ describe.each(platforms)('%s', (_name, platform) => {
       expect(Buffer.compare(await collectBytes(platform.inflate(parts(packed), compression)), data)).toBe(0);
     });
 
-    it('inflate() fails on input that is cut off, at its very end too', async () => {
+    it('inflate() fails on truncated input, at its very end too', async () => {
       const packed = pack(compression);
       for (const length of [0, 1, 5, 1000, packed.length - 9, packed.length - 1]) {
         await expect(
@@ -94,7 +94,7 @@ describe.each(platforms)('%s', (_name, platform) => {
       ['16 bytes', new Uint8Array(16).fill(65)],
       ['text', new Uint8Array(100_000).fill(65)],
       ['text behind zeros', joined(new Uint8Array(512), new Uint8Array(100).fill(65))],
-    ])('inflate() fails on other data behind it: %s', async (_what, surplus) => {
+    ])('inflate() fails on other data after it: %s', async (_what, surplus) => {
       const packed = pack(compression);
       for (const length of [packed.length, 2 ** 20, 10_000]) {
         const source = parts(joined(packed, surplus), length);
@@ -113,7 +113,7 @@ describe.each(platforms)('%s', (_name, platform) => {
       await expect(collectBytes(platform.inflate(failing(), compression))).rejects.toThrow('the disk failed');
     });
 
-    it('inflate() reads its source no faster than it is read, and lets it go when its reader leaves', async () => {
+    it('inflate() reads its source on demand, and releases it when abandoned', async () => {
       let given = 0;
       let closed = false;
       const packed = joined(zeroBomb(1));
@@ -222,7 +222,7 @@ describe.each(platforms)('inflate() of gzip members in a row, %s', (_name, platf
     }
   });
 
-  it('fails on a later member that is damaged or cut off', async () => {
+  it('fails on a later member that is damaged or truncated', async () => {
     const whole = joined(...members);
     const damaged: Record<string, Uint8Array> = {
       'its last byte is missing': whole.subarray(0, -1),

@@ -45,7 +45,7 @@ describe('README', () => {
     expect(new Set(blocks.map((block) => block.language))).toEqual(new Set(['sh', 'python', 'yaml']));
   });
 
-  it('npm ci && npm start: ready within 10 s, and the demo says label, millilitres and seconds', async () => {
+  it('npm ci && npm start: ready in 10 s; demo prints label, millilitres, seconds', async () => {
     expect(install).toBe('npm ci && npm start');
     expect(stand.readyMs).toBeLessThan(10_000);
     const { running } = stand;

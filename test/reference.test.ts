@@ -28,7 +28,7 @@ describe('referenceFiles()', () => {
     expect([...files.keys()]).toHaveLength(7);
   });
 
-  it('tells every key of the manifest and every command', () => {
+  it('lists every key of the manifest and every command', () => {
     const manifest = files.get('docs/reference/manifest.md')!;
     for (const key of ['schemaVersion', 'acceptance', 'roiSize', 'memoryMb', 'keepTriangles', 'environment'])
       expect(manifest).toContain(`| \`${key}\` |`);

@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 import { expect, it } from 'vitest';
 import { makeSbom } from '../scripts/write-sbom.ts';
 
-it('makeSbom() lists what runs with its hashes, the bundled models with theirs, and nothing of the tools', async () => {
+it('makeSbom() lists runtime packages and models with hashes, and no tools', async () => {
   const sbom = await makeSbom();
   expect(sbom).toMatchObject({ bomFormat: 'CycloneDX', specVersion: '1.6', version: 1 });
   const refs = sbom.components.map((component) => component['bom-ref']);

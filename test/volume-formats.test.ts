@@ -129,7 +129,7 @@ describe('texts and tests', () => {
     for (const ending of endings) expect(page).toContain(`| \`${ending}\` |`);
   });
 
-  it('docs/hospital.md says of every format what is taken out', async () => {
+  it('docs/hospital.md states for every format what is removed', async () => {
     const page = await readFile(join(root, 'docs/hospital.md'), 'utf8');
     for (const [, name] of versions) expect(page).toMatch(new RegExp(`^\\| [^|]*${name}[^|]* \\|`, 'm'));
   });

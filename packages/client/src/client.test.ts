@@ -115,7 +115,7 @@ function source(name: string, bytes: Uint8Array, onPull: (bytes: number) => void
 }
 
 describe('predict()', () => {
-  it('sends fields first, then every file of an input under its name, with the exact length', async () => {
+  it('sends fields, then each input’s files under its name, with exact length', async () => {
     const seen: {
       url?: string;
       headers?: IncomingMessage['headers'];
@@ -224,7 +224,7 @@ describe('predict()', () => {
     expect(keys[0]).toBe(keys[1]);
   });
 
-  it('gives the Problem of a server that refuses before the upload is through', async () => {
+  it('returns the Problem of a server that refuses during the upload', async () => {
     const baseUrl = await serve((_request, response) => {
       problem(response, 413, 'UPLOAD_TOO_LARGE', 'At most 1 MB. Send less.', { connection: 'close' });
     });
@@ -237,7 +237,7 @@ describe('predict()', () => {
     expect(error.detail?.requestId).toBe('r-1');
   });
 
-  it.each([-1, 1])('refuses a file whose size is %i bytes off from what was said', async (off) => {
+  it.each([-1, 1])('refuses a file whose size is %i bytes off the stated size', async (off) => {
     const baseUrl = await serve(async (request, response) => {
       await bodyOf(request).catch(() => {});
       json(response, 202, job('queued'));
@@ -272,7 +272,7 @@ describe('errors', () => {
     expect(error.message).toContain(`Nothing listens at 127.0.0.1:${port}`);
   });
 
-  it('service() tells a page of HTML from a TOMAAT server', async () => {
+  it('service() distinguishes an HTML page from a TOMAAT server', async () => {
     const baseUrl = await serve((_request, response) =>
       response.writeHead(200, { 'content-type': 'text/html' }).end('<p>hello'),
     );
@@ -293,7 +293,7 @@ describe('errors', () => {
     expect(error.message).toContain('kept silent');
   });
 
-  it('createClient() refuses what is no address', () => {
+  it('createClient() refuses an invalid address', () => {
     for (const baseUrl of ['ftp://x', 'localhost:9000', 'nonsense', 'http://user:secret@host/']) {
       expect(() => createClient({ baseUrl }), baseUrl).toThrow(TomaatError);
     }
@@ -322,7 +322,7 @@ describe('errors', () => {
 const event = (id: number, data: Job) => `id: ${id}\nevent: job\ndata: ${JSON.stringify(data)}\n\n`;
 
 describe('watch()', () => {
-  it('goes on after a cut stream where it was, and ends when the job is settled', async () => {
+  it('resumes a broken stream and ends when the job is settled', async () => {
     const lastIds: (string | undefined)[] = [];
     const baseUrl = await serve((request, response) => {
       if (!request.url?.endsWith('/events')) return json(response, 200, job('running', { fraction: 0.5 }));
@@ -455,7 +455,7 @@ describe('cancel(), remove()', () => {
     expect(state).toMatchObject({ job: { state: 'succeeded' }, deletes: 0 });
   });
 
-  it('cancel() falls back to DELETE at an older server, for unsettled jobs alone', async () => {
+  it('cancel() falls back to DELETE on older servers, only for unsettled jobs', async () => {
     const { client, state } = await jobServer({ older: true });
     expect((await client.cancel('j1')).state).toBe('canceled');
     expect((await client.cancel('j1')).state).toBe('canceled');
@@ -512,7 +512,7 @@ describe('output()', () => {
     expect((await failure(file.blob())).code).toBe('UNREACHABLE');
   });
 
-  it('stops in the middle when its signal says so', async () => {
+  it('stops midway when its signal aborts', async () => {
     const baseUrl = await serve((_request, response) => {
       response.writeHead(200, { 'content-length': '1000' });
       response.write('the rest never comes');
@@ -578,7 +578,7 @@ describe('discover()', () => {
     ]);
   });
 
-  it('says so when the address is a server’s', async () => {
+  it('reports that the address belongs to a server', async () => {
     const baseUrl = await serve((_request, response) =>
       json(response, 200, { services: [{ id: 'x', inputs: [] }] }),
     );

@@ -99,7 +99,7 @@ function startServer() {
 
 describe('openDicomInput() in a browser', () => {
   it.skipIf(!rolldown || !browserFile)(
-    'sends the bytes that Node sends, in parts that go on after a break',
+    'sends the same bytes as Node, in parts that resume after a break',
     async () => {
       const bundle = await rolldown!.rolldown({
         input: fileURLToPath(new URL('index.ts', import.meta.url)),

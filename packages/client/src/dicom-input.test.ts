@@ -102,7 +102,7 @@ describe('openDicomInput()', () => {
 });
 
 describe('prepare()', () => {
-  it('gives an archive of the series in its order, which is the same volume and says nothing of the patient', async () => {
+  it('archives the series in order: same volume, nothing about the patient', async () => {
     const prepared = await prepare();
     const bytes = await wholeOf(prepared);
     expect(bytes.length).toBe(prepared.sizeBytes);
@@ -116,7 +116,7 @@ describe('prepare()', () => {
     expect(text.match(/\d{4}\.dcm/g)).toEqual([1, 2, 3, 4, 1, 2, 3, 4].map((i) => `000${i}.dcm`));
   });
 
-  it('gives the same bytes for the same key, from any offset, and others for another key', async () => {
+  it('gives equal bytes for equal keys from any offset, other bytes otherwise', async () => {
     const [one, two] = [await prepare(), await prepare()];
     const whole = await wholeOf(one);
     expect(await wholeOf(two)).toEqual(whole);
@@ -129,7 +129,7 @@ describe('prepare()', () => {
     expect(await wholeOf(await prepare({ deidentify: { key: createUidKey() } }))).not.toEqual(whole);
   });
 
-  it('reports what was removed of all files, and tells what is done', async () => {
+  it('reports what was removed from all files, and the progress', async () => {
     const progress: number[] = [];
     const { report } = await prepare({ onProgress: (done) => progress.push(done) });
     expect(progress).toEqual([1, 2, 3, 4]);
@@ -143,7 +143,7 @@ describe('prepare()', () => {
     expect(report!.burnedIn).toEqual([]);
   });
 
-  it('keeps the characteristics of the patient, and moves dates, where that is wanted', async () => {
+  it('keeps patient characteristics and shifts dates on request', async () => {
     const bytes = await wholeOf(
       await prepare({ deidentify: { key, keepPatientCharacteristics: true, shiftDates: true } }),
     );
@@ -185,7 +185,7 @@ describe('prepare()', () => {
     expect(most).toBe(1);
   });
 
-  it('refuses a series of which a file is cut off', async () => {
+  it('refuses a series with a truncated file', async () => {
     const files = slices();
     const cut = { ...files[1], bytes: files[1].bytes.slice(0, -4) };
     await expect(prepare({}, sources([files[0], cut, files[2], files[3]]))).rejects.toMatchObject({
@@ -241,7 +241,7 @@ describe('createResult()', () => {
     for (const kept of ['Canary^Name', 'CANARY-ID', '1.2.3.9.1', '1.2.3.9.4']) expect(text).toContain(kept);
   });
 
-  it('gives the same job the same UIDs, another job others, and each frame its place', async () => {
+  it('derives UIDs from the job and gives each frame its place', async () => {
     const chosen = await choose();
     const labels = await labelsOf(chosen);
     const uids = async (id: string) => {
@@ -260,7 +260,7 @@ describe('createResult()', () => {
     expect(other[1]).not.toBe(first[1]);
   });
 
-  it('refuses a label map of another grid, another output, and a frame that is not there', async () => {
+  it('refuses a label map of another grid, other outputs and missing frames', async () => {
     const chosen = await choose();
     const { affine } = chosen.series.stack!;
     const moved = affine.map((value, i) => (i === 11 ? value + 2.5 : value));

@@ -18,7 +18,7 @@ async function lengthOfBody(request: IncomingMessage): Promise<number> {
 
 describe('createDicomWeb() in a browser', () => {
   it.skipIf(!rolldown || !browserFile)(
-    'searches, retrieves and stores at another origin that allows it, and sees redirects as refusals',
+    'searches, retrieves and stores across origins, and reports redirects as refusals',
     async () => {
       const bundle = await rolldown!.rolldown({
         input: fileURLToPath(new URL('index.ts', import.meta.url)),

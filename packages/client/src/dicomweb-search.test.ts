@@ -34,7 +34,7 @@ const uids = (studies: readonly { studyInstanceUid: string }[]) =>
   studies.map((each) => each.studyInstanceUid);
 
 describe('searchStudies()', () => {
-  it('sends what is searched for by keyword, in an encoding that servers read', async () => {
+  it('sends search terms by keyword, in an encoding that servers read', async () => {
     const { web, asked } = answering(() => ({ json: [] }));
     await web.searchStudies(
       {
@@ -81,7 +81,7 @@ describe('searchStudies()', () => {
     },
   );
 
-  it('fetches all pages without a limit, and as many as are wanted with one', async () => {
+  it('fetches all pages without a limit, and only enough with one', async () => {
     const { web, asked } = answering((url) => ({ json: page(url) }));
     expect(uids(await web.searchStudies())).toEqual(many.map((_, index) => `1.2.${index}`));
     expect(asked.map(({ searchParams }) => [searchParams.get('limit'), searchParams.get('offset')])).toEqual([
@@ -97,7 +97,7 @@ describe('searchStudies()', () => {
     expect(await web.searchStudies({}, { offset: 250 })).toEqual([]);
   });
 
-  it('goes on where a server gives fewer than are asked for and says that there are more', async () => {
+  it('requests the next page where a server announces more results', async () => {
     const { web, asked } = answering((url) => {
       const json = page(url, 40);
       const isLast = Number(url.searchParams.get('offset')) + 40 >= many.length;
@@ -108,7 +108,7 @@ describe('searchStudies()', () => {
     expect(asked).toHaveLength(7);
   });
 
-  it('takes all of a server that knows no limit, and refuses one that knows a limit and no offset', async () => {
+  it('accepts a server that ignores limits; refuses one that ignores only offsets', async () => {
     const whole = answering(() => ({ json: many }));
     expect(await whole.web.searchStudies()).toHaveLength(250);
     expect(whole.asked).toHaveLength(1);
@@ -206,7 +206,7 @@ describe('searchStudies()', () => {
 });
 
 describe('searchSeries() and searchInstances()', () => {
-  it('search below the study and the series that are given, and fill in their UIDs', async () => {
+  it('search below the given study and series, and fill in their UIDs', async () => {
     const { web, asked } = answering((url) => ({
       json: url.pathname.endsWith('/series')
         ? [{ '0020000E': { Value: ['1.2.3'] }, '00201209': { Value: ['19'] }, '00200011': { Value: [4] } }]

@@ -73,7 +73,7 @@ const uid = (number: number) => `1.2.3.${number}`;
 const three = [1, 2, 3].map((number) => dicomFile(uid(number)));
 
 describe('store()', () => {
-  it('sends files as parts, with the length of the body, and reports each as stored', async () => {
+  it('sends files as parts with Content-Length, and reports each as stored', async () => {
     const { web, received } = await storing(({ uids }) => ({
       json: {
         ...referenced(
@@ -173,7 +173,7 @@ describe('store()', () => {
     ]);
   });
 
-  it('counts what the answer does not mention as not stored, with 400 and no type, and with 200', async () => {
+  it('reports unmentioned instances as not stored, with 400 and with 200', async () => {
     for (const status of [400, 200]) {
       const { web } = await storing(() => ({
         status,
@@ -231,7 +231,7 @@ describe('store()', () => {
     });
   });
 
-  it('sends half of what is too large, down to a single file', async () => {
+  it('halves requests that are too large, down to a single file', async () => {
     const { web, received } = await storing((request) =>
       request.uids.length > 1 ? { status: 413, text: '' } : allStored(request),
     );
@@ -252,7 +252,7 @@ describe('store()', () => {
     });
   });
 
-  it('refuses what is not a DICOM file, and two of the same UID, before anything is sent', async () => {
+  it('refuses non-DICOM files and duplicate UIDs before sending anything', async () => {
     const { web, received } = await storing(allStored);
     const noUid = dicomFile('not a uid');
     for (const bad of [new Uint8Array(10), new Uint8Array(500), noUid, dicomFile('1.2').slice(0, 150)]) {
@@ -324,7 +324,7 @@ describe('readFileMeta()', () => {
     }
   });
 
-  it('leaves out what is cut off, and what is not a UID', () => {
+  it('leaves out truncated elements and invalid UIDs', () => {
     const file = dicomFile('1.2.3');
     expect(readFileMeta(file.slice(0, 131))).toBeUndefined();
     for (let length = 132; length <= file.length; length++) {

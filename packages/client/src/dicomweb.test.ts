@@ -60,7 +60,7 @@ describe('retrieveSeries()', () => {
     options: Parameters<ReturnType<typeof client>['retrieveSeries']>[2] = {},
   ) => collect(client(url).retrieveSeries('1.2', '1.2.3', options));
 
-  it('asks for instances as they are stored, and gives each with what its header states', async () => {
+  it('requests instances as stored, and yields each with its header’s values', async () => {
     let asked: IncomingMessage | undefined;
     const url = await serve((request, response) => {
       asked = request;
@@ -130,7 +130,7 @@ describe('retrieveSeries()', () => {
     await expect(pull(url, { transferSyntax: 'a, text/html' })).rejects.toMatchObject({ code: 'BAD_INPUT' });
   });
 
-  it('ends with UNREACHABLE when the connection breaks or the body ends early, after what was complete', async () => {
+  it('yields complete instances, then fails with UNREACHABLE on a broken body', async () => {
     const cut = body.slice(0, body.length - 60);
     const ends = await answering(cut);
     const breaks = await serve((_request, response) => {
@@ -185,7 +185,7 @@ describe('retrieveSeries()', () => {
     expect(await pull(await answering(text('', files[0])))).toHaveLength(1);
   });
 
-  it('refuses a part of the instances, none, and another number than is expected', async () => {
+  it('refuses some or none of the instances, and an unexpected number', async () => {
     const partial = await answering(body, { 'content-type': related }, 206);
     await expect(pull(partial)).rejects.toMatchObject({
       code: 'UPSTREAM',
@@ -211,7 +211,7 @@ describe('retrieveSeries()', () => {
     });
   });
 
-  it('closes the connection when the loop is left, and when the signal fires', async () => {
+  it('closes the connection when the loop ends or the signal fires', async () => {
     const endless = relatedBody(files.slice(0, 1), 'X Y').slice(0, -9);
     let closed = 0;
     const url = await serve((_request, response) => {
@@ -338,7 +338,7 @@ describe('refusals', () => {
     expect((await failure(web.searchStudies())).message).toContain('asks for a login (Bearer).');
   });
 
-  it('repeats what a busy server refused, reading and storing, after the time that it asks for', async () => {
+  it('retries reads and stores after the delay that a busy server requests', async () => {
     const methods: (string | undefined)[] = [];
     const url = await serve((request, response) => {
       methods.push(request.method);
@@ -391,7 +391,7 @@ describe('refusals', () => {
 });
 
 describe('redirects', () => {
-  it('are followed within the origin, with the headers, and a body where the status keeps it', async () => {
+  it('are followed within the origin with headers, and body where required', async () => {
     const seen: unknown[] = [];
     const url = await serve((request, response) => {
       const chunks: Buffer[] = [];

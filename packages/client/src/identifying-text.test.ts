@@ -199,7 +199,7 @@ describe('anonymousFiles()', () => {
       ['sources', asSource(true)],
       ['sources without slices', asSource(false)],
     ] as const) {
-      it(`takes the text out of ${what} and leaves voxels and geometry as they are (${kind})`, async () => {
+      it(`removes text from ${what} and keeps voxels and geometry (${kind})`, async () => {
         const given = await make();
         // The text is there before.
         expect(

@@ -56,7 +56,7 @@ describe('readRelated()', () => {
     expect(await textsOf('--XX--')).toEqual([]);
   });
 
-  it('reads lines of headers that end with LF alone, folded ones, and repeated ones', async () => {
+  it('reads header lines that end with LF, are folded or repeated', async () => {
     const text =
       '--XX\nContent-Type: application/dicom;\n\ttransfer-syntax=1.2\ncontent-type : other\r\nX-Y:z\n\n\n1\n\r\n--XX--';
     expect(await partsOf(inPieces(text, 3))).toEqual([
@@ -64,7 +64,7 @@ describe('readRelated()', () => {
     ]);
   });
 
-  it('does not take LF alone before a boundary for its line: the byte may be data', async () => {
+  it('keeps a lone LF before a boundary: the byte may be data', async () => {
     expect(await textsOf(`--XX\r\n${head}1\n--XX\r\n2\r\n--XX--`)).toEqual(['1\n--XX\r\n2']);
   });
 
@@ -108,7 +108,7 @@ describe('readRelated()', () => {
     expect(seen).toEqual([tricky, '\0\xff']);
   });
 
-  it('refuses headers and preambles without an end, a header without a colon, and long parts', async () => {
+  it('refuses unterminated headers and preambles, headers without a colon, long parts', async () => {
     const refused = (text: string) => expect(partsOf(inPieces(text, 999))).rejects;
     await refused(`--XX\r\n${'A: b\r\n'.repeat(5000)}\r\n1\r\n--XX--`).toMatchObject({
       code: 'UPSTREAM',
@@ -128,7 +128,7 @@ describe('readRelated()', () => {
     ).toHaveLength(1);
   });
 
-  it('reads the next chunk only when the next part is asked for, and leaves the source when it is left', async () => {
+  it('reads chunks only as parts are requested, and releases an abandoned source', async () => {
     let given = 0;
     let left = false;
     async function* source() {
@@ -221,7 +221,7 @@ describe('parseRelatedType()', () => {
 });
 
 describe('writeRelated()', () => {
-  it('writes what readRelated() reads, with a boundary of its own and a length that is known', async () => {
+  it('writes what readRelated() reads, with a unique boundary and known length', async () => {
     const files = [bytesOf(tricky), new Blob([bytesOf('\0\x01')])];
     const { contentType, body } = writeRelated('application/dicom', files);
     const again = writeRelated('application/dicom', files);

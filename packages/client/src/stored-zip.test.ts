@@ -39,7 +39,7 @@ async function bytesOf(chunks: ReturnType<FileSource['stream']>): Promise<Buffer
   return Buffer.concat(parts);
 }
 
-it('createStoredZip() writes an archive that openZip() reads, of the length that it states', async () => {
+it('createStoredZip() writes an archive for openZip(), of the stated length', async () => {
   const file = await zip();
   const bytes = await bytesOf(file.stream());
   expect(bytes.length).toBe(file.sizeBytes);
@@ -68,7 +68,7 @@ it.skipIf(!python)(
   },
 );
 
-it('createStoredZip() gives the same bytes from any offset, and reads no member before it', async () => {
+it('createStoredZip() gives equal bytes from any offset, without reading earlier members', async () => {
   const reads: string[] = [];
   const watched = contents.map(([name, bytes]): ZipMember => {
     const { read } = member(name, bytes);

@@ -60,7 +60,7 @@ describe.skipIf(!program || !data)('createDicomWeb() with Orthanc and real image
   }
   const countOfSeries = async () => ((await (await fetch(`${pacs.url}/series`)).json()) as string[]).length;
 
-  it('store() then a search then retrieveSeries() give back 19 slices byte for byte; a second store adds no series', async () => {
+  it('store(), search and retrieveSeries() return 19 identical slices; storing again adds none', async () => {
     await empty();
     const files = filesOf('prostate_t2_tra');
     expect(files).toHaveLength(19);
@@ -164,7 +164,7 @@ describe.skipIf(!program || !data)('createDicomWeb() with Orthanc and real image
     });
   });
 
-  it('store() of a damaged and a good file says which is stored, though the answer names the good one alone', async () => {
+  it('store() reports which of a damaged and a good file was stored', async () => {
     await empty();
     const [first, second] = filesOf('prostate_t2_tra');
     const damaged = first.subarray(0, 1000);
@@ -210,7 +210,7 @@ describe.skipIf(!program || !data)('createDicomWeb() with Orthanc and real image
     expect(await reader.searchStudies()).toEqual([]);
   });
 
-  it('the programs of the guide pass tsc, and run one after the other', async () => {
+  it('the guide’s programs pass tsc and run in order', async () => {
     await empty();
     await web.store(filesOf('prostate_t2_tra'));
     const folder = await readerFolder();

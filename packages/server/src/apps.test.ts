@@ -65,7 +65,7 @@ describe('openApp()', () => {
     },
   );
 
-  it('refuses another file of the right length, one that is cut, and one that is longer', async () => {
+  it('refuses files with another content, truncated files and longer ones', async () => {
     for (const bytes of [
       Buffer.alloc(weights.length),
       weights.subarray(0, -1),

@@ -8,7 +8,7 @@ describe('loadConfig()', () => {
   const load = (flags: Record<string, unknown>, env: NodeJS.ProcessEnv = {}) =>
     loadConfig({ flags: { ...flags }, env }).config;
 
-  it('takes an issuer with its client, rules from flags and variables, and the secret from a variable', () => {
+  it('takes the issuer, client, rules and secret from flags or variables', () => {
     expect(load(whole)).toMatchObject({
       oidcScopes: ['openid', 'profile', 'email'],
       oidcAllow: [],
@@ -23,7 +23,7 @@ describe('loadConfig()', () => {
     expect(config.oidcAdmin).toEqual(['sub=a', 'sub=b']);
   });
 
-  it('refuses an issuer that is half said, unencrypted, or of no use, and says what to do', () => {
+  it('refuses incomplete, unencrypted or unused issuer settings and names the remedy', () => {
     const cases: [Record<string, unknown>, RegExp][] = [
       [{ data, login: true, oidcIssuer: issuer }, /--oidc-client-id belong together/],
       [{ data, login: true, oidcClientId: 'tomaat' }, /belong together/],

@@ -17,7 +17,7 @@ describe('settings', () => {
 });
 
 describe('describeSetting()', () => {
-  it('tells the default, in words where there are some, and a value with a meaning of its own', () => {
+  it('states the default, in words if defined, and any special value', () => {
     expect(describeSetting(settings.port)).toBe('HTTP port of the server; 0: a free one (default: 9000)');
     expect(describeSetting(settings.oidcScopes)).toMatch(/ \(default: openid,profile,email\)$/);
     expect(describeSetting(settings.maxUploadBytes)).toBe('largest upload (default: 2 GiB)');

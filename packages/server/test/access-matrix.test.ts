@@ -145,7 +145,7 @@ function expected(need: Expected | undefined, { scopes }: Caller): 'in' | 401 | 
 const needsOf = (name: string) => (name === 'server' ? serverNeeds : registryNeeds);
 
 describe('registerAccess()', () => {
-  it('has the routes of the table, with the needs of the table, and the router has no other', () => {
+  it('has exactly the routes of the table, with their needs', () => {
     for (const { name, app, access } of apps) {
       const text = ({ method, url }: { method: string; url: string }) => `${method} ${url}`;
       const printed = new Set(routesOf(app).map(text));
@@ -161,7 +161,7 @@ describe('registerAccess()', () => {
     }
   });
 
-  it('has every route that the description of the API names, and describes every one of the API', async () => {
+  it('has exactly the routes that the API description names', async () => {
     for (const { name, app } of apps.filter((one) => one.login)) {
       const { paths } = (await app.inject('/api/openapi.json')).json() as {
         paths: Record<string, Record<string, unknown>>;
@@ -249,7 +249,7 @@ describe('registerAccess()', () => {
     expect(() => app.put('/health/live', async () => 'come in')).toThrow('PUT /health/live');
   });
 
-  it('says what is missing, and how to get it', async () => {
+  it('states what is missing, and how to get it', async () => {
     const without = await closed.app.inject({ url: '/api/services' });
     expect(without.headers['content-type']).toBe('application/problem+json');
     expect(without.json()).toMatchObject({ code: 'UNAUTHORIZED', status: 401 });
@@ -300,7 +300,7 @@ describe('registerAccess()', () => {
 });
 
 describe('owners', () => {
-  it('another tenant finds nothing at any id, with the words of an address where nothing is', async () => {
+  it('another tenant gets the answer of an unknown address for any id', async () => {
     const [mine, other] = [
       await makeKey(closed.dataFolder, ['predict']),
       await makeKey(closed.dataFolder, ['predict', 'announce', 'worker']),
@@ -483,7 +483,7 @@ const foreignPages: Record<string, string>[] = [
 const simpleTypes = ['text/plain', 'application/x-www-form-urlencoded', 'multipart/form-data; boundary=x'];
 
 describe('requests of other sites', () => {
-  it('are refused on every route that changes something, by any method, under any name or origin', async () => {
+  it('are refused on changing routes by any method, name or origin', async () => {
     let tried = 0;
     const passed: string[] = [];
     const attempts = [
@@ -523,7 +523,7 @@ describe('requests of other sites', () => {
     expect(tried).toBeGreaterThan(5000);
   }, 300_000);
 
-  it('are refused on every route that reads; a page may be opened from a link, its scripts from anywhere', async () => {
+  it('are refused on reading routes, except links to pages and their scripts', async () => {
     const passed: string[] = [];
     for (const { app, name } of apps.filter((one) => !one.login)) {
       for (const [row, { need }] of needsOf(name)) {
@@ -625,7 +625,7 @@ describe('requests of other sites', () => {
     );
   });
 
-  it('a whole address in the request line does not get around the Host header', async () => {
+  it('an absolute address in the request line does not bypass Host', async () => {
     for (const url of ['http://evil.example/api/services', 'http://evil.example:80@localhost/api/services'])
       expect(
         await statusOf(open, `GET ${url} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n`),

@@ -73,7 +73,7 @@ function callTls(
 }
 
 describe('listening beyond this machine', () => {
-  it('needs both a login and a chosen certificate; what is missing is named', () => {
+  it('requires a login and a chosen certificate, and names the missing one', () => {
     const message = (about: object) => {
       try {
         requireSafeBind({ host: '0.0.0.0', tlsChosen: false, ...about });
@@ -133,7 +133,7 @@ describe('createHostPolicy()', () => {
     }
   };
 
-  it('beyond this machine knows its names and addresses, and the address that a connection came in on', () => {
+  it('beyond loopback accepts its names and addresses, and the connection’s address', () => {
     for (const host of ['192.168.1.5:9443', 'SCANNER', 'scanner.hospital.example:9443', '[fd00::5]:9443'])
       expect(isOurs(host), host).toBe(true);
     for (const host of ['public.example', 'alias:1', 'localhost:9443']) expect(isOurs(host), host).toBe(true);
@@ -145,7 +145,7 @@ describe('createHostPolicy()', () => {
 });
 
 describe('createRateLimit()', () => {
-  it('gives so many at once, then evenly, and remembers no more keys than it may', () => {
+  it('allows a burst, then a steady rate, for a limited number of keys', () => {
     let nowMs = 1_000_000;
     const limit = createRateLimit(6, { maxKeys: 3, now: () => nowMs });
     expect(Array.from({ length: 8 }, () => limit.take('a'))).toEqual([0, 0, 0, 0, 0, 0, 10, 10]);
@@ -249,7 +249,7 @@ describe('the legacy port', () => {
 });
 
 describe('the command line with login', () => {
-  it('up makes a first administrator’s key once, which works on server and registry, by itself and relayed', async () => {
+  it('up makes one administrator’s key, valid on server, registry and through relays', async () => {
     const data = join(folder, 'up');
     const ports = ['--port', '0', '--tls-port', '0', '--registry-port', '0', '--legacy-port', '0'];
     const args = ['up', ...ports, '--registry-legacy-port', '0', '--login', '--data', data];
@@ -323,7 +323,7 @@ describe('the command line with login', () => {
     expect(again).not.toContain('See it');
   }, 120_000);
 
-  it('a key with the scope metrics reads /metrics on server and registry, and nothing else', async () => {
+  it('a key of scope metrics reads only /metrics, on server and registry', async () => {
     const data = join(folder, 'scrape');
     const text = await start(
       ['up', '--port', '0', '--tls-port', '0', '--registry-port', '0', '--login', '--data', data],

@@ -73,7 +73,7 @@ describe('tomaat audit verify', () => {
     expect(stderr).toContain(`not by ${identity}`);
   });
 
-  it('says that the signer was not checked, and fails, where there is nothing to compare with', async () => {
+  it('reports an unchecked signer and fails without anything to compare with', async () => {
     const copy = await forged('without-identity');
     await rm(join(copy, 'identity.key'));
     const { code, stdout } = await verify(copy);
@@ -104,7 +104,7 @@ describe('tomaat audit verify', () => {
     }
   });
 
-  it('takes --key instead of a key in the folder, which the forger may have put there', async () => {
+  it('prefers --key to the folder’s key, which a forger may have placed', async () => {
     const copy = await forged('own-identity');
     const other = join(folder, 'other');
     await mkdir(other);
@@ -118,7 +118,7 @@ describe('tomaat audit verify', () => {
 });
 
 describe('the audit log', () => {
-  it('has a line for each result that is read, by every face, and for what it came from', async () => {
+  it('has a line for every result read, by every face, with its source', async () => {
     await using server = await startTestServer(['threshold']);
     const client = createClient({ baseUrl: server.url });
     const job = await client.predict('threshold', { volumes: { volume: new Blob([volume]) } });
@@ -214,7 +214,7 @@ describe('the audit log', () => {
     expect(events).toMatchObject({ 'key.created': 1, 'key.renewed': 1 });
   }, 60_000);
 
-  it('counts a flood of refusals in a few lines, by caller and outcome', async () => {
+  it('summarizes a flood of refusals in a few lines, by caller and outcome', async () => {
     await using server = await startTestServer(['threshold'], { login: true, workers: 0 });
     const [mine, other, worker] = [
       await makeKey(server.dataFolder, ['predict']),
@@ -337,7 +337,7 @@ describe('tomaat audit rotate', () => {
     }
   }, 60_000);
 
-  it('says where there is no log', async () => {
+  it('names the place of a missing log', async () => {
     const missing = await tomaat(['audit', 'rotate', '--data', join(folder, 'missing')]);
     expect(missing).toMatchObject({ code: 2, stderr: expect.stringContaining('There is no audit log') });
     expect(await stat(join(folder, 'missing')).catch(() => 'nothing')).toBe('nothing');
@@ -363,7 +363,7 @@ describe.skipIf(process.platform === 'win32')('SIGHUP', () => {
   }, 60_000);
 
   it.skipIf(!logrotate)(
-    'and logrotate by rename: the log goes on in a new file and is whole',
+    'and logrotate by rename: the log continues intact in a new file',
     async () => {
       const data = join(folder, 'logrotated');
       await using serving = await startServing(['serve', appFolder('threshold'), '--data', data]);

@@ -198,7 +198,7 @@ describe('tomaat backup', () => {
     await run('audit', 'verify', '--data', dataFolder);
   }, 300_000);
 
-  it('holds results by hard links, which stay when the server deletes them, for the owner alone', async () => {
+  it('keeps results as owner-only hard links after the server deletes them', async () => {
     await using server = await startTestServer(['threshold'], { login: true });
     const { dataFolder } = server;
     const { key } = await makeKey(dataFolder, ['predict']);
@@ -258,7 +258,7 @@ describe('tomaat backup', () => {
     }
   }, 60_000);
 
-  it('leaves jobs, results and uploads out with --no-jobs, and all of their bytes', async () => {
+  it('omits jobs, results and uploads with all their bytes for --no-jobs', async () => {
     await using server = await startTestServer(['threshold'], { login: true });
     const { dataFolder } = server;
     const { key } = await makeKey(dataFolder, ['predict']);
@@ -334,7 +334,7 @@ describe('tomaat backup', () => {
     expect(readdirSync(folder).filter((name) => name.endsWith('.part'))).toEqual([]);
   }, 120_000);
 
-  it('settles jobs whose files were deleted between two looks, and brings a key that one database lacks', async () => {
+  it('settles jobs whose files vanished, and adds a key missing in one database', async () => {
     const dataFolder = join(folder, 'between');
     {
       await using server = await startTestServer(['threshold'], { dataFolder });
@@ -396,7 +396,7 @@ describe('tomaat backup', () => {
     await expect(client.job('gone-succeeded')).rejects.toMatchObject({ code: 'NOT_FOUND' });
   }, 60_000);
 
-  it('leaves nothing behind when it is interrupted, and removes what one that was killed left', async () => {
+  it('leaves nothing when interrupted, and removes what a killed backup left', async () => {
     await using server = await startTestServer(['threshold'], { workers: 0 });
     const parts = () => readdirSync(server.dataFolder).filter((name) => name.endsWith('.part'));
     const stop = new AbortController();
@@ -444,7 +444,7 @@ describe('tomaat restore', () => {
     return copy;
   }
 
-  it('refuses a folder that is not empty or in use; --force moves what is there aside', async () => {
+  it('refuses non-empty or used folders; --force moves existing files aside', async () => {
     const data = join(folder, 'taken');
     {
       await using server = await startTestServer(['threshold'], { dataFolder: data, workers: 0 });
@@ -464,7 +464,7 @@ describe('tomaat restore', () => {
     expect((await fetch(`${server.url}/health/ready`)).status).toBe(200);
   }, 60_000);
 
-  it('moves aside again and again within a second, each time to a folder of its own', async () => {
+  it('moves aside repeatedly within a second, each time to another folder', async () => {
     const data = join(folder, 'again');
     vi.useFakeTimers({ toFake: ['Date'], now: new Date('2026-02-03T04:05:06Z') });
     try {
@@ -482,7 +482,7 @@ describe('tomaat restore', () => {
     }
   });
 
-  it('leaves results that are damaged out, says so, and ends with 1', async () => {
+  it('leaves out damaged results, reports them, and exits with 1', async () => {
     const copy = await changed('damaged-results', (path) => {
       appendFileSync(join(path, 'blobs', 'sha256', digests[0]), 'x');
       rmSync(join(path, 'blobs', 'sha256', digests[1]));
@@ -496,7 +496,7 @@ describe('tomaat restore', () => {
     await checkFolder(data, said.identity);
   });
 
-  it('refuses a backup that is damaged in anything else, or is none, and leaves nothing', async () => {
+  it('refuses a backup with other damage or an invalid one, leaving nothing', async () => {
     const copies = [
       await changed('damaged-db', (path) => appendFileSync(join(path, 'server.db'), 'x')),
       await changed('missing-identity', (path) => rmSync(join(path, 'identity.key'))),
@@ -562,7 +562,7 @@ describe('tomaat restore', () => {
     }
   }, 60_000);
 
-  it('that did not come to its end keeps a server from starting, until it is done again', async () => {
+  it('that was interrupted prevents the server’s start until it is repeated', async () => {
     const data = join(folder, 'half-restored');
     mkdirSync(join(data, 'restore.part'), { recursive: true });
     const refused = await tomaat([

@@ -698,7 +698,7 @@ describe('addresses', () => {
     }
   });
 
-  it('v1: an unknown request_id, and a body that is none, are elements with the label Error!', async () => {
+  it('v1: unknown request_id and invalid body give elements labelled Error!', async () => {
     for (const body of ['request_id=nonsense', '', 'x=1', `request_id=${'x'.repeat(70_000)}`]) {
       const request = rawRequest(
         'POST',

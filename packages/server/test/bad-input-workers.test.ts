@@ -114,7 +114,7 @@ describe('an app that', () => {
   );
 });
 
-it('a server killed in mid-job runs the job again after a restart, five times out of five', async () => {
+it('a server killed in mid-job reruns it after restart, five of five times', async () => {
   const dataFolder = await temporaryFolder();
   const app = await writeApp(folder, 'steady', { infer: `await sleep(400); ${inferBright}` });
   try {

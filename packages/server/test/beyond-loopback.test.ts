@@ -180,7 +180,7 @@ describe('beyond this machine', () => {
 });
 
 describe('openCertificate()', () => {
-  it('keeps the self-signed certificate until it lacks a name, and says so', async () => {
+  it('keeps the self-signed certificate until it lacks a name, then reports that', async () => {
     const lines: string[] = [];
     const logger = { warn: (_about: object, line: string) => void lines.push(line) };
     const first = await openCertificate(folder.path, { host: '127.0.0.1', logger });

@@ -196,7 +196,7 @@ function form(file: Buffer, ending: string, more: Record<string, string> = {}): 
   return data;
 }
 
-it('leaves no text of a caller in logs, metrics, results and errors, and nothing in the data folder after retention', async () => {
+it('leaves no caller’s text in logs, metrics, results, errors, or expired data', async () => {
   const post = (path: string, body: FormData, headers: Record<string, string> = {}) =>
     askClean(path, { method: 'POST', body, headers });
   const predictions = '/api/services/threshold/predictions';

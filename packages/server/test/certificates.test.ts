@@ -80,7 +80,7 @@ describe('openCertificate() without', () => {
     expect(await modeOf(keyFile())).toBe(0o600);
   });
 
-  it('renews it for a new name with the same key, and logs what clients must do', async () => {
+  it('renews it for a new name, keeps the key, logs client instructions', async () => {
     const first = await openCertificate(folder, { names: ['one.example'], logger });
     expect((await openCertificate(folder, { names: ['one.example'], logger })).cert).toBe(first.cert);
     expect(log).toEqual([]);
@@ -117,7 +117,7 @@ describe('openCertificate() without', () => {
     ]);
   });
 
-  it('keeps the key where only the certificate is gone, and refuses two that do not fit', async () => {
+  it('keeps the key if only the certificate is missing, and refuses mismatches', async () => {
     const first = await openCertificate(folder);
     await rm(pemFile());
     const second = await openCertificate(folder);
@@ -129,7 +129,7 @@ describe('openCertificate() without', () => {
 });
 
 describe('openCertificates()', () => {
-  it('warns 30 days before the end, and says what has expired or is not valid yet', async () => {
+  it('warns 30 days before expiry, and of expired or not yet valid certificates', async () => {
     const cases = [
       { toMs: Date.now() + 31 * dayMs, expected: undefined },
       { toMs: Date.now() + 29.5 * dayMs, expected: /own\.pem expires in 29 days, at 20.*SIGHUP/, level: 40 },
@@ -151,7 +151,7 @@ describe('openCertificates()', () => {
     }
   });
 
-  it('reads replaced files by itself, warns again, and keeps the old one while new files do not fit', async () => {
+  it('reloads replaced files, warns again, and ignores mismatched ones', async () => {
     const { cert, key, pem } = await makeCertificate(folder, { toMs: Date.now() + 10 * dayMs });
     using certificates = await openCertificates(folder, { cert, key, logger, everyMs: 20 });
     const used: string[] = [];

@@ -29,7 +29,7 @@ describe('check-answers', () => {
     expect(await faultsOf({ status: 'live' }, 202)).toEqual([expect.stringContaining('no such status')]);
   });
 
-  it('notices a Problem that is none', async () => {
+  it('notices an invalid Problem', async () => {
     const type = 'application/problem+json';
     expect(await faultsOf({ title: 'x' }, 500, type)).toEqual([expect.stringContaining('code: ')]);
   });

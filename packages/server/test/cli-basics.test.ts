@@ -44,7 +44,7 @@ describe('tomaat', () => {
   });
 
   it.skipIf(!oldNode)(
-    'started by an older Node it goes on under the pinned one, with its exit code and signals',
+    'started by an older Node it relays the pinned one’s exit code and signals',
     async () => {
       expect(await tomaat(['--version'], { node: oldNode })).toMatchObject({
         code: 0,
@@ -169,7 +169,7 @@ describe('tomaat discover', () => {
     server.close();
   });
 
-  it('says what to do when there is no registry', async () => {
+  it('states the remedy for a missing registry', async () => {
     const address = await deadAddress();
     const { code, stderr } = await tomaat(['discover', address]);
     expect(code).toBe(1);
@@ -198,7 +198,7 @@ describe('tomaat keys', () => {
     expect(await tomaat(['keys', 'revoke', 'nothing', ...data])).toMatchObject({ code: 2 });
   });
 
-  it('makes keys of programs that come to a new folder at once, each in both databases', async () => {
+  it('makes concurrent programs’ keys in a new folder, each in both databases', async () => {
     const data = ['--data', join(folder.path, 'new')];
     const labels = ['a', 'b', 'c', 'd', 'e'];
     const all = await Promise.all(
@@ -272,7 +272,7 @@ describe('loadConfig()', () => {
     expect(Object.isFrozen(config)).toBe(true);
   });
 
-  it('reports every fault of every layer at once, each with where it stands', () => {
+  it('reports every fault of every layer at once, with its location', () => {
     writeFileSync(join(folder.path, 'tomaat.config.yaml'), 'tls-port: 1\nprot: 2\nhost: ""\n');
     const message = faultsOf({
       env: { TOMAAT_PORT: 'ninety', TOMAAT_LOGIN: 'perhaps' },
@@ -294,7 +294,7 @@ describe('loadConfig()', () => {
     }
   });
 
-  it('takes numbers from numbers and from text that looks like one, and from nothing else', () => {
+  it('accepts only numbers and numeric text as numbers', () => {
     const path = join(folder.path, 'tomaat.config.yaml');
     const flags = { data: folder.path };
     for (const [lines, port, maxVoxels] of [
@@ -333,7 +333,7 @@ describe('loadConfig()', () => {
     expect(loadConfig({ env: { ...env, TOMAAT_ANNOUNCE_KEY: '' } }).config.announceKey).toBeUndefined();
   });
 
-  it('takes a public address without the slash at its end, and only a plain one', () => {
+  it('takes a plain public address only, and removes its trailing slash', () => {
     const of = (publicUrl: string) => ({ env: {}, flags: { data: folder.path, publicUrl } });
     expect(loadConfig(of('https://server.example/tomaat/')).config.publicUrl).toBe(
       'https://server.example/tomaat',
@@ -348,7 +348,7 @@ describe('loadConfig()', () => {
     ).toBe(9000);
   });
 
-  it('a file that was named and is not there is a fault', () => {
+  it('a named file that is missing is a fault', () => {
     expect(
       faultsOf({ env: {}, configFile: join(folder.path, 'none.yaml'), flags: { data: folder.path } }),
     ).toContain('There is no configuration file');

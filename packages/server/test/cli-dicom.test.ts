@@ -81,7 +81,7 @@ function writeSeries(name: string, slices: number, more: Parameters<typeof slice
 const seriesNumber = (number: number) => ({ more: { 2097169: ['IS', String(number)] as const } });
 
 describe('tomaat predict with DICOM', () => {
-  it('follows a folder down, without links out of it, and names what it leaves out', async () => {
+  it('walks nested folders but not links out, and names omitted files', async () => {
     const series = writeSeries('series', 4);
     const export_ = path('export');
     mkdirSync(join(export_, 'IM0001/IM0002'), { recursive: true });
@@ -106,7 +106,7 @@ describe('tomaat predict with DICOM', () => {
     expect(labelMap.size).toEqual([4, 3, 4]);
   });
 
-  it('lists several series in a table, sends nothing, and takes one by number, by UID, or all', async () => {
+  it('lists several series without sending, and accepts a number, UID or all', async () => {
     const series = path('two');
     mkdirSync(series);
     for (const [name, number] of [
@@ -171,7 +171,7 @@ describe('tomaat predict with DICOM', () => {
     ]);
   });
 
-  it('says what was wrong with a folder without a volume, a series with a gap, and flags of other files', async () => {
+  it('explains folders without a volume, series with a gap and inapplicable flags', async () => {
     mkdirSync(path('empty'));
     const gap = writeSeries('gap', 6);
     rmSync(join(gap, 'i003'));
@@ -190,7 +190,7 @@ describe('tomaat predict with DICOM', () => {
     expect(posts()).toEqual([]);
   });
 
-  it('never overwrites a result without --force, and says so before anything is sent', async () => {
+  it('never overwrites a result without --force, and refuses before sending anything', async () => {
     const series = writeSeries('series', 3);
     writeFileSync(path('series_segmentation.seg.dcm'), 'mine');
     const { code, stderr } = await predict('--volume', series);
@@ -201,7 +201,7 @@ describe('tomaat predict with DICOM', () => {
     expect(readFileSync(path('series_segmentation.seg.dcm')).subarray(128, 132).toString()).toBe('DICM');
   });
 
-  it('makes a key once that its owner alone can read, and sends the same bytes again', async () => {
+  it('makes one owner-only key, and sends identical bytes again', async () => {
     const series = writeSeries('series', 3);
     for (const force of ['', '--force']) {
       const run = await predict('--volume', series, ...(force ? [force] : []));
@@ -244,7 +244,7 @@ describe('tomaat predict with DICOM', () => {
     expect(mha).not.toContain('Canary');
   });
 
-  it('goes on with the same bytes after the connection broke', async () => {
+  it('continues with the same bytes after the connection broke', async () => {
     // 36 slices of 512 × 512: 18 MB, more than goes in one request.
     const values = Array.from({ length: 512 * 512 }, (_, i) => (i * 7) % 4096);
     const series = writeSeries('large', 36, { rows: 512, columns: 512, values });

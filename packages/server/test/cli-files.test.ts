@@ -54,7 +54,7 @@ function inShell(program: string, args: readonly string[], before: string, comma
 const addressIn = (text: string) => new RegExp(`${server.url}/api/jobs/\\S+`).exec(text)?.[0] ?? '';
 
 describe('tomaat predict', () => {
-  it('names a link whose file is not there, and how to fetch it', async () => {
+  it('names a link to a missing file, and how to fetch it', async () => {
     const link = join(folder, 'annex.nii.gz');
     symlinkSync('../.git/annex/objects/W8/3x/MD5E-s26113600--0c.nii.gz/MD5E-s26113600--0c.nii.gz', link);
     const { code, stderr } = await tomaat(['predict', server.url, '--volume', link]);
@@ -74,12 +74,12 @@ describe('tomaat predict', () => {
     expect(code).toBe(2);
   });
 
-  it('still says that a path is not there where nothing is', async () => {
+  it('still reports a missing path where nothing exists', async () => {
     const { stderr } = await tomaat(['predict', server.url, '--volume', join(folder, 'none.nii')]);
     expect(stderr).toContain('does not exist. Check the spelling');
   });
 
-  it.skipIf(!unshare)('says on a full disk which file, and where the result still is', async () => {
+  it.skipIf(!unshare)('names the file on a full disk, and the result’s address', async () => {
     const small = join(folder, 'small');
     mkdirSync(small);
     const out = join(small, 'result.nii');
@@ -97,7 +97,7 @@ describe('tomaat predict', () => {
     expect((await response.arrayBuffer()).byteLength).toBe(352 + 23 * 17 * 11);
   });
 
-  it('says the same where a file may not be as large, and leaves no part of it', async () => {
+  it('reports the same for a file size limit, and leaves no part', async () => {
     const out = join(folder, 'large.nii.gz');
     mkdirSync(join(folder, 'quota'));
     const { code, stderr } = await inShell('sh', ['-c'], 'ulimit -f 0', [
@@ -116,7 +116,7 @@ describe('tomaat predict', () => {
     expect(readdirSync(folder).filter((name) => name.includes('large'))).toEqual([]);
   });
 
-  it('says where the result is when a file of its name appears meanwhile', async () => {
+  it('gives the result’s address when a file of its name appears', async () => {
     const out = join(folder, 'taken.nii');
     let isTaken = false;
     const { code, stderr } = await tomaat(

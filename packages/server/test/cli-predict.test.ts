@@ -75,7 +75,7 @@ describe('tomaat predict', () => {
     expect(readdirSync(folder.path).sort()).toEqual(['case.one.nii.gz', 'case.one_segmentation.nii.gz']);
   });
 
-  it('never overwrites without --force, and says so before the upload', async () => {
+  it('never overwrites without --force, and refuses before the upload', async () => {
     const server = await start();
     const volume = file('a.nii.gz');
     const target = file('a_segmentation.nii.gz', 'mine');
@@ -88,7 +88,7 @@ describe('tomaat predict', () => {
     expect(readFileSync(target)).toEqual(label);
   });
 
-  it('-o takes a file by its ending, or a folder; --all and --json give everything', async () => {
+  it('-o takes a file name or a folder; --all and --json give everything', async () => {
     const server = await start();
     const volume = file('a.nii.gz');
     const asked: string[] = [];
@@ -186,7 +186,7 @@ describe('tomaat predict', () => {
     );
   });
 
-  it('predicts a folder in turn, goes on after a fault, leaves its own results out', async () => {
+  it('predicts a folder’s files in turn, continues after faults, skips its results', async () => {
     const problem = {
       type: 'x',
       title: 'x',
@@ -368,7 +368,7 @@ describe('tomaat predict', () => {
     );
   });
 
-  it('addresses of all kinds lead to the service; wrong ones say what there is', async () => {
+  it('addresses of all kinds reach the service; wrong ones list what exists', async () => {
     const server = await start({
       services: [service(), service({ id: 'liver-net', anatomy: 'liver', name: 'Liver', default: false })],
     });
@@ -417,7 +417,7 @@ describe('tomaat predict', () => {
     expect(stderr).not.toContain('tmt_secret');
   });
 
-  it('does not send the key to a server that only the registry named, but to this machine', async () => {
+  it('sends the key to this machine, but not to registry-named servers', async () => {
     const server = await start();
     const one: Entry = {
       sid: 's1',

@@ -73,7 +73,7 @@ describe('the command line with a real server and registry', () => {
     expect(await voxelsOf(join(folder.path, 'a_segmentation.nii.gz'))).toEqual(bright);
   });
 
-  it('predict goes over HTTPS with the self-signed certificate of the data folder, and by v1', async () => {
+  it('predict uses HTTPS with the data folder’s self-signed certificate, and v1', async () => {
     const untrusted = await tomaat([
       'predict',
       `${addresses.serverTls}/services/threshold`,

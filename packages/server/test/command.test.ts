@@ -118,7 +118,7 @@ const pidsIn = (log: readonly string[]) =>
   log.flatMap((line) => /^pid (\d+)$/.exec(line)?.[1] ?? []).map(Number);
 
 describe('command apps', () => {
-  it('get their files by name and in the environment, the parameters as JSON, and no setting of the server', async () => {
+  it('get files by name and environment, parameters as JSON, no server settings', async () => {
     process.env.TOMAAT_SECRET = 'of the server';
     const { outputs } = await run(
       {
@@ -293,7 +293,7 @@ describe('command apps', () => {
     expect(rows.message).toContain('Measurements');
   });
 
-  it('fail when their labels are none', async () => {
+  it('fail when their labels are invalid', async () => {
     const half = await copying({
       ...labelsOfPhantom(),
       voxels: Float32Array.from(labelsOfPhantom().voxels as Uint8Array, (v) => v / 2),
@@ -324,7 +324,7 @@ describe('a label map on another grid', () => {
     await failure(await copying({ ...labelsOfPhantom(), affine: flipped }), 'APP_OUTPUT');
   });
 
-  it('is taken on a grid of the program’s own around the same middle, even of the same size', async () => {
+  it('is accepted on the program’s own grid around the centre, even if equal-sized', async () => {
     const expected = labelsOfPhantom();
     const [nx, ny, nz] = expected.size;
     // Voxels a fifth larger, turned a little: its outermost ones lie outside the input.
@@ -364,7 +364,7 @@ describe('a label map on another grid', () => {
     expect(error.message).toContain('None of the labels');
   });
 
-  it('comes back onto the grid of the input: reordered, and twice as fine', async () => {
+  it('returns to the input’s grid when reordered and twice as fine', async () => {
     const expected = labelsOfPhantom();
     const reordered = reorient(expected, 'SAR');
     expect(reordered.size).not.toEqual(expected.size);

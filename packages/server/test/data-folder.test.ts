@@ -107,7 +107,7 @@ describe('tomaat serve on a damaged data folder', () => {
     expect((await stat(database(copy))).size).toBe(0);
   });
 
-  it('begins anew in a folder without results, whose start was cut short', async () => {
+  it('starts over in a folder without results whose start was interrupted', async () => {
     const dataFolder = join(folder, 'new');
     await mkdir(join(dataFolder, 'blobs', 'sha256'), { recursive: true });
     await writeFile(database(dataFolder), '');

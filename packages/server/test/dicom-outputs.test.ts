@@ -92,7 +92,7 @@ describe('the label map of a DICOM series', () => {
     expect(bytes.length).toBeGreaterThan(84);
   });
 
-  it('is given as labelmap.dcm where the request says so, and not as another DICOM object later', async () => {
+  it('is labelmap.dcm on request, and no other DICOM object later', async () => {
     const job = await predict(scan, '?format=labelmap.dcm');
     expect(job.outputs[0]).toMatchObject({
       format: 'labelmap.dcm',
@@ -113,7 +113,7 @@ describe('the label map of a DICOM series', () => {
     });
   });
 
-  it('is no DICOM object for another input', async () => {
+  it('is not a DICOM object for another input', async () => {
     const body = Uint8Array.from(await encode(phantom(), 'nii'));
     const job = await predict(body);
     expect(job.outputs[0]).toMatchObject({ format: 'nii' });

@@ -223,7 +223,7 @@ describe.skipIf(skip)('a DICOM series gives the result of its NIfTI', () => {
     }
   });
 
-  it('in the format of the input, a segmentation of DICOM, whose voxels are those of the NIfTI', async () => {
+  it('as a DICOM segmentation by default, with the voxels of the NIfTI', async () => {
     const files = cases('mr9_nonsquare');
     const expected = await resultOf(await send['a form'](files, '?format=nii&level=500'));
     for (const way of ways) {
@@ -247,7 +247,7 @@ describe.skipIf(skip)('a DICOM series gives the result of its NIfTI', () => {
   });
 });
 
-describe.skipIf(skip)('what is not a volume is refused before there is a job', () => {
+describe.skipIf(skip)('non-volumes are refused before a job is created', () => {
   it.each([
     ['mr9_missing_slice', /between slice 4 at 25\.208 mm and slice 5 at 41\.208 mm/],
     ['mr9_dup_position', /slice 4 of 9, at 25\.208 mm/],
@@ -311,7 +311,7 @@ describe('series', () => {
     expect(await refusalOf(response)).toMatchObject({ code: 'BAD_INPUT', field: 'series' });
   });
 
-  it('is refused for volumes that are no series', async () => {
+  it('is refused for volumes that are not a series', async () => {
     const response = await send['a form'](
       [{ name: 'a.nii', data: bodyOf(await goodFile('nii')) }],
       '?series=1',
@@ -348,7 +348,7 @@ describe('a zip archive', () => {
     expect(await refusalOf(response)).toMatchObject({ code: 'BAD_INPUT', field: 'volume' });
   });
 
-  it('is not stored where text has to be taken out, nor are DICOM files', async () => {
+  it('is not stored where text must be removed, nor are DICOM files', async () => {
     const zip = zipOf([{ name: 'a.nii', data: await goodFile('nii') }]);
     const response = await fetch(`${stripping.url}/above/any`, {
       method: 'POST',

@@ -144,7 +144,7 @@ async function rowsOf(dataFolder: string, owner: string): Promise<Record<string,
 const none = { job: 0, upload: 0, created_on: 0, session: 0 };
 
 describe('tomaat erase', () => {
-  it('erases jobs in every state, uploads and sessions of a key while the server runs, and of nobody else', async () => {
+  it('erases only that key’s jobs, uploads and sessions, while the server runs', async () => {
     await using server = await startRealServer(apps, { login: true });
     const { dataFolder } = server;
     const [rossi, bianchi] = await makeTenants(dataFolder);
@@ -270,7 +270,7 @@ describe('tomaat erase', () => {
     expect(found).toMatchObject({ label: 'erased', revokedTime: expect.any(String) });
   }, 60_000);
 
-  it('refuses what names nobody, or too much, and says what to write', async () => {
+  it('refuses missing, ambiguous and unknown selections, with the correct syntax', async () => {
     await using server = await startTestServer(['threshold'], { login: true, workers: 0 });
     const run = (...args: string[]) => tomaat(['erase', ...args, '--data', server.dataFolder]);
     for (const [args, words] of [
@@ -335,7 +335,7 @@ describe('people of an issuer', () => {
     expect(again.who.owner).toBe(me.who.owner);
   }, 60_000);
 
-  it('keep their jobs when a folder of an earlier version, which has their names, is started', async () => {
+  it('keep their jobs after an upgrade from a version that stores names', async () => {
     await using provider = await openOidcProvider();
     const oidc = settingsOf(provider);
     const dataFolder = join(folder, 'earlier');

@@ -200,7 +200,7 @@ describe('examples/mesh', () => {
     expect(ratio).toBeLessThan(1.01);
   });
 
-  it('is had as STL too, and says when there is none', async () => {
+  it('is available as STL too, and reports an empty surface', async () => {
     const { outputs } = await run('mesh', { parameters: { level: 0.2 }, formats: { surface: 'stl' } });
     expect(outputs.surface.length).toBe(84 + 50 * outputs.surface.readUInt32LE(80));
     expect((await expectError(run('mesh', { parameters: { level: 1 } }), 'BAD_INPUT')).field).toBe('level');
@@ -243,7 +243,7 @@ describe('examples/transform', () => {
     return sum.map((s) => s / mass);
   })();
 
-  it('gives a matrix that takes the origin to the centre of mass, and the same as displacements', async () => {
+  it('gives a matrix from origin to centre of mass, and equal displacements', async () => {
     const { outputs, formats } = await run('transform');
     expect(formats).toEqual({ matrix: 'mat', grid: 'nii.gz' });
     const linear = await transformOf(outputs.matrix);
@@ -262,7 +262,7 @@ describe('examples/transform', () => {
     expectPoint([x + centre[0], y + centre[1], z + centre[2]], world([11, 8, 5]), 2);
   });
 
-  it('goes on from a linear transform in a .mat file', async () => {
+  it('continues from a linear transform in a .mat file', async () => {
     const initial = composeAffine([1.1, 0.9, 1], [0, -1, 0, 1, 0, 0, 0, 0, 1], [5, -7, 11]);
     const { outputs } = await runFiles(appFolder('examples/transform'), {
       volume: await volumeFile(),
@@ -346,7 +346,7 @@ describe.skipIf(!findPython())('examples/command-python', () => {
     await expectLabels(outputs.segmentation, (v) => v === 10);
   });
 
-  it('ends with exit code 2 and its own words for a volume of one value', async () => {
+  it('exits with code 2 and its own message for a constant volume', async () => {
     const volume = phantom();
     const error = await expectError(
       run('command-python', {}, { ...volume, voxels: new Int16Array(volume.voxels.length).fill(7) }),

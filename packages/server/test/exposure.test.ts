@@ -56,7 +56,7 @@ describe('TLS', () => {
     });
   }
 
-  it('is spoken from 1.2 on: older versions are refused as such, at every port', async () => {
+  it('is accepted from 1.2 on; older versions are refused on every port', async () => {
     const { key, cert } = await openCertificate(folder);
     const old = createTlsServer({ key, cert, minVersion: 'TLSv1', ciphers: 'DEFAULT:@SECLEVEL=0' });
     const oldPort = await portOf(old);
@@ -157,7 +157,7 @@ describe.skipIf(process.platform === 'win32')('the data folder', () => {
 });
 
 describe('the page', () => {
-  it('comes with a policy by which it asks no other host, and nobody frames it', async () => {
+  it('has a policy that forbids other hosts and framing', async () => {
     const page = join(folder, 'page');
     mkdirSync(join(page, 'assets'), { recursive: true });
     writeFileSync(join(page, 'index.html'), '<!doctype html>');
@@ -194,7 +194,7 @@ describe('the page', () => {
 });
 
 describe('createGuardedFetch()', () => {
-  it('gives no redirect to its caller, and names where it leads without what could play with a terminal', async () => {
+  it('refuses a redirect, and names its target without terminal control characters', async () => {
     let [status, location]: [number, string | undefined] = [302, undefined];
     const asked: string[] = [];
     const answer: RequestListener = (request, response) => {

@@ -40,7 +40,7 @@ async function ask(
 const volume = (facts: Record<string, unknown>) => ({ inputs: { volume: facts } });
 
 describe('POST /api/services/{id}/fit', () => {
-  it('says how many windows a large volume takes, and that more voxels need more memory', async () => {
+  it('reports a large volume’s windows, and more memory for more voxels', async () => {
     const small = (
       await ask('ct-bone', volume({ size: [160, 160, 100], spacing: [2, 2, 2], voxelType: 'int16' }))
     ).fit;
@@ -53,7 +53,7 @@ describe('POST /api/services/{id}/fit', () => {
     expect(large.neededMb).toBeGreaterThan(small.neededMb! + (512 * 512 * 300 * 4) / 1e6);
   });
 
-  it('is too big where the resampled volume does not fit into the memory that the app may use', async () => {
+  it('is too big where the resampled volume exceeds the app’s memory', async () => {
     expect((await ask('picky', volume({ size: [200, 200, 20], spacing: [1, 1, 2] }))).fit.verdict).toBe(
       'fits',
     );

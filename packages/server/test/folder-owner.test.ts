@@ -76,7 +76,7 @@ const events = (dataFolder: string): Record<string, unknown>[] =>
     .map((line) => JSON.parse(line));
 
 describe.skipIf(!canSwitch)('root beside a server of another user', () => {
-  it('makes keys that are in the audit log, and later commands of the user go on', async () => {
+  it('makes audited keys, and leaves the user’s later commands working', async () => {
     const data = ownFolder('keys');
     await using serving = await startServing(
       ['serve', appFolder('threshold'), '--login', '--data', data],
@@ -159,7 +159,7 @@ describe.skipIf(!canSwitch)('root beside a server of another user', () => {
 });
 
 describe.skipIf(!canSwitch)('any other user', () => {
-  it('is refused by every command that writes, with the words to run it, and nothing is changed', async () => {
+  it('is refused by every writing command with the remedy, changing nothing', async () => {
     const data = ownFolder('refused');
     const made = await tomaat(['keys', 'create', '--label', 'a', '--data', data]);
     const id = /^tmt_(\w{10})_/.exec(made.stdout)![1];
@@ -196,7 +196,7 @@ describe.skipIf(!canSwitch)('any other user', () => {
     expect(await state()).toEqual(before);
   }, 120_000);
 
-  it('may begin in an empty folder of somebody else that is open to it, as a mounted volume is', async () => {
+  it('may start in another user’s empty, writable folder, as a mounted volume', async () => {
     const data = join(folder, 'mounted');
     mkdirSync(data);
     chmodSync(data, 0o777);

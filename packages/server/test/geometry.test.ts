@@ -297,7 +297,7 @@ describe('manifests with a network', () => {
     await expectInPlace(await openPipeline(pipeline), volume, labelled(volume, labelAt), pipeline);
   });
 
-  it('one channel of the scores against a threshold, on the input’s grid and on its own', async () => {
+  it('thresholds one channel of scores on the input’s and the network’s grid', async () => {
     const volume = phantom();
     const steps = [
       'scaleIntensity',

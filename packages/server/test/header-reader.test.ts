@@ -54,7 +54,7 @@ describe('openHeaderReader()', () => {
     expect(await reader.inspect(fileOf('b'), { limits })).toBe('b');
   });
 
-  it('goes on when as many headers hang as there are threads', async () => {
+  it('keeps working when as many headers hang as threads exist', async () => {
     await using reader = openHeaderReader({ deadlineMs: 300, thread });
     const hanging = Array.from({ length: 7 }, () =>
       expect(reader.inspect(fileOf('loop'), { limits })).rejects.toMatchObject({ code: 'BAD_HEADER' }),

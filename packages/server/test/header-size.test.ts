@@ -108,7 +108,7 @@ describe('an answer of the promise', () => {
   });
 
   for (const through of ['the server', 'a registry'] as const) {
-    it(`stays below 4 kB from ${through}, and the receipt is to be had in any case`, async () => {
+    it(`stays below 4 kB from ${through}, with the receipt available`, async () => {
       const base = through === 'the server' ? server.url : registryUrl;
       let linked = 0;
       for (const app of ['app-0', 'app-30', 'app-40', 'app-50', 'app-120']) {
@@ -137,7 +137,7 @@ describe('an answer of the promise', () => {
     });
   }
 
-  it('leaves no file behind when its receipt stays', async () => {
+  it('leaves no file when its receipt remains', async () => {
     await expect
       .poll(async () => {
         const { readdir } = await import('node:fs/promises');

@@ -77,7 +77,7 @@ function attack(first: string | Buffer, drip: string | undefined, reads = true):
   return attacker;
 }
 
-it('hundreds of slow clients are hung up on while the server serves others', {
+it('hundreds of slow clients are disconnected while the server serves others', {
   timeout: 90_000,
 }, async () => {
   expect(await predict()).toBe(200);
@@ -156,7 +156,7 @@ it('hundreds of slow clients are hung up on while the server serves others', {
   await expect.poll(() => server.files(), { timeout: 20_000, interval: 20 }).toEqual([]);
 });
 
-it('a reader who takes the result slowly, but keeps the pace, gets it whole', async () => {
+it('a slow reader that keeps the minimum pace gets the whole result', async () => {
   const created = await fetch(`${server.url}/api/services/large/predictions`, {
     method: 'POST',
     headers: { ...headers, prefer: 'wait=30' },

@@ -52,7 +52,7 @@ const ways: ((file: Uint8Array, name: string) => Promise<Answer>)[] = [
   (file, name) => post('/threshold/any', multipartType, multipart([['volume', file, name]])),
 ];
 
-it('more than 300 lies in headers are refused as what they are, each by two ways in', async () => {
+it('more than 300 false headers are refused precisely, each by two ways', async () => {
   expect(lies.length).toBeGreaterThan(300);
   const right = new Map<Kind, string | undefined>();
   for (const kind of ['nii', 'nifti2', 'mha raw', 'nrrd raw'] as const)

@@ -20,7 +20,7 @@ describe('openIdentity()', () => {
     expect((await stat(join(folder, 'identity.key'))).mode & 0o777).toBe(0o600);
   });
 
-  it('signs so that verifySigned() tells payload and signer, and refuses every changed character', async () => {
+  it('signs for verifySigned(), which returns payload and signer, and refuses changed characters', async () => {
     const identity = await openIdentity(folder);
     const text = await identity.sign('tomaat-receipt+jws', { a: 1 });
     expect(await verifySigned(text, 'tomaat-receipt+jws')).toEqual({

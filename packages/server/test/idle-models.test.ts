@@ -46,7 +46,7 @@ describe.skipIf(process.platform !== 'linux')('idle models', () => {
     expect(await childrenOf(server)).toEqual(before);
   });
 
-  it('are unloaded, the one that was idle longest first, when they take more memory than they may', async () => {
+  it('are unloaded, longest idle first, when they exceed their memory', async () => {
     // Room for one child of some 60 to 120 MB, not for two.
     await using server = await startRealServer(apps, { maxIdleMb: 130 });
     await predict(server, 'one');

@@ -56,7 +56,7 @@ const show = async (id: string) => (await (await fetch(`${server.url}/api/jobs/$
 const remove = (id: string) => fetch(`${server.url}/api/jobs/${id}`, { method: 'DELETE' });
 
 describe('POST /api/services/{id}/predictions', () => {
-  it('gives 202 and the address of the job, or with “Prefer: wait” the settled job', async () => {
+  it('gives 202 and the job’s address, or with “Prefer: wait” the settled job', async () => {
     const { response, job } = await create('slow');
     expect(response.status).toBe(202);
     expect(response.headers.get('location')).toBe(`/api/jobs/${job.id}`);
@@ -133,7 +133,7 @@ describe('POST /api/jobs/{id}/cancel', () => {
   });
 });
 
-describe('DELETE /api/jobs/{id}, several at a time', () => {
+describe('DELETE /api/jobs/{id}, concurrently', () => {
   it('answers each request with 200, 204 or 404', async () => {
     const jobs = await Promise.all(Array.from({ length: 6 }, () => create('slow')));
     const statuses = await Promise.all(
@@ -145,7 +145,7 @@ describe('DELETE /api/jobs/{id}, several at a time', () => {
 });
 
 describe('GET /api/jobs/{id}/events', () => {
-  it('tells of every state and of the progress, and ends with the job', async () => {
+  it('reports every state and the progress, and ends with the job', async () => {
     const { job } = await create('slow');
     const response = await fetch(`${server.url}/api/jobs/${job.id}/events`);
     expect(response.headers.get('content-type')).toContain('text/event-stream');
@@ -168,7 +168,7 @@ describe('GET /api/jobs/{id}/events', () => {
     await remove(job.id);
   });
 
-  it('tells the end at once, whatever came just before', async () => {
+  it('reports the end at once, whatever preceded it', async () => {
     const lateMs: number[] = [];
     for (let i = 0; i < 3; i++) {
       const { job } = await create('quiet');
@@ -181,7 +181,7 @@ describe('GET /api/jobs/{id}/events', () => {
     expect(Math.min(...lateMs)).toBeLessThan(200);
   });
 
-  it('ends after a while, to be asked for anew, which a client does', async () => {
+  it('ends after a while, and the client reconnects', async () => {
     await using brief = await startTestServer([`${folder}/slow`], { eventsMs: 300 });
     const { job } = await create('slow', {}, bytes, brief.url);
     const text = await (await fetch(`${brief.url}/api/jobs/${job.id}/events`)).text();
@@ -191,7 +191,7 @@ describe('GET /api/jobs/{id}/events', () => {
     expect(states.at(-1)).toBe('succeeded');
   });
 
-  it('says so when the job is deleted', async () => {
+  it('reports that the job is deleted', async () => {
     const { job } = await create('rich', { Prefer: 'wait=30' });
     await remove(job.id);
     expect((await fetch(`${server.url}/api/jobs/${job.id}/events`)).status).toBe(404);
@@ -279,7 +279,7 @@ describe('GET /api/jobs/{id}/outputs/{name}', () => {
     PlainText: ['txt', 'json'],
     Measurements: ['json', 'csv'],
   };
-  it('gives every format that the job lists, and refuses the others by name', async () => {
+  it('gives every listed format, and refuses others by name', async () => {
     expect(new Set(job.outputs.map(({ type }) => type)).size).toBeGreaterThan(3);
     for (const output of job.outputs) {
       expect(output.formats, output.type).toEqual(formatsOf[output.type]);

@@ -45,7 +45,7 @@ const expected = (volume: Volume) =>
   Array.from(numericVoxels(volume.voxels), (value) => (value > 300 ? 1 : 0));
 
 describe('openApp()', () => {
-  it('predicts with an ONNX network from each kind of file, on the grid of the volume', async () => {
+  it('predicts with ONNX from each kind of file, on the volume’s grid', async () => {
     const scan = phantom();
     const nifti = await encode(scan, 'nii.gz');
     await writeFile(join(folder, 'scan.nii.gz'), nifti);
@@ -83,7 +83,7 @@ describe('openApp()', () => {
     expect(leftBehind()).toEqual([]);
   });
 
-  it('keeps a Volume as it is: its type, its components and its affine to the last digit', async () => {
+  it('keeps a Volume’s type, components and exact affine', async () => {
     const affine = obliqueAffine.map((value, i) =>
       i < 12 ? value + 1 / 3 : value,
     ) as unknown as Volume['affine'];
@@ -103,7 +103,7 @@ describe('openApp()', () => {
     for (const [i, value] of (seen.affine as number[]).entries()) expect(value).toBeCloseTo(affine[i], 12);
   });
 
-  it('passes values on, and says what is wrong with them', async () => {
+  it('passes values on, and explains what is wrong with them', async () => {
     const path = await writeApp(folder, 'levels', {
       inputs: { volume: { type: 'volume' }, level: { type: 'slider', minimum: 0, maximum: 1000 } },
       infer:
@@ -143,7 +143,7 @@ describe('openApp()', () => {
     expect(readdirSync(join(process.env.TMPDIR!, leftBehind()[0]))).toEqual([]);
   });
 
-  it('ends a prediction that is aborted or waits, and goes on with the next', async () => {
+  it('ends an aborted or waiting prediction, and continues with the next', async () => {
     const path = await writeApp(folder, 'slow', {
       inputs: { volume: { type: 'volume' }, wait: { type: 'checkbox' } },
       infer: `if (inputs.wait) { context.log('waits'); await sleep(1e8); } ${inferBright}`,

@@ -41,7 +41,7 @@ describe('a server and a registry with login', () => {
     body: JSON.stringify({ key: text }),
   });
 
-  it('let a browser in by its session, each by its own cookie, and other pages by none', async () => {
+  it('admit a browser by session, each with its own cookie, not other pages', async () => {
     const browser = createBrowserLike();
     for (const url of [server.url, registry.url].map(local)) {
       expect((await browser.fetch(`${url}/api/services`, url)).status).toBe(401);
@@ -59,7 +59,7 @@ describe('a server and a registry with login', () => {
     expect((await browser.fetch(`${other}/api/services`, other)).status).toBe(200);
   });
 
-  it('give what a session did to the key that opened it, and to nobody else', async () => {
+  it('show a session’s work only to the key that opened it', async () => {
     const browser = createBrowserLike();
     const url = local(server.url);
     await browser.fetch(`${url}/auth/session`, url, login(key));
@@ -77,7 +77,7 @@ describe('a server and a registry with login', () => {
     expect((await other.fetch(`${url}/api/jobs/${id}`, url)).status).toBe(404);
   }, 60_000);
 
-  it('log in by the issuer, on both, and take its tokens of programs for the audience', async () => {
+  it('log in by the issuer, and accept its tokens for the audience', async () => {
     const owners = new Set<string>();
     for (const url of [server.url, registry.url].map(local)) {
       const browser = createBrowserLike();
@@ -106,7 +106,7 @@ describe('a server and a registry with login', () => {
     expect(owners.size).toBe(1);
   });
 
-  it('say at the start that the issuer wants a secret, or cannot be reached', async () => {
+  it('report at start that the issuer requires a secret or is unreachable', async () => {
     const down = { ...settingsOf(provider), issuer: 'http://127.0.0.1:1' };
     for (const [oidc, words] of [
       [

@@ -69,7 +69,7 @@ describe('localPath()', () => {
     for (const text of spellings) expect(localPath(text), JSON.stringify(text)).toBe('/');
   });
 
-  it('gives nothing that a browser takes for another host, even of encoded slashes', () => {
+  it('never returns what a browser reads as another host, even encoded', () => {
     for (const text of ['/%2f%2fevil.example', '/%2Fevil.example', '/%5cevil.example', '/%09/evil.example']) {
       const from = 'https://server.example/auth/oidc/callback';
       expect(new URL(localPath(text), from).origin).toBe('https://server.example');
@@ -99,7 +99,7 @@ describe('the login with a key', () => {
     return { browser, key, id, me };
   }
 
-  it('gives a cookie that scripts and other sites do not get, and no key in it', async () => {
+  it('gives a cookie without the key, hidden from scripts and other sites', async () => {
     const { browser, key, id, me } = await loggedIn();
     const [[name, cookie]] = [...browser.cookies];
     expect(name).toBe(`localhost tomaat-${site.port}`);
@@ -114,7 +114,7 @@ describe('the login with a key', () => {
     expect((await browser.fetch(`${site.url}/who`, site.url)).status).toBe(200);
   });
 
-  it('says who nobody is, too, and never lets answers of /auth be kept', async () => {
+  it('describes anonymous callers too, and forbids caching of /auth', async () => {
     const response = await fetch(`${site.url}/auth/me`);
     expect(response.headers.get('cache-control')).toBe('no-store');
     expect(await response.json()).toEqual({ login: 'required', ways: { key: true } });
@@ -128,7 +128,7 @@ describe('the login with a key', () => {
     });
   });
 
-  it('ends on the server when the user logs out, so that a kept cookie opens nothing', async () => {
+  it('ends on the server at logout: a kept cookie opens nothing', async () => {
     const { browser, me } = await loggedIn();
     const [[name, kept]] = [...browser.cookies];
     const out = await browser.fetch(`${site.url}/auth/session`, site.url, { method: 'DELETE' });
@@ -156,7 +156,7 @@ describe('the login with a key', () => {
     expect((await browser.fetch(`${site.url}/who`, site.url)).status).toBe(401);
   });
 
-  it('refuses wrong keys, keys for other work, and what is no login, without a cookie', async () => {
+  it('refuses wrong keys, other scopes and invalid logins, without a cookie', async () => {
     const worker = await site.key(['worker'], 'gpu');
     const revoked = await site.key();
     await revokeKey(site.database.db, revoked.id);
@@ -183,7 +183,7 @@ describe('the login with a key', () => {
     }
   });
 
-  it('takes no cookie for a page of another origin: another port, another host, null, a lie in Host', async () => {
+  it('rejects cookies from another origin: port, host, null or false Host', async () => {
     const { browser } = await loggedIn();
     const [[, cookie]] = [...browser.cookies];
     const headers = { cookie: `tomaat-${site.port}=${cookie.value}` };
@@ -235,7 +235,7 @@ describe('the login with a key', () => {
     expect((await me()).who).toBeDefined();
   });
 
-  it('says that there is nothing to log in to where login is off, and no issuer where none is set', async () => {
+  it('reports that login is off, or that no issuer is set', async () => {
     await using open = await openLoginApp({ required: false });
     expect(await (await fetch(`${open.url}/auth/me`)).json()).toEqual({
       login: 'off',
@@ -247,7 +247,7 @@ describe('the login with a key', () => {
       expect((await fetch(`${open.url}${path}`, { redirect: 'manual' })).status).toBe(404);
   });
 
-  it('makes cookies Secure with TLS, and behind a proxy with TLS', async () => {
+  it('makes cookies Secure with TLS, also at a proxy', async () => {
     const lineOf = (cookies: string[] | undefined) => cookies?.[0].replace(/-\d+=[\w-]{43}/, '-PORT=TOKEN');
     const secure = '__Host-tomaat-PORT=TOKEN; Path=/; HttpOnly; SameSite=Strict; Secure';
     await using encrypted = await openLoginApp({ tls: true });

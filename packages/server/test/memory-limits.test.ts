@@ -80,7 +80,7 @@ describe('a volume that needs more memory than a prediction may take', () => {
     expect(await readdir(join(server.dataFolder, 'blobs', 'sha256'))).toEqual([]);
   });
 
-  it('is told by fit what the intake says', async () => {
+  it('gets the same answer from fit as from the intake', async () => {
     const fit = async (voxels: readonly number[]) => {
       const body = JSON.stringify({ inputs: { volume: { size: voxels, voxelType: 'uint64' } } });
       return (await (
@@ -123,7 +123,7 @@ describe('a volume that needs more memory than a prediction may take', () => {
   });
 });
 
-describe('an app without a limit of its own', () => {
+describe('an app without its own limit', () => {
   let server: RealServer;
   const grow = 'const all = []; for (;;) { all.push(new Uint8Array(2e7).fill(1)); await sleep(1); }';
   const script = `echo '{"fraction":0.5}'; cat /proc/self/oom_score_adj >&2; sleep 60`;
@@ -188,7 +188,7 @@ describe('an app without a limit of its own', () => {
   );
 });
 
-describe('the share of a machine of 4 GB with two predictions at a time', () => {
+describe('the share of a 4 GB machine with two concurrent predictions', () => {
   const memory = createMemoryPolicy({ slots: 2, machineMb: 4000 });
 
   async function run(path: string, parameters: Record<string, unknown>): Promise<number> {

@@ -61,7 +61,7 @@ describe('the login by an issuer', () => {
     return location.searchParams.get('login-fault');
   };
 
-  it('goes to the issuer and back to where the user was, logged in, without a trace in the address', async () => {
+  it('goes to the issuer and returns logged in, with a clean address', async () => {
     const browser = createBrowserLike();
     const end = await browser.open(start(), site.url);
     expect(end.address).toBe(`${site.url}/jobs/ab?x=1%20y`);
@@ -83,7 +83,7 @@ describe('the login by an issuer', () => {
     expect(cookie.attributes).toBe('Path=/; HttpOnly; SameSite=Strict');
   });
 
-  it('asks with PKCE, state and nonce, and binds the login to a Lax cookie that scripts do not get', async () => {
+  it('sends PKCE, state and nonce, and binds the login to a Lax cookie', async () => {
     const browser = createBrowserLike();
     const first = await browser.step(start(), site.url);
     const query = new URL(first.headers.get('location')!).searchParams;
@@ -113,7 +113,7 @@ describe('the login by an issuer', () => {
     expect(await problemAt(again, callback)).toBe('expired');
   });
 
-  it('refuses the way back of another browser, a state of another login, none, and two', async () => {
+  it('refuses a return from another browser, and a foreign, missing or duplicate state', async () => {
     const victim = createBrowserLike();
     const attacker = createBrowserLike();
     expect(await problemAt(victim, await goToIssuer(attacker))).toBe('expired');
@@ -161,7 +161,7 @@ describe('the login by an issuer', () => {
     expect(await problem.text()).not.toContain('script');
   });
 
-  it('says that the issuer does not answer, and works when it does again', async () => {
+  it('reports that the issuer does not answer, and recovers afterwards', async () => {
     await using other = await openLoginApp({ oidc: settingsOf(provider) });
     provider.down = true;
     const browser = createBrowserLike();
@@ -194,7 +194,7 @@ describe('the login by an issuer', () => {
     expect(await logIn({ sub: 'x' })).toBe('not-allowed');
   });
 
-  it('follows no redirect of the issuer, takes no endless answer, and asks nobody unencrypted elsewhere', async () => {
+  it('refuses the issuer’s redirects, endless answers and unencrypted remote addresses', async () => {
     let answer: 'redirect' | 'endless' | 'elsewhere' = 'redirect';
     const server = createServer((_request, response) => {
       if (answer === 'redirect') {
@@ -409,7 +409,7 @@ describe('the login by an issuer', () => {
     return () => server.close();
   });
 
-  it(`logs nobody in with any of ${Object.keys({ ...bad, ...badIdTokens }).length} bad ID tokens`, async () => {
+  it(`rejects each of ${Object.keys({ ...bad, ...badIdTokens }).length} bad ID tokens`, async () => {
     for (const [name, make] of Object.entries({ ...bad, ...badIdTokens })) {
       provider.changeToken = (_good, claims) => make(claims);
       const browser = createBrowserLike();
@@ -434,7 +434,7 @@ describe('the login by an issuer', () => {
     sub: 'robot',
   });
 
-  it('knows a program by a token of the issuer for the audience, and only then', async () => {
+  it('accepts a program only by an issuer’s token for the audience', async () => {
     const token = await provider.sign(good(), { typ: 'at+jwt' });
     const answer = await bearer(token);
     expect(answer.json()).toEqual({
@@ -499,7 +499,7 @@ describe('fulfils()', () => {
       expect(yes({}, rule)).toBe(false);
   });
 
-  it('counts an e-mail address only if it is verified, and a domain only whole', () => {
+  it('accepts only verified e-mail addresses, and whole domains', () => {
     const verified = (email: unknown) => ({ email, email_verified: true });
     expect(yes(verified('Ada@Hospital.example'), 'email=@hospital.example')).toBe(true);
     expect(yes(verified('ada@hospital.example'), 'email=ada@hospital.example')).toBe(true);

@@ -92,7 +92,7 @@ describe('GET /api/jobs/{id}/outputs/{name}', () => {
     expect(headers.get('content-disposition')).toContain('attachment');
   });
 
-  it('answers a range behind the end with 416 and the size', async () => {
+  it('answers a range past the end with 416 and the size', async () => {
     const { status, headers, body } = await get({ range: `bytes=${whole.length}-` });
     expect(status).toBe(416);
     expect(headers.get('content-range')).toBe(`bytes */${whole.length}`);
@@ -100,7 +100,7 @@ describe('GET /api/jobs/{id}/outputs/{name}', () => {
     expect(JSON.parse(body.toString())).toMatchObject({ code: 'BAD_RANGE', field: 'Range' });
   });
 
-  it('sends the whole for several ranges, and for what is no range', async () => {
+  it('sends the whole for several ranges, and for an invalid one', async () => {
     for (const range of ['bytes=0-1,5-6', 'bytes=9-2', 'lines=1-2']) {
       const { status, body } = await get({ range });
       expect([status, body.equals(whole)]).toEqual([200, true]);
@@ -135,7 +135,7 @@ describe('GET /api/jobs/{id}/outputs/{name}', () => {
     await expect.poll(() => readdir(join(server.dataFolder, 'converted'))).toEqual([]);
   });
 
-  it.skipIf(!curl)('is what “curl -C -” goes on with', async () => {
+  it.skipIf(!curl)('is resumed by “curl -C -”', async () => {
     const file = join(folder, 'part.nii.gz');
     await writeFile(file, whole.subarray(0, 40));
     await promisify(execFile)(curl!, ['-sS', '--fail', '-C', '-', '-o', file, url]);
@@ -310,7 +310,7 @@ describe('an input that the disk has damaged', () => {
     expect((await look()).error).toMatchObject({ code: 'DAMAGED', status: 500 });
   });
 
-  it('is refused by name, is not “there already”, and is mended by the next upload', async () => {
+  it('is refused by name, reported as missing, and repaired by an upload', async () => {
     const id = await upload();
     const file = join(server.dataFolder, 'blobs', 'sha256', digest().slice(7));
     await truncate(file, 400);

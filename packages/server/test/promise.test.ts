@@ -23,7 +23,7 @@ function post(path: string, fields: Record<string, string | Uint8Array>, fileNam
 
 describe('POST /{task}/{anatomy}', () => {
   it.each(['nii.gz', 'nii', 'mha', 'nrrd'] as VolumeExtension[])(
-    'gives back the label map on the grid and in the format of a .%s',
+    'returns the label map on the grid and in the format .%s',
     async (extension) => {
       const volume = phantom();
       const response = await post(
@@ -94,7 +94,7 @@ describe('POST /{task}/{anatomy}', () => {
     expect((volume.voxels as Uint8Array).reduce((a, b) => a + b, 0)).toBe(180);
   });
 
-  it('takes the last of several formats, and refuses one that cannot be before there is a job', async () => {
+  it('takes the last of several formats, and refuses unknown ones before creating jobs', async () => {
     const volume = await encode(phantom(), 'nii.gz');
     const last = await post('/threshold/any?format=nrrd&format=nii', { volume });
     expect([last.status, last.headers.get('content-disposition')]).toEqual([
@@ -141,7 +141,7 @@ describe('POST /{task}/{anatomy}', () => {
     }
   });
 
-  it('names what exists when nothing is there', async () => {
+  it('names the available services when none matches', async () => {
     const response = await post('/segmentation/prostate', { volume: await encode(phantom(), 'nii.gz') });
     expect(response.status).toBe(404);
     const problem = (await response.json()) as { detail: string; code: string };

@@ -200,7 +200,7 @@ describe.skipIf(!hasProxies)('a prediction that takes long', { timeout: 180_000 
       }
     });
 
-    it(`sends two interim answers in ${realSeconds} s to who waits, none to who came through a proxy`, async () => {
+    it(`sends two interim answers in ${realSeconds} s directly, none through proxies`, async () => {
       const ask = (headers: readonly string[]) => interimAnswers(real.port, '/real/any', headers);
       const [direct, proxied, unknown] = await Promise.all([
         ask(['User-Agent: python-requests/2.32']),
@@ -225,7 +225,7 @@ describe.skipIf(!hasProxies)('a prediction that takes long', { timeout: 180_000 
     );
 
     it(
-      'reaches fetch of Node under a name of its own',
+      'reaches Node’s fetch with a custom user agent',
       inTurn(async () => {
         const answers = await Promise.all(
           ['my-lab-client/1.0', 'Mozilla/5.0 (lab script)'].map((name) =>
@@ -293,7 +293,7 @@ with ThreadPoolExecutor(len(addresses)) as pool:
     return text.split('HTTP/1.1 100 Continue\r\n').length - 1;
   }
 
-  it.skipIf(process.platform !== 'linux')('is probed by TCP while nothing is said', async () => {
+  it.skipIf(process.platform !== 'linux')('is probed by TCP while idle', async () => {
     const socket = connect(quick.port, '127.0.0.1');
     await once(socket, 'connect');
     const { localPort } = socket;

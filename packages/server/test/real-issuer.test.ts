@@ -152,7 +152,7 @@ describe('createOidc() with the certified issuer', () => {
     expect(issuer.faults).toEqual([]);
   });
 
-  it('logs what the issuer said when the user cancels', async () => {
+  it('logs the issuer’s message when the user cancels', async () => {
     const { issuer, site } = await openSite();
     issuer.user = undefined;
     expect(faultOf(await logIn(createBrowserLike(), site))).toBe('refused');
@@ -161,7 +161,7 @@ describe('createOidc() with the certified issuer', () => {
     ]);
   });
 
-  it('warns at the start of a missing secret, and names it when a login fails', async () => {
+  it('warns of a missing secret at start and when a login fails', async () => {
     const { issuer, site } = await openSite({ settings: { clientSecret: undefined } });
     await site.login.checkIssuer(site.logger);
     expect(warningsOf(site)[0].msg).toMatch(/No client secret is set.*TOMAAT_OIDC_CLIENT_SECRET/);
@@ -229,7 +229,7 @@ describe('createOidc() with the certified issuer', () => {
     expect((await asRobot(site, old)).statusCode).toBe(401);
   });
 
-  it('starts while the issuer is down, says so, and logs in when it is back', async () => {
+  it('starts with a warning while the issuer is down, and recovers', async () => {
     const { issuer, site } = await openSite();
     await issuer.stop();
     await site.login.checkIssuer(site.logger);
@@ -241,7 +241,7 @@ describe('createOidc() with the certified issuer', () => {
     expect(await whoIs(browser, site)).toMatchObject({ label: 'Ada Example' });
   });
 
-  it('keeps sessions while the issuer is down, and says that it is when a login ends', async () => {
+  it('keeps sessions while the issuer is down, and reports that at logout', async () => {
     const { issuer, site } = await openSite();
     const browser = createBrowserLike();
     await logIn(browser, site);
@@ -260,7 +260,7 @@ describe('createOidc() with the certified issuer', () => {
     expect(await whoIs(late, site)).toMatchObject({ label: 'Ada Example' });
   });
 
-  it('bears clocks that differ by a minute, and says when they differ by more', async () => {
+  it('tolerates clock differences of a minute, and reports larger ones', async () => {
     const { site } = await openSite({ idTokenSeconds: 10 });
     site.clock.ms = 55_000;
     const browser = createBrowserLike();
@@ -271,7 +271,7 @@ describe('createOidc() with the certified issuer', () => {
     expect(warningsOf(site)[0].msg).toMatch(/expired 9\d s ago\. Compare both clocks/);
   });
 
-  it('ends a session after a day, and sees at the next login what changed', async () => {
+  it('ends a session after a day, and notices changes at next login', async () => {
     const { issuer, site } = await openSite({ settings: { allow: [radiology] } });
     const browser = createBrowserLike();
     await logIn(browser, site);
@@ -325,7 +325,7 @@ describe('createOidc() with the certified issuer', () => {
     expect(issuer.faults).toEqual([]);
   });
 
-  it('says that the session of the issuer stays, where it offers no logout', async () => {
+  it('reports that the issuer’s session stays, where it offers no logout', async () => {
     const { issuer, site } = await openSite({ endsSessions: false });
     const browser = createBrowserLike();
     await logIn(browser, site);
@@ -335,7 +335,7 @@ describe('createOidc() with the certified issuer', () => {
     expect(await whoIs(browser, site)).toBeUndefined();
   });
 
-  it('comes back to the public address with its path, after a login and after a logout', async () => {
+  it('returns to the public address and path after login and logout', async () => {
     const issuer = await openRealIssuer();
     opened.push(issuer);
     const oidc = settingsOf(issuer);
@@ -367,7 +367,7 @@ describe('createOidc() with the certified issuer', () => {
     expect((await fetch(address)).status).toBe(200);
   });
 
-  it('logs in as somebody else on demand, though the issuer knows the user', async () => {
+  it('logs in as another user on demand, though the issuer knows the first', async () => {
     const { issuer, site } = await openSite();
     issuer.accounts.set('eve', { name: 'Eve' });
     const browser = createBrowserLike();

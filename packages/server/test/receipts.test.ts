@@ -60,7 +60,7 @@ describe('a receipt', () => {
     expect(audit.code).toBe(0);
   });
 
-  it('says what came, what came out, and by which model; 1,000 changed ones are refused', async () => {
+  it('states input, output and model; 1,000 altered ones are refused', async () => {
     const client = createClient({ baseUrl: server.url });
     const job = await client.predict('threshold', {
       volumes: { volume: new Blob([volume as Uint8Array<ArrayBuffer>]) },

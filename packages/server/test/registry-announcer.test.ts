@@ -85,7 +85,7 @@ describe('startAnnouncer()', () => {
     expect(lines).toEqual([]);
   });
 
-  it('goes on when the registry is away, says so once, and is listed again when it is back', async () => {
+  it('survives a registry outage, reports it once, and is listed again', async () => {
     const dataFolder = await openFolder(cleanup);
     const first = await openTestRegistry(cleanup, { dataFolder });
     const registryUrl = await listen(first);
@@ -185,7 +185,7 @@ describe('startAnnouncer()', () => {
     expect(performance.now() - begin).toBeLessThan(3000);
   });
 
-  it('refuses an address that is none', () => {
+  it('refuses an invalid address', () => {
     for (const registryUrl of ['', 'registry', 'ftp://registry/', 'http://user:secret@registry/']) {
       expect(() => start({ registryUrl, apiKey: 'x', services: () => [] })).toThrow(/address of a registry/);
     }
@@ -193,7 +193,7 @@ describe('startAnnouncer()', () => {
 });
 
 describe('startRegistry()', () => {
-  it('speaks HTTP on loopback, moves on from a taken port unless told not to, and serves the page', async () => {
+  it('serves HTTP and the page on loopback, by default avoiding taken ports', async () => {
     const page = await openFolder(cleanup);
     await writeFile(join(page, 'index.html'), '<title>TOMAAT</title>');
     const first = await startRegistry({
@@ -232,7 +232,7 @@ describe('startRegistry()', () => {
     ).rejects.toMatchObject({ code: 'CONFLICT' });
   });
 
-  it('speaks only HTTPS elsewhere, with a certificate that the announcer can be told to trust', async () => {
+  it('serves only HTTPS elsewhere, with a certificate that announcers can trust', async () => {
     const dataFolder = await openFolder(cleanup);
     const registry = await startRegistry({
       host: '0.0.0.0',

@@ -118,7 +118,7 @@ async function deadUrl(): Promise<string> {
 }
 
 describe('POST /{task}/{anatomy} on the registry', () => {
-  it('lets no server speak for the registry: its policy, origins, cookies and redirects stay behind', async () => {
+  it('drops a server’s policy, origins, cookies and redirects from relayed answers', async () => {
     const header = {
       'content-type': 'text/html',
       'content-security-policy': "default-src *; script-src * 'unsafe-inline'",
@@ -156,7 +156,7 @@ describe('POST /{task}/{anatomy} on the registry', () => {
     }
   });
 
-  it('passes 256 requests on at a time, and says so to the next one', async () => {
+  it('relays 256 concurrent requests, and refuses the next with that limit', async () => {
     const held: ServerResponse[] = [];
     const { url } = await openServer(
       cleanup,
@@ -225,7 +225,7 @@ describe('POST /{task}/{anatomy} on the registry', () => {
     expect(got[0].headers.cookie).toBeUndefined();
   });
 
-  it('says where to go when a server elsewhere wants a key, which it is not given', async () => {
+  it('names the server when it requires a key, and withholds the caller’s', async () => {
     const seen: (string | undefined)[] = [];
     const { url } = await openServer(cleanup, (request, response) => {
       if (request.method === 'POST') seen.push(request.headers.authorization);
@@ -257,7 +257,7 @@ describe('POST /{task}/{anatomy} on the registry', () => {
     expect(got.map(({ path }) => path)).toEqual(['/segmentation/prostate?service=prostate-net']);
   });
 
-  it('takes the default first, then the oldest, or the one that ?service= names', async () => {
+  it('prefers the default, then the oldest, or what ?service= names', async () => {
     const relay = await openRelay();
     const names = ['old', 'newer', 'default'];
     const got = new Map<string, Got[]>();
@@ -294,7 +294,7 @@ describe('POST /{task}/{anatomy} on the registry', () => {
     expect(hits()).toBe('1,3,1');
   });
 
-  it('goes on to the next when the first is dead, not ready or silent, before a byte of the body', async () => {
+  it('tries the next server when one is dead, unready or silent', async () => {
     const relay = await openRelay();
     const busy: Got[] = [];
     const notReady = await openServer(cleanup, (request, response) => {
@@ -335,7 +335,7 @@ describe('POST /{task}/{anatomy} on the registry', () => {
     ]);
   });
 
-  it('answers 404 with what exists, even to a caller that writes all before it reads', async () => {
+  it('answers 404 with the available services, even before reading the body', async () => {
     const relay = await openRelay();
     await relay.offer('a', await deadUrl());
     await relay.offer('b', await deadUrl(), { serviceId: 'lung', anatomy: 'lung' });
@@ -374,7 +374,7 @@ describe('POST /{task}/{anatomy} on the registry', () => {
     expect(await relay.registry.metrics.registry.metrics()).not.toContain('outcome="unknown"');
   });
 
-  it('answers 502 without a second try when the server fails after it had the first byte', async () => {
+  it('answers 502 without retry when the server fails after the first byte', async () => {
     const relay = await openRelay();
     const got: Got[] = [];
     const first = await openServer(
@@ -390,7 +390,7 @@ describe('POST /{task}/{anatomy} on the registry', () => {
     expect(got).toHaveLength(0);
   });
 
-  it('breaks the caller’s connection when the server dies in mid-answer, with or without a length', async () => {
+  it('breaks the caller’s connection when a server dies in mid-answer, chunked too', async () => {
     for (const headers of [{ 'content-length': '1000000' }, {}]) {
       const { url } = await openServer(
         cleanup,
@@ -541,7 +541,7 @@ describe('POST /{task}/{anatomy} on the registry', () => {
     expect(got).toHaveLength(0);
   });
 
-  it('does not go round in a circle when a registry is announced as a server', async () => {
+  it('detects a loop when a registry is announced as a server', async () => {
     const relay = await openRelay();
     // Ready like a server, but what it gets goes to the registry.
     const { url } = await openServer(
@@ -581,7 +581,7 @@ describe('POST /{task}/{anatomy} on the registry', () => {
     expect(got).toHaveLength(1);
   });
 
-  it('trusts beyond this machine the certificate that the server announced, and no other', async () => {
+  it('trusts beyond loopback only the certificate that the server announced', async () => {
     const certificate = await openCertificate(await openFolder(cleanup));
     const got: Got[] = [];
     const server = createHttpsServer({ key: certificate.key, cert: certificate.cert }, serverOf(got));
@@ -628,7 +628,7 @@ describe('POST /{task}/{anatomy} on the registry', () => {
     expect(got[0].headers.authorization).toBeUndefined();
   });
 
-  it('streams 200 MB up with less than 40 MB more memory, and 200 MB down without holding them', async () => {
+  it('streams 200 MB up in under 40 MB, and down without buffering', async () => {
     const folder = await openFolder(cleanup);
     const child = fork(join(import.meta.dirname, 'registry-process.ts'), [folder], {
       execArgv: ['--conditions=tomaat-source'],
@@ -879,7 +879,7 @@ describe('createTargetPolicy()', () => {
     expect(got).toHaveLength(1);
   });
 
-  it('reaches its own server at the local address, and no other server by that', async () => {
+  it('reaches only its own server at the local address', async () => {
     const own = { announced: 'https://server.example/tomaat', local: 'https://10.2.3.4:9000' };
     const policy = createTargetPolicy([], async () => [{ address: '203.0.113.9', family: 4 }], own);
     expect(await policy.resolve(own.announced)).toEqual([

@@ -58,7 +58,7 @@ async function search(registry: TestRegistry, query = '') {
 }
 
 describe('POST /announce (v1)', () => {
-  it('takes JSON without a content type, with a wrong one and with one that is none', async () => {
+  it('takes JSON with a missing, wrong or invalid content type', async () => {
     const registry = await openTestRegistry(cleanup);
     const key = await registry.key();
     const types: Record<string, string>[] = [
@@ -109,7 +109,7 @@ describe('POST /announce (v1)', () => {
     'Lung\u200bnet',
     'Lung\u2028net',
     'Lung\u009b31mnet',
-  ])('takes no name with what is not seen, by v1 or signed: %j', async (name) => {
+  ])('refuses names with invisible characters, by v1 or signed: %j', async (name) => {
     const registry = await openTestRegistry(cleanup);
     const key = await registry.key();
     for (const field of ['name', 'modality', 'anatomy', 'task']) {
@@ -179,7 +179,7 @@ describe('POST /announce (v1)', () => {
     expect(await postV1(registry, v1(short.key))).toMatchObject({ status: 1 });
   });
 
-  it('keeps several services of one key apart, replaces the same address, and keeps its SID', async () => {
+  it('separates a key’s services, and replaces an address, keeping its SID', async () => {
     const registry = await openTestRegistry(cleanup);
     const key = await registry.key();
     await postV1(registry, v1(key));
@@ -317,7 +317,7 @@ describe('PUT and DELETE /api/announcements/{id}', () => {
     expect((await registry.app.inject(withdraw)).statusCode).toBe(404);
   });
 
-  it('takes the same key and prediction address as the same entry under whatever id', async () => {
+  it('treats equal key and prediction address as one entry under any id', async () => {
     const registry = await openTestRegistry(cleanup);
     const key = await registry.key();
     const first = entrySchema.parse(
@@ -334,7 +334,7 @@ describe('PUT and DELETE /api/announcements/{id}', () => {
     expect(await search(registry)).toHaveLength(1);
   });
 
-  it('stays relayable and keeps its own expiry when the same server announces by v1 too', async () => {
+  it('stays relayable and keeps its expiry when v1 announces it too', async () => {
     const registry = await openTestRegistry(cleanup);
     const key = await registry.key();
     const { predictionUrl } = announcementOf('http://127.0.0.1:9000');
@@ -352,7 +352,7 @@ describe('PUT and DELETE /api/announcements/{id}', () => {
     expect(await search(registry)).toMatchObject([{ face: 'v1', live: true }]);
   });
 
-  it('needs a key with the scope, and the id to be free or of that key', async () => {
+  it('requires the scope, and an id that is free or that key’s', async () => {
     const registry = await openTestRegistry(cleanup);
     const body = announcementOf('http://127.0.0.1:9000');
     const none = await registry.app.inject({
@@ -381,7 +381,7 @@ describe('PUT and DELETE /api/announcements/{id}', () => {
     expect(await search(registry)).toMatchObject([{ serverUrl: 'http://127.0.0.1:9000' }]);
   });
 
-  it('gives up the entries of a revoked key at once, and its ids', async () => {
+  it('drops a revoked key’s entries at once, and its ids', async () => {
     const registry = await openTestRegistry(cleanup);
     const { db } = registry.entries;
     const lost = await createKey(db, { label: 'lost', scopes: ['announce'] }, registry.clock.ms);
@@ -581,7 +581,7 @@ describe('the database', () => {
 });
 
 describe('keys', () => {
-  it('createKey() gives 256 random bits and an id that shares none of them; findKey() takes only the whole', async () => {
+  it('createKey() gives 256 bits and an independent id; findKey() requires the whole', async () => {
     const { entries, clock } = await openTestRegistry(cleanup);
     const made = await createKey(entries.db, { label: ' lab ', scopes: ['predict', 'predict'] }, clock.ms);
     expect(made).toMatchObject({ label: 'lab', scopes: ['predict'] });
@@ -606,7 +606,7 @@ describe('keys', () => {
     expect(JSON.stringify(await listKeys(entries.db))).not.toContain(secret);
   });
 
-  it('createKey() refuses no scope, an unknown one, no label and a past expiry; revokeKey() an unknown id', async () => {
+  it('createKey() refuses invalid scopes, labels and expiry; revokeKey() an unknown id', async () => {
     const { db } = (await openTestRegistry(cleanup)).entries;
     await expect(createKey(db, { label: 'x', scopes: [] })).rejects.toMatchObject({
       code: 'BAD_INPUT',

@@ -57,8 +57,8 @@ const submit = async (url: string) => {
 };
 const look = async (url: string, id: string) => (await (await fetch(`${url}/api/jobs/${id}`)).json()) as Job;
 
-describe('tomaat serve, told to stop', () => {
-  it('lets what runs end, refuses what is new with Retry-After, and keeps what waits for the next start', async () => {
+describe('tomaat serve, stopped', () => {
+  it('finishes running jobs, refuses new ones with Retry-After, keeps the queue', async () => {
     const data = join(folder, 'drained');
     const first = await serve(data);
     const running = await submit(first.url);
@@ -113,7 +113,7 @@ describe('tomaat serve, told to stop', () => {
     await second.exit;
   });
 
-  it('a second server on the same data folder is refused, and says who has it', async () => {
+  it('a second server on the same data folder is refused, naming the first', async () => {
     const data = join(folder, 'shared');
     const first = await serve(data);
     const second = await tomaat(['serve', app, '--port', '0', '--tls-port', '0', '--data', data]);

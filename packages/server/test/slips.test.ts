@@ -51,7 +51,7 @@ describe('POST /{task}/{anatomy} of a file that curl calls a form', () => {
     },
   );
 
-  it('takes what is a form', async () => {
+  it('accepts a form', async () => {
     const answer = await fetch(`${server.url}/threshold/any`, {
       method: 'POST',
       body: new URLSearchParams({ factor: '1.5' }),
@@ -177,7 +177,7 @@ describe('plain HTTP at the HTTPS port', () => {
     expect(body.toString()).toContain('<a href="https://localhost/">');
   });
 
-  it.skipIf(!curl)('is read by curl, and HTTPS goes on', async () => {
+  it.skipIf(!curl)('is read by curl, and HTTPS keeps working', async () => {
     const plain = server.tlsUrl.replace('https:', 'http:');
     const { stdout } = await run(curl!, ['-sS', '-F', 'volume=@/dev/null', `${plain}/threshold/any`]);
     expect(JSON.parse(stdout).detail).toContain(server.tlsUrl);
@@ -199,7 +199,7 @@ describe('plain HTTP at the HTTPS port', () => {
     expect(performance.now() - begun).toBeLessThan(10_000);
   });
 
-  it('is told apart by its first byte alone', async () => {
+  it('is recognized by its first byte alone', async () => {
     // Byte by byte, as a slow line may bring it.
     const relay = createServer((from) => {
       const to = connect(tlsPort, '127.0.0.1');

@@ -92,7 +92,7 @@ async function openRegistry(options: Partial<RegistryAppOptions>) {
 }
 
 describe('a registry beyond this machine', () => {
-  it(`connects nowhere for ${hosts.length} spellings: not when they are announced, nor to ask whether they are ready, nor to pass on`, async () => {
+  it(`never connects for ${hosts.length} spellings: announcing, checking readiness or relaying`, async () => {
     expect(hosts.length).toBeGreaterThanOrEqual(60);
     const { registry, post, key } = await openRegistry({ resolve });
     const policy = createTargetPolicy([], resolve, undefined, false);
@@ -118,7 +118,7 @@ describe('a registry beyond this machine', () => {
     expect(arrived).toEqual([]);
   });
 
-  it('(the listeners and the record of connections do see one that is made)', async () => {
+  it('(the listeners and the record do notice a connection)', async () => {
     await expect(createGuardedFetch({})(`http://127.0.0.2:${port}/`)).rejects.toThrow();
     expect(arrived).toEqual(['127.0.0.2']);
     expect(begun).toContain(`127.0.0.2:${port}`);
@@ -148,7 +148,7 @@ describe('a registry beyond this machine', () => {
     expect(arrived).toEqual([]);
   });
 
-  it('asks DNS once for a request: a name that changes between check and connection gains nothing', async () => {
+  it('resolves a name once per request: a later change gains nothing', async () => {
     const server = createHttpServer((_request, response) => response.end('{}')).listen(0, '127.0.0.1');
     await once(server, 'listening');
     cleanup.add(() => void server.close());
@@ -173,7 +173,7 @@ describe('a registry beyond this machine', () => {
 });
 
 describe('a client', () => {
-  it('connects to none of these when a registry elsewhere told them, but to private networks', async () => {
+  it('refuses these addresses from a remote registry, except private networks', async () => {
     const permitted = /^(10\.|172\.16|192\.168|\[fd00::1|\[::ffff:10|100\.64|198\.18|private)/;
     const fetch = createGuardedFetch({
       checkAddress: (address) => checkToldAddress(address, false),
@@ -213,7 +213,7 @@ describe('a client', () => {
       expect(() => checkToldAddress(address, true), address).toThrow(/cannot be that of a server/);
   });
 
-  it('takes the address that DNS gave when it checked, not the next one', async () => {
+  it('uses the address that was checked, not the next DNS answer', async () => {
     let asked = 0;
     const flipping = async () => [{ address: asked++ === 0 ? '127.0.0.1' : '127.0.0.2', family: 4 }];
     const checkAddress = (address: string) => {

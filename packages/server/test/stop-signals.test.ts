@@ -161,7 +161,7 @@ describe.skipIf(!existsSync('/proc/self/stat'))('SIGTERM to every process', () =
     },
   );
 
-  it('of a worker hands the job of a program back to the server', async () => {
+  it('of a worker returns a program’s job to the server', async () => {
     const data = join(folder, 'remote');
     const server = await serve(data, '--workers', '0');
     const url = server.firstLine.server as string;
@@ -187,7 +187,7 @@ describe.skipIf(!existsSync('/proc/self/stat'))('SIGTERM to every process', () =
     await server.exit;
   });
 
-  it('fails the job whose program alone was ended, while the server goes on', async () => {
+  it('fails the job whose program was killed, while the server keeps running', async () => {
     const server = await serve(join(folder, 'alone'));
     const url = server.firstLine.server as string;
     const id = await submit(url, 'program');

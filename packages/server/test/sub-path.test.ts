@@ -125,7 +125,7 @@ describe.skipIf(!findNginx()).each([
     await sample.body?.cancel();
   });
 
-  it('an upload goes on where its Location says, also for a client that puts the base before it', async () => {
+  it('an upload continues at its Location, even if a client prefixes the base', async () => {
     const tus = { 'tus-resumable': '1.0.0' };
     for (const join of [
       (answer: Response, location: string) => follow(answer, location),
@@ -241,7 +241,7 @@ describe('--public-url with a path', () => {
       ).rejects.toMatchObject({ code: 'BAD_REQUEST', message: expect.stringContaining(`/${word}`) });
   });
 
-  it('sessions have cookies of that path, which the browser sends nowhere else on the host', async () => {
+  it('sessions have cookies limited to that path of the host', async () => {
     await using server = await startTestServer(['threshold'], {
       login: true,
       workers: 0,

@@ -137,7 +137,7 @@ async function tamper(nowMs: number, count: number): Promise<Made[]> {
 }
 
 describe('signed announcements', () => {
-  it('of 1,200 that were tampered with, the registry and a client accept none, and the true one', async () => {
+  it('of 1,200 altered ones registry and client accept none, only the original', async () => {
     const registry = await openTestRegistry(cleanup);
     const key = await registry.key();
     const made = await tamper(registry.clock.ms, 1200);
@@ -156,7 +156,7 @@ describe('signed announcements', () => {
     expect(await registry.entries.search({})).toMatchObject([{ id: await idOf('server'), live: true }]);
   });
 
-  it('the registry takes each text once, and none that is older, over withdrawal, restart and a new key', async () => {
+  it('the registry refuses replays and older texts, even after restarts and withdrawals', async () => {
     const first = await openTestRegistry(cleanup);
     const key = await first.key();
     const texts: string[] = [];
@@ -193,7 +193,7 @@ describe('signed announcements', () => {
     for (const text of texts.slice(22)) expect((await putSigned(second, key, id, text)).statusCode).toBe(422);
   });
 
-  it('takes what was signed at the address of its own id alone', async () => {
+  it('accepts signed texts only at the address of their id', async () => {
     const registry = await openTestRegistry(cleanup);
     const key = await registry.key();
     const payload = payloadOf(announcement, server, registry.clock.ms);
@@ -231,7 +231,7 @@ describe('signed announcements', () => {
     }
   });
 
-  it('a client finds out an entry that shows anything else than was signed, and an older one than before', async () => {
+  it('a client detects an entry that differs from its signature, or older ones', async () => {
     const baseUrl = registryUrl;
     const shown = async (change: Partial<Entry> = {}): Promise<Entry> => {
       const payload = payloadOf(announcement, server, Date.now());

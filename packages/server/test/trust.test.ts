@@ -99,7 +99,7 @@ describe('connectTo()', () => {
     expect(await readPins(file())).toEqual([]);
   });
 
-  it('asks once, remembers the answer in a file for the owner alone, over restarts of the server', async () => {
+  it('asks once, and remembers the answer in an owner-only file across restarts', async () => {
     const folder = await openFolder(cleanup);
     let server = await listen(folder);
     const { port, fingerprint } = server;
@@ -122,7 +122,7 @@ describe('connectTo()', () => {
     expect(server.heard).toEqual([`GET /api/services Bearer ${key}`]);
   });
 
-  it('refuses a changed certificate with both fingerprints and the line, until that is removed', async () => {
+  it('refuses a changed certificate with both fingerprints, until its line is removed', async () => {
     const first = await listen(await openFolder(cleanup));
     await ask(first.port, { ask: yes });
     writeFileSync(file(), `# a comment\n\n${readFileSync(file(), 'utf8')}`);
@@ -139,7 +139,7 @@ describe('connectTo()', () => {
     expect(second.heard).toHaveLength(1);
   });
 
-  it('knows a server again after it renewed its certificate with the same key, and notes the new one', async () => {
+  it('recognizes a certificate renewed with the same key, and notes it', async () => {
     const folder = await openFolder(cleanup);
     const first = await listen(folder);
     const name = `127.0.0.1:${first.port}`;
@@ -164,7 +164,7 @@ describe('connectTo()', () => {
     expect(keyFingerprint).toBe(createHash('sha256').update(der).digest('base64url'));
   });
 
-  it('adds the key to a line that an earlier version wrote, and takes no other key for it', async () => {
+  it('adds the key to an earlier version’s line, and accepts no other', async () => {
     const folder = await openFolder(cleanup);
     const server = await listen(folder);
     const name = `127.0.0.1:${server.port}`;
@@ -182,7 +182,7 @@ describe('connectTo()', () => {
     expect(readFileSync(file(), 'utf8').split('\n')).toEqual(lines);
   });
 
-  it('finds out a man in the middle who comes after the first look, before the key is sent', async () => {
+  it('detects a later man in the middle before sending the key', async () => {
     const server = await listen(await openFolder(cleanup));
     const baseUrl = `https://127.0.0.1:${server.port}`;
     const { fetch } = await connectTo(baseUrl, { data, apiKey: key, ask: yes });
@@ -218,7 +218,7 @@ describe('connectTo()', () => {
     expect(await readPins(file())).toEqual([]);
   });
 
-  it('needs no memory for what --ca vouches for, nor for the certificate of the server on this machine', async () => {
+  it('stores nothing for certificates of --ca or of this machine’s server', async () => {
     const folder = await openFolder(cleanup);
     const server = await listen(folder);
     await ask(server.port, { ca: join(folder, 'tomaat.pem') });
@@ -250,7 +250,7 @@ const python = findPython();
 
 describe('the fingerprint', () => {
   it.skipIf(!openssl || !python)(
-    'is what openssl and Python say, for ten certificates of four kinds, and the same after a restart',
+    'equals that of openssl and Python for ten certificates, also after restart',
     async () => {
       const kinds = [['rsa:2048'], ['ec', '-pkeyopt', 'ec_paramgen_curve:P-256'], ['ed25519']];
       const certificates: { cert: string; key: string }[] = [];
@@ -302,7 +302,7 @@ for file in sys.argv[1:]:
 });
 
 describe('known_hosts', () => {
-  it('loses no line when many write at once, and says which line is none', async () => {
+  it('loses no line in concurrent writes, and names an invalid line', async () => {
     await Promise.all(
       Array.from({ length: 20 }, (_, i) => addPin(file(), `server-${i}.example:9443`, certificateOf(i))),
     );
@@ -335,7 +335,7 @@ const entryOf = (serverUrl: string, change: Partial<Entry> = {}): Entry => ({
 });
 
 describe('findService() with a registry that turns hostile', () => {
-  it('is never led to another server than the one whose key it remembers', async () => {
+  it('sends nothing to a server whose key differs from the remembered one', async () => {
     const good = await fakeServer();
     const evil = await fakeServer();
     cleanup.add(() => good.close());
@@ -499,7 +499,7 @@ describe('the key', () => {
 });
 
 describe('tomaat trust', () => {
-  it('remembers a fingerprint that is right, lists it, removes it; predict then says what to do', async () => {
+  it('remembers, lists and removes a correct fingerprint; predict then explains', async () => {
     const server = await listen(await openFolder(cleanup));
     const url = `https://127.0.0.1:${server.port}`;
     const run = (...args: string[]) => tomaat([...args, '--data', data]);

@@ -158,7 +158,7 @@ describe('a data folder of 0.1.0', () => {
     expect(await again.json()).toMatchObject({ id: jobs.succeeded });
   });
 
-  it('takes the rest of an upload, and predicts on one that was whole', async () => {
+  it('accepts the rest of an upload, and predicts on a complete one', async () => {
     const tus = { 'tus-resumable': '1.0.0' };
     const path = `/api/uploads/${uploads.part}`;
     const head = await get(path, { method: 'HEAD', headers: tus });

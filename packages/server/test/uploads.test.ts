@@ -78,7 +78,7 @@ describe('tus 1.0', () => {
     expect(response.headers.get('tus-max-size')).toBe('400000000');
   });
 
-  it('goes on after a cut, and the whole can be used for several predictions', async () => {
+  it('resumes after a break, and serves several predictions when complete', async () => {
     const metadata = `filename ${base64('patient 7.nii.gz')},sha256 ${base64(sha256(volume))}`;
     const url = await begin(volume.length, metadata);
     await sendAndCut(url, 0, volume.subarray(0, 100), volume.length);
@@ -103,7 +103,7 @@ describe('tus 1.0', () => {
     expect(await gone.json()).toMatchObject({ code: 'NOT_FOUND', field: 'upload' });
   });
 
-  it('refuses a wrong offset, another version, an incomplete upload, a wrong SHA-256, too many bytes', async () => {
+  it('refuses wrong offsets, versions and hashes, incomplete uploads, and excess bytes', async () => {
     const url = await begin(volume.length, `sha256 ${base64(sha256(new Uint8Array(3)))}`);
     const conflict = await patch(url, 5, volume);
     expect(conflict.status).toBe(409);
@@ -133,7 +133,7 @@ describe('tus 1.0', () => {
     }
   });
 
-  it('a request that goes on ends the one that hangs', async () => {
+  it('a resuming request ends the hanging one', async () => {
     const url = await begin(volume.length);
     const hanging = httpRequest(url, {
       method: 'PATCH',
@@ -151,7 +151,7 @@ describe('tus 1.0', () => {
     hanging.destroy();
   });
 
-  it('HEAD /api/blobs tells only what is there', async () => {
+  it('HEAD /api/blobs reports only existing blobs', async () => {
     const url = await begin(volume.length);
     await patch(url, 0, volume);
     const digest = `sha256:${sha256(volume)}`;
@@ -180,7 +180,7 @@ describe('tus 1.0', () => {
 });
 
 describe('createClient().upload', () => {
-  it('sends each byte once, and nothing of what is there already; a file that cannot be read is no cut', async () => {
+  it('sends missing bytes once; an unreadable file is not a broken connection', async () => {
     const bytes = new Uint8Array(20_000_000);
     for (let i = 0; i < bytes.length; i += 1000) bytes[i] = i / 1000;
     let sentBytes = 0;
@@ -232,7 +232,7 @@ describe('createClient().upload', () => {
     expect((await client.wait(second.id)).state).toBe('succeeded');
   });
 
-  it('upload() goes on with what another process began, and sends nothing of what is whole', async () => {
+  it('upload() continues another process’s upload, and skips complete files', async () => {
     const bytes = new Uint8Array(700_000).map((_, i) => (i * 31) % 251);
     const file = new File([bytes], 'volume.nii');
     const url = await begin(bytes.length);
@@ -269,7 +269,7 @@ describe('createClient().upload', () => {
     for (const one of [ref, other]) await client.removeUpload((one as { upload: string }).upload);
   });
 
-  it('leaves no part behind', async () => {
+  it('leaves at most the partial upload of the unreadable file', async () => {
     const parts = await readdir(join(server.dataFolder, 'uploads'));
     const sizes = parts.length;
     expect(sizes).toBeLessThanOrEqual(1); // The one that the unreadable file began.

@@ -372,7 +372,7 @@ describe('v1 output elements', () => {
     elements = await send();
   });
 
-  it('come in the order of the app, and those that v1 does not know are left out', () => {
+  it('come in the app’s order, without those that v1 does not support', () => {
     expect(elements.map(({ type, label }) => [type, label])).toEqual([
       ['LabelVolume', 'Labels'],
       ['VTKMesh', 'Surface'],
@@ -396,7 +396,7 @@ describe('v1 output elements', () => {
     expect(Array.from(data)).toEqual(Array.from(voxels, (v) => (v > 100.5 ? 1 : 0)));
   });
 
-  it('VTKMesh is legacy ASCII polydata in RAS mm, and says so', () => {
+  it('VTKMesh is legacy ASCII polydata in RAS mm, and declares that', () => {
     const text = fileOf(only(elements, 'VTKMesh')).toString('latin1');
     const lines = text.split('\n');
     expect(lines[0]).toMatch(/^# vtk DataFile Version [0-9.]+$/);

@@ -99,7 +99,7 @@ describe('TOMAAT v1', () => {
     );
   });
 
-  it('POST /predict says what is wrong in an element with the label Error!', async () => {
+  it('POST /predict reports errors in an element with the label Error!', async () => {
     const { body, type } = multipart({ volume: lines(await encode(phantom(), 'mha')), factor: '99' });
     const [element] = await post('/predict', body, type);
     expect(element).toMatchObject({ type: 'PlainText', label: 'Error!' });

@@ -97,7 +97,7 @@ const reaches = (id: string, state: string, timeout = 15_000) =>
   expect.poll(async () => (await look(id)).state, { timeout, interval: 50 }).toBe(state);
 
 describe('tomaat worker', () => {
-  it('computes what the server accepts, and brings the same bytes as the server’s own children', async () => {
+  it('computes accepted jobs with the same bytes as the server’s children', async () => {
     const worker = await startWorker();
     const job = await submit('good');
     await reaches(job.id, 'succeeded');
@@ -115,7 +115,7 @@ describe('tomaat worker', () => {
     await worker.end('SIGTERM');
   });
 
-  it('says what the header of the input states of its grid, for formats that are asked for later', async () => {
+  it('reports the grid of the input’s header for formats requested later', async () => {
     const worker = await startWorker();
     const { bytes: scan } = niftiFiles.find(({ name }) => name.includes('MNI'))!;
     const created = await fetch(`${server.url}/api/services/good/predictions?format=mha`, {
@@ -132,7 +132,7 @@ describe('tomaat worker', () => {
     await worker.end('SIGTERM');
   });
 
-  it('fetches the files of a DICOM series, many at a time, and computes the one that was chosen', async () => {
+  it('fetches a DICOM series’ files concurrently, and computes the chosen one', async () => {
     const form = new FormData();
     for (const [series, slices] of [
       ['2', 40],
@@ -173,7 +173,7 @@ describe('tomaat worker', () => {
     await worker.end('SIGTERM');
   });
 
-  it('tells how far it is, and stops within a second when the job is cancelled', async () => {
+  it('reports progress, and stops within a second of cancellation', async () => {
     const worker = await startWorker();
     const job = await submit('slow');
     await expect.poll(async () => (await look(job.id)).stage, { timeout: 10_000 }).toBe('infer');
@@ -191,7 +191,7 @@ describe('tomaat worker', () => {
     await worker.end();
   });
 
-  it('that is killed loses its job to the next one; so does one that is cut off, and its late answer is refused', async () => {
+  it('that is killed or disconnected loses its job; late answers are refused', async () => {
     const first = await startWorker();
     const job = await submit('slow');
     await reaches(job.id, 'running');
@@ -220,7 +220,7 @@ describe('tomaat worker', () => {
   });
 
   it.skipIf(process.platform === 'win32')(
-    'that was killed leaves nothing of its job once the next one starts, which leaves others alone',
+    'that was killed leaves nothing once the next starts; others’ files stay',
     async () => {
       const env = { TMPDIR: await temporaryFolder() };
       const folders = async () => (await readdir(env.TMPDIR)).filter((name) => name.startsWith('tomaat-'));
@@ -254,7 +254,7 @@ describe('tomaat worker', () => {
     expect([other.code, other.stderr]).toEqual([2, expect.stringContaining('ct-lung')]);
   });
 
-  it('goes on with its job over a restart of the server', async () => {
+  it('continues its job across a restart of the server', async () => {
     const before = { server, token };
     const dataFolder = join(folder, 'restarted');
     const options = { workers: 0, leaseMs: 30_000, dataFolder, strictPort: true };
@@ -277,7 +277,7 @@ describe('tomaat worker', () => {
     }
   });
 
-  it('gives a job up whose input the disk of the server has damaged', async () => {
+  it('gives up a job whose input is damaged on the server', async () => {
     const job = await submit('good');
     const digest = createHash('sha256').update(bytes).digest('hex');
     const file = join(server.dataFolder, 'blobs', 'sha256', digest);
@@ -296,7 +296,7 @@ describe('tomaat worker', () => {
     expect(await exit).toEqual([1, null]);
   });
 
-  it('is given the time to end what it has when it is told to stop', async () => {
+  it('may finish its current job when it is stopped', async () => {
     const worker = await startWorker();
     const job = await submit('slow');
     await reaches(job.id, 'running');
@@ -307,7 +307,7 @@ describe('tomaat worker', () => {
     expect(performance.now() - start).toBeLessThan(10_000);
   });
 
-  it('is refused without a key, with one that lacks the scope, and with apps of another version', async () => {
+  it('is refused without a key of the scope or with mismatched apps', async () => {
     const flags = ['--data', join(folder, 'nowhere')];
     const none = await tomaat([
       'worker',

@@ -162,7 +162,7 @@ describe.skipIf(browserMissing)('what the page says about access', () => {
 
   for (const { tab, missing, of } of programs) {
     it.skipIf(missing)(
-      `gives code for ${tab} that carries the key where one is needed, and runs`,
+      `gives runnable code for ${tab} that includes a required key`,
       async () => {
         const { key } = await makeKey(closed.dataFolder, ['predict'], { label: 'ward 3' });
         await withPage(closed, async (page) => {
@@ -198,7 +198,7 @@ describe.skipIf(browserMissing)('what the page says about access', () => {
   // ---- Who sees it, and why something is not there ----
 
   it(
-    'says without login that everyone who reaches the server can open a job',
+    'states without login that everyone with access can open a job',
     () =>
       withPage(open, async (page, _context, address) => {
         const everyone = 'anyone who can reach it and knows the address of a job can open it';
@@ -216,7 +216,7 @@ describe.skipIf(browserMissing)('what the page says about access', () => {
     90_000,
   );
 
-  it('says with a key that all who use the key can open a job, and others cannot', async () => {
+  it('states with a key that only users of that key see jobs', async () => {
     const label = 'ward 3';
     const { key } = await makeKey(closed.dataFolder, ['predict'], { label });
     const other = await makeKey(closed.dataFolder, ['admin'], { label: 'the operator' });
@@ -250,7 +250,7 @@ describe.skipIf(browserMissing)('what the page says about access', () => {
   }, 90_000);
 
   it(
-    'says with an issuer that only the user can open a job, and that programs need a key',
+    'states with an issuer that jobs are private and programs need keys',
     () =>
       withPage(closed, async (page, _context, address) => {
         const { host } = new URL(provider.issuer);
@@ -315,7 +315,7 @@ describe.skipIf(browserMissing)('what the page says about access', () => {
 
   // ---- A session that has ended ----
 
-  it('goes on with the sample after a session that ended, and never says that it is not there', async () => {
+  it('continues with the sample after a session ended, and never reports it missing', async () => {
     const { key } = await makeKey(closed.dataFolder, ['predict']);
     await withPage(closed, async (page, _context, address) => {
       await page.goto(`${address}/services/ct-lung`);
@@ -350,7 +350,7 @@ describe.skipIf(browserMissing)('what the page says about access', () => {
   }, 90_000);
 
   it(
-    'leads back to the upload by the issuer, and says what is lost on the way',
+    'leads back to the upload by the issuer, and names what is lost',
     () =>
       withPage(closed, async (page, _context, address) => {
         await page.goto(`${address}/services/threshold`);
@@ -400,7 +400,7 @@ describe.skipIf(browserMissing)('what the page says about access', () => {
 
   // ---- The registry ----
 
-  it('says on a registry with login where scans go and whose keys count', async () => {
+  it('states on a registry with login where scans go and whose keys count', async () => {
     const registry = await startRegistry({
       dataFolder: join(closed.dataFolder, 'registry'),
       host: '127.0.0.1',

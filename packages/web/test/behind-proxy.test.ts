@@ -62,7 +62,7 @@ describe.skipIf(missing)('the page behind nginx', () => {
     { how: 'left on', location: (upstream: string) => location('/tomaat/', upstream, host) },
     { how: 'left on, and the name lost', location: (upstream: string) => location('/tomaat/', upstream) },
   ]) {
-    it(`goes from the directory to the result below a path that is ${how}`, async () => {
+    it(`leads from the directory to the result below a path that is ${how}`, async () => {
       await using all = await stand([{ location: place, publicPath: '/tomaat' }]);
       const base = `${all.nginx.url}/tomaat`;
       const { page, context, misdeeds } = await openPage(browser, base);
@@ -102,7 +102,7 @@ describe.skipIf(missing)('the page behind nginx', () => {
     }, 300_000);
   }
 
-  it('opens at the port itself, too, when it has a path in front', async () => {
+  it('opens at the port itself, too, when a path is configured', async () => {
     const place = (upstream: string) => location('/tomaat/', `${upstream}/`, host);
     await using all = await stand([{ location: place, publicPath: '/tomaat' }]);
     const { page, context, misdeeds } = await openPage(browser, all.sites[0].address);
@@ -141,7 +141,7 @@ describe.skipIf(missing)('the page behind nginx', () => {
   }, 120_000);
 
   for (const path of ['', '/some/tomaat']) {
-    it(`without --public-url shows what to start the server with${path && ', the path included'}`, async () => {
+    it(`without --public-url shows the options to set${path && ', the path included'}`, async () => {
       await using all = await stand([{ location: (upstream) => location(`${path}/`, `${upstream}/`) }]);
       const { page, context, misdeeds } = await openPage(browser, all.nginx.url);
       const failed: string[] = [];
@@ -160,7 +160,7 @@ describe.skipIf(missing)('the page behind nginx', () => {
     }, 120_000);
   }
 
-  it('says which name is not known where the proxy passes it on', async () => {
+  it('names the unknown host where the proxy passes it on', async () => {
     await using all = await stand([{ location: (upstream) => location('/', upstream, host) }]);
     const { page, context } = await openPage(browser, all.nginx.url);
     const answer = await page.goto(`http://hospital.example:${all.nginx.port}/`);
@@ -169,7 +169,7 @@ describe.skipIf(missing)('the page behind nginx', () => {
     await context.close();
   }, 120_000);
 
-  it('answers a wrong link with a page that leads back, and a program with a Problem', async () => {
+  it('answers a wrong link with a page for browsers, Problem for programs', async () => {
     const place = (upstream: string) => location('/tomaat/', upstream, host);
     await using all = await stand([{ location: place, publicPath: '/tomaat' }]);
     const base = `${all.nginx.url}/tomaat`;

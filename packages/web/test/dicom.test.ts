@@ -93,7 +93,7 @@ describe.skipIf(findChromium() === undefined)('DICOM in the page', () => {
   });
 
   it(
-    'lists the series of a folder and of the folders in it, and takes the one that is chosen by the keyboard',
+    'lists the series of nested folders, and takes the keyboard’s choice',
     () =>
       withPage(async (page) => {
         await writeSeries('a', 3, described('3', 'Thin'), 'study');
@@ -118,7 +118,7 @@ describe.skipIf(findChromium() === undefined)('DICOM in the page', () => {
   );
 
   it(
-    'stops reading when asked to, and takes the files of a folder that is chosen',
+    'stops reading on request, and takes the files of a chosen folder',
     () =>
       withPage(async (page) => {
         const series = await writeSeries('many', 600, { more: described('5', 'Many').more });
@@ -157,7 +157,7 @@ describe.skipIf(findChromium() === undefined)('DICOM in the page', () => {
   );
 
   it(
-    'sends a zip archive without what identifies the patient, and makes results of the originals only',
+    'sends a de-identified zip archive, and makes results from the originals',
     () =>
       withPage(async (page) => {
         const patient = { 1048592: ['PN', 'Canary^Carla'], 1052720: ['DS', '71'] } as const;
@@ -201,7 +201,7 @@ describe.skipIf(findChromium() === undefined)('DICOM in the page', () => {
   );
 
   it.skipIf(!data)(
-    'goes from a dropped folder of a scanner to a segmentation at the right place',
+    'turns a scanner’s dropped folder into a segmentation at the right place',
     async () => {
       await using proxy = await startRecordingProxy(site.address);
       await withPage(async (page) => {

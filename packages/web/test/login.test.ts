@@ -82,7 +82,7 @@ describe.skipIf(browserMissing)('the login of the page', () => {
   }
 
   it(
-    'asks for the key before anything else, says what is wrong with it, and goes on where the user wanted to be',
+    'asks for the key first, explains errors, and continues to the target',
     () =>
       withPage(async (page, { address, context }) => {
         const { key } = await makeKey();
@@ -160,7 +160,7 @@ describe.skipIf(browserMissing)('the login of the page', () => {
   );
 
   it(
-    'shows who is logged in, logs out for good, and shows the next user nothing of the last one',
+    'shows the user, logs out for good, and hides their data afterwards',
     () =>
       withPage(async (page, { address }) => {
         const first = await makeKey('Ada');
@@ -208,7 +208,7 @@ describe.skipIf(browserMissing)('the login of the page', () => {
   );
 
   it(
-    'asks again when the session ends in the middle, and the scan is still there',
+    'asks again when the session ends, and keeps the scan',
     () =>
       withPage(async (page, { address }) => {
         const { key, id } = await makeKey();
@@ -259,7 +259,7 @@ describe.skipIf(browserMissing)('the login of the page', () => {
   );
 
   it(
-    'logs in by an issuer of another site and comes back to the page that was asked for',
+    'logs in by another site’s issuer and returns to the requested page',
     () =>
       withPage(
         async (page, { address, context }) => {
@@ -283,7 +283,7 @@ describe.skipIf(browserMissing)('the login of the page', () => {
   );
 
   it(
-    'says why the issuer did not log somebody in, and shows nothing that came from there',
+    'explains a failed login by the issuer, and shows none of its text',
     () =>
       withPage(
         async (page, { address }) => {
@@ -366,7 +366,7 @@ describe.skipIf(browserMissing)('the login of the page', () => {
   } as const;
   for (const [look, options] of Object.entries(looks)) {
     it(
-      `has no accessibility fault where it asks and where it shows who is logged in: ${look}`,
+      `has no accessibility fault before and after login: ${look}`,
       () =>
         withPage(async (page, { address }) => {
           const { key } = await makeKey('Ada Example of the third ward');
@@ -394,7 +394,7 @@ describe.skipIf(browserMissing)('the login of the page', () => {
     );
   }
 
-  it('asks nobody where login is off', async () => {
+  it('asks for no login where it is off', async () => {
     const open = await openSite(pageFolder);
     const { context, page, misdeeds } = await openPage(browser, open.address);
     try {

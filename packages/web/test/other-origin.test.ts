@@ -87,7 +87,7 @@ describe.skipIf(findChromium() === undefined)('a page of another origin', () => 
     await rm(folder, { recursive: true, force: true });
   });
 
-  it('is told of every change of a job as it happens', async () => {
+  it('receives every change of a job as it happens', async () => {
     const told = await page.evaluate(async (baseUrl) => {
       const client = tomaat.createClient({ baseUrl });
       const { id } = await client.predict('slow', { volumes: { volume: scan }, values: { seconds: 2 } });
@@ -108,7 +108,7 @@ describe.skipIf(findChromium() === undefined)('a page of another origin', () => 
     expect(told.states.filter((state) => state === 'running').length).toBeGreaterThan(2);
   });
 
-  it('follows a job with our client by one stream of events, and reads the names of its files', async () => {
+  it('follows a job by one event stream, and reads its file names', async () => {
     const asked: string[] = [];
     const note = (request: { url(): string }) => asked.push(new URL(request.url()).pathname);
     page.on('request', note);
@@ -192,7 +192,7 @@ describe.skipIf(findChromium() === undefined)('a page of another origin', () => 
     expect(ended).toBe('success');
   });
 
-  it('reads the receipt and the name that come with the answer of a promise, through a registry too', async () => {
+  it('reads receipt and name from a promise’s answer, through registries too', async () => {
     const registry = await startRegistry({
       host: '127.0.0.1',
       port: 0,
@@ -268,7 +268,7 @@ describe.skipIf(findChromium() === undefined)('a page of another origin', () => 
     ]);
   });
 
-  it('is told of --allow-origin where it is not let in', async () => {
+  it('learns of --allow-origin where it is not admitted', async () => {
     for (const [baseUrl, isUpload] of [
       [strict.address, false],
       [strict.address, true],

@@ -129,7 +129,7 @@ describe.skipIf(browserMissing)('pages of other sites', () => {
     jobs: /tomaat_jobs\{state="queued"\} (\d+)/.exec((await server.app.inject('/metrics')).payload)?.[1],
   });
 
-  it('get nothing and change nothing by a name of their own that leads to this machine', async () => {
+  it('read and change nothing by their own name for this machine', async () => {
     for (const [name, at] of [
       ['server', port],
       ['registry', registryPort],
@@ -146,7 +146,7 @@ describe.skipIf(browserMissing)('pages of other sites', () => {
     expect(await state()).toEqual({ job: 'queued', jobs: '1' });
   }, 60_000);
 
-  it('get nothing and change nothing by its address, also through forms, frames and scripts', async () => {
+  it('read and change nothing by its address, through forms, frames or scripts', async () => {
     const page = await openAt(`http://other.example:${(elsewhere.address() as AddressInfo).port}/`);
     for (const host of ['127.0.0.1', 'localhost']) {
       const base = `http://${host}:${port}`;

@@ -60,7 +60,7 @@ describe.skipIf(browserMissing)('the page', () => {
   }
 
   it(
-    'goes from the directory over a dropped file to the result, and finds it again in the history',
+    'leads from directory and dropped file to the result, kept in history',
     () =>
       withPage(async (page) => {
         await page.goto(`${site.address}/`);
@@ -138,7 +138,7 @@ describe.skipIf(browserMissing)('the page', () => {
   };
   for (const [name, affine] of Object.entries(affines)) {
     it(
-      `draws the label at its world position and nowhere else, in all three planes: ${name}`,
+      `draws the label only at its world position, in all planes: ${name}`,
       () =>
         withPage(async (page) => {
           await predict(page, site, 'threshold', {
@@ -163,7 +163,7 @@ describe.skipIf(browserMissing)('the page', () => {
   );
 
   it(
-    'says position, value and label under the crosshair, and hides a label on demand',
+    'shows position, value and label at the crosshair, and hides labels on demand',
     () =>
       withPage(async (page) => {
         await predict(page, site, 'threshold', {
@@ -231,7 +231,7 @@ describe.skipIf(browserMissing)('the page', () => {
     60_000,
   );
 
-  it('waits for a server that is restarted in the middle, and ends with the result', async () => {
+  it('waits for a server that restarts midway, and shows the result', async () => {
     const own = await openSite(pageFolder, { appFolders: [(await import('./support/site.ts')).slowApp] });
     try {
       await withPage(async (page) => {
@@ -246,7 +246,7 @@ describe.skipIf(browserMissing)('the page', () => {
     }
   }, 120_000);
 
-  it('says how long results are kept, and that the server does not answer while it is away', async () => {
+  it('states how long results are kept, and when the server is unreachable', async () => {
     const own = await openSite(pageFolder, {
       appFolders: [(await import('./support/site.ts')).slowApp],
       resultTtlMs: 1_800_000,
@@ -266,7 +266,7 @@ describe.skipIf(browserMissing)('the page', () => {
   }, 90_000);
 
   it(
-    'says why a job failed, and tries again without sending the file again while it is on the server',
+    'explains a failed job, and retries without sending a stored file again',
     () =>
       withPage(async (page) => {
         const traffic = watchUploads(page);
@@ -330,7 +330,7 @@ describe.skipIf(browserMissing)('the page', () => {
   }
 
   it(
-    'goes on with an upload after a reload from where the server has it',
+    'continues an upload after a reload from the server’s offset',
     () =>
       withPage(async (page) => {
         const traffic = watchUploads(page);
@@ -359,7 +359,7 @@ describe.skipIf(browserMissing)('the page', () => {
     120_000,
   );
 
-  it('goes on with an upload when the server comes back', async () => {
+  it('continues an upload when the server comes back', async () => {
     const own = await openSite(pageFolder, { appFolders: [(await import('./support/site.ts')).slowApp] });
     try {
       await withPage(async (page) => {
@@ -381,7 +381,7 @@ describe.skipIf(browserMissing)('the page', () => {
   }, 120_000);
 
   it(
-    'stops an upload, leaves nothing of it on the server, and sends it after all only when told to',
+    'stops an upload, leaves nothing on the server, and resends on request',
     () =>
       withPage(async (page) => {
         const traffic = watchUploads(page);
@@ -429,7 +429,7 @@ describe.skipIf(browserMissing)('the page', () => {
   );
 
   it(
-    'refuses what is no volume, kindly, before anything is sent',
+    'refuses anything but a volume politely, before sending',
     () =>
       withPage(async (page) => {
         await page.goto(`${site.address}/services/threshold`);
@@ -658,7 +658,7 @@ describe.skipIf(browserMissing)('the page', () => {
   }, 60_000);
 
   it(
-    'says so when a job or a page is not there',
+    'reports a missing job or page',
     () =>
       withPage(async (page) => {
         await page.goto(`${site.address}/jobs/AAAAAAAAAAAAAAAAAAAAAA`);

@@ -100,7 +100,7 @@ describe('checkShape()', () => {
     [{ spacingMm: { minimum: 2.5 } }, ['2 mm', '2.5 mm']],
     [{ spacingMm: { maximum: 4.5 } }, ['5 mm', '4.5 mm']],
     [{ components: 3 }, ['1', '3']],
-  ])('says of %j what is there and what is needed', (value, numbers) => {
+  ])('reports for %j what is present and what is required', (value, numbers) => {
     const faults = checkShape(rule(value), volume);
     expect(faults).toHaveLength(1);
     expect(faults[0].match(/[\d.]+( voxels| mm)?/g)).toEqual(numbers);
@@ -233,7 +233,7 @@ describe('checkVolume()', () => {
 });
 
 describe('acceptShape()', () => {
-  it('says of a header what accept() says of the volume, and leaves the rules on intensities out', () => {
+  it('agrees with accept() for a header, except for rules on intensities', () => {
     const rules = [
       { input: 't1', size: { minimum: 8 }, intensity: { minimumBelow: -1e9 }, message: 'Bigger.' },
     ];
@@ -262,7 +262,7 @@ describe('minimumCorrelation', () => {
   const faults = (scan: Parameters<typeof checkVolume>[1]) =>
     checkVolume(rule({ intensity: { minimumCorrelation: 0.5, constant: false } }), scan);
 
-  it('refuses noise and takes what is smooth along one axis alone', () => {
+  it('refuses noise and accepts volumes smooth along only one axis', () => {
     const noise = (x: number, y: number, z: number) =>
       Math.abs(Math.sin(x * 12.9 + y * 78.2 + z * 37.7) * 43_758.5) % 1;
     expect(faults(made(noise))).toEqual([expect.stringMatching(/correlate by -?0\.\d+, .*noise$/)]);

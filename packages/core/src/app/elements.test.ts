@@ -240,7 +240,7 @@ describe('outputFormats', () => {
 });
 
 describe('formatsOf()', () => {
-  it('has DICOM objects only as they are stored: nobody has the series later', () => {
+  it('returns DICOM objects only as stored: the series is no longer available', () => {
     const of = (format: OutputFormat) => formatsOf({ type: 'LabelVolume', format });
     const others = ['nii.gz', 'nii', 'mha', 'nrrd', 'vtk', 'stl'];
     expect(of('nii.gz')).toEqual(others);

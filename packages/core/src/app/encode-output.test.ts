@@ -29,7 +29,7 @@ const textOf = async (type: Output['type'], value: OutputValue, format: OutputFo
 const nii = { extension: 'nii' } as const;
 
 describe('chooseFormat()', () => {
-  it('takes the format of the input for a label map, and the first of the type for others', () => {
+  it('uses the input’s format for label maps, otherwise the type’s first', () => {
     for (const extension of ['nii', 'nii.gz', 'mha', 'nrrd'] as const) {
       const formatOf = (type: Output['type']) => chooseFormat('result', { type }, undefined, { extension });
       expect(formatOf('LabelVolume')).toBe(extension);
@@ -63,14 +63,14 @@ describe('the format of a label map of a DICOM series', () => {
   const input = { extension: 'nii.gz', source: made.source } as const;
   const labelVolume = { type: 'LabelVolume' } as const;
 
-  it('is seg.dcm where the request leaves it open, and what it wants else', () => {
+  it('is seg.dcm by default, otherwise what the request names', () => {
     expect(chooseFormat('result', labelVolume, undefined, input)).toBe('seg.dcm');
     expect(chooseFormat('result', { type: 'VTKMesh' }, undefined, input)).toBe('vtk');
     for (const wanted of ['seg.dcm', 'labelmap.dcm', 'nrrd', 'stl'])
       expect(chooseFormat('result', labelVolume, wanted, input)).toBe(wanted);
   });
 
-  it('is no DICOM object of another input, nor of images without the UIDs that it refers to', () => {
+  it('is not DICOM for other inputs or images without the referenced UIDs', () => {
     const { source } = madeSource({ without: [tags.studyInstanceUid] });
     expect(chooseFormat('result', labelVolume, undefined, { ...input, source })).toBe('nii.gz');
     for (const other of [nii, { ...input, source }]) {
@@ -88,7 +88,7 @@ describe('the format of a label map of a DICOM series', () => {
     }
   });
 
-  it('is the input’s extension where it lies on another grid, unless seg.dcm is wanted', () => {
+  it('is the input’s extension on another grid, unless seg.dcm is requested', () => {
     const labelMap = asymmetricLabels(made.grid);
     const moved = { ...labelMap, affine: labelMap.affine.map((v, i) => (i === 3 ? v + 5 : v)) };
     expect(formatOfResult('result', labelVolume, labelMap, undefined, input)).toBe('seg.dcm');

@@ -186,7 +186,7 @@ describe('estimatePrediction(): bytes', () => {
     expect(bytesOf(manifest, { volume: facts(size) })).toBe(480 * 2 + own + 60 * 192 + 480 * 2);
   });
 
-  it('are those of the process and the model where no volume is known', () => {
+  it('are those of process and model without a known volume', () => {
     const nothing = { modelSize: [1, 1, 1], windows: 1 };
     expect(estimatePrediction(plain, {}, {}, 1000)).toEqual({ neededBytes: base + 1000, ...nothing });
     expect(estimatePrediction(plain, {}, {})).toEqual({ neededBytes: base, ...nothing });

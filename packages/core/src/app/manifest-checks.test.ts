@@ -210,7 +210,7 @@ describe('crossFaults()', () => {
     expect(faultsOf(keys)).toEqual(expected.map((start) => expect.stringContaining(start)));
   });
 
-  it('leaves out what needs a key that is not there', () => {
+  it('skips checks that depend on a missing key', () => {
     const { outputs: given, ...rest } = manifestWith({
       outputs: {},
       acceptance: [{ input: 't3' }],

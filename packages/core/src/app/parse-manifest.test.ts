@@ -46,13 +46,13 @@ function faultsOf(text: string): ManifestFault[] {
 }
 
 describe('parseManifest()', () => {
-  it('refuses keys that are maps, each of which would be named by all that is in it', () => {
+  it('refuses keys that are maps, with a short message', () => {
     const faults = faultsOf('? '.repeat(80));
     expect(faults[0]).toEqual({ path: '(YAML)', message: 'a key must be text', line: 1 });
     expect(faultsOf(`${'k'.repeat(5000)}: 1`).every(({ message }) => message.length < 200)).toBe(true);
   });
 
-  it('refuses aliases that lead nowhere or unfold into too much, as any other fault', () => {
+  it('refuses undefined aliases and those that expand too far', () => {
     for (const text of [
       'name: *nowhere',
       'e: {[]}\nr: {*a}\n}',
@@ -66,7 +66,7 @@ describe('parseManifest()', () => {
     expect(faultsOf(bomb)[0].message).toMatch(/alias/i);
   });
 
-  it('lists the first faults of a file that is none, and says how many more there are', () => {
+  it('lists the first faults of an invalid file and counts the rest', () => {
     let message = '';
     try {
       parseManifest('{'.repeat(5) + ': ]\n'.repeat(200));
@@ -109,7 +109,7 @@ describe('parseManifest()', () => {
     expect(faults.map(({ path }) => path)).toEqual(['inputs.volume.type']);
   });
 
-  it('reads a manifest and fills in what is left out', () => {
+  it('reads a manifest and fills in defaults', () => {
     const manifest = parseManifest(head + body);
     expect(manifest.model[0]).toMatchObject({ runtime: 'onnx', inferer: { type: 'simple' } });
     expect(manifest.postprocess.map((step) => step.name)).toEqual([
@@ -210,11 +210,11 @@ describe('parseManifest()', () => {
     expect(faults[0]).toMatchObject({ path: 'preprocess.1.spacing.pixdim.0' });
   });
 
-  it('refuses YAML that is none, naming the line', () => {
+  it('refuses invalid YAML and names the line', () => {
     expect(faultsOf('a: [1,\nb: {')[0].line).toBeGreaterThan(0);
   });
 
-  it('tells errors of YAML as its parser does, in one line each', () => {
+  it('reports YAML errors in the parser’s words, one line each', () => {
     const [fault] = faultsOf('name: a\nid: b\nname: c\n');
     expect(fault).toMatchObject({ path: '(YAML)', line: 3 });
     expect(fault.message).toMatch(/^Map keys must be unique/);
@@ -315,7 +315,7 @@ describe('parseManifest()', () => {
     expect(message).toBe(`has the unknown key ${'k'.repeat(100)}`);
   });
 
-  it.each(['', '5', 'text', '[]', 'null'])('refuses %j, which is no map', (text) => {
+  it.each(['', '5', 'text', '[]', 'null'])('refuses %j, which is not a map', (text) => {
     expect(faultsOf(text)).toEqual([
       { path: '(whole file)', message: expect.stringMatching(/^must be object/) },
     ]);

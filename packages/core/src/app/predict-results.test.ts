@@ -176,7 +176,7 @@ describe('predict(): networks', () => {
     await expectLabels(outputs.segmentation, (_, [x]) => (x >= 2 ? value : 0), ramp);
   });
 
-  it('does the steps after the labels on the grid of the network, and goes back', async () => {
+  it('runs steps after the labels on the network’s grid, then restores', async () => {
     const manifest = networkOf({
       inputs: { ...app.inputs, merge: { type: 'checkbox' } },
       preprocess: [{ orientation: { axcodes: 'SRA' } }],
@@ -309,7 +309,7 @@ describe('predict(): results of programs', () => {
     await expectLabels(empty.outputs.segmentation, () => 0);
   });
 
-  it('refuses values that are no labels, also after the postprocessing', async () => {
+  it('refuses values that are not labels, also after postprocessing', async () => {
     const negative = programOf({ postprocess: [{ mapLabelValue: { origLabels: [1], targetLabels: [-1] } }] });
     for (const [manifest, value] of [
       [programOf(), { ...scan, voxels: new Float32Array(60).fill(0.5) }],
@@ -328,7 +328,7 @@ describe('predict(): results of programs', () => {
     await expect(run(programOf(), both)).rejects.toMatchObject({ code: 'APP_OUTPUT', field: name });
   });
 
-  it('refuses an output of another type, and one that nothing can be made of', async () => {
+  it('refuses outputs of another type, and ones that it cannot derive', async () => {
     const field = (name: string) => expect.objectContaining({ code: 'APP_OUTPUT', field: name });
     const withMesh = programOf({ outputs: { ...app.outputs, mesh: { type: 'VTKMesh' } } });
     const segmentation = labelled(scan, level);

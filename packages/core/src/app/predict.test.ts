@@ -373,7 +373,7 @@ describe('predict(): inputs', () => {
     expect(volume).toMatchObject({ size, components: 2, voxels: both });
   });
 
-  it('gives modules numbers for 64-bit integers, and commands the voxels as they came', async () => {
+  it('gives modules numbers for 64-bit integers, and commands the original voxels', async () => {
     const long = { ...scan, voxels: BigInt64Array.from(scan.voxels as Int16Array, BigInt) };
     const files = { volume: [await fileOf(long)] };
     const numbers = (await inputsOf(noteOf({}), { files })).inputs.volume as Volume;

@@ -144,7 +144,7 @@ describe('checkPlace()', () => {
   /** Refused where the label map on `affine` does not lie where one of the volumes does. */
   const place = (value: Volume, ...given: Volume[]) => expect(() => checkPlace('segmentation', value, given));
 
-  it('accepts the grid of the volume, with its axes in another order too', () => {
+  it('accepts the volume’s grid, also with its axes reordered', () => {
     place(labelMap(size, oblique), labelMap(size, oblique)).not.toThrow();
     // x of the label map is the volume's z, y its x backwards, z its y.
     const column = (c: number, sign = 1) => [0, 1, 2].map((r) => sign * oblique[4 * r + c]);
@@ -154,7 +154,7 @@ describe('checkPlace()', () => {
     place(labelMap([4, 10, 6], turned), labelMap(size, oblique)).not.toThrow();
   });
 
-  it('asks nothing of a label map of another size, of other values, and without a volume', () => {
+  it('ignores label maps of another size, other values, and a missing volume', () => {
     const lost = straight([1, 1, 1]);
     place(labelMap([10, 6, 5], lost), labelMap(size, oblique)).not.toThrow();
     place(labelMap(size, lost)).not.toThrow();
@@ -231,13 +231,13 @@ describe('checkPlace()', () => {
     [[4.5, 2.5, 2.6], false],
     [[4.5, 2.5, 0.6], true],
     [[4.5, 2.5, 0.4], false],
-  ])('compares the middle of a grid of its own, at voxel %j: %s', (index, isPlaced) => {
+  ])('compares the centre of an independent grid, at voxel %j: %s', (index, isPlaced) => {
     const check = place(around(index), labelMap(size, oblique));
     if (isPlaced) check.not.toThrow();
     else check.toThrow(refused());
   });
 
-  it('accepts a grid of its own around the middle of one or two slices', () => {
+  it('accepts an independent grid around the centre of one or two slices', () => {
     for (const slices of [1, 2]) {
       const flat: Size = [10, 6, slices];
       const value = labelMap(flat, straight([3, 4, 2], [-13.5, -10, 0]));
@@ -294,7 +294,7 @@ describe('asLabels()', () => {
     }
   });
 
-  it('refuses what is no volume of one component', () => {
+  it('refuses anything but a volume of one component', () => {
     expect(() => asLabels('segmentation', 'text')).toThrow(refused());
     expect(() => as(new Uint8Array(48), { components: 2 })).toThrow(refused());
     expect(() => as(new Uint8Array(24), { components: 2 })).toThrow('one component');

@@ -145,7 +145,7 @@ describe('checkSteps()', () => {
     ]);
   });
 
-  it('goes on after a faulty step', () => {
+  it('continues after a faulty step', () => {
     const faults = before({}, 'nothing', { flip: { axes: ['$axis'] } }, { flip: { axes: ['w'] } });
     expect(faults.map(({ path }) => path)).toEqual([[0], [1, 'flip'], [2, 'flip', 'axes', 0]]);
   });
@@ -386,7 +386,7 @@ describe('parameterTrials()', () => {
     ]);
   });
 
-  it('ignores conditions on what is no parameter', () => {
+  it('ignores conditions on unknown parameters', () => {
     expect(trialsOf({ labels: label({ ct: 1, seeds: 1, other: 1 }) })).toEqual([standard]);
   });
 

@@ -177,7 +177,7 @@ describe('parseParameter()', () => {
     );
   });
 
-  it('refuses what has to be a file', () => {
+  it('refuses values that must be files', () => {
     expect(() => parseParameter('volume', inputs.volume, 'abc')).toThrow('volume must be a file.');
   });
 });
@@ -238,7 +238,7 @@ describe('parseParameters()', () => {
     );
   });
 
-  it('gives no value to a file, and no points where they are optional', () => {
+  it('gives no value for files, and no points where they are optional', () => {
     const files = { volume: inputs.volume, points: fiducials({ optional: true }) };
     expect(parseParameters(files, {})).toEqual({ points: [] });
     expect(() => parseParameters({ volume: inputs.volume }, { level: 1 })).toThrow('none.');
@@ -246,7 +246,7 @@ describe('parseParameters()', () => {
 });
 
 describe('parameterSchema()', () => {
-  it('is a JSON Schema of everything that is no file', () => {
+  it('is a JSON Schema of everything except files', () => {
     expect(parameterSchema(inputs)).toMatchObject({
       properties: {
         level: { type: 'number', minimum: -5, maximum: 5, default: 2 },

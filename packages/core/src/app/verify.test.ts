@@ -195,7 +195,7 @@ describe('verifyNetwork()', () => {
     expect((await verify({ postprocess: '[threshold]', labels: one }, labels)).faults).toHaveLength(1);
   });
 
-  it('throws what is no fault of network or manifest', async () => {
+  it('rethrows errors that neither network nor manifest caused', async () => {
     const broken: NetworkSession = { run: () => Promise.reject(new TypeError('a bug')) };
     await expect(verify({}, broken)).rejects.toThrow(TypeError);
   });
@@ -309,7 +309,7 @@ describe('verifyNetwork()', () => {
       [[1, 1, null, null, 9], '9 × any × any'],
       [[1, 1, null, 9, null], 'any × 9 × any'],
       [[1, 1, 9, null, null], 'any × any × 9'],
-    ])('of a window has to be that of the network: %j', async (dims, stated) => {
+    ])('of a window must match that of the network: %j', async (dims, stated) => {
       const { faults } = await verify({ model: window }, network(2, dims).session);
       expect(faults).toEqual([
         expect.stringMatching(new RegExp(`windows of ${stated} .* roiSize is 8 × 6 × 4\\.`)),
@@ -370,7 +370,7 @@ describe('verifyNetwork()', () => {
       expect(faults).toEqual([expect.stringContaining('gives 2 channels (0 … 1)')]);
     });
 
-    it('are not compared where one score is no choice', async () => {
+    it('are not compared where a single score allows no choice', async () => {
       const { faults, summary } = await verify({ labels: two }, network(1).session);
       expect(faults).toHaveLength(1);
       expect(summary).toMatch(/→ 1 class$/);

@@ -26,7 +26,7 @@ describe('decimalString()', () => {
     expect(decimalString(value)).toBe(expected);
   });
 
-  it('has at most 16 characters and is as near as 16 characters allow', () => {
+  it('has at most 16 characters and is as precise as they allow', () => {
     for (let i = 1; i < 2000; i++) {
       const value = Math.sin(i * 12.9898) * 10 ** ((i % 41) - 20);
       const written = decimalString(value);
@@ -48,7 +48,7 @@ describe('decimalString()', () => {
 });
 
 describe('fitText()', () => {
-  it('cuts to the characters of the value representation, not to bytes or halves of a character', () => {
+  it('truncates to whole characters of the value representation, not to bytes', () => {
     expect(fitText('x'.repeat(70), 'LO')).toBe('x'.repeat(64));
     expect(fitText('é'.repeat(20), 'SH')).toBe('é'.repeat(16));
     expect(fitText(`${'x'.repeat(15)}😀y`, 'SH')).toBe(`${'x'.repeat(15)}😀`);
@@ -85,7 +85,7 @@ describe('elements', () => {
     ).toEqual([3, 2 ** 32 - 1]);
   });
 
-  it('write a code of more than 16 characters as a long code value', () => {
+  it('write codes over 16 characters as a long code value', () => {
     const code = (value: string) =>
       firstItem(
         new Map([

@@ -17,7 +17,7 @@ describe('burnedInReasons()', () => {
     expect(count(modality(name), annotation('NO'))).toBe(0);
   });
 
-  it('warns where the header says so', () => {
+  it('warns where the header declares it', () => {
     expect(count(annotation('YES '))).toBe(1);
     expect(count(annotation('NO'))).toBe(0);
   });

@@ -32,7 +32,7 @@ describe('codeStreamSize()', () => {
     expect(codeStreamSize(boxes)).toEqual(size);
   });
 
-  it('gives nothing for what is cut off, or something else', () => {
+  it('gives nothing for truncated or other data', () => {
     for (let length = 0; length < 42; length++)
       expect(codeStreamSize(jpeg2000.subarray(0, length))).toBeUndefined();
     for (const hex of [

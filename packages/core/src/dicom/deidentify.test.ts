@@ -26,7 +26,7 @@ const bytesOf = (content: Dataset, tag: number): Uint8Array | undefined => {
 };
 
 describe('deidentify() of UIDs', () => {
-  it('gives files of one series the same UIDs, and each image another one', () => {
+  it('gives files of one series the same UIDs, each image a distinct one', () => {
     const run = createDeidentifier({ uidKey });
     const [a, b] = ['1.2.276.0.5.1', '1.2.276.0.5.2'].map(
       (uid) => run(dicomFile(image(value(tags.sopInstanceUid, 'UI', uid)))).file.dataset,
@@ -43,7 +43,7 @@ describe('deidentify() of UIDs', () => {
     expect(word(itemsOf(result, 0x00081140)[0], 0x00081155)).toBe(word(result, tags.sopInstanceUid));
   });
 
-  it('keeps classes and well-known frames of reference, but replaces an instance that claims to be one', () => {
+  it('keeps classes and well-known frames of reference, but not in instance UIDs', () => {
     const result = cleaned(
       image(
         value(tags.frameOfReferenceUid, 'UI', '1.2.840.10008.1.4.1.1\0'),
@@ -83,7 +83,7 @@ const patient = [
 ];
 
 describe('deidentify() of the patient', () => {
-  it('replaces name and number by one pseudonym, the same for the same number', () => {
+  it('replaces name and number by one pseudonym per number', () => {
     const a = cleaned(image(...patient));
     const b = cleaned(image(...patient, value(tags.patientName, 'PN', 'MEYER^ANNA')));
     const c = cleaned(image(...patient, value(tags.patientId, 'LO', 'P-771104')));
@@ -160,7 +160,7 @@ const dates = [
 const day = (date: string) => Date.UTC(+date.slice(0, 4), +date.slice(4, 6) - 1, +date.slice(6, 8)) / 864e5;
 
 describe('deidentify() of dates', () => {
-  it('moves all dates of a patient by the same days and keeps times', () => {
+  it('shifts all dates of a patient equally and keeps times', () => {
     const result = cleaned(image(...dates), { shiftDates: true });
     const shift = day('20200229') - day(word(result, tags.studyDate)!);
     expect(shift).toBeGreaterThanOrEqual(1);
@@ -207,7 +207,7 @@ describe('deidentify() of dates', () => {
     expect(word(required, tags.contentDate)).toBe('19000101');
   });
 
-  it('moves dates of the old form and several dates, and empties a time that is text', () => {
+  it('shifts old-style and multiple dates, and empties times that are text', () => {
     const result = cleaned(
       image(
         ...patient,
@@ -240,7 +240,7 @@ describe('deidentify() of private elements', () => {
     expect(result.has(0x20051199)).toBe(false);
   });
 
-  it('removes the same number under another creator, in another block, or with a value that is no number', () => {
+  it('removes a known number of another creator or block, or if not numeric', () => {
     expect(cleaned(image(...block('ACME', slope))).has(0x2005110e)).toBe(false);
     expect(
       cleaned(image(...block('Philips MR Imaging DD 001'), { ...slope, tag: 0x2005120e })).has(0x2005120e),
@@ -255,7 +255,7 @@ describe('deidentify() of private elements', () => {
 });
 
 describe('deidentify() of sequences', () => {
-  it('keeps items in their places and removes a sequence of which nothing is left', () => {
+  it('keeps items in place and removes a sequence that becomes empty', () => {
     const frame = (...elements: DicomElement[]) => dataset(...elements);
     const comment = value(0x00204000, 'LT', 'Meyer');
     const result = cleaned(
@@ -414,7 +414,7 @@ describe('deidentify()', () => {
     expect(report.counts).toMatchObject({ replaced: 6, removed: 4 });
   });
 
-  it('refuses pixels that are cut off, a directory of files, a transfer syntax of others, and a wrong key', () => {
+  it('refuses truncated pixels, DICOMDIR, unknown transfer syntaxes and an invalid key', () => {
     const { bytes, ...cut } = value(0x7fe00010, 'OW', new Uint8Array(4));
     const short = dicomFile(image({ ...cut, bytes, statedBytes: 12 }));
     expect(() => deidentify(short, { uidKey })).toThrow(expect.objectContaining({ code: 'BAD_VOXELS' }));

@@ -35,7 +35,7 @@ const compressed = large({ 2145386512: ['OB', { fragments }] }, syntaxes.jpegLos
 const headerOf = async (file: SourceFile) => (await readDicomHeader(file, webPlatform)) as DicomHeader;
 
 describe('readDicomHeader()', () => {
-  it('reads no more than the first 64 KiB of a file with a short header', async () => {
+  it('reads at most 64 KiB of a file with a short header', async () => {
     for (const bytes of [large(), compressed]) {
       expect(bytes.length).toBeGreaterThan(131_072);
       const { file, counts } = piecewise(bytes, 4096, bytes.length);
@@ -47,7 +47,7 @@ describe('readDicomHeader()', () => {
     }
   });
 
-  it('knows fragments from values by the beginning of a file as by the whole', async () => {
+  it('distinguishes fragments from values in a prefix as in the whole', async () => {
     for (const size of [1000, 65_536, compressed.length]) {
       expect((await headerOf(piecewise(compressed, size).file)).pixels).toEqual({
         tag: 0x7fe00010,
@@ -73,7 +73,7 @@ describe('readDicomHeader()', () => {
     expect(endless.counts.read).toBeLessThan(16_900_000);
   });
 
-  it('reports what is not a DICOM file, and gives on what the source throws', async () => {
+  it('reports files that are not DICOM, and rethrows the source’s errors', async () => {
     const text = piecewise(new TextEncoder().encode('hello'), 2).file;
     expect(await readDicomHeader(text, webPlatform)).toMatchObject({
       kind: 'unread',
@@ -93,7 +93,7 @@ describe('readDicomHeader()', () => {
 });
 
 describe('readVolume()', () => {
-  it('leaves the bytes of a Buffer of Node as they are, whose slice() is a view', async () => {
+  it('keeps the bytes of a Node Buffer, whose slice() is a view', async () => {
     const bytes = Buffer.concat([Buffer.alloc(3), large({ 2625618: ['DS', '-1024'] })]).subarray(3);
     const before = Uint8Array.from(bytes);
     const { volume } = await readVolume([piecewise(bytes, bytes.length).file], webPlatform);

@@ -47,7 +47,7 @@ describe('codeStreams()', () => {
     expect(streams(element([a, b], [0, 10]), 2)).toEqual([[...a], [...b]]);
   });
 
-  it('divides by their number, or by the markers at their ends, where the table is missing or wrong', () => {
+  it('divides by count or end markers where the table is missing or wrong', () => {
     for (const offsets of [[], [0, 11], [0, 22, 32], [4, 10], [0, 0xffffffff]])
       expect(streams(element([a, b], offsets), 2)).toEqual([[...a], [...b]]);
     const marked = [a, end(b), c, end(d, 0)];

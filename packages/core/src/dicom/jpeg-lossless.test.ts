@@ -23,7 +23,7 @@ describe('decodeJpegLossless()', () => {
       }
   });
 
-  it('reads the largest differences of 16 bits, which have a category of their own', () => {
+  it('reads the largest 16-bit differences, which have a separate category', () => {
     const samples = [0, 32_768, 0, 65_535, 32_767, 65_535, 0, 1, 32_769, 0, 0, 32_768];
     const jpeg = { ...base, rows: 2, columns: 6, precision: 16 };
     for (const predictor of [1, 2, 4, 7])
@@ -52,7 +52,7 @@ describe('decodeJpegLossless()', () => {
   });
 
   const good = encodeJpegLossless(noise(12, 35), base);
-  it('fails with a typed error wherever it is cut off before its last sample', () => {
+  it('fails with a typed error wherever truncated before its last sample', () => {
     for (let length = 0; length < good.length - 3; length++) {
       const cut = good.subarray(0, length);
       expect(() => decode(cut, base), String(length)).toThrow(TomaatError);

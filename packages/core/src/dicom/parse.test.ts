@@ -82,7 +82,7 @@ describe('parseDicom()', () => {
     expect(word(parsed(bytes).dataset, 0x00080018)).toBe('1.2.3.4');
   });
 
-  it('reads a sequence that hides in UN as implicit little endian (CP-246), of either length, in either byte order', () => {
+  it('reads sequences in UN as implicit little endian (CP-246), whatever the byte order', () => {
     const item: Elements = [
       [0x00081155, 'UI', '1.2.8'],
       [0x00280010, 'US', [515]],
@@ -136,7 +136,7 @@ describe('parseDicom()', () => {
       }
   });
 
-  it('stops at the pixel data of a beginning, wherever that ends behind it', () => {
+  it('stops at the pixel data of a prefix, wherever the prefix ends', () => {
     const bytes = dicomFile(elements);
     const beginning = parseDicom(bytes.subarray(0, bytes.length - 3), { fileBytes: bytes.length + 1000 });
     expect(beginning?.dataset.get(0x7fe00010)).toMatchObject({ statedBytes: 12 });
@@ -203,7 +203,7 @@ describe('parseDicom()', () => {
     expect(error.message).toMatch(message);
   });
 
-  it('reads fragments with their offset table, and refuses those that are cut off', () => {
+  it('reads fragments with their offset table, and refuses truncated ones', () => {
     const fragments = [
       Buffer.from('00000000', 'hex'),
       Buffer.from('ffd8ffd9', 'hex'),
@@ -260,7 +260,7 @@ describe('numbers()', () => {
 });
 
 describe('isDicomUnlikeText()', () => {
-  it('takes the files that parseDicom() reads, and no text with DICM in the right place', () => {
+  it('accepts files that parseDicom() reads, but not text with DICM in place', () => {
     for (const form of [{}, { preamble: false }, { bare: true }, { bare: true, syntax: syntaxes.big }])
       expect(isDicomUnlikeText(dicomFile(elements, form).subarray(0, 256))).toBe(true);
     expect(isDicomUnlikeText(new Uint8Array(Buffer.from(`${'QUJD'.repeat(32)}DICMQUJD`)))).toBe(false);

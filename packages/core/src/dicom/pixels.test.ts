@@ -137,7 +137,7 @@ describe('stored values', () => {
     ]);
   });
 
-  it('that a decoder gives in another size, or not at all, are refused', async () => {
+  it('that a decoder returns in another size, or not at all, are refused', async () => {
     const fragments = [
       new Uint8Array(0),
       encodeJpegLossless(values, { rows: 3, columns: 4, precision: 12, predictor: 1 }),

@@ -122,7 +122,7 @@ describe('readSegmentation()', () => {
     expect(read.labels[1]).toMatchObject(labels[1]);
   });
 
-  it('reads the slices from the first to the last frame where private elements are gone', async () => {
+  it('reads from the first to the last frame without the private elements', async () => {
     const made = madeSource({ size: [11, 7, 9] });
     const labelMap = asymmetricLabels(made.grid);
     const [pixels, voxels] = [77, labelMap.voxels as Uint8Array];
@@ -152,7 +152,7 @@ describe('readSegmentation()', () => {
     expect(read.labelMap.voxels).toEqual(labelMap.voxels);
   });
 
-  it('goes by the numbers of segments whose own values are 0, or those of others', async () => {
+  it('uses segment numbers where the stored label values are 0 or duplicates', async () => {
     const made = madeSource();
     const file = parseDicom(await written(asymmetricLabels(made.grid), made))!;
     for (const [first, second] of [
@@ -214,7 +214,7 @@ describe('readSegmentation()', () => {
     expect(() => readSegmentation(large)).toThrow(expect.objectContaining({ code: 'TOO_MANY_VOXELS' }));
   });
 
-  it('gives a typed error, or a label map, for every byte that is damaged', async () => {
+  it('gives a typed error or a label map for every damaged byte', async () => {
     const made = madeSource({ size: [5, 3, 2] });
     for (const type of ['BINARY', 'LABELMAP'] as const) {
       const bytes = await written(asymmetricLabels(made.grid), made, { type });

@@ -35,7 +35,7 @@ describe('decodeRle()', () => {
     expect(valuesOf(frameOf(high, low))).toEqual([0x1201, 0x1202, 0x1203, 0x1204, 0x1205, 0x1206]);
   });
 
-  it('ignores what fills up a segment, and a run that is longer than the image', () => {
+  it('ignores segment padding and a run that exceeds the image', () => {
     expect(valuesOf(frameOf([129, 0x12, 9, 9], [...low, 0, 0]))).toEqual(valuesOf(frameOf(high, low)));
   });
 

@@ -49,7 +49,7 @@ const empty = ({ grid }: ReturnType<typeof madeSource>): Volume => ({
 const frames = (dataset: Dataset) => itemsOf(dataset, tags.perFrameFunctionalGroupsSequence);
 
 describe('buildSegmentation()', () => {
-  it('sets the bits of each segment in each slice, one frame behind the other', async () => {
+  it('sets the bits of each segment and slice, frame after frame', async () => {
     // 3 × 3 pixels: a frame ends within a byte.
     const made = madeSource({ size: [3, 3, 3] });
     const labelMap = { ...empty(made), voxels: new Uint8Array(27) };
@@ -76,7 +76,7 @@ describe('buildSegmentation()', () => {
     ]);
   });
 
-  it('lists labels that no voxel has, and names values that the list lacks', async () => {
+  it('lists labels without voxels, and names values missing in the list', async () => {
     const made = madeSource();
     const labelMap = empty(made);
     (labelMap.voxels as Uint8Array).set([3, 7, 5]);
@@ -103,7 +103,7 @@ describe('buildSegmentation()', () => {
     expect(itemsOf(unlabelled, tags.segmentSequence).length).toBe(type === 'BINARY' ? 1 : 2);
   });
 
-  it('is a LABELMAP above the limit of bytes, or where it is asked for', async () => {
+  it('is a LABELMAP above the byte limit or on request', async () => {
     const made = madeSource({ size: [40, 30, 4] });
     const labelMap = asymmetricLabels(made.grid);
     const typeOf = async (more: Partial<SegmentationOptions>) =>
@@ -133,7 +133,7 @@ describe('buildSegmentation()', () => {
     expect([word(type, tags.codeValue), word(type, tags.codingSchemeDesignator)]).toEqual(['125040', 'DCM']);
   });
 
-  it('copies patient and study byte for byte, with empty values for what must be there', async () => {
+  it('copies patient and study byte for byte, required elements empty if missing', async () => {
     const odd = Uint8Array.of(0x44, 0xf6, 0xeb, 0x5e, 0x20, 0x20);
     const made = madeSource({
       characterSets: ['ISO_IR 100'],
@@ -160,7 +160,7 @@ describe('buildSegmentation()', () => {
     expect(word(dataset, tags.contentTime)).toBe('013001');
   });
 
-  it('goes over to UTF-8 where the source’s character set does not hold a name of a label', async () => {
+  it('switches to UTF-8 where the source’s character set lacks a label’s name', async () => {
     const made = madeSource({ characterSets: ['ISO_IR 100'], patientName: Uint8Array.of(0x44, 0xf6) });
     const dataset = await datasetOf(asymmetricLabels(made.grid), made, {
       labels: [{ value: 1, name: '肝臓' }],
@@ -187,7 +187,7 @@ describe('buildSegmentation()', () => {
     }
   });
 
-  it('states the distance of slices along their normal, and 3D only where they lie straight above each other', async () => {
+  it('states slice spacing along the normal, and 3D only for aligned slices', async () => {
     for (const shearMm of [0, 0.9]) {
       const made = madeSource({ shearMm });
       const dataset = await datasetOf(asymmetricLabels(made.grid), made, { type: 'LABELMAP' });
@@ -199,7 +199,7 @@ describe('buildSegmentation()', () => {
     }
   });
 
-  it('has the same UIDs for the same seed and role, and others for any other', async () => {
+  it('has equal UIDs for equal seed and role, and different UIDs otherwise', async () => {
     const made = madeSource({ without: [tags.frameOfReferenceUid] });
     const labelMap = asymmetricLabels(made.grid);
     const uidsOf = async (more: Partial<SegmentationOptions>) => {
@@ -253,7 +253,7 @@ describe('buildSegmentation()', () => {
   });
 
   it.each([new Int16Array(455).fill(-1), new Float32Array(455).fill(1.5), new Int32Array(455).fill(65_536)])(
-    'refuses values that are no labels of 16 bits: %#',
+    'refuses values that are not 16-bit labels: %#',
     async (voxels) => {
       const made = madeSource();
       await expect(datasetOf({ ...empty(made), voxels }, made)).rejects.toMatchObject({ code: 'BAD_INPUT' });

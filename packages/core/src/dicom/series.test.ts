@@ -7,7 +7,7 @@ import { webPlatform } from '../formats/web-platform.ts';
 describe('the files of a series', () => {
   const named = (name: string, bytes: Uint8Array) => sourceFromBytes(name, bytes);
 
-  it('are left out by name where they are something else, and never mixed with another series', async () => {
+  it('are listed as left out where unsuitable, never mixed with other series', async () => {
     const seg = dicomFile(sliceElements({ more: { 524310: ['UI', '1.2.840.10008.5.1.4.1.1.66.4'] } }));
     const report = dicomFile(
       sliceElements({ more: { 524310: ['UI', '1.2.840.10008.5.1.4.1.1.88.33'], 2145386512: undefined } }),
@@ -87,7 +87,7 @@ describe('the files of a series', () => {
     expect((await refusalOf(other({ values: Array(12).fill(1) }))).message).toContain('same SOPInstanceUID');
   });
 
-  it('are read one after the other, with progress, and not after an abort', async () => {
+  it('are read sequentially, with progress, and not after an abort', async () => {
     let open = 0;
     let most = 0;
     const watched = files(four).map((file) => ({

@@ -216,7 +216,7 @@ describe('frames', () => {
     expect((await refusalOf(read(all, { frame: 3 }))).code).toBe('BAD_INPUT');
   });
 
-  it('by instance numbers that run through one frame after the other, or one position after the other', async () => {
+  it('by instance numbers ordered by frame or by position', async () => {
     const same = twice(0x00200100, 'IS', ['1', '1']);
     expect((await read(same, { frame: 'all' })).volume.components).toBe(2);
     const timeMajor = same.map((slice, i) => ({ ...slice, instance: i + 1 }));

@@ -45,7 +45,7 @@ describe('chooseTextCoding()', () => {
     expect(new TextDecoder().decode(coding.encode(text))).toBe(text);
   });
 
-  it('transcodes what is copied then, in sequences too, and no value that is not text', () => {
+  it('transcodes copied text, also in sequences, and leaves other values unchanged', () => {
     const coding = chooseTextCoding(['', 'ISO 2022 IR 87'], ['größer']);
     const name = bytesElement(tags.patientName, 'PN', japanese);
     const uid = bytesElement(tags.studyInstanceUid, 'UI', Uint8Array.of(0xe9));

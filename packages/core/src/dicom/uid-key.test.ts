@@ -78,7 +78,7 @@ describe('pseudonymOf()', () => {
       by,
     );
 
-  it('is that of the number, whatever the name; without a number that of name and study', () => {
+  it('depends on the number alone, or without one on name and study', () => {
     expect(of('17', 'Meyer^Anna')).toEqual(of('17 ', 'MEYER^A', '1.2.4'));
     expect(of('17')).not.toEqual(of('18'));
     expect(of('', 'Meyer^Anna')).toEqual(of('  ', 'Meyer^Anna'));

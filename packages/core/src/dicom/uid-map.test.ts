@@ -18,7 +18,7 @@ const sent = originals.map((content) => deidentify(dicomFile(content), { uidKey 
 const sentUids = sent.map((content) => word(content, tags.sopInstanceUid)!);
 
 describe('uidMapOf()', () => {
-  it('leads back from every UID of the de-identified files, in sequences and of several values', () => {
+  it('maps every UID of the de-identified files back, also in sequences and lists', () => {
     const map = uidMapOf(originals, createUidMapper(uidKey));
     for (const [i, content] of sent.entries()) {
       for (const tag of [tags.sopInstanceUid, tags.studyInstanceUid, tags.seriesInstanceUid])

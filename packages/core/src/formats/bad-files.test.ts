@@ -33,7 +33,7 @@ describe('readVolume() refuses a broken file at once, naming the field and the r
     ['one byte', [0], 'UNKNOWN_FORMAT'],
     ['zeros', [...new Uint8Array(1000)], 'UNKNOWN_FORMAT'],
     ['gzip of text', [...gzipSync('x'.repeat(5000))], 'UNKNOWN_FORMAT'],
-  ])('%s is no volume', async (_name, bytes, code) => {
+  ])('%s is not a volume', async (_name, bytes, code) => {
     const error = await readVolume(
       [sourceFromBytes('volume.nii.gz', Uint8Array.from(bytes))],
       webPlatform,
@@ -85,7 +85,7 @@ describe('readVolume() refuses a broken file at once, naming the field and the r
   });
 
   it.each(['nii', 'nii.gz', 'nifti2', 'mha', 'mha raw', 'nrrd', 'nrrd raw'] as const)(
-    '%s with padding behind its voxels or its packed data is read',
+    '%s with padding after its voxels or compressed data is read',
     async (kind) => {
       const bytes = await goodFile(kind);
       const paddings = [
@@ -104,7 +104,7 @@ describe('readVolume() refuses a broken file at once, naming the field and the r
     },
   );
 
-  it('padding inside the packed data is passed over, and a surplus number of text is not', async () => {
+  it('padding in compressed data is ignored, a surplus number in text refused', async () => {
     const inside = gzipSync(Buffer.concat([await goodFile('nii'), Buffer.alloc(15, 7)]));
     const { volume } = await readVolume([sourceFromBytes('a', new Uint8Array(inside))], webPlatform);
     expect(volume.voxels).toEqual(goodVolume.voxels);
@@ -125,7 +125,7 @@ describe('readVolume() refuses a broken file at once, naming the field and the r
     }
   });
 
-  it('no files at all is refused', async () => {
+  it('an empty list of files is refused', async () => {
     await expect(readVolume([], webPlatform)).rejects.toMatchObject({ code: 'BAD_INPUT' });
   });
 
@@ -264,7 +264,7 @@ describe('inspectVolume()', () => {
     }
   });
 
-  it('reads a packed header that is cut off behind it', async () => {
+  it('reads a compressed header from a prefix that ends after it', async () => {
     const file = await goodFile('nii.gz');
     for (const length of [300, 1000, file.length]) {
       const header = await inspectVolume(

@@ -10,7 +10,7 @@ async function encode(pieces: Uint8Array[]): Promise<string> {
 }
 
 describe('encodeBase64()', () => {
-  it('equals Buffer’s base64 in lines of 76, and base64Length() its length, for every length of the end', async () => {
+  it('equals Buffer’s base64 in lines of 76, base64Length() its length, at every remainder', async () => {
     for (const n of [0, 1, 2, 3, 56, 57, 58, 59, 60, 113, 114, 115, 1000]) {
       const text = await encode([bytes.subarray(0, n)]);
       const lines =

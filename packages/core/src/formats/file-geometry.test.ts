@@ -372,7 +372,7 @@ describe('the affine of a NIfTI file', () => {
   });
 
   it.each([[[4, 2, 3, 4, 0, 1, 1, 1]], [[5, 2, 3, 4, 1, 0, 1, 1]], [[7, 2, 3, 4, 0, 0, 0, 0]]])(
-    'counts a size of 0 behind the third as 1: dim %j',
+    'counts a size of 0 after the third as 1: dim %j',
     async (dim) => {
       const { volume, header } = await readVolume([nifti({ dim, codes: [0, 1], s })], webPlatform);
       expect([header.frames, header.components]).toEqual([1, 1]);
@@ -470,7 +470,7 @@ describe('writeVolume() with the geometry of an input', () => {
     expect(result.geometry).toMatchObject({ sform: { code: 1 } });
   });
 
-  it('states its own where a voxel below a micrometre moved by its size', async () => {
+  it('states its own where a submicrometre voxel moved by its size', async () => {
     const file = nrrd(
       'space: LPS\nspace directions: (0.4,0,0) (0,0.4,0) (0,0,0.4)\nspace origin: (0,0,0)\nspace units: "um" "um" "um"',
     );

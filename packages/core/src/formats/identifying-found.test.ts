@@ -18,7 +18,7 @@ describe('printable()', () => {
     }
   });
 
-  it('cuts blanks off both ends, and all behind 1200 bytes', () => {
+  it('trims blanks at both ends, and everything after 1200 bytes', () => {
     const bytes = (length: number) => new Uint8Array([...new Uint8Array(length), 74, 97, 110, 0, 9]);
     expect(printable(bytes(5))).toBe('Jan');
     expect(printable(bytes(1198))).toBe('Ja');

@@ -94,7 +94,7 @@ describe('findIdentifyingText() in gzip headers', () => {
         ['gzip time', '2020-09-13T12:26:40.000Z'],
       ],
     ],
-  ])('takes out %s, and keeps the packed data', async (_what, flags, time, fields, named) => {
+  ])('removes %s, and keeps the compressed data', async (_what, flags, time, fields, named) => {
     for (const check of [0, 2]) {
       const head = gzip(plain, flags | check, time, fields).subarray(0, 10 + fields.length);
       const sum = crc32(head) & 0xffff;
@@ -111,7 +111,7 @@ describe('findIdentifyingText() in gzip headers', () => {
     }
   });
 
-  it('finds a file name behind the longest extra field', async () => {
+  it('finds a file name after the longest extra field', async () => {
     const fields = [255, 255, ...new Uint8Array(65535).fill(7), ...text('Jane')];
     const given = gzip(plain, 4 | 8, 0, fields);
     for (const step of [1000, 65536, 100_000]) {
@@ -124,7 +124,7 @@ describe('findIdentifyingText() in gzip headers', () => {
     }
   });
 
-  it('reports what it can of a header that is cut off', async () => {
+  it('reports what it can of a truncated header', async () => {
     const given = join([0x1f, 0x8b, 8, 4 | 8, 1, 0, 0, 0, 0, 255, 1, 0, 7], latin1('Jane'));
     expect((await findIdentifyingText(fileOf('a', given), webPlatform)).fields).toEqual([
       { name: 'gzip extra field', value: '1 bytes' },
@@ -230,7 +230,7 @@ describe('findIdentifyingText() in packed files', () => {
     [2, false],
   ] as const;
 
-  it('reads on to the voxels, however far they are, and drops the text before them', async () => {
+  it('reads up to the voxels at any distance, and drops text before them', async () => {
     for (const [version, little] of forms) {
       const first = version === 1 ? 352 : 544;
       for (const at of version === 2 ? [4000, 4096, 4097, 70_000] : [4097, 200_000]) {
@@ -346,7 +346,7 @@ describe('writeStripped()', () => {
     }
   });
 
-  it('reads nothing behind the end of a file', async () => {
+  it('reads nothing after the end of a file', async () => {
     for (const from of [10, Number.POSITIVE_INFINITY]) {
       const starts: (number | undefined)[] = [];
       const file = {

@@ -130,7 +130,7 @@ describe('findMetaImage()', () => {
     expect([name, value]).toEqual(['k'.repeat(300), 'v'.repeat(300)]);
   });
 
-  it('ends behind ElementDataFile, and keeps every line end and byte before', async () => {
+  it('ends after ElementDataFile, and keeps every line end and byte before', async () => {
     const given =
       'NDims = 3\r\nName = Jane\r\nOffset = 1\n\xe9 = \xff\nelementdatafile : Local\r\nName = Jane';
     const found = await meta(given);

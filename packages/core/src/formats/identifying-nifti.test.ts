@@ -365,7 +365,7 @@ describe('findNifti()', () => {
     }
   });
 
-  it('keeps an unset qform of a turn by 180°, unless it is no rotation', () => {
+  it('keeps an unset qform of a turn by 180°, unless not a rotation', () => {
     for (const axis of [0, 1, 2]) {
       const column = (k: number, v: number) => (k === axis ? v : -v);
       const sform = [column(0, 2), 0, 0, 5, 0, column(1, 2.5), 0, -6, 0, 0, column(2, 3), 7];
@@ -435,7 +435,7 @@ describe('findNifti() between header and voxels', () => {
   const voxels = [7, 7, 7, 7];
   const named = (name: string, value: string) => [{ name, value }];
 
-  it('drops extensions, and puts the voxels right behind the header', () => {
+  it('drops extensions, and puts the voxels right after the header', () => {
     for (const [version, little] of forms) {
       const first = version === 1 ? 352 : 544;
       const given = nifti(version, little, { voxOffset: [first + 48], flag: [1] }, [
@@ -451,7 +451,7 @@ describe('findNifti() between header and voxels', () => {
     }
   });
 
-  it('drops extensions that go on behind the bytes at hand', () => {
+  it('drops extensions that continue past the available bytes', () => {
     for (const [version, little] of forms) {
       const first = version === 1 ? 352 : 544;
       for (const [at, behind, value] of [
@@ -520,7 +520,7 @@ describe('findNifti() between header and voxels', () => {
     });
   });
 
-  it('drops all that follows the header of a pair, and keeps its offset', () => {
+  it('drops everything after the header of a pair, and keeps its offset', () => {
     for (const [version, little] of forms) {
       const magic = version === 1 ? 'ni1\0' : 'ni2\0';
       for (const at of [0, 64]) {

@@ -214,7 +214,7 @@ describe('findIdentifyingText() in NIfTI and Analyze', () => {
     expect((await strip('a.nii', stripped.bytes)).fields).toEqual([]);
   });
 
-  it('zeroes a qform or sform that is not set and says something else', async () => {
+  it('zeroes an unset qform or sform with other content', async () => {
     for (const [code, at, count] of [
       [252, 256, 6],
       [254, 280, 12],
@@ -227,7 +227,7 @@ describe('findIdentifyingText() in NIfTI and Analyze', () => {
     }
   });
 
-  it('zeroes the intercept where the slope says that there is no scaling', async () => {
+  it('zeroes the intercept where the slope disables scaling', async () => {
     const bytes = change(change(nifti1(true), 112, 'f32', 0), 116, 'f32', 19501231);
     const stripped = await strip('a.nii', bytes);
     expect(stripped.fields.map(({ name }) => name)).toEqual(['scl_inter']);

@@ -94,7 +94,7 @@ describe('crc32()', () => {
     expect(crc32(bytesOf(text), 0)).toBe(sum);
   });
 
-  it('goes on from the sum of what came before, for every byte', () => {
+  it('continues from the previous checksum, for every byte', () => {
     const bytes = Uint8Array.from({ length: 256 }, (_, i) => i);
     const whole = Buffer.from(gzipSync(bytes)).readUInt32LE(gzipSync(bytes).length - 8);
     expect(crc32(bytes, 0)).toBe(whole);
@@ -206,7 +206,7 @@ describe('inflateSource()', () => {
     ],
     [['abcd'], ['abcd', 'ef'], ['abcd', 'ef']],
     [['abcdef'], ['abc', 'def'], ['abcdef']],
-  ])('after %j goes on with what %j has left', async (given, again, expected) => {
+  ])('after %j continues with the rest of %j', async (given, again, expected) => {
     const { source, counts } = sourceOf([bytesOf('packed')]);
     const chunks = await collect(
       inflateSource(source, 'gzip', { fast: failing(given), exact: giving(again) }),
@@ -215,7 +215,7 @@ describe('inflateSource()', () => {
     expect(counts).toEqual({ opened: 2, closed: 2 });
   });
 
-  it('gives the fault of the source itself, however it was wrapped, and reads it once', async () => {
+  it('throws the source’s own error, even if wrapped, and reads once', async () => {
     const fault = new Error('the disk failed');
     for (const wrapped of [false, true]) {
       const { source, counts } = sourceOf([bytesOf('ab')], fault);
@@ -255,7 +255,7 @@ describe('inflateSource()', () => {
     expect(textOf(chunks)).toBe('onetwo');
   });
 
-  it('closes its source when its reader stops, and waits for no hanging one', async () => {
+  it('closes its source when its reader stops, without waiting for hanging ones', async () => {
     let closed = 0;
     for (const close of [
       () => new Promise<never>(() => {}),
@@ -336,7 +336,7 @@ describe('unpackMember()', () => {
     }
   });
 
-  it('fails wherever the member is cut off', async () => {
+  it('fails wherever the member is truncated', async () => {
     const bytes = withHeader(31, 2, 0, 0, 9, ...Buffer.from('name\0comment\0'), 0, 9);
     for (let length = 0; length < bytes.length; length++)
       await expect(unpack(inputOf([bytes.subarray(0, length)])), `${length} bytes`).rejects.toThrow(

@@ -7,7 +7,7 @@ import { inflatePrefix, isGzip } from './inflate-prefix.ts';
 const text = new Uint8Array(50_000).map((_, i) => (i % 97) * ((i >> 9) % 5) + (i % 3));
 
 describe('inflatePrefix()', () => {
-  it.each([0, 1, 6, 9])('gives the first bytes of what zlib packed at level %i', (level) => {
+  it.each([0, 1, 6, 9])('gives the first bytes of zlib data at level %i', (level) => {
     const packed = new Uint8Array(gzipSync(text, { level }));
     expect(inflatePrefix(packed, 4096)).toEqual(text.subarray(0, 4096));
     expect(inflatePrefix(packed, 100_000)).toEqual(text);
@@ -40,7 +40,7 @@ describe('inflatePrefix()', () => {
     expect(inflatePrefix(packed, 1000)).toEqual(text.subarray(0, 1000));
   });
 
-  it('gives a beginning of the data, longer the more of the input there is', () => {
+  it('gives a prefix of the data that grows with the input', () => {
     const packed = new Uint8Array(gzipSync(text));
     let previous = 0;
     for (let length = 0; length <= packed.length; length += 61) {
@@ -52,7 +52,7 @@ describe('inflatePrefix()', () => {
     expect(previous).toBeGreaterThan(40_000);
   });
 
-  it('takes any bytes without a throw, and gives no more than asked for', () => {
+  it('never throws on any bytes, and gives at most the requested length', () => {
     const packed = new Uint8Array(gzipSync(text.subarray(0, 3000)));
     fc.assert(
       fc.property(
@@ -115,7 +115,7 @@ const letters = (bytes: Uint8Array) => Buffer.from(bytes).toString('latin1');
 const a = 97;
 
 describe('inflatePrefix() of blocks made by hand', () => {
-  it('reads on behind stored blocks whose padding is of ones', () => {
+  it('reads past stored blocks padded with ones', () => {
     const stored = bitWriter().block(0, 1).fixed(a).fixed(256).block(0, 0).align();
     for (const value of [3, 0, 252, 255, 98, 99, 100]) stored.field(value, 8);
     const packed = stored.block(0, 0).align().field(0, 16).field(65535, 16).block(1, 1).fixed(101).fixed(256);
@@ -295,7 +295,7 @@ describe('inflatePrefix() of what node:zlib packs', () => {
     }
   });
 
-  it('goes on with the next member, over zeros, and ends at anything else', () => {
+  it('continues with the next member, skips zeros, and ends at anything else', () => {
     const [one, two] = [gzipSync('abcdefg'), gzipSync('hij')];
     const read = (...parts: Uint8Array[]) =>
       letters(inflatePrefix(new Uint8Array(Buffer.concat(parts)), 100));

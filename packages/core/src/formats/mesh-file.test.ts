@@ -168,7 +168,7 @@ label 1 4 int
     expect(codeOf(text(content))).toBe(code);
   });
 
-  it('refuses binary files that are cut off, anywhere', () => {
+  it('refuses binary files truncated anywhere', () => {
     for (const encoding of ['vtk-binary', 'stl'] as const) {
       const { labels: _, ...plain } = mesh;
       const whole = write(plain, encoding);

@@ -75,7 +75,7 @@ describe('parseMetaImage()', () => {
     expect(parseWith({ ElementType }).header).toMatchObject({ voxelType, storedBytes: 24 * width });
   });
 
-  it('takes what is not stated for ITK’s values', () => {
+  it('uses ITK’s defaults for missing values', () => {
     const text = headerOf({ ObjectType: undefined });
     const { header, layout } = parse(text);
     expect(header).toEqual({
@@ -194,7 +194,7 @@ describe('parseMetaImage()', () => {
     expect(parseWith({ BinaryData: value }).layout.encoding).toBe(expected ? 'raw' : 'text');
   });
 
-  it('reads how the voxels are packed', () => {
+  it('reads how the voxels are compressed', () => {
     const packed = parseWith({ CompressedData: 'True', CompressedDataSize: '77' });
     expect(packed.header.compressed).toBe(true);
     expect(packed.layout).toMatchObject({ encoding: 'deflate', encodedBytes: 77 });
@@ -242,7 +242,7 @@ describe('parseMetaImage()', () => {
     });
   });
 
-  it('leaves the place open where the header goes on behind the bytes', () => {
+  it('leaves the position open where the header continues past the bytes', () => {
     for (const text of [headerOf({}, 'LOC').trimEnd(), headerOf().slice(0, -24)])
       expect(parse(text, false).layout).toMatchObject({ offset: undefined, skip: 0 });
   });
@@ -345,7 +345,7 @@ describe('encodeMetaImageHeader()', () => {
     ]);
   });
 
-  it('writes a comment, the length of packed voxels, channels and the unit of the input', () => {
+  it('writes a comment, compressed length, channels and the input’s unit', () => {
     const geometry = {
       format: 'metaimage' as const,
       matrix: [0, 1, 0, -1, 0, 0, 0, 0, 1],

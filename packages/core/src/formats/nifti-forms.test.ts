@@ -79,7 +79,7 @@ describe('readForms()', () => {
     expect(niftiAffine(geometry, size).map((v) => v + 0)).toEqual(found.affine);
   });
 
-  it('states what the header says, six bits of its units, and no more of pixdim than the grid', () => {
+  it('states the header’s forms, six bits of units, pixdim of the grid', () => {
     const { geometry } = readForms(
       fields({ units: 0x80 | 10, qformCode: 3, sformCode: 4, pixdim: [-1, 2, -2.5, 3, 9, 9, 9, 9] }),
       size,
@@ -94,7 +94,7 @@ describe('readForms()', () => {
     });
   });
 
-  it('puts what the sform says in the place of a pixdim that is not finite', () => {
+  it('replaces a pixdim that is not finite by the sform’s spacing', () => {
     const broken = { sformCode: 1, pixdim: [Number.NaN, Number.NaN, Number.POSITIVE_INFINITY, Number.NaN] };
     expect(readForms(fields(broken), size).geometry.pixdim).toEqual([1, 2, 2.5, 3]);
     const tenth = rows.map((v) => v / 10);

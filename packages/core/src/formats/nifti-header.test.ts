@@ -77,7 +77,7 @@ describe('parseNifti()', () => {
     }
   });
 
-  it('tells all of a header, in one file, a packed one, and a pair', () => {
+  it('reports all of a header, in single, compressed and paired files', () => {
     for (const [version, little] of forms) {
       const least = version === 1 ? 352 : 544;
       const edits = { dim: [5, 4, 3, 2, 6, 7], qformCode: [3], qform: [0, 0, 0, 5, 6, 7] };
@@ -207,7 +207,7 @@ describe('parseNifti()', () => {
     }
   });
 
-  it('refuses headers that are cut off, of another size, and of Analyze', () => {
+  it('refuses headers that are truncated, of another size, or of Analyze', () => {
     for (const [version, little] of forms) {
       const bytes = header(version, little);
       expect(() => parse(bytes.subarray(0, -1))).toThrow(

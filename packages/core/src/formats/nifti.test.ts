@@ -187,7 +187,7 @@ describe('writeVolume() in the units of the input', () => {
     }
   });
 
-  it('writes mm on another grid, in NIfTI-2 where the input was and where an axis is long', async () => {
+  it('writes mm on another grid, as NIfTI-2 for such inputs or long axes', async () => {
     const stated = { units: 3, codes: [0, 1], sform: rows.map((v) => v * 1000) } as const;
     const { volume, header } = await readVolume([nifti(2, true, stated)], webPlatform);
     const moved = volume.affine.map((v, i) => (i === 3 ? v + 0.5 : v));

@@ -88,7 +88,7 @@ describe('parseNrrd()', () => {
     });
   });
 
-  it('takes the first of equal fields, names in any case and with blanks, and no comments or pairs', () => {
+  it('takes the first of equal fields in any case, ignoring comments and pairs', () => {
     const text =
       'NRRD0004\r\n#type: short\r\nkey:=type: short\r\nTYPE: uchar\r\ntype: short\r\nDi mension:  3\r\nsizes: 4 3 2\r\nencoding: raw\r\nlineskip: 2\r\n:sizes: 9\r\nno field\r\n\r\n';
     const { header, layout } = parse(text);
@@ -113,7 +113,7 @@ describe('parseNrrd()', () => {
     expect([layout.encoding, header.compressed]).toEqual([expected, compressed]);
   });
 
-  it('needs a byte order where voxels have several bytes, and are no text', () => {
+  it('requires a byte order for multi-byte voxels, except as text', () => {
     expect(parseWith({ type: 'short', endian: 'little' }).layout.bigEndian).toBe(false);
     expect(parseWith({ type: 'short', endian: 'BIG' }).layout.bigEndian).toBe(true);
     expect(parseWith({ endian: 'big' }).layout.bigEndian).toBe(machineIsBigEndian);
@@ -130,7 +130,7 @@ describe('parseNrrd()', () => {
     ['list first', '3 4 3 2', 'list domain domain domain', [1, 3], [0, 0, 0]],
     ['RGB last', '4 3 2 3', 'space space space RGB-color', [3, 1], [0, 0, 0]],
     ['time last', '4 3 2 3', 'space space space time', [1, 3], [0, 0, 0]],
-  ])('tells frames from components: %s', (_what, sizes, kinds, counts) => {
+  ])('distinguishes frames from components: %s', (_what, sizes, kinds, counts) => {
     const { header, layout } = parseWith({ dimension: '4', sizes, kinds });
     expect(header.size).toEqual([4, 3, 2]);
     expect([header.components, header.frames, header.storedBytes]).toEqual([...counts, 72]);
@@ -182,7 +182,7 @@ describe('parseNrrd()', () => {
     expect(parseWith(fields).layout).toMatchObject(place);
   });
 
-  it('needs no empty line in front of a file of its own', () => {
+  it('needs no empty line before a detached data file', () => {
     for (const text of [
       headerOf({ 'data file': 'a.raw' }).slice(0, -1),
       headerOf({ datafile: 'a.raw' }).trimEnd(),

@@ -143,7 +143,7 @@ describe.each(platforms)('%s', (name, platform) => {
         );
   });
 
-  it('lets no fault out beside its reader where zeros and more follow a member', async () => {
+  it('throws only through its reader where zeros and more follow a member', async () => {
     // A stream of node:zlib ends at such zeros, and fails on a piece that it was given meanwhile.
     const strays: unknown[] = [];
     const note = (error: unknown) => strays.push(error);
@@ -158,7 +158,7 @@ describe.each(platforms)('%s', (name, platform) => {
     expect(strays).toEqual([]);
   });
 
-  it('keeps pieces in order that it read ahead of the end of a member', async () => {
+  it('keeps the order of pieces read ahead of a member’s end', async () => {
     // The first piece is one that a stream takes time for, and ends within the second member; small ones follow.
     const members = [noise.subarray(0, 100_000), small, repeated, small];
     const packed = join(...members.map((part) => gzipSync(part)));
@@ -172,7 +172,7 @@ describe.each(platforms)('%s', (name, platform) => {
     }
   });
 
-  it.each(compressions)('takes 15 bytes of padding behind %s, and refuses 16', async (compression) => {
+  it.each(compressions)('accepts 15 bytes of padding after %s, and refuses 16', async (compression) => {
     const packed = new Uint8Array(pack[compression](small));
     for (const isOnce of [false, true])
       for (const size of [1, 7, 1000]) {
@@ -187,7 +187,7 @@ describe.each(platforms)('%s', (name, platform) => {
       }
   });
 
-  it.each(compressions)('fails on %s that is cut off or damaged', async (compression) => {
+  it.each(compressions)('fails on %s that is truncated or damaged', async (compression) => {
     const packed = new Uint8Array(pack[compression](small));
     for (const isOnce of [false, true]) {
       for (const length of [0, 1, 5, 19, packed.length - 1])

@@ -110,7 +110,7 @@ describe('strangerAdvice()', () => {
     else expect(advice).toContain(words);
   });
 
-  it('takes bytes that are no text for nothing', () => {
+  it('recognizes nothing in binary bytes', () => {
     expect(strangerAdvice(latin1('{"a": 1}\0'), false)).toBeUndefined();
     expect(strangerAdvice(new Uint8Array(0), false)).toBeUndefined();
   });

@@ -59,7 +59,7 @@ describe('volumeFormats', () => {
     expect(formatNames[header.format]).toBe(row.versions[format]);
   });
 
-  it.each(versions)('%s is told from its base64 by 256 bytes', async (format) => {
+  it.each(versions)('%s is distinguished from its base64 by 256 bytes', async (format) => {
     const head = (await sampleOf(format)).subarray(0, 256);
     expect(isVolumeUnlikeBase64(head)).toBe(true);
     expect(isVolumeUnlikeBase64(new TextEncoder().encode(btoa(String.fromCharCode(...head))))).toBe(false);
@@ -94,7 +94,7 @@ describe('volumeFormats', () => {
     }
   });
 
-  it('has headers in files of their own only where it says how their voxels are found', () => {
+  it('has detached headers only where it states how voxels are found', () => {
     for (const { endings, detached } of volumeFormats) {
       expect(endings.some(({ holds }) => holds === 'header')).toBe(detached !== undefined);
       expect(endings.some(({ holds }) => holds === 'voxels')).toBe(detached === 'same stem');
@@ -109,7 +109,7 @@ describe('formatOf()', () => {
     return copy;
   };
 
-  it('takes no words in the text of a format with numbers or a magic for another', async () => {
+  it('does not mistake words in the text of NIfTI or NRRD for MetaImage', async () => {
     const words = '\nNDims = 3\nDimSize = 1 1 1\nElementDataFile = LOCAL\n';
     // 148: descrip of a NIfTI-1 header.
     const nifti = put(await goodFile('nii'), 148, words);
@@ -122,7 +122,7 @@ describe('formatOf()', () => {
     expect(formatOf(new Uint8Array(400))).toBeUndefined();
   });
 
-  it('has text taken out of a file as the format that it is read as', async () => {
+  it('finds identifying text by the format that the file is read as', async () => {
     const nifti = put(await goodFile('nii'), 148, 'Jane\nNDims = 3\nDimSize = 1 1 1\n');
     const { fields } = await findIdentifyingText(fileOf('a.nii', nifti), webPlatform);
     expect(fields).toEqual([{ name: 'descrip', value: expect.stringContaining('Jane') }]);
@@ -168,7 +168,7 @@ describe('endings', () => {
     expect(holdsVoxelsAlone(name)).toBe(alone);
   });
 
-  it('give results the format of their input, packed if it was, and the default where it is not written', () => {
+  it('give results the input’s format and compression, or the default if unwritable', () => {
     const both = (row: VolumeFormatRow) => [false, true].map((packed) => resultExtension(row, packed));
     expect(['nifti1', 'metaimage', 'nrrd'].map((format) => both(rowOf(format)))).toEqual([
       ['nii', 'nii.gz'],
@@ -179,7 +179,7 @@ describe('endings', () => {
     expect([...extensionsByChoice].sort()).toEqual([...supportedExtensions].sort());
   });
 
-  it('give the file of voxels a neutral name where it is not at hand', () => {
+  it('give the voxel file a neutral name if it is missing', () => {
     expect(neutralDataName('t2', 'Jane.zraw')).toBe('t2.zraw');
     expect(neutralDataName('t2', 'Jane.dat')).toBe('t2.raw');
   });

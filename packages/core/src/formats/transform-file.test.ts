@@ -110,7 +110,7 @@ describe('readTransformMat()', () => {
     }
   });
 
-  it('says no word of a type that it does not know, however long', () => {
+  it('never quotes an unknown type, however long', () => {
     for (const type of [
       'SecretTransform_double_3_3',
       `${'a'.repeat(100_000)}_double_3_3`,
@@ -130,7 +130,7 @@ describe('readTransformMat()', () => {
     }
   });
 
-  it('refuses files that are cut off, at any byte, and names that are not ITK’s', () => {
+  it('refuses files truncated at any byte, and names that are not ITK’s', () => {
     const whole = decode(affineMat);
     for (let n = 0; n < whole.length; n++) {
       expect(() => readTransformMat(whole.subarray(0, n))).toThrow(TomaatError);
@@ -198,7 +198,7 @@ describe('readTransform()', () => {
     expect(vectorAt(grid, 1, 2, 1)).toEqual([7.875, 8, 8.125]);
   });
 
-  it('tells linear transforms and B-splines by their bytes', async () => {
+  it('distinguishes linear transforms and B-splines by their bytes', async () => {
     const linear = await readTransform(file(decode(affineMat)), platform);
     expectMaps((linear as SpatialTransform & { kind: 'linear' }).matrix, itk.affine[1]);
     const text = await readTransform(file(new TextEncoder().encode(itk.versor[0])), platform);
@@ -207,7 +207,7 @@ describe('readTransform()', () => {
     expect(await readTransform(file(h5), platform)).toEqual({ kind: 'bspline', bytes: h5 });
   });
 
-  it('refuses images that are no vectors, vectors that are not finite, and other files', async () => {
+  it('refuses scalar images, vectors that are not finite, and other files', async () => {
     const raw = await collect(
       new Blob([decode(itkField)]).stream().pipeThrough(new DecompressionStream('gzip')),
     );
@@ -234,7 +234,7 @@ describe('readTransform()', () => {
 });
 
 describe('writeTransform()', () => {
-  it('writes each kind so that readTransform() gives it back', async () => {
+  it('writes each kind in a form that readTransform() returns unchanged', async () => {
     const displacement: Volume = {
       voxels: Float32Array.from({ length: 72 }, (_, i) => i / 4 - 5),
       size: [4, 3, 2],
@@ -338,7 +338,7 @@ describe('readTransformMat() of a layout', () => {
   const fixed = { name: 'fixed\0', numbers: [] };
   const moved = [1, 0, 0, -1, 0, 1, 0, -2, 0, 0, 1, 3, 0, 0, 0, 1];
 
-  it('reads names of 2 to 256 characters, to the first zero, and rows and columns', () => {
+  it('reads names of 2 to 256 characters up to a zero, rows and columns', () => {
     for (const part of [
       { name, numbers },
       { name: `${name}Jane`.padEnd(256, 'x'), numbers },
@@ -409,7 +409,7 @@ describe('writeTransformText(), writeTransformMat() by ITK’s layout', () => {
     expect(bytes).toHaveLength(193);
   });
 
-  it('refuses what is no 4×4 matrix', () => {
+  it('refuses anything but a 4×4 matrix', () => {
     for (const wrong of [matrix.slice(0, 12), [...matrix, 0]])
       expect(() => writeTransformText(wrong)).toThrow(expect.objectContaining({ code: 'BAD_INPUT' }));
   });
@@ -444,7 +444,7 @@ describe('readTransform() of vectors', () => {
   const read = async (bytes: Uint8Array) =>
     ((await readTransform(file(bytes), platform)) as SpatialTransform & { kind: 'grid' }).displacement;
 
-  it('goes by the intent in both versions and byte orders, packed or not', async () => {
+  it('uses the intent in both versions and byte orders, compressed or not', async () => {
     for (const version of [1, 2] as const) {
       for (const little of [true, false]) {
         for (const [intent, sign] of [
@@ -475,7 +475,7 @@ describe('readTransform() of vectors', () => {
     expect((await read(new Uint8Array(Buffer.concat([Buffer.from(header), data])))).voxels).toEqual(wanted);
   });
 
-  it('says what is wrong with other images', async () => {
+  it('explains what is wrong with other images', async () => {
     const infinite = vectors(1, true, 1006);
     new DataView(infinite.buffer).setFloat32(372, Number.NEGATIVE_INFINITY, true);
     await expect(read(infinite)).rejects.toMatchObject({ code: 'BAD_VOXELS' });

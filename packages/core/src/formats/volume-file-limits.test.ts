@@ -132,7 +132,7 @@ describe('readVolume()', () => {
       });
   });
 
-  it('takes 15 bytes of padding behind the voxels, in any pieces', async () => {
+  it('accepts 15 bytes of padding after the voxels, in any pieces', async () => {
     const header = nrrd('encoding: raw', 'byte skip: 70000');
     for (const size of [11, 1000, 100_000]) {
       const of = (padding: number) =>
@@ -177,7 +177,7 @@ describe('readVolume()', () => {
     await expect(read(frames, { frame: 2 })).rejects.toMatchObject({ code: 'BAD_INPUT' });
   });
 
-  it('names the reason of a fault in packed data', async () => {
+  it('names the reason for a fault in compressed data', async () => {
     const fault = new Error('a bad block');
     for (const thrown of [fault, 'a bad block']) {
       const platform: Platform = {
@@ -267,7 +267,7 @@ describe('writeVolume()', () => {
     expect(levels).toEqual(extension === 'nii' ? [] : [expected]);
   });
 
-  it('describes a label map as one where nothing else is said', async () => {
+  it('describes a label map as such by default', async () => {
     const content = async (options: WriteOptions) =>
       /content: (.*)\n/.exec(Buffer.from((await written('nrrd', options))[0]).toString())?.[1];
     expect(await content({})).toBeUndefined();

@@ -120,7 +120,7 @@ describe.each(supportedExtensions)('writeVolume() as %s, then readVolume()', (ex
     expect(header.size).toEqual([5, 4, 3]);
   });
 
-  it('writes a view of voxels, not the buffer behind it', async () => {
+  it('writes a view of voxels, not the underlying buffer', async () => {
     const whole = makeVolume('int16', oblique, [5, 4, 3], 2);
     const second: Volume = { ...whole, components: 1, voxels: whole.voxels.subarray(60) as Int16Array };
     const { volume } = await read(await write(second, extension));
@@ -152,7 +152,7 @@ describe('writeVolume() of NIfTI', () => {
     }
   });
 
-  it('its qform alone gives the affine, at 180° and left-handed too, and is never longer than 1', async () => {
+  it('its qform alone gives the affine, and its quaternion is at most 1', async () => {
     for (const [name, affine] of Object.entries(affines)) {
       if (name === 'sheared') continue;
       const bytes = await bytesIn(await write(makeVolume('uint8', affine), 'nii'));
@@ -185,7 +185,7 @@ describe('writeVolume() of NIfTI', () => {
     expect(affinesEqual(header.affine, oblique, 1e-12)).toBe(true);
   });
 
-  it('the packed file is the plain one, packed', async () => {
+  it('the compressed file contains the plain one', async () => {
     const volume = makeVolume('int16');
     const packed = await bytesIn(await write(volume, 'nii.gz'));
     expect(new Uint8Array(gunzipSync(packed))).toEqual(await bytesIn(await write(volume, 'nii')));
@@ -193,7 +193,7 @@ describe('writeVolume() of NIfTI', () => {
 });
 
 describe('writeVolume() of NRRD', () => {
-  it('names the labels as 3D Slicer does, and says that it is a label map', async () => {
+  it('names labels as 3D Slicer does and marks the file a label map', async () => {
     const labels = [{ value: 2, name: 'peripheral\nzone', color: '#ff8000' }];
     const file = await write(makeVolume('uint8'), 'nrrd', { intent: 'label', labels });
     const header = Buffer.from(await bytesIn(file))
@@ -250,7 +250,7 @@ describe('readVolume() of NIfTI', () => {
   const i16 = (...values: number[]) => new Uint8Array(Int16Array.from(values).buffer);
   const stored = i16(-5, 0, 1, 2, 300, 4, 5, 6, 7, 8, 9, 32767);
 
-  it('scales 8 and 16 bits to float32, and to float64 where float32 would merge steps', async () => {
+  it('scales 8 and 16 bits to float32, or float64 where steps would merge', async () => {
     const scaled = (slope: number, inter: number) =>
       read(
         nifti((v) => {
@@ -291,7 +291,7 @@ describe('readVolume() of NIfTI', () => {
     expect([scaled.volume.voxels[4], scaled.volume.voxels[11]]).toEqual([600, 65534]);
   });
 
-  it('without forms centres the volume with x to the left; a code above 5 is no form', async () => {
+  it('centres the volume with x to the left for missing or unknown forms', async () => {
     for (const code of [0, 6, -1]) {
       const { header } = await read(nifti((v) => v.setInt16(254, code, true)));
       expect(header.affine).toEqual([-2, 0, 0, 2, 0, 3, 0, -1.5, 0, 0, 4, -2, 0, 0, 0, 1]);
@@ -322,7 +322,7 @@ describe('readVolume() of NIfTI', () => {
     expect(header.affine.slice(0, 12)).toEqual([7, 0, 0, 1, 0, 8, 0, 2, 0, 0, 9, 3]);
   });
 
-  it('keeps one frame of a 4-D file, asks when none is chosen, and gives all as components', async () => {
+  it('reads one frame of a 4-D file or all, and requires a choice', async () => {
     const values = i16(...Array.from({ length: 60 }, (_, i) => i));
     const file = nifti((v) => {
       v.setInt16(40, 4, true);
@@ -412,7 +412,7 @@ describe('readVolume() of MetaImage', () => {
     expect([...last.volume.voxels]).toEqual([...data]);
   });
 
-  it('finds the data among the files given, by base name, in either order, and nowhere else', async () => {
+  it('finds the data by base name among the given files only', async () => {
     const mhd = text('a.mhd', header('', 'some/where/a.raw'));
     const raw = sourceFromBytes('uploads/a.raw', data);
     expect([...(await read(raw, mhd)).volume.voxels]).toEqual([...data]);
@@ -570,7 +570,7 @@ describe('readVolume()', () => {
     await expect(read(file)).rejects.toBe(fault);
   });
 
-  it('tells its progress up to 1, and stops at a signal', async () => {
+  it('reports its progress up to 1, and stops at a signal', async () => {
     const file = await write(makeVolume('int16', oblique, [100, 100, 60]), 'nii');
     const seen: number[] = [];
     await readVolume([file], webPlatform, { onProgress: (fraction) => seen.push(fraction) });

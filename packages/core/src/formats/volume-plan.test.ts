@@ -61,7 +61,7 @@ describe('planRead()', () => {
     });
   });
 
-  it('says what is wrong with files of no format', () => {
+  it('explains what is wrong with files of unknown format', () => {
     expect(refusal()).toMatchObject({ code: 'BAD_INPUT' });
     expect(refusal(fileOf('a.nii', 'Dear'))).toMatchObject({
       code: 'UNKNOWN_FORMAT',
@@ -139,7 +139,7 @@ describe('planRead()', () => {
     expect(refusal(fileOf('a.raw', 'Dear'), fileOf('a.mhd', 'Dear')).message).toContain('.mhd');
   });
 
-  it('knows whether a file is whole by its size, or by its bytes at hand', () => {
+  it('recognizes a complete file by its size or by the available bytes', () => {
     const open = nrrd().padEnd(65_535, '\n#').slice(0, 65_535).replace(/\n\n/g, '\n#');
     const startOf = (prefix: string, sizeBytes?: number) => {
       try {
@@ -197,7 +197,7 @@ describe('planRead() of two files', () => {
     });
   });
 
-  it('takes the data file by its name, then in any case, then if it was renamed', () => {
+  it('finds the data file by name, ignoring case, then by being renamed', () => {
     const header = fileOf('a.mhd', mha('', 'x/a.raw'));
     expect(plan(header, image('y/a.raw')).file).toBe(1);
     expect(plan(header, image('A.RAW')).file).toBe(1);
@@ -273,7 +273,7 @@ describe('planRead() of lengths', () => {
     });
   });
 
-  it('tells gzip from zlib in a MetaImage, and counts the bytes that it states', () => {
+  it('distinguishes gzip from zlib in a MetaImage, and counts the stated bytes', () => {
     const text = mha('CompressedData = True\nCompressedDataSize = 20\n');
     expect(plan(at(`${text}x\x9c\x01`, 17))).toMatchObject({ compression: 'zlib', start: text.length });
     expect(plan(at(`${text}\x1f\x8b\x08`, 17))).toMatchObject({ compression: 'gzip' });

@@ -203,7 +203,7 @@ describe('createVoxelSink()', () => {
     expectPlaced(order, { order }, [1, 5, 1000]);
   });
 
-  it('goes on over the bytes that it takes at a time', () => {
+  it('accepts more values than its buffer holds', () => {
     // 3 × 150 × 151 voxels are more than 65536 values.
     const count = 3 * 150 * 151;
     for (const [type, array] of [
@@ -227,7 +227,7 @@ describe('createVoxelSink()', () => {
     }
   });
 
-  it('takes more components than it holds values at a time', () => {
+  it('accepts more components than values in its buffer', () => {
     const count = 70_000;
     const bytes = new Uint8Array(Uint16Array.from({ length: count * 2 }, (_, i) => i).buffer);
     const { voxels } = sunk(bytes, 9999, {
@@ -284,7 +284,7 @@ describe('createVoxelSink()', () => {
     expect(new Uint8Array(kept.voxels.buffer)).toEqual(nan);
   });
 
-  it('refuses voxels for which there is no memory', () => {
+  it('refuses voxels that do not fit into memory', () => {
     expect(() => sinkOf({ size: [2 ** 20, 2 ** 20, 2 ** 20] })).toThrow(
       expect.objectContaining({ code: 'TOO_MANY_VOXELS', cause: expect.any(RangeError) }),
     );

@@ -63,7 +63,7 @@ describe.each(platforms)('openZip() with %s', (_name, platform) => {
     }
   });
 
-  it('finds a changed byte by the checksum, stored and packed, and a wrong length', async () => {
+  it('detects changed bytes by checksum, stored and compressed, and wrong lengths', async () => {
     for (const method of [0, 8]) {
       const bytes = zipOf([{ name: 'x', data: noise, method }]);
       const [file] = await open(bytes.with(60_000, bytes[60_000] ^ 16), undefined, platform);
@@ -77,7 +77,7 @@ describe.each(platforms)('openZip() with %s', (_name, platform) => {
     }
   });
 
-  it('gives no byte more than an entry states, however much it unpacks to', async () => {
+  it('gives at most the bytes that an entry states, whatever it unpacks to', async () => {
     const zeros = deflateRawSync(new Uint8Array(64 * 2 ** 20));
     const [file] = await open(
       zipOf([{ name: 'x', packed: zeros, sizes: { unpacked: 100_000 }, crc: 1 }]),
@@ -128,13 +128,13 @@ describe('openZip()', () => {
     expect(read).toBeLessThan(2 * 2 ** 17);
   });
 
-  it('takes two files at a time', async () => {
+  it('reads two files concurrently', async () => {
     const files = await open(zipOf(Array.from({ length: 20 }, (_, i) => ({ name: `${i}`, data: ramp }))));
     const read = await Promise.all(files.map((file) => collectBytes(file.open())));
     for (const bytes of read) expect(Buffer.compare(bytes, ramp)).toBe(0);
   });
 
-  it('takes names for names alone, and leaves out folders and what systems add', async () => {
+  it('uses names only as labels, and omits folders and system files', async () => {
     const files = await open(
       zipOf([
         { name: '../../etc/passwd', data: few },
@@ -194,7 +194,7 @@ describe('openZip()', () => {
     expect(refused.message).toMatch(message);
   });
 
-  it('refuses a split archive, one cut off anywhere, and one with a broken directory', async () => {
+  it('refuses split archives, truncated ones, and those with a broken directory', async () => {
     const good = zipOf([
       { name: 'x', data: few },
       { name: 'y', data: few, method: 0 },

@@ -145,7 +145,7 @@ describe('orientationOf()', () => {
     ['LSP', [0.5, 5, 1], [-0.734, -0.197, -0.65, 0.626, -0.566, -0.535, 0.263, 0.8, -0.539]],
     ['PIL', [1.2, 0.8, 2.5], [-0.595, 0.663, -0.454, -0.718, -0.186, 0.671, -0.36, -0.725, -0.587]],
     ['LAS', [1.2, 0.8, 2.5], [-0.723, 0.043, -0.69, 0.412, 0.829, -0.38, -0.555, 0.558, 0.616]],
-  ] as const)('gives each axis a direction of its own: %s', (letters, spacing, direction) => {
+  ] as const)('gives each axis a distinct direction: %s', (letters, spacing, direction) => {
     expect(orientationOf(composeAffine(spacing, direction, [10, -20, 30]))).toBe(letters);
   });
 

@@ -79,7 +79,7 @@ describe('resampleThrough()', () => {
     expect(voxelAt(out, [6, 2, 3])).toBe(0);
   });
 
-  it('agrees for a matrix and the displacement grid of the same map, in every mode', () => {
+  it('gives the same for a matrix and its displacement grid in every mode', () => {
     const grid = {
       size: [8, 6, 7] as const,
       affine: composeAffine([2.3, 3.1, 4.1], rotation(0, 0.1, 0.2), [-4, -4, 21]),

@@ -54,7 +54,7 @@ describe('reorient()', () => {
 describe('cropOrPad()', () => {
   const volume = patterned([5, 4, 3], oblique, 'int16');
 
-  it('copies what is inside and fills the rest, rounded and clamped to the type', () => {
+  it('copies the inside and fills the rest, rounded and clamped to type', () => {
     const out = cropOrPad(volume, [-1, 1, 0], [4, 5, 2], { value: 40_000.6 });
     expect(voxelAt(out, [1, 0, 0])).toBe(voxelAt(volume, [0, 1, 0]));
     expect(voxelAt(out, [3, 2, 1])).toBe(voxelAt(volume, [2, 3, 1]));

@@ -41,7 +41,7 @@ describe('orientedGrid()', () => {
     }
   });
 
-  it('refuses letters that are no orientation', () => {
+  it('refuses letters that are not an orientation', () => {
     for (const bad of ['', 'RA', 'RRS', 'RLA', 'XYZ', 'ras']) {
       expect(() => orientedGrid(grid, bad)).toThrow(/orientation/);
     }
@@ -303,7 +303,7 @@ describe('indexMap()', () => {
     expect(indexMap(from, to)).toEqual([0, 1.5, 0, 2, -0.5, 0, 0, 2, 0, 0, 2, 2, 0, 0, 0, 1]);
   });
 
-  it('makes whole what lies within 1e-9 of it, and never a negative zero', () => {
+  it('rounds values within 1e-9 of an integer, never to negative zero', () => {
     const map = (off: number) =>
       indexMap(
         { size: [1, 1, 1], affine: identity },

@@ -345,7 +345,7 @@ describe('resampleThreshold()', () => {
     }
   });
 
-  it('refuses a channel that is not there', () => {
+  it('refuses a missing channel', () => {
     const scores = randomScores([2, 2, 2], 2, oblique, 1, 4);
     for (const channel of [-1, 0.5, 2, Number.NaN])
       expect(() => resampleThreshold(scores, channel, 0.5, scores)).toThrow(

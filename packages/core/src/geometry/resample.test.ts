@@ -227,7 +227,7 @@ describe('resample()', () => {
     ]);
   });
 
-  it('takes the higher voxel halfway between two, float32 rounding aside, on every axis', () => {
+  it('takes the higher voxel at midpoints, except for float32 rounding, on every axis', () => {
     // Each voxel's value is its place; a shift is in voxels along the source's own axes.
     const size: Size = [5, 4, 3];
     const volume: Volume = {
@@ -323,7 +323,7 @@ describe('restore()', () => {
     }
   });
 
-  it('keeps the voxels of a result that lies on the grid, and gives it the grid’s affine', () => {
+  it('keeps the voxels of a result on the grid, with the grid’s affine', () => {
     const nudged = input.affine.map((v, i) => (i === 3 ? v + 1e-5 : v));
     const back = restore({ ...input, affine: nudged }, input);
     expect(back.voxels).toBe(input.voxels);
@@ -340,7 +340,7 @@ describe('restore()', () => {
     }
   });
 
-  it('brings every label home to within half a voxel through orientation, spacing and size', () => {
+  it('returns every label within half a voxel through orientation, spacing and size', () => {
     // Each voxel's label is its own index; so the label found says where it came from.
     const size = [8, 7, 6] as const;
     const start: Volume = {

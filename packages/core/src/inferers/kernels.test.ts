@@ -173,7 +173,7 @@ describe('openKernels() where memory or SIMD is missing', () => {
     expect(await opened()).toBe('plain');
   });
 
-  it('asks WebAssembly for up to 4 GiB, and says how many MB had no room', () => {
+  it('requests up to 4 GiB, and reports how many MB did not fit', () => {
     const asked: unknown[] = [];
     function full(size: unknown): never {
       asked.push(size);
@@ -208,27 +208,24 @@ describe('createLabels()', () => {
     [256, 2_000_001, '3 MB'],
     [257, 1_000_000, '2 MB'],
     [257, 1_000_001, '3 MB'],
-  ])(
-    'says of %i classes of %i voxels that there is not enough memory for %s',
-    (classes, count, megabytes) => {
-      const construct = () => {
-        throw new RangeError('Array buffer allocation failed');
-      };
-      vi.stubGlobal('Uint8Array', new Proxy(Uint8Array, { construct }));
-      vi.stubGlobal('Uint16Array', new Proxy(Uint16Array, { construct }));
-      let error: unknown;
-      try {
-        createLabels(classes, count);
-      } catch (caught) {
-        error = caught;
-      }
-      vi.unstubAllGlobals();
-      expect(error).toMatchObject({
-        code: 'OUT_OF_MEMORY',
-        message: expect.stringContaining(`memory for ${megabytes} `),
-      });
-    },
-  );
+  ])('reports %i classes of %i voxels as too much memory for %s', (classes, count, megabytes) => {
+    const construct = () => {
+      throw new RangeError('Array buffer allocation failed');
+    };
+    vi.stubGlobal('Uint8Array', new Proxy(Uint8Array, { construct }));
+    vi.stubGlobal('Uint16Array', new Proxy(Uint16Array, { construct }));
+    let error: unknown;
+    try {
+      createLabels(classes, count);
+    } catch (caught) {
+      error = caught;
+    }
+    vi.unstubAllGlobals();
+    expect(error).toMatchObject({
+      code: 'OUT_OF_MEMORY',
+      message: expect.stringContaining(`memory for ${megabytes} `),
+    });
+  });
 });
 
 describe('allocate()', () => {

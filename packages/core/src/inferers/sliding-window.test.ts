@@ -292,7 +292,7 @@ describe('infer() with a sliding window', () => {
     expect(result).toEqual({ scores: { ...input, voxels: Float32Array.of(9, 10, 19, 25, 32) } });
   });
 
-  it('says how many MB had no room for a window, mirrored or not', async () => {
+  it('reports how many MB did not fit for a window, mirrored or not', async () => {
     const construct = (target: Float32ArrayConstructor, args: [number]) => {
       if (args[0] > 2 ** 36) throw new RangeError('Array buffer allocation failed');
       return new target(...args);
@@ -388,7 +388,7 @@ describe('infer() with a threshold', () => {
 });
 
 describe('infer() with very many windows', () => {
-  it('comes to the first one at once, and keeps nothing of the others', async () => {
+  it('yields the first one immediately, and keeps nothing of the others', async () => {
     // 2^22 windows of 16 voxels, a voxel apart: a list of them with what each reads takes about a gigabyte.
     const length = 2 ** 22;
     const spec = infererSchema.parse({ type: 'slidingWindow', roiSize: [16, 1, 1], overlap: 0.9 });

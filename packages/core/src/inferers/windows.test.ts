@@ -35,7 +35,7 @@ describe('windowsAlong()', () => {
     expect(windowStarts(64, 64, 0.5, 'nnunet')).toEqual([0]);
     expect(windowStarts(65, 64, 0.5, 'nnunet')).toEqual([0, 1]);
   });
-  it('centres a volume that is smaller than the window, one more voxel behind', () => {
+  it('centres a volume smaller than the window, the odd voxel at the end', () => {
     expect(windowStarts(5, 8, 0.25, 'monai')).toEqual([-1]);
     expect(windowStarts(5, 9, 0.25, 'nnunet')).toEqual([-2]);
     expect(windowStarts(1, 8, 0.25, 'monai')).toEqual([-3]);
@@ -109,7 +109,7 @@ describe('importanceMap()', () => {
     expect(map[0]).toBe(Math.fround(1e-3));
     expect(Math.max(...map)).toBe(map[2 + 6]);
   });
-  it('is the product of Gaussians along x, y and z, sigma in parts of each axis', () => {
+  it('is the product of Gaussians per axis, sigma relative to axis length', () => {
     // sigmaScale 0.5: sigma 1.5, 1 and 2 voxels, so exp(−1 / 4.5), exp(−0.25 / 2), exp(−2.25 / 8) and exp(−0.25 / 8).
     const [x, y, z] = [
       [0.8007374, 1, 0.8007374],
@@ -156,7 +156,7 @@ describe('sourceIndices()', () => {
       expect([...sourceIndices(6, 3, 9, mode)]).toEqual([6, 7, 8]);
     }
   });
-  it('reflects up to one voxel less than there are, before and behind', () => {
+  it('reflects up to one voxel less than the size, at both ends', () => {
     expect([...sourceIndices(-3, 7, 4, 'reflect')]).toEqual([3, 2, 1, 0, 1, 2, 3]);
     expect([...sourceIndices(0, 7, 4, 'reflect')]).toEqual([0, 1, 2, 3, 2, 1, 0]);
     for (const [start, roi] of [
@@ -196,7 +196,7 @@ describe('extractWindow()', () => {
     expect(extract([2], [0], [0])).toEqual([1113, 2113]);
   });
 
-  it('puts the padding value before and behind each axis', () => {
+  it('puts the padding value before and after each axis', () => {
     expect(extract([-1, 0, 1, 2], [0], [1])).toEqual([-7, 1211, 1212, 1213, -7, 2211, 2212, 2213]);
     expect(extract([1, 2, -1], [1], [0])).toEqual([1122, 1123, -7, 2122, 2123, -7]);
     expect(extract([0, 1], [-1, 1], [1])).toEqual([-7, -7, 1221, 1222, -7, -7, 2221, 2222]);

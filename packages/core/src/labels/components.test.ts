@@ -219,7 +219,7 @@ describe('keepLargestComponent()', () => {
     expect(keepLargestComponent(map).voxels).toEqual(map.voxels);
   });
 
-  it('touches only the labels it is given, and keeps as many components as asked', () => {
+  it('changes only the given labels, and keeps the requested number of components', () => {
     const one = keepLargestComponent(map, { connectivity: 6, labels: [2] });
     expect(one.voxels).toEqual(map.voxels);
     const two = keepLargestComponent(map, { connectivity: 6, labels: [1], components: 2 });
@@ -266,7 +266,7 @@ describe('keepLargestComponent()', () => {
     expect(keepLargestComponent(map, { labels: [0] }).voxels).toEqual(map.voxels);
   });
 
-  it('refuses values that are no labels', () => {
+  it('refuses values that are not labels', () => {
     const voxels = Float32Array.from(map.voxels, (v) => v + 0.5);
     expect(() => keepLargestComponent({ ...map, voxels })).toThrow(TomaatError);
     expect(() => keepLargestComponent({ ...map, voxels })).toThrow(/0\.5|1\.5/);
@@ -276,7 +276,7 @@ describe('keepLargestComponent()', () => {
 describe('removeSmallObjects()', () => {
   const map = small([['111.1.', '......', '2.2222']]);
 
-  it('removes what has fewer voxels than the limit, not what has as many', () => {
+  it('removes components below the voxel limit, not those at it', () => {
     expect(removeSmallObjects(map, { minVoxels: 3 }).voxels).toEqual(
       small([['111...', '......', '..2222']]).voxels,
     );
@@ -296,7 +296,7 @@ describe('removeSmallObjects()', () => {
     );
   });
 
-  it('takes 64 voxels as the limit when there is none', () => {
+  it('uses a limit of 64 voxels by default', () => {
     expect(removeSmallObjects(map).voxels.some((v) => v !== 0)).toBe(false);
     const exactly = (n: number) => small([['1'.repeat(n), '.'.repeat(n)]]);
     expect(removeSmallObjects(exactly(64)).voxels).toEqual(exactly(64).voxels);
@@ -397,7 +397,7 @@ describe('fillHoles()', () => {
     }
   });
 
-  it('fills another label that is enclosed, and only for the labels it is given', () => {
+  it('fills enclosed other labels, and only for the given labels', () => {
     const map = small([
       ['111', '111', '111'],
       ['111', '121', '111'],

@@ -28,7 +28,7 @@ describe('measureLabels()', () => {
     { value: 2, name: 'bladder' },
   ];
 
-  it('counts voxels and millilitres in the order of the list, then the values that are not listed', () => {
+  it('counts voxels and millilitres in list order, then for unlisted values', () => {
     const found = measureLabels(map, labels);
     expect(found.map(({ value, name, voxels }) => [value, name, voxels])).toEqual([
       [4, 'prostate', 24],
@@ -54,7 +54,7 @@ describe('measureLabels()', () => {
     }
   });
 
-  it('takes 0 for background, listed or not, and every other value for a label', () => {
+  it('treats 0 as background, listed or not, and other values as labels', () => {
     const few = box(1, [6, 4, 2], [6, 4, 2], box(-1, [0, 0, 0], [0, 0, 0]).voxels);
     const named = [
       { value: 1, name: 'one' },
@@ -96,7 +96,7 @@ describe('measureLabels()', () => {
 });
 
 describe('volumeReport()', () => {
-  it('lists what is there in columns and names what is not', () => {
+  it('lists available values in columns and names the missing ones', () => {
     const text = volumeReport(
       measureLabels(box(4, [2, 1, 1], [5, 3, 2]), [
         { value: 4, name: 'prostate' },
@@ -128,7 +128,7 @@ describe('volumeReport()', () => {
     ).toBe(ml);
   });
 
-  it('lines up what is there, and names everything that is not in one line', () => {
+  it('aligns available values, and names all missing ones in one line', () => {
     const labels: LabelMeasurement[] = [
       { value: 1, name: 'a', voxels: 1_000_000_000, volumeMl: 1_234_567, centroidMm: [-100.25, 0, 1234.56] },
       { value: 30_000, name: 'left kidney', voxels: 5, volumeMl: 0.5 },

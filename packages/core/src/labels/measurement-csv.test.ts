@@ -45,7 +45,7 @@ describe('measurementsToCsv()', () => {
     );
   });
 
-  it('writes the header alone where there is no label', () => {
+  it('writes only the header without labels', () => {
     expect(measurementsToCsv([])).toBe(`${header}\r\n`);
   });
 
@@ -114,7 +114,7 @@ describe('parseMeasurementsCsv()', () => {
     expect(() => parseMeasurementsCsv(text)).toThrow(message);
   });
 
-  it('takes a centre or a box only where all of it is there', () => {
+  it('takes a centre or a box only if complete', () => {
     const names = header.split(',');
     const cells = ['3', 'a', '20', '1.5', ...Array.from({ length: 15 }, (_, i) => String(i - 3))];
     const whole = {

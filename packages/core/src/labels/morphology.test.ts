@@ -195,7 +195,7 @@ describe('dilateLabels(), erodeLabels(), openLabels(), closeLabels()', () => {
     expect(show(dilateLabels(line('.....1.....', 0.9), { radiusMm: 2.69 }))).toBe('...11111...');
   });
 
-  it('closing does not eat at the border, and erosion keeps a cut face', () => {
+  it('closing keeps voxels at the border, and erosion keeps a cut face', () => {
     expect(show(closeLabels(line('11..11.....'), { radiusMm: 1 }))).toBe('111111.....');
     expect(show(erodeLabels(line('1111...1111'), { radiusMm: 2 }))).toBe('11.......11');
     expect(show(openLabels(line('1.11111...1'), { radiusMm: 1 }))).toBe('..11111....');
@@ -223,7 +223,7 @@ describe('growByRuns(), growByDistance()', () => {
     [60, 1.65],
     [3, 6.6],
     [0, 2],
-  ])('both cover every voxel within the radius, and no other: %i per mille, %f mm', (perMille, radiusMm) => {
+  ])('both cover exactly the voxels within the radius: %i per mille, %f mm', (perMille, radiusMm) => {
     const spacingMm = [0.8, 1.1, 2.3] as const;
     const { voxels: mask } = noise(perMille);
     const expected = new Uint8Array(mask.length);

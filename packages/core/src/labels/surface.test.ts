@@ -72,7 +72,7 @@ describe('surfaceOf()', () => {
   it.each([
     ['right-handed', rightHanded],
     ['oblique and left-handed', leftHanded],
-  ])('is closed, turned outward, and within 1 %% of the voxels’ volume for a ball: %s', (_, affine) => {
+  ])('is closed, outward, and within 1 %% of a ball’s voxel volume: %s', (_, affine) => {
     for (const smoothing of [0, 8]) {
       const map = ball(affine);
       const mesh = surfaceOf(map, { smoothing });
@@ -111,7 +111,7 @@ describe('surfaceOf()', () => {
   it.each([
     ['an egg', egg],
     ['noise, more of it than the first arrays hold', noise([25, 21, 17])],
-  ])('has two triangles for each face of a voxel, split along the shorter diagonal: %s', (_, map) => {
+  ])('has two triangles per voxel face, split along the shorter diagonal: %s', (_, map) => {
     const mesh = surfaceOf(map, { smoothing: 0 });
     expect(mesh.triangles).toHaveLength(faces(map) * 6);
     expect(edges(mesh).open).toBe(0);
@@ -213,7 +213,7 @@ describe('surfaceOf()', () => {
     [[1, 1, 1], [2, 2, 2], 2],
     [[2, 1, 1], [1, 2, 2], 2],
     [[1, 1, 1], [2, 1, 1], 1],
-  ])('parts voxels %j and %j that touch at an edge or corner, not at a face', (a, b, parts) => {
+  ])('separates voxels %j and %j that touch only at an edge or corner', (a, b, parts) => {
     const [one, other] = [a, b].map((only) =>
       shape([4, 4, 4], sheared, (...p) => (p.every((v, k) => v === only[k]) ? 1 : 0)),
     );
@@ -252,7 +252,7 @@ describe('surfaceOf()', () => {
     expect(enclosed(mesh)).toBeGreaterThan(0.8 * voxelVolume(map));
   });
 
-  it('is closed for noise, where voxels touch at edges and corners, and parts touching corners', () => {
+  it('is closed for noise, and separates corners that touch', () => {
     const mesh = surfaceOf(noise(), { smoothing: 4 });
     expect(edges(mesh).open).toBe(0);
     const twoCorners = shape([4, 4, 4], rightHanded, (x, y, z) =>
@@ -283,7 +283,7 @@ describe('surfaceOf()', () => {
     expect(area(smooth)).toBeLessThan(0.99 * area(rough));
   });
 
-  it('meshes each label as a closed surface of its own, in the order asked for', () => {
+  it('meshes each label as a separate closed surface, in the requested order', () => {
     const map = shape([9, 6, 7], leftHanded, (x, y, z) =>
       y < 1 || y > 4 || z < 1 ? 0 : x < 4 ? 3 : x < 7 ? 500 % 256 : 0,
     );

@@ -91,7 +91,7 @@ describe('gaussianFilter()', () => {
     expect([0.1, 0.125, 0.37, 0.375, 1.1, 1.2, 2].map(reach)).toEqual([1, 3, 3, 5, 9, 11, 17]);
   });
 
-  it('copies voxels as float32 where sigma is 0, and leaves out what is not finite', () => {
+  it('copies voxels as float32 where sigma is 0, non-finite values as 0', () => {
     const voxels = Float32Array.of(1, Number.NaN, 3, Infinity);
     const out = gaussianFilter(volumeOf(voxels, [4, 1, 1]), [0, 0, 0]);
     expect(out.voxels).toEqual(Float32Array.of(1, 0, 3, 0));

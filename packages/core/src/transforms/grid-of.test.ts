@@ -76,17 +76,14 @@ describe('gridOf()', () => {
   it.each([
     ...imageTransforms.map((transform) => [transform.name, transform, images] as const),
     ...labelTransforms.map((transform) => [transform.name, transform, labelMaps] as const),
-  ])(
-    'of %s is the grid that apply() gives, or holds it where it says so',
-    async (name, transform, volumes) => {
-      for (const parameters of parameterSets[name] ?? []) {
-        for (const volume of volumes) {
-          const fault = await gridFault(transform, volume, parameters);
-          expect(fault, `${JSON.stringify(parameters)} of ${volume.size.join(' × ')}`).toBeUndefined();
-        }
+  ])('of %s equals the grid of apply(), or contains it where declared', async (name, transform, volumes) => {
+    for (const parameters of parameterSets[name] ?? []) {
+      for (const volume of volumes) {
+        const fault = await gridFault(transform, volume, parameters);
+        expect(fault, `${JSON.stringify(parameters)} of ${volume.size.join(' × ')}`).toBeUndefined();
       }
-    },
-  );
+    }
+  });
 
   // What they make is not among what the estimate of memory counts.
   it('of a transform of labels keeps the grid', () => {
@@ -198,7 +195,7 @@ describe('a planted transform', () => {
     );
   });
 
-  it('whose gridOf() errs in one voxel, or leaves the affine as it was, is found', async () => {
+  it('with an error of one voxel or a stale affine is found', async () => {
     expect(await gridFault(crop, volume, toCrop)).toBeUndefined();
     const longer = { ...crop, gridOf: () => ({ ...cropped, size: [nx - 2, ny - 2, nz - 1] as const }) };
     expect(await gridFault(longer, volume, toCrop)).toBe('5 × 3 × 5 instead of 5 × 3 × 4');

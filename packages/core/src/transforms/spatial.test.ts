@@ -241,7 +241,7 @@ describe('cropForeground', () => {
     await crop(spots([1, 2, 3, 1], [4, 2, 3, 1], [3, 2, 3, 1]), {}, [1, 2, 3], [4, 1, 1]);
   });
 
-  it('counts what is greater than the value alone', async () => {
+  it('counts only values greater than the threshold', async () => {
     const head = spots([1, 1, 1, 10], [2, 2, 2, 20], [4, 3, 4, 40], [6, 4, 5, -5]);
     await crop(head, {}, [1, 1, 1], [4, 3, 4]);
     await crop(head, { above: 10 }, [2, 2, 2], [3, 2, 3]);
@@ -265,7 +265,7 @@ describe('cropForeground', () => {
     await crop({ ...volume, voxels }, {}, [4, 3, 2], [1, 1, 1]);
   });
 
-  it('finds the plane of a voxel where planes have a multiple of their number of voxels', async () => {
+  it('finds a voxel’s plane where plane size is a multiple of plane count', async () => {
     const head: Volume = { ...volume, size: [6, 2, 4], components: 1, voxels: new Int16Array(48) };
     head.voxels[(1 * 2 + 1) * 6 + 4] = 3;
     await crop(head, {}, [4, 1, 1], [1, 1, 1]);

@@ -82,7 +82,7 @@ describe('percentiles()', () => {
     expect(percentiles(Float64Array.of(Number.NaN), [0, 50])).toEqual([0, 0]);
   });
 
-  it('counts from the nearer rank, so that large differences keep digits', () => {
+  it('counts from the nearer rank to keep digits of large differences', () => {
     // 1e-17 of the way from 1 to 1e17 is 2; 2^-53 before the end of the way from -1e17 to 1 is 1 - 1e17 / 2^53.
     expect(percentiles(Float64Array.of(1, 1e17), [1e-15])[0]).toBeCloseTo(2, 6);
     expect(percentiles(Float64Array.of(1, -1e17), [99.99999999999999])[0]).toBeCloseTo(-10.1022302, 6);

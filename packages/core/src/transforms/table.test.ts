@@ -64,7 +64,7 @@ describe('imageTransforms', () => {
 describe('geometry', () => {
   const volume = patterned([7, 5, 6], oblique, 'int16');
 
-  it('cropForeground keeps the box of what is above, with its margin, at its place', async () => {
+  it('cropForeground keeps the foreground’s box, with its margin, in place', async () => {
     const head = { ...volume, voxels: new Int16Array(210) };
     const set = (x: number, y: number, z: number, v: number) => (head.voxels[(z * 5 + y) * 7 + x] = v);
     set(2, 1, 3, 100);
@@ -81,7 +81,7 @@ describe('geometry', () => {
     expect(voxelAt(restore(part, head), [6, 4, 5])).toBe(0);
   });
 
-  it('cropForeground leaves an empty volume whole and says so', async () => {
+  it('cropForeground keeps an empty volume whole and logs that', async () => {
     logged.length = 0;
     const empty = { ...volume, voxels: new Float32Array(210).fill(Number.NaN) };
     expect((await apply(empty, ['cropForeground'])).size).toEqual([7, 5, 6]);
@@ -111,7 +111,7 @@ describe('geometry', () => {
     expect(await values(line, ['spacing', { pixdim: [2, -1, -1], mode: 'nearest' }])).toEqual([1, 3, 9]);
   });
 
-  it('spacing repeats the border further out than half a voxel, along every axis', async () => {
+  it('spacing repeats the border beyond half a voxel, along every axis', async () => {
     // 4 voxels of 1 mm at 4 mm: round(3 / 4 + 1) = 2, the second at 4 mm, 1 mm behind the last centre.
     for (const axis of [0, 1, 2]) {
       const size = [0, 1, 2].map((k) => (k === axis ? 4 : 1)) as unknown as Volume['size'];
@@ -202,7 +202,7 @@ describe('intensity', () => {
     expect(await values(row(3, 3), ['normalizeIntensity'])).toEqual([0, 0]);
   });
 
-  it('takes components by themselves only when told', async () => {
+  it('treats components separately only on request', async () => {
     const two: Volume = {
       voxels: Float32Array.of(0, 1, 0, 10),
       size: [2, 1, 1],
@@ -338,7 +338,7 @@ describe('intensity transforms', () => {
 const bytes = ({ voxels }: Volume) => Buffer.from(voxels.buffer, voxels.byteOffset, voxels.byteLength);
 
 describe('orientation', () => {
-  it('takes a volume that lies like this already as it is, and moves any other', async () => {
+  it('returns a volume in the target orientation unchanged, and moves any other', async () => {
     const volume = patterned([5, 4, 3], oblique, 'int16');
     const own = orientationOf(volume.affine);
     expect((await apply(volume, ['orientation', { axcodes: own }])).voxels).toBe(volume.voxels);

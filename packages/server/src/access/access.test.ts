@@ -167,7 +167,7 @@ describe('registerAccess() with login', () => {
     },
   );
 
-  it('lets nobody but somebody learn that an address is nothing, except who follows a link', async () => {
+  it('requires a key before it answers 404, except for a followed link', async () => {
     const { app } = openApp({ login: true });
     expect((await ask(app, '/nothing')).statusCode).toBe(401);
     expect((await ask(app, '/nothing')).json().detail).toMatch(
@@ -223,7 +223,7 @@ describe('registerAccess() with login', () => {
     expect(refused.json().detail).toMatch(/unknown, expired or revoked/);
   });
 
-  it('takes 60 wrong keys a minute from an address, and right ones always', async () => {
+  it('allows 60 wrong keys a minute per address, and right ones always', async () => {
     const { app } = openApp({ login: true });
     const statusOf = async (key: string, remoteAddress?: string) =>
       (await ask(app, '/api/services', bearer(key), { remoteAddress })).statusCode;
@@ -240,7 +240,7 @@ describe('registerAccess() with login', () => {
 });
 
 describe('recognise()', () => {
-  it('tells a key in a body, and records a wrong one once though the answer hides it', async () => {
+  it('recognizes a key in a body, and records an invalid one once', async () => {
     const { app } = openApp({ login: true });
     const announce = (key: string) => ask(app, '/announce', { 'x-key': key }, { method: 'POST' });
     expect((await announce(made.announce!.key)).json()).toEqual({ id: made.announce!.id });
@@ -252,7 +252,7 @@ describe('recognise()', () => {
 });
 
 describe('registerAccess() and other sites', () => {
-  it('refuses another name, and pages of other sites, before it looks who asks', async () => {
+  it('refuses other host names and sites before it identifies the caller', async () => {
     const { app } = openApp({ login: true });
     expect((await ask(app, '/health/live', { host: 'evil.example' })).statusCode).toBe(421);
     expect(audit.at(-1)).toMatchObject({ outcome: 'MISDIRECTED' });
@@ -270,7 +270,7 @@ describe('registerAccess() and other sites', () => {
     expect((await ask(app, '/api/services', link)).statusCode).toBe(403);
   });
 
-  it('lets an allowed page read answers, errors too, and asks for no key before it may ask', async () => {
+  it('lets an allowed page read errors, and answers preflights without a key', async () => {
     const { app } = openApp({ login: true });
     const origin = { origin: 'https://viewer.example' };
     const answer = await ask(app, '/api/services', origin);

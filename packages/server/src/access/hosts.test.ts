@@ -49,7 +49,7 @@ describe('createHostPolicy() and the name of the server', () => {
     '[::1]',
     '[::1]:9000',
     '[0:0:0:0:0:0:0:1]',
-  ])('answers to %s, which is this machine wherever it is said', (host) => {
+  ])('answers to %s, which always means this machine', (host) => {
     expect(answersTo({}, host)).toBe(true);
     expect(answersTo({ host: '192.0.2.5' }, host)).toBe(true);
   });
@@ -81,14 +81,14 @@ describe('createHostPolicy() and the name of the server', () => {
     expect(fault!.message).toContain(`'${host}'`);
   });
 
-  it('names the host to allow without its port, and shows no more than 100 characters', () => {
+  it('names the host to allow without port, in at most 100 characters', () => {
     const policy = createHostPolicy({});
     expect(hostFault(policy, 'Evil.Example:80')!.message).toContain('--allow-host evil.example or');
     expect(hostFault(policy, 'a b')!.message).toContain('--allow-host NAME or');
     expect(hostFault(policy, `${'x'.repeat(100)}y`)!.message).toContain(`'${'x'.repeat(100)}'`);
   });
 
-  it('on this machine alone knows neither its names nor the address of the connection', () => {
+  it('on loopback accepts neither machine names nor the connection’s address', () => {
     for (const options of [{}, { host: '127.0.0.1' }, { host: 'localhost' }, { host: '::1' }]) {
       const here = { ...options, machineNames: ['scanner'] };
       expect(answersTo(here, 'scanner')).toBe(false);
@@ -96,7 +96,7 @@ describe('createHostPolicy() and the name of the server', () => {
     }
   });
 
-  it('beyond this machine knows its names, and the address that a connection came in on', () => {
+  it('beyond loopback accepts the machine’s names and the connection’s local address', () => {
     const beyond = { host: '0.0.0.0', machineNames: ['Scanner', '192.0.2.5'] };
     for (const host of ['scanner', 'SCANNER:9443', '192.0.2.5:1']) expect(answersTo(beyond, host)).toBe(true);
     expect(answersTo({ host: '0.0.0.0' }, 'scanner')).toBe(false);
@@ -126,7 +126,7 @@ describe('createHostPolicy() and the name of the server', () => {
     expect(fault === undefined).toBe(expected);
   });
 
-  it('answers to the public address, to what the operator allows, and to the certificate as it is now', () => {
+  it('answers to the public address, allowed hosts and the certificate’s current names', () => {
     let names = ['a.example', '*.b.example'];
     const policy = createHostPolicy({
       publicUrl: 'https://Public.example:8443/tomaat',
@@ -211,7 +211,7 @@ describe('createHostPolicy() and the page that asks', () => {
     expect(originFault('http://x', { headers: { host: 'not a host' } })).toBeDefined();
   });
 
-  it('says how to allow a page, which it shows without what is not plain', () => {
+  it('explains how to allow a page, shown without special characters', () => {
     const message = originFault('https://evil.example\u0000\n ä\u007f')!.message;
     expect(message).toContain('the page https://evil.example, which');
     expect(message).toContain('--public-url https://evil.example.');
@@ -231,7 +231,7 @@ describe('createHostPolicy() and the page that asks', () => {
     expect(policy.allowedOrigin(requestOf({ headers: { host, origin } }))).toBe(expected);
   });
 
-  it('needs no leave for its own page, though it is allowed by name', () => {
+  it('needs no permission for its own page, even if allowed by name', () => {
     const request = requestOf({
       headers: { host: 'viewer.example', origin: 'https://viewer.example' },
       encrypted: true,
@@ -252,15 +252,12 @@ describe('createHostPolicy() and the page that asks', () => {
     ['same-site', navigation, true, true],
     ['cross-site', navigation, false, false],
     ['cross-site', { ...navigation, 'sec-fetch-dest': 'iframe' }, true, false],
-  ])(
-    'without Origin, site %j with %j, a page to be led to %s: let in %s',
-    (site, more, leadsHere, expected) => {
-      const request = requestOf({ headers: { host, 'sec-fetch-site': site, ...more } });
-      const fault = faultOf(() => policy.checkOrigin(request, leadsHere));
-      expect(fault === undefined).toBe(expected);
-      if (fault) expect(fault).toMatchObject({ code: 'FORBIDDEN', field: 'Origin' });
-    },
-  );
+  ])('without Origin: site %j, headers %j, page link %s: admitted %s', (site, more, leadsHere, expected) => {
+    const request = requestOf({ headers: { host, 'sec-fetch-site': site, ...more } });
+    const fault = faultOf(() => policy.checkOrigin(request, leadsHere));
+    expect(fault === undefined).toBe(expected);
+    if (fault) expect(fault).toMatchObject({ code: 'FORBIDDEN', field: 'Origin' });
+  });
 
   it.each([
     ['http://localhost:9000/jobs?x', true],

@@ -51,7 +51,7 @@ async function inEach<T>(
 }
 
 describe('openKeyFolder()', () => {
-  it('without places opens what is there, and makes nothing', async () => {
+  it('without places opens existing databases, and creates none', async () => {
     {
       await using none = await openKeyFolder(folder);
       expect(none).toMatchObject({ places: [], databases: [], logs: [] });
@@ -83,7 +83,7 @@ describe('openKeyFolder()', () => {
     expect(hasKeys(folder)).toBe(true);
   });
 
-  it('has what was written on the disk at once, and a log for each place', async () => {
+  it('syncs each write to disk, and has a log for each place', async () => {
     await using keys = await openKeyFolder(folder, keyPlaces);
     expect(keys.places).toEqual(['registry', 'server']);
     expect(keys.logs).toHaveLength(2);
@@ -97,7 +97,7 @@ describe('openKeyFolder()', () => {
     }
   });
 
-  it('closes all databases at the end, and when one of them cannot be opened', async () => {
+  it('closes all databases at the end, or when one fails to open', async () => {
     const keys = await openKeyFolder(folder, keyPlaces);
     await keys[Symbol.asyncDispose]();
     for (const db of keys.databases) await expect(listKeys(db)).rejects.toThrow();
@@ -146,7 +146,7 @@ describe('makeKey()', () => {
     ]);
   });
 
-  it('leaves no line for what is refused before', async () => {
+  it('leaves no line for requests refused earlier', async () => {
     await expect(makeKey(folder, { label: '', scopes: ['predict'] })).rejects.toMatchObject({
       code: 'BAD_INPUT',
     });
@@ -232,7 +232,7 @@ describe('makeFirstAdminKey()', () => {
 });
 
 describe('programKey()', () => {
-  it('keeps one id in both places, which may predict alone, under a new secret', async () => {
+  it('keeps one predict-only id in both places, under a new secret', async () => {
     const first = await programKey(folder, 'tomaat up');
     const second = await programKey(folder, 'tomaat up');
     expect(second.slice(0, 15)).toBe(first.slice(0, 15));

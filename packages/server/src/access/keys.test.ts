@@ -35,7 +35,7 @@ afterEach(async () => {
 });
 
 describe('createKey()', () => {
-  it('makes a key of 256 random bits, of which the database has the hash alone', async () => {
+  it('makes a key of 256 random bits and stores its hash alone', async () => {
     const made = await createKey(db, { label: ' ward 3 ', scopes: ['predict', 'predict'] }, start);
     expect(made).toEqual({
       id: expect.stringMatching(/^[a-z2-7]{10}$/),
@@ -73,7 +73,7 @@ describe('createKey()', () => {
     expect(await listKeys(db)).toEqual([]);
   });
 
-  it('makes nothing when what has to come first fails', async () => {
+  it('makes nothing when the preceding step fails', async () => {
     const before = () => Promise.reject(new Error('no line could be written'));
     const making = createKey(db, { label: 'a', scopes: ['admin'] }, start, before);
     await expect(making).rejects.toThrow('no line could be written');
@@ -82,7 +82,7 @@ describe('createKey()', () => {
 });
 
 describe('findKey()', () => {
-  it('finds a key until it expires or is revoked, and no part or change of it', async () => {
+  it('finds a whole key, unchanged, until it expires or is revoked', async () => {
     const expiresTime = new Date(start + hour);
     const { key, id } = await createKey(db, { label: 'a', scopes: ['predict'], expiresTime }, start);
     expect(await findKey(db, key, start + hour - 1)).toMatchObject({ id, scopes: ['predict'] });
@@ -184,7 +184,7 @@ describe('revokeKey()', () => {
 });
 
 describe('renewProgramKey()', () => {
-  it('keeps the id, ends the secret before, and begins a new key after the old one was revoked', async () => {
+  it('keeps the id, replaces the secret, and makes another key after revocation', async () => {
     const first = await renewProgramKey(db, 'tomaat up', ['announce'], start);
     const second = await renewProgramKey(db, 'tomaat up', ['announce'], start + 1);
     expect(second.slice(0, 15)).toBe(first.slice(0, 15));

@@ -122,7 +122,7 @@ describe('explainFault()', () => {
     expect(without.report.why).toMatch(/No client secret is set\. .*'tomaat-7'/);
   });
 
-  it('reads the words of a challenge from its body, if it is JSON', async () => {
+  it('reads a challenge’s text from its body if that is JSON', async () => {
     const fault = await explain(
       challenged(401, '{"error":"invalid_client","error_description":"bad secret"}'),
     );
@@ -196,7 +196,7 @@ describe('explainFault()', () => {
     });
   });
 
-  it('takes other claims as an answer that is not valid, with the reasons of the library', async () => {
+  it('reports unexpected claims as an invalid response with the library’s reasons', async () => {
     const audience = new errors.JWTClaimValidationFailed(
       'unexpected "aud" claim value',
       {},
@@ -220,7 +220,7 @@ describe('explainFault()', () => {
     expect((await explain('a text')).report.why).toContain(': unknown reason.');
   });
 
-  it('quotes the issuer instead, where it said something', async () => {
+  it('quotes the issuer instead, where it gave a reason', async () => {
     const fault = await explain(
       answered({ error: 'invalid_grant', error_description: 'code the-code is old' }),
       {},

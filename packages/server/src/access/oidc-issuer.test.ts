@@ -53,7 +53,7 @@ describe('createDiscovery()', () => {
     expect(asked()).toBe(2);
   });
 
-  it('goes on with what it knows while the issuer is down', async () => {
+  it('uses its cached data while the issuer is down', async () => {
     const find = createDiscovery(settingsOf(provider), now, 700);
     const known = await find();
     provider.down = true;
@@ -79,7 +79,7 @@ describe('createDiscovery()', () => {
     });
   });
 
-  it('refuses an issuer elsewhere that is not encrypted, and asks nothing of it', async () => {
+  it('refuses a remote unencrypted issuer without contacting it', async () => {
     const fetched = vi.spyOn(globalThis, 'fetch');
     const settings = settingsOf(provider, { issuer: 'http://192.0.2.1' });
     await expect(createDiscovery(settings, now, 0)()).rejects.toMatchObject({

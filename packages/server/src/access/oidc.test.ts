@@ -49,7 +49,7 @@ async function logIn(change: Partial<OidcSettings> = {}) {
 const fault = (reason: string, code = 'UNAUTHORIZED') => ({ code, detail: { reason } });
 
 describe('begin()', () => {
-  it('sends the browser to the issuer with PKCE, state and nonce of its own', async () => {
+  it('sends the browser to the issuer with fresh PKCE, state and nonce', async () => {
     const oidc = open();
     expect(oidc.host).toBe(new URL(provider.issuer).host);
     const first = await oidc.begin({ redirectUri, returnTo });
@@ -109,7 +109,7 @@ describe('begin()', () => {
 });
 
 describe('finish()', () => {
-  it('tells who logged in, and keeps the ID token', async () => {
+  it('reports who logged in, and keeps the ID token', async () => {
     const login = await logIn();
     expect(login).toEqual({
       owner: `oidc:${provider.issuer}|u-17`,
@@ -123,7 +123,7 @@ describe('finish()', () => {
     expect(provider.authentications).toEqual(['basic']);
   });
 
-  it('sends its secret as the issuer takes it, and none where it has none', async () => {
+  it('sends its secret by the issuer’s method, if it has one', async () => {
     provider.metadata = {
       token_endpoint_auth_methods_supported: ['client_secret_basic', 'client_secret_post'],
     };
@@ -134,7 +134,7 @@ describe('finish()', () => {
     expect(provider.authentications).toEqual(['post', 'basic', 'none']);
   });
 
-  it('takes a way back once, from the browser that began, with its state', async () => {
+  it('accepts a return once, from the same browser, with its state', async () => {
     const oidc = open();
     const one = await comeBack(oidc);
     const two = await comeBack(oidc);
@@ -258,7 +258,7 @@ describe('finish()', () => {
     await expect(logIn({ admin: rules.admin })).resolves.toMatchObject({ scopes: ['predict'] });
   });
 
-  it('tells the operator which claims came and which are missing', async () => {
+  it('tells the operator which claims arrived and which are missing', async () => {
     const refused = await logIn({ ...rules, allow: [{ claim: 'ward', value: '3' }] }).catch((error) => error);
     const { why } = refused.report;
     expect(why).toContain('(ward=3, groups=heads)');
@@ -333,7 +333,7 @@ describe('finish() and userinfo', () => {
     expect(await logIn({ admin: rules.allow })).toMatchObject({ scopes: ['predict', 'admin'] });
   });
 
-  it('does not ask it where the token has all, or where there is none', async () => {
+  it('does not ask it where the token suffices or no endpoint exists', async () => {
     withEndpoint();
     provider.userinfo = { sub: 'u-17' };
     for (const claim of ['name', 'preferred_username']) {
@@ -349,7 +349,7 @@ describe('finish() and userinfo', () => {
     expect(askedUserinfo()).toBe(false);
   });
 
-  it('goes on without it, with a warning, unless it decides', async () => {
+  it('continues without it, with a warning, unless access depends on it', async () => {
     withEndpoint();
     provider.claims = { sub: 'u-17' };
     expect(await logIn()).toMatchObject({ label: 'u-17', warning: expect.stringContaining('userinfo') });
@@ -426,14 +426,14 @@ describe('recognise()', () => {
     expect(await recognise(sized(12_289))).toBeUndefined();
   });
 
-  it('asks nobody about what is no token', async () => {
+  it('makes no request for anything but a token', async () => {
     for (const text of ['', 'a', 'a.b', 'a.b.c.d', 'a..c', 'a.b.', '.b.c', 'a.b.c d', 'a.b.ü', 'tmt_a_b'])
       expect(await recognise(text), text).toBeUndefined();
     expect(provider.asked).toEqual([]);
     expect(await recognise('a.b.c')).toBeUndefined();
   });
 
-  it('says that the issuer is down, instead of that the token is wrong', async () => {
+  it('reports that the issuer is down, not that the token is wrong', async () => {
     const token = await tokenOf();
     provider.down = true;
     await expect(recognise(token)).rejects.toMatchObject({ code: 'UNREACHABLE' });
@@ -449,7 +449,7 @@ describe('logoutAddress()', () => {
   const end = { end_session_endpoint: 'https://login.example/end?a=b' };
   const logout = { returnTo: 'http://localhost:9000/' };
 
-  it('is where the issuer ends its session, with the ID token unless it is long', async () => {
+  it('is the issuer’s end-session endpoint, with the ID token unless too long', async () => {
     provider.metadata = end;
     const queryOf = async (idToken?: string) => {
       const url = new URL((await open().logoutAddress({ ...logout, idToken }))!);

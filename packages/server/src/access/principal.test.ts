@@ -32,7 +32,7 @@ describe('openPrincipal', () => {
 });
 
 describe('ownerOf()', () => {
-  it('is the owner, and an error of ours on a route of nobody', async () => {
+  it('is the owner, or an internal error on a route without one', async () => {
     const app = fastify();
     app.addHook('onRequest', async (request) => {
       if (request.url === '/somebody') request.principal = principalOf(key);

@@ -28,7 +28,7 @@ describe('openPseudonyms()', () => {
       expect((await stat(join(folder, 'pseudonym.key'))).mode & 0o777).toBe(0o600);
   });
 
-  it('tells people, issuers and addresses apart, and leaves what is not clear as it is', async () => {
+  it('distinguishes people, issuers and addresses, and keeps other owners unchanged', async () => {
     const { of } = await openPseudonyms(folder);
     const clear = [
       anna,
@@ -60,7 +60,7 @@ describe('openPseudonyms()', () => {
 });
 
 describe('hideOwners()', () => {
-  it('replaces the owners of an earlier version in every table, and leaves nothing of them in the files', async () => {
+  it('replaces an earlier version’s owners in every table, with no trace left', async () => {
     const pseudonyms = await openPseudonyms(folder);
     const database = await openServerDatabase(folder);
     const { db } = database;
@@ -99,7 +99,7 @@ describe('hideOwners()', () => {
 });
 
 describe('withPseudonyms()', () => {
-  it('hides whom a login or a token is of, and knows nobody whom the issuer does not', async () => {
+  it('hides the owner of a login or token, and rejects unknown tokens', async () => {
     const pseudonyms = await openPseudonyms(folder);
     const person = { owner: anna, label: 'Anna', scopes: ['predict'] };
     const issuer = {

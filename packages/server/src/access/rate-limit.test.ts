@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { addressKey, createRateLimit } from './rate-limit.ts';
 
 describe('createRateLimit()', () => {
-  it('gives so many at once, and says when the next is there', () => {
+  it('allows a burst, and states when the next request is allowed', () => {
     let nowMs = 5_000_000;
     const limit = createRateLimit(2, { now: () => nowMs });
     expect([1, 2, 3, 4].map(() => limit.take('a'))).toEqual([0, 0, 30, 30]);
@@ -16,7 +16,7 @@ describe('createRateLimit()', () => {
     expect(limit.take('b')).toBe(0);
   });
 
-  it('gives one at the very millisecond at which it is whole, not before', () => {
+  it('grants one at the exact millisecond, not before', () => {
     let nowMs = 0;
     const limit = createRateLimit(60_000 / 1024, { now: () => nowMs });
     while (limit.take('a') === 0);
@@ -56,7 +56,7 @@ describe('createRateLimit()', () => {
     expect(limit.take('b')).toBe(0);
   });
 
-  it('remembers 10,000 if nothing else is said, by the clock', () => {
+  it('remembers 10,000 by default, by the clock', () => {
     const limit = createRateLimit(1);
     for (let i = 0; i < 10_000; i++) limit.take(`key ${i}`);
     expect(limit.take('key 0')).toBeGreaterThan(50);

@@ -46,7 +46,7 @@ describe('createSessions()', () => {
     expect((await open().find(token))?.principal.scopes).toEqual(['predict', 'admin']);
   });
 
-  it('find() gives nothing for a token that was not given out, whatever it looks like', async () => {
+  it('find() gives nothing for an unknown token of any form', async () => {
     const { token } = await keySession();
     const others = [
       '',
@@ -98,7 +98,7 @@ describe('createSessions()', () => {
     expect(await open().close((await keySession()).token)).toEqual({ kind: 'key' });
   });
 
-  it('find() ends a session that was idle for 8 h, not one that is used', async () => {
+  it('find() ends a session idle for 8 h, but keeps a used one', async () => {
     const { token } = await keySession();
     for (let hours = 7; hours <= 49; hours += 7) {
       clock += 7 * 60 * minute;
@@ -110,7 +110,7 @@ describe('createSessions()', () => {
     expect(await open().find(token)).toBeUndefined();
   });
 
-  it('find() ends a session of a key after 7 days and one of an issuer after a day, however much it is used', async () => {
+  it('find() ends sessions in use: of keys after 7 days, issuers after one', async () => {
     const { token } = await keySession();
     const oidc = open('basis');
     const other = await oidc.open({ owner: 'oidc:i|s', label: 'Ada', basis: 'basis', scopes: ['predict'] });
@@ -124,7 +124,7 @@ describe('createSessions()', () => {
     expect(await oidc.find(token)).toBeUndefined();
   });
 
-  it('find() ends a session when its key is revoked, expires or is gone', async () => {
+  it('find() ends a session when its key is revoked, expired or deleted', async () => {
     const first = await keySession();
     await revokeKey(database.db, first.key.id, clock);
     expect(await open().find(first.token)).toBeUndefined();
@@ -141,7 +141,7 @@ describe('createSessions()', () => {
     expect(await open().find(third.token)).toBeUndefined();
   });
 
-  it('find() ends sessions of an issuer when its settings are others, or gone', async () => {
+  it('find() ends an issuer’s sessions when its settings change or vanish', async () => {
     const token = await open('a').open({ owner: 'oidc:i|s', label: 'Ada', basis: 'a', scopes: ['predict'] });
     expect((await open('a').find(token))?.principal).toEqual({
       owner: 'oidc:i|s',
@@ -152,7 +152,7 @@ describe('createSessions()', () => {
     expect(await open().find(token)).toBeUndefined();
   });
 
-  it('open() keeps 20 sessions of an owner, those that were used last, and leaves those of others', async () => {
+  it('open() keeps an owner’s 20 most recently used sessions, and all others’', async () => {
     const other = await keySession();
     const key = await createKey(database.db, { label: 'many', scopes: ['predict'] }, clock);
     const tokens: string[] = [];

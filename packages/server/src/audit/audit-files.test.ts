@@ -80,7 +80,7 @@ describe('sequenceOf()', () => {
     expect(sequenceOf(line)).toBe(expected);
   });
 
-  it('lastHeadOf() goes on from what is there of a broken line', () => {
+  it('lastHeadOf() uses what is readable of a broken line', () => {
     const { text, sha256 } = auditLineOf(7, zeros);
     expect(lastHeadOf(text)).toMatchObject({ sequence: 7, sha256 });
     const broken = text.replace('job', 'jab');
@@ -125,7 +125,7 @@ describe('inOrder()', () => {
     ]);
   });
 
-  it('goes by the name of a file of ours whose first line was changed, and puts others last', async () => {
+  it('orders a damaged file by its name if standard, and others last', async () => {
     const strange = await put('strange.jsonl', 'what\n');
     const named = await put('audit-0000000005.jsonl', 'what\n');
     const short = await put('audit-5.jsonl', 'what\n');
@@ -149,7 +149,7 @@ describe('inOrder()', () => {
     });
   });
 
-  it('does not look into one that is being packed beside its plain one', async () => {
+  it('ignores a file being compressed beside its original', async () => {
     const plain = await put('audit.jsonl.1', textOf(lines));
     const half = await put('audit.jsonl.1.gz', gzipSync(textOf(lines)).subarray(0, 15));
     expect(await inOrder([half, plain])).toEqual([plain]);
@@ -162,7 +162,7 @@ describe('inOrder()', () => {
 });
 
 describe('linesOf()', () => {
-  it('reads lines across chunks, byte by byte, and says that the last one is torn', async () => {
+  it('reads lines across chunks of one byte, and marks a torn last one', async () => {
     expect(await read(await put('x', ''))).toEqual([]);
     expect(await read(await put('x', 'a\n\nb\n'))).toEqual([
       ['a', false],

@@ -52,7 +52,7 @@ const failure = async () => {
 };
 
 describe('verifyAudit()', () => {
-  it('finds a whole log whole, over restarts and rotations, with what other processes left', async () => {
+  it('verifies an intact log across restarts, rotations and pending events', async () => {
     await leaveForAudit(folder, 'key.created', { keyId: 'k' });
     await fill(3);
     await fill(5, 500);
@@ -64,7 +64,7 @@ describe('verifyAudit()', () => {
     if (process.platform !== 'win32') expect((await stat(file())).mode & 0o777).toBe(0o600);
   });
 
-  it('finds every single byte that is changed, in the log and in what signs it', {
+  it('finds every changed byte in the log and in its signature', {
     // Over a thousand verifications: 3 s alone, a minute on a loaded machine.
     timeout: 240_000,
   }, async () => {
@@ -84,7 +84,7 @@ describe('verifyAudit()', () => {
     await verifyAudit(folder);
   });
 
-  it('finds lines that are removed, doubled, moved, put in or cut off, and says which', async () => {
+  it('finds and names lines that are removed, duplicated, moved, added or truncated', async () => {
     await fill(6);
     const lines = (await readFile(file(), 'utf8')).trimEnd().split('\n');
     const put = (changed: string[]) => writeFile(file(), changed.map((line) => `${line}\n`).join(''));
@@ -106,7 +106,7 @@ describe('verifyAudit()', () => {
     expect((await verifyAudit(folder)).lines).toBe(6);
   });
 
-  it('finds a log that was written again with its own key, by a receipt that knows a line', async () => {
+  it('finds a log rewritten with the same key by an earlier receipt', async () => {
     await fill(2);
     const { anchored } = await verifyAudit(folder);
     await rm(file());
@@ -132,7 +132,7 @@ describe('verifyAudit()', () => {
     expect(known.signerChecked).toBe(true);
   });
 
-  it('reads archives in gzip and zstd, whatever logrotate called them, in the order of their lines', async () => {
+  it('reads gzip and zstd archives of any name, in order of their lines', async () => {
     await fill(9, 700);
     const { lines } = await verifyAudit(folder);
     const closed = (await readdir(folder)).filter((name) => /^audit-\d/.test(name)).sort();
@@ -156,7 +156,7 @@ describe('verifyAudit()', () => {
     await rm(archive, { recursive: true });
   });
 
-  it('takes the plain one of two files that begin with the same line, as while one is compressed', async () => {
+  it('prefers the uncompressed one of two files with the same first line', async () => {
     await fill(9, 700);
     const [oldest] = (await readdir(folder)).filter((name) => /^audit-\d/.test(name)).sort();
     const bytes = gzipSync(await readFile(join(folder, oldest)));
@@ -199,7 +199,7 @@ describe('verifyAudit()', () => {
 describe('openAudit()', () => {
   const names = async () => (await readdir(folder)).filter((name) => name.includes('.jsonl')).sort();
 
-  it('goes on in a new file when the log is renamed under it, with and without a new file in its place', async () => {
+  it('continues in a new file after a rename, with or without a replacement', async () => {
     await using audit = await openAudit(folder, { identity });
     audit.record('server.started');
     await rename(file(), join(folder, 'audit.jsonl.2'));
@@ -226,7 +226,7 @@ describe('openAudit()', () => {
     expect(await readFile(file(), 'utf8')).toContain('log.continued');
   });
 
-  it('goes on when the file is copied and emptied', async () => {
+  it('continues when the file is copied and truncated', async () => {
     await using audit = await openAudit(folder, { identity });
     audit.record('server.started');
     await copyFile(file(), join(folder, 'audit.jsonl.1'));
@@ -236,7 +236,7 @@ describe('openAudit()', () => {
     expect(await verifyAudit(folder)).toMatchObject({ lines: 2, files: 2 });
   });
 
-  it('goes on with the chain at a start after the file was renamed, compressed or moved elsewhere', async () => {
+  it('continues the chain after the file was renamed, compressed or moved', async () => {
     await fill(2);
     await rename(file(), join(folder, 'audit.jsonl.1'));
     await writeFile(file(), '');
@@ -282,7 +282,7 @@ describe('openAudit()', () => {
     await verifyAudit(folder, { signers: [next.thumbprint] });
   });
 
-  it('reports what it cannot take in, once, keeps it, and takes all else', async () => {
+  it('reports unreadable events once, keeps them, and takes all others', async () => {
     await leaveForAudit(folder, 'key.created', { keyId: 'first' });
     const pending = join(folder, 'audit.pending');
     await writeFile(join(pending, '0-strange.json'), '{"event":1}');
@@ -320,7 +320,7 @@ describe('openAudit()', () => {
     expect(await verifyAudit(folder)).toMatchObject({ anchored: { sequence: 1 } });
   });
 
-  it('cuts off a last line in pieces, says so in the log, and goes on', async () => {
+  it('removes a torn last line, records that in the log, and continues', async () => {
     await fill(2);
     await appendFile(file(), '{"seq":3,"time":"20');
     await fill(1);

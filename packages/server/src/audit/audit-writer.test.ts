@@ -63,7 +63,7 @@ describe('auditLine()', () => {
 });
 
 describe('openAudit()', () => {
-  it('signs an empty log, what is written, and its end', async () => {
+  it('signs an empty log, written lines, and its end', async () => {
     const { head } = await open({ now: () => new Date(5000) });
     expect(await readAnchor(at('audit.head'))).toMatchObject({ sequence: 0, sha256: '0'.repeat(64) });
     audit?.record('server.started');
@@ -81,7 +81,7 @@ describe('openAudit()', () => {
     expect(faults).toEqual([]);
   });
 
-  it('signs each minute what is new, and takes each second what was left', async () => {
+  it('signs new lines each minute, and takes pending events each second', async () => {
     vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] });
     await open();
     const signed = async () => (await readAnchor(at('audit.head')))?.sequence;
@@ -102,7 +102,7 @@ describe('openAudit()', () => {
     expect(existsSync(at('audit.head'))).toBe(false);
   });
 
-  it('goes on behind the last line of the file, and cuts off half of one', async () => {
+  it('continues after the last whole line, and removes a torn one', async () => {
     const before = auditChain(3);
     await writeFile(at('audit.jsonl'), `${textOf(before)}{"seq":4,`);
     await open();
@@ -136,7 +136,7 @@ describe('openAudit()', () => {
       expect(statSync(at(name)).mode & 0o777, name).toBe(0o600);
   });
 
-  it('starts with a signature that does not hold, and says so', async () => {
+  it('starts despite an invalid signature, and reports it', async () => {
     await writeFile(at('audit.head'), 'nonsense');
     await open();
     expect(faults).toMatchObject([{ code: 'BAD_SIGNATURE' }]);
@@ -149,7 +149,7 @@ describe('openAudit()', () => {
 });
 
 describe('record()', () => {
-  it('says once that lines cannot be written, keeps them, and says so again after they could', async () => {
+  it('reports an outage once, keeps the lines, and reports the next outage', async () => {
     await open();
     audit?.record('server.started');
     const away = join(base, 'away');
@@ -168,7 +168,7 @@ describe('record()', () => {
     await verifyAudit(folder);
   });
 
-  it('says so when the first line of all cannot be written', async () => {
+  it('reports that the very first line cannot be written', async () => {
     await open();
     const away = join(base, 'away');
     await rename(folder, away);
@@ -179,7 +179,7 @@ describe('record()', () => {
     await verifyAudit(folder);
   });
 
-  it.skipIf(!canLimitFileSize)('takes back the half of a line that the disk had room for', async () => {
+  it.skipIf(!canLimitFileSize)('removes the partial line that fitted on the disk', async () => {
     await open();
     audit?.record('server.started');
     const { size } = statSync(at('audit.jsonl'));
@@ -216,7 +216,7 @@ describe('record()', () => {
     await verifyAudit(folder);
   });
 
-  it('begins a new file from the size on, under a name that is free', async () => {
+  it('starts a new file at the size limit, under a free name', async () => {
     const sizeBytes = textOf(auditChain(2)).length;
     await writeFile(at('audit.jsonl'), textOf(auditChain(2)));
     await writeFile(at('audit-0000000002.jsonl'), '');
@@ -253,7 +253,7 @@ describe('reopen()', () => {
     expect(await eventsIn()).toEqual(['log.continued']);
   });
 
-  it('says why it cannot begin a new file, and tries again with the next line', async () => {
+  it('reports why it cannot start a new file, and retries next time', async () => {
     await open();
     audit?.record('server.started');
     const away = join(base, 'away');

@@ -35,7 +35,7 @@ const leave = (name: string, text: string) => {
 const event = (keyId: string) => JSON.stringify({ event: 'key.created', facts: { keyId } });
 
 describe('leaveForAudit()', () => {
-  it('leaves each event in a file of its owner, from the oldest to the newest', async () => {
+  it('leaves each event in an owner-only file, oldest to newest', async () => {
     const beforeMs = Date.now();
     await leaveForAudit(folder, 'key.created', { keyId: 'a' });
     await leaveForAudit(folder, 'key.revoked', { keyId: 'a', outcome: 'lost' });
@@ -56,7 +56,7 @@ describe('leaveForAudit()', () => {
 });
 
 describe('takePending()', () => {
-  it('takes what is whole, in the order of the names, and nothing without a folder', async () => {
+  it('takes complete events in name order, and nothing without a folder', async () => {
     await take();
     await leave('2.json', event('second'));
     await leave('1.json', event('first'));
@@ -81,7 +81,7 @@ describe('takePending()', () => {
     '{"event":"x","facts":null}',
     '{"event":"x"}',
     '{"event":"x","facts":"y"}',
-  ])('puts aside what is no event: %s', async (text) => {
+  ])('puts aside anything but an event: %s', async (text) => {
     await leave('1.json', text);
     await leave('2.json', event('next'));
     await take();
@@ -91,7 +91,7 @@ describe('takePending()', () => {
     expect(await readdir(pending())).toEqual(['1.json.invalid']);
   });
 
-  it('records a file once that it cannot remove, and says so once', async () => {
+  it('records a file that it cannot remove only once, and reports it once', async () => {
     await leave('1.json', event('a'));
     // A folder in its place cannot be removed like a file, by root neither.
     await take(() => {
@@ -115,7 +115,7 @@ describe('takePending()', () => {
     expect(faults).toHaveLength(2);
   });
 
-  it('says once that it cannot read the folder, and again after it could', async () => {
+  it('reports an unreadable folder once, and again after it recovered', async () => {
     await writeFile(pending(), '');
     await take();
     await take();

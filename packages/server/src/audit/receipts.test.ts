@@ -169,7 +169,7 @@ describe('receiptOf()', () => {
     });
   });
 
-  it('says why a prediction failed that never ran, and of models without weights', () => {
+  it('explains a prediction that never ran, and lists models without weights', () => {
     const { startedMs: _startedMs, ...waiting } = job;
     const program = manifestOf(
       'A program',
@@ -198,7 +198,7 @@ outputs:
 });
 
 describe('createWitness()', () => {
-  it('writes a line for each step of a job, without a name of a file', async () => {
+  it('writes a line for each step of a job, without file names', async () => {
     const witness = createWitness([app], audit);
     const { id, service, owner } = job;
     witness.accepted?.({ id, service, owner, inputs: job.inputs });

@@ -11,7 +11,7 @@ beforeEach(() => {
 afterEach(() => vi.useRealTimers());
 
 describe('countRefusals()', () => {
-  it('makes two lines a minute of any number of refusals of one kind', () => {
+  it('writes two lines a minute for any number of equal refusals', () => {
     using recorder = countRefusals(audit);
     for (let i = 0; i < 1000; i++)
       recorder.record('access.denied', { outcome: 'UNAUTHORIZED', route: `GET /${i}` });
@@ -47,7 +47,7 @@ describe('countRefusals()', () => {
     ]);
   });
 
-  it('bounds the kinds of a minute: what is beyond counts as one', () => {
+  it('limits the kinds per minute: all further ones count as one', () => {
     using recorder = countRefusals(audit, { maxKinds: 5 });
     for (let i = 0; i < 50; i++)
       for (let n = 0; n < 2; n++)
@@ -62,7 +62,7 @@ describe('countRefusals()', () => {
     ]);
   });
 
-  it('writes the rest when it is disposed of, and passes all other events on', () => {
+  it('writes the rest when disposed, and passes all other events on', () => {
     const recorder = countRefusals(audit);
     for (let i = 0; i < 3; i++) recorder.record('result.read', { job: `${i}` });
     recorder.record('access.denied', { outcome: 'FORBIDDEN' });
@@ -74,7 +74,7 @@ describe('countRefusals()', () => {
     expect(lines.at(-1)?.[1]).toEqual({ outcome: 'FORBIDDEN', count: 1 });
   });
 
-  it('counts to the end of a minute, and for no longer than it is used', () => {
+  it('counts until the end of a minute, and stops when disposed', () => {
     const recorder = countRefusals(audit);
     for (let i = 0; i < 2; i++) recorder.record('access.denied');
     expect(lines).toEqual([['access.denied', {}]]);
@@ -107,7 +107,7 @@ describe('countRefusals()', () => {
     ]);
   });
 
-  it('tells a hundred kinds apart', () => {
+  it('distinguishes a hundred kinds', () => {
     using recorder = countRefusals(audit);
     for (let i = 0; i < 101; i++)
       recorder.record('access.denied', { who: `legacy:${i}`, outcome: 'NOT_FOUND' });

@@ -116,7 +116,7 @@ describe('verifyAudit()', () => {
     expect(await faultOf()).toContain('line 1 of audit.jsonl does not follow');
   });
 
-  it('says where the log was cut off before its signed line', async () => {
+  it('reports where the log was truncated before its signed line', async () => {
     await log(lines.slice(0, 3), lines[4]);
     expect(await faultOf()).toContain('ends with line 3, but line 5 was signed');
     const { sequence, sha256 } = lines[3];
@@ -161,7 +161,7 @@ describe('verifyAudit()', () => {
     expect(await faultOf()).toContain('line 2 of audit.jsonl does not state an event and a time');
   });
 
-  it('checks who signed only where it is told who may', async () => {
+  it('checks the signer only if permitted signers are given', async () => {
     await log(lines);
     const { thumbprint } = identity;
     expect(await verifyAudit(folder, { signers: ['other', thumbprint] })).toMatchObject({
@@ -200,7 +200,7 @@ describe('verifyAudit()', () => {
     expect(await faultOf({ files: [join(folder, auditFile)], headFile })).toContain('--from 3');
   });
 
-  it('says which packed file cannot be decompressed', async () => {
+  it('names the file that cannot be decompressed', async () => {
     await log(lines);
     const packed = gzipSync(textOf(auditChain(50)));
     for (const bytes of [packed.subarray(0, 200), packed.with(100, packed[100] ^ 1)]) {

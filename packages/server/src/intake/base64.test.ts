@@ -137,7 +137,7 @@ it('decodeBase64() with spaceIsPlus takes a space for a plus', async () => {
   await expect(decode(mangled, [333])).rejects.toThrow(/a space.*offset/);
 });
 
-it('isRawVolume() tells files from their base64', () => {
+it('isRawVolume() distinguishes files from their base64', () => {
   const header = (size: number, bigEndian: boolean) => {
     const bytes = Buffer.alloc(348);
     if (bigEndian) bytes.writeInt32BE(size);

@@ -89,7 +89,7 @@ it('readMultipart() equals what FormData wrote, for every chunking', async () =>
   );
 });
 
-it('readMultipart() reads a field without file name as a stream, as TOMAAT v1 sends volumes', async () => {
+it('readMultipart() streams a field without file name, as TOMAAT v1 sends volumes', async () => {
   const body = `${disposition('name="volume"')}AAAA\nBBBB\n${end}`;
   for (const size of [1, 2, 3, 7, 1000]) {
     const [part] = await read(body, 'b', [size]);
@@ -120,7 +120,7 @@ it('readMultipart() takes a preamble, blanks after a boundary, an epilogue and e
   expect(await read('--b--')).toEqual([]);
 });
 
-it('readMultipart() skips what is left of a part that is not read', async () => {
+it('readMultipart() skips the rest of an abandoned part', async () => {
   const body = `${disposition('name="a"')}${'x'.repeat(300)}\r\n${disposition('name="b"')}${'y'.repeat(300)}\r\n${disposition('name="c"')}z${end}`;
   for (const size of [13, 1000]) {
     const names: string[] = [];

@@ -4,7 +4,7 @@ import { parseJson } from './read-json.ts';
 const parse = (text: string) => parseJson(Buffer.from(text), 'Send less.');
 
 describe('parseJson()', () => {
-  it('takes 64 levels of lists and objects, and refuses 65 with the number and the hint', () => {
+  it('accepts 64 nested levels, and refuses 65 with the number and hint', () => {
     for (const [open, inner, close] of [
       ['[', '', ']'],
       ['{"a":', '1', '}'],
@@ -34,7 +34,7 @@ describe('parseJson()', () => {
     expect(parse('["\\\\",["\\""]]')).toEqual(['\\', ['"']]);
   });
 
-  it('refuses what is not JSON in UTF-8', () => {
+  it('refuses anything but JSON in UTF-8', () => {
     for (const text of ['', '{', '{"a":1}}', 'NaN', "{'a':1}"])
       expect(() => parse(text), text).toThrow(expect.objectContaining({ code: 'BAD_REQUEST' }));
     expect(() => parseJson(Buffer.from([0x22, 0xff, 0x22]), 'Send less.')).toThrow('not JSON in UTF-8');

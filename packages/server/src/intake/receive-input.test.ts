@@ -56,7 +56,7 @@ it('countBytes() counts, and refuses too much at once or on the way', async () =
     expect(() => countBytes(pieces(), all, length)).toThrow(TomaatError);
 });
 
-it('countBytes() gives up on a sender who is too slow, not on one that we keep waiting', async () => {
+it('countBytes() gives up on a slow sender, not on a slow reader', async () => {
   const limits: BodyLimits = { maxUploadBytes: mib, minBytesPerSecond: 10_000, patienceMs: 200 };
   const silent = new PassThrough();
   silent.write('x');
@@ -125,7 +125,7 @@ async function withServer(
 
 const head = '--b\r\nContent-Disposition: form-data; name="volume"\r\n\r\n';
 
-it('receiveInput() leaves nothing of an upload that is cut off at any byte', {
+it('receiveInput() leaves nothing of an upload truncated at any byte', {
   timeout: 60_000,
 }, async () => {
   await withServer(all, async (port, outcomes) => {
@@ -236,7 +236,7 @@ const part = (bytes: Uint8Array | string, name = 'volume') => ({
   ),
 });
 
-it('receiveInput() stores what was meant: raw bytes, base64, or a raw file where base64 was due', async () => {
+it('receiveInput() stores raw bytes, base64, and raw files sent for base64', async () => {
   const file = Buffer.concat([Buffer.from('ObjectType = Image\nNDims = 3\n'), Buffer.alloc(3000, 0xfb)]);
   const base64 = file.toString('base64').replace(/.{76}/g, '$&\n');
   const cases = [

@@ -64,7 +64,7 @@ it('readUrlencoded() takes empty values, empty fields and raw special characters
   expect(await read('')).toEqual([]);
 });
 
-it('readUrlencoded() skips what is left of a value that is not read', async () => {
+it('readUrlencoded() skips the rest of an abandoned value', async () => {
   const names: string[] = [];
   const body = `a=${'x'.repeat(500)}&b=%41%42&c=z`;
   for (const sizes of [[7], [1000]]) {

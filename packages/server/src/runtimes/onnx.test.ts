@@ -45,7 +45,7 @@ function ramp(size: Size, components = 1): Volume & { voxels: Float32Array } {
 }
 
 describe('openOnnxSession()', () => {
-  it('gives the scores of a network whose weights are known, axes in the order [1, C, z, y, x]', async () => {
+  it('gives the scores of known weights, axes in the order [1, C, z, y, x]', async () => {
     const weights = [
       [1, 2],
       [-1, 0.5],
@@ -180,7 +180,7 @@ describe('openOnnxSession()', () => {
     await refuses(path, 'failed on a tensor of 1 × 1 × 8 × 8 × 8', { warmUpDims: [1, 1, 8, 8, 8] });
   });
 
-  it('a run that cannot be names the tensor; memory that is not there is OUT_OF_MEMORY', async () => {
+  it('a failed run names the tensor; missing memory is OUT_OF_MEMORY', async () => {
     await using session = await open(
       await writeModel(folder, 'deep.onnx', unetNetwork({ classes: 2, channels: [2, 4] })),
     );
@@ -281,7 +281,7 @@ describe('openOnnxSession()', () => {
     await refuses(path, words);
     await refuses(path, words, { labels: true });
   });
-  it('refuses a file that is not there, or a folder', async () => {
+  it('refuses a missing file, or a folder', async () => {
     await refuses(join(folder, 'nowhere.onnx'), 'does not exist');
     await refuses(folder, 'cannot be read');
   });
@@ -343,7 +343,7 @@ describe('inspectGraph()', () => {
 });
 
 describe('infer() with a network in onnxruntime', () => {
-  it('finds the same labels window by window as at once, where windows do not matter', async () => {
+  it('finds the same labels in windows as at once, for a voxelwise network', async () => {
     await using session = await open(await writeModel(folder, 'threshold.onnx', thresholdNetwork(0.5)));
     const input = ramp([21, 13, 17]);
     const spec = infererSchema.parse({

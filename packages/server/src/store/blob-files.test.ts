@@ -67,7 +67,7 @@ describe('openBlobs()', () => {
     await all.create().then((writer) => writer.abort());
   });
 
-  it('says what is wrong where there cannot be a folder', async () => {
+  it('explains why a folder cannot be created', async () => {
     writeFileSync(join(dir, 'file'), '');
     await expect(openBlobs(join(dir, 'file', 'blobs'))).rejects.toMatchObject({
       code: 'INTERNAL',
@@ -146,7 +146,7 @@ describe('create()', () => {
     expect(await blobs.stat(digest)).toBeDefined();
   });
 
-  it('writes more than thirty at a time', async () => {
+  it('writes more than thirty concurrently', async () => {
     const all = await Promise.all(
       Array.from({ length: 32 }, async (_, at) => {
         const bytes = Uint8Array.from({ length: 100_000 + at }, (_, index) => (index * 7 + at) % 253);
@@ -173,7 +173,7 @@ describe('create()', () => {
 describe('adopt()', () => {
   const file = () => join(dir, 'output');
 
-  it('takes the word of a digest that is trusted, and tells the keeper', async () => {
+  it('accepts a trusted digest unchecked, and notifies the keeper', async () => {
     const digest = sha256('not its bytes');
     for (const isSynced of [true, false]) {
       writeFileSync(file(), 'abc', { mode: 0o644 });
@@ -196,7 +196,7 @@ describe('adopt()', () => {
     expect(modeOf(file())).toBe(0o640);
   });
 
-  it('refuses what is no file', async () => {
+  it('refuses anything but a file', async () => {
     await mkdir(file());
     await expect(blobs.adopt(file())).rejects.toMatchObject({ code: 'APP_OUTPUT' });
     await expect(blobs.adopt(join(dir, 'none'))).rejects.toMatchObject({ code: 'NOT_FOUND' });
@@ -282,7 +282,7 @@ describe('sweepTemporary()', () => {
 });
 
 describe('writeAll()', () => {
-  it('goes on where a write took fewer bytes', async () => {
+  it('continues after a short write', async () => {
     await using handle = await open(join(dir, 'x'), constants.O_RDWR | constants.O_CREAT);
     const calls: number[][] = [];
     const slow = {
@@ -302,7 +302,7 @@ describe('writeAll()', () => {
 });
 
 describe('makeFolder()', () => {
-  it('makes all that lead to a folder for the owner alone, and leaves what is there', async () => {
+  it('makes parent folders for the owner alone, and keeps existing ones', async () => {
     const before = process.umask(0);
     try {
       await mkdir(join(dir, 'open'), { mode: 0o755 });

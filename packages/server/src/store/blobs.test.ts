@@ -133,7 +133,7 @@ it('commit() whose keeper fails leaves no blob, unless it was there before', asy
   expect(temporaryFiles()).toEqual([]);
 });
 
-it('delete() waits for a commit of the same blob and then asks whether it is kept', async () => {
+it('delete() waits for a commit of the blob, then checks its use', async () => {
   await using blobs = await openBlobs(dir);
   const bytes = pattern(5000);
   const { digest } = await put(blobs, bytes);
@@ -169,7 +169,7 @@ it('open() reads all or a range, and says NOT_FOUND at once', async () => {
   expect(() => blobs.open(sha256(pattern(1)))).toThrow(expect.objectContaining({ code: 'NOT_FOUND' }));
 });
 
-it('path() refuses what is no digest, so that no name leads out of the folder', async () => {
+it('path() refuses anything but a digest: no name leaves the folder', async () => {
   await using blobs = await openBlobs(dir);
   const hex = 'a'.repeat(64);
   for (const digest of [
@@ -198,7 +198,7 @@ it('adopt() takes a file over, by its bytes or a trusted digest', async () => {
   await expect(blobs.adopt(path)).rejects.toMatchObject({ code: 'NOT_FOUND' });
 });
 
-it('adopt() follows no link, and a file with a second name cannot change the blob', async () => {
+it('adopt() follows no link, and a second hard link cannot alter it', async () => {
   await using blobs = await openBlobs(join(dir, 'blobs'));
   const secret = join(dir, 'secret');
   writeFileSync(secret, 'abc');
@@ -250,7 +250,7 @@ it('sweepTemporary() removes what earlier processes began, not what is being wri
   expect((await writer.commit()).sizeBytes).toBe(600_000);
 });
 
-it('commit() and a row survive kill -9 at any moment: none acknowledged lost, none torn, none left over', {
+it('commit() and a row survive kill -9: none lost, torn or left over', {
   timeout: 180_000,
 }, async () => {
   const file = join(dir, 'jobs.db');
@@ -316,11 +316,9 @@ it('commit() and a row survive kill -9 at any moment: none acknowledged lost, no
 
 const strace = findStrace();
 
-it.skipIf(!strace)(
-  'commit() syncs the file before it has its name, and the folder before it is acknowledged',
-  () => {
-    const trace = join(dir, 'trace');
-    const program = `
+it.skipIf(!strace)('commit() syncs the file before naming it, and the folder before acknowledging', () => {
+  const trace = join(dir, 'trace');
+  const program = `
     import { writeSync } from 'node:fs';
     import { openBlobs } from ${here('./blobs.ts')};
     const blobs = await openBlobs(${JSON.stringify(dir)});
@@ -329,31 +327,30 @@ it.skipIf(!strace)(
     await writer.write(new Uint8Array(700000));
     await writer.commit();
     writeSync(1, 'acknowledged');`;
-    const calls = 'trace=fsync,fdatasync,link,linkat,unlink,write,pwrite64';
-    const run = spawnSync(
-      'strace',
-      ['-f', '-y', '-s', '20', '-o', trace, '-e', calls, process.execPath, ...node, program],
-      { timeout: 50_000 },
-    );
-    expect(run.status, String(run.stderr)).toBe(0);
-    const lines = readFileSync(trace, 'utf8').split('\n');
-    lines.splice(
-      0,
-      lines.findIndex((line) => line.includes('"begin"')),
-    );
-    const at = (pattern: RegExp) => lines.findIndex((line) => pattern.test(line));
-    const lastWrite = lines.findLastIndex((line) => /write.*\/tmp\/[0-9a-f-]{36}>/.test(line));
-    const order = [
-      lastWrite,
-      at(/fdatasync\(.*\/tmp\//),
-      at(/link(at)?\(/),
-      at(/fsync\(.*\/sha256>/),
-      at(/"acknowledged"/),
-    ];
-    expect(order).toEqual([...order].sort((a, b) => a - b));
-    expect(order[0]).toBeGreaterThan(0);
-  },
-);
+  const calls = 'trace=fsync,fdatasync,link,linkat,unlink,write,pwrite64';
+  const run = spawnSync(
+    'strace',
+    ['-f', '-y', '-s', '20', '-o', trace, '-e', calls, process.execPath, ...node, program],
+    { timeout: 50_000 },
+  );
+  expect(run.status, String(run.stderr)).toBe(0);
+  const lines = readFileSync(trace, 'utf8').split('\n');
+  lines.splice(
+    0,
+    lines.findIndex((line) => line.includes('"begin"')),
+  );
+  const at = (pattern: RegExp) => lines.findIndex((line) => pattern.test(line));
+  const lastWrite = lines.findLastIndex((line) => /write.*\/tmp\/[0-9a-f-]{36}>/.test(line));
+  const order = [
+    lastWrite,
+    at(/fdatasync\(.*\/tmp\//),
+    at(/link(at)?\(/),
+    at(/fsync\(.*\/sha256>/),
+    at(/"acknowledged"/),
+  ];
+  expect(order).toEqual([...order].sort((a, b) => a - b));
+  expect(order[0]).toBeGreaterThan(0);
+});
 
 it.skipIf(!strace)(
   'write() and commit() report a full or failing disk and leave nothing',

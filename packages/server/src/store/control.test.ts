@@ -39,7 +39,7 @@ const files = async () =>
     : [];
 
 describe('doAsHolder()', () => {
-  it('does the work itself where nobody holds the folder, and holds it meanwhile', async () => {
+  it('does the work itself in an unlocked folder, and locks it meanwhile', async () => {
     const answer = await doAsHolder(folder, rotate, async () => {
       expect(() => lockDataFolder(folder)).toThrow('in use');
       return { closed: 'x' };
@@ -51,7 +51,7 @@ describe('doAsHolder()', () => {
     expect(existsSync(control())).toBe(false);
   });
 
-  it('refuses a folder that is not there, and makes none', async () => {
+  it('refuses a missing folder, and creates none', async () => {
     const none = join(folder, 'none');
     await expect(doAsHolder(none, rotate, never)).rejects.toMatchObject({
       code: 'NOT_FOUND',
@@ -63,7 +63,7 @@ describe('doAsHolder()', () => {
     await expect(doAsHolder(folder, rotate, never)).rejects.toMatchObject({ code: 'INTERNAL' });
   });
 
-  it('has the holder do it, and gives what that answers or how it fails', async () => {
+  it('asks the holder, and returns its answer or error', async () => {
     held = lockDataFolder(folder);
     const asked: object[] = [];
     const internal = new Error('a secret path');
@@ -122,7 +122,7 @@ describe('doAsHolder()', () => {
     expect(await answer).toEqual({ closed: 'x' });
   });
 
-  it('gives up after 15 s on a holder that does not take the request', async () => {
+  it('gives up after 15 s if the holder ignores the request', async () => {
     held = lockDataFolder(folder);
     let passedMs = 0;
     vi.spyOn(performance, 'now').mockImplementation(() => 5000 + passedMs);
@@ -191,7 +191,7 @@ describe('answerRequests()', () => {
     expect(faults).toEqual([]);
   });
 
-  it('answers what it cannot read, and goes on with the next', async () => {
+  it('answers unreadable requests, and continues with the next', async () => {
     vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] });
     const answers = answering({ rotateAudit: async () => ({ closed: 'x' }) });
     await mkdir(control());
@@ -226,7 +226,7 @@ describe('answerRequests()', () => {
     expect(faults).toEqual([]);
   });
 
-  it('tells why it cannot look, each time', async () => {
+  it('reports why it cannot look, each time', async () => {
     vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] });
     await writeFile(control(), 'a file');
     const answers = answering({});

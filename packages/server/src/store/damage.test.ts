@@ -15,7 +15,7 @@ afterEach(() => rmSync(folder, { recursive: true, force: true }));
 const sha256 = (text: string) => `sha256:${createHash('sha256').update(text).digest('hex')}`;
 
 describe('createDamageList()', () => {
-  it('knows a file by what it is, and forgets it once another one is in its place', () => {
+  it('recognizes a file by its identity, and forgets it once replaced', () => {
     const path = join(folder, 'blob');
     const stat = () => statSync(path, { bigint: true });
     const list = createDamageList();

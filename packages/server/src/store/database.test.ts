@@ -103,7 +103,7 @@ it('openDatabase() and lockDataFolder() make their folder for its owner alone', 
   }
 });
 
-it('isUniqueViolation() tells a key that is taken from other faults', async () => {
+it('isUniqueViolation() distinguishes a duplicate key from other faults', async () => {
   await using database = await openDatabase<Schema>(file(), [first]);
   await database.db.insertInto('note').values(note('a')).execute();
   const twice = await database.db
@@ -116,7 +116,7 @@ it('isUniqueViolation() tells a key that is taken from other faults', async () =
   expect(isUniqueViolation(wrong)).toBe(false);
 });
 
-it('transaction() commits whole or not at all, and keeps others out until then', async () => {
+it('transaction() commits entirely or not at all, and excludes others until then', async () => {
   await using database = await openDatabase<Schema>(file(), [first]);
   const { db } = database;
   const failed = database.transaction(async (trx) => {
@@ -196,7 +196,7 @@ it('openDatabase() runs each migration once, and a failed one leaves nothing', a
   expect(runs).toBe(1);
 });
 
-it('openDatabase() refuses a newer, a foreign and a damaged database, and changes none of them', async () => {
+it('openDatabase() refuses newer, foreign and damaged databases, and changes none', async () => {
   await (await openDatabase<Schema>(file(), [first, { name: 'future', up: async () => undefined }])).close();
   const before = readFileSync(file());
   const newer = await openDatabase<Schema>(file(), [first]).catch((error) => error);
@@ -225,7 +225,7 @@ it('truncateWal() leaves deleted text in no file', async () => {
   expect(readFileSync(file()).includes(canary)).toBe(false);
 });
 
-it('lockDataFolder() lets one process in, names the other, and is free again after kill -9', async () => {
+it('lockDataFolder() admits one process, names the holder, and is released by kill -9', async () => {
   const data = join(dir, 'data');
   const program = `
     import { lockDataFolder } from ${JSON.stringify(new URL('./database.ts', import.meta.url).href)};
@@ -261,7 +261,7 @@ it('lockDataFolder() lets one process in, names the other, and is free again aft
   lockDataFolder(data).release();
 });
 
-it('openDatabase() refuses an empty file beside a log that is not, and keeps the log', async () => {
+it('openDatabase() refuses an empty file beside a log with data, keeping both', async () => {
   const path = join(dir, 'emptied.db');
   writeFileSync(path, '');
   writeFileSync(`${path}-wal`, 'x');
@@ -274,7 +274,7 @@ it('openDatabase() refuses an empty file beside a log that is not, and keeps the
   await (await openDatabase<Schema>(path, [first])).close();
 });
 
-it('sizeOf() is 0 where there is no file', () => {
+it('sizeOf() is 0 for a missing file', () => {
   writeFileSync(join(dir, 'x'), 'abc');
   expect([sizeOf(join(dir, 'x')), sizeOf(join(dir, 'none'))]).toEqual([3, 0]);
 });
@@ -306,7 +306,7 @@ it('openDatabase() and lockDataFolder() say why they cannot write', async () => 
   lockDataFolder(data).release();
 });
 
-it('lockDataFolder() says no number of the holder that it cannot read, and is released once', () => {
+it('lockDataFolder() omits a holder’s unreadable number, and is released once', () => {
   const lock = lockDataFolder(dir);
   expect(readFileSync(join(dir, 'lock.pid'), 'utf8')).toBe(`${process.pid}\n`);
   for (const text of ['', 'nonsense', '0']) {
@@ -335,7 +335,7 @@ it('openDatabase() makes a file for its owner alone, whatever the umask', async 
   }
 });
 
-it('openDatabase() names the step that it does not know, and numbers those that it knows', async () => {
+it('openDatabase() names the unknown step, and numbers the known ones', async () => {
   const steps = ['a', 'b', 'c'].map((name) => ({ name, up: async () => undefined }));
   {
     await using database = await openDatabase<Schema>(file(), steps);
@@ -352,7 +352,7 @@ it('openDatabase() names the step that it does not know, and numbers those that 
   await expect(openDatabase<Schema>(file(), steps.toSpliced(1, 1))).rejects.toThrow("'b'");
 });
 
-it('openDatabase() gives how many rows were changed, and the number of a new one', async () => {
+it('openDatabase() returns the number of changed rows and a new row’s number', async () => {
   await using database = await openDatabase<Schema>(file(), [first]);
   const { db } = database;
   for (const id of ['a', 'b', 'c']) {
@@ -406,7 +406,7 @@ it('openDatabase() says BUSY while another program writes or reads', async () =>
   }
 });
 
-it('openDatabase() says DISK_FULL when there is no room or it may only be read, and goes on afterwards', async () => {
+it('openDatabase() throws DISK_FULL when full or read-only, and recovers afterwards', async () => {
   await using database = await openDatabase<Schema>(file(), [first]);
   const { db } = database;
   await db.insertInto('note').values(note('a')).execute();
@@ -435,24 +435,21 @@ it('openDatabase() says DISK_FULL when there is no room or it may only be read, 
   expect(await db.selectFrom('note').select('id').execute()).toEqual([{ id: 'a' }, { id: 'f' }]);
 });
 
-it.skipIf(!canLimitFileSize)(
-  'transaction() says that the disk fails, and keeps nothing of what it wrote',
-  async () => {
-    await using database = await openDatabase<Schema>(file(), [first]);
-    const { db } = database;
-    await db.insertInto('note').values(note('a')).execute();
-    {
-      using _full = limitFileSize(sizeOf(`${file()}-wal`) + 100);
-      await expect(
-        database.transaction((trx) => trx.insertInto('note').values(note('b')).execute()),
-      ).rejects.toMatchObject({ code: 'INTERNAL', message: expect.stringContaining('is failing') });
-    }
-    await db.insertInto('note').values(note('c')).execute();
-    expect(await db.selectFrom('note').select('id').execute()).toEqual([{ id: 'a' }, { id: 'c' }]);
-  },
-);
+it.skipIf(!canLimitFileSize)('transaction() reports a disk failure, and keeps nothing it wrote', async () => {
+  await using database = await openDatabase<Schema>(file(), [first]);
+  const { db } = database;
+  await db.insertInto('note').values(note('a')).execute();
+  {
+    using _full = limitFileSize(sizeOf(`${file()}-wal`) + 100);
+    await expect(
+      database.transaction((trx) => trx.insertInto('note').values(note('b')).execute()),
+    ).rejects.toMatchObject({ code: 'INTERNAL', message: expect.stringContaining('is failing') });
+  }
+  await db.insertInto('note').values(note('c')).execute();
+  expect(await db.selectFrom('note').select('id').execute()).toEqual([{ id: 'a' }, { id: 'c' }]);
+});
 
-it('isUniqueViolation() knows a unique column, too, and nothing that is no error of the database', async () => {
+it('isUniqueViolation() accepts a unique column, but no errors of other kinds', async () => {
   await using database = await openDatabase<Schema>(file(), [first]);
   const { db } = database;
   await sql`CREATE UNIQUE INDEX once ON note (text)`.execute(db);

@@ -67,7 +67,7 @@ describe.skipIf(process.platform === 'win32')('ownerOf()', () => {
     }
   });
 
-  it('finds none where the path is no folder, and says what else is wrong', () => {
+  it('finds none where the path is not a folder, and reports other errors', () => {
     writeFileSync(join(folder, 'file'), '');
     expect(ownerOf(join(folder, 'file', 'data'))).toBeUndefined();
     symlinkSync('loop', join(folder, 'loop'));
@@ -85,7 +85,7 @@ describe.skipIf(process.platform === 'win32')('requireOwner()', () => {
     expect(requireOwner(join(folder, 'none'))).toBeUndefined();
   });
 
-  it('refuses any other user once there is something of the server, with the command to run', () => {
+  it('refuses any other user of a used folder, with the command', () => {
     owned(folder);
     asUser(other.uid + 1_000_000);
     // An empty folder: the system decides.

@@ -50,7 +50,7 @@ describe('createJobQueue()', () => {
     ]);
   });
 
-  it('raises what waits, so that nothing starves', () => {
+  it('raises waiting jobs to prevent starvation', () => {
     const jobs = [job('old', { urgency: 7, createdMs: 0 }), job('new', { urgency: 3, createdMs: 1_300_000 })];
     expect(serve(filled(jobs, {}, 1_300_000))).toEqual(['old', 'new']);
     expect(serve(filled(jobs, {}, 600_000))).toEqual(['new', 'old']);
@@ -77,7 +77,7 @@ describe('createJobQueue()', () => {
     expect(queue.next(['s'])?.id).toBe('b1');
   });
 
-  it('keeps a service to its limit while others go on, and frees its place at the end of a job', () => {
+  it('keeps a service to its limit until a job ends; others continue', () => {
     const queue = filled([job('1'), job('2'), job('other', { service: 't' })], { s: 1 });
     queue.start('1', { service: 's', owner: 'a', attempt: 1 });
     expect(queue.next(['s', 't'])?.id).toBe('other');
@@ -86,7 +86,7 @@ describe('createJobQueue()', () => {
     expect(queue.next(['s'])?.id).toBe('2');
   });
 
-  it('knows nothing of jobs for services that nobody asks for', () => {
+  it('ignores jobs for services that are not requested', () => {
     expect(filled([job('1')]).next(['t'])).toBeUndefined();
     expect(filled([job('1')]).positionOf('2')).toBeUndefined();
   });
@@ -139,7 +139,7 @@ describe('createJobQueue()', () => {
     expect(['a1', 'b1', 'a2', 'b2'].map((id) => queue.positionOf(id))).toEqual([0, 1, 2, 3]);
   });
 
-  it('does not count a class of more urgent jobs of an owner for the next', () => {
+  it('counts an owner’s jobs separately for each urgency', () => {
     const jobs = [
       job('a1', { urgency: 0 }),
       job('a2', { urgency: 0 }),

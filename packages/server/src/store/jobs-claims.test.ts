@@ -43,7 +43,7 @@ describe('claim()', () => {
     expect(await claimAll(test)).toEqual([ids[2], ids[3], ids[1], ids[0]]);
   });
 
-  it('gives what the job is, at the time of the claim, to those who serve it', async () => {
+  it('gives the job and its claim time to workers of its service', async () => {
     await using test = await openTestJobs();
     const request = { parameters: { factor: 2 }, stem: 'case' };
     const id = await test.add({ request });
@@ -70,7 +70,7 @@ describe('claim()', () => {
     expect((await test.jobs.claim(['s']))?.attempt).toBe(2);
   });
 
-  it('leaves the job in the queue when the database does not take it', async () => {
+  it('keeps the job queued when the database refuses the claim', async () => {
     await using test = await openTestJobs({ concurrencyOf: () => 1 });
     const id = await test.add();
     const { db } = test.database;
@@ -82,7 +82,7 @@ describe('claim()', () => {
     expect(await test.jobs.claim(['s'])).toMatchObject({ id, attempt: 1 });
   });
 
-  it('passes over a job that was cancelled behind its back', async () => {
+  it('skips a job that was cancelled in the meantime', async () => {
     await using test = await openTestJobs({ concurrencyOf: () => 1 });
     const gone = await test.add();
     const id = await test.add({ owner: 'b' });
@@ -131,7 +131,7 @@ describe('claim()', () => {
 });
 
 describe('touch()', () => {
-  it('tells of progress that changed, of the attempt that runs', async () => {
+  it('reports changed progress of the running attempt', async () => {
     await using test = await openTestJobs();
     const id = await test.add();
     await test.jobs.claim(['s']);
@@ -158,7 +158,7 @@ describe('touch()', () => {
 });
 
 describe('on()', () => {
-  it('tells of work, of moved positions and of cancelled jobs', async () => {
+  it('announces work, changed positions and cancelled jobs', async () => {
     await using test = await openTestJobs();
     let seen: string[] = [];
     const stops = (['queued', 'queue', 'cancel'] as const).map((event) =>
@@ -258,7 +258,7 @@ describe('requeue()', () => {
 });
 
 describe('recover()', () => {
-  it('deletes blobs that nothing holds and what was not written to its end, and counts them', async () => {
+  it('deletes and counts unreferenced blobs and incomplete files', async () => {
     await using test = await openTestJobs();
     const [input, output, uploaded, ...loose] = await Promise.all(
       ['in', 'out', 'uploaded', 'loose', 'looser'].map((text) => test.store(text)),
@@ -281,7 +281,7 @@ describe('recover()', () => {
     expect(await test.jobs.recover(['s'])).toEqual({ requeued: 0, failed: 0, orphans: 0 });
   });
 
-  it('fails all that is unsettled where no service is left, and counts it', async () => {
+  it('fails and counts all unsettled jobs where no service remains', async () => {
     await using test = await openTestJobs();
     const [settled, queued, running] = [await test.add(), await test.add(), await test.add({ service: 't' })];
     await test.jobs.cancel(settled);
@@ -293,7 +293,7 @@ describe('recover()', () => {
     expect((await test.jobs.get(running))?.error?.message).toContain('The service t ');
   });
 
-  it('keeps the place of what a worker elsewhere runs, and queues its own again', async () => {
+  it('keeps jobs of remote workers in place, and requeues its own', async () => {
     await using test = await openTestJobs({
       concurrencyOf: (service) => (service === 'one' ? 1 : undefined),
     });

@@ -45,7 +45,7 @@ describe('create() with a full queue', () => {
 describe('create() with maxJobs', () => {
   const limits = { maxJobs: 2 };
 
-  it('counts what an owner has queued and running, and nobody else’s', async () => {
+  it('counts the owner’s queued and running jobs, not those of others', async () => {
     await using test = await openTestJobs();
     await test.add({ owner: 'b' });
     const first = await test.add({ limits });
@@ -107,7 +107,7 @@ describe('create() with perDay', () => {
     });
   });
 
-  it('counts each owner apart, only those with a limit, and forgets days that are over', async () => {
+  it('counts each limited owner separately, and forgets past days', async () => {
     await using test = await openTestJobs();
     const counted = () => test.database.db.selectFrom('created_on').selectAll().orderBy('owner').execute();
     test.clock.wallMs = midnightMs + 1;

@@ -26,7 +26,7 @@ const stored = (test: TestJobs) => readdir(join(test.folder, 'blobs', 'sha256'))
 const failure = { code: 'APP_FAILED', message: 'It broke.' } as const;
 
 describe('create()', () => {
-  it('tells the witness of what is new, not of a repeated request', async () => {
+  it('tells the witness about new jobs, not about repeated requests', async () => {
     const accepted: object[] = [];
     await using test = await openTestJobs({ witness: { accepted: (job) => void accepted.push(job) } });
     const inputs = [await inputOf(test, 'volume')];
@@ -47,7 +47,7 @@ describe('create()', () => {
     expect(accepted).toHaveLength(4);
   });
 
-  it('gives one job to requests with one key at a time, and CONFLICT to another request', async () => {
+  it('gives concurrent requests with one key one job, different requests CONFLICT', async () => {
     await using test = await openTestJobs();
     const made = await Promise.allSettled(
       ['f', 'f', 'g'].map((fingerprint) => test.add({ idempotencyKey: 'k', fingerprint })),
@@ -124,7 +124,7 @@ describe('get()', () => {
 });
 
 describe('settle()', () => {
-  it('tells the witness all of the job, and keeps the receipt that it writes', async () => {
+  it('gives the witness the whole job, and stores its receipt', async () => {
     const settled: SettledJob[] = [];
     const asked: SettledJob[] = [];
     const witness: JobWitness = {
@@ -260,7 +260,7 @@ describe('dropOutputs()', () => {
 });
 
 describe('sweep()', () => {
-  it('empties the log of the database, at the next try where another program reads it', async () => {
+  it('truncates the database log, or retries while another program reads it', async () => {
     let fault: unknown;
     let emptied = 0;
     await using test = await openTestJobs((database) => ({
@@ -356,7 +356,7 @@ describe('typicalSeconds()', () => {
 });
 
 describe('expectedSeconds()', () => {
-  it('goes by the seconds for each voxel, and without those by the seconds', async () => {
+  it('uses the seconds per voxel, or without those the total seconds', async () => {
     await using test = await openTestJobs();
     const predict = async (seconds: number, voxels?: number) => {
       const id = await test.add({ request: { parameters: {}, stem: 'x', voxels } });
@@ -399,7 +399,7 @@ describe('expectedWaitSeconds()', () => {
 });
 
 describe('createJobs()', () => {
-  it('keeps a lease of 15 s and the wall clock unless something else is said', async () => {
+  it('uses a lease of 15 s and the wall clock by default', async () => {
     await using test = await openTestJobs();
     const { database, blobs } = test;
     const jobs = createJobs({ database, blobs, resultTtlMs: 60_000, maxQueued: 1 });

@@ -69,7 +69,7 @@ describe('createJobs()', () => {
     expect(claims.filter(Boolean)).toHaveLength(1);
   });
 
-  it('recover() queues what ran here again, and fails it after three losses with the reason', async () => {
+  it('recover() requeues interrupted jobs, and fails them after three losses', async () => {
     const id = await add();
     for (let loss = 1; loss <= 3; loss++) {
       expect((await jobs.claim(['s']))?.attempt).toBe(loss);
@@ -83,7 +83,7 @@ describe('createJobs()', () => {
     });
   });
 
-  it('recover() fails jobs whose service is gone, with the reason and without its input', async () => {
+  it('recover() fails jobs of removed services, with the reason, and drops inputs', async () => {
     const writer = await blobs.create({ expectedBytes: 3 });
     await writer.write(Buffer.from('abc'));
     const { digest, sizeBytes } = await writer.commit();
@@ -118,7 +118,7 @@ describe('createJobs()', () => {
     expect(await jobs.requeue(id, 5, 'lost')).toBeUndefined();
   });
 
-  it('lapse() takes a job from a worker that is not heard of; its late answer changes nothing', async () => {
+  it('lapse() takes a job from a silent worker; its late answer is ignored', async () => {
     const id = await add();
     const first = (await jobs.claim(['s'], 'gpu-1'))!;
     clockMs += 4000;
@@ -139,7 +139,7 @@ describe('createJobs()', () => {
   });
 
   it.each([7_200_000, -3_600_000])(
-    'lapse() goes by the time that passes when the clock is set by %d ms',
+    'lapse() measures elapsed time when the clock is set by %d ms',
     async (ms) => {
       const id = await add();
       await jobs.claim(['s'], 'gpu-1');
@@ -200,7 +200,7 @@ describe('createJobs()', () => {
     expect(await stateOf(id)).toBe('queued');
   });
 
-  it('create() refuses a full queue with BUSY, but repeats the answer to a key that it knows', async () => {
+  it('create() refuses with BUSY when full, but repeats known keys’ answers', async () => {
     const id = await add({ idempotencyKey: 'k', fingerprint: 'f' });
     await add();
     await add();
@@ -211,7 +211,7 @@ describe('createJobs()', () => {
     expect(await jobs.isKnown('b', 'k')).toBe(false);
   });
 
-  it('several requests with one key at a time make one job', async () => {
+  it('several concurrent requests with one key make one job', async () => {
     const ids = await Promise.all(
       Array.from({ length: 3 }, () => add({ idempotencyKey: 'k', fingerprint: 'f' })),
     );
@@ -219,7 +219,7 @@ describe('createJobs()', () => {
     expect(await jobs.counts()).toEqual({ queued: 1 });
   });
 
-  it('cancel() in the moment of a claim leaves neither a ghost in the queue nor a running one', async () => {
+  it('cancel() during a claim leaves no queued or running job behind', async () => {
     for (let round = 0; round < 30; round++) {
       const id = await add();
       const [claimed] = await Promise.all([jobs.claim(['s']), jobs.cancel(id)]);
@@ -327,7 +327,7 @@ describe('createJobs()', () => {
       expect(await stored()).toEqual([]);
     });
 
-    it('that a request held go with the last of those who hold them', async () => {
+    it('held by requests are deleted with the last holder', async () => {
       const { digest } = await store('held');
       jobs.hold(digest);
       jobs.hold(digest);
@@ -338,7 +338,7 @@ describe('createJobs()', () => {
     });
   });
 
-  it('tells the wait of a queued job from its position and the service’s history', async () => {
+  it('estimates a queued job’s wait from its position and service history', async () => {
     const done = await add();
     await jobs.claim(['s']);
     await jobs.settle(done, 1, { state: 'succeeded', outputs: [], seconds: 6 });

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { createLeases } from './leases.ts';
 
 describe('createLeases()', () => {
-  it('ends a lease at its last millisecond, and says whether its worker was heard of', () => {
+  it('ends a lease at its last millisecond, reporting if its worker was heard', () => {
     let nowMs = 100;
     const leases = createLeases(5000, () => nowMs);
     expect(leases.leaseMs).toBe(5000);

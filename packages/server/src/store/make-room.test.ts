@@ -79,7 +79,7 @@ describe('makeRoom()', () => {
     expect(removed).toEqual([]);
   });
 
-  it('counts what uploads under way still may bring', async () => {
+  it('counts the remaining bytes of unfinished uploads', async () => {
     const id = await begin('a', 60);
     await uploads.append('a', id, 0, body(20, 1));
     await expect(begin('a', 41)).rejects.toMatchObject({ code: 'DISK_FULL' });
@@ -90,7 +90,7 @@ describe('makeRoom()', () => {
     expect(removed).toEqual([]);
   });
 
-  it('deletes what an owner with more used longest ago, and only as much as it takes', async () => {
+  it('deletes a larger owner’s least recently used files, no more than needed', async () => {
     nowMs += 1000;
     const newer = await store('a', 30);
     nowMs -= 1000;
@@ -129,7 +129,7 @@ describe('makeRoom()', () => {
     expect(await ids()).toEqual([id]);
   });
 
-  it('ends a request that writes to what is deleted, and says why', async () => {
+  it('ends a request that writes to a deleted upload, with the reason', async () => {
     const kept = await begin('a', 60);
     await uploads.append('a', kept, 0, body(20, 1));
     const id = await begin('a', 40);

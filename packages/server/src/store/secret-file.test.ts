@@ -64,7 +64,7 @@ describe('writeWhole()', () => {
     expect(await readdir(folder)).toEqual(['secret']);
   });
 
-  it('leaves no half of one behind', async () => {
+  it('leaves no partial file', async () => {
     await expect(writeWhole(folder, 'text')).rejects.toThrow();
     await expect(writeWhole(join(folder, 'none', 'x'), 'text')).rejects.toMatchObject({ code: 'ENOENT' });
     expect(await readdir(folder)).toEqual([]);

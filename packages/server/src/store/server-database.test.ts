@@ -84,7 +84,7 @@ describe('openServerDatabase()', () => {
     expect(await db.selectFrom('upload').selectAll().execute()).toEqual([upload]);
   });
 
-  it('refuses a session of both a key and an issuer, or of neither, and an unknown maker of a key', async () => {
+  it('refuses sessions of a key and issuer, of neither, and unknown makers', async () => {
     await using database = await openServerDatabase(folder);
     const { db } = database;
     for (const wrong of [{ basis: 'digest' }, { key_id: null }])

@@ -18,19 +18,16 @@ const hourMs = 3_600_000;
 const startMs = 1_700_000_000_000;
 
 describe('createSteadyClock()', () => {
-  it.each([2 * hourMs, -hourMs, 365 * 24 * hourMs])(
-    'goes on evenly when the clock is set by %d ms',
-    (byMs) => {
-      const { time, clock } = clockAt(startMs);
-      time.passedMs = 1000;
-      time.aheadMs += byMs;
-      expect(clock.nowMs()).toBe(startMs + 1000);
-      time.passedMs = 2000;
-      expect(clock.nowMs()).toBe(startMs + 2000);
-      time.aheadMs -= byMs;
-      expect(clock.nowMs()).toBe(startMs + 2000);
-    },
-  );
+  it.each([2 * hourMs, -hourMs, 365 * 24 * hourMs])('runs evenly when the clock is set by %d ms', (byMs) => {
+    const { time, clock } = clockAt(startMs);
+    time.passedMs = 1000;
+    time.aheadMs += byMs;
+    expect(clock.nowMs()).toBe(startMs + 1000);
+    time.passedMs = 2000;
+    expect(clock.nowMs()).toBe(startMs + 2000);
+    time.aheadMs -= byMs;
+    expect(clock.nowMs()).toBe(startMs + 2000);
+  });
 
   it.each([
     [60_000, 60_000],
@@ -61,7 +58,7 @@ describe('createSteadyClock()', () => {
   });
 
   it.each([2 * hourMs, -hourMs])(
-    'settle() has stored times moved by %d ms once, and is the wall clock then',
+    'settle() shifts stored times by %d ms once, then follows the wall clock',
     async (byMs) => {
       const { time, clock } = clockAt(startMs);
       const expiresMs = [startMs + hourMs];

@@ -24,7 +24,7 @@ describe('chooseToDelete()', () => {
     expect(choose(uploads)).toBe('a2');
   });
 
-  it('takes from nobody who has less than the asker would have', () => {
+  it('takes nothing from owners who have less than the requester would', () => {
     const uploads = [upload('a1', 100), upload('b1', 50)];
     expect(choose(uploads, 'b', 49)).toBe('a1');
     expect(choose(uploads, 'b', 50)).toBeUndefined();
@@ -52,7 +52,7 @@ describe('chooseToDelete()', () => {
     expect(choose([written('a2'), written('a1')])).toBe('a1');
   });
 
-  it('takes from the richest of several, and from none with as much as the asker would have', () => {
+  it('takes from the largest owner, never below what the requester would have', () => {
     const uploads = [upload('a1', 60), upload('c1', 100), upload('d1', 80)];
     expect(choose(uploads)).toBe('c1');
     expect(choose(uploads, 'b', 99)).toBe('c1');
@@ -60,7 +60,7 @@ describe('chooseToDelete()', () => {
     expect(choose([])).toBeUndefined();
   });
 
-  it('takes one that is being written last, and of those the least advanced', () => {
+  it('takes unfinished ones last, the least advanced first', () => {
     const written = (id: string, receivedBytes: number) =>
       upload(id, 100, { isWritten: true, receivedBytes, usedMs: nowMs });
     const three = [written('a1', 50), written('a2', 10), written('a3', 30)];
@@ -70,7 +70,7 @@ describe('chooseToDelete()', () => {
     expect(choose([three[0]])).toBeUndefined();
   });
 
-  it('goes on to the next owner where the richest has only work under way', () => {
+  it('continues with the next owner where the largest has only unfinished work', () => {
     const busy = upload('a1', 100, { isWritten: true, receivedBytes: 1 });
     expect(choose([busy, upload('c1', 50)])).toBe('c1');
   });

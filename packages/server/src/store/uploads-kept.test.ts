@@ -126,7 +126,7 @@ describe('findBlob()', () => {
 });
 
 describe('sweep()', () => {
-  it('deletes at the end of the lease what nobody writes to', async () => {
+  it('deletes at the end of the lease what is no longer written', async () => {
     const written = await begin(6);
     const { digest = '' } = await whole('abc', { owner: 'b' });
     const silent = sender();
@@ -178,7 +178,7 @@ describe('recover()', () => {
       await expect(uploads.find('a', one.id)).rejects.toMatchObject({ code: 'NOT_FOUND' });
   });
 
-  it('ends what was whole on the disk, and deletes it where its SHA-256 is another', async () => {
+  it('finishes complete uploads, and deletes those with another SHA-256', async () => {
     const [good, bad, more] = [
       await begin(3, { expected: sha256('abc') }),
       await begin(3, { expected: sha256('abc') }),
@@ -223,7 +223,7 @@ describe('recover()', () => {
     expect(await uploads.find('a', id)).toMatchObject({ offsetBytes: 3 });
   });
 
-  it('passes on what is no fault of the bytes', async () => {
+  it('rethrows errors that the bytes did not cause', async () => {
     const { id } = await begin(3);
     await writeFile(join(parts(), id), 'abc');
     await setRow(id, { offset_bytes: 3 });

@@ -69,7 +69,7 @@ describe('create()', () => {
     await begin(1);
   });
 
-  it('lets an owner have 200, each for an hour, unless something else is said', async () => {
+  it('allows an owner 200, each for an hour, by default', async () => {
     await reopen({ maxPerOwner: undefined, leaseMs: undefined, now: undefined });
     expect(uploads.leaseMs).toBe(3_600_000);
     const beforeMs = Date.now();
@@ -104,7 +104,7 @@ describe('find()', () => {
 });
 
 describe('append()', () => {
-  it('makes a blob of the bytes of several requests, and renews the lease', async () => {
+  it('joins the bytes of several requests into a blob, renewing the lease', async () => {
     const { id } = await begin(9);
     clock.nowMs += 100;
     expect(await uploads.append('a', id, 0, body('abc', 'd'))).toMatchObject({
@@ -176,7 +176,7 @@ describe('append()', () => {
     expect(await uploads.append('a', id, 3, body('defgh'))).toMatchObject({ digest: sha256('abcdefgh') });
   });
 
-  it('cuts off what an earlier process wrote and did not make sure of', async () => {
+  it('truncates what an earlier process wrote without syncing', async () => {
     const { id } = await begin(6);
     await uploads.append('a', id, 0, body('abc'));
     await writeFile(join(parts(), id), 'abcXYZ');
@@ -216,7 +216,7 @@ describe('append()', () => {
     expect(seen).toEqual([]);
   });
 
-  it('stores what is left when identifying text was taken out', async () => {
+  it('stores the file without its identifying text', async () => {
     const asked: unknown[] = [];
     await reopen({
       async strip(path, fileName, sizeBytes) {
@@ -238,7 +238,7 @@ describe('append()', () => {
 });
 
 describe('append() while another request writes', () => {
-  it('ends one that is silent, and goes on behind its last byte', async () => {
+  it('ends a silent one, and continues after its last byte', async () => {
     const { id } = await begin(6);
     const silent = sender();
     silent.send('abc');

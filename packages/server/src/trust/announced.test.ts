@@ -134,7 +134,7 @@ describe('chooseTrusted()', () => {
     expect(notes).toEqual([]);
   });
 
-  it('passes over what is not trusted, and throws the first reason if nothing is left', async () => {
+  it('skips untrusted entries, and throws the first reason if none remain', async () => {
     await addPin(file, 'registry.test:443/one', await keyOf('good'));
     const evil = await signed('evil', { serviceId: 'one' });
     const unsigned = entryOf({ serviceId: 'two', signed: undefined });
@@ -151,7 +151,7 @@ describe('chooseTrusted()', () => {
     );
   });
 
-  it('does not go on when the file of known hosts has a fault', async () => {
+  it('stops when the known-hosts file has a fault', async () => {
     writeFileSync(file, 'no pin\n');
     await expect(chooseTrusted([await signed('good')], optionsFor('any'))).rejects.toMatchObject({
       code: 'BAD_REQUEST',
@@ -161,7 +161,7 @@ describe('chooseTrusted()', () => {
     expect(notes).toHaveLength(1);
   });
 
-  it('takes a v1 entry, which nobody signs, until a key was remembered for it', async () => {
+  it('accepts an unsigned v1 entry until a key is remembered for it', async () => {
     const options = optionsFor('segmentation/prostate');
     const found = await chooseTrusted([v1], options);
     expect(found).toMatchObject({ entry: v1, known: false });

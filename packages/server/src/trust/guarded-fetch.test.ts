@@ -134,7 +134,7 @@ const good: FetchRules = { isKnown: () => true };
 describe('connectTls()', () => {
   const options = (port: number) => ({ host: '127.0.0.1', port });
 
-  it('tells fingerprint, key, names and the reason why nobody vouches', async () => {
+  it('reports fingerprint, key, names and why no authority vouches', async () => {
     const made = await generate([{ name: 'commonName', value: 'several' }], {
       keyType: 'ec',
       algorithm: 'sha256',
@@ -167,7 +167,7 @@ describe('connectTls()', () => {
     socket.destroy();
   });
 
-  it('takes what an authority that is given vouches for, under its name alone', async () => {
+  it('trusts certificates of a given authority, only under its name', async () => {
     const server = await listen(ok, {});
     const given = await connectTls(options(server.port), own.pem);
     expect(given.shown).toMatchObject({ authorized: true, reason: undefined });
@@ -182,7 +182,7 @@ describe('connectTls()', () => {
     other.socket.destroy();
   });
 
-  it('says the name that it wants, none for an address, and offers HTTP/1.1 alone', async () => {
+  it('sends SNI, none for an address, and offers only HTTP/1.1', async () => {
     let count = 0;
     const server = await listen(ok, { ALPNProtocols: ['h2', 'http/1.1'] });
     const names = async (host: string, servername?: string) => {
@@ -334,7 +334,7 @@ describe('createGuardedFetch() and certificates', () => {
     await expect(createGuardedFetch({})(server.url)).rejects.toMatchObject({ code: 'UNREACHABLE' });
   });
 
-  it('asks nobody about a certificate that an authority vouches for', async () => {
+  it('asks no question about a certificate that an authority vouches for', async () => {
     const server = await listen(ok, {});
     const isKnown = () => {
       throw new Error('asked');
@@ -353,7 +353,7 @@ describe('createGuardedFetch() and certificates', () => {
 });
 
 describe('untrusted()', () => {
-  it('shows host, reason and fingerprint, and that another try is no use', () => {
+  it('shows host, reason and fingerprint, and that a retry is useless', () => {
     const shown = {
       fingerprint: 'AB:01',
       keyFingerprint: 'k',
@@ -667,7 +667,7 @@ describe('createGuardedFetch() and interruptions', () => {
     expect(server.sockets).toHaveLength(2);
   });
 
-  it('goes on with the upload after an early answer that does not refuse', async () => {
+  it('continues the upload after an early answer that is not a refusal', async () => {
     let size = 0;
     const server = await listen(async (request, response) => {
       response.writeHead(299).write('so far ');

@@ -137,7 +137,7 @@ describe('addPin()', () => {
     expect(rest).toEqual(['']);
   });
 
-  it('appends to what is there, and keeps comments and empty lines', async () => {
+  it('appends to existing lines, and keeps comments and empty lines', async () => {
     writeFileSync(file, `# mine\n\na.example:1 ${certificate} then # why\n\n\n`);
     await addPin(file, 'a.example:1', other);
     await addPin(file, 'b.example:2', certificate);
@@ -146,7 +146,7 @@ describe('addPin()', () => {
     );
   });
 
-  it('does not write what is there already', async () => {
+  it('does not write existing entries again', async () => {
     writeFileSync(file, `a.example:1 ${certificate}\nb.example:2 ${other}`);
     const { ino } = statSync(file);
     await addPin(file, 'a.example:1', certificate, { replace: true });

@@ -33,7 +33,7 @@ const named = (name: string): Conversion => ({ ...conversion, labels: [{ value: 
 const left = () => readdir(join(folder, 'converted'));
 
 describe('openConverter()', () => {
-  it('does equal conversions of an owner once, and gives each reader all bytes', async () => {
+  it('runs an owner’s equal conversions once, and gives each reader all bytes', async () => {
     const results = await Promise.all(
       Array.from({ length: 40 }, () => converter.convert(conversion, 'a', forever)),
     );
@@ -52,7 +52,7 @@ describe('openConverter()', () => {
     await expect.poll(left).toEqual([]);
   });
 
-  it('goes on for the others when one reader leaves, and ends with the last', async () => {
+  it('continues for the others when one reader leaves, and ends with the last', async () => {
     const gone = new AbortController();
     const first = converter.convert(conversion, 'a', gone.signal);
     const second = converter.convert(conversion, 'a', forever);

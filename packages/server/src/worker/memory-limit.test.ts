@@ -8,7 +8,7 @@ import { cgroupLimits, createMemoryPolicy, machineMemoryMb } from './memory-limi
 const app = (memoryMb?: number) => ({ manifest: { limits: { memoryMb } } }) as unknown as App;
 
 describe('createMemoryPolicy()', () => {
-  it('shares three quarters of the machine among the predictions at a time', () => {
+  it('shares three quarters of the machine among concurrent predictions', () => {
     const share = (slots: number, machineMb: number) =>
       createMemoryPolicy({ slots, machineMb })(app())?.memoryMb;
     expect(share(1, 16_000)).toBe(12_000);
@@ -27,7 +27,7 @@ describe('createMemoryPolicy()', () => {
       });
   });
 
-  it('takes the operator’s word for all others, where 0 is no limit', () => {
+  it('uses the operator’s value for all others, where 0 means no limit', () => {
     const limit = createMemoryPolicy({ slots: 2, memoryMb: 3000, machineMb: 4000 })(app());
     expect(limit).toMatchObject({ memoryMb: 3000, from: 'operator' });
     expect(createMemoryPolicy({ slots: 2, memoryMb: 0, machineMb: 4000 })(app())).toBeUndefined();
@@ -45,7 +45,7 @@ describe('createMemoryPolicy()', () => {
 });
 
 describe('machineMemoryMb()', () => {
-  it('is no more than the machine has', () => {
+  it('is at most the machine’s memory', () => {
     expect(machineMemoryMb()).toBeGreaterThan(100);
     expect(machineMemoryMb()).toBeLessThanOrEqual(totalmem() / 1e6);
   });

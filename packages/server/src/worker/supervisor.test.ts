@@ -82,7 +82,7 @@ async function start(source: JobSource, infer: string): Promise<App> {
 const limit = { timeout: 20_000, interval: 20 };
 
 describe('startSupervisor()', { timeout: 30_000 }, () => {
-  it('writes the end of a job down again and again until that works, with the job’s files gone before', async () => {
+  it('retries recording the end of a job, with its files deleted first', async () => {
     const tries: string[][] = [];
     const { source } = sourceOf([jobOf('a')], {
       async fail() {
@@ -95,7 +95,7 @@ describe('startSupervisor()', { timeout: 30_000 }, () => {
     await expect.poll(() => tries, limit).toEqual([[], [], []]);
   });
 
-  it('gives up writing the end of a job down when it is closed, and hands the job back', async () => {
+  it('stops retrying when it is closed, and hands the job back', async () => {
     let tries = 0;
     const handedBack: string[] = [];
     const { source } = sourceOf([jobOf('a')], {
@@ -127,7 +127,7 @@ describe('startSupervisor()', { timeout: 30_000 }, () => {
     expect(looked).toEqual(['b']);
   });
 
-  it('tells why a child ended from what it said in that job, not in an earlier one', async () => {
+  it('explains a child’s exit by output of that job, not earlier ones', async () => {
     const jobs = [jobOf('a', { how: 'well' }), jobOf('b', { how: 'badly' })];
     const { source, ends } = sourceOf(jobs);
     await start(

@@ -204,7 +204,7 @@ describe('openScene()', () => {
     expect(table().A).toEqual([0, 0, 255]);
   });
 
-  it('builds textures once for all changes of a frame, and not for what stays', async () => {
+  it('builds textures once per frame, and only for what changed', async () => {
     const { scene, niivue } = await open();
     await scene.setScan(scan);
     await scene.setLabels(labelMap, styles);
@@ -223,7 +223,7 @@ describe('openScene()', () => {
     expect([niivue.volumes[0].cal_min, niivue.volumes[0].cal_max]).toEqual([0, 50]);
   });
 
-  it('moves the crosshair in world coordinates, and tells a click from a move', async () => {
+  it('moves the crosshair in world coordinates, and distinguishes clicks from drags', async () => {
     const onMove = vi.fn();
     const { canvas, scene, niivue } = await open(onMove);
     await scene.setScan(scan);
