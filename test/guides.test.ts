@@ -79,12 +79,19 @@ describe('guides', () => {
     const [patternLines, lines, otherLines] = [all.slice(0, 4), all.slice(4, -2), all.slice(-2)];
     const yaml = blocks.filter((block) => block.language === 'yaml').map((block) => block.text);
     const manifests = yaml.filter((text) => text.startsWith('schemaVersion'));
-    const [selftest, ...others] = yaml.filter((text) => !text.startsWith('schemaVersion'));
+    const [labels, selftest, ...others] = yaml.filter((text) => !text.startsWith('schemaVersion'));
 
     it('every manifest is one, and there is one for each way that is named', () => {
       const ids = manifests.map((text) => parseManifest(text).id);
       expect(ids).toEqual(['prostate', 'spleen', 'liver', 'vessels', 'bright']);
       expect(others).toEqual([]);
+    });
+
+    it('the codes of a label are taken in a manifest', () => {
+      const coded = manifests[0].replace(/^labels:.*\n(?:[ -].*\n)*/m, labels);
+      expect(coded).toContain(labels);
+      const [label] = parseManifest(coded).labels;
+      expect(label.modifier).toEqual({ scheme: 'SCT', value: '7771000', meaning: 'Left' });
     });
 
     it('the brain app: a copy of its folder runs and is served', async () => {
