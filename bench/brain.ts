@@ -1,7 +1,8 @@
 /**
- * What the brain app costs on a head of 256³ voxels of 1 mm, through `tomaat run` as a user starts it, beside another
- * brain network of about the same purpose (mindgrab, a MeshNet at 1 mm) that is published by its manifest alone. In
- * turn on the same machine; wall time from the command to its end, CPU time and the most memory of one of its processes.
+ * Measures the cost of the brain app on a head of 256³ voxels of 1 mm, through `tomaat run` as a user starts it,
+ * alongside another brain network with a similar purpose (mindgrab, a MeshNet at 1 mm) that is published by its
+ * manifest alone. The two alternate on the same machine. Reported: wall time of the whole command, CPU time, and the
+ * peak memory of its largest process.
  */
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -79,7 +80,7 @@ export async function run({ quick }: BenchOptions): Promise<BenchResult> {
   }
 }
 
-/** Runs the command line; its processes are looked at ten times a second. */
+/** Runs the command line and samples its processes ten times a second. */
 async function measure(args: readonly string[]): Promise<Cost> {
   const start = performance.now();
   const child = spawn(process.execPath, [cli, ...args], { stdio: ['ignore', 'ignore', 'pipe'] });
@@ -99,7 +100,7 @@ async function measure(args: readonly string[]): Promise<Cost> {
   return { ...cost, seconds: (performance.now() - start) / 1000 };
 }
 
-/** An app folder of mindgrab: its weights and a manifest. */
+/** An app folder for mindgrab: its weights and a manifest. */
 async function mindgrab(models: string, folder: string): Promise<string> {
   const app = join(folder, 'mindgrab');
   await mkdir(app);

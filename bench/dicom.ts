@@ -13,11 +13,11 @@ import { type BenchOptions, type BenchResult, type Line, median } from './report
 
 const side = 512;
 const slices = 300;
-/** So many different slices, each in several files: encoding takes longer than reading. */
+/** This many different slices, each in several files: encoding takes longer than reading. */
 const different = 6;
 const volumeMb = (2 * side * side * slices) / 1e6;
 
-/** 12 bits like a scan's: smooth structures, and 4 bits of noise. */
+/** 12 bits as from a scanner: smooth structures, and 4 bits of noise. */
 function makeSlice(z: number): Uint16Array<ArrayBuffer> {
   let seed = z + 1;
   return Uint16Array.from({ length: side * side }, (_, i) => {
@@ -26,7 +26,7 @@ function makeSlice(z: number): Uint16Array<ArrayBuffer> {
   });
 }
 
-/** PS3.5 annex G, without looking for runs shorter than three. */
+/** PS3.5 annex G, without runs shorter than three. */
 function encodeRle(samples: Uint16Array): Uint8Array {
   const segments = [8, 0].map((shift) => packBits(Uint8Array.from(samples, (value) => value >> shift)));
   const header = Buffer.alloc(64);
@@ -123,7 +123,7 @@ interface Reading {
   readonly peakMb: number;
 }
 
-/** In a process of its own: reads the series of a folder some times. */
+/** In a separate process: reads the series in a folder several times. */
 async function readInside(folder: string, rounds: number): Promise<Reading> {
   const cpuSeconds = async (work: () => Promise<unknown>) => {
     const before = process.cpuUsage();
@@ -158,7 +158,9 @@ async function read(folder: string, rounds: number): Promise<Reading> {
   return reading as Reading;
 }
 
-/** CPU and memory of reading a CT of 512 × 512 × 300, by transfer syntax; the targets are those that the reader was designed for. */
+/**
+ * CPU and memory of reading a CT of 512 × 512 × 300, by transfer syntax. The targets are the reader's design targets.
+ */
 export async function run({ quick }: BenchOptions): Promise<BenchResult> {
   const folder = await mkdtemp(join(tmpdir(), 'tomaat-bench-'));
   const lines: Line[] = [];
@@ -196,6 +198,6 @@ export async function run({ quick }: BenchOptions): Promise<BenchResult> {
 const [flag, folderToRead, rounds] = process.argv.slice(2);
 if (flag === '--read') {
   process.send?.(await readInside(folderToRead, Number(rounds)));
-  // Nothing else keeps this process.
+  // Nothing else keeps this process alive.
   process.disconnect?.();
 }

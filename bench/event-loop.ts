@@ -1,8 +1,8 @@
 /**
- * Whether the server answers while a model computes: a 3-D U-Net over a volume keeps every core busy in its child,
- * and clients ask for the state of the job all the time. What is measured is how late timers of the server process
- * come (perf_hooks' monitorEventLoopDelay in that process) and how long the answers take. A process beside it that does
- * nothing shows how late timers are on this machine at that time anyway.
+ * Whether the server responds while a model computes: a 3-D U-Net over a volume keeps every core busy in its child,
+ * while clients poll the state of the job continuously. Measured: how late the server process's timers fire
+ * (perf_hooks' monitorEventLoopDelay in that process), and how long responses take. An idle process alongside shows
+ * how late timers fire on this machine anyway.
  */
 import { fork } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -55,7 +55,7 @@ export async function run({ quick }: BenchOptions): Promise<BenchResult> {
       return ((await response.json()) as { id: string }).id;
     };
     const latencies: number[] = [];
-    /** Asks for the job's state until it is settled. */
+    /** Polls the job's state until it is settled. */
     const follow = async (id: string): Promise<void> => {
       for (;;) {
         const start = performance.now();
@@ -69,7 +69,7 @@ export async function run({ quick }: BenchOptions): Promise<BenchResult> {
         await delay(pollEveryMs);
       }
     };
-    // The first one starts the child and loads the network; it is not measured.
+    // The first job starts the child and loads the network; it is not measured.
     await follow(await create([64, 64, 64]));
     latencies.length = 0;
     const id = await create(quick ? [96, 80, 64] : [192, 160, 128]);
@@ -112,7 +112,7 @@ export async function run({ quick }: BenchOptions): Promise<BenchResult> {
   }
 }
 
-/** A process that does nothing but watch its own timers. */
+/** An idle process that only measures its own timers. */
 function watchIdle(): void {
   const resolutionMs = 5;
   const monitor = monitorEventLoopDelay({ resolution: resolutionMs });

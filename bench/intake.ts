@@ -1,7 +1,8 @@
 /**
- * What it costs the server to take an upload: count, cut at the boundaries, decode base64, hash, write, sync. Each
- * way in is compared with a baseline that reads the same number of bytes from a bare socket, hashes, writes and
- * syncs them. CPU is user + system time of the receiving process; fresh processes, alternating, medians.
+ * What receiving an upload costs the server: counting, splitting at boundaries, base64 decoding, hashing, writing,
+ * syncing. Each kind of upload is compared with a baseline that reads the same number of bytes from a bare socket,
+ * then hashes, writes and syncs them. CPU is user + system time of the receiving process; fresh processes,
+ * alternating order, medians.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
@@ -22,7 +23,7 @@ import { openBlobs } from '../packages/server/src/store/blobs.ts';
 const ways = ['octet-stream', 'multipart', 'base64'] as const;
 type Way = (typeof ways)[number];
 
-/** The most that each way may cost, as a multiple of the baseline's CPU per decoded byte. */
+/** The most that each kind of upload may cost, as a multiple of the baseline's CPU per decoded byte. */
 const maxRatio: Record<Way, number> = { 'octet-stream': 1.3, multipart: 1.6, base64: 2.2 };
 const maxGrowthBytes = 32e6;
 
@@ -44,7 +45,7 @@ export interface IntakeRow {
   ok: boolean;
 }
 
-/** Sizes are rounded down to whole blocks of the made-up file. */
+/** Sizes are rounded down to whole blocks of the generated file. */
 export async function run(
   options: { rounds?: number; uploadBytes?: number; largeUploadBytes?: number } = {},
 ): Promise<{ name: 'intake'; rows: IntakeRow[]; ok: boolean }> {
@@ -95,7 +96,7 @@ const median = (values: number[]) => [...values].sort((a, b) => a - b)[values.le
 
 // ── The sender ───────────────────────────────────────────────────────────────────────────────────────────────
 
-/** The file that is sent is this block again and again: whole base64 lines of 57 bytes. */
+/** The uploaded file is this block repeated: whole base64 lines of 57 bytes. */
 const block = randomBytes(57 * 4096);
 const blockBase64 = Buffer.from(block.toString('base64').replace(/.{76}/g, '$&\n'));
 const blocksIn = (bytes: number) => Math.floor(bytes / block.length);
@@ -113,7 +114,7 @@ async function measure(folder: string, way: Way | 'baseline', bytes: number): Pr
   );
   try {
     const [{ port }] = (await once(child, 'message')) as [{ port: number }];
-    // The first uploads compile the code and fill the pools.
+    // The first uploads warm up the compiler and fill the pools.
     for (let warmup = 0; warmup < 2; warmup++) await send(child, way, port, 20e6);
     const report = await send(child, way, port, bytes);
     const hash = createHash('sha256');
@@ -178,7 +179,7 @@ async function pour(target: Writable, chunk: Buffer, times: number): Promise<voi
 
 // ── The receivers ────────────────────────────────────────────────────────────────────────────────────────────
 
-/** Measures this process from 'begin' to the end of one upload. */
+/** Measures this process from 'begin' until one upload is complete. */
 function createMeter(): { end(digest: string): void } {
   let cpu = process.cpuUsage();
   let rss = 0;
@@ -240,7 +241,7 @@ async function serveBaseline(folder: string): Promise<void> {
     const path = join(folder, 'baseline');
     const file = await open(path, 'w');
     const hash = createHash('sha256');
-    // Pieces of 1 MiB, written while the next one is read.
+    // Chunks of 1 MiB, each written while the next one is read.
     let pieces: Buffer[] = [];
     let bytes = 0;
     let writing: Promise<unknown> = Promise.resolve();

@@ -1,6 +1,6 @@
 /**
- * What a job costs besides its work: from the moment that it is accepted (durable) to the first sign of life of a warm
- * child that has it, with the real store and supervisor; and a whole request with a volume of 64 voxels over HTTP.
+ * What a job costs besides its work: the time from acceptance (durable) to the first sign of life from the warm child
+ * that runs it, with the real store and supervisor; and a whole HTTP request with a volume of 64 voxels.
  */
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';

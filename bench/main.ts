@@ -1,7 +1,7 @@
 /**
- * `npm run bench [-- name …] [--quick]`: every benchmark, one after another, each in a process of its own; at the end
- * a table of what was measured and what it should be. Performance is measured, not asserted: the exit code is 0
- * whatever the numbers are. A benchmark that fails, or finds a wrong result, is BROKEN in the table.
+ * `npm run bench [-- name …] [--quick]`: runs every benchmark in turn, each in a separate process, and prints a table
+ * of measured values and targets. Performance is measured, not asserted: the exit code is 0 whatever the numbers are.
+ * A benchmark that fails, or produces a wrong result, is BROKEN in the table.
  */
 import { fork } from 'node:child_process';
 import { once } from 'node:events';
@@ -26,7 +26,7 @@ const benches: Readonly<Record<string, () => Promise<Bench>>> = {
   'start-up': async () => (await import('./start-up.ts')).run,
 };
 
-/** CPU and memory of taking an upload, each way in. */
+/** CPU and memory of receiving an upload, for each kind of upload. */
 async function intake({ quick }: BenchOptions): Promise<BenchResult> {
   const { rows } = await runIntake(
     quick ? { rounds: 2, uploadBytes: 60e6, largeUploadBytes: 120e6 } : undefined,
@@ -47,10 +47,10 @@ async function intake({ quick }: BenchOptions): Promise<BenchResult> {
   return { lines };
 }
 
-/** What a benchmark's process says before it ends. */
+/** What a benchmark's process reports before it exits. */
 type Report = BenchResult | { readonly broken: string };
 
-/** Runs one benchmark in a process of its own; its own output goes to this one's. */
+/** Runs one benchmark in a separate process; its output is forwarded to this one's. */
 async function measure(name: string, quick: boolean): Promise<Report> {
   const child = fork(fileURLToPath(import.meta.url), ['--inside', name, ...(quick ? ['--quick'] : [])], {
     execArgv: ['--conditions=tomaat-source'],
@@ -64,7 +64,7 @@ async function measure(name: string, quick: boolean): Promise<Report> {
 }
 
 async function runInside(name: string, quick: boolean): Promise<void> {
-  // The caller is gone.
+  // The caller has gone.
   const leave = () => process.exit(1);
   process.once('disconnect', leave);
   process.once('SIGINT', leave);

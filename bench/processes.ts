@@ -4,13 +4,11 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 
-/*
- * The real server in a process of its own, as a user starts it, and what processes cost.
- */
+/* The real server in a separate process, as a user starts it, and the cost of processes. */
 
 export const repository = fileURLToPath(new URL('..', import.meta.url));
 
-/** How Node is started to run TypeScript of the workspace. */
+/** Node arguments that run the workspace's TypeScript. */
 export const nodeOptions = ['--conditions=tomaat-source'];
 
 export const cli = fileURLToPath(new URL('../packages/server/bin/tomaat.js', import.meta.url));
@@ -18,9 +16,9 @@ export const cli = fileURLToPath(new URL('../packages/server/bin/tomaat.js', imp
 export interface ServedApps extends AsyncDisposable {
   readonly url: string;
   readonly pid: number;
-  /** From the start of the process to the line with its addresses. */
+  /** From process start to the line with its addresses. */
   readonly readyMs: number;
-  /** What it logged with this message, oldest first. */
+  /** Log entries with this message, oldest first. */
   logged(message: string): Record<string, unknown>[];
 }
 
@@ -60,14 +58,14 @@ export async function serveApps(
   };
 }
 
-/** Sees to it that a process does not outlive this one, when this one is interrupted. */
+/** Makes sure that a process does not outlive this one if this one is interrupted. */
 export function endWithThis(child: ChildProcess): void {
   const end = () => child.kill('SIGTERM');
   process.once('exit', end);
   child.once('exit', () => process.off('exit', end));
 }
 
-/** Asks a process to end and waits until it is gone. */
+/** Asks a process to exit and waits until it has. */
 export async function stopProcess(child: ChildProcess): Promise<void> {
   if (child.exitCode !== null || child.signalCode !== null) return;
   const exit = once(child, 'exit');
@@ -75,17 +73,17 @@ export async function stopProcess(child: ChildProcess): Promise<void> {
   await exit;
 }
 
-/** A process and those that it started, and theirs: by their ids, the fields of /proc/ID/stat after the name. */
+/** A process and all its descendants, by id: the fields of /proc/ID/stat after the name. */
 function statOfTree(pid: number): Map<number, string[]> {
   const stats = new Map<number, string[]>();
   for (const entry of readdirSync('/proc')) {
     if (!/^\d+$/.test(entry)) continue;
     try {
       const stat = readFileSync(`/proc/${entry}/stat`, 'utf8');
-      // The name in parentheses may hold anything; what follows it is state, parent … utime (12th), stime.
+      // The name in parentheses may contain anything; it is followed by state, parent … utime (12th), stime.
       stats.set(Number(entry), stat.slice(stat.lastIndexOf(')') + 2).split(' '));
     } catch {
-      // It ended meanwhile.
+      // It has exited meanwhile.
     }
   }
   const belongs = (id: number): boolean => id > 1 && (id === pid || belongs(Number(stats.get(id)?.[1] ?? 0)));
@@ -93,8 +91,8 @@ function statOfTree(pid: number): Map<number, string[]> {
 }
 
 /**
- * Seconds of CPU (user + system) that a process and those that it started have taken; undefined where the system does
- * not tell (it is read from /proc).
+ * CPU seconds (user + system) used by a process and its descendants; undefined where the system does not report it
+ * (it is read from /proc).
  */
 export function cpuSeconds(pid: number): number | undefined {
   if (process.platform !== 'linux') return undefined;
@@ -103,7 +101,7 @@ export function cpuSeconds(pid: number): number | undefined {
   return ticks / 100;
 }
 
-/** The most memory (MB) that one process of those has had at a time; undefined where the system does not tell. */
+/** Peak memory (MB) of the largest of those processes; undefined where the system does not report it. */
 export function peakMemoryMb(pid: number): number | undefined {
   if (process.platform !== 'linux') return undefined;
   let peak = 0;
@@ -112,7 +110,7 @@ export function peakMemoryMb(pid: number): number | undefined {
       const found = /^VmHWM:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${id}/status`, 'utf8'));
       peak = Math.max(peak, (Number(found?.[1] ?? 0) * 1024) / 1e6);
     } catch {
-      // It ended meanwhile.
+      // It has exited meanwhile.
     }
   }
   return peak;

@@ -10,7 +10,7 @@ import { type BenchOptions, type BenchResult, inTurn, median } from './report.ts
 
 const size = [512, 512, 300] as const;
 
-/** 157 MB of int16 like a scan's: smooth structures and 6 bits of noise. */
+/** 157 MB of int16 as from a scanner: smooth structures and 6 bits of noise. */
 function makeVoxels(): Int16Array {
   const voxels = new Int16Array(size[0] * size[1] * size[2]);
   let seed = 1;
@@ -25,10 +25,11 @@ function makeVoxels(): Int16Array {
   return voxels;
 }
 
-/** What reading cannot be faster than: the file unpacked by zlib's stream into one buffer made before. */
+/** The lower bound for reading: the file unpacked by zlib's stream into one preallocated buffer. */
 async function gunzipOnly(path: string, bytes: number): Promise<void> {
   const target = new Uint8Array(bytes);
-  // Large pieces: with zlib's own 16 KiB it would take twice the time, and flatter the other side of the comparison.
+  // Large chunks: with zlib's default of 16 KiB the baseline would take twice as long, which would flatter the
+  // reader.
   const stream = createGunzip({ chunkSize: 2 ** 18 });
   let at = 0;
   const reading = pipeline(createReadStream(path, { highWaterMark: 2 ** 20 }), stream);

@@ -1,21 +1,21 @@
-/** What every benchmark gives back, and the little that several of them need. */
+/** What every benchmark returns, and helpers shared by several of them. */
 
 export interface Line {
   /** What is measured, in a few words. */
   readonly point: string;
   readonly measured: number;
-  /** The most that it should be; missing for numbers that are only good to know. */
+  /** The target, an upper bound; missing for numbers that are only informative. */
   readonly target?: number;
-  /** Of both numbers: 's', 'ms', 'MB'; a ratio has none. */
+  /** Unit of both numbers: 's', 'ms', 'MB'; a ratio has none. */
   readonly unit?: string;
 }
 
 export interface BenchOptions {
-  /** Fewer rounds and smaller data: a glance, not a measurement. */
+  /** Fewer rounds and smaller data: a quick look, not a measurement. */
   readonly quick: boolean;
 }
 
-/** A benchmark that cannot run here says why instead of giving lines. */
+/** A benchmark that cannot run here gives the reason instead of lines. */
 export type BenchResult = { readonly lines: readonly Line[] } | { readonly skipped: string };
 
 export function median(values: readonly number[]): number {
@@ -25,9 +25,8 @@ export function median(values: readonly number[]): number {
 }
 
 /**
- * Runs two pieces of work in turn, the first of a pair changing from round to round, so that a machine that is busy
- * for a while slows both alike. Gives what each returned, by round. After `limitMs` no new round begins, but there are
- * two at least.
+ * Alternates two pieces of work, and swaps the order from round to round, so that a temporarily busy machine slows
+ * both alike. Returns the results of each, by round. No new round begins after `limitMs`, but there are at least two.
  */
 export async function inTurn<A, B>(
   rounds: number,

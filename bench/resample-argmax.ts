@@ -2,8 +2,8 @@ import { type Affine, resampleArgmax, type Size, type Volume, voxelCount } from 
 import { type BenchOptions, type BenchResult, median } from './report.ts';
 
 /**
- * Scores of many classes to labels on a finer grid: time, peak memory, and voxels that differ from interpolating
- * every class and taking the argmax (must be 0). Quick: an eighth of the voxels.
+ * Turns scores of many classes into labels on a finer grid: time, peak memory, and the number of voxels that differ
+ * from interpolating every class and taking the argmax (must be 0). Quick: an eighth of the voxels.
  */
 
 const classes = 25;
@@ -41,13 +41,13 @@ export async function run({ quick }: BenchOptions): Promise<BenchResult> {
   };
 }
 
-/** Both sizes over one field of view of 300 × 300 × 300 mm. */
+/** Both sizes cover the same field of view of 300 × 300 × 300 mm. */
 function fieldOfView(size: Size): Affine {
   const [x, y, z] = size.map((n) => 300 / n);
   return [x, 0, 0, x / 2, 0, y, 0, y / 2, 0, 0, z, z / 2, 0, 0, 0, 1];
 }
 
-/** Smooth scores: each class a blob, so that about a tenth of the cells lie on a border. */
+/** Smooth scores: each class is a blob, so that about a tenth of the cells lie on a border. */
 function makeScores(from: Size): Volume & { voxels: Float32Array } {
   let seed = 7;
   const random = () => {
@@ -72,7 +72,7 @@ function makeScores(from: Size): Volume & { voxels: Float32Array } {
   return { voxels, size: from, components: classes, affine: fieldOfView(from) };
 }
 
-/** Voxels of slab z whose label is not the argmax of the interpolated classes. */
+/** Voxels in slab z whose label is not the argmax of the interpolated classes. */
 function differences(scores: Volume & { voxels: Float32Array }, labels: Volume, z: number): number {
   const n = voxelCount(scores);
   const [from, to] = [scores.size, labels.size];
@@ -104,7 +104,7 @@ function differences(scores: Volume & { voxels: Float32Array }, labels: Volume, 
           label = k;
         } else if (v > second) second = v;
       }
-      // Two classes equal to the last bits of a double are no error of either.
+      // Two classes that are equal up to the last bits of a double are not an error of either.
       if (label !== labels.voxels[(z * to[1] + y) * to[0] + x] && best - second > 1e-9) count++;
     }
   }

@@ -1,8 +1,9 @@
 /**
- * What the sliding window costs beyond the network: a 3-D U-Net with 14 classes (95 GFLOP a window) on 96³ windows of a
- * 160³ volume, overlap 0.5, Gaussian weights, 27 windows. Each window is run twice in turn, once bare and once for the
- * inferer, so that a busy machine slows both alike. Then the recorded scores are replayed to compare the accumulators:
- * the labels must have one hash. Takes 1-2 minutes and 2.5 GB; quick: a volume of 128³, 8 windows.
+ * The cost of the sliding window beyond the network: a 3-D U-Net with 14 classes (95 GFLOP a window) on 96³ windows
+ * of a 160³ volume, overlap 0.5, Gaussian weights, 27 windows. Each window is run twice, bare and for the inferer, in
+ * alternation, so that a busy machine slows both alike. Then the recorded scores are replayed to compare the
+ * accumulators: their labels must have the same hash. Takes 1-2 minutes and 2.5 GB; quick: a volume of 128³, 8
+ * windows.
  */
 import { createHash } from 'node:crypto';
 import { mkdtemp, rm } from 'node:fs/promises';
@@ -57,7 +58,7 @@ async function labels(
   };
 }
 
-/** CPU time of this process, the engine's threads included. */
+/** CPU time of this process, including the engine's threads. */
 function cpuMsSince(before: NodeJS.CpuUsage): number {
   const { user, system } = process.cpuUsage(before);
   return (user + system) / 1000;
@@ -105,7 +106,7 @@ export async function run({ quick }: BenchOptions): Promise<BenchResult> {
     const cpuRatio = (cpuMsSince(cpu) - bareCpuMs) / bareCpuMs;
     const sum = (values: readonly number[]) => values.reduce((a, b) => a + b, 0);
     const around = (first.ms - sum(bareMs) - sum(ownMs)) / sum(ownMs);
-    // Window by window, so that one during which the machine was busy with something else does not count more.
+    // Compared window by window, so that one during which the machine was otherwise busy does not weigh more.
     const ratio = median(ownMs.map((own, i) => own / bareMs[i])) * (1 + around);
     console.log(`sliding window: ${recorded.length} windows of 96³, ${threads} threads`);
     console.log(`  bare session.run  median ${median(bareMs).toFixed(0)} ms a window`);

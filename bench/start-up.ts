@@ -1,6 +1,6 @@
 /**
- * How long things take to start: the command line, `tomaat up` until it says its addresses, a child until it may be
- * given work. All but the first of each find their code compiled, as on any machine where tomaat ran before.
+ * Start-up times: the command line, `tomaat up` until it prints its addresses, a child until it accepts work. All but
+ * the first of each find their code already compiled, as on any machine where tomaat has run before.
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -37,7 +37,7 @@ export async function run({ quick }: BenchOptions): Promise<BenchResult> {
       );
       const ms = performance.now() - start;
       childCpuMs.push((cpuSeconds(child.pid) ?? 0) * 1000);
-      // Long enough for it to have kept its compiled code, which it does after it is ready.
+      // Long enough for it to save its compiled code, which it does after it is ready.
       await new Promise((resolve) => setTimeout(resolve, 200));
       await child.stop();
       return ms;
@@ -58,7 +58,7 @@ export async function run({ quick }: BenchOptions): Promise<BenchResult> {
   }
 }
 
-/** The times of a number of runs, and before them one that does not count. */
+/** The times of a number of runs, after one warm-up run. */
 async function repeat(times: number, once: () => Promise<number>): Promise<number[]> {
   await once();
   const found: number[] = [];

@@ -1,8 +1,8 @@
 /**
- * What a whole request costs beyond the network: a head of 256³ voxels (uint8, not compressed) is posted to a real
- * `tomaat serve` with a small network (MeshNet, three classes), and the label map is read back. It is compared with
- * the bare run of the same network on the same tensor in a process of its own, with the same options of the engine,
- * in turn. Both are warm. Takes 1.5 GB for each process.
+ * The cost of a whole request beyond the network: a head of 256³ voxels (uint8, not compressed) is posted to a real
+ * `tomaat serve` with a small network (MeshNet, three classes), and the label map is read back. It is compared, in
+ * alternation, with the bare run of the same network on the same tensor in a separate process with the same engine
+ * options. Both are warm. Takes 1.5 GB for each process.
  */
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -80,7 +80,7 @@ export async function run({ quick }: BenchOptions): Promise<BenchResult> {
       return { ms, cpu: (cpuSeconds(server.pid) ?? 0) - cpu, body };
     };
 
-    // The first loads the network, the second is the first that finds it warm.
+    // The first request loads the network; the second is the first that finds it warm.
     const first = await request();
     if (!quick) await request();
     const counts = countLabels(first.body.subarray(-(side ** 3)));
@@ -130,11 +130,11 @@ function countLabels(labels: Uint8Array): number[] {
   return counts;
 }
 
-// ── The bare network, in a process as the server's child is ──────────────────────────────────────────────────────
+// ── The bare network, in a process like the server's child ──────────────────────────────────────────────────────
 
 interface BareNetwork extends AsyncDisposable {
   run(): Promise<Cost>;
-  /** Of the last run: how many voxels have each label. */
+  /** From the last run: the number of voxels of each label. */
   countLabels(): Promise<number[]>;
 }
 

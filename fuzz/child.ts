@@ -1,4 +1,4 @@
-/** The process that fuzzes one target: makes inputs, runs them, tells what it found. */
+/** The process that fuzzes one target: generates inputs, runs them, reports its findings. */
 import { openSync, readFileSync, writeSync } from 'node:fs';
 import { setImmediate } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -17,12 +17,12 @@ export interface Order {
   coverage: boolean;
   /** The position of the current inputs, in case this process dies. */
   batchFile: string;
-  /** Runs the inputs of this file instead, one after the other: one of them ended a process before. */
+  /** Runs the inputs of this file instead, one after the other: one of them killed a process before. */
   replay?: string;
 }
 
 export interface Found {
-  /** What went wrong, the same for inputs that fail alike. */
+  /** The kind of failure, the same for inputs that fail alike. */
   signature: string;
   /** base64 */
   input: string;
@@ -41,19 +41,25 @@ export type Message =
     };
 
 const slowMs = 1000;
-/** A reader that holds no more than its input and one small volume stays far below. */
+/** A reader that holds only its input and one small volume stays far below. */
 const memoryBytes = 600e6;
 const tellEveryMs = 500;
 const maxCorpus = 2000;
-/** So many inputs are written down and run together: a write and a turn of the event loop take longer than most inputs. */
+/**
+ * This many inputs are written down and run together: a write and a turn of the event loop take longer than most
+ * inputs.
+ */
 const batchInputs = 64;
-/** To ask for the coverage takes as long as hundreds of inputs. */
+/** Reading the coverage takes as long as hundreds of inputs. */
 const askEvery = 2048;
-/** After so many inputs without new code, or in all, the watch for it, which halves the speed, ends. */
+/**
+ * Coverage, which halves the speed, is switched off after this many inputs without new code, or after this many in
+ * total.
+ */
 const calmInputs = 30_000;
 const watchedInputs = 150_000;
 
-/** The inputs, each after its length. */
+/** The inputs, each preceded by its length. */
 function packInputs(inputs: readonly Uint8Array[]): Buffer {
   const packed = Buffer.allocUnsafe(inputs.reduce((sum, input) => sum + 4 + input.length, 4));
   let at = packed.writeUInt32LE(inputs.length);
@@ -74,7 +80,7 @@ export function unpackInputs(packed: Buffer): Buffer[] {
   });
 }
 
-/** What is wrong with how an input was answered; undefined where nothing is. */
+/** What is wrong with how an input was handled; undefined if nothing is. */
 async function judge(
   target: Target,
   input: Uint8Array,
@@ -105,7 +111,7 @@ async function judge(
 }
 
 async function work(order: Order): Promise<void> {
-  // To write down where an error was made takes longer than most inputs, and nearly all errors here are expected.
+  // Capturing a stack trace takes longer than most inputs, and nearly all errors here are expected.
   Error.stackTraceLimit = 0;
   const target = targets[order.target];
   const random = createRandom(order.seed);
@@ -136,7 +142,7 @@ async function work(order: Order): Promise<void> {
   const run = async (input: Uint8Array): Promise<void> => {
     let verdict = await judge(target, input);
     if (verdict.ms > slowMs) {
-      // Once more, by the time of the processor: the machine may have been busy with something else.
+      // Measured again by CPU time: the machine may have been busy with something else.
       const before = process.cpuUsage();
       verdict = await judge(target, input);
       const { user, system } = process.cpuUsage(before);
@@ -163,7 +169,7 @@ async function work(order: Order): Promise<void> {
   const runAll = async (inputs: readonly Uint8Array[]) => {
     put(inputs);
     for (const input of inputs) await run(input);
-    // What was put off (streams that close, messages) is held until the event loop turns.
+    // Deferred work (streams that close, messages) is held until the event loop turns.
     await setImmediate();
   };
 
@@ -177,7 +183,7 @@ async function work(order: Order): Promise<void> {
   let calm = 0;
   let unasked: Uint8Array[] = [];
   await runAll([...corpus]);
-  // They come on top of what was asked for.
+  // They come on top of the requested number.
   const before = total.inputs;
   if (target.longRuns) for (const input of withLongRuns(target.longRuns)) await runAll([input]);
   const extra = total.inputs - before;
@@ -187,7 +193,7 @@ async function work(order: Order): Promise<void> {
     left() <= 0 || (performance.now() - started) / 1000 >= (order.seconds ?? Number.POSITIVE_INFINITY);
   while (!isOver()) {
     const inputs = Array.from({ length: Math.min(batchInputs, left()) }, () => {
-      // The seeds get their share for ever.
+      // The seeds keep their share for the whole run.
       const from = random(3) === 0 ? random(seeds) : random(corpus.length);
       return mutate(corpus[from], corpus[random(corpus.length)], random, mutator);
     });
@@ -203,7 +209,7 @@ async function work(order: Order): Promise<void> {
         tellNow();
         await judge(target, one);
       });
-      // Large ones would make everything slow.
+      // Large ones would slow down everything.
       if (input.length <= 4096) corpus.push(input);
     }
     unasked = [];
@@ -215,7 +221,7 @@ async function work(order: Order): Promise<void> {
   tell('done');
 }
 
-/** The one of these inputs that ran one of these blocks, by halves. */
+/** The one of these inputs that ran one of these blocks, by bisection. */
 async function whichHits(
   inputs: readonly Uint8Array[],
   blocks: ReadonlySet<string>,

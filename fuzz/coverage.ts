@@ -1,16 +1,16 @@
 import { Session } from 'node:inspector';
 
 /**
- * Which blocks of the project's code have run, from V8 itself: what new input runs code that none before did is worth
- * changing further. To ask costs milliseconds, so it is done once for many inputs.
+ * Which blocks of the project's code have run, from V8 itself: inputs that run new code are worth changing further. A
+ * query takes milliseconds, so it is done once for many inputs.
  */
 export interface Coverage {
-  /** The blocks that have run since the last call, and never had run before. */
+  /** The blocks that ran since the last call for the first time. */
   news(): ReadonlySet<string>;
-  /** Whether one of these blocks has run since the last call of either. */
+  /** Whether one of these blocks has run since the last call of either function. */
   hit(blocks: ReadonlySet<string>): boolean;
   readonly blocks: number;
-  /** Ends the watch, after which code runs at its full speed again. */
+  /** Switches coverage off; code then runs at full speed again. */
   close(): void;
 }
 
@@ -23,7 +23,7 @@ interface Range {
 export function watchCoverage(): Coverage {
   const session = new Session();
   session.connect();
-  // In this thread the inspector answers before post() returns.
+  // Within this thread the inspector answers before post() returns.
   const post = <T>(method: string, parameters: object = {}): T => {
     let answer: { error: Error | null; result?: T } | undefined;
     session.post(method, parameters, (error, result) => {

@@ -1,16 +1,16 @@
 /**
- * Long runs of one kind of character at each place of a text: an expression or a loop that goes back and forth in a text takes
- * seconds for one of them, where it takes no time for what people write.
+ * Long runs of one kind of character at each place of a text: an expression or a loop that backtracks takes seconds
+ * for one of them, although it is instant on what people write.
  */
 
 export interface LongRuns {
   /** Texts of the format; each `…` is a place for a run. */
   readonly texts: readonly string[];
-  /** Length of a run in characters; 40,000 unless the reader takes less. */
+  /** Length of a run in characters; 40,000 unless the reader accepts less. */
   readonly length?: number;
 }
 
-/** What runs are made of: a character of each class, and words that an expression may take for several things. */
+/** What runs are made of: a character of each class, and words that an expression may match in several ways. */
 export const runKinds: Readonly<Record<string, string>> = {
   digits: '7',
   letters: 'n',
@@ -37,8 +37,8 @@ export const runKinds: Readonly<Record<string, string>> = {
 };
 
 /**
- * Every text with a run of every kind at every place, the other places empty. Behind a run stands what is none of its kind: then
- * whatever could be matched in two ways is tried in all of them.
+ * Every text with a run of every kind at every place, the other places empty. Each run is followed by a character of
+ * another kind, so that whatever can be matched in two ways is tried in all of them.
  */
 export function* withLongRuns({ texts, length = 40_000 }: LongRuns): Generator<Uint8Array> {
   for (const text of texts) {

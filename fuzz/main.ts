@@ -1,9 +1,9 @@
 /**
- * `npm run fuzz [-- TARGET …] [--inputs N | --seconds N] [--seed N] [--out DIR] [--no-coverage]`: feeds changed files and
- * texts to everything that reads what strangers send (targets.ts). Each target runs in a process of its own, under a
- * watchdog. An input that ends the process, takes more than a second, takes memory without end, throws anything but a
- * TomaatError, or is taken and breaks a promise, is made smaller and written to the folder of found cases; then the
- * exit code is 1. `--case FILE` runs one such file again. The same seed makes the same inputs.
+ * `npm run fuzz [-- TARGET …] [--inputs N | --seconds N] [--seed N] [--out DIR] [--no-coverage]`: feeds changed files
+ * and texts to everything that reads untrusted input (targets.ts). Each target runs in a separate process under a
+ * watchdog. An input that kills the process, takes more than a second, uses unbounded memory, throws anything but a
+ * TomaatError, or is accepted and breaks a promise, is minimized and written to the folder of found cases; the exit
+ * code is then 1. `--case FILE` runs one such file again. The same seed makes the same inputs.
  */
 import { fork } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -17,7 +17,7 @@ import { type Found, type Message, type Order, unpackInputs } from './child.ts';
 import { targets } from './targets.ts';
 
 const childFile = fileURLToPath(new URL('./child.ts', import.meta.url));
-/** A process that says nothing for so long is taken for hung: one input takes a second at most. */
+/** A process that is silent for this long is considered hung: one input takes a second at most. */
 const silenceMs = 20_000;
 const sayEveryMs = 30_000;
 
@@ -39,11 +39,14 @@ export interface FuzzOptions {
   seed?: number;
   coverage?: boolean;
   out?: string;
-  /** Told the number of inputs so far, now and then. */
+  /** Called with the number of inputs so far, now and then. */
   say?: (inputs: number) => void;
 }
 
-/** Fuzzes one target. What ends or hangs a process costs that process; another one goes on with the next seed. */
+/**
+ * Fuzzes one target. An input that kills or hangs a process costs only that process; another continues with the next
+ * seed.
+ */
 export async function fuzz(name: string, options: FuzzOptions = {}): Promise<Outcome> {
   const { inputs = Number.POSITIVE_INFINITY, seconds = Number.POSITIVE_INFINITY, seed = 1 } = options;
   const out = options.out ?? join(tmpdir(), 'tomaat-fuzz');
@@ -81,7 +84,7 @@ export async function fuzz(name: string, options: FuzzOptions = {}): Promise<Out
       total.peakBytes = Math.max(total.peakBytes, end.last?.peakBytes ?? 0);
       if (end.how === 'done') break;
       if (!existsSync(order.batchFile)) throw new Error(`the process for ${name} did not start: ${end.how}`);
-      // Which of the inputs at hand it was, a second process tells: there it is the only one at hand.
+      // A second process finds out which of the current inputs it was, by running them one by one.
       const replay = { ...order, replay: order.batchFile, batchFile: join(folder, 'one') };
       const again = await runChild(replay, keep);
       const [how, file] =
@@ -119,7 +122,7 @@ async function runChild(
     isHung = true;
     child.kill('SIGKILL');
   };
-  // Before its first word it loads the whole server, which takes long on a busy machine.
+  // Before its first message it loads the whole server, which takes long on a busy machine.
   let dog = setTimeout(bark, 15 * silenceMs);
   child.on('message', (message: Message) => {
     clearTimeout(dog);

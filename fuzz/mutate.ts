@@ -1,9 +1,12 @@
-/** Random changes of bytes that know what files and headers are made of: numbers, words, lines, runs. Repeatable by the seed. */
+/**
+ * Random changes of bytes that follow the structure of files and headers: numbers, words, lines, runs. Repeatable by
+ * seed.
+ */
 
-/** A number from 0 to below `end`, whole. */
+/** An integer from 0 up to, but not including, `end`. */
 export type Random = (end: number) => number;
 
-/** Mulberry32: the same numbers for the same seed, on every machine. */
+/** Mulberry32: the same numbers for the same seed on every machine. */
 export function createRandom(seed: number): Random {
   let state = seed >>> 0;
   return (end) => {
@@ -91,13 +94,13 @@ const numbers = [
 ];
 
 export interface Mutator {
-  /** The most bytes that an input may have. */
+  /** The maximum size of an input in bytes. */
   readonly maxBytes: number;
-  /** What a change may put in: the words of the format. */
+  /** What a change may insert: the words of the format. */
   readonly words: readonly string[];
 }
 
-/** A changed copy: one to six changes of `input`, some of which take a piece of `other`. */
+/** A changed copy: one to six changes of `input`, some of which copy a piece of `other`. */
 export function mutate(
   input: Uint8Array,
   other: Uint8Array,
@@ -105,7 +108,7 @@ export function mutate(
   { words, maxBytes }: Mutator,
 ): Uint8Array {
   let bytes: Buffer = Buffer.from(input);
-  // Some changes find nothing to change: what comes out as it went in is changed again.
+  // Some changes find nothing to change: an output equal to the input is changed again.
   for (let tries = 0; tries < 10; tries++) {
     for (let left = 1 + random(random(3) === 0 ? 6 : 2); left > 0; left--) {
       bytes = changes[random(changes.length)](bytes, random, words, other);
@@ -118,12 +121,12 @@ export function mutate(
 
 type Change = (bytes: Buffer, random: Random, words: readonly string[], other: Uint8Array) => Buffer;
 
-/** A place, most often where headers are. */
+/** A position, usually where headers are. */
 function place(length: number, random: Random): number {
   return random(Math.max(1, random(3) === 0 ? length : Math.min(length, 600)));
 }
 
-/** A place and a length there, most often short. */
+/** A position and a length, usually short. */
 function range(length: number, random: Random): [at: number, end: number] {
   const at = place(length + 1, random);
   const longest = random(4) === 0 ? length : 16;
@@ -146,7 +149,7 @@ function write(bytes: Buffer, at: number, width: number, little: boolean, value:
   return bytes;
 }
 
-/** Replaces one of the matches of a pattern in the first 2 KiB. */
+/** Replaces one match of a pattern in the first 2 KiB. */
 function replaceOne(bytes: Buffer, pattern: RegExp, random: Random, put: (found: string) => string): Buffer {
   const text = bytes.toString('latin1', 0, 2048);
   const found = [...text.matchAll(pattern)];
@@ -205,7 +208,7 @@ const changes: readonly Change[] = [
     replaceOne(bytes, /[A-Za-z_][\w-]*/g, random, () => word(random, words).toString('latin1')),
   (bytes, random) =>
     replaceOne(bytes, /^[^\r\n]*\r?\n/gm, random, (line) => (random(2) === 0 ? '' : line + line)),
-  // Depth and length: one word many times over.
+  // Depth and length: one word repeated many times.
   (bytes, random, words) => {
     if (random(20) !== 0) return bytes;
     const [at] = range(bytes.length, random);
@@ -217,8 +220,8 @@ const changes: readonly Change[] = [
 ];
 
 /**
- * A smaller input that still fails: pieces are cut out, ever smaller ones, for as long as `fails` says yes and
- * `tries` are left.
+ * A smaller input that still fails: pieces are removed, smaller and smaller ones, for as long as `fails` returns true
+ * and `tries` are left.
  */
 export async function minimise(
   input: Uint8Array,

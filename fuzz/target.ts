@@ -1,19 +1,19 @@
-/** What a target is, and what targets share. */
+/** The definition of a target, and helpers that targets share. */
 import type { LongRuns } from './long-runs.ts';
 
 export interface Target {
   readonly description: string;
-  /** Inputs that are right: where the changes begin. */
+  /** Valid inputs, from which the changes start. */
   seeds(): Promise<Uint8Array[]>;
-  /** Texts with places for long runs of one character. Readers of text have them; each is run once, unchanged. */
+  /** Texts with places for long runs of one character, for readers of text; each text is also run once, unchanged. */
   readonly longRuns?: LongRuns;
-  /** Words of the format, to be put in. */
+  /** Words of the format, to be inserted. */
   readonly words: readonly string[];
   readonly maxBytes?: number;
   run(input: Uint8Array): void | Promise<void>;
 }
 
-/** Fails where an input was taken that does not keep what was promised. */
+/** Fails if an accepted input does not keep what was promised. */
 export function must(holds: boolean, what: string): asserts holds {
   if (!holds) throw new Error(`broken promise: ${what}`);
 }
@@ -23,7 +23,7 @@ export const textOf = (bytes: Uint8Array) =>
   Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('latin1');
 export const equal = (a: Uint8Array, b: Uint8Array) => Buffer.compare(a, b) === 0;
 
-/** The bytes in pieces whose lengths follow from a number. */
+/** The bytes in chunks whose lengths follow from a number. */
 export async function* inPieces(bytes: Uint8Array, salt: number): AsyncGenerator<Uint8Array> {
   let state = salt | 1;
   for (let at = 0; at < bytes.length; ) {

@@ -1,6 +1,6 @@
 /**
- * What is fuzzed: every reader of bytes and texts that strangers send, a table of them for each room. `run` reads an input; it may
- * refuse it with a TomaatError and nothing else, and what it takes has to keep what `must` says of it there.
+ * What is fuzzed: every reader of untrusted bytes and texts, in one table per room. `run` reads an input: it may
+ * refuse it with a TomaatError and nothing else, and whatever it accepts must satisfy the `must` checks there.
  */
 import type { Target } from './target.ts';
 import { appTargets } from './targets/apps.ts';

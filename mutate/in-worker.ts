@@ -1,12 +1,15 @@
 /**
- * Runs in each process of tests before the test file: leaves its process id, so that it can be ended when a fault makes it
- * loop, and writes which test reached which fault. Both go to the folder TOMAAT_MUTATE_FOLDER.
+ * Runs in each test process before the test file: records its process id, so that it can be killed if a fault makes
+ * it loop, and which test reached which fault. Both go to the folder TOMAAT_MUTATE_FOLDER.
  */
 import { appendFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeEach } from 'vitest';
 
-/** One line of the file `reached`: the faults that a test came to; those of its file where `test` is empty. */
+/**
+ * One line of the file `reached`: the faults that a test reached; those reached while its file loaded if `test` is
+ * empty.
+ */
 export interface Reached {
   readonly file: string;
   readonly test: string;

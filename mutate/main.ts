@@ -1,7 +1,8 @@
 /**
- * `npm run mutate [-- --room ROOM …] [--sample N] [--seed N] [--file PART] [--json FILE] [--again FILE]`: plants small faults in the
- * sources, one at a time, and runs the tests that reach them. A fault that no test notices is a test that is missing, or a change
- * that changes nothing. Files stay as they are: the tests are given the changed text. The same seed makes the same sample.
+ * `npm run mutate [-- --room ROOM …] [--sample N] [--seed N] [--file PART] [--json FILE] [--again FILE]`: plants
+ * small faults in the sources, one at a time, and runs the tests that reach them. A fault that no test notices means
+ * a missing test, or a change without effect. Files are not modified: the tests are given the changed text. The same
+ * seed makes the same sample.
  */
 import { readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -70,11 +71,11 @@ async function main(): Promise<void> {
     measured.push(result);
     print(result);
   }
-  // Vitest sets it to 1 where a test has failed, which is what is wanted here.
+  // Vitest sets it to 1 after a failed test, which is expected here.
   process.exitCode = 0;
 }
 
-/** In one step, so that the report is whole whenever this process is stopped. */
+/** Atomically, so that the report is complete whenever this process is stopped. */
 function writeReport(file: string, report: Report): void {
   writeFileSync(`${file}.part`, `${JSON.stringify(report, null, 2)}\n`);
   renameSync(`${file}.part`, file);
@@ -92,7 +93,7 @@ function survivorsOf(file: string): Map<string, Mutant[]> {
   );
 }
 
-/** The same fault in a file that has moved since, if its line is still the same text at another place. */
+/** The mutant, if its source text is still at the same position; throws otherwise. */
 function locate(mutant: Mutant): Mutant {
   const text = readFileSync(join(root, mutant.file), 'utf8');
   if (text.slice(mutant.start, mutant.end) === mutant.original) return mutant;

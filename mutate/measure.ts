@@ -17,23 +17,27 @@ export interface Outcome {
 export interface Measured {
   readonly room: string;
   readonly seed: number;
-  /** How many faults the room has in all. */
+  /** The total number of faults in the room. */
   readonly mutants: number;
   readonly seconds: number;
   readonly outcomes: readonly Outcome[];
 }
 
-/** A process that starts on a busy machine may take so long before the first test. */
+/** On a busy machine a process may take this long before the first test. */
 const startMs = 20_000;
 const baselineMs = 900_000;
-/** Longer tests of pure functions are left out where quicker ones reach the fault: a survivor would wait for all of them. */
+/**
+ * Slower tests of pure functions are skipped where quicker ones reach the fault: a survivor would wait for all of
+ * them.
+ */
 const slowTestMs = 4_000;
 /** The same for files that run whole. */
 const slowFileMs = 20_000;
 
 /**
- * A sample of the faults of a room (of its files that are `wanted`); the same for the same seed and sources. Its order is drawn,
- * too: the first ones are the smaller sample of that seed, so that a measurement that is stopped still says something.
+ * A sample of the faults of a room (of the files that are `wanted`), the same for the same seed and sources. The
+ * order is random too: the first faults are the smaller sample of that seed, so that an interrupted measurement is
+ * still a valid sample.
  */
 export function sampleOf(
   root: string,
@@ -57,8 +61,8 @@ function allOf(root: string, room: Room): Mutant[] {
 }
 
 /**
- * Tries every mutant, in the given order. Throws when the tests fail without one. `say` is given a line about the progress, `keep`
- * what is known after each mutant.
+ * Tries every mutant, in the given order. Throws if the tests fail without one. `say` receives progress lines, `keep`
+ * the results after each mutant.
  */
 export async function measureRoom(
   root: string,
@@ -95,7 +99,8 @@ export async function measureRoom(
     keep(soFar());
   }
   const measured = soFar();
-  // The same tests in the same process without a fault: were they to fail, faults would have been counted that none noticed.
+  // The same tests in the same process without a fault: if they failed now, faults would have been counted as noticed
+  // wrongly.
   const killed = outcomes.findLastIndex(({ status }) => status === 'killed');
   const control = killed < 0 ? undefined : await runner.run(plan[killed].files, new Map(), baselineMs);
   if (control && control.failures.length > 0) {
@@ -116,14 +121,15 @@ function readSource(root: string, file: string): string {
   return readFileSync(join(root, file), 'utf8');
 }
 
-/** The tests of a room without a fault, and which of them reach which mutant. */
+/** Runs the tests of a room without a fault, and records which of them reach which mutant. */
 async function baseline(
   root: string,
   room: Room,
   mutants: readonly Mutant[],
   say: (text: string) => void,
 ): Promise<TestRun> {
-  // Every file in a process of its own: what is reached while a module loads is then reached by each file that loads it.
+  // Every file in a separate process: code that runs while a module loads is then attributed to each file that loads
+  // it.
   await using runner = await openTestRunner({ isolated: true, bail: false });
   const marked = new Map(
     [...new Set(mutants.map(({ file }) => file))].map((file) => {
@@ -136,7 +142,7 @@ async function baseline(
     return { failures: [], failed: new Map(), isTimeout: false, reached: [], durations: new Map() };
   const run = await runner.run(files, marked, baselineMs);
   if (run.failures.length === 0) return run;
-  // A test that holds times may fail on a busy machine: it would be taken for one that notices. So it is left out.
+  // A test with time limits may fail on a busy machine, which would count as noticing the fault. So it is left out.
   const again = await runner.run(
     [...run.failed.keys()].map((path) => ({ path })),
     new Map(),
@@ -162,11 +168,11 @@ async function baseline(
 
 interface Plan {
   readonly files: readonly TestFile[];
-  /** What they take without a fault, ms. */
+  /** Their duration without a fault, ms. */
   readonly ms: number;
 }
 
-/** The test files that reach each mutant, quickest first; slow ones only where no other does. */
+/** The test files that reach each mutant, quickest first; slow ones only if no other does. */
 function planTests({ reached, durations }: TestRun, count: number, isPure: boolean): Plan[] {
   const byMutant = Array.from({ length: count }, () => new Map<string, Set<string>>());
   for (const { file, test, mutants } of reached) {
@@ -177,7 +183,7 @@ function planTests({ reached, durations }: TestRun, count: number, isPure: boole
   }
   return byMutant.map((files) => {
     const planned = [...files].map(([path, tests]) => {
-      // Reached while the file was loaded: any of its tests may notice.
+      // Reached while the file loaded: any of its tests may notice.
       const isWhole = !isPure || tests.has('');
       const known = durations.get(path) ?? new Map<string, number>();
       const reaching = [...(isWhole ? known.keys() : tests)].filter((id) => id !== '');

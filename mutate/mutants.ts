@@ -1,18 +1,21 @@
-/** Small faults to plant in TypeScript, one at a time, from the syntax tree: what `npm run mutate` tries the tests with. */
+/**
+ * Small faults to plant in TypeScript, one at a time, derived from the syntax tree: what `npm run mutate` tries
+ * against the tests.
+ */
 import { type ESTree, parseSync } from 'vite';
 
 /** One change of one file: the characters from `start` to `end` become `replacement`. */
 export interface Mutant {
-  /** Path below the root of the repository, with slashes. */
+  /** Path relative to the root of the repository, with slashes. */
   readonly file: string;
-  /** From 1. */
+  /** Starts at 1. */
   readonly line: number;
   readonly start: number;
   readonly end: number;
   readonly original: string;
   readonly replacement: string;
   readonly operator: Operator;
-  /** Whether it is a statement of its own; an expression otherwise. */
+  /** Whether it is a whole statement; otherwise an expression. */
   readonly isStatement: boolean;
 }
 
@@ -45,7 +48,7 @@ const arithmetic: Readonly<Record<string, string>> = {
   '>>': '<<',
   '>>>': '<<',
 };
-/** The boundary moved, then the opposite. */
+/** First the shifted boundary, then the opposite. */
 const comparisons: Readonly<Record<string, readonly string[]>> = {
   '<': ['<=', '>='],
   '<=': ['<', '>'],
@@ -79,7 +82,7 @@ const skippedKeys: ReadonlySet<string> = new Set([
   'superClass',
 ]);
 
-/** Every mutant of a source, in the order of the text. Texts for people (errors, logs, descriptions) stay as they are. */
+/** Every mutant of a source, in source order. Texts for people (errors, logs, descriptions) are not changed. */
 export function findMutants(file: string, source: string): Mutant[] {
   const { program, errors } = parseSync(file, source);
   if (errors.length > 0) throw new Error(`${file} cannot be parsed: ${errors[0].message}`);
@@ -94,13 +97,16 @@ export function findMutants(file: string, source: string): Mutant[] {
   return mutants.sort((a, b) => a.start - b.start || a.end - b.end);
 }
 
-/** The source with the mutant planted. Throws when the source is not the one that the mutant was made from. */
+/** The source with the mutant planted. Throws if the source is not the one that the mutant was made from. */
 export function plant(source: string, { file, start, end, original, replacement }: Mutant): string {
   if (source.slice(start, end) !== original) throw new Error(`${file} has changed: measure it again`);
   return source.slice(0, start) + replacement + source.slice(end);
 }
 
-/** The source with a call of `reach(number)` wherever one of the mutants would take effect; it behaves as before. */
+/**
+ * The source with a call of `reach(number)` wherever one of the mutants would take effect; its behaviour is
+ * unchanged.
+ */
 export function markReached(
   source: string,
   mutants: readonly (readonly [id: number, Mutant])[],
@@ -115,7 +121,7 @@ export function markReached(
     },
     { at: end, size: end - start, isEnd: true, text: isStatement ? '}' : ')' },
   ]);
-  // At one place what ends comes first, the smallest first; then what begins, the largest first.
+  // At the same position, ends come first, innermost first; then starts, outermost first.
   inserts.sort(
     (a, b) =>
       a.at - b.at || Number(b.isEnd) - Number(a.isEnd) || (a.isEnd ? a.size - b.size : b.size - a.size),
@@ -158,13 +164,13 @@ function isTypeOnly(node: Node): boolean {
   );
 }
 
-/** The name of a property, which is no value. */
+/** The name of a property, which is not a value. */
 function isName(node: Node, key: string): boolean {
   if (key !== 'key' && key !== 'property') return false;
   return 'computed' in node && node.computed === false;
 }
 
-/** What is printed, and texts with words in them. */
+/** Printed output, and texts that contain words. */
 function isForPeople(node: Node): boolean {
   if (node.type === 'CallExpression' && node.callee.type === 'MemberExpression') {
     const { object } = node.callee;
@@ -173,7 +179,7 @@ function isForPeople(node: Node): boolean {
   return node.type === 'TemplateLiteral' && node.quasis.some(({ value }) => value.raw.includes(' '));
 }
 
-/** The arguments of an error that say what went wrong: all of them but the code of a TomaatError. */
+/** The arguments of an error that describe what went wrong: all except the code of a TomaatError. */
 function messageArguments(node: Node): readonly unknown[] {
   if (node.type !== 'NewExpression' || node.callee.type !== 'Identifier') return [];
   if (!node.callee.name.endsWith('Error')) return [];
@@ -214,7 +220,7 @@ function visit(node: Node, source: string, emit: Emit): void {
       return;
     case 'WhileStatement':
     case 'ForStatement':
-      // With true it never ends, which every test notices.
+      // With `true` it never ends, which every test notices.
       if (node.test) emit('condition', node.test, 'false');
       return;
     case 'ExpressionStatement':
@@ -226,7 +232,7 @@ function visit(node: Node, source: string, emit: Emit): void {
   }
 }
 
-/** Whether it is surely a text, so that + joins. */
+/** Whether it is certainly a string, so that + concatenates. */
 function isText(node: Node): boolean {
   if (node.type === 'BinaryExpression')
     return node.operator === '+' && (isText(node.left) || isText(node.right));
@@ -240,7 +246,7 @@ function literal(node: Extract<Node, { type: 'Literal' }>, emit: Emit): void {
     emit('number', node, value < 1 ? `(${value - 1})` : String(value - 1));
   } else if (typeof value === 'bigint') emit('number', node, `${value + 1n}n`);
   else if (typeof value === 'boolean') emit('boolean', node, String(!value));
-  // A text with a space in it is for people.
+  // A string with a space in it is meant for people.
   else if (typeof value === 'string' && !value.includes(' ')) {
     emit('string', node, value === '' ? "'mutant'" : "''");
   }

@@ -2,18 +2,21 @@
 import { globSync } from 'node:fs';
 
 export interface Room {
-  /** Globs below the root; tests, fixtures and generated files are left out. */
+  /** Globs relative to the root; tests, fixtures and generated files are excluded. */
   readonly sources: string;
-  /** Globs of the test files that are tried, where they reach the fault. */
+  /** Globs of the test files to run, where they reach the fault. */
   readonly tests: readonly string[];
   /**
-   * Pure functions: their tests depend on nothing but themselves, so that they share one process, and only those that
-   * reach a fault run. Elsewhere a test file runs whole, and in a process of its own.
+   * Pure functions: their tests are independent, so they share one process, and only those that reach a fault run.
+   * Elsewhere a test file runs whole, in a separate process.
    */
   readonly isPure: boolean;
 }
 
-/** A folder of a package, tried with the tests beside its sources: what notices a fault by way of another room says little about where it is. */
+/**
+ * A folder of a package, tried with the tests beside its sources only: a failure by way of another room says little
+ * about where the fault is.
+ */
 const folder = (path: string, isPure: boolean): Room => ({
   sources: `${path}/**/*.ts`,
   tests: [`${path}/**/*.test.ts`],
@@ -41,14 +44,14 @@ export const rooms: Readonly<Record<string, Room>> = {
   },
 };
 
-/** The paths below the root that a glob names, with slashes, in order. */
+/** The paths relative to the root that match a glob, with slashes, sorted. */
 export function filesOf(root: string, pattern: string): string[] {
   return globSync(pattern, { cwd: root })
     .map((file) => file.replaceAll('\\', '/'))
     .sort();
 }
 
-/** The sources of a room that faults are planted in. */
+/** The sources of a room to plant faults in. */
 export function sourcesOf(root: string, room: Room): string[] {
   return filesOf(root, room.sources).filter(
     (file) => !/\.test\.ts$|\.gen\.ts$|\/fixtures\.ts$|\.d\.ts$/.test(file),

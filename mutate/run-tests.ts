@@ -1,4 +1,7 @@
-/** Runs test files against sources with faults in them: a warm vitest that is given the changed text instead of the file's. */
+/**
+ * Runs test files against sources with faults in them: a warm vitest that receives the changed text instead of the
+ * file's.
+ */
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
@@ -12,30 +15,30 @@ const root = fileURLToPath(new URL('..', import.meta.url));
 
 export interface TestFile {
   readonly path: string;
-  /** The tests of it that are to run; all of them if missing. */
+  /** The tests in it to run; all of them if missing. */
   readonly tests?: readonly string[];
 }
 
 export interface TestRun {
-  /** What failed, in words; empty when all is well. */
+  /** What failed, in words; empty if everything passed. */
   readonly failures: readonly string[];
-  /** The test files that failed, and in each the ids of the tests. */
+  /** The test files that failed, and the ids of the failed tests in each. */
   readonly failed: ReadonlyMap<string, ReadonlySet<string>>;
   readonly isTimeout: boolean;
   readonly reached: readonly Reached[];
-  /** Duration of each test, ms, by its id; under '' the duration of the file without its tests. */
+  /** Duration of each test, ms, by id; under '' the duration of the file without its tests. */
   readonly durations: ReadonlyMap<string, ReadonlyMap<string, number>>;
 }
 
 export interface TestRunner extends AsyncDisposable {
   /**
-   * Runs the files with `sources` (whole text by absolute path) in place of what is on the disk, until one fails if `bail`. What
-   * takes longer than `limitMs` is ended and counts as failed.
+   * Runs the files with `sources` (whole text by absolute path) instead of the text on disk, until one fails if
+   * `bail`. A run longer than `limitMs` is killed and counts as failed.
    */
   run(files: readonly TestFile[], sources: ReadonlyMap<string, string>, limitMs: number): Promise<TestRun>;
 }
 
-/** Opens the runner. `isolated`: every test file in a process of its own. `bail`: the first failure ends a run. */
+/** Opens the runner. `isolated`: every test file in a separate process. `bail`: the first failure ends a run. */
 export async function openTestRunner({
   isolated,
   bail,
@@ -46,7 +49,7 @@ export async function openTestRunner({
   const folder = mkdtempSync(join(tmpdir(), 'tomaat-mutate-'));
   process.env.TOMAAT_MUTATE_FOLDER = folder;
   let sources: ReadonlyMap<string, string> = new Map();
-  /** Those that ran since the run began: vitest's own list holds what earlier runs left, with its failures. */
+  /** Those that ran since this run began: vitest's own list still holds earlier runs with their failures. */
   let ended: TestModule[] = [];
   const silent = () => new Writable({ write: (_chunk, _encoding, done) => done() });
   const vitest = await createVitest(
@@ -56,7 +59,7 @@ export async function openTestRunner({
       watch: false,
       bail: bail ? 1 : 0,
       isolate: isolated,
-      // It would keep the text of the disk, or of the fault before.
+      // It would keep the text from disk, or of the previous fault.
       fsModuleCache: false,
       maxWorkers: 1,
       reporters: [{ onTestModuleEnd: (module) => void ended.push(module) }],
@@ -86,7 +89,7 @@ export async function openTestRunner({
       ended = [];
       for (const name of ['pids', 'reached']) writeFileSync(join(folder, name), '');
       let isTimeout = false;
-      // Once it is over, again and again: the next file of the run may hang as the first did.
+      // After the limit, repeatedly: the next file of the run may hang as the first did.
       const end = performance.now() + limitMs;
       const limit = setInterval(() => {
         if (performance.now() < end) return;
@@ -128,13 +131,13 @@ function endAll(pids: readonly number[]): void {
     try {
       process.kill(pid, 'SIGKILL');
     } catch (error) {
-      // It has ended by itself.
+      // It has already exited.
       if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
     }
   }
 }
 
-/** The text of whatever was thrown: vitest gives errors of other processes as plain objects, without a prototype. */
+/** The text of any thrown value: vitest passes errors of other processes as plain objects without a prototype. */
 export function messageOf(error: unknown): string {
   const { message } = (error ?? {}) as { message?: unknown };
   return typeof message === 'string' ? message : inspect(error);

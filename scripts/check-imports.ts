@@ -3,11 +3,12 @@ import { join, relative, sep } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 /**
- * Guards the rooms: core ← client ← server, and web → client, core; in the server the order below. Core and client are
- * free of Node and of any network library; no file imports its own package's door; no package reaches into another's
- * files; no files import each other in a circle, types included. And that no text becomes code or a line for a shell.
+ * Guards the rooms: core ← client ← server, and web → client, core; in the server the order below. Core and client
+ * are free of Node and of network libraries; no file imports its own package's entry point; no package imports
+ * internal files of another; there are no import cycles, types included. Also checks that no text becomes code or a
+ * shell command line.
  *
- * `check-imports.ts [ROOT]`: the exit code is 1 if there is a fault. ROOT is this repository if missing.
+ * `check-imports.ts [ROOT]`: the exit code is 1 if there is an error. ROOT defaults to this repository.
  */
 const root = process.argv[2] ?? fileURLToPath(new URL('..', import.meta.url));
 
@@ -23,8 +24,8 @@ const rooms: Record<string, { name: string; may: string[]; pure: boolean }> = {
 };
 
 /**
- * The rooms of the server from the top down: folders of `packages/server/src`, and files that stand beside them. A file
- * imports from its own room and from those in the lines below it.
+ * The rooms of the server from the top down: folders of `packages/server/src`, and files beside them. A file imports
+ * from its own room and from those in the lines below it.
  */
 const serverRooms: readonly (readonly string[])[] = [
   ['main.ts', 'index.ts'],
@@ -42,7 +43,7 @@ const serverRooms: readonly (readonly string[])[] = [
   ['addresses.ts', 'fair-share.ts', 'node-platform.ts', 'settings.ts', 'source.ts', 'version.ts'],
 ];
 
-/** Ways from text to code, or to a shell. Programs are started by an array of words. */
+/** Ways to turn text into code or a shell command. Programs are started with an array of arguments. */
 const forbidden: readonly (readonly [what: string, pattern: RegExp])[] = [
   ['eval', /(?<![.\w'"`])eval\s*\(/],
   ['new Function', /^(?!\s*(\/\/|\*)).*\bnew Function\s*\(/m],
@@ -58,7 +59,7 @@ const faults: string[] = [];
 for (const [room, { name, may, pure }] of Object.entries(rooms)) {
   const folder = join(root, 'packages', room, 'src');
   if (!existsSync(folder)) continue;
-  /** The files of the package that each of its files imports, as paths below `src`, with slashes. */
+  /** The files of the package that each of its files imports, as paths relative to `src`, with slashes. */
   const graph = new Map<string, string[]>();
   for (const found of readdirSync(folder, { recursive: true, encoding: 'utf8' })) {
     if (!/\.tsx?$/.test(found) || /\.test\.tsx?$/.test(found)) continue;
@@ -103,7 +104,7 @@ function* importsOf(text: string): Generator<string> {
 }
 
 interface Where {
-  /** The path below `src` of an imported file of the package. */
+  /** The path of an imported file of the package, relative to `src`. */
   inside?: string;
   name: string;
   may: string[];
@@ -132,7 +133,7 @@ function refuseRoom(from: string, to: string): string | undefined {
   return at < below ? undefined : `${other} is not below ${own} in the order of the server’s rooms`;
 }
 
-/** Circles of a graph, each as a way along its files back to where it began; one for each file that closes a circle. */
+/** Cycles of a graph, each as a path along its files back to its start; one for each file that closes a cycle. */
 function circlesOf(graph: ReadonlyMap<string, readonly string[]>): string[][] {
   const circles: string[][] = [];
   const done = new Set<string>();

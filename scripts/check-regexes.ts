@@ -9,23 +9,23 @@ import { parseSync, Visitor } from 'vite';
 import type { Verdict } from './prove-regex.ts';
 
 /**
- * Guards that no regular expression of the sources takes more than linear time, whatever text it meets: a text of a few
- * hundred bytes could stop a server otherwise. Each expression is taken out of the parsed source (literals, RegExp(), and
- * texts that match(), matchAll() and search() make one of), and recheck proves it linear with its automaton; where it
- * cannot (lookarounds, backreferences), the expression has to be written in another way, or be named below.
+ * Checks that every regular expression in the sources runs in linear time on any text: otherwise a few hundred bytes
+ * could block a server. Each expression is extracted from the parsed source (literals, RegExp(), and strings passed
+ * to match(), matchAll() and search()), and recheck proves it linear with its automaton. If it cannot (lookarounds,
+ * backreferences), the expression must be rewritten or listed below.
  *
- * `node scripts/check-regexes.ts [FILE…]` checks the files given, else those of the repository. Verdicts are remembered in
+ * `node scripts/check-regexes.ts [FILE…]` checks the given files, or those of the repository. Results are cached in
  * node_modules/.cache. Only the JavaScript build of recheck is used; its native packages are not.
  */
 const root = fileURLToPath(new URL('..', import.meta.url));
 
-/** Files whose expressions meet texts of their own alone. */
+/** Files whose expressions only match their own texts. */
 const ownTexts: readonly (readonly [files: RegExp, reason: string])[] = [
   [/\.test\.tsx?$|(^|\/)test\//, 'tests meet what they made themselves'],
   [/^bench\//, 'benchmarks meet what they made themselves'],
 ];
 
-/** Expressions that are not proved linear, by file. A source that says `dynamic` is built at run time. */
+/** Expressions that are not proved linear, by file. A source of `dynamic` means that it is built at run time. */
 const exceptions: readonly { file: string; pattern: string; reason: string }[] = [
   {
     file: 'packages/server/src/http/methods.ts',
@@ -65,9 +65,9 @@ const exceptions: readonly { file: string; pattern: string; reason: string }[] =
 interface Found {
   file: string;
   line: number;
-  /** As it stands in the source. */
+  /** As in the source. */
   text: string;
-  /** Undefined where it is known only at run time. */
+  /** Undefined if it is known only at run time. */
   pattern?: string;
   flags: string;
 }
@@ -113,11 +113,11 @@ function ownFiles(): string[] {
     .filter((file) => file && existsSync(join(root, file)));
 }
 
-/** Without a loop, a pattern does no more than its own length at each place. */
+/** Without a loop, a pattern does no more work than its own length at each position. */
 const canRepeat = (pattern: string) => ['*', '+', '{'].some((character) => pattern.includes(character));
 const keyOf = ({ pattern, flags }: Found) => `/${pattern}/${flags}`;
 
-// ---- Out of the source ----
+// ---- Extraction from the source ----
 
 function expressionsIn(file: string): Found[] {
   const source = readFileSync(join(root, file), 'utf8');
@@ -134,7 +134,7 @@ function expressionsIn(file: string): Found[] {
   /** new RegExp(pattern, flags), with or without new. */
   const construct = (node: Node) => {
     const [pattern, flags] = node.arguments ?? [];
-    // Another expression is checked where it stands.
+    // Another expression is checked where it is written.
     if (pattern?.regex) return;
     const known = textOf(pattern) !== undefined && (flags === undefined || textOf(flags) !== undefined);
     add(node, known ? textOf(pattern) : undefined, textOf(flags) ?? '');
@@ -150,7 +150,7 @@ function expressionsIn(file: string): Found[] {
     CallExpression(node) {
       const callee = node.callee as Node;
       if (isRegExp(callee)) return construct(node as unknown as Node);
-      // A text in the place of an expression is made one.
+      // A string in place of an expression is converted to one.
       const method = callee.type === 'MemberExpression' ? callee.property?.name : undefined;
       const first = node.arguments[0] as Node | undefined;
       if (!['match', 'matchAll', 'search'].includes(method ?? '') || !first) return;
@@ -165,7 +165,7 @@ function expressionsIn(file: string): Found[] {
   return found;
 }
 
-/** What is looked at of a node of the parsed source (ESTree). */
+/** The properties of a node of the parsed source (ESTree) that are used here. */
 interface Node {
   type: string;
   start: number;
@@ -179,7 +179,7 @@ interface Node {
   expressions?: Node[];
 }
 
-/** The text that a node always is: a literal, or a template without places. */
+/** The constant text of a node: a literal, or a template without substitutions. */
 function textOf(node: Node | undefined): string | undefined {
   if (node?.type === 'Literal' && typeof node.value === 'string') return node.value;
   if (node?.type === 'TemplateLiteral' && node.quasis?.length === 1)
@@ -189,7 +189,7 @@ function textOf(node: Node | undefined): string | undefined {
 
 // ---- The proof ----
 
-/** Gives each expression to one of several threads; what was proved before is not proved again. */
+/** Distributes the expressions among several threads; cached proofs are not repeated. */
 async function prove(list: readonly Found[]): Promise<Map<string, Verdict>> {
   const require = createRequire(import.meta.url);
   const { version } = require('recheck/package.json') as { version: string };

@@ -2,11 +2,11 @@ import { readFileSync } from 'node:fs';
 import { maySkip } from '../test/may-skip.ts';
 
 /**
- * `count-tests REPORT [REPORT OF A SECOND RUN]`: prints what a test run counted, as the last line of CI. Fails if a test failed, if
- * nothing ran, or if a test was skipped that test/may-skip.ts does not name. What a second run says of a file counts;
- * tests that only passed then are named.
+ * `count-tests REPORT [REPORT OF A SECOND RUN]`: prints the counts of a test run, as the last line of CI. Fails if a
+ * test failed, if nothing ran, or if a test was skipped that test/may-skip.ts does not name. For files in a second
+ * run, its results count; tests that passed only then are listed.
  *
- * `count-tests --failed REPORT`: prints the files in which something failed, a line each.
+ * `count-tests --failed REPORT`: prints the files with failures, one per line.
  */
 interface Report {
   testResults: FileResult[];
@@ -27,7 +27,7 @@ function printFailed(path: string): void {
   for (const file of readReport(path)) if (hasFailed(file)) console.log(file.name);
 }
 
-/** True if all is well. */
+/** True if everything passed. */
 function count([first, second]: readonly string[]): boolean {
   const files = new Map(readReport(first).map((file) => [file.name, file]));
   for (const file of second === undefined ? [] : readReport(second)) {
@@ -43,7 +43,7 @@ function count([first, second]: readonly string[]): boolean {
     const tests = file.assertionResults;
     passed += tests.filter(({ status }) => status === 'passed').length;
     const failedTests = tests.filter(({ status }) => status === 'failed').length;
-    // Or what comes before its tests.
+    // Or what precedes its tests.
     failed += hasFailed(file) ? Math.max(1, failedTests) : 0;
     for (const { status, fullName } of tests) {
       if (status === 'passed' || status === 'failed') continue;

@@ -6,9 +6,9 @@ import { nodePlatform } from '../packages/server/src/node-platform.ts';
 import { encodeModel } from '../packages/server/test/onnx-fixture.ts';
 
 /**
- * Makes the network of apps/ct-bone and its self-test: a Gaussian over the CT, which takes the noise away before the
- * density is compared. Nothing in it is learned. Usage:
- * node --conditions=tomaat-source scripts/make-bone-network.ts; prints the sha256 for the manifest.
+ * Makes the network of apps/ct-bone and its self-test: a Gaussian over the CT, which removes the noise before the
+ * density is compared. Nothing in it is learned. Usage: node --conditions=tomaat-source scripts/make-bone-network.ts;
+ * prints the sha256 for the manifest.
  */
 
 const side = 5;
@@ -24,7 +24,7 @@ function gaussian(): Float32Array {
   return values.map((value) => value / sum);
 }
 
-/** The border is repeated, so that bone that the field of view cuts stays as dense as it is. */
+/** The border is repeated, so that bone cut by the field of view keeps its density. */
 const model = encodeModel({
   nodes: [
     { op: 'Pad', inputs: ['image', 'pads'], outputs: ['padded'], attributes: { mode: 'edge' } },

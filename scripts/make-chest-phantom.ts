@@ -14,7 +14,7 @@ const size = [88, 68, 56] as const;
 const angle = 0.12;
 const [cos, sin] = [Math.cos(angle), Math.sin(angle)];
 const spacing = [4.4, 4.4, 6] as const;
-/** Stored as scanners do (x to the left, y to the back), turned about the long axis of the body. */
+/** Stored as by scanners (x to the left, y to the back), rotated about the long axis of the body. */
 const affine: Affine = [
   -spacing[0] * cos,
   spacing[1] * sin,
@@ -34,7 +34,7 @@ const affine: Affine = [
   1,
 ];
 
-/** 1 inside of an ellipsoid around a centre (RAS mm) with these radii (mm), falling to 0 over its edge. */
+/** 1 inside an ellipsoid around a centre (RAS mm) with these radii (mm), falling to 0 across its edge. */
 function inside(p: readonly number[], center: readonly number[], radii: readonly number[]): boolean {
   return center.reduce((sum, c, i) => sum + ((p[i] - c) / radii[i]) ** 2, 0) < 1;
 }
@@ -48,7 +48,7 @@ const noise = () => (random() + random() + random() - 1.5) * 40;
 
 function density(p: readonly number[]): { hu: number; lung: boolean } {
   const [x, y, z] = p;
-  // A tapering trunk; its lungs are unequal, the right one larger, the heart dents the left one.
+  // A tapering trunk with unequal lungs: the right one is larger, and the heart dents the left one.
   const trunk = inside([x, y, 0], [0, 0, 0], [165, 110, 1]);
   if (!trunk) {
     const table = y < -118 && y > -130 && Math.abs(x) < 150;

@@ -6,8 +6,8 @@ import { fileURLToPath } from 'node:url';
 
 /**
  * Runs before a package is packed, in its folder. Every package gets the licence. The package `tomaat` also gets the
- * apps in the box and the built page: Node refuses TypeScript under node_modules, so the apps' modules lose their
- * types here; their manifests stay as they are, and openApp() finds the .js beside the name that they give.
+ * bundled apps and the built page: Node refuses TypeScript under node_modules, so the apps' modules are stripped of
+ * their types here; their manifests are unchanged, and openApp() finds the .js beside the name in the manifest.
  */
 const root = fileURLToPath(new URL('..', import.meta.url));
 const target = process.cwd();
@@ -21,7 +21,7 @@ if (basename(target) === 'server') {
 }
 
 function buildPage(): void {
-  // Always from the sources: a page that was left from an older build would be packed unseen.
+  // Always built from the sources: a page left over from an older build would be packed unnoticed.
   const built = spawnSync('npm', ['run', 'build', '-w', '@tomaat/web'], { cwd: root, stdio: 'inherit' });
   if (built.status === 0 && existsSync(join(root, 'packages/web/dist/index.html'))) return;
   console.error(

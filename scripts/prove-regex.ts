@@ -1,7 +1,7 @@
 import { createRequire } from 'node:module';
 import { parentPort } from 'node:worker_threads';
 
-/** A thread of check-regexes.ts: proves the expressions that it is given, until it is given none. */
+/** A thread of check-regexes.ts: proves the expressions that it receives, until there are no more. */
 export interface Verdict {
   status: 'safe' | 'vulnerable' | 'unknown';
   /** What is wrong. */
@@ -18,7 +18,7 @@ interface Recheck {
   checkSync(pattern: string, flags: string, options: { checker: 'automaton'; timeout: number }): Diagnostics;
 }
 
-/** More than any expression here takes on a machine with ten things to do at a time. */
+/** More than any expression here takes on a machine that runs ten things at once. */
 const timeout = 60_000;
 const { checkSync } = createRequire(import.meta.url)('recheck/lib/browser.js') as Recheck;
 

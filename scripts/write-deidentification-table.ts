@@ -2,8 +2,8 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 
 /**
- * Writes packages/core/src/dicom/deidentification-table.gen.ts from a JSON of PS3.15 table E.1-1, as the project
- * innolitics/dicom-standard publishes it (standard/confidentiality_profile_attributes.json).
+ * Writes packages/core/src/dicom/deidentification-table.gen.ts from a JSON of PS3.15 table E.1-1, as published by the
+ * project innolitics/dicom-standard (standard/confidentiality_profile_attributes.json).
  *
  * `write-deidentification-table.ts JSON EDITION`
  */
@@ -19,7 +19,7 @@ interface Row {
 const [path, edition] = process.argv.slice(2);
 if (edition === undefined) throw new Error('Usage: write-deidentification-table.ts JSON EDITION');
 const rows = (JSON.parse(readFileSync(path, 'utf8')) as Row[])
-  // Repeating groups and private elements are rules of deidentify.ts.
+  // Repeating groups and private elements are handled by rules in deidentify.ts.
   .filter(({ id }) => /^[0-9a-f]{8}$/i.test(id))
   .map((row) => ({ ...row, tag: Number.parseInt(row.id, 16) }))
   .sort((a, b) => a.tag - b.tag);

@@ -21,13 +21,13 @@ import { z } from 'zod';
 
 /**
  * Writes docs/reference/*.md and docs/openapi*.json from the code: the schema of the manifest, the tables of
- * transforms, volume formats and errors, the help of the command line, the contract of the API. A test guards that they are up to
- * date.
+ * transforms, volume formats and errors, the help of the command line, the contract of the API. A test checks that
+ * they are up to date.
  */
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 
-/** What zod gives as JSON Schema, as far as it is shown. */
+/** The JSON Schema that zod generates, as far as it is shown. */
 interface Schema {
   type?: string;
   description?: string;
@@ -56,7 +56,7 @@ const schemaOf = (schema: z.ZodType) =>
 
 const generated = '<!-- Written by scripts/write-reference.ts (npm run reference). Do not edit. -->\n\n';
 
-/** Every generated file: its path from the root of the repository, and its text. */
+/** Every generated file: its path relative to the root of the repository, and its text. */
 export async function referenceFiles(): Promise<Map<string, string>> {
   const { version } = JSON.parse(readFileSync(join(root, 'packages/client/package.json'), 'utf8')) as {
     version: string;
@@ -116,7 +116,7 @@ ${formats.join('\n')}
 
 const isSteps = (name: string) => name === 'preprocess' || name === 'postprocess';
 
-/** The tables of a part of the manifest: one for an object, one for each kind of a union. */
+/** The tables for a part of the manifest: one for an object, one for each kind in a union. */
 function partSections(title: string, part: Schema, level: string): string[] {
   const kinds = part.oneOf ?? part.anyOf;
   if (!kinds) {
@@ -141,7 +141,7 @@ function partSections(title: string, part: Schema, level: string): string[] {
   });
 }
 
-/** The object behind a property that has keys of its own, and how it is written; undefined for plain values. */
+/** The object behind a property that has its own keys, and its notation; undefined for plain values. */
 function partOf(schema: Schema): { kind: string; schema: Schema } | undefined {
   if (schema.items && hasKeys(schema.items)) return { kind: 'list', schema: schema.items };
   const values = schema.additionalProperties;
@@ -289,7 +289,7 @@ ${endings.join('\n')}
 `;
 }
 
-/** How a header in a file of its own finds its voxels. */
+/** How a header in a separate file refers to its voxels. */
 function partsText({ detached, endings, reads }: VolumeFormatRow): string {
   if (reads.from === 'many headers')
     return 'no; a volume is one file for each slice, or several slices in a file';
@@ -333,7 +333,7 @@ async function help(...command: string[]): Promise<string> {
   return stdout.trim();
 }
 
-/** The commands that a help text lists. */
+/** The commands listed in a help text. */
 function commandsOf(text: string): string[] {
   const [, after = ''] = text.split('\nCommands:\n');
   return after

@@ -5,9 +5,9 @@ import { fileURLToPath } from 'node:url';
 import { parseManifest } from '@tomaat/core';
 
 /**
- * The software bill of materials (CycloneDX 1.6, https://cyclonedx.org/docs/1.6/json/): the packages of package-lock.json that run
- * with TOMAAT, with their hashes, and the models of the apps in the box. Made from the lock file, so that it needs no
- * registry and says of every platform the same.
+ * The software bill of materials (CycloneDX 1.6, https://cyclonedx.org/docs/1.6/json/): the packages of
+ * package-lock.json that run with TOMAAT, with their hashes, and the models of the bundled apps. Generated from the
+ * lock file, so that it needs no registry and is the same on every platform.
  */
 
 const root = fileURLToPath(new URL('..', import.meta.url));
@@ -71,7 +71,7 @@ export async function makeSbom() {
   };
 }
 
-/** The models of the apps in the box: weights, or the module that computes. */
+/** The models of the bundled apps: weights, or the module that computes. */
 async function models(): Promise<Component[]> {
   const found: Component[] = [];
   for (const folder of (await readdir(join(root, 'apps'))).sort()) {

@@ -13,7 +13,7 @@ import {
 export default defineApp({
   inputs: { volume: { type: 'volume' }, threshold: { type: 'slider' }, opening: { type: 'slider' } },
   outputs: { segmentation: { type: 'LabelVolume' } },
-  /** The largest dense piece, cut loose from the table, filled slice by slice. */
+  /** The largest dense component, separated from the table and filled slice by slice. */
   infer({ volume, threshold, opening }, { progress }) {
     const source = numericVoxels(componentOf(volume, 0).voxels);
     const voxels = new Uint8Array(voxelCount(volume));
@@ -24,7 +24,7 @@ export default defineApp({
     progress(0.5);
     body = keepLargestComponent(body, { connectivity: 6 });
     progress(0.7);
-    // Lungs and bowel reach the ends of the field of view: a hole is what is enclosed within its axial slice.
+    // Lungs and bowel reach the ends of the field of view, so a hole is whatever is enclosed within its axial slice.
     const upright = [...orientationOf(volume.affine)].findIndex((letter) => letter === 'S' || letter === 'I');
     return { segmentation: fillHoles(body, { slicewise: (['x', 'y', 'z'] as const)[upright] }) };
   },

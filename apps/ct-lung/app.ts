@@ -11,13 +11,13 @@ import {
   voxelCount,
 } from '@tomaat/core';
 
-/** Pieces of air smaller than this are no lung, ml. */
+/** Components of air smaller than this are not lung, ml. */
 const smallestMl = 20;
 
 export default defineApp({
   inputs: { volume: { type: 'volume' }, threshold: { type: 'slider' }, closing: { type: 'slider' } },
   outputs: { segmentation: { type: 'LabelVolume' } },
-  /** Air inside the body is what is thin enough and does not surround the body. */
+  /** Air inside the body: thin enough, and not surrounding the body. */
   infer({ volume, threshold, closing }, { progress }) {
     let lungs = dropOutsideAir(airOf(volume, threshold));
     progress(0.4);
@@ -37,8 +37,8 @@ function airOf(volume: Volume, thresholdHu: number): Volume {
 }
 
 /**
- * Removes the air around the body: it reaches two or more sides of the image (left, right, front, back), while a
- * lung that the field of view cuts reaches one. Above and below do not count: lungs may end there.
+ * Removes the air around the body: it touches two or more sides of the image (left, right, front, back), while a lung
+ * cut by the field of view touches only one. Top and bottom do not count: lungs may end there.
  */
 function dropOutsideAir(air: Volume): Volume {
   const upright = [...orientationOf(air.affine)].findIndex((letter) => letter === 'S' || letter === 'I');

@@ -1,6 +1,6 @@
 import { type InputValue, type SpatialTransform, TomaatError } from '@tomaat/core';
 
-/** A B-spline is the bytes of its HDF5 file; nobody on the way reads into them. */
+/** A B-spline is passed as the bytes of its HDF5 file; nothing on the way parses them. */
 export function infer(inputs: Readonly<Record<string, InputValue>>) {
   const warp = inputs.warp as SpatialTransform;
   if (warp.kind !== 'bspline') {

@@ -7,7 +7,7 @@ import {
   voxelCount,
 } from '@tomaat/core';
 
-/** The volume comes smoothed and scaled to 0 … 1: the manifest saw to it. */
+/** The volume arrives smoothed and scaled to 0 … 1, as the manifest specifies. */
 export function infer(inputs: Readonly<Record<string, InputValue>>, { parameters }: AppContext) {
   const volume = componentOf(inputs.volume as Volume, 0);
   const source = numericVoxels(volume.voxels);

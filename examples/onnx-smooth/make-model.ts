@@ -1,6 +1,6 @@
 /**
  * Makes `smooth.onnx` and `sample.nii.gz`: node --conditions=tomaat-source examples/onnx-smooth/make-model.ts
- * The network: class 0 has the score 0, class 1 the smoothed input less 0.5.
+ * The network: class 0 has the score 0, class 1 the smoothed input minus 0.5.
  */
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -40,7 +40,7 @@ export function makeModel(): Uint8Array {
   });
 }
 
-/** An egg in noise-free grey, off centre, in an oblique and anisotropic frame. */
+/** An egg without noise, off centre, in an oblique and anisotropic frame. */
 export function makeSample(): Volume {
   const size = [44, 36, 20] as const;
   const voxels = new Int16Array(size[0] * size[1] * size[2]);

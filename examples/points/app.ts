@@ -9,7 +9,7 @@ import {
   type Volume,
 } from '@tomaat/core';
 
-/** Points come and go as [x, y, z] in mm, RAS+. Only `affine` knows where a voxel lies in that world. */
+/** Points are [x, y, z] in mm, RAS+, in both directions. Only `affine` maps voxels to that world. */
 export function infer(inputs: Readonly<Record<string, InputValue>>, { parameters }: AppContext) {
   const volume = componentOf(inputs.volume as Volume, 0);
   const radiusMm = parameters.radius as number;
@@ -19,7 +19,7 @@ export function infer(inputs: Readonly<Record<string, InputValue>>, { parameters
   };
 }
 
-/** The extreme voxel nearest to the seed among those within the radius. */
+/** The extreme voxel nearest to the seed within the radius. */
 function snap(volume: Volume, seed: Vec3, radiusMm: number, sign: number, number: number): Vec3 {
   const { size, affine } = volume;
   const voxels = numericVoxels(volume.voxels);
@@ -41,7 +41,7 @@ function snap(volume: Volume, seed: Vec3, radiusMm: number, sign: number, number
     }
   }
   if (found) return found;
-  // A TomaatError with this code is the caller's fault: its text is shown as it is.
+  // A TomaatError with this code is the caller's fault: its message is shown unchanged.
   throw new TomaatError(
     'BAD_INPUT',
     `Point ${number} has no voxel within ${radiusMm} mm. Place it inside the volume.`,

@@ -19,8 +19,8 @@ import {
 const gridSize: Size = [8, 8, 8];
 
 /**
- * Transforms are in mm, RAS+, in the direction of ITK: they take a point of the result to the point of the volume that is
- * seen there. So the matrix found here takes the origin to the centre of mass.
+ * Transforms are in mm, RAS+, in ITK's direction: they map a point of the result to the point of the volume that is
+ * shown there. So the matrix found here maps the origin to the centre of mass.
  */
 export function infer(inputs: Readonly<Record<string, InputValue>>) {
   const volume = componentOf(inputs.volume as Volume, 0);
@@ -43,7 +43,7 @@ export function infer(inputs: Readonly<Record<string, InputValue>>) {
 
 function centreOfMass(volume: Volume): Vec3 {
   const voxels = numericVoxels(volume.voxels);
-  // NaN and infinite voxels, as a masked background has them, do not count.
+  // NaN and infinite voxels, as in a masked background, do not count.
   let [total, count] = [0, 0];
   for (let i = 0; i < voxels.length; i++) {
     if (!Number.isFinite(voxels[i])) continue;
@@ -72,7 +72,7 @@ function centreOfMass(volume: Volume): Vec3 {
   return applyAffine(volume.affine, [sum[0] / mass, sum[1] / mass, sum[2] / mass]);
 }
 
-/** The same map as the mm to add at points spread over where the result lies. */
+/** The same map as displacements in mm at points spread over the extent of the result. */
 function displacements(volume: Volume, matrix: Affine): SpatialTransform {
   const grid = resizedGrid({ size: volume.size, affine: multiply(invert(matrix), volume.affine) }, gridSize);
   const n = gridSize[0] * gridSize[1] * gridSize[2];

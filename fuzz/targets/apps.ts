@@ -4,7 +4,7 @@ import { inspectGraph, withLabelOutput } from '../../packages/server/src/runtime
 import { encodeModel, labelNetwork, thresholdNetwork } from '../../packages/server/test/onnx-fixture.ts';
 import { bytesOf, must, type Target } from '../target.ts';
 
-/** As short as manifests can be: YAML takes a microsecond a byte. */
+/** As short as manifests can be: YAML takes a microsecond per byte. */
 const manifestWith = (inputs: string, model: string, more = '') => `schemaVersion: 1
 id: a
 name: A
@@ -47,7 +47,7 @@ const manifests = [
 export const appTargets = {
   manifest: {
     description: 'Manifests in YAML',
-    // YAML takes a microsecond a byte, and more for what opens.
+    // YAML takes a microsecond per byte, and more for opening brackets.
     longRuns: {
       texts: [
         `…${manifests[4].replace('name: A', '…name…:…A…').replace('[A]', '[…A…]').replace('T.', '…T.…')}…`,

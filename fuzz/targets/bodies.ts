@@ -1,4 +1,4 @@
-/** Readers of bodies: forms and base64, in any pieces. */
+/** Readers of bodies: forms and base64, in chunks of any size. */
 import { collectBytes, decodeBase64Text, encodeBase64, TomaatError } from '@tomaat/core';
 import { decodeV1Transform } from '../../packages/server/src/faces/v1-transform.ts';
 import { contentDisposition } from '../../packages/server/src/http/send.ts';
@@ -9,7 +9,7 @@ import { readUrlencoded } from '../../packages/server/src/intake/urlencoded.ts';
 import { bytesOf, equal, inPieces, must, type Target, textOf } from '../target.ts';
 import { copied } from './inputs.ts';
 
-/** The parts with their bytes, or the code of the refusal. */
+/** The parts with their bytes, or the code of the error. */
 async function allParts(parts: AsyncIterable<BodyPart>): Promise<(BodyPart & { bytes: Buffer })[] | string> {
   const found: (BodyPart & { bytes: Buffer })[] = [];
   try {
@@ -58,7 +58,7 @@ async function parts(
   return whole;
 }
 
-/** Whether a name could name nothing but a file in the folder at hand. */
+/** Whether a name can only refer to a file in the current folder. */
 const isPlainName = (name: string) =>
   name !== '' && name.length <= 400 && !/^\.*$/.test(name) && !/[/\\\p{Cc}]/u.test(name);
 
@@ -137,7 +137,7 @@ export const bodyTargets = {
     maxBytes: 4096,
     async run(input) {
       const found = await parts(input, readUrlencoded);
-      // The standard's own parser, where the values are text.
+      // The standard parser, where the values are text.
       const oracle = [...new URLSearchParams(textOf(input).replace(/[\x80-\xff]/g, '?'))].filter(
         ([name]) => name !== '',
       );

@@ -16,9 +16,11 @@ import { bytesOf, equal, must, type Target, textOf } from '../target.ts';
 
 const uidKey = new Uint8Array(32).fill(1);
 
-/** What takes the place of identifying values: a text that no input holds and no rule makes. */
+/** Stands for identifying values: a text that no input contains and no rule produces. */
 const canary = 'Qz7Canary';
-/** Value representations that never say how an image was made: dates and times among them, as 1977 and after noon. */
+/**
+ * Value representations that never say how an image was made, dates and times among them: 1977, and in the afternoon.
+ */
 const identifying: Readonly<Record<string, string>> = {
   PN: `${canary}^`,
   LT: `${canary} `,
@@ -31,7 +33,7 @@ const identifying: Readonly<Record<string, string>> = {
 };
 const traces = [canary, '77441199', '19771103'];
 
-/** The file with canaries in all that identifies, at any depth; private elements of every kind among it. */
+/** The file with canaries in everything that identifies, at any depth, including private elements of every kind. */
 function planted(content: Dataset, isPrivate = false): Dataset {
   return new Map(
     [...content].map(([tag, element]) => {
@@ -69,7 +71,7 @@ const pixelsOf = ({ dataset: content }: DicomFile): Uint8Array => {
   if (pixels?.kind === 'value') return pixels.bytes;
   return pixels?.kind === 'fragments' ? new Uint8Array(Buffer.concat(pixels.fragments)) : new Uint8Array(0);
 };
-/** Bytes that are padded where they are odd. */
+/** Bytes, padded to an even length. */
 const isPrefix = (all: Uint8Array, start: Uint8Array) =>
   all.length - start.length <= 32 && equal(all.subarray(0, start.length), start);
 

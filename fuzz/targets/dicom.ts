@@ -1,4 +1,4 @@
-/** Targets of DICOM: the parser, series of files, and the decoders of core. */
+/** Targets for DICOM: the parser, series of files, and the decoders of core. */
 import {
   inspectVolume,
   listSeries,
@@ -95,7 +95,7 @@ async function singleFiles(): Promise<Uint8Array[]> {
   ];
 }
 
-/** Files one after the other, each behind its length. */
+/** Files one after the other, each preceded by its length. */
 const joined = (files: readonly Uint8Array[]): Uint8Array =>
   new Uint8Array(
     Buffer.concat(
@@ -117,7 +117,7 @@ function separated(input: Uint8Array): Uint8Array[] {
   return files;
 }
 
-/** Reads files as a volume, by their beginnings and whole. */
+/** Reads files as a volume, from their first bytes and whole. */
 async function readAll(files: readonly Uint8Array[], platform: Platform): Promise<void> {
   const sources = files.map((bytes, i) => sourceFromBytes(`f${i}`, bytes));
   const headers = await Promise.all(sources.map((source) => readDicomHeader(source, platform)));
@@ -141,7 +141,7 @@ async function readAll(files: readonly Uint8Array[], platform: Platform): Promis
   must(source?.slices.length === size[2], 'a source for every slice');
 }
 
-/** The elements of a data set and of its items, in the order in which they are written. */
+/** The elements of a data set and of its items, in writing order. */
 const shown = (dataset: Dataset): unknown =>
   [...dataset]
     .sort(([a], [b]) => a - b)
@@ -153,7 +153,7 @@ function checkParsed(input: Uint8Array, file: DicomFile): void {
   const pieces = encodeDataset(file.dataset, file);
   const meta = encodeDataset(file.meta, { explicit: true, littleEndian: true });
   const written = new Uint8Array(Buffer.concat([Buffer.alloc(128), Buffer.from('DICM'), ...meta, ...pieces]));
-  // An element of group 2 behind others would be written before them, as meta information.
+  // An element of group 2 after others would be written before them, as meta information.
   const isOrdered = [...file.dataset.keys()].every((tag) => tag >= 0x00030000);
   if (file.meta.size > 0 && isOrdered) {
     const again = parseDicom(written);

@@ -1,4 +1,7 @@
-/** Targets of what a DICOMweb service may answer: parts of multipart/related, the heads of the files in them, and DICOM JSON. */
+/**
+ * Targets for responses of a DICOMweb service: parts of multipart/related, the headers of the files in them, and
+ * DICOM JSON.
+ */
 import { dicomItems, dicomNumber, dicomTags, dicomTexts, TomaatError } from '@tomaat/client';
 import { isUid, readFileMeta } from '../../packages/client/src/dicom-file-meta.ts';
 import { toDatasets, toInstance, toSeries, toStudy } from '../../packages/client/src/dicom-json.ts';
@@ -7,7 +10,7 @@ import { parseRelatedType, readRelated } from '../../packages/client/src/multipa
 import { bytesOf, inPieces, must, type Target, textOf } from '../target.ts';
 
 interface Read {
-  /** Of the parts that were given before the end or the refusal. */
+  /** The parts that were returned before the end or the error. */
   bodies: string[];
   refusal?: string;
 }
@@ -24,7 +27,10 @@ async function readAs(chunks: AsyncIterable<Uint8Array>): Promise<Read> {
   }
 }
 
-/** The same parts in another way: the whole text, and one expression for a boundary. Undefined if the closing one is missing. */
+/**
+ * The same parts found in another way: the whole text, and one expression for a boundary. Undefined if the closing
+ * one is missing.
+ */
 function expectedBodies(body: string): string[] | undefined {
   const text = `\r\n${body}`;
   const boundary = /\r\n--XX(?:--[ \t]{0,32}(?:\r?\n|\r?$)|[ \t]{0,32}\r?\n)/g;
@@ -197,7 +203,7 @@ const dicomJson: Target = {
         try {
           read(dataset, 'x');
         } catch (error) {
-          // Not every dataset is a result of each level.
+          // Not every data set is a result at each level.
           if (!(error instanceof TomaatError)) throw error;
         }
       }

@@ -1,4 +1,4 @@
-/** What unpacks gzip. */
+/** Readers of gzip. */
 import { gunzipSync, gzipSync } from 'node:zlib';
 import { collectBytes, TomaatError, webPlatform } from '@tomaat/core';
 import { inflatePrefix } from '../../packages/core/src/formats/inflate-prefix.ts';
@@ -34,7 +34,7 @@ export const gzipTargets = {
       } catch {
         throw new TomaatError('BAD_VOXELS', 'no gzip');
       }
-      // Node's zlib ends at zeros; the prefix goes on to a member behind them.
+      // Node's zlib stops at zeros; the prefix reader continues to a member after them.
       must(equal(out.subarray(0, whole.length), whole.subarray(0, out.length)), 'zlib unpacks the same');
     },
   },

@@ -1,11 +1,11 @@
-/** What the tables of targets share: small files, bytes in pieces, zlib at once. */
+/** What the tables of targets share: small files, bytes in chunks, synchronous zlib. */
 import { gunzipSync, inflateRawSync, inflateSync } from 'node:zlib';
 import { collectBytes, type Platform, type Volume, type VolumeExtension, writeVolume } from '@tomaat/core';
 import { nodePlatform } from '../../packages/server/src/node-platform.ts';
 
 /**
- * zlib in one call: the thread pool that the server's streams use takes longer than a small file does. Every 16th
- * input goes through those.
+ * Synchronous zlib: for a small file, the thread pool behind the server's streams takes longer than the work. Every
+ * 16th input does go through the streams.
  */
 const atOnce: Platform = {
   async *inflate(source, compression) {
@@ -28,13 +28,13 @@ export const sumOf = (bytes: Uint8Array) => {
 };
 export const platformFor = (input: Uint8Array) => ((sumOf(input) >> 3) % 16 === 0 ? nodePlatform : atOnce);
 
-/** What volumes of a target may hold. */
+/** Limits on the volumes of a target. */
 export const limits = { maxVoxels: 2 ** 14 };
 
-/** First bytes of files, to be put where they do not belong. */
+/** Magic bytes of files, to be inserted where they do not belong. */
 export const heads = ['\x1f\x8b\x08', 'n+1\0', 'NRRD0004\n', '\r\n', '\0', '\xff\xff\xff\xff'];
 
-/** Tiny volumes are read a hundred times faster, and a change hits what matters. */
+/** Tiny volumes are read a hundred times faster, and a change is more likely to hit something that matters. */
 export async function smallFile(
   extension: VolumeExtension,
   more: Partial<Volume> = {},
@@ -51,7 +51,7 @@ export async function smallFile(
 }
 export const colours = { components: 3, voxels: Uint8Array.from({ length: 36 }, (_, i) => i) };
 
-/** The bytes in memory of their own, piece by piece: a reader may use its piece again. */
+/** The bytes in separate memory, chunk by chunk: a reader may reuse its chunk. */
 export async function* copied(source: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
   for await (const chunk of source) yield Uint8Array.from(chunk);
 }

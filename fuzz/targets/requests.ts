@@ -1,4 +1,4 @@
-/** Readers of what stands in requests: JSON, parameters, headers. */
+/** Readers of what requests contain: JSON, parameters, headers. */
 import {
   announcementSchema,
   claimSchema,

@@ -1,4 +1,4 @@
-/** Segmentations of DICOM: the reader of strangers' files, and that what it reads can be written and read again. */
+/** DICOM segmentations: the reader of untrusted files, and that what it reads can be written and read again. */
 import { buildSegmentation, collectBytes, readSegmentationFile, writeDicomFile } from '@tomaat/core';
 import type { SegmentationOptions } from '../../packages/core/src/dicom/segmentation.ts';
 import { asymmetricLabels, madeSource } from '../../packages/core/test/dicom-source.ts';

@@ -1,4 +1,4 @@
-/** Readers of text that write nothing back as a volume: meshes, and headers that lose what identifies a patient. */
+/** Readers of text that is not written back as a volume: meshes, and headers stripped of what identifies a patient. */
 import {
   collectBytes,
   findIdentifyingText,

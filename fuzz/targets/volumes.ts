@@ -51,7 +51,7 @@ async function readWhole(input: Uint8Array, written: VolumeExtension): Promise<v
   try {
     header = await inspect();
   } catch (error) {
-    // A header whose voxels lie in another file: here is one.
+    // A header whose voxels are in another file: this is that file.
     if (!(error instanceof TomaatError && error.code === 'BAD_INPUT')) throw error;
     files = [sourceFromBytes('a.hdr', input), sourceFromBytes('b.raw', beside)];
     if (/\.img/.test(error.message)) files[1] = sourceFromBytes('a.img', beside);
@@ -65,7 +65,7 @@ async function readWhole(input: Uint8Array, written: VolumeExtension): Promise<v
   must(voxels.length === size[0] * size[1] * size[2] * components, 'a value for every voxel');
   must(voxels.byteLength === voxels.length * bytesPerVoxel(voxelTypeOf(voxels)), 'bytes of the type');
 
-  // Writing takes longer than reading: an eighth of what is taken goes round.
+  // Writing takes longer than reading: an eighth of the accepted inputs is written and read back.
   if (sumOf(input) % 8 !== 0) return;
   const { geometry } = header;
   const stated = await collectBytes(
@@ -94,7 +94,7 @@ async function readWhole(input: Uint8Array, written: VolumeExtension): Promise<v
   must(equal(first, second), 'writing what was read gives the same file');
 }
 
-/** Voxels in a file of their own, as many as a small file has. */
+/** Voxels in a separate file, as many as a small file has. */
 const beside = Uint8Array.from({ length: 24 }, (_, i) => (i * 7) & 255);
 const asPair = (file: Uint8Array, from: RegExp, to: string) => bytesOf(textOf(file).replace(from, to));
 
@@ -123,7 +123,7 @@ function scaled(file: Uint8Array): Uint8Array {
 }
 
 function nifti2Of(file: Uint8Array, from: Uint8Array): Uint8Array {
-  // The header of the good NIfTI-2 file with this one's sizes and voxels.
+  // The header of the valid NIfTI-2 file with this one's sizes and voxels.
   const copy = new Uint8Array(544 + from.length - 352);
   copy.set(file.subarray(0, 544));
   const to = new DataView(copy.buffer);
@@ -133,7 +133,7 @@ function nifti2Of(file: Uint8Array, from: Uint8Array): Uint8Array {
   return copy;
 }
 
-/** What stands at each place of headers of text, for all who read them. */
+/** Values for each place in text headers, for all their readers. */
 const headerRuns: Readonly<Record<'nrrd' | 'metaimage', LongRuns>> = {
   nrrd: {
     texts: [

@@ -1,10 +1,13 @@
-/** Zip archives: what is taken is bounded, and all of it can be read or is refused in words. */
+/**
+ * Zip archives: the accepted size is bounded, and every accepted archive is either read in full or refused with a
+ * clear error.
+ */
 import { openZip, type Platform, type SourceFile, sourceFromBytes } from '@tomaat/core';
 import { zipOf } from '../../packages/core/test/zip-files.ts';
 import { must, type Target } from '../target.ts';
 
 const limits = { maxVoxels: 2 ** 12 };
-/** As openZip() states it: 8 bytes for each voxel, 64 MiB of headers. */
+/** As documented for openZip(): 8 bytes for each voxel, 64 MiB of headers. */
 const mostBytes = 8 * limits.maxVoxels + 64 * 2 ** 20;
 const text = (value: string) => new TextEncoder().encode(value);
 const files = [

@@ -1,10 +1,11 @@
 /**
- * Compiles scripts/kernels/kernels.as.txt with AssemblyScript and writes packages/core/src/inferers/kernel-module.gen.ts.
- * AssemblyScript is no dependency of the project; name an installed copy (0.28):
+ * Compiles scripts/kernels/kernels.as.txt with AssemblyScript and writes
+ * packages/core/src/inferers/kernel-module.gen.ts. AssemblyScript is not a dependency of the project; pass the path
+ * of an installed copy (0.28):
  *
  *   npm install --prefix /tmp/asc assemblyscript@0.28 && node scripts/kernels/build.ts /tmp/asc
  *
- * The output is the same on every machine; a test refuses a source that is newer than the module.
+ * The output is the same on every machine; a test fails if the source has changed since the module was built.
  */
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';

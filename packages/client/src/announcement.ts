@@ -4,11 +4,14 @@ import { verifySigned } from './signed.ts';
 
 /**
  * What a server signs when it announces a service, and how it is checked. The registry checks it once, on receipt; a
- * client checks it again, so that it need not trust the registry's copy of an address or a name.
+ * client checks it again, so that it does not have to trust the registry's copy of an address or a name.
  */
 
 export const announcementType = 'tomaat-announcement+jws';
-/** How long a signed announcement is good at most, and how much the clocks of signer and checker may differ. */
+/**
+ * The longest validity of a signed announcement, and the tolerated difference between the clocks of signer and
+ * checker.
+ */
 export const announcementLifeSeconds = 120;
 const clockSkewSeconds = 60;
 
@@ -19,18 +22,18 @@ export interface AnnouncementCheck {
   nowMs: number;
 }
 
-/** The address of a registry as announcements name it: without a slash at the end, query or fragment. */
+/** The address of a registry as announcements name it: without trailing slash, query or fragment. */
 export function audienceOf(registryUrl: string): string {
   const url = new URL(registryUrl);
   return url.origin + withoutTrailingSlashes(url.pathname);
 }
 
-/** The id of a service wherever it is announced: the thumbprint of its server's key, a dot, its id there. */
+/** The id of a service in all announcements: the thumbprint of its server's key, a dot, its id on the server. */
 export const announcementId = (thumbprint: string, serviceId: string): string => `${thumbprint}.${serviceId}`;
 
 /**
  * Checks signature, type, content, signer, audience and time of a signed announcement.
- * @throws TomaatError BAD_SIGNATURE that says which of them does not hold, BAD_INPUT for a content with faults.
+ * @throws TomaatError BAD_SIGNATURE that names the failed check, BAD_INPUT for invalid content.
  */
 export async function verifyAnnouncement(
   text: string,
@@ -87,7 +90,7 @@ function checkTime({ iat, exp }: SignedAnnouncement, now: number): void {
 }
 
 /**
- * Checks an entry of a registry: its announcement, and that it shows what was signed.
+ * Checks an entry of a registry: its announcement, and that it matches what was signed.
  * @throws TomaatError BAD_SIGNATURE.
  */
 export async function verifyEntry(entry: Entry, check: AnnouncementCheck): Promise<SignedAnnouncement> {
@@ -123,7 +126,7 @@ const shownFields = [
 ] as const satisfies readonly (keyof SignedAnnouncement & keyof Entry)[];
 const none: Partial<Record<(typeof shownFields)[number], unknown>> = { default: false };
 
-/** Whether two addresses name the same registry: the same host and path; all names of this machine itself are one. */
+/** Whether two addresses name the same registry: same host and path, where all names of this machine count as one. */
 export function isSameRegistry(aud: string, asked: string, otherHosts: readonly string[] = []): boolean {
   if (!URL.canParse(aud)) return false;
   const [a, b] = [new URL(aud), new URL(asked)];

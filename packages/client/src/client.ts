@@ -33,44 +33,47 @@ export interface ServiceFilters {
   modality?: string;
   anatomy?: string;
   task?: string;
-  /** Words that must occur in name or description. */
+  /** Words that must occur in the name or description. */
   q?: string;
 }
 
 /** A value of an input that is not a file. Points are RAS+ mm. */
 export type InputParameter = number | boolean | string | readonly (readonly [number, number, number])[];
 
-/** A file of a volume: a File or Blob, bytes with or without a name, a source that is read while it is sent, or what `upload` gave. */
+/**
+ * A file of a volume: a File or Blob, bytes with or without a name, a source that is read while it is sent, or the
+ * result of `upload`.
+ */
 export type VolumeFile = UploadFile | NamedBytes | Uint8Array | ArrayBuffer | FileRef;
 type SentFile = UploadFile | FileRef;
 
 export interface PredictOptions {
   /**
-   * The file of each volume input, or what `upload` gave for it; several for one volume that comes in several files
-   * (.hdr and .img, the files of a DICOM series).
+   * The file of each volume input, or the result of `upload` for it; several for one volume that consists of several
+   * files (.hdr and .img, the files of a DICOM series).
    */
   volumes: Readonly<Record<string, VolumeFile | readonly VolumeFile[]>>;
   values?: Readonly<Record<string, InputParameter>>;
-  /** Which frame of a 4-D volume, from 0. */
+  /** Which frame of a 4-D volume, starting at 0. */
   frame?: number;
-  /** Which DICOM series, where the files of a volume hold several: its UID, or its number. */
+  /** Which DICOM series, if the files of a volume contain several: its UID or its number. */
   series?: string;
-  /** The same key with the same request gives the same job; one is made if missing. */
+  /** The same key with the same request returns the same job; generated if missing. */
   idempotencyKey?: string;
   onUpload?: UploadProgress;
-  /** Uploads of larger files resume after an interruption, and files already on the server are not sent again. */
+  /** Resumes uploads of larger files after an interruption, and does not resend files that the server already has. */
   resumableAboveBytes?: number;
   /** 0 (most urgent) to 7; 3 if missing. */
   urgency?: number;
-  /** Sends files as they are: with the text in their headers that may tell whose scan it is, and under their own names. */
+  /** Sends files unchanged: with header text that may identify the patient, and under their own names. */
   keepText?: boolean;
   signal?: AbortSignal;
 }
 
 export interface OutputFile {
   /**
-   * The bytes; errs with UNREACHABLE when the connection breaks. They come once: by this stream, or by one call of one of
-   * the methods below. A second one rejects with BAD_REQUEST.
+   * The bytes; the stream fails with UNREACHABLE if the connection breaks. They can be read once: from this stream,
+   * or by one call of one of the methods below. A second read rejects with BAD_REQUEST.
    */
   readonly stream: ReadableStream<Bytes>;
   readonly fileName: string;
@@ -80,7 +83,9 @@ export interface OutputFile {
   bytes(): Promise<Bytes>;
   /** The bytes as UTF-8 text. */
   text(): Promise<string>;
-  /** The parsed text: of Measurements, and of other outputs when asked for with the format json. UPSTREAM if it is not JSON. */
+  /**
+   * The parsed text of Measurements, and of other outputs requested with the format json. UPSTREAM if it is not JSON.
+   */
   json<T = unknown>(): Promise<T>;
 }
 
@@ -89,7 +94,7 @@ interface Signalled {
 }
 
 interface KeepText {
-  /** Sends the file as it is, under its own name; else text that may tell whose scan it is is taken out. */
+  /** Sends the file unchanged, under its own name; otherwise text that may identify the patient is removed. */
   keepText?: boolean;
 }
 
@@ -98,39 +103,54 @@ export interface Client {
   services(filters?: ServiceFilters, options?: Signalled): Promise<Service[]>;
   service(id: string, options?: Signalled): Promise<Service>;
   /**
-   * Sends a file that several predictions may use, within an hour of its last use; a cut costs only what was on the way,
-   * and a file that is there already is not sent. Undefined if the server takes no such uploads.
+   * Sends a file that several predictions may use, within an hour of its last use. An interruption costs only the
+   * bytes in flight, and a file that the server already has is not sent. Undefined if the server does not support
+   * such uploads.
    */
   upload(
     file: Exclude<VolumeFile, FileRef>,
     options?: ResumableOptions & KeepText,
   ): Promise<FileRef | undefined>;
-  /** Deletes what `upload` sent, by its id; a job that uses it keeps it until it settles. Nothing there is fine. */
+  /**
+   * Deletes the result of `upload` by its id; a job that uses it keeps it until it settles. A missing upload is not
+   * an error.
+   */
   removeUpload(id: string, options?: Signalled): Promise<void>;
-  /** Uploads and gives the job, which is then on the server's disk. Repeats a broken upload (same key, same job). */
+  /**
+   * Uploads and returns the job, which is then stored on the server's disk. Repeats an interrupted upload (same key,
+   * same job).
+   */
   predict(serviceId: string, options: PredictOptions): Promise<Job>;
   job(id: string, options?: Signalled): Promise<Job>;
   /** The job at every change, until it is settled. */
   watch(id: string, options?: WatchOptions): AsyncIterable<Job>;
-  /** The settled job, whatever became of it; see `requireSuccess`. */
+  /** The settled job, whatever its outcome; see `requireSuccess`. */
   wait(id: string, options?: WatchOptions): Promise<Job>;
-  /** Cancels a queued or running job; a settled one stays as it is, with its results. */
+  /** Cancels a queued or running job; a settled one is left unchanged, with its results. */
   cancel(id: string, options?: Signalled): Promise<Job>;
-  /** Cancels the job if need be, then deletes it with its results. Nothing there is fine. */
+  /** Cancels the job if necessary, then deletes it with its results. A missing job is not an error. */
   remove(id: string, options?: Signalled): Promise<void>;
   /** The signed receipt of a settled job; see `verifyReceipt`. */
   receipt(jobId: string, options?: Signalled): Promise<string>;
   output(jobId: string, name: string, options?: Signalled & { format?: string }): Promise<OutputFile>;
-  /** The current login at the server, and the ways to log in; a registry reports them too. */
-  /** @param options.page address of the page that asks, to hear at once whether the server lets it in */
+  /**
+   * The current login at the server, and the ways to log in; a registry reports them too.
+   * @param options.page address of the calling page, to report at once whether the server accepts its requests
+   */
   me(options?: Signalled & { page?: string }): Promise<Me>;
   /** In a page: opens a session for this browser. The key is not kept. */
   logIn(key: string, options?: Signalled): Promise<void>;
-  /** In a page: ends the session here. What it gives says where to end that of an OpenID Connect issuer, if there is one. */
+  /**
+   * In a page: ends the session here. The result says where to end the session at an OpenID Connect issuer, if there
+   * is one.
+   */
   logOut(options?: Signalled): Promise<LoggedOut | undefined>;
 }
 
-/** A newer server may say more of an input than this version knows: what is relied on is checked, the rest let be. */
+/**
+ * A newer server may send more about an input than this version knows: only what is used is validated, the rest is
+ * ignored.
+ */
 const namedList = z.array(z.looseObject({ name: z.string(), type: z.string() }));
 const anyService: z.ZodType<Service> = z.union([
   serviceSchema,
@@ -148,9 +168,8 @@ const anyService: z.ZodType<Service> = z.union([
 ]);
 
 /**
- * A client of a TOMAAT server, for browsers and Node. Everything rejects with a TomaatError: with the code and
- * the message of the server's answer, or UNREACHABLE when the network failed. An aborted signal rejects with
- * its own reason.
+ * A client of a TOMAAT server, for browsers and Node. All errors are TomaatErrors: with the code and message of the
+ * server's response, or UNREACHABLE if the network failed. An aborted signal rejects with its own reason.
  */
 export function createClient(options: ConnectionOptions): Client {
   const connection = openConnection(options);
@@ -171,8 +190,9 @@ export function createClient(options: ConnectionOptions): Client {
   }
 
   /**
-   * For servers without that endpoint, where DELETE is the only way to cancel: it deletes a job that is settled, so that is looked at
-   * first. NOT_FOUND if there is no such job. CONFLICT if the job was settled and deleted meanwhile.
+   * For servers without that endpoint, where DELETE is the only way to cancel. DELETE removes a job that is already
+   * settled, so the state is checked first. NOT_FOUND if there is no such job. CONFLICT if the job was settled and
+   * deleted meanwhile.
    */
   async function cancelByDelete(id: string, signal?: AbortSignal): Promise<Job> {
     const job = await client.job(id, { signal });
@@ -275,7 +295,7 @@ export function createClient(options: ConnectionOptions): Client {
     async wait(id, options = {}) {
       let last: Job | undefined;
       for await (const job of watchJob(connection, id, options)) last = job;
-      // watchJob ends only after it gave a settled job.
+      // watchJob ends only after it has yielded a settled job.
       return last!;
     },
 
@@ -327,7 +347,7 @@ export function createClient(options: ConnectionOptions): Client {
       const address = addressOf(connection, path, { format });
       const watchdog = startWatchdog(connection, signal);
       try {
-        // The bytes as they are: a .nii.gz must not be unpacked on the way.
+        // The raw bytes: a .nii.gz must not be decompressed on the way.
         const headers = { 'accept-encoding': 'identity' };
         const response = await send(
           connection,
@@ -367,14 +387,16 @@ export function createClient(options: ConnectionOptions): Client {
   return client;
 }
 
-/** The job if it succeeded; else throws what became of it. */
+/** The job if it succeeded; otherwise throws its outcome. */
 export function requireSuccess(job: Job): JobIn<'succeeded'> {
   if (job.state === 'succeeded') return job;
   if (isSettled(job)) throw errorOf(job.error);
   throw new TomaatError('NOT_READY', 'The job is not settled yet. Wait for it.');
 }
 
-/** The files of one input as they may be sent; those that are on the server already, and those that are to be sent as they are, stay so. */
+/**
+ * The files of one input, ready to send. Those already on the server, and those to be sent unchanged, are left alone.
+ */
 async function withoutText(input: string, files: readonly SentFile[]): Promise<readonly SentFile[]> {
   const sent = files.flatMap((file) => (isRef(file) || isAsIs(file) ? [] : [file]));
   const stripped = await (await anonymousFiles(input, sent)).strip();
@@ -385,7 +407,7 @@ const isAsIs = (file: UploadFile): boolean => !(file instanceof Blob) && file.as
 
 const sizeOf = (file: UploadFile): number => (file instanceof Blob ? file.size : file.sizeBytes);
 
-/** Sends the files of each input one after the other; undefined if the server takes no such uploads. */
+/** Sends the files of each input one after the other; undefined if the server does not support such uploads. */
 async function uploadAll(
   connection: Connection,
   files: readonly (readonly [name: string, file: SentFile])[],
@@ -418,7 +440,7 @@ function asText(value: InputParameter): string {
   return Array.isArray(value) ? value.map((point) => point.join(',')).join(';') : String(value);
 }
 
-/** The ways to read an output whole. */
+/** The ways to read a whole output. */
 function readersOf(
   stream: ReadableStream<Bytes>,
   name: string,
@@ -454,7 +476,10 @@ function readersOf(
   };
 }
 
-/** The same bytes; a break, a silence or a short answer errs with UNREACHABLE instead of ending the stream. */
+/**
+ * The same bytes; a broken connection, a timeout or a short response makes the stream fail with UNREACHABLE instead
+ * of ending it.
+ */
 function guarded(
   body: ReadableStream<Bytes>,
   sizeBytes: number | undefined,
@@ -464,7 +489,7 @@ function guarded(
 ): ReadableStream<Bytes> {
   const reader = body.getReader();
   let seenBytes = 0;
-  // Only while a chunk is awaited: a slow reader is not a silent server.
+  // Only while waiting for a chunk: a slow reader does not make the server silent.
   watchdog.rest();
   return new ReadableStream(
     {

@@ -10,9 +10,9 @@ import { v1Endpoints } from './contract/v1.ts';
 import { workerEndpoints } from './contract/workers.ts';
 
 /**
- * Every endpoint of a server and of a registry, once. Validation, OpenAPI and the client's types come from
- * this table. The faces that others defined (v1, the promise) are documented here and implemented to their
- * own letter.
+ * Every endpoint of a server and of a registry, defined once. Validation, OpenAPI and the client's types are derived
+ * from this table. The faces that follow other specifications (v1, the promise) are documented here and implemented
+ * exactly as specified.
  */
 export const endpoints = {
   ...serviceEndpoints,

@@ -1,6 +1,6 @@
 import { type DeidentificationReport, type ReportedAttribute, representationOf } from '@tomaat/core';
 
-/** What was done with several files, as one report: counts are sums, texts those of the first file that has one. */
+/** The reports of several files combined into one: counts are summed; texts come from the first file that has one. */
 export function joinReports(reports: readonly DeidentificationReport[]): DeidentificationReport {
   const attributes = new Map<string, ReportedAttribute>();
   const counts = { removed: 0, replaced: 0, kept: 0 };
@@ -23,7 +23,7 @@ export function joinReports(reports: readonly DeidentificationReport[]): Deident
   };
 }
 
-/** What kind of thing an attribute says, in the words of a summary. */
+/** The kind of information in an attribute, in the words of a summary. */
 const groups = [
   'of the patient',
   'names of people',
@@ -34,7 +34,10 @@ const groups = [
 ] as const;
 export type AttributeGroup = (typeof groups)[number];
 
-/** How many attributes of each kind were removed or replaced, in the order of the kinds; private elements aside. */
+/**
+ * The number of attributes of each kind that were removed or replaced, in the order of the kinds, without private
+ * elements.
+ */
 export function summarizeReport({ attributes }: DeidentificationReport): [AttributeGroup, number][] {
   const found = new Map<AttributeGroup, Set<number>>();
   for (const { tag, outcome } of attributes) {

@@ -1,13 +1,16 @@
-/** The longest prefix of a file that `readFileMeta` needs, in bytes, for what files in practice state before the transfer syntax. */
+/**
+ * The longest prefix of a file that `readFileMeta` needs, in bytes, given what files in practice have before the
+ * transfer syntax.
+ */
 export const fileMetaBytes = 4096;
 
-/** What a DICOM file states before its dataset (PS3.10, section 7.1). */
+/** The information that precedes the data set of a DICOM file (PS3.10, section 7.1). */
 export interface FileMeta {
   /** (0002,0002) */
   readonly sopClassUid?: string;
   /** (0002,0003): of the instance in the file. */
   readonly sopInstanceUid?: string;
-  /** (0002,0010): how the dataset and its pixels are encoded. */
+  /** (0002,0010): how the data set and its pixels are encoded. */
   readonly transferSyntaxUid?: string;
 }
 
@@ -16,16 +19,17 @@ const names: Readonly<Record<number, keyof FileMeta>> = {
   3: 'sopInstanceUid',
   16: 'transferSyntaxUid',
 };
-/** These have a length of 32 bits after two reserved bytes (PS3.5, section 7.1.2); in this group OB and UN occur. */
+/** These have a 32-bit length after two reserved bytes (PS3.5, section 7.1.2); in this group OB and UN occur. */
 const longRepresentations = ['OB', 'OD', 'OF', 'OL', 'OV', 'OW', 'SQ', 'SV', 'UC', 'UN', 'UR', 'UT', 'UV'];
 
-/** A unique identifier as PS3.5 section 9.1 writes it: digits and dots, up to 64 characters. */
+/** A unique identifier as in PS3.5 section 9.1: digits and dots, up to 64 characters. */
 export const isUid = (text: string): boolean => /^[0-9.]{1,64}$/.test(text);
 
 /**
- * The file meta information of a DICOM file, from its first bytes: 128 bytes of anything, DICM, then group 0002, which is explicit VR
- * little endian in every file.
- * @returns undefined if the bytes are not the beginning of such a file; fields that are missing, cut off or malformed are left out
+ * The file meta information of a DICOM file, from its first bytes: 128 bytes of anything, DICM, then group 0002,
+ * which is always explicit VR little endian.
+ * @returns undefined if the bytes are not the beginning of such a file; missing, truncated or malformed fields are
+ *   omitted
  */
 export function readFileMeta(bytes: Uint8Array): FileMeta | undefined {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
@@ -41,7 +45,7 @@ export function readFileMeta(bytes: Uint8Array): FileMeta | undefined {
     const name = names[element];
     if (name && end - start <= 66) {
       const uid = textAt(start, end);
-      // Padded to an even length with NUL; some writers take a blank.
+      // Padded to an even length with NUL; some writers use a space.
       const text = uid.endsWith('\0') || uid.endsWith(' ') ? uid.slice(0, -1) : uid;
       if (isUid(text)) meta[name] = text;
     }

@@ -37,83 +37,95 @@ import { createStoredZip, type ZipMember } from './stored-zip.ts';
 import { type FileSource, fileNameOf, readAll } from './upload.ts';
 
 /*
- * A DICOM series from the files of a user to a prediction and back: which series there are, which one is sent and without what, and
- * results in DICOM, made here of the original files, so that the server need not know whose they are.
+ * The path of a DICOM series from the user's files to a prediction and back: lists the series, selects and
+ * de-identifies the one to send, and creates results in DICOM locally from the original files, so that the server
+ * never learns whose they are.
  */
 
-/** A file of a folder, or a zip archive: a File or Blob, or a source that is read in parts. */
+/** A file from a folder, or a zip archive: a File or Blob, or a source that is read in parts. */
 export type DicomInputFile = SourceFile | Blob;
 
 export interface DicomInputOptions {
   signal?: AbortSignal;
-  /** Told after each file whose header was read. */
+  /** Called after each file whose header was read. */
   onProgress?(doneFiles: number, totalFiles: number): void;
   limits?: ReadLimits;
 }
 
-/** The series in some files, and what is not part of one. */
+/** The series among the given files, and what does not belong to one. */
 export interface DicomInput extends SeriesList {
   /**
-   * The series with a UID or a number; without it the only one.
+   * The series with a given UID or number; the only one if neither is given.
    *
-   * @throws TomaatError BAD_INPUT, when there are several and none is wanted (`detail.series` lists them), the wanted one is not
-   *   there, or no file is an image; why the series is not a volume: BAD_HEADER, UNSUPPORTED_FORMAT, TOO_MANY_VOXELS
+   * @throws TomaatError BAD_INPUT, if there are several and none is selected (`detail.series` lists them), the
+   *   selected one is not there, or no file is an image; why the series is not a volume: BAD_HEADER,
+   *   UNSUPPORTED_FORMAT, TOO_MANY_VOXELS
    */
   choose(wanted?: string): ChosenSeries;
 }
 
 export interface PrepareOptions {
-  /** How files are de-identified before they are sent (PS3.15 E.2); false sends them as they are. */
+  /** How files are de-identified before they are sent (PS3.15 E.2); false sends them unchanged. */
   deidentify: DeidentifyChoice | false;
   signal?: AbortSignal;
-  /** Told after each file that was read. */
+  /** Called after each file that was read. */
   onProgress?(doneFiles: number, totalFiles: number): void;
 }
 
 export interface DeidentifyChoice {
-  /** 32 bytes, of `createUidKey()`: the same key gives the same UIDs and pseudonyms. With it they can be computed from the originals: it is a secret. */
+  /**
+   * 32 bytes, from `createUidKey()`: the same key gives the same UIDs and pseudonyms. Keep it secret: with it they
+   * can be computed from the originals.
+   */
   key: Uint8Array;
-  /** Sex, age, size and weight of the patient stay: SUV needs the weight. */
+  /** Keeps the patient's sex, age, size and weight: SUV needs the weight. */
   keepPatientCharacteristics?: boolean;
-  /** Dates move by a number of days of the patient's own; without it they are removed. */
+  /** Dates are shifted by a number of days specific to the patient; otherwise they are removed. */
   shiftDates?: boolean;
 }
 
-/** A series as it is sent: a zip archive of the files `0001.dcm` and so on, an input of `predict()` and of `upload()`. */
+/**
+ * A series ready to be sent: a zip archive of the files `0001.dcm` and so on, an input of `predict()` and of
+ * `upload()`.
+ */
 export interface PreparedSeries extends FileSource {
-  /** What was taken out of all files together; undefined where they are sent as they are. */
+  /** What was removed from all files together; undefined if they are sent unchanged. */
   readonly report?: DeidentificationReport;
 }
 
 export interface DicomResultOptions {
-  /** The job that made the label map. The same job gives objects with the same UIDs: an archive that has them replaces them. */
+  /**
+   * The job that produced the label map. The same job gives objects with the same UIDs: an archive that has them
+   * replaces them.
+   */
   job: Pick<Job, 'id' | 'parameters'>;
-  /** Name of the output; the first label map of the service if missing. */
+  /** Name of the output; the service's first label map if missing. */
   output?: string;
   /** `seg.dcm`, the default, or `labelmap.dcm`. */
   format?: DicomFormat;
-  /** The frame of a 4-D series that was predicted, from 0. */
+  /** The predicted frame of a 4-D series, starting at 0. */
   frame?: number;
 }
 
 export interface ChosenSeries {
   readonly series: VolumeSeries;
   readonly leftOut: readonly LeftOut[];
-  /** The files of the series, in the order of the volume, as they were given or as they stand in the archive. */
+  /** The files of the series in volume order, as given or as stored in the archive. */
   readonly files: readonly SourceFile[];
   /**
-   * Reads all files once, for what is removed and for the length of what is sent. One file at a time is in memory, now and while it
-   * is sent.
+   * Reads all files once, to find out what is removed and the length of the archive. Only one file is in memory at
+   * any time, now and while the archive is sent.
    *
-   * @throws TomaatError BAD_VOXELS when a file is damaged; UPLOAD_TOO_LARGE from 4 GiB on
+   * @throws TomaatError BAD_VOXELS if a file is damaged; UPLOAD_TOO_LARGE for 4 GiB or more
    */
   prepare(options: PrepareOptions): Promise<PreparedSeries>;
   /**
-   * A label map that a service made of the series, as a DICOM object: with patient, study and references of the original files.
+   * Converts a service's label map for the series to a DICOM object, with patient, study and references of the
+   * original files.
    *
    * @param labelMap a file of any volume format
-   * @throws TomaatError APP_OUTPUT when the label map does not lie on the grid of the series; NOT_ACCEPTABLE when the files lack
-   *   what a result refers to; BAD_INPUT for a frame that is not there
+   * @throws TomaatError APP_OUTPUT if the label map is not on the grid of the series; NOT_ACCEPTABLE if the files
+   *   lack what a result refers to; BAD_INPUT for a frame that does not exist
    */
   createResult(
     labelMap: Uint8Array,
@@ -123,10 +135,10 @@ export interface ChosenSeries {
 }
 
 /**
- * Reads the headers of files and of the files in zip archives among them, and sorts them into series. Files of other kinds are
- * named in `leftOut`.
+ * Reads the headers of files and of the files in zip archives among them, and sorts them into series. Files of other
+ * kinds are listed in `leftOut`.
  *
- * @throws TomaatError as openZip(); BAD_INPUT for no files; the files' own faults, or the reason of the signal
+ * @throws TomaatError as openZip(); BAD_INPUT if there are no files; errors of the files, or the signal's reason
  */
 export async function openDicomInput(
   files: readonly DicomInputFile[],

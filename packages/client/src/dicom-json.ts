@@ -1,15 +1,16 @@
 import { TomaatError } from '@tomaat/core';
 
 /*
- * The DICOM JSON model (PS3.18, annex F): what QIDO-RS, WADO-RS metadata and the answer to STOW-RS are written in. It comes from
- * other programs, so accessors take any JSON and give undefined for what is not there or not of the right kind.
+ * The DICOM JSON model (PS3.18, annex F): the format of QIDO-RS responses, WADO-RS metadata and STOW-RS responses. It
+ * comes from other programs, so accessors accept any JSON and return undefined for anything that is missing or of the
+ * wrong type.
  */
 
-/** One element: its value representation, and its values or where they are. */
+/** One element: its value representation, and its values or their location. */
 export interface DicomElement {
   readonly vr?: string;
   readonly Value?: readonly unknown[];
-  /** Where the bytes of a large value are. */
+  /** The location of the bytes of a large value. */
   readonly BulkDataURI?: string;
   /** The bytes in base64. */
   readonly InlineBinary?: string;
@@ -18,7 +19,7 @@ export interface DicomElement {
 /** Elements by tag: eight hex digits in upper case. */
 export type DicomDataset = Readonly<Record<string, DicomElement>>;
 
-/** The elements that are known by keyword here; all others by their tag. */
+/** The elements that have keywords here; all others are accessed by tag. */
 export const dicomTags = {
   SpecificCharacterSet: '00080005',
   SOPClassUID: '00080016',
@@ -70,14 +71,14 @@ export type DicomKeyword = keyof typeof dicomTags;
 /** A keyword of `dicomTags`, or a tag as eight hex digits such as `00181030`. */
 export type DicomAttribute = DicomKeyword | (string & {});
 
-/** The tag that a keyword or a tag stands for, in upper case; what is neither stays as it is. */
+/** The tag for a keyword or a tag, in upper case; anything else is returned unchanged. */
 export function tagOf(attribute: DicomAttribute): string {
   if (Object.hasOwn(dicomTags, attribute)) return dicomTags[attribute as DicomKeyword];
   return /^[0-9A-Fa-f]{8}$/.test(attribute) ? attribute.toUpperCase() : attribute;
 }
 
 /**
- * Parsed JSON as datasets; one object counts as a list of one.
+ * Parsed JSON as data sets; one object counts as a list of one.
  * @throws {TomaatError} UPSTREAM with `from` at the start of its message, if it is anything else
  */
 export function toDatasets(data: unknown, from: string): DicomDataset[] {
@@ -89,7 +90,7 @@ export function toDatasets(data: unknown, from: string): DicomDataset[] {
   );
 }
 
-/** The values of an element; none if it is missing or empty. */
+/** The values of an element; empty if it is missing or empty. */
 export function dicomValues(dataset: DicomDataset, attribute: DicomAttribute): readonly unknown[] {
   const tag = tagOf(attribute);
   const element = own(dataset, tag) ?? own(dataset, tag.toLowerCase());
@@ -97,8 +98,8 @@ export function dicomValues(dataset: DicomDataset, attribute: DicomAttribute): r
 }
 
 /**
- * The first value of an element as text: a person's name in its alphabetic form, else ideographic or phonetic (PS3.5, section 6.2.1).
- * Undefined if it is missing or empty.
+ * The first value of an element as text: a person's name in its alphabetic form, otherwise ideographic or phonetic
+ * (PS3.5, section 6.2.1). Undefined if it is missing or empty.
  */
 export function dicomText(dataset: DicomDataset, attribute: DicomAttribute): string | undefined {
   return dicomTexts(dataset, attribute)[0];
@@ -109,7 +110,10 @@ export function dicomTexts(dataset: DicomDataset, attribute: DicomAttribute): st
   return dicomValues(dataset, attribute).flatMap((value) => textOf(value) ?? []);
 }
 
-/** The first value of an element as a number: servers write IS and DS as numbers or as texts. Undefined if it is not a finite one. */
+/**
+ * The first value of an element as a number: servers write IS and DS as numbers or strings. Undefined if it is not
+ * finite.
+ */
 export function dicomNumber(dataset: DicomDataset, attribute: DicomAttribute): number | undefined {
   const text = dicomText(dataset, attribute);
   const number = Number(text);
@@ -121,7 +125,7 @@ export function dicomItems(dataset: DicomDataset, attribute: DicomAttribute): Di
   return dicomValues(dataset, attribute).filter(isObject) as DicomDataset[];
 }
 
-/** A study as a search gives it. Dates are YYYYMMDD and times HHMMSS.FFFFFF, as in DICOM. */
+/** A study in search results. Dates are YYYYMMDD and times HHMMSS.FFFFFF, as in DICOM. */
 export interface DicomStudy {
   readonly studyInstanceUid: string;
   readonly studyDate?: string;
@@ -132,15 +136,15 @@ export interface DicomStudy {
   readonly patientId?: string;
   readonly patientBirthDate?: string;
   readonly patientSex?: string;
-  /** Such as MR, CT, SEG. */
+  /** For example MR, CT, SEG. */
   readonly modalities: readonly string[];
   readonly seriesCount?: number;
   readonly instanceCount?: number;
-  /** All that the server says of it. */
+  /** Everything that the server returns for it. */
   readonly dataset: DicomDataset;
 }
 
-/** A series as a search gives it. */
+/** A series in search results. */
 export interface DicomSeries {
   readonly studyInstanceUid: string;
   readonly seriesInstanceUid: string;
@@ -148,26 +152,26 @@ export interface DicomSeries {
   readonly seriesNumber?: number;
   readonly seriesDescription?: string;
   readonly bodyPartExamined?: string;
-  /** How many instances the server has of it; `retrieveSeries` can be asked to check for as many. */
+  /** The number of its instances on the server; `retrieveSeries` can be asked to check for this number. */
   readonly instanceCount?: number;
   readonly dataset: DicomDataset;
 }
 
-/** An instance as a search gives it: one file. */
+/** An instance in search results: one file. */
 export interface DicomInstance {
   readonly studyInstanceUid: string;
   readonly seriesInstanceUid: string;
   readonly sopInstanceUid: string;
   readonly sopClassUid?: string;
   readonly instanceNumber?: number;
-  /** Of a multi-frame object. */
+  /** For a multi-frame object. */
   readonly frameCount?: number;
   readonly rows?: number;
   readonly columns?: number;
   readonly dataset: DicomDataset;
 }
 
-/** What the caller knows because it asked for it: servers may leave it out of their answers. */
+/** What the caller knows because it asked for it: servers may omit it from their responses. */
 export interface KnownUids {
   studyInstanceUid?: string;
   seriesInstanceUid?: string;

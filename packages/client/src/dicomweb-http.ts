@@ -9,27 +9,30 @@ import {
   repeat,
 } from './http.ts';
 
-/** How requests reach a DICOMweb service: who sends them, what a redirect may do, and what a refusal means. */
+/** How requests reach a DICOMweb service: credentials, redirects, and the meaning of error responses. */
 
-/** Headers of every request: fixed ones, or a function that is asked before each request, such as for a token that expires. */
+/**
+ * Headers of every request: fixed ones, or a function that is called before each request, for example for a token
+ * that expires.
+ */
 export type DicomWebHeaders =
   | Readonly<Record<string, string>>
   | (() => Readonly<Record<string, string>> | Promise<Readonly<Record<string, string>>>);
 
 export interface DicomWebOptions {
-  /** Root of the service, under which `/studies` is: such as `http://127.0.0.1:8042/dicom-web`. */
+  /** Root of the service, which contains `/studies`: for example `http://127.0.0.1:8042/dicom-web`. */
   url: string;
-  /** Credentials above all: `{ authorization: 'Bearer …' }`. They are sent to the origin of `url` alone. */
+  /** Mainly credentials: `{ authorization: 'Bearer …' }`. They are sent only to the origin of `url`. */
   headers?: DicomWebHeaders;
-  /** Another fetch, such as one with certificates of its own. */
+  /** A custom fetch, for example one with its own certificates. */
   fetch?: typeof globalThis.fetch;
-  /** How often a request is repeated after a network fault or a busy server; 2 if missing. */
+  /** How often a request is retried after a network error or while the server is busy; 2 if missing. */
   retries?: number;
-  /** How long the server may keep silent before a request is given up, in ms; 60 000 if missing. */
+  /** How long the server may be silent before a request is abandoned, in ms; 60 000 if missing. */
   silenceMs?: number;
-  /** Largest instance (one file, or one answer in one part) that is taken, in bytes; 2 GiB − 1 if missing. */
+  /** Largest accepted instance (one file, or a single-part response), in bytes; 2 GiB − 1 if missing. */
   maxInstanceBytes?: number;
-  /** Longest body of one request of `store`, in bytes, if it holds more than one instance; 32 MiB if missing. */
+  /** Maximum body size of one `store` request that contains more than one instance, in bytes; 32 MiB if missing. */
   batchBytes?: number;
 }
 
@@ -38,23 +41,23 @@ export interface DicomWebConnection extends Connection {
   readonly host: string;
   readonly maxInstanceBytes: number;
   readonly batchBytes: number;
-  /** @throws {TomaatError} BAD_REQUEST for what may not be a header */
+  /** @throws {TomaatError} BAD_REQUEST for an invalid header */
   headers(): Promise<Record<string, string>>;
 }
 
 export interface DicomWebCall {
   method?: 'GET' | 'POST';
-  /** Below the root, with a slash at its start. */
+  /** Relative to the root, with a leading slash. */
   path: string;
-  /** What follows the question mark. Never in a message: it may hold a patient's name. */
+  /** The query string. Never part of a message: it may contain a patient's name. */
   search?: string;
   accept: string;
   contentType?: string;
   body?: Blob;
   signal?: AbortSignal;
-  /** What the request is for, as messages name it. */
+  /** The purpose of the request, as named in messages. */
   task: 'search' | 'retrieve' | 'store';
-  /** Whether an answer that is not 2xx is of use to the caller. */
+  /** Whether the caller can use a response that is not 2xx. */
   takes?(response: Response): boolean;
 }
 
@@ -84,7 +87,7 @@ export function openDicomWeb(options: DicomWebOptions): DicomWebConnection {
       try {
         return Object.fromEntries(new Headers(given));
       } catch {
-        // Neither the value nor the cause, which has it: it may be a key.
+        // Neither the value nor the cause, which contains it: it may be a key.
         throw new TomaatError(
           'BAD_REQUEST',
           'The headers for the DICOMweb service have a name or a value that HTTP does not allow. Check for line breaks and characters beyond Latin-1.',
@@ -95,9 +98,9 @@ export function openDicomWeb(options: DicomWebOptions): DicomWebConnection {
 }
 
 /**
- * One request, repeated after network faults and busy answers: searching, retrieving and storing the same instances again all give
- * the same result. `alive` is called whenever something was heard.
- * @throws {TomaatError} for every answer but 2xx, unless `takes` says otherwise, and for 206, which leaves out a part
+ * One request, retried after network errors and while the server is busy: searching, retrieving and storing the same
+ * instances again all give the same result. `alive` is called whenever data arrives.
+ * @throws {TomaatError} for every response except 2xx, unless `takes` says otherwise, and for 206, which omits a part
  */
 export async function sendDicomWeb(
   connection: DicomWebConnection,
@@ -112,7 +115,7 @@ export async function sendDicomWeb(
   });
 }
 
-/** A failed fetch of a DICOMweb service, with what to do about it; an abort of the caller stays what it was. */
+/** A failed fetch from a DICOMweb service, with advice; the caller's own abort is passed on unchanged. */
 export const dicomWebFault = (
   connection: DicomWebConnection,
   path: string,
@@ -128,8 +131,8 @@ const remedies: NetworkRemedies = {
 };
 
 /**
- * By hand, since fetch would pass headers such as an API key on to any host that an answer names. A page cannot see where it is
- * redirected to.
+ * By hand, since fetch would forward headers such as an API key to any host that a response names. A page cannot see
+ * the target of a redirect.
  */
 async function followRedirects(
   connection: DicomWebConnection,
@@ -161,7 +164,7 @@ async function followRedirects(
   }
 }
 
-/** Where an answer leads; undefined if it is not a redirect. */
+/** The target of a redirect; undefined if the response is not one. */
 function redirectOf(
   { host, baseUrl }: DicomWebConnection,
   { method = 'GET' }: DicomWebCall,
@@ -188,11 +191,14 @@ function redirectOf(
   return target;
 }
 
-/** The media type of an answer in lower case, or an empty text. */
+/** The media type of a response in lower case, or an empty string. */
 export const mediaTypeOf = (response: Response): string =>
   parseHeaderValue(response.headers.get('content-type') ?? '')?.value.toLowerCase() ?? '';
 
-/** The error that an answer stands for (PS3.18, sections 8.5 and 10.4 to 10.6), with the beginning of its text in `detail.answer`; `known` is that text if it was read before. */
+/**
+ * The error for a response (PS3.18, sections 8.5 and 10.4 to 10.6), with the beginning of its text in
+ * `detail.answer`; `known` is that text if it has already been read.
+ */
 export async function refusalOf(
   connection: DicomWebConnection,
   call: DicomWebCall,

@@ -6,7 +6,7 @@ import { parseRelatedType, type RelatedPart, readRelated } from './multipart-rel
 
 /** WADO-RS: instances as files (PS3.18, section 10.4). */
 
-/** One instance: a DICOM file (PS3.10), as the server sent it, and what its file meta information states. */
+/** One instance: a DICOM file (PS3.10), as sent by the server, and its file meta information. */
 export interface RetrievedInstance extends FileMeta {
   readonly bytes: Bytes;
 }
@@ -15,22 +15,22 @@ export interface RetrieveProgress {
   /** Complete ones. */
   readonly instances: number;
   readonly receivedBytes: number;
-  /** If the server states a length. */
+  /** If the server sends a length. */
   readonly totalBytes?: number;
 }
 
 export interface RetrieveOptions {
-  /** UID of the transfer syntax that is wanted; `*`, the default, takes each instance as it is stored. */
+  /** UID of the requested transfer syntax; `*`, the default, accepts each instance as it is stored. */
   transferSyntax?: string;
-  /** How many instances there must be, such as the `instanceCount` of a search: another number is an error. */
+  /** The expected number of instances, such as the `instanceCount` of a search: any other number is an error. */
   expectedInstances?: number;
   onProgress?: (progress: RetrieveProgress) => void;
   signal?: AbortSignal;
 }
 
 /**
- * The instances at a path, one after the other: only the current one is in memory. Ends without an error only if the answer
- * was complete.
+ * The instances at a path, one after the other: only the current one is in memory. Ends without an error only if the
+ * response was complete.
  */
 export async function* retrieve(
   connection: DicomWebConnection,
@@ -75,7 +75,7 @@ export async function* retrieve(
   }
 }
 
-/** The parts of an answer, or its whole body if that is one instance. */
+/** The parts of a response, or its whole body if that is one instance. */
 async function* partsOf(
   connection: DicomWebConnection,
   response: Response,
@@ -99,7 +99,7 @@ async function* partsOf(
   yield* readRelated(chunks, related.boundary, { from: host, maxPartBytes: maxInstanceBytes, onBytes });
 }
 
-/** The same chunks, up to the length that an instance may have. */
+/** The same chunks, up to the maximum length of an instance. */
 async function* counted(
   { host, maxInstanceBytes }: DicomWebConnection,
   chunks: AsyncIterable<Uint8Array>,
@@ -119,7 +119,10 @@ async function* counted(
   }
 }
 
-/** The chunks of a body. The watchdog waits only while a chunk is asked for: a slow reader is not a silent server. */
+/**
+ * The chunks of a body. The watchdog runs only while a chunk is requested: a slow reader does not make the server
+ * silent.
+ */
 async function* chunksOf(
   connection: DicomWebConnection,
   path: string,

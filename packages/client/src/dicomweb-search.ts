@@ -10,11 +10,14 @@ import {
 import { type DicomWebConnection, dicomWebFault, mediaTypeOf, sendDicomWeb } from './dicomweb-http.ts';
 import { readText, startWatchdog } from './http.ts';
 
-/** QIDO-RS: searching (PS3.18, section 10.6), page by page, and what is known of instances without their pixels (10.4.1.1.2). */
+/**
+ * QIDO-RS: searching (PS3.18, section 10.6), page by page, and the metadata of instances without their pixels
+ * (10.4.1.1.2).
+ */
 
 /**
- * What is searched for; all that is given must match. Texts may have `*` for any characters and `?` for one; dates may be ranges
- * (`20240101-20240131`, `20240101-`), as in PS3.4, section C.2.2.2.
+ * Search criteria; all given ones must match. Texts may contain `*` for any characters and `?` for one; dates may be
+ * ranges (`20240101-20240131`, `20240101-`), as in PS3.4, section C.2.2.2.
  */
 export interface DicomQuery {
   /** Study Instance UID. */
@@ -29,34 +32,34 @@ export interface DicomQuery {
   /** YYYYMMDD, or a range. */
   studyDate?: string;
   studyDescription?: string;
-  /** Such as MR: of the series, or of any series in the study. */
+  /** For example MR: of the series, or of any series in the study. */
   modality?: string;
   seriesDescription?: string;
   seriesNumber?: number;
   bodyPartExamined?: string;
-  /** Others, by keyword (as in PS3.6), tag, or tags of a sequence joined by points. */
+  /** Others, by keyword (as in PS3.6), tag, or tags of a sequence joined by dots. */
   attributes?: Readonly<Record<string, string | number>>;
 }
 
 export interface SearchOptions {
-  /** The most results that are wanted; without it, all are fetched, up to 50,000. */
+  /** Maximum number of results; if missing, all are fetched, up to 50,000. */
   limit?: number;
-  /** How many results to pass over. */
+  /** Number of results to skip. */
   offset?: number;
-  /** Attributes that the answer should have beyond the usual ones, or `all`. */
+  /** Attributes to include beyond the usual ones, or `all`. */
   includeFields?: readonly DicomAttribute[] | 'all';
   signal?: AbortSignal;
 }
 
 export type SearchLevel = 'studies' | 'series' | 'instances';
 
-/** Always stated, since servers have defaults of their own; small enough for all that are known. */
+/** Always sent, since servers have their own defaults; small enough for all known servers. */
 const pageSize = 100;
 const maxResults = 50_000;
 const maxPageBytes = 2 ** 26;
 const maxMetadataBytes = 2 ** 28;
 
-/** What the typed results have, and PS3.18 does not require in an answer. */
+/** What the typed results contain although PS3.18 does not require it in a response. */
 const usualFields: Readonly<Record<SearchLevel, readonly DicomKeyword[]>> = {
   studies: ['StudyDescription'],
   series: ['BodyPartExamined'],
@@ -64,8 +67,8 @@ const usualFields: Readonly<Record<SearchLevel, readonly DicomKeyword[]>> = {
 };
 
 /**
- * All results of a search. Fuzzy matching of names is off, as it is where nothing is said of it.
- * @param toItem reads a result; its UID tells results of different pages apart
+ * All results of a search. Fuzzy matching of names is off, which is the standard's default.
+ * @param toItem reads a result; its UID identifies results that occur on several pages
  */
 export async function search<T>(
   connection: DicomWebConnection,
@@ -109,7 +112,7 @@ export async function search<T>(
   return [...found.values()].slice(0, limit);
 }
 
-/** The metadata of the instances at a path: all their attributes but large values. */
+/** The metadata of the instances at a path: all their attributes except large values. */
 export async function fetchMetadata(
   connection: DicomWebConnection,
   path: string,
@@ -125,7 +128,7 @@ export async function fetchMetadata(
 }
 
 /**
- * A UID that may be part of an address.
+ * Checks that a UID may be part of an address.
  * @throws {TomaatError} BAD_INPUT
  */
 export function checkUid(name: string, uid: string): string {
@@ -138,7 +141,7 @@ export function checkUid(name: string, uid: string): string {
 
 interface Fetched {
   datasets: DicomDataset[];
-  /** Whether the server says that it left out results. */
+  /** Whether the server reports that it omitted results. */
   hasMore: boolean;
 }
 
@@ -160,7 +163,7 @@ async function fetchDatasets(
   const { host } = connection;
   const watchdog = startWatchdog(connection, signal);
   try {
-    // Not URLSearchParams: some servers do not take its + for a blank.
+    // Not URLSearchParams: some servers do not decode its + as a space.
     const search = parameters.map((pair) => pair.map(encodeURIComponent).join('=')).join('&');
     const response = await sendDicomWeb(
       connection,
@@ -177,7 +180,7 @@ async function fetchDatasets(
       );
     }
     const text = await readText(response, maxBytes, host);
-    // RFC 7234, section 5.5: 299 is what PS3.18 section 8.3.4.4 has for results beyond the server's maximum.
+    // RFC 7234, section 5.5: PS3.18 section 8.3.4.4 uses 299 for results beyond the server's maximum.
     const hasMore = /^299\b/.test(response.headers.get('warning') ?? '');
     return { datasets: toDatasets(parseJson(text, host), host), hasMore };
   } catch (error) {
@@ -200,7 +203,7 @@ function parseJson(text: string, host: string): unknown {
   }
 }
 
-/** The path of a search below the study and series that are given, and the rest as parameters. */
+/** The path of a search below the given study and series, and everything else as parameters. */
 function addressOfSearch(
   level: SearchLevel,
   query: DicomQuery,

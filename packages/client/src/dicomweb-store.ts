@@ -19,30 +19,32 @@ import { readText, startWatchdog } from './http.ts';
 import { writeRelated } from './multipart-related.ts';
 import { type NamedBytes, readAll, toStream, toUploadFile, type UploadFile } from './upload.ts';
 
-/** STOW-RS: instances are stored (PS3.18, section 10.5), and each is looked for in the answer. */
+/** STOW-RS: stores instances (PS3.18, section 10.5) and looks up each one in the response. */
 
-/** A DICOM file (PS3.10): a File or Blob, bytes with or without a name, or a source that is read when its turn comes. */
+/**
+ * A DICOM file (PS3.10): a File or Blob, bytes with or without a name, or a source that is read when its turn comes.
+ */
 export type DicomFile = UploadFile | NamedBytes | Uint8Array | ArrayBuffer;
 
 export interface StoreProgress {
-  /** Those whose answer is there. */
+  /** Those confirmed by a response. */
   readonly instances: number;
   readonly sentBytes: number;
   readonly totalBytes: number;
 }
 
-/** A status code of DICOM (PS3.7, annex C; PS3.4, table GG.4-1) and what it means. */
+/** A DICOM status code (PS3.7, annex C; PS3.4, table GG.4-1) and its meaning. */
 export interface StoreReason {
   readonly code: number;
   readonly meaning: string;
 }
 
 export interface StoredInstance {
-  /** Its place in what was given, from 0. */
+  /** Its index in the input, starting at 0. */
   readonly index: number;
   readonly sopInstanceUid: string;
   readonly retrieveUrl?: string;
-  /** What the server changed, or did not keep. */
+  /** What the server changed or discarded. */
   readonly warning?: StoreReason;
 }
 
@@ -51,20 +53,20 @@ export interface FailedInstance {
   readonly sopInstanceUid: string;
   /** Missing if the server does not mention the instance at all. */
   readonly reason?: StoreReason;
-  /** Why it is not stored, in a sentence. */
+  /** Why it is not stored, as a sentence. */
   readonly message: string;
 }
 
-/** What became of every instance given: each is in one of the two lists. */
+/** The outcome for every given instance: each is in one of the two lists. */
 export interface StoreReport {
   readonly stored: readonly StoredInstance[];
   readonly failed: readonly FailedInstance[];
-  /** Reasons that the server gave without saying for which instance. */
+  /** Reasons that the server gave without naming an instance. */
   readonly otherFailures: readonly StoreReason[];
 }
 
 export interface StoreOptions {
-  /** Study Instance UID: the server then refuses instances of other studies. */
+  /** Study Instance UID: makes the server refuse instances of other studies. */
   study?: string;
   onProgress?: (progress: StoreProgress) => void;
   signal?: AbortSignal;
@@ -79,7 +81,7 @@ interface Sent {
   file: UploadFile;
 }
 
-/** As `DicomWeb.store`, at a path. */
+/** Like `DicomWeb.store`, at a path. */
 export async function store(
   connection: DicomWebConnection,
   path: string,
@@ -117,8 +119,8 @@ export async function store(
 }
 
 /**
- * Throws if any instance of a report is not stored.
- * @throws {TomaatError} UPSTREAM; its message names the first reasons, `detail.failed` has all of them
+ * Throws if any instance in a report is not stored.
+ * @throws {TomaatError} UPSTREAM; its message lists the first reasons, `detail.failed` has all of them
  */
 export function requireStored(report: StoreReport): void {
   const { stored, failed } = report;
@@ -132,8 +134,8 @@ export function requireStored(report: StoreReport): void {
 }
 
 /**
- * What a failure or warning of a store means: PS3.18, tables I.2-1 and I.2-2; PS3.4, table B.2-1; PS3.7, annex C. The code as hex
- * digits stands before it.
+ * The meaning of a failure or warning of a store request: PS3.18, tables I.2-1 and I.2-2; PS3.4, table B.2-1; PS3.7,
+ * annex C. Preceded by the code in hex digits.
  */
 export function storeReason(code: number): StoreReason {
   const hex = code.toString(16).toUpperCase().padStart(4, '0');
@@ -171,7 +173,7 @@ export function storeReason(code: number): StoreReason {
   return { code, meaning: `${hex}: ${meaning}` };
 }
 
-/** Names what is sent by the UIDs in the files, before the first byte is sent. */
+/** Identifies the instances by the UIDs in the files, before the first byte is sent. */
 async function openFiles(files: readonly DicomFile[]): Promise<Sent[]> {
   const places = new Map<string, number>();
   const all: Sent[] = [];
@@ -212,7 +214,7 @@ async function prefixOf(file: UploadFile): Promise<Uint8Array> {
   return prefix.subarray(0, length);
 }
 
-/** In their order, each as many as fit; one that does not fit goes alone. */
+/** In order, as many per request as fit; one that does not fit goes alone. */
 function batchesOf(all: readonly Sent[], maxBytes: number): Sent[][] {
   const batches: Sent[][] = [];
   let bytes = Number.POSITIVE_INFINITY;
@@ -238,7 +240,7 @@ async function storeBatch(
   );
   const { contentType, body } = writeRelated('application/dicom', files);
   const watchdog = startWatchdog(connection, signal);
-  // The length of a Blob is known, so fetch states it: some servers lose data that come in chunks.
+  // The length of a Blob is known, so fetch sends it: some servers lose data from chunked requests.
   const call: DicomWebCall = {
     method: 'POST',
     path,
@@ -263,13 +265,16 @@ async function storeBatch(
   }
 }
 
-/** Servers report on each instance with 409, as PS3.18 says, and with 400 or 500, too; Orthanc then without a Content-Type. */
+/**
+ * Servers report on each instance with 409, as PS3.18 specifies, but also with 400 or 500; Orthanc then omits the
+ * Content-Type.
+ */
 const mayBeReport = ({ status }: Response): boolean => [400, 409, 422, 500].includes(status);
 
 const lists = ['ReferencedSOPSequence', 'FailedSOPSequence', 'OtherFailuresSequence'] as const;
 const isReport = (dataset: DicomDataset) => lists.some((list) => dicomItems(dataset, list).length > 0);
 
-/** The answer's dataset; an empty one for what is not DICOM JSON, so that no instance counts as stored. */
+/** The response's data set; empty if it is not DICOM JSON, so that no instance counts as stored. */
 function parseAnswer(text: string, host: string): DicomDataset {
   try {
     return toDatasets(JSON.parse(text), host)[0] ?? {};
@@ -278,7 +283,7 @@ function parseAnswer(text: string, host: string): DicomDataset {
   }
 }
 
-/** Every instance that was sent by what the answer says of it; what is in neither list is not stored. */
+/** Classifies every instance sent by the response; one in neither list is not stored. */
 function compare(batch: readonly Sent[], answer: DicomDataset, from: string): StoreReport {
   const byUid = (list: DicomKeyword) =>
     new Map(dicomItems(answer, list).map((item) => [dicomText(item, 'ReferencedSOPInstanceUID'), item]));
@@ -311,7 +316,7 @@ function reasonOf(item: DicomDataset, attribute: DicomKeyword): StoreReason | un
   return code !== undefined && Number.isInteger(code) && code > 0 ? storeReason(code) : undefined;
 }
 
-/** An error on the way, with the instances that were stored before it. */
+/** An error during the transfer, with the instances that were stored before it. */
 function withStored(error: unknown, stored: readonly StoredInstance[]): unknown {
   if (!(error instanceof TomaatError)) return error;
   const storedSopInstanceUids = stored.map(({ sopInstanceUid }) => sopInstanceUid);

@@ -13,7 +13,7 @@ import { type RetrievedInstance, type RetrieveOptions, retrieve } from './dicomw
 import { checkUid, type DicomQuery, fetchMetadata, type SearchOptions, search } from './dicomweb-search.ts';
 import { type DicomFile, type StoreOptions, type StoreReport, store } from './dicomweb-store.ts';
 
-/** What metadata are asked for: a study, a series in it, or an instance in that, by their UIDs. */
+/** Selects metadata: a study, a series in it, or an instance in that, by their UIDs. */
 export interface MetadataOf {
   study: string;
   series?: string;
@@ -21,23 +21,23 @@ export interface MetadataOf {
 }
 
 export interface DicomWeb {
-  /** Root of the service, without a slash at its end. */
+  /** Root of the service, without a trailing slash. */
   readonly url: string;
-  /** The studies that match (PS3.18, section 10.6). */
+  /** The matching studies (PS3.18, section 10.6). */
   searchStudies(query?: DicomQuery, options?: SearchOptions): Promise<DicomStudy[]>;
-  /** The series that match: of `query.study`, or of all studies where the server offers that. */
+  /** The matching series: in `query.study`, or in all studies if the server supports that. */
   searchSeries(query?: DicomQuery, options?: SearchOptions): Promise<DicomSeries[]>;
-  /** The instances that match: of `query.series` in `query.study`, of a study, or of all where the server offers that. */
+  /** The matching instances: in `query.series` of `query.study`, in a study, or in all if the server supports that. */
   searchInstances(query?: DicomQuery, options?: SearchOptions): Promise<DicomInstance[]>;
-  /** All attributes of the instances but large values, as DICOM JSON (PS3.18, section 10.4.1.1.2). */
+  /** All attributes of the instances except large values, as DICOM JSON (PS3.18, section 10.4.1.1.2). */
   retrieveMetadata(of: MetadataOf, options?: { signal?: AbortSignal }): Promise<DicomDataset[]>;
   /**
-   * The instances of a series as DICOM files, in the encoding in which they are stored, one after the other (PS3.18, section 10.4):
-   * only the current one is in memory, and the next is read when it is asked for. Leaving the loop ends the transfer. An answer
-   * that is cut, partial (206) or empty ends with an error, never as a shorter series.
+   * The instances of a series as DICOM files, in their stored encoding, one after the other (PS3.18, section 10.4):
+   * only the current one is in memory, and the next is read on request. Leaving the loop ends the transfer. A
+   * truncated, partial (206) or empty response ends with an error, never as a shorter series.
    */
   retrieveSeries(study: string, series: string, options?: RetrieveOptions): AsyncIterable<RetrievedInstance>;
-  /** As `retrieveSeries`, for all series of a study. */
+  /** Like `retrieveSeries`, for all series of a study. */
   retrieveStudy(study: string, options?: RetrieveOptions): AsyncIterable<RetrievedInstance>;
   retrieveInstance(
     study: string,
@@ -46,20 +46,21 @@ export interface DicomWeb {
     options?: Omit<RetrieveOptions, 'expectedInstances'>,
   ): Promise<RetrievedInstance>;
   /**
-   * Stores DICOM files (PS3.18, section 10.5) in requests of up to `batchBytes`, and says of each whether it is stored: look at
-   * `failed`, or call `requireStored`. A file that the server does not mention counts as not stored. Storing again what is there does
-   * no harm.
-   * @throws {TomaatError} BAD_INPUT before anything is sent, for what is not a DICOM file, or two of the same UID; an error on the way
-   *   has the UIDs of those that were stored before in `detail.storedSopInstanceUids`
+   * Stores DICOM files (PS3.18, section 10.5) in requests of up to `batchBytes`, and reports for each whether it is
+   * stored: check `failed`, or call `requireStored`. A file that the server does not mention counts as not stored.
+   * Storing an instance again is harmless.
+   * @throws {TomaatError} BAD_INPUT before anything is sent, for a file that is not DICOM, or two with the same UID;
+   *   an error during the transfer has the UIDs of those stored before it in `detail.storedSopInstanceUids`
    */
   store(instances: readonly DicomFile[], options?: StoreOptions): Promise<StoreReport>;
 }
 
 /**
- * A client of a DICOMweb service, such as a PACS, for browsers and Node (PS3.18: QIDO-RS, WADO-RS, STOW-RS). Everything rejects with a
- * TomaatError: UNREACHABLE when the network failed or an answer was cut, UPSTREAM for an answer that is not DICOMweb, UNAUTHORIZED,
- * FORBIDDEN, NOT_FOUND and others for refusals. An aborted signal rejects with its own reason. Redirects are followed within the
- * origin of `url` alone, so that no credentials reach another. Neither names of patients nor queries are part of messages.
+ * A client of a DICOMweb service, such as a PACS, for browsers and Node (PS3.18: QIDO-RS, WADO-RS, STOW-RS). All
+ * errors are TomaatErrors: UNREACHABLE if the network failed or a response was truncated, UPSTREAM for a response
+ * that is not DICOMweb, UNAUTHORIZED, FORBIDDEN, NOT_FOUND and others for refused requests. An aborted signal rejects
+ * with its own reason. Redirects are followed only within the origin of `url`, so that credentials are not sent
+ * elsewhere. Messages contain neither names of patients nor queries.
  * @throws {TomaatError} BAD_REQUEST if `url` is not an http or https address
  */
 export function createDicomWeb(options: DicomWebOptions): DicomWeb {
@@ -125,7 +126,7 @@ export function createDicomWeb(options: DicomWebOptions): DicomWeb {
   return client;
 }
 
-/** Where a study, a series or an instance is, below the root. */
+/** The path of a study, series or instance, relative to the root. */
 function pathOf(study: string, series?: string, instance?: string): string {
   if (series === undefined && instance !== undefined)
     throw new TomaatError(

@@ -3,9 +3,9 @@ import { endpoints } from './contract.ts';
 import { errorHeaders } from './response-headers.ts';
 
 /**
- * What a page of another origin may read of an answer: every header that the contract declares. (What any page may read
- * without being let, such as Content-Type, needs no declaration; see “CORS-safelisted response-header name” in the Fetch
- * standard.)
+ * The response headers that a page of another origin may read: every header that the contract declares. (Headers that
+ * any page may read without permission, such as Content-Type, need no declaration; see “CORS-safelisted
+ * response-header name” in the Fetch standard.)
  */
 export const exposedHeaders: readonly string[] = [
   ...new Set(

@@ -1,4 +1,4 @@
-/** A header such as Content-Type or Content-Disposition; parameters in their order, names in lower case. */
+/** A header such as Content-Type or Content-Disposition; parameters in order, names in lower case. */
 export interface HeaderValue {
   readonly value: string;
   readonly parameters: readonly (readonly [name: string, value: string])[];
@@ -7,8 +7,8 @@ export interface HeaderValue {
 const isBlank = (character: string | undefined) => character === ' ' || character === '\t';
 
 /**
- * Reads `value; name=token; name="quoted \" string"` (RFC 9110 section 5.6.6) in one pass. A backslash escapes only a quote
- * or itself: old browsers send paths with bare ones. Undefined where the parameters cannot be read.
+ * Reads `value; name=token; name="quoted \" string"` (RFC 9110 section 5.6.6) in one pass. A backslash escapes only a
+ * quote or itself: old browsers send paths with unescaped ones. Undefined if the parameters are malformed.
  */
 export function parseHeaderValue(text: string): HeaderValue | undefined {
   const first = text.indexOf(';');
@@ -18,7 +18,7 @@ export function parseHeaderValue(text: string): HeaderValue | undefined {
   const skipBlanks = () => {
     while (isBlank(text[at])) at++;
   };
-  /** Up to the next blank or one of the characters given. */
+  /** Up to the next whitespace or one of the given characters. */
   const word = (ends: string) => {
     const start = at;
     while (at < text.length && !ends.includes(text[at]) && text[at].trim() !== '') at++;
@@ -41,7 +41,7 @@ export function parseHeaderValue(text: string): HeaderValue | undefined {
     if (text[at] !== ';') return undefined;
     at++;
     skipBlanks();
-    if (at === text.length || text[at] === ';') continue; // A semicolon with nothing behind it.
+    if (at === text.length || text[at] === ';') continue; // A trailing semicolon.
     const name = word('=;"').toLowerCase();
     skipBlanks();
     if (name === '' || text[at] !== '=') return undefined;
@@ -55,7 +55,7 @@ export function parseHeaderValue(text: string): HeaderValue | undefined {
   return { value, parameters };
 }
 
-/** The name of a file that Content-Disposition gives (RFC 6266), without any folder. */
+/** The file name in a Content-Disposition (RFC 6266), without any folder. */
 export function dispositionName(header: string | null): string | undefined {
   const parameters = new Map(parseHeaderValue(header ?? '')?.parameters);
   let name = parameters.get('filename');

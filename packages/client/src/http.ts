@@ -1,22 +1,22 @@
 import { describeError, type ErrorCode, errorCodes, TomaatError, withoutTrailingSlashes } from '@tomaat/core';
 import type { z } from 'zod';
 
-/** Where a server or a registry is, and how to talk to it. */
+/** The address of a server or registry, and how to communicate with it. */
 export interface ConnectionOptions {
   /** Base address, such as `http://127.0.0.1:9000`; a path prefix is kept. In a page it may be relative. */
   baseUrl: string;
   /** Sent as `Authorization: Bearer …`. */
   apiKey?: string;
-  /** Another fetch, such as one that trusts other certificates. Uploads then use it too. */
+  /** A custom fetch, for example one that trusts other certificates. Uploads then use it too. */
   fetch?: typeof globalThis.fetch;
-  /** How often a request is repeated after a network fault or a busy server; 2 if missing. */
+  /** How often a request is retried after a network error or while the server is busy; 2 if missing. */
   retries?: number;
-  /** How long a server may keep silent before a request is given up, in ms; 60 000 if missing. */
+  /** How long a server may be silent before a request is abandoned, in ms; 60 000 if missing. */
   silenceMs?: number;
 }
 
 export interface Connection {
-  /** Without a slash at its end. */
+  /** Without a trailing slash. */
   readonly baseUrl: string;
   readonly apiKey?: string;
   readonly fetch: typeof globalThis.fetch;
@@ -29,19 +29,19 @@ export interface Call {
   method?: string;
   query?: Record<string, string | number | boolean | undefined>;
   headers?: Record<string, string | undefined>;
-  /** A form or JSON; everything large goes by `upload`. */
+  /** A form or JSON; anything large uses `upload`. */
   body?: URLSearchParams | string;
   signal?: AbortSignal;
-  /** Whether the request may be sent again after a network fault. True for everything but bare POSTs. */
+  /** Whether the request may be retried after a network error. True for everything except plain POSTs. */
   repeatable?: boolean;
-  /** Longest answer in JSON; 32 MiB if missing. */
+  /** Maximum size of a JSON response; 32 MiB if missing. */
   maxBytes?: number;
 }
 
 const maxJsonBytes = 2 ** 25;
 const maxProblemBytes = 2 ** 20;
 
-/** Checks the address and fills in the defaults; throws BAD_REQUEST if it is not an http(s) address. */
+/** Checks the address and fills in the defaults. Throws BAD_REQUEST if it is not an http(s) address. */
 export function openConnection(options: ConnectionOptions): Connection {
   const page = (globalThis as { location?: { href?: string } }).location?.href;
   let url: URL | undefined;
@@ -70,7 +70,7 @@ export function openConnection(options: ConnectionOptions): Connection {
   };
 }
 
-/** The full address of a path of the API. */
+/** The full address of an API path. */
 export function addressOf(connection: Connection, path: string, query: Call['query'] = {}): string {
   const search = new URLSearchParams();
   for (const [name, value] of Object.entries(query)) if (value !== undefined) search.set(name, String(value));
@@ -85,7 +85,7 @@ export function headersOf(connection: Connection, headers: Call['headers'] = {})
   return all;
 }
 
-/** One request whose answer is JSON of the given schema, or nothing (204: undefined). */
+/** One request whose response is JSON of the given schema, or empty (204: undefined). */
 export async function callJson<T>(
   connection: Connection,
   path: string,
@@ -102,7 +102,7 @@ export async function callJson<T>(
   }
 }
 
-/** The answer's JSON, checked; what is not ours gets an error that says so. */
+/** The response's JSON, validated; a response from another kind of server gives an error that says so. */
 export async function readJson<T>(
   response: Response,
   schema: z.ZodType<T>,
@@ -127,7 +127,7 @@ export async function readJson<T>(
   return parsed.data;
 }
 
-/** The text of an answer; what is longer than allowed is not read to its end. */
+/** The text of a response; one that is longer than allowed is not read to its end. */
 export async function readText(response: Response, maxBytes: number, address: string): Promise<string> {
   const reader = response.body?.getReader();
   const decoder = new TextDecoder();
@@ -157,8 +157,8 @@ function notOurs(address: string, response: Response, cause?: unknown): TomaatEr
 }
 
 /**
- * One request, repeated after network faults and busy answers where that is safe. Every answer but 2xx
- * becomes a TomaatError; `call.signal`'s reason is thrown as it is.
+ * One request, retried after network errors and while the server is busy, if that is safe. Every response except 2xx
+ * becomes a TomaatError; `call.signal`'s reason is thrown unchanged.
  */
 export async function send(
   connection: Connection,
@@ -186,7 +186,7 @@ export async function send(
   });
 }
 
-/** Runs a request again, after a pause, while that may help; `alive` is called at each pause's end. */
+/** Retries a request, after a pause, while that may help; `alive` is called at the end of each pause. */
 export async function repeat<T>(
   connection: Connection,
   repeatable: boolean,
@@ -210,7 +210,7 @@ export async function repeat<T>(
   }
 }
 
-/** Waits; throws the signal's reason when it comes first. */
+/** Waits; throws the signal's reason if it aborts first. */
 export function pause(ms: number, signal?: AbortSignal): Promise<void> {
   return new Promise((resolve, reject) => {
     if (signal?.aborted) return reject(signal.reason);
@@ -228,15 +228,15 @@ export function pause(ms: number, signal?: AbortSignal): Promise<void> {
 
 export interface Watchdog {
   readonly signal: AbortSignal;
-  /** Data has arrived: restart the timer of silence. */
+  /** Data has arrived: restarts the timer. */
   alive(): void;
-  /** Nothing is awaited until `alive` is called. */
+  /** The timer is off until `alive` is called. */
   rest(): void;
-  /** For good: a late `alive` changes nothing. */
+  /** Permanently: a late `alive` has no effect. */
   stop(): void;
 }
 
-/** A signal that fires with the caller's, or with UNREACHABLE when nothing was heard for the silence that is allowed. */
+/** A signal that aborts with the caller's, or with UNREACHABLE after the allowed silence. */
 export function startWatchdog(
   connection: Connection,
   signal?: AbortSignal,
@@ -270,7 +270,7 @@ export function startWatchdog(
   };
 }
 
-/** The error in an answer: a Problem of ours keeps its code, any other answer gets one by its status. */
+/** The error in a response: our own Problem keeps its code, any other response gets one by its status. */
 export async function problemOf(response: Response, address: string): Promise<TomaatError> {
   const retryAfterSeconds = Number(response.headers.get('retry-after')) || undefined;
   const text = await readText(response, maxProblemBytes, address).catch(() => '');
@@ -340,11 +340,11 @@ const faults: Record<string, (host: string) => string> = {
   UND_ERR_CONNECT_TIMEOUT: (host) =>
     `${host} does not answer. Check the address, and whether a firewall is in between.`,
 };
-/** What helps depends on whose server it is. */
+/** The advice depends on whose server it is. */
 export interface NetworkRemedies {
   /** The certificate is not trusted. */
   untrusted(host: string): string;
-  /** A page of another origin got no answer that it may read. */
+  /** A page of another origin received no response that it may read. */
   page(host: string, pageOrigin: string): string;
 }
 const remediesOfOurs: NetworkRemedies = {
@@ -368,7 +368,7 @@ const certificateFaults: Record<string, (host: string) => string> = {
     `The certificate of ${host} is for another name. Use the name in the certificate, or ask the operator for a new one.`,
 };
 
-/** A failed fetch as UNREACHABLE, with what to do; an abort of the caller stays what it was. */
+/** A failed fetch as UNREACHABLE, with advice; the caller's own abort is passed on unchanged. */
 export function networkFault(
   error: unknown,
   address: string,
@@ -396,13 +396,13 @@ export function networkFault(
       true,
     );
   }
-  // The Fetch standard keeps a list of ports that belong to other protocols.
+  // The Fetch standard blocks ports that belong to other protocols.
   if ((error as { cause?: { message?: unknown } }).cause?.message === 'bad port') {
     return make(`Port ${url.port} may not be used for HTTP (Fetch standard). Choose another port.`, true);
   }
   const page = pageOrigin();
   if (page !== undefined && page !== url.origin) {
-    // A browser does not tell a page which of the two it was.
+    // A browser does not tell a page which of the two happened.
     return make(remedies.page(url.host, page), false);
   }
   const what = code === 'ECONNRESET' || code === 'UND_ERR_SOCKET' || code === 'EPIPE' ? 'was cut' : 'failed';
@@ -412,7 +412,7 @@ export function networkFault(
   );
 }
 
-/** Where the page is that this runs in; undefined outside of a browser. */
+/** The address of the current page; undefined outside a browser. */
 function pageOrigin(): string | undefined {
   const { origin } = (globalThis as { location?: { origin?: string } }).location ?? {};
   return origin?.startsWith('http') ? origin : undefined;
@@ -430,7 +430,7 @@ function faultCode(error: unknown): string {
   return '';
 }
 
-/** A job's or an answer's Problem as an error that can be thrown. */
+/** The Problem of a job or response as an error that can be thrown. */
 export function errorOf(problem: {
   code: string;
   detail: string;
@@ -445,11 +445,11 @@ export function errorOf(problem: {
   });
 }
 
-/** Whether the way to the server, or its state, is at fault, so that asking again later may help. */
+/** Whether the connection or the server's state is at fault, so that retrying later may help. */
 export const isPassing = (error: unknown): error is TomaatError =>
   error instanceof TomaatError && ['UNREACHABLE', 'BUSY', 'UPSTREAM', 'INTERNAL'].includes(error.code);
 
-/** Whether the code means an error of the caller. */
+/** Whether the code means a client error. */
 export function isCallersFault(error: TomaatError): boolean {
   return errorCodes.includes(error.code) && describeError(error.code).fault === 'caller';
 }

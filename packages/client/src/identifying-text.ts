@@ -14,7 +14,7 @@ import {
 } from '@tomaat/core';
 import { type FileSource, fileNameOf, readAll, toStream, type UploadFile, unreadable } from './upload.ts';
 
-/** Files of one input as they may be sent: without text that may tell whose scan it is, under names that tell nothing. */
+/** The files of one input, made ready to send: without text that may identify the patient, under neutral names. */
 export interface AnonymousFiles {
   /** What was found, with its text: for the owner of the files, not for a log. */
   readonly fields: readonly IdentifyingField[];
@@ -25,15 +25,17 @@ export interface AnonymousFiles {
 export interface AnonymousOptions {
   platform?: Platform;
   /**
-   * Where to put a file that must be recompressed, because its length is unknown in advance; in memory if missing. (Browsers put
-   * large ones on the disk by themselves.)
+   * Where to store a file that must be recompressed, because its length is unknown in advance; in memory if missing.
+   * (Browsers move large ones to disk by themselves.)
    */
   spool?(name: string, chunks: AsyncIterable<Uint8Array>): Promise<UploadFile>;
 }
 
 /**
- * Searches the files of one input for identifying text; the files of one volume (.mhd and .raw) must be passed together.
- * @throws TomaatError BAD_INPUT when a header names a file that is not among several, or a file cannot be read; BAD_HEADER.
+ * Searches the files of one input for identifying text; the files of one volume (.mhd and .raw) must be passed
+ * together.
+ * @throws TomaatError BAD_INPUT if a header names a file that is not among the given ones, or a file cannot be read;
+ *   BAD_HEADER.
  */
 export async function anonymousFiles(
   input: string,
@@ -90,7 +92,7 @@ function sourceOf(name: string, file: UploadFile): TextSource {
 
 async function* empty(): AsyncGenerator<Uint8Array> {}
 
-/** Bytes of a file; without `slice`, what comes before is read and passed over. */
+/** Bytes of a file; without `slice`, the preceding bytes are read and discarded. */
 async function* range(file: FileSource, start: number, end: number): AsyncGenerator<Uint8Array> {
   if (file.slice) return yield* readAll(file.slice(start, Math.min(end, file.sizeBytes)));
   let at = 0;
@@ -114,7 +116,7 @@ function renamed(file: UploadFile, name: string): UploadFile {
   };
 }
 
-/** The new head and the rest of the file, which is read when it is sent. */
+/** The new header and the rest of the file, which is read when it is sent. */
 function spliced(file: UploadFile, source: TextSource, { head, from }: Rewrite, name: string): UploadFile {
   if (file instanceof Blob) return new File([head, file.slice(Math.min(from, file.size))], name);
   const rest = Math.max(0, file.sizeBytes - from);
@@ -132,7 +134,7 @@ async function inMemory(name: string, chunks: AsyncIterable<Uint8Array>): Promis
   return new File([await new Response(toStream(chunks)).blob()], name);
 }
 
-/** The same chunks; what zlib says of damaged data becomes a TomaatError. */
+/** The same chunks; zlib's errors about damaged data become a TomaatError. */
 async function* explained(input: string, chunks: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
   try {
     yield* chunks;
@@ -146,10 +148,10 @@ async function* explained(input: string, chunks: AsyncIterable<Uint8Array>): Asy
   }
 }
 
-/** The platform that this runs on, of its own accord: that of Node with node:zlib, else that of browsers. */
+/** The current platform, detected automatically: Node with node:zlib, otherwise a browser. */
 export const platformHere = (): Platform => nodeZlib() ?? webPlatform;
 
-/** The platform of Node, where this runs in Node; undefined elsewhere. */
+/** The Node platform, if this runs in Node; otherwise undefined. */
 function nodeZlib(): Platform | undefined {
   const { process } = globalThis as { process?: { getBuiltinModule?(name: string): unknown } };
   const zlib = process?.getBuiltinModule?.('node:zlib') as Zlib | undefined;

@@ -1,4 +1,4 @@
-/** What every call rejects with; `code` is one of `errorCodes`. */
+/** The type of every error; `code` is one of `errorCodes`. */
 export {
   type Bytes,
   createUidKey,

@@ -3,36 +3,36 @@ import { parseHeaderValue } from './header-value.ts';
 import { randomHex } from './upload.ts';
 
 /*
- * multipart/related (RFC 2387; its framing is RFC 2046, section 5.1) as DICOMweb uses it (PS3.18, section 8.6.1.2). Read part by
- * part from a stream, in linear time and with bounded memory whatever the bytes are and however they are cut; written as one body
- * of known length.
+ * multipart/related (RFC 2387; its framing is RFC 2046, section 5.1) as used by DICOMweb (PS3.18, section 8.6.1.2).
+ * Read part by part from a stream, in linear time and with bounded memory for any bytes and any chunk sizes; written
+ * as one body of known length.
  */
 
 export interface RelatedPart {
   /** By name in lower case; the first of those with the same name. */
   readonly headers: ReadonlyMap<string, string>;
-  /** The part's own memory. */
+  /** Separate memory of the part. */
   readonly bytes: Bytes;
 }
 
 export interface RelatedOptions {
-  /** Who sent it, at the start of messages: “pacs.example:8042”. */
+  /** The sender, at the start of messages: “pacs.example:8042”. */
   from: string;
-  /** Longest part, in bytes. */
+  /** Maximum length of a part, in bytes. */
   maxPartBytes: number;
   /** Called for every chunk that arrives, with its length in bytes. */
   onBytes?(count: number): void;
 }
 
-/** Of all headers of one part together. */
+/** For all headers of one part together. */
 const maxHeaderBytes = 16_384;
 /** RFC 2046: 1 to 70 characters. */
 const maxBoundaryLength = 70;
-/** Text before the first boundary or after the last one, which is passed over. */
+/** Text before the first boundary or after the last one, which is skipped. */
 const maxAroundBytes = 65_536;
-/** Blanks that may follow a boundary on its line. */
+/** Whitespace that may follow a boundary on its line. */
 const maxPadding = 32;
-/** Most memory that is taken because of what a part says of its own length. */
+/** The most memory that is allocated on the strength of a part's own Content-Length. */
 const maxTrustedBytes = 2 ** 24;
 
 const CR = 13;
@@ -41,7 +41,7 @@ const dash = 45;
 const isBlank = (byte: number) => byte === 32 || byte === 9;
 
 /**
- * The boundary and the media type of the parts that a Content-Type states.
+ * The boundary of a Content-Type, and the media type of the parts.
  * @returns undefined if it is not multipart/related with a boundary as RFC 2046 allows
  */
 export function parseRelatedType(contentType: string): { boundary: string; type?: string } | undefined {
@@ -54,11 +54,11 @@ export function parseRelatedType(contentType: string): { boundary: string; type?
 }
 
 /**
- * The parts of a multipart/related body, one after the other; the next chunk is read only when the next part is asked for. Chunks
- * may be cut anywhere. Lines of headers may end with LF alone; a boundary needs CRLF before it, because LF may belong to the bytes
- * of the part. What comes before the first and after the last boundary is passed over.
- * @throws {TomaatError} UNREACHABLE if the body ends before its closing boundary; UPSTREAM for a part longer than allowed, headers
- *   that cannot be read, and a part whose length is not its Content-Length
+ * The parts of a multipart/related body, one after the other; the next chunk is read only when the next part is
+ * requested. Chunks may be split anywhere. Header lines may end with LF alone; a boundary must be preceded by CRLF,
+ * because LF may belong to the bytes of the part. Everything before the first and after the last boundary is skipped.
+ * @throws {TomaatError} UNREACHABLE if the body ends before its closing boundary; UPSTREAM for a part longer than
+ *   allowed, headers that cannot be read, and a part whose length is not its Content-Length
  */
 export async function* readRelated(
   chunks: AsyncIterable<Uint8Array>,
@@ -66,7 +66,7 @@ export async function* readRelated(
   options: RelatedOptions,
 ): AsyncGenerator<RelatedPart> {
   const delimiter = latin1Bytes(`\r\n--${boundary}`);
-  // The first boundary may stand at the very start: as if a line ended before it.
+  // The first boundary may be at the very start, as if a line ended before it.
   const input = createInput(chunks, Uint8Array.of(CR, LF), options.onBytes);
   try {
     const preamble = createSink(maxAroundBytes, 0, () =>
@@ -96,7 +96,7 @@ export async function* readRelated(
   }
 }
 
-/** A body of multipart/related with one part for each file, all of the media type `type`. The Blob knows its length. */
+/** A multipart/related body with one part for each file, all of the media type `type`. The Blob knows its length. */
 export function writeRelated(
   type: string,
   files: readonly (Blob | Bytes)[],
@@ -112,11 +112,11 @@ export function writeRelated(
 }
 
 interface Input {
-  /** What has arrived and is not used yet. */
+  /** Bytes that have arrived and are not consumed yet. */
   held: Uint8Array;
-  /** Appends the next chunk to what is held; false at the end. */
+  /** Appends the next chunk to the buffer; returns false at the end. */
   more(): Promise<boolean>;
-  /** Reads what is left, up to a number of bytes; whatever breaks there is of no matter. */
+  /** Reads the remaining data, up to a number of bytes; errors are ignored here. */
   drain(maxBytes: number): Promise<void>;
   close(): Promise<void>;
 }
@@ -151,7 +151,7 @@ function createInput(
           left -= value.length;
         }
       } catch {
-        // The parts are complete: the closing boundary was there.
+        // The parts are complete: the closing boundary has been read.
       }
     },
     close: async () => void (await iterator.return?.()),
@@ -161,11 +161,11 @@ function createInput(
 
 interface Sink {
   add(bytes: Uint8Array): void;
-  /** All bytes that were added. */
+  /** All bytes added so far. */
   take(): Bytes;
 }
 
-/** Collects bytes in memory that doubles when it is full; `refuse` makes the error for more than `maxBytes`. */
+/** Collects bytes in memory that doubles when it is full; `refuse` creates the error for more than `maxBytes`. */
 function createSink(maxBytes: number, expectedBytes: number, refuse: () => TomaatError): Sink {
   let buffer = new Uint8Array(Math.min(expectedBytes, maxTrustedBytes));
   let length = 0;
@@ -186,7 +186,7 @@ function createSink(maxBytes: number, expectedBytes: number, refuse: () => Tomaa
   };
 }
 
-/** Moves bytes to the sink up to the next boundary and takes that away; `closes` says whether it is the closing one. */
+/** Moves bytes to the sink up to the next boundary and consumes that; `closes` says whether it is the closing one. */
 async function readBody(
   input: Input,
   delimiter: Uint8Array,
@@ -202,7 +202,7 @@ async function readBody(
     } else {
       const found = matchDelimiter(input.held, at, delimiter, isAtEnd);
       if (found === 'none') {
-        // No CR stands inside a delimiter, so the next candidate cannot begin within what was compared.
+        // A delimiter contains no CR, so the next candidate cannot begin within the compared bytes.
         from = at + 1;
         continue;
       }
@@ -221,8 +221,9 @@ async function readBody(
 }
 
 /**
- * Whether a boundary line begins at `at`: CRLF, two dashes, the boundary, two more if it is the closing one, blanks, and the end of
- * the line or of the body. Anything else is part of the data, such as a longer boundary that begins in the same way.
+ * Whether a boundary line begins at `at`: CRLF, two dashes, the boundary, two more dashes if it is the closing one,
+ * whitespace, and the end of the line or body. Anything else is part of the data, such as a longer boundary with the
+ * same prefix.
  */
 function matchDelimiter(
   held: Uint8Array,
@@ -250,7 +251,10 @@ function matchDelimiter(
   return held[end + 1] === LF ? { end: end + 2, closes } : 'none';
 }
 
-/** The headers of a part, up to the empty line. A line that begins with a blank goes on with the one before (RFC 5322, 2.2.3). */
+/**
+ * The headers of a part, up to the empty line. A line that begins with whitespace continues the previous one (RFC
+ * 5322, 2.2.3).
+ */
 async function readHeaders(
   input: Input,
   number: number,
@@ -279,7 +283,7 @@ async function readHeaders(
   }
 }
 
-/** The next line without its end, CRLF or LF. `refuse` makes the error for one that is cut, or too long. */
+/** The next line without its CRLF or LF. `refuse` creates the error for one that is truncated or too long. */
 async function readLine(
   input: Input,
   maxBytes: number,
@@ -299,7 +303,7 @@ async function readLine(
   }
 }
 
-/** The Content-Length of a part, which some servers state. */
+/** The Content-Length of a part, which some servers send. */
 function lengthOf(headers: ReadonlyMap<string, string>): number | undefined {
   const text = headers.get('content-length') ?? '';
   return /^\d{1,15}$/.test(text) ? Number(text) : undefined;

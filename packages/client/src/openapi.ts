@@ -36,8 +36,8 @@ const tags: Record<Endpoint['tag'], string> = {
 };
 
 /**
- * The OpenAPI 3.1 description of a server or a registry, made from the contract.
- * @param serverUrl base address of all paths: absolute, or from the root of the host that the document came from
+ * The OpenAPI 3.1 description of a server or a registry, generated from the contract.
+ * @param serverUrl base address of all paths: absolute, or relative to the root of the host that served the document
  */
 export function openApiDocument(on: 'server' | 'registry', version: string, serverUrl = '/'): Json {
   const schemas: Record<string, Json> = {};
@@ -49,7 +49,7 @@ export function openApiDocument(on: 'server' | 'registry', version: string, serv
     const path = (paths[endpoint.path] ??= {});
     path[endpoint.method.toLowerCase()] = operation(name, endpoint, schemas);
   }
-  // It travels inside of a signed text, to which no schema can point.
+  // It is embedded in a signed text, which a schema cannot refer to.
   if (on === 'registry') toSchema(signedAnnouncementSchema, schemas, 'input');
   return {
     openapi: '3.1.0',
@@ -142,7 +142,7 @@ const responseHeaders = (names: readonly ResponseHeader[]): Json =>
     names.map((name) => [name, { description: describeHeader(name), schema: { type: 'string' } }]),
   );
 
-/** Raw bytes as generators of clients know them; in OpenAPI 3.1 itself they would need no schema. */
+/** Raw bytes in the form that client generators recognize; in OpenAPI 3.1 itself they would need no schema. */
 const bytes = (description?: string): Json => ({
   type: 'string',
   format: 'binary',
@@ -172,11 +172,11 @@ function formSchema({ files, texts = {} }: FormFields): Json {
   const properties: Json = {};
   for (const [name, description] of Object.entries(files)) properties[name] = bytes(description);
   for (const [name, description] of Object.entries(texts)) properties[name] = { type: 'string', description };
-  // Generators make no valid code of a choice between file and text.
+  // Generators produce invalid code for a choice between file and text.
   return { type: 'object', properties, additionalProperties: { type: 'string' } };
 }
 
-/** JSON Schema 2020-12, with the named schemas by reference to the components. */
+/** JSON Schema 2020-12, with named schemas as references to the components. */
 function toSchema(schema: z.ZodType, schemas: Record<string, Json>, io: 'input' | 'output'): Json {
   const own = named.find(([, candidate]) => candidate === schema);
   if (own) {
@@ -198,11 +198,11 @@ function toSchema(schema: z.ZodType, schemas: Record<string, Json>, io: 'input' 
   );
 }
 
-/** A registry that names the schemas, all but the one being written, and keeps their descriptions. */
+/** A registry that names the schemas, except for the one being written, and keeps their descriptions. */
 function registryWithout(name?: string) {
   const registry = z.registry<{ id?: string; description?: string }>();
   for (const [id, schema] of named) if (id !== name) registry.add(schema, { id });
-  // Descriptions live in the global registry; look through to it.
+  // Descriptions are in the global registry; look them up there.
   const get = registry.get.bind(registry);
   registry.get = ((schema: z.ZodType) => ({
     ...z.globalRegistry.get(schema),
@@ -222,7 +222,8 @@ function hoist(schema: Json, schemas: Record<string, Json>, io: 'input' | 'outpu
     if (typeof value !== 'object' || value === null) return value;
     return Object.fromEntries(
       Object.entries(plainTuple(value as Json))
-        // Bounds that every integer has say nothing; nor does a property that is never there, where no others may be.
+        // Bounds that every integer has carry no information; nor does a property that is never present if others are
+        // not allowed.
         .filter(
           ([key, item]) =>
             !(key === 'minimum' && item === Number.MIN_SAFE_INTEGER) &&
@@ -240,7 +241,7 @@ function hoist(schema: Json, schemas: Record<string, Json>, io: 'input' | 'outpu
   return walk(rest) as Json;
 }
 
-/** A tuple by what every generator knows: `items: false`, which zod writes, is refused by some. */
+/** A tuple in the form that every generator understands: some reject `items: false`, which zod writes. */
 function plainTuple(schema: Json): Json {
   const { prefixItems, items, ...rest } = schema;
   if (!Array.isArray(prefixItems) || items !== false) return schema;

@@ -8,8 +8,8 @@ const digest = z.string().regex(/^sha256:[0-9a-f]{64}$/);
 const time = z.iso.datetime();
 
 /**
- * What a server says, signed, of a settled prediction: of which bytes, by which model, what came out, and what becomes of
- * the data. It holds no text of a file, no name of a person and no file name.
+ * A server's signed statement about a settled prediction: the input bytes, the model, the outputs, and how long the
+ * data is kept. It contains no text from a file, no name of a person and no file name.
  */
 export const receiptSchema = z.object({
   kind: z.literal('tomaat-receipt/1'),
@@ -73,8 +73,8 @@ export type Receipt = z.infer<typeof receiptSchema>;
 const receiptType = 'tomaat-receipt+jws';
 
 /**
- * Checks the signature of a receipt and reads it. Whether its key is that of the right server is for the caller to say: the
- * server prints its thumbprint when it starts.
+ * Checks the signature of a receipt and parses it. The caller decides whether its key is that of the right server,
+ * which prints its thumbprint at start-up.
  * @throws TomaatError BAD_SIGNATURE
  */
 export async function verifyReceipt(text: string): Promise<{ receipt: Receipt; thumbprint: string }> {

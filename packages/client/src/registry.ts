@@ -11,19 +11,19 @@ export interface DiscoverOptions {
 }
 
 export interface RegistryClientOptions extends ConnectionOptions {
-  /** Hosts by which the registry is known besides that of `baseUrl`, such as the names in its certificate. */
+  /** Host names of the registry besides that of `baseUrl`, such as the names in its certificate. */
   otherHosts?: readonly string[];
 }
 
 export interface RegistryClient {
   readonly baseUrl: string;
-  /** The services that are announced; a registry that speaks only TOMAAT v1 is asked in v1. */
+  /** The announced services; a registry that supports only TOMAAT v1 is queried by v1. */
   discover(filters?: ServiceFilters, options?: DiscoverOptions): Promise<Entry[]>;
   /**
-   * Checks what a server signed of itself, so that the registry need not be trusted: signature, time, that it was
-   * made for this registry, that the entry shows what was signed, and that it is no older than one seen before.
-   * Whether the key that signed (`sub`) is the right one is for the caller to remember.
-   * @throws TomaatError BAD_SIGNATURE; for a v1 entry, too, which nobody signed.
+   * Checks what a server signed about itself, so that the registry does not have to be trusted: the signature, the
+   * time, that it was made for this registry, that the entry matches what was signed, and that it is not older than
+   * one seen before. The caller remembers whether the signing key (`sub`) is the right one.
+   * @throws TomaatError BAD_SIGNATURE; also for a v1 entry, which is unsigned.
    */
   verify(entry: Entry): Promise<SignedAnnouncement>;
 }
@@ -35,7 +35,7 @@ export function createRegistryClient(options: RegistryClientOptions): RegistryCl
   return {
     baseUrl: connection.baseUrl,
     async verify(entry) {
-      // Loaded here, so that a page that only lists does not carry the code of signatures.
+      // Imported here, so that a page that only lists services does not load the code for signatures.
       const { isSameRegistry, verifyEntry } = await import('./announcement.ts');
       const announcement = await verifyEntry(entry, {
         isAudience: (address) => isSameRegistry(address, connection.baseUrl, options.otherHosts),
@@ -66,7 +66,7 @@ export function createRegistryClient(options: RegistryClientOptions): RegistryCl
           ['NOT_FOUND', 'METHOD_NOT_ALLOWED', 'BAD_REQUEST', 'UPSTREAM'].includes(error.code);
         if (!old) throw error;
         const entries = await discoverV1(connection.baseUrl, options, signal).catch((second: unknown) => {
-          // Neither: what the first answer said is about the address, the second would only confuse.
+          // If both fail, the first error is the one about the address; the second would only confuse.
           throw signal?.aborted ? second : error;
         });
         return entries.filter((entry) => matches(entry, filters));
@@ -99,7 +99,7 @@ const v1Entry = z.object({
 });
 const v1LifetimeMs = 3_600_000;
 
-/** The live entries of a TOMAAT v1 registry: `GET /discover`. Entries without an address are left out. */
+/** The live entries of a TOMAAT v1 registry: `GET /discover`. Entries without an address are omitted. */
 export async function discoverV1(
   baseUrl: string,
   options: Omit<ConnectionOptions, 'baseUrl'> = {},

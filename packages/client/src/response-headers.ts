@@ -1,4 +1,4 @@
-/** The headers that answers carry, each described once; the contract says which endpoint answers with which. */
+/** The response headers, each described once; the contract lists which endpoint sends which. */
 
 const descriptions = {
   Location: 'Address of what was made, from the root of the host',
@@ -26,7 +26,7 @@ const descriptions = {
 } as const;
 export type ResponseHeader = keyof typeof descriptions;
 
-/** What may stand in any answer that is an error. */
+/** Headers that any error response may have. */
 export const errorHeaders = [
   'Retry-After',
   'WWW-Authenticate',

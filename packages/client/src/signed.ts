@@ -1,23 +1,26 @@
 import { TomaatError } from '@tomaat/core';
 import { base64url, calculateJwkThumbprint, compactVerify, EmbeddedJWK, type JWK } from 'jose';
 
-/** What a signed text says, and who says it. */
+/** The content of a signed text, and who signed it. */
 export interface Signed {
   payload: unknown;
-  /** SHA-256 thumbprint (RFC 7638, base64url) of the Ed25519 key that signed; whether that key is to be trusted is for the caller to say. */
+  /**
+   * SHA-256 thumbprint (RFC 7638, base64url) of the Ed25519 key that signed; the caller decides whether to trust that
+   * key.
+   */
   thumbprint: string;
 }
 
 const longest = 65_536;
 
 /**
- * Checks a compact JWS made by a TOMAAT server: Ed25519 only, of this type only, with the key that its header holds.
+ * Checks a compact JWS made by a TOMAAT server: Ed25519 only, of this type only, with the key in its header.
  * @throws TomaatError BAD_SIGNATURE for anything else.
  */
 export async function verifySigned(text: string, type: string): Promise<Signed> {
   try {
     if (text.length > longest) throw new Error('it is too long');
-    // The last character of base64url may stand for several: only one of them is taken.
+    // The last base64url character may have several spellings: only the canonical one is accepted.
     if (text.split('.').some((part) => toBase64url(part) !== part)) throw new Error('it is not base64url');
     const { payload, protectedHeader } = await compactVerify(text, EmbeddedJWK, { algorithms: ['EdDSA'] });
     if (protectedHeader.typ !== type) throw new Error(`it is of another type than ${type}`);

@@ -2,36 +2,36 @@ import { crc32, TomaatError } from '@tomaat/core';
 import type { FileSource } from './upload.ts';
 
 /*
- * A zip archive of files that are stored without compression (PKWARE APPNOTE 6.3.10), of which any part can be read again. That is
- * what an upload that goes on after a cut needs: the same bytes from an offset in the middle, without the files before it. The
- * libraries write an archive once, from its beginning to its end, and none can begin elsewhere; of stored files the places of
- * all bytes follow from their lengths.
+ * A zip archive of uncompressed files (PKWARE APPNOTE 6.3.10), any part of which can be read again. A resumable
+ * upload needs this: the same bytes from an offset in the middle, without the files before it. Libraries write an
+ * archive once, from beginning to end, and cannot start elsewhere; for stored files the positions of all bytes follow
+ * from their lengths.
  */
 
-/** A file of the archive. */
+/** A file in the archive. */
 export interface ZipMember {
   /** Printable ASCII. */
   readonly name: string;
-  /** All of its bytes, the same ones at every call. */
+  /** All of its bytes, identical at every call. */
   read(signal?: AbortSignal): AsyncIterable<Uint8Array>;
 }
 
 export interface StoredZipOptions {
   signal?: AbortSignal;
-  /** Most bytes of the archive; 4 GiB, what the format takes, if missing. */
+  /** Maximum size of the archive in bytes; the limit of the format, 4 GiB, if missing. */
   maxBytes?: number;
-  /** Called after each file whose length and checksum are taken. */
+  /** Called after each file whose length and checksum have been computed. */
   onProgress?(done: number, total: number): void;
 }
 
-/** Lengths and places in an archive without the extension for 64 bits. */
+/** Lengths and offsets in an archive without the 64-bit extension. */
 const largestNumber = 2 ** 32 - 2;
 const mostMembers = 65_534;
 
-/** Bytes that are handed over at once: a file may be one chunk. */
+/** Bytes passed on in one chunk: a file may arrive as a single chunk. */
 const pieceBytes = 2 ** 20;
 
-/** A run of bytes in the archive. */
+/** A range of bytes in the archive. */
 interface Run {
   readonly start: number;
   readonly sizeBytes: number;
@@ -39,10 +39,10 @@ interface Run {
 }
 
 /**
- * The archive as a file of known length. Each member is read once for its length and its checksum, and again whenever bytes of it are
- * sent; a member that is another one then is refused.
+ * The archive as a file of known length. Each member is read once for its length and checksum, and again whenever its
+ * bytes are sent; a member that has changed by then is refused.
  *
- * @throws TomaatError UPLOAD_TOO_LARGE for more than `maxBytes`; BAD_INPUT, while it is read, when a member has changed
+ * @throws TomaatError UPLOAD_TOO_LARGE for more than `maxBytes`; BAD_INPUT, while it is read, if a member has changed
  */
 export async function createStoredZip(
   name: string,
@@ -110,11 +110,11 @@ async function measure(
   return { sizeBytes, crc };
 }
 
-/** The bytes of a member, as long as they are those that were measured. */
+/** The bytes of a member, as long as they match the measured ones. */
 async function* unchanged(member: ZipMember, { sizeBytes, crc }: Facts): AsyncGenerator<Uint8Array> {
   let seen = 0;
   let sum = 0;
-  // The last chunk waits until it is known to be the last.
+  // The last chunk is held back until it is known to be the last.
   let waiting: Uint8Array | undefined;
   for await (const chunk of member.read()) {
     if (waiting) yield waiting;
@@ -135,9 +135,9 @@ const tooLarge = (maxBytes: number) =>
     `The files take more than ${maxBytes} bytes, or are more than ${mostMembers}: send the images of one series`,
   );
 
-/** Version 1.0: nothing but stored files. */
+/** Version 1.0: stored files only. */
 const version = 10;
-/** 1980-01-01, the first day that the format knows: archives of the same files are the same. */
+/** 1980-01-01, the earliest date in the format: archives of the same files are identical. */
 const firstDay = 0x0021;
 
 function localHeader({ name, sizeBytes, crc }: Facts): Uint8Array {
@@ -188,7 +188,7 @@ function endOfDirectory(count: number, sizeBytes: number, offset: number): Uint8
   ]);
 }
 
-/** A record of the format: signature, little-endian numbers of so many bytes, and a name. */
+/** A record of the format: signature, little-endian numbers of the given widths in bytes, and a name. */
 function record(
   signature: number,
   name: string,

@@ -21,26 +21,24 @@ import {
   unreadable,
 } from './upload.ts';
 
-/**
- * Resumable uploads (tus 1.0). A file that the server already has, by its SHA-256, is not sent.
- */
+/** Resumable uploads (tus 1.0). A file that the server already has, identified by SHA-256, is not sent. */
 
-/** What a prediction names the file by. */
+/** The name by which a prediction refers to the file. */
 export type FileRef = { upload: string } | { blob: string; fileName: string };
 
 const tusHeaders = { 'tus-resumable': '1.0.0' };
-/** Bytes of a request: proxies in between may hold a request back as a whole, or limit its size. */
+/** Bytes per request: proxies in between may buffer a whole request, or limit its size. */
 const requestBytes = 16 * 1024 * 1024;
-/** Larger files get no SHA-256 where it can only be taken of a file in memory (browsers). */
+/** Larger files get no SHA-256 if it can only be computed in memory (browsers). */
 const maxBytesInMemory = 256 * 1024 * 1024;
-/** Faults in a row, with no byte gained in between, after which an upload is given up. */
+/** Consecutive failures without progress after which an upload is abandoned. */
 const maxFaults = 6;
 
 export interface ResumableOptions {
   onUpload?: UploadProgress;
   /**
-   * The id of an upload of this very file that was begun earlier, in another page or process: it goes on from where the
-   * server has it, and sends nothing if it is whole. Another is begun if it has expired.
+   * The id of an earlier, incomplete upload of this same file, by another page or process: it continues at the
+   * server's offset, and sends nothing if it is complete. A new one is created if it has expired.
    */
   upload?: string;
   /** Called with the id of a new upload, before any of its bytes are sent. */
@@ -49,8 +47,8 @@ export interface ResumableOptions {
 }
 
 /**
- * Sends a file such that a cut costs only what was on the way. Undefined if the server does not take uploads of this
- * kind. Rejects as `upload` does; BAD_INPUT also when the file changes meanwhile.
+ * Sends a file so that an interruption costs only the bytes in flight. Undefined if the server does not support
+ * uploads of this kind. Rejects as `upload` does; BAD_INPUT also if the file changes meanwhile.
  */
 export async function uploadResumable(
   connection: Connection,
@@ -104,7 +102,10 @@ export async function uploadResumable(
   return { upload: idOf(path) };
 }
 
-/** Deletes an upload, whole or not; a job that uses its bytes keeps them until it settles. Nothing there is fine. */
+/**
+ * Deletes an upload, complete or not; a job that uses its bytes keeps them until it settles. A missing upload is not
+ * an error.
+ */
 export async function removeUpload(
   connection: Connection,
   upload: string,
@@ -121,7 +122,7 @@ const pathOf = (upload: string): string => `/api/uploads/${encodeURIComponent(up
 const idOf = (path: string): string => decodeURIComponent(path.slice(path.lastIndexOf('/') + 1));
 const isMissing = (error: unknown): boolean => error instanceof TomaatError && error.code === 'NOT_FOUND';
 
-/** Where an earlier upload of a file of this length is; undefined if it no longer exists. */
+/** The offset of an earlier upload of a file of this length; undefined if it no longer exists. */
 async function findEarlier(
   connection: Connection,
   upload: string,
@@ -139,7 +140,7 @@ async function findEarlier(
   }
 }
 
-/** A cut, a busy server, a restart, or another offset than was thought: asking where it is may help. */
+/** A lost connection, a busy server, a restart, or an unexpected offset: asking for the offset may help. */
 function mayGoOn(error: unknown): error is TomaatError {
   if (!(error instanceof TomaatError) || error.detail?.hopeless === true) {
     return error instanceof TomaatError && error.detail?.reason === 'ECONNREFUSED';
@@ -158,10 +159,10 @@ async function begin(
   );
   const headers = { ...tusHeaders, 'upload-length': String(totalBytes), 'upload-metadata': pairs.join(',') };
   try {
-    // Said twice, it leaves an empty upload behind, which expires.
+    // If repeated, it leaves an empty upload behind, which expires.
     const response = await calling(connection, 'POST', '/api/uploads', headers, signal);
     const location = response.headers.get('location');
-    // Only its path counts: a proxy in front may have another name.
+    // Only its path is used: a proxy in front may have another host name.
     if (location === null) return undefined;
     const path = new URL(location, connection.baseUrl).pathname;
     return path.slice(Math.max(0, path.lastIndexOf('/api/uploads/')));
@@ -225,7 +226,7 @@ async function call(
   }
 }
 
-/** The same, again after a network fault. */
+/** The same, with retries after a network error. */
 function calling(...request: Parameters<typeof call>): Promise<Response> {
   const [connection, , , , signal] = request;
   return repeat(
@@ -237,7 +238,7 @@ function calling(...request: Parameters<typeof call>): Promise<Response> {
   );
 }
 
-/** Sends the next bytes; gives the offset that the server is at then. */
+/** Sends the next bytes; returns the server's new offset. */
 async function sendPart(
   connection: Connection,
   path: string,
@@ -249,11 +250,11 @@ async function sendPart(
   const address = addressOf(connection, path);
   const end = Math.min(offset + requestBytes, sizeOf(file));
   const watchdog = startWatchdog(connection, signal);
-  // Browsers send no streams.
+  // Browsers cannot send streams.
   const isCollected = !(file instanceof Blob) && goesByXhr(connection);
   const part = partOf(file, offset, end, (sentBytes) => {
     watchdog.alive();
-    // Here a source is read before the request begins, which reports what is sent.
+    // Here a source is read before the request begins, which reports its own progress.
     if (!isCollected) report(sentBytes);
   });
   const headers = headersOf(connection, {
@@ -289,7 +290,7 @@ async function sendPart(
   }
 }
 
-/** A piece of a file: browsers send a Blob by themselves, elsewhere it is read while it is sent. */
+/** A slice of a file: browsers stream a Blob themselves; elsewhere it is read while it is sent. */
 function partOf(file: UploadFile, start: number, end: number, report: (sentBytes: number) => void) {
   if (file instanceof Blob) return { body: file.slice(start, end), isStream: false, fault: () => undefined };
   let fault: TomaatError | undefined;
@@ -329,7 +330,7 @@ interface NodeCrypto {
   createHash(name: 'sha256'): { update(data: Uint8Array): unknown; digest(encoding: 'hex'): string };
 }
 
-/** `sha256:…` of a file; undefined where it cannot be taken (large files in browsers, pages over plain HTTP). */
+/** `sha256:…` of a file; undefined where it cannot be computed (large files in browsers, pages over plain HTTP). */
 async function sha256Of(file: UploadFile, signal?: AbortSignal): Promise<string | undefined> {
   const { process } = globalThis as { process?: { getBuiltinModule?(name: string): unknown } };
   const node = process?.getBuiltinModule?.('node:crypto') as NodeCrypto | undefined;

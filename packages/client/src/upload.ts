@@ -10,14 +10,17 @@ import {
   startWatchdog,
 } from './http.ts';
 
-/** A file that is read while it is sent: never whole in memory. `stream` is called again for every attempt. */
+/** A file that is read while it is sent, never whole in memory. `stream` is called again for every attempt. */
 export interface FileSource {
   readonly name: string;
   readonly sizeBytes: number;
-  /** Sent as it is, under its name: what identifies a person was removed before, or is meant to stay. */
+  /** Sent unchanged, under its name: identifying text was removed before, or is meant to stay. */
   readonly asIs?: boolean;
   stream(): ReadableStream<Uint8Array> | AsyncIterable<Uint8Array>;
-  /** The bytes from `start` to before `end`; without it, what comes before is read and passed over. */
+  /**
+   * The bytes from `start` up to, but not including, `end`; without this method, the preceding bytes are read and
+   * discarded.
+   */
   slice?(start: number, end: number): ReadableStream<Uint8Array> | AsyncIterable<Uint8Array>;
 }
 
@@ -30,8 +33,8 @@ export interface NamedBytes {
 export type UploadFile = Blob | FileSource;
 
 /**
- * A file in any of the ways that callers may give one; bytes alone are a file without a name, which is enough where one file
- * holds the whole volume.
+ * A file in any form that callers may pass; bytes alone are a file without a name, which is enough if one file
+ * contains the whole volume.
  * @throws {TomaatError} BAD_INPUT for anything else, such as a path
  */
 export function toUploadFile(
@@ -53,7 +56,7 @@ export function toUploadFile(
   );
 }
 
-/** By its tag: bytes may come from another realm, such as a frame of the page. */
+/** By its tag: the bytes may come from another realm, such as an iframe. */
 function isBytes(value: unknown): value is Uint8Array | ArrayBuffer {
   if (value instanceof Uint8Array || value instanceof ArrayBuffer) return true;
   const tag = Object.prototype.toString.call(value);
@@ -62,7 +65,7 @@ function isBytes(value: unknown): value is Uint8Array | ArrayBuffer {
   );
 }
 
-/** Blob copies what it takes, but takes no memory that threads share. */
+/** Blob copies its input, but does not accept shared memory. */
 function ownedCopy(bytes: Uint8Array | ArrayBuffer): Bytes | ArrayBuffer {
   const view = ArrayBuffer.isView(bytes) ? bytes : new Uint8Array(bytes);
   return view.buffer instanceof ArrayBuffer ? (view as Bytes) : new Uint8Array(view);
@@ -70,14 +73,14 @@ function ownedCopy(bytes: Uint8Array | ArrayBuffer): Bytes | ArrayBuffer {
 export type UploadProgress = (progress: { sentBytes: number; totalBytes: number }) => void;
 
 export interface Form {
-  /** TOMAAT v1 wants files as plain fields. */
+  /** TOMAAT v1 expects files as plain fields. */
   withoutFileNames?: boolean;
   fields: readonly (readonly [name: string, value: string])[];
-  /** Several files of one name belong together (.hdr and .img). */
+  /** Several files with the same name belong together (.hdr and .img). */
   files: readonly (readonly [name: string, file: UploadFile])[];
 }
 
-/** Sends a form as multipart/form-data of known length, the fields first, and gives the answer if it is 2xx. */
+/** Sends a form as multipart/form-data of known length, the fields first, and returns the response if it is 2xx. */
 export async function upload(
   connection: Connection,
   path: string,
@@ -120,7 +123,7 @@ interface UploadRequest {
 const inBrowser = () => 'document' in globalThis || 'WorkerGlobalScope' in globalThis;
 const hasXhr = () => 'XMLHttpRequest' in globalThis;
 
-/** Node and its like: the body is written by hand, so that its length is known and it streams. */
+/** Node and similar: the body is written by hand, so that its length is known and it streams. */
 async function postStream(
   { connection, address, headers, signal, report }: UploadRequest,
   form: Form,
@@ -139,7 +142,7 @@ async function postStream(
   }
 }
 
-/** A browser without XMLHttpRequest (a service worker), or with a fetch of the caller's own: no progress. */
+/** A browser without XMLHttpRequest (a service worker), or a custom fetch: no progress. */
 async function postForm(
   { connection, address, headers, signal }: UploadRequest,
   form: Form,
@@ -156,10 +159,10 @@ async function postByXhr({ address, headers, signal, report }: UploadRequest, fo
   return sendByXhr('POST', address, headers, await formData(form), signal, report);
 }
 
-/** Whether requests of this connection can go by `sendByXhr`: in a browser, with no fetch of the caller's own. */
+/** Whether requests of this connection can use `sendByXhr`: in a browser, without a custom fetch. */
 export const goesByXhr = (connection: Connection): boolean => inBrowser() && !connection.ownFetch && hasXhr();
 
-/** A request of a browser: only XMLHttpRequest says how much of its body has been sent. */
+/** A request in a browser: only XMLHttpRequest reports upload progress. */
 export function sendByXhr(
   method: string,
   address: string,
@@ -232,13 +235,13 @@ export function toStream(
 }
 
 /**
- * The form as a stream of multipart/form-data (RFC 7578), with its exact length. `fault` tells whether a file,
- * and not the network, broke the stream.
+ * The form as a stream of multipart/form-data (RFC 7578), with its exact length. `fault` reports whether a file,
+ * rather than the network, broke the stream.
  */
 export function multipart(form: Form, report: UploadProgress = () => {}) {
   const boundary = `tomaat-${randomHex(16)}`;
   const encoder = new TextEncoder();
-  // As browsers escape names (WHATWG, multipart/form-data encoding).
+  // The way browsers escape names (WHATWG, multipart/form-data encoding).
   const quote = (name: string) =>
     `"${name.replaceAll('\r', '%0D').replaceAll('\n', '%0A').replaceAll('"', '%22')}"`;
   const head = (rest: string) => encoder.encode(`--${boundary}\r\nContent-Disposition: form-data; ${rest}`);
@@ -297,7 +300,7 @@ export function multipart(form: Form, report: UploadProgress = () => {}) {
   };
 }
 
-/** What a file's own source says when it cannot be read. */
+/** The error of a file's source that cannot be read. */
 export function unreadable(cause: unknown): TomaatError {
   return new TomaatError(
     'BAD_INPUT',
@@ -316,7 +319,7 @@ export async function* readAll(
     yield* chunks;
     return;
   }
-  // By hand: not every browser iterates streams.
+  // By hand: not every browser can iterate over streams.
   const reader = chunks.getReader();
   try {
     for (;;) {
@@ -329,7 +332,7 @@ export async function* readAll(
   }
 }
 
-/** Random hex digits; `crypto.randomUUID` is missing in pages that came over plain HTTP. */
+/** Random hex digits; `crypto.randomUUID` is missing in pages loaded over plain HTTP. */
 export function randomHex(bytes: number): string {
   return Array.from(crypto.getRandomValues(new Uint8Array(bytes)), (byte) =>
     byte.toString(16).padStart(2, '0'),

@@ -4,11 +4,11 @@ import { type ConnectionOptions, callJson, openConnection, pause, readJson } fro
 import { type NamedBytes, toUploadFile, type UploadFile, upload } from './upload.ts';
 
 /**
- * A client of servers that speak only TOMAAT v1 (2018): every answer is 200 and a list of elements, an error is
- * an element, a long prediction is polled for.
+ * A client for servers that support only TOMAAT v1 (2018): every response is 200 with a list of elements, an error is
+ * an element, a long prediction is polled.
  */
 
-/** An element of `GET /interface`: what a v1 service takes. */
+/** An element of `GET /interface`: an input of a v1 service. */
 const v1InputSchema = z.looseObject({
   type: z.string(),
   destination: z.string(),
@@ -17,15 +17,15 @@ const v1InputSchema = z.looseObject({
   minimum: z.coerce.number().optional(),
   maximum: z.coerce.number().optional(),
   options: z.array(z.string()).optional(),
-  /** An addition of newer servers; those of 2018 state no default. */
+  /** An addition of newer servers; those of 2018 do not send a default. */
   default: z.union([z.number(), z.boolean(), z.string()]).optional().catch(undefined),
 });
 export type V1Input = z.infer<typeof v1InputSchema>;
 
 /**
- * The value that an input starts with: its `default` where the server states one that it takes, else what the
- * 3D Slicer extension of 2019 shows. A slider there starts at (maximum − minimum) / 2, within its limits; a checkbox is
- * unchecked; the first option is chosen. Undefined for inputs that have no such value.
+ * The initial value of an input: its `default` if the server sends a valid one, otherwise what the 3D Slicer
+ * extension of 2019 shows. A slider there starts at (maximum − minimum) / 2, within its limits; a checkbox is
+ * unchecked; the first option is selected. Undefined for inputs without such a value.
  */
 export function startValueV1(input: V1Input): number | boolean | string | undefined {
   const { type, minimum = 0, maximum = 1, options = [], default: stated } = input;
@@ -39,7 +39,7 @@ export function startValueV1(input: V1Input): number | boolean | string | undefi
   return undefined;
 }
 
-/** An element of an answer. Volumes, meshes and transforms are base64; `type` is that of our outputs. */
+/** An element of a response. Volumes, meshes and transforms are base64; `type` is that of our outputs. */
 const v1OutputSchema = z.looseObject({
   type: z.string(),
   content: z.string().optional(),
@@ -53,16 +53,16 @@ export interface V1Options extends Omit<ConnectionOptions, 'baseUrl'> {
 }
 
 export interface V1PredictOptions extends V1Options {
-  /** Text of each field; volumes are given as files whose bytes are base64 of a .mha, with a newline per 76 characters. */
+  /** Text of each field; volumes are files that contain a .mha in base64, with a newline every 76 characters. */
   fields: Readonly<Record<string, string>>;
   files: Readonly<Record<string, UploadFile | NamedBytes | Uint8Array | ArrayBuffer>>;
   onUpload?(progress: { sentBytes: number; totalBytes: number }): void;
-  /** The server took the request and is computing. */
+  /** The server has accepted the request and is computing. */
   onDelay?(): void;
   pollMs?: number;
 }
 
-/** The inputs of a v1 service, by its prediction address. */
+/** The inputs of a v1 service, given its prediction address. */
 export async function interfaceV1(predictionUrl: string, options: V1Options = {}): Promise<V1Input[]> {
   const { base, interfacePath } = pathsOf(predictionUrl);
   const connection = openConnection({ ...options, baseUrl: base });
@@ -72,12 +72,13 @@ export async function interfaceV1(predictionUrl: string, options: V1Options = {}
 }
 
 /**
- * A prediction by a v1 service: the elements that it answers. An error element is thrown as APP_FAILED: v1 does not
- * say whose fault it was. Nothing is sent twice: v1 knows no idempotency, nor can a prediction be cancelled.
+ * Runs a prediction by a v1 service and returns the elements of its response. An error element is thrown as
+ * APP_FAILED: v1 does not say whose fault it was. Requests are never retried: v1 has no idempotency, and a prediction
+ * cannot be cancelled.
  */
 export async function predictV1(predictionUrl: string, options: V1PredictOptions): Promise<V1Output[]> {
   const { base, predictPath, responsesPath } = pathsOf(predictionUrl);
-  // Old servers answer a request only when the prediction is done.
+  // Old servers respond only when the prediction is done.
   const connection = openConnection({ silenceMs: 1_800_000, ...options, baseUrl: base });
   const { signal, pollMs = 1000 } = options;
   const form = {
@@ -90,7 +91,7 @@ export async function predictV1(predictionUrl: string, options: V1PredictOptions
     withoutFileNames: true,
   });
   const list = z.array(v1OutputSchema);
-  // Volumes come as base64 in it.
+  // It contains volumes in base64.
   const maxBytes = Number.POSITIVE_INFINITY;
   let elements = await readJson(response, list, predictionUrl, signal, maxBytes);
   while (elements.length > 0 && elements.every((element) => element.type === 'DelayedResponse')) {

@@ -14,18 +14,18 @@ import {
 
 export interface WatchOptions {
   signal?: AbortSignal;
-  /** How often to ask where events do not get through, in ms. */
+  /** Polling interval where events do not get through, ms. */
   pollMs?: number;
-  /** A stream of events that is silent for this long is reopened, ms. */
+  /** An event stream that is silent for this long is reopened, ms. */
   silenceMs?: number;
-  /** For how long a server that cannot be reached is waited for, in ms: jobs survive its restart. */
+  /** How long to wait for an unreachable server, ms: jobs survive its restart. */
   patienceMs?: number;
 }
 
 /**
- * The job at every change, until it is settled. Reads server-sent events, resumes after an interruption,
- * and asks again and again where a proxy swallows events. Throws what the server says (NOT_FOUND …), or
- * UNREACHABLE after the time limit; the job itself then continues.
+ * The job at every change, until it is settled. Reads server-sent events, resumes after an interruption, and polls if
+ * a proxy swallows events. Throws the server's error (NOT_FOUND …), or UNREACHABLE after the time limit; the job
+ * itself then continues.
  */
 export async function* watchJob(
   connection: Connection,
@@ -55,7 +55,7 @@ export async function* watchJob(
           if (isSettled(job)) return;
         }
       }
-      // The stream ended early, or never began: ask.
+      // The stream ended early, or never started: poll.
       const job = await callJson(connection, path, jobSchema, { signal });
       if (job && isNews(job)) yield job;
       if (job && isSettled(job)) return;

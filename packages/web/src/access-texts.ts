@@ -46,7 +46,7 @@ export function whereItGoes(
   ].join(' ');
 }
 
-/** What a program needs to send predictions; undefined where it needs no key. */
+/** What a program needs to send predictions; undefined if it needs no key. */
 export function keyNote(me: Me | undefined): string | undefined {
   if (!needsKey(me)) return undefined;
   const how = `Set the environment variable ${keyVariable} to the key: the code reads it from there.`;

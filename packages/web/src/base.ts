@@ -4,8 +4,8 @@ import { withoutTrailingSlashes } from '@tomaat/core';
 const inBrowser = typeof document !== 'undefined';
 
 /**
- * Where this page's server is on its host: a proxy may serve it below a path. The document states the path that the
- * server knows (tomaat-base), and how its root is reached from here (tomaat-root), which works behind any proxy.
+ * The location of this page's server on its host: a proxy may serve it below a path. The document contains the path
+ * known to the server (tomaat-base), and the way to its root from here (tomaat-root), which works behind any proxy.
  */
 const meta = (name: string) => document.querySelector<HTMLMetaElement>(`meta[name="${name}"]`)?.content ?? '';
 
@@ -14,12 +14,12 @@ function findBasePath(): string {
   const known = meta('tomaat-base');
   const path = location.pathname;
   if (known !== '' && (path === known || path.startsWith(`${known}/`))) return known;
-  // The server itself, past its proxy: there its root is the host's.
+  // The server itself, without the proxy: there its root is that of the host.
   if (known !== '') return '';
   return withoutTrailingSlashes(new URL(meta('tomaat-root') || '/', location.href).pathname);
 }
 
-/** Such as `/tomaat`; empty where the server has the host to itself. */
+/** For example `/tomaat`; empty if the server is at the root of the host. */
 export const basePath: string = findBasePath();
 /** The server's base address, without a slash at the end. */
 export const baseUrl: string = inBrowser ? location.origin + basePath : '';

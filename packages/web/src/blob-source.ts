@@ -1,6 +1,6 @@
 import type { SourceFile } from '@tomaat/core';
 
-/** A Blob as core reads it. */
+/** A Blob as a source for core. */
 export const sourceOf = (file: { name: string; blob: Blob }): SourceFile => ({
   name: file.name,
   sizeBytes: file.blob.size,

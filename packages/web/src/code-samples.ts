@@ -7,8 +7,8 @@ export interface CodeSample {
 }
 
 /**
- * Code that sends a prediction to this service's own address, with the values that the form shows now. `withKey`: with an API
- * key, which is read from the environment, to keep it out of programs and shell histories.
+ * Code that sends a prediction to this service's own address, with the current values of the form. `withKey`: with an
+ * API key, which is read from the environment, to keep it out of programs and shell histories.
  */
 export function codeSamples(
   service: Service,
@@ -57,7 +57,8 @@ export function codeSamples(
 
   const [first, ...others] = files.filter((input) => input.type === 'volume');
   const cli = [
-    // Set for this command only, so that it need not be exported; as a flag it would appear in the process list.
+    // Set for this command only, so that it does not have to be exported; as a flag it would appear in the process
+    // list.
     `${withKey ? `${keyVariable}="$${keyVariable}" ` : ''}tomaat predict ${sh(`${base}/services/${service.id}`)}`,
     ...(first ? [`--volume scan.nii.gz`] : []),
     ...[...others, ...files.filter((input) => input.type !== 'volume')].map(

@@ -8,7 +8,7 @@ import { useMe } from './login.tsx';
 import { type Site, safeAddress, useSite } from './site.ts';
 import { Empty, faultOf, KindTags, Loading, Problem, Tag, useTitle } from './ui.tsx';
 
-/** What both kinds of card show. */
+/** The common part of both kinds of card. */
 interface Card {
   key: string;
   name: string;
@@ -16,12 +16,12 @@ interface Card {
   modality: string;
   anatomy: string;
   task: string;
-  /** Where it leads: within this server, or to the server's own page. */
+  /** The target of its link: within this server, or on the server's own page. */
   href?: string;
   external: boolean;
   note?: string;
   live?: boolean;
-  /** Announced by TOMAAT v1, where nobody signs. */
+  /** Announced by TOMAAT v1, which has no signatures. */
   unsigned?: boolean;
   authors?: string;
   version?: string;
@@ -69,7 +69,7 @@ const cardsOf = (site: Site): Card[] =>
 
 const filterNames = ['modality', 'anatomy', 'task'] as const;
 
-/** The services of this server, or those that were announced to this registry. Search and filters are in the address. */
+/** The services of this server, or those announced to this registry. Search and filters are in the address. */
 export function Directory() {
   useTitle(undefined);
   const site = useSite();

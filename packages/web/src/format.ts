@@ -32,7 +32,7 @@ export function formatClock(seconds: number): string {
   return hours > 0 ? `${hours}:${rest}` : rest.replace(/^0(\d:)/, '$1');
 }
 
-/** A coordinate to a micrometre, or to four digits where it is less than a millimetre. */
+/** A coordinate to the micrometre, or to four digits if it is less than a millimetre. */
 export const formatMm = (mm: number): string =>
   String(Number(Math.abs(mm) < 1 ? mm.toPrecision(4) : mm.toFixed(3)));
 
@@ -46,7 +46,7 @@ export function formatTime(time: string): string {
   );
 }
 
-/** “brain-mri” as “Brain mri”; words that are all capitals stay. */
+/** “brain-mri” as “Brain mri”; words in all capitals are kept. */
 export function formatSlug(slug: string): string {
   const words = slug.replaceAll('-', ' ');
   return words.charAt(0).toUpperCase() + words.slice(1);

@@ -18,7 +18,7 @@ let owner: string | undefined;
 const meQuery = {
   queryKey: ['me'],
   queryFn: async ({ signal }: { signal: AbortSignal }) => {
-    // Better to learn now than after a scan was chosen whether the server accepts this page.
+    // Better to find out now than after selecting a scan whether the server accepts this page.
     const me = await client.me({ signal, page: baseUrl });
     if (me.who && owner !== undefined && me.who.owner !== owner) location.reload();
     if (me.who) {
@@ -30,7 +30,7 @@ const meQuery = {
   refetchOnWindowFocus: true,
 } as const;
 
-/** Who is logged in, as far as it is known; the gate keeps it up to date. */
+/** Who is logged in, as far as known; the gate keeps it up to date. */
 export const useMe = () => useQuery({ ...meQuery, refetchOnMount: false });
 
 // ---- The view ----
@@ -51,7 +51,7 @@ const faults: Record<string, (host: string) => string> = {
     `${host} is not responding correctly. Try again in a minute, or log in with an API key.`,
 };
 
-/** What the address states on arrival: why a login failed, or what a logout ended. */
+/** What the address contains on arrival: why a login failed, or what a logout ended. */
 interface Arrival {
   readonly fault?: string;
   /** `here`: the session at the issuer continues. */
@@ -63,7 +63,7 @@ function takeArrival(): Arrival {
   const url = new URL(location.href);
   const { searchParams: query } = url;
   const fault = query.get('login-fault') ?? undefined;
-  // `state` is how an issuer says that its logout was ours.
+  // `state` is how an issuer marks a logout as requested by us.
   const isEverywhere = query.get('state') === 'logged-out';
   const isHere = query.get('logged-out') === 'here';
   if (fault === undefined && !isEverywhere && !isHere) return {};
@@ -76,7 +76,7 @@ const arrival = takeArrival();
 const faultText = (fault: string | undefined, host: string): string | undefined =>
   fault === undefined ? undefined : (Object.hasOwn(faults, fault) ? faults[fault] : faults.failed)(host);
 
-/** Shows its children to users who are logged in, or if no login is needed. They stay as they were when a session ends. */
+/** Shows its children to users who are logged in, or if no login is needed. They are kept when a session ends. */
 export function LoginGate({ children }: { children: ReactNode }) {
   const me = useQuery({
     ...meQuery,
@@ -223,7 +223,7 @@ const scopeTexts: Record<string, string> = {
   admin: 'Has every permission; sees only its own jobs',
 };
 
-/** Who is logged in, and the way out. */
+/** Who is logged in, and the logout button. */
 export function AccountMenu({ who, host }: { who: NonNullable<Me['who']>; host?: string }) {
   const menu = useRef<HTMLDetailsElement>(null);
   const [fault, setFault] = useState<string>();
@@ -254,7 +254,7 @@ export function AccountMenu({ who, host }: { who: NonNullable<Me['who']>; host?:
         return;
       }
     }
-    // A page that knows nothing about the previous user, via the issuer if it ends sessions.
+    // A page without data of the previous user, via the issuer if it ends sessions.
     location.assign(next);
   }
 

@@ -1,6 +1,6 @@
 import { useSyncExternalStore } from 'react';
 
-/** The number of logins since this page was loaded, for requests that must be repeated then. */
+/** The number of logins since this page was loaded, for requests that must be repeated after a login. */
 
 let logins = 0;
 const listeners = new Set<() => void>();
@@ -10,7 +10,7 @@ export function noteLogin(): void {
   for (const listener of listeners) listener();
 }
 
-/** Grows with each login: an effect that depends on it runs again. */
+/** Increases with each login: an effect that depends on it runs again. */
 export const useLogins = () =>
   useSyncExternalStore(
     (listener) => {

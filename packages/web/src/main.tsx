@@ -12,14 +12,14 @@ import { applyTheme } from './theme.ts';
 
 applyTheme();
 const queries: QueryClient = new QueryClient({
-  // A session that has ended shows first in an answer to something else.
+  // An ended session first shows in the response to another request.
   queryCache: new QueryCache({
     onError: (error) => {
       if (error instanceof TomaatError && error.code === 'UNAUTHORIZED')
         void queries.invalidateQueries({ queryKey: ['me'] });
     },
   }),
-  // The client repeats what may be repeated; data of a server that runs on this machine is cheap to ask for again.
+  // The client already retries what is safe to retry; data from a local server is cheap to request again.
   defaultOptions: { queries: { retry: false, staleTime: 10_000, refetchOnWindowFocus: false } },
 });
 createRoot(document.getElementById('page')!).render(

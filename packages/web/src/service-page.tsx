@@ -17,7 +17,7 @@ import { safeAddress, useService, useSite } from './site.ts';
 import { CopyButton, type Fault, faultOf, KindTags, Loading, Problem, useTitle } from './ui.tsx';
 import { newKey, submit, uploadLife } from './upload.ts';
 
-/** One service: what it is for, its form, and code that does the same. */
+/** One service: its purpose, its form, and code that does the same. */
 export default function ServicePage({ id }: { id: string }) {
   const site = useSite();
   const service = useService(id);
@@ -255,7 +255,7 @@ function shownPoints(service: Service, values: Record<string, InputParameter>): 
     .flatMap(({ name }) => values[name] as Vec3[]);
 }
 
-/** Optional points that were not given are left out. */
+/** Optional points that were not placed are omitted. */
 function sentValues(
   service: Service,
   values: Record<string, InputParameter>,
@@ -299,7 +299,7 @@ function useSample(service: Service, onFiles: (files: File[]) => void) {
     setLoading(true);
     setError(undefined);
     try {
-      // Only from this server, whatever the card says.
+      // Only from this server, regardless of the card.
       const address = new URL(service.sample!, baseUrl);
       if (address.origin !== location.origin)
         throw new TomaatError(

@@ -3,16 +3,16 @@ import { type Client, createClient, createRegistryClient, type Entry, type Servi
 import { TomaatError } from '@tomaat/core';
 import { baseUrl } from './base.ts';
 
-/** The server or registry that this page came from. */
+/** The server or registry that this page was loaded from. */
 export const client: Client = createClient({ baseUrl });
 /** For a quick check whether the server responds at all. */
 export const impatientClient: Client = createClient({ baseUrl, retries: 0, silenceMs: 4000 });
 const registry = createRegistryClient({ baseUrl });
 
-/** What is at this address: a server with its services, or a registry with what was announced to it. */
+/** What is at this address: a server with its services, or a registry with the announced ones. */
 export type Site = { kind: 'server'; services: Service[] } | { kind: 'registry'; entries: Entry[] };
 
-/** Asks for services as from a server; a registry's answer is recognised by its entries, which have no inputs. */
+/** Requests services as from a server; a registry's response is recognised by its entries, which have no inputs. */
 async function findSite(signal: AbortSignal): Promise<Site> {
   let notServer: unknown;
   try {
@@ -44,7 +44,7 @@ export const useService = (id: string | undefined) =>
     enabled: id !== undefined,
   });
 
-/** The address if a browser may go there: http or https and nothing else. */
+/** The address if a browser may open it: http or https only. */
 export function safeAddress(address: string | undefined): string | undefined {
   if (address === undefined) return undefined;
   try {

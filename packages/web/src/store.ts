@@ -4,12 +4,12 @@ import { keptAt } from './base.ts';
 import type { SentSeries } from './dicom/originals.ts';
 
 /**
- * What this browser remembers: the list of its jobs (localStorage), and the files that were sent for each
- * (IndexedDB), so that a reload continues, the scan can be shown with its result, and a failed job can be sent
- * again. Nothing of it leaves the browser; it is deleted with the job.
+ * What this browser remembers: the list of its jobs (localStorage), and the files sent for each (IndexedDB), so that
+ * a reload continues, the scan can be shown with its result, and a failed job can be sent again. None of it leaves
+ * the browser; it is deleted with the job.
  */
 export interface HistoryEntry {
-  /** Made before the upload; names the files in this browser, and the request at the server. */
+  /** Created before the upload; identifies the files in this browser, and the request at the server. */
   key: string;
   /** Missing until the server has accepted the upload. */
   jobId?: string;
@@ -18,16 +18,16 @@ export interface HistoryEntry {
   fileName: string;
   createdTime: string;
   state: JobState | 'sending';
-  /** Who asked for it, where the server has a login: another user of this browser does not see it. */
+  /** The user who submitted it, if the server has logins: another user of this browser does not see it. */
   owner?: string;
   expiresTime?: string;
-  /** Ids of the uploads on the server, by input and number of the file (`volume/0`), for as long as they may live. */
+  /** Ids of the uploads on the server, by input and file number (`volume/0`), for as long as they may exist. */
   uploads?: Readonly<Record<string, string>>;
-  /** The DICOM series that were sent, by input. */
+  /** The sent DICOM series, by input. */
   series?: Readonly<Record<string, SentSeries>>;
 }
 
-/** A request as submitted, with the files as they are sent. */
+/** A request as submitted, with the files as sent. */
 export interface Submission {
   key: string;
   service: string;
@@ -187,7 +187,7 @@ async function inStore<T>(
   });
 }
 
-/** Keeps the files for a reload; false if the browser has no room, and they last as long as the page. */
+/** Keeps the files for a reload; false if the browser has no room, in which case they last as long as the page. */
 export async function keepSubmission(submission: Submission): Promise<boolean> {
   memory.set(submission.key, submission);
   try {
@@ -213,7 +213,7 @@ async function deleteSubmission(key: string): Promise<void> {
   await inStore('readwrite', (store) => store.delete(key)).catch(() => undefined);
 }
 
-/** Deletes files that belong to no job of the list, and jobs a week after they came. */
+/** Deletes files that belong to no job in the list, and jobs after a week. */
 export async function tidy(): Promise<void> {
   const { all } = readShown();
   const young = all.filter((entry) => Date.now() - Date.parse(entry.createdTime) < keptMs);

@@ -1,4 +1,4 @@
-/** Light, dark, or as the system says; the choice is this browser's. */
+/** Light, dark, or the system's setting; the choice applies to this browser. */
 export const themes = ['system', 'light', 'dark'] as const;
 export type Theme = (typeof themes)[number];
 const key = 'tomaat.theme';

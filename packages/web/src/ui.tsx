@@ -4,7 +4,7 @@ import { type ReactNode, useEffect, useState } from 'react';
 import { formatSlug } from './format.ts';
 import { useLogins } from './logins.ts';
 
-/** The small pieces that every page uses. */
+/** The small components that every page uses. */
 
 export function useTitle(title: string | undefined): void {
   useEffect(() => {
@@ -30,7 +30,7 @@ export interface Fault {
 
 /** Any error as shown to the user: a title, what was wrong and what to do. */
 export function faultOf(error: unknown): Fault {
-  // The server's message is for programs: to send a key.
+  // The server's message is addressed to programs: send a key.
   if (error instanceof TomaatError && error.code === 'UNAUTHORIZED') {
     return {
       title: 'Your session has ended',
@@ -61,7 +61,7 @@ export function titleOf(code: string): string {
 
 export function Problem({ fault, children }: { fault: Fault; children?: ReactNode }) {
   const queries = useQueryClient();
-  // If a request is rejected because a login is missing, the page checks who is logged in, and asks for a login.
+  // If a request is rejected because of a missing login, the page checks who is logged in, and asks for a login.
   useEffect(() => {
     if (fault.code === 'UNAUTHORIZED') void queries.invalidateQueries({ queryKey: ['me'] });
   }, [fault.code, queries]);
@@ -125,7 +125,7 @@ async function copy(text: string): Promise<boolean> {
     await navigator.clipboard.writeText(text);
     return true;
   } catch {
-    // A page that came over plain HTTP from another machine has no clipboard API: use the old way.
+    // A page loaded over plain HTTP from another machine has no clipboard API: use the old way.
     const area = document.createElement('textarea');
     area.value = text;
     document.body.append(area);
@@ -140,7 +140,7 @@ export function Tag({ children, tone }: { children: ReactNode; tone?: 'good' | '
   return <span className={`tag ${tone ?? 'plain'}`}>{children}</span>;
 }
 
-/** Modality, anatomy and task; “any” says nothing. */
+/** Modality, anatomy and task; “any” is omitted. */
 export function KindTags({
   of: { modality, anatomy, task },
 }: {

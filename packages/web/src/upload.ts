@@ -17,8 +17,8 @@ import {
 
 /**
  * The uploads of this page. They continue while the user visits other views, and resume after a reload or a lost
- * connection. A failed or cancelled job leaves them on the server, so that it can be tried again without sending anything;
- * they are deleted when the job has succeeded, when the user deletes it, or by the server in the end.
+ * connection. A failed or cancelled job leaves them on the server, so that it can be retried without sending
+ * anything; they are deleted when the job has succeeded, when the user deletes it, or eventually by the server.
  */
 export type UploadState =
   | { phase: 'sending'; sentBytes: number; totalBytes: number; secondsLeft?: number }
@@ -63,7 +63,7 @@ export async function submit(submission: Submission, uploads?: HistoryEntry['upl
   return uploadAddress(key);
 }
 
-/** Submits the same request again: with what is still on the server, otherwise with this browser's copy. */
+/** Submits the same request again, with what is still on the server, otherwise from this browser's copy. */
 export function tryAgain(submission: Submission): Promise<string> {
   return submit(
     { ...submission, key: newKey(), createdTime: new Date().toISOString() },
@@ -71,7 +71,7 @@ export function tryAgain(submission: Submission): Promise<string> {
   );
 }
 
-/** Sends it, or continues if it is being sent; the same key makes the same job, however often it arrives. */
+/** Sends it, or continues if it is being sent; the same key gives the same job, however often it arrives. */
 export function send(submission: Submission): void {
   const { key } = submission;
   const running = uploads.get(key);
@@ -98,14 +98,14 @@ export function send(submission: Submission): void {
   );
 }
 
-/** Two tabs that show the same upload do not both send it: the second waits, and finds it on the server then. */
+/** Two tabs that show the same upload do not both send it: the second waits, and then finds it on the server. */
 function alone<T>(key: string, signal: AbortSignal, work: () => Promise<T>): Promise<T> {
-  // Missing in pages that came over plain HTTP from another machine; there the two take turns, byte by byte.
+  // Missing in pages loaded over plain HTTP from another machine; there the two alternate, chunk by chunk.
   const { locks } = navigator as { locks?: LockManager };
   return locks ? locks.request(`tomaat.${key}`, { signal }, work) : work();
 }
 
-/** What was on the server may expire, or be deleted by another page, between two requests: then it is sent again, once. */
+/** An upload may expire, or be deleted by another page, between two requests: then it is sent again, once. */
 async function predict(submission: Submission, signal: AbortSignal): Promise<Job> {
   const { service, values, frame, key } = submission;
   for (let attempt = 1; ; attempt++) {
@@ -146,11 +146,11 @@ async function uploadFiles(
         upload: entryAt(key)?.uploads?.[place],
         onBegin: (id) => updateEntry(key, { uploads: { ...entryAt(key)?.uploads, [place]: id } }),
         onUpload: ({ sentBytes }) => report(before + sentBytes),
-        // It was removed when the submission was made (form/scan.ts).
+        // It was removed when the submission was created (form/scan.ts).
         keepText: true,
         signal,
       });
-      // A server without resumable uploads gets the file itself.
+      // A server without resumable uploads receives the file itself.
       volumes[input].push(ref ?? file);
       before += blob.size;
     }
@@ -158,16 +158,19 @@ async function uploadFiles(
   return volumes;
 }
 
-/** Shows how much is there, and how long the rest takes at the pace since this page began: not all came from it. */
+/**
+ * Shows how much has been sent, and the remaining time at the rate since this page started: earlier bytes may be from
+ * another page.
+ */
 function createReport(key: string, totalBytes: number): (sentBytes: number) => void {
   let first: { sentBytes: number; ms: number } | undefined;
   let shownMs = Number.NEGATIVE_INFINITY;
   return (sentBytes) => {
     const ms = performance.now();
-    // Not at every packet: the text is read out where a screen reader runs.
+    // Not at every packet: screen readers announce the text.
     if (ms - shownMs < 250 && sentBytes < totalBytes) return;
     shownMs = ms;
-    // After a lost connection the server may have less than was believed to be sent.
+    // After a lost connection the server may have less than was believed sent.
     if (!first || sentBytes < first.sentBytes) first = { sentBytes, ms };
     const seconds = (ms - first.ms) / 1000;
     const gained = sentBytes - first.sentBytes;
@@ -181,10 +184,10 @@ const totalOf = ({ files }: Submission): number =>
     .flat()
     .reduce((sum, { blob }) => sum + blob.size, 0);
 
-/** Resumes an upload that a reload interrupted; one that the user stopped stays stopped. */
+/** Resumes an upload that a reload interrupted, but not one that the user stopped. */
 export async function resume(key: string): Promise<void> {
   if (uploads.has(key)) return;
-  // Only what is in the list of the present user: the files of another login of this browser are not sent in its name.
+  // Only those in the current user's list: files of another login of this browser are not sent on this user's behalf.
   const entry = entryAt(key);
   const submission = entry && (await findSubmission(key));
   if (uploads.has(key)) return;
@@ -204,7 +207,7 @@ export function stop(key: string): void {
 export function follow(job: Job): void {
   noteJob(job);
   const entry = job.state === 'succeeded' ? entryOf(job.id) : undefined;
-  // If that fails, the server does it in the end.
+  // If that fails, the server does it eventually.
   if (entry) void deleteUploads(entry.key).catch(() => undefined);
 }
 

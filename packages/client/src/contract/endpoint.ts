@@ -1,13 +1,13 @@
 import { z } from 'zod';
 import type { ResponseHeader } from '../response-headers.ts';
 
-/** The named fields of a form: files, and values as text. Others may be sent with them. */
+/** The named fields of a form: files, and values as text. Other fields may be sent with them. */
 export interface FormFields {
   readonly files: Record<string, string>;
   readonly texts?: Record<string, string>;
 }
 
-/** A header of a request: what it means, and what it may be. */
+/** A request header: its meaning and its allowed values. */
 export interface RequestHeader {
   readonly description: string;
   readonly schema: z.ZodType;
@@ -16,7 +16,7 @@ export interface RequestHeader {
 
 export interface EndpointResponse {
   readonly description: string;
-  /** Besides those that every answer has. A page of another origin may read these (`exposedHeaders`). */
+  /** In addition to those of every response. A page of another origin may read these (`exposedHeaders`). */
   readonly headers?: readonly ResponseHeader[];
   readonly content?: Record<string, z.ZodType | 'binary'>;
 }
@@ -47,7 +47,7 @@ export interface Endpoint {
   readonly responses: Record<number, EndpointResponse>;
 }
 
-/** An answer in JSON. */
+/** A JSON response. */
 export const json = <T extends z.ZodType>(schema: T, description: string) => ({
   description,
   content: { 'application/json': schema },

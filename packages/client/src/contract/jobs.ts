@@ -21,7 +21,7 @@ export const jobOutputSchema = z.object({
 });
 export type JobOutput = z.infer<typeof jobOutputSchema>;
 
-/** Fields that jobs of some states have, and the others never. */
+/** Fields present in some states and absent in all others. */
 const absent = z.never({ error: 'A job of this state has no such field' }).optional();
 const never = {
   startedTime: absent,
@@ -54,7 +54,7 @@ const unsuccessful = {
   error: problemSchema,
 };
 
-/** A job of each state. Fields that are not known here are passed over: a newer server may send some. */
+/** A job in each state. Unknown fields are ignored: a newer server may send some. */
 export const jobSchemas = {
   queued: z.object({
     ...every,
@@ -101,10 +101,10 @@ export const jobSchema = z.discriminatedUnion('state', [
   jobSchemas.canceled,
 ]);
 export type Job = z.infer<typeof jobSchema>;
-/** A job of these states: `JobIn<'queued' | 'running'>`. */
+/** A job in these states: `JobIn<'queued' | 'running'>`. */
 export type JobIn<State extends JobState> = Extract<Job, { state: State }>;
 
-/** Whether a job has come to its end, whatever became of it. */
+/** Whether a job has ended, whatever the outcome. */
 export const isSettled = <T extends { state: JobState }>(
   job: T,
 ): job is T & { state: (typeof settledStates)[number] } => job.state !== 'queued' && job.state !== 'running';

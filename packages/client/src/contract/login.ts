@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { type Endpoint, json } from './endpoint.ts';
 
-/** Who sends a request, as the page shows it. */
+/** The sender of a request, as the page shows it. */
 export const meSchema = z.object({
   login: z.enum(['required', 'off']).describe('off: everything is open to this machine'),
   who: z
@@ -25,7 +25,7 @@ export const meSchema = z.object({
 });
 export type Me = z.infer<typeof meSchema>;
 
-/** What is left of a login after a logout. */
+/** What remains of a login after a logout. */
 export const loggedOutSchema = z.object({
   issuer: z
     .object({

@@ -11,14 +11,14 @@ const fileRefSchema = z.union([
   }),
 ]);
 
-/** What chooses one of several DICOM series: its UID (PS3.5 9: digits and dots, 64 at most), or its number. */
+/** Selects one of several DICOM series: its UID (PS3.5 9: digits and dots, 64 at most), or its number. */
 export const seriesSchema = z
   .string()
   .max(64)
   .regex(/^\d[\d.]*$/, 'is the UID of a DICOM series, or its number')
   .describe('Which DICOM series, where the files hold several: its UID, or its number');
 
-/** A prediction whose files are on the server already. */
+/** A prediction whose files are already on the server. */
 export const namedPredictionSchema = z.strictObject({
   inputs: z.record(z.string(), z.union([fileRefSchema, z.array(fileRefSchema)])),
   parameters: z.record(z.string(), z.unknown()).optional(),

@@ -3,7 +3,7 @@ import { z } from 'zod';
 import { type Endpoint, json } from './endpoint.ts';
 import { filters, slug } from './services.ts';
 
-/** What a registry knows of a service. */
+/** What a registry knows about a service. */
 export const entrySchema = z.object({
   sid: z.string(),
   name: z.string(),
@@ -45,7 +45,7 @@ const url = z
 
 const unseenFault =
   'must not hold control characters, or ones that are not seen or change the direction of writing';
-/** Text of one line, as it is shown in lists. */
+/** Single-line text, as shown in lists. */
 const line = (least: number, most: number) =>
   z
     .string()

@@ -30,7 +30,7 @@ export const serviceSchema = z.object({
 });
 export type Service = z.infer<typeof serviceSchema>;
 
-/** The facts of an input's header, from which a service estimates what a prediction will need. */
+/** The facts in an input's header from which a service estimates the requirements of a prediction. */
 export const volumeFactsSchema = z.strictObject({
   size: z.tuple([z.int().min(1), z.int().min(1), z.int().min(1)]).describe('Voxels along x, y, z'),
   spacing: z
@@ -62,9 +62,9 @@ export const fitSchema = z.object({
 });
 export type Fit = z.infer<typeof fitSchema>;
 
-/** A task or an anatomy, as it stands in addresses. */
+/** A task or an anatomy, as it appears in addresses. */
 export const slug = z.string().regex(/^[a-z0-9][a-z0-9-]{0,39}$/, 'must be one lower-case slug');
-/** What lists of services may be narrowed down by. */
+/** Filters for lists of services. */
 export const filters = z.object({
   modality: z.string().optional(),
   anatomy: z.string().optional(),

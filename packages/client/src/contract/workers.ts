@@ -3,7 +3,7 @@ import { z } from 'zod';
 import { type Endpoint, idParam, json } from './endpoint.ts';
 import { seriesSchema } from './predictions.ts';
 
-// What workers on other machines and the server say to each other.
+// The messages between the server and workers on other machines.
 
 const nameSchema = z.string().regex(/^[\w.:@-]{1,100}$/);
 export const attemptSchema = z.int().min(1);
@@ -21,7 +21,7 @@ export const touchSchema = z.strictObject({
   stage: z.string().max(40).optional(),
   fraction: z.number().min(0).max(1).optional(),
 });
-/** 31 years: estimates are made of what was taken, and stay finite. */
+/** 31 years: estimates are computed from measured durations, and must stay finite. */
 const maxSeconds = 1e9;
 const digestSchema = z.string().regex(/^sha256:[0-9a-f]{64}$/);
 export const completeSchema = z.strictObject({

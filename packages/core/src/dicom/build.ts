@@ -5,16 +5,19 @@ import { tags } from './tags.ts';
 import type { TextCoding } from './text-coding.ts';
 import type { Vr } from './value-representations.ts';
 
-/* Elements from values. What is built is little endian, for the transfer syntaxes in which results are written. */
+/* Creates elements from values, in little endian, for the transfer syntaxes in which results are written. */
 
-/** A code of a terminology, as a manifest states it. */
+/** A code of a terminology, as given in a manifest. */
 export interface Code {
   readonly scheme: string;
   readonly value: string;
   readonly meaning: string;
 }
 
-/** Value representations of printable ASCII, and those of text for people with the most characters of a value (PS3.5 6.2). */
+/**
+ * Value representations of printable ASCII, and those of text for people with the maximum number of characters in a
+ * value (PS3.5 6.2).
+ */
 type AsciiVr = 'CS' | 'DA' | 'DS' | 'IS' | 'TM' | 'UI';
 const longestTexts = { LO: 64, PN: 64, SH: 16, ST: 1024, UC: 2 ** 20, UT: 2 ** 20 } as const;
 export type TextVr = keyof typeof longestTexts;
@@ -32,7 +35,7 @@ const binaryWriters = {
 >; // biome-ignore format: one table
 type BinaryVr = keyof typeof binaryWriters;
 
-/** The data set that holds these elements; undefined ones are left out. */
+/** The data set with these elements; undefined ones are omitted. */
 export const datasetOf = (...elements: readonly (DicomElement | undefined)[]): Dataset =>
   new Map(elements.flatMap((element) => (element ? [[element.tag, element] as const] : [])));
 
@@ -54,7 +57,7 @@ export function binary(tag: Tag, vr: BinaryVr, ...values: readonly number[]): Va
   return bytesElement(tag, vr, bytes);
 }
 
-/** Text for people, cut to what its value representation holds. */
+/** Text for people, truncated to the limit of its value representation. */
 export const text = (tag: Tag, vr: TextVr, value: string, coding: TextCoding): ValueElement =>
   bytesElement(tag, vr, coding.encode(fitText(value, vr)));
 
@@ -75,7 +78,7 @@ export const sequence = (tag: Tag, ...items: readonly Dataset[]): SequenceElemen
   implicitItems: false,
 });
 
-/** A sequence of one code (PS3.3 8.8). A code of more than 16 characters is a long code value. */
+/** A sequence of one code (PS3.3 8.8). A code of more than 16 characters becomes a long code value. */
 export function codeSequence(
   tag: Tag,
   { scheme, value, meaning }: Code,
@@ -95,8 +98,8 @@ export function codeSequence(
 }
 
 /**
- * A text as its value representation holds it: at most its number of characters, on one line where it must be, and without the
- * backslash that separates values.
+ * A text in the form of its value representation: at most its number of characters, on one line if required, and
+ * without the backslash, which separates values.
  */
 export function fitText(value: string, vr: TextVr): string {
   const isParagraph = vr === 'ST' || vr === 'UT';
@@ -109,8 +112,8 @@ export function fitText(value: string, vr: TextVr): string {
 const longestDecimal = 16;
 
 /**
- * A number in at most 16 characters, as DS asks for (PS3.5 6.2): of the decimals that short, the one that reads back nearest to
- * it, and the shortest of those.
+ * A number in at most 16 characters, as DS requires (PS3.5 6.2): of the decimals that fit, the one that reads back
+ * nearest to it, and the shortest of those.
  *
  * @throws TomaatError INTERNAL for NaN and infinity
  */

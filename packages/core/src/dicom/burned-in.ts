@@ -12,12 +12,13 @@ const modalities: Readonly<Record<string, string>> = {
   IO: 'a dental image', PX: 'a dental panorama',
 }; // biome-ignore format: one table
 
-/** Secondary Capture Image Storage and its multi-frame relatives (1.2.840.10008.5.1.4.1.1.7, .7.1 to .7.4). */
+/** Secondary Capture Image Storage and its multi-frame variants (1.2.840.10008.5.1.4.1.1.7, .7.1 to .7.4). */
 const secondaryCapture = '1.2.840.10008.5.1.4.1.1.7';
 
 /**
- * Why the pixels of an image may show who the patient is, one sentence for each reason. Nothing of it is certain: pixels are not looked at,
- * and an empty list is no promise. BurnedInAnnotation NO is believed, but for captures of a screen.
+ * Why the pixels of an image may identify the patient, one sentence for each reason. None of these is certain: pixels
+ * are not examined, and an empty list is not a guarantee. BurnedInAnnotation NO is trusted, except for screen
+ * captures.
  */
 export function burnedInReasons(dataset: Dataset): string[] {
   const stated = word(dataset, tags.burnedInAnnotation);
@@ -41,7 +42,10 @@ export function burnedInReasons(dataset: Dataset): string[] {
   return reasons;
 }
 
-/** Whether an overlay of an old kind lies in the bits above those of the pixels (PS3.3 C.9.2, 2004): OverlayBitPosition is not 0. */
+/**
+ * Whether an overlay of the retired kind is stored in the bits above those of the pixels (PS3.3 C.9.2, 2004):
+ * OverlayBitPosition is not 0.
+ */
 const holdsOverlay = (dataset: Dataset): boolean =>
   Array.from({ length: 16 }, (_, i) => 0x60000102 + i * 0x20000).some(
     (tag) => (number(dataset, tag, 'US') ?? 0) > 0,

@@ -1,6 +1,9 @@
 import { latin1 } from '../formats/header.ts';
 
-/** Specific character sets (PS3.3 C.12.1.1.2) and the encodings that hold them, by the labels of the Encoding Standard. */
+/**
+ * Specific character sets (PS3.3 C.12.1.1.2) and the encodings that contain them, by the labels of the Encoding
+ * Standard.
+ */
 const encodings: Readonly<Record<string, string>> = {
   'ISO_IR 100': 'windows-1252',
   'ISO_IR 101': 'iso-8859-2',
@@ -28,12 +31,12 @@ const encodings: Readonly<Record<string, string>> = {
 export const encodingOfCharacterSet = (characterSet: string): string | undefined =>
   encodings[characterSet] ?? encodings[characterSet.replace('ISO 2022 ', 'ISO_')];
 
-/** ESC $ ) C and ESC $ ) A, which announce Korean and Chinese in the right half of the code table. */
+/** ESC $ ) C and ESC $ ) A, which designate Korean and Chinese in the right half of the code table. */
 const announcements = ['\x1b$)C', '\x1b$)A'];
 
 /**
- * The text of a value in the character sets that its data set names. Bytes that a set does not have become U+FFFD; an
- * unknown set is read as ISO 8859-1.
+ * The text of a value in the character sets that its data set names. Bytes that are invalid in a set become U+FFFD;
+ * an unknown set is read as ISO 8859-1.
  */
 export function decodeText(bytes: Uint8Array, characterSets: readonly string[]): string {
   const named = characterSets.map((name) => name.replace('ISO 2022 IR 6', '')).filter((name) => name !== '');

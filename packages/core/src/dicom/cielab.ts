@@ -1,6 +1,7 @@
 /*
- * Colours as RecommendedDisplayCIELabValue states them (PS3.3 C.10.7.1.1): L* from 0 to 100, a* and b* from -128 to 127, each
- * scaled to 0…65535. sRGB (IEC 61966-2-1) with its own white point D65, as dcmtk, highdicom and the cornerstone adapters do it.
+ * Colours in the form of RecommendedDisplayCIELabValue (PS3.3 C.10.7.1.1): L* from 0 to 100, a* and b* from -128 to
+ * 127, each scaled to 0…65535. sRGB (IEC 61966-2-1) with its own white point D65, like dcmtk, highdicom and the
+ * cornerstone adapters.
  */
 
 export type CieLab = readonly [l: number, a: number, b: number];
@@ -18,7 +19,7 @@ const toRgb = [
 ] as const;
 const white = [0.95047, 1, 1.08883] as const;
 
-/** Where the cube root of CIE 15 becomes a line, and the slope of that. */
+/** Where the cube root of CIE 15 becomes linear, and its slope there. */
 const [epsilon, kappa] = [216 / 24389, 24389 / 27];
 
 /** The numbers of a colour such as `#e6194b`. */
@@ -39,7 +40,7 @@ export function cieLabOf(color: string): CieLab {
   ];
 }
 
-/** The nearest colour that sRGB has, as `#e6194b`. */
+/** The nearest colour in sRGB, as `#e6194b`. */
 export function colorOf([l, a, b]: CieLab): string {
   const y = ((l / 65_535) * 100 + 16) / 116;
   const x = y + ((a / 65_535) * 255 - 128) / 500;

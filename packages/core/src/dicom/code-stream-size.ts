@@ -1,4 +1,4 @@
-/** What the header of a code stream says of its image. */
+/** What the header of a code stream says about its image. */
 export interface CodeStreamSize {
   readonly rows: number;
   readonly columns: number;
@@ -6,8 +6,8 @@ export interface CodeStreamSize {
 }
 
 /**
- * The size that a JPEG, JPEG-LS, JPEG 2000 or HTJ2K code stream states, so that it can be compared before a decoder allocates
- * memory for it; undefined where none is found.
+ * The image size in the header of a JPEG, JPEG-LS, JPEG 2000 or HTJ2K code stream, so that it can be checked before a
+ * decoder allocates memory for it; undefined if none is found.
  */
 export function codeStreamSize(bytes: Uint8Array): CodeStreamSize | undefined {
   if (bytes[0] !== 0xff) return sizeInBoxes(bytes);
@@ -17,7 +17,7 @@ export function codeStreamSize(bytes: Uint8Array): CodeStreamSize | undefined {
 
 const viewOf = (bytes: Uint8Array) => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 
-/** The start of a frame: FFC0 to FFCF but for tables (T.81 B.2.2), FFF7 of JPEG-LS (T.87 C.2.2). */
+/** The start of a frame: FFC0 to FFCF except for tables (T.81 B.2.2), FFF7 of JPEG-LS (T.87 C.2.2). */
 function jpegSize(bytes: Uint8Array): CodeStreamSize | undefined {
   const view = viewOf(bytes);
   for (let at = 2; at + 10 <= bytes.length; ) {
@@ -56,7 +56,7 @@ function jpeg2000Size(bytes: Uint8Array, start: number): CodeStreamSize | undefi
 
 const codeStreamBox = 0x6a703263;
 
-/** A JP2 file around the code stream, which PS3.5 A.4.4 forbids, and some programs write: boxes of length and type. */
+/** A JP2 file around the code stream, which PS3.5 A.4.4 forbids but some programs write: boxes of length and type. */
 function sizeInBoxes(bytes: Uint8Array): CodeStreamSize | undefined {
   const view = viewOf(bytes);
   for (let at = 0; at + 8 <= bytes.length; ) {

@@ -4,14 +4,14 @@ import { type Tag, tagName, tags } from './tags.ts';
 import type { Vr } from './value-representations.ts';
 
 /**
- * A DICOM data set as it stands in a file: elements by tag, in ascending order, their values undecoded. The same form is read
- * (parse.ts), changed and written (encode.ts), so that what is not touched keeps its bytes.
+ * A DICOM data set as stored in a file: elements by tag, in ascending order, with undecoded values. The same form is
+ * read (parse.ts), changed and written (encode.ts), so that whatever is not changed keeps its bytes.
  */
 export type Dataset = ReadonlyMap<Tag, DicomElement>;
 
 interface ElementOf {
   readonly tag: Tag;
-  /** Undefined where an implicit VR file has a tag that the dictionary lacks. */
+  /** Undefined if an implicit VR file has a tag that is not in the dictionary. */
   readonly vr: Vr | undefined;
 }
 
@@ -20,7 +20,7 @@ export interface ValueElement extends ElementOf {
   readonly kind: 'value';
   readonly bytes: Uint8Array;
   readonly littleEndian: boolean;
-  /** Bytes that the element states; more than `bytes.length` where only the beginning of a file was parsed. */
+  /** The length given in the element; more than `bytes.length` if only the beginning of a file was parsed. */
   readonly statedBytes: number;
 }
 
@@ -34,31 +34,31 @@ export interface SequenceElement extends ElementOf {
 /** Encapsulated pixel data (PS3.5 A.4). */
 export interface FragmentsElement extends ElementOf {
   readonly kind: 'fragments';
-  /** Byte offsets of the frames, from the first byte behind the table; empty where the file has none. */
+  /** Byte offsets of the frames, from the first byte after the table; empty if the file has none. */
   readonly offsets: Uint32Array;
   readonly fragments: readonly Uint8Array[];
 }
 
 export type DicomElement = ValueElement | SequenceElement | FragmentsElement;
 
-/** How a data set is written (PS3.5 A). */
+/** The encoding of a data set (PS3.5 A). */
 export interface Encoding {
   readonly explicit: boolean;
   readonly littleEndian: boolean;
 }
 
 export interface DicomFile extends Encoding {
-  /** The file meta information (group 0002); empty where the file has none. */
+  /** The file meta information (group 0002); empty if the file has none. */
   readonly meta: Dataset;
   readonly dataset: Dataset;
-  /** Transfer syntax UID; a file without meta information has the one that its first element looks like. */
+  /** Transfer syntax UID; for a file without meta information, inferred from its first element. */
   readonly transferSyntax: string;
 }
 
-/** The first item of a sequence; undefined where the sequence is absent or empty. */
+/** The first item of a sequence; undefined if the sequence is absent or empty. */
 export const firstItem = (dataset: Dataset, tag: Tag): Dataset | undefined => itemsOf(dataset, tag)[0];
 
-/** The items of a sequence, none where it is absent. */
+/** The items of a sequence; empty if it is absent. */
 export function itemsOf(dataset: Dataset, tag: Tag): readonly Dataset[] {
   const element = dataset.get(tag);
   return element?.kind === 'sequence' ? element.items : [];
@@ -69,7 +69,7 @@ const bytesOf = (dataset: Dataset, tag: Tag): ValueElement | undefined => {
   return element?.kind === 'value' && element.bytes.length > 0 ? element : undefined;
 };
 
-/** A value of printable ASCII (UI, CS, DA, TM, DS …) without its padding; undefined where it is absent or empty. */
+/** A value of printable ASCII (UI, CS, DA, TM, DS …) without its padding; undefined if it is absent or empty. */
 export function word(dataset: Dataset, tag: Tag): string | undefined {
   const element = bytesOf(dataset, tag);
   if (!element) return undefined;
@@ -77,13 +77,13 @@ export function word(dataset: Dataset, tag: Tag): string | undefined {
   return text === '' ? undefined : text;
 }
 
-/** Values of printable ASCII, which a backslash separates; none where the element is absent or empty. */
+/** Values of printable ASCII, separated by backslashes; empty if the element is absent or empty. */
 export const words = (dataset: Dataset, tag: Tag): string[] =>
   word(dataset, tag)
     ?.split('\\')
     .map((value) => value.trim()) ?? [];
 
-/** Text for people (LO, SH, PN, LT …) in the data set's character set; undefined where it is absent or empty. */
+/** Text for people (LO, SH, PN, LT …) in the data set's character set; undefined if it is absent or empty. */
 export function text(dataset: Dataset, tag: Tag): string | undefined {
   const element = bytesOf(dataset, tag);
   if (!element) return undefined;
@@ -96,10 +96,10 @@ export function text(dataset: Dataset, tag: Tag): string | undefined {
 }
 
 /**
- * The numbers of an element, whatever its value representation: decimal strings, integer strings, or binary. Undefined where
- * it is absent or empty.
+ * The numbers of an element, whatever its value representation: decimal strings, integer strings, or binary.
+ * Undefined if it is absent or empty.
  *
- * @param assumed the value representation where the file leaves it open
+ * @param assumed the value representation if the file does not say it
  * @throws TomaatError BAD_HEADER for anything but finite decimal numbers: NaN and infinity in a position or a spacing
  *   compare as neither larger nor smaller than any limit (CVE-2026-48705)
  */
@@ -117,18 +117,24 @@ export function numbers(dataset: Dataset, tag: Tag, assumed?: Vr): number[] | un
   return found;
 }
 
-/** The first of an element's numbers; undefined where it is absent or empty. */
+/** The first of an element's numbers; undefined if it is absent or empty. */
 export const number = (dataset: Dataset, tag: Tag, assumed?: Vr): number | undefined =>
   numbers(dataset, tag, assumed)?.[0];
 
 /** An unsigned 16-bit integer (US). */
 export const unsignedShort = (dataset: Dataset, tag: Tag): number | undefined => number(dataset, tag, 'US');
 
-/** More than this is not read of a value of words: the longest that is used, a list of positions, has 100 kB. */
+/**
+ * The maximum number of ASCII characters, or of binary numbers, that are read from a value: the longest in use, a list
+ * of positions, has 100 kB.
+ */
 const longestWords = 2 ** 20;
 const longestText = 2 ** 14;
 
-/** Without the spaces and zero bytes around it. Not by an expression, which would have to look for the end at each space. */
+/**
+ * Without leading and trailing spaces and zero bytes. Not by a regular expression, which would search for the end at
+ * each space.
+ */
 function withoutPadding(value: string): string {
   const isPadding = (at: number) => value.charCodeAt(at) === 0 || value.charCodeAt(at) === 32;
   let [start, end] = [0, value.length];

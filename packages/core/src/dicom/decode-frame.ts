@@ -13,7 +13,7 @@ const native: ReadonlySet<string> = new Set([
   syntax.explicitBigEndian,
 ]);
 
-/** What the platform decodes, with the program that gets such pixels out where it cannot. */
+/** What the platform decodes, with the program that extracts such pixels where it cannot. */
 const delegated: Readonly<Record<string, string>> = {
   [syntax.jpegBaseline]: 'dcmdjpeg',
   [syntax.jpegLsLossless]: 'dcmdjpls',
@@ -25,7 +25,7 @@ const delegated: Readonly<Record<string, string>> = {
   [syntax.htj2k]: 'a program that reads HTJ2K',
 };
 
-/** JPEG of 12 bits, which no decoder that runs in browsers and Node reads. */
+/** 12-bit JPEG, which no decoder for browsers and Node reads. */
 const twelveBits: ReadonlySet<string> = new Set([
   syntax.jpegExtended,
   syntax.jpegSpectralSelection,
@@ -33,7 +33,7 @@ const twelveBits: ReadonlySet<string> = new Set([
 ]);
 
 /**
- * Why pixels of a transfer syntax cannot be read; undefined where they can.
+ * Why pixels of a transfer syntax cannot be read; undefined if they can.
  *
  * @param isEncapsulated whether the pixels are a sequence of fragments
  */
@@ -74,9 +74,9 @@ const unsupported = (uid: string, advice: string) =>
   );
 
 /**
- * Decodes a compressed frame, and checks that it is as large as its header says.
+ * Decodes a compressed frame, and checks that its size matches the header.
  *
- * @throws TomaatError BAD_VOXELS, when it is damaged or of another size; UNSUPPORTED_FORMAT (see syntaxFault)
+ * @throws TomaatError BAD_VOXELS, if it is damaged or has another size; UNSUPPORTED_FORMAT (see syntaxFault)
  */
 export async function decodeFrame(
   transferSyntax: string,
@@ -102,7 +102,7 @@ export async function decodeFrame(
   return decoded;
 }
 
-/** Refuses a code stream of another size than the header's, before a decoder allocates memory for it. */
+/** Rejects a code stream whose size differs from the header's before a decoder allocates memory for it. */
 function checkSize(stated: CodeStreamSize | undefined, shape: CodeStreamSize): void {
   if (!stated) throw damaged('it does not state the size of its image');
   const show = ({ columns, rows, samplesPerPixel }: CodeStreamSize) =>
@@ -124,7 +124,7 @@ async function delegate(
     return await platform.decodeFrame!(transferSyntax, frame, shape);
   } catch (cause) {
     if (cause instanceof TomaatError) throw cause;
-    // WebAssembly throws numbers, which are addresses of exceptions.
+    // WebAssembly throws numbers: addresses of exceptions.
     throw damaged(cause instanceof Error ? cause.message.slice(0, 100) : 'the decoder failed', cause);
   }
 }

@@ -1,4 +1,4 @@
-/** What a frame's header in the data set says of it; a decoder must give exactly this many samples. */
+/** What the data set says about a frame; a decoder must return exactly this many samples. */
 export interface FrameShape {
   readonly rows: number;
   readonly columns: number;
@@ -9,21 +9,21 @@ export interface FrameShape {
   readonly isSigned: boolean;
 }
 
-/** What a code stream says of itself, and its samples. */
+/** What a code stream says about itself, and its samples. */
 export interface DecodedFrame {
   readonly rows: number;
   readonly columns: number;
   readonly samplesPerPixel: number;
-  /** Samples in the machine's order of bytes. */
+  /** Samples in native byte order. */
   readonly bytes: Uint8Array;
   readonly bytesPerSample: 1 | 2 | 4;
-  /** The precision that the code stream states. */
+  /** The precision given in the code stream. */
   readonly bitsPerSample: number;
 }
 
 /**
- * Decodes one compressed frame of a transfer syntax that core does not decode itself. Supplied by the platform, as inflate is
- * (Platform.decodeFrame): the codecs are WebAssembly, and are loaded when the first such frame comes.
+ * Decodes one compressed frame of a transfer syntax that core does not decode itself. Supplied by the platform, as
+ * inflate is (Platform.decodeFrame): the codecs are WebAssembly, and are loaded for the first such frame.
  *
  * @throws any error for a code stream that is damaged
  */

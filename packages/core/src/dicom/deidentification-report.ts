@@ -5,7 +5,7 @@ import { representationOf } from './dictionary.ts';
 import { type Tag, tagName } from './tags.ts';
 import type { Vr } from './value-representations.ts';
 
-/** What happened to an attribute: taken out or emptied, another value in its place, or as it was. */
+/** What happened to an attribute: removed or emptied, replaced by another value, or kept. */
 export type Outcome = 'removed' | 'replaced' | 'kept';
 
 /** An attribute of a file and what de-identification did with it. */
@@ -14,24 +14,24 @@ export interface ReportedAttribute {
   /** Its name in the standard, or its number. */
   readonly name: string;
   readonly outcome: Outcome;
-  /** How many values of it, in all levels of the file, had this outcome. */
+  /** How many of its values, at all levels of the file, had this outcome. */
   readonly count: number;
-  /** The original's text, of the first of them, where it is text: for those who own the file, not for a log. */
+  /** The original text of the first of them, if it is text: for the owners of the file, not for a log. */
   readonly value?: string;
 }
 
-/** What de-identification did with a file. Attributes without a value are not in it. */
+/** What de-identification did with a file. Attributes without a value are not included. */
 export interface DeidentificationReport {
-  /** In the order of their tags. */
+  /** Ordered by tag. */
   readonly attributes: readonly ReportedAttribute[];
-  /** Values by outcome, in all levels of the file, private elements aside. */
+  /** Values by outcome, at all levels of the file, without private elements. */
   readonly counts: Readonly<Record<Outcome, number>>;
   readonly privateElements: { readonly removed: number; readonly kept: number };
-  /** Why the pixels, which are never changed, may show who the patient is; empty where nothing hints at it. */
+  /** Why the pixels, which are never changed, may identify the patient; empty if nothing suggests it. */
   readonly burnedIn: readonly string[];
 }
 
-/** A report that is being written. */
+/** A report under construction. */
 export function startReport(characterSets: readonly string[]) {
   const attributes = new Map<string, ReportedAttribute & { count: number }>();
   const counts = { removed: 0, replaced: 0, kept: 0 };
@@ -40,7 +40,7 @@ export function startReport(characterSets: readonly string[]) {
     private(isKept: boolean): void {
       privateElements[isKept ? 'kept' : 'removed']++;
     },
-    /** An element of the original, and what is left of it. */
+    /** Records an element of the original and what remains of it. */
     add(before: DicomElement, after: DicomElement | undefined): void {
       if (sizeOf(before) === 0) return;
       const outcome = outcomeOf(before, after);
@@ -64,7 +64,7 @@ export function startReport(characterSets: readonly string[]) {
 const sizeOf = (element: DicomElement): number =>
   element.kind === 'value' ? element.bytes.length : element.kind === 'sequence' ? element.items.length : 1;
 
-/** A sequence whose items were cleaned is kept: what was done with its items is reported of these. */
+/** A sequence whose items were cleaned is kept: the outcome is reported for its items. */
 function outcomeOf(before: DicomElement, after: DicomElement | undefined): Outcome {
   if (after === undefined || sizeOf(after) === 0) return 'removed';
   return before === after || before.kind === 'sequence' ? 'kept' : 'replaced';
@@ -84,7 +84,7 @@ function textOf(element: DicomElement, characterSets: readonly string[]): { valu
 
 const longest = 600;
 
-/** Without control characters, and no longer than is shown. */
+/** Without control characters, truncated to the length that is shown. */
 const readable = (text: string): string =>
   text
     .replace(/\p{Cc}+/gu, ' ')

@@ -1,7 +1,7 @@
 import { latin1 } from '../formats/header.ts';
 import type { Vr } from './value-representations.ts';
 
-/* Values of de-identified files: which forms are kept, how dates move, what dummies are. */
+/* Values of de-identified files: which forms are kept, how dates are shifted, what dummies are. */
 
 const encoder = new TextEncoder();
 
@@ -10,10 +10,13 @@ export function asciiBytes(text: string, padding: ' ' | '\0' = ' '): Uint8Array 
   return encoder.encode(text.length % 2 === 1 ? text + padding : text);
 }
 
-/** Values between backslashes, without the padding around them. */
+/** Values between backslashes, without padding. */
 export const valuesOf = (bytes: Uint8Array): string[] => latin1(bytes).split('\\').map(trimPadding);
 
-/** Without the spaces and zero bytes around it; not by an expression, which would look for the end at each space. */
+/**
+ * Without leading and trailing spaces and zero bytes; not by a regular expression, which would search for the end at
+ * each space.
+ */
 function trimPadding(value: string): string {
   const isPadding = (at: number) => value.charCodeAt(at) === 0 || value.charCodeAt(at) === 32;
   let [start, end] = [0, value.length];
@@ -22,7 +25,10 @@ function trimPadding(value: string): string {
   return value.slice(start, end);
 }
 
-/** Forms of values that are made of few characters (PS3.5 6.2). Decimal strings are often longer than their 16 characters. */
+/**
+ * Forms of values with a restricted set of characters (PS3.5 6.2). Decimal strings are often longer than their 16
+ * characters.
+ */
 const forms: Readonly<Partial<Record<Vr, RegExp>>> = {
   AS: /^\d{3}[DWMY]$/,
   CS: /^[A-Z0-9_ ]{1,16}$/,
@@ -35,7 +41,7 @@ const longestValue = 64;
 
 export const hasForm = (vr: Vr): boolean => forms[vr] !== undefined;
 
-/** The same bytes where each value has the form of its VR; else without the values that have not. */
+/** The same bytes if every value has the form of its VR; otherwise without those that do not. */
 export function keepForm(bytes: Uint8Array, vr: Vr): Uint8Array {
   const form = forms[vr];
   if (form === undefined) return bytes;
@@ -45,7 +51,7 @@ export function keepForm(bytes: Uint8Array, vr: Vr): Uint8Array {
   return kept.some((value) => value !== '') ? asciiBytes(kept.join('\\')) : new Uint8Array(0);
 }
 
-/** Bytes of one number of a binary VR; undefined for others. */
+/** The size in bytes of one number of a binary VR; undefined for others. */
 export const numberBytes: Readonly<Partial<Record<Vr, number>>> = {
   AT: 4, FD: 8, FL: 4, OB: 1, OD: 8, OF: 4, OL: 4, OV: 8, OW: 2, SL: 4, SS: 2, SV: 8, UL: 4, US: 2, UV: 8,
 }; // biome-ignore format: one table
@@ -53,8 +59,8 @@ export const numberBytes: Readonly<Partial<Record<Vr, number>>> = {
 export const isDateOrTime = (vr: Vr | undefined): boolean => vr === 'DA' || vr === 'DT' || vr === 'TM';
 
 /**
- * Dates (DA, DT) some days earlier; times (TM) as they are. Undefined where a value is no complete date, as it could not be moved
- * by days: “2020”, or a date that the calendar lacks.
+ * Dates (DA, DT) shifted some days earlier; times (TM) unchanged. Undefined if a value is not a complete, valid date,
+ * because it cannot be shifted by days: “2020”, or a date that is not in the calendar.
  */
 export function shiftDates(bytes: Uint8Array, vr: Vr, days: number): Uint8Array | undefined {
   if (vr === 'TM') {
@@ -73,7 +79,7 @@ function shiftDate(value: string, vr: Vr, days: number): string | undefined {
   const [year, month, day] = parts.slice(1, 4).map(Number);
   const date = new Date(0);
   date.setUTCFullYear(year, month - 1, day);
-  // A month or day that the calendar lacks becomes another day of the same year, or another year.
+  // An invalid month or day becomes another day of the same year, or another year.
   const exists = date.getUTCFullYear() === year && date.getUTCDate() === day;
   if (!exists) return undefined;
   date.setUTCDate(day - days);
@@ -86,11 +92,11 @@ const dummies: Readonly<Partial<Record<Vr, string>>> = {
   SH: 'ANON', ST: 'ANON', TM: '000000', UC: 'ANON', UR: 'urn:anon', UT: 'ANON',
 }; // biome-ignore format: one table
 
-/** A value in the place of another: the same in all files. Zeros for binary values. */
+/** A replacement value: the same in all files. Zeros for binary values. */
 export const dummyOf = (vr: Vr): Uint8Array =>
   dummies[vr] === undefined
     ? new Uint8Array(numberBytes[vr] === 1 ? 2 : (numberBytes[vr] ?? 2))
     : asciiBytes(dummies[vr]);
 
-/** UIDs that the standard itself defines: SOP classes, transfer syntaxes, frames of reference, code lists (PS3.6 A). */
+/** UIDs defined by the standard itself: SOP classes, transfer syntaxes, frames of reference, code lists (PS3.6 A). */
 export const isWellKnownUid = (uid: string): boolean => /^1\.2\.840\.10008(?:\.\d{1,4}){1,8}$/.test(uid);

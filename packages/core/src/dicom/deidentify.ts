@@ -26,35 +26,39 @@ import { createUidMapper, type Pseudonym, pseudonymOf, type UidMapper } from './
 import type { Vr } from './value-representations.ts';
 
 /*
- * De-identification of DICOM files by the Basic Application Level Confidentiality Profile (PS3.15 E.2) with the Retain Safe Private
- * Option and, on request, those of Patient Characteristics and of Longitudinal Temporal Information With Modified Dates. It keeps
- * what is known to be harmless, and nothing else: an attribute that the dictionary lacks is removed, dates, times, UIDs, names of
- * people and free text are recognised by their value representation as well as by the table, and kept values have the form of
- * theirs. Pixels are not touched.
+ * De-identifies DICOM files by the Basic Application Level Confidentiality Profile (PS3.15 E.2) with the Retain Safe
+ * Private Option and, on request, the options Patient Characteristics and Longitudinal Temporal Information With
+ * Modified Dates. It keeps only what is known to be harmless: an attribute that is not in the dictionary is removed;
+ * dates, times, UIDs, names of people and free text are recognised by their value representation as well as by the
+ * table; and kept values must have the form of their VR. Pixels are not changed.
  */
 
 export interface DeidentifyOptions {
   /** 32 bytes: see `uid-key.ts`. */
   readonly uidKey: Uint8Array;
-  /** Sex, age, height, weight and others of the patient stay (code 113108): SUV needs the weight. Without it they are removed. */
+  /**
+   * The patient's sex, age, height, weight and others are kept (code 113108): SUV needs the weight. Otherwise they
+   * are removed.
+   */
   readonly keepPatientCharacteristics?: boolean;
   /**
-   * Dates move by whole days, as many for all files of a patient, and times stay (code 113107): what passed between two of
-   * them stays right. Without it dates and times are removed, emptied or replaced by dummies.
+   * Dates are shifted by a whole number of days, the same for all files of a patient, and times are kept (code
+   * 113107), so that intervals stay correct. Otherwise dates and times are removed, emptied or replaced by dummies.
    */
   readonly shiftDates?: boolean;
 }
 
 export interface Deidentified {
-  /** The file without identity, to be written by `encodeDicomFile()`. Values that were kept are views of the original. */
+  /** The de-identified file, to be written by `encodeDicomFile()`. Kept values are views of the original. */
   readonly file: DicomFile;
   readonly report: DeidentificationReport;
 }
 
 /**
- * A file without what may tell whose it is. UIDs and the pseudonym are those of the key: files of one series stay one series.
- * @throws TomaatError BAD_INPUT when the key does not have 32 bytes; BAD_VOXELS when the pixels are cut off; UNSUPPORTED_FORMAT for a
- *   directory of files (DICOMDIR) and a transfer syntax that the standard lacks
+ * Removes everything that may identify the patient. UIDs and the pseudonym are derived from the key: files of one
+ * series stay one series.
+ * @throws TomaatError BAD_INPUT if the key does not have 32 bytes; BAD_VOXELS if the pixels are truncated;
+ *   UNSUPPORTED_FORMAT for a directory of files (DICOMDIR) and a transfer syntax that is not in the standard
  */
 export const deidentify = (file: DicomFile, options: DeidentifyOptions): Deidentified =>
   createDeidentifier(options)(file);
@@ -97,7 +101,7 @@ function refuseOthers({ meta, dataset, transferSyntax }: DicomFile): void {
       'The file is a directory of DICOM files (DICOMDIR), which holds no image: leave it out',
     );
   }
-  // It stays in the file, so it must not be a number that somebody made up.
+  // It is kept in the file, so it must be a UID of the standard.
   if (!isWellKnownUid(transferSyntax)) {
     throw new TomaatError(
       'UNSUPPORTED_FORMAT',
@@ -113,7 +117,7 @@ interface Context {
   readonly mapUid: UidMapper;
   readonly pseudonym: Pseudonym;
   readonly keepsCharacteristics: boolean;
-  /** Days by which dates move; undefined where they are removed. */
+  /** Days by which dates are shifted; undefined if they are removed. */
   readonly days: number | undefined;
   readonly holdsIdentity: HoldsIdentity;
   readonly characterSets: readonly string[];
@@ -139,8 +143,9 @@ function cleanDataset(dataset: Dataset, context: Context, depth: number): Map<Ta
 }
 
 /**
- * Whether an attribute may stand where it does. Groups 0 to 7 are for commands, file meta information and directories, 50xx and 60xx are
- * curves and overlays, and behind the pixels come padding and signatures. Pixels within sequences are icons and previews.
+ * Whether an attribute is allowed in its place. Groups 0 to 7 are for commands, file meta information and
+ * directories, 50xx and 60xx are curves and overlays, and the pixels are followed by padding and signatures. Pixels
+ * within sequences are icons and previews.
  */
 function isStandard(tag: Tag, depth: number): boolean {
   const group = Math.floor(tag / 65536);
@@ -156,7 +161,7 @@ function cleanElement(element: DicomElement, context: Context, depth: number): D
   const { tag } = element;
   if (isPixelData(tag)) return wholePixels(element);
   const vr = representationOf(tag);
-  // Not in PS3.6, or later than its edition here.
+  // Not in PS3.6, or newer than the edition used here.
   if (vr === undefined) return undefined;
   const rule = ruleOf(tag);
   if (rule === undefined && isOfPatient(tag) && !context.keepsCharacteristics) return undefined;
@@ -180,7 +185,10 @@ function wholePixels(element: DicomElement): DicomElement {
   return element;
 }
 
-/** Items stay in their places, emptied ones too, as frames are counted by them; a sequence of which nothing is left is removed. */
+/**
+ * Items keep their positions, even if emptied, because frames refer to them by position; a sequence of which nothing
+ * is left is removed.
+ */
 function cleanSequence(
   element: SequenceElement,
   rule: Rule | undefined,
@@ -200,7 +208,7 @@ function cleanSequence(
   }
 }
 
-/** What is done with a value that is not empty. */
+/** The action for a non-empty value. */
 function cleanValue(
   element: ValueElement,
   vr: Vr,
@@ -243,7 +251,10 @@ function byAction(
 
 const timezone: Tag = 0x00080201;
 
-/** A date that moves. One that cannot, as it is incomplete, is treated as without the option, but for keeping its place. */
+/**
+ * A date to be shifted. One that cannot be, because it is incomplete, is treated as without the option, except that
+ * it keeps its place.
+ */
 function cleanDate(
   element: ValueElement,
   vr: Vr,
@@ -259,7 +270,7 @@ function cleanDate(
   return replaced(moved ?? (rule?.action === 'replace' ? dummyOf(vr) : new Uint8Array(0)));
 }
 
-/** What PS3.15 keeps, and attributes that its table lacks. */
+/** Values that PS3.15 keeps, and attributes that are not in its table. */
 function byRepresentation(
   element: ValueElement,
   vr: Vr,
@@ -306,17 +317,23 @@ function byRepresentation(
   }
 }
 
-/** A code as a name of two kinds that PS3.3 8.1 mentions, such as urn:oid:2.16.840.1; any other address may name a server or a person. */
+/**
+ * A code in the form of two kinds that PS3.3 8.1 mentions, such as urn:oid:2.16.840.1; any other URI may name a
+ * server or a person.
+ */
 function isCodeName(bytes: Uint8Array): boolean {
   const [name, ...more] = valuesOf(bytes);
   return more.length === 0 && name.length <= 80 && /^urn:(?:oid:[\d.]+|lex:[\w:.-]+)$/.test(name);
 }
 
-/** Manufacturer and model: a word that a patient's name shares with them says nothing about the patient. */
+/** Manufacturer and model: a word that also occurs in a patient's name reveals nothing about the patient. */
 const makers: ReadonlySet<Tag> = new Set([tags.manufacturer, 0x00081090]);
 const longCodeValue: Tag = 0x00080119;
 const urnCodeValue: Tag = 0x00080120;
-/** ChannelMinimumValue, ChannelMaximumValue, WaveformPaddingValue, WaveformData: other bytes (OB) may be documents. */
+/**
+ * ChannelMinimumValue, ChannelMaximumValue, WaveformPaddingValue, WaveformData: other values of bytes (OB) may be
+ * documents.
+ */
 const waveforms: ReadonlySet<Tag> = new Set([0x54000110, 0x54000112, 0x5400100a, 0x54001010]);
 
 function numbersOrCodes(element: ValueElement, vr: Vr, replaced: Replaced): ValueElement | undefined {
@@ -327,7 +344,7 @@ function numbersOrCodes(element: ValueElement, vr: Vr, replaced: Replaced): Valu
   return size !== undefined && element.bytes.length % size === 0 ? element : undefined;
 }
 
-/** The same bytes where all UIDs are the standard's own. */
+/** The same bytes if all UIDs are the standard's own. */
 function mappedUids({ tag, bytes }: ValueElement, mapUid: UidMapper): Uint8Array {
   const uids = valuesOf(bytes);
   const mapped = uids.map((uid) =>
@@ -336,7 +353,7 @@ function mappedUids({ tag, bytes }: ValueElement, mapUid: UidMapper): Uint8Array
   return mapped.every((uid, i) => uid === uids[i]) ? bytes : asciiBytes(mapped.join('\\'), '\0');
 }
 
-/** UIDs that name one object, study or series: never one of the standard. */
+/** UIDs that identify one object, study or series: never one of the standard. */
 const instances: ReadonlySet<Tag> = new Set([
   tags.sopInstanceUid,
   tags.studyInstanceUid,
@@ -346,11 +363,11 @@ const instances: ReadonlySet<Tag> = new Set([
 
 const codingSchemeUid: Tag = 0x0008010c;
 
-/** Code systems that HL7 registered, as that of SNOMED CT. */
+/** Code systems registered with HL7, such as that of SNOMED CT. */
 const isCodeSystem = (tag: Tag, uid: string): boolean =>
   tag === codingSchemeUid && /^2\.16\.840\.1\.113883\.6\.\d{1,4}$/.test(uid);
 
-/** Whether a value of one VR can be read as the other: numbers in binary, or text. */
+/** Whether a value of one VR can be read as the other: both binary numbers, or both text. */
 const areAlike = (a: Vr, b: Vr): boolean => a === b || (kindOf(a) === kindOf(b) && kindOf(a) !== 'other');
 
 function kindOf(vr: Vr): 'binary' | 'text' | 'other' {
@@ -358,10 +375,13 @@ function kindOf(vr: Vr): 'binary' | 'text' | 'other' {
   return ['CS', 'DS', 'IS', 'LO', 'SH', 'AS'].includes(vr) ? 'text' : 'other';
 }
 
-/** PatientIdentityRemoved, DeidentificationMethod and its codes, LongitudinalTemporalInformationModified: written, whatever they were. */
+/**
+ * PatientIdentityRemoved, DeidentificationMethod and its codes, LongitudinalTemporalInformationModified: overwritten
+ * in any case.
+ */
 const marked: ReadonlySet<Tag> = new Set([0x00120062, 0x00120063, 0x00120064, 0x00280303]);
 
-/** What was done, as the standard wants it written (PS3.15 E.1.1, CID 7050). */
+/** What was done, in the form that the standard requires (PS3.15 E.1.1, CID 7050). */
 function marks({ days, keepsCharacteristics }: Context): Map<Tag, DicomElement> {
   const codes: [string, string][] = [
     ['113100', 'Basic Application Confidentiality Profile'],
@@ -389,7 +409,7 @@ function marks({ days, keepsCharacteristics }: Context): Map<Tag, DicomElement> 
   ]);
 }
 
-/** File meta information: nothing of the original's is kept but the transfer syntax (PS3.15 E.1.1, item 7). */
+/** File meta information: only the transfer syntax of the original is kept (PS3.15 E.1.1, item 7). */
 const metaOf = (dataset: Dataset, transferSyntax: string): Dataset =>
   fileMetaOf({
     sopClassUid: word(dataset, tags.sopClassUid),
@@ -397,7 +417,7 @@ const metaOf = (dataset: Dataset, transferSyntax: string): Dataset =>
     transferSyntax: withSyntax(transferSyntax).transferSyntax,
   });
 
-/** The transfer syntax that is written: a deflated file is not deflated a second time. */
+/** The transfer syntax of the output: a deflated file is not deflated again. */
 function withSyntax(transferSyntax: string): Omit<DicomFile, 'meta' | 'dataset'> {
   const written =
     transferSyntax === transferSyntaxes.deflated ? transferSyntaxes.explicitLittleEndian : transferSyntax;

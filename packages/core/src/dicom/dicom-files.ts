@@ -15,7 +15,7 @@ export interface DicomHeader {
   readonly name: string;
   /** Its data set ends before the pixel data. */
   readonly dicom: DicomFile;
-  /** The element that holds the pixels; undefined where the object has none. */
+  /** The element that contains the pixels; undefined if the object has none. */
   readonly pixels?: PixelElement;
   /** The bytes that `dicom` is a view of. */
   readonly bytes: Uint8Array;
@@ -23,11 +23,11 @@ export interface DicomHeader {
 
 export interface PixelElement {
   readonly tag: Tag;
-  /** Bytes of the value; undefined where the pixels are encapsulated. */
+  /** Length of the value in bytes; undefined if the pixels are encapsulated. */
   readonly statedBytes: number | undefined;
 }
 
-/** A file that is not a DICOM file, or a damaged one. */
+/** A file that is not DICOM, or is damaged. */
 export interface UnreadFile {
   readonly kind: 'unread';
   readonly name: string;
@@ -36,15 +36,18 @@ export interface UnreadFile {
 
 const undefinedLength = 0xffffffff;
 
-/** A header is looked for in the first of these many bytes, then in the next. The longest of an enhanced object seen takes 1 MiB. */
+/**
+ * A header is searched for in the first of these numbers of bytes, then in the next. The longest header of an
+ * enhanced object seen so far takes 1 MiB.
+ */
 const headerSteps = [dicomPrefixBytes, 2 ** 20, 2 ** 24] as const;
 const longestHeader = headerSteps[2];
 
 /**
- * The header of a file. Of the file no more is read than that takes, at most 16 MiB. What is not a DICOM file, or one that is
+ * The header of a file. No more of the file is read than necessary, at most 16 MiB. A file that is not DICOM, or is
  * damaged, is reported.
  *
- * @throws the source's own fault, or the reason of the signal
+ * @throws the source's own error, or the signal's reason
  */
 export async function readDicomHeader(
   file: SourceFile,
@@ -71,11 +74,11 @@ export async function readDicomHeader(
 
 interface Beginning {
   readonly bytes: Uint8Array;
-  /** Length of the whole file; more than there are bytes where it is longer. */
+  /** Length of the whole file; larger than the number of bytes if only its beginning is given. */
   readonly fileBytes: number;
 }
 
-/** The first bytes of a file, each time more of them, from one pass over it. */
+/** The first bytes of a file, more of them each time, from a single pass over it. */
 async function* beginnings(file: SourceFile, signal: AbortSignal | undefined): AsyncGenerator<Beginning> {
   const parts: Uint8Array[] = [];
   let total = 0;
@@ -98,7 +101,7 @@ async function* beginnings(file: SourceFile, signal: AbortSignal | undefined): A
   yield beginning(true);
 }
 
-/** Without a subclass: the slice() of Node's Buffer is a view, where that of every other array is a copy. */
+/** As a plain Uint8Array: slice() of Node's Buffer is a view, while that of every other array is a copy. */
 const plain = (bytes: Uint8Array) => new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 
 type ParsedHeader = Pick<DicomHeader, 'dicom' | 'pixels' | 'bytes'>;
@@ -154,13 +157,13 @@ async function inflateTail(
   return { bytes: joinBytes(parts), fileBytes: total + (isEnd ? 0 : 1) };
 }
 
-/** The header alone, in memory of its own where the pixels would hold on to much more. */
+/** The header alone, copied if the pixels would keep much more memory alive. */
 function withoutPixels(dicom: DicomFile, bytes: Uint8Array): ParsedHeader {
   const element = [...dicom.dataset.values()].find(({ tag }) => isPixelData(tag));
   if (!element) return { dicom, bytes };
   const pixels: PixelElement = {
     tag: element.tag,
-    // Of a beginning, fragments are a value of undefined length.
+    // If only the beginning of a file is given, fragments are a value of undefined length.
     statedBytes:
       element.kind === 'value' && element.statedBytes !== undefinedLength ? element.statedBytes : undefined,
   };
@@ -173,7 +176,10 @@ function withoutPixels(dicom: DicomFile, bytes: Uint8Array): ParsedHeader {
   return { dicom: { ...dicom, dataset, meta }, pixels, bytes: own };
 }
 
-/** The elements before `end` as views of a copy of the bytes. Those whose bytes the copy lacks are left as they are. */
+/**
+ * The elements before `end` as views of a copy of the bytes. Those whose bytes are not in the copy are left
+ * unchanged.
+ */
 function moved(dataset: Dataset, from: Uint8Array, to: Uint8Array, end: Tag): Dataset {
   const view = (bytes: Uint8Array) => {
     if (bytes.buffer !== from.buffer) return bytes;
@@ -201,8 +207,8 @@ function moved(dataset: Dataset, from: Uint8Array, to: Uint8Array, end: Tag): Da
 /**
  * A whole file with its pixels.
  *
- * @param maxBytes most bytes that the file, inflated, may have
- * @throws TomaatError BAD_VOXELS when the file is longer, or its pixels are cut off; BAD_HEADER as parseDicom()
+ * @param maxBytes maximum size of the file in bytes, after inflating
+ * @throws TomaatError BAD_VOXELS if the file is longer, or its pixels are truncated; BAD_HEADER as parseDicom()
  */
 export async function readDicomFile(
   { file }: DicomHeader,

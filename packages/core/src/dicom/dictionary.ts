@@ -7,7 +7,7 @@ let dictionary: ReadonlyMap<Tag, Vr> | undefined;
 /** The value representation of a standard attribute; undefined for private and unknown ones. */
 export function representationOf(tag: Tag): Vr | undefined {
   dictionary ??= unpack();
-  // (gggg,0010-00FF) of an odd group name who defined its elements; group lengths are (gggg,0000).
+  // (gggg,0010-00FF) of an odd group identifies who defined its elements; group lengths are (gggg,0000).
   const [group, element] = [Math.floor(tag / 65536), tag % 65536];
   if (element === 0) return 'UL';
   if (group % 2 === 1) return element >= 0x10 && element <= 0xff ? 'LO' : undefined;

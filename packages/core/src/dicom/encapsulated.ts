@@ -4,11 +4,12 @@ import type { Dataset, FragmentsElement } from './dataset.ts';
 import { tags } from './tags.ts';
 
 /**
- * The code streams of the frames of encapsulated pixel data (PS3.5 A.4). Fragments belong to frames by the basic offset table, by the extended one, by
- * their count, or, as each JPEG stream ends with a marker, by that.
+ * The code streams of the frames of encapsulated pixel data (PS3.5 A.4). Fragments are assigned to frames by the
+ * basic offset table, by the extended one, by their count, or, since each JPEG stream ends with a marker, by that
+ * marker.
  *
- * @param dataset where the extended offset table stands
- * @throws TomaatError BAD_VOXELS, when fragments and frames do not fit together
+ * @param dataset where the extended offset table is
+ * @throws TomaatError BAD_VOXELS, if fragments and frames do not match
  */
 export function codeStreams(
   element: FragmentsElement,
@@ -34,7 +35,10 @@ export function codeStreams(
 const joined = (fragments: readonly Uint8Array[]) =>
   fragments.length === 1 ? fragments[0] : joinBytes(fragments);
 
-/** Fragments by the offsets of the first one of each frame; undefined where these are not the starts of fragments, in order. */
+/**
+ * Groups fragments by the offsets of each frame's first fragment; undefined if these are not the starts of fragments,
+ * in order.
+ */
 function byOffsets(
   fragments: readonly Uint8Array[],
   offsets: readonly number[],
@@ -46,13 +50,16 @@ function byOffsets(
   for (const fragment of fragments) {
     if (at === offsets[groups.length]) groups.push([]);
     groups[groups.length - 1].push(fragment);
-    // The tag and the length of an item stand before each fragment.
+    // The tag and the length of an item precede each fragment.
     at += 8 + fragment.length;
   }
   return groups.length === frameCount ? groups : undefined;
 }
 
-/** ExtendedOffsetTable, 64-bit offsets for pixels of more than 4 GiB; those beyond 2^53 are not the starts of fragments. */
+/**
+ * ExtendedOffsetTable, 64-bit offsets for pixels of more than 4 GiB; those beyond 2^53 are not the starts of
+ * fragments.
+ */
 function extendedOffsets(dataset: Dataset): number[] {
   const element = dataset.get(tags.extendedOffsetTable);
   if (element?.kind !== 'value') return [];
@@ -63,7 +70,7 @@ function extendedOffsets(dataset: Dataset): number[] {
   );
 }
 
-/** Fragments up to each one that ends with the end of an image (FF D9), behind which a byte of padding may stand. */
+/** Fragments up to each one that ends with an end-of-image marker (FF D9), which a byte of padding may follow. */
 function byEndMarkers(fragments: readonly Uint8Array[]): Uint8Array[][] {
   const groups: Uint8Array[][] = [];
   let group: Uint8Array[] = [];

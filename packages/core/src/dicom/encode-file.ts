@@ -4,10 +4,10 @@ import { encodeDataset, lengthOf } from './encode.ts';
 import { tags } from './tags.ts';
 import { encodingOf, transferSyntaxes } from './transfer-syntaxes.ts';
 
-/** This program, in all its versions, as the writer of a file (PS3.10 7.1). */
+/** Identifies this program, in all its versions, as the writer of a file (PS3.10 7.1). */
 const implementation = { classUid: '2.25.151958620126013014955657245793803280551', versionName: 'TOMAAT' };
 
-/** What file meta information says of the data set behind it. */
+/** What file meta information says about the data set that follows it. */
 export interface FileFacts {
   readonly sopClassUid?: string;
   readonly sopInstanceUid?: string;
@@ -26,8 +26,8 @@ export const fileMetaOf = ({ sopClassUid, sopInstanceUid, transferSyntax }: File
   );
 
 /**
- * The bytes of a DICOM file in pieces (PS3.10 7): preamble of zeros, file meta information with its length, data set. Values are
- * views of what was given. Deflating, where the transfer syntax asks for it, is left to the caller.
+ * The bytes of a DICOM file in chunks (PS3.10 7): preamble of zeros, file meta information with its length, data set.
+ * Values are views of the input. Deflating, if the transfer syntax requires it, is left to the caller.
  */
 export function encodeDicomFile(file: DicomFile): Uint8Array[] {
   const explicitLittle = encodingOf(transferSyntaxes.explicitLittleEndian);

@@ -3,7 +3,7 @@ import type { Tag } from './tags.ts';
 import { hasLongLength, type Vr } from './value-representations.ts';
 
 /**
- * The bytes of a data set, in pieces; long values are views of what was given. Elements are written in the order of their
+ * The bytes of a data set in chunks; long values are views of the input. Elements are written in the order of their
  * tags.
  */
 export function encodeDataset(dataset: Dataset, encoding: Encoding): Uint8Array[] {
@@ -12,7 +12,7 @@ export function encodeDataset(dataset: Dataset, encoding: Encoding): Uint8Array[
   return sink.pieces();
 }
 
-/** Bytes that pieces take together. */
+/** Total length of the chunks in bytes. */
 export const lengthOf = (pieces: readonly Uint8Array[]): number =>
   pieces.reduce((total, { length }) => total + length, 0);
 
@@ -58,10 +58,10 @@ function writeElement(element: DicomElement, encoding: Encoding, sink: Sink): vo
   }
 }
 
-/** Takes bytes one after the other; short ones are copied together, so that many small elements are a few pieces. */
+/** Receives bytes in order; short ones are copied together, so that many small elements become a few chunks. */
 interface Sink {
   write(bytes: Uint8Array): void;
-  /** Writes a head that ends in the length, in 32 bits, of what is written until it is closed. */
+  /** Writes a header that ends with the 32-bit length of everything written until it is closed. */
   open(head: Uint8Array): { close(encoding: Pick<Encoding, 'littleEndian'>): void };
   pieces(): Uint8Array[];
 }
@@ -121,8 +121,8 @@ const paddingOf = (vr: Vr | undefined): Uint8Array =>
   vr === undefined || ['UI', 'OB', 'OW', 'UN', 'OD', 'OF', 'OL', 'OV'].includes(vr) ? zero : space;
 
 /**
- * Tag, VR and length. In explicit VR a value of an unknown VR, or one that is too long for the 16 bits that its VR has for a
- * length, is written as UN (CP-1066).
+ * Tag, VR and length. In explicit VR a value of an unknown VR, or one that is too long for the 16-bit length of its
+ * VR, is written as UN (CP-1066).
  */
 function headOf(
   tag: Tag,

@@ -6,16 +6,19 @@ import { type PixelFormat, pixelFormatOf } from './pixel-format.ts';
 import type { Vector } from './source.ts';
 import { type Tag, tagName, tags } from './tags.ts';
 
-/** One image of a series: a file with one image, or a frame of one with several. Coordinates are those of DICOM: LPS, mm. */
+/**
+ * One image of a series: a single-image file, or a frame of a multi-frame file. Coordinates are those of DICOM: LPS,
+ * mm.
+ */
 export interface DicomImage {
   readonly header: DicomHeader;
   /** Files with the same SOP instance UID and the same header: they count once, and are compared when they are read. */
   readonly copies: readonly DicomHeader[];
   readonly sopClassUid: string;
   readonly sopInstanceUid: string;
-  /** From 0. */
+  /** Starts at 0. */
   readonly frame: number;
-  /** How many images the file has. */
+  /** The number of images in the file. */
   readonly frameCount: number;
   readonly format: PixelFormat;
   /** Centre of the first pixel (ImagePositionPatient). */
@@ -23,21 +26,21 @@ export interface DicomImage {
   /** Unit vectors along a row and along a column. */
   readonly rowDirection?: Vector;
   readonly columnDirection?: Vector;
-  /** Distance of neighbouring rows, and of neighbouring columns, mm. */
+  /** Distance between neighbouring rows, and between neighbouring columns, mm. */
   readonly pixelSpacing?: readonly [rows: number, columns: number];
   readonly sliceThickness?: number;
   /** value = slope × stored + intercept. */
   readonly slope: number;
   readonly intercept: number;
-  /** What tells images at one position apart. */
+  /** Attributes that distinguish images at the same position. */
   readonly keys: FrameKeys;
 }
 
-/** Undefined where the file does not say. */
+/** Undefined if the file does not say it. */
 export interface FrameKeys {
   readonly temporalPosition?: number;
   readonly bValue?: number;
-  /** Echo time, ms, or the number of the echo. */
+  /** Echo time, ms, or the echo number. */
   readonly echo?: number;
   readonly acquisition?: number;
   readonly triggerTime?: number;
@@ -45,11 +48,11 @@ export interface FrameKeys {
 }
 
 /**
- * The images of a file: one, or one for each frame. Position, orientation, spacing and rescaling of a frame stand in its own
- * functional groups, in the shared ones, or in the data set (PS3.3 C.7.6.16).
+ * The images of a file: one, or one for each frame. Position, orientation, spacing and rescaling of a frame are in
+ * its own functional groups, in the shared ones, or in the data set (PS3.3 C.7.6.16).
  *
- * @throws TomaatError BAD_HEADER, when a number is none, a vector or spacing is invalid, or frames lack their functional groups;
- *   UNSUPPORTED_FORMAT, for colour images, mosaics, frames without positions, lookup tables
+ * @throws TomaatError BAD_HEADER, if a number is malformed, a vector or spacing is invalid, or frames lack their
+ *   functional groups; UNSUPPORTED_FORMAT, for colour images, mosaics, frames without positions, lookup tables
  */
 export function imagesOf(header: DicomHeader, copies: readonly DicomHeader[] = []): DicomImage[] {
   const { dataset } = header.dicom;
@@ -76,10 +79,10 @@ export function imagesOf(header: DicomHeader, copies: readonly DicomHeader[] = [
   }));
 }
 
-/** Where the attributes of one frame stand. */
+/** The location of the attributes of one frame. */
 interface FrameGroups {
   readonly dataset: Dataset;
-  /** Undefined where the file has one image. */
+  /** Undefined if the file has one image. */
   readonly own?: Dataset;
   readonly shared?: Dataset;
 }
@@ -110,7 +113,7 @@ function functionalGroups(dataset: Dataset): FrameGroups[] {
   return perFrame.map((own) => ({ dataset, own, shared }));
 }
 
-/** The data set that holds an attribute of a functional group: the frame's, the shared one, or the file's. */
+/** The data set with an attribute of a functional group: the frame's, the shared one, or the file's. */
 function holderOf({ dataset, own, shared }: FrameGroups, group: Tag, tag: Tag): Dataset {
   const has = (one: Dataset | undefined) => (one?.has(tag) ? one : undefined);
   return has(own && firstItem(own, group)) ?? has(shared && firstItem(shared, group)) ?? dataset;
@@ -151,7 +154,7 @@ const vector = ([x, y, z]: readonly number[]): Vector => [x, y, z];
 /** Directions written with three decimals are off by up to this. */
 const directionTolerance = 5e-3;
 
-/** Rounding makes directions a little longer or shorter than 1: they are brought to that length, or all pixels would shift. */
+/** Rounding makes directions slightly longer or shorter than 1: they are normalized, or all pixels would shift. */
 function directionsOf(orientation: readonly number[]): { rowDirection: Vector; columnDirection: Vector } {
   const [row, column] = [orientation.slice(0, 3), orientation.slice(3)];
   const lengths = [Math.hypot(...row), Math.hypot(...column)];
@@ -170,7 +173,9 @@ function directionsOf(orientation: readonly number[]): { rowDirection: Vector; c
   };
 }
 
-/** The rule that makes values of what is stored: of each frame, since signs, slopes and intercepts may differ from one to the next. */
+/**
+ * The rule that converts stored values, for each frame, since signs, slopes and intercepts may differ between frames.
+ */
 function rescaleOf(groups: FrameGroups): { slope: number; intercept: number } {
   if (itemsOf(groups.dataset, tags.modalityLutSequence).length > 0) {
     throw new TomaatError(

@@ -3,10 +3,13 @@ import { type Dataset, words } from './dataset.ts';
 import { representationOf } from './dictionary.ts';
 import { type Tag, tags } from './tags.ts';
 
-/** Attributes beside person names whose text belongs to one patient: PatientID, OtherPatientIDs, AccessionNumber, AdmissionID. */
+/**
+ * Attributes other than person names whose text belongs to one patient: PatientID, OtherPatientIDs, AccessionNumber,
+ * AdmissionID.
+ */
 const identifiers: ReadonlySet<Tag> = new Set([tags.patientId, 0x00101000, tags.accessionNumber, 0x00380010]);
 
-/** Words of a text; from four letters or digits, of scripts beyond Latin from two. */
+/** Words of a text: of four letters or digits or more; in non-Latin scripts, of two or more. */
 function wordsIn(text: string): string[] {
   return text
     .toLowerCase()
@@ -15,13 +18,14 @@ function wordsIn(text: string): string[] {
 }
 
 /**
- * Whether a text holds a word of a name or number of the same file. Six letters are also found within a longer word.
+ * Whether a text contains a word of a name or number in the same file. Words of six letters or more are also found
+ * within a longer word.
  */
 export type HoldsIdentity = (text: string) => boolean;
 
 /**
- * Words by which a data set says whose it is, from all its levels: operators and technicians copy names into fields that
- * are made for other things, and PS3.15 keeps those fields. In a file with more than 1000 such words every text counts as one.
+ * Words by which a data set identifies its patient, from all its levels: operators and technicians copy names into
+ * unrelated fields that PS3.15 keeps. In a file with more than 1000 such words every text counts as one.
  */
 export function identityIn(dataset: Dataset): HoldsIdentity {
   const characterSets = words(dataset, tags.specificCharacterSet);

@@ -2,8 +2,9 @@ import { TomaatError } from '../errors.ts';
 import type { DecodedFrame } from './decoders.ts';
 
 /*
- * Decodes lossless JPEG (ITU-T T.81, process 14: SOF3, Huffman) of one component: all seven predictors, restart intervals, point
- * transforms, 2 to 16 bits. Written here because jpeg-lossless-decoder-js returns 0 for the last pixel of some images.
+ * Decodes lossless JPEG (ITU-T T.81, process 14: SOF3, Huffman) with one component: all seven predictors, restart
+ * intervals, point transforms, 2 to 16 bits. Written here because jpeg-lossless-decoder-js returns 0 for the last
+ * pixel of some images.
  */
 
 const marker = {
@@ -27,17 +28,20 @@ interface Frame {
 }
 
 interface Scan extends Frame {
-  /** Of each 16 bits that may come: the length of the code that they begin with × 256, and its value; 0 where there is none. */
+  /**
+   * For each possible next 16 bits: the length of the code that they begin with × 256, and its value; 0 if they begin
+   * with no code.
+   */
   readonly codes: Uint16Array;
   readonly predictor: number;
   readonly pointTransform: number;
-  /** Samples between restart markers; 0 where there are none. */
+  /** Samples between restart markers; 0 if there are no markers. */
   readonly restartInterval: number;
 }
 
 /**
- * @returns samples of two bytes in the machine's order, with as many bits as the stream states
- * @throws TomaatError BAD_VOXELS, when the stream is damaged, ends early, or is another kind of JPEG
+ * @returns 16-bit samples in native byte order, with the precision given in the stream
+ * @throws TomaatError BAD_VOXELS, if the stream is damaged, ends early, or is another kind of JPEG
  */
 export function decodeJpegLossless(
   bytes: Uint8Array,
@@ -101,7 +105,7 @@ function readFrame(content: Uint8Array): Frame {
   return { precision, rows, columns };
 }
 
-/** T.81 C.2: codes of each length are numbered in order; here as a table by the next 16 bits. */
+/** T.81 C.2: codes of each length are numbered in order; stored here as a table indexed by the next 16 bits. */
 function readTables(content: Uint8Array, tables: (Uint16Array | undefined)[]): void {
   for (let at = 0; at < content.length; ) {
     const id = content[at] & 15;
@@ -174,10 +178,11 @@ function behindRestartMarker(bytes: Uint8Array, from: number): number {
 }
 
 /**
- * Lines between two restart markers. In the first one a sample is predicted by the one before it, and the first of all by `middle`; in
- * the others the first is predicted by the one above, and the rest by the scan's predictor (T.81 H.1.2.1). Sums are modulo 2^16.
+ * Decodes the lines between two restart markers. In the first line a sample is predicted by the previous one, and the
+ * very first by `middle`; in the other lines the first is predicted by the one above, and the rest by the scan's
+ * predictor (T.81 H.1.2.1). Sums are modulo 2^16.
  *
- * @returns the first byte after the data that was used
+ * @returns the first byte after the consumed data
  */
 function readLines(bytes: Uint8Array, start: number, scan: Scan, out: Uint16Array, middle: number): number {
   const { columns, codes, predictor } = scan;
@@ -256,7 +261,7 @@ function readLines(bytes: Uint8Array, start: number, scan: Scan, out: Uint16Arra
           predicted = (left + above) >> 1;
       }
     }
-    // Bits that the stream does not have were used.
+    // More bits were consumed than the stream contains.
     if (missing > bits) throw damaged('it is cut off');
   }
   return at;

@@ -2,7 +2,10 @@ import { type Dataset, word, words } from './dataset.ts';
 import type { DicomHeader } from './dicom-files.ts';
 import { tags } from './tags.ts';
 
-/** Storage SOP classes (PS3.4 B.5) of objects that are not images of a volume, by their beginnings, with what to call them. */
+/**
+ * Storage SOP classes (PS3.4 B.5) of objects that are not images of a volume, by prefix, with their names for
+ * messages.
+ */
 const otherObjects: readonly (readonly [uid: string, name: string])[] = [
   ['1.2.840.10008.1.3.10', 'a DICOMDIR, the table of contents of a medium'],
   ['1.2.840.10008.5.1.4.1.1.88.59', 'a key object selection'],
@@ -29,7 +32,7 @@ const secondaryCapture = '1.2.840.10008.5.1.4.1.1.7';
 
 const isOf = (uid: string, root: string) => uid === root || uid.startsWith(`${root}.`);
 
-/** What an object is that is not an image, to follow “is”; undefined for images. */
+/** What a non-image object is, to follow “is”; undefined for images. */
 export function otherObjectOf({ dicom, pixels }: DicomHeader): string | undefined {
   const uid = sopClassOf(dicom.dataset) ?? word(dicom.meta, tags.mediaStorageSopClassUid) ?? '';
   const known = otherObjects.find(([root]) => isOf(uid, root));
@@ -38,14 +41,14 @@ export function otherObjectOf({ dicom, pixels }: DicomHeader): string | undefine
 
 const sopClassOf = (dataset: Dataset) => word(dataset, tags.sopClassUid);
 
-/** A planning image that shows where the slices lie (PS3.3 C.7.6.1.1.2, value 3 of ImageType). */
+/** A planning image that shows the positions of the slices (PS3.3 C.7.6.1.1.2, value 3 of ImageType). */
 export const isLocalizer = ({ dicom }: DicomHeader): boolean =>
   words(dicom.dataset, tags.imageType).includes('LOCALIZER');
 
-/** A picture of a screen or of a page. Some programs store slices as such, with a place in the body. */
+/** A picture of a screen or a page. Some programs store slices as such, with a position in the body. */
 export const isCapture = ({ dicom: { dataset } }: DicomHeader): boolean =>
   isOf(sopClassOf(dataset) ?? '', secondaryCapture) || words(dataset, tags.imageType).includes('SCREEN SAVE');
 
-/** Whether an image, or each of its frames, says where in the body it lies. */
+/** Whether an image, or each of its frames, has a position in the body. */
 export const hasPlace = ({ dicom: { dataset } }: DicomHeader): boolean =>
   dataset.has(tags.imagePositionPatient) || dataset.has(tags.perFrameFunctionalGroupsSequence);

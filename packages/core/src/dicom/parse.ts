@@ -15,18 +15,21 @@ import { encodingOf, transferSyntaxes } from './transfer-syntaxes.ts';
 import { hasLongLength, isVr, type Vr } from './value-representations.ts';
 
 /*
- * Reads a DICOM file into a data set without decoding a value (PS3.5 7, PS3.10 7). Nothing is allocated by what the file
- * states: values are views of it, and the number and depth of elements are bounded.
+ * Parses a DICOM file into a data set without decoding values (PS3.5 7, PS3.10 7). Nothing is allocated on the
+ * strength of lengths in the file: values are views of it, and the number and depth of elements are bounded.
  */
 
 export interface ParseOptions {
-  /** Length of the whole file, where `bytes` are only its beginning: parsing ends at the pixel data then. */
+  /** Length of the whole file, if `bytes` are only its beginning: parsing then ends at the pixel data. */
   fileBytes?: number;
-  /** The data set of a deflated file, inflated: `bytes` are read for the meta information alone, `fileBytes` is the length of these. */
+  /**
+   * The inflated data set of a deflated file: `bytes` are then read only for the meta information, and `fileBytes` is
+   * their length.
+   */
   inflated?: Uint8Array;
 }
 
-/** Bytes that a file takes from the first of them to the end of `(0008,0018)`, in nearly all files. */
+/** The size of a prefix that contains `(0008,0018)` in nearly all files, in bytes. */
 export const dicomPrefixBytes = 65_536;
 
 const maxElements = 1_000_000;
@@ -36,23 +39,23 @@ const itemTag = 0xfffee000;
 const itemEnd = 0xfffee00d;
 const sequenceEnd = 0xfffee0dd;
 
-/** Whether the first bytes of a file are those of a DICOM file: with preamble, with the magic word alone, or with neither. */
+/** Whether the first bytes of a file look like DICOM: with preamble, with only the magic word, or with neither. */
 export function isDicom(bytes: Uint8Array): boolean {
   return startOf(bytes) > 0 || beginsWithElement(bytes);
 }
 
-/** Whether bytes are a DICOM file's, and no text that begins like one: base64 has the letters DICM too. */
+/** Whether bytes are a DICOM file, and not text that begins like one: base64 can contain the letters DICM too. */
 export const isDicomUnlikeText = (bytes: Uint8Array): boolean =>
   isDicom(bytes) && bytes.subarray(0, 128).some((byte) => byte < 9);
 
-/** The first byte behind the preamble and the word DICM; 0 where they are missing. */
+/** The first byte after the preamble and the word DICM; 0 if they are missing. */
 function startOf(bytes: Uint8Array): number {
   const hasMagic = (at: number) =>
     bytes[at] === 68 && bytes[at + 1] === 73 && bytes[at + 2] === 67 && bytes[at + 3] === 77;
   return hasMagic(128) ? 132 : hasMagic(0) ? 4 : 0;
 }
 
-/** Whether a data set begins here with an element of group 2 or 8 (either byte order) that its dictionary knows. */
+/** Whether a data set begins here with an element of group 2 or 8 (in either byte order) that is in the dictionary. */
 function beginsWithElement(bytes: Uint8Array): boolean {
   if (bytes.length < 8) return false;
   const view = viewOf(bytes);
@@ -68,14 +71,16 @@ function beginsWithElement(bytes: Uint8Array): boolean {
 }
 
 /**
- * The data set of a file. Undefined where `bytes` are the beginning of a longer file and end before its pixel data: parse more
- * of it then. The data set of a deflated file (1.2.840.10008.1.2.1.99, see `deflatedFrom()`) is inflated first.
+ * The data set of a file. Undefined if `bytes` are the beginning of a longer file and end before its pixel data:
+ * parse more of it then. The data set of a deflated file (1.2.840.10008.1.2.1.99, see `deflatedFrom()`) is inflated
+ * first.
  *
- * Read leniently: files without preamble, without meta information or without its length; values of an odd length; a VR of UN
- * that hides a sequence (CP-246); an implicit sequence that the dictionary lacks; a last element that is cut off in the pixels.
+ * Accepted leniently: files without preamble, without meta information or without its length; values of an odd
+ * length; a VR of UN that hides a sequence (CP-246); an implicit sequence that is not in the dictionary; a last
+ * element that is truncated in the pixels.
  *
- * @throws TomaatError UNKNOWN_FORMAT when it is no DICOM file; BAD_HEADER when an element runs past the end, a sequence is
- *   broken, a tag occurs twice, or there are more than 1,000,000 elements or 32 levels
+ * @throws TomaatError UNKNOWN_FORMAT if it is not a DICOM file; BAD_HEADER if an element runs past the end, a
+ *   sequence is broken, a tag occurs twice, or there are more than 1,000,000 elements or 32 levels
  */
 export function parseDicom(bytes: Uint8Array, options: ParseOptions = {}): DicomFile | undefined {
   const given = (options.inflated ?? bytes).length;
@@ -89,7 +94,7 @@ export function parseDicom(bytes: Uint8Array, options: ParseOptions = {}): Dicom
   }
 }
 
-/** The file ends, or the bytes at hand do, within an element. */
+/** The file, or the available part of it, ends within an element. */
 class Short extends Error {
   readonly tag: Tag | undefined;
   constructor(tag?: Tag) {
@@ -130,7 +135,7 @@ function parseWhole(bytes: Uint8Array, isWhole: boolean, inflated: Uint8Array | 
   return { meta: meta.dataset, dataset, transferSyntax, ...encoding };
 }
 
-/** Where the deflated part of a file begins; undefined where its transfer syntax is another one. */
+/** Where the deflated part of a file begins; undefined if it has another transfer syntax. */
 export function deflatedFrom(bytes: Uint8Array): number | undefined {
   const start = startOf(bytes);
   if (start === 0) return undefined;
@@ -147,7 +152,7 @@ export function deflatedFrom(bytes: Uint8Array): number | undefined {
 
 const explicitLittle: Encoding = { explicit: true, littleEndian: true };
 
-/** The transfer syntax that the first element behind the meta information looks like. */
+/** The transfer syntax inferred from the first element after the meta information. */
 function guessSyntax({ bytes, view }: Reader, at: number): string {
   if (at + 8 > bytes.length) throw new Short();
   const explicit = isVr(vrAt(bytes, at + 4));
@@ -159,7 +164,7 @@ function guessSyntax({ bytes, view }: Reader, at: number): string {
 interface Reader {
   readonly bytes: Uint8Array;
   readonly view: DataView;
-  /** Elements, items and fragments so far, in all levels. */
+  /** Elements, items and fragments so far, at all levels. */
   elements: number;
   /** Whether `bytes` are the whole file. */
   readonly isWhole: boolean;
@@ -174,7 +179,7 @@ interface Span {
   readonly group?: number;
 }
 
-/** Elements up to the end, the end of the item, or (of a beginning) the pixel data. */
+/** Reads elements up to the end, the end of the item, or (if only the beginning is given) the pixel data. */
 function readElements(reader: Reader, span: Span): { dataset: Dataset; at: number; isClosed: boolean } {
   const { bytes, view } = reader;
   const { end, encoding, depth } = span;
@@ -186,7 +191,7 @@ function readElements(reader: Reader, span: Span): { dataset: Dataset; at: numbe
   let { at } = span;
   while (at < end) {
     if (at + 8 > end) {
-      // Zeros or a stray byte behind the last element do no harm.
+      // Zeros or a stray byte after the last element are harmless.
       if (isZero(bytes.subarray(at, end)) && (reader.isWhole || end < bytes.length))
         return { dataset, at: end, isClosed: false };
       throw new Short();
@@ -210,7 +215,7 @@ function readElements(reader: Reader, span: Span): { dataset: Dataset; at: numbe
     dataset.set(tag, element);
     at = next;
   }
-  // Of a beginning, the pixel data or more elements are still to come.
+  // If only the beginning is given, the pixel data or more elements are still to come.
   if (depth === 0 && at >= end && !reader.isWhole) throw new Short();
   return { dataset, at, isClosed: false };
 }
@@ -257,7 +262,7 @@ function readValue(
   const { tag, vr, length, from } = head;
   if (isPixelData(tag) && length === undefinedLength) return readFragments(reader, head, end, encoding);
   if (isSequence(reader, head, end, encoding)) {
-    // A sequence whose VR is unknown to the writer stands in implicit VR little endian, as UN (CP-246).
+    // A sequence whose VR is unknown to the writer is stored in implicit VR little endian, as UN (CP-246).
     const implicitItems = vr === 'UN';
     const inner = implicitItems ? { explicit: false, littleEndian: true } : encoding;
     const isOpen = length === undefinedLength;
@@ -287,12 +292,12 @@ function valueElement({ bytes }: Reader, head: Head, { littleEndian }: Encoding,
   return { kind: 'value', tag, vr, bytes: bytes.subarray(from, stop), littleEndian, statedBytes: length };
 }
 
-/** Whether a value is a sequence: by its VR or the dictionary, by its open length, or by the item that it begins with. */
+/** Whether a value is a sequence: by its VR or the dictionary, by its undefined length, or by the item at its start. */
 function isSequence({ view }: Reader, head: Head, end: number, { explicit }: Encoding): boolean {
   const { tag, vr, length, from } = head;
   if (vr === 'SQ') return true;
   if (length === undefinedLength) return vr === undefined || vr === 'UN';
-  // What the dictionary lacks, private sequences above all: in implicit VR, or as UN.
+  // Elements that are not in the dictionary, mainly private sequences: in implicit VR, or as UN.
   const isOpaque = explicit ? vr === 'UN' : vr === undefined;
   if (!isOpaque || length < 8 || from + length > end || isPixelData(tag)) return false;
   if (tagAt(view, from, true) !== itemTag) return false;

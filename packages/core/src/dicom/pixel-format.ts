@@ -15,10 +15,10 @@ export interface PixelFormat extends FrameShape {
 }
 
 /**
- * How a file says that its pixels are stored.
+ * Reads the pixel format of a file.
  *
- * @throws TomaatError BAD_HEADER, when something is missing or contradicts itself; UNSUPPORTED_FORMAT, for colour images, and
- *   pixels of other than 1, 8, 16 or 32 bits
+ * @throws TomaatError BAD_HEADER, if something is missing or contradictory; UNSUPPORTED_FORMAT, for colour images,
+ *   and pixels that do not have 1, 8, 16 or 32 bits
  */
 export function pixelFormatOf(dataset: Dataset, pixels: PixelElement): PixelFormat {
   const need = (tag: Tag): number => {
@@ -85,11 +85,13 @@ function checkGrey(photometricInterpretation: string, samplesPerPixel: number): 
   }
 }
 
-/** The least and the largest value that can be stored. */
+/** The smallest and the largest value that can be stored. */
 export function storedRange({ bitsStored, isSigned }: PixelFormat): [number, number] {
   return isSigned ? [-(2 ** (bitsStored - 1)), 2 ** (bitsStored - 1) - 1] : [0, 2 ** bitsStored - 1];
 }
 
-/** Bytes of one frame's pixels as they lie uncompressed in a file; with one bit a pixel frames follow without padding. */
+/**
+ * Size in bytes of one frame's uncompressed pixels in a file; with one bit per pixel, frames follow without padding.
+ */
 export const frameBytes = ({ rows, columns, samplesPerPixel, bitsAllocated }: FrameShape): number =>
   (rows * columns * samplesPerPixel * bitsAllocated) / 8;

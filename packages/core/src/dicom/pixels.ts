@@ -10,13 +10,14 @@ import { codeStreams } from './encapsulated.ts';
 import { frameBytes, type PixelFormat } from './pixel-format.ts';
 import { isPixelData } from './tags.ts';
 
-/** The stored values of a frame of a file, sign and unused bits dealt with by its header, not yet rescaled. */
+/** The stored values of a frame of a file, with sign and unused bits handled by its header, not yet rescaled. */
 export type ReadFrame = (frame: number) => Promise<NumericVoxels>;
 
 /**
  * The pixels of a file, to be read frame by frame.
  *
- * @throws TomaatError BAD_VOXELS, when pixels are missing or damaged; UNSUPPORTED_FORMAT, when their transfer syntax is not read
+ * @throws TomaatError BAD_VOXELS, if pixels are missing or damaged; UNSUPPORTED_FORMAT, if their transfer syntax is
+ *   not supported
  */
 export function openPixels(
   file: DicomFile,
@@ -63,7 +64,7 @@ function nativeFrame(element: ValueElement, format: PixelFormat, frame: number):
   const { rows, columns, bitsAllocated } = format;
   if (bitsAllocated === 1) return unpackBits(element.bytes, frame * rows * columns, rows * columns);
   const length = frameBytes(format);
-  // A copy: it begins at a multiple of the size of a pixel.
+  // A copy, aligned to the size of a pixel.
   const bytes = new Uint8Array(element.bytes.subarray(frame * length, (frame + 1) * length));
   if (!element.littleEndian && bitsAllocated === 8 && element.vr === 'OW')
     return masked(oddBytes(element, frame * length, length), format, 8);
@@ -73,7 +74,7 @@ function nativeFrame(element: ValueElement, format: PixelFormat, frame: number):
   return masked(unsigned(bytes, bitsAllocated), format, bitsAllocated);
 }
 
-/** Pixels of one byte in 16-bit words of big endian order: the first of two is the second (PS3.5 8.1.1 and annex D). */
+/** One-byte pixels in 16-bit big endian words: the first of two is stored second (PS3.5 8.1.1 and annex D). */
 function oddBytes({ bytes }: ValueElement, from: number, length: number): Uint8Array<ArrayBuffer> {
   return Uint8Array.from({ length }, (_, i) => bytes[(from + i) ^ 1] ?? 0);
 }
@@ -92,11 +93,11 @@ function unsigned(bytes: Uint8Array<ArrayBuffer>, bits: number): Unsigned {
   return bits <= 16 ? new Uint16Array(bytes.buffer) : new Uint32Array(bytes.buffer);
 }
 
-/** What a decoder gave, which states its own number of bits, as stored values. */
+/** Converts the output of a decoder, which has its own number of bits, to stored values. */
 function fromDecoded(decoded: DecodedFrame, format: PixelFormat): NumericVoxels {
   const bits = 8 * decoded.bytesPerSample;
   const bytes = new Uint8Array(decoded.bytes.subarray(0, (decoded.rows * decoded.columns * bits) / 8));
-  // A code stream of fewer bits than the pixels' cells holds the values alone, those with as many hold the cells.
+  // A code stream with fewer bits than the pixel cells contains only the values; one with as many contains the cells.
   const { bitsStored, highBit } = format;
   const holdsCells = decoded.bitsPerSample > highBit;
   const layout = holdsCells
@@ -110,8 +111,8 @@ function fromDecoded(decoded: DecodedFrame, format: PixelFormat): NumericVoxels 
 }
 
 /**
- * The bits from HighBit down to BitsStored of each cell, as PixelRepresentation says: a decoder does not know whether values are signed, and
- * overlays may hide in the other bits.
+ * The bits from HighBit down to BitsStored of each cell, interpreted by PixelRepresentation: a decoder does not know
+ * whether values are signed, and the other bits may contain overlays.
  */
 function masked(
   cells: Unsigned,

@@ -13,38 +13,39 @@ import { type DicomSeries, type LeftOut, listSeries, type SeriesList, sameUid } 
 import type { DicomSource } from './source.ts';
 import type { Stack } from './stack.ts';
 
-/** The header of a DICOM volume. Values are rescaled by each slice's own rule: `voxelType` is what they become. */
+/** The header of a DICOM volume. Values are rescaled by each slice's own rule: `voxelType` is the resulting type. */
 export type DicomVolumeHeader = HeaderOf<'dicom', 'nii.gz'>;
 
 export interface DicomChoice {
   limits?: ReadLimits;
-  /** The series to read where the files hold several: its UID, or its number. */
+  /** The series to read if the files contain several: its UID or its number. */
   series?: string;
   signal?: AbortSignal;
 }
 
 export interface DicomReadOptions extends DicomChoice {
-  /** Which frame of a 4-D series to read, from 0, by how many there are; 'all' reads every one, as components. */
+  /** Which frame of a 4-D series to read, from 0, given their number; 'all' reads every one, as components. */
   chooseFrame(frames: number): number | 'all';
-  /** Told the fraction of the images that was read, after each of them. */
+  /** Called with the fraction of the images that was read, after each of them. */
   onProgress?(fraction: number): void;
 }
 
-/** What is known of a DICOM volume before its pixels are read. */
+/** What is known about a DICOM volume before its pixels are read. */
 export interface DicomFindings {
   header: DicomVolumeHeader;
   series: DicomSeries;
-  /** Where its first frame comes from. */
+  /** The source of its first frame. */
   source: DicomSource;
   /** Files that do not belong to it, with the reason. */
   leftOut: readonly LeftOut[];
 }
 
 /**
- * What the headers of DICOM files say of the volume that they form; no pixels are read.
+ * Describes the volume formed by DICOM files from their headers; no pixels are read.
  *
- * @throws TomaatError BAD_INPUT, when there are several series and none was chosen (`detail.series` lists them), when that chosen
- *   is not there, or no file is an image; why the series is not a volume: BAD_HEADER, UNSUPPORTED_FORMAT, TOO_MANY_VOXELS
+ * @throws TomaatError BAD_INPUT, if there are several series and none was selected (`detail.series` lists them), the
+ *   selected one does not exist, or no file is an image; why the series is not a volume: BAD_HEADER,
+ *   UNSUPPORTED_FORMAT, TOO_MANY_VOXELS
  */
 export async function inspectDicom(
   files: readonly SourceFile[],
@@ -68,10 +69,11 @@ export async function inspectDicom(
 }
 
 /**
- * One of the series that files hold: the chosen one, or the only one. Whether its pixels can be decoded here is left open.
+ * One of the series in the files: the selected one, or the only one. Does not check whether its pixels can be decoded
+ * here.
  *
- * @param fileCount how many files there were
- * @throws TomaatError as inspectDicom(), but for what the pixels are
+ * @param fileCount the number of files
+ * @throws TomaatError as inspectDicom(), except those about pixels
  */
 export function chooseDicom(
   { series: all, leftOut }: SeriesList,
@@ -98,7 +100,7 @@ export function chooseDicom(
   };
 }
 
-/** Where a frame of a series comes from, by its number from 0; of a series without frames, 0. */
+/** The source of a frame of a series, by its number from 0; 0 for a series without frames. */
 export function dicomSourceOf({ stack, refusal }: DicomSeries, frame = 0): DicomSource {
   if (!stack) throw refusal;
   const slices = stack.frames[frame];
@@ -173,7 +175,7 @@ const listed = (all: readonly DicomSeries[]) =>
     )
     .join('; ')}${all.length > 20 ? '; …' : ''}`;
 
-/** What a person, or a program, chooses a series by. */
+/** What a person or a program selects a series by. */
 function summaryOf({
   uid,
   number,
@@ -226,8 +228,9 @@ const integerTypes: readonly (readonly [type: VoxelType, least: number, largest:
 ];
 
 /**
- * The type that holds all values of the images. Where every slope is 1 and every intercept a whole number, the smallest integer that holds
- * whatever can be stored (int16 for 12-bit CT); else float32 where that is exact enough, float64 elsewhere (see `scaledType`).
+ * The type that can represent all values of the images. If every slope is 1 and every intercept an integer: the
+ * smallest integer type that can represent every stored value (int16 for 12-bit CT). Otherwise float32 if that is
+ * exact enough, else float64 (see `scaledType`).
  */
 function voxelTypeOf(images: readonly DicomImage[]): VoxelType {
   const isWhole = ({ format, slope, intercept }: DicomImage) =>
@@ -272,10 +275,10 @@ function sourceOf(slices: readonly DicomImage[]): DicomSource {
 }
 
 /**
- * Reads the volume of a DICOM series: all headers, one allocation, then one file after the other, frame by frame. No more is in
- * memory than the volume and one file.
+ * Reads the volume of a DICOM series: all headers, one allocation, then one file after the other, frame by frame.
+ * Only the volume and one file are in memory.
  *
- * @throws TomaatError as inspectDicom(); FRAME_NEEDED; BAD_VOXELS, when pixels are cut off or damaged
+ * @throws TomaatError as inspectDicom(); FRAME_NEEDED; BAD_VOXELS, if pixels are truncated or damaged
  */
 export async function readDicomVolume(
   files: readonly SourceFile[],
@@ -310,9 +313,11 @@ export async function readDicomVolume(
 }
 
 /**
- * The values of one image of a series, columns fastest, rescaled by its own rule: a picture by which a person knows the series.
+ * The values of one image of a series, columns fastest, rescaled by its own rule: a picture by which a person
+ * recognises the series.
  *
- * @throws TomaatError BAD_VOXELS, when its pixels are cut off or damaged; UNSUPPORTED_FORMAT, when they cannot be decoded here
+ * @throws TomaatError BAD_VOXELS, if its pixels are truncated or damaged; UNSUPPORTED_FORMAT, if they cannot be
+ *   decoded here
  */
 export async function readDicomImage(
   image: DicomImage,
@@ -345,10 +350,13 @@ function allocate(header: DicomVolumeHeader, components: number): NumericVoxels 
   }
 }
 
-/** Bytes that may stand around the pixels of a file: private data, icons, padding. */
+/** Allowance in bytes for everything around the pixels of a file: private data, icons, padding. */
 const slackBytes = 2 ** 24;
 
-/** Most bytes that the file of an image has, inflated. No lossless code makes an image twice as long, unless it is tiny. */
+/**
+ * Maximum size in bytes of an image's file after inflating. No lossless code doubles the size of an image, unless it
+ * is tiny.
+ */
 export const maxFileBytes = ({ header, format, frameCount }: DicomImage): number =>
   header.bytes.length + Math.ceil(2 * frameBytes(format) * frameCount) + slackBytes;
 
@@ -361,7 +369,7 @@ async function openImages(image: DicomImage, platform: Platform, signal: AbortSi
   return openPixels(file, format, frameCount, platform);
 }
 
-/** Whether two files have the same bytes. Neither is in memory as a whole. */
+/** Whether two files have the same bytes. Neither is held in memory as a whole. */
 async function isSameFile(a: SourceFile, b: SourceFile, signal: AbortSignal | undefined): Promise<boolean> {
   const other = b.open()[Symbol.asyncIterator]();
   let rest: Uint8Array = new Uint8Array(0);
@@ -391,7 +399,7 @@ async function isSameFile(a: SourceFile, b: SourceFile, signal: AbortSignal | un
   }
 }
 
-/** value = slope × stored + intercept, of the slice's own header. */
+/** value = slope × stored + intercept, from the slice's own header. */
 function rescale(
   stored: NumericVoxels,
   { slope, intercept }: DicomImage,
@@ -403,7 +411,7 @@ function rescale(
     return;
   }
   if (slope === 1) {
-    // A sum of integers takes half as long as one of floats.
+    // Integer sums take half as long as floating-point sums.
     for (let i = 0; i < stored.length; i++) voxels[at + i] = stored[i] + intercept;
     return;
   }

@@ -20,10 +20,10 @@ import { type ReadSegment, readSegment, type SegmentLabel } from './segment-desc
 import { openFrames } from './segmentation-frames.ts';
 import { type Tag, tags } from './tags.ts';
 
-/* A DICOM segmentation as a label map, with each frame where its position says. */
+/* A DICOM segmentation as a label map, with each frame at its position. */
 
 export interface ReadSegmentation {
-  /** uint8 or uint16; 0 where no segment is. */
+  /** uint8 or uint16; 0 where there is no segment. */
   readonly labelMap: Volume;
   /** In the order of the file, without the background. */
   readonly labels: readonly SegmentLabel[];
@@ -36,12 +36,13 @@ export const isSegmentation = ({ dataset }: DicomFile): boolean =>
 /**
  * Reads a segmentation of the type BINARY or LABELMAP.
  *
- * The grid is the one that our own files state; else it reaches from the first to the last frame along the normal of the slices,
- * with the distance that the file states where positions are multiples of it, and slices without a frame are background. Values
- * are those of the label map that our own files were made from; else the segment numbers.
+ * For files of this program, the grid is the one in the private block. Otherwise it extends from the first to the
+ * last frame along the slice normal, with the slice distance given in the file if positions are multiples of it, and
+ * slices without a frame are background. Values are those of the original label map for files of this program,
+ * otherwise the segment numbers.
  *
- * @throws TomaatError UNSUPPORTED_FORMAT for FRACTIONAL segments, segments that overlap in a voxel, frames in several directions,
- *   and compressions other than RLE; BAD_HEADER, BAD_VOXELS for what is damaged; TOO_MANY_VOXELS
+ * @throws TomaatError UNSUPPORTED_FORMAT for FRACTIONAL segments, segments that overlap in a voxel, frames in several
+ *   directions, and compressions other than RLE; BAD_HEADER, BAD_VOXELS for damaged files; TOO_MANY_VOXELS
  */
 export function readSegmentation(file: DicomFile, limits: ReadLimits = defaultLimits): ReadSegmentation {
   const { dataset } = file;
@@ -83,7 +84,7 @@ export function readSegmentation(file: DicomFile, limits: ReadLimits = defaultLi
   };
 }
 
-/** Reads the bytes of a whole file; see `readSegmentation()`. UNKNOWN_FORMAT where it is no DICOM file. */
+/** Reads the bytes of a whole file; see `readSegmentation()`. UNKNOWN_FORMAT if it is not a DICOM file. */
 export const readSegmentationFile = (bytes: Uint8Array, limits?: ReadLimits): ReadSegmentation =>
   readSegmentation(parseDicom(bytes)!, limits);
 
@@ -103,8 +104,8 @@ function typeOf(dataset: Dataset): 'BINARY' | 'LABELMAP' {
 }
 
 /**
- * The number of each segment but the background, and its value in the label map: its own, or all by their numbers where those are not
- * values of labels, each of one segment.
+ * The number of each segment except the background, and its value in the label map: its own, or, if those are not
+ * valid and distinct label values, all by their numbers.
  */
 function valuesOf(segments: readonly ReadSegment[]): Map<number, number> {
   const isUsable =
@@ -151,7 +152,7 @@ interface Placed {
   readonly slices: readonly number[];
 }
 
-/** The grid that our own files state, unless the frames lie elsewhere: another program has changed them then. */
+/** The grid stored in files of this program, unless the frames are elsewhere: another program has then changed them. */
 function statedGrid(
   dataset: Dataset,
   [columns, rows]: readonly [number, number],
@@ -164,7 +165,7 @@ function statedGrid(
   return placeOn({ size: [columns, rows, size[2]], affine: [...affine, 0, 0, 0, 1] }, frames);
 }
 
-/** Frames on a grid in LPS; undefined where one does not lie on it. */
+/** Frames on a grid in LPS; undefined if one is not on it. */
 function placeOn(lps: Grid, frames: readonly PlacedFrame[]): Placed | undefined {
   const toIndex = inverseAffine(lps.affine);
   const slices: number[] = [];
@@ -216,10 +217,10 @@ function spannedGrid(
   );
 }
 
-/** The most that a distance may differ from a multiple of the step, in steps. */
+/** The maximum deviation of a distance from a multiple of the step, in steps. */
 const regularity = 0.1;
 
-/** The distance of slices (mm) and their number, of heights in ascending order from 0. */
+/** The slice distance (mm) and the number of slices, given heights in ascending order from 0. */
 function stepOf(heights: readonly number[], stated: number | undefined): { step: number; count: number } {
   const span = heights[heights.length - 1];
   const gaps = heights.slice(1).map((height, i) => height - heights[i]);
@@ -234,7 +235,7 @@ function stepOf(heights: readonly number[], stated: number | undefined): { step:
   return { step, count: Math.round(span / step) + 1 };
 }
 
-/** Orientation, pixel spacing and distance of slices, which are those of all frames. */
+/** Orientation, pixel spacing and slice distance, which are common to all frames. */
 function geometryOf(dataset: Dataset): { orientation: number[]; spacing: number[]; distance?: number } {
   const shared = firstItem(dataset, tags.sharedFunctionalGroupsSequence) ?? new Map();
   const frames = itemsOf(dataset, tags.perFrameFunctionalGroupsSequence);
@@ -258,7 +259,7 @@ function geometryOf(dataset: Dataset): { orientation: number[]; spacing: number[
   return { orientation, spacing, distance };
 }
 
-/** Says the numbers of the segments: names in a file are anybody's words, which belong in no message. */
+/** Reports the numbers of the segments: names in a file are untrusted text, which does not belong in a message. */
 function overlap(values: ReadonlyMap<number, number>, ...both: readonly [number, number]): TomaatError {
   const numbersOf = both.map((value) => [...values.keys()].find((number) => values.get(number) === value));
   return new TomaatError(

@@ -7,16 +7,19 @@ import type { TextCoding } from './text-coding.ts';
 import type { CreateUid } from './uids.ts';
 import type { Vr } from './value-representations.ts';
 
-/* The modules (PS3.3 C.7, C.12) that every DICOM result of a series has: whose it is, what made it, what it was made from. */
+/*
+ * The modules (PS3.3 C.7, C.12) that every DICOM result of a series has: the patient, the program, and the source
+ * images.
+ */
 
-/** The app that made a result. */
+/** The app that produced a result. */
 export interface Maker {
   readonly id: string;
   readonly name: string;
   readonly version: string;
 }
 
-/** Attributes that every object must have, with an empty value where the source has none (type 2). */
+/** Attributes required in every object, with an empty value if the source has none (type 2). */
 const required: readonly (readonly [Tag, Vr])[] = [
   [tags.patientName, 'PN'],
   [tags.patientId, 'LO'],
@@ -29,7 +32,7 @@ const required: readonly (readonly [Tag, Vr])[] = [
   [tags.studyId, 'SH'],
 ];
 
-/** The rest of patient, patient's study, clinical trial and general study: copied where the source has it. */
+/** The rest of patient, patient's study, clinical trial and general study: copied if the source has it. */
 const optional: readonly Tag[] = [
   tags.studyInstanceUid,
   tags.studyDescription,
@@ -56,8 +59,8 @@ const optional: readonly Tag[] = [
 ];
 
 /**
- * Why no DICOM result can be made for a series, as a sentence; undefined where it can. A result is filed under its study and
- * refers to the images, so that both need their UIDs.
+ * Why no DICOM result can be created for a series, as a sentence; undefined if one can. A result is filed under its
+ * study and refers to the images, so both need UIDs.
  */
 export function lacksForResults({ dataset, slices }: DicomSource): string | undefined {
   const missing = [
@@ -70,7 +73,7 @@ export function lacksForResults({ dataset, slices }: DicomSource): string | unde
     : `The images have no ${missing.join(' and no ')}, to which a DICOM result refers.`;
 }
 
-/** Patient and study as they stand in the source. */
+/** Patient and study as in the source. */
 export function patientAndStudy({ dataset }: DicomSource, coding: TextCoding): DicomElement[] {
   const own = (tag: Tag) => {
     const element = dataset.get(tag);
@@ -94,7 +97,7 @@ const emptyElement = (tag: Tag, vr: Vr): DicomElement => ({
   statedBytes: 0,
 });
 
-/** Frame of reference. A series without one gets one of its own: positions in the result are those of the source. */
+/** Frame of reference. A series without one gets a new one: positions in the result are those of the source. */
 export async function frameOfReference(
   { dataset }: DicomSource,
   createUid: CreateUid,
@@ -103,7 +106,7 @@ export async function frameOfReference(
   return [ascii(tags.frameOfReferenceUid, 'UI', uid), emptyElement(tags.positionReferenceIndicator, 'LO')];
 }
 
-/** Equipment: the program as the maker, the app as its model and software. */
+/** Equipment: this program as the manufacturer, the app as its model and software. */
 export const equipment = ({ id, name, version }: Maker, coding: TextCoding): DicomElement[] => [
   text(tags.manufacturer, 'LO', 'TOMAAT', coding),
   text(tags.manufacturerModelName, 'LO', name, coding),
@@ -111,7 +114,9 @@ export const equipment = ({ id, name, version }: Maker, coding: TextCoding): Dic
   text(tags.softwareVersions, 'LO', version, coding),
 ];
 
-/** Date and time of the instance, its series and its content, in the time zone of the source, else of this machine. */
+/**
+ * Date and time of the instance, its series and its content, in the time zone of the source, or else of this machine.
+ */
 export function times({ dataset }: DicomSource, time: Date): DicomElement[] {
   const minutes = zoneMinutes(word(dataset, tags.timezoneOffsetFromUtc)) ?? -time.getTimezoneOffset();
   const local = new Date(time.getTime() + minutes * 60_000).toISOString();
@@ -128,7 +133,7 @@ function zoneMinutes(offset: string | undefined): number | undefined {
   return (sign === '-' ? -1 : 1) * (Number(hours) * 60 + Number(minutes));
 }
 
-/** The series that a result was made from, with every image of it that was read (ReferencedSeriesSequence). */
+/** The series that a result is derived from, with every image of it that was read (ReferencedSeriesSequence). */
 export function referencedSeries({ dataset, slices }: DicomSource): DicomElement {
   const uid = word(dataset, tags.seriesInstanceUid);
   if (uid === undefined) throw new TomaatError('INTERNAL', 'The source of a DICOM result has no series UID.');
@@ -147,7 +152,10 @@ const reference = ({ sopClassUid, sopInstanceUid }: SliceReference): DicomElemen
   ascii(tags.referencedSopInstanceUid, 'UI', sopInstanceUid),
 ];
 
-/** The image, or the frame of one, that a frame of a result was made from, at the same place (DerivationImageSequence). */
+/**
+ * The image, or the frame of one, that a frame of a result is derived from, at the same position
+ * (DerivationImageSequence).
+ */
 export function derivedFrom(slice: SliceReference, coding: TextCoding): DicomElement {
   const source: Dataset = datasetOf(
     ...reference(slice),
@@ -172,7 +180,7 @@ export function derivedFrom(slice: SliceReference, coding: TextCoding): DicomEle
   );
 }
 
-/** Whether the source was compressed with loss, now or before, and how (type 1 in what is made from it). */
+/** Whether the source is or ever was lossily compressed, and how (type 1 in derived objects). */
 export function lossyCompression({ dataset }: DicomSource, coding: TextCoding): DicomElement[] {
   if (word(dataset, tags.lossyImageCompression) !== '01')
     return [ascii(tags.lossyImageCompression, 'CS', '00')];

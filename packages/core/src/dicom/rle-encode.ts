@@ -1,6 +1,6 @@
 /**
- * One frame in RLE Lossless (PS3.5 G): a header of 64 bytes, then one segment for each byte of a sample, the most significant
- * first. Runs end with their row, as G.3.1 asks for.
+ * One frame in RLE Lossless (PS3.5 G): a header of 64 bytes, then one segment for each byte of a sample, the most
+ * significant first. Runs end with their row, as G.3.1 requires.
  *
  * @param samples one byte, or two in little endian, for each pixel, x fastest
  */
@@ -20,15 +20,18 @@ export function encodeRleFrame(samples: Uint8Array, columns: number, bytesPerSam
 }
 
 const headerBytes = 64;
-/** The longest run, and the longest stretch of other bytes. */
+/** The longest run, and the longest sequence of literal bytes. */
 const longestRun = 128;
 
 const everyOther = (bytes: Uint8Array, first: 0 | 1) =>
   Uint8Array.from({ length: bytes.length / 2 }, (_, i) => bytes[2 * i + first]);
 
-/** PackBits, row by row: a run as its length and its byte, other bytes as their number and themselves. Of an even length. */
+/**
+ * PackBits, row by row: a run as its length and its byte, literal bytes as their number and the bytes. Padded to an
+ * even length.
+ */
 function packBits(bytes: Uint8Array, columns: number): Uint8Array {
-  // At worst each byte stands alone, with its number before it.
+  // In the worst case each byte is a literal with its count before it.
   const out = new Uint8Array(2 * bytes.length + 1);
   let used = 0;
   for (let row = 0; row < bytes.length; row += columns) {
@@ -42,7 +45,7 @@ function packBits(bytes: Uint8Array, columns: number): Uint8Array {
         out[used++] = 257 - (stop - at);
         out[used++] = value;
       } else {
-        // Two equal bytes end the stretch: as a run they take no more than inside it.
+        // Two equal bytes end the literal sequence: as a run they take no more space than inside it.
         while (stop < end && stop - at < longestRun && !(stop + 1 < end && bytes[stop] === bytes[stop + 1]))
           stop++;
         out[used++] = stop - at - 1;

@@ -6,10 +6,10 @@ const headerBytes = 64;
 const mostSegments = 15;
 
 /**
- * Decodes a frame of RLE Lossless (PS3.5 annex G): a segment for each byte of a sample, the most significant first, packed as in
- * TIFF's PackBits.
+ * Decodes a frame of RLE Lossless (PS3.5 annex G): a segment for each byte of a sample, the most significant first,
+ * packed as in TIFF's PackBits.
  *
- * @throws TomaatError BAD_VOXELS, when the segments do not fit the image, or end early
+ * @throws TomaatError BAD_VOXELS, if the segments do not match the image, or end early
  */
 export function decodeRle(frame: Uint8Array, shape: FrameShape): DecodedFrame {
   const { rows, columns, bitsAllocated } = shape;
@@ -38,7 +38,10 @@ export function decodeRle(frame: Uint8Array, shape: FrameShape): DecodedFrame {
 const damaged = (why: string) =>
   new TomaatError('BAD_VOXELS', `The RLE data of an image is damaged (${why}): send the file again`);
 
-/** Writes the bytes of a segment to every `step`th byte, and returns how many. What is left over when the image is full is padding. */
+/**
+ * Writes the bytes of a segment to every `step`th byte, and returns their number. Anything left over when the image
+ * is full is padding.
+ */
 function unpack(segment: Uint8Array, out: Uint8Array, first: number, step: number): number {
   let to = first;
   let from = 0;

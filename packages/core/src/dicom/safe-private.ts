@@ -4,8 +4,8 @@ import { keepForm, numberBytes, valuesOf } from './deidentified-values.ts';
 import type { Tag } from './tags.ts';
 
 /**
- * The private elements of a data set that are kept: safe ones, whose value is as many numbers as they may have, and the creators (PS3.5
- * 7.8.1) of their blocks.
+ * The private elements of a data set that are kept: safe ones with at most the allowed number of numeric values, and
+ * the creators (PS3.5 7.8.1) of their blocks.
  */
 export function safeElements(dataset: Dataset): ReadonlySet<Tag> {
   const found = new Set<Tag>();

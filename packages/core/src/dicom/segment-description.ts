@@ -6,26 +6,26 @@ import type { Maker } from './result-modules.ts';
 import { type Tag, tags } from './tags.ts';
 import type { TextCoding } from './text-coding.ts';
 
-/* A label as an item of SegmentSequence (PS3.3 C.8.20.4), and back. */
+/* Converts a label to an item of SegmentSequence (PS3.3 C.8.20.4), and back. */
 
-/** A label, as a manifest describes it. */
+/** A label, as described in a manifest. */
 export interface SegmentLabel {
   readonly value: number;
   readonly name: string;
   /** sRGB, such as `#e6194b`. */
   readonly color?: string;
-  /** What it is: the segmented property type. */
+  /** The segmented property type. */
   readonly code?: Code;
-  /** What kind of thing that is. */
+  /** The segmented property category. */
   readonly category?: Code;
-  /** What restricts the code, such as the side of the body. */
+  /** The modifier of the code, such as the side of the body. */
   readonly modifier?: Code;
 }
 
-/** The category of a label that states a code and no category. */
+/** The category of a label with a code but no category. */
 export const defaultCategory: Code = { scheme: 'SCT', value: '123037004', meaning: 'Anatomical Structure' };
 
-/** Category and type of a label without a code: what 3D Slicer and dcmqi give a segment of which nothing is known. */
+/** Category and type of a label without a code: the ones that 3D Slicer and dcmqi give an unspecified segment. */
 export const defaultType: Code = { scheme: 'SCT', value: '85756007', meaning: 'Tissue' };
 
 /** The segment of the voxels without a label, which a LABELMAP must describe too. */
@@ -36,7 +36,7 @@ export const background: SegmentLabel = {
   category: { scheme: 'DCM', value: '125040', meaning: 'Background' },
 };
 
-/** The item of a label. Its name is SegmentLabel; where that cannot hold it, SegmentDescription has it in full. */
+/** The item of a label. Its name is SegmentLabel; if it does not fit, SegmentDescription has it in full. */
 export function describeSegment(
   label: SegmentLabel,
   number: number,
@@ -77,7 +77,7 @@ export function describeSegment(
   );
 }
 
-/** The texts of a label that must be written in some character set. */
+/** The texts of a label that must be encoded in a character set. */
 export const textsOf = ({ name, code, category, modifier }: SegmentLabel): string[] => [
   name,
   ...[code, category, modifier].flatMap((one) => (one ? [one.value, one.scheme, one.meaning] : [])),
@@ -85,13 +85,13 @@ export const textsOf = ({ name, code, category, modifier }: SegmentLabel): strin
 
 /** A segment as it was read. */
 export interface ReadSegment extends SegmentLabel {
-  /** SegmentNumber, by which frames or pixels name it. */
+  /** SegmentNumber, by which frames or pixels refer to it. */
   readonly number: number;
 }
 
 /**
- * The label of an item of SegmentSequence. `value` is the one of the label map that the segment was made from where the file
- * states it, as ours do, else SegmentNumber. `characterSets` are those of the data set around it.
+ * The label of an item of SegmentSequence. `value` is that of the original label map if the file has it, as ours do,
+ * otherwise SegmentNumber. `characterSets` are those of the enclosing data set.
  */
 export function readSegment(item: Dataset, number: number, characterSets: Dataset): ReadSegment {
   const said = (tag: Tag, within = item) => textOf(withCharacterSet(within, characterSets), tag);
@@ -118,7 +118,7 @@ export function readSegment(item: Dataset, number: number, characterSets: Datase
   };
 }
 
-/** An item with the character set of its data set, unless it states its own. */
+/** An item with the character set of its data set, unless it has its own. */
 function withCharacterSet(item: Dataset, parent: Dataset): Dataset {
   const own = item.get(tags.specificCharacterSet) ?? parent.get(tags.specificCharacterSet);
   return own && word(item, tags.specificCharacterSet) === undefined

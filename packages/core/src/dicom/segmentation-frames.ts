@@ -11,8 +11,8 @@ import { transferSyntaxes } from './transfer-syntaxes.ts';
 
 export interface SegmentationFrames {
   /**
-   * Labels the pixels of a BINARY frame with a value. Returns the label that a pixel has already, where another segment has one
-   * of them.
+   * Labels the pixels of a BINARY frame with a value. Returns the existing label if another segment already has one
+   * of the pixels.
    */
   addBinary(frame: number, target: Uint8Array | Uint16Array, value: number): number | undefined;
   /** Labels the pixels of a LABELMAP frame. `values` are those of the segment numbers. */
@@ -21,7 +21,7 @@ export interface SegmentationFrames {
 
 /**
  * @param size of a frame
- * @throws TomaatError BAD_HEADER for a number of bits that its type does not have; BAD_VOXELS when pixels are missing;
+ * @throws TomaatError BAD_HEADER for a number of bits that its type does not have; BAD_VOXELS if pixels are missing;
  *   UNSUPPORTED_FORMAT for compressions other than RLE
  */
 export function openFrames(
@@ -80,7 +80,7 @@ export function openFrames(
   };
 }
 
-/** The bytes of a frame, little endian, and the bit of the first of them at which it begins. */
+/** The bytes of a frame, little endian, and its first bit within the first byte. */
 type FrameReader = (frame: number) => { bytes: Uint8Array; bit: number };
 
 function frameReader(

@@ -3,18 +3,18 @@ import { type LabelVoxels, labelVoxels } from '../labels/label-map.ts';
 import { machineIsBigEndian, type Size, type Volume } from '../volume.ts';
 import { encodeRleFrame } from './rle-encode.ts';
 
-/* The pixel data of segmentations. Each function passes over the voxels once, however many labels there are. */
+/* The pixel data of segmentations. Each function passes over the voxels once, for any number of labels. */
 
 /** A frame of a BINARY segmentation: one segment in one slice. */
 export interface SegmentFrame {
   readonly value: number;
-  /** Index of the slice, from 0. */
+  /** Index of the slice, starting at 0. */
   readonly slice: number;
 }
 
 const largestValue = 65_535;
 
-/** The labels of a volume; SegmentNumber and its pixels have 16 bits. BAD_INPUT for a value that is not from 0 to 65535. */
+/** The labels of a volume; SegmentNumber and its pixels have 16 bits. BAD_INPUT for a value outside 0 to 65535. */
 export function segmentVoxels(labelMap: Volume): LabelVoxels {
   const voxels = labelVoxels(labelMap);
   if (voxels instanceof Uint8Array || voxels instanceof Uint16Array) return voxels;
@@ -49,8 +49,8 @@ export function valuesInSlices(voxels: LabelVoxels, [nx, ny, nz]: Size): number[
 }
 
 /**
- * Frames of one bit a pixel, the first pixel in the lowest bit (PS3.5 8.1.1, D). A frame begins in the bit behind the last one of
- * the frame before.
+ * Frames with one bit per pixel, the first pixel in the lowest bit (PS3.5 8.1.1, D). A frame begins at the bit after
+ * the previous frame.
  */
 export function packBinaryFrames(
   voxels: LabelVoxels,
@@ -96,7 +96,7 @@ function setBits(bytes: Uint8Array, byte: number, from: number, to: number): voi
   bytes[last] |= tail;
 }
 
-/** All slices as frames of one or two bytes a pixel (little endian): as they lie in the file, or each compressed with RLE. */
+/** All slices as frames with one or two bytes per pixel (little endian): uncompressed, or each compressed with RLE. */
 export function labelFrames(
   voxels: LabelVoxels,
   [nx, ny, nz]: Size,

@@ -33,23 +33,29 @@ import { transferSyntaxes } from './transfer-syntaxes.ts';
 import { type CreateUid, createUids } from './uids.ts';
 import type { DicomObject } from './write-file.ts';
 
-/* A label map as a DICOM segmentation (PS3.3 A.51, C.8.20), with each frame at the place of the image it was made from. */
+/*
+ * A label map as a DICOM segmentation (PS3.3 A.51, C.8.20), with each frame at the position of the image it is
+ * derived from.
+ */
 
-/** BINARY: a frame for each segment in a slice, which every reader knows. LABELMAP (Supplement 243): the label map itself. */
+/**
+ * BINARY: a frame for each segment in a slice, which every reader supports. LABELMAP (Supplement 243): the label map
+ * itself.
+ */
 export type SegmentationType = 'BINARY' | 'LABELMAP';
 
 export interface SegmentationOptions {
-  /** What the values mean. Values that it lacks become segments named “label 7”. */
+  /** The meaning of the values. Values that are not listed become segments named “label 7”. */
   labels: readonly SegmentLabel[];
   maker: Maker;
-  /** What the series is called. */
+  /** The description of the series. */
   description: string;
-  /** What tells this result from the others of the same seed. */
+  /** Distinguishes this result from others of the same seed. */
   role: string;
-  /** Of which UIDs are made (see `createUids`): the same for the same. Random if missing. */
+  /** The seed for UIDs (see `createUids`): equal seeds give equal UIDs. Random if missing. */
   seed?: string;
   type?: SegmentationType;
-  /** Without a type: BINARY up to this many bytes of pixels, LABELMAP above. 50 MB if missing. */
+  /** If no type is given: BINARY up to this many bytes of pixels, LABELMAP above. 50 MB if missing. */
   maxBinaryBytes?: number;
   /** Of a LABELMAP; 'rle' if missing. */
   compression?: 'none' | 'rle';
@@ -62,18 +68,18 @@ const sopClasses = {
   LABELMAP: '1.2.840.10008.5.1.4.1.1.66.7',
 } as const;
 
-/** Numbers of result series begin here, behind those that scanners use. */
+/** Series numbers of results start here, after those that scanners use. */
 const firstSeriesNumber = 1000;
 
 /**
- * The segmentation of a label map on the grid of its source.
+ * Creates the segmentation of a label map on the grid of its source.
  *
- * Every label of the list is a segment, in its order, whether or not a voxel has it: that a structure was looked for and not
- * found is a finding, and its number is the same for every patient. (So does highdicom with the segments that it is given.)
- * BINARY leaves out frames without a pixel; a label map without any label has one frame, as an image must.
+ * Every label of the list is a segment, in order, whether or not a voxel has it: that a structure was not found is a
+ * finding, and its number is the same for every patient. (highdicom does the same with the given segments.) BINARY
+ * omits frames without a pixel; a label map without any label has one frame, which an image requires.
  *
- * @throws TomaatError APP_OUTPUT when the label map does not lie on the grid of the source; BAD_INPUT when it is no label map of
- *   values from 0 to 65535; NOT_ACCEPTABLE when the source lacks what a result refers to (`lacksForResults()`)
+ * @throws TomaatError APP_OUTPUT if the label map is not on the grid of the source; BAD_INPUT if it is not a label
+ *   map with values from 0 to 65535; NOT_ACCEPTABLE if the source lacks what a result refers to (`lacksForResults()`)
  */
 export async function buildSegmentation(
   labelMap: Volume,
@@ -129,7 +135,7 @@ interface Context {
   readonly createUid: CreateUid;
 }
 
-/** The kind of segmentation: the wanted one, else BINARY unless its pixels take more than the limit. */
+/** The kind of segmentation: the requested one, otherwise BINARY unless its pixels exceed the limit. */
 function segmentationType(
   { size }: Volume,
   present: Context['present'],
@@ -139,7 +145,7 @@ function segmentationType(
   return type ?? ((frames * size[0] * size[1]) / 8 > maxBinaryBytes ? 'LABELMAP' : 'BINARY');
 }
 
-/** The labels of the list, each value once, and those that it lacks. */
+/** The labels of the list, each value once, followed by unlisted ones. */
 function segmentsOf(labels: readonly SegmentLabel[], present: Context['present']): SegmentLabel[] {
   const known = new Map<number, SegmentLabel>();
   for (const label of labels) if (label.value !== 0 && !known.has(label.value)) known.set(label.value, label);
@@ -155,7 +161,9 @@ function checkSource(source: DicomSource): void {
     throw new TomaatError('NOT_ACCEPTABLE', `${lack} Take the result as nii.gz.`, { field: 'format' });
 }
 
-/** Whether the voxels of a volume are those of the images: a segmentation states its place by them. */
+/**
+ * Checks that the voxels of a volume coincide with those of the images: a segmentation takes its position from them.
+ */
 export function liesOnSource(grid: Grid, { dataset, slices, ...source }: DicomSource): boolean {
   const { size, affine } = grid;
   const hasSize =
@@ -248,7 +256,7 @@ async function segmentModule({
   ];
 }
 
-/** A frame of the result, by the index of its slice; of BINARY with the number of its segment. */
+/** A frame of the result, by the index of its slice; for BINARY also the number of its segment. */
 interface Frame {
   readonly slice: number;
   readonly segmentNumber?: number;
@@ -287,13 +295,13 @@ function labelMapPixels({ voxels, labelMap, segments, options }: Context): {
   };
 }
 
-/** Where the frames lie, what they show and what they were made from (PS3.3 C.7.6.16, C.7.6.17). */
+/** Where the frames are, what they show and what they are derived from (PS3.3 C.7.6.16, C.7.6.17). */
 async function functionalGroups(context: Context, frames: readonly Frame[]): Promise<DicomElement[]> {
   const { source, coding, createUid, options, type, labelMap } = context;
   const organization = await createUid(`${options.role} dimensions`);
   const slices = [...new Set(frames.map(({ slice }) => slice))].sort((a, b) => a - b);
   const positionIndex = new Map(slices.map((slice, i) => [slice, i + 1]));
-  // Of a slice or a segment the same elements for all of its frames.
+  // The same elements for all frames of a slice or segment.
   const ofSlice = new Map(
     slices.map((slice) => [
       slice,
@@ -334,7 +342,7 @@ async function functionalGroups(context: Context, frames: readonly Frame[]): Pro
   ];
 }
 
-/** The dimensions by which frames are numbered: the segment, but for a LABELMAP, then the position. */
+/** The dimensions that index the frames: the segment, except for a LABELMAP, then the position. */
 function dimensions(organization: string, type: SegmentationType, coding: TextCoding): DicomElement[] {
   const dimension = (pointer: number, group: number, label: string) =>
     datasetOf(
@@ -354,7 +362,9 @@ function dimensions(organization: string, type: SegmentationType, coding: TextCo
   ];
 }
 
-/** Orientation and measures of all frames. Slices are as thick as they are apart: labels fill the space between them. */
+/**
+ * Orientation and measures of all frames. Slices are as thick as their distance: labels fill the space between them.
+ */
 function sharedGroups(
   { rowDirection, columnDirection, pixelSpacing }: DicomSource,
   labelMap: Volume,
@@ -376,16 +386,19 @@ function sharedGroups(
   );
 }
 
-/** Distance of the planes of neighbouring slices, mm: along their normal, shorter than the step where the gantry was tilted. */
+/**
+ * Distance between the planes of neighbouring slices, mm: along their normal, shorter than the step if the gantry was
+ * tilted.
+ */
 function sliceDistance({ affine }: Volume): number {
   const column = (c: number): Vector => [affine[c], affine[4 + c], affine[8 + c]];
   const [[ax, ay, az], [bx, by, bz]] = [column(0), column(1)];
   const area = Math.hypot(ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx);
-  // Without the last digits that come of the division alone.
+  // Without the last digits, which are noise from the division.
   return Number((Math.abs(determinant(affine)) / area).toPrecision(12));
 }
 
-/** Whether slices lie straight above each other, as those of a tilted gantry do not. */
+/** Whether slices are straight above each other, unlike those of a tilted gantry. */
 function isBox({ affine }: Volume): boolean {
   return Math.abs(sliceDistance({ affine } as Volume) / spacingOf(affine)[2] - 1) < 1e-4;
 }

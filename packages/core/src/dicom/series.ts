@@ -8,7 +8,7 @@ import { hasPlace, isCapture, isLocalizer, otherObjectOf } from './object-kinds.
 import { type Stack, stackOf } from './stack.ts';
 import { tagName, tags } from './tags.ts';
 
-/** A series as a person chooses it, and the volume that its images form. */
+/** A series as the user sees it, and the volume that its images form. */
 export interface DicomSeries {
   readonly uid: string;
   readonly studyUid: string;
@@ -17,45 +17,49 @@ export interface DicomSeries {
   readonly description?: string;
   readonly modality?: string;
   readonly bodyPart?: string;
-  /** YYYY-MM-DD, of the series, the acquisition or the study: the first that is there. */
+  /** YYYY-MM-DD, of the series, the acquisition or the study: the first one present. */
   readonly date?: string;
-  /** Images, of multi-frame files their frames; copies of a file count once. */
+  /** Number of images, or of frames for multi-frame files; copies of a file count once. */
   readonly imageCount: number;
   readonly columns?: number;
   readonly rows?: number;
   /** Slices of one frame. */
   readonly slices?: number;
-  /** Distance of voxels along columns, rows and slices, mm. */
+  /** Distance between voxels along columns, rows and slices, mm. */
   readonly spacing?: readonly [x: number, y: number, z: number];
-  /** Time points, echoes or b-values: the frames of a 4-D volume, 1 where there is one. */
+  /** Number of time points, echoes or b-values: the frames of a 4-D volume, otherwise 1. */
   readonly frames: number;
-  /** What its images are: only 'images' are meant as a volume, the others are listed so that they can be named. */
+  /**
+   * The kind of its images: only 'images' are intended as a volume; the others are listed so that messages can name
+   * them.
+   */
   readonly content: 'images' | 'localizer' | 'capture';
   /** Why it is not a volume. */
   readonly refusal?: TomaatError;
-  /** In the order of the volume: slices along z, then frames. In the order of the files where it is none. */
+  /** In volume order: slices along z, then frames. In file order if it is not a volume. */
   readonly images: readonly DicomImage[];
-  /** The place of the images; undefined exactly where there is a refusal. */
+  /** The position of the images; undefined exactly if there is a refusal. */
   readonly stack?: Stack;
 }
 
 export interface LeftOut {
   readonly name: string;
   readonly reason: string;
-  /** What is wrong with a DICOM file that is damaged: it may be a slice of any of the series. */
+  /** What is wrong with a damaged DICOM file: it may be a slice of any of the series. */
   readonly fault?: TomaatError;
 }
 
 export interface SeriesList {
-  /** In the order of their numbers. */
+  /** Ordered by their numbers. */
   readonly series: readonly DicomSeries[];
-  /** Files that belong to no volume, in the order given. */
+  /** Files that belong to no volume, in the given order. */
   readonly leftOut: readonly LeftOut[];
 }
 
 /**
- * The series that files belong to, and whether each is a volume. Two series are never mixed, and no image is left out of a series
- * but localizers, captures of a screen without a place in the body, and exact copies; these are named, as are files of other kinds.
+ * Sorts files into series and checks whether each is a volume. Two series are never mixed, and no image of a series
+ * is left out except localizers, screen captures without a position in the body, and exact copies; these are listed,
+ * as are files of other kinds.
  */
 export function listSeries(
   headers: readonly (DicomHeader | UnreadFile)[],
@@ -144,7 +148,7 @@ function seriesOf(files: readonly DicomHeader[], limits: ReadLimits, leaveOut: L
   };
 }
 
-/** The images that are meant as a volume; where there are none, all of them, and what they are. */
+/** The images that are intended as a volume; if there are none, all of them, and their kind. */
 function withoutStrangers(
   files: readonly DicomHeader[],
   leaveOut: LeaveOut,
@@ -177,8 +181,9 @@ interface Distinct {
 }
 
 /**
- * Each object once. What has the same UID and the same header counts as a copy until its pixels are read and compared.
- * @throws TomaatError BAD_HEADER, when different objects have one UID
+ * Each object once. Objects with the same UID and the same header count as copies until their pixels are read and
+ * compared.
+ * @throws TomaatError BAD_HEADER, if different objects have the same UID
  */
 function withoutCopies(files: readonly DicomHeader[], leaveOut: LeaveOut): Distinct[] {
   const byUid = new Map<string, DicomHeader[]>();
@@ -200,7 +205,7 @@ function withoutCopies(files: readonly DicomHeader[], leaveOut: LeaveOut): Disti
   });
 }
 
-/** Different objects of one UID: which of them is meant cannot be known. */
+/** Different objects with the same UID: it is impossible to know which is meant. */
 export const sameUid = (uid: string): TomaatError =>
   badHeader(
     `Different images of the series have the same ${tagName(tags.sopInstanceUid)} ${/^[\d.]{1,64}$/.test(uid) ? uid : ''}: send the series as it was exported, without changed copies`,
@@ -230,7 +235,7 @@ function seriesNumber(dataset: Dataset): number | undefined {
   try {
     return number(dataset, tags.seriesNumber, 'IS');
   } catch (error) {
-    // A number that cannot be read only sorts the series: no reason to refuse it.
+    // An unreadable number only affects the sort order, which is not a reason to refuse the series.
     if (error instanceof TomaatError) return undefined;
     throw error;
   }

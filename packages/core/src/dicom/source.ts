@@ -1,20 +1,21 @@
 import type { Dataset, Encoding } from './dataset.ts';
 
-/**
- * What DICOM results state of the series that they were computed from. Coordinates are those of DICOM: LPS, mm.
- */
+/** What DICOM results say about the series that they were computed from. Coordinates are those of DICOM: LPS, mm. */
 export interface DicomSource extends Encoding {
   /**
    * The data set of the first slice without its pixels. Patient, study, frame of reference and character set are copied from it,
    * byte for byte.
    */
   readonly dataset: Dataset;
-  /** Unit vectors along a row (towards higher columns) and along a column (towards higher rows), of ImageOrientationPatient. */
+  /**
+   * Unit vectors along a row (towards higher columns) and along a column (towards higher rows), from
+   * ImageOrientationPatient.
+   */
   readonly rowDirection: Vector;
   readonly columnDirection: Vector;
-  /** Distance of neighbouring rows, and of neighbouring columns, mm: the order of PixelSpacing. */
+  /** Distance between neighbouring rows, and between neighbouring columns, mm: the order of PixelSpacing. */
   readonly pixelSpacing: readonly [rows: number, columns: number];
-  /** The slices of the volume in its order along z, the first at z = 0. */
+  /** The slices of the volume in order along z, the first at z = 0. */
   readonly slices: readonly SliceReference[];
 }
 
@@ -24,7 +25,7 @@ export type Vector = readonly [x: number, y: number, z: number];
 export interface SliceReference {
   readonly sopClassUid: string;
   readonly sopInstanceUid: string;
-  /** From 1; only for images with several frames. */
+  /** Starts at 1; only for images with several frames. */
   readonly frameNumber?: number;
   /** Centre of the first pixel, LPS mm (ImagePositionPatient). */
   readonly position: Vector;

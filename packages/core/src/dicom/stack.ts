@@ -9,25 +9,26 @@ import { splitFrames } from './time-points.ts';
 /** Images that form a regular grid. */
 export interface Stack {
   readonly size: Size;
-  /** Voxel index → RAS+ mm: x along a row, y along a column, z in the order of the slices; sheared where the gantry was tilted. */
+  /** Voxel index → RAS+ mm: x along a row, y along a column, z in slice order; sheared if the gantry was tilted. */
   readonly affine: Affine;
-  /** Of each frame (time point, echo …) the images along z. */
+  /** For each frame (time point, echo …), the images along z. */
   readonly frames: readonly (readonly DicomImage[])[];
-  /** What tells the frames apart. */
+  /** What distinguishes the frames. */
   readonly frameKeys: readonly (keyof FrameKeys)[];
 }
 
-/** An image whose place is known. */
+/** An image with a known position. */
 type PlacedImage = DicomImage &
   Required<Pick<DicomImage, 'position' | 'rowDirection' | 'columnDirection' | 'pixelSpacing'>>;
 
 /**
- * The images as a grid. The order of the slices is that of their positions along the normal (row × column), whatever names,
- * numbers or dimension indices say. All corners of every image must lie where the grid puts them, to 2 % of the distance between slices:
- * less than any interpolation gets wrong. Positions written with two decimals may be off by √3 · 0.01 mm, therefore 0.02 mm pass, but
- * never more than a tenth of the distance.
+ * Arranges the images in a grid. Slices are ordered by their positions along the normal (row × column), regardless of
+ * names, numbers or dimension indices. All corners of every image must be at their grid positions to within 2 % of
+ * the slice distance, which is less than the error of any interpolation. Positions written with two decimals may be
+ * off by √3 · 0.01 mm; therefore 0.02 mm is tolerated, but never more than a tenth of the distance.
  *
- * @throws TomaatError BAD_HEADER, when images have no place, or do not form a grid: which, and where, in mm; TOO_MANY_VOXELS
+ * @throws TomaatError BAD_HEADER, if images have no position, or do not form a grid: which ones, and where, in mm;
+ *   TOO_MANY_VOXELS
  */
 export function stackOf(images: readonly DicomImage[], limits: ReadLimits): Stack {
   const placed = images.map(placedImage);
@@ -67,10 +68,13 @@ function placedImage(image: DicomImage): PlacedImage {
   );
 }
 
-/** Images of one series whose directions differ by more than this are two series. Smaller differences are judged by the corners. */
+/**
+ * Images of one series whose directions differ by more than this count as two series. Smaller differences are judged
+ * by the corners.
+ */
 const sameDirection = 1e-3;
 
-/** Refuses images of several orientations, matrix sizes or pixel spacings. */
+/** Refuses images with different orientations, matrix sizes or pixel spacings. */
 function checkAlike(images: readonly PlacedImage[]): void {
   const kinds: { image: PlacedImage; count: number }[] = [];
   for (const image of images) {
@@ -106,7 +110,7 @@ function describe(
   return `(${[...rowDirection, ...columnDirection].map((value) => Number(value.toFixed(3))).join('\\')})`;
 }
 
-/** Images closer than this along the normal are at one position: less than any scanner's distance of slices. */
+/** Images closer than this along the normal are at the same position: less than any scanner's slice distance. */
 const samePositionMm = (image: PlacedImage) => Math.min(0.01, 0.1 * Math.min(...image.pixelSpacing));
 
 function groupByPosition(
@@ -132,7 +136,7 @@ function groupByPosition(
   return positions;
 }
 
-/** From one slice to the next, LPS mm. A single image is as thick as it says. */
+/** From one slice to the next, LPS mm. A single image uses its slice thickness. */
 function stepOf(slices: readonly PlacedImage[], normal: Vector): Vector {
   const last = slices[slices.length - 1];
   if (slices.length > 1) return scale(subtract(last.position, slices[0].position), 1 / (slices.length - 1));
@@ -147,7 +151,7 @@ function stepOf(slices: readonly PlacedImage[], normal: Vector): Vector {
 
 const toleranceOf = (step: Vector) => Math.max(0.02 * length(step), Math.min(0.02, 0.1 * length(step)));
 
-/** Refuses slices that are not evenly spaced on a straight line, and names the place. */
+/** Refuses slices that are not evenly spaced on a straight line, and reports the position. */
 function checkStep(
   slices: readonly PlacedImage[],
   step: Vector,
@@ -181,7 +185,7 @@ function checkStep(
   );
 }
 
-/** Refuses images one of whose corners is not where the grid puts it. */
+/** Refuses images with a corner that is not at its grid position. */
 function checkCorners(
   slices: readonly PlacedImage[],
   first: PlacedImage,
@@ -195,7 +199,7 @@ function checkCorners(
       const expected = add(move, cornerOf(first, corner));
       const found = add(image.position, cornerOf(image, corner));
       const distance = length(subtract(found, expected));
-      // Added up, rounding at the first and at this image may come to twice as much.
+      // Rounding errors of the first and of this image may add up to twice as much.
       if (distance > 2 * tolerance) {
         throw badHeader(
           `Slice ${k + 1} of ${slices.length}, at ${millimetres(along(image))} along the normal, is turned or moved against the first one: a corner is off by ${millimetres(distance)}. Send the images of one volume alone`,

@@ -1,7 +1,7 @@
 /** A tag as one number: group × 65536 + element. */
 export type Tag = number;
 
-/** The attributes that are read or written by name, after PS3.6. */
+/** The attributes that are read or written by name, from PS3.6. */
 export const tags = {
   fileMetaInformationGroupLength: 0x00020000,
   fileMetaInformationVersion: 0x00020001,

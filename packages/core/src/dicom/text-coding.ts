@@ -2,23 +2,23 @@ import { decodeText, encodingOfCharacterSet } from './character-sets.ts';
 import type { Dataset, DicomElement } from './dataset.ts';
 import type { Vr } from './value-representations.ts';
 
-/** How text of a data set is written. */
+/** How text of a data set is encoded. */
 export interface TextCoding {
-  /** The values of SpecificCharacterSet; none for the default repertoire, ASCII. */
+  /** The values of SpecificCharacterSet; empty for the default repertoire, ASCII. */
   readonly characterSets: readonly string[];
   encode(text: string): Uint8Array;
-  /** An element of the source in this coding: its own bytes where the source's character sets are kept. */
+  /** An element of the source in this encoding: its own bytes if the source's character sets are kept. */
   adopt(element: DicomElement): DicomElement;
 }
 
 /**
- * The character sets of the source if they hold all of our texts: what is copied from it then keeps its bytes. Else UTF-8
- * (ISO_IR 192), into which what is copied is transcoded.
+ * The character sets of the source if they can encode all our texts: copied elements then keep their bytes. Otherwise
+ * UTF-8 (ISO_IR 192), into which copied elements are transcoded.
  */
 export function chooseTextCoding(sourceSets: readonly string[], texts: readonly string[]): TextCoding {
   const own = encoderOf(sourceSets);
   if (texts.every((text) => own(text) !== undefined)) {
-    // Every text was tried; text that is made of them (cut, or joined by ASCII) is held as well.
+    // Every text was tried; texts derived from them (truncated, or joined by ASCII) can be encoded as well.
     return { characterSets: sourceSets, encode: (text) => own(text)!, adopt: (element) => element };
   }
   const encode = (text: string) => new TextEncoder().encode(text);
@@ -38,7 +38,7 @@ const adoptAll = (dataset: Dataset, adopt: TextCoding['adopt']): Dataset =>
 /** The value representations to which SpecificCharacterSet applies (PS3.5 6.1.2.3). */
 const textual: ReadonlySet<Vr> = new Set<Vr>(['LO', 'LT', 'PN', 'SH', 'ST', 'UC', 'UT']);
 
-/** Encodes a text in character sets; undefined where they do not hold it, or it would need escape sequences. */
+/** Encodes a text in character sets; undefined if they cannot encode it, or it would need escape sequences. */
 function encoderOf(characterSets: readonly string[]): (text: string) => Uint8Array | undefined {
   const label = encodingOfCharacterSet(characterSets[0] ?? '');
   const upper = label === undefined || label === 'utf-8' ? undefined : upperHalfOf(label);
@@ -53,8 +53,8 @@ function encoderOf(characterSets: readonly string[]): (text: string) => Uint8Arr
 }
 
 /**
- * The characters of the bytes from 0xA0 on that are characters by themselves: all of a set of one byte a character; of GB18030
- * and its like none, whose text needs UTF-8 then.
+ * The characters of the bytes from 0xA0 upwards that stand for themselves: all in a single-byte set; none in GB18030
+ * and similar, whose text then needs UTF-8.
  */
 function upperHalfOf(label: string): ReadonlyMap<string, number> {
   const decoder = new TextDecoder(label);

@@ -1,7 +1,7 @@
 import { badHeader } from '../formats/header.ts';
 import type { DicomImage, FrameKeys } from './frames.ts';
 
-/** What tells the frames of a 4-D volume apart, the surest first: the same values occur at every position. */
+/** What distinguishes the frames of a 4-D volume, the most reliable first: the same values occur at every position. */
 const sharedKeys = ['temporalPosition', 'bValue', 'echo', 'acquisition', 'triggerTime'] as const;
 
 export interface Split<Image extends DicomImage> {
@@ -10,12 +10,13 @@ export interface Split<Image extends DicomImage> {
 }
 
 /**
- * Images at the same positions as the frames of a 4-D volume: of each position one image, by temporal position, b-value, echo, acquisition, or
- * trigger time, by several of them together, or by their numbers where these run through one frame, or one position, after the other.
+ * Arranges images at the same positions into the frames of a 4-D volume, one image from each position: by temporal
+ * position, b-value, echo, acquisition, or trigger time, by several of them together, or by their numbers if these
+ * run through one frame, or one position, after the other.
  *
  * @param positions the images of each position, in the order of the slices
- * @param placeOf where a position is, in words for messages
- * @throws TomaatError BAD_HEADER, when positions have different numbers of images, or nothing tells them apart
+ * @param placeOf describes a position for messages
+ * @throws TomaatError BAD_HEADER, if positions have different numbers of images, or nothing distinguishes them
  */
 export function splitFrames<Image extends DicomImage>(
   positions: readonly (readonly Image[])[],
@@ -38,7 +39,7 @@ export function splitFrames<Image extends DicomImage>(
     }
   }
   const byNumber = positions.map((images) => [...images].sort(byKeys(['instance'])));
-  // At one position alone numbers prove nothing: any two pictures have some.
+  // At a single position, numbers prove nothing: any two pictures have some.
   if (positions.length > 1 && (isInOrder(byNumber) || isInOrder(framesOf(byNumber, count)))) {
     return { frames: framesOf(byNumber, count), frameKeys: ['instance'] };
   }
@@ -80,7 +81,7 @@ const isVaried = (images: readonly DicomImage[], key: keyof FrameKeys) =>
 const framesOf = <Image>(positions: readonly (readonly Image[])[], count: number): Image[][] =>
   Array.from({ length: count }, (_, frame) => positions.map((images) => images[frame]));
 
-/** Whether the instance numbers of each group all lie above those of the group before, or all below those of the one before that. */
+/** Whether the instance numbers of each group are all above those of the previous group, or all below them. */
 function isInOrder(groups: readonly (readonly DicomImage[])[]): boolean {
   const ranges = groups.map((images) => {
     const numbers = images.map(({ keys }) => keys.instance ?? Number.NaN);

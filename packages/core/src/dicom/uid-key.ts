@@ -6,10 +6,10 @@ import { word } from './dataset.ts';
 import { tags } from './tags.ts';
 
 /*
- * What stands in the place of identifiers in de-identified files: UIDs, the name of a patient, the days by which dates move. All
- * of it is an HMAC-SHA-256 (RFC 2104) under one key, so that the files of a series and of a patient stay together, today and
- * later, and nobody without the key can compute one from the other. The library's HMAC, because WebCrypto answers later and not at all
- * in pages without TLS.
+ * Replacements for identifiers in de-identified files: UIDs, the name of a patient, the days by which dates are
+ * shifted. All are an HMAC-SHA-256 (RFC 2104) under one key, so that the files of a series and of a patient stay
+ * together, now and later, and nobody without the key can compute one from the other. Uses the library's HMAC,
+ * because WebCrypto is asynchronous and not available in pages without TLS.
  */
 
 const keyBytes = 32;
@@ -17,7 +17,7 @@ const keyBytes = 32;
 /** A new key: 32 random bytes. */
 export const createUidKey = (): Uint8Array => crypto.getRandomValues(new Uint8Array(keyBytes));
 
-/** The key as it is stored: 43 characters of base64url (RFC 4648 5), without padding. */
+/** The stored form of the key: 43 characters of base64url (RFC 4648 5), without padding. */
 export const formatUidKey = (key: Uint8Array): string =>
   btoa(String.fromCharCode(...checkedKey(key)))
     .replaceAll('+', '-')
@@ -25,15 +25,15 @@ export const formatUidKey = (key: Uint8Array): string =>
     .replaceAll('=', '');
 
 /**
- * A key from its stored form; white space around it does no harm.
- * @throws TomaatError BAD_INPUT when it is anything but 32 bytes of base64url
+ * A key from its stored form; surrounding white space is ignored.
+ * @throws TomaatError BAD_INPUT if it is anything but 32 bytes of base64url
  */
 export function parseUidKey(text: string): Uint8Array {
   const trimmed = text.trim();
   if (/^[\w-]{43}$/.test(trimmed)) {
     const binary = atob(trimmed.replaceAll('-', '+').replaceAll('_', '/'));
     const key = Uint8Array.from(binary, (character) => character.charCodeAt(0));
-    // The last character stands for four bits and two that are zero: only one form of a key is taken.
+    // The last character encodes four bits and two zero bits: only the canonical form of a key is accepted.
     if (formatUidKey(key) === trimmed) return key;
   }
   throw badKey();
@@ -50,12 +50,13 @@ const badKey = () =>
     'The key for UIDs is not 32 bytes in base64url (43 characters): restore it from a copy, or delete it and a new one is made',
   );
 
-/** Gives the UID that replaces one: always the same under the same key. */
+/** Returns the UID that replaces another: always the same under the same key. */
 export type UidMapper = (uid: string) => string;
 
 /**
- * Replaces UIDs by 2.25. and a UUID as a decimal number (PS3.5 B.2), the UUID of version 8 (RFC 9562 5.8) with 122 bits of an HMAC.
- * @throws TomaatError BAD_INPUT when the key does not have 32 bytes
+ * Replaces UIDs by 2.25. and a UUID as a decimal number (PS3.5 B.2), a version 8 UUID (RFC 9562 5.8) with 122 bits of
+ * an HMAC.
+ * @throws TomaatError BAD_INPUT if the key does not have 32 bytes
  */
 export function createUidMapper(key: Uint8Array): UidMapper {
   checkedKey(key);
@@ -72,21 +73,25 @@ export function createUidMapper(key: Uint8Array): UidMapper {
   };
 }
 
-/** What replaces the identity of a patient, the same in all files of a patient. */
+/** Replacement for the identity of a patient, the same in all files of that patient. */
 export interface Pseudonym {
-  /** Replaces name and number. */
+  /** Replaces name and ID. */
   readonly name: string;
-  /** Days by which dates move into the past: 1 to 3650. 0 for a patient whose number already is a pseudonym under this key. */
+  /**
+   * Days by which dates are shifted into the past: 1 to 3650. 0 for a patient whose ID is already a pseudonym under
+   * this key.
+   */
   readonly days: number;
 }
 
-/** Beginning of every pseudonym. */
+/** Prefix of every pseudonym. */
 const pseudonymStart = 'ANON-';
 const letters = 'ABCDEFGHJKLMNPQRSTUVWXYZ23456789';
 
 /**
- * The pseudonym of the patient of a data set: by PatientID, else by name, else by study. Its last four characters are a check under
- * the key: a pseudonym is recognised, and neither replaced nor are its dates moved a second time.
+ * The pseudonym of the patient of a data set: by PatientID, otherwise by name, otherwise by study. Its last four
+ * characters are a checksum under the key, so that a pseudonym is recognised: it is not replaced, and its dates are
+ * not shifted, a second time.
  */
 export function pseudonymOf(dataset: Dataset, key: Uint8Array): Pseudonym {
   const id = word(dataset, tags.patientId);
@@ -114,6 +119,6 @@ const checkOf = (start: string, key: Uint8Array): string => lettersOf(digest(key
 const lettersOf = (bytes: Uint8Array, count: number): string =>
   Array.from(bytes.subarray(0, count), (byte) => letters[byte % letters.length]).join('');
 
-/** Values for different purposes never coincide: the purpose is in front. */
+/** Values for different purposes never coincide: each is prefixed with its purpose. */
 const digest = (key: Uint8Array, purpose: 'uid' | 'patient' | 'days' | 'check', value: string): Uint8Array =>
   hmac(sha256, checkedKey(key), new TextEncoder().encode(`${purpose}\0${value}`));

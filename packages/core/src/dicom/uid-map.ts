@@ -6,9 +6,12 @@ import { representationOf } from './dictionary.ts';
 import { tags } from './tags.ts';
 import { createUidMapper, type UidMapper } from './uid-key.ts';
 
-/* The way back from de-identified files to their originals, for those who hold the originals and the key. */
+/* The mapping from de-identified files back to their originals, for users who have both the originals and the key. */
 
-/** From each UID that replaces one of these data sets, in all their levels, to the original. Those of the standard stay as they are. */
+/**
+ * From each UID that replaces one in these data sets, at all levels, to the original. Those of the standard are
+ * unchanged.
+ */
 export function uidMapOf(originals: Iterable<Dataset>, mapUid: UidMapper): Map<string, string> {
   const found = new Map<string, string>();
   const visit = (dataset: Dataset): void => {
@@ -27,9 +30,10 @@ export function uidMapOf(originals: Iterable<Dataset>, mapUid: UidMapper): Map<s
 /**
  * The original UIDs of a de-identified series, from the original files.
  *
- * @param replacedUids SOP instance UIDs of the de-identified images, as a result refers to them; further originals do no harm
+ * @param replacedUids SOP instance UIDs of the de-identified images, as a result refers to them; additional originals
+ *   are harmless
  * @returns from each UID that replaces one of the originals to the original
- * @throws TomaatError BAD_INPUT when the originals lack one of the images, or the key is another one
+ * @throws TomaatError BAD_INPUT if one of the images is not among the originals, or the key is a different one
  */
 export function matchOriginals(
   originals: readonly Dataset[],

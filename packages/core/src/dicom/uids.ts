@@ -1,12 +1,12 @@
-/** Makes a unique identifier for a role: the same for the same seed and role, another for any other. */
+/** Creates a unique identifier for a role: the same for the same seed and role, different for any other. */
 export type CreateUid = (role: string) => Promise<string>;
 
 /**
- * Unique identifiers of the objects that one prediction makes. An object that is made again from the same seed, the identifier
- * of a job, has the same UID, so that an archive that already has it replaces it.
+ * Unique identifiers for the objects of one prediction. An object created again from the same seed, the identifier of
+ * a job, has the same UID, so that an archive that already has it replaces it.
  *
- * A UID is 2.25. and a UUID as a decimal number (PS3.5 B.2), the UUID of version 8 (RFC 9562 5.8): the first 122 free bits of
- * HMAC-SHA-256 (RFC 2104) with the seed as its key.
+ * A UID is 2.25. and a UUID as a decimal number (PS3.5 B.2), the UUID of version 8 (RFC 9562 5.8): the first 122 free
+ * bits of HMAC-SHA-256 (RFC 2104) with the seed as its key.
  *
  * @param seed the secret of the prediction: with it, the UIDs can be computed. Random if missing
  */

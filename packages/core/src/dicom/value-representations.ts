@@ -12,5 +12,5 @@ const long: ReadonlySet<string> = new Set<Vr>([
   'OB', 'OD', 'OF', 'OL', 'OV', 'OW', 'SQ', 'SV', 'UC', 'UN', 'UR', 'UT', 'UV',
 ]); // biome-ignore format: one table
 
-/** Whether an explicit VR element states its length in 32 bits, behind two bytes of zero (PS3.5 7.1.2). */
+/** Whether an explicit VR element has a 32-bit length after two zero bytes (PS3.5 7.1.2). */
 export const hasLongLength = (vr: Vr): boolean => long.has(vr);

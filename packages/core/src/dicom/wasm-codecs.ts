@@ -21,29 +21,32 @@ const codecs: Readonly<Record<string, CodecName>> = {
   [syntax.htj2k]: 'openjph',
 };
 
-/** A decoder of these packages. It lives in the memory of its module until it is deleted. */
+/** A decoder from these packages. It occupies its module's memory until it is deleted. */
 interface WasmDecoder {
-  /** Memory of the module to put the code stream into. */
+  /** Memory of the module for the code stream. */
   getEncodedBuffer(length: number): Uint8Array;
   decode(): void;
   getFrameInfo(): { width: number; height: number; bitsPerSample: number; componentCount: number };
-  /** A view of the memory of the module. */
+  /** A view of the module's memory. */
   getDecodedBuffer(): Uint8Array;
   delete(): void;
 }
-/** What such a package gives: classes by name, and the module's own functions. */
+/** What such a package exports: classes by name, and the module's own functions. */
 export interface CodecOptions {
   print(line: string): void;
   printErr(line: string): void;
 }
-/** For the functions that make such modules: some print what they do. New for each, since the module becomes part of it. */
+/**
+ * Options for the module factories: some print what they do. Created separately for each, since the module becomes
+ * part of it.
+ */
 export const quietCodec = (): CodecOptions => ({ print() {}, printErr() {} });
 export type CodecModule = Readonly<Partial<Record<string, new () => WasmDecoder>>>;
 
 /**
- * Decodes frames by the WebAssembly codecs of `@cornerstonejs`, each loaded when the first frame for it comes.
+ * Decodes frames by the WebAssembly codecs of `@cornerstonejs`, each loaded for its first frame.
  *
- * @param load gives the module of a codec: where its .wasm lies depends on who runs core
+ * @param load returns the module of a codec: the location of its .wasm depends on the platform
  */
 export function createFrameDecoder(load: (codec: CodecName) => Promise<CodecModule>): DecodeFrame {
   const loaded = new Map<CodecName, Promise<CodecModule>>();
@@ -54,7 +57,7 @@ export function createFrameDecoder(load: (codec: CodecName) => Promise<CodecModu
     if (!module) {
       module = load(codec);
       loaded.set(codec, module);
-      // A later frame tries again.
+      // A later frame retries.
       module.catch(() => loaded.delete(codec));
     }
     const Decoder = (await module)[decoderClasses[codec]];

@@ -13,7 +13,7 @@ export interface DicomObject {
   readonly transferSyntax: string;
 }
 
-/** The bytes of a file (PS3.10 7), in pieces: preamble, file meta information, data set. */
+/** The bytes of a file (PS3.10 7) in chunks: preamble, file meta information, data set. */
 export async function* writeDicomFile(object: DicomObject): AsyncGenerator<Bytes> {
   const { dataset, transferSyntax } = object;
   const file = { meta: fileMetaOf(object), dataset, transferSyntax, ...encodingOf(transferSyntax) };

@@ -1,6 +1,6 @@
 /**
- * Affine maps as 16 numbers, row by row: [m00 m01 m02 m03, m10 …, 0 0 0 1]. A volume's affine takes a voxel
- * index (x, y, z) to world millimetres in RAS+ (x to the right, y to the front, z up).
+ * Affine maps as 16 numbers, row by row: [m00 m01 m02 m03, m10 …, 0 0 0 1]. A volume's affine maps a voxel index (x,
+ * y, z) to world millimetres in RAS+ (x to the right, y to the front, z up).
  */
 export type Affine = readonly number[];
 export type Vec3 = readonly [number, number, number];
@@ -23,7 +23,10 @@ export function multiply(a: Affine, b: Affine): Affine {
   return out;
 }
 
-/** Determinant of the linear part: its sign tells left-handed from right-handed, its size the voxel's mm³. */
+/**
+ * Determinant of the linear part: its sign distinguishes left-handed from right-handed, its magnitude is the voxel
+ * volume in mm³.
+ */
 export function determinant(a: Affine): number {
   return (
     a[0] * (a[5] * a[10] - a[6] * a[9]) -
@@ -32,7 +35,7 @@ export function determinant(a: Affine): number {
   );
 }
 
-/** The inverse map. Throws a RangeError when the linear part is singular or not finite. */
+/** The inverse map. Throws a RangeError if the linear part is singular or not finite. */
 export function invert(a: Affine): Affine {
   const det = determinant(a);
   if (!Number.isFinite(det) || det === 0) throw new RangeError('the affine is singular');
@@ -76,27 +79,30 @@ export function directionOf(a: Affine): number[] {
   return [0, 1, 2].flatMap((r) => [0, 1, 2].map((c) => a[r * 4 + c] / s[c]));
 }
 
-/** The affine with this spacing (mm), these unit directions (3×3, row by row, one column an axis) and origin. */
+/** The affine with this spacing (mm), these unit directions (3×3, row by row, one column per axis) and origin. */
 export function composeAffine(spacing: Vec3, direction: readonly number[], origin: Vec3): Affine {
   const rows = [0, 1, 2].map((r) => [...[0, 1, 2].map((c) => direction[r * 3 + c] * spacing[c]), origin[r]]);
   return [...rows.flat(), 0, 0, 0, 1];
 }
 
-/** A move of the voxel index by `offset`, then the map: the affine of a volume whose first voxel was `offset`. */
+/**
+ * A shift of the voxel index by `offset`, followed by the map: the affine of a volume whose first voxel was at
+ * `offset`.
+ */
 export function shiftIndex(a: Affine, offset: Vec3): Affine {
   const [x, y, z] = applyAffine(a, offset);
   return [a[0], a[1], a[2], x, a[4], a[5], a[6], y, a[8], a[9], a[10], z, 0, 0, 0, 1];
 }
 
-/** Whether two affines agree in every number to `tolerance` (mm). */
+/** Whether all numbers of two affines agree to within `tolerance` (mm). */
 export function affinesEqual(a: Affine, b: Affine, tolerance = 1e-4): boolean {
   return a.every((v, i) => Math.abs(v - b[i]) <= tolerance);
 }
 
 /**
- * The anatomical direction that each axis points to, as nibabel names it ("RAS", "LPI" …): the axes are
- * assigned by the largest component that is left, so that each direction occurs once. Throws a RangeError where an
- * axis has no direction: a column that is not finite, or of zeros alone.
+ * The anatomical direction that each axis points to, in nibabel's notation ("RAS", "LPI" …): axes are assigned by the
+ * largest remaining component, so that each direction occurs once. Throws a RangeError if an axis has no direction: a
+ * column that is not finite or is all zeros.
  */
 export function orientationOf(a: Affine): string {
   const d = directionOf(a);

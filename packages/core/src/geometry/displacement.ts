@@ -7,9 +7,9 @@ import { type FloatVoxels, type Positions, sampleLinearRow } from './sample.ts';
 import { floatVoxels } from './voxel-type.ts';
 
 /**
- * A map of world points, RAS+ mm, in ITK's direction: it takes a point of the OUTPUT (fixed image) to the point of the
- * INPUT (moving image) whose value it gets. So it moves an image in the opposite direction: a transform that adds +10 mm to x
- * shifts the image 10 mm towards −x. To move points of the moving image with it, use the inverse.
+ * A map of world points, RAS+ mm, in ITK's direction: it maps a point of the OUTPUT (fixed image) to the point of the
+ * INPUT (moving image) whose value it receives. So it moves an image in the opposite direction: a transform that adds
+ * +10 mm to x shifts the image 10 mm towards −x. To move points of the moving image with it, use the inverse.
  *
  * A displacement grid has three components, the mm to add along R, A and S; between its voxels they are interpolated
  * linearly, and outside its field of view they are zero, as in ITK's DisplacementFieldTransform.
@@ -41,7 +41,7 @@ export function transformPoints(
 }
 
 /**
- * The volume seen through a transform: the voxel of `grid` at world point p gets the value of the volume at
+ * The volume seen through a transform: the voxel of `grid` at world point p receives the value of the volume at
  * transform(p). Borders, types and errors as in resample().
  */
 export function resampleThrough(

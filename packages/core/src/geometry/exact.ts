@@ -5,7 +5,7 @@ import { checkGrid, cropGrid, flippedGrid, indexMap, orientedGrid } from './grid
 import { createLike, fillValue } from './voxel-type.ts';
 
 /*
- * Changes of grid that only move voxels: flips, changes of axes, crops, pads. Every voxel is copied bit for bit, in
+ * Grid changes that only move voxels: flips, axis permutations, crops, pads. Every voxel is copied bit for bit, for
  * any type.
  */
 
@@ -16,12 +16,12 @@ export interface VoxelMove {
   readonly offset: readonly [number, number, number];
 }
 
-/** How far, in voxels, a map may be from a whole-numbered one at a corner and still count as one. */
+/** The tolerance, in voxels, within which a map counts as integer at a corner. */
 const exactVoxels = 1e-3;
 
 /**
- * The map from the voxels of `to` to those of `from`, if it only permutes and flips axes and moves by whole voxels (to
- * a thousandth of a voxel at every corner, as float32 headers need).
+ * The map from the voxels of `to` to those of `from`, if it only permutes and flips axes and shifts by whole voxels
+ * (to a thousandth of a voxel at every corner, to tolerate float32 headers).
  */
 export function voxelMove(from: Grid, to: Grid): VoxelMove | undefined {
   const map = indexMap(from, to);
@@ -62,7 +62,7 @@ export function coversGrid(volume: Grid, grid: Grid, move: VoxelMove): boolean {
   });
 }
 
-/** Whether every voxel stays at its index: then the voxels of `from` are those of `to` already. */
+/** Whether every voxel keeps its index: then the voxels of `from` already are those of `to`. */
 export function movesNothing(from: Grid, to: Grid, { axis, sign, offset }: VoxelMove): boolean {
   return [0, 1, 2].every(
     (k) => axis[k] === k && sign[k] === 1 && offset[k] === 0 && from.size[k] === to.size[k],
@@ -71,7 +71,7 @@ export function movesNothing(from: Grid, to: Grid, { axis, sign, offset }: Voxel
 
 type Words = Uint8Array | Uint16Array | Uint32Array | BigUint64Array;
 
-/** The same memory as unsigned integers of the same width: copies keep every bit, NaN payloads too. */
+/** The same memory as unsigned integers of the same width: copies preserve every bit, including NaN payloads. */
 export function asWords(voxels: Voxels): Words {
   const { buffer, byteOffset, length, BYTES_PER_ELEMENT: width } = voxels;
   if (width === 1) return new Uint8Array(buffer, byteOffset, length);
@@ -80,7 +80,7 @@ export function asWords(voxels: Voxels): Words {
   return new BigUint64Array(buffer, byteOffset, length);
 }
 
-/** Side of the tiles in which rows that run across memory are copied. */
+/** Side of the tiles for copying rows that run across memory. */
 const tile = 32;
 
 /** The voxels of `volume` on `grid`, each copied unchanged; `fill` outside the volume. */
@@ -91,7 +91,7 @@ export function moveVoxels(volume: Volume, grid: Grid, move: VoxelMove, fill = 0
   const value = fillValue(voxels, fill);
   const strides = [1, volume.size[0], volume.size[0] * volume.size[1]];
   const step = [0, 1, 2].map((k) => move.sign[k] * strides[move.axis[k]]);
-  // The target's indices, first to one past the last, that have a source.
+  // The range of target indices, from the first to one past the last, that have a source.
   const range = [0, 1, 2].map((k) => {
     const length = volume.size[move.axis[k]];
     const offset = move.offset[move.axis[k]];
@@ -130,13 +130,13 @@ function copyRows(
     for (let y = ya; y < yb; y++) {
       const s = source + z * step[2] + y * step[1];
       const row = from.subarray(s + xa, s + xb);
-      // Both are of one kind, which the types cannot say.
+      // Both have the same type, which TypeScript cannot express.
       (to as Uint8Array).set(row as Uint8Array, target + (z * size[1] + y) * size[0] + xa);
     }
   }
 }
 
-/** In tiles of the target's x and of the axis that runs along the source's rows, so that both stay in the cache. */
+/** In tiles of the target's x axis and the axis along the source's rows, so that both stay in the cache. */
 function copyTiles(
   from: Words,
   to: Words,
@@ -173,7 +173,7 @@ function copyStrided(from: Words, to: Words, s: number, t: number, step: number,
   else for (let x = 0; x < count; x++) to[t + x] = from[s + x * step];
 }
 
-// One function for each width: a loop that meets several kinds of array is several times slower.
+// One function for each width: a loop over several kinds of array is several times slower.
 function copyStrided8(from: Uint8Array, to: Uint8Array, s: number, t: number, step: number, count: number) {
   for (let x = 0; x < count; x++) to[t + x] = from[s + x * step];
 }
@@ -199,9 +199,9 @@ function copyStrided32(
 }
 
 /**
- * The volume with its axes permuted and flipped to an orientation such as "RAS" or "LIA" (axis k points to the k-th
- * letter). Every voxel keeps its value, bit for bit, and its world position. A volume that already has this orientation
- * is returned unchanged. Throws BAD_INPUT for other letters.
+ * The volume with its axes permuted and flipped to match an orientation such as "RAS" or "LIA" (axis k points to the
+ * k-th letter). Every voxel keeps its value, bit for bit, and its world position. A volume that already has this
+ * orientation is returned unchanged. Throws BAD_INPUT for other letters.
  */
 export function reorient(volume: Volume, axcodes: string): Volume {
   return onto(volume, orientedGrid(volume, axcodes));
@@ -222,13 +222,13 @@ function onto(volume: Volume, grid: Grid): Volume {
 export interface PadOptions {
   /** The voxels outside the volume: one value, its outermost voxels repeated, or its mirror image (numpy's "reflect"). */
   mode?: 'constant' | 'edge' | 'reflect';
-  /** For 'constant', default 0; rounded and clamped to the type of the voxels. */
+  /** For 'constant', default 0; rounded and clamped to the voxel type. */
   value?: number;
 }
 
 /**
- * `size` voxels from voxel index `start`, which may be negative, as the end may lie beyond the volume. What is in the
- * volume is copied exactly and keeps its place in the world.
+ * `size` voxels from voxel index `start`, which may be negative; the end may be beyond the volume. Voxels inside the
+ * volume are copied exactly and keep their world positions.
  */
 export function cropOrPad(volume: Volume, start: Vec3, size: Size, options: PadOptions = {}): Volume {
   const grid = checkGrid(cropGrid(volume, start, size));

@@ -4,8 +4,8 @@ import { type Affine, composeAffine, type Vec3 } from './affine.ts';
 /** Shared by the tests of geometry and transforms: small asymmetric volumes, oblique frames. */
 
 /**
- * Reproducible whole numbers from 0 to 2³² − 1: a linear congruential generator (Numerical Recipes). Its low bits repeat
- * soon: take the high ones.
+ * Reproducible integers from 0 to 2³² − 1: a linear congruential generator (Numerical Recipes). Its low bits have a
+ * short period: use the high ones.
  */
 export function createNumbers(seed: number): () => number {
   let state = seed;
@@ -45,7 +45,7 @@ function flipX(direction: number[]): number[] {
   return direction.map((v, i) => (i % 3 === 0 ? -v : v));
 }
 
-/** Voxels that differ from place to place: (7x + 13y + 29z + 3xy + 5c) mod 31. */
+/** Voxels that differ from position to position: (7x + 13y + 29z + 3xy + 5c) mod 31. */
 export function patterned(
   size: Size,
   affine: Affine = oblique,
@@ -71,7 +71,7 @@ export function voxelAt(volume: Volume, [x, y, z]: Vec3, component = 0): number 
   return Number(volume.voxels[((component * volume.size[2] + z) * volume.size[1] + y) * volume.size[0] + x]);
 }
 
-/** The 48 orientations: every order of axes with every choice of directions. */
+/** The 48 orientations: every axis order with every choice of directions. */
 export const allOrientations: readonly string[] = ['012', '021', '102', '120', '201', '210'].flatMap(
   (order) =>
     [0, 1, 2, 3, 4, 5, 6, 7].map((flips) =>

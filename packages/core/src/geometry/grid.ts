@@ -13,18 +13,18 @@ import {
 import { roundHalfEven } from './round.ts';
 
 /*
- * Grids made from grids. Nothing here touches voxels. Sizes are voxels along x, y, z of the grid in hand; all
- * positions are RAS+ mm. A voxel's position is its centre; it reaches half a voxel to each side.
+ * Grids derived from grids. Nothing here touches voxels. Sizes are voxels along x, y, z of the current grid; all
+ * positions are RAS+ mm. A voxel's position is its centre; it extends half a voxel to each side.
  */
 
-/** The most voxels that a grid may have. */
+/** The maximum number of voxels of a grid. */
 const maxGridVoxels = 2 ** 30;
 
 const axisNames = ['x', 'y', 'z'] as const;
 
 /**
- * The grid, if it can be filled: a size of whole positive numbers, at most 2^30 voxels, an affine that is finite and
- * not singular. Throws BAD_INPUT or TOO_MANY_VOXELS.
+ * The grid, if it is valid: a size of positive integers, at most 2^30 voxels, an affine that is finite and not
+ * singular. Throws BAD_INPUT or TOO_MANY_VOXELS.
  */
 export function checkGrid<G extends Grid>(grid: G): G {
   const { size, affine } = grid;
@@ -44,7 +44,7 @@ export function checkGrid<G extends Grid>(grid: G): G {
   return grid;
 }
 
-/** The inverse of a grid's affine. Throws BAD_INPUT if it has none. */
+/** The inverse of a grid's affine. Throws BAD_INPUT if there is none. */
 export function inverseAffine(affine: Affine): Affine {
   try {
     const inverse = invert(affine);
@@ -59,8 +59,8 @@ export function inverseAffine(affine: Affine): Affine {
 }
 
 /**
- * The map from voxel index in `to` to voxel index in `from`, through the world. Numbers within 1e-9 of a whole one are
- * made whole, so that a flip or a crop is one in floating point too.
+ * The map from voxel index in `to` to voxel index in `from`, through the world. Numbers within 1e-9 of an integer are
+ * rounded to it, so that a flip or a crop is exact in floating point too.
  */
 export function indexMap(from: Grid, to: Grid): Affine {
   return multiply(inverseAffine(from.affine), to.affine).map((v) =>
@@ -68,7 +68,7 @@ export function indexMap(from: Grid, to: Grid): Affine {
   );
 }
 
-/** The eight corners in world mm: of the outer voxels' centres, or of the field of view ('edges'). */
+/** The eight corners in world mm: of the outermost voxels' centres, or of the field of view ('edges'). */
 export function corners(grid: Grid, of: 'centers' | 'edges' = 'centers'): Vec3[] {
   const pad = of === 'edges' ? 0.5 : 0;
   const ends = grid.size.map((n) => [-pad, n - 1 + pad]);
@@ -80,8 +80,8 @@ export function corners(grid: Grid, of: 'centers' | 'edges' = 'centers'): Vec3[]
 }
 
 /**
- * Whether two grids have the same size, and every voxel of one lies within `toleranceMm` of its twin: a micrometre if missing,
- * as float32 headers need, or a fiftieth of the finest spacing where voxels are as small as that.
+ * Whether two grids have the same size, and every voxel of one is within `toleranceMm` of its counterpart. The
+ * default is a micrometre, to tolerate float32 headers, or a fiftieth of the finest spacing for very small voxels.
  */
 export function sameGrid(
   a: Grid,
@@ -89,7 +89,7 @@ export function sameGrid(
   toleranceMm = Math.min(1e-3, Math.min(...spacingOf(a.affine)) / 50),
 ): boolean {
   if (!a.size.every((n, axis) => n === b.size[axis])) return false;
-  // The distance between twins is largest at a corner, for both maps are affine.
+  // The distance between counterparts is largest at a corner, because both maps are affine.
   const others = corners(b);
   return corners(a).every((p, i) => distance(p, others[i]) <= toleranceMm);
 }
@@ -109,9 +109,9 @@ function checkAxcodes(axcodes: string): string {
 }
 
 /**
- * The same voxels in another order: axis k of the result points to the k-th letter, as nibabel and MONAI's
- * Orientation name axes. Only permutes and flips axes; an oblique grid stays oblique. Throws BAD_INPUT for letters that are
- * not an orientation, or an affine without an inverse.
+ * The same voxels in another order: axis k of the result points to the k-th letter, in the notation of nibabel and
+ * MONAI's Orientation. Only permutes and flips axes; an oblique grid stays oblique. Throws BAD_INPUT for letters that
+ * are not an orientation, or an affine without an inverse.
  */
 export function orientedGrid(grid: Grid, axcodes: string): Grid {
   inverseAffine(grid.affine);
@@ -135,7 +135,7 @@ export function orientedGrid(grid: Grid, axcodes: string): Grid {
   };
 }
 
-/** The same voxels with some axes running backwards; each voxel keeps its place in the world. */
+/** The same voxels with some axes reversed; each voxel keeps its world position. */
 export function flippedGrid(grid: Grid, axes: readonly ('x' | 'y' | 'z')[]): Grid {
   const flips = axisNames.map((name) => axes.includes(name));
   const first: Vec3 = [0, 1, 2].map((a) => (flips[a] ? grid.size[a] - 1 : 0)) as unknown as Vec3;
@@ -150,25 +150,25 @@ export function flippedGrid(grid: Grid, axes: readonly ('x' | 'y' | 'z')[]): Gri
 }
 
 /**
- * A part of the grid, or more than it: `size` voxels from voxel index `start`, which may be negative (padding), as the
- * end may lie beyond the grid.
+ * A part of the grid, or an extension of it: `size` voxels from voxel index `start`, which may be negative (padding);
+ * the end may be beyond the grid.
  */
 export function cropGrid(grid: Grid, start: Vec3, size: Size): Grid {
   return { size, affine: shiftIndex(grid.affine, start) };
 }
 
 /**
- * The grid with this spacing in mm along its own axes (0 or less keeps an axis), as MONAI's Spacing makes it
- * (compute_shape_offset): directions and the first voxel's centre stay, the size is
- * round((n − 1) · old / new + 1), halves to even. With `scaleExtent` the outer edge of the first voxel stays instead
- * and the size is round(n · old / new). Unlike MONAI's, a sheared grid keeps its shear.
+ * The grid with this spacing in mm along its own axes (0 or less keeps an axis), like MONAI's Spacing
+ * (compute_shape_offset): directions and the first voxel's centre are kept, the size is round((n − 1) · old / new +
+ * 1), halves to even. With `scaleExtent` the outer edge of the first voxel is kept instead and the size is round(n ·
+ * old / new). Unlike in MONAI, a sheared grid keeps its shear.
  */
 export function spacedGrid(grid: Grid, spacingMm: Vec3, options: { scaleExtent?: boolean } = {}): Grid {
   const old = spacingOf(grid.affine);
   const factor = spacingMm.map((mm, axis) => (mm > 0 ? mm / old[axis] : 1));
   const size = grid.size.map((n, axis) => {
     const exact = options.scaleExtent ? n / factor[axis] : (n - 1) / factor[axis] + 1;
-    // An exact half must be recognised even if the spacing was a float32 in its file.
+    // An exact half must be recognised even if the spacing was stored as a float32.
     const near = Math.round(exact * 2) / 2;
     return Math.max(1, roundHalfEven(Math.abs(exact - near) < 1e-4 ? near : exact));
   });
@@ -177,8 +177,8 @@ export function spacedGrid(grid: Grid, spacingMm: Vec3, options: { scaleExtent?:
 }
 
 /**
- * The grid with this many voxels over the same field of view: outer edges stay, as in PyTorch's interpolate without
- * align_corners and in scikit-image's resize.
+ * The grid with this many voxels over the same field of view: outer edges are kept, as in PyTorch's interpolate
+ * without align_corners and in scikit-image's resize.
  */
 export function resizedGrid(grid: Grid, size: Size): Grid {
   const factor = size.map((n, axis) => grid.size[axis] / n);
@@ -192,7 +192,7 @@ export function resizedGrid(grid: Grid, size: Size): Grid {
   });
 }
 
-/** The affine of a grid whose voxel i lies at i · factor + shift of the old one, per axis. */
+/** The affine of a grid whose voxel i is at i · factor + shift of the old one, per axis. */
 function scaleIndex(affine: Affine, factor: readonly number[], shift: readonly number[]): Affine {
   const [fx, fy, fz] = factor;
   return multiply(affine, [fx, 0, 0, shift[0], 0, fy, 0, shift[1], 0, 0, fz, shift[2], 0, 0, 0, 1]);
@@ -206,8 +206,8 @@ export function divisibleSize(size: Size, k: number | Vec3): Size {
 }
 
 /**
- * Where a centred crop to `size` begins: floor(n / 2) − floor(size / 2), as MONAI's CenterSpatialCrop; axes that are
- * not larger than wanted stay.
+ * Start of a centred crop to `size`: floor(n / 2) − floor(size / 2), as in MONAI's CenterSpatialCrop; axes that are
+ * not larger than `size` are kept.
  */
 export function centerCrop(grid: Grid, size: Size): { start: Vec3; size: Size } {
   const out = grid.size.map((n, axis) => Math.min(n, size[axis]));
@@ -216,7 +216,7 @@ export function centerCrop(grid: Grid, size: Size): { start: Vec3; size: Size } 
 }
 
 /**
- * Where padding to at least `size` begins (0 or negative): half before, the odd voxel after, as MONAI's SpatialPad; or
+ * Start of padding to at least `size` (0 or negative): half before, the odd voxel after, as in MONAI's SpatialPad; or
  * all of it after ('end').
  */
 export function padAround(

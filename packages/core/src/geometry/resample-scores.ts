@@ -6,38 +6,38 @@ import { checkGrid, indexMap } from './grid.ts';
 import { innerRun, type Line, slack } from './sample.ts';
 
 /*
- * From class scores to labels on another grid in one pass. The scores of the target grid are never held: where the
- * eight voxels around a position agree on the label, a convex combination of them keeps it, so only the positions
- * near a border between labels are computed. This is exact in floating point too: the scores are float32, and products
- * and sums in double cannot reverse their order.
+ * From class scores to labels on another grid in one pass. The scores on the target grid are never stored: where the
+ * eight voxels around a position agree on the label, a convex combination of them preserves it, so only positions
+ * near a border between labels are computed. This is exact in floating point too: the scores are float32, and
+ * products and sums in double cannot reverse their order.
  */
 
-/** Scores of K classes: planar float32 voxels, one component a class. */
+/** Scores of K classes: planar float32 voxels, one component per class. */
 export type Scores = Volume & { readonly voxels: Float32Array };
 
-/** A cell whose corners disagree, or hold a score that is not finite: it must be computed. */
+/** A cell whose corners disagree, or contain a non-finite score: it must be computed. */
 const undecided = 0xffff;
 
-/** What decides a label: the class whose score is highest and greater than `floor`; else 0. */
+/** The decision rule for a label: the class with the highest score, if it is greater than `floor`; otherwise 0. */
 interface Contest {
-  /** Planar scores of the classes that compete. */
+  /** Planar scores of the competing classes. */
   readonly voxels: Float32Array;
   readonly classes: number;
   readonly floor: number;
   /** The label of the first class. */
   readonly firstLabel: number;
-  /** The label of each of the scores' own voxels, or undecided. */
+  /** The label of each voxel of the scores, or undecided. */
   readonly labels: Uint16Array;
 }
 
 /**
- * The class with the highest score at every voxel of `grid`, scores interpolated linearly, the lowest class where
- * several are equal; equal to interpolating each class (in double, along y and z, then x) and taking the argmax. uint8
- * up to 256 classes, uint16 above. Half a voxel outside the scores' outermost centres the border's scores hold; beyond
- * it the label is 0. A NaN never wins.
+ * The class with the highest score at every voxel of `grid`, with linearly interpolated scores; the lowest class wins
+ * a tie. Equal to interpolating each class (in double, along y and z, then x) and taking the argmax. uint8 up to 256
+ * classes, uint16 above. Up to half a voxel outside the outermost centres, the border's scores apply; beyond that the
+ * label is 0. A NaN never wins.
  *
- * `scores`: K components of float32 voxels. Throws BAD_INPUT (other types, more than 65,534 classes, a singular affine)
- * and TOO_MANY_VOXELS.
+ * `scores`: K components of float32 voxels. Throws BAD_INPUT (other types, more than 65,534 classes, a singular
+ * affine) and TOO_MANY_VOXELS.
  */
 export function resampleArgmax(scores: Volume, grid: Grid): Volume {
   const { voxels, components } = checkScores(scores);
@@ -47,8 +47,8 @@ export function resampleArgmax(scores: Volume, grid: Grid): Volume {
 }
 
 /**
- * 1 at every voxel of `grid` where one channel of the scores, interpolated linearly, is greater than `above`, else 0;
- * uint8. Outside as in resampleArgmax(). Throws BAD_INPUT also for a channel that is not there.
+ * 1 at every voxel of `grid` where one channel of the scores, interpolated linearly, is greater than `above`,
+ * otherwise 0; uint8. Outside as in resampleArgmax(). Throws BAD_INPUT also for a channel that does not exist.
  */
 export function resampleThreshold(scores: Volume, channel: number, above: number, grid: Grid): Volume {
   const { voxels: all, components } = checkScores(scores);
@@ -60,7 +60,7 @@ export function resampleThreshold(scores: Volume, channel: number, above: number
   }
   const n = voxelCount(scores);
   const voxels = all.subarray(channel * n, (channel + 1) * n);
-  // Values as near to the threshold as rounding could carry them are left to be computed.
+  // Values so close to the threshold that rounding could cross it are computed.
   const margin = 1e-9 * Math.max(1e-30, Math.abs(above));
   const labels = new Uint16Array(n);
   for (let i = 0; i < n; i++) {
@@ -90,7 +90,9 @@ function checkScores(scores: Volume): Scores {
   return scores as Scores;
 }
 
-/** The argmax of each voxel, class by class over pieces that stay in the cache; undecided where not all is finite. */
+/**
+ * The argmax of each voxel, class by class over blocks that fit in the cache; undecided if not all scores are finite.
+ */
 function argmaxOfVoxels(voxels: Float32Array, n: number, components: number): Uint16Array {
   const labels = new Uint16Array(n);
   const piece = Math.min(n, 4096);
@@ -117,7 +119,7 @@ function argmaxOfVoxels(voxels: Float32Array, n: number, components: number): Ui
   return labels;
 }
 
-/** For each cell (named by its lowest corner) the label on which its corners agree, else undecided. */
+/** For each cell (identified by its lowest corner), the label on which its corners agree, otherwise undecided. */
 function agreeingCells(labels: Uint16Array, size: Size): Uint16Array {
   const cells = labels.slice();
   const [nx, ny, nz] = size;
@@ -127,14 +129,14 @@ function agreeingCells(labels: Uint16Array, size: Size): Uint16Array {
       if (cells[i] !== cells[i + step] && Math.floor(i / step) % length < length - 1) cells[i] = undecided;
     }
   };
-  // In place: each pass joins a voxel with its next one, which the pass has not changed yet.
+  // In place: each pass combines a voxel with the next one, which the pass has not changed yet.
   pass(1, nx);
   pass(nx, ny);
   pass(nx * ny, nz);
   return cells;
 }
 
-/** Where along one axis of the scores a position lies: the cell, and how far into it; cell −1 outside. */
+/** The location of a position along one axis of the scores: the cell, and the fraction within it; cell −1 outside. */
 function locate(q: number, n: number): { cell: number; fraction: number } {
   if (!(q >= -0.5 - slack && q < n - 0.5 + slack)) return { cell: -1, fraction: 0 };
   const p = q > 0 ? (q < n - 1 ? q : n - 1) : 0;
@@ -150,7 +152,7 @@ function resampleLabels(source: Volume, grid: Grid, contest: Contest, wide: bool
 
   const move = voxelMove(source, grid);
   if (move) {
-    // Every voxel of the grid is one of the scores': its own label, without interpolation.
+    // Every voxel of the grid coincides with one of the scores: its label is taken without interpolation.
     const own = new Type(labels.length);
     for (let i = 0; i < labels.length; i++) {
       own[i] = labels[i] !== undecided ? labels[i] : decideAt(contest, i, [0, 0, 0], 0, 0, 0);
@@ -169,7 +171,7 @@ function resampleLabels(source: Volume, grid: Grid, contest: Contest, wide: bool
 
 type LabelVoxels = Uint8Array | Uint16Array;
 
-/** Where the target's rows run along the scores' rows: the place along x is the same in every row. */
+/** If the target's rows run along the scores' rows, the location along x is the same in every row. */
 function fillAligned(
   out: LabelVoxels,
   grid: Grid,
@@ -242,7 +244,7 @@ function createRun(length: number, columns: number): Run {
   };
 }
 
-/** The labels of a run of positions of one row: each class blended along y and z once a column, then along x. */
+/** The labels for a run of positions in one row: each class is blended along y and z once per column, then along x. */
 function decideRun(
   contest: Contest,
   run: Run,
@@ -318,7 +320,7 @@ function fillOblique(
         const qx = sx + dx * x;
         const qy = sy + dy * x;
         const qz = sz + dz * x;
-        // Within half a voxel outside, the border's: clamp to the centres.
+        // Within half a voxel outside, the border's scores apply: clamp to the centres.
         const px = qx > 0 ? (qx < nx - 1 ? qx : nx - 1) : 0;
         const py = qy > 0 ? (qy < ny - 1 ? qy : ny - 1) : 0;
         const pz = qz > 0 ? (qz < nz - 1 ? qz : nz - 1) : 0;

@@ -19,21 +19,23 @@ import { convertVolume, createLike, fillValue, floatVoxels, storeValues } from '
 export { resampleArgmax, resampleThreshold } from './resample-scores.ts';
 
 export const interpolations = ['nearest', 'linear', 'cubic'] as const;
-/** 'cubic' is the interpolating cubic B-spline, as order 3 in scipy, scikit-image (nnU-Net) and sitkBSpline. */
+/**
+ * 'cubic' is the interpolating cubic B-spline, the same as order 3 in scipy, scikit-image (nnU-Net) and sitkBSpline.
+ */
 export type Interpolation = (typeof interpolations)[number];
 
 export interface ResampleOptions {
   /** Default 'linear', or 'nearest' for label maps. */
   mode?: Interpolation;
-  /** The value where the source has none, default 0. */
+  /** The value outside the source, default 0. */
   fill?: number;
   /** The voxels are labels: only 'nearest' is allowed, and is the default. */
   label?: boolean;
-  /** 'edge' gives the nearest border voxel's value everywhere outside, instead of `fill`. */
+  /** 'edge' uses the nearest border voxel's value everywhere outside, instead of `fill`. */
   outside?: 'fill' | 'edge';
   /**
-   * Type of the result. Default: the source's for 'nearest'; else float64 for float64 and integers of 32 bits and more
-   * and float32 for the rest. Integer types are rounded (halves up) and clamped, never cut off.
+   * Type of the result. Default: the source's for 'nearest'; otherwise float64 for float64 and integers of 32 bits or
+   * more, and float32 for the rest. Integer types are rounded (halves up) and clamped; they never wrap around.
    */
   type?: VoxelType;
 }
@@ -43,11 +45,11 @@ export interface ResampleOptions {
  * all components, any affines (oblique, left-handed, sheared).
  *
  * Positions up to half a voxel outside the outermost centres, i.e. within the field of view, have the value of the
- * border; beyond it `fill`. In 'nearest' a position halfway between two voxels takes the higher index. When the
- * grids differ by flips, permutations and whole voxels only, values are copied (bit for bit where the type stays).
- * Otherwise non-finite voxels spread to those that are interpolated from them.
+ * border; beyond that, `fill`. With 'nearest', a position halfway between two voxels uses the higher index. When the
+ * grids differ by flips, permutations and whole voxels only, values are copied (bit for bit if the type is kept).
+ * Otherwise non-finite voxels spread to those interpolated from them.
  *
- * Throws BAD_INPUT (options or affines that make no sense), TOO_MANY_VOXELS.
+ * Throws BAD_INPUT (invalid options or affines), TOO_MANY_VOXELS.
  */
 export function resample(volume: Volume, grid: Grid, options: ResampleOptions = {}): Volume {
   checkGrid(grid);
@@ -74,7 +76,7 @@ function settle(volume: Volume, options: ResampleOptions): { mode: Interpolation
 }
 
 /**
- * As resample(), with the positions given by a function: it fills `at` with the source's voxel coordinates for the
+ * Like resample(), with the positions given by a function: it fills `at` with the source's voxel coordinates for the
  * row (y, z) of the grid.
  */
 export function sampleAt(
@@ -88,7 +90,7 @@ export function sampleAt(
   return sampleRows(volume, grid, options, at, (y, z) => positionsOfRow(y, z, at));
 }
 
-/** Samples row by row: `place` puts the positions of row (y, z) into `where`. */
+/** Samples row by row: `place` writes the positions of row (y, z) into `where`. */
 function sampleRows(
   volume: Volume,
   grid: Grid,
@@ -174,7 +176,7 @@ function gather(from: Words, to: Words, s: number, t: number, index: Int32Array,
   else for (let x = 0; x < index.length; x++) to[t + x] = index[x] < 0 ? empty : from[s + index[x]];
 }
 
-// One function for each width: a loop that meets several kinds of array is several times slower.
+// One function for each width: a loop over several kinds of array is several times slower.
 function gather8(from: Uint8Array, to: Uint8Array, s: number, t: number, index: Int32Array, empty: number) {
   for (let x = 0; x < index.length; x++) to[t + x] = index[x] < 0 ? empty : from[s + index[x]];
 }

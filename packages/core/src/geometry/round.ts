@@ -1,4 +1,4 @@
-/** Rounds as numpy.round does: halves go to the even neighbour. */
+/** Rounds like numpy.round: halves go to the even neighbour. */
 export function roundHalfEven(value: number): number {
   const floor = Math.floor(value);
   if (value - floor !== 0.5) return Math.round(value);

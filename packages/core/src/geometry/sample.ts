@@ -15,8 +15,8 @@ export interface Positions {
 export type FloatVoxels = Float32Array | Float64Array;
 
 /**
- * Slack, in voxels, at the border of the field of view and at the halfway point between two voxels: headers in float32
- * put positions that far off, and rows must not differ by it.
+ * Tolerance, in voxels, at the border of the field of view and halfway between two voxels: float32 headers shift
+ * positions by that much, and rows must not differ because of it.
  */
 export const slack = 1e-5;
 
@@ -26,7 +26,9 @@ export interface Line {
   readonly step: Float64Array;
 }
 
-/** The positions of a line, one by one. A product, never a sum: nothing adds up along the row. */
+/**
+ * The positions of a line, one by one. A product, not a running sum, so that errors do not accumulate along the row.
+ */
 export function layOut(line: Line, n: number, at: Positions): void {
   const [sx, sy, sz] = line.start;
   const [dx, dy, dz] = line.step;
@@ -38,7 +40,7 @@ export function layOut(line: Line, n: number, at: Positions): void {
   }
 }
 
-/** For each position the offset of the voxel that it is nearest to (halfway: the higher one), −1 outside. */
+/** For each position the offset of the nearest voxel (halfway: the higher one), −1 outside. */
 export function sampleNearestRow(
   index: Int32Array,
   n: number,
@@ -50,12 +52,12 @@ export function sampleNearestRow(
   for (let i = 0; i < n; i++) index[i] = nearestOffset(px[i], py[i], pz[i], size[0], size[1], size[2], edge);
 }
 
-/** As sampleNearestRow(), for positions on a line. */
+/** Like sampleNearestRow(), for positions on a line. */
 export function sampleNearestLine(index: Int32Array, n: number, size: Size, line: Line, edge: boolean): void {
   const [nx, ny, nz] = size;
   const [sx, sy, sz] = line.start;
   const [dx, dy, dz] = line.step;
-  // Inside this run the rounded index is inside the volume on every axis.
+  // Within this run the rounded index is inside the volume on every axis.
   const half = 0.5 + slack;
   const [a, b] = innerRun(n, line, -half, nx - half, ny - half, nz - half);
   for (let i = 0; i < n; i++) {
@@ -91,8 +93,8 @@ function nearest(p: number, n: number): number {
 }
 
 /**
- * The run [a, b) of positions on a line with low ≤ x < highX, and so for y and z; empty as [n, n). Where it ends is
- * tested with the same arithmetic that the loops use, so it cannot be off by one through rounding.
+ * The run [a, b) of positions on a line with low ≤ x < highX, and likewise for y and z; empty as [n, n). Its ends are
+ * tested with the same arithmetic that the loops use, so rounding cannot shift them by one.
  */
 export function innerRun(
   n: number,
@@ -128,7 +130,7 @@ export function innerRun(
   return a < b ? [a, b] : [n, n];
 }
 
-/** Trilinear values; up to half a voxel outside the border's, beyond it `fill` (or the border's with `edge`). */
+/** Trilinear values; up to half a voxel outside, the border's; beyond that `fill` (or the border's with `edge`). */
 export function sampleLinearRow(
   row: Float64Array,
   n: number,
@@ -143,7 +145,7 @@ export function sampleLinearRow(
   for (let i = 0; i < n; i++) row[i] = linearAt(source, nx, ny, nz, px[i], py[i], pz[i], fill, edge);
 }
 
-/** As sampleLinearRow(), for positions on a line, written from out[t] on. */
+/** Like sampleLinearRow(), for positions on a line, written from out[t] on. */
 export function sampleLinearLine(
   out: FloatVoxels,
   t: number,
@@ -213,7 +215,7 @@ function linearAt(
   const fx = cx - ix;
   const fy = cy - iy;
   const fz = cz - iz;
-  // Voxels of weight zero are not read: they may not exist, or not be finite.
+  // Voxels of weight zero are not read: they may not exist, or may not be finite.
   let sum = 0;
   for (let k = 0; k < 2; k++) {
     const wz = k ? fz : 1 - fz;
@@ -254,7 +256,7 @@ export function splineCoefficients(source: FloatVoxels, size: Size): FloatVoxels
   return c;
 }
 
-/** The filter along `n` samples `step` apart, for `lines` lines at once that lie `apart` from each other. */
+/** The filter along `n` samples with stride `step`, for `lines` lines at once with stride `apart`. */
 function filterLines(
   c: FloatVoxels,
   start: number,
@@ -293,7 +295,7 @@ function filterLines(
 const weights = new Float64Array(12);
 const offsets = new Int32Array(12);
 
-/** Values of the cubic B-spline with these coefficients; the border as in sampleLinearRow(). */
+/** Values of the cubic B-spline with these coefficients; borders as in sampleLinearRow(). */
 export function sampleCubicRow(
   row: Float64Array,
   n: number,

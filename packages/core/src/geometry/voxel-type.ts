@@ -7,7 +7,7 @@ import {
   voxelTypeOf,
 } from '../volume.ts';
 
-/** The values that an integer type holds; float types have no limits here. */
+/** The range of an integer type; float types have no limits here. */
 const limits: Partial<Record<VoxelType, readonly [number, number]>> = {
   uint8: [0, 255],
   int8: [-128, 127],
@@ -41,8 +41,8 @@ function clampBig(value: number, low: bigint, high: bigint): bigint {
 }
 
 /**
- * Writes `count` computed values into voxels from `offset`: rounded (halves up) and clamped where the type is an
- * integer's, NaN as 0 there. `values` may be changed.
+ * Writes `count` computed values into voxels from `offset`: for integer types rounded (halves up) and clamped, NaN as
+ * 0. `values` may be modified.
  */
 export function storeValues(voxels: Voxels, offset: number, values: Float64Array, count: number): void {
   const row = values.subarray(0, count);
@@ -62,7 +62,10 @@ export function storeValues(voxels: Voxels, offset: number, values: Float64Array
   voxels.set(row, offset);
 }
 
-/** Voxels for arithmetic: float32 where that holds every value of the type, else float64. Floats come as they are. */
+/**
+ * Voxels for arithmetic: float32 if that represents every value of the type, otherwise float64. Floats are returned
+ * unchanged.
+ */
 export function floatVoxels(voxels: Voxels): Float32Array | Float64Array {
   if (voxels instanceof Float32Array || voxels instanceof Float64Array) return voxels;
   const floats = new (voxels.BYTES_PER_ELEMENT <= 2 ? Float32Array : Float64Array)(voxels.length);
@@ -70,7 +73,7 @@ export function floatVoxels(voxels: Voxels): Float32Array | Float64Array {
   return floats;
 }
 
-/** The volume with voxels of another type: integers rounded (halves up) and clamped, NaN as 0 in them. */
+/** The volume with voxels of another type: for integer types rounded (halves up) and clamped, NaN as 0. */
 export function convertVolume(volume: Volume, type: VoxelType): Volume {
   const source = volume.voxels;
   if (voxelTypeOf(source) === type) return volume;

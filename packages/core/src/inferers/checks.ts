@@ -8,7 +8,7 @@ export function checkCanceled(signal: AbortSignal | undefined): void {
     throw new TomaatError('CANCELED', 'The prediction was cancelled.', { cause: signal.reason });
 }
 
-/** Throws unless a network with fixed dimensions gets them; `who` says where these dimensions come from. */
+/** Throws if the input does not match a network's fixed dimensions; `who` says where these dimensions come from. */
 export function checkInputDims(session: NetworkSession, dims: readonly number[], who: string): void {
   const wanted = session.inputDims;
   if (!wanted || (wanted.length === dims.length && wanted.every((d, i) => d === null || d === dims[i])))
@@ -20,7 +20,7 @@ export function checkInputDims(session: NetworkSession, dims: readonly number[],
   );
 }
 
-/** The number of classes, after a look at the shape of the scores. APP_OUTPUT if the shape is invalid. */
+/** The number of classes, after checking the shape of the scores. APP_OUTPUT if the shape is invalid. */
 export function checkScoresShape(output: Tensor, inputDims: readonly number[]): number {
   const { data, dims } = output;
   const spatial = dims.slice(2);
@@ -42,11 +42,11 @@ export function checkScoresShape(output: Tensor, inputDims: readonly number[]): 
   return dims[1];
 }
 
-/** The number of classes, after a look at the shape of the scores and at some of them. */
+/** The number of classes, after checking the shape of the scores and some of their values. */
 export function checkScores(output: Tensor, inputDims: readonly number[]): number {
   const classes = checkScoresShape(output, inputDims);
   const { data } = output;
-  // NaN spreads through a network, so a sample finds it; a stride that is prime meets all rows and classes.
+  // NaN spreads through a network, so a sample finds it; a prime stride reaches all rows and classes.
   for (let i = 0; i < data.length; i += 1009) {
     if (Number.isNaN(data[i])) {
       throw new TomaatError(

@@ -26,7 +26,7 @@ export function slidingWindow(
   return parsed;
 }
 
-/** A network that mixes position in the window and value, so that windows disagree where they overlap. */
+/** A network that mixes position in the window and value, so that overlapping windows disagree. */
 export function positional(classes: number): NetworkSession {
   return {
     run: async ({ data, dims }) => {

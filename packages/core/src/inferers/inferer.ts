@@ -8,10 +8,9 @@ import { ringPlan, slideWindows } from './sliding-window.ts';
 import type { InfererSpec, InferOptions, InferResult, NetworkSession, Reduction } from './spec.ts';
 
 /**
- * Applies a network to a volume (float32, C components). The result lies on the input's grid; the one answer of a
- * classifier is a volume of one voxel that covers it. Throws APP_FAILED or BAD_MANIFEST where network, volume and
- * `spec` do not fit each other, APP_OUTPUT if the network's output is invalid, CANCELED after `signal`, and
- * OUT_OF_MEMORY.
+ * Applies a network to a volume (float32, C components). The result is on the input's grid; the single output of a
+ * classifier is a volume of one voxel that covers it. Throws APP_FAILED or BAD_MANIFEST if network, volume and `spec`
+ * do not match, APP_OUTPUT if the network's output is invalid, CANCELED after `signal`, and OUT_OF_MEMORY.
  */
 export async function infer(
   input: Volume,
@@ -52,8 +51,8 @@ export async function infer(
 }
 
 /**
- * Bytes that `infer` needs for a volume: its input, its result and what it keeps meanwhile, but not what the network
- * itself takes. Compare it with the free memory before a prediction starts.
+ * Bytes that `infer` needs for a volume: its input, its result and intermediate buffers, but not what the network
+ * itself needs. Compare it with the free memory before a prediction starts.
  */
 export function estimateMemory(
   spec: InfererSpec,

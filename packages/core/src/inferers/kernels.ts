@@ -2,13 +2,13 @@ import { TomaatError } from '../errors.ts';
 import { moduleBase64 } from './kernel-module.gen.ts';
 
 /**
- * The loops that touch every voxel of every class, over one block of memory. Offsets count float32 elements from
- * its start, but `out` counts bytes. The block ends in unused `spareBytes`: argmax goes in steps of
- * 16 voxels and may read and write past its end.
+ * The loops over every voxel of every class, on one block of memory. Offsets count float32 elements from its start,
+ * except `out`, which counts bytes. The block ends in unused `spareBytes`: argmax works in steps of 16 voxels and may
+ * read and write past its end.
  */
 export interface Kernels {
   readonly kind: 'simd' | 'plain';
-  /** The block as numbers; views of it stay valid. */
+  /** The block as numbers; views of it remain valid. */
   readonly floats: Float32Array;
   readonly bytes: Uint8Array;
   /** acc += weight · patch for `rows` rows of `width`, each operation rounded to float32. */
@@ -25,8 +25,8 @@ export interface Kernels {
   /** values /= weights */
   divide(values: number, weights: number, count: number): void;
   /**
-   * The class with the largest of `classes` scores (`stride` apart) for each of `count` voxels, the first of equals,
-   * at byte `out`: one byte each, or two where `wide`. NaN is never larger than anything.
+   * The class with the largest of `classes` scores (`stride` apart) for each of `count` voxels, the first one on a
+   * tie, at byte `out`: one byte each, or two if `wide`. NaN is never larger than anything.
    */
   argmax(scores: number, stride: number, classes: number, count: number, out: number, wide: boolean): void;
 }
@@ -37,7 +37,7 @@ const wasmBytesMax = 65536 * pageBytes;
 
 let compiled: WebAssembly.Module | null | undefined;
 
-/** The WebAssembly module, or null where the engine has no SIMD. */
+/** The WebAssembly module, or null if the engine has no SIMD. */
 function compiledModule(): WebAssembly.Module | null {
   if (compiled !== undefined) return compiled;
   const bytes = Uint8Array.from(atob(moduleBase64), (c) => c.charCodeAt(0));
@@ -51,8 +51,8 @@ type Wasm = Pick<Kernels, 'accumulate' | 'divide'> & {
 };
 
 /**
- * Kernels over `sizeBytes` of zeros: WebAssembly SIMD where the engine has it and the block fits its 4 GiB, else the
- * twins below (about three times slower, the same bits). Throws OUT_OF_MEMORY.
+ * Kernels over `sizeBytes` of zeros: WebAssembly SIMD if the engine has it and the block fits in 4 GiB, otherwise the
+ * TypeScript versions below (about three times slower, bit-identical). Throws OUT_OF_MEMORY.
  */
 export function openKernels(sizeBytes: number, kind: 'auto' | 'plain' = 'auto'): Kernels {
   const total = Math.ceil((sizeBytes + spareBytes) / pageBytes) * pageBytes;
@@ -76,7 +76,7 @@ export function openKernels(sizeBytes: number, kind: 'auto' | 'plain' = 'auto'):
   return plainKernels(allocate(() => new ArrayBuffer(total), total));
 }
 
-/** Runs an allocation of about `sizeBytes`; its failure becomes OUT_OF_MEMORY. */
+/** Runs an allocation of about `sizeBytes`; a failure becomes OUT_OF_MEMORY. */
 export function allocate<T>(make: () => T, sizeBytes: number): T {
   try {
     return make();
@@ -140,10 +140,10 @@ function plainKernels(buffer: ArrayBuffer): Kernels {
   };
 }
 
-/** The largest number of classes whose labels fit 16 bits. */
+/** The largest number of classes whose labels fit in 16 bits. */
 export const classesMax = 65536;
 
-/** An array for labels 0 … classes − 1: one byte each where that is enough. */
+/** An array for labels 0 … classes − 1: one byte each if that is enough. */
 export function createLabels(classes: number, count: number): Uint8Array | Uint16Array {
   if (classes > classesMax) {
     throw new TomaatError(
@@ -158,8 +158,8 @@ export function createLabels(classes: number, count: number): Uint8Array | Uint1
 }
 
 /**
- * The class with the largest score of each voxel: `scores` holds `classes` planes of `count` numbers. Works block
- * by block through a small memory of kernels, so that no second copy of the scores is made.
+ * The class with the largest score of each voxel: `scores` contains `classes` planes of `count` numbers. Works block
+ * by block in a small kernel memory, so that the scores are not duplicated.
  */
 export function argmaxScores(
   scores: Float32Array,
@@ -169,7 +169,7 @@ export function argmaxScores(
 ): Uint8Array | Uint16Array {
   const labels = createLabels(classes, count);
   const wide = labels instanceof Uint16Array;
-  // About 256 KiB of scores a block: they stay in the second-level cache between the copy and the comparison.
+  // About 256 KiB of scores per block: they stay in the second-level cache between the copy and the comparison.
   const block = Math.max(64, Math.min(16384, Math.floor(65536 / classes / 16) * 16));
   const kernels = openKernels(block * classes * 4 + block * 2, kind);
   const out = block * classes * 4;

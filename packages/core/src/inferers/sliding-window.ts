@@ -7,18 +7,18 @@ import type { InferOptions, InferResult, NetworkSession, Reduction, SlidingWindo
 import { extractWindow, importanceMap, mirror, mirrorings, sourceIndices, windowsAlong } from './windows.ts';
 
 /**
- * Where the blended scores are kept while windows advance: a ring of planes across one axis, as deep as a window.
- * Once the next windows start behind a plane, that plane is final: it is reduced and set to zero for its next use. Along
- * z a plane is [y, x], along y it is [z, x]; the axis is the one that makes the ring smaller. All sizes in float32
- * elements, but `totalBytes`.
+ * Where blended scores are stored while windows advance: a ring of planes across one axis, as deep as a window. Once
+ * the next windows start behind a plane, that plane is final: it is reduced and reset to zero for its next use. Along
+ * z a plane is [y, x], along y it is [z, x]; the axis is the one with the smaller ring. All sizes in float32
+ * elements, except `totalBytes`.
  */
 export interface RingPlan {
   readonly axis: 'z' | 'y';
   readonly depth: number;
   readonly plane: number;
-  /** Class planes kept: all, or the one that a threshold looks at. */
+  /** Class planes kept: all, or the one that a threshold needs. */
   readonly channels: number;
-  /** Whether the sum of the weights is kept as well; argmax does without. */
+  /** Whether the sum of the weights is kept as well; argmax does not need it. */
   readonly weighted: boolean;
   readonly offsets: {
     readonly importance: number;
@@ -31,7 +31,7 @@ export interface RingPlan {
   readonly totalBytes: number;
 }
 
-/** The ring for a volume; nothing is allocated. */
+/** Computes the ring for a volume; nothing is allocated. */
 export function ringPlan(
   size: Size,
   spec: SlidingWindowSpec,
@@ -102,7 +102,7 @@ export async function slideWindows(
   let blend: Blend | undefined;
   let done = 0;
 
-  // The ring's axis goes in the outermost loop. It does not depend on the number of classes.
+  // The ring's axis is the outermost loop. It does not depend on the number of classes.
   const { axis } = ringPlan(size, spec, 1, 'argmax');
   const [outer, middle] = axis === 'z' ? [2, 1] : [1, 2];
   for (let o = 0; o < along[outer].count; o++) {
@@ -134,7 +134,7 @@ export async function slideWindows(
   return blend.result;
 }
 
-/** Runs the network on a window, or on all its mirrorings, whose scores are mirrored back and added up. */
+/** Runs the network on a window, or on all its mirrored versions, whose scores are mirrored back and summed. */
 function createPredictor(
   session: NetworkSession,
   spec: SlidingWindowSpec,
@@ -208,7 +208,7 @@ function createBlend(
     importanceMap(spec.roiSize, spec.mode, spec.sigmaScale, spec.stepping),
     offsets.importance,
   );
-  // The weight of a window counts once for each mirroring, because their scores are added up.
+  // The weight of a window counts once per mirrored version, because their scores are summed.
   kernels.floats.fill(mirrorings(spec.mirrorAxes ?? []).length, offsets.ones, offsets.ones + rx);
 
   const reduce = createReducer(kernels, plan, size, classes, reduction, count);
@@ -224,7 +224,7 @@ function createBlend(
           `The network gave ${classes} classes for one window and ${scores.dims[1]} for another. Export it so that it gives the same number for all.`,
         );
       }
-      // The part of the window that lies inside the volume.
+      // The part of the window that is inside the volume.
       const [x0, y0, z0] = at.map((start) => Math.max(0, start));
       const [x1, y1, z1] = [Math.min(nx, at[0] + rx), Math.min(ny, at[1] + ry), Math.min(nz, at[2] + rz)];
       const inWindow = ((z0 - at[2]) * ry + (y0 - at[1])) * rx + (x0 - at[0]);
@@ -289,7 +289,7 @@ function createReducer(
   const [nx, ny, nz] = size;
   const stride = depth * plane;
 
-  // Copies a plane to its place in one component of the result: in one piece along z, row by row along y.
+  // Copies a plane to its position in one component of the result: in one piece along z, row by row along y.
   const put = <T extends Float32Array | Uint8Array | Uint16Array>(
     target: T,
     component: number,

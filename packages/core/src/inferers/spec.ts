@@ -5,16 +5,16 @@ import type { Volume } from '../volume.ts';
 /** A loaded network: one tensor in, one tensor out. */
 export interface NetworkSession {
   /**
-   * [1, C, z, y, x] → scores [1, K, z, y, x], label values [1, 1, z, y, x], or one answer for the whole volume ([1, K] or
-   * [1, K, 1, 1, 1]). `input` is read only until the promise settles.
+   * [1, C, z, y, x] → scores [1, K, z, y, x], label values [1, 1, z, y, x], or one output for the whole volume:
+   * [1, K] or [1, K, 1, 1, 1]. `input` is read only until the promise settles.
    */
   run(input: Tensor): Promise<Tensor | LabelTensor>;
   /**
-   * The class with the largest score of each voxel (the first of equals), [1, 1, z, y, x]: present if the engine can avoid
-   * copying all scores.
+   * The class with the largest score of each voxel (the first one on a tie), [1, 1, z, y, x]: present if the engine
+   * can avoid copying all scores.
    */
   runLabels?(input: Tensor): Promise<LabelTensor>;
-  /** The dimensions that the network takes, null where any is accepted; missing if unknown. */
+  /** The input dimensions of the network, null where any is accepted; missing if unknown. */
   readonly inputDims?: readonly (number | null)[];
 }
 
@@ -50,14 +50,14 @@ const slidingWindowSchema = z
   })
   .describe('Overlapping windows, blended');
 
-/** How a network is applied to a volume; the names and defaults are MONAI's (SimpleInferer, SlidingWindowInferer). */
+/** How a network is applied to a volume; names and defaults are MONAI's (SimpleInferer, SlidingWindowInferer). */
 export const infererSchema = z.discriminatedUnion('type', [simpleSchema, slidingWindowSchema]);
 export type InfererSpec = z.output<typeof infererSchema>;
 export type SlidingWindowSpec = z.output<typeof slidingWindowSchema>;
 
 /**
- * What to do with the class scores: keep them; the class with the largest one (the first of equals); or 1 where the score
- * of one class is above a number, else 0.
+ * What to do with the class scores: keep them; the class with the largest one (the first one on a tie); or 1 where
+ * the score of one class is above a number, otherwise 0.
  */
 export type Reduction =
   | { readonly type: 'none' }
@@ -65,14 +65,14 @@ export type Reduction =
   | { readonly type: 'threshold'; readonly channel: number; readonly above: number };
 
 export interface InferOptions {
-  /** Called with the part that is done, 0 … 1, after each window. */
+  /** Called with the completed fraction, 0 … 1, after each window. */
   onProgress?: (fraction: number) => void;
-  /** Looked at between windows: a run of the network itself cannot be stopped. */
+  /** Checked between windows: a running network cannot be interrupted. */
   signal?: AbortSignal;
-  /** 'plain' does without WebAssembly; 'full' keeps all scores instead of a ring. The labels are the same. */
+  /** 'plain' avoids WebAssembly; 'full' keeps all scores instead of a ring. The labels are the same. */
   kernels?: 'auto' | 'plain';
   accumulator?: 'ring' | 'full';
 }
 
-/** Scores (float32, K components) or a label map (uint8; uint16 where values above 255 occur or may occur). */
+/** Scores (float32, K components) or a label map (uint8; uint16 if values above 255 occur or may occur). */
 export type InferResult = { readonly scores: Volume } | { readonly labels: Volume };

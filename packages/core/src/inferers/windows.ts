@@ -2,7 +2,7 @@ import { TomaatError } from '../errors.ts';
 import { roundHalfEven } from '../geometry/round.ts';
 import type { Size } from '../volume.ts';
 
-/** How windows follow each other along an axis, and the importance map that belongs to it. */
+/** How windows are placed along an axis, and the corresponding importance map. */
 export type Stepping = 'monai' | 'nnunet';
 export type PaddingMode = 'constant' | 'reflect' | 'replicate';
 
@@ -14,8 +14,8 @@ export interface Windows {
 }
 
 /**
- * Where the windows along one axis begin. A volume shorter than the window is padded on both sides (one more
- * behind), so the only window then starts at a negative position; an axis without voxels has none.
+ * The start positions of the windows along one axis. A volume shorter than the window is padded on both sides (the
+ * odd voxel after it), so the only window then starts at a negative position; an axis without voxels has none.
  *
  * 'monai': every ⌊roi·(1 − overlap)⌋ voxels (at least 1), the last window moved back inside the volume
  * (monai.data.utils.dense_patch_slices). 'nnunet': the fewest steps of at most roi·(1 − overlap), spread evenly
@@ -28,7 +28,7 @@ export function windowsAlong(length: number, roi: number, overlap: number, stepp
   }
   const last = length - roi;
   if (stepping === 'nnunet') {
-    // A step is a voxel at least: more of them would begin at the same places again.
+    // A step is at least one voxel: more windows would start at the same positions again.
     const steps = Math.min(last, Math.ceil(last / (roi * (1 - overlap))));
     return { count: steps + 1, start: (index) => roundHalfEven((last / steps) * index) };
   }
@@ -38,9 +38,9 @@ export function windowsAlong(length: number, roi: number, overlap: number, stepp
 
 /**
  * The weight of each voxel of a window, x fastest, all positive. 'constant': 1. 'gaussian': σ = sigmaScale·roi along
- * each axis, centred on the window; smaller weights are raised to 0.001 (monai.data.utils.compute_importance_map). With
- * nnU-Net's stepping the centre is voxel ⌊roi/2⌋ and nothing is raised but to the smallest number that its float16 map
- * can hold (nnunetv2 compute_gaussian).
+ * each axis, centred on the window; smaller weights are raised to 0.001 (monai.data.utils.compute_importance_map).
+ * With nnU-Net's stepping the centre is voxel ⌊roi/2⌋ and weights are raised only to the smallest positive number of
+ * its float16 map (nnunetv2 compute_gaussian).
  */
 export function importanceMap(
   roi: Size,
@@ -68,9 +68,9 @@ export function importanceMap(
 }
 
 /**
- * For the positions start … start + roi − 1 along an axis of `length` voxels: the voxel to read there, or −1 where
- * the padding value stands. 'reflect' mirrors without repeating the edge voxel and, as in PyTorch, needs less padding
- * than there are voxels; throws BAD_INPUT otherwise.
+ * For the positions start … start + roi − 1 along an axis of `length` voxels: the voxel to read there, or −1 for the
+ * padding value. 'reflect' mirrors without repeating the edge voxel and, as in PyTorch, requires less padding than
+ * there are voxels; throws BAD_INPUT otherwise.
  */
 export function sourceIndices(start: number, roi: number, length: number, mode: PaddingMode): Int32Array {
   const before = Math.max(0, -start);
@@ -90,7 +90,7 @@ export function sourceIndices(start: number, roi: number, length: number, mode: 
   });
 }
 
-/** Copies the window whose axes read these voxels out of every component; `out` is [C, z, y, x]. */
+/** Copies the window whose axes read these voxels from every component; `out` is [C, z, y, x]. */
 export function extractWindow(
   voxels: Float32Array,
   size: Size,
@@ -129,7 +129,7 @@ export function mirrorings(axes: readonly ('x' | 'y' | 'z')[]): Flip[] {
   });
 }
 
-/** Mirrors [planes, z, y, x]: `out` gets the mirrored numbers, or, with `add`, is increased by them. */
+/** Mirrors [planes, z, y, x]: `out` receives the mirrored numbers, or, with `add`, is incremented by them. */
 export function mirror(
   source: Float32Array,
   planes: number,

@@ -3,14 +3,13 @@ import { determinant } from '../geometry/affine.ts';
 import type { Size, Volume } from '../volume.ts';
 import { type Box, copyOf, type LabelVoxels, labelVoxels, scanLabels, setLabel } from './label-map.ts';
 
-/** Which neighbours touch: 6 share a face, 18 a face or an edge, 26 also a corner. */
+/** Which neighbours are connected: 6 share a face, 18 a face or an edge, 26 also a corner. */
 export type Connectivity = 6 | 18 | 26;
 
 /**
- * The connected components of a label map, as runs of voxels along x. Run r covers the voxels from `start[r]`
- * up to, not including, `end[r]` (indices into the whole volume) and belongs to component `component[r]`.
- * Components are numbered from 0 by their first voxel in memory, as scipy.ndimage.label does from 1 for the
- * array indexed [z, y, x].
+ * The connected components of a label map, as runs of voxels along x. Run r covers the voxels from `start[r]` up to,
+ * but not including, `end[r]` (indices into the whole volume) and belongs to component `component[r]`. Components are
+ * numbered from 0 by their first voxel in memory, as scipy.ndimage.label does from 1 for the array indexed [z, y, x].
  */
 export interface Components {
   readonly count: number;
@@ -19,23 +18,23 @@ export interface Components {
   readonly component: Int32Array;
   /** Voxels of each component. */
   readonly voxels: Float64Array;
-  /** The label's value of each component; 1 where all labels were taken together. */
+  /** The label value of each component; 1 if all labels were treated as one mask. */
   readonly value: Int32Array;
-  /** Whether the component has a voxel on a face of the box that was searched. */
+  /** Whether the component has a voxel on a face of the searched box. */
   readonly onBorder: Uint8Array;
 }
 
 interface SearchOptions {
   connectivity: Connectivity;
-  /** What a value counts as: voxels connect when this is equal and not 0. Default: the value itself. */
+  /** The class of a value: voxels are connected if their classes are equal and not 0. Default: the value itself. */
   classOf?: (value: number) => number;
-  /** Only this part of the volume; default all. */
+  /** Only this part of the volume; default: all of it. */
   box?: Box;
 }
 
 /**
- * Connected components by union-find over runs: time and memory go with the number of runs, not of voxels.
- * `size` counts voxels along x (fastest), y, z.
+ * Connected components by union-find over runs: time and memory depend on the number of runs, not of voxels. `size`
+ * counts voxels along x (fastest), y, z.
  */
 export function findComponents(voxels: LabelVoxels, size: Size, options: SearchOptions): Components {
   const { connectivity, classOf = (value: number) => value } = options;
@@ -67,7 +66,7 @@ export function findComponents(voxels: LabelVoxels, size: Size, options: SearchO
     }
     return at;
   };
-  /** Joins the runs of two rows that touch; `offset` is the way from the second row to the first. */
+  /** Joins the touching runs of two rows; `offset` is the displacement from the second row to the first. */
   const joinRows = (first: number, second: number, offset: number, reach: 0 | 1) => {
     let low = rowStart[second];
     const lastOfSecond = rowStart[second + 1];
@@ -148,7 +147,7 @@ function numberRuns(
   },
 ): Components {
   const { rows, planes, width, box, nx, ny, rowStart } = shape;
-  // Roots come before their runs, so that numbering in order gives each component its first voxel's turn.
+  // Roots precede their runs, so numbering in order orders components by their first voxels.
   const component = new Int32Array(runs);
   let count = 0;
   for (let r = 0; r < runs; r++) component[r] = parent[r] === r ? count++ : component[parent[r]];
@@ -190,11 +189,11 @@ function chosen(labels: readonly number[] | undefined): (value: number) => boole
 }
 
 export interface LargestOptions {
-  /** The values to process; the others are unchanged. Default: all but 0. */
+  /** The values to process; the others are unchanged. Default: all except 0. */
   labels?: readonly number[];
   /** Default 26, as in MONAI. */
   connectivity?: Connectivity;
-  /** true (default): the largest component of each label; false: of all the labels taken as one mask. */
+  /** true (default): the largest component of each label; false: of all labels treated as one mask. */
   independent?: boolean;
   /** Number of components to keep. Default 1. */
   components?: number;
@@ -202,7 +201,8 @@ export interface LargestOptions {
 
 /**
  * Keeps the largest connected component and sets the voxels of the others to 0 (MONAI's
- * KeepLargestConnectedComponent). Of components of equal size, the one whose first voxel comes first in memory stays.
+ * KeepLargestConnectedComponent). Among components of equal size, the one whose first voxel comes first in memory is
+ * kept.
  */
 export function keepLargestComponent(volume: Volume, options: LargestOptions = {}): Volume {
   const { connectivity = 26, independent = true, components = 1 } = options;
@@ -232,11 +232,11 @@ export function keepLargestComponent(volume: Volume, options: LargestOptions = {
 export interface SmallObjectOptions {
   /** Components with a smaller volume are removed, millilitres. */
   minVolumeMl?: number;
-  /** Components with fewer voxels are removed. Default 64 where neither limit is given, as in MONAI. */
+  /** Components with fewer voxels are removed. Default 64 if neither limit is given, as in MONAI. */
   minVoxels?: number;
   /** Default 6, as in MONAI. */
   connectivity?: Connectivity;
-  /** true (default): each label's components separately; false: of all labels taken as one mask. */
+  /** true (default): each label's components separately; false: of all labels treated as one mask. */
   independent?: boolean;
   labels?: readonly number[];
 }
@@ -246,7 +246,7 @@ export function removeSmallObjects(volume: Volume, options: SmallObjectOptions =
   const { connectivity = 6, independent = true, minVolumeMl } = options;
   const minVoxels = options.minVoxels ?? (minVolumeMl === undefined ? 64 : 0);
   const voxelMl = Math.abs(determinant(volume.affine)) / 1000;
-  // A component of exactly the limit stays, whatever the last bit of the product of spacings says.
+  // A component of exactly the limit is kept, regardless of rounding in the product of spacings.
   const least = Math.max(minVoxels, minVolumeMl === undefined ? 0 : (minVolumeMl / voxelMl) * (1 - 1e-9));
   const isChosen = chosen(options.labels);
   const found = findComponents(labelVoxels(volume), volume.size, {
@@ -272,17 +272,17 @@ function clear(volume: Volume, found: Components, drop: Uint8Array): Volume {
 }
 
 export interface FillOptions {
-  /** Labels whose holes are filled, in this order. Default: all but 0, ascending. */
+  /** Labels whose holes are filled, in this order. Default: all except 0, ascending. */
   labels?: readonly number[];
-  /** How the outside gets in: 26 (default, as in MONAI) through corners too, 6 only through faces. */
+  /** How the outside connects: 26 (default, as in MONAI) also through corners, 6 only through faces. */
   connectivity?: Connectivity;
-  /** Fills each slice perpendicular to this axis separately: a hole is then what is enclosed within its slice. */
+  /** Fills each slice perpendicular to this axis separately: a hole is then whatever is enclosed within its slice. */
   slicewise?: 'x' | 'y' | 'z';
 }
 
 /**
- * Sets every voxel enclosed by a label to that label, voxels of other labels included (MONAI's FillHoles). A voxel is
- * enclosed if no path leads from it to the border of the volume through voxels of other values.
+ * Sets every voxel enclosed by a label to that label, including voxels of other labels (MONAI's FillHoles). A voxel
+ * is enclosed if no path leads from it to the border of the volume through voxels of other values.
  */
 export function fillHoles(volume: Volume, options: FillOptions = {}): Volume {
   const { connectivity = 26, slicewise } = options;
@@ -294,7 +294,7 @@ export function fillHoles(volume: Volume, options: FillOptions = {}): Volume {
   for (const label of wanted) {
     const scan = scans.get(label);
     if (!scan) continue;
-    // Outside the label's own box there is only outside, so the box may stand for the volume.
+    // Everything outside the label's bounding box is outside, so the box can stand for the volume.
     const boxes = axis < 0 ? [scan.box] : slicesOf(scan.box, axis);
     for (const box of boxes) {
       const found =
@@ -325,7 +325,7 @@ function slicesOf(box: Box, axis: number): Box[] {
   return boxes;
 }
 
-/** The components of what is not `label` in one slice; those on the slice's outline are marked. */
+/** The components of everything except `label` in one slice; those on the slice's outline are marked. */
 function findHolesInSlice(
   voxels: LabelVoxels,
   size: Size,
@@ -334,7 +334,7 @@ function findHolesInSlice(
   label: number,
   connectivity: Connectivity,
 ): Pick<Components, 'start' | 'end' | 'component' | 'onBorder'> {
-  // The slice as a plane of its own, [v][u], so that its outline is the border that counts.
+  // The slice as a separate plane, [v][u], so that its outline is the border.
   const strides = [1, size[0], size[0] * size[1]];
   const [u, v] = [0, 1, 2].filter((k) => k !== axis);
   const nu = box.max[u] - box.min[u] + 1;

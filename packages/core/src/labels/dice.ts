@@ -5,7 +5,7 @@ import { labelVoxels } from './label-map.ts';
 
 /**
  * The overlap of two label maps on one grid, 2 |A ∩ B| / (|A| + |B|) (Dice 1945): of the voxels of label
- * `value`, or of all that are not 0. 1 when both are empty. Throws BAD_INPUT when the grids differ.
+ * `value`, or of all that are not 0. 1 if both are empty. Throws BAD_INPUT if the grids differ.
  */
 export function dice(a: Volume, b: Volume, value?: number): number {
   const [left, right] = sameGridVoxels(a, b);
@@ -22,7 +22,7 @@ export function dice(a: Volume, b: Volume, value?: number): number {
   return inA + inB === 0 ? 1 : (2 * inBoth) / (inA + inB);
 }
 
-/** The Dice overlap of every label that occurs in either map, ascending. Throws BAD_INPUT when the grids differ. */
+/** The Dice overlap of every label that occurs in either map, ascending. Throws BAD_INPUT if the grids differ. */
 export function diceOfLabels(a: Volume, b: Volume): Map<number, number> {
   const [left, right] = sameGridVoxels(a, b);
   const sums = new Map<number, number>();

@@ -3,16 +3,16 @@ import { createNumbers } from '../geometry/fixtures.ts';
 import type { Volume } from '../volume.ts';
 import type { Mesh } from './surface.ts';
 
-/** Shared by the tests of surfaces: label maps in several frames, and measures of meshes. */
+/** Shared by the tests of surfaces: label maps in several frames, and measurements of meshes. */
 
 export const rightHanded = [0.8, 0, 0, -5, 0, 1.1, 0, 9, 0, 0, 1.7, 2, 0, 0, 0, 1];
-/** Turned by 30° about z, mirrored, anisotropic. */
+/** Rotated by 30° about z, mirrored, anisotropic. */
 export const leftHanded = [-0.7, 0.55, 0, 10, 0.4, 0.95, 0, -20, 0, 0, 1.7, 30, 0, 0, 0, 1];
 
 /** Sheared, left-handed, 0.9 × 1.3 × 2.1 mm and more: no number is 0. */
 export const sheared = [-0.9, 0.3, 0.2, 10, 0.1, 1.3, -0.4, -20, 0.25, -0.15, 2.1, 30, 0, 0, 0, 1];
 
-/** A ball of radius `mm` about the middle, or any other shape in voxel indices. */
+/** A ball of radius `mm` around the middle, or any other shape in voxel indices. */
 export function shape(
   size: [number, number, number],
   affine: Affine,
@@ -45,7 +45,7 @@ export const egg = shape([13, 9, 11], sheared, (x, y, z) =>
   Math.hypot((x - 5) / 4.2, (y - 4.6) / 3.5, (z - 6) / 4.1) <= 1 ? 1 : 0,
 );
 
-/** Volume inside, mm³: positive when triangles turn counter-clockwise seen from outside. */
+/** Enclosed volume, mm³: positive if triangles are counter-clockwise seen from outside. */
 export function enclosed({ positions: p, triangles: t }: Mesh): number {
   let sum = 0;
   for (let i = 0; i < t.length; i += 3) {
@@ -58,7 +58,7 @@ export function enclosed({ positions: p, triangles: t }: Mesh): number {
   return sum / 6;
 }
 
-/** How often each directed edge lacks its opposite, and how many edges join more than two triangles. */
+/** How many directed edges lack their opposite, and how many edges join more than two triangles. */
 export function edges({ triangles: t, positions }: Mesh): { open: number; shared: number } {
   const n = positions.length / 3;
   const count = new Map<number, number>();
@@ -102,7 +102,7 @@ function everyPlace(size: Point, from: number): Point[] {
   return along[2].flatMap((z) => along[1].flatMap((y) => along[0].map((x) => [x, y, z])));
 }
 
-/** Faces between voxels inside and outside. */
+/** Faces between inside and outside voxels. */
 export function faces(map: Volume): number {
   const steps = [0, 1, 2].map((axis) => [0, 1, 2].map((k) => Number(k === axis)));
   return everyPlace(map.size, -1).reduce((n, p) => {
@@ -118,7 +118,7 @@ export function faces(map: Volume): number {
   }, 0);
 }
 
-/** For each cell the mean of the points half-way between a corner inside and its neighbour outside, in world mm. */
+/** For each cell the mean of the midpoints between an inside corner and its outside neighbour, in world mm. */
 export function cellVertices(map: Volume): Point[] {
   const corners = everyPlace([2, 2, 2], 0);
   return everyPlace(map.size, -1).flatMap((cell) => {

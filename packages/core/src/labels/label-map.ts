@@ -7,15 +7,15 @@ export interface LabelName {
   readonly name: string;
 }
 
-/** Voxels whose values are integers that fit a signed 32-bit number: what every label map can be seen as. */
+/** Voxels whose values are integers that fit a signed 32-bit number: the common view of every label map. */
 export type LabelVoxels = Uint8Array | Int8Array | Uint16Array | Int16Array | Uint32Array | Int32Array;
 
 const largestLabel = 2 ** 31 - 1;
 
 /**
- * The voxels of a label map as integers of at most 31 bits. Arrays of integers are returned as they are;
- * floats and 64-bit integers (as FreeSurfer and nnU-Net store labels) are copied to int32.
- * Throws BAD_INPUT when the volume has several components or a value that is not an integer label.
+ * The voxels of a label map as integers of at most 31 bits. Arrays of integers are returned as they are; floats and
+ * 64-bit integers (as FreeSurfer and nnU-Net store labels) are copied to int32. Throws BAD_INPUT if the volume has
+ * several components or a value that is not an integer label.
  */
 export function labelVoxels(volume: Volume): LabelVoxels {
   if (volume.components !== 1) {
@@ -53,7 +53,7 @@ function noLabel(value: number): TomaatError {
   );
 }
 
-/** A label map with the same grid and voxel type as `volume`, its voxels a copy that may be changed. */
+/** A label map with the same grid and voxel type as `volume`, its voxels a copy that may be modified. */
 export function copyOf(volume: Volume): { result: Volume; voxels: Voxels } {
   const voxels = volume.voxels.slice() as Voxels;
   return { result: { ...volume, voxels }, voxels };
@@ -72,7 +72,7 @@ const ranges: readonly (readonly [VoxelType, number, number])[] = [
   ['int32', -2147483648, 2147483647],
 ];
 
-/** The smallest of uint8, uint16, int16 and int32 that holds every one of `values`. */
+/** The smallest of uint8, uint16, int16 and int32 that can represent every one of `values`. */
 export function labelTypeFor(values: Iterable<number>): VoxelType {
   let low = 0;
   let high = 0;
@@ -86,7 +86,7 @@ export function labelTypeFor(values: Iterable<number>): VoxelType {
   return found[0];
 }
 
-/** Whether voxels of this type can hold the value exactly. */
+/** Whether voxels of this type can represent the value exactly. */
 export function holdsLabel(voxels: Voxels, value: number): boolean {
   const probe = createVoxels(voxelTypeOf(voxels), 1);
   if (value < 0 && probe instanceof BigUint64Array) return false;
@@ -100,7 +100,7 @@ export interface Box {
   readonly max: Size;
 }
 
-/** What one pass over a label map finds of one value. */
+/** The results of one pass over a label map for one value. */
 export interface LabelScan {
   voxels: number;
   /** Sums of the voxel indices along x, y, z. */
@@ -109,8 +109,8 @@ export interface LabelScan {
 }
 
 /**
- * Voxel count, index sums and bounding box of every value that is not 0, in ascending order of the value.
- * One pass, by runs along x.
+ * Voxel count, index sums and bounding box of every value except 0, in ascending order of the value. One pass, by
+ * runs along x.
  */
 export function scanLabels(voxels: LabelVoxels, size: Size): Map<number, LabelScan> {
   const [nx, ny, nz] = size;

@@ -7,19 +7,19 @@ export interface LabelMeasurement {
   readonly value: number;
   readonly name: string;
   readonly voxels: number;
-  /** Voxels × the volume of one, millilitres. */
+  /** Number of voxels × volume of one, millilitres. */
   readonly volumeMl: number;
   /** Mean position of the voxels' centres, RAS+ mm; undefined if there are no voxels. */
   readonly centroidMm?: Vec3;
   /** First and last voxel index along x, y, z, both inclusive. */
   readonly box?: { readonly min: Size; readonly max: Size };
-  /** The smallest box along the world's axes that holds the voxels, edges included, RAS+ mm. */
+  /** The smallest box along the world axes that contains the voxels, including their edges, RAS+ mm. */
   readonly boxMm?: { readonly min: Vec3; readonly max: Vec3 };
 }
 
 /**
- * Measures every label of a label map, from its voxels in one pass: those of `labels` in their order (a label
- * without a voxel counts 0), then the values that the map holds and the list does not, as "label 7".
+ * Measures every label of a label map in one pass over its voxels: those of `labels` in order (a label without a
+ * voxel counts 0), then unlisted values of the map, as "label 7".
  */
 export function measureLabels(labelMap: Volume, labels: readonly LabelName[] = []): LabelMeasurement[] {
   const scans = scanLabels(labelVoxels(labelMap), labelMap.size);
@@ -52,7 +52,7 @@ function worldBox(affine: Volume['affine'], box: { min: Size; max: Size }): { mi
     (box.min[2] + box.max[2]) / 2,
   ];
   const middle = applyAffine(affine, centre);
-  // Half of the box along each world axis: the voxel counts from edge to edge times the sizes of the columns.
+  // Half of the box along each world axis: the edge-to-edge voxel counts times the absolute values of the columns.
   const half = [0, 1, 2].map(
     (r) =>
       [0, 1, 2].reduce((total, c) => total + Math.abs(affine[r * 4 + c]) * (box.max[c] - box.min[c] + 1), 0) /
@@ -65,8 +65,8 @@ function worldBox(affine: Volume['affine'], box: { min: Size; max: Size }): { mi
 }
 
 /**
- * The measurements as a table in plain text: name, value, voxels, millilitres and the centroid, in columns
- * that line up in a fixed-width font. Labels without a voxel are named in one line below.
+ * The measurements as a plain-text table: name, value, voxels, millilitres and the centroid, in columns aligned in a
+ * fixed-width font. Labels without a voxel are listed on one line below.
  */
 export function volumeReport(measurements: readonly LabelMeasurement[]): string {
   const present = measurements.filter(({ voxels }) => voxels > 0);
@@ -90,13 +90,15 @@ export function volumeReport(measurements: readonly LabelMeasurement[]): string 
   return `${lines.join('\n')}\n${absent.length > 0 ? `Not found:${list(absent)}\n` : ''}`;
 }
 
-/** Millilitres with three digits that mean something, but never an exponent: of a volume in micrometres, too. */
+/** Millilitres with three significant digits, but never an exponent, even for a volume in micrometres. */
 export function formatMl(ml: number): string {
   if (ml > 0 && ml < 0.01) return ml.toFixed(Math.min(20, 2 - Math.floor(Math.log10(ml))));
   return ml >= 100 ? ml.toFixed(0) : ml >= 10 ? ml.toFixed(1) : ml >= 1 ? ml.toFixed(2) : ml.toFixed(3);
 }
 
-/** Decimals of a position in mm that tell voxels of this spacing apart: one, and more below a tenth of a millimetre. */
+/**
+ * Decimals of a position in mm that distinguish voxels of this spacing: one, and more below a tenth of a millimetre.
+ */
 export const mmDigits = (spacingMm: number): number =>
   spacingMm > 0 && spacingMm < 0.1 ? Math.min(12, 1 - Math.floor(Math.log10(spacingMm))) : 1;
 

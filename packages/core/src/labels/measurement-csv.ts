@@ -3,14 +3,14 @@ import { parseDecimal } from '../formats/header.ts';
 import type { LabelMeasurement } from './measure.ts';
 
 /**
- * Measurements as comma-separated values by RFC 4180: UTF-8, a header line, a line for each label, lines that end in CR LF.
- * Numbers have every digit that JSON would have; what a label without a voxel lacks is an empty cell.
+ * Measurements as comma-separated values by RFC 4180: UTF-8, a header line, a line for each label, CR LF line ends.
+ * Numbers have all the digits that JSON would have; values missing for a label without a voxel are empty cells.
  */
 
 const axes = ['x', 'y', 'z'] as const;
 const directions = ['r', 'a', 's'] as const;
 
-/** Columns with what they hold: `*_mm` in RAS+ mm, `box_*_voxel` as voxel indices, both ends inclusive. */
+/** Columns and their contents: `*_mm` in RAS+ mm, `box_*_voxel` as voxel indices, both ends inclusive. */
 const numbers: Readonly<Record<string, (row: LabelMeasurement) => unknown>> = {
   voxels: ({ voxels }) => voxels,
   volume_ml: ({ volumeMl }) => volumeMl,
@@ -44,12 +44,13 @@ export function measurementsToCsv(measurements: readonly LabelMeasurement[]): st
   return lines.map((cells) => `${cells.join(',')}\r\n`).join('');
 }
 
-/** Only numbers: what an app adds to its measurements may be of any type. */
+/** Only numbers: extra fields that an app adds to its measurements may have any type. */
 const numberCell = (value: unknown): string => (Number.isFinite(value) ? String(value) : '');
 
 /**
- * First characters that make a spreadsheet take a text for a formula, or drop the quotation (OWASP, CSV Injection). An apostrophe
- * before them makes it text. A text that begins with an apostrophe and one of them gets another, so that both can be read back.
+ * First characters that make a spreadsheet treat a text as a formula, or drop the quotes (OWASP, CSV Injection). An
+ * apostrophe before them makes it text. A text that begins with an apostrophe and one of them gets another, so that
+ * both can be read back.
  */
 const formulaStart = /^'*[=+\-@\t\r\n＝＋－＠]/;
 
@@ -59,8 +60,8 @@ function textCell(text: string): string {
 }
 
 /**
- * Reads what `measurementsToCsv()` or an app's program wrote: columns in any order, those but label, name, voxels and
- * volume_ml may be missing, and lines may end in LF.
+ * Reads what `measurementsToCsv()` or an app's program wrote: columns in any order, all except label, name, voxels
+ * and volume_ml optional; lines may end in LF.
  * @throws TomaatError BAD_INPUT that names the row.
  */
 export function parseMeasurementsCsv(text: string): LabelMeasurement[] {
@@ -112,7 +113,7 @@ export function parseMeasurementsCsv(text: string): LabelMeasurement[] {
 const badCsv = (row: number, fault: string) =>
   new TomaatError('BAD_INPUT', `Row ${row} of the measurements (the header is row 1) ${fault}.`);
 
-/** The cells of each line. A quoted cell may hold commas, line ends, and quotation marks that are doubled. */
+/** The cells of each line. A quoted cell may contain commas, line ends, and doubled quotation marks. */
 function readLines(text: string): string[][] {
   const lines: string[][] = [];
   let cells: string[] = [];

@@ -4,42 +4,40 @@ import type { Size, Volume } from '../volume.ts';
 import { type Box, copyOf, type LabelVoxels, labelVoxels, scanLabels, setLabel } from './label-map.ts';
 
 export interface MorphologyOptions {
-  /** Radius of the ball, mm. A voxel belongs to it when its centre is at most this far from the ball's centre. */
+  /** Radius of the ball, mm. A voxel belongs to it if its centre is at most this far from the ball's centre. */
   radiusMm: number;
-  /** The labels that are worked on, each by itself. Default: all but 0. */
+  /** The labels to process, each separately. Default: all except 0. */
   labels?: readonly number[];
 }
 
 /**
- * Grows each label by a ball, into background (0) only. A voxel in reach of several labels takes the lowest.
- * Nothing comes in from outside the volume. Distances are measured along the voxel axes with the volume's
- * spacing, so a sheared grid is treated as if its axes were at right angles; in a volume of one slice the
- * ball is a disc.
+ * Grows each label by a ball, into background (0) only. A voxel within reach of several labels gets the lowest.
+ * Nothing grows in from outside the volume. Distances are measured along the voxel axes with the volume's spacing, so
+ * a sheared grid is treated as if its axes were orthogonal; in a single-slice volume the ball is a disc.
  */
 export function dilateLabels(volume: Volume, options: MorphologyOptions): Volume {
   return morph(volume, options, growMask);
 }
 
 /**
- * Shrinks each label by a ball; what goes becomes background (0). What lies outside the volume does not eat:
- * an organ that the field of view cuts keeps its cut face.
+ * Shrinks each label by a ball; removed voxels become background (0). The region outside the volume does not erode:
+ * an organ cut by the field of view keeps its cut face.
  */
 export function erodeLabels(volume: Volume, options: MorphologyOptions): Volume {
   return morph(volume, options, shrinkMask);
 }
 
 /**
- * Erodes, then dilates each label by a ball: removes what the ball does not fit into, such as thin bridges
- * and specks. Never adds a voxel; the border is as in erodeLabels.
+ * Erodes, then dilates each label by a ball: removes whatever the ball does not fit into, such as thin bridges and
+ * specks. Never adds a voxel; the border is treated as in erodeLabels.
  */
 export function openLabels(volume: Volume, options: MorphologyOptions): Volume {
   return morph(volume, options, (mask, size, ball) => growMask(shrinkMask(mask, size, ball), size, ball));
 }
 
 /**
- * Dilates, then erodes each label by a ball: fills the gaps that the ball does not fit into, with background
- * (0) only as what is filled. Never removes a voxel: it is done as if the volume went on with background
- * beyond its border (ITK's "safe border").
+ * Dilates, then erodes each label by a ball: fills gaps that the ball does not fit into, but only background (0).
+ * Never removes a voxel: the volume is treated as if background continued beyond its border (ITK's "safe border").
  */
 export function closeLabels(volume: Volume, options: MorphologyOptions): Volume {
   return morph(
@@ -53,11 +51,11 @@ export function closeLabels(volume: Volume, options: MorphologyOptions): Volume 
 export interface Ball {
   radiusMm: number;
   spacingMm: readonly [number, number, number];
-  /** How many voxels it reaches along x, y, z. */
+  /** How many voxels it extends along x, y, z. */
   reach: readonly [number, number, number];
 }
 
-/** A part of the volume, which may go beyond it; `size` of its own. */
+/** A part of the volume, which may extend beyond it, with its own `size`. */
 interface Region extends Box {
   size: Size;
 }
@@ -69,7 +67,7 @@ function morph(volume: Volume, options: MorphologyOptions, operation: MaskOperat
   if (!Number.isFinite(radiusMm) || radiusMm < 0) {
     throw new TomaatError('BAD_INPUT', `The radius is ${radiusMm} mm. Give 0 mm or more.`);
   }
-  // Across a single slice the ball is flat, or nothing could ever be closed there.
+  // Across a single slice the ball is flat, otherwise nothing could ever be closed there.
   const spacings = spacingOf(volume.affine).map((s, k) => (volume.size[k] === 1 ? s + 2 * radiusMm : s));
   const spacingMm = spacings as [number, number, number];
   const reach = spacingMm.map((s) => Math.floor((radiusMm / s) * (1 + 1e-9))) as [number, number, number];
@@ -89,7 +87,7 @@ function morph(volume: Volume, options: MorphologyOptions, operation: MaskOperat
   return result;
 }
 
-/** The box with room for the ball and one voxel more; clipped to the volume unless it may go beyond. */
+/** The box with room for the ball and one more voxel; clipped to the volume unless it may extend beyond. */
 function regionAround(box: Box, size: Size, reach: Size, beyond: boolean): Region {
   const min = [0, 1, 2].map((k) => box.min[k] - reach[k] - 1);
   const max = [0, 1, 2].map((k) => box.max[k] + reach[k] + 1);
@@ -104,7 +102,7 @@ function regionAround(box: Box, size: Size, reach: Size, beyond: boolean): Regio
   return { min: triple(min), max: triple(max), size: triple(own) };
 }
 
-/** Calls `visit` for every row of the region that lies in the volume. */
+/** Calls `visit` for every row of the region that is inside the volume. */
 function eachRow(
   region: Region,
   size: Size,
@@ -133,7 +131,7 @@ interface Canvas {
   voxels: Volume['voxels'];
   size: Size;
   label: number;
-  /** Background that an earlier label has taken; only kept where there are several. */
+  /** Background that an earlier label has taken; only kept if there are several labels. */
   taken: Uint8Array | undefined;
 }
 
@@ -151,7 +149,7 @@ function paste(mask: Uint8Array, region: Region, canvas: Canvas): void {
   });
 }
 
-/** The mask without the voxels that have one outside it within the ball. */
+/** The mask without the voxels that have an outside voxel within the ball. */
 function shrinkMask(mask: Uint8Array, size: Size, ball: Ball): Uint8Array {
   return complement(growMask(complement(mask), size, ball));
 }
@@ -162,7 +160,7 @@ function complement(mask: Uint8Array): Uint8Array {
   return out;
 }
 
-/** Every voxel within the ball's radius of a voxel of the mask: by the way that is quicker for this mask and ball. */
+/** Every voxel within the ball's radius of a voxel of the mask, by the method that is faster for this mask and ball. */
 function growMask(mask: Uint8Array, size: Size, ball: Ball): Uint8Array {
   const [nx, ny, nz] = size;
   const chords = chordsOf(ball);
@@ -172,12 +170,12 @@ function growMask(mask: Uint8Array, size: Size, ball: Ball): Uint8Array {
     if (mask[i] > before) runs++;
     before = mask[i];
   }
-  // A run in a chord's place takes about a quarter of the time of a voxel's distance.
+  // Drawing a run along a chord takes about a quarter of the time of a voxel's distance.
   const byRuns = runs * chords.length < 4 * nx * ny * nz && chords.length < 32767;
   return byRuns ? growByRuns(mask, size, chords) : growByDistance(mask, size, ball);
 }
 
-/** The rows of a ball: their place beside its centre, and how far they reach along x, in voxels. */
+/** The rows of a ball: their offsets from its centre, and their half-lengths along x, in voxels. */
 export interface Chord {
   dy: number;
   dz: number;
@@ -196,10 +194,12 @@ export function chordsOf({ radiusMm, spacingMm: [sx, sy, sz], reach }: Ball): Ch
   return chords;
 }
 
-/** A distance of the radius itself counts as within it, whatever the last bits of products of spacings say. */
+/** A distance equal to the radius counts as within it, regardless of rounding in products of spacings. */
 const squaredLimit = (radiusMm: number): number => radiusMm * radiusMm * (1 + 1e-6);
 
-/** Lays the ball's rows at every run of the mask: each interval adds 1 at its start and takes it off after its end. */
+/**
+ * Places the ball's rows at every run of the mask: each interval adds 1 at its start and subtracts it after its end.
+ */
 export function growByRuns(mask: Uint8Array, size: Size, chords: readonly Chord[]): Uint8Array {
   const [nx, ny, nz] = size;
   const width = nx + 1;
@@ -235,9 +235,9 @@ export function growByRuns(mask: Uint8Array, size: Size, chords: readonly Chord[
 }
 
 /**
- * The same for masks of many runs and large balls, whatever the radius: by the exact squared Euclidean distance with
- * unequal spacings: distance along x, then the lower envelope of parabolas along y (Felzenszwalb and
- * Huttenlocher, Theory of Computing 8, 2012), then along z each voxel covers an interval.
+ * The same for masks with many runs and large balls, independent of the radius: exact squared Euclidean distance with
+ * unequal spacings. Distance along x, then the lower envelope of parabolas along y (Felzenszwalb and Huttenlocher,
+ * Theory of Computing 8, 2012), then along z each voxel covers an interval.
  */
 export function growByDistance(mask: Uint8Array, size: Size, ball: Ball): Uint8Array {
   const [nx, ny, nz] = size;
@@ -336,7 +336,7 @@ function distancesAlongRow(
   }
 }
 
-/** The parabolas that are lowest somewhere: their places, and where each begins; the last one's number. */
+/** The parabolas that are lowest somewhere: their positions, and where each begins; then the index of the last one. */
 function lowerEnvelope(
   column: Float64Array,
   vertex: Int32Array,

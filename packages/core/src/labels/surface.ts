@@ -4,30 +4,29 @@ import { determinant } from '../geometry/affine.ts';
 import type { Size, Volume } from '../volume.ts';
 import { type Box, type LabelVoxels, labelVoxels, scanLabels } from './label-map.ts';
 
-/** A surface of triangles in space. */
+/** A triangle mesh in space. */
 export interface Mesh {
   /** x, y, z of each vertex, RAS+ mm. */
   readonly positions: Float32Array;
   /** Three vertices of each triangle, counter-clockwise seen from outside. */
   readonly triangles: Uint32Array;
-  /** The label that each triangle bounds; triangles of one label lie together. */
+  /** The label that each triangle bounds; triangles of one label are contiguous. */
   readonly labels?: Uint16Array;
 }
 
 export interface SurfaceOptions {
-  /** The labels to mesh, each as a closed surface of its own. Default: all but 0, ascending. */
+  /** The labels to mesh, each as a separate closed surface. Default: all except 0, ascending. */
   labels?: readonly number[];
-  /** Rounds of smoothing; 0 leaves the steps of the voxels. Default 8. */
+  /** Smoothing iterations; 0 keeps the voxel steps. Default 8. */
   smoothing?: number;
 }
 
 /**
- * The closed surface of each label of a label map (surface nets, Gibson 1998; one vertex for each sheet of
- * the surface that passes a cell, as in dual marching cubes, Nielson 2004, so that labels that touch at an
- * edge or corner stay apart). Vertices lie in the middle between voxels inside and outside; the volume is taken to
- * go on with background, so a label at its border is closed too. Smoothing (Taubin 1995) keeps every vertex
- * in its cell, the cube between eight voxel centres. Volumes are to be reported from
- * voxels, never from a mesh. Throws BAD_INPUT for a label above 65535.
+ * The closed surface of each label of a label map (surface nets, Gibson 1998; one vertex for each sheet of the
+ * surface that passes a cell, as in dual marching cubes, Nielson 2004, so that parts that touch at an edge or corner
+ * stay separate). Vertices are midway between inside and outside voxels; background is assumed beyond the volume, so
+ * a label at its border is closed too. Smoothing (Taubin 1995) keeps every vertex in its cell, the cube between eight
+ * voxel centres. Report volumes from voxels, never from a mesh. Throws BAD_INPUT for a label above 65535.
  */
 export function surfaceOf(labelMap: Volume, options: SurfaceOptions = {}): Mesh {
   const voxels = labelVoxels(labelMap);
@@ -46,7 +45,7 @@ export function surfaceOf(labelMap: Volume, options: SurfaceOptions = {}): Mesh 
   return joinMeshes(parts);
 }
 
-/** Puts meshes into one, with the label of each triangle. */
+/** Concatenates meshes, with the label of each triangle. */
 export function joinMeshes(parts: readonly { label: number; mesh: Mesh }[]): Mesh {
   const positions = new Float32Array(parts.reduce((n, { mesh }) => n + mesh.positions.length, 0));
   const triangles = new Uint32Array(parts.reduce((n, { mesh }) => n + mesh.triangles.length, 0));
@@ -63,14 +62,14 @@ export function joinMeshes(parts: readonly { label: number; mesh: Mesh }[]): Mes
   return { positions, triangles, labels };
 }
 
-/** Vertices as voxel indices, the corner of each one's cell, and quads that turn counter-clockwise in index space. */
+/** Vertices as voxel indices, the corner of each one's cell, and quads that are counter-clockwise in index space. */
 interface Net {
   points: Float32Array;
   cells: Int32Array;
   quads: Uint32Array;
 }
 
-/** Corner c of a cell lies at x = c & 1, y = c >> 1 & 1, z = c >> 2. Edges 0-3 run along x, 4-7 y, 8-11 z. */
+/** Corner c of a cell is at x = c & 1, y = c >> 1 & 1, z = c >> 2. Edges 0-3 run along x, 4-7 y, 8-11 z. */
 const edgeCorners: readonly (readonly [number, number])[] = [
   ...[0, 2, 4, 6].map((c) => [c, c + 1] as const),
   ...[0, 1, 4, 5].map((c) => [c, c + 2] as const),
@@ -78,9 +77,9 @@ const edgeCorners: readonly (readonly [number, number])[] = [
 ];
 
 /**
- * For each of the 256 ways in which a cell's corners lie inside: how many sheets of the surface pass it, which
- * one crosses each edge, and the mean of the middles of each one's edges. Sheets are the cycles of edges
- * that the cell's faces link; on a face with two inside corners across, the inside corners are parted.
+ * For each of the 256 inside/outside patterns of a cell's corners: how many sheets of the surface pass through it,
+ * which one crosses each edge, and the mean of the midpoints of each one's edges. Sheets are the cycles of edges
+ * linked by the cell's faces; on a face with two diagonally opposite inside corners, these are separated.
  */
 let cellTable: ReturnType<typeof buildCellTable> | undefined;
 
@@ -127,7 +126,7 @@ function buildCellTable() {
   return { sheets, sheetOfEdge, centres };
 }
 
-/** The net of one label within its box; the box is taken to lie in background. */
+/** The net of one label within its box; the box is assumed to be surrounded by background. */
 function findNet(voxels: LabelVoxels, size: Size, box: Box, label: number): Net {
   cellTable ??= buildCellTable();
   const { sheets, sheetOfEdge, centres } = cellTable;
@@ -164,7 +163,7 @@ function findNet(voxels: LabelVoxels, size: Size, box: Box, label: number): Net 
       for (let x = 0; x < wx - 1; x++, at++) {
         const left = side;
         side = below[at + 1] | (below[at + 1 + wx] << 1) | (above[at + 1] << 2) | (above[at + 1 + wx] << 3);
-        // Nothing asks for the case of a cell that the surface does not pass.
+        // The case of a cell that the surface does not cross is never read.
         if (left === side && (left === 0 || left === 15)) continue;
         // `left` has the corners with x = 0: bits 0, 2, 4, 6 of the case; `side` those with x = 1.
         const inside =
@@ -193,7 +192,7 @@ function findNet(voxels: LabelVoxels, size: Size, box: Box, label: number): Net 
           points[v + 1] = cells[v + 1] + centres[c + 1];
           points[v + 2] = cells[v + 2] + centres[c + 2];
         }
-        // The three edges at corner 0: the four cells around each have all been seen by now.
+        // The three edges at corner 0: the four cells around each have all been visited by now.
         const here = inside & 1;
         if (corner + 12 > quads.length) quads = larger(quads);
         if (here !== ((inside >> 1) & 1)) {
@@ -246,11 +245,12 @@ function larger<A extends Float32Array | Int32Array | Uint32Array>(array: A): A 
   return out;
 }
 
-/** Taubin's smoothing: a step towards the neighbours' mean, a slightly larger one back; each within the cell. */
+/** Taubin's smoothing: a step towards the neighbours' mean, a slightly larger one back; each limited to the cell. */
 function smooth(net: Net, rounds: number): void {
   if (rounds === 0) return;
   const { cells, quads } = net;
-  // Every edge has a quad on either side, one going each way: the neighbours of a vertex are where its edges go.
+  // Every edge has a quad on either side, in opposite directions: the neighbours of a vertex are the targets of its
+  // edges.
   const vertices = cells.length / 3;
   const first = new Uint32Array(vertices + 1);
   for (let i = 0; i < quads.length; i++) first[quads[i] + 1]++;
@@ -292,7 +292,7 @@ function smooth(net: Net, rounds: number): void {
 const clamp = (value: number, cell: number): number =>
   value < cell ? cell : value > cell + 1 ? cell + 1 : value;
 
-/** The net in world mm; each quad split along its shorter diagonal, turned outward for mirrored affines too. */
+/** The net in world mm; each quad is split along its shorter diagonal and faces outward, for mirrored affines too. */
 function placeNet(net: Net, { affine }: Volume): Mesh {
   const { points, quads } = net;
   const positions = new Float32Array(points.length);
@@ -329,8 +329,8 @@ function placeNet(net: Net, { affine }: Volume): Mesh {
 }
 
 /**
- * The surfaces of a label map as they are returned: smoothed by default, and simplified to a fraction of their triangles (1
- * keeps all).
+ * The surfaces of a label map as returned to callers: smoothed by default, and simplified to a fraction of their
+ * triangles (1 keeps all).
  */
 export async function buildSurface(
   labelMap: Volume,
@@ -344,13 +344,13 @@ export async function buildSurface(
 export interface DecimateOptions {
   /** The fraction of each label's triangles to keep, 0-1. Default 0.2. */
   ratio?: number;
-  /** No vertex leaves the old surface by more, mm; the ratio is missed rather than this. Default 1. */
+  /** Maximum distance of a vertex from the original surface, mm; it takes precedence over the ratio. Default 1. */
   maxErrorMm?: number;
 }
 
 /**
- * Fewer triangles for nearly the same surface (quadric error, meshoptimizer). Each label is simplified separately and stays
- * closed; vertices that no triangle uses are dropped. A label never vanishes.
+ * Fewer triangles for nearly the same surface (quadric error, meshoptimizer). Each label is simplified separately and
+ * stays closed; unused vertices are dropped. A label never vanishes.
  */
 export async function decimateMesh(mesh: Mesh, options: DecimateOptions = {}): Promise<Mesh> {
   const { ratio = 0.2, maxErrorMm = 1 } = options;
@@ -377,7 +377,7 @@ export async function decimateMesh(mesh: Mesh, options: DecimateOptions = {}): P
   return mesh.labels ? joined : { positions: joined.positions, triangles: joined.triangles };
 }
 
-/** Each label's triangles as a mesh of its own. A mesh without labels is one part, of label 0. */
+/** Each label's triangles as a separate mesh. A mesh without labels is one part, of label 0. */
 export function partsOf(mesh: Mesh): { label: number; mesh: Mesh }[] {
   const { labels, triangles, positions } = mesh;
   if (!labels) return [{ label: 0, mesh }];
@@ -397,7 +397,10 @@ export function partsOf(mesh: Mesh): { label: number; mesh: Mesh }[] {
   });
 }
 
-/** The triangles without pairs that lie face to face on the same three vertices, which simplification can leave. */
+/**
+ * The triangles without pairs that are face to face on the same three vertices, which simplification can leave
+ * behind.
+ */
 function dropFolds(triangles: Uint32Array, vertices: number): Uint32Array {
   const seen = new Map<number, number[]>();
   const folded = new Uint8Array(triangles.length / 3);
@@ -434,7 +437,7 @@ function dropFolds(triangles: Uint32Array, vertices: number): Uint32Array {
   return out;
 }
 
-/** The mesh without the vertices that no triangle uses. */
+/** The mesh without unused vertices. */
 function compact({ positions, triangles }: Mesh): Mesh {
   const unused = 0xffffffff;
   const place = new Uint32Array(positions.length / 3).fill(unused);

@@ -136,7 +136,7 @@ function morphologyTransform(
   });
 }
 
-/** The transforms of label maps, for postprocessing; names as in MONAI where it has them. */
+/** The transforms of label maps, for postprocessing; names as in MONAI where they exist there. */
 export const labelTransforms: readonly VolumeTransform[] = [
   keepLargestConnectedComponent,
   removeSmall,
@@ -169,8 +169,8 @@ export function filterLabels(volume: Volume, labels: readonly number[]): Volume 
 }
 
 /**
- * The label map with each value of `from` replaced by the one of `to` at its place; others stay. The voxel
- * type is kept where it holds the new values, else it becomes the smallest type that does.
+ * The label map with each value of `from` replaced by the corresponding one of `to`; others are unchanged. The voxel
+ * type is kept if it can represent the new values, otherwise it becomes the smallest type that can.
  */
 export function mapLabels(volume: Volume, from: readonly number[], to: readonly number[]): Volume {
   if (from.length !== to.length) {

@@ -32,11 +32,11 @@ export interface ConnectOptions {
   /** SHA-256 fingerprints of certificates that the user trusts. */
   fingerprint?: string[];
   signal?: AbortSignal;
-  /** Asks the user; on the terminal if missing. */
+  /** Asks the user; defaults to asking on the terminal. */
   ask?(question: string): Promise<boolean>;
 }
 
-/** A server or registry that requests may be sent to. */
+/** A server or registry to which requests may be sent. */
 export interface Reached {
   readonly fetch: typeof globalThis.fetch;
   /** Names in its certificate. */
@@ -47,16 +47,16 @@ export interface Reached {
 export interface Told {
   /** The registry that it came from. */
   readonly registry: string;
-  /** The certificate that its server announced, signed with a key that is remembered. */
+  /** The certificate that its server announced, signed with a remembered key. */
   readonly certificate?: string;
 }
 
 /**
- * Prepares requests to this address and checks its certificate before any is sent. Accepted certificates: one that
- * the system or --ca vouches for; that of the server on this machine; one in the file of known hosts; one that was
- * announced under a remembered key; and one that the user confirms once, on a terminal.
- * @throws TomaatError BAD_REQUEST when a key would leave this machine unencrypted, UNREACHABLE for a certificate that is
- *   unknown or has changed, FORBIDDEN for an address that a registry may not announce.
+ * Prepares requests to this address and checks its certificate before any is sent. Accepted certificates: one trusted
+ * by the system or --ca; that of the server on this machine; one in the file of known hosts; one announced under a
+ * remembered key; and one that the user confirms once, on a terminal.
+ * @throws TomaatError BAD_REQUEST if a key would leave this machine unencrypted, UNREACHABLE for a certificate that
+ *   is unknown or has changed, FORBIDDEN for an address that a registry may not announce.
  */
 export async function connectTo(address: string, options: ConnectOptions, told?: Told): Promise<Reached> {
   const url = parseUrl(address);
@@ -90,7 +90,7 @@ export async function connectTo(address: string, options: ConnectOptions, told?:
   return { fetch: createGuardedFetch({ ...rules, isKnown }), hosts };
 }
 
-/** Throws unless a certificate without an authority is known, or the user confirms it. */
+/** Throws unless a certificate without an authority is already known, or the user confirms it. */
 async function judge(url: URL, shown: Shown, options: ConnectOptions, told?: Told): Promise<void> {
   const { fingerprint, keyFingerprint } = shown;
   const host = hostAndPort(url);
@@ -172,7 +172,7 @@ export async function trustEverywhere(file: string): Promise<void> {
   tls.setDefaultCACertificates([...defaultAuthorities(), await readCertificates(file)]);
 }
 
-/** Asks on the terminal; without one the answer is no. */
+/** Asks on the terminal; without a terminal the answer is no. */
 export async function askOnTerminal(question: string): Promise<boolean> {
   if (!process.stdin.isTTY || !process.stderr.isTTY) return false;
   const { createInterface } = await import('node:readline/promises');

@@ -1,4 +1,4 @@
-/* The packages of codecs have no types. Each module makes a codec, and asks for its .wasm by `locateFile`. */
+/* The codec packages have no types. Each module creates a codec, and locates its .wasm through `locateFile`. */
 declare module '@cornerstonejs/codec-charls/decodewasmjs' {
   const create: import('./codecs.ts').CreateCodec;
   export default create;

@@ -8,7 +8,7 @@ import {
   webPlatform,
 } from '@tomaat/core';
 
-/** What the module of a codec exports. */
+/** The exports of a codec module. */
 export type CreateCodec = (options: CodecOptions & { locateFile(): string }) => Promise<CodecModule>;
 
 interface CodecFiles {
@@ -17,7 +17,7 @@ interface CodecFiles {
   wasm(): Promise<{ default: string }>;
 }
 
-/** Each codec is a file of its own, fetched from this server when the first frame for it comes. */
+/** Each codec is a separate file, fetched from this server for the first frame that needs it. */
 const codecs: Readonly<Record<CodecName, CodecFiles>> = {
   charls: {
     script: () => import('@cornerstonejs/codec-charls/decodewasmjs'),
@@ -37,7 +37,7 @@ const codecs: Readonly<Record<CodecName, CodecFiles>> = {
   },
 };
 
-/** The platform of the worker: that of a browser, and the codecs of DICOM. */
+/** The platform of the worker: that of a browser, plus the DICOM codecs. */
 export const dicomPlatform: Platform = {
   ...webPlatform,
   decodeFrame: createFrameDecoder(async (codec) => {

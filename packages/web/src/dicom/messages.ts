@@ -9,15 +9,15 @@ import type {
   Volume,
 } from '@tomaat/core';
 
-/** What the page and its worker of DICOM say to each other. All files stay in this browser. */
+/** The messages between the page and its DICOM worker. All files stay in this browser. */
 
-/** A file that the user chose, by its path in the folder. */
+/** A file that the user selected, by its path in the folder. */
 export interface NamedFile {
   readonly path: string;
   readonly file: Blob;
 }
 
-/** What a person chooses a series by. */
+/** What a person selects a series by. */
 export interface SeriesCard
   extends Pick<
     DicomSeries,
@@ -44,11 +44,11 @@ export interface SeriesCards {
   readonly leftOut: readonly (Pick<LeftOut, 'name' | 'reason'> & { readonly isDamaged: boolean })[];
 }
 
-/** A slice in shades of grey, as it is stored: the first row on top. */
+/** A slice in shades of grey, as stored: the first row at the top. */
 export interface Picture {
   readonly width: number;
   readonly height: number;
-  /** Height of a pixel by its width, as the body has it. */
+  /** Pixel height divided by pixel width, in physical units. */
   readonly stretch: number;
   readonly rgba: Uint8ClampedArray<ArrayBuffer>;
 }
@@ -63,30 +63,30 @@ export interface RemovalChoice {
   readonly keepPatientCharacteristics: boolean;
 }
 
-/** What is taken out of a series before it is sent. */
+/** What is removed from a series before it is sent. */
 export interface Removal extends RemovalChoice {
   readonly report: DeidentificationReport;
-  /** Bytes that are sent. */
+  /** Number of bytes to send. */
   readonly sizeBytes: number;
-  /** The UID of the series in what is sent. */
+  /** The UID of the series as sent. */
   readonly sentUid: string;
 }
 
 export type ResultService = Pick<Service, 'id' | 'name' | 'version' | 'labels' | 'outputs'>;
 
-/** What the worker does: each has what it is given, and what it gives. A worker has the files of one `open`. */
+/** What the worker does: the input and output of each task. A worker has the files of one `open`. */
 export interface Operations {
   open: { given: { files: readonly NamedFile[] }; result: SeriesCards };
   /** The middle slice of a series. */
   picture: { given: { uid: string }; result: Picture };
-  /** Without a UID the only series. */
+  /** Without a UID: the only series. */
   choose: { given: { uid?: string }; result: ChosenSeriesFacts };
   read: { given: { uid?: string; frame?: number }; result: Volume };
   /** @see PrepareOptions in the client */
   prepare: { given: { uid: string; key: string } & RemovalChoice; result: Removal };
-  /** The archive that `prepare` made ready. */
+  /** The archive that `prepare` created. */
   pack: { given: { uid: string; key: string } & RemovalChoice; result: Blob };
-  /** The series that is called `sentUid` once it is de-identified. */
+  /** The series whose UID is `sentUid` after de-identification. */
   find: { given: { sentUid: string; key: string }; result: SeriesCard };
   createResult: {
     given: {

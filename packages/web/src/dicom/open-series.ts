@@ -7,7 +7,7 @@ import { browserUidKey } from './uid-key.ts';
 /**
  * Opens one series of a session.
  *
- * @throws TomaatError why it is not a volume, or cannot be read here
+ * @throws TomaatError if it is not a volume, or cannot be read here
  */
 export async function openSeries(session: DicomSession, card: SeriesCard | undefined): Promise<Scan> {
   const facts = await session.call('choose', { uid: card?.uid });
@@ -42,7 +42,7 @@ export async function openSeries(session: DicomSession, card: SeriesCard | undef
   };
 }
 
-/** What results are called after: the folder or file, and the series where there are several. */
+/** The base name of results: the folder or file, and the series if there are several. */
 function nameOf({ name, series }: DicomSession, { number, description }: SeriesCard): string {
   if (series.filter(({ refusal }) => refusal === undefined).length < 2) return name;
   return `${name}_${number === undefined ? (description ?? 'series') : `series${number}`}`;

@@ -2,7 +2,9 @@ import { TomaatError } from '@tomaat/core';
 import type { DicomSession } from './session.ts';
 import { browserUidKey } from './uid-key.ts';
 
-/** The original files of a series that was sent, in this page only: a reload loses them, and they are dropped again. */
+/**
+ * The original files of a sent series, in this page only: they are lost on reload, and the user can drop them again.
+ */
 export interface Originals {
   readonly session: DicomSession;
   /** UID of the series in the original files. */
@@ -11,7 +13,7 @@ export interface Originals {
 
 const held = new Map<string, Originals>();
 const listeners = new Set<() => void>();
-/** Headers of that many choices of files are kept. */
+/** The headers of this many selections of files are kept. */
 const mostHeld = 8;
 
 export function holdOriginals(sentUid: string, originals: Originals): void {
@@ -41,8 +43,8 @@ export function onOriginals(listener: () => void): () => void {
 /**
  * Takes files as the originals of a series that was sent from this browser.
  *
- * @param images how many images were sent
- * @throws TomaatError BAD_INPUT when the series is not among them, or not whole
+ * @param images the number of images sent
+ * @throws TomaatError BAD_INPUT if the series is missing or incomplete
  */
 export async function recognizeOriginals(
   session: DicomSession,
@@ -59,11 +61,11 @@ export async function recognizeOriginals(
   holdOriginals(sentUid, { session, uid: card.uid });
 }
 
-/** What this browser remembers of a series that it sent. */
+/** What this browser remembers about a series that it sent. */
 export interface SentSeries {
-  /** Its UID as it was sent: not that of the original. */
+  /** Its UID as sent: not that of the original. */
   readonly uid: string;
   readonly images: number;
-  /** The frame of a 4-D series that was asked for, from 0. */
+  /** The requested frame of a 4-D series, starting at 0. */
   readonly frame?: number;
 }

@@ -1,14 +1,14 @@
 import { isDicom, isZip, TomaatError } from '@tomaat/core';
 import type { NamedFile } from './messages.ts';
 
-/** What a user chose or dropped. */
+/** Files that the user selected or dropped. */
 export interface Picked {
   readonly files: readonly (NamedFile & { file: File })[];
   /** Name of the folder, or of the first one; undefined for files. */
   readonly folder?: string;
 }
 
-/** An item of a drop, as react-aria gives it. */
+/** An item of a drop, as provided by react-aria. */
 export type DropItem = {
   kind: string;
   name?: string;
@@ -21,11 +21,11 @@ const deepest = 32;
 
 export interface WalkOptions {
   signal?: AbortSignal;
-  /** Told how many files were found until now. */
+  /** Called with the number of files found so far. */
   onFound?(count: number): void;
 }
 
-/** The files of a drop, with those of folders and the folders in them. */
+/** The files of a drop, including those in folders and their subfolders. */
 export async function pickedFromDrop(
   items: readonly DropItem[],
   { signal, onFound }: WalkOptions = {},
@@ -52,7 +52,7 @@ export async function pickedFromDrop(
   return { files, folder };
 }
 
-/** The files of an input element; of a folder with the folders in it. */
+/** The files of an input element; for a folder, including its subfolders. */
 export function pickedFromInput(list: readonly File[]): Picked {
   if (list.length > mostFiles) throw tooMany();
   const folder = list[0]?.webkitRelativePath.split('/')[0] || undefined;
@@ -78,13 +78,13 @@ export async function isForDicom({ files, folder }: Picked): Promise<boolean> {
     files.slice(0, 100).map(async ({ file }) => new Uint8Array(await file.slice(0, 256).arrayBuffer())),
   );
   if (starts.some((start) => isZip(start) || hasWord(start))) return true;
-  // Without the word, voxels of another format may look alike: all of the files have to.
+  // Without the word DICM, voxels of another format may look alike, so all of the files must match.
   return starts.length > 0 && starts.every(isDicom);
 }
 
 const hasWord = (start: Uint8Array) => String.fromCharCode(...start.subarray(128, 132)) === 'DICM';
 
-/** Asks for a folder, as a press of a button may. */
+/** Asks for a folder; must be called from a button press. */
 export function chooseFolder(onFiles: (files: readonly File[]) => void): void {
   const input = document.createElement('input');
   input.type = 'file';

@@ -2,10 +2,10 @@ import { type DicomImage, readDicomImage } from '@tomaat/core';
 import { dicomPlatform } from './codecs.ts';
 import type { Picture } from './messages.ts';
 
-/** Most pixels along an edge. */
+/** Maximum number of pixels along an edge. */
 const largestEdge = 160;
 
-/** An image of a series as a small picture: darkest at the 1st percentile, brightest at the 99th. */
+/** An image of a series as a thumbnail: darkest at the 1st percentile, brightest at the 99th. */
 export async function drawPicture(image: DicomImage, signal: AbortSignal): Promise<Picture> {
   const values = await readDicomImage(image, dicomPlatform, signal);
   const { columns, rows } = image.format;

@@ -12,7 +12,7 @@ export interface RemovalViewProps {
   onRemoval(removal: Removal | undefined): void;
 }
 
-/** What is removed from a series before it is sent, and the one choice that there is. */
+/** What is removed from a series before it is sent, and the one available option. */
 export function RemovalView({ dicom, removal, onRemoval }: RemovalViewProps) {
   const [keeps, setKeeps] = useState(removal?.keepPatientCharacteristics ?? false);
   const [progress, setProgress] = useState<{ done: number; total: number }>();
@@ -95,6 +95,6 @@ function Report({ removal: { report } }: { removal: Removal }) {
   );
 }
 
-/** What is about the patient comes first, UIDs last. */
+/** Patient attributes first, UIDs last. */
 const orderOf = ({ tag, value }: ReportedAttribute) =>
   tag >>> 16 === 0x0010 ? 0 : value !== undefined && /^[\d.]{20,}$/.test(value) ? 2 : 1;

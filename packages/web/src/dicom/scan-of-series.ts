@@ -2,12 +2,12 @@ import type { Removal, RemovalChoice, SeriesCard } from './messages.ts';
 import type { SentSeries } from './originals.ts';
 import type { CallOptions, DicomSession } from './session.ts';
 
-/** A series of the files that the user chose, as it is sent. */
+/** A series of the selected files, as it is sent. */
 export interface ScanOfSeries {
   readonly session: DicomSession;
   readonly card: SeriesCard;
-  /** De-identifies all files once, and says what is removed from them. */
+  /** De-identifies all files once, and reports what is removed from them. */
   prepare(choice: RemovalChoice, options?: CallOptions): Promise<Removal>;
-  /** Keeps the original files for as long as this page, for results in DICOM. */
+  /** Keeps the original files for the lifetime of this page, for results in DICOM. */
   keepOriginals(): SentSeries;
 }

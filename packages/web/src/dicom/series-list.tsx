@@ -9,7 +9,7 @@ export interface SeriesListProps {
   onChoose(card: SeriesCard): void;
 }
 
-/** The series in the files that the user chose, what cannot be used and what was left out. */
+/** The series in the selected files, the unusable ones and the files that were left out. */
 export function SeriesList({ session, uid, onChoose }: SeriesListProps) {
   const usable = usableSeries(session);
   const refused = session.series.filter(({ refusal }) => refusal !== undefined);
@@ -109,7 +109,7 @@ function LeftOut({ session: { leftOut } }: { session: DicomSession }) {
   );
 }
 
-/** The middle slice; nothing where it cannot be decoded, which is said when the series is chosen. */
+/** The middle slice; nothing if it cannot be decoded, which is reported when the series is selected. */
 function SeriesPicture({ session, uid }: { session: DicomSession; uid: string }) {
   const canvas = useRef<HTMLCanvasElement>(null);
   const [isThere, setThere] = useState(false);

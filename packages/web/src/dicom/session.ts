@@ -6,11 +6,11 @@ export interface CallOptions {
   onProgress?(done: number, total: number): void;
 }
 
-/** DICOM files that the user chose, held by a worker of their own until they are closed. */
+/** DICOM files that the user selected, held by a dedicated worker until they are closed. */
 export interface DicomSession extends SeriesCards {
-  /** What the user calls the files: the folder, the archive, the file. */
+  /** The user's name for the files: the folder, the archive, the file. */
   readonly name: string;
-  /** Asks the worker for something. Several calls may run at once. */
+  /** Sends a request to the worker. Several calls may run at once. */
   call<Name extends OperationName>(
     name: Name,
     given: Operations[Name]['given'],
@@ -20,9 +20,9 @@ export interface DicomSession extends SeriesCards {
 }
 
 /**
- * Reads the headers of files, of archives among them, and sorts them into series.
+ * Reads the headers of files, including those in archives, and sorts them into series.
  *
- * @throws TomaatError of the worker, or the reason of the signal
+ * @throws TomaatError of the worker, or the signal's reason
  */
 export async function openDicomSession(
   name: string,

@@ -6,8 +6,8 @@ const place = () => keptAt('tomaat.uid-key');
 let withoutStorage: string | undefined;
 
 /**
- * The key of this browser, by which the same series has the same UIDs whenever it is sent, and is known again; made at the first
- * use. Who has it can compute the UIDs in what was sent from the originals, but not the reverse.
+ * The key of this browser, under which the same series always gets the same UIDs and is recognised; created on first
+ * use. With it, the UIDs of what was sent can be computed from the originals, but not the reverse.
  */
 export function browserUidKey(): string {
   const kept = readKey();

@@ -13,8 +13,8 @@ import type { OperationName, Operations, Removal, Reply, Request, SeriesCard } f
 import { drawPicture } from './picture.ts';
 
 /*
- * The worker of one choice of DICOM files: it reads headers and pixels, de-identifies, and makes results, so that the page stays
- * responsive. It keeps headers and what is asked for, never all files.
+ * The worker for one selection of DICOM files: it reads headers and pixels, de-identifies, and creates results, so
+ * that the page stays responsive. It keeps headers and requested data, never all files.
  */
 
 interface Task {
@@ -87,7 +87,7 @@ const handlers: Handlers = {
     const { series } = await prepare(given, task);
     const parts: BlobPart[] = [];
     let done = 0;
-    // Pieces become Blobs at once: the browser puts large ones on the disk.
+    // Chunks become Blobs at once: the browser moves large ones to disk.
     for await (const part of series.stream()) {
       task.signal.throwIfAborted();
       parts.push(new Blob([part as Uint8Array<ArrayBuffer>]));
@@ -179,7 +179,7 @@ scope.onmessage = ({ data: request }) => {
     .finally(() => running.delete(id));
 };
 
-/** Memory that goes to the page instead of being copied. */
+/** Memory that is transferred to the page instead of being copied. */
 function buffersOf(result: unknown): Transferable[] {
   const { voxels, rgba } = (result ?? {}) as { voxels?: ArrayBufferView; rgba?: ArrayBufferView };
   return [voxels, rgba].flatMap((view) => (view ? [view.buffer as ArrayBuffer] : []));

@@ -8,7 +8,7 @@ import type { InputOf, ServiceInput } from './inputs.ts';
 import { transformPicker } from './scan.ts';
 import { PlainSlider } from './slider.tsx';
 
-/** The field of a parameter, as its type has it. */
+/** The field of a parameter, according to its type. */
 export function ParameterField({
   input,
   value,
@@ -72,7 +72,7 @@ function niceStep(span: number): number {
   return power;
 }
 
-/** Points: placed by clicks in the preview, or typed. */
+/** Points: placed by clicking in the preview, or typed. */
 export function PointsField({
   input,
   points,

@@ -9,12 +9,12 @@ export type InputOf<Type extends ServiceInput['type']> = Extract<ServiceInput, {
 
 export interface ChosenVolume {
   scan: Scan;
-  /** Which frame of a 4-D file, from 0. */
+  /** Which frame of a 4-D file, starting at 0. */
   frame?: number;
-  /** The voxels, once they are read; missing while the file was only inspected. */
+  /** The voxels, once read; missing while only the header was read. */
   volume?: Volume;
   error?: unknown;
-  /** What is removed from a DICOM series before it is sent; missing until it is known. */
+  /** What is removed from a DICOM series before it is sent; missing until known. */
   removal?: Removal;
 }
 

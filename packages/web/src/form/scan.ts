@@ -23,18 +23,18 @@ import {
 import { sourceOf } from '../blob-source.ts';
 import type { ScanOfSeries } from '../dicom/scan-of-series.ts';
 
-/** A volume that the user chose: its files, and what its header says, read here and nowhere else. */
+/** A volume that the user selected: its files, and the contents of its header, read only here. */
 export interface Scan {
-  /** What the user calls it; stays in this browser. */
+  /** The user's name for it; stays in this browser. */
   name: string;
   fileCount: number;
   sizeBytes: number;
   header: VolumeHeader | DicomVolumeHeader;
   fields: readonly IdentifyingField[];
   read(options: ReadScanOptions): Promise<Volume>;
-  /** The files as they are sent: without identifying text, and without their names. */
+  /** The files as sent: without identifying text, and without their names. */
   anonymous(): Promise<{ name: string; blob: Blob }[]>;
-  /** Of a DICOM series. What is removed from it is decided before it is sent. */
+  /** For a DICOM series. What is removed from it is decided before it is sent. */
   dicom?: ScanOfSeries;
 }
 
@@ -43,9 +43,9 @@ export interface ReadScanOptions {
   signal?: AbortSignal;
 }
 
-/** What the file picker offers: browsers look at the last part of an ending. */
+/** What the file picker offers: browsers match only the last part of a file extension. */
 export const volumePicker: readonly string[] = [...readableEndings, '.gz', '.dcm', '.dicom', '.ima', '.zip'];
-/** The same for transforms; a displacement grid is a volume in one file. */
+/** The same for transforms; a displacement grid is a single-file volume. */
 export const transformPicker: readonly string[] = [
   ...transformEndings,
   ...volumeEndings.flatMap(({ holds, ending }) => (holds === 'volume' ? ending : [])),
@@ -91,7 +91,7 @@ export async function readScan(
   return volume;
 }
 
-/** The volume as NIfTI, as the viewer reads it: its geometry stated once, by our own writer; one component. */
+/** The volume as NIfTI for the viewer: a single component, with unambiguous geometry from our own writer. */
 export function toNifti(volume: Volume): Promise<Uint8Array<ArrayBuffer>> {
   const count = volume.size[0] * volume.size[1] * volume.size[2];
   let voxels = numericVoxels(volume.voxels.subarray(0, count) as Volume['voxels']) as Volume['voxels'];
@@ -107,10 +107,10 @@ export interface HeaderFact {
   value: string;
 }
 
-/** A length to a millimetre, or to two digits where it is less than ten. */
+/** A length to the millimetre, or to two digits if it is less than ten. */
 const wholeMm = (mm: number) => (mm < 10 ? Number(mm.toPrecision(2)) : Math.round(mm));
 
-/** What a header says, in words for people. */
+/** A header described in words for people. */
 export function headerFacts(header: Scan['header']): HeaderFact[] {
   const spacing = spacingOf(header.affine);
   const round = (value: number) => String(Number(value.toPrecision(4)));
@@ -137,7 +137,7 @@ export function headerFacts(header: Scan['header']): HeaderFact[] {
   return facts;
 }
 
-/** Whether an axis is more than half a degree off the body's. */
+/** Whether an axis deviates by more than half a degree from the body's. */
 function isOblique({ affine }: Scan['header']): boolean {
   const spacing = spacingOf(affine);
   return [0, 1, 2].some(
@@ -146,7 +146,7 @@ function isOblique({ affine }: Scan['header']): boolean {
   );
 }
 
-/** The service's rules that this volume does not meet; by its header alone, or with its voxels where they were read. */
+/** The service's rules that this volume violates: by its header alone, or with its voxels if they were read. */
 export function refusals(
   rules: readonly AcceptanceRule[],
   input: string,

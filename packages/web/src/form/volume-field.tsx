@@ -33,17 +33,17 @@ export interface VolumeFieldProps {
   onMove?(position: Vec3, clicked: boolean): void;
 }
 
-/** Where a volume is dropped; it is read, checked and shown here, and is sent nowhere until the form is submitted. */
+/** Where a volume is dropped; it is read, checked and shown here, and not sent until the form is submitted. */
 export function VolumeField({ service, input, chosen, points, onChoose, onMove }: VolumeFieldProps) {
   const [error, setError] = useState<unknown>();
   const [busy, setBusy] = useState<Busy>();
   const [session, setSession] = useState<DicomSession>();
-  /** The series that is being opened. */
+  /** The series being opened. */
   const [wanted, setWanted] = useState<string>();
   const latest = useRef<AbortController>(undefined);
   const title = input.label ?? input.name;
 
-  /** Begins something that the next choice, or “Cancel”, ends. */
+  /** Starts an operation that the next selection, or “Cancel”, ends. */
   async function take(work: (signal: AbortSignal) => Promise<void>) {
     latest.current?.abort();
     const abort = new AbortController();
@@ -111,7 +111,7 @@ export function VolumeField({ service, input, chosen, points, onChoose, onMove }
       );
     }
     setBusy({ what: 'Checking the series …' });
-    // A single one that is not usable says why.
+    // A single series that is not usable shows why.
     const scan = await openSeries(opened, usable[0]);
     if (!signal.aborted) choose(scan);
   }
@@ -124,7 +124,7 @@ export function VolumeField({ service, input, chosen, points, onChoose, onMove }
       if (!signal.aborted) choose(scan);
     });
 
-  // The files of a job that was sent stay open, for results in DICOM.
+  // The files of a submitted job stay open, for results in DICOM.
   useEffect(
     () => () => {
       if (session && !isHeld(session)) session.close();
@@ -132,11 +132,11 @@ export function VolumeField({ service, input, chosen, points, onChoose, onMove }
     [session],
   );
 
-  // The voxels, for the preview and the rules that need them; again for another frame.
+  // The voxels, for the preview and the rules that need them; read again for another frame.
   const { scan, frame, volume, removal } = chosen ?? {};
   const current = useRef(chosen);
   current.current = chosen;
-  /** Adds to what is chosen, if it is that still. */
+  /** Extends the current selection, if it has not changed meanwhile. */
   function add(to: Scan, facts: Partial<ChosenVolume>) {
     if (current.current?.scan !== to) return;
     current.current = { ...current.current, ...facts };
@@ -297,7 +297,7 @@ interface Busy {
   total?: number;
 }
 
-/** What is being read. The count is not read out at every step. */
+/** What is being read. The count is not announced at every step. */
 function BusyView({ busy: { what, done, total }, onCancel }: { busy: Busy; onCancel(): void }) {
   const cancel = (
     <button type="button" className="quiet small" onClick={onCancel}>

@@ -21,22 +21,22 @@ import { client } from '../site.ts';
 import { faultOf, Loading, Problem } from '../ui.tsx';
 
 /*
- * Results in DICOM. The server knows the series de-identified, so that they are made here, of the original files: with the patient, the
- * study and the references of these.
+ * Results in DICOM. The server only has the de-identified series, so they are created here from the original files,
+ * with their patient, study and references.
  */
 
-/** The formats that are made here of a label map. */
+/** The formats that are created here from a label map. */
 export const formatsMadeHere: readonly DicomFormat[] = dicomFormats;
 
-/** The original files of a series that was sent, where this page still has them. */
+/** The original files of a sent series, if this page still has them. */
 export const useOriginals = (sent: SentSeries | undefined): Originals | undefined =>
   useSyncExternalStore(onOriginals, () => originalsOf(sent?.uid));
 
 /**
  * A label map as a DICOM object of the original series.
  *
- * @throws TomaatError APP_OUTPUT when it does not lie on the grid of the series; NOT_ACCEPTABLE when the images lack what a result
- *   refers to; as the client's output()
+ * @throws TomaatError APP_OUTPUT if it is not on the grid of the series; NOT_ACCEPTABLE if the images lack what a
+ *   result refers to; also as the client's output()
  */
 export async function makeDicomResult(
   { session, uid }: Originals,
@@ -61,7 +61,7 @@ export async function makeDicomResult(
   });
 }
 
-/** Takes the series again after a reload; one that was not sent is refused. */
+/** Accepts the series again after a reload; one that was not sent is refused. */
 export function OriginalsField({ sent }: { sent: SentSeries }) {
   const [busy, setBusy] = useState<string>();
   const [error, setError] = useState<unknown>();

@@ -15,7 +15,7 @@ import { Discard, UploadView } from './upload-view.tsx';
 
 const Result = lazy(() => import('./result.tsx').then(({ Result }) => ({ default: Result })));
 
-/** A job at its own address, from the upload to the result; a reload loses nothing. */
+/** A job at its own address, from the upload to the result; it survives a reload. */
 export default function JobPage({ id }: { id: string }) {
   return id.startsWith('upload-') ? (
     <UploadView uploadKey={id.slice('upload-'.length)} />
@@ -104,7 +104,7 @@ function useJob(id: string): { job?: Job; error?: unknown; silent: boolean } {
         }
       }
     })();
-    // The event stream does not show that a server went down; a small request now and then does.
+    // The event stream does not show that a server went down; an occasional small request does.
     const look = setInterval(() => {
       if (settled) return clearInterval(look);
       impatientClient.job(id, { signal: abort.signal }).then(

@@ -17,7 +17,7 @@ const stageNames: Record<Stage, string> = {
   encode: 'Writing the files',
 };
 
-/** A job that waits or runs: where in the queue, at what, how far, how long. */
+/** A waiting or running job: its position in the queue, stage, progress, time. */
 export function Progress({ job }: { job: JobIn<'queued' | 'running'> }) {
   const [canceling, setCanceling] = useState(false);
   const [error, setError] = useState<unknown>();

@@ -147,7 +147,7 @@ function untilPhrase(expiresTime: string): string {
   return seconds <= 60 ? 'in a minute' : `at ${formatTime(expiresTime)}`;
 }
 
-// ---- What is fetched ----
+// ---- Fetched data ----
 
 function useOutput<T>(
   job: SucceededJob,
@@ -164,7 +164,7 @@ function useOutput<T>(
       const file = await client.output(job.id, name!, { format, signal });
       return read(await file.blob());
     },
-    // Volumes are large, and never change: they are not compared.
+    // Volumes are large and never change: they are not compared.
     structuralSharing: false,
   });
 }
@@ -172,7 +172,7 @@ function useOutput<T>(
 const readMap = (blob: Blob): Promise<Volume> => readScan([{ name: 'labels.nii', blob }]);
 const readMeshFile = async (blob: Blob): Promise<Mesh> => readMesh(new Uint8Array(await blob.arrayBuffer()));
 
-/** The scan that was sent, from the copy in this browser. */
+/** The submitted scan, from the copy in this browser. */
 function useScan(submission: Submission | undefined, service: Service | undefined) {
   const [state, setState] = useState<{ volume?: Volume; loading: boolean; fault?: string }>({
     loading: submission !== undefined,
@@ -198,7 +198,7 @@ function useScan(submission: Submission | undefined, service: Service | undefine
   return state;
 }
 
-/** A DICOM series as it was sent: an archive of its files. */
+/** A DICOM series as sent: an archive of its files. */
 async function readSentSeries(
   [{ name, blob }]: readonly { name: string; blob: Blob }[],
   { frame, signal }: ReadScanOptions,
@@ -211,7 +211,7 @@ async function readSentSeries(
   }
 }
 
-// ---- Next to the picture ----
+// ---- Beside the picture ----
 
 function LabelTable({
   measured,
@@ -335,7 +335,7 @@ function TextOutput({ job, output }: { job: SucceededJob; output: JobOutput }) {
 
 const textRows = (text: string) => Math.min(14, text.trimEnd().split('\n').length + 1);
 
-/** A row of the downloads: what it is called, how large, and the formats, each with the output that it is made of. */
+/** A row of the downloads: its name, its size, and the formats, each with the output that it comes from. */
 interface DownloadRow {
   readonly name: string;
   readonly sizeBytes: number;
@@ -343,8 +343,8 @@ interface DownloadRow {
 }
 
 /**
- * A row for each output. Measurements and a text that a service calls by the same name are one table in several formats: one
- * row, where JSON is that of the measurements.
+ * A row for each output. Measurements and a text with the same name are one table in several formats: one row, whose
+ * JSON is that of the measurements.
  */
 function downloadRows(
   outputs: readonly JobOutput[],
@@ -359,7 +359,7 @@ function downloadRows(
       called('Measurements', nameOf(output)),
       called('PlainText', nameOf(output)),
     ];
-    // Of two texts with that name it is not known which belongs to the measurements.
+    // If two texts have that name, it is unknown which belongs to the measurements.
     if (table && text && otherTables.length + otherTexts.length === 0) texts.set(table, text);
   }
   const merged = new Set(texts.values());
@@ -373,12 +373,12 @@ function downloadRows(
     });
 }
 
-/** Every output in every format; by the name of the user's own file where this browser knows it. */
+/** Every output in every format, named after the user's own file if this browser knows it. */
 function Downloads({ job, service, fileName, sent }: Omit<ResultProps, 'submission'>) {
   const [busy, setBusy] = useState<string>();
   const [error, setError] = useState<unknown>();
   const originals = useOriginals(sent);
-  // What the server made in DICOM is of the de-identified series: here it is made of the original one.
+  // The server's DICOM results refer to the de-identified series: here they are created for the original one.
   const isMadeHere = ({ type }: JobOutput) => sent !== undefined && type === 'LabelVolume';
   const formatsOf = (output: JobOutput) => {
     if (!isMadeHere(output)) return output.formats;

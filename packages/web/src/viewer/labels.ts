@@ -2,7 +2,7 @@ import type { Job, Service } from '@tomaat/client';
 import { applyAffine, invert, labelsWith, numericVoxels, type Vec3, type Volume } from '@tomaat/core';
 import type { LabelStyle } from './scene.ts';
 
-/** Colours for labels that bring none; neighbours are easy to tell apart (after Paul Tol's “bright” scheme). */
+/** Colours for labels without one; neighbours are easy to distinguish (after Paul Tol's “bright” scheme). */
 const palette = [
   '#4477aa',
   '#ee6677',
@@ -16,7 +16,7 @@ const palette = [
   '#ffaabb',
 ];
 
-/** The labels of a service, and those that a label map holds besides, as they are drawn. */
+/** The labels of a service, and further ones in a label map, as drawn. */
 export function labelStyles(
   service: Service | undefined,
   parameters: Job['parameters'],
@@ -38,7 +38,7 @@ export function labelStyles(
   }));
 }
 
-/** The values that occur in a label map, without 0, ascending. */
+/** The values that occur in a label map, except 0, ascending. */
 export function labelsIn(volume: Volume): number[] {
   const voxels = numericVoxels(volume.voxels);
   const found = new Set<number>();
@@ -48,7 +48,7 @@ export function labelsIn(volume: Volume): number[] {
   return [...found].sort((a, b) => a - b);
 }
 
-/** Value of the voxel nearest to a world position (RAS+ mm); undefined outside of the volume. */
+/** Value of the voxel nearest to a world position (RAS+ mm); undefined outside the volume. */
 export function createProbe(volume: Volume): (position: Vec3) => number | undefined {
   const toIndex = invert(volume.affine);
   const { size, voxels } = volume;

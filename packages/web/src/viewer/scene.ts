@@ -2,7 +2,9 @@ import { MULTIPLANAR_TYPE, Niivue, NVImage, NVMesh, SHOW_RENDER, SLICE_TYPE } fr
 import { type Mesh, spacingOf, TomaatError, type Vec3, type Volume } from '@tomaat/core';
 import { toNifti } from '../form/scan.ts';
 
-/** The viewer: NiiVue with what the page needs of it. This file and all of NiiVue are loaded only where a volume is shown. */
+/**
+ * The viewer: NiiVue and what the page needs of it. This file and all of NiiVue are loaded only if a volume is shown.
+ */
 export type View = 'slices' | 'all' | '3d';
 
 export interface LabelStyle {
@@ -14,7 +16,7 @@ export interface LabelStyle {
 }
 
 export interface Scene {
-  /** The grey volume; its grid is the one that slices follow. */
+  /** The grey volume; slices follow its grid. */
   setScan(volume: Volume): Promise<{ low: number; high: number; lowest: number; highest: number }>;
   /** The label map over it, in discrete colours. */
   setLabels(volume: Volume, labels: readonly LabelStyle[]): Promise<void>;
@@ -35,7 +37,7 @@ const background = { slices: [0.043, 0.055, 0.067, 1] };
 
 /**
  * Opens the viewer on a canvas. `onMove` receives the world position of the crosshair, RAS+ mm, and whether the user
- * put it there by a click. Throws UNSUPPORTED_FORMAT where the browser has no WebGL 2.
+ * placed it by a click. Throws UNSUPPORTED_FORMAT if the browser has no WebGL 2.
  */
 export async function openScene(
   canvas: HTMLCanvasElement,
@@ -58,7 +60,7 @@ export async function openScene(
     multiplanarLayout: MULTIPLANAR_TYPE.GRID,
     multiplanarShowRender: SHOW_RENDER.ALWAYS,
     multiplanarForceRender: true,
-    // As radiologists look at slices: the patient's right is on the left.
+    // Radiological convention: the patient's right is on the left.
     isRadiologicalConvention: true,
     meshThicknessOn2D: 0,
     meshXRay: 0.15,
@@ -74,7 +76,7 @@ export async function openScene(
       { cause },
     );
   }
-  // For the console, and for tests that look at pixels.
+  // For the console, and for tests that examine pixels.
   Object.assign(canvas, { niivue });
   let clicked = false;
   const press = () => {
@@ -91,7 +93,7 @@ export async function openScene(
   let scan: NVImage | undefined;
   let overlay: NVImage | undefined;
   let opacity = 0.55;
-  /** Those that `overlay` is drawn with. */
+  /** The labels that `overlay` is drawn with. */
   let styles: readonly LabelStyle[] | undefined;
   const surfaces = new Map<number, NVMesh>();
   let points: NVMesh | undefined;
@@ -201,7 +203,7 @@ export async function openScene(
       redraw();
     },
     goTo(position) {
-      // true: the position is in the world, also when the slices are drawn along the voxels.
+      // true: the position is in world coordinates, even if the slices are drawn along the voxels.
       niivue.scene.crosshairPos = niivue.mm2frac([...position], 0, true);
       niivue.drawScene();
       niivue.createOnLocationChange();
@@ -220,8 +222,8 @@ export async function openScene(
 
 /**
  * NiiVue rebuilds all its textures at each change of a volume, its window or a mesh, which takes seconds without a
- * graphics card. From here on it does so once for all changes of a frame, before anything else draws. The returned function
- * requests a frame.
+ * graphics card. This makes it rebuild once for all changes in a frame, before anything else draws. The returned
+ * function requests a frame.
  */
 function drawOncePerFrame(niivue: Niivue): () => void {
   const update = niivue.updateGLVolume.bind(niivue);
@@ -240,7 +242,7 @@ function drawOncePerFrame(niivue: Niivue): () => void {
     frame = undefined;
     if (!isStale) return draw();
     isStale = false;
-    // It draws at its end.
+    // It draws when it is done.
     update();
   };
   return redraw;
@@ -253,7 +255,7 @@ const extentOf = ({ size, affine }: Volume): number =>
 /** Width of the crosshair, mm: 0.2, less in volumes under 20 mm, and never thinner than a 400th of the longest side. */
 const lineWidth = (extent: number): number => Math.max(Math.min(0.2, extent / 100), extent / 400);
 
-/** Discrete colours by label value; what is not listed, and what is off, is not drawn. */
+/** Discrete colours by label value; unlisted and hidden labels are not drawn. */
 function lookupTable(labels: readonly LabelStyle[]) {
   const table = { R: [0], G: [0], B: [0], A: [0], I: [0], labels: ['background'] };
   for (const { value, name, color, visible } of labels) {

@@ -15,7 +15,7 @@ export interface ViewerProps {
   modality?: string;
   /** A new object moves the crosshair there; RAS+ mm. */
   target?: { position: Vec3 };
-  /** Fewer controls: for a preview. */
+  /** Fewer controls, for a preview. */
   plain?: boolean;
   onMove?(position: Vec3, clicked: boolean): void;
 }
@@ -26,7 +26,7 @@ const views: readonly { id: View; name: string }[] = [
   { id: '3d', name: '3-D' },
 ];
 
-/** Slices and 3-D of a scan with its labels. Everything that is drawn stays in this browser. */
+/** Slices and 3-D view of a scan with its labels. Everything that is drawn stays in this browser. */
 export function Viewer({
   scan,
   labelMap,
@@ -222,7 +222,7 @@ const stepOf = ({ lowest, highest }: { lowest: number; highest: number }) => {
 const formatValue = (value: number) =>
   Math.abs(value) >= 100 ? value.toFixed(0) : String(Number(value.toPrecision(3)));
 
-/** Where the crosshair is, and what is there; the fields move it, too, for those who use no pointer. */
+/** The position of the crosshair, and what is there; the fields also move it, for users without a pointer. */
 function Position({
   position,
   scan,
