@@ -14,7 +14,7 @@ const coreValues = `
   dilateLabels directionOf distinctFiles encodeBase64 encodeDicomFile encodeOutput endingOf
   erodeLabels errorCodes escapeUnseen estimatePrediction extensionOf fileEndingOf fileGeometrySchema
   fillHoles filterLabels findComponents findIdentifyingText flip formatList formatMl formatNames
-  formatPoints formatUidKey formatsOf hasUnseen holdsVoxelsAlone identity imageTransforms infer
+  formatPoints formatUidKey formatsOf hasDicomWord hasUnseen holdsVoxelsAlone identity imageTransforms infer
   infererSchema inputSchema inspectDicom inspectFiles inspectStart inspectVolume invert isDicom
   isDicomFormat isFileInput isNetworkSpec isText isVolumeMediaType isVolumeUnlikeBase64 isZip
   joinMeshes keepLargestComponent labelSchema labelTransforms labelTypeFor labelVoxels labelsWith

@@ -1,24 +1,16 @@
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 import { findChromium } from '../../../test/programs.ts';
+import { bundleSdk, rolldown } from '../test/sdk-bundle.ts';
 
-const rolldown = await import('rolldown').catch(() => undefined);
 const browserFile = findChromium();
 
 describe('createClient() in a browser', () => {
   it.skipIf(!rolldown || !browserFile)(
     'uploads by XMLHttpRequest with progress, and gives the Problem of a refusal',
     async () => {
-      const bundle = await rolldown!.rolldown({
-        input: fileURLToPath(new URL('index.ts', import.meta.url)),
-        platform: 'browser',
-        resolve: { conditionNames: ['tomaat-source', 'browser', 'import', 'default'] },
-        logLevel: 'silent',
-      });
-      const { output } = await bundle.generate({ format: 'iife', name: 'tomaat' });
-      await bundle.close();
+      const code = await bundleSdk();
       let receivedBytes = 0;
       const headers: Record<string, unknown> = {};
       const server = createServer(async (request, response) => {
@@ -56,7 +48,7 @@ describe('createClient() in a browser', () => {
       try {
         const page = await browser.newPage();
         await page.goto(`http://127.0.0.1:${(server.address() as AddressInfo).port}/`);
-        await page.addScriptTag({ content: output[0].code });
+        await page.addScriptTag({ content: code });
         const seen = await page.evaluate(async () => {
           const { createClient } = (globalThis as unknown as { tomaat: typeof import('./index.ts') }).tomaat;
           const client = createClient({ baseUrl: '/', apiKey: 'k' });

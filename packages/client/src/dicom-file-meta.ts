@@ -1,3 +1,5 @@
+import { hasDicomWord } from '@tomaat/core';
+
 /**
  * The longest prefix of a file that `readFileMeta` needs, in bytes, given what files in practice have before the
  * transfer syntax.
@@ -34,7 +36,7 @@ export const isUid = (text: string): boolean => /^[0-9.]{1,64}$/.test(text);
 export function readFileMeta(bytes: Uint8Array): FileMeta | undefined {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const textAt = (start: number, end: number) => String.fromCharCode(...bytes.subarray(start, end));
-  if (textAt(128, 132) !== 'DICM') return undefined;
+  if (!hasDicomWord(bytes)) return undefined;
   const meta: { -readonly [name in keyof FileMeta]: string } = {};
   for (let at = 132; at + 12 <= bytes.length && view.getUint16(at, true) === 2; ) {
     const element = view.getUint16(at + 2, true);

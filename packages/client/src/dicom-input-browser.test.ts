@@ -1,13 +1,12 @@
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { fileURLToPath } from 'node:url';
 import { sourceFromBytes } from '@tomaat/core';
 import { describe, expect, it } from 'vitest';
 import { findChromium } from '../../../test/programs.ts';
 import { dicomFile, sliceElements } from '../../core/test/dicom-files.ts';
+import { bundleSdk, rolldown } from '../test/sdk-bundle.ts';
 import { openDicomInput } from './dicom-input.ts';
 
-const rolldown = await import('rolldown').catch(() => undefined);
 const browserFile = findChromium();
 
 const key = Uint8Array.from({ length: 32 }, (_, i) => 255 - i);
@@ -101,14 +100,7 @@ describe('openDicomInput() in a browser', () => {
   it.skipIf(!rolldown || !browserFile)(
     'sends the same bytes as Node, in parts that resume after a break',
     async () => {
-      const bundle = await rolldown!.rolldown({
-        input: fileURLToPath(new URL('index.ts', import.meta.url)),
-        platform: 'browser',
-        resolve: { conditionNames: ['tomaat-source', 'browser', 'import', 'default'] },
-        logLevel: 'silent',
-      });
-      const { output } = await bundle.generate({ format: 'iife', name: 'tomaat', codeSplitting: false });
-      await bundle.close();
+      const code = await bundleSdk();
       const { server, named, stored, patches } = startServer();
       await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
       const { chromium } = await import('playwright-core');
@@ -116,7 +108,7 @@ describe('openDicomInput() in a browser', () => {
       try {
         const page = await browser.newPage();
         await page.goto(`http://127.0.0.1:${(server.address() as AddressInfo).port}/`);
-        await page.addScriptTag({ content: output[0].code });
+        await page.addScriptTag({ content: code });
         const seen = await page.evaluate(
           async ({ count, key }) => {
             const sdk = (globalThis as unknown as { tomaat: typeof import('./index.ts') }).tomaat;

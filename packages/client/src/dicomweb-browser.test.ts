@@ -1,11 +1,10 @@
 import { createServer, type IncomingMessage } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 import { findChromium } from '../../../test/programs.ts';
+import { bundleSdk, rolldown } from '../test/sdk-bundle.ts';
 import { dicomFile, relatedBody } from './fixtures.ts';
 
-const rolldown = await import('rolldown').catch(() => undefined);
 const browserFile = findChromium();
 const files = [dicomFile('1.2.3.1', { size: 100_000 }), dicomFile('1.2.3.2')];
 const reference = { '00081155': { vr: 'UI', Value: ['1.2.3.1'] } };
@@ -20,14 +19,7 @@ describe('createDicomWeb() in a browser', () => {
   it.skipIf(!rolldown || !browserFile)(
     'searches, retrieves and stores across origins, and reports redirects as refusals',
     async () => {
-      const bundle = await rolldown!.rolldown({
-        input: fileURLToPath(new URL('index.ts', import.meta.url)),
-        platform: 'browser',
-        resolve: { conditionNames: ['tomaat-source', 'browser', 'import', 'default'] },
-        logLevel: 'silent',
-      });
-      const { output } = await bundle.generate({ format: 'iife', name: 'tomaat' });
-      await bundle.close();
+      const code = await bundleSdk();
       const pages = createServer((_request, response) =>
         response.writeHead(200, { 'content-type': 'text/html' }).end('<!doctype html><title>t</title>'),
       );
@@ -65,7 +57,7 @@ describe('createDicomWeb() in a browser', () => {
       try {
         const page = await browser.newPage();
         await page.goto(pageUrl);
-        await page.addScriptTag({ content: output[0].code });
+        await page.addScriptTag({ content: code });
         const seen = await page.evaluate(async (url) => {
           const { createDicomWeb } = (globalThis as unknown as { tomaat: typeof import('./index.ts') })
             .tomaat;

@@ -1,31 +1,11 @@
-import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import type { IncomingMessage } from 'node:http';
 import { TomaatError } from '@tomaat/core';
-import { afterEach, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
+import { serve } from '../test/serve.ts';
 import { createDicomWeb } from './dicomweb.ts';
 import type { DicomWebOptions } from './dicomweb-http.ts';
 import type { RetrievedInstance } from './dicomweb-retrieve.ts';
 import { dicomFile, relatedBody } from './fixtures.ts';
-
-type Handler = (request: IncomingMessage, response: ServerResponse) => unknown;
-
-const opened: (() => Promise<void>)[] = [];
-afterEach(async () => {
-  for (const close of opened.splice(0)) await close();
-});
-
-async function serve(handler: Handler): Promise<string> {
-  const server = createServer(handler);
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  opened.push(
-    () =>
-      new Promise((resolve) => {
-        server.close(() => resolve());
-        server.closeAllConnections();
-      }),
-  );
-  return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
-}
 
 const client = (url: string, more: Partial<DicomWebOptions> = {}) =>
   createDicomWeb({ url: `${url}/dicom-web/`, retries: 0, ...more });

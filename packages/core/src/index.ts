@@ -81,7 +81,7 @@ export { type DicomHeader, readDicomFile, readDicomHeader, type UnreadFile } fro
 export { representationOf } from './dicom/dictionary.ts';
 export { encodeDicomFile } from './dicom/encode-file.ts';
 export type { DicomImage } from './dicom/frames.ts';
-export { isDicom, parseDicom } from './dicom/parse.ts';
+export { hasDicomWord, isDicom, parseDicom } from './dicom/parse.ts';
 export {
   chooseDicom,
   type DicomFindings,

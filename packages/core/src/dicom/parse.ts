@@ -48,12 +48,12 @@ export function isDicom(bytes: Uint8Array): boolean {
 export const isDicomUnlikeText = (bytes: Uint8Array): boolean =>
   isDicom(bytes) && bytes.subarray(0, 128).some((byte) => byte < 9);
 
+/** Whether the word DICM stands after a preamble of 128 bytes, as PS3.10 7.1 requires; or after one of another length. */
+export const hasDicomWord = (bytes: Uint8Array, preambleBytes = 128): boolean =>
+  [68, 73, 67, 77].every((letter, i) => bytes[preambleBytes + i] === letter);
+
 /** The first byte after the preamble and the word DICM; 0 if they are missing. */
-function startOf(bytes: Uint8Array): number {
-  const hasMagic = (at: number) =>
-    bytes[at] === 68 && bytes[at + 1] === 73 && bytes[at + 2] === 67 && bytes[at + 3] === 77;
-  return hasMagic(128) ? 132 : hasMagic(0) ? 4 : 0;
-}
+const startOf = (bytes: Uint8Array): number => (hasDicomWord(bytes) ? 132 : hasDicomWord(bytes, 0) ? 4 : 0);
 
 /** Whether a data set begins here with an element of group 2 or 8 (in either byte order) that is in the dictionary. */
 function beginsWithElement(bytes: Uint8Array): boolean {

@@ -98,11 +98,8 @@ const emptyElement = (tag: Tag, vr: Vr): DicomElement => ({
 });
 
 /** Frame of reference. A series without one gets a new one: positions in the result are those of the source. */
-export async function frameOfReference(
-  { dataset }: DicomSource,
-  createUid: CreateUid,
-): Promise<DicomElement[]> {
-  const uid = word(dataset, tags.frameOfReferenceUid) ?? (await createUid('frame of reference'));
+export function frameOfReference({ dataset }: DicomSource, createUid: CreateUid): DicomElement[] {
+  const uid = word(dataset, tags.frameOfReferenceUid) ?? createUid('frame of reference');
   return [ascii(tags.frameOfReferenceUid, 'UI', uid), emptyElement(tags.positionReferenceIndicator, 'LO')];
 }
 

@@ -96,10 +96,10 @@ export async function buildSegmentation(
     ...segments.flatMap(textsOf),
     ...[options.description, options.maker.name, options.maker.version],
   ]);
-  const createUid = await createUids(options.seed);
+  const createUid = createUids(options.seed);
   const context: Context = { labelMap, voxels, source, options, type, segments, present, coding, createUid };
   const { pixels, frames } = type === 'BINARY' ? binaryPixels(context) : labelMapPixels(context);
-  const sopInstanceUid = await createUid(`${options.role} instance`);
+  const sopInstanceUid = createUid(`${options.role} instance`);
   return {
     sopClassUid: sopClasses[type],
     sopInstanceUid,
@@ -109,13 +109,13 @@ export async function buildSegmentation(
         : transferSyntaxes.explicitLittleEndian,
     dataset: datasetOf(
       ...patientAndStudy(source, coding),
-      ...(await frameOfReference(source, createUid)),
+      ...frameOfReference(source, createUid),
       ...equipment(options.maker, coding),
       ...times(source, options.time ?? new Date()),
-      ...(await seriesAndInstance(context, sopInstanceUid)),
+      ...seriesAndInstance(context, sopInstanceUid),
       ...imageModule(context, frames.length),
-      ...(await segmentModule(context)),
-      ...(await functionalGroups(context, frames)),
+      ...segmentModule(context),
+      ...functionalGroups(context, frames),
       ...privateGrid(labelMap),
       pixels,
     ),
@@ -192,15 +192,15 @@ function checkPlace(labelMap: Volume, source: DicomSource): void {
   );
 }
 
-async function seriesAndInstance(
+function seriesAndInstance(
   { options, coding, createUid, source, type }: Context,
   sopInstanceUid: string,
-): Promise<DicomElement[]> {
+): DicomElement[] {
   return [
     ascii(tags.sopClassUid, 'UI', sopClasses[type]),
     ascii(tags.sopInstanceUid, 'UI', sopInstanceUid),
     ascii(tags.modality, 'CS', 'SEG'),
-    ascii(tags.seriesInstanceUid, 'UI', await createUid(`${options.role} series`)),
+    ascii(tags.seriesInstanceUid, 'UI', createUid(`${options.role} series`)),
     ascii(tags.seriesNumber, 'IS', firstSeriesNumber),
     text(tags.seriesDescription, 'LO', options.description, coding),
     ascii(tags.instanceNumber, 'IS', 1),
@@ -235,18 +235,12 @@ function imageModule({ labelMap, source, coding, type, segments }: Context, fram
 const bytesPerLabel = (segments: readonly SegmentLabel[]): 1 | 2 =>
   labelTypeFor(segments.map(({ value }) => value)) === 'uint8' ? 1 : 2;
 
-async function segmentModule({
-  type,
-  segments,
-  options,
-  coding,
-  createUid,
-}: Context): Promise<DicomElement[]> {
+function segmentModule({ type, segments, options, coding, createUid }: Context): DicomElement[] {
   const described = type === 'LABELMAP' ? [background, ...segments] : segments;
   const items: Dataset[] = [];
   for (const [i, label] of described.entries()) {
     const number = type === 'LABELMAP' ? label.value : i + 1;
-    const trackingUid = await createUid(`${options.role} label ${label.value}`);
+    const trackingUid = createUid(`${options.role} label ${label.value}`);
     items.push(describeSegment(label, number, trackingUid, options.maker, coding));
   }
   return [
@@ -296,9 +290,9 @@ function labelMapPixels({ voxels, labelMap, segments, options }: Context): {
 }
 
 /** Where the frames are, what they show and what they are derived from (PS3.3 C.7.6.16, C.7.6.17). */
-async function functionalGroups(context: Context, frames: readonly Frame[]): Promise<DicomElement[]> {
+function functionalGroups(context: Context, frames: readonly Frame[]): DicomElement[] {
   const { source, coding, createUid, options, type, labelMap } = context;
-  const organization = await createUid(`${options.role} dimensions`);
+  const organization = createUid(`${options.role} dimensions`);
   const slices = [...new Set(frames.map(({ slice }) => slice))].sort((a, b) => a - b);
   const positionIndex = new Map(slices.map((slice, i) => [slice, i + 1]));
   // The same elements for all frames of a slice or segment.

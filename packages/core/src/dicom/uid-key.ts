@@ -1,15 +1,13 @@
-import { hmac } from '@noble/hashes/hmac.js';
-import { sha256 } from '@noble/hashes/sha2.js';
 import { TomaatError } from '../errors.ts';
 import type { Dataset } from './dataset.ts';
 import { word } from './dataset.ts';
 import { tags } from './tags.ts';
+import { keyedDigest, uidOf } from './uids.ts';
 
 /*
  * Replacements for identifiers in de-identified files: UIDs, the name of a patient, the days by which dates are
  * shifted. All are an HMAC-SHA-256 (RFC 2104) under one key, so that the files of a series and of a patient stay
- * together, now and later, and nobody without the key can compute one from the other. Uses the library's HMAC,
- * because WebCrypto is asynchronous and not available in pages without TLS.
+ * together, now and later, and nobody without the key can compute one from the other.
  */
 
 const keyBytes = 32;
@@ -54,8 +52,7 @@ const badKey = () =>
 export type UidMapper = (uid: string) => string;
 
 /**
- * Replaces UIDs by 2.25. and a UUID as a decimal number (PS3.5 B.2), a version 8 UUID (RFC 9562 5.8) with 122 bits of
- * an HMAC.
+ * Replaces each UID by that of its HMAC (see `uidOf`).
  * @throws TomaatError BAD_INPUT if the key does not have 32 bytes
  */
 export function createUidMapper(key: Uint8Array): UidMapper {
@@ -64,10 +61,7 @@ export function createUidMapper(key: Uint8Array): UidMapper {
   return (uid) => {
     const found = known.get(uid);
     if (found !== undefined) return found;
-    const bytes = digest(key, 'uid', uid).subarray(0, 16);
-    bytes[6] = (bytes[6] & 0x0f) | 0x80;
-    bytes[8] = (bytes[8] & 0x3f) | 0x80;
-    const replaced = `2.25.${bytes.reduce((number, byte) => number * 256n + BigInt(byte), 0n)}`;
+    const replaced = uidOf(digest(key, 'uid', uid));
     known.set(uid, replaced);
     return replaced;
   };
@@ -121,4 +115,4 @@ const lettersOf = (bytes: Uint8Array, count: number): string =>
 
 /** Values for different purposes never coincide: each is prefixed with its purpose. */
 const digest = (key: Uint8Array, purpose: 'uid' | 'patient' | 'days' | 'check', value: string): Uint8Array =>
-  hmac(sha256, checkedKey(key), new TextEncoder().encode(`${purpose}\0${value}`));
+  keyedDigest(checkedKey(key), `${purpose}\0${value}`);

@@ -1,4 +1,4 @@
-import { isDicom, parseDicom } from '../dicom/parse.ts';
+import { hasDicomWord, isDicom, parseDicom } from '../dicom/parse.ts';
 import { inspectDicom } from '../dicom/read-dicom.ts';
 import { TomaatError } from '../errors.ts';
 import type { Platform } from '../platform.ts';
@@ -113,10 +113,6 @@ export async function sortFiles(
     `The ${files.length} files of the volume are not a DICOM series. Send one volume, or the files of one series`,
   );
 }
-
-/** PS3.10, 7.1: behind a preamble of 128 bytes. */
-const hasDicomWord = (bytes: Uint8Array) =>
-  bytes[128] === 68 && bytes[129] === 73 && bytes[130] === 67 && bytes[131] === 77;
 
 /** The first bytes of a file, `length` at most. */
 export async function readPrefix(

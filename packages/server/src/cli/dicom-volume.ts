@@ -11,7 +11,7 @@ import {
   createUidKey,
   type DicomSeries,
   formatUidKey,
-  isDicom,
+  hasDicomWord,
   isZip,
   type LeftOut,
   parseUidKey,
@@ -48,8 +48,7 @@ export async function kindOfFile(path: string): Promise<'zip' | 'dicom' | undefi
   const { prefix } = await readPrefix(await diskFile(path), 256);
   if (isZip(prefix)) return 'zip';
   // The word behind the preamble: voxels without a header may be like a file without it.
-  const hasWord = String.fromCharCode(...prefix.subarray(128, 132)) === 'DICM';
-  return hasWord && isDicom(prefix) ? 'dicom' : undefined;
+  return hasDicomWord(prefix) ? 'dicom' : undefined;
 }
 
 /**

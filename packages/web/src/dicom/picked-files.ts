@@ -1,4 +1,4 @@
-import { isDicom, isZip, TomaatError } from '@tomaat/core';
+import { hasDicomWord, isDicom, isZip, TomaatError } from '@tomaat/core';
 import type { NamedFile } from './messages.ts';
 
 /** Files that the user selected or dropped. */
@@ -77,12 +77,10 @@ export async function isForDicom({ files, folder }: Picked): Promise<boolean> {
   const starts = await Promise.all(
     files.slice(0, 100).map(async ({ file }) => new Uint8Array(await file.slice(0, 256).arrayBuffer())),
   );
-  if (starts.some((start) => isZip(start) || hasWord(start))) return true;
+  if (starts.some((start) => isZip(start) || hasDicomWord(start))) return true;
   // Without the word DICM, voxels of another format may look alike, so all of the files must match.
   return starts.length > 0 && starts.every(isDicom);
 }
-
-const hasWord = (start: Uint8Array) => String.fromCharCode(...start.subarray(128, 132)) === 'DICM';
 
 /** Asks for a folder; must be called from a button press. */
 export function chooseFolder(onFiles: (files: readonly File[]) => void): void {
