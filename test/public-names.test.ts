@@ -6,7 +6,7 @@ import { expect, it } from 'vitest';
 /* The public names of the packages. Adding one is a promise to users; removing one belongs in the changelog. */
 
 const coreValues = `
-  TomaatError acceptShape affinesEqual applyAffine base64Length buildSegmentation buildSurface
+  TomaatError acceptShape affinesEqual applyAffine base64Length buildDicomObject buildSegmentation buildSurface
   bytesPerVoxel checkAffine checkDeclaration checkShape checkVolume chooseDicom closeLabels
   collectBytes componentOf composeAffine convertVolume crc32 createDeidentifier createFrameDecoder
   createUidKey createUidMapper createVoxels cropOrPad decimateMesh decodeBase64Text defaultValue

@@ -1,5 +1,5 @@
 import {
-  buildSegmentation,
+  buildDicomObject,
   chooseDicom,
   createDeidentifier,
   type DeidentificationReport,
@@ -194,14 +194,10 @@ function openSeries(
         );
       }
       const { volume } = await readVolume([sourceFromBytes('labels.nii.gz', labelMap)], platform);
-      const object = await buildSegmentation(volume, source, {
-        labels: labelsWith(service.labels, job.parameters),
-        maker: service,
-        description: `${service.name}: ${made.label ?? made.name}`,
-        role: made.name,
-        seed: job.id,
-        type: format === 'labelmap.dcm' ? 'LABELMAP' : undefined,
-      });
+      const description = `${service.name}: ${made.label ?? made.name}`;
+      const context = { source, maker: service, name: made.name, description, seed: job.id };
+      const labels = labelsWith(service.labels, job.parameters);
+      const object = await buildDicomObject(format ?? 'seg.dcm', volume, context, labels);
       const parts: BlobPart[] = [];
       for await (const part of writeDicomFile(object)) parts.push(part);
       return new Blob(parts, { type: 'application/dicom' });

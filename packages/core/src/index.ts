@@ -32,7 +32,8 @@ export {
   outputSchema,
   outputSchemas,
 } from './app/elements.ts';
-export { type DicomContext, type EncodeOptions, encodeOutput } from './app/encode-output.ts';
+export { buildDicomObject, type DicomContext } from './app/encode-dicom.ts';
+export { type EncodeOptions, encodeOutput } from './app/encode-output.ts';
 export { type Estimate, estimatePrediction, largestThatFits, type VolumeFactsOf } from './app/estimate.ts';
 export {
   isNetworkSpec,

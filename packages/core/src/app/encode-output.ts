@@ -1,5 +1,5 @@
-import { lacksForResults, type Maker } from '../dicom/result-modules.ts';
-import { buildSegmentation, liesOnSource } from '../dicom/segmentation.ts';
+import { lacksForResults } from '../dicom/result-modules.ts';
+import { liesOnSource } from '../dicom/segmentation.ts';
 import type { DicomSource } from '../dicom/source.ts';
 import { writeDicomFile } from '../dicom/write-file.ts';
 import { TomaatError } from '../errors.ts';
@@ -20,6 +20,7 @@ import {
   type OutputFormat,
   outputFormats,
 } from './elements.ts';
+import { buildDicomObject, type DicomContext } from './encode-dicom.ts';
 import type { Manifest } from './manifest.ts';
 import type { OutputValue } from './values.ts';
 
@@ -77,17 +78,6 @@ export function formatOfResult(
   return liesOnSource(value as Volume, source) ? format : extension;
 }
 
-/** What a DICOM object states besides the output. */
-export interface DicomContext {
-  readonly source: DicomSource;
-  readonly maker: Maker;
-  /** Name of the output, and what people call it. */
-  readonly name: string;
-  readonly description: string;
-  /** Of the prediction: results of the same seed have the same UIDs. Random if missing. */
-  readonly seed?: string;
-}
-
 export interface EncodeOptions {
   geometry?: FileGeometry;
   labels?: Manifest['labels'];
@@ -108,7 +98,7 @@ export async function* encodeOutput(
     const mesh = await buildSurface(value as Volume, { smooth: true, keepTriangles: 0.5 });
     yield* format === 'vtk' ? meshToVtk(mesh) : meshToStl(mesh);
   } else if (isDicomFormat(format)) {
-    yield* encodeSegmentation(value as Volume, format, options);
+    yield* encodeDicom(value, format, options);
   } else if (type === 'LabelVolume') {
     yield* writeVolume(value as Volume, format as VolumeExtension, platform, {
       geometry: options.geometry,
@@ -130,10 +120,10 @@ export async function* encodeOutput(
   }
 }
 
-async function* encodeSegmentation(
-  labelMap: Volume,
+async function* encodeDicom(
+  value: OutputValue,
   format: DicomFormat,
-  { labels = [], dicom }: EncodeOptions,
+  { labels, dicom }: EncodeOptions,
 ): AsyncGenerator<Bytes> {
   if (!dicom) {
     throw new TomaatError(
@@ -142,9 +132,5 @@ async function* encodeSegmentation(
       { field: 'format' },
     );
   }
-  const { source, maker, name, description, seed } = dicom;
-  const type = format === 'labelmap.dcm' ? 'LABELMAP' : undefined;
-  yield* writeDicomFile(
-    await buildSegmentation(labelMap, source, { labels, maker, description, role: name, seed, type }),
-  );
+  yield* writeDicomFile(await buildDicomObject(format, value, dicom, labels));
 }
