@@ -1,27 +1,7 @@
-import { spawnSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
+import { runCheck } from './run-check.ts';
 
-let root: string;
-beforeEach(() => {
-  root = mkdtempSync(join(tmpdir(), 'tomaat-imports-'));
-});
-afterEach(() => rmSync(root, { recursive: true, force: true }));
-
-/** Runs the check on a repository of these files, by their paths below `packages`. */
-function check(files: Readonly<Record<string, string>>): { faults: string[]; status: number | null } {
-  for (const [path, text] of Object.entries(files)) {
-    const file = join(root, 'packages', path);
-    mkdirSync(dirname(file), { recursive: true });
-    writeFileSync(file, text);
-  }
-  const script = fileURLToPath(new URL('../scripts/check-imports.ts', import.meta.url));
-  const { stderr, status } = spawnSync(process.execPath, [script, root], { encoding: 'utf8' });
-  return { faults: stderr.split('\n').filter((line) => line.startsWith('packages/')), status };
-}
+const check = (files: Readonly<Record<string, string>>) => runCheck('check-imports.ts', files);
 
 describe('check-imports.ts', () => {
   it('takes imports from the room itself and from rooms below', () => {

@@ -6,6 +6,7 @@ import { unmapped } from '../addresses.ts';
 import type { Audit } from '../audit/audit-log.ts';
 import { queryWord } from '../intake/query.ts';
 import { sendProblem } from '../problem/problem.ts';
+import { settings } from '../settings.ts';
 import type { KeySchema } from '../store/key-schema.ts';
 import { allowOrigin, answerPreflight, isPreflight } from './cors.ts';
 import { type HostPolicy, isNavigation } from './hosts.ts';
@@ -81,7 +82,7 @@ export function registerAccess(app: FastifyInstance, options: AccessOptions): Ac
   const { keys, hosts, login = false, sessions, now = Date.now, storedOwner = (owner) => owner } = options;
   const routes: { method: string; url: string; need: Need }[] = [];
   const failures = createRateLimit(failuresPerMinute);
-  const legacyRate = createRateLimit(options.legacyPerMinute ?? 60);
+  const legacyRate = createRateLimit(options.legacyPerMinute ?? settings.legacyPerMinute.default);
   /** Callers that are authenticated, but lack a scope. */
   const refused = new WeakMap<FastifyRequest, Principal>();
   const noted = new WeakSet<FastifyRequest>();

@@ -2,6 +2,7 @@ import type { IncomingMessage } from 'node:http';
 import { isIP } from 'node:net';
 import { TomaatError } from '@tomaat/core';
 import { bare, isLoopback, isWildcard, unmapped } from '../addresses.ts';
+import { settings } from '../settings.ts';
 
 /**
  * The host names that a server accepts, and the pages that may call it. A page of another site reaches a server on this
@@ -39,7 +40,7 @@ export interface HostOptions {
 const comparable = (host: string) => bare(host).toLowerCase();
 
 export function createHostPolicy(options: HostOptions): HostPolicy {
-  const { host = '127.0.0.1', publicUrl } = options;
+  const { host = settings.host.default, publicUrl } = options;
   const beyond = !isLoopback(host);
   const names = new Set(
     [

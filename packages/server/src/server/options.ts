@@ -85,7 +85,7 @@ export function withDefaults(options: ServerOptions) {
       ? (options.tlsPort ?? settings.tlsPort.default)
       : (options.port ?? options.tlsPort ?? settings.tlsPort.default),
     login: options.login ?? false,
-    workers: options.workers ?? 1,
+    workers: options.workers ?? settings.workers.default,
     drainMs: options.drainMs ?? 0,
     sweepMs: options.sweepMs ?? 30_000,
     resultTtlMs: options.resultTtlMs ?? settings.keepMinutes.default * 60_000,

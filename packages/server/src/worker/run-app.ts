@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { type OutputFormat, TomaatError } from '@tomaat/core';
 import type { App } from '../apps.ts';
+import { settings } from '../settings.ts';
 import { type Child, type ChildResult, startChild } from './child-process.ts';
 import { createMemoryPolicy, type MemoryPolicy } from './memory-limit.ts';
 import type { WrittenOutput } from './messages.ts';
@@ -77,7 +78,7 @@ export async function computeIn(
         series: prediction.series,
         formats: prediction.formats && { ...prediction.formats },
         folder,
-        maxVoxels: prediction.maxVoxels ?? 2 ** 30,
+        maxVoxels: prediction.maxVoxels ?? settings.maxVoxels.default,
       },
       {
         signal: AbortSignal.any([signal, timeout.signal]),
