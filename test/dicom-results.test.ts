@@ -1,5 +1,13 @@
 import { execFile } from 'node:child_process';
-import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { promisify } from 'node:util';
@@ -17,15 +25,16 @@ import { collectBytes, readVolume, sourceFromBytes } from '../packages/core/src/
 import type { Volume } from '../packages/core/src/volume.ts';
 import { asymmetricLabels, sourceOf } from '../packages/core/test/dicom-source.ts';
 import { nodePlatform } from '../packages/server/src/node-platform.ts';
-import { findDciodvfy, findPython } from './programs.ts';
+import { findCornerstone, findDciodvfy, findPython } from './programs.ts';
 import { dataFolder } from './real-data.ts';
 
-/* Segmentations of real series, as the programs of others read them: pydicom, highdicom, and the validator dciodvfy. */
+/* Segmentations of real series, as the programs of others read them: pydicom, highdicom, OHIF's reader, and the validator dciodvfy. */
 
 const run = promisify(execFile);
 const data = dataFolder();
 const python = data && findPython('pydicom', 'highdicom');
 const dciodvfy = data && findDciodvfy();
+const cornerstone = data && findCornerstone();
 const checker = join(import.meta.dirname, 'check-segmentation.py');
 const folder = mkdtempSync(join(tmpdir(), 'tomaat-dicom-results-'));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -83,7 +92,16 @@ interface Found {
   [name: string]: unknown;
 }
 
+/** What read-segmentations.mjs says. */
+interface FoundByOhif {
+  wrong: number;
+  labelled: number;
+  error?: string;
+  [name: string]: unknown;
+}
+
 const cases = new Map<string, Case>();
+const foundByOhif = new Map<string, FoundByOhif>();
 const found = new Map<string, Found>();
 const nameOf = (name: string, { type, compression }: (typeof kinds)[number]) =>
   `${name} as ${type}${compression === undefined ? '' : ` (${compression})`}`;
@@ -109,11 +127,51 @@ beforeAll(async () => {
     cases.set(title, { labelMap, file });
     described.push({ segmentation: file, series: paths, ...grid, labels, values });
   }
-  if (!python) return;
   writeFileSync(join(folder, 'cases.json'), JSON.stringify(described));
+  if (cornerstone) {
+    const { stdout } = await readWithOhif(cornerstone);
+    for (const [i, one] of (JSON.parse(stdout) as FoundByOhif[]).entries())
+      foundByOhif.set(all[i].title, one);
+  }
+  if (!python) return;
   const { stdout } = await run(python, [checker, join(folder, 'cases.json')], { maxBuffer: 2 ** 24 });
   for (const [i, one] of (JSON.parse(stdout) as Found[]).entries()) found.set(all[i].title, one);
 }, 300_000);
+
+/** The reader is made for browsers: a bundle of it runs in Node. */
+async function readWithOhif({ esbuild, packages }: NonNullable<ReturnType<typeof findCornerstone>>) {
+  const [script, bundle] = [join(folder, 'read-segmentations.mjs'), join(folder, 'bundle.mjs')];
+  copyFileSync(join(import.meta.dirname, 'cornerstone/read-segmentations.mjs'), script);
+  const require =
+    'import { createRequire as requireOf } from "node:module"; const require = requireOf(import.meta.url);';
+  const options = ['--bundle', '--platform=node', '--format=esm', '--main-fields=module,main'];
+  await run(
+    esbuild,
+    [script, ...options, '--external:@icr/*', `--banner:js=${require}`, `--outfile=${bundle}`],
+    { env: { ...process.env, NODE_PATH: packages } },
+  );
+  return run(process.execPath, [bundle, join(folder, 'cases.json')], { maxBuffer: 2 ** 24 });
+}
+
+describe.skipIf(!cornerstone)('buildSegmentation() of a real series', () => {
+  it.each(all)('of $title is read by OHIF voxel by voxel', ({ name, kind, title }) => {
+    const { wrong, labelled, error, ...rest } = foundByOhif.get(title)!;
+    // Its parser refuses the series itself, too.
+    if (name.endsWith('japanese')) {
+      expect(error).toBe('Using multiple character sets is not supported: ,ISO 2022 IR 87');
+      return;
+    }
+    expect({ wrong, error }).toEqual({ wrong: 0 });
+    const { voxels } = cases.get(title)!.labelMap;
+    expect(labelled).toBe((voxels as Uint8Array).filter((value) => value !== 0).length);
+    expect(rest).toMatchObject({ maps: 1, overlapping: false });
+    expect(rest.names).toEqual(
+      kind.type === 'BINARY'
+        ? ['Prostate', 'Left lung', 'Never seen', 'label 2']
+        : ['Background', 'Prostate', 'label 2', 'Left lung', 'Never seen'],
+    );
+  });
+});
 
 describe.skipIf(!python)('buildSegmentation() of a real series', () => {
   it.each(all)('of $title is read by pydicom and highdicom voxel by voxel', ({ name, kind, title }) => {

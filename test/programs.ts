@@ -1,6 +1,6 @@
 import { spawnSync } from 'node:child_process';
 import { accessSync, constants, existsSync } from 'node:fs';
-import { delimiter, join } from 'node:path';
+import { delimiter, dirname, join } from 'node:path';
 
 /**
  * The programs that tests need and the project does not install. A test whose program is missing skips; with
@@ -67,6 +67,16 @@ export const findStrace = (): string | undefined =>
 
 /** The validator of DICOM objects of dicom3tools. */
 export const findDciodvfy = (): string | undefined => findProgram('dciodvfy', ['-version']);
+/**
+ * OHIF's own reader of segmentations, installed beside esbuild: its bundler, and the folder of its packages.
+ */
+export function findCornerstone(): { esbuild: string; packages: string } | undefined {
+  const found = onPath('esbuild')
+    .map((esbuild) => ({ esbuild, packages: dirname(dirname(esbuild)) }))
+    .find(({ packages }) => existsSync(join(packages, '@cornerstonejs/adapters')));
+  orRequired(found?.packages, '@cornerstonejs/adapters beside esbuild');
+  return found;
+}
 export const findNginx = (): string | undefined => findProgram('nginx', ['-v']);
 export const findCaddy = (): string | undefined => findProgram('caddy', ['version'], 'Caddy');
 export const findHaproxy = (): string | undefined => findProgram('haproxy', ['-v'], 'HAProxy');
