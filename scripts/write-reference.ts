@@ -18,6 +18,7 @@ import {
   volumeFormats,
 } from '@tomaat/core';
 import { z } from 'zod';
+import { conformancePage } from './conformance-statement.ts';
 
 /**
  * Writes docs/reference/*.md and docs/openapi*.json from the code: the schema of the manifest, the tables of
@@ -66,6 +67,7 @@ export async function referenceFiles(): Promise<Map<string, string>> {
     ['docs/reference/manifest.md', generated + manifestPage()],
     ['docs/reference/transforms.md', generated + transformsPage()],
     ['docs/reference/formats.md', generated + formatsPage()],
+    ['docs/reference/dicom.md', generated + conformancePage()],
     ['docs/reference/errors.md', generated + errorsPage()],
     ['docs/reference/cli.md', generated + (await cliPage())],
     ['docs/openapi.json', api('server')],

@@ -27,6 +27,9 @@ const encodings: Readonly<Record<string, string>> = {
   'ISO 2022 IR 58': 'gb2312',
 };
 
+/** The character sets that are read, besides the default repertoire. */
+export const characterSetNames: readonly string[] = Object.keys(encodings);
+
 /** The encoding of a character set, by its label in the Encoding Standard; undefined for the default repertoire and unknown sets. */
 export const encodingOfCharacterSet = (characterSet: string): string | undefined =>
   encodings[characterSet] ?? encodings[characterSet.replace('ISO 2022 ', 'ISO_')];

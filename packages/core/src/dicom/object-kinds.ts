@@ -6,7 +6,7 @@ import { tags } from './tags.ts';
  * Storage SOP classes (PS3.4 B.5) of objects that are not images of a volume, by prefix, with their names for
  * messages.
  */
-const otherObjects: readonly (readonly [uid: string, name: string])[] = [
+export const otherObjects: readonly (readonly [uid: string, name: string])[] = [
   ['1.2.840.10008.1.3.10', 'a DICOMDIR, the table of contents of a medium'],
   ['1.2.840.10008.5.1.4.1.1.88.59', 'a key object selection'],
   ['1.2.840.10008.5.1.4.1.1.88.67', 'a dose report'],
