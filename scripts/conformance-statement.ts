@@ -99,7 +99,7 @@ Objects of these classes are left out by name where they lie among the images:
 |---|---|
 ${leftOut.join('\n')}
 
-A segmentation (SEG) is read as a label map where a service takes one.
+A segmentation of the type BINARY or LABELMAP, uncompressed or in RLE, is read as a label map where it is sent without images.
 
 ## Objects that are written
 

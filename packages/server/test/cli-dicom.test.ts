@@ -24,6 +24,7 @@ import {
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { findPython } from '../../../test/programs.ts';
 import { dataFolder } from '../../../test/real-data.ts';
+import { text } from '../../core/src/dicom/dataset.ts';
 import { dicomFile, sliceElements } from '../../core/test/dicom-files.ts';
 import { zipOf } from '../../core/test/zip-files.ts';
 import { nodePlatform } from '../src/node-platform.ts';
@@ -217,6 +218,49 @@ describe('tomaat predict with DICOM', () => {
     rmSync(key);
     await predict('--volume', series, '--force');
     expect(zipIn(posts()[2].body).equals(first)).toBe(false);
+  });
+
+  it('de-identifies a series of --input, and builds its result, as that of --volume', async () => {
+    const series = writeSeries('series', 3, { more: { 1048592: ['PN', 'Canary^Name'] } });
+    const byInput = await predict('--input', `volume=${series}`, '-o', path('a.seg.dcm'));
+    expect(byInput).toMatchObject({ code: 0, stderr: expect.stringContaining('Removed or replaced') });
+    expect(posts().length).toBe(1);
+    expect(proxy.requests.some(({ body }) => body.includes('Canary'))).toBe(false);
+    const file = parseDicom(readFileSync(path('a.seg.dcm')))!;
+    expect(text(file.dataset, 0x00100010)).toBe('Canary^Name');
+    const twice = await predict('--input', `volume=${series}`, '--input', `volume=${series}`);
+    expect(twice).toMatchObject({
+      code: 2,
+      stderr: expect.stringContaining('--input volume is given twice'),
+    });
+    const empty = path('empty');
+    mkdirSync(empty);
+    const nothing = await predict('--input', `volume=${empty}`);
+    expect(nothing).toMatchObject({ code: 2, stderr: expect.stringContaining('holds no DICOM image') });
+  });
+
+  it('sends a segmentation only with --keep-identity, and takes it as a label map', async () => {
+    const series = writeSeries('series', 3);
+    expect(await predict('--volume', series, '-o', path('a.seg.dcm'))).toMatchObject({ code: 0 });
+    const before = posts().length;
+    for (const flag of [
+      ['--volume', path('a.seg.dcm')],
+      ['--input', `volume=${path('a.seg.dcm')}`],
+    ]) {
+      const refused = await predict(...flag);
+      expect(refused).toMatchObject({ code: 2, stderr: expect.stringContaining('names the patient') });
+    }
+    expect(posts().length).toBe(before);
+    const target = path('again.nii.gz');
+    const kept = await predict('--volume', path('a.seg.dcm'), '--keep-identity', '-o', target);
+    expect(kept).toMatchObject({ code: 0 });
+    const { volume } = await readVolume([sourceFromBytes('x.nii.gz', readFileSync(target))], nodePlatform);
+    expect([...volume.size]).toEqual([4, 3, 3]);
+    const local = await tomaat(['run', app, '--volume', path('a.seg.dcm'), '-o', path('local.nii.gz')], {
+      env,
+    });
+    expect(local).toMatchObject({ code: 0 });
+    expect(readFileSync(path('local.nii.gz')).equals(readFileSync(target))).toBe(true);
   });
 
   it('sends the voxels alone to a server that speaks only TOMAAT v1', async () => {

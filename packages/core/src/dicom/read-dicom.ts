@@ -9,6 +9,8 @@ import { type DicomHeader, readDicomFile, readDicomHeader } from './dicom-files.
 import type { DicomImage } from './frames.ts';
 import { frameBytes, type PixelFormat, storedRange } from './pixel-format.ts';
 import { openPixels } from './pixels.ts';
+import type { SegmentLabel } from './segment-description.ts';
+import { readSegmentationVolume, segmentationHeader, soleSegmentation } from './segmentation-volume.ts';
 import { type DicomSeries, type LeftOut, listSeries, type SeriesList, sameUid } from './series.ts';
 import type { DicomSource } from './source.ts';
 import type { Stack } from './stack.ts';
@@ -33,15 +35,22 @@ export interface DicomReadOptions extends DicomChoice {
 /** What is known about a DICOM volume before its pixels are read. */
 export interface DicomFindings {
   header: DicomVolumeHeader;
-  series: DicomSeries;
-  /** The source of its first frame. */
-  source: DicomSource;
   /** Files that do not belong to it, with the reason. */
   leftOut: readonly LeftOut[];
+  /** The series of images; undefined for a segmentation. */
+  series?: DicomSeries & { stack: Stack };
+  /** The source of its first frame; undefined for a segmentation. */
+  source?: DicomSource;
+  /** The file of a segmentation, which is a volume where there are no images: a label map. */
+  segmentation?: DicomHeader;
 }
 
+/** What is known about a series of images. */
+export type DicomImages = Required<Omit<DicomFindings, 'segmentation'>>;
+
 /**
- * Describes the volume formed by DICOM files from their headers; no pixels are read.
+ * Describes the volume formed by DICOM files from their headers; no pixels are read. A segmentation without images is
+ * one too.
  *
  * @throws TomaatError BAD_INPUT, if there are several series and none was selected (`detail.series` lists them), the
  *   selected one does not exist, or no file is an image; why the series is not a volume: BAD_HEADER,
@@ -55,6 +64,14 @@ export async function inspectDicom(
   const { limits = defaultLimits, signal } = options;
   const headers = [];
   for (const file of files) headers.push(await readDicomHeader(file, platform, signal));
+  const segmentation = options.series === undefined ? soleSegmentation(headers) : undefined;
+  if (segmentation) {
+    const { leftOut } = listSeries(
+      headers.filter((header) => header !== segmentation),
+      limits,
+    );
+    return { header: segmentationHeader(segmentation, limits), segmentation, leftOut };
+  }
   const found = chooseDicom(listSeries(headers, limits), files.length, options.series);
   for (const { header, format } of distinctFiles(found.series.images)) {
     const fault = syntaxFault(
@@ -79,7 +96,7 @@ export function chooseDicom(
   { series: all, leftOut }: SeriesList,
   fileCount: number,
   wanted?: string,
-): DicomFindings & { series: { stack: Stack } } {
+): DicomImages {
   const damaged = leftOut.find(({ fault }) => fault);
   if (damaged?.fault && fileCount === 1) throw damaged.fault;
   if (damaged?.fault) {
@@ -276,7 +293,7 @@ function sourceOf(slices: readonly DicomImage[]): DicomSource {
 
 /**
  * Reads the volume of a DICOM series: all headers, one allocation, then one file after the other, frame by frame.
- * Only the volume and one file are in memory.
+ * Only the volume and one file are in memory. A segmentation without images gives its label map.
  *
  * @throws TomaatError as inspectDicom(); FRAME_NEEDED; BAD_VOXELS, if pixels are truncated or damaged
  */
@@ -284,9 +301,25 @@ export async function readDicomVolume(
   files: readonly SourceFile[],
   platform: Platform,
   options: DicomReadOptions,
-): Promise<{ volume: Volume } & DicomFindings> {
+): Promise<{ volume: Volume; labels?: readonly SegmentLabel[] } & DicomFindings> {
   const found = await inspectDicom(files, platform, options);
-  const stack = found.series.stack!;
+  if (found.segmentation) {
+    options.chooseFrame(1);
+    const { limits = defaultLimits, signal } = options;
+    const read = await readSegmentationVolume(found.segmentation, platform, limits, signal);
+    options.onProgress?.(1);
+    return { ...found, volume: read.labelMap, labels: read.labels };
+  }
+  return { ...found, ...(await readImages(found as DicomImages, platform, options)) };
+}
+
+/** The voxels of a series of images, and the source of the frame. */
+async function readImages(
+  found: DicomImages,
+  platform: Platform,
+  options: DicomReadOptions,
+): Promise<{ volume: Volume; source: DicomSource }> {
+  const { stack } = found.series;
   const frame = options.chooseFrame(stack.frames.length);
   const kept = frame === 'all' ? stack.frames : [stack.frames[frame]];
   const { header } = found;
@@ -309,7 +342,7 @@ export async function readDicomVolume(
     }
   }
   const volume = { voxels, size: header.size, components: kept.length, affine: header.affine };
-  return { ...found, volume, source: sourceOf(kept[0]) };
+  return { volume, source: sourceOf(kept[0]) };
 }
 
 /**

@@ -2,7 +2,7 @@ import { TomaatError } from '../errors.ts';
 import { badHeader, defaultLimits, type ReadLimits } from '../formats/header.ts';
 import { type Affine, applyAffine, lpsToRas, multiply } from '../geometry/affine.ts';
 import { inverseAffine } from '../geometry/grid.ts';
-import { type Grid, type Size, type Volume, voxelCount } from '../volume.ts';
+import { createVoxels, type Grid, type Size, type Volume, voxelCount } from '../volume.ts';
 import {
   type Dataset,
   type DicomFile,
@@ -45,28 +45,11 @@ export const isSegmentation = ({ dataset }: DicomFile): boolean =>
  *   directions, and compressions other than RLE; BAD_HEADER, BAD_VOXELS for damaged files; TOO_MANY_VOXELS
  */
 export function readSegmentation(file: DicomFile, limits: ReadLimits = defaultLimits): ReadSegmentation {
-  const { dataset } = file;
-  const type = typeOf(dataset);
-  const segments = itemsOf(dataset, tags.segmentSequence)
-    .map((item, i) => readSegment(item, unsignedShort(item, tags.segmentNumber) ?? i + 1, dataset))
-    // The background of a LABELMAP; no frame of a BINARY one can have this number.
-    .filter(({ number }) => number !== 0);
-  const frames = framesOf(dataset, type);
-  const pixels = { columns: unsignedShort(dataset, tags.columns), rows: unsignedShort(dataset, tags.rows) };
-  if (!pixels.columns || !pixels.rows) throw damaged('Rows or Columns are missing');
-  const size = [pixels.columns, pixels.rows] as const;
-  const { grid, slices } = statedGrid(dataset, size, frames) ?? spannedGrid(dataset, size, frames);
-  if (voxelCount(grid) > limits.maxVoxels) {
-    throw new TomaatError(
-      'TOO_MANY_VOXELS',
-      `The segmentation has ${grid.size.join(' × ')} voxels (at most ${limits.maxVoxels}). Send a smaller part of it.`,
-    );
-  }
-  const values = valuesOf(segments);
-  const largest = Math.max(0, ...values.values());
-  const voxels = largest < 256 ? new Uint8Array(voxelCount(grid)) : new Uint16Array(voxelCount(grid));
-  const perSlice = size[0] * size[1];
-  const { addBinary, readLabels } = openFrames(file, type, frames.length, size);
+  const { type, segments, values, frames, grid, slices, voxelType } = planSegmentation(file, limits);
+  const voxels = createVoxels(voxelType, voxelCount(grid)) as Uint8Array | Uint16Array;
+  const [columns, rows] = grid.size;
+  const perSlice = columns * rows;
+  const { addBinary, readLabels } = openFrames(file, type, frames.length, [columns, rows]);
   for (const [frame, { segmentNumber }] of frames.entries()) {
     const target = voxels.subarray(slices[frame] * perSlice, (slices[frame] + 1) * perSlice);
     if (type === 'LABELMAP') {
@@ -82,6 +65,47 @@ export function readSegmentation(file: DicomFile, limits: ReadLimits = defaultLi
     labelMap: { ...grid, components: 1, voxels },
     labels: segments.map(({ number, ...label }) => ({ ...label, value: values.get(number)! })),
   };
+}
+
+/** What the header of a segmentation says of its label map. */
+export interface SegmentationPlan extends Placed {
+  readonly type: 'BINARY' | 'LABELMAP';
+  /** Without the background. */
+  readonly segments: readonly ReadSegment[];
+  /** The value of each segment number. */
+  readonly values: ReadonlyMap<number, number>;
+  readonly frames: readonly PlacedFrame[];
+  readonly voxelType: 'uint8' | 'uint16';
+}
+
+/**
+ * Everything about the label map of a segmentation but its voxels; the pixels need not be there.
+ *
+ * @throws TomaatError as readSegmentation(), except those about pixels
+ */
+export function planSegmentation(
+  { dataset }: Pick<DicomFile, 'dataset'>,
+  limits: ReadLimits = defaultLimits,
+): SegmentationPlan {
+  const type = typeOf(dataset);
+  const segments = itemsOf(dataset, tags.segmentSequence)
+    .map((item, i) => readSegment(item, unsignedShort(item, tags.segmentNumber) ?? i + 1, dataset))
+    // The background of a LABELMAP; no frame of a BINARY one can have this number.
+    .filter(({ number }) => number !== 0);
+  const frames = framesOf(dataset, type);
+  const pixels = { columns: unsignedShort(dataset, tags.columns), rows: unsignedShort(dataset, tags.rows) };
+  if (!pixels.columns || !pixels.rows) throw damaged('Rows or Columns are missing');
+  const size = [pixels.columns, pixels.rows] as const;
+  const placed = statedGrid(dataset, size, frames) ?? spannedGrid(dataset, size, frames);
+  if (voxelCount(placed.grid) > limits.maxVoxels) {
+    throw new TomaatError(
+      'TOO_MANY_VOXELS',
+      `The segmentation has ${placed.grid.size.join(' × ')} voxels (at most ${limits.maxVoxels}). Send a smaller part of it.`,
+    );
+  }
+  const values = valuesOf(segments);
+  const largest = Math.max(0, ...values.values());
+  return { ...placed, type, segments, values, frames, voxelType: largest < 256 ? 'uint8' : 'uint16' };
 }
 
 /** Reads the bytes of a whole file; see `readSegmentation()`. UNKNOWN_FORMAT if it is not a DICOM file. */

@@ -1,4 +1,5 @@
 import { inspectDicom, readDicomVolume } from '../dicom/read-dicom.ts';
+import type { SegmentLabel } from '../dicom/segment-description.ts';
 import type { LeftOut } from '../dicom/series.ts';
 import type { DicomSource } from '../dicom/source.ts';
 import { TomaatError } from '../errors.ts';
@@ -82,6 +83,8 @@ export interface ReadVolume {
   header: VolumeHeader;
   /** Of DICOM files: what results state of the series that they were computed from. */
   source?: DicomSource;
+  /** Of a DICOM segmentation: its labels, in the order of the file. */
+  labels?: readonly SegmentLabel[];
   /** Of DICOM files: those that do not belong to the volume, with the reason. */
   leftOut?: readonly LeftOut[];
 }
@@ -165,11 +168,11 @@ async function readDicom(
   platform: Platform,
   options: ReadOptions,
 ): Promise<ReadVolume> {
-  const { volume, header, source, leftOut } = await readDicomVolume(files, platform, {
+  const { volume, header, source, labels, leftOut } = await readDicomVolume(files, platform, {
     ...options,
     chooseFrame: (frames) => chooseFrame(frames, options.frame),
   });
-  return { volume, header, source, leftOut };
+  return { volume, header, source, labels, leftOut };
 }
 
 function chooseFrame(frames: number, frame: number | 'all' | undefined): number | 'all' {

@@ -41,6 +41,8 @@ export interface DicomVolume {
   readonly resultPath: string;
   /** Files for an app that is run here; an archive is one. */
   readonly paths: readonly string[];
+  /** Which series of those files, if an archive holds several. */
+  readonly seriesUid?: string;
 }
 
 /** Whether a file is a zip archive, or DICOM, by its first bytes. */
@@ -84,6 +86,7 @@ export async function openDicomVolumes(
     chosen: one,
     resultPath: join(dirname(resolve(path)), `${names[i] === undefined ? stem : `${stem}_${names[i]}`}.dcm`),
     paths: isFolder ? one.files.map((file) => (file as DiskFile).path) : [path],
+    seriesUid: isFolder || input.series.length === 1 ? undefined : one.series.uid,
   }));
 }
 

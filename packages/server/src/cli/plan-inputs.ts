@@ -29,6 +29,8 @@ export interface InputPlan {
   readonly mainInput?: string;
   /** Paths of the other file inputs, the same for every volume. */
   readonly otherFiles: Readonly<Record<string, readonly string[]>>;
+  /** The series of other inputs that were given as DICOM. */
+  readonly otherSeries: Readonly<Record<string, DicomVolume>>;
   /** Only the given ones: the service knows the defaults. */
   readonly values: Readonly<Record<string, Parameter>>;
   /** Each is predicted in turn; several where --volume is a folder of volumes, or holds several DICOM series. */
@@ -60,6 +62,7 @@ export async function planInputs(
   const list = (named: readonly NamedInput[]) => named.map((input) => input.name).join(', ') || 'none';
 
   const otherFiles: Record<string, string[]> = {};
+  const otherSeries: Record<string, DicomVolume> = {};
   for (const [name, path] of flags.input.map((text) => splitPair('--input', text))) {
     if (!files.some((input) => input.name === name)) {
       const isOther = others.some((input) => input.name === name);
@@ -69,10 +72,15 @@ export async function planInputs(
           : `${service.id} has no input ${name}. Available files: ${list(files)}.`,
       );
     }
-    await mustBeFile(path);
-    (otherFiles[name] ??= []).push(path);
+    const series = await otherSeriesOf(path, reports);
+    if (name in otherSeries || (series && name in otherFiles)) {
+      throw usage(`--input ${name} is given twice. Give one DICOM series, with all its files in a folder.`);
+    }
+    if (series) otherSeries[name] = series;
+    else (otherFiles[name] ??= []).push(path);
   }
-  const mainInput = files.find((input) => input.type === 'volume' && !(input.name in otherFiles))?.name;
+  const given = new Set([...Object.keys(otherFiles), ...Object.keys(otherSeries)]);
+  const mainInput = files.find((input) => input.type === 'volume' && !given.has(input.name))?.name;
   if (flags.volume !== undefined && mainInput === undefined) {
     throw usage(
       flags.input.length > 0
@@ -80,7 +88,7 @@ export async function planInputs(
         : `${service.id} takes no volume. Available inputs: ${list(inputs)}.`,
     );
   }
-  const given = new Set([...Object.keys(otherFiles), ...(flags.volume !== undefined ? [mainInput] : [])]);
+  if (flags.volume !== undefined) given.add(mainInput!);
   const missing = files.filter((input) => 'optional' in input && !input.optional && !given.has(input.name));
   if (missing.length > 0) {
     const how = missing.map((input) =>
@@ -113,9 +121,16 @@ export async function planInputs(
     );
   }
 
-  const plan = { mainInput, otherFiles, values };
+  const plan = { mainInput, otherFiles, otherSeries, values };
   if (flags.volume === undefined) {
     if (flags.series !== undefined) throw usage('--series chooses a series of --volume. Give --volume DIR.');
+    // Results are those of the first volume, whose images they refer to.
+    const first = files.find((input) => input.type === 'volume')?.name ?? '';
+    const { [first]: dicom, ...rest } = otherSeries;
+    if (dicom) {
+      const volumes = [{ path: dicom.resultPath, resultPath: dicom.resultPath, dicom }];
+      return { ...plan, mainInput: first, otherSeries: rest, volumes, many: false };
+    }
     const path = Object.values(otherFiles)[0]?.[0] ?? service.id;
     return { ...plan, volumes: [{ path, resultPath: path }], many: false };
   }
@@ -159,6 +174,17 @@ async function planVolumes(
     );
   }
   return { volumes: [plainVolume(path)], many: false };
+}
+
+/** The DICOM series that an --input names; undefined for a file of another kind. */
+async function otherSeriesOf(path: string, reports: ReadingReports): Promise<DicomVolume | undefined> {
+  const isFolder = (await statInput(path)).isDirectory();
+  if (!isFolder) await mustBeFile(path);
+  if (!isFolder && (await kindOfFile(path)) === undefined) return undefined;
+  const [found] = (await openDicomVolumes(path, isFolder, undefined, reports)) ?? [];
+  if (!found && isFolder)
+    throw usage(`${path} holds no DICOM image. Give a file, or the folder of one series.`);
+  return found;
 }
 
 const plainVolume = (path: string): PlannedVolume => ({ path, resultPath: path });

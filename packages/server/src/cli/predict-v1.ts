@@ -87,6 +87,7 @@ export async function predictV1(
   let geometry: FileGeometry | undefined;
   const paths = {
     ...inputs.otherFiles,
+    ...Object.fromEntries(Object.entries(inputs.otherSeries).map(([name, { paths }]) => [name, paths])),
     ...(flags.volume !== undefined && inputs.mainInput !== undefined && { [inputs.mainInput]: [path] }),
   };
   for (const [name, given] of Object.entries(paths)) {
@@ -94,7 +95,8 @@ export async function predictV1(
     progress.show('convert', `Reading ${basename(given[0])}`);
     if (input?.type === 'transform') files[name] = await transformField(given[0]);
     else {
-      const series = name === inputs.mainInput ? dicom?.chosen.files : undefined;
+      const { chosen } = (name === inputs.mainInput ? dicom : inputs.otherSeries[name]) ?? {};
+      const series = chosen?.files;
       const field = series ? await seriesField(series, flags) : await volumeField(given[0], flags, opened);
       files[name] = field.file;
       if (name === inputs.mainInput) geometry = field.geometry;

@@ -26,7 +26,7 @@ import {
   systemFault,
 } from './console.ts';
 import { formatMadeHere, makeDicomResult } from './dicom-result.ts';
-import { prepareSeries } from './dicom-volume.ts';
+import { kindOfFile, prepareSeries } from './dicom-volume.ts';
 import { findService } from './find-service.ts';
 import { stemOf, volumeFiles } from './input-files.ts';
 import { openInterrupt } from './interrupt.ts';
@@ -74,7 +74,7 @@ export async function predict(wanted: string, flags: PredictFlags): Promise<numb
     if (flags.receipt !== undefined && volumes.length > 1) {
       throw new TomaatError('BAD_INPUT', '--receipt is for one volume. Give one file, or one series.');
     }
-    checkIdentityFlags(flags, volumes);
+    await checkIdentityFlags(flags, inputs);
     if (flags.receipt !== undefined && !flags.force && (await stat(flags.receipt).catch(() => undefined))) {
       throw new TomaatError('CONFLICT', `${flags.receipt} already exists. Use --force to overwrite it.`);
     }
@@ -117,9 +117,28 @@ export async function predict(wanted: string, flags: PredictFlags): Promise<numb
 /** Errors that the next volume would meet too. */
 const hopeless: readonly string[] = ['UNREACHABLE', 'UNAUTHORIZED', 'FORBIDDEN', 'DISK_FULL'];
 
-/** Each kind of file has a flag of its own, which would have no effect on the others. */
-function checkIdentityFlags(flags: PredictFlags, volumes: readonly PlannedVolume[]): void {
-  const isDicom = volumes.some(({ dicom }) => dicom !== undefined);
+/**
+ * Each kind of file has a flag of its own, which would have no effect on the others. A DICOM object that is no series of images, such
+ * as a segmentation, is not de-identified.
+ */
+async function checkIdentityFlags(flags: PredictFlags, inputs: InputPlan): Promise<void> {
+  const { volumes, otherFiles, otherSeries } = inputs;
+  const isSeries = volumes.some(({ dicom }) => dicom !== undefined) || Object.keys(otherSeries).length > 0;
+  const plain = volumes.flatMap(({ path, dicom }) => (dicom || flags.volume === undefined ? [] : path));
+  const kinds = await Promise.all(
+    [...plain, ...Object.values(otherFiles).flat()].map(async (path) => ({
+      path,
+      kind: await kindOfFile(path),
+    })),
+  );
+  const object = kinds.find(({ kind }) => kind === 'dicom');
+  if (object && !flags.keepIdentity) {
+    throw new TomaatError(
+      'BAD_INPUT',
+      `${object.path} is a DICOM object without images, such as a segmentation, and names the patient. Use --keep-identity to send it unchanged, or convert it to a label map first, for instance with 3D Slicer.`,
+    );
+  }
+  const isDicom = isSeries || object !== undefined;
   if (flags.keepText && isDicom) {
     throw new TomaatError(
       'BAD_INPUT',
@@ -159,21 +178,26 @@ async function predictOne(
   const startTime = performance.now();
   const show = (step: string, text: string) => progress.show(prefix + step, prefix + text);
   const volumes: Record<string, FileSource[]> = {};
-  for (const [name, paths] of Object.entries(inputs.otherFiles))
-    volumes[name] = (await Promise.all(paths.map(volumeFiles))).flat();
-  if (flags.volume !== undefined && inputs.mainInput !== undefined && !dicom)
-    volumes[inputs.mainInput] = await volumeFiles(path);
+  const unchanged: Record<string, FileSource[]> = {};
+  const isMain = flags.volume !== undefined && inputs.mainInput !== undefined && !dicom;
+  const files = { ...inputs.otherFiles, ...(isMain && { [inputs.mainInput!]: [path] }) };
+  for (const [name, paths] of Object.entries(files)) {
+    // Only with --keep-identity (checkIdentityFlags).
+    const isObject = (await Promise.all(paths.map(kindOfFile))).includes('dicom');
+    (isObject ? unchanged : volumes)[name] = (await Promise.all(paths.map(volumeFiles))).flat();
+  }
 
   const reports = reportsOf(progress, flags, signal);
   const note = (text: string) => reports.note(prefix + text);
   await using anonymous = flags.keepText ? undefined : await anonymousInputs(volumes);
   if (anonymous && anonymous.removed > 0) note(removedLine(anonymous.removed));
-  const series = dicom && {
-    [inputs.mainInput!]: [await prepareSeries(dicom, flags, { signal, show, note })],
-  };
+  const series: Record<string, FileSource[]> = {};
+  const all = { ...inputs.otherSeries, ...(dicom && { [inputs.mainInput!]: dicom }) };
+  for (const [name, one] of Object.entries(all))
+    series[name] = [await prepareSeries(one, flags, { signal, show, note })];
   show('upload', 'Uploading');
   let job = await client.predict(service.id, {
-    volumes: { ...(anonymous?.volumes ?? volumes), ...series },
+    volumes: { ...(anonymous?.volumes ?? volumes), ...unchanged, ...series },
     keepText: true,
     values: inputs.values,
     frame: flags.frame,

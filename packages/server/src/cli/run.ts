@@ -65,13 +65,14 @@ export async function run(folder: string, flags: RunFlags, runApp: RunApp): Prom
       const inputFiles: Record<string, readonly string[]> = {};
       for (const [name, paths] of Object.entries(plan.otherFiles))
         inputFiles[name] = (await Promise.all(paths.map(volumePaths))).flat();
-      if (flags.volume !== undefined && plan.mainInput !== undefined)
+      for (const [name, { paths }] of Object.entries(plan.otherSeries)) inputFiles[name] = paths;
+      if (plan.mainInput !== undefined && (dicom || flags.volume !== undefined))
         inputFiles[plan.mainInput] = dicom ? dicom.paths : await volumePaths(path);
       await runApp(app, {
         files: inputFiles,
         parameters: plan.values,
         frame: flags.frame,
-        series: dicom?.chosen.series.uid,
+        series: dicom?.seriesUid,
         formats,
         signal,
         onProgress: (stage, fraction) =>

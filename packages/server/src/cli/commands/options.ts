@@ -75,7 +75,12 @@ export function addPredictionOptions(command: Command): Command {
       '--series <choice>',
       'which DICOM series: its UID, its number, or “all” of them, one after the other',
     )
-    .option('--input <NAME=FILE>', 'another file input; may be repeated', collect, [])
+    .option(
+      '--input <NAME=FILE>',
+      'another file input, or a folder of a DICOM series; may be repeated',
+      collect,
+      [],
+    )
     .option('--param <NAME=VALUE>', 'a parameter; may be repeated', collect, [])
     .option('--frame <number>', 'the frame of a 4-D volume, counted from 0', wholeNumber)
     .option(
