@@ -25,7 +25,7 @@ describe('referenceFiles()', () => {
   });
 
   it('writes no other file than these', () => {
-    expect([...files.keys()]).toHaveLength(7);
+    expect([...files.keys()]).toHaveLength(8);
   });
 
   it('lists every key of the manifest and every command', () => {
