@@ -22,6 +22,8 @@ export {
   type InputType,
   inputSchema,
   isDicomFormat,
+  isReadBack,
+  isSeriesFormat,
   type Label,
   labelSchema,
   mediaTypes,
@@ -31,9 +33,12 @@ export {
   outputFormats,
   outputSchema,
   outputSchemas,
+  type SeriesFormat,
+  type StoredOutput,
+  seriesFormats,
 } from './app/elements.ts';
 export { buildDicomObject, type DicomContext } from './app/encode-dicom.ts';
-export { type EncodeOptions, encodeOutput } from './app/encode-output.ts';
+export { chooseFormat, type EncodeOptions, encodeOutput, type InputForm } from './app/encode-output.ts';
 export { type Estimate, estimatePrediction, largestThatFits, type VolumeFactsOf } from './app/estimate.ts';
 export {
   isNetworkSpec,
@@ -142,6 +147,12 @@ export { type InspectOptions, inspectFiles, inspectStart, readPrefix } from './f
 export { readMesh } from './formats/mesh-reader.ts';
 export { meshToStl, meshToVtk } from './formats/mesh-writer.ts';
 export { formatPoints, parsePoints } from './formats/points.ts';
+export {
+  createStoredZip,
+  type StoredZip,
+  type StoredZipOptions,
+  type ZipMember,
+} from './formats/stored-zip.ts';
 export { isText } from './formats/strangers.ts';
 export {
   endingOf,

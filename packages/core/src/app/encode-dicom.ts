@@ -2,9 +2,13 @@ import type { Maker } from '../dicom/result-modules.ts';
 import type { SegmentLabel } from '../dicom/segment-description.ts';
 import { buildSegmentation } from '../dicom/segmentation.ts';
 import type { DicomSource } from '../dicom/source.ts';
-import type { DicomObject } from '../dicom/write-file.ts';
+import { randomSeed } from '../dicom/uids.ts';
+import { type DicomObject, writeDicomFile } from '../dicom/write-file.ts';
+import { writeStoredZip, type ZipMember } from '../formats/stored-zip.ts';
+import { measureLabels } from '../labels/measure.ts';
+import type { Bytes } from '../platform.ts';
 import type { Volume } from '../volume.ts';
-import type { DicomFormat } from './elements.ts';
+import { type DicomFormat, dicomFormats, outputFormats, type SeriesFormat } from './elements.ts';
 import type { OutputValue } from './values.ts';
 
 /* Which DICOM object an output becomes in each of the DICOM formats. */
@@ -16,7 +20,7 @@ export interface DicomContext {
   /** Name of the output, and what people call it. */
   readonly name: string;
   readonly description: string;
-  /** Of the prediction: results of the same seed have the same UIDs. Random if missing. */
+  /** Of the prediction: results of the same seed have the same UIDs, and refer to each other. Random if missing. */
   readonly seed?: string;
 }
 
@@ -48,3 +52,38 @@ export const buildDicomObject = (
   context: DicomContext,
   labels: readonly SegmentLabel[] = [],
 ): Promise<DicomObject> => builders[format](value, context, labels);
+
+/**
+ * The bytes of an output in a format that refers to the series of `context.source`: a DICOM file, or `zip`, an archive
+ * of all that a label map can become.
+ *
+ * @throws TomaatError as buildDicomObject()
+ */
+export async function* encodeSeriesFormat(
+  format: SeriesFormat,
+  value: OutputValue,
+  context: DicomContext,
+  labels: readonly SegmentLabel[] = [],
+): AsyncGenerator<Bytes> {
+  if (format === 'zip') yield* writeStoredZip(allObjects(value as Volume, context, labels));
+  else yield* writeDicomFile(await buildDicomObject(format, value, context, labels));
+}
+
+/** One segmentation is enough: `seg.dcm`, which every reader supports. */
+const inArchive = dicomFormats.filter((format) => format !== 'labelmap.dcm');
+
+/** The objects of a label map as files, each made when the one before is written: together they may be large. */
+async function* allObjects(
+  labelMap: Volume,
+  context: DicomContext,
+  labels: readonly SegmentLabel[],
+): AsyncGenerator<ZipMember> {
+  // They refer to each other by UIDs of the same seed.
+  const related = { ...context, seed: context.seed ?? randomSeed() };
+  for (const format of inArchive) {
+    const isOfLabels = (outputFormats.LabelVolume as readonly string[]).includes(format);
+    const value = isOfLabels ? labelMap : measureLabels(labelMap, labels);
+    const object = await buildDicomObject(format, value, related, labels);
+    yield { name: `${context.name}.${format}`, read: () => writeDicomFile(object) };
+  }
+}

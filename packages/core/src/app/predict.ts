@@ -24,7 +24,7 @@ import {
 } from '../volume.ts';
 import { accept } from './acceptance.ts';
 import type { Output, OutputFormat } from './elements.ts';
-import { chooseFormat, encodeOutput, formatOfResult } from './encode-output.ts';
+import { chooseFormat, encodeOutput, formatKept, formatOfResult } from './encode-output.ts';
 import {
   isNetworkSpec,
   type Manifest,
@@ -102,6 +102,8 @@ export interface EncodedOutput {
   /** For a label map: the grid as stated in the header of the input. A later conversion needs it again. */
   readonly geometry?: FileGeometry;
   readonly bytes: AsyncIterable<Bytes>;
+  /** The same output in a format that can be read back, where `format` cannot; made only if it is read. */
+  readonly kept?: { readonly format: OutputFormat; readonly bytes: AsyncIterable<Bytes> };
 }
 
 /** Where each stage begins and ends in the progress of the whole. */
@@ -383,7 +385,9 @@ async function encode(
   const names = Object.keys(manifest.outputs);
   for (const [index, name] of names.entries()) {
     const output = manifest.outputs[name];
-    const format = formatOfResult(name, output, results[name], request.formats?.[name], decoded);
+    const value = results[name];
+    const format = formatOfResult(name, output, value, request.formats?.[name], decoded);
+    const keptFormat = formatKept(name, output, value, format, decoded);
     const geometry = output.type === 'LabelVolume' ? decoded.geometry : undefined;
     const dicom = decoded.source && {
       source: decoded.source,
@@ -392,6 +396,8 @@ async function encode(
       description: `${manifest.name}: ${output.label ?? name}`,
       seed: request.seed,
     };
+    const bytesIn = (wanted: OutputFormat) =>
+      encodeOutput(output.type, value, wanted, context.platform, { geometry, labels, dicom });
     await context.write({
       name,
       type: output.type,
@@ -399,7 +405,8 @@ async function encode(
       primary: name === primaryOutput(manifest),
       format,
       geometry,
-      bytes: encodeOutput(output.type, results[name], format, context.platform, { geometry, labels, dicom }),
+      bytes: bytesIn(format),
+      ...(keptFormat && { kept: { format: keptFormat, bytes: bytesIn(keptFormat) } }),
     });
     report((index + 1) / names.length);
   }

@@ -15,7 +15,8 @@ export function createUids(seed = randomSeed()): CreateUid {
   return (role) => uidOf(keyedDigest(key, role));
 }
 
-const randomSeed = () => hexOf(crypto.getRandomValues(new Uint8Array(32)));
+/** For objects that belong together and have no seed of their own. */
+export const randomSeed = () => hexOf(crypto.getRandomValues(new Uint8Array(32)));
 
 /**
  * HMAC-SHA-256 (RFC 2104) of a text in UTF-8. By a library, because WebCrypto is asynchronous and not available in
