@@ -4,9 +4,10 @@ import { type Dataset, firstItem, itemsOf, number, text, word } from '../dicom/d
 import { parseDicom } from '../dicom/parse.ts';
 import { readSegmentationFile } from '../dicom/read-segmentation.ts';
 import { tags } from '../dicom/tags.ts';
-import { readVolume, sourceFromBytes } from '../formats/volume-file.ts';
+import { collectBytes, readVolume, sourceFromBytes } from '../formats/volume-file.ts';
 import { webPlatform } from '../formats/web-platform.ts';
 import type { Volume } from '../volume.ts';
+import { isReadBack, isSeriesFormat, outputFormats } from './elements.ts';
 import {
   labelled,
   level,
@@ -91,6 +92,26 @@ describe('predict() on a DICOM series', () => {
     }
   });
 
+  const unread = outputFormats.LabelVolume.filter((format) => !isReadBack('LabelVolume', format));
+  it.each(unread)('gives %s, and keeps the segmentation besides', async (format) => {
+    const files = await filesOf();
+    const { outputs } = await run(manifest, model, { files, formats: { levels: format }, seed: 'a job' });
+    expect(outputs.levels.format).toBe(format);
+    expect(outputs.levels.data.length).toBeGreaterThan(84);
+    expect(outputs.levels.kept?.format).toBe('seg.dcm');
+    const { volume } = await readVolume(files.volume, webPlatform);
+    const { labelMap } = readSegmentationFile(await collectBytes(outputs.levels.kept!.bytes));
+    expect(labelMap).toEqual({ ...labelled(volume, level), size: [...size] });
+  });
+
+  it('keeps no second file of what can be read back', async () => {
+    const files = await filesOf();
+    for (const format of [undefined, 'labelmap.dcm', 'nii.gz'] as const) {
+      const { outputs } = await run(manifest, model, { files, formats: format && { levels: format } });
+      expect(outputs.levels).not.toHaveProperty('kept');
+    }
+  });
+
   it('gives a segmentation of its images on whatever grid the network computes', async () => {
     const preprocess = [{ orientation: { axcodes: 'RAS' } }, { divisiblePad: { k: 4 } }];
     const files = await filesOf();
@@ -110,7 +131,18 @@ describe('predict() on a DICOM series', () => {
 });
 
 describe('predict() on another volume', () => {
-  it.each(['seg.dcm', 'labelmap.dcm'] as const)('refuses %s before the model runs', async (format) => {
+  it('keeps the label map of a surface in the input’s extension', async () => {
+    const files = await scanFiles('mha');
+    const { outputs } = await run(manifest, model, { files, formats: { levels: 'vtk' } });
+    expect(outputs.levels.kept?.format).toBe('mha');
+    const bytes = await collectBytes(outputs.levels.kept!.bytes);
+    const { volume } = await readVolume([sourceFromBytes('kept.mha', bytes)], webPlatform);
+    const { volume: scan } = await readVolume(files.volume, webPlatform);
+    expect(volume).toEqual(labelled(scan, level));
+  });
+
+  const ofSeries = outputFormats.LabelVolume.filter(isSeriesFormat);
+  it.each(ofSeries)('refuses %s before the model runs', async (format) => {
     let hasRun = false;
     const spy = program(({ volume }) => {
       hasRun = true;
