@@ -2,6 +2,7 @@ import type { Maker } from '../dicom/result-modules.ts';
 import type { SegmentLabel } from '../dicom/segment-description.ts';
 import { buildSegmentation } from '../dicom/segmentation.ts';
 import type { DicomSource } from '../dicom/source.ts';
+import { buildStructureSet } from '../dicom/structure-set.ts';
 import type { DicomObject } from '../dicom/write-file.ts';
 import type { Volume } from '../volume.ts';
 import type { DicomFormat } from './elements.ts';
@@ -31,9 +32,13 @@ const segmentation =
   (value, { source, maker, name, description, seed }, labels) =>
     buildSegmentation(value as Volume, source, { labels, maker, description, role: name, seed, type });
 
+const structureSet: Build = (value, { source, maker, name, description, seed }, labels) =>
+  buildStructureSet(value as Volume, source, { labels, maker, description, role: name, seed });
+
 const builders: Record<DicomFormat, Build> = {
   'seg.dcm': segmentation(),
   'labelmap.dcm': segmentation('LABELMAP'),
+  'rtstruct.dcm': structureSet,
 };
 
 /**
