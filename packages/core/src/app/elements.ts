@@ -181,9 +181,10 @@ export type Label = z.infer<typeof labelSchema>;
 
 /**
  * DICOM objects for a label map that was made from a DICOM series: they refer to its images, and are made while
- * those are at hand. `seg.dcm` is a segmentation, `labelmap.dcm` one of the type LABELMAP, which few programs read yet.
+ * those are at hand. `seg.dcm` is a segmentation, `labelmap.dcm` one of the type LABELMAP, which few programs read yet,
+ * `rtstruct.dcm` an RT structure set, for radiotherapy.
  */
-export const dicomFormats = ['seg.dcm', 'labelmap.dcm'] as const;
+export const dicomFormats = ['seg.dcm', 'labelmap.dcm', 'rtstruct.dcm'] as const;
 export type DicomFormat = (typeof dicomFormats)[number];
 export const isDicomFormat = (format: string): format is DicomFormat =>
   (dicomFormats as readonly string[]).includes(format);
@@ -199,7 +200,7 @@ export const isSeriesFormat = (format: string): format is SeriesFormat =>
 
 /** The available formats of each type of output; the first is the default if the input does not determine one. */
 export const outputFormats = {
-  LabelVolume: [...extensionsByChoice, 'vtk', 'stl', 'seg.dcm', 'labelmap.dcm', 'zip'],
+  LabelVolume: [...extensionsByChoice, 'vtk', 'stl', 'seg.dcm', 'labelmap.dcm', 'rtstruct.dcm', 'zip'],
   VTKMesh: ['vtk', 'stl'],
   Fiducials: ['json', 'txt'],
   PlainText: ['txt', 'json'],
@@ -250,5 +251,6 @@ export const mediaTypes: Record<OutputFormat, string> = {
   mat: 'application/x-matlab-data',
   'seg.dcm': 'application/dicom',
   'labelmap.dcm': 'application/dicom',
+  'rtstruct.dcm': 'application/dicom',
   zip: 'application/zip',
 };

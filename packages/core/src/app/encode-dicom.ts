@@ -7,6 +7,7 @@ import { type DicomObject, writeDicomFile } from '../dicom/write-file.ts';
 import { writeStoredZip, type ZipMember } from '../formats/stored-zip.ts';
 import { measureLabels } from '../labels/measure.ts';
 import type { Bytes } from '../platform.ts';
+import { buildStructureSet } from '../dicom/structure-set.ts';
 import type { Volume } from '../volume.ts';
 import { type DicomFormat, dicomFormats, outputFormats, type SeriesFormat } from './elements.ts';
 import type { OutputValue } from './values.ts';
@@ -35,9 +36,13 @@ const segmentation =
   (value, { source, maker, name, description, seed }, labels) =>
     buildSegmentation(value as Volume, source, { labels, maker, description, role: name, seed, type });
 
+const structureSet: Build = (value, { source, maker, name, description, seed }, labels) =>
+  buildStructureSet(value as Volume, source, { labels, maker, description, role: name, seed });
+
 const builders: Record<DicomFormat, Build> = {
   'seg.dcm': segmentation(),
   'labelmap.dcm': segmentation('LABELMAP'),
+  'rtstruct.dcm': structureSet,
 };
 
 /**

@@ -114,14 +114,19 @@ export const equipment = ({ id, name, version }: Maker, coding: TextCoding): Dic
 /**
  * Date and time of the instance, its series and its content, in the time zone of the source, or else of this machine.
  */
-export function times({ dataset }: DicomSource, time: Date): DicomElement[] {
-  const minutes = zoneMinutes(word(dataset, tags.timezoneOffsetFromUtc)) ?? -time.getTimezoneOffset();
-  const local = new Date(time.getTime() + minutes * 60_000).toISOString();
-  const [date, clock] = [local.slice(0, 10).replaceAll('-', ''), local.slice(11, 19).replaceAll(':', '')];
+export function times(source: DicomSource, time: Date): DicomElement[] {
+  const [date, clock] = dateAndTime(source, time);
   return [
     ...[tags.instanceCreationDate, tags.seriesDate, tags.contentDate].map((tag) => ascii(tag, 'DA', date)),
     ...[tags.instanceCreationTime, tags.seriesTime, tags.contentTime].map((tag) => ascii(tag, 'TM', clock)),
   ];
+}
+
+/** The values of DA and TM for a time, in the time zone of the source, or else of this machine. */
+export function dateAndTime({ dataset }: DicomSource, time: Date): [date: string, time: string] {
+  const minutes = zoneMinutes(word(dataset, tags.timezoneOffsetFromUtc)) ?? -time.getTimezoneOffset();
+  const local = new Date(time.getTime() + minutes * 60_000).toISOString();
+  return [local.slice(0, 10).replaceAll('-', ''), local.slice(11, 19).replaceAll(':', '')];
 }
 
 function zoneMinutes(offset: string | undefined): number | undefined {
@@ -144,7 +149,8 @@ export function referencedSeries({ dataset, slices }: DicomSource): DicomElement
   );
 }
 
-const reference = ({ sopClassUid, sopInstanceUid }: SliceReference): DicomElement[] => [
+/** The class and UID of an image. */
+export const reference = ({ sopClassUid, sopInstanceUid }: SliceReference): DicomElement[] => [
   ascii(tags.referencedSopClassUid, 'UI', sopClassUid),
   ascii(tags.referencedSopInstanceUid, 'UI', sopInstanceUid),
 ];

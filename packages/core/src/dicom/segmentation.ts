@@ -90,7 +90,7 @@ export async function buildSegmentation(
   checkPlace(labelMap, source);
   const voxels = segmentVoxels(labelMap);
   const present = valuesInSlices(voxels, labelMap.size);
-  const segments = segmentsOf(options.labels, present);
+  const segments = segmentsOf(options.labels, present.flat());
   const type = segmentationType(labelMap, present, options);
   const coding = chooseTextCoding(words(source.dataset, tags.specificCharacterSet), [
     ...segments.flatMap(textsOf),
@@ -145,17 +145,18 @@ function segmentationType(
   return type ?? ((frames * size[0] * size[1]) / 8 > maxBinaryBytes ? 'LABELMAP' : 'BINARY');
 }
 
-/** The labels of the list, each value once, followed by unlisted ones. */
-function segmentsOf(labels: readonly SegmentLabel[], present: Context['present']): SegmentLabel[] {
+/** The labels of the list, each value once, followed by unlisted ones among the values that were found. */
+export function segmentsOf(labels: readonly SegmentLabel[], present: Iterable<number>): SegmentLabel[] {
   const known = new Map<number, SegmentLabel>();
   for (const label of labels) if (label.value !== 0 && !known.has(label.value)) known.set(label.value, label);
-  const found = [...new Set(present.flat())].sort((a, b) => a - b);
+  const found = [...new Set(present)].sort((a, b) => a - b);
   for (const value of found) if (!known.has(value)) known.set(value, { value, name: `label ${value}` });
-  // SegmentSequence must have an item.
+  // SegmentSequence, and StructureSetROISequence, must have an item.
   return known.size > 0 ? [...known.values()] : [{ value: 1, name: 'label 1' }];
 }
 
-function checkSource(source: DicomSource): void {
+/** @throws TomaatError NOT_ACCEPTABLE if the source lacks what a result refers to */
+export function checkSource(source: DicomSource): void {
   const lack = lacksForResults(source);
   if (lack)
     throw new TomaatError('NOT_ACCEPTABLE', `${lack} Take the result as nii.gz.`, { field: 'format' });
@@ -182,13 +183,14 @@ export function liesOnSource(grid: Grid, { dataset, slices, ...source }: DicomSo
   return hasSize && slices.every((_, k) => isOn(k, 0, 0) && isOn(k, x, 0) && isOn(k, 0, y));
 }
 
-function checkPlace(labelMap: Volume, source: DicomSource): void {
+/** @throws TomaatError APP_OUTPUT if the label map is not on the grid of the source */
+export function checkPlace(labelMap: Volume, source: DicomSource): void {
   if (liesOnSource(labelMap, source)) return;
   const { dataset, slices } = source;
   const [columns, rows] = [tags.columns, tags.rows].map((tag) => unsignedShort(dataset, tag));
   throw new TomaatError(
     'APP_OUTPUT',
-    `The label map (${labelMap.size.join(' × ')}) does not lie on the grid of the DICOM series (${columns} × ${rows} × ${slices.length}), so that no segmentation of its images can be made of it. Resample it to that grid first, or write it as nii.gz.`,
+    `The label map (${labelMap.size.join(' × ')}) does not lie on the grid of the DICOM series (${columns} × ${rows} × ${slices.length}), so that no DICOM result for its images can be made of it. Resample it to that grid first, or write it as nii.gz.`,
   );
 }
 
