@@ -231,7 +231,7 @@ describe('outputFormats', () => {
       VTKMesh: ['vtk', 'stl'],
       Fiducials: ['json', 'txt'],
       PlainText: ['txt', 'json'],
-      Measurements: ['json', 'csv'],
+      Measurements: ['json', 'csv', 'sr.dcm'],
       TransformGrid: ['nii.gz'],
       TransformBSpline: ['h5'],
       TransformLinear: ['mat', 'txt'],
@@ -247,6 +247,7 @@ describe('formatsOf()', () => {
     expect(of('seg.dcm')).toEqual([...others, 'seg.dcm']);
     expect(of('labelmap.dcm')).toEqual([...others, 'labelmap.dcm']);
     expect(formatsOf({ type: 'Fiducials', format: 'txt' })).toEqual(['json', 'txt']);
+    expect(formatsOf({ type: 'Measurements', format: 'json' })).toEqual(['json', 'csv']);
   });
 });
 
@@ -267,6 +268,7 @@ describe('mediaTypes', () => {
       mat: 'application/x-matlab-data',
       'seg.dcm': 'application/dicom',
       'labelmap.dcm': 'application/dicom',
+      'sr.dcm': 'application/dicom',
     });
     expect(new Set(Object.values(outputFormats).flat())).toEqual(new Set(Object.keys(mediaTypes)));
   });

@@ -180,21 +180,22 @@ export const labelSchema = z.strictObject({
 export type Label = z.infer<typeof labelSchema>;
 
 /**
- * DICOM objects for a label map that was made from a DICOM series: they refer to its images, and are made while
- * those are at hand. `seg.dcm` is a segmentation, `labelmap.dcm` one of the type LABELMAP, which few programs read yet.
+ * DICOM objects of results for a DICOM series: they refer to its images, and are made while those are at hand.
+ * `seg.dcm` is a segmentation, `labelmap.dcm` one of the type LABELMAP, which few programs read yet, `sr.dcm` a
+ * structured report of measurements.
  */
-export const dicomFormats = ['seg.dcm', 'labelmap.dcm'] as const;
+export const dicomFormats = ['seg.dcm', 'labelmap.dcm', 'sr.dcm'] as const;
 export type DicomFormat = (typeof dicomFormats)[number];
 export const isDicomFormat = (format: string): format is DicomFormat =>
   (dicomFormats as readonly string[]).includes(format);
 
 /** The available formats of each type of output; the first is the default if the input does not determine one. */
 export const outputFormats = {
-  LabelVolume: [...extensionsByChoice, 'vtk', 'stl', ...dicomFormats],
+  LabelVolume: [...extensionsByChoice, 'vtk', 'stl', 'seg.dcm', 'labelmap.dcm'],
   VTKMesh: ['vtk', 'stl'],
   Fiducials: ['json', 'txt'],
   PlainText: ['txt', 'json'],
-  Measurements: ['json', 'csv'],
+  Measurements: ['json', 'csv', 'sr.dcm'],
   TransformGrid: ['nii.gz'],
   TransformBSpline: ['h5'],
   TransformLinear: ['mat', 'txt'],
@@ -219,4 +220,5 @@ export const mediaTypes: Record<OutputFormat, string> = {
   mat: 'application/x-matlab-data',
   'seg.dcm': 'application/dicom',
   'labelmap.dcm': 'application/dicom',
+  'sr.dcm': 'application/dicom',
 };

@@ -128,7 +128,7 @@ async function* encodeDicom(
   if (!dicom) {
     throw new TomaatError(
       'NOT_ACCEPTABLE',
-      `A label map becomes ${format} only in the prediction that reads the DICOM series. Ask for it when the job is created.`,
+      `A result becomes ${format} only in the prediction that reads the DICOM series. Ask for it when the job is created.`,
       { field: 'format' },
     );
   }

@@ -1,5 +1,5 @@
 import type { JobIn, Service } from '@tomaat/client';
-import { type DicomFormat, dicomFormats, TomaatError } from '@tomaat/core';
+import { type DicomFormat, dicomFormats, outputFormats, TomaatError } from '@tomaat/core';
 import { useEffect, useRef, useState, useSyncExternalStore } from 'react';
 import { Button as AriaButton, DropZone, FileTrigger } from 'react-aria-components';
 import {
@@ -26,7 +26,9 @@ import { faultOf, Loading, Problem } from '../ui.tsx';
  */
 
 /** The formats that are created here from a label map. */
-export const formatsMadeHere: readonly DicomFormat[] = dicomFormats;
+export const formatsMadeHere: readonly DicomFormat[] = dicomFormats.filter((format) =>
+  (outputFormats.LabelVolume as readonly string[]).includes(format),
+);
 
 /** The original files of a sent series, if this page still has them. */
 export const useOriginals = (sent: SentSeries | undefined): Originals | undefined =>
