@@ -57,7 +57,7 @@ const clientValues = `
   createDicomWeb createRegistryClient createUidKey dicomItems dicomNumber dicomTags dicomText
   dicomTexts dicomValues discoverV1 dispositionName endpoints entrySchema errorCodes exposedHeaders
   failSchema fitSchema formatUidKey handBackSchema idempotencyKeySchema interfaceV1 isCallersFault
-  isPassing isSettled jobOutputSchema jobSchema jobSchemas jobStates loggedOutSchema meSchema
+  isPassing isSettled jobOutputSchema jobSchema jobSchemas jobStates loggedOutSchema meSchema measuredLabelMap
   namedPredictionSchema openApiDocument openDicomInput parseHeaderValue parseUidKey predictV1
   problemSchema receiptSchema requireStored requireSuccess seriesSchema serviceSchema settledStates
   signedAnnouncementSchema startValueV1 summarizeReport toSlug touchSchema verifyAnnouncement

@@ -32,6 +32,7 @@ import {
   sourceFromBytes,
   TomaatError,
   type UnreadFile,
+  type Volume,
   type DicomSeries as VolumeSeries,
   type ZipMember,
 } from '@tomaat/core';
@@ -111,6 +112,11 @@ export interface DicomResultOptions {
    * The first of `seriesFormats` that other outputs can have.
    */
   format?: SeriesFormat;
+  /**
+   * For measurements: the file of the label map that was measured (`measuredLabelMap()`). A report refers to its
+   * segments.
+   */
+  labelMap?: Uint8Array;
   /** The predicted frame of a 4-D series, starting at 0. */
   frame?: number;
 }
@@ -190,13 +196,24 @@ function openSeries(
     leftOut,
     files: images.map(({ header }) => header.file),
     prepare: (options) => prepare(images, platform, options),
-    async createResult(file, service, { job, output, format, frame }) {
+    async createResult(file, service, { job, output, format, frame, labelMap }) {
       const source = dicomSourceOf(series, frame);
       const made = outputOf(service, output);
       const wanted = formatOf(made, format);
       const value = await readOutput(made, file, platform);
       const description = `${service.name}: ${made.label ?? made.name}`;
-      const dicom = { source, maker: service, name: made.name, description, seed: job.id };
+      const measured = labelMap && {
+        name: measuredLabelMap(service, made.name),
+        volume: await readLabelMap(labelMap, platform),
+      };
+      const dicom = {
+        source,
+        maker: service,
+        name: made.name,
+        description,
+        seed: job.id,
+        labelMap: measured,
+      };
       const labels = labelsWith(service.labels, job.parameters);
       const parts: BlobPart[] = [];
       for await (const part of encodeOutput(made.type, value, wanted, platform, { labels, dicom }))
@@ -207,6 +224,13 @@ function openSeries(
 }
 
 type ServiceOutput = Service['outputs'][number];
+
+/** Name of the label map that an output of measurements, or another derived one, is made from. */
+export function measuredLabelMap({ outputs }: Pick<Service, 'outputs'>, name: string): string {
+  const output = outputs.find((one) => one.name === name);
+  const from = output && 'from' in output ? output.from : undefined;
+  return from ?? outputs.find(({ primary }) => primary)?.name ?? name;
+}
 
 /** The output of that name; the service's first label map if missing. */
 function outputOf(
@@ -240,14 +264,16 @@ function formatOf({ name, type }: ServiceOutput, wanted: string | undefined): Se
   );
 }
 
+const readLabelMap = async (file: Uint8Array, platform: Platform): Promise<Volume> =>
+  (await readVolume([sourceFromBytes('labels.nii.gz', file)], platform)).volume;
+
 /** @throws TomaatError of the file; BAD_INPUT if it does not hold measurements */
 async function readOutput(
   { name, type }: ServiceOutput,
   file: Uint8Array,
   platform: Platform,
 ): Promise<OutputValue> {
-  if (type === 'LabelVolume')
-    return (await readVolume([sourceFromBytes('labels.nii.gz', file)], platform)).volume;
+  if (type === 'LabelVolume') return readLabelMap(file, platform);
   try {
     const { labels } = JSON.parse(new TextDecoder().decode(file)) as { labels: readonly LabelMeasurement[] };
     if (Array.isArray(labels)) return labels;

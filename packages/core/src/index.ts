@@ -87,6 +87,7 @@ export { type DicomHeader, readDicomFile, readDicomHeader, type UnreadFile } fro
 export { representationOf } from './dicom/dictionary.ts';
 export { encodeDicomFile } from './dicom/encode-file.ts';
 export type { DicomImage } from './dicom/frames.ts';
+export { buildMeasurementReport, type MeasurementReportOptions } from './dicom/measurement-report.ts';
 export { hasDicomWord, isDicom, parseDicom } from './dicom/parse.ts';
 export {
   chooseDicom,
@@ -103,11 +104,14 @@ export {
 export { type ReadSegmentation, readSegmentationFile } from './dicom/read-segmentation.ts';
 export type { Maker } from './dicom/result-modules.ts';
 export type { SegmentLabel } from './dicom/segment-description.ts';
+export { buildSegmentation, type SegmentationOptions } from './dicom/segmentation.ts';
 export {
-  buildSegmentation,
-  type SegmentationOptions,
+  type IdentifiedSegment,
+  type IdentityOptions,
+  identifySegmentation,
+  type SegmentationIdentity,
   type SegmentationType,
-} from './dicom/segmentation.ts';
+} from './dicom/segmentation-identity.ts';
 export { type DicomSeries, type LeftOut, listSeries, type SeriesList } from './dicom/series.ts';
 export type { DicomSource, SliceReference } from './dicom/source.ts';
 export { createUidKey, createUidMapper, formatUidKey, parseUidKey, type UidMapper } from './dicom/uid-key.ts';

@@ -230,11 +230,11 @@ describe('labelSchema', () => {
 describe('outputFormats', () => {
   it('lists each type’s formats with the default first', () => {
     expect(outputFormats).toEqual({
-      LabelVolume: ['nii.gz', 'nii', 'mha', 'nrrd', 'vtk', 'stl', 'seg.dcm', 'labelmap.dcm', 'zip'],
+      LabelVolume: ['nii.gz', 'nii', 'mha', 'nrrd', 'vtk', 'stl', 'seg.dcm', 'labelmap.dcm', 'rtstruct.dcm', 'zip'],
       VTKMesh: ['vtk', 'stl'],
       Fiducials: ['json', 'txt'],
       PlainText: ['txt', 'json'],
-      Measurements: ['json', 'csv'],
+      Measurements: ['json', 'csv', 'sr.dcm'],
       TransformGrid: ['nii.gz'],
       TransformBSpline: ['h5'],
       TransformLinear: ['mat', 'txt'],
@@ -250,6 +250,7 @@ describe('formatsOf()', () => {
     expect(of('seg.dcm')).toEqual([...others, 'seg.dcm']);
     expect(of('labelmap.dcm')).toEqual([...others, 'labelmap.dcm']);
     expect(formatsOf({ type: 'Fiducials', format: 'txt' })).toEqual(['json', 'txt']);
+    expect(formatsOf({ type: 'Measurements', format: 'json' })).toEqual(['json', 'csv']);
   });
 
   it('returns all formats that the kept file gives', () => {
@@ -300,6 +301,8 @@ describe('mediaTypes', () => {
       mat: 'application/x-matlab-data',
       'seg.dcm': 'application/dicom',
       'labelmap.dcm': 'application/dicom',
+      'rtstruct.dcm': 'application/dicom',
+      'sr.dcm': 'application/dicom',
       zip: 'application/zip',
     });
     expect(new Set(Object.values(outputFormats).flat())).toEqual(new Set(Object.keys(mediaTypes)));

@@ -180,11 +180,11 @@ export const labelSchema = z.strictObject({
 export type Label = z.infer<typeof labelSchema>;
 
 /**
- * DICOM objects for a label map that was made from a DICOM series: they refer to its images, and are made while
- * those are at hand. `seg.dcm` is a segmentation, `labelmap.dcm` one of the type LABELMAP, which few programs read yet,
- * `rtstruct.dcm` an RT structure set, for radiotherapy.
+ * DICOM objects of results for a DICOM series: they refer to its images, and are made while those are at hand.
+ * `seg.dcm` is a segmentation, `labelmap.dcm` one of the type LABELMAP, which few programs read yet, `rtstruct.dcm` an
+ * RT structure set, for radiotherapy, `sr.dcm` a structured report of measurements.
  */
-export const dicomFormats = ['seg.dcm', 'labelmap.dcm', 'rtstruct.dcm'] as const;
+export const dicomFormats = ['seg.dcm', 'labelmap.dcm', 'rtstruct.dcm', 'sr.dcm'] as const;
 export type DicomFormat = (typeof dicomFormats)[number];
 export const isDicomFormat = (format: string): format is DicomFormat =>
   (dicomFormats as readonly string[]).includes(format);
@@ -204,7 +204,7 @@ export const outputFormats = {
   VTKMesh: ['vtk', 'stl'],
   Fiducials: ['json', 'txt'],
   PlainText: ['txt', 'json'],
-  Measurements: ['json', 'csv'],
+  Measurements: ['json', 'csv', 'sr.dcm'],
   TransformGrid: ['nii.gz'],
   TransformBSpline: ['h5'],
   TransformLinear: ['mat', 'txt'],
@@ -252,5 +252,6 @@ export const mediaTypes: Record<OutputFormat, string> = {
   'seg.dcm': 'application/dicom',
   'labelmap.dcm': 'application/dicom',
   'rtstruct.dcm': 'application/dicom',
+  'sr.dcm': 'application/dicom',
   zip: 'application/zip',
 };

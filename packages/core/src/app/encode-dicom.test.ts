@@ -49,6 +49,14 @@ describe('encodeSeriesFormat() of zip', () => {
     expect(new Set([...files.values()].map(uidOf)).size).toBe(others.length);
   });
 
+  it('has a report that refers to its segmentation', async () => {
+    const files = await filesOf();
+    const report = Buffer.from(files.get('organs.sr.dcm')!).toString('latin1');
+    expect(report).toContain(uidOf(files.get('organs.seg.dcm')!));
+    expect(report).toContain('1.2.840.10008.5.1.4.1.1.66.4');
+    expect(report).toContain('Not found');
+  });
+
   it('has the label map in its segmentation', async () => {
     const read = readSegmentationFile((await filesOf()).get('organs.seg.dcm')!);
     expect(read.labelMap).toEqual(labelMap);
@@ -57,7 +65,7 @@ describe('encodeSeriesFormat() of zip', () => {
 
   it('has the objects of the same seed that each format has alone', async () => {
     const files = await filesOf('a job');
-    for (const format of ['seg.dcm'] as const) {
+    for (const format of ['seg.dcm', 'rtstruct.dcm'] as const) {
       const alone = await collectBytes(encodeSeriesFormat(format, labelMap, context('a job'), labels));
       expect(uidOf(files.get(`organs.${format}`)!)).toBe(uidOf(alone));
     }

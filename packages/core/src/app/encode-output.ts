@@ -112,7 +112,7 @@ export async function* encodeOutput(
     const mesh = await buildSurface(value as Volume, { smooth: true, keepTriangles: 0.5 });
     yield* format === 'vtk' ? meshToVtk(mesh) : meshToStl(mesh);
   } else if (isSeriesFormat(format)) {
-    yield* encodeForSeries(type, value, format, options);
+    yield* encodeForSeries(value, format, options);
   } else if (type === 'LabelVolume') {
     yield* writeVolume(value as Volume, format as VolumeExtension, platform, {
       geometry: options.geometry,
@@ -135,7 +135,6 @@ export async function* encodeOutput(
 }
 
 async function* encodeForSeries(
-  type: Output['type'],
   value: OutputValue,
   format: SeriesFormat,
   { labels, dicom }: EncodeOptions,
@@ -143,7 +142,7 @@ async function* encodeForSeries(
   if (!dicom) {
     throw new TomaatError(
       'NOT_ACCEPTABLE',
-      `${type === 'LabelVolume' ? 'A label map becomes' : 'Measurements become'} ${format} only in the prediction that reads the DICOM series. Ask for it when the job is created.`,
+      `A result becomes ${format} only in the prediction that reads the DICOM series. Ask for it when the job is created.`,
       { field: 'format' },
     );
   }

@@ -73,6 +73,16 @@ export function lacksForResults({ dataset, slices }: DicomSource): string | unde
     : `The images have no ${missing.join(' and no ')}, to which a DICOM result refers.`;
 }
 
+/**
+ * @param instead the format that can be had without
+ * @throws TomaatError NOT_ACCEPTABLE if no DICOM result can be created for a series
+ */
+export function checkSource(source: DicomSource, instead: string): void {
+  const lack = lacksForResults(source);
+  if (lack)
+    throw new TomaatError('NOT_ACCEPTABLE', `${lack} Take the result as ${instead}.`, { field: 'format' });
+}
+
 /** Patient and study as in the source. */
 export function patientAndStudy({ dataset }: DicomSource, coding: TextCoding): DicomElement[] {
   const own = (tag: Tag) => {
@@ -139,18 +149,26 @@ function zoneMinutes(offset: string | undefined): number | undefined {
 export function referencedSeries({ dataset, slices }: DicomSource): DicomElement {
   const uid = word(dataset, tags.seriesInstanceUid);
   if (uid === undefined) throw new TomaatError('INTERNAL', 'The source of a DICOM result has no series UID.');
-  const images = [...new Map(slices.map((slice) => [slice.sopInstanceUid, slice])).values()];
   return sequence(
     tags.referencedSeriesSequence,
     datasetOf(
-      sequence(tags.referencedInstanceSequence, ...images.map((image) => datasetOf(...reference(image)))),
+      sequence(tags.referencedInstanceSequence, ...imagesOf(slices)),
       ascii(tags.seriesInstanceUid, 'UI', uid),
     ),
   );
 }
 
-/** The class and UID of an image. */
-export const reference = ({ sopClassUid, sopInstanceUid }: SliceReference): DicomElement[] => [
+/** References to the images of slices, one item for each image: those of several frames have several slices. */
+export const imagesOf = (slices: readonly SliceReference[]): Dataset[] =>
+  [...new Map(slices.map((slice) => [slice.sopInstanceUid, slice])).values()].map((image) =>
+    datasetOf(...reference(image)),
+  );
+
+/** The attributes that refer to an object. */
+export const reference = ({
+  sopClassUid,
+  sopInstanceUid,
+}: Pick<SliceReference, 'sopClassUid' | 'sopInstanceUid'>): DicomElement[] => [
   ascii(tags.referencedSopClassUid, 'UI', sopClassUid),
   ascii(tags.referencedSopInstanceUid, 'UI', sopInstanceUid),
 ];

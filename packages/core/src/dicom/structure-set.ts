@@ -4,6 +4,7 @@ import { ascii, bytesElement, codeSequence, datasetOf, fitText, sequence, text }
 import { createContourEncoder, type SlicePlane, traceContours } from './contours.ts';
 import { type Dataset, type DicomElement, number, word, words } from './dataset.ts';
 import {
+  checkSource,
   dateAndTime,
   equipment,
   frameOfReference,
@@ -12,7 +13,8 @@ import {
   reference,
 } from './result-modules.ts';
 import { defaultCategory, type SegmentLabel, textsOf } from './segment-description.ts';
-import { checkPlace, checkSource, segmentsOf } from './segmentation.ts';
+import { checkPlace } from './segmentation.ts';
+import { segmentsOf } from './segmentation-identity.ts';
 import { segmentVoxels } from './segmentation-pixels.ts';
 import type { DicomSource, SliceReference, Vector } from './source.ts';
 import { tags } from './tags.ts';
@@ -67,7 +69,7 @@ export async function buildStructureSet(
   source: DicomSource,
   options: StructureSetOptions,
 ): Promise<DicomObject> {
-  checkSource(source);
+  checkSource(source, 'nii.gz');
   checkPlace(labelMap, source);
   const contours = contoursByValue(labelMap, source, options.maxContourBytes ?? 300e6);
   const structures = segmentsOf(options.labels, contours.keys());

@@ -1,4 +1,4 @@
-import type { Client, Job, JobOutput, Service } from '@tomaat/client';
+import { type Client, type Job, type JobOutput, measuredLabelMap, type Service } from '@tomaat/client';
 import { isSeriesFormat, type SeriesFormat, TomaatError } from '@tomaat/core';
 import type { DicomVolume } from './dicom-volume.ts';
 import type { PredictFlags } from './outcome.ts';
@@ -58,8 +58,14 @@ export async function makeDicomResult(
     signal: options.signal,
   });
   const bytes = await file.bytes();
+  const labelMap = async () => {
+    const name = measuredLabelMap(service, output.name);
+    const { signal } = options;
+    return (await client.output(job.id, name, { format: 'nii.gz', signal })).bytes();
+  };
   try {
     const made = await chosen.createResult(bytes, service, {
+      labelMap: output.type === 'Measurements' ? await labelMap() : undefined,
       job,
       output: output.name,
       format,

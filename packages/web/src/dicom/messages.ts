@@ -93,6 +93,8 @@ export interface Operations {
       uid: string;
       /** A label map in any volume format; measurements as JSON. */
       file: Uint8Array;
+      /** For measurements: the label map that was measured. */
+      labelMap?: Uint8Array;
       service: ResultService;
       job: Pick<Job, 'id' | 'parameters'>;
       output: string;

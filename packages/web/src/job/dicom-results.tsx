@@ -1,4 +1,4 @@
-import type { JobIn, JobOutput, Service } from '@tomaat/client';
+import { type JobIn, type JobOutput, measuredLabelMap, type Service } from '@tomaat/client';
 import { isSeriesFormat, type OutputType, outputFormats, type SeriesFormat, TomaatError } from '@tomaat/core';
 import { useEffect, useRef, useState, useSyncExternalStore } from 'react';
 import { Button as AriaButton, DropZone, FileTrigger } from 'react-aria-components';
@@ -49,12 +49,14 @@ export async function makeDicomResult(
     frame,
   }: { job: JobIn<'succeeded'>; service: Service; output: JobOutput; format: SeriesFormat; frame?: number },
 ): Promise<Blob> {
-  const readable = output.type === 'Measurements' ? 'json' : 'nii.gz';
-  const file = await client.output(job.id, output.name, { format: readable });
+  const read = async (name: string, format: string) =>
+    (await client.output(job.id, name, { format })).bytes();
+  const isTable = output.type === 'Measurements';
   const { id, name, version, labels, outputs } = service;
   return session.call('createResult', {
     uid,
-    file: await file.bytes(),
+    file: await read(output.name, isTable ? 'json' : 'nii.gz'),
+    labelMap: isTable ? await read(measuredLabelMap(service, output.name), 'nii.gz') : undefined,
     service: { id, name, version, labels, outputs },
     job: { id: job.id, parameters: job.parameters },
     output: output.name,
