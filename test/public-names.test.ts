@@ -6,15 +6,17 @@ import { expect, it } from 'vitest';
 /* The public names of the packages. Adding one is a promise to users; removing one belongs in the changelog. */
 
 const coreValues = `
-  TomaatError acceptShape affinesEqual applyAffine base64Length buildDicomObject buildSegmentation buildSurface
-  bytesPerVoxel checkAffine checkDeclaration checkShape checkVolume chooseDicom chooseFormat closeLabels
+  TomaatError acceptShape affinesEqual applyAffine base64Length buildDicomObject buildMeasurementReport
+  buildSegmentation buildSurface bytesPerVoxel checkAffine checkDeclaration checkShape checkVolume chooseDicom
+  chooseFormat closeLabels
   collectBytes componentOf composeAffine convertVolume crc32 createDeidentifier createFrameDecoder
   createStoredZip createUidKey createUidMapper createVoxels cropOrPad decimateMesh decodeBase64Text defaultValue
   defineApp deidentify describeError determinant dice diceOfLabels dicomFormats dicomSourceOf
   dilateLabels directionOf distinctFiles encodeBase64 encodeDicomFile encodeOutput endingOf
   erodeLabels errorCodes escapeUnseen estimatePrediction extensionOf fileEndingOf fileGeometrySchema
   fillHoles filterLabels findComponents findIdentifyingText flip formatList formatMl formatNames
-  formatPoints formatUidKey formatsOf hasDicomWord hasUnseen holdsVoxelsAlone identity imageTransforms infer
+  formatPoints formatUidKey formatsOf hasDicomWord hasUnseen holdsVoxelsAlone identifySegmentation
+  identity imageTransforms infer
   infererSchema inputSchema inspectDicom inspectFiles inspectStart inspectVolume invert isDicom
   isDicomFormat isFileInput isNetworkSpec isReadBack isSeriesFormat isText isVolumeMediaType isVolumeUnlikeBase64 isZip
   joinMeshes keepLargestComponent labelSchema labelTransforms labelTypeFor labelVoxels labelsWith
@@ -41,13 +43,16 @@ const coreTypes = `
   ErrorCode ErrorData Estimate FileEnding FileGeometry FilePrefix FillOptions FrameShape Grid
   IdentifyingField IdentifyingText InferOptions InferResult InfererSpec Input InputForm InputOf InputType
   InputValue InputsOf InspectOptions Interpolation Label LabelMeasurement LabelName LabelTensor
-  LabelVoxels LargestOptions LeftOut LoadedModel Maker Manifest ManifestFault Mesh ModelSpec
-  MorphologyOptions NetworkReport NetworkSession NumericVolume NumericVoxels Outcome Output
+  LabelVoxels LargestOptions LeftOut LoadedModel Maker Manifest ManifestFault MeasuredLabelMap
+  MeasurementReportOptions Mesh ModelSpec MorphologyOptions NetworkReport NetworkSession NumericVolume
+  NumericVoxels Outcome Output
   OutputFormat OutputType OutputValue OutputsOf PadOptions Parameter ParametersOf Platform
   PointTransform PredictionContext PredictionRequest ReadLimits ReadOptions ReadSegmentation
-  ReadVolume Reduction ReportedAttribute ResampleOptions Rewrite SegmentLabel SegmentationOptions
-  SegmentationType SeriesFormat SeriesList Shape Size SliceReference SlidingWindowSpec SmallObjectOptions
-  SourceFile SpatialTransform Stage StageTimes Step StoredOutput StoredZip StoredZipOptions SurfaceOptions Tensor TextSource TransformContext
+  ReadVolume Reduction ReportedAttribute ResampleOptions Rewrite SegmentLabel SegmentReference
+  SegmentationIdentity SegmentationIdentityOptions SegmentationOptions SegmentationType SeriesFormat SeriesList Shape
+  Size SliceReference SlidingWindowSpec SmallObjectOptions
+  SourceFile SpatialTransform Stage StageTimes Step StoredOutput StoredZip StoredZipOptions SurfaceOptions Tensor
+  TextSource TransformContext
   TransformExtension TypedContext UidMapper UnreadFile Vec3 Volume VolumeExtension VolumeFactsOf
   VolumeFormat VolumeFormatRow VolumeHeader VolumeTransform VoxelType Voxels WriteOptions ZipMember Zlib
 `;

@@ -37,7 +37,7 @@ export {
   type StoredOutput,
   seriesFormats,
 } from './app/elements.ts';
-export { buildDicomObject, type DicomContext } from './app/encode-dicom.ts';
+export { buildDicomObject, type DicomContext, type MeasuredLabelMap } from './app/encode-dicom.ts';
 export { chooseFormat, type EncodeOptions, encodeOutput, type InputForm } from './app/encode-output.ts';
 export { type Estimate, estimatePrediction, largestThatFits, type VolumeFactsOf } from './app/estimate.ts';
 export {
@@ -106,11 +106,11 @@ export type { Maker } from './dicom/result-modules.ts';
 export type { SegmentLabel } from './dicom/segment-description.ts';
 export { buildSegmentation, type SegmentationOptions } from './dicom/segmentation.ts';
 export {
-  type IdentifiedSegment,
-  type IdentityOptions,
   identifySegmentation,
   type SegmentationIdentity,
+  type SegmentationIdentityOptions,
   type SegmentationType,
+  type SegmentReference,
 } from './dicom/segmentation-identity.ts';
 export { type DicomSeries, type LeftOut, listSeries, type SeriesList } from './dicom/series.ts';
 export type { DicomSource, SliceReference } from './dicom/source.ts';

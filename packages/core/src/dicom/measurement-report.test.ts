@@ -8,7 +8,7 @@ import { buildMeasurementReport, type MeasurementReportOptions } from './measure
 import { parseDicom } from './parse.ts';
 import type { SegmentLabel } from './segment-description.ts';
 import { buildSegmentation } from './segmentation.ts';
-import { type IdentityOptions, identifySegmentation } from './segmentation-identity.ts';
+import { identifySegmentation, type SegmentationIdentityOptions } from './segmentation-identity.ts';
 import { type Tag, tags } from './tags.ts';
 import { chooseTextCoding } from './text-coding.ts';
 import { writeDicomFile } from './write-file.ts';
@@ -30,12 +30,12 @@ const labels: SegmentLabel[] = [
   { value: 9, name: 'Never seen' },
 ];
 const maker = { id: 'an-app', name: 'An app', version: '1.2.0' };
-const identity: IdentityOptions = { labels, role: 'organs', seed: 'a job' };
+const identity: SegmentationIdentityOptions = { labels, role: 'organs', seed: 'a job' };
 const time = new Date('2026-01-31T20:00:01.5Z');
 
 interface Made {
   readonly source?: MadeSource;
-  readonly identity?: Partial<IdentityOptions>;
+  readonly identity?: Partial<SegmentationIdentityOptions>;
   readonly options?: Partial<MeasurementReportOptions>;
   readonly measurements?: readonly LabelMeasurement[];
 }

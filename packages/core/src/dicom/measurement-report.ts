@@ -27,7 +27,7 @@ import {
   type SegmentLabel,
   textsOf,
 } from './segment-description.ts';
-import type { IdentifiedSegment, SegmentationIdentity } from './segmentation-identity.ts';
+import type { SegmentationIdentity, SegmentReference } from './segmentation-identity.ts';
 import type { DicomSource } from './source.ts';
 import { type Tag, tags } from './tags.ts';
 import { chooseTextCoding, type TextCoding } from './text-coding.ts';
@@ -110,7 +110,7 @@ export function buildMeasurementReport(
 }
 
 interface Measured {
-  readonly segment: IdentifiedSegment;
+  readonly segment: SegmentReference;
   readonly volumeMl: number;
 }
 

@@ -14,7 +14,7 @@ import { type CreateUid, createUids } from './uids.ts';
  */
 export type SegmentationType = 'BINARY' | 'LABELMAP';
 
-export interface IdentityOptions {
+export interface SegmentationIdentityOptions {
   /** The meaning of the values. Values that are not listed become segments named “label 7”. */
   labels: readonly SegmentLabel[];
   /** Distinguishes this result from others of the same seed. */
@@ -27,7 +27,7 @@ export interface IdentityOptions {
 }
 
 /** A segment and how it is referred to. */
-export interface IdentifiedSegment {
+export interface SegmentReference {
   readonly label: SegmentLabel;
   /** SegmentNumber. */
   readonly number: number;
@@ -39,8 +39,8 @@ export interface SegmentationIdentity {
   readonly sopClassUid: string;
   readonly sopInstanceUid: string;
   readonly seriesInstanceUid: string;
-  /** In the order of their numbers; those of a LABELMAP begin with the background. */
-  readonly segments: readonly IdentifiedSegment[];
+  /** In the order of SegmentSequence; those of a LABELMAP begin with the background. */
+  readonly segments: readonly SegmentReference[];
 }
 
 const sopClasses = {
@@ -53,7 +53,10 @@ const sopClasses = {
  *
  * @throws TomaatError BAD_INPUT if it is not a label map with values from 0 to 65535
  */
-export const identifySegmentation = (labelMap: Volume, options: IdentityOptions): SegmentationIdentity =>
+export const identifySegmentation = (
+  labelMap: Volume,
+  options: SegmentationIdentityOptions,
+): SegmentationIdentity =>
   identityOf(
     labelMap,
     valuesInSlices(segmentVoxels(labelMap), labelMap.size),
@@ -65,7 +68,7 @@ export const identifySegmentation = (labelMap: Volume, options: IdentityOptions)
 export function identityOf(
   { size }: Pick<Volume, 'size'>,
   present: readonly (readonly number[])[],
-  options: IdentityOptions,
+  options: SegmentationIdentityOptions,
   createUid: CreateUid,
 ): SegmentationIdentity {
   const { labels, role, maxBinaryBytes = 50e6 } = options;
@@ -73,7 +76,7 @@ export function identityOf(
   const isSmall = (frames * size[0] * size[1]) / 8 <= maxBinaryBytes;
   const type = options.type ?? (isSmall ? 'BINARY' : 'LABELMAP');
   const all = segmentsOf(labels, present.flat());
-  const segment = (label: SegmentLabel, number: number): IdentifiedSegment => ({
+  const segment = (label: SegmentLabel, number: number): SegmentReference => ({
     label,
     number,
     trackingUid: createUid(`${role} label ${label.value}`),

@@ -20,9 +20,9 @@ import {
 } from './result-modules.ts';
 import { describeSegment, textsOf } from './segment-description.ts';
 import {
-  type IdentityOptions,
   identityOf,
   type SegmentationIdentity,
+  type SegmentationIdentityOptions,
   type SegmentationType,
 } from './segmentation-identity.ts';
 import {
@@ -44,7 +44,7 @@ import type { DicomObject } from './write-file.ts';
  * derived from.
  */
 
-export interface SegmentationOptions extends IdentityOptions {
+export interface SegmentationOptions extends SegmentationIdentityOptions {
   maker: Maker;
   /** The description of the series. */
   description: string;
