@@ -77,6 +77,8 @@ export function findCornerstone(): { esbuild: string; packages: string } | undef
   orRequired(found?.packages, '@cornerstonejs/adapters beside esbuild');
   return found;
 }
+/** dcmtk’s reader of structured reports. */
+export const findDsrdump = (): string | undefined => findProgram('dsrdump', ['--version']);
 export const findNginx = (): string | undefined => findProgram('nginx', ['-v']);
 export const findCaddy = (): string | undefined => findProgram('caddy', ['version'], 'Caddy');
 export const findHaproxy = (): string | undefined => findProgram('haproxy', ['-v'], 'HAProxy');

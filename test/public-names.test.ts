@@ -6,17 +6,19 @@ import { expect, it } from 'vitest';
 /* The public names of the packages. Adding one is a promise to users; removing one belongs in the changelog. */
 
 const coreValues = `
-  TomaatError acceptShape affinesEqual applyAffine base64Length buildDicomObject buildSegmentation buildSurface
-  bytesPerVoxel checkAffine checkDeclaration checkShape checkVolume chooseDicom closeLabels
+  TomaatError acceptShape affinesEqual applyAffine base64Length buildDicomObject buildMeasurementReport
+  buildSegmentation buildSurface bytesPerVoxel checkAffine checkDeclaration checkShape checkVolume chooseDicom
+  chooseFormat closeLabels
   collectBytes componentOf composeAffine convertVolume crc32 createDeidentifier createFrameDecoder
-  createUidKey createUidMapper createVoxels cropOrPad decimateMesh decodeBase64Text defaultValue
+  createStoredZip createUidKey createUidMapper createVoxels cropOrPad decimateMesh decodeBase64Text defaultValue
   defineApp deidentify describeError determinant dice diceOfLabels dicomFormats dicomSourceOf
   dilateLabels directionOf distinctFiles encodeBase64 encodeDicomFile encodeOutput endingOf
   erodeLabels errorCodes escapeUnseen estimatePrediction extensionOf fileEndingOf fileGeometrySchema
   fillHoles filterLabels findComponents findIdentifyingText flip formatList formatMl formatNames
-  formatPoints formatUidKey formatsOf hasDicomWord hasUnseen holdsVoxelsAlone identity imageTransforms infer
+  formatPoints formatUidKey formatsOf hasDicomWord hasUnseen holdsVoxelsAlone identifySegmentation
+  identity imageTransforms infer
   infererSchema inputSchema inspectDicom inspectFiles inspectStart inspectVolume invert isDicom
-  isDicomFormat isFileInput isNetworkSpec isText isVolumeMediaType isVolumeUnlikeBase64 isZip
+  isDicomFormat isFileInput isNetworkSpec isReadBack isSeriesFormat isText isVolumeMediaType isVolumeUnlikeBase64 isZip
   joinMeshes keepLargestComponent labelSchema labelTransforms labelTypeFor labelVoxels labelsWith
   largestThatFits listSeries manifestSchema mapLabels matchOriginals maxFileBytes maxZipEntries
   measureLabels measurementsToCsv mediaTypes meshToStl meshToVtk mmDigits multiply neutralDataName
@@ -26,7 +28,7 @@ const coreValues = `
   readDicomHeader readDicomImage readDicomVolume readMesh readPrefix readSegmentationFile readTransform readVolume
   readableEndings removeSmallObjects reorient representationOf requestWords resample resampleArgmax
   resampleThreshold resampleThrough reservedWords resizedGrid restore sameGrid scanLabels
-  sourceFromBytes spacingOf stages supportedExtensions surfaceOf transformEndings transformExtensions
+  seriesFormats sourceFromBytes spacingOf stages supportedExtensions surfaceOf transformEndings transformExtensions
   transformPoint transformPoints uidMapOf verifyNetwork volumeEndings volumeFormats volumeInputs
   volumeReport volumeToTensor voxelCount voxelTypeOf voxelTypes webPlatform withField
   withoutTrailingSlashes withoutUnseen withoutVolumeEnding writeDicomFile writeStripped writeTransform
@@ -39,17 +41,20 @@ const coreTypes = `
   DeidentifyOptions DicomContext DicomFile DicomFindings DicomFormat DicomHeader DicomImage
   DicomObject DicomReadOptions DicomSeries DicomSource DicomVolumeHeader EncodeOptions EncodedOutput
   ErrorCode ErrorData Estimate FileEnding FileGeometry FilePrefix FillOptions FrameShape Grid
-  IdentifyingField IdentifyingText InferOptions InferResult InfererSpec Input InputOf InputType
+  IdentifyingField IdentifyingText InferOptions InferResult InfererSpec Input InputForm InputOf InputType
   InputValue InputsOf InspectOptions Interpolation Label LabelMeasurement LabelName LabelTensor
-  LabelVoxels LargestOptions LeftOut LoadedModel Maker Manifest ManifestFault Mesh ModelSpec
-  MorphologyOptions NetworkReport NetworkSession NumericVolume NumericVoxels Outcome Output
+  LabelVoxels LargestOptions LeftOut LoadedModel Maker Manifest ManifestFault MeasuredLabelMap
+  MeasurementReportOptions Mesh ModelSpec MorphologyOptions NetworkReport NetworkSession NumericVolume
+  NumericVoxels Outcome Output
   OutputFormat OutputType OutputValue OutputsOf PadOptions Parameter ParametersOf Platform
   PointTransform PredictionContext PredictionRequest ReadLimits ReadOptions ReadSegmentation
-  ReadVolume Reduction ReportedAttribute ResampleOptions Rewrite SegmentLabel SegmentationOptions
-  SegmentationType SeriesList Shape Size SliceReference SlidingWindowSpec SmallObjectOptions
-  SourceFile SpatialTransform Stage StageTimes Step SurfaceOptions Tensor TextSource TransformContext
+  ReadVolume Reduction ReportedAttribute ResampleOptions Rewrite SegmentLabel SegmentReference
+  SegmentationIdentity SegmentationIdentityOptions SegmentationOptions SegmentationType SeriesFormat SeriesList Shape
+  Size SliceReference SlidingWindowSpec SmallObjectOptions
+  SourceFile SpatialTransform Stage StageTimes Step StoredOutput StoredZip StoredZipOptions SurfaceOptions Tensor
+  TextSource TransformContext
   TransformExtension TypedContext UidMapper UnreadFile Vec3 Volume VolumeExtension VolumeFactsOf
-  VolumeFormat VolumeFormatRow VolumeHeader VolumeTransform VoxelType Voxels WriteOptions Zlib
+  VolumeFormat VolumeFormatRow VolumeHeader VolumeTransform VoxelType Voxels WriteOptions ZipMember Zlib
 `;
 const clientValues = `
   TomaatError announcementId announcementLifeSeconds announcementSchema announcementType
@@ -57,7 +62,7 @@ const clientValues = `
   createDicomWeb createRegistryClient createUidKey dicomItems dicomNumber dicomTags dicomText
   dicomTexts dicomValues discoverV1 dispositionName endpoints entrySchema errorCodes exposedHeaders
   failSchema fitSchema formatUidKey handBackSchema idempotencyKeySchema interfaceV1 isCallersFault
-  isPassing isSettled jobOutputSchema jobSchema jobSchemas jobStates loggedOutSchema meSchema
+  isPassing isSettled jobOutputSchema jobSchema jobSchemas jobStates loggedOutSchema meSchema measuredLabelMap
   namedPredictionSchema openApiDocument openDicomInput parseHeaderValue parseUidKey predictV1
   problemSchema receiptSchema requireStored requireSuccess seriesSchema serviceSchema settledStates
   signedAnnouncementSchema startValueV1 summarizeReport toSlug touchSchema verifyAnnouncement

@@ -86,6 +86,7 @@ export {
   type DicomInputFile,
   type DicomInputOptions,
   type DicomResultOptions,
+  measuredLabelMap,
   openDicomInput,
   type PreparedSeries,
   type PrepareOptions,

@@ -25,7 +25,7 @@ import {
   reportsOf,
   systemFault,
 } from './console.ts';
-import { formatMadeHere, makeDicomResult } from './dicom-result.ts';
+import { checkSeriesFormats, formatMadeHere, makeDicomResult } from './dicom-result.ts';
 import { kindOfFile, prepareSeries } from './dicom-volume.ts';
 import { findService } from './find-service.ts';
 import { stemOf, volumeFiles } from './input-files.ts';
@@ -75,6 +75,7 @@ export async function predict(wanted: string, flags: PredictFlags): Promise<numb
       throw new TomaatError('BAD_INPUT', '--receipt is for one volume. Give one file, or one series.');
     }
     await checkIdentityFlags(flags, inputs);
+    checkSeriesFormats(results.outputs, volumes);
     if (flags.receipt !== undefined && !flags.force && (await stat(flags.receipt).catch(() => undefined))) {
       throw new TomaatError('CONFLICT', `${flags.receipt} already exists. Use --force to overwrite it.`);
     }

@@ -1,8 +1,10 @@
 import { seriesSchema } from '@tomaat/client';
 import {
   acceptShape,
+  chooseFormat,
   isFileInput,
   isZip,
+  type OutputFormat,
   TomaatError,
   type VolumeFactsOf,
   type VolumeHeader,
@@ -62,15 +64,17 @@ const mostFilesOfOneHeader = 2;
 
 /**
  * The header checks of every volume: format, size, frames, and the acceptance rules that need no voxels. Returns the
- * number of voxels of the largest one, and what will be read of each.
+ * number of voxels of the largest one, what will be read of each, and whether the first one, on whose grid the results are, is
+ * a DICOM series.
  */
 export async function inspectVolumes(
   app: App,
   received: readonly ReceivedInput[],
   { frame, series }: { frame?: number; series?: string },
   { headers, blobs, maxVoxels }: { headers: HeaderReader; blobs: Blobs; maxVoxels: number },
-): Promise<{ voxels: number; shapes: Record<string, VolumeFactsOf> }> {
+): Promise<{ voxels: number; shapes: Record<string, VolumeFactsOf>; isSeries: boolean }> {
   let voxels = 0;
+  let isSeries: boolean | undefined;
   const shapes: Record<string, VolumeFactsOf> = {};
   let isDicomSeries = false;
   for (const [name, input] of Object.entries(app.manifest.inputs)) {
@@ -86,6 +90,7 @@ export async function inspectVolumes(
         { limits: { maxVoxels }, series },
         files.length > mostFilesOfOneHeader || files.some(({ start }) => isZip(start)),
       );
+      isSeries ??= header.format === 'dicom';
       isDicomSeries ||= header.format === 'dicom';
       voxels = Math.max(voxels, header.size[0] * header.size[1] * header.size[2] * header.components);
       if (input.frames === 'one') checkFrame(header, frame);
@@ -108,7 +113,17 @@ export async function inspectVolumes(
       { field: 'series' },
     );
   }
-  return { voxels, shapes };
+  return { voxels, shapes, isSeries: isSeries === true };
+}
+
+/** Throws NOT_ACCEPTABLE for a format that refers to a DICOM series, where the input is none. */
+export function refuseSeriesFormats(
+  { manifest }: App,
+  formats: Readonly<Record<string, OutputFormat>> = {},
+): void {
+  // The extension would decide only where no format is given.
+  for (const [name, format] of Object.entries(formats))
+    chooseFormat(name, manifest.outputs[name], format, { extension: 'nii.gz' });
 }
 
 function checkFrame(header: VolumeHeader, frame: number | undefined): void {

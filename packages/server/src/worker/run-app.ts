@@ -18,6 +18,8 @@ export interface LocalPrediction {
   series?: string;
   formats?: Readonly<Record<string, OutputFormat>>;
   maxVoxels?: number;
+  /** Whether an output in a format that cannot be read back is also written in one that can. */
+  keepsValues?: boolean;
   /** Memory limit; most of the machine's memory if missing. */
   memory?: MemoryPolicy;
   signal?: AbortSignal;
@@ -79,6 +81,7 @@ export async function computeIn(
         formats: prediction.formats && { ...prediction.formats },
         folder,
         maxVoxels: prediction.maxVoxels ?? settings.maxVoxels.default,
+        keepsValues: prediction.keepsValues,
       },
       {
         signal: AbortSignal.any([signal, timeout.signal]),

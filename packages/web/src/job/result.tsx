@@ -2,7 +2,7 @@ import { useQuery } from '@tanstack/react-query';
 import type { JobIn, JobOutput, Service } from '@tomaat/client';
 import {
   formatMl,
-  isDicomFormat,
+  isSeriesFormat,
   type LabelMeasurement,
   type Mesh,
   measureLabels,
@@ -379,18 +379,18 @@ function Downloads({ job, service, fileName, sent }: Omit<ResultProps, 'submissi
   const [error, setError] = useState<unknown>();
   const originals = useOriginals(sent);
   // The server's DICOM results refer to the de-identified series: here they are created for the original one.
-  const isMadeHere = ({ type }: JobOutput) => sent !== undefined && type === 'LabelVolume';
+  const isMadeHere = (output: JobOutput) => sent !== undefined && formatsMadeHere(output).length > 0;
   const formatsOf = (output: JobOutput) => {
     if (!isMadeHere(output)) return output.formats;
-    const others = output.formats.filter((format) => !isDicomFormat(format));
-    return originals && service ? [...formatsMadeHere, ...others] : others;
+    const others = output.formats.filter((format) => !isSeriesFormat(format));
+    return originals && service ? [...formatsMadeHere(output), ...others] : others;
   };
   async function download(output: JobOutput, format: string) {
     setBusy(`${output.name}.${format}`);
     setError(undefined);
     try {
-      if (originals && service && isMadeHere(output) && isDicomFormat(format)) {
-        const made = { job, service, output: output.name, format, frame: sent?.frame };
+      if (originals && service && isMadeHere(output) && isSeriesFormat(format)) {
+        const made = { job, service, output, format, frame: sent?.frame };
         const blob = await makeDicomResult(originals, made);
         return save(blob, `${stemOf(fileName ?? 'series')}_${output.name}.${format}`);
       }
@@ -413,7 +413,7 @@ function Downloads({ job, service, fileName, sent }: Omit<ResultProps, 'submissi
             </span>
             <span className="formats">
               {files.map(({ output, format }) =>
-                isMadeHere(output) && isDicomFormat(format) ? (
+                isMadeHere(output) && isSeriesFormat(format) ? (
                   <button
                     key={format}
                     type="button"
