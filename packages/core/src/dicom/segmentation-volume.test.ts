@@ -9,7 +9,8 @@ import type { Volume } from '../volume.ts';
 import { ascii } from './build.ts';
 import { encodeDicomFile } from './encode-file.ts';
 import { parseDicom } from './parse.ts';
-import { buildSegmentation, type SegmentationType } from './segmentation.ts';
+import { buildSegmentation } from './segmentation.ts';
+import type { SegmentationType } from './segmentation-identity.ts';
 import { tags } from './tags.ts';
 import { writeDicomFile } from './write-file.ts';
 
