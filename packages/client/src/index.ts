@@ -61,6 +61,8 @@ export {
 export {
   type Fit,
   fitSchema,
+  type Processing,
+  processingSchema,
   type Service,
   serviceSchema,
   type VolumeFacts,
@@ -122,6 +124,7 @@ export {
 export { exposedHeaders } from './exposed-headers.ts';
 export { dispositionName, parseHeaderValue } from './header-value.ts';
 export { type ConnectionOptions, isCallersFault, isPassing } from './http.ts';
+export { decideIdentity, type IdentityDecision, type IdentityFacts } from './identity.ts';
 export { type AnonymousFiles, type AnonymousOptions, anonymousFiles } from './identifying-text.ts';
 export { openApiDocument } from './openapi.ts';
 export { type Receipt, receiptSchema, verifyReceipt } from './receipt.ts';
@@ -134,6 +137,7 @@ export {
 } from './registry.ts';
 export { type Signed, verifySigned } from './signed.ts';
 export { toSlug } from './slug.ts';
+export { createStoredZip, type StoredZipOptions, type ZipMember } from './stored-zip.ts';
 export type { FileSource, NamedBytes, UploadFile, UploadProgress } from './upload.ts';
 export type { FileRef, ResumableOptions } from './upload-resumable.ts';
 export {

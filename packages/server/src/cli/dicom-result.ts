@@ -1,7 +1,6 @@
 import type { Client, Job, JobOutput, Service } from '@tomaat/client';
 import { type DicomFormat, isDicomFormat, TomaatError } from '@tomaat/core';
 import type { DicomVolume } from './dicom-volume.ts';
-import type { PredictFlags } from './outcome.ts';
 import type { PlannedOutput } from './result-files.ts';
 
 /** A result that is made here, and the format that it has become. */
@@ -18,11 +17,12 @@ export function formatMadeHere(
   planned: PlannedOutput,
   output: Pick<JobOutput, 'format'>,
   dicom: DicomVolume | undefined,
-  { keepIdentity }: Pick<PredictFlags, 'keepIdentity'>,
+  /** Whether only this machine has the original files. */
+  isHere: boolean | undefined,
 ): DicomFormat | undefined {
   const wanted = planned.format ?? (planned.type === 'LabelVolume' ? 'seg.dcm' : undefined);
   if (!dicom || wanted === undefined || !isDicomFormat(wanted)) return undefined;
-  return keepIdentity && output.format === wanted ? undefined : wanted;
+  return !isHere && output.format === wanted ? undefined : wanted;
 }
 
 /**

@@ -77,7 +77,7 @@ export async function receivePrediction(
     const parameters = parseParameters(app.manifest.inputs, said.raw, { ignoreUnknown: form.ignoresUnknown });
     const chosen = { frame: parseFrame(said.frame), series: parseSeries(said.series) };
     requireFiles(app, received);
-    const { voxels, shapes } = await inspectVolumes(app, received, chosen, context);
+    const { voxels, shapes, dicomInputs } = await inspectVolumes(app, received, chosen, context);
     await requireMemory(app, shapes, parameters, context.memory);
 
     const first = received.find((file) => app.manifest.inputs[file.name].type === 'volume');
@@ -86,25 +86,27 @@ export async function receivePrediction(
       isDicom(first.start) &&
       received.filter(({ name }) => name === first.name).length > 1;
     const names = storedNames(received);
-    if (context.stripInputs) {
-      await stripReceived(received, names, context.blobs, context.headers, {
-        keep,
-        release: async (digest) => {
-          held.splice(held.indexOf(digest), 1);
-          await context.jobs.release([digest]);
-        },
-      });
-    }
-    const inputs = received.map((file, i) => ({
+    const stored = context.stripping
+      ? await stripReceived(received, names, dicomInputs, context.stripping, {
+          keep,
+          release: async (digest) => {
+            held.splice(held.indexOf(digest), 1);
+            await context.jobs.release([digest]);
+          },
+        })
+      : received.map((file, i) => ({ file, name: names[i] }));
+    const inputs = stored.map(({ file, name }) => ({
       name: file.name,
-      fileName: names[i],
+      fileName: name,
       digest: file.digest,
       sizeBytes: file.sizeBytes,
       received: file.received,
     }));
+    const stripped = [...new Set(inputs.filter((file) => file.received).map(({ name }) => name))];
     const jobRequest: JobRequest = {
       parameters,
       ...chosen,
+      ...(stripped.length > 0 && { stripped }),
       formats: form.formats(app, said.format),
       // The name of one of its files is not that of a series.
       stem: isSeries ? 'series' : stemOf(first?.fileName),
