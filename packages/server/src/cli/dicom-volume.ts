@@ -8,14 +8,7 @@ import {
   type PreparedSeries,
   summarizeReport,
 } from '@tomaat/client';
-import {
-  type DicomSeries,
-  hasDicomWord,
-  isZip,
-  type LeftOut,
-  readPrefix,
-  TomaatError,
-} from '@tomaat/core';
+import { type DicomSeries, hasDicomWord, isZip, type LeftOut, readPrefix, TomaatError } from '@tomaat/core';
 import { nodePlatform } from '../node-platform.ts';
 import { openUidKey } from '../store/uid-key.ts';
 import { type ConnectOptions, dataFolderOf } from './connect.ts';

@@ -13,6 +13,7 @@ import {
   verifyReceipt,
 } from '@tomaat/client';
 import { TomaatError } from '@tomaat/core';
+import { machineId } from '../trust/machine-id.ts';
 import { anonymousInputs, removedLine } from './anonymous-input.ts';
 import { askOnTerminal } from './connect.ts';
 import {
@@ -36,7 +37,6 @@ import type { Outcome, PredictFlags } from './outcome.ts';
 import { type InputPlan, type PlannedVolume, planInputs } from './plan-inputs.ts';
 import { printOutcome } from './print-outcome.ts';
 import { checkTargets, planResults, type ResultFile, type ResultPlan, saveResult } from './result-files.ts';
-import { machineId } from '../trust/machine-id.ts';
 
 interface Plan {
   service: Service;
@@ -162,7 +162,6 @@ function wantedOf(flags: PredictFlags): 'keep' | 'remove' | undefined {
   if (flags.keepIdentity) return 'keep';
   return flags.deidentify || flags.keepPatientCharacteristics ? 'remove' : undefined;
 }
-
 
 function report({ path, dicom }: PlannedVolume, error: unknown, flags: PredictFlags): void {
   const series = dicom?.chosen.series.uid;

@@ -84,9 +84,7 @@ export async function readNamedInputs(
 
   async function find(ref: Ref): Promise<Omit<ReceivedInput, 'name'>> {
     const { digest, fileName } =
-      'upload' in ref
-        ? await uploads.use(owner, ref.upload)
-        : { digest: ref.blob, fileName: ref.fileName };
+      'upload' in ref ? await uploads.use(owner, ref.upload) : { digest: ref.blob, fileName: ref.fileName };
     const isOwn = (await findWhole(digest)) !== undefined;
     // Held here, where no deletion of the same blob can intervene; nothing is deleted here.
     if (isOwn) {

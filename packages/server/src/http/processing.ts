@@ -1,7 +1,4 @@
 import type { Processing } from '@tomaat/client';
-import type { Kysely } from 'kysely';
-import { listKeys } from '../access/keys.ts';
-import type { KeySchema } from '../store/key-schema.ts';
 import { machineId } from '../trust/machine-id.ts';
 
 /** `--allow-identity`: whether DICOM files that name a patient are accepted; `local`: while no other machine gets them. */
@@ -9,14 +6,16 @@ export type IdentityPolicy = 'yes' | 'local' | 'no';
 
 export interface ProcessingOptions {
   policy: IdentityPolicy;
-  /** Whether only this machine can reach the server. */
-  isLoopback: boolean;
+  /** Whether it listens on loopback alone. */
+  isLocal: boolean;
+  /** Addresses and names by which others reach it nevertheless, through a proxy. */
+  publicUrl?: string;
+  allowHost?: readonly string[];
   /** Concurrent predictions here; 0: all are done by remote workers. */
   slots: number;
   stripsInputs: boolean;
-  keys: Kysely<KeySchema>;
-  /** The clock, in ms since 1970. */
-  now?: () => number;
+  /** Whether a worker elsewhere has a valid key: it may connect at any time. */
+  hasWorkerKey(): Promise<boolean>;
 }
 
 /** Where this server computes, and what it accepts: stated in the cards of its services, and enforced at intake. */
@@ -29,32 +28,23 @@ export interface ProcessingFacts {
 
 export async function createProcessing({
   policy,
-  isLoopback,
+  isLocal,
+  publicUrl,
+  allowHost = [],
   slots,
   stripsInputs,
-  keys,
-  now = Date.now,
+  hasWorkerKey,
 }: ProcessingOptions): Promise<ProcessingFacts> {
+  const isLoopback = isLocal && publicUrl === undefined && allowHost.length === 0;
   const machine = isLoopback ? await machineId() : undefined;
   let hasSeenWorker = slots === 0;
 
-  async function hasRemoteWorkers(): Promise<boolean> {
-    if (hasSeenWorker) return true;
-    // It may connect at any time, so the key counts.
-    return (await listKeys(keys)).some(
-      ({ scopes, revokedTime, expiresTime }) =>
-        scopes.includes('worker') &&
-        revokedTime === undefined &&
-        (expiresTime === undefined || Date.parse(expiresTime) > now()),
-    );
-  }
-
   async function describe(): Promise<Processing> {
-    const remoteWorkers = await hasRemoteWorkers();
+    const remoteWorkers = hasSeenWorker || (await hasWorkerKey());
     const isAllowed = policy === 'yes' || (policy === 'local' && isLoopback && !remoteWorkers);
     return {
       reach: isLoopback ? 'loopback' : 'network',
-      machine,
+      ...(machine !== undefined && { machine }),
       remoteWorkers,
       identity: isAllowed ? 'allowed' : 'refused',
       stripsInputs,

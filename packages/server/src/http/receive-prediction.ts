@@ -81,6 +81,7 @@ export async function receivePrediction(
     await requireMemory(app, shapes, parameters, context.memory);
 
     const first = received.find((file) => app.manifest.inputs[file.name].type === 'volume');
+    const isDicomInput = first !== undefined && dicomInputs.has(first.name);
     const isSeries =
       first !== undefined &&
       isDicom(first.start) &&
@@ -108,8 +109,8 @@ export async function receivePrediction(
       ...chosen,
       ...(stripped.length > 0 && { stripped }),
       formats: form.formats(app, said.format),
-      // The name of one of its files is not that of a series.
-      stem: isSeries ? 'series' : stemOf(first?.fileName),
+      // The name of one of its files is not that of a series, and the name of an archive may be that of a patient.
+      stem: isSeries || (context.stripping && isDicomInput) ? 'series' : stemOf(first?.fileName),
       voxels,
     };
     return {

@@ -78,7 +78,11 @@ export async function cleanFiles(
 const options = { shiftDates: true };
 
 /** The members of an archive, each without the identity whenever it is read, under names that say nothing. */
-async function cleanMembers(archive: SourceFile, uidKey: Uint8Array, limits: ReadLimits): Promise<ZipMember[]> {
+async function cleanMembers(
+  archive: SourceFile,
+  uidKey: Uint8Array,
+  limits: ReadLimits,
+): Promise<ZipMember[]> {
   const { files, prefixes } = await sortFiles([archive], nodePlatform, { limits });
   if (prefixes) {
     // Files that do not belong to the volume are refused, not stored.
@@ -174,7 +178,8 @@ export const noImage = (what: string): TomaatError =>
 
 /** Memory that could not be had is a refusal, not a fault of this program. */
 export function withoutMemory(error: unknown): unknown {
-  return error instanceof RangeError && /allocation failed|Invalid (?:typed )?array (?:buffer )?length/i.test(error.message)
+  return error instanceof RangeError &&
+    /allocation failed|Invalid (?:typed )?array (?:buffer )?length/i.test(error.message)
     ? new TomaatError(
         'UPLOAD_TOO_LARGE',
         'One of the files is larger than the memory in which it is de-identified. De-identify it before it is sent',

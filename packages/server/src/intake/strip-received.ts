@@ -6,8 +6,8 @@ import {
   isDicom,
   isZip,
   type ReadLimits,
-  TomaatError,
   type TextSource,
+  TomaatError,
   withField,
   writeStripped,
 } from '@tomaat/core';

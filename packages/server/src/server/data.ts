@@ -1,13 +1,14 @@
 import { join } from 'node:path';
 import { formatUidKey } from '@tomaat/core';
 import type { Kysely } from 'kysely';
+import { hasKeyWith } from '../access/keys.ts';
 import { hideOwners, openPseudonyms, type Pseudonyms } from '../access/pseudonyms.ts';
 import type { App } from '../apps.ts';
 import { type Audit, openAudit } from '../audit/audit-log.ts';
 import { createWitness } from '../audit/receipts.ts';
 import { countRefusals, type Recorder } from '../audit/refusals.ts';
-import { type Identity, openIdentity } from '../identity.ts';
 import { createProcessing, type ProcessingFacts } from '../http/processing.ts';
+import { type Identity, openIdentity } from '../identity.ts';
 import { type HeaderReader, openHeaderReader } from '../intake/header-reader.ts';
 import { type Stripping, stripUpload } from '../intake/strip-received.ts';
 import { type Blobs, openBlobs } from '../store/blobs.ts';
@@ -89,11 +90,12 @@ export async function openServerData(apps: readonly App[], options: FilledOption
   const headers = opened.use(openHeaderReader());
   const processing = await createProcessing({
     policy: options.allowIdentity,
-    // Others come through a proxy, or are forwarded under another name.
-    isLoopback: options.isLocal && options.publicUrl === undefined && !options.allowHost?.length,
+    isLocal: options.isLocal,
+    publicUrl: options.publicUrl,
+    allowHost: options.allowHost,
     slots: options.workers,
     stripsInputs: options.stripInputs,
-    keys: database.db as unknown as Kysely<KeySchema>,
+    hasWorkerKey: () => hasKeyWith('worker', database.db as unknown as Kysely<KeySchema>),
   });
   const limits = { maxVoxels: options.maxVoxels };
   const stripping = options.stripInputs

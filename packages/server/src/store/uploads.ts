@@ -204,12 +204,13 @@ export async function openUploads(options: UploadsOptions) {
         .execute();
     };
     const path = parts.pathOf(id);
-    const isStripped = await strip({ path, name: row.file_name ?? '', sizeBytes: row.size_bytes }, keep).catch(
-      async (error: unknown) => {
-        if (error instanceof TomaatError && describeError(error.code).fault === 'caller') await drop(id);
-        throw error;
-      },
-    );
+    const isStripped = await strip(
+      { path, name: row.file_name ?? '', sizeBytes: row.size_bytes },
+      keep,
+    ).catch(async (error: unknown) => {
+      if (error instanceof TomaatError && describeError(error.code).fault === 'caller') await drop(id);
+      throw error;
+    });
     if (isStripped) await parts.remove(id);
     else await blobs.adopt(path, { digest, keep: () => keep({ digest }) });
     witness?.received({ id, owner: row.owner, digest });
