@@ -27,6 +27,7 @@ import { labelStyles, labelsIn } from '../viewer/labels.ts';
 import type { LabelStyle } from '../viewer/scene.ts';
 import { Viewer } from '../viewer/viewer.tsx';
 import { formatsMadeHere, makeDicomResult, OriginalsField, useOriginals } from './dicom-results.tsx';
+import { compareFormats, formatName } from './download-formats.ts';
 import { useSubmittedScan } from './submitted-scan.ts';
 
 type SucceededJob = JobIn<'succeeded'>;
@@ -330,7 +331,11 @@ function downloadRows(
       const filesOf = (one: JobOutput) => formatsOf(one).map((format) => ({ output: one, format }));
       const text = texts.get(output);
       const more = text ? filesOf(text).filter(({ format }) => !output.formats.includes(format)) : [];
-      return { name: nameOf(output), sizeBytes: output.sizeBytes, files: [...filesOf(output), ...more] };
+      return {
+        name: nameOf(output),
+        sizeBytes: output.sizeBytes,
+        files: [...filesOf(output), ...more].sort((a, b) => compareFormats(a.format, b.format)),
+      };
     });
 }
 
@@ -363,6 +368,8 @@ function Downloads({ job, service, fileName, sent }: Omit<ResultProps, 'submissi
       setBusy(undefined);
     }
   }
+  const addressOf = ({ name }: JobOutput, format: string) =>
+    `${basePath}/api/jobs/${encodeURIComponent(job.id)}/outputs/${encodeURIComponent(name)}?format=${encodeURIComponent(format)}`;
   return (
     <section className="panel" aria-labelledby="downloads-title">
       <h2 id="downloads-title">Download</h2>
@@ -372,40 +379,58 @@ function Downloads({ job, service, fileName, sent }: Omit<ResultProps, 'submissi
             <span>
               {name} <span className="fine">{formatBytes(sizeBytes)}</span>
             </span>
-            <span className="formats">
-              {files.map(({ output, format }) =>
-                isMadeHere(output) && isDicomFormat(format) ? (
-                  <button
-                    key={format}
-                    type="button"
-                    className="as-link"
-                    aria-label={`${name} as ${format}`}
-                    onClick={() => void download(output, format)}
+            <ul className="formats" aria-label={`Formats of ${name}`}>
+              {files.map(({ output, format }) => (
+                <li key={format}>
+                  <FormatLink
+                    label={`${name} as ${formatName(format)}`}
+                    address={
+                      isMadeHere(output) && isDicomFormat(format) ? undefined : addressOf(output, format)
+                    }
+                    onDownload={() => void download(output, format)}
                   >
-                    {busy === `${output.name}.${format}` ? '…' : format}
-                  </button>
-                ) : (
-                  <a
-                    key={format}
-                    href={`${basePath}/api/jobs/${encodeURIComponent(job.id)}/outputs/${encodeURIComponent(output.name)}?format=${encodeURIComponent(format)}`}
-                    download
-                    aria-label={`${name} as ${format}`}
-                    onClick={(event) => {
-                      event.preventDefault();
-                      void download(output, format);
-                    }}
-                  >
-                    {busy === `${output.name}.${format}` ? '…' : format}
-                  </a>
-                ),
-              )}
-            </span>
+                    {busy === `${output.name}.${format}` ? '…' : formatName(format)}
+                  </FormatLink>
+                </li>
+              ))}
+            </ul>
           </li>
         ))}
       </ul>
       {error !== undefined && <Problem fault={faultOf(error)} />}
       {sent && !originals && job.outputs.some(isMadeHere) && <OriginalsField sent={sent} />}
     </section>
+  );
+}
+
+interface FormatLinkProps {
+  label: string;
+  /** Undefined for a file that is made in the browser. */
+  address: string | undefined;
+  onDownload(): void;
+  children: string;
+}
+
+function FormatLink({ label, address, onDownload, children }: FormatLinkProps) {
+  if (address === undefined) {
+    return (
+      <button type="button" className="as-link" aria-label={label} onClick={onDownload}>
+        {children}
+      </button>
+    );
+  }
+  return (
+    <a
+      href={address}
+      download
+      aria-label={label}
+      onClick={(event) => {
+        event.preventDefault();
+        onDownload();
+      }}
+    >
+      {children}
+    </a>
   );
 }
 
