@@ -10,7 +10,7 @@ const coreValues = `
   bytesPerVoxel checkAffine checkDeclaration checkShape checkVolume chooseDicom closeLabels
   collectBytes componentOf composeAffine convertVolume crc32 createDeidentifier createFrameDecoder
   createUidKey createUidMapper createVoxels cropOrPad decimateMesh decodeBase64Text defaultValue
-  defineApp deidentify describeError determinant dice diceOfLabels dicomFormats dicomSourceOf
+  defineApp deidentify describeError determinant dice diceOfLabels dicomFormats dicomSourceOf displayOf
   dilateLabels directionOf distinctFiles encodeBase64 encodeDicomFile encodeOutput endingOf
   erodeLabels errorCodes escapeUnseen estimatePrediction extensionOf fileEndingOf fileGeometrySchema
   fillHoles filterLabels findComponents findIdentifyingText flip formatList formatMl formatNames
@@ -36,7 +36,7 @@ const coreTypes = `
   AcceptanceRule Affine AppContext AppDefinition Bytes Code CodecModule CodecName CodecOptions
   Components Compression Connectivity DataFileField DecimateOptions DeclaredInput DeclaredInputs
   DeclaredOutput DeclaredOutputs DecodeFrame DecodedFrame DeidentificationReport Deidentified
-  DeidentifyOptions DicomContext DicomFile DicomFindings DicomFormat DicomHeader DicomImage
+  DeidentifyOptions DicomContext DicomDisplay DicomFile DicomFindings DicomFormat DicomHeader DicomImage
   DicomObject DicomReadOptions DicomSeries DicomSource DicomVolumeHeader EncodeOptions EncodedOutput
   ErrorCode ErrorData Estimate FileEnding FileGeometry FilePrefix FillOptions FrameShape Grid
   IdentifyingField IdentifyingText InferOptions InferResult InfererSpec Input InputOf InputType
@@ -45,7 +45,7 @@ const coreTypes = `
   MorphologyOptions NetworkReport NetworkSession NumericVolume NumericVoxels Outcome Output
   OutputFormat OutputType OutputValue OutputsOf PadOptions Parameter ParametersOf Platform
   PointTransform PredictionContext PredictionRequest ReadLimits ReadOptions ReadSegmentation
-  ReadVolume Reduction ReportedAttribute ResampleOptions Rewrite SegmentLabel SegmentationOptions
+  ReadVolume Reduction ReportedAttribute StoredWindow ResampleOptions Rewrite SegmentLabel SegmentationOptions
   SegmentationType SeriesList Shape Size SliceReference SlidingWindowSpec SmallObjectOptions
   SourceFile SpatialTransform Stage StageTimes Step SurfaceOptions Tensor TextSource TransformContext
   TransformExtension TypedContext UidMapper UnreadFile Vec3 Volume VolumeExtension VolumeFactsOf

@@ -86,6 +86,7 @@ export {
 } from './dicom/deidentify-files.ts';
 export { type DicomHeader, readDicomFile, readDicomHeader, type UnreadFile } from './dicom/dicom-files.ts';
 export { representationOf } from './dicom/dictionary.ts';
+export { type DicomDisplay, displayOf, type StoredWindow } from './dicom/display.ts';
 export { encodeDicomFile } from './dicom/encode-file.ts';
 export type { DicomImage } from './dicom/frames.ts';
 export { hasDicomWord, isDicom, parseDicom } from './dicom/parse.ts';
