@@ -5,6 +5,7 @@ export default defineConfig({
   ssr: { resolve: { conditions: ['tomaat-source', 'node'] } },
   test: {
     include: ['packages/*/src/**/*.test.ts', 'packages/*/test/**/*.test.ts', 'test/**/*.test.ts'],
+    globalSetup: ['packages/web/test/support/shared-page.ts'],
     pool: 'forks',
     maxWorkers: 2,
     testTimeout: 120_000,

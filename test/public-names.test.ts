@@ -10,8 +10,9 @@ const coreValues = `
   buildSegmentation buildSurface bytesPerVoxel checkAffine checkDeclaration checkShape checkVolume chooseDicom
   chooseFormat closeLabels
   collectBytes componentOf composeAffine convertVolume crc32 createDeidentifier createFrameDecoder
-  createStoredZip createUidKey createUidMapper createVoxels cropOrPad decimateMesh decodeBase64Text defaultValue
-  defineApp deidentify describeError determinant dice diceOfLabels dicomFormats dicomSourceOf
+  createStoredZip createUidKey createUidMapper createVoxels cropOrPad decimateMesh decodeBase64Text
+  defaultValue defineApp deidentify describeError determinant dice diceOfLabels dicomFormats
+  dicomSourceOf displayOf
   dilateLabels directionOf distinctFiles encodeBase64 encodeDicomFile encodeOutput endingOf
   erodeLabels errorCodes escapeUnseen estimatePrediction extensionOf fileEndingOf fileGeometrySchema
   fillHoles filterLabels findComponents findIdentifyingText flip formatList formatMl formatNames
@@ -38,7 +39,7 @@ const coreTypes = `
   AcceptanceRule Affine AppContext AppDefinition Bytes Code CodecModule CodecName CodecOptions
   Components Compression Connectivity DataFileField DecimateOptions DeclaredInput DeclaredInputs
   DeclaredOutput DeclaredOutputs DecodeFrame DecodedFrame DeidentificationReport Deidentified
-  DeidentifyOptions DicomContext DicomFile DicomFindings DicomFormat DicomHeader DicomImage
+  DeidentifyOptions DicomContext DicomDisplay DicomFile DicomFindings DicomFormat DicomHeader DicomImage
   DicomObject DicomReadOptions DicomSeries DicomSource DicomVolumeHeader EncodeOptions EncodedOutput
   ErrorCode ErrorData Estimate FileEnding FileGeometry FilePrefix FillOptions FrameShape Grid
   IdentifyingField IdentifyingText InferOptions InferResult InfererSpec Input InputForm InputOf InputType
@@ -49,10 +50,10 @@ const coreTypes = `
   OutputFormat OutputType OutputValue OutputsOf PadOptions Parameter ParametersOf Platform
   PointTransform PredictionContext PredictionRequest ReadLimits ReadOptions ReadSegmentation
   ReadVolume Reduction ReportedAttribute ResampleOptions Rewrite SegmentLabel SegmentReference
-  SegmentationIdentity SegmentationIdentityOptions SegmentationOptions SegmentationType SeriesFormat SeriesList Shape
-  Size SliceReference SlidingWindowSpec SmallObjectOptions
-  SourceFile SpatialTransform Stage StageTimes Step StoredOutput StoredZip StoredZipOptions SurfaceOptions Tensor
-  TextSource TransformContext
+  SegmentationIdentity SegmentationIdentityOptions SegmentationOptions SegmentationType SeriesFormat
+  SeriesList Shape Size SliceReference SlidingWindowSpec SmallObjectOptions SourceFile
+  SpatialTransform Stage StageTimes Step StoredOutput StoredZip StoredZipOptions SurfaceOptions
+  Tensor TextSource TransformContext StoredWindow
   TransformExtension TypedContext UidMapper UnreadFile Vec3 Volume VolumeExtension VolumeFactsOf
   VolumeFormat VolumeFormatRow VolumeHeader VolumeTransform VoxelType Voxels WriteOptions ZipMember Zlib
 `;

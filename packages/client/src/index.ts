@@ -61,6 +61,8 @@ export {
 export {
   type Fit,
   fitSchema,
+  type Processing,
+  processingSchema,
   type Service,
   serviceSchema,
   type VolumeFacts,
@@ -124,6 +126,7 @@ export { exposedHeaders } from './exposed-headers.ts';
 export { dispositionName, parseHeaderValue } from './header-value.ts';
 export { type ConnectionOptions, isCallersFault, isPassing } from './http.ts';
 export { type AnonymousFiles, type AnonymousOptions, anonymousFiles } from './identifying-text.ts';
+export { decideIdentity, type IdentityDecision, type IdentityFacts } from './identity.ts';
 export { openApiDocument } from './openapi.ts';
 export { type Receipt, receiptSchema, verifyReceipt } from './receipt.ts';
 export {

@@ -14,6 +14,8 @@ const descriptions = {
   'TOMAAT-Service': 'Id of the service that answered',
   'TOMAAT-Server': 'Base address of the server that the registry passed the request on to',
   'TOMAAT-Receipt': 'The signed receipt, a compact JWS; see Link where it is missing',
+  'TOMAAT-Stripped':
+    'Inputs from which the server removed what may identify the patient, with the UIDs of DICOM files replaced',
   'TOMAAT-Digest': 'sha256:… of the file, once it is whole',
   'Tus-Resumable': 'Version of tus',
   'Tus-Version': 'Versions of tus that are spoken here',

@@ -83,8 +83,15 @@ export {
   type DeidentifyOptions,
   deidentify,
 } from './dicom/deidentify.ts';
+export {
+  type DeidentifiedImage,
+  type DeidentifyFilesOptions,
+  deidentifyFiles,
+  refuseIdentity,
+} from './dicom/deidentify-files.ts';
 export { type DicomHeader, readDicomFile, readDicomHeader, type UnreadFile } from './dicom/dicom-files.ts';
 export { representationOf } from './dicom/dictionary.ts';
+export { type DicomDisplay, displayOf, type StoredWindow } from './dicom/display.ts';
 export { encodeDicomFile } from './dicom/encode-file.ts';
 export type { DicomImage } from './dicom/frames.ts';
 export { buildMeasurementReport, type MeasurementReportOptions } from './dicom/measurement-report.ts';
@@ -147,7 +154,14 @@ export {
   writeStripped,
 } from './formats/identifying-text.ts';
 export { crc32 } from './formats/inflate-members.ts';
-export { type InspectOptions, inspectFiles, inspectStart, readPrefix } from './formats/inspect-files.ts';
+export {
+  type InspectOptions,
+  inspectFiles,
+  inspectStart,
+  readPrefix,
+  type SortedFiles,
+  sortFiles,
+} from './formats/inspect-files.ts';
 export { readMesh } from './formats/mesh-reader.ts';
 export { meshToStl, meshToVtk } from './formats/mesh-writer.ts';
 export { formatPoints, parsePoints } from './formats/points.ts';

@@ -115,6 +115,13 @@ export const configSchema = z.strictObject({
   drainSeconds: count(0, 'of seconds').default(settings.drainSeconds.default),
   memoryMb: count(0, 'of MB').optional(),
   maxIdleMb: count(0, 'of MB').optional(),
+  allowIdentity: z
+    .preprocess(
+      // YAML and variables write it as a truth value, too.
+      (value) => (typeof value === 'boolean' ? (value ? 'yes' : 'no') : value),
+      z.enum(['yes', 'local', 'no'], 'must be one of: yes, local, no'),
+    )
+    .default(settings.allowIdentity.default),
   stripInputs: flag.default(false),
   keepMinutes: count(1, 'of minutes').default(settings.keepMinutes.default),
   logLevel: z.enum(logLevels, `must be one of: ${logLevels.join(', ')}`).default(settings.logLevel.default),

@@ -78,6 +78,7 @@ export async function startServer(serverOptions: ServerOptions): Promise<Running
     address,
     defaultId: options.defaultService,
     keepSeconds: options.resultTtlMs / 1000,
+    processing: data.processing,
   });
   const admission = createAdmission(jobs, { maxBodies: options.maxBodies });
   const context: ServerContext = {
@@ -91,7 +92,8 @@ export async function startServer(serverOptions: ServerOptions): Promise<Running
     converter: data.converter,
     audit: recorder,
     identity,
-    stripInputs: options.stripInputs,
+    stripping: data.stripping,
+    processing: data.processing,
     maxUploadBytes: options.maxUploadBytes,
     pace: { minBytesPerSecond: options.minBytesPerSecond, patienceMs: options.patienceMs },
     maxVoxels: options.maxVoxels,

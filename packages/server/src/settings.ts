@@ -139,6 +139,12 @@ export const settings = {
     about: 'memory that idle models may take',
     defaultText: 'a quarter of the machine’s',
   },
+  allowIdentity: {
+    value: '<policy>',
+    about:
+      'accept DICOM files that name a patient: yes, no, or local (only while no other machine can get them)',
+    default: 'yes',
+  },
   stripInputs: { about: 'remove text that may identify the patient from inputs before they are stored' },
   keepMinutes: { value: '<number>', about: 'how long results are kept', default: 60 },
   logLevel: { value: '<level>', about: `${logLevels.slice(0, -1).join(', ')} or silent`, default: 'info' },

@@ -40,7 +40,6 @@ const filesIn = (...path: string[]): NamedFile[] => {
 const cases = (name: string) => filesIn('dicom_cases', name);
 
 let server: TestServer;
-let stripping: TestServer;
 let folder: string;
 let apps: string[];
 beforeAll(async () => {
@@ -57,11 +56,9 @@ beforeAll(async () => {
     }),
   ];
   server = await startTestServer(apps);
-  stripping = await startTestServer(apps, { stripInputs: true });
 });
 afterAll(async () => {
   await server?.[Symbol.asyncDispose]();
-  await stripping?.[Symbol.asyncDispose]();
   await rm(folder, { recursive: true, force: true });
 });
 
@@ -346,18 +343,6 @@ describe('a zip archive', () => {
       '',
     );
     expect(await refusalOf(response)).toMatchObject({ code: 'BAD_INPUT', field: 'volume' });
-  });
-
-  it('is not stored where text must be removed, nor are DICOM files', async () => {
-    const zip = zipOf([{ name: 'a.nii', data: await goodFile('nii') }]);
-    const response = await fetch(`${stripping.url}/above/any`, {
-      method: 'POST',
-      body: formOf([{ name: 'a.zip', data: bodyOf(zip) }]),
-    });
-    const problem = await refusalOf(response);
-    expect(problem).toMatchObject({ code: 'UNSUPPORTED_FORMAT' });
-    expect(problem.detail).toMatch(/de-identify the series before it is sent/);
-    await expect.poll(() => stored(stripping)).toBe(0);
   });
 });
 

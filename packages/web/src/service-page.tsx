@@ -7,7 +7,7 @@ import { keyNote, needsKey, whereItGoes } from './access-texts.ts';
 import { basePath, baseUrl } from './base.ts';
 import { codeSamples } from './code-samples.ts';
 import { ParameterField, PointsField, TransformField } from './form/fields.tsx';
-import { type ChosenVolume, initialValues } from './form/inputs.ts';
+import { type ChosenVolume, initialValues, type PendingVolume } from './form/inputs.ts';
 import { refusals } from './form/scan.ts';
 import { VolumeField } from './form/volume-field.tsx';
 import { formatBytes, formatSeconds } from './format.ts';
@@ -50,6 +50,7 @@ export default function ServicePage({ id }: { id: string }) {
 
 function ServiceView({ service }: { service: Service }) {
   const [volumes, setVolumes] = useState<Record<string, ChosenVolume | undefined>>({});
+  const [pending, setPending] = useState<FormProps['pending']>({});
   const [transforms, setTransforms] = useState<Record<string, File | undefined>>({});
   const [values, setValues] = useState(() => initialValues(service.inputs));
   const setValue = (name: string, value: InputParameter) => setValues((old) => ({ ...old, [name]: value }));
@@ -70,9 +71,11 @@ function ServiceView({ service }: { service: Service }) {
         <PredictionForm
           service={service}
           volumes={volumes}
+          pending={pending}
           transforms={transforms}
           values={values}
           onVolume={(name, chosen) => setVolumes((old) => ({ ...old, [name]: chosen }))}
+          onPending={(name, why) => setPending((old) => ({ ...old, [name]: why }))}
           onTransform={(name, file) => setTransforms((old) => ({ ...old, [name]: file }))}
           onValue={setValue}
         />
@@ -88,15 +91,18 @@ function ServiceView({ service }: { service: Service }) {
 interface FormProps {
   service: Service;
   volumes: Record<string, ChosenVolume | undefined>;
+  /** Why fields whose files were selected have no volume yet. */
+  pending: Record<string, PendingVolume | undefined>;
   transforms: Record<string, File | undefined>;
   values: Record<string, InputParameter>;
   onVolume(name: string, chosen: ChosenVolume | undefined): void;
+  onPending(name: string, why: PendingVolume | undefined): void;
   onTransform(name: string, file: File | undefined): void;
   onValue(name: string, value: InputParameter): void;
 }
 
 function PredictionForm(props: FormProps) {
-  const { service, volumes, transforms, values, onVolume, onTransform, onValue } = props;
+  const { service, volumes, transforms, values, onVolume, onPending, onTransform, onValue } = props;
   const [, navigate] = useLocation();
   const me = useMe();
   const [placing, setPlacing] = useState<string>();
@@ -124,22 +130,25 @@ function PredictionForm(props: FormProps) {
     setFault(undefined);
     try {
       const files: Record<string, { name: string; blob: Blob }[]> = {};
-      for (const [name, chosen] of Object.entries(volumes))
-        if (chosen) files[name] = await chosen.scan.anonymous();
+      // In the service's order: a result lies on the first volume.
+      const sent = volumeInputs.flatMap(({ name }) => {
+        const chosen = volumes[name];
+        return chosen ? [{ name, chosen }] : [];
+      });
+      for (const { name, chosen } of sent) files[name] = await chosen.scan.anonymous();
       for (const [name, file] of Object.entries(transforms))
         if (file) files[name] = [{ name: neutralNames(name, [file.name])[0], blob: file }];
-      const first = volumeInputs.map(({ name }) => volumes[name]).find(Boolean);
       const address = await submit({
         key: newKey(),
         service: service.id,
         serviceName: service.name,
         files,
         values: sentValues(service, values),
-        frame: Object.values(volumes).find((chosen) => chosen?.frame !== undefined)?.frame,
-        fileName: first?.scan.name ?? 'no file',
+        frame: sent.find(({ chosen }) => chosen.frame !== undefined)?.chosen.frame,
+        fileName: sent[0]?.chosen.scan.name ?? 'no file',
         series: Object.fromEntries(
-          Object.entries(volumes).flatMap(([name, chosen]) =>
-            chosen?.scan.dicom ? [[name, { ...chosen.scan.dicom.keepOriginals(), frame: chosen.frame }]] : [],
+          sent.flatMap(({ name, chosen: { scan, frame } }) =>
+            scan.dicom ? [[name, { ...scan.dicom.keepOriginals(), frame }]] : [],
           ),
         ),
         createdTime: new Date().toISOString(),
@@ -168,6 +177,7 @@ function PredictionForm(props: FormProps) {
           chosen={volumes[input.name]}
           points={placing ? (values[placing] as readonly Vec3[]) : shownPoints(service, values)}
           onChoose={(chosen) => onVolume(input.name, chosen)}
+          onPending={(why) => onPending(input.name, why)}
           onMove={(position, clicked) => {
             if (!clicked || placing === undefined) return;
             const old = values[placing] as readonly Vec3[];
@@ -270,11 +280,15 @@ function sentValues(
   );
 }
 
-function whatIsMissing({ service, volumes, transforms, values }: FormProps): string[] {
+function whatIsMissing({ service, volumes, pending, transforms, values }: FormProps): string[] {
+  const isOnly = service.inputs.filter(({ type }) => type === 'volume').length === 1;
   return service.inputs.flatMap((input) => {
     const label = input.label ?? input.name;
     if (input.type === 'volume') {
       const chosen = volumes[input.name];
+      if (pending[input.name] === 'reading') return [`${label} is being read.`];
+      if (pending[input.name] === 'series')
+        return [isOnly ? 'Choose a series first.' : `Choose a series for ${label} first.`];
       if (!chosen) return input.optional ? [] : [`Drop ${label} first.`];
       if (chosen.error !== undefined) return [`${label} cannot be read.`];
       if (refusals(service.acceptance as never, input.name, chosen.scan.header, chosen.volume).length > 0)

@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process';
-import { chmod, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { fileURLToPath } from 'node:url';
@@ -55,7 +55,6 @@ describe.skipIf(browserMissing)('what the page says about access', () => {
     await open?.stop();
     await closed?.stop();
     await provider?.[Symbol.asyncDispose]();
-    if (pageFolder) await rm(pageFolder, { recursive: true, force: true });
   });
 
   type Look = Parameters<typeof openPage>[2];

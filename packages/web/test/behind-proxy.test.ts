@@ -1,4 +1,3 @@
-import { rm } from 'node:fs/promises';
 import type { Browser } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { findChromium, findNginx } from '../../../test/programs.ts';
@@ -19,7 +18,6 @@ describe.skipIf(missing)('the page behind nginx', () => {
   }, 120_000);
   afterAll(async () => {
     await browser?.close();
-    if (pageFolder) await rm(pageFolder, { recursive: true, force: true });
   });
 
   const host = 'proxy_set_header Host $http_host;';

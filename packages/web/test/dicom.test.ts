@@ -1,6 +1,6 @@
 import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { cp, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -25,8 +25,18 @@ import { nodePlatform } from '../../server/src/node-platform.ts';
 import { startRecordingProxy } from '../../server/test/recording-proxy.ts';
 import type { Reading } from './dicom-harness/harness.ts';
 import { expectAccessible } from './support/axe.ts';
-import { drop } from './support/gestures.ts';
-import { buildPage, launchBrowser, openPage, openSite, type Site, type Watched } from './support/site.ts';
+import { drop, dropOnto } from './support/gestures.ts';
+import {
+  boxedApp,
+  buildPage,
+  launchBrowser,
+  openPage,
+  openSite,
+  pairApp,
+  type Site,
+  type Watched,
+  withPageOf,
+} from './support/site.ts';
 
 /* DICOM series in the page: from a dropped folder to a segmentation of the original series, in a real browser. */
 
@@ -38,40 +48,22 @@ const checker = fileURLToPath(new URL('../../../test/check-segmentation.py', imp
 describe.skipIf(findChromium() === undefined)('DICOM in the page', () => {
   let browser: Browser;
   let site: Site;
-  let pageFolder: string;
   let folder: string;
 
   beforeAll(async () => {
     folder = await mkdtemp(join(tmpdir(), 'tomaat-dicom-page-'));
-    pageFolder = await buildPage();
-    [browser, site] = await Promise.all([launchBrowser(), openSite(pageFolder)]);
+    const pageFolder = await buildPage();
+    const appFolders = [boxedApp('threshold'), pairApp];
+    [browser, site] = await Promise.all([launchBrowser(), openSite(pageFolder, { appFolders })]);
   }, 120_000);
   afterAll(async () => {
     await browser?.close();
     await site?.stop();
-    for (const made of [pageFolder, folder]) if (made) await rm(made, { recursive: true, force: true });
+    if (folder) await rm(folder, { recursive: true, force: true });
   });
 
-  async function withPage(
-    act: (page: Page, watched: Watched) => Promise<void>,
-    address = site.address,
-    options = {},
-  ): Promise<void> {
-    const watched = await openPage(browser, address, options);
-    try {
-      await act(watched.page, watched);
-      expect(watched.misdeeds).toEqual([]);
-    } catch (error) {
-      if (process.env.SHOTS)
-        await watched.page.screenshot({
-          path: join(process.env.SHOTS, `failed-${Date.now()}.png`),
-          fullPage: true,
-        });
-      throw error;
-    } finally {
-      await watched.context.close();
-    }
-  }
+  const withPage = (act: (page: Page, watched: Watched) => Promise<void>, address = site.address) =>
+    withPageOf(browser, address, act);
 
   /** Files of a series of slices 2 mm apart, in a folder of their own. */
   async function writeSeries(
@@ -108,11 +100,15 @@ describe.skipIf(findChromium() === undefined)('DICOM in the page', () => {
         await page.getByText('Left out (1)').click();
         await page.getByText('notes.txt (is not a DICOM file)').waitFor();
         expect(await page.getByRole('button', { name: 'Send and compute' }).isDisabled()).toBe(true);
+        await page.getByText('Choose a series first.', { exact: true }).waitFor();
         await group.getByRole('radio').first().focus();
         await page.keyboard.press('ArrowDown');
         await page.getByText('4 × 3 × 5 voxels', { exact: true }).waitFor();
         expect(await group.getByRole('radio', { name: /Thick/ }).isChecked()).toBe(true);
         await page.getByText('study_series12').waitFor();
+        await page.getByRole('button', { name: 'Remove', exact: true }).click();
+        await page.getByText('Drop Any volume first.', { exact: true }).waitFor();
+        expect(await group.count()).toBe(0);
       }),
     60_000,
   );
@@ -183,18 +179,57 @@ describe.skipIf(findChromium() === undefined)('DICOM in the page', () => {
         const sent = await sentFiles(page);
         expect(sent).toHaveLength(4);
         expect(Buffer.concat(sent).includes('Canary')).toBe(false);
-        const first = await download(page, 'seg.dcm');
+        const first = await download(page, 'Segmentation (DICOM SEG)');
         expect(first.name).toBe('Canary_Carla_segmentation.seg.dcm');
         expect(textOf(first.bytes, 0x00100010)).toBe('Canary^Carla');
         expect(readSegmentationFile(first.bytes).labelMap.size).toEqual([4, 3, 4]);
 
         await page.reload();
         await page.getByText('Drop the series again to get DICOM results').waitFor();
-        expect(await page.getByRole('button', { name: /as seg\.dcm/ }).count()).toBe(0);
+        expect(await page.getByRole('button', { name: /DICOM SEG/ }).count()).toBe(0);
         await drop(page, other);
         await page.getByText('The series that was sent is not among these files').waitFor();
         await drop(page, series);
-        const again = await download(page, 'seg.dcm');
+        const again = await download(page, 'Segmentation (DICOM SEG)');
+        expect(uidOf(again.bytes)).toBe(uidOf(first.bytes));
+      }),
+    90_000,
+  );
+
+  it(
+    'takes a series for each of two volumes, and makes the result of the first one',
+    () =>
+      withPage(async (page) => {
+        const names = ['fixed', 'moving', 'odd'];
+        const [fixed, moving, odd] = await Promise.all(
+          names.map((name, i) => writeSeries(name, 4 + i, described(String(21 + i), name))),
+        );
+        await page.goto(`${site.address}/services/pair`);
+        const field = (title: string) => page.getByRole('region', { name: title }).locator('.drop');
+        // The second one first: the order of the service counts.
+        await mkdir(join(folder, 'both'));
+        for (const [i, from] of [moving, odd].entries())
+          await cp(from, join(folder, 'both', String(i)), { recursive: true });
+        await dropOnto(field('Moving volume'), join(folder, 'both'));
+        await page.getByText('Choose a series for Moving volume first.').waitFor();
+        await page.getByText('Drop Fixed volume first.').waitFor();
+        await page.locator('.series-card', { hasText: 'moving' }).click();
+        await page.getByText('4 × 3 × 5 voxels', { exact: true }).waitFor();
+        await dropOnto(field('Fixed volume'), fixed);
+        await page.getByText('4 × 3 × 4 voxels', { exact: true }).waitFor();
+        await send(page);
+        const report = await page.getByLabel('What came', { exact: true }).inputValue();
+        // sliceElements() writes 100 × instance into the first voxel.
+        expect(report).toBe('fixed 4 × 3 × 4, first voxel 100\nmoving 4 × 3 × 5, first voxel 100\n');
+
+        const first = await download(page, 'Segmentation (DICOM SEG)');
+        expect(readSegmentationFile(first.bytes).labelMap.size).toEqual([4, 3, 4]);
+        expect(seriesOf(first.bytes)).toBe('1.2.3.21');
+        await page.reload();
+        await drop(page, moving);
+        await page.getByText('The series that was sent is not among these files').waitFor();
+        await drop(page, fixed);
+        const again = await download(page, 'Segmentation (DICOM SEG)');
         expect(uidOf(again.bytes)).toBe(uidOf(first.bytes));
       }),
     90_000,
@@ -206,11 +241,11 @@ describe.skipIf(findChromium() === undefined)('DICOM in the page', () => {
       await using proxy = await startRecordingProxy(site.address);
       await withPage(async (page) => {
         const series = join(cases, 'ct_folder_with_surview');
+        await cp(series, join(folder, 'export'), { recursive: true });
+        await writeSeries('another', 3, described('77', 'Another'), 'export/more');
         await page.goto(`${proxy.url}/services/threshold`);
-        await drop(page, series);
-        await page.getByText('192 × 192 × 6 voxels', { exact: true }).waitFor();
-        await expectAccessible(page);
-        await page.locator('.viewer[data-ready=true]').waitFor();
+        await drop(page, join(folder, 'export'));
+        await page.getByText('There are 2 series.').waitFor();
         await page.getByText('2 series are not a volume and cannot be sent').click();
         await page
           .getByText(/is a localizer/)
@@ -219,8 +254,18 @@ describe.skipIf(findChromium() === undefined)('DICOM in the page', () => {
         await page.getByText(/^Left out/).click();
         await page.getByText('DIRFILE').waitFor();
         await page.getByText('README.txt').waitFor();
+        await page.locator('.series-card', { hasText: '192 × 192 × 6 voxels' }).click();
+        await page.getByText('192 × 192 × 6 voxels', { exact: true }).waitFor();
+        await page.locator('.viewer[data-ready=true]').waitFor();
+        // WindowCenter 40, WindowWidth 80, as dcmdump shows.
+        const window = page.getByLabel('Window');
+        expect(await window.inputValue()).toBe('As stored');
+        await expect.poll(() => drawnWindow(page)).toEqual([0, 80]);
+        await window.selectOption('Lung');
+        await expect.poll(() => drawnWindow(page)).toEqual([-1350, 150]);
+        await expectAccessible(page);
         await send(page);
-        const made = await download(page, 'seg.dcm');
+        const made = await download(page, 'Segmentation (DICOM SEG)');
         await writeFile(join(folder, 'result.seg.dcm'), made.bytes);
         const texts = await identifyingTexts(series);
         expect(texts.length).toBeGreaterThan(5);
@@ -233,7 +278,7 @@ describe.skipIf(findChromium() === undefined)('DICOM in the page', () => {
         const { volume } = await readVolume([sourceFromBytes('a.nii', await output.bytes())], nodePlatform);
         await writeFile(join(folder, 'labels.raw'), volume.voxels as Uint8Array);
         if (!python) return;
-        const described = {
+        const checked = {
           segmentation: join(folder, 'result.seg.dcm'),
           series: (await readdir(series))
             .filter((name) => /^ct\d/.test(name))
@@ -243,7 +288,7 @@ describe.skipIf(findChromium() === undefined)('DICOM in the page', () => {
           labels: join(folder, 'labels.raw'),
           values: { 1: 1 },
         };
-        await writeFile(join(folder, 'cases.json'), JSON.stringify([described]));
+        await writeFile(join(folder, 'cases.json'), JSON.stringify([checked]));
         const { stdout } = await promisify(execFile)(python, [checker, join(folder, 'cases.json')]);
         expect(JSON.parse(stdout)).toMatchObject([
           { wrong: 0, distance: 0, highdicom: 0, differs: [], references: true, names: { 1: 'bright' } },
@@ -255,35 +300,42 @@ describe.skipIf(findChromium() === undefined)('DICOM in the page', () => {
 
   describe.skipIf(!data)('the worker', async () => {
     const names = data ? (await readdir(cases)).filter((name) => !/[._](json|md|gz)$/.test(name)) : [];
-    let harness: { site: Site; folder: string };
+    let harness: Watched & { site: Site };
     beforeAll(async () => {
       const built = join(folder, 'harness');
       const root = fileURLToPath(new URL('dicom-harness', import.meta.url));
       const configFile = fileURLToPath(new URL('../vite.config.ts', import.meta.url));
       await build({ root, configFile, logLevel: 'error', build: { outDir: built, emptyOutDir: true } });
-      harness = { folder: built, site: await openSite(built) };
+      const own = await openSite(built, { appFolders: [boxedApp('threshold')] });
+      harness = { ...(await openPage(browser, own.address)), site: own };
+      await harness.page.goto(own.address);
     }, 60_000);
-    afterAll(() => harness?.site.stop());
+    afterAll(async () => {
+      if (harness) expect(harness.misdeeds).toEqual([]);
+      await harness?.context.close();
+      await harness?.site.stop();
+    });
 
-    async function readByPage(series: string, files: readonly string[], other?: number): Promise<Reading> {
-      let found: Reading = {};
-      await withPage(async (page) => {
-        await page.goto(harness.site.address);
-        await page.locator('input').setInputFiles(files.map((file) => join(series, file)));
-        found = await page.evaluate(
-          (other) => (globalThis as unknown as { read(other?: number): Promise<Reading> }).read(other),
-          other,
-        );
-      }, harness.site.address);
-      return found;
+    /** Read one after the other in one page: each has a worker of its own. */
+    async function readByPage(page: Page, paths: readonly string[], other?: number): Promise<Reading> {
+      await page.locator('input').setInputFiles([...paths]);
+      return page.evaluate(
+        (other) => (globalThis as unknown as { read(other?: number): Promise<Reading> }).read(other),
+        other,
+      );
     }
+
+    const pathsIn = async (series: string) => (await readdir(series)).map((name) => join(series, name));
 
     it.each(names)(
       'reads %s as its truth says',
       async (name) => {
         const truth = JSON.parse(await readFile(join(cases, `${name}_truth.json`), 'utf8')) as Truth;
-        const series = join(cases, name);
-        const found = await readByPage(series, await readdir(series), truth.second?.SeriesNumber);
+        const found = await readByPage(
+          harness.page,
+          await pathsIn(join(cases, name)),
+          truth.second?.SeriesNumber,
+        );
         if (truth.expect === 'refuse') return expect(found.refusal).toMatch(/mm/);
         expect(found).toMatchObject({ size: truth.size, sha256: truth.sha256_float32_xfastest });
         const distances = truth.affineRas.flat().map((value, i) => Math.abs(value - found.affine![i]));
@@ -295,8 +347,8 @@ describe.skipIf(findChromium() === undefined)('DICOM in the page', () => {
     it('reads one volume alike from four transfer syntaxes', async () => {
       const found: (string | undefined)[] = [];
       for (const syntax of ['rle', 'j2k', 'jpegls', 'jpeg_lossless']) {
-        const series = join(data!, 'dicom', `series_${syntax}`);
-        found.push((await readByPage(series, await readdir(series))).sha256);
+        const paths = await pathsIn(join(data!, 'dicom', `series_${syntax}`));
+        found.push((await readByPage(harness.page, paths)).sha256);
       }
       expect(found[0]).toMatch(/^[0-9a-f]{64}$/);
       expect(new Set(found)).toEqual(new Set([found[0]]));
@@ -310,7 +362,7 @@ describe.skipIf(findChromium() === undefined)('DICOM in the page', () => {
         nodePlatform,
       );
       const values = Float32Array.from(volume.voxels as Int16Array);
-      expect((await readByPage(folder, [name])).sha256).toBe(
+      expect((await readByPage(harness.page, [join(folder, name)])).sha256).toBe(
         createHash('sha256').update(new Uint8Array(values.buffer)).digest('hex'),
       );
     }, 60_000);
@@ -354,7 +406,7 @@ async function download(
 ): Promise<{ name: string; bytes: Uint8Array<ArrayBuffer> }> {
   const [file] = await Promise.all([
     page.waitForEvent('download'),
-    page.getByRole('button', { name: `as ${format}` }).click(),
+    page.getByRole('button', { name: format }).click(),
   ]);
   return { name: file.suggestedFilename(), bytes: new Uint8Array(await readFile(await file.path())) };
 }
@@ -367,6 +419,23 @@ function textOf(file: Uint8Array, tag: number): string {
     .replace(/[\0 ]+$/, '');
 }
 const uidOf = (file: Uint8Array) => textOf(file, 0x00080018);
+
+/** UID of the series that a result refers to. */
+function seriesOf(file: Uint8Array): string {
+  const referenced = parseDicom(file)!.dataset.get(0x00081115);
+  if (referenced?.kind !== 'sequence') throw new Error('it refers to no series');
+  const uid = referenced.items[0].get(0x0020000e);
+  return uid?.kind === 'value' ? Buffer.from(uid.bytes).toString('latin1').replaceAll('\0', '') : '';
+}
+
+/** The values that the viewer draws black and white. */
+const drawnWindow = (page: Page): Promise<[number, number]> =>
+  page.locator('.viewer canvas').evaluate((canvas) => {
+    const { niivue } = canvas as HTMLCanvasElement & {
+      niivue: { volumes: { cal_min: number; cal_max: number }[] };
+    };
+    return [niivue.volumes[0].cal_min, niivue.volumes[0].cal_max];
+  });
 
 const identifyingTags = [
   0x00100010, 0x00100020, 0x00100030, 0x0020000d, 0x0020000e, 0x00080018, 0x00200052, 0x00080020, 0x00080021,

@@ -1,4 +1,4 @@
-import { mkdir, readFile, rm } from 'node:fs/promises';
+import { mkdir, readFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
@@ -38,7 +38,6 @@ describe.skipIf(browserMissing)('the login of the page', () => {
     await browser?.close();
     await site?.stop();
     await provider?.[Symbol.asyncDispose]();
-    if (pageFolder) await rm(pageFolder, { recursive: true, force: true });
   });
 
   async function withKeys<T>(

@@ -40,6 +40,12 @@ const every = {
   attempt: z.int(),
   createdTime: z.string(),
   parameters: z.record(z.string(), z.unknown()),
+  strippedInputs: z
+    .array(z.string())
+    .optional()
+    .describe(
+      'Inputs from which the server removed what may identify the patient. UIDs of DICOM inputs were replaced: results have the replaced ones',
+    ),
 };
 const noOutputs = z.array(jobOutputSchema).max(0);
 const expectedSeconds = z.number().optional().describe('From start to end, from this service’s own history');

@@ -107,7 +107,14 @@ export const predictionEndpoints = {
     responses: {
       200: {
         description: 'The primary output',
-        headers: ['Content-Disposition', 'TOMAAT-Service', 'TOMAAT-Server', 'TOMAAT-Receipt', 'Link'],
+        headers: [
+          'Content-Disposition',
+          'TOMAAT-Service',
+          'TOMAAT-Server',
+          'TOMAAT-Stripped',
+          'TOMAAT-Receipt',
+          'Link',
+        ],
         content: { 'application/octet-stream': 'binary' },
       },
     },

@@ -2,6 +2,25 @@ import { inputSchema, labelSchema, outputSchema } from '@tomaat/core';
 import { z } from 'zod';
 import { type Endpoint, idParam, json } from './endpoint.ts';
 
+/** Where a server computes, and what it accepts. Of a server that does not say so nothing is assumed. */
+export const processingSchema = z.object({
+  reach: z
+    .enum(['loopback', 'network'])
+    .describe('loopback: only programs on the server’s own machine reach it, unless through a tunnel'),
+  machine: z
+    .string()
+    .optional()
+    .describe('With loopback: a name of the machine until its next start, to be compared with one’s own'),
+  remoteWorkers: z.boolean().describe('Whether workers on other machines may take its jobs'),
+  identity: z
+    .enum(['allowed', 'refused'])
+    .describe('Whether DICOM files that name a patient are accepted; refused: with 403'),
+  stripsInputs: z
+    .boolean()
+    .describe('Whether the server removes what identifies the patient before it stores an input'),
+});
+export type Processing = z.infer<typeof processingSchema>;
+
 export const serviceSchema = z.object({
   id: z.string(),
   name: z.string(),
@@ -27,6 +46,7 @@ export const serviceSchema = z.object({
   typicalSeconds: z.number().optional().describe('Median of the last predictions here'),
   sample: z.string().optional().describe('Path of a sample volume to try'),
   keepSeconds: z.number().optional().describe('How long results are kept after the job ended'),
+  processing: processingSchema.optional().describe('Where it computes; missing for older servers: unknown'),
 });
 export type Service = z.infer<typeof serviceSchema>;
 

@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { canaryElement, holds, rows } from '../../test/canaries.ts';
 import {
   dataset,
   dicomFile,
@@ -10,59 +11,17 @@ import {
   value,
 } from '../../test/deidentification-files.ts';
 import type { DicomElement, DicomFile } from './dataset.ts';
-import { allRules } from './deidentification-rules.ts';
 import { type DeidentifyOptions, deidentify } from './deidentify.ts';
-import { representationOf } from './dictionary.ts';
 import { encodeDataset } from './encode.ts';
 import { parseDicom } from './parse.ts';
 import type { Tag } from './tags.ts';
-import type { Vr } from './value-representations.ts';
 
 const uidKey = new Uint8Array(32).fill(11);
 
-/** A value that is legal for its VR, and what of it must not be found. */
-const canaries: Readonly<Partial<Record<Vr, readonly [value: string, trace: string]>>> = {
-  AE: ['CANARY7Q', 'CANARY7Q'],
-  AS: ['077Y', '077Y'],
-  CS: ['CANARY7Q', 'CANARY7Q'],
-  DA: ['19771103', '19771103'],
-  DS: ['7.719917', '7.719917'],
-  DT: ['19771103123456.78', '19771103'],
-  IS: ['77199177', '77199177'],
-  LO: ['Canary 7Q for Meyer', 'Canary 7Q'],
-  LT: ['Canary 7Q for Meyer', 'Canary 7Q'],
-  OB: ['CANARY7Q', 'CANARY7Q'],
-  PN: ['Canary^Meyer', 'Canary'],
-  SH: ['Canary 7Q', 'Canary 7Q'],
-  ST: ['Canary 7Q for Meyer', 'Canary 7Q'],
-  TM: ['123456.789123', '123456.789123'],
-  UC: ['Canary 7Q for Meyer', 'Canary 7Q'],
-  UI: ['1.2.276.0.98765432.17', '98765432'],
-  UN: ['CANARY7Q', 'CANARY7Q'],
-  UR: ['http://canary/7Q', 'canary'],
-  US: ['\x7a\x51', '\x7a\x51'],
-  UT: ['Canary 7Q for Meyer', 'Canary 7Q'],
-};
-
-/** Attributes of PS3.15 E that hold images' own references: their items stay, with other UIDs. */
-const referenceSequences: readonly Tag[] = [0x00081140, 0x00082112];
 /** What the Retain Patient Characteristics Option keeps, by hand. */
 const characteristics: readonly Tag[] = [
   0x00100040, 0x00101010, 0x00101020, 0x00101030, 0x00102160, 0x001021a0, 0x001021c0, 0x00102203, 0x0072005f,
 ];
-
-function canaryElement(tag: Tag, vr: Vr): { element: DicomElement; trace: string } {
-  if (vr === 'SQ') {
-    const item = referenceSequences.includes(tag)
-      ? dataset(value(0x00081155, 'UI', '1.2.276.0.98765432.17'))
-      : dataset(value(0x00080104, 'LO', 'Canary 7Q'));
-    const trace = referenceSequences.includes(tag) ? '98765432' : 'Canary 7Q';
-    return { element: sequence(tag, [item]), trace };
-  }
-  const [text, trace] = canaries[vr] ?? [];
-  if (text === undefined || trace === undefined) throw new Error(`no canary for ${vr}`);
-  return { element: value(tag, vr, text), trace };
-}
 
 /** A value as UN: a sequence of implicit VR little endian (CP-246), else the same bytes. */
 const asUnknown = (element: DicomElement): DicomElement =>
@@ -103,13 +62,6 @@ const deep = (element: DicomElement): DicomElement =>
     dataset(sequence(0x00409096, [dataset(value(0x00409224, 'FD', new Uint8Array(8)), element)])),
   ]);
 
-/** Whether a trace is in the bytes: as latin letters, and as UTF-16 of either byte order. */
-function holds(bytes: Uint8Array, trace: string): boolean {
-  const text = Buffer.from(bytes).toString('latin1');
-  const wide = [...trace].join('\0');
-  return text.includes(trace) || text.includes(wide);
-}
-
 function remaining(file: DicomFile, trace: string, options: Partial<DeidentifyOptions> = {}): boolean {
   const read = reparsed(file);
   const pixels = read.dataset.get(0x7fe00010);
@@ -119,9 +71,6 @@ function remaining(file: DicomFile, trace: string, options: Partial<DeidentifyOp
   expect(after).toEqual(pixels);
   return holds(out, trace);
 }
-
-/** By hand from PS3.15: 621 rows, four of which are not one attribute (50xx, 60xx twice, private). */
-const rows = [...allRules()].map(([tag, rule]) => ({ tag, rule, vr: representationOf(tag) }));
 
 describe('deidentify()', () => {
   it('knows every attribute of PS3.15 table E.1-1 and its VR', () => {

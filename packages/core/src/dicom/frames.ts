@@ -80,7 +80,7 @@ export function imagesOf(header: DicomHeader, copies: readonly DicomHeader[] = [
 }
 
 /** The location of the attributes of one frame. */
-interface FrameGroups {
+export interface FrameGroups {
   readonly dataset: Dataset;
   /** Undefined if the file has one image. */
   readonly own?: Dataset;
@@ -113,8 +113,18 @@ function functionalGroups(dataset: Dataset): FrameGroups[] {
   return perFrame.map((own) => ({ dataset, own, shared }));
 }
 
+/** The functional groups of an image. */
+export function groupsOf({ header, frame }: Pick<DicomImage, 'header' | 'frame'>): FrameGroups {
+  const { dataset } = header.dicom;
+  return {
+    dataset,
+    own: itemsOf(dataset, tags.perFrameFunctionalGroupsSequence)[frame],
+    shared: firstItem(dataset, tags.sharedFunctionalGroupsSequence),
+  };
+}
+
 /** The data set with an attribute of a functional group: the frame's, the shared one, or the file's. */
-function holderOf({ dataset, own, shared }: FrameGroups, group: Tag, tag: Tag): Dataset {
+export function holderOf({ dataset, own, shared }: FrameGroups, group: Tag, tag: Tag): Dataset {
   const has = (one: Dataset | undefined) => (one?.has(tag) ? one : undefined);
   return has(own && firstItem(own, group)) ?? has(shared && firstItem(shared, group)) ?? dataset;
 }

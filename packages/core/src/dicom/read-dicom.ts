@@ -98,14 +98,7 @@ export function chooseDicom(
   wanted?: string,
 ): DicomImages {
   const damaged = leftOut.find(({ fault }) => fault);
-  if (damaged?.fault && fileCount === 1) throw damaged.fault;
-  if (damaged?.fault) {
-    throw new TomaatError(
-      damaged.fault.code,
-      `One of the ${fileCount} files is damaged, perhaps a slice of the volume. ${damaged.fault.message}`,
-      { cause: damaged.fault },
-    );
-  }
+  if (damaged?.fault) throw damagedAmong(damaged.fault, fileCount);
   const series = chooseSeries(all, leftOut, wanted);
   const { stack } = series;
   if (!stack) throw series.refusal;
@@ -116,6 +109,16 @@ export function chooseDicom(
     leftOut,
   };
 }
+
+/** The fault of a damaged file, as an error of all files. */
+export const damagedAmong = (fault: TomaatError, fileCount: number): TomaatError =>
+  fileCount === 1
+    ? fault
+    : new TomaatError(
+        fault.code,
+        `One of the ${fileCount} files is damaged, perhaps a slice of the volume. ${fault.message}`,
+        { cause: fault },
+      );
 
 /** The source of a frame of a series, by its number from 0; 0 for a series without frames. */
 export function dicomSourceOf({ stack, refusal }: DicomSeries, frame = 0): DicomSource {

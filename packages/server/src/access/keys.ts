@@ -110,10 +110,18 @@ export async function renewProgramKey(
 }
 
 /** Whether a valid key with every permission exists. */
-export async function hasAdminKey(db: Kysely<KeySchema>, now: number = Date.now()): Promise<boolean> {
+export const hasAdminKey = (db: Kysely<KeySchema>, now?: number): Promise<boolean> =>
+  hasKeyWith('admin', db, now);
+
+/** Whether a valid key with this very scope exists. */
+export async function hasKeyWith(
+  scope: KeyScope,
+  db: Kysely<KeySchema>,
+  now: number = Date.now(),
+): Promise<boolean> {
   return (await listKeys(db)).some(
     ({ scopes, revokedTime, expiresTime }) =>
-      scopes.includes('admin') &&
+      scopes.includes(scope) &&
       revokedTime === undefined &&
       (expiresTime === undefined || Date.parse(expiresTime) > now),
   );

@@ -1,7 +1,6 @@
 import { type Client, type Job, type JobOutput, measuredLabelMap, type Service } from '@tomaat/client';
 import { isSeriesFormat, type SeriesFormat, TomaatError } from '@tomaat/core';
 import type { DicomVolume } from './dicom-volume.ts';
-import type { PredictFlags } from './outcome.ts';
 import type { PlannedVolume } from './plan-inputs.ts';
 import type { PlannedOutput } from './result-files.ts';
 
@@ -33,11 +32,12 @@ export function formatMadeHere(
   planned: PlannedOutput,
   output: Pick<JobOutput, 'format'>,
   dicom: DicomVolume | undefined,
-  { keepIdentity }: Pick<PredictFlags, 'keepIdentity'>,
+  /** Whether only this machine has the original files. */
+  isHere: boolean | undefined,
 ): SeriesFormat | undefined {
   const wanted = planned.format ?? (planned.type === 'LabelVolume' ? 'seg.dcm' : undefined);
   if (!dicom || wanted === undefined || !isSeriesFormat(wanted)) return undefined;
-  return keepIdentity && output.format === wanted ? undefined : wanted;
+  return !isHere && output.format === wanted ? undefined : wanted;
 }
 
 /**

@@ -3,23 +3,14 @@ import { basename, dirname, join, resolve } from 'node:path';
 import {
   type ChosenSeries,
   type DicomInput,
+  type IdentityDecision,
   openDicomInput,
   type PreparedSeries,
   summarizeReport,
 } from '@tomaat/client';
-import {
-  createUidKey,
-  type DicomSeries,
-  formatUidKey,
-  hasDicomWord,
-  isZip,
-  type LeftOut,
-  parseUidKey,
-  readPrefix,
-  TomaatError,
-} from '@tomaat/core';
+import { type DicomSeries, hasDicomWord, isZip, type LeftOut, readPrefix, TomaatError } from '@tomaat/core';
 import { nodePlatform } from '../node-platform.ts';
-import { readOrMakeSecret } from '../store/secret-file.ts';
+import { openUidKey } from '../store/uid-key.ts';
 import { type ConnectOptions, dataFolderOf } from './connect.ts';
 import { formatBytes, openTable, plain } from './console.ts';
 import { type DiskFile, diskFile, filesBelow } from './disk-files.ts';
@@ -185,6 +176,8 @@ export function leftOutLines(leftOut: readonly LeftOut[]): string[] {
 export interface IdentityFlags {
   /** Sends DICOM files as they are. */
   keepIdentity?: boolean;
+  /** De-identifies them for a service on this machine, too. */
+  deidentify?: boolean;
   keepPatientCharacteristics?: boolean;
 }
 
@@ -192,25 +185,24 @@ export interface IdentityFlags {
 export async function prepareSeries(
   { chosen }: DicomVolume,
   flags: IdentityFlags & Pick<ConnectOptions, 'data'>,
+  { deidentify, mayKeep, reason }: IdentityDecision,
   reports: ReadingReports,
 ): Promise<PreparedSeries> {
-  const doing = flags.keepIdentity ? 'Reading' : 'De-identifying';
+  const doing = deidentify ? 'De-identifying' : 'Reading';
   reports.show('prepare', `${doing} ${filesOf(chosen.files.length)}`);
   const prepared = await chosen.prepare({
-    deidentify: flags.keepIdentity
-      ? false
-      : {
-          key: await openUidKey(await dataFolderOf(flags)),
-          keepPatientCharacteristics: flags.keepPatientCharacteristics,
-          shiftDates: true,
-        },
+    deidentify: deidentify && {
+      key: await openUsersKey(await dataFolderOf(flags)),
+      keepPatientCharacteristics: flags.keepPatientCharacteristics,
+      shiftDates: true,
+    },
     signal: reports.signal,
     onProgress: (done, total) => reports.show('prepare', `${doing} ${done} of ${filesOf(total)}`),
   });
   const { report } = prepared;
   if (!report) {
     reports.note(
-      `The DICOM files are sent with the patient’s identity (${formatBytes(prepared.sizeBytes)}).`,
+      `The DICOM files are sent with the patient’s identity (${formatBytes(prepared.sizeBytes)}), because ${reason}${flags.keepIdentity ? '' : ' (--deidentify removes it)'}.`,
     );
     return prepared;
   }
@@ -220,19 +212,14 @@ export async function prepareSeries(
     ...(removed > 0 ? [`${removed} private elements`] : []),
   ];
   reports.note(
-    `Removed or replaced in the DICOM headers before sending (--keep-identity sends the files unchanged): ${parts.join(', ')}.`,
+    `Removed or replaced in the DICOM headers before sending, because ${reason}${mayKeep ? ' (--keep-identity sends the files unchanged)' : ''}: ${parts.join(', ')}.`,
   );
   for (const reason of report.burnedIn.slice(0, mostLines))
     reports.note(`Warning: the pixels are sent unchanged. ${reason} Check them.`);
   return prepared;
 }
 
-/** The key of UIDs and pseudonyms of this user, made at the first use. */
-export async function openUidKey(dataFolder: string): Promise<Uint8Array> {
+async function openUsersKey(dataFolder: string): Promise<Uint8Array> {
   await mkdir(dataFolder, { recursive: true, mode: 0o700 });
-  const { text } = await readOrMakeSecret(
-    join(dataFolder, 'uid.key'),
-    async () => `${formatUidKey(createUidKey())}\n`,
-  );
-  return parseUidKey(text);
+  return openUidKey(dataFolder);
 }

@@ -1,7 +1,9 @@
 import { stat, writeFile } from 'node:fs/promises';
 import {
   type Client,
+  decideIdentity,
   type FileSource,
+  type IdentityDecision,
   isSettled,
   type Job,
   type JobIn,
@@ -11,6 +13,7 @@ import {
   verifyReceipt,
 } from '@tomaat/client';
 import { TomaatError } from '@tomaat/core';
+import { machineId } from '../trust/machine-id.ts';
 import { anonymousInputs, removedLine } from './anonymous-input.ts';
 import { askOnTerminal } from './connect.ts';
 import {
@@ -41,6 +44,8 @@ interface Plan {
   flags: PredictFlags;
   inputs: InputPlan;
   results: ResultPlan;
+  /** Whether DICOM files are de-identified. */
+  identity: IdentityDecision;
 }
 
 /** `tomaat predict`: returns the exit code. */
@@ -69,13 +74,19 @@ export async function predict(wanted: string, flags: PredictFlags): Promise<numb
     }
     const inputs = await planInputs(found.service, flags, reportsOf(progress, flags, signal));
     const results = await planResults(found.service, flags, inputs.many);
-    const plan: Plan = { service: found.service, client: found.client, flags, inputs, results };
     const { volumes } = inputs;
     if (flags.receipt !== undefined && volumes.length > 1) {
       throw new TomaatError('BAD_INPUT', '--receipt is for one volume. Give one file, or one series.');
     }
     await checkIdentityFlags(flags, inputs);
     checkSeriesFormats(results.outputs, volumes);
+    const identity = decideIdentity({
+      processing: found.service.processing,
+      address: found.client.baseUrl,
+      machine: await machineId(),
+      wanted: wantedOf(flags),
+    });
+    const plan: Plan = { service: found.service, client: found.client, flags, inputs, results, identity };
     if (flags.receipt !== undefined && !flags.force && (await stat(flags.receipt).catch(() => undefined))) {
       throw new TomaatError('CONFLICT', `${flags.receipt} already exists. Use --force to overwrite it.`);
     }
@@ -146,12 +157,30 @@ async function checkIdentityFlags(flags: PredictFlags, inputs: InputPlan): Promi
       '--keep-text is for the headers of volume files. DICOM files are sent unchanged with --keep-identity.',
     );
   }
-  if ((flags.keepIdentity || flags.keepPatientCharacteristics) && !isDicom) {
+  const [flag] = (
+    [
+      ['--keep-identity', flags.keepIdentity],
+      ['--deidentify', flags.deidentify],
+      ['--keep-patient-characteristics', flags.keepPatientCharacteristics],
+    ] as const
+  ).flatMap(([name, isGiven]) => (isGiven ? [name] : []));
+  if (flag !== undefined && !isDicom) {
     throw new TomaatError(
       'BAD_INPUT',
-      `${flags.keepIdentity ? '--keep-identity' : '--keep-patient-characteristics'} is for DICOM files. The text in the headers of volume files is kept with --keep-text.`,
+      `${flag} is for DICOM files. The text in the headers of volume files is kept with --keep-text.`,
     );
   }
+  if (flags.keepIdentity && (flags.deidentify || flags.keepPatientCharacteristics)) {
+    throw new TomaatError(
+      'BAD_INPUT',
+      `--keep-identity sends the files unchanged, and ${flags.deidentify ? '--deidentify' : '--keep-patient-characteristics'} de-identifies them. Give one of the two.`,
+    );
+  }
+}
+
+function wantedOf(flags: PredictFlags): 'keep' | 'remove' | undefined {
+  if (flags.keepIdentity) return 'keep';
+  return flags.deidentify || flags.keepPatientCharacteristics ? 'remove' : undefined;
 }
 
 function report({ path, dicom }: PlannedVolume, error: unknown, flags: PredictFlags): void {
@@ -195,7 +224,7 @@ async function predictOne(
   const series: Record<string, FileSource[]> = {};
   const all = { ...inputs.otherSeries, ...(dicom && { [inputs.mainInput!]: dicom }) };
   for (const [name, one] of Object.entries(all))
-    series[name] = [await prepareSeries(one, flags, { signal, show, note })];
+    series[name] = [await prepareSeries(one, flags, plan.identity, { signal, show, note })];
   show('upload', 'Uploading');
   let job = await client.predict(service.id, {
     volumes: { ...(anonymous?.volumes ?? volumes), ...unchanged, ...series },
@@ -222,6 +251,11 @@ async function predictOne(
     clearInterval(timer);
     // Untrusted text from an app or a server, inside one of our lines.
     requireSuccess(job.error ? { ...job, error: { ...job.error, detail: plain(job.error.detail) } } : job);
+    // What the server did not keep is not in its DICOM results: they are made here, of the original files.
+    const isStripped = dicom !== undefined && job.strippedInputs?.includes(inputs.mainInput!);
+    if (isStripped && !plan.identity.deidentify)
+      note('The server removed the patient’s identity, and replaced the UIDs, before it stored the files.');
+    const isHere = plan.identity.deidentify || isStripped;
     show('fetch', 'Fetching the results');
     const files: ResultFile[] = [];
     for (const planned of results.outputs) {
@@ -232,7 +266,7 @@ async function predictOne(
       }
       const format = planned.format ?? output.format;
       const isStored = format === output.format;
-      const made = formatMadeHere(planned, output, dicom, flags);
+      const made = formatMadeHere(planned, output, dicom, isHere);
       try {
         if (dicom && made) {
           const isAsked = planned.format !== undefined;

@@ -51,6 +51,7 @@ function openServer(
     memoryMb: config.memoryMb,
     maxIdleMb: config.maxIdleMb,
     resultTtlMs: config.keepMinutes * 60_000,
+    allowIdentity: config.allowIdentity,
     stripInputs: config.stripInputs,
     maxQueued: config.maxQueued,
     maxUploadBytes: config.maxUploadBytes,

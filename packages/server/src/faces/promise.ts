@@ -53,6 +53,8 @@ export const promise: Face = {
   async sendResult(reply, job, context) {
     const { request } = reply;
     receipts.set(request, { job: job.id, signed: await signedReceipt(job.id, context), isLinked: false });
+    const { stripped } = job.request;
+    if (stripped) reply.header('tomaat-stripped', stripped.join(', '));
     const primary = job.outputs.find((output) => output.primary)!;
     return sendOutput(reply, job, primary, requestedFormat(request, primary), context);
   },

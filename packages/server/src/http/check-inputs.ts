@@ -11,9 +11,8 @@ import {
   withField,
 } from '@tomaat/core';
 import type { App } from '../apps.ts';
-import type { HeaderReader } from '../intake/header-reader.ts';
 import type { ReceivedInput } from '../intake/receive-input.ts';
-import type { Blobs } from '../store/blobs.ts';
+import type { ServerContext } from './context.ts';
 
 /** What the headers of a request's files show, before any voxels are read. */
 
@@ -63,35 +62,40 @@ export function requireFiles(app: App, received: readonly ReceivedInput[]): void
 const mostFilesOfOneHeader = 2;
 
 /**
- * The header checks of every volume: format, size, frames, and the acceptance rules that need no voxels. Returns the
- * number of voxels of the largest one, what will be read of each, and whether the first one, on whose grid the results are, is
- * a DICOM series.
+ * The header checks of every volume: format, size, frames, identity where it is refused, and the acceptance rules that
+ * need no voxels. Returns the number of voxels of the largest one, what will be read of each, and which are DICOM series.
  */
 export async function inspectVolumes(
   app: App,
   received: readonly ReceivedInput[],
   { frame, series }: { frame?: number; series?: string },
-  { headers, blobs, maxVoxels }: { headers: HeaderReader; blobs: Blobs; maxVoxels: number },
-): Promise<{ voxels: number; shapes: Record<string, VolumeFactsOf>; isSeries: boolean }> {
+  {
+    headers,
+    blobs,
+    maxVoxels,
+    processing,
+  }: Pick<ServerContext, 'headers' | 'blobs' | 'maxVoxels' | 'processing'>,
+): Promise<{ voxels: number; shapes: Record<string, VolumeFactsOf>; dicomInputs: ReadonlySet<string> }> {
   let voxels = 0;
-  let isSeries: boolean | undefined;
   const shapes: Record<string, VolumeFactsOf> = {};
-  let isDicomSeries = false;
+  const dicomInputs = new Set<string>();
   for (const [name, input] of Object.entries(app.manifest.inputs)) {
     const files = received.filter((file) => file.name === name);
     if (input.type !== 'volume' || files.length === 0) continue;
+    const stored = files.map((file) => ({
+      name: file.fileName ?? name,
+      path: blobs.path(file.digest),
+      sizeBytes: file.sizeBytes,
+    }));
     try {
       const header = await headers.inspect(
-        files.map((file) => ({
-          name: file.fileName ?? name,
-          path: blobs.path(file.digest),
-          sizeBytes: file.sizeBytes,
-        })),
+        stored,
         { limits: { maxVoxels }, series },
         files.length > mostFilesOfOneHeader || files.some(({ start }) => isZip(start)),
       );
-      isSeries ??= header.format === 'dicom';
-      isDicomSeries ||= header.format === 'dicom';
+      if (header.format === 'dicom') dicomInputs.add(name);
+      if (header.format === 'dicom' && (await processing.refusesIdentity()))
+        await headers.refuseIdentity(stored, { maxVoxels });
       voxels = Math.max(voxels, header.size[0] * header.size[1] * header.size[2] * header.components);
       if (input.frames === 'one') checkFrame(header, frame);
       acceptShape(app.manifest.acceptance, name, header);
@@ -106,14 +110,14 @@ export async function inspectVolumes(
       throw withField(error, name);
     }
   }
-  if (series !== undefined && !isDicomSeries) {
+  if (series !== undefined && dicomInputs.size === 0) {
     throw new TomaatError(
       'BAD_INPUT',
       'series chooses one of several DICOM series, and no volume of the request is one. Leave it out.',
       { field: 'series' },
     );
   }
-  return { voxels, shapes, isSeries: isSeries === true };
+  return { voxels, shapes, dicomInputs };
 }
 
 /** Throws NOT_ACCEPTABLE for a format that refers to a DICOM series, where the input is none. */

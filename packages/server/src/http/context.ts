@@ -2,12 +2,14 @@ import type { FastifyRequest } from 'fastify';
 import type { Recorder } from '../audit/refusals.ts';
 import type { Identity } from '../identity.ts';
 import type { HeaderReader } from '../intake/header-reader.ts';
+import type { Stripping } from '../intake/strip-received.ts';
 import type { Blobs } from '../store/blobs.ts';
 import type { Jobs } from '../store/jobs.ts';
 import type { Uploads } from '../store/uploads.ts';
 import type { Converter } from '../worker/converter.ts';
 import type { MemoryPolicy } from '../worker/memory-limit.ts';
 import type { Admission } from './admission.ts';
+import type { ProcessingFacts } from './processing.ts';
 import type { PublicAddress } from './public-address.ts';
 import type { Services } from './services.ts';
 import type { Pace } from './slow-readers.ts';
@@ -25,8 +27,10 @@ export interface ServerContext {
   readonly converter: Converter;
   readonly audit: Pick<Recorder, 'record'>;
   readonly identity: Identity;
-  /** Whether identifying text is removed from inputs before they are stored. */
-  readonly stripInputs: boolean;
+  /** How what may identify a person is removed from inputs before they are stored; undefined if it is not. */
+  readonly stripping?: Stripping;
+  /** Where this server computes, and whether it accepts files that name a patient. */
+  readonly processing: ProcessingFacts;
   readonly maxUploadBytes: number;
   /** The slowest accepted pace of a body. */
   readonly pace?: Pace;

@@ -141,6 +141,7 @@ async function presentJob(job: JobRecord, context: ServerContext): Promise<Job> 
   };
   const last = {
     parameters: job.request.parameters,
+    strippedInputs: job.request.stripped,
     outputs: job.outputs.map((output) => presentOutput(job, output, context)),
   };
   const expected = () => jobs.expectedSeconds(job.service, job.request.voxels ?? 0);

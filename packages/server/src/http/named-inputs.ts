@@ -5,7 +5,7 @@ import { z } from 'zod';
 import type { App } from '../apps.ts';
 import { readJson } from '../intake/read-json.ts';
 import { type ReceivedInput, startBytes } from '../intake/receive-input.ts';
-import type { BlobRef } from '../store/blob-writer.ts';
+import type { OwnBlob } from '../store/own-blobs.ts';
 import type { ServerContext } from './context.ts';
 import { mostFiles } from './request-form.ts';
 
@@ -85,10 +85,8 @@ export async function readNamedInputs(
   return { files, ...rest };
 
   async function find(ref: Ref): Promise<Omit<ReceivedInput, 'name'>> {
-    const { digest, fileName, received } =
-      'upload' in ref
-        ? await uploads.use(owner, ref.upload)
-        : { digest: ref.blob, fileName: ref.fileName, received: undefined };
+    const { digest, fileName } =
+      'upload' in ref ? await uploads.use(owner, ref.upload) : { digest: ref.blob, fileName: ref.fileName };
     const isOwn = (await findWhole(digest)) !== undefined;
     // Held here, where no deletion of the same blob can intervene; nothing is deleted here.
     if (isOwn) {
@@ -113,14 +111,14 @@ export async function readNamedInputs(
       chunks.push(chunk as Buffer);
     return {
       digest,
-      received,
+      received: found.received,
       sizeBytes: found.sizeBytes,
       fileName,
       start: Uint8Array.from(Buffer.concat(chunks)),
     };
   }
 
-  async function findWhole(digest: string): Promise<BlobRef | undefined> {
+  async function findWhole(digest: string): Promise<OwnBlob | undefined> {
     try {
       return await uploads.findBlob(owner, digest);
     } catch (error) {

@@ -84,39 +84,43 @@ export async function receivePrediction(
     const parameters = parseParameters(app.manifest.inputs, said.raw, { ignoreUnknown: form.ignoresUnknown });
     const chosen = { frame: parseFrame(said.frame), series: parseSeries(said.series) };
     requireFiles(app, received);
-    const { voxels, shapes, isSeries: isOnSeries } = await inspectVolumes(app, received, chosen, context);
+    const { voxels, shapes, dicomInputs } = await inspectVolumes(app, received, chosen, context);
     const formats = form.formats(app, said);
-    if (!isOnSeries) refuseSeriesFormats(app, formats);
+    // Results are on the grid of the first volume.
+    if (!dicomInputs.has(Object.keys(shapes)[0])) refuseSeriesFormats(app, formats);
     await requireMemory(app, shapes, parameters, context.memory);
 
     const first = received.find((file) => app.manifest.inputs[file.name].type === 'volume');
+    const isDicomInput = first !== undefined && dicomInputs.has(first.name);
     const isSeries =
       first !== undefined &&
       isDicom(first.start) &&
       received.filter(({ name }) => name === first.name).length > 1;
     const names = storedNames(received);
-    if (context.stripInputs) {
-      await stripReceived(received, names, context.blobs, context.headers, {
-        keep,
-        release: async (digest) => {
-          held.splice(held.indexOf(digest), 1);
-          await context.jobs.release([digest]);
-        },
-      });
-    }
-    const inputs = received.map((file, i) => ({
+    const stored = context.stripping
+      ? await stripReceived(received, names, dicomInputs, context.stripping, {
+          keep,
+          release: async (digest) => {
+            held.splice(held.indexOf(digest), 1);
+            await context.jobs.release([digest]);
+          },
+        })
+      : received.map((file, i) => ({ file, name: names[i] }));
+    const inputs = stored.map(({ file, name }) => ({
       name: file.name,
-      fileName: names[i],
+      fileName: name,
       digest: file.digest,
       sizeBytes: file.sizeBytes,
       received: file.received,
     }));
+    const stripped = [...new Set(inputs.filter((file) => file.received).map(({ name }) => name))];
     const jobRequest: JobRequest = {
       parameters,
       ...chosen,
+      ...(stripped.length > 0 && { stripped }),
       formats,
-      // The name of one of its files is not that of a series.
-      stem: isSeries ? 'series' : stemOf(first?.fileName),
+      // The name of one of its files is not that of a series, and the name of an archive may be that of a patient.
+      stem: isSeries || (context.stripping && isDicomInput) ? 'series' : stemOf(first?.fileName),
       voxels,
     };
     return {

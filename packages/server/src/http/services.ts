@@ -6,6 +6,7 @@ import { isNetworkSpec, type Manifest, parameterSchema, primaryOutput, TomaatErr
 import type { FastifyInstance } from 'fastify';
 import { type App, appFile } from '../apps.ts';
 import type { Jobs } from '../store/jobs.ts';
+import type { ProcessingFacts } from './processing.ts';
 import type { PublicAddress } from './public-address.ts';
 import { contentDisposition } from './send.ts';
 
@@ -28,7 +29,13 @@ export function createServices(
     defaultId,
     keepSeconds,
     address,
-  }: { defaultId?: string; keepSeconds?: number; address: Pick<PublicAddress, 'pathOf'> },
+    processing,
+  }: {
+    defaultId?: string;
+    keepSeconds?: number;
+    address: Pick<PublicAddress, 'pathOf'>;
+    processing?: Pick<ProcessingFacts, 'describe'>;
+  },
 ): Services {
   const byId = new Map(apps.map((app) => [app.manifest.id, app]));
   const list = () => [...byId.keys()].join(', ');
@@ -101,6 +108,7 @@ export function createServices(
       typicalSeconds: await jobs.typicalSeconds(manifest.id),
       sample: manifest.sample && address.pathOf(`/api/services/${manifest.id}/sample`),
       keepSeconds,
+      processing: await processing?.describe(),
     };
   }
 

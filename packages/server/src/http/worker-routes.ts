@@ -95,6 +95,7 @@ export function registerWorkerRoutes(
   app.post('/api/worker/claim', async (request, reply) => {
     const { worker, services: offered, waitSeconds } = await readBody(request, claimSchema);
     context.admission.requireOpen();
+    context.processing.sawWorker();
     const served = new Map(services.apps.map(({ manifest }) => [manifest.id, manifest.version]));
     const ids = offered.filter(({ id, version }) => served.get(id) === version).map(({ id }) => id);
     if (ids.length === 0) {

@@ -28,16 +28,30 @@ export interface InspectedFile {
   readonly sizeBytes: number;
 }
 
+/** A file of one volume, and where it is written without the identity. */
+export interface FileToClean extends InspectedFile {
+  readonly into: string;
+}
+
+/** What was written, durably. */
+export interface CleanedFile {
+  readonly digest: string;
+  readonly sizeBytes: number;
+}
+
 /** The request to a thread, and its response. */
 export type HeaderTask =
   | { kind: 'start'; file: FilePrefix; limits: ReadLimits }
   | { kind: 'inspect'; files: readonly InspectedFile[]; options: InspectOptions; isLong: boolean }
-  | { kind: 'identify'; file: StoredFile };
+  | { kind: 'identify'; file: StoredFile }
+  | { kind: 'refuse identity'; files: readonly InspectedFile[]; limits: ReadLimits }
+  | { kind: 'clean'; files: readonly FileToClean[]; key: string; limits: ReadLimits };
+type HeaderValue = VolumeHeader | Rewrite | readonly (CleanedFile | undefined)[] | undefined;
 export type HeaderAnswer =
   | { kind: 'ready' }
   /** Its event loop turns: it waits for the disk, or pauses between two pieces of a long header. */
   | { kind: 'alive' }
-  | { kind: 'done'; value: VolumeHeader | Rewrite | undefined }
+  | { kind: 'done'; value: HeaderValue }
   | { kind: 'refused'; error: ErrorData };
 
 /**
@@ -55,11 +69,22 @@ export interface HeaderReader extends AsyncDisposable {
   inspect(files: readonly InspectedFile[], options: InspectOptions, isLong?: boolean): Promise<VolumeHeader>;
   /** How to write the file without identifying text; undefined if it contains none. As findIdentifyingText() of core. */
   identify(file: StoredFile): Promise<Rewrite | undefined>;
+  /** As refuseIdentity() of core, for the files of one volume, also those in an archive. */
+  refuseIdentity(files: readonly InspectedFile[], limits: ReadLimits): Promise<void>;
+  /**
+   * Removes the identity from DICOM files, or from an archive, of one volume. `key` is that of their UIDs, as in its file.
+   * Undefined for a file that is no part of the volume. What is at `into` after an error is to be deleted.
+   */
+  clean(
+    files: readonly FileToClean[],
+    key: string,
+    limits: ReadLimits,
+  ): Promise<readonly (CleanedFile | undefined)[]>;
 }
 
 interface Job {
   task: HeaderTask;
-  resolve(value: VolumeHeader | Rewrite | undefined): void;
+  resolve(value: HeaderValue): void;
   reject(error: unknown): void;
 }
 
@@ -73,10 +98,10 @@ interface Thread {
 const threadFile = new URL(`./header-thread${ownExtension}`, import.meta.url);
 /** A header takes about a millisecond; on a loaded machine the thread may have to wait. */
 const usualDeadlineMs = 10_000;
-/** One is left to short tasks: `identify` may have to look through a whole file, and a series has thousands. */
+/** One is left to short tasks: others may have to go through whole files, and a series has thousands. */
 const mostThreads = 3;
 const isLong = (task: HeaderTask | undefined) =>
-  task !== undefined && (task.kind === 'identify' || (task.kind === 'inspect' && task.isLong));
+  task !== undefined && task.kind !== 'start' && (task.kind !== 'inspect' || task.isLong);
 
 /** Starts a thread with the first header, and another only while all are busy. */
 export function openHeaderReader({
@@ -160,7 +185,7 @@ export function openHeaderReader({
     next();
   }
 
-  function ask(task: HeaderTask): Promise<VolumeHeader | Rewrite | undefined> {
+  function ask(task: HeaderTask): Promise<HeaderValue> {
     if (isClosed) return Promise.reject(stopped());
     return new Promise((resolve, reject) => {
       waiting.push({ task, resolve, reject });
@@ -176,6 +201,11 @@ export function openHeaderReader({
     inspect: async (files, options, isLong = false) =>
       (await ask({ kind: 'inspect', files, options, isLong })) as VolumeHeader,
     identify: async (stored) => (await ask({ kind: 'identify', file: stored })) as Rewrite | undefined,
+    refuseIdentity: async (files, limits) => {
+      await ask({ kind: 'refuse identity', files, limits });
+    },
+    clean: async (files, key, limits) =>
+      (await ask({ kind: 'clean', files, key, limits })) as readonly (CleanedFile | undefined)[],
     async [Symbol.asyncDispose]() {
       isClosed = true;
       for (const { reject } of waiting.splice(0)) reject(stopped());

@@ -1,8 +1,17 @@
 import { createReadStream } from 'node:fs';
 import { parentPort } from 'node:worker_threads';
-import { findIdentifyingText, inspectFiles, inspectStart, TomaatError } from '@tomaat/core';
+import {
+  findIdentifyingText,
+  inspectFiles,
+  inspectStart,
+  refuseIdentity,
+  type SourceFile,
+  sortFiles,
+  TomaatError,
+} from '@tomaat/core';
 import { nodePlatform } from '../node-platform.ts';
-import type { HeaderAnswer, HeaderTask, StoredFile } from './header-reader.ts';
+import { cleanFiles, withoutMemory } from './clean-files.ts';
+import type { HeaderAnswer, HeaderTask, InspectedFile, StoredFile } from './header-reader.ts';
 import { readPath } from './strip-received.ts';
 
 /** The thread that reads headers, one at a time; see header-reader.ts. */
@@ -27,13 +36,25 @@ async function answer(task: HeaderTask) {
     inspectStart(task.file, task.limits);
     return undefined;
   }
-  const files = task.files.map(({ path, name, sizeBytes }) => ({
-    name,
-    sizeBytes,
-    open: (start = 0) => readHead(path, start, sizeBytes),
-  }));
-  return inspectFiles(files, nodePlatform, task.options);
+  if (task.kind === 'clean') {
+    try {
+      return await cleanFiles(task.files, task.files.map(sourceOf), task.key, task.limits);
+    } catch (error) {
+      throw withoutMemory(error);
+    }
+  }
+  const files = task.files.map(sourceOf);
+  if (task.kind === 'inspect') return inspectFiles(files, nodePlatform, task.options);
+  const { files: unpacked, prefixes } = await sortFiles(files, nodePlatform, { limits: task.limits });
+  if (!prefixes) await refuseIdentity(unpacked, nodePlatform);
+  return undefined;
 }
+
+const sourceOf = ({ path, name, sizeBytes }: InspectedFile): SourceFile => ({
+  name,
+  sizeBytes,
+  open: (start = 0) => readHead(path, start, sizeBytes),
+});
 
 /** A file from one of its bytes on. Mostly only its first pieces are asked for, so that they are small. */
 async function* readHead(path: string, start: number, sizeBytes: number): AsyncGenerator<Uint8Array> {

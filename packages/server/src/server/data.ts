@@ -1,18 +1,23 @@
 import { join } from 'node:path';
+import { formatUidKey } from '@tomaat/core';
 import type { Kysely } from 'kysely';
+import { hasKeyWith } from '../access/keys.ts';
 import { hideOwners, openPseudonyms, type Pseudonyms } from '../access/pseudonyms.ts';
 import type { App } from '../apps.ts';
 import { type Audit, openAudit } from '../audit/audit-log.ts';
 import { createWitness } from '../audit/receipts.ts';
 import { countRefusals, type Recorder } from '../audit/refusals.ts';
+import { createProcessing, type ProcessingFacts } from '../http/processing.ts';
 import { type Identity, openIdentity } from '../identity.ts';
 import { type HeaderReader, openHeaderReader } from '../intake/header-reader.ts';
-import { stripFile } from '../intake/strip-received.ts';
+import { type Stripping, stripUpload } from '../intake/strip-received.ts';
 import { type Blobs, openBlobs } from '../store/blobs.ts';
 import { type Database, lockDataFolder } from '../store/database.ts';
 import { createJobs, type Jobs } from '../store/jobs.ts';
+import type { KeySchema } from '../store/key-schema.ts';
 import { openServerDatabase, type ServerSchema } from '../store/server-database.ts';
 import { createSteadyClock, type SteadyClock } from '../store/steady-clock.ts';
+import { openUidKey } from '../store/uid-key.ts';
 import { openUploads, type Uploads } from '../store/uploads.ts';
 import { version } from '../version.ts';
 import { type Converter, openConverter } from '../worker/converter.ts';
@@ -32,6 +37,9 @@ export interface ServerData extends AsyncDisposable {
   readonly jobs: Jobs;
   readonly uploads: Uploads;
   readonly headers: HeaderReader;
+  readonly processing: ProcessingFacts;
+  /** How identity is removed from inputs; undefined if it is not. */
+  readonly stripping?: Stripping;
   readonly converter: Converter;
   /** Folder for the children's work. */
   readonly workFolder: string;
@@ -80,6 +88,19 @@ export async function openServerData(apps: readonly App[], options: FilledOption
       apps.find(({ manifest }) => manifest.id === service)?.manifest.limits.concurrency,
   });
   const headers = opened.use(openHeaderReader());
+  const processing = await createProcessing({
+    policy: options.allowIdentity,
+    isLocal: options.isLocal,
+    publicUrl: options.publicUrl,
+    allowHost: options.allowHost,
+    slots: options.workers,
+    stripsInputs: options.stripInputs,
+    hasWorkerKey: () => hasKeyWith('worker', database.db as unknown as Kysely<KeySchema>),
+  });
+  const limits = { maxVoxels: options.maxVoxels };
+  const stripping = options.stripInputs
+    ? { blobs, headers, limits, uidKey: formatUidKey(await openUidKey(dataFolder)) }
+    : undefined;
   const uploads = opened.use(
     await openUploads({
       database,
@@ -89,7 +110,10 @@ export async function openServerData(apps: readonly App[], options: FilledOption
       leaseMs: options.uploadTtlMs,
       now: clock.nowMs,
       isHeld: jobs.isHeld,
-      strip: options.stripInputs ? (...file) => stripFile(...file, headers) : undefined,
+      async strip(file, keep) {
+        if (await processing.refusesIdentity()) await headers.refuseIdentity([file], limits);
+        return stripping ? stripUpload(file, stripping, keep) : false;
+      },
       witness: {
         received: ({ id, owner, digest }) =>
           audit.record('upload.received', { who: owner, upload: id, digest }),
@@ -122,6 +146,8 @@ export async function openServerData(apps: readonly App[], options: FilledOption
     jobs,
     uploads,
     headers,
+    processing,
+    stripping,
     converter,
     workFolder,
     [Symbol.asyncDispose]: () => stack.disposeAsync(),

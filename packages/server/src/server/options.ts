@@ -51,7 +51,9 @@ export interface ServerOptions
   /** Free space on the disk that uploads must leave. */
   minFreeBytes?: number;
   resultTtlMs?: number;
-  /** Whether identifying text is removed from inputs before they are stored. */
+  /** Whether DICOM files that name a patient are accepted; `local`: only while no other machine can get them. */
+  allowIdentity?: 'yes' | 'local' | 'no';
+  /** Whether what identifies the patient is removed from inputs before they are stored. */
   stripInputs?: boolean;
   maxQueued?: number;
   /** Bodies of predictions received concurrently; 128 if missing. */
@@ -89,6 +91,7 @@ export function withDefaults(options: ServerOptions) {
     drainMs: options.drainMs ?? 0,
     sweepMs: options.sweepMs ?? 30_000,
     resultTtlMs: options.resultTtlMs ?? settings.keepMinutes.default * 60_000,
+    allowIdentity: options.allowIdentity ?? settings.allowIdentity.default,
     stripInputs: options.stripInputs ?? false,
     maxQueued: options.maxQueued ?? settings.maxQueued.default,
     maxUploadBytes: options.maxUploadBytes ?? settings.maxUploadBytes.default,

@@ -57,6 +57,8 @@ export interface Blobs extends AsyncDisposable {
    * `isSynced` saves syncing it. APP_OUTPUT if it is not a regular file (a symbolic link is not).
    */
   adopt(path: string, options?: AdoptOptions): Promise<BlobRef>;
+  /** A path for a file that another thread writes and adopt() then takes over; it is deleted at the next start if left. */
+  temporaryPath(): string;
   /** Path of the blob's file, whether or not it exists; for reading only. */
   path(digest: string): string;
   /**
@@ -129,7 +131,7 @@ class FileBlobs implements Blobs {
   async create(options: { maxBytes?: number; expectedBytes?: number } = {}): Promise<BlobWriter> {
     const { maxBytes = Number.POSITIVE_INFINITY, expectedBytes = 0 } = options;
     if (expectedBytes > maxBytes) throw tooLarge(maxBytes);
-    const path = join(this.#temporary, randomUUID());
+    const path = this.temporaryPath();
     return attempt(async () => {
       await this.requireSpace(expectedBytes);
       const handle = await open(path, 'wx', 0o600);
@@ -167,6 +169,10 @@ class FileBlobs implements Blobs {
       }
       return ref;
     });
+  }
+
+  temporaryPath(): string {
+    return join(this.#temporary, randomUUID());
   }
 
   path(digest: string): string {

@@ -11,6 +11,8 @@ export interface JobRequest {
   /** Which DICOM series, where the files of a volume hold several: its UID, or its number. */
   series?: string;
   formats?: Record<string, OutputFormat>;
+  /** Inputs from which something was removed at intake; of DICOM files the UIDs are replaced. */
+  stripped?: string[];
   /** First part of the results' file names: the name of the input without its extension. */
   stem: string;
   /** Voxels of the largest input, from its header. */

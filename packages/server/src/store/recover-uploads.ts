@@ -1,4 +1,4 @@
-import { TomaatError } from '@tomaat/core';
+import { describeError, TomaatError } from '@tomaat/core';
 import type { Kysely } from 'kysely';
 import type { Blobs } from './blobs.ts';
 import type { UploadParts } from './upload-parts.ts';
@@ -31,7 +31,8 @@ export async function recoverUploads({ db, blobs, parts, finish, drop }: Recover
       } else await drop(row.id);
     } else if (row.offset_bytes === row.size_bytes && size === row.size_bytes) {
       await finish(row).catch((error: unknown) => {
-        if (!(error instanceof TomaatError && error.code === 'BAD_INPUT')) throw error;
+        // Such an upload is deleted: its sender is told at the next request.
+        if (!(error instanceof TomaatError && describeError(error.code).fault === 'caller')) throw error;
       });
     } else if (size < row.offset_bytes) {
       // The disk lost bytes that it had confirmed: record how many are left, for the sender.

@@ -1,7 +1,7 @@
 import { statSync } from 'node:fs';
 import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { TomaatError } from '@tomaat/core';
+import { TomaatError } from '@tomaat/core';
 import { describe, expect, it } from 'vitest';
 import {
   begin,
@@ -219,9 +219,13 @@ describe('append()', () => {
   it('stores the file without its identifying text', async () => {
     const asked: unknown[] = [];
     await reopen({
-      async strip(path, fileName, sizeBytes) {
-        asked.push([await readFile(path, 'utf8'), fileName, sizeBytes]);
-        return fileName === 'x.nii' ? body('ab', '__') : undefined;
+      async strip({ path, name, sizeBytes }, keep) {
+        asked.push([await readFile(path, 'utf8'), name, sizeBytes]);
+        if (name !== 'x.nii') return false;
+        await using writer = await blobs.create();
+        await writer.write(Buffer.from('ab__'));
+        await writer.commit(keep);
+        return true;
       },
     });
     const upload = await whole('abcd', { fileName: 'x.nii', expected: sha256('abcd') });
@@ -234,6 +238,26 @@ describe('append()', () => {
       ['abcd', 'x.nii', 4],
       ['efg', '', 3],
     ]);
+  });
+});
+
+describe('append() of a file that is refused when it is complete', () => {
+  it('deletes it if its sender is at fault, and keeps it otherwise', async () => {
+    let code: 'BAD_VOXELS' | 'DISK_FULL' = 'BAD_VOXELS';
+    await reopen({
+      async strip() {
+        throw new TomaatError(code, 'It names a patient.');
+      },
+    });
+    await expect(whole('abcd')).rejects.toMatchObject({ code: 'BAD_VOXELS' });
+    expect(await readdir(parts())).toEqual([]);
+    code = 'DISK_FULL';
+    await expect(whole('abcd')).rejects.toMatchObject({ code: 'DISK_FULL' });
+    expect(await readdir(parts())).toHaveLength(1);
+    // At the next start the sender is at fault: the server starts without the file.
+    code = 'BAD_VOXELS';
+    await uploads.recover();
+    expect(await readdir(parts())).toEqual([]);
   });
 });
 

@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
-import { TomaatError } from '@tomaat/core';
+import { describeError, TomaatError } from '@tomaat/core';
+import type { KeepBlob } from './blob-writer.ts';
 import type { Blobs } from './blobs.ts';
 import type { Database } from './database.ts';
 import { findOwnBlob, isUploaded } from './own-blobs.ts';
@@ -34,9 +35,10 @@ export interface UploadsOptions {
   /** Other keepers of a blob. */
   isHeld(digest: string): Promise<boolean>;
   /**
-   * Removes identifying text from a complete file: a stream of the stripped file, undefined if the file is kept as received.
+   * Checks a complete file, and stores it without what may identify a person: whether it did, or the file is kept as
+   * received. After an error of the caller the upload is deleted.
    */
-  strip?(path: string, fileName: string, sizeBytes: number): Promise<AsyncIterable<Uint8Array> | undefined>;
+  strip?(file: { path: string; name: string; sizeBytes: number }, keep: KeepBlob): Promise<boolean>;
   /** Called with the outcome of an upload, after it was recorded. */
   witness?: UploadWitness;
   now?(): number;
@@ -60,7 +62,7 @@ export async function openUploads(options: UploadsOptions) {
     maxPerOwner = 200,
     leaseMs = 3_600_000,
     isHeld,
-    strip = async () => undefined,
+    strip = async () => false,
     witness,
     now = Date.now,
   } = options;
@@ -201,15 +203,16 @@ export async function openUploads(options: UploadsOptions) {
         .where('id', '=', id)
         .execute();
     };
-    const stripped = await strip(parts.pathOf(id), row.file_name ?? '', row.size_bytes);
-    if (stripped) {
-      await using writer = await blobs.create();
-      for await (const chunk of stripped) await writer.write(chunk);
-      await writer.commit(keep);
-      await parts.remove(id);
-    } else {
-      await blobs.adopt(parts.pathOf(id), { digest, keep: () => keep({ digest }) });
-    }
+    const path = parts.pathOf(id);
+    const isStripped = await strip(
+      { path, name: row.file_name ?? '', sizeBytes: row.size_bytes },
+      keep,
+    ).catch(async (error: unknown) => {
+      if (error instanceof TomaatError && describeError(error.code).fault === 'caller') await drop(id);
+      throw error;
+    });
+    if (isStripped) await parts.remove(id);
+    else await blobs.adopt(path, { digest, keep: () => keep({ digest }) });
     witness?.received({ id, owner: row.owner, digest });
     return toUpload(await rowOf(row.owner, id));
   }

@@ -1,6 +1,7 @@
 import type { Job, Service } from '@tomaat/client';
 import type {
   DeidentificationReport,
+  DicomDisplay,
   DicomSeries,
   DicomVolumeHeader,
   ErrorData,
@@ -59,6 +60,10 @@ export interface ChosenSeriesFacts {
   readonly fileCount: number;
 }
 
+export interface SeriesDisplay extends DicomDisplay {
+  readonly modality?: string;
+}
+
 export interface RemovalChoice {
   readonly keepPatientCharacteristics: boolean;
 }
@@ -81,6 +86,8 @@ export interface Operations {
   picture: { given: { uid: string }; result: Picture };
   /** Without a UID: the only series. */
   choose: { given: { uid?: string }; result: ChosenSeriesFacts };
+  /** How the middle slice is meant to be shown. Without a UID: the only series. */
+  display: { given: { uid?: string }; result: SeriesDisplay };
   read: { given: { uid?: string; frame?: number }; result: Volume };
   /** @see PrepareOptions in the client */
   prepare: { given: { uid: string; key: string } & RemovalChoice; result: Removal };

@@ -13,6 +13,7 @@ export async function openSeries(session: DicomSession, card: SeriesCard | undef
   const facts = await session.call('choose', { uid: card?.uid });
   const chosen = card ?? session.series.find(({ content }) => content === 'images')!;
   const { uid } = chosen;
+  const display = await session.call('display', { uid });
   let removal: Removal | undefined;
   return {
     ...facts,
@@ -25,6 +26,7 @@ export async function openSeries(session: DicomSession, card: SeriesCard | undef
       const blob = await session.call('pack', { uid, key: browserUidKey(), keepPatientCharacteristics });
       return [{ name: 'series.zip', blob }];
     },
+    display,
     dicom: {
       session,
       card: chosen,

@@ -1,7 +1,9 @@
 import { type ChosenSeries, type DicomInput, openDicomInput, type PreparedSeries } from '@tomaat/client';
 import {
   createUidMapper,
+  type DicomImage,
   type DicomSeries,
+  displayOf,
   inspectDicom,
   parseUidKey,
   readDicomVolume,
@@ -55,8 +57,7 @@ const handlers: Handlers = {
 
   async picture({ uid }, { signal }) {
     const series = opened().series.find((one) => one.uid === uid);
-    const slices = series?.stack?.frames[0] ?? series?.images ?? [];
-    const image = slices[Math.floor(slices.length / 2)];
+    const image = series && middleOf(series);
     if (!image) throw new TomaatError('BAD_INPUT', 'The series has no image.');
     return drawPicture(image, signal);
   },
@@ -69,6 +70,12 @@ const handlers: Handlers = {
       sizeBytes: files.reduce((sum, { sizeBytes = 0 }) => sum + sizeBytes, 0),
       fileCount: files.length,
     };
+  },
+
+  async display({ uid }) {
+    const { series } = opened().choose(uid);
+    const image = middleOf(series);
+    return { windows: [], ...(image && displayOf(image)), modality: series.modality };
   },
 
   async read({ uid, frame = 0 }, { signal, report }) {
@@ -112,6 +119,11 @@ const handlers: Handlers = {
   createResult: ({ uid, file, service, ...options }) =>
     opened().choose(uid).createResult(file, service, options),
 };
+
+function middleOf({ stack, images }: DicomSeries): DicomImage | undefined {
+  const slices = stack?.frames[0] ?? images;
+  return slices[Math.floor(slices.length / 2)];
+}
 
 async function prepare(
   { uid, key, keepPatientCharacteristics }: Operations['prepare']['given'],

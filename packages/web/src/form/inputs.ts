@@ -18,6 +18,9 @@ export interface ChosenVolume {
   removal?: Removal;
 }
 
+/** Why a field has no volume yet: its files are being read, or a series has to be chosen. */
+export type PendingVolume = 'reading' | 'series';
+
 export type PointList = readonly Vec3[];
 
 /** The service's default values. */

@@ -22,6 +22,7 @@ import {
 } from '@tomaat/core';
 import { sourceOf } from '../blob-source.ts';
 import type { ScanOfSeries } from '../dicom/scan-of-series.ts';
+import type { ScanDisplay } from '../viewer/windows.ts';
 
 /** A volume that the user selected: its files, and the contents of its header, read only here. */
 export interface Scan {
@@ -34,6 +35,8 @@ export interface Scan {
   read(options: ReadScanOptions): Promise<Volume>;
   /** The files as sent: without identifying text, and without their names. */
   anonymous(): Promise<{ name: string; blob: Blob }[]>;
+  /** How the files say that they are to be shown. */
+  display?: ScanDisplay;
   /** For a DICOM series. What is removed from it is decided before it is sent. */
   dicom?: ScanOfSeries;
 }

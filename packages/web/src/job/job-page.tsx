@@ -1,8 +1,9 @@
-import { isSettled, type Job, type JobIn } from '@tomaat/client';
+import { isSettled, type Job, type JobIn, type Service } from '@tomaat/client';
 import { TomaatError } from '@tomaat/core';
 import { lazy, Suspense, useEffect, useState } from 'react';
 import { Link, useLocation } from 'wouter';
 import { goneText } from '../access-texts.ts';
+import type { SentSeries } from '../dicom/originals.ts';
 import { stemOf } from '../format.ts';
 import { useMe } from '../login.tsx';
 import { useLogins } from '../logins.ts';
@@ -30,7 +31,7 @@ function JobView({ id }: { id: string }) {
   const service = useService(job?.service);
   const name = service.data?.name ?? job?.service;
   const fileName = submission?.fileName ?? entryOf(id)?.fileName;
-  const sent = Object.values(submission?.series ?? entryOf(id)?.series ?? {})[0];
+  const sent = seriesOfResult(service.data, submission, entryOf(id)?.series);
   useTitle(job ? `${titleOfState(job)} – ${fileName ?? name}` : 'Job');
 
   if (error !== undefined) return <JobGone id={id} error={error} />;
@@ -65,6 +66,21 @@ function JobView({ id }: { id: string }) {
       )}
     </>
   );
+}
+
+/** The series that results lie on: that of the first volume sent, if it was DICOM. */
+function seriesOfResult(
+  service: Service | undefined,
+  submission: Submission | undefined,
+  remembered: Submission['series'],
+): SentSeries | undefined {
+  const series = submission?.series ?? remembered ?? {};
+  const first = service?.inputs.find(
+    (input) =>
+      input.type === 'volume' &&
+      (submission ? submission.files[input.name] : series[input.name] || !input.optional),
+  );
+  return first && series[first.name];
 }
 
 const titleOfState = (job: Job) =>

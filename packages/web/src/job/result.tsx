@@ -11,14 +11,13 @@ import {
   type Vec3,
   type Volume,
 } from '@tomaat/core';
-import { useEffect, useMemo, useState } from 'react';
+import { useMemo, useState } from 'react';
 import { Switch } from 'react-aria-components';
 import { Link, useLocation } from 'wouter';
 import { whoOpens } from '../access-texts.ts';
 import { basePath } from '../base.ts';
 import type { SentSeries } from '../dicom/originals.ts';
-import { openDicomSession } from '../dicom/session.ts';
-import { type ReadScanOptions, readScan } from '../form/scan.ts';
+import { readScan } from '../form/scan.ts';
 import { formatBytes, formatMm, formatSeconds, formatTime, stemOf } from '../format.ts';
 import { useMe } from '../login.tsx';
 import { client } from '../site.ts';
@@ -28,6 +27,8 @@ import { labelStyles, labelsIn } from '../viewer/labels.ts';
 import type { LabelStyle } from '../viewer/scene.ts';
 import { Viewer } from '../viewer/viewer.tsx';
 import { formatsMadeHere, makeDicomResult, OriginalsField, useOriginals } from './dicom-results.tsx';
+import { compareFormats, formatName } from './download-formats.ts';
+import { useSubmittedScan } from './submitted-scan.ts';
 
 type SucceededJob = JobIn<'succeeded'>;
 
@@ -52,7 +53,7 @@ export function Result({ job, service, submission, fileName, sent }: ResultProps
     'txt',
     async (blob) => parsePoints(await blob.text()),
   );
-  const scan = useScan(submission, service);
+  const scan = useSubmittedScan(submission, service);
   const present = useMemo(() => (labelMap.data ? labelsIn(labelMap.data) : []), [labelMap.data]);
   const [hidden, setHidden] = useState<ReadonlySet<number>>(new Set());
   const labels = useMemo(
@@ -100,7 +101,7 @@ export function Result({ job, service, submission, fileName, sent }: ResultProps
                 labels={labels}
                 mesh={mesh.data}
                 points={points.data}
-                modality={service?.modality}
+                display={{ ...scan.display, modality: scan.display?.modality ?? service?.modality }}
                 target={target}
               />
               {!scan.volume && (
@@ -171,45 +172,6 @@ function useOutput<T>(
 
 const readMap = (blob: Blob): Promise<Volume> => readScan([{ name: 'labels.nii', blob }]);
 const readMeshFile = async (blob: Blob): Promise<Mesh> => readMesh(new Uint8Array(await blob.arrayBuffer()));
-
-/** The submitted scan, from the copy in this browser. */
-function useScan(submission: Submission | undefined, service: Service | undefined) {
-  const [state, setState] = useState<{ volume?: Volume; loading: boolean; fault?: string }>({
-    loading: submission !== undefined,
-  });
-  useEffect(() => {
-    if (!submission || !service) return;
-    const input = service.inputs.find(({ type, name }) => type === 'volume' && submission.files[name]);
-    if (!input) return setState({ loading: false });
-    const abort = new AbortController();
-    setState({ loading: true });
-    const allFrames = input.type === 'volume' && input.frames === 'all';
-    const read = submission.series?.[input.name] ? readSentSeries : readScan;
-    read(submission.files[input.name], {
-      frame: submission.frame ?? (allFrames ? 0 : undefined),
-      signal: abort.signal,
-    }).then(
-      (volume) => !abort.signal.aborted && setState({ volume, loading: false }),
-      (error: unknown) =>
-        !abort.signal.aborted && setState({ loading: false, fault: faultOf(error).message }),
-    );
-    return () => abort.abort();
-  }, [submission, service]);
-  return state;
-}
-
-/** A DICOM series as sent: an archive of its files. */
-async function readSentSeries(
-  [{ name, blob }]: readonly { name: string; blob: Blob }[],
-  { frame, signal }: ReadScanOptions,
-): Promise<Volume> {
-  const session = await openDicomSession(name, [{ path: name, file: blob }], { signal });
-  try {
-    return await session.call('read', { frame }, { signal });
-  } finally {
-    session.close();
-  }
-}
 
 // ---- Beside the picture ----
 
@@ -369,7 +331,11 @@ function downloadRows(
       const filesOf = (one: JobOutput) => formatsOf(one).map((format) => ({ output: one, format }));
       const text = texts.get(output);
       const more = text ? filesOf(text).filter(({ format }) => !output.formats.includes(format)) : [];
-      return { name: nameOf(output), sizeBytes: output.sizeBytes, files: [...filesOf(output), ...more] };
+      return {
+        name: nameOf(output),
+        sizeBytes: output.sizeBytes,
+        files: [...filesOf(output), ...more].sort((a, b) => compareFormats(a.format, b.format)),
+      };
     });
 }
 
@@ -402,6 +368,8 @@ function Downloads({ job, service, fileName, sent }: Omit<ResultProps, 'submissi
       setBusy(undefined);
     }
   }
+  const addressOf = ({ name }: JobOutput, format: string) =>
+    `${basePath}/api/jobs/${encodeURIComponent(job.id)}/outputs/${encodeURIComponent(name)}?format=${encodeURIComponent(format)}`;
   return (
     <section className="panel" aria-labelledby="downloads-title">
       <h2 id="downloads-title">Download</h2>
@@ -411,40 +379,58 @@ function Downloads({ job, service, fileName, sent }: Omit<ResultProps, 'submissi
             <span>
               {name} <span className="fine">{formatBytes(sizeBytes)}</span>
             </span>
-            <span className="formats">
-              {files.map(({ output, format }) =>
-                isMadeHere(output) && isSeriesFormat(format) ? (
-                  <button
-                    key={format}
-                    type="button"
-                    className="as-link"
-                    aria-label={`${name} as ${format}`}
-                    onClick={() => void download(output, format)}
+            <ul className="formats" aria-label={`Formats of ${name}`}>
+              {files.map(({ output, format }) => (
+                <li key={format}>
+                  <FormatLink
+                    label={`${name} as ${formatName(format)}`}
+                    address={
+                      isMadeHere(output) && isSeriesFormat(format) ? undefined : addressOf(output, format)
+                    }
+                    onDownload={() => void download(output, format)}
                   >
-                    {busy === `${output.name}.${format}` ? '…' : format}
-                  </button>
-                ) : (
-                  <a
-                    key={format}
-                    href={`${basePath}/api/jobs/${encodeURIComponent(job.id)}/outputs/${encodeURIComponent(output.name)}?format=${encodeURIComponent(format)}`}
-                    download
-                    aria-label={`${name} as ${format}`}
-                    onClick={(event) => {
-                      event.preventDefault();
-                      void download(output, format);
-                    }}
-                  >
-                    {busy === `${output.name}.${format}` ? '…' : format}
-                  </a>
-                ),
-              )}
-            </span>
+                    {busy === `${output.name}.${format}` ? '…' : formatName(format)}
+                  </FormatLink>
+                </li>
+              ))}
+            </ul>
           </li>
         ))}
       </ul>
       {error !== undefined && <Problem fault={faultOf(error)} />}
       {sent && !originals && job.outputs.some(isMadeHere) && <OriginalsField sent={sent} />}
     </section>
+  );
+}
+
+interface FormatLinkProps {
+  label: string;
+  /** Undefined for a file that is made in the browser. */
+  address: string | undefined;
+  onDownload(): void;
+  children: string;
+}
+
+function FormatLink({ label, address, onDownload, children }: FormatLinkProps) {
+  if (address === undefined) {
+    return (
+      <button type="button" className="as-link" aria-label={label} onClick={onDownload}>
+        {children}
+      </button>
+    );
+  }
+  return (
+    <a
+      href={address}
+      download
+      aria-label={label}
+      onClick={(event) => {
+        event.preventDefault();
+        onDownload();
+      }}
+    >
+      {children}
+    </a>
   );
 }
 

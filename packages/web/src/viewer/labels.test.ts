@@ -1,7 +1,7 @@
 import type { Service } from '@tomaat/client';
 import type { Affine, Vec3, Volume } from '@tomaat/core';
 import { describe, expect, it } from 'vitest';
-import { createProbe, ctWindows, labelStyles, labelsIn } from './labels.ts';
+import { createProbe, labelStyles, labelsIn } from './labels.ts';
 
 /** Left and right apart, a value that is not the place in the list, one label without a colour, and one on condition. */
 const service = {
@@ -157,18 +157,5 @@ describe('labelsIn()', () => {
 
   it('reads 64-bit voxels', () => {
     expect(labelsIn(mapOf(BigUint64Array.of(0n, 12n, 7n)))).toEqual([7, 12]);
-  });
-});
-
-describe('ctWindows', () => {
-  it('are those of radiology, HU', () => {
-    // Level and width as reading rooms set them (Radiopaedia, "Windowing (CT)").
-    expect(ctWindows.map(({ name, level, width }) => [name, level, width])).toEqual([
-      ['Soft tissue', 40, 400],
-      ['Lung', -600, 1500],
-      ['Bone', 400, 1800],
-      ['Brain', 40, 80],
-      ['Mediastinum', 50, 350],
-    ]);
   });
 });

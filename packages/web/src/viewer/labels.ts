@@ -58,19 +58,3 @@ export function createProbe(volume: Volume): (position: Vec3) => number | undefi
     return Number(voxels[index[0] + size[0] * (index[1] + size[1] * index[2])]);
   };
 }
-
-export interface Window {
-  name: string;
-  /** Centre and width, HU. */
-  level: number;
-  width: number;
-}
-
-/** The usual windows on CT. */
-export const ctWindows: readonly Window[] = [
-  { name: 'Soft tissue', level: 40, width: 400 },
-  { name: 'Lung', level: -600, width: 1500 },
-  { name: 'Bone', level: 400, width: 1800 },
-  { name: 'Brain', level: 40, width: 80 },
-  { name: 'Mediastinum', level: 50, width: 350 },
-];

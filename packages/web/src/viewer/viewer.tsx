@@ -3,8 +3,16 @@ import { useEffect, useEffectEvent, useMemo, useRef, useState } from 'react';
 import { ToggleButton, ToggleButtonGroup } from 'react-aria-components';
 import { PlainSlider } from '../form/slider.tsx';
 import { faultOf, Problem } from '../ui.tsx';
-import { createProbe, ctWindows } from './labels.ts';
+import { createProbe } from './labels.ts';
 import type { LabelStyle, Scene, View } from './scene.ts';
+import {
+  isSameWindow,
+  type ScanDisplay,
+  type ValueRange,
+  type Window,
+  type WindowPreset,
+  windowPresets,
+} from './windows.ts';
 
 export interface ViewerProps {
   scan?: Volume;
@@ -12,7 +20,8 @@ export interface ViewerProps {
   labels?: readonly LabelStyle[];
   mesh?: Mesh;
   points?: readonly Vec3[];
-  modality?: string;
+  /** What is known about how the scan is to be shown. */
+  display?: ScanDisplay;
   /** A new object moves the crosshair there; RAS+ mm. */
   target?: { position: Vec3 };
   /** Fewer controls, for a preview. */
@@ -33,7 +42,7 @@ export function Viewer({
   labels = [],
   mesh,
   points,
-  modality,
+  display,
   target,
   plain = false,
   onMove,
@@ -44,15 +53,18 @@ export function Viewer({
   const [error, setError] = useState<unknown>();
   const [view, setView] = useState<View>('slices');
   const [opacity, setOpacity] = useState(0.55);
-  const [range, setRange] = useState<{ lowest: number; highest: number }>();
-  const [window, setWindow] = useState<{ level: number; width: number }>();
-  const [automatic, setAutomatic] = useState<{ level: number; width: number }>();
+  const [range, setRange] = useState<ValueRange>();
+  const [presets, setPresets] = useState<readonly WindowPreset[]>([]);
+  const [window, setWindow] = useState<Window & { name?: string }>();
   const [position, setPosition] = useState<Vec3>();
   const moved = useEffectEvent((at: Vec3, clicked: boolean) => {
     setPosition(at);
     onMove?.(at, clicked);
   });
   const currentLabels = useEffectEvent(() => labels);
+  const presetsFor = useEffectEvent((automatic: Window, range: ValueRange) =>
+    windowPresets(display ?? {}, automatic, range),
+  );
 
   useEffect(() => {
     let opened: Scene | undefined;
@@ -79,10 +91,11 @@ export function Viewer({
       if (scan) {
         const { low, high, lowest, highest } = await scene.setScan(scan);
         if (stale) return;
-        const found = { level: (low + high) / 2, width: Math.max(high - low, 1e-6) };
-        setAutomatic(found);
+        const automatic = { level: (low + high) / 2, width: Math.max(high - low, 1e-6) };
+        const found = presetsFor(automatic, { lowest, highest });
+        setPresets(found);
         setRange({ lowest, highest });
-        setWindow(found);
+        setWindow(found[0]);
       }
       if (labelMap && !stale) await scene.setLabels(labelMap, currentLabels());
       if (!stale) {
@@ -149,28 +162,7 @@ export function Viewer({
             </ToggleButton>
           ))}
         </ToggleButtonGroup>
-        {scan && modality?.toUpperCase() === 'CT' && !plain && (
-          <label className="inline-field">
-            Window
-            <select
-              value={
-                ctWindows.find(({ level, width }) => level === window?.level && width === window.width)
-                  ?.name ?? 'other'
-              }
-              onChange={(event) => {
-                const preset = ctWindows.find(({ name }) => name === event.target.value);
-                setWindow(preset ? { level: preset.level, width: preset.width } : automatic);
-              }}
-            >
-              <option value="other">Automatic</option>
-              {ctWindows.map(({ name, level, width }) => (
-                <option key={name} value={name}>
-                  {name} ({level} / {width})
-                </option>
-              ))}
-            </select>
-          </label>
-        )}
+        {scan && window && <WindowField presets={presets} window={window} onChange={setWindow} />}
         {labelMap && (
           <PlainSlider
             label="Label opacity"
@@ -191,7 +183,7 @@ export function Viewer({
               maximum={Math.max(range.highest, window.level)}
               step={stepOf(range)}
               format={formatValue}
-              onChange={(level) => setWindow({ ...window, level })}
+              onChange={(level) => setWindow({ level, width: window.width })}
             />
             <PlainSlider
               label="Width"
@@ -200,12 +192,44 @@ export function Viewer({
               maximum={Math.max(range.highest - range.lowest, window.width, stepOf(range) * 2)}
               step={stepOf(range)}
               format={formatValue}
-              onChange={(width) => setWindow({ ...window, width })}
+              onChange={(width) => setWindow({ level: window.level, width })}
             />
           </>
         )}
       </div>
     </div>
+  );
+}
+
+/** The windows by name, and which one is shown. */
+function WindowField({
+  presets,
+  window,
+  onChange,
+}: {
+  presets: readonly WindowPreset[];
+  window: Window & { name?: string };
+  onChange(preset: WindowPreset): void;
+}) {
+  const shown = window.name ?? presets.find((preset) => isSameWindow(preset, window))?.name;
+  return (
+    <label className="inline-field">
+      Window
+      <select
+        value={shown ?? ''}
+        onChange={(event) => {
+          const preset = presets.find(({ name }) => name === event.target.value);
+          if (preset) onChange(preset);
+        }}
+      >
+        {shown === undefined && <option value="">Other</option>}
+        {presets.map(({ name, level, width }) => (
+          <option key={name} value={name}>
+            {name} ({formatValue(level)} / {formatValue(width)})
+          </option>
+        ))}
+      </select>
+    </label>
   );
 }
 

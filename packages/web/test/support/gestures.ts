@@ -1,11 +1,15 @@
-import type { Page } from 'playwright-core';
+import type { Locator, Page } from 'playwright-core';
 
-/** Drops files or folders as a user does: from outside of the browser. */
-export async function drop(page: Page, ...paths: readonly string[]): Promise<void> {
-  await page.locator('.drop').waitFor();
-  await page.locator('.drop').scrollIntoViewIfNeeded();
-  const box = (await page.locator('.drop').boundingBox())!;
-  const session = await page.context().newCDPSession(page);
+/** Drops files or folders as a user does: from outside of the browser, onto the only field for them. */
+export const drop = (page: Page, ...paths: readonly string[]): Promise<void> =>
+  dropOnto(page.locator('.drop'), ...paths);
+
+/** The same where there are several fields. */
+export async function dropOnto(field: Locator, ...paths: readonly string[]): Promise<void> {
+  await field.waitFor();
+  await field.scrollIntoViewIfNeeded();
+  const box = (await field.boundingBox())!;
+  const session = await field.page().context().newCDPSession(field.page());
   for (const type of ['dragEnter', 'dragOver', 'drop'] as const) {
     await session.send('Input.dispatchDragEvent', {
       type,

@@ -1,6 +1,7 @@
-import { mkdtemp, rm } from 'node:fs/promises';
+import { access, mkdir, mkdtemp, rename, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import pino from 'pino';
 import { type Browser, type BrowserContext, chromium, type Page } from 'playwright-core';
@@ -32,15 +33,50 @@ export function launchBrowser(more: readonly string[] = []): Promise<Browser> {
 /** Switches of a browser that has no WebGL: the page says so in place of slices, and the rest of it is much quicker than with software drawing. */
 export const withoutDrawing: readonly string[] = ['--disable-3d-apis'];
 
-/** Builds the page from its sources into a folder of its own. */
+/**
+ * The page, built from its sources. All test files of a run share one build, which `shared-page.ts` removes at the
+ * end; outside of a run it is a folder of the caller.
+ */
 export async function buildPage(): Promise<string> {
-  const folder = await mkdtemp(join(tmpdir(), 'tomaat-page-'));
+  const shared = process.env.TOMAAT_TEST_PAGE;
+  if (shared === undefined) return buildInto(await mkdtemp(join(tmpdir(), 'tomaat-page-')));
+  const built = join(shared, 'built');
+  const building = join(shared, 'building');
+  for (;;) {
+    if (await exists(built)) return built;
+    // One file makes the folder and builds; if it fails, the next one tries.
+    const isFirst = await mkdir(building).then(
+      () => true,
+      () => false,
+    );
+    if (!isFirst) {
+      await setTimeout(100);
+      continue;
+    }
+    try {
+      await buildInto(building);
+      await rename(building, built);
+    } catch (error) {
+      await rm(building, { recursive: true, force: true });
+      throw error;
+    }
+  }
+}
+
+async function buildInto(folder: string): Promise<string> {
   await build({ root: web, logLevel: 'error', build: { outDir: folder, emptyOutDir: true } });
   return folder;
 }
 
+const exists = (path: string) =>
+  access(path).then(
+    () => true,
+    () => false,
+  );
+
 export const boxedApp = (name: string) => join(repository, 'apps', name);
 export const slowApp = join(web, 'test', 'slow-app');
+export const pairApp = join(web, 'test', 'pair-app');
 
 export interface Site extends RunningServer {
   readonly address: string;
@@ -121,4 +157,29 @@ export async function openPage(
       misdeeds.push(`request: ${request.url()}`);
   });
   return { context, page, misdeeds };
+}
+
+/**
+ * Opens a page for a test, which must not have misbehaved by the end.
+ *
+ * @param address where it may send requests
+ */
+export async function withPageOf(
+  browser: Browser,
+  address: string,
+  act: (page: Page, watched: Watched) => Promise<void>,
+): Promise<void> {
+  const watched = await openPage(browser, address);
+  try {
+    await act(watched.page, watched);
+    if (watched.misdeeds.length > 0) throw new Error(`The page misbehaved: ${watched.misdeeds.join('; ')}`);
+  } catch (error) {
+    if (process.env.SHOTS) {
+      const path = join(process.env.SHOTS, `failed-${Date.now()}.png`);
+      await watched.page.screenshot({ path, fullPage: true });
+    }
+    throw error;
+  } finally {
+    await watched.context.close();
+  }
 }

@@ -24,8 +24,9 @@ export function addPredict(program: Command): void {
     )
     .option(
       '--keep-identity',
-      'send DICOM files unchanged: with name, dates and identifiers of the patient, which are removed otherwise',
+      'send DICOM files unchanged: with name, dates and identifiers of the patient, which are removed unless the service computes on this machine alone',
     )
+    .option('--deidentify', 'remove them for a service on this machine, too')
     .option(
       '--keep-patient-characteristics',
       'leave sex, age, size and weight of the patient in DICOM files (SUV of PET needs the weight)',

@@ -32,6 +32,7 @@ export const serverKeys: readonly FlagKey[] = [
   'maxVoxels',
   'maxQueued',
   'keepMinutes',
+  'allowIdentity',
   'stripInputs',
   'default',
 ];

@@ -1,0 +1,14 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { TestProject } from 'vitest/node';
+
+/** A folder for the build of the page that all test files of a run share (`buildPage()`). Called by vitest. */
+export default async function openSharedPage(project: TestProject): Promise<() => Promise<void>> {
+  const folder = await mkdtemp(join(tmpdir(), 'tomaat-page-'));
+  process.env.TOMAAT_TEST_PAGE = folder;
+  const forget = (what: string) => rm(what, { recursive: true, force: true });
+  // In watch mode, sources have changed.
+  project.onTestsRerun(() => forget(join(folder, 'built')));
+  return () => forget(folder);
+}
