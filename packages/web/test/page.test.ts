@@ -80,7 +80,11 @@ describe.skipIf(findChromium() === undefined)('the page with its viewer', () => 
 
         // Measurements and the report of the same name are one row, with every format once.
         const volumes = page.locator('.downloads li').filter({ hasText: 'Volumes' });
-        expect(await volumes.locator('a').allTextContents()).toEqual(['json', 'csv', 'txt']);
+        expect(await volumes.locator('a').allTextContents()).toEqual([
+          'Table (.csv)',
+          'Text (.txt)',
+          'JSON (.json)',
+        ]);
         const csv = await saved(page, 'Volumes as csv');
         expect(csv.name).toBe('SMITH_JOHN_volumes.csv');
         expect(csv.text.split('\r\n').map((line) => line.split(',').slice(0, 3))).toEqual([
@@ -223,7 +227,11 @@ describe.skipIf(findChromium() === undefined)('the page with its viewer', () => 
       withPage(async (page) => {
         const check = async () => {
           for (const colorScheme of ['light', 'dark'] as const) {
-            await page.emulateMedia({ colorScheme });
+            await page.emulateMedia({ colorScheme, reducedMotion: 'reduce' });
+            // Colours that are inherited change with the next frame.
+            await page.evaluate(
+              () => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))),
+            );
             await expectAccessible(page);
           }
         };
@@ -245,7 +253,7 @@ describe.skipIf(findChromium() === undefined)('the page with its viewer', () => 
         await page.goto(`${site.address}/jobs`);
         await page.getByRole('cell', { name: /Done/ }).waitFor();
         await check();
-        await startSlow(page, site, await smallVolume(), 40);
+        await startSlow(page, site, await smallVolume(), 60);
         await page.getByText(/Computing, \d+ %/).waitFor();
         await check();
         await page.getByRole('button', { name: 'Cancel' }).click();
