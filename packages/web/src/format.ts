@@ -46,6 +46,9 @@ export function formatTime(time: string): string {
   );
 }
 
+/** A message as a sentence: those of core end without a full stop. */
+export const sentence = (text: string): string => (/[.!?]$/.test(text) ? text : `${text}.`);
+
 /** “brain-mri” as “Brain mri”; words in all capitals are kept. */
 export function formatSlug(slug: string): string {
   const words = slug.replaceAll('-', ' ');

@@ -1,7 +1,7 @@
 import { useQueryClient } from '@tanstack/react-query';
 import { describeError, type ErrorCode, errorCodes, TomaatError } from '@tomaat/core';
 import { type ReactNode, useEffect, useState } from 'react';
-import { formatSlug } from './format.ts';
+import { formatSlug, sentence } from './format.ts';
 import { useLogins } from './logins.ts';
 
 /** The small components that every page uses. */
@@ -42,7 +42,7 @@ export function faultOf(error: unknown): Fault {
     const requestId = error.detail?.requestId;
     return {
       title: titleOf(error.code),
-      message: error.message,
+      message: sentence(error.message),
       code: error.code,
       requestId: typeof requestId === 'string' ? requestId : undefined,
     };

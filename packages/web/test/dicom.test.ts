@@ -25,6 +25,7 @@ import { nodePlatform } from '../../server/src/node-platform.ts';
 import { startRecordingProxy } from '../../server/test/recording-proxy.ts';
 import type { Reading } from './dicom-harness/harness.ts';
 import { expectAccessible } from './support/axe.ts';
+import { resultThere } from './support/flows.ts';
 import { drop, dropOnto } from './support/gestures.ts';
 import {
   boxedApp,
@@ -35,6 +36,7 @@ import {
   pairApp,
   type Site,
   type Watched,
+  withoutDrawing,
   withPageOf,
 } from './support/site.ts';
 
@@ -54,7 +56,10 @@ describe.skipIf(findChromium() === undefined)('DICOM in the page', () => {
     folder = await mkdtemp(join(tmpdir(), 'tomaat-dicom-page-'));
     const pageFolder = await buildPage();
     const appFolders = [boxedApp('threshold'), pairApp];
-    [browser, site] = await Promise.all([launchBrowser(), openSite(pageFolder, { appFolders })]);
+    [browser, site] = await Promise.all([
+      launchBrowser(withoutDrawing),
+      openSite(pageFolder, { appFolders }),
+    ]);
   }, 120_000);
   afterAll(async () => {
     await browser?.close();
@@ -62,8 +67,8 @@ describe.skipIf(findChromium() === undefined)('DICOM in the page', () => {
     if (folder) await rm(folder, { recursive: true, force: true });
   });
 
-  const withPage = (act: (page: Page, watched: Watched) => Promise<void>, address = site.address) =>
-    withPageOf(browser, address, act);
+  const withPage = (act: (page: Page, watched: Watched) => Promise<void>) =>
+    withPageOf(browser, site.address, act);
 
   /** Files of a series of slices 2 mm apart, in a folder of their own. */
   async function writeSeries(
@@ -98,7 +103,7 @@ describe.skipIf(findChromium() === undefined)('DICOM in the page', () => {
         expect(await group.getByRole('radio').count()).toBe(2);
         await expectAccessible(page);
         await page.getByText('Left out (1)').click();
-        await page.getByText('notes.txt (is not a DICOM file)').waitFor();
+        await page.getByText('notes.txt: is not a DICOM file').waitFor();
         expect(await page.getByRole('button', { name: 'Send and compute' }).isDisabled()).toBe(true);
         await page.getByText('Choose a series first.', { exact: true }).waitFor();
         await group.getByRole('radio').first().focus();
@@ -145,7 +150,7 @@ describe.skipIf(findChromium() === undefined)('DICOM in the page', () => {
         await page.goto(`${site.address}/services/threshold`);
         await drop(page, series);
         await page.getByText('1 series is not a volume and cannot be sent').waitFor();
-        await page.getByRole('alert').waitFor();
+        await page.getByRole('alert').getByText('The series has a gap of 4 mm').waitFor();
         expect(await page.getByRole('radio').count()).toBe(0);
         expect(await page.getByRole('button', { name: 'Send and compute' }).isDisabled()).toBe(true);
       }),
@@ -239,7 +244,8 @@ describe.skipIf(findChromium() === undefined)('DICOM in the page', () => {
     'turns a scanner’s dropped folder into a segmentation at the right place',
     async () => {
       await using proxy = await startRecordingProxy(site.address);
-      await withPage(async (page) => {
+      await using drawing = await launchBrowser();
+      await withPageOf(drawing, proxy.url, async (page) => {
         const series = join(cases, 'ct_folder_with_surview');
         await cp(series, join(folder, 'export'), { recursive: true });
         await writeSeries('another', 3, described('77', 'Another'), 'export/more');
@@ -265,6 +271,7 @@ describe.skipIf(findChromium() === undefined)('DICOM in the page', () => {
         await expect.poll(() => drawnWindow(page)).toEqual([-1350, 150]);
         await expectAccessible(page);
         await send(page);
+        await page.locator('.viewer[data-ready=true]').waitFor();
         const made = await download(page, 'Segmentation (DICOM SEG)');
         await writeFile(join(folder, 'result.seg.dcm'), made.bytes);
         const texts = await identifyingTexts(series);
@@ -293,7 +300,7 @@ describe.skipIf(findChromium() === undefined)('DICOM in the page', () => {
         expect(JSON.parse(stdout)).toMatchObject([
           { wrong: 0, distance: 0, highdicom: 0, differs: [], references: true, names: { 1: 'bright' } },
         ]);
-      }, proxy.url);
+      });
     },
     120_000,
   );
@@ -397,7 +404,7 @@ async function send(page: Page): Promise<void> {
   await expect.poll(() => button.isEnabled(), { timeout: 30_000 }).toBe(true);
   await button.click();
   await page.waitForURL((url) => /\/jobs\/(?!upload)/.test(url.pathname), { timeout: 40_000 });
-  await page.locator('.viewer[data-ready=true]').waitFor();
+  await resultThere(page);
 }
 
 async function download(

@@ -80,16 +80,20 @@ describe.skipIf(findChromium() === undefined)('the page with its viewer', () => 
 
         // Measurements and the report of the same name are one row, with every format once.
         const volumes = page.locator('.downloads li').filter({ hasText: 'Volumes' });
-        expect(await volumes.locator('a').allTextContents()).toEqual(['json', 'csv', 'txt']);
-        const csv = await saved(page, 'Volumes as csv');
+        expect(await volumes.locator('a').allTextContents()).toEqual([
+          'Table (.csv)',
+          'Text (.txt)',
+          'JSON (.json)',
+        ]);
+        const csv = await saved(page, 'Volumes as Table (.csv)');
         expect(csv.name).toBe('SMITH_JOHN_volumes.csv');
         expect(csv.text.split('\r\n').map((line) => line.split(',').slice(0, 3))).toEqual([
           ['label', 'name', 'voxels'],
           ['1', 'bright', '180'],
           [''],
         ]);
-        expect((await saved(page, 'Volumes as txt')).text).toMatch(/^Label\s+Value\s+Voxels/);
-        expect(JSON.parse((await saved(page, 'Volumes as json')).text).labels[0].voxels).toBe(180);
+        expect((await saved(page, 'Volumes as Text (.txt)')).text).toMatch(/^Label\s+Value\s+Voxels/);
+        expect(JSON.parse((await saved(page, 'Volumes as JSON (.json)')).text).labels[0].voxels).toBe(180);
 
         await page.getByRole('link', { name: 'My jobs' }).click();
         await page.getByRole('cell', { name: /Done/ }).waitFor();
@@ -224,6 +228,7 @@ describe.skipIf(findChromium() === undefined)('the page with its viewer', () => 
         const check = async () => {
           for (const colorScheme of ['light', 'dark'] as const) {
             await page.emulateMedia({ colorScheme });
+            await colorsSettled(page);
             await expectAccessible(page);
           }
         };
@@ -245,7 +250,7 @@ describe.skipIf(findChromium() === undefined)('the page with its viewer', () => 
         await page.goto(`${site.address}/jobs`);
         await page.getByRole('cell', { name: /Done/ }).waitFor();
         await check();
-        await startSlow(page, site, await smallVolume(), 40);
+        await startSlow(page, site, await smallVolume(), 60);
         await page.getByText(/Computing, \d+ %/).waitFor();
         await check();
         await page.getByRole('button', { name: 'Cancel' }).click();
@@ -278,3 +283,11 @@ async function predict(
   await jobPage(page);
   await viewerReady(page, 120_000);
 }
+
+/** Another scheme of colours is there from the next frame on, and some colours fade. */
+const colorsSettled = (page: Page): Promise<void> =>
+  page.evaluate(async () => {
+    await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+    const fading = document.getAnimations().filter((animation) => animation instanceof CSSTransition);
+    await Promise.allSettled(fading.map(({ finished }) => finished));
+  });

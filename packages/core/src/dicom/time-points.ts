@@ -43,8 +43,12 @@ export function splitFrames<Image extends DicomImage>(
   if (positions.length > 1 && (isInOrder(byNumber) || isInOrder(framesOf(byNumber, count)))) {
     return { frames: framesOf(byNumber, count), frameKeys: ['instance'] };
   }
+  const where =
+    positions.length === 1
+      ? `one position (${placeOf(0)} along the normal)`
+      : `each of ${positions.length} positions, the first at ${placeOf(0)} along the normal`;
   throw badHeader(
-    `There are ${count} images at each of ${positions.length} positions, the first at ${placeOf(0)} along the normal, and nothing tells them apart ` +
+    `There are ${count} images at ${where}, and nothing tells them apart ` +
       '(temporal position, b-value, echo, acquisition, trigger time): send the images of one volume alone',
   );
 }

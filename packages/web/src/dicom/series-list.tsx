@@ -1,5 +1,6 @@
-import { useEffect, useRef, useState } from 'react';
+import { Fragment, useEffect, useRef, useState } from 'react';
 import { Label, Radio, RadioGroup } from 'react-aria-components';
+import { sentence } from '../format.ts';
 import type { SeriesCard } from './messages.ts';
 import type { DicomSession } from './session.ts';
 
@@ -47,7 +48,8 @@ export function SeriesList({ session, uid, onChoose }: SeriesListProps) {
             {refused.map((card) => (
               <li key={card.uid} className="series-card">
                 <SeriesPicture session={session} uid={card.uid} />
-                <SeriesText card={card} />
+                {/* Of the only series, the error below the list says it. */}
+                <SeriesText card={session.series.length === 1 ? { ...card, refusal: undefined } : card} />
               </li>
             ))}
           </ul>
@@ -64,28 +66,40 @@ export const usableSeries = ({ series }: DicomSession): SeriesCard[] =>
 function SeriesText({ card }: { card: SeriesCard }) {
   const { number, description, modality, bodyPart, date, frames, refusal } = card;
   const which = [number === undefined ? undefined : `Series ${number}`, modality, bodyPart, date];
+  const sizes = [...sizesOf(card), frames > 1 ? `${frames} frames (4-D)` : undefined];
   return (
     <span className="series-text">
       <strong>{description || 'No description'}</strong>
-      <span className="fine">{which.filter(Boolean).join(' · ')}</span>
-      <span className="fine">
-        {sizeOf(card)}
-        {frames > 1 && `, ${frames} frames (4-D)`}
-      </span>
+      <Pieces texts={which} separator=" · " />
+      <Pieces texts={sizes} separator=", " />
       {refusal !== undefined && <span className="series-refusal">{sentence(refusal)}</span>}
     </span>
   );
 }
 
-function sizeOf({ columns, rows, slices, spacing, imageCount }: SeriesCard): string {
-  const images = imageCount === 1 ? '1 image' : `${imageCount} images`;
-  if (columns === undefined || rows === undefined) return images;
-  if (slices === undefined || !spacing) return `${images} of ${columns} × ${rows}`;
-  const mm = spacing.map((value) => Number(value.toPrecision(3))).join(' × ');
-  return `${columns} × ${rows} × ${slices} voxels of ${mm} mm, ${images}`;
+/** Short texts in a line, which is broken between them alone if there is room. */
+function Pieces({ texts, separator }: { texts: readonly (string | undefined)[]; separator: string }) {
+  const shown = texts.filter((text) => text !== undefined && text !== '');
+  return (
+    <span className="fine">
+      {shown.map((text, i) => (
+        // biome-ignore lint/suspicious/noArrayIndexKey: a text is its place in the line
+        <Fragment key={i}>
+          {i > 0 && separator}
+          <span className={text!.length <= 24 ? 'whole' : undefined}>{text}</span>
+        </Fragment>
+      ))}
+    </span>
+  );
 }
 
-const sentence = (text: string) => (/[.!?]$/.test(text) ? text : `${text}.`);
+function sizesOf({ columns, rows, slices, spacing, imageCount }: SeriesCard): string[] {
+  const images = imageCount === 1 ? '1 image' : `${imageCount} images`;
+  if (columns === undefined || rows === undefined) return [images];
+  if (slices === undefined || !spacing) return [`${images} of ${columns} × ${rows}`];
+  const mm = spacing.map((value) => Number(value.toPrecision(3))).join(' × ');
+  return [`${columns} × ${rows} × ${slices} voxels`, `${mm} mm`, images];
+}
 
 const mostNames = 12;
 
@@ -100,8 +114,8 @@ function LeftOut({ session: { leftOut } }: { session: DicomSession }) {
       <ul className="left-out">
         {[...byReason].map(([reason, names]) => (
           <li key={reason}>
-            <code>{names.slice(0, mostNames).join(', ')}</code>{' '}
-            {names.length > mostNames && `and ${names.length - mostNames} others `}({reason})
+            <code>{names.slice(0, mostNames).join(', ')}</code>
+            {names.length > mostNames && ` and ${names.length - mostNames} others`}: {reason}
           </li>
         ))}
       </ul>
