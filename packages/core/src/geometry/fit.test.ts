@@ -1,8 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { type Size, type Volume, voxelCount } from '../volume.ts';
 import { applyAffine, composeAffine, spacingOf, type Vec3 } from './affine.ts';
-import { oblique, patterned, rotation, voxelAt } from './fixtures.ts';
 import { fitOf, fittedGrid, fitVolume, linearPlace, nearestPlace } from './fit.ts';
+import { oblique, patterned, rotation, voxelAt } from './fixtures.ts';
 import { corners, sameGrid } from './grid.ts';
 import { resample } from './resample.ts';
 

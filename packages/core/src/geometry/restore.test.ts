@@ -1,8 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { type Grid, type Size, type Volume, voxelCount } from '../volume.ts';
 import { cropOrPad, flip, reorient } from './exact.ts';
+import { type Fit, fittedGrid, fitVolume } from './fit.ts';
 import { oblique, voxelAt } from './fixtures.ts';
-import { type Fit, fitVolume, fittedGrid } from './fit.ts';
 import { cropGrid, flippedGrid, orientedGrid } from './grid.ts';
 import { resampleArgmax, resampleThreshold } from './resample-scores.ts';
 import { type Decide, restoreScores } from './restore.ts';
