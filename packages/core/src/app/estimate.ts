@@ -3,7 +3,7 @@ import { windowsAlong } from '../inferers/windows.ts';
 import { bytesPerVoxel, type Grid, type Size, type VoxelType, voxelCount } from '../volume.ts';
 import { isNetworkSpec, type Manifest, type ModelSpec, volumeInputs } from './manifest.ts';
 import { reductionOf } from './postprocess.ts';
-import { applies, gridAfter } from './steps.ts';
+import { applies, gridAfter, volumesHeldBy } from './steps.ts';
 import type { Parameter } from './values.ts';
 
 /** What is known about a volume before it is sent. */
@@ -48,14 +48,16 @@ export function estimatePrediction(
   );
   if (!largest) return { neededBytes: processBytes + modelBytes, modelSize: [1, 1, 1], windows: 1 };
   let grid: Grid = largest;
-  let peak = voxelCount(grid);
+  // A step reads one copy and writes another; the voxels of other types become float32 at the first one.
+  let held = 0;
   for (const step of steps) {
-    grid = gridAfter(grid, step, parameters);
-    peak = Math.max(peak, voxelCount(grid));
+    const after = gridAfter(grid, step, parameters);
+    const larger = Math.max(voxelCount(grid), voxelCount(after));
+    held = Math.max(held, larger * volumesHeldBy(step, parameters));
+    grid = after;
   }
   const components = seen.reduce((sum, volume) => sum + volume.components, 0) || 1;
-  // A step reads one copy and writes another; the voxels of other types become float32 at the first one.
-  const preparing = steps.length === 0 ? 0 : peak * components * 4 * 2;
+  const preparing = held * components * 4;
   const restoring = voxelCount(largest) * 2;
   if (!isNetworkSpec(model)) {
     // Measured with the bundled modules: 4 to 5 bytes per voxel in addition to the input.

@@ -1,6 +1,7 @@
 import { TomaatError } from '../errors.ts';
+import type { Activation } from '../geometry/activation.ts';
 import { resampleArgmax, resampleThreshold } from '../geometry/resample.ts';
-import { restore } from '../geometry/restore.ts';
+import { type Decide, type GridPath, restore, restoreScores } from '../geometry/restore.ts';
 import type { InferResult, Reduction } from '../inferers/spec.ts';
 import { type Grid, numericVoxels, type Volume } from '../volume.ts';
 import { checkResult } from './acceptance.ts';
@@ -16,6 +17,7 @@ import {
   missingOutput,
 } from './results.ts';
 import {
+  activationOf,
   applies,
   applyTransform,
   labelsWith,
@@ -35,14 +37,19 @@ export type Outputs = Record<string, OutputValue>;
 
 /**
  * How scores become labels. `argmax` before `restore` lets the inferer reduce tile by tile; `restore` before
- * `argmax` keeps the scores on the model's grid and interpolates them onto the input's, fused with the argmax.
+ * `argmax` keeps the scores on the model's grid and interpolates them onto the input's, fused with the argmax. So does a
+ * `sigmoid`, and a `softmax` before `threshold`.
  */
 export function reductionOf(manifest: Manifest, parameters: Readonly<Record<string, Parameter>>): Reduction {
   const steps = manifest.postprocess.filter((step) => applies(step.when, parameters));
   const index = steps.findIndex((step) => step.name === 'argmax' || step.name === 'threshold');
   if (index < 0) return { type: 'argmax' };
-  if (steps.slice(0, index).some((step) => step.name === 'restore')) return { type: 'none' };
-  return reductionBy(steps[index], parameters);
+  const before = steps.slice(0, index);
+  if (before.some((step) => step.name === 'restore')) return { type: 'none' };
+  const reduction = reductionBy(steps[index], parameters);
+  // Window by window only what is the same without probabilities: the class with the highest one of a softmax.
+  const same = (step: Step) => step.name === 'softmax' && reduction.type === 'argmax';
+  return before.some((step) => activationOf(step) && !same(step)) ? { type: 'none' } : reduction;
 }
 
 function reductionBy(step: Step, parameters: Readonly<Record<string, Parameter>>): Reduction {
@@ -56,12 +63,12 @@ function reductionBy(step: Step, parameters: Readonly<Record<string, Parameter>>
 
 /**
  * The outputs of an app with a network: it gives only the primary label map and the outputs derived from it.
- * @param grid of the first volume, onto which label maps are put back
+ * @param path from the grid of the first volume, onto which label maps are put back, to that of the network's input
  */
 export async function finishNetwork(
   manifest: Manifest,
   answer: InferResult,
-  grid: Grid | undefined,
+  path: GridPath | undefined,
   context: StepContext,
 ): Promise<Outputs> {
   const [primary, ...others] = labelMapsOf(manifest);
@@ -74,7 +81,7 @@ export async function finishNetwork(
       },
     );
   }
-  const labels = await finishLabels(manifest, primary, answer, grid, context);
+  const labels = await finishLabels(manifest, primary, answer, path, context);
   checkAtEnd(manifest, primary, labels, context);
   if (others.length > 0) throw missingOutput(others[0]);
   return complete(manifest, { [primary]: labels }, context);
@@ -106,7 +113,8 @@ export async function finishProgram(
   }
   for (const name of labelMaps) {
     if (!outputs[name]) throw missingOutput(name);
-    const labels = await finishLabels(manifest, name, { labels: outputs[name] }, grid, context);
+    const path = grid && { start: grid, fits: [] };
+    const labels = await finishLabels(manifest, name, { labels: outputs[name] }, path, context);
     if (hasLabel(outputs[name] as Volume) && !hasLabel(labels) && manifest.postprocess.length === 0) {
       throw new TomaatError(
         'APP_OUTPUT',
@@ -128,23 +136,30 @@ async function finishLabels(
   manifest: Manifest,
   name: string,
   answer: { readonly labels: OutputValue } | { readonly scores: Volume },
-  grid: Grid | undefined,
+  path: GridPath | undefined,
   context: StepContext,
 ): Promise<Volume> {
   let labels = 'labels' in answer ? asLabels(name, answer.labels) : undefined;
   const scores = 'scores' in answer ? answer.scores : undefined;
+  // Where the labels of scores will lie: on their own grid, unless a restore comes before.
+  let target: GridPath | undefined = scores && { start: scores, fits: [] };
+  let activation: Activation | undefined;
   for (const step of manifest.postprocess) {
     context.signal?.throwIfAborted();
     if (!applies(step.when, context.parameters)) continue;
     if (step.name === 'restore') {
-      if (!grid)
+      if (!path)
         throw new TomaatError('BAD_MANIFEST', 'restore needs a volume among the inputs.', {
           field: 'postprocess',
         });
-      if (labels) labels = restore(labels, grid);
+      if (labels) labels = restore(labels, path.start);
+      target = path;
+    } else if (activationOf(step)) {
+      activation = activationOf(step);
     } else if (step.name === 'argmax' || step.name === 'threshold') {
       // Without a restore before it, the inferer has done this window by window.
-      if (!labels && scores && grid) labels = labelsFrom(scores, reductionBy(step, context.parameters), grid);
+      if (!labels && scores && target)
+        labels = labelsFrom(scores, reductionBy(step, context.parameters), target, activation);
       if (labels && step.name === 'threshold') labels = withValue(labels, step, context.parameters);
     } else if (!labels) {
       throw new TomaatError('BAD_MANIFEST', `${step.name} comes after argmax or threshold.`, {
@@ -157,15 +172,17 @@ async function finishLabels(
     }
   }
   if (!labels) throw missingOutput(name);
-  if (grid) labels = restore(labels, grid);
+  if (path) labels = restore(labels, path.start);
   return asLabels(name, labels);
 }
 
-/** Scores interpolated onto a grid, and reduced to labels there. */
-function labelsFrom(scores: Volume, reduction: Reduction, grid: Grid): Volume {
-  return reduction.type === 'threshold'
-    ? resampleThreshold(scores, reduction.channel, reduction.above, grid)
-    : resampleArgmax(scores, grid);
+/** Scores as probabilities, if so, interpolated along the path back, and reduced to labels at its start. */
+function labelsFrom(scores: Volume, reduction: Reduction, path: GridPath, activation?: Activation): Volume {
+  const decide: Decide = (volume, grid, options) =>
+    reduction.type === 'threshold'
+      ? resampleThreshold(volume, reduction.channel, reduction.above, grid, options)
+      : resampleArgmax(volume, grid, options);
+  return restoreScores(scores, path, decide, activation);
 }
 
 /** The result of a threshold, 0 and 1, with the value of its step. */

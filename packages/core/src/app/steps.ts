@@ -1,5 +1,7 @@
 import { z } from 'zod';
 import { TomaatError } from '../errors.ts';
+import { type Activation, activations } from '../geometry/activation.ts';
+import type { Fit } from '../geometry/fit.ts';
 import { labelTransforms } from '../labels/table.ts';
 import { imageTransforms } from '../transforms/table.ts';
 import type { TransformContext, VolumeTransform } from '../transforms/transform.ts';
@@ -21,6 +23,16 @@ export interface Step {
 
 /** Steps that predict() itself does, between the transforms of the table. */
 export const pipelineSteps = {
+  softmax: z
+    .strictObject({})
+    .describe(
+      'Class scores to probabilities: exp(s) over the sum for all classes, before restore interpolates them, as a pipeline of MONAI with softmax before Invertd does',
+    ),
+  sigmoid: z
+    .strictObject({})
+    .describe(
+      'Each channel of the scores to a probability, 1 / (1 + exp(−s)), before restore interpolates it and threshold decides',
+    ),
   argmax: z.strictObject({}).describe('Class scores to a label map: the class with the highest score'),
   threshold: z
     .strictObject({
@@ -40,6 +52,10 @@ export const pipelineSteps = {
       'The resultChecks of the manifest, on the label map as it is here: before steps that change the meaning of the values. By default they come last',
     ),
 } as const;
+
+/** The activation of the scores that a step is, if it is one. */
+export const activationOf = ({ name }: Step): Activation | undefined =>
+  activations.find((activation) => activation === name);
 
 export const stepSchema = z
   .union([z.string().min(1), z.record(z.string(), z.unknown())])
@@ -187,6 +203,22 @@ export async function applyTransform(
 export function gridAfter(grid: Grid, step: Step, parameters: Readonly<Record<string, Parameter>>): Grid {
   const given = resolveParameters(step, 'preprocess', parameters);
   return transformNamed(step.name, 'preprocess')!.gridOf(grid, given);
+}
+
+/** How many volumes, each as large as the larger of both, a step of the preprocessing holds at once. */
+export function volumesHeldBy(step: Step, parameters: Readonly<Record<string, Parameter>>): number {
+  const transform = transformNamed(step.name, 'preprocess')!;
+  return transform.volumesHeld?.(resolveParameters(step, 'preprocess', parameters)) ?? 2;
+}
+
+/** How scores go back through a step of the preprocessing, where that is not by their place in the world. */
+export function fitOfStep(
+  grid: Grid,
+  step: Step,
+  parameters: Readonly<Record<string, Parameter>>,
+): Fit | undefined {
+  const transform = transformNamed(step.name, 'preprocess')!;
+  return transform.fitOf?.(grid, resolveParameters(step, 'preprocess', parameters));
 }
 
 /** The values that a label map may hold after a step of the postprocessing, by those before. */

@@ -193,6 +193,9 @@ describe('verifyNetwork()', () => {
     };
     expect((await verify({ labels: two }, labels)).faults).toEqual([]);
     expect((await verify({ postprocess: '[threshold]', labels: one }, labels)).faults).toHaveLength(1);
+    expect((await verify({ postprocess: '[softmax, argmax]', labels: one }, labels)).faults).toEqual([
+      'The network gives label values, not scores. Remove the softmax step.',
+    ]);
   });
 
   it('rethrows errors that neither network nor manifest caused', async () => {

@@ -7,6 +7,7 @@ import type { Grid, Size } from '../volume.ts';
 import { type Manifest, type NetworkSpec, volumeInputs } from './manifest.ts';
 import { reductionOf } from './postprocess.ts';
 import {
+  activationOf,
   applies,
   gridAfter,
   labelsWith,
@@ -60,6 +61,9 @@ export async function verifyNetwork(
     for (const parameters of trials) {
       if (reductionOf(manifest, parameters).type === 'threshold')
         faults.add('The network gives label values, not scores. Remove the threshold step.');
+      const activation = manifest.postprocess.find(activationOf);
+      if (activation && applies(activation.when, parameters))
+        faults.add(`The network gives label values, not scores. Remove the ${activation.name} step.`);
     }
     return { faults: [...faults], summary: `${shape} → label values` };
   }
