@@ -126,7 +126,7 @@ describe('crossFaults()', () => {
     [
       'argmax and threshold',
       { postprocess: ['argmax', 'threshold'] },
-      ['postprocess: argmax or threshold comes once'],
+      ['postprocess: argmax, threshold or compose comes once'],
     ],
     [
       'restore and restore',

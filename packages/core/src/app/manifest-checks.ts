@@ -1,6 +1,6 @@
 import type { Label } from './elements.ts';
 import { isNetworkSpec, type Manifest, primaryOutput, requestWords, volumeInputs } from './manifest.ts';
-import { checkConditions, checkSteps } from './steps.ts';
+import { checkConditions, checkSteps, isScoreStep } from './steps.ts';
 import { parseParameters } from './values.ts';
 
 /** A fault of one key of a manifest against another. */
@@ -29,7 +29,6 @@ interface Check<K extends Keys = Keys> {
 const check = <K extends Keys>(needs: readonly K[], find: (manifest: Pick<Manifest, K>) => CrossFault[]) =>
   ({ needs, find }) as unknown as Check;
 
-const isScoreStep = ({ name }: { name: string }) => name === 'argmax' || name === 'threshold';
 const within = (path: (string | number)[], faults: readonly CrossFault[]): CrossFault[] =>
   faults.map((fault) => ({ ...fault, path: [...path, ...fault.path] }));
 
@@ -65,7 +64,8 @@ const checks: readonly Check[] = [
       const message = `${scores[0].name} needs the class scores of a network (runtime: onnx)`;
       faults.push({ path: ['postprocess'], message });
     }
-    if (scores.length > 1) faults.push({ path: ['postprocess'], message: 'argmax or threshold comes once' });
+    if (scores.length > 1)
+      faults.push({ path: ['postprocess'], message: 'argmax, threshold or compose comes once' });
     if (postprocess.filter(({ name }) => name === 'restore').length > 1)
       faults.push({ path: ['postprocess'], message: 'restore comes once' });
     return faults;

@@ -9,7 +9,7 @@ import {
   type Output,
   outputSchema,
 } from './elements.ts';
-import { stepSchema } from './steps.ts';
+import { stepSchema } from './step.ts';
 
 /** The app manifest `tomaat.yaml`: everything that makes a folder a service. One schema, every fault named. */
 

@@ -1,7 +1,13 @@
 import { TomaatError } from '../errors.ts';
-import { resampleArgmax, resampleThreshold } from '../geometry/resample.ts';
+import {
+  resampleArgmax,
+  resampleComposed,
+  resampleForeground,
+  resampleThreshold,
+} from '../geometry/resample.ts';
 import { restore } from '../geometry/restore.ts';
-import type { InferResult, Reduction } from '../inferers/spec.ts';
+import type { LabelReduction } from '../inferers/reduce.ts';
+import type { ComposeRule, InferResult, Reduction } from '../inferers/spec.ts';
 import { type Grid, numericVoxels, type Volume } from '../volume.ts';
 import { checkResult } from './acceptance.ts';
 import { type Manifest, primaryOutput } from './manifest.ts';
@@ -15,12 +21,13 @@ import {
   isVolume,
   missingOutput,
 } from './results.ts';
+import type { Step } from './step.ts';
 import {
   applies,
   applyTransform,
+  isScoreStep,
   labelsWith,
   resolveParameters,
-  type Step,
   type StepContext,
 } from './steps.ts';
 import type { OutputValue, Parameter } from './values.ts';
@@ -39,18 +46,21 @@ export type Outputs = Record<string, OutputValue>;
  */
 export function reductionOf(manifest: Manifest, parameters: Readonly<Record<string, Parameter>>): Reduction {
   const steps = manifest.postprocess.filter((step) => applies(step.when, parameters));
-  const index = steps.findIndex((step) => step.name === 'argmax' || step.name === 'threshold');
+  const index = steps.findIndex(isScoreStep);
   if (index < 0) return { type: 'argmax' };
   if (steps.slice(0, index).some((step) => step.name === 'restore')) return { type: 'none' };
   return reductionBy(steps[index], parameters);
 }
 
-function reductionBy(step: Step, parameters: Readonly<Record<string, Parameter>>): Reduction {
-  if (step.name === 'argmax') return { type: 'argmax' };
-  const { channel, above } = resolveParameters(step, 'postprocess', parameters) as {
-    channel: number;
-    above: number;
-  };
+/** The reduction that an argmax, threshold or compose is. */
+export function reductionBy(step: Step, parameters: Readonly<Record<string, Parameter>>): LabelReduction {
+  const resolved: unknown = resolveParameters(step, 'postprocess', parameters);
+  if (step.name === 'argmax') {
+    const { backgroundAtMost: atMost } = resolved as { backgroundAtMost?: number };
+    return atMost === undefined ? { type: 'argmax' } : { type: 'foreground', atMost };
+  }
+  if (step.name === 'compose') return { type: 'compose', rules: resolved as ComposeRule[] };
+  const { channel, above } = resolved as { channel: number; above: number };
   return { type: 'threshold', channel, above };
 }
 
@@ -142,12 +152,12 @@ async function finishLabels(
           field: 'postprocess',
         });
       if (labels) labels = restore(labels, grid);
-    } else if (step.name === 'argmax' || step.name === 'threshold') {
+    } else if (isScoreStep(step)) {
       // Without a restore before it, the inferer has done this window by window.
       if (!labels && scores && grid) labels = labelsFrom(scores, reductionBy(step, context.parameters), grid);
       if (labels && step.name === 'threshold') labels = withValue(labels, step, context.parameters);
     } else if (!labels) {
-      throw new TomaatError('BAD_MANIFEST', `${step.name} comes after argmax or threshold.`, {
+      throw new TomaatError('BAD_MANIFEST', `${step.name} comes after argmax, threshold or compose.`, {
         field: 'postprocess',
       });
     } else if (step.name === 'check') {
@@ -162,17 +172,23 @@ async function finishLabels(
 }
 
 /** Scores interpolated onto a grid, and reduced to labels there. */
-function labelsFrom(scores: Volume, reduction: Reduction, grid: Grid): Volume {
-  return reduction.type === 'threshold'
-    ? resampleThreshold(scores, reduction.channel, reduction.above, grid)
-    : resampleArgmax(scores, grid);
+function labelsFrom(scores: Volume, reduction: LabelReduction, grid: Grid): Volume {
+  if (reduction.type === 'argmax') return resampleArgmax(scores, grid);
+  if (reduction.type === 'foreground') return resampleForeground(scores, reduction.atMost, grid);
+  if (reduction.type === 'compose') return resampleComposed(scores, reduction.rules, grid);
+  return resampleThreshold(scores, reduction.channel, reduction.above, grid);
 }
 
 /** The result of a threshold, 0 and 1, with the value of its step. */
 function withValue(labels: Volume, step: Step, parameters: StepContext['parameters']): Volume {
-  const { value } = resolveParameters(step, 'postprocess', parameters) as { value: number };
+  const value = thresholdValue(step, parameters);
   if (value === 1) return labels;
   return { ...labels, voxels: Uint16Array.from(numericVoxels(labels.voxels), (v) => v * value) };
+}
+
+/** The value of the voxels above a threshold. */
+export function thresholdValue(step: Step, parameters: StepContext['parameters']): number {
+  return (resolveParameters(step, 'postprocess', parameters) as { value: number }).value;
 }
 
 /** The checks of the results come last, unless a step places them. */

@@ -37,7 +37,8 @@ import {
 import { finishNetwork, finishProgram, type Outputs, reductionOf } from './postprocess.ts';
 import { isVolume } from './results.ts';
 import type { Stage } from './stages.ts';
-import { applies, applyTransform, labelsWith, type Step, type StepContext } from './steps.ts';
+import type { Step } from './step.ts';
+import { applies, applyTransform, labelsWith, type StepContext } from './steps.ts';
 import { type InputValue, isFileInput, type OutputValue, type Parameter, parseParameters } from './values.ts';
 
 /**

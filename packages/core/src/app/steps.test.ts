@@ -10,11 +10,10 @@ import {
   parameterTrials,
   pipelineSteps,
   resolveParameters,
-  type Step,
   stepNames,
-  stepSchema,
   valuesAfterStep,
 } from './steps.ts';
+import { type Step, stepSchema } from './step.ts';
 
 const steps = (...raw: unknown[]) => raw.map((step) => stepSchema.parse(step));
 const slider = (minimum: number, maximum: number, standard = minimum): Input =>
@@ -26,7 +25,7 @@ const fiducials = inputSchema.parse({ type: 'fiducials' });
 
 describe('pipelineSteps', () => {
   it('has the steps that the tables of transforms do not have', () => {
-    expect(Object.keys(pipelineSteps)).toEqual(['argmax', 'threshold', 'restore', 'check']);
+    expect(Object.keys(pipelineSteps)).toEqual(['argmax', 'threshold', 'compose', 'restore', 'check']);
   });
 
   it.each(['argmax', 'restore', 'check'] as const)('%s takes no parameters', (name) => {

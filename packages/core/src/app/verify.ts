@@ -1,19 +1,13 @@
 import { TomaatError } from '../errors.ts';
 import { identity } from '../geometry/affine.ts';
 import { checkScoresShape } from '../inferers/checks.ts';
-import type { NetworkSession, Reduction } from '../inferers/spec.ts';
+import { rulesOf } from '../inferers/reduce.ts';
+import type { NetworkSession } from '../inferers/spec.ts';
 import { isLabelTensor, type LabelTensor, type Tensor } from '../tensor.ts';
 import type { Grid, Size } from '../volume.ts';
 import { type Manifest, type NetworkSpec, volumeInputs } from './manifest.ts';
-import { reductionOf } from './postprocess.ts';
-import {
-  applies,
-  gridAfter,
-  labelsWith,
-  parameterTrials,
-  resolveParameters,
-  valuesAfterStep,
-} from './steps.ts';
+import { reductionBy, reductionOf, thresholdValue } from './postprocess.ts';
+import { applies, gridAfter, isScoreStep, labelsWith, parameterTrials, valuesAfterStep } from './steps.ts';
 import type { Parameter } from './values.ts';
 
 /** The result of trying a network: every fault, and a summary in one line. */
@@ -58,8 +52,11 @@ export async function verifyNetwork(
   }
   if (isLabelTensor(output)) {
     for (const parameters of trials) {
-      if (reductionOf(manifest, parameters).type === 'threshold')
-        faults.add('The network gives label values, not scores. Remove the threshold step.');
+      const { type } = reductionOf(manifest, parameters);
+      if (type === 'threshold' || type === 'compose')
+        faults.add(`The network gives label values, not scores. Remove the ${type} step.`);
+      if (type === 'foreground')
+        faults.add('The network gives label values, not scores. Remove backgroundAtMost of argmax.');
     }
     return { faults: [...faults], summary: `${shape} → label values` };
   }
@@ -125,19 +122,22 @@ function compareLabels(
   faults: Set<string>,
 ): void {
   const steps = manifest.postprocess.filter((step) => applies(step.when, parameters));
-  const index = steps.findIndex((step) => step.name === 'argmax' || step.name === 'threshold');
+  const index = steps.findIndex(isScoreStep);
+  const reduction = index < 0 ? undefined : reductionBy(steps[index], parameters);
   let values: readonly number[];
-  if (steps[index]?.name === 'threshold') {
-    const step = resolveParameters(steps[index], 'postprocess', parameters) as Extract<
-      Reduction,
-      { type: 'threshold' }
-    > & { value: number };
-    if (step.channel >= classes) {
+  if (reduction?.type === 'threshold' || reduction?.type === 'compose') {
+    const channels = rulesOf(reduction).map(({ channel }) => channel);
+    for (const channel of channels.filter((channel) => channel >= classes)) {
       faults.add(
-        `The threshold names channel ${step.channel}, and the network gives ${count(classes, 'channel')} (0 … ${classes - 1}). Correct the channel.`,
+        `The step ${reduction.type} names channel ${channel}, and the network gives ${count(classes, 'channel')} (0 … ${classes - 1}). Correct the channel.`,
       );
     }
-    values = [step.value];
+    values =
+      reduction.type === 'threshold'
+        ? [thresholdValue(steps[index], parameters)]
+        : reduction.rules.map(({ value }) => value);
+  } else if (reduction?.type === 'foreground') {
+    values = Array.from({ length: classes }, (_, channel) => channel + 1);
   } else {
     if (classes === 1) {
       faults.add(

@@ -5,7 +5,12 @@ import { type Affine, applyAffine, composeAffine } from './affine.ts';
 import { createNumbers, oblique, rotation } from './fixtures.ts';
 import { cropGrid, indexMap, orientedGrid, resizedGrid } from './grid.ts';
 import { resample } from './resample.ts';
-import { resampleArgmax, resampleThreshold } from './resample-scores.ts';
+import {
+  resampleArgmax,
+  resampleComposed,
+  resampleForeground,
+  resampleThreshold,
+} from './resample-scores.ts';
 
 function randomScores(
   size: Size,
@@ -356,6 +361,75 @@ describe('resampleThreshold()', () => {
       );
     expect(resampleThreshold(scores, 1, 0.5, scores).voxels).toBeInstanceOf(Uint8Array);
     expect(() => resampleThreshold(scores, 2, 0.5, scores)).toThrow(/no channel 2/);
+  });
+});
+
+/** A permuted, flipped, finer grid and an oblique one, on left-handed anisotropic scores. */
+const gridsOf = (scores: Volume): [string, Grid][] => [
+  ['axes in another order', resizedGrid(orientedGrid(scores, 'PIR'), [11, 9, 13])],
+  ['oblique', turned(scores)],
+  ['the same voxels', orientedGrid(scores, 'SLA')],
+];
+
+describe('resampleForeground()', () => {
+  // 0.5 is a level of the scores: many voxels lie exactly on the floor.
+  it.each([0.5, 0.3, -1, 99])('equals the argmax of interpolated scores above %f', (atMost) => {
+    const scores = randomScores([5, 4, 6], 3, oblique, 8, 5);
+    for (const [name, grid] of gridsOf(scores)) {
+      const { values, inside } = bruteForce(scores, grid);
+      const expected = inside.map((isInside, i) => {
+        const most = Math.max(...values.map((channel) => channel[i]));
+        return isInside && most > atMost ? values.findIndex((channel) => channel[i] === most) + 1 : 0;
+      });
+      expect([name, ...resampleForeground(scores, atMost, grid).voxels]).toEqual([name, ...expected]);
+      if (atMost < 1) expect(new Set(expected).size).toBeGreaterThan(2);
+    }
+  });
+
+  it('computes a voxel with a NaN, which never wins', () => {
+    const scores = randomScores([3, 3, 3], 2, oblique, 4, 6);
+    scores.voxels.fill(Number.NaN, 0, 27);
+    scores.voxels.fill(2, 27);
+    expect(new Set(resampleForeground(scores, 0, scores).voxels as Uint8Array)).toEqual(new Set([2]));
+  });
+
+  it.each([
+    [255, Uint8Array],
+    [256, Uint16Array],
+  ] as const)('stores the values of %i classes', (classes, Type) => {
+    const scores = randomScores([2, 2, 2], classes, oblique, 5, 1);
+    scores.voxels.fill(9, (classes - 1) * 8);
+    expect(resampleForeground(scores, 1, scores).voxels).toEqual(new Type(8).fill(classes));
+  });
+});
+
+describe('resampleComposed()', () => {
+  const rules = [
+    { channel: 2, above: 0.4, value: 1 },
+    { channel: 0, above: 0.5, value: 300 },
+    { channel: 1, above: 0.9, value: 0 },
+  ];
+  it('gives the value of the last rule that the interpolated scores meet', () => {
+    const scores = randomScores([5, 4, 6], 3, oblique, 8, 5);
+    for (const [name, grid] of gridsOf(scores)) {
+      const { values, inside } = bruteForce(scores, grid);
+      const expected = inside.map((isInside, i) => {
+        const last = rules.findLast(({ channel, above }) => isInside && values[channel][i] > above);
+        return last?.value ?? 0;
+      });
+      const { voxels, size, affine } = resampleComposed(scores, rules, grid);
+      expect(voxels).toBeInstanceOf(Uint16Array);
+      expect([name, ...voxels]).toEqual([name, ...expected]);
+      expect({ size, affine }).toEqual(grid);
+      expect(new Set(expected)).toEqual(new Set([0, 1, 300]));
+    }
+  });
+
+  it('stores values up to 255 in one byte, and refuses a missing channel', () => {
+    const scores = randomScores([2, 3, 2], 3, oblique, 8, 5);
+    expect(resampleComposed(scores, rules.slice(0, 1), scores).voxels).toBeInstanceOf(Uint8Array);
+    const missing = [{ channel: 3, above: 0, value: 1 }];
+    expect(() => resampleComposed(scores, missing, scores)).toThrow('no channel 3');
   });
 });
 

@@ -16,7 +16,12 @@ import {
 } from './sample.ts';
 import { convertVolume, createLike, fillValue, floatVoxels, storeValues } from './voxel-type.ts';
 
-export { resampleArgmax, resampleThreshold } from './resample-scores.ts';
+export {
+  resampleArgmax,
+  resampleComposed,
+  resampleForeground,
+  resampleThreshold,
+} from './resample-scores.ts';
 
 export const interpolations = ['nearest', 'linear', 'cubic'] as const;
 /**

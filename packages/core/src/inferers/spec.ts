@@ -55,14 +55,24 @@ export const infererSchema = z.discriminatedUnion('type', [simpleSchema, sliding
 export type InfererSpec = z.output<typeof infererSchema>;
 export type SlidingWindowSpec = z.output<typeof slidingWindowSchema>;
 
+/** The value of the voxels whose score in one channel is above a number. */
+export interface ComposeRule {
+  readonly channel: number;
+  readonly above: number;
+  readonly value: number;
+}
+
 /**
- * What to do with the class scores: keep them; the class with the largest one (the first one on a tie); or 1 where
- * the score of one class is above a number, otherwise 0.
+ * What to do with the class scores: keep them; the class with the largest one (the first one on a tie); the same of a
+ * network without a background channel, as 1 + the class, and 0 where no score is above `atMost`; 1 where the score of
+ * one class is above a number, otherwise 0; or the value of the last rule that a voxel meets, otherwise 0.
  */
 export type Reduction =
   | { readonly type: 'none' }
   | { readonly type: 'argmax' }
-  | { readonly type: 'threshold'; readonly channel: number; readonly above: number };
+  | { readonly type: 'foreground'; readonly atMost: number }
+  | { readonly type: 'threshold'; readonly channel: number; readonly above: number }
+  | { readonly type: 'compose'; readonly rules: readonly ComposeRule[] };
 
 export interface InferOptions {
   /** Called with the completed fraction, 0 … 1, after each window. */
