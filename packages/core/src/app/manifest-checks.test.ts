@@ -192,6 +192,30 @@ describe('crossFaults()', () => {
       ['inputs.frame: is a word of requests (frame, series, service, format, output)'],
     ],
     [
+      'two steps that make labels',
+      { postprocess: ['argmax', { compose: [{ channel: 0, value: 1 }] }] },
+      ['postprocess: argmax, threshold or compose comes once'],
+    ],
+    [
+      'a rule of compose',
+      {
+        postprocess: [
+          {
+            compose: [
+              { channel: 0, value: 1 },
+              { channel: '$nobody', value: 2 },
+            ],
+          },
+        ],
+      },
+      ['postprocess.0.compose: $nobody is not a slider'],
+    ],
+    [
+      'a rule of compose without a value',
+      { postprocess: [{ compose: [{ channel: 0, value: 1 }, { channel: 1 }] }] },
+      ['postprocess.0.compose.1.value: '],
+    ],
+    [
       'a self-test without a label map',
       { outputs: { text: { type: 'PlainText' } }, selftest },
       ['selftest: needs a primary output of type LabelVolume'],

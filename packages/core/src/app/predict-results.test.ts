@@ -157,6 +157,17 @@ describe('predict(): networks', () => {
   it.each([
     ['argmax', (v: number) => [0, v - 10.5]],
     [{ threshold: { channel: 1, above: 10.5, value: 3 } }, (v: number) => [99, v]],
+    [
+      {
+        compose: [
+          { channel: 0, above: 98, value: 8 },
+          { channel: 0, above: 50, value: 0 },
+          { channel: 1, above: 10.5, value: 3 },
+        ],
+      },
+      (v: number) => [99, v],
+    ],
+    [{ argmax: { backgroundAtMost: 10.5 } }, (v: number) => [-50, -60, v]],
   ])('restores the scores before %o', async (reduce, scores) => {
     const ramp = { ...scan, voxels: Int16Array.from(scan.voxels as Int16Array, (_, i) => (i % 5) * 6) };
     const files = { volume: [await fileOf(ramp)] };
@@ -172,8 +183,36 @@ describe('predict(): networks', () => {
     );
     expect(seen[0].dims).toEqual([1, 1, 3, 4, 2]);
     // Scores of 0 at x = 0 and 24 at x = 4: above 10.5 from x = 2 on, where the nearest label would begin at 2 or 3.
-    const value = reduce === 'argmax' ? 1 : 3;
+    const value = reduce === 'argmax' ? 1 : 3; // Of backgroundAtMost it is the third channel.
     await expectLabels(outputs.segmentation, (_, [x]) => (x >= 2 ? value : 0), ramp);
+  });
+
+  it.each([[[]], [['restore']]])(
+    'composes overlapping channels, the later rule last (after %j)',
+    async (before) => {
+      const rule = (channel: number, above: number | string, value: number) => ({ channel, above, value });
+      const limit = { type: 'slider', minimum: 0, maximum: 30 };
+      const nested = network(([v]) => [v, v - 10, 30 - v]);
+      const manifest = networkOf({
+        inputs: { ...app.inputs, limit },
+        preprocess: [{ orientation: { axcodes: 'PIR' } }],
+        postprocess: [...before, { compose: [rule(1, 10, 4), rule(0, '$limit', 2), rule(2, 25, 1)] }],
+      });
+      const { outputs } = await run(manifest, nested, { parameters: { limit: 25 } });
+      // The first rule wins from 21 to 25 only: the second one overwrites it above.
+      await expectLabels(outputs.segmentation, (v) => (v < 5 ? 1 : v > 25 ? 2 : v > 20 ? 4 : 0));
+      const reversed = networkOf({ postprocess: [...before, { compose: [rule(0, 25, 2), rule(1, 10, 4)] }] });
+      await expectLabels((await run(reversed, nested)).outputs.segmentation, (v) => (v > 20 ? 4 : 0));
+    },
+  );
+
+  it.each([[[]], [['restore']]])('gives background where no class is above (after %j)', async (before) => {
+    const manifest = networkOf({ postprocess: [...before, { argmax: { backgroundAtMost: 5 } }] });
+    const { outputs } = await run(
+      manifest,
+      network(([v]) => [v - 20, 10 - v]),
+    );
+    await expectLabels(outputs.segmentation, (v) => (v > 25 ? 1 : v < 5 ? 2 : 0));
   });
 
   it('runs steps after the labels on the network’s grid, then restores', async () => {
@@ -240,6 +279,12 @@ describe('reductionOf()', () => {
     [[threshold], { type: 'threshold', channel: 2, above: 0.25 }],
     [['threshold'], { type: 'threshold', channel: 0, above: 0.5 }],
     [['restore', threshold], { type: 'none' }],
+    [['restore', { compose: [{ channel: 1, value: 2 }] }], { type: 'none' }],
+    [
+      [{ compose: [{ channel: 1, value: 2 }] }, 'restore'],
+      { type: 'compose', rules: [{ channel: 1, above: 0.5, value: 2 }] },
+    ],
+    [[{ argmax: { backgroundAtMost: 0 } }], { type: 'foreground', atMost: 0 }],
     [['restore'], { type: 'argmax' }],
     [[{ restore: {}, when: { fast: true } }, 'argmax'], { type: 'argmax' }],
     [[{ restore: {}, when: { fast: false } }, 'argmax'], { type: 'none' }],

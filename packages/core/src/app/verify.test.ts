@@ -142,6 +142,22 @@ describe('verifyNetwork()', () => {
     );
   });
 
+  it('wants channels of compose that exist, and labels for their values', async () => {
+    const compose = '[compose: [{ channel: 0, value: 1 }, { channel: 2, value: 2 }]]';
+    expect((await verify({ postprocess: compose, labels: two }, network(3).session)).faults).toEqual([]);
+    const few = await verify({ postprocess: compose, labels: two }, network(2).session);
+    expect(few.faults).toEqual([expect.stringContaining('The step compose names channel 2')]);
+    const unnamed = await verify({ postprocess: compose, labels: one }, network(3).session);
+    expect(unnamed.faults).toEqual([expect.stringContaining('2 has no name')]);
+  });
+
+  it('counts the values from 1 where there is no background channel', async () => {
+    const postprocess = '[argmax: { backgroundAtMost: 0 }]';
+    expect((await verify({ postprocess, labels: two }, network(2).session)).faults).toEqual([]);
+    expect((await verify({ postprocess, labels: one }, network(1).session)).faults).toEqual([]);
+    expect((await verify({ postprocess, labels: two }, network(3).session)).faults).toHaveLength(1);
+  });
+
   it('accepts values without any names', async () => {
     expect((await verify({}, network(9).session)).faults).toEqual([]);
   });
@@ -192,7 +208,12 @@ describe('verifyNetwork()', () => {
       },
     };
     expect((await verify({ labels: two }, labels)).faults).toEqual([]);
-    expect((await verify({ postprocess: '[threshold]', labels: one }, labels)).faults).toHaveLength(1);
+    for (const step of [
+      'threshold',
+      'argmax: { backgroundAtMost: 0 }',
+      'compose: [{ channel: 0, value: 1 }]',
+    ])
+      expect((await verify({ postprocess: `[${step}]`, labels: one }, labels)).faults).toHaveLength(1);
   });
 
   it('rethrows errors that neither network nor manifest caused', async () => {
