@@ -3,7 +3,8 @@ import { windowsAlong } from '../inferers/windows.ts';
 import { bytesPerVoxel, type Grid, type Size, type VoxelType, voxelCount } from '../volume.ts';
 import { isNetworkSpec, type Manifest, type ModelSpec, volumeInputs } from './manifest.ts';
 import { reductionOf } from './postprocess.ts';
-import { applies, gridAfter } from './steps.ts';
+import type { Step } from './step.ts';
+import { applies, gridAfter, ownSteps } from './steps.ts';
 import type { Parameter } from './values.ts';
 
 /** What is known about a volume before it is sent. */
@@ -37,7 +38,8 @@ export function estimatePrediction(
   const steps = manifest.preprocess.filter((step) => applies(step.when, parameters));
   const inputs = volumeInputs(manifest);
   const names = isNetworkSpec(model) ? (model.channels ?? inputs.slice(0, 1)) : inputs;
-  const seen = names.flatMap((name) => (Object.hasOwn(volumes, name) ? [volumes[name]] : []));
+  const sent = names.filter((name) => Object.hasOwn(volumes, name));
+  const seen = sent.map((name) => volumes[name]);
   const stored = Object.values(volumes).reduce(
     (sum, volume) => sum + voxelCount(volume) * volume.components * bytesPerVoxel(volume.voxelType),
     0,
@@ -47,15 +49,24 @@ export function estimatePrediction(
     seen[0] ?? Object.values(volumes)[0],
   );
   if (!largest) return { neededBytes: processBytes + modelBytes, modelSize: [1, 1, 1], windows: 1 };
-  let grid: Grid = largest;
-  let peak = voxelCount(grid);
-  for (const step of steps) {
-    grid = gridAfter(grid, step, parameters);
-    peak = Math.max(peak, voxelCount(grid));
-  }
+  let peak = voxelCount(largest);
+  const after = (start: Grid, list: readonly Step[]): Grid => {
+    let grid = start;
+    for (const step of list) {
+      grid = gridAfter(grid, step, parameters);
+      peak = Math.max(peak, voxelCount(grid));
+    }
+    return grid;
+  };
+  // Channels are stacked on the grid of the first one, and each of a program's volumes keeps its own.
+  const prepared = sent.map((name) => after(volumes[name], ownSteps(manifest.inputs, name, parameters)));
+  const stacked = prepared.reduce((a, b) => (voxelCount(b) > voxelCount(a) ? b : a), prepared[0] ?? largest);
+  const grid = after(stacked, steps);
   const components = seen.reduce((sum, volume) => sum + volume.components, 0) || 1;
   // A step reads one copy and writes another; the voxels of other types become float32 at the first one.
-  const preparing = steps.length === 0 ? 0 : peak * components * 4 * 2;
+  const isPrepared =
+    steps.length > 0 || names.some((name) => ownSteps(manifest.inputs, name, parameters).length > 0);
+  const preparing = !isPrepared ? 0 : peak * components * 4 * 2;
   const restoring = voxelCount(largest) * 2;
   if (!isNetworkSpec(model)) {
     // Measured with the bundled modules: 4 to 5 bytes per voxel in addition to the input.

@@ -36,6 +36,12 @@ const checks: readonly Check[] = [
   check(['inputs', 'preprocess'], ({ inputs, preprocess }) =>
     within(['preprocess'], checkSteps(preprocess, 'preprocess', inputs)),
   ),
+  check(['inputs'], ({ inputs }) =>
+    Object.entries(inputs).flatMap(([name, input]) => {
+      const steps = 'preprocess' in input ? (input.preprocess ?? []) : [];
+      return within(['inputs', name, 'preprocess'], checkSteps(steps, 'preprocess', inputs));
+    }),
+  ),
   check(['inputs', 'postprocess'], ({ inputs, postprocess }) =>
     within(['postprocess'], checkSteps(postprocess, 'postprocess', inputs)),
   ),

@@ -38,7 +38,7 @@ import { finishNetwork, finishProgram, type Outputs, reductionOf } from './postp
 import { isVolume } from './results.ts';
 import type { Stage } from './stages.ts';
 import type { Step } from './step.ts';
-import { applies, applyTransform, labelsWith, type StepContext } from './steps.ts';
+import { applies, applyTransform, labelsWith, ownSteps, type StepContext } from './steps.ts';
 import { type InputValue, isFileInput, type OutputValue, type Parameter, parseParameters } from './values.ts';
 
 /**
@@ -265,14 +265,17 @@ async function prepare(
     throw new TomaatError('BAD_INPUT', 'The app has no model for these parameters. Choose other values.');
   }
   const steps = manifest.preprocess.filter((step) => applies(step.when, parameters));
+  const own = (name: string, volume: Volume) =>
+    preprocess(volume, ownSteps(manifest.inputs, name, parameters), stepContext);
   if (isNetworkSpec(model)) {
     const names = model.channels ?? volumeInputs(manifest).slice(0, 1);
-    const stacked = stack(names.map((name) => need(volumes, name)));
-    return { kind: 'network', model, input: await preprocess(stacked, steps, stepContext) };
+    const channels: Volume[] = [];
+    for (const name of names) channels.push(await own(name, need(volumes, name)));
+    return { kind: 'network', model, input: await preprocess(stack(channels), steps, stepContext) };
   }
   const inputs: Record<string, InputValue> = { ...parameters, ...transforms };
   for (const [name, volume] of Object.entries(volumes))
-    inputs[name] = await preprocess(volume, steps, stepContext);
+    inputs[name] = await preprocess(await own(name, volume), steps, stepContext);
   return { kind: 'program', model, inputs };
 }
 

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { conditionsSchema } from './elements.ts';
+import { conditionsSchema, type Input } from './elements.ts';
 import type { Parameter } from './values.ts';
 
 /**
@@ -14,6 +14,9 @@ export interface Step {
   readonly parameters: Readonly<Record<string, unknown>> | readonly unknown[];
   readonly when?: Readonly<Record<string, Parameter>>;
 }
+
+/** An input as a manifest has it: a volume may have steps of its own. */
+export type ManifestInput = Input & { readonly preprocess?: readonly Step[] };
 
 /** Steps whose parameters are a list. */
 const listSteps: readonly string[] = ['compose'];

@@ -5,7 +5,7 @@ import { imageTransforms } from '../transforms/table.ts';
 import type { TransformContext, VolumeTransform } from '../transforms/transform.ts';
 import type { Grid, Volume } from '../volume.ts';
 import type { Input, Label } from './elements.ts';
-import type { Step } from './step.ts';
+import type { ManifestInput, Step } from './step.ts';
 import { defaultValue, type Parameter } from './values.ts';
 
 /** The steps of a pipeline: their table, their checks, and how one is done. See step.ts for how a manifest writes them. */
@@ -129,6 +129,15 @@ export function checkConditions(when: Step['when'], inputs: Readonly<Record<stri
   });
 }
 
+/** The steps that a volume goes through by itself with these parameters, before those of all volumes. */
+export function ownSteps(
+  inputs: Readonly<Record<string, ManifestInput>>,
+  name: string,
+  parameters: Readonly<Record<string, Parameter>>,
+): Step[] {
+  return (inputs[name]?.preprocess ?? []).filter((step) => applies(step.when, parameters));
+}
+
 /** The labels that a label map made with these parameters can contain. */
 export function labelsWith(labels: readonly Label[], parameters: Readonly<Record<string, unknown>>): Label[] {
   return labels.filter((label) => applies(label.when, parameters));
@@ -199,14 +208,15 @@ const maxTrials = 256;
  * option of a choice, both of a checkbox, the ends of a slider. Other parameters have their defaults.
  */
 export function parameterTrials(manifest: {
-  inputs: Readonly<Record<string, Input>>;
+  inputs: Readonly<Record<string, ManifestInput>>;
   preprocess: readonly Step[];
   postprocess: readonly Step[];
   model: readonly { when?: Step['when'] }[];
   labels: readonly Label[];
 }): Record<string, Parameter>[] {
   const names = new Set<string>();
-  const steps = [...manifest.preprocess, ...manifest.postprocess];
+  const own = Object.values(manifest.inputs).flatMap((input) => input.preprocess ?? []);
+  const steps = [...own, ...manifest.preprocess, ...manifest.postprocess];
   for (const { when } of [...steps, ...manifest.model, ...manifest.labels])
     for (const name of Object.keys(when ?? {})) names.add(name);
   for (const { parameters } of steps) findReferences(parameters, names);

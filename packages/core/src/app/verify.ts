@@ -7,7 +7,15 @@ import { isLabelTensor, type LabelTensor, type Tensor } from '../tensor.ts';
 import type { Grid, Size } from '../volume.ts';
 import { type Manifest, type NetworkSpec, volumeInputs } from './manifest.ts';
 import { reductionBy, reductionOf, thresholdValue } from './postprocess.ts';
-import { applies, gridAfter, isScoreStep, labelsWith, parameterTrials, valuesAfterStep } from './steps.ts';
+import {
+  applies,
+  gridAfter,
+  isScoreStep,
+  labelsWith,
+  ownSteps,
+  parameterTrials,
+  valuesAfterStep,
+} from './steps.ts';
 import type { Parameter } from './values.ts';
 
 /** The result of trying a network: every fault, and a summary in one line. */
@@ -40,7 +48,7 @@ export async function verifyNetwork(
   const trials = parameterTrials(manifest).filter(
     (parameters) => manifest.model.find(({ when }) => applies(when, parameters)) === spec,
   );
-  const size = windowSize(manifest, spec, fixed.slice(2), trials[0] ?? {}, faults);
+  const size = windowSize(manifest, spec, names[0], fixed.slice(2), trials[0] ?? {}, faults);
   const dims = [1, taken ?? given ?? 1, size[2], size[1], size[0]];
   const shape = dims.join(' × ');
   let output: Tensor | LabelTensor;
@@ -88,6 +96,7 @@ const smallVoxels = 32;
 function windowSize(
   manifest: Manifest,
   { inferer }: NetworkSpec,
+  first: string,
   fixed: readonly (number | null)[],
   parameters: Readonly<Record<string, Parameter>>,
   faults: Set<string>,
@@ -95,8 +104,9 @@ function windowSize(
   const wanted = [fixed[2], fixed[1], fixed[0]].map((n) => n ?? null);
   const preparedFrom = (n: number): Size => {
     let grid: Grid = { size: [n, n, n], affine: identity };
-    for (const step of manifest.preprocess)
-      if (applies(step.when, parameters)) grid = gridAfter(grid, step, parameters);
+    const common = manifest.preprocess.filter((step) => applies(step.when, parameters));
+    for (const step of [...ownSteps(manifest.inputs, first, parameters), ...common])
+      grid = gridAfter(grid, step, parameters);
     return grid.size;
   };
   const small =
