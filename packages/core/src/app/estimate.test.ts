@@ -109,6 +109,28 @@ describe('estimatePrediction(): bytes', () => {
     });
   });
 
+  it('hold the largest grid that a step of one input makes, where it applies', () => {
+    const preprocess = [{ resize: { size: [30, 8, 6] }, when: { mode: 'a' } }];
+    const manifest = manifestOf({
+      ...module,
+      inputs: {
+        a: { type: 'volume' },
+        b: { type: 'volume', preprocess },
+        mode: { type: 'radiobutton', options: ['a', 'b'] },
+      },
+    });
+    const volumes = { a: facts(size), b: facts([4, 4, 4]) };
+    const of = (mode: string) => estimatePrediction(manifest, volumes, { mode });
+    expect(of('a').modelSize).toEqual([30, 8, 6]);
+    // Two components of 30 × 8 × 6, each read and written as float32.
+    expect(of('a').neededBytes).toBe(base + (480 + 64) * 2 + 1440 * 2 * 4 * 2);
+    expect(of('b')).toEqual({
+      neededBytes: base + (480 + 64) * 2 + 480 * (2 * 4 + 2),
+      modelSize: size,
+      windows: 1,
+    });
+  });
+
   it('go by the steps and the model that the parameters choose', () => {
     const manifest = manifestOf({
       inputs: { volume: { type: 'volume' }, mode: { type: 'radiobutton', options: ['a', 'b', 'c'] } },

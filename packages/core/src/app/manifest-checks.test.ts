@@ -192,6 +192,25 @@ describe('crossFaults()', () => {
       ['inputs.frame: is a word of requests (frame, series, service, format, output)'],
     ],
     [
+      'steps of one input',
+      {
+        inputs: {
+          ...inputs,
+          t2: { type: 'volume', preprocess: ['argmax', { flip: { axes: ['$nobody'] } }, { resize: {} }] },
+        },
+      },
+      [
+        'inputs.t2.preprocess.0: argmax is not a preprocess step',
+        'inputs.t2.preprocess.1.flip: $nobody is not',
+        'inputs.t2.preprocess.2.resize.size: ',
+      ],
+    ],
+    [
+      'a condition of a step of one input',
+      { inputs: { ...inputs, t2: { type: 'volume', preprocess: [{ divideByMax: {}, when: { no: 1 } }] } } },
+      ['inputs.t2.preprocess.0.when.no: is not a parameter'],
+    ],
+    [
       'two steps that make labels',
       { postprocess: ['argmax', { compose: [{ channel: 0, value: 1 }] }] },
       ['postprocess: argmax, threshold or compose comes once'],

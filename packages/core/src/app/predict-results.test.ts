@@ -5,7 +5,7 @@ import { webPlatform } from '../formats/web-platform.ts';
 import { type Affine, applyAffine, type Vec3 } from '../geometry/affine.ts';
 import { oblique, patterned, voxelAt } from '../geometry/fixtures.ts';
 import type { Tensor } from '../tensor.ts';
-import type { Volume, Voxels } from '../volume.ts';
+import type { Size, Volume, Voxels } from '../volume.ts';
 import {
   answer,
   app,
@@ -87,6 +87,82 @@ describe('predict(): networks', () => {
     const { outputs } = await run(networkOf({ inputs, model: reversed }), spy, { files });
     expect(seen[1].dims).toEqual([1, 2, 16, 8, 12]);
     expect((await volumeIn(outputs.segmentation)).size).toEqual(size);
+  });
+
+  describe('steps of one input', () => {
+    const field = ([r, a, s]: Vec3) => 2 * r - a + 0.5 * s + 100;
+    /** The field of the world on a grid. */
+    const filled = (gridSize: Size, affine: Affine): Volume => {
+      const voxels = new Float32Array(gridSize[0] * gridSize[1] * gridSize[2]);
+      let i = 0;
+      forEachVoxel(gridSize, (at) => void (voxels[i++] = field(applyAffine(affine, at))));
+      return { size: gridSize, affine, components: 1, voxels };
+    };
+    // Oblique, anisotropic, left-handed; and one around it whose axes lie in another order.
+    const first = filled([7, 6, 5], oblique);
+    const around = filled([14, 21, 20], [0, 0, -1.5, 22, 2, 0, 0, -36, 0, 1.7, 0, 15, 0, 0, 0, 1]);
+    const grid = [{ orientation: { axcodes: 'RAS' } }, { spacing: { pixdim: [1, 1, '$mm'] } }];
+    const times = (factor: number, more = {}) => ({
+      scaleIntensityRange: { aMin: 0, aMax: 1, bMax: factor },
+      ...more,
+    });
+    const inputs = {
+      a: { type: 'volume', preprocess: [...grid, times(3), times(7, { when: { strong: true } })] },
+      b: { type: 'volume', preprocess: [...grid, times(10)] },
+      mm: { type: 'slider', minimum: 1, maximum: 4 },
+      strong: { type: 'checkbox' },
+    };
+    const manifest = networkOf({
+      inputs,
+      preprocess: [times(2)],
+      model: { ...onnx, channels: ['a', 'b'] },
+      postprocess: ['restore', { threshold: { channel: 1, above: 2000 } }],
+    });
+
+    it('come before the channels are stacked on the first one’s new grid', async () => {
+      const files = { a: [await fileOf(first)], b: [await fileOf(around)] };
+      const seen: Tensor[] = [];
+      const spy = network((channels) => channels, seen);
+      const { outputs } = await run(manifest, spy, { files, parameters: { mm: 2 } });
+      // Spacings 1.2, 0.8, 2.5 become 1, 1, 2: round(6 · 1.2 + 1), round(5 · 0.8 + 1), round(4 · 2.5 / 2 + 1).
+      expect(seen[0].dims).toEqual([1, 2, 6, 5, 8]);
+      const n = 6 * 5 * 8;
+      // Both have the field of the same place: 3 and 10 times, and twice that by the common step.
+      for (let z = 0; z < 5; z++)
+        for (let i = z * 40; i < (z + 1) * 40; i++) {
+          if (i % 8 === 7) continue; // Beyond the last voxel of the first volume, whose border repeats.
+          expect(seen[0].data[n + i] / 20).toBeCloseTo(seen[0].data[i] / 6, 2);
+        }
+      const labels = await volumeIn(outputs.segmentation);
+      expect(labels.size).toEqual(first.size);
+      forEachVoxel(first.size, (at) => {
+        const value = field(applyAffine(oblique, at));
+        if (Math.abs(value - 100) > 3) expect([at, voxelAt(labels, at)]).toEqual([at, Number(value > 100)]);
+      });
+    });
+
+    it('have the caller’s parameters and conditions', async () => {
+      const files = { a: [await fileOf(first)], b: [await fileOf(around)] };
+      const seen: Tensor[] = [];
+      const spy = network((channels) => channels, seen);
+      await run(manifest, spy, { files, parameters: { mm: 1, strong: true } });
+      expect(seen[0].dims).toEqual([1, 2, 11, 5, 8]);
+      expect(seen[0].data[0] / 42).toBeCloseTo(seen[0].data[11 * 40] / 20, 2);
+    });
+
+    it('prepare the volumes of a program, too', async () => {
+      const own = { type: 'volume', preprocess: [{ flip: { axes: ['x'] } }] };
+      const given: Record<string, unknown> = {};
+      const keep = program((values) => {
+        Object.assign(given, values);
+        return { segmentation: labelled(values.plain as Volume, level) };
+      });
+      const both = programOf({ inputs: { plain: { type: 'volume' }, own }, preprocess: [times(2)] });
+      await run(both, keep, { files: { plain: [await fileOf(scan)], own: [await fileOf(scan)] } });
+      const [plain, flipped] = [given.plain as Volume, given.own as Volume];
+      expect(voxelAt(plain, [1, 2, 1])).toBe(2 * voxelAt(scan, [1, 2, 1]));
+      expect(voxelAt(flipped, [3, 2, 1])).toBe(2 * voxelAt(scan, [1, 2, 1]));
+    });
   });
 
   it('takes the first volume where the manifest names no channels', async () => {

@@ -380,6 +380,19 @@ describe('parameterTrials()', () => {
     { value: 1, name: 'a', when } as ReturnType<typeof labelSchema.parse>,
   ];
   it.each<[string, Parts]>([
+    [
+      'a step of one input',
+      {
+        inputs: {
+          ...inputs,
+          ct: { ...volume, preprocess: steps({ divideByMax: null, when: { axis: 'y' } }) },
+        },
+      },
+    ],
+    [
+      'a reference in one input',
+      { inputs: { ...inputs, ct: { ...volume, preprocess: steps({ flip: { axes: ['z', '$axis'] } }) } } },
+    ],
     ['a preprocess step', { preprocess: steps({ divideByMax: null, when: { axis: 'y' } }) }],
     ['a postprocess step', { postprocess: steps({ argmax: null, when: { axis: 'y' } }) }],
     ['a model', { model: [{}, { when: { axis: 'y' } }] }],

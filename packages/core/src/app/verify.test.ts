@@ -289,6 +289,15 @@ describe('verifyNetwork()', () => {
       expect(seen).toEqual([[1, 1, 5, 63, 9]]);
     });
 
+    it('is that of the first channel’s own steps, then of all', async () => {
+      const { session, seen } = network(2);
+      const inputs = '  second: { type: volume, preprocess: [resize: { size: [8, 6, 4] }] }';
+      const preprocess = '[divisiblePad: { k: 5 }]';
+      const model = ', channels: [second, volume]';
+      expect((await verify({ inputs, preprocess, model }, session)).faults).toEqual([]);
+      expect(seen).toEqual([[1, 2, 5, 10, 10]]);
+    });
+
     it('is that of the steps that the default parameters choose', async () => {
       const parts = {
         inputs: '  mode: { type: radiobutton, options: [fast, fine] }',
