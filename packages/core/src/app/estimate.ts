@@ -1,4 +1,5 @@
 import { estimateMemory } from '../inferers/inferer.ts';
+import { sliceSize, withinSlice } from '../inferers/slices.ts';
 import { windowsAlong } from '../inferers/windows.ts';
 import { bytesPerVoxel, type Grid, type Size, type VoxelType, voxelCount } from '../volume.ts';
 import { isNetworkSpec, type Manifest, type ModelSpec, volumeInputs } from './manifest.ts';
@@ -79,14 +80,20 @@ export function estimatePrediction(
   }
   const { inferer } = model;
   const classes = Math.max(2, ...manifest.labels.map(({ value }) => value + 1));
-  const window = inferer.type === 'slidingWindow' ? inferer.roiSize : grid.size;
+  const isSlice = inferer.type === 'slice';
+  const within = isSlice ? withinSlice(inferer, grid.size) : inferer;
+  const seenAtOnce = isSlice ? sliceSize(grid.size, inferer.axis) : grid.size;
+  const window = within.type === 'slidingWindow' ? within.roiSize : seenAtOnce;
   const inner = voxelCount({ size: window as Size }) * innerChannels * 4;
   const inferring =
     estimateMemory(inferer, grid.size, components, classes, reductionOf(manifest, parameters).type) + inner;
   return {
     neededBytes: processBytes + modelBytes * 2 + stored + Math.max(preparing, inferring + restoring),
     modelSize: grid.size,
-    windows: inferer.type === 'slidingWindow' ? windowsOf(grid.size, inferer) : 1,
+    windows:
+      within.type === 'slidingWindow'
+        ? windowsOf(grid.size, within)
+        : voxelCount(grid) / voxelCount({ size: seenAtOnce }),
   };
 }
 

@@ -2,6 +2,7 @@ import { TomaatError } from '../errors.ts';
 import { identity } from '../geometry/affine.ts';
 import { checkScoresShape } from '../inferers/checks.ts';
 import { rulesOf } from '../inferers/reduce.ts';
+import { sliceDims, sliceSession, sliceSize, withinSlice } from '../inferers/slices.ts';
 import type { NetworkSession } from '../inferers/spec.ts';
 import { isLabelTensor, type LabelTensor, type Tensor } from '../tensor.ts';
 import type { Grid, Size } from '../volume.ts';
@@ -36,7 +37,16 @@ export async function verifyNetwork(
   session: NetworkSession,
 ): Promise<NetworkReport> {
   const faults = new Set<string>();
-  const fixed = session.inputDims ?? [null, null, null, null, null];
+  const { inferer } = spec;
+  let tried = session;
+  if (inferer.type === 'slice') {
+    try {
+      tried = sliceSession(session, inferer.axis);
+    } catch (error) {
+      return { faults: [(error as TomaatError).message], summary: '' };
+    }
+  }
+  const fixed = tried.inputDims ?? [null, null, null, null, null];
   const names = spec.channels ?? volumeInputs(manifest).slice(0, 1);
   const given = componentsOf(manifest, names);
   const taken = fixed[1] ?? null;
@@ -50,10 +60,10 @@ export async function verifyNetwork(
   );
   const size = windowSize(manifest, spec, names[0], fixed.slice(2), trials[0] ?? {}, faults);
   const dims = [1, taken ?? given ?? 1, size[2], size[1], size[0]];
-  const shape = dims.join(' × ');
+  const shape = (inferer.type === 'slice' ? sliceDims(dims, inferer.axis) : dims).join(' × ');
   let output: Tensor | LabelTensor;
   try {
-    output = await session.run({ data: new Float32Array(dims.reduce((a, b) => a * b, 1)), dims });
+    output = await tried.run({ data: new Float32Array(dims.reduce((a, b) => a * b, 1)), dims });
   } catch (error) {
     if (!(error instanceof TomaatError)) throw error;
     return { faults: [...faults, error.message], summary: shape };
@@ -109,16 +119,24 @@ function windowSize(
       grid = gridAfter(grid, step, parameters);
     return grid.size;
   };
-  const small =
-    inferer.type === 'slidingWindow' ? (inferer.roiSize as unknown as Size) : preparedFrom(smallVoxels);
-  const other = inferer.type === 'slidingWindow' ? small : preparedFrom(smallVoxels * 2 + 6);
+  const windowFrom = (n: number): Size => {
+    const prepared = preparedFrom(n);
+    const within = inferer.type === 'slice' ? withinSlice(inferer, prepared) : inferer;
+    if (within.type === 'slidingWindow') return within.roiSize;
+    return inferer.type === 'slice' ? sliceSize(prepared, inferer.axis) : prepared;
+  };
+  const small = windowFrom(smallVoxels);
+  const other = windowFrom(smallVoxels * 2 + 6);
   const differs = wanted.some((n, axis) => n !== null && (n !== small[axis] || n !== other[axis]));
   if (differs) {
-    const size = wanted.map((n) => n ?? 'any').join(' × ');
+    const across = inferer.type === 'slice' ? 'xyz'.indexOf(inferer.axis) : -1;
+    const shown = <T>(values: readonly T[]) => values.filter((_, axis) => axis !== across).join(' × ');
+    const size = shown(wanted.map((n) => n ?? 'any'));
+    const axes = shown(['x', 'y', 'z']);
     faults.add(
-      inferer.type === 'slidingWindow'
-        ? `The network takes windows of ${size} (x × y × z), and roiSize is ${small.join(' × ')}. Correct roiSize.`
-        : `The network takes volumes of ${size} voxels (x × y × z) only, and the preprocess steps do not give every volume that size. Add resize or resizeWithPadOrCrop, or export the network with free axes.`,
+      inferer.type !== 'simple' && inferer.roiSize
+        ? `The network takes windows of ${size} (${axes}), and roiSize is ${shown(small)}. Correct roiSize.`
+        : `The network takes ${across < 0 ? 'volumes' : 'slices'} of ${size} voxels (${axes}) only, and the preprocess steps do not give every volume that size. Add resize or resizeWithPadOrCrop, or export the network with free axes.`,
     );
   }
   return [0, 1, 2].map((axis) => wanted[axis] ?? small[axis]) as unknown as Size;

@@ -4,6 +4,7 @@ import { isLabelTensor, type LabelTensor, sizeOfDims, volumeToTensor } from '../
 import { type Size, type Volume, voxelCount } from '../volume.ts';
 import { checkCanceled, checkInputDims, checkScores } from './checks.ts';
 import { reduceScores } from './reduce.ts';
+import { inferSlices, sliceSize, withinSlice } from './slices.ts';
 import { ringPlan, slideWindows } from './sliding-window.ts';
 import type { InfererSpec, InferOptions, InferResult, NetworkSession, Reduction } from './spec.ts';
 
@@ -21,6 +22,16 @@ export async function infer(
 ): Promise<InferResult> {
   checkCanceled(options.signal);
   if (spec.type === 'slidingWindow') return slideWindows(input, session, spec, reduction, options);
+  if (spec.type === 'slice') {
+    const within = withinSlice(spec, input.size);
+    return inferSlices(
+      input,
+      session,
+      spec.axis,
+      (slice, flat, sliceOptions) => infer(slice, flat, within, reduction, sliceOptions),
+      options,
+    );
+  }
 
   const tensor = volumeToTensor(input);
   checkInputDims(session, tensor.dims, 'the preprocessing made');
@@ -61,6 +72,10 @@ export function estimateMemory(
   const labelBytes = largest[reduction] > 255 ? 2 : 1;
   const result = reduction === 'none' ? count * classes * 4 : count * labelBytes;
   const input = count * components * 4;
+  if (spec.type === 'slice') {
+    const slice = sliceSize(size, spec.axis);
+    return input + result + estimateMemory(withinSlice(spec, size), slice, components, classes, reduction);
+  }
   if (spec.type === 'simple') return input + count * classes * 4 + (reduction === 'none' ? 0 : result);
   const window = voxelCount({ size: spec.roiSize });
   const copies = spec.mirrorAxes?.length ? 2 : 1;
