@@ -131,6 +131,19 @@ describe('estimatePrediction(): bytes', () => {
     });
   });
 
+  it.each([
+    ['slices across y', { axis: 'y' }, 8, 10 * 6],
+    ['windows of slices across z', { axis: 'z', roiSize: [5, 4], overlap: 0 }, 6 * 2 * 2, 5 * 4],
+  ])('of %s are those of one, and as many windows', (_what, more, windows, pixels) => {
+    const model = { ...network().model, inferer: { type: 'slice', ...more } };
+    const estimate = estimatePrediction(manifestOf({ model }), { volume: facts(size) }, {});
+    expect(estimate).toMatchObject({ modelSize: size, windows });
+    // Input and labels of the volume, restored labels; of a slice at least its input, two classes, and the inside.
+    const volumes = base + 480 * (2 + 4 + 1 + 2);
+    expect(estimate.neededBytes).toBeGreaterThanOrEqual(volumes + pixels * (4 + 2 * 4 + 192));
+    expect(estimate.neededBytes).toBeLessThan(base + 480 * (2 + 205 + 2));
+  });
+
   it('go by the steps and the model that the parameters choose', () => {
     const manifest = manifestOf({
       inputs: { volume: { type: 'volume' }, mode: { type: 'radiobutton', options: ['a', 'b', 'c'] } },

@@ -165,6 +165,29 @@ describe('predict(): networks', () => {
     });
   });
 
+  it('runs a 2-D network on slices, whose rows and columns lie as the steps put them', async () => {
+    // RAS of the fixture: x to the left, y to the front, z up. Across A, columns go to the right and rows up.
+    const session: NetworkSession = {
+      inputDims: [null, 1, null, null],
+      async run({ data, dims }) {
+        const [, , rows, columns] = dims;
+        const isMarked = (i: number) => Math.floor(i / columns) === 2 && i % columns === 0;
+        const scores = Float32Array.from({ length: 2 * rows * columns }, (_, i) => {
+          const pixel = i % (rows * columns);
+          return i < rows * columns ? 10.5 : isMarked(pixel) ? 99 : data[pixel];
+        });
+        return { data: scores, dims: [1, 2, rows, columns] };
+      },
+    };
+    const model = { ...onnx, inferer: { type: 'slice', axis: 'y' } };
+    for (const postprocess of [['argmax'], ['restore', 'argmax']]) {
+      const manifest = networkOf({ preprocess: [{ orientation: { axcodes: 'RAS' } }], model, postprocess });
+      const { outputs, progress } = await run(manifest, { kind: 'network', session });
+      await expectLabels(outputs.segmentation, (v, [x, , z]) => Number(v > 10 || (x === 4 && z === 2)));
+      expect(progress.filter(([stage]) => stage === 'infer')).toHaveLength(6);
+    }
+  });
+
   it('takes the first volume where the manifest names no channels', async () => {
     const inputs = {
       flag: { type: 'checkbox' },

@@ -347,6 +347,56 @@ describe('verifyNetwork()', () => {
     });
   });
 
+  describe('slices', () => {
+    /** A 2-D network of three classes; what it was run on is in `seen`. */
+    function flat(inputDims?: (number | null)[]) {
+      const seen: number[][] = [];
+      const session: NetworkSession = {
+        ...(inputDims && { inputDims }),
+        async run({ dims }) {
+          seen.push([...dims]);
+          const [rows, columns] = dims.slice(-2);
+          return { data: new Float32Array(3 * rows * columns), dims: [1, 3, rows, columns] };
+        },
+      };
+      return { session, seen };
+    }
+    const inferer = (more: string) => `, inferer: { type: slice, ${more} }`;
+
+    it.each([
+      ['axis: y', [1, 1, 32, 32]],
+      ['axis: x, roiSize: [8, 6]', [1, 1, 6, 8]],
+    ])('with %s are tried as one', async (spec, dims) => {
+      const { session, seen } = flat([null, 1, null, null]);
+      const labels = labelsOf(1, 2);
+      expect(await verify({ model: inferer(spec), labels }, session)).toEqual({
+        faults: [],
+        summary: `${dims.join(' × ')} → 3 classes`,
+      });
+      expect(seen).toEqual([dims]);
+    });
+
+    it('of a fixed size need steps that give it along their two axes', async () => {
+      const fixed = [1, 1, 16, 24];
+      const { session, seen } = flat(fixed);
+      const preprocess = '[resize: { size: [24, 0, 16] }]';
+      expect((await verify({ preprocess, model: inferer('axis: y') }, session)).faults).toEqual([]);
+      expect(seen).toEqual([fixed]);
+      const wrong = await verify({ preprocess, model: inferer('axis: z') }, flat(fixed).session);
+      expect(wrong.faults).toEqual([expect.stringContaining('takes slices of 24 × 16 voxels (x × y) only')]);
+      const roi = await verify({ model: inferer('axis: y, roiSize: [16, 24]') }, flat(fixed).session);
+      expect(roi.faults).toEqual([
+        'The network takes windows of 24 × 16 (x × z), and roiSize is 16 × 24. Correct roiSize.',
+      ]);
+    });
+
+    it('are not for a network that takes volumes', async () => {
+      const { session } = network(3, [1, 1, null, null, null]);
+      const { faults } = await verify({ model: inferer('axis: z') }, session);
+      expect(faults).toEqual([expect.stringContaining('takes a tensor of 5 dimensions')]);
+    });
+  });
+
   describe('labels', () => {
     it('are looked at for the parameters that choose the network', async () => {
       const manifest = manifestOf({
