@@ -1,4 +1,4 @@
-import { dataFolder, modelsFolder } from './real-data.ts';
+import { dataFolder, importFolder, modelsFolder } from './real-data.ts';
 
 /**
  * The tests that CI may skip, each with the reason. Any other skip fails the run: a program that is missing there
@@ -15,6 +15,7 @@ export interface MaySkip {
 
 const noData = dataFolder() === undefined;
 const noModels = modelsFolder() === undefined;
+const noImports = importFolder() === undefined;
 const images = 'the real images are not here (TOMAAT_TEST_DATA)';
 const networks = 'the real images or networks are not here (TOMAAT_TEST_DATA, TOMAAT_TEST_MODELS)';
 
@@ -39,6 +40,11 @@ export const maySkip: readonly MaySkip[] = [
   { file: 'web/test/page.test.ts', test: /real/, reason: images, holds: noData },
   { file: 'test/faces.test.ts', test: /real image/, reason: images, holds: noData },
   { file: 'test/dicom-deidentify.test.ts', reason: images, holds: noData },
+  {
+    file: 'test/import-fixtures.test.ts',
+    reason: 'the folders of MONAI and nnU-Net are not here (TOMAAT_TEST_IMPORT)',
+    holds: noImports,
+  },
   { file: 'server/src/runtimes/onnx.test.ts', reason: networks, holds: noData || noModels },
   { file: 'server/test/real-networks.test.ts', reason: networks, holds: noData || noModels },
   {

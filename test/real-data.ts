@@ -16,3 +16,6 @@ export const dataFolder = (): string | undefined => folder('TOMAAT_TEST_DATA', '
 
 /** Where the real networks are, or undefined. */
 export const modelsFolder = (): string | undefined => folder('TOMAAT_TEST_MODELS', '../shared/models');
+
+/** Where folders of MONAI and nnU-Net with their authors' own results are, or undefined. */
+export const importFolder = (): string | undefined => folder('TOMAAT_TEST_IMPORT', '../shared/import');

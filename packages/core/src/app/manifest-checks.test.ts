@@ -129,6 +129,36 @@ describe('crossFaults()', () => {
       ['postprocess: argmax, threshold or compose comes once'],
     ],
     [
+      'softmax after a program',
+      { model: program, postprocess: ['softmax'] },
+      ['postprocess: softmax needs the class scores of a network', 'postprocess.0: softmax needs argmax or'],
+    ],
+    [
+      'softmax and sigmoid',
+      { postprocess: ['softmax', 'sigmoid', 'argmax'] },
+      ['postprocess: softmax or sigmoid comes once'],
+    ],
+    [
+      'softmax after argmax',
+      { postprocess: ['argmax', 'softmax', 'restore'] },
+      ['postprocess.1: softmax comes before restore, argmax and threshold. Move it to the front'],
+    ],
+    [
+      'sigmoid between restore and threshold',
+      { postprocess: ['restore', 'sigmoid', 'threshold'] },
+      ['postprocess.1: sigmoid comes before restore'],
+    ],
+    [
+      'softmax before nothing that decides',
+      { postprocess: ['softmax', 'restore'] },
+      ['postprocess.0: softmax needs argmax or threshold after it. Add one of them'],
+    ],
+    [
+      'separate without fit',
+      { preprocess: [{ spacing: { pixdim: [1, 1, 1], separate: 'auto' } }] },
+      ['preprocess.0.spacing.separate: needs fit: true'],
+    ],
+    [
       'restore and restore',
       { postprocess: ['argmax', 'restore', 'restore'] },
       ['postprocess: restore comes once'],

@@ -1,6 +1,6 @@
 import type { Label } from './elements.ts';
 import { isNetworkSpec, type Manifest, primaryOutput, requestWords, volumeInputs } from './manifest.ts';
-import { checkConditions, checkSteps, isScoreStep } from './steps.ts';
+import { activationOf, checkConditions, checkSteps, isScoreStep } from './steps.ts';
 import { parseParameters } from './values.ts';
 
 /** A fault of one key of a manifest against another. */
@@ -29,6 +29,7 @@ interface Check<K extends Keys = Keys> {
 const check = <K extends Keys>(needs: readonly K[], find: (manifest: Pick<Manifest, K>) => CrossFault[]) =>
   ({ needs, find }) as unknown as Check;
 
+const isRestore = ({ name }: { name: string }) => name === 'restore';
 const within = (path: (string | number)[], faults: readonly CrossFault[]): CrossFault[] =>
   faults.map((fault) => ({ ...fault, path: [...path, ...fault.path] }));
 
@@ -65,14 +66,27 @@ const checks: readonly Check[] = [
   }),
   check(['model', 'postprocess'], ({ model, postprocess }) => {
     const scores = postprocess.filter(isScoreStep);
+    const probabilities = postprocess.filter(activationOf);
     const faults: CrossFault[] = [];
-    if (scores.length > 0 && !model.every(isNetworkSpec)) {
-      const message = `${scores[0].name} needs the class scores of a network (runtime: onnx)`;
+    const [first] = [...probabilities, ...scores];
+    if (first && !model.every(isNetworkSpec)) {
+      const message = `${first.name} needs the class scores of a network (runtime: onnx)`;
       faults.push({ path: ['postprocess'], message });
     }
     if (scores.length > 1)
       faults.push({ path: ['postprocess'], message: 'argmax, threshold or compose comes once' });
-    if (postprocess.filter(({ name }) => name === 'restore').length > 1)
+    if (probabilities.length > 1)
+      faults.push({ path: ['postprocess'], message: 'softmax or sigmoid comes once' });
+    const [decided, restored] = [isScoreStep, isRestore].map((is) => postprocess.findIndex(is));
+    for (const step of probabilities) {
+      const index = postprocess.indexOf(step);
+      const late = [decided, restored].some((at) => at >= 0 && at < index);
+      const message = late
+        ? `${step.name} comes before restore, argmax, threshold and compose. Move it to the front, or leave it out`
+        : `${step.name} needs argmax, threshold or compose after it. Add one of them, or leave it out`;
+      if (late || decided < 0) faults.push({ path: ['postprocess', index], message });
+    }
+    if (postprocess.filter(isRestore).length > 1)
       faults.push({ path: ['postprocess'], message: 'restore comes once' });
     return faults;
   }),

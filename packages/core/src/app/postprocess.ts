@@ -1,11 +1,12 @@
 import { TomaatError } from '../errors.ts';
+import type { Activation } from '../geometry/activation.ts';
 import {
   resampleArgmax,
   resampleComposed,
   resampleForeground,
   resampleThreshold,
 } from '../geometry/resample.ts';
-import { restore } from '../geometry/restore.ts';
+import { type Decide, type GridPath, restore, restoreScores } from '../geometry/restore.ts';
 import type { LabelReduction } from '../inferers/reduce.ts';
 import type { ComposeRule, InferResult, Reduction } from '../inferers/spec.ts';
 import { type Grid, numericVoxels, type Volume } from '../volume.ts';
@@ -23,6 +24,7 @@ import {
 } from './results.ts';
 import type { Step } from './step.ts';
 import {
+  activationOf,
   applies,
   applyTransform,
   isScoreStep,
@@ -42,14 +44,19 @@ export type Outputs = Record<string, OutputValue>;
 
 /**
  * How scores become labels. `argmax` before `restore` lets the inferer reduce tile by tile; `restore` before
- * `argmax` keeps the scores on the model's grid and interpolates them onto the input's, fused with the argmax.
+ * `argmax` keeps the scores on the model's grid and interpolates them onto the input's, fused with the argmax. So does a
+ * `sigmoid`, and a `softmax` before `threshold`.
  */
 export function reductionOf(manifest: Manifest, parameters: Readonly<Record<string, Parameter>>): Reduction {
   const steps = manifest.postprocess.filter((step) => applies(step.when, parameters));
   const index = steps.findIndex(isScoreStep);
   if (index < 0) return { type: 'argmax' };
-  if (steps.slice(0, index).some((step) => step.name === 'restore')) return { type: 'none' };
-  return reductionBy(steps[index], parameters);
+  const before = steps.slice(0, index);
+  if (before.some((step) => step.name === 'restore')) return { type: 'none' };
+  const reduction = reductionBy(steps[index], parameters);
+  // Window by window only what is the same without probabilities: the class with the highest one of a softmax.
+  const same = (step: Step) => step.name === 'softmax' && reduction.type === 'argmax';
+  return before.some((step) => activationOf(step) && !same(step)) ? { type: 'none' } : reduction;
 }
 
 /** The reduction that an argmax, threshold or compose is. */
@@ -66,12 +73,12 @@ export function reductionBy(step: Step, parameters: Readonly<Record<string, Para
 
 /**
  * The outputs of an app with a network: it gives only the primary label map and the outputs derived from it.
- * @param grid of the first volume, onto which label maps are put back
+ * @param path from the grid of the first volume, onto which label maps are put back, to that of the network's input
  */
 export async function finishNetwork(
   manifest: Manifest,
   answer: InferResult,
-  grid: Grid | undefined,
+  path: GridPath | undefined,
   context: StepContext,
 ): Promise<Outputs> {
   const [primary, ...others] = labelMapsOf(manifest);
@@ -84,7 +91,7 @@ export async function finishNetwork(
       },
     );
   }
-  const labels = await finishLabels(manifest, primary, answer, grid, context);
+  const labels = await finishLabels(manifest, primary, answer, path, context);
   checkAtEnd(manifest, primary, labels, context);
   if (others.length > 0) throw missingOutput(others[0]);
   return complete(manifest, { [primary]: labels }, context);
@@ -116,7 +123,8 @@ export async function finishProgram(
   }
   for (const name of labelMaps) {
     if (!outputs[name]) throw missingOutput(name);
-    const labels = await finishLabels(manifest, name, { labels: outputs[name] }, grid, context);
+    const path = grid && { start: grid, fits: [] };
+    const labels = await finishLabels(manifest, name, { labels: outputs[name] }, path, context);
     if (hasLabel(outputs[name] as Volume) && !hasLabel(labels) && manifest.postprocess.length === 0) {
       throw new TomaatError(
         'APP_OUTPUT',
@@ -138,23 +146,30 @@ async function finishLabels(
   manifest: Manifest,
   name: string,
   answer: { readonly labels: OutputValue } | { readonly scores: Volume },
-  grid: Grid | undefined,
+  path: GridPath | undefined,
   context: StepContext,
 ): Promise<Volume> {
   let labels = 'labels' in answer ? asLabels(name, answer.labels) : undefined;
   const scores = 'scores' in answer ? answer.scores : undefined;
+  // Where the labels of scores will lie: on their own grid, unless a restore comes before.
+  let target: GridPath | undefined = scores && { start: scores, fits: [] };
+  let activation: Activation | undefined;
   for (const step of manifest.postprocess) {
     context.signal?.throwIfAborted();
     if (!applies(step.when, context.parameters)) continue;
     if (step.name === 'restore') {
-      if (!grid)
+      if (!path)
         throw new TomaatError('BAD_MANIFEST', 'restore needs a volume among the inputs.', {
           field: 'postprocess',
         });
-      if (labels) labels = restore(labels, grid);
+      if (labels) labels = restore(labels, path.start);
+      target = path;
+    } else if (activationOf(step)) {
+      activation = activationOf(step);
     } else if (isScoreStep(step)) {
       // Without a restore before it, the inferer has done this window by window.
-      if (!labels && scores && grid) labels = labelsFrom(scores, reductionBy(step, context.parameters), grid);
+      if (!labels && scores && target)
+        labels = labelsFrom(scores, reductionBy(step, context.parameters), target, activation);
       if (labels && step.name === 'threshold') labels = withValue(labels, step, context.parameters);
     } else if (!labels) {
       throw new TomaatError('BAD_MANIFEST', `${step.name} comes after argmax, threshold or compose.`, {
@@ -167,16 +182,24 @@ async function finishLabels(
     }
   }
   if (!labels) throw missingOutput(name);
-  if (grid) labels = restore(labels, grid);
+  if (path) labels = restore(labels, path.start);
   return asLabels(name, labels);
 }
 
-/** Scores interpolated onto a grid, and reduced to labels there. */
-function labelsFrom(scores: Volume, reduction: LabelReduction, grid: Grid): Volume {
-  if (reduction.type === 'argmax') return resampleArgmax(scores, grid);
-  if (reduction.type === 'foreground') return resampleForeground(scores, reduction.atMost, grid);
-  if (reduction.type === 'compose') return resampleComposed(scores, reduction.rules, grid);
-  return resampleThreshold(scores, reduction.channel, reduction.above, grid);
+/** Scores as probabilities, if so, interpolated along the path back, and reduced to labels at its start. */
+function labelsFrom(
+  scores: Volume,
+  reduction: LabelReduction,
+  path: GridPath,
+  activation?: Activation,
+): Volume {
+  const decide: Decide = (volume, grid, options) => {
+    if (reduction.type === 'argmax') return resampleArgmax(volume, grid, options);
+    if (reduction.type === 'foreground') return resampleForeground(volume, reduction.atMost, grid, options);
+    if (reduction.type === 'compose') return resampleComposed(volume, reduction.rules, grid, options);
+    return resampleThreshold(volume, reduction.channel, reduction.above, grid, options);
+  };
+  return restoreScores(scores, path, decide, activation);
 }
 
 /** The result of a threshold, 0 and 1, with the value of its step. */

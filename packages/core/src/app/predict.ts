@@ -9,6 +9,7 @@ import {
   type SourceFile,
   type VolumeExtension,
 } from '../formats/volume-file.ts';
+import type { Fit } from '../geometry/fit.ts';
 import { sameGrid } from '../geometry/grid.ts';
 import { resample } from '../geometry/resample.ts';
 import { infer } from '../inferers/inferer.ts';
@@ -38,7 +39,7 @@ import { finishNetwork, finishProgram, type Outputs, reductionOf } from './postp
 import { isVolume } from './results.ts';
 import type { Stage } from './stages.ts';
 import type { Step } from './step.ts';
-import { applies, applyTransform, labelsWith, ownSteps, type StepContext } from './steps.ts';
+import { applies, applyTransform, fitOfStep, labelsWith, ownSteps, type StepContext } from './steps.ts';
 import { type InputValue, isFileInput, type OutputValue, type Parameter, parseParameters } from './values.ts';
 
 /**
@@ -246,7 +247,13 @@ async function decode({ manifest, request, context }: Prediction, report: Report
 
 /** The input of the model: for a network one volume with its channels, for a program its inputs by name. */
 type Prepared =
-  | { readonly kind: 'network'; readonly model: NetworkSpec; readonly input: Volume }
+  | {
+      readonly kind: 'network';
+      readonly model: NetworkSpec;
+      readonly input: Volume;
+      /** The fits that led to its grid: scores go back through them. */
+      readonly fits: readonly Fit[];
+    }
   | {
       readonly kind: 'program';
       readonly model: ProgramSpec;
@@ -269,13 +276,16 @@ async function prepare(
     preprocess(volume, ownSteps(manifest.inputs, name, parameters), stepContext);
   if (isNetworkSpec(model)) {
     const names = model.channels ?? volumeInputs(manifest).slice(0, 1);
-    const channels: Volume[] = [];
+    const channels: Awaited<ReturnType<typeof preprocess>>[] = [];
     for (const name of names) channels.push(await own(name, need(volumes, name)));
-    return { kind: 'network', model, input: await preprocess(stack(channels), steps, stepContext) };
+    const stacked = stack(channels.map(({ volume }) => volume));
+    const { volume: input, fits } = await preprocess(stacked, steps, stepContext);
+    // The grid is that of the first channel, so its fits come first.
+    return { kind: 'network', model, input, fits: [...channels[0].fits, ...fits] };
   }
   const inputs: Record<string, InputValue> = { ...parameters, ...transforms };
   for (const [name, volume] of Object.entries(volumes))
-    inputs[name] = await preprocess(await own(name, volume), steps, stepContext);
+    inputs[name] = (await preprocess((await own(name, volume)).volume, steps, stepContext)).volume;
   return { kind: 'program', model, inputs };
 }
 
@@ -310,18 +320,25 @@ function stack(volumes: readonly Volume[]): Volume {
   return { voxels, size: first.size, affine: first.affine, components: volumes.length };
 }
 
-async function preprocess(volume: Volume, steps: readonly Step[], context: StepContext): Promise<Volume> {
+async function preprocess(
+  volume: Volume,
+  steps: readonly Step[],
+  context: StepContext,
+): Promise<{ volume: Volume; fits: Fit[] }> {
   let current = volume;
+  const fits: Fit[] = [];
   for (const step of steps) {
     context.signal?.throwIfAborted();
+    const fit = fitOfStep(current, step, context.parameters);
+    if (fit) fits.push(fit);
     current = await applyTransform(step, 'preprocess', current, context);
   }
-  return current;
+  return { volume: current, fits };
 }
 
 /** The result of the model. For a program, with the inputs that it received. */
 type Answer =
-  | { readonly kind: 'network'; readonly result: InferResult }
+  | { readonly kind: 'network'; readonly result: InferResult; readonly fits: readonly Fit[] }
   | {
       readonly kind: 'program';
       readonly outputs: Outputs;
@@ -343,7 +360,7 @@ async function runModel(
     const reduction = reductionOf(manifest, parameters);
     const options = { onProgress: report, signal };
     const result = await infer(input, loaded.session, prepared.model.inferer, reduction, options);
-    return { kind: 'network', result };
+    return { kind: 'network', result, fits: prepared.fits };
   }
   if (loaded.kind !== 'program')
     throw new TypeError(`the runtime ${prepared.model.runtime} must give a program`);
@@ -370,7 +387,10 @@ async function finish(
   { grid, volumes }: Decoded,
   answer: Answer,
 ): Promise<Outputs> {
-  if (answer.kind === 'network') return finishNetwork(manifest, answer.result, grid, stepContext);
+  if (answer.kind === 'network') {
+    const path = grid && { start: grid, fits: answer.fits };
+    return finishNetwork(manifest, answer.result, path, stepContext);
+  }
   // A program may use the grid of its input, or that of the caller's volume.
   const given = [...Object.values(answer.inputs), ...Object.values(volumes)].filter(isVolume);
   return finishProgram(manifest, answer.outputs, given, grid, stepContext);

@@ -25,10 +25,18 @@ const fiducials = inputSchema.parse({ type: 'fiducials' });
 
 describe('pipelineSteps', () => {
   it('has the steps that the tables of transforms do not have', () => {
-    expect(Object.keys(pipelineSteps)).toEqual(['argmax', 'threshold', 'compose', 'restore', 'check']);
+    expect(Object.keys(pipelineSteps)).toEqual([
+      'softmax',
+      'sigmoid',
+      'argmax',
+      'threshold',
+      'compose',
+      'restore',
+      'check',
+    ]);
   });
 
-  it.each(['argmax', 'restore', 'check'] as const)('%s takes no parameters', (name) => {
+  it.each(['softmax', 'sigmoid', 'argmax', 'restore', 'check'] as const)('%s takes no parameters', (name) => {
     expect(pipelineSteps[name].parse({})).toEqual({});
     expect(pipelineSteps[name].safeParse({ channel: 0 }).success).toBe(false);
   });

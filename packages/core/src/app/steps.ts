@@ -1,5 +1,7 @@
 import { z } from 'zod';
 import { TomaatError } from '../errors.ts';
+import { type Activation, activations } from '../geometry/activation.ts';
+import type { Fit } from '../geometry/fit.ts';
 import { labelTransforms } from '../labels/table.ts';
 import { imageTransforms } from '../transforms/table.ts';
 import type { TransformContext, VolumeTransform } from '../transforms/transform.ts';
@@ -12,6 +14,16 @@ import { defaultValue, type Parameter } from './values.ts';
 
 /** Steps that predict() itself does, between the transforms of the table. */
 export const pipelineSteps = {
+  softmax: z
+    .strictObject({})
+    .describe(
+      'Class scores to probabilities: exp(s) over the sum for all classes, before restore interpolates them, as a pipeline of MONAI with softmax before Invertd does',
+    ),
+  sigmoid: z
+    .strictObject({})
+    .describe(
+      'Each channel of the scores to a probability, 1 / (1 + exp(−s)), before restore interpolates it and threshold decides',
+    ),
   argmax: z
     .strictObject({
       backgroundAtMost: z
@@ -57,6 +69,10 @@ export const pipelineSteps = {
 /** The steps that turn class scores into a label map; a pipeline has one at most. */
 export const isScoreStep = ({ name }: Pick<Step, 'name'>): boolean =>
   name === 'argmax' || name === 'threshold' || name === 'compose';
+
+/** The activation of the scores that a step is, if it is one. */
+export const activationOf = ({ name }: Step): Activation | undefined =>
+  activations.find((activation) => activation === name);
 
 export interface StepFault {
   path: (string | number)[];
@@ -187,6 +203,16 @@ export async function applyTransform(
 export function gridAfter(grid: Grid, step: Step, parameters: Readonly<Record<string, Parameter>>): Grid {
   const given = resolveParameters(step, 'preprocess', parameters);
   return transformNamed(step.name, 'preprocess')!.gridOf(grid, given);
+}
+
+/** How scores go back through a step of the preprocessing, where that is not by their place in the world. */
+export function fitOfStep(
+  grid: Grid,
+  step: Step,
+  parameters: Readonly<Record<string, Parameter>>,
+): Fit | undefined {
+  const transform = transformNamed(step.name, 'preprocess')!;
+  return transform.fitOf?.(grid, resolveParameters(step, 'preprocess', parameters));
 }
 
 /** The values that a label map may hold after a step of the postprocessing, by those before. */

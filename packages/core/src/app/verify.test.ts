@@ -214,6 +214,9 @@ describe('verifyNetwork()', () => {
       'compose: [{ channel: 0, value: 1 }]',
     ])
       expect((await verify({ postprocess: `[${step}]`, labels: one }, labels)).faults).toHaveLength(1);
+    expect((await verify({ postprocess: '[softmax, argmax]', labels: one }, labels)).faults).toEqual([
+      'The network gives label values, not scores. Remove the softmax step.',
+    ]);
   });
 
   it('rethrows errors that neither network nor manifest caused', async () => {

@@ -9,6 +9,7 @@ import type { Grid, Size } from '../volume.ts';
 import { type Manifest, type NetworkSpec, volumeInputs } from './manifest.ts';
 import { reductionBy, reductionOf, thresholdValue } from './postprocess.ts';
 import {
+  activationOf,
   applies,
   gridAfter,
   isScoreStep,
@@ -75,6 +76,9 @@ export async function verifyNetwork(
         faults.add(`The network gives label values, not scores. Remove the ${type} step.`);
       if (type === 'foreground')
         faults.add('The network gives label values, not scores. Remove backgroundAtMost of argmax.');
+      const activation = manifest.postprocess.find(activationOf);
+      if (activation && applies(activation.when, parameters))
+        faults.add(`The network gives label values, not scores. Remove the ${activation.name} step.`);
     }
     return { faults: [...faults], summary: `${shape} → label values` };
   }

@@ -289,6 +289,82 @@ describe('resampleArgmax()', () => {
   });
 });
 
+describe('resampleArgmax() of probabilities', () => {
+  /** Softmax or sigmoid in double, rounded to float32, voxel by voxel. */
+  function probabilities(scores: Volume & { voxels: Float32Array }, activation: 'softmax' | 'sigmoid') {
+    const n = voxelCount(scores);
+    const voxels = scores.voxels.map((v, at) => {
+      if (activation === 'sigmoid') return 1 / (1 + Math.exp(-v));
+      const all = Array.from({ length: scores.components }, (_, k) => scores.voxels[k * n + (at % n)]);
+      const most = Math.max(...all);
+      return Math.exp(v - most) / all.reduce((sum, s) => sum + Math.exp(s - most), 0);
+    });
+    return { ...scores, voxels };
+  }
+
+  it.each(['softmax', 'sigmoid'] as const)('%s equals interpolating the probabilities', (activation) => {
+    for (const seed of [5, 6]) {
+      const scores = randomScores([7, 6, 5], 4, oblique, seed, 40);
+      const expected = probabilities(scores, activation);
+      for (const grid of [
+        turned(scores),
+        resizedGrid(scores, [12, 11, 9]),
+        cropGrid(scores, [1, 1, 0], [5, 4, 5]),
+      ]) {
+        const { values, inside } = bruteForce(expected, grid);
+        const given = { ...scores, voxels: scores.voxels.slice() };
+        const labels = resampleArgmax(given, grid, { activation }).voxels;
+        let compared = 0;
+        for (const [i, isInside] of inside.entries()) {
+          const here = values.map((of) => of[i]);
+          const order = [...here].sort((a, b) => b - a);
+          // Equal but for rounding: either class is right.
+          if (isInside && order[0] - order[1] < 1e-6) continue;
+          compared++;
+          if (labels[i] !== (isInside ? here.indexOf(order[0]) : 0)) throw new Error(`voxel ${i} of ${seed}`);
+        }
+        expect(compared).toBeGreaterThan(90);
+      }
+    }
+  });
+
+  it('softmax differs from the scores where they are interpolated', () => {
+    const scores = randomScores([7, 6, 5], 4, oblique, 5, 40);
+    const grid = resizedGrid(scores, [12, 11, 9]);
+    const plain = resampleArgmax(scores, grid).voxels as Uint8Array;
+    const soft = resampleArgmax({ ...scores, voxels: scores.voxels.slice() }, grid, {
+      activation: 'softmax',
+    });
+    expect(plain.filter((label, i) => label !== soft.voxels[i]).length).toBeGreaterThan(10);
+  });
+
+  it('softmax makes scores equal that differ by rounding: the lower class wins', () => {
+    const voxels = Float32Array.of(0.1, 0.1, Math.fround(0.1) + 1e-8, Math.fround(0.1) + 1e-8);
+    expect(voxels[2]).toBeGreaterThan(voxels[0]);
+    const scores: Volume = { voxels, size: [2, 1, 1], components: 2, affine: oblique };
+    expect([...(resampleArgmax(scores, scores).voxels as Uint8Array)]).toEqual([1, 1]);
+    expect([...(resampleArgmax(scores, scores, { activation: 'softmax' }).voxels as Uint8Array)]).toEqual([
+      0, 0,
+    ]);
+  });
+
+  it('softmax computes no more voxels than those beside a border between classes', () => {
+    const n = 20 * 6 * 5;
+    const voxels = Float32Array.from({ length: 2 * n }, (_, i) => (i % 20 < 10 === i < n ? 3 : -2));
+    const given = voxels.slice();
+    const scores: Volume = { voxels: given, size: [20, 6, 5], components: 2, affine: oblique };
+    resampleArgmax(scores, resizedGrid(scores, [40, 12, 10]), { activation: 'softmax' });
+    const changed = new Set([...given.keys()].filter((i) => given[i] !== voxels[i]).map((i) => i % 20));
+    expect([...changed].sort()).toEqual([10, 9]);
+  });
+
+  it('a fit needs the scores on its grid', () => {
+    const scores = randomScores([7, 6, 5], 2, oblique, 1, 9);
+    const fit = { from: resizedGrid(scores, [9, 9, 9]), to: resizedGrid(scores, [8, 6, 5]) };
+    expect(() => resampleArgmax(scores, fit.from, { fit })).toThrow(RangeError);
+  });
+});
+
 describe('resampleThreshold()', () => {
   it('equals the threshold of the interpolated channel in every voxel', () => {
     for (const [seed, above] of [

@@ -1,9 +1,12 @@
 import { TomaatError } from '../errors.ts';
 import { type Grid, type Size, type Volume, voxelCount } from '../volume.ts';
+import { type Activation, activate, softmaxAtCells } from './activation.ts';
 import type { Affine } from './affine.ts';
 import { moveVoxels, voxelMove } from './exact.ts';
+import type { Fit } from './fit.ts';
 import { checkGrid, indexMap } from './grid.ts';
 import { innerRun, type Line, slack } from './sample.ts';
+import { type Rows, rowsInWorld, rowsOfFit } from './score-rows.ts';
 
 /*
  * From class scores to labels on another grid in one pass. The scores on the target grid are never stored: where the
@@ -28,6 +31,15 @@ interface Contest {
   readonly firstLabel: number;
   /** The label of each voxel of the scores, or undecided. */
   readonly labels: Uint16Array;
+  /** The scores become probabilities where they are interpolated. */
+  readonly softmax?: boolean;
+}
+
+export interface ScoreOptions {
+  /** The scores become probabilities first, in their own memory: afterwards `scores` holds some of each. */
+  activation?: Activation;
+  /** The scores go back through this fit onto its first grid, `grid`, and not by their place in the world. */
+  fit?: Fit;
 }
 
 /**
@@ -39,21 +51,32 @@ interface Contest {
  * `scores`: K components of float32 voxels. Throws BAD_INPUT (other types, more than 65,534 classes, a singular
  * affine) and TOO_MANY_VOXELS.
  */
-export function resampleArgmax(scores: Volume, grid: Grid): Volume {
+export function resampleArgmax(scores: Volume, grid: Grid, { activation, fit }: ScoreOptions = {}): Volume {
   const { voxels, components } = checkScores(scores);
-  const labels = argmaxOfVoxels(voxels, voxelCount(scores), components);
-  const contest = { voxels, classes: components, floor: Number.NEGATIVE_INFINITY, firstLabel: 0, labels };
-  return resampleLabels(scores, grid, contest, components > 256);
+  const n = voxelCount(scores);
+  const softmax = activation === 'softmax';
+  // The order of classes survives a softmax, so most voxels need none. A sigmoid makes large scores equal.
+  if (activation === 'sigmoid') activate(voxels, n, activation);
+  const labels = argmaxOfVoxels(voxels, n, components, softmax);
+  const floor = Number.NEGATIVE_INFINITY;
+  const contest = { voxels, classes: components, floor, firstLabel: 0, labels, softmax };
+  return resampleLabels(scores, grid, contest, components > 256, fit);
 }
 
 /**
  * As resampleArgmax(), of a network without a background channel: the values are 1 + the class, and 0 where no
  * interpolated score is greater than `atMost`. uint8 up to 255 classes.
  */
-export function resampleForeground(scores: Volume, atMost: number, grid: Grid): Volume {
+export function resampleForeground(
+  scores: Volume,
+  atMost: number,
+  grid: Grid,
+  { activation, fit }: ScoreOptions = {},
+): Volume {
   const { voxels, components } = checkScores(scores);
   const n = voxelCount(scores);
-  const labels = argmaxOfVoxels(voxels, n, components);
+  if (activation) activate(voxels, n, activation);
+  const labels = argmaxOfVoxels(voxels, n, components, false);
   const margin = marginOf(atMost);
   for (let i = 0; i < n; i++) {
     const winner = labels[i];
@@ -62,7 +85,7 @@ export function resampleForeground(scores: Volume, atMost: number, grid: Grid): 
     labels[i] = v > atMost + margin ? winner + 1 : v < atMost - margin ? 0 : undecided;
   }
   const contest = { voxels, classes: components, floor: atMost, firstLabel: 1, labels };
-  return resampleLabels(scores, grid, contest, components > 255);
+  return resampleLabels(scores, grid, contest, components > 255, fit);
 }
 
 /** The value of the last rule whose channel, interpolated linearly, is greater than its `above`; 0 without one. */
@@ -70,13 +93,16 @@ export function resampleComposed(
   scores: Volume,
   rules: readonly { readonly channel: number; readonly above: number; readonly value: number }[],
   grid: Grid,
+  { activation, fit }: ScoreOptions = {},
 ): Volume {
+  const { voxels: all } = checkScores(scores);
+  if (activation) activate(all, voxelCount(scores), activation);
   const wide = rules.some(({ value }) => value > 255);
   const count = voxelCount(grid);
   const voxels = wide ? new Uint16Array(count) : new Uint8Array(count);
   // One channel at a time: no buffer of all of them on the target grid.
   for (const { channel, above, value } of rules) {
-    const mask = resampleThreshold(scores, channel, above, grid).voxels as Uint8Array;
+    const mask = resampleThreshold(scores, channel, above, grid, { fit }).voxels as Uint8Array;
     for (let i = 0; i < count; i++) if (mask[i] !== 0) voxels[i] = value;
   }
   return { voxels, size: grid.size, components: 1, affine: grid.affine };
@@ -89,7 +115,13 @@ const marginOf = (threshold: number): number => 1e-9 * Math.max(1e-30, Math.abs(
  * 1 at every voxel of `grid` where one channel of the scores, interpolated linearly, is greater than `above`,
  * otherwise 0; uint8. Outside as in resampleArgmax(). Throws BAD_INPUT also for a channel that does not exist.
  */
-export function resampleThreshold(scores: Volume, channel: number, above: number, grid: Grid): Volume {
+export function resampleThreshold(
+  scores: Volume,
+  channel: number,
+  above: number,
+  grid: Grid,
+  { activation, fit }: ScoreOptions = {},
+): Volume {
   const { voxels: all, components } = checkScores(scores);
   if (!Number.isInteger(channel) || channel < 0 || channel >= components) {
     throw new TomaatError(
@@ -99,13 +131,20 @@ export function resampleThreshold(scores: Volume, channel: number, above: number
   }
   const n = voxelCount(scores);
   const voxels = all.subarray(channel * n, (channel + 1) * n);
+  if (activation) activate(activation === 'sigmoid' ? voxels : all, n, activation);
   const margin = marginOf(above);
   const labels = new Uint16Array(n);
   for (let i = 0; i < n; i++) {
     const v = voxels[i];
     labels[i] = v > above + margin && v < Infinity ? 1 : v < above - margin && v > -Infinity ? 0 : undecided;
   }
-  return resampleLabels(scores, grid, { voxels, classes: 1, floor: above, firstLabel: 1, labels }, false);
+  return resampleLabels(
+    scores,
+    grid,
+    { voxels, classes: 1, floor: above, firstLabel: 1, labels },
+    false,
+    fit,
+  );
 }
 
 function checkScores(scores: Volume): Scores {
@@ -128,17 +167,23 @@ function checkScores(scores: Volume): Scores {
   return scores as Scores;
 }
 
+/** Scores so close that their softmax may be the same float32: then the lower class wins. */
+const nearTie = 1e-6;
+
 /**
- * The argmax of each voxel, class by class over blocks that fit in the cache; undecided if not all scores are finite.
+ * The argmax of each voxel, class by class over blocks that fit in the cache; undecided if not all scores are finite, or with
+ * `distinct` if the next class is as good but for rounding.
  */
-function argmaxOfVoxels(voxels: Float32Array, n: number, components: number): Uint16Array {
+function argmaxOfVoxels(voxels: Float32Array, n: number, components: number, distinct: boolean): Uint16Array {
   const labels = new Uint16Array(n);
   const piece = Math.min(n, 4096);
   const best = new Float32Array(piece);
+  const second = new Float32Array(piece);
   const finite = new Float32Array(piece);
   for (let start = 0; start < n; start += piece) {
     const count = Math.min(piece, n - start);
     best.fill(Number.NEGATIVE_INFINITY);
+    second.fill(Number.NEGATIVE_INFINITY);
     finite.fill(0);
     for (let k = 0; k < components; k++) {
       const base = k * n + start;
@@ -147,12 +192,14 @@ function argmaxOfVoxels(voxels: Float32Array, n: number, components: number): Ui
         // 0 for every finite number, NaN for the others.
         finite[i] += v - v;
         if (v > best[i]) {
+          second[i] = best[i];
           best[i] = v;
           labels[start + i] = k;
-        }
+        } else if (distinct && v > second[i]) second[i] = v;
       }
     }
-    for (let i = 0; i < count; i++) if (finite[i] !== 0) labels[start + i] = undecided;
+    for (let i = 0; i < count; i++)
+      if (finite[i] !== 0 || (distinct && best[i] - second[i] < nearTie)) labels[start + i] = undecided;
   }
   return labels;
 }
@@ -174,23 +221,16 @@ function agreeingCells(labels: Uint16Array, size: Size): Uint16Array {
   return cells;
 }
 
-/** The location of a position along one axis of the scores: the cell, and the fraction within it; cell −1 outside. */
-function locate(q: number, n: number): { cell: number; fraction: number } {
-  if (!(q >= -0.5 - slack && q < n - 0.5 + slack)) return { cell: -1, fraction: 0 };
-  const p = q > 0 ? (q < n - 1 ? q : n - 1) : 0;
-  const cell = Math.max(0, Math.min(Math.floor(p), n - 2));
-  return { cell, fraction: p - cell };
-}
-
-function resampleLabels(source: Volume, grid: Grid, contest: Contest, wide: boolean): Volume {
+function resampleLabels(source: Volume, grid: Grid, contest: Contest, wide: boolean, fit?: Fit): Volume {
   checkGrid(grid);
   const { size } = source;
-  const { labels } = contest;
+  const { labels, voxels } = contest;
   const Type = wide ? Uint16Array : Uint8Array;
 
-  const move = voxelMove(source, grid);
+  const move = fit ? undefined : voxelMove(source, grid);
   if (move) {
     // Every voxel of the grid coincides with one of the scores: its label is taken without interpolation.
+    if (contest.softmax) softmaxAtCells(voxels, size, labels, undecided);
     const own = new Type(labels.length);
     for (let i = 0; i < labels.length; i++) {
       own[i] = labels[i] !== undecided ? labels[i] : decideAt(contest, i, [0, 0, 0], 0, 0, 0);
@@ -199,11 +239,11 @@ function resampleLabels(source: Volume, grid: Grid, contest: Contest, wide: bool
   }
 
   const cells = agreeingCells(labels, size);
-  const map = indexMap(source, grid);
+  if (contest.softmax) softmaxAtCells(voxels, size, cells, undecided);
   const out = new Type(voxelCount(grid));
-  if (map[0] !== 0 && !map[1] && !map[2] && !map[4] && !map[8])
-    fillAligned(out, grid, map, size, cells, contest);
-  else fillOblique(out, grid, map, size, cells, contest);
+  const rows = fit ? rowsOfFit(source, fit) : rowsInWorld(source, grid);
+  if (rows) fillAligned(out, grid, rows, size, cells, contest);
+  else fillOblique(out, grid, indexMap(source, grid), size, cells, contest);
   return { voxels: out, size: grid.size, components: 1, affine: grid.affine };
 }
 
@@ -213,14 +253,13 @@ type LabelVoxels = Uint8Array | Uint16Array;
 function fillAligned(
   out: LabelVoxels,
   grid: Grid,
-  map: Affine,
+  { places, rowAt }: Rows,
   size: Size,
   cells: Uint16Array,
   contest: Contest,
 ): void {
   const [nx, ny, nz] = size;
   const [tx, ty, tz] = grid.size;
-  const places = Array.from({ length: tx }, (_, x) => locate(map[3] + map[0] * x, nx));
   const column = Int32Array.from(places, (place) => place.cell);
   const fraction = Float64Array.from(places, (place) => place.fraction);
   let first = 0;
@@ -234,8 +273,7 @@ function fillAligned(
 
   for (let z = 0; z < tz; z++) {
     for (let y = 0; y < ty; y++) {
-      const atY = locate(map[7] + map[5] * y + map[6] * z, ny);
-      const atZ = locate(map[11] + map[9] * y + map[10] * z, nz);
+      const [atY, atZ] = rowAt(y, z);
       if (atY.cell < 0 || atZ.cell < 0) continue;
       const line = (atZ.cell * ny + atY.cell) * nx;
       const row = (z * ty + y) * tx;

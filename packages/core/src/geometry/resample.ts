@@ -4,6 +4,7 @@ import { asWords, coversGrid, moveVoxels, voxelMove } from './exact.ts';
 import { checkGrid, indexMap } from './grid.ts';
 import {
   type FloatVoxels,
+  type Interpolation,
   type Line,
   layOut,
   type Positions,
@@ -22,12 +23,7 @@ export {
   resampleForeground,
   resampleThreshold,
 } from './resample-scores.ts';
-
-export const interpolations = ['nearest', 'linear', 'cubic'] as const;
-/**
- * 'cubic' is the interpolating cubic B-spline, the same as order 3 in scipy, scikit-image (nnU-Net) and sitkBSpline.
- */
-export type Interpolation = (typeof interpolations)[number];
+export { type Interpolation, interpolations } from './sample.ts';
 
 export interface ResampleOptions {
   /** Default 'linear', or 'nearest' for label maps. */

@@ -5,6 +5,12 @@ import type { Size } from '../volume.ts';
  * n − 1 the last one's.
  */
 
+export const interpolations = ['nearest', 'linear', 'cubic'] as const;
+/**
+ * 'cubic' is the interpolating cubic B-spline, the same as order 3 in scipy, scikit-image (nnU-Net) and sitkBSpline.
+ */
+export type Interpolation = (typeof interpolations)[number];
+
 /** Voxel coordinates of a row of positions. */
 export interface Positions {
   readonly px: Float64Array;
@@ -257,7 +263,7 @@ export function splineCoefficients(source: FloatVoxels, size: Size): FloatVoxels
 }
 
 /** The filter along `n` samples with stride `step`, for `lines` lines at once with stride `apart`. */
-function filterLines(
+export function filterLines(
   c: FloatVoxels,
   start: number,
   n: number,

@@ -119,17 +119,23 @@ describe('importanceMap()', () => {
     const expected = z.flatMap((wz) => y.flatMap((wy) => x.map((wx) => expect.closeTo(wx * wy * wz, 6))));
     expect([...importanceMap([3, 2, 4], 'gaussian', 0.5, 'monai')]).toEqual(expected);
   });
-  it('raises small weights to 0.001, or to 2^-24 with nnU-Net’s stepping', () => {
+  it('raises small weights to 0.001, and none with nnU-Net’s stepping', () => {
     // sigma 0.625, centre 2 and 2: exp(−0.5 · (k / 0.625)²) is 0.278 one voxel away and 0.00598 two away.
     const near = [0.005976, 0.2780373, 1, 0.2780373, 0.005976].map((v) => expect.closeTo(v, 6));
     expect([...importanceMap([5, 1, 1], 'gaussian', 0.125, 'monai')]).toEqual(near);
     expect([...importanceMap([5, 1, 1], 'gaussian', 0.125, 'nnunet')]).toEqual(near);
-    // sigma 0.5: 0.1353 one voxel away, 0.000335 two away, 1.5e-8 three away, under 2^-24 = 5.96e-8.
+    // sigma 0.5: 0.1353 one voxel away, 0.000335 two away, 1.5e-8 three away.
     const thin = [...importanceMap([1, 1, 7], 'gaussian', 1 / 14, 'monai')];
     expect(thin.map((v) => v === Math.fround(1e-3))).toEqual([true, true, false, false, false, true, true]);
     const thinner = [...importanceMap([1, 7, 1], 'gaussian', 1 / 14, 'nnunet')];
-    expect([thinner[0], thinner[6]]).toEqual([2 ** -24, 2 ** -24]);
+    for (const end of [thinner[0], thinner[6]]) expect(end / Math.exp(-18)).toBeCloseTo(1, 6);
     expect(thinner[1]).toBeCloseTo(0.00033546, 8);
+  });
+  // exp(−0.5 · 40²) is 0 in a double.
+  it('is above 0 everywhere, however narrow the Gaussian', () => {
+    const map = importanceMap([81, 1, 1], 'gaussian', 1 / 81, 'nnunet');
+    expect([map[0], map[80]]).toEqual([2 ** -100, 2 ** -100]);
+    expect(map.every((weight) => weight > 0)).toBe(true);
   });
   it('is 1 everywhere when constant', () => {
     expect([...importanceMap([2, 1, 3], 'constant', 0.125, 'monai')]).toEqual([1, 1, 1, 1, 1, 1]);

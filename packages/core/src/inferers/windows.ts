@@ -36,11 +36,14 @@ export function windowsAlong(length: number, roi: number, overlap: number, stepp
   return { count: Math.ceil(last / interval) + 1, start: (index) => Math.min(last, index * interval) };
 }
 
+/** A weight is never 0, as the sums of the weights are divided by: far below what nnU-Net's σ of an eighth of the window gives. */
+const leastWeight = 2 ** -100;
+
 /**
  * The weight of each voxel of a window, x fastest, all positive. 'constant': 1. 'gaussian': σ = sigmaScale·roi along
  * each axis, centred on the window; smaller weights are raised to 0.001 (monai.data.utils.compute_importance_map).
- * With nnU-Net's stepping the centre is voxel ⌊roi/2⌋ and weights are raised only to the smallest positive number of
- * its float16 map (nnunetv2 compute_gaussian).
+ * With nnU-Net's stepping the centre is voxel ⌊roi/2⌋ and weights are not raised (nnunetv2 2.8.1 compute_gaussian, in
+ * float32). nnU-Net keeps them in float16, ten times as large, and with that the sums: its results vary by this rounding.
  */
 export function importanceMap(
   roi: Size,
@@ -62,7 +65,7 @@ export function importanceMap(
       for (let x = 0; x < roi[0]; x++, at++) map[at] = zy * gx[x];
     }
   }
-  const floor = stepping === 'nnunet' ? 2 ** -24 : 1e-3;
+  const floor = stepping === 'nnunet' ? leastWeight : 1e-3;
   for (let i = 0; i < map.length; i++) if (map[i] < floor) map[i] = floor;
   return map;
 }

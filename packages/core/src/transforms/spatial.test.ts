@@ -29,13 +29,18 @@ describe('spatialTransforms', () => {
     ]);
   });
 
-  const spacing = { mode: 'linear', scaleExtent: false, antiAlias: false };
+  const spacing = { mode: 'linear', scaleExtent: false, antiAlias: false, fit: false };
   const constant = { mode: 'constant', value: 0 };
   it.each([
     ['orientation', { axcodes: 'PIL' }, { axcodes: 'PIL' }],
     ['spacing', { pixdim: [1000, -1, 0] }, { pixdim: [1000, -1, 0], ...spacing }],
     ['spacing', { pixdim: [-1, 1000, 1000] }, { pixdim: [-1, 1000, 1000], ...spacing }],
     ['spacing', { pixdim: [1, 1, 1], mode: 'cubic' }, { ...spacing, pixdim: [1, 1, 1], mode: 'cubic' }],
+    [
+      'spacing',
+      { pixdim: [1, 1, 1], fit: true, separate: 'auto' },
+      { ...spacing, pixdim: [1, 1, 1], fit: true, separate: 'auto' },
+    ],
     ['resize', { size: [65536, -1, 0] }, { size: [65536, -1, 0], mode: 'linear', antiAlias: false }],
     ['resize', { size: [-1, 65536, 65536] }, { size: [-1, 65536, 65536], mode: 'linear', antiAlias: false }],
     ['resize', { size: [1, 1, -1] }, { size: [1, 1, -1], mode: 'linear', antiAlias: false }],
@@ -86,6 +91,10 @@ describe('spatialTransforms', () => {
     ['spacing', { pixdim: [1, 1001, 1] }, ['pixdim', 1]],
     ['spacing', { pixdim: [1, 1, 1001] }, ['pixdim', 2]],
     ['spacing', { pixdim: [1, 1, 1], mode: 'quadratic' }, ['mode']],
+    ['spacing', { pixdim: [1, 1, 1], separate: 'x' }, ['separate']],
+    ['spacing', { pixdim: [1, 1, 1], fit: true, separate: 'w' }, ['separate']],
+    ['spacing', { pixdim: [1, 1, 1], fit: true, scaleExtent: true }, ['scaleExtent']],
+    ['spacing', { pixdim: [1, 1, 1], fit: true, antiAlias: true }, ['antiAlias']],
     ['resize', { size: [-2, 1, 1] }, ['size', 0]],
     ['resize', { size: [1, -2, 1] }, ['size', 1]],
     ['resize', { size: [1, 1, -2] }, ['size', 2]],

@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { spacingOf, type Vec3 } from '../geometry/affine.ts';
 import { cropOrPad, flip, type PadOptions, reorient } from '../geometry/exact.ts';
+import { fitOf, fitVolume, separations } from '../geometry/fit.ts';
 import {
   centerCrop,
   cropGrid,
@@ -82,23 +83,51 @@ const resultType = (volume: Volume, mode: string): VoxelType =>
 const spacing = defineTransform({
   name: 'spacing',
   description:
-    'Resamples to a spacing in mm along the volume’s own axes. Directions and the centre of the first voxel stay; the size is round((n − 1) · old / new + 1). What lies outside repeats the border.',
-  parameters: z.strictObject({
-    pixdim: z
-      .tuple([z.number().max(1000), z.number().max(1000), z.number().max(1000)])
-      .describe('mm along x, y, z; 0 or −1 keeps an axis'),
-    mode: mode.default('linear'),
-    scaleExtent: z
-      .boolean()
-      .default(false)
-      .describe('Keep the outer edge of the first voxel, not its centre; the size is round(n · old / new)'),
-    antiAlias: z
-      .boolean()
-      .default(false)
-      .describe('Smooth first where the new spacing is larger: Gaussian, sigma (new / old − 1) / 2 voxels'),
-  }),
-  gridOf: (grid, { pixdim, scaleExtent }) => spacedGrid(grid, pixdim, { scaleExtent }),
-  apply(volume, { mode, antiAlias }, _, grid) {
+    'Resamples to a spacing in mm along the volume’s own axes. Directions and the centre of the first voxel stay; the size is round((n − 1) · old / new + 1). What lies outside repeats the border. With fit, as nnU-Net does it.',
+  parameters: z
+    .strictObject({
+      pixdim: z
+        .tuple([z.number().max(1000), z.number().max(1000), z.number().max(1000)])
+        .describe('mm along x, y, z; 0 or −1 keeps an axis'),
+      mode: mode.default('linear'),
+      scaleExtent: z
+        .boolean()
+        .default(false)
+        .describe('Keep the outer edge of the first voxel, not its centre; the size is round(n · old / new)'),
+      antiAlias: z
+        .boolean()
+        .default(false)
+        .describe('Smooth first where the new spacing is larger: Gaussian, sigma (new / old − 1) / 2 voxels'),
+      fit: z
+        .boolean()
+        .default(false)
+        .describe(
+          'Resample as nnU-Net: the outer edges of the volume stay, the size is round(n · old / new), halves to even, and the values of cubic are limited to the range of the source. Scores are restored in the same way',
+        ),
+      separate: z
+        .enum(separations)
+        .optional()
+        .describe(
+          'With fit: resample the slices along this axis by themselves, and take the nearest one. auto chooses the axis of the largest spacing if it is more than 3 times the smallest, before or after',
+        ),
+    })
+    .refine((p) => !p.fit || !p.scaleExtent, {
+      path: ['scaleExtent'],
+      message: 'does not go with fit, which keeps both outer edges. Leave it out',
+    })
+    .refine((p) => !p.fit || !p.antiAlias, {
+      path: ['antiAlias'],
+      message: 'does not go with fit, since nnU-Net does not smooth. Leave one of them out',
+    })
+    .refine((p) => p.fit || p.separate === undefined, {
+      path: ['separate'],
+      message: 'needs fit: true. Add it, or leave separate out',
+    }),
+  gridOf: (grid, { pixdim, scaleExtent, fit }) =>
+    fit ? fitOf(grid, pixdim).to : spacedGrid(grid, pixdim, { scaleExtent }),
+  fitOf: (grid, { pixdim, fit, separate }) => (fit ? fitOf(grid, pixdim, separate) : undefined),
+  apply(volume, { pixdim, mode, antiAlias, fit, separate }, _, grid) {
+    if (fit) return fitVolume(volume, grid, mode, fitOf(volume, pixdim, separate).sliceAxis);
     const old = spacingOf(volume.affine);
     const factor = spacingOf(grid.affine).map((mm, axis) => mm / old[axis]);
     const source = antiAlias && mode !== 'nearest' ? gaussianFilter(volume, antiAliasSigma(factor)) : volume;

@@ -1,4 +1,5 @@
 import type { z } from 'zod';
+import type { Fit } from '../geometry/fit.ts';
 import type { Grid, Volume } from '../volume.ts';
 
 /** What a transform may use besides its volume and its own parameters. */
@@ -23,6 +24,8 @@ interface TransformDescription<P> {
    * with at least as many voxels along each axis.
    */
   gridIsUpperBound?: true;
+  /** Where scores go back through the transform otherwise than by their place in the world: how. */
+  fitOf?(grid: Grid, parameters: P): Fit | undefined;
   /** The values that a label map may hold afterwards, by those before; the same ones if missing. */
   valuesAfter?(values: readonly number[], parameters: P): readonly number[];
 }
