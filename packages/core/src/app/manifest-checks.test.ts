@@ -131,7 +131,7 @@ describe('crossFaults()', () => {
     [
       'softmax after a program',
       { model: program, postprocess: ['softmax'] },
-      ['postprocess: softmax needs the class scores of a network', 'postprocess.0: softmax needs argmax or'],
+      ['postprocess: softmax needs the class scores of a network', 'postprocess.0: softmax needs argmax, threshold or'],
     ],
     [
       'softmax and sigmoid',
@@ -141,7 +141,7 @@ describe('crossFaults()', () => {
     [
       'softmax after argmax',
       { postprocess: ['argmax', 'softmax', 'restore'] },
-      ['postprocess.1: softmax comes before restore, argmax and threshold. Move it to the front'],
+      ['postprocess.1: softmax comes before restore, argmax, threshold and compose. Move it to the front'],
     ],
     [
       'sigmoid between restore and threshold',
@@ -151,7 +151,7 @@ describe('crossFaults()', () => {
     [
       'softmax before nothing that decides',
       { postprocess: ['softmax', 'restore'] },
-      ['postprocess.0: softmax needs argmax or threshold after it. Add one of them'],
+      ['postprocess.0: softmax needs argmax, threshold or compose after it. Add one of them'],
     ],
     [
       'separate without fit',

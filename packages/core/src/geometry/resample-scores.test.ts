@@ -2,6 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { type Grid, type Size, type Volume, voxelCount } from '../volume.ts';
 import { type Affine, applyAffine, composeAffine } from './affine.ts';
+import { fitOf } from './fit.ts';
 import { createNumbers, oblique, rotation } from './fixtures.ts';
 import { cropGrid, indexMap, orientedGrid, resizedGrid } from './grid.ts';
 import { resample } from './resample.ts';
@@ -476,6 +477,58 @@ describe('resampleForeground()', () => {
     const scores = randomScores([2, 2, 2], classes, oblique, 5, 1);
     scores.voxels.fill(9, (classes - 1) * 8);
     expect(resampleForeground(scores, 1, scores).voxels).toEqual(new Type(8).fill(classes));
+  });
+});
+
+describe('resampleForeground() and resampleComposed()', () => {
+  const rules = [
+    { channel: 1, above: 0.3, value: 5 },
+    { channel: 2, above: 0.4, value: 6 },
+  ];
+  it.each(['softmax', 'sigmoid'] as const)(
+    'take probabilities by %s before they interpolate',
+    (activation) => {
+      const given = () => randomScores([5, 4, 6], 3, oblique, 8, 5);
+      const probabilities = given();
+      const n = voxelCount(probabilities);
+      for (let i = 0; i < n; i++) {
+        const terms = [0, 1, 2].map((k) => Math.exp(probabilities.voxels[k * n + i]));
+        const sum = terms[0] + terms[1] + terms[2];
+        terms.forEach((term, k) => {
+          probabilities.voxels[k * n + i] = term / (activation === 'softmax' ? sum : 1 + term);
+        });
+      }
+      for (const [, grid] of gridsOf(probabilities)) {
+        const { values, inside } = bruteForce(probabilities, grid);
+        const foreground = resampleForeground(given(), 0.45, grid, { activation }).voxels;
+        const composed = resampleComposed(given(), rules, grid, { activation }).voxels;
+        inside.forEach((isInside, i) => {
+          const each = values.map((channel) => (isInside ? channel[i] : 0));
+          // Voxels that rounding to float32 could decide are left out.
+          const near = (a: number, b: number) => Math.abs(a - b) < 1e-5;
+          const most = Math.max(...each);
+          const isTie = each.filter((value) => near(value, most)).length > 1;
+          if (!isTie && !near(most, 0.45))
+            expect([i, foreground[i]]).toEqual([i, most > 0.45 ? each.indexOf(most) + 1 : 0]);
+          if (!near(each[1], 0.3) && !near(each[2], 0.4))
+            expect([i, composed[i]]).toEqual([i, each[2] > 0.4 ? 6 : each[1] > 0.3 ? 5 : 0]);
+        });
+      }
+    },
+  );
+
+  it('go back through a fit as the argmax of scores with a constant background does', () => {
+    const from: Grid = { size: [9, 7, 11], affine: oblique };
+    const fit = fitOf(from, [1.9, 0.6, 6], 'z');
+    const level = Math.fround(1.15);
+    const sized = randomScores(fit.to.size, 3, fit.to.affine, 8, 5);
+    const n = voxelCount(sized);
+    const withBackground = new Float32Array(4 * n).fill(level, 0, n);
+    withBackground.set(sized.voxels, n);
+    const background = { ...sized, components: 4, voxels: withBackground };
+    const expected = resampleArgmax(background, from, { fit }).voxels;
+    expect(resampleForeground(sized, level, from, { fit }).voxels).toEqual(expected);
+    expect(new Set(expected as Uint8Array)).toEqual(new Set([0, 1, 2, 3]));
   });
 });
 
