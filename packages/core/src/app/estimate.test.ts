@@ -144,6 +144,22 @@ describe('estimatePrediction(): bytes', () => {
     expect(estimate.neededBytes).toBeLessThan(base + 480 * (2 + 205 + 2));
   });
 
+  it('hold a third copy where a spline or a fit is between', () => {
+    const peakOf = (...preprocess: object[]) =>
+      bytesOf({ ...module, preprocess }, { volume: facts(size) }) - 480 * 2;
+    const pixdim = [0.5, 0, 0];
+    // 10 · 1 / 0.5 = 20 voxels along x with fit, 19 without.
+    expect(peakOf({ spacing: { pixdim, fit: true } })).toBe(20 * 8 * 6 * 4 * 3);
+    expect(peakOf({ spacing: { pixdim, fit: true, mode: 'cubic', separate: 'z' } })).toBe(20 * 8 * 6 * 4 * 3);
+    expect(peakOf({ spacing: { pixdim, fit: true, mode: 'nearest' } })).toBe(20 * 8 * 6 * 4 * 2);
+    expect(peakOf({ resize: { size: [20, 0, 0], mode: 'cubic' } })).toBe(20 * 8 * 6 * 4 * 3);
+    expect(peakOf({ spacing: { pixdim } }, 'scaleIntensity' as never)).toBe(19 * 8 * 6 * 4 * 2);
+    // As large as what the step is given, where that is larger than what it makes.
+    expect(peakOf({ resize: { size: [30, 0, 0] } }, { resize: { size: [10, 0, 0], mode: 'cubic' } })).toBe(
+      30 * 8 * 6 * 4 * 3,
+    );
+  });
+
   it('go by the steps and the model that the parameters choose', () => {
     const manifest = manifestOf({
       inputs: { volume: { type: 'volume' }, mode: { type: 'radiobutton', options: ['a', 'b', 'c'] } },

@@ -5,7 +5,7 @@ import { bytesPerVoxel, type Grid, type Size, type VoxelType, voxelCount } from 
 import { isNetworkSpec, type Manifest, type ModelSpec, volumeInputs } from './manifest.ts';
 import { reductionOf } from './postprocess.ts';
 import type { Step } from './step.ts';
-import { applies, gridAfter, ownSteps } from './steps.ts';
+import { applies, gridAfter, ownSteps, volumesHeldBy } from './steps.ts';
 import type { Parameter } from './values.ts';
 
 /** What is known about a volume before it is sent. */
@@ -50,12 +50,15 @@ export function estimatePrediction(
     seen[0] ?? Object.values(volumes)[0],
   );
   if (!largest) return { neededBytes: processBytes + modelBytes, modelSize: [1, 1, 1], windows: 1 };
-  let peak = voxelCount(largest);
+  // A step reads one copy and writes another; the voxels of other types become float32 at the first one.
+  let held = 0;
   const after = (start: Grid, list: readonly Step[]): Grid => {
     let grid = start;
     for (const step of list) {
-      grid = gridAfter(grid, step, parameters);
-      peak = Math.max(peak, voxelCount(grid));
+      const next = gridAfter(grid, step, parameters);
+      const larger = Math.max(voxelCount(grid), voxelCount(next));
+      held = Math.max(held, larger * volumesHeldBy(step, parameters));
+      grid = next;
     }
     return grid;
   };
@@ -64,10 +67,7 @@ export function estimatePrediction(
   const stacked = prepared.reduce((a, b) => (voxelCount(b) > voxelCount(a) ? b : a), prepared[0] ?? largest);
   const grid = after(stacked, steps);
   const components = seen.reduce((sum, volume) => sum + volume.components, 0) || 1;
-  // A step reads one copy and writes another; the voxels of other types become float32 at the first one.
-  const isPrepared =
-    steps.length > 0 || names.some((name) => ownSteps(manifest.inputs, name, parameters).length > 0);
-  const preparing = !isPrepared ? 0 : peak * components * 4 * 2;
+  const preparing = held * components * 4;
   const restoring = voxelCount(largest) * 2;
   if (!isNetworkSpec(model)) {
     // Measured with the bundled modules: 4 to 5 bytes per voxel in addition to the input.

@@ -131,7 +131,10 @@ describe('crossFaults()', () => {
     [
       'softmax after a program',
       { model: program, postprocess: ['softmax'] },
-      ['postprocess: softmax needs the class scores of a network', 'postprocess.0: softmax needs argmax, threshold or'],
+      [
+        'postprocess: softmax needs the class scores of a network',
+        'postprocess.0: softmax needs argmax, threshold or',
+      ],
     ],
     [
       'softmax and sigmoid',

@@ -205,6 +205,12 @@ export function gridAfter(grid: Grid, step: Step, parameters: Readonly<Record<st
   return transformNamed(step.name, 'preprocess')!.gridOf(grid, given);
 }
 
+/** How many volumes, each as large as the larger of both, a step of the preprocessing holds at once. */
+export function volumesHeldBy(step: Step, parameters: Readonly<Record<string, Parameter>>): number {
+  const transform = transformNamed(step.name, 'preprocess')!;
+  return transform.volumesHeld?.(resolveParameters(step, 'preprocess', parameters)) ?? 2;
+}
+
 /** How scores go back through a step of the preprocessing, where that is not by their place in the world. */
 export function fitOfStep(
   grid: Grid,

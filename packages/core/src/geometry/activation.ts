@@ -9,7 +9,7 @@ export const activations = ['softmax', 'sigmoid'] as const;
 export type Activation = (typeof activations)[number];
 
 /** Voxels that are computed together: their scores of all classes fit in the cache. */
-const piece = 4096;
+const piece = 1024;
 
 /**
  * Replaces planar scores (K classes of `count` voxels) by probabilities. A voxel with a score that is NaN or +∞ becomes
@@ -28,17 +28,29 @@ export function activate(voxels: Float32Array, count: number, activation: Activa
 /** The softmax of the voxels start + chosen[i]. */
 function softmaxOf(voxels: Float32Array, count: number, start: number, chosen: Int32Array): void {
   const n = chosen.length;
+  const classes = voxels.length / count;
+  const values = new Float64Array(classes * n);
   const most = new Float64Array(n).fill(Number.NEGATIVE_INFINITY);
   const sum = new Float64Array(n);
-  for (let base = start; base < voxels.length; base += count)
-    for (let i = 0; i < n; i++) most[i] = Math.max(most[i], voxels[base + chosen[i]]);
-  for (let base = start; base < voxels.length; base += count)
-    for (let i = 0; i < n; i++) sum[i] += Math.exp(voxels[base + chosen[i]] - most[i]);
-  for (let base = start; base < voxels.length; base += count)
-    for (let i = 0; i < n; i++) {
-      const at = base + chosen[i];
-      voxels[at] = Math.exp(voxels[at] - most[i]) / sum[i];
+  for (let k = 0, at = 0; k < classes; k++) {
+    const base = k * count + start;
+    for (let i = 0; i < n; i++, at++) {
+      const v = voxels[base + chosen[i]];
+      values[at] = v;
+      if (v > most[i]) most[i] = v;
     }
+  }
+  for (let k = 0, at = 0; k < classes; k++) {
+    for (let i = 0; i < n; i++, at++) {
+      const e = Math.exp(values[at] - most[i]);
+      values[at] = e;
+      sum[i] += e;
+    }
+  }
+  for (let k = 0, at = 0; k < classes; k++) {
+    const base = k * count + start;
+    for (let i = 0; i < n; i++, at++) voxels[base + chosen[i]] = values[at] / sum[i];
+  }
 }
 
 /**

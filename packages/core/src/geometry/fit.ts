@@ -175,28 +175,23 @@ function gatherNearest(volume: Volume, { size, affine }: Grid): Volume {
   return { voxels, size, components: volume.components, affine };
 }
 
-/** One component: the axes that become shorter first, so that nothing between is larger than the larger of the two volumes. */
+/**
+ * One component, along all axes. The one that grows most comes last, so that what is between is not larger than the larger of
+ * the two volumes.
+ */
 function fitWhole(source: FloatVoxels, from: Size, target: Float32Array, to: Size, mode: Interpolation) {
-  const order = ([0, 1, 2] as const)
-    .filter((axis) => from[axis] !== to[axis])
-    .sort((a, b) => to[a] / from[a] - to[b] / from[b]);
-  let current = source;
-  let size: Size = from;
-  for (const [at, axis] of order.entries()) {
-    const next = size.map((n, k) => (k === axis ? to[k] : n)) as unknown as Size;
-    const isLast = at === order.length - 1;
-    const made = isLast ? target : createFloats(source, voxelCount({ size: next }));
-    fitAxis(current, size, made, axis, to[axis], mode);
-    current = made;
-    size = next;
-  }
+  const grown = from.map((n, axis) => to[axis] / n);
+  const last = grown.indexOf(Math.max(...grown)) as AxisIndex;
+  const flat = to.map((m, axis) => (axis === last ? from[axis] : m)) as unknown as Size;
+  const floats = source instanceof Float32Array ? Float32Array : Float64Array;
+  const between = to[last] === from[last] ? target : new floats(voxelCount({ size: flat }));
+  const planes = openPlanes(source, from, flat, last, mode);
+  for (let s = 0; s < from[last]; s++) planes.write(planes.fit(s), between, s);
+  if (between !== target) fitAxis(between, flat, target, last, to[last], mode);
   if (mode === 'cubic') limit(target, rangeOf(source));
 }
 
-const createFloats = (like: FloatVoxels, length: number): FloatVoxels =>
-  like instanceof Float32Array ? new Float32Array(length) : new Float64Array(length);
-
-/** One component, slice by slice: each in double, limited to its own range, and written wherever it is the nearest one. */
+/** One component, slice by slice: each limited to its own range, and written wherever it is the nearest one. */
 function fitSlices(
   source: FloatVoxels,
   from: Size,
@@ -205,27 +200,48 @@ function fitSlices(
   mode: Interpolation,
   axis: AxisIndex,
 ) {
-  const [a, b] = ([0, 1, 2] as const).filter((k) => k !== axis);
-  const read = stridesOf(from);
-  const write = stridesOf(to);
-  const flat: Size = [from[a], from[b], 1];
+  const planes = openPlanes(source, from, to, axis, mode);
+  let last = -1;
+  let made: Float64Array | undefined;
+  for (let t = 0; t < to[axis]; t++) {
+    const s = nearestPlace(t, from[axis], to[axis]);
+    if (s !== last || !made) {
+      made = planes.fit(s);
+      if (mode === 'cubic') limit(made, rangeOf(planes.slice));
+    }
+    last = s;
+    planes.write(made, target, t);
+  }
+}
+
+/** The slices of a volume across an axis, each resampled in its plane, in double. */
+function openPlanes(source: FloatVoxels, from: Size, to: Size, across: AxisIndex, mode: Interpolation) {
+  const [a, b] = ([0, 1, 2] as const).filter((k) => k !== across);
+  const [read, write] = [stridesOf(from), stridesOf(to)];
   const slice = new Float64Array(from[a] * from[b]);
   const wide = new Float64Array(to[a] * from[b]);
   const made = new Float64Array(to[a] * to[b]);
-  let filled = -1;
-  for (let t = 0; t < to[axis]; t++) {
-    const s = nearestPlace(t, from[axis], to[axis]);
-    if (s !== filled) {
-      for (let j = 0, i = 0; j < from[b]; j++)
-        for (let k = 0; k < from[a]; k++, i++) slice[i] = source[s * read[axis] + j * read[b] + k * read[a]];
-      fitAxis(slice, flat, wide, 0, to[a], mode);
+  return {
+    /** The voxels of the slice that fit() took. */
+    slice,
+    /** Slice `s` in its plane; the same memory each time. */
+    fit(s: number): Float64Array {
+      for (let j = 0, i = 0; j < from[b]; j++) {
+        const row = s * read[across] + j * read[b];
+        for (let k = 0; k < from[a]; k++) slice[i++] = source[row + k * read[a]];
+      }
+      fitAxis(slice, [from[a], from[b], 1], wide, 0, to[a], mode);
       fitAxis(wide, [to[a], from[b], 1], made, 1, to[b], mode);
-      if (mode === 'cubic') limit(made, rangeOf(slice));
-      filled = s;
-    }
-    for (let j = 0, i = 0; j < to[b]; j++)
-      for (let k = 0; k < to[a]; k++, i++) target[t * write[axis] + j * write[b] + k * write[a]] = made[i];
-  }
+      return made;
+    },
+    /** Writes a slice as slice `t` of a volume of the size `to`, whatever its extent across. */
+    write(values: Float64Array, target: FloatVoxels, t: number): void {
+      for (let j = 0, i = 0; j < to[b]; j++) {
+        const row = t * write[across] + j * write[b];
+        for (let k = 0; k < to[a]; k++) target[row + k * write[a]] = values[i++];
+      }
+    },
+  };
 }
 
 const stridesOf = (size: Size): readonly [number, number, number] => [1, size[0], size[0] * size[1]];

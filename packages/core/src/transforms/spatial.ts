@@ -80,6 +80,10 @@ const flipAxes = defineTransform({
 const resultType = (volume: Volume, mode: string): VoxelType =>
   mode === 'nearest' ? voxelTypeOf(volume.voxels) : 'float32';
 
+/** Cubic needs the coefficients of its spline beside volume and result, and a fit what is between its axes. */
+const volumesHeld = ({ mode, fit = false }: { mode: string; fit?: boolean }): number =>
+  mode === 'cubic' || (fit && mode !== 'nearest') ? 3 : 2;
+
 const spacing = defineTransform({
   name: 'spacing',
   description:
@@ -125,6 +129,7 @@ const spacing = defineTransform({
     }),
   gridOf: (grid, { pixdim, scaleExtent, fit }) =>
     fit ? fitOf(grid, pixdim).to : spacedGrid(grid, pixdim, { scaleExtent }),
+  volumesHeld,
   fitOf: (grid, { pixdim, fit, separate }) => (fit ? fitOf(grid, pixdim, separate) : undefined),
   apply(volume, { pixdim, mode, antiAlias, fit, separate }, _, grid) {
     if (fit) return fitVolume(volume, grid, mode, fitOf(volume, pixdim, separate).sliceAxis);
@@ -147,6 +152,7 @@ const resize = defineTransform({
       .describe('Smooth first where an axis shrinks: Gaussian, sigma (old / new − 1) / 2 voxels'),
   }),
   gridOf: (grid, { size }) => resizedGrid(grid, wanted(grid, size)),
+  volumesHeld,
   apply(volume, { mode, antiAlias }, _, grid) {
     const factor = grid.size.map((n, axis) => volume.size[axis] / n);
     const source = antiAlias && mode !== 'nearest' ? gaussianFilter(volume, antiAliasSigma(factor)) : volume;

@@ -26,6 +26,8 @@ interface TransformDescription<P> {
   gridIsUpperBound?: true;
   /** Where scores go back through the transform otherwise than by their place in the world: how. */
   fitOf?(grid: Grid, parameters: P): Fit | undefined;
+  /** How many volumes, each as large as the larger of both, `apply` holds at once; 2 if missing: what it is given, and the result. */
+  volumesHeld?(parameters: P): number;
   /** The values that a label map may hold afterwards, by those before; the same ones if missing. */
   valuesAfter?(values: readonly number[], parameters: P): readonly number[];
 }
