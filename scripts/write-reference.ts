@@ -187,7 +187,8 @@ function typeText(schema: Schema): string {
   if (kinds) return [...new Set(kinds.map(typeText))].join(' or ');
   if (schema.prefixItems) {
     const items = [...new Set(schema.prefixItems.map(typeText))].join(', ');
-    return `${schema.prefixItems.length} values x, y, z: ${items}`;
+    const axes = schema.prefixItems.length === 3 ? ' x, y, z' : '';
+    return `${schema.prefixItems.length} values${axes}: ${items}`;
   }
   if (schema.items) return `list of ${typeText(schema.items)}`;
   if (typeof schema.additionalProperties === 'object') {
@@ -236,7 +237,9 @@ function transformsPage(): string {
         const schema = schemaOf(parameters);
         const note =
           schema.description && schema.description !== description ? `${schema.description}.\n\n` : '';
-        return `### ${name}\n\n${description.replace(/([^.])$/, '$1.')}\n\n${note}${table(schema)}`;
+        // Of a list, what each of its items is.
+        const items = schema.items ? `A list, each with:\n\n${table(schema.items)}` : table(schema);
+        return `### ${name}\n\n${description.replace(/([^.])$/, '$1.')}\n\n${note}${items}`;
       })
       .join('\n');
   const own = Object.entries(pipelineSteps).map(([name, parameters]) => ({
@@ -255,8 +258,8 @@ volume a new affine, so the result always finds its way back onto the input's gr
 ${list(imageTransforms)}
 ## postprocess
 
-\`argmax\` and \`threshold\` turn the class scores of an ONNX network into a label map. \`restore\` before them interpolates the
-scores onto the input's grid; after them it carries the labels over. Without \`restore\` it happens at the end.
+\`argmax\`, \`threshold\` or \`compose\` turns the class scores of an ONNX network into a label map. \`restore\` before it interpolates the
+scores onto the input's grid; after it, it carries the labels over. Without \`restore\` it happens at the end.
 
 ${list([...own, ...labelTransforms])}`;
 }

@@ -31,7 +31,6 @@ const common = {
   authors: ['Others'],
   licence: 'Apache-2.0',
   intendedUse: 'Tests.',
-  inputs: { volume: { type: 'volume' } },
   outputs: { segmentation: { type: 'LabelVolume' } },
 };
 
@@ -41,8 +40,8 @@ interface App {
   inferer: object;
   preprocess: unknown[];
   postprocess: unknown[];
-  /** Further keys of the manifest. */
-  more?: object;
+  /** The inputs, if there are several. */
+  channels?: string[];
 }
 
 const sessions = new Map<string, Promise<OnnxSession>>();
@@ -57,9 +56,10 @@ function networkOf(name: string): Promise<OnnxSession> {
   return session;
 }
 
-function manifestOf({ inferer, preprocess, postprocess, more = {} }: App): Manifest {
-  const model = { runtime: 'onnx', file: 'model.onnx', sha256: '0'.repeat(64), inferer };
-  return parseManifest(JSON.stringify({ ...common, model, preprocess, postprocess, ...more }));
+function manifestOf({ inferer, preprocess, postprocess, channels = ['volume'] }: App): Manifest {
+  const inputs = Object.fromEntries(channels.map((name) => [name, { type: 'volume' }]));
+  const model = { runtime: 'onnx', file: 'model.onnx', sha256: '0'.repeat(64), inferer, channels };
+  return parseManifest(JSON.stringify({ ...common, inputs, model, preprocess, postprocess }));
 }
 
 const caseFile = (name: string, file: string) => join(folder!, name, 'cases', file);
@@ -138,6 +138,25 @@ const prostate: App = {
   postprocess: ['argmax', { keepLargestConnectedComponent: { appliedLabels: [1, 2] } }, 'restore'],
 };
 
+/** The author's lambda: whole tumour (channel 1) is 2, over it the core (0) 1, over both the enhancing part (2) 4. */
+const brats: App = {
+  name: 'monai-brats',
+  preprocess: [{ normalizeIntensity: { nonzero: true, channelWise: true } }],
+  inferer: { type: 'slidingWindow', roiSize: [48, 48, 32], overlap: 0.5 },
+  postprocess: [
+    'sigmoid',
+    'restore',
+    {
+      compose: [
+        { channel: 1, above: 0.5, value: 2 },
+        { channel: 0, above: 0.5, value: 1 },
+        { channel: 2, above: 0.5, value: 4 },
+      ],
+    },
+  ],
+  channels: ['t1ce', 't1', 't2', 'flair'],
+};
+
 /** nnU-Net's own order: it normalises before it resamples, and does not reorient. */
 const abdomen = (inferer: object = {}): App => ({
   name: 'nn-ct',
@@ -168,6 +187,20 @@ describe.skipIf(!folder)('a bundle of MONAI', () => {
   it.each(['abdomen', 'lps', 'oblique'])('gives its author’s spleen, case %s', async (name) => {
     const found = await segment(spleen, { volume: `${name}_image.nii.gz` });
     expect(await differences(found, spleen, `${name}_expected.nii.gz`)).toBe(0);
+  });
+
+  it('gives its author’s overlapping parts of a tumour, the later rule last', async () => {
+    const files = Object.fromEntries(brats.channels!.map((name) => [name, `case_${name}.nii.gz`]));
+    const expected = 'case_expected.nii.gz';
+    const found = await segment(brats, files);
+    expect(await differences(found, brats, expected)).toBe(0);
+    // In the order of the channels, 43,667 voxels of the core become whole tumour.
+    const rules = (brats.postprocess[2] as { compose: object[] }).compose;
+    const wrong = {
+      ...brats,
+      postprocess: ['sigmoid', 'restore', { compose: [rules[1], rules[0], rules[2]] }],
+    };
+    expect(await differences(await segment(wrong, files), wrong, expected)).toBe(43_667);
   });
 
   it('gives its author’s seven organs of the whole body', async () => {

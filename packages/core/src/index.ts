@@ -61,7 +61,8 @@ export {
   type StageTimes,
 } from './app/predict.ts';
 export { type Stage, stages } from './app/stages.ts';
-export { labelsWith, pipelineSteps, type Step } from './app/steps.ts';
+export type { Step } from './app/step.ts';
+export { labelsWith, pipelineSteps } from './app/steps.ts';
 export {
   defaultValue,
   type InputValue,

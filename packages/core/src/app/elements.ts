@@ -61,6 +61,28 @@ export const inputSchemas = {
   }),
 };
 
+/** Checks the fields of an input against each other, for the schemas of inputs. */
+export function checkInput(
+  input: z.infer<(typeof inputSchemas)[keyof typeof inputSchemas]>,
+  context: z.RefinementCtx,
+): void {
+  if (input.type === 'slider') {
+    if (!(input.minimum < input.maximum)) {
+      context.addIssue({ code: 'custom', path: ['maximum'], message: 'must be greater than the minimum' });
+    }
+    if (input.default !== undefined && (input.default < input.minimum || input.default > input.maximum)) {
+      context.addIssue({
+        code: 'custom',
+        path: ['default'],
+        message: 'must be between minimum and maximum',
+      });
+    }
+  }
+  if (input.type === 'radiobutton' && input.default !== undefined && !input.options.includes(input.default)) {
+    context.addIssue({ code: 'custom', path: ['default'], message: 'must be one of the options' });
+  }
+}
+
 export const inputSchema = z
   .discriminatedUnion('type', [
     inputSchemas.volume,
@@ -70,27 +92,7 @@ export const inputSchema = z
     inputSchemas.fiducials,
     inputSchemas.transform,
   ])
-  .superRefine((input, context) => {
-    if (input.type === 'slider') {
-      if (!(input.minimum < input.maximum)) {
-        context.addIssue({ code: 'custom', path: ['maximum'], message: 'must be greater than the minimum' });
-      }
-      if (input.default !== undefined && (input.default < input.minimum || input.default > input.maximum)) {
-        context.addIssue({
-          code: 'custom',
-          path: ['default'],
-          message: 'must be between minimum and maximum',
-        });
-      }
-    }
-    if (
-      input.type === 'radiobutton' &&
-      input.default !== undefined &&
-      !input.options.includes(input.default)
-    ) {
-      context.addIssue({ code: 'custom', path: ['default'], message: 'must be one of the options' });
-    }
-  });
+  .superRefine(checkInput);
 export type Input = z.infer<typeof inputSchema>;
 export type InputType = Input['type'];
 

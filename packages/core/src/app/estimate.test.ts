@@ -109,6 +109,41 @@ describe('estimatePrediction(): bytes', () => {
     });
   });
 
+  it('hold the largest grid that a step of one input makes, where it applies', () => {
+    const preprocess = [{ resize: { size: [30, 8, 6] }, when: { mode: 'a' } }];
+    const manifest = manifestOf({
+      ...module,
+      inputs: {
+        a: { type: 'volume' },
+        b: { type: 'volume', preprocess },
+        mode: { type: 'radiobutton', options: ['a', 'b'] },
+      },
+    });
+    const volumes = { a: facts(size), b: facts([4, 4, 4]) };
+    const of = (mode: string) => estimatePrediction(manifest, volumes, { mode });
+    expect(of('a').modelSize).toEqual([30, 8, 6]);
+    // Two components of 30 × 8 × 6, each read and written as float32.
+    expect(of('a').neededBytes).toBe(base + (480 + 64) * 2 + 1440 * 2 * 4 * 2);
+    expect(of('b')).toEqual({
+      neededBytes: base + (480 + 64) * 2 + 480 * (2 * 4 + 2),
+      modelSize: size,
+      windows: 1,
+    });
+  });
+
+  it.each([
+    ['slices across y', { axis: 'y' }, 8, 10 * 6],
+    ['windows of slices across z', { axis: 'z', roiSize: [5, 4], overlap: 0 }, 6 * 2 * 2, 5 * 4],
+  ])('of %s are those of one, and as many windows', (_what, more, windows, pixels) => {
+    const model = { ...network().model, inferer: { type: 'slice', ...more } };
+    const estimate = estimatePrediction(manifestOf({ model }), { volume: facts(size) }, {});
+    expect(estimate).toMatchObject({ modelSize: size, windows });
+    // Input and labels of the volume, restored labels; of a slice at least its input, two classes, and the inside.
+    const volumes = base + 480 * (2 + 4 + 1 + 2);
+    expect(estimate.neededBytes).toBeGreaterThanOrEqual(volumes + pixels * (4 + 2 * 4 + 192));
+    expect(estimate.neededBytes).toBeLessThan(base + 480 * (2 + 205 + 2));
+  });
+
   it('hold a third copy where a spline or a fit is between', () => {
     const peakOf = (...preprocess: object[]) =>
       bytesOf({ ...module, preprocess }, { volume: facts(size) }) - 480 * 2;

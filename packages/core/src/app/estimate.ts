@@ -1,9 +1,11 @@
 import { estimateMemory } from '../inferers/inferer.ts';
+import { sliceSize, withinSlice } from '../inferers/slices.ts';
 import { windowsAlong } from '../inferers/windows.ts';
 import { bytesPerVoxel, type Grid, type Size, type VoxelType, voxelCount } from '../volume.ts';
 import { isNetworkSpec, type Manifest, type ModelSpec, volumeInputs } from './manifest.ts';
 import { reductionOf } from './postprocess.ts';
-import { applies, gridAfter, volumesHeldBy } from './steps.ts';
+import type { Step } from './step.ts';
+import { applies, gridAfter, ownSteps, volumesHeldBy } from './steps.ts';
 import type { Parameter } from './values.ts';
 
 /** What is known about a volume before it is sent. */
@@ -37,7 +39,8 @@ export function estimatePrediction(
   const steps = manifest.preprocess.filter((step) => applies(step.when, parameters));
   const inputs = volumeInputs(manifest);
   const names = isNetworkSpec(model) ? (model.channels ?? inputs.slice(0, 1)) : inputs;
-  const seen = names.flatMap((name) => (Object.hasOwn(volumes, name) ? [volumes[name]] : []));
+  const sent = names.filter((name) => Object.hasOwn(volumes, name));
+  const seen = sent.map((name) => volumes[name]);
   const stored = Object.values(volumes).reduce(
     (sum, volume) => sum + voxelCount(volume) * volume.components * bytesPerVoxel(volume.voxelType),
     0,
@@ -47,15 +50,22 @@ export function estimatePrediction(
     seen[0] ?? Object.values(volumes)[0],
   );
   if (!largest) return { neededBytes: processBytes + modelBytes, modelSize: [1, 1, 1], windows: 1 };
-  let grid: Grid = largest;
   // A step reads one copy and writes another; the voxels of other types become float32 at the first one.
   let held = 0;
-  for (const step of steps) {
-    const after = gridAfter(grid, step, parameters);
-    const larger = Math.max(voxelCount(grid), voxelCount(after));
-    held = Math.max(held, larger * volumesHeldBy(step, parameters));
-    grid = after;
-  }
+  const after = (start: Grid, list: readonly Step[]): Grid => {
+    let grid = start;
+    for (const step of list) {
+      const next = gridAfter(grid, step, parameters);
+      const larger = Math.max(voxelCount(grid), voxelCount(next));
+      held = Math.max(held, larger * volumesHeldBy(step, parameters));
+      grid = next;
+    }
+    return grid;
+  };
+  // Channels are stacked on the grid of the first one, and each of a program's volumes keeps its own.
+  const prepared = sent.map((name) => after(volumes[name], ownSteps(manifest.inputs, name, parameters)));
+  const stacked = prepared.reduce((a, b) => (voxelCount(b) > voxelCount(a) ? b : a), prepared[0] ?? largest);
+  const grid = after(stacked, steps);
   const components = seen.reduce((sum, volume) => sum + volume.components, 0) || 1;
   const preparing = held * components * 4;
   const restoring = voxelCount(largest) * 2;
@@ -70,14 +80,20 @@ export function estimatePrediction(
   }
   const { inferer } = model;
   const classes = Math.max(2, ...manifest.labels.map(({ value }) => value + 1));
-  const window = inferer.type === 'slidingWindow' ? inferer.roiSize : grid.size;
+  const isSlice = inferer.type === 'slice';
+  const within = isSlice ? withinSlice(inferer, grid.size) : inferer;
+  const seenAtOnce = isSlice ? sliceSize(grid.size, inferer.axis) : grid.size;
+  const window = within.type === 'slidingWindow' ? within.roiSize : seenAtOnce;
   const inner = voxelCount({ size: window as Size }) * innerChannels * 4;
   const inferring =
     estimateMemory(inferer, grid.size, components, classes, reductionOf(manifest, parameters).type) + inner;
   return {
     neededBytes: processBytes + modelBytes * 2 + stored + Math.max(preparing, inferring + restoring),
     modelSize: grid.size,
-    windows: inferer.type === 'slidingWindow' ? windowsOf(grid.size, inferer) : 1,
+    windows:
+      within.type === 'slidingWindow'
+        ? windowsOf(grid.size, within)
+        : voxelCount(grid) / voxelCount({ size: seenAtOnce }),
   };
 }
 

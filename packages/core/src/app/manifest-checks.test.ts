@@ -126,12 +126,15 @@ describe('crossFaults()', () => {
     [
       'argmax and threshold',
       { postprocess: ['argmax', 'threshold'] },
-      ['postprocess: argmax or threshold comes once'],
+      ['postprocess: argmax, threshold or compose comes once'],
     ],
     [
       'softmax after a program',
       { model: program, postprocess: ['softmax'] },
-      ['postprocess: softmax needs the class scores of a network', 'postprocess.0: softmax needs argmax or'],
+      [
+        'postprocess: softmax needs the class scores of a network',
+        'postprocess.0: softmax needs argmax, threshold or',
+      ],
     ],
     [
       'softmax and sigmoid',
@@ -141,7 +144,7 @@ describe('crossFaults()', () => {
     [
       'softmax after argmax',
       { postprocess: ['argmax', 'softmax', 'restore'] },
-      ['postprocess.1: softmax comes before restore, argmax and threshold. Move it to the front'],
+      ['postprocess.1: softmax comes before restore, argmax, threshold and compose. Move it to the front'],
     ],
     [
       'sigmoid between restore and threshold',
@@ -151,7 +154,7 @@ describe('crossFaults()', () => {
     [
       'softmax before nothing that decides',
       { postprocess: ['softmax', 'restore'] },
-      ['postprocess.0: softmax needs argmax or threshold after it. Add one of them'],
+      ['postprocess.0: softmax needs argmax, threshold or compose after it. Add one of them'],
     ],
     [
       'separate without fit',
@@ -220,6 +223,49 @@ describe('crossFaults()', () => {
       'an input with a word of requests',
       { inputs: { ...inputs, frame: { type: 'checkbox' } } },
       ['inputs.frame: is a word of requests (frame, series, service, format, formats, output)'],
+    ],
+    [
+      'steps of one input',
+      {
+        inputs: {
+          ...inputs,
+          t2: { type: 'volume', preprocess: ['argmax', { flip: { axes: ['$nobody'] } }, { resize: {} }] },
+        },
+      },
+      [
+        'inputs.t2.preprocess.0: argmax is not a preprocess step',
+        'inputs.t2.preprocess.1.flip: $nobody is not',
+        'inputs.t2.preprocess.2.resize.size: ',
+      ],
+    ],
+    [
+      'a condition of a step of one input',
+      { inputs: { ...inputs, t2: { type: 'volume', preprocess: [{ divideByMax: {}, when: { no: 1 } }] } } },
+      ['inputs.t2.preprocess.0.when.no: is not a parameter'],
+    ],
+    [
+      'two steps that make labels',
+      { postprocess: ['argmax', { compose: [{ channel: 0, value: 1 }] }] },
+      ['postprocess: argmax, threshold or compose comes once'],
+    ],
+    [
+      'a rule of compose',
+      {
+        postprocess: [
+          {
+            compose: [
+              { channel: 0, value: 1 },
+              { channel: '$nobody', value: 2 },
+            ],
+          },
+        ],
+      },
+      ['postprocess.0.compose: $nobody is not a slider'],
+    ],
+    [
+      'a rule of compose without a value',
+      { postprocess: [{ compose: [{ channel: 0, value: 1 }, { channel: 1 }] }] },
+      ['postprocess.0.compose.1.value: '],
     ],
     [
       'a self-test without a label map',

@@ -1,6 +1,6 @@
 import type { Label } from './elements.ts';
 import { isNetworkSpec, type Manifest, primaryOutput, requestWords, volumeInputs } from './manifest.ts';
-import { activationOf, checkConditions, checkSteps } from './steps.ts';
+import { activationOf, checkConditions, checkSteps, isScoreStep } from './steps.ts';
 import { parseParameters } from './values.ts';
 
 /** A fault of one key of a manifest against another. */
@@ -29,7 +29,6 @@ interface Check<K extends Keys = Keys> {
 const check = <K extends Keys>(needs: readonly K[], find: (manifest: Pick<Manifest, K>) => CrossFault[]) =>
   ({ needs, find }) as unknown as Check;
 
-const isScoreStep = ({ name }: { name: string }) => name === 'argmax' || name === 'threshold';
 const isRestore = ({ name }: { name: string }) => name === 'restore';
 const within = (path: (string | number)[], faults: readonly CrossFault[]): CrossFault[] =>
   faults.map((fault) => ({ ...fault, path: [...path, ...fault.path] }));
@@ -37,6 +36,12 @@ const within = (path: (string | number)[], faults: readonly CrossFault[]): Cross
 const checks: readonly Check[] = [
   check(['inputs', 'preprocess'], ({ inputs, preprocess }) =>
     within(['preprocess'], checkSteps(preprocess, 'preprocess', inputs)),
+  ),
+  check(['inputs'], ({ inputs }) =>
+    Object.entries(inputs).flatMap(([name, input]) => {
+      const steps = 'preprocess' in input ? (input.preprocess ?? []) : [];
+      return within(['inputs', name, 'preprocess'], checkSteps(steps, 'preprocess', inputs));
+    }),
   ),
   check(['inputs', 'postprocess'], ({ inputs, postprocess }) =>
     within(['postprocess'], checkSteps(postprocess, 'postprocess', inputs)),
@@ -68,7 +73,8 @@ const checks: readonly Check[] = [
       const message = `${first.name} needs the class scores of a network (runtime: onnx)`;
       faults.push({ path: ['postprocess'], message });
     }
-    if (scores.length > 1) faults.push({ path: ['postprocess'], message: 'argmax or threshold comes once' });
+    if (scores.length > 1)
+      faults.push({ path: ['postprocess'], message: 'argmax, threshold or compose comes once' });
     if (probabilities.length > 1)
       faults.push({ path: ['postprocess'], message: 'softmax or sigmoid comes once' });
     const [decided, restored] = [isScoreStep, isRestore].map((is) => postprocess.findIndex(is));
@@ -76,8 +82,8 @@ const checks: readonly Check[] = [
       const index = postprocess.indexOf(step);
       const late = [decided, restored].some((at) => at >= 0 && at < index);
       const message = late
-        ? `${step.name} comes before restore, argmax and threshold. Move it to the front, or leave it out`
-        : `${step.name} needs argmax or threshold after it. Add one of them, or leave it out`;
+        ? `${step.name} comes before restore, argmax, threshold and compose. Move it to the front, or leave it out`
+        : `${step.name} needs argmax, threshold or compose after it. Add one of them, or leave it out`;
       if (late || decided < 0) faults.push({ path: ['postprocess', index], message });
     }
     if (postprocess.filter(isRestore).length > 1)

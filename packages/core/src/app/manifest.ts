@@ -2,14 +2,15 @@ import { z } from 'zod';
 import { infererSchema } from '../inferers/spec.ts';
 import { acceptanceSchema, resultCheckSchema } from './acceptance.ts';
 import {
+  checkInput,
   conditionsSchema,
   elementName,
-  inputSchema,
+  inputSchemas,
   labelSchema,
   type Output,
   outputSchema,
 } from './elements.ts';
-import { stepSchema } from './steps.ts';
+import { stepSchema } from './step.ts';
 
 /** The app manifest `tomaat.yaml`: everything that makes a folder a service. One schema, every fault named. */
 
@@ -99,6 +100,25 @@ export type ProgramSpec = Exclude<ModelSpec, NetworkSpec>;
 
 export const isNetworkSpec = (spec: ModelSpec): spec is NetworkSpec => 'inferer' in spec;
 
+/** An input: what callers see of it, and the steps that they do not. */
+const manifestInputSchema = z
+  .discriminatedUnion('type', [
+    inputSchemas.volume.extend({
+      preprocess: z
+        .array(stepSchema)
+        .optional()
+        .describe(
+          'Steps of this volume alone, before those of the manifest’s `preprocess`; a network’s channels are stacked in between, on the grid of the first one',
+        ),
+    }),
+    inputSchemas.slider,
+    inputSchemas.checkbox,
+    inputSchemas.radiobutton,
+    inputSchemas.fiducials,
+    inputSchemas.transform,
+  ])
+  .superRefine(checkInput);
+
 export const manifestSchema = z.strictObject({
   schemaVersion: z.literal(1).describe('Version of this schema'),
   id: slug.describe('Name of the service in addresses'),
@@ -117,7 +137,7 @@ export const manifestSchema = z.strictObject({
   homepage: z.url().optional().describe('Where to read more'),
   intendedUse: z.string().min(1).max(4000).describe('What it was made for, and what it was not made for'),
   limitations: z.string().max(4000).optional().describe('Where it is known to fail'),
-  inputs: z.record(elementName, inputSchema).describe('What a caller sends: files and parameters'),
+  inputs: z.record(elementName, manifestInputSchema).describe('What a caller sends: files and parameters'),
   preprocess: z
     .array(stepSchema)
     .default([])

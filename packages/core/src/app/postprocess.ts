@@ -1,8 +1,14 @@
 import { TomaatError } from '../errors.ts';
 import type { Activation } from '../geometry/activation.ts';
-import { resampleArgmax, resampleThreshold } from '../geometry/resample.ts';
+import {
+  resampleArgmax,
+  resampleComposed,
+  resampleForeground,
+  resampleThreshold,
+} from '../geometry/resample.ts';
 import { type Decide, type GridPath, restore, restoreScores } from '../geometry/restore.ts';
-import type { InferResult, Reduction } from '../inferers/spec.ts';
+import type { LabelReduction } from '../inferers/reduce.ts';
+import type { ComposeRule, InferResult, Reduction } from '../inferers/spec.ts';
 import { type Grid, numericVoxels, type Volume } from '../volume.ts';
 import { checkResult } from './acceptance.ts';
 import { type Manifest, primaryOutput } from './manifest.ts';
@@ -16,13 +22,14 @@ import {
   isVolume,
   missingOutput,
 } from './results.ts';
+import type { Step } from './step.ts';
 import {
   activationOf,
   applies,
   applyTransform,
+  isScoreStep,
   labelsWith,
   resolveParameters,
-  type Step,
   type StepContext,
 } from './steps.ts';
 import type { OutputValue, Parameter } from './values.ts';
@@ -42,7 +49,7 @@ export type Outputs = Record<string, OutputValue>;
  */
 export function reductionOf(manifest: Manifest, parameters: Readonly<Record<string, Parameter>>): Reduction {
   const steps = manifest.postprocess.filter((step) => applies(step.when, parameters));
-  const index = steps.findIndex((step) => step.name === 'argmax' || step.name === 'threshold');
+  const index = steps.findIndex(isScoreStep);
   if (index < 0) return { type: 'argmax' };
   const before = steps.slice(0, index);
   if (before.some((step) => step.name === 'restore')) return { type: 'none' };
@@ -52,12 +59,15 @@ export function reductionOf(manifest: Manifest, parameters: Readonly<Record<stri
   return before.some((step) => activationOf(step) && !same(step)) ? { type: 'none' } : reduction;
 }
 
-function reductionBy(step: Step, parameters: Readonly<Record<string, Parameter>>): Reduction {
-  if (step.name === 'argmax') return { type: 'argmax' };
-  const { channel, above } = resolveParameters(step, 'postprocess', parameters) as {
-    channel: number;
-    above: number;
-  };
+/** The reduction that an argmax, threshold or compose is. */
+export function reductionBy(step: Step, parameters: Readonly<Record<string, Parameter>>): LabelReduction {
+  const resolved: unknown = resolveParameters(step, 'postprocess', parameters);
+  if (step.name === 'argmax') {
+    const { backgroundAtMost: atMost } = resolved as { backgroundAtMost?: number };
+    return atMost === undefined ? { type: 'argmax' } : { type: 'foreground', atMost };
+  }
+  if (step.name === 'compose') return { type: 'compose', rules: resolved as ComposeRule[] };
+  const { channel, above } = resolved as { channel: number; above: number };
   return { type: 'threshold', channel, above };
 }
 
@@ -156,13 +166,13 @@ async function finishLabels(
       target = path;
     } else if (activationOf(step)) {
       activation = activationOf(step);
-    } else if (step.name === 'argmax' || step.name === 'threshold') {
+    } else if (isScoreStep(step)) {
       // Without a restore before it, the inferer has done this window by window.
       if (!labels && scores && target)
         labels = labelsFrom(scores, reductionBy(step, context.parameters), target, activation);
       if (labels && step.name === 'threshold') labels = withValue(labels, step, context.parameters);
     } else if (!labels) {
-      throw new TomaatError('BAD_MANIFEST', `${step.name} comes after argmax or threshold.`, {
+      throw new TomaatError('BAD_MANIFEST', `${step.name} comes after argmax, threshold or compose.`, {
         field: 'postprocess',
       });
     } else if (step.name === 'check') {
@@ -177,19 +187,31 @@ async function finishLabels(
 }
 
 /** Scores as probabilities, if so, interpolated along the path back, and reduced to labels at its start. */
-function labelsFrom(scores: Volume, reduction: Reduction, path: GridPath, activation?: Activation): Volume {
-  const decide: Decide = (volume, grid, options) =>
-    reduction.type === 'threshold'
-      ? resampleThreshold(volume, reduction.channel, reduction.above, grid, options)
-      : resampleArgmax(volume, grid, options);
+function labelsFrom(
+  scores: Volume,
+  reduction: LabelReduction,
+  path: GridPath,
+  activation?: Activation,
+): Volume {
+  const decide: Decide = (volume, grid, options) => {
+    if (reduction.type === 'argmax') return resampleArgmax(volume, grid, options);
+    if (reduction.type === 'foreground') return resampleForeground(volume, reduction.atMost, grid, options);
+    if (reduction.type === 'compose') return resampleComposed(volume, reduction.rules, grid, options);
+    return resampleThreshold(volume, reduction.channel, reduction.above, grid, options);
+  };
   return restoreScores(scores, path, decide, activation);
 }
 
 /** The result of a threshold, 0 and 1, with the value of its step. */
 function withValue(labels: Volume, step: Step, parameters: StepContext['parameters']): Volume {
-  const { value } = resolveParameters(step, 'postprocess', parameters) as { value: number };
+  const value = thresholdValue(step, parameters);
   if (value === 1) return labels;
   return { ...labels, voxels: Uint16Array.from(numericVoxels(labels.voxels), (v) => v * value) };
+}
+
+/** The value of the voxels above a threshold. */
+export function thresholdValue(step: Step, parameters: StepContext['parameters']): number {
+  return (resolveParameters(step, 'postprocess', parameters) as { value: number }).value;
 }
 
 /** The checks of the results come last, unless a step places them. */

@@ -40,7 +40,8 @@ import {
 import { finishNetwork, finishProgram, type Outputs, reductionOf } from './postprocess.ts';
 import { fromOf, isVolume } from './results.ts';
 import type { Stage } from './stages.ts';
-import { applies, applyTransform, fitOfStep, labelsWith, type Step, type StepContext } from './steps.ts';
+import type { Step } from './step.ts';
+import { applies, applyTransform, fitOfStep, labelsWith, ownSteps, type StepContext } from './steps.ts';
 import { type InputValue, isFileInput, type OutputValue, type Parameter, parseParameters } from './values.ts';
 
 /**
@@ -278,15 +279,20 @@ async function prepare(
     throw new TomaatError('BAD_INPUT', 'The app has no model for these parameters. Choose other values.');
   }
   const steps = manifest.preprocess.filter((step) => applies(step.when, parameters));
+  const own = (name: string, volume: Volume) =>
+    preprocess(volume, ownSteps(manifest.inputs, name, parameters), stepContext);
   if (isNetworkSpec(model)) {
     const names = model.channels ?? volumeInputs(manifest).slice(0, 1);
-    const stacked = stack(names.map((name) => need(volumes, name)));
+    const channels: Awaited<ReturnType<typeof preprocess>>[] = [];
+    for (const name of names) channels.push(await own(name, need(volumes, name)));
+    const stacked = stack(channels.map(({ volume }) => volume));
     const { volume: input, fits } = await preprocess(stacked, steps, stepContext);
-    return { kind: 'network', model, input, fits };
+    // The grid is that of the first channel, so its fits come first.
+    return { kind: 'network', model, input, fits: [...channels[0].fits, ...fits] };
   }
   const inputs: Record<string, InputValue> = { ...parameters, ...transforms };
   for (const [name, volume] of Object.entries(volumes))
-    inputs[name] = (await preprocess(volume, steps, stepContext)).volume;
+    inputs[name] = (await preprocess((await own(name, volume)).volume, steps, stepContext)).volume;
   return { kind: 'program', model, inputs };
 }
 

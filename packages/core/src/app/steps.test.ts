@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import type { Volume } from '../volume.ts';
 import { type Input, inputSchema, labelSchema } from './elements.ts';
+import { type Step, stepSchema } from './step.ts';
 import {
   applies,
   applyTransform,
@@ -10,9 +11,7 @@ import {
   parameterTrials,
   pipelineSteps,
   resolveParameters,
-  type Step,
   stepNames,
-  stepSchema,
   valuesAfterStep,
 } from './steps.ts';
 
@@ -31,6 +30,7 @@ describe('pipelineSteps', () => {
       'sigmoid',
       'argmax',
       'threshold',
+      'compose',
       'restore',
       'check',
     ]);
@@ -56,6 +56,23 @@ describe('pipelineSteps', () => {
     ])
       expect(pipelineSteps.threshold.safeParse(bad).success).toBe(false);
   });
+
+  it('compose takes a list of rules, each above 0.5 unless it says otherwise', () => {
+    expect(pipelineSteps.compose.parse([{ channel: 1, value: 2 }])).toEqual([
+      { channel: 1, above: 0.5, value: 2 },
+    ]);
+    const rule = { channel: 0, above: -3, value: 0 };
+    expect(pipelineSteps.compose.parse([rule, rule])).toEqual([rule, rule]);
+    const bad = [{ channel: 0 }, { value: 1 }, { ...rule, channel: -1 }, { ...rule, value: 65_536 }];
+    for (const one of bad) expect(pipelineSteps.compose.safeParse([one]).success).toBe(false);
+    expect(pipelineSteps.compose.safeParse([]).success).toBe(false);
+    expect(pipelineSteps.compose.safeParse([{ ...rule, below: 1 }]).success).toBe(false);
+  });
+
+  it('argmax takes the score that background does not exceed', () => {
+    expect(pipelineSteps.argmax.parse({ backgroundAtMost: -1.5 })).toEqual({ backgroundAtMost: -1.5 });
+    expect(pipelineSteps.argmax.safeParse({ backgroundAtMost: '0' }).success).toBe(false);
+  });
 });
 
 describe('stepSchema', () => {
@@ -71,6 +88,7 @@ describe('stepSchema', () => {
         when: { mode: 'fast', level: 2, smooth: true },
       },
     ],
+    [{ compose: [{ channel: 1 }] }, { name: 'compose', parameters: [{ channel: 1 }] }],
   ])('reads %j', (raw, step) => {
     expect(stepSchema.parse(raw)).toEqual(step);
   });
@@ -82,6 +100,8 @@ describe('stepSchema', () => {
     [{ flip: ['x'] }, ['flip'], 'parameters by name'],
     [{ flip: 'x' }, ['flip'], 'parameters by name'],
     [{ flip: 0 }, ['flip'], 'parameters by name'],
+    [{ compose: { channel: 1 } }, ['compose'], 'must be a list'],
+    [{ compose: null }, ['compose'], 'must be a list'],
     [{ flip: {}, when: 'fast' }, ['when'], 'values by the names of inputs'],
     [{ flip: {}, when: { mode: ['fast'] } }, ['when'], 'values by the names of inputs'],
   ])('refuses %j', (raw, path, message) => {
@@ -368,6 +388,19 @@ describe('parameterTrials()', () => {
     { value: 1, name: 'a', when } as ReturnType<typeof labelSchema.parse>,
   ];
   it.each<[string, Parts]>([
+    [
+      'a step of one input',
+      {
+        inputs: {
+          ...inputs,
+          ct: { ...volume, preprocess: steps({ divideByMax: null, when: { axis: 'y' } }) },
+        },
+      },
+    ],
+    [
+      'a reference in one input',
+      { inputs: { ...inputs, ct: { ...volume, preprocess: steps({ flip: { axes: ['z', '$axis'] } }) } } },
+    ],
     ['a preprocess step', { preprocess: steps({ divideByMax: null, when: { axis: 'y' } }) }],
     ['a postprocess step', { postprocess: steps({ argmax: null, when: { axis: 'y' } }) }],
     ['a model', { model: [{}, { when: { axis: 'y' } }] }],

@@ -6,20 +6,11 @@ import { labelTransforms } from '../labels/table.ts';
 import { imageTransforms } from '../transforms/table.ts';
 import type { TransformContext, VolumeTransform } from '../transforms/transform.ts';
 import type { Grid, Volume } from '../volume.ts';
-import { conditionsSchema, type Input, type Label } from './elements.ts';
+import type { Input, Label } from './elements.ts';
+import type { ManifestInput, Step } from './step.ts';
 import { defaultValue, type Parameter } from './values.ts';
 
-/**
- * The steps of a pipeline as a manifest lists them: a name (`argmax`), or a name with its parameters
- * (`spacing: { pixdim: [2, 2, 2] }`) and perhaps a condition (`when: { resolution: fast }`). A parameter
- * written `$name` is replaced by the caller's value of that input.
- */
-
-export interface Step {
-  readonly name: string;
-  readonly parameters: Record<string, unknown>;
-  readonly when?: Readonly<Record<string, Parameter>>;
-}
+/** The steps of a pipeline: their table, their checks, and how one is done. See step.ts for how a manifest writes them. */
 
 /** Steps that predict() itself does, between the transforms of the table. */
 export const pipelineSteps = {
@@ -33,7 +24,16 @@ export const pipelineSteps = {
     .describe(
       'Each channel of the scores to a probability, 1 / (1 + exp(−s)), before restore interpolates it and threshold decides',
     ),
-  argmax: z.strictObject({}).describe('Class scores to a label map: the class with the highest score'),
+  argmax: z
+    .strictObject({
+      backgroundAtMost: z
+        .number()
+        .optional()
+        .describe(
+          'For a network without a background channel: channel k gives the value k + 1, and a voxel none of whose scores is above this gives 0. If missing, channel k gives the value k',
+        ),
+    })
+    .describe('Class scores to a label map: the class with the highest score'),
   threshold: z
     .strictObject({
       channel: z.int().min(0).default(0).describe('Which channel of the scores'),
@@ -41,6 +41,19 @@ export const pipelineSteps = {
       value: z.int().min(1).max(65_535).default(1),
     })
     .describe('One channel of the scores to a label map'),
+  compose: z
+    .array(
+      z.strictObject({
+        channel: z.int().min(0).describe('Which channel of the scores'),
+        above: z.number().default(0.5).describe('Voxels with a score above this get the value'),
+        value: z.int().min(0).max(65_535),
+      }),
+    )
+    .min(1)
+    .max(1000)
+    .describe(
+      'Channels that overlap to a label map, by a list of rules: each is a threshold of its own, and a later rule overwrites those before',
+    ),
   restore: z
     .strictObject({})
     .describe(
@@ -53,35 +66,13 @@ export const pipelineSteps = {
     ),
 } as const;
 
+/** The steps that turn class scores into a label map; a pipeline has one at most. */
+export const isScoreStep = ({ name }: Pick<Step, 'name'>): boolean =>
+  name === 'argmax' || name === 'threshold' || name === 'compose';
+
 /** The activation of the scores that a step is, if it is one. */
 export const activationOf = ({ name }: Step): Activation | undefined =>
   activations.find((activation) => activation === name);
-
-export const stepSchema = z
-  .union([z.string().min(1), z.record(z.string(), z.unknown())])
-  .transform((raw, context): Step => {
-    if (typeof raw === 'string') return { name: raw, parameters: {} };
-    const { when, ...rest } = raw;
-    const names = Object.keys(rest);
-    if (names.length !== 1) {
-      context.addIssue({
-        code: 'custom',
-        message: `a step is one transform with its parameters, not ${names.length ? names.join(' and ') : 'nothing'}`,
-      });
-      return z.NEVER;
-    }
-    const parameters = rest[names[0]] ?? {};
-    if (typeof parameters !== 'object' || Array.isArray(parameters)) {
-      context.addIssue({ code: 'custom', path: [names[0]], message: 'must be parameters by name' });
-      return z.NEVER;
-    }
-    const condition = when === undefined ? undefined : conditionsSchema.safeParse(when);
-    if (condition && !condition.success) {
-      context.addIssue({ code: 'custom', path: ['when'], message: 'must be values by the names of inputs' });
-      return z.NEVER;
-    }
-    return { name: names[0], parameters: parameters as Record<string, unknown>, when: condition?.data };
-  });
 
 export interface StepFault {
   path: (string | number)[];
@@ -152,6 +143,15 @@ export function checkConditions(when: Step['when'], inputs: Readonly<Record<stri
     if (input.type === 'slider' || possible.includes(value)) return [];
     return [{ path: ['when', name], message: `must be one of: ${possible.join(', ')}` }];
   });
+}
+
+/** The steps that a volume goes through by itself with these parameters, before those of all volumes. */
+export function ownSteps(
+  inputs: Readonly<Record<string, ManifestInput>>,
+  name: string,
+  parameters: Readonly<Record<string, Parameter>>,
+): Step[] {
+  return (inputs[name]?.preprocess ?? []).filter((step) => applies(step.when, parameters));
 }
 
 /** The labels that a label map made with these parameters can contain. */
@@ -240,14 +240,15 @@ const maxTrials = 256;
  * option of a choice, both of a checkbox, the ends of a slider. Other parameters have their defaults.
  */
 export function parameterTrials(manifest: {
-  inputs: Readonly<Record<string, Input>>;
+  inputs: Readonly<Record<string, ManifestInput>>;
   preprocess: readonly Step[];
   postprocess: readonly Step[];
   model: readonly { when?: Step['when'] }[];
   labels: readonly Label[];
 }): Record<string, Parameter>[] {
   const names = new Set<string>();
-  const steps = [...manifest.preprocess, ...manifest.postprocess];
+  const own = Object.values(manifest.inputs).flatMap((input) => input.preprocess ?? []);
+  const steps = [...own, ...manifest.preprocess, ...manifest.postprocess];
   for (const { when } of [...steps, ...manifest.model, ...manifest.labels])
     for (const name of Object.keys(when ?? {})) names.add(name);
   for (const { parameters } of steps) findReferences(parameters, names);

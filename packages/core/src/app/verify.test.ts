@@ -142,6 +142,22 @@ describe('verifyNetwork()', () => {
     );
   });
 
+  it('wants channels of compose that exist, and labels for their values', async () => {
+    const compose = '[compose: [{ channel: 0, value: 1 }, { channel: 2, value: 2 }]]';
+    expect((await verify({ postprocess: compose, labels: two }, network(3).session)).faults).toEqual([]);
+    const few = await verify({ postprocess: compose, labels: two }, network(2).session);
+    expect(few.faults).toEqual([expect.stringContaining('The step compose names channel 2')]);
+    const unnamed = await verify({ postprocess: compose, labels: one }, network(3).session);
+    expect(unnamed.faults).toEqual([expect.stringContaining('2 has no name')]);
+  });
+
+  it('counts the values from 1 where there is no background channel', async () => {
+    const postprocess = '[argmax: { backgroundAtMost: 0 }]';
+    expect((await verify({ postprocess, labels: two }, network(2).session)).faults).toEqual([]);
+    expect((await verify({ postprocess, labels: one }, network(1).session)).faults).toEqual([]);
+    expect((await verify({ postprocess, labels: two }, network(3).session)).faults).toHaveLength(1);
+  });
+
   it('accepts values without any names', async () => {
     expect((await verify({}, network(9).session)).faults).toEqual([]);
   });
@@ -192,7 +208,12 @@ describe('verifyNetwork()', () => {
       },
     };
     expect((await verify({ labels: two }, labels)).faults).toEqual([]);
-    expect((await verify({ postprocess: '[threshold]', labels: one }, labels)).faults).toHaveLength(1);
+    for (const step of [
+      'threshold',
+      'argmax: { backgroundAtMost: 0 }',
+      'compose: [{ channel: 0, value: 1 }]',
+    ])
+      expect((await verify({ postprocess: `[${step}]`, labels: one }, labels)).faults).toHaveLength(1);
     expect((await verify({ postprocess: '[softmax, argmax]', labels: one }, labels)).faults).toEqual([
       'The network gives label values, not scores. Remove the softmax step.',
     ]);
@@ -271,6 +292,15 @@ describe('verifyNetwork()', () => {
       expect(seen).toEqual([[1, 1, 5, 63, 9]]);
     });
 
+    it('is that of the first channel’s own steps, then of all', async () => {
+      const { session, seen } = network(2);
+      const inputs = '  second: { type: volume, preprocess: [resize: { size: [8, 6, 4] }] }';
+      const preprocess = '[divisiblePad: { k: 5 }]';
+      const model = ', channels: [second, volume]';
+      expect((await verify({ inputs, preprocess, model }, session)).faults).toEqual([]);
+      expect(seen).toEqual([[1, 2, 5, 10, 10]]);
+    });
+
     it('is that of the steps that the default parameters choose', async () => {
       const parts = {
         inputs: '  mode: { type: radiobutton, options: [fast, fine] }',
@@ -317,6 +347,56 @@ describe('verifyNetwork()', () => {
       expect(faults).toEqual([
         expect.stringMatching(new RegExp(`windows of ${stated} .* roiSize is 8 × 6 × 4\\.`)),
       ]);
+    });
+  });
+
+  describe('slices', () => {
+    /** A 2-D network of three classes; what it was run on is in `seen`. */
+    function flat(inputDims?: (number | null)[]) {
+      const seen: number[][] = [];
+      const session: NetworkSession = {
+        ...(inputDims && { inputDims }),
+        async run({ dims }) {
+          seen.push([...dims]);
+          const [rows, columns] = dims.slice(-2);
+          return { data: new Float32Array(3 * rows * columns), dims: [1, 3, rows, columns] };
+        },
+      };
+      return { session, seen };
+    }
+    const inferer = (more: string) => `, inferer: { type: slice, ${more} }`;
+
+    it.each([
+      ['axis: y', [1, 1, 32, 32]],
+      ['axis: x, roiSize: [8, 6]', [1, 1, 6, 8]],
+    ])('with %s are tried as one', async (spec, dims) => {
+      const { session, seen } = flat([null, 1, null, null]);
+      const labels = labelsOf(1, 2);
+      expect(await verify({ model: inferer(spec), labels }, session)).toEqual({
+        faults: [],
+        summary: `${dims.join(' × ')} → 3 classes`,
+      });
+      expect(seen).toEqual([dims]);
+    });
+
+    it('of a fixed size need steps that give it along their two axes', async () => {
+      const fixed = [1, 1, 16, 24];
+      const { session, seen } = flat(fixed);
+      const preprocess = '[resize: { size: [24, 0, 16] }]';
+      expect((await verify({ preprocess, model: inferer('axis: y') }, session)).faults).toEqual([]);
+      expect(seen).toEqual([fixed]);
+      const wrong = await verify({ preprocess, model: inferer('axis: z') }, flat(fixed).session);
+      expect(wrong.faults).toEqual([expect.stringContaining('takes slices of 24 × 16 voxels (x × y) only')]);
+      const roi = await verify({ model: inferer('axis: y, roiSize: [16, 24]') }, flat(fixed).session);
+      expect(roi.faults).toEqual([
+        'The network takes windows of 24 × 16 (x × z), and roiSize is 16 × 24. Correct roiSize.',
+      ]);
+    });
+
+    it('are not for a network that takes volumes', async () => {
+      const { session } = network(3, [1, 1, null, null, null]);
+      const { faults } = await verify({ model: inferer('axis: z') }, session);
+      expect(faults).toEqual([expect.stringContaining('takes a tensor of 5 dimensions')]);
     });
   });
 

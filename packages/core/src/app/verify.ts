@@ -1,18 +1,21 @@
 import { TomaatError } from '../errors.ts';
 import { identity } from '../geometry/affine.ts';
 import { checkScoresShape } from '../inferers/checks.ts';
-import type { NetworkSession, Reduction } from '../inferers/spec.ts';
+import { rulesOf } from '../inferers/reduce.ts';
+import { sliceDims, sliceSession, sliceSize, withinSlice } from '../inferers/slices.ts';
+import type { NetworkSession } from '../inferers/spec.ts';
 import { isLabelTensor, type LabelTensor, type Tensor } from '../tensor.ts';
 import type { Grid, Size } from '../volume.ts';
 import { type Manifest, type NetworkSpec, volumeInputs } from './manifest.ts';
-import { reductionOf } from './postprocess.ts';
+import { reductionBy, reductionOf, thresholdValue } from './postprocess.ts';
 import {
   activationOf,
   applies,
   gridAfter,
+  isScoreStep,
   labelsWith,
+  ownSteps,
   parameterTrials,
-  resolveParameters,
   valuesAfterStep,
 } from './steps.ts';
 import type { Parameter } from './values.ts';
@@ -35,7 +38,16 @@ export async function verifyNetwork(
   session: NetworkSession,
 ): Promise<NetworkReport> {
   const faults = new Set<string>();
-  const fixed = session.inputDims ?? [null, null, null, null, null];
+  const { inferer } = spec;
+  let tried = session;
+  if (inferer.type === 'slice') {
+    try {
+      tried = sliceSession(session, inferer.axis);
+    } catch (error) {
+      return { faults: [(error as TomaatError).message], summary: '' };
+    }
+  }
+  const fixed = tried.inputDims ?? [null, null, null, null, null];
   const names = spec.channels ?? volumeInputs(manifest).slice(0, 1);
   const given = componentsOf(manifest, names);
   const taken = fixed[1] ?? null;
@@ -47,20 +59,23 @@ export async function verifyNetwork(
   const trials = parameterTrials(manifest).filter(
     (parameters) => manifest.model.find(({ when }) => applies(when, parameters)) === spec,
   );
-  const size = windowSize(manifest, spec, fixed.slice(2), trials[0] ?? {}, faults);
+  const size = windowSize(manifest, spec, names[0], fixed.slice(2), trials[0] ?? {}, faults);
   const dims = [1, taken ?? given ?? 1, size[2], size[1], size[0]];
-  const shape = dims.join(' × ');
+  const shape = (inferer.type === 'slice' ? sliceDims(dims, inferer.axis) : dims).join(' × ');
   let output: Tensor | LabelTensor;
   try {
-    output = await session.run({ data: new Float32Array(dims.reduce((a, b) => a * b, 1)), dims });
+    output = await tried.run({ data: new Float32Array(dims.reduce((a, b) => a * b, 1)), dims });
   } catch (error) {
     if (!(error instanceof TomaatError)) throw error;
     return { faults: [...faults, error.message], summary: shape };
   }
   if (isLabelTensor(output)) {
     for (const parameters of trials) {
-      if (reductionOf(manifest, parameters).type === 'threshold')
-        faults.add('The network gives label values, not scores. Remove the threshold step.');
+      const { type } = reductionOf(manifest, parameters);
+      if (type === 'threshold' || type === 'compose')
+        faults.add(`The network gives label values, not scores. Remove the ${type} step.`);
+      if (type === 'foreground')
+        faults.add('The network gives label values, not scores. Remove backgroundAtMost of argmax.');
       const activation = manifest.postprocess.find(activationOf);
       if (activation && applies(activation.when, parameters))
         faults.add(`The network gives label values, not scores. Remove the ${activation.name} step.`);
@@ -95,6 +110,7 @@ const smallVoxels = 32;
 function windowSize(
   manifest: Manifest,
   { inferer }: NetworkSpec,
+  first: string,
   fixed: readonly (number | null)[],
   parameters: Readonly<Record<string, Parameter>>,
   faults: Set<string>,
@@ -102,20 +118,29 @@ function windowSize(
   const wanted = [fixed[2], fixed[1], fixed[0]].map((n) => n ?? null);
   const preparedFrom = (n: number): Size => {
     let grid: Grid = { size: [n, n, n], affine: identity };
-    for (const step of manifest.preprocess)
-      if (applies(step.when, parameters)) grid = gridAfter(grid, step, parameters);
+    const common = manifest.preprocess.filter((step) => applies(step.when, parameters));
+    for (const step of [...ownSteps(manifest.inputs, first, parameters), ...common])
+      grid = gridAfter(grid, step, parameters);
     return grid.size;
   };
-  const small =
-    inferer.type === 'slidingWindow' ? (inferer.roiSize as unknown as Size) : preparedFrom(smallVoxels);
-  const other = inferer.type === 'slidingWindow' ? small : preparedFrom(smallVoxels * 2 + 6);
+  const windowFrom = (n: number): Size => {
+    const prepared = preparedFrom(n);
+    const within = inferer.type === 'slice' ? withinSlice(inferer, prepared) : inferer;
+    if (within.type === 'slidingWindow') return within.roiSize;
+    return inferer.type === 'slice' ? sliceSize(prepared, inferer.axis) : prepared;
+  };
+  const small = windowFrom(smallVoxels);
+  const other = windowFrom(smallVoxels * 2 + 6);
   const differs = wanted.some((n, axis) => n !== null && (n !== small[axis] || n !== other[axis]));
   if (differs) {
-    const size = wanted.map((n) => n ?? 'any').join(' × ');
+    const across = inferer.type === 'slice' ? 'xyz'.indexOf(inferer.axis) : -1;
+    const shown = <T>(values: readonly T[]) => values.filter((_, axis) => axis !== across).join(' × ');
+    const size = shown(wanted.map((n) => n ?? 'any'));
+    const axes = shown(['x', 'y', 'z']);
     faults.add(
-      inferer.type === 'slidingWindow'
-        ? `The network takes windows of ${size} (x × y × z), and roiSize is ${small.join(' × ')}. Correct roiSize.`
-        : `The network takes volumes of ${size} voxels (x × y × z) only, and the preprocess steps do not give every volume that size. Add resize or resizeWithPadOrCrop, or export the network with free axes.`,
+      inferer.type !== 'simple' && inferer.roiSize
+        ? `The network takes windows of ${size} (${axes}), and roiSize is ${shown(small)}. Correct roiSize.`
+        : `The network takes ${across < 0 ? 'volumes' : 'slices'} of ${size} voxels (${axes}) only, and the preprocess steps do not give every volume that size. Add resize or resizeWithPadOrCrop, or export the network with free axes.`,
     );
   }
   return [0, 1, 2].map((axis) => wanted[axis] ?? small[axis]) as unknown as Size;
@@ -129,19 +154,22 @@ function compareLabels(
   faults: Set<string>,
 ): void {
   const steps = manifest.postprocess.filter((step) => applies(step.when, parameters));
-  const index = steps.findIndex((step) => step.name === 'argmax' || step.name === 'threshold');
+  const index = steps.findIndex(isScoreStep);
+  const reduction = index < 0 ? undefined : reductionBy(steps[index], parameters);
   let values: readonly number[];
-  if (steps[index]?.name === 'threshold') {
-    const step = resolveParameters(steps[index], 'postprocess', parameters) as Extract<
-      Reduction,
-      { type: 'threshold' }
-    > & { value: number };
-    if (step.channel >= classes) {
+  if (reduction?.type === 'threshold' || reduction?.type === 'compose') {
+    const channels = rulesOf(reduction).map(({ channel }) => channel);
+    for (const channel of channels.filter((channel) => channel >= classes)) {
       faults.add(
-        `The threshold names channel ${step.channel}, and the network gives ${count(classes, 'channel')} (0 … ${classes - 1}). Correct the channel.`,
+        `The step ${reduction.type} names channel ${channel}, and the network gives ${count(classes, 'channel')} (0 … ${classes - 1}). Correct the channel.`,
       );
     }
-    values = [step.value];
+    values =
+      reduction.type === 'threshold'
+        ? [thresholdValue(steps[index], parameters)]
+        : reduction.rules.map(({ value }) => value);
+  } else if (reduction?.type === 'foreground') {
+    values = Array.from({ length: classes }, (_, channel) => channel + 1);
   } else {
     if (classes === 1) {
       faults.add(

@@ -2,10 +2,16 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { type Grid, type Size, type Volume, voxelCount } from '../volume.ts';
 import { type Affine, applyAffine, composeAffine } from './affine.ts';
+import { fitOf } from './fit.ts';
 import { createNumbers, oblique, rotation } from './fixtures.ts';
 import { cropGrid, indexMap, orientedGrid, resizedGrid } from './grid.ts';
 import { resample } from './resample.ts';
-import { resampleArgmax, resampleThreshold } from './resample-scores.ts';
+import {
+  resampleArgmax,
+  resampleComposed,
+  resampleForeground,
+  resampleThreshold,
+} from './resample-scores.ts';
 
 function randomScores(
   size: Size,
@@ -432,6 +438,127 @@ describe('resampleThreshold()', () => {
       );
     expect(resampleThreshold(scores, 1, 0.5, scores).voxels).toBeInstanceOf(Uint8Array);
     expect(() => resampleThreshold(scores, 2, 0.5, scores)).toThrow(/no channel 2/);
+  });
+});
+
+/** A permuted, flipped, finer grid and an oblique one, on left-handed anisotropic scores. */
+const gridsOf = (scores: Volume): [string, Grid][] => [
+  ['axes in another order', resizedGrid(orientedGrid(scores, 'PIR'), [11, 9, 13])],
+  ['oblique', turned(scores)],
+  ['the same voxels', orientedGrid(scores, 'SLA')],
+];
+
+describe('resampleForeground()', () => {
+  // 0.5 is a level of the scores: many voxels lie exactly on the floor.
+  it.each([0.5, 0.3, -1, 99])('equals the argmax of interpolated scores above %f', (atMost) => {
+    const scores = randomScores([5, 4, 6], 3, oblique, 8, 5);
+    for (const [name, grid] of gridsOf(scores)) {
+      const { values, inside } = bruteForce(scores, grid);
+      const expected = inside.map((isInside, i) => {
+        const most = Math.max(...values.map((channel) => channel[i]));
+        return isInside && most > atMost ? values.findIndex((channel) => channel[i] === most) + 1 : 0;
+      });
+      expect([name, ...resampleForeground(scores, atMost, grid).voxels]).toEqual([name, ...expected]);
+      if (atMost < 1) expect(new Set(expected).size).toBeGreaterThan(2);
+    }
+  });
+
+  it('computes a voxel with a NaN, which never wins', () => {
+    const scores = randomScores([3, 3, 3], 2, oblique, 4, 6);
+    scores.voxels.fill(Number.NaN, 0, 27);
+    scores.voxels.fill(2, 27);
+    expect(new Set(resampleForeground(scores, 0, scores).voxels as Uint8Array)).toEqual(new Set([2]));
+  });
+
+  it.each([
+    [255, Uint8Array],
+    [256, Uint16Array],
+  ] as const)('stores the values of %i classes', (classes, Type) => {
+    const scores = randomScores([2, 2, 2], classes, oblique, 5, 1);
+    scores.voxels.fill(9, (classes - 1) * 8);
+    expect(resampleForeground(scores, 1, scores).voxels).toEqual(new Type(8).fill(classes));
+  });
+});
+
+describe('resampleForeground() and resampleComposed()', () => {
+  const rules = [
+    { channel: 1, above: 0.3, value: 5 },
+    { channel: 2, above: 0.4, value: 6 },
+  ];
+  it.each(['softmax', 'sigmoid'] as const)(
+    'take probabilities by %s before they interpolate',
+    (activation) => {
+      const given = () => randomScores([5, 4, 6], 3, oblique, 8, 5);
+      const probabilities = given();
+      const n = voxelCount(probabilities);
+      for (let i = 0; i < n; i++) {
+        const terms = [0, 1, 2].map((k) => Math.exp(probabilities.voxels[k * n + i]));
+        const sum = terms[0] + terms[1] + terms[2];
+        terms.forEach((term, k) => {
+          probabilities.voxels[k * n + i] = term / (activation === 'softmax' ? sum : 1 + term);
+        });
+      }
+      for (const [, grid] of gridsOf(probabilities)) {
+        const { values, inside } = bruteForce(probabilities, grid);
+        const foreground = resampleForeground(given(), 0.45, grid, { activation }).voxels;
+        const composed = resampleComposed(given(), rules, grid, { activation }).voxels;
+        inside.forEach((isInside, i) => {
+          const each = values.map((channel) => (isInside ? channel[i] : 0));
+          // Voxels that rounding to float32 could decide are left out.
+          const near = (a: number, b: number) => Math.abs(a - b) < 1e-5;
+          const most = Math.max(...each);
+          const isTie = each.filter((value) => near(value, most)).length > 1;
+          if (!isTie && !near(most, 0.45))
+            expect([i, foreground[i]]).toEqual([i, most > 0.45 ? each.indexOf(most) + 1 : 0]);
+          if (!near(each[1], 0.3) && !near(each[2], 0.4))
+            expect([i, composed[i]]).toEqual([i, each[2] > 0.4 ? 6 : each[1] > 0.3 ? 5 : 0]);
+        });
+      }
+    },
+  );
+
+  it('go back through a fit as the argmax of scores with a constant background does', () => {
+    const from: Grid = { size: [9, 7, 11], affine: oblique };
+    const fit = fitOf(from, [1.9, 0.6, 6], 'z');
+    const level = Math.fround(1.15);
+    const sized = randomScores(fit.to.size, 3, fit.to.affine, 8, 5);
+    const n = voxelCount(sized);
+    const withBackground = new Float32Array(4 * n).fill(level, 0, n);
+    withBackground.set(sized.voxels, n);
+    const background = { ...sized, components: 4, voxels: withBackground };
+    const expected = resampleArgmax(background, from, { fit }).voxels;
+    expect(resampleForeground(sized, level, from, { fit }).voxels).toEqual(expected);
+    expect(new Set(expected as Uint8Array)).toEqual(new Set([0, 1, 2, 3]));
+  });
+});
+
+describe('resampleComposed()', () => {
+  const rules = [
+    { channel: 2, above: 0.4, value: 1 },
+    { channel: 0, above: 0.5, value: 300 },
+    { channel: 1, above: 0.9, value: 0 },
+  ];
+  it('gives the value of the last rule that the interpolated scores meet', () => {
+    const scores = randomScores([5, 4, 6], 3, oblique, 8, 5);
+    for (const [name, grid] of gridsOf(scores)) {
+      const { values, inside } = bruteForce(scores, grid);
+      const expected = inside.map((isInside, i) => {
+        const last = rules.findLast(({ channel, above }) => isInside && values[channel][i] > above);
+        return last?.value ?? 0;
+      });
+      const { voxels, size, affine } = resampleComposed(scores, rules, grid);
+      expect(voxels).toBeInstanceOf(Uint16Array);
+      expect([name, ...voxels]).toEqual([name, ...expected]);
+      expect({ size, affine }).toEqual(grid);
+      expect(new Set(expected)).toEqual(new Set([0, 1, 300]));
+    }
+  });
+
+  it('stores values up to 255 in one byte, and refuses a missing channel', () => {
+    const scores = randomScores([2, 3, 2], 3, oblique, 8, 5);
+    expect(resampleComposed(scores, rules.slice(0, 1), scores).voxels).toBeInstanceOf(Uint8Array);
+    const missing = [{ channel: 3, above: 0, value: 1 }];
+    expect(() => resampleComposed(scores, missing, scores)).toThrow('no channel 3');
   });
 });
 

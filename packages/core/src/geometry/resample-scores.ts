@@ -64,6 +64,54 @@ export function resampleArgmax(scores: Volume, grid: Grid, { activation, fit }: 
 }
 
 /**
+ * As resampleArgmax(), of a network without a background channel: the values are 1 + the class, and 0 where no
+ * interpolated score is greater than `atMost`. uint8 up to 255 classes.
+ */
+export function resampleForeground(
+  scores: Volume,
+  atMost: number,
+  grid: Grid,
+  { activation, fit }: ScoreOptions = {},
+): Volume {
+  const { voxels, components } = checkScores(scores);
+  const n = voxelCount(scores);
+  if (activation) activate(voxels, n, activation);
+  const labels = argmaxOfVoxels(voxels, n, components, false);
+  const margin = marginOf(atMost);
+  for (let i = 0; i < n; i++) {
+    const winner = labels[i];
+    if (winner === undecided) continue;
+    const v = voxels[winner * n + i];
+    labels[i] = v > atMost + margin ? winner + 1 : v < atMost - margin ? 0 : undecided;
+  }
+  const contest = { voxels, classes: components, floor: atMost, firstLabel: 1, labels };
+  return resampleLabels(scores, grid, contest, components > 255, fit);
+}
+
+/** The value of the last rule whose channel, interpolated linearly, is greater than its `above`; 0 without one. */
+export function resampleComposed(
+  scores: Volume,
+  rules: readonly { readonly channel: number; readonly above: number; readonly value: number }[],
+  grid: Grid,
+  { activation, fit }: ScoreOptions = {},
+): Volume {
+  const { voxels: all } = checkScores(scores);
+  if (activation) activate(all, voxelCount(scores), activation);
+  const wide = rules.some(({ value }) => value > 255);
+  const count = voxelCount(grid);
+  const voxels = wide ? new Uint16Array(count) : new Uint8Array(count);
+  // One channel at a time: no buffer of all of them on the target grid.
+  for (const { channel, above, value } of rules) {
+    const mask = resampleThreshold(scores, channel, above, grid, { fit }).voxels as Uint8Array;
+    for (let i = 0; i < count; i++) if (mask[i] !== 0) voxels[i] = value;
+  }
+  return { voxels, size: grid.size, components: 1, affine: grid.affine };
+}
+
+/** Values this close to a threshold are computed: rounding could cross it. */
+const marginOf = (threshold: number): number => 1e-9 * Math.max(1e-30, Math.abs(threshold));
+
+/**
  * 1 at every voxel of `grid` where one channel of the scores, interpolated linearly, is greater than `above`,
  * otherwise 0; uint8. Outside as in resampleArgmax(). Throws BAD_INPUT also for a channel that does not exist.
  */
@@ -84,8 +132,7 @@ export function resampleThreshold(
   const n = voxelCount(scores);
   const voxels = all.subarray(channel * n, (channel + 1) * n);
   if (activation) activate(activation === 'sigmoid' ? voxels : all, n, activation);
-  // Values so close to the threshold that rounding could cross it are computed.
-  const margin = 1e-9 * Math.max(1e-30, Math.abs(above));
+  const margin = marginOf(above);
   const labels = new Uint16Array(n);
   for (let i = 0; i < n; i++) {
     const v = voxels[i];

@@ -17,7 +17,12 @@ import {
 } from './sample.ts';
 import { convertVolume, createLike, fillValue, floatVoxels, storeValues } from './voxel-type.ts';
 
-export { resampleArgmax, resampleThreshold } from './resample-scores.ts';
+export {
+  resampleArgmax,
+  resampleComposed,
+  resampleForeground,
+  resampleThreshold,
+} from './resample-scores.ts';
 export { type Interpolation, interpolations } from './sample.ts';
 
 export interface ResampleOptions {

@@ -157,11 +157,11 @@ describe('checkScores()', () => {
 
 describe('checkChannel()', () => {
   it.each([0, 1, 2])('accepts channel %f of 3', (channel) => {
-    expect(() => checkChannel(channel, 3)).not.toThrow();
+    expect(() => checkChannel(channel, 3, 'threshold')).not.toThrow();
   });
 
   it.each([-1, 3, 4, 0.5, Number.NaN])('refuses channel %f of 3', (channel) => {
-    const error = thrown(() => checkChannel(channel, 3));
+    const error = thrown(() => checkChannel(channel, 3, 'threshold'));
     expect(error.code).toBe('BAD_MANIFEST');
     expect(error.message).toContain(`channel ${channel}, but the network gives the channels 0 … 2.`);
   });

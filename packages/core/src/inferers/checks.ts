@@ -58,10 +58,10 @@ export function checkScores(output: Tensor, inputDims: readonly number[]): numbe
   return classes;
 }
 
-export function checkChannel(channel: number, classes: number): void {
+export function checkChannel(channel: number, classes: number, step: 'threshold' | 'compose'): void {
   if (Number.isInteger(channel) && channel >= 0 && channel < classes) return;
   throw new TomaatError(
     'BAD_MANIFEST',
-    `The threshold names channel ${channel}, but the network gives the channels 0 … ${classes - 1}. Correct the channel.`,
+    `The step ${step} names channel ${channel}, but the network gives the channels 0 … ${classes - 1}. Correct the channel.`,
   );
 }

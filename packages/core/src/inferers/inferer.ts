@@ -2,8 +2,9 @@ import { TomaatError } from '../errors.ts';
 import { shiftIndex } from '../geometry/affine.ts';
 import { isLabelTensor, type LabelTensor, sizeOfDims, volumeToTensor } from '../tensor.ts';
 import { type Size, type Volume, voxelCount } from '../volume.ts';
-import { checkCanceled, checkChannel, checkInputDims, checkScores } from './checks.ts';
-import { allocate, argmaxScores } from './kernels.ts';
+import { checkCanceled, checkInputDims, checkScores } from './checks.ts';
+import { reduceScores } from './reduce.ts';
+import { inferSlices, sliceSize, withinSlice } from './slices.ts';
 import { ringPlan, slideWindows } from './sliding-window.ts';
 import type { InfererSpec, InferOptions, InferResult, NetworkSession, Reduction } from './spec.ts';
 
@@ -21,6 +22,16 @@ export async function infer(
 ): Promise<InferResult> {
   checkCanceled(options.signal);
   if (spec.type === 'slidingWindow') return slideWindows(input, session, spec, reduction, options);
+  if (spec.type === 'slice') {
+    const within = withinSlice(spec, input.size);
+    return inferSlices(
+      input,
+      session,
+      spec.axis,
+      (slice, flat, sliceOptions) => infer(slice, flat, within, reduction, sliceOptions),
+      options,
+    );
+  }
 
   const tensor = volumeToTensor(input);
   checkInputDims(session, tensor.dims, 'the preprocessing made');
@@ -39,15 +50,10 @@ export async function infer(
       : input;
   const { size, affine } = grid;
   const count = voxelCount(grid);
-  const labels = (voxels: Uint8Array | Uint16Array) => ({ labels: { voxels, size, components: 1, affine } });
   if (reduction.type === 'none')
     return { scores: { voxels: output.data, size, components: classes, affine } };
-  if (reduction.type === 'argmax') return labels(argmaxScores(output.data, classes, count, options.kernels));
-  checkChannel(reduction.channel, classes);
-  const voxels = allocate(() => new Uint8Array(count), count);
-  const first = reduction.channel * count;
-  for (let i = 0; i < count; i++) if (output.data[first + i] > reduction.above) voxels[i] = 1;
-  return labels(voxels);
+  const voxels = reduceScores(output.data, classes, count, reduction, options.kernels);
+  return { labels: { voxels, size, components: 1, affine } };
 }
 
 /**
@@ -62,9 +68,14 @@ export function estimateMemory(
   reduction: Reduction['type'] = 'argmax',
 ): number {
   const count = voxelCount({ size });
-  const labelBytes = reduction === 'argmax' && classes > 256 ? 2 : 1;
+  const largest = { argmax: classes - 1, foreground: classes, threshold: 1, compose: 65_535, none: 0 };
+  const labelBytes = largest[reduction] > 255 ? 2 : 1;
   const result = reduction === 'none' ? count * classes * 4 : count * labelBytes;
   const input = count * components * 4;
+  if (spec.type === 'slice') {
+    const slice = sliceSize(size, spec.axis);
+    return input + result + estimateMemory(withinSlice(spec, size), slice, components, classes, reduction);
+  }
   if (spec.type === 'simple') return input + count * classes * 4 + (reduction === 'none' ? 0 : result);
   const window = voxelCount({ size: spec.roiSize });
   const copies = spec.mirrorAxes?.length ? 2 : 1;
@@ -83,10 +94,12 @@ function labelsOf(output: LabelTensor, input: Volume, reduction: Reduction): Vol
       `The network gave labels of ${dims.join(' × ')} for a volume of ${z} × ${y} × ${x} (z × y × x). Export it so that its output has the size of its input.`,
     );
   }
-  if (reduction.type === 'threshold') {
+  if (reduction.type !== 'argmax' && reduction.type !== 'none') {
+    const step =
+      reduction.type === 'foreground' ? 'backgroundAtMost of argmax' : `the ${reduction.type} step`;
     throw new TomaatError(
       'BAD_MANIFEST',
-      'The network gives label values, not scores, so there is nothing to compare with a threshold. Remove the threshold step.',
+      `The network gives label values, not scores, so there is nothing to compare with a threshold. Remove ${step}.`,
     );
   }
   return { voxels: data, size: grid.size, components: 1, affine: grid.affine };

@@ -1,8 +1,17 @@
 import { TomaatError } from '../errors.ts';
 import { isLabelTensor, type Tensor } from '../tensor.ts';
 import { type Size, type Volume, voxelCount } from '../volume.ts';
-import { checkCanceled, checkChannel, checkInputDims, checkScores } from './checks.ts';
+import { checkCanceled, checkInputDims, checkScores } from './checks.ts';
 import { allocate, createLabels, type Kernels, openKernels } from './kernels.ts';
+import {
+  checkChannels,
+  compose,
+  createComposed,
+  createForeground,
+  keepAbove,
+  type LabelReduction,
+  rulesOf,
+} from './reduce.ts';
 import type { InferOptions, InferResult, NetworkSession, Reduction, SlidingWindowSpec } from './spec.ts';
 import { extractWindow, importanceMap, mirror, mirrorings, sourceIndices, windowsAlong } from './windows.ts';
 
@@ -198,7 +207,7 @@ function createBlend(
   const [nx, ny, nz] = size;
   const [rx, ry, rz] = spec.roiSize;
   const count = voxelCount(input);
-  if (reduction.type === 'threshold') checkChannel(reduction.channel, classes);
+  checkChannels(reduction, classes);
   const plan = ringPlan(size, spec, classes, reduction.type, options.accumulator);
   const { axis, depth, plane, channels, weighted, offsets } = plan;
   const kernels = openKernels(plan.totalBytes, options.kernels);
@@ -318,20 +327,7 @@ function createReducer(
     };
   }
   const labelsAt = offsets.labels * 4;
-  if (reduction.type === 'threshold') {
-    const voxels = allocate(() => new Uint8Array(count), count);
-    const values = kernels.bytes.subarray(labelsAt, labelsAt + plane);
-    return {
-      voxels,
-      components: 1,
-      plane(index: number, slot: number) {
-        const scores = average(0, slot);
-        for (let i = 0; i < plane; i++) values[i] = scores[i] > reduction.above ? 1 : 0;
-        put(voxels, 0, index, values);
-      },
-    };
-  }
-  const voxels = createLabels(classes, count);
+  const voxels = createLabelsOf(reduction, classes, count);
   const wide = voxels instanceof Uint16Array;
   const values = wide
     ? new Uint16Array(kernels.bytes.buffer, labelsAt, plane)
@@ -340,8 +336,23 @@ function createReducer(
     voxels,
     components: 1,
     plane(index: number, slot: number) {
-      kernels.argmax(offsets.scores + slot, stride, classes, plane, labelsAt, wide);
+      const first = offsets.scores + slot;
+      // The argmax alone is the same of sums and of averages.
+      if (reduction.type !== 'argmax') for (let k = 0; k < channels; k++) average(k, slot);
+      if (reduction.type === 'argmax' || reduction.type === 'foreground')
+        kernels.argmax(first, stride, classes, plane, labelsAt, wide);
+      if (reduction.type === 'foreground') keepAbove(values, kernels.floats, first, stride, reduction.atMost);
+      // Of a threshold the ring keeps its one channel.
+      if (reduction.type === 'threshold')
+        compose(values, kernels.floats, first, stride, [{ channel: 0, above: reduction.above, value: 1 }]);
+      if (reduction.type === 'compose') compose(values, kernels.floats, first, stride, reduction.rules);
       put(voxels as Uint8Array, 0, index, values as Uint8Array);
     },
   };
+}
+
+function createLabelsOf(reduction: LabelReduction, classes: number, count: number): Uint8Array | Uint16Array {
+  if (reduction.type === 'argmax') return createLabels(classes, count);
+  if (reduction.type === 'foreground') return createForeground(classes, count);
+  return createComposed(rulesOf(reduction), count);
 }

@@ -6,7 +6,7 @@ import type { Volume } from '../volume.ts';
 export interface NetworkSession {
   /**
    * [1, C, z, y, x] → scores [1, K, z, y, x], label values [1, 1, z, y, x], or one output for the whole volume:
-   * [1, K] or [1, K, 1, 1, 1]. `input` is read only until the promise settles.
+   * [1, K] or [1, K, 1, 1, 1]. With the inferer `slice` the same without one axis, and perhaps without batch. `input` is read only until the promise settles.
    */
   run(input: Tensor): Promise<Tensor | LabelTensor>;
   /**
@@ -23,46 +23,91 @@ const overlapSchema = z.number().min(0).lt(1);
 
 const simpleSchema = z.strictObject({ type: z.literal('simple') }).describe('The whole volume at once');
 
+const roiLength = z.int().min(1).max(4096);
+
+/** What windows of volumes and of slices share. */
+const windowKeys = {
+  mode: z.enum(['constant', 'gaussian']).default('constant').describe('Weight of the voxels of a window'),
+  sigmaScale: z.number().positive().max(10).default(0.125).describe('Standard deviation over roiSize'),
+  paddingMode: z
+    .enum(['constant', 'reflect', 'replicate'])
+    .default('constant')
+    .describe('Padding of a volume that is smaller than a window'),
+  paddingValue: z.number().default(0),
+  stepping: z
+    .enum(['monai', 'nnunet'])
+    .default('monai')
+    .describe('Positions and Gaussian weights of the windows as MONAI or as nnU-Net computes them'),
+  mirrorAxes: z
+    .array(z.enum(['x', 'y', 'z']))
+    .max(3)
+    .optional()
+    .describe('Average over all mirrorings along these axes (test-time augmentation)'),
+};
+
 const slidingWindowSchema = z
   .strictObject({
     type: z.literal('slidingWindow'),
-    roiSize: perAxis(z.int().min(1).max(4096)).describe('Voxels of a window along x, y and z'),
+    roiSize: perAxis(roiLength).describe('Voxels of a window along x, y and z'),
     overlap: z
       .union([overlapSchema, perAxis(overlapSchema)])
       .default(0.25)
       .describe('Fraction of a window that overlaps the next one, for all axes or for x, y and z'),
-    mode: z.enum(['constant', 'gaussian']).default('constant').describe('Weight of the voxels of a window'),
-    sigmaScale: z.number().positive().max(10).default(0.125).describe('Standard deviation over roiSize'),
-    paddingMode: z
-      .enum(['constant', 'reflect', 'replicate'])
-      .default('constant')
-      .describe('Padding of a volume that is smaller than a window'),
-    paddingValue: z.number().default(0),
-    stepping: z
-      .enum(['monai', 'nnunet'])
-      .default('monai')
-      .describe('Positions and Gaussian weights of the windows as MONAI or as nnU-Net computes them'),
-    mirrorAxes: z
-      .array(z.enum(['x', 'y', 'z']))
-      .max(3)
-      .optional()
-      .describe('Average over all mirrorings along these axes (test-time augmentation)'),
+    ...windowKeys,
   })
   .describe('Overlapping windows, blended');
 
-/** How a network is applied to a volume; names and defaults are MONAI's (SimpleInferer, SlidingWindowInferer). */
-export const infererSchema = z.discriminatedUnion('type', [simpleSchema, slidingWindowSchema]);
+const sliceSchema = z
+  .strictObject({
+    type: z.literal('slice'),
+    axis: z
+      .enum(['x', 'y', 'z'])
+      .default('z')
+      .describe('The axis of the prepared volume that the slices lie across'),
+    roiSize: z
+      .tuple([roiLength, roiLength])
+      .optional()
+      .describe(
+        'Overlapping windows within the slice, their voxels along its two axes in the order x, y, z; each slice as a whole if missing, and then the following keys but mirrorAxes do nothing',
+      ),
+    overlap: z
+      .union([overlapSchema, z.tuple([overlapSchema, overlapSchema])])
+      .default(0.25)
+      .describe('Fraction of a window that overlaps the next one, for both axes or for each'),
+    ...windowKeys,
+  })
+  .refine(({ axis, mirrorAxes }) => !mirrorAxes?.includes(axis), {
+    message: 'must be axes within the slice, not the one across it',
+    path: ['mirrorAxes'],
+  })
+  .describe(
+    'A 2-D network on each slice across an axis. It takes batch × components × rows × columns, or the same without batch. Rows and columns are y and x across z, z and x across y, z and y across x',
+  );
+
+/** How a network is applied to a volume; names and defaults are MONAI's (SimpleInferer, SlidingWindowInferer, SliceInferer). */
+export const infererSchema = z.discriminatedUnion('type', [simpleSchema, slidingWindowSchema, sliceSchema]);
 export type InfererSpec = z.output<typeof infererSchema>;
 export type SlidingWindowSpec = z.output<typeof slidingWindowSchema>;
+export type SliceSpec = z.output<typeof sliceSchema>;
+
+/** The value of the voxels whose score in one channel is above a number. */
+export interface ComposeRule {
+  readonly channel: number;
+  readonly above: number;
+  readonly value: number;
+}
 
 /**
- * What to do with the class scores: keep them; the class with the largest one (the first one on a tie); or 1 where
- * the score of one class is above a number, otherwise 0.
+ * What to do with the class scores: keep them; the class with the largest one (the first one on a tie); the same of a
+ * network without a background channel, as 1 + the class, and 0 where no score is above `atMost`; 1 where the score of
+ * one class is above a number, otherwise 0; or the value of the last rule that a voxel meets, otherwise 0.
  */
 export type Reduction =
   | { readonly type: 'none' }
   | { readonly type: 'argmax' }
-  | { readonly type: 'threshold'; readonly channel: number; readonly above: number };
+  | { readonly type: 'foreground'; readonly atMost: number }
+  | { readonly type: 'threshold'; readonly channel: number; readonly above: number }
+  | { readonly type: 'compose'; readonly rules: readonly ComposeRule[] };
 
 export interface InferOptions {
   /** Called with the completed fraction, 0 … 1, after each window. */

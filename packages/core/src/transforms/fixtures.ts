@@ -50,7 +50,13 @@ export const parameterSets: Record<string, readonly object[]> = {
     { size: [3, 0, -1], antiAlias: true },
     { size: [1, 20, 2], mode: 'nearest' },
   ],
-  cropForeground: [{}, { above: 25 }, { aboveFraction: 0.9, margin: [1, 0, 2] }, { above: 99 }],
+  cropForeground: [
+    {},
+    { above: 25 },
+    { aboveFraction: 0.9, margin: [1, 0, 2] },
+    { above: 99 },
+    { nonzero: true, fillHoles: true, margin: 1 },
+  ],
   centerSpatialCrop: [{ roiSize: [4, 3, 2] }, { roiSize: [1, -1, 99] }, { roiSize: [5, 6, 0] }],
   spatialPad: [
     { size: [12, 10, 14] },
@@ -70,7 +76,7 @@ export const parameterSets: Record<string, readonly object[]> = {
     { lower: 10, upper: 80, relative: true },
   ],
   clipIntensityPercentiles: [{ upper: 95 }, { lower: 5, channelWise: true }],
-  normalizeIntensity: [{}, { nonzero: true }, { mask: 'aboveMean' }],
+  normalizeIntensity: [{}, { nonzero: true }, { mask: 'aboveMean' }, { foreground: true, channelWise: true }],
   divideByMax: [{}, { channelWise: true }],
   thresholdIntensity: [{ threshold: 5 }, { threshold: 5, above: false, cval: -1 }],
   gaussianSmooth: [{}, { sigma: [1.5, 0, 0.5] }, { sigmaMm: 2 }],

@@ -2,6 +2,7 @@ import { z } from 'zod';
 import { spacingOf, type Vec3 } from '../geometry/affine.ts';
 import { numericVoxels, type Volume, type Voxels, voxelCount } from '../volume.ts';
 import { gaussianFilter, medianFilter } from './filters.ts';
+import { foregroundMask } from './foreground.ts';
 import {
   extremes,
   forEachPiece,
@@ -11,6 +12,7 @@ import {
   percentiles,
   placesOf,
   summarize,
+  summarizeWithin,
   valuesOf,
 } from './statistics.ts';
 import { defineTransform, keepsGrid, type VolumeTransform } from './transform.ts';
@@ -98,6 +100,30 @@ function mapLinear(volume: Volume, channelWise: boolean, mapFor: (voxels: Voxels
       }
     };
   });
+}
+
+/** The volume with the values where a mask of one component is not 0 passed through a linear map. */
+function mapWithin(
+  volume: Volume,
+  mask: Uint8Array,
+  channelWise: boolean,
+  mapFor: (voxels: Voxels, mask: Uint8Array) => LinearMap,
+): Volume {
+  const n = channelWise ? voxelCount(volume) : volume.voxels.length;
+  const voxels = new Float32Array(volume.voxels.length);
+  for (let from = 0; from < voxels.length; from += n) {
+    const part = volume.voxels.subarray(from, from + n) as Voxels;
+    const { minus, scale } = mapFor(part, mask);
+    forEachPiece(part, (values, start) => {
+      let at = start % mask.length;
+      for (let i = 0; i < values.length; i++) {
+        const v = Math.fround(mask[at] === 0 ? values[i] : (values[i] - minus) * scale);
+        voxels[from + start + i] = v - v === 0 ? v : 0;
+        if (++at === mask.length) at = 0;
+      }
+    });
+  }
+  return { voxels, size: volume.size, components: volume.components, affine: volume.affine };
 }
 
 const channelWise = z
@@ -194,15 +220,31 @@ const normalizeIntensity = defineTransform({
         .describe(
           'The voxels that mean and deviation are taken of, while all are changed: all, those not 0, those above the mean',
         ),
+      foreground: z
+        .boolean()
+        .default(false)
+        .describe(
+          'As nnU-Net’s use_mask_for_norm: measure and change only the voxels that are not 0 in any component, and those that they enclose; the others stay as they are',
+        ),
       channelWise,
     })
     .refine((p) => !(p.nonzero && p.mask !== 'all'), {
       message: 'cannot be combined with nonzero, which has its own mask',
       path: ['mask'],
+    })
+    .refine((p) => !(p.foreground && (p.nonzero || p.mask !== 'all')), {
+      message: 'cannot be combined with nonzero or mask. Give one of them',
+      path: ['foreground'],
     }),
   gridOf: keepsGrid,
-  apply(volume, { subtrahend, divisor, nonzero, mask, channelWise }) {
+  apply(volume, { subtrahend, divisor, nonzero, mask, foreground, channelWise }) {
     const needed = subtrahend === undefined || divisor === undefined;
+    if (foreground) {
+      return mapWithin(volume, foregroundMask(volume), channelWise, (voxels, within) => {
+        const { mean, std } = needed ? summarizeWithin(voxels, within) : { mean: 0, std: 1 };
+        return linear(subtrahend ?? mean, 1 / (divisor ?? (std > 0 ? std : 1)));
+      });
+    }
     const measured: Mask = nonzero ? 'nonzero' : mask;
     const mapFor = (voxels: Voxels) => {
       const { mean, std } = needed ? summarize(voxels, measured) : { mean: 0, std: 1 };

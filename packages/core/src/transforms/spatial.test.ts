@@ -12,6 +12,8 @@ const parse = (name: string, parameters: object) => {
   return transform.parameters.safeParse(parameters);
 };
 
+const whole = { nonzero: false, fillHoles: false };
+
 describe('spatialTransforms', () => {
   it('stand in the order of the documentation', () => {
     expect(spatialTransforms.map(({ name }) => name)).toEqual([
@@ -42,10 +44,14 @@ describe('spatialTransforms', () => {
     ['resize', { size: [65536, -1, 0] }, { size: [65536, -1, 0], mode: 'linear', antiAlias: false }],
     ['resize', { size: [-1, 65536, 65536] }, { size: [-1, 65536, 65536], mode: 'linear', antiAlias: false }],
     ['resize', { size: [1, 1, -1] }, { size: [1, 1, -1], mode: 'linear', antiAlias: false }],
-    ['cropForeground', {}, { margin: 0 }],
-    ['cropForeground', { aboveFraction: 0 }, { aboveFraction: 0, margin: 0 }],
-    ['cropForeground', { aboveFraction: 1, margin: [0, 0, 0] }, { aboveFraction: 1, margin: [0, 0, 0] }],
-    ['cropForeground', { above: -1000, margin: 3 }, { above: -1000, margin: 3 }],
+    ['cropForeground', {}, { ...whole, margin: 0 }],
+    ['cropForeground', { aboveFraction: 0 }, { ...whole, aboveFraction: 0, margin: 0 }],
+    [
+      'cropForeground',
+      { aboveFraction: 1, margin: [0, 0, 0] },
+      { ...whole, aboveFraction: 1, margin: [0, 0, 0] },
+    ],
+    ['cropForeground', { above: -1000, margin: 3 }, { ...whole, above: -1000, margin: 3 }],
     ['centerSpatialCrop', { roiSize: [-1, 0, 9] }, { roiSize: [-1, 0, 9] }],
     ['spatialPad', { size: [9, 9, 9] }, { size: [9, 9, 9], method: 'symmetric', ...constant }],
     [
@@ -99,6 +105,9 @@ describe('spatialTransforms', () => {
     ['cropForeground', { aboveFraction: -0.5 }, ['aboveFraction']],
     ['cropForeground', { aboveFraction: 1.5 }, ['aboveFraction']],
     ['cropForeground', { above: 0, aboveFraction: 0 }, []],
+    ['cropForeground', { above: 0, nonzero: true }, ['nonzero']],
+    ['cropForeground', { aboveFraction: 0, nonzero: true }, ['nonzero']],
+    ['cropForeground', { fillHoles: true }, ['fillHoles']],
     ['cropForeground', { margin: -1 }, ['margin']],
     ['cropForeground', { margin: 0.5 }, ['margin']],
     ['cropForeground', { margin: [-1, 0, 0] }, ['margin', 0]],

@@ -163,7 +163,7 @@ const resize = defineTransform({
 const cropForeground = defineTransform({
   name: 'cropForeground',
   description:
-    'Crops to the box of the voxels above a value, plus a margin, within the volume. With none above it the volume stays whole.',
+    'Crops to the box of the foreground, plus a margin, within the volume: the voxels above a value in any component, or those that are not 0. With none the volume stays whole. In the result everything outside the box is background.',
   parameters: z
     .strictObject({
       above: z.number().optional().describe('Foreground is greater than this; default 0'),
@@ -173,6 +173,16 @@ const cropForeground = defineTransform({
         .max(1)
         .optional()
         .describe('The same as a fraction of the highest value'),
+      nonzero: z
+        .boolean()
+        .default(false)
+        .describe('Foreground is what is not 0, negative values too, as in nnU-Net'),
+      fillHoles: z
+        .boolean()
+        .default(false)
+        .describe(
+          'What the foreground encloses belongs to it, as in nnU-Net. The box is the same; normalizeIntensity with foreground fills the same holes',
+        ),
       margin: z
         .union([z.int().min(0), z.tuple([z.int().min(0), z.int().min(0), z.int().min(0)])])
         .default(0)
@@ -180,15 +190,25 @@ const cropForeground = defineTransform({
     })
     .refine((p) => p.above === undefined || p.aboveFraction === undefined, {
       message: 'give above or aboveFraction, not both',
+    })
+    .refine((p) => !p.nonzero || (p.above === undefined && p.aboveFraction === undefined), {
+      message: 'cannot be combined with above or aboveFraction. Give one of them',
+      path: ['nonzero'],
+    })
+    .refine((p) => p.nonzero || !p.fillHoles, {
+      message: 'needs nonzero: true',
+      path: ['fillHoles'],
     }),
   gridOf: keepsGrid,
   gridIsUpperBound: true,
-  apply(volume, { above, aboveFraction, margin }, context) {
+  apply(volume, { above, aboveFraction, nonzero, margin }, context) {
     const threshold =
       aboveFraction !== undefined ? aboveFraction * extremes(volume.voxels).max : (above ?? 0);
-    const box = foregroundBox(volume, threshold);
+    // Holes need no search: they lie within the box of what encloses them.
+    const box = foregroundBox(volume, threshold, nonzero);
     if (!box) {
-      context.log(`cropForeground: no voxel is above ${threshold}, so the volume stays whole`);
+      const none = nonzero ? 'every voxel is 0' : `no voxel is above ${threshold}`;
+      context.log(`cropForeground: ${none}, so the volume stays whole`);
       return volume;
     }
     const margins = typeof margin === 'number' ? [margin, margin, margin] : margin;
@@ -202,8 +222,12 @@ const cropForeground = defineTransform({
   },
 });
 
-/** First and last index along x, y, z of the voxels above a value in any component. */
-function foregroundBox(volume: Volume, above: number): { min: number[]; max: number[] } | undefined {
+/** First and last index along x, y, z of the voxels above a value, or other than 0, in any component. */
+function foregroundBox(
+  volume: Volume,
+  above: number,
+  nonzero: boolean,
+): { min: number[]; max: number[] } | undefined {
   const [nx, ny, nz] = volume.size;
   const min = [nx, ny, nz];
   const max = [-1, -1, -1];
@@ -213,6 +237,8 @@ function foregroundBox(volume: Volume, above: number): { min: number[]; max: num
   const voxels = numericVoxels(volume.voxels);
   for (let start = 0; start < voxels.length; start += plane) {
     values.set(voxels.subarray(start, start + plane));
+    // 1 is above the threshold 0 of `nonzero`; NaN is not 0.
+    if (nonzero) for (let i = 0; i < values.length; i++) values[i] = values[i] === 0 ? 0 : 1;
     const z = (start / plane) % nz;
     for (let y = 0; y < ny; y++) {
       const row = y * nx;

@@ -40,6 +40,35 @@ export function summarize(voxels: Voxels, mask: Mask = 'all'): Summary {
   return accumulate(voxels, -Infinity, mask === 'nonzero' ? 0 : Number.NaN);
 }
 
+/**
+ * Mean and deviation of the finite voxels where a mask of one component is not 0; both 0 where there are none. The voxels are
+ * those of one component, or of several one after the other.
+ */
+export function summarizeWithin(voxels: Voxels, mask: Uint8Array): Pick<Summary, 'count' | 'mean' | 'std'> {
+  const sumOf = (termOf: (v: number) => number) => {
+    let [count, sum, place] = [0, 0, 0];
+    forEachPiece(voxels, (values) => {
+      let [n, total, at] = [0, 0, place];
+      for (let i = 0; i < values.length; i++) {
+        const v = values[i];
+        if (mask[at] !== 0 && v - v === 0) {
+          n++;
+          total += termOf(v);
+        }
+        if (++at === mask.length) at = 0;
+      }
+      count += n;
+      sum += total;
+      place = at;
+    });
+    return { count, sum };
+  };
+  const { count, sum } = sumOf((v) => v);
+  if (count === 0) return { count, mean: 0, std: 0 };
+  const mean = sum / count;
+  return { count, mean, std: Math.sqrt(sumOf((v) => (v - mean) * (v - mean)).sum / count) };
+}
+
 /** Of the finite voxels greater than `above` and other than `except`. */
 function accumulate(voxels: Voxels, above: number, except: number): Summary {
   let count = 0;

@@ -2,7 +2,14 @@ import { createReadStream } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { basename } from 'node:path';
 import type { Service } from '@tomaat/client';
-import { isNetworkSpec, type Manifest, parameterSchema, primaryOutput, TomaatError } from '@tomaat/core';
+import {
+  type Input,
+  isNetworkSpec,
+  type Manifest,
+  parameterSchema,
+  primaryOutput,
+  TomaatError,
+} from '@tomaat/core';
 import type { FastifyInstance } from 'fastify';
 import { type App, appFile } from '../apps.ts';
 import type { Jobs } from '../store/jobs.ts';
@@ -94,7 +101,7 @@ export function createServices(
       intendedUse: manifest.intendedUse,
       limitations: manifest.limitations,
       default: isDefault(manifest),
-      inputs: Object.entries(manifest.inputs).map(([name, input]) => ({ name, ...input })),
+      inputs: Object.entries(manifest.inputs).map(([name, input]) => ({ name, ...shownInput(input) })),
       outputs: Object.entries(manifest.outputs).map(([name, output]) => ({
         name,
         primary: name === primary,
@@ -154,4 +161,11 @@ export function registerServiceRoutes(app: FastifyInstance, services: Services):
       .type('application/octet-stream')
       .send(createReadStream(file));
   });
+}
+
+/** What a card says of an input: everything but the steps of its own preprocessing. */
+function shownInput(input: Manifest['inputs'][string]): Input {
+  if (input.type !== 'volume') return input;
+  const { preprocess: _, ...shown } = input;
+  return shown;
 }

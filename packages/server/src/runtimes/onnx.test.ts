@@ -73,6 +73,78 @@ describe('openOnnxSession()', () => {
     expect([...result.scores.voxels].map(Number)).toEqual([...expected].map((v) => expect.closeTo(v, 5)));
   });
 
+  describe('with slices', () => {
+    /** The sum of each pixel with its left neighbour, twice the one above it, and a bias. */
+    const conv = (dims: readonly (number | string)[], out: readonly (number | string)[]) =>
+      encodeModel({
+        inputs: [{ name: 'image', dims }],
+        outputs: [{ name: 'scores', dims: out }],
+        initializers: [
+          { name: 'w', dims: [1, 1, 2, 2], data: Float32Array.of(0, 2, 1, 1) },
+          { name: 'b', dims: [1], data: Float32Array.of(0.5) },
+        ],
+        nodes: [
+          {
+            op: 'Conv',
+            inputs: ['image', 'w', 'b'],
+            outputs: ['scores'],
+            attributes: { kernel_shape: [2, 2], pads: [1, 1, 0, 0] },
+          },
+        ],
+      });
+    const none = { type: 'none' } as const;
+
+    it.each([
+      ['free', ['n', 1, 'y', 'x']],
+      ['fixed', [1, 1, 3, 5]],
+    ])('runs a 2-D network of %s size, rows and columns in their order', async (_what, dims) => {
+      const path = await writeModel(folder, `flat-${_what}.onnx`, conv(dims, dims));
+      await using session = await open(path, { slices: true });
+      expect(session.inputDims).toEqual(dims.map((d) => (typeof d === 'number' ? d : null)));
+      const input = ramp([5, 4, 3]);
+      const spec = infererSchema.parse({ type: 'slice', axis: 'y' });
+      const result = await infer(input, session, spec, none);
+      if (!('scores' in result)) throw new Error('no scores');
+      const at = (x: number, y: number, z: number) =>
+        x < 0 || z < 0 ? 0 : Number(input.voxels[(z * 4 + y) * 5 + x]);
+      for (let z = 0; z < 3; z++)
+        for (let y = 0; y < 4; y++)
+          for (let x = 0; x < 5; x++)
+            expect(result.scores.voxels[(z * 4 + y) * 5 + x]).toBeCloseTo(
+              at(x, y, z) + at(x - 1, y, z) + 2 * at(x, y, z - 1) + 0.5,
+              5,
+            );
+    });
+
+    it('takes a network without a batch', async () => {
+      const dims = [1, 'y', 'x'];
+      const relu = encodeModel({
+        inputs: [{ name: 'image', dims }],
+        outputs: [{ name: 'scores', dims }],
+        nodes: [{ op: 'Relu', inputs: ['image'], outputs: ['scores'] }],
+      });
+      const path = await writeModel(folder, 'unbatched.onnx', relu);
+      await using session = await open(path, { slices: true, warmUpDims: [1, 3, 4] });
+      const input = ramp([5, 4, 3]);
+      const spec = infererSchema.parse({ type: 'slice', axis: 'x', roiSize: [2, 2] });
+      // No voxel is below 0.
+      expect(await infer(input, session, spec, none)).toEqual({ scores: input });
+    });
+
+    it('refuses networks of other dimensions, and says which inferer they need', async () => {
+      const flat = await writeModel(folder, 'flat.onnx', conv(['n', 1, 'y', 'x'], ['n', 1, 'y', 'x']));
+      await expect(open(flat)).rejects.toMatchObject({
+        code: 'BAD_MANIFEST',
+        message: expect.stringContaining('use the inferer slice for a 2-D network'),
+      });
+      const volume = await writeModel(folder, 'volume.onnx', unetNetwork({ classes: 2, channels: [4, 8] }));
+      await expect(open(volume, { slices: true })).rejects.toMatchObject({
+        code: 'BAD_MANIFEST',
+        message: expect.stringContaining('the inferer slice expects 1 × components × rows × columns'),
+      });
+    });
+  });
+
   it('runLabels gives the argmax of run', async () => {
     const model = await writeModel(folder, 'unet.onnx', unetNetwork({ classes: 5, channels: [4, 8] }));
     await using session = await open(model, { labels: true });

@@ -25,6 +25,8 @@ export interface OnnxOptions {
    * whole volume, but adds an argmax to every run of the network.
    */
   labels?: boolean;
+  /** The network is 2-D, for slices: it takes [1, C, y, x] or [C, y, x]. */
+  slices?: boolean;
   /** Dimensions of a first run before the session is ready; see `warmUp`. */
   warmUpDims?: readonly number[];
   /** The engine's memory planning: faster only for many runs of one size, and about 40 % more memory at peak. */
@@ -52,12 +54,14 @@ export const onnxRuntime: Runtime<Extract<ModelSpec, { runtime: 'onnx' }>> = {
       inputName: spec.input,
       outputName: spec.output,
       labels: inferer.type === 'simple',
+      slices: inferer.type === 'slice',
     });
-    if (inferer.type === 'slidingWindow' && session.inputDims.slice(1).includes(null)) {
-      const components = session.inputDims[1] ?? spec.channels?.length ?? 1;
-      const [x, y, z] = inferer.roiSize;
+    const roiSize = inferer.type === 'simple' ? undefined : inferer.roiSize;
+    if (roiSize && session.inputDims.slice(1).includes(null)) {
+      const hasBatch = session.inputDims.length > roiSize.length + 1;
+      const components = session.inputDims[hasBatch ? 1 : 0] ?? spec.channels?.length ?? 1;
       try {
-        await session.warmUp([1, components, z, y, x]);
+        await session.warmUp([...(hasBatch ? [1] : []), components, ...[...roiSize].reverse()]);
       } catch (error) {
         await session.close();
         throw error;
@@ -73,7 +77,7 @@ const warmUpVoxelsMax = 128 ** 3;
 /**
  * Loads an ONNX file into onnxruntime, on the CPU. A run blocks its thread until it ends and cannot be stopped, so each
  * session belongs in its own process. Throws BAD_MANIFEST if the file is not a network that takes one float tensor [1, C,
- * z, y, x], OUT_OF_MEMORY; running throws APP_FAILED, APP_OUTPUT or OUT_OF_MEMORY.
+ * z, y, x] (see `slices`), OUT_OF_MEMORY; running throws APP_FAILED, APP_OUTPUT or OUT_OF_MEMORY.
  */
 export async function openOnnxSession(modelFile: string, options: OnnxOptions = {}): Promise<OnnxSession> {
   const name = basename(modelFile);
@@ -93,7 +97,7 @@ export async function openOnnxSession(modelFile: string, options: OnnxOptions = 
     throw loadError(cause, name);
   });
   try {
-    const input = chooseInput(session, name, options.inputName);
+    const input = chooseInput(session, name, options.inputName, options.slices);
     const output = chooseOutput(session, name, options.outputName);
     let withLabels = false;
     if (options.labels && facts && canLabel(output, facts)) {
@@ -106,10 +110,11 @@ export async function openOnnxSession(modelFile: string, options: OnnxOptions = 
         withLabels = true;
       }
     }
-    const opened = wrapSession(session, ort.Tensor, name, input, output.name, withLabels);
-    const [, ...fixed] = opened.inputDims;
+    const opened = wrapSession(session, ort.Tensor, name, input, output.name, withLabels, options.slices);
+    const { inputDims } = opened;
+    const fixed = inputDims.map((d, i) => (i === 0 && inputDims.length > 3 ? 1 : d));
     const known = fixed.every((d) => d !== null) && fixed.reduce((a, b) => a * b, 1) <= warmUpVoxelsMax;
-    const dims = options.warmUpDims ?? (known ? [1, ...fixed] : undefined);
+    const dims = options.warmUpDims ?? (known ? fixed : undefined);
     if (dims) await opened.warmUp(dims);
     return opened;
   } catch (error) {
@@ -228,7 +233,12 @@ function valuesOf(metadata: readonly InferenceSession.ValueMetadata[]): Value[] 
 
 const list = (values: readonly Value[]) => values.map((value) => value.name).join(', ');
 
-function chooseInput(session: InferenceSession, name: string, wanted: string | undefined): Value {
+function chooseInput(
+  session: InferenceSession,
+  name: string,
+  wanted: string | undefined,
+  slices = false,
+): Value {
   const inputs = valuesOf(session.inputMetadata);
   const input = wanted === undefined ? inputs[0] : inputs.find((value) => value.name === wanted);
   if (!input)
@@ -249,10 +259,15 @@ function chooseInput(session: InferenceSession, name: string, wanted: string | u
     );
   }
   const { shape } = input;
-  if (shape.length > 0 && (shape.length !== 5 || (typeof shape[0] === 'number' && shape[0] !== 1))) {
+  const isOne = typeof shape[0] !== 'number' || shape[0] === 1;
+  const takesOne = slices ? shape.length === 3 || (shape.length === 4 && isOne) : shape.length === 5 && isOne;
+  if (shape.length > 0 && !takesOne) {
+    const is = `The input ${input.name} of the network ${name} is ${shape.join(' × ')}`;
     throw new TomaatError(
       'BAD_MANIFEST',
-      `The input ${input.name} of the network ${name} is ${shape.join(' × ')}; expected: 1 × components × z × y × x. Export it for one volume (batch 1 or a free batch).`,
+      slices
+        ? `${is}; the inferer slice expects 1 × components × rows × columns. Export it for one slice (batch 1 or a free batch), or use another inferer.`
+        : `${is}; expected: 1 × components × z × y × x. Export it for one volume (batch 1 or a free batch)${shape.length === 4 && isOne ? ', or use the inferer slice for a 2-D network' : ''}.`,
     );
   }
   return input;
@@ -298,6 +313,7 @@ function wrapSession(
   input: Value,
   outputName: string,
   withLabels: boolean,
+  slices = false,
 ): OnnxSession {
   const inputDims = input.shape.map((d) => (typeof d === 'number' ? d : null));
   let closed = false;
@@ -316,7 +332,7 @@ function wrapSession(
   const run = async (tensor: Tensor) => convertOutput(await fetch(tensor, outputName), name);
 
   return {
-    inputDims: inputDims.length > 0 ? inputDims : [null, null, null, null, null],
+    inputDims: inputDims.length > 0 ? inputDims : new Array<null>(slices ? 4 : 5).fill(null),
     run,
     ...(withLabels && {
       async runLabels(tensor: Tensor): Promise<LabelTensor> {
@@ -428,12 +444,13 @@ function runError(cause: unknown, name: string, dims: readonly number[]): Tomaat
   const message = messageOf(cause);
   const on = `on a tensor of ${dims.join(' × ')}`;
   if (noMemory.test(message)) return outOfMemory(name, cause, on);
+  const axes = dims.length === 5 ? 'batch × components × z × y × x' : 'batch × components × rows × columns';
   const hint = /mismatch|broadcast|shape|dimension/i.test(message)
     ? ' Networks that halve their input need sizes that are multiples of 8, 16 or 32: see divisiblePad and roiSize.'
     : ' Check the network and the output of the preprocessing.';
   return new TomaatError(
     'APP_FAILED',
-    `The network ${name} failed ${on} (batch × components × z × y × x): ${message.trim()}.${hint}`,
+    `The network ${name} failed ${on} (${axes}): ${message.trim()}.${hint}`,
     {
       cause,
     },
