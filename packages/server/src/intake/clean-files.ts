@@ -32,7 +32,7 @@ const filesAtATime = 16;
  * Writes each file without the identity to its path `into`.
  *
  * @returns digest and size of each; undefined for a file that is no part of the volume, of which nothing is written
- * @throws TomaatError as deidentifyFiles(), openZip(); INTERNAL for a key that is damaged
+ * @throws TomaatError as deidentifyFiles(), sortFiles(), parseUidKey(); DISK_FULL and others of the disk
  */
 export async function cleanFiles(
   files: readonly FileToClean[],
