@@ -10,8 +10,8 @@ import {
   buildSegmentation,
   liesOnSource,
   type SegmentationOptions,
-  type SegmentationType,
 } from '../packages/core/src/dicom/segmentation.ts';
+import type { SegmentationType } from '../packages/core/src/dicom/segmentation-identity.ts';
 import { writeDicomFile } from '../packages/core/src/dicom/write-file.ts';
 import { collectBytes, readVolume, sourceFromBytes } from '../packages/core/src/formats/volume-file.ts';
 import type { Volume } from '../packages/core/src/volume.ts';

@@ -67,6 +67,8 @@ export const findStrace = (): string | undefined =>
 
 /** The validator of DICOM objects of dicom3tools. */
 export const findDciodvfy = (): string | undefined => findProgram('dciodvfy', ['-version']);
+/** dcmtk’s reader of structured reports. */
+export const findDsrdump = (): string | undefined => findProgram('dsrdump', ['--version']);
 export const findNginx = (): string | undefined => findProgram('nginx', ['-v']);
 export const findCaddy = (): string | undefined => findProgram('caddy', ['version'], 'Caddy');
 export const findHaproxy = (): string | undefined => findProgram('haproxy', ['-v'], 'HAProxy');

@@ -1,4 +1,4 @@
-import { type Bytes, TomaatError } from '@tomaat/core';
+import { type Bytes, type OutputFormat, TomaatError } from '@tomaat/core';
 import { z } from 'zod';
 import { isSettled, type Job, type JobIn, jobSchema } from './contract/jobs.ts';
 import { type LoggedOut, loggedOutSchema, type Me, meSchema } from './contract/login.ts';
@@ -58,6 +58,11 @@ export interface PredictOptions {
   frame?: number;
   /** Which DICOM series, if the files of a volume contain several: its UID or its number. */
   series?: string;
+  /**
+   * The format of an output, by its name. Those that refer to a DICOM series (`seriesFormats`) can only be asked for
+   * here; all others also from `output()`.
+   */
+  formats?: Readonly<Record<string, OutputFormat>>;
   /** The same key with the same request returns the same job; generated if missing. */
   idempotencyKey?: string;
   onUpload?: UploadProgress;
@@ -147,6 +152,11 @@ export interface Client {
   logOut(options?: Signalled): Promise<LoggedOut | undefined>;
 }
 
+const formatsText = (formats: Readonly<Record<string, string>>): string | undefined =>
+  Object.entries(formats)
+    .map((pair) => pair.join(':'))
+    .join(',') || undefined;
+
 /**
  * A newer server may send more about an input than this version knows: only what is used is validated, the rest is
  * ignored.
@@ -234,6 +244,7 @@ export function createClient(options: ConnectionOptions): Client {
         values = {},
         frame,
         series,
+        formats,
         idempotencyKey = randomHex(16),
         onUpload,
         resumableAboveBytes = Number.POSITIVE_INFINITY,
@@ -262,7 +273,11 @@ export function createClient(options: ConnectionOptions): Client {
       if (given.some(([, file]) => isRef(file) || sizeOf(file) > resumableAboveBytes)) {
         const inputs = await uploadAll(connection, given, onUpload, signal);
         if (inputs) {
-          const named: NamedPrediction = { inputs, parameters: Object.fromEntries(fields), frame, series };
+          const named: NamedPrediction = {
+            inputs,
+            parameters: Object.fromEntries(fields),
+            ...{ frame, series, formats },
+          };
           return call(path, jobSchema, {
             method: 'POST',
             headers: { ...headers, 'content-type': 'application/json' },
@@ -278,7 +293,7 @@ export function createClient(options: ConnectionOptions): Client {
         path,
         { fields, files },
         {
-          query: { frame, series },
+          query: { frame, series, formats: formats && formatsText(formats) },
           headers,
           repeatable: true,
           onUpload,

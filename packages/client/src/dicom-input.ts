@@ -1,39 +1,45 @@
 import {
-  buildDicomObject,
   chooseDicom,
   createDeidentifier,
+  createStoredZip,
   type DeidentificationReport,
-  type DicomFormat,
   type DicomHeader,
   type DicomImage,
   dicomSourceOf,
   distinctFiles,
   encodeDicomFile,
+  encodeOutput,
+  isSeriesFormat,
   isZip,
+  type LabelMeasurement,
   type LeftOut,
   labelsWith,
   listSeries,
   maxFileBytes,
+  mediaTypes,
+  type OutputValue,
   openZip,
+  outputFormats,
   type Platform,
   type ReadLimits,
   readDicomFile,
   readDicomHeader,
   readPrefix,
   readVolume,
+  type SeriesFormat,
   type SeriesList,
   type SourceFile,
   sourceFromBytes,
   TomaatError,
   type UnreadFile,
+  type Volume,
   type DicomSeries as VolumeSeries,
-  writeDicomFile,
+  type ZipMember,
 } from '@tomaat/core';
 import type { Job } from './contract/jobs.ts';
 import type { Service } from './contract/services.ts';
 import { joinReports } from './deidentification-reports.ts';
 import { platformHere } from './identifying-text.ts';
-import { createStoredZip, type ZipMember } from './stored-zip.ts';
 import { type FileSource, fileNameOf, readAll } from './upload.ts';
 
 /*
@@ -95,14 +101,22 @@ export interface PreparedSeries extends FileSource {
 
 export interface DicomResultOptions {
   /**
-   * The job that produced the label map. The same job gives objects with the same UIDs: an archive that has them
-   * replaces them.
+   * The job that produced the output. The same job gives objects with the same UIDs: an archive that has them
+   * replaces them, and results of one job refer to each other.
    */
   job: Pick<Job, 'id' | 'parameters'>;
   /** Name of the output; the service's first label map if missing. */
   output?: string;
-  /** `seg.dcm`, the default, or `labelmap.dcm`. */
-  format?: DicomFormat;
+  /**
+   * Of a label map, `seg.dcm` if missing. `zip` is an archive of every DICOM object that the label map can become.
+   * The first of `seriesFormats` that other outputs can have.
+   */
+  format?: SeriesFormat;
+  /**
+   * For measurements: the file of the label map that was measured (`measuredLabelMap()`). A report refers to its
+   * segments.
+   */
+  labelMap?: Uint8Array;
   /** The predicted frame of a 4-D series, starting at 0. */
   frame?: number;
 }
@@ -120,15 +134,15 @@ export interface ChosenSeries {
    */
   prepare(options: PrepareOptions): Promise<PreparedSeries>;
   /**
-   * Converts a service's label map for the series to a DICOM object, with patient, study and references of the
-   * original files.
+   * Converts a service's output for the series to a DICOM object, with patient, study and references of the original
+   * files.
    *
-   * @param labelMap a file of any volume format
+   * @param output a label map in any volume format; measurements as JSON
    * @throws TomaatError APP_OUTPUT if the label map is not on the grid of the series; NOT_ACCEPTABLE if the files
-   *   lack what a result refers to; BAD_INPUT for a frame that does not exist
+   *   lack what a result refers to, or the output has no such format; BAD_INPUT for a frame that does not exist
    */
   createResult(
-    labelMap: Uint8Array,
+    output: Uint8Array,
     service: Pick<Service, 'id' | 'name' | 'version' | 'labels' | 'outputs'>,
     options: DicomResultOptions,
   ): Promise<Blob>;
@@ -182,27 +196,94 @@ function openSeries(
     leftOut,
     files: images.map(({ header }) => header.file),
     prepare: (options) => prepare(images, platform, options),
-    async createResult(labelMap, service, { job, output, format, frame }) {
+    async createResult(file, service, { job, output, format, frame, labelMap }) {
       const source = dicomSourceOf(series, frame);
-      const made = service.outputs.find(({ name, type }) =>
-        output === undefined ? type === 'LabelVolume' : name === output,
-      );
-      if (made?.type !== 'LabelVolume') {
-        throw new TomaatError(
-          'BAD_INPUT',
-          `${service.id} has no label map ${output ?? ''}. Available outputs: ${service.outputs.map(({ name }) => name).join(', ')}.`,
-        );
-      }
-      const { volume } = await readVolume([sourceFromBytes('labels.nii.gz', labelMap)], platform);
+      const made = outputOf(service, output);
+      const wanted = formatOf(made, format);
+      const value = await readOutput(made, file, platform);
       const description = `${service.name}: ${made.label ?? made.name}`;
-      const context = { source, maker: service, name: made.name, description, seed: job.id };
+      const measured = labelMap && {
+        name: measuredLabelMap(service, made.name),
+        volume: await readLabelMap(labelMap, platform),
+      };
+      const dicom = {
+        source,
+        maker: service,
+        name: made.name,
+        description,
+        seed: job.id,
+        labelMap: measured,
+      };
       const labels = labelsWith(service.labels, job.parameters);
-      const object = await buildDicomObject(format ?? 'seg.dcm', volume, context, labels);
       const parts: BlobPart[] = [];
-      for await (const part of writeDicomFile(object)) parts.push(part);
-      return new Blob(parts, { type: 'application/dicom' });
+      for await (const part of encodeOutput(made.type, value, wanted, platform, { labels, dicom }))
+        parts.push(part);
+      return new Blob(parts, { type: mediaTypes[wanted] });
     },
   };
+}
+
+type ServiceOutput = Service['outputs'][number];
+
+/** Name of the label map that an output of measurements, or another derived one, is made from. */
+export function measuredLabelMap({ outputs }: Pick<Service, 'outputs'>, name: string): string {
+  const output = outputs.find((one) => one.name === name);
+  const from = output && 'from' in output ? output.from : undefined;
+  return from ?? outputs.find(({ primary }) => primary)?.name ?? name;
+}
+
+/** The output of that name; the service's first label map if missing. */
+function outputOf(
+  { id, outputs }: Pick<Service, 'id' | 'outputs'>,
+  wanted: string | undefined,
+): ServiceOutput {
+  const found = outputs.find(({ name, type }) =>
+    wanted === undefined ? type === 'LabelVolume' : name === wanted,
+  );
+  if (found) return found;
+  throw new TomaatError(
+    'BAD_INPUT',
+    `${id} has no ${wanted === undefined ? 'label map' : `output ${wanted}`}. Available outputs: ${outputs.map(({ name }) => name).join(', ')}.`,
+  );
+}
+
+function formatOf({ name, type }: ServiceOutput, wanted: string | undefined): SeriesFormat {
+  const possible = outputFormats[type].filter(isSeriesFormat);
+  const found = wanted === undefined ? possible[0] : possible.find((format) => format === wanted);
+  if (found) return found;
+  if (possible.length === 0) {
+    throw new TomaatError(
+      'BAD_INPUT',
+      `The output ${name} of type ${type} does not become a DICOM object. Take a label map.`,
+    );
+  }
+  throw new TomaatError(
+    'NOT_ACCEPTABLE',
+    `The output ${name} does not become ${wanted}. Available: ${possible.join(', ')}.`,
+    { field: 'format' },
+  );
+}
+
+const readLabelMap = async (file: Uint8Array, platform: Platform): Promise<Volume> =>
+  (await readVolume([sourceFromBytes('labels.nii.gz', file)], platform)).volume;
+
+/** @throws TomaatError of the file; BAD_INPUT if it does not hold measurements */
+async function readOutput(
+  { name, type }: ServiceOutput,
+  file: Uint8Array,
+  platform: Platform,
+): Promise<OutputValue> {
+  if (type === 'LabelVolume') return readLabelMap(file, platform);
+  try {
+    const { labels } = JSON.parse(new TextDecoder().decode(file)) as { labels: readonly LabelMeasurement[] };
+    if (Array.isArray(labels)) return labels;
+  } catch (error) {
+    if (!(error instanceof SyntaxError)) throw error;
+  }
+  throw new TomaatError(
+    'BAD_INPUT',
+    `The output ${name} does not hold measurements. Give it as the server sends it in the format json.`,
+  );
 }
 
 async function prepare(

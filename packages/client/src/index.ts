@@ -88,6 +88,7 @@ export {
   type DicomInputFile,
   type DicomInputOptions,
   type DicomResultOptions,
+  measuredLabelMap,
   openDicomInput,
   type PreparedSeries,
   type PrepareOptions,
@@ -137,7 +138,6 @@ export {
 } from './registry.ts';
 export { type Signed, verifySigned } from './signed.ts';
 export { toSlug } from './slug.ts';
-export { createStoredZip, type StoredZipOptions, type ZipMember } from './stored-zip.ts';
 export type { FileSource, NamedBytes, UploadFile, UploadProgress } from './upload.ts';
 export type { FileRef, ResumableOptions } from './upload-resumable.ts';
 export {

@@ -56,6 +56,10 @@ export const receiptSchema = z.object({
       primary: z.boolean(),
       sizeBytes: z.int(),
       digest,
+      kept: z
+        .object({ format: z.string(), sizeBytes: z.int(), digest })
+        .optional()
+        .describe('The second file of an output whose format cannot be read back: others are made of it'),
     }),
   ),
   retention: z.object({

@@ -22,6 +22,8 @@ export {
   type InputType,
   inputSchema,
   isDicomFormat,
+  isReadBack,
+  isSeriesFormat,
   type Label,
   labelSchema,
   mediaTypes,
@@ -31,9 +33,12 @@ export {
   outputFormats,
   outputSchema,
   outputSchemas,
+  type SeriesFormat,
+  type StoredOutput,
+  seriesFormats,
 } from './app/elements.ts';
-export { buildDicomObject, type DicomContext } from './app/encode-dicom.ts';
-export { type EncodeOptions, encodeOutput } from './app/encode-output.ts';
+export { buildDicomObject, type DicomContext, type MeasuredLabelMap } from './app/encode-dicom.ts';
+export { chooseFormat, type EncodeOptions, encodeOutput, type InputForm } from './app/encode-output.ts';
 export { type Estimate, estimatePrediction, largestThatFits, type VolumeFactsOf } from './app/estimate.ts';
 export {
   isNetworkSpec,
@@ -89,6 +94,7 @@ export { representationOf } from './dicom/dictionary.ts';
 export { type DicomDisplay, displayOf, type StoredWindow } from './dicom/display.ts';
 export { encodeDicomFile } from './dicom/encode-file.ts';
 export type { DicomImage } from './dicom/frames.ts';
+export { buildMeasurementReport, type MeasurementReportOptions } from './dicom/measurement-report.ts';
 export { hasDicomWord, isDicom, parseDicom } from './dicom/parse.ts';
 export {
   chooseDicom,
@@ -105,11 +111,14 @@ export {
 export { type ReadSegmentation, readSegmentationFile } from './dicom/read-segmentation.ts';
 export type { Maker } from './dicom/result-modules.ts';
 export type { SegmentLabel } from './dicom/segment-description.ts';
+export { buildSegmentation, type SegmentationOptions } from './dicom/segmentation.ts';
 export {
-  buildSegmentation,
-  type SegmentationOptions,
+  identifySegmentation,
+  type SegmentationIdentity,
+  type SegmentationIdentityOptions,
   type SegmentationType,
-} from './dicom/segmentation.ts';
+  type SegmentReference,
+} from './dicom/segmentation-identity.ts';
 export { type DicomSeries, type LeftOut, listSeries, type SeriesList } from './dicom/series.ts';
 export type { DicomSource, SliceReference } from './dicom/source.ts';
 export { createUidKey, createUidMapper, formatUidKey, parseUidKey, type UidMapper } from './dicom/uid-key.ts';
@@ -156,6 +165,13 @@ export {
 export { readMesh } from './formats/mesh-reader.ts';
 export { meshToStl, meshToVtk } from './formats/mesh-writer.ts';
 export { formatPoints, parsePoints } from './formats/points.ts';
+export {
+  createStoredZip,
+  type StoredZip,
+  type StoredZipOptions,
+  writeStoredZip,
+  type ZipMember,
+} from './formats/stored-zip.ts';
 export { isText } from './formats/strangers.ts';
 export {
   endingOf,

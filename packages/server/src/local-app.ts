@@ -9,6 +9,7 @@ import {
   type Bytes,
   isDicomFormat,
   isFileInput,
+  isReadBack,
   type Manifest,
   mediaTypes,
   type OutputFormat,
@@ -305,7 +306,8 @@ function localOutput({ name, type, label, format }: WrittenOutput, file: Buffer)
       return JSON.parse(text()) as T;
     },
     async volume() {
-      if (isDicomFormat(format)) return readSegmentationFile(bytes).labelMap;
+      const isReadable = isReadBack(type as OutputType, format);
+      if (isReadable && isDicomFormat(format)) return readSegmentationFile(bytes).labelMap;
       const isVolume = (supportedExtensions as readonly string[]).includes(format);
       if (!isVolume) throw wrongFormat('a volume', type === 'LabelVolume' ? ['nii.gz'] : []);
       const frame = type === 'TransformGrid' ? ('all' as const) : undefined;

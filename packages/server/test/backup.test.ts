@@ -352,7 +352,7 @@ describe('tomaat backup', () => {
     for (const state of ['succeeded', 'queued', 'running']) insert.run(`gone-${state}`, state, 'gpu-1');
     server
       .prepare(
-        `INSERT INTO job_output VALUES ('gone-succeeded', 1, 0, 'a', 'LabelVolume', 'a', 1, 'nii', ?, 9, NULL)`,
+        `INSERT INTO job_output VALUES ('gone-succeeded', 1, 0, 'a', 'LabelVolume', 'a', 1, 'nii', ?, 9, NULL, NULL)`,
       )
       .run(gone);
     for (const state of ['queued', 'running'])

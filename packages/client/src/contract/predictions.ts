@@ -24,7 +24,8 @@ export const namedPredictionSchema = z.strictObject({
   parameters: z.record(z.string(), z.unknown()).optional(),
   frame: z.int().min(0).optional(),
   series: seriesSchema.optional(),
-  format: z.string().optional(),
+  format: z.string().optional().describe('Of the primary output'),
+  formats: z.record(z.string(), z.string()).optional().describe('The format of each output, by its name'),
 });
 export type NamedPrediction = z.infer<typeof namedPredictionSchema>;
 
@@ -52,6 +53,14 @@ export const idempotencyKeySchema = z
 const volumeQuery = z.looseObject({
   frame: z.coerce.number().int().min(0).optional().describe('Which frame of a 4-D volume, from 0'),
   series: seriesSchema.optional(),
+  format: z
+    .string()
+    .optional()
+    .describe('Of the primary output: nii.gz, seg.dcm, zip …; otherwise that of the input'),
+  formats: z
+    .string()
+    .optional()
+    .describe('Formats by the names of outputs: segmentation:zip,measurements:csv'),
 });
 
 export const predictionEndpoints = {

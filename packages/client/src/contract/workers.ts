@@ -24,6 +24,11 @@ export const touchSchema = z.strictObject({
 /** 31 years: estimates are computed from measured durations, and must stay finite. */
 const maxSeconds = 1e9;
 const digestSchema = z.string().regex(/^sha256:[0-9a-f]{64}$/);
+const fileSchema = {
+  format: z.enum(Object.keys(mediaTypes) as [OutputFormat, ...OutputFormat[]]),
+  digest: digestSchema,
+  sizeBytes: z.int().min(0),
+};
 export const completeSchema = z.strictObject({
   attempt: attemptSchema,
   seconds: z.number().min(0).max(maxSeconds).describe('How long the prediction took'),
@@ -33,10 +38,12 @@ export const completeSchema = z.strictObject({
       type: z.string(),
       label: z.string(),
       primary: z.boolean(),
-      format: z.enum(Object.keys(mediaTypes) as [OutputFormat, ...OutputFormat[]]),
-      digest: digestSchema,
-      sizeBytes: z.int().min(0),
+      ...fileSchema,
       geometry: fileGeometrySchema.optional(),
+      kept: z
+        .strictObject(fileSchema)
+        .optional()
+        .describe('The same output in a format that can be read back, where the other one cannot'),
     }),
   ),
 });

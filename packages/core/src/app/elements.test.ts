@@ -6,12 +6,15 @@ import {
   formatsOf,
   inputSchema,
   inputSchemas,
+  isReadBack,
   labelSchema,
   mediaTypes,
   type OutputFormat,
+  type OutputType,
   outputFormats,
   outputSchema,
   outputSchemas,
+  seriesFormats,
 } from './elements.ts';
 
 /** The paths of what is wrong with a value; none where the schema takes it. */
@@ -227,11 +230,11 @@ describe('labelSchema', () => {
 describe('outputFormats', () => {
   it('lists each type’s formats with the default first', () => {
     expect(outputFormats).toEqual({
-      LabelVolume: ['nii.gz', 'nii', 'mha', 'nrrd', 'vtk', 'stl', 'seg.dcm', 'labelmap.dcm'],
+      LabelVolume: ['nii.gz', 'nii', 'mha', 'nrrd', 'vtk', 'stl', 'seg.dcm', 'labelmap.dcm', 'rtstruct.dcm', 'zip'],
       VTKMesh: ['vtk', 'stl'],
       Fiducials: ['json', 'txt'],
       PlainText: ['txt', 'json'],
-      Measurements: ['json', 'csv'],
+      Measurements: ['json', 'csv', 'sr.dcm'],
       TransformGrid: ['nii.gz'],
       TransformBSpline: ['h5'],
       TransformLinear: ['mat', 'txt'],
@@ -247,6 +250,37 @@ describe('formatsOf()', () => {
     expect(of('seg.dcm')).toEqual([...others, 'seg.dcm']);
     expect(of('labelmap.dcm')).toEqual([...others, 'labelmap.dcm']);
     expect(formatsOf({ type: 'Fiducials', format: 'txt' })).toEqual(['json', 'txt']);
+    expect(formatsOf({ type: 'Measurements', format: 'json' })).toEqual(['json', 'csv']);
+  });
+
+  it('returns all formats that the kept file gives', () => {
+    const of = (format: OutputFormat, kept?: OutputFormat) =>
+      formatsOf({ type: 'LabelVolume', format, ...(kept && { kept: { format: kept } }) });
+    const others = ['nii.gz', 'nii', 'mha', 'nrrd', 'vtk', 'stl'];
+    expect(of('zip', 'seg.dcm')).toEqual([...others, 'seg.dcm', 'zip']);
+    expect(of('zip', 'nii.gz')).toEqual([...others, 'zip']);
+    expect(of('stl', 'mha')).toEqual(others);
+    // As servers stored it that kept no second file.
+    expect(of('stl')).toEqual(['stl']);
+  });
+});
+
+describe('isReadBack()', () => {
+  it('is false for surfaces of label maps and for what refers to a series, except segmentations', () => {
+    const notReadBack = (Object.keys(outputFormats) as OutputType[]).flatMap((type) =>
+      outputFormats[type].filter((format) => !isReadBack(type, format)).map((format) => `${type} ${format}`),
+    );
+    const segmentations = ['seg.dcm', 'labelmap.dcm'];
+    const ofSeries = seriesFormats.filter((format) => !segmentations.includes(format));
+    const typeOf = (format: string) =>
+      (outputFormats.LabelVolume as readonly string[]).includes(format) ? 'LabelVolume' : 'Measurements';
+    expect(new Set(notReadBack)).toEqual(
+      new Set([
+        'LabelVolume vtk',
+        'LabelVolume stl',
+        ...ofSeries.map((format) => `${typeOf(format)} ${format}`),
+      ]),
+    );
   });
 });
 
@@ -267,6 +301,9 @@ describe('mediaTypes', () => {
       mat: 'application/x-matlab-data',
       'seg.dcm': 'application/dicom',
       'labelmap.dcm': 'application/dicom',
+      'rtstruct.dcm': 'application/dicom',
+      'sr.dcm': 'application/dicom',
+      zip: 'application/zip',
     });
     expect(new Set(Object.values(outputFormats).flat())).toEqual(new Set(Object.keys(mediaTypes)));
   });

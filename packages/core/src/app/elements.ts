@@ -180,31 +180,63 @@ export const labelSchema = z.strictObject({
 export type Label = z.infer<typeof labelSchema>;
 
 /**
- * DICOM objects for a label map that was made from a DICOM series: they refer to its images, and are made while
- * those are at hand. `seg.dcm` is a segmentation, `labelmap.dcm` one of the type LABELMAP, which few programs read yet.
+ * DICOM objects of results for a DICOM series: they refer to its images, and are made while those are at hand.
+ * `seg.dcm` is a segmentation, `labelmap.dcm` one of the type LABELMAP, which few programs read yet, `rtstruct.dcm` an
+ * RT structure set, for radiotherapy, `sr.dcm` a structured report of measurements.
  */
-export const dicomFormats = ['seg.dcm', 'labelmap.dcm'] as const;
+export const dicomFormats = ['seg.dcm', 'labelmap.dcm', 'rtstruct.dcm', 'sr.dcm'] as const;
 export type DicomFormat = (typeof dicomFormats)[number];
 export const isDicomFormat = (format: string): format is DicomFormat =>
   (dicomFormats as readonly string[]).includes(format);
 
+/**
+ * All formats that refer to the images of a DICOM series. `zip` is an archive of every DICOM object that a label map
+ * can become.
+ */
+export const seriesFormats = [...dicomFormats, 'zip'] as const;
+export type SeriesFormat = (typeof seriesFormats)[number];
+export const isSeriesFormat = (format: string): format is SeriesFormat =>
+  (seriesFormats as readonly string[]).includes(format);
+
 /** The available formats of each type of output; the first is the default if the input does not determine one. */
 export const outputFormats = {
-  LabelVolume: [...extensionsByChoice, 'vtk', 'stl', ...dicomFormats],
+  LabelVolume: [...extensionsByChoice, 'vtk', 'stl', 'seg.dcm', 'labelmap.dcm', 'rtstruct.dcm', 'zip'],
   VTKMesh: ['vtk', 'stl'],
   Fiducials: ['json', 'txt'],
   PlainText: ['txt', 'json'],
-  Measurements: ['json', 'csv'],
+  Measurements: ['json', 'csv', 'sr.dcm'],
   TransformGrid: ['nii.gz'],
   TransformBSpline: ['h5'],
   TransformLinear: ['mat', 'txt'],
 } as const satisfies Record<OutputType, readonly string[]>;
 export type OutputFormat = (typeof outputFormats)[OutputType][number];
 
-/** Formats in which a stored output can be had: DICOM objects only as they are stored. */
-export function formatsOf(output: { type: OutputType; format: OutputFormat }): OutputFormat[] {
-  const formats: readonly OutputFormat[] = outputFormats[output.type];
-  return formats.filter((format) => !isDicomFormat(format) || format === output.format);
+/**
+ * The formats from which an output can be read again as it was, so that all other formats can be made of the stored
+ * file. An output in any other format is stored twice: as it was wanted, and in one of these.
+ */
+const readBackFormats: Record<OutputType, readonly OutputFormat[]> = {
+  ...outputFormats,
+  LabelVolume: [...extensionsByChoice, 'seg.dcm', 'labelmap.dcm'],
+  Measurements: ['json', 'csv'],
+};
+export const isReadBack = (type: OutputType, format: string): boolean =>
+  (readBackFormats[type] as readonly string[]).includes(format);
+
+/** An output as it is stored. */
+export interface StoredOutput {
+  readonly type: OutputType;
+  readonly format: OutputFormat;
+  /** The second file, where the first cannot be read back. */
+  readonly kept?: { readonly format: OutputFormat };
+}
+
+/** Formats in which a stored output can be had: those that refer to a DICOM series only as they are stored. */
+export function formatsOf({ type, format, kept }: StoredOutput): OutputFormat[] {
+  const formats: readonly OutputFormat[] = outputFormats[type];
+  const isStored = (one: OutputFormat) => one === format || one === kept?.format;
+  const isMade = kept !== undefined || isReadBack(type, format);
+  return formats.filter((one) => isStored(one) || (isMade && !isSeriesFormat(one)));
 }
 
 /** The media type of each format. */
@@ -219,4 +251,7 @@ export const mediaTypes: Record<OutputFormat, string> = {
   mat: 'application/x-matlab-data',
   'seg.dcm': 'application/dicom',
   'labelmap.dcm': 'application/dicom',
+  'rtstruct.dcm': 'application/dicom',
+  'sr.dcm': 'application/dicom',
+  zip: 'application/zip',
 };

@@ -1,10 +1,18 @@
-import type { Maker } from '../dicom/result-modules.ts';
+import { buildMeasurementReport } from '../dicom/measurement-report.ts';
+import { checkSource, type Maker } from '../dicom/result-modules.ts';
 import type { SegmentLabel } from '../dicom/segment-description.ts';
-import { buildSegmentation } from '../dicom/segmentation.ts';
+import { buildSegmentation, checkPlace } from '../dicom/segmentation.ts';
+import { identifySegmentation, type SegmentationType } from '../dicom/segmentation-identity.ts';
 import type { DicomSource } from '../dicom/source.ts';
-import type { DicomObject } from '../dicom/write-file.ts';
+import { buildStructureSet } from '../dicom/structure-set.ts';
+import { createSeed } from '../dicom/uids.ts';
+import { type DicomObject, writeDicomFile } from '../dicom/write-file.ts';
+import { TomaatError } from '../errors.ts';
+import { writeStoredZip, type ZipMember } from '../formats/stored-zip.ts';
+import { type LabelMeasurement, measureLabels } from '../labels/measure.ts';
+import type { Bytes } from '../platform.ts';
 import type { Volume } from '../volume.ts';
-import type { DicomFormat } from './elements.ts';
+import { type DicomFormat, dicomFormats, type SeriesFormat } from './elements.ts';
 import type { OutputValue } from './values.ts';
 
 /* Which DICOM object an output becomes in each of the DICOM formats. */
@@ -16,8 +24,21 @@ export interface DicomContext {
   /** Name of the output, and what people call it. */
   readonly name: string;
   readonly description: string;
-  /** Of the prediction: results of the same seed have the same UIDs. Random if missing. */
+  /**
+   * Of the prediction: results of the same seed have the same UIDs. Random if missing; objects that refer to each
+   * other need the same one.
+   */
   readonly seed?: string;
+  /** Of measurements: the label map that was measured, which is the segmentation that `sr.dcm` refers to. */
+  readonly labelMap?: MeasuredLabelMap;
+}
+
+export interface MeasuredLabelMap {
+  /** Name of the output. */
+  readonly name: string;
+  readonly volume: Volume;
+  /** In which it is given; other formats than `labelmap.dcm` count as `seg.dcm`. */
+  readonly format?: string;
 }
 
 type Build = (
@@ -27,20 +48,44 @@ type Build = (
 ) => Promise<DicomObject>;
 
 const segmentation =
-  (type?: 'LABELMAP'): Build =>
+  (type?: SegmentationType): Build =>
   (value, { source, maker, name, description, seed }, labels) =>
     buildSegmentation(value as Volume, source, { labels, maker, description, role: name, seed, type });
+
+const structureSet: Build = (value, { source, maker, name, description, seed }, labels) =>
+  buildStructureSet(value as Volume, source, { labels, maker, description, role: name, seed });
+
+const report: Build = async (value, context, labels) => {
+  const { source, maker, name, description, labelMap, seed = createSeed() } = context;
+  if (!labelMap) throw noLabelMap(name);
+  const type = labelMap.format === 'labelmap.dcm' ? 'LABELMAP' : undefined;
+  checkSource(source, 'json');
+  checkPlace(labelMap.volume, source);
+  const segmentation = identifySegmentation(labelMap.volume, { labels, role: labelMap.name, seed, type });
+  const options = { segmentation, maker, description, role: name, seed };
+  return buildMeasurementReport(value as readonly LabelMeasurement[], source, options);
+};
+
+/** NOT_ACCEPTABLE: measurements of no label map, which a report in DICOM must refer to. */
+export const noLabelMap = (name: string): TomaatError =>
+  new TomaatError(
+    'NOT_ACCEPTABLE',
+    `${name} is not available as sr.dcm, which refers to the segments that were measured: the app returns no label map. Choose json or csv.`,
+    { field: 'format' },
+  );
 
 const builders: Record<DicomFormat, Build> = {
   'seg.dcm': segmentation(),
   'labelmap.dcm': segmentation('LABELMAP'),
+  'rtstruct.dcm': structureSet,
+  'sr.dcm': report,
 };
 
 /**
  * The DICOM object of an output that was computed from the series of `context.source`.
  *
- * @throws TomaatError APP_OUTPUT if the output is not on the grid of the series; NOT_ACCEPTABLE if the series lacks
- *   what a result refers to
+ * @throws TomaatError APP_OUTPUT if the label map is not on the grid of the series, or measurements are not those of its
+ *   labels; NOT_ACCEPTABLE if the series lacks what a result refers to, or measurements have no label map
  */
 export const buildDicomObject = (
   format: DicomFormat,
@@ -48,3 +93,38 @@ export const buildDicomObject = (
   context: DicomContext,
   labels: readonly SegmentLabel[] = [],
 ): Promise<DicomObject> => builders[format](value, context, labels);
+
+/**
+ * The bytes of an output in a format that refers to the series of `context.source`: a DICOM file, or `zip`, an archive
+ * of all that a label map can become.
+ *
+ * @throws TomaatError as buildDicomObject()
+ */
+export async function* encodeSeriesFormat(
+  format: SeriesFormat,
+  value: OutputValue,
+  context: DicomContext,
+  labels: readonly SegmentLabel[] = [],
+): AsyncGenerator<Bytes> {
+  if (format === 'zip') yield* writeStoredZip(allObjects(value as Volume, context, labels));
+  else yield* writeDicomFile(await buildDicomObject(format, value, context, labels));
+}
+
+/** One segmentation is enough: `seg.dcm`, which every reader supports. */
+const inArchive = dicomFormats.filter((format) => format !== 'labelmap.dcm');
+
+/** The objects of a label map as files, each made when the one before is written: together they may be large. */
+async function* allObjects(
+  labelMap: Volume,
+  context: DicomContext,
+  labels: readonly SegmentLabel[],
+): AsyncGenerator<ZipMember> {
+  // They refer to each other by UIDs of the same seed.
+  const seed = context.seed ?? createSeed();
+  const related = { ...context, seed, labelMap: { name: context.name, volume: labelMap, format: 'seg.dcm' } };
+  for (const format of inArchive) {
+    const value = format === 'sr.dcm' ? measureLabels(labelMap, labels) : labelMap;
+    const object = await buildDicomObject(format, value, related, labels);
+    yield { name: `${context.name}.${format}`, read: () => writeDicomFile(object) };
+  }
+}

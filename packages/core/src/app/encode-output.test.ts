@@ -14,7 +14,7 @@ import { oblique } from '../geometry/fixtures.ts';
 import type { Mesh } from '../labels/surface.ts';
 import type { Volume } from '../volume.ts';
 import type { Output, OutputFormat } from './elements.ts';
-import { chooseFormat, encodeOutput, formatOfResult } from './encode-output.ts';
+import { chooseFormat, encodeOutput, formatKept, formatOfResult } from './encode-output.ts';
 import type { OutputValue } from './values.ts';
 
 const encode = (
@@ -95,6 +95,19 @@ describe('the format of a label map of a DICOM series', () => {
     expect(formatOfResult('result', labelVolume, moved, undefined, input)).toBe('nii.gz');
     expect(formatOfResult('result', labelVolume, moved, 'seg.dcm', input)).toBe('seg.dcm');
     expect(formatOfResult('result', labelVolume, moved, undefined, nii)).toBe('nii');
+  });
+
+  it('is kept besides as a segmentation, on another grid in the input’s extension', () => {
+    const labelMap = asymmetricLabels(made.grid);
+    const moved = { ...labelMap, affine: labelMap.affine.map((v, i) => (i === 3 ? v + 5 : v)) };
+    const kept = (map: Volume, format: OutputFormat) => formatKept('result', labelVolume, map, format, input);
+    for (const format of ['zip', 'stl', 'vtk'] as const) {
+      expect(kept(labelMap, format)).toBe('seg.dcm');
+      expect(kept(moved, format)).toBe('nii.gz');
+      expect(formatKept('result', labelVolume, moved, format, nii)).toBe('nii');
+    }
+    for (const format of ['seg.dcm', 'labelmap.dcm', 'mha'] as const)
+      expect(kept(labelMap, format)).toBeUndefined();
   });
 
   it('is written with the names of the manifest, and needs the series', async () => {

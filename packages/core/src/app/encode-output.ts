@@ -1,7 +1,6 @@
 import { lacksForResults } from '../dicom/result-modules.ts';
 import { liesOnSource } from '../dicom/segmentation.ts';
 import type { DicomSource } from '../dicom/source.ts';
-import { writeDicomFile } from '../dicom/write-file.ts';
 import { TomaatError } from '../errors.ts';
 import type { FileGeometry } from '../formats/file-geometry.ts';
 import { meshToStl, meshToVtk } from '../formats/mesh-writer.ts';
@@ -14,13 +13,14 @@ import { buildSurface, type Mesh } from '../labels/surface.ts';
 import type { Bytes, Platform } from '../platform.ts';
 import type { Volume } from '../volume.ts';
 import {
-  type DicomFormat,
-  isDicomFormat,
+  isReadBack,
+  isSeriesFormat,
   type Output,
   type OutputFormat,
   outputFormats,
+  type SeriesFormat,
 } from './elements.ts';
-import { buildDicomObject, type DicomContext } from './encode-dicom.ts';
+import { type DicomContext, encodeSeriesFormat } from './encode-dicom.ts';
 import type { Manifest } from './manifest.ts';
 import type { OutputValue } from './values.ts';
 
@@ -50,8 +50,8 @@ export function chooseFormat(
     return lack === undefined ? 'seg.dcm' : extension;
   }
   const has = possible.find((format) => format === wanted);
-  const others = possible.filter((format) => lack === undefined || !isDicomFormat(format)).join(', ');
-  if (has !== undefined && !(isDicomFormat(has) && lack !== undefined)) return has;
+  const others = possible.filter((format) => lack === undefined || !isSeriesFormat(format)).join(', ');
+  if (has !== undefined && !(isSeriesFormat(has) && lack !== undefined)) return has;
   throw new TomaatError(
     'NOT_ACCEPTABLE',
     has === undefined
@@ -74,14 +74,28 @@ export function formatOfResult(
 ): OutputFormat {
   const format = chooseFormat(name, output, wanted, input);
   const { source, extension } = input;
-  if (wanted !== undefined || !isDicomFormat(format) || !source) return format;
+  if (wanted !== undefined || !isSeriesFormat(format) || !source) return format;
   return liesOnSource(value as Volume, source) ? format : extension;
+}
+
+/**
+ * The format in which an output is kept besides `format`, so that the others can be made of it; undefined if they can be
+ * made of `format`.
+ */
+export function formatKept(
+  name: string,
+  output: Pick<Output, 'type'>,
+  value: OutputValue,
+  format: OutputFormat,
+  input: InputForm,
+): OutputFormat | undefined {
+  return isReadBack(output.type, format) ? undefined : formatOfResult(name, output, value, undefined, input);
 }
 
 export interface EncodeOptions {
   geometry?: FileGeometry;
   labels?: Manifest['labels'];
-  /** For the DICOM formats, which cannot be written without. */
+  /** For the formats that refer to a DICOM series, which cannot be written without. */
   dicom?: DicomContext;
 }
 
@@ -97,8 +111,8 @@ export async function* encodeOutput(
   if (type === 'LabelVolume' && (format === 'vtk' || format === 'stl')) {
     const mesh = await buildSurface(value as Volume, { smooth: true, keepTriangles: 0.5 });
     yield* format === 'vtk' ? meshToVtk(mesh) : meshToStl(mesh);
-  } else if (isDicomFormat(format)) {
-    yield* encodeDicom(value, format, options);
+  } else if (isSeriesFormat(format)) {
+    yield* encodeForSeries(value, format, options);
   } else if (type === 'LabelVolume') {
     yield* writeVolume(value as Volume, format as VolumeExtension, platform, {
       geometry: options.geometry,
@@ -120,17 +134,17 @@ export async function* encodeOutput(
   }
 }
 
-async function* encodeDicom(
+async function* encodeForSeries(
   value: OutputValue,
-  format: DicomFormat,
+  format: SeriesFormat,
   { labels, dicom }: EncodeOptions,
 ): AsyncGenerator<Bytes> {
   if (!dicom) {
     throw new TomaatError(
       'NOT_ACCEPTABLE',
-      `A label map becomes ${format} only in the prediction that reads the DICOM series. Ask for it when the job is created.`,
+      `A result becomes ${format} only in the prediction that reads the DICOM series. Ask for it when the job is created.`,
       { field: 'format' },
     );
   }
-  yield* writeDicomFile(await buildDicomObject(format, value, dicom, labels));
+  yield* encodeSeriesFormat(format, value, dicom, labels);
 }

@@ -189,7 +189,7 @@ describe('crossFaults()', () => {
     [
       'an input with a word of requests',
       { inputs: { ...inputs, frame: { type: 'checkbox' } } },
-      ['inputs.frame: is a word of requests (frame, series, service, format, output)'],
+      ['inputs.frame: is a word of requests (frame, series, service, format, formats, output)'],
     ],
     [
       'a self-test without a label map',

@@ -144,7 +144,7 @@ describe('slugs', () => {
 
   it('reserves these words and no others', () => {
     expect(reservedWords).toHaveLength(17);
-    expect(requestWords).toEqual(['frame', 'series', 'service', 'format', 'output']);
+    expect(requestWords).toEqual(['frame', 'series', 'service', 'format', 'formats', 'output']);
   });
 });
 

@@ -35,7 +35,7 @@ export const reservedWords = [
 ] as const;
 
 /** Words of a query in addition to an app's parameters: no input may have such a name. */
-export const requestWords = ['frame', 'series', 'service', 'format', 'output'] as const;
+export const requestWords = ['frame', 'series', 'service', 'format', 'formats', 'output'] as const;
 
 const slug = z
   .string()

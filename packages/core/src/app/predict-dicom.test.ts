@@ -4,9 +4,10 @@ import { type Dataset, firstItem, itemsOf, number, text, word } from '../dicom/d
 import { parseDicom } from '../dicom/parse.ts';
 import { readSegmentationFile } from '../dicom/read-segmentation.ts';
 import { tags } from '../dicom/tags.ts';
-import { readVolume, sourceFromBytes } from '../formats/volume-file.ts';
+import { collectBytes, readVolume, sourceFromBytes } from '../formats/volume-file.ts';
 import { webPlatform } from '../formats/web-platform.ts';
 import type { Volume } from '../volume.ts';
+import { isReadBack, isSeriesFormat, outputFormats } from './elements.ts';
 import {
   labelled,
   level,
@@ -91,6 +92,26 @@ describe('predict() on a DICOM series', () => {
     }
   });
 
+  const unread = outputFormats.LabelVolume.filter((format) => !isReadBack('LabelVolume', format));
+  it.each(unread)('gives %s, and keeps the segmentation besides', async (format) => {
+    const files = await filesOf();
+    const { outputs } = await run(manifest, model, { files, formats: { levels: format }, seed: 'a job' });
+    expect(outputs.levels.format).toBe(format);
+    expect(outputs.levels.data.length).toBeGreaterThan(84);
+    expect(outputs.levels.kept?.format).toBe('seg.dcm');
+    const { volume } = await readVolume(files.volume, webPlatform);
+    const { labelMap } = readSegmentationFile(await collectBytes(outputs.levels.kept!.bytes));
+    expect(labelMap).toEqual({ ...labelled(volume, level), size: [...size] });
+  });
+
+  it('keeps no second file of what can be read back', async () => {
+    const files = await filesOf();
+    for (const format of [undefined, 'labelmap.dcm', 'nii.gz'] as const) {
+      const { outputs } = await run(manifest, model, { files, formats: format && { levels: format } });
+      expect(outputs.levels).not.toHaveProperty('kept');
+    }
+  });
+
   it('gives a segmentation of its images on whatever grid the network computes', async () => {
     const preprocess = [{ orientation: { axcodes: 'RAS' } }, { divisiblePad: { k: 4 } }];
     const files = await filesOf();
@@ -109,8 +130,109 @@ describe('predict() on a DICOM series', () => {
   });
 });
 
+describe('predict() with sr.dcm for measurements', () => {
+  const outputs = {
+    levels: { type: 'LabelVolume' },
+    upper: { type: 'LabelVolume' },
+    volumes: { type: 'Measurements', from: 'upper', label: 'Volumes' },
+  };
+  const two = programOf({ labels, name: 'Levels', outputs });
+  const high = (value: number) => (value > 20 ? 2 : 0);
+  const both = program(({ volume }) => ({
+    levels: labelled(volume as Volume, level),
+    upper: labelled(volume as Volume, high),
+  }));
+  /** Volume, class and UID of the segmentation, segment number and tracking UID of each group. */
+  const groupsOf = (report: Dataset) => {
+    const container = itemsOf(report, tags.contentSequence).at(-1)!;
+    return itemsOf(container, tags.contentSequence).map((group) => {
+      const items = itemsOf(group, tags.contentSequence);
+      const find = (tag: number) => items.flatMap((one) => firstItem(one, tag) ?? [])[0];
+      const image = find(tags.referencedSopSequence);
+      return {
+        volume: Number(word(find(tags.measuredValueSequence), tags.numericValue)),
+        segmentation: [
+          word(image, tags.referencedSopClassUid),
+          word(image, tags.referencedSopInstanceUid),
+          number(image, tags.referencedSegmentNumber),
+        ],
+        tracking: items.map((one) => word(one, tags.uid)).find((uid) => uid !== undefined),
+      };
+    });
+  };
+  const segmentsOf = (segmentation: Dataset) =>
+    itemsOf(segmentation, tags.segmentSequence)
+      .filter((one) => number(one, tags.segmentNumber) !== 0)
+      .map((one) => ({
+        segmentation: [
+          word(segmentation, tags.sopClassUid),
+          word(segmentation, tags.sopInstanceUid),
+          number(one, tags.segmentNumber),
+        ],
+        tracking: word(one, tags.trackingUid),
+      }));
+
+  it.each([
+    [undefined, 'a job'],
+    [undefined, undefined],
+    ['labelmap.dcm', 'a job'],
+  ] as const)('refers to the segments of the label map as %s, by the seed %s', async (upper, seed) => {
+    const files = await filesOf({ shearMm: 0.9 });
+    const formats = { volumes: 'sr.dcm', ...(upper && { upper }) } as const;
+    const { outputs } = await run(two, both, { files, seed, formats });
+    expect(outputs.volumes).toMatchObject({ format: 'sr.dcm', type: 'Measurements' });
+    const report = dataOf(outputs.volumes);
+    expect(text(report, tags.seriesDescription)).toBe('Levels: Volumes');
+    const groups = groupsOf(report);
+    expect(groups).toMatchObject(segmentsOf(dataOf(outputs.upper)));
+    expect(groups.map(({ segmentation }) => segmentation[1])).not.toContain(
+      word(dataOf(outputs.levels), tags.sopInstanceUid),
+    );
+    // Voxels of 0.8 × 0.5 × 3 mm, whatever the shear.
+    const count = pixels.filter((value) => value > 20).length;
+    expect(groups[0].volume).toBe(0);
+    expect(groups[1].volume).toBeCloseTo(count * 0.0012, 9);
+  });
+
+  it('is json unless a report is asked for', async () => {
+    const { outputs } = await run(two, both, { files: await filesOf() });
+    expect(outputs.volumes.format).toBe('json');
+  });
+
+  it('refuses a report of no series or no label map before the model runs', async () => {
+    let hasRun = false;
+    const spy = program(() => {
+      hasRun = true;
+      return { volumes: [] };
+    });
+    const alone = programOf({ labels, outputs: { volumes: { type: 'Measurements' } } });
+    const formats = { volumes: 'sr.dcm' } as const;
+    const refusal = { code: 'NOT_ACCEPTABLE', field: 'format' };
+    await expect(run(two, spy, { files: await scanFiles(), formats })).rejects.toMatchObject({
+      ...refusal,
+      message: expect.stringContaining('Send a DICOM series, or choose one of: json, csv.'),
+    });
+    await expect(run(alone, spy, { files: await filesOf(), formats })).rejects.toMatchObject({
+      ...refusal,
+      message: expect.stringContaining('the app returns no label map. Choose json or csv.'),
+    });
+    expect(hasRun).toBe(false);
+  });
+});
+
 describe('predict() on another volume', () => {
-  it.each(['seg.dcm', 'labelmap.dcm'] as const)('refuses %s before the model runs', async (format) => {
+  it('keeps the label map of a surface in the input’s extension', async () => {
+    const files = await scanFiles('mha');
+    const { outputs } = await run(manifest, model, { files, formats: { levels: 'vtk' } });
+    expect(outputs.levels.kept?.format).toBe('mha');
+    const bytes = await collectBytes(outputs.levels.kept!.bytes);
+    const { volume } = await readVolume([sourceFromBytes('kept.mha', bytes)], webPlatform);
+    const { volume: scan } = await readVolume(files.volume, webPlatform);
+    expect(volume).toEqual(labelled(scan, level));
+  });
+
+  const ofSeries = outputFormats.LabelVolume.filter(isSeriesFormat);
+  it.each(ofSeries)('refuses %s before the model runs', async (format) => {
     let hasRun = false;
     const spy = program(({ volume }) => {
       hasRun = true;

@@ -1,4 +1,5 @@
 import type { DicomSource } from '../dicom/source.ts';
+import { createSeed } from '../dicom/uids.ts';
 import { TomaatError, withField } from '../errors.ts';
 import type { FileGeometry } from '../formats/file-geometry.ts';
 import { defaultExtension } from '../formats/table.ts';
@@ -24,7 +25,8 @@ import {
 } from '../volume.ts';
 import { accept } from './acceptance.ts';
 import type { Output, OutputFormat } from './elements.ts';
-import { chooseFormat, encodeOutput, formatOfResult } from './encode-output.ts';
+import { type MeasuredLabelMap, noLabelMap } from './encode-dicom.ts';
+import { chooseFormat, encodeOutput, formatKept, formatOfResult } from './encode-output.ts';
 import {
   isNetworkSpec,
   type Manifest,
@@ -35,7 +37,7 @@ import {
   volumeInputs,
 } from './manifest.ts';
 import { finishNetwork, finishProgram, type Outputs, reductionOf } from './postprocess.ts';
-import { isVolume } from './results.ts';
+import { fromOf, isVolume } from './results.ts';
 import type { Stage } from './stages.ts';
 import { applies, applyTransform, labelsWith, type Step, type StepContext } from './steps.ts';
 import { type InputValue, isFileInput, type OutputValue, type Parameter, parseParameters } from './values.ts';
@@ -102,6 +104,8 @@ export interface EncodedOutput {
   /** For a label map: the grid as stated in the header of the input. A later conversion needs it again. */
   readonly geometry?: FileGeometry;
   readonly bytes: AsyncIterable<Bytes>;
+  /** The same output in a format that can be read back, where `format` cannot; made only if it is read. */
+  readonly kept?: { readonly format: OutputFormat; readonly bytes: AsyncIterable<Bytes> };
 }
 
 /** Where each stage begins and ends in the progress of the whole. */
@@ -238,8 +242,11 @@ async function decode({ manifest, request, context }: Prediction, report: Report
     );
   }
   // A format that the results cannot have is refused before they are computed.
-  for (const [name, output] of Object.entries(manifest.outputs))
-    chooseFormat(name, output, request.formats?.[name], decoded);
+  for (const [name, output] of Object.entries(manifest.outputs)) {
+    const format = chooseFormat(name, output, request.formats?.[name], decoded);
+    if (format === 'sr.dcm' && manifest.outputs[madeFrom(manifest, output)]?.type !== 'LabelVolume')
+      throw noLabelMap(name);
+  }
   return decoded;
 }
 
@@ -381,17 +388,27 @@ async function encode(
 ): Promise<void> {
   const labels = labelsWith(manifest.labels, stepContext.parameters);
   const names = Object.keys(manifest.outputs);
+  const formatOf = (name: string) =>
+    formatOfResult(name, manifest.outputs[name], results[name], request.formats?.[name], decoded);
+  // One for all outputs: they refer to each other.
+  const seed = request.seed ?? createSeed();
   for (const [index, name] of names.entries()) {
     const output = manifest.outputs[name];
-    const format = formatOfResult(name, output, results[name], request.formats?.[name], decoded);
+    const value = results[name];
+    const format = formatOf(name);
+    const keptFormat = formatKept(name, output, value, format, decoded);
     const geometry = output.type === 'LabelVolume' ? decoded.geometry : undefined;
     const dicom = decoded.source && {
       source: decoded.source,
       maker: manifest,
       name,
       description: `${manifest.name}: ${output.label ?? name}`,
-      seed: request.seed,
+      seed,
+      labelMap:
+        output.type === 'Measurements' ? measuredLabelMap(manifest, output, results, formatOf) : undefined,
     };
+    const bytesIn = (wanted: OutputFormat) =>
+      encodeOutput(output.type, value, wanted, context.platform, { geometry, labels, dicom });
     await context.write({
       name,
       type: output.type,
@@ -399,11 +416,27 @@ async function encode(
       primary: name === primaryOutput(manifest),
       format,
       geometry,
-      bytes: encodeOutput(output.type, results[name], format, context.platform, { geometry, labels, dicom }),
+      bytes: bytesIn(format),
+      ...(keptFormat && { kept: { format: keptFormat, bytes: bytesIn(keptFormat) } }),
     });
     report((index + 1) / names.length);
   }
 }
+
+/** The label map whose measurements an output has; undefined if the app returns none. */
+function measuredLabelMap(
+  manifest: Manifest,
+  output: Output,
+  results: Readonly<Outputs>,
+  formatOf: (name: string) => OutputFormat,
+): MeasuredLabelMap | undefined {
+  const name = madeFrom(manifest, output);
+  if (manifest.outputs[name]?.type !== 'LabelVolume') return undefined;
+  return { name, volume: results[name] as Volume, format: formatOf(name) };
+}
+
+/** The output from which another one is derived. */
+const madeFrom = (manifest: Manifest, output: Output): string => fromOf(output) ?? primaryOutput(manifest);
 
 function messageOf(error: unknown): string {
   return (error instanceof Error ? error.message : String(error)).split('\n')[0].slice(0, 500);

@@ -73,6 +73,16 @@ export function lacksForResults({ dataset, slices }: DicomSource): string | unde
     : `The images have no ${missing.join(' and no ')}, to which a DICOM result refers.`;
 }
 
+/**
+ * @param instead the format that can be had without
+ * @throws TomaatError NOT_ACCEPTABLE if no DICOM result can be created for a series
+ */
+export function checkSource(source: DicomSource, instead: string): void {
+  const lack = lacksForResults(source);
+  if (lack)
+    throw new TomaatError('NOT_ACCEPTABLE', `${lack} Take the result as ${instead}.`, { field: 'format' });
+}
+
 /** Patient and study as in the source. */
 export function patientAndStudy({ dataset }: DicomSource, coding: TextCoding): DicomElement[] {
   const own = (tag: Tag) => {
@@ -114,14 +124,19 @@ export const equipment = ({ id, name, version }: Maker, coding: TextCoding): Dic
 /**
  * Date and time of the instance, its series and its content, in the time zone of the source, or else of this machine.
  */
-export function times({ dataset }: DicomSource, time: Date): DicomElement[] {
-  const minutes = zoneMinutes(word(dataset, tags.timezoneOffsetFromUtc)) ?? -time.getTimezoneOffset();
-  const local = new Date(time.getTime() + minutes * 60_000).toISOString();
-  const [date, clock] = [local.slice(0, 10).replaceAll('-', ''), local.slice(11, 19).replaceAll(':', '')];
+export function times(source: DicomSource, time: Date): DicomElement[] {
+  const [date, clock] = dateAndTime(source, time);
   return [
     ...[tags.instanceCreationDate, tags.seriesDate, tags.contentDate].map((tag) => ascii(tag, 'DA', date)),
     ...[tags.instanceCreationTime, tags.seriesTime, tags.contentTime].map((tag) => ascii(tag, 'TM', clock)),
   ];
+}
+
+/** The values of DA and TM for a time, in the time zone of the source, or else of this machine. */
+export function dateAndTime({ dataset }: DicomSource, time: Date): [date: string, time: string] {
+  const minutes = zoneMinutes(word(dataset, tags.timezoneOffsetFromUtc)) ?? -time.getTimezoneOffset();
+  const local = new Date(time.getTime() + minutes * 60_000).toISOString();
+  return [local.slice(0, 10).replaceAll('-', ''), local.slice(11, 19).replaceAll(':', '')];
 }
 
 function zoneMinutes(offset: string | undefined): number | undefined {
@@ -134,17 +149,26 @@ function zoneMinutes(offset: string | undefined): number | undefined {
 export function referencedSeries({ dataset, slices }: DicomSource): DicomElement {
   const uid = word(dataset, tags.seriesInstanceUid);
   if (uid === undefined) throw new TomaatError('INTERNAL', 'The source of a DICOM result has no series UID.');
-  const images = [...new Map(slices.map((slice) => [slice.sopInstanceUid, slice])).values()];
   return sequence(
     tags.referencedSeriesSequence,
     datasetOf(
-      sequence(tags.referencedInstanceSequence, ...images.map((image) => datasetOf(...reference(image)))),
+      sequence(tags.referencedInstanceSequence, ...imagesOf(slices)),
       ascii(tags.seriesInstanceUid, 'UI', uid),
     ),
   );
 }
 
-const reference = ({ sopClassUid, sopInstanceUid }: SliceReference): DicomElement[] => [
+/** References to the images of slices, one item for each image: those of several frames have several slices. */
+export const imagesOf = (slices: readonly SliceReference[]): Dataset[] =>
+  [...new Map(slices.map((slice) => [slice.sopInstanceUid, slice])).values()].map((image) =>
+    datasetOf(...reference(image)),
+  );
+
+/** The attributes that refer to an object. */
+export const reference = ({
+  sopClassUid,
+  sopInstanceUid,
+}: Pick<SliceReference, 'sopClassUid' | 'sopInstanceUid'>): DicomElement[] => [
   ascii(tags.referencedSopClassUid, 'UI', sopClassUid),
   ascii(tags.referencedSopInstanceUid, 'UI', sopInstanceUid),
 ];

@@ -36,6 +36,13 @@ export const background: SegmentLabel = {
   category: { scheme: 'DCM', value: '125040', meaning: 'Background' },
 };
 
+/** What kind of algorithm segments are made by (PS3.16 CID 7162). */
+export const algorithmFamily: Code = { scheme: 'DCM', value: '123109', meaning: 'Artificial Intelligence' };
+
+/** The category of a label. */
+export const categoryOf = ({ category, code }: SegmentLabel): Code =>
+  category ?? (code ? defaultCategory : defaultType);
+
 /** The item of a label. Its name is SegmentLabel; if it does not fit, SegmentDescription has it in full. */
 export function describeSegment(
   label: SegmentLabel,
@@ -45,24 +52,19 @@ export function describeSegment(
   coding: TextCoding,
 ): Dataset {
   const { name, code = defaultType, modifier, color } = label;
-  const category = label.category ?? (label.code ? defaultCategory : defaultType);
   const algorithm = `${maker.name} ${maker.version}`;
   const modifiers = modifier
     ? [codeSequence(tags.segmentedPropertyTypeModifierCodeSequence, modifier, coding)]
     : [];
   return datasetOf(
-    codeSequence(tags.segmentedPropertyCategoryCodeSequence, category, coding),
+    codeSequence(tags.segmentedPropertyCategoryCodeSequence, categoryOf(label), coding),
     binary(tags.segmentNumber, 'US', number),
     text(tags.segmentLabel, 'LO', name, coding),
     fitText(name, 'LO') === name ? undefined : text(tags.segmentDescription, 'ST', name, coding),
     sequence(
       tags.segmentationAlgorithmIdentificationSequence,
       datasetOf(
-        codeSequence(
-          tags.algorithmFamilyCodeSequence,
-          { scheme: 'DCM', value: '123109', meaning: 'Artificial Intelligence' },
-          coding,
-        ),
+        codeSequence(tags.algorithmFamilyCodeSequence, algorithmFamily, coding),
         text(tags.algorithmName, 'LO', maker.name, coding),
         text(tags.algorithmVersion, 'LO', maker.version, coding),
       ),

@@ -22,7 +22,7 @@ export function segmentVoxels(labelMap: Volume): LabelVoxels {
     if (voxels[i] < 0 || voxels[i] > largestValue) {
       throw new TomaatError(
         'BAD_INPUT',
-        `A DICOM segmentation holds labels from 0 to ${largestValue}, and the label map has the value ${voxels[i]}. Map it to another value.`,
+        `A DICOM result holds labels from 0 to ${largestValue}, and the label map has the value ${voxels[i]}. Map it to another value.`,
       );
     }
   }

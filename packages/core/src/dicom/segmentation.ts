@@ -8,17 +8,23 @@ import { type Dataset, type DicomElement, unsignedShort, words } from './dataset
 import { isAtVoxel } from './frame-place.ts';
 import { privateBlock, privateTags } from './private-block.ts';
 import {
+  checkSource,
   derivedFrom,
   equipment,
   frameOfReference,
-  lacksForResults,
   lossyCompression,
   type Maker,
   patientAndStudy,
   referencedSeries,
   times,
 } from './result-modules.ts';
-import { background, describeSegment, type SegmentLabel, textsOf } from './segment-description.ts';
+import { describeSegment, textsOf } from './segment-description.ts';
+import {
+  identityOf,
+  type SegmentationIdentity,
+  type SegmentationIdentityOptions,
+  type SegmentationType,
+} from './segmentation-identity.ts';
 import {
   labelFrames,
   packBinaryFrames,
@@ -38,35 +44,15 @@ import type { DicomObject } from './write-file.ts';
  * derived from.
  */
 
-/**
- * BINARY: a frame for each segment in a slice, which every reader supports. LABELMAP (Supplement 243): the label map
- * itself.
- */
-export type SegmentationType = 'BINARY' | 'LABELMAP';
-
-export interface SegmentationOptions {
-  /** The meaning of the values. Values that are not listed become segments named “label 7”. */
-  labels: readonly SegmentLabel[];
+export interface SegmentationOptions extends SegmentationIdentityOptions {
   maker: Maker;
   /** The description of the series. */
   description: string;
-  /** Distinguishes this result from others of the same seed. */
-  role: string;
-  /** The seed for UIDs (see `createUids`): equal seeds give equal UIDs. Random if missing. */
-  seed?: string;
-  type?: SegmentationType;
-  /** If no type is given: BINARY up to this many bytes of pixels, LABELMAP above. 50 MB if missing. */
-  maxBinaryBytes?: number;
   /** Of a LABELMAP; 'rle' if missing. */
   compression?: 'none' | 'rle';
   /** Of the result; now if missing. */
   time?: Date;
 }
-
-const sopClasses = {
-  BINARY: '1.2.840.10008.5.1.4.1.1.66.4',
-  LABELMAP: '1.2.840.10008.5.1.4.1.1.66.7',
-} as const;
 
 /** Series numbers of results start here, after those that scanners use. */
 const firstSeriesNumber = 1000;
@@ -86,22 +72,21 @@ export async function buildSegmentation(
   source: DicomSource,
   options: SegmentationOptions,
 ): Promise<DicomObject> {
-  checkSource(source);
+  checkSource(source, 'nii.gz');
   checkPlace(labelMap, source);
   const voxels = segmentVoxels(labelMap);
   const present = valuesInSlices(voxels, labelMap.size);
-  const segments = segmentsOf(options.labels, present);
-  const type = segmentationType(labelMap, present, options);
+  const createUid = createUids(options.seed);
+  const identity = identityOf(labelMap, present, options, createUid);
   const coding = chooseTextCoding(words(source.dataset, tags.specificCharacterSet), [
-    ...segments.flatMap(textsOf),
+    ...identity.segments.flatMap(({ label }) => textsOf(label)),
     ...[options.description, options.maker.name, options.maker.version],
   ]);
-  const createUid = createUids(options.seed);
-  const context: Context = { labelMap, voxels, source, options, type, segments, present, coding, createUid };
+  const context: Context = { labelMap, voxels, source, options, identity, present, coding, createUid };
+  const { type, sopClassUid, sopInstanceUid } = identity;
   const { pixels, frames } = type === 'BINARY' ? binaryPixels(context) : labelMapPixels(context);
-  const sopInstanceUid = createUid(`${options.role} instance`);
   return {
-    sopClassUid: sopClasses[type],
+    sopClassUid,
     sopInstanceUid,
     transferSyntax:
       type === 'LABELMAP' && options.compression !== 'none'
@@ -112,7 +97,7 @@ export async function buildSegmentation(
       ...frameOfReference(source, createUid),
       ...equipment(options.maker, coding),
       ...times(source, options.time ?? new Date()),
-      ...seriesAndInstance(context, sopInstanceUid),
+      ...seriesAndInstance(context),
       ...imageModule(context, frames.length),
       ...segmentModule(context),
       ...functionalGroups(context, frames),
@@ -127,38 +112,11 @@ interface Context {
   readonly voxels: LabelVoxels;
   readonly source: DicomSource;
   readonly options: SegmentationOptions;
-  readonly type: SegmentationType;
-  readonly segments: readonly SegmentLabel[];
+  readonly identity: SegmentationIdentity;
   /** The values in each slice. */
   readonly present: readonly (readonly number[])[];
   readonly coding: TextCoding;
   readonly createUid: CreateUid;
-}
-
-/** The kind of segmentation: the requested one, otherwise BINARY unless its pixels exceed the limit. */
-function segmentationType(
-  { size }: Volume,
-  present: Context['present'],
-  { type, maxBinaryBytes = 50e6 }: SegmentationOptions,
-): SegmentationType {
-  const frames = present.reduce((total, { length }) => total + length, 0);
-  return type ?? ((frames * size[0] * size[1]) / 8 > maxBinaryBytes ? 'LABELMAP' : 'BINARY');
-}
-
-/** The labels of the list, each value once, followed by unlisted ones. */
-function segmentsOf(labels: readonly SegmentLabel[], present: Context['present']): SegmentLabel[] {
-  const known = new Map<number, SegmentLabel>();
-  for (const label of labels) if (label.value !== 0 && !known.has(label.value)) known.set(label.value, label);
-  const found = [...new Set(present.flat())].sort((a, b) => a - b);
-  for (const value of found) if (!known.has(value)) known.set(value, { value, name: `label ${value}` });
-  // SegmentSequence must have an item.
-  return known.size > 0 ? [...known.values()] : [{ value: 1, name: 'label 1' }];
-}
-
-function checkSource(source: DicomSource): void {
-  const lack = lacksForResults(source);
-  if (lack)
-    throw new TomaatError('NOT_ACCEPTABLE', `${lack} Take the result as nii.gz.`, { field: 'format' });
 }
 
 /**
@@ -182,25 +140,23 @@ export function liesOnSource(grid: Grid, { dataset, slices, ...source }: DicomSo
   return hasSize && slices.every((_, k) => isOn(k, 0, 0) && isOn(k, x, 0) && isOn(k, 0, y));
 }
 
-function checkPlace(labelMap: Volume, source: DicomSource): void {
+/** @throws TomaatError APP_OUTPUT if the label map is not on the grid of the source */
+export function checkPlace(labelMap: Grid, source: DicomSource): void {
   if (liesOnSource(labelMap, source)) return;
   const { dataset, slices } = source;
   const [columns, rows] = [tags.columns, tags.rows].map((tag) => unsignedShort(dataset, tag));
   throw new TomaatError(
     'APP_OUTPUT',
-    `The label map (${labelMap.size.join(' × ')}) does not lie on the grid of the DICOM series (${columns} × ${rows} × ${slices.length}), so that no segmentation of its images can be made of it. Resample it to that grid first, or write it as nii.gz.`,
+    `The label map (${labelMap.size.join(' × ')}) does not lie on the grid of the DICOM series (${columns} × ${rows} × ${slices.length}), so that no DICOM result for its images can be made of it. Resample it to that grid first, or write it as nii.gz.`,
   );
 }
 
-function seriesAndInstance(
-  { options, coding, createUid, source, type }: Context,
-  sopInstanceUid: string,
-): DicomElement[] {
+function seriesAndInstance({ options, coding, identity, source }: Context): DicomElement[] {
   return [
-    ascii(tags.sopClassUid, 'UI', sopClasses[type]),
-    ascii(tags.sopInstanceUid, 'UI', sopInstanceUid),
+    ascii(tags.sopClassUid, 'UI', identity.sopClassUid),
+    ascii(tags.sopInstanceUid, 'UI', identity.sopInstanceUid),
     ascii(tags.modality, 'CS', 'SEG'),
-    ascii(tags.seriesInstanceUid, 'UI', createUid(`${options.role} series`)),
+    ascii(tags.seriesInstanceUid, 'UI', identity.seriesInstanceUid),
     ascii(tags.seriesNumber, 'IS', firstSeriesNumber),
     text(tags.seriesDescription, 'LO', options.description, coding),
     ascii(tags.instanceNumber, 'IS', 1),
@@ -212,8 +168,9 @@ function seriesAndInstance(
 }
 
 /** Segmentation image (PS3.3 C.8.20.2): how the pixels are stored. */
-function imageModule({ labelMap, source, coding, type, segments }: Context, frames: number): DicomElement[] {
-  const bits = type === 'BINARY' ? 1 : 8 * bytesPerLabel(segments);
+function imageModule({ labelMap, source, coding, identity }: Context, frames: number): DicomElement[] {
+  const { type } = identity;
+  const bits = type === 'BINARY' ? 1 : 8 * bytesPerLabel(identity);
   return [
     ascii(tags.imageType, 'CS', 'DERIVED', 'PRIMARY'),
     binary(tags.samplesPerPixel, 'US', 1),
@@ -232,19 +189,15 @@ function imageModule({ labelMap, source, coding, type, segments }: Context, fram
   ];
 }
 
-const bytesPerLabel = (segments: readonly SegmentLabel[]): 1 | 2 =>
-  labelTypeFor(segments.map(({ value }) => value)) === 'uint8' ? 1 : 2;
+const bytesPerLabel = ({ segments }: SegmentationIdentity): 1 | 2 =>
+  labelTypeFor(segments.map(({ label }) => label.value)) === 'uint8' ? 1 : 2;
 
-function segmentModule({ type, segments, options, coding, createUid }: Context): DicomElement[] {
-  const described = type === 'LABELMAP' ? [background, ...segments] : segments;
-  const items: Dataset[] = [];
-  for (const [i, label] of described.entries()) {
-    const number = type === 'LABELMAP' ? label.value : i + 1;
-    const trackingUid = createUid(`${options.role} label ${label.value}`);
-    items.push(describeSegment(label, number, trackingUid, options.maker, coding));
-  }
+function segmentModule({ identity, options, coding }: Context): DicomElement[] {
+  const items = identity.segments.map(({ label, number, trackingUid }) =>
+    describeSegment(label, number, trackingUid, options.maker, coding),
+  );
   return [
-    ascii(tags.segmentationType, 'CS', type),
+    ascii(tags.segmentationType, 'CS', identity.type),
     ascii(tags.segmentsOverlap, 'CS', 'NO'),
     sequence(tags.segmentSequence, ...items),
   ];
@@ -256,29 +209,30 @@ interface Frame {
   readonly segmentNumber?: number;
 }
 
-function binaryPixels({ voxels, labelMap, segments, present }: Context): {
+function binaryPixels({ voxels, labelMap, identity, present }: Context): {
   pixels: DicomElement;
   frames: Frame[];
 } {
-  const slicesOf = new Map<number, number[]>(segments.map(({ value }) => [value, []]));
+  const { segments } = identity;
+  const slicesOf = new Map<number, number[]>(segments.map(({ label }) => [label.value, []]));
   for (const [slice, values] of present.entries())
     for (const value of values) slicesOf.get(value)?.push(slice);
-  const planned: SegmentFrame[] = segments.flatMap(({ value }) =>
+  const planned: SegmentFrame[] = segments.flatMap(({ label: { value } }) =>
     slicesOf.get(value)!.map((slice) => ({ value, slice })),
   );
-  if (planned.length === 0) planned.push({ value: segments[0].value, slice: 0 });
-  const numberOf = new Map(segments.map(({ value }, i) => [value, i + 1]));
+  if (planned.length === 0) planned.push({ value: segments[0].label.value, slice: 0 });
+  const numberOf = new Map(segments.map(({ label, number }) => [label.value, number]));
   return {
     pixels: bytesElement(tags.pixelData, 'OB', packBinaryFrames(voxels, labelMap.size, planned)),
     frames: planned.map(({ value, slice }) => ({ slice, segmentNumber: numberOf.get(value) })),
   };
 }
 
-function labelMapPixels({ voxels, labelMap, segments, options }: Context): {
+function labelMapPixels({ voxels, labelMap, identity, options }: Context): {
   pixels: DicomElement;
   frames: Frame[];
 } {
-  const bytesPerSample = bytesPerLabel(segments);
+  const bytesPerSample = bytesPerLabel(identity);
   const encoded = labelFrames(voxels, labelMap.size, bytesPerSample, options.compression ?? 'rle');
   return {
     pixels:
@@ -291,7 +245,8 @@ function labelMapPixels({ voxels, labelMap, segments, options }: Context): {
 
 /** Where the frames are, what they show and what they are derived from (PS3.3 C.7.6.16, C.7.6.17). */
 function functionalGroups(context: Context, frames: readonly Frame[]): DicomElement[] {
-  const { source, coding, createUid, options, type, labelMap } = context;
+  const { source, coding, createUid, options, labelMap } = context;
+  const { type } = context.identity;
   const organization = createUid(`${options.role} dimensions`);
   const slices = [...new Set(frames.map(({ slice }) => slice))].sort((a, b) => a - b);
   const positionIndex = new Map(slices.map((slice, i) => [slice, i + 1]));

@@ -10,12 +10,13 @@ export type CreateUid = (role: string) => string;
  *
  * @param seed the secret of the prediction, the key of the HMAC: with it, the UIDs can be computed. Random if missing
  */
-export function createUids(seed = randomSeed()): CreateUid {
+export function createUids(seed = createSeed()): CreateUid {
   const key = new TextEncoder().encode(seed);
   return (role) => uidOf(keyedDigest(key, role));
 }
 
-const randomSeed = () => hexOf(crypto.getRandomValues(new Uint8Array(32)));
+/** A random seed, for objects that refer to each other. */
+export const createSeed = (): string => hexOf(crypto.getRandomValues(new Uint8Array(32)));
 
 /**
  * HMAC-SHA-256 (RFC 2104) of a text in UTF-8. By a library, because WebCrypto is asynchronous and not available in

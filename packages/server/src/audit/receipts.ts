@@ -33,7 +33,7 @@ export function createWitness(apps: readonly App[], audit: Audit): JobWitness {
         service,
         job: id,
         outcome: error?.code ?? 'succeeded',
-        outputs: outputs.map(({ name, digest }) => ({ name, digest })),
+        outputs: outputs.map(({ name, digest, kept }) => ({ name, digest, kept: kept?.digest })),
       }),
     removed: ({ id, service, owner }, why) =>
       audit.record(why === 'expired' ? 'job.expired' : 'job.deleted', { who: owner, service, job: id }),
@@ -76,13 +76,14 @@ function receiptOf(job: SettledJob, app: App, audit: Audit): Receipt {
     ),
     frame: job.request.frame,
     series: job.request.series === undefined ? undefined : digestOfJson(job.request.series),
-    outputs: job.outputs.map(({ name, type, format, primary, sizeBytes, digest }) => ({
+    outputs: job.outputs.map(({ name, type, format, primary, sizeBytes, digest, kept }) => ({
       name,
       type,
       format,
       primary,
       sizeBytes,
       digest,
+      ...(kept && { kept: { format: kept.format, sizeBytes: kept.sizeBytes, digest: kept.digest } }),
     })),
     retention: {
       inputs: 'deleted when the prediction was settled',

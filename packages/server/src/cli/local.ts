@@ -19,10 +19,14 @@ export const runLocally: RunApp = async (app, request) => {
     frame: request.frame,
     series: request.series,
     formats: request.formats as Record<string, OutputFormat>,
+    keepsValues: request.keepsValues,
     signal: request.signal,
     onProgress: request.onProgress,
   });
-  for (const { path, ...output } of result.outputs) {
-    await request.write({ ...output, bytes: createReadStream(path) } as EncodedOutput);
-  }
+  const read = <F extends { path: string }>({ path, ...file }: F) => ({
+    ...file,
+    bytes: createReadStream(path),
+  });
+  for (const { kept, ...output } of result.outputs)
+    await request.write({ ...read(output), ...(kept && { kept: read(kept) }) } as EncodedOutput);
 };

@@ -17,7 +17,7 @@ import {
   encodeBase64,
   extensionOf,
   type FileGeometry,
-  isDicomFormat,
+  isSeriesFormat,
   type OutputType,
   outputSchemas,
   readVolume,
@@ -73,7 +73,7 @@ export async function predictV1(
   }
   const [{ path, resultPath, dicom }] = inputs.volumes;
   const results = await planResults(service, flags, Boolean(flags.all));
-  const inDicom = results.outputs.find(({ format }) => format !== undefined && isDicomFormat(format));
+  const inDicom = results.outputs.find(({ format }) => format !== undefined && isSeriesFormat(format));
   if (inDicom) {
     throw new TomaatError(
       'NOT_ACCEPTABLE',

@@ -28,7 +28,7 @@ import {
   reportsOf,
   systemFault,
 } from './console.ts';
-import { formatMadeHere, makeDicomResult } from './dicom-result.ts';
+import { checkSeriesFormats, formatMadeHere, makeDicomResult } from './dicom-result.ts';
 import { prepareSeries } from './dicom-volume.ts';
 import { findService } from './find-service.ts';
 import { stemOf, volumeFiles } from './input-files.ts';
@@ -86,6 +86,7 @@ export async function predict(wanted: string, flags: PredictFlags): Promise<numb
       wanted: wantedOf(flags),
     });
     const plan: Plan = { service: found.service, client: found.client, flags, inputs, results, identity };
+    if (flags.volume !== undefined) checkSeriesFormats(results.outputs, volumes);
     if (flags.receipt !== undefined && !flags.force && (await stat(flags.receipt).catch(() => undefined))) {
       throw new TomaatError('CONFLICT', `${flags.receipt} already exists. Use --force to overwrite it.`);
     }

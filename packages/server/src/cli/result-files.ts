@@ -98,18 +98,24 @@ function chooseOutputs(service: Elements, flags: ResultFlags): Elements['outputs
   }
   if (flags.all) return service.outputs;
   if (flags.output.length > 0) return service.outputs.filter((output) => flags.output.includes(output.name));
-  return service.outputs.filter((output) => output.primary).slice(0, 1);
+  const [primary] = service.outputs.filter((output) => output.primary);
+  // A measurement report, for instance, is no form of the label map.
+  const format = flags.format ?? (flags.out === undefined ? undefined : formatOf(flags.out));
+  const can = ({ type }: { type: OutputType }) => !format || formatsOf(type, format).includes(format);
+  return [(!can(primary) && service.outputs.find(can)) || primary];
 }
 
 function checkFormat(output: { name: string; type: OutputType }, format: string, from: string): void {
-  // A newer server may have outputs that are unknown here.
-  const formats: readonly string[] = outputFormats[output.type] ?? [format];
+  const formats = formatsOf(output.type, format);
   if (formats.includes(format)) return;
   throw new TomaatError(
     'NOT_ACCEPTABLE',
     `${from}: the output ${output.name} (${output.type}) cannot be written as ${format}. Available: ${formats.join(', ')}.`,
   );
 }
+
+/** The formats of a type; a newer server may have types that are unknown here, which have any format. */
+const formatsOf = (type: OutputType, format: string): readonly string[] => outputFormats[type] ?? [format];
 
 /** The format that a file name ends in; the longest wins (.nii.gz). */
 function formatOf(path: string): string | undefined {

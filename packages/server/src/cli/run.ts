@@ -1,4 +1,4 @@
-import { type EncodedOutput, parseMeasurementsCsv } from '@tomaat/core';
+import { type Bytes, type EncodedOutput, isReadBack, parseMeasurementsCsv } from '@tomaat/core';
 import { type App, openApp } from '../apps.ts';
 import { createProgress, reportsOf } from './console.ts';
 import { volumePaths } from './input-files.ts';
@@ -24,6 +24,8 @@ export interface RunRequest {
   readonly series?: string;
   /** The wanted format by output name. */
   readonly formats: Readonly<Record<string, string>>;
+  /** Whether an output in a format that cannot be read back also comes in one that can. */
+  readonly keepsValues: boolean;
   readonly signal: AbortSignal;
   onProgress(stage: string, fraction: number): void;
   /** Called once for each output, in the manifest's order. */
@@ -73,6 +75,9 @@ export async function run(folder: string, flags: RunFlags, runApp: RunApp): Prom
         frame: flags.frame,
         series: dicom?.chosen.series.uid,
         formats,
+        keepsValues: results.outputs.some(
+          ({ type, format }) => type === 'Measurements' && format !== undefined && !isReadBack(type, format),
+        ),
         signal,
         onProgress: (stage, fraction) =>
           progress.show(stage, `Running: ${stage} · ${Math.floor(100 * fraction)} %`),
@@ -80,11 +85,16 @@ export async function run(folder: string, flags: RunFlags, runApp: RunApp): Prom
           const isWanted = results.outputs.some((wanted) => wanted.name === output.name);
           const isReport = output.type === 'Measurements' || (output.type === 'PlainText' && !report.labels);
           if (!isWanted && !isReport) return;
-          const bytes = isReport ? [await joined(output.bytes)] : output.bytes;
-          if (isReport) report = { ...report, ...readReport(output, (bytes as Buffer[])[0]) };
+          let { bytes } = output;
+          if (isReport) {
+            const { format, bytes: stated } = output.kept ?? output;
+            const text = await joined(stated);
+            report = { ...report, ...readReport(output.type, format, text) };
+            if (!output.kept) bytes = toAsync([text]);
+          }
           if (!isWanted) return;
           files.push(
-            await saveResult(toAsync(bytes), results, resultPath, output.name, output.format, {
+            await saveResult(bytes, results, resultPath, output.name, output.format, {
               force: flags.force,
               signal,
             }),
@@ -106,22 +116,23 @@ export async function run(folder: string, flags: RunFlags, runApp: RunApp): Prom
 }
 
 function readReport(
-  { type, format }: Pick<EncodedOutput, 'type' | 'format'>,
-  bytes: Buffer,
+  type: EncodedOutput['type'],
+  format: EncodedOutput['format'],
+  bytes: Uint8Array,
 ): Pick<Outcome, 'labels' | 'report'> {
-  const text = bytes.toString('utf8');
+  const text = new TextDecoder().decode(bytes);
   if (type !== 'Measurements') return { report: text };
   return format === 'csv'
     ? { labels: parseMeasurementsCsv(text) }
     : (JSON.parse(text) as { labels?: unknown });
 }
 
-async function joined(bytes: AsyncIterable<Uint8Array>): Promise<Buffer> {
+async function joined(bytes: AsyncIterable<Uint8Array>): Promise<Bytes> {
   const parts: Uint8Array[] = [];
   for await (const part of bytes) parts.push(part);
   return Buffer.concat(parts);
 }
 
-async function* toAsync(bytes: AsyncIterable<Uint8Array> | readonly Uint8Array[]): AsyncIterable<Uint8Array> {
+async function* toAsync(bytes: readonly Bytes[]): AsyncGenerator<Bytes> {
   yield* bytes;
 }

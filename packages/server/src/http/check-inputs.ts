@@ -1,8 +1,10 @@
 import { seriesSchema } from '@tomaat/client';
 import {
   acceptShape,
+  chooseFormat,
   isFileInput,
   isZip,
+  type OutputFormat,
   TomaatError,
   type VolumeFactsOf,
   type VolumeHeader,
@@ -61,7 +63,8 @@ const mostFilesOfOneHeader = 2;
 
 /**
  * The header checks of every volume: format, size, frames, identity where it is refused, and the acceptance rules that
- * need no voxels. Returns the number of voxels of the largest one, what will be read of each, and which are DICOM series.
+ * need no voxels. Returns the number of voxels of the largest one, what will be read of each, which are DICOM series, and
+ * whether the first one, on whose grid the results are, is one.
  */
 export async function inspectVolumes(
   app: App,
@@ -73,8 +76,14 @@ export async function inspectVolumes(
     maxVoxels,
     processing,
   }: Pick<ServerContext, 'headers' | 'blobs' | 'maxVoxels' | 'processing'>,
-): Promise<{ voxels: number; shapes: Record<string, VolumeFactsOf>; dicomInputs: ReadonlySet<string> }> {
+): Promise<{
+  voxels: number;
+  shapes: Record<string, VolumeFactsOf>;
+  dicomInputs: ReadonlySet<string>;
+  isSeries: boolean;
+}> {
   let voxels = 0;
+  let isSeries: boolean | undefined;
   const shapes: Record<string, VolumeFactsOf> = {};
   const dicomInputs = new Set<string>();
   for (const [name, input] of Object.entries(app.manifest.inputs)) {
@@ -91,6 +100,7 @@ export async function inspectVolumes(
         { limits: { maxVoxels }, series },
         files.length > mostFilesOfOneHeader || files.some(({ start }) => isZip(start)),
       );
+      isSeries ??= header.format === 'dicom';
       if (header.format === 'dicom') dicomInputs.add(name);
       if (header.format === 'dicom' && (await processing.refusesIdentity()))
         await headers.refuseIdentity(stored, { maxVoxels });
@@ -115,7 +125,17 @@ export async function inspectVolumes(
       { field: 'series' },
     );
   }
-  return { voxels, shapes, dicomInputs };
+  return { voxels, shapes, dicomInputs, isSeries: isSeries === true };
+}
+
+/** Throws NOT_ACCEPTABLE for a format that refers to a DICOM series, where the input is none. */
+export function refuseSeriesFormats(
+  { manifest }: App,
+  formats: Readonly<Record<string, OutputFormat>> = {},
+): void {
+  // The extension would decide only where no format is given.
+  for (const [name, format] of Object.entries(formats))
+    chooseFormat(name, manifest.outputs[name], format, { extension: 'nii.gz' });
 }
 
 function checkFrame(header: VolumeHeader, frame: number | undefined): void {

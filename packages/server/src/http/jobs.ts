@@ -1,12 +1,12 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { idempotencyKeySchema, isSettled, type Job, type JobOutput } from '@tomaat/client';
-import { formatsOf, type OutputType, TomaatError } from '@tomaat/core';
+import { TomaatError } from '@tomaat/core';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { toProblem } from '../problem/problem.ts';
 import type { JobEnd, JobRecord, OutputFile } from '../store/job-records.ts';
 import type { ServerContext } from './context.ts';
 import { keepAlive } from './keep-alive.ts';
-import { outputFileName, requestedFormat, sendOutput } from './outputs.ts';
+import { formatsOfStored, outputFileName, requestedFormat, sendOutput } from './outputs.ts';
 import { signedReceipt } from './receipts.ts';
 import { apiForm } from './request-form.ts';
 import { takeOver } from './send.ts';
@@ -196,7 +196,7 @@ const presentOutput = (
   label: output.label,
   primary: output.primary,
   format: output.format,
-  formats: formatsOf({ type: output.type as OutputType, format: output.format }),
+  formats: formatsOfStored(output),
   fileName: outputFileName(job, output),
   sizeBytes: output.sizeBytes,
   digest: output.digest,

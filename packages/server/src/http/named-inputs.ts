@@ -33,6 +33,7 @@ export const namedInputsSchema = z.strictObject({
   frame: z.int().min(0).optional(),
   series: seriesSchema.optional(),
   format: z.string().max(20).optional(),
+  formats: z.record(z.string().max(40), z.string().max(20)).optional(),
 });
 
 export interface NamedInputs {
@@ -41,6 +42,7 @@ export interface NamedInputs {
   frame?: number;
   series?: string;
   format?: string;
+  formats?: Record<string, string>;
 }
 
 const maxBodyBytes = 1024 * 1024;

@@ -1,7 +1,7 @@
 import { Readable } from 'node:stream';
 import {
   formatsOf,
-  isDicomFormat,
+  isSeriesFormat,
   labelsWith,
   mediaTypes,
   type OutputFormat,
@@ -33,10 +33,11 @@ type SendContext = Pick<ServerContext, 'blobs' | 'jobs' | 'converter' | 'service
 export async function sendOutput(
   reply: FastifyReply,
   job: JobRecord,
-  output: OutputFile,
+  given: OutputFile,
   format: OutputFormat,
   context: SendContext,
 ): Promise<FastifyReply> {
+  const output = storedFor(given, format);
   reply
     .header('cache-control', 'no-store')
     .header('content-disposition', contentDisposition(outputFileName(job, output, format)))
@@ -52,6 +53,10 @@ export async function sendOutput(
     throw error;
   }
 }
+
+/** The output with the one of its files that is in a format, or of which that format is made. */
+const storedFor = (output: OutputFile, format: OutputFormat): OutputFile =>
+  format === output.format || !output.kept ? output : { ...output, ...output.kept };
 
 async function sendStored(
   reply: FastifyReply,
@@ -169,21 +174,23 @@ async function explainDamage(
   if (error.code === 'NOT_FOUND' && (await jobs.get(job.id))) throw damagedError(path, 'it is missing');
 }
 
+/** The formats in which a stored output can be had. */
+export const formatsOfStored = ({ type, format, kept }: OutputFile): OutputFormat[] =>
+  formatsOf({ type: type as OutputType, format, kept });
+
 /**
- * The format of that name, if the output is available in it; otherwise NOT_ACCEPTABLE, which lists the available ones. Without the
- * format in which it is stored, the output is still to be computed.
+ * The format of that name, if the output is available in it; otherwise NOT_ACCEPTABLE, which lists the available ones.
+ * `possible` are those of a stored output; if missing, the output is still to be computed.
  */
 export function requireFormat(
   format: string,
-  output: { name: string; type: string; format?: OutputFormat },
+  output: { name: string; type: string },
+  possible: readonly OutputFormat[] = outputFormats[output.type as OutputType],
 ): OutputFormat {
-  const type = output.type as OutputType;
-  const possible: readonly OutputFormat[] = output.format
-    ? formatsOf({ type, format: output.format })
-    : outputFormats[type];
   const found = possible.find((candidate) => candidate === format);
   if (found) return found;
-  const isLate = isDicomFormat(format) && (outputFormats[type] as readonly string[]).includes(format);
+  const all: readonly string[] = outputFormats[output.type as OutputType];
+  const isLate = isSeriesFormat(format) && all.includes(format);
   throw new TomaatError(
     'NOT_ACCEPTABLE',
     isLate
@@ -195,9 +202,9 @@ export function requireFormat(
 
 /** The format that a request asks for: `?format=`, else `Accept`, else the stored one. */
 export function requestedFormat(request: FastifyRequest, output: OutputFile): OutputFormat {
-  const possible = formatsOf({ type: output.type as OutputType, format: output.format });
+  const possible = formatsOfStored(output);
   const format = queryWord(request, 'format');
-  if (format !== undefined) return requireFormat(format, output);
+  if (format !== undefined) return requireFormat(format, output, possible);
   const accepted = acceptedTypes(request.headers.accept ?? '*/*');
   const qualityOf = (candidate: OutputFormat): number => {
     const type = mediaType(candidate);

@@ -21,11 +21,17 @@ import { queryWord, queryWords } from '../intake/query.ts';
 import { type ReceivedInput, receiveInput, type WrittenInput } from '../intake/receive-input.ts';
 import { stripReceived } from '../intake/strip-received.ts';
 import type { InputFile, JobRequest } from '../store/job-records.ts';
-import { inspectVolumes, parseFrame, parseSeries, requireFiles } from './check-inputs.ts';
+import {
+  inspectVolumes,
+  parseFrame,
+  parseSeries,
+  refuseSeriesFormats,
+  requireFiles,
+} from './check-inputs.ts';
 import type { ServerContext } from './context.ts';
 import { requireMemory } from './memory-need.ts';
 import { isJson, readNamedInputs } from './named-inputs.ts';
-import type { BodyKind, RequestForm } from './request-form.ts';
+import { type BodyKind, parseFormats, type RequestForm } from './request-form.ts';
 
 /** A prediction as it arrived: its files are on disk, its parameters checked, its headers plausible. */
 export interface ReceivedPrediction extends AsyncDisposable {
@@ -43,6 +49,7 @@ interface Said {
   frame: unknown;
   series: unknown;
   format?: string;
+  formats?: Readonly<Record<string, string>>;
 }
 
 /** Records that a file in the blob store is held for a request. */
@@ -69,7 +76,7 @@ export async function receivePrediction(
   try {
     const said = readOptions(request, form);
     // Before the body is read, even if the body can override it: otherwise the answer would only be refused at the end.
-    form.formats(app, said.format);
+    form.formats(app, said);
     if (form.takesUploads && isJson(request)) await readNames(request, app, said, keep, context);
     else await readParts(request, app, form, said, keep, context);
 
@@ -77,7 +84,10 @@ export async function receivePrediction(
     const parameters = parseParameters(app.manifest.inputs, said.raw, { ignoreUnknown: form.ignoresUnknown });
     const chosen = { frame: parseFrame(said.frame), series: parseSeries(said.series) };
     requireFiles(app, received);
-    const { voxels, shapes, dicomInputs } = await inspectVolumes(app, received, chosen, context);
+    const inspected = await inspectVolumes(app, received, chosen, context);
+    const { voxels, shapes, dicomInputs } = inspected;
+    const formats = form.formats(app, said);
+    if (!inspected.isSeries) refuseSeriesFormats(app, formats);
     await requireMemory(app, shapes, parameters, context.memory);
 
     const first = received.find((file) => app.manifest.inputs[file.name].type === 'volume');
@@ -108,7 +118,7 @@ export async function receivePrediction(
       parameters,
       ...chosen,
       ...(stripped.length > 0 && { stripped }),
-      formats: form.formats(app, said.format),
+      formats,
       // The name of one of its files is not that of a series, and the name of an archive may be that of a patient.
       stem: isSeries || (context.stripping && isDicomInput) ? 'series' : stemOf(first?.fileName),
       voxels,
@@ -133,7 +143,7 @@ function readOptions(request: FastifyRequest, form: RequestForm): Said {
     if (!isRequestWord(name)) raw[name] = value;
   }
   const [frame, series] = ['frame', 'series'].map((name) => queryWord(request, name));
-  return { files: [], raw, frame, series, format: query.format };
+  return { files: [], raw, frame, series, format: query.format, formats: parseFormats(query.formats) };
 }
 
 /** Reads a body that refers to files already on the server. */
@@ -157,6 +167,7 @@ async function readNames(
   said.frame = named.frame ?? said.frame;
   said.series = named.series ?? said.series;
   said.format = named.format ?? said.format;
+  said.formats = named.formats ?? said.formats;
 }
 
 /** Reads a body that contains its files. All are durably on disk when it resolves. */

@@ -40,10 +40,18 @@ export interface RequestForm {
   /** The part with the file itself, if the protocol encodes the file of this input specially; otherwise undefined. */
   decodeFile?(part: BodyPart, input: Input): Promise<BodyPart | undefined>;
   /**
-   * The formats of the outputs, by name; those of the app if there are none. `wanted` is the `format` of the request.
-   * Throws NOT_ACCEPTABLE if the output is not available in it.
+   * The formats of the outputs, by name; those of the app if there are none. Throws NOT_ACCEPTABLE if an output is not
+   * available in the wanted one.
    */
-  formats(app: App, wanted: string | undefined): Record<string, OutputFormat> | undefined;
+  formats(app: App, wanted: WantedFormats): Record<string, OutputFormat> | undefined;
+}
+
+/** The formats that a request asks for. */
+export interface WantedFormats {
+  /** Of the primary output. */
+  readonly format?: string;
+  /** By the names of the outputs. */
+  readonly formats?: Readonly<Record<string, string>>;
 }
 
 /** The most files of a request, in a form or named as uploads. */
@@ -92,12 +100,36 @@ export const apiForm: RequestForm = {
   takesUploads: true,
   takesOptions: true,
   ignoresUnknown: false,
-  formats(app, wanted) {
-    if (wanted === undefined) return undefined;
-    const name = primaryOutput(app.manifest);
-    return { [name]: requireFormat(wanted, { name, type: app.manifest.outputs[name].type }) };
+  formats({ manifest }, { format, formats = {} }) {
+    const wanted = { ...(format !== undefined && { [primaryOutput(manifest)]: format }), ...formats };
+    if (Object.keys(wanted).length === 0) return undefined;
+    const found = Object.entries(wanted).map(([name, one]) => {
+      const output = Object.hasOwn(manifest.outputs, name) ? manifest.outputs[name] : undefined;
+      if (output) return [name, requireFormat(one, { name, type: output.type })] as const;
+      throw new TomaatError(
+        'BAD_INPUT',
+        `formats names an output that this service does not have. Its outputs are: ${Object.keys(manifest.outputs).join(', ')}.`,
+        { field: 'formats' },
+      );
+    });
+    return Object.fromEntries(found);
   },
 };
+
+/** The `formats` of a query: `segmentation:zip,measurements:csv`. */
+export function parseFormats(text: string | undefined): Record<string, string> | undefined {
+  if (text === undefined || text === '') return undefined;
+  const pairs = text.split(',').map((pair) => pair.split(':'));
+  if (pairs.length <= mostFormats && pairs.every((pair) => pair.length === 2 && !pair.includes('')))
+    return Object.fromEntries(pairs);
+  throw new TomaatError(
+    'BAD_INPUT',
+    'formats is a list of output names with their formats. Send it as NAME:FORMAT,NAME:FORMAT.',
+    { field: 'formats' },
+  );
+}
+
+const mostFormats = 100;
 
 /**
  * A form as received, which is ASCII without control characters (WHATWG URL, 5.2). Otherwise it is a file: `curl --data-binary`

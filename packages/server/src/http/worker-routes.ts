@@ -6,7 +6,7 @@ import {
   handBackSchema,
   touchSchema,
 } from '@tomaat/client';
-import { outputFormats, TomaatError } from '@tomaat/core';
+import { isReadBack, type OutputType, outputFormats, TomaatError } from '@tomaat/core';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import type { z } from 'zod';
 import { countBytes } from '../intake/byte-counter.ts';
@@ -53,7 +53,10 @@ export function registerWorkerRoutes(
   }
 
   /** The length of an answer is the size that the worker states for an output: it must be true. */
-  async function requireSize({ name, digest, sizeBytes }: OutputFile): Promise<void> {
+  async function requireSize(
+    name: string,
+    { digest, sizeBytes }: Pick<OutputFile, 'digest' | 'sizeBytes'>,
+  ): Promise<void> {
     if ((await blobs.stat(digest))?.sizeBytes === sizeBytes) return;
     throw new TomaatError(
       'BAD_REQUEST',
@@ -168,7 +171,8 @@ export function registerWorkerRoutes(
     // The answer to the first of two equal requests may have been lost.
     if (await jobs.hasSucceeded(id, attempt)) return { accepted: true };
     const known = await recall(id, attempt);
-    const missing = outputs.filter(({ digest }) => !known.held.includes(digest)).map(({ name }) => name);
+    const arrived = ({ digest }: { digest: string }) => known.held.includes(digest);
+    const missing = outputs.filter((output) => !filesOf(output).every(arrived)).map(({ name }) => name);
     if (missing.length > 0) {
       throw new TomaatError(
         'NOT_READY',
@@ -178,7 +182,7 @@ export function registerWorkerRoutes(
     }
     const job = await jobs.get(id);
     if (job) checkOutputs(services.find(job.service).manifest.outputs, outputs);
-    for (const output of outputs) await requireSize(output);
+    for (const output of outputs) for (const file of filesOf(output)) await requireSize(output.name, file);
     const accepted = await jobs.settle(id, attempt, { state: 'succeeded', outputs, seconds });
     if (accepted && job) metrics.predictionSettled(job.service, 'succeeded', seconds);
     await letGo(id, attempt);
@@ -224,16 +228,20 @@ function checkOutputs(declared: Record<string, { type: string }>, outputs: reado
       `The outputs are not those of the service, each once and one of them primary: ${Object.keys(declared).join(', ')}. Give the worker the app that is served here.`,
     );
   }
-  for (const { name, type, format } of outputs) {
+  for (const { name, type, format, kept } of outputs) {
     const formats: Record<string, readonly string[]> = outputFormats;
-    if (Object.hasOwn(declared, name) && declared[name].type === type && formats[type].includes(format))
-      continue;
+    const isDeclared = Object.hasOwn(declared, name) && declared[name].type === type;
+    const isKnown = isDeclared && formats[type].includes(format);
+    if (isKnown && (kept === undefined || isReadBack(type as OutputType, kept.format))) continue;
     throw new TomaatError(
       'BAD_REQUEST',
       `The service has no output ${name.slice(0, 60)} of this type and format. Give the worker the app that is served here.`,
     );
   }
 }
+
+/** The file of an output, and the one that is kept besides. */
+const filesOf = (output: OutputFile) => [output, ...(output.kept ? [output.kept] : [])];
 
 const countPrimary = (outputs: readonly OutputFile[]) => outputs.filter(({ primary }) => primary).length;
 

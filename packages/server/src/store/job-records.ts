@@ -40,6 +40,8 @@ export interface OutputFile {
   sizeBytes: number;
   /** For a label map: the grid as stated in the header of the input. */
   geometry?: FileGeometry;
+  /** The same output in a format that can be read back, where `format` cannot: other formats are made of it. */
+  kept?: Pick<OutputFile, 'format' | 'digest' | 'sizeBytes'>;
 }
 
 export interface NewJob {

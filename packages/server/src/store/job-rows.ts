@@ -85,17 +85,28 @@ export async function readJob(db: Db, id: string): Promise<JobRecord | undefined
     request: JSON.parse(row.request),
     createdMs: row.created_ms,
     ...atState(row),
-    outputs: outputs.map((output) => ({
-      name: output.name,
-      type: output.type,
-      label: output.label,
-      primary: output.is_primary === 1,
-      format: output.format as OutputFormat,
-      digest: output.digest,
-      sizeBytes: output.size_bytes,
-      ...(output.geometry !== null && { geometry: JSON.parse(output.geometry) as FileGeometry }),
-    })),
+    outputs: toOutputFiles(outputs),
   };
+}
+
+function toOutputFiles(rows: readonly Selectable<JobsSchema['job_output']>[]): OutputFile[] {
+  const fileOf = ({ format, digest, size_bytes }: (typeof rows)[number]) => ({
+    format: format as OutputFormat,
+    digest,
+    sizeBytes: size_bytes,
+  });
+  const kept = new Map(rows.flatMap((row) => (row.kept_for === null ? [] : [[row.kept_for, fileOf(row)]])));
+  return rows
+    .filter((row) => row.kept_for === null)
+    .map((row) => ({
+      name: row.name,
+      type: row.type,
+      label: row.label,
+      primary: row.is_primary === 1,
+      ...fileOf(row),
+      ...(row.geometry !== null && { geometry: JSON.parse(row.geometry) as FileGeometry }),
+      ...(kept.has(row.name) && { kept: kept.get(row.name) }),
+    }));
 }
 
 /** The fields that belong to the row's state; the columns of a state are written together with it. */
@@ -252,18 +263,35 @@ export async function insertOutputs(
   { id, attempt }: { id: string; attempt: number },
   outputs: readonly OutputFile[],
 ): Promise<void> {
-  const rows = outputs.map((output, position) => ({
+  const files = outputs.flatMap((output) => [
+    { ...output, keptFor: null },
+    // No output has a point in its name.
+    ...(output.kept
+      ? [
+          {
+            ...output,
+            ...output.kept,
+            name: `${output.name}.kept`,
+            geometry: undefined,
+            primary: false,
+            keptFor: output.name,
+          },
+        ]
+      : []),
+  ]);
+  const rows = files.map((file, position) => ({
     job: id,
     attempt,
     position,
-    name: output.name,
-    type: output.type,
-    label: output.label,
-    is_primary: output.primary ? 1 : 0,
-    format: output.format,
-    digest: output.digest,
-    size_bytes: output.sizeBytes,
-    geometry: output.geometry ? JSON.stringify(output.geometry) : null,
+    name: file.name,
+    type: file.type,
+    label: file.label,
+    is_primary: file.primary ? 1 : 0,
+    format: file.format,
+    digest: file.digest,
+    size_bytes: file.sizeBytes,
+    geometry: file.geometry ? JSON.stringify(file.geometry) : null,
+    kept_for: file.keptFor,
   }));
   if (rows.length > 0) await trx.insertInto('job_output').values(rows).execute();
 }

@@ -29,6 +29,11 @@ export interface JobsSchema {
     size_bytes: number;
     /** The grid as stated in the header of the input, as JSON: for other formats of a label map. */
     geometry: Generated<string | null>;
+    /**
+     * Null for an output. In the row of a file that is kept besides one, because the output's own format cannot be read
+     * back: the name of that output. A row of its own, so that its blob is held, backed up and deleted as all others.
+     */
+    kept_for: Generated<string | null>;
   };
   /** How long predictions took here: the basis of estimates for waiting callers. */
   duration: { id: Generated<number>; service: string; seconds: number; voxels: number | null };
@@ -135,6 +140,15 @@ export const geometryMigrations: readonly Migration[] = [
     name: 'geometry of outputs',
     async up(db: Kysely<unknown>) {
       await sql`ALTER TABLE job_output ADD COLUMN geometry TEXT`.execute(db);
+    },
+  },
+];
+
+export const keptMigrations: readonly Migration[] = [
+  {
+    name: 'kept outputs',
+    async up(db: Kysely<unknown>) {
+      await sql`ALTER TABLE job_output ADD COLUMN kept_for TEXT`.execute(db);
     },
   },
 ];

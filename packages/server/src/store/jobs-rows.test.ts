@@ -108,6 +108,34 @@ describe('get()', () => {
     expect(await test.jobs.get('another')).toBeUndefined();
   });
 
+  it('gives the files that are kept besides outputs, and holds them as long', async () => {
+    await using test = await openTestJobs();
+    const id = await test.add();
+    await test.jobs.claim(['s']);
+    const outputs = [
+      await outputOf(test, 'mask', {
+        format: 'stl',
+        primary: true,
+        geometry: { format: 'nifti' } as never,
+        kept: { format: 'nrrd', ...(await test.store('kept mask')) },
+      }),
+      await outputOf(test, 'table', {
+        type: 'Measurements',
+        format: 'sr.dcm' as never,
+        kept: { format: 'json', ...(await test.store('kept table')) },
+      }),
+      await outputOf(test, 'text', { type: 'PlainText', format: 'txt' }),
+    ];
+    await test.jobs.settle(id, 1, { state: 'succeeded', outputs, seconds: 1 });
+    expect((await test.jobs.get(id))?.outputs).toStrictEqual(outputs);
+    await test.crash();
+    expect((await test.jobs.get(id))?.outputs).toStrictEqual(outputs);
+    await test.jobs.recover(['s']);
+    expect(await stored(test)).toHaveLength(5);
+    await test.jobs.remove(id);
+    expect(await stored(test)).toEqual([]);
+  });
+
   it('gives the error of a failed job, and no progress of an earlier attempt', async () => {
     await using test = await openTestJobs();
     const id = await test.add();

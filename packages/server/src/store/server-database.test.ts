@@ -30,6 +30,7 @@ describe('openServerDatabase()', () => {
       'receipts',
       'id token of sessions',
       'geometry of outputs',
+      'kept outputs',
     ]);
     expect(serverMigrations).toHaveLength(rows.length);
   });

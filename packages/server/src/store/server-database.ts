@@ -6,6 +6,7 @@ import {
   type JobsSchema,
   jobLimitMigrations,
   jobMigrations,
+  keptMigrations,
   receiptMigrations,
 } from './job-schema.ts';
 import { type KeySchema, keyLimitMigrations, keyMigrations } from './key-schema.ts';
@@ -25,6 +26,7 @@ export const serverMigrations = [
   ...receiptMigrations,
   ...sessionLogoutMigrations,
   ...geometryMigrations,
+  ...keptMigrations,
 ];
 
 export const serverDatabaseFile = (dataFolder: string): string => join(dataFolder, 'server.db');

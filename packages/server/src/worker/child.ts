@@ -7,6 +7,7 @@ import {
   type EncodedOutput,
   type LoadedModel,
   type ModelSpec,
+  type OutputFormat,
   predict,
   type SourceFile,
   TomaatError,
@@ -19,7 +20,7 @@ import { openModel } from '../runtimes/runtimes.ts';
 import { diskError, writeAll } from '../store/disk.ts';
 import { behaveAsChild } from './behave-as-child.ts';
 import type { MemoryLimit } from './memory-limit.ts';
-import type { FromChild, PredictMessage, ToChild, WrittenOutput } from './messages.ts';
+import type { FromChild, PredictMessage, ToChild, WrittenFile, WrittenOutput } from './messages.ts';
 import { isOutOfMemory, outOfMemory } from './out-of-memory.ts';
 import { markOutlived } from './survivors.ts';
 
@@ -127,14 +128,28 @@ async function makeJobFolder(folder: string): Promise<void> {
   }
 }
 
-/** Writes one output to the job's folder, durable, and computes its digest while writing. */
-async function writeOutput(folder: string, output: EncodedOutput): Promise<WrittenOutput> {
-  const path = join(folder, `${output.name}.${output.format}`);
+/** Writes one output to the job's folder, and with `keepsValues` the file that is kept besides. */
+async function writeOutput(
+  { folder, keepsValues }: PredictMessage,
+  { bytes, kept, ...output }: EncodedOutput,
+): Promise<WrittenOutput> {
+  const write = ({ format, bytes }: Pick<EncodedOutput, 'format' | 'bytes'>) =>
+    writeBytes(join(folder, `${output.name}.${format}`), format, bytes);
+  const file = await write({ format: output.format, bytes });
+  return { ...output, ...file, ...(keepsValues && kept && { kept: await write(kept) }) };
+}
+
+/** Writes a file, durable, and computes its digest while writing. */
+async function writeBytes(
+  path: string,
+  format: OutputFormat,
+  bytes: AsyncIterable<Uint8Array>,
+): Promise<WrittenFile> {
   const hash = createHash('sha256');
   let sizeBytes = 0;
   try {
     await using file = await open(path, 'wx', 0o600);
-    for await (const chunk of output.bytes) {
+    for await (const chunk of bytes) {
       hash.update(chunk);
       await writeAll(file, chunk, sizeBytes);
       sizeBytes += chunk.length;
@@ -143,9 +158,7 @@ async function writeOutput(folder: string, output: EncodedOutput): Promise<Writt
   } catch (error) {
     throw diskError(error);
   }
-  const { name, type, label, primary, format, geometry } = output;
-  const digest = `sha256:${hash.digest('hex')}`;
-  return { name, type, label, primary, format, geometry, path, digest, sizeBytes };
+  return { format, path, digest: `sha256:${hash.digest('hex')}`, sizeBytes };
 }
 
 let canceling: AbortController | undefined;
@@ -189,7 +202,7 @@ async function run(app: App, message: PredictMessage): Promise<void> {
         onProgress: progress.report,
         log: (text) => send({ type: 'log', job: message.job, text: text.slice(0, 2000) }),
         write: async (output) => {
-          outputs.push(await writeOutput(message.folder, output));
+          outputs.push(await writeOutput(message, output));
         },
       },
     );

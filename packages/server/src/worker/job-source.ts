@@ -1,6 +1,6 @@
 import type { TomaatError } from '@tomaat/core';
 import type { ClaimedJob, InputFile, OutputFile } from '../store/job-records.ts';
-import type { WrittenOutput } from './messages.ts';
+import type { WrittenFile, WrittenOutput } from './messages.ts';
 
 /**
  * Where the jobs of a supervisor come from: the store of its own process (local-source.ts), or a server elsewhere
@@ -24,6 +24,12 @@ export interface JobSource {
 }
 
 /** The outputs of a child in the form that a job stores. */
-export function toOutputFile({ path: _, ...output }: WrittenOutput): OutputFile {
-  return output;
+export function toOutputFile({ path: _, kept, ...output }: WrittenOutput): OutputFile {
+  if (!kept) return output;
+  const { path: _kept, ...file } = kept;
+  return { ...output, kept: file };
 }
+
+/** All files that a child wrote: those of its outputs, and those that are kept besides. */
+export const filesOf = (outputs: readonly WrittenOutput[]): WrittenFile[] =>
+  outputs.flatMap((output) => [output, ...(output.kept ? [output.kept] : [])]);

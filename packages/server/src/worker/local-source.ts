@@ -2,6 +2,7 @@ import type { Blobs } from '../store/blobs.ts';
 import type { ClaimedJob, OutputFile } from '../store/job-records.ts';
 import type { Jobs } from '../store/jobs.ts';
 import { type JobSource, toOutputFile } from './job-source.ts';
+import type { WrittenFile } from './messages.ts';
 
 /** The next job of these services, as soon as there is one; undefined if `signal` aborts first. */
 export async function waitForJob(
@@ -45,13 +46,23 @@ export function localSource(jobs: Jobs, blobs: Blobs, metrics: PredictionMetrics
     isRunning: (job) => jobs.isRunning(job.id, job.attempt),
     touch: (job, stage, fraction) => void jobs.touch(job.id, job.attempt, { stage, fraction }),
     async complete(job, outputs, seconds) {
-      const files: OutputFile[] = [];
+      const held: string[] = [];
+      const keep = ({ digest }: { digest: string }) => {
+        jobs.hold(digest);
+        held.push(digest);
+      };
+      // The child has hashed and synced what it wrote.
+      const adopt = async ({ path, digest }: WrittenFile) =>
+        (await blobs.adopt(path, { digest, isSynced: true, keep })).digest;
       try {
+        const files: OutputFile[] = [];
         for (const output of outputs) {
-          const keep = ({ digest }: { digest: string }) => jobs.hold(digest);
-          // The child has hashed and synced what it wrote.
-          const { digest } = await blobs.adopt(output.path, { digest: output.digest, isSynced: true, keep });
-          files.push({ ...toOutputFile(output), digest });
+          const { kept, ...file } = toOutputFile(output);
+          files.push({
+            ...file,
+            digest: await adopt(output),
+            ...(kept && { kept: { ...kept, digest: await adopt(output.kept!) } }),
+          });
         }
         const accepted = await jobs.settle(job.id, job.attempt, {
           state: 'succeeded',
@@ -61,7 +72,7 @@ export function localSource(jobs: Jobs, blobs: Blobs, metrics: PredictionMetrics
         if (accepted) metrics.predictionSettled(job.service, 'succeeded', seconds);
         return accepted;
       } finally {
-        await jobs.release(files.map((file) => file.digest));
+        await jobs.release(held);
       }
     },
     async fail(job, error) {

@@ -12,6 +12,8 @@ export interface PredictMessage {
   formats?: Record<string, OutputFormat>;
   /** Of which the UIDs of DICOM results are made; random if missing. */
   seed?: string;
+  /** Whether an output in a format that cannot be read back is also written in one that can. */
+  keepsValues?: boolean;
   /** A folder for the job, created if missing: for outputs, and for the files of a program. */
   folder: string;
   maxVoxels: number;
@@ -19,17 +21,22 @@ export interface PredictMessage {
 
 export type ToChild = PredictMessage | { type: 'cancel' };
 
-export interface WrittenOutput {
+export interface WrittenOutput extends WrittenFile {
   name: string;
   type: string;
   label: string;
   primary: boolean;
+  /** For label maps: their grid as stated in the header of the input. */
+  geometry?: FileGeometry;
+  /** The same output in a format that can be read back, where `format` cannot. */
+  kept?: WrittenFile;
+}
+
+export interface WrittenFile {
   format: OutputFormat;
   path: string;
   digest: string;
   sizeBytes: number;
-  /** For label maps: their grid as stated in the header of the input. */
-  geometry?: FileGeometry;
 }
 
 export type FromChild =

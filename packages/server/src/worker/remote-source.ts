@@ -7,9 +7,9 @@ import { claimedJobSchema, type Welcome, welcomeSchema } from '@tomaat/client';
 import { TomaatError } from '@tomaat/core';
 import { writeAll } from '../store/disk.ts';
 import type { ClaimedJob, InputFile } from '../store/job-records.ts';
-import { type JobSource, toOutputFile } from './job-source.ts';
+import { filesOf, type JobSource, toOutputFile } from './job-source.ts';
 import { createLeases, type Leases } from './leases.ts';
-import type { WrittenOutput } from './messages.ts';
+import type { WrittenFile } from './messages.ts';
 import { createRemoteServer, type RemoteServer, type RemoteServerOptions } from './remote-server.ts';
 
 export interface RemoteOptions extends RemoteServerOptions {
@@ -95,7 +95,8 @@ export function remoteSource({ name, versions, ...options }: RemoteOptions): Rem
       settle(server, leases, job, async (signal) => {
         const result = { attempt: job.attempt, seconds, outputs: outputs.map(toOutputFile) };
         for (;;) {
-          for (const output of outputs) await bringOutput(server, job, output, signal);
+          for (const output of outputs)
+            for (const file of filesOf([output])) await bringFile(server, job, output.name, file, signal);
           try {
             await askJson('POST', pathOf(job, 'complete'), result, signal);
             return true;
@@ -176,17 +177,18 @@ async function fetchInput(
     throw new TomaatError('UNREACHABLE', 'The input arrived damaged.');
 }
 
-/** Sends an output, which the server keeps if its bytes have the digest. */
-async function bringOutput(
+/** Sends a file of an output, which the server keeps if its bytes have the digest. */
+async function bringFile(
   server: RemoteServer,
   job: ClaimedJob,
-  output: WrittenOutput,
+  name: string,
+  file: WrittenFile,
   signal: AbortSignal,
 ): Promise<void> {
-  const query = `attempt=${job.attempt}&digest=${encodeURIComponent(output.digest)}`;
-  await server.ask('PUT', `/api/worker/jobs/${job.id}/outputs/${output.name}?${query}`, {
-    body: Readable.toWeb(createReadStream(output.path, { highWaterMark: 256 * 1024 })) as ReadableStream,
-    headers: { 'content-type': 'application/octet-stream', 'content-length': String(output.sizeBytes) },
+  const query = `attempt=${job.attempt}&digest=${encodeURIComponent(file.digest)}`;
+  await server.ask('PUT', `/api/worker/jobs/${job.id}/outputs/${name}?${query}`, {
+    body: Readable.toWeb(createReadStream(file.path, { highWaterMark: 256 * 1024 })) as ReadableStream,
+    headers: { 'content-type': 'application/octet-stream', 'content-length': String(file.sizeBytes) },
     signal,
   });
 }

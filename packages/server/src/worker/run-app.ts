@@ -17,6 +17,8 @@ export interface LocalPrediction {
   series?: string;
   formats?: Readonly<Record<string, OutputFormat>>;
   maxVoxels?: number;
+  /** Whether an output in a format that cannot be read back is also written in one that can. */
+  keepsValues?: boolean;
   /** Memory limit; most of the machine's memory if missing. */
   memory?: MemoryPolicy;
   signal?: AbortSignal;
@@ -77,6 +79,7 @@ export async function computeIn(
         series: prediction.series,
         formats: prediction.formats && { ...prediction.formats },
         folder,
+        keepsValues: prediction.keepsValues,
         maxVoxels: prediction.maxVoxels ?? 2 ** 30,
       },
       {

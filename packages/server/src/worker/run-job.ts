@@ -104,7 +104,7 @@ export function createJobRunner(options: JobRunnerOptions): JobRunner {
       const note = noteChild(folder, child.pid);
       try {
         const { parameters, frame, series, formats } = job.request;
-        const request = { parameters, frame, series, formats, seed: job.id };
+        const request = { parameters, frame, series, formats, seed: job.id, keepsValues: true };
         return await child.predict(
           { type: 'predict', job: job.id, files, ...request, folder, maxVoxels },
           {

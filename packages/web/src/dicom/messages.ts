@@ -2,11 +2,11 @@ import type { Job, Service } from '@tomaat/client';
 import type {
   DeidentificationReport,
   DicomDisplay,
-  DicomFormat,
   DicomSeries,
   DicomVolumeHeader,
   ErrorData,
   LeftOut,
+  SeriesFormat,
   Volume,
 } from '@tomaat/core';
 
@@ -101,11 +101,14 @@ export interface Operations {
   createResult: {
     given: {
       uid: string;
-      labelMap: Uint8Array;
+      /** A label map in any volume format; measurements as JSON. */
+      file: Uint8Array;
+      /** For measurements: the label map that was measured. */
+      labelMap?: Uint8Array;
       service: ResultService;
       job: Pick<Job, 'id' | 'parameters'>;
       output: string;
-      format: DicomFormat;
+      format: SeriesFormat;
       frame?: number;
     };
     result: Blob;

@@ -116,8 +116,8 @@ const handlers: Handlers = {
     );
   },
 
-  createResult: ({ uid, labelMap, service, job, output, format, frame }) =>
-    opened().choose(uid).createResult(labelMap, service, { job, output, format, frame }),
+  createResult: ({ uid, file, service, ...options }) =>
+    opened().choose(uid).createResult(file, service, options),
 };
 
 function middleOf({ stack, images }: DicomSeries): DicomImage | undefined {

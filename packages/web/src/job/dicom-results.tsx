@@ -1,5 +1,5 @@
-import type { JobIn, Service } from '@tomaat/client';
-import { type DicomFormat, dicomFormats, TomaatError } from '@tomaat/core';
+import { type JobIn, type JobOutput, measuredLabelMap, type Service } from '@tomaat/client';
+import { isSeriesFormat, type OutputType, outputFormats, type SeriesFormat, TomaatError } from '@tomaat/core';
 import { useEffect, useRef, useState, useSyncExternalStore } from 'react';
 import { Button as AriaButton, DropZone, FileTrigger } from 'react-aria-components';
 import {
@@ -25,15 +25,16 @@ import { faultOf, Loading, Problem } from '../ui.tsx';
  * with their patient, study and references.
  */
 
-/** The formats that are created here from a label map. */
-export const formatsMadeHere: readonly DicomFormat[] = dicomFormats;
+/** The formats of an output that are created here. */
+export const formatsMadeHere = ({ type }: Pick<JobOutput, 'type'>): readonly SeriesFormat[] =>
+  (outputFormats[type as OutputType] ?? []).filter(isSeriesFormat);
 
 /** The original files of a sent series, if this page still has them. */
 export const useOriginals = (sent: SentSeries | undefined): Originals | undefined =>
   useSyncExternalStore(onOriginals, () => originalsOf(sent?.uid));
 
 /**
- * A label map as a DICOM object of the original series.
+ * An output as a DICOM object of the original series.
  *
  * @throws TomaatError APP_OUTPUT if it is not on the grid of the series; NOT_ACCEPTABLE if the images lack what a
  *   result refers to; also as the client's output()
@@ -46,16 +47,19 @@ export async function makeDicomResult(
     output,
     format,
     frame,
-  }: { job: JobIn<'succeeded'>; service: Service; output: string; format: DicomFormat; frame?: number },
+  }: { job: JobIn<'succeeded'>; service: Service; output: JobOutput; format: SeriesFormat; frame?: number },
 ): Promise<Blob> {
-  const file = await client.output(job.id, output, { format: 'nii.gz' });
+  const read = async (name: string, format: string) =>
+    (await client.output(job.id, name, { format })).bytes();
+  const isTable = output.type === 'Measurements';
   const { id, name, version, labels, outputs } = service;
   return session.call('createResult', {
     uid,
-    labelMap: await file.bytes(),
+    file: await read(output.name, isTable ? 'json' : 'nii.gz'),
+    labelMap: isTable ? await read(measuredLabelMap(service, output.name), 'nii.gz') : undefined,
     service: { id, name, version, labels, outputs },
     job: { id: job.id, parameters: job.parameters },
-    output,
+    output: output.name,
     format,
     frame,
   });

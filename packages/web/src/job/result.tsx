@@ -2,7 +2,7 @@ import { useQuery } from '@tanstack/react-query';
 import type { JobIn, JobOutput, Service } from '@tomaat/client';
 import {
   formatMl,
-  isDicomFormat,
+  isSeriesFormat,
   type LabelMeasurement,
   type Mesh,
   measureLabels,
@@ -346,19 +346,19 @@ function Downloads({ job, service, fileName, sent }: Omit<ResultProps, 'submissi
   const originals = useOriginals(sent);
   const isStripped = (job.strippedInputs ?? []).length > 0;
   // The server's DICOM results refer to the de-identified series: here they are created for the original one.
-  const isMadeHere = ({ type }: JobOutput) =>
-    sent !== undefined && (!sent.isUnchanged || isStripped) && type === 'LabelVolume';
+  const isMadeHere = (output: JobOutput) =>
+    sent !== undefined && (!sent.isUnchanged || isStripped) && formatsMadeHere(output).length > 0;
   const formatsOf = (output: JobOutput) => {
     if (!isMadeHere(output)) return output.formats;
-    const others = output.formats.filter((format) => !isDicomFormat(format));
-    return originals && service ? [...formatsMadeHere, ...others] : others;
+    const others = output.formats.filter((format) => !isSeriesFormat(format));
+    return originals && service ? [...formatsMadeHere(output), ...others] : others;
   };
   async function download(output: JobOutput, format: string) {
     setBusy(`${output.name}.${format}`);
     setError(undefined);
     try {
-      if (originals && service && isMadeHere(output) && isDicomFormat(format)) {
-        const made = { job, service, output: output.name, format, frame: sent?.frame };
+      if (originals && service && isMadeHere(output) && isSeriesFormat(format)) {
+        const made = { job, service, output, format, frame: sent?.frame };
         const blob = await makeDicomResult(originals, made);
         return save(blob, `${stemOf(fileName ?? 'series')}_${output.name}.${format}`);
       }
@@ -387,7 +387,7 @@ function Downloads({ job, service, fileName, sent }: Omit<ResultProps, 'submissi
                   <FormatLink
                     label={`${name} as ${formatName(format)}`}
                     address={
-                      isMadeHere(output) && isDicomFormat(format) ? undefined : addressOf(output, format)
+                      isMadeHere(output) && isSeriesFormat(format) ? undefined : addressOf(output, format)
                     }
                     onDownload={() => void download(output, format)}
                   >

@@ -2,11 +2,12 @@ import { execFileSync } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { openZip, sourceFromBytes, webPlatform } from '@tomaat/core';
 import { expect, it } from 'vitest';
-import { findPython } from '../../../test/programs.ts';
-import { createStoredZip, type ZipMember } from './stored-zip.ts';
-import type { FileSource } from './upload.ts';
+import { findPython } from '../../../../test/programs.ts';
+import { createStoredZip, writeStoredZip, type ZipMember } from './stored-zip.ts';
+import { sourceFromBytes } from './volume-file.ts';
+import { webPlatform } from './web-platform.ts';
+import { openZip } from './zip.ts';
 
 const python = findPython();
 
@@ -33,9 +34,9 @@ const zip = () =>
     contents.map(([name, bytes]) => member(name, bytes)),
   );
 
-async function bytesOf(chunks: ReturnType<FileSource['stream']>): Promise<Buffer> {
+async function bytesOf(chunks: AsyncIterable<Uint8Array>): Promise<Buffer> {
   const parts: Uint8Array[] = [];
-  for await (const part of chunks as AsyncIterable<Uint8Array>) parts.push(part);
+  for await (const part of chunks) parts.push(part);
   return Buffer.concat(parts);
 }
 
@@ -92,11 +93,11 @@ it('createStoredZip() gives equal bytes from any offset, without reading earlier
     [file.sizeBytes - 30, file.sizeBytes],
     [0, file.sizeBytes],
   ]) {
-    const part = await bytesOf(file.slice!(start, end));
+    const part = await bytesOf(file.slice(start, end));
     expect(part.equals(whole.subarray(start, end)), `${start} to ${end}`).toBe(true);
   }
   reads.length = 0;
-  await bytesOf(file.slice!(2_000_000, 2_000_001));
+  await bytesOf(file.slice(2_000_000, 2_000_001));
   expect(reads).toEqual(['0004.dcm']);
 });
 
@@ -127,4 +128,29 @@ it('createStoredZip() refuses what takes more bytes than it may', async () => {
       code: 'UPLOAD_TOO_LARGE',
     });
   }
+});
+
+it('writeStoredZip() writes the archive of createStoredZip(), one member at a time', async () => {
+  let open = 0;
+  async function* members() {
+    for (const [name, bytes] of contents) {
+      expect(open).toBe(0);
+      open++;
+      yield member(name, bytes);
+      open--;
+    }
+  }
+  const whole = await bytesOf((await zip()).stream());
+  expect((await bytesOf(writeStoredZip(members()))).equals(whole)).toBe(true);
+});
+
+it('writeStoredZip() refuses a member that is another one when it is read again', async () => {
+  let reads = 0;
+  const changing: ZipMember = {
+    name: 'a.seg.dcm',
+    async *read() {
+      yield pattern(1000, ++reads);
+    },
+  };
+  await expect(bytesOf(writeStoredZip([changing]))).rejects.toMatchObject({ code: 'BAD_INPUT' });
 });

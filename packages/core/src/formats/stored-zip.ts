@@ -1,11 +1,13 @@
-import { crc32, TomaatError } from '@tomaat/core';
-import type { FileSource } from './upload.ts';
+import { TomaatError } from '../errors.ts';
+import type { Bytes } from '../platform.ts';
+import { ownedBytes } from './header.ts';
+import { crc32 } from './inflate-members.ts';
 
 /*
- * A zip archive of uncompressed files (PKWARE APPNOTE 6.3.10), any part of which can be read again. A resumable
- * upload needs this: the same bytes from an offset in the middle, without the files before it. Libraries write an
- * archive once, from beginning to end, and cannot start elsewhere; for stored files the positions of all bytes follow
- * from their lengths.
+ * A zip archive of uncompressed files (PKWARE APPNOTE 6.3.10): as a file any part of which can be read again, or
+ * written once. A resumable upload needs the first: the same bytes from an offset in the middle, without the files
+ * before it. Libraries write an archive once, from beginning to end, and cannot start elsewhere; for stored files the
+ * positions of all bytes follow from their lengths.
  */
 
 /** A file in the archive. */
@@ -14,6 +16,15 @@ export interface ZipMember {
   readonly name: string;
   /** All of its bytes, identical at every call. */
   read(signal?: AbortSignal): AsyncIterable<Uint8Array>;
+}
+
+/** An archive of known length, whose bytes can be read several times. */
+export interface StoredZip {
+  readonly name: string;
+  readonly sizeBytes: number;
+  stream(): AsyncIterable<Uint8Array>;
+  /** The bytes from `from` up to `to`, exclusive. */
+  slice(from: number, to: number): AsyncIterable<Uint8Array>;
 }
 
 export interface StoredZipOptions {
@@ -48,7 +59,7 @@ export async function createStoredZip(
   name: string,
   members: readonly ZipMember[],
   { signal, maxBytes = largestNumber, onProgress }: StoredZipOptions = {},
-): Promise<FileSource> {
+): Promise<StoredZip> {
   const runs: Run[] = [];
   const directory: Uint8Array[] = [];
   let at = 0;
@@ -73,6 +84,33 @@ export async function createStoredZip(
   const sizeBytes = at;
   const slice = (from: number, to: number) => bytesOf(runs, from, to);
   return { name, sizeBytes, stream: () => slice(0, sizeBytes), slice };
+}
+
+/**
+ * The bytes of an archive whose members come one after the other: only one of them is needed at any time. Each is read
+ * twice, for its length and checksum and for its bytes.
+ *
+ * @throws TomaatError UPLOAD_TOO_LARGE for 4 GiB or more; BAD_INPUT if a member differs when it is read again
+ */
+export async function* writeStoredZip(
+  members: AsyncIterable<ZipMember> | Iterable<ZipMember>,
+): AsyncGenerator<Bytes> {
+  const directory: Uint8Array[] = [];
+  let at = 0;
+  for await (const member of members) {
+    const facts = { name: member.name, offset: at, ...(await measure(member, undefined)) };
+    if (facts.offset + facts.sizeBytes > largestNumber || directory.length >= mostMembers)
+      throw tooLarge(largestNumber);
+    const local = localHeader(facts);
+    yield ownedBytes(local);
+    for await (const chunk of unchanged(member, facts)) yield ownedBytes(chunk);
+    at += local.length + facts.sizeBytes;
+    directory.push(directoryHeader(facts));
+  }
+  const directoryBytes = directory.reduce((sum, { length }) => sum + length, 0);
+  if (at + directoryBytes > largestNumber) throw tooLarge(largestNumber);
+  for (const header of directory) yield ownedBytes(header);
+  yield ownedBytes(endOfDirectory(directory.length, directoryBytes, at));
 }
 
 async function* bytesOf(runs: readonly Run[], from: number, to: number): AsyncGenerator<Uint8Array> {

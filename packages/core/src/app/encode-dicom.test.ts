@@ -1,0 +1,78 @@
+import { describe, expect, it } from 'vitest';
+import { asymmetricLabels, madeSource } from '../../test/dicom-source.ts';
+import { type Dataset, word } from '../dicom/dataset.ts';
+import { parseDicom } from '../dicom/parse.ts';
+import { readSegmentationFile } from '../dicom/read-segmentation.ts';
+import { tags } from '../dicom/tags.ts';
+import { collectBytes, sourceFromBytes } from '../formats/volume-file.ts';
+import { webPlatform } from '../formats/web-platform.ts';
+import { openZip } from '../formats/zip.ts';
+import { dicomFormats } from './elements.ts';
+import { encodeSeriesFormat } from './encode-dicom.ts';
+
+/* The archive of all DICOM objects of a label map. */
+
+const { source, grid } = madeSource();
+const labelMap = asymmetricLabels(grid);
+const labels = [
+  { value: 3, name: 'Spleen', color: '#3cb44b' },
+  { value: 9, name: 'Not found' },
+];
+const context = (seed?: string) => ({
+  source,
+  maker: { id: 'an-app', name: 'An app', version: '1' },
+  name: 'organs',
+  description: 'Organs',
+  seed,
+});
+
+async function filesOf(seed?: string): Promise<Map<string, Uint8Array>> {
+  const bytes = await collectBytes(encodeSeriesFormat('zip', labelMap, context(seed), labels));
+  const files = await openZip(sourceFromBytes('organs.zip', bytes), webPlatform);
+  return new Map(
+    await Promise.all(
+      files.map(async (file) => [file.name, await collectBytes(file.open())] as [string, Uint8Array]),
+    ),
+  );
+}
+const datasetOf = (bytes: Uint8Array): Dataset => parseDicom(bytes)!.dataset;
+const uidOf = (bytes: Uint8Array) => word(datasetOf(bytes), tags.sopInstanceUid)!;
+
+describe('encodeSeriesFormat() of zip', () => {
+  it('gives one file of every DICOM format but labelmap.dcm, each of the study', async () => {
+    const files = await filesOf('a job');
+    const others = dicomFormats.filter((format) => format !== 'labelmap.dcm');
+    expect([...files.keys()]).toEqual(others.map((format) => `organs.${format}`));
+    for (const [name, bytes] of files)
+      for (const tag of [tags.studyInstanceUid, tags.patientName])
+        expect(word(datasetOf(bytes), tag), name).toBe(word(source.dataset, tag));
+    expect(new Set([...files.values()].map(uidOf)).size).toBe(others.length);
+  });
+
+  it('has a report that refers to its segmentation', async () => {
+    const files = await filesOf();
+    const report = Buffer.from(files.get('organs.sr.dcm')!).toString('latin1');
+    expect(report).toContain(uidOf(files.get('organs.seg.dcm')!));
+    expect(report).toContain('1.2.840.10008.5.1.4.1.1.66.4');
+    expect(report).toContain('Not found');
+  });
+
+  it('has the label map in its segmentation', async () => {
+    const read = readSegmentationFile((await filesOf()).get('organs.seg.dcm')!);
+    expect(read.labelMap).toEqual(labelMap);
+    expect(read.labels.slice(0, 2)).toMatchObject(labels);
+  });
+
+  it('has the objects of the same seed that each format has alone', async () => {
+    const files = await filesOf('a job');
+    for (const format of ['seg.dcm', 'rtstruct.dcm'] as const) {
+      const alone = await collectBytes(encodeSeriesFormat(format, labelMap, context('a job'), labels));
+      expect(uidOf(files.get(`organs.${format}`)!)).toBe(uidOf(alone));
+    }
+  });
+
+  it('has new objects every time without a seed', async () => {
+    const [first, second] = [await filesOf(), await filesOf()];
+    for (const [name, bytes] of first) expect(uidOf(second.get(name)!), name).not.toBe(uidOf(bytes));
+  });
+});
