@@ -38,7 +38,7 @@ const coreTypes = `
   AcceptanceRule Affine AppContext AppDefinition Bytes Code CodecModule CodecName CodecOptions
   Components Compression Connectivity DataFileField DecimateOptions DeclaredInput DeclaredInputs
   DeclaredOutput DeclaredOutputs DecodeFrame DecodedFrame DeidentificationReport Deidentified
-  DeidentifiedImage DeidentifyFilesOptions DeidentifyOptions DicomContext DicomFile DicomFindings DicomFormat DicomHeader DicomImage
+  DeidentifiedImage DeidentifyFilesOptions DeidentifyOptions DicomContext DicomDisplay DicomFile DicomFindings DicomFormat DicomHeader DicomImage
   DicomObject DicomReadOptions DicomSeries DicomSource DicomVolumeHeader EncodeOptions EncodedOutput
   ErrorCode ErrorData Estimate FileEnding FileGeometry FilePrefix FillOptions FrameShape Grid
   IdentifyingField IdentifyingText InferOptions InferResult InfererSpec Input InputForm InputOf InputType
@@ -51,7 +51,7 @@ const coreTypes = `
   ReadVolume Reduction ReportedAttribute ResampleOptions Rewrite SegmentLabel SegmentReference
   SegmentationIdentity SegmentationIdentityOptions SegmentationOptions SegmentationType SeriesFormat SeriesList Shape
   Size SliceReference SlidingWindowSpec SmallObjectOptions
-  SourceFile SortedFiles SpatialTransform Stage StageTimes Step StoredOutput StoredZip StoredZipOptions SurfaceOptions Tensor
+  SourceFile SortedFiles SpatialTransform Stage StageTimes Step StoredOutput StoredWindow StoredZip StoredZipOptions SurfaceOptions Tensor
   TextSource TransformContext
   TransformExtension TypedContext UidMapper UnreadFile Vec3 Volume VolumeExtension VolumeFactsOf
   VolumeFormat VolumeFormatRow VolumeHeader VolumeTransform VoxelType Voxels WriteOptions ZipMember Zlib
