@@ -170,6 +170,7 @@ export {
   createStoredZip,
   type StoredZip,
   type StoredZipOptions,
+  writeStoredZip,
   type ZipMember,
 } from './formats/stored-zip.ts';
 export { isText } from './formats/strangers.ts';

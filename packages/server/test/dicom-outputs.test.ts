@@ -118,8 +118,8 @@ describe('the label map of a DICOM series', () => {
     const job = await predict(body);
     expect(job.outputs[0]).toMatchObject({ format: 'nii' });
     expect(job.outputs[0].formats).not.toContain('seg.dcm');
-    const refused = await predict(body, '?format=seg.dcm');
-    expect(refused.error).toMatchObject({
+    expect(await predict(body, '?format=seg.dcm')).toMatchObject({
+      status: 406,
       code: 'NOT_ACCEPTABLE',
       detail: expect.stringMatching(/The input is not a DICOM series/),
     });

@@ -202,6 +202,31 @@ describe.skipIf(findChromium() === undefined)('DICOM in the page', () => {
   );
 
   it(
+    'sends the files as they are on request, and takes the server’s result',
+    () =>
+      withPage(async (page) => {
+        const kept = await writeSeries('kept', 4, { more: { 1048592: ['PN', 'Canary^Karl'] } });
+        await page.goto(`${site.address}/services/threshold`);
+        await drop(page, kept);
+        await page.getByText(/^What is removed before sending/).waitFor();
+        await page.getByRole('checkbox', { name: 'Send the files with the identity of the patient' }).focus();
+        await page.keyboard.press('Space');
+        await page.getByText(/^The files are sent as they are/).waitFor();
+        await expectAccessible(page);
+        await send(page);
+        expect((await sentFiles(page)).map((file) => textOf(file, 0x00100010))).toEqual(
+          Array(4).fill('Canary^Karl'),
+        );
+        await page.reload();
+        // Not made here: the file of the server.
+        const result = await download(page, 'Segmentation (DICOM SEG)', 'link');
+        expect(textOf(result.bytes, 0x00100010)).toBe('Canary^Karl');
+        expect(readSegmentationFile(result.bytes).labelMap.size).toEqual([4, 3, 4]);
+      }),
+    90_000,
+  );
+
+  it(
     'takes a series for each of two volumes, and makes the result of the first one',
     () =>
       withPage(async (page) => {
@@ -410,10 +435,11 @@ async function send(page: Page): Promise<void> {
 async function download(
   page: Page,
   format: string,
+  role: 'button' | 'link' = 'button',
 ): Promise<{ name: string; bytes: Uint8Array<ArrayBuffer> }> {
   const [file] = await Promise.all([
     page.waitForEvent('download'),
-    page.getByRole('button', { name: format }).click(),
+    page.getByRole(role, { name: format }).click(),
   ]);
   return { name: file.suggestedFilename(), bytes: new Uint8Array(await readFile(await file.path())) };
 }
