@@ -108,7 +108,7 @@ describe.skipIf(findChromium() === undefined)('DICOM in the page', () => {
         await page.getByText('Choose a series first.', { exact: true }).waitFor();
         await group.getByRole('radio').first().focus();
         await page.keyboard.press('ArrowDown');
-        await page.getByText('4 × 3 × 5 voxels', { exact: true }).waitFor();
+        await page.getByRole('definition').filter({ hasText: '4 × 3 × 5 voxels' }).waitFor();
         expect(await group.getByRole('radio', { name: /Thick/ }).isChecked()).toBe(true);
         await page.getByText('study_series12').waitFor();
         await page.getByRole('button', { name: 'Remove', exact: true }).click();
@@ -136,7 +136,7 @@ describe.skipIf(findChromium() === undefined)('DICOM in the page', () => {
           page.getByRole('button', { name: 'Choose a folder' }).click(),
         ]);
         await chooser.setFiles(series);
-        await page.getByText('4 × 3 × 600 voxels', { exact: true }).waitFor();
+        await page.getByRole('definition').filter({ hasText: '4 × 3 × 600 voxels' }).waitFor();
       }),
     90_000,
   );
@@ -244,9 +244,9 @@ describe.skipIf(findChromium() === undefined)('DICOM in the page', () => {
         await page.getByText('Choose a series for Moving volume first.').waitFor();
         await page.getByText('Drop Fixed volume first.').waitFor();
         await page.locator('.series-card', { hasText: 'moving' }).click();
-        await page.getByText('4 × 3 × 5 voxels', { exact: true }).waitFor();
+        await page.getByRole('definition').filter({ hasText: '4 × 3 × 5 voxels' }).waitFor();
         await dropOnto(field('Fixed volume'), fixed);
-        await page.getByText('4 × 3 × 4 voxels', { exact: true }).waitFor();
+        await page.getByRole('definition').filter({ hasText: '4 × 3 × 4 voxels' }).waitFor();
         await send(page);
         const report = await page.getByLabel('What came', { exact: true }).inputValue();
         // sliceElements() writes 100 × instance into the first voxel.
@@ -286,7 +286,7 @@ describe.skipIf(findChromium() === undefined)('DICOM in the page', () => {
         await page.getByText('DIRFILE').waitFor();
         await page.getByText('README.txt').waitFor();
         await page.locator('.series-card', { hasText: '192 × 192 × 6 voxels' }).click();
-        await page.getByText('192 × 192 × 6 voxels', { exact: true }).waitFor();
+        await page.getByRole('definition').filter({ hasText: '192 × 192 × 6 voxels' }).waitFor();
         await page.locator('.viewer[data-ready=true]').waitFor();
         // WindowCenter 40, WindowWidth 80, as dcmdump shows.
         const window = page.getByLabel('Window');

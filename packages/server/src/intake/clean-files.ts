@@ -1,7 +1,6 @@
 import { createHash } from 'node:crypto';
 import { open } from 'node:fs/promises';
 import {
-  createStoredZip,
   type DeidentifiedImage,
   deidentifyFiles,
   findIdentifyingText,
