@@ -83,11 +83,12 @@ describe('predict() on a DICOM series', () => {
 
   it('gives the wanted format', async () => {
     const files = await filesOf();
-    for (const format of ['labelmap.dcm', 'nii.gz', 'stl'] as const) {
+    for (const format of ['labelmap.dcm', 'rtstruct.dcm', 'nii.gz', 'stl'] as const) {
       const { outputs } = await run(manifest, model, { files, formats: { levels: format } });
       expect(outputs.levels.format).toBe(format);
       if (format === 'labelmap.dcm')
         expect(word(dataOf(outputs.levels), tags.segmentationType)).toBe('LABELMAP');
+      if (format === 'rtstruct.dcm') expect(word(dataOf(outputs.levels), tags.modality)).toBe('RTSTRUCT');
     }
   });
 
@@ -110,21 +111,24 @@ describe('predict() on a DICOM series', () => {
 });
 
 describe('predict() on another volume', () => {
-  it.each(['seg.dcm', 'labelmap.dcm'] as const)('refuses %s before the model runs', async (format) => {
-    let hasRun = false;
-    const spy = program(({ volume }) => {
-      hasRun = true;
-      return { levels: labelled(volume as Volume, level) };
-    });
-    await expect(
-      run(manifest, spy, { files: await scanFiles(), formats: { levels: format } }),
-    ).rejects.toMatchObject({
-      code: 'NOT_ACCEPTABLE',
-      field: 'format',
-      message: expect.stringContaining(
-        'The input is not a DICOM series. Send a DICOM series, or choose one of: nii.gz',
-      ),
-    });
-    expect(hasRun).toBe(false);
-  });
+  it.each(['seg.dcm', 'labelmap.dcm', 'rtstruct.dcm'] as const)(
+    'refuses %s before the model runs',
+    async (format) => {
+      let hasRun = false;
+      const spy = program(({ volume }) => {
+        hasRun = true;
+        return { levels: labelled(volume as Volume, level) };
+      });
+      await expect(
+        run(manifest, spy, { files: await scanFiles(), formats: { levels: format } }),
+      ).rejects.toMatchObject({
+        code: 'NOT_ACCEPTABLE',
+        field: 'format',
+        message: expect.stringContaining(
+          'The input is not a DICOM series. Send a DICOM series, or choose one of: nii.gz',
+        ),
+      });
+      expect(hasRun).toBe(false);
+    },
+  );
 });
