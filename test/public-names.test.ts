@@ -7,7 +7,7 @@ import { expect, it } from 'vitest';
 
 const coreValues = `
   TomaatError acceptShape affinesEqual applyAffine base64Length buildDicomObject buildMeasurementReport
-  buildSegmentation buildSurface bytesPerVoxel checkAffine checkDeclaration checkShape checkVolume chooseDicom
+  buildSegmentation buildStructureSet buildSurface bytesPerVoxel checkAffine checkDeclaration checkShape checkVolume chooseDicom
   chooseFormat closeLabels
   collectBytes componentOf composeAffine convertVolume crc32 createDeidentifier createFrameDecoder
   createStoredZip createUidKey createUidMapper createVoxels cropOrPad decimateMesh decodeBase64Text defaultValue
@@ -51,7 +51,7 @@ const coreTypes = `
   ReadVolume Reduction ReportedAttribute ResampleOptions Rewrite SegmentLabel SegmentReference
   SegmentationIdentity SegmentationIdentityOptions SegmentationOptions SegmentationType SeriesFormat SeriesList Shape
   Size SliceReference SlidingWindowSpec SmallObjectOptions
-  SourceFile SpatialTransform Stage StageTimes Step StoredOutput StoredZip StoredZipOptions SurfaceOptions Tensor
+  SourceFile SpatialTransform Stage StageTimes Step StoredOutput StoredZip StoredZipOptions StructureSetOptions SurfaceOptions Tensor
   TextSource TransformContext
   TransformExtension TypedContext UidMapper UnreadFile Vec3 Volume VolumeExtension VolumeFactsOf
   VolumeFormat VolumeFormatRow VolumeHeader VolumeTransform VoxelType Voxels WriteOptions ZipMember Zlib

@@ -114,6 +114,7 @@ export {
 } from './dicom/segmentation-identity.ts';
 export { type DicomSeries, type LeftOut, listSeries, type SeriesList } from './dicom/series.ts';
 export type { DicomSource, SliceReference } from './dicom/source.ts';
+export { buildStructureSet, type StructureSetOptions } from './dicom/structure-set.ts';
 export { createUidKey, createUidMapper, formatUidKey, parseUidKey, type UidMapper } from './dicom/uid-key.ts';
 export { matchOriginals, uidMapOf } from './dicom/uid-map.ts';
 export {

@@ -262,6 +262,7 @@ describe('formatsOf()', () => {
     expect(of('stl', 'mha')).toEqual(others);
     // As servers stored it that kept no second file.
     expect(of('stl')).toEqual(['stl']);
+    expect(of('rtstruct.dcm', 'seg.dcm')).toEqual([...others, 'seg.dcm', 'rtstruct.dcm']);
   });
 });
 

@@ -113,7 +113,10 @@ export async function* encodeSeriesFormat(
 /** One segmentation is enough: `seg.dcm`, which every reader supports. */
 const inArchive = dicomFormats.filter((format) => format !== 'labelmap.dcm');
 
-/** The objects of a label map as files, each made when the one before is written: together they may be large. */
+/**
+ * The objects of a label map as files, each made when the one before is written: together they may be large. An object
+ * that cannot be made of this label map is left out, and a text says why: the others are still of use.
+ */
 async function* allObjects(
   labelMap: Volume,
   context: DicomContext,
@@ -122,9 +125,30 @@ async function* allObjects(
   // They refer to each other by UIDs of the same seed.
   const seed = context.seed ?? createSeed();
   const related = { ...context, seed, labelMap: { name: context.name, volume: labelMap, format: 'seg.dcm' } };
+  let leftOut = '';
   for (const format of inArchive) {
+    const name = `${context.name}.${format}`;
     const value = format === 'sr.dcm' ? measureLabels(labelMap, labels) : labelMap;
-    const object = await buildDicomObject(format, value, related, labels);
-    yield { name: `${context.name}.${format}`, read: () => writeDicomFile(object) };
+    try {
+      const object = await buildDicomObject(format, value, related, labels);
+      yield { name, read: () => writeDicomFile(object) };
+    } catch (error) {
+      if (!isOfFormat(error, format)) throw error;
+      leftOut += `${name}: ${error.message}\n`;
+    }
   }
+  if (leftOut !== '') yield textFile(`${context.name}.left-out.txt`, leftOut);
 }
+
+/** Without the segmentation there would be nothing that the others refer to. */
+const isOfFormat = (error: unknown, format: DicomFormat): error is TomaatError =>
+  error instanceof TomaatError &&
+  (error.code === 'NOT_ACCEPTABLE' || error.code === 'APP_OUTPUT') &&
+  format !== 'seg.dcm';
+
+const textFile = (name: string, text: string): ZipMember => ({
+  name,
+  async *read() {
+    yield new TextEncoder().encode(text);
+  },
+});

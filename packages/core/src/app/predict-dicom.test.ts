@@ -84,11 +84,12 @@ describe('predict() on a DICOM series', () => {
 
   it('gives the wanted format', async () => {
     const files = await filesOf();
-    for (const format of ['labelmap.dcm', 'nii.gz', 'stl'] as const) {
+    for (const format of ['labelmap.dcm', 'rtstruct.dcm', 'nii.gz', 'stl'] as const) {
       const { outputs } = await run(manifest, model, { files, formats: { levels: format } });
       expect(outputs.levels.format).toBe(format);
       if (format === 'labelmap.dcm')
         expect(word(dataOf(outputs.levels), tags.segmentationType)).toBe('LABELMAP');
+      if (format === 'rtstruct.dcm') expect(word(dataOf(outputs.levels), tags.modality)).toBe('RTSTRUCT');
     }
   });
 
