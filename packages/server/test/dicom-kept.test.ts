@@ -227,7 +227,9 @@ describe('formats of a request', () => {
     expect(await response.json()).toMatchObject({
       code: 'NOT_ACCEPTABLE',
       field: 'format',
-      detail: expect.stringMatching(/The input is not a DICOM series\. Send a DICOM series, or choose one of/),
+      detail: expect.stringMatching(
+        /The input is not a DICOM series\. Send a DICOM series, or choose one of/,
+      ),
     });
     expect(accepted()).toBe(before);
   });
@@ -257,7 +259,14 @@ describe('without a server', () => {
 
   it('tomaat run writes a report, and prints the volumes', async () => {
     const out = join(folder, 'run.sr.dcm');
-    const { code, stdout, stderr } = await tomaat(['run', app, '--volume', join(folder, 'series'), '-o', out]);
+    const { code, stdout, stderr } = await tomaat([
+      'run',
+      app,
+      '--volume',
+      join(folder, 'series'),
+      '-o',
+      out,
+    ]);
     expect({ code, stderr }).toMatchObject({ code: 0 });
     expect(stdout).toContain('Größe');
     expect(readFileSync(out).includes('Doe^Jane')).toBe(true);

@@ -230,7 +230,18 @@ describe('labelSchema', () => {
 describe('outputFormats', () => {
   it('lists each type’s formats with the default first', () => {
     expect(outputFormats).toEqual({
-      LabelVolume: ['nii.gz', 'nii', 'mha', 'nrrd', 'vtk', 'stl', 'seg.dcm', 'labelmap.dcm', 'rtstruct.dcm', 'zip'],
+      LabelVolume: [
+        'nii.gz',
+        'nii',
+        'mha',
+        'nrrd',
+        'vtk',
+        'stl',
+        'seg.dcm',
+        'labelmap.dcm',
+        'rtstruct.dcm',
+        'zip',
+      ],
       VTKMesh: ['vtk', 'stl'],
       Fiducials: ['json', 'txt'],
       PlainText: ['txt', 'json'],
