@@ -6,7 +6,7 @@ import { expect, it } from 'vitest';
 /* The public names of the packages. Adding one is a promise to users; removing one belongs in the changelog. */
 
 const coreValues = `
-  TomaatError acceptShape affinesEqual applyAffine base64Length buildDicomObject buildSegmentation buildSurface
+  TomaatError acceptShape acceptSuv affinesEqual applyAffine base64Length buildDicomObject buildSegmentation buildSurface
   bytesPerVoxel checkAffine checkDeclaration checkShape checkVolume chooseDicom closeLabels
   collectBytes componentOf composeAffine convertVolume crc32 createDeidentifier createFrameDecoder
   createUidKey createUidMapper createVoxels cropOrPad decimateMesh decodeBase64Text defaultValue
@@ -47,7 +47,7 @@ const coreTypes = `
   PointTransform PredictionContext PredictionRequest ReadLimits ReadOptions ReadSegmentation
   ReadVolume Reduction ReportedAttribute ResampleOptions Rewrite SegmentLabel SegmentationOptions
   SegmentationType SeriesList Shape Size SliceReference SlidingWindowSpec SmallObjectOptions
-  SourceFile SpatialTransform Stage StageTimes Step SurfaceOptions Tensor TextSource TransformContext
+  SourceFile SpatialTransform Stage StageTimes Step SurfaceOptions SuvScale Tensor TextSource TransformContext
   TransformExtension TypedContext UidMapper UnreadFile Vec3 Volume VolumeExtension VolumeFactsOf
   VolumeFormat VolumeFormatRow VolumeHeader VolumeTransform VoxelType Voxels WriteOptions Zlib
 `;

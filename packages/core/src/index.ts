@@ -57,6 +57,7 @@ export {
 } from './app/predict.ts';
 export { type Stage, stages } from './app/stages.ts';
 export { labelsWith, pipelineSteps, type Step } from './app/steps.ts';
+export { acceptSuv } from './app/suv-inputs.ts';
 export {
   defaultValue,
   type InputValue,
@@ -280,6 +281,7 @@ export {
   type NumericVoxels,
   numericVoxels,
   type Size,
+  type SuvScale,
   type Volume,
   type Voxels,
   type VoxelType,

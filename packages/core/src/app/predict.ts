@@ -18,6 +18,7 @@ import {
   componentOf,
   type Grid,
   numericVoxels,
+  type SuvScale,
   takeNumericVoxels,
   type Volume,
   voxelCount,
@@ -38,6 +39,7 @@ import { finishNetwork, finishProgram, type Outputs, reductionOf } from './postp
 import { isVolume } from './results.ts';
 import type { Stage } from './stages.ts';
 import { applies, applyTransform, labelsWith, type Step, type StepContext } from './steps.ts';
+import { acceptSuv } from './suv-inputs.ts';
 import { type InputValue, isFileInput, type OutputValue, type Parameter, parseParameters } from './values.ts';
 
 /**
@@ -258,7 +260,10 @@ async function prepare(
   { volumes, transforms }: Decoded,
 ): Promise<Prepared> {
   const { parameters } = stepContext;
-  for (const [name, volume] of Object.entries(volumes)) accept(manifest.acceptance, name, volume);
+  for (const [name, volume] of Object.entries(volumes)) {
+    accept(manifest.acceptance, name, volume);
+    acceptSuv(manifest, parameters, name, volume.suv);
+  }
   const model = manifest.model.find((candidate) => applies(candidate.when, parameters));
   if (!model) {
     throw new TomaatError('BAD_INPUT', 'The app has no model for these parameters. Choose other values.');
@@ -287,6 +292,12 @@ function need(volumes: Readonly<Record<string, Volume>>, name: string): Volume {
   );
 }
 
+/** No factor holds for channels that are different images. */
+const stackedSuv: SuvScale = {
+  refusal:
+    'No SUV can be computed of several volumes as channels of one: the author of the app must compute them of the PET by itself',
+};
+
 /** Volumes as the channels of one, all on the grid of the first. */
 function stack(volumes: readonly Volume[]): Volume {
   const [first, ...others] = volumes;
@@ -303,7 +314,8 @@ function stack(volumes: readonly Volume[]): Volume {
     const aligned = sameGrid(volume, first) ? volume : resample(volume, first, { mode: 'linear' });
     voxels.set(numericVoxels(componentOf(aligned, 0).voxels), channel * n);
   }
-  return { voxels, size: first.size, affine: first.affine, components: volumes.length };
+  const suv = volumes.some((volume) => volume.suv) ? { suv: stackedSuv } : {};
+  return { voxels, size: first.size, affine: first.affine, components: volumes.length, ...suv };
 }
 
 async function preprocess(volume: Volume, steps: readonly Step[], context: StepContext): Promise<Volume> {

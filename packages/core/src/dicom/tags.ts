@@ -76,6 +76,11 @@ export const tags = {
   deviceSerialNumber: 0x00181000,
   softwareVersions: 0x00181020,
   triggerTime: 0x00181060,
+  radiopharmaceuticalStartTime: 0x00181072,
+  radionuclideTotalDose: 0x00181074,
+  radionuclideHalfLife: 0x00181075,
+  radiopharmaceuticalStartDateTime: 0x00181078,
+  actualFrameDuration: 0x00181242,
   effectiveEchoTime: 0x00189082,
   diffusionBValue: 0x00189087,
   mrEchoSequence: 0x00189114,
@@ -113,12 +118,14 @@ export const tags = {
   rows: 0x00280010,
   columns: 0x00280011,
   pixelSpacing: 0x00280030,
+  correctedImage: 0x00280051,
   bitsAllocated: 0x00280100,
   bitsStored: 0x00280101,
   highBit: 0x00280102,
   pixelRepresentation: 0x00280103,
   pixelPaddingValue: 0x00280120,
   burnedInAnnotation: 0x00280301,
+  longitudinalTemporalInformationModified: 0x00280303,
   rescaleIntercept: 0x00281052,
   rescaleSlope: 0x00281053,
   spatialLocationsPreserved: 0x0028135a,
@@ -130,6 +137,11 @@ export const tags = {
   frameVoiLutSequence: 0x00289132,
   pixelValueTransformationSequence: 0x00289145,
   purposeOfReferenceCodeSequence: 0x0040a170,
+  radiopharmaceuticalInformationSequence: 0x00540016,
+  units: 0x00541001,
+  suvType: 0x00541006,
+  decayCorrection: 0x00541102,
+  frameReferenceTime: 0x00541300,
   segmentationType: 0x00620001,
   segmentSequence: 0x00620002,
   segmentedPropertyCategoryCodeSequence: 0x00620003,
@@ -175,7 +187,8 @@ export function tagName(tag: Tag): string {
     .get(tag)
     ?.replace(/Uid$/, 'UID')
     .replace(/^Sop/, 'SOP')
-    .replace('SopInstance', 'SOPInstance');
+    .replace('SopInstance', 'SOPInstance')
+    .replace(/^SuvType$/, 'SUVType');
   return keyword ? `${keyword} ${numbers}` : numbers;
 }
 

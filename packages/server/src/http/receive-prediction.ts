@@ -77,7 +77,7 @@ export async function receivePrediction(
     const parameters = parseParameters(app.manifest.inputs, said.raw, { ignoreUnknown: form.ignoresUnknown });
     const chosen = { frame: parseFrame(said.frame), series: parseSeries(said.series) };
     requireFiles(app, received);
-    const { voxels, shapes } = await inspectVolumes(app, received, chosen, context);
+    const { voxels, shapes } = await inspectVolumes(app, received, { ...chosen, parameters }, context);
     await requireMemory(app, shapes, parameters, context.memory);
 
     const first = received.find((file) => app.manifest.inputs[file.name].type === 'volume');
