@@ -6,7 +6,7 @@ import { expect, it } from 'vitest';
 /* The public names of the packages. Adding one is a promise to users; removing one belongs in the changelog. */
 
 const coreValues = `
-  TomaatError acceptShape acceptSuv affinesEqual applyAffine base64Length buildDicomObject buildSegmentation buildSurface
+  TomaatError acceptShape acceptSuv affinesEqual applyAffine base64Length buildDicomObject buildKeyPicture buildSegmentation buildSurface
   bytesPerVoxel checkAffine checkDeclaration checkShape checkVolume chooseDicom closeLabels
   collectBytes componentOf composeAffine convertVolume crc32 createDeidentifier createFrameDecoder
   createUidKey createUidMapper createVoxels cropOrPad decimateMesh decodeBase64Text defaultValue
@@ -17,7 +17,7 @@ const coreValues = `
   formatPoints formatUidKey formatsOf hasDicomWord hasUnseen holdsVoxelsAlone identity imageTransforms infer
   infererSchema inputSchema inspectDicom inspectFiles inspectStart inspectVolume invert isDicom
   isDicomFormat isFileInput isNetworkSpec isText isVolumeMediaType isVolumeUnlikeBase64 isZip
-  joinMeshes keepLargestComponent labelSchema labelTransforms labelTypeFor labelVoxels labelsWith
+  joinMeshes keepLargestComponent labelPalette labelSchema labelTransforms labelTypeFor labelVoxels labelsWith
   largestThatFits listSeries manifestSchema mapLabels matchOriginals maxFileBytes maxZipEntries
   measureLabels measurementsToCsv mediaTypes meshToStl meshToVtk mmDigits multiply neutralDataName
   neutralNames numericVoxels openLabels openZip orientationOf originOf outputFormats outputSchema
@@ -37,10 +37,10 @@ const coreTypes = `
   Components Compression Connectivity DataFileField DecimateOptions DeclaredInput DeclaredInputs
   DeclaredOutput DeclaredOutputs DecodeFrame DecodedFrame DeidentificationReport Deidentified
   DeidentifyOptions DicomContext DicomFile DicomFindings DicomFormat DicomHeader DicomImage
-  DicomObject DicomReadOptions DicomSeries DicomSource DicomVolumeHeader EncodeOptions EncodedOutput
+  DicomObject DicomReadOptions DicomSeries DicomSource DicomVolumeHeader DisplayWindow EncodeOptions EncodedOutput
   ErrorCode ErrorData Estimate FileEnding FileGeometry FilePrefix FillOptions FrameShape Grid
   IdentifyingField IdentifyingText InferOptions InferResult InfererSpec Input InputOf InputType
-  InputValue InputsOf InspectOptions Interpolation Label LabelMeasurement LabelName LabelTensor
+  InputValue InputsOf InspectOptions Interpolation KeyPictureOptions Label LabelMeasurement LabelName LabelTensor
   LabelVoxels LargestOptions LeftOut LoadedModel Maker Manifest ManifestFault Mesh ModelSpec
   MorphologyOptions NetworkReport NetworkSession NumericVolume NumericVoxels Outcome Output
   OutputFormat OutputType OutputValue OutputsOf PadOptions Parameter ParametersOf Platform

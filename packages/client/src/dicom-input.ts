@@ -19,6 +19,7 @@ import {
   type ReadLimits,
   readDicomFile,
   readDicomHeader,
+  readDicomImage,
   readPrefix,
   readVolume,
   type SeriesList,
@@ -101,7 +102,7 @@ export interface DicomResultOptions {
   job: Pick<Job, 'id' | 'parameters'>;
   /** Name of the output; the service's first label map if missing. */
   output?: string;
-  /** `seg.dcm`, the default, or `labelmap.dcm`. */
+  /** `seg.dcm`, the default, `labelmap.dcm` or `key.dcm`, for which one image is read. */
   format?: DicomFormat;
   /** The predicted frame of a 4-D series, starting at 0. */
   frame?: number;
@@ -195,7 +196,8 @@ function openSeries(
       }
       const { volume } = await readVolume([sourceFromBytes('labels.nii.gz', labelMap)], platform);
       const description = `${service.name}: ${made.label ?? made.name}`;
-      const context = { source, maker: service, name: made.name, description, seed: job.id };
+      const readSlice = (index: number) => readDicomImage(series.stack!.frames[frame ?? 0][index], platform);
+      const context = { source, maker: service, name: made.name, description, seed: job.id, readSlice };
       const labels = labelsWith(service.labels, job.parameters);
       const object = await buildDicomObject(format ?? 'seg.dcm', volume, context, labels);
       const parts: BlobPart[] = [];

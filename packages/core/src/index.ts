@@ -83,6 +83,7 @@ export { type DicomHeader, readDicomFile, readDicomHeader, type UnreadFile } fro
 export { representationOf } from './dicom/dictionary.ts';
 export { encodeDicomFile } from './dicom/encode-file.ts';
 export type { DicomImage } from './dicom/frames.ts';
+export { buildKeyPicture, type KeyPictureOptions } from './dicom/key-picture.ts';
 export { hasDicomWord, isDicom, parseDicom } from './dicom/parse.ts';
 export {
   chooseDicom,
@@ -105,7 +106,7 @@ export {
   type SegmentationType,
 } from './dicom/segmentation.ts';
 export { type DicomSeries, type LeftOut, listSeries, type SeriesList } from './dicom/series.ts';
-export type { DicomSource, SliceReference } from './dicom/source.ts';
+export type { DicomSource, DisplayWindow, SliceReference } from './dicom/source.ts';
 export { createUidKey, createUidMapper, formatUidKey, parseUidKey, type UidMapper } from './dicom/uid-key.ts';
 export { matchOriginals, uidMapOf } from './dicom/uid-map.ts';
 export {
@@ -248,6 +249,7 @@ export {
   labelVoxels,
   scanLabels,
 } from './labels/label-map.ts';
+export { labelPalette } from './labels/label-palette.ts';
 export { formatMl, type LabelMeasurement, measureLabels, mmDigits, volumeReport } from './labels/measure.ts';
 export { measurementsToCsv, parseMeasurementsCsv } from './labels/measurement-csv.ts';
 export {

@@ -227,7 +227,7 @@ describe('labelSchema', () => {
 describe('outputFormats', () => {
   it('lists each type’s formats with the default first', () => {
     expect(outputFormats).toEqual({
-      LabelVolume: ['nii.gz', 'nii', 'mha', 'nrrd', 'vtk', 'stl', 'seg.dcm', 'labelmap.dcm'],
+      LabelVolume: ['nii.gz', 'nii', 'mha', 'nrrd', 'vtk', 'stl', 'seg.dcm', 'labelmap.dcm', 'key.dcm'],
       VTKMesh: ['vtk', 'stl'],
       Fiducials: ['json', 'txt'],
       PlainText: ['txt', 'json'],
@@ -246,6 +246,7 @@ describe('formatsOf()', () => {
     expect(of('nii.gz')).toEqual(others);
     expect(of('seg.dcm')).toEqual([...others, 'seg.dcm']);
     expect(of('labelmap.dcm')).toEqual([...others, 'labelmap.dcm']);
+    expect(of('key.dcm')).toEqual(['key.dcm']);
     expect(formatsOf({ type: 'Fiducials', format: 'txt' })).toEqual(['json', 'txt']);
   });
 });
@@ -267,6 +268,7 @@ describe('mediaTypes', () => {
       mat: 'application/x-matlab-data',
       'seg.dcm': 'application/dicom',
       'labelmap.dcm': 'application/dicom',
+      'key.dcm': 'application/dicom',
     });
     expect(new Set(Object.values(outputFormats).flat())).toEqual(new Set(Object.keys(mediaTypes)));
   });

@@ -181,9 +181,10 @@ export type Label = z.infer<typeof labelSchema>;
 
 /**
  * DICOM objects for a label map that was made from a DICOM series: they refer to its images, and are made while
- * those are at hand. `seg.dcm` is a segmentation, `labelmap.dcm` one of the type LABELMAP, which few programs read yet.
+ * those are at hand. `seg.dcm` is a segmentation, `labelmap.dcm` one of the type LABELMAP, which few programs read yet,
+ * `key.dcm` a picture of one slice with the outlines of its labels.
  */
-export const dicomFormats = ['seg.dcm', 'labelmap.dcm'] as const;
+export const dicomFormats = ['seg.dcm', 'labelmap.dcm', 'key.dcm'] as const;
 export type DicomFormat = (typeof dicomFormats)[number];
 export const isDicomFormat = (format: string): format is DicomFormat =>
   (dicomFormats as readonly string[]).includes(format);
@@ -201,8 +202,9 @@ export const outputFormats = {
 } as const satisfies Record<OutputType, readonly string[]>;
 export type OutputFormat = (typeof outputFormats)[OutputType][number];
 
-/** Formats in which a stored output can be had: DICOM objects only as they are stored. */
+/** Formats in which a stored output can be had: DICOM objects only as they are stored, and of a picture nothing else. */
 export function formatsOf(output: { type: OutputType; format: OutputFormat }): OutputFormat[] {
+  if (output.format === 'key.dcm') return [output.format];
   const formats: readonly OutputFormat[] = outputFormats[output.type];
   return formats.filter((format) => !isDicomFormat(format) || format === output.format);
 }
@@ -219,4 +221,5 @@ export const mediaTypes: Record<OutputFormat, string> = {
   mat: 'application/x-matlab-data',
   'seg.dcm': 'application/dicom',
   'labelmap.dcm': 'application/dicom',
+  'key.dcm': 'application/dicom',
 };

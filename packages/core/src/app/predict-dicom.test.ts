@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { type MadeSource, madeFiles, madeSource } from '../../test/dicom-source.ts';
-import { type Dataset, firstItem, itemsOf, number, text, word } from '../dicom/dataset.ts';
+import { ascii } from '../dicom/build.ts';
+import { type Dataset, firstItem, itemsOf, number, text, type ValueElement, word } from '../dicom/dataset.ts';
 import { parseDicom } from '../dicom/parse.ts';
 import { readSegmentationFile } from '../dicom/read-segmentation.ts';
 import { tags } from '../dicom/tags.ts';
@@ -42,6 +43,12 @@ const model = program(({ volume }) => ({ levels: labelled(volume as Volume, leve
 const filesOf = async (made: MadeSource = {}) => ({
   volume: (await madeFiles({ size, ...made }, pixels)).map((bytes, i) => sourceFromBytes(`${i}.dcm`, bytes)),
 });
+/** From 0 to 40. */
+const window = [
+  ascii(tags.windowCenter, 'DS', 20),
+  ascii(tags.windowWidth, 'DS', 40),
+  ascii(tags.voiLutFunction, 'CS', 'LINEAR_EXACT'),
+];
 const dataOf = ({ data }: Output): Dataset => parseDicom(data)!.dataset;
 
 describe('predict() on a DICOM series', () => {
@@ -92,6 +99,32 @@ describe('predict() on a DICOM series', () => {
     }
   });
 
+  it('gives a key picture of the image as it was read, whatever preprocessing made of it', async () => {
+    const preprocess = [{ orientation: { axcodes: 'RAS' } }, 'normalizeIntensity'];
+    const files = await filesOf({ more: window });
+    const { outputs } = await run(networkOf({ preprocess }), levels, {
+      files,
+      formats: { segmentation: 'key.dcm' },
+    });
+    expect(outputs.segmentation.format).toBe('key.dcm');
+    const dataset = dataOf(outputs.segmentation);
+    const { bytes } = dataset.get(tags.pixelData) as ValueElement;
+    const columns = number(dataset, tags.columns)!;
+    // A pixel without a label: its column and row, from the middle of the first, in a picture of 6 × 0.5 mm by 5 × 0.8 mm.
+    const slice =
+      Number(word(firstItem(dataset, tags.sourceImageSequence)!, tags.referencedSopInstanceUid)!.slice(6)) -
+      1;
+    const free = Array.from({ length: 30 }, (_, i) => i).filter((i) => level(pixels[30 * slice + i]) === 0);
+    const heading = 82;
+    const left = (columns - 384) / 2;
+    expect(free.length).toBeGreaterThan(3);
+    for (const i of free) {
+      const [x, y] = [left + ((i % 6) + 0.5) * 64, heading + (Math.floor(i / 6) + 0.5) * 102.4];
+      const at = 3 * (Math.floor(y) * columns + Math.floor(x));
+      expect(Math.abs(bytes[at] - (pixels[30 * slice + i] * 255) / 40)).toBeLessThan(6);
+    }
+  });
+
   it('gives a segmentation of its images on whatever grid the network computes', async () => {
     const preprocess = [{ orientation: { axcodes: 'RAS' } }, { divisiblePad: { k: 4 } }];
     const files = await filesOf();
@@ -111,21 +144,24 @@ describe('predict() on a DICOM series', () => {
 });
 
 describe('predict() on another volume', () => {
-  it.each(['seg.dcm', 'labelmap.dcm'] as const)('refuses %s before the model runs', async (format) => {
-    let hasRun = false;
-    const spy = program(({ volume }) => {
-      hasRun = true;
-      return { levels: labelled(volume as Volume, level) };
-    });
-    await expect(
-      run(manifest, spy, { files: await scanFiles(), formats: { levels: format } }),
-    ).rejects.toMatchObject({
-      code: 'NOT_ACCEPTABLE',
-      field: 'format',
-      message: expect.stringContaining(
-        'The input is not a DICOM series. Send a DICOM series, or choose one of: nii.gz',
-      ),
-    });
-    expect(hasRun).toBe(false);
-  });
+  it.each(['seg.dcm', 'labelmap.dcm', 'key.dcm'] as const)(
+    'refuses %s before the model runs',
+    async (format) => {
+      let hasRun = false;
+      const spy = program(({ volume }) => {
+        hasRun = true;
+        return { levels: labelled(volume as Volume, level) };
+      });
+      await expect(
+        run(manifest, spy, { files: await scanFiles(), formats: { levels: format } }),
+      ).rejects.toMatchObject({
+        code: 'NOT_ACCEPTABLE',
+        field: 'format',
+        message: expect.stringContaining(
+          'The input is not a DICOM series. Send a DICOM series, or choose one of: nii.gz',
+        ),
+      });
+      expect(hasRun).toBe(false);
+    },
+  );
 });

@@ -17,10 +17,12 @@ import type { Bytes, Platform } from '../platform.ts';
 import {
   componentOf,
   type Grid,
+  type NumericVoxels,
   numericVoxels,
   type SuvScale,
   takeNumericVoxels,
   type Volume,
+  type Voxels,
   voxelCount,
 } from '../volume.ts';
 import { accept } from './acceptance.ts';
@@ -186,6 +188,8 @@ interface Decoded {
   geometry?: FileGeometry;
   /** The images of the first volume, where it is a DICOM series. */
   source?: DicomSource;
+  /** The first volume as it was read. */
+  image?: Volume;
 }
 
 /** Reads the files of the request: volumes and spatial transforms by the names of their inputs. */
@@ -225,6 +229,7 @@ async function decode({ manifest, request, context }: Prediction, report: Report
         decoded.extension = header.extension;
         decoded.geometry = header.geometry;
         decoded.source = source;
+        decoded.image = decoded.volumes[name];
       }
     } catch (error) {
       throw withField(error, name);
@@ -403,6 +408,7 @@ async function encode(
       name,
       description: `${manifest.name}: ${output.label ?? name}`,
       seed: request.seed,
+      readSlice: async (index: number) => sliceOf(decoded.image!, index),
     };
     await context.write({
       name,
@@ -415,6 +421,12 @@ async function encode(
     });
     report((index + 1) / names.length);
   }
+}
+
+/** The values of a slice, of the first component where there are several. */
+function sliceOf({ voxels, size }: Volume, index: number): NumericVoxels {
+  const plane = size[0] * size[1];
+  return numericVoxels(voxels.subarray(index * plane, (index + 1) * plane) as Voxels);
 }
 
 function messageOf(error: unknown): string {

@@ -267,11 +267,12 @@ function sourceOf(slices: readonly DicomImage[]): DicomSource {
     rowDirection: first.rowDirection!,
     columnDirection: first.columnDirection!,
     pixelSpacing: first.pixelSpacing!,
-    slices: slices.map(({ sopClassUid, sopInstanceUid, frame, frameCount, position }) => ({
+    slices: slices.map(({ sopClassUid, sopInstanceUid, frame, frameCount, position, window }) => ({
       sopClassUid,
       sopInstanceUid,
       ...(frameCount > 1 && { frameNumber: frame + 1 }),
       position: position!,
+      ...(window && { window }),
     })),
   };
 }

@@ -86,7 +86,7 @@ export function addPredictionOptions(command: Command): Command {
     .option('--all', 'fetch every output')
     .option(
       '--format <name>',
-      'nii, nii.gz, mha, nrrd, seg.dcm, labelmap.dcm, vtk, stl, json, csv … (default: that of the volume; seg.dcm for DICOM)',
+      'nii, nii.gz, mha, nrrd, seg.dcm, labelmap.dcm, key.dcm, vtk, stl, json, csv … (default: that of the volume; seg.dcm for DICOM)',
     )
     .option('--force', 'overwrite existing files')
     .option('-q, --quiet', 'print only the names of the files')
