@@ -52,6 +52,8 @@ export interface DrawnPicture {
 const [shortest, longest] = [512, 1024];
 /** Room for 39 letters. */
 const narrowest = 480;
+/** Room for two columns of a long legend. */
+const wide = 720;
 const margin = 8;
 const lineHeight = letterHeight + 4;
 const bandHeight = (lines: number) => 2 * margin + lines * lineHeight;
@@ -63,7 +65,7 @@ export function drawKeyPicture(content: PictureContent): DrawnPicture {
   const image = imageSize(content);
   // An even number of columns, so that the pixels take an even number of bytes.
   const width = 2 * Math.ceil(Math.max(narrowest, image.width) / 2);
-  const columns = width >= 2 * narrowest ? 2 : 1;
+  const columns = content.legend.length > 6 && width >= wide ? 2 : 1;
   const legendLines = Math.ceil(content.legend.length / columns);
   const top = bandHeight(content.heading.length);
   const picture = createPicture(width, top + image.height + bandHeight(legendLines));

@@ -227,6 +227,29 @@ describe('buildKeyPicture()', () => {
     expect(picture.width).toBe(512);
   });
 
+  it('loses no label of a slice that is larger than the picture', async () => {
+    const { source, grid } = madeSource({ size: [1500, 1100, 1] });
+    const voxels = new Uint8Array(1500 * 1100);
+    const labels = [[0, 0], [777, 333], [1499, 1099]].map(([x, y], i) => {
+      voxels[y * 1500 + x] = i + 1;
+      return { value: i + 1, name: 'spot', color: ['#ff0000', '#00ff00', '#0000ff'][i] };
+    }); // biome-ignore format: one table
+    const readSlice = async () => new Uint8Array(1500 * 1100).fill(9, 1);
+    const { dataset } = await buildKeyPicture({ ...grid, components: 1, voxels }, source, {
+      ...options,
+      labels,
+      readSlice,
+    });
+    const { bytes } = dataset.get(tags.pixelData) as ValueElement;
+    // 750 × 880 mm in 1024 rows: 1.074 rows and 1.72 columns of the slice for each of the picture.
+    const width = number(dataset, tags.columns)!;
+    expect(width).toBe(874);
+    const colorAt = (x: number, y: number) => [...bytes.subarray(3 * ((82 + y) * width + x)).slice(0, 3)];
+    expect(colorAt(0, 0)).toEqual([255, 0, 0]);
+    expect(colorAt(Math.floor(777.5 / (1500 / 873)), Math.floor(333.5 / (1100 / 1024)))).toEqual([0, 255, 0]);
+    expect(colorAt(872, 1023)).toEqual([0, 0, 255]);
+  });
+
   it('refuses a label map elsewhere, and a series without UIDs', async () => {
     const readSlice = async () => new Float32Array(plane);
     const labelMap = labelMapOf(block);
