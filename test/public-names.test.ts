@@ -6,7 +6,7 @@ import { expect, it } from 'vitest';
 /* The public names of the packages. Adding one is a promise to users; removing one belongs in the changelog. */
 
 const coreValues = `
-  TomaatError acceptShape affinesEqual applyAffine base64Length buildDicomObject buildMeasurementReport
+  TomaatError acceptShape acceptSuv affinesEqual applyAffine base64Length buildDicomObject buildKeyPicture buildMeasurementReport
   buildSegmentation buildStructureSet buildSurface bytesPerVoxel checkAffine checkDeclaration checkShape checkVolume chooseDicom
   chooseFormat closeLabels
   collectBytes componentOf composeAffine convertVolume crc32 createDeidentifier createFrameDecoder
@@ -19,7 +19,7 @@ const coreValues = `
   identity imageTransforms infer
   infererSchema inputSchema inspectDicom inspectFiles inspectStart inspectVolume invert isDicom
   isDicomFormat isFileInput isNetworkSpec isReadBack isSeriesFormat isText isVolumeMediaType isVolumeUnlikeBase64 isZip
-  joinMeshes keepLargestComponent labelSchema labelTransforms labelTypeFor labelVoxels labelsWith
+  joinMeshes keepLargestComponent labelPalette labelSchema labelTransforms labelTypeFor labelVoxels labelsWith
   largestThatFits listSeries manifestSchema mapLabels matchOriginals maxFileBytes maxZipEntries
   measureLabels measurementsToCsv mediaTypes meshToStl meshToVtk mmDigits multiply neutralDataName
   neutralNames numericVoxels openLabels openZip orientationOf originOf outputFormats outputSchema
@@ -39,10 +39,10 @@ const coreTypes = `
   Components Compression Connectivity DataFileField DecimateOptions DeclaredInput DeclaredInputs
   DeclaredOutput DeclaredOutputs DecodeFrame DecodedFrame DeidentificationReport Deidentified
   DeidentifyOptions DicomContext DicomFile DicomFindings DicomFormat DicomHeader DicomImage
-  DicomObject DicomReadOptions DicomSeries DicomSource DicomVolumeHeader EncodeOptions EncodedOutput
+  DicomObject DicomReadOptions DicomSeries DicomSource DicomVolumeHeader DisplayWindow EncodeOptions EncodedOutput
   ErrorCode ErrorData Estimate FileEnding FileGeometry FilePrefix FillOptions FrameShape Grid
   IdentifyingField IdentifyingText InferOptions InferResult InfererSpec Input InputForm InputOf InputType
-  InputValue InputsOf InspectOptions Interpolation Label LabelMeasurement LabelName LabelTensor
+  InputValue InputsOf InspectOptions Interpolation KeyPictureOptions Label LabelMeasurement LabelName LabelTensor
   LabelVoxels LargestOptions LeftOut LoadedModel Maker Manifest ManifestFault MeasuredLabelMap
   MeasurementReportOptions Mesh ModelSpec MorphologyOptions NetworkReport NetworkSession NumericVolume
   NumericVoxels Outcome Output
@@ -51,7 +51,7 @@ const coreTypes = `
   ReadVolume Reduction ReportedAttribute ResampleOptions Rewrite SegmentLabel SegmentReference
   SegmentationIdentity SegmentationIdentityOptions SegmentationOptions SegmentationType SeriesFormat SeriesList Shape
   Size SliceReference SlidingWindowSpec SmallObjectOptions
-  SourceFile SpatialTransform Stage StageTimes Step StoredOutput StoredZip StoredZipOptions StructureSetOptions SurfaceOptions Tensor
+  SourceFile SpatialTransform Stage StageTimes Step StoredOutput StoredZip StoredZipOptions StructureSetOptions SurfaceOptions SuvScale Tensor
   TextSource TransformContext
   TransformExtension TypedContext UidMapper UnreadFile Vec3 Volume VolumeExtension VolumeFactsOf
   VolumeFormat VolumeFormatRow VolumeHeader VolumeTransform VoxelType Voxels WriteOptions ZipMember Zlib

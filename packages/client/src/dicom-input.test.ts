@@ -274,6 +274,15 @@ describe('createResult()', () => {
       await expect(chosen.createResult(bytes, service, given)).rejects.toMatchObject({ code });
   });
 
+  it('makes a key picture of one of the originals', async () => {
+    const chosen = await choose();
+    const blob = await chosen.createResult(await labelsOf(chosen), service, { job, format: 'key.dcm' });
+    const text = Buffer.from(await blob.arrayBuffer()).toString('latin1');
+    // Secondary Capture; the third slice has five labelled voxels, the others three or four.
+    for (const part of ['1.2.840.10008.5.1.4.1.1.7\0', 'Canary^Name', 'Slice 3 of 4'])
+      expect(text.includes(part), part).toBe(true);
+  });
+
   it('derives UIDs from the job and gives each frame its place', async () => {
     const chosen = await choose();
     const labels = await labelsOf(chosen);

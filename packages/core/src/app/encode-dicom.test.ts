@@ -36,6 +36,7 @@ const context = (seed?: string) => ({
   name: 'organs',
   description: 'Organs',
   seed,
+  readSlice: async () => new Int16Array(grid.size[0] * grid.size[1]),
 });
 
 async function filesOf(seed?: string, more: object = {}): Promise<Map<string, Uint8Array>> {

@@ -12,6 +12,7 @@ import { openPixels } from './pixels.ts';
 import { type DicomSeries, type LeftOut, listSeries, type SeriesList, sameUid } from './series.ts';
 import type { DicomSource } from './source.ts';
 import type { Stack } from './stack.ts';
+import { suvScaleOf } from './suv.ts';
 
 /** The header of a DICOM volume. Values are rescaled by each slice's own rule: `voxelType` is the resulting type. */
 export type DicomVolumeHeader = HeaderOf<'dicom', 'nii.gz'>;
@@ -215,6 +216,7 @@ function headerOf({ size, affine, frames }: Stack): DicomVolumeHeader {
     geometry: { format: 'dicom' },
     storedBytes: storedBytesOf(size, 1, frames.length, voxelType),
     compressed: frames[0][0].header.pixels?.statedBytes === undefined,
+    suv: suvScaleOf(frames[0], frames.flat()),
   };
 }
 
@@ -265,11 +267,12 @@ function sourceOf(slices: readonly DicomImage[]): DicomSource {
     rowDirection: first.rowDirection!,
     columnDirection: first.columnDirection!,
     pixelSpacing: first.pixelSpacing!,
-    slices: slices.map(({ sopClassUid, sopInstanceUid, frame, frameCount, position }) => ({
+    slices: slices.map(({ sopClassUid, sopInstanceUid, frame, frameCount, position, window }) => ({
       sopClassUid,
       sopInstanceUid,
       ...(frameCount > 1 && { frameNumber: frame + 1 }),
       position: position!,
+      ...(window && { window }),
     })),
   };
 }
@@ -308,7 +311,13 @@ export async function readDicomVolume(
       options.onProgress?.(++done / total);
     }
   }
-  const volume = { voxels, size: header.size, components: kept.length, affine: header.affine };
+  const volume = {
+    voxels,
+    size: header.size,
+    components: kept.length,
+    affine: header.affine,
+    suv: suvScaleOf(kept.flat(), stack.frames.flat()),
+  };
   return { ...found, volume, source: sourceOf(kept[0]) };
 }
 
