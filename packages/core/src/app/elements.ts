@@ -201,7 +201,16 @@ export const isSeriesFormat = (format: string): format is SeriesFormat =>
 
 /** The available formats of each type of output; the first is the default if the input does not determine one. */
 export const outputFormats = {
-  LabelVolume: [...extensionsByChoice, 'vtk', 'stl', 'seg.dcm', 'labelmap.dcm', 'rtstruct.dcm', 'key.dcm', 'zip'],
+  LabelVolume: [
+    ...extensionsByChoice,
+    'vtk',
+    'stl',
+    'seg.dcm',
+    'labelmap.dcm',
+    'rtstruct.dcm',
+    'key.dcm',
+    'zip',
+  ],
   VTKMesh: ['vtk', 'stl'],
   Fiducials: ['json', 'txt'],
   PlainText: ['txt', 'json'],

@@ -84,12 +84,11 @@ export async function receivePrediction(
     const parameters = parseParameters(app.manifest.inputs, said.raw, { ignoreUnknown: form.ignoresUnknown });
     const chosen = { frame: parseFrame(said.frame), series: parseSeries(said.series) };
     requireFiles(app, received);
-    const { voxels, shapes, isSeries: isOnSeries } = await inspectVolumes(
-      app,
-      received,
-      { ...chosen, parameters },
-      context,
-    );
+    const {
+      voxels,
+      shapes,
+      isSeries: isOnSeries,
+    } = await inspectVolumes(app, received, { ...chosen, parameters }, context);
     const formats = form.formats(app, said);
     if (!isOnSeries) refuseSeriesFormats(app, formats);
     await requireMemory(app, shapes, parameters, context.memory);
