@@ -41,7 +41,10 @@ const checks: readonly Check[] = [
   check(['inputs'], ({ inputs }) =>
     Object.entries(inputs).flatMap(([name, input]) => {
       const steps = 'preprocess' in input ? (input.preprocess ?? []) : [];
-      return within(['inputs', name, 'preprocess'], checkSteps(steps, 'preprocess', inputs));
+      return within(
+        ['inputs', name, 'preprocess'],
+        [...checkSteps(steps, 'preprocess', inputs), ...checkSuvOrder(steps)],
+      );
     }),
   ),
   check(['inputs', 'postprocess'], ({ inputs, postprocess }) =>

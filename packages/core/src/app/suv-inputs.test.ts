@@ -28,6 +28,18 @@ describe('acceptSuv()', () => {
     expect(refusalOf(manifest)?.message).toContain('only DICOM files');
   });
 
+  it('follows the steps of the input itself, of several volumes too', () => {
+    const own = { type: 'volume', preprocess: ['standardUptakeValue'] };
+    const manifest = programOf({ inputs: { volume: own, ct: { type: 'volume' } } });
+    expect(refusalOf(manifest, suv)).toMatchObject({ field: 'volume', message: 'No SUV: a CT.' });
+    expect(() => acceptSuv(manifest, {}, 'ct', suv)).not.toThrow();
+    expect(() =>
+      programOf({
+        inputs: { volume: { type: 'volume', preprocess: ['scaleIntensity', 'standardUptakeValue'] } },
+      }),
+    ).toThrow(/must come before scaleIntensity/);
+  });
+
   it('takes every volume where no SUV are computed', () => {
     expect(refusalOf(programOf(), suv)).toBeUndefined();
     const inputs = { volume: { type: 'volume' }, unit: { type: 'radiobutton', options: ['refuse', 'suv'] } };

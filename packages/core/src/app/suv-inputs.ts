@@ -3,7 +3,7 @@ import { intensityTransforms, suvFactor } from '../transforms/intensity.ts';
 import type { SuvScale } from '../volume.ts';
 import { type Manifest, volumeInputs } from './manifest.ts';
 import type { Step } from './step.ts';
-import { applies, resolveParameters, type StepFault } from './steps.ts';
+import { applies, ownSteps, resolveParameters, type StepFault } from './steps.ts';
 import type { Parameter } from './values.ts';
 
 /* What an app that computes SUV needs of its input, and of its own list of steps. */
@@ -11,8 +11,8 @@ import type { Parameter } from './values.ts';
 const suvStep = 'standardUptakeValue';
 
 /**
- * Refuses a volume of which no SUV can be computed, from its header alone. Of apps with several volumes this is found when the step
- * runs, because a step need not apply to all of them.
+ * Refuses a volume of which no SUV can be computed, from its header alone: by the steps of the input itself, and those of all inputs
+ * if there is only one volume. The channels of several are stacked first, which no SUV can be computed of.
  *
  * @throws TomaatError BAD_INPUT, with the name of the input
  */
@@ -22,8 +22,10 @@ export function acceptSuv(
   name: string,
   suv: SuvScale | undefined,
 ): void {
-  const step = manifest.preprocess.find((one) => one.name === suvStep && applies(one.when, parameters));
-  if (!step || volumeInputs(manifest).length > 1) return;
+  const common = volumeInputs(manifest).length === 1 ? manifest.preprocess : [];
+  const steps = [...ownSteps(manifest.inputs, name, parameters), ...common];
+  const step = steps.find((one) => one.name === suvStep && applies(one.when, parameters));
+  if (!step) return;
   try {
     const { withoutHeader } = resolveParameters(step, 'preprocess', parameters);
     suvFactor(suv, withoutHeader as 'refuse' | 'suv');
