@@ -6,8 +6,8 @@ import { expect, it } from 'vitest';
 /* The public names of the packages. Adding one is a promise to users; removing one belongs in the changelog. */
 
 const coreValues = `
-  TomaatError acceptShape affinesEqual applyAffine base64Length buildDicomObject buildMeasurementReport
-  buildSegmentation buildSurface bytesPerVoxel checkAffine checkDeclaration checkShape checkVolume chooseDicom
+  TomaatError acceptShape acceptSuv affinesEqual applyAffine base64Length buildDicomObject buildKeyPicture buildMeasurementReport
+  buildSegmentation buildStructureSet buildSurface bytesPerVoxel checkAffine checkDeclaration checkShape checkVolume chooseDicom
   chooseFormat closeLabels
   collectBytes componentOf composeAffine convertVolume crc32 createDeidentifier createFrameDecoder
   createStoredZip createUidKey createUidMapper createVoxels cropOrPad decimateMesh decodeBase64Text
@@ -20,7 +20,7 @@ const coreValues = `
   identity imageTransforms infer
   infererSchema inputSchema inspectDicom inspectFiles inspectStart inspectVolume invert isDicom
   isDicomFormat isFileInput isNetworkSpec isReadBack isSeriesFormat isText isVolumeMediaType isVolumeUnlikeBase64 isZip
-  joinMeshes keepLargestComponent labelSchema labelTransforms labelTypeFor labelVoxels labelsWith
+  joinMeshes keepLargestComponent labelPalette labelSchema labelTransforms labelTypeFor labelVoxels labelsWith
   largestThatFits listSeries manifestSchema mapLabels matchOriginals maxFileBytes maxZipEntries
   measureLabels measurementsToCsv mediaTypes meshToStl meshToVtk mmDigits multiply neutralDataName
   neutralNames numericVoxels openLabels openZip orientationOf originOf outputFormats outputSchema
@@ -39,11 +39,12 @@ const coreTypes = `
   AcceptanceRule Affine AppContext AppDefinition Bytes Code CodecModule CodecName CodecOptions
   Components Compression Connectivity DataFileField DecimateOptions DeclaredInput DeclaredInputs
   DeclaredOutput DeclaredOutputs DecodeFrame DecodedFrame DeidentificationReport Deidentified
-  DeidentifiedImage DeidentifyFilesOptions DeidentifyOptions DicomContext DicomDisplay DicomFile DicomFindings DicomFormat DicomHeader DicomImage
-  DicomObject DicomReadOptions DicomSeries DicomSource DicomVolumeHeader EncodeOptions EncodedOutput
+  DeidentifiedImage DeidentifyFilesOptions DeidentifyOptions DicomContext DicomDisplay DicomFile
+  DicomFindings DicomFormat DicomHeader DicomImage DicomObject DicomReadOptions DicomSeries
+  DicomSource DicomVolumeHeader EncodeOptions EncodedOutput DisplayWindow
   ErrorCode ErrorData Estimate FileEnding FileGeometry FilePrefix FillOptions FrameShape Grid
   IdentifyingField IdentifyingText InferOptions InferResult InfererSpec Input InputForm InputOf InputType
-  InputValue InputsOf InspectOptions Interpolation Label LabelMeasurement LabelName LabelTensor
+  InputValue InputsOf InspectOptions Interpolation KeyPictureOptions Label LabelMeasurement LabelName LabelTensor
   LabelVoxels LargestOptions LeftOut LoadedModel Maker Manifest ManifestFault MeasuredLabelMap
   MeasurementReportOptions Mesh ModelSpec MorphologyOptions NetworkReport NetworkSession NumericVolume
   NumericVoxels Outcome Output
@@ -53,7 +54,7 @@ const coreTypes = `
   SegmentationIdentity SegmentationIdentityOptions SegmentationOptions SegmentationType SeriesFormat
   SeriesList Shape Size SliceReference SlidingWindowSpec SmallObjectOptions SourceFile
   SpatialTransform Stage StageTimes Step StoredOutput StoredZip StoredZipOptions SurfaceOptions
-  Tensor TextSource TransformContext StoredWindow SortedFiles
+  Tensor TextSource TransformContext StoredWindow SortedFiles StructureSetOptions SuvScale
   TransformExtension TypedContext UidMapper UnreadFile Vec3 Volume VolumeExtension VolumeFactsOf
   VolumeFormat VolumeFormatRow VolumeHeader VolumeTransform VoxelType Voxels WriteOptions ZipMember Zlib
 `;

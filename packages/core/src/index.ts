@@ -63,6 +63,7 @@ export {
 export { type Stage, stages } from './app/stages.ts';
 export type { Step } from './app/step.ts';
 export { labelsWith, pipelineSteps } from './app/steps.ts';
+export { acceptSuv } from './app/suv-inputs.ts';
 export {
   defaultValue,
   type InputValue,
@@ -95,6 +96,7 @@ export { representationOf } from './dicom/dictionary.ts';
 export { type DicomDisplay, displayOf, type StoredWindow } from './dicom/display.ts';
 export { encodeDicomFile } from './dicom/encode-file.ts';
 export type { DicomImage } from './dicom/frames.ts';
+export { buildKeyPicture, type KeyPictureOptions } from './dicom/key-picture.ts';
 export { buildMeasurementReport, type MeasurementReportOptions } from './dicom/measurement-report.ts';
 export { hasDicomWord, isDicom, parseDicom } from './dicom/parse.ts';
 export {
@@ -121,7 +123,8 @@ export {
   type SegmentReference,
 } from './dicom/segmentation-identity.ts';
 export { type DicomSeries, type LeftOut, listSeries, type SeriesList } from './dicom/series.ts';
-export type { DicomSource, SliceReference } from './dicom/source.ts';
+export type { DicomSource, DisplayWindow, SliceReference } from './dicom/source.ts';
+export { buildStructureSet, type StructureSetOptions } from './dicom/structure-set.ts';
 export { createUidKey, createUidMapper, formatUidKey, parseUidKey, type UidMapper } from './dicom/uid-key.ts';
 export { matchOriginals, uidMapOf } from './dicom/uid-map.ts';
 export {
@@ -278,6 +281,7 @@ export {
   labelVoxels,
   scanLabels,
 } from './labels/label-map.ts';
+export { labelPalette } from './labels/label-palette.ts';
 export { formatMl, type LabelMeasurement, measureLabels, mmDigits, volumeReport } from './labels/measure.ts';
 export { measurementsToCsv, parseMeasurementsCsv } from './labels/measurement-csv.ts';
 export {
@@ -311,6 +315,7 @@ export {
   type NumericVoxels,
   numericVoxels,
   type Size,
+  type SuvScale,
   type Volume,
   type Voxels,
   type VoxelType,

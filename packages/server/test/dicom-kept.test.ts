@@ -275,7 +275,7 @@ describe('without a server', () => {
 
 describe('tomaat predict', () => {
   const run = (...args: string[]) =>
-    tomaat(['predict', server.url, '--volume', join(folder, 'series'), ...args], {
+    tomaat(['predict', server.url, '--volume', join(folder, 'series'), '--deidentify', ...args], {
       env: { XDG_DATA_HOME: join(folder, 'user') },
     });
 
