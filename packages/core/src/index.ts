@@ -296,6 +296,7 @@ export {
   type LabelVoxels,
   labelTypeFor,
   labelVoxels,
+  roundLabels,
   scanLabels,
 } from './labels/label-map.ts';
 export { formatMl, type LabelMeasurement, measureLabels, mmDigits, volumeReport } from './labels/measure.ts';

@@ -16,7 +16,9 @@ export type Verdict = (typeof verdicts)[number];
 export const paritySchema = z.strictObject({
   verdict: z
     .enum(verdicts)
-    .describe('The worst of the cases. exact: no voxel differs; within noise: no more than between two runs of the author’s pipeline, or 1 of 10,000; close: 1 of 1,000; differs: more'),
+    .describe(
+      'The worst of the cases. exact: no voxel differs; within noise: no more than between two runs of the author’s pipeline, or 1 of 10,000; close: 1 of 1,000; differs: more',
+    ),
   agree: z.number().min(0).max(1).describe('Fraction of voxels with equal labels, the least of the cases'),
   cases: z.int().min(1).max(1e6).describe('Cases that were compared'),
   tool: z.string().min(1).max(200).describe('What compared them, with its version'),

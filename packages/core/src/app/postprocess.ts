@@ -183,7 +183,8 @@ async function finishLabels(
     } else {
       labels = await applyTransform(step, 'postprocess', labels, context);
     }
-    if (labels && isTraced) await traceVolume(context.trace, stageOfStep(manifest, 'postprocess', step), labels);
+    if (labels && isTraced)
+      await traceVolume(context.trace, stageOfStep(manifest, 'postprocess', step), labels);
   }
   if (!labels) throw missingOutput(name);
   if (path) labels = restore(labels, path.start);
