@@ -1,6 +1,5 @@
 import { fork } from 'node:child_process';
 import { once } from 'node:events';
-import { createReadStream } from 'node:fs';
 import { mkdir, mkdtemp, readdir, rm, stat, writeFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
@@ -9,6 +8,7 @@ import { fileURLToPath } from 'node:url';
 import { readDicomHeader, readVolume, type SourceFile } from '@tomaat/core';
 import { dicomFile, type Slice, sliceElements, syntaxes } from '../packages/core/test/dicom-files.ts';
 import { nodePlatform } from '../packages/server/src/node-platform.ts';
+import { filePieces } from '../packages/server/src/store/file-pieces.ts';
 import { type BenchOptions, type BenchResult, type Line, median } from './report.ts';
 
 const side = 512;
@@ -111,11 +111,15 @@ async function writeSeries(folder: string, syntax: string, encode: Encode | unde
   }
 }
 
-const sourceOf = async (path: string): Promise<SourceFile> => ({
-  name: path,
-  sizeBytes: (await stat(path)).size,
-  open: (start) => createReadStream(path, { start }),
-});
+/** As in the process that computes. */
+async function sourceOf(path: string): Promise<SourceFile> {
+  const sizeBytes = (await stat(path)).size;
+  return {
+    name: path,
+    sizeBytes,
+    open: (start, room) => filePieces(path, sizeBytes, { start, room }),
+  };
+}
 
 interface Reading {
   readonly headersS: number;

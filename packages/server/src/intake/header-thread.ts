@@ -1,7 +1,7 @@
-import { createReadStream } from 'node:fs';
 import { parentPort } from 'node:worker_threads';
 import { findIdentifyingText, inspectFiles, inspectStart, TomaatError } from '@tomaat/core';
 import { nodePlatform } from '../node-platform.ts';
+import { filePieces } from '../store/file-pieces.ts';
 import type { HeaderAnswer, HeaderTask, StoredFile } from './header-reader.ts';
 import { readPath } from './strip-received.ts';
 
@@ -30,14 +30,10 @@ async function answer(task: HeaderTask) {
   const files = task.files.map(({ path, name, sizeBytes }) => ({
     name,
     sizeBytes,
-    open: (start = 0) => readHead(path, start, sizeBytes),
+    // Mostly only the first pieces are asked for, so that they are small.
+    open: (start = 0) => filePieces(path, sizeBytes, { start, pieceBytes: 2 ** 16 }),
   }));
   return inspectFiles(files, nodePlatform, task.options);
-}
-
-/** A file from one of its bytes on. Mostly only its first pieces are asked for, so that they are small. */
-async function* readHead(path: string, start: number, sizeBytes: number): AsyncGenerator<Uint8Array> {
-  if (start < sizeBytes) yield* createReadStream(path, { start, highWaterMark: 1 << 16 });
 }
 
 async function identify({ path, name, sizeBytes, dataFiles }: StoredFile) {
