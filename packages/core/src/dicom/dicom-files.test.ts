@@ -158,6 +158,37 @@ describe('readVolume() of DICOM files', () => {
     expect([...volume.voxels]).toEqual(expected);
   });
 
+  it('compares the checksum of a small file in a zip', async () => {
+    const entries = elements.map((one, i) => ({ name: `${i}`, data: dicomFile(one), method: 0 }));
+    const zip = Uint8Array.from(zipOf(entries));
+    // The last bytes of an entry are pixels: those before the local header of the second one.
+    const at = zip.findIndex((byte, i) => i > 0 && byte === 0x50 && zip[i + 1] === 0x4b && zip[i + 2] === 3);
+    zip[at - 2] ^= 1;
+    for (const source of [sourceFromBytes('a', zip), roomy(zip, 100_000), roomy(zip, 64)])
+      await expect(readVolume([source], webPlatform)).rejects.toMatchObject({ code: 'BAD_VOXELS' });
+  });
+
+  it('refuses a file that is far longer than its image, before its end', async () => {
+    const bytes = dicomFile(sliceElements({ more: thick }));
+    const counts = { read: 0 };
+    const piece = new Uint8Array(2 ** 20);
+    const endless: SourceFile = {
+      name: 'a',
+      sizeBytes: 2 ** 40,
+      async *open() {
+        for (let left = bytes; ; left = piece) {
+          counts.read += left.length;
+          yield left;
+        }
+      },
+    };
+    await expect(readVolume([endless], webPlatform)).rejects.toMatchObject({
+      code: 'BAD_VOXELS',
+      message: expect.stringContaining('longer than'),
+    });
+    expect(counts.read).toBeLessThan(20 * 2 ** 20);
+  });
+
   it('reads pixels at odd addresses, of 16 and 32 bits', async () => {
     const shifted = (bytes: Uint8Array) => {
       const moved = new Uint8Array(bytes.length + 1);
