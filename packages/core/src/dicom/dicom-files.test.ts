@@ -37,6 +37,18 @@ const compressed = large({ 2145386512: ['OB', { fragments }] }, syntaxes.jpegLos
 const headerOf = async (file: SourceFile) => (await readDicomHeader(file, webPlatform)) as DicomHeader;
 
 describe('readDicomHeader()', () => {
+  it('keeps no more memory than the header takes', async () => {
+    const bytes = large();
+    const moved = new Uint8Array(bytes.length + 100);
+    moved.set(bytes, 100);
+    const { dicom, bytes: kept } = await headerOf(sourceFromBytes('a', moved.subarray(100)));
+    // Behind it: the head of the pixel data, and the pixels.
+    expect(kept.length).toBe(bytes.length - 2 * rows * columns);
+    for (const element of [...dicom.meta.values(), ...dicom.dataset.values()])
+      expect(element.kind === 'value' && element.bytes.buffer).toBe(kept.buffer);
+    expect(kept.buffer.byteLength).toBe(kept.length);
+  });
+
   it('reads at most 64 KiB of a file with a short header', async () => {
     for (const bytes of [large(), compressed]) {
       expect(bytes.length).toBeGreaterThan(131_072);
