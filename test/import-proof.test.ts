@@ -86,15 +86,16 @@ async function dumpsOf(app: App, { inputs }: AuthorCase, stages: readonly string
 
 /** The proof of a wrong app on a case of the right one, with the author's volumes of these stages. */
 async function proveWrong(right: App, wrong: Partial<App>, given: AuthorCase): Promise<Proof> {
-  const stages = traceStages(manifestOf(right));
+  const app = { ...right, ...wrong };
+  const stages = traceStages(manifestOf(app));
   const dumps = () => dumpsOf(right, given, stages);
-  return proveApp({ appFolder: await folderOf({ ...right, ...wrong }), cases: [{ ...given, dumps }] });
+  return proveApp({ appFolder: await folderOf(app), cases: [{ ...given, dumps }] });
 }
 
 describe.skipIf(!folder)('proveApp()', () => {
-  it('finds an import exact on all geometries, without asking for dumps', async () => {
+  it('finds an import exact on two geometries, without asking for dumps', async () => {
     const dumps = () => Promise.reject(new Error('nothing differs'));
-    const cases = ['abdomen', 'lps', 'oblique'].map((name) => ({ ...spleenCase(name), dumps }));
+    const cases = ['lps', 'oblique'].map((name) => ({ ...spleenCase(name), dumps }));
     const names: string[] = [];
     const proof = await proveApp({
       appFolder: await folderOf(spleen),
@@ -105,16 +106,15 @@ describe.skipIf(!folder)('proveApp()', () => {
     expect(proof.parity).toEqual({
       verdict: 'exact',
       agree: 1,
-      cases: 3,
+      cases: 2,
       tool: expect.stringMatching(/^tomaat \d/),
       versions: { monai: '1.6.1' },
     });
-    expect(names).toEqual(['abdomen', 'lps', 'oblique']);
+    expect(names).toEqual(['lps', 'oblique']);
     // Counts of the author's label maps: expected.json of the fixture.
     expect(proof.cases.map(({ labels }) => labels[0])).toMatchObject([
-      { value: 1, expected: 84_251, found: 84_251, dice: 1, judged: true },
-      { value: 1, expected: 116_323 },
-      { value: 1, expected: 119_354 },
+      { value: 1, expected: 116_323, found: 116_323, dice: 1, judged: true },
+      { value: 1, expected: 119_354, found: 119_354, dice: 1, judged: true },
     ]);
   });
 
@@ -135,14 +135,6 @@ describe.skipIf(!folder)('proveApp()', () => {
       'window',
       'scores',
     ]);
-  });
-
-  it('finds a spacing that shifts the grid, and names the step', async () => {
-    const [orientation, , scale] = spleen.preprocess;
-    const preprocess = [orientation, { spacing: { pixdim: [1.5, 1.5, 2], scaleExtent: true } }, scale];
-    const { parity, cases } = await proveWrong(spleen, { preprocess }, spleenCase('lps'));
-    expect(parity.verdict).not.toBe('exact');
-    expect(cases[0].bisection!.first).toBe('preprocess[1]');
   });
 
   it('finds nnU-Net’s spacing without fit, and names the step', async () => {
