@@ -14,7 +14,7 @@ import {
 import { nodePlatform } from '../packages/server/src/node-platform.ts';
 import { openOnnxSession } from '../packages/server/src/runtimes/onnx.ts';
 import { fileSource } from '../packages/server/test/run-files.ts';
-import { type App, abdomen, brats, manifestOf, spleen, textOf, wholeBody } from './import-apps.ts';
+import { type App, abdomen, brats, manifestOf, spleen, textOf } from './import-apps.ts';
 import { importFolder } from './real-data.ts';
 
 /*
@@ -54,7 +54,6 @@ const bratsCase = caseOf(
   'case',
   Object.fromEntries(brats.channels!.map((name) => [name, `case_${name}.nii.gz`])),
 );
-const bodyCase = caseOf(wholeBody, 'lps', { volume: 'lps_image.nii.gz' });
 const abdomenCase = caseOf(abdomen(), 'case_fold0_float32accumulators', { volume: 'case_0000.nii.gz' });
 
 /** What the author's exporter would write of a case: the stages of the right manifest. */
@@ -84,11 +83,16 @@ async function dumpsOf(app: App, { inputs }: AuthorCase, stages: readonly string
   return dumps;
 }
 
-/** The proof of a wrong app on a case of the right one, with the author's volumes of these stages. */
+const dumped = new Map<AuthorCase, Promise<AuthorDump[]>>();
+
+/** The proof of a wrong app on a case of the right one, with the author's volumes of the stages that both have. */
 async function proveWrong(right: App, wrong: Partial<App>, given: AuthorCase): Promise<Proof> {
   const app = { ...right, ...wrong };
-  const stages = traceStages(manifestOf(app));
-  const dumps = () => dumpsOf(right, given, stages);
+  const dumps = async () => {
+    const all = dumped.get(given) ?? dumpsOf(right, given, traceStages(manifestOf(right)));
+    dumped.set(given, all);
+    return (await all).filter(({ stage }) => traceStages(manifestOf(app)).includes(stage));
+  };
   return proveApp({ appFolder: await folderOf(app), cases: [{ ...given, dumps }] });
 }
 
@@ -155,9 +159,9 @@ describe.skipIf(!folder)('proveApp()', () => {
   });
 
   it('finds wrong weights of the windows, and names the blending', async () => {
-    const inferer = { ...wholeBody.inferer, sigmaScale: 0.25 };
-    const { parity, cases } = await proveWrong(wholeBody, { inferer }, bodyCase);
+    const { parity, cases } = await proveWrong(abdomen(), abdomen({ sigmaScale: 0.25 }), abdomenCase);
     expect(parity.verdict).not.toBe('exact');
+    expect(cases[0].differ).toBeGreaterThan(1000);
     expect(cases[0].bisection!.first).toBe('scores');
   });
 
