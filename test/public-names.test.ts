@@ -8,11 +8,12 @@ import { expect, it } from 'vitest';
 const coreValues = `
   TomaatError acceptShape affinesEqual applyAffine base64Length buildDicomObject buildMeasurementReport
   buildSegmentation buildSurface bytesPerVoxel checkAffine checkDeclaration checkShape checkVolume chooseDicom
-  chooseFormat closeLabels
+  chooseFormat closeLabels compareLabels
   collectBytes componentOf composeAffine convertVolume crc32 createDeidentifier createFrameDecoder
   createStoredZip createUidKey createUidMapper createVoxels cropOrPad decimateMesh decodeBase64Text
   defaultValue defineApp deidentify describeError determinant dice diceOfLabels dicomFormats
-  dicomSourceOf displayOf
+  deriveCase deriveGrids describeAgreement describeParity describeWhere
+  dicomSourceOf displayOf formatAgreement judge leastJudgedVoxels
   dilateLabels directionOf distinctFiles encodeBase64 encodeDicomFile encodeOutput endingOf
   erodeLabels errorCodes escapeUnseen estimatePrediction extensionOf fileEndingOf fileGeometrySchema
   fillHoles filterLabels findComponents findIdentifyingText flip formatList formatMl formatNames
@@ -20,7 +21,8 @@ const coreValues = `
   identity imageTransforms infer
   infererSchema inputSchema inspectDicom inspectFiles inspectStart inspectVolume invert isDicom
   isDicomFormat isFileInput isNetworkSpec isReadBack isSeriesFormat isText isVolumeMediaType isVolumeUnlikeBase64 isZip
-  joinMeshes keepLargestComponent labelSchema labelTransforms labelTypeFor labelVoxels labelsWith
+  joinMeshes keepLargestComponent paritySchema roundLabels traceStages verdicts worstLabel worstVerdict
+  labelSchema labelTransforms labelTypeFor labelVoxels labelsWith
   largestThatFits listSeries manifestSchema mapLabels matchOriginals maxFileBytes maxZipEntries
   measureLabels measurementsToCsv mediaTypes meshToStl meshToVtk mmDigits multiply neutralDataName
   neutralNames numericVoxels openLabels openZip orientationOf originOf outputFormats outputSchema
@@ -36,24 +38,24 @@ const coreValues = `
   writeTransformMat writeVolume zlibPlatform
 `;
 const coreTypes = `
-  AcceptanceRule Affine AppContext AppDefinition Bytes Code CodecModule CodecName CodecOptions
+  AcceptanceRule Affine Agreement AppContext AppDefinition Bytes Code CodecModule CodecName CodecOptions
   Components Compression Connectivity DataFileField DecimateOptions DeclaredInput DeclaredInputs
   DeclaredOutput DeclaredOutputs DecodeFrame DecodedFrame DeidentificationReport Deidentified
-  DeidentifyOptions DicomContext DicomDisplay DicomFile DicomFindings DicomFormat DicomHeader DicomImage
+  DeidentifyOptions DeriveOptions DerivedGrid DicomContext DicomDisplay DicomFile DicomFindings DicomFormat DicomHeader DicomImage
   DicomObject DicomReadOptions DicomSeries DicomSource DicomVolumeHeader EncodeOptions EncodedOutput
   ErrorCode ErrorData Estimate FileEnding FileGeometry FilePrefix FillOptions FrameShape Grid
   IdentifyingField IdentifyingText InferOptions InferResult InfererSpec Input InputForm InputOf InputType
-  InputValue InputsOf InspectOptions Interpolation Label LabelMeasurement LabelName LabelTensor
+  InputValue InputsOf InspectOptions Interpolation Label LabelAgreement LabelMeasurement LabelName LabelTensor
   LabelVoxels LargestOptions LeftOut LoadedModel Maker Manifest ManifestFault MeasuredLabelMap
   MeasurementReportOptions Mesh ModelSpec MorphologyOptions NetworkReport NetworkSession NumericVolume
   NumericVoxels Outcome Output
-  OutputFormat OutputType OutputValue OutputsOf PadOptions Parameter ParametersOf Platform
+  OutputFormat OutputType OutputValue OutputsOf PadOptions Parameter ParametersOf Parity Platform
   PointTransform PredictionContext PredictionRequest ReadLimits ReadOptions ReadSegmentation
   ReadVolume Reduction ReportedAttribute ResampleOptions Rewrite SegmentLabel SegmentReference
-  SegmentationIdentity SegmentationIdentityOptions SegmentationOptions SegmentationType SeriesFormat
+  SegmentationIdentity SelfTest SegmentationIdentityOptions SegmentationOptions SegmentationType SeriesFormat
   SeriesList Shape Size SliceReference SlidingWindowSpec SmallObjectOptions SourceFile
   SpatialTransform Stage StageTimes Step StoredOutput StoredZip StoredZipOptions SurfaceOptions
-  Tensor TextSource TransformContext StoredWindow
+  Tensor TextSource Trace TransformContext StoredWindow Verdict Whereabouts
   TransformExtension TypedContext UidMapper UnreadFile Vec3 Volume VolumeExtension VolumeFactsOf
   VolumeFormat VolumeFormatRow VolumeHeader VolumeTransform VoxelType Voxels WriteOptions ZipMember Zlib
 `;
