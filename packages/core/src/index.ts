@@ -48,8 +48,19 @@ export {
   primaryOutput,
   requestWords,
   reservedWords,
+  type SelfTest,
   volumeInputs,
 } from './app/manifest.ts';
+export {
+  describeParity,
+  judge,
+  leastJudgedVoxels,
+  type Parity,
+  paritySchema,
+  type Verdict,
+  verdicts,
+  worstVerdict,
+} from './app/parity.ts';
 export { type ManifestFault, parseManifest } from './app/parse-manifest.ts';
 export {
   type AppContext,
@@ -60,10 +71,11 @@ export {
   predict,
   type StageTimes,
 } from './app/predict.ts';
-export { type Stage, stages } from './app/stages.ts';
+export { type Stage, stages, type Trace } from './app/stages.ts';
 export type { Step } from './app/step.ts';
 export { labelsWith, pipelineSteps } from './app/steps.ts';
 export { acceptSuv } from './app/suv-inputs.ts';
+export { traceStages } from './app/trace.ts';
 export {
   defaultValue,
   type InputValue,
@@ -236,6 +248,12 @@ export {
   type Vec3,
 } from './geometry/affine.ts';
 export {
+  type DerivedGrid,
+  type DeriveOptions,
+  deriveCase,
+  deriveGrids,
+} from './geometry/derive-cases.ts';
+export {
   type PointTransform,
   resampleThrough,
   transformPoint,
@@ -263,6 +281,16 @@ export {
   type SlidingWindowSpec,
 } from './inferers/spec.ts';
 export {
+  type Agreement,
+  compareLabels,
+  describeAgreement,
+  describeWhere,
+  formatAgreement,
+  type LabelAgreement,
+  type Whereabouts,
+  worstLabel,
+} from './labels/agreement.ts';
+export {
   type Components,
   type Connectivity,
   type FillOptions,
@@ -279,6 +307,7 @@ export {
   type LabelVoxels,
   labelTypeFor,
   labelVoxels,
+  roundLabels,
   scanLabels,
 } from './labels/label-map.ts';
 export { labelPalette } from './labels/label-palette.ts';
