@@ -52,6 +52,7 @@ export {
   volumeInputs,
 } from './app/manifest.ts';
 export {
+  describeParity,
   judge,
   leastJudgedVoxels,
   type Parity,
@@ -246,6 +247,12 @@ export {
   spacingOf,
   type Vec3,
 } from './geometry/affine.ts';
+export {
+  type DerivedGrid,
+  type DeriveOptions,
+  deriveCase,
+  deriveGrids,
+} from './geometry/derive-cases.ts';
 export {
   type PointTransform,
   resampleThrough,
