@@ -105,13 +105,17 @@ describe('tomaat init', () => {
     expect(two.stderr).toContain('has 2 inputs (t1, t2)');
   }, 60_000);
 
-  it('asks for the number of labels that an integer output has', async () => {
+  it('asks for the number of labels that an integer output has; --write-hash corrects a hash', async () => {
     await writeModel(work.path, 'labels.onnx', labelNetwork(0.5));
     const refused = await init('labels.onnx', ...known);
     expect(refused.code).toBe(2);
     expect(refused.stderr).toContain('--classes N, the background included');
     expect((await init('labels.onnx', ...known, '--labels', 'liver')).code).toBe(0);
-    const checked = await tomaat(['check', at('labels')]);
+    const manifest = at('labels', 'tomaat.yaml');
+    const made = readFileSync(manifest, 'utf8');
+    writeFileSync(manifest, made.replace(/sha256: [0-9a-f]{64}/, `sha256: ${'0'.repeat(64)}`));
+    const checked = await tomaat(['check', at('labels'), '--write-hash']);
+    expect(readFileSync(manifest, 'utf8')).toBe(made);
     expect(checked.stdout).toContain('label values');
     expect(checked.code).toBe(0);
   }, 60_000);

@@ -48,17 +48,19 @@ export async function answersFor(
   async function answer<T>(question: Question<T>, given: string | undefined): Promise<T> {
     if (given !== undefined) return question.read(given);
     const { proposal } = question;
-    for (;;) {
-      const said = (await ask?.(`${question.text}${proposal ? ` [${proposal}]` : ''}: `))?.trim() || proposal;
+    for (let fault = ''; ; ) {
+      const said =
+        (await ask?.(`${fault}${question.text}${proposal ? ` [${proposal}]` : ''}: `))?.trim() || proposal;
       if (said === undefined && !ask) {
         missing.push(`${question.flag} (${lowerFirst(question.text)})`);
         return undefined as T;
       }
       try {
         if (said !== undefined) return question.read(said);
+        fault = '';
       } catch (error) {
         if (!ask || !(error instanceof TomaatError)) throw error;
-        await ask(`  ${error.message} Press Enter. `);
+        fault = `  ${error.message}\n`;
       }
     }
   }

@@ -5,7 +5,7 @@ import { parseManifest, TomaatError } from '@tomaat/core';
 import { hashFile } from '../store/hash-file.ts';
 import { writeWhole } from '../store/whole-file.ts';
 import { inspectModel } from '../worker/inspect-model.ts';
-import { plain } from './console.ts';
+import { plain, plainLines } from './console.ts';
 import { type AnswerFlags, type Ask, answersFor } from './init-questions.ts';
 import { mustBeFile } from './input-files.ts';
 import { openInterrupt } from './interrupt.ts';
@@ -31,7 +31,10 @@ export async function init(file: string, flags: InitFlags): Promise<number> {
   if (!flags.json) console.error(plain(describe(basename(file), shape)));
   const id = slugOf(flags.out === undefined ? basename(file, extname(file)) : basename(resolve(flags.out)));
   using terminal = flags.json ? undefined : openTerminal(signal);
-  const answers = await answersFor(shape, flags, { id }, terminal?.ask);
+  const answers = await answersFor(shape, flags, { id }, terminal?.ask).catch((error) => {
+    signal.throwIfAborted();
+    throw error;
+  });
   const folder = flags.out ?? answers.id;
   const model = basename(file);
   const manifest = newManifest(shape, answers, { file: model, sha256: await hashFile(file) });
@@ -100,7 +103,7 @@ function openTerminal(signal: AbortSignal): { ask: Ask; [Symbol.dispose](): void
   });
   closed.catch(() => {});
   return {
-    ask: (question) => Promise.race([lines.question(plain(question), { signal }), closed]),
+    ask: (question) => Promise.race([lines.question(plainLines(question), { signal }), closed]),
     [Symbol.dispose]: () => lines.close(),
   };
 }

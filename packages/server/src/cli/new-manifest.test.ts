@@ -113,7 +113,7 @@ describe('answersFor()', () => {
 
   it('asks for what is not given, proposes, and asks again after a bad answer', async () => {
     const asked: string[] = [];
-    const replies = ['', 'Liver!', '', 'liver', 'MIT', 'RAX', '', 'LPS', '2,2,4', '', ''];
+    const replies = ['', 'Liver!', 'liver', 'MIT', 'RAX', 'LPS', '', '2,2,4', '', ''];
     const ask: Ask = async (question) => {
       asked.push(question);
       if (asked.length > replies.length) throw new Error('asked too much');
@@ -121,19 +121,21 @@ describe('answersFor()', () => {
     };
     const flags = { anatomy: undefined, spacing: undefined, orientation: undefined, licence: undefined };
     const manifest = await manifestOf(free, flags, ask);
-    expect(asked.map((question) => question.split(/[ :]/)[0] || question.trim().split(' ')[0])).toEqual([
+    expect(asked.map((question) => question.trim().split(' ')[0])).toEqual([
       'Task',
       'Anatomy,',
       '--anatomy',
-      'Anatomy,',
       'Licence',
       'Orientation',
       '--orientation',
-      'Orientation',
+      'Spacing',
       'Spacing',
       'Size',
       'Names',
     ]);
+    expect(asked[2]).toMatch(/Give another one\.\nAnatomy, such as prostate: $/);
+    expect(asked[8]).toContain('[96,96,96]');
+    expect(manifest.preprocess[1]).toMatchObject({ parameters: { pixdim: [2, 2, 4] } });
     expect(manifest.anatomy).toBe('liver');
   });
 
