@@ -78,6 +78,11 @@ def plain(value):
     return {"object": str(value) if isinstance(value, (float, torch.dtype, torch.device)) else type(value).__qualname__}
 
 
+def save_stages(folder, stages):
+    (folder / "stages.json").write_text(json.dumps({"stages": stages}, indent=1))
+    return {"folder": str(folder), "stages": stages}
+
+
 def write_tensor(folder, name, tensor):
     """tensor: [C, z, y, x]. Returns what the index says of it."""
     import numpy
@@ -254,47 +259,46 @@ class Bundle:
         return dict(zip(keys, map(str, inputs)))
 
     def run(self, cases, options):
-        """The author's own evaluator, as `python -m monai.bundle run` starts it."""
+        """The author's own evaluator, as `python -m monai.bundle run` starts it; without ignite, its parts by themselves."""
+        from importlib.util import find_spec
+
+        for number, case in enumerate(cases):
+            progress(f"Running the bundle: case {number + 1} of {len(cases)}")
+            if find_spec("ignite") and self.has("evaluator") and self.has("dataset"):
+                case.update({"by": "monai.bundle run", **self.run_evaluator(case)})
+            else:
+                labels = self.walk(case, lambda *stage: None)["pred"]
+                case.update({"by": "transforms and inferer", **save_labels(labels.numpy()[0], labels.affine.numpy(), case["out"])})
+        return {"cases": cases}
+
+    def run_evaluator(self, case):
+        import nibabel
+        import numpy
         from monai.bundle import run
 
         steps = [self.describe(step) for step in self.steps("preprocessing")]
-        for number, case in enumerate(cases):
-            progress(f"Running the bundle: case {number + 1} of {len(cases)}")
-            with tempfile.TemporaryDirectory() as folder:
-                changes = {"bundle_root": str(self.root), "output_dir": folder,
-                           "dataset#data": [self.data_of(case["inputs"], steps)]}
-                if self.has("dataloader"):
-                    changes["dataloader#num_workers"] = 0
-                if self.has("device"):
-                    changes["device"] = "$__import__('torch').device('cpu')"
-                run(config_file=str(self.file), **changes)
-                found = [file for file in pathlib.Path(folder).rglob("*") if file.is_file()]
-                if len(found) != 1:
-                    raise Fault("RUN", self.config, f"The bundle wrote {len(found)} files where one label map was expected")
-                case.update(save_labels(found[0], case["out"]))
-        return {"cases": cases}
+        with tempfile.TemporaryDirectory() as folder:
+            changes = {"bundle_root": str(self.root), "output_dir": folder,
+                       "dataset#data": [self.data_of(case["inputs"], steps)]}
+            if self.has("dataloader"):
+                changes["dataloader#num_workers"] = 0
+            if self.has("device"):
+                changes["device"] = "$__import__('torch').device('cpu')"
+            run(config_file=str(self.file), **changes)
+            found = [file for file in pathlib.Path(folder).rglob("*") if file.is_file()]
+            if len(found) != 1:
+                raise Fault("RUN", self.config, f"The bundle wrote {len(found)} files where one label map was expected")
+            image = nibabel.load(found[0])
+            return save_labels(numpy.asanyarray(image.dataobj), image.affine, case["out"])
 
-    def dump(self, case, options):
-        """The tensor after each transform, one window and its scores, the blended scores, and the steps after them."""
+    def walk(self, case, keep):
+        """The author's transforms and inferer, one after the other; keep(kind, step, tensor [C, x, y, z]) sees each result."""
         import torch
         from monai.data import decollate_batch, list_data_collate
 
-        folder = pathlib.Path(case["out"])
-        folder.mkdir(parents=True, exist_ok=True)
-        pre, stages = self.steps("preprocessing"), []
+        pre = self.steps("preprocessing")
         data = self.data_of(case["inputs"], [self.describe(step) for step in pre])
         key = next(iter(data))
-
-        def keep(kind, step, value):
-            tensor = torch.as_tensor(value).float()
-            if tensor.ndim == 3:
-                tensor = tensor[None]
-            entry = write_tensor(folder, f"{len(stages):02d}-{kind}", tensor.permute(0, 3, 2, 1).numpy())
-            if hasattr(value, "affine"):
-                entry["affine"] = [float(number) for row in value.affine.tolist() for number in row]
-            described = self.describe(step) if step is not None else {"path": "inferer", "target": "scores"}
-            stages.append({**entry, "kind": kind, "path": described["path"], "target": described["target"]})
-
         for step in pre:
             data = step(data)
             key = "image" if "image" in data else key
@@ -303,12 +307,11 @@ class Bundle:
         network, batch = self.network(), list_data_collate([data])
         with torch.no_grad():
             image, size = batch[key], self.window()[::-1]
-            if len(size) == 3:
-                start = [max(0, (n - w) // 2) for n, w in zip(image.shape[2:], size)]
+            if len(size) == 3 and all(n >= w for n, w in zip(image.shape[2:], size)):
+                start = [(n - w) // 2 for n, w in zip(image.shape[2:], size)]
                 window = torch.as_tensor(image)[(..., *[slice(a, a + w) for a, w in zip(start, size)])].contiguous()
-                if list(window.shape[2:]) == size:
-                    keep("window", None, window[0])
-                    keep("logits", None, network(window)[0])
+                keep("window", None, torch.Tensor(window[0]))
+                keep("logits", None, torch.Tensor(network(window)[0]))
             batch["pred"] = self.get("inferer")(image, network)
         data = decollate_batch(batch)[0]
         keep("scores", None, data["pred"])
@@ -316,8 +319,26 @@ class Bundle:
             if "SaveImage" not in type(step).__name__:
                 data = step(data)
                 keep("after", step, data["pred"])
-        (folder / "stages.json").write_text(json.dumps({"stages": stages}, indent=1))
-        return {"folder": str(folder), "stages": stages}
+        return data
+
+    def dump(self, case, options):
+        """The tensor after each transform, one window and its scores, the blended scores, and the steps after them."""
+        import torch
+
+        folder, stages = pathlib.Path(case["out"]), []
+        folder.mkdir(parents=True, exist_ok=True)
+
+        def keep(kind, step, value):
+            tensor = torch.as_tensor(value).float()
+            tensor = tensor[None] if tensor.ndim == 3 else tensor
+            entry = write_tensor(folder, f"{len(stages):02d}-{kind}", tensor.permute(0, 3, 2, 1).numpy())
+            if hasattr(value, "affine") and kind not in ("window", "logits"):
+                entry["affine"] = [float(number) for row in value.affine.tolist() for number in row]
+            described = self.describe(step) if step is not None else {"path": "inferer", "target": kind}
+            stages.append({**entry, "kind": kind, "path": described["path"], "target": described["target"]})
+
+        self.walk(case, keep)
+        return save_stages(folder, stages)
 
 
 def truth_table(step, channels):
@@ -344,17 +365,17 @@ def truth_table(step, channels):
     return [int(value) if float(value).is_integer() else float(value) for value in values[0].tolist()]
 
 
-def save_labels(source, out):
-    """The author's label map as whole numbers, and how many of its voxels were fractions."""
+def save_labels(voxels, affine, out):
+    """The author's label map as whole numbers, and how many of its voxels were fractions. voxels: [x, y, z], affine: RAS+, mm."""
     import nibabel
     import numpy
 
-    image = nibabel.load(source)
-    voxels = numpy.asanyarray(image.dataobj)
     while voxels.ndim > 3 and voxels.shape[-1] == 1:
         voxels = voxels[..., 0]
+    if voxels.ndim != 3:
+        raise Fault("RUN", "postprocessing", f"The author's result has the shape {list(voxels.shape)}, and is not one label map")
     whole = numpy.round(voxels)
-    nibabel.save(nibabel.Nifti1Image(whole.astype(numpy.uint16), image.affine), out)
+    nibabel.save(nibabel.Nifti1Image(whole.astype(numpy.uint16), affine), out)
     return {"fractional": int(numpy.count_nonzero(whole != voxels))}
 
 
@@ -524,8 +545,7 @@ class TrainedFolder:
         if options.float32:
             exact_sums()
         keep("scores", "predict_sliding_window", self.predictor.predict_logits_from_preprocessed_data(torch.as_tensor(data)))
-        (folder / "stages.json").write_text(json.dumps({"stages": stages}, indent=1))
-        return {"folder": str(folder), "stages": stages}
+        return save_stages(folder, stages)
 
 
 def exact_sums():
