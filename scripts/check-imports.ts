@@ -30,6 +30,7 @@ const rooms: Record<string, { name: string; may: string[]; pure: boolean }> = {
 const serverRooms: readonly (readonly string[])[] = [
   ['main.ts', 'index.ts'],
   ['cli'],
+  ['import'],
   ['server.ts', 'config.ts', 'check-app.ts', 'local-app.ts'],
   ['server'],
   ['folder'],
