@@ -48,8 +48,18 @@ export {
   primaryOutput,
   requestWords,
   reservedWords,
+  type SelfTest,
   volumeInputs,
 } from './app/manifest.ts';
+export {
+  judge,
+  leastJudgedVoxels,
+  type Parity,
+  paritySchema,
+  type Verdict,
+  verdicts,
+  worstVerdict,
+} from './app/parity.ts';
 export { type ManifestFault, parseManifest } from './app/parse-manifest.ts';
 export {
   type AppContext,
@@ -60,9 +70,10 @@ export {
   predict,
   type StageTimes,
 } from './app/predict.ts';
-export { type Stage, stages } from './app/stages.ts';
+export { type Stage, stages, type Trace } from './app/stages.ts';
 export type { Step } from './app/step.ts';
 export { labelsWith, pipelineSteps } from './app/steps.ts';
+export { traceStages } from './app/trace.ts';
 export {
   defaultValue,
   type InputValue,
@@ -259,6 +270,16 @@ export {
   type SlidingWindowSpec,
 } from './inferers/spec.ts';
 export {
+  type Agreement,
+  compareLabels,
+  describeAgreement,
+  describeWhere,
+  formatAgreement,
+  type LabelAgreement,
+  type Whereabouts,
+  worstLabel,
+} from './labels/agreement.ts';
+export {
   type Components,
   type Connectivity,
   type FillOptions,
@@ -275,6 +296,7 @@ export {
   type LabelVoxels,
   labelTypeFor,
   labelVoxels,
+  roundLabels,
   scanLabels,
 } from './labels/label-map.ts';
 export { formatMl, type LabelMeasurement, measureLabels, mmDigits, volumeReport } from './labels/measure.ts';

@@ -69,7 +69,8 @@ function fileChecks(app: App): (() => Promise<unknown>)[] {
           },
         ],
   );
-  const others = new Set([sample, selftest?.expected, ...Object.values(selftest?.inputs ?? {})]);
+  const cases = (selftest ?? []).flatMap(({ inputs, expected }) => [expected, ...Object.values(inputs)]);
+  const others = new Set([sample, ...cases]);
   others.delete(undefined);
   return [...weights, ...[...others].map((file) => () => appFile(app, file!))];
 }

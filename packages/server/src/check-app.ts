@@ -5,14 +5,20 @@ import { basename, join } from 'node:path';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import {
+  compareLabels,
+  describeAgreement,
+  describeWhere,
   diceOfLabels,
+  formatAgreement,
   orientationOf,
   readVolume,
   reorient,
   restore,
+  type SelfTest,
   TomaatError,
   type Volume,
   volumeInputs,
+  worstLabel,
   writeVolume,
 } from '@tomaat/core';
 import { type App, appFile, openApp } from './apps.ts';
@@ -61,10 +67,16 @@ export async function* checkApp(folder: string, signal: AbortSignal): AsyncGener
     };
     return;
   }
-  const [tested, first] = await tryStep('self-test', () => selfTest(app, signal));
-  yield tested;
-  if (!first) return;
-  const [compared] = await tryStep('geometry', () => compareOrientations(app, first, signal));
+  let first: Volume | undefined;
+  for (const [index, test] of selftest.entries()) {
+    const name = selftest.length > 1 ? `self-test ${index + 1} of ${selftest.length}` : 'self-test';
+    const [tested, result] = await tryStep(name, () => runSelfTest(app, test, signal));
+    yield tested;
+    if (index === 0) first = result;
+  }
+  const result = first;
+  if (!result) return;
+  const [compared] = await tryStep('geometry', () => compareOrientations(app, selftest[0], result, signal));
   yield compared;
 }
 
@@ -91,25 +103,38 @@ async function verifyModels(app: App, signal: AbortSignal): Promise<[string, tru
   return [reports.map(({ name, summary }) => `${name}: ${summary}`).join('\n'), true];
 }
 
-/** The manifest's own case: each label of the expected map must reach the Dice in the manifest. */
-async function selfTest(app: App, signal: AbortSignal): Promise<[string, Volume]> {
-  const { inputs, expected, dice: least } = app.manifest.selftest!;
+/**
+ * A case of the manifest: each label of the expected map must reach the Dice in the manifest, and all voxels the agreement if it
+ * states one.
+ */
+async function runSelfTest(app: App, test: SelfTest, signal: AbortSignal): Promise<[string, Volume]> {
   const files: Record<string, string> = {};
-  for (const [name, file] of Object.entries(inputs)) files[name] = await appFile(app, file);
-  const { volume, seconds } = await predictLabels(app, files, signal);
-  const [worst, value] = worstDice(volume, await read(await appFile(app, expected)));
-  if (worst < least) {
-    throw new TomaatError(
-      'APP_OUTPUT',
-      `label ${value} reaches a Dice of ${worst.toFixed(4)} with ${expected}; the manifest requires ${least}`,
+  for (const [name, file] of Object.entries(test.inputs)) files[name] = await appFile(app, file);
+  const { volume, seconds } = await predictLabels(app, test, files, signal);
+  const agreement = compareLabels(volume, await read(await appFile(app, test.expected)));
+  const found = describeAgreement(agreement);
+  const fault = (what: string) =>
+    new TomaatError('APP_OUTPUT', [`${what} with ${test.expected}`, ...describeWhere(agreement)].join('; '));
+  if (!agreement.sameGrid)
+    throw fault(`the result lies on another grid than the expected label map; resampled it has ${found}`);
+  const worst = worstLabel(agreement.labels);
+  if (worst.dice < test.dice) {
+    throw fault(
+      `label ${worst.value} reaches a Dice of ${worst.dice.toFixed(4)}, and the manifest requires ${test.dice},`,
     );
   }
-  return [`a Dice of at least ${worst.toFixed(4)}; the prediction took ${seconds.toFixed(1)} s`, volume];
+  if (test.agree !== undefined && agreement.agree < test.agree) {
+    throw fault(
+      `${agreement.differ} of ${agreement.voxels} voxels differ (${formatAgreement(agreement.agree)} agree), and the manifest requires ${formatAgreement(test.agree)},`,
+    );
+  }
+  return [`${found}; the prediction took ${seconds.toFixed(1)} s`, volume];
 }
 
 /** The same scan stored in other axis orders must give the same labels in world coordinates. */
 async function compareOrientations(
   app: App,
+  test: SelfTest,
   first: Volume,
   signal: AbortSignal,
 ): Promise<[string, undefined]> {
@@ -119,13 +144,13 @@ async function compareOrientations(
   try {
     for (const axcodes of orientations) {
       const files: Record<string, string> = {};
-      for (const [name, file] of Object.entries(app.manifest.selftest!.inputs)) {
+      for (const [name, file] of Object.entries(test.inputs)) {
         const path = await appFile(app, file);
         files[name] = volumes.includes(name)
           ? await storeAs(path, axcodes, join(work, `${axcodes}-${name}.nii`))
           : path;
       }
-      const { volume } = await predictLabels(app, files, signal);
+      const { volume } = await predictLabels(app, test, files, signal);
       const [agreement, value] = worstDice(restore(volume, first), first);
       if (agreement < leastAgreement) {
         throw new TomaatError(
@@ -146,13 +171,14 @@ async function compareOrientations(
 
 async function predictLabels(
   app: App,
+  test: SelfTest,
   paths: Readonly<Record<string, string>>,
   signal: AbortSignal,
 ): Promise<{ volume: Volume; seconds: number }> {
   const files: Record<string, { path: string; sizeBytes: number }[]> = {};
   for (const [name, path] of Object.entries(paths))
     files[name] = [{ path, sizeBytes: (await stat(path)).size }];
-  await using result = await runApp({ app, files, parameters: app.manifest.selftest!.parameters, signal });
+  await using result = await runApp({ app, files, parameters: test.parameters, signal });
   const output = result.outputs.find((candidate) => candidate.primary)!;
   return { volume: await read(output.path), seconds: result.seconds };
 }

@@ -409,14 +409,14 @@ describe('every app', () => {
     async (path) => {
       const app = await openApp(join(repository, path));
       const { sample, selftest, outputs, inputs } = app.manifest;
-      const source = selftest?.inputs.volume ?? sample;
+      const source = selftest?.[0].inputs.volume ?? sample;
       // An app without a sample gets that of the lungs: a CT.
       const file = source ? join(app.folder, source) : join(repository, 'apps/ct-lung/sample.nii.gz');
       expect(Object.keys(inputs)).toContain('volume');
       const result = await runFiles(
         app,
         { volume: ['scan.nii.gz', await readFile(file)] },
-        { parameters: selftest?.parameters },
+        { parameters: selftest?.[0].parameters },
       );
       expect(Object.keys(result.outputs)).toEqual(Object.keys(outputs));
       const scan = await decode(await readFile(file));
@@ -424,8 +424,8 @@ describe('every app', () => {
       expect(labels.size).toEqual(scan.size);
       expectClose(labels.affine, scan.affine, 3);
       if (selftest) {
-        const expected = await decode(await readFile(join(app.folder, selftest.expected)));
-        expect(dice(labels, expected)).toBeGreaterThanOrEqual(selftest.dice);
+        const expected = await decode(await readFile(join(app.folder, selftest[0].expected)));
+        expect(dice(labels, expected)).toBeGreaterThanOrEqual(selftest[0].dice);
       }
       for (const [name, output] of Object.entries(outputs)) {
         const bytes = result.outputs[name];

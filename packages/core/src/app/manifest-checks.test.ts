@@ -282,6 +282,14 @@ describe('crossFaults()', () => {
       { selftest: { ...selftest, parameters: { level: 10 } } },
       ['selftest.parameters: level is 10, but it must be a number from 0 to 9'],
     ],
+    [
+      'the second self-test',
+      { selftest: [selftest, { ...selftest, inputs: { t3: 't3.nii' }, parameters: { level: 10 } }] },
+      [
+        'selftest.1.inputs.t3: names no input',
+        'selftest.1.parameters: level is 10, but it must be a number from 0 to 9',
+      ],
+    ],
   ])('finds the faults of %s', (_what, keys, expected) => {
     expect(faultsOf(keys)).toEqual(expected.map((start) => expect.stringContaining(start)));
   });

@@ -133,16 +133,18 @@ const checks: readonly Check[] = [
       : [],
   ),
   check(['inputs', 'selftest'], ({ inputs, selftest }) => {
-    if (!selftest) return [];
-    const faults: CrossFault[] = Object.keys(selftest.inputs)
-      .filter((name) => !Object.hasOwn(inputs, name))
-      .map((name) => ({ path: ['selftest', 'inputs', name], message: 'names no input' }));
-    try {
-      parseParameters(inputs, selftest.parameters);
-    } catch (error) {
-      faults.push({ path: ['selftest', 'parameters'], message: (error as Error).message });
-    }
-    return faults;
+    return (selftest ?? []).flatMap((test, index) => {
+      const at = selftest!.length > 1 ? ['selftest', index] : ['selftest'];
+      const faults: CrossFault[] = Object.keys(test.inputs)
+        .filter((name) => !Object.hasOwn(inputs, name))
+        .map((name) => ({ path: [...at, 'inputs', name], message: 'names no input' }));
+      try {
+        parseParameters(inputs, test.parameters);
+      } catch (error) {
+        faults.push({ path: [...at, 'parameters'], message: (error as Error).message });
+      }
+      return faults;
+    });
   }),
 ];
 

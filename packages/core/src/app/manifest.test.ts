@@ -6,6 +6,7 @@ const sha256 = '0123456789abcdef'.repeat(4);
 const onnx = { runtime: 'onnx', file: 'net.onnx', sha256 };
 const program = { runtime: 'module', file: 'app.ts' };
 const selftest = { inputs: { ct: 'ct.nii' }, expected: 'labels.nii' };
+const parity = { verdict: 'exact', agree: 1, cases: 3, tool: 'tomaat 0.2.0' };
 
 /** No more than what is required. */
 const least = {
@@ -29,10 +30,11 @@ const least = {
 const faultyPaths = (keys: object) =>
   (manifestSchema.safeParse({ ...least, ...keys }).error?.issues ?? []).map(({ path }) => path.join('.'));
 /** The paths below `model` of what is wrong with one model; a list of models is the other branch of the union. */
-const modelFaults = (model: object) =>
-  (manifestSchema.safeParse({ ...least, model }).error?.issues ?? []).flatMap((issue) =>
+const modelFaults = (model: object) => faultsBelow({ model });
+const faultsBelow = (keys: object, branch = 0) =>
+  (manifestSchema.safeParse({ ...least, ...keys }).error?.issues ?? []).flatMap((issue) =>
     issue.code === 'invalid_union'
-      ? issue.errors[0].map(({ path }) => path.join('.'))
+      ? issue.errors[branch].map(({ path }) => path.join('.'))
       : [issue.path.slice(1).join('.')],
   );
 
@@ -50,7 +52,7 @@ describe('manifestSchema', () => {
       limits: { seconds: 1800 },
     });
     const { selftest: tried } = manifestSchema.parse({ ...least, selftest });
-    expect(tried).toEqual({ ...selftest, parameters: {}, dice: 0.99 });
+    expect(tried).toEqual([{ ...selftest, parameters: {}, dice: 0.99 }]);
   });
 
   it.each(Object.keys(least))('requires %s', (key) => {
@@ -71,8 +73,9 @@ describe('manifestSchema', () => {
     { limitations: text(4000) },
     { sample: 'ct.nii.gz' },
     { model: [program, onnx].map((model) => ({ ...model, when: { fast: true } })) },
-    { selftest: { ...selftest, parameters: { level: 1 }, dice: 0 } },
-    { selftest: { ...selftest, dice: 1 } },
+    { selftest: [{ ...selftest, parameters: { level: 1 }, dice: 0 }] },
+    { selftest: [{ ...selftest, dice: 1, agree: 1 }] },
+    { parity: { ...parity, agree: 0, versions: { monai: '1.6.1' } } },
     { limits: { seconds: 0.001, concurrency: 1, memoryMb: 256 } },
     { limits: { seconds: 86_400 } },
   ])('takes %j', (keys) => {
@@ -104,12 +107,11 @@ describe('manifestSchema', () => {
     [{ acceptance: [{ shape: 1 }] }, 'acceptance.0'],
     [{ resultChecks: [{}] }, 'resultChecks.0.message'],
     [{ sample: '../ct.nii' }, 'sample'],
-    [{ selftest: { ...selftest, inputs: { ct: '/ct.nii' } } }, 'selftest.inputs.ct'],
-    [{ selftest: { ...selftest, expected: '' } }, 'selftest.expected'],
-    [{ selftest: { ...selftest, dice: -0.01 } }, 'selftest.dice'],
-    [{ selftest: { ...selftest, dice: 1.01 } }, 'selftest.dice'],
-    [{ selftest: { ...selftest, inputs: undefined } }, 'selftest.inputs'],
-    [{ selftest: { ...selftest, tolerance: 1 } }, 'selftest'],
+    [{ parity: { ...parity, verdict: 'good' } }, 'parity.verdict'],
+    [{ parity: { ...parity, agree: 1.01 } }, 'parity.agree'],
+    [{ parity: { ...parity, cases: 0 } }, 'parity.cases'],
+    [{ parity: { ...parity, tool: '' } }, 'parity.tool'],
+    [{ parity: { ...parity, versions: { monai: 1 } } }, 'parity.versions.monai'],
     [{ limits: { seconds: 0 } }, 'limits.seconds'],
     [{ limits: { seconds: 86_400.5 } }, 'limits.seconds'],
     [{ limits: { concurrency: 0 } }, 'limits.concurrency'],
@@ -232,5 +234,29 @@ describe('volumeInputs()', () => {
       },
     });
     expect(volumeInputs({ inputs })).toEqual(['t2', 't1']);
+  });
+
+  it.each([
+    [{ ...selftest, inputs: { ct: '/ct.nii' } }, 'inputs.ct'],
+    [{ ...selftest, expected: '' }, 'expected'],
+    [{ ...selftest, dice: -0.01 }, 'dice'],
+    [{ ...selftest, dice: 1.01 }, 'dice'],
+    [{ ...selftest, agree: -0.01 }, 'agree'],
+    [{ ...selftest, agree: 1.01 }, 'agree'],
+    [{ ...selftest, inputs: undefined }, 'inputs'],
+    [{ ...selftest, tolerance: 1 }, ''],
+  ])('refuses the self-test %j at "%s", alone and in a list', (test, path) => {
+    expect(faultsBelow({ selftest: test })).toEqual([path]);
+    const below = path === '' ? '' : `.${path}`;
+    expect(faultsBelow({ selftest: [selftest, test] }, 1)).toEqual([`1${below}`]);
+  });
+
+  it('takes a list of self-tests, but not an empty one', () => {
+    const strict = { ...selftest, agree: 1, dice: 0 };
+    expect(manifestSchema.parse({ ...least, selftest: [selftest, strict] }).selftest).toEqual([
+      { ...selftest, parameters: {}, dice: 0.99 },
+      { ...strict, parameters: {} },
+    ]);
+    expect(faultsBelow({ selftest: [] }, 1)).toEqual(['']);
   });
 });

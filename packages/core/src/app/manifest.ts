@@ -10,6 +10,7 @@ import {
   type Output,
   outputSchema,
 } from './elements.ts';
+import { paritySchema } from './parity.ts';
 import { stepSchema } from './step.ts';
 
 /** The app manifest `tomaat.yaml`: everything that makes a folder a service. One schema, every fault named. */
@@ -119,6 +120,21 @@ const manifestInputSchema = z
   ])
   .superRefine(checkInput);
 
+const selfTestSchema = z.strictObject({
+  inputs: z.record(z.string(), insideFolder),
+  parameters: z.record(z.string(), z.unknown()).default({}),
+  expected: insideFolder.describe('The expected label map'),
+  dice: z.number().min(0).max(1).default(0.99).describe('The least Dice, over each label'),
+  agree: z
+    .number()
+    .min(0)
+    .max(1)
+    .optional()
+    .describe('The least fraction of voxels with equal labels; 1 if none may differ'),
+});
+/** A case with the expected result. */
+export type SelfTest = z.infer<typeof selfTestSchema>;
+
 export const manifestSchema = z.strictObject({
   schemaVersion: z.literal(1).describe('Version of this schema'),
   id: slug.describe('Name of the service in addresses'),
@@ -158,13 +174,12 @@ export const manifestSchema = z.strictObject({
     .describe('Rules that a result must meet before it is returned'),
   sample: insideFolder.optional().describe('A volume to try the service with'),
   selftest: z
-    .strictObject({
-      inputs: z.record(z.string(), insideFolder),
-      parameters: z.record(z.string(), z.unknown()).default({}),
-      expected: insideFolder.describe('The expected label map'),
-      dice: z.number().min(0).max(1).default(0.99).describe('The least Dice, over each label'),
-    })
-    .optional(),
+    .union([selfTestSchema.transform((test) => [test]), z.array(selfTestSchema).min(1)])
+    .optional()
+    .describe('Cases with the expected results, which `tomaat check` runs: one, or a list'),
+  parity: paritySchema
+    .optional()
+    .describe('How the results agree with those of the author’s own pipeline; shown on the card'),
   limits: z
     .strictObject({
       seconds: z.number().positive().max(86_400).default(1800).describe('Longest time of one prediction'),

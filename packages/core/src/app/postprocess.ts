@@ -22,6 +22,7 @@ import {
   isVolume,
   missingOutput,
 } from './results.ts';
+import { traceVolume } from './stages.ts';
 import type { Step } from './step.ts';
 import {
   activationOf,
@@ -32,6 +33,7 @@ import {
   resolveParameters,
   type StepContext,
 } from './steps.ts';
+import { stageOfStep } from './trace.ts';
 import type { OutputValue, Parameter } from './values.ts';
 
 /*
@@ -154,6 +156,7 @@ async function finishLabels(
   // Where the labels of scores will lie: on their own grid, unless a restore comes before.
   let target: GridPath | undefined = scores && { start: scores, fits: [] };
   let activation: Activation | undefined;
+  const isTraced = name === primaryOutput(manifest);
   for (const step of manifest.postprocess) {
     context.signal?.throwIfAborted();
     if (!applies(step.when, context.parameters)) continue;
@@ -180,9 +183,12 @@ async function finishLabels(
     } else {
       labels = await applyTransform(step, 'postprocess', labels, context);
     }
+    if (labels && isTraced)
+      await traceVolume(context.trace, stageOfStep(manifest, 'postprocess', step), labels);
   }
   if (!labels) throw missingOutput(name);
   if (path) labels = restore(labels, path.start);
+  if (isTraced) await traceVolume(context.trace, 'labels', labels);
   return asLabels(name, labels);
 }
 

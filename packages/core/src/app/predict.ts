@@ -39,9 +39,10 @@ import {
 } from './manifest.ts';
 import { finishNetwork, finishProgram, type Outputs, reductionOf } from './postprocess.ts';
 import { fromOf, isVolume } from './results.ts';
-import type { Stage } from './stages.ts';
+import { type Stage, type Trace, traceVolume } from './stages.ts';
 import type { Step } from './step.ts';
 import { applies, applyTransform, fitOfStep, labelsWith, ownSteps, type StepContext } from './steps.ts';
+import { stageOfStep, tracedNetwork, traceScores } from './trace.ts';
 import { type InputValue, isFileInput, type OutputValue, type Parameter, parseParameters } from './values.ts';
 
 /**
@@ -93,6 +94,8 @@ export interface PredictionContext {
   load(model: ModelSpec): Promise<LoadedModel>;
   onProgress?(stage: Stage, fraction: number): void;
   log?(text: string): void;
+  /** For comparisons: takes volumes between the steps. With scores among them, those of the whole volume are kept in memory. */
+  trace?: Trace;
   /** Takes one encoded output; called once for each, in the manifest's order. */
   write(output: EncodedOutput): Promise<void>;
 }
@@ -132,7 +135,8 @@ export async function predict(
   context: PredictionContext,
 ): Promise<StageTimes> {
   const parameters = parseParameters(manifest.inputs, request.parameters);
-  const stepContext = { parameters, signal: context.signal, log: (text: string) => context.log?.(text) };
+  const { signal, trace } = context;
+  const stepContext = { parameters, signal, trace, log: (text: string) => context.log?.(text) };
   const prediction: Prediction = { manifest, request, context, stepContext };
   const { times, stage } = createStages(context);
   const decoded = await stage('decode', (report) => decode(prediction, report));
@@ -279,14 +283,18 @@ async function prepare(
     throw new TomaatError('BAD_INPUT', 'The app has no model for these parameters. Choose other values.');
   }
   const steps = manifest.preprocess.filter((step) => applies(step.when, parameters));
-  const own = (name: string, volume: Volume) =>
-    preprocess(volume, ownSteps(manifest.inputs, name, parameters), stepContext);
+  const own = (name: string, volume: Volume) => {
+    const steps = ownSteps(manifest.inputs, name, parameters);
+    return preprocess(volume, steps, stepContext, (step) => stageOfStep(manifest, 'preprocess', step, name));
+  };
   if (isNetworkSpec(model)) {
     const names = model.channels ?? volumeInputs(manifest).slice(0, 1);
     const channels: Awaited<ReturnType<typeof preprocess>>[] = [];
     for (const name of names) channels.push(await own(name, need(volumes, name)));
     const stacked = stack(channels.map(({ volume }) => volume));
-    const { volume: input, fits } = await preprocess(stacked, steps, stepContext);
+    const { volume: input, fits } = await preprocess(stacked, steps, stepContext, (step) =>
+      stageOfStep(manifest, 'preprocess', step),
+    );
     // The grid is that of the first channel, so its fits come first.
     return { kind: 'network', model, input, fits: [...channels[0].fits, ...fits] };
   }
@@ -331,6 +339,7 @@ async function preprocess(
   volume: Volume,
   steps: readonly Step[],
   context: StepContext,
+  stageOf?: (step: Step) => string,
 ): Promise<{ volume: Volume; fits: Fit[] }> {
   let current = volume;
   const fits: Fit[] = [];
@@ -339,6 +348,7 @@ async function preprocess(
     const fit = fitOfStep(current, step, context.parameters);
     if (fit) fits.push(fit);
     current = await applyTransform(step, 'preprocess', current, context);
+    if (stageOf) await traceVolume(context.trace, stageOf(step), current);
   }
   return { volume: current, fits };
 }
@@ -358,15 +368,18 @@ async function runModel(
   prepared: Prepared,
   report: Report,
 ): Promise<Answer> {
-  const { parameters, signal, log } = stepContext;
+  const { parameters, signal, log, trace } = stepContext;
   const loaded = await context.load(prepared.model);
   if (prepared.kind === 'network') {
     if (loaded.kind !== 'network')
       throw new TypeError(`the runtime ${prepared.model.runtime} must give a network`);
     const input = asFloat32(prepared.input);
-    const reduction = reductionOf(manifest, parameters);
     const options = { onProgress: report, signal };
-    const result = await infer(input, loaded.session, prepared.model.inferer, reduction, options);
+    await traceVolume(trace, 'input', input);
+    const network = { session: loaded.session, reduction: reductionOf(manifest, parameters) };
+    const { session, reduction } = trace ? tracedNetwork(input, network, trace) : network;
+    const result = await infer(input, session, prepared.model.inferer, reduction, options);
+    if (trace) await traceScores(manifest, result, stepContext, trace);
     return { kind: 'network', result, fits: prepared.fits };
   }
   if (loaded.kind !== 'program')

@@ -7,6 +7,7 @@ import { imageTransforms } from '../transforms/table.ts';
 import type { TransformContext, VolumeTransform } from '../transforms/transform.ts';
 import type { Grid, Volume } from '../volume.ts';
 import type { Input, Label } from './elements.ts';
+import type { Trace } from './stages.ts';
 import type { ManifestInput, Step } from './step.ts';
 import { defaultValue, type Parameter } from './values.ts';
 
@@ -186,6 +187,7 @@ export function resolveParameters(
 /** What a step may use besides its volume and its own parameters. */
 export interface StepContext extends TransformContext {
   parameters: Readonly<Record<string, Parameter>>;
+  trace?: Trace;
 }
 
 /** Runs one transform of the tables on a volume. */

@@ -1,4 +1,5 @@
 import { TomaatError } from '../errors.ts';
+import { roundHalfEven } from '../geometry/round.ts';
 import { createVoxels, type Size, type Volume, type Voxels, type VoxelType, voxelTypeOf } from '../volume.ts';
 
 /** The value and name of a label; a manifest's labels also have a colour and a code. */
@@ -44,6 +45,25 @@ export function labelVoxels(volume: Volume): LabelVoxels {
     return out;
   }
   return voxels;
+}
+
+/**
+ * A label map whose values are whole: a program that interpolates label numbers leaves fractions between them. Halves go to
+ * the even number, as numpy.round has it. `fractional` counts the voxels that were changed.
+ */
+export function roundLabels(volume: Volume): { labels: Volume; fractional: number } {
+  const { voxels } = volume;
+  if (!(voxels instanceof Float32Array || voxels instanceof Float64Array))
+    return { labels: volume, fractional: 0 };
+  let fractional = 0;
+  const rounded = voxels.map((value) => {
+    if (Number.isInteger(value)) return value;
+    fractional++;
+    return roundHalfEven(value);
+  });
+  return fractional === 0
+    ? { labels: volume, fractional }
+    : { labels: { ...volume, voxels: rounded }, fractional };
 }
 
 function noLabel(value: number): TomaatError {

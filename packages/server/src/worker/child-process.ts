@@ -6,7 +6,7 @@ import { EndedBySignal, stopSignalOf } from '../runtimes/ended-by-signal.ts';
 import { ownExtension } from '../source.ts';
 import { limitedNode } from './limited-node.ts';
 import type { MemoryLimit, MemoryPolicy } from './memory-limit.ts';
-import type { FromChild, PredictMessage, ToChild, WrittenOutput } from './messages.ts';
+import type { FromChild, PredictMessage, ToChild, WrittenOutput, WrittenTrace } from './messages.ts';
 import { outOfMemory } from './out-of-memory.ts';
 
 /** A child bound to one app: idle or computing one prediction; ended by a signal, never by a message. */
@@ -21,6 +21,7 @@ export interface Child {
 
 export interface ChildResult {
   outputs: WrittenOutput[];
+  traces: WrittenTrace[];
   seconds: number;
   /** Milliseconds of each stage. */
   times: StageTimes;
@@ -162,8 +163,10 @@ export async function startChild(app: App, memory: MemoryPolicy, onExit: () => v
             const revive = reply.bySignal ? EndedBySignal : TomaatError;
             finish(() => reject(revive.from(reply.error as ErrorData)));
           } else if (reply.type === 'done') {
-            const { outputs, times } = reply;
-            finish(() => resolve({ outputs, times, seconds: (performance.now() - startedMs) / 1000 }));
+            const { outputs, traces, times } = reply;
+            finish(() =>
+              resolve({ outputs, traces, times, seconds: (performance.now() - startedMs) / 1000 }),
+            );
           }
         };
         // Output of earlier predictions does not explain how this one ends.

@@ -11,6 +11,8 @@ import {
   predict,
   type SourceFile,
   TomaatError,
+  type Volume,
+  writeVolume,
 } from '@tomaat/core';
 import { type App, openApp } from '../apps.ts';
 import { nodePlatform } from '../node-platform.ts';
@@ -20,7 +22,14 @@ import { openModel } from '../runtimes/runtimes.ts';
 import { diskError, writeAll } from '../store/disk.ts';
 import { behaveAsChild } from './behave-as-child.ts';
 import type { MemoryLimit } from './memory-limit.ts';
-import type { FromChild, PredictMessage, ToChild, WrittenFile, WrittenOutput } from './messages.ts';
+import type {
+  FromChild,
+  PredictMessage,
+  ToChild,
+  WrittenFile,
+  WrittenOutput,
+  WrittenTrace,
+} from './messages.ts';
 import { isOutOfMemory, outOfMemory } from './out-of-memory.ts';
 import { markOutlived } from './survivors.ts';
 
@@ -139,6 +148,13 @@ async function writeOutput(
   return { ...output, ...file, ...(keepsValues && kept && { kept: await write(kept) }) };
 }
 
+/** Writes a volume between two steps; a `.nrrd` keeps its type, its components and its place. */
+async function writeTrace(folder: string, index: number, volume: Volume): Promise<string> {
+  const path = join(folder, `trace-${index}.nrrd`);
+  await writeBytes(path, 'nrrd', writeVolume(volume, 'nrrd', nodePlatform));
+  return path;
+}
+
 /** Writes a file, durable, and computes its digest while writing. */
 async function writeBytes(
   path: string,
@@ -181,6 +197,7 @@ async function run(app: App, message: PredictMessage): Promise<void> {
     });
   }
   const outputs: WrittenOutput[] = [];
+  const traces: WrittenTrace[] = [];
   const progress = progressTo(message.job);
   try {
     await makeJobFolder(message.folder);
@@ -201,12 +218,18 @@ async function run(app: App, message: PredictMessage): Promise<void> {
         load: (spec) => load(app, spec, message.folder, signal),
         onProgress: progress.report,
         log: (text) => send({ type: 'log', job: message.job, text: text.slice(0, 2000) }),
+        trace: message.traces && {
+          stages: message.traces,
+          take: async (stage, volume) => {
+            traces.push({ stage, path: await writeTrace(message.folder, traces.length, volume) });
+          },
+        },
         write: async (output) => {
           outputs.push(await writeOutput(message, output));
         },
       },
     );
-    send({ type: 'done', job: message.job, outputs, times });
+    send({ type: 'done', job: message.job, outputs, traces, times });
   } catch (error) {
     const bySignal = error instanceof EndedBySignal;
     send({ type: 'failed', job: message.job, error: toData(error), bySignal });

@@ -14,6 +14,8 @@ export interface PredictMessage {
   seed?: string;
   /** Whether an output in a format that cannot be read back is also written in one that can. */
   keepsValues?: boolean;
+  /** Stages whose volumes are written to the folder too, as core's `traceStages()` names them. */
+  traces?: readonly string[];
   /** A folder for the job, created if missing: for outputs, and for the files of a program. */
   folder: string;
   maxVoxels: number;
@@ -39,6 +41,12 @@ export interface WrittenFile {
   sizeBytes: number;
 }
 
+/** A volume between two steps of a prediction, in a file. */
+export interface WrittenTrace {
+  stage: string;
+  path: string;
+}
+
 export type FromChild =
   | { type: 'ready' }
   | { type: 'progress'; job: string; stage: string; fraction: number }
@@ -46,6 +54,6 @@ export type FromChild =
   /** A program was started in a separate process group: to end the child, end this group too. */
   | { type: 'spawned'; pid: number }
   | { type: 'exited'; pid: number }
-  | { type: 'done'; job: string; outputs: WrittenOutput[]; times: StageTimes }
+  | { type: 'done'; job: string; outputs: WrittenOutput[]; traces: WrittenTrace[]; times: StageTimes }
   /** `bySignal`: its program was stopped by a signal that is not ours. */
   | { type: 'failed'; job?: string; error: ErrorData; bySignal?: boolean };

@@ -20,6 +20,8 @@ export interface LocalPrediction {
   maxVoxels?: number;
   /** Whether an output in a format that cannot be read back is also written in one that can. */
   keepsValues?: boolean;
+  /** Stages whose volumes are written too; see `traceStages()`. */
+  traces?: readonly string[];
   /** Memory limit; most of the machine's memory if missing. */
   memory?: MemoryPolicy;
   signal?: AbortSignal;
@@ -82,6 +84,7 @@ export async function computeIn(
         folder,
         maxVoxels: prediction.maxVoxels ?? settings.maxVoxels.default,
         keepsValues: prediction.keepsValues,
+        traces: prediction.traces,
       },
       {
         signal: AbortSignal.any([signal, timeout.signal]),

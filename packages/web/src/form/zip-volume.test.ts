@@ -5,7 +5,8 @@ import { volumeInZip } from './zip-volume.ts';
 
 const { signal } = new AbortController();
 const data = (text: string) => Buffer.from(text);
-const archive = (...entries: readonly ZipEntry[]) => new File([Uint8Array.from(zipOf([...entries]))], 'scan.zip');
+const archive = (...entries: readonly ZipEntry[]) =>
+  new File([Uint8Array.from(zipOf([...entries]))], 'scan.zip');
 const namesIn = async (...entries: readonly ZipEntry[]) =>
   (await volumeInZip([archive(...entries)], signal)).map(({ name }) => name);
 
