@@ -14,6 +14,7 @@ import { readSegmentationVolume, segmentationHeader, soleSegmentation } from './
 import { type DicomSeries, type LeftOut, listSeries, type SeriesList, sameUid } from './series.ts';
 import type { DicomSource } from './source.ts';
 import type { Stack } from './stack.ts';
+import { suvScaleOf } from './suv.ts';
 
 /** The header of a DICOM volume. Values are rescaled by each slice's own rule: `voxelType` is the resulting type. */
 export type DicomVolumeHeader = HeaderOf<'dicom', 'nii.gz'>;
@@ -235,6 +236,7 @@ function headerOf({ size, affine, frames }: Stack): DicomVolumeHeader {
     geometry: { format: 'dicom' },
     storedBytes: storedBytesOf(size, 1, frames.length, voxelType),
     compressed: frames[0][0].header.pixels?.statedBytes === undefined,
+    suv: suvScaleOf(frames[0], frames.flat()),
   };
 }
 
@@ -285,11 +287,12 @@ function sourceOf(slices: readonly DicomImage[]): DicomSource {
     rowDirection: first.rowDirection!,
     columnDirection: first.columnDirection!,
     pixelSpacing: first.pixelSpacing!,
-    slices: slices.map(({ sopClassUid, sopInstanceUid, frame, frameCount, position }) => ({
+    slices: slices.map(({ sopClassUid, sopInstanceUid, frame, frameCount, position, window }) => ({
       sopClassUid,
       sopInstanceUid,
       ...(frameCount > 1 && { frameNumber: frame + 1 }),
       position: position!,
+      ...(window && { window }),
     })),
   };
 }
@@ -344,7 +347,13 @@ async function readImages(
       options.onProgress?.(++done / total);
     }
   }
-  const volume = { voxels, size: header.size, components: kept.length, affine: header.affine };
+  const volume = {
+    voxels,
+    size: header.size,
+    components: kept.length,
+    affine: header.affine,
+    suv: suvScaleOf(kept.flat(), stack.frames.flat()),
+  };
   return { volume, source: sourceOf(kept[0]) };
 }
 

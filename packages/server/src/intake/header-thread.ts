@@ -10,7 +10,6 @@ import {
   TomaatError,
 } from '@tomaat/core';
 import { nodePlatform } from '../node-platform.ts';
-import { cleanFiles, withoutMemory } from './clean-files.ts';
 import type { HeaderAnswer, HeaderTask, InspectedFile, StoredFile } from './header-reader.ts';
 import { readPath } from './strip-received.ts';
 
@@ -37,6 +36,8 @@ async function answer(task: HeaderTask) {
     return undefined;
   }
   if (task.kind === 'clean') {
+    // Most servers never need it, and a thread starts with the first header.
+    const { cleanFiles, withoutMemory } = await import('./clean-files.ts');
     try {
       return await cleanFiles(task.files, task.files.map(sourceOf), task.key, task.limits);
     } catch (error) {
