@@ -1,7 +1,5 @@
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
-import type { Manifest } from '../packages/core/src/app/manifest.ts';
-import { parseManifest } from '../packages/core/src/app/parse-manifest.ts';
 import { predict } from '../packages/core/src/app/predict.ts';
 import { collectBytes, readVolume, sourceFromBytes } from '../packages/core/src/formats/volume-file.ts';
 import { sameGrid } from '../packages/core/src/geometry/grid.ts';
@@ -9,6 +7,7 @@ import { numericVoxels, type Volume } from '../packages/core/src/volume.ts';
 import { nodePlatform } from '../packages/server/src/node-platform.ts';
 import { type OnnxSession, openOnnxSession } from '../packages/server/src/runtimes/onnx.ts';
 import { fileSource } from '../packages/server/test/run-files.ts';
+import { type App, abdomen, brats, manifestOf, prostate, spleen, wholeBody } from './import-apps.ts';
 import { importFolder } from './real-data.ts';
 
 /*
@@ -18,31 +17,6 @@ import { importFolder } from './real-data.ts';
 
 const folder = importFolder();
 if (!folder) console.log('import-fixtures: skipped, the authors’ folders are not here (TOMAAT_TEST_IMPORT).');
-
-const common = {
-  schemaVersion: 1,
-  id: 'app',
-  name: 'App',
-  description: 'A network of other people.',
-  version: '1',
-  modality: 'any',
-  anatomy: 'any',
-  task: 'segmentation',
-  authors: ['Others'],
-  licence: 'Apache-2.0',
-  intendedUse: 'Tests.',
-  outputs: { segmentation: { type: 'LabelVolume' } },
-};
-
-interface App {
-  /** The folder of the fixture. */
-  name: string;
-  inferer: object;
-  preprocess: unknown[];
-  postprocess: unknown[];
-  /** The inputs, if there are several. */
-  channels?: string[];
-}
 
 const sessions = new Map<string, Promise<OnnxSession>>();
 afterAll(async () => {
@@ -54,12 +28,6 @@ function networkOf(name: string): Promise<OnnxSession> {
   const session = sessions.get(name) ?? openOnnxSession(join(folder!, name, 'exported/model.onnx'));
   sessions.set(name, session);
   return session;
-}
-
-function manifestOf({ inferer, preprocess, postprocess, channels = ['volume'] }: App): Manifest {
-  const inputs = Object.fromEntries(channels.map((name) => [name, { type: 'volume' }]));
-  const model = { runtime: 'onnx', file: 'model.onnx', sha256: '0'.repeat(64), inferer, channels };
-  return parseManifest(JSON.stringify({ ...common, inputs, model, preprocess, postprocess }));
 }
 
 const caseFile = (name: string, file: string) => join(folder!, name, 'cases', file);
@@ -96,92 +64,6 @@ async function differences(found: Volume, app: App, expected: string): Promise<n
   for (let i = 0; i < b.length; i++) if (a[i] !== b[i]) count++;
   return count;
 }
-
-const spleen: App = {
-  name: 'monai-spleen-ct',
-  preprocess: [
-    { orientation: { axcodes: 'RAS' } },
-    { spacing: { pixdim: [1.5, 1.5, 2] } },
-    { scaleIntensityRange: { aMin: -57, aMax: 164, bMin: 0, bMax: 1, clip: true } },
-  ],
-  inferer: { type: 'slidingWindow', roiSize: [48, 48, 32], overlap: 0.5 },
-  postprocess: ['softmax', 'restore', 'argmax'],
-};
-
-const wholeBody: App = {
-  name: 'monai-wholebody-ct',
-  preprocess: [
-    { orientation: { axcodes: 'RAS' } },
-    { spacing: { pixdim: [1.5, 1.5, 1.5] } },
-    { normalizeIntensity: { nonzero: true } },
-    { scaleIntensity: { minv: -1, maxv: 1 } },
-  ],
-  inferer: {
-    type: 'slidingWindow',
-    roiSize: [48, 48, 32],
-    overlap: 0.25,
-    mode: 'gaussian',
-    paddingMode: 'replicate',
-  },
-  postprocess: ['argmax', 'restore'],
-};
-
-const prostate: App = {
-  name: 'monai-prostate',
-  preprocess: [
-    { orientation: { axcodes: 'RAS' } },
-    { spacing: { pixdim: [0.5, 0.5, 0.5] } },
-    { scaleIntensity: { minv: 0, maxv: 1 } },
-    'normalizeIntensity',
-  ],
-  inferer: { type: 'slidingWindow', roiSize: [48, 48, 48], overlap: 0.5 },
-  postprocess: ['argmax', { keepLargestConnectedComponent: { appliedLabels: [1, 2] } }, 'restore'],
-};
-
-/** The author's lambda: whole tumour (channel 1) is 2, over it the core (0) 1, over both the enhancing part (2) 4. */
-const brats: App = {
-  name: 'monai-brats',
-  preprocess: [{ normalizeIntensity: { nonzero: true, channelWise: true } }],
-  inferer: { type: 'slidingWindow', roiSize: [48, 48, 32], overlap: 0.5 },
-  postprocess: [
-    'sigmoid',
-    'restore',
-    {
-      compose: [
-        { channel: 1, above: 0.5, value: 2 },
-        { channel: 0, above: 0.5, value: 1 },
-        { channel: 2, above: 0.5, value: 4 },
-      ],
-    },
-  ],
-  channels: ['t1ce', 't1', 't2', 'flair'],
-};
-
-/** nnU-Net's own order: it normalises before it resamples, and does not reorient. */
-const abdomen = (inferer: object = {}): App => ({
-  name: 'nn-ct',
-  preprocess: [
-    {
-      scaleIntensityRange: {
-        aMin: -42,
-        aMax: 74,
-        bMin: -4.714717639438796,
-        bMax: 1.863701716000064,
-        clip: true,
-      },
-    },
-    { spacing: { pixdim: [3, 3, 3.5], mode: 'cubic', fit: true } },
-  ],
-  inferer: {
-    type: 'slidingWindow',
-    roiSize: [64, 56, 24],
-    overlap: 0.5,
-    mode: 'gaussian',
-    stepping: 'nnunet',
-    ...inferer,
-  },
-  postprocess: ['restore', 'argmax'],
-});
 
 describe.skipIf(!folder)('a bundle of MONAI', () => {
   it.each(['abdomen', 'lps', 'oblique'])('gives its author’s spleen, case %s', async (name) => {

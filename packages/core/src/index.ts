@@ -247,6 +247,12 @@ export {
   type Vec3,
 } from './geometry/affine.ts';
 export {
+  type DerivedGrid,
+  type DeriveOptions,
+  deriveCase,
+  deriveGrids,
+} from './geometry/derive-cases.ts';
+export {
   type PointTransform,
   resampleThrough,
   transformPoint,

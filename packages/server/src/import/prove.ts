@@ -1,11 +1,12 @@
 import { createReadStream } from 'node:fs';
-import { mkdtemp, rm, stat } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import {
   type Agreement,
   compareLabels,
   describeWhere,
+  identity,
   judge,
   type LabelAgreement,
   leastJudgedVoxels,
@@ -47,14 +48,16 @@ export interface AuthorCase {
   readonly dumps?: readonly AuthorDump[] | (() => Promise<readonly AuthorDump[]>);
 }
 
-/** A volume of the author's pipeline between two steps. */
+/** A volume of the author's pipeline between two steps, as its exporter writes it: float32, little-endian, x fastest, channels last. */
 export interface AuthorDump {
   /** Its name in `traceStages()` of the manifest: `preprocess[1]`, `input`, `window`, `scores`, `activation`, `labels` … */
   readonly stage: string;
-  /** A volume file; channels and classes are the fourth dimension. */
+  /** The numbers alone, without a header. */
   readonly file: string;
-  /** Whether the file's affine counts; if false, only its size and values are compared. Default true, except for `window`. */
-  readonly placed?: boolean;
+  /** [channels, z, y, x]. */
+  readonly dims: readonly number[];
+  /** Voxel index to mm in RAS+, row by row; where it is missing, only sizes and values are compared. */
+  readonly affine?: readonly number[];
 }
 
 export interface ProveOptions {
@@ -271,8 +274,8 @@ async function bisectCase(
     );
   }
   const author: AuthorStage[] = [];
-  for (const { stage, file, placed = stage !== 'window' } of dumps)
-    author.push({ stage, placed, volume: await readFrames(file) });
+  for (const dump of dumps)
+    author.push({ stage: dump.stage, placed: dump.affine !== undefined, volume: await readDump(dump) });
   if (!author.some(({ stage }) => stage === 'labels'))
     author.push({ stage: 'labels', placed: true, volume: expected });
   const { traces } = await computeIn(child, {
@@ -295,6 +298,25 @@ async function readFrames(path: string): Promise<Volume> {
   } catch (error) {
     throw unreadable(path, error);
   }
+}
+
+async function readDump({ stage, file, dims, affine = identity }: AuthorDump): Promise<Volume> {
+  const bytes = await readFile(file).catch((error) => {
+    throw unreadable(file, error);
+  });
+  const [components, z, y, x] = dims;
+  const count = dims.reduce((a, b) => a * b, 1);
+  const isShape =
+    dims.length === 4 && affine.length === 16 && dims.every((n) => Number.isInteger(n) && n > 0);
+  if (!isShape || bytes.length !== count * 4) {
+    throw new TomaatError(
+      'BAD_INPUT',
+      `The dump ${file} has ${bytes.length} bytes, which are not float32 numbers of [channels, z, y, x] = [${dims.join(', ')}] with an affine of 16 numbers. Write it again.`,
+      { field: stage },
+    );
+  }
+  // A copy, because a small file may lie anywhere in a shared buffer.
+  return { voxels: new Float32Array(new Uint8Array(bytes).buffer), size: [x, y, z], components, affine };
 }
 
 function unreadable(path: string, error: unknown): unknown {
