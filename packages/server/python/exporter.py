@@ -308,8 +308,7 @@ class Bundle:
         with torch.no_grad():
             image, size = batch[key], self.window()[::-1]
             if len(size) == 3 and all(n >= w for n, w in zip(image.shape[2:], size)):
-                start = [(n - w) // 2 for n, w in zip(image.shape[2:], size)]
-                window = torch.as_tensor(image)[(..., *[slice(a, a + w) for a, w in zip(start, size)])].contiguous()
+                window = torch.as_tensor(image)[(..., *[slice(0, w) for w in size])].contiguous()
                 keep("window", None, torch.Tensor(window[0]))
                 keep("logits", None, torch.Tensor(network(window)[0]))
             batch["pred"] = self.get("inferer")(image, network)
@@ -322,7 +321,7 @@ class Bundle:
         return data
 
     def dump(self, case, options):
-        """The tensor after each transform, one window and its scores, the blended scores, and the steps after them."""
+        """The tensor after each transform, the first window and its scores, the blended scores, and the steps after them."""
         import torch
 
         folder, stages = pathlib.Path(case["out"]), []
@@ -505,21 +504,21 @@ class TrainedFolder:
         folder.mkdir(parents=True, exist_ok=True)
         stages, inverse = [], self.plans.transpose_backward
 
-        def keep(kind, name, data):
+        def keep(kind, name, data, key="inferer"):
             tensor = torch.as_tensor(data).float().numpy().transpose([0, *[axis + 1 for axis in inverse]])
             entry = write_tensor(folder, f"{len(stages):02d}-{kind}", tensor)
-            stages.append({**entry, "kind": kind, "path": f"plans.json: {self.name()}", "target": name})
+            stages.append({**entry, "kind": kind, "path": f"plans.json: {self.name()}: {key}", "target": name})
 
         crop, normalize = own.crop_to_nonzero, own.DefaultPreprocessor._normalize
 
         def kept_crop(*arguments, **named):
             made = crop(*arguments, **named)
-            keep("prepared", "crop_to_nonzero", made[0])
+            keep("prepared", "crop_to_nonzero", made[0], "crop_to_nonzero")
             return made
 
         def kept_normalize(*arguments, **named):
             made = normalize(*arguments, **named)
-            keep("prepared", "normalize", made)
+            keep("prepared", "normalize", made, "normalization_schemes")
             return made
 
         own.crop_to_nonzero, own.DefaultPreprocessor._normalize = kept_crop, kept_normalize
@@ -531,11 +530,10 @@ class TrainedFolder:
                                                             self.predictor.dataset_json)
         finally:
             own.crop_to_nonzero, own.DefaultPreprocessor._normalize = crop, normalize
-        keep("prepared", "resample", data)
+        keep("prepared", "resample", data, "spacing")
         size = [int(n) for n in self.configuration.patch_size]
         if len(size) == 3 and all(n >= w for n, w in zip(data.shape[1:], size)):
-            start = [(n - w) // 2 for n, w in zip(data.shape[1:], size)]
-            window = torch.as_tensor(data)[(slice(None), *[slice(a, a + w) for a, w in zip(start, size)])].float()
+            window = torch.as_tensor(data)[(slice(None), *[slice(0, w) for w in size])].float()
             order = [0, *[axis + 1 for axis in inverse]]
             keep("window", "network", window)
             with torch.no_grad():

@@ -65,7 +65,11 @@ export async function readPlan(author: AuthorFolder, options: PythonOptions): Pr
 }
 
 /** Writes the network as ONNX. */
-export async function exportNetwork(author: AuthorFolder, out: string, options: PythonOptions): Promise<ExportReport> {
+export async function exportNetwork(
+  author: AuthorFolder,
+  out: string,
+  options: PythonOptions,
+): Promise<ExportReport> {
   return exportSchema.parse(await callExporter(author, 'export', ['--out', out], options));
 }
 
@@ -89,7 +93,8 @@ export async function dumpAuthor(
   one: ExporterCase,
   options: PythonOptions,
 ): Promise<ExporterStage[]> {
-  return dumpSchema.parse(await callExporter(author, 'dump', ['--case', JSON.stringify(one)], options)).stages;
+  return dumpSchema.parse(await callExporter(author, 'dump', ['--case', JSON.stringify(one)], options))
+    .stages;
 }
 
 const lineSchema = z.discriminatedUnion('type', [
@@ -127,7 +132,8 @@ async function callExporter(
 
 function faultOf(fault: Extract<Line, { type: 'fault' }>, author: AuthorFolder, python: string): TomaatError {
   const { code, path, text } = fault;
-  const packages = author.kind === 'monai' ? 'torch, monai, onnx and onnxruntime' : 'torch, nnunetv2, onnx and onnxruntime';
+  const packages =
+    author.kind === 'monai' ? 'torch, monai, onnx and onnxruntime' : 'torch, nnunetv2, onnx and onnxruntime';
   if (code === 'NO_PYTHON_PACKAGE')
     return new TomaatError(
       'BAD_INPUT',

@@ -89,7 +89,10 @@ export function writeManifest(
       segmentation: { type: 'LabelVolume' },
       volumes: { type: 'Measurements', label: 'Volumes', from: 'segmentation' },
     },
-    labels: translation.labels.map((label, i) => ({ ...label, color: labelPalette[i % labelPalette.length] })),
+    labels: translation.labels.map((label, i) => ({
+      ...label,
+      color: labelPalette[i % labelPalette.length],
+    })),
     ...(tests.length > 0 && { sample: Object.values(tests[0].inputs)[0], selftest: tests }),
     ...(proof.parity && { parity: proof.parity }),
   };
@@ -130,18 +133,24 @@ function nnunetCard(plan: Extract<Plan, { kind: 'nnunet' }>) {
 /** The modality by the words that authors use for it; any if none is known. */
 function modalityOf(text: string): string {
   const word = text.trim().toUpperCase();
-  if (['MR', 'MRI', 'T1', 'T1W', 'T1C', 'T1CE', 'T1GD', 'T2', 'T2W', 'FLAIR', 'ADC', 'DWI'].includes(word)) return 'MRI';
+  if (['MR', 'MRI', 'T1', 'T1W', 'T1C', 'T1CE', 'T1GD', 'T2', 'T2W', 'FLAIR', 'ADC', 'DWI'].includes(word))
+    return 'MRI';
   return ['CT', 'PET', 'US'].find((known) => word === known) ?? 'any';
 }
 
 /** Steps, labels and inputs take a line each. */
 function layOut(manifest: object): string {
   const document = new Document(manifest);
-  document.commentBefore = ' Made by “tomaat import”. import.json says of what, parity.md how its results agree with the author’s.';
+  document.commentBefore =
+    ' Made by “tomaat import”. import.json says of what, parity.md how its results agree with the author’s.';
   for (const key of ['inputs', 'preprocess', 'postprocess', 'labels', 'outputs', 'authors']) {
     const node = document.get(key);
     const items = isSeq(node) ? node.items : isMap(node) ? node.items.map((pair) => pair.value) : [];
-    for (const item of items) if (isMap(item) || isSeq(item)) item.flow = true;
+    for (const item of items) {
+      // A step has its name on the left, and its parameters in one line.
+      const values = isMap(item) && key.endsWith('process') ? item.items.map((pair) => pair.value) : [item];
+      for (const value of values) if (isMap(value) || isSeq(value)) value.flow = true;
+    }
   }
   const inferer = document.getIn(['model', 'inferer']);
   if (isMap(inferer)) inferer.flow = true;

@@ -32,7 +32,11 @@ const inferenceConfig = /^inference[^/]*\.(json|ya?ml)$/;
 export async function recognise(path: string, options: RecogniseOptions = {}): Promise<AuthorFolder> {
   const folder = resolve(path);
   const names = await namesIn(folder);
-  if (!names) throw new TomaatError('BAD_INPUT', `${path} is not a folder. Give the folder of a MONAI bundle or of nnU-Net.`);
+  if (!names)
+    throw new TomaatError(
+      'BAD_INPUT',
+      `${path} is not a folder. Give the folder of a MONAI bundle or of nnU-Net.`,
+    );
   const licence = names.find((name) => /^licen[cs]e(\.(txt|md))?$/i.test(name));
   const found = (await bundleIn(folder, options)) ?? (await nnunetIn(folder, names, options));
   if (!found) {
@@ -56,27 +60,39 @@ async function namesIn(folder: string): Promise<string[] | undefined> {
   }
 }
 
-async function bundleIn(folder: string, { config, folds }: RecogniseOptions): Promise<AuthorFolder | undefined> {
+async function bundleIn(
+  folder: string,
+  { config, folds }: RecogniseOptions,
+): Promise<AuthorFolder | undefined> {
   const names = await namesIn(join(folder, 'configs'));
   if (!names) return undefined;
   if (!names.includes('metadata.json'))
-    throw new TomaatError('BAD_INPUT', `${join(folder, 'configs')} has no metadata.json. A MONAI bundle has one: add it.`);
+    throw new TomaatError(
+      'BAD_INPUT',
+      `${join(folder, 'configs')} has no metadata.json. A MONAI bundle has one: add it.`,
+    );
   if (folds !== undefined)
     throw new TomaatError('BAD_INPUT', 'A MONAI bundle has no folds. Leave --folds out.', { field: 'folds' });
   const configs = names.filter((name) => inferenceConfig.test(name));
   if (config !== undefined) {
     const wanted = basename(config);
     if (names.includes(wanted)) return { kind: 'monai', folder, config: wanted, notes: [] };
-    throw new TomaatError('BAD_INPUT', `${folder} has no configs/${wanted}. Available: ${configs.join(', ') || names.join(', ')}.`, {
-      field: 'config',
-    });
+    throw new TomaatError(
+      'BAD_INPUT',
+      `${folder} has no configs/${wanted}. Available: ${configs.join(', ') || names.join(', ')}.`,
+      {
+        field: 'config',
+      },
+    );
   }
   if (configs.length === 0)
     throw new TomaatError(
       'BAD_INPUT',
       `${join(folder, 'configs')} has no inference.json or inference.yaml. Name the config of the inference with --config. Available: ${names.join(', ')}.`,
     );
-  const chosen = ['inference.json', 'inference.yaml', 'inference.yml'].find((name) => configs.includes(name)) ?? configs[0];
+  const chosen =
+    ['inference.json', 'inference.yaml', 'inference.yml'].find((name) => configs.includes(name)) ??
+    configs[0];
   const others = configs.filter((name) => name !== chosen);
   const notes = others.length > 0 ? [`${chosen} is taken; --config takes ${others.join(' or ')}.`] : [];
   return { kind: 'monai', folder, config: chosen, notes };
@@ -95,16 +111,25 @@ async function nnunetIn(
   const named = trained.map((path) => ({ path, configuration: basename(path).split('__').at(-1) ?? '' }));
   const rank = (name: string) => (preference.includes(name) ? preference.indexOf(name) : preference.length);
   named.sort((a, b) => rank(a.configuration) - rank(b.configuration) || a.path.localeCompare(b.path));
-  const list = named.map(({ path, configuration }) => (named.length > 1 ? configuration || path : path)).join(', ');
+  const list = named
+    .map(({ path, configuration }) => (named.length > 1 ? configuration || path : path))
+    .join(', ');
   const wanted = options.config;
   const chosen =
     wanted === undefined
       ? named[0]
       : named.find(({ path, configuration }) => configuration === wanted || basename(path) === wanted);
   if (!chosen)
-    throw new TomaatError('BAD_INPUT', `${folder} has no configuration ${wanted}. Available: ${list}.`, { field: 'config' });
+    throw new TomaatError('BAD_INPUT', `${folder} has no configuration ${wanted}. Available: ${list}.`, {
+      field: 'config',
+    });
   const others = named.filter((one) => one !== chosen && wanted === undefined);
-  const notes = others.length > 0 ? [`${chosen.configuration} is taken; --config takes ${others.map((one) => one.configuration).join(' or ')}.`] : [];
+  const notes =
+    others.length > 0
+      ? [
+          `${chosen.configuration} is taken; --config takes ${others.map((one) => one.configuration).join(' or ')}.`,
+        ]
+      : [];
   const folds = chooseFolds(chosen.path, await foldsIn(chosen.path), options.folds);
   return { kind: 'nnunet', folder: chosen.path, folds, notes };
 }
@@ -113,7 +138,10 @@ async function nnunetIn(
 async function trainedFolders(folder: string, names: readonly string[], depth: number): Promise<string[]> {
   if (names.includes('plans.json') && (names.includes('dataset.json') || depth === 2)) {
     if (!names.includes('dataset.json'))
-      throw new TomaatError('BAD_INPUT', `${folder} has plans.json and no dataset.json. nnU-Net needs both: add it.`);
+      throw new TomaatError(
+        'BAD_INPUT',
+        `${folder} has plans.json and no dataset.json. nnU-Net needs both: add it.`,
+      );
     return [folder];
   }
   if (depth === 0) return [];
@@ -132,7 +160,8 @@ async function foldsIn(folder: string): Promise<string[]> {
     const fold = /^fold_(\d{1,3}|all)$/.exec(name)?.[1];
     if (fold === undefined) continue;
     const files = (await namesIn(join(folder, name))) ?? [];
-    if (files.some((file) => file === 'checkpoint_final.pth' || file === 'checkpoint_best.pth')) folds.push(fold);
+    if (files.some((file) => file === 'checkpoint_final.pth' || file === 'checkpoint_best.pth'))
+      folds.push(fold);
   }
   return folds.sort((a, b) => Number(a) - Number(b));
 }
@@ -151,9 +180,13 @@ function chooseFolds(folder: string, available: readonly string[], wanted: strin
   const folds = wanted.split(',').map((fold) => fold.trim());
   const missing = folds.filter((fold) => !available.includes(fold));
   if (missing.length > 0)
-    throw new TomaatError('BAD_INPUT', `${folder} has no fold ${missing.join(', ')}. Available: ${available.join(', ')}.`, {
-      field: 'folds',
-    });
+    throw new TomaatError(
+      'BAD_INPUT',
+      `${folder} has no fold ${missing.join(', ')}. Available: ${available.join(', ')}.`,
+      {
+        field: 'folds',
+      },
+    );
   return folds;
 }
 

@@ -291,7 +291,8 @@ function chooseOutput(session: InferenceSession, name: string, wanted: string | 
 }
 
 const integerTypes = ['uint8', 'int8', 'uint16', 'int16', 'uint32', 'int32', 'uint64', 'int64', 'bool'];
-export const isNumberType = (type: string) => ['float32', 'float16', 'float64', ...integerTypes].includes(type);
+export const isNumberType = (type: string) =>
+  ['float32', 'float16', 'float64', ...integerTypes].includes(type);
 
 /** Whether the scores allow an argmax in the graph: float32, five dimensions, few classes, weights inside the file. */
 function canLabel({ type, shape }: Value, { externalFiles, opset }: GraphFacts): boolean {

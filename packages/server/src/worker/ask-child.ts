@@ -2,9 +2,7 @@ import { spawn } from 'node:child_process';
 import { limitedNode } from './limited-node.ts';
 
 /** What a child that answers once has said; if it died instead, how. */
-export type ChildAnswer<T> =
-  | { readonly answer: T }
-  | { readonly died: string; readonly lastWords: string };
+export type ChildAnswer<T> = { readonly answer: T } | { readonly died: string; readonly lastWords: string };
 
 /**
  * Starts one of this package's files in a process of its own, which sends one message and ends. Native code that fails takes

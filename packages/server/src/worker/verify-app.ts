@@ -20,7 +20,10 @@ const childFile = fileURLToPath(new URL(`./verify-child${ownExtension}`, import.
  * @throws the reason of `signal` when it aborts
  */
 export async function verifyApp(app: App, memory: MemoryPolicy, signal: AbortSignal): Promise<ModelReport[]> {
-  const said = await askChild<ModelReport[]>(childFile, [app.folder], { dataMb: memory(app)?.dataMb, signal });
+  const said = await askChild<ModelReport[]>(childFile, [app.folder], {
+    dataMb: memory(app)?.dataMb,
+    signal,
+  });
   if ('answer' in said) return said.answer;
   const fault = `The process that loaded it ${said.died}: ${said.lastWords}`;
   return [{ name: 'the model', faults: [fault], summary: '' }];
