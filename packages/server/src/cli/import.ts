@@ -86,23 +86,17 @@ async function askText(question: string, clear: () => void): Promise<string> {
 function wordsOf(event: Exclude<ImportEvent, { type: 'progress' }>): string {
   switch (event.type) {
     case 'note':
-      return (`Note: ${event.text}`);
+      return `Note: ${event.text}`;
     case 'recognised':
-      return (
-        event.author.kind === 'monai'
-          ? `MONAI bundle ${event.author.folder}, configs/${event.author.config}`
-          : `nnU-Net folder ${event.author.folder}, folds ${event.author.folds?.join(', ')}`,
-      );
+      return event.author.kind === 'monai'
+        ? `MONAI bundle ${event.author.folder}, configs/${event.author.config}`
+        : `nnU-Net folder ${event.author.folder}, folds ${event.author.folds?.join(', ')}`;
     case 'fault':
-      return (
-        `${event.fault.choice === 'impossible' ? 'Impossible' : 'Approximated'}: ${event.fault.path}: ${event.fault.text}.`,
-      );
+      return `${event.fault.choice === 'impossible' ? 'Impossible' : 'Approximated'}: ${event.fault.path}: ${event.fault.text}.`;
     case 'exported': {
       const { exporter, anySize, window, maxDifference, maxScore } = event.report;
       const sizes = anySize ? 'windows of any size' : `windows of ${window.join(' × ')} voxels (z, y, x)`;
-      return (
-        `Network: ${formatBytes(event.sizeBytes)}, ${sizes}, by the ${exporter} exporter; scores within ${maxDifference.toExponential(1)} of torch’s, of at most ${maxScore.toPrecision(3)}`,
-      );
+      return `Network: ${formatBytes(event.sizeBytes)}, ${sizes}, by the ${exporter} exporter; scores within ${maxDifference.toExponential(1)} of torch’s, of at most ${maxScore.toPrecision(3)}`;
     }
     case 'proven': {
       const { name, verdict, differ, voxels, noise, where, warnings, bisection } = event.proven;
@@ -112,7 +106,7 @@ function wordsOf(event: Exclude<ImportEvent, { type: 'progress' }>): string {
         ...(bisection?.first ? [`  the first step that differs: ${bisection.first}`] : []),
         ...warnings.map((text) => `  Warning: ${text}`),
       ];
-      return (lines.join('\n'));
+      return lines.join('\n');
     }
   }
 }

@@ -2,7 +2,10 @@ import { type Command, InvalidArgumentError, Option } from 'commander';
 import { collect, done, jsonOption } from './options.ts';
 
 function orientation(text: string): string {
-  if (text === 'stored' || /^(?=.*[LR])(?=.*[AP])(?=.*[IS])[LRAPIS]{3}$/.test(text)) return text;
+  const isCode =
+    text.length === 3 &&
+    ['LR', 'PA', 'IS'].every((axis) => [...axis].some((letter) => text.includes(letter)));
+  if (text === 'stored' || isCode) return text;
   throw new InvalidArgumentError('Give three letters such as RAS or LPS, or “stored”.');
 }
 
