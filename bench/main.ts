@@ -20,6 +20,7 @@ const benches: Readonly<Record<string, () => Promise<Bench>>> = {
   'read-gzip': async () => (await import('./read-gzip.ts')).run,
   dicom: async () => (await import('./dicom.ts')).run,
   'resample-argmax': async () => (await import('./resample-argmax.ts')).run,
+  'nnunet-steps': async () => (await import('./nnunet-steps.ts')).run,
   'job-overhead': async () => (await import('./job-overhead.ts')).run,
   'event-loop': async () => (await import('./event-loop.ts')).run,
   brain: async () => (await import('./brain.ts')).run,

@@ -12,6 +12,7 @@ import { gzipTargets } from './targets/gzip.ts';
 import { platformFor } from './targets/inputs.ts';
 import { requestTargets } from './targets/requests.ts';
 import { segmentationTargets } from './targets/segmentations.ts';
+import { structureSetTargets } from './targets/structure-sets.ts';
 import { textTargets } from './targets/texts.ts';
 import { transformTargets } from './targets/transforms.ts';
 import { volumeTargets } from './targets/volumes.ts';
@@ -26,6 +27,7 @@ export const targets: Readonly<Record<string, Target>> = {
   ...dicomTargets,
   ...deidentificationTargets,
   ...segmentationTargets,
+  ...structureSetTargets,
   zip: zipTarget(platformFor),
   ...dicomWebTargets,
   ...requestTargets,

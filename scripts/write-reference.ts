@@ -107,7 +107,7 @@ ${sections.join('\n')}
 ## Formats of outputs
 
 In which formats each type of output can be had. The first is stored unless the input or the caller decides: a label map
-is stored in the input's format, of a DICOM series as \`seg.dcm\`. \`seg.dcm\`, \`labelmap.dcm\` and \`sr.dcm\` refer to the images of a DICOM series: there are
+is stored in the input's format, of a DICOM series as \`seg.dcm\`. Formats that end in \`.dcm\`, and \`zip\`, refer to the images of a DICOM series: there are
 none for other inputs, and none are made of a stored result.
 
 | type | formats |

@@ -79,12 +79,22 @@ describe('guides', () => {
     const [patternLines, lines, otherLines] = [all.slice(0, 4), all.slice(4, -2), all.slice(-2)];
     const yaml = blocks.filter((block) => block.language === 'yaml').map((block) => block.text);
     const manifests = yaml.filter((text) => text.startsWith('schemaVersion'));
-    const [labels, selftest, ...others] = yaml.filter((text) => !text.startsWith('schemaVersion'));
+    const [labels, selftest, ...parts] = yaml.filter((text) => !text.startsWith('schemaVersion'));
 
     it('every manifest is one, and there is one for each way that is named', () => {
       const ids = manifests.map((text) => parseManifest(text).id);
       expect(ids).toEqual(['prostate', 'spleen', 'liver', 'vessels', 'bright']);
-      expect(others).toEqual([]);
+    });
+
+    it('every part of a manifest is taken in one', () => {
+      const whole = parseYaml(manifests[1]) as Record<string, object>;
+      const keys = parts.map((text) => {
+        const part = parseYaml(text) as Record<string, object>;
+        const channels = Object.keys(part.inputs ?? whole.inputs);
+        parseManifest(JSON.stringify({ ...whole, ...part, model: { ...whole.model, channels } }));
+        return Object.keys(part).join();
+      });
+      expect(keys).toEqual(['postprocess', 'inputs', 'preprocess']);
     });
 
     it('the codes of a label are taken in a manifest', () => {

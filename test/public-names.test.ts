@@ -6,46 +6,46 @@ import { expect, it } from 'vitest';
 /* The public names of the packages. Adding one is a promise to users; removing one belongs in the changelog. */
 
 const coreValues = `
-  TomaatError acceptShape affinesEqual applyAffine base64Length buildDicomObject buildMeasurementReport
-  buildSegmentation buildSurface bytesPerVoxel checkAffine checkDeclaration checkShape checkVolume chooseDicom
-  chooseFormat closeLabels compareLabels
+  TomaatError acceptShape acceptSuv affinesEqual applyAffine base64Length buildDicomObject buildKeyPicture buildMeasurementReport
+  buildSegmentation buildStructureSet buildSurface bytesPerVoxel checkAffine checkDeclaration checkShape checkVolume chooseDicom
+  chooseFormat closeLabels compareLabels deriveCase deriveGrids describeAgreement describeParity describeWhere
+  formatAgreement judge leastJudgedVoxels paritySchema roundLabels traceStages verdicts worstLabel worstVerdict
   collectBytes componentOf composeAffine convertVolume crc32 createDeidentifier createFrameDecoder
   createStoredZip createUidKey createUidMapper createVoxels cropOrPad decimateMesh decodeBase64Text
   defaultValue defineApp deidentify describeError determinant dice diceOfLabels dicomFormats
-  deriveCase deriveGrids describeAgreement describeParity describeWhere
-  dicomSourceOf displayOf formatAgreement judge leastJudgedVoxels
-  dilateLabels directionOf distinctFiles encodeBase64 encodeDicomFile encodeOutput endingOf
+  dicomSourceOf displayOf dilateLabels directionOf distinctFiles encodeBase64 encodeDicomFile
+  encodeOutput endingOf deidentifyFiles
   erodeLabels errorCodes escapeUnseen estimatePrediction extensionOf fileEndingOf fileGeometrySchema
   fillHoles filterLabels findComponents findIdentifyingText flip formatList formatMl formatNames
   formatPoints formatUidKey formatsOf hasDicomWord hasUnseen holdsVoxelsAlone identifySegmentation
   identity imageTransforms infer
   infererSchema inputSchema inspectDicom inspectFiles inspectStart inspectVolume invert isDicom
   isDicomFormat isFileInput isNetworkSpec isReadBack isSeriesFormat isText isVolumeMediaType isVolumeUnlikeBase64 isZip
-  joinMeshes keepLargestComponent paritySchema roundLabels traceStages verdicts worstLabel worstVerdict
-  labelSchema labelTransforms labelTypeFor labelVoxels labelsWith
+  joinMeshes keepLargestComponent labelPalette labelSchema labelTransforms labelTypeFor labelVoxels labelsWith
   largestThatFits listSeries manifestSchema mapLabels matchOriginals maxFileBytes maxZipEntries
   measureLabels measurementsToCsv mediaTypes meshToStl meshToVtk mmDigits multiply neutralDataName
   neutralNames numericVoxels openLabels openZip orientationOf originOf outputFormats outputSchema
   outputSchemas parameterSchema parseDicom parseManifest parseMeasurementsCsv parseParameter
   parseParameters parsePoints parseUidKey pipelineSteps predict primaryOutput quietCodec readDicomFile
   readDicomHeader readDicomImage readDicomVolume readMesh readPrefix readSegmentationFile readTransform readVolume
-  readableEndings removeSmallObjects reorient representationOf requestWords resample resampleArgmax
+  readableEndings refuseIdentity removeSmallObjects reorient representationOf requestWords resample resampleArgmax
   resampleThreshold resampleThrough reservedWords resizedGrid restore sameGrid scanLabels
-  seriesFormats sourceFromBytes spacingOf stages supportedExtensions surfaceOf transformEndings transformExtensions
+  seriesFormats sortFiles sourceFromBytes spacingOf stages supportedExtensions surfaceOf transformEndings transformExtensions
   transformPoint transformPoints uidMapOf verifyNetwork volumeEndings volumeFormats volumeInputs
   volumeReport volumeToTensor voxelCount voxelTypeOf voxelTypes webPlatform withField
-  withoutTrailingSlashes withoutUnseen withoutVolumeEnding writeDicomFile writeStripped writeTransform
+  withoutTrailingSlashes withoutUnseen withoutVolumeEnding writeDicomFile writeStoredZip writeStripped writeTransform
   writeTransformMat writeVolume zlibPlatform
 `;
 const coreTypes = `
   AcceptanceRule Affine Agreement AppContext AppDefinition Bytes Code CodecModule CodecName CodecOptions
   Components Compression Connectivity DataFileField DecimateOptions DeclaredInput DeclaredInputs
   DeclaredOutput DeclaredOutputs DecodeFrame DecodedFrame DeidentificationReport Deidentified
-  DeidentifyOptions DeriveOptions DerivedGrid DicomContext DicomDisplay DicomFile DicomFindings DicomFormat DicomHeader DicomImage
-  DicomObject DicomReadOptions DicomSeries DicomSource DicomVolumeHeader EncodeOptions EncodedOutput
+  DeidentifiedImage DeidentifyFilesOptions DeidentifyOptions DeriveOptions DerivedGrid DicomContext DicomDisplay DicomFile
+  DicomFindings DicomFormat DicomHeader DicomImage DicomObject DicomReadOptions DicomSeries
+  DicomSource DicomVolumeHeader EncodeOptions EncodedOutput DisplayWindow
   ErrorCode ErrorData Estimate FileEnding FileGeometry FilePrefix FillOptions FrameShape Grid
   IdentifyingField IdentifyingText InferOptions InferResult InfererSpec Input InputForm InputOf InputType
-  InputValue InputsOf InspectOptions Interpolation Label LabelAgreement LabelMeasurement LabelName LabelTensor
+  InputValue InputsOf InspectOptions Interpolation KeyPictureOptions Label LabelAgreement LabelMeasurement LabelName LabelTensor
   LabelVoxels LargestOptions LeftOut LoadedModel Maker Manifest ManifestFault MeasuredLabelMap
   MeasurementReportOptions Mesh ModelSpec MorphologyOptions NetworkReport NetworkSession NumericVolume
   NumericVoxels Outcome Output
@@ -55,19 +55,19 @@ const coreTypes = `
   SegmentationIdentity SelfTest SegmentationIdentityOptions SegmentationOptions SegmentationType SeriesFormat
   SeriesList Shape Size SliceReference SlidingWindowSpec SmallObjectOptions SourceFile
   SpatialTransform Stage StageTimes Step StoredOutput StoredZip StoredZipOptions SurfaceOptions
-  Tensor TextSource Trace TransformContext StoredWindow Verdict Whereabouts
+  Tensor TextSource Trace Verdict Whereabouts TransformContext StoredWindow SortedFiles StructureSetOptions SuvScale
   TransformExtension TypedContext UidMapper UnreadFile Vec3 Volume VolumeExtension VolumeFactsOf
   VolumeFormat VolumeFormatRow VolumeHeader VolumeTransform VoxelType Voxels WriteOptions ZipMember Zlib
 `;
 const clientValues = `
   TomaatError announcementId announcementLifeSeconds announcementSchema announcementType
   anonymousFiles attemptSchema audienceOf claimSchema claimedJobSchema completeSchema createClient
-  createDicomWeb createRegistryClient createUidKey dicomItems dicomNumber dicomTags dicomText
+  createDicomWeb createRegistryClient createUidKey decideIdentity dicomItems dicomNumber dicomTags dicomText
   dicomTexts dicomValues discoverV1 dispositionName endpoints entrySchema errorCodes exposedHeaders
   failSchema fitSchema formatUidKey handBackSchema idempotencyKeySchema interfaceV1 isCallersFault
   isPassing isSettled jobOutputSchema jobSchema jobSchemas jobStates loggedOutSchema meSchema measuredLabelMap
   namedPredictionSchema openApiDocument openDicomInput parseHeaderValue parseUidKey predictV1
-  problemSchema receiptSchema requireStored requireSuccess seriesSchema serviceSchema settledStates
+  problemSchema processingSchema receiptSchema requireStored requireSuccess seriesSchema serviceSchema settledStates
   signedAnnouncementSchema startValueV1 summarizeReport toSlug touchSchema verifyAnnouncement
   verifyEntry verifyReceipt verifySigned volumeFactsSchema welcomeSchema
 `;
@@ -77,9 +77,9 @@ const clientTypes = `
   DicomElement DicomFile DicomInput DicomInputFile DicomInputOptions DicomInstance DicomKeyword
   DicomQuery DicomResultOptions DicomSeries DicomStudy DicomWeb DicomWebHeaders DicomWebOptions
   DiscoverOptions Endpoint EndpointName EndpointResponse Entry ErrorCode ErrorData FailedInstance
-  FileRef FileSource Fit FormFields InputParameter Job JobIn JobOutput JobState LoggedOut Me
+  FileRef FileSource Fit FormFields IdentityDecision IdentityFacts InputParameter Job JobIn JobOutput JobState LoggedOut Me
   MetadataOf NamedBytes NamedPrediction OutputFile PredictOptions PrepareOptions PreparedSeries
-  Problem Receipt RegistryClient RegistryClientOptions RequestHeader ResumableOptions RetrieveOptions
+  Problem Processing Receipt RegistryClient RegistryClientOptions RequestHeader ResumableOptions RetrieveOptions
   RetrieveProgress RetrievedInstance SearchOptions Service ServiceFilters Signed SignedAnnouncement
   StoreOptions StoreProgress StoreReason StoreReport StoredInstance UploadFile UploadProgress V1Input
   V1Output V1PredictOptions VolumeFacts VolumeFile WatchOptions Welcome

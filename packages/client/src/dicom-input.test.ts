@@ -1,5 +1,6 @@
 import {
   createUidKey,
+  dicomFormats,
   openZip,
   parseDicom,
   readSegmentationFile,
@@ -211,6 +212,7 @@ describe('createResult()', () => {
     outputs: [
       { name: 'report', primary: false, type: 'PlainText' },
       { name: 'organs', primary: true, type: 'LabelVolume' },
+      { name: 'volumes', primary: false, type: 'Measurements', from: 'organs' },
     ],
   } as unknown as Service;
   const job = { id: 'job-1', parameters: { cysts: true } };
@@ -223,6 +225,10 @@ describe('createResult()', () => {
     const volume: Volume = { voxels, size, affine, components: 1, ...change };
     return joined(writeVolume(volume, 'nii.gz', webPlatform));
   }
+  const uidOf = (bytes: Uint8Array): string => {
+    const element = parseDicom(bytes)!.dataset.get(0x00080018);
+    return element?.kind === 'value' ? Buffer.from(element.bytes).toString('latin1').replace('\0', '') : '';
+  };
   const choose = async () => (await openDicomInput(sources(slices()), webPlatform)).choose();
 
   it('makes a segmentation of the originals, with their patient and their UIDs', async () => {
@@ -239,6 +245,42 @@ describe('createResult()', () => {
     expect([...(read.labelMap.voxels as Uint8Array)].slice(0, 11)).toEqual([1, 0, 0, 3, 0, 1, 0, 0, 0, 0, 1]);
     const text = Buffer.from(bytes).toString('latin1');
     for (const kept of ['Canary^Name', 'CANARY-ID', '1.2.3.9.1', '1.2.3.9.4']) expect(text).toContain(kept);
+  });
+
+  it('makes an archive, and a report of the measurements that refers to the same segmentation', async () => {
+    const chosen = await choose();
+    const labelMap = await labelsOf(chosen);
+    const archive = await chosen.createResult(labelMap, service, { job, format: 'zip' });
+    expect(archive.type).toBe('application/zip');
+    const zip = sourceFromBytes('organs.zip', new Uint8Array(await archive.arrayBuffer()));
+    const files = await openZip(zip, webPlatform);
+    const names = dicomFormats.filter((format) => format !== 'labelmap.dcm');
+    expect(files.map(({ name }) => name)).toEqual(names.map((format) => `organs.${format}`));
+    const segmentation = await joined(files[0].open());
+    const options = { job, output: 'volumes', labelMap } as const;
+    const table = new TextEncoder().encode(JSON.stringify({ labels: [{ value: 3, volumeMl: 0.125 }] }));
+    const report = await chosen.createResult(table, service, options);
+    expect(report.type).toBe('application/dicom');
+    const text = Buffer.from(await report.arrayBuffer()).toString('latin1');
+    for (const known of ['Canary^Name', '1.2.3.9.1', 'Cyst', '0.125', uidOf(segmentation)])
+      expect(text).toContain(known);
+    const faults = [
+      [table, { job, output: 'volumes' }, 'NOT_ACCEPTABLE'],
+      [table, { ...options, format: 'zip' }, 'NOT_ACCEPTABLE'],
+      [labelMap, options, 'BAD_INPUT'],
+      [new TextEncoder().encode('{}'), options, 'BAD_INPUT'],
+    ] as const;
+    for (const [bytes, given, code] of faults)
+      await expect(chosen.createResult(bytes, service, given)).rejects.toMatchObject({ code });
+  });
+
+  it('makes a key picture of one of the originals', async () => {
+    const chosen = await choose();
+    const blob = await chosen.createResult(await labelsOf(chosen), service, { job, format: 'key.dcm' });
+    const text = Buffer.from(await blob.arrayBuffer()).toString('latin1');
+    // Secondary Capture; the third slice has five labelled voxels, the others three or four.
+    for (const part of ['1.2.840.10008.5.1.4.1.1.7\0', 'Canary^Name', 'Slice 3 of 4'])
+      expect(text.includes(part), part).toBe(true);
   });
 
   it('derives UIDs from the job and gives each frame its place', async () => {

@@ -24,6 +24,7 @@ import {
   type ReadLimits,
   readDicomFile,
   readDicomHeader,
+  readDicomImage,
   readPrefix,
   readVolume,
   type SeriesFormat,
@@ -108,8 +109,8 @@ export interface DicomResultOptions {
   /** Name of the output; the service's first label map if missing. */
   output?: string;
   /**
-   * Of a label map, `seg.dcm` if missing. `zip` is an archive of every DICOM object that the label map can become.
-   * The first of `seriesFormats` that other outputs can have.
+   * Of a label map, `seg.dcm` if missing. `zip` is an archive of every DICOM object that the label map can become. For
+   * it, and for `key.dcm`, one image is read. For other outputs the first of `seriesFormats` that they can have.
    */
   format?: SeriesFormat;
   /**
@@ -213,6 +214,7 @@ function openSeries(
         description,
         seed: job.id,
         labelMap: measured,
+        readSlice: (index: number) => readDicomImage(series.stack!.frames[frame ?? 0][index], platform),
       };
       const labels = labelsWith(service.labels, job.parameters);
       const parts: BlobPart[] = [];

@@ -5,6 +5,7 @@ import { decideIdentity, type IdentityFacts } from './identity.ts';
 const here: Processing = {
   reach: 'loopback',
   machine: 'a',
+  ports: [9000, 9443],
   remoteWorkers: false,
   identity: 'allowed',
   stripsInputs: false,
@@ -32,6 +33,9 @@ describe('decideIdentity()', () => {
     ['a server without its machine', other({ machine: undefined }), true, true],
     ['a browser', { ...local, machine: undefined }, true, true],
     ['two unknown machines', { ...other({ machine: undefined }), machine: undefined }, true, true],
+    ['a proxy on this machine', { ...local, address: 'http://127.0.0.1:8080' }, true, true],
+    ['the usual port', { ...local, address: 'http://127.0.0.1' }, true, true],
+    ['a server without its ports', other({ ports: undefined }), true, true],
     ['a policy against it', other({ identity: 'refused' }), true, false],
     ['kept on the network', { ...other({ reach: 'network' }), wanted: 'keep' }, false, true],
     ['kept at an older server', { ...local, processing: undefined, wanted: 'keep' }, false, true],
@@ -53,6 +57,7 @@ describe('decideIdentity()', () => {
     [other({ remoteWorkers: true }), /workers on other machines/],
     [other({ machine: 'b' }), /runs on another machine/],
     [{ ...local, machine: undefined }, /not known whether the server runs on this machine/],
+    [{ ...local, address: 'http://127.0.0.1:8080' }, /something is between here and the server/],
     [other({ identity: 'refused' }), /does not accept files/],
   ])('says why', (facts, reason) => {
     expect(decideIdentity(facts).reason).toMatch(reason);

@@ -61,6 +61,8 @@ function reasonToRemove(
   if (machine === undefined || processing.machine === undefined)
     return 'it is not known whether the server runs on this machine';
   if (processing.machine !== machine) return 'the server runs on another machine';
+  if (!processing.ports?.includes(portOf(address)))
+    return 'something is between here and the server, such as a proxy';
   return undefined;
 }
 
@@ -68,4 +70,10 @@ function isLoopbackAddress(address: string): boolean {
   if (!URL.canParse(address)) return false;
   const { hostname } = new URL(address);
   return hostname === 'localhost' || hostname === '[::1]' || /^127(?:\.\d{1,3}){3}$/.test(hostname);
+}
+
+/** The port of an address, also where it is the usual one of its protocol. */
+function portOf(address: string): number {
+  const { port, protocol } = new URL(address);
+  return port === '' ? (protocol === 'https:' ? 443 : 80) : Number(port);
 }

@@ -74,6 +74,7 @@ export {
 export { type Stage, stages, type Trace } from './app/stages.ts';
 export type { Step } from './app/step.ts';
 export { labelsWith, pipelineSteps } from './app/steps.ts';
+export { acceptSuv } from './app/suv-inputs.ts';
 export { traceStages } from './app/trace.ts';
 export {
   defaultValue,
@@ -107,6 +108,7 @@ export { representationOf } from './dicom/dictionary.ts';
 export { type DicomDisplay, displayOf, type StoredWindow } from './dicom/display.ts';
 export { encodeDicomFile } from './dicom/encode-file.ts';
 export type { DicomImage } from './dicom/frames.ts';
+export { buildKeyPicture, type KeyPictureOptions } from './dicom/key-picture.ts';
 export { buildMeasurementReport, type MeasurementReportOptions } from './dicom/measurement-report.ts';
 export { hasDicomWord, isDicom, parseDicom } from './dicom/parse.ts';
 export {
@@ -133,7 +135,8 @@ export {
   type SegmentReference,
 } from './dicom/segmentation-identity.ts';
 export { type DicomSeries, type LeftOut, listSeries, type SeriesList } from './dicom/series.ts';
-export type { DicomSource, SliceReference } from './dicom/source.ts';
+export type { DicomSource, DisplayWindow, SliceReference } from './dicom/source.ts';
+export { buildStructureSet, type StructureSetOptions } from './dicom/structure-set.ts';
 export { createUidKey, createUidMapper, formatUidKey, parseUidKey, type UidMapper } from './dicom/uid-key.ts';
 export { matchOriginals, uidMapOf } from './dicom/uid-map.ts';
 export {
@@ -182,6 +185,7 @@ export {
   createStoredZip,
   type StoredZip,
   type StoredZipOptions,
+  writeStoredZip,
   type ZipMember,
 } from './formats/stored-zip.ts';
 export { isText } from './formats/strangers.ts';
@@ -306,6 +310,7 @@ export {
   roundLabels,
   scanLabels,
 } from './labels/label-map.ts';
+export { labelPalette } from './labels/label-palette.ts';
 export { formatMl, type LabelMeasurement, measureLabels, mmDigits, volumeReport } from './labels/measure.ts';
 export { measurementsToCsv, parseMeasurementsCsv } from './labels/measurement-csv.ts';
 export {
@@ -339,6 +344,7 @@ export {
   type NumericVoxels,
   numericVoxels,
   type Size,
+  type SuvScale,
   type Volume,
   type Voxels,
   type VoxelType,

@@ -45,7 +45,15 @@ export interface Grid {
 export interface Volume extends Grid {
   readonly voxels: Voxels;
   readonly components: number;
+  /** Of a volume that was read from a DICOM series: how its values become SUV. Other files do not state it. */
+  readonly suv?: SuvScale;
 }
+
+/**
+ * The factor by which values become standardized uptake values by body weight (SUVbw, g/mL), or why there is none, as a sentence with
+ * the remedy.
+ */
+export type SuvScale = { readonly factor: number } | { readonly refusal: string };
 
 const arrayTypes = {
   uint8: Uint8Array,

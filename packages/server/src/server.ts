@@ -176,6 +176,9 @@ export async function startServer(serverOptions: ServerOptions): Promise<Running
 
   opened.use(startUpkeep(data, login, workers, options));
   const { addresses } = opened.use(await openListeners(app, certificates, options));
+  data.processing.listensAt(
+    [addresses.url, addresses.tlsUrl].flatMap((address) => (address ? Number(new URL(address).port) : [])),
+  );
   const v1Url = addresses.legacyUrl ?? options.publicUrl ?? addresses.tlsUrl;
   const signer = await openSigner({
     dataFolder,

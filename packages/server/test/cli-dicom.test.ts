@@ -340,7 +340,7 @@ describe.skipIf(!data)('tomaat predict with real DICOM series', () => {
     expect(stderr).toContain('Left out: README.txt (is not a DICOM file)');
     expect(stderr).toContain('Left out: ref_I10, ref_I20 (is a secondary capture)');
     expect(stderr).toContain('Left out: surview (is a localizer (ImageType LOCALIZER))');
-    expect(stderr).toMatch(/before sending .*: 3 of the patient, .* 5 identifiers, 6 dates and times/);
+    expect(stderr).toMatch(/before sending.*: 3 of the patient, .* 5 identifiers, 6 dates and times/);
   });
 
   it.each(['ct_oblique', 'mr9_name_japanese', 'mr9_enhanced_shuffled', 'pet_bqml_suv'])(

@@ -113,13 +113,26 @@ describe('the label map of a DICOM series', () => {
     });
   });
 
+  it('is a key picture on request', async () => {
+    const job = await predict(scan, '?format=key.dcm');
+    expect(job.state, JSON.stringify(job)).toBe('succeeded');
+    expect(job.outputs[0]).toMatchObject({
+      format: 'key.dcm',
+      formats: ['nii.gz', 'nii', 'mha', 'nrrd', 'vtk', 'stl', 'seg.dcm', 'key.dcm'],
+      fileName: 'scan_segmentation.key.dcm',
+    });
+    const { response, bytes } = await get(job);
+    expect(response.headers.get('content-type')).toBe('application/dicom');
+    expect(Buffer.from(bytes).includes('1.2.840.10008.5.1.4.1.1.7\0')).toBe(true);
+  });
+
   it('is not a DICOM object for another input', async () => {
     const body = Uint8Array.from(await encode(phantom(), 'nii'));
     const job = await predict(body);
     expect(job.outputs[0]).toMatchObject({ format: 'nii' });
     expect(job.outputs[0].formats).not.toContain('seg.dcm');
-    const refused = await predict(body, '?format=seg.dcm');
-    expect(refused.error).toMatchObject({
+    expect(await predict(body, '?format=seg.dcm')).toMatchObject({
+      status: 406,
       code: 'NOT_ACCEPTABLE',
       detail: expect.stringMatching(/The input is not a DICOM series/),
     });

@@ -54,6 +54,10 @@ beforeAll(async () => {
       infer: `const { level } = inputs;
         return { segmentation: { ...volume, voxels: Uint8Array.from(volume.voxels, (v) => (v > level ? 1 : 0)) } };`,
     }),
+    await writeApp(folder, 'hot', {
+      preprocess: ['standardUptakeValue'],
+      infer: `return { segmentation: { ...volume, voxels: Uint8Array.from(volume.voxels, (v) => (v > 2.5 ? 1 : 0)) } };`,
+    }),
   ];
   server = await startTestServer(apps);
 });
@@ -296,6 +300,32 @@ describe.skipIf(skip)('non-volumes are refused before a job is created', () => {
     expect(first).toMatchObject({ state: 'succeeded' });
     expect(await (await ask('77')).json()).toMatchObject({ id: first.id });
     expect(await refusalOf(await ask('201'))).toMatchObject({ code: 'CONFLICT' });
+  });
+});
+
+describe('an app of SUV', () => {
+  const send = (files: readonly NamedFile[]) =>
+    fetch(`${server.url}/hot/any?format=nii.gz`, { method: 'POST', body: formOf(files) });
+
+  it.skipIf(skip)('is given those of a PET series', async () => {
+    const response = await send(cases('pet_bqml_suv'));
+    expect(response.status).toBe(200);
+    const result = sourceFromBytes('result.nii.gz', bodyOf(new Uint8Array(await response.arrayBuffer())));
+    const path = join(root, 'dicom_cases', 'pet_bqml_suv_suv_truth.nii.gz');
+    const truth = sourceFromBytes(path, bodyOf(readFileSync(path)));
+    const [found, suv] = await Promise.all([result, truth].map((file) => readVolume([file], nodePlatform)));
+    const expected = Array.from(suv.volume.voxels as Float32Array, (value) => Number(value > 2.5));
+    expect(expected).toContain(1);
+    expect(Array.from(found.volume.voxels as Uint8Array)).toEqual(expected);
+  });
+
+  it.skipIf(skip)('refuses another series before there is a job', async () => {
+    const response = await send(cases('ct_oblique'));
+    expect(response.status).toBe(422);
+    expect(await response.json()).toMatchObject({
+      field: 'volume',
+      detail: expect.stringContaining('No SUV can be computed: the series is CT, not PET'),
+    });
   });
 });
 

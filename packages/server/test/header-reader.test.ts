@@ -1,10 +1,12 @@
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { createHash } from 'node:crypto';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
-import { inspectFiles, sourceFromBytes } from '@tomaat/core';
+import { formatUidKey, inspectFiles, sourceFromBytes } from '@tomaat/core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { goodFile } from '../../core/test/bad-files.ts';
+import { dicomFile, sliceElements } from '../../core/test/dicom-files.ts';
 import { openHeaderReader } from '../src/intake/header-reader.ts';
 import { nodePlatform } from '../src/node-platform.ts';
 
@@ -131,6 +133,44 @@ describe('openHeaderReader()', () => {
       await expect(reader.inspect(fileOf(name, path, 20), { limits })).rejects.toEqual(error);
       await expect(reader.start({ name, prefix: cut, sizeBytes: 20 }, limits)).rejects.toEqual(error);
     }
+  });
+
+  it('ends a thread that hangs while it removes an identity', async () => {
+    await using reader = openHeaderReader({ deadlineMs: 300, thread });
+    const files = fileOf('loop').map((file) => ({ ...file, into: '' }));
+    await expect(reader.clean(files, '', limits)).rejects.toMatchObject({ code: 'BAD_HEADER' });
+    await expect(reader.refuseIdentity(fileOf('regex'), limits)).rejects.toMatchObject({
+      code: 'BAD_HEADER',
+    });
+  });
+
+  it('leaves a thread to headers while identities are removed', async () => {
+    await using reader = openHeaderReader({ deadlineMs: 60_000, thread });
+    let done = 0;
+    const files = fileOf('slow disk').map((file) => ({ ...file, into: '' }));
+    const slow = Array.from({ length: 4 }, () => reader.clean(files, '', limits).then(() => done++));
+    await reader.inspect(fileOf('a'), { limits });
+    expect(done).toBeLessThan(4);
+    await Promise.all(slow);
+  });
+
+  it('refuses a key that is damaged, and a disk on which nothing can be written', async () => {
+    await using reader = openHeaderReader();
+    const bytes = dicomFile(sliceElements({ more: { 1048592: ['PN', 'Meyer'] } }));
+    const path = join(folder, 'a.dcm');
+    await writeFile(path, bytes);
+    const file = { name: 'a', path, sizeBytes: bytes.length, into: join(folder, 'none', 'b') };
+    await expect(reader.clean([file], 'short', limits)).rejects.toMatchObject({ code: 'BAD_INPUT' });
+    const key = formatUidKey(new Uint8Array(32));
+    await expect(reader.clean([file], key, limits)).rejects.toMatchObject({ code: 'INTERNAL' });
+    const into = join(folder, 'b.dcm');
+    const [cleaned] = await reader.clean([{ ...file, into }], key, limits);
+    const written = await readFile(into);
+    expect(cleaned).toEqual({
+      digest: `sha256:${createHash('sha256').update(written).digest('hex')}`,
+      sizeBytes: written.length,
+    });
+    expect(written.includes('Meyer')).toBe(false);
   });
 
   it('finds identifying text in a file on the disk', async () => {

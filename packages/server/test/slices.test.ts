@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { rm } from 'node:fs/promises';
 import { applyAffine, readVolume, type Size, sourceFromBytes, type Volume } from '@tomaat/core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { checkApp } from '../src/check-app.ts';
 import { nodePlatform } from '../src/node-platform.ts';
 import { writeApp } from './app-fixture.ts';
 import { encodeModel, writeModel } from './onnx-fixture.ts';
@@ -48,10 +49,11 @@ const b = filled((x, y, z) => value(z, x, y));
 
 let server: TestServer;
 let folder: string;
+let path: string;
 beforeAll(async () => {
   folder = await temporaryFolder();
   const orient = { orientation: { axcodes: 'RAS' } };
-  const path = await writeApp(folder, 'slices', {
+  path = await writeApp(folder, 'slices', {
     inputs: {
       a: { type: 'volume', preprocess: [orient] },
       b: {
@@ -122,6 +124,14 @@ describe('an app with the inferer slice', () => {
           seen.add(expected);
         }
     expect(seen).toEqual(new Set([0, 1, 2, 300]));
+  });
+
+  it('is tried on one slice before it is served', async () => {
+    const found: [string, boolean, string][] = [];
+    for await (const { name, ok, detail } of checkApp(path, new AbortController().signal))
+      found.push([name, ok, detail]);
+    expect(found.filter(([, ok]) => !ok)).toEqual([]);
+    expect(found).toContainEqual(['model', true, expect.stringContaining('1 × 2 × 32 × 32 → 2 classes')]);
   });
 
   it('shows its inputs without their steps', async () => {

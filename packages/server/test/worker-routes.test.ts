@@ -77,6 +77,8 @@ const bodyOf = async (response: Response) => (await response.json()) as { code: 
 const label = Buffer.from('the bytes of a label map');
 const report = Buffer.from('the text of a report');
 
+const keptFile = { format: 'nii.gz', digest: digestOf(label), sizeBytes: label.length };
+
 const outputs = () => [
   {
     name: 'segmentation',
@@ -197,6 +199,9 @@ describe('POST /api/worker/jobs/{id}/complete', () => {
     ['no primary output', first({ primary: false })],
     ['two primary outputs', () => outputs().map((output) => ({ ...output, primary: true }))],
     ['another size', first({ sizeBytes: 3 })],
+    ['a kept file of another size', first({ format: 'stl', kept: { ...keptFile, sizeBytes: 3 } })],
+    ['a kept file that cannot be read back', first({ kept: { ...keptFile, format: 'vtk' } })],
+    ['a kept file of a format that its type does not have', first({ kept: { ...keptFile, format: 'json' } })],
   ])('refuses %s', async (_what, made) => {
     const id = await submit(scans[0]);
     const job = await claim();
@@ -212,6 +217,27 @@ describe('POST /api/worker/jobs/{id}/complete', () => {
       outputs: outputs(),
     });
     expect([taken.status, await state()]).toEqual([200, 'succeeded']);
+  });
+
+  it('takes the file that is kept besides an output', async () => {
+    const id = await submit(scans[0]);
+    const job = await claim();
+    const { attempt } = job;
+    const made = [
+      { ...outputs()[0], format: 'stl', digest: digestOf(report), sizeBytes: report.length, kept: keptFile },
+      outputs()[1],
+    ];
+    const complete = () => post(`/jobs/${id}/complete`, { attempt, seconds: 1, outputs: made });
+    const missing = await complete();
+    expect(await bodyOf(missing)).toMatchObject({ code: 'NOT_READY' });
+    await bring(job);
+    expect((await complete()).status).toBe(200);
+    const found = (await (await fetch(`${server.url}/api/jobs/${id}`)).json()) as Job;
+    expect(found.outputs[0].formats).toEqual(['nii.gz', 'nii', 'mha', 'nrrd', 'vtk', 'stl']);
+    const file = async (query: string) =>
+      Buffer.from(await (await fetch(`${server.url}${found.outputs[0].url}${query}`)).arrayBuffer());
+    expect(await file('')).toEqual(report);
+    expect(await file('?format=nii.gz')).toEqual(label);
   });
 
   it('refuses outputs that were not brought', async () => {

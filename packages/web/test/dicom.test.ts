@@ -108,7 +108,7 @@ describe.skipIf(findChromium() === undefined)('DICOM in the page', () => {
         await page.getByText('Choose a series first.', { exact: true }).waitFor();
         await group.getByRole('radio').first().focus();
         await page.keyboard.press('ArrowDown');
-        await page.getByText('4 × 3 × 5 voxels', { exact: true }).waitFor();
+        await page.getByRole('definition').filter({ hasText: '4 × 3 × 5 voxels' }).waitFor();
         expect(await group.getByRole('radio', { name: /Thick/ }).isChecked()).toBe(true);
         await page.getByText('study_series12').waitFor();
         await page.getByRole('button', { name: 'Remove', exact: true }).click();
@@ -136,7 +136,7 @@ describe.skipIf(findChromium() === undefined)('DICOM in the page', () => {
           page.getByRole('button', { name: 'Choose a folder' }).click(),
         ]);
         await chooser.setFiles(series);
-        await page.getByText('4 × 3 × 600 voxels', { exact: true }).waitFor();
+        await page.getByRole('definition').filter({ hasText: '4 × 3 × 600 voxels' }).waitFor();
       }),
     90_000,
   );
@@ -202,6 +202,31 @@ describe.skipIf(findChromium() === undefined)('DICOM in the page', () => {
   );
 
   it(
+    'sends the files as they are on request, and takes the server’s result',
+    () =>
+      withPage(async (page) => {
+        const kept = await writeSeries('kept', 4, { more: { 1048592: ['PN', 'Canary^Karl'] } });
+        await page.goto(`${site.address}/services/threshold`);
+        await drop(page, kept);
+        await page.getByText(/^What is removed before sending/).waitFor();
+        await page.getByRole('checkbox', { name: 'Send the files with the identity of the patient' }).focus();
+        await page.keyboard.press('Space');
+        await page.getByText(/^The files are sent as they are/).waitFor();
+        await expectAccessible(page);
+        await send(page);
+        expect((await sentFiles(page)).map((file) => textOf(file, 0x00100010))).toEqual(
+          Array(4).fill('Canary^Karl'),
+        );
+        await page.reload();
+        // Not made here: the file of the server.
+        const result = await download(page, 'Segmentation (DICOM SEG)', 'link');
+        expect(textOf(result.bytes, 0x00100010)).toBe('Canary^Karl');
+        expect(readSegmentationFile(result.bytes).labelMap.size).toEqual([4, 3, 4]);
+      }),
+    90_000,
+  );
+
+  it(
     'takes a series for each of two volumes, and makes the result of the first one',
     () =>
       withPage(async (page) => {
@@ -219,9 +244,9 @@ describe.skipIf(findChromium() === undefined)('DICOM in the page', () => {
         await page.getByText('Choose a series for Moving volume first.').waitFor();
         await page.getByText('Drop Fixed volume first.').waitFor();
         await page.locator('.series-card', { hasText: 'moving' }).click();
-        await page.getByText('4 × 3 × 5 voxels', { exact: true }).waitFor();
+        await page.getByRole('definition').filter({ hasText: '4 × 3 × 5 voxels' }).waitFor();
         await dropOnto(field('Fixed volume'), fixed);
-        await page.getByText('4 × 3 × 4 voxels', { exact: true }).waitFor();
+        await page.getByRole('definition').filter({ hasText: '4 × 3 × 4 voxels' }).waitFor();
         await send(page);
         const report = await page.getByLabel('What came', { exact: true }).inputValue();
         // sliceElements() writes 100 × instance into the first voxel.
@@ -261,7 +286,7 @@ describe.skipIf(findChromium() === undefined)('DICOM in the page', () => {
         await page.getByText('DIRFILE').waitFor();
         await page.getByText('README.txt').waitFor();
         await page.locator('.series-card', { hasText: '192 × 192 × 6 voxels' }).click();
-        await page.getByText('192 × 192 × 6 voxels', { exact: true }).waitFor();
+        await page.getByRole('definition').filter({ hasText: '192 × 192 × 6 voxels' }).waitFor();
         await page.locator('.viewer[data-ready=true]').waitFor();
         // WindowCenter 40, WindowWidth 80, as dcmdump shows.
         const window = page.getByLabel('Window');
@@ -410,10 +435,11 @@ async function send(page: Page): Promise<void> {
 async function download(
   page: Page,
   format: string,
+  role: 'button' | 'link' = 'button',
 ): Promise<{ name: string; bytes: Uint8Array<ArrayBuffer> }> {
   const [file] = await Promise.all([
     page.waitForEvent('download'),
-    page.getByRole('button', { name: format }).click(),
+    page.getByRole(role, { name: format }).click(),
   ]);
   return { name: file.suggestedFilename(), bytes: new Uint8Array(await readFile(await file.path())) };
 }

@@ -11,6 +11,10 @@ export const processingSchema = z.object({
     .string()
     .optional()
     .describe('With loopback: a name of the machine until its next start, to be compared with one’s own'),
+  ports: z
+    .array(z.int())
+    .optional()
+    .describe('With loopback: the ports at which it listens itself. At any other, something is in between'),
   remoteWorkers: z.boolean().describe('Whether workers on other machines may take its jobs'),
   identity: z
     .enum(['allowed', 'refused'])

@@ -240,6 +240,7 @@ describe('outputFormats', () => {
         'seg.dcm',
         'labelmap.dcm',
         'rtstruct.dcm',
+        'key.dcm',
         'zip',
       ],
       VTKMesh: ['vtk', 'stl'],
@@ -260,6 +261,7 @@ describe('formatsOf()', () => {
     expect(of('nii.gz')).toEqual(others);
     expect(of('seg.dcm')).toEqual([...others, 'seg.dcm']);
     expect(of('labelmap.dcm')).toEqual([...others, 'labelmap.dcm']);
+    expect(of('key.dcm')).toEqual(['key.dcm']);
     expect(formatsOf({ type: 'Fiducials', format: 'txt' })).toEqual(['json', 'txt']);
     expect(formatsOf({ type: 'Measurements', format: 'json' })).toEqual(['json', 'csv']);
   });
@@ -273,6 +275,7 @@ describe('formatsOf()', () => {
     expect(of('stl', 'mha')).toEqual(others);
     // As servers stored it that kept no second file.
     expect(of('stl')).toEqual(['stl']);
+    expect(of('rtstruct.dcm', 'seg.dcm')).toEqual([...others, 'seg.dcm', 'rtstruct.dcm']);
   });
 });
 
@@ -313,6 +316,7 @@ describe('mediaTypes', () => {
       'seg.dcm': 'application/dicom',
       'labelmap.dcm': 'application/dicom',
       'rtstruct.dcm': 'application/dicom',
+      'key.dcm': 'application/dicom',
       'sr.dcm': 'application/dicom',
       zip: 'application/zip',
     });

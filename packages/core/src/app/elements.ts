@@ -184,9 +184,10 @@ export type Label = z.infer<typeof labelSchema>;
 /**
  * DICOM objects of results for a DICOM series: they refer to its images, and are made while those are at hand.
  * `seg.dcm` is a segmentation, `labelmap.dcm` one of the type LABELMAP, which few programs read yet, `rtstruct.dcm` an
- * RT structure set, for radiotherapy, `sr.dcm` a structured report of measurements.
+ * RT structure set, for radiotherapy, `key.dcm` a picture of one slice with the outlines of its labels, `sr.dcm` a
+ * structured report of measurements.
  */
-export const dicomFormats = ['seg.dcm', 'labelmap.dcm', 'rtstruct.dcm', 'sr.dcm'] as const;
+export const dicomFormats = ['seg.dcm', 'labelmap.dcm', 'rtstruct.dcm', 'key.dcm', 'sr.dcm'] as const;
 export type DicomFormat = (typeof dicomFormats)[number];
 export const isDicomFormat = (format: string): format is DicomFormat =>
   (dicomFormats as readonly string[]).includes(format);
@@ -202,7 +203,16 @@ export const isSeriesFormat = (format: string): format is SeriesFormat =>
 
 /** The available formats of each type of output; the first is the default if the input does not determine one. */
 export const outputFormats = {
-  LabelVolume: [...extensionsByChoice, 'vtk', 'stl', 'seg.dcm', 'labelmap.dcm', 'rtstruct.dcm', 'zip'],
+  LabelVolume: [
+    ...extensionsByChoice,
+    'vtk',
+    'stl',
+    'seg.dcm',
+    'labelmap.dcm',
+    'rtstruct.dcm',
+    'key.dcm',
+    'zip',
+  ],
   VTKMesh: ['vtk', 'stl'],
   Fiducials: ['json', 'txt'],
   PlainText: ['txt', 'json'],
@@ -254,6 +264,7 @@ export const mediaTypes: Record<OutputFormat, string> = {
   'seg.dcm': 'application/dicom',
   'labelmap.dcm': 'application/dicom',
   'rtstruct.dcm': 'application/dicom',
+  'key.dcm': 'application/dicom',
   'sr.dcm': 'application/dicom',
   zip: 'application/zip',
 };

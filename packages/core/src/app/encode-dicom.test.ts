@@ -1,9 +1,10 @@
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { asymmetricLabels, madeSource } from '../../test/dicom-source.ts';
 import { type Dataset, word } from '../dicom/dataset.ts';
 import { parseDicom } from '../dicom/parse.ts';
 import { readSegmentationFile } from '../dicom/read-segmentation.ts';
 import { tags } from '../dicom/tags.ts';
+import { TomaatError } from '../errors.ts';
 import { collectBytes, sourceFromBytes } from '../formats/volume-file.ts';
 import { webPlatform } from '../formats/web-platform.ts';
 import { openZip } from '../formats/zip.ts';
@@ -11,6 +12,17 @@ import { dicomFormats } from './elements.ts';
 import { encodeSeriesFormat } from './encode-dicom.ts';
 
 /* The archive of all DICOM objects of a label map. */
+
+// What really refuses a structure set has ten million points.
+vi.mock('../dicom/structure-set.ts', async (original) => {
+  const { buildStructureSet } = await original<typeof import('../dicom/structure-set.ts')>();
+  return {
+    buildStructureSet(...given: Parameters<typeof buildStructureSet>) {
+      if (given[2].role !== 'noise') return buildStructureSet(...given);
+      throw new TomaatError('NOT_ACCEPTABLE', 'There are too many outlines.');
+    },
+  };
+});
 
 const { source, grid } = madeSource();
 const labelMap = asymmetricLabels(grid);
@@ -24,10 +36,12 @@ const context = (seed?: string) => ({
   name: 'organs',
   description: 'Organs',
   seed,
+  readSlice: async () => new Int16Array(grid.size[0] * grid.size[1]),
 });
 
-async function filesOf(seed?: string): Promise<Map<string, Uint8Array>> {
-  const bytes = await collectBytes(encodeSeriesFormat('zip', labelMap, context(seed), labels));
+async function filesOf(seed?: string, more: object = {}): Promise<Map<string, Uint8Array>> {
+  const given = { ...context(seed), ...more };
+  const bytes = await collectBytes(encodeSeriesFormat('zip', labelMap, given, labels));
   const files = await openZip(sourceFromBytes('organs.zip', bytes), webPlatform);
   return new Map(
     await Promise.all(
@@ -69,6 +83,20 @@ describe('encodeSeriesFormat() of zip', () => {
       const alone = await collectBytes(encodeSeriesFormat(format, labelMap, context('a job'), labels));
       expect(uidOf(files.get(`organs.${format}`)!)).toBe(uidOf(alone));
     }
+  });
+
+  it('leaves out an object that cannot be made, and says why', async () => {
+    const files = await filesOf('a job', { name: 'noise' });
+    const formats = dicomFormats.filter((format) => !/^(?:labelmap|rtstruct)/.test(format));
+    expect([...files.keys()]).toEqual([...formats.map((format) => `noise.${format}`), 'noise.left-out.txt']);
+    const note = new TextDecoder().decode(files.get('noise.left-out.txt'));
+    expect(note).toBe('noise.rtstruct.dcm: There are too many outlines.\n');
+  });
+
+  it('refuses a label map on another grid', async () => {
+    const moved = { ...labelMap, affine: labelMap.affine.map((v, i) => (i === 3 ? v + 5 : v)) };
+    const bytes = collectBytes(encodeSeriesFormat('zip', moved, context(), labels));
+    await expect(bytes).rejects.toMatchObject({ code: 'APP_OUTPUT' });
   });
 
   it('has new objects every time without a seed', async () => {

@@ -1,3 +1,4 @@
+import { buildKeyPicture } from '../dicom/key-picture.ts';
 import { buildMeasurementReport } from '../dicom/measurement-report.ts';
 import { checkSource, type Maker } from '../dicom/result-modules.ts';
 import type { SegmentLabel } from '../dicom/segment-description.ts';
@@ -11,7 +12,7 @@ import { TomaatError } from '../errors.ts';
 import { writeStoredZip, type ZipMember } from '../formats/stored-zip.ts';
 import { type LabelMeasurement, measureLabels } from '../labels/measure.ts';
 import type { Bytes } from '../platform.ts';
-import type { Volume } from '../volume.ts';
+import type { NumericVoxels, Volume } from '../volume.ts';
 import { type DicomFormat, dicomFormats, type SeriesFormat } from './elements.ts';
 import type { OutputValue } from './values.ts';
 
@@ -29,6 +30,8 @@ export interface DicomContext {
    * other need the same one.
    */
   readonly seed?: string;
+  /** Values of a slice of the series by its index, columns fastest: key pictures show one, and cannot be made without. */
+  readonly readSlice?: (index: number) => Promise<NumericVoxels>;
   /** Of measurements: the label map that was measured, which is the segmentation that `sr.dcm` refers to. */
   readonly labelMap?: MeasuredLabelMap;
 }
@@ -74,10 +77,23 @@ export const noLabelMap = (name: string): TomaatError =>
     { field: 'format' },
   );
 
+const keyPicture: Build = (value, { source, maker, name, description, seed, readSlice }, labels) => {
+  if (!readSlice) {
+    throw new TomaatError(
+      'NOT_ACCEPTABLE',
+      'A key picture shows a slice of the images, which are not at hand here. Ask for key.dcm when the job is created, or give readSlice.',
+      { field: 'format' },
+    );
+  }
+  const options = { labels, maker, description, role: name, seed, readSlice };
+  return buildKeyPicture(value as Volume, source, options);
+};
+
 const builders: Record<DicomFormat, Build> = {
   'seg.dcm': segmentation(),
   'labelmap.dcm': segmentation('LABELMAP'),
   'rtstruct.dcm': structureSet,
+  'key.dcm': keyPicture,
   'sr.dcm': report,
 };
 
@@ -87,7 +103,7 @@ const builders: Record<DicomFormat, Build> = {
  * @throws TomaatError APP_OUTPUT if the label map is not on the grid of the series, or measurements are not those of its
  *   labels; NOT_ACCEPTABLE if the series lacks what a result refers to, or measurements have no label map
  */
-export const buildDicomObject = (
+export const buildDicomObject = async (
   format: DicomFormat,
   value: OutputValue,
   context: DicomContext,
@@ -113,7 +129,10 @@ export async function* encodeSeriesFormat(
 /** One segmentation is enough: `seg.dcm`, which every reader supports. */
 const inArchive = dicomFormats.filter((format) => format !== 'labelmap.dcm');
 
-/** The objects of a label map as files, each made when the one before is written: together they may be large. */
+/**
+ * The objects of a label map as files, each made when the one before is written: together they may be large. An object
+ * that cannot be made of this label map is left out, and a text says why: the others are still of use.
+ */
 async function* allObjects(
   labelMap: Volume,
   context: DicomContext,
@@ -122,9 +141,30 @@ async function* allObjects(
   // They refer to each other by UIDs of the same seed.
   const seed = context.seed ?? createSeed();
   const related = { ...context, seed, labelMap: { name: context.name, volume: labelMap, format: 'seg.dcm' } };
+  let leftOut = '';
   for (const format of inArchive) {
+    const name = `${context.name}.${format}`;
     const value = format === 'sr.dcm' ? measureLabels(labelMap, labels) : labelMap;
-    const object = await buildDicomObject(format, value, related, labels);
-    yield { name: `${context.name}.${format}`, read: () => writeDicomFile(object) };
+    try {
+      const object = await buildDicomObject(format, value, related, labels);
+      yield { name, read: () => writeDicomFile(object) };
+    } catch (error) {
+      if (!isOfFormat(error, format)) throw error;
+      leftOut += `${name}: ${error.message}\n`;
+    }
   }
+  if (leftOut !== '') yield textFile(`${context.name}.left-out.txt`, leftOut);
 }
+
+/** Without the segmentation there would be nothing that the others refer to. */
+const isOfFormat = (error: unknown, format: DicomFormat): error is TomaatError =>
+  error instanceof TomaatError &&
+  (error.code === 'NOT_ACCEPTABLE' || error.code === 'APP_OUTPUT') &&
+  format !== 'seg.dcm';
+
+const textFile = (name: string, text: string): ZipMember => ({
+  name,
+  async *read() {
+    yield new TextEncoder().encode(text);
+  },
+});

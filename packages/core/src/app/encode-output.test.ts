@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { asymmetricLabels, madeSource } from '../../test/dicom-source.ts';
-import { word } from '../dicom/dataset.ts';
+import { itemsOf, number, word } from '../dicom/dataset.ts';
 import { parseDicom } from '../dicom/parse.ts';
 import { readSegmentationFile } from '../dicom/read-segmentation.ts';
 import { tags } from '../dicom/tags.ts';
@@ -66,7 +66,7 @@ describe('the format of a label map of a DICOM series', () => {
   it('is seg.dcm by default, otherwise what the request names', () => {
     expect(chooseFormat('result', labelVolume, undefined, input)).toBe('seg.dcm');
     expect(chooseFormat('result', { type: 'VTKMesh' }, undefined, input)).toBe('vtk');
-    for (const wanted of ['seg.dcm', 'labelmap.dcm', 'nrrd', 'stl'])
+    for (const wanted of ['seg.dcm', 'labelmap.dcm', 'rtstruct.dcm', 'key.dcm', 'nrrd', 'stl'])
       expect(chooseFormat('result', labelVolume, wanted, input)).toBe(wanted);
   });
 
@@ -74,7 +74,7 @@ describe('the format of a label map of a DICOM series', () => {
     const { source } = madeSource({ without: [tags.studyInstanceUid] });
     expect(chooseFormat('result', labelVolume, undefined, { ...input, source })).toBe('nii.gz');
     for (const other of [nii, { ...input, source }]) {
-      for (const wanted of ['seg.dcm', 'labelmap.dcm']) {
+      for (const wanted of ['seg.dcm', 'labelmap.dcm', 'rtstruct.dcm', 'key.dcm']) {
         expect(() => chooseFormat('result', labelVolume, wanted, other)).toThrow(
           expect.objectContaining({
             code: 'NOT_ACCEPTABLE',
@@ -123,15 +123,50 @@ describe('the format of a label map of a DICOM series', () => {
     for (const [format, sopClass] of [
       ['seg.dcm', '1.2.840.10008.5.1.4.1.1.66.4'],
       ['labelmap.dcm', '1.2.840.10008.5.1.4.1.1.66.7'],
+      ['rtstruct.dcm', '1.2.840.10008.5.1.4.1.1.481.3'],
     ] as const) {
       const bytes = await encode('LabelVolume', labelMap, format, { dicom, labels });
       expect(word(parseDicom(bytes)!.dataset, tags.sopClassUid)).toBe(sopClass);
       expect(await encode('LabelVolume', labelMap, format, { dicom, labels })).toHaveLength(bytes.length);
-      const read = readSegmentationFile(bytes);
-      expect(read.labelMap).toEqual(labelMap);
-      expect(read.labels[0]).toMatchObject(labels[0]);
+      if (format === 'rtstruct.dcm') {
+        const [structure] = itemsOf(parseDicom(bytes)!.dataset, tags.structureSetRoiSequence);
+        expect([number(structure, tags.roiNumber), word(structure, tags.roiName)]).toEqual([3, 'Spleen']);
+      } else {
+        const read = readSegmentationFile(bytes);
+        expect(read.labelMap).toEqual(labelMap);
+        expect(read.labels[0]).toMatchObject(labels[0]);
+      }
       await expect(encode('LabelVolume', labelMap, format)).rejects.toMatchObject({ code: 'NOT_ACCEPTABLE' });
     }
+  });
+});
+
+describe('a key picture', () => {
+  const { source, grid } = madeSource();
+  const labelMap = asymmetricLabels(grid);
+  const dicom = {
+    source,
+    maker: { id: 'an-app', name: 'An app', version: '1' },
+    name: 'organs',
+    description: 'Organs',
+  };
+
+  it('shows a slice of the images', async () => {
+    const asked: number[] = [];
+    const readSlice = async (index: number) => {
+      asked.push(index);
+      return new Int16Array(13 * 7).fill(index);
+    };
+    const bytes = await encode('LabelVolume', labelMap, 'key.dcm', { dicom: { ...dicom, readSlice } });
+    expect(word(parseDicom(bytes)!.dataset, tags.sopClassUid)).toBe('1.2.840.10008.5.1.4.1.1.7');
+    expect(asked).toHaveLength(1);
+  });
+
+  it.each([dicom, undefined])('is refused where they are not at hand', async (given) => {
+    await expect(encode('LabelVolume', labelMap, 'key.dcm', { dicom: given })).rejects.toMatchObject({
+      code: 'NOT_ACCEPTABLE',
+      field: 'format',
+    });
   });
 });
 

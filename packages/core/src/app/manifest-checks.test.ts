@@ -65,6 +65,19 @@ describe('crossFaults()', () => {
       },
     ],
     [
+      'SUV after steps that move the values, and before those that change them',
+      { preprocess: [{ flip: { axes: ['x'] } }, 'standardUptakeValue', 'divideByMax'] },
+    ],
+    [
+      'SUV and another step under conditions',
+      {
+        preprocess: [
+          { divideByMax: {}, when: { mode: 'fast' } },
+          { standardUptakeValue: {}, when: { mode: 'fine' } },
+        ],
+      },
+    ],
+    [
       'one value under conditions that exclude each other',
       {
         labels: [
@@ -87,6 +100,11 @@ describe('crossFaults()', () => {
       'conditions of steps',
       { preprocess: [{ divisiblePad: { k: 8 }, when: { mode: 'slow' } }] },
       ['preprocess.0.when.mode: must be one of: fast, fine'],
+    ],
+    [
+      'SUV of values that were changed before',
+      { preprocess: ['divideByMax', { flip: { axes: ['x'] } }, 'standardUptakeValue'] },
+      ['preprocess.2: standardUptakeValue must come before divideByMax, which changes the values'],
     ],
     ['no outputs', { outputs: {} }, ['outputs: an app has at least one output']],
     [

@@ -1,6 +1,7 @@
 import type { Label } from './elements.ts';
 import { isNetworkSpec, type Manifest, primaryOutput, requestWords, volumeInputs } from './manifest.ts';
 import { activationOf, checkConditions, checkSteps, isScoreStep } from './steps.ts';
+import { checkSuvOrder } from './suv-inputs.ts';
 import { parseParameters } from './values.ts';
 
 /** A fault of one key of a manifest against another. */
@@ -35,12 +36,15 @@ const within = (path: (string | number)[], faults: readonly CrossFault[]): Cross
 
 const checks: readonly Check[] = [
   check(['inputs', 'preprocess'], ({ inputs, preprocess }) =>
-    within(['preprocess'], checkSteps(preprocess, 'preprocess', inputs)),
+    within(['preprocess'], [...checkSteps(preprocess, 'preprocess', inputs), ...checkSuvOrder(preprocess)]),
   ),
   check(['inputs'], ({ inputs }) =>
     Object.entries(inputs).flatMap(([name, input]) => {
       const steps = 'preprocess' in input ? (input.preprocess ?? []) : [];
-      return within(['inputs', name, 'preprocess'], checkSteps(steps, 'preprocess', inputs));
+      return within(
+        ['inputs', name, 'preprocess'],
+        [...checkSteps(steps, 'preprocess', inputs), ...checkSuvOrder(steps)],
+      );
     }),
   ),
   check(['inputs', 'postprocess'], ({ inputs, postprocess }) =>

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { type MadeSource, madeFiles, madeSource } from '../../test/dicom-source.ts';
-import { type Dataset, firstItem, itemsOf, number, text, word } from '../dicom/dataset.ts';
+import { ascii } from '../dicom/build.ts';
+import { type Dataset, firstItem, itemsOf, number, text, type ValueElement, word } from '../dicom/dataset.ts';
 import { parseDicom } from '../dicom/parse.ts';
 import { readSegmentationFile } from '../dicom/read-segmentation.ts';
 import { tags } from '../dicom/tags.ts';
@@ -43,6 +44,12 @@ const model = program(({ volume }) => ({ levels: labelled(volume as Volume, leve
 const filesOf = async (made: MadeSource = {}) => ({
   volume: (await madeFiles({ size, ...made }, pixels)).map((bytes, i) => sourceFromBytes(`${i}.dcm`, bytes)),
 });
+/** From 0 to 40. */
+const window = [
+  ascii(tags.windowCenter, 'DS', 20),
+  ascii(tags.windowWidth, 'DS', 40),
+  ascii(tags.voiLutFunction, 'CS', 'LINEAR_EXACT'),
+];
 const dataOf = ({ data }: Output): Dataset => parseDicom(data)!.dataset;
 
 describe('predict() on a DICOM series', () => {
@@ -54,7 +61,8 @@ describe('predict() on a DICOM series', () => {
       expect(outputs.levels.format).toBe('seg.dcm');
       const { volume } = await readVolume(files.volume, webPlatform);
       const read = readSegmentationFile(outputs.levels.data);
-      expect(read.labelMap).toEqual({ ...labelled(volume, level), size: [...size] });
+      const { suv: _, ...expected } = labelled(volume, level);
+      expect(read.labelMap).toEqual({ ...expected, size: [...size] });
       expect(read.labels).toMatchObject(labels);
       const { slices } = madeSource({ size, ...made }).source;
       const dataset = dataOf(outputs.levels);
@@ -84,11 +92,12 @@ describe('predict() on a DICOM series', () => {
 
   it('gives the wanted format', async () => {
     const files = await filesOf();
-    for (const format of ['labelmap.dcm', 'nii.gz', 'stl'] as const) {
+    for (const format of ['labelmap.dcm', 'rtstruct.dcm', 'nii.gz', 'stl'] as const) {
       const { outputs } = await run(manifest, model, { files, formats: { levels: format } });
       expect(outputs.levels.format).toBe(format);
       if (format === 'labelmap.dcm')
         expect(word(dataOf(outputs.levels), tags.segmentationType)).toBe('LABELMAP');
+      if (format === 'rtstruct.dcm') expect(word(dataOf(outputs.levels), tags.modality)).toBe('RTSTRUCT');
     }
   });
 
@@ -101,7 +110,8 @@ describe('predict() on a DICOM series', () => {
     expect(outputs.levels.kept?.format).toBe('seg.dcm');
     const { volume } = await readVolume(files.volume, webPlatform);
     const { labelMap } = readSegmentationFile(await collectBytes(outputs.levels.kept!.bytes));
-    expect(labelMap).toEqual({ ...labelled(volume, level), size: [...size] });
+    expect(labelMap.voxels).toEqual(labelled(volume, level).voxels);
+    expect([labelMap.size, labelMap.affine]).toEqual([[...size], volume.affine]);
   });
 
   it('keeps no second file of what can be read back', async () => {
@@ -109,6 +119,32 @@ describe('predict() on a DICOM series', () => {
     for (const format of [undefined, 'labelmap.dcm', 'nii.gz'] as const) {
       const { outputs } = await run(manifest, model, { files, formats: format && { levels: format } });
       expect(outputs.levels).not.toHaveProperty('kept');
+    }
+  });
+
+  it('gives a key picture of the image as it was read, whatever preprocessing made of it', async () => {
+    const preprocess = [{ orientation: { axcodes: 'RAS' } }, 'normalizeIntensity'];
+    const files = await filesOf({ more: window });
+    const { outputs } = await run(networkOf({ preprocess }), levels, {
+      files,
+      formats: { segmentation: 'key.dcm' },
+    });
+    expect(outputs.segmentation.format).toBe('key.dcm');
+    const dataset = dataOf(outputs.segmentation);
+    const { bytes } = dataset.get(tags.pixelData) as ValueElement;
+    const columns = number(dataset, tags.columns)!;
+    // A pixel without a label: its column and row, from the middle of the first, in a picture of 6 × 0.5 mm by 5 × 0.8 mm.
+    const slice =
+      Number(word(firstItem(dataset, tags.sourceImageSequence)!, tags.referencedSopInstanceUid)!.slice(6)) -
+      1;
+    const free = Array.from({ length: 30 }, (_, i) => i).filter((i) => level(pixels[30 * slice + i]) === 0);
+    const heading = 82;
+    const left = (columns - 384) / 2;
+    expect(free.length).toBeGreaterThan(3);
+    for (const i of free) {
+      const [x, y] = [left + ((i % 6) + 0.5) * 64, heading + (Math.floor(i / 6) + 0.5) * 102.4];
+      const at = 3 * (Math.floor(y) * columns + Math.floor(x));
+      expect(Math.abs(bytes[at] - (pixels[30 * slice + i] * 255) / 40)).toBeLessThan(6);
     }
   });
 

@@ -36,9 +36,14 @@ describe('predict(): scores and a fit', () => {
       '012222222222112000002222222222221120000022222122222222200000',
     ],
   ])('resamples %s there and back as nnU-Net', async (_, spacing, postprocess, expected) => {
-    const manifest = networkOf({ preprocess: [...before, ...spacing], postprocess });
-    const { outputs } = await run(manifest, classes, { files: { volume: [await fileOf(scan)] } });
-    expect(await text(outputs.segmentation)).toBe(expected);
+    const steps = [...before, ...spacing];
+    // As steps of all volumes, of this one alone, and of both.
+    for (const own of [0, steps.length, 2]) {
+      const inputs = { volume: { type: 'volume', preprocess: steps.slice(0, own) } };
+      const manifest = networkOf({ inputs, preprocess: steps.slice(own), postprocess });
+      const { outputs } = await run(manifest, classes, { files: { volume: [await fileOf(scan)] } });
+      expect(await text(outputs.segmentation)).toBe(expected);
+    }
   });
 
   it('restores label maps by the nearest voxel', async () => {

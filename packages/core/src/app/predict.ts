@@ -19,9 +19,12 @@ import type { Bytes, Platform } from '../platform.ts';
 import {
   componentOf,
   type Grid,
+  type NumericVoxels,
   numericVoxels,
+  type SuvScale,
   takeNumericVoxels,
   type Volume,
+  type Voxels,
   voxelCount,
 } from '../volume.ts';
 import { accept } from './acceptance.ts';
@@ -42,6 +45,7 @@ import { fromOf, isVolume } from './results.ts';
 import { type Stage, type Trace, traceVolume } from './stages.ts';
 import type { Step } from './step.ts';
 import { applies, applyTransform, fitOfStep, labelsWith, ownSteps, type StepContext } from './steps.ts';
+import { acceptSuv } from './suv-inputs.ts';
 import { stageOfStep, tracedNetwork, traceScores } from './trace.ts';
 import { type InputValue, isFileInput, type OutputValue, type Parameter, parseParameters } from './values.ts';
 
@@ -194,6 +198,8 @@ interface Decoded {
   geometry?: FileGeometry;
   /** The images of the first volume, where it is a DICOM series. */
   source?: DicomSource;
+  /** The first volume as it was read. */
+  image?: Volume;
 }
 
 /** Reads the files of the request: volumes and spatial transforms by the names of their inputs. */
@@ -233,6 +239,7 @@ async function decode({ manifest, request, context }: Prediction, report: Report
         decoded.extension = header.extension;
         decoded.geometry = header.geometry;
         decoded.source = source;
+        decoded.image = decoded.volumes[name];
       }
     } catch (error) {
       throw withField(error, name);
@@ -277,7 +284,10 @@ async function prepare(
   { volumes, transforms }: Decoded,
 ): Promise<Prepared> {
   const { parameters } = stepContext;
-  for (const [name, volume] of Object.entries(volumes)) accept(manifest.acceptance, name, volume);
+  for (const [name, volume] of Object.entries(volumes)) {
+    accept(manifest.acceptance, name, volume);
+    acceptSuv(manifest, parameters, name, volume.suv);
+  }
   const model = manifest.model.find((candidate) => applies(candidate.when, parameters));
   if (!model) {
     throw new TomaatError('BAD_INPUT', 'The app has no model for these parameters. Choose other values.');
@@ -316,6 +326,12 @@ function need(volumes: Readonly<Record<string, Volume>>, name: string): Volume {
   );
 }
 
+/** No factor holds for channels that are different images. */
+const stackedSuv: SuvScale = {
+  refusal:
+    'No SUV can be computed of several volumes as channels of one: the author of the app must compute them of the PET by itself',
+};
+
 /** Volumes as the channels of one, all on the grid of the first. */
 function stack(volumes: readonly Volume[]): Volume {
   const [first, ...others] = volumes;
@@ -332,7 +348,8 @@ function stack(volumes: readonly Volume[]): Volume {
     const aligned = sameGrid(volume, first) ? volume : resample(volume, first, { mode: 'linear' });
     voxels.set(numericVoxels(componentOf(aligned, 0).voxels), channel * n);
   }
-  return { voxels, size: first.size, affine: first.affine, components: volumes.length };
+  const suv = volumes.some((volume) => volume.suv) ? { suv: stackedSuv } : {};
+  return { voxels, size: first.size, affine: first.affine, components: volumes.length, ...suv };
 }
 
 async function preprocess(
@@ -441,6 +458,7 @@ async function encode(
       name,
       description: `${manifest.name}: ${output.label ?? name}`,
       seed,
+      readSlice: async (index: number) => sliceOf(decoded.image!, index),
       labelMap:
         output.type === 'Measurements' ? measuredLabelMap(manifest, output, results, formatOf) : undefined,
     };
@@ -474,6 +492,12 @@ function measuredLabelMap(
 
 /** The output from which another one is derived. */
 const madeFrom = (manifest: Manifest, output: Output): string => fromOf(output) ?? primaryOutput(manifest);
+
+/** The values of a slice, of the first component where there are several. */
+function sliceOf({ voxels, size }: Volume, index: number): NumericVoxels {
+  const plane = size[0] * size[1];
+  return numericVoxels(voxels.subarray(index * plane, (index + 1) * plane) as Voxels);
+}
 
 function messageOf(error: unknown): string {
   return (error instanceof Error ? error.message : String(error)).split('\n')[0].slice(0, 500);

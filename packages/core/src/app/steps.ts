@@ -3,6 +3,7 @@ import { TomaatError } from '../errors.ts';
 import { type Activation, activations } from '../geometry/activation.ts';
 import type { Fit } from '../geometry/fit.ts';
 import { labelTransforms } from '../labels/table.ts';
+import { suvAfter } from '../transforms/intensity.ts';
 import { imageTransforms } from '../transforms/table.ts';
 import type { TransformContext, VolumeTransform } from '../transforms/transform.ts';
 import type { Grid, Volume } from '../volume.ts';
@@ -198,7 +199,10 @@ export async function applyTransform(
   context: StepContext,
 ): Promise<Volume> {
   const parameters = resolveParameters(step, kind, context.parameters);
-  return transformNamed(step.name, kind)!.apply(volume, parameters, context);
+  const transform = transformNamed(step.name, kind)!;
+  const result = await transform.apply(volume, parameters, context);
+  const suv = suvAfter(transform, volume, result);
+  return suv ? { ...result, suv } : result;
 }
 
 /** The grid after a step of the preprocessing, by that before; an upper bound where it depends on the voxels. */

@@ -3,7 +3,7 @@ import { badHeader } from '../formats/header.ts';
 import { type Dataset, firstItem, itemsOf, number, numbers, word, words } from './dataset.ts';
 import type { DicomHeader } from './dicom-files.ts';
 import { type PixelFormat, pixelFormatOf } from './pixel-format.ts';
-import type { Vector } from './source.ts';
+import type { DisplayWindow, Vector } from './source.ts';
 import { type Tag, tagName, tags } from './tags.ts';
 
 /**
@@ -32,6 +32,7 @@ export interface DicomImage {
   /** value = slope × stored + intercept. */
   readonly slope: number;
   readonly intercept: number;
+  readonly window?: DisplayWindow;
   /** Attributes that distinguish images at the same position. */
   readonly keys: FrameKeys;
 }
@@ -75,6 +76,7 @@ export function imagesOf(header: DicomHeader, copies: readonly DicomHeader[] = [
     format,
     ...placeOf(group),
     ...rescaleOf(group),
+    window: windowOf(group),
     keys: keysOf(group),
   }));
 }
@@ -202,6 +204,21 @@ function rescaleOf(groups: FrameGroups): { slope: number; intercept: number } {
     );
   }
   return { slope, intercept };
+}
+
+/** The first window of an image. One that cannot be is no reason to refuse the image. */
+function windowOf(groups: FrameGroups): DisplayWindow | undefined {
+  const holder = holderOf(groups, tags.frameVoiLutSequence, tags.windowWidth);
+  try {
+    const center = number(holder, tags.windowCenter, 'DS');
+    const width = number(holder, tags.windowWidth, 'DS');
+    const shape = word(holder, tags.voiLutFunction);
+    if (center === undefined || width === undefined || !(width > 0)) return undefined;
+    return { center, width, shape: shape === 'LINEAR_EXACT' || shape === 'SIGMOID' ? shape : 'LINEAR' };
+  } catch (error) {
+    if (error instanceof TomaatError) return undefined;
+    throw error;
+  }
 }
 
 function keysOf(groups: FrameGroups): FrameKeys {

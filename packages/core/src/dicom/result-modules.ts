@@ -201,6 +201,24 @@ export function derivedFrom(slice: SliceReference, coding: TextCoding): DicomEle
   );
 }
 
+/** The image, or the frame of one, that a picture was made of (SourceImageSequence). */
+export const sourceImage = (slice: SliceReference, coding: TextCoding): DicomElement =>
+  sequence(
+    tags.sourceImageSequence,
+    datasetOf(
+      ...reference(slice),
+      slice.frameNumber === undefined
+        ? undefined
+        : ascii(tags.referencedFrameNumber, 'IS', slice.frameNumber),
+      ascii(tags.spatialLocationsPreserved, 'CS', 'NO'),
+      codeSequence(
+        tags.purposeOfReferenceCodeSequence,
+        { scheme: 'DCM', value: '121322', meaning: 'Source image for image processing operation' },
+        coding,
+      ),
+    ),
+  );
+
 /** Whether the source is or ever was lossily compressed, and how (type 1 in derived objects). */
 export function lossyCompression({ dataset }: DicomSource, coding: TextCoding): DicomElement[] {
   if (word(dataset, tags.lossyImageCompression) !== '01')

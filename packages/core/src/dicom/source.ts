@@ -29,4 +29,13 @@ export interface SliceReference {
   readonly frameNumber?: number;
   /** Centre of the first pixel, LPS mm (ImagePositionPatient). */
   readonly position: Vector;
+  /** How its header wants it to be displayed: the first of its windows. */
+  readonly window?: DisplayWindow;
+}
+
+/** Values that are displayed from black to white (PS3.3 C.11.2.1.2), after rescaling. */
+export interface DisplayWindow {
+  readonly center: number;
+  readonly width: number;
+  readonly shape: 'LINEAR' | 'LINEAR_EXACT' | 'SIGMOID';
 }

@@ -4,7 +4,7 @@ import { collectBytes } from '../formats/volume-file.ts';
 import { applyAffine, determinant } from '../geometry/affine.ts';
 import { inverseAffine } from '../geometry/grid.ts';
 import type { Volume } from '../volume.ts';
-import { binary } from './build.ts';
+import { binary, bytesElement } from './build.ts';
 import {
   type Dataset,
   firstItem,
@@ -278,6 +278,18 @@ describe('buildStructureSet()', () => {
     expect(new Set(images.map((image) => word(image, tags.referencedSopInstanceUid))).size).toBe(count);
     expect(images.length).toBe(count);
     expect([...new Set(images.map((image) => word(image, tags.referencedFrameNumber)))]).toEqual(frames);
+  });
+
+  it('states its time in the zone of the study, that nobody approved it, and who made it', async () => {
+    const zone = bytesElement(tags.timezoneOffsetFromUtc, 'SH', new TextEncoder().encode('+0530'));
+    const made = madeSource({ more: [zone] });
+    const dataset = await datasetOf(emptyOn(made), made, { time: new Date('2026-01-31T20:00:01.5Z') });
+    expect(word(dataset, tags.structureSetDate)).toBe('20260201');
+    expect(word(dataset, tags.structureSetTime)).toBe('013001');
+    expect(word(dataset, tags.approvalStatus)).toBe('UNAPPROVED');
+    expect(text(dataset, tags.manufacturerModelName)).toBe('An app');
+    const [structure] = itemsOf(dataset, tags.structureSetRoiSequence);
+    expect(text(structure, tags.roiGenerationDescription)).toBe('An app 1.2.0');
   });
 
   it('has equal UIDs for equal seed and role, and others than a segmentation', async () => {

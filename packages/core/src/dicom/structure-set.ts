@@ -254,7 +254,7 @@ function referencedStudy({ dataset, slices }: DicomSource): Dataset {
   );
 }
 
-/** The contours of a structure (PS3.3 C.8.8.6); without a voxel it has none. */
+/** The contours of a structure (PS3.3 C.8.8.6). Without a voxel it has no ContourSequence, which must not be empty. */
 function roiContours({ value, color }: SegmentLabel, contours: Contours): Dataset {
   const items = contours.get(value);
   const rgb =

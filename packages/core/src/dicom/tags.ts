@@ -28,6 +28,7 @@ export const tags = {
   accessionNumber: 0x00080050,
   issuerOfAccessionNumberSequence: 0x00080051,
   modality: 0x00080060,
+  conversionType: 0x00080064,
   manufacturer: 0x00080070,
   referringPhysicianName: 0x00080090,
   codeValue: 0x00080100,
@@ -49,6 +50,7 @@ export const tags = {
   referencedSopInstanceUid: 0x00081155,
   referencedFrameNumber: 0x00081160,
   referencedSopSequence: 0x00081199,
+  derivationDescription: 0x00082111,
   sourceImageSequence: 0x00082112,
   derivationImageSequence: 0x00089124,
   derivationCodeSequence: 0x00089215,
@@ -81,6 +83,11 @@ export const tags = {
   deviceSerialNumber: 0x00181000,
   softwareVersions: 0x00181020,
   triggerTime: 0x00181060,
+  radiopharmaceuticalStartTime: 0x00181072,
+  radionuclideTotalDose: 0x00181074,
+  radionuclideHalfLife: 0x00181075,
+  radiopharmaceuticalStartDateTime: 0x00181078,
+  actualFrameDuration: 0x00181242,
   effectiveEchoTime: 0x00189082,
   diffusionBValue: 0x00189087,
   mrEchoSequence: 0x00189114,
@@ -92,9 +99,11 @@ export const tags = {
   seriesNumber: 0x00200011,
   acquisitionNumber: 0x00200012,
   instanceNumber: 0x00200013,
+  patientOrientation: 0x00200020,
   imagePositionPatient: 0x00200032,
   imageOrientationPatient: 0x00200037,
   frameOfReferenceUid: 0x00200052,
+  laterality: 0x00200060,
   temporalPositionIdentifier: 0x00200100,
   positionReferenceIndicator: 0x00201040,
   frameContentSequence: 0x00209111,
@@ -118,18 +127,21 @@ export const tags = {
   rows: 0x00280010,
   columns: 0x00280011,
   pixelSpacing: 0x00280030,
+  correctedImage: 0x00280051,
   bitsAllocated: 0x00280100,
   bitsStored: 0x00280101,
   highBit: 0x00280102,
   pixelRepresentation: 0x00280103,
   pixelPaddingValue: 0x00280120,
   burnedInAnnotation: 0x00280301,
+  longitudinalTemporalInformationModified: 0x00280303,
   windowCenter: 0x00281050,
   windowWidth: 0x00281051,
   rescaleIntercept: 0x00281052,
   rescaleSlope: 0x00281053,
   rescaleType: 0x00281054,
   windowCenterWidthExplanation: 0x00281055,
+  voiLutFunction: 0x00281056,
   spatialLocationsPreserved: 0x0028135a,
   lossyImageCompression: 0x00282110,
   lossyImageCompressionRatio: 0x00282112,
@@ -156,6 +168,11 @@ export const tags = {
   contentTemplateSequence: 0x0040a504,
   contentSequence: 0x0040a730,
   templateIdentifier: 0x0040db00,
+  radiopharmaceuticalInformationSequence: 0x00540016,
+  units: 0x00541001,
+  suvType: 0x00541006,
+  decayCorrection: 0x00541102,
+  frameReferenceTime: 0x00541300,
   segmentationType: 0x00620001,
   segmentSequence: 0x00620002,
   segmentedPropertyCategoryCodeSequence: 0x00620003,
@@ -230,7 +247,8 @@ export function tagName(tag: Tag): string {
     .get(tag)
     ?.replace(/Uid$/, 'UID')
     .replace(/^Sop/, 'SOP')
-    .replace('SopInstance', 'SOPInstance');
+    .replace('SopInstance', 'SOPInstance')
+    .replace(/^SuvType$/, 'SUVType');
   return keyword ? `${keyword} ${numbers}` : numbers;
 }
 

@@ -1,7 +1,14 @@
 import { TomaatError } from '../errors.ts';
 import { type Affine, determinant, spacingOf } from '../geometry/affine.ts';
 import type { Bytes } from '../platform.ts';
-import { bytesPerVoxel, type Grid, machineIsBigEndian, type Size, type VoxelType } from '../volume.ts';
+import {
+  bytesPerVoxel,
+  type Grid,
+  machineIsBigEndian,
+  type Size,
+  type SuvScale,
+  type VoxelType,
+} from '../volume.ts';
 import type { FileGeometry } from './file-geometry.ts';
 
 /** The content of a volume's header, before any voxel is read. table.ts lists the formats and extensions. */
@@ -21,6 +28,8 @@ export interface HeaderOf<Format extends string, Extension extends string> exten
   /** Decoded voxel bytes of the whole file: all frames, all components. */
   storedBytes: number;
   compressed: boolean;
+  /** Of a DICOM series: how the values of its first frame become SUV. */
+  suv?: SuvScale;
 }
 
 export interface ReadLimits {

@@ -42,7 +42,9 @@ function softmaxOf(voxels: Float32Array, count: number, start: number, chosen: I
   }
   for (let k = 0, at = 0; k < classes; k++) {
     for (let i = 0; i < n; i++, at++) {
-      const e = Math.exp(values[at] - most[i]);
+      const below = values[at] - most[i];
+      // Under exp(−104) a probability is 0 in float32, and nothing beside 1 in the sum.
+      const e = below < -104 ? 0 : Math.exp(below);
       values[at] = e;
       sum[i] += e;
     }

@@ -66,6 +66,7 @@ export const parameterSets: Record<string, readonly object[]> = {
   resizeWithPadOrCrop: [{ size: [4, 12, 9] }, { size: [15, -1, 2], mode: 'edge' }, { size: [0, 3, 13] }],
   divisiblePad: [{ k: 8 }, { k: [3, 4, 5], method: 'end' }, { k: [1, 7, 2], mode: 'reflect' }],
   flip: [{ axes: ['x'] }, { axes: ['z', 'y'] }, { axes: ['x', 'y', 'z'] }],
+  standardUptakeValue: [{ withoutHeader: 'suv' }],
   scaleIntensity: [{}, { minv: -1, channelWise: true }],
   scaleIntensityRange: [
     { aMin: 0, aMax: 30 },

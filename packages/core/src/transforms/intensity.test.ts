@@ -2,7 +2,8 @@ import { describe, expect, it } from 'vitest';
 import { oblique, patterned } from '../geometry/fixtures.ts';
 import type { Volume } from '../volume.ts';
 import { apply, row, values } from './fixtures.ts';
-import { intensityTransforms } from './intensity.ts';
+import { intensityTransforms, suvAfter, suvFactor } from './intensity.ts';
+import { imageTransforms } from './table.ts';
 
 const parse = (name: string, parameters: object) => {
   const transform = intensityTransforms.find((one) => one.name === name);
@@ -13,6 +14,7 @@ const parse = (name: string, parameters: object) => {
 describe('intensityTransforms', () => {
   it('stand in the order of the documentation', () => {
     expect(intensityTransforms.map(({ name }) => name)).toEqual([
+      'standardUptakeValue',
       'scaleIntensity',
       'scaleIntensityRange',
       'scaleIntensityRangePercentiles',
@@ -26,6 +28,8 @@ describe('intensityTransforms', () => {
   });
 
   it.each([
+    ['standardUptakeValue', {}, { withoutHeader: 'refuse' }],
+    ['standardUptakeValue', { withoutHeader: 'suv' }, { withoutHeader: 'suv' }],
     ['scaleIntensity', {}, { minv: 0, maxv: 1, channelWise: false }],
     ['scaleIntensityRange', { aMin: -1, aMax: 2 }, { aMin: -1, aMax: 2, bMin: 0, bMax: 1, clip: false }],
     [
@@ -277,5 +281,43 @@ describe('results', () => {
         expect(out.length).toBe(2 * count);
       }
     }
+  });
+});
+
+describe('standardUptakeValue', () => {
+  it('multiplies by the factor of the header, once', async () => {
+    const pet: Volume = { ...row(0, 1000, -4, 40_000), suv: { factor: 0.0005 } };
+    expect(await values(pet, ['standardUptakeValue'])).toEqual([0, 0.5, -0.002, 20]);
+    expect(await values(pet, ['standardUptakeValue'], ['standardUptakeValue'])).toEqual([0, 0.5, -0.002, 20]);
+  });
+
+  it('refuses a volume without a header, unless its values count as SUV', async () => {
+    await expect(apply(row(3, 4), ['standardUptakeValue'])).rejects.toMatchObject({
+      code: 'BAD_INPUT',
+      message: expect.stringMatching(/only DICOM files hold the weight.* Send the DICOM series/),
+    });
+    expect(await values(row(3, 4), ['standardUptakeValue', { withoutHeader: 'suv' }])).toEqual([3, 4]);
+  });
+
+  it('refuses a DICOM series without a factor, whatever counts as SUV', async () => {
+    const ct: Volume = { ...row(3, 4), suv: { refusal: 'No SUV: a CT' } };
+    for (const withoutHeader of ['refuse', 'suv'])
+      await expect(apply(ct, ['standardUptakeValue', { withoutHeader }])).rejects.toThrow('No SUV: a CT.');
+  });
+});
+
+describe('suvAfter()', () => {
+  const before: Volume = { ...row(1, 2), suv: { factor: 3 } };
+  const after = (name: string, volume = before) =>
+    suvAfter(imageTransforms.find((one) => one.name === name)!, volume, row(5));
+
+  it('keeps the factor of volumes that were moved alone', () => {
+    expect(after('spacing')).toEqual({ factor: 3 });
+    expect(after('spacing', row(1))).toBeUndefined();
+  });
+
+  it('gives none for values that were changed, with the step that did', () => {
+    expect(() => suvFactor(after('normalizeIntensity'), 'suv')).toThrow(/by normalizeIntensity before/);
+    expect(after('normalizeIntensity', row(1))).toBeUndefined();
   });
 });

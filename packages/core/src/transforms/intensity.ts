@@ -1,6 +1,7 @@
 import { z } from 'zod';
+import { TomaatError } from '../errors.ts';
 import { spacingOf, type Vec3 } from '../geometry/affine.ts';
-import { numericVoxels, type Volume, type Voxels, voxelCount } from '../volume.ts';
+import { numericVoxels, type SuvScale, type Volume, type Voxels, voxelCount } from '../volume.ts';
 import { gaussianFilter, medianFilter } from './filters.ts';
 import { foregroundMask } from './foreground.ts';
 import {
@@ -349,8 +350,57 @@ const medianSmooth = defineTransform({
   },
 });
 
+const standardUptakeValue = defineTransform({
+  name: 'standardUptakeValue',
+  description:
+    'PET: activity to standardized uptake values by body weight (SUVbw, g/mL), by the weight, dose and times in the header of a DICOM series. A series that lacks one of them is refused by name. It precedes all steps that change values.',
+  parameters: z.strictObject({
+    withoutHeader: z
+      .enum(['refuse', 'suv'])
+      .default('refuse')
+      .describe(
+        'A volume that is not DICOM, as NIfTI: refuse it, or take its values as SUV already. `$name` of a radiobutton with these options leaves it to the caller',
+      ),
+  }),
+  gridOf: keepsGrid,
+  apply(volume, { withoutHeader }) {
+    const factor = suvFactor(volume.suv, withoutHeader);
+    // Once they are SUV, they stay so.
+    return { ...mapLinear(volume, false, () => linear(0, factor)), suv: { factor: 1 } };
+  },
+});
+
+/**
+ * SUVbw for each unit of a volume's values.
+ *
+ * @throws TomaatError BAD_INPUT, with what is missing and what to do
+ */
+export function suvFactor(suv: SuvScale | undefined, withoutHeader: 'refuse' | 'suv'): number {
+  if (suv && 'factor' in suv) return suv.factor;
+  if (!suv && withoutHeader === 'suv') return 1;
+  throw new TomaatError(
+    'BAD_INPUT',
+    suv
+      ? `${suv.refusal}.`
+      : 'No SUV can be computed: only DICOM files hold the weight, dose and times that it takes. Send the DICOM series of the PET instead of a converted file.',
+  );
+}
+
+/**
+ * How the values after a step become SUV: as those before it, if it moves them alone. After other steps they are no activity any
+ * more, and no factor holds.
+ */
+export function suvAfter(transform: VolumeTransform, before: Volume, after: Volume): SuvScale | undefined {
+  if (transform === standardUptakeValue) return after.suv;
+  if (!before.suv || !intensityTransforms.includes(transform)) return before.suv;
+  return {
+    refusal: `The app changes the values by ${transform.name} before it computes SUV: its author must put standardUptakeValue first`,
+  };
+}
+
 /** The transforms of intensity, in the order of the documentation. */
 export const intensityTransforms: readonly VolumeTransform[] = [
+  standardUptakeValue,
   scaleIntensity,
   scaleIntensityRange,
   scaleIntensityRangePercentiles,

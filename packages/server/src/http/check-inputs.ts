@@ -1,10 +1,12 @@
 import { seriesSchema } from '@tomaat/client';
 import {
   acceptShape,
+  acceptSuv,
   chooseFormat,
   isFileInput,
   isZip,
   type OutputFormat,
+  type Parameter,
   TomaatError,
   type VolumeFactsOf,
   type VolumeHeader,
@@ -68,7 +70,11 @@ const mostFilesOfOneHeader = 2;
 export async function inspectVolumes(
   app: App,
   received: readonly ReceivedInput[],
-  { frame, series }: { frame?: number; series?: string },
+  {
+    frame,
+    series,
+    parameters,
+  }: { frame?: number; series?: string; parameters: Readonly<Record<string, Parameter>> },
   {
     headers,
     blobs,
@@ -99,6 +105,7 @@ export async function inspectVolumes(
       voxels = Math.max(voxels, header.size[0] * header.size[1] * header.size[2] * header.components);
       if (input.frames === 'one') checkFrame(header, frame);
       acceptShape(app.manifest.acceptance, name, header);
+      acceptSuv(app.manifest, parameters, name, header.suv);
       const { size, affine, components, frames, voxelType } = header;
       shapes[name] = {
         size,

@@ -31,7 +31,17 @@ describe('createProcessing()', () => {
     expect(found).toMatchObject(wanted);
     expect(await processing.refusesIdentity()).toBe(found.identity === 'refused');
     // Only a caller on the same machine has a use for its name.
-    if (found.reach === 'network') expect(found).not.toHaveProperty('machine');
+    if (found.reach === 'network') {
+      expect(found).not.toHaveProperty('machine');
+      expect(found).not.toHaveProperty('ports');
+    }
+  });
+
+  it('states the ports where it listens', async () => {
+    const processing = await createProcessing(local);
+    expect((await processing.describe()).ports).toEqual([]);
+    processing.listensAt([9000, 9443]);
+    expect((await processing.describe()).ports).toEqual([9000, 9443]);
   });
 
   it('remembers a worker that connected with another key', async () => {

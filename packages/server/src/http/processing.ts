@@ -22,6 +22,8 @@ export interface ProcessingOptions {
 export interface ProcessingFacts {
   describe(): Promise<Processing>;
   refusesIdentity(): Promise<boolean>;
+  /** Tells at which ports the server listens. */
+  listensAt(ports: readonly number[]): void;
   /** A remote worker asked for jobs, with whatever key. */
   sawWorker(): void;
 }
@@ -38,6 +40,7 @@ export async function createProcessing({
   const isLoopback = isLocal && publicUrl === undefined && allowHost.length === 0;
   const machine = isLoopback ? await machineId() : undefined;
   let hasSeenWorker = slots === 0;
+  let listening: readonly number[] = [];
 
   async function describe(): Promise<Processing> {
     const remoteWorkers = hasSeenWorker || (await hasWorkerKey());
@@ -45,6 +48,7 @@ export async function createProcessing({
     return {
       reach: isLoopback ? 'loopback' : 'network',
       ...(machine !== undefined && { machine }),
+      ...(isLoopback && { ports: [...listening] }),
       remoteWorkers,
       identity: isAllowed ? 'allowed' : 'refused',
       stripsInputs,
@@ -54,6 +58,9 @@ export async function createProcessing({
   return {
     describe,
     refusesIdentity: async () => policy !== 'yes' && (await describe()).identity === 'refused',
+    listensAt(ports) {
+      listening = ports;
+    },
     sawWorker() {
       hasSeenWorker = true;
     },

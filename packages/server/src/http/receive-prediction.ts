@@ -84,7 +84,12 @@ export async function receivePrediction(
     const parameters = parseParameters(app.manifest.inputs, said.raw, { ignoreUnknown: form.ignoresUnknown });
     const chosen = { frame: parseFrame(said.frame), series: parseSeries(said.series) };
     requireFiles(app, received);
-    const { voxels, shapes, dicomInputs } = await inspectVolumes(app, received, chosen, context);
+    const { voxels, shapes, dicomInputs } = await inspectVolumes(
+      app,
+      received,
+      { ...chosen, parameters },
+      context,
+    );
     const formats = form.formats(app, said);
     // Results are on the grid of the first volume.
     if (!dicomInputs.has(Object.keys(shapes)[0])) refuseSeriesFormats(app, formats);

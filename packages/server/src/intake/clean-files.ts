@@ -1,7 +1,6 @@
 import { createHash } from 'node:crypto';
 import { open } from 'node:fs/promises';
 import {
-  createStoredZip,
   type DeidentifiedImage,
   deidentifyFiles,
   findIdentifyingText,
@@ -14,6 +13,7 @@ import {
   type SourceFile,
   sortFiles,
   TomaatError,
+  writeStoredZip,
   writeStripped,
   type ZipMember,
 } from '@tomaat/core';
@@ -33,7 +33,7 @@ const filesAtATime = 16;
  * Writes each file without the identity to its path `into`.
  *
  * @returns digest and size of each; undefined for a file that is no part of the volume, of which nothing is written
- * @throws TomaatError as deidentifyFiles(), openZip(); INTERNAL for a key that is damaged
+ * @throws TomaatError as deidentifyFiles(), sortFiles(), parseUidKey(); DISK_FULL and others of the disk
  */
 export async function cleanFiles(
   files: readonly FileToClean[],
@@ -45,8 +45,7 @@ export async function cleanFiles(
   const cleaned: (CleanedFile | undefined)[] = files.map(() => undefined);
   if (sources.length === 1 && isZip((await readPrefix(sources[0], 4)).prefix)) {
     const members = await cleanMembers(sources[0], uidKey, limits);
-    const { stream } = await createStoredZip('volume.zip', members);
-    const sync = await writeFile(files[0].into, stream());
+    const sync = await writeFile(files[0].into, writeStoredZip(members));
     return [await sync()];
   }
   const images = await deidentifyFiles(sources, nodePlatform, { ...options, uidKey, limits });
@@ -93,7 +92,7 @@ async function cleanMembers(
   const images = await deidentifyFiles(files, nodePlatform, { ...options, uidKey, limits });
   if (images.length === 0) throw noImage('None of the files in the archive');
   const width = Math.max(4, String(images.length).length);
-  // Each member is read twice: for its checksum, then for its bytes.
+  // Each member is read twice in a row: for its checksum, then for its bytes.
   let last: { image: DeidentifiedImage; pieces: readonly Uint8Array[] } | undefined;
   return images.map((image, i) => ({
     name: `${String(i + 1).padStart(width, '0')}.dcm`,

@@ -244,9 +244,10 @@ it('digests() finds every blob and nothing else', async () => {
 it('sweepTemporary() removes what earlier processes began, not what is being written', async () => {
   await using blobs = await openBlobs(dir);
   writeFileSync(join(dir, 'tmp', 'orphan'), 'x');
+  writeFileSync(blobs.temporaryPath(), 'what a thread wrote');
   const writer = await blobs.create();
   await writer.write(pattern(600_000));
-  expect(await blobs.sweepTemporary()).toBe(1);
+  expect(await blobs.sweepTemporary()).toBe(2);
   expect((await writer.commit()).sizeBytes).toBe(600_000);
 });
 

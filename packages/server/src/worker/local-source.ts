@@ -1,7 +1,8 @@
 import type { Blobs } from '../store/blobs.ts';
-import type { ClaimedJob } from '../store/job-records.ts';
+import type { ClaimedJob, OutputFile } from '../store/job-records.ts';
 import type { Jobs } from '../store/jobs.ts';
-import { filesOf, type JobSource, toOutputFile } from './job-source.ts';
+import { type JobSource, toOutputFile } from './job-source.ts';
+import type { WrittenFile } from './messages.ts';
 
 /** The next job of these services, as soon as there is one; undefined if `signal` aborts first. */
 export async function waitForJob(
@@ -50,13 +51,22 @@ export function localSource(jobs: Jobs, blobs: Blobs, metrics: PredictionMetrics
         jobs.hold(digest);
         held.push(digest);
       };
+      // The child has hashed and synced what it wrote.
+      const adopt = async ({ path, digest }: WrittenFile) =>
+        (await blobs.adopt(path, { digest, isSynced: true, keep })).digest;
       try {
-        // The child has hashed and synced what it wrote.
-        for (const { path, digest } of filesOf(outputs))
-          await blobs.adopt(path, { digest, isSynced: true, keep });
+        const files: OutputFile[] = [];
+        for (const output of outputs) {
+          const { kept, ...file } = toOutputFile(output);
+          files.push({
+            ...file,
+            digest: await adopt(output),
+            ...(kept && { kept: { ...kept, digest: await adopt(output.kept!) } }),
+          });
+        }
         const accepted = await jobs.settle(job.id, job.attempt, {
           state: 'succeeded',
-          outputs: outputs.map(toOutputFile),
+          outputs: files,
           seconds,
         });
         if (accepted) metrics.predictionSettled(job.service, 'succeeded', seconds);

@@ -66,11 +66,14 @@ export interface SeriesDisplay extends DicomDisplay {
 
 export interface RemovalChoice {
   readonly keepPatientCharacteristics: boolean;
+  /** The files are sent as they are. */
+  readonly keepIdentity: boolean;
 }
 
 /** What is removed from a series before it is sent. */
 export interface Removal extends RemovalChoice {
-  readonly report: DeidentificationReport;
+  /** Missing if the files are sent as they are. */
+  readonly report?: DeidentificationReport;
   /** Number of bytes to send. */
   readonly sizeBytes: number;
   /** The UID of the series as sent. */

@@ -22,8 +22,9 @@ export async function openSeries(session: DicomSession, card: SeriesCard | undef
     read: ({ frame, signal }) => session.call('read', { uid, frame }, { signal }),
     async anonymous() {
       if (!removal) throw new Error('the series is not prepared');
-      const { keepPatientCharacteristics } = removal;
-      const blob = await session.call('pack', { uid, key: browserUidKey(), keepPatientCharacteristics });
+      const { keepPatientCharacteristics, keepIdentity } = removal;
+      const choice = { keepPatientCharacteristics, keepIdentity };
+      const blob = await session.call('pack', { uid, key: browserUidKey(), ...choice });
       return [{ name: 'series.zip', blob }];
     },
     display,
@@ -38,7 +39,8 @@ export async function openSeries(session: DicomSession, card: SeriesCard | undef
       keepOriginals() {
         if (!removal) throw new Error('the series is not prepared');
         holdOriginals(removal.sentUid, { session, uid });
-        return { uid: removal.sentUid, images: chosen.imageCount };
+        const { sentUid, keepIdentity } = removal;
+        return { uid: sentUid, images: chosen.imageCount, ...(keepIdentity && { isUnchanged: true }) };
       },
     },
   };

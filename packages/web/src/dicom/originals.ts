@@ -66,6 +66,8 @@ export interface SentSeries {
   /** Its UID as sent: not that of the original. */
   readonly uid: string;
   readonly images: number;
+  /** Whether the files were sent with the identity of the patient. */
+  readonly isUnchanged?: boolean;
   /** The requested frame of a 4-D series, starting at 0. */
   readonly frame?: number;
 }

@@ -1,5 +1,5 @@
-import { summarizeReport } from '@tomaat/client';
-import type { ReportedAttribute } from '@tomaat/core';
+import { decideIdentity, type Service, summarizeReport } from '@tomaat/client';
+import type { DeidentificationReport, ReportedAttribute } from '@tomaat/core';
 import { useEffect, useState } from 'react';
 import { Checkbox } from 'react-aria-components';
 import { faultOf, Loading, Problem } from '../ui.tsx';
@@ -8,24 +8,31 @@ import type { ScanOfSeries } from './scan-of-series.ts';
 
 export interface RemovalViewProps {
   dicom: ScanOfSeries;
+  service: Pick<Service, 'processing'>;
   removal: Removal | undefined;
   onRemoval(removal: Removal | undefined): void;
 }
 
-/** What is removed from a series before it is sent, and the one available option. */
-export function RemovalView({ dicom, removal, onRemoval }: RemovalViewProps) {
+/** What is removed from a series before it is sent, and the available options. */
+export function RemovalView({ dicom, service, removal, onRemoval }: RemovalViewProps) {
+  // The machine is not given: a browser does not know whether a loopback address leads through a tunnel.
+  const { deidentify, mayKeep } = decideIdentity({
+    processing: service.processing,
+    address: location.href,
+  });
   const [keeps, setKeeps] = useState(removal?.keepPatientCharacteristics ?? false);
+  const [keepIdentity, setKeepIdentity] = useState(removal?.keepIdentity ?? !deidentify);
   const [progress, setProgress] = useState<{ done: number; total: number }>();
   const [error, setError] = useState<unknown>();
   // biome-ignore lint/correctness/useExhaustiveDependencies: what it calls back is new with every render
   useEffect(() => {
-    if (removal?.keepPatientCharacteristics === keeps) return;
+    if (removal?.keepPatientCharacteristics === keeps && removal.keepIdentity === keepIdentity) return;
     const abort = new AbortController();
     setError(undefined);
     onRemoval(undefined);
     dicom
       .prepare(
-        { keepPatientCharacteristics: keeps },
+        { keepPatientCharacteristics: keeps, keepIdentity },
         { signal: abort.signal, onProgress: (done, total) => setProgress({ done, total }) },
       )
       .then(
@@ -33,25 +40,39 @@ export function RemovalView({ dicom, removal, onRemoval }: RemovalViewProps) {
         (fault: unknown) => !abort.signal.aborted && setError(fault),
       );
     return () => abort.abort();
-  }, [dicom, keeps]);
+  }, [dicom, keeps, keepIdentity]);
   return (
     <div className="identity removal">
       {error !== undefined && <Problem fault={faultOf(error)} />}
       {!removal && error === undefined && (
         <Loading
-          what={`Removing what identifies the patient … ${progress ? `${progress.done} of ${progress.total} files` : ''}`}
+          what={`${keepIdentity ? 'Reading the files' : 'Removing what identifies the patient'} … ${progress ? `${progress.done} of ${progress.total} files` : ''}`}
         />
       )}
-      {removal && <Report removal={removal} />}
-      <Checkbox className="checkbox" isSelected={keeps} onChange={setKeeps}>
-        <span className="box" aria-hidden="true" />
-        Keep patient characteristics (sex, age, size, weight: needed for SUV)
-      </Checkbox>
+      {removal?.report && <Report report={removal.report} />}
+      {removal?.keepIdentity && (
+        <p className="notice">
+          The files are sent as they are: with name, number and dates of the patient. DICOM results of the
+          server name the patient, too.
+        </p>
+      )}
+      {!keepIdentity && (
+        <Checkbox className="checkbox" isSelected={keeps} onChange={setKeeps}>
+          <span className="box" aria-hidden="true" />
+          Keep patient characteristics (sex, age, size, weight: needed for SUV)
+        </Checkbox>
+      )}
+      {mayKeep && (
+        <Checkbox className="checkbox" isSelected={keepIdentity} onChange={setKeepIdentity}>
+          <span className="box" aria-hidden="true" />
+          Send the files with the identity of the patient
+        </Checkbox>
+      )}
     </div>
   );
 }
 
-function Report({ removal: { report } }: { removal: Removal }) {
+function Report({ report }: { report: DeidentificationReport }) {
   const changed = report.attributes
     .filter(({ outcome }) => outcome !== 'kept')
     .sort((a, b) => orderOf(a) - orderOf(b));

@@ -106,7 +106,7 @@ const handlers: Handlers = {
 
   async find({ sentUid, key }) {
     const mapUid = createUidMapper(parseUidKey(key));
-    const found = opened().series.find(({ uid }) => mapUid(uid) === sentUid);
+    const found = opened().series.find(({ uid }) => uid === sentUid || mapUid(uid) === sentUid);
     if (found) return cardOf(found);
     throw new TomaatError(
       'BAD_INPUT',
@@ -126,15 +126,15 @@ function middleOf({ stack, images }: DicomSeries): DicomImage | undefined {
 }
 
 async function prepare(
-  { uid, key, keepPatientCharacteristics }: Operations['prepare']['given'],
+  { uid, key, keepPatientCharacteristics, keepIdentity }: Operations['prepare']['given'],
   { signal, report }: Task,
 ) {
-  const wanted = `${uid} ${keepPatientCharacteristics}`;
+  const wanted = `${uid} ${keepPatientCharacteristics} ${keepIdentity}`;
   if (prepared?.for === wanted) return prepared;
   const chosen: ChosenSeries = opened().choose(uid);
   const uidKey = parseUidKey(key);
   const series = await chosen.prepare({
-    deidentify: { key: uidKey, keepPatientCharacteristics, shiftDates: true },
+    deidentify: !keepIdentity && { key: uidKey, keepPatientCharacteristics, shiftDates: true },
     signal,
     onProgress: report,
   });
@@ -143,9 +143,10 @@ async function prepare(
     series,
     removal: {
       keepPatientCharacteristics,
-      report: series.report!,
+      keepIdentity,
+      report: series.report,
       sizeBytes: series.sizeBytes,
-      sentUid: createUidMapper(uidKey)(uid),
+      sentUid: keepIdentity ? uid : createUidMapper(uidKey)(uid),
     },
   };
   return prepared;

@@ -48,6 +48,7 @@ export function ChosenView({ service, input, chosen, points, onChoose, onAdd, on
         <RemovalView
           key={scan.dicom.card.uid}
           dicom={scan.dicom}
+          service={service}
           removal={removal}
           onRemoval={(made) => onAdd({ removal: made })}
         />

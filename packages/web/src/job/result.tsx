@@ -344,8 +344,10 @@ function Downloads({ job, service, fileName, sent }: Omit<ResultProps, 'submissi
   const [busy, setBusy] = useState<string>();
   const [error, setError] = useState<unknown>();
   const originals = useOriginals(sent);
+  const isStripped = (job.strippedInputs ?? []).length > 0;
   // The server's DICOM results refer to the de-identified series: here they are created for the original one.
-  const isMadeHere = (output: JobOutput) => sent !== undefined && formatsMadeHere(output).length > 0;
+  const isMadeHere = (output: JobOutput) =>
+    sent !== undefined && (!sent.isUnchanged || isStripped) && formatsMadeHere(output).length > 0;
   const formatsOf = (output: JobOutput) => {
     if (!isMadeHere(output)) return output.formats;
     const others = output.formats.filter((format) => !isSeriesFormat(format));
@@ -397,6 +399,12 @@ function Downloads({ job, service, fileName, sent }: Omit<ResultProps, 'submissi
           </li>
         ))}
       </ul>
+      {isStripped && (
+        <p className="fine">
+          The server removed what may identify the patient before it stored the files, and replaced the UIDs
+          of DICOM files: its DICOM results have the replaced ones.
+        </p>
+      )}
       {error !== undefined && <Problem fault={faultOf(error)} />}
       {sent && !originals && job.outputs.some(isMadeHere) && <OriginalsField sent={sent} />}
     </section>

@@ -1,20 +1,14 @@
 import type { Job, Service } from '@tomaat/client';
-import { applyAffine, invert, labelsWith, numericVoxels, type Vec3, type Volume } from '@tomaat/core';
+import {
+  applyAffine,
+  invert,
+  labelPalette,
+  labelsWith,
+  numericVoxels,
+  type Vec3,
+  type Volume,
+} from '@tomaat/core';
 import type { LabelStyle } from './scene.ts';
-
-/** Colours for labels without one; neighbours are easy to distinguish (after Paul Tol's “bright” scheme). */
-const palette = [
-  '#4477aa',
-  '#ee6677',
-  '#228833',
-  '#ccbb44',
-  '#66ccee',
-  '#aa3377',
-  '#ee8866',
-  '#bbcc33',
-  '#99ddff',
-  '#ffaabb',
-];
 
 /** The labels of a service, and further ones in a label map, as drawn. */
 export function labelStyles(
@@ -33,7 +27,7 @@ export function labelStyles(
   return all.map(({ value, name, color }, i) => ({
     value,
     name,
-    color: color ?? palette[i % palette.length],
+    color: color ?? labelPalette[i % labelPalette.length],
     visible: true,
   }));
 }

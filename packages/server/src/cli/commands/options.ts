@@ -91,7 +91,7 @@ export function addPredictionOptions(command: Command): Command {
     .option('--all', 'fetch every output')
     .option(
       '--format <name>',
-      'nii, nii.gz, mha, nrrd, vtk, stl, json, csv …; for DICOM seg.dcm (the default), labelmap.dcm, zip … (otherwise default: that of the volume)',
+      'nii, nii.gz, mha, nrrd, vtk, stl, json, csv …; for DICOM seg.dcm (the default), labelmap.dcm, rtstruct.dcm, key.dcm, sr.dcm, zip (otherwise default: that of the volume)',
     )
     .option('--force', 'overwrite existing files')
     .option('-q, --quiet', 'print only the names of the files')
