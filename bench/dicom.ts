@@ -1,14 +1,18 @@
 import { fork } from 'node:child_process';
 import { once } from 'node:events';
-import { createReadStream } from 'node:fs';
 import { mkdir, mkdtemp, readdir, rm, stat, writeFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { readDicomHeader, readVolume, type SourceFile } from '@tomaat/core';
+import { buildSegmentation } from '../packages/core/src/dicom/segmentation.ts';
+import { writeDicomFile } from '../packages/core/src/dicom/write-file.ts';
 import { dicomFile, type Slice, sliceElements, syntaxes } from '../packages/core/test/dicom-files.ts';
+import { madeSource } from '../packages/core/test/dicom-source.ts';
+import { encodeJpegLossless } from '../packages/core/test/jpeg-lossless.ts';
 import { nodePlatform } from '../packages/server/src/node-platform.ts';
+import { filePieces } from '../packages/server/src/store/file-pieces.ts';
 import { type BenchOptions, type BenchResult, type Line, median } from './report.ts';
 
 const side = 512;
@@ -85,6 +89,9 @@ async function openJpegLs(): Promise<(samples: Uint16Array) => Uint8Array> {
   };
 }
 
+const encodeLossless = (samples: Uint16Array) =>
+  encodeJpegLossless(samples, { rows: side, columns: side, precision: 12, predictor: 1 });
+
 type Encode = (samples: Uint16Array<ArrayBuffer>) => Uint8Array;
 
 async function writeSeries(folder: string, syntax: string, encode: Encode | undefined): Promise<void> {
@@ -111,11 +118,15 @@ async function writeSeries(folder: string, syntax: string, encode: Encode | unde
   }
 }
 
-const sourceOf = async (path: string): Promise<SourceFile> => ({
-  name: path,
-  sizeBytes: (await stat(path)).size,
-  open: (start) => createReadStream(path, { start }),
-});
+/** As in the process that computes. */
+async function sourceOf(path: string): Promise<SourceFile> {
+  const sizeBytes = (await stat(path)).size;
+  return {
+    name: path,
+    sizeBytes,
+    open: (start, room) => filePieces(path, sizeBytes, { start, room }),
+  };
+}
 
 interface Reading {
   readonly headersS: number;
@@ -123,14 +134,15 @@ interface Reading {
   readonly peakMb: number;
 }
 
+async function cpuSeconds(work: () => Promise<unknown>): Promise<number> {
+  const before = process.cpuUsage();
+  await work();
+  const { user, system } = process.cpuUsage(before);
+  return (user + system) / 1e6;
+}
+
 /** In a separate process: reads the series in a folder several times. */
 async function readInside(folder: string, rounds: number): Promise<Reading> {
-  const cpuSeconds = async (work: () => Promise<unknown>) => {
-    const before = process.cpuUsage();
-    await work();
-    const { user, system } = process.cpuUsage(before);
-    return (user + system) / 1e6;
-  };
   const files = await Promise.all((await readdir(folder)).map((name) => sourceOf(join(folder, name))));
   const headers = async () => {
     for (const file of files) await readDicomHeader(file, nodePlatform);
@@ -149,26 +161,61 @@ async function readInside(folder: string, rounds: number): Promise<Reading> {
   };
 }
 
-async function read(folder: string, rounds: number): Promise<Reading> {
-  const child = fork(fileURLToPath(import.meta.url), ['--read', folder, String(rounds)], {
-    execArgv: ['--conditions=tomaat-source'],
-  });
-  const [reading] = await Promise.race([once(child, 'message'), once(child, 'exit')]);
-  if (typeof reading !== 'object' || reading === null) throw new Error('reading failed');
-  return reading as Reading;
+/** In a separate process: makes a segmentation with a bit for each of 104 labels several times, and the bytes of its file. */
+async function writeInside(rounds: number): Promise<{ writingS: number }> {
+  const { source, grid } = madeSource({ size: [side, side, slices] });
+  const [labelCount, inSlice] = [104, 20];
+  const voxels = new Uint8Array(side * side * slices);
+  for (let z = 0, at = 0; z < slices; z++)
+    for (let y = 0; y < side; y++)
+      for (let x = 0; x < side; x++, at++) {
+        // Frayed at the sides, as segmentations are.
+        const column = Math.floor((x + ((y * 7 + z * 3) % 5)) / 104);
+        const value = inSlice * Math.floor(z / 58) + 4 * column + (y >> 7) + 1;
+        voxels[at] = value <= labelCount ? value : 0;
+      }
+  const labels = Array.from({ length: labelCount }, (_, i) => ({ value: i + 1, name: `label ${i + 1}` }));
+  const write = async () => {
+    const object = await buildSegmentation({ voxels, ...grid, components: 1 }, source, {
+      labels,
+      maker: { id: 'bench', name: 'Bench', version: '1' },
+      description: 'Bench',
+      role: 'bench',
+      type: 'BINARY',
+    });
+    let bytes = 0;
+    for await (const { length } of writeDicomFile(object)) bytes += length;
+    if (bytes < 150e6) throw new Error(`a segmentation of ${bytes} bytes`);
+  };
+  const times: number[] = [];
+  for (let i = 0; i < rounds; i++) times.push(await cpuSeconds(write));
+  return { writingS: median(times) };
 }
 
+async function inProcess<T>(...words: string[]): Promise<T> {
+  const child = fork(fileURLToPath(import.meta.url), words, { execArgv: ['--conditions=tomaat-source'] });
+  const [answer] = await Promise.race([once(child, 'message'), once(child, 'exit')]);
+  if (typeof answer !== 'object' || answer === null) throw new Error(`${words[0]} failed`);
+  return answer as T;
+}
+
+const read = (folder: string, rounds: number) => inProcess<Reading>('--read', folder, String(rounds));
+
 /**
- * CPU and memory of reading a CT of 512 × 512 × 300, by transfer syntax. The targets are the reader's design targets.
+ * CPU and memory of reading a CT of 512 × 512 × 300, by transfer syntax, and of making a segmentation of it. The targets are the reader's design targets.
  */
 export async function run({ quick }: BenchOptions): Promise<BenchResult> {
+  const { writingS } = await inProcess<{ writingS: number }>('--write', String(quick ? 1 : 4));
   const folder = await mkdtemp(join(tmpdir(), 'tomaat-bench-'));
-  const lines: Line[] = [];
+  const lines: Line[] = [
+    { point: 'DICOM SEG of 512 × 512 × 300, 104 labels, CPU', measured: writingS, target: 1, unit: 's' },
+  ];
   try {
-    const kinds: [name: string, syntax: string, encode: Encode | undefined, target: number][] = [
+    const kinds: [name: string, syntax: string, encode: Encode | undefined, target?: number][] = [
       ['uncompressed', syntaxes.explicit, undefined, 0.3],
       ['RLE', syntaxes.rle, encodeRle, 0.6],
       ['JPEG-LS', '1.2.840.10008.1.2.4.80', await openJpegLs(), 2],
+      ['JPEG lossless', syntaxes.jpegLossless, encodeLossless],
     ];
     for (const [name, syntax, encode, target] of kinds) {
       await writeSeries(join(folder, name), syntax, encode);
@@ -195,9 +242,11 @@ export async function run({ quick }: BenchOptions): Promise<BenchResult> {
   }
 }
 
-const [flag, folderToRead, rounds] = process.argv.slice(2);
-if (flag === '--read') {
-  process.send?.(await readInside(folderToRead, Number(rounds)));
+const [flag, ...words] = process.argv.slice(2);
+if (flag === '--read' || flag === '--write') {
+  process.send?.(
+    flag === '--read' ? await readInside(words[0], Number(words[1])) : await writeInside(Number(words[0])),
+  );
   // Nothing else keeps this process alive.
   process.disconnect?.();
 }

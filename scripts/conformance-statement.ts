@@ -1,3 +1,4 @@
+import type { DicomFormat } from '@tomaat/core';
 import { characterSetNames } from '../packages/core/src/dicom/character-sets.ts';
 import { syntaxFault } from '../packages/core/src/dicom/decode-frame.ts';
 import { safePrivateElements } from '../packages/core/src/dicom/deidentification-rules.ts';
@@ -6,7 +7,7 @@ import { transferSyntaxes } from '../packages/core/src/dicom/transfer-syntaxes.t
 
 /** The DICOM conformance statement (PS3.2), from the tables of the code. */
 
-const syntaxNames: Record<keyof typeof transferSyntaxes, string> = {
+export const syntaxNames: Record<keyof typeof transferSyntaxes, string> = {
   implicitLittleEndian: 'Implicit VR Little Endian',
   explicitLittleEndian: 'Explicit VR Little Endian',
   deflated: 'Deflated Explicit VR Little Endian',
@@ -36,7 +37,7 @@ const uncompressed: readonly (keyof typeof transferSyntaxes)[] = [
 
 /** The objects that are written, by the name of the format. */
 export const writtenObjects: Readonly<
-  Record<string, readonly [name: string, uid: string, syntaxes: string]>
+  Record<DicomFormat, readonly [name: string, uid: string, syntax: string]>
 > = {
   'seg.dcm': ['Segmentation, BINARY', '1.2.840.10008.5.1.4.1.1.66.4', 'Explicit VR Little Endian'],
   'labelmap.dcm': ['Label Map Segmentation', '1.2.840.10008.5.1.4.1.1.66.7', 'RLE Lossless'],

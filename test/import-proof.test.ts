@@ -14,7 +14,7 @@ import {
 import { nodePlatform } from '../packages/server/src/node-platform.ts';
 import { openOnnxSession } from '../packages/server/src/runtimes/onnx.ts';
 import { fileSource } from '../packages/server/test/run-files.ts';
-import { type App, abdomen, brats, manifestOf, spleen, textOf, wholeBody } from './import-apps.ts';
+import { type App, abdomen, brats, manifestOf, spleen, textOf } from './import-apps.ts';
 import { importFolder } from './real-data.ts';
 
 /*
@@ -54,7 +54,6 @@ const bratsCase = caseOf(
   'case',
   Object.fromEntries(brats.channels!.map((name) => [name, `case_${name}.nii.gz`])),
 );
-const bodyCase = caseOf(wholeBody, 'lps', { volume: 'lps_image.nii.gz' });
 const abdomenCase = caseOf(abdomen(), 'case_fold0_float32accumulators', { volume: 'case_0000.nii.gz' });
 
 /** What the author's exporter would write of a case: the stages of the right manifest. */
@@ -84,17 +83,23 @@ async function dumpsOf(app: App, { inputs }: AuthorCase, stages: readonly string
   return dumps;
 }
 
-/** The proof of a wrong app on a case of the right one, with the author's volumes of these stages. */
+const dumped = new Map<AuthorCase, Promise<AuthorDump[]>>();
+
+/** The proof of a wrong app on a case of the right one, with the author's volumes of the stages that both have. */
 async function proveWrong(right: App, wrong: Partial<App>, given: AuthorCase): Promise<Proof> {
-  const stages = traceStages(manifestOf(right));
-  const dumps = () => dumpsOf(right, given, stages);
-  return proveApp({ appFolder: await folderOf({ ...right, ...wrong }), cases: [{ ...given, dumps }] });
+  const app = { ...right, ...wrong };
+  const dumps = async () => {
+    const all = dumped.get(given) ?? dumpsOf(right, given, traceStages(manifestOf(right)));
+    dumped.set(given, all);
+    return (await all).filter(({ stage }) => traceStages(manifestOf(app)).includes(stage));
+  };
+  return proveApp({ appFolder: await folderOf(app), cases: [{ ...given, dumps }] });
 }
 
 describe.skipIf(!folder)('proveApp()', () => {
-  it('finds an import exact on all geometries, without asking for dumps', async () => {
+  it('finds an import exact on two geometries, without asking for dumps', async () => {
     const dumps = () => Promise.reject(new Error('nothing differs'));
-    const cases = ['abdomen', 'lps', 'oblique'].map((name) => ({ ...spleenCase(name), dumps }));
+    const cases = ['lps', 'oblique'].map((name) => ({ ...spleenCase(name), dumps }));
     const names: string[] = [];
     const proof = await proveApp({
       appFolder: await folderOf(spleen),
@@ -105,16 +110,15 @@ describe.skipIf(!folder)('proveApp()', () => {
     expect(proof.parity).toEqual({
       verdict: 'exact',
       agree: 1,
-      cases: 3,
+      cases: 2,
       tool: expect.stringMatching(/^tomaat \d/),
       versions: { monai: '1.6.1' },
     });
-    expect(names).toEqual(['abdomen', 'lps', 'oblique']);
+    expect(names).toEqual(['lps', 'oblique']);
     // Counts of the author's label maps: expected.json of the fixture.
     expect(proof.cases.map(({ labels }) => labels[0])).toMatchObject([
-      { value: 1, expected: 84_251, found: 84_251, dice: 1, judged: true },
-      { value: 1, expected: 116_323 },
-      { value: 1, expected: 119_354 },
+      { value: 1, expected: 116_323, found: 116_323, dice: 1, judged: true },
+      { value: 1, expected: 119_354, found: 119_354, dice: 1, judged: true },
     ]);
   });
 
@@ -137,14 +141,6 @@ describe.skipIf(!folder)('proveApp()', () => {
     ]);
   });
 
-  it('finds a spacing that shifts the grid, and names the step', async () => {
-    const [orientation, , scale] = spleen.preprocess;
-    const preprocess = [orientation, { spacing: { pixdim: [1.5, 1.5, 2], scaleExtent: true } }, scale];
-    const { parity, cases } = await proveWrong(spleen, { preprocess }, spleenCase('lps'));
-    expect(parity.verdict).not.toBe('exact');
-    expect(cases[0].bisection!.first).toBe('preprocess[1]');
-  });
-
   it('finds nnU-Net’s spacing without fit, and names the step', async () => {
     const [scale] = abdomen().preprocess;
     const preprocess = [scale, { spacing: { pixdim: [3, 3, 3.5], mode: 'cubic' } }];
@@ -163,9 +159,9 @@ describe.skipIf(!folder)('proveApp()', () => {
   });
 
   it('finds wrong weights of the windows, and names the blending', async () => {
-    const inferer = { ...wholeBody.inferer, sigmaScale: 0.25 };
-    const { parity, cases } = await proveWrong(wholeBody, { inferer }, bodyCase);
+    const { parity, cases } = await proveWrong(abdomen(), abdomen({ sigmaScale: 0.25 }), abdomenCase);
     expect(parity.verdict).not.toBe('exact');
+    expect(cases[0].differ).toBeGreaterThan(1000);
     expect(cases[0].bisection!.first).toBe('scores');
   });
 

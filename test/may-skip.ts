@@ -56,6 +56,11 @@ export const maySkip: readonly MaySkip[] = [
     holds: !process.env.TOMAAT_SLOW,
   },
   {
+    file: 'server/test/dicom-large.test.ts',
+    reason: 'minutes, and 5 GB of memory and disk: TOMAAT_SLOW=1 runs it',
+    holds: !process.env.TOMAAT_SLOW,
+  },
+  {
     file: 'server/src/trust/known-hosts.test.ts',
     test: /a folder of another user/,
     reason: 'only root can act as another user',

@@ -8,7 +8,8 @@ import { expect, it } from 'vitest';
 const coreValues = `
   TomaatError acceptShape acceptSuv affinesEqual applyAffine base64Length buildDicomObject buildKeyPicture buildMeasurementReport
   buildSegmentation buildStructureSet buildSurface bytesPerVoxel checkAffine checkDeclaration checkShape checkVolume chooseDicom
-  chooseFormat closeLabels
+  chooseFormat closeLabels compareLabels deriveCase deriveGrids describeAgreement describeParity describeWhere
+  formatAgreement judge leastJudgedVoxels paritySchema roundLabels traceStages verdicts worstLabel worstVerdict
   collectBytes componentOf composeAffine convertVolume crc32 createDeidentifier createFrameDecoder
   createStoredZip createUidKey createUidMapper createVoxels cropOrPad decimateMesh decodeBase64Text
   defaultValue defineApp deidentify describeError determinant dice diceOfLabels dicomFormats
@@ -36,25 +37,25 @@ const coreValues = `
   writeTransformMat writeVolume zlibPlatform
 `;
 const coreTypes = `
-  AcceptanceRule Affine AppContext AppDefinition Bytes Code CodecModule CodecName CodecOptions
+  AcceptanceRule Affine Agreement AppContext AppDefinition Bytes Code CodecModule CodecName CodecOptions
   Components Compression Connectivity DataFileField DecimateOptions DeclaredInput DeclaredInputs
   DeclaredOutput DeclaredOutputs DecodeFrame DecodedFrame DeidentificationReport Deidentified
-  DeidentifiedImage DeidentifyFilesOptions DeidentifyOptions DicomContext DicomDisplay DicomFile
+  DeidentifiedImage DeidentifyFilesOptions DeidentifyOptions DeriveOptions DerivedGrid DicomContext DicomDisplay DicomFile
   DicomFindings DicomFormat DicomHeader DicomImage DicomObject DicomReadOptions DicomSeries
   DicomSource DicomVolumeHeader EncodeOptions EncodedOutput DisplayWindow
   ErrorCode ErrorData Estimate FileEnding FileGeometry FilePrefix FillOptions FrameShape Grid
   IdentifyingField IdentifyingText InferOptions InferResult InfererSpec Input InputForm InputOf InputType
-  InputValue InputsOf InspectOptions Interpolation KeyPictureOptions Label LabelMeasurement LabelName LabelTensor
+  InputValue InputsOf InspectOptions Interpolation KeyPictureOptions Label LabelAgreement LabelMeasurement LabelName LabelTensor
   LabelVoxels LargestOptions LeftOut LoadedModel Maker Manifest ManifestFault MeasuredLabelMap
   MeasurementReportOptions Mesh ModelSpec MorphologyOptions NetworkReport NetworkSession NumericVolume
   NumericVoxels Outcome Output
-  OutputFormat OutputType OutputValue OutputsOf PadOptions Parameter ParametersOf Platform
+  OutputFormat OutputType OutputValue OutputsOf PadOptions Parameter ParametersOf Parity Platform
   PointTransform PredictionContext PredictionRequest ReadLimits ReadOptions ReadSegmentation
   ReadVolume Reduction ReportedAttribute ResampleOptions Rewrite SegmentLabel SegmentReference
-  SegmentationIdentity SegmentationIdentityOptions SegmentationOptions SegmentationType SeriesFormat
+  SegmentationIdentity SelfTest SegmentationIdentityOptions SegmentationOptions SegmentationType SeriesFormat
   SeriesList Shape Size SliceReference SlidingWindowSpec SmallObjectOptions SourceFile
   SpatialTransform Stage StageTimes Step StoredOutput StoredZip StoredZipOptions SurfaceOptions
-  Tensor TextSource TransformContext StoredWindow SortedFiles StructureSetOptions SuvScale
+  Tensor TextSource Trace Verdict Whereabouts TransformContext StoredWindow SortedFiles StructureSetOptions SuvScale
   TransformExtension TypedContext UidMapper UnreadFile Vec3 Volume VolumeExtension VolumeFactsOf
   VolumeFormat VolumeFormatRow VolumeHeader VolumeTransform VoxelType Voxels WriteOptions ZipMember Zlib
 `;

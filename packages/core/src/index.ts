@@ -52,6 +52,7 @@ export {
   volumeInputs,
 } from './app/manifest.ts';
 export {
+  describeParity,
   judge,
   leastJudgedVoxels,
   type Parity,

@@ -8,13 +8,12 @@ export interface LosslessJpeg {
   pointTransform?: number;
   /** Lines between restart markers. */
   restartLines?: number;
+  /** Every category has a code of so many bits, in the order of the categories: none is of ones alone. 5 by default. */
+  codeBits?: number;
 }
 
-/** Every category has a code of five bits, in the order of the categories: none is of ones alone. */
-const codeBits = 5;
-
 export function encodeJpegLossless(samples: ArrayLike<number>, jpeg: LosslessJpeg): Uint8Array {
-  const { rows, columns, precision, predictor, pointTransform = 0, restartLines = 0 } = jpeg;
+  const { rows, columns, precision, predictor, pointTransform = 0, restartLines = 0, codeBits = 5 } = jpeg;
   const bytes: number[] = [0xff, 0xd8];
   const word = (value: number) => [(value >> 8) & 255, value & 255];
   const segment = (kind: number, content: number[]) =>
@@ -51,7 +50,7 @@ export function encodeJpegLossless(samples: ArrayLike<number>, jpeg: LosslessJpe
         : x === 0
           ? at(x, y - 1)
           : predict(predictor, at(x - 1, y), at(x, y - 1), at(x - 1, y - 1));
-      put(bits, at(x, y) - predicted);
+      put(bits, at(x, y) - predicted, codeBits);
     }
   }
   flush();
@@ -67,7 +66,7 @@ function predict(predictor: number, a: number, b: number, c: number): number {
 }
 
 /** T.81 H.1.2.2: the difference modulo 2^16, its category, and the bits that tell it from others of it. */
-function put(bits: number[], exact: number): void {
+function put(bits: number[], exact: number, codeBits: number): void {
   const difference = ((exact + 32_768) & 0xffff) - 32_768;
   const value = difference === -32_768 ? 32_768 : difference;
   const category = value === 0 ? 0 : Math.floor(Math.log2(Math.abs(value))) + 1;

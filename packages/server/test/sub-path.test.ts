@@ -1,12 +1,18 @@
+import { readdirSync, readFileSync } from 'node:fs';
 import { rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { createClient, createRegistryClient } from '@tomaat/client';
+import { readSegmentationFile, readVolume, sourceFromBytes } from '@tomaat/core';
 import pino from 'pino';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { codeBlocks, readText } from '../../../test/documents.ts';
 import { findNginx } from '../../../test/programs.ts';
 import { freePort, type RunningProxy, startNginx } from '../../../test/proxies.ts';
+import { writeSeries } from '../../../test/write-series.ts';
+import { zipOf } from '../../core/test/zip-files.ts';
 import { trustEverywhere } from '../src/cli/connect.ts';
+import { nodePlatform } from '../src/node-platform.ts';
 import { startAnnouncer } from '../src/registry/announcer.ts';
 import { type RunningRegistry, startRegistry } from '../src/registry/start.ts';
 import { openCertificate } from '../src/tls.ts';
@@ -199,6 +205,35 @@ describe.skipIf(!findNginx()).each([
     const relayed = await send(`${registryBase}/threshold/any`);
     expect(relayed.status, await relayed.clone().text()).toBe(200);
     expect(relayed.headers.get('tomaat-server')).toBe(base);
+  });
+
+  it('the registry passes a zip of a DICOM series on, and a segmentation back', async () => {
+    const app = fileURLToPath(new URL('../../../apps/ct-lung/', import.meta.url));
+    const series = join(folder, 'series');
+    await writeSeries(join(app, 'sample.nii.gz'), series, [7]);
+    const entries = readdirSync(series).map((name) => ({
+      name: `DICOM/${name}`,
+      data: readFileSync(join(series, name)),
+      method: 0,
+    }));
+    const answer = await send(`${registryBase}/segmentation/lung`, {
+      body: Uint8Array.from(zipOf(entries)),
+      headers: { 'content-type': 'application/zip' },
+    });
+    expect(answer.status, answer.ok ? '' : await answer.text()).toBe(200);
+    expect(answer.headers.get('content-disposition')).toContain('.seg.dcm');
+    const { labelMap } = readSegmentationFile(new Uint8Array(await answer.arrayBuffer()));
+    const expected = sourceFromBytes('a.nii.gz', readFileSync(join(app, 'sample-expected.nii.gz')));
+    const { volume } = await readVolume([expected], nodePlatform);
+    expect(labelMap.size).toEqual(volume.size);
+    expect([...labelMap.affine]).toEqual([...volume.affine].map((value) => expect.closeTo(value, 3)));
+    const [found, wanted] = [labelMap.voxels, volume.voxels];
+    let [both, sum] = [0, 0];
+    for (let i = 0; i < found.length; i++) {
+      both += Number(found[i] === 1 && wanted[i] === 1);
+      sum += Number(found[i] === 1) + Number(wanted[i] === 1);
+    }
+    expect((2 * both) / sum).toBeGreaterThan(0.97);
   });
 
   it('TOMAAT v1 answers at the announced addresses', async () => {

@@ -94,6 +94,61 @@ describe('tomaat check', () => {
     expect(stdout).toContain('net.onnx: 1 × 1 × 32 × 32 × 32 → 2 classes');
     expect(code).toBe(0);
   });
+
+  it('runs every self-test, and says how many voxels differ', async () => {
+    const scan = phantom();
+    const voxels = Uint8Array.from(scan.voxels as Int16Array, (v) => (v === 10 ? 0 : 1));
+    const near = voxels.slice();
+    // Five voxels of the first row, which is background.
+    near.fill(1, 4, 9);
+    const inputs = { volume: 'scan.nii' };
+    const app = await writeApp(folder, 'self-tests', {
+      infer: inferBright,
+      selftest: [
+        { inputs, expected: 'exact.nii', agree: 1 },
+        { inputs, expected: 'near.nii', dice: 0.98, agree: 0.998 },
+        { inputs, expected: 'near.nii', dice: 0.98, agree: 1 },
+        { inputs, expected: 'near.nii', agree: 0 },
+      ],
+    });
+    for (const [name, volume] of [
+      ['scan', scan],
+      ['exact', { ...scan, voxels }],
+      ['near', { ...scan, voxels: near }],
+    ] as const)
+      await writeFile(join(app, `${name}.nii`), await encode(volume, 'nii'));
+    const { code, stdout } = await tomaat(['check', app]);
+    expect(stdout).toMatch(/^ {2}ok {5}self-test 1 of 4: all 4301 voxels agree; /m);
+    expect(stdout).toMatch(
+      /^ {2}ok {5}self-test 2 of 4: 5 of 4301 voxels differ \(99\.883 % agree\), a Dice of at least 0\.9863; /m,
+    );
+    expect(stdout).toMatch(
+      /^ {2}WRONG {2}self-test 3 of 4: 5 of 4301 voxels differ \(99\.883 % agree\), and the manifest requires 100 %, with near\.nii; .*100 % in the outermost layer/m,
+    );
+    // 2 · 180 / (180 + 185).
+    expect(stdout).toMatch(
+      /^ {2}WRONG {2}self-test 4 of 4: label 1 reaches a Dice of 0\.9863, and the manifest requires 0\.99, /m,
+    );
+    expect(stdout).toMatch(/^ {2}ok {5}geometry: /m);
+    expect(stdout).toContain('has 2 faults');
+    expect(code).toBe(1);
+  });
+});
+
+describe('the card of a service', () => {
+  it('states how its results agree with those of its authors’ pipeline', async () => {
+    const parity = {
+      verdict: 'within noise',
+      agree: 0.99942,
+      cases: 3,
+      tool: 'tomaat 0.2.0',
+      versions: { nnunetv2: '2.8.1' },
+    };
+    const app = await writeApp(folder, 'agrees', { infer: inferBright, parity });
+    await using server = await startTestServer([app]);
+    const response = await fetch(`${server.url}/api/services/agrees`);
+    expect(await response.json()).toMatchObject({ id: 'agrees', parity });
+  });
 });
 
 describe('tomaat serve', () => {

@@ -1,5 +1,13 @@
 import { dispositionName, type InputParameter, type Service } from '@tomaat/client';
-import { mmDigits, neutralNames, parseParameter, spacingOf, TomaatError, type Vec3 } from '@tomaat/core';
+import {
+  describeParity,
+  mmDigits,
+  neutralNames,
+  parseParameter,
+  spacingOf,
+  TomaatError,
+  type Vec3,
+} from '@tomaat/core';
 import { useEffect, useMemo, useState } from 'react';
 import { Tab, TabList, TabPanel, Tabs } from 'react-aria-components';
 import { Link, useLocation } from 'wouter';
@@ -358,6 +366,12 @@ function ServiceFacts({ service }: { service: Service }) {
         <>
           <h2>Limits</h2>
           <p>{service.limitations}</p>
+        </>
+      )}
+      {service.parity && (
+        <>
+          <h2>Agreement</h2>
+          <p>{describeParity(service.parity)}</p>
         </>
       )}
       {(service.labels?.length ?? 0) > 0 && (

@@ -340,6 +340,7 @@ describe.skipIf(findChromium() === undefined)('files and texts in the page', () 
         turn = i;
         await openWithin(page, `/services/x${i}`);
         await expect.poll(() => page.getByRole('heading', { level: 1 }).textContent()).toBe(payload);
+        await page.getByText('no voxel differs in 3 cases').waitFor();
         header.fill(0, 148, 228).write(payload, 148, 79, 'latin1');
         await choose(page, payload, header);
         await page.locator('.chosen').waitFor();

@@ -1,4 +1,4 @@
-import { inputSchema, labelSchema, outputSchema } from '@tomaat/core';
+import { inputSchema, labelSchema, outputSchema, paritySchema } from '@tomaat/core';
 import { z } from 'zod';
 import { type Endpoint, idParam, json } from './endpoint.ts';
 
@@ -39,6 +39,10 @@ export const serviceSchema = z.object({
   homepage: z.string().optional(),
   intendedUse: z.string(),
   limitations: z.string().optional(),
+  parity: paritySchema
+    .loose()
+    .optional()
+    .describe('How its results agree with those of the authors’ own pipeline, as its manifest states'),
   default: z.boolean().describe('Whether task/anatomy alone means this service'),
   inputs: z.array(z.intersection(z.object({ name: z.string() }), inputSchema)),
   outputs: z.array(z.intersection(z.object({ name: z.string(), primary: z.boolean() }), outputSchema)),

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { Agreement } from '../labels/agreement.ts';
-import { judge, type Verdict, worstVerdict } from './parity.ts';
+import { describeParity, judge, type Verdict, worstVerdict } from './parity.ts';
 
 /** An agreement with so many differing voxels, and labels as [dice, voxels]. */
 function agreementOf(
@@ -48,5 +48,16 @@ describe('worstVerdict()', () => {
     expect(worstVerdict(['exact', 'close', 'within noise'])).toBe('close');
     expect(worstVerdict(['differs', 'exact'])).toBe('differs');
     expect(worstVerdict([])).toBe('exact');
+  });
+});
+
+describe('describeParity()', () => {
+  it.each([
+    [{ verdict: 'exact', agree: 1, cases: 3 }, 'no voxel differs in 3 cases.'],
+    [{ verdict: 'within noise', agree: 0.99942, cases: 1 }, 'at least 99.942 % of the voxels in one case.'],
+    [{ verdict: 'close', agree: 0.9991, cases: 2 }, 'at least 99.91 % of the voxels in 2 cases.'],
+    [{ verdict: 'differs', agree: 0.82, cases: 2 }, 'Not the results of the authors’ own pipeline'],
+  ] as const)('says what %j means', (parity, text) => {
+    expect(describeParity(parity)).toContain(text);
   });
 });

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import type { Agreement } from '../labels/agreement.ts';
+import { type Agreement, formatAgreement } from '../labels/agreement.ts';
 
 /*
  * Whether an app gives what its author's own pipeline gives: the verdict on label maps that were compared voxel by voxel,
@@ -50,4 +50,20 @@ export function judge({ differ, agree, labels }: Agreement, noise = 0): Verdict 
 /** The worst of several verdicts; exact if there are none. */
 export function worstVerdict(given: readonly Verdict[]): Verdict {
   return verdicts[Math.max(0, ...given.map((verdict) => verdicts.indexOf(verdict)))];
+}
+
+/** A verdict as a sentence for the users of an app. */
+export function describeParity({
+  verdict,
+  agree,
+  cases,
+}: Pick<Parity, 'verdict' | 'agree' | 'cases'>): string {
+  const where = cases === 1 ? 'in one case' : `in ${cases} cases`;
+  const least = `at least ${formatAgreement(agree)} of the voxels ${where}`;
+  if (verdict === 'exact')
+    return `Exactly the results of the authors’ own pipeline: no voxel differs ${where}.`;
+  if (verdict === 'within noise')
+    return `The results of the authors’ own pipeline, up to the rounding of that pipeline itself: ${least}.`;
+  if (verdict === 'close') return `Close to the results of the authors’ own pipeline: ${least}.`;
+  return `Not the results of the authors’ own pipeline: ${least} agree.`;
 }

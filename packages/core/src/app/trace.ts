@@ -13,7 +13,7 @@ import { activationOf, applies, isScoreStep, type StepContext } from './steps.ts
  */
 
 /**
- * The stages of an app with a network, in order: `inputs.NAME.preprocess[i]` and `preprocess[i]`, the volume after that step of
+ * The stages of an app, in order; for one with a network: `inputs.NAME.preprocess[i]` and `preprocess[i]`, the volume after that step of
  * the manifest; `input`, what the network is given; `window`, its scores of the first window; `scores`, those of all windows,
  * blended; `activation`, the same as probabilities if a step makes them; `postprocess[i]`, the labels after that step;
  * `labels`, the primary result on the grid of the first volume.
@@ -24,13 +24,14 @@ export function traceStages(manifest: Manifest): string[] {
     const steps = 'preprocess' in input ? (input.preprocess ?? []) : [];
     return steps.map((_, index) => `inputs.${name}.preprocess[${index}]`);
   });
-  const before = [...own, ...manifest.preprocess.map((_, index) => `preprocess[${index}]`)];
-  if (!manifest.model.every(isNetworkSpec)) return [...before, 'labels'];
+  // A program gets each of its volumes through the steps.
+  if (!manifest.model.every(isNetworkSpec)) return [...own, 'labels'];
+  const shared = manifest.preprocess.map((_, index) => `preprocess[${index}]`);
   const decided = manifest.postprocess.findIndex(isScoreStep);
   const after = manifest.postprocess.flatMap((step, index) =>
     index >= decided && step.name !== 'check' ? [`postprocess[${index}]`] : [],
   );
-  return [...before, 'input', 'window', 'scores', 'activation', ...after, 'labels'];
+  return [...own, ...shared, 'input', 'window', 'scores', 'activation', ...after, 'labels'];
 }
 
 /** The name of the stage after a step; `input` for a step of one volume alone. */

@@ -1,10 +1,16 @@
 import { TomaatError } from '../errors.ts';
 import type { Platform } from '../platform.ts';
 import { type CodeStreamSize, codeStreamSize } from './code-stream-size.ts';
-import type { DecodedFrame, FrameShape } from './decoders.ts';
+import type { Allocate, DecodedFrame, FrameShape } from './decoders.ts';
 import { decodeJpegLossless } from './jpeg-lossless.ts';
 import { decodeRle } from './rle.ts';
 import { transferSyntaxes as syntax } from './transfer-syntaxes.ts';
+
+/** What decodes the frames of a file. */
+export interface Decoders extends Pick<Platform, 'decodeFrame'> {
+  /** Memory for the samples of a frame, perhaps that of the frame before. */
+  readonly allocate?: Allocate;
+}
 
 const native: ReadonlySet<string> = new Set([
   syntax.implicitLittleEndian,
@@ -82,19 +88,19 @@ export async function decodeFrame(
   transferSyntax: string,
   frame: Uint8Array,
   shape: FrameShape,
-  platform: Pick<Platform, 'decodeFrame'>,
+  decoders: Decoders,
 ): Promise<DecodedFrame> {
-  const fault = syntaxFault(transferSyntax, true, platform);
+  const fault = syntaxFault(transferSyntax, true, decoders);
   if (fault) throw fault;
   const { rows, columns, samplesPerPixel } = shape;
   if (transferSyntax === syntax.rleLossless) {
-    return { ...decodeRle(frame, shape), rows, columns, samplesPerPixel };
+    return { ...decodeRle(frame, shape, decoders.allocate), rows, columns, samplesPerPixel };
   }
   if (transferSyntax === syntax.jpegLossless || transferSyntax === syntax.jpegLosslessFirstOrder) {
-    return decodeJpegLossless(frame, shape);
+    return decodeJpegLossless(frame, shape, decoders.allocate);
   }
   checkSize(codeStreamSize(frame), shape);
-  const decoded = await delegate(transferSyntax, frame, shape, platform);
+  const decoded = await delegate(transferSyntax, frame, shape, decoders);
   checkSize(decoded, shape);
   const needed = rows * columns * decoded.bytesPerSample;
   if (decoded.bytes.length < needed)
@@ -118,10 +124,10 @@ async function delegate(
   transferSyntax: string,
   frame: Uint8Array,
   shape: FrameShape,
-  platform: Pick<Platform, 'decodeFrame'>,
+  { decodeFrame, allocate }: Decoders,
 ): Promise<DecodedFrame> {
   try {
-    return await platform.decodeFrame!(transferSyntax, frame, shape);
+    return await decodeFrame!(transferSyntax, frame, shape, allocate);
   } catch (cause) {
     if (cause instanceof TomaatError) throw cause;
     // WebAssembly throws numbers: addresses of exceptions.

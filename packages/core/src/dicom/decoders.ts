@@ -21,14 +21,19 @@ export interface DecodedFrame {
   readonly bitsPerSample: number;
 }
 
+/** Memory for the samples of a frame, of this length in bytes and any content, aligned for numbers of 8 bytes. */
+export type Allocate = (length: number) => Uint8Array<ArrayBuffer>;
+
 /**
  * Decodes one compressed frame of a transfer syntax that core does not decode itself. Supplied by the platform, as
  * inflate is (Platform.decodeFrame): the codecs are WebAssembly, and are loaded for the first such frame.
  *
+ * @param allocate where the samples may be put
  * @throws any error for a code stream that is damaged
  */
 export type DecodeFrame = (
   transferSyntax: string,
   frame: Uint8Array,
   shape: FrameShape,
+  allocate?: Allocate,
 ) => Promise<DecodedFrame>;

@@ -1,8 +1,10 @@
 import { describe, expect, it } from 'vitest';
 import { dicomFile, type Slice, sliceElements, syntaxes } from '../../test/dicom-files.ts';
+import { four } from '../../test/dicom-series.ts';
 import { encodeJpegLossless } from '../../test/jpeg-lossless.ts';
+import { zipOf } from '../../test/zip-files.ts';
 import type { SourceFile } from '../formats/source-file.ts';
-import { readVolume } from '../formats/volume-file.ts';
+import { readVolume, sourceFromBytes } from '../formats/volume-file.ts';
 import { webPlatform } from '../formats/web-platform.ts';
 import { type DicomHeader, readDicomHeader } from './dicom-files.ts';
 
@@ -110,5 +112,67 @@ describe('readVolume()', () => {
       const { volume } = await readVolume([piecewise(bytes, size).file], webPlatform);
       expect([...volume.voxels]).toEqual(values);
     }
+  });
+});
+
+describe('readVolume() of DICOM files', () => {
+  /** A file that is read to the offered room, in pieces, as far as there is any; the last piece never is. */
+  const roomy = (bytes: Uint8Array, size: number): SourceFile => ({
+    name: 'a',
+    sizeBytes: bytes.length,
+    async *open(start = 0, room) {
+      let used = 0;
+      for (let at = start; at < bytes.length; at += size) {
+        const piece = bytes.subarray(at, at + size);
+        const space = at + size < bytes.length ? room?.subarray(used, used + piece.length) : undefined;
+        if (space?.length !== piece.length) {
+          yield piece;
+          continue;
+        }
+        space.set(piece);
+        used += piece.length;
+        yield space;
+      }
+    },
+  });
+  // The second file is the longest, the third the shortest.
+  const comments = ['', 'x'.repeat(3000), '', 'y'.repeat(40)];
+  const elements = four.map((slice, i) =>
+    sliceElements({
+      ...slice,
+      more: comments[i] === '' ? {} : { 2113536: ['LT', comments[i]] },
+    }),
+  );
+  // Slice n has the values 100 n + i, by `sliceElements()`.
+  const expected = [1, 2, 3, 4].flatMap((n) => Array.from({ length: 12 }, (_, i) => 100 * n + i));
+
+  it.each([7, 64, 500, 1000, 100_000])('uses one room for all files, in pieces of %i bytes', async (size) => {
+    const sources = elements.map((one) => roomy(dicomFile(one), size));
+    const { volume } = await readVolume(sources, webPlatform);
+    expect([...volume.voxels]).toEqual(expected);
+  });
+
+  it.each([64, 500, 100_000])('uses one room for the files of a zip, in pieces of %i bytes', async (size) => {
+    const entries = elements.map((one, i) => ({ name: `${i}`, data: dicomFile(one), method: 0 }));
+    const { volume } = await readVolume([roomy(Uint8Array.from(zipOf(entries)), size)], webPlatform);
+    expect([...volume.voxels]).toEqual(expected);
+  });
+
+  it('reads pixels at odd addresses, of 16 and 32 bits', async () => {
+    const shifted = (bytes: Uint8Array) => {
+      const moved = new Uint8Array(bytes.length + 1);
+      moved.set(bytes, 1);
+      return sourceFromBytes('a', moved.subarray(1));
+    };
+    const short = await readVolume(
+      elements.map((one) => shifted(dicomFile(one))),
+      webPlatform,
+    );
+    expect([...short.volume.voxels]).toEqual(expected);
+    const floats = Float32Array.from({ length: 12 }, (_, i) => i / 8);
+    const float = sliceElements({
+      more: { ...thick, 2145386512: undefined, 2145386504: ['OF', new Uint8Array(floats.buffer)] },
+    });
+    expect((await readVolume([shifted(dicomFile(float))], webPlatform)).volume.voxels).toEqual(floats);
   });
 });

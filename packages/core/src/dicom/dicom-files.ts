@@ -204,10 +204,24 @@ function moved(dataset: Dataset, from: Uint8Array, to: Uint8Array, end: Tag): Da
   );
 }
 
+/** Memory that is used again: what is in it is lost with the next use. It grows to the largest one. */
+export interface Space {
+  bytes: Uint8Array<ArrayBuffer>;
+}
+
+export const createSpace = (): Space => ({ bytes: new Uint8Array(0) });
+
+/** The first `length` bytes of the space. */
+export function roomIn(space: Space, length: number): Uint8Array<ArrayBuffer> {
+  if (length > space.bytes.length) space.bytes = new Uint8Array(length);
+  return space.bytes.subarray(0, length);
+}
+
 /**
  * A whole file with its pixels.
  *
  * @param maxBytes maximum size of the file in bytes, after inflating
+ * @param space where the file is read to: the result is valid until the next file is read to it
  * @throws TomaatError BAD_VOXELS if the file is longer, or its pixels are truncated; BAD_HEADER as parseDicom()
  */
 export async function readDicomFile(
@@ -215,21 +229,44 @@ export async function readDicomFile(
   platform: Pick<Platform, 'inflate'>,
   maxBytes: number,
   signal?: AbortSignal,
+  space = createSpace(),
 ): Promise<DicomFile> {
-  const parts: Uint8Array[] = [];
-  let total = 0;
-  for await (const chunk of file.open()) {
-    signal?.throwIfAborted();
-    parts.push(chunk);
-    total += chunk.length;
-    if (total > maxBytes) throw tooLong(maxBytes);
-  }
-  const bytes = parts.length === 1 ? plain(parts[0]) : joinBytes(parts);
+  const bytes = await readWhole(file, maxBytes, signal, space);
   const from = deflatedFrom(bytes);
   if (from === undefined) return parseDicom(bytes)!;
   const inflated = await inflateTail(file, from, maxBytes, platform);
   if (inflated.fileBytes > inflated.bytes.length) throw tooLong(maxBytes);
   return parseDicom(bytes, { inflated: inflated.bytes })!;
+}
+
+async function readWhole(
+  file: SourceFile,
+  maxBytes: number,
+  signal: AbortSignal | undefined,
+  space: Space,
+): Promise<Uint8Array> {
+  const room = roomIn(space, Math.min(file.sizeBytes ?? 0, maxBytes));
+  let total = 0;
+  for await (const chunk of file.open(0, room)) {
+    signal?.throwIfAborted();
+    if (total + chunk.length > maxBytes) throw tooLong(maxBytes);
+    // It is in memory as a whole already.
+    if (chunk.length === file.sizeBytes) return plain(chunk);
+    const isInPlace = chunk.buffer === space.bytes.buffer && chunk.byteOffset === total;
+    if (!isInPlace) append(space, total, chunk);
+    total += chunk.length;
+  }
+  return space.bytes.subarray(0, total);
+}
+
+/** Copies a chunk to the `used` bytes before it. */
+function append(space: Space, used: number, chunk: Uint8Array): void {
+  const { bytes } = space;
+  if (used + chunk.length > bytes.length) {
+    space.bytes = new Uint8Array(Math.max(used + chunk.length, 2 * used));
+    space.bytes.set(bytes.subarray(0, used));
+  }
+  space.bytes.set(chunk, used);
 }
 
 const tooLong = (maxBytes: number) =>

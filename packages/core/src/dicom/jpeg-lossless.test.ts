@@ -30,6 +30,14 @@ describe('decodeJpegLossless()', () => {
       expect(decode(encodeJpegLossless(samples, { ...jpeg, predictor }), jpeg)).toEqual(samples);
   });
 
+  it('reads codes of every length up to 16 bits', () => {
+    for (let codeBits = 5; codeBits <= 16; codeBits++) {
+      const jpeg = { ...base, precision: 16, predictor: 6, restartLines: 2, codeBits };
+      const samples = noise(16, 35);
+      expect(decode(encodeJpegLossless(samples, jpeg), jpeg)).toEqual(samples);
+    }
+  });
+
   it('shifts by the point transform', () => {
     const samples = noise(12, 35);
     for (const pointTransform of [1, 4]) {

@@ -1,5 +1,5 @@
 import { TomaatError } from '../errors.ts';
-import type { DecodedFrame } from './decoders.ts';
+import type { Allocate, DecodedFrame } from './decoders.ts';
 
 /*
  * Decodes lossless JPEG (ITU-T T.81, process 14: SOF3, Huffman) with one component: all seven predictors, restart
@@ -27,12 +27,17 @@ interface Frame {
   readonly columns: number;
 }
 
+/** Codes of at most 10 bits have a table of their own. */
+const longCodeBits = 6;
+
 interface Scan extends Frame {
   /**
    * For each possible next 16 bits: the length of the code that they begin with × 256, and its value; 0 if they begin
    * with no code.
    */
   readonly codes: Uint16Array;
+  /** The same for the next 10 bits, small enough for the fastest cache; 0 for a longer code, too. */
+  readonly shortCodes: Uint16Array;
   readonly predictor: number;
   readonly pointTransform: number;
   /** Samples between restart markers; 0 if there are no markers. */
@@ -40,21 +45,24 @@ interface Scan extends Frame {
 }
 
 /**
+ * @param allocate memory for the samples; new memory if missing
  * @returns 16-bit samples in native byte order, with the precision given in the stream
  * @throws TomaatError BAD_VOXELS, if the stream is damaged, ends early, or is another kind of JPEG
  */
 export function decodeJpegLossless(
   bytes: Uint8Array,
   expected: { readonly rows: number; readonly columns: number },
+  allocate: Allocate = (length) => new Uint8Array(length),
 ): DecodedFrame {
   const { scan, start } = readHeaders(bytes, expected);
-  const samples = readScan(bytes, start, scan);
   const { rows, columns, precision } = scan;
+  const samples = allocate(2 * rows * columns);
+  readScan(bytes, start, scan, new Uint16Array(samples.buffer, samples.byteOffset, rows * columns));
   return {
     rows,
     columns,
     samplesPerPixel: 1,
-    bytes: new Uint8Array(samples.buffer),
+    bytes: samples,
     bytesPerSample: 2,
     bitsPerSample: precision,
   };
@@ -152,12 +160,16 @@ function readScanHeader(
   }
   // T.81 H.1.1: the interval is a multiple of the samples of a line.
   if (restartInterval % frame.columns !== 0) throw damaged('its restart interval is not a number of lines');
-  return { ...frame, codes, predictor, pointTransform, restartInterval };
+  const shortCodes = Uint16Array.from({ length: 2 ** (16 - longCodeBits) }, (_, next) => {
+    const code = codes[next << longCodeBits];
+    return code >> 8 <= 16 - longCodeBits ? code : 0;
+  });
+  return { ...frame, codes, shortCodes, predictor, pointTransform, restartInterval };
 }
 
-function readScan(bytes: Uint8Array, start: number, scan: Scan): Uint16Array<ArrayBuffer> {
+/** Decodes all samples of the scan to `out`. */
+function readScan(bytes: Uint8Array, start: number, scan: Scan, out: Uint16Array): void {
   const { rows, columns, precision, pointTransform, restartInterval } = scan;
-  const out = new Uint16Array(rows * columns);
   const intervalLines = restartInterval === 0 ? rows : restartInterval / columns;
   let at = start;
   for (let line = 0; line < rows; line += intervalLines) {
@@ -167,7 +179,6 @@ function readScan(bytes: Uint8Array, start: number, scan: Scan): Uint16Array<Arr
     at = readLines(bytes, at, scan, part, 2 ** (precision - pointTransform - 1));
   }
   if (pointTransform > 0) for (let i = 0; i < out.length; i++) out[i] <<= pointTransform;
-  return out;
 }
 
 function behindRestartMarker(bytes: Uint8Array, from: number): number {
@@ -185,7 +196,8 @@ function behindRestartMarker(bytes: Uint8Array, from: number): number {
  * @returns the first byte after the consumed data
  */
 function readLines(bytes: Uint8Array, start: number, scan: Scan, out: Uint16Array, middle: number): number {
-  const { columns, codes, predictor } = scan;
+  const { columns, codes, shortCodes, predictor } = scan;
+  const last = bytes.length - 1;
   let at = start;
   let window = 0;
   let bits = 0;
@@ -193,29 +205,41 @@ function readLines(bytes: Uint8Array, start: number, scan: Scan, out: Uint16Arra
   let i = 0;
   while (i < out.length) {
     const lineEnd = i + columns;
+    // In the first line, every sample is predicted by the one to its left.
+    const rule = i === 0 ? 1 : predictor;
     let predicted = i === 0 ? middle : out[i - columns];
     for (;;) {
-      while (bits <= 16) {
-        const byte = at < bytes.length ? bytes[at] : 0xff;
-        window <<= 8;
-        if (byte !== 0xff) {
-          window |= byte;
-          at++;
-        } else if (bytes[at + 1] === 0) {
-          window |= 0xff;
+      if (bits <= 16) {
+        // Two bytes at once, unless one of them may be stuffed or belong to a marker.
+        if (at < last && bytes[at] !== 0xff && bytes[at + 1] !== 0xff) {
+          window = (window << 16) | (bytes[at] << 8) | bytes[at + 1];
           at += 2;
-        } else missing += 8;
-        bits += 8;
+          bits += 16;
+        } else {
+          while (bits <= 24) {
+            const byte = at <= last ? bytes[at] : 0xff;
+            window <<= 8;
+            if (byte !== 0xff) {
+              window |= byte;
+              at++;
+            } else if (bytes[at + 1] === 0) {
+              window |= 0xff;
+              at += 2;
+            } else missing += 8;
+            bits += 8;
+          }
+        }
       }
-      const code = codes[(window >>> (bits - 16)) & 0xffff];
-      const category = code & 0xff;
+      const next = (window >>> (bits - 16)) & 0xffff;
+      const code = shortCodes[next >>> longCodeBits] || codes[next];
       if (code === 0) throw damaged('it contains a code that its table lacks');
+      const category = code & 0xff;
       bits -= code >> 8;
       let difference = 0;
       if (category === 16) difference = 32_768;
       else if (category > 0) {
         while (bits < category) {
-          const byte = at < bytes.length ? bytes[at] : 0xff;
+          const byte = at <= last ? bytes[at] : 0xff;
           window <<= 8;
           if (byte !== 0xff) {
             window |= byte;
@@ -230,18 +254,15 @@ function readLines(bytes: Uint8Array, start: number, scan: Scan, out: Uint16Arra
         difference = (window >>> bits) & ((1 << category) - 1);
         if (difference < 1 << (category - 1)) difference -= (1 << category) - 1;
       }
-      out[i] = predicted + difference;
+      const left = (predicted + difference) & 0xffff;
+      out[i] = left;
       if (++i === lineEnd) break;
-      const left = out[i - 1];
-      if (lineEnd === columns) {
+      if (rule === 1) {
         predicted = left;
         continue;
       }
       const above = out[i - columns];
-      switch (predictor) {
-        case 1:
-          predicted = left;
-          break;
+      switch (rule) {
         case 2:
           predicted = above;
           break;

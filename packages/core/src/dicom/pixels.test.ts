@@ -54,10 +54,20 @@ describe('stored values', () => {
   });
 
   it('leave out what lies beside the stored bits, as overlays do', async () => {
-    const { volume } = await read(
-      two({ values: values.map((value) => (value << 2) | 0xc003), more: { 2621698: ['US', [13]] } }),
-    );
-    expect([...volume.voxels.subarray(0, 5)]).toEqual([0, 1, 2047, 2048, 4095]);
+    const beside = (more: Slice) =>
+      read(
+        two({
+          values: values.map((value) => (value << 2) | 0xc003),
+          more: { 2621698: ['US', [13]] },
+          ...more,
+        }),
+      );
+    for (const [more, first] of [
+      [{}, [0, 1, 2047, 2048, 4095]],
+      [{ isSigned: true }, [0, 1, 2047, -2048, -1]],
+      [{ isSigned: true, slope: '0.5', intercept: '-3' }, [-3, -2.5, 1020.5, -1027, -3.5]],
+    ] as const)
+      expect([...(await beside(more)).volume.voxels.subarray(0, 5)]).toEqual(first);
   });
 
   const cells = (bits: number, bytes: Uint8Array, vr = 'OB', more: Slice['more'] = {}): Slice => ({
@@ -87,6 +97,10 @@ describe('stored values', () => {
     expect([unsigned.header.voxelType, unsigned.volume.voxels[3]]).toEqual(['uint32', 4_294_967_293]);
     const signed = await read(two(cells(32, new Uint8Array(long.buffer), 'OW', { 2621699: ['US', [1]] })));
     expect([signed.header.voxelType, signed.volume.voxels[3]]).toEqual(['int32', -3]);
+    const stored31 = { 2621697: ['US', [31]], 2621698: ['US', [31]], 2621699: ['US', [1]] } as const;
+    const high = await read(two(cells(32, new Uint8Array(long.buffer), 'OW', stored31)));
+    // The lowest bit is not stored: -3, -2, 3 and 4 are halved, and rounded down.
+    expect([3, 4, 9, 10].map((i) => high.volume.voxels[i])).toEqual([-2, -1, 1, 2]);
   });
 
   it('of floats', async () => {

@@ -5,10 +5,10 @@ import { scaledType } from '../formats/voxel-sink.ts';
 import type { Platform } from '../platform.ts';
 import { createVoxels, type NumericVoxels, type Volume, type VoxelType, voxelCount } from '../volume.ts';
 import { syntaxFault } from './decode-frame.ts';
-import { type DicomHeader, readDicomFile, readDicomHeader } from './dicom-files.ts';
+import { createSpace, type DicomHeader, readDicomFile, readDicomHeader, roomIn } from './dicom-files.ts';
 import type { DicomImage } from './frames.ts';
 import { frameBytes, type PixelFormat, storedRange } from './pixel-format.ts';
-import { openPixels } from './pixels.ts';
+import { openPixels, rescale } from './pixels.ts';
 import type { SegmentLabel } from './segment-description.ts';
 import { readSegmentationVolume, segmentationHeader, soleSegmentation } from './segmentation-volume.ts';
 import { type DicomSeries, type LeftOut, listSeries, type SeriesList, sameUid } from './series.ts';
@@ -339,8 +339,9 @@ async function readImages(
   }
   let done = 0;
   const total = kept.length * header.size[2];
+  const spaces = createSpaces();
   for (const images of places.values()) {
-    const readFrame = await openImages(images[0].image, platform, options.signal);
+    const readFrame = await openImages(images[0].image, platform, options.signal, spaces);
     for (const { image, at } of images) {
       options.signal?.throwIfAborted();
       rescale(await readFrame(image.frame), image, voxels, at);
@@ -377,7 +378,7 @@ export async function readDicomImage(
   if (fault) throw fault;
   const readFrame = await openImages(image, platform, signal);
   const stored = await readFrame(image.frame);
-  const values = new Float32Array(stored.length);
+  const values = new Float32Array(stored.cells.length);
   rescale(stored, image, values, 0);
   return values;
 }
@@ -405,13 +406,25 @@ const slackBytes = 2 ** 24;
 export const maxFileBytes = ({ header, format, frameCount }: DicomImage): number =>
   header.bytes.length + Math.ceil(2 * frameBytes(format) * frameCount) + slackBytes;
 
-async function openImages(image: DicomImage, platform: Platform, signal: AbortSignal | undefined) {
+/** Memory for one file after the other, and for one decoded frame after the other. */
+const createSpaces = () => ({ file: createSpace(), samples: createSpace() });
+
+async function openImages(
+  image: DicomImage,
+  platform: Platform,
+  signal: AbortSignal | undefined,
+  spaces = createSpaces(),
+) {
   const { header, copies, format, frameCount, sopInstanceUid } = image;
-  const file = await readDicomFile(header, platform, maxFileBytes(image), signal);
+  const file = await readDicomFile(header, platform, maxFileBytes(image), signal, spaces.file);
   for (const copy of copies) {
     if (!(await isSameFile(header.file, copy.file, signal))) throw sameUid(sopInstanceUid);
   }
-  return openPixels(file, format, frameCount, platform);
+  const { decodeFrame } = platform;
+  return openPixels(file, format, frameCount, {
+    decodeFrame,
+    allocate: (length) => roomIn(spaces.samples, length),
+  });
 }
 
 /** Whether two files have the same bytes. Neither is held in memory as a whole. */
@@ -442,23 +455,4 @@ async function isSameFile(a: SourceFile, b: SourceFile, signal: AbortSignal | un
   } finally {
     await other.return?.();
   }
-}
-
-/** value = slope × stored + intercept, from the slice's own header. */
-function rescale(
-  stored: NumericVoxels,
-  { slope, intercept }: DicomImage,
-  voxels: NumericVoxels,
-  at: number,
-): void {
-  if (slope === 1 && intercept === 0) {
-    voxels.set(stored, at);
-    return;
-  }
-  if (slope === 1) {
-    // Integer sums take half as long as floating-point sums.
-    for (let i = 0; i < stored.length; i++) voxels[at + i] = stored[i] + intercept;
-    return;
-  }
-  for (let i = 0; i < stored.length; i++) voxels[at + i] = slope * stored[i] + intercept;
 }

@@ -1,6 +1,6 @@
 import { TomaatError } from '../errors.ts';
 import { machineIsBigEndian } from '../formats/header.ts';
-import type { DecodedFrame, FrameShape } from './decoders.ts';
+import type { Allocate, DecodedFrame, FrameShape } from './decoders.ts';
 
 const headerBytes = 64;
 const mostSegments = 15;
@@ -9,9 +9,14 @@ const mostSegments = 15;
  * Decodes a frame of RLE Lossless (PS3.5 annex G): a segment for each byte of a sample, the most significant first,
  * packed as in TIFF's PackBits.
  *
+ * @param allocate memory for the samples; new memory if missing
  * @throws TomaatError BAD_VOXELS, if the segments do not match the image, or end early
  */
-export function decodeRle(frame: Uint8Array, shape: FrameShape): DecodedFrame {
+export function decodeRle(
+  frame: Uint8Array,
+  shape: FrameShape,
+  allocate: Allocate = (length) => new Uint8Array(length),
+): DecodedFrame {
   const { rows, columns, bitsAllocated } = shape;
   const width = Math.ceil(bitsAllocated / 8);
   const pixels = rows * columns;
@@ -21,7 +26,7 @@ export function decodeRle(frame: Uint8Array, shape: FrameShape): DecodedFrame {
   if (segments !== width || segments > mostSegments) {
     throw damaged(`it has ${segments} segments instead of ${width}`);
   }
-  const out = new Uint8Array(pixels * width);
+  const out = allocate(pixels * width);
   for (let segment = 0; segment < segments; segment++) {
     const start = view.getUint32(4 + 4 * segment, true);
     const end = segment + 1 < segments ? view.getUint32(8 + 4 * segment, true) : frame.length;

@@ -1,4 +1,4 @@
-import type { DecodedFrame, DecodeFrame } from './decoders.ts';
+import type { Allocate, DecodedFrame, DecodeFrame } from './decoders.ts';
 import { transferSyntaxes as syntax } from './transfer-syntaxes.ts';
 
 /** The packages `@cornerstonejs/codec-…` that decode frames, and the class of each. */
@@ -50,7 +50,7 @@ export type CodecModule = Readonly<Partial<Record<string, new () => WasmDecoder>
  */
 export function createFrameDecoder(load: (codec: CodecName) => Promise<CodecModule>): DecodeFrame {
   const loaded = new Map<CodecName, Promise<CodecModule>>();
-  return async (transferSyntax, frame) => {
+  return async (transferSyntax, frame, _shape, allocate = newBytes) => {
     const codec = codecs[transferSyntax];
     if (!codec) throw new Error(`no codec for ${transferSyntax}`);
     let module = loaded.get(codec);
@@ -62,20 +62,25 @@ export function createFrameDecoder(load: (codec: CodecName) => Promise<CodecModu
     }
     const Decoder = (await module)[decoderClasses[codec]];
     if (!Decoder) throw new Error(`the codec ${codec} has no ${decoderClasses[codec]}`);
-    return decode(new Decoder(), frame);
+    return decode(new Decoder(), frame, allocate);
   };
 }
 
-function decode(decoder: WasmDecoder, frame: Uint8Array): DecodedFrame {
+const newBytes: Allocate = (length) => new Uint8Array(length);
+
+function decode(decoder: WasmDecoder, frame: Uint8Array, allocate: Allocate): DecodedFrame {
   try {
     decoder.getEncodedBuffer(frame.length).set(frame);
     decoder.decode();
     const { width, height, bitsPerSample, componentCount } = decoder.getFrameInfo();
+    const samples = decoder.getDecodedBuffer();
+    const bytes = allocate(samples.length);
+    bytes.set(samples);
     return {
       rows: height,
       columns: width,
       samplesPerPixel: componentCount,
-      bytes: new Uint8Array(decoder.getDecodedBuffer()),
+      bytes,
       bytesPerSample: bitsPerSample <= 8 ? 1 : 2,
       bitsPerSample,
     };

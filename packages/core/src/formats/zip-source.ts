@@ -4,8 +4,8 @@ import type { SourceFile } from './source-file.ts';
 
 /** A file as the zip library reads it: pieces from anywhere in it, and streams of what is stored there. */
 export type ZipSource = Reader<SourceFile> & {
-  /** The bytes that are stored from `offset` on, `length` at most. */
-  read(offset: number, length: number): AsyncGenerator<Uint8Array>;
+  /** The bytes that are stored from `offset` on, `length` at most; `room` as of `SourceFile.open()`. */
+  read(offset: number, length: number, room?: Uint8Array<ArrayBuffer>): AsyncGenerator<Uint8Array>;
   /** What the file itself failed with, where it did: the library may say it in words of its own. */
   fault?: { error: unknown };
 };
@@ -19,7 +19,7 @@ export async function createZipSource(file: SourceFile, maxPieceBytes: number): 
   let last: { at: number; bytes: Uint8Array } = { at: 0, bytes: new Uint8Array(0) };
 
   /** The bytes from `at` on, in the chunks of the file. */
-  async function* chunksFrom(at: number): AsyncGenerator<Uint8Array> {
+  async function* chunksFrom(at: number, room?: Uint8Array<ArrayBuffer>): AsyncGenerator<Uint8Array> {
     const { at: from, bytes } = last;
     let next = at;
     if (at >= from && at < from + bytes.length) {
@@ -28,8 +28,9 @@ export async function createZipSource(file: SourceFile, maxPieceBytes: number): 
       if (next >= size) return;
     }
     try {
-      for await (const chunk of file.open(next)) {
-        last = { at: next, bytes: chunk };
+      for await (const chunk of file.open(next, room?.subarray(next - at))) {
+        // Others will write to the room.
+        if (chunk.buffer !== room?.buffer) last = { at: next, bytes: chunk };
         yield chunk;
         next += chunk.length;
       }
@@ -39,10 +40,14 @@ export async function createZipSource(file: SourceFile, maxPieceBytes: number): 
     }
   }
 
-  async function* piece(offset: number, length: number): AsyncGenerator<Uint8Array> {
+  async function* piece(
+    offset: number,
+    length: number,
+    room?: Uint8Array<ArrayBuffer>,
+  ): AsyncGenerator<Uint8Array> {
     let left = Math.min(length, size - offset);
     if (left <= 0) return;
-    for await (const chunk of chunksFrom(offset)) {
+    for await (const chunk of chunksFrom(offset, room)) {
       yield chunk.subarray(0, left);
       left -= chunk.length;
       if (left <= 0) return;

@@ -76,7 +76,7 @@ export async function openZip(
       name: file.renamed ? `file-${index + 1}${fileEnding(given)}` : given,
       renamed: file.renamed,
       sizeBytes: entry.uncompressedSize,
-      open: (start) => readEntry({ entry, index, source, platform }, start),
+      open: (start, room) => readEntry({ entry, index, source, platform }, start, room),
     };
   });
 }
@@ -205,11 +205,15 @@ async function findData({ entry, index, source }: Place): Promise<number> {
   }
 }
 
-async function* readEntry(place: Place, start = 0): AsyncGenerator<Uint8Array> {
+async function* readEntry(
+  place: Place,
+  start = 0,
+  room?: Uint8Array<ArrayBuffer>,
+): AsyncGenerator<Uint8Array> {
   const { entry, index, source } = place;
   try {
     const from = await findData(place);
-    if (entry.compressionMethod === stored) yield* readStored(place, from, start);
+    if (entry.compressionMethod === stored) yield* readStored(place, from, start, room);
     else yield* readDeflated(place, from, start);
   } catch (error) {
     throw translate(error, source, 'BAD_VOXELS', nameOf(index));
@@ -221,9 +225,10 @@ async function* readStored(
   { entry, source }: Place,
   from: number,
   start: number,
+  room?: Uint8Array<ArrayBuffer>,
 ): AsyncGenerator<Uint8Array> {
   let sum = 0;
-  for await (const chunk of source.read(from + start, entry.compressedSize - start)) {
+  for await (const chunk of source.read(from + start, entry.compressedSize - start, room)) {
     if (start === 0) sum = crc32(chunk, sum);
     yield chunk;
   }

@@ -1,7 +1,7 @@
-import { createReadStream } from 'node:fs';
 import { opendir, realpath, stat } from 'node:fs/promises';
 import { basename, join, relative, sep } from 'node:path';
 import { type LeftOut, maxZipEntries, type SourceFile, TomaatError } from '@tomaat/core';
+import { filePieces } from '../store/file-pieces.ts';
 
 /** A file on this machine that is read in parts. */
 export interface DiskFile extends SourceFile {
@@ -9,7 +9,7 @@ export interface DiskFile extends SourceFile {
   readonly sizeBytes: number;
 }
 
-const chunkBytes = 256 * 1024;
+const pieceBytes = 256 * 1024;
 
 export async function diskFile(path: string): Promise<DiskFile> {
   return openedLater(path, (await stat(path)).size);
@@ -19,7 +19,7 @@ const openedLater = (path: string, sizeBytes: number): DiskFile => ({
   path,
   name: basename(path),
   sizeBytes,
-  open: (start = 0) => createReadStream(path, { start, highWaterMark: chunkBytes }),
+  open: (start, room) => filePieces(path, sizeBytes, { start, pieceBytes, room }),
 });
 
 /** As many as of a zip archive. */

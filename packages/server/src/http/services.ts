@@ -100,6 +100,7 @@ export function createServices(
       homepage: manifest.homepage,
       intendedUse: manifest.intendedUse,
       limitations: manifest.limitations,
+      parity: manifest.parity,
       default: isDefault(manifest),
       inputs: Object.entries(manifest.inputs).map(([name, input]) => ({ name, ...shownInput(input) })),
       outputs: Object.entries(manifest.outputs).map(([name, output]) => ({

@@ -1,4 +1,3 @@
-import { createReadStream } from 'node:fs';
 import { parentPort } from 'node:worker_threads';
 import {
   findIdentifyingText,
@@ -10,6 +9,7 @@ import {
   TomaatError,
 } from '@tomaat/core';
 import { nodePlatform } from '../node-platform.ts';
+import { filePieces } from '../store/file-pieces.ts';
 import type { HeaderAnswer, HeaderTask, InspectedFile, StoredFile } from './header-reader.ts';
 import { readPath } from './strip-received.ts';
 
@@ -54,13 +54,9 @@ async function answer(task: HeaderTask) {
 const sourceOf = ({ path, name, sizeBytes }: InspectedFile): SourceFile => ({
   name,
   sizeBytes,
-  open: (start = 0) => readHead(path, start, sizeBytes),
+  // Mostly only the first pieces are asked for, so that they are small.
+  open: (start = 0) => filePieces(path, sizeBytes, { start, pieceBytes: 2 ** 16 }),
 });
-
-/** A file from one of its bytes on. Mostly only its first pieces are asked for, so that they are small. */
-async function* readHead(path: string, start: number, sizeBytes: number): AsyncGenerator<Uint8Array> {
-  if (start < sizeBytes) yield* createReadStream(path, { start, highWaterMark: 1 << 16 });
-}
 
 async function identify({ path, name, sizeBytes, dataFiles }: StoredFile) {
   const { rewrite } = await findIdentifyingText(

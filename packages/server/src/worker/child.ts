@@ -1,5 +1,4 @@
 import { createHash } from 'node:crypto';
-import { createReadStream } from 'node:fs';
 import { mkdir, open, readFile } from 'node:fs/promises';
 import * as nodeModule from 'node:module';
 import { join } from 'node:path';
@@ -20,6 +19,7 @@ import { registerAppModules } from '../runtimes/app-modules.ts';
 import { EndedBySignal } from '../runtimes/ended-by-signal.ts';
 import { openModel } from '../runtimes/runtimes.ts';
 import { diskError, writeAll } from '../store/disk.ts';
+import { filePieces } from '../store/file-pieces.ts';
 import { behaveAsChild } from './behave-as-child.ts';
 import type { MemoryLimit } from './memory-limit.ts';
 import type {
@@ -84,15 +84,15 @@ function load(app: App, spec: ModelSpec, folder: string, signal: AbortSignal): P
 }
 
 /** An input's bytes from any offset; a small file is read once. A failing disk is not a failure of the app. */
-function openInput(path: string, sizeBytes: number): (start?: number) => AsyncGenerator<Uint8Array> {
+function openInput(path: string, sizeBytes: number): SourceFile['open'] {
   let small: Promise<Uint8Array> | undefined;
-  return async function* (start = 0) {
+  return async function* (start = 0, room) {
     try {
       if (sizeBytes <= smallBytes) {
         small ??= readFile(path);
         return yield (await small).subarray(start);
       }
-      for await (const chunk of createReadStream(path, { highWaterMark: 1 << 20, start })) yield chunk;
+      yield* filePieces(path, sizeBytes, { start, room });
     } catch (error) {
       throw diskError(error);
     }

@@ -66,7 +66,7 @@ describe('openConverter()', () => {
     await expect.poll(left).toEqual([]);
   });
 
-  it('serves an owner at once whatever another one has asked for', async () => {
+  it('serves an owner at once whatever another one has asked for', { timeout: 60_000 }, async () => {
     const ended: string[] = [];
     const ask = async (owner: string, what: Conversion) => {
       const { stream } = await converter.convert(what, owner, forever);

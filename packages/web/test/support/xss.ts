@@ -49,6 +49,7 @@ export function poisonedService(text: string, index: number) {
     homepage: text,
     intendedUse: text,
     limitations: text,
+    parity: { verdict: 'exact', agree: 1, cases: 3, tool: text, versions: { [text]: text } },
     default: false,
     inputs: [
       {
