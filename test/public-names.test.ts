@@ -15,6 +15,7 @@ const coreValues = `
   diceOfLabels dicomFormats dicomSourceOf displayOf dilateLabels directionOf distinctFiles
   encodeBase64 encodeDicomFile encodeOutput endingOf deidentifyFiles compareLabels deriveCase
   deriveGrids describeAgreement describeParity describeWhere formatAgreement judge leastJudgedVoxels
+  paritySchema roundLabels traceStages verdicts worstLabel worstVerdict
   erodeLabels errorCodes escapeUnseen estimatePrediction extensionOf fileEndingOf fileGeometrySchema
   fillHoles filterLabels findComponents findIdentifyingText flip formatList formatMl formatNames
   formatPoints formatUidKey formatsOf hasDicomWord hasUnseen holdsVoxelsAlone identifySegmentation

@@ -4,6 +4,7 @@ import { addBackup } from './cli/commands/backup.ts';
 import { addCheck } from './cli/commands/check.ts';
 import { addDiscover } from './cli/commands/discover.ts';
 import { addErase } from './cli/commands/erase.ts';
+import { addImport } from './cli/commands/import.ts';
 import { addKeys } from './cli/commands/keys.ts';
 import { addPredict } from './cli/commands/predict.ts';
 import { addRegistry } from './cli/commands/registry.ts';
@@ -52,6 +53,7 @@ const commands = [
   addPredict,
   addRun,
   addCheck,
+  addImport,
   addVerify,
   addAudit,
   addBackup,
