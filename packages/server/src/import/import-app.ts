@@ -1,21 +1,7 @@
-import { createReadStream, createWriteStream } from 'node:fs';
 import { copyFile, mkdir, mkdtemp, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, dirname, join, resolve } from 'node:path';
-import { Readable } from 'node:stream';
-import { pipeline } from 'node:stream/promises';
-import {
-  deriveCase,
-  deriveGrids,
-  orientationOf,
-  readVolume,
-  TomaatError,
-  type Vec3,
-  type Volume,
-  withoutVolumeEnding,
-  writeVolume,
-} from '@tomaat/core';
-import { nodePlatform } from '../node-platform.ts';
+import { orientationOf, TomaatError } from '@tomaat/core';
 import { hashFile } from '../store/hash-file.ts';
 import { version } from '../version.ts';
 import {
@@ -27,12 +13,14 @@ import {
   readPlan,
   runAuthor,
 } from './author-python.ts';
-import { authorsOf, type CardFlags, type WrittenTest, writeManifest } from './card.ts';
+import { authorsOf, type CardFlags, writeManifest } from './card.ts';
+import { type Case, derivedCases, groupCases, keepCases, readCase } from './cases.ts';
+import { formatProofJson, formatProofMarkdown } from './parity-report.ts';
 import type { Plan } from './plan.ts';
 import { type AuthorDump, type Proof, type ProvenCase, proveApp } from './prove.ts';
 import { type AuthorFolder, licenceOf, recognise } from './recognise.ts';
 import { translate } from './translate.ts';
-import type { Translation, TranslationFault, WrittenStep } from './translation.ts';
+import type { Translation, TranslationFault } from './translation.ts';
 
 /** What `tomaat import` is given. */
 export interface ImportOptions {
@@ -73,13 +61,6 @@ export interface Imported {
   readonly faults: readonly TranslationFault[];
   /** False where the results differ too much for an app: nothing was written. */
   readonly written: boolean;
-}
-
-/** A case: its files, by the names of the app's inputs. */
-interface Case {
-  readonly name: string;
-  readonly inputs: Readonly<Record<string, string>>;
-  readonly derived: boolean;
 }
 
 /**
@@ -138,7 +119,8 @@ export async function importApp(options: ImportOptions): Promise<Imported> {
       join(app, 'import.json'),
       `${JSON.stringify(recordOf(plan, translation, report, author), null, 1)}\n`,
     );
-    await writeFile(join(app, 'parity.json'), `${JSON.stringify(proof, null, 1)}\n`);
+    await writeFile(join(app, 'parity.json'), formatProofJson(proof));
+    await writeFile(join(app, 'parity.md'), formatProofMarkdown(proof) + approximations(faults));
     await rm(out, { recursive: true, force: true });
     await rename(app, out);
     return { folder: out, proof, faults, written: true };
@@ -212,12 +194,7 @@ async function completeAuthors(card: Asked, plan: Plan, { ask }: ImportOptions):
 /** Of nnU-Net, which does not reorient: the order of the axes of its files. */
 async function orientationFor({ orientation, cases }: ImportOptions, plan: Plan): Promise<string> {
   if (orientation !== undefined || plan.kind === 'monai') return orientation ?? 'stored';
-  return orientationOf((await readFile(cases[0])).affine);
-}
-
-async function readFile(path: string): Promise<Volume> {
-  const source = { name: basename(path), open: (start = 0) => createReadStream(path, { start }) };
-  return (await readVolume([source], nodePlatform)).volume;
+  return orientationOf((await readCase(cases[0])).affine);
 }
 
 function reportTranslation({ faults, notes }: Translation, onEvent: ImportOptions['onEvent']): void {
@@ -231,23 +208,6 @@ function reportTranslation({ faults, notes }: Translation, onEvent: ImportOption
     `A manifest cannot say what the author's config does:\n${lines}\nServe the author's own Python instead, with runtime: command (docs/guides/import.md).`,
     { detail: { faults: impossible } },
   );
-}
-
-function groupCases(files: readonly string[], names: readonly string[]): Case[] {
-  if (files.length % names.length !== 0)
-    throw new TomaatError(
-      'BAD_INPUT',
-      `A case has ${names.length} volumes (${names.join(', ')}), and ${files.length} were given. Give all volumes of each case, in this order.`,
-      { field: 'case' },
-    );
-  const cases: Case[] = [];
-  for (let at = 0; at < files.length; at += names.length) {
-    const inputs = Object.fromEntries(names.map((name, i) => [name, resolve(files[at + i])]));
-    const stem = withoutVolumeEnding(basename(files[at]));
-    const name = cases.some((other) => other.name === stem) ? `${stem} ${cases.length + 1}` : stem;
-    cases.push({ name, inputs, derived: false });
-  }
-  return cases;
 }
 
 function checkSizes(report: ExportReport, { inferer }: Translation): void {
@@ -311,49 +271,6 @@ async function prove(all: Proving): Promise<{ proof: Proof; results: Readonly<Re
   return { proof, results: Object.fromEntries(cases.map(({ name }, i) => [name, runs[i].out])) };
 }
 
-/** The step of that name before the network, if there is one. */
-function parametersOf(
-  steps: readonly WrittenStep[],
-  name: string,
-): Readonly<Record<string, unknown>> | undefined {
-  const found = steps.find((step) => typeof step === 'object' && Object.hasOwn(step, name));
-  return (found as Record<string, Record<string, unknown>> | undefined)?.[name];
-}
-
-/**
- * Two cases on awkward grids: on the grid of a plain one a wrong pipeline may give the right labels. nnU-Net's keep the order of
- * axes, as nnU-Net does not reorient.
- */
-async function derivedCases(
-  first: Case,
-  plan: Plan,
-  translation: Translation,
-  work: string,
-): Promise<Case[]> {
-  const own = Object.values(translation.inputs)[0]?.preprocess ?? [];
-  const steps = [...own, ...translation.preprocess];
-  const keepOrder = plan.kind === 'nnunet';
-  const pixdim = parametersOf(steps, 'spacing')?.pixdim as Vec3 | undefined;
-  const axcodes = parametersOf(steps, 'orientation')?.axcodes as string | undefined;
-  const volumes = await Promise.all(Object.values(first.inputs).map(readFile));
-  const spacingMm = pixdim?.every((mm) => mm > 0) ? pixdim : undefined;
-  const cases: Case[] = [];
-  for (const { name, grid } of deriveGrids(volumes[0], {
-    keepOrder,
-    spacingMm,
-    ...(axcodes && { axcodes }),
-  })) {
-    const inputs: Record<string, string> = {};
-    for (const [i, input] of Object.keys(first.inputs).entries()) {
-      inputs[input] = join(work, `${name}-${i}.nii.gz`);
-      const pieces = writeVolume(deriveCase(volumes[i], grid), 'nii.gz', nodePlatform);
-      await pipeline(Readable.from(pieces), createWriteStream(inputs[input]));
-    }
-    cases.push({ name: `${first.name}, derived: ${name}`, inputs, derived: true });
-  }
-  return cases;
-}
-
 /** The author's volumes by the names of the app's stages; those without one are left out. */
 function dumpsOf(
   stages: readonly ExporterStage[],
@@ -386,27 +303,10 @@ function dumpsOf(
   return dumps;
 }
 
-/** Copies the cases given, with the author's results, into the app: they are its self-tests. */
-async function keepCases(
-  app: string,
-  cases: readonly Case[],
-  results: Readonly<Record<string, string>>,
-): Promise<WrittenTest[]> {
-  await mkdir(join(app, 'cases'), { recursive: true });
-  const tests: WrittenTest[] = [];
-  for (const [i, { name, inputs }] of cases.entries()) {
-    const kept: Record<string, string> = {};
-    for (const [input, file] of Object.entries(inputs)) {
-      const stem = withoutVolumeEnding(basename(file));
-      kept[input] = `cases/${i + 1}-${input}${basename(file).slice(stem.length)}`;
-      await copyFile(file, join(app, kept[input]));
-    }
-    const expected = `cases/${i + 1}-expected.nii.gz`;
-    await copyFile(results[name], join(app, expected));
-    // Another processor may round a voxel between two labels otherwise.
-    tests.push({ inputs: kept, expected, agree: 0.999 });
-  }
-  return tests;
+/** What the app does otherwise than the author's config, as a part of parity.md. */
+function approximations(faults: readonly TranslationFault[]): string {
+  const lines = faults.map(({ path, text }) => `- \`${path}\`: ${text}`);
+  return lines.length > 0 ? `\n## Approximated\n\n${lines.join('\n')}\n` : '';
 }
 
 /** What import.json says: of what the app was made, with which software, and what was lost. Without the author's paths. */
