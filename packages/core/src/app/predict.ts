@@ -38,7 +38,7 @@ import {
 import { finishNetwork, finishProgram, type Outputs, reductionOf } from './postprocess.ts';
 import { fromOf, isVolume } from './results.ts';
 import { stackVolumes } from './stack-volumes.ts';
-import { type Stage, type Trace, traceVolume } from './stages.ts';
+import { createStages, type Report, type Stage, type StageTimes, type Trace, traceVolume } from './stages.ts';
 import type { Step } from './step.ts';
 import { applies, applyTransform, fitOfStep, labelsWith, ownSteps, type StepContext } from './steps.ts';
 import { acceptSuv } from './suv-inputs.ts';
@@ -113,17 +113,6 @@ export interface EncodedOutput {
   readonly kept?: { readonly format: OutputFormat; readonly bytes: AsyncIterable<Bytes> };
 }
 
-/** Where each stage begins and ends in the progress of the whole. */
-const share: Record<Stage, readonly [number, number]> = {
-  decode: [0, 0.05],
-  preprocess: [0.05, 0.1],
-  infer: [0.1, 0.9],
-  postprocess: [0.9, 0.96],
-  encode: [0.96, 1],
-};
-
-export type StageTimes = Record<Stage, number>;
-
 /**
  * Runs a prediction and passes every output to `context.write`. Returns the milliseconds of each stage.
  * Throws TomaatError: the caller's error (BAD_INPUT, BAD_VOXELS, NOT_ACCEPTED …) or the app's (APP_FAILED,
@@ -153,35 +142,6 @@ interface Prediction {
   readonly request: PredictionRequest;
   readonly context: PredictionContext;
   readonly stepContext: StepContext;
-}
-
-/** Reports how much of a stage is done, 0…1. */
-type Report = (fraction: number) => void;
-
-/** Runs the stages of one prediction: measures their times, reports progress, and adds the name of the stage to errors. */
-function createStages(context: PredictionContext) {
-  const times: StageTimes = { decode: 0, preprocess: 0, infer: 0, postprocess: 0, encode: 0 };
-  const stage = async <T>(name: Stage, work: (report: Report) => Promise<T>): Promise<T> => {
-    context.signal?.throwIfAborted();
-    const [from, to] = share[name];
-    const report = (fraction: number) =>
-      context.onProgress?.(name, from + (to - from) * Math.min(1, Math.max(0, fraction)));
-    report(0);
-    const start = performance.now();
-    try {
-      return await work(report);
-    } catch (error) {
-      if (error instanceof TomaatError || context.signal?.aborted) throw error;
-      // For the author: the message of the engine or the app's own code, and the stage.
-      throw new TomaatError('APP_FAILED', `The app failed in its ${name} stage: ${messageOf(error)}`, {
-        cause: error,
-      });
-    } finally {
-      times[name] = performance.now() - start;
-      report(1);
-    }
-  };
-  return { times, stage };
 }
 
 interface Decoded {
@@ -467,8 +427,4 @@ const madeFrom = (manifest: Manifest, output: Output): string => fromOf(output) 
 function sliceOf({ voxels, size }: Volume, index: number): NumericVoxels {
   const plane = size[0] * size[1];
   return numericVoxels(voxels.subarray(index * plane, (index + 1) * plane) as Voxels);
-}
-
-function messageOf(error: unknown): string {
-  return (error instanceof Error ? error.message : String(error)).split('\n')[0].slice(0, 500);
 }
