@@ -309,7 +309,7 @@ export {
   roundLabels,
   scanLabels,
 } from './labels/label-map.ts';
-export { labelPalette } from './labels/label-palette.ts';
+export { labelColors, labelPalette } from './labels/label-palette.ts';
 export { formatMl, type LabelMeasurement, measureLabels, mmDigits, volumeReport } from './labels/measure.ts';
 export { measurementsToCsv, parseMeasurementsCsv } from './labels/measurement-csv.ts';
 export {

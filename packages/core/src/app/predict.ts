@@ -11,21 +11,16 @@ import {
   type VolumeExtension,
 } from '../formats/volume-file.ts';
 import type { Fit } from '../geometry/fit.ts';
-import { sameGrid } from '../geometry/grid.ts';
-import { resample } from '../geometry/resample.ts';
 import { infer } from '../inferers/inferer.ts';
 import type { InferResult, NetworkSession } from '../inferers/spec.ts';
 import type { Bytes, Platform } from '../platform.ts';
 import {
-  componentOf,
   type Grid,
   type NumericVoxels,
   numericVoxels,
-  type SuvScale,
   takeNumericVoxels,
   type Volume,
   type Voxels,
-  voxelCount,
 } from '../volume.ts';
 import { accept } from './acceptance.ts';
 import type { Output, OutputFormat } from './elements.ts';
@@ -42,6 +37,7 @@ import {
 } from './manifest.ts';
 import { finishNetwork, finishProgram, type Outputs, reductionOf } from './postprocess.ts';
 import { fromOf, isVolume } from './results.ts';
+import { stackVolumes } from './stack-volumes.ts';
 import { createStages, type Report, type Stage, type StageTimes, type Trace, traceVolume } from './stages.ts';
 import type { Step } from './step.ts';
 import { applies, applyTransform, fitOfStep, labelsWith, ownSteps, type StepContext } from './steps.ts';
@@ -261,7 +257,7 @@ async function prepare(
     const names = model.channels ?? volumeInputs(manifest).slice(0, 1);
     const channels: Awaited<ReturnType<typeof preprocess>>[] = [];
     for (const name of names) channels.push(await own(name, need(volumes, name)));
-    const stacked = stack(channels.map(({ volume }) => volume));
+    const stacked = stackVolumes(channels.map(({ volume }) => volume));
     const { volume: input, fits } = await preprocess(stacked, steps, stepContext, (step) =>
       stageOfStep(manifest, 'preprocess', step),
     );
@@ -284,32 +280,6 @@ function need(volumes: Readonly<Record<string, Volume>>, name: string): Volume {
       detail: { missing: [name] },
     },
   );
-}
-
-/** No factor holds for channels that are different images. */
-const stackedSuv: SuvScale = {
-  refusal:
-    'No SUV can be computed of several volumes as channels of one: the author of the app must compute them of the PET by itself',
-};
-
-/** Volumes as the channels of one, all on the grid of the first. */
-function stack(volumes: readonly Volume[]): Volume {
-  const [first, ...others] = volumes;
-  if (others.length === 0) return first;
-  if (volumes.some((volume) => volume.components !== 1)) {
-    throw new TomaatError(
-      'BAD_INPUT',
-      'One of the volumes has several components per voxel, but each is one channel of the network. Send volumes with one component.',
-    );
-  }
-  const n = voxelCount(first);
-  const voxels = new Float32Array(n * volumes.length);
-  for (const [channel, volume] of volumes.entries()) {
-    const aligned = sameGrid(volume, first) ? volume : resample(volume, first, { mode: 'linear' });
-    voxels.set(numericVoxels(componentOf(aligned, 0).voxels), channel * n);
-  }
-  const suv = volumes.some((volume) => volume.suv) ? { suv: stackedSuv } : {};
-  return { voxels, size: first.size, affine: first.affine, components: volumes.length, ...suv };
 }
 
 async function preprocess(

@@ -109,3 +109,27 @@ export function withLabelOutput(model: Uint8Array, output: string): Uint8Array {
   }
   return joinParts(parts);
 }
+
+/** The operator that computes an output of the graph, such as Softmax; Identity and casts before the output are passed over. */
+export function producerOf(model: Uint8Array, output: string): string | undefined {
+  /** Of each value that an operator with one input gives: the operator, and that input. */
+  const made = new Map<string, { operator: string; from: string }>();
+  const readNode = (bytes: Uint8Array) => {
+    const [inputs, outputs]: [string[], string[]] = [[], []];
+    let operator = '';
+    each(bytes, {
+      1: (name) => inputs.push(text.decode(name)),
+      2: (name) => outputs.push(text.decode(name)),
+      4: (name) => {
+        operator = text.decode(name);
+      },
+    });
+    for (const name of outputs) made.set(name, { operator, from: inputs[0] ?? '' });
+  };
+  each(model, { 7: (graph) => each(graph, { 1: readNode }) });
+  let found = made.get(output);
+  // A name that leads back to itself is refused by the engine; here it must only end.
+  for (let i = 0; found && ['Identity', 'Cast', 'Transpose'].includes(found.operator) && i < 20; i++)
+    found = made.get(found.from);
+  return found?.operator;
+}

@@ -141,7 +141,7 @@ export function sessionOptions({
 }
 
 /** The file's bytes and the files they refer to (unknown for onnxruntime's own format, .ort). */
-async function readModel(
+export async function readModel(
   modelFile: string,
   name: string,
 ): Promise<{ bytes: Uint8Array; facts?: GraphFacts }> {
@@ -184,7 +184,7 @@ async function readModel(
 }
 
 /** Weights must be next to the model: a model must not read other files of the machine. */
-async function checkExternalFiles(
+export async function checkExternalFiles(
   modelFile: string,
   name: string,
   locations: readonly string[],
@@ -217,13 +217,13 @@ async function checkExternalFiles(
   }
 }
 
-interface Value {
+export interface Value {
   readonly name: string;
   readonly type: string;
   readonly shape: readonly (number | string)[];
 }
 
-function valuesOf(metadata: readonly InferenceSession.ValueMetadata[]): Value[] {
+export function valuesOf(metadata: readonly InferenceSession.ValueMetadata[]): Value[] {
   return metadata.map((value) =>
     value.isTensor
       ? { name: value.name, type: value.type, shape: value.shape }
@@ -291,7 +291,8 @@ function chooseOutput(session: InferenceSession, name: string, wanted: string | 
 }
 
 const integerTypes = ['uint8', 'int8', 'uint16', 'int16', 'uint32', 'int32', 'uint64', 'int64', 'bool'];
-const isNumberType = (type: string) => ['float32', 'float16', 'float64', ...integerTypes].includes(type);
+export const isNumberType = (type: string) =>
+  ['float32', 'float16', 'float64', ...integerTypes].includes(type);
 
 /** Whether the scores allow an argmax in the graph: float32, five dimensions, few classes, weights inside the file. */
 function canLabel({ type, shape }: Value, { externalFiles, opset }: GraphFacts): boolean {
@@ -429,7 +430,7 @@ function outOfMemory(name: string, cause: unknown, doing: string): TomaatError {
   );
 }
 
-function loadError(cause: unknown, name: string): TomaatError {
+export function loadError(cause: unknown, name: string): TomaatError {
   const message = messageOf(cause);
   if (noMemory.test(message)) return outOfMemory(name, cause, 'while it was loaded');
   return new TomaatError(

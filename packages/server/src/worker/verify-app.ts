@@ -1,10 +1,9 @@
-import { spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { type NetworkReport, TomaatError } from '@tomaat/core';
 import type { FastifyBaseLogger } from 'fastify';
 import type { App } from '../apps.ts';
 import { ownExtension } from '../source.ts';
-import { limitedNode } from './limited-node.ts';
+import { askChild } from './ask-child.ts';
 import type { MemoryPolicy } from './memory-limit.ts';
 
 /** The result of loading one model of an app, and of trying it if it is a network. */
@@ -21,31 +20,13 @@ const childFile = fileURLToPath(new URL(`./verify-child${ownExtension}`, import.
  * @throws the reason of `signal` when it aborts
  */
 export async function verifyApp(app: App, memory: MemoryPolicy, signal: AbortSignal): Promise<ModelReport[]> {
-  signal.throwIfAborted();
-  const [file, args] = limitedNode(childFile, [app.folder], memory(app)?.dataMb);
-  const child = spawn(file, args, { stdio: ['ignore', 'ignore', 'pipe', 'ipc'], serialization: 'json' });
-  const stop = () => child.kill('SIGKILL');
-  signal.addEventListener('abort', stop, { once: true });
-  let lastWords = '';
-  let reports: ModelReport[] | undefined;
-  child.stderr?.on('data', (chunk: Buffer) => {
-    lastWords = (lastWords + chunk.toString('utf8')).slice(-2000);
+  const said = await askChild<ModelReport[]>(childFile, [app.folder], {
+    dataMb: memory(app)?.dataMb,
+    signal,
   });
-  child.on('message', (message) => {
-    reports = message as ModelReport[];
-  });
-  try {
-    const how = await new Promise<string>((resolve, reject) => {
-      child.once('error', reject);
-      child.once('close', (code, by) => resolve(by ? `was ended by ${by}` : `ended with exit code ${code}`));
-    });
-    signal.throwIfAborted();
-    if (reports) return reports;
-    const why = lastWords.trim().split('\n').at(-1) || 'it printed nothing';
-    return [{ name: 'the model', faults: [`The process that loaded it ${how}: ${why}`], summary: '' }];
-  } finally {
-    signal.removeEventListener('abort', stop);
-  }
+  if ('answer' in said) return said.answer;
+  const fault = `The process that loaded it ${said.died}: ${said.lastWords}`;
+  return [{ name: 'the model', faults: [fault], summary: '' }];
 }
 
 /**
