@@ -6,22 +6,24 @@ import { expect, it } from 'vitest';
 /* The public names of the packages. Adding one is a promise to users; removing one belongs in the changelog. */
 
 const coreValues = `
-  TomaatError acceptShape acceptSuv affinesEqual applyAffine base64Length buildDicomObject buildKeyPicture buildMeasurementReport
-  buildSegmentation buildStructureSet buildSurface bytesPerVoxel checkAffine checkDeclaration checkShape checkVolume chooseDicom
-  chooseFormat closeLabels compareLabels deriveCase deriveGrids describeAgreement describeParity describeWhere
-  formatAgreement judge leastJudgedVoxels paritySchema roundLabels traceStages verdicts worstLabel worstVerdict
-  collectBytes componentOf composeAffine convertVolume crc32 createDeidentifier createFrameDecoder
-  createStoredZip createUidKey createUidMapper createVoxels cropOrPad decimateMesh decodeBase64Text
-  defaultValue defineApp deidentify describeError determinant dice diceOfLabels dicomFormats
-  dicomSourceOf displayOf dilateLabels directionOf distinctFiles encodeBase64 encodeDicomFile
-  encodeOutput endingOf deidentifyFiles
+  TomaatError acceptShape acceptSuv affinesEqual applyAffine base64Length buildDicomObject
+  buildKeyPicture buildMeasurementReport buildSegmentation buildStructureSet buildSurface
+  bytesPerVoxel checkAffine checkDeclaration checkShape checkVolume chooseDicom chooseFormat
+  closeLabels collectBytes componentOf composeAffine convertVolume crc32 createDeidentifier
+  createFrameDecoder createStoredZip createUidKey createUidMapper createVoxels cropOrPad
+  decimateMesh decodeBase64Text defaultValue defineApp deidentify describeError determinant dice
+  diceOfLabels dicomFormats dicomSourceOf displayOf dilateLabels directionOf distinctFiles
+  encodeBase64 encodeDicomFile encodeOutput endingOf deidentifyFiles compareLabels deriveCase
+  deriveGrids describeAgreement describeParity describeWhere formatAgreement judge leastJudgedVoxels
+  paritySchema roundLabels traceStages verdicts worstLabel worstVerdict
   erodeLabels errorCodes escapeUnseen estimatePrediction extensionOf fileEndingOf fileGeometrySchema
   fillHoles filterLabels findComponents findIdentifyingText flip formatList formatMl formatNames
   formatPoints formatUidKey formatsOf hasDicomWord hasUnseen holdsVoxelsAlone identifySegmentation
   identity imageTransforms infer
   infererSchema inputSchema inspectDicom inspectFiles inspectStart inspectVolume invert isDicom
   isDicomFormat isFileInput isNetworkSpec isReadBack isSeriesFormat isText isVolumeMediaType isVolumeUnlikeBase64 isZip
-  joinMeshes keepLargestComponent labelPalette labelSchema labelTransforms labelTypeFor labelVoxels labelsWith
+  joinMeshes keepLargestComponent labelPalette labelSchema labelTransforms labelTypeFor labelVoxels
+  labelsWith labelColors
   largestThatFits listSeries manifestSchema mapLabels matchOriginals maxFileBytes maxZipEntries
   measureLabels measurementsToCsv mediaTypes meshToStl meshToVtk mmDigits multiply neutralDataName
   neutralNames numericVoxels openLabels openZip orientationOf originOf outputFormats outputSchema
@@ -40,12 +42,13 @@ const coreTypes = `
   AcceptanceRule Affine Agreement AppContext AppDefinition Bytes Code CodecModule CodecName CodecOptions
   Components Compression Connectivity DataFileField DecimateOptions DeclaredInput DeclaredInputs
   DeclaredOutput DeclaredOutputs DecodeFrame DecodedFrame DeidentificationReport Deidentified
-  DeidentifiedImage DeidentifyFilesOptions DeidentifyOptions DeriveOptions DerivedGrid DicomContext DicomDisplay DicomFile
+  DeidentifiedImage DeidentifyFilesOptions DeidentifyOptions DicomContext DicomDisplay DicomFile
   DicomFindings DicomFormat DicomHeader DicomImage DicomObject DicomReadOptions DicomSeries
-  DicomSource DicomVolumeHeader EncodeOptions EncodedOutput DisplayWindow
-  ErrorCode ErrorData Estimate FileEnding FileGeometry FilePrefix FillOptions FrameShape Grid
-  IdentifyingField IdentifyingText InferOptions InferResult InfererSpec Input InputForm InputOf InputType
-  InputValue InputsOf InspectOptions Interpolation KeyPictureOptions Label LabelAgreement LabelMeasurement LabelName LabelTensor
+  DicomSource DicomVolumeHeader EncodeOptions EncodedOutput DisplayWindow ErrorCode ErrorData
+  Estimate FileEnding FileGeometry FilePrefix FillOptions FrameShape Grid IdentifyingField
+  IdentifyingText InferOptions InferResult InfererSpec Input InputForm InputOf InputType InputValue
+  InputsOf InspectOptions Interpolation KeyPictureOptions Label LabelMeasurement LabelName
+  LabelTensor DeriveOptions DerivedGrid LabelAgreement
   LabelVoxels LargestOptions LeftOut LoadedModel Maker Manifest ManifestFault MeasuredLabelMap
   MeasurementReportOptions Mesh ModelSpec MorphologyOptions NetworkReport NetworkSession NumericVolume
   NumericVoxels Outcome Output
@@ -55,7 +58,8 @@ const coreTypes = `
   SegmentationIdentity SelfTest SegmentationIdentityOptions SegmentationOptions SegmentationType SeriesFormat
   SeriesList Shape Size SliceReference SlidingWindowSpec SmallObjectOptions SourceFile
   SpatialTransform Stage StageTimes Step StoredOutput StoredZip StoredZipOptions SurfaceOptions
-  Tensor TextSource Trace Verdict Whereabouts TransformContext StoredWindow SortedFiles StructureSetOptions SuvScale
+  Tensor TextSource TransformContext StoredWindow SortedFiles StructureSetOptions SuvScale Trace
+  Verdict Whereabouts
   TransformExtension TypedContext UidMapper UnreadFile Vec3 Volume VolumeExtension VolumeFactsOf
   VolumeFormat VolumeFormatRow VolumeHeader VolumeTransform VoxelType Voxels WriteOptions ZipMember Zlib
 `;

@@ -69,9 +69,8 @@ export {
   type PredictionContext,
   type PredictionRequest,
   predict,
-  type StageTimes,
 } from './app/predict.ts';
-export { type Stage, stages, type Trace } from './app/stages.ts';
+export { type Stage, type StageTimes, stages, type Trace } from './app/stages.ts';
 export type { Step } from './app/step.ts';
 export { labelsWith, pipelineSteps } from './app/steps.ts';
 export { acceptSuv } from './app/suv-inputs.ts';
@@ -310,7 +309,7 @@ export {
   roundLabels,
   scanLabels,
 } from './labels/label-map.ts';
-export { labelPalette } from './labels/label-palette.ts';
+export { labelColors, labelPalette } from './labels/label-palette.ts';
 export { formatMl, type LabelMeasurement, measureLabels, mmDigits, volumeReport } from './labels/measure.ts';
 export { measurementsToCsv, parseMeasurementsCsv } from './labels/measurement-csv.ts';
 export {

@@ -5,6 +5,7 @@ import { addCheck } from './cli/commands/check.ts';
 import { addDiscover } from './cli/commands/discover.ts';
 import { addErase } from './cli/commands/erase.ts';
 import { addImport } from './cli/commands/import.ts';
+import { addInit } from './cli/commands/init.ts';
 import { addKeys } from './cli/commands/keys.ts';
 import { addPredict } from './cli/commands/predict.ts';
 import { addRegistry } from './cli/commands/registry.ts';
@@ -51,6 +52,7 @@ const commands = [
   addWorker,
   addDiscover,
   addPredict,
+  addInit,
   addRun,
   addCheck,
   addImport,

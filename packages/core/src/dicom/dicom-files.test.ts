@@ -37,6 +37,18 @@ const compressed = large({ 2145386512: ['OB', { fragments }] }, syntaxes.jpegLos
 const headerOf = async (file: SourceFile) => (await readDicomHeader(file, webPlatform)) as DicomHeader;
 
 describe('readDicomHeader()', () => {
+  it('keeps no more memory than the header takes', async () => {
+    const bytes = large();
+    const moved = new Uint8Array(bytes.length + 100);
+    moved.set(bytes, 100);
+    const { dicom, bytes: kept } = await headerOf(sourceFromBytes('a', moved.subarray(100)));
+    // Behind it: the head of the pixel data, and the pixels.
+    expect(kept.length).toBe(bytes.length - 2 * rows * columns);
+    for (const element of [...dicom.meta.values(), ...dicom.dataset.values()])
+      expect(element.kind === 'value' && element.bytes.buffer).toBe(kept.buffer);
+    expect(kept.buffer.byteLength).toBe(kept.length);
+  });
+
   it('reads at most 64 KiB of a file with a short header', async () => {
     for (const bytes of [large(), compressed]) {
       expect(bytes.length).toBeGreaterThan(131_072);
@@ -156,6 +168,37 @@ describe('readVolume() of DICOM files', () => {
     const entries = elements.map((one, i) => ({ name: `${i}`, data: dicomFile(one), method: 0 }));
     const { volume } = await readVolume([roomy(Uint8Array.from(zipOf(entries)), size)], webPlatform);
     expect([...volume.voxels]).toEqual(expected);
+  });
+
+  it('compares the checksum of a small file in a zip', async () => {
+    const entries = elements.map((one, i) => ({ name: `${i}`, data: dicomFile(one), method: 0 }));
+    const zip = Uint8Array.from(zipOf(entries));
+    // The last bytes of an entry are pixels: those before the local header of the second one.
+    const at = zip.findIndex((byte, i) => i > 0 && byte === 0x50 && zip[i + 1] === 0x4b && zip[i + 2] === 3);
+    zip[at - 2] ^= 1;
+    for (const source of [sourceFromBytes('a', zip), roomy(zip, 100_000), roomy(zip, 64)])
+      await expect(readVolume([source], webPlatform)).rejects.toMatchObject({ code: 'BAD_VOXELS' });
+  });
+
+  it('refuses a file that is far longer than its image, before its end', async () => {
+    const bytes = dicomFile(sliceElements({ more: thick }));
+    const counts = { read: 0 };
+    const piece = new Uint8Array(2 ** 20);
+    const endless: SourceFile = {
+      name: 'a',
+      sizeBytes: 2 ** 40,
+      async *open() {
+        for (let left = bytes; ; left = piece) {
+          counts.read += left.length;
+          yield left;
+        }
+      },
+    };
+    await expect(readVolume([endless], webPlatform)).rejects.toMatchObject({
+      code: 'BAD_VOXELS',
+      message: expect.stringContaining('longer than'),
+    });
+    expect(counts.read).toBeLessThan(20 * 2 ** 20);
   });
 
   it('reads pixels at odd addresses, of 16 and 32 bits', async () => {

@@ -247,21 +247,26 @@ async function readWhole(
 ): Promise<Uint8Array> {
   const room = roomIn(space, Math.min(file.sizeBytes ?? 0, maxBytes));
   let total = 0;
+  // A file that comes as one chunk is not copied. It is read to its end all the same, where a checksum may be compared.
+  let first: Uint8Array | undefined;
   for await (const chunk of file.open(0, room)) {
     signal?.throwIfAborted();
     if (total + chunk.length > maxBytes) throw tooLong(maxBytes);
-    // It is in memory as a whole already.
-    if (chunk.length === file.sizeBytes) return plain(chunk);
-    const isInPlace = chunk.buffer === space.bytes.buffer && chunk.byteOffset === total;
-    if (!isInPlace) append(space, total, chunk);
+    if (total === 0) first = chunk;
+    else {
+      if (first) append(space, 0, first);
+      first = undefined;
+      append(space, total, chunk);
+    }
     total += chunk.length;
   }
-  return space.bytes.subarray(0, total);
+  return first ? plain(first) : space.bytes.subarray(0, total);
 }
 
-/** Copies a chunk to the `used` bytes before it. */
+/** Copies a chunk behind the `used` bytes before it, unless it is there already. */
 function append(space: Space, used: number, chunk: Uint8Array): void {
   const { bytes } = space;
+  if (chunk.buffer === bytes.buffer && chunk.byteOffset === used) return;
   if (used + chunk.length > bytes.length) {
     space.bytes = new Uint8Array(Math.max(used + chunk.length, 2 * used));
     space.bytes.set(bytes.subarray(0, used));

@@ -100,6 +100,17 @@ describe('crc32()', () => {
     expect(crc32(bytes, 0)).toBe(whole);
     expect(crc32(bytes.subarray(100), crc32(bytes.subarray(0, 100), 0))).toBe(whole);
   });
+
+  it('is that of zlib for every length and beginning', () => {
+    const bytes = Uint8Array.from({ length: 60 }, (_, i) => (i * 151 + 77) & 255);
+    // A gzip file ends with the checksum of its content and its length (RFC 1952, 2.3.1).
+    const byZlib = (part: Uint8Array) => gzipSync(part).subarray(-8).readUInt32LE(0);
+    for (let start = 0; start < 9; start++)
+      for (let end = start; end <= bytes.length; end++) {
+        const part = bytes.subarray(start, end);
+        expect(crc32(part, 0), `${start} to ${end}`).toBe(byZlib(part));
+      }
+  });
 });
 
 describe('inflateSource()', () => {

@@ -5,9 +5,18 @@ import { openInterrupt } from './interrupt.ts';
 /** Yields each result as soon as it is known; ends at a fault that makes the rest pointless. */
 export type CheckApp = (folder: string, signal: AbortSignal) => AsyncIterable<CheckResult>;
 
-/** `tomaat check APP_DIR`: exit code 0 without faults, else 1. */
-export async function check(folder: string, flags: { json?: boolean }, checkApp: CheckApp): Promise<number> {
+/** `tomaat check APP_DIR`: exit code 0 without faults, else 1. `writeHash` first writes the hashes of the models. */
+export async function check(
+  folder: string,
+  flags: { json?: boolean; writeHash?: boolean },
+  checkApp: CheckApp,
+): Promise<number> {
   using interrupt = openInterrupt();
+  if (flags.writeHash) {
+    const { writeHashes } = await import('./write-hash.ts');
+    for (const { file, sha256, changed } of await writeHashes(folder))
+      if (!flags.json) console.error(`${plain(file)}: ${sha256}${changed ? '' : ', as written'}`);
+  }
   const results: CheckResult[] = [];
   for await (const result of checkApp(folder, interrupt.signal)) {
     results.push(result);

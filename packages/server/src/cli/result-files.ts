@@ -5,7 +5,7 @@ import { basename, dirname, join } from 'node:path';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import type { ReadableStream as NodeReadableStream } from 'node:stream/web';
-import { extensionOf, type OutputType, outputFormats, TomaatError } from '@tomaat/core';
+import { extensionOf, isSeriesFormat, type OutputType, outputFormats, TomaatError } from '@tomaat/core';
 import { partOf } from '../store/whole-file.ts';
 import { plain } from './console.ts';
 import { stemOf } from './input-files.ts';
@@ -99,9 +99,10 @@ function chooseOutputs(service: Elements, flags: ResultFlags): Elements['outputs
   if (flags.all) return service.outputs;
   if (flags.output.length > 0) return service.outputs.filter((output) => flags.output.includes(output.name));
   const [primary] = service.outputs.filter((output) => output.primary);
-  // A measurement report, for instance, is no form of the label map.
+  // A DICOM object of another output, such as a report of measurements, is not a form of the label map.
   const format = flags.format ?? (flags.out === undefined ? undefined : formatOf(flags.out));
-  const can = ({ type }: { type: OutputType }) => !format || formatsOf(type, format).includes(format);
+  const can = ({ type }: { type: OutputType }) =>
+    format === undefined || !isSeriesFormat(format) || formatsOf(type, format).includes(format);
   return [(!can(primary) && service.outputs.find(can)) || primary];
 }
 

@@ -37,6 +37,12 @@ describe('bisect()', () => {
     expect(stages[1].detail).toContain('1 of 48 values differ, by up to 0.250 at (0, 0, 1) of channel 1');
   });
 
+  it('takes the last of several volumes that the author has for a stage', () => {
+    const early = volumeOf((voxels) => voxels.fill(9));
+    const dumps = [author('input', early), author('input')];
+    expect(bisect(order, dumps, new Map([['input', volumeOf()]])).first).toBeUndefined();
+  });
+
   it('ignores stages that only one side has', () => {
     const ours = new Map([['input', volumeOf()]]);
     expect(bisect(order, [author('window')], ours)).toEqual({ stages: [] });

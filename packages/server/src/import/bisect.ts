@@ -49,7 +49,8 @@ export function bisect(
 ): Bisection {
   const stages: StageComparison[] = [];
   for (const stage of order) {
-    const theirs = author.find((one) => one.stage === stage);
+    // Where several steps of the author are one of the app, the last of them has its result.
+    const theirs = author.findLast((one) => one.stage === stage);
     const own = ours.get(stage);
     if (theirs && own) stages.push(compareStage(theirs, own));
   }

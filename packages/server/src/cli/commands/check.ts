@@ -7,6 +7,7 @@ export function addCheck(program: Command): void {
     .usage('[options] APP_DIR')
     .argument('<APP_DIR>', 'folder with a tomaat.yaml')
     .description('check an app: manifest, weights, self-test, geometry')
+    .option('--write-hash', 'first write the SHA-256 of the model’s file into tomaat.yaml')
     .addOption(jsonOption())
     .action((folder: string, flags) =>
       done(async () =>
