@@ -23,7 +23,7 @@ const coreValues = `
   infererSchema inputSchema inspectDicom inspectFiles inspectStart inspectVolume invert isDicom
   isDicomFormat isFileInput isNetworkSpec isReadBack isSeriesFormat isText isVolumeMediaType isVolumeUnlikeBase64 isZip
   joinMeshes keepLargestComponent labelPalette labelSchema labelTransforms labelTypeFor labelVoxels
-  labelsWith paritySchema roundLabels traceStages verdicts worstLabel worstVerdict
+  labelsWith labelColors
   largestThatFits listSeries manifestSchema mapLabels matchOriginals maxFileBytes maxZipEntries
   measureLabels measurementsToCsv mediaTypes meshToStl meshToVtk mmDigits multiply neutralDataName
   neutralNames numericVoxels openLabels openZip orientationOf originOf outputFormats outputSchema

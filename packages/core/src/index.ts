@@ -40,6 +40,7 @@ export {
 export { buildDicomObject, type DicomContext, type MeasuredLabelMap } from './app/encode-dicom.ts';
 export { chooseFormat, type EncodeOptions, encodeOutput, type InputForm } from './app/encode-output.ts';
 export { type Estimate, estimatePrediction, largestThatFits, type VolumeFactsOf } from './app/estimate.ts';
+export { explainEmpty, isExplained, type Observation, observe, type VolumeSummary } from './app/explain.ts';
 export {
   isNetworkSpec,
   type Manifest,

@@ -1,7 +1,7 @@
-import { createReadStream, createWriteStream } from 'node:fs';
+import { createWriteStream } from 'node:fs';
 import { mkdtemp, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { basename, join } from 'node:path';
+import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import {
@@ -11,7 +11,6 @@ import {
   diceOfLabels,
   formatAgreement,
   orientationOf,
-  readVolume,
   reorient,
   restore,
   type SelfTest,
@@ -24,6 +23,7 @@ import {
 import { type App, appFile, openApp } from './apps.ts';
 import { nodePlatform } from './node-platform.ts';
 import { createMemoryPolicy } from './worker/memory-limit.ts';
+import { readVolumeFiles } from './worker/read-volume-files.ts';
 import { runApp } from './worker/run-app.ts';
 import { faultLines, verifyApp } from './worker/verify-app.ts';
 
@@ -110,11 +110,14 @@ async function verifyModels(app: App, signal: AbortSignal): Promise<[string, tru
 async function runSelfTest(app: App, test: SelfTest, signal: AbortSignal): Promise<[string, Volume]> {
   const files: Record<string, string> = {};
   for (const [name, file] of Object.entries(test.inputs)) files[name] = await appFile(app, file);
-  const { volume, seconds } = await predictLabels(app, test, files, signal);
+  const { volume, seconds, empty = [] } = await predictLabels(app, test, files, signal);
   const agreement = compareLabels(volume, await read(await appFile(app, test.expected)));
   const found = describeAgreement(agreement);
   const fault = (what: string) =>
-    new TomaatError('APP_OUTPUT', [`${what} with ${test.expected}`, ...describeWhere(agreement)].join('; '));
+    new TomaatError(
+      'APP_OUTPUT',
+      [[`${what} with ${test.expected}`, ...describeWhere(agreement)].join('; '), ...empty].join('\n'),
+    );
   if (!agreement.sameGrid)
     throw fault(`the result lies on another grid than the expected label map; resampled it has ${found}`);
   const worst = worstLabel(agreement.labels);
@@ -174,19 +177,22 @@ async function predictLabels(
   test: SelfTest,
   paths: Readonly<Record<string, string>>,
   signal: AbortSignal,
-): Promise<{ volume: Volume; seconds: number }> {
+): Promise<{ volume: Volume; seconds: number; empty?: string[] }> {
   const files: Record<string, { path: string; sizeBytes: number }[]> = {};
   for (const [name, path] of Object.entries(paths))
     files[name] = [{ path, sizeBytes: (await stat(path)).size }];
-  await using result = await runApp({ app, files, parameters: test.parameters, signal });
+  await using result = await runApp({
+    app,
+    files,
+    parameters: test.parameters,
+    explains: true,
+    signal,
+  });
   const output = result.outputs.find((candidate) => candidate.primary)!;
-  return { volume: await read(output.path), seconds: result.seconds };
+  return { volume: await read(output.path), seconds: result.seconds, empty: result.empty };
 }
 
-async function read(path: string): Promise<Volume> {
-  const source = { name: basename(path), open: (start = 0) => createReadStream(path, { start }) };
-  return (await readVolume([source], nodePlatform)).volume;
-}
+const read = (path: string): Promise<Volume> => readVolumeFiles([path]);
 
 async function storeAs(path: string, axcodes: string, target: string): Promise<string> {
   const volume = reorient(await read(path), axcodes);

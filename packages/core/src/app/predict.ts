@@ -42,7 +42,7 @@ import { createStages, type Report, type Stage, type StageTimes, type Trace, tra
 import type { Step } from './step.ts';
 import { applies, applyTransform, fitOfStep, labelsWith, ownSteps, type StepContext } from './steps.ts';
 import { acceptSuv } from './suv-inputs.ts';
-import { stageOfStep, tracedNetwork, traceScores } from './trace.ts';
+import { stageOfInput, stageOfStep, tracedNetwork, traceScores } from './trace.ts';
 import { type InputValue, isFileInput, type OutputValue, type Parameter, parseParameters } from './values.ts';
 
 /**
@@ -243,6 +243,7 @@ async function prepare(
   for (const [name, volume] of Object.entries(volumes)) {
     accept(manifest.acceptance, name, volume);
     acceptSuv(manifest, parameters, name, volume.suv);
+    await traceVolume(stepContext.trace, stageOfInput(name), volume);
   }
   const model = manifest.model.find((candidate) => applies(candidate.when, parameters));
   if (!model) {

@@ -47,6 +47,9 @@ export function stageOfStep(
   return `inputs.${input}.${kind}[${steps.indexOf(step)}]`;
 }
 
+/** The stage before all steps: the volume of an input as it is in its file. It is not in the list of `traceStages()`. */
+export const stageOfInput = (name: string): string => `inputs.${name}`;
+
 const scoreStages = ['window', 'scores', 'activation'];
 
 /** The network, reporting its scores of the first window; and no reduction, so that all scores are there to be compared. */

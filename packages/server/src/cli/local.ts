@@ -1,6 +1,7 @@
 import { createReadStream } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import type { EncodedOutput, OutputFormat } from '@tomaat/core';
+import { readVolumeFiles } from '../worker/read-volume-files.ts';
 import { runApp as runInChild } from '../worker/run-app.ts';
 import type { RunApp } from './run.ts';
 
@@ -20,6 +21,7 @@ export const runLocally: RunApp = async (app, request) => {
     series: request.series,
     formats: request.formats as Record<string, OutputFormat>,
     keepsValues: request.keepsValues,
+    explains: true,
     signal: request.signal,
     onProgress: request.onProgress,
   });
@@ -29,4 +31,7 @@ export const runLocally: RunApp = async (app, request) => {
   });
   for (const { kept, ...output } of result.outputs)
     await request.write({ ...read(output), ...(kept && { kept: read(kept) }) } as EncodedOutput);
+  if (result.empty) request.onEmpty(result.empty);
+  const primary = result.outputs.find((output) => output.primary && output.type === 'LabelVolume');
+  if (primary) await request.onLabels?.(await readVolumeFiles([(primary.kept ?? primary).path]));
 };

@@ -1,3 +1,4 @@
+import type { Comparison } from './compare-result.ts';
 import type { ConnectOptions } from './connect.ts';
 import type { IdentityFlags } from './dicom-volume.ts';
 import type { InputFlags } from './plan-inputs.ts';
@@ -28,6 +29,10 @@ export interface Outcome {
   files: ResultFile[];
   labels?: unknown;
   report?: string;
+  /** The result of `tomaat run` compared with the label map of --expected. */
+  comparison?: Comparison;
+  /** Of `tomaat run`: why the label map is empty, in lines. */
+  empty?: readonly string[];
   /** What was sent to a TOMAAT v1 service, which keeps no record of it. */
   parameters?: Readonly<Record<string, string>>;
   /** File of the receipt. */

@@ -1,15 +1,30 @@
-import { type Bytes, type EncodedOutput, isReadBack, parseMeasurementsCsv } from '@tomaat/core';
+import {
+  type Bytes,
+  type EncodedOutput,
+  isReadBack,
+  labelsWith,
+  parseMeasurementsCsv,
+  parseParameters,
+  TomaatError,
+  type Volume,
+} from '@tomaat/core';
 import { type App, openApp } from '../apps.ts';
-import { createProgress, reportsOf } from './console.ts';
+import { readVolumeFiles } from '../worker/read-volume-files.ts';
+import type { Comparison } from './compare-result.ts';
+import { createProgress, plain, reportsOf } from './console.ts';
 import { volumePaths } from './input-files.ts';
 import { openInterrupt } from './interrupt.ts';
 import type { Outcome } from './outcome.ts';
-import { type Elements, type InputFlags, planInputs } from './plan-inputs.ts';
+import { type Elements, type InputFlags, type InputPlan, planInputs } from './plan-inputs.ts';
 import { printOutcome } from './print-outcome.ts';
 import { checkTargets, planResults, type ResultFile, type ResultFlags, saveResult } from './result-files.ts';
 
 export interface RunFlags extends InputFlags, ResultFlags {
   frame?: number;
+  /** A label map to compare the result with. */
+  expected?: string;
+  /** The least Dice of each label with it. */
+  minDice?: number;
   quiet?: boolean;
   json?: boolean;
 }
@@ -30,11 +45,15 @@ export interface RunRequest {
   onProgress(stage: string, fraction: number): void;
   /** Called once for each output, in the manifest's order. */
   write(output: EncodedOutput): Promise<void>;
+  /** Takes the primary label map, after all outputs; called only if there is one. */
+  onLabels?(labels: Volume): Promise<void>;
+  /** Called, last, if the primary label map is empty: why, in lines. */
+  onEmpty(explanation: readonly string[]): void;
 }
 
 export type RunApp = (app: App, request: RunRequest) => Promise<void>;
 
-/** `tomaat run APP_DIR`: one prediction without a server. */
+/** `tomaat run APP_DIR`: one prediction without a server. Exit code 1 if a label misses --min-dice. */
 export async function run(folder: string, flags: RunFlags, runApp: RunApp): Promise<number> {
   const app = await openApp(folder);
   const { id, name, version, inputs, outputs } = app.manifest;
@@ -54,6 +73,9 @@ export async function run(folder: string, flags: RunFlags, runApp: RunApp): Prom
   const { signal } = interrupt;
   const plan = await planInputs(elements, flags, reportsOf(progress, flags, signal));
   const results = await planResults(elements, flags, plan.many);
+  const expected = await readExpected(app, flags, plan);
+  const names = labelsWith(app.manifest.labels, parseParameters(inputs, plan.values));
+  let isBelow = false;
   for (const { resultPath, dicom } of plan.volumes)
     await checkTargets(results, resultPath, { force: flags.force, isDicom: dicom !== undefined });
   const formats = Object.fromEntries(
@@ -64,6 +86,8 @@ export async function run(folder: string, flags: RunFlags, runApp: RunApp): Prom
       const startTime = performance.now();
       const files: ResultFile[] = [];
       let report: Pick<Outcome, 'labels' | 'report'> = {};
+      let comparison: Comparison | undefined;
+      let empty: readonly string[] | undefined;
       const inputFiles: Record<string, readonly string[]> = {};
       for (const [name, paths] of Object.entries(plan.otherFiles))
         inputFiles[name] = (await Promise.all(paths.map(volumePaths))).flat();
@@ -77,9 +101,21 @@ export async function run(folder: string, flags: RunFlags, runApp: RunApp): Prom
         series: dicom?.seriesUid,
         formats,
         keepsValues: results.outputs.some(
-          ({ type, format }) => type === 'Measurements' && format !== undefined && !isReadBack(type, format),
+          ({ type, format }) =>
+            (type === 'Measurements' || expected !== undefined) &&
+            format !== undefined &&
+            !isReadBack(type, format),
         ),
         signal,
+        onEmpty: (lines) => {
+          empty = lines;
+        },
+        ...(expected && {
+          async onLabels(labels) {
+            const { compareWith } = await import('./compare-result.ts');
+            comparison = compareWith(labels, expected, flags.expected!, names);
+          },
+        }),
         onProgress: (stage, fraction) =>
           progress.show(stage, `Running: ${stage} · ${Math.floor(100 * fraction)} %`),
         async write(output) {
@@ -105,7 +141,11 @@ export async function run(folder: string, flags: RunFlags, runApp: RunApp): Prom
       progress.clear();
       const seconds = Math.round(performance.now() - startTime) / 1000;
       const series = dicom && { series: dicom.chosen.series.uid };
-      printOutcome({ input: path, ...series, service: id, name, version, seconds, files, ...report }, flags);
+      const outcome = { input: path, ...series, service: id, name, version, seconds, files, ...report };
+      printOutcome({ ...outcome, ...(comparison && { comparison }), ...(empty && { empty }) }, flags);
+      if (empty && !flags.json && !flags.quiet)
+        for (const line of ['Nothing was found.', ...empty]) console.error(plain(line));
+      if (comparison) isBelow = (await reportComparison(comparison, flags)) || isBelow;
     }
   } catch (error) {
     signal.throwIfAborted();
@@ -113,7 +153,35 @@ export async function run(folder: string, flags: RunFlags, runApp: RunApp): Prom
   } finally {
     progress.clear();
   }
-  return 0;
+  return isBelow ? 1 : 0;
+}
+
+/** The label map of --expected, read before the prediction, which may take long. */
+async function readExpected(
+  { manifest }: App,
+  { expected, minDice }: RunFlags,
+  plan: InputPlan,
+): Promise<Volume | undefined> {
+  const refuse = (message: string) => new TomaatError('BAD_INPUT', message, { field: 'expected' });
+  if (expected === undefined) {
+    if (minDice !== undefined) throw refuse('--min-dice needs a label map to compare with. Give --expected.');
+    return undefined;
+  }
+  if (plan.many)
+    throw refuse('--expected compares one volume with one label map. Run each volume by itself.');
+  if (!Object.values(manifest.outputs).some(({ type }) => type === 'LabelVolume'))
+    throw refuse(`${manifest.id} has no label map among its outputs. Leave --expected out.`);
+  return readVolumeFiles(await volumePaths(expected));
+}
+
+/** Prints the comparison; true if a label misses --min-dice. */
+async function reportComparison(comparison: Comparison, flags: RunFlags): Promise<boolean> {
+  const { comparisonLines, labelsBelow } = await import('./compare-result.ts');
+  if (!flags.json && !flags.quiet) for (const line of comparisonLines(comparison)) console.log(line);
+  const below = flags.minDice === undefined ? [] : labelsBelow(comparison, flags.minDice);
+  for (const { name, dice } of below)
+    console.error(`${plain(name)} has a Dice of ${dice.toFixed(4)}, less than ${flags.minDice}.`);
+  return below.length > 0;
 }
 
 function readReport(

@@ -1,4 +1,4 @@
-import { labelPalette, type Parity } from '@tomaat/core';
+import { labelColors, type Parity } from '@tomaat/core';
 import { Document, isMap, isSeq } from 'yaml';
 import type { Plan } from './plan.ts';
 import type { Translation } from './translation.ts';
@@ -61,6 +61,7 @@ export function writeManifest(
       { type: 'volume', ...input, ...(modality !== 'any' && { modality }) },
     ]),
   );
+  const colors = labelColors(translation.labels.length);
   const tests = proof.tests ?? [];
   const manifest = {
     schemaVersion: 1,
@@ -91,7 +92,7 @@ export function writeManifest(
     },
     labels: translation.labels.map((label, i) => ({
       ...label,
-      color: labelPalette[i % labelPalette.length],
+      color: colors[i],
     })),
     ...(tests.length > 0 && { sample: Object.values(tests[0].inputs)[0], selftest: tests }),
     ...(proof.parity && { parity: proof.parity }),

@@ -22,6 +22,8 @@ export interface Child {
 export interface ChildResult {
   outputs: WrittenOutput[];
   traces: WrittenTrace[];
+  /** With `explains`: why the primary label map is empty, in lines. */
+  empty?: string[];
   seconds: number;
   /** Milliseconds of each stage. */
   times: StageTimes;
@@ -163,9 +165,9 @@ export async function startChild(app: App, memory: MemoryPolicy, onExit: () => v
             const revive = reply.bySignal ? EndedBySignal : TomaatError;
             finish(() => reject(revive.from(reply.error as ErrorData)));
           } else if (reply.type === 'done') {
-            const { outputs, traces, times } = reply;
+            const { outputs, traces, times, empty } = reply;
             finish(() =>
-              resolve({ outputs, traces, times, seconds: (performance.now() - startedMs) / 1000 }),
+              resolve({ outputs, traces, times, empty, seconds: (performance.now() - startedMs) / 1000 }),
             );
           }
         };

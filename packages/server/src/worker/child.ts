@@ -4,9 +4,15 @@ import * as nodeModule from 'node:module';
 import { join } from 'node:path';
 import {
   type EncodedOutput,
+  explainEmpty,
+  isExplained,
   type LoadedModel,
   type ModelSpec,
+  numericVoxels,
   type OutputFormat,
+  observe,
+  type PredictionContext,
+  type PredictionRequest,
   predict,
   type SourceFile,
   TomaatError,
@@ -177,6 +183,17 @@ async function writeBytes(
   return { format, path, digest: `sha256:${hash.digest('hex')}`, sizeBytes };
 }
 
+/** Why a prediction finds nothing, in lines: it runs once more, observed, and nothing is written. */
+async function explain(
+  manifest: App['manifest'],
+  request: PredictionRequest,
+  context: PredictionContext,
+): Promise<string[]> {
+  const { trace, load, seen } = observe(manifest, context.load);
+  await predict(manifest, request, { ...context, trace, load, write: async () => {} });
+  return explainEmpty(manifest, seen());
+}
+
 let canceling: AbortController | undefined;
 /** A message about the previous job, which the supervisor may still consider running. */
 let lastFolder: string | undefined;
@@ -201,35 +218,38 @@ async function run(app: App, message: PredictMessage): Promise<void> {
   const progress = progressTo(message.job);
   try {
     await makeJobFolder(message.folder);
-    const times = await predict(
-      app.manifest,
-      {
-        files,
-        parameters: message.parameters,
-        frame: message.frame,
-        series: message.series,
-        formats: message.formats,
-        seed: message.seed,
-      },
-      {
-        platform: nodePlatform,
-        limits: { maxVoxels: message.maxVoxels },
-        signal,
-        load: (spec) => load(app, spec, message.folder, signal),
-        onProgress: progress.report,
-        log: (text) => send({ type: 'log', job: message.job, text: text.slice(0, 2000) }),
-        trace: message.traces && {
-          stages: message.traces,
-          take: async (stage, volume) => {
+    const request: PredictionRequest = {
+      files,
+      parameters: message.parameters,
+      frame: message.frame,
+      series: message.series,
+      formats: message.formats,
+      seed: message.seed,
+    };
+    const isWatched = message.explains === true && isExplained(app.manifest);
+    let isEmpty = false;
+    const context: PredictionContext = {
+      platform: nodePlatform,
+      limits: { maxVoxels: message.maxVoxels },
+      signal,
+      load: (spec) => load(app, spec, message.folder, signal),
+      onProgress: progress.report,
+      log: (text) => send({ type: 'log', job: message.job, text: text.slice(0, 2000) }),
+      trace: {
+        stages: [...(message.traces ?? []), ...(isWatched ? ['labels'] : [])],
+        take: async (stage, volume) => {
+          if (message.traces?.includes(stage))
             traces.push({ stage, path: await writeTrace(message.folder, traces.length, volume) });
-          },
-        },
-        write: async (output) => {
-          outputs.push(await writeOutput(message, output));
+          if (stage === 'labels') isEmpty = numericVoxels(volume.voxels).every((value) => value === 0);
         },
       },
-    );
-    send({ type: 'done', job: message.job, outputs, traces, times });
+      write: async (output) => {
+        outputs.push(await writeOutput(message, output));
+      },
+    };
+    const times = await predict(app.manifest, request, context);
+    const empty = isWatched && isEmpty ? await explain(app.manifest, request, context) : undefined;
+    send({ type: 'done', job: message.job, outputs, traces, times, empty });
   } catch (error) {
     const bySignal = error instanceof EndedBySignal;
     send({ type: 'failed', job: message.job, error: toData(error), bySignal });

@@ -14,6 +14,8 @@ export interface PredictMessage {
   seed?: string;
   /** Whether an output in a format that cannot be read back is also written in one that can. */
   keepsValues?: boolean;
+  /** Whether an empty label map is explained, by a second prediction that is observed. */
+  explains?: boolean;
   /** Stages whose volumes are written to the folder too, as core's `traceStages()` names them. */
   traces?: readonly string[];
   /** A folder for the job, created if missing: for outputs, and for the files of a program. */
@@ -54,6 +56,13 @@ export type FromChild =
   /** A program was started in a separate process group: to end the child, end this group too. */
   | { type: 'spawned'; pid: number }
   | { type: 'exited'; pid: number }
-  | { type: 'done'; job: string; outputs: WrittenOutput[]; traces: WrittenTrace[]; times: StageTimes }
+  | {
+      type: 'done';
+      job: string;
+      outputs: WrittenOutput[];
+      traces: WrittenTrace[];
+      times: StageTimes;
+      empty?: string[];
+    }
   /** `bySignal`: its program was stopped by a signal that is not ours. */
   | { type: 'failed'; job?: string; error: ErrorData; bySignal?: boolean };

@@ -20,6 +20,8 @@ export interface LocalPrediction {
   maxVoxels?: number;
   /** Whether an output in a format that cannot be read back is also written in one that can. */
   keepsValues?: boolean;
+  /** Whether an empty label map is explained. */
+  explains?: boolean;
   /** Stages whose volumes are written too; see `traceStages()`. */
   traces?: readonly string[];
   /** Memory limit; most of the machine's memory if missing. */
@@ -32,6 +34,8 @@ export interface LocalPrediction {
 export interface LocalResult extends AsyncDisposable {
   /** Files in a temporary folder, which is deleted when the result is disposed of. */
   outputs: WrittenOutput[];
+  /** With `explains`: why the primary label map is empty, in lines. */
+  empty?: string[];
   seconds: number;
 }
 
@@ -43,8 +47,8 @@ export async function runApp(prediction: LocalPrediction): Promise<LocalResult> 
   try {
     const child = await startChild(app, prediction.memory ?? createMemoryPolicy({ slots: 1 }), () => {});
     try {
-      const { outputs, seconds } = await computeIn(child, { ...prediction, signal, folder });
-      return { outputs, seconds, [Symbol.asyncDispose]: dispose };
+      const { outputs, seconds, empty } = await computeIn(child, { ...prediction, signal, folder });
+      return { outputs, seconds, empty, [Symbol.asyncDispose]: dispose };
     } finally {
       await child.stop();
     }
@@ -84,6 +88,7 @@ export async function computeIn(
         folder,
         maxVoxels: prediction.maxVoxels ?? settings.maxVoxels.default,
         keepsValues: prediction.keepsValues,
+        explains: prediction.explains,
         traces: prediction.traces,
       },
       {

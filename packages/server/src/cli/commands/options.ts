@@ -21,6 +21,13 @@ export function wholeNumber(text: string): number {
   return value;
 }
 
+export function fraction(text: string): number {
+  const value = Number(text);
+  if (!(value >= 0 && value <= 1) || text.trim() === '')
+    throw new InvalidArgumentError('Give a number from 0 to 1.');
+  return value;
+}
+
 export const dataOption = () => settingOption('data', { about: 'data folder' }).env('TOMAAT_DATA');
 export const trustOption = () =>
   new Option(

@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { addPredictionOptions, done } from './options.ts';
+import { addPredictionOptions, done, fraction } from './options.ts';
 
 export function addRun(program: Command): void {
   addPredictionOptions(
@@ -9,9 +9,14 @@ export function addRun(program: Command): void {
       .argument('<APP_DIR>', 'folder with a tomaat.yaml')
       .description('run an app on a volume without a server, to try it out'),
   )
+    .option(
+      '--expected <file>',
+      'compare the result with this label map (any format that is read, DICOM SEG too): Dice of each label, agreement, volumes',
+    )
+    .option('--min-dice <number>', 'with --expected: exit code 1 if a label has a lower Dice', fraction)
     .addHelpText(
       'after',
-      '\nExamples:\n  tomaat run my-app --volume sample.nii.gz -o out.nii.gz --force\n  tomaat run my-app --volume export/ --series 4',
+      '\nExamples:\n  tomaat run my-app --volume sample.nii.gz -o out.nii.gz --force\n  tomaat run my-app --volume sample.nii.gz --expected reference.nii.gz --min-dice 0.95\n  tomaat run my-app --volume export/ --series 4',
     )
     .action((folder: string, flags) =>
       done(async () =>
