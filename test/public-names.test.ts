@@ -12,27 +12,28 @@ const coreValues = `
   closeLabels collectBytes componentOf composeAffine convertVolume crc32 createDeidentifier
   createFrameDecoder createStoredZip createUidKey createUidMapper createVoxels cropOrPad
   decimateMesh decodeBase64Text defaultValue defineApp deidentify describeError determinant dice
-  diceOfLabels dicomFormats dicomSourceOf displayOf dilateLabels directionOf distinctFiles
+  diceOfLabels dicomFormats dicomSourceOf displayOf dilateLabels directionOf distinctFiles drawPreview
   encodeBase64 encodeDicomFile encodeOutput endingOf deidentifyFiles compareLabels deriveCase
   deriveGrids describeAgreement describeParity describeWhere formatAgreement judge leastJudgedVoxels
-  paritySchema roundLabels traceStages verdicts worstLabel worstVerdict
-  erodeLabels errorCodes escapeUnseen estimatePrediction extensionOf fileEndingOf fileGeometrySchema
+  paritySchema roundLabels traceStages verdicts worstLabel worstVerdict erodeLabels errorCodes
+  escapeUnseen estimatePrediction extensionOf fileEndingOf fileGeometrySchema explainEmpty
   fillHoles filterLabels findComponents findIdentifyingText flip formatList formatMl formatNames
   formatPoints formatUidKey formatsOf hasDicomWord hasUnseen holdsVoxelsAlone identifySegmentation
   identity imageTransforms infer
   infererSchema inputSchema inspectDicom inspectFiles inspectStart inspectVolume invert isDicom
-  isDicomFormat isFileInput isNetworkSpec isReadBack isSeriesFormat isText isVolumeMediaType isVolumeUnlikeBase64 isZip
-  joinMeshes keepLargestComponent labelPalette labelSchema labelTransforms labelTypeFor labelVoxels
-  labelsWith labelColors
+  isDicomFormat isFileInput isNetworkSpec isReadBack isSeriesFormat isText isVolumeMediaType
+  isVolumeUnlikeBase64 isZip joinMeshes keepLargestComponent labelPalette labelSchema
+  labelTransforms labelTypeFor labelVoxels labelsWith labelColors isExplained paritySchema
+  roundLabels traceStages verdicts worstLabel worstVerdict
   largestThatFits listSeries manifestSchema mapLabels matchOriginals maxFileBytes maxZipEntries
   measureLabels measurementsToCsv mediaTypes meshToStl meshToVtk mmDigits multiply neutralDataName
-  neutralNames numericVoxels openLabels openZip orientationOf originOf outputFormats outputSchema
+  neutralNames numericVoxels observe openLabels openZip orientationOf originOf outputFormats outputSchema
   outputSchemas parameterSchema parseDicom parseManifest parseMeasurementsCsv parseParameter
   parseParameters parsePoints parseUidKey pipelineSteps predict primaryOutput quietCodec readDicomFile
   readDicomHeader readDicomImage readDicomVolume readMesh readPrefix readSegmentationFile readTransform readVolume
   readableEndings refuseIdentity removeSmallObjects reorient representationOf requestWords resample resampleArgmax
   resampleThreshold resampleThrough reservedWords resizedGrid restore sameGrid scanLabels
-  seriesFormats sortFiles sourceFromBytes spacingOf stages supportedExtensions surfaceOf transformEndings transformExtensions
+  seriesFormats sortFiles sourceFromBytes spacingOf stageOfInput stages supportedExtensions surfaceOf transformEndings transformExtensions
   transformPoint transformPoints uidMapOf verifyNetwork volumeEndings volumeFormats volumeInputs
   volumeReport volumeToTensor voxelCount voxelTypeOf voxelTypes webPlatform withField
   withoutTrailingSlashes withoutUnseen withoutVolumeEnding writeDicomFile writeStoredZip writeStripped writeTransform
@@ -51,9 +52,9 @@ const coreTypes = `
   LabelTensor DeriveOptions DerivedGrid LabelAgreement
   LabelVoxels LargestOptions LeftOut LoadedModel Maker Manifest ManifestFault MeasuredLabelMap
   MeasurementReportOptions Mesh ModelSpec MorphologyOptions NetworkReport NetworkSession NumericVolume
-  NumericVoxels Outcome Output
-  OutputFormat OutputType OutputValue OutputsOf PadOptions Parameter ParametersOf Parity Platform
-  PointTransform PredictionContext PredictionRequest ReadLimits ReadOptions ReadSegmentation
+  NumericVoxels Observation Outcome Output
+  OutputFormat OutputType OutputValue OutputsOf PadOptions Parameter ParametersOf Parity Picture Platform
+  PointTransform PredictionContext PredictionRequest PreviewOptions ReadLimits ReadOptions ReadSegmentation
   ReadVolume Reduction ReportedAttribute ResampleOptions Rewrite SegmentLabel SegmentReference
   SegmentationIdentity SelfTest SegmentationIdentityOptions SegmentationOptions SegmentationType SeriesFormat
   SeriesList Shape Size SliceReference SlidingWindowSpec SmallObjectOptions SourceFile
@@ -61,7 +62,7 @@ const coreTypes = `
   Tensor TextSource TransformContext StoredWindow SortedFiles StructureSetOptions SuvScale Trace
   Verdict Whereabouts
   TransformExtension TypedContext UidMapper UnreadFile Vec3 Volume VolumeExtension VolumeFactsOf
-  VolumeFormat VolumeFormatRow VolumeHeader VolumeTransform VoxelType Voxels WriteOptions ZipMember Zlib
+  VolumeFormat VolumeFormatRow VolumeHeader VolumeSummary VolumeTransform VoxelType Voxels WriteOptions ZipMember Zlib
 `;
 const clientValues = `
   TomaatError announcementId announcementLifeSeconds announcementSchema announcementType
