@@ -76,7 +76,12 @@ describe('guides', () => {
     const blocks = guide('publish-your-model');
     // The packed packages are what the app in TypeScript is tried with: packed-guides.ts.
     const all = linesOf(blocks).filter((line) => !line.startsWith('npm install'));
-    const [patternLines, lines, otherLines] = [all.slice(0, 4), all.slice(4, -2), all.slice(-2)];
+    const [newLines, patternLines, lines, otherLines] = [
+      all.slice(0, 2),
+      all.slice(2, 6),
+      all.slice(6, -2),
+      all.slice(-2),
+    ];
     const yaml = blocks.filter((block) => block.language === 'yaml').map((block) => block.text);
     const manifests = yaml.filter((text) => text.startsWith('schemaVersion'));
     const [labels, selftest, ...parts] = yaml.filter((text) => !text.startsWith('schemaVersion'));
@@ -102,6 +107,12 @@ describe('guides', () => {
       expect(coded).toContain(labels);
       const [label] = parseManifest(coded).labels;
       expect(label.modifier).toEqual({ scheme: 'SCT', value: '7771000', meaning: 'Left' });
+    });
+
+    it('init: a network in a file becomes an app that passes the check', async () => {
+      writeFileSync(inFolder('spine.onnx'), pointwiseNetwork({ weights: [[0], [1], [2]] }));
+      expect(await works(newLines[0])).toBe('my-spine/tomaat.yaml\n');
+      expect(await works(newLines[1])).toContain('→ 3 classes');
     });
 
     it('the brain app: a copy of its folder runs and is served', async () => {

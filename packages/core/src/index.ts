@@ -75,7 +75,7 @@ export { type Stage, type StageTimes, stages, type Trace } from './app/stages.ts
 export type { Step } from './app/step.ts';
 export { labelsWith, pipelineSteps } from './app/steps.ts';
 export { acceptSuv } from './app/suv-inputs.ts';
-export { traceStages } from './app/trace.ts';
+export { stageOfInput, traceStages } from './app/trace.ts';
 export {
   defaultValue,
   type InputValue,
@@ -111,6 +111,8 @@ export type { DicomImage } from './dicom/frames.ts';
 export { buildKeyPicture, type KeyPictureOptions } from './dicom/key-picture.ts';
 export { buildMeasurementReport, type MeasurementReportOptions } from './dicom/measurement-report.ts';
 export { hasDicomWord, isDicom, parseDicom } from './dicom/parse.ts';
+export type { Picture } from './dicom/picture.ts';
+export { drawPreview, type PreviewOptions } from './dicom/preview.ts';
 export {
   chooseDicom,
   type DicomFindings,

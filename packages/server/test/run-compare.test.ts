@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { reorient, restore, type Volume } from '@tomaat/core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -65,6 +65,28 @@ describe('tomaat run', () => {
     expect(comparison.labels[1].dice).toBeCloseTo(54 / 63, 12);
     expect(stderr).toContain('core has a Dice of 0.8571, less than 0.9.');
     expect(code).toBe(1);
+  });
+
+  it('--preview writes a picture, and overwrites none without --force', async () => {
+    const picture = at('picture.png');
+    const { code } = await run('--preview', picture);
+    expect(code).toBe(0);
+    const png = readFileSync(picture);
+    expect(png.subarray(1, 4).toString()).toBe('PNG');
+    expect(png.readUInt32BE(16)).toBeGreaterThan(3 * 479);
+    const again = [
+      'run',
+      at('bright'),
+      '--volume',
+      at('scan.nii.gz'),
+      '-o',
+      at('new.nii'),
+      '--preview',
+      picture,
+    ];
+    const refused = await tomaat(again);
+    expect(refused.code).toBe(2);
+    expect(refused.stderr).toContain('picture.png exists. Give --force');
   });
 
   it('--expected on other voxels is refused, and so is --min-dice alone', async () => {

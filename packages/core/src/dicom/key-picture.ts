@@ -237,7 +237,7 @@ function legendOf({ pixels, voxels }: Counts, voxelMl: number, style: ReturnType
 }
 
 /** Place in the list, name in ASCII and colour of each value: as in the list, or from the palette in its order. */
-function stylesOf(labels: readonly SegmentLabel[], present: readonly number[]) {
+export function stylesOf(labels: readonly SegmentLabel[], present: readonly number[]) {
   const known = new Set(labels.map(({ value }) => value));
   const all: readonly SegmentLabel[] = [
     ...labels,
@@ -257,7 +257,7 @@ function stylesOf(labels: readonly SegmentLabel[], present: readonly number[]) {
 }
 
 /** The window of the image, unless hardly any of its pixels lies in it; else between its 1st and 99.5th percentile. */
-function rangeOf(values: NumericVoxels, window: DisplayWindow | undefined): DisplayWindow {
+export function rangeOf(values: NumericVoxels, window: DisplayWindow | undefined): DisplayWindow {
   if (window) {
     const [low, high] = [window.center - window.width / 2, window.center + window.width / 2];
     let within = 0;
@@ -271,7 +271,7 @@ function rangeOf(values: NumericVoxels, window: DisplayWindow | undefined): Disp
 const leastWithin = 0.01;
 
 /** Brightness from 0 to 255 (PS3.3 C.11.2.1.2.1, C.11.2.1.3). */
-function greyOf(
+export function greyOf(
   values: NumericVoxels,
   { center, width, shape }: DisplayWindow,
   isInverted: boolean,

@@ -1,6 +1,6 @@
 import { createReadStream } from 'node:fs';
 import { stat } from 'node:fs/promises';
-import type { EncodedOutput, OutputFormat } from '@tomaat/core';
+import { type EncodedOutput, type OutputFormat, stageOfInput } from '@tomaat/core';
 import { readVolumeFiles } from '../worker/read-volume-files.ts';
 import { runApp as runInChild } from '../worker/run-app.ts';
 import type { RunApp } from './run.ts';
@@ -22,6 +22,7 @@ export const runLocally: RunApp = async (app, request) => {
     formats: request.formats as Record<string, OutputFormat>,
     keepsValues: request.keepsValues,
     explains: true,
+    traces: request.scan === undefined ? undefined : [stageOfInput(request.scan)],
     signal: request.signal,
     onProgress: request.onProgress,
   });
@@ -33,5 +34,10 @@ export const runLocally: RunApp = async (app, request) => {
     await request.write({ ...read(output), ...(kept && { kept: read(kept) }) } as EncodedOutput);
   if (result.empty) request.onEmpty(result.empty);
   const primary = result.outputs.find((output) => output.primary && output.type === 'LabelVolume');
-  if (primary) await request.onLabels?.(await readVolumeFiles([(primary.kept ?? primary).path]));
+  if (!primary || !request.onLabels) return;
+  const [scan] = result.traces;
+  await request.onLabels(
+    await readVolumeFiles([(primary.kept ?? primary).path]),
+    scan && (await readVolumeFiles([scan.path])),
+  );
 };

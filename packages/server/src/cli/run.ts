@@ -1,14 +1,19 @@
+import { stat } from 'node:fs/promises';
 import {
   type Bytes,
+  drawPreview,
   type EncodedOutput,
   isReadBack,
   labelsWith,
+  type PreviewOptions,
   parseMeasurementsCsv,
   parseParameters,
   TomaatError,
   type Volume,
+  volumeInputs,
 } from '@tomaat/core';
 import { type App, openApp } from '../apps.ts';
+import { writeWhole } from '../store/whole-file.ts';
 import { readVolumeFiles } from '../worker/read-volume-files.ts';
 import type { Comparison } from './compare-result.ts';
 import { createProgress, plain, reportsOf } from './console.ts';
@@ -25,6 +30,8 @@ export interface RunFlags extends InputFlags, ResultFlags {
   expected?: string;
   /** The least Dice of each label with it. */
   minDice?: number;
+  /** A file for a picture of the result. */
+  preview?: string;
   quiet?: boolean;
   json?: boolean;
 }
@@ -46,7 +53,9 @@ export interface RunRequest {
   /** Called once for each output, in the manifest's order. */
   write(output: EncodedOutput): Promise<void>;
   /** Takes the primary label map, after all outputs; called only if there is one. */
-  onLabels?(labels: Volume): Promise<void>;
+  onLabels?(labels: Volume, scan?: Volume): Promise<void>;
+  /** The input whose volume `onLabels` gets as well, as it is in its files. */
+  readonly scan?: string;
   /** Called, last, if the primary label map is empty: why, in lines. */
   onEmpty(explanation: readonly string[]): void;
 }
@@ -74,6 +83,8 @@ export async function run(folder: string, flags: RunFlags, runApp: RunApp): Prom
   const plan = await planInputs(elements, flags, reportsOf(progress, flags, signal));
   const results = await planResults(elements, flags, plan.many);
   const expected = await readExpected(app, flags, plan);
+  await checkPreview(app, flags, plan);
+  const readsLabels = expected !== undefined || flags.preview !== undefined;
   const names = labelsWith(app.manifest.labels, parseParameters(inputs, plan.values));
   let isBelow = false;
   for (const { resultPath, dicom } of plan.volumes)
@@ -102,16 +113,20 @@ export async function run(folder: string, flags: RunFlags, runApp: RunApp): Prom
         formats,
         keepsValues: results.outputs.some(
           ({ type, format }) =>
-            (type === 'Measurements' || expected !== undefined) &&
-            format !== undefined &&
-            !isReadBack(type, format),
+            (type === 'Measurements' || readsLabels) && format !== undefined && !isReadBack(type, format),
         ),
         signal,
         onEmpty: (lines) => {
           empty = lines;
         },
-        ...(expected && {
-          async onLabels(labels) {
+        ...(flags.preview !== undefined && {
+          scan: volumeInputs(app.manifest).find((input) => inputFiles[input] !== undefined),
+        }),
+        ...(readsLabels && {
+          async onLabels(labels, scan) {
+            if (flags.preview !== undefined && scan)
+              await writePreview(flags.preview, scan, labels, { labels: names, title: `${name} ${version}` });
+            if (!expected) return;
             const { compareWith } = await import('./compare-result.ts');
             comparison = compareWith(labels, expected, flags.expected!, names);
           },
@@ -172,6 +187,30 @@ async function readExpected(
   if (!Object.values(manifest.outputs).some(({ type }) => type === 'LabelVolume'))
     throw refuse(`${manifest.id} has no label map among its outputs. Leave --expected out.`);
   return readVolumeFiles(await volumePaths(expected));
+}
+
+/** Refuses a preview that could not be written after the prediction. */
+async function checkPreview({ manifest }: App, { preview, force }: RunFlags, plan: InputPlan): Promise<void> {
+  const refuse = (message: string) => new TomaatError('BAD_INPUT', message, { field: 'preview' });
+  if (preview === undefined) return;
+  if (!/\.png$/i.test(preview))
+    throw refuse(`--preview ${preview} is not the name of a PNG file. End it in .png.`);
+  if (plan.many) throw refuse('--preview is a picture of one volume. Run each volume by itself.');
+  const makesLabels = Object.values(manifest.outputs).some(({ type }) => type === 'LabelVolume');
+  if (!makesLabels || volumeInputs(manifest).length === 0)
+    throw refuse(`${manifest.id} does not make a label map of a volume. Leave --preview out.`);
+  if (!force && (await stat(preview).catch(() => undefined)))
+    throw refuse(`${preview} exists. Give --force to overwrite it, or another name.`);
+}
+
+async function writePreview(
+  file: string,
+  scan: Volume,
+  labels: Volume,
+  options: PreviewOptions,
+): Promise<void> {
+  const { encodePng } = await import('./png.ts');
+  await writeWhole(file, encodePng(drawPreview(scan, labels, options)), { mode: 0o644 });
 }
 
 /** Prints the comparison; true if a label misses --min-dice. */

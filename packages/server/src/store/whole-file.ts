@@ -10,7 +10,7 @@ export const partOf = (file: string): string => `${file}.${randomBytes(6).toStri
  */
 export async function writeWhole(
   file: string,
-  text: string,
+  text: string | Uint8Array,
   { mode = 0o600, prepare = () => {} }: { mode?: number; prepare?(part: string): void } = {},
 ): Promise<void> {
   const part = partOf(file);

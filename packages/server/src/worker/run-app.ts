@@ -6,7 +6,7 @@ import type { App } from '../apps.ts';
 import { settings } from '../settings.ts';
 import { type Child, type ChildResult, startChild } from './child-process.ts';
 import { createMemoryPolicy, type MemoryPolicy } from './memory-limit.ts';
-import type { WrittenOutput } from './messages.ts';
+import type { WrittenOutput, WrittenTrace } from './messages.ts';
 
 /** A prediction without a server, for `tomaat run` and `tomaat check`. */
 export interface LocalPrediction {
@@ -34,6 +34,7 @@ export interface LocalPrediction {
 export interface LocalResult extends AsyncDisposable {
   /** Files in a temporary folder, which is deleted when the result is disposed of. */
   outputs: WrittenOutput[];
+  traces: WrittenTrace[];
   /** With `explains`: why the primary label map is empty, in lines. */
   empty?: string[];
   seconds: number;
@@ -47,8 +48,8 @@ export async function runApp(prediction: LocalPrediction): Promise<LocalResult> 
   try {
     const child = await startChild(app, prediction.memory ?? createMemoryPolicy({ slots: 1 }), () => {});
     try {
-      const { outputs, seconds, empty } = await computeIn(child, { ...prediction, signal, folder });
-      return { outputs, seconds, empty, [Symbol.asyncDispose]: dispose };
+      const { outputs, traces, seconds, empty } = await computeIn(child, { ...prediction, signal, folder });
+      return { outputs, traces, seconds, empty, [Symbol.asyncDispose]: dispose };
     } finally {
       await child.stop();
     }

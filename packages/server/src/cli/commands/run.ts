@@ -13,6 +13,10 @@ export function addRun(program: Command): void {
       '--expected <file>',
       'compare the result with this label map (any format that is read, DICOM SEG too): Dice of each label, agreement, volumes',
     )
+    .option(
+      '--preview <file.png>',
+      'a picture: three planes through the labels, with their outlines on the volume',
+    )
     .option('--min-dice <number>', 'with --expected: exit code 1 if a label has a lower Dice', fraction)
     .addHelpText(
       'after',
