@@ -5,6 +5,9 @@ import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { predict } from '../packages/core/src/app/predict.ts';
 import { traceStages } from '../packages/core/src/app/trace.ts';
+import { collectBytes, readVolume, writeVolume } from '../packages/core/src/formats/volume-file.ts';
+import { deriveCase, deriveGrids } from '../packages/core/src/geometry/derive-cases.ts';
+import type { Volume } from '../packages/core/src/volume.ts';
 import {
   type AuthorCase,
   type AuthorDump,
@@ -83,6 +86,12 @@ async function dumpsOf(app: App, { inputs }: AuthorCase, stages: readonly string
   return dumps;
 }
 
+async function write(volume: Volume, name: string): Promise<string> {
+  const path = join(work, `${made++}-${name}`);
+  await writeFile(path, await collectBytes(writeVolume(volume, 'nii', nodePlatform)));
+  return path;
+}
+
 const dumped = new Map<AuthorCase, Promise<AuthorDump[]>>();
 
 /** The proof of a wrong app on a case of the right one, with the author's volumes of the stages that both have. */
@@ -139,6 +148,30 @@ describe.skipIf(!folder)('proveApp()', () => {
       'window',
       'scores',
     ]);
+  });
+
+  it('finds a missing softmax on the cases that are derived from a commensurate one', async () => {
+    const plain = spleenCase('abdomen');
+    const scan = (await readVolume([fileSource(plain.inputs.volume)], nodePlatform)).volume;
+    const cases: AuthorCase[] = [];
+    for (const { name, grid } of deriveGrids(scan, { spacingMm: [1.5, 1.5, 2], maxBytes: 250_000 })) {
+      const volume = await write(deriveCase(scan, grid), `${name}.nii`);
+      // The author's label map is that of the right manifest.
+      const [labels] = await dumpsOf(spleen, { ...plain, inputs: { volume } }, ['labels']);
+      const [, z, y, x] = labels.dims;
+      const values = new Float32Array(new Uint8Array(await readFile(labels.file)).buffer);
+      const map = { voxels: values, size: [x, y, z], components: 1, affine: labels.affine! } as const;
+      cases.push({ name, inputs: { volume }, expected: await write(map, `${name}-labels.nii`) });
+    }
+    const right = await proveApp({ appFolder: await folderOf(spleen), cases });
+    expect(right.parity.verdict).toBe('exact');
+    const wrong = await folderOf({ ...spleen, postprocess: ['restore', 'argmax'] });
+    const { cases: found } = await proveApp({ appFolder: wrong, cases });
+    expect(found.map(({ name }) => name)).toEqual(['axes', 'oblique']);
+    for (const { differ, verdict } of found) {
+      expect(differ).toBeGreaterThan(0);
+      expect(verdict).not.toBe('exact');
+    }
   });
 
   it('finds nnU-Net’s spacing without fit, and names the step', async () => {

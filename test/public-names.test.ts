@@ -12,67 +12,70 @@ const coreValues = `
   closeLabels collectBytes componentOf composeAffine convertVolume crc32 createDeidentifier
   createFrameDecoder createStoredZip createUidKey createUidMapper createVoxels cropOrPad
   decimateMesh decodeBase64Text defaultValue defineApp deidentify describeError determinant dice
-  diceOfLabels dicomFormats dicomSourceOf displayOf dilateLabels directionOf distinctFiles drawPreview
-  encodeBase64 encodeDicomFile encodeOutput endingOf deidentifyFiles compareLabels deriveCase
-  deriveGrids describeAgreement describeParity describeWhere formatAgreement judge leastJudgedVoxels
-  erodeLabels errorCodes escapeUnseen estimatePrediction explainEmpty extensionOf fileEndingOf fileGeometrySchema
-  fillHoles filterLabels findComponents findIdentifyingText flip formatList formatMl formatNames
-  formatPoints formatUidKey formatsOf hasDicomWord hasUnseen holdsVoxelsAlone identifySegmentation
-  identity imageTransforms infer
-  infererSchema inputSchema inspectDicom inspectFiles inspectStart inspectVolume invert isDicom
-  isDicomFormat isExplained isFileInput isNetworkSpec isReadBack isSeriesFormat isText isVolumeMediaType isVolumeUnlikeBase64 isZip
-  joinMeshes keepLargestComponent labelColors labelPalette labelSchema labelTransforms labelTypeFor labelVoxels
-  labelsWith paritySchema roundLabels traceStages verdicts worstLabel worstVerdict
-  largestThatFits listSeries manifestSchema mapLabels matchOriginals maxFileBytes maxZipEntries
-  measureLabels measurementsToCsv mediaTypes meshToStl meshToVtk mmDigits multiply neutralDataName
-  neutralNames numericVoxels observe openLabels openZip orientationOf originOf outputFormats outputSchema
-  outputSchemas parameterSchema parseDicom parseManifest parseMeasurementsCsv parseParameter
-  parseParameters parsePoints parseUidKey pipelineSteps predict primaryOutput quietCodec readDicomFile
-  readDicomHeader readDicomImage readDicomVolume readMesh readPrefix readSegmentationFile readTransform readVolume
-  readableEndings refuseIdentity removeSmallObjects reorient representationOf requestWords resample resampleArgmax
+  diceOfLabels dicomFormats dicomSourceOf displayOf dilateLabels directionOf distinctFiles
+  drawPreview encodeBase64 encodeDicomFile encodeOutput endingOf deidentifyFiles compareLabels
+  deriveCase deriveGrids describeAgreement describeParity describeWhere formatAgreement judge
+  leastJudgedVoxels paritySchema roundLabels traceStages verdicts worstLabel worstVerdict
+  erodeLabels errorCodes escapeUnseen estimatePrediction extensionOf fileEndingOf fileGeometrySchema
+  explainEmpty fillHoles filterLabels findComponents findIdentifyingText flip formatList formatMl
+  formatNames formatPoints formatUidKey formatsOf hasDicomWord hasUnseen holdsVoxelsAlone
+  identifySegmentation identity imageTransforms infer infererSchema inputSchema inspectDicom
+  inspectFiles inspectStart inspectVolume invert isDicom isDicomFormat isFileInput isNetworkSpec
+  isReadBack isSeriesFormat isText isVolumeMediaType isVolumeUnlikeBase64 isZip joinMeshes
+  keepLargestComponent labelPalette labelSchema labelTransforms labelTypeFor labelVoxels labelsWith
+  labelColors isExplained largestThatFits listSeries manifestSchema mapLabels matchOriginals
+  maxFileBytes maxZipEntries measureLabels measurementsToCsv mediaTypes meshToStl meshToVtk mmDigits
+  multiply neutralDataName neutralNames numericVoxels observe openLabels openZip orientationOf
+  originOf outputFormats outputSchema outputSchemas parameterSchema parseDicom parseManifest
+  parseMeasurementsCsv parseParameter parseParameters parsePoints parseUidKey pipelineSteps predict
+  primaryOutput quietCodec readDicomFile readDicomHeader readDicomImage readDicomVolume readMesh
+  readPrefix readSegmentationFile readTransform readVolume readableEndings refuseIdentity
+  removeSmallObjects reorient representationOf requestWords resample resampleArgmax
   resampleThreshold resampleThrough reservedWords resizedGrid restore sameGrid scanLabels
-  seriesFormats sortFiles sourceFromBytes spacingOf stageOfInput stages supportedExtensions surfaceOf transformEndings transformExtensions
-  transformPoint transformPoints uidMapOf verifyNetwork volumeEndings volumeFormats volumeInputs
-  volumeReport volumeToTensor voxelCount voxelTypeOf voxelTypes webPlatform withField
-  withoutTrailingSlashes withoutUnseen withoutVolumeEnding writeDicomFile writeStoredZip writeStripped writeTransform
-  writeTransformMat writeVolume zlibPlatform
+  seriesFormats sortFiles sourceFromBytes spacingOf stageOfInput stages supportedExtensions
+  surfaceOf transformEndings transformExtensions transformPoint transformPoints uidMapOf
+  verifyNetwork volumeEndings volumeFormats volumeInputs volumeReport volumeToTensor voxelCount
+  voxelTypeOf voxelTypes webPlatform withField withoutTrailingSlashes withoutUnseen
+  withoutVolumeEnding writeDicomFile writeStoredZip writeStripped writeTransform writeTransformMat
+  writeVolume zlibPlatform
 `;
 const coreTypes = `
-  AcceptanceRule Affine Agreement AppContext AppDefinition Bytes Code CodecModule CodecName CodecOptions
-  Components Compression Connectivity DataFileField DecimateOptions DeclaredInput DeclaredInputs
-  DeclaredOutput DeclaredOutputs DecodeFrame DecodedFrame DeidentificationReport Deidentified
-  DeidentifiedImage DeidentifyFilesOptions DeidentifyOptions DicomContext DicomDisplay DicomFile
-  DicomFindings DicomFormat DicomHeader DicomImage DicomObject DicomReadOptions DicomSeries
-  DicomSource DicomVolumeHeader EncodeOptions EncodedOutput DisplayWindow ErrorCode ErrorData
-  Estimate FileEnding FileGeometry FilePrefix FillOptions FrameShape Grid IdentifyingField
+  AcceptanceRule Affine Agreement AppContext AppDefinition Bytes Code CodecModule CodecName
+  CodecOptions Components Compression Connectivity DataFileField DecimateOptions DeclaredInput
+  DeclaredInputs DeclaredOutput DeclaredOutputs DecodeFrame DecodedFrame DeidentificationReport
+  Deidentified DeidentifiedImage DeidentifyFilesOptions DeidentifyOptions DicomContext DicomDisplay
+  DicomFile DicomFindings DicomFormat DicomHeader DicomImage DicomObject DicomReadOptions
+  DicomSeries DicomSource DicomVolumeHeader EncodeOptions EncodedOutput DisplayWindow ErrorCode
+  ErrorData Estimate FileEnding FileGeometry FilePrefix FillOptions FrameShape Grid IdentifyingField
   IdentifyingText InferOptions InferResult InfererSpec Input InputForm InputOf InputType InputValue
   InputsOf InspectOptions Interpolation KeyPictureOptions Label LabelMeasurement LabelName
-  LabelTensor DeriveOptions DerivedGrid LabelAgreement
-  LabelVoxels LargestOptions LeftOut LoadedModel Maker Manifest ManifestFault MeasuredLabelMap
-  MeasurementReportOptions Mesh ModelSpec MorphologyOptions NetworkReport NetworkSession NumericVolume
-  NumericVoxels Observation Outcome Output
-  OutputFormat OutputType OutputValue OutputsOf PadOptions Parameter ParametersOf Parity Picture Platform
-  PointTransform PredictionContext PredictionRequest PreviewOptions ReadLimits ReadOptions ReadSegmentation
-  ReadVolume Reduction ReportedAttribute ResampleOptions Rewrite SegmentLabel SegmentReference
-  SegmentationIdentity SelfTest SegmentationIdentityOptions SegmentationOptions SegmentationType SeriesFormat
-  SeriesList Shape Size SliceReference SlidingWindowSpec SmallObjectOptions SourceFile
-  SpatialTransform Stage StageTimes Step StoredOutput StoredZip StoredZipOptions SurfaceOptions
-  Tensor TextSource TransformContext StoredWindow SortedFiles StructureSetOptions SuvScale Trace
-  Verdict Whereabouts
-  TransformExtension TypedContext UidMapper UnreadFile Vec3 Volume VolumeExtension VolumeFactsOf
-  VolumeFormat VolumeFormatRow VolumeHeader VolumeSummary VolumeTransform VoxelType Voxels WriteOptions ZipMember Zlib
+  LabelTensor DeriveOptions DerivedGrid LabelAgreement LabelVoxels LargestOptions LeftOut
+  LoadedModel Maker Manifest ManifestFault MeasuredLabelMap MeasurementReportOptions Mesh ModelSpec
+  MorphologyOptions NetworkReport NetworkSession NumericVolume NumericVoxels Observation Outcome
+  Output OutputFormat OutputType OutputValue OutputsOf PadOptions Parameter ParametersOf Parity
+  Picture Platform PointTransform PredictionContext PredictionRequest PreviewOptions ReadLimits
+  ReadOptions ReadSegmentation ReadVolume Reduction ReportedAttribute ResampleOptions Rewrite
+  SegmentLabel SegmentReference SegmentationIdentity SelfTest SegmentationIdentityOptions
+  SegmentationOptions SegmentationType SeriesFormat SeriesList Shape Size SliceReference
+  SlidingWindowSpec SmallObjectOptions SourceFile SpatialTransform Stage StageTimes Step
+  StoredOutput StoredZip StoredZipOptions SurfaceOptions Tensor TextSource TransformContext
+  StoredWindow SortedFiles StructureSetOptions SuvScale Trace Verdict Whereabouts TransformExtension
+  TypedContext UidMapper UnreadFile Vec3 Volume VolumeExtension VolumeFactsOf VolumeFormat
+  VolumeFormatRow VolumeHeader VolumeSummary VolumeTransform VoxelType Voxels WriteOptions ZipMember
+  Zlib
 `;
 const clientValues = `
   TomaatError announcementId announcementLifeSeconds announcementSchema announcementType
   anonymousFiles attemptSchema audienceOf claimSchema claimedJobSchema completeSchema createClient
-  createDicomWeb createRegistryClient createUidKey decideIdentity dicomItems dicomNumber dicomTags dicomText
-  dicomTexts dicomValues discoverV1 dispositionName endpoints entrySchema errorCodes exposedHeaders
-  failSchema fitSchema formatUidKey handBackSchema idempotencyKeySchema interfaceV1 isCallersFault
-  isPassing isSettled jobOutputSchema jobSchema jobSchemas jobStates loggedOutSchema meSchema measuredLabelMap
-  namedPredictionSchema openApiDocument openDicomInput parseHeaderValue parseUidKey predictV1
-  problemSchema processingSchema receiptSchema requireStored requireSuccess seriesSchema serviceSchema settledStates
-  signedAnnouncementSchema startValueV1 summarizeReport toSlug touchSchema verifyAnnouncement
-  verifyEntry verifyReceipt verifySigned volumeFactsSchema welcomeSchema
+  createDicomWeb createRegistryClient createUidKey decideIdentity dicomItems dicomNumber dicomTags
+  dicomText dicomTexts dicomValues discoverV1 dispositionName endpoints entrySchema errorCodes
+  exposedHeaders failSchema fitSchema formatUidKey handBackSchema idempotencyKeySchema interfaceV1
+  isCallersFault isPassing isSettled jobOutputSchema jobSchema jobSchemas jobStates loggedOutSchema
+  meSchema measuredLabelMap namedPredictionSchema openApiDocument openDicomInput parseHeaderValue
+  parseUidKey predictV1 problemSchema processingSchema receiptSchema requireStored requireSuccess
+  seriesSchema serviceSchema settledStates signedAnnouncementSchema startValueV1 summarizeReport
+  toSlug touchSchema verifyAnnouncement verifyEntry verifyReceipt verifySigned volumeFactsSchema
+  welcomeSchema
 `;
 const clientTypes = `
   Announcement AnnouncementCheck AnonymousFiles AnonymousOptions AttributeGroup Bytes ChosenSeries
@@ -80,12 +83,13 @@ const clientTypes = `
   DicomElement DicomFile DicomInput DicomInputFile DicomInputOptions DicomInstance DicomKeyword
   DicomQuery DicomResultOptions DicomSeries DicomStudy DicomWeb DicomWebHeaders DicomWebOptions
   DiscoverOptions Endpoint EndpointName EndpointResponse Entry ErrorCode ErrorData FailedInstance
-  FileRef FileSource Fit FormFields IdentityDecision IdentityFacts InputParameter Job JobIn JobOutput JobState LoggedOut Me
-  MetadataOf NamedBytes NamedPrediction OutputFile PredictOptions PrepareOptions PreparedSeries
-  Problem Processing Receipt RegistryClient RegistryClientOptions RequestHeader ResumableOptions RetrieveOptions
-  RetrieveProgress RetrievedInstance SearchOptions Service ServiceFilters Signed SignedAnnouncement
-  StoreOptions StoreProgress StoreReason StoreReport StoredInstance UploadFile UploadProgress V1Input
-  V1Output V1PredictOptions VolumeFacts VolumeFile WatchOptions Welcome
+  FileRef FileSource Fit FormFields IdentityDecision IdentityFacts InputParameter Job JobIn
+  JobOutput JobState LoggedOut Me MetadataOf NamedBytes NamedPrediction OutputFile PredictOptions
+  PrepareOptions PreparedSeries Problem Processing Receipt RegistryClient RegistryClientOptions
+  RequestHeader ResumableOptions RetrieveOptions RetrieveProgress RetrievedInstance SearchOptions
+  Service ServiceFilters Signed SignedAnnouncement StoreOptions StoreProgress StoreReason
+  StoreReport StoredInstance UploadFile UploadProgress V1Input V1Output V1PredictOptions VolumeFacts
+  VolumeFile WatchOptions Welcome
 `;
 
 const words = (text: string) => text.trim().split(/\s+/).sort();

@@ -70,9 +70,8 @@ export {
   type PredictionContext,
   type PredictionRequest,
   predict,
-  type StageTimes,
 } from './app/predict.ts';
-export { type Stage, stages, type Trace } from './app/stages.ts';
+export { type Stage, type StageTimes, stages, type Trace } from './app/stages.ts';
 export type { Step } from './app/step.ts';
 export { labelsWith, pipelineSteps } from './app/steps.ts';
 export { acceptSuv } from './app/suv-inputs.ts';

@@ -4,6 +4,7 @@ import { addBackup } from './cli/commands/backup.ts';
 import { addCheck } from './cli/commands/check.ts';
 import { addDiscover } from './cli/commands/discover.ts';
 import { addErase } from './cli/commands/erase.ts';
+import { addImport } from './cli/commands/import.ts';
 import { addInit } from './cli/commands/init.ts';
 import { addKeys } from './cli/commands/keys.ts';
 import { addPredict } from './cli/commands/predict.ts';
@@ -54,6 +55,7 @@ const commands = [
   addInit,
   addRun,
   addCheck,
+  addImport,
   addVerify,
   addAudit,
   addBackup,

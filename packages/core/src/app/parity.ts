@@ -65,5 +65,5 @@ export function describeParity({
   if (verdict === 'within noise')
     return `The results of the authors’ own pipeline, up to the rounding of that pipeline itself: ${least}.`;
   if (verdict === 'close') return `Close to the results of the authors’ own pipeline: ${least}.`;
-  return `Not the results of the authors’ own pipeline: ${least} agree.`;
+  return `Not the results of the authors’ own pipeline: in one case only ${formatAgreement(agree)} of the voxels agree.`;
 }

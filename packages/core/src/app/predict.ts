@@ -11,21 +11,16 @@ import {
   type VolumeExtension,
 } from '../formats/volume-file.ts';
 import type { Fit } from '../geometry/fit.ts';
-import { sameGrid } from '../geometry/grid.ts';
-import { resample } from '../geometry/resample.ts';
 import { infer } from '../inferers/inferer.ts';
 import type { InferResult, NetworkSession } from '../inferers/spec.ts';
 import type { Bytes, Platform } from '../platform.ts';
 import {
-  componentOf,
   type Grid,
   type NumericVoxels,
   numericVoxels,
-  type SuvScale,
   takeNumericVoxels,
   type Volume,
   type Voxels,
-  voxelCount,
 } from '../volume.ts';
 import { accept } from './acceptance.ts';
 import type { Output, OutputFormat } from './elements.ts';
@@ -42,7 +37,8 @@ import {
 } from './manifest.ts';
 import { finishNetwork, finishProgram, type Outputs, reductionOf } from './postprocess.ts';
 import { fromOf, isVolume } from './results.ts';
-import { type Stage, type Trace, traceVolume } from './stages.ts';
+import { stackVolumes } from './stack-volumes.ts';
+import { createStages, type Report, type Stage, type StageTimes, type Trace, traceVolume } from './stages.ts';
 import type { Step } from './step.ts';
 import { applies, applyTransform, fitOfStep, labelsWith, ownSteps, type StepContext } from './steps.ts';
 import { acceptSuv } from './suv-inputs.ts';
@@ -117,17 +113,6 @@ export interface EncodedOutput {
   readonly kept?: { readonly format: OutputFormat; readonly bytes: AsyncIterable<Bytes> };
 }
 
-/** Where each stage begins and ends in the progress of the whole. */
-const share: Record<Stage, readonly [number, number]> = {
-  decode: [0, 0.05],
-  preprocess: [0.05, 0.1],
-  infer: [0.1, 0.9],
-  postprocess: [0.9, 0.96],
-  encode: [0.96, 1],
-};
-
-export type StageTimes = Record<Stage, number>;
-
 /**
  * Runs a prediction and passes every output to `context.write`. Returns the milliseconds of each stage.
  * Throws TomaatError: the caller's error (BAD_INPUT, BAD_VOXELS, NOT_ACCEPTED …) or the app's (APP_FAILED,
@@ -157,35 +142,6 @@ interface Prediction {
   readonly request: PredictionRequest;
   readonly context: PredictionContext;
   readonly stepContext: StepContext;
-}
-
-/** Reports how much of a stage is done, 0…1. */
-type Report = (fraction: number) => void;
-
-/** Runs the stages of one prediction: measures their times, reports progress, and adds the name of the stage to errors. */
-function createStages(context: PredictionContext) {
-  const times: StageTimes = { decode: 0, preprocess: 0, infer: 0, postprocess: 0, encode: 0 };
-  const stage = async <T>(name: Stage, work: (report: Report) => Promise<T>): Promise<T> => {
-    context.signal?.throwIfAborted();
-    const [from, to] = share[name];
-    const report = (fraction: number) =>
-      context.onProgress?.(name, from + (to - from) * Math.min(1, Math.max(0, fraction)));
-    report(0);
-    const start = performance.now();
-    try {
-      return await work(report);
-    } catch (error) {
-      if (error instanceof TomaatError || context.signal?.aborted) throw error;
-      // For the author: the message of the engine or the app's own code, and the stage.
-      throw new TomaatError('APP_FAILED', `The app failed in its ${name} stage: ${messageOf(error)}`, {
-        cause: error,
-      });
-    } finally {
-      times[name] = performance.now() - start;
-      report(1);
-    }
-  };
-  return { times, stage };
 }
 
 interface Decoded {
@@ -302,7 +258,7 @@ async function prepare(
     const names = model.channels ?? volumeInputs(manifest).slice(0, 1);
     const channels: Awaited<ReturnType<typeof preprocess>>[] = [];
     for (const name of names) channels.push(await own(name, need(volumes, name)));
-    const stacked = stack(channels.map(({ volume }) => volume));
+    const stacked = stackVolumes(channels.map(({ volume }) => volume));
     const { volume: input, fits } = await preprocess(stacked, steps, stepContext, (step) =>
       stageOfStep(manifest, 'preprocess', step),
     );
@@ -325,32 +281,6 @@ function need(volumes: Readonly<Record<string, Volume>>, name: string): Volume {
       detail: { missing: [name] },
     },
   );
-}
-
-/** No factor holds for channels that are different images. */
-const stackedSuv: SuvScale = {
-  refusal:
-    'No SUV can be computed of several volumes as channels of one: the author of the app must compute them of the PET by itself',
-};
-
-/** Volumes as the channels of one, all on the grid of the first. */
-function stack(volumes: readonly Volume[]): Volume {
-  const [first, ...others] = volumes;
-  if (others.length === 0) return first;
-  if (volumes.some((volume) => volume.components !== 1)) {
-    throw new TomaatError(
-      'BAD_INPUT',
-      'One of the volumes has several components per voxel, but each is one channel of the network. Send volumes with one component.',
-    );
-  }
-  const n = voxelCount(first);
-  const voxels = new Float32Array(n * volumes.length);
-  for (const [channel, volume] of volumes.entries()) {
-    const aligned = sameGrid(volume, first) ? volume : resample(volume, first, { mode: 'linear' });
-    voxels.set(numericVoxels(componentOf(aligned, 0).voxels), channel * n);
-  }
-  const suv = volumes.some((volume) => volume.suv) ? { suv: stackedSuv } : {};
-  return { voxels, size: first.size, affine: first.affine, components: volumes.length, ...suv };
 }
 
 async function preprocess(
@@ -498,8 +428,4 @@ const madeFrom = (manifest: Manifest, output: Output): string => fromOf(output) 
 function sliceOf({ voxels, size }: Volume, index: number): NumericVoxels {
   const plane = size[0] * size[1];
   return numericVoxels(voxels.subarray(index * plane, (index + 1) * plane) as Voxels);
-}
-
-function messageOf(error: unknown): string {
-  return (error instanceof Error ? error.message : String(error)).split('\n')[0].slice(0, 500);
 }

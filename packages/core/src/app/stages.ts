@@ -1,8 +1,57 @@
+import { TomaatError } from '../errors.ts';
 import type { Volume } from '../volume.ts';
 
 /** What is done in a prediction, in this order; the name that progress and errors go by. */
 export const stages = ['decode', 'preprocess', 'infer', 'postprocess', 'encode'] as const;
 export type Stage = (typeof stages)[number];
+
+/** Where each stage begins and ends in the progress of the whole. */
+const share: Record<Stage, readonly [number, number]> = {
+  decode: [0, 0.05],
+  preprocess: [0.05, 0.1],
+  infer: [0.1, 0.9],
+  postprocess: [0.9, 0.96],
+  encode: [0.96, 1],
+};
+
+/** Milliseconds. */
+export type StageTimes = Record<Stage, number>;
+
+/** Reports how much of a stage is done, 0…1. */
+export type Report = (fraction: number) => void;
+
+/** Runs the stages of one prediction: measures their times, reports progress, and adds the name of the stage to errors. */
+export function createStages(context: {
+  signal?: AbortSignal;
+  onProgress?(stage: Stage, fraction: number): void;
+}) {
+  const times: StageTimes = { decode: 0, preprocess: 0, infer: 0, postprocess: 0, encode: 0 };
+  const stage = async <T>(name: Stage, work: (report: Report) => Promise<T>): Promise<T> => {
+    context.signal?.throwIfAborted();
+    const [from, to] = share[name];
+    const report = (fraction: number) =>
+      context.onProgress?.(name, from + (to - from) * Math.min(1, Math.max(0, fraction)));
+    report(0);
+    const start = performance.now();
+    try {
+      return await work(report);
+    } catch (error) {
+      if (error instanceof TomaatError || context.signal?.aborted) throw error;
+      // For the author: the message of the engine or the app's own code, and the stage.
+      throw new TomaatError('APP_FAILED', `The app failed in its ${name} stage: ${messageOf(error)}`, {
+        cause: error,
+      });
+    } finally {
+      times[name] = performance.now() - start;
+      report(1);
+    }
+  };
+  return { times, stage };
+}
+
+function messageOf(error: unknown): string {
+  return (error instanceof Error ? error.message : String(error)).split('\n')[0].slice(0, 500);
+}
 
 /**
  * Takes the volumes between the steps of a prediction, to compare them with those of another implementation. A volume is

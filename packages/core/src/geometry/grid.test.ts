@@ -63,6 +63,35 @@ describe('spacedGrid()', () => {
     expect(applyAffine(to.affine, [0, 0, 0])).toEqual([1, 2, 3]);
   });
 
+  it('keeps the first centre or aligns n / 2 as MONAI does after a rounded affine', () => {
+    // Affines of NIfTI files in float32, and what Spacingd of MONAI 1.6.1 made of them for 1.5 × 1.5 × 2 mm.
+    const rotated: Grid = {
+      size: [180, 135, 26],
+      affine: [
+        1.7683253288269043, -0.19018881022930145, 0.1963866502046585, -144.76532430946827,
+        0.17588849365711212, 1.957372784614563, -0.08644312620162964, 16.036576822400093,
+        -0.11315078288316727, 0.0703810602426529, 2.9347665309906006, 105.99681111425161, 0, 0, 0, 1,
+      ],
+    };
+    const centred = spacedGrid(rotated, [1.5, 1.5, 2]);
+    expect(centred.size).toEqual([213, 177, 38]);
+    [-144.2511277354673, 16.158796919372207, 106.22047980148825].forEach((mm, axis) => {
+      expect(centred.affine[4 * axis + 3]).toBeCloseTo(mm, 5);
+    });
+    const inPlane: Grid = {
+      size: [150, 120, 22],
+      affine: [
+        2.1836016178131104, -0.26811257004737854, 0, -143.1819581091404, 0.26811257004737854,
+        2.1836016178131104, 0, 11.42031642794609, 0, 0, 4, 95.8017578125, 0, 0, 0, 1,
+      ],
+    };
+    const kept = spacedGrid(inPlane, [1.5, 1.5, 2]);
+    expect(kept.size).toEqual([220, 176, 43]);
+    expect(applyAffine(kept.affine, [0, 0, 0])).toEqual([
+      -143.1819581091404, 11.42031642794609, 95.8017578125,
+    ]);
+  });
+
   it('rounds halves to even, as numpy, in spite of float32 spacings', () => {
     const mm = Math.fround(0.3);
     const half = (n: number) =>

@@ -161,7 +161,8 @@ export function cropGrid(grid: Grid, start: Vec3, size: Size): Grid {
  * The grid with this spacing in mm along its own axes (0 or less keeps an axis), like MONAI's Spacing
  * (compute_shape_offset): directions and the first voxel's centre are kept, the size is round((n − 1) · old / new +
  * 1), halves to even. With `scaleExtent` the outer edge of the first voxel is kept instead and the size is round(n ·
- * old / new). Unlike in MONAI, a sheared grid keeps its shear.
+ * old / new). Unlike in MONAI, a sheared grid keeps its shear. Where rounding has left the axes of a rotated grid not
+ * quite at right angles, MONAI may find no first corner, and aligns the indices n / 2 instead: this follows it.
  */
 export function spacedGrid(grid: Grid, spacingMm: Vec3, options: { scaleExtent?: boolean } = {}): Grid {
   const old = spacingOf(grid.affine);
@@ -172,8 +173,38 @@ export function spacedGrid(grid: Grid, spacingMm: Vec3, options: { scaleExtent?:
     const near = Math.round(exact * 2) / 2;
     return Math.max(1, roundHalfEven(Math.abs(exact - near) < 1e-4 ? near : exact));
   });
-  const shift = factor.map((f) => (options.scaleExtent ? (f - 1) / 2 : 0));
+  const isCentred = !options.scaleExtent && hasNoFirstCorner(grid, factor);
+  const shift = factor.map((f, axis) => {
+    if (isCentred) return grid.size[axis] / 2 - (size[axis] / 2) * f;
+    return options.scaleExtent ? (f - 1) / 2 : 0;
+  });
   return checkGrid({ size: [size[0], size[1], size[2]], affine: scaleIndex(grid.affine, factor, shift) });
+}
+
+/** A shear of more than this, in voxels at the far corner, is not one of rounding. */
+const mostRoundingVoxels = 0.01;
+
+/**
+ * Whether MONAI finds no corner that is the first along all axes of a grid without the shear (`np.allclose` with its absolute
+ * tolerance of 1e-8): the axes of the result are Q of affine = Q · R, and R's entries beside the diagonal the shear.
+ */
+function hasNoFirstCorner({ affine, size }: Grid, factor: readonly number[]): boolean {
+  const column = (axis: number): Vec3 => [affine[axis], affine[4 + axis], affine[8 + axis]];
+  const dot = (a: Vec3, b: Vec3) => a[0] * b[0] + a[1] * b[1] + a[2] * b[2];
+  const [a, b, c] = [column(0), column(1), column(2)];
+  const lengthA = Math.sqrt(dot(a, a));
+  const u: Vec3 = [a[0] / lengthA, a[1] / lengthA, a[2] / lengthA];
+  const [ub, uc] = [dot(u, b), dot(u, c)];
+  const rest: Vec3 = [b[0] - ub * u[0], b[1] - ub * u[1], b[2] - ub * u[2]];
+  const lengthB = Math.sqrt(dot(rest, rest));
+  const vc = dot(rest, c) / lengthB;
+  const [far, deep] = [size[1] - 1, size[2] - 1];
+  // Voxels of the result.
+  const [x, y] = [lengthA * factor[0], lengthB * factor[1]];
+  const shears = [(ub * far) / x, (uc * deep) / x, (vc * deep) / y];
+  if (shears.some((shear) => Math.abs(shear) > mostRoundingVoxels)) return false;
+  const [first, second, third] = shears.map((shear) => Math.min(0, shear));
+  return first + second < -1e-8 || third < -1e-8;
 }
 
 /**

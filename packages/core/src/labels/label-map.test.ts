@@ -7,6 +7,7 @@ import {
   type LabelVoxels,
   labelTypeFor,
   labelVoxels,
+  roundLabels,
   scanLabels,
   setLabel,
 } from './label-map.ts';
@@ -180,5 +181,20 @@ describe('scanLabels()', () => {
 
   it('finds nothing in background', () => {
     expect(scanLabels(new Uint8Array(24), [2, 3, 4]).size).toBe(0);
+  });
+});
+
+describe('roundLabels()', () => {
+  it('rounds fractions as numpy.round does, and counts them', () => {
+    const { labels, fractional } = roundLabels(volumeOf(Float32Array.of(0.5, 1.5, 2.5, 1.49, 3, 0)));
+    expect([...(labels.voxels as Float32Array)]).toEqual([0, 2, 2, 1, 3, 0]);
+    expect(fractional).toBe(4);
+  });
+
+  it('returns whole numbers as they are', () => {
+    for (const voxels of [Float64Array.of(0, 1, 2, 3, 4, 5), Uint8Array.of(0, 1, 2, 3, 4, 5)]) {
+      const given = volumeOf(voxels);
+      expect(roundLabels(given)).toEqual({ labels: given, fractional: 0 });
+    }
   });
 });

@@ -182,7 +182,12 @@ export async function readAnchor(file: string): Promise<(AuditHead & { thumbprin
 /** The lines of a file, decompressed if necessary; the last one is `torn` if it does not end with a newline. */
 export async function* linesOf(path: string): AsyncGenerator<{ text: string; torn: boolean }> {
   const file = createReadStream(path, { highWaterMark: 1 << 20 });
-  const unpack = await unpackerOf(path);
+  // A reader gets the error; without one, it must not end the process.
+  file.on('error', () => {});
+  const unpack = await unpackerOf(path).catch((error: unknown) => {
+    file.destroy();
+    throw error;
+  });
   const source = unpack ? pipeline(file, unpack, () => {}) : file;
   let rest = Buffer.alloc(0);
   for await (const chunk of source) {

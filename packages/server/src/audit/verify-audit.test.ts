@@ -14,7 +14,7 @@ import {
   textOf,
 } from '../../test/audit-lines.ts';
 import { type Identity, openIdentity } from '../identity.ts';
-import { anchorFile, auditFile } from './audit-files.ts';
+import { anchorFile, auditFile, linesOf } from './audit-files.ts';
 import { type VerifyOptions, verifyAudit } from './verify-audit.ts';
 
 let folder: string;
@@ -209,6 +209,11 @@ describe('verifyAudit()', () => {
     }
     await writeFile(join(folder, 'audit.jsonl'), Uint8Array.of(0x42, 0x5a, 0x68, 0x39));
     await expect(verifyAudit(folder)).rejects.toMatchObject({ code: 'UNSUPPORTED_FORMAT' });
+  });
+
+  it('rejects for a file that is not there, and leaves no stream behind', async () => {
+    const lines = linesOf(join(folder, 'none.jsonl'));
+    await expect(lines.next()).rejects.toMatchObject({ code: 'ENOENT' });
   });
 });
 

@@ -37,6 +37,24 @@ describe('bisect()', () => {
     expect(stages[1].detail).toContain('1 of 48 values differ, by up to 0.250 at (0, 0, 1) of channel 1');
   });
 
+  it('passes over a difference that a later stage does not have, but not for one window', () => {
+    const wrong = volumeOf((voxels) => {
+      voxels[30] += 0.25;
+    });
+    const dumps = order.map((stage) => author(stage));
+    const ours = (agreeing: readonly string[]) =>
+      new Map(order.map((stage) => [stage, agreeing.includes(stage) ? volumeOf() : wrong]));
+    expect(bisect(order, dumps, ours(['preprocess[0]', 'postprocess[1]'])).first).toBe('labels');
+    expect(bisect(order, dumps, ours(['preprocess[0]', 'window'])).first).toBe('input');
+    expect(bisect(order, dumps, ours(['window', 'labels'])).first).toBeUndefined();
+  });
+
+  it('takes the last of several volumes that the author has for a stage', () => {
+    const early = volumeOf((voxels) => voxels.fill(9));
+    const dumps = [author('input', early), author('input')];
+    expect(bisect(order, dumps, new Map([['input', volumeOf()]])).first).toBeUndefined();
+  });
+
   it('ignores stages that only one side has', () => {
     const ours = new Map([['input', volumeOf()]]);
     expect(bisect(order, [author('window')], ours)).toEqual({ stages: [] });

@@ -2,7 +2,7 @@ import { affinesEqual, numericVoxels, originOf, type Volume, voxelCount } from '
 
 /*
  * Where two implementations of one pipeline part: their volumes are compared stage by stage, in the order of the pipeline. The
- * first stage that differs names the step at fault; what comes after it only inherits the difference.
+ * first stage that differs after the last one that agrees names the step at fault; what comes after it only inherits the difference.
  */
 
 /** A volume of the author's pipeline. */
@@ -28,7 +28,7 @@ export interface StageComparison {
 export interface Bisection {
   /** Every stage that both sides have, in order. */
   readonly stages: readonly StageComparison[];
-  /** The first stage that differs, if any does. */
+  /** The first stage that differs after the last one that agrees, if the last one differs. */
   readonly first?: string;
 }
 
@@ -49,11 +49,15 @@ export function bisect(
 ): Bisection {
   const stages: StageComparison[] = [];
   for (const stage of order) {
-    const theirs = author.find((one) => one.stage === stage);
+    // Where several steps of the author are one of the app, the last of them has its result.
+    const theirs = author.findLast((one) => one.stage === stage);
     const own = ours.get(stage);
     if (theirs && own) stages.push(compareStage(theirs, own));
   }
-  const first = stages.find(({ agrees }) => !agrees)?.stage;
+  // A stage that agrees shows that what differed before it did not matter: a few voxels at a limit of rounding. One window is
+  // not the whole volume.
+  const last = stages.findLastIndex(({ stage, agrees }) => agrees && stage !== 'window');
+  const first = stages.slice(last + 1).find(({ agrees }) => !agrees)?.stage;
   return { stages, ...(first !== undefined && { first }) };
 }
 

@@ -54,6 +54,7 @@ describe('formatProofMarkdown()', () => {
     );
     expect(lines).toContain('- labels that occur in no case: 7 (vertebrae)');
     expect(lines).toContain('| oblique | close | 396000 | 187 | 99.952 % |  | 3.0 |');
+    expect(lines).toContain('| `activation` | NO | 5 of 9 values differ |');
     expect(lines).toContain('The first stage that differs: `activation`.');
     // Rounded down: a Dice of 1 is only written where no voxel differs.
     expect(lines).toContain('| 3 | 0.999999 | 7 | 8 | no |');

@@ -29,7 +29,7 @@ export function formatProofMarkdown({ app, parity, cases, warnings }: Proof): st
     tableOf(
       ['case', 'verdict', 'voxels', 'differ', 'agree', 'author’s own noise', 'seconds'],
       cases.map((one) => [
-        one.name,
+        inLine(one.name),
         one.verdict,
         String(one.voxels),
         String(one.differ),
@@ -71,7 +71,7 @@ function sectionsOf({ name, labels, where, bisection, warnings }: ProvenCase): s
       first === undefined ? 'No stage differs.' : `The first stage that differs: \`${first}\`.`,
       tableOf(
         ['stage', 'agrees', 'what differs'],
-        stages.map(({ stage, agrees, detail }) => [stage, agrees ? 'yes' : 'NO', detail]),
+        stages.map(({ stage, agrees, detail }) => [`\`${stage}\``, agrees ? 'yes' : 'NO', inLine(detail)]),
       ),
     );
   }
@@ -89,7 +89,8 @@ function inLine(text: string, start = ''): string {
 
 const listOf = (lines: readonly string[]): string => lines.map((line) => `- ${inLine(line)}`).join('\n');
 
+/** A table of cells that are Markdown already. */
 function tableOf(head: readonly string[], rows: readonly (readonly string[])[]): string {
-  const line = (cells: readonly string[]) => `| ${cells.map((cell) => inLine(cell)).join(' | ')} |`;
+  const line = (cells: readonly string[]) => `| ${cells.join(' | ')} |`;
   return [line(head), `|${' --- |'.repeat(head.length)}`, ...rows.map(line)].join('\n');
 }

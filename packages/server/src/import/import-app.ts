@@ -1,0 +1,338 @@
+import { copyFile, mkdir, mkdtemp, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { basename, dirname, join, resolve } from 'node:path';
+import { orientationOf, TomaatError } from '@tomaat/core';
+import { hashFile } from '../store/hash-file.ts';
+import { version } from '../version.ts';
+import {
+  dumpAuthor,
+  type ExporterStage,
+  type ExportReport,
+  exportNetwork,
+  type PythonOptions,
+  readPlan,
+  runAuthor,
+} from './author-python.ts';
+import { authorsOf, type CardFlags, writeManifest } from './card.ts';
+import { type Case, derivedCases, groupCases, keepCases, readCase } from './cases.ts';
+import { formatProofJson, formatProofMarkdown } from './parity-report.ts';
+import type { Plan } from './plan.ts';
+import { type AuthorDump, type Proof, type ProvenCase, proveApp } from './prove.ts';
+import { type AuthorFolder, licenceOf, recognise } from './recognise.ts';
+import { translate } from './translate.ts';
+import type { Translation, TranslationFault } from './translation.ts';
+
+/** What `tomaat import` is given. */
+export interface ImportOptions {
+  readonly folder: string;
+  /** Files of volumes: as many for each case as the network has channels, in their order. */
+  readonly cases: readonly string[];
+  readonly out: string;
+  readonly python: string;
+  readonly config?: string;
+  readonly folds?: string;
+  readonly mirror: boolean;
+  /** Of nnU-Net: axis codes, or `stored`; that of the first case if missing. */
+  readonly orientation?: string;
+  /** Whether the cases go into the app, as its self-tests. */
+  readonly keepCases: boolean;
+  /** Whether an app whose results differ is written all the same. */
+  readonly acceptDifferences: boolean;
+  readonly force: boolean;
+  readonly card: Partial<CardFlags>;
+  readonly signal: AbortSignal;
+  onEvent(event: ImportEvent): void;
+  /** Asks for what no file states; undefined where nobody can be asked. */
+  ask?(question: string): Promise<string>;
+}
+
+/** What happens, in order. */
+export type ImportEvent =
+  | { readonly type: 'progress'; readonly text: string }
+  | { readonly type: 'note'; readonly text: string }
+  | { readonly type: 'recognised'; readonly author: AuthorFolder }
+  | { readonly type: 'fault'; readonly fault: TranslationFault }
+  | { readonly type: 'exported'; readonly report: ExportReport; readonly sizeBytes: number }
+  | { readonly type: 'proven'; readonly proven: ProvenCase };
+
+export interface Imported {
+  readonly folder: string;
+  readonly proof: Proof;
+  readonly faults: readonly TranslationFault[];
+  /** False where the results differ too much for an app: nothing was written. */
+  readonly written: boolean;
+}
+
+/**
+ * Makes an app of a MONAI bundle or a folder of nnU-Net, and proves that it gives what the author's own pipeline gives: on the cases
+ * given, and on two derived from the first.
+ * @throws {TomaatError} BAD_INPUT for folders, flags and cases; BAD_MANIFEST where a manifest cannot say what the author's config
+ * does, with all its faults in `detail.faults`; APP_FAILED where the author's Python fails
+ */
+export async function importApp(options: ImportOptions): Promise<Imported> {
+  const { signal, onEvent } = options;
+  const out = resolve(options.out);
+  await checkTarget(out, options.force);
+  if (options.cases.length === 0)
+    throw new TomaatError('BAD_INPUT', 'There is no case to prove the app with. Give a volume with --case.', {
+      field: 'case',
+    });
+  for (const file of options.cases) await mustExist(file);
+  const author = await recognise(options.folder, options);
+  onEvent({ type: 'recognised', author });
+  for (const text of author.notes) onEvent({ type: 'note', text });
+  const asked = await completeCard(options, author);
+  const python: PythonOptions = {
+    python: options.python,
+    mirror: options.mirror,
+    signal,
+    onProgress: (text) => onEvent({ type: 'progress', text }),
+  };
+  const plan = await readPlan(author, python);
+  const card = await completeAuthors(asked, plan, options);
+  const translation = translate(plan, {
+    mirror: options.mirror,
+    orientation: await orientationFor(options, plan),
+  });
+  reportTranslation(translation, onEvent);
+  const cases = groupCases(options.cases, Object.keys(translation.inputs));
+
+  await mkdir(dirname(out), { recursive: true });
+  const app = await mkdtemp(join(dirname(out), '.tomaat-import-'));
+  const work = await mkdtemp(join(tmpdir(), 'tomaat-import-'));
+  try {
+    const report = await exportNetwork(author, join(app, 'model.onnx'), python);
+    onEvent({ type: 'exported', report, sizeBytes: (await stat(join(app, 'model.onnx'))).size });
+    checkSizes(report, translation);
+    const weights = { file: 'model.onnx', sha256: await hashFile(join(app, 'model.onnx')) };
+    const write = (proof?: Parameters<typeof writeManifest>[4]) =>
+      writeFile(join(app, 'tomaat.yaml'), writeManifest(plan, translation, weights, card, proof));
+    await write();
+    const { proof, results } = await prove({ app, work, author, plan, translation, cases, python, onEvent });
+    const { faults } = translation;
+    if (proof.parity.verdict === 'differs' && !options.acceptDifferences)
+      return { folder: out, proof, faults, written: false };
+    const tests = options.keepCases ? await keepCases(app, cases, results) : [];
+    await write({ parity: proof.parity, tests });
+    if (author.licenceFile) await copyFile(author.licenceFile, join(app, 'LICENSE'));
+    await writeFile(
+      join(app, 'import.json'),
+      `${JSON.stringify(recordOf(plan, translation, report, author), null, 1)}\n`,
+    );
+    await writeFile(join(app, 'parity.json'), formatProofJson(proof));
+    await writeFile(join(app, 'parity.md'), formatProofMarkdown(proof) + approximations(faults));
+    await rm(out, { recursive: true, force: true });
+    await rename(app, out);
+    return { folder: out, proof, faults, written: true };
+  } finally {
+    await rm(app, { recursive: true, force: true });
+    await rm(work, { recursive: true, force: true });
+  }
+}
+
+/** Refuses a target that holds something else than an earlier import. */
+async function checkTarget(out: string, force: boolean): Promise<void> {
+  const names = await readdir(out).catch((error: NodeJS.ErrnoException): string[] => {
+    if (error.code === 'ENOENT') return [];
+    throw error;
+  });
+  if (names.length === 0 || (force && names.includes('import.json'))) return;
+  const advice = names.includes('import.json')
+    ? 'Replace it with --force, or name another folder with -o.'
+    : 'Name another folder with -o.';
+  throw new TomaatError('CONFLICT', `${out} is not empty. ${advice}`, { field: 'out' });
+}
+
+async function mustExist(file: string): Promise<void> {
+  const found = await stat(file).catch(() => undefined);
+  if (!found?.isFile())
+    throw new TomaatError(
+      'BAD_INPUT',
+      `${file} is not a file. Give a volume in one file, such as a .nii.gz.`,
+      { field: 'case' },
+    );
+}
+
+type Asked = Omit<CardFlags, 'authors'> & Pick<CardFlags, 'authors'>;
+
+/** The card's parts that no folder states: given, found in the licence's text, or asked for. */
+async function completeCard(options: ImportOptions, author: AuthorFolder): Promise<Asked> {
+  const { card, ask } = options;
+  const missing: string[] = [];
+  const one = async (given: string | undefined, flag: string, question: string) => {
+    const answer = (given ?? (await ask?.(question)))?.trim();
+    if (!answer) missing.push(flag);
+    return answer ?? '';
+  };
+  const anatomy = await one(
+    card.anatomy,
+    '--anatomy',
+    'Which anatomy, as a word of its address (such as spleen)? ',
+  );
+  const found = card.licence ?? (author.licenceFile && (await licenceOf(author.licenceFile)));
+  const licence = await one(found, '--licence', 'Under which licence are the weights (such as Apache-2.0)? ');
+  if (missing.length > 0)
+    throw new TomaatError(
+      'BAD_INPUT',
+      `No file of the folder states ${missing.join(' and ')}. Give ${missing.length > 1 ? 'them' : 'it'}.`,
+      {
+        field: missing[0].slice(2),
+      },
+    );
+  return { ...card, anatomy, licence, task: card.task ?? 'segmentation' };
+}
+
+async function completeAuthors(card: Asked, plan: Plan, { ask }: ImportOptions): Promise<CardFlags> {
+  if (card.authors?.length || authorsOf(plan).length > 0) return card;
+  const answer = (await ask?.('Who made the model? '))?.trim();
+  if (answer) return { ...card, authors: [answer] };
+  throw new TomaatError('BAD_INPUT', 'No file of the folder states who made the model. Give --author.', {
+    field: 'author',
+  });
+}
+
+/** Of nnU-Net, which does not reorient: the order of the axes of its files. */
+async function orientationFor({ orientation, cases }: ImportOptions, plan: Plan): Promise<string> {
+  if (orientation !== undefined || plan.kind === 'monai') return orientation ?? 'stored';
+  return orientationOf((await readCase(cases[0])).affine);
+}
+
+function reportTranslation({ faults, notes }: Translation, onEvent: ImportOptions['onEvent']): void {
+  for (const fault of faults) onEvent({ type: 'fault', fault });
+  for (const text of notes) onEvent({ type: 'note', text });
+  const impossible = faults.filter(({ choice }) => choice === 'impossible');
+  if (impossible.length === 0) return;
+  const lines = impossible.map(({ path, text }) => `  ${path}: ${text}`).join('\n');
+  throw new TomaatError(
+    'BAD_MANIFEST',
+    `A manifest cannot say what the author's config does:\n${lines}\nServe the author's own Python instead, with runtime: command (docs/guides/import.md).`,
+    { detail: { faults: impossible } },
+  );
+}
+
+function checkSizes(report: ExportReport, { inferer }: Translation): void {
+  if (report.anySize || inferer.type !== 'simple') return;
+  throw new TomaatError(
+    'APP_FAILED',
+    `The network can be exported for windows of ${report.window.join(' × ')} voxels (z, y, x) alone, and the author's config gives it the whole volume. Use SlidingWindowInferer with this roi_size in the config.`,
+    { field: 'inferer' },
+  );
+}
+
+interface Proving {
+  readonly app: string;
+  readonly work: string;
+  readonly author: AuthorFolder;
+  readonly plan: Plan;
+  readonly translation: Translation;
+  readonly cases: readonly Case[];
+  readonly python: PythonOptions;
+  readonly onEvent: ImportOptions['onEvent'];
+}
+
+/** The author's own pipeline on all cases, and the app's results compared with it. `results` has the author's label maps. */
+async function prove(all: Proving): Promise<{ proof: Proof; results: Readonly<Record<string, string>> }> {
+  const { app, work, author, plan, translation, python, onEvent } = all;
+  onEvent({ type: 'progress', text: 'Deriving two cases' });
+  const cases = [...all.cases, ...(await derivedCases(all.cases[0], plan, translation, work))];
+  const outFor = (one: Case, i: number, what: string) => ({
+    inputs: Object.values(one.inputs),
+    out: join(work, `${what}-${i}.nii.gz`),
+  });
+  const runs = cases.map((one, i) => outFor(one, i, 'author'));
+  await runAuthor(author, runs, python);
+  const noise: Record<string, string> = {};
+  if (plan.kind === 'nnunet') {
+    const again = cases.map((one, i) => outFor(one, i, 'float32'));
+    await runAuthor(author, again, { ...python, float32: true });
+    for (const [i, { name }] of cases.entries()) noise[name] = again[i].out;
+  }
+  onEvent({ type: 'progress', text: 'Running the app' });
+  const proof = await proveApp({
+    appFolder: app,
+    cases: cases.map((one, i) => ({
+      name: one.name,
+      inputs: one.inputs,
+      expected: runs[i].out,
+      dumps: async () => {
+        const stages = await dumpAuthor(
+          author,
+          { inputs: runs[i].inputs, out: join(work, `dump-${i}`) },
+          python,
+        );
+        return dumpsOf(stages, translation, join(work, `dump-${i}`));
+      },
+    })),
+    noise,
+    versions: plan.versions,
+    signal: python.signal,
+    onCase: (proven) => onEvent({ type: 'proven', proven }),
+  });
+  return { proof, results: Object.fromEntries(cases.map(({ name }, i) => [name, runs[i].out])) };
+}
+
+/** The author's volumes by the names of the app's stages; those without one are left out. */
+function dumpsOf(
+  stages: readonly ExporterStage[],
+  { sources, preprocess, postprocess }: Translation,
+  folder: string,
+): AuthorDump[] {
+  const decided = postprocess.findIndex(
+    (step) =>
+      step === 'argmax' ||
+      (typeof step === 'object' && ['argmax', 'threshold', 'compose'].some((name) => name in step)),
+  );
+  const stageOf = ({ kind, path }: ExporterStage): string | undefined => {
+    if (kind === 'logits') return 'window';
+    if (kind === 'scores') return 'scores';
+    if (kind === 'window') return undefined;
+    const stage = sources.find((source) => source.path === path)?.stage;
+    const index = Number(/^postprocess\[(\d+)\]$/.exec(stage ?? '')?.[1] ?? -1);
+    if (kind === 'prepared') return stage;
+    return index >= decided ? stage : undefined;
+  };
+  const dumps = stages.flatMap((entry) => {
+    const stage = stageOf(entry);
+    return stage === undefined
+      ? []
+      : [{ stage, file: join(folder, entry.file), dims: entry.dims, affine: entry.affine }];
+  });
+  const last = stages.findLast(({ kind }) => kind === 'prepared');
+  if (last && preprocess.length > 0)
+    dumps.push({ stage: 'input', file: join(folder, last.file), dims: last.dims, affine: last.affine });
+  return dumps;
+}
+
+/** What the app does otherwise than the author's config, as a part of parity.md. */
+function approximations(faults: readonly TranslationFault[]): string {
+  const lines = faults.map(({ path, text }) => `- \`${path}\`: ${text}`);
+  return lines.length > 0 ? `\n## Approximated\n\n${lines.join('\n')}\n` : '';
+}
+
+/** What import.json says: of what the app was made, with which software, and what was lost. Without the author's paths. */
+function recordOf(
+  plan: Plan,
+  { faults, notes, sources }: Translation,
+  report: ExportReport,
+  author: AuthorFolder,
+) {
+  const isFile = ({ target }: { target: string }) => /(Load|Save)Image/.test(target);
+  const steps =
+    plan.kind === 'monai'
+      ? {
+          ...plan,
+          preprocessing: plan.preprocessing.filter((step) => !isFile(step)),
+          postprocessing: plan.postprocessing.filter((step) => !isFile(step)),
+        }
+      : plan;
+  return {
+    tool: `tomaat ${version}`,
+    folder: basename(author.folder),
+    versions: plan.versions,
+    network: report,
+    faults,
+    notes,
+    sources,
+    plan: steps,
+  };
+}
