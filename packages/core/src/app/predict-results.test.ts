@@ -206,8 +206,10 @@ describe('predict(): networks', () => {
   });
 
   it('does the steps after restore on the grid of the input', async () => {
-    // 12 voxels of the network, 36 of the input.
-    const ramp = { ...scan, voxels: Int16Array.from(scan.voxels as Int16Array, (_, i) => (i % 5) * 6) };
+    // 12 voxels of the network, 36 of the input. Axes at right angles to the last bit: spacing keeps the first voxel.
+    const affine: Affine = [0, 0.8, 0, 10, -1.2, 0, 0, -20, 0, 0, 2.5, 30, 0, 0, 0, 1];
+    const voxels = Int16Array.from(scan.voxels as Int16Array, (_, i) => (i % 5) * 6);
+    const ramp = { ...scan, affine, voxels };
     const manifest = networkOf({
       preprocess: [{ spacing: { pixdim: [4.8, 0, 0] } }],
       postprocess: ['argmax', 'restore', { removeSmallObjects: { minSize: 20 } }],

@@ -65,7 +65,8 @@ export async function inspectDicom(
   const { limits = defaultLimits, signal } = options;
   const headers = [];
   for (const file of files) headers.push(await readDicomHeader(file, platform, signal));
-  const segmentation = options.series === undefined ? soleSegmentation(headers) : undefined;
+  // A request chooses one series for all of its volumes; of this one there is nothing to choose.
+  const segmentation = soleSegmentation(headers);
   if (segmentation) {
     const { leftOut } = listSeries(
       headers.filter((header) => header !== segmentation),

@@ -88,7 +88,9 @@ export function planSegmentation(
   limits: ReadLimits = defaultLimits,
 ): SegmentationPlan {
   const type = typeOf(dataset);
-  const segments = itemsOf(dataset, tags.segmentSequence)
+  const items = itemsOf(dataset, tags.segmentSequence);
+  if (items.length > mostSegments + 1) throw damaged(`The file describes ${items.length} segments`);
+  const segments = items
     .map((item, i) => readSegment(item, unsignedShort(item, tags.segmentNumber) ?? i + 1, dataset))
     // The background of a LABELMAP; no frame of a BINARY one can have this number.
     .filter(({ number }) => number !== 0);
@@ -115,6 +117,9 @@ export const readSegmentationFile = (bytes: Uint8Array, limits?: ReadLimits): Re
 const damaged = (what: string) =>
   badHeader(`${what}: export the segmentation again from the program that made it`);
 
+/** SegmentNumber is an unsigned short. */
+const mostSegments = 65_535;
+
 function typeOf(dataset: Dataset): 'BINARY' | 'LABELMAP' {
   const type = word(dataset, tags.segmentationType);
   if (type === 'BINARY' || type === 'LABELMAP') return type;
@@ -137,6 +142,8 @@ function valuesOf(segments: readonly ReadSegment[]): Map<number, number> {
     new Set(segments.map(({ value }) => value)).size === segments.length;
   const values = new Map(segments.map(({ number, value }) => [number, isUsable ? value : number]));
   if (values.size < segments.length) throw damaged('Two segments have the same number');
+  if ([...values.values()].some((value) => value > mostSegments))
+    throw damaged(`A segment has a number above ${mostSegments}`);
   return values;
 }
 

@@ -6,7 +6,8 @@ import { collectBytes, inspectVolume, readVolume, sourceFromBytes } from '../for
 import { joinBytes } from '../formats/voxel-pieces.ts';
 import { webPlatform } from '../formats/web-platform.ts';
 import type { Volume } from '../volume.ts';
-import { ascii } from './build.ts';
+import { ascii, sequence } from './build.ts';
+import type { DicomElement } from './dataset.ts';
 import { encodeDicomFile } from './encode-file.ts';
 import { parseDicom } from './parse.ts';
 import { buildSegmentation } from './segmentation.ts';
@@ -69,6 +70,22 @@ describe('readVolume() of a segmentation', () => {
     const { volume, leftOut } = await readVolume([fileOf(zip, 'organs.zip')], webPlatform);
     expect(volume.voxels).toEqual(labelMap.voxels);
     expect(leftOut?.map(({ name }) => name)).toEqual(['readme.txt']);
+  });
+
+  it('takes one whatever series is chosen for the other volumes of a request', async () => {
+    const { volume } = await readVolume([fileOf(await segmentation())], webPlatform, { series: '3' });
+    expect(volume.voxels).toEqual(labelMap.voxels);
+  });
+
+  it('refuses more segments than there can be', async () => {
+    const dicom = parseDicom(await segmentation())!;
+    const items = Array.from({ length: 70_000 }, () => new Map<number, DicomElement>());
+    const dataset = new Map(dicom.dataset).set(
+      tags.segmentSequence,
+      sequence(tags.segmentSequence, ...items),
+    );
+    const bytes = joinBytes(encodeDicomFile({ ...dicom, dataset }));
+    await expect(readVolume([fileOf(bytes)], webPlatform)).rejects.toMatchObject({ code: 'BAD_HEADER' });
   });
 
   it('reads images where it lies among them', async () => {
