@@ -1,4 +1,3 @@
-import { basename, resolve } from 'node:path';
 import type { ImportEvent, Imported, ImportOptions } from '../import/import-app.ts';
 import { createProgress, formatBytes, plain, plainLines } from './console.ts';
 import { openInterrupt } from './interrupt.ts';
@@ -44,7 +43,7 @@ export async function importFolder(
     const imported = await importApp({
       folder,
       cases: flags.case ?? [],
-      out: flags.out ?? flags.id ?? basename(resolve(folder)),
+      out: flags.out,
       python: flags.python,
       config: flags.config,
       folds: flags.folds,

@@ -44,6 +44,13 @@ export function slugOf(text: string): string {
   return words.replaceAll(' ', '-').slice(0, 40).replace(/-$/, '') || 'app';
 }
 
+/** The id of the app: given, or from the name of the model. */
+export function idOf(plan: Plan, flags: Pick<CardFlags, 'id'>): string {
+  return flags.id ?? slugOf(cardOf(plan).name);
+}
+
+const cardOf = (plan: Plan) => (plan.kind === 'monai' ? monaiCard(plan) : nnunetCard(plan));
+
 /** The text of tomaat.yaml. */
 export function writeManifest(
   plan: Plan,
@@ -52,7 +59,7 @@ export function writeManifest(
   flags: CardFlags,
   proof: { readonly parity?: Parity; readonly tests?: readonly WrittenTest[] } = {},
 ): string {
-  const card = plan.kind === 'monai' ? monaiCard(plan) : nnunetCard(plan);
+  const card = cardOf(plan);
   const modality = flags.modality ?? card.modality;
   const names = Object.keys(translation.inputs);
   const inputs = Object.fromEntries(
@@ -65,7 +72,7 @@ export function writeManifest(
   const tests = proof.tests ?? [];
   const manifest = {
     schemaVersion: 1,
-    id: flags.id ?? slugOf(card.name),
+    id: idOf(plan, flags),
     name: card.name.slice(0, 200),
     description: card.description.slice(0, 4000),
     version: card.version.slice(0, 40),

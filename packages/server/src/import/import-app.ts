@@ -1,4 +1,4 @@
-import { copyFile, mkdir, mkdtemp, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, dirname, join, resolve } from 'node:path';
 import { orientationOf, TomaatError } from '@tomaat/core';
@@ -13,12 +13,13 @@ import {
   readPlan,
   runAuthor,
 } from './author-python.ts';
-import { authorsOf, type CardFlags, writeManifest } from './card.ts';
+import { authorsOf, type CardFlags, idOf, writeManifest } from './card.ts';
 import { type Case, derivedCases, groupCases, keepCases, readCase } from './cases.ts';
 import { formatProofJson, formatProofMarkdown } from './parity-report.ts';
 import type { Plan } from './plan.ts';
 import { type AuthorDump, type Proof, type ProvenCase, proveApp } from './prove.ts';
 import { type AuthorFolder, licenceOf, recognise } from './recognise.ts';
+import { checkTarget, placeApp } from './target.ts';
 import { translate } from './translate.ts';
 import type { Translation, TranslationFault } from './translation.ts';
 
@@ -27,7 +28,8 @@ export interface ImportOptions {
   readonly folder: string;
   /** Files of volumes: as many for each case as the network has channels, in their order. */
   readonly cases: readonly string[];
-  readonly out: string;
+  /** The folder of the app; the app's id in the current folder if missing. */
+  readonly out?: string;
   readonly python: string;
   readonly config?: string;
   readonly folds?: string;
@@ -71,8 +73,8 @@ export interface Imported {
  */
 export async function importApp(options: ImportOptions): Promise<Imported> {
   const { signal, onEvent } = options;
-  const out = resolve(options.out);
-  await checkTarget(out, options.force);
+  const { folder, force } = options;
+  if (options.out !== undefined) await checkTarget(resolve(options.out), folder, force);
   if (options.cases.length === 0)
     throw new TomaatError('BAD_INPUT', 'There is no case to prove the app with. Give a volume with --case.', {
       field: 'case',
@@ -90,6 +92,8 @@ export async function importApp(options: ImportOptions): Promise<Imported> {
   };
   const plan = await readPlan(author, python);
   const card = await completeAuthors(asked, plan, options);
+  const out = resolve(options.out ?? idOf(plan, card));
+  await checkTarget(out, folder, force);
   const translation = translate(plan, {
     mirror: options.mirror,
     orientation: await orientationFor(options, plan),
@@ -121,26 +125,12 @@ export async function importApp(options: ImportOptions): Promise<Imported> {
     );
     await writeFile(join(app, 'parity.json'), formatProofJson(proof));
     await writeFile(join(app, 'parity.md'), formatProofMarkdown(proof) + approximations(faults));
-    await rm(out, { recursive: true, force: true });
-    await rename(app, out);
+    await placeApp(app, out, folder, force);
     return { folder: out, proof, faults, written: true };
   } finally {
     await rm(app, { recursive: true, force: true });
     await rm(work, { recursive: true, force: true });
   }
-}
-
-/** Refuses a target that holds something else than an earlier import. */
-async function checkTarget(out: string, force: boolean): Promise<void> {
-  const names = await readdir(out).catch((error: NodeJS.ErrnoException): string[] => {
-    if (error.code === 'ENOENT') return [];
-    throw error;
-  });
-  if (names.length === 0 || (force && names.includes('import.json'))) return;
-  const advice = names.includes('import.json')
-    ? 'Replace it with --force, or name another folder with -o.'
-    : 'Name another folder with -o.';
-  throw new TomaatError('CONFLICT', `${out} is not empty. ${advice}`, { field: 'out' });
 }
 
 async function mustExist(file: string): Promise<void> {
