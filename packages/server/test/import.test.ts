@@ -54,7 +54,7 @@ describe.skipIf(!authors)('tomaat import', () => {
 
   it('makes an app that gives its author’s labels, on derived cases too', async () => {
     const { code, stdout, stderr } = await runImport(
-      author,
+      { ...author, fractional: 7 },
       [image],
       '--anatomy',
       'spleen',
@@ -64,6 +64,7 @@ describe.skipIf(!authors)('tomaat import', () => {
     expect({ code, stderr }).toMatchObject({ code: 0 });
     const result = JSON.parse(stdout);
     expect(result).toMatchObject({ written: true, parity: { verdict: 'exact', agree: 1, cases: 3 } });
+    expect(result.cases[0].warnings).toEqual([expect.stringContaining('fractional labels in 7 of ')]);
     const app = join(folder, 'spleen-ct-segmentation');
     expect(statSync(app).mode & 0o777).toBe(0o777 & ~process.umask());
     expect(readdirSync(app).sort()).toEqual(

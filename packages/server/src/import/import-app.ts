@@ -230,7 +230,7 @@ async function prove(all: Proving): Promise<{ proof: Proof; results: Readonly<Re
     out: join(work, `${what}-${i}.nii.gz`),
   });
   const runs = cases.map((one, i) => outFor(one, i, 'author'));
-  await runAuthor(author, runs, python);
+  const ran = await runAuthor(author, runs, python);
   const noise: Record<string, string> = {};
   if (plan.kind === 'nnunet') {
     const again = cases.map((one, i) => outFor(one, i, 'float32'));
@@ -244,6 +244,7 @@ async function prove(all: Proving): Promise<{ proof: Proof; results: Readonly<Re
       name: one.name,
       inputs: one.inputs,
       expected: runs[i].out,
+      fractional: ran[i]?.fractional,
       dumps: async () => {
         const stages = await dumpAuthor(
           author,
