@@ -81,7 +81,14 @@ describe.skipIf(!authors)('tomaat import', () => {
       authors: ['MONAI team'],
       licence: 'Apache-2.0',
       labels: [{ value: 1, name: 'spleen' }],
-      selftest: [{ inputs: { volume: 'cases/1-volume.nii.gz' }, expected: 'cases/1-expected.nii.gz' }],
+      selftest: [
+        {
+          inputs: { volume: 'cases/1-volume.nii.gz' },
+          expected: 'cases/1-expected.nii.gz',
+          dice: 0.99,
+          agree: 0.999,
+        },
+      ],
       parity: { verdict: 'exact', versions: { monai: '1.6.1' } },
     });
     expect(readFileSync(join(app, 'import.json'), 'utf8')).not.toContain(folder);
@@ -159,6 +166,21 @@ describe('tomaat import, refusals', () => {
       stderr: expect.stringContaining('spleen-ct-segmentation lies inside'),
     });
     expect(await call(bundle(), '--case', image, '--orientation', 'RAR')).toMatchObject({ code: 2 });
+  });
+
+  it('words that no address can have, before the author’s pipeline runs: 2', async () => {
+    const flags: [text: string, ...flags: string[]][] = [
+      ['--task “api” is invalid', '--anatomy', 'spleen', '--task', 'api'],
+      ['--anatomy “!” has no letter', '--anatomy', '!'],
+      ['--author “” is invalid', '--anatomy', 'spleen', '--author', ''],
+      [`--modality “${'m'.repeat(41)}” is invalid`, '--anatomy', 'spleen', '--modality', 'm'.repeat(41)],
+    ];
+    // Without a network: the stand-in would fail to export one.
+    for (const [text, ...given] of flags)
+      expect(await runImport({ plan }, [image], ...given)).toMatchObject({
+        code: 2,
+        stderr: expect.stringContaining(text),
+      });
   });
 
   it('a number of files that is not that of the channels: 2', async () => {

@@ -1,4 +1,4 @@
-import { labelColors, type Parity } from '@tomaat/core';
+import { labelColors, type ManifestFault, type Parity, parseManifest, TomaatError } from '@tomaat/core';
 import { Document, isMap, isSeq } from 'yaml';
 import type { Plan } from './plan.ts';
 import type { Translation } from './translation.ts';
@@ -18,6 +18,7 @@ export interface CardFlags {
 export interface WrittenTest {
   readonly inputs: Readonly<Record<string, string>>;
   readonly expected: string;
+  readonly dice: number;
   readonly agree: number;
 }
 
@@ -34,7 +35,7 @@ export function authorsOf(plan: Plan): string[] {
   return [plan.metadata.authors ?? []].flat().filter((name) => name.trim() !== '');
 }
 
-/** A lower-case slug of letters, digits and -, of at most 40 characters. */
+/** A lower-case slug of letters, digits and -, of at most 40 characters; app if the text has neither. */
 export function slugOf(text: string): string {
   const words = text
     .normalize('NFKD')
@@ -50,6 +51,31 @@ export function idOf(plan: Plan, flags: Pick<CardFlags, 'id'>): string {
 }
 
 const cardOf = (plan: Plan) => (plan.kind === 'monai' ? monaiCard(plan) : nnunetCard(plan));
+
+const givenParts = ['id', 'task', 'anatomy', 'licence', 'modality', 'authors'] as const;
+
+/**
+ * Writes the manifest and reads it, before hours of work that end with it.
+ * @throws {TomaatError} BAD_INPUT names the flag at fault; BAD_MANIFEST if it is the folder
+ */
+export function checkCard(plan: Plan, translation: Translation, flags: CardFlags): void {
+  const text = writeManifest(plan, translation, { file: 'model.onnx', sha256: '0'.repeat(64) }, flags);
+  try {
+    parseManifest(text);
+  } catch (error) {
+    const faults = error instanceof TomaatError ? (error.detail as { faults?: ManifestFault[] })?.faults : [];
+    for (const { path, message } of faults ?? []) {
+      const part = givenParts.find((name) => path.split('.')[0] === name && flags[name] !== undefined);
+      if (!part) continue;
+      const flag = part === 'authors' ? 'author' : part;
+      const given = [flags[part] ?? ''].flat().join(', ');
+      throw new TomaatError('BAD_INPUT', `--${flag} “${given}” is invalid: ${message}. Give another.`, {
+        field: flag,
+      });
+    }
+    throw error;
+  }
+}
 
 /** The text of tomaat.yaml. */
 export function writeManifest(

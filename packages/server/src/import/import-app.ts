@@ -13,7 +13,7 @@ import {
   readPlan,
   runAuthor,
 } from './author-python.ts';
-import { authorsOf, type CardFlags, idOf, writeManifest } from './card.ts';
+import { authorsOf, type CardFlags, checkCard, idOf, slugOf, writeManifest } from './card.ts';
 import { type Case, derivedCases, groupCases, keepCases, readCase } from './cases.ts';
 import { formatProofJson, formatProofMarkdown } from './parity-report.ts';
 import type { Plan } from './plan.ts';
@@ -100,6 +100,7 @@ export async function importApp(options: ImportOptions): Promise<Imported> {
   });
   reportTranslation(translation, onEvent);
   const cases = groupCases(options.cases, Object.keys(translation.inputs));
+  checkCard(plan, translation, card);
 
   await mkdir(dirname(out), { recursive: true });
   const app = await mkdtemp(join(dirname(out), '.tomaat-import-'));
@@ -116,7 +117,7 @@ export async function importApp(options: ImportOptions): Promise<Imported> {
     const { faults } = translation;
     if (proof.parity.verdict === 'differs' && !options.acceptDifferences)
       return { folder: out, proof, faults, written: false };
-    const tests = options.keepCases ? await keepCases(app, cases, results) : [];
+    const tests = options.keepCases ? await keepCases(app, cases, results, proof.cases) : [];
     await write({ parity: proof.parity, tests });
     if (author.licenceFile) await copyFile(author.licenceFile, join(app, 'LICENSE'));
     await writeFile(
@@ -169,7 +170,26 @@ async function completeCard(options: ImportOptions, author: AuthorFolder): Promi
         field: missing[0].slice(2),
       },
     );
-  return { ...card, anatomy, licence, task: card.task ?? 'segmentation' };
+  return {
+    ...card,
+    ...(card.id !== undefined && { id: wordOf('id', card.id, options) }),
+    anatomy: wordOf('anatomy', anatomy, options),
+    licence,
+    task: wordOf('task', card.task ?? 'segmentation', options),
+  };
+}
+
+/** A word of an address, of what was given for it. */
+function wordOf(flag: string, given: string, { onEvent }: ImportOptions): string {
+  if (!/[a-z0-9]/i.test(given.normalize('NFKD')))
+    throw new TomaatError(
+      'BAD_INPUT',
+      `--${flag} “${given}” has no letter of a to z and no digit. Give a word such as lung-lobes.`,
+      { field: flag },
+    );
+  const word = slugOf(given);
+  if (word !== given) onEvent({ type: 'note', text: `--${flag} “${given}” is ${word} in addresses.` });
+  return word;
 }
 
 async function completeAuthors(card: Asked, plan: Plan, { ask }: ImportOptions): Promise<CardFlags> {
