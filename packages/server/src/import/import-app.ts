@@ -125,7 +125,7 @@ export async function importApp(options: ImportOptions): Promise<Imported> {
       `${JSON.stringify(recordOf(plan, translation, report, author), null, 1)}\n`,
     );
     await writeFile(join(app, 'parity.json'), formatProofJson(proof));
-    await writeFile(join(app, 'parity.md'), formatProofMarkdown(proof) + approximations(faults));
+    await writeFile(join(app, 'parity.md'), formatProofMarkdown(proof) + translated(translation));
     await placeApp(app, out, folder, force);
     return { folder: out, proof, faults, written: true };
   } finally {
@@ -276,6 +276,7 @@ async function prove(all: Proving): Promise<{ proof: Proof; results: Readonly<Re
     })),
     noise,
     versions: plan.versions,
+    conditions: translation.conditions,
     signal: python.signal,
     onCase: (proven) => onEvent({ type: 'proven', proven }),
   });
@@ -314,10 +315,16 @@ function dumpsOf(
   return dumps;
 }
 
-/** What the app does otherwise than the author's config, as a part of parity.md. */
-function approximations(faults: readonly TranslationFault[]): string {
-  const lines = faults.map(({ path, text }) => `- \`${path}\`: ${text}`);
-  return lines.length > 0 ? `\n## Approximated\n\n${lines.join('\n')}\n` : '';
+/** What the app does otherwise than the author's config, and what its author should know, as a part of parity.md. */
+function translated({ faults, notes }: Translation): string {
+  const section = (title: string, lines: readonly string[]) =>
+    lines.length > 0 ? `\n## ${title}\n\n${lines.map((line) => `- ${line}`).join('\n')}\n` : '';
+  return (
+    section(
+      'Approximated',
+      faults.map(({ path, text }) => `\`${path}\`: ${text}`),
+    ) + section('Notes', notes)
+  );
 }
 
 /** What import.json says: of what the app was made, with which software, and what was lost. Without the author's paths. */

@@ -72,6 +72,8 @@ export interface ProveOptions {
   readonly noise?: Readonly<Record<string, string>>;
   /** Versions of the author's software, for the report. */
   readonly versions?: Readonly<Record<string, string>>;
+  /** How both sides are computed, if not as the author's software does by default: a sentence. */
+  readonly conditions?: string;
   readonly signal?: AbortSignal;
   /** Called after each case. */
   onCase?(result: ProvenCase): void;
@@ -109,7 +111,7 @@ export interface Proof {
  * @throws {TomaatError} BAD_INPUT without cases, or if the author found a label in none; BAD_MANIFEST; the errors of a prediction, with the name of its case
  */
 export async function proveApp(options: ProveOptions): Promise<Proof> {
-  const { appFolder, cases, versions, signal = new AbortController().signal } = options;
+  const { appFolder, cases, versions, conditions, signal = new AbortController().signal } = options;
   if (cases.length === 0) throw new TomaatError('BAD_INPUT', 'There is no case to prove. Give one or more.');
   const app = await openApp(appFolder);
   const { manifest } = app;
@@ -145,6 +147,7 @@ export async function proveApp(options: ProveOptions): Promise<Proof> {
         // Rounded down: 1 says that no voxel differs.
         agree: Math.floor(Math.min(...compared.map(({ agree }) => agree)) * 1e7 + 1e-3) / 1e7,
         cases: compared.length,
+        ...(conditions && { conditions }),
         tool: `tomaat ${version}`,
         ...(versions && Object.keys(versions).length > 0 && { versions: { ...versions } }),
       },

@@ -315,6 +315,12 @@ describe('translate() of a folder of nnU-Net', () => {
     expect(inferer).toMatchObject({ mirrorAxes: ['x', 'y', 'z'] });
   });
 
+  it('states that windows are not mirrored, unless they are or never were', () => {
+    expect(translate(nnunet, choices).conditions).toContain('without mirroring');
+    expect(translate(nnunet, { ...choices, mirror: true })).not.toHaveProperty('conditions');
+    expect(translate({ ...nnunet, mirrorAxes: null }, choices)).not.toHaveProperty('conditions');
+  });
+
   it('undoes the order of the network’s axes', () => {
     // The network's axes are x, z, y: spacing and patch are in that order.
     const plan: NnunetPlan = {
