@@ -268,6 +268,8 @@ class Bundle:
                 case.update({"by": "monai.bundle run", **self.run_evaluator(case)})
             else:
                 labels = self.walk(case, lambda *stage: None)["pred"]
+                if labels.shape[0] != 1:
+                    raise no_label_map(labels.shape)
                 case.update({"by": "transforms and inferer", **save_labels(labels.numpy()[0], labels.affine.numpy(), case["out"])})
         return {"cases": cases}
 
@@ -364,6 +366,11 @@ def truth_table(step, channels):
     return [int(value) if float(value).is_integer() else float(value) for value in values[0].tolist()]
 
 
+def no_label_map(shape):
+    return Fault("RUN", "postprocessing", f"The author's result has the shape {list(shape)}, and is not one label map. "
+                 "Add AsDiscreted(argmax=True), or a step that composes one label map, to the postprocessing")
+
+
 def save_labels(voxels, affine, out):
     """The author's label map as whole numbers, and how many of its voxels were fractions. voxels: [x, y, z], affine: RAS+, mm."""
     import nibabel
@@ -372,7 +379,7 @@ def save_labels(voxels, affine, out):
     while voxels.ndim > 3 and voxels.shape[-1] == 1:
         voxels = voxels[..., 0]
     if voxels.ndim != 3:
-        raise Fault("RUN", "postprocessing", f"The author's result has the shape {list(voxels.shape)}, and is not one label map")
+        raise no_label_map(voxels.shape)
     whole = numpy.round(voxels)
     nibabel.save(nibabel.Nifti1Image(whole.astype(numpy.uint16), affine), out)
     return {"fractional": int(numpy.count_nonzero(whole != voxels))}

@@ -9,6 +9,8 @@ export interface FakeAuthor {
   readonly network?: string;
   /** The author's label map by the name of the first file of a case. */
   readonly results?: Readonly<Record<string, string>>;
+  /** How many voxels of each label map it says were fractions. */
+  readonly fractional?: number;
   /** A fault instead of a plan. */
   readonly fault?: { readonly code: string; readonly path: string; readonly text: string };
   /** What it writes to stderr before it ends with code 3 and no answer. */
@@ -49,7 +51,7 @@ else if (command === 'export') {
   const cases = valuesOf('--case').map(JSON.parse);
   for (const one of cases) {
     copyFileSync(author.results[basename(one.inputs[0])], one.out);
-    one.fractional = 0;
+    one.fractional = author.fractional ?? 0;
   }
   say({ type: 'result', result: { cases } });
 } else say({ type: 'result', result: { folder: '', stages: [] } });

@@ -1,12 +1,4 @@
-import {
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -41,11 +33,10 @@ function bundle(): string {
   return path;
 }
 
-/** Runs the command on a bundle whose Python answers as recorded. */
+/** Runs the command in `folder`, on a bundle whose Python answers as recorded. */
 function runImport(author: FakeAuthor, files: readonly string[], ...flags: string[]) {
   const python = fakePython(folder, author);
-  const out = join(folder, 'app');
-  return tomaat(['import', bundle(), '--case', ...files, '--python', python, '-o', out, ...flags]);
+  return tomaat(['import', bundle(), '--case', ...files, '--python', python, ...flags], { cwd: folder });
 }
 
 describe.skipIf(!authors)('tomaat import', () => {
@@ -63,7 +54,7 @@ describe.skipIf(!authors)('tomaat import', () => {
 
   it('makes an app that gives its author’s labels, on derived cases too', async () => {
     const { code, stdout, stderr } = await runImport(
-      author,
+      { ...author, fractional: 7 },
       [image],
       '--anatomy',
       'spleen',
@@ -73,7 +64,9 @@ describe.skipIf(!authors)('tomaat import', () => {
     expect({ code, stderr }).toMatchObject({ code: 0 });
     const result = JSON.parse(stdout);
     expect(result).toMatchObject({ written: true, parity: { verdict: 'exact', agree: 1, cases: 3 } });
-    const app = join(folder, 'app');
+    expect(result.cases[0].warnings).toEqual([expect.stringContaining('fractional labels in 7 of ')]);
+    const app = join(folder, 'spleen-ct-segmentation');
+    expect(statSync(app).mode & 0o777).toBe(0o777 & ~process.umask());
     expect(readdirSync(app).sort()).toEqual(
       ['LICENSE', 'cases', 'import.json', 'model.onnx', 'parity.json', 'parity.md', 'tomaat.yaml'].sort(),
     );
@@ -88,7 +81,14 @@ describe.skipIf(!authors)('tomaat import', () => {
       authors: ['MONAI team'],
       licence: 'Apache-2.0',
       labels: [{ value: 1, name: 'spleen' }],
-      selftest: [{ inputs: { volume: 'cases/1-volume.nii.gz' }, expected: 'cases/1-expected.nii.gz' }],
+      selftest: [
+        {
+          inputs: { volume: 'cases/1-volume.nii.gz' },
+          expected: 'cases/1-expected.nii.gz',
+          dice: 0.99,
+          agree: 0.999,
+        },
+      ],
       parity: { verdict: 'exact', versions: { monai: '1.6.1' } },
     });
     expect(readFileSync(join(app, 'import.json'), 'utf8')).not.toContain(folder);
@@ -113,8 +113,7 @@ describe.skipIf(!authors)('tomaat import', () => {
     expect(stdout).toBe('');
     expect(stderr).toMatch(/Case lps_image: differs, \d+ of 76560 voxels differ/);
     expect(stderr).toContain('--accept-differences');
-    expect(existsSync(join(folder, 'app'))).toBe(false);
-    expect(readdirSync(folder).filter((name) => name.startsWith('.'))).toEqual([]);
+    expect(readdirSync(folder).sort()).toEqual(['bundle', 'python']);
   });
 });
 
@@ -140,15 +139,48 @@ describe('tomaat import, refusals', () => {
     const python = fakePython(folder, { plan });
     const call = (...args: string[]) => tomaat(['import', ...args, '--anatomy', 'a', '--python', python]);
     expect(await call(bundle())).toMatchObject({ code: 2, stderr: expect.stringContaining('--case') });
-    expect(await call(folder, '--case', image, '-o', join(folder, 'x'))).toMatchObject({
+    const other = join(folder, 'other');
+    mkdirSync(other);
+    writeFileSync(join(other, 'notes.txt'), '');
+    expect(await call(other, '--case', image, '-o', join(folder, 'x'))).toMatchObject({
       code: 2,
       stderr: expect.stringContaining('neither a MONAI bundle'),
     });
-    expect(await call(bundle(), '--case', image, '-o', bundle())).toMatchObject({
+    expect(await call(bundle(), '--case', image, '-o', other)).toMatchObject({
       code: 2,
       stderr: expect.stringContaining('is not empty'),
     });
+    const own: [out: string, text: string][] = [
+      [bundle(), 'is the author’s own folder'],
+      [join(bundle(), 'new', 'app'), 'lies inside the author’s own folder'],
+      [folder, 'holds the author’s own folder'],
+    ];
+    for (const [out, text] of own)
+      expect(await call(bundle(), '--case', image, '--force', '-o', out)).toMatchObject({
+        code: 2,
+        stderr: expect.stringContaining(text),
+      });
+    const inside = ['import', '.', '--case', image, '--anatomy', 'a', '--python', python];
+    expect(await tomaat(inside, { cwd: bundle() })).toMatchObject({
+      code: 2,
+      stderr: expect.stringContaining('spleen-ct-segmentation lies inside'),
+    });
     expect(await call(bundle(), '--case', image, '--orientation', 'RAR')).toMatchObject({ code: 2 });
+  });
+
+  it('words that no address can have, before the author’s pipeline runs: 2', async () => {
+    const flags: [text: string, ...flags: string[]][] = [
+      ['--task “api” is invalid', '--anatomy', 'spleen', '--task', 'api'],
+      ['--anatomy “!” has no letter', '--anatomy', '!'],
+      ['--author “” is invalid', '--anatomy', 'spleen', '--author', ''],
+      [`--modality “${'m'.repeat(41)}” is invalid`, '--anatomy', 'spleen', '--modality', 'm'.repeat(41)],
+    ];
+    // Without a network: the stand-in would fail to export one.
+    for (const [text, ...given] of flags)
+      expect(await runImport({ plan }, [image], ...given)).toMatchObject({
+        code: 2,
+        stderr: expect.stringContaining(text),
+      });
   });
 
   it('a number of files that is not that of the channels: 2', async () => {

@@ -65,6 +65,26 @@ it('proveApp() says what weakens a proof: fractions, another grid, no label', as
   expect(formatProofMarkdown(proof)).toContain('| empty | differs | 4301 | 180 | 95.814 % |  |');
 });
 
+it('proveApp() does not count cases in which neither result has a label', async () => {
+  const dark = { ...scan, voxels: new Int16Array(blocks.length).fill(10) };
+  const none = await write('none-labels', { ...scan, voxels: new Uint8Array(blocks.length) });
+  const empty = { name: 'empty', inputs: { volume: await write('none-scan', dark) }, expected: none };
+  const given = await caseOf('plain', { ...scan, voxels: blocks }, { fractional: 9 });
+  const proof = await proveApp({ appFolder, cases: [empty, given], conditions: 'Both by hand.' });
+  expect(proof.parity).toMatchObject({ verdict: 'exact', agree: 1, cases: 1, conditions: 'Both by hand.' });
+  expect(proof.cases.map(({ warnings }) => warnings)).toEqual([
+    [expect.stringContaining('not counted')],
+    [expect.stringContaining('fractional labels in 9 of 4301 voxels')],
+  ]);
+  expect(formatProofMarkdown(proof)).toContain('| empty | not counted | 4301 | 0 |');
+  expect(formatProofMarkdown(proof)).toContain('differs in one case. Both by hand.');
+  await expect(proveApp({ appFolder, cases: [empty] })).rejects.toMatchObject({
+    code: 'BAD_INPUT',
+    field: 'case',
+    message: 'In no case did the author’s pipeline find a label. Give a case that shows one.',
+  });
+});
+
 it('proveApp() compares dumps, and refuses those that are not what they say', async () => {
   const file = join(folder, 'labels.f32');
   const dims = [1, 11, 17, 23];

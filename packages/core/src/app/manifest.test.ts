@@ -109,6 +109,7 @@ describe('manifestSchema', () => {
     [{ sample: '../ct.nii' }, 'sample'],
     [{ parity: { ...parity, verdict: 'good' } }, 'parity.verdict'],
     [{ parity: { ...parity, agree: 1.01 } }, 'parity.agree'],
+    [{ parity: { ...parity, conditions: '' } }, 'parity.conditions'],
     [{ parity: { ...parity, cases: 0 } }, 'parity.cases'],
     [{ parity: { ...parity, tool: '' } }, 'parity.tool'],
     [{ parity: { ...parity, versions: { monai: 1 } } }, 'parity.versions.monai'],

@@ -60,4 +60,11 @@ describe('describeParity()', () => {
   ] as const)('says what %j means', (parity, text) => {
     expect(describeParity(parity)).toContain(text);
   });
+
+  it('ends with the conditions', () => {
+    const conditions = 'Both without mirroring.';
+    expect(describeParity({ verdict: 'exact', agree: 1, cases: 1, conditions })).toBe(
+      'Exactly the results of the authors’ own pipeline: no voxel differs in one case. Both without mirroring.',
+    );
+  });
 });

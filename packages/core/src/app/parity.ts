@@ -21,6 +21,12 @@ export const paritySchema = z.strictObject({
     ),
   agree: z.number().min(0).max(1).describe('Fraction of voxels with equal labels, the least of the cases'),
   cases: z.int().min(1).max(1e6).describe('Cases that were compared'),
+  conditions: z
+    .string()
+    .min(1)
+    .max(400)
+    .optional()
+    .describe('A sentence on how both were computed, if not as the author’s software does by default'),
   tool: z.string().min(1).max(200).describe('What compared them, with its version'),
   versions: z
     .record(z.string().max(60), z.string().max(60))
@@ -52,12 +58,14 @@ export function worstVerdict(given: readonly Verdict[]): Verdict {
   return verdicts[Math.max(0, ...given.map((verdict) => verdicts.indexOf(verdict)))];
 }
 
-/** A verdict as a sentence for the users of an app. */
-export function describeParity({
-  verdict,
-  agree,
-  cases,
-}: Pick<Parity, 'verdict' | 'agree' | 'cases'>): string {
+type Described = Pick<Parity, 'verdict' | 'agree' | 'cases' | 'conditions'>;
+
+/** A verdict as a sentence for the users of an app, and its conditions. */
+export function describeParity({ conditions, ...parity }: Described): string {
+  return conditions === undefined ? describeVerdict(parity) : `${describeVerdict(parity)} ${conditions}`;
+}
+
+function describeVerdict({ verdict, agree, cases }: Described): string {
   const where = cases === 1 ? 'in one case' : `in ${cases} cases`;
   const least = `at least ${formatAgreement(agree)} of the voxels ${where}`;
   if (verdict === 'exact')

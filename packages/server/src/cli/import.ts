@@ -1,5 +1,5 @@
-import { basename, resolve } from 'node:path';
 import type { ImportEvent, Imported, ImportOptions } from '../import/import-app.ts';
+import { verdictOf } from '../import/parity-report.ts';
 import { createProgress, formatBytes, plain, plainLines } from './console.ts';
 import { openInterrupt } from './interrupt.ts';
 
@@ -44,7 +44,7 @@ export async function importFolder(
     const imported = await importApp({
       folder,
       cases: flags.case ?? [],
-      out: flags.out ?? flags.id ?? basename(resolve(folder)),
+      out: flags.out,
       python: flags.python,
       config: flags.config,
       folds: flags.folds,
@@ -99,9 +99,9 @@ function wordsOf(event: Exclude<ImportEvent, { type: 'progress' }>): string {
       return `Network: ${formatBytes(event.sizeBytes)}, ${sizes}, by the ${exporter} exporter; scores within ${maxDifference.toExponential(1)} of torch’s, of at most ${maxScore.toPrecision(3)}`;
     }
     case 'proven': {
-      const { name, verdict, differ, voxels, noise, where, warnings, bisection } = event.proven;
+      const { name, differ, voxels, noise, where, warnings, bisection } = event.proven;
       const lines = [
-        `Case ${name}: ${verdict}, ${differ} of ${voxels} voxels differ${noise === undefined ? '' : ` (${noise} between two runs of the author’s own pipeline)`}`,
+        `Case ${name}: ${verdictOf(event.proven)}, ${differ} of ${voxels} voxels differ${noise === undefined ? '' : ` (${noise} between two runs of the author’s own pipeline)`}`,
         ...where.map((text) => `  ${text}`),
         ...(bisection?.first ? [`  the first step that differs: ${bisection.first}`] : []),
         ...warnings.map((text) => `  Warning: ${text}`),

@@ -1,4 +1,4 @@
-import { labelColors, type Parity } from '@tomaat/core';
+import { labelColors, type ManifestFault, type Parity, parseManifest, TomaatError } from '@tomaat/core';
 import { Document, isMap, isSeq } from 'yaml';
 import type { Plan } from './plan.ts';
 import type { Translation } from './translation.ts';
@@ -18,6 +18,7 @@ export interface CardFlags {
 export interface WrittenTest {
   readonly inputs: Readonly<Record<string, string>>;
   readonly expected: string;
+  readonly dice: number;
   readonly agree: number;
 }
 
@@ -34,7 +35,7 @@ export function authorsOf(plan: Plan): string[] {
   return [plan.metadata.authors ?? []].flat().filter((name) => name.trim() !== '');
 }
 
-/** A lower-case slug of letters, digits and -, of at most 40 characters. */
+/** A lower-case slug of letters, digits and -, of at most 40 characters; app if the text has neither. */
 export function slugOf(text: string): string {
   const words = text
     .normalize('NFKD')
@@ -42,6 +43,38 @@ export function slugOf(text: string): string {
     .replace(/[^a-z0-9]+/g, ' ')
     .trim();
   return words.replaceAll(' ', '-').slice(0, 40).replace(/-$/, '') || 'app';
+}
+
+/** The id of the app: given, or from the name of the model. */
+export function idOf(plan: Plan, flags: Pick<CardFlags, 'id'>): string {
+  return flags.id ?? slugOf(cardOf(plan).name);
+}
+
+const cardOf = (plan: Plan) => (plan.kind === 'monai' ? monaiCard(plan) : nnunetCard(plan));
+
+const givenParts = ['id', 'task', 'anatomy', 'licence', 'modality', 'authors'] as const;
+
+/**
+ * Writes the manifest and reads it, before hours of work that end with it.
+ * @throws {TomaatError} BAD_INPUT names the flag at fault; BAD_MANIFEST if it is the folder
+ */
+export function checkCard(plan: Plan, translation: Translation, flags: CardFlags): void {
+  const text = writeManifest(plan, translation, { file: 'model.onnx', sha256: '0'.repeat(64) }, flags);
+  try {
+    parseManifest(text);
+  } catch (error) {
+    const faults = error instanceof TomaatError ? (error.detail as { faults?: ManifestFault[] })?.faults : [];
+    for (const { path, message } of faults ?? []) {
+      const part = givenParts.find((name) => path.split('.')[0] === name && flags[name] !== undefined);
+      if (!part) continue;
+      const flag = part === 'authors' ? 'author' : part;
+      const given = [flags[part] ?? ''].flat().join(', ');
+      throw new TomaatError('BAD_INPUT', `--${flag} “${given}” is invalid: ${message}. Give another.`, {
+        field: flag,
+      });
+    }
+    throw error;
+  }
 }
 
 /** The text of tomaat.yaml. */
@@ -52,7 +85,7 @@ export function writeManifest(
   flags: CardFlags,
   proof: { readonly parity?: Parity; readonly tests?: readonly WrittenTest[] } = {},
 ): string {
-  const card = plan.kind === 'monai' ? monaiCard(plan) : nnunetCard(plan);
+  const card = cardOf(plan);
   const modality = flags.modality ?? card.modality;
   const names = Object.keys(translation.inputs);
   const inputs = Object.fromEntries(
@@ -65,7 +98,7 @@ export function writeManifest(
   const tests = proof.tests ?? [];
   const manifest = {
     schemaVersion: 1,
-    id: flags.id ?? slugOf(card.name),
+    id: idOf(plan, flags),
     name: card.name.slice(0, 200),
     description: card.description.slice(0, 4000),
     version: card.version.slice(0, 40),

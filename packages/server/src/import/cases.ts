@@ -11,11 +11,13 @@ import {
   type Vec3,
   type Volume,
   withoutVolumeEnding,
+  worstLabel,
   writeVolume,
 } from '@tomaat/core';
 import { nodePlatform } from '../node-platform.ts';
 import type { WrittenTest } from './card.ts';
 import type { Plan } from './plan.ts';
+import type { ProvenCase } from './prove.ts';
 import type { Translation, WrittenStep } from './translation.ts';
 
 /*
@@ -95,11 +97,28 @@ export async function derivedCases(
   return cases;
 }
 
+/**
+ * What a self-test requires: no more than the proof found, with room for another processor, which may round a voxel between two
+ * labels otherwise.
+ */
+export function limitsOf({ agree, labels }: Pick<ProvenCase, 'agree' | 'labels'>): {
+  dice: number;
+  agree: number;
+} {
+  // 0.57 * 100 is a little below 57.
+  const wholeBelow = (value: number) => Math.floor(value + 1e-6);
+  return {
+    dice: Math.max(0, wholeBelow(100 * worstLabel(labels).dice) - 1) / 100,
+    agree: Math.min(0.999, wholeBelow(1e4 * agree) / 1e4),
+  };
+}
+
 /** Copies the cases given, with the author's results, into the app: they are its self-tests. */
 export async function keepCases(
   app: string,
   cases: readonly Case[],
   results: Readonly<Record<string, string>>,
+  proven: readonly ProvenCase[],
 ): Promise<WrittenTest[]> {
   await mkdir(join(app, 'cases'), { recursive: true });
   const tests: WrittenTest[] = [];
@@ -112,8 +131,7 @@ export async function keepCases(
     }
     const expected = `cases/${i + 1}-expected.nii.gz`;
     await copyFile(results[name], join(app, expected));
-    // Another processor may round a voxel between two labels otherwise.
-    tests.push({ inputs: kept, expected, agree: 0.999 });
+    tests.push({ inputs: kept, expected, ...limitsOf(proven.find((one) => one.name === name)!) });
   }
   return tests;
 }

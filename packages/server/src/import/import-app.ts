@@ -1,4 +1,4 @@
-import { copyFile, mkdir, mkdtemp, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, dirname, join, resolve } from 'node:path';
 import { orientationOf, TomaatError } from '@tomaat/core';
@@ -13,12 +13,13 @@ import {
   readPlan,
   runAuthor,
 } from './author-python.ts';
-import { authorsOf, type CardFlags, writeManifest } from './card.ts';
+import { authorsOf, type CardFlags, checkCard, idOf, slugOf, writeManifest } from './card.ts';
 import { type Case, derivedCases, groupCases, keepCases, readCase } from './cases.ts';
 import { formatProofJson, formatProofMarkdown } from './parity-report.ts';
 import type { Plan } from './plan.ts';
 import { type AuthorDump, type Proof, type ProvenCase, proveApp } from './prove.ts';
 import { type AuthorFolder, licenceOf, recognise } from './recognise.ts';
+import { checkTarget, placeApp } from './target.ts';
 import { translate } from './translate.ts';
 import type { Translation, TranslationFault } from './translation.ts';
 
@@ -27,7 +28,8 @@ export interface ImportOptions {
   readonly folder: string;
   /** Files of volumes: as many for each case as the network has channels, in their order. */
   readonly cases: readonly string[];
-  readonly out: string;
+  /** The folder of the app; the app's id in the current folder if missing. */
+  readonly out?: string;
   readonly python: string;
   readonly config?: string;
   readonly folds?: string;
@@ -71,8 +73,8 @@ export interface Imported {
  */
 export async function importApp(options: ImportOptions): Promise<Imported> {
   const { signal, onEvent } = options;
-  const out = resolve(options.out);
-  await checkTarget(out, options.force);
+  const { folder, force } = options;
+  if (options.out !== undefined) await checkTarget(resolve(options.out), folder, force);
   if (options.cases.length === 0)
     throw new TomaatError('BAD_INPUT', 'There is no case to prove the app with. Give a volume with --case.', {
       field: 'case',
@@ -90,12 +92,15 @@ export async function importApp(options: ImportOptions): Promise<Imported> {
   };
   const plan = await readPlan(author, python);
   const card = await completeAuthors(asked, plan, options);
+  const out = resolve(options.out ?? idOf(plan, card));
+  await checkTarget(out, folder, force);
   const translation = translate(plan, {
     mirror: options.mirror,
     orientation: await orientationFor(options, plan),
   });
   reportTranslation(translation, onEvent);
   const cases = groupCases(options.cases, Object.keys(translation.inputs));
+  checkCard(plan, translation, card);
 
   await mkdir(dirname(out), { recursive: true });
   const app = await mkdtemp(join(dirname(out), '.tomaat-import-'));
@@ -112,7 +117,7 @@ export async function importApp(options: ImportOptions): Promise<Imported> {
     const { faults } = translation;
     if (proof.parity.verdict === 'differs' && !options.acceptDifferences)
       return { folder: out, proof, faults, written: false };
-    const tests = options.keepCases ? await keepCases(app, cases, results) : [];
+    const tests = options.keepCases ? await keepCases(app, cases, results, proof.cases) : [];
     await write({ parity: proof.parity, tests });
     if (author.licenceFile) await copyFile(author.licenceFile, join(app, 'LICENSE'));
     await writeFile(
@@ -120,27 +125,13 @@ export async function importApp(options: ImportOptions): Promise<Imported> {
       `${JSON.stringify(recordOf(plan, translation, report, author), null, 1)}\n`,
     );
     await writeFile(join(app, 'parity.json'), formatProofJson(proof));
-    await writeFile(join(app, 'parity.md'), formatProofMarkdown(proof) + approximations(faults));
-    await rm(out, { recursive: true, force: true });
-    await rename(app, out);
+    await writeFile(join(app, 'parity.md'), formatProofMarkdown(proof) + translated(translation));
+    await placeApp(app, out, folder, force);
     return { folder: out, proof, faults, written: true };
   } finally {
     await rm(app, { recursive: true, force: true });
     await rm(work, { recursive: true, force: true });
   }
-}
-
-/** Refuses a target that holds something else than an earlier import. */
-async function checkTarget(out: string, force: boolean): Promise<void> {
-  const names = await readdir(out).catch((error: NodeJS.ErrnoException): string[] => {
-    if (error.code === 'ENOENT') return [];
-    throw error;
-  });
-  if (names.length === 0 || (force && names.includes('import.json'))) return;
-  const advice = names.includes('import.json')
-    ? 'Replace it with --force, or name another folder with -o.'
-    : 'Name another folder with -o.';
-  throw new TomaatError('CONFLICT', `${out} is not empty. ${advice}`, { field: 'out' });
 }
 
 async function mustExist(file: string): Promise<void> {
@@ -179,7 +170,26 @@ async function completeCard(options: ImportOptions, author: AuthorFolder): Promi
         field: missing[0].slice(2),
       },
     );
-  return { ...card, anatomy, licence, task: card.task ?? 'segmentation' };
+  return {
+    ...card,
+    ...(card.id !== undefined && { id: wordOf('id', card.id, options) }),
+    anatomy: wordOf('anatomy', anatomy, options),
+    licence,
+    task: wordOf('task', card.task ?? 'segmentation', options),
+  };
+}
+
+/** A word of an address, of what was given for it. */
+function wordOf(flag: string, given: string, { onEvent }: ImportOptions): string {
+  if (!/[a-z0-9]/i.test(given.normalize('NFKD')))
+    throw new TomaatError(
+      'BAD_INPUT',
+      `--${flag} “${given}” has no letter of a to z and no digit. Give a word such as lung-lobes.`,
+      { field: flag },
+    );
+  const word = slugOf(given);
+  if (word !== given) onEvent({ type: 'note', text: `--${flag} “${given}” is ${word} in addresses.` });
+  return word;
 }
 
 async function completeAuthors(card: Asked, plan: Plan, { ask }: ImportOptions): Promise<CardFlags> {
@@ -240,7 +250,7 @@ async function prove(all: Proving): Promise<{ proof: Proof; results: Readonly<Re
     out: join(work, `${what}-${i}.nii.gz`),
   });
   const runs = cases.map((one, i) => outFor(one, i, 'author'));
-  await runAuthor(author, runs, python);
+  const ran = await runAuthor(author, runs, python);
   const noise: Record<string, string> = {};
   if (plan.kind === 'nnunet') {
     const again = cases.map((one, i) => outFor(one, i, 'float32'));
@@ -254,6 +264,7 @@ async function prove(all: Proving): Promise<{ proof: Proof; results: Readonly<Re
       name: one.name,
       inputs: one.inputs,
       expected: runs[i].out,
+      fractional: ran[i]?.fractional,
       dumps: async () => {
         const stages = await dumpAuthor(
           author,
@@ -265,6 +276,7 @@ async function prove(all: Proving): Promise<{ proof: Proof; results: Readonly<Re
     })),
     noise,
     versions: plan.versions,
+    conditions: translation.conditions,
     signal: python.signal,
     onCase: (proven) => onEvent({ type: 'proven', proven }),
   });
@@ -303,10 +315,16 @@ function dumpsOf(
   return dumps;
 }
 
-/** What the app does otherwise than the author's config, as a part of parity.md. */
-function approximations(faults: readonly TranslationFault[]): string {
-  const lines = faults.map(({ path, text }) => `- \`${path}\`: ${text}`);
-  return lines.length > 0 ? `\n## Approximated\n\n${lines.join('\n')}\n` : '';
+/** What the app does otherwise than the author's config, and what its author should know, as a part of parity.md. */
+function translated({ faults, notes }: Translation): string {
+  const section = (title: string, lines: readonly string[]) =>
+    lines.length > 0 ? `\n## ${title}\n\n${lines.map((line) => `- ${line}`).join('\n')}\n` : '';
+  return (
+    section(
+      'Approximated',
+      faults.map(({ path, text }) => `\`${path}\`: ${text}`),
+    ) + section('Notes', notes)
+  );
 }
 
 /** What import.json says: of what the app was made, with which software, and what was lost. Without the author's paths. */

@@ -30,7 +30,7 @@ export function formatProofMarkdown({ app, parity, cases, warnings }: Proof): st
       ['case', 'verdict', 'voxels', 'differ', 'agree', 'author’s own noise', 'seconds'],
       cases.map((one) => [
         inLine(one.name),
-        one.verdict,
+        verdictOf(one),
         String(one.voxels),
         String(one.differ),
         formatAgreement(one.agree),
@@ -46,6 +46,10 @@ export function formatProofMarkdown({ app, parity, cases, warnings }: Proof): st
     .join('\n\n')
     .concat('\n');
 }
+
+/** The verdict on a case, as a word. */
+export const verdictOf = ({ verdict, labels }: Pick<ProvenCase, 'verdict' | 'labels'>): string =>
+  labels.length === 0 ? 'not counted' : verdict;
 
 function sectionsOf({ name, labels, where, bisection, warnings }: ProvenCase): string[] {
   const sections = [`## Case ${inLine(name)}`];

@@ -44,6 +44,8 @@ export interface AuthorCase {
   readonly parameters?: Readonly<Record<string, unknown>>;
   /** The author's label map. */
   readonly expected: string;
+  /** How many of its voxels were no whole numbers before they were written, if it is rounded already. */
+  readonly fractional?: number;
   /** Volumes between the steps of the author's pipeline; asked for only if the labels are neither equal nor within the noise. */
   readonly dumps?: readonly AuthorDump[] | (() => Promise<readonly AuthorDump[]>);
 }
@@ -70,6 +72,8 @@ export interface ProveOptions {
   readonly noise?: Readonly<Record<string, string>>;
   /** Versions of the author's software, for the report. */
   readonly versions?: Readonly<Record<string, string>>;
+  /** How both sides are computed, if not as the author's software does by default: a sentence. */
+  readonly conditions?: string;
   readonly signal?: AbortSignal;
   /** Called after each case. */
   onCase?(result: ProvenCase): void;
@@ -103,10 +107,11 @@ export interface Proof {
 
 /**
  * Runs an app on the author's cases and judges how its label maps agree with the author's.
- * @throws {TomaatError} BAD_INPUT without cases; BAD_MANIFEST; the errors of a prediction, with the name of its case
+ * Cases in which neither found a label are listed, not judged.
+ * @throws {TomaatError} BAD_INPUT without cases, or if the author found a label in none; BAD_MANIFEST; the errors of a prediction, with the name of its case
  */
 export async function proveApp(options: ProveOptions): Promise<Proof> {
-  const { appFolder, cases, versions, signal = new AbortController().signal } = options;
+  const { appFolder, cases, versions, conditions, signal = new AbortController().signal } = options;
   if (cases.length === 0) throw new TomaatError('BAD_INPUT', 'There is no case to prove. Give one or more.');
   const app = await openApp(appFolder);
   const { manifest } = app;
@@ -119,6 +124,7 @@ export async function proveApp(options: ProveOptions): Promise<Proof> {
       },
     );
   }
+  await mustShowLabels(cases);
   const work = await mkdtemp(join(tmpdir(), 'tomaat-prove-'));
   let child: Child | undefined;
   try {
@@ -132,13 +138,16 @@ export async function proveApp(options: ProveOptions): Promise<Proof> {
       options.onCase?.(result);
     }
     const { id, name, version: appVersion } = manifest;
+    // Two empty label maps agree, whatever the app does.
+    const compared = proven.filter(({ labels }) => labels.length > 0);
     return {
       app: { id, name, version: appVersion },
       parity: {
-        verdict: worstVerdict(proven.map(({ verdict }) => verdict)),
+        verdict: worstVerdict(compared.map(({ verdict }) => verdict)),
         // Rounded down: 1 says that no voxel differs.
-        agree: Math.floor(Math.min(...proven.map(({ agree }) => agree)) * 1e7 + 1e-3) / 1e7,
-        cases: proven.length,
+        agree: Math.floor(Math.min(...compared.map(({ agree }) => agree)) * 1e7 + 1e-3) / 1e7,
+        cases: compared.length,
+        ...(conditions && { conditions }),
         tool: `tomaat ${version}`,
         ...(versions && Object.keys(versions).length > 0 && { versions: { ...versions } }),
       },
@@ -149,6 +158,18 @@ export async function proveApp(options: ProveOptions): Promise<Proof> {
     await child?.stop();
     await rm(work, { recursive: true, force: true });
   }
+}
+
+async function mustShowLabels(cases: readonly AuthorCase[]): Promise<void> {
+  for (const given of cases) {
+    const { labels } = await namingCase(given, async () => roundLabels(await readFrames(given.expected)));
+    if (labels.voxels.some((value) => value > 0)) return;
+  }
+  throw new TomaatError(
+    'BAD_INPUT',
+    'In no case did the author’s pipeline find a label. Give a case that shows one.',
+    { field: 'case' },
+  );
 }
 
 async function namingCase<T>({ name }: AuthorCase, run: () => Promise<T>): Promise<T> {
@@ -198,7 +219,7 @@ async function proveCase(
     })),
     where: describeWhere(agreement),
     ...(bisection && { bisection }),
-    warnings: warningsOf(agreement, fractional),
+    warnings: warningsOf(agreement, given.fractional ?? fractional),
     seconds,
   };
 }
@@ -212,7 +233,8 @@ function warningsOf({ voxels, labels, sameGrid }: Agreement, fractional: number)
     );
   if (!sameGrid)
     warnings.push('the author’s label map lies on another grid than the input; ours was resampled onto it');
-  if (labels.every(({ expected }) => expected === 0))
+  if (labels.length === 0) warnings.push('neither result has a label, so this case is not counted');
+  else if (labels.every(({ expected }) => expected === 0))
     warnings.push('the author’s result has no label, so this case proves little');
   return warnings;
 }

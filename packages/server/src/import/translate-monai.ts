@@ -236,13 +236,15 @@ interface Post {
   /** Where scores are taken over by the nearest voxel: the same as labels by the nearest voxel, after the decision. */
   restoresLabels?: string;
   isDecided: boolean;
+  /** Whether the step that decides is one that no manifest can say. */
+  isRefused: boolean;
 }
 
 /** The steps from scores to labels. Their order decides: what stands before the inversion is interpolated. */
 function translateLabels(plan: MonaiPlan, report: Report): Post {
-  const post: Post = { plan, report, steps: [], sources: [], labels: [], isDecided: false };
+  const post: Post = { plan, report, steps: [], sources: [], labels: [], isDecided: false, isRefused: false };
   for (const step of post.plan.postprocessing) takeStep(post, step);
-  if (!post.isDecided) decideLate(post);
+  if (!post.isDecided && !post.isRefused) decideLate(post);
   if (post.restored === undefined)
     post.report.notes.push(
       'The author’s pipeline leaves its result on the network’s grid; the app returns it on the grid of the input.',
@@ -308,6 +310,7 @@ function discretise(post: Post, given: Arguments, path: string): void {
   if (given.to_onehot || post.isDecided) {
     const what = post.isDecided ? 'comes twice' : 'makes channels of labels (to_onehot)';
     post.report.fault(path, 'impossible', `AsDiscrete ${what}`);
+    post.isRefused = true;
     return;
   }
   if (isTrue(given.argmax)) {
@@ -347,6 +350,7 @@ function takeOwnCode(post: Post, step: MonaiStep, name: string): void {
       'impossible',
       `${what}, which is not a choice between channels in a fixed order`,
     );
+    post.isRefused = true;
     return;
   }
   post.labels = rules
@@ -356,29 +360,29 @@ function takeOwnCode(post: Post, step: MonaiStep, name: string): void {
   decide(post, { compose: rules }, step.path);
 }
 
-/** The author's result is scores, or several masks: the app makes one label map of them. */
+const oneLabelMap =
+  'Add AsDiscreted(argmax=True), or a step that composes one label map of them, to the postprocessing';
+
+/** The author's result is scores, or several masks: only of one channel of probabilities there is a label map to compare. */
 function decideLate(post: Post): void {
   const { classes } = post.plan;
   const path = post.threshold?.path ?? 'postprocessing';
-  if (!post.threshold) {
+  if (post.threshold) {
+    const text = `the author’s result is ${classes} masks, which may overlap, and not one label map. ${oneLabelMap}`;
+    post.report.fault(path, 'impossible', text);
+  } else if (classes > 1 || post.activation?.name !== 'sigmoid') {
+    const advice =
+      classes > 1 ? oneLabelMap : 'Add Activationsd(sigmoid=True) and AsDiscreted(threshold=0.5)';
+    post.report.fault(path, 'impossible', `the author’s result is scores, and not labels. ${advice}`);
+  } else {
     post.report.fault(
       path,
       'approximated',
-      'the author’s result is scores. The app returns the class with the highest one',
+      'the author’s result is probabilities. The app returns where they are above 0.5',
     );
-    post.labels = Array.from({ length: Math.max(1, classes - 1) }, (_, i) => labelOf(post, i + 1, i + 1));
-    decide(post, classes === 1 ? { threshold: { above: 0.5 } } : 'argmax', path);
-    return;
+    post.labels = [labelOf(post, 1, 0)];
+    decide(post, { threshold: { above: scoreOf(post, 0.5, path) } }, path);
   }
-  const { above } = post.threshold;
-  post.report.fault(
-    path,
-    'approximated',
-    `the author’s result is ${classes} masks, which may overlap. The app returns one label map, in which a later channel overwrites an earlier one`,
-  );
-  const rules = Array.from({ length: classes }, (_, channel) => ({ channel, above, value: channel + 1 }));
-  post.labels = rules.map(({ channel, value }) => labelOf(post, value, channel));
-  decide(post, { compose: rules }, path);
 }
 
 function decide(post: Post, step: WrittenStep, path: string): void {

@@ -49,9 +49,15 @@ export function translateNnunet(plan: NnunetPlan, choices: NnunetChoices): Trans
     labels: decided.labels,
     faults,
     notes: notesOf(plan, choices, orientation),
+    ...(leavesMirroring(plan, choices) && {
+      conditions: 'Both were computed without mirroring, which nnUNetv2_predict does by default.',
+    }),
     sources: steps.map(([, key], i) => ({ stage: `preprocess[${i}]`, path: where(plan, key) })),
   };
 }
+
+const leavesMirroring = (plan: NnunetPlan, { mirror }: NnunetChoices): boolean =>
+  !mirror && Boolean(plan.mirrorAxes?.length);
 
 function notesOf(plan: NnunetPlan, choices: NnunetChoices, orientation: string): string[] {
   const notes = [
@@ -59,7 +65,7 @@ function notesOf(plan: NnunetPlan, choices: NnunetChoices, orientation: string):
       ? 'Volumes go into the network in the order of axes in which they are stored, as in nnU-Net: a file stored otherwise than those of the training gives a worse result.'
       : `The app turns every volume to ${orientation}, as nnU-Net does not. The training files must have been stored so.`,
   ];
-  if (!choices.mirror && plan.mirrorAxes?.length)
+  if (leavesMirroring(plan, choices))
     notes.push(
       'nnUNetv2_predict mirrors the windows by default; the app does not, and takes an eighth of the time. --mirror does it.',
     );

@@ -149,6 +149,17 @@ describe('translate() of a bundle of MONAI', () => {
     expect(postprocess.at(-1)).toBe('restore');
   });
 
+  it('takes half of a probability where the author does not decide', () => {
+    const brats = { ...withOrder(monai('brats'), 'Activationsd', 'Invertd'), classes: 1 };
+    const { postprocess, labels, faults } = translate(brats, choices);
+    expect(postprocess).toEqual(['sigmoid', 'restore', { threshold: { above: 0.5 } }]);
+    expect(labels).toEqual([expect.objectContaining({ value: 1 })]);
+    expect(faults).toEqual([expect.objectContaining({ path: 'postprocessing', choice: 'approximated' })]);
+    const late = translate(withOrder(brats, 'Invertd', 'Activationsd'), choices);
+    // ln(0.5 / 0.5)
+    expect(late.postprocess).toEqual(['restore', { threshold: { above: 0 } }]);
+  });
+
   it('takes several files loaded by themselves as inputs with steps of their own', () => {
     const spleen = monai('spleen');
     const concat = {
@@ -233,6 +244,24 @@ describe('translate() of a bundle of MONAI', () => {
       'RandGibbsNoise',
     ],
     [
+      'scores of several classes',
+      withOrder(monai('spleen'), 'Activationsd', 'Invertd'),
+      'postprocessing',
+      'AsDiscreted(argmax=True)',
+    ],
+    [
+      'masks that may overlap',
+      withOrder(monai('brats'), 'Activationsd', 'Invertd', 'AsDiscreted'),
+      'postprocessing#transforms#2',
+      'is 3 masks',
+    ],
+    [
+      'scores of one channel without an activation',
+      { ...withOrder(monai('brats'), 'Invertd'), classes: 1 },
+      'postprocessing',
+      'Activationsd(sigmoid=True)',
+    ],
+    [
       'arguments that an expression hides',
       {
         ...monai('spleen'),
@@ -284,6 +313,12 @@ describe('translate() of a folder of nnU-Net', () => {
     const { preprocess, inferer } = translate(nnunet, { orientation: 'LPS', mirror: true });
     expect(preprocess[0]).toEqual({ orientation: { axcodes: 'LPS' } });
     expect(inferer).toMatchObject({ mirrorAxes: ['x', 'y', 'z'] });
+  });
+
+  it('states that windows are not mirrored, unless they are or never were', () => {
+    expect(translate(nnunet, choices).conditions).toContain('without mirroring');
+    expect(translate(nnunet, { ...choices, mirror: true })).not.toHaveProperty('conditions');
+    expect(translate({ ...nnunet, mirrorAxes: null }, choices)).not.toHaveProperty('conditions');
   });
 
   it('undoes the order of the network’s axes', () => {

@@ -33,6 +33,8 @@ export interface Translation {
   readonly faults: readonly TranslationFault[];
   /** What the author should know, though nothing is lost. */
   readonly notes: readonly string[];
+  /** What both results are computed without, though the author's software does it by default: a sentence for the card. */
+  readonly conditions?: string;
   /** Which part of the author's config each step comes from; `stage` is its place in the manifest: `preprocess[1]`. */
   readonly sources: readonly { readonly stage: string; readonly path: string }[];
 }

@@ -19,7 +19,7 @@ export function addImport(program: Command): void {
       '--case <files...>',
       'volumes to prove it with: of each case one for each channel, in their order',
     )
-    .option('-o, --out <dir>', 'folder of the app (default: the name of the model)')
+    .option('-o, --out <dir>', 'folder of the app (default: its id, in the current folder)')
     .option('--python <program>', 'Python of the environment in which the model runs', 'python3')
     .option('--config <name>', 'which config of a bundle, or configuration of nnU-Net (such as 3d_lowres)')
     .option('--folds <list>', 'which folds of nnU-Net: numbers with commas, or “all” (default: all)')
