@@ -26,6 +26,9 @@ import type { CleanedFile, FileToClean } from './header-reader.ts';
  * files and zip archives, one file in memory at a time.
  */
 
+/** Node hashes and writes less than 2 GiB at a time. */
+const pieceBytes = 2 ** 26;
+
 /** Files that wait for the disk at a time, as where they are received. */
 const filesAtATime = 16;
 
@@ -147,9 +150,12 @@ async function writeFile(
   const handle = await open(path, 'wx', 0o600).catch(fault);
   try {
     for await (const chunk of chunks) {
-      hash.update(chunk);
-      await writeAll(handle, chunk, sizeBytes).catch(fault);
-      sizeBytes += chunk.length;
+      for (let from = 0; from < chunk.length; from += pieceBytes) {
+        const piece = chunk.subarray(from, from + pieceBytes);
+        hash.update(piece);
+        await writeAll(handle, piece, sizeBytes).catch(fault);
+        sizeBytes += piece.length;
+      }
     }
   } catch (error) {
     await handle.close();

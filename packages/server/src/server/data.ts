@@ -124,7 +124,9 @@ export async function openServerData(apps: readonly App[], options: FilledOption
     }),
   );
   jobs.keepAlso(uploads.keeps);
-  await uploads.recover();
+  await uploads.recover((upload, error) =>
+    logger.warn({ upload, err: error }, 'an upload could not be completed, and was deleted'),
+  );
   const workFolder = join(dataFolder, 'work');
   const recovered = await jobs.recover(
     apps.map(({ manifest }) => manifest.id),

@@ -290,7 +290,9 @@ export async function openUploads(options: UploadsOptions) {
     findBlob: (owner: string, digest: string) => findOwnBlob({ db, blobs, now }, owner, digest),
     keeps: (digest: string) => isUploaded(db, digest),
     sweep,
-    recover: () => recoverUploads({ db, blobs, parts, finish, drop }),
+    /** `lost` is called for each upload that could not be completed, and was deleted. */
+    recover: (lost?: (id: string, error: unknown) => void) =>
+      recoverUploads({ db, blobs, parts, finish, drop, lost }),
     close: writers.endAll,
     leaseMs,
     [Symbol.asyncDispose]: writers.endAll,
