@@ -261,6 +261,46 @@ describe('--strip-inputs with a DICOM series', () => {
     expect(readdirSync(join(server.dataFolder, 'blobs/tmp'))).toEqual([]);
   });
 
+  it.each([
+    [`${root}.9`, 2],
+    ['4', slices],
+  ])('chooses the series %s, and keeps nothing of its UID', async (chosen, count) => {
+    const numbered = (number: number) =>
+      Array.from({ length: number === 9 ? 2 : slices }, (_, i) => ({
+        name: `${number} ${i}`,
+        data: slice(i, number, [[0x00200011, 'IS', String(number)]]),
+      }));
+    const form = new FormData();
+    for (const { name, data } of [...numbered(4), ...numbered(9)])
+      form.append('volume', new Blob([data]), name);
+    const client = createClient({ baseUrl: server.url });
+    const path = `/api/services/above/predictions?series=${chosen}`;
+    const job = await jobOf(await fetch(`${server.url}${path}`, { method: 'POST', body: form }));
+    expect(leaks()).toEqual([]);
+    expect(await client.wait(job.id)).toMatchObject({ state: 'succeeded' });
+    const output = await (await client.output(job.id, 'segmentation')).bytes();
+    const { labelMap } = readSegmentationFile(new Uint8Array(output));
+    expect(labelMap.size).toEqual([columns, height, count]);
+    await client.remove(job.id);
+  });
+
+  it('refuses a segmentation alone, and keeps nothing of it', async () => {
+    const client = createClient({ baseUrl: server.url });
+    const job = await ways['as files'](series);
+    await client.wait(job.id);
+    const segmentation = await (await client.output(job.id, 'segmentation')).bytes();
+    await client.remove(job.id);
+    const form = new FormData();
+    form.append('volume', new Blob([new Uint8Array(segmentation)]), 'a.dcm');
+    const response = await fetch(`${server.url}/above/any`, { method: 'POST', body: form });
+    expect(await response.json()).toMatchObject({
+      code: 'BAD_INPUT',
+      field: 'volume',
+      detail: expect.stringContaining('Send a segmentation as NIfTI'),
+    });
+    await expect.poll(() => blobs()).toEqual([]);
+  });
+
   it('refuses uploads that are no image when they are complete', async () => {
     const client = createClient({ baseUrl: server.url });
     const report = new File([strangers[0].data], 'volume.dcm');

@@ -2,13 +2,13 @@ import { createHash } from 'node:crypto';
 import { open } from 'node:fs/promises';
 import {
   type DeidentifiedImage,
+  type DeidentifyFilesOptions,
   deidentifyFiles,
   findIdentifyingText,
   inspectFiles,
   isZip,
   neutralNames,
   parseUidKey,
-  type ReadLimits,
   readPrefix,
   type SourceFile,
   sortFiles,
@@ -19,7 +19,7 @@ import {
 } from '@tomaat/core';
 import { nodePlatform } from '../node-platform.ts';
 import { diskError, writeAll } from '../store/disk.ts';
-import type { CleanedFile, FileToClean } from './header-reader.ts';
+import type { CleanedFile, CleanOptions, FileToClean } from './header-reader.ts';
 
 /*
  * Removes the identity from the files of one volume, for `--strip-inputs`, in the thread that reads headers: DICOM
@@ -42,16 +42,17 @@ export async function cleanFiles(
   files: readonly FileToClean[],
   sources: readonly SourceFile[],
   key: string,
-  limits: ReadLimits,
+  { keepPatientCharacteristics, ...limits }: CleanOptions,
 ): Promise<(CleanedFile | undefined)[]> {
-  const uidKey = parseUidKey(key);
+  // Dates are shifted, as by clients, so that intervals stay correct.
+  const options = { uidKey: parseUidKey(key), keepPatientCharacteristics, shiftDates: true, limits };
   const cleaned: (CleanedFile | undefined)[] = files.map(() => undefined);
   if (sources.length === 1 && isZip((await readPrefix(sources[0], 4)).prefix)) {
-    const members = await cleanMembers(sources[0], uidKey, limits);
+    const members = await cleanMembers(sources[0], options);
     const sync = await writeFile(files[0].into, writeStoredZip(members));
     return [await sync()];
   }
-  const images = await deidentifyFiles(sources, nodePlatform, { ...options, uidKey, limits });
+  const images = await deidentifyFiles(sources, nodePlatform, options);
   const syncing = new Set<Promise<void>>();
   let failed: { error: unknown } | undefined;
   const finish = async (index: number, sync: () => Promise<CleanedFile>) => {
@@ -77,22 +78,16 @@ export async function cleanFiles(
   return cleaned;
 }
 
-/** The basic profile; dates are shifted, as by clients, so that intervals stay correct. */
-const options = { shiftDates: true };
-
 /** The members of an archive, each without the identity whenever it is read, under names that say nothing. */
-async function cleanMembers(
-  archive: SourceFile,
-  uidKey: Uint8Array,
-  limits: ReadLimits,
-): Promise<ZipMember[]> {
+async function cleanMembers(archive: SourceFile, options: DeidentifyFilesOptions): Promise<ZipMember[]> {
+  const { limits } = options;
   const { files, prefixes } = await sortFiles([archive], nodePlatform, { limits });
   if (prefixes) {
     // Files that do not belong to the volume are refused, not stored.
     await inspectFiles([archive], nodePlatform, { limits });
     return strippedMembers(files);
   }
-  const images = await deidentifyFiles(files, nodePlatform, { ...options, uidKey, limits });
+  const images = await deidentifyFiles(files, nodePlatform, options);
   if (images.length === 0) throw noImage('None of the files in the archive');
   const width = Math.max(4, String(images.length).length);
   // Each member is read twice in a row: for its checksum, then for its bytes.

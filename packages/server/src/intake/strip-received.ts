@@ -1,11 +1,12 @@
 import { createReadStream } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import {
+  createUidMapper,
   hasDicomWord,
   holdsVoxelsAlone,
   isDicom,
   isZip,
-  type ReadLimits,
+  parseUidKey,
   type TextSource,
   TomaatError,
   withField,
@@ -14,7 +15,7 @@ import {
 import { nodePlatform } from '../node-platform.ts';
 import type { KeepBlob } from '../store/blob-writer.ts';
 import type { Blobs } from '../store/blobs.ts';
-import type { CleanedFile, HeaderReader, InspectedFile } from './header-reader.ts';
+import type { CleanedFile, CleanOptions, HeaderReader, InspectedFile } from './header-reader.ts';
 import { type ReceivedInput, startBytes } from './receive-input.ts';
 
 /* Removes what may identify a person from files that were received, for `--strip-inputs`. */
@@ -22,7 +23,7 @@ import { type ReceivedInput, startBytes } from './receive-input.ts';
 export interface Stripping {
   readonly blobs: Blobs;
   readonly headers: HeaderReader;
-  readonly limits: ReadLimits;
+  readonly limits: CleanOptions;
   /** The key of UIDs and pseudonyms, as in its file. */
   readonly uidKey: string;
 }
@@ -53,12 +54,35 @@ export async function stripReceived(
     const isCleaned = dicomInputs.has(input) || files.some(({ file }) => isZip(file.start));
     const strip = isCleaned ? cleanSeries : stripHeaders;
     try {
-      kept.push(...(await strip(files, stripping, holding)));
+      const stored = await strip(files, stripping, holding);
+      if (stored.length === 0) throw nothingLeft();
+      kept.push(...stored);
     } catch (error) {
       throw withField(error, input);
     }
   }
   return kept;
+}
+
+/** Such a file alone can be read as a volume. */
+const nothingLeft = () =>
+  new TomaatError(
+    'BAD_INPUT',
+    'This server stores no DICOM segmentations and no screen captures without a position, because it cannot remove the identity from them. Send a segmentation as NIfTI',
+  );
+
+/**
+ * The `series` of a request as it is chosen among its cleaned files: the UID that replaces one. A number stays, and the
+ * UID of files that were cleaned as uploads.
+ */
+export function seriesAmongCleaned(
+  series: string | undefined,
+  received: readonly ReceivedInput[],
+  dicomInputs: ReadonlySet<string>,
+  { uidKey }: Stripping,
+): string | undefined {
+  const isReplaced = received.some((file) => dicomInputs.has(file.name) && file.received === undefined);
+  return series?.includes('.') && isReplaced ? createUidMapper(parseUidKey(uidKey))(series) : series;
 }
 
 interface NamedInput {

@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { formatUidKey } from '@tomaat/core';
+import { computesSuv, formatUidKey } from '@tomaat/core';
 import type { Kysely } from 'kysely';
 import { hasKeyWith } from '../access/keys.ts';
 import { hideOwners, openPseudonyms, type Pseudonyms } from '../access/pseudonyms.ts';
@@ -99,7 +99,13 @@ export async function openServerData(apps: readonly App[], options: FilledOption
   });
   const limits = { maxVoxels: options.maxVoxels };
   const stripping = options.stripInputs
-    ? { blobs, headers, limits, uidKey: formatUidKey(await openUidKey(dataFolder)) }
+    ? {
+        blobs,
+        headers,
+        // An upload may be for any of the services.
+        limits: { ...limits, keepPatientCharacteristics: apps.some(({ manifest }) => computesSuv(manifest)) },
+        uidKey: formatUidKey(await openUidKey(dataFolder)),
+      }
     : undefined;
   const uploads = opened.use(
     await openUploads({
