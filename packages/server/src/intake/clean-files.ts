@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import { open } from 'node:fs/promises';
+import { totalmem } from 'node:os';
 import {
   type DeidentifiedImage,
   type DeidentifyFilesOptions,
@@ -26,6 +27,12 @@ import type { CleanedFile, CleanOptions, FileToClean } from './header-reader.ts'
  * files and zip archives, one file in memory at a time.
  */
 
+/** A file is in the memory of the server's own process while it is cleaned, with those of another thread. */
+const maxFileBytes = Math.min(
+  2 ** 30,
+  ...[totalmem(), process.constrainedMemory()].filter((bytes) => bytes > 0).map((bytes) => bytes / 4),
+);
+
 /** Node hashes and writes less than 2 GiB at a time. */
 const pieceBytes = 2 ** 26;
 
@@ -45,7 +52,13 @@ export async function cleanFiles(
   { keepPatientCharacteristics, ...limits }: CleanOptions,
 ): Promise<(CleanedFile | undefined)[]> {
   // Dates are shifted, as by clients, so that intervals stay correct.
-  const options = { uidKey: parseUidKey(key), keepPatientCharacteristics, shiftDates: true, limits };
+  const options = {
+    uidKey: parseUidKey(key),
+    keepPatientCharacteristics,
+    shiftDates: true,
+    limits,
+    maxFileBytes: Math.floor(maxFileBytes),
+  };
   const cleaned: (CleanedFile | undefined)[] = files.map(() => undefined);
   if (sources.length === 1 && isZip((await readPrefix(sources[0], 4)).prefix)) {
     const members = await cleanMembers(sources[0], options);
