@@ -49,7 +49,7 @@ export async function cleanFiles(
   files: readonly FileToClean[],
   sources: readonly SourceFile[],
   key: string,
-  { keepPatientCharacteristics, ...limits }: CleanOptions,
+  { keepPatientCharacteristics, maxBytes, spareBytes, ...limits }: CleanOptions,
 ): Promise<(CleanedFile | undefined)[]> {
   // Dates are shifted, as by clients, so that intervals stay correct.
   const options = {
@@ -59,10 +59,11 @@ export async function cleanFiles(
     limits,
     maxFileBytes: Math.floor(maxFileBytes),
   };
+  const spend = createBudget(maxBytes, spareBytes);
   const cleaned: (CleanedFile | undefined)[] = files.map(() => undefined);
   if (sources.length === 1 && isZip((await readPrefix(sources[0], 4)).prefix)) {
     const members = await cleanMembers(sources[0], options);
-    const sync = await writeFile(files[0].into, writeStoredZip(members));
+    const sync = await writeFile(files[0].into, writeStoredZip(members), spend);
     return [await sync()];
   }
   const images = await deidentifyFiles(sources, nodePlatform, options);
@@ -79,7 +80,7 @@ export async function cleanFiles(
     for (const { index, read } of images) {
       while (syncing.size >= filesAtATime) await Promise.race(syncing);
       if (failed) break;
-      const one = finish(index, await writeFile(files[index].into, await read())).finally(() =>
+      const one = finish(index, await writeFile(files[index].into, await read(), spend)).finally(() =>
         syncing.delete(one),
       );
       syncing.add(one);
@@ -148,16 +149,37 @@ const readRange = ({ open }: SourceFile) =>
     }
   };
 
+/** Called with the bytes of every piece before it is written. */
+function createBudget(
+  maxBytes = Number.POSITIVE_INFINITY,
+  spareBytes = Number.POSITIVE_INFINITY,
+): (bytes: number) => void {
+  let spent = 0;
+  return (bytes) => {
+    spent += bytes;
+    if (spent > maxBytes) {
+      throw new TomaatError(
+        'UPLOAD_TOO_LARGE',
+        `Unpacked and without the identity, the files take more than the ${maxBytes} bytes that this server accepts. Crop the volume, or ask the operator for a higher limit`,
+      );
+    }
+    if (spent > spareBytes)
+      throw new TomaatError('DISK_FULL', 'The disk of the server has no room for this. Try again later');
+  };
+}
+
 /** Writes a new file, and returns what makes it durable: it waits for the disk while the next file is made. */
 async function writeFile(
   path: string,
   chunks: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
+  spend: (bytes: number) => void,
 ): Promise<() => Promise<CleanedFile>> {
   const hash = createHash('sha256');
   let sizeBytes = 0;
   const handle = await open(path, 'wx', 0o600).catch(fault);
   try {
     for await (const chunk of chunks) {
+      spend(chunk.length);
       for (let from = 0; from < chunk.length; from += pieceBytes) {
         const piece = chunk.subarray(from, from + pieceBytes);
         hash.update(piece);

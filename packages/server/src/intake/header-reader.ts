@@ -36,6 +36,10 @@ export interface FileToClean extends InspectedFile {
 export interface CleanOptions extends ReadLimits {
   /** Of the patient, as in DeidentifyOptions. */
   readonly keepPatientCharacteristics?: boolean;
+  /** Bytes that all files together may take: what is compressed as it comes may be larger. Otherwise UPLOAD_TOO_LARGE. */
+  readonly maxBytes?: number;
+  /** Bytes for which there is room on the disk. Otherwise DISK_FULL. */
+  readonly spareBytes?: number;
 }
 
 /** What was written, durably. */

@@ -141,6 +141,9 @@ async function cleanSeries(
   return cleaned;
 }
 
+/** What cleaning may add to a file: longer UIDs, and statements of what was done. */
+const addedBytes = 2 ** 16;
+
 /** Cleans files into blobs. Of a file that is no part of the volume there is none. */
 async function clean(
   files: readonly InspectedFile[],
@@ -150,8 +153,13 @@ async function clean(
   if (files.length === 0) return [];
   const given = files.map((file) => ({ ...file, into: blobs.temporaryPath() }));
   try {
-    await blobs.requireSpace(files.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0));
-    const outcomes = await headers.clean(given, uidKey, limits);
+    const receivedBytes = files.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
+    await blobs.requireSpace(receivedBytes);
+    const outcomes = await headers.clean(given, uidKey, {
+      ...limits,
+      maxBytes: limits.maxBytes && Math.max(limits.maxBytes, receivedBytes) + addedBytes * files.length,
+      spareBytes: await blobs.spareBytes(),
+    });
     for (const [i, stored] of outcomes.entries()) {
       const { into } = given[i];
       if (stored)

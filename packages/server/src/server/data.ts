@@ -103,7 +103,11 @@ export async function openServerData(apps: readonly App[], options: FilledOption
         blobs,
         headers,
         // An upload may be for any of the services.
-        limits: { ...limits, keepPatientCharacteristics: apps.some(({ manifest }) => computesSuv(manifest)) },
+        limits: {
+          ...limits,
+          maxBytes: options.maxUploadBytes,
+          keepPatientCharacteristics: apps.some(({ manifest }) => computesSuv(manifest)),
+        },
         uidKey: formatUidKey(await openUidKey(dataFolder)),
       }
     : undefined;
