@@ -113,7 +113,7 @@ function leaks(): string[] {
     const path = join(server.dataFolder, name);
     if (!statSync(path, { throwIfNoEntry: false })?.isFile()) return [];
     const bytes = readFileSync(path);
-    return traces.filter((trace) => holds(bytes, trace)).map((trace) => `${name}: ${trace}`);
+    return [...traces, 'Meyer'].filter((trace) => holds(bytes, trace)).map((trace) => `${name}: ${trace}`);
   });
 }
 const blobs = () => readdirSync(join(server.dataFolder, 'blobs/sha256'));
@@ -129,7 +129,8 @@ const ways: Record<string, (files: readonly NamedFile[], waitMs?: number) => Pro
   'in an archive': (files, waitMs = 0) => post([{ name: 'Meyer.zip', data: zip(files) }], waitMs),
   'as uploads': async (files, waitMs = 0) => postUploads(files, waitMs),
   'as an archive that was uploaded': (files, waitMs = 0) =>
-    postUploads([{ name: 'scan.zip', data: zip(files) }], waitMs),
+    postUploads([{ name: 'scan.zip', data: zip(files) }], waitMs, 'Meyer.zip'),
+  'as uploads without an ending': async (files, waitMs = 0) => postUploads(files, waitMs, 'Ida-Meyer'),
 };
 
 async function post(files: readonly NamedFile[], waitMs: number): Promise<Job> {
@@ -139,11 +140,15 @@ async function post(files: readonly NamedFile[], waitMs: number): Promise<Job> {
   return jobOf(await fetch(`${server.url}/api/services/above/predictions`, { method: 'POST', body: form }));
 }
 
-async function postUploads(files: readonly NamedFile[], waitMs: number): Promise<Job> {
+async function postUploads(
+  files: readonly NamedFile[],
+  waitMs: number,
+  fileName = 'Meyer.dcm',
+): Promise<Job> {
   const client = createClient({ baseUrl: server.url });
   const refs = [];
   for (const { data } of files) {
-    const ref = await client.upload(new File([data], 'volume.dcm'), { keepText: true });
+    const ref = await client.upload(new File([data], fileName), { keepText: true });
     refs.push(ref);
     if (ref && 'upload' in ref) uploaded.push(ref.upload);
   }
@@ -179,7 +184,7 @@ describe('--strip-inputs with a DICOM series', () => {
 
   it.each(Object.keys(ways))('leaves nothing of the patient on the disk when it comes %s', async (way) => {
     // Uploads that are no image are refused: nothing would be left of them.
-    const files = way === 'as uploads' ? series : [...strangers, ...series].reverse();
+    const files = way.startsWith('as uploads') ? series : [...strangers, ...series].reverse();
     expect(files.some(({ data }) => traces.every((trace) => holds(data, trace)))).toBe(true);
     const job = await ways[way](files, 1500);
     expect(job.strippedInputs).toEqual(['volume']);

@@ -2,6 +2,8 @@ import { createReadStream } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import {
   createUidMapper,
+  endingOf,
+  fileEndingOf,
   hasDicomWord,
   holdsVoxelsAlone,
   isDicom,
@@ -202,6 +204,16 @@ export async function stripUpload(
   for await (const chunk of writeStripped(source, rewrite, nodePlatform)) await writer.write(chunk);
   await writer.commit(keep);
   return true;
+}
+
+/**
+ * What is stored of the name of an upload: its ending, under a name that says nothing. The two files of a pair find each
+ * other by their names, which therefore stay.
+ */
+export function hideName(name: string): string {
+  const holds = endingOf(name)?.holds ?? 'volume';
+  if (holds !== 'volume' || holdsVoxelsAlone(name)) return name;
+  return `volume${fileEndingOf(name) || (/\.(?:dcm|dicom|ima|zip)$/i.exec(name)?.[0] ?? '')}`;
 }
 
 const sourceOf = (path: string, name: string, sizeBytes: number): TextSource => ({

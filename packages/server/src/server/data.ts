@@ -10,7 +10,7 @@ import { countRefusals, type Recorder } from '../audit/refusals.ts';
 import { createProcessing, type ProcessingFacts } from '../http/processing.ts';
 import { type Identity, openIdentity } from '../identity.ts';
 import { type HeaderReader, openHeaderReader } from '../intake/header-reader.ts';
-import { type Stripping, stripUpload } from '../intake/strip-received.ts';
+import { hideName, type Stripping, stripUpload } from '../intake/strip-received.ts';
 import { type Blobs, openBlobs } from '../store/blobs.ts';
 import { type Database, lockDataFolder } from '../store/database.ts';
 import { createJobs, type Jobs } from '../store/jobs.ts';
@@ -124,6 +124,7 @@ export async function openServerData(apps: readonly App[], options: FilledOption
         if (await processing.refusesIdentity()) await headers.refuseIdentity([file], limits);
         return stripping ? stripUpload(file, stripping, keep) : false;
       },
+      hideName: stripping && hideName,
       witness: {
         received: ({ id, owner, digest }) =>
           audit.record('upload.received', { who: owner, upload: id, digest }),
