@@ -304,20 +304,25 @@ describe.skipIf(skip)('non-volumes are refused before a job is created', () => {
 });
 
 describe('an app of SUV', () => {
-  const send = (files: readonly NamedFile[]) =>
-    fetch(`${server.url}/hot/any?format=nii.gz`, { method: 'POST', body: formOf(files) });
+  const send = (files: readonly NamedFile[], to = server) =>
+    fetch(`${to.url}/hot/any?format=nii.gz`, { method: 'POST', body: formOf(files) });
 
-  it.skipIf(skip)('is given those of a PET series', async () => {
-    const response = await send(cases('pet_bqml_suv'));
-    expect(response.status).toBe(200);
-    const result = sourceFromBytes('result.nii.gz', bodyOf(new Uint8Array(await response.arrayBuffer())));
-    const path = join(root, 'dicom_cases', 'pet_bqml_suv_suv_truth.nii.gz');
-    const truth = sourceFromBytes(path, bodyOf(readFileSync(path)));
-    const [found, suv] = await Promise.all([result, truth].map((file) => readVolume([file], nodePlatform)));
-    const expected = Array.from(suv.volume.voxels as Float32Array, (value) => Number(value > 2.5));
-    expect(expected).toContain(1);
-    expect(Array.from(found.volume.voxels as Uint8Array)).toEqual(expected);
-  });
+  it.skipIf(skip).each([false, true])(
+    'is given those of a PET series, identity removed: %s',
+    async (strips) => {
+      await using stripping = strips ? await startTestServer(apps, { stripInputs: true }) : undefined;
+      const response = await send(cases('pet_bqml_suv'), stripping);
+      expect(response.status).toBe(200);
+      expect(response.headers.get('tomaat-stripped')).toBe(strips ? 'volume' : null);
+      const result = sourceFromBytes('result.nii.gz', bodyOf(new Uint8Array(await response.arrayBuffer())));
+      const path = join(root, 'dicom_cases', 'pet_bqml_suv_suv_truth.nii.gz');
+      const truth = sourceFromBytes(path, bodyOf(readFileSync(path)));
+      const [found, suv] = await Promise.all([result, truth].map((file) => readVolume([file], nodePlatform)));
+      const expected = Array.from(suv.volume.voxels as Float32Array, (value) => Number(value > 2.5));
+      expect(expected).toContain(1);
+      expect(Array.from(found.volume.voxels as Uint8Array)).toEqual(expected);
+    },
+  );
 
   it.skipIf(skip)('refuses another series before there is a job', async () => {
     const response = await send(cases('ct_oblique'));

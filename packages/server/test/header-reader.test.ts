@@ -154,6 +154,26 @@ describe('openHeaderReader()', () => {
     await Promise.all(slow);
   });
 
+  it.each([
+    ['maxBytes', 'UPLOAD_TOO_LARGE'],
+    ['spareBytes', 'DISK_FULL'],
+  ])('cleans no more bytes than %s, of all files together', async (limit, code) => {
+    await using reader = openHeaderReader();
+    const bytes = dicomFile(sliceElements({}));
+    const path = join(folder, `${limit}.dcm`);
+    await writeFile(path, bytes);
+    const key = formatUidKey(new Uint8Array(32));
+    const filesTo = (ending: string) =>
+      [0, 1].map((i) => ({ name: 'a', path, sizeBytes: bytes.length, into: `${path}${ending}${i}` }));
+    const whole = await reader.clean(filesTo('.whole'), key, limits);
+    const cleanedBytes = whole.reduce((sum, file) => sum + (file?.sizeBytes ?? 0), 0);
+    expect(cleanedBytes).toBeGreaterThan(0);
+    const fits = { ...limits, [limit]: cleanedBytes };
+    expect(await reader.clean(filesTo('.fits'), key, fits)).toEqual(whole);
+    const short = { ...limits, [limit]: cleanedBytes - 1 };
+    await expect(reader.clean(filesTo('.short'), key, short)).rejects.toMatchObject({ code });
+  });
+
   it('refuses a key that is damaged, and a disk on which nothing can be written', async () => {
     await using reader = openHeaderReader();
     const bytes = dicomFile(sliceElements({ more: { 1048592: ['PN', 'Meyer'] } }));

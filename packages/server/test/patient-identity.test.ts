@@ -113,7 +113,7 @@ function leaks(): string[] {
     const path = join(server.dataFolder, name);
     if (!statSync(path, { throwIfNoEntry: false })?.isFile()) return [];
     const bytes = readFileSync(path);
-    return traces.filter((trace) => holds(bytes, trace)).map((trace) => `${name}: ${trace}`);
+    return [...traces, 'Meyer'].filter((trace) => holds(bytes, trace)).map((trace) => `${name}: ${trace}`);
   });
 }
 const blobs = () => readdirSync(join(server.dataFolder, 'blobs/sha256'));
@@ -129,7 +129,8 @@ const ways: Record<string, (files: readonly NamedFile[], waitMs?: number) => Pro
   'in an archive': (files, waitMs = 0) => post([{ name: 'Meyer.zip', data: zip(files) }], waitMs),
   'as uploads': async (files, waitMs = 0) => postUploads(files, waitMs),
   'as an archive that was uploaded': (files, waitMs = 0) =>
-    postUploads([{ name: 'scan.zip', data: zip(files) }], waitMs),
+    postUploads([{ name: 'scan.zip', data: zip(files) }], waitMs, 'Meyer.zip'),
+  'as uploads without an ending': async (files, waitMs = 0) => postUploads(files, waitMs, 'Ida-Meyer'),
 };
 
 async function post(files: readonly NamedFile[], waitMs: number): Promise<Job> {
@@ -139,11 +140,15 @@ async function post(files: readonly NamedFile[], waitMs: number): Promise<Job> {
   return jobOf(await fetch(`${server.url}/api/services/above/predictions`, { method: 'POST', body: form }));
 }
 
-async function postUploads(files: readonly NamedFile[], waitMs: number): Promise<Job> {
+async function postUploads(
+  files: readonly NamedFile[],
+  waitMs: number,
+  fileName = 'Meyer.dcm',
+): Promise<Job> {
   const client = createClient({ baseUrl: server.url });
   const refs = [];
   for (const { data } of files) {
-    const ref = await client.upload(new File([data], 'volume.dcm'), { keepText: true });
+    const ref = await client.upload(new File([data], fileName), { keepText: true });
     refs.push(ref);
     if (ref && 'upload' in ref) uploaded.push(ref.upload);
   }
@@ -179,7 +184,7 @@ describe('--strip-inputs with a DICOM series', () => {
 
   it.each(Object.keys(ways))('leaves nothing of the patient on the disk when it comes %s', async (way) => {
     // Uploads that are no image are refused: nothing would be left of them.
-    const files = way === 'as uploads' ? series : [...strangers, ...series].reverse();
+    const files = way.startsWith('as uploads') ? series : [...strangers, ...series].reverse();
     expect(files.some(({ data }) => traces.every((trace) => holds(data, trace)))).toBe(true);
     const job = await ways[way](files, 1500);
     expect(job.strippedInputs).toEqual(['volume']);
@@ -259,6 +264,46 @@ describe('--strip-inputs with a DICOM series', () => {
     }
     await expect.poll(() => blobs()).toEqual([]);
     expect(readdirSync(join(server.dataFolder, 'blobs/tmp'))).toEqual([]);
+  });
+
+  it.each([
+    [`${root}.9`, 2],
+    ['4', slices],
+  ])('chooses the series %s, and keeps nothing of its UID', async (chosen, count) => {
+    const numbered = (number: number) =>
+      Array.from({ length: number === 9 ? 2 : slices }, (_, i) => ({
+        name: `${number} ${i}`,
+        data: slice(i, number, [[0x00200011, 'IS', String(number)]]),
+      }));
+    const form = new FormData();
+    for (const { name, data } of [...numbered(4), ...numbered(9)])
+      form.append('volume', new Blob([data]), name);
+    const client = createClient({ baseUrl: server.url });
+    const path = `/api/services/above/predictions?series=${chosen}`;
+    const job = await jobOf(await fetch(`${server.url}${path}`, { method: 'POST', body: form }));
+    expect(leaks()).toEqual([]);
+    expect(await client.wait(job.id)).toMatchObject({ state: 'succeeded' });
+    const output = await (await client.output(job.id, 'segmentation')).bytes();
+    const { labelMap } = readSegmentationFile(new Uint8Array(output));
+    expect(labelMap.size).toEqual([columns, height, count]);
+    await client.remove(job.id);
+  });
+
+  it('refuses a segmentation alone, and keeps nothing of it', async () => {
+    const client = createClient({ baseUrl: server.url });
+    const job = await ways['as files'](series);
+    await client.wait(job.id);
+    const segmentation = await (await client.output(job.id, 'segmentation')).bytes();
+    await client.remove(job.id);
+    const form = new FormData();
+    form.append('volume', new Blob([new Uint8Array(segmentation)]), 'a.dcm');
+    const response = await fetch(`${server.url}/above/any`, { method: 'POST', body: form });
+    expect(await response.json()).toMatchObject({
+      code: 'BAD_INPUT',
+      field: 'volume',
+      detail: expect.stringContaining('Send a segmentation as NIfTI'),
+    });
+    await expect.poll(() => blobs()).toEqual([]);
   });
 
   it('refuses uploads that are no image when they are complete', async () => {

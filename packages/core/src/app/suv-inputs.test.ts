@@ -4,7 +4,7 @@ import { TomaatError } from '../errors.ts';
 import { sourceFromBytes } from '../formats/volume-file.ts';
 import type { SuvScale } from '../volume.ts';
 import { levels, networkOf, program, programOf, run, scanFiles } from './fixtures.ts';
-import { acceptSuv } from './suv-inputs.ts';
+import { acceptSuv, computesSuv } from './suv-inputs.ts';
 
 const suv = { refusal: 'No SUV: a CT' };
 const refusalOf = (manifest: ReturnType<typeof programOf>, given?: SuvScale, parameters = {}) => {
@@ -55,6 +55,18 @@ describe('acceptSuv()', () => {
     expect(refusalOf(manifest, undefined, { unit: 'suv' })).toBeUndefined();
     expect(refusalOf(manifest, suv, { unit: 'suv' })).toBeInstanceOf(TomaatError);
   });
+});
+
+it('computesSuv() looks at the steps of all inputs, whatever their condition', () => {
+  const step = [{ standardUptakeValue: {}, when: { unit: 'suv' } }];
+  const unit = { type: 'radiobutton', options: ['suv', 'none'] };
+  expect(computesSuv(programOf())).toBe(false);
+  expect(computesSuv(programOf({ preprocess: ['scaleIntensity'] }))).toBe(false);
+  expect(computesSuv(programOf({ inputs: { volume: { type: 'volume' }, unit }, preprocess: step }))).toBe(
+    true,
+  );
+  const inputs = { ct: { type: 'volume' }, pet: { type: 'volume', preprocess: step }, unit };
+  expect(computesSuv(programOf({ inputs }))).toBe(true);
 });
 
 describe('predict() of SUV', () => {

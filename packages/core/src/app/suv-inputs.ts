@@ -34,6 +34,12 @@ export function acceptSuv(
   }
 }
 
+/** Whether there are predictions of the app that compute SUV, of any of its inputs. */
+export function computesSuv({ inputs, preprocess }: Pick<Manifest, 'inputs' | 'preprocess'>): boolean {
+  const own = Object.values(inputs).flatMap((input) => ('preprocess' in input && input.preprocess) || []);
+  return [...preprocess, ...own].some(({ name }) => name === suvStep);
+}
+
 /** Steps that always change the values before SUV are computed of them. */
 export function checkSuvOrder(steps: readonly Step[]): StepFault[] {
   const at = steps.findIndex(({ name, when }) => name === suvStep && when === undefined);

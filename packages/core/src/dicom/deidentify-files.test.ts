@@ -50,6 +50,28 @@ describe('deidentifyFiles()', () => {
     expect(Buffer.from(wanted).includes('Meyer')).toBe(false);
   });
 
+  it('refuses a file that is too large before it is opened for its pixels', async () => {
+    const source = file('a', place);
+    const { sizeBytes = 0 } = source;
+    const rooms: (number | undefined)[] = [];
+    const watched: SourceFile = {
+      ...source,
+      open: (start, room) => {
+        rooms.push(room?.length);
+        return source.open(start, room);
+      },
+    };
+    const [large] = await deidentifyFiles([watched], webPlatform, { uidKey, maxFileBytes: sizeBytes - 1 });
+    await expect(large.read()).rejects.toMatchObject({
+      code: 'UPLOAD_TOO_LARGE',
+      message: expect.stringContaining(`of ${sizeBytes} bytes is larger than the ${sizeBytes - 1} bytes`),
+    });
+    // Nothing but the header was read, without room for the file.
+    expect(rooms).toEqual([undefined, undefined]);
+    const [fits] = await deidentifyFiles([source], webPlatform, { uidKey, maxFileBytes: sizeBytes });
+    expect((await fits.read()).length).toBeGreaterThan(0);
+  });
+
   it('reads images that are no volume: colours, and sizes that cannot be', async () => {
     const colours = file('rgb', place, value(0x00280002, 'US', Uint8Array.of(3, 0)));
     const [one] = await deidentifyFiles([colours], webPlatform, { uidKey });

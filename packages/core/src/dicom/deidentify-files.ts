@@ -23,6 +23,8 @@ export interface DeidentifiedImage {
 
 export interface DeidentifyFilesOptions extends DeidentifyOptions {
   limits?: ReadLimits;
+  /** The largest file that is taken into memory, in bytes, after inflating too. */
+  maxFileBytes?: number;
   signal?: AbortSignal;
 }
 
@@ -34,12 +36,18 @@ const [bytesPerVoxel, headroomBytes] = [8, 2 ** 26];
  * (reports, documents, presentation states), files of other kinds, and secondary captures without a place in the body,
  * whose pixels may name the patient.
  *
- * @throws TomaatError the fault of a damaged DICOM file, which may be a slice
+ * @throws TomaatError the fault of a damaged DICOM file, which may be a slice; `read()` throws UPLOAD_TOO_LARGE for a file that
+ *   is larger than `maxFileBytes`, before it is in memory
  */
 export async function deidentifyFiles(
   files: readonly SourceFile[],
   platform: Platform,
-  { limits = defaultLimits, signal, ...options }: DeidentifyFilesOptions,
+  {
+    limits = defaultLimits,
+    maxFileBytes: most = Number.POSITIVE_INFINITY,
+    signal,
+    ...options
+  }: DeidentifyFilesOptions,
 ): Promise<DeidentifiedImage[]> {
   const clean = createDeidentifier(options);
   const largest = limits.maxVoxels * bytesPerVoxel + headroomBytes;
@@ -52,13 +60,21 @@ export async function deidentifyFiles(
       async read(signal) {
         // Thousands of headers are not kept: this one is read again.
         const again = requireHeader(await readDicomHeader(file, platform, signal), files.length);
-        const maxBytes = Math.min(largestFile(again), largest);
+        const { sizeBytes = 0 } = file;
+        if (sizeBytes > most) throw tooLarge(sizeBytes, most);
+        const maxBytes = Math.min(largestFile(again), largest, most);
         return encodeDicomFile(clean(await readDicomFile(again, platform, maxBytes, signal)).file);
       },
     });
   }
   return images;
 }
+
+const tooLarge = (sizeBytes: number, most: number) =>
+  new TomaatError(
+    'UPLOAD_TOO_LARGE',
+    `A DICOM file of ${sizeBytes} bytes is larger than the ${most} bytes that are de-identified here. De-identify it before it is sent, or send the volume as NIfTI`,
+  );
 
 /** Colour images and others that are no volume may lie beside the series that is wanted. */
 function largestFile(header: DicomHeader): number {

@@ -19,7 +19,7 @@ import { countBytes } from '../intake/byte-counter.ts';
 import { defaultPartLimits } from '../intake/multipart.ts';
 import { queryWord, queryWords } from '../intake/query.ts';
 import { type ReceivedInput, receiveInput, type WrittenInput } from '../intake/receive-input.ts';
-import { stripReceived } from '../intake/strip-received.ts';
+import { seriesAmongCleaned, stripReceived } from '../intake/strip-received.ts';
 import type { InputFile, JobRequest } from '../store/job-records.ts';
 import {
   inspectVolumes,
@@ -102,6 +102,8 @@ export async function receivePrediction(
       isDicom(first.start) &&
       received.filter(({ name }) => name === first.name).length > 1;
     const names = storedNames(received);
+    if (context.stripping)
+      chosen.series = seriesAmongCleaned(chosen.series, received, dicomInputs, context.stripping);
     const stored = context.stripping
       ? await stripReceived(received, names, dicomInputs, context.stripping, {
           keep,

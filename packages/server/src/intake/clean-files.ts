@@ -1,14 +1,15 @@
 import { createHash } from 'node:crypto';
 import { open } from 'node:fs/promises';
+import { totalmem } from 'node:os';
 import {
   type DeidentifiedImage,
+  type DeidentifyFilesOptions,
   deidentifyFiles,
   findIdentifyingText,
   inspectFiles,
   isZip,
   neutralNames,
   parseUidKey,
-  type ReadLimits,
   readPrefix,
   type SourceFile,
   sortFiles,
@@ -19,12 +20,21 @@ import {
 } from '@tomaat/core';
 import { nodePlatform } from '../node-platform.ts';
 import { diskError, writeAll } from '../store/disk.ts';
-import type { CleanedFile, FileToClean } from './header-reader.ts';
+import type { CleanedFile, CleanOptions, FileToClean } from './header-reader.ts';
 
 /*
  * Removes the identity from the files of one volume, for `--strip-inputs`, in the thread that reads headers: DICOM
  * files and zip archives, one file in memory at a time.
  */
+
+/** A file is in the memory of the server's own process while it is cleaned, with those of another thread. */
+const maxFileBytes = Math.min(
+  2 ** 30,
+  ...[totalmem(), process.constrainedMemory()].filter((bytes) => bytes > 0).map((bytes) => bytes / 4),
+);
+
+/** Node hashes and writes less than 2 GiB at a time. */
+const pieceBytes = 2 ** 26;
 
 /** Files that wait for the disk at a time, as where they are received. */
 const filesAtATime = 16;
@@ -39,16 +49,24 @@ export async function cleanFiles(
   files: readonly FileToClean[],
   sources: readonly SourceFile[],
   key: string,
-  limits: ReadLimits,
+  { keepPatientCharacteristics, maxBytes, spareBytes, ...limits }: CleanOptions,
 ): Promise<(CleanedFile | undefined)[]> {
-  const uidKey = parseUidKey(key);
+  // Dates are shifted, as by clients, so that intervals stay correct.
+  const options = {
+    uidKey: parseUidKey(key),
+    keepPatientCharacteristics,
+    shiftDates: true,
+    limits,
+    maxFileBytes: Math.floor(maxFileBytes),
+  };
+  const spend = createBudget(maxBytes, spareBytes);
   const cleaned: (CleanedFile | undefined)[] = files.map(() => undefined);
   if (sources.length === 1 && isZip((await readPrefix(sources[0], 4)).prefix)) {
-    const members = await cleanMembers(sources[0], uidKey, limits);
-    const sync = await writeFile(files[0].into, writeStoredZip(members));
+    const members = await cleanMembers(sources[0], options);
+    const sync = await writeFile(files[0].into, writeStoredZip(members), spend);
     return [await sync()];
   }
-  const images = await deidentifyFiles(sources, nodePlatform, { ...options, uidKey, limits });
+  const images = await deidentifyFiles(sources, nodePlatform, options);
   const syncing = new Set<Promise<void>>();
   let failed: { error: unknown } | undefined;
   const finish = async (index: number, sync: () => Promise<CleanedFile>) => {
@@ -62,7 +80,7 @@ export async function cleanFiles(
     for (const { index, read } of images) {
       while (syncing.size >= filesAtATime) await Promise.race(syncing);
       if (failed) break;
-      const one = finish(index, await writeFile(files[index].into, await read())).finally(() =>
+      const one = finish(index, await writeFile(files[index].into, await read(), spend)).finally(() =>
         syncing.delete(one),
       );
       syncing.add(one);
@@ -74,22 +92,16 @@ export async function cleanFiles(
   return cleaned;
 }
 
-/** The basic profile; dates are shifted, as by clients, so that intervals stay correct. */
-const options = { shiftDates: true };
-
 /** The members of an archive, each without the identity whenever it is read, under names that say nothing. */
-async function cleanMembers(
-  archive: SourceFile,
-  uidKey: Uint8Array,
-  limits: ReadLimits,
-): Promise<ZipMember[]> {
+async function cleanMembers(archive: SourceFile, options: DeidentifyFilesOptions): Promise<ZipMember[]> {
+  const { limits } = options;
   const { files, prefixes } = await sortFiles([archive], nodePlatform, { limits });
   if (prefixes) {
     // Files that do not belong to the volume are refused, not stored.
     await inspectFiles([archive], nodePlatform, { limits });
     return strippedMembers(files);
   }
-  const images = await deidentifyFiles(files, nodePlatform, { ...options, uidKey, limits });
+  const images = await deidentifyFiles(files, nodePlatform, options);
   if (images.length === 0) throw noImage('None of the files in the archive');
   const width = Math.max(4, String(images.length).length);
   // Each member is read twice in a row: for its checksum, then for its bytes.
@@ -137,19 +149,43 @@ const readRange = ({ open }: SourceFile) =>
     }
   };
 
+/** Called with the bytes of every piece before it is written. */
+function createBudget(
+  maxBytes = Number.POSITIVE_INFINITY,
+  spareBytes = Number.POSITIVE_INFINITY,
+): (bytes: number) => void {
+  let spent = 0;
+  return (bytes) => {
+    spent += bytes;
+    if (spent > maxBytes) {
+      throw new TomaatError(
+        'UPLOAD_TOO_LARGE',
+        `Unpacked and without the identity, the files take more than the ${maxBytes} bytes that this server accepts. Crop the volume, or ask the operator for a higher limit`,
+      );
+    }
+    if (spent > spareBytes)
+      throw new TomaatError('DISK_FULL', 'The disk of the server has no room for this. Try again later');
+  };
+}
+
 /** Writes a new file, and returns what makes it durable: it waits for the disk while the next file is made. */
 async function writeFile(
   path: string,
   chunks: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
+  spend: (bytes: number) => void,
 ): Promise<() => Promise<CleanedFile>> {
   const hash = createHash('sha256');
   let sizeBytes = 0;
   const handle = await open(path, 'wx', 0o600).catch(fault);
   try {
     for await (const chunk of chunks) {
-      hash.update(chunk);
-      await writeAll(handle, chunk, sizeBytes).catch(fault);
-      sizeBytes += chunk.length;
+      spend(chunk.length);
+      for (let from = 0; from < chunk.length; from += pieceBytes) {
+        const piece = chunk.subarray(from, from + pieceBytes);
+        hash.update(piece);
+        await writeAll(handle, piece, sizeBytes).catch(fault);
+        sizeBytes += piece.length;
+      }
     }
   } catch (error) {
     await handle.close();

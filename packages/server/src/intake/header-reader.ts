@@ -33,6 +33,15 @@ export interface FileToClean extends InspectedFile {
   readonly into: string;
 }
 
+export interface CleanOptions extends ReadLimits {
+  /** Of the patient, as in DeidentifyOptions. */
+  readonly keepPatientCharacteristics?: boolean;
+  /** Bytes that all files together may take: what is compressed as it comes may be larger. Otherwise UPLOAD_TOO_LARGE. */
+  readonly maxBytes?: number;
+  /** Bytes for which there is room on the disk. Otherwise DISK_FULL. */
+  readonly spareBytes?: number;
+}
+
 /** What was written, durably. */
 export interface CleanedFile {
   readonly digest: string;
@@ -45,7 +54,7 @@ export type HeaderTask =
   | { kind: 'inspect'; files: readonly InspectedFile[]; options: InspectOptions; isLong: boolean }
   | { kind: 'identify'; file: StoredFile }
   | { kind: 'refuse identity'; files: readonly InspectedFile[]; limits: ReadLimits }
-  | { kind: 'clean'; files: readonly FileToClean[]; key: string; limits: ReadLimits };
+  | { kind: 'clean'; files: readonly FileToClean[]; key: string; options: CleanOptions };
 type HeaderValue = VolumeHeader | Rewrite | readonly (CleanedFile | undefined)[] | undefined;
 export type HeaderAnswer =
   | { kind: 'ready' }
@@ -78,7 +87,7 @@ export interface HeaderReader extends AsyncDisposable {
   clean(
     files: readonly FileToClean[],
     key: string,
-    limits: ReadLimits,
+    options: CleanOptions,
   ): Promise<readonly (CleanedFile | undefined)[]>;
 }
 
@@ -204,8 +213,8 @@ export function openHeaderReader({
     refuseIdentity: async (files, limits) => {
       await ask({ kind: 'refuse identity', files, limits });
     },
-    clean: async (files, key, limits) =>
-      (await ask({ kind: 'clean', files, key, limits })) as readonly (CleanedFile | undefined)[],
+    clean: async (files, key, options) =>
+      (await ask({ kind: 'clean', files, key, options })) as readonly (CleanedFile | undefined)[],
     async [Symbol.asyncDispose]() {
       isClosed = true;
       for (const { reject } of waiting.splice(0)) reject(stopped());

@@ -39,7 +39,7 @@ async function answer(task: HeaderTask) {
     // Most servers never need it, and a thread starts with the first header.
     const { cleanFiles, withoutMemory } = await import('./clean-files.ts');
     try {
-      return await cleanFiles(task.files, task.files.map(sourceOf), task.key, task.limits);
+      return await cleanFiles(task.files, task.files.map(sourceOf), task.key, task.options);
     } catch (error) {
       throw withoutMemory(error);
     }

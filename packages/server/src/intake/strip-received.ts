@@ -1,11 +1,14 @@
 import { createReadStream } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import {
+  createUidMapper,
+  endingOf,
+  fileEndingOf,
   hasDicomWord,
   holdsVoxelsAlone,
   isDicom,
   isZip,
-  type ReadLimits,
+  parseUidKey,
   type TextSource,
   TomaatError,
   withField,
@@ -14,7 +17,7 @@ import {
 import { nodePlatform } from '../node-platform.ts';
 import type { KeepBlob } from '../store/blob-writer.ts';
 import type { Blobs } from '../store/blobs.ts';
-import type { CleanedFile, HeaderReader, InspectedFile } from './header-reader.ts';
+import type { CleanedFile, CleanOptions, HeaderReader, InspectedFile } from './header-reader.ts';
 import { type ReceivedInput, startBytes } from './receive-input.ts';
 
 /* Removes what may identify a person from files that were received, for `--strip-inputs`. */
@@ -22,7 +25,7 @@ import { type ReceivedInput, startBytes } from './receive-input.ts';
 export interface Stripping {
   readonly blobs: Blobs;
   readonly headers: HeaderReader;
-  readonly limits: ReadLimits;
+  readonly limits: CleanOptions;
   /** The key of UIDs and pseudonyms, as in its file. */
   readonly uidKey: string;
 }
@@ -53,12 +56,35 @@ export async function stripReceived(
     const isCleaned = dicomInputs.has(input) || files.some(({ file }) => isZip(file.start));
     const strip = isCleaned ? cleanSeries : stripHeaders;
     try {
-      kept.push(...(await strip(files, stripping, holding)));
+      const stored = await strip(files, stripping, holding);
+      if (stored.length === 0) throw nothingLeft();
+      kept.push(...stored);
     } catch (error) {
       throw withField(error, input);
     }
   }
   return kept;
+}
+
+/** Such a file alone can be read as a volume. */
+const nothingLeft = () =>
+  new TomaatError(
+    'BAD_INPUT',
+    'This server stores no DICOM segmentations and no screen captures without a position, because it cannot remove the identity from them. Send a segmentation as NIfTI',
+  );
+
+/**
+ * The `series` of a request as it is chosen among its cleaned files: the UID that replaces one. A number stays, and the
+ * UID of files that were cleaned as uploads.
+ */
+export function seriesAmongCleaned(
+  series: string | undefined,
+  received: readonly ReceivedInput[],
+  dicomInputs: ReadonlySet<string>,
+  { uidKey }: Stripping,
+): string | undefined {
+  const isReplaced = received.some((file) => dicomInputs.has(file.name) && file.received === undefined);
+  return series?.includes('.') && isReplaced ? createUidMapper(parseUidKey(uidKey))(series) : series;
 }
 
 interface NamedInput {
@@ -117,6 +143,9 @@ async function cleanSeries(
   return cleaned;
 }
 
+/** What cleaning may add to a file: longer UIDs, and statements of what was done. */
+const addedBytes = 2 ** 16;
+
 /** Cleans files into blobs. Of a file that is no part of the volume there is none. */
 async function clean(
   files: readonly InspectedFile[],
@@ -126,8 +155,13 @@ async function clean(
   if (files.length === 0) return [];
   const given = files.map((file) => ({ ...file, into: blobs.temporaryPath() }));
   try {
-    await blobs.requireSpace(files.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0));
-    const outcomes = await headers.clean(given, uidKey, limits);
+    const receivedBytes = files.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
+    await blobs.requireSpace(receivedBytes);
+    const outcomes = await headers.clean(given, uidKey, {
+      ...limits,
+      maxBytes: limits.maxBytes && Math.max(limits.maxBytes, receivedBytes) + addedBytes * files.length,
+      spareBytes: await blobs.spareBytes(),
+    });
     for (const [i, stored] of outcomes.entries()) {
       const { into } = given[i];
       if (stored)
@@ -170,6 +204,16 @@ export async function stripUpload(
   for await (const chunk of writeStripped(source, rewrite, nodePlatform)) await writer.write(chunk);
   await writer.commit(keep);
   return true;
+}
+
+/**
+ * What is stored of the name of an upload: its ending, under a name that says nothing. The two files of a pair find each
+ * other by their names, which therefore stay.
+ */
+export function hideName(name: string): string {
+  const holds = endingOf(name)?.holds ?? 'volume';
+  if (holds !== 'volume' || holdsVoxelsAlone(name)) return name;
+  return `volume${fileEndingOf(name) || (/\.(?:dcm|dicom|ima|zip)$/i.exec(name)?.[0] ?? '')}`;
 }
 
 const sourceOf = (path: string, name: string, sizeBytes: number): TextSource => ({

@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { formatUidKey } from '@tomaat/core';
+import { computesSuv, formatUidKey } from '@tomaat/core';
 import type { Kysely } from 'kysely';
 import { hasKeyWith } from '../access/keys.ts';
 import { hideOwners, openPseudonyms, type Pseudonyms } from '../access/pseudonyms.ts';
@@ -10,7 +10,7 @@ import { countRefusals, type Recorder } from '../audit/refusals.ts';
 import { createProcessing, type ProcessingFacts } from '../http/processing.ts';
 import { type Identity, openIdentity } from '../identity.ts';
 import { type HeaderReader, openHeaderReader } from '../intake/header-reader.ts';
-import { type Stripping, stripUpload } from '../intake/strip-received.ts';
+import { hideName, type Stripping, stripUpload } from '../intake/strip-received.ts';
 import { type Blobs, openBlobs } from '../store/blobs.ts';
 import { type Database, lockDataFolder } from '../store/database.ts';
 import { createJobs, type Jobs } from '../store/jobs.ts';
@@ -99,7 +99,17 @@ export async function openServerData(apps: readonly App[], options: FilledOption
   });
   const limits = { maxVoxels: options.maxVoxels };
   const stripping = options.stripInputs
-    ? { blobs, headers, limits, uidKey: formatUidKey(await openUidKey(dataFolder)) }
+    ? {
+        blobs,
+        headers,
+        // An upload may be for any of the services.
+        limits: {
+          ...limits,
+          maxBytes: options.maxUploadBytes,
+          keepPatientCharacteristics: apps.some(({ manifest }) => computesSuv(manifest)),
+        },
+        uidKey: formatUidKey(await openUidKey(dataFolder)),
+      }
     : undefined;
   const uploads = opened.use(
     await openUploads({
@@ -114,6 +124,7 @@ export async function openServerData(apps: readonly App[], options: FilledOption
         if (await processing.refusesIdentity()) await headers.refuseIdentity([file], limits);
         return stripping ? stripUpload(file, stripping, keep) : false;
       },
+      hideName: stripping && hideName,
       witness: {
         received: ({ id, owner, digest }) =>
           audit.record('upload.received', { who: owner, upload: id, digest }),
@@ -124,7 +135,9 @@ export async function openServerData(apps: readonly App[], options: FilledOption
     }),
   );
   jobs.keepAlso(uploads.keeps);
-  await uploads.recover();
+  await uploads.recover((upload, error) =>
+    logger.warn({ upload, err: error }, 'an upload could not be completed, and was deleted'),
+  );
   const workFolder = join(dataFolder, 'work');
   const recovered = await jobs.recover(
     apps.map(({ manifest }) => manifest.id),

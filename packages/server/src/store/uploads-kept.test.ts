@@ -234,12 +234,58 @@ describe('recover()', () => {
     expect(await uploads.find('a', id)).toMatchObject({ offsetBytes: 3 });
   });
 
-  it('rethrows errors that the bytes did not cause', async () => {
-    const { id } = await begin(3);
-    await writeFile(join(parts(), id), 'abc');
-    await setRow(id, { offset_bytes: 3 });
-    const fault = new TomaatError('DISK_FULL', '');
-    await reopen({ strip: () => Promise.reject(fault) });
-    await expect(uploads.recover()).rejects.toBe(fault);
+  /** An upload whose bytes have all arrived. */
+  const arrived = async (text = 'abc') => {
+    const { id } = await begin(text.length);
+    await writeFile(join(parts(), id), text);
+    await setRow(id, { offset_bytes: text.length });
+    return id;
+  };
+
+  it.each<[string, unknown]>([
+    ['of no kind', new RangeError('The value of "data" is out of range.')],
+    ['of the server', new TomaatError('INTERNAL', 'It is failing.')],
+    ['of the sender', new TomaatError('BAD_HEADER', 'It is damaged.')],
+  ])('deletes an upload at an error %s, and completes the others', async (_, error) => {
+    const [bad, good] = [await arrived('bad'), await arrived('good')];
+    await reopen({
+      async strip({ sizeBytes }) {
+        if (sizeBytes === 3) throw error;
+        return false;
+      },
+    });
+    const lost: unknown[] = [];
+    await uploads.recover((...one) => lost.push(one));
+    expect(lost).toEqual([[bad, error]]);
+    await expect(uploads.find('a', bad)).rejects.toMatchObject({ code: 'NOT_FOUND' });
+    expect(await uploads.use('a', good)).toMatchObject({ digest: sha256('good') });
+    expect(await readdir(parts())).toEqual([]);
+  });
+
+  it('leaves an upload for later while the disk is full', async () => {
+    const id = await arrived();
+    await reopen({ strip: () => Promise.reject(new TomaatError('DISK_FULL', '')) });
+    for (let start = 0; start < 2; start++) {
+      await uploads.recover(() => expect.unreachable());
+      expect(await readdir(parts())).toEqual([id]);
+    }
+    await reopen();
+    expect(await uploads.append('a', id, 3, body())).toMatchObject({ digest: sha256('abc') });
+  });
+
+  it('deletes an upload that ended the process at the last start', async () => {
+    const id = await arrived();
+    let starts = 0;
+    // The end of the process: nothing after it happens.
+    await reopen({ strip: () => new Promise(() => starts++) });
+    void uploads.recover();
+    await expect.poll(() => starts).toBe(1);
+    await reopen({ strip: async () => starts++ < 0 });
+    const lost: string[] = [];
+    await uploads.recover((one) => lost.push(one));
+    expect(lost).toEqual([id]);
+    expect(starts).toBe(1);
+    await expect(uploads.find('a', id)).rejects.toMatchObject({ code: 'NOT_FOUND' });
+    expect(await readdir(parts())).toEqual([]);
   });
 });

@@ -241,6 +241,20 @@ describe('append()', () => {
   });
 });
 
+it('create() stores what is left of a name that is hidden, and no metadata', async () => {
+  const asked: string[] = [];
+  await reopen({
+    strip: async ({ name }) => asked.push(name) < 0,
+    hideName: (name) => name.slice(-4),
+  });
+  const begun = await begin(3, { fileName: 'Meyer.nii', metadata: 'filename TWV5ZXI=' });
+  expect(begun).toMatchObject({ fileName: '.nii', metadata: '' });
+  expect(await rowOf(begun.id)).toMatchObject({ file_name: '.nii', metadata: '' });
+  expect(await uploads.append('a', begun.id, 0, body('abc'))).toMatchObject({ fileName: '.nii' });
+  expect(asked).toEqual(['.nii']);
+  expect(await begin(3)).toMatchObject({ fileName: undefined });
+});
+
 describe('append() of a file that is refused when it is complete', () => {
   it('deletes it if its sender is at fault, and keeps it otherwise', async () => {
     let code: 'BAD_VOXELS' | 'DISK_FULL' = 'BAD_VOXELS';

@@ -39,6 +39,8 @@ export interface UploadsOptions {
    * received. After an error of the caller the upload is deleted.
    */
   strip?(file: { path: string; name: string; sizeBytes: number }, keep: KeepBlob): Promise<boolean>;
+  /** What is stored of the name of a file, which may be that of a patient. The metadata are then not stored. */
+  hideName?(fileName: string): string;
   /** Called with the outcome of an upload, after it was recorded. */
   witness?: UploadWitness;
   now?(): number;
@@ -63,6 +65,7 @@ export async function openUploads(options: UploadsOptions) {
     leaseMs = 3_600_000,
     isHeld,
     strip = async () => false,
+    hideName,
     witness,
     now = Date.now,
   } = options;
@@ -123,8 +126,9 @@ export async function openUploads(options: UploadsOptions) {
       offset_bytes: 0,
       expected: upload.expected ?? null,
       digest: null,
-      file_name: upload.fileName ?? null,
-      metadata: upload.metadata,
+      // Hidden before it is stored: what is overwritten later stays in the log of the database for a while.
+      file_name: (hideName && upload.fileName ? hideName(upload.fileName) : upload.fileName) ?? null,
+      metadata: hideName ? '' : upload.metadata,
       expires_ms: lease(),
     };
     await parts.create(row.id);
@@ -290,7 +294,9 @@ export async function openUploads(options: UploadsOptions) {
     findBlob: (owner: string, digest: string) => findOwnBlob({ db, blobs, now }, owner, digest),
     keeps: (digest: string) => isUploaded(db, digest),
     sweep,
-    recover: () => recoverUploads({ db, blobs, parts, finish, drop }),
+    /** `lost` is called for each upload that could not be completed, and was deleted. */
+    recover: (lost?: (id: string, error: unknown) => void) =>
+      recoverUploads({ db, blobs, parts, finish, drop, lost }),
     close: writers.endAll,
     leaseMs,
     [Symbol.asyncDispose]: writers.endAll,
