@@ -8,29 +8,29 @@ import { expect, it } from 'vitest';
 const coreValues = `
   TomaatError acceptShape acceptSuv affinesEqual applyAffine base64Length buildDicomObject
   buildKeyPicture buildMeasurementReport buildSegmentation buildStructureSet buildSurface
-  bytesPerVoxel checkAffine checkDeclaration checkShape checkVolume computesSuv chooseDicom chooseFormat
-  closeLabels collectBytes componentOf composeAffine convertVolume crc32 createDeidentifier
-  createFrameDecoder createStoredZip createUidKey createUidMapper createVoxels cropOrPad
-  decimateMesh decodeBase64Text defaultValue defineApp deidentify describeError determinant dice
-  diceOfLabels dicomFormats dicomSourceOf displayOf dilateLabels directionOf distinctFiles
-  drawPreview encodeBase64 encodeDicomFile encodeOutput endingOf deidentifyFiles compareLabels
-  deriveCase deriveGrids describeAgreement describeParity describeWhere formatAgreement judge
-  leastJudgedVoxels paritySchema roundLabels traceStages verdicts worstLabel worstVerdict
-  erodeLabels errorCodes escapeUnseen estimatePrediction extensionOf fileEndingOf fileGeometrySchema
-  explainEmpty fillHoles filterLabels findComponents findIdentifyingText flip formatList formatMl
-  formatNames formatPoints formatUidKey formatsOf hasDicomWord hasUnseen holdsVoxelsAlone
-  identifySegmentation identity imageTransforms infer infererSchema inputSchema inspectDicom
-  inspectFiles inspectStart inspectVolume invert isDicom isDicomFormat isFileInput isNetworkSpec
-  isReadBack isSeriesFormat isText isVolumeMediaType isVolumeUnlikeBase64 isZip joinMeshes
-  keepLargestComponent labelPalette labelSchema labelTransforms labelTypeFor labelVoxels labelsWith
-  labelColors isExplained largestThatFits listSeries manifestSchema mapLabels matchOriginals
-  maxFileBytes maxZipEntries measureLabels measurementsToCsv mediaTypes meshToStl meshToVtk mmDigits
-  multiply neutralDataName neutralNames numericVoxels observe openLabels openZip orientationOf
-  originOf outputFormats outputSchema outputSchemas parameterSchema parseDicom parseManifest
-  parseMeasurementsCsv parseParameter parseParameters parsePoints parseUidKey pipelineSteps predict
-  primaryOutput quietCodec readDicomFile readDicomHeader readDicomImage readDicomVolume readMesh
-  readPrefix readSegmentationFile readTransform readVolume readableEndings refuseIdentity
-  removeSmallObjects reorient representationOf requestWords resample resampleArgmax
+  bytesPerVoxel checkAffine checkDeclaration checkShape checkVolume computesSuv chooseDicom
+  chooseFormat closeLabels collectBytes componentOf composeAffine convertVolume crc32
+  createDeidentifier createFrameDecoder createStoredZip createUidKey createUidMapper createVoxels
+  cropOrPad decimateMesh decodeBase64Text defaultValue defineApp deidentify describeError
+  determinant dice diceOfLabels dicomFormats dicomSourceOf displayOf dilateLabels directionOf
+  distinctFiles drawPreview encodeBase64 encodeDicomFile encodeOutput endingOf deidentifyFiles
+  compareLabels deriveCase deriveGrids describeAgreement describeParity describeWhere
+  formatAgreement judge leastJudgedVoxels paritySchema roundLabels traceStages verdicts worstLabel
+  worstVerdict erodeLabels errorCodes escapeUnseen estimatePrediction extensionOf fileEndingOf
+  fileGeometrySchema explainEmpty fillHoles filterLabels findComponents findIdentifyingText flip
+  formatList formatMl formatNames formatPoints formatUidKey formatsOf hasDicomWord hasUnseen
+  holdsVoxelsAlone identifySegmentation identity imageTransforms infer infererSchema inputSchema
+  inspectDicom inspectFiles inspectStart inspectVolume invert isDicom isDicomFormat isFileInput
+  isNetworkSpec isReadBack isSeriesFormat isText isVolumeMediaType isVolumeUnlikeBase64 isZip
+  joinMeshes keepLargestComponent labelPalette labelSchema labelTransforms labelTypeFor labelVoxels
+  labelsWith labelColors isExplained largestThatFits listSeries manifestSchema mapLabels
+  matchOriginals maxFileBytes maxZipEntries measureLabels measurementsToCsv mediaTypes meshToStl
+  meshToVtk mmDigits multiply neutralDataName neutralNames numericVoxels observe openLabels openZip
+  orientationOf originOf outputFormats outputSchema outputSchemas parameterSchema parseDicom
+  parseManifest parseMeasurementsCsv parseParameter parseParameters parsePoints parseUidKey
+  pipelineSteps predict primaryOutput quietCodec readDicomFile readDicomHeader readDicomImage
+  readDicomVolume readMesh readPrefix readSegmentationFile readTransform readVolume readableEndings
+  refuseIdentity removeSmallObjects reorient representationOf requestWords resample resampleArgmax
   resampleThreshold resampleThrough reservedWords resizedGrid restore sameGrid scanLabels
   seriesFormats sortFiles sourceFromBytes spacingOf stageOfInput stages supportedExtensions
   surfaceOf transformEndings transformExtensions transformPoint transformPoints uidMapOf
