@@ -217,6 +217,16 @@ export function roomIn(space: Space, length: number): Uint8Array<ArrayBuffer> {
   return space.bytes.subarray(0, length);
 }
 
+/** Allowance in bytes for everything around the pixels of a file: private data, icons, padding. */
+const slackBytes = 2 ** 24;
+
+/**
+ * Maximum size in bytes of a file with these pixels, after inflating. No lossless code doubles the size of an image,
+ * unless it is tiny.
+ */
+export const maxBytesWith = ({ bytes }: DicomHeader, pixelBytes: number): number =>
+  bytes.length + Math.ceil(2 * pixelBytes) + slackBytes;
+
 /**
  * A whole file with its pixels.
  *

@@ -5,7 +5,14 @@ import { scaledType } from '../formats/voxel-sink.ts';
 import type { Platform } from '../platform.ts';
 import { createVoxels, type NumericVoxels, type Volume, type VoxelType, voxelCount } from '../volume.ts';
 import { syntaxFault } from './decode-frame.ts';
-import { createSpace, type DicomHeader, readDicomFile, readDicomHeader, roomIn } from './dicom-files.ts';
+import {
+  createSpace,
+  type DicomHeader,
+  maxBytesWith,
+  readDicomFile,
+  readDicomHeader,
+  roomIn,
+} from './dicom-files.ts';
 import type { DicomImage } from './frames.ts';
 import { frameBytes, type PixelFormat, storedRange } from './pixel-format.ts';
 import { openPixels, rescale } from './pixels.ts';
@@ -397,15 +404,9 @@ function allocate(header: DicomVolumeHeader, components: number): NumericVoxels 
   }
 }
 
-/** Allowance in bytes for everything around the pixels of a file: private data, icons, padding. */
-const slackBytes = 2 ** 24;
-
-/**
- * Maximum size in bytes of an image's file after inflating. No lossless code doubles the size of an image, unless it
- * is tiny.
- */
+/** Maximum size in bytes of an image's file after inflating. */
 export const maxFileBytes = ({ header, format, frameCount }: DicomImage): number =>
-  header.bytes.length + Math.ceil(2 * frameBytes(format) * frameCount) + slackBytes;
+  maxBytesWith(header, frameBytes(format) * frameCount);
 
 /** Memory for one file after the other, and for one decoded frame after the other. */
 const createSpaces = () => ({ file: createSpace(), samples: createSpace() });

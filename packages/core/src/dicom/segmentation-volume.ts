@@ -1,7 +1,7 @@
 import { type HeaderOf, type ReadLimits, storedBytesOf } from '../formats/header.ts';
 import type { Platform } from '../platform.ts';
 import { unsignedShort } from './dataset.ts';
-import { type DicomHeader, readDicomFile, type UnreadFile } from './dicom-files.ts';
+import { type DicomHeader, maxBytesWith, readDicomFile, type UnreadFile } from './dicom-files.ts';
 import {
   isSegmentation,
   planSegmentation,
@@ -42,9 +42,6 @@ export function segmentationHeader(
   };
 }
 
-/** Room for what else a file may hold, bytes. */
-const slackBytes = 2 ** 24;
-
 /** Reads its label map and labels. @throws TomaatError as readSegmentation() and readDicomFile() */
 export async function readSegmentationVolume(
   header: DicomHeader,
@@ -54,7 +51,6 @@ export async function readSegmentationVolume(
 ): Promise<ReadSegmentation> {
   const { grid, frames } = planSegmentation(header.dicom, limits);
   const bits = unsignedShort(header.dicom.dataset, tags.bitsAllocated) ?? 16;
-  const pixelBytes = Math.ceil((grid.size[0] * grid.size[1] * frames.length * bits) / 8);
-  const maxBytes = header.bytes.length + 2 * pixelBytes + slackBytes;
+  const maxBytes = maxBytesWith(header, Math.ceil((grid.size[0] * grid.size[1] * frames.length * bits) / 8));
   return readSegmentation(await readDicomFile(header, platform, maxBytes, signal), limits);
 }
