@@ -35,6 +35,9 @@ export interface Component {
   hashes?: { alg: 'SHA-256' | 'SHA-512'; content: string }[];
 }
 
+/** A counter of installations in the package of Swagger UI: switched off in package.json, and not part of what is built. */
+const notBuilt = '@scarf/scarf';
+
 export async function makeSbom() {
   const lock = JSON.parse(await readFile(join(root, 'package-lock.json'), 'utf8')) as {
     packages: Record<string, LockEntry>;
@@ -43,6 +46,7 @@ export async function makeSbom() {
   for (const [path, entry] of Object.entries(lock.packages)) {
     if (!path.includes('node_modules/') || entry.link || entry.dev || entry.version === undefined) continue;
     const name = path.slice(path.lastIndexOf('node_modules/') + 13);
+    if (name === notBuilt) continue;
     const purl = `pkg:npm/${name.replace('@', '%40')}@${entry.version}`;
     const [, alg, base64] = /^(sha512)-(.+)$/.exec(entry.integrity ?? '') ?? [];
     components.set(purl, {

@@ -10,6 +10,7 @@ import { Empty, faultOf, Loading, Problem } from './ui.tsx';
 
 const ServicePage = lazy(() => import('./service-page.tsx'));
 const JobPage = lazy(() => import('./job/job-page.tsx'));
+const ApiPage = lazy(() => import('./api-page.tsx'));
 const HistoryPage = lazy(() => import('./history-page.tsx'));
 
 export function App() {
@@ -29,33 +30,45 @@ export function App() {
       </a>
       <Header />
       <main id="main" tabIndex={-1}>
-        <LoginGate>
-          <FaultBoundary key={path}>
-            <Suspense fallback={<Loading what="Loading …" />}>
-              <Switch>
-                <Route path="/" component={Directory} />
-                <Route path="/services/:id">{({ id }) => <ServicePage key={id} id={decode(id)} />}</Route>
-                <Route path="/jobs" component={HistoryPage} />
-                <Route path="/jobs/:id">{({ id }) => <JobPage key={id} id={decode(id)} />}</Route>
-                <Route>
-                  <Empty title="Page not found">
-                    <p>
-                      <Link href="/">See the available services</Link>
-                    </p>
-                  </Empty>
-                </Route>
-              </Switch>
-            </Suspense>
-          </FaultBoundary>
-        </LoginGate>
+        <FaultBoundary key={path}>
+          <Suspense fallback={<Loading what="Loading …" />}>
+            <Switch>
+              {/* Who writes a client may read it before anyone gives them a key. */}
+              <Route path="/docs" component={ApiPage} />
+              <Route>
+                <LoginGate>
+                  <Pages />
+                </LoginGate>
+              </Route>
+            </Switch>
+          </Suspense>
+        </FaultBoundary>
       </main>
       <footer>
         <p>
           For research use. Not a medical device unless a service says so. This page loads nothing from other
-          hosts.
+          hosts. <Link href="/docs">API</Link>
         </p>
       </footer>
     </>
+  );
+}
+
+function Pages() {
+  return (
+    <Switch>
+      <Route path="/" component={Directory} />
+      <Route path="/services/:id">{({ id }) => <ServicePage key={id} id={decode(id)} />}</Route>
+      <Route path="/jobs" component={HistoryPage} />
+      <Route path="/jobs/:id">{({ id }) => <JobPage key={id} id={decode(id)} />}</Route>
+      <Route>
+        <Empty title="Page not found">
+          <p>
+            <Link href="/">See the available services</Link>
+          </p>
+        </Empty>
+      </Route>
+    </Switch>
   );
 }
 

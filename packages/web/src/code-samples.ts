@@ -46,6 +46,25 @@ export function codeSamples(
     '    f.write(response.content)',
   ].join('\n');
 
+  const javascript = [
+    "import { openAsBlob } from 'node:fs';",
+    "import { writeFile } from 'node:fs/promises';",
+    '',
+    'const form = new FormData();',
+    ...files.map((input, i) => {
+      const file = js(fileOf(input.name, i));
+      return `form.append(${js(input.name)}, await openAsBlob(${file}), ${file});`;
+    }),
+    ...fields.map(([name, value]) => `form.append(${js(name)}, ${js(value)});`),
+    `const response = await fetch(${js(address)}, {`,
+    "  method: 'POST',",
+    ...(withKey ? [`  headers: { authorization: \`Bearer \${process.env.${keyVariable}}\` },`] : []),
+    '  body: form,',
+    '});',
+    'if (!response.ok) throw new Error(await response.text());',
+    "await writeFile('segmentation.nii.gz', response.body);",
+  ].join('\n');
+
   const curl = [
     'curl --fail-with-body',
     ...(withKey ? [`-H "Authorization: Bearer $${keyVariable}"`] : []),
@@ -70,8 +89,9 @@ export function codeSamples(
   ].join(' \\\n  ');
 
   return [
-    { name: 'Python', code: python },
+    { name: 'requests', code: python },
     { name: 'curl', code: curl },
+    { name: 'JavaScript', code: javascript },
     { name: 'Command line', code: cli },
   ];
 }
@@ -82,6 +102,9 @@ function textOf(value: InputParameter): string {
 
 /** A Python string literal: JSON's escapes are Python's, too. */
 const py = (text: string) => JSON.stringify(text);
+/** A JavaScript string literal. */
+const js = (text: string) =>
+  `'${JSON.stringify(text).slice(1, -1).replaceAll('\\"', '"').replaceAll("'", "\\'")}'`;
 const pyName = (name: string) => name.replace(/\W/g, '_').toLowerCase();
 /** A word for a POSIX shell. */
 const sh = (text: string) =>

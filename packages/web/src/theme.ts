@@ -26,3 +26,20 @@ export function chooseTheme(theme: Theme): void {
     // If the browser stores nothing, the choice lasts as long as the page.
   }
 }
+
+/** Calls back with whether the page is dark, now and at each change, until the returned function is called. */
+export function onDark(act: (isDark: boolean) => void): () => void {
+  const system = matchMedia('(prefers-color-scheme: dark)');
+  const say = () => {
+    const { theme } = document.documentElement.dataset;
+    act(theme === undefined ? system.matches : theme === 'dark');
+  };
+  const watched = new MutationObserver(say);
+  watched.observe(document.documentElement, { attributeFilter: ['data-theme'] });
+  system.addEventListener('change', say);
+  say();
+  return () => {
+    watched.disconnect();
+    system.removeEventListener('change', say);
+  };
+}

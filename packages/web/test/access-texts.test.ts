@@ -130,7 +130,12 @@ describe.skipIf(browserMissing)('what the page says about access', () => {
 
   const programs = [
     { tab: 'curl', missing: !curl, of: (code: string) => ['sh', '-c', code] },
-    { tab: 'Python', missing: !python, of: (code: string) => [python!, '-c', code] },
+    { tab: 'requests', missing: !python, of: (code: string) => [python!, '-c', code] },
+    {
+      tab: 'JavaScript',
+      missing: false,
+      of: (code: string) => [process.execPath, '--input-type=module', '--eval', code],
+    },
     { tab: 'Command line', missing: false, of: (code: string) => ['sh', '-c', code] },
   ];
   /** Runs a sample as a user would, in a folder of its own with a scan, and gives the exit code and what was printed. */

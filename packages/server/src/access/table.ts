@@ -25,6 +25,7 @@ const table: Readonly<Record<string, Need>> = {
   'GET /services/:id': 'page',
   'GET /jobs': 'page',
   'GET /jobs/:id': 'page',
+  'GET /docs': 'page',
   'GET /assets/*': 'public',
 
   // Logging in and out. The way back from an OpenID provider comes from another site.
