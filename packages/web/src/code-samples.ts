@@ -47,8 +47,8 @@ export function codeSamples(
   ].join('\n');
 
   const javascript = [
-    "import { openAsBlob } from 'node:fs';",
-    "import { writeFile } from 'node:fs/promises';",
+    jsImport('openAsBlob', 'node:fs'),
+    jsImport('writeFile', 'node:fs/promises'),
     '',
     'const form = new FormData();',
     ...files.map((input, i) => {
@@ -102,6 +102,7 @@ function textOf(value: InputParameter): string {
 
 /** A Python string literal: JSON's escapes are Python's, too. */
 const py = (text: string) => JSON.stringify(text);
+const jsImport = (name: string, module: string) => `import { ${name} } from '${module}';`;
 /** A JavaScript string literal. */
 const js = (text: string) =>
   `'${JSON.stringify(text).slice(1, -1).replaceAll('\\"', '"').replaceAll("'", "\\'")}'`;
