@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Callable, NamedTuple, Optional, TypeVar, Union
+from typing import Any, Callable, NamedTuple, TypeVar, Union
 from urllib.parse import urlsplit
 
 import httpx
@@ -55,10 +55,10 @@ class Connection:
     def __init__(
         self,
         url: str,
-        api_key: Optional[str],
-        ca: Optional[str],
-        fingerprint: Union[str, Iterable[str], None],
-        data: Optional[str],
+        api_key: str | None,
+        ca: str | None,
+        fingerprint: str | Iterable[str] | None,
+        data: str | None,
         patience: float,
     ) -> None:
         parts = urlsplit(url)
@@ -99,10 +99,10 @@ class Connection:
         method: str,
         path: str,
         *,
-        params: Optional[Mapping[str, Any]] = None,
-        headers: Optional[Mapping[str, str]] = None,
+        params: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
         body: Body = None,
-        timeout: Optional[float] = None,
+        timeout: float | None = None,
     ) -> Iterator[httpx.Response]:
         """One request, without retries. The response is 2xx and its body is read by the caller."""
         given = {name: value for name, value in (params or {}).items() if value is not None}
@@ -142,9 +142,9 @@ class Connection:
                     raise
             time.sleep(wait)
 
-    def _wait_after(self, error: TomaatError, failures: int) -> Optional[float]:
+    def _wait_after(self, error: TomaatError, failures: int) -> float | None:
         """Seconds until the next attempt; None if there should be none."""
-        backoff = min(0.25 * 2 ** min(failures, 8), 10.0)
+        backoff: float = min(0.25 * 2 ** min(failures, 8), 10.0)
         if error.status in (429, 503):
             return backoff if error.retry_after is None else max(error.retry_after, 0.05)
         if error.code == "UNREACHABLE" or error.status in (502, 504):
@@ -159,8 +159,8 @@ class Connection:
         method: str,
         path: str,
         *,
-        params: Optional[Mapping[str, Any]] = None,
-        headers: Optional[Mapping[str, str]] = None,
+        params: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
         json_body: Any = None,
     ) -> Answer:
         """One request with retries. Every request of this package may be repeated."""
@@ -217,8 +217,6 @@ def _read(response: httpx.Response, limit: int) -> bytes:
     for part in response.iter_bytes():
         length += len(part)
         if length > limit:
-            raise TomaatError(
-                "UPSTREAM", f"{response.url} answers with more than {limit} bytes. Check the address."
-            )
+            raise TomaatError("UPSTREAM", f"{response.url} answers with more than {limit} bytes. Check the address.")
         parts.append(part)
     return b"".join(parts)

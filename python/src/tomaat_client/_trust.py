@@ -15,7 +15,6 @@ import ssl
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Optional, Union
 from urllib.parse import urlsplit
 
 from .errors import TomaatError
@@ -25,7 +24,7 @@ _HANDSHAKE_SECONDS = 15
 _PARTIAL_CHAIN = 0x80000
 
 
-def data_folder(data: Optional[str] = None) -> Path:
+def data_folder(data: str | None = None) -> Path:
     """The data folder of TOMAAT: the argument, else the variable TOMAAT_DATA, else the user's."""
     given = data or os.environ.get("TOMAAT_DATA")
     if given:
@@ -39,9 +38,7 @@ def data_folder(data: Optional[str] = None) -> Path:
     return (Path(shared) if shared else Path.home() / ".local" / "share") / "tomaat"
 
 
-def tls_context(
-    url: str, ca: Optional[str], fingerprint: Union[str, Iterable[str], None], data: Optional[str]
-) -> ssl.SSLContext:
+def tls_context(url: str, ca: str | None, fingerprint: str | Iterable[str] | None, data: str | None) -> ssl.SSLContext:
     """A context that accepts the certificate of the server at ``url``, and no other unknown one.
 
     Accepted are a certificate that an authority of the system or of ``ca`` vouches for, one with the SHA-256
@@ -69,7 +66,7 @@ def tls_context(
     return _pinned(shown)
 
 
-def _authorities(ca: Optional[str]) -> ssl.SSLContext:
+def _authorities(ca: str | None) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_default_certs()
@@ -94,7 +91,7 @@ def _pinned(certificate: bytes) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.check_hostname = False
     context.load_verify_locations(cadata=ssl.DER_cert_to_PEM_cert(certificate))
-    context.verify_flags |= _PARTIAL_CHAIN  # type: ignore[assignment]
+    context.verify_flags |= _PARTIAL_CHAIN
     return context
 
 
@@ -108,9 +105,7 @@ def _peek(host: str, port: int) -> bytes:
             return connection.getpeercert(binary_form=True) or b""
 
 
-def _judge(
-    name: str, host: str, certificate: bytes, given: set[str], folder: Path, reason: Optional[str]
-) -> None:
+def _judge(name: str, host: str, certificate: bytes, given: set[str], folder: Path, reason: str | None) -> None:
     """Raises unless the user trusts the certificate."""
     shown = fingerprint_of(certificate)
     if shown in given:
@@ -150,7 +145,7 @@ def fingerprint_of(certificate: bytes) -> str:
     return ":".join(digest[at : at + 2] for at in range(0, 64, 2))
 
 
-def _fingerprints(given: Union[str, Iterable[str], None]) -> set[str]:
+def _fingerprints(given: str | Iterable[str] | None) -> set[str]:
     texts = [given] if isinstance(given, str) else list(given or [])
     found = set()
     for text in texts:
@@ -168,14 +163,14 @@ def _fingerprints(given: Union[str, Iterable[str], None]) -> set[str]:
     return found
 
 
-def _own_fingerprint(folder: Path) -> Optional[str]:
+def _own_fingerprint(folder: Path) -> str | None:
     try:
         return fingerprint_of(ssl.PEM_cert_to_DER_cert((folder / "tomaat.pem").read_text()))
     except (OSError, ValueError):
         return None
 
 
-def _pins(file: Path, name: str) -> list[tuple[str, Optional[str]]]:
+def _pins(file: Path, name: str) -> list[tuple[str, str | None]]:
     """The fingerprints of a name in known_hosts, each with that of its key."""
     try:
         lines = file.read_text(encoding="utf-8").splitlines()

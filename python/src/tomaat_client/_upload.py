@@ -74,13 +74,15 @@ def _has_blob(connection: Connection, digest: str) -> bool:
 
 def _begin(connection: Connection, size: int, name: str, digest: str) -> str:
     """The path of a new upload."""
-    pairs = ((key, base64.b64encode(value.encode()).decode()) for key, value in (("filename", name), ("sha256", digest)))
+    pairs = (
+        (key, base64.b64encode(value.encode()).decode()) for key, value in (("filename", name), ("sha256", digest))
+    )
     metadata = ",".join(f"{key} {value}" for key, value in pairs)
     answer = connection.call(
         "POST", "/api/uploads", headers={**_TUS, "upload-length": str(size), "upload-metadata": metadata}
     )
     # Only the path is used: a proxy in front may have another host name.
-    path = urlsplit(answer.headers.get("location", "")).path
+    path: str = urlsplit(str(answer.headers.get("location", ""))).path
     at = path.rfind("/api/uploads/")
     if at < 0:
         raise TomaatError("UPSTREAM", f"{connection.url} answers an upload without its address. Check for a proxy.")

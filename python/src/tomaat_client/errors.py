@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Optional
+from typing import Any
 
 
 class TomaatError(Exception):
@@ -19,10 +19,10 @@ class TomaatError(Exception):
         self,
         code: str,
         message: str,
-        field: Optional[str] = None,
-        status: Optional[int] = None,
-        request_id: Optional[str] = None,
-        retry_after: Optional[float] = None,
+        field: str | None = None,
+        status: int | None = None,
+        request_id: str | None = None,
+        retry_after: float | None = None,
     ) -> None:
         super().__init__(code, message, field, status, request_id, retry_after)
         self.code = code

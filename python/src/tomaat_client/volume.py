@@ -32,7 +32,18 @@ _TYPES = {
     "float32": "float",
     "float64": "double",
 }
-_MM = {"nm": 1e-6, "um": 1e-3, "mm": 1.0, "cm": 10.0, "m": 1000.0, "millimeter": 1.0, "meter": 1000.0}
+# Units of length by the beginning of their names; an unknown one counts as mm, as in ITK and 3D Slicer.
+_MM = (
+    ("nm", 1e-6),
+    ("nano", 1e-6),
+    ("um", 1e-3),
+    ("micr", 1e-3),
+    ("mm", 1.0),
+    ("milli", 1.0),
+    ("cm", 10.0),
+    ("centi", 10.0),
+    ("m", 1000.0),
+)
 _LPS_TO_RAS = (-1.0, -1.0, 1.0)
 _SIGNS = {"right-anterior-superior": (1.0, 1.0, 1.0), "left-anterior-superior": (-1.0, 1.0, 1.0)}
 _MAX_HEADER_BYTES = 2**20
@@ -58,16 +69,10 @@ class LabelMap:
         return image
 
     def to_sitk(self) -> Any:
-        """The same as a ``SimpleITK.Image``. ITK wants axes at right angles: a sheared grid is refused."""
+        """The same as a ``SimpleITK.Image``: LPS, its array indexed [z, y, x]."""
         np, sitk = need("numpy"), need("SimpleITK")
         spacing = np.linalg.norm(self.affine[:3, :3], axis=0)
         direction = np.diag(_LPS_TO_RAS) @ self.affine[:3, :3] / spacing
-        if not np.allclose(direction.T @ direction, np.eye(3), atol=1e-3):
-            raise TomaatError(
-                "UNSUPPORTED_FORMAT",
-                "The axes of this volume are not at right angles, which SimpleITK cannot represent. Use array and "
-                "affine, or resample the volume before it is sent.",
-            )
         image = sitk.GetImageFromArray(np.ascontiguousarray(self.array.T))
         image.SetSpacing(spacing.tolist())
         image.SetDirection(direction.ravel().tolist())
@@ -89,13 +94,16 @@ def write_nrrd(file: Path, array: Any, affine: Any) -> None:
             f"The array has the shape {voxels.shape}. Give a volume [x, y, z], or [x, y, z, frame] of several frames.",
         )
     if matrix.shape != (4, 4) or not np.isfinite(matrix).all() or (matrix[3] != (0, 0, 0, 1)).any():
-        raise TomaatError("BAD_INPUT", "The affine is not a 4 × 4 matrix with the last row 0 0 0 1. Give index to mm, RAS+.")
+        raise TomaatError(
+            "BAD_INPUT", "The affine is not a 4 × 4 matrix with the last row 0 0 0 1. Give index to mm, RAS+."
+        )
     if not abs(np.linalg.det(matrix[:3, :3])) > 0:
         raise TomaatError("BAD_INPUT", "The affine has no inverse: its voxels have no volume. Correct it.")
     narrow = {"bool": "uint8", "float16": "float32"}.get(voxels.dtype.name, voxels.dtype.name)
     if narrow not in _TYPES:
         raise TomaatError(
-            "BAD_INPUT", f"Voxels of the type {voxels.dtype} cannot be sent. Convert them to a number type such as float32."
+            "BAD_INPUT",
+            f"Voxels of the type {voxels.dtype} cannot be sent. Convert them to a number type such as float32.",
         )
     voxels = voxels.astype(np.dtype(narrow).newbyteorder("<"), copy=False)
     frames = voxels.ndim == 4
@@ -122,6 +130,10 @@ def write_nrrd(file: Path, array: Any, affine: Any) -> None:
                     packed.write(frame[:, :, z].tobytes(order="F"))
 
 
+def _mm_of(unit: str) -> float:
+    return next((mm for start, mm in _MM if unit.startswith(start)), 1.0)
+
+
 def _vector(numbers: Any) -> str:
     # repr() gives the shortest text that is the same float64.
     return "(" + ",".join(repr(float(number)) for number in numbers) + ")"
@@ -146,7 +158,7 @@ def read_nrrd(content: bytes) -> LabelMap:
         dtype = np.dtype(types[fields["type"]]).newbyteorder("<" if fields["endian"] == "little" else ">")
         signs = _SIGNS.get(fields.get("space", ""), _LPS_TO_RAS)
         units = [word for word in fields.get("space units", "").split('"') if word.strip()] or ["mm"] * 3
-        scale = np.array([sign * _MM.get(unit, 1.0) for sign, unit in zip(signs, units)])
+        scale = np.array([sign * _mm_of(unit) for sign, unit in zip(signs, units)])
         affine = np.eye(4)
         columns = [*fields["space directions"].split(), fields.get("space origin", "(0,0,0)")]
         for axis, column in enumerate(columns):
