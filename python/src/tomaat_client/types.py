@@ -1,5 +1,5 @@
 # Written by scripts/write-reference.ts (npm run reference) from docs/openapi.json. Do not edit.
-# ruff: noqa: E501, UP013
+# ruff: noqa: I001, UP013
 """What servers and registries answer, as JSON. A newer server may send more keys."""
 
 from typing import Any, Literal, TypedDict, Union
