@@ -72,7 +72,9 @@ export function pythonTypes(schemas: Readonly<Record<string, object>>): string {
     const rest = optional.map(({ key, type }) => `        "${key}": ${type},\n`).join('');
     const base = optional.length > 0 ? `_${name}Optional` : 'TypedDict';
     const before =
-      optional.length > 0 ? `${base} = TypedDict(\n    "${base}",\n    {\n${rest}    },\n    total=False,\n)\n\n\n` : '';
+      optional.length > 0
+        ? `${base} = TypedDict(\n    "${base}",\n    {\n${rest}    },\n    total=False,\n)\n\n\n`
+        : '';
     if (mandatory.some(({ key }) => !isName(key)))
       throw new Error(`${name} has a required key that is a word of Python`);
     written.set(name, `${before}class ${name}(${base}):\n${doc}${lines || '    pass\n'}`);

@@ -63,7 +63,8 @@ export async function referenceFiles(): Promise<Map<string, string>> {
   const { version } = JSON.parse(readFileSync(join(root, 'packages/client/package.json'), 'utf8')) as {
     version: string;
   };
-  const schemasOf = (on: 'server' | 'registry') => openApiDocument(on, version).components.schemas;
+  const schemasOf = (on: 'server' | 'registry') =>
+    (openApiDocument(on, version) as { components: { schemas: Record<string, object> } }).components.schemas;
   const api = (on: 'server' | 'registry') => `${JSON.stringify(openApiDocument(on, version), null, 2)}\n`;
   return new Map([
     ['docs/reference/manifest.md', generated + manifestPage()],

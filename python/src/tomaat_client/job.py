@@ -185,7 +185,7 @@ class Output:
             TomaatError: BAD_INPUT if the output cannot be had in that format.
         """
         target = Path(path)
-        found = [one for one in self.formats if target.name.lower().endswith(f".{one}")]
+        found = [one for one in self.formats if f".{target.name.lower()}".endswith(f".{one}")]
         if not found:
             raise TomaatError(
                 "BAD_INPUT",
