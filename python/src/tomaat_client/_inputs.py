@@ -174,13 +174,13 @@ def _require_identity_may_leave(field: str, service: Service, url: str, keep_ide
         return
     raise TomaatError(
         "FORBIDDEN",
-        "DICOM files name the patient, and this package does not remove that. Give keep_identity=True if the server "
-        f"may see it. {_REMEDY}",
+        "DICOM files, and archives of them, name the patient, and this package does not remove that. Give "
+        f"keep_identity=True if the server may see it. {_REMEDY}",
         field,
     )
 
 
-_REMEDY = "tomaat predict on the command line de-identifies a series before it is sent; a NIfTI file names nobody."
+_REMEDY = "On the command line, tomaat predict de-identifies a series before it is sent."
 
 
 def _is_here(processing: Any, url: str) -> bool:
