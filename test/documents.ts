@@ -179,7 +179,8 @@ export async function startStand(): Promise<Stand> {
     localize,
     shell: (line) => start('sh', ['-ec', localize(line)], { cwd: folder, env }).ended,
     python: (code) =>
-      start('python3', ['-'], { cwd: folder, env: { ...env, ...clientForPython }, input: localize(code) }).ended,
+      start('python3', ['-'], { cwd: folder, env: { ...env, ...clientForPython }, input: localize(code) })
+        .ended,
     async [Symbol.asyncDispose]() {
       await running[Symbol.asyncDispose]();
       await rm(folder, { recursive: true, force: true });

@@ -336,7 +336,8 @@ describe('guides', () => {
 
     it('the cells of the notebook give a table of volumes and a label map', async () => {
       mkdirSync(inFolder('scans'));
-      for (const name of ['a', 'b']) copyFileSync(inFolder('chest.nii.gz'), inFolder('scans', `${name}.nii.gz`));
+      for (const name of ['a', 'b'])
+        copyFileSync(inFolder('chest.nii.gz'), inFolder('scans', `${name}.nii.gz`));
       writeFileSync(inFolder('scans', 'broken.nii.gz'), 'nothing');
       const { cells } = JSON.parse(readText('examples/python/volumes.ipynb')) as {
         cells: { cell_type: string; source: string[] }[];

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 from conftest import AFFINE
 
-from tomaat_client import Client, Result, TomaatError
+from tomaat_client import Client, Job, Result, TomaatError
 
 COUNT = 60
 BROKEN = (7, 30, 59)
@@ -97,3 +99,19 @@ def test_a_fault_of_the_callback_is_an_error_of_its_scan(client: Client, scans: 
     assert "my disk is full" in str(next(row.error for row in rows if row.error))
     with pytest.raises(TomaatError):
         client.predict_many("nothing", scans[:3])
+
+
+def test_ctrl_c_cancels_what_is_in_progress(client: Client, scans: list[Path]) -> None:
+    submitted: list[Job] = []
+    real = client.submit
+
+    def submit(*args: Any, **options: Any) -> Job:
+        submitted.append(real(*args, **options))
+        if len(submitted) == 2:
+            threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+        return submitted[-1]
+
+    client.submit = submit  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        client.predict_many("slow", scans[:6], workers=2)
+    assert [job.refresh()["state"] for job in submitted] == ["canceled", "canceled"]

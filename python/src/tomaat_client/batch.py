@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
@@ -15,7 +17,7 @@ from ._inputs import dicom_files
 from ._progress import ShowProgress, wants_bar
 from ._upload import sha256_of
 from .errors import TomaatError
-from .job import Result
+from .job import Job, Result
 from .types import Service
 
 if TYPE_CHECKING:
@@ -46,9 +48,11 @@ def predict_each(
     if cache is not None:
         cache.mkdir(parents=True, exist_ok=True)
 
+    stop = _Stop()
+
     def run(path: Path) -> Row:
         try:
-            return Row(path, _volumes_of(client, service, path, cache, on_result, options), None)
+            return Row(path, _volumes_of(client, service, path, cache, on_result, stop, options), None)
         except TomaatError as error:
             return Row(path, {}, error)
         except Exception as error:  # A broken scan never ends the batch.
@@ -74,9 +78,41 @@ def predict_each(
                     progress(f"{done} of {len(paths)}", done / len(paths))
                 yield future.result()
     finally:
+        # Nothing runs if all is done. After Ctrl-C, or if the caller wants no more rows, the rest is cancelled.
+        stop.cancel()
         pool.shutdown(wait=True)
         if bar is not None:
             bar.close()
+
+
+class _Stop:
+    """Cancels the jobs in progress when a batch ends early, and those that are submitted after that."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._jobs: set[Job] = set()
+        self._is_over = False
+
+    @contextmanager
+    def watching(self, job: Job) -> Iterator[None]:
+        with self._lock:
+            self._jobs.add(job)
+            is_late = self._is_over
+        try:
+            if is_late:
+                job.cancel()
+            yield
+        finally:
+            with self._lock:
+                self._jobs.discard(job)
+
+    def cancel(self) -> None:
+        with self._lock:
+            self._is_over = True
+            jobs = list(self._jobs)
+        for job in jobs:
+            with suppress(TomaatError):
+                job.cancel()
 
 
 def _volumes_of(
@@ -85,13 +121,17 @@ def _volumes_of(
     path: Path,
     cache: Path | None,
     on_result: Callable[[Path, Result], None] | None,
+    stop: _Stop,
     options: dict[str, Any],
 ) -> dict[str, float]:
     entry = None if cache is None or not path.exists() else cache / f"{_key_of(service, path, options)}.json"
     if entry is not None and entry.exists():
         remembered: dict[str, float] = json.loads(entry.read_text())
         return remembered
-    with client.predict(service, path, progress=False, **options) as result:
+    given = dict(options)
+    timeout = given.pop("timeout", None)
+    job = client.submit(service, path, progress=False, **given)
+    with stop.watching(job), job.wait_or_cancel(timeout, progress=False) as result:
         volumes = result.volumes
         if on_result:
             on_result(path, result)

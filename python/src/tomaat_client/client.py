@@ -204,16 +204,7 @@ class Client:
             progress=progress,
             **values,
         )
-        try:
-            return job.wait(timeout, progress)
-        except BaseException:
-            # Also KeyboardInterrupt. The first fault matters more than one of the cancellation.
-            if not job.is_settled:
-                try:
-                    job.cancel()
-                except TomaatError:
-                    pass
-            raise
+        return job.wait_or_cancel(timeout, progress)
 
     def job(self, id: str) -> Job:
         """A job by its id, such as one that another program submitted with the same key."""

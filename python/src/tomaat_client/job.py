@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 import time
+import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, Optional, cast
@@ -109,6 +110,17 @@ class Job:
                 bar.show(_step_of(state), cast(Optional[float], state.get("fraction")))
         return self.result()
 
+    def wait_or_cancel(self, timeout: float | None = None, progress: ShowProgress = None) -> Result:
+        """Waits as ``wait`` does; whatever interrupts it (Ctrl-C, the timeout) cancels the job."""
+        try:
+            return self.wait(timeout, progress)
+        except BaseException:
+            # The first fault matters more than one of the cancellation.
+            if not self.is_settled:
+                with suppress(TomaatError):
+                    self.cancel()
+            raise
+
     def result(self) -> Result:
         """The result of a job that has succeeded.
 
@@ -189,22 +201,20 @@ class Output:
         if not found:
             raise TomaatError(
                 "BAD_INPUT",
-                f"{self.name} cannot be had as {target.name}. Use one of the endings {', '.join(self.formats)}.",
+                f"{self.name} is not available as {target.name}. Use one of the endings {', '.join(self.formats)}.",
             )
         self._connection.patiently(lambda: self._write(target, max(found, key=len)))
         return target
 
     def _write(self, target: Path, format: str) -> None:
-        handle, part = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
+        part = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
         try:
-            with os.fdopen(handle, "wb") as stream:
+            with part.open("xb") as stream:
                 for chunk in self._chunks(format):
                     stream.write(chunk)
-            os.chmod(part, 0o666 & ~_umask())
-            os.replace(part, target)
-        except BaseException:
-            os.unlink(part)
-            raise
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
 
     def _chunks(self, format: str | None) -> Iterator[bytes]:
         """The bytes, checked: by their digest in the stored format, otherwise by their number."""
@@ -218,15 +228,7 @@ class Output:
                 yield chunk
             told = response.headers.get("content-length", str(length))
         if told != str(length) or (is_stored and f"sha256:{digest.hexdigest()}" != self.facts["digest"]):
-            raise TomaatError(
-                "UPSTREAM", f"{self.name} did not arrive as the server stored it. Fetch it again.", status=502
-            )
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+            raise TomaatError("UPSTREAM", f"{self.name} did not arrive as the server stored it. Fetch it again.")
 
 
 class Result:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import zlib
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -164,7 +165,9 @@ def read_nrrd(content: bytes) -> LabelMap:
         for axis, column in enumerate(columns):
             affine[:3, axis] = scale * [float(number) for number in column.strip("()").split(",")]
         body = memoryview(content)[end + 2 :]
-        data = zlib.decompress(body, 31) if fields["encoding"] == "gzip" else body
+        # No more than the header states: a file may expand to anything.
+        expected = prod(sizes) * dtype.itemsize
+        data = zlib.decompressobj(31).decompress(body, expected) if fields["encoding"] == "gzip" else body[:expected]
         array = np.frombuffer(data, dtype).reshape(sizes, order="F")
     except (KeyError, ValueError, zlib.error) as error:
         raise TomaatError(
