@@ -19,6 +19,7 @@ import {
 } from '@tomaat/core';
 import { z } from 'zod';
 import { conformancePage } from './conformance-statement.ts';
+import { pythonTypes } from './python-types.ts';
 
 /**
  * Writes docs/reference/*.md and docs/openapi*.json from the code: the schema of the manifest, the tables of
@@ -62,6 +63,8 @@ export async function referenceFiles(): Promise<Map<string, string>> {
   const { version } = JSON.parse(readFileSync(join(root, 'packages/client/package.json'), 'utf8')) as {
     version: string;
   };
+  const schemasOf = (on: 'server' | 'registry') =>
+    (openApiDocument(on, version) as { components: { schemas: Record<string, object> } }).components.schemas;
   const api = (on: 'server' | 'registry') => `${JSON.stringify(openApiDocument(on, version), null, 2)}\n`;
   return new Map([
     ['docs/reference/manifest.md', generated + manifestPage()],
@@ -72,6 +75,8 @@ export async function referenceFiles(): Promise<Map<string, string>> {
     ['docs/reference/cli.md', generated + (await cliPage())],
     ['docs/openapi.json', api('server')],
     ['docs/openapi-registry.json', api('registry')],
+    ['python/src/tomaat_client/types.py', pythonTypes({ ...schemasOf('registry'), ...schemasOf('server') })],
+    ['python/src/tomaat_client/_version.py', `__version__ = "${version}"\n`],
   ]);
 }
 

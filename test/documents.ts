@@ -146,6 +146,9 @@ export interface Stand extends AsyncDisposable {
   python(code: string): Promise<Ended>;
 }
 
+/** The sources of tomaat-client, without traces of their use. */
+const clientForPython = { PYTHONPATH: join(repository, 'python/src'), PYTHONDONTWRITEBYTECODE: '1' };
+
 /** `npm start` on free ports with a data folder of its own, and a folder for the reader. */
 export async function startStand(): Promise<Stand> {
   const folder = await readerFolder();
@@ -175,7 +178,9 @@ export async function startStand(): Promise<Stand> {
     running,
     localize,
     shell: (line) => start('sh', ['-ec', localize(line)], { cwd: folder, env }).ended,
-    python: (code) => start('python3', ['-'], { cwd: folder, env, input: localize(code) }).ended,
+    python: (code) =>
+      start('python3', ['-'], { cwd: folder, env: { ...env, ...clientForPython }, input: localize(code) })
+        .ended,
     async [Symbol.asyncDispose]() {
       await running[Symbol.asyncDispose]();
       await rm(folder, { recursive: true, force: true });

@@ -36,6 +36,8 @@ const linesOf = (blocks: readonly CodeBlock[]) =>
   blocks.filter((block) => block.language === 'sh').flatMap((block) => block.text.trim().split('\n'));
 const noCurl = !findCurl();
 const noPython = !findPython('requests');
+/** What tomaat-client and its extras need. */
+const noClient = !findPython('requests', 'httpx', 'nibabel', 'SimpleITK', 'pandas', 'cryptography');
 
 /** A small scan of a bright ellipsoid off the middle, 2 × 2 × 3 mm. */
 async function writeCase(path: string): Promise<void> {
@@ -317,7 +319,7 @@ describe('guides', () => {
     });
   });
 
-  describe.skipIf(noPython)('use-from-python.md', () => {
+  describe.skipIf(noClient)('use-from-python.md', () => {
     const blocks = guide('use-from-python');
     it('has Python only', () => {
       expect(new Set(blocks.map((block) => block.language))).toEqual(new Set(['python']));
@@ -331,6 +333,27 @@ describe('guides', () => {
         expect(ended.code, ended.stdout).toBe(0);
       },
     );
+
+    it('the cells of the notebook give a table of volumes and a label map', async () => {
+      mkdirSync(inFolder('scans'));
+      for (const name of ['a', 'b'])
+        copyFileSync(inFolder('chest.nii.gz'), inFolder('scans', `${name}.nii.gz`));
+      writeFileSync(inFolder('scans', 'broken.nii.gz'), 'nothing');
+      const { cells } = JSON.parse(readText('examples/python/volumes.ipynb')) as {
+        cells: { cell_type: string; source: string[] }[];
+      };
+      const code = cells.filter((cell) => cell.cell_type === 'code').map((cell) => cell.source.join(''));
+      expect(code).toHaveLength(2);
+      expect(code[0].trim().split('\n').length).toBeLessThanOrEqual(8);
+      const ended = await stand.python(`${code[0]}
+assert list(table.columns[-1:]) == ["error"] and list(table["error"].isna()) == [True, True, False], table
+assert (table.iloc[:2, :-1].to_numpy() > 100).all(), table
+${code[1]}`);
+      expect(ended.stderr).toBe('');
+      expect(ended.code).toBe(0);
+      expect(ended.stdout).toMatch(/^\{'.*': \d+\.\d+.*\}$/m);
+      expect(readFileSync(inFolder('lungs.nii.gz')).length).toBeGreaterThan(352);
+    });
   });
 
   describe('slicer.md', () => {

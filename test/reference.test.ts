@@ -59,13 +59,15 @@ describe('referenceFiles()', () => {
     'docs/reference/cli.md',
     'docs/openapi.json',
     'docs/openapi-registry.json',
+    'python/src/tomaat_client/types.py',
+    'python/src/tomaat_client/_version.py',
   ])('%s is up to date', (file) => {
     expect(existsSync(root + file), 'run: npm run reference').toBe(true);
     expect(readFileSync(root + file, 'utf8'), 'run: npm run reference').toBe(files.get(file));
   });
 
   it('writes no other file than these', () => {
-    expect([...files.keys()]).toHaveLength(8);
+    expect([...files.keys()]).toHaveLength(10);
   });
 
   it('lists every key of the manifest and every command', () => {
