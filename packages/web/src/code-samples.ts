@@ -27,6 +27,20 @@ export function codeSamples(
   const address = `${base}/${service.task}/${service.anatomy}${query.length > 0 ? `?${new URLSearchParams(query)}` : ''}`;
   const fileOf = (name: string, i: number) => (i === 0 ? 'scan.nii.gz' : `${name}.nii.gz`);
 
+  const client = [
+    'from tomaat_client import Client',
+    '',
+    `client = Client(${py(base)})${withKey ? `  # reads the key from ${keyVariable}` : ''}`,
+    'result = client.predict(',
+    `    ${py(service.id)},`,
+    `    ${clientVolumes(files.map((input, i) => [input.name, fileOf(input.name, i)]))},`,
+    ...(Object.keys(values).length > 0 ? [`    parameters=${pyValue(values)},`] : []),
+    ...(frame === undefined ? [] : [`    frame=${frame},`]),
+    ')',
+    'result.save("segmentation.nii.gz")',
+    'print(result.volumes)  # ml',
+  ].join('\n');
+
   const opens = files.map((input, i) => `open(${py(fileOf(input.name, i))}, "rb") as ${pyName(input.name)}`);
   const python = [
     ...(withKey ? ['import os', ''] : []),
@@ -89,6 +103,7 @@ export function codeSamples(
   ].join(' \\\n  ');
 
   return [
+    { name: 'Python', code: client },
     { name: 'requests', code: python },
     { name: 'curl', code: curl },
     { name: 'JavaScript', code: javascript },
@@ -98,6 +113,20 @@ export function codeSamples(
 
 function textOf(value: InputParameter): string {
   return Array.isArray(value) ? value.map((point) => point.join(',')).join(';') : String(value);
+}
+
+/** The files of `tomaat_client`: one by itself, several by the names of their inputs. */
+const clientVolumes = (files: readonly (readonly [string, string])[]) =>
+  files.length === 1 ? py(files[0][1]) : pyValue(Object.fromEntries(files));
+
+/** A value as Python writes it. */
+function pyValue(value: unknown): string {
+  if (typeof value === 'boolean') return value ? 'True' : 'False';
+  if (Array.isArray(value)) return `[${value.map(pyValue).join(', ')}]`;
+  if (typeof value !== 'object' || value === null) return JSON.stringify(value);
+  return `{${Object.entries(value)
+    .map(([name, one]) => `${py(name)}: ${pyValue(one)}`)
+    .join(', ')}}`;
 }
 
 /** A Python string literal: JSON's escapes are Python's, too. */

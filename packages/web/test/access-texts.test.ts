@@ -30,6 +30,7 @@ import {
 const browserMissing = findChromium() === undefined;
 const curl = findCurl();
 const python = findPython('requests');
+const pythonClient = findPython('httpx');
 const bin = fileURLToPath(new URL('../../server/bin/tomaat.js', import.meta.url));
 
 describe.skipIf(browserMissing)('what the page says about access', () => {
@@ -130,6 +131,7 @@ describe.skipIf(browserMissing)('what the page says about access', () => {
 
   const programs = [
     { tab: 'curl', missing: !curl, of: (code: string) => ['sh', '-c', code] },
+    { tab: 'Python', missing: !pythonClient, of: (code: string) => [pythonClient!, '-c', code] },
     { tab: 'requests', missing: !python, of: (code: string) => [python!, '-c', code] },
     {
       tab: 'JavaScript',
@@ -148,6 +150,8 @@ describe.skipIf(browserMissing)('what the page says about access', () => {
       ...process.env,
       PATH: `${folder}:${process.env.PATH}`,
       XDG_DATA_HOME: folder,
+      PYTHONPATH: fileURLToPath(new URL('../../../python/src', import.meta.url)),
+      PYTHONDONTWRITEBYTECODE: '1',
     };
     for (const name of Object.keys(env)) if (/^(TOMAAT_|NODE_OPTIONS|VITEST)/.test(name)) delete env[name];
     if (key !== undefined) env.TOMAAT_API_KEY = key;
