@@ -52,6 +52,13 @@ export function volumeChannels(manifest: Pick<Manifest, 'inputs'>, { channels }:
     : volumeInputs(manifest).slice(0, 1);
 }
 
+/** The components of a network's input, if each of its volumes has one. */
+export const channelCount = (spec: NetworkSpec): number =>
+  (spec.channels ?? ['']).reduce(
+    (sum, channel) => sum + (typeof channel === 'string' ? 1 : channel.values.length),
+    0,
+  );
+
 /** Whether a prediction may run several networks. */
 export const runsSeveral = ({ model }: Models): boolean =>
   model.length > 1 && model.some((spec) => isMerged(spec) || labelChannelsOf(spec).length > 0);

@@ -32,34 +32,53 @@ export async function runNetworks(
   networks: readonly NetworkSpec[],
   stage: RunStage,
 ): Promise<Outputs> {
-  const { manifest, grid, context } = work;
-  const prepare = createPreparation(manifest, work.volumes, networks, context);
-  const parts = partsOf(work, networks);
   const rules = networks.flatMap(({ merge }) => merge ?? []);
-  const merged = rules.length > 0 ? createMerged(grid, rules) : undefined;
+  const state: NetworkState = {
+    prepare: createPreparation(work.manifest, work.volumes, networks, work.context),
+    merged: rules.length > 0 ? createMerged(work.grid, rules) : undefined,
+    kept: new Map(),
+  };
+  const parts = partsOf(work, networks);
+  const last = networks.length - 1;
+  // Each in a function of its own: a variable here would hold the scores of the network before.
+  for (let i = 0; i < last; i++) await runNetwork(work, networks, i, { state, stage, part: parts[i] });
+  return (await runNetwork(work, networks, last, { state, stage, part: parts[last] }))!;
+}
+
+/** What passes from one network to the next. */
+interface NetworkState {
+  prepare(spec: NetworkSpec): Promise<Prepared>;
+  readonly merged?: Volume;
   /** The labels that networks still to come take, by the id of the one that found them. */
-  const kept = new Map<string, Volume>();
-  let outputs: Outputs = {};
-  for (const [index, spec] of networks.entries()) {
-    const part = parts[index];
-    const { answer, fits } = await inferNetwork(work, spec, { prepare, kept, stage, part });
-    const wanted = new Set(networks.slice(index + 1).flatMap(idsOfSources));
-    for (const id of kept.keys()) if (!wanted.has(id)) kept.delete(id);
-    const finish = async () => {
-      const path = { start: grid, fits };
-      const found = await labelsOfNetwork(manifest, spec, answer, path, context);
-      const isSource = spec.id !== undefined && wanted.has(spec.id);
-      const labels = spec.merge || isSource ? restore(found, grid) : found;
-      if (networks.length > 1)
-        await traceVolume(context.trace, stageOfNetwork(manifest, spec, 'labels'), labels);
-      if (isSource) kept.set(spec.id!, labels);
-      if (merged && spec.merge) mergeInto(merged, labels, spec.merge);
-      if (index === networks.length - 1)
-        outputs = await finishNetworks(manifest, merged ?? labels, path, context);
-    };
-    await stage('postprocess', finish, part);
-  }
-  return outputs;
+  readonly kept: Map<string, Volume>;
+}
+
+/** One of the networks: its labels go into the state, and those of the last one into outputs. */
+async function runNetwork(
+  work: NetworkWork,
+  networks: readonly NetworkSpec[],
+  index: number,
+  { state, stage, part }: { state: NetworkState; stage: RunStage; part: Part },
+): Promise<Outputs | undefined> {
+  const { manifest, grid, context } = work;
+  const { merged, kept } = state;
+  const spec = networks[index];
+  const { answer, fits } = await inferNetwork(work, spec, { state, stage, part });
+  const wanted = new Set(networks.slice(index + 1).flatMap(idsOfSources));
+  for (const id of kept.keys()) if (!wanted.has(id)) kept.delete(id);
+  const finish = async () => {
+    const path = { start: grid, fits };
+    const found = await labelsOfNetwork(manifest, spec, answer, path, context);
+    const isSource = spec.id !== undefined && wanted.has(spec.id);
+    const labels = spec.merge || isSource ? restore(found, grid) : found;
+    if (networks.length > 1)
+      await traceVolume(context.trace, stageOfNetwork(manifest, spec, 'labels'), labels);
+    if (isSource) kept.set(spec.id!, labels);
+    if (merged && spec.merge) mergeInto(merged, labels, spec.merge);
+    if (index < networks.length - 1) return undefined;
+    return finishNetworks(manifest, merged ?? labels, path, context);
+  };
+  return stage('postprocess', finish, part);
 }
 
 const idsOfSources = (spec: NetworkSpec): string[] => labelChannelsOf(spec).map(({ labelsOf }) => labelsOf);
@@ -84,24 +103,14 @@ const nameOf = (manifest: Manifest, spec: NetworkSpec): string =>
 async function inferNetwork(
   work: NetworkWork,
   spec: NetworkSpec,
-  {
-    prepare,
-    kept,
-    stage,
-    part,
-  }: {
-    prepare(spec: NetworkSpec): Promise<Prepared>;
-    kept: ReadonlyMap<string, Volume>;
-    stage: RunStage;
-    part: Part;
-  },
+  { state, stage, part }: { state: NetworkState; stage: RunStage; part: Part },
 ): Promise<{ answer: InferResult; fits: GridPath['fits'] }> {
   const { input, fits } = await stage(
     'preprocess',
     async () => {
-      const prepared = await prepare(spec);
+      const prepared = await state.prepare(spec);
       const [first] = volumeChannels(work.manifest, spec);
-      const input = withLabels(spec, prepared, work.volumes[first], (id) => kept.get(id)!);
+      const input = withLabels(spec, prepared, work.volumes[first], (id) => state.kept.get(id)!);
       return { input, fits: prepared.fits };
     },
     part,

@@ -8,6 +8,7 @@ import { isLabelTensor, type LabelTensor, type Tensor } from '../tensor.ts';
 import type { Grid, Size } from '../volume.ts';
 import type { Manifest, NetworkSpec } from './manifest.ts';
 import {
+  channelCount,
   labelChannelsOf,
   modelsFor,
   placeOf,
@@ -111,8 +112,7 @@ function componentsOf(manifest: Manifest, spec: NetworkSpec): number | undefined
     const input = manifest.inputs[name];
     return input?.type === 'volume' && input.frames === 'one';
   });
-  const labels = labelChannelsOf(spec).reduce((sum, { values }) => sum + values.length, 0);
-  return known ? names.length + labels : undefined;
+  return known ? channelCount(spec) : undefined;
 }
 
 /** What the network takes, in words. */
