@@ -95,7 +95,7 @@ const networkKeys = {
   merge: z
     .array(mergeRuleSchema)
     .min(1)
-    .max(65_535)
+    .max(4096)
     .optional()
     .describe(
       'The values of this network in the label map of the app; others are dropped. All networks with this key run, in their order, and a later label overwrites an earlier one',

@@ -200,13 +200,22 @@ export function checkMergedLabels(
   const given = new Set<Label>();
   for (const parameters of parameterTrials(manifest)) {
     const running = modelsFor(manifest, parameters);
-    const named = labelsWith(labels, parameters);
+    const named = new Set(labelsWith(labels, parameters).map(({ value }) => value));
+    const steps = stepsOfLabels(manifest, parameters);
     for (const spec of merging) {
       const at = [...placeIn(model, model.indexOf(spec)), 'merge'];
-      for (const [index, { to }] of spec.merge!.entries()) {
-        const value = mergedValue(manifest, to, parameters);
-        for (const label of labels) if (label.value === value && canMeet(label, spec)) given.add(label);
-        if (value === 0 || !running.includes(spec) || named.some((label) => label.value === value)) continue;
+      const values = valuesAfter(
+        spec.merge!.map(({ to }) => to),
+        steps,
+        parameters,
+      );
+      const known = new Set(values);
+      // Usually the first parameters show all of them.
+      const open = given.size < labels.length ? labels : [];
+      for (const label of open) if (known.has(label.value) && canMeet(label, spec)) given.add(label);
+      if (!running.includes(spec)) continue;
+      for (const [index, value] of values.entries()) {
+        if (value === 0 || named.has(value)) continue;
         const path = [...at, index, 'to'];
         faults.set(path.join('.'), {
           path,
@@ -224,15 +233,17 @@ export function checkMergedLabels(
   return [...faults.values(), ...never];
 }
 
-/** A value of the merged label map after the steps that come then. */
-function mergedValue(
-  manifest: Pick<Manifest, 'postprocess'>,
-  value: number,
+/** What values of the merged label map become by the steps that come then; 0 if they are removed. */
+function valuesAfter(
+  values: readonly number[],
+  steps: readonly Step[],
   parameters: Readonly<Record<string, Parameter>>,
-): number {
-  let values: readonly number[] = [value];
-  for (const step of stepsOfLabels(manifest, parameters)) values = valuesAfterStep(values, step, parameters);
-  return values[0] ?? 0;
+): readonly number[] {
+  const after = (some: readonly number[]) =>
+    steps.reduce((now, step) => valuesAfterStep(now, step, parameters), some);
+  const together = after(values);
+  const isUnchanged = together.length === values.length && together.every((value, i) => value === values[i]);
+  return isUnchanged ? values : values.map((value) => after([value])[0] ?? 0);
 }
 
 /** Whether another network takes labels of this model. */

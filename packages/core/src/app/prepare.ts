@@ -138,7 +138,7 @@ export function withLabels(
       continue;
     }
     const labels = restore(labelsOf(channel.labelsOf), start);
-    const moved = labelVoxels(moveLabels(labels, changes, Math.min(...channel.values)));
+    const moved = labelVoxels(moveLabels(labels, changes));
     for (const value of channel.values) {
       const mask = voxels.subarray(to * n, ++to * n);
       for (let i = 0; i < n; i++) if (moved[i] === value) mask[i] = 1;
