@@ -3,6 +3,7 @@ import { describe, expect, it } from 'vitest';
 import type { Vec3 } from '../geometry/affine.ts';
 import { voxelAt } from '../geometry/fixtures.ts';
 import type { Tensor } from '../tensor.ts';
+import type { Volume } from '../volume.ts';
 import {
   app,
   forEachVoxel,
@@ -49,11 +50,11 @@ async function expectLabels(output: Output, labelOf: (value: number, at: Vec3) =
 }
 
 describe('predict(): labels of several networks', () => {
-  // The values of the scan are 0 … 30; the networks overlap in 14 … 24, and b gives the label 2 that no table lists.
+  // The values of the scan are 0 … 30; the networks overlap in 14 … 24, and b and c give the label 2, which their tables do not list.
   const models = {
     a: labelling(3, (v) => (v > 20 ? 1 : v > 10 ? 2 : 0)),
     b: labelling(3, (v) => (v >= 14 && v <= 24 ? 1 : v > 27 ? 2 : 0)),
-    c: labelling(4, (v) => (v === 22 ? 3 : v < 4 ? 1 : 0)),
+    c: labelling(4, (v) => (v === 22 ? 3 : v < 4 ? 1 : v > 24 ? 2 : 0)),
   };
   const tables = { a: merge({ 1: 5, 2: 3 }), b: merge({ 1: 300 }), c: merge({ 3: 7, 1: 2 }) };
   const [a, b, c] = (['a', 'b', 'c'] as const).map((name) => net(name, { merge: tables[name] }));
@@ -67,7 +68,7 @@ describe('predict(): labels of several networks', () => {
     const manifest = networkOf({ model: [a, b, c], preprocess, postprocess });
     const { outputs, loaded } = await runWith(manifest, models);
     expect(loaded).toEqual(['a', 'b', 'c']);
-    // The zeros of b and c leave what is there; 28 to 30 stay with a, since b's label 2 is dropped.
+    // The zeros of b and c leave what is there, and so does what they drop: 25 to 30 stay with a.
     await expectLabels(outputs.segmentation, (v) =>
       v < 4 ? 2 : v === 22 ? 7 : v >= 14 && v <= 24 ? 300 : v > 20 ? 5 : v > 10 ? 3 : 0,
     );
@@ -150,42 +151,58 @@ describe('predict(): labels of several networks', () => {
     });
   });
 
-  it('need the scores of one network at a time, and what they share only once', async () => {
-    // The collector of garbage tells whether anything still holds the scores of the network before.
+  describe('need little memory', () => {
+    // The collector of garbage tells whether anything still holds a volume.
     setFlagsFromString('--expose-gc');
-    const collect = (await import('node:vm')).runInNewContext('gc') as () => void;
-    const scores: WeakRef<object>[] = [];
-    const alive: number[] = [];
-    const watched = (model: LoadedModel): LoadedModel => {
+    const runInNewContext = import('node:vm').then((vm) => vm.runInNewContext);
+    const countAlive = async (held: readonly WeakRef<object>[]) => {
+      // What is referred to weakly lives to the end of the current task.
+      await new Promise((done) => setImmediate(done));
+      ((await runInNewContext)('gc') as () => void)();
+      return held.filter((one) => one.deref()).length;
+    };
+    /** A network that calls a function before and after each run. */
+    const watched = (model: LoadedModel, before: () => unknown, after = (_: object) => {}): LoadedModel => {
       if (model.kind !== 'network') throw new Error('no network');
       const { session } = model;
-      return {
-        kind: 'network',
-        session: {
-          async run(tensor) {
-            await new Promise((done) => setImmediate(done));
-            collect();
-            alive.push(scores.filter((one) => one.deref()).length);
-            const output = await session.run(tensor);
-            scores.push(new WeakRef(output.data));
-            return output;
-          },
-        },
+      const run = async (tensor: Tensor) => {
+        await before();
+        const output = await session.run(tensor);
+        after(output.data);
+        return output;
       };
+      return { kind: 'network', session: { run } };
     };
-    const manifest = networkOf({
-      model: [a, b, c],
-      preprocess: [times(1)],
-      postprocess: ['restore', 'argmax'],
+
+    it('for the scores of one at a time', async () => {
+      const scores: WeakRef<object>[] = [];
+      const alive: number[] = [];
+      const watch = (model: LoadedModel) =>
+        watched(
+          model,
+          async () => alive.push(await countAlive(scores)),
+          (data) => scores.push(new WeakRef(data)),
+        );
+      const manifest = networkOf({ model: [a, b, c], postprocess: ['restore', 'argmax'] });
+      await runWith(manifest, { a: watch(models.a), b: watch(models.b), c: watch(models.c) });
+      expect(alive).toEqual([0, 0, 0]);
     });
-    const shared: string[] = [];
-    await runWith(
-      manifest,
-      { a: watched(models.a), b: watched(models.b), c: watched(models.c) },
-      { trace: { stages: ['preprocess[0]'], take: async (stage) => void shared.push(stage) } },
-    );
-    expect(alive).toEqual([0, 0, 0]);
-    expect(shared).toEqual(['preprocess[0]']);
+
+    it('for what they share: it is prepared once, and kept until the last one has it', async () => {
+      const own = { preprocess: [times(1)] };
+      const model = [a, b, { ...c, preprocess: [times(2)] }].map((spec) => ({ ...own, ...spec }));
+      const shared: WeakRef<object>[] = [];
+      const alive: number[] = [];
+      const watch = (one: LoadedModel) => watched(one, async () => alive.push(await countAlive(shared)));
+      const take = async (_: string, volume: Volume) => void shared.push(new WeakRef(volume.voxels));
+      await runWith(
+        networkOf({ model, preprocess: [times(1)] }),
+        { a: watch(models.a), b: watch(models.b), c: watch(models.c) },
+        { trace: { stages: ['preprocess[0]'], take } },
+      );
+      expect(shared).toHaveLength(1);
+      expect(alive).toEqual([1, 1, 0]);
+    });
   });
 
   it('report one progress, each network in proportion to the voxels of its windows', async () => {
