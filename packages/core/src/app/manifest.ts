@@ -82,7 +82,7 @@ const networkKeys = {
     .min(1)
     .optional()
     .describe(
-      'The volume inputs that become the channels, in this order, and labels of other networks; the first volume if missing',
+      'What becomes the channels, in this order: volume inputs, and labels of a network listed before (`labelsOf`: its `id`; `values`: one channel for each, 1 where the network gives it, otherwise 0). The first volume if missing',
     ),
   preprocess: z
     .array(stepSchema)

@@ -243,6 +243,11 @@ describe('predict(): labels of several networks', () => {
     await expect(runWith(manifest, { ...models, b: failing })).rejects.toThrow(
       'The app failed in its infer stage (model[1], ribs): no such layer',
     );
+    const invalid = network(() => [Number.NaN, 0]);
+    await expect(runWith(manifest, { ...models, b: invalid })).rejects.toMatchObject({
+      code: 'APP_OUTPUT',
+      message: expect.stringMatching(/^model\[1\], ribs: The network gave NaN/),
+    });
   });
 
   it('may come from one network: its table alone', async () => {

@@ -1,4 +1,4 @@
-import { TomaatError } from '../errors.ts';
+import { describeError, TomaatError } from '../errors.ts';
 import type { Volume } from '../volume.ts';
 
 /** What is done in a prediction, in this order; the name that progress and errors go by. */
@@ -63,7 +63,8 @@ export function createStages(context: {
     try {
       return await work(report);
     } catch (error) {
-      if (error instanceof TomaatError || context.signal?.aborted) throw error;
+      if (error instanceof TomaatError) throw withName(error, part.name);
+      if (context.signal?.aborted) throw error;
       // For the author: the message of the engine or the app's own code, and the stage.
       const where = part.name === undefined ? `${name} stage` : `${name} stage (${part.name})`;
       throw new TomaatError('APP_FAILED', `The app failed in its ${where}: ${messageOf(error)}`, {
@@ -75,6 +76,13 @@ export function createStages(context: {
     }
   };
   return { times, stage };
+}
+
+/** A fault of one of several networks says whose it is. */
+function withName(error: TomaatError, name: string | undefined): TomaatError {
+  const { code, message, field, detail, cause } = error;
+  if (name === undefined || describeError(code).fault !== 'app') return error;
+  return new TomaatError(code, `${name}: ${message}`, { field: field ?? 'model', detail, cause });
 }
 
 function messageOf(error: unknown): string {

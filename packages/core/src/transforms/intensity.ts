@@ -277,7 +277,7 @@ const integerRanges = { int16: [-32_768, 32_767], int32: [-2_147_483_648, 2_147_
 const castToType = defineTransform({
   name: 'castToType',
   description:
-    'Cuts values off to whole numbers, toward 0, as numpy’s astype and MONAI’s CastToType do: TotalSegmentator resamples to int32. Values beyond the type become its last one.',
+    'Cuts values off to whole numbers, toward 0, as MONAI’s CastToType does, or TotalSegmentator after its resampling. Values beyond the range of the type become its lowest or highest.',
   parameters: z.strictObject({
     dtype: z.enum(['int16', 'int32']).describe('The type whose values remain; the voxels stay float32'),
   }),
