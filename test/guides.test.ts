@@ -98,10 +98,16 @@ describe('guides', () => {
       const keys = parts.map((text) => {
         const part = parseYaml(text) as Record<string, object>;
         const channels = Object.keys(part.inputs ?? whole.inputs);
-        parseManifest(JSON.stringify({ ...whole, ...part, model: { ...whole.model, channels } }));
+        parseManifest(JSON.stringify({ ...whole, model: { ...whole.model, channels }, ...part }));
         return Object.keys(part).join();
       });
-      expect(keys).toEqual(['postprocess', 'inputs', 'preprocess']);
+      expect(keys).toEqual([
+        'postprocess',
+        'inputs',
+        'preprocess',
+        'inputs,preprocess,model,postprocess,labels',
+        'model,postprocess',
+      ]);
     });
 
     it('the codes of a label are taken in a manifest', () => {

@@ -8,7 +8,7 @@ import { expect, it } from 'vitest';
 const coreValues = `
   TomaatError acceptShape acceptSuv affinesEqual applyAffine base64Length buildDicomObject
   buildKeyPicture buildMeasurementReport buildSegmentation buildStructureSet buildSurface
-  bytesPerVoxel checkAffine checkDeclaration checkShape checkVolume computesSuv chooseDicom
+  bytesPerVoxel channelCount checkAffine checkDeclaration checkShape checkVolume computesSuv chooseDicom
   chooseFormat closeLabels collectBytes componentOf composeAffine convertVolume crc32
   createDeidentifier createFrameDecoder createStoredZip createUidKey createUidMapper createVoxels
   cropOrPad decimateMesh decodeBase64Text defaultValue defineApp deidentify describeError
@@ -25,7 +25,7 @@ const coreValues = `
   joinMeshes keepLargestComponent labelPalette labelSchema labelTransforms labelTypeFor labelVoxels
   labelsWith labelColors isExplained largestThatFits listSeries manifestSchema mapLabels
   matchOriginals maxFileBytes maxZipEntries measureLabels measurementsToCsv mediaTypes meshToStl
-  meshToVtk mmDigits multiply neutralDataName neutralNames numericVoxels observe openLabels openZip
+  meshToVtk mmDigits modelsFor multiply neutralDataName neutralNames numericVoxels observe openLabels openZip
   orientationOf originOf outputFormats outputSchema outputSchemas parameterSchema parseDicom
   parseManifest parseMeasurementsCsv parseParameter parseParameters parsePoints parseUidKey
   pipelineSteps predict primaryOutput quietCodec readDicomFile readDicomHeader readDicomImage

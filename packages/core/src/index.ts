@@ -52,6 +52,7 @@ export {
   type SelfTest,
   volumeInputs,
 } from './app/manifest.ts';
+export { channelCount, modelsFor } from './app/networks.ts';
 export {
   describeParity,
   judge,

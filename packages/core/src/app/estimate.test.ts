@@ -361,3 +361,58 @@ describe('largestThatFits()', () => {
     expect(performance.now() - startMs).toBeLessThan(3000);
   });
 });
+
+describe('estimatePrediction() of several networks', () => {
+  const net = (roi: number, more: object = {}) => ({
+    runtime: 'onnx',
+    file: 'net.onnx',
+    sha256: '0'.repeat(64),
+    inferer: { type: 'slidingWindow', roiSize: [roi, roi, roi], overlap: 0 },
+    ...more,
+  });
+  const merge = [{ from: 1, to: 1 }];
+  const estimate = (model: unknown, modelBytes = 0, parameters = {}) =>
+    estimatePrediction(
+      manifestOf({
+        model,
+        inputs: { volume: { type: 'volume' }, fine: { type: 'checkbox' } },
+        postprocess: ['argmax'],
+      }),
+      shape([64, 64, 64]),
+      parameters,
+      modelBytes,
+    );
+  const n = 64 ** 3;
+
+  it('is that of the largest, with the merged labels and the shared volume; windows add up', () => {
+    const [small, large] = [estimate(net(16, { merge })), estimate(net(32, { merge }))];
+    expect([small.windows, large.windows]).toEqual([64, 8]);
+    const both = estimate([net(16, { merge }), net(32, { merge })]);
+    expect(both.windows).toBe(72);
+    expect(both.neededBytes).toBe(Math.max(small.neededBytes, large.neededBytes) + 2 * n + 4 * n);
+    const files = estimate([net(16, { merge }), net(32, { merge })], 1e8);
+    expect(files.neededBytes - both.neededBytes).toBe(2e8);
+  });
+
+  it('counts labels that others take, and the masks they become', () => {
+    const low = net(16, { id: 'low' });
+    const masks = { labelsOf: 'low', values: [1, 2] };
+    const [alone, masked] = [estimate([low, net(32, { channels: ['volume', masks] })]), estimate(net(32))];
+    expect(alone.windows).toBe(72);
+    // Two more components in the input, and in a window of 32 voxels.
+    const more = 2 * 4 * n + 2 * 4 * 32 ** 3;
+    expect(alone.neededBytes - masked.neededBytes).toBe(more + 2 * n + 4 * n);
+  });
+
+  it('leaves out those that do not run', () => {
+    const model = [net(16, { merge }), net(32, { merge, when: { fine: true } })];
+    expect(estimate(model, 0, { fine: false })).toEqual(estimate(net(16, { merge })));
+    expect(estimate(model, 0, { fine: true }).windows).toBe(72);
+  });
+
+  it('sees the largest of what their own steps make', () => {
+    const own = { preprocess: [{ spatialPad: { size: [80, 96, 112] } }] };
+    const { modelSize } = estimate([net(16, { merge, ...own }), net(16, { merge })]);
+    expect(modelSize).toEqual([80, 96, 112]);
+  });
+});

@@ -2,10 +2,18 @@ import { estimateMemory } from '../inferers/inferer.ts';
 import { sliceSize, withinSlice } from '../inferers/slices.ts';
 import { windowsAlong } from '../inferers/windows.ts';
 import { bytesPerVoxel, type Grid, type Size, type VoxelType, voxelCount } from '../volume.ts';
-import { isNetworkSpec, type Manifest, type ModelSpec, volumeInputs } from './manifest.ts';
+import { isNetworkSpec, type Manifest, type ModelSpec, type NetworkSpec, volumeInputs } from './manifest.ts';
+import {
+  isMerged,
+  labelChannelsOf,
+  modelsFor,
+  stepsOfInput,
+  stepsOfResult,
+  volumeChannels,
+} from './networks.ts';
 import { reductionOf } from './postprocess.ts';
 import type { Step } from './step.ts';
-import { applies, gridAfter, ownSteps, volumesHeldBy } from './steps.ts';
+import { gridAfter, ownSteps, volumesHeldBy } from './steps.ts';
 import type { Parameter } from './values.ts';
 
 /** What is known about a volume before it is sent. */
@@ -35,21 +43,64 @@ export function estimatePrediction(
   parameters: Readonly<Record<string, Parameter>>,
   modelBytes = 0,
 ): Estimate {
-  const model: ModelSpec = manifest.model.find(({ when }) => applies(when, parameters)) ?? manifest.model[0];
-  const steps = manifest.preprocess.filter((step) => applies(step.when, parameters));
-  const inputs = volumeInputs(manifest);
-  const names = isNetworkSpec(model) ? (model.channels ?? inputs.slice(0, 1)) : inputs;
-  const sent = names.filter((name) => Object.hasOwn(volumes, name));
-  const seen = sent.map((name) => volumes[name]);
-  const stored = Object.values(volumes).reduce(
+  const found = modelsFor(manifest, parameters);
+  const models = found.length > 0 ? found : manifest.model.slice(0, 1);
+  const given = Object.values(volumes);
+  if (given.length === 0) return { neededBytes: processBytes + modelBytes, modelSize: [1, 1, 1], windows: 1 };
+  const stored = given.reduce(
     (sum, volume) => sum + voxelCount(volume) * volume.components * bytesPerVoxel(volume.voxelType),
     0,
   );
+  const shapes = models.map((spec) => shapeOf(manifest, spec, volumes, parameters));
+  // One after the other: the peak is that of the largest.
+  const working = Math.max(...shapes.map(({ workingBytes }) => workingBytes));
+  const loaded = models.some(isNetworkSpec) ? modelBytes * 2 : 0;
+  const [most] = shapes.toSorted((a, b) => voxelCount(b) - voxelCount(a));
+  return {
+    neededBytes: processBytes + loaded + stored + working + keptBytes(models, shapes, given[0]),
+    modelSize: most.size,
+    windows: shapes.reduce((sum, { windows }) => sum + windows, 0),
+  };
+}
+
+/** The work of a network in relation to that of others: voxels of all its windows. */
+export function effortOf(
+  manifest: Manifest,
+  spec: NetworkSpec,
+  volumes: Readonly<Record<string, Shape>>,
+  parameters: Readonly<Record<string, Parameter>>,
+): number {
+  const { windows, windowVoxels } = shapeOf(manifest, spec, volumes, parameters);
+  return windows * windowVoxels;
+}
+
+type Shape = Grid & { readonly components: number };
+
+/** What one model makes of the volumes. */
+interface ModelShape {
+  /** Of what it sees. */
+  readonly size: Size;
+  readonly windows: number;
+  readonly windowVoxels: number;
+  /** From the preprocessing to its labels. */
+  readonly workingBytes: number;
+  /** What it sees before the steps of its own. */
+  readonly sharedBytes: number;
+}
+
+function shapeOf(
+  manifest: Manifest,
+  model: ModelSpec,
+  volumes: Readonly<Record<string, Shape>>,
+  parameters: Readonly<Record<string, Parameter>>,
+): ModelShape {
+  const names = isNetworkSpec(model) ? volumeChannels(manifest, model) : volumeInputs(manifest);
+  const sent = names.filter((name) => Object.hasOwn(volumes, name));
+  const seen = sent.map((name) => volumes[name]);
   const largest = seen.reduce(
     (a, b) => (voxelCount(b) > voxelCount(a) ? b : a),
     seen[0] ?? Object.values(volumes)[0],
   );
-  if (!largest) return { neededBytes: processBytes + modelBytes, modelSize: [1, 1, 1], windows: 1 };
   // A step reads one copy and writes another; the voxels of other types become float32 at the first one.
   let held = 0;
   const after = (start: Grid, list: readonly Step[]): Grid => {
@@ -65,36 +116,58 @@ export function estimatePrediction(
   // Channels are stacked on the grid of the first one, and each of a program's volumes keeps its own.
   const prepared = sent.map((name) => after(volumes[name], ownSteps(manifest.inputs, name, parameters)));
   const stacked = prepared.reduce((a, b) => (voxelCount(b) > voxelCount(a) ? b : a), prepared[0] ?? largest);
-  const grid = after(stacked, steps);
+  const { shared, own } = stepsOfInput(manifest, model, parameters);
+  const common = after(stacked, shared);
+  const grid = after(common, own);
   const components = seen.reduce((sum, volume) => sum + volume.components, 0) || 1;
   const preparing = held * components * 4;
   const restoring = voxelCount(largest) * 2;
+  const sharedBytes = voxelCount(common) * components * 4;
   if (!isNetworkSpec(model)) {
     // Measured with the bundled modules: 4 to 5 bytes per voxel in addition to the input.
     const working = voxelCount(grid) * components * 4 + restoring;
-    return {
-      neededBytes: processBytes + stored + Math.max(preparing, working),
-      modelSize: grid.size,
-      windows: 1,
-    };
+    const workingBytes = Math.max(preparing, working);
+    return { size: grid.size, windows: 1, windowVoxels: voxelCount(grid), workingBytes, sharedBytes };
   }
   const { inferer } = model;
-  const classes = Math.max(2, ...manifest.labels.map(({ value }) => value + 1));
   const isSlice = inferer.type === 'slice';
   const within = isSlice ? withinSlice(inferer, grid.size) : inferer;
   const seenAtOnce = isSlice ? sliceSize(grid.size, inferer.axis) : grid.size;
   const window = within.type === 'slidingWindow' ? within.roiSize : seenAtOnce;
-  const inner = voxelCount({ size: window as Size }) * innerChannels * 4;
+  const windowVoxels = voxelCount({ size: window as Size });
+  const inner = windowVoxels * innerChannels * 4;
+  const { type } = reductionOf(stepsOfResult(manifest, model, parameters), parameters);
+  const labelled = labelChannelsOf(model).reduce((sum, { values }) => sum + values.length, 0);
   const inferring =
-    estimateMemory(inferer, grid.size, components, classes, reductionOf(manifest, parameters).type) + inner;
+    estimateMemory(inferer, grid.size, components + labelled, classesOf(manifest, model), type) + inner;
   return {
-    neededBytes: processBytes + modelBytes * 2 + stored + Math.max(preparing, inferring + restoring),
-    modelSize: grid.size,
+    size: grid.size,
     windows:
       within.type === 'slidingWindow'
         ? windowsOf(grid.size, within)
         : voxelCount(grid) / voxelCount({ size: seenAtOnce }),
+    windowVoxels,
+    workingBytes: Math.max(preparing, inferring + restoring),
+    sharedBytes,
   };
+}
+
+/** Classes of a network, by the values that the manifest names: of its table, of those who take its labels, of the app. */
+function classesOf(manifest: Manifest, { id, merge }: NetworkSpec): number {
+  const taken = manifest.model
+    .flatMap(labelChannelsOf)
+    .flatMap(({ labelsOf, values }) => (labelsOf === id ? values : []));
+  const own = [...(merge ?? []).map(({ from }) => from), ...taken];
+  const named = own.length > 0 ? own : manifest.labels.map(({ value }) => value);
+  return Math.max(1, ...named) + 1;
+}
+
+/** What is kept from one network to the next: the merged labels, those that others take, and the volume that all begin with. */
+function keptBytes(models: readonly ModelSpec[], shapes: readonly ModelShape[], grid: Grid): number {
+  if (models.length < 2) return 0;
+  const taken = new Set(models.flatMap(labelChannelsOf).map(({ labelsOf }) => labelsOf));
+  const maps = taken.size + (models.some(isMerged) ? 1 : 0);
+  return maps * voxelCount(grid) * 2 + Math.max(...shapes.map(({ sharedBytes }) => sharedBytes));
 }
 
 /**

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { explainEmpty, type Observation, observe } from './explain.ts';
+import { network, networkOf, run } from './fixtures.ts';
 import { parseManifest } from './parse-manifest.ts';
 
 const manifestWith = (preprocess: readonly object[], own: readonly object[] = []) =>
@@ -61,7 +62,43 @@ describe('explainEmpty()', () => {
   }); // biome-ignore format: one table
 });
 
+describe('explainEmpty() of several networks', () => {
+  it('states what each was given and gave, by its place in the manifest', () => {
+    const networks = [
+      { name: 'model[0]', prepared: summary(0, 1), scores: [2, 1] },
+      { name: 'model[1]', prepared: summary(3, 3), scores: [-Infinity, 1] },
+    ];
+    expect(explainEmpty(manifestWith(placed), seen(0, 9, { networks })).slice(1)).toEqual([
+      'model[0], after preprocess: values 0 … 1, 9 × 8 × 7 voxels of 1 × 1.5 × 2.25 mm',
+      'model[0], highest score of each class: 0: 2, 1: 1',
+      'model[1], after preprocess: values 3 … 3, 9 × 8 × 7 voxels of 1 × 1.5 × 2.25 mm',
+      'model[1], highest score of each class: 0: -Infinity, 1: 1',
+      'After preprocess of model[1] all voxels have one value: its steps of intensities do not fit this volume.',
+      'The network model[1] gives scores that are not finite. Compare the values after preprocess with those of the training.',
+    ]);
+  });
+});
+
 describe('observe()', () => {
+  it('keeps several networks apart', async () => {
+    const merge = [{ from: 1, to: 1 }];
+    const onnx = { runtime: 'onnx', file: 'a.onnx', sha256: 'ab'.repeat(32), merge };
+    const manifest = networkOf({
+      model: [onnx, { ...onnx, preprocess: [{ flip: { axes: ['x'] } }, window] }],
+    });
+    const models = [network(([v]) => [0, v - 40]), network(([v]) => [0, v - 50])];
+    const { trace, load, seen } = observe(manifest, async (spec) => models[manifest.model.indexOf(spec)]);
+    await run(manifest, models[0], { trace, load });
+    const { inputs, networks, ...first } = seen();
+    expect([inputs.volume.low, inputs.volume.high]).toEqual([0, 30]);
+    expect(networks?.map(({ name, scores }) => [name, scores])).toEqual([
+      ['model[0]', [0, -10]],
+      ['model[1]', [0, expect.closeTo((30 + 175) / 425 - 50, 4)]],
+    ]);
+    expect(networks?.[1].prepared?.low).toBeCloseTo(175 / 425, 5);
+    expect(first).toEqual({ prepared: networks?.[0].prepared, scores: [0, -10] });
+  });
+
   it('keeps the highest score of each class over all windows, and leaves label values out', async () => {
     const outputs = [
       { data: Float32Array.of(1, 5, -3, -2), dims: [1, 2, 1, 1, 2] },

@@ -2,11 +2,11 @@ import { spacingOf } from '../geometry/affine.ts';
 import type { NetworkSession } from '../inferers/spec.ts';
 import { isLabelTensor, type Tensor } from '../tensor.ts';
 import { numericVoxels, type Size, type Volume } from '../volume.ts';
-import { isNetworkSpec, type Manifest, volumeInputs } from './manifest.ts';
+import { isNetworkSpec, type Manifest, type NetworkSpec, volumeInputs } from './manifest.ts';
 import type { LoadedModel } from './predict.ts';
 import type { Trace } from './stages.ts';
 import type { Step } from './step.ts';
-import { stageOfInput } from './trace.ts';
+import { stageOfInput, stageOfNetwork } from './trace.ts';
 
 /*
  * Why a label map is empty: what the network was given, and what it made of it. It is observed in a second prediction, so that the
@@ -23,14 +23,19 @@ export interface VolumeSummary {
   readonly high: number;
 }
 
-/** What was observed in a prediction by a network. */
-export interface Observation {
-  /** The volumes by the names of their inputs, as they are in the files. */
-  readonly inputs: Readonly<Record<string, VolumeSummary>>;
+interface NetworkObservation {
   /** What the network is applied to, all channels together. */
   readonly prepared?: VolumeSummary;
   /** The highest score of each class in all windows; empty if the network gives label values. */
   readonly scores: readonly number[];
+}
+
+/** What was observed in a prediction by networks; of several, prepared and scores are those of the first one. */
+export interface Observation extends NetworkObservation {
+  /** The volumes by the names of their inputs, as they are in the files. */
+  readonly inputs: Readonly<Record<string, VolumeSummary>>;
+  /** Each network with its place in the manifest, if several ran. */
+  readonly networks?: readonly (NetworkObservation & { readonly name: string })[];
 }
 
 /** Observes a prediction: `trace` and `load` go into its context. */
@@ -39,24 +44,36 @@ export function observe(
   load: (model: Manifest['model'][number]) => Promise<LoadedModel>,
 ): { trace: Trace; load: typeof load; seen(): Observation } {
   const inputs: Record<string, VolumeSummary> = {};
-  let prepared: VolumeSummary | undefined;
-  const scores: number[] = [];
   const names = new Map(volumeInputs(manifest).map((name) => [stageOfInput(name), name]));
+  const prepared = new Map<string, VolumeSummary>();
+  /** The scores by the stage of what their network is applied to. */
+  const scores = new Map<string, number[]>();
+  const stageOf = (spec: NetworkSpec) => stageOfNetwork(manifest, spec, 'input');
   return {
     trace: {
-      stages: [...names.keys(), 'input'],
+      stages: [...names.keys(), ...new Set(manifest.model.filter(isNetworkSpec).map(stageOf))],
       async take(stage, volume) {
         const name = names.get(stage);
-        if (name === undefined) prepared = summarize(volume);
+        if (name === undefined) prepared.set(stage, summarize(volume));
         else inputs[name] = summarize(volume);
       },
     },
     async load(spec) {
       const model = await load(spec);
-      if (model.kind !== 'network') return model;
-      return { kind: 'network', session: observedSession(model.session, scores) };
+      if (model.kind !== 'network' || !isNetworkSpec(spec)) return model;
+      const highest: number[] = [];
+      scores.set(stageOf(spec), highest);
+      return { kind: 'network', session: observedSession(model.session, highest) };
     },
-    seen: () => ({ inputs, prepared, scores }),
+    seen() {
+      const networks = [...scores].map(([stage, highest]) => ({
+        name: stage.slice(0, -'.input'.length),
+        prepared: prepared.get(stage),
+        scores: highest,
+      }));
+      const { prepared: first, scores: highest } = networks[0] ?? { scores: [] };
+      return { inputs, prepared: first, scores: highest, ...(networks.length > 1 && { networks }) };
+    },
   };
 }
 
@@ -102,17 +119,22 @@ export function explainEmpty(manifest: Manifest, seen: Observation): string[] {
   const show = ({ size, spacing, low, high }: VolumeSummary) =>
     `values ${brief(low)} … ${brief(high)}, ${size.join(' × ')} voxels of ${spacing.map(brief).join(' × ')} mm`;
   const lines = Object.entries(seen.inputs).map(([name, volume]) => `${name}: ${show(volume)}`);
-  if (seen.prepared) lines.push(`after preprocess: ${show(seen.prepared)}`);
-  if (seen.scores.length > 0)
-    lines.push(
-      `highest score of each class: ${seen.scores.map((score, k) => `${k}: ${brief(score)}`).join(', ')}`,
-    );
+  for (const { name, prepared, scores } of eachNetwork(seen)) {
+    const of = name === undefined ? '' : `${name}, `;
+    if (prepared) lines.push(`${of}after preprocess: ${show(prepared)}`);
+    const shown = scores.map((score, k) => `${k}: ${brief(score)}`).join(', ');
+    if (shown) lines.push(`${of}highest score of each class: ${shown}`);
+  }
   return [...lines, ...causesOf(manifest, seen)];
 }
 
 const brief = (value: number) => String(Number(value.toPrecision(4)));
 
-function causesOf(manifest: Manifest, { inputs, prepared, scores }: Observation): string[] {
+const eachNetwork = (seen: Observation): readonly (NetworkObservation & { name?: string })[] =>
+  seen.networks ?? [seen];
+
+function causesOf(manifest: Manifest, seen: Observation): string[] {
+  const { inputs } = seen;
   const causes: string[] = [];
   const volumes = Object.entries(inputs);
   for (const [name, { low, high }] of volumes)
@@ -129,16 +151,23 @@ function causesOf(manifest: Manifest, { inputs, prepared, scores }: Observation)
       );
     }
   }
-  if (prepared && !(prepared.low < prepared.high) && volumes.some(([, { low, high }]) => low < high))
-    causes.push(
-      'After preprocess all voxels have one value: its steps of intensities do not fit this volume.',
-    );
-  if (scores.some((score) => !Number.isFinite(score)))
-    causes.push(
-      'The network gives scores that are not finite. Compare the values after preprocess with those of the training.',
-    );
+  for (const { name, prepared, scores } of eachNetwork(seen)) {
+    const [after, network] =
+      name === undefined
+        ? ['After preprocess', 'The network']
+        : [`After preprocess of ${name}`, `The network ${name}`];
+    if (prepared && !(prepared.low < prepared.high) && volumes.some(([, { low, high }]) => low < high))
+      causes.push(`${after} all voxels have one value: its steps of intensities do not fit this volume.`);
+    if (scores.some((score) => !Number.isFinite(score)))
+      causes.push(
+        `${network} gives scores that are not finite. Compare the values after preprocess with those of the training.`,
+      );
+  }
   const names = new Set([
     ...manifest.preprocess.map(({ name }) => name),
+    ...manifest.model
+      .flatMap((spec) => (isNetworkSpec(spec) && spec.preprocess) || [])
+      .map(({ name }) => name),
     ...volumes.flatMap(([name]) => ownOf(manifest, name).map((step) => step.name)),
   ]);
   if (!names.has('orientation'))

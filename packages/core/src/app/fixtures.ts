@@ -92,6 +92,7 @@ export interface Given extends Partial<PredictionRequest> {
   signal?: AbortSignal;
   limits?: ReadLimits;
   load?: PredictionContext['load'];
+  trace?: PredictionContext['trace'];
   onProgress?: (stage: Stage, fraction: number) => void;
 }
 export type Output = EncodedOutput & { data: Bytes };

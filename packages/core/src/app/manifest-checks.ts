@@ -1,14 +1,18 @@
-import type { Label } from './elements.ts';
-import { isNetworkSpec, type Manifest, primaryOutput, requestWords, volumeInputs } from './manifest.ts';
-import { activationOf, checkConditions, checkSteps, isScoreStep } from './steps.ts';
+import { type Manifest, primaryOutput, requestWords, volumeInputs } from './manifest.ts';
+import {
+  type CrossFault,
+  canMeet,
+  checkDecisions,
+  checkMergedLabels,
+  checkMerging,
+  checkModel,
+  checkSources,
+  placeIn,
+  within,
+} from './model-checks.ts';
+import { checkConditions, checkSteps } from './steps.ts';
 import { checkSuvOrder } from './suv-inputs.ts';
 import { parseParameters } from './values.ts';
-
-/** A fault of one key of a manifest against another. */
-export interface CrossFault {
-  path: (string | number)[];
-  message: string;
-}
 
 type Keys =
   | 'inputs'
@@ -30,10 +34,6 @@ interface Check<K extends Keys = Keys> {
 const check = <K extends Keys>(needs: readonly K[], find: (manifest: Pick<Manifest, K>) => CrossFault[]) =>
   ({ needs, find }) as unknown as Check;
 
-const isRestore = ({ name }: { name: string }) => name === 'restore';
-const within = (path: (string | number)[], faults: readonly CrossFault[]): CrossFault[] =>
-  faults.map((fault) => ({ ...fault, path: [...path, ...fault.path] }));
-
 const checks: readonly Check[] = [
   check(['inputs', 'preprocess'], ({ inputs, preprocess }) =>
     within(['preprocess'], [...checkSteps(preprocess, 'preprocess', inputs), ...checkSuvOrder(preprocess)]),
@@ -53,47 +53,13 @@ const checks: readonly Check[] = [
   check(['outputs'], ({ outputs }) =>
     Object.keys(outputs).length > 0 ? [] : [{ path: ['outputs'], message: 'an app has at least one output' }],
   ),
-  check(['inputs', 'model'], ({ inputs, model }) => {
-    const volumes = volumeInputs({ inputs });
-    return model.flatMap((spec, index) => {
-      const at = model.length > 1 ? ['model', index] : ['model'];
-      const faults = within(at, checkConditions(spec.when, inputs));
-      if (!isNetworkSpec(spec)) return faults;
-      if (volumes.length === 0)
-        faults.push({ path: ['inputs'], message: `the runtime ${spec.runtime} needs a volume` });
-      for (const name of spec.channels ?? []) {
-        if (!volumes.includes(name))
-          faults.push({ path: [...at, 'channels'], message: `${name} is not a volume input` });
-      }
-      return faults;
-    });
-  }),
-  check(['model', 'postprocess'], ({ model, postprocess }) => {
-    const scores = postprocess.filter(isScoreStep);
-    const probabilities = postprocess.filter(activationOf);
-    const faults: CrossFault[] = [];
-    const [first] = [...probabilities, ...scores];
-    if (first && !model.every(isNetworkSpec)) {
-      const message = `${first.name} needs the class scores of a network (runtime: onnx)`;
-      faults.push({ path: ['postprocess'], message });
-    }
-    if (scores.length > 1)
-      faults.push({ path: ['postprocess'], message: 'argmax, threshold or compose comes once' });
-    if (probabilities.length > 1)
-      faults.push({ path: ['postprocess'], message: 'softmax or sigmoid comes once' });
-    const [decided, restored] = [isScoreStep, isRestore].map((is) => postprocess.findIndex(is));
-    for (const step of probabilities) {
-      const index = postprocess.indexOf(step);
-      const late = [decided, restored].some((at) => at >= 0 && at < index);
-      const message = late
-        ? `${step.name} comes before restore, argmax, threshold and compose. Move it to the front, or leave it out`
-        : `${step.name} needs argmax, threshold or compose after it. Add one of them, or leave it out`;
-      if (late || decided < 0) faults.push({ path: ['postprocess', index], message });
-    }
-    if (postprocess.filter(isRestore).length > 1)
-      faults.push({ path: ['postprocess'], message: 'restore comes once' });
-    return faults;
-  }),
+  check(['inputs', 'model'], ({ inputs, model }) =>
+    model.flatMap((spec, index) => within(placeIn(model, index), checkModel(spec, inputs))),
+  ),
+  check(['model', 'postprocess'], checkDecisions),
+  check(['model'], checkSources),
+  check(['model', 'postprocess'], checkMerging),
+  check(['inputs', 'preprocess', 'model', 'postprocess', 'labels'], checkMergedLabels),
   check(['inputs', 'outputs'], ({ inputs, outputs }) =>
     Object.keys(outputs)
       .filter((name) => Object.hasOwn(inputs, name))
@@ -152,14 +118,11 @@ const checks: readonly Check[] = [
   }),
 ];
 
+export type { CrossFault } from './model-checks.ts';
+
 /** What is wrong with the keys of a manifest against each other; a check is skipped if one of its keys is missing. */
 export function crossFaults(manifest: Partial<Manifest>): CrossFault[] {
   return checks.flatMap(({ needs, find }) =>
     needs.every((key) => manifest[key] !== undefined) ? find(manifest as Manifest) : [],
   );
-}
-
-/** Whether both labels count with some values of the parameters: no parameter keeps them apart. */
-function canMeet(a: Label, b: Label): boolean {
-  return Object.entries(a.when ?? {}).every(([name, value]) => (b.when?.[name] ?? value) === value);
 }

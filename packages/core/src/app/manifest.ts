@@ -53,16 +53,53 @@ const insideFolder = z
     (path) => !/^([/\\]|[a-z]:)|(^|[/\\])\.\.([/\\]|$)/i.test(path),
     'must be a path inside the app’s folder',
   );
+const labelValue = z.int().min(1).max(65_535);
 const sha256 = z.string().regex(/^[0-9a-f]{64}$/, 'must be 64 lower-case hexadecimal digits');
 const when = conditionsSchema.optional().describe('Use this one only with these values of parameters');
 
-/** What core itself reads of a network. A variant whose runtime gives a network has these keys, all others have neither. */
+/** The labels that another network has found, as channels of this one. */
+const labelChannelsSchema = z.strictObject({
+  labelsOf: slug.describe('The `id` of a network that is listed before this one'),
+  values: z
+    .array(labelValue)
+    .min(1)
+    .max(1000)
+    .describe(
+      'Values that this network gives: one channel for each, 1 where a voxel has the value, 0 elsewhere',
+    ),
+});
+
+const mergeRuleSchema = z.strictObject({
+  from: labelValue.describe('A value that this network gives'),
+  to: labelValue.describe('The value of the app’s label map that it becomes'),
+});
+
+/** What core itself reads of a network. A variant whose runtime gives a network has these keys, all others have none of them. */
 const networkKeys = {
+  id: slug.optional().describe('Name of this network, for the labelsOf of another one'),
   channels: z
-    .array(elementName)
+    .array(z.union([elementName, labelChannelsSchema]))
     .min(1)
     .optional()
-    .describe('The volume inputs that become the channels, in this order; the first volume if missing'),
+    .describe(
+      'What becomes the channels, in this order: volume inputs, and labels of a network listed before (`labelsOf`: its `id`; `values`: one channel for each, 1 where the network gives it, otherwise 0). The first volume if missing',
+    ),
+  preprocess: z
+    .array(stepSchema)
+    .optional()
+    .describe('Steps of this network alone, after those of the manifest’s `preprocess`'),
+  postprocess: z
+    .array(stepSchema)
+    .optional()
+    .describe('Steps of this network alone, before those of the manifest’s `postprocess`'),
+  merge: z
+    .array(mergeRuleSchema)
+    .min(1)
+    .max(4096)
+    .optional()
+    .describe(
+      'The values of this network in the label map of the app; others are dropped. All networks with this key run, in their order, and a later label overwrites an earlier one',
+    ),
   inferer: infererSchema.prefault({ type: 'simple' }),
 };
 
@@ -96,6 +133,8 @@ const modelSchema = z.discriminatedUnion('runtime', [
 export type ModelSpec = z.infer<typeof modelSchema>;
 /** A model that core drives: one tensor in, one out. */
 export type NetworkSpec = Extract<ModelSpec, { inferer: unknown }>;
+/** What a table of `merge` says of one value. */
+export type MergeRule = z.infer<typeof mergeRuleSchema>;
 /** A model that turns inputs into outputs by itself. */
 export type ProgramSpec = Exclude<ModelSpec, NetworkSpec>;
 

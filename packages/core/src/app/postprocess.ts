@@ -11,7 +11,8 @@ import type { LabelReduction } from '../inferers/reduce.ts';
 import type { ComposeRule, InferResult, Reduction } from '../inferers/spec.ts';
 import { type Grid, numericVoxels, type Volume } from '../volume.ts';
 import { checkResult } from './acceptance.ts';
-import { type Manifest, primaryOutput } from './manifest.ts';
+import { type Manifest, type NetworkSpec, primaryOutput } from './manifest.ts';
+import { runsSeveral, stepsOfLabels, stepsOfResult } from './networks.ts';
 import {
   asLabels,
   checkPlace,
@@ -33,7 +34,7 @@ import {
   resolveParameters,
   type StepContext,
 } from './steps.ts';
-import { stageOfStep } from './trace.ts';
+import { stageOfModelStep, stageOfStep } from './trace.ts';
 import type { OutputValue, Parameter } from './values.ts';
 
 /*
@@ -49,8 +50,10 @@ export type Outputs = Record<string, OutputValue>;
  * `argmax` keeps the scores on the model's grid and interpolates them onto the input's, fused with the argmax. So does a
  * `sigmoid`, and a `softmax` before `threshold`.
  */
-export function reductionOf(manifest: Manifest, parameters: Readonly<Record<string, Parameter>>): Reduction {
-  const steps = manifest.postprocess.filter((step) => applies(step.when, parameters));
+export function reductionOf(
+  steps: readonly Step[],
+  parameters: Readonly<Record<string, Parameter>>,
+): Reduction {
   const index = steps.findIndex(isScoreStep);
   if (index < 0) return { type: 'argmax' };
   const before = steps.slice(0, index);
@@ -74,29 +77,61 @@ export function reductionBy(step: Step, parameters: Readonly<Record<string, Para
 }
 
 /**
- * The outputs of an app with a network: it gives only the primary label map and the outputs derived from it.
+ * The labels that one network found, in its own values, on its own grid or wherever a `restore` put them.
  * @param path from the grid of the first volume, onto which label maps are put back, to that of the network's input
  */
-export async function finishNetwork(
+export async function labelsOfNetwork(
   manifest: Manifest,
+  spec: NetworkSpec,
   answer: InferResult,
-  path: GridPath | undefined,
+  path: GridPath,
+  context: StepContext,
+): Promise<Volume> {
+  const name = labelOutput(manifest);
+  const steps = stepsOfResult(manifest, spec, context.parameters);
+  // What is common to several networks has no stage of its own for each of them.
+  const own = (step: Step) => spec.postprocess?.includes(step) || !runsSeveral(manifest);
+  const stageOf = (step: Step) =>
+    own(step) ? stageOfModelStep(manifest, spec, 'postprocess', step) : undefined;
+  return finishLabels(manifest, name, answer, { steps, path, stageOf }, context);
+}
+
+/**
+ * The outputs of an app with networks: they give only the primary label map and the outputs derived from it.
+ * @param labels in the values of the app
+ * @param path as for `labelsOfNetwork()`
+ */
+export async function finishNetworks(
+  manifest: Manifest,
+  labels: Volume,
+  path: GridPath,
   context: StepContext,
 ): Promise<Outputs> {
-  const [primary, ...others] = labelMapsOf(manifest);
-  if (primary === undefined) {
-    throw new TomaatError(
-      'BAD_MANIFEST',
-      'The app has a network as its model but no output of type LabelVolume. Add one to outputs.',
-      {
-        field: 'outputs',
-      },
-    );
-  }
-  const labels = await finishLabels(manifest, primary, answer, path, context);
-  checkAtEnd(manifest, primary, labels, context);
-  if (others.length > 0) throw missingOutput(others[0]);
-  return complete(manifest, { [primary]: labels }, context);
+  const primary = labelOutput(manifest);
+  const steps = stepsOfLabels(manifest, context.parameters);
+  const stageOf = (step: Step) => stageOfStep(manifest, 'postprocess', step);
+  const finished = restore(
+    await finishLabels(manifest, primary, { labels }, { steps, path, stageOf }, context),
+    path.start,
+  );
+  await traceVolume(context.trace, 'labels', finished);
+  checkAtEnd(manifest, primary, finished, context);
+  const [, missing] = labelMapsOf(manifest);
+  if (missing !== undefined) throw missingOutput(missing);
+  return complete(manifest, { [primary]: finished }, context);
+}
+
+/** The output that the labels of networks become. */
+function labelOutput(manifest: Manifest): string {
+  const [primary] = labelMapsOf(manifest);
+  if (primary !== undefined) return primary;
+  throw new TomaatError(
+    'BAD_MANIFEST',
+    'The app has a network as its model but no output of type LabelVolume. Add one to outputs.',
+    {
+      field: 'outputs',
+    },
+  );
 }
 
 /**
@@ -125,8 +160,7 @@ export async function finishProgram(
   }
   for (const name of labelMaps) {
     if (!outputs[name]) throw missingOutput(name);
-    const path = grid && { start: grid, fits: [] };
-    const labels = await finishLabels(manifest, name, { labels: outputs[name] }, path, context);
+    const labels = await finishProgramLabels(manifest, name, outputs[name], grid, context);
     if (hasLabel(outputs[name] as Volume) && !hasLabel(labels) && manifest.postprocess.length === 0) {
       throw new TomaatError(
         'APP_OUTPUT',
@@ -143,12 +177,39 @@ export async function finishProgram(
 const labelMapsOf = (manifest: Manifest): string[] =>
   Object.keys(manifest.outputs).filter((name) => manifest.outputs[name].type === 'LabelVolume');
 
-/** The model's result after the steps of the postprocessing, as labels on the input's grid. */
+/** A label map of a program after the steps of the postprocessing, on the input's grid. */
+async function finishProgramLabels(
+  manifest: Manifest,
+  name: string,
+  labels: OutputValue,
+  grid: Grid | undefined,
+  context: StepContext,
+): Promise<Volume> {
+  const isTraced = name === primaryOutput(manifest);
+  const steps = manifest.postprocess.filter(({ when }) => applies(when, context.parameters));
+  const path = grid && { start: grid, fits: [] };
+  const stageOf = (step: Step) => (isTraced ? stageOfStep(manifest, 'postprocess', step) : undefined);
+  let finished = await finishLabels(manifest, name, { labels }, { steps, path, stageOf }, context);
+  if (grid) finished = restore(finished, grid);
+  if (isTraced) await traceVolume(context.trace, 'labels', finished);
+  return finished;
+}
+
+/** Steps of the postprocessing, in order. */
+interface LabelSteps {
+  readonly steps: readonly Step[];
+  /** Where `restore` leads. */
+  readonly path: GridPath | undefined;
+  /** The stage after a step, if it has one. */
+  stageOf(step: Step): string | undefined;
+}
+
+/** A model's result after steps of the postprocessing, as labels. */
 async function finishLabels(
   manifest: Manifest,
   name: string,
   answer: { readonly labels: OutputValue } | { readonly scores: Volume },
-  path: GridPath | undefined,
+  { steps, path, stageOf }: LabelSteps,
   context: StepContext,
 ): Promise<Volume> {
   let labels = 'labels' in answer ? asLabels(name, answer.labels) : undefined;
@@ -156,10 +217,8 @@ async function finishLabels(
   // Where the labels of scores will lie: on their own grid, unless a restore comes before.
   let target: GridPath | undefined = scores && { start: scores, fits: [] };
   let activation: Activation | undefined;
-  const isTraced = name === primaryOutput(manifest);
-  for (const step of manifest.postprocess) {
+  for (const step of steps) {
     context.signal?.throwIfAborted();
-    if (!applies(step.when, context.parameters)) continue;
     if (step.name === 'restore') {
       if (!path)
         throw new TomaatError('BAD_MANIFEST', 'restore needs a volume among the inputs.', {
@@ -183,12 +242,10 @@ async function finishLabels(
     } else {
       labels = await applyTransform(step, 'postprocess', labels, context);
     }
-    if (labels && isTraced)
-      await traceVolume(context.trace, stageOfStep(manifest, 'postprocess', step), labels);
+    const stage = stageOf(step);
+    if (labels && stage) await traceVolume(context.trace, stage, labels);
   }
   if (!labels) throw missingOutput(name);
-  if (path) labels = restore(labels, path.start);
-  if (isTraced) await traceVolume(context.trace, 'labels', labels);
   return asLabels(name, labels);
 }
 

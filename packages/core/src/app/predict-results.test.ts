@@ -37,6 +37,7 @@ async function expectLabels(output: Output, labelOf: (value: number, at: Vec3) =
 }
 
 import type { NetworkSession } from '../inferers/spec.ts';
+import { stepsOfResult } from './networks.ts';
 import { reductionOf } from './postprocess.ts';
 
 describe('predict(): networks', () => {
@@ -269,7 +270,9 @@ describe('reductionOf()', () => {
     [[{ argmax: {}, when: { fast: true } }, 'restore'], { type: 'argmax' }],
   ])('of %j is %j', (postprocess, expected) => {
     const inputs = { ...app.inputs, fast: { type: 'checkbox' } };
-    expect(reductionOf(networkOf({ inputs, postprocess }), { fast: false })).toEqual(expected);
+    const manifest = networkOf({ inputs, postprocess });
+    const steps = stepsOfResult(manifest, manifest.model[0], { fast: false });
+    expect(reductionOf(steps, { fast: false })).toEqual(expected);
   });
 });
 

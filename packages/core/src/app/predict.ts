@@ -10,9 +10,7 @@ import {
   type SourceFile,
   type VolumeExtension,
 } from '../formats/volume-file.ts';
-import type { Fit } from '../geometry/fit.ts';
-import { infer } from '../inferers/inferer.ts';
-import type { InferResult, NetworkSession } from '../inferers/spec.ts';
+import type { NetworkSession } from '../inferers/spec.ts';
 import type { Bytes, Platform } from '../platform.ts';
 import {
   type Grid,
@@ -33,16 +31,25 @@ import {
   type NetworkSpec,
   type ProgramSpec,
   primaryOutput,
-  volumeInputs,
 } from './manifest.ts';
-import { finishNetwork, finishProgram, type Outputs, reductionOf } from './postprocess.ts';
+import { modelsFor, volumeChannels } from './networks.ts';
+import { finishProgram, type Outputs } from './postprocess.ts';
+import { missingVolume, prepareProgram } from './prepare.ts';
 import { fromOf, isVolume } from './results.ts';
-import { stackVolumes } from './stack-volumes.ts';
-import { createStages, type Report, type Stage, type StageTimes, type Trace, traceVolume } from './stages.ts';
-import type { Step } from './step.ts';
-import { applies, applyTransform, fitOfStep, labelsWith, ownSteps, type StepContext } from './steps.ts';
+import { runNetworks } from './run-networks.ts';
+import {
+  createStages,
+  nothingDone,
+  type Report,
+  type RunStage,
+  type Stage,
+  type StageTimes,
+  type Trace,
+  traceVolume,
+} from './stages.ts';
+import { labelsWith, type StepContext } from './steps.ts';
 import { acceptSuv } from './suv-inputs.ts';
-import { stageOfInput, stageOfStep, tracedNetwork, traceScores } from './trace.ts';
+import { stageOfInput } from './trace.ts';
 import { type InputValue, isFileInput, type OutputValue, type Parameter, parseParameters } from './values.ts';
 
 /**
@@ -129,9 +136,7 @@ export async function predict(
   const prediction: Prediction = { manifest, request, context, stepContext };
   const { times, stage } = createStages(context);
   const decoded = await stage('decode', (report) => decode(prediction, report));
-  const prepared = await stage('preprocess', () => prepare(prediction, decoded));
-  const answer = await stage('infer', (report) => runModel(prediction, prepared, report));
-  const results = await stage('postprocess', () => finish(prediction, decoded, answer));
+  const results = await compute(prediction, decoded, stage);
   await stage('encode', (report) => encode(prediction, decoded, results, report));
   return times;
 }
@@ -219,149 +224,70 @@ async function decode({ manifest, request, context }: Prediction, report: Report
   return decoded;
 }
 
-/** The input of the model: for a network one volume with its channels, for a program its inputs by name. */
-type Prepared =
-  | {
-      readonly kind: 'network';
-      readonly model: NetworkSpec;
-      readonly input: Volume;
-      /** The fits that led to its grid: scores go back through them. */
-      readonly fits: readonly Fit[];
-    }
-  | {
-      readonly kind: 'program';
-      readonly model: ProgramSpec;
-      readonly inputs: Readonly<Record<string, InputValue>>;
-    };
+/** Looks whether the volumes are accepted, chooses the models, and runs them. */
+async function compute(prediction: Prediction, decoded: Decoded, stage: RunStage): Promise<Outputs> {
+  const { manifest, context, stepContext } = prediction;
+  const models = await stage('preprocess', () => acceptVolumes(prediction, decoded), nothingDone);
+  const networks = models.filter(isNetworkSpec);
+  const [program] = models.filter((spec) => !isNetworkSpec(spec));
+  if (program) return runProgram(prediction, decoded, program, stage);
+  const load = async (spec: NetworkSpec) => {
+    const loaded = await context.load(spec);
+    if (loaded.kind === 'network') return loaded.session;
+    throw new TypeError(`the runtime ${spec.runtime} must give a network`);
+  };
+  const { volumes, grid } = decoded;
+  if (!grid) throw missingVolume(volumeChannels(manifest, networks[0])[0]);
+  return runNetworks({ manifest, volumes, grid, context: stepContext, load }, networks, stage);
+}
 
-/** Looks whether the volumes are accepted, chooses the model, and preprocesses what it takes. */
-async function prepare(
+/** The models to run. Throws if a volume is not accepted, or there is no model for these parameters. */
+async function acceptVolumes(
   { manifest, stepContext }: Prediction,
-  { volumes, transforms }: Decoded,
-): Promise<Prepared> {
+  { volumes }: Decoded,
+): Promise<ModelSpec[]> {
   const { parameters } = stepContext;
   for (const [name, volume] of Object.entries(volumes)) {
     accept(manifest.acceptance, name, volume);
     acceptSuv(manifest, parameters, name, volume.suv);
     await traceVolume(stepContext.trace, stageOfInput(name), volume);
   }
-  const model = manifest.model.find((candidate) => applies(candidate.when, parameters));
-  if (!model) {
-    throw new TomaatError('BAD_INPUT', 'The app has no model for these parameters. Choose other values.');
-  }
-  const steps = manifest.preprocess.filter((step) => applies(step.when, parameters));
-  const own = (name: string, volume: Volume) => {
-    const steps = ownSteps(manifest.inputs, name, parameters);
-    return preprocess(volume, steps, stepContext, (step) => stageOfStep(manifest, 'preprocess', step, name));
-  };
-  if (isNetworkSpec(model)) {
-    const names = model.channels ?? volumeInputs(manifest).slice(0, 1);
-    const channels: Awaited<ReturnType<typeof preprocess>>[] = [];
-    for (const name of names) channels.push(await own(name, need(volumes, name)));
-    const stacked = stackVolumes(channels.map(({ volume }) => volume));
-    const { volume: input, fits } = await preprocess(stacked, steps, stepContext, (step) =>
-      stageOfStep(manifest, 'preprocess', step),
-    );
-    // The grid is that of the first channel, so its fits come first.
-    return { kind: 'network', model, input, fits: [...channels[0].fits, ...fits] };
-  }
-  const inputs: Record<string, InputValue> = { ...parameters, ...transforms };
-  for (const [name, volume] of Object.entries(volumes))
-    inputs[name] = (await preprocess((await own(name, volume)).volume, steps, stepContext)).volume;
-  return { kind: 'program', model, inputs };
+  const models = modelsFor(manifest, parameters);
+  if (models.length > 0) return models;
+  throw new TomaatError('BAD_INPUT', 'The app has no model for these parameters. Choose other values.');
 }
 
-function need(volumes: Readonly<Record<string, Volume>>, name: string): Volume {
-  if (volumes[name]) return volumes[name];
-  throw new TomaatError(
-    'INPUTS_MISSING',
-    `The app also needs the volume ${name}. Send it in the same request.`,
-    {
-      field: name,
-      detail: { missing: [name] },
-    },
-  );
-}
-
-async function preprocess(
-  volume: Volume,
-  steps: readonly Step[],
-  context: StepContext,
-  stageOf?: (step: Step) => string,
-): Promise<{ volume: Volume; fits: Fit[] }> {
-  let current = volume;
-  const fits: Fit[] = [];
-  for (const step of steps) {
-    context.signal?.throwIfAborted();
-    const fit = fitOfStep(current, step, context.parameters);
-    if (fit) fits.push(fit);
-    current = await applyTransform(step, 'preprocess', current, context);
-    if (stageOf) await traceVolume(context.trace, stageOf(step), current);
-  }
-  return { volume: current, fits };
-}
-
-/** The result of the model. For a program, with the inputs that it received. */
-type Answer =
-  | { readonly kind: 'network'; readonly result: InferResult; readonly fits: readonly Fit[] }
-  | {
-      readonly kind: 'program';
-      readonly outputs: Outputs;
-      readonly inputs: Readonly<Record<string, InputValue>>;
-    };
-
-/** Loads the model and runs it. */
-async function runModel(
+/** Runs a program on its inputs, and makes the outputs of the manifest of what it returns. */
+async function runProgram(
   { manifest, context, stepContext }: Prediction,
-  prepared: Prepared,
-  report: Report,
-): Promise<Answer> {
-  const { parameters, signal, log, trace } = stepContext;
-  const loaded = await context.load(prepared.model);
-  if (prepared.kind === 'network') {
-    if (loaded.kind !== 'network')
-      throw new TypeError(`the runtime ${prepared.model.runtime} must give a network`);
-    const input = asFloat32(prepared.input);
-    const options = { onProgress: report, signal };
-    await traceVolume(trace, 'input', input);
-    const network = { session: loaded.session, reduction: reductionOf(manifest, parameters) };
-    const { session, reduction } = trace ? tracedNetwork(input, network, trace) : network;
-    const result = await infer(input, session, prepared.model.inferer, reduction, options);
-    if (trace) await traceScores(manifest, result, stepContext, trace);
-    return { kind: 'network', result, fits: prepared.fits };
-  }
-  if (loaded.kind !== 'program')
-    throw new TypeError(`the runtime ${prepared.model.runtime} must give a program`);
-  const outputs = await loaded.run(prepared.inputs, {
-    parameters,
-    signal: signal ?? new AbortController().signal,
-    progress: (fraction, note) => {
-      report(fraction);
-      if (note) log(note);
-    },
-    log,
-  });
-  return { kind: 'program', outputs, inputs: prepared.inputs };
-}
-
-const asFloat32 = (volume: Volume): Volume =>
-  volume.voxels instanceof Float32Array
-    ? volume
-    : { ...volume, voxels: Float32Array.from(numericVoxels(volume.voxels)) };
-
-/** The outputs of the manifest from the result of the model. */
-async function finish(
-  { manifest, stepContext }: Prediction,
-  { grid, volumes }: Decoded,
-  answer: Answer,
+  { volumes, transforms, grid }: Decoded,
+  spec: ProgramSpec,
+  stage: RunStage,
 ): Promise<Outputs> {
-  if (answer.kind === 'network') {
-    const path = grid && { start: grid, fits: answer.fits };
-    return finishNetwork(manifest, answer.result, path, stepContext);
-  }
-  // A program may use the grid of its input, or that of the caller's volume.
-  const given = [...Object.values(answer.inputs), ...Object.values(volumes)].filter(isVolume);
-  return finishProgram(manifest, answer.outputs, given, grid, stepContext);
+  const { parameters, signal, log } = stepContext;
+  const inputs: Record<string, InputValue> = await stage('preprocess', async () => ({
+    ...parameters,
+    ...transforms,
+    ...(await prepareProgram(manifest, volumes, spec, stepContext)),
+  }));
+  const outputs = await stage('infer', async (report) => {
+    const loaded = await context.load(spec);
+    if (loaded.kind !== 'program') throw new TypeError(`the runtime ${spec.runtime} must give a program`);
+    return loaded.run(inputs, {
+      parameters,
+      signal: signal ?? new AbortController().signal,
+      progress: (fraction, note) => {
+        report(fraction);
+        if (note) log(note);
+      },
+      log,
+    });
+  });
+  return stage('postprocess', () => {
+    // A program may use the grid of its input, or that of the caller's volume.
+    const given = [...Object.values(inputs), ...Object.values(volumes)].filter(isVolume);
+    return finishProgram(manifest, outputs, given, grid, stepContext);
+  });
 }
 
 /** Passes every output to `context.write`, in the order of the manifest. */

@@ -249,12 +249,16 @@ export function parameterTrials(manifest: {
   inputs: Readonly<Record<string, ManifestInput>>;
   preprocess: readonly Step[];
   postprocess: readonly Step[];
-  model: readonly { when?: Step['when'] }[];
+  model: readonly { when?: Step['when']; preprocess?: readonly Step[]; postprocess?: readonly Step[] }[];
   labels: readonly Label[];
 }): Record<string, Parameter>[] {
   const names = new Set<string>();
-  const own = Object.values(manifest.inputs).flatMap((input) => input.preprocess ?? []);
-  const steps = [...own, ...manifest.preprocess, ...manifest.postprocess];
+  const own = [...Object.values(manifest.inputs), ...manifest.model];
+  const listed = own.flatMap((one) => [
+    one.preprocess ?? [],
+    ('postprocess' in one && one.postprocess) || [],
+  ]);
+  const steps = [...listed.flat(), ...manifest.preprocess, ...manifest.postprocess];
   for (const { when } of [...steps, ...manifest.model, ...manifest.labels])
     for (const name of Object.keys(when ?? {})) names.add(name);
   for (const { parameters } of steps) findReferences(parameters, names);

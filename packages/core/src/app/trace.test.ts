@@ -2,7 +2,18 @@ import { describe, expect, it } from 'vitest';
 import { webPlatform } from '../formats/web-platform.ts';
 import { sameGrid } from '../geometry/grid.ts';
 import type { Volume } from '../volume.ts';
-import { answer, levels, networkOf, program, programOf, run, scan, scanFiles, size } from './fixtures.ts';
+import {
+  answer,
+  levels,
+  networkOf,
+  onnx,
+  program,
+  programOf,
+  run,
+  scan,
+  scanFiles,
+  size,
+} from './fixtures.ts';
 import type { Manifest } from './manifest.ts';
 import { type LoadedModel, predict } from './predict.ts';
 import { traceStages } from './trace.ts';
@@ -108,6 +119,41 @@ describe('predict() with a trace', () => {
     };
     const taken = await trace(manifest, { kind: 'network', session }, ['input', 'labels']);
     expect([...taken.keys()]).toEqual(['input', 'labels']);
+  });
+
+  it('takes every stage of several networks once, with the place of each', async () => {
+    const merge = [{ from: 1, to: 4 }];
+    const own = { preprocess: [flipped], postprocess: ['softmax', 'restore', 'argmax', 'fillHoles'] };
+    const manifest = networkOf({
+      preprocess: [flipped],
+      model: [
+        { ...onnx, merge, ...own },
+        { ...onnx, merge, postprocess: ['argmax'] },
+      ],
+      postprocess: [{ labelFilter: { appliedLabels: [4] } }],
+    });
+    const stages = [
+      'preprocess[0]',
+      'model[0].preprocess[0]',
+      ...['input', 'window', 'scores', 'activation'].map((stage) => `model[0].${stage}`),
+      'model[0].postprocess[2]',
+      'model[0].postprocess[3]',
+      'model[0].labels',
+      ...['input', 'window', 'scores', 'activation'].map((stage) => `model[1].${stage}`),
+      'model[1].postprocess[0]',
+      'model[1].labels',
+      'postprocess[0]',
+      'labels',
+    ];
+    expect(traceStages(manifest)).toEqual(stages);
+    const taken = await trace(manifest, levels);
+    expect([...taken.keys()]).toEqual(stages);
+    // The network has flipped it back.
+    expect(taken.get('model[0].input')!.voxels).toEqual(Float32Array.from(scan.voxels as Int16Array));
+    expect(sameGrid(taken.get('model[1].labels')!, scan)).toBe(true);
+    // Its own values, and those of the app.
+    expect(new Set(taken.get('model[1].labels')!.voxels as Uint8Array)).toEqual(new Set([0, 1, 2]));
+    expect(new Set(taken.get('labels')!.voxels as Uint8Array)).toEqual(new Set([0, 4]));
   });
 
   it('takes the labels of a program', async () => {

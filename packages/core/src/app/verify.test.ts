@@ -13,14 +13,14 @@ interface Parts {
   labels?: string;
 }
 
-const manifestOf = ({
+const manifestText = ({
   inputs = '',
   preprocess = '[]',
   model = '',
   postprocess = '[argmax]',
   labels,
 }: Parts) =>
-  parseManifest(`schemaVersion: 1
+  `schemaVersion: 1
 id: net
 name: Net
 description: A test.
@@ -39,7 +39,8 @@ model: { runtime: onnx, file: net.onnx, sha256: '${'0'.repeat(64)}'${model} }
 postprocess: ${postprocess}
 outputs: { segmentation: { type: LabelVolume } }
 ${labels === undefined ? '' : `labels: ${labels}`}
-`);
+`;
+const manifestOf = (parts: Parts) => parseManifest(manifestText(parts));
 
 /** A network of so many classes that keeps the size of its input; what it was run on is in `seen`. */
 function network(classes: number, inputDims?: readonly (number | null)[]) {
@@ -503,5 +504,60 @@ describe('verifyNetwork()', () => {
     expect(summary).toBe('1 × 1 × 4 × 6 × 8 → label values');
     expect(faults).toEqual([expect.stringContaining('Remove the threshold step')]);
     expect((await verify({ ...parts, postprocess: '[argmax]' }, session)).faults).toEqual([]);
+  });
+});
+
+describe('verifyNetwork() of one of several', () => {
+  const net = (more: string) => `{ runtime: onnx, file: net.onnx, sha256: '${'0'.repeat(64)}'${more} }`;
+  const several = (models: readonly string[], more: Parts = {}) => {
+    const text = manifestText(more).replace(/^model: .*$/m, `model: [${models.map(net).join(', ')}]`);
+    return parseManifest(text);
+  };
+  const verifyAt = (manifest: ReturnType<typeof several>, index: number, session: NetworkSession) =>
+    verifyNetwork(manifest, manifest.model[index] as Extract<ModelSpec, { runtime: 'onnx' }>, session);
+  const merged = several(
+    [
+      ', merge: [{ from: 2, to: 1 }]',
+      ', merge: [{ from: 1, to: 2 }, { from: 4, to: 3 }, { from: 5, to: 2 }]',
+    ],
+    { labels: labelsOf(1, 2, 3) },
+  );
+
+  it('compares the classes with its table, not with the labels of the app', async () => {
+    expect((await verifyAt(merged, 0, network(3).session)).faults).toEqual([]);
+    expect((await verifyAt(merged, 1, network(6).session)).faults).toEqual([]);
+    const { faults } = await verifyAt(merged, 1, network(4).session);
+    expect(faults).toEqual([
+      'The network gives 4 classes, so it never gives the value 4, 5 of merge. Correct merge.',
+    ]);
+  });
+
+  it('compares the classes with what others take of it, and counts their masks as components', async () => {
+    const manifest = several([
+      ', id: low, preprocess: [{ divisiblePad: { k: [40, 48, 56] } }]',
+      ', channels: [volume, { labelsOf: low, values: [1, 3] }], postprocess: [{ labelFilter: { appliedLabels: [1] } }]',
+    ]);
+    const { session, seen } = network(4);
+    expect((await verifyAt(manifest, 0, session)).faults).toEqual([]);
+    expect(seen).toEqual([[1, 1, 56, 48, 40]]);
+    expect((await verifyAt(manifest, 0, network(3).session)).faults).toEqual([
+      'The network gives 3 classes, so it never gives the value 3 of labelsOf: low in model[1].channels. Correct labelsOf: low in model[1].channels.',
+    ]);
+    const second = network(2, [1, 3, null, null, null]);
+    expect((await verifyAt(manifest, 1, second.session)).faults).toEqual([]);
+    expect(second.seen).toEqual([[1, 3, 32, 32, 32]]);
+    const wrong = await verifyAt(manifest, 1, network(2, [1, 2, null, null, null]).session);
+    expect(wrong.faults).toHaveLength(1);
+    expect(wrong.faults[0]).toContain('gives it 3 (volume, 2 labels of low)');
+  });
+
+  it('follows the values through its own steps and those of all', async () => {
+    const labels = '[{ value: 7, name: seven }]';
+    const manifest = several([', postprocess: [argmax, { labelFilter: { appliedLabels: [2] } }]'], {
+      postprocess: '[{ mapLabelValue: { origLabels: [2], targetLabels: [7] } }]',
+      labels,
+    });
+    expect((await verifyAt(manifest, 0, network(4).session)).faults).toEqual([]);
+    expect((await verifyAt(manifest, 0, network(2).session)).faults).toHaveLength(1);
   });
 });

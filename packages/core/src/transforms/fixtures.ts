@@ -80,6 +80,7 @@ export const parameterSets: Record<string, readonly object[]> = {
   normalizeIntensity: [{}, { nonzero: true }, { mask: 'aboveMean' }, { foreground: true, channelWise: true }],
   divideByMax: [{}, { channelWise: true }],
   thresholdIntensity: [{ threshold: 5 }, { threshold: 5, above: false, cval: -1 }],
+  castToType: [{ dtype: 'int32' }, { dtype: 'int16' }],
   gaussianSmooth: [{}, { sigma: [1.5, 0, 0.5] }, { sigmaMm: 2 }],
   medianSmooth: [{}, { radius: 2 }],
   keepLargestConnectedComponent: [{}, { appliedLabels: [3], independent: false }],

@@ -22,6 +22,7 @@ describe('intensityTransforms', () => {
       'normalizeIntensity',
       'divideByMax',
       'thresholdIntensity',
+      'castToType',
       'gaussianSmooth',
       'medianSmooth',
     ]);
@@ -48,6 +49,7 @@ describe('intensityTransforms', () => {
     ],
     ['divideByMax', {}, { channelWise: false }],
     ['thresholdIntensity', { threshold: 3 }, { threshold: 3, above: true, cval: 0 }],
+    ['castToType', { dtype: 'int16' }, { dtype: 'int16' }],
     ['gaussianSmooth', {}, {}],
     ['gaussianSmooth', { sigma: 0 }, { sigma: 0 }],
     ['gaussianSmooth', { sigma: 1000 }, { sigma: 1000 }],
@@ -219,6 +221,17 @@ describe('thresholdIntensity', () => {
     expect(await values(line, ['thresholdIntensity', { threshold: 1.5, cval: 1e39 }])).toEqual([
       0, 0, 0, 0, 2, 0,
     ]);
+  });
+});
+
+describe('castToType', () => {
+  it('cuts off toward 0, and keeps within the type', async () => {
+    const line = row(-1.9, -0.5, 0.9, 2.5, -40_000.5, 3e9, Number.NaN);
+    // numpy.array([-1.9, -0.5, 0.9, 2.5, -40000.5]).astype(numpy.int32) is [-1, 0, 0, 2, -40000].
+    expect(await values(line, ['castToType', { dtype: 'int32' }])).toEqual([
+      -1, 0, 0, 2, -40_000, 2_147_483_648, 0,
+    ]);
+    expect(await values(line, ['castToType', { dtype: 'int16' }])).toEqual([-1, 0, 0, 2, -32_768, 32_767, 0]);
   });
 });
 

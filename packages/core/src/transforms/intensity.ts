@@ -272,6 +272,23 @@ const thresholdIntensity = defineTransform({
     mapValues(volume, false, () => (v) => ((above ? v > threshold : v < threshold) ? v : cval)),
 });
 
+const integerRanges = { int16: [-32_768, 32_767], int32: [-2_147_483_648, 2_147_483_647] } as const;
+
+const castToType = defineTransform({
+  name: 'castToType',
+  description:
+    'Cuts values off to whole numbers, toward 0, as MONAI’s CastToType does, or TotalSegmentator after its resampling. Values beyond the range of the type become its lowest or highest.',
+  parameters: z.strictObject({
+    dtype: z.enum(['int16', 'int32']).describe('The type whose values remain; the voxels stay float32'),
+  }),
+  gridOf: keepsGrid,
+  apply(volume, { dtype }) {
+    const [low, high] = integerRanges[dtype];
+    // Plus 0, so that what is cut off from below is not −0.
+    return mapValues(volume, false, () => (v) => Math.min(high, Math.max(low, Math.trunc(v))) + 0);
+  },
+});
+
 const clipIntensityPercentiles = defineTransform({
   name: 'clipIntensityPercentiles',
   description: 'Limits values to the range between two percentiles, against hot spots.',
@@ -408,6 +425,7 @@ export const intensityTransforms: readonly VolumeTransform[] = [
   normalizeIntensity,
   divideByMax,
   thresholdIntensity,
+  castToType,
   gaussianSmooth,
   medianSmooth,
 ];

@@ -4,6 +4,8 @@ import {
   estimatePrediction,
   isNetworkSpec,
   largestThatFits,
+  type ModelSpec,
+  modelsFor,
   type Parameter,
   type Size,
   TomaatError,
@@ -33,7 +35,7 @@ export async function memoryNeed(
   memory: MemoryPolicy,
 ): Promise<MemoryNeed> {
   const { manifest } = app;
-  const modelBytes = await modelBytesOf(app);
+  const modelBytes = await modelBytesOf(app, parameters);
   const estimate = estimatePrediction(manifest, volumes, parameters, modelBytes);
   const neededMb = Math.round(estimate.neededBytes / 1e6);
   const limit = memory(app);
@@ -70,17 +72,19 @@ export async function requireMemory(...about: Parameters<typeof memoryNeed>): Pr
   });
 }
 
-const modelSizes = new WeakMap<App, Promise<number>>();
+const modelSizes = new WeakMap<ModelSpec, Promise<number>>();
 
-/** Size of the app's network, looked up once. */
-function modelBytesOf(app: App): Promise<number> {
-  const known = modelSizes.get(app) ?? sizeOfModel(app);
-  modelSizes.set(app, known);
-  known.catch(() => modelSizes.delete(app));
-  return known;
+/** Size of all networks that run with these parameters, each looked up once: a child keeps what it has loaded. */
+async function modelBytesOf(app: App, parameters: Readonly<Record<string, Parameter>>): Promise<number> {
+  const sizes = modelsFor(app.manifest, parameters).map((spec) => {
+    const known = modelSizes.get(spec) ?? sizeOfModel(app, spec);
+    modelSizes.set(spec, known);
+    known.catch(() => modelSizes.delete(spec));
+    return known;
+  });
+  return (await Promise.all(sizes)).reduce((sum, size) => sum + size, 0);
 }
 
-async function sizeOfModel(app: App): Promise<number> {
-  const model = app.manifest.model[0];
-  return isNetworkSpec(model) ? (await stat(await appFile(app, model.file))).size : 0;
+async function sizeOfModel(app: App, spec: ModelSpec): Promise<number> {
+  return isNetworkSpec(spec) ? (await stat(await appFile(app, spec.file))).size : 0;
 }

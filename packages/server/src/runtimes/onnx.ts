@@ -3,6 +3,7 @@ import { access, readFile, realpath, stat } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { basename, dirname, isAbsolute, join, sep } from 'node:path';
 import {
+  channelCount,
   type LabelTensor,
   type ModelSpec,
   type NetworkSession,
@@ -59,7 +60,7 @@ export const onnxRuntime: Runtime<Extract<ModelSpec, { runtime: 'onnx' }>> = {
     const roiSize = inferer.type === 'simple' ? undefined : inferer.roiSize;
     if (roiSize && session.inputDims.slice(1).includes(null)) {
       const hasBatch = session.inputDims.length > roiSize.length + 1;
-      const components = session.inputDims[hasBatch ? 1 : 0] ?? spec.channels?.length ?? 1;
+      const components = session.inputDims[hasBatch ? 1 : 0] ?? channelCount(spec);
       try {
         await session.warmUp([...(hasBatch ? [1] : []), components, ...[...roiSize].reverse()]);
       } catch (error) {
