@@ -74,7 +74,7 @@ const checks: readonly Check[] = [
     const faults: CrossFault[] = [];
     const [first] = [...probabilities, ...scores];
     if (first && !model.every(isNetworkSpec)) {
-      const message = `${first.name} needs the class scores of a network (runtime: onnx)`;
+      const message = `${first.name} needs the class scores of a network (runtime: onnx or oip)`;
       faults.push({ path: ['postprocess'], message });
     }
     if (scores.length > 1)

@@ -2,6 +2,7 @@ import { stat } from 'node:fs/promises';
 import {
   type Estimate,
   estimatePrediction,
+  isFileSpec,
   isNetworkSpec,
   largestThatFits,
   type Parameter,
@@ -72,7 +73,7 @@ export async function requireMemory(...about: Parameters<typeof memoryNeed>): Pr
 
 const modelSizes = new WeakMap<App, Promise<number>>();
 
-/** Size of the app's network, looked up once. */
+/** Size of the app's network, looked up once; 0 if it runs on a model server. */
 function modelBytesOf(app: App): Promise<number> {
   const known = modelSizes.get(app) ?? sizeOfModel(app);
   modelSizes.set(app, known);
@@ -82,5 +83,5 @@ function modelBytesOf(app: App): Promise<number> {
 
 async function sizeOfModel(app: App): Promise<number> {
   const model = app.manifest.model[0];
-  return isNetworkSpec(model) ? (await stat(await appFile(app, model.file))).size : 0;
+  return isNetworkSpec(model) && isFileSpec(model) ? (await stat(await appFile(app, model.file))).size : 0;
 }
