@@ -58,8 +58,8 @@ function fromBrainFloat(buffer: ArrayBuffer, offset: number, count: number): Flo
   return new Float32Array(words.buffer);
 }
 
-/** Attempts at a connection while the model server starts, and the pause between them. */
-const attempts = 4;
+/** How long a model server that starts is waited for, and the pause between two attempts. */
+const patienceMs = 2000;
 const pauseMs = 500;
 /** Most channels of an answer whose server does not state them. */
 const maxChannels = 512;
@@ -146,14 +146,15 @@ function drop(opening: Promise<ModelServer>): void {
 
 /** A connection; a few attempts while the server starts. */
 async function openWhenUp(served: ServedModel): Promise<ModelServer> {
-  for (let attempt = 1; ; attempt++) {
+  const startedMs = performance.now();
+  for (;;) {
     try {
       if (served.address.protocol === 'http')
         return await (await import('./oip-http.ts')).openHttpServer(served);
       return await (await import('./oip-grpc.ts')).openGrpcServer(served);
     } catch (error) {
       const mayStart = error instanceof TomaatError && error.code === 'UNREACHABLE';
-      if (!mayStart || attempt === attempts) throw error;
+      if (!mayStart || performance.now() - startedMs > patienceMs) throw error;
     }
     await delay(pauseMs);
   }
@@ -161,7 +162,8 @@ async function openWhenUp(served: ServedModel): Promise<ModelServer> {
 
 /** What the server says of the model, once it is ready for it. */
 async function readyFacts(server: ModelServer, served: ServedModel): Promise<ModelFacts> {
-  for (let attempt = 1; attempt < attempts; attempt++) {
+  const startedMs = performance.now();
+  while (performance.now() - startedMs < patienceMs) {
     if (await server.isReady(connectMs)) return await server.facts(connectMs);
     // A server that does not have the model says so here.
     await server.facts(connectMs);
