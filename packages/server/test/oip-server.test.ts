@@ -108,7 +108,9 @@ describe('tomaat serve', { timeout: 180_000 }, () => {
     await using serving = await startServing(['serve', app, '--data', join(folder, 'data-early')]);
     const { server } = serving.addresses;
     // The log comes through another pipe than the addresses.
-    await expect.poll(() => serving.log()).toMatch(/"away":"The model net at grpc:\/\/127\.0\.0\.1:\d+ cannot be reached/);
+    await expect
+      .poll(() => serving.log())
+      .toMatch(/"away":"The model net at grpc:\/\/127\.0\.0\.1:\d+ cannot be reached/);
     expect(serving.log()).toContain('app not verified: its model server gave no answer');
     const { processing } = (await (await fetch(`${server}/api/services/early`)).json()) as Service;
     expect(processing).not.toHaveProperty('modelServers');
