@@ -23,6 +23,7 @@ const benches: Readonly<Record<string, () => Promise<Bench>>> = {
   'nnunet-steps': async () => (await import('./nnunet-steps.ts')).run,
   'job-overhead': async () => (await import('./job-overhead.ts')).run,
   'event-loop': async () => (await import('./event-loop.ts')).run,
+  'model-server': async () => (await import('./model-server.ts')).run,
   brain: async () => (await import('./brain.ts')).run,
   'start-up': async () => (await import('./start-up.ts')).run,
 };

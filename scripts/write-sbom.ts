@@ -84,7 +84,7 @@ async function models(): Promise<Component[]> {
     if (text === undefined) continue;
     const manifest = parseManifest(text, folder);
     for (const model of manifest.model) {
-      if (model.runtime === 'command') continue;
+      if (!('file' in model)) continue;
       const content = createHash('sha256')
         .update(await readFile(join(path, model.file)))
         .digest('hex');

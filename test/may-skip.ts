@@ -66,6 +66,11 @@ export const maySkip: readonly MaySkip[] = [
     holds: !process.env.TOMAAT_SLOW,
   },
   {
+    file: 'server/test/oip-triton.test.ts',
+    reason: 'Triton is 450 MB of packages: .ci/extra triton installs it',
+    holds: !process.env.TOMAAT_TRITON_PYTHON || noModels,
+  },
+  {
     file: 'server/test/dicom-large.test.ts',
     reason: 'minutes, and 5 GB of memory and disk: TOMAAT_SLOW=1 runs it',
     holds: !process.env.TOMAAT_SLOW,

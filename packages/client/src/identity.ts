@@ -58,6 +58,7 @@ function reasonToRemove(
   if (processing.reach !== 'loopback' || !isLoopbackAddress(address))
     return 'the server can be reached from other machines';
   if (processing.remoteWorkers) return 'workers on other machines may take the jobs of the server';
+  if (processing.modelServers?.length) return 'a model server on another machine gets the voxels';
   if (machine === undefined || processing.machine === undefined)
     return 'it is not known whether the server runs on this machine';
   if (processing.machine !== machine) return 'the server runs on another machine';

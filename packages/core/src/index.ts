@@ -42,16 +42,20 @@ export { chooseFormat, type EncodeOptions, encodeOutput, type InputForm } from '
 export { type Estimate, estimatePrediction, largestThatFits, type VolumeFactsOf } from './app/estimate.ts';
 export { explainEmpty, isExplained, type Observation, observe, type VolumeSummary } from './app/explain.ts';
 export {
+  isFileSpec,
   isNetworkSpec,
   type Manifest,
   type ModelSpec,
   manifestSchema,
+  modelServersOf,
   primaryOutput,
   requestWords,
   reservedWords,
   type SelfTest,
+  type ServedSpec,
   volumeInputs,
 } from './app/manifest.ts';
+export { type ModelServerAddress, parseModelServer } from './app/model-server.ts';
 export { channelCount, modelsFor } from './app/networks.ts';
 export {
   describeParity,

@@ -73,3 +73,16 @@ const thisMachine = createRanges(['127.0.0.0/8', '0.0.0.0/8', '::1/128', '::/128
 
 /** Whether a host, as written in an address, is this machine by its spelling. */
 export const isThisMachine = (host: string): boolean => isLoopback(host) || contains(thisMachine, bare(host));
+
+/**
+ * Ranges without hospital servers: link-local and the metadata services of clouds, multicast, reserved, and the forms
+ * of IPv6 that hide an IPv4 address (compatible, translated, NAT64, 6to4, Teredo).
+ */
+const nowhere = createRanges([
+  ...['169.254.0.0/16', 'fe80::/10', 'fec0::/10', 'fd00:ec2::254', '100.100.100.200', '168.63.129.16'],
+  ...['224.0.0.0/4', 'ff00::/8', '240.0.0.0/4', '192.0.0.0/24', '100::/64'],
+  ...['::/96', '::ffff:0:0:0/96', '64:ff9b::/96', '64:ff9b:1::/48', '2002::/16', '2001::/32'],
+]);
+
+/** Whether an address cannot be that of a hospital's server. */
+export const isNowhere = (address: string): boolean => contains(nowhere, address);

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { readFile, realpath, stat } from 'node:fs/promises';
 import { join, resolve, sep } from 'node:path';
-import { type Manifest, parseManifest, TomaatError } from '@tomaat/core';
+import { isFileSpec, type Manifest, parseManifest, TomaatError } from '@tomaat/core';
 import { hashFile } from './store/hash-file.ts';
 
 /** A checked app folder: a valid manifest, existing files, weights with the expected hash. */
@@ -54,7 +54,7 @@ export async function openApp(folder: string): Promise<App> {
 function fileChecks(app: App): (() => Promise<unknown>)[] {
   const { model, sample, selftest, id } = app.manifest;
   const weights = model.flatMap((spec) =>
-    spec.runtime === 'command'
+    !isFileSpec(spec)
       ? []
       : [
           async () => {

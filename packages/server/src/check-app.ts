@@ -22,10 +22,11 @@ import {
 } from '@tomaat/core';
 import { type App, appFile, openApp } from './apps.ts';
 import { nodePlatform } from './node-platform.ts';
+import type { ModelServers } from './trust/model-servers.ts';
 import { createMemoryPolicy } from './worker/memory-limit.ts';
 import { readVolumeFiles } from './worker/read-volume-files.ts';
 import { runApp } from './worker/run-app.ts';
-import { faultLines, verifyApp } from './worker/verify-app.ts';
+import { allFaultLines, verifyApp } from './worker/verify-app.ts';
 
 /** One result of the check. */
 export interface CheckResult {
@@ -37,6 +38,13 @@ export interface CheckResult {
   readonly seconds?: number;
 }
 
+/** What the steps of a check have in common. */
+interface Checked {
+  readonly app: App;
+  readonly signal: AbortSignal;
+  readonly modelServers?: ModelServers;
+}
+
 /** Storage orders that differ in axis order and in handedness from each other. */
 const orientations = ['LPS', 'SAR', 'PIR'] as const;
 /** The least Dice between the results of one scan stored in different orders. */
@@ -44,9 +52,13 @@ const leastAgreement = 0.9;
 
 /**
  * What an author wants to know before publishing: is the folder valid, does the app run, does it keep left and right? Yields
- * each result as soon as it is known.
+ * each result as soon as it is known. `permittedFor` looks up what the app may use of model servers.
  */
-export async function* checkApp(folder: string, signal: AbortSignal): AsyncGenerator<CheckResult> {
+export async function* checkApp(
+  folder: string,
+  signal: AbortSignal,
+  permittedFor?: (app: App) => Promise<ModelServers | undefined>,
+): AsyncGenerator<CheckResult> {
   const [opened, app] = await tryStep('manifest and weights', async () => {
     const found = await openApp(folder);
     const { id, version, model } = found.manifest;
@@ -55,7 +67,8 @@ export async function* checkApp(folder: string, signal: AbortSignal): AsyncGener
   });
   yield opened;
   if (!app) return;
-  const [verified, isVerified] = await tryStep('model', () => verifyModels(app, signal));
+  const checked: Checked = { app, signal, modelServers: await permittedFor?.(app) };
+  const [verified, isVerified] = await tryStep('model', () => verifyModels(checked));
   yield verified;
   if (!isVerified) return;
   const { selftest } = app.manifest;
@@ -70,13 +83,13 @@ export async function* checkApp(folder: string, signal: AbortSignal): AsyncGener
   let first: Volume | undefined;
   for (const [index, test] of selftest.entries()) {
     const name = selftest.length > 1 ? `self-test ${index + 1} of ${selftest.length}` : 'self-test';
-    const [tested, result] = await tryStep(name, () => runSelfTest(app, test, signal));
+    const [tested, result] = await tryStep(name, () => runSelfTest(checked, test));
     yield tested;
     if (index === 0) first = result;
   }
   const result = first;
   if (!result) return;
-  const [compared] = await tryStep('geometry', () => compareOrientations(app, selftest[0], result, signal));
+  const [compared] = await tryStep('geometry', () => compareOrientations(checked, selftest[0], result));
   yield compared;
 }
 
@@ -96,9 +109,10 @@ async function tryStep<T>(
 }
 
 /** Checks that every model can be loaded, and every network fits the manifest. */
-async function verifyModels(app: App, signal: AbortSignal): Promise<[string, true]> {
-  const reports = await verifyApp(app, createMemoryPolicy({ slots: 1 }), signal);
-  const faults = faultLines(reports);
+async function verifyModels({ app, signal, modelServers }: Checked): Promise<[string, true]> {
+  const reports = await verifyApp(app, createMemoryPolicy({ slots: 1 }), signal, modelServers);
+  // An author wants to know that it runs, so a model server that is away is a fault here.
+  const faults = allFaultLines(reports);
   if (faults.length > 0) throw new TomaatError('BAD_MANIFEST', faults.join('\n').trim());
   return [reports.map(({ name, summary }) => `${name}: ${summary}`).join('\n'), true];
 }
@@ -107,10 +121,11 @@ async function verifyModels(app: App, signal: AbortSignal): Promise<[string, tru
  * A case of the manifest: each label of the expected map must reach the Dice in the manifest, and all voxels the agreement if it
  * states one.
  */
-async function runSelfTest(app: App, test: SelfTest, signal: AbortSignal): Promise<[string, Volume]> {
+async function runSelfTest(checked: Checked, test: SelfTest): Promise<[string, Volume]> {
+  const { app } = checked;
   const files: Record<string, string> = {};
   for (const [name, file] of Object.entries(test.inputs)) files[name] = await appFile(app, file);
-  const { volume, seconds, empty = [] } = await predictLabels(app, test, files, signal);
+  const { volume, seconds, empty = [] } = await predictLabels(checked, test, files);
   const agreement = compareLabels(volume, await read(await appFile(app, test.expected)));
   const found = describeAgreement(agreement);
   const fault = (what: string) =>
@@ -136,11 +151,11 @@ async function runSelfTest(app: App, test: SelfTest, signal: AbortSignal): Promi
 
 /** The same scan stored in other axis orders must give the same labels in world coordinates. */
 async function compareOrientations(
-  app: App,
+  checked: Checked,
   test: SelfTest,
   first: Volume,
-  signal: AbortSignal,
 ): Promise<[string, undefined]> {
+  const { app } = checked;
   const work = await mkdtemp(join(tmpdir(), 'tomaat-check-'));
   const volumes = volumeInputs(app.manifest);
   let least = 1;
@@ -153,7 +168,7 @@ async function compareOrientations(
           ? await storeAs(path, axcodes, join(work, `${axcodes}-${name}.nii`))
           : path;
       }
-      const { volume } = await predictLabels(app, test, files, signal);
+      const { volume } = await predictLabels(checked, test, files);
       const [agreement, value] = worstDice(restore(volume, first), first);
       if (agreement < leastAgreement) {
         throw new TomaatError(
@@ -173,10 +188,9 @@ async function compareOrientations(
 }
 
 async function predictLabels(
-  app: App,
+  { app, signal, modelServers }: Checked,
   test: SelfTest,
   paths: Readonly<Record<string, string>>,
-  signal: AbortSignal,
 ): Promise<{ volume: Volume; seconds: number; empty?: string[] }> {
   const files: Record<string, { path: string; sizeBytes: number }[]> = {};
   for (const [name, path] of Object.entries(paths))
@@ -186,6 +200,7 @@ async function predictLabels(
     files,
     parameters: test.parameters,
     explains: true,
+    modelServers,
     signal,
   });
   const output = result.outputs.find((candidate) => candidate.primary)!;

@@ -6,6 +6,7 @@ import { parse as parseYaml } from 'yaml';
 import { z } from 'zod';
 import { isIssuerAddress, parseClaimRule } from './access/claims.ts';
 import { kebab, logLevels, settings } from './settings.ts';
+import { parseModelServerKey } from './trust/model-servers.ts';
 
 /** The default data folder, that of the user. */
 export const defaultDataFolder = (): string => envPaths('tomaat', { suffix: '' }).data;
@@ -83,6 +84,16 @@ export const configSchema = z.strictObject({
   ca: text.optional(),
   default: text.optional(),
   allowNet: list(z.union([z.cidrv4(), z.cidrv6()], 'must be a range such as 10.1.0.0/16')).default([]),
+  modelServerKeys: z
+    .preprocess(
+      (value) => (typeof value === 'string' ? value.split(/[,\n]/) : value),
+      z.array(z.string('must be text').trim(), 'must be a list of HOST:PORT=KEY'),
+    )
+    .transform((lines) => lines.filter((line) => line !== ''))
+    .refine((lines) => lines.every((line) => parseModelServerKey(line) !== undefined), {
+      error: 'must be HOST:PORT=KEY, such as triton.example:8001=KEY, the key without spaces',
+    })
+    .default([]),
   oidcIssuer: text
     .refine(isIssuerAddress, {
       error: 'must be an https address without ? and # (or http on this machine)',
@@ -161,8 +172,9 @@ export function loadConfig({ flags = {}, configFile, env = process.env }: Config
   const put = (source: ConfigSource, key: ConfigKey, raw: unknown, name: string) => {
     const parsed = configSchema.shape[key].safeParse(raw);
     if (!parsed.success) {
-      const shown =
-        typeof raw === 'string' || typeof raw === 'number' ? ` “${String(raw).slice(0, 60)}”` : '';
+      const isSecret = 'hasNoFlag' in settings[key];
+      const isShort = typeof raw === 'string' || typeof raw === 'number';
+      const shown = isShort && !isSecret ? ` “${String(raw).slice(0, 60)}”` : '';
       faults.push(
         `${name}${shown} ${[...new Set(parsed.error.issues.map((issue) => issue.message))].join(', ')}.`,
       );

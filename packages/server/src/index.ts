@@ -10,3 +10,4 @@ export {
   type OpenAppOptions,
   openApp,
 } from './local-app.ts';
+export type { ModelServers } from './trust/model-servers.ts';

@@ -25,6 +25,7 @@ import {
 } from '@tomaat/core';
 import { type App, openApp as readApp } from './apps.ts';
 import { nodePlatform } from './node-platform.ts';
+import type { ModelServers } from './trust/model-servers.ts';
 import { type Child, startChild } from './worker/child-process.ts';
 import { createMemoryPolicy } from './worker/memory-limit.ts';
 import type { WrittenOutput } from './worker/messages.ts';
@@ -38,6 +39,8 @@ import { computeIn, ofThisMachine } from './worker/run-app.ts';
 export interface OpenAppOptions {
   /** Most memory of a prediction, MB (10^6 bytes); 0 for no limit. The manifest's own limit, or most of the machine's if missing. */
   memoryMb?: number;
+  /** What the app may use of model servers; only those of this machine if missing. */
+  modelServers?: ModelServers;
   /** Volumes with more voxels are refused; 2^30 if missing. */
   maxVoxels?: number;
 }
@@ -122,7 +125,7 @@ export async function openApp(folder: string, options: OpenAppOptions = {}): Pro
       const inputs = join(folder, 'inputs');
       await mkdir(inputs, { recursive: true, mode: 0o700 });
       const files = await placeFiles(app, prediction.volumes, inputs);
-      if (!child?.alive) child = await startChild(app, memory, () => {});
+      if (!child?.alive) child = await startChild(app, memory, () => {}, options.modelServers);
       const { outputs, seconds } = await computeIn(child, {
         ...prediction,
         files,

@@ -149,6 +149,7 @@ export async function startServer(serverOptions: ServerOptions): Promise<Running
       source: localSource(jobs, blobs, metrics),
       slots: context.slots,
       memory: context.memory,
+      modelServers: options.modelServers,
       maxIdleMb: options.maxIdleMb,
       maxIdle: Math.max(2, availableParallelism()),
       workFolder: data.workFolder,

@@ -50,13 +50,19 @@ export const settings = {
   ca: {
     value: '<file>',
     about:
-      'more certificates (PEM) to trust: of registries, and of servers to which the registry forwards requests',
+      'more certificates (PEM) to trust: of registries, of servers to which the registry forwards requests, and of model servers',
   },
   default: { value: '<id>', about: 'service that TOMAAT v1 clients get', defaultText: 'the first' },
   allowNet: {
     value: '<range>',
-    about: 'network to which the registry may forward requests, such as 10.1.0.0/16',
+    about:
+      'network to which the registry may forward requests and in which apps may use model servers, such as 10.1.0.0/16',
     isList: true,
+  },
+  modelServerKeys: {
+    hasNoFlag: true,
+    isList: true,
+    about: 'keys for model servers, each as HOST:PORT=KEY',
   },
   oidcIssuer: {
     value: '<url>',

@@ -4,6 +4,7 @@ import { basename, join } from 'node:path';
 import { type OutputFormat, readVolume, type SourceFile, sourceFromBytes, type Volume } from '@tomaat/core';
 import { type App, openApp } from '../src/apps.ts';
 import { nodePlatform } from '../src/node-platform.ts';
+import type { ModelServers } from '../src/trust/model-servers.ts';
 import { runApp } from '../src/worker/run-app.ts';
 import { temporaryFolder } from './test-server.ts';
 
@@ -24,6 +25,7 @@ export interface FileRun {
 export interface FileRunOptions {
   parameters?: Readonly<Record<string, unknown>>;
   formats?: Readonly<Record<string, OutputFormat>>;
+  modelServers?: ModelServers;
   signal?: AbortSignal;
   onLog?(text: string): void;
 }
@@ -48,6 +50,7 @@ export async function runFiles(
       files: paths,
       parameters: options.parameters ?? {},
       formats: options.formats,
+      modelServers: options.modelServers,
       signal: options.signal,
       onProgress: (stage, fraction) => run.progress.push({ stage, fraction }),
       onLog: (text) => {

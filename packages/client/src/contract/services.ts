@@ -16,6 +16,12 @@ export const processingSchema = z.object({
     .optional()
     .describe('With loopback: the ports at which it listens itself. At any other, something is in between'),
   remoteWorkers: z.boolean().describe('Whether workers on other machines may take its jobs'),
+  modelServers: z
+    .array(z.string())
+    .optional()
+    .describe(
+      'Model servers on other machines (host:port) that get the voxels, without names; missing if there are none',
+    ),
   identity: z
     .enum(['allowed', 'refused'])
     .describe('Whether DICOM files that name a patient are accepted; refused: with 403'),

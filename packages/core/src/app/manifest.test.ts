@@ -4,6 +4,7 @@ import { manifestSchema, primaryOutput, requestWords, reservedWords, volumeInput
 const text = (length: number) => 'x'.repeat(length);
 const sha256 = '0123456789abcdef'.repeat(4);
 const onnx = { runtime: 'onnx', file: 'net.onnx', sha256 };
+const served = { runtime: 'oip', url: 'grpc://triton:8001', model: 'liver.v2' };
 const program = { runtime: 'module', file: 'app.ts' };
 const selftest = { inputs: { ct: 'ct.nii' }, expected: 'labels.nii' };
 const parity = { verdict: 'exact', agree: 1, cases: 3, tool: 'tomaat 0.2.0' };
@@ -174,6 +175,16 @@ describe('model', () => {
     { ...onnx, input: 'x', output: 'y', channels: ['t1', 't2'], threads: 1 },
     { ...onnx, threads: 256 },
     { ...program, sha256 },
+    served,
+    {
+      ...served,
+      url: 'https://triton',
+      version: '2',
+      input: 'x',
+      output: 'y',
+      channels: ['t1'],
+      timeoutSeconds: 0.5,
+    },
     { runtime: 'command', command: ['p'] },
     { runtime: 'command', command: ['python', 'app.py'], environment: { OMP_NUM_THREADS: '1' } },
   ])('takes %j', (model) => {
@@ -194,6 +205,14 @@ describe('model', () => {
     [{ ...onnx, threads: 257 }, 'threads'],
     [{ ...onnx, threads: 1.5 }, 'threads'],
     [{ ...onnx, when: 'fast' }, 'when'],
+    [{ ...served, url: 'triton:8001' }, 'url'],
+    [{ ...served, url: 'grpc://user:key@triton:8001' }, 'url'],
+    [{ ...served, model: '' }, 'model'],
+    [{ ...served, model: '../other' }, 'model'],
+    [{ ...served, model: '..' }, 'model'],
+    [{ ...served, version: 2 }, 'version'],
+    [{ ...served, timeoutSeconds: 0 }, 'timeoutSeconds'],
+    [{ ...served, file: 'a.onnx' }, ''],
     [{ ...program, file: '' }, 'file'],
     [{ ...program, sha256: '' }, 'sha256'],
     [{ ...program, channels: ['t1'] }, ''],

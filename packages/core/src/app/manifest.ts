@@ -10,6 +10,7 @@ import {
   type Output,
   outputSchema,
 } from './elements.ts';
+import { type ModelServerAddress, modelServerUrlSchema, parseModelServer } from './model-server.ts';
 import { paritySchema } from './parity.ts';
 import { stepSchema } from './step.ts';
 
@@ -74,6 +75,12 @@ const mergeRuleSchema = z.strictObject({
   to: labelValue.describe('The value of the app’s label map that it becomes'),
 });
 
+/** A name on a model server: it becomes a part of addresses. */
+const serverWord = z
+  .string()
+  .regex(/^[\w.-]{1,200}$/, 'must be a name of letters, digits, _, . and -')
+  .refine((word) => word !== '.' && word !== '..', 'must be a name');
+
 /** What core itself reads of a network. A variant whose runtime gives a network has these keys, all others have none of them. */
 const networkKeys = {
   id: slug.optional().describe('Name of this network, for the labelsOf of another one'),
@@ -115,6 +122,22 @@ const modelSchema = z.discriminatedUnion('runtime', [
     threads: z.int().min(1).max(256).optional().describe('All of the machine’s if missing'),
   }),
   z.strictObject({
+    runtime: z.literal('oip'),
+    when,
+    url: modelServerUrlSchema,
+    model: serverWord.describe('Name of the model on the server'),
+    version: serverWord.optional().describe('Version of the model; the server chooses if missing'),
+    input: serverWord.optional().describe('Name of the model’s input; its only one if missing'),
+    output: serverWord.optional().describe('Name of the model’s output; its first one if missing'),
+    ...networkKeys,
+    timeoutSeconds: z
+      .number()
+      .positive()
+      .max(86_400)
+      .optional()
+      .describe('Longest time of one call; `limits.seconds` if missing'),
+  }),
+  z.strictObject({
     runtime: z.literal('module'),
     when,
     file: insideFolder,
@@ -139,6 +162,18 @@ export type MergeRule = z.infer<typeof mergeRuleSchema>;
 export type ProgramSpec = Exclude<ModelSpec, NetworkSpec>;
 
 export const isNetworkSpec = (spec: ModelSpec): spec is NetworkSpec => 'inferer' in spec;
+
+/** A network on a model server. */
+export type ServedSpec = Extract<ModelSpec, { runtime: 'oip' }>;
+/** A model that is a file of the app. */
+export type FileSpec = Extract<ModelSpec, { file: string }>;
+export const isFileSpec = (spec: ModelSpec): spec is FileSpec => 'file' in spec;
+
+/** The model servers that an app uses, each once. */
+export function modelServersOf({ model }: { model: readonly ModelSpec[] }): ModelServerAddress[] {
+  const urls = new Set(model.flatMap((spec) => (spec.runtime === 'oip' ? [spec.url] : [])));
+  return [...urls].map((url) => parseModelServer(url)!);
+}
 
 /** An input: what callers see of it, and the steps that they do not. */
 const manifestInputSchema = z

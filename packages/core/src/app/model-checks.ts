@@ -89,7 +89,7 @@ export function checkDecisions({
   const faults: CrossFault[] = [];
   const [first] = [...postprocess.filter(activationOf), ...postprocess.filter(isScoreStep)];
   if (first && !model.every(isNetworkSpec)) {
-    const message = `${first.name} needs the class scores of a network (runtime: onnx)`;
+    const message = `${first.name} needs the class scores of a network (runtime: onnx or oip)`;
     faults.push({ path: ['postprocess'], message });
   }
   const shared = postprocess.map((step, index) => ({ step, path: ['postprocess', index] }));

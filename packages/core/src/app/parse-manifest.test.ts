@@ -330,7 +330,7 @@ describe('parseManifest()', () => {
       expect(paths('[{ runtime: onnx }]')).toEqual(['model.0.file', 'model.0.sha256']);
       expect(paths("[{ runtime: onnx, file: a, sha256: 'b' }]")).toEqual(['model.0.sha256']);
       expect(faultsOf(withModel('{ runtime: julia }'))).toEqual([
-        { path: 'model.runtime', message: "must be one of 'onnx' | 'module' | 'command'", line: 20 },
+        { path: 'model.runtime', message: "must be one of 'onnx' | 'oip' | 'module' | 'command'", line: 20 },
       ]);
     });
 

@@ -18,7 +18,7 @@ import {
   scan,
   volumeIn,
 } from './fixtures.ts';
-import type { Manifest, ModelSpec, NetworkSpec } from './manifest.ts';
+import type { FileSpec, Manifest, ModelSpec } from './manifest.ts';
 import type { LoadedModel } from './predict.ts';
 
 const low = { ...onnx, file: 'low', id: 'low' };
@@ -32,7 +32,7 @@ async function cascade(
   given: Given = {},
 ) {
   let input: Volume | undefined;
-  const load = async (spec: ModelSpec) => models[(spec as NetworkSpec).file as 'low' | 'high'];
+  const load = async (spec: ModelSpec) => models[(spec as FileSpec).file as 'low' | 'high'];
   const take = async (_: string, volume: Volume) =>
     void (input = { ...volume, voxels: volume.voxels.slice() as Float32Array });
   const { outputs } = await run(manifest, models.high, {

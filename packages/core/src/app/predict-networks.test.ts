@@ -17,7 +17,7 @@ import {
   textIn,
   volumeIn,
 } from './fixtures.ts';
-import type { Manifest, ModelSpec, NetworkSpec } from './manifest.ts';
+import type { FileSpec, Manifest, ModelSpec } from './manifest.ts';
 import type { LoadedModel } from './predict.ts';
 
 /** A class score of 1 for the label of each value, 0 for the other classes. */
@@ -33,8 +33,8 @@ const times = (factor: number) => ({ scaleIntensityRange: { aMin: 0, aMax: 1, bM
 async function runWith(manifest: Manifest, models: Record<string, LoadedModel>, given: Given = {}) {
   const loaded: string[] = [];
   const load = async (spec: ModelSpec) => {
-    loaded.push((spec as NetworkSpec).file);
-    return models[(spec as NetworkSpec).file];
+    loaded.push((spec as FileSpec).file);
+    return models[(spec as FileSpec).file];
   };
   return { ...(await run(manifest, models.a, { load, ...given })), loaded };
 }
@@ -227,7 +227,7 @@ describe('predict(): labels of several networks', () => {
     const onProgress = (stage: string) => void (stage === 'postprocess' && controller.abort(reason));
     const loaded: string[] = [];
     const load = async (spec: ModelSpec) => {
-      loaded.push((spec as NetworkSpec).file);
+      loaded.push((spec as FileSpec).file);
       return models.a;
     };
     const given = { load, onProgress, signal: controller.signal };

@@ -149,7 +149,9 @@ describe('checkSteps()', () => {
   it.each(['argmax', 'labelFilter', 'toString'])('has no preprocess step %s', (name) => {
     const [fault, ...more] = before({}, 'divideByMax', name);
     expect(fault.path).toEqual([1]);
-    expect(fault.message).toContain(`${name} is not a preprocess step. Available: castToType, centerSpatialCrop, `);
+    expect(fault.message).toContain(
+      `${name} is not a preprocess step. Available: castToType, centerSpatialCrop, `,
+    );
     expect(more).toEqual([]);
   });
 

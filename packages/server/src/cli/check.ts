@@ -1,14 +1,21 @@
+import type { App } from '../apps.ts';
 import type { CheckResult } from '../check-app.ts';
+import type { ModelServers } from '../trust/model-servers.ts';
 import { formatSeconds, plain, plainLines } from './console.ts';
 import { openInterrupt } from './interrupt.ts';
+import { loadModelServers, type ModelServerFlags } from './model-servers.ts';
 
 /** Yields each result as soon as it is known; ends at a fault that makes the rest pointless. */
-export type CheckApp = (folder: string, signal: AbortSignal) => AsyncIterable<CheckResult>;
+export type CheckApp = (
+  folder: string,
+  signal: AbortSignal,
+  permittedFor: (app: App) => Promise<ModelServers | undefined>,
+) => AsyncIterable<CheckResult>;
 
 /** `tomaat check APP_DIR`: exit code 0 without faults, else 1. `writeHash` first writes the hashes of the models. */
 export async function check(
   folder: string,
-  flags: { json?: boolean; writeHash?: boolean },
+  flags: ModelServerFlags & { json?: boolean; writeHash?: boolean },
   checkApp: CheckApp,
 ): Promise<number> {
   using interrupt = openInterrupt();
@@ -18,7 +25,8 @@ export async function check(
       if (!flags.json) console.error(`${plain(file)}: ${sha256}${changed ? '' : ', as written'}`);
   }
   const results: CheckResult[] = [];
-  for await (const result of checkApp(folder, interrupt.signal)) {
+  const permittedFor = (app: App) => loadModelServers([app], flags);
+  for await (const result of checkApp(folder, interrupt.signal, permittedFor)) {
     results.push(result);
     if (flags.json) continue;
     const time = result.seconds === undefined ? '' : ` (${formatSeconds(result.seconds)})`;

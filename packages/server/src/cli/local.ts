@@ -23,6 +23,7 @@ export const runLocally: RunApp = async (app, request) => {
     keepsValues: request.keepsValues,
     explains: true,
     traces: request.scan === undefined ? undefined : [stageOfInput(request.scan)],
+    modelServers: request.modelServers,
     signal: request.signal,
     onProgress: request.onProgress,
   });

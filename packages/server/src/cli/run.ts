@@ -14,17 +14,19 @@ import {
 } from '@tomaat/core';
 import { type App, openApp } from '../apps.ts';
 import { writeWhole } from '../store/whole-file.ts';
+import type { ModelServers } from '../trust/model-servers.ts';
 import { readVolumeFiles } from '../worker/read-volume-files.ts';
 import type { Comparison } from './compare-result.ts';
 import { createProgress, plain, reportsOf } from './console.ts';
 import { volumePaths } from './input-files.ts';
 import { openInterrupt } from './interrupt.ts';
+import { loadModelServers, type ModelServerFlags } from './model-servers.ts';
 import type { Outcome } from './outcome.ts';
 import { type Elements, type InputFlags, type InputPlan, planInputs } from './plan-inputs.ts';
 import { printOutcome } from './print-outcome.ts';
 import { checkTargets, planResults, type ResultFile, type ResultFlags, saveResult } from './result-files.ts';
 
-export interface RunFlags extends InputFlags, ResultFlags {
+export interface RunFlags extends InputFlags, ResultFlags, ModelServerFlags {
   frame?: number;
   /** A label map to compare the result with. */
   expected?: string;
@@ -48,6 +50,8 @@ export interface RunRequest {
   readonly formats: Readonly<Record<string, string>>;
   /** Whether an output in a format that cannot be read back also comes in one that can. */
   readonly keepsValues: boolean;
+  /** What the app may use of model servers. */
+  readonly modelServers?: ModelServers;
   readonly signal: AbortSignal;
   onProgress(stage: string, fraction: number): void;
   /** Called once for each output, in the manifest's order. */
@@ -77,6 +81,7 @@ export async function run(folder: string, flags: RunFlags, runApp: RunApp): Prom
       ...output,
     })),
   };
+  const modelServers = await loadModelServers([app], flags);
   const progress = await createProgress(Boolean(flags.quiet || flags.json));
   using interrupt = openInterrupt(() => progress.clear());
   const { signal } = interrupt;
@@ -115,6 +120,7 @@ export async function run(folder: string, flags: RunFlags, runApp: RunApp): Prom
           ({ type, format }) =>
             (type === 'Measurements' || readsLabels) && format !== undefined && !isReadBack(type, format),
         ),
+        modelServers,
         signal,
         onEmpty: (lines) => {
           empty = lines;

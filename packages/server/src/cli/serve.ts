@@ -8,6 +8,7 @@ import type { LoadedConfig } from '../config.ts';
 import { startAnnouncer } from '../registry/announcer.ts';
 import { type RunningRegistry, startRegistry } from '../registry/start.ts';
 import { type RunningServer, startServer } from '../server.ts';
+import type { ModelServers } from '../trust/model-servers.ts';
 import { createMemoryPolicy } from '../worker/memory-limit.ts';
 import { logVerified, verifyApps } from '../worker/verify-app.ts';
 import { readCertificates } from './connect.ts';
@@ -15,6 +16,7 @@ import { runDemo } from './demo.ts';
 import { openHangup } from './hangup.ts';
 import { openInterrupt } from './interrupt.ts';
 import { openLog } from './log.ts';
+import { modelServersOf } from './model-servers.ts';
 import { bundledApps, pageFolder } from './packaged.ts';
 import { prepareFolder } from './prepare-folder.ts';
 import { accessSettings, adminKeyLines, legacyLine, loginLines, prepareIssuer } from './print-access.ts';
@@ -27,10 +29,16 @@ function createLogger({ config, sources }: LoadedConfig, quietByDefault: boolean
   return openLog(level);
 }
 
+interface Surroundings {
+  readonly logger: Logger;
+  readonly stopSignal: AbortSignal;
+  readonly modelServers: ModelServers;
+}
+
 function openServer(
   { config, sources }: LoadedConfig,
   appFolders: readonly string[],
-  { logger, stopSignal }: { logger: Logger; stopSignal: AbortSignal },
+  { logger, stopSignal, modelServers }: Surroundings,
 ): Promise<RunningServer> {
   return startServer({
     appFolders,
@@ -49,6 +57,7 @@ function openServer(
     workers: config.workers,
     drainMs: config.drainSeconds * 1000,
     memoryMb: config.memoryMb,
+    modelServers,
     maxIdleMb: config.maxIdleMb,
     resultTtlMs: config.keepMinutes * 60_000,
     allowIdentity: config.allowIdentity,
@@ -67,14 +76,14 @@ function openServer(
 function verifyServed(
   { config }: LoadedConfig,
   folders: readonly string[],
-  logger: Logger,
-  signal: AbortSignal,
+  { logger, stopSignal, modelServers }: Surroundings,
 ): Promise<void> {
   const verified = openApps(folders).then((apps) =>
     verifyApps(apps, {
       memory: createMemoryPolicy({ slots: config.workers, memoryMb: config.memoryMb }),
       atATime: Math.max(1, config.workers),
-      signal,
+      modelServers,
+      signal: stopSignal,
       onVerified: logVerified(logger),
     }),
   );
@@ -144,8 +153,9 @@ export async function serve(
   await prepareIssuer(loaded.config);
   await using opened = new AsyncDisposableStack();
   using interrupt = openInterrupt();
-  const verifying = verifyServed(loaded, options.appFolders, logger, interrupt.signal);
-  const server = await openServer(loaded, options.appFolders, { logger, stopSignal: interrupt.signal });
+  const about = { logger, stopSignal: interrupt.signal, modelServers: await modelServersOf(loaded.config) };
+  const verifying = verifyServed(loaded, options.appFolders, about);
+  const server = await openServer(loaded, options.appFolders, about);
   opened.defer(() => server.close());
   hangup.add('the certificate', () => server.certificates.reload());
   hangup.add('the audit log', () => server.reopenFiles());
@@ -171,11 +181,9 @@ export async function up(
   await using opened = new AsyncDisposableStack();
   using interrupt = openInterrupt();
   // The bundled apps are verified by the tests of every release.
-  const verifying = verifyServed(loaded, options.appFolders, logger, interrupt.signal);
-  const server = await openServer(loaded, [...bundledApps(), ...options.appFolders], {
-    logger,
-    stopSignal: interrupt.signal,
-  });
+  const about = { logger, stopSignal: interrupt.signal, modelServers: await modelServersOf(config) };
+  const verifying = verifyServed(loaded, options.appFolders, about);
+  const server = await openServer(loaded, [...bundledApps(), ...options.appFolders], about);
   opened.defer(() => server.close());
   hangup.add('the certificate', () => server.certificates.reload());
   hangup.add('the audit log', () => server.reopenFiles());

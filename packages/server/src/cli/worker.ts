@@ -14,6 +14,7 @@ import { connectTo, parseUrl } from './connect.ts';
 import { openHangup } from './hangup.ts';
 import { openInterrupt } from './interrupt.ts';
 import { openLog } from './log.ts';
+import { loadModelServers } from './model-servers.ts';
 import { bundledApps } from './packaged.ts';
 
 export interface WorkerFlags {
@@ -21,6 +22,7 @@ export interface WorkerFlags {
   workers: number;
   memoryMb?: number;
   ca?: string;
+  allowNet?: string[];
   data?: string;
   fingerprint?: string[];
   logLevel: string;
@@ -55,6 +57,7 @@ export async function worker(
     if (url.protocol === 'http:' || again.hosts.length > 0) reached = again;
   });
   const apps = await openApps(appFolders.length > 0 ? appFolders : bundledApps());
+  const modelServers = await loadModelServers(apps, flags);
   await using opened = new AsyncDisposableStack();
   using interrupt = openInterrupt();
   const workFolder = await openWorkFolder(opened);
@@ -94,6 +97,7 @@ export async function worker(
   const memory = createMemoryPolicy({ slots: flags.workers, memoryMb: flags.memoryMb });
   await verifyApps(appFolders.length > 0 ? apps : [], {
     memory,
+    modelServers,
     atATime: flags.workers,
     signal: interrupt.signal,
     onVerified: logVerified(logger),
@@ -103,6 +107,7 @@ export async function worker(
     source,
     slots: flags.workers,
     memory,
+    modelServers,
     maxIdle: Math.max(2, availableParallelism()),
     workFolder: join(workFolder, 'jobs'),
     maxVoxels,

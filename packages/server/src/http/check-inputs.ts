@@ -100,7 +100,7 @@ export async function inspectVolumes(
         files.length > mostFilesOfOneHeader || files.some(({ start }) => isZip(start)),
       );
       if (header.format === 'dicom') dicomInputs.add(name);
-      if (header.format === 'dicom' && (await processing.refusesIdentity()))
+      if (header.format === 'dicom' && (await processing.refusesIdentity(app)))
         await headers.refuseIdentity(stored, { maxVoxels });
       voxels = Math.max(voxels, header.size[0] * header.size[1] * header.size[2] * header.components);
       if (input.frames === 'one') checkFrame(header, frame);

@@ -2,6 +2,7 @@ import { stat } from 'node:fs/promises';
 import {
   type Estimate,
   estimatePrediction,
+  isFileSpec,
   isNetworkSpec,
   largestThatFits,
   type ModelSpec,
@@ -74,7 +75,7 @@ export async function requireMemory(...about: Parameters<typeof memoryNeed>): Pr
 
 const modelSizes = new WeakMap<ModelSpec, Promise<number>>();
 
-/** Size of all networks that run with these parameters, each looked up once: a child keeps what it has loaded. */
+/** Size of all networks that run here with these parameters, each looked up once: a child keeps what it has loaded. */
 async function modelBytesOf(app: App, parameters: Readonly<Record<string, Parameter>>): Promise<number> {
   const sizes = modelsFor(app.manifest, parameters).map((spec) => {
     const known = modelSizes.get(spec) ?? sizeOfModel(app, spec);
@@ -86,5 +87,5 @@ async function modelBytesOf(app: App, parameters: Readonly<Record<string, Parame
 }
 
 async function sizeOfModel(app: App, spec: ModelSpec): Promise<number> {
-  return isNetworkSpec(spec) ? (await stat(await appFile(app, spec.file))).size : 0;
+  return isNetworkSpec(spec) && isFileSpec(spec) ? (await stat(await appFile(app, spec.file))).size : 0;
 }

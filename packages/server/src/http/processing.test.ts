@@ -1,3 +1,4 @@
+import type { Manifest } from '@tomaat/core';
 import { describe, expect, it } from 'vitest';
 import { createProcessing, type ProcessingOptions } from './processing.ts';
 
@@ -35,6 +36,26 @@ describe('createProcessing()', () => {
       expect(found).not.toHaveProperty('machine');
       expect(found).not.toHaveProperty('ports');
     }
+  });
+
+  it('names the model servers on other machines that get the voxels of a service', async () => {
+    const served = (...urls: string[]) => ({
+      manifest: {
+        model: urls.map((url) => ({ runtime: 'oip', url, model: 'm', inferer: { type: 'simple' } })),
+      } as unknown as Manifest,
+    });
+    const processing = await createProcessing({ ...local, policy: 'local' });
+    const elsewhere = served('grpcs://Triton.example:8001', 'http://localhost:8000');
+    expect(await processing.describe(elsewhere)).toMatchObject({
+      modelServers: ['triton.example:8001'],
+      identity: 'refused',
+    });
+    expect(await processing.refusesIdentity(elsewhere)).toBe(true);
+    const here = served('grpc://127.0.0.1:8001', 'grpc://[::1]:8001');
+    expect(await processing.describe(here)).toMatchObject({ identity: 'allowed' });
+    expect(await processing.describe(here)).not.toHaveProperty('modelServers');
+    // Any other service of the same server keeps to this machine.
+    expect(await processing.refusesIdentity()).toBe(false);
   });
 
   it('states the ports where it listens', async () => {

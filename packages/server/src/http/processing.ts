@@ -1,4 +1,7 @@
 import type { Processing } from '@tomaat/client';
+import { modelServersOf } from '@tomaat/core';
+import { isLoopback as isLoopbackHost } from '../addresses.ts';
+import type { App } from '../apps.ts';
 import { machineId } from '../trust/machine-id.ts';
 
 /** `--allow-identity`: whether DICOM files that name a patient are accepted; `local`: while no other machine gets them. */
@@ -20,8 +23,9 @@ export interface ProcessingOptions {
 
 /** Where this server computes, and what it accepts: stated in the cards of its services, and enforced at intake. */
 export interface ProcessingFacts {
-  describe(): Promise<Processing>;
-  refusesIdentity(): Promise<boolean>;
+  /** Where the predictions of a service are computed; without one, where those of any service are at the least. */
+  describe(app?: Pick<App, 'manifest'>): Promise<Processing>;
+  refusesIdentity(app?: Pick<App, 'manifest'>): Promise<boolean>;
   /** Tells at which ports the server listens. */
   listensAt(ports: readonly number[]): void;
   /** A remote worker asked for jobs, with whatever key. */
@@ -42,14 +46,17 @@ export async function createProcessing({
   let hasSeenWorker = slots === 0;
   let listening: readonly number[] = [];
 
-  async function describe(): Promise<Processing> {
+  async function describe(app?: Pick<App, 'manifest'>): Promise<Processing> {
+    const modelServers = app ? modelServersElsewhere(app) : [];
     const remoteWorkers = hasSeenWorker || (await hasWorkerKey());
-    const isAllowed = policy === 'yes' || (policy === 'local' && isLoopback && !remoteWorkers);
+    const isHere = isLoopback && !remoteWorkers && modelServers.length === 0;
+    const isAllowed = policy === 'yes' || (policy === 'local' && isHere);
     return {
       reach: isLoopback ? 'loopback' : 'network',
       ...(machine !== undefined && { machine }),
       ...(isLoopback && { ports: [...listening] }),
       remoteWorkers,
+      ...(modelServers.length > 0 && { modelServers }),
       identity: isAllowed ? 'allowed' : 'refused',
       stripsInputs,
     };
@@ -57,7 +64,7 @@ export async function createProcessing({
 
   return {
     describe,
-    refusesIdentity: async () => policy !== 'yes' && (await describe()).identity === 'refused',
+    refusesIdentity: async (app) => policy !== 'yes' && (await describe(app)).identity === 'refused',
     listensAt(ports) {
       listening = ports;
     },
@@ -66,3 +73,7 @@ export async function createProcessing({
     },
   };
 }
+
+/** The model servers that get an app's voxels, but those that are on this machine by their spelling. */
+const modelServersElsewhere = ({ manifest }: Pick<App, 'manifest'>): string[] =>
+  modelServersOf(manifest).flatMap(({ host, name }) => (isLoopbackHost(host) ? [] : [name]));

@@ -2,14 +2,7 @@ import { createReadStream } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { basename } from 'node:path';
 import type { Service } from '@tomaat/client';
-import {
-  type Input,
-  isNetworkSpec,
-  type Manifest,
-  parameterSchema,
-  primaryOutput,
-  TomaatError,
-} from '@tomaat/core';
+import { type Input, type Manifest, parameterSchema, primaryOutput, TomaatError } from '@tomaat/core';
 import type { FastifyInstance } from 'fastify';
 import { type App, appFile } from '../apps.ts';
 import type { Jobs } from '../store/jobs.ts';
@@ -85,7 +78,7 @@ export function createServices(
   async function card(app: App): Promise<Service> {
     const { manifest } = app;
     const primary = primaryOutput(manifest);
-    const network = manifest.model.find(isNetworkSpec);
+    const network = manifest.model.find((spec) => spec.runtime === 'onnx');
     return {
       id: manifest.id,
       name: manifest.name,
@@ -116,7 +109,7 @@ export function createServices(
       typicalSeconds: await jobs.typicalSeconds(manifest.id),
       sample: manifest.sample && address.pathOf(`/api/services/${manifest.id}/sample`),
       keepSeconds,
-      processing: await processing?.describe(),
+      processing: await processing?.describe(app),
     };
   }
 

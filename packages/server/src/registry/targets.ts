@@ -1,7 +1,7 @@
 import { lookup } from 'node:dns/promises';
 import { isIP } from 'node:net';
 import { TomaatError } from '@tomaat/core';
-import { bare, contains, createRanges, isLoopback, isThisMachine } from '../addresses.ts';
+import { bare, contains, createRanges, isLoopback, isNowhere, isThisMachine } from '../addresses.ts';
 
 /**
  * Where the relay may connect to. An allow-list of addresses, loopback (of a registry that itself listens on loopback
@@ -31,16 +31,6 @@ export interface TargetPolicy {
 }
 
 /**
- * Ranges without hospital servers: link-local and the metadata services of clouds, multicast, reserved, and the forms
- * of IPv6 that hide an IPv4 address (compatible, translated, NAT64, 6to4, Teredo).
- */
-const nowhere = createRanges([
-  ...['169.254.0.0/16', 'fe80::/10', 'fec0::/10', 'fd00:ec2::254', '100.100.100.200', '168.63.129.16'],
-  ...['224.0.0.0/4', 'ff00::/8', '240.0.0.0/4', '192.0.0.0/24', '100::/64'],
-  ...['::/96', '::ffff:0:0:0/96', '64:ff9b::/96', '64:ff9b:1::/48', '2002::/16', '2001::/32'],
-]);
-
-/**
  * The rule for a client about an address that came from a registry. Private networks are permitted: a
  * hospital's servers are there, and the user chose the registry. This machine's own addresses are not, unless the registry
  * is on it too: a remote registry does not know what runs here, and could only attack services that trust loopback.
@@ -54,7 +44,7 @@ export function checkToldAddress(address: string, registryIsHere: boolean): void
       `The registry gave the address ${address}, which is this machine itself, so no connection was made. If it is intended, give the address of the service instead of its name.`,
     );
   }
-  if (!contains(nowhere, address)) return;
+  if (!isNowhere(address)) return;
   throw new TomaatError(
     'FORBIDDEN',
     `The registry gave the address ${address}, which cannot be that of a server (link-local, multicast, reserved or a hidden form), so no connection was made. If it is intended, give the address of the service instead of its name.`,

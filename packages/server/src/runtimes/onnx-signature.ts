@@ -1,5 +1,6 @@
 import { basename } from 'node:path';
-import { checkExternalFiles, loadError, readModel, sessionOptions, type Value, valuesOf } from './onnx.ts';
+import type { Value } from './network-values.ts';
+import { checkExternalFiles, loadError, readModel, sessionOptions, valuesOf } from './onnx.ts';
 import { producerOf } from './onnx-graph.ts';
 
 /** What a network takes and gives, as its file states it. */

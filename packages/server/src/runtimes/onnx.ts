@@ -12,6 +12,7 @@ import {
 } from '@tomaat/core';
 import type { InferenceSession, Tensor as OrtTensor, TensorConstructor } from 'onnxruntime-node';
 import { appFile } from '../apps.ts';
+import { chooseInput, chooseOutput, convertOutput, toHalf, type Value } from './network-values.ts';
 import { type GraphFacts, inspectGraph, labelOutputName, withLabelOutput } from './onnx-graph.ts';
 import type { Runtime } from './runtime.ts';
 
@@ -98,8 +99,8 @@ export async function openOnnxSession(modelFile: string, options: OnnxOptions = 
     throw loadError(cause, name);
   });
   try {
-    const input = chooseInput(session, name, options.inputName, options.slices);
-    const output = chooseOutput(session, name, options.outputName);
+    const input = chooseInput(valuesOf(session.inputMetadata), name, options.inputName, options.slices);
+    const output = chooseOutput(valuesOf(session.outputMetadata), name, options.outputName);
     let withLabels = false;
     if (options.labels && facts && canLabel(output, facts)) {
       // The shapes decide whether an argmax may be added, and only the engine infers them: hence the second load. If
@@ -218,12 +219,6 @@ export async function checkExternalFiles(
   }
 }
 
-export interface Value {
-  readonly name: string;
-  readonly type: string;
-  readonly shape: readonly (number | string)[];
-}
-
 export function valuesOf(metadata: readonly InferenceSession.ValueMetadata[]): Value[] {
   return metadata.map((value) =>
     value.isTensor
@@ -231,69 +226,6 @@ export function valuesOf(metadata: readonly InferenceSession.ValueMetadata[]): V
       : { name: value.name, type: 'no tensor', shape: [] },
   );
 }
-
-const list = (values: readonly Value[]) => values.map((value) => value.name).join(', ');
-
-function chooseInput(
-  session: InferenceSession,
-  name: string,
-  wanted: string | undefined,
-  slices = false,
-): Value {
-  const inputs = valuesOf(session.inputMetadata);
-  const input = wanted === undefined ? inputs[0] : inputs.find((value) => value.name === wanted);
-  if (!input)
-    throw new TomaatError(
-      'BAD_MANIFEST',
-      `The network ${name} has no input ${wanted}; it has ${list(inputs)}. Correct \`model.input\`.`,
-    );
-  if (inputs.length > 1) {
-    throw new TomaatError(
-      'BAD_MANIFEST',
-      `The network ${name} has ${inputs.length} inputs (${list(inputs)}), but only one is supported. Export it with one input whose channels are the volumes.`,
-    );
-  }
-  if (input.type !== 'float32' && input.type !== 'float16') {
-    throw new TomaatError(
-      'BAD_MANIFEST',
-      `The input ${input.name} of the network ${name} is ${input.type}; it must be float32 or float16. Export it with a cast at the input.`,
-    );
-  }
-  const { shape } = input;
-  const isOne = typeof shape[0] !== 'number' || shape[0] === 1;
-  const takesOne = slices ? shape.length === 3 || (shape.length === 4 && isOne) : shape.length === 5 && isOne;
-  if (shape.length > 0 && !takesOne) {
-    const is = `The input ${input.name} of the network ${name} is ${shape.join(' × ')}`;
-    throw new TomaatError(
-      'BAD_MANIFEST',
-      slices
-        ? `${is}; the inferer slice expects 1 × components × rows × columns. Export it for one slice (batch 1 or a free batch), or use another inferer.`
-        : `${is}; expected: 1 × components × z × y × x. Export it for one volume (batch 1 or a free batch)${shape.length === 4 && isOne ? ', or use the inferer slice for a 2-D network' : ''}.`,
-    );
-  }
-  return input;
-}
-
-function chooseOutput(session: InferenceSession, name: string, wanted: string | undefined): Value {
-  const outputs = valuesOf(session.outputMetadata);
-  const output = wanted === undefined ? outputs[0] : outputs.find((value) => value.name === wanted);
-  if (!output)
-    throw new TomaatError(
-      'BAD_MANIFEST',
-      `The network ${name} has no output ${wanted}; it has ${list(outputs)}. Correct \`model.output\`.`,
-    );
-  if (!isNumberType(output.type)) {
-    throw new TomaatError(
-      'BAD_MANIFEST',
-      `The output ${output.name} of the network ${name} is ${output.type}, not a tensor of numbers. Name another one of ${list(outputs)} in \`model.output\`.`,
-    );
-  }
-  return output;
-}
-
-const integerTypes = ['uint8', 'int8', 'uint16', 'int16', 'uint32', 'int32', 'uint64', 'int64', 'bool'];
-export const isNumberType = (type: string) =>
-  ['float32', 'float16', 'float64', ...integerTypes].includes(type);
 
 /** Whether the scores allow an argmax in the graph: float32, five dimensions, few classes, weights inside the file. */
 function canLabel({ type, shape }: Value, { externalFiles, opset }: GraphFacts): boolean {
@@ -358,65 +290,11 @@ function wrapSession(
   };
 }
 
-/** Scores as float32; a single channel of integers as labels. */
-function convertOutput({ type, data, dims }: OrtTensor, name: string): Tensor | LabelTensor {
-  if (type === 'float32') return { data: data as Float32Array, dims };
-  if (type === 'float16') return { data: fromHalf(data as Uint16Array), dims };
-  if (type === 'float64') return { data: Float32Array.from(data as Float64Array), dims };
-  const integers = data as Uint8Array | Int32Array | BigInt64Array;
-  const oneChannel = dims.length <= 4 || dims[1] === 1;
-  if (!oneChannel) return { data: Float32Array.from(integers as ArrayLike<number | bigint>, Number), dims };
-  return { data: toLabels(integers, name), dims, integer: true };
-}
-
-/** Integers as labels of one byte, or of two if any exceeds 255. */
-function toLabels(values: Uint8Array | Int32Array | BigInt64Array, name: string): Uint8Array | Uint16Array {
-  if (values instanceof Uint8Array) return values;
-  let low = 0;
-  let high = 0;
-  const count = values.length;
-  const labels = new Uint16Array(count);
-  for (let i = 0; i < count; i++) {
-    const value = Number(values[i]);
-    if (value < low) low = value;
-    if (value > high) high = value;
-    labels[i] = value;
-  }
-  if (low < 0 || high > 65535) {
-    throw new TomaatError(
-      'APP_OUTPUT',
-      `The network ${name} gave the label ${low < 0 ? low : high}. Labels must be between 0 and 65535.`,
-    );
-  }
-  return high > 255 ? labels : Uint8Array.from(labels);
-}
-
-/** IEEE 754 half precision, an array type since Node 24; onnxruntime uses the same bits as Uint16Array. */
-type HalfArrayConstructor = new (
-  values: ArrayLike<number> | ArrayBufferLike,
-  byteOffset?: number,
-  length?: number,
-) => Uint16Array;
-function halfArray(): HalfArrayConstructor {
-  const found = (globalThis as unknown as { Float16Array?: HalfArrayConstructor }).Float16Array;
-  if (found) return found;
-  throw new TomaatError(
-    'APP_FAILED',
-    'Networks in float16 need Node 24 or newer. Update Node, or export the network in float32.',
-  );
-}
-const toHalf = (data: Float32Array): Uint16Array => new (halfArray())(data);
 /** The binding (1.30) takes float16 as Uint16Array only, and the tensor class turns that into a Float16Array. */
 function halfTensor(OnnxTensor: TensorConstructor, data: Float32Array, dims: readonly number[]): OrtTensor {
   const half = toHalf(data);
   const bits = new Uint16Array(half.buffer, half.byteOffset, half.length);
   return Object.defineProperty(new OnnxTensor('float16', bits, dims), 'data', { value: bits });
-}
-
-function fromHalf(data: Uint16Array): Float32Array {
-  const half =
-    data.constructor === Uint16Array ? new (halfArray())(data.buffer, data.byteOffset, data.length) : data;
-  return new Float32Array(half);
 }
 
 const messageOf = (cause: unknown) => (cause instanceof Error ? cause.message : String(cause));

@@ -1,11 +1,14 @@
 import type { LoadedModel, ModelSpec } from '@tomaat/core';
 import type { App } from '../apps.ts';
+import type { ModelServers } from '../trust/model-servers.ts';
 
 /** What a runtime needs to know about its process. */
 export interface RuntimeContext {
   /** The folder of the job: a program's input and output folders are created here. */
   folder: string;
   signal: AbortSignal;
+  /** What is permitted of model servers; missing for an app that uses none. */
+  modelServers?: ModelServers;
   onSpawn(pid: number): void;
   onExit(pid: number): void;
 }

@@ -9,6 +9,7 @@ type RuntimeTable = {
 /** The table of runtimes; each is imported only by the child that needs it. */
 const runtimes: RuntimeTable = {
   onnx: async () => (await import('./onnx.ts')).onnxRuntime,
+  oip: async () => (await import('./oip.ts')).oipRuntime,
   module: async () => (await import('./module.ts')).moduleRuntime,
   command: async () => (await import('./command.ts')).commandRuntime,
 };

@@ -3,6 +3,7 @@ import type { OidcSettings } from '../access/claims.ts';
 import type { HostOptions } from '../access/hosts.ts';
 import { isLoopback } from '../addresses.ts';
 import { settings } from '../settings.ts';
+import type { ModelServers } from '../trust/model-servers.ts';
 
 export interface ServerOptions
   extends Omit<HostOptions, 'host' | 'publicUrl' | 'machineNames' | 'certificateNames'> {
@@ -38,6 +39,8 @@ export interface ServerOptions
   memoryMb?: number;
   /** Memory that idle children with their models may take, MB; a quarter of the machine's if missing. */
   maxIdleMb?: number;
+  /** What apps may use of model servers; only those of this machine if missing. */
+  modelServers?: ModelServers;
   /** Aborts when this process is asked to stop, which may be some time before close(). */
   stopSignal?: AbortSignal;
   /** How long close() waits for running predictions; 0 if missing. Unfinished ones are then handed back. */

@@ -57,7 +57,7 @@ export function connectTls(
       ...options,
       servername: options.servername ?? (isIP(host) ? '' : host),
       minVersion: 'TLSv1.2',
-      ALPNProtocols: ['http/1.1'],
+      ALPNProtocols: options.ALPNProtocols ?? ['http/1.1'],
       // Checked below: the certificate must be received before it can be trusted.
       rejectUnauthorized: false,
       ...(ca !== undefined && { ca: [...defaultAuthorities(), ca] }),
@@ -105,12 +105,12 @@ export async function peekCertificate(url: URL, rules: FetchRules, signal?: Abor
 const isGood = (shown: Shown, rules: FetchRules): boolean =>
   shown.authorized || rules.isKnown?.(shown.fingerprint, shown.keyFingerprint) === true;
 
-function checkLiteral(host: string, rules: FetchRules): void {
+export function checkLiteral(host: string, rules: FetchRules): void {
   if (isIP(host)) rules.checkAddress?.(host);
 }
 
 /** DNS, with the addresses that may be connected to; the connection goes to one of these and no other. */
-function guardedLookup(rules: FetchRules): LookupFunction {
+export function guardedLookup(rules: FetchRules): LookupFunction {
   return (hostname, options, callback) => {
     const settle = (error: Error | null, found: { address: string; family: number }[]) => {
       if (error) return callback(error as NodeJS.ErrnoException, []);

@@ -1,24 +1,25 @@
-import { spawn } from 'node:child_process';
+import { type Serializable, spawn } from 'node:child_process';
 import { limitedNode } from './limited-node.ts';
 
 /** What a child that answers once has said; if it died instead, how. */
 export type ChildAnswer<T> = { readonly answer: T } | { readonly died: string; readonly lastWords: string };
 
 /**
- * Starts one of this package's files in a process of its own, which sends one message and ends. Native code that fails takes
+ * Starts one of this package's files in a process of its own, which sends one message and ends; `message` is sent to it first. Native code that fails takes
  * only that process with it.
  * @throws the reason of `signal` when it aborts
  */
 export async function askChild<T>(
   file: string,
   args: readonly string[],
-  { dataMb, signal }: { dataMb?: number; signal: AbortSignal },
+  { dataMb, message, signal }: { dataMb?: number; message?: Serializable; signal: AbortSignal },
 ): Promise<ChildAnswer<T>> {
   signal.throwIfAborted();
   const [program, words] = limitedNode(file, args, dataMb);
   const child = spawn(program, words, { stdio: ['ignore', 'ignore', 'pipe', 'ipc'], serialization: 'json' });
   const stop = () => child.kill('SIGKILL');
   signal.addEventListener('abort', stop, { once: true });
+  if (message !== undefined) child.send(message, () => {}); // A failed send is followed by the end.
   let printed = '';
   let answers: { answer: T } | undefined;
   child.stderr?.on('data', (chunk: Buffer) => {

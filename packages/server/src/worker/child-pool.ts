@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import type { FastifyBaseLogger } from 'fastify';
 import type { App } from '../apps.ts';
+import type { ModelServers } from '../trust/model-servers.ts';
 import { type Child, startChild } from './child-process.ts';
 import { type MemoryPolicy, machineMemoryMb } from './memory-limit.ts';
 
@@ -9,6 +10,8 @@ const budgetDelayMs = 250;
 
 export interface ChildPoolOptions {
   memory: MemoryPolicy;
+  /** What apps may use of model servers; only those of this machine if missing. */
+  modelServers?: ModelServers;
   /** Children kept with their model loaded while they have nothing to do. */
   maxIdle: number;
   /** Memory that idle children may take together, MB (10^6 bytes); a quarter of the machine's if missing. */
@@ -27,7 +30,13 @@ export interface ChildPool {
   readonly size: number;
 }
 
-export function createChildPool({ memory, maxIdle, logger, ...options }: ChildPoolOptions): ChildPool {
+export function createChildPool({
+  memory,
+  modelServers,
+  maxIdle,
+  logger,
+  ...options
+}: ChildPoolOptions): ChildPool {
   const maxIdleMb = options.maxIdleMb ?? machineMemoryMb() / 4;
   const all = new Set<Child>();
   /** The one that was idle longest comes first. */
@@ -38,12 +47,13 @@ export function createChildPool({ memory, maxIdle, logger, ...options }: ChildPo
     const index = idle.findIndex((child) => child.app === app && child.alive);
     if (index >= 0) return idle.splice(index, 1)[0];
     let child: Child | undefined;
-    child = await startChild(app, memory, () => {
+    const forget = () => {
       if (!child) return;
       all.delete(child);
       const at = idle.indexOf(child);
       if (at >= 0) idle.splice(at, 1);
-    });
+    };
+    child = await startChild(app, memory, forget, modelServers);
     all.add(child);
     return child;
   }

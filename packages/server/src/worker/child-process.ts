@@ -4,6 +4,7 @@ import { type ErrorData, type StageTimes, TomaatError } from '@tomaat/core';
 import type { App } from '../apps.ts';
 import { EndedBySignal, stopSignalOf } from '../runtimes/ended-by-signal.ts';
 import { ownExtension } from '../source.ts';
+import { type ModelServers, modelServersFor } from '../trust/model-servers.ts';
 import { limitedNode } from './limited-node.ts';
 import type { MemoryLimit, MemoryPolicy } from './memory-limit.ts';
 import type { FromChild, PredictMessage, ToChild, WrittenOutput, WrittenTrace } from './messages.ts';
@@ -39,8 +40,16 @@ const childFile = fileURLToPath(new URL(`./child${ownExtension}`, import.meta.ur
 const programGraceMs = 6000;
 const startLimitMs = 60_000;
 
-/** Starts a child for an app and waits until it has read the app. Throws the errors of the app's manifest. */
-export async function startChild(app: App, memory: MemoryPolicy, onExit: () => void): Promise<Child> {
+/**
+ * Starts a child for an app and waits until it has read the app. `permitted` is what it may use of model servers. Throws the errors
+ * of the app's manifest.
+ */
+export async function startChild(
+  app: App,
+  memory: MemoryPolicy,
+  onExit: () => void,
+  permitted?: ModelServers,
+): Promise<Child> {
   const limit = memory(app);
   const [file, args] = limitedNode(childFile, [app.folder, JSON.stringify(limit ?? null)], limit?.dataMb);
   const child = spawn(file, args, {
@@ -84,6 +93,9 @@ export async function startChild(app: App, memory: MemoryPolicy, onExit: () => v
   function say(message: ToChild): void {
     if (child.connected) child.send(message, () => {}); // A failed send is followed by the exit.
   }
+  // As a message, because other users can read arguments.
+  const modelServers = modelServersFor(app, permitted);
+  if (modelServers) say({ type: 'permit', modelServers });
 
   async function stop(): Promise<void> {
     if (ended) return;

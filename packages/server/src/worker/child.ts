@@ -26,6 +26,7 @@ import { EndedBySignal } from '../runtimes/ended-by-signal.ts';
 import { openModel } from '../runtimes/runtimes.ts';
 import { diskError, writeAll } from '../store/disk.ts';
 import { filePieces } from '../store/file-pieces.ts';
+import type { ModelServers } from '../trust/model-servers.ts';
 import { behaveAsChild } from './behave-as-child.ts';
 import type { MemoryLimit } from './memory-limit.ts';
 import type {
@@ -71,6 +72,8 @@ function toData(error: unknown) {
   return { code: 'APP_FAILED' as const, message: `The app failed: ${known?.message ?? String(error)}` };
 }
 
+/** Of an app that uses model servers. */
+let modelServers: ModelServers | undefined;
 const models = new Map<ModelSpec, Promise<LoadedModel>>();
 
 function load(app: App, spec: ModelSpec, folder: string, signal: AbortSignal): Promise<LoadedModel> {
@@ -78,6 +81,7 @@ function load(app: App, spec: ModelSpec, folder: string, signal: AbortSignal): P
     openModel(app, spec, {
       folder,
       signal,
+      modelServers,
       onSpawn: (pid) => send({ type: 'spawned', pid }),
       onExit: (pid) => send({ type: 'exited', pid }),
     });
@@ -270,6 +274,7 @@ try {
   const app = await openApp(process.argv[2]);
   process.on('message', (message: ToChild) => {
     if (message.type === 'predict') void run(app, message);
+    else if (message.type === 'permit') modelServers = message.modelServers;
     else canceling?.abort(new TomaatError('CANCELED', 'The job was cancelled.'));
   });
   send({ type: 'ready' });

@@ -1,4 +1,5 @@
 import type { ErrorData, FileGeometry, OutputFormat, StageTimes } from '@tomaat/core';
+import type { ModelServers } from '../trust/model-servers.ts';
 
 /** The messages between the supervisor and its children. They carry paths, never bulk data. */
 
@@ -23,7 +24,13 @@ export interface PredictMessage {
   maxVoxels: number;
 }
 
-export type ToChild = PredictMessage | { type: 'cancel' };
+/** The first message to a child whose app uses model servers: what is permitted of them, with their keys. */
+export interface PermitMessage {
+  type: 'permit';
+  modelServers: ModelServers;
+}
+
+export type ToChild = PredictMessage | PermitMessage | { type: 'cancel' };
 
 export interface WrittenOutput extends WrittenFile {
   name: string;

@@ -4,6 +4,7 @@ import { basename, join } from 'node:path';
 import { type OutputFormat, TomaatError } from '@tomaat/core';
 import type { App } from '../apps.ts';
 import { settings } from '../settings.ts';
+import type { ModelServers } from '../trust/model-servers.ts';
 import { type Child, type ChildResult, startChild } from './child-process.ts';
 import { createMemoryPolicy, type MemoryPolicy } from './memory-limit.ts';
 import type { WrittenOutput, WrittenTrace } from './messages.ts';
@@ -26,6 +27,8 @@ export interface LocalPrediction {
   traces?: readonly string[];
   /** Memory limit; most of the machine's memory if missing. */
   memory?: MemoryPolicy;
+  /** What the app may use of model servers; only those of this machine if missing. */
+  modelServers?: ModelServers;
   signal?: AbortSignal;
   onProgress?(stage: string, fraction: number): void;
   onLog?(text: string): void;
@@ -46,7 +49,8 @@ export async function runApp(prediction: LocalPrediction): Promise<LocalResult> 
   const folder = await mkdtemp(join(tmpdir(), 'tomaat-run-'));
   const dispose = () => rm(folder, { recursive: true, force: true });
   try {
-    const child = await startChild(app, prediction.memory ?? createMemoryPolicy({ slots: 1 }), () => {});
+    const memory = prediction.memory ?? createMemoryPolicy({ slots: 1 });
+    const child = await startChild(app, memory, () => {}, prediction.modelServers);
     try {
       const { outputs, traces, seconds, empty } = await computeIn(child, { ...prediction, signal, folder });
       return { outputs, traces, seconds, empty, [Symbol.asyncDispose]: dispose };

@@ -8,7 +8,7 @@ import { createMemoryPolicy, type MemoryPolicy } from './memory-limit.ts';
 import { createJobRunner } from './run-job.ts';
 import { watchStopRequest } from './stop-request.ts';
 
-export interface SupervisorOptions extends Pick<ChildPoolOptions, 'maxIdle' | 'maxIdleMb'> {
+export interface SupervisorOptions extends Pick<ChildPoolOptions, 'maxIdle' | 'maxIdleMb' | 'modelServers'> {
   apps: readonly App[];
   source: JobSource;
   /** Concurrent predictions. */
@@ -40,7 +40,7 @@ const maxSettling = 2;
  * supervisor works inside the server or far from it.
  */
 export async function startSupervisor(options: SupervisorOptions): Promise<Supervisor> {
-  const { source, logger, workFolder, maxVoxels, maxIdle, maxIdleMb, stopSignal } = options;
+  const { source, logger, workFolder, maxVoxels, maxIdle, maxIdleMb, modelServers, stopSignal } = options;
   await rm(workFolder, { recursive: true, force: true });
   await mkdir(workFolder, { recursive: true, mode: 0o700 });
 
@@ -48,7 +48,7 @@ export async function startSupervisor(options: SupervisorOptions): Promise<Super
   /** Takes no more work. */
   const stopping = new AbortController();
   const memory = options.memory ?? createMemoryPolicy({ slots: options.slots });
-  const pool = createChildPool({ memory, maxIdle, maxIdleMb, logger });
+  const pool = createChildPool({ memory, modelServers, maxIdle, maxIdleMb, logger });
   const stopRequest = watchStopRequest(
     AbortSignal.any([stopping.signal, ...(stopSignal ? [stopSignal] : [])]),
   );

@@ -1,8 +1,16 @@
-import { isNetworkSpec, type ModelSpec, TomaatError, verifyNetwork } from '@tomaat/core';
+import {
+  isNetworkSpec,
+  type ModelSpec,
+  modelServersOf,
+  type NetworkSession,
+  TomaatError,
+  verifyNetwork,
+} from '@tomaat/core';
 import { type App, openApp } from '../apps.ts';
 import { registerAppModules } from '../runtimes/app-modules.ts';
 import { findProgram } from '../runtimes/command.ts';
 import { openModel } from '../runtimes/runtimes.ts';
+import type { ModelServers } from '../trust/model-servers.ts';
 import { behaveAsChild } from './behave-as-child.ts';
 import { isOutOfMemory } from './out-of-memory.ts';
 import type { ModelReport } from './verify-app.ts';
@@ -13,20 +21,23 @@ behaveAsChild();
 process.on('disconnect', () => process.exit(1));
 registerAppModules();
 
-const noJob = { folder: '', signal: new AbortController().signal, onSpawn: () => {}, onExit: () => {} };
-
 async function verifyModel(app: App, spec: ModelSpec): Promise<ModelReport> {
-  const name = spec.runtime === 'command' ? spec.command[0] : spec.file;
+  const name = nameOfModel(spec);
+  let away: string | undefined;
   try {
     if (spec.runtime === 'command') {
       await findProgram(spec, app.folder);
       return { name, faults: [], summary: 'the program exists' };
     }
-    const model = await openModel(app, spec, noJob);
-    if (model.kind === 'network' && isNetworkSpec(spec))
-      return { name, ...(await verifyNetwork(app.manifest, spec, model.session)) };
-    return { name, faults: [], summary: 'loaded' };
+    const model = await openModel(app, spec, { ...noJob, modelServers });
+    if (model.kind !== 'network' || !isNetworkSpec(spec)) return { name, faults: [], summary: 'loaded' };
+    const watched = noticeAbsence(model.session, (message) => {
+      away = message;
+    });
+    const report = await verifyNetwork(app.manifest, spec, watched);
+    return { name, ...report, faults: report.faults.filter((fault) => fault !== away), away };
   } catch (error) {
+    if (isAbsence(error)) return { name, faults: [], summary: '', away: error.message };
     const message = isOutOfMemory(error)
       ? 'There is not enough memory to load it.'
       : (error as Error).message;
@@ -35,7 +46,37 @@ async function verifyModel(app: App, spec: ModelSpec): Promise<ModelReport> {
   }
 }
 
+/** Whether a model server is not there, or too busy: neither is a fault of the app. */
+const isAbsence = (error: unknown): error is TomaatError =>
+  error instanceof TomaatError && (error.code === 'UNREACHABLE' || error.code === 'TIMEOUT');
+
+/** The session, which tells of a model server that went away. */
+function noticeAbsence(session: NetworkSession, onAway: (message: string) => void): NetworkSession {
+  return {
+    inputDims: session.inputDims,
+    async run(input) {
+      try {
+        return await session.run(input);
+      } catch (error) {
+        if (isAbsence(error)) onAway(error.message);
+        throw error;
+      }
+    },
+  };
+}
+
+function nameOfModel(spec: ModelSpec): string {
+  if (spec.runtime === 'command') return spec.command[0];
+  return spec.runtime === 'oip' ? `${spec.model} at ${spec.url}` : spec.file;
+}
+
 const app = await openApp(process.argv[2]);
+const noJob = { folder: '', signal: new AbortController().signal, onSpawn: () => {}, onExit: () => {} };
+/** What the app may use of model servers: the one message to this process, sent where it uses any. */
+const modelServers =
+  modelServersOf(app.manifest).length === 0
+    ? undefined
+    : await new Promise<ModelServers>((resolve) => process.once('message', resolve));
 const reports: ModelReport[] = [];
 for (const spec of app.manifest.model) reports.push(await verifyModel(app, spec));
 process.send?.(reports, () => process.exit(0));

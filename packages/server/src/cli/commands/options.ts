@@ -59,6 +59,14 @@ export const registryOption = () =>
   new Option('--registry <url>', `registry to look names up in (default: ${defaultRegistry})`).env(
     'TOMAAT_REGISTRY',
   );
+/** What `--allow-net` means where nothing is relayed. */
+export const modelServersIn = 'network in which apps may use model servers, such as 10.1.0.0/16';
+/** For commands that compute without serving. */
+export const modelServerOptions = () => [
+  settingOption('allowNet', { about: modelServersIn }),
+  new Option('--ca <file>', 'more certificates (PEM) to trust: of model servers').env('TOMAAT_CA'),
+];
+
 export const apiKeyOption = () =>
   new Option('--api-key <key>', 'key for a server with login').env('TOMAAT_API_KEY');
 export const caOption = () =>

@@ -1,8 +1,8 @@
 import type { Command } from 'commander';
-import { addPredictionOptions, done, fraction } from './options.ts';
+import { addPredictionOptions, done, fraction, modelServerOptions } from './options.ts';
 
 export function addRun(program: Command): void {
-  addPredictionOptions(
+  const command = addPredictionOptions(
     program
       .command('run')
       .usage('[options] APP_DIR --volume FILE')
@@ -21,10 +21,11 @@ export function addRun(program: Command): void {
     .addHelpText(
       'after',
       '\nExamples:\n  tomaat run my-app --volume sample.nii.gz -o out.nii.gz --force\n  tomaat run my-app --volume sample.nii.gz --expected reference.nii.gz --min-dice 0.95\n  tomaat run my-app --volume export/ --series 4',
-    )
-    .action((folder: string, flags) =>
-      done(async () =>
-        (await import('../run.ts')).run(folder, flags, (await import('../local.ts')).runLocally),
-      ),
     );
+  for (const option of modelServerOptions()) command.addOption(option);
+  command.action((folder: string, flags) =>
+    done(async () =>
+      (await import('../run.ts')).run(folder, flags, (await import('../local.ts')).runLocally),
+    ),
+  );
 }

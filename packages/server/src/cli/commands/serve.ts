@@ -17,6 +17,7 @@ export function addServe(program: Command): void {
     'announce',
     'announceKey',
     'ca',
+    'allowNet',
     ...serverKeys,
   ]);
   command.addHelpText(

@@ -1,6 +1,13 @@
 import { type Command, Option } from 'commander';
 import { logLevels, settings } from '../../settings.ts';
-import { done, fingerprintOption, jsonOption, settingOption, wholeNumber } from './options.ts';
+import {
+  done,
+  fingerprintOption,
+  jsonOption,
+  modelServersIn,
+  settingOption,
+  wholeNumber,
+} from './options.ts';
 
 export function addWorker(program: Command): void {
   program
@@ -19,10 +26,12 @@ export function addWorker(program: Command): void {
     )
     .addOption(settingOption('memoryMb').argParser(wholeNumber))
     .addOption(
-      new Option('--ca <file>', 'certificate (PEM) to trust, such as the server’s tomaat.pem').env(
-        'TOMAAT_CA',
-      ),
+      new Option(
+        '--ca <file>',
+        'certificate (PEM) to trust, such as the server’s tomaat.pem; also of model servers',
+      ).env('TOMAAT_CA'),
     )
+    .addOption(settingOption('allowNet', { about: modelServersIn }))
     .addOption(fingerprintOption())
     .addOption(
       new Option(
