@@ -90,7 +90,7 @@ describe('guides', () => {
 
     it('every manifest is one, and there is one for each way that is named', () => {
       const ids = manifests.map((text) => parseManifest(text).id);
-      expect(ids).toEqual(['prostate', 'spleen', 'liver', 'vessels', 'bright']);
+      expect(ids).toEqual(['prostate', 'liver-triton', 'spleen', 'liver', 'vessels', 'bright']);
     });
 
     it('every part of a manifest is taken in one', () => {
@@ -218,7 +218,7 @@ describe('guides', () => {
 
     const isPrometheus = ({ text }: CodeBlock) => text.startsWith('# prometheus.yml');
     it('the settings are settings', () => {
-      const [first, second, ...more] = blocks
+      const [first, second, third, ...more] = blocks
         .filter((block) => block.language === 'yaml' && !isPrometheus(block))
         .map(({ text }, number) => {
           const configFile = inFolder(`settings-${number}.yaml`);
@@ -229,6 +229,7 @@ describe('guides', () => {
       expect(first.config.workers).toBe(2);
       expect(first.sources.announce).toBe('file');
       expect(second.config.oidcAdmin).toEqual(['email=boss@hospital.example']);
+      expect(third.config.modelServerKeys).toEqual(['triton.hospital.example:8001=KEY']);
     });
 
     it('the scrape configuration gets the metrics, with the key that the guide makes', async () => {

@@ -21,6 +21,7 @@ const coreValues = `
   formatList formatMl formatNames formatPoints formatUidKey formatsOf hasDicomWord hasUnseen
   holdsVoxelsAlone identifySegmentation identity imageTransforms infer infererSchema inputSchema
   inspectDicom inspectFiles inspectStart inspectVolume invert isDicom isDicomFormat isFileInput
+  isFileSpec modelServersOf parseModelServer
   isNetworkSpec isReadBack isSeriesFormat isText isVolumeMediaType isVolumeUnlikeBase64 isZip
   joinMeshes keepLargestComponent labelPalette labelSchema labelTransforms labelTypeFor labelVoxels
   labelsWith labelColors isExplained largestThatFits listSeries manifestSchema mapLabels
@@ -51,6 +52,7 @@ const coreTypes = `
   InputsOf InspectOptions Interpolation KeyPictureOptions Label LabelMeasurement LabelName
   LabelTensor DeriveOptions DerivedGrid LabelAgreement LabelVoxels LargestOptions LeftOut
   LoadedModel Maker Manifest ManifestFault MeasuredLabelMap MeasurementReportOptions Mesh ModelSpec
+  ModelServerAddress ServedSpec
   MorphologyOptions NetworkReport NetworkSession NumericVolume NumericVoxels Observation Outcome
   Output OutputFormat OutputType OutputValue OutputsOf PadOptions Parameter ParametersOf Parity
   Picture Platform PointTransform PredictionContext PredictionRequest PreviewOptions ReadLimits
