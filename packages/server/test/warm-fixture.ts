@@ -20,9 +20,9 @@ export const nextName = () => `warm-${made++}`;
 export async function nodeApp(
   work: string,
   serve: string,
-  { start = '', ...more }: { start?: string; [key: string]: unknown } = {},
+  { start = '', id = nextName(), ...more }: { start?: string; id?: string; [key: string]: unknown } = {},
 ) {
-  const folder = await writeApp(work, nextName(), {
+  const folder = await writeApp(work, id, {
     inputs,
     outputs,
     model: { runtime: 'command', command: [process.execPath, 'program.mjs', 'first'], serve: true },
