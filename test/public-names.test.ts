@@ -67,6 +67,7 @@ const coreTypes = `
   Zlib
 `;
 const clientValues = `
+  announcedParitySchema
   TomaatError announcementId announcementLifeSeconds announcementSchema announcementType
   anonymousFiles attemptSchema audienceOf claimSchema claimedJobSchema completeSchema createClient
   createDicomWeb createRegistryClient createUidKey decideIdentity dicomItems dicomNumber dicomTags
@@ -80,7 +81,7 @@ const clientValues = `
   welcomeSchema
 `;
 const clientTypes = `
-  Announcement AnnouncementCheck AnonymousFiles AnonymousOptions AttributeGroup Bytes ChosenSeries
+  AnnouncedParity Announcement AnnouncementCheck AnonymousFiles AnonymousOptions AttributeGroup Bytes ChosenSeries
   Client ConnectionOptions DeidentificationReport DeidentifyChoice DicomAttribute DicomDataset
   DicomElement DicomFile DicomInput DicomInputFile DicomInputOptions DicomInstance DicomKeyword
   DicomQuery DicomResultOptions DicomSeries DicomStudy DicomWeb DicomWebHeaders DicomWebOptions
@@ -90,7 +91,7 @@ const clientTypes = `
   PrepareOptions PreparedSeries Problem Processing Receipt RegistryClient RegistryClientOptions
   RequestHeader ResumableOptions RetrieveOptions RetrieveProgress RetrievedInstance SearchOptions
   Service ServiceFilters Signed SignedAnnouncement StoreOptions StoreProgress StoreReason
-  StoreReport StoredInstance UploadFile UploadProgress V1Input V1Output V1PredictOptions VolumeFacts
+  StoreReport StoredInstance UploadFile UploadProgress V1Input V1Output V1PredictOptions VerifiedAnnouncement VolumeFacts
   VolumeFile WatchOptions Welcome
 `;
 

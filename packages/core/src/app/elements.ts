@@ -81,6 +81,13 @@ export function checkInput(
   if (input.type === 'radiobutton' && input.default !== undefined && !input.options.includes(input.default)) {
     context.addIssue({ code: 'custom', path: ['default'], message: 'must be one of the options' });
   }
+  if (input.type === 'fiducials' && input.minimumPoints > input.maximumPoints) {
+    context.addIssue({
+      code: 'custom',
+      path: ['minimumPoints'],
+      message: `must not be greater than maximumPoints (${input.maximumPoints})`,
+    });
+  }
 }
 
 export const inputSchema = z

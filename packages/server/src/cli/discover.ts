@@ -33,7 +33,7 @@ export async function discover(registryUrl: string | undefined, flags: DiscoverF
     );
     return 0;
   }
-  const signers = new Map<Entry, string>();
+  const signers = new Map<Entry, Signer>();
   const faults: string[] = [];
   for (const entry of entries) signers.set(entry, await signerOf(registry, entry, faults));
   console.log(tableOf(entries, Boolean(flags.all), signers));
@@ -41,23 +41,41 @@ export async function discover(registryUrl: string | undefined, flags: DiscoverF
   return 0;
 }
 
-/** Who signed an entry, shortened; “unsigned” for TOMAAT v1. Invalid signatures are reported in `faults`. */
-async function signerOf(registry: RegistryClient, entry: Entry, faults: string[]): Promise<string> {
-  if (!entry.signed && entry.face === 'v1') return 'unsigned';
+interface Signer {
+  /** Its key, shortened; “unsigned” for TOMAAT v1. */
+  key: string;
+  /** The verdict that it signed. */
+  parity?: string;
+}
+
+/** Who signed an entry. Invalid signatures are reported in `faults`. */
+async function signerOf(registry: RegistryClient, entry: Entry, faults: string[]): Promise<Signer> {
+  if (!entry.signed && entry.face === 'v1') return { key: 'unsigned' };
   try {
-    return `${(await registry.verify(entry)).sub.slice(0, 8)}…`;
+    const { sub, parity } = await registry.verify(entry);
+    return { key: `${sub.slice(0, 8)}…`, parity: parity?.verdict };
   } catch (error) {
     if (!(error instanceof TomaatError)) throw error;
     // An expired announcement is merely old.
-    if (!entry.live) return 'expired';
+    if (!entry.live) return { key: 'expired' };
     faults.push(`${entry.name}: ${error.message}`);
-    return 'BAD';
+    return { key: 'BAD' };
   }
 }
 
-function tableOf(entries: readonly Entry[], withState: boolean, signers: ReadonlyMap<Entry, string>): string {
+function tableOf(entries: readonly Entry[], withState: boolean, signers: ReadonlyMap<Entry, Signer>): string {
   const rows = [...entries].sort((a, b) => keyOf(a).localeCompare(keyOf(b)));
-  const head = ['NAME', 'MODALITY', 'ANATOMY', 'TASK', 'ADDRESS', 'KEY', ...(withState ? ['LIVE'] : [])];
+  const withParity = [...signers.values()].some(({ parity }) => parity !== undefined);
+  const head = [
+    'NAME',
+    'MODALITY',
+    'ANATOMY',
+    'TASK',
+    'ADDRESS',
+    'KEY',
+    ...(withParity ? ['PARITY'] : []),
+    ...(withState ? ['LIVE'] : []),
+  ];
   return openTable(
     Table,
     head,
@@ -68,8 +86,9 @@ function tableOf(entries: readonly Entry[], withState: boolean, signers: Readonl
         entry.anatomy,
         entry.task,
         addressOf(entry),
-        signers.get(entry) ?? '',
+        signers.get(entry)?.key ?? '',
       ];
+      if (withParity) cells.push(signers.get(entry)?.parity ?? '');
       return withState ? [...cells, entry.live ? 'yes' : 'no'] : cells;
     }),
   );

@@ -126,8 +126,10 @@ export async function importApp(options: ImportOptions): Promise<Imported> {
     );
     await writeFile(join(app, 'parity.json'), formatProofJson(proof));
     await writeFile(join(app, 'parity.md'), formatProofMarkdown(proof) + translated(translation));
-    await placeApp(app, out, folder, force);
-    return { folder: out, proof, faults, written: true };
+    const placed = await placeApp(app, out, folder, force);
+    if (placed !== out)
+      onEvent({ type: 'note', text: `${out} was taken during the import. The app is in ${placed}.` });
+    return { folder: placed, proof, faults, written: true };
   } finally {
     await rm(app, { recursive: true, force: true });
     await rm(work, { recursive: true, force: true });

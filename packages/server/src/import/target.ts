@@ -30,14 +30,30 @@ export async function checkTarget(out: string, folder: string, force: boolean): 
   throw new TomaatError('CONFLICT', `${out} is not empty. ${advice}`, { field: 'out' });
 }
 
-/** Moves the finished app to its target, which is checked again: the import may have taken hours. */
-export async function placeApp(app: string, out: string, folder: string, force: boolean): Promise<void> {
-  await checkTarget(out, folder, force);
+/**
+ * Moves the finished app to its target, and returns where it is. The target is checked again: the import may have taken hours. If
+ * something else is there by now, the app goes beside it, under the first free name.
+ */
+export async function placeApp(app: string, out: string, folder: string, force: boolean): Promise<string> {
+  let target = out;
+  for (let number = 2; ; number++) {
+    try {
+      await checkTarget(target, folder, force);
+      break;
+    } catch (error) {
+      const isTaken = error instanceof TomaatError && error.code === 'CONFLICT';
+      if (!isTaken || number > mostNames) throw error;
+      target = `${out}-${number}`;
+    }
+  }
   // A temporary folder is its owner's alone; an app is for whom the umask says, such as the server's own user.
   await chmod(app, 0o777 & ~process.umask());
-  await rm(out, { recursive: true, force: true });
-  await rename(app, out);
+  await rm(target, { recursive: true, force: true });
+  await rename(app, target);
+  return target;
 }
+
+const mostNames = 100;
 
 const isWithin = (path: string, folder: string): boolean => {
   const steps = relative(folder, path);

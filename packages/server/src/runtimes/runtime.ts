@@ -4,11 +4,12 @@ import type { ModelServers } from '../trust/model-servers.ts';
 
 /** What a runtime needs to know about its process. */
 export interface RuntimeContext {
-  /** The folder of the job: a program's input and output folders are created here. */
-  folder: string;
-  signal: AbortSignal;
+  /** The folder of the job that runs now: a program's input and output folders are created here. */
+  readonly folder: string;
+  /** Aborts when this process is about to end: programs that are kept between predictions end then. */
+  readonly closing: AbortSignal;
   /** What is permitted of model servers; missing for an app that uses none. */
-  modelServers?: ModelServers;
+  readonly modelServers?: ModelServers;
   onSpawn(pid: number): void;
   onExit(pid: number): void;
 }

@@ -14,6 +14,8 @@ import { outOfMemory } from './out-of-memory.ts';
 export interface Child {
   readonly app: App;
   readonly pid: number;
+  /** The process groups of its programs: of the one that runs, and of those that it keeps between predictions. */
+  readonly programs: ReadonlySet<number>;
   predict(message: PredictMessage, handlers: PredictHandlers): Promise<ChildResult>;
   /** Ends the running prediction: a program gets SIGTERM first, a network ends with its process. Resolves when it has ended. */
   stop(): Promise<void>;
@@ -70,8 +72,10 @@ export async function startChild(
     lastWords = (lastWords + chunk.toString('utf8')).slice(-4000);
   });
   child.on('message', (message: FromChild) => {
-    if (message.type === 'spawned') programs.add(message.pid);
-    else if (message.type === 'exited') programs.delete(message.pid);
+    if (message.type === 'spawned') {
+      programs.add(message.pid);
+      if (ended) killGroup(message.pid, 'SIGKILL'); // The message came after the end.
+    } else if (message.type === 'exited') programs.delete(message.pid);
     else onMessage?.(message);
   });
   const exit = new Promise<void>((resolve) => {
@@ -152,6 +156,7 @@ export async function startChild(
   return {
     app,
     pid: child.pid!,
+    programs,
     get alive() {
       return !ended && !stopped;
     },
@@ -170,7 +175,8 @@ export async function startChild(
           void stop().then(() => finish(() => reject(reason)));
         };
         onMessage = (reply) => {
-          if (!('job' in reply) || reply.job !== message.job) return;
+          // After an abort its reason is the result, whatever a program that was stopped says.
+          if (signal.aborted || !('job' in reply) || reply.job !== message.job) return;
           if (reply.type === 'progress') onProgress(reply.stage, reply.fraction);
           else if (reply.type === 'log') onLog(reply.text);
           else if (reply.type === 'failed') {

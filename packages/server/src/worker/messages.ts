@@ -30,6 +30,7 @@ export interface PermitMessage {
   modelServers: ModelServers;
 }
 
+/** `cancel`: what it runs and the programs that it keeps must end; it is then ended itself. */
 export type ToChild = PredictMessage | PermitMessage | { type: 'cancel' };
 
 export interface WrittenOutput extends WrittenFile {
