@@ -91,7 +91,10 @@ describe.skipIf(!authors)('tomaat import', () => {
       ],
       parity: { verdict: 'exact', versions: { monai: '1.6.1' } },
     });
-    expect(readFileSync(join(app, 'import.json'), 'utf8')).not.toContain(folder);
+    const record = readFileSync(join(app, 'import.json'), 'utf8');
+    expect(record).not.toContain(folder);
+    // The network was compared with torch's on a window of the case.
+    expect(JSON.parse(record).network.compared).toMatchObject([{ of: 'abdomen_image.nii.gz' }]);
   });
 
   it('writes no app whose results differ, and says where: 1', async () => {

@@ -106,7 +106,8 @@ export async function importApp(options: ImportOptions): Promise<Imported> {
   const app = await mkdtemp(join(dirname(out), '.tomaat-import-'));
   const work = await mkdtemp(join(tmpdir(), 'tomaat-import-'));
   try {
-    const report = await exportNetwork(author, join(app, 'model.onnx'), python);
+    const inputs = Object.values(cases[0].inputs);
+    const report = await exportNetwork(author, join(app, 'model.onnx'), inputs, python);
     onEvent({ type: 'exported', report, sizeBytes: (await stat(join(app, 'model.onnx'))).size });
     checkSizes(report, translation);
     const weights = { file: 'model.onnx', sha256: await hashFile(join(app, 'model.onnx')) };
