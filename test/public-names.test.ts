@@ -22,7 +22,7 @@ const coreValues = `
   holdsVoxelsAlone identifySegmentation identity imageTransforms infer infererSchema inputSchema
   inspectDicom inspectFiles inspectStart inspectVolume invert isDicom isDicomFormat isFileInput
   isNetworkSpec isReadBack isSeriesFormat isText isVolumeMediaType isVolumeUnlikeBase64 isZip
-  joinMeshes keepLargestComponent labelPalette labelSchema labelTransforms labelTypeFor labelVoxels
+  joinMeshes keepLargestComponent keepsStoredOrder labelPalette labelSchema labelTransforms labelTypeFor labelVoxels
   labelsWith labelColors isExplained largestThatFits listSeries manifestSchema mapLabels
   matchOriginals maxFileBytes maxZipEntries measureLabels measurementsToCsv mediaTypes meshToStl
   meshToVtk mmDigits multiply neutralDataName neutralNames numericVoxels observe openLabels openZip

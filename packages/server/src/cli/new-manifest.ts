@@ -13,8 +13,8 @@ export interface ManifestAnswers {
   author: string;
   /** The inputs of type volume, one for each channel. */
   channels: readonly string[];
-  /** The storage order of the training, such as RAS; undefined: as stored in each file. */
-  orientation?: string;
+  /** The storage order of the training, such as RAS, or `stored`: as in each file. */
+  orientation: string;
   /** In training, mm along x, y, z; undefined: as stored in each file. */
   spacing?: readonly [number, number, number];
   inferer: 'simple' | 'slidingWindow';
@@ -87,9 +87,7 @@ ${listed.map((label) => `  - ${label}`).join('\n')}
 function preprocessLines(shape: NetworkShape, answers: ManifestAnswers): string[] {
   const { orientation, spacing, modality, inferer, channels, axis } = answers;
   const lines = [
-    orientation === undefined
-      ? '  # The axes stay as they are stored in each file; otherwise:\n  # - orientation: { axcodes: RAS }'
-      : `  - orientation: { axcodes: ${orientation} }`,
+    `  - orientation: { axcodes: ${orientation} }`,
     spacing === undefined
       ? '  # The spacing (mm along x, y, z) stays as it is stored in each file; otherwise:\n  # - spacing: { pixdim: [1, 1, 1] }'
       : `  - spacing: { pixdim: ${inline(spacing)} }`,

@@ -5,6 +5,7 @@ import type { MonaiPlan, MonaiStep } from './plan.ts';
 import {
   type Choice,
   inputNames,
+  storedNote,
   type Translation,
   type TranslationFault,
   type WrittenStep,
@@ -82,9 +83,13 @@ function translateImages(plan: MonaiPlan, report: Report) {
   /** The key of all channels: the only one, or that of the concatenation. */
   let stacked = own ? undefined : (keys[0] ?? 'image');
   let channels = keys;
-  const preprocess: WrittenStep[] = [];
+  const unturned: WrittenStep[] = plan.preprocessing.some((step) => nameOf(step) === 'Orientation')
+    ? []
+    : [{ orientation: { axcodes: 'stored' } }];
+  if (unturned.length > 0) report.notes.push(storedNote);
+  const preprocess: WrittenStep[] = own ? [] : [...unturned];
   const sources: { stage: string; path: string }[] = [];
-  const ofInput = new Map<string, WrittenStep[]>(keys.map((key) => [key, []]));
+  const ofInput = new Map<string, WrittenStep[]>(keys.map((key) => [key, [...unturned]]));
   for (const step of plan.preprocessing) {
     const given = step.arguments;
     if (given && nameOf(step) === 'ConcatItems' && own) {

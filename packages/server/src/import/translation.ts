@@ -39,6 +39,10 @@ export interface Translation {
   readonly sources: readonly { readonly stage: string; readonly path: string }[];
 }
 
+/** Of an author's pipeline that does not reorient. */
+export const storedNote =
+  'Volumes go into the network in the order of axes in which they are stored, as in the author’s pipeline: a file stored otherwise than those of the training gives a worse result.';
+
 /** One name for each label of a network input: letters, digits, - and _, none twice and none of `taken`. */
 export function inputNames(labels: readonly string[], taken: readonly string[]): string[] {
   const names: string[] = [];
