@@ -22,7 +22,10 @@ const infer = `const nx = volume.size[0];
 async function geometryOf(id: string, preprocess: readonly object[]) {
   const scan = phantom();
   const nx = scan.size[0];
-  const expected = { ...scan, voxels: Uint8Array.from(scan.voxels, (_, i) => (i % nx < nx / 4 ? 1 : 0)) };
+  const expected = {
+    ...scan,
+    voxels: new Uint8Array(scan.voxels.length).map((_, i) => (i % nx < nx / 4 ? 1 : 0)),
+  };
   const path = await writeApp(folder, id, {
     infer,
     inputs: { volume: { type: 'volume', preprocess } },

@@ -159,6 +159,8 @@ describe('translate() of a bundle of MONAI', () => {
     expect(postprocess).toEqual(['sigmoid', 'restore', { threshold: { above: 0.5 } }]);
     expect(labels).toEqual([expect.objectContaining({ value: 1 })]);
     expect(faults).toEqual([expect.objectContaining({ path: 'postprocessing', choice: 'approximated' })]);
+    expect(translate(brats, choices).isProbabilities).toBe(true);
+    expect(translate(recorded('brats'), choices)).not.toHaveProperty('isProbabilities');
     const late = translate(withOrder(brats, 'Invertd', 'Activationsd'), choices);
     // ln(0.5 / 0.5)
     expect(late.postprocess).toEqual(['restore', { threshold: { above: 0 } }]);

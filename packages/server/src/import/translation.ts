@@ -35,6 +35,8 @@ export interface Translation {
   readonly notes: readonly string[];
   /** What both results are computed without, though the author's software does it by default: a sentence for the card. */
   readonly conditions?: string;
+  /** Whether the author's result is probabilities, which the app turns into labels. */
+  readonly isProbabilities?: boolean;
   /** Which part of the author's config each step comes from; `stage` is its place in the manifest: `preprocess[1]`. */
   readonly sources: readonly { readonly stage: string; readonly path: string }[];
 }
