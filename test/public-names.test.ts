@@ -9,7 +9,7 @@ const coreValues = `
   TomaatError acceptShape acceptSuv affinesEqual applyAffine base64Length buildDicomObject
   buildKeyPicture buildMeasurementReport buildSegmentation buildStructureSet buildSurface
   bytesPerVoxel checkAffine checkDeclaration checkShape checkVolume computesSuv chooseDicom
-  chooseFormat closeLabels collectBytes componentOf composeAffine convertVolume crc32
+  chooseFormat closeLabels codesOfName collectBytes componentOf composeAffine convertVolume crc32
   createDeidentifier createFrameDecoder createStoredZip createUidKey createUidMapper createVoxels
   cropOrPad decimateMesh decodeBase64Text defaultValue defineApp deidentify describeError
   determinant dice diceOfLabels dicomFormats dicomSourceOf displayOf dilateLabels directionOf

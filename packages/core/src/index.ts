@@ -304,6 +304,7 @@ export {
   type SmallObjectOptions,
 } from './labels/components.ts';
 export { dice, diceOfLabels } from './labels/dice.ts';
+export { codesOfName } from './labels/label-codes.ts';
 export {
   type LabelName,
   type LabelVoxels,

@@ -82,7 +82,7 @@ describe.skipIf(!authors)('tomaat import', () => {
       task: 'segmentation',
       authors: ['MONAI team'],
       licence: 'Apache-2.0',
-      labels: [{ value: 1, name: 'spleen' }],
+      labels: [{ value: 1, name: 'spleen', code: { scheme: 'SCT', value: '78961009' } }],
       selftest: [
         {
           inputs: { volume: 'cases/1-volume.nii.gz' },

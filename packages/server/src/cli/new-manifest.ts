@@ -1,4 +1,4 @@
-import { labelColors } from '@tomaat/core';
+import { codesOfName, labelColors } from '@tomaat/core';
 import { stringify } from 'yaml';
 import type { NetworkShape } from './network-shape.ts';
 
@@ -38,7 +38,9 @@ export function newManifest(
 ): string {
   const { id, name, task, anatomy, modality, licence, author, channels, labels } = answers;
   const colors = labelColors(labels.length);
-  const listed = labels.map((label, i) => inline({ value: i + 1, name: label, color: colors[i] }));
+  const listed = labels.map((label, i) =>
+    inline({ value: i + 1, name: label, color: colors[i], ...codesOfName(label) }),
+  );
   return `schemaVersion: 1
 id: ${inline(id)}
 name: ${inline(name)}
@@ -73,7 +75,8 @@ outputs:
   segmentation: { type: LabelVolume, label: Segmentation }
   volumes: { type: Measurements, label: Volumes, from: segmentation }
 
-# A code says in a terminology what a label is; without one it is a piece of tissue to other programs:
+# A code says in a terminology what a label is; without one it is a piece of tissue to other programs. Those here are found by
+# the names of the labels. Add the others:
 # code: { scheme: SCT, value: '41216001', meaning: Prostate }
 labels:
 ${listed.map((label) => `  - ${label}`).join('\n')}

@@ -406,6 +406,6 @@ function decide(post: Post, step: WrittenStep, path: string): void {
 
 function labelOf(post: Post, value: number, channel: number): Label {
   const name = outputFormat(post.plan)?.channel_def?.[channel];
-  if (typeof name === 'string' && name.trim() !== '') return { value, name: name.trim().slice(0, 200) };
+  if (typeof name === 'string' && name.trim() !== '') return { value, name: name.trim().slice(0, 100) };
   return { value, name: `label ${value}` };
 }

@@ -220,7 +220,7 @@ function decision(plan: NnunetPlan, fault: Fault): { step: WrittenStep; labels: 
   const order = plan.regionsClassOrder;
   if (!order) {
     const labels = names.flatMap(([name, value]) =>
-      typeof value === 'number' && value > 0 ? [{ value, name: name.slice(0, 200) }] : [],
+      typeof value === 'number' && value > 0 ? [{ value, name: name.slice(0, 100) }] : [],
     );
     return { step: 'argmax', labels };
   }
@@ -233,7 +233,7 @@ function decision(plan: NnunetPlan, fault: Fault): { step: WrittenStep; labels: 
       `has ${order.length} values for ${names.length} regions and ${plan.classes} channels`,
     );
   const labels = order
-    .map((value, i) => ({ value, name: (names[i]?.[0] ?? `label ${value}`).slice(0, 200) }))
+    .map((value, i) => ({ value, name: (names[i]?.[0] ?? `label ${value}`).slice(0, 100) }))
     .filter(({ value }, i) => order.lastIndexOf(value) === i)
     .sort((a, b) => a.value - b.value);
   return { step: { compose: rules }, labels };
