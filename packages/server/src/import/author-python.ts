@@ -50,6 +50,8 @@ const stageSchema = z.object({
   kind: z.enum(['prepared', 'window', 'logits', 'scores', 'after']),
   /** The author's step, as in `TranslationFault`. */
   path: z.string(),
+  /** The class of the author's step. */
+  target: z.string().default(''),
   file: z.string(),
   /** [C, z, y, x], float32. */
   dims: z.array(z.int().min(1)).length(4),

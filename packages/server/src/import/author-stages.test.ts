@@ -9,19 +9,20 @@ const plan = parsePlan(
   JSON.parse(readFileSync(new URL('../../test/import-plans/spleen.json', import.meta.url), 'utf8')),
 ) as MonaiPlan;
 const translated = (given: MonaiPlan) => translate(given, { orientation: 'stored', mirror: false });
-const stage = (kind: ExporterStage['kind'], path: string): ExporterStage => ({
+const stage = (kind: ExporterStage['kind'], path: string, target = ''): ExporterStage => ({
   kind,
   path,
+  target,
   file: `${kind}-${path.replaceAll('#', '-')}.f32`,
   dims: [1, 2, 3, 4],
 });
 /** As `exporter.py dump` lists them: the transforms, a window, its scores, all scores, the steps after them. */
 const listed = (given: MonaiPlan): ExporterStage[] => [
-  ...given.preprocessing.map(({ path }) => stage('prepared', path)),
+  ...given.preprocessing.map(({ path, target }) => stage('prepared', path, target)),
   stage('window', 'inferer'),
   stage('logits', 'inferer'),
   stage('scores', 'inferer'),
-  ...given.postprocessing.map(({ path }) => stage('after', path)),
+  ...given.postprocessing.map(({ path, target }) => stage('after', path, target)),
 ];
 const named = (given: MonaiPlan) =>
   dumpsOf(listed(given), translated(given), '/dump').map(({ stage, source }) => [stage, source]);
@@ -45,6 +46,23 @@ describe('dumpsOf()', () => {
       dims: [1, 2, 3, 4],
       affine: undefined,
     });
+  });
+
+  it('names the author’s probabilities where the app lacks the step', () => {
+    const right = translated(plan);
+    const wrong = {
+      ...right,
+      postprocess: ['restore', 'argmax'],
+      sources: right.sources.filter(({ stage }) => stage !== 'postprocess[0]'),
+    };
+    const found = dumpsOf(listed(plan), wrong, '/dump').map(({ stage, source }) => [stage, source]);
+    expect(found).toContainEqual(['activation', 'postprocessing#transforms#0']);
+  });
+
+  it('leaves out probabilities that are made on the input’s grid', () => {
+    const [activations, invert, discrete] = plan.postprocessing;
+    const late = { ...plan, postprocessing: [invert, activations, discrete] };
+    expect(named(late).map(([stage]) => stage)).not.toContain('activation');
   });
 
   it('leaves out probabilities that the app does not make: argmax of them is that of the scores', () => {

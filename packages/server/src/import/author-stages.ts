@@ -8,7 +8,6 @@ import type { Translation, WrittenStep } from './translation.ts';
  */
 
 const nameOf = (step: WrittenStep): string => (typeof step === 'string' ? step : Object.keys(step)[0]);
-const isActivation = (step: WrittenStep) => ['softmax', 'sigmoid'].includes(nameOf(step));
 const decides = (step: WrittenStep) => ['argmax', 'threshold', 'compose'].includes(nameOf(step));
 
 /**
@@ -20,19 +19,26 @@ export function dumpsOf(
   folder: string,
 ): AuthorDump[] {
   const decided = postprocess.findIndex(decides);
-  const activation = postprocess.findIndex((step, i) => isActivation(step) && i < decided);
+  const before = postprocess.slice(0, Math.max(decided, 0)).map(nameOf);
+  // Where neither probabilities nor scores are taken back to the input's grid, argmax is the same of both: no stage.
+  const compares = ['softmax', 'sigmoid', 'restore'].some((name) => before.includes(name));
+  const inverted = stages.findIndex(({ target }) => /\.Invert[dD]?(ict)?$/.test(target));
+  /** Whether a step gives probabilities on the network's own grid: by the author's config, whatever the app makes of it. */
+  const isActivation = (entry: ExporterStage) =>
+    /\.Activations[dD]?(ict)?$/.test(entry.target) && (inverted < 0 || stages.indexOf(entry) < inverted);
   /** A step after the network: of the scores only the probabilities are a stage, then every label map. */
-  const stageAfter = (stage: string | undefined): string | undefined => {
+  const stageAfter = (entry: ExporterStage, stage: string | undefined): string | undefined => {
+    if (isActivation(entry)) return compares ? 'activation' : undefined;
     const index = Number(/^postprocess\[(\d+)\]$/.exec(stage ?? '')?.[1] ?? -1);
-    if (index >= 0 && index === activation) return 'activation';
     return index >= decided ? stage : undefined;
   };
-  const stageOf = ({ kind, path }: ExporterStage): string | undefined => {
+  const stageOf = (entry: ExporterStage): string | undefined => {
+    const { kind, path } = entry;
     if (kind === 'logits') return 'window';
     if (kind === 'scores') return 'scores';
     if (kind === 'window') return undefined;
     const stage = sources.find((source) => source.path === path)?.stage;
-    return kind === 'prepared' ? stage : stageAfter(stage);
+    return kind === 'prepared' ? stage : stageAfter(entry, stage);
   };
   const dumpOf = (stage: string, { path, file, dims, affine }: ExporterStage): AuthorDump => ({
     stage,
