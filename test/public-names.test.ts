@@ -7,37 +7,35 @@ import { expect, it } from 'vitest';
 
 const coreValues = `
   TomaatError acceptShape acceptSuv affinesEqual applyAffine base64Length buildDicomObject
-  buildKeyPicture buildMeasurementReport buildSegmentation buildStructureSet buildSurface
-  bytesPerVoxel channelCount checkAffine checkDeclaration checkShape checkVolume computesSuv chooseDicom
-  chooseFormat closeLabels collectBytes componentOf composeAffine convertVolume crc32
+  buildKeyPicture buildMeasurementReport buildSegmentation buildStructureSet buildSurface bytesPerVoxel
+  channelCount checkAffine checkDeclaration checkShape checkVolume chooseDicom chooseFormat closeLabels
+  codesOfName collectBytes compareLabels componentOf composeAffine computesSuv convertVolume crc32
   createDeidentifier createFrameDecoder createStoredZip createUidKey createUidMapper createVoxels
-  cropOrPad decimateMesh decodeBase64Text defaultValue defineApp deidentify describeError
-  determinant dice diceOfLabels dicomFormats dicomSourceOf displayOf dilateLabels directionOf
-  distinctFiles drawPreview encodeBase64 encodeDicomFile encodeOutput endingOf deidentifyFiles
-  compareLabels deriveCase deriveGrids describeAgreement describeParity describeWhere
-  formatAgreement judge leastJudgedVoxels paritySchema roundLabels traceStages verdicts worstLabel
-  worstVerdict erodeLabels errorCodes escapeUnseen estimatePrediction extensionOf fileEndingOf
-  fileGeometrySchema explainEmpty fillHoles filterLabels findComponents findIdentifyingText flip
-  formatList formatMl formatNames formatPoints formatUidKey formatsOf hasDicomWord hasUnseen
-  holdsVoxelsAlone identifySegmentation identity imageTransforms infer infererSchema inputSchema
-  inspectDicom inspectFiles inspectStart inspectVolume invert isDicom isDicomFormat isFileInput
-  isFileSpec modelServersOf parseModelServer
-  isNetworkSpec isReadBack isSeriesFormat isText isVolumeMediaType isVolumeUnlikeBase64 isZip
-  joinMeshes keepLargestComponent labelPalette labelSchema labelTransforms labelTypeFor labelVoxels
-  labelsWith labelColors isExplained largestThatFits listSeries manifestSchema mapLabels
-  matchOriginals maxFileBytes maxZipEntries measureLabels measurementsToCsv mediaTypes meshToStl
-  meshToVtk mmDigits modelsFor multiply neutralDataName neutralNames numericVoxels observe openLabels openZip
-  orientationOf originOf outputFormats outputSchema outputSchemas parameterSchema parseDicom
-  parseManifest parseMeasurementsCsv parseParameter parseParameters parsePoints parseUidKey
+  cropOrPad decimateMesh decodeBase64Text defaultValue defineApp deidentify deidentifyFiles deriveCase
+  deriveGrids describeAgreement describeError describeParity describeWhere determinant dice diceOfLabels
+  dicomFormats dicomSourceOf dilateLabels directionOf displayOf distinctFiles drawPreview encodeBase64
+  encodeDicomFile encodeOutput endingOf erodeLabels errorCodes escapeUnseen estimatePrediction
+  explainEmpty extensionOf fileEndingOf fileGeometrySchema fillHoles filterLabels findComponents
+  findIdentifyingText flip formatAgreement formatList formatMl formatNames formatPoints formatUidKey
+  formatsOf hasDicomWord hasUnseen holdsVoxelsAlone identifySegmentation identity imageTransforms infer
+  infererSchema inputSchema inspectDicom inspectFiles inspectStart inspectVolume invert isDicom
+  isDicomFormat isExplained isFileInput isFileSpec isNetworkSpec isReadBack isSeriesFormat isText
+  isVolumeMediaType isVolumeUnlikeBase64 isZip joinMeshes judge keepLargestComponent keepsStoredOrder
+  labelColors labelPalette labelSchema labelTransforms labelTypeFor labelVoxels labelsWith
+  largestThatFits leastJudgedVoxels listSeries manifestSchema mapLabels matchOriginals maxFileBytes
+  maxZipEntries measureLabels measurementsToCsv mediaTypes meshToStl meshToVtk mmDigits modelServersOf
+  modelsFor multiply neutralDataName neutralNames numericVoxels observe openLabels openZip orientationOf
+  originOf outputFormats outputSchema outputSchemas parameterSchema paritySchema parseDicom parseManifest
+  parseMeasurementsCsv parseModelServer parseParameter parseParameters parsePoints parseUidKey
   pipelineSteps predict primaryOutput quietCodec readDicomFile readDicomHeader readDicomImage
   readDicomVolume readMesh readPrefix readSegmentationFile readTransform readVolume readableEndings
   refuseIdentity removeSmallObjects reorient representationOf requestWords resample resampleArgmax
-  resampleThreshold resampleThrough reservedWords resizedGrid restore sameGrid scanLabels
-  seriesFormats sortFiles sourceFromBytes spacingOf stageOfInput stages supportedExtensions
-  surfaceOf transformEndings transformExtensions transformPoint transformPoints uidMapOf
+  resampleThreshold resampleThrough reservedWords resizedGrid restore roundLabels sameGrid scanLabels
+  seriesFormats sortFiles sourceFromBytes spacingOf stageOfInput stages supportedExtensions surfaceOf
+  traceStages transformEndings transformExtensions transformPoint transformPoints uidMapOf verdicts
   verifyNetwork volumeEndings volumeFormats volumeInputs volumeReport volumeToTensor voxelCount
-  voxelTypeOf voxelTypes webPlatform withField withoutTrailingSlashes withoutUnseen
-  withoutVolumeEnding writeDicomFile writeStoredZip writeStripped writeTransform writeTransformMat
+  voxelTypeOf voxelTypes webPlatform withField withoutTrailingSlashes withoutUnseen withoutVolumeEnding
+  worstLabel worstVerdict writeDicomFile writeStoredZip writeStripped writeTransform writeTransformMat
   writeVolume zlibPlatform
 `;
 const coreTypes = `

@@ -4,7 +4,7 @@ ONNX, and runs the author's own pipeline. It needs the environment that the mode
 and onnxruntime to check the export. It installs nothing, and writes only where --out and the cases say.
 
     exporter.py plan   --kind monai|nnunet --folder DIR [--config FILE] [--folds 0,1]
-    exporter.py export … --out model.onnx
+    exporter.py export … --out model.onnx [--case '{"inputs": ["a.nii.gz"]}']
     exporter.py run    … --case '{"inputs": ["a.nii.gz"], "out": "labels.nii.gz"}' [--mirror] [--float32]
     exporter.py dump   … --case '{"inputs": ["a.nii.gz"], "out": "folder"}'
 
@@ -128,6 +128,7 @@ class Bundle:
         self.parser["bundle_root"] = str(self.root)
         if "device" in self.parser.config:
             self.parser["device"] = "$__import__('torch').device('cpu')"
+        self.notes = []
         self.metadata = json.loads((self.root / "configs" / "metadata.json").read_text(encoding="utf-8"))
 
     def has(self, key):
@@ -203,9 +204,32 @@ class Bundle:
         }
 
     def network(self):
+        """The network of the config with its weights; where there is none, models/model.ts."""
+        progress("Building the network")
+        try:
+            return self.built_network()
+        except Fault as fault:
+            return self.scripted_network(fault)
+
+    def scripted_network(self, fault):
+        """The same network in TorchScript, which holds its code: where code or weights of the config are missing."""
         import torch
 
-        progress("Building the network")
+        file = self.root / "models" / "model.ts"
+        if not file.is_file():
+            instead = (". The bundle has no models/model.ts (TorchScript) to take instead. Import the bundle where its network can be "
+                       "built, or with --command" if fault.code == "CONFIG" else "")
+            raise Fault(fault.code, fault.path, f"{str(fault).rstrip('.')}{instead}") from fault
+        try:
+            network = torch.jit.load(str(file), map_location="cpu").eval()
+        except Exception as error:  # damaged, or of another torch
+            raise Fault("WEIGHTS", str(file), f"torch cannot load it: {last_cause(error)}") from error
+        self.notes = [f"The network is models/model.ts (TorchScript), because the config's own cannot be taken: {fault.path}: {fault}"]
+        return network
+
+    def built_network(self):
+        import torch
+
         network = self.get("network_def" if self.has("network_def") else "network")
         path, keys = self.weights()
         if not path.is_file():
@@ -237,8 +261,15 @@ class Bundle:
 
     def module(self):
         """The network on arrays [1, C, z, y, x]: MONAI's are x, y, z."""
-        order = (0, 1, 3, 2) if "SliceInferer" in str(self.parser.config.get("inferer")) else (0, 1, 4, 3, 2)
-        return transposed(self.network(), order, order)
+        import torch
+
+        order = (0, 1, 3, 2) if self.takes_slices() else (0, 1, 4, 3, 2)
+        network = self.network()
+        module = transposed(network, order, order)
+        if not isinstance(network, torch.jit.ScriptModule):
+            return module
+        # The exporters take TorchScript only as the whole. Its own branches stay in a trace.
+        return torch.jit.trace(module, torch.zeros(1, self.counts()[0], *self.window()), check_trace=False)
 
     def window(self):
         """The size z, y, x at which the network is exported."""
@@ -262,9 +293,12 @@ class Bundle:
         """The author's own evaluator, as `python -m monai.bundle run` starts it; without ignite, its parts by themselves."""
         from importlib.util import find_spec
 
+        has_evaluator = bool(find_spec("ignite")) and self.has("evaluator") and self.has("dataset")
+        if has_evaluator:
+            self.network()  # notes where TorchScript takes its place, which no evaluator of the config knows
         for number, case in enumerate(cases):
             progress(f"Running the bundle: case {number + 1} of {len(cases)}")
-            if find_spec("ignite") and self.has("evaluator") and self.has("dataset"):
+            if has_evaluator and not self.notes:
                 case.update({"by": "monai.bundle run", **self.run_evaluator(case)})
             else:
                 labels = self.walk(case, lambda *stage: None)["pred"]
@@ -293,19 +327,37 @@ class Bundle:
             image = nibabel.load(found[0])
             return save_labels(numpy.asanyarray(image.dataobj), image.affine, case["out"])
 
-    def walk(self, case, keep):
-        """The author's transforms and inferer, one after the other; keep(kind, step, tensor [C, x, y, z]) sees each result."""
-        import torch
-        from monai.data import decollate_batch, list_data_collate
-
+    def prepare(self, inputs, keep=lambda *stage: None):
+        """The author's transforms before the network: their dictionary, and the key of the image [C, x, y, z] in it."""
         pre = self.steps("preprocessing")
-        data = self.data_of(case["inputs"], [self.describe(step) for step in pre])
+        data = self.data_of(inputs, [self.describe(step) for step in pre])
         key = next(iter(data))
         for step in pre:
             data = step(data)
             key = "image" if "image" in data else key
             if hasattr(data[key], "shape"):
                 keep("prepared", step, data[key])
+        return data, key
+
+    def prepared(self, inputs):
+        """What the network gets of a case, [C, z, y, x], and the axis of its slices if the network takes slices."""
+        import torch
+
+        data, key = self.prepare(inputs)
+        axis = None
+        if self.takes_slices():
+            axis = 2 - int(self.describe(self.get("inferer"))["arguments"].get("spatial_dim") or 0)
+        return torch.as_tensor(data[key]).float().permute(0, 3, 2, 1), axis
+
+    def takes_slices(self):
+        return "SliceInferer" in str(self.parser.config.get("inferer"))
+
+    def walk(self, case, keep):
+        """The author's transforms and inferer, one after the other; keep(kind, step, tensor [C, x, y, z]) sees each result."""
+        import torch
+        from monai.data import decollate_batch, list_data_collate
+
+        data, key = self.prepare(case["inputs"], keep)
         network, batch = self.network(), list_data_collate([data])
         with torch.no_grad():
             image, size = batch[key], self.window()[::-1]
@@ -392,6 +444,7 @@ class TrainedFolder:
     """A folder that nnU-Net v2 trained: plans.json, dataset.json, fold_*/checkpoint_*.pth."""
 
     kind = "nnunet"
+    notes = ()
 
     def __init__(self, options):
         progress("Loading torch and nnU-Net")
@@ -503,6 +556,19 @@ class TrainedFolder:
             case["fractional"] = 0
         return {"cases": cases}
 
+    def prepare(self, inputs):
+        """nnU-Net's preprocessor: [C, …] with the axes in the plans' order."""
+        image, properties = self.plans.image_reader_writer_class().read_images([str(file) for file in inputs])
+        preprocessor = self.configuration.preprocessor_class(verbose=False)
+        return preprocessor.run_case_npy(image, None, properties, self.plans, self.configuration, self.predictor.dataset_json)[0]
+
+    def prepared(self, inputs):
+        """What the network gets of a case, [C, z, y, x], and the axis of its slices if the network takes slices."""
+        import torch
+
+        volume = torch.as_tensor(self.prepare(inputs)).float().permute(0, *[axis + 1 for axis in self.plans.transpose_backward])
+        return volume, self.plans.transpose_forward[0] if len(self.configuration.patch_size) == 2 else None
+
     def dump(self, case, options):
         import nnunetv2.preprocessing.preprocessors.default_preprocessor as own
         import torch
@@ -530,11 +596,7 @@ class TrainedFolder:
 
         own.crop_to_nonzero, own.DefaultPreprocessor._normalize = kept_crop, kept_normalize
         try:
-            reader = self.plans.image_reader_writer_class()
-            image, properties = reader.read_images([str(file) for file in case["inputs"]])
-            preprocessor = self.configuration.preprocessor_class(verbose=False)
-            data, _, properties = preprocessor.run_case_npy(image, None, properties, self.plans, self.configuration,
-                                                            self.predictor.dataset_json)
+            data = self.prepare(case["inputs"])
         finally:
             own.crop_to_nonzero, own.DefaultPreprocessor._normalize = crop, normalize
         keep("prepared", "resample", data, "spacing")
@@ -584,10 +646,11 @@ def transposed(network, before, after):
     return Transposed().eval()
 
 
-def export(source, options):
+def export(source, options, case=None):
     """
     ONNX of the network, by the first way that works: the older exporter with free sizes, the same at the size of the window alone,
-    then torch.export. Free sizes are tried at a second size. The difference to torch is that of onnxruntime on the CPU.
+    then torch.export. onnxruntime on the CPU has to give torch's scores for noise, at a second size too if sizes are free, and for
+    the middle of the case: values and smooth regions of a real volume are not those of noise.
     """
     import torch
 
@@ -596,22 +659,50 @@ def export(source, options):
     out = pathlib.Path(options.out)
     other = [96 if n == 64 else 64 for n in size]
     axes = dict(zip(range(2, 2 + len(size)), "zyx"[-len(size):]))
-    tried = []
+    middle = [] if case is None else [("the middle of the case", middle_of(source, case["inputs"], size))]
+    noise = [(f"noise of {' x '.join(map(str, shape))} voxels", noise_of(channels, shape)) for shape in (size, other)]
+    tried, scores = [], {}
     for how, free in (("legacy", True), ("legacy", False), ("dynamo", True), ("dynamo", False)):
         progress(f"Exporting to ONNX: {how}, {'any size' if free else 'one size'}")
         for old in (out, out.with_name(f"{out.name}.data")):
             old.unlink(missing_ok=True)
         try:
             export_as(module, torch.zeros(1, channels, *size), out, how, axes if free else {})
-            report = compare(module, out, [(1, channels, *size)] + ([(1, channels, *other)] if free else []))
+            report = compare(module, out, noise[:2 if free else 1] + middle, scores)
         except Fault:
             raise
         except Exception as error:  # operators that an exporter does not have, shapes that it fixed
             tried.append(f"{how}, {'any size' if free else 'one size'}: {last_cause(error)[:300]}")
             continue
-        return {"file": str(out), "exporter": how, "anySize": free, "window": size, "tried": tried, **report}
+        return {"file": str(out), "exporter": how, "anySize": free, "window": size, "tried": tried, "notes": source.notes, **report}
     out.unlink(missing_ok=True)
     raise Fault("EXPORT", "network", "No exporter of torch can write it. " + " | ".join(tried))
+
+
+def noise_of(channels, size):
+    import torch
+
+    return torch.randn(1, channels, *size, generator=torch.Generator().manual_seed(len(size) + 2))
+
+
+def middle_of(source, inputs, size):
+    """The window in the middle of a case as the network gets it, [1, C, z, y, x] or of a slice [1, C, y, x]; 0 beyond the volume."""
+    import torch
+
+    progress("Preparing a window of the case")
+    try:
+        volume, axis = source.prepared(inputs)
+    except Fault:
+        raise
+    except Exception as error:  # whatever the author's transforms raise for this file
+        raise Fault("RUN", str(inputs[0]), f"The author's steps before the network fail: {last_cause(error)}") from error
+    if axis is not None:
+        volume = volume.select(axis + 1, volume.shape[axis + 1] // 2)
+    padding = []
+    for at, wanted in enumerate(size, 1):
+        volume = volume.narrow(at, max(0, volume.shape[at] - wanted) // 2, min(wanted, volume.shape[at]))
+        padding = [0, wanted - volume.shape[at], *padding]
+    return torch.nn.functional.pad(volume, padding)[None].contiguous()
 
 
 def export_as(module, example, out, how, axes):
@@ -627,7 +718,8 @@ def export_as(module, example, out, how, axes):
                       **({"dynamic_shapes": shapes} if axes else {}), **names)
 
 
-def compare(module, out, shapes):
+def compare(module, out, images, scores):
+    """Raises ValueError where onnxruntime differs from torch by more than a part of 1e-4. `scores` keeps torch's by the image's name."""
     import numpy
     import torch
 
@@ -638,19 +730,20 @@ def compare(module, out, shapes):
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(out), settings, providers=["CPUExecutionProvider"])
-    worst, largest = 0.0, 0.0
-    for shape in shapes:
-        image = torch.randn(shape, generator=torch.Generator().manual_seed(len(shape)))
-        with torch.no_grad():
-            wanted = module(image).numpy()
-        found = session.run(None, {"image": image.numpy()})[0]
+    compared = []
+    for name, image in images:
+        if name not in scores:
+            with torch.no_grad():
+                scores[name] = module(image).numpy()
+        wanted, found = scores[name], session.run(None, {"image": image.numpy()})[0]
         if found.shape != wanted.shape:
-            raise ValueError(f"scores of shape {found.shape} where torch gives {wanted.shape}")
-        worst = max(worst, float(numpy.abs(found - wanted).max()))
-        largest = max(largest, float(numpy.abs(wanted).max()))
-    if not worst <= 1e-4 * largest:
-        raise ValueError(f"scores differ from torch by {worst:.2g}, of at most {largest:.2g}")
-    return {"maxDifference": worst, "maxScore": largest}
+            raise ValueError(f"for {name} scores of shape {found.shape} where torch gives {wanted.shape}")
+        worst, largest = float(numpy.abs(found - wanted).max()), float(numpy.abs(wanted).max())
+        if not worst <= 1e-4 * largest:
+            raise ValueError(f"for {name} scores differ from torch's by {worst:.2g}, of at most {largest:.2g}")
+        compared.append({"of": name, "maxDifference": worst, "maxScore": largest})
+    worst = max(compared, key=lambda one: one["maxDifference"] / (one["maxScore"] or 1))
+    return {"maxDifference": worst["maxDifference"], "maxScore": worst["maxScore"], "compared": compared}
 
 
 def last_cause(error):
@@ -677,7 +770,7 @@ def main():
         if options.command == "plan":
             result = source.plan()
         elif options.command == "export":
-            result = export(source, options)
+            result = export(source, options, *cases[:1])
         elif options.command == "run":
             result = source.run(cases, options)
         else:

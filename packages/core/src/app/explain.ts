@@ -6,6 +6,7 @@ import { isNetworkSpec, type Manifest, type NetworkSpec, volumeInputs } from './
 import type { LoadedModel } from './predict.ts';
 import type { Trace } from './stages.ts';
 import type { Step } from './step.ts';
+import { leavesAxes } from './steps.ts';
 import { stageOfInput, stageOfNetwork } from './trace.ts';
 
 /*
@@ -163,13 +164,12 @@ function causesOf(manifest: Manifest, seen: Observation): string[] {
         `${network} gives scores that are not finite. Compare the values after preprocess with those of the training.`,
       );
   }
-  const names = new Set([
-    ...manifest.preprocess.map(({ name }) => name),
-    ...manifest.model
-      .flatMap((spec) => (isNetworkSpec(spec) && spec.preprocess) || [])
-      .map(({ name }) => name),
-    ...volumes.flatMap(([name]) => ownOf(manifest, name).map((step) => step.name)),
-  ]);
+  const steps = [
+    ...manifest.preprocess,
+    ...manifest.model.flatMap((spec) => (isNetworkSpec(spec) && spec.preprocess) || []),
+    ...volumes.flatMap(([name]) => ownOf(manifest, name)),
+  ];
+  const names = new Set(steps.filter((step) => !leavesAxes(step)).map(({ name }) => name));
   if (!names.has('orientation'))
     causes.push(
       'No step of preprocess sets the orientation, so the network sees the axes as the file stores them.',

@@ -6,18 +6,18 @@ import { hashFile } from '../store/hash-file.ts';
 import { version } from '../version.ts';
 import {
   dumpAuthor,
-  type ExporterStage,
   type ExportReport,
   exportNetwork,
   type PythonOptions,
   readPlan,
   runAuthor,
 } from './author-python.ts';
+import { dumpsOf } from './author-stages.ts';
 import { authorsOf, type CardFlags, checkCard, idOf, slugOf, writeManifest } from './card.ts';
 import { type Case, derivedCases, groupCases, keepCases, readCase } from './cases.ts';
 import { formatProofJson, formatProofMarkdown } from './parity-report.ts';
 import type { Plan } from './plan.ts';
-import { type AuthorDump, type Proof, type ProvenCase, proveApp } from './prove.ts';
+import { type Proof, type ProvenCase, proveApp } from './prove.ts';
 import { type AuthorFolder, licenceOf, recognise } from './recognise.ts';
 import { checkTarget, placeApp } from './target.ts';
 import { translate } from './translate.ts';
@@ -106,8 +106,10 @@ export async function importApp(options: ImportOptions): Promise<Imported> {
   const app = await mkdtemp(join(dirname(out), '.tomaat-import-'));
   const work = await mkdtemp(join(tmpdir(), 'tomaat-import-'));
   try {
-    const report = await exportNetwork(author, join(app, 'model.onnx'), python);
+    const inputs = Object.values(cases[0].inputs);
+    const report = await exportNetwork(author, join(app, 'model.onnx'), inputs, python);
     onEvent({ type: 'exported', report, sizeBytes: (await stat(join(app, 'model.onnx'))).size });
+    for (const text of report.notes) onEvent({ type: 'note', text });
     checkSizes(report, translation);
     const weights = { file: 'model.onnx', sha256: await hashFile(join(app, 'model.onnx')) };
     const write = (proof?: Parameters<typeof writeManifest>[4]) =>
@@ -125,7 +127,10 @@ export async function importApp(options: ImportOptions): Promise<Imported> {
       `${JSON.stringify(recordOf(plan, translation, report, author), null, 1)}\n`,
     );
     await writeFile(join(app, 'parity.json'), formatProofJson(proof));
-    await writeFile(join(app, 'parity.md'), formatProofMarkdown(proof) + translated(translation));
+    await writeFile(
+      join(app, 'parity.md'),
+      formatProofMarkdown(proof) + translated(translation, report.notes),
+    );
     const placed = await placeApp(app, out, folder, force);
     if (placed !== out)
       onEvent({ type: 'note', text: `${out} was taken during the import. The app is in ${placed}.` });
@@ -267,6 +272,7 @@ async function prove(all: Proving): Promise<{ proof: Proof; results: Readonly<Re
       inputs: one.inputs,
       expected: runs[i].out,
       fractional: ran[i]?.fractional,
+      isProbabilities: translation.isProbabilities,
       dumps: async () => {
         const stages = await dumpAuthor(
           author,
@@ -285,47 +291,15 @@ async function prove(all: Proving): Promise<{ proof: Proof; results: Readonly<Re
   return { proof, results: Object.fromEntries(cases.map(({ name }, i) => [name, runs[i].out])) };
 }
 
-/** The author's volumes by the names of the app's stages; those without one are left out. */
-function dumpsOf(
-  stages: readonly ExporterStage[],
-  { sources, preprocess, postprocess }: Translation,
-  folder: string,
-): AuthorDump[] {
-  const decided = postprocess.findIndex(
-    (step) =>
-      step === 'argmax' ||
-      (typeof step === 'object' && ['argmax', 'threshold', 'compose'].some((name) => name in step)),
-  );
-  const stageOf = ({ kind, path }: ExporterStage): string | undefined => {
-    if (kind === 'logits') return 'window';
-    if (kind === 'scores') return 'scores';
-    if (kind === 'window') return undefined;
-    const stage = sources.find((source) => source.path === path)?.stage;
-    const index = Number(/^postprocess\[(\d+)\]$/.exec(stage ?? '')?.[1] ?? -1);
-    if (kind === 'prepared') return stage;
-    return index >= decided ? stage : undefined;
-  };
-  const dumps = stages.flatMap((entry) => {
-    const stage = stageOf(entry);
-    return stage === undefined
-      ? []
-      : [{ stage, file: join(folder, entry.file), dims: entry.dims, affine: entry.affine }];
-  });
-  const last = stages.findLast(({ kind }) => kind === 'prepared');
-  if (last && preprocess.length > 0)
-    dumps.push({ stage: 'input', file: join(folder, last.file), dims: last.dims, affine: last.affine });
-  return dumps;
-}
-
 /** What the app does otherwise than the author's config, and what its author should know, as a part of parity.md. */
-function translated({ faults, notes }: Translation): string {
+function translated({ faults, notes }: Translation, more: readonly string[]): string {
   const section = (title: string, lines: readonly string[]) =>
     lines.length > 0 ? `\n## ${title}\n\n${lines.map((line) => `- ${line}`).join('\n')}\n` : '';
   return (
     section(
       'Approximated',
       faults.map(({ path, text }) => `\`${path}\`: ${text}`),
-    ) + section('Notes', notes)
+    ) + section('Notes', [...notes, ...more])
   );
 }
 

@@ -21,8 +21,6 @@ behaveAsChild();
 process.on('disconnect', () => process.exit(1));
 registerAppModules();
 
-const noJob = { folder: '', closing: new AbortController().signal, onSpawn: () => {}, onExit: () => {} };
-
 async function verifyModel(app: App, spec: ModelSpec): Promise<ModelReport> {
   const name = nameOfModel(spec);
   let away: string | undefined;
@@ -74,7 +72,7 @@ function nameOfModel(spec: ModelSpec): string {
 }
 
 const app = await openApp(process.argv[2]);
-const noJob = { folder: '', signal: new AbortController().signal, onSpawn: () => {}, onExit: () => {} };
+const noJob = { folder: '', closing: new AbortController().signal, onSpawn: () => {}, onExit: () => {} };
 /** What the app may use of model servers: the one message to this process, sent where it uses any. */
 const modelServers =
   modelServersOf(app.manifest).length === 0
