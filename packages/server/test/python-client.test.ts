@@ -204,6 +204,8 @@ async function copyClient(): Promise<string> {
   return copy;
 }
 
+/** The tests in Python take half a minute where nothing else runs. */
+const testsMs = 480_000;
 const quiet = ['--quiet', '--disable-pip-version-check'];
 
 describe.skipIf(!pip)('the wheel of tomaat-client', () => {
@@ -283,7 +285,7 @@ describe.skipIf(!python)('tomaat-client with all extras', () => {
     const ended = await run(
       python!,
       ['-m', 'pytest', '-q', '-p', 'no:cacheprovider', '--durations=8', join(folderOfClient, 'tests')],
-      { env, cwd: folder, maxBuffer: 2 ** 24 },
+      { env, cwd: folder, maxBuffer: 2 ** 24, timeout: testsMs },
     ).catch((error: { stdout: string; stderr: string }) => error);
     if (process.env.TEST_LOG) console.log(ended.stdout);
     expect(ended.stdout, ended.stderr).toMatch(/^\d+ passed(, \d+ warnings?)? in /m);
@@ -304,5 +306,5 @@ describe.skipIf(!python)('tomaat-client with all extras', () => {
     expect(recording.requests.length).toBeGreaterThan(10);
     expect(recording.sent().includes('Canary')).toBe(false);
     expect(recording.sent().includes('DICM')).toBe(false);
-  }, 300_000);
+  }, testsMs + 30_000);
 });
