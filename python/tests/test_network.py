@@ -225,6 +225,24 @@ class TestWhatLeaves:
             named.write(gzip.decompress((tmp_path / "clean.nii.gz").read_bytes()))
         assert b"Canary" not in without_text(tmp_path / "named.nii.gz", folder).read_bytes()
 
+    def test_damaged_files_are_not_sent(self, stand: dict[str, Any], tmp_path: Path) -> None:
+        self.canary().to_filename(tmp_path / "scan.nii.gz")
+        whole = (tmp_path / "scan.nii.gz").read_bytes()
+        for damaged in (whole[: len(whole) // 2], whole[:20] + bytes(20) + whole[40:]):
+            (tmp_path / "scan.nii.gz").write_bytes(damaged)
+            with Client(stand["recording"]) as client, pytest.raises(TomaatError) as refused:
+                client.predict("bright", tmp_path / "scan.nii.gz")
+            assert refused.value.code == "BAD_VOXELS"
+
+    @pytest.mark.parametrize("start", [bytes(128) + b"DICM", b"\x08\0\x05\0CS", b"\0\x08\0\x05", b"PK\x03\x04"])
+    def test_other_forms_of_dicom(self, stand: dict[str, Any], tmp_path: Path, start: bytes) -> None:
+        content = start + b"Doe^Canary" * 20
+        for name in ("plain", "packed") if start[:2] != b"PK" else ("plain",):
+            (tmp_path / name).write_bytes(gzip.compress(content) if name == "packed" else content)
+            with Client(stand["recording"]) as client, pytest.raises(TomaatError) as refused:
+                client.predict("bright", tmp_path / name)
+            assert (refused.value.code, refused.value.status) == ("FORBIDDEN", None)
+
     def test_text_stays_if_asked(self, client: Client, tmp_path: Path) -> None:
         self.canary().to_filename(tmp_path / "scan.nii")
         digest = client.predict("bright", tmp_path / "scan.nii", keep_text=True).job.receipt()

@@ -160,3 +160,16 @@ def test_refused_before_anything_is_sent(client: Client, name: str) -> None:
         client.predict("bright", given)
     assert refused.value.code == "BAD_INPUT"
     assert refused.value.status is None
+
+
+def test_volume_of_two_files(client: Client, tmp_path: Path) -> None:
+    array = phantom()
+    array[0, 0, 0] = 8  # The voxels begin as some DICOM files do.
+    image = itk_image(rotated())
+    image[0, 0, 0] = 8
+    sitk.WriteImage(image, str(tmp_path / "scan.mhd"))
+    nibabel.Nifti1Pair(array, rotated()).to_filename(tmp_path / "pair.img")
+    for names in (("scan.mhd", "scan.raw"), ("pair.hdr", "pair.img")):
+        labels = client.predict("bright", [tmp_path / name for name in names]).label_map
+        assert np.array_equal(labels.array, BRIGHT)
+        np.testing.assert_allclose(labels.affine, rotated(), atol=1e-4)

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from ._connection import is_loopback
 from ._extras import need
-from ._text import without_text
+from ._text import unpacked, without_text
 from .errors import TomaatError
 from .types import Service
 from .volume import write_nrrd
@@ -23,6 +23,8 @@ _ENDINGS = (
     (".nii.gz", ".hdr.gz", ".img.gz", ".nii", ".hdr", ".img", ".mha", ".mhd", ".nrrd", ".nhdr", ".zraw", ".raw.gz", ".raw")
     + (".dcm", ".zip", ".tfm", ".h5", ".mat", ".txt")
 )  # fmt: skip
+# Voxels may begin with any bytes.
+_VOXELS_ALONE = (".raw", ".raw.gz", ".zraw", ".img", ".img.gz")
 # Their headers name the file of the voxels, which therefore keeps its name.
 _NAMING = (".mhd", ".nhdr")
 
@@ -58,7 +60,7 @@ def files_of(
     if len(paths) == 1 and paths[0].is_dir():
         _require_identity_may_leave(field, service, url, keep_identity)
         return [ToSend(_zip_series(field, paths[0], folder), f"{field}.zip")]
-    if any(_is_dicom(path) for path in paths):
+    if any(_is_dicom(path) or _is_zip(path) for path in paths):
         _require_identity_may_leave(field, service, url, keep_identity)
         return [ToSend(path, name) for path, name in zip(paths, _neutral(field, paths))]
     names = [path.name for path in paths] if any(_ending(path) in _NAMING for path in paths) else _neutral(field, paths)
@@ -126,10 +128,18 @@ def _neutral(field: str, paths: list[Path]) -> list[str]:
 
 
 def _is_dicom(path: Path) -> bool:
-    """Whether the file begins as DICOM files do (PS3.10, 7.1), or is an archive, which may hold such files."""
-    with path.open("rb") as stream:
+    """Whether the file begins as DICOM files do: PS3.10, 7.1, or with an element of group 2 or 8 where that is missing."""
+    if _ending(path) in _VOXELS_ALONE:
+        return False
+    with unpacked(path) as stream:
         start = stream.read(132)
-    return start[128:] == b"DICM" or start[:4] == b"PK\x03\x04"
+    groups = (b"\x02\0", b"\x08\0", b"\0\x02", b"\0\x08")
+    return start[128:] == b"DICM" or start[:4] == b"DICM" or start[:2] in groups
+
+
+def _is_zip(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(4) == b"PK\x03\x04"
 
 
 def _zip_series(field: str, series: Path, folder: Path) -> Path:
@@ -153,7 +163,7 @@ def _zip_series(field: str, series: Path, folder: Path) -> Path:
 def dicom_files(folder: Path) -> Iterator[Path]:
     """The DICOM files of a folder and its subfolders."""
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name.upper() != "DICOMDIR" and path.suffix != ".zip" and _is_dicom(path):
+        if path.is_file() and path.name.upper() != "DICOMDIR" and _is_dicom(path):
             yield path
 
 

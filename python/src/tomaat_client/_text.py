@@ -9,8 +9,14 @@ from __future__ import annotations
 import gzip
 import shutil
 import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import inf
 from pathlib import Path
 from typing import BinaryIO
+
+from .errors import TomaatError
 
 _MAX_HEADER_BYTES = 4 * 2**20
 # Bytes of fields that no reader of voxels and geometry needs: data_type, db_name, dates, descrip, aux_file, intent_name.
@@ -28,34 +34,51 @@ _NRRD = frozenset(
 )
 
 
+@contextmanager
+def unpacked(path: Path) -> Iterator[BinaryIO | gzip.GzipFile]:
+    """The content of a file, decompressed if it is a gzip file.
+
+    Raises:
+        TomaatError: BAD_VOXELS if the compressed data is damaged.
+    """
+    with path.open("rb") as stream:
+        is_gzip = stream.read(2) == b"\x1f\x8b"
+    try:
+        with gzip.open(path, "rb") if is_gzip else path.open("rb") as source:
+            yield source
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise TomaatError(
+            "BAD_VOXELS",
+            f"The gzip data of {path} is damaged or cut off: get the file again from where it came from.",
+        ) from error
+
+
 def without_text(path: Path, folder: Path) -> Path:
     """The file itself if its header has no such text, otherwise a copy without it in ``folder``.
 
     A file that is no volume is returned as it is: the server says what is wrong with it.
+
+    Raises:
+        TomaatError: BAD_VOXELS if the compressed data is damaged.
     """
     with path.open("rb") as stream:
         packed = stream.read(10)
     is_gzip = packed[:2] == b"\x1f\x8b"
-    try:
-        with gzip.open(path, "rb") if is_gzip else path.open("rb") as source:
-            start = source.read(_MAX_HEADER_BYTES)
-            head = _clean_head(start)
-            # The header of gzip holds the file's first name and a time (RFC 1952, 2.3).
-            speaks = is_gzip and (packed[3] & 0x1C or any(packed[4:8]))
-            if head == start[: len(head)] and not speaks:
-                return path
-            copy = folder / f"{len(list(folder.iterdir()))}-{'x.gz' if is_gzip else 'x'}"
-            with copy.open("wb") as target:
-                if is_gzip:
-                    with gzip.GzipFile("", "wb", 1, target, mtime=0) as repacked:
-                        _write(repacked, head, start, source)
-                else:
-                    _write(target, head, start, source)
-            return copy
-    except (EOFError, gzip.BadGzipFile, OSError) as error:
-        if isinstance(error, (EOFError, gzip.BadGzipFile)):
+    with unpacked(path) as source:
+        start = source.read(_MAX_HEADER_BYTES)
+        head = _clean_head(start)
+        # The header of gzip holds the file's first name and a time (RFC 1952, 2.3).
+        speaks = is_gzip and (packed[3] & 0x1C or any(packed[4:8]))
+        if head == start[: len(head)] and not speaks:
             return path
-        raise
+        copy = folder / f"{len(list(folder.iterdir()))}-{'x.gz' if is_gzip else 'x'}"
+        with copy.open("wb") as target:
+            if is_gzip:
+                with gzip.GzipFile("", "wb", 1, target, mtime=0) as repacked:
+                    _write(repacked, head, start, source)
+            else:
+                _write(target, head, start, source)
+        return copy
 
 
 def _write(target: BinaryIO | gzip.GzipFile, head: bytes, start: bytes, rest: BinaryIO | gzip.GzipFile) -> None:
@@ -82,7 +105,13 @@ def _clean_nifti(start: bytes, length: int, text: tuple[tuple[int, int], ...], k
     offset = struct.unpack_from(order + kind, start, at)[0]
     # Extensions lie between the header and the voxels; if the voxels are in another file, after the header.
     is_alone = start[344:347] == b"ni1" or start[4:7] == b"ni2"
-    end = len(start) if is_alone or not offset < len(start) else max(int(offset), length)
+    end = (
+        len(start)
+        if is_alone or len(start) <= offset < inf
+        else max(int(offset), length)
+        if offset > length
+        else length
+    )
     head = bytearray(start[:end])
     for begin, stop in text:
         head[begin:stop] = bytes(stop - begin)
