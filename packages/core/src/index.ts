@@ -322,6 +322,7 @@ export {
   type MorphologyOptions,
   openLabels,
 } from './labels/morphology.ts';
+export { mostNumberedLabels, numberLabels, tooManyLabels } from './labels/number-labels.ts';
 export {
   buildSurface,
   type DecimateOptions,
