@@ -59,6 +59,18 @@ export const findPython = (...modules: string[]): string | undefined =>
     ['-c', modules.length > 0 ? `import ${modules.join(', ')}` : ''],
     `python3${modules.length > 0 ? ` with ${modules.join(', ')}` : ''}`,
   );
+/** The client of 3D Slicer's MONAI Label module, which the Python package of that name has, and a Python that can run it. */
+export function findMonaiLabel(): { python: string; client: string } | undefined {
+  const script = `import cgi, os, requests, sys
+client = os.path.join(sys.prefix, 'monailabel/plugins/slicer/MONAILabel/MONAILabelLib/client.py')
+print(client if os.path.exists(client) else sys.exit(1))`;
+  const found = onPath('python3').flatMap((python) => {
+    const { status, stdout } = spawnSync(python, ['-W', 'ignore', '-c', script], { encoding: 'utf8' });
+    return status === 0 ? [{ python, client: stdout.trim() }] : [];
+  });
+  orRequired(found[0]?.client, 'the Python package monailabel, with cgi and requests');
+  return found[0];
+}
 export const findCurl = (): string | undefined => findProgram('curl', ['--version']);
 export const findOpenssl = (): string | undefined => findProgram('openssl', ['version']);
 /** strace that may trace: containers can forbid it. */

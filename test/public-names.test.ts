@@ -24,19 +24,19 @@ const coreValues = `
   labelColors labelPalette labelSchema labelTransforms labelTypeFor labelVoxels labelsWith
   largestThatFits leastJudgedVoxels listSeries manifestSchema mapLabels matchOriginals maxFileBytes
   maxZipEntries measureLabels measurementsToCsv mediaTypes meshToStl meshToVtk mmDigits modelServersOf
-  modelsFor multiply neutralDataName neutralNames numericVoxels observe openLabels openZip orientationOf
-  originOf outputFormats outputSchema outputSchemas parameterSchema paritySchema parseDicom parseManifest
-  parseMeasurementsCsv parseModelServer parseParameter parseParameters parsePoints parseUidKey
-  pipelineSteps predict primaryOutput quietCodec readDicomFile readDicomHeader readDicomImage
-  readDicomVolume readMesh readPrefix readSegmentationFile readTransform readVolume readableEndings
-  refuseIdentity removeSmallObjects reorient representationOf requestWords resample resampleArgmax
-  resampleThreshold resampleThrough reservedWords resizedGrid restore roundLabels sameGrid scanLabels
-  seriesFormats sortFiles sourceFromBytes spacingOf stageOfInput stages supportedExtensions surfaceOf
-  traceStages transformEndings transformExtensions transformPoint transformPoints uidMapOf verdicts
-  verifyNetwork volumeEndings volumeFormats volumeInputs volumeReport volumeToTensor voxelCount
-  voxelTypeOf voxelTypes webPlatform withField withoutTrailingSlashes withoutUnseen withoutVolumeEnding
-  worstLabel worstVerdict writeDicomFile writeStoredZip writeStripped writeTransform writeTransformMat
-  writeVolume zlibPlatform
+  modelsFor mostNumberedLabels multiply neutralDataName neutralNames numberLabels numericVoxels observe
+  openLabels openZip orientationOf originOf outputFormats outputSchema outputSchemas parameterSchema
+  paritySchema parseDicom parseManifest parseMeasurementsCsv parseModelServer parseParameter
+  parseParameters parsePoints parseUidKey pipelineSteps predict primaryOutput quietCodec readDicomFile
+  readDicomHeader readDicomImage readDicomVolume readMesh readPrefix readSegmentationFile readTransform
+  readVolume readableEndings refuseIdentity removeSmallObjects reorient representationOf requestWords
+  resample resampleArgmax resampleThreshold resampleThrough reservedWords resizedGrid restore roundLabels
+  sameGrid scanLabels seriesFormats sortFiles sourceFromBytes spacingOf stageOfInput stages
+  supportedExtensions surfaceOf traceStages transformEndings transformExtensions transformPoint
+  transformPoints uidMapOf verdicts verifyNetwork volumeEndings volumeFormats volumeInputs volumeReport
+  volumeToTensor voxelCount voxelTypeOf voxelTypes webPlatform withField withoutTrailingSlashes
+  withoutUnseen withoutVolumeEnding worstLabel worstVerdict writeDicomFile writeStoredZip writeStripped
+  writeTransform writeTransformMat writeVolume zlibPlatform
 `;
 const coreTypes = `
   AcceptanceRule Affine Agreement AppContext AppDefinition Bytes Code CodecModule CodecName

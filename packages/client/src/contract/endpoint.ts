@@ -32,6 +32,7 @@ export interface Endpoint {
     | 'workers'
     | 'promise'
     | 'v1'
+    | 'monailabel'
     | 'registry'
     | 'login'
     | 'operations';

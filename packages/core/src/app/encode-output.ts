@@ -94,6 +94,8 @@ export function formatKept(
 
 export interface EncodeOptions {
   geometry?: FileGeometry;
+  /** As in WriteOptions. */
+  namesUnits?: boolean;
   labels?: Manifest['labels'];
   /** For the formats that refer to a DICOM series, which cannot be written without. */
   dicom?: DicomContext;
@@ -116,6 +118,7 @@ export async function* encodeOutput(
   } else if (type === 'LabelVolume') {
     yield* writeVolume(value as Volume, format as VolumeExtension, platform, {
       geometry: options.geometry,
+      namesUnits: options.namesUnits,
       intent: 'label',
       labels: options.labels,
     });
