@@ -5,6 +5,7 @@ import envPaths from 'env-paths';
 import { parse as parseYaml } from 'yaml';
 import { z } from 'zod';
 import { isIssuerAddress, parseClaimRule } from './access/claims.ts';
+import { isLoopback } from './addresses.ts';
 import { kebab, logLevels, settings } from './settings.ts';
 
 /** The default data folder, that of the user. */
@@ -104,6 +105,12 @@ export const configSchema = z.strictObject({
       error: 'must be an origin such as https://viewer.example',
     }),
   ).default([]),
+  dicomweb: plainAddress.optional(),
+  dicomwebCredentials: text
+    .refine((value) => value.includes(':') || /^[\w.~+/-]+=*$/.test(value), {
+      error: 'must be USER:PASSWORD, or a bearer token',
+    })
+    .optional(),
   legacyPort: port.optional(),
   registryLegacyPort: port.optional(),
   legacyPerMinute: count(1, 'of requests').default(settings.legacyPerMinute.default),
@@ -161,8 +168,11 @@ export function loadConfig({ flags = {}, configFile, env = process.env }: Config
   const put = (source: ConfigSource, key: ConfigKey, raw: unknown, name: string) => {
     const parsed = configSchema.shape[key].safeParse(raw);
     if (!parsed.success) {
+      const isSecret = 'hasNoFlag' in settings[key];
       const shown =
-        typeof raw === 'string' || typeof raw === 'number' ? ` “${String(raw).slice(0, 60)}”` : '';
+        !isSecret && (typeof raw === 'string' || typeof raw === 'number')
+          ? ` “${String(raw).slice(0, 60)}”`
+          : '';
       faults.push(
         `${name}${shown} ${[...new Set(parsed.error.issues.map((issue) => issue.message))].join(', ')}.`,
       );
@@ -204,6 +214,7 @@ export function loadConfig({ flags = {}, configFile, env = process.env }: Config
   }
   if (values.oidcIssuer !== undefined && values.login !== true)
     faults.push('--oidc-issuer has no effect without --login. Give --login too.');
+  faults.push(...archiveFaults(values));
   const scopes = values.oidcScopes as readonly string[] | undefined;
   if (scopes && !scopes.includes('openid')) faults.push('--oidc-scopes lacks openid. Add it.');
   if (faults.length > 0) {
@@ -219,6 +230,17 @@ export function loadConfig({ flags = {}, configFile, env = process.env }: Config
     sources: Object.freeze(sources),
     file,
   };
+}
+
+/** What does not fit together in the settings of the archive. */
+function archiveFaults({ dicomweb, dicomwebCredentials }: Partial<Record<ConfigKey, unknown>>): string[] {
+  if (dicomwebCredentials === undefined) return [];
+  if (typeof dicomweb !== 'string')
+    return ['dicomwebCredentials has no effect without --dicomweb. Give --dicomweb too.'];
+  const { protocol, hostname, host } = new URL(dicomweb);
+  return protocol === 'http:' && !isLoopback(hostname)
+    ? [`dicomwebCredentials would be sent to ${host} unencrypted. Use https:// for --dicomweb.`]
+    : [];
 }
 
 function readConfigFile(file: string, faults: string[]): Record<string, unknown> {

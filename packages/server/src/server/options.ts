@@ -2,6 +2,7 @@ import type { FastifyBaseLogger } from 'fastify';
 import type { OidcSettings } from '../access/claims.ts';
 import type { HostOptions } from '../access/hosts.ts';
 import { isLoopback } from '../addresses.ts';
+import type { SeriesSourceOptions } from '../intake/series-source.ts';
 import { settings } from '../settings.ts';
 
 export interface ServerOptions
@@ -30,6 +31,8 @@ export interface ServerOptions
   legacyPort?: number;
   /** Requests per minute that one address may send there. */
   legacyPerMinute?: number;
+  /** The archive from which series are fetched that callers name by their UID. */
+  archive?: Pick<SeriesSourceOptions, 'url' | 'credentials' | 'ca'>;
   /** Service that v1 clients get; the first if missing. */
   defaultService?: string;
   /** Concurrent predictions in this process's own children; 0 leaves all to remote workers. */
