@@ -1,7 +1,6 @@
 import { describeError, TomaatError } from '@tomaat/core';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { App } from '../apps.ts';
-import type { ServerContext } from '../http/context.ts';
 import { convertOutput, outputFileName } from '../http/outputs.ts';
 import { apiForm, multipart, type RequestForm } from '../http/request-form.ts';
 import { contentDisposition } from '../http/send.ts';
@@ -27,7 +26,8 @@ const form: RequestForm = {
       },
     },
   ],
-  advice: 'Send multipart/form-data with the volume as the file image_file, and further ones as image_file_2 …',
+  advice:
+    'Send multipart/form-data with the volume as the file image_file, and further ones as image_file_2 …',
   takesUploads: false,
   takesOptions: false,
   formats: () => undefined,
