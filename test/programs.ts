@@ -77,6 +77,30 @@ export function findCornerstone(): { esbuild: string; packages: string } | undef
   orRequired(found?.packages, '@cornerstonejs/adapters beside esbuild');
   return found;
 }
+/** The reader of NRRD that OHIF’s extension for MONAI Label uses, with what else it needs, installed beside esbuild. */
+export function findOhifReader(): { esbuild: string; packages: string } | undefined {
+  const found = onPath('esbuild')
+    .map((esbuild) => ({ esbuild, packages: dirname(dirname(esbuild)) }))
+    .find(({ packages }) => ['nrrd-js', 'pako', 'axios'].every((name) => existsSync(join(packages, name))));
+  orRequired(found?.packages, 'nrrd-js, pako and axios beside esbuild');
+  return found;
+}
+/**
+ * The source of a client that others wrote, by the name of its repository: in the folder `clients` beside one of the PATH. `.ci/run` fetches
+ * it from GitHub; where that cannot be reached, its tests skip, in CI too (may-skip.ts).
+ */
+export function findForeignClient(name: string): string | undefined {
+  const found = (process.env.PATH ?? '')
+    .split(delimiter)
+    .filter((folder) => folder !== '')
+    .map((folder) => join(dirname(folder), 'clients', name))
+    .find((folder) => existsSync(folder));
+  if (!found && !reported.has(name)) {
+    console.log(`Skipped: the tests here that need the source of ${name}, not found on this machine.`);
+    reported.add(name);
+  }
+  return found;
+}
 /** dcmtk’s reader of structured reports. */
 export const findDsrdump = (): string | undefined => findProgram('dsrdump', ['--version']);
 export const findNginx = (): string | undefined => findProgram('nginx', ['-v']);

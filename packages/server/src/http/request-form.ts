@@ -4,6 +4,7 @@ import {
   type OutputFormat,
   primaryOutput,
   TomaatError,
+  type VolumeFactsOf,
   volumeInputs,
 } from '@tomaat/core';
 import type { App } from '../apps.ts';
@@ -39,6 +40,8 @@ export interface RequestForm {
   readonly ignoresUnknown: boolean;
   /** The part with the file itself, if the protocol encodes the file of this input specially; otherwise undefined. */
   decodeFile?(part: BodyPart, input: Input): Promise<BodyPart | undefined>;
+  /** Throws if the protocol cannot use volumes of these shapes, by their inputs. */
+  checkShapes?(shapes: Readonly<Record<string, VolumeFactsOf>>): void;
   /**
    * The formats of the outputs, by name; those of the app if there are none. Throws NOT_ACCEPTABLE if an output is not
    * available in the wanted one.

@@ -76,13 +76,13 @@ export function openSeriesSource({
 
   return {
     async find(series, signal) {
-      if (!isWholeUid(series)) throw notAUid();
+      if (!isSeriesUid(series)) throw notAUid();
       const [found] = await withoutArchive({ signal, uids: [series] }, () =>
         web.searchSeries({ series }, { limit: 1, includeFields: ['NumberOfSeriesRelatedInstances'], signal }),
       );
       // An archive that does not know the key answers with any series.
       if (found?.seriesInstanceUid !== series) throw noSuchSeries();
-      if (!isWholeUid(found.studyInstanceUid)) throw unusable(undefined);
+      if (!isSeriesUid(found.studyInstanceUid)) throw unusable(undefined);
       if ((found.instanceCount ?? 0) > maxFiles) throw tooManyFiles(maxFiles);
       return { study: found.studyInstanceUid, series, files: 0 };
     },
@@ -179,7 +179,7 @@ function createCheck(
 }
 
 /** A UID as in PS3.5, 9.1, which as a part of an address is nothing else; leading zeros occur. */
-const isWholeUid = (text: string): boolean =>
+export const isSeriesUid = (text: string): boolean =>
   text.length <= 64 && text.split('.').every((component) => /^\d+$/.test(component));
 
 /** The value of Authorization for `USER:PASSWORD` (RFC 7617), or for a bearer token (RFC 6750). */
