@@ -29,6 +29,7 @@ const guides = [
   'use-from-python',
   'use-from-typescript',
   'dicomweb',
+  'ohif',
   'slicer',
   'dicom',
 ];
