@@ -105,15 +105,15 @@ export const configSchema = z.strictObject({
       error: 'must be an origin such as https://viewer.example',
     }),
   ).default([]),
+  legacyPort: port.optional(),
+  registryLegacyPort: port.optional(),
+  legacyPerMinute: count(1, 'of requests').default(settings.legacyPerMinute.default),
   dicomweb: plainAddress.optional(),
   dicomwebCredentials: text
     .refine((value) => value.includes(':') || /^[\w.~+/-]+=*$/.test(value), {
       error: 'must be USER:PASSWORD, or a bearer token',
     })
     .optional(),
-  legacyPort: port.optional(),
-  registryLegacyPort: port.optional(),
-  legacyPerMinute: count(1, 'of requests').default(settings.legacyPerMinute.default),
   maxUploadBytes: count(1, 'of bytes').default(settings.maxUploadBytes.default),
   minBytesPerSecond: count(0, 'of bytes').default(settings.minBytesPerSecond.default),
   maxVoxels: count(1, 'of voxels').default(settings.maxVoxels.default),

@@ -93,15 +93,6 @@ export const settings = {
     about: 'other site whose pages may send requests, such as https://viewer.example',
     isList: true,
   },
-  dicomweb: {
-    value: '<url>',
-    about:
-      'DICOMweb root of the archive from which series are fetched for OHIF, such as https://pacs.example/dicom-web',
-  },
-  dicomwebCredentials: {
-    hasNoFlag: true,
-    about: 'login of this server at that archive: USER:PASSWORD, or a bearer token',
-  },
   legacyPort: {
     value: '<number>',
     about: 'open a port for TOMAAT v1 clients that cannot log in; 0: a free one',
@@ -111,6 +102,15 @@ export const settings = {
     value: '<number>',
     about: 'requests per minute that one address may send to a legacy port',
     default: 60,
+  },
+  dicomweb: {
+    value: '<url>',
+    about:
+      'DICOMweb root of the archive from which series are fetched for OHIF, such as https://pacs.example/dicom-web',
+  },
+  dicomwebCredentials: {
+    hasNoFlag: true,
+    about: 'login of this server at that archive: USER:PASSWORD, or a bearer token',
   },
   maxUploadBytes: {
     value: '<number>',

@@ -40,13 +40,13 @@ export interface RequestForm {
   readonly ignoresUnknown: boolean;
   /** The part with the file itself, if the protocol encodes the file of this input specially; otherwise undefined. */
   decodeFile?(part: BodyPart, input: Input): Promise<BodyPart | undefined>;
-  /** Throws if the protocol cannot use volumes of these shapes, by their inputs. */
-  checkShapes?(shapes: Readonly<Record<string, VolumeFactsOf>>): void;
   /**
    * The formats of the outputs, by name; those of the app if there are none. Throws NOT_ACCEPTABLE if an output is not
    * available in the wanted one.
    */
   formats(app: App, wanted: WantedFormats): Record<string, OutputFormat> | undefined;
+  /** Throws if the protocol cannot use volumes of these shapes, by their inputs. */
+  checkShapes?(shapes: Readonly<Record<string, VolumeFactsOf>>): void;
 }
 
 /** The formats that a request asks for. */

@@ -31,10 +31,10 @@ export interface ServerOptions
   legacyPort?: number;
   /** Requests per minute that one address may send there. */
   legacyPerMinute?: number;
-  /** The archive from which series are fetched that callers name by their UID. */
-  archive?: Pick<SeriesSourceOptions, 'url' | 'credentials' | 'ca'>;
   /** Service that v1 clients get; the first if missing. */
   defaultService?: string;
+  /** The archive from which series are fetched that callers name by their UID. */
+  archive?: Pick<SeriesSourceOptions, 'url' | 'credentials' | 'ca'>;
   /** Concurrent predictions in this process's own children; 0 leaves all to remote workers. */
   workers?: number;
   /** Memory of one prediction if its app sets no limit, MB; 0: no limit; a share of the machine's if missing. */

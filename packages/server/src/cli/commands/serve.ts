@@ -13,11 +13,11 @@ export function addServe(program: Command): void {
     'port',
     'tlsPort',
     ...commonKeys,
-    'dicomweb',
     'legacyPort',
     'announce',
     'announceKey',
     'ca',
+    'dicomweb',
     ...serverKeys,
   ]);
   command.addHelpText(

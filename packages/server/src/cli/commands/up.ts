@@ -15,7 +15,6 @@ export function addUp(program: Command): void {
     'tlsPort',
     'registryPort',
     ...commonKeys,
-    'dicomweb',
     'legacyPort',
     'registryLegacyPort',
     'registryPublicUrl',
@@ -23,6 +22,7 @@ export function addUp(program: Command): void {
     'announceKey',
     'ca',
     'allowNet',
+    'dicomweb',
     ...serverKeys,
   ]);
   command.action((appFolders: string[], flags) =>
