@@ -1,6 +1,8 @@
+import { auto3dsegEndpoints } from './contract/auto3dseg.ts';
 import type { Endpoint } from './contract/endpoint.ts';
 import { jobEndpoints } from './contract/jobs.ts';
 import { loginEndpoints } from './contract/login.ts';
+import { monaiLabelEndpoints } from './contract/monailabel.ts';
 import { operationEndpoints } from './contract/operations.ts';
 import { predictionEndpoints } from './contract/predictions.ts';
 import { registryEndpoints } from './contract/registry.ts';
@@ -20,6 +22,8 @@ export const endpoints = {
   ...uploadEndpoints,
   ...jobEndpoints,
   ...v1Endpoints,
+  ...monaiLabelEndpoints,
+  ...auto3dsegEndpoints,
   ...registryEndpoints,
   ...workerEndpoints,
   ...loginEndpoints,

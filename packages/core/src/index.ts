@@ -127,7 +127,7 @@ export {
 } from './dicom/read-dicom.ts';
 export { type ReadSegmentation, readSegmentationFile } from './dicom/read-segmentation.ts';
 export type { Maker } from './dicom/result-modules.ts';
-export type { SegmentLabel } from './dicom/segment-description.ts';
+export { defaultCategory, type SegmentLabel } from './dicom/segment-description.ts';
 export { buildSegmentation, type SegmentationOptions } from './dicom/segmentation.ts';
 export {
   identifySegmentation,
@@ -322,6 +322,7 @@ export {
   type MorphologyOptions,
   openLabels,
 } from './labels/morphology.ts';
+export { mostNumberedLabels, numberLabels, tooManyLabels } from './labels/number-labels.ts';
 export {
   buildSurface,
   type DecimateOptions,

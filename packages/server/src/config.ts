@@ -6,7 +6,7 @@ import { parse as parseYaml } from 'yaml';
 import { z } from 'zod';
 import { isIssuerAddress, parseClaimRule } from './access/claims.ts';
 import { isLoopback } from './addresses.ts';
-import { kebab, logLevels, settings } from './settings.ts';
+import { faceNames, kebab, logLevels, settings } from './settings.ts';
 
 /** The default data folder, that of the user. */
 export const defaultDataFolder = (): string => envPaths('tomaat', { suffix: '' }).data;
@@ -24,7 +24,7 @@ const numeric = (schema: z.ZodNumber) =>
   );
 const aPort = 'must be a port, 0 to 65535 (0: a free one)';
 const port = numeric(z.number(aPort).int(aPort).min(0, aPort).max(65_535, aPort));
-const list = (item: z.ZodType<string>) =>
+const list = <T extends string>(item: z.ZodType<T>) =>
   z.preprocess(
     (value) =>
       typeof value === 'string'
@@ -105,6 +105,7 @@ export const configSchema = z.strictObject({
       error: 'must be an origin such as https://viewer.example',
     }),
   ).default([]),
+  faces: list(z.enum(faceNames, `must be of: ${faceNames.join(', ')}`)).default([]),
   legacyPort: port.optional(),
   registryLegacyPort: port.optional(),
   legacyPerMinute: count(1, 'of requests').default(settings.legacyPerMinute.default),

@@ -109,6 +109,7 @@ export async function startServer(serverOptions: ServerOptions): Promise<Running
     eventsMs: options.eventsMs,
     slots: options.workers,
     memory: createMemoryPolicy({ slots: options.workers, memoryMb: options.memoryMb }),
+    login: { required: options.login, recognise: (key, request) => access.recognise(key, request) },
     ownerOf,
   };
 
@@ -143,6 +144,7 @@ export async function startServer(serverOptions: ServerOptions): Promise<Running
     }),
     login: options.login,
     sessions: login.principalOf,
+    legacyFaces: options.legacyFaces,
     legacyPerMinute: options.legacyPerMinute,
     audit: recorder,
     storedOwner: pseudonyms.of,
@@ -179,14 +181,17 @@ export async function startServer(serverOptions: ServerOptions): Promise<Running
     ready: () => (closing ? { reason: 'the server is stopping' } : { services: apps.length }),
   });
   await registerPage(app, options.page);
-  registerFaces(app, context);
+  registerFaces(app, context, options.faces);
 
   opened.use(startUpkeep(data, login, workers, options));
   const { addresses } = opened.use(await openListeners(app, certificates, options));
   data.processing.listensAt(
     [addresses.url, addresses.tlsUrl].flatMap((address) => (address ? Number(new URL(address).port) : [])),
   );
-  const v1Url = addresses.legacyUrl ?? options.publicUrl ?? addresses.tlsUrl;
+  const v1Url =
+    (options.legacyFaces.includes('v1') ? addresses.legacyUrl : undefined) ??
+    options.publicUrl ??
+    addresses.tlsUrl;
   const signer = await openSigner({
     dataFolder,
     identity,

@@ -22,6 +22,17 @@ export interface Setting {
 
 export const logLevels = ['trace', 'debug', 'info', 'warn', 'error', 'silent'] as const;
 
+/** Protocols that a server speaks besides its own API (`faces/faces.ts`). */
+export const faceNames = ['v1', 'monailabel', 'auto3dseg'] as const;
+export type FaceName = (typeof faceNames)[number];
+
+/** As they are called in texts. */
+export const faceTitles: Readonly<Record<FaceName, string>> = {
+  v1: 'TOMAAT v1',
+  monailabel: 'MONAI Label',
+  auto3dseg: 'Auto3DSeg',
+};
+
 export const settings = {
   data: {
     value: '<dir>',
@@ -93,9 +104,15 @@ export const settings = {
     about: 'other site whose pages may send requests, such as https://viewer.example',
     isList: true,
   },
+  faces: {
+    value: '<list>',
+    about: `other programs’ protocols to serve: ${faceNames.slice(1).join(', ')}; with ${faceNames[0]} also what the legacy port serves`,
+    isList: true,
+    defaultText: 'none',
+  },
   legacyPort: {
     value: '<number>',
-    about: 'open a port for TOMAAT v1 clients that cannot log in; 0: a free one',
+    about: 'open a port for clients that cannot log in, of TOMAAT v1 or of --faces; 0: a free one',
   },
   registryLegacyPort: { value: '<number>', about: 'the same for the registry: TOMAAT v1 without login' },
   legacyPerMinute: {

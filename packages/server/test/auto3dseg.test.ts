@@ -170,7 +170,7 @@ describe('POST /auto3dseg/infer', () => {
     const { volume: labelMap } = await read(result);
     const { volume: expected } = await promised('bright', bytes);
     expect(labelMap.voxels).toEqual(expected.voxels);
-    expect(new Set(labelMap.voxels)).toEqual(new Set([0, 1, 7]));
+    expect(new Set(labelMap.voxels as Uint8Array)).toEqual(new Set([0, 1, 7]));
     expect(labelMap.size).toEqual(phantom().size);
     for (const [i, v] of labelMap.affine.entries()) expect(v).toBeCloseTo(obliqueAffine[i], 6);
     await expect.poll(jobs).toEqual([]);
@@ -307,7 +307,7 @@ describe.skipIf(!python)('the module for 3D Slicer', () => {
     );
     expect(told.error).toBeUndefined();
     const { volume: labelMap } = await read(new Uint8Array(await readFile(file)));
-    expect(new Set(labelMap.voxels)).toEqual(new Set([0, 1, 2, 4, 8]));
+    expect(new Set(labelMap.voxels as Uint8Array)).toEqual(new Set([0, 1, 2, 4, 8]));
   });
 
   it('shows an error by its status', async () => {

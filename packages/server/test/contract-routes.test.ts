@@ -4,6 +4,7 @@ import type { FastifyInstance } from 'fastify';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { routeUrlOf } from './check-answers.ts';
 import { createCleanup, openTestRegistry } from './registry-helpers.ts';
+import { legacyFaces } from './route-needs.ts';
 import { routesOf } from './routes-of.ts';
 import { startTestServer, type TestServer, temporaryFolder } from './test-server.ts';
 
@@ -16,7 +17,11 @@ const apps: Partial<Record<'server' | 'registry', FastifyInstance>> = {};
 
 beforeAll(async () => {
   folder = await temporaryFolder();
-  server = await startTestServer(['threshold'], { workers: 0, dataFolder: folder });
+  server = await startTestServer(['threshold'], {
+    workers: 0,
+    dataFolder: folder,
+    faces: [...legacyFaces],
+  });
   apps.server = server.app;
   apps.registry = (await openTestRegistry(cleanup)).app;
   await apps.registry.ready();

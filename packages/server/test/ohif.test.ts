@@ -29,9 +29,9 @@ import { startTestServer, type TestServer, temporaryFolder } from './test-server
 
 const run = promisify(execFile);
 const data = dataFolder();
-const orthanc = data && findOrthanc();
-const cornerstone = orthanc && findCornerstone();
-const reader = orthanc && findOhifReader();
+const orthanc = data ? findOrthanc() : undefined;
+const cornerstone = orthanc ? findCornerstone() : undefined;
+const reader = orthanc ? findOhifReader() : undefined;
 
 /** Oblique, feet first (against the order of the files), on the side, tilted, sagittal, multi-frame, compressed. */
 const names = [

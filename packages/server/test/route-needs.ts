@@ -7,12 +7,16 @@
 /** What a caller needs: nothing, a key with this scope, or (of a browser) to come as the page or by a link. */
 export type Expected = 'nothing' | 'a page' | 'predict' | 'announce' | 'worker' | 'metrics';
 
-/** Lines of a table: methods, the route as it is registered, what it needs; `v1` where the legacy port has it too. */
-function parse(text: string): ReadonlyMap<string, { need: Expected; legacy: boolean }> {
-  const rows = new Map<string, { need: Expected; legacy: boolean }>();
+/** The faces that the legacy port can have. */
+export const legacyFaces = ['v1', 'monailabel', 'auto3dseg'] as const;
+type LegacyFace = (typeof legacyFaces)[number];
+
+/** Lines of a table: methods, the route as it is registered, what it needs; the face where the legacy port can have it too. */
+function parse(text: string): ReadonlyMap<string, { need: Expected; legacy?: LegacyFace }> {
+  const rows = new Map<string, { need: Expected; legacy?: LegacyFace }>();
   for (const line of text.trim().split('\n')) {
     const [methods, url, ...words] = line.trim().split(/ +/);
-    const legacy = words.at(-1) === 'v1';
+    const legacy = legacyFaces.find((face) => face === words.at(-1));
     const need = words.slice(0, legacy ? -1 : undefined).join(' ') as Expected;
     for (const method of methods.split(',')) rows.set(`${method} ${url}`, { need, legacy });
   }
@@ -76,6 +80,23 @@ export const serverNeeds = parse(`
   OPTIONS    /services/:id/predict                    predict v1
   POST       /services/:id/responses                  predict v1
   OPTIONS    /services/:id/responses                  predict v1
+  GET        /monailabel/auth                         nothing monailabel
+  POST       /monailabel/auth/token                   nothing monailabel
+  GET        /monailabel/auth/token/valid             predict monailabel
+  GET,HEAD   /monailabel/info                         predict monailabel
+  GET,HEAD   /monailabel/datastore                    predict monailabel
+  PUT        /monailabel/datastore                    predict monailabel
+  PUT        /monailabel/datastore/image              predict monailabel
+  PUT        /monailabel/session                      predict monailabel
+  GET        /monailabel/session/:id                  predict monailabel
+  DELETE     /monailabel/session/:id                  predict monailabel
+  POST       /monailabel/infer/:model                 predict monailabel
+  POST       /monailabel/activelearning/:strategy     predict monailabel
+  GET,HEAD   /auto3dseg/models                        predict auto3dseg
+  GET,HEAD   /auto3dseg/modelinfo                     predict auto3dseg
+  GET,HEAD   /auto3dseg/monaiinfo                     predict auto3dseg
+  GET,HEAD   /auto3dseg/labelDescriptions             predict auto3dseg
+  POST       /auto3dseg/infer                         predict auto3dseg
 `);
 
 export const registryNeeds = parse(`

@@ -7,7 +7,10 @@ const modelSchema = z.object({
   id: z.string(),
   title: z.string(),
   version: z.string(),
-  inputs: z.array(z.object({ title: z.string() })).min(1).max(4),
+  inputs: z
+    .array(z.object({ title: z.string() }))
+    .min(1)
+    .max(4),
   imagingModality: z.string(),
   description: z.string(),
   sampleData: z.null(),

@@ -32,6 +32,8 @@ export interface Endpoint {
     | 'workers'
     | 'promise'
     | 'v1'
+    | 'monailabel'
+    | 'auto3dseg'
     | 'registry'
     | 'login'
     | 'operations';

@@ -134,7 +134,7 @@ describe('slugs', () => {
   });
 
   it.each(
-    'api services health metrics auth infer session datastore train info interface predict responses announce discover dicom-web assets'.split(
+    'api services health metrics auth infer session datastore train info interface predict responses announce discover dicom-web assets monailabel auto3dseg'.split(
       ' ',
     ),
   )('%s is reserved from tasks alone', (word) => {
@@ -146,7 +146,7 @@ describe('slugs', () => {
   });
 
   it('reserves these words and no others', () => {
-    expect(reservedWords).toHaveLength(17);
+    expect(reservedWords).toHaveLength(19);
     expect(requestWords).toEqual(['frame', 'series', 'service', 'format', 'formats', 'output']);
   });
 });

@@ -34,6 +34,8 @@ export const reservedWords = [
   'discover',
   'dicom-web',
   'assets',
+  'monailabel',
+  'auto3dseg',
 ] as const;
 
 /** Words of a query in addition to an app's parameters: no input may have such a name. */

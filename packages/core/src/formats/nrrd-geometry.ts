@@ -302,7 +302,7 @@ export function nrrdAffine(geometry: NrrdGeometry): Affine {
 }
 
 /** A grid as we state it if no input's header states the same one: LPS, mm. */
-export function geometryOf({ affine }: Grid): NrrdGeometry {
+export function geometryOf({ affine }: Grid, namesUnits = true): NrrdGeometry {
   const lps = multiply(lpsToRas, affine);
   const column = (c: number) => [lps[c], lps[4 + c], lps[8 + c]];
   return {
@@ -310,7 +310,7 @@ export function geometryOf({ affine }: Grid): NrrdGeometry {
     space: 'left-posterior-superior',
     origin: column(3),
     directions: [column(0), column(1), column(2)],
-    spaceUnits: ['mm', 'mm', 'mm'],
+    ...(namesUnits && { spaceUnits: ['mm', 'mm', 'mm'] }),
   };
 }
 

@@ -236,6 +236,8 @@ export interface NrrdLabel {
 export interface NrrdOptions {
   /** The geometry from the header of the input; ignored if it is of another format or another grid. */
   geometry?: FileGeometry;
+  /** Whether the unit of the space is named; true if missing. Only for a volume whose geometry is not the input's. */
+  namesUnits?: boolean;
   description?: string;
   labels?: readonly NrrdLabel[];
   compressed: boolean;
@@ -248,7 +250,7 @@ export interface NrrdOptions {
  */
 export function encodeNrrdHeader(
   volume: Volume,
-  { geometry, description = '', labels = [], compressed }: NrrdOptions,
+  { geometry, namesUnits = true, description = '', labels = [], compressed }: NrrdOptions,
 ): Bytes {
   const { size } = volume;
   const isStated = geometry?.format === 'nrrd' && sameGrid(volume, { size, affine: nrrdAffine(geometry) });
@@ -262,7 +264,7 @@ export function encodeNrrdHeader(
     `kinds: ${several ? 'vector ' : ''}domain domain domain`,
     `endian: ${machineIsBigEndian ? 'big' : 'little'}`,
     `encoding: ${compressed ? 'gzip' : 'raw'}`,
-    ...geometryLines(isStated ? geometry : geometryOf(volume), several),
+    ...geometryLines(isStated ? geometry : geometryOf(volume, namesUnits), several),
     ...(content ? [`content: ${content}`] : []),
     ...labels.flatMap(({ value, name, color }, i) => [
       `Segment${i}_ID:=Segment_${value}`,

@@ -86,6 +86,11 @@ export interface WriteOptions {
    * and the volume is on that grid. Otherwise it states the affine in mm.
    */
   geometry?: FileGeometry;
+  /**
+   * Whether NRRD names the unit of its space, which is mm (default). OHIF's reader fails on files that do; without the line, readers
+   * take mm.
+   */
+  namesUnits?: boolean;
   /** One line for the header; anything but printable ASCII becomes a space. */
   description?: string;
   /** 'label': the header says that the voxels are labels, if the format has a word for it. */

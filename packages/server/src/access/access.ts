@@ -6,7 +6,7 @@ import { unmapped } from '../addresses.ts';
 import type { Audit } from '../audit/audit-log.ts';
 import { queryWord } from '../intake/query.ts';
 import { sendProblem } from '../problem/problem.ts';
-import { settings } from '../settings.ts';
+import { type FaceName, faceTitles, settings } from '../settings.ts';
 import type { KeySchema } from '../store/key-schema.ts';
 import { allowOrigin, answerPreflight, isPreflight } from './cors.ts';
 import { type HostPolicy, isNavigation } from './hosts.ts';
@@ -14,7 +14,7 @@ import { type ApiKey, bearerOf, findKey, hasScope } from './keys.ts';
 import { openPrincipal, type Principal, principalOf } from './principal.ts';
 import { addressKey, createRateLimit } from './rate-limit.ts';
 import type { KeyScope } from './scopes.ts';
-import { isPageFile, isV1, type Need, needOf, scopeFor } from './table.ts';
+import { faceOf, isPageFile, type Need, needOf, scopeFor } from './table.ts';
 
 /**
  * Access control: one hook before every route, including the fallback for unknown addresses and every method. It rejects
@@ -29,6 +29,8 @@ export interface AccessOptions {
   login?: boolean;
   /** The principal of a browser session or an issuer's token. */
   sessions?: FindSession;
+  /** The faces of the legacy listener; TOMAAT v1 if missing. */
+  legacyFaces?: readonly FaceName[];
   /** Requests per minute that one address may send to the legacy listener. */
   legacyPerMinute?: number;
   /** Records refusals; it must limit how many lines they produce. */
@@ -80,6 +82,7 @@ export function markLegacy(request: IncomingMessage): void {
 /** Call it before the first route is registered. @throws (at a route) if the table has no row for it. */
 export function registerAccess(app: FastifyInstance, options: AccessOptions): Access {
   const { keys, hosts, login = false, sessions, now = Date.now, storedOwner = (owner) => owner } = options;
+  const { legacyFaces = ['v1'] } = options;
   const routes: { method: string; url: string; need: Need }[] = [];
   const failures = createRateLimit(failuresPerMinute);
   const legacyRate = createRateLimit(options.legacyPerMinute ?? settings.legacyPerMinute.default);
@@ -224,10 +227,12 @@ export function registerAccess(app: FastifyInstance, options: AccessOptions): Ac
       );
     }
     const { url } = request.routeOptions;
-    if (request.is404 || url === undefined || !isV1(url)) {
+    const face = request.is404 || url === undefined ? undefined : faceOf(url);
+    if (face === undefined || !legacyFaces.includes(face)) {
+      const titles = legacyFaces.map((name) => faceTitles[name]).join(' and ');
       throw new TomaatError(
         'NOT_FOUND',
-        'There is nothing at this address: this port serves only TOMAAT v1. Use another port for everything else.',
+        `There is nothing at this address: this port serves only ${titles}. Use another port for everything else.`,
       );
     }
     return {

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { type Expected, registryNeeds, serverNeeds } from '../../test/route-needs.ts';
 import { keyScopes } from './scopes.ts';
-import { isPageFile, isV1, needOf, scopeFor } from './table.ts';
+import { faceOf, isPageFile, needOf, scopeFor } from './table.ts';
 
 /** The hand-written table of the same facts, in the words of this one. */
 const needs: Record<Expected, string> = {
@@ -70,13 +70,15 @@ describe('scopeFor', () => {
   });
 });
 
-describe('isV1()', () => {
-  it('is what the legacy port has, and nothing else', () => {
-    const v1 = rows.filter(({ legacy }) => legacy).map(({ url }) => url);
+describe('faceOf()', () => {
+  it('is the face of the table, and none for everything else', () => {
+    const v1 = rows.filter(({ legacy }) => legacy === 'v1').map(({ url }) => url);
     expect(new Set(v1).size).toBeGreaterThanOrEqual(8);
-    for (const { url, legacy } of rows) expect(isV1(url), url).toBe(legacy);
+    for (const { url, legacy } of rows) expect(faceOf(url), url).toBe(legacy);
     for (const url of ['/services/:id/interface/', '/x/predict', '/services/:id/discover', '/announce/x', ''])
-      expect(isV1(url), url).toBe(false);
+      expect(faceOf(url), url).toBeUndefined();
+    for (const url of ['/monailabel', '/monailabelx/info', '/x/monailabel/info', '/:task/:anatomy'])
+      expect(faceOf(url), url).toBeUndefined();
   });
 });
 

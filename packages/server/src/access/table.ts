@@ -1,3 +1,4 @@
+import type { FaceName } from '../settings.ts';
 import type { KeyScope } from './scopes.ts';
 
 /**
@@ -63,6 +64,27 @@ const table: Readonly<Record<string, Need>> = {
   'PUT /api/announcements/:id': 'announce',
   'DELETE /api/announcements/:id': 'announce',
 
+  // MONAI Label (--faces). A client asks before it logs in whether it has to.
+  'GET /monailabel/auth': 'public',
+  'POST /monailabel/auth/token': 'public',
+  'GET /monailabel/auth/token/valid': 'predict',
+  'GET /monailabel/info': 'predict',
+  'GET /monailabel/datastore': 'predict',
+  'PUT /monailabel/datastore': 'predict',
+  'PUT /monailabel/datastore/image': 'predict',
+  'PUT /monailabel/session': 'predict',
+  'GET /monailabel/session/:id': 'predict',
+  'DELETE /monailabel/session/:id': 'predict',
+  'POST /monailabel/infer/:model': 'predict',
+  'POST /monailabel/activelearning/:strategy': 'predict',
+
+  // Auto3DSeg (--faces).
+  'GET /auto3dseg/models': 'predict',
+  'GET /auto3dseg/modelinfo': 'predict',
+  'GET /auto3dseg/monaiinfo': 'predict',
+  'GET /auto3dseg/labelDescriptions': 'predict',
+  'POST /auto3dseg/infer': 'predict',
+
   // TOMAAT v1.
   'GET /interface': 'predict',
   'OPTIONS /interface': 'predict',
@@ -101,9 +123,10 @@ export function needOf(method: string, route: string): Need | undefined {
  */
 export const isPageFile = (route: string | undefined): boolean => route === '/assets/*';
 
-/** The routes of TOMAAT v1, the only ones of the legacy listener. */
-export function isV1(route: string): boolean {
-  return /^(\/services\/:id)?\/(interface|predict|responses)$|^\/(discover|announce)$/.test(route);
+/** The face that a route belongs to: the legacy listener has the routes of certain faces alone. */
+export function faceOf(route: string): FaceName | undefined {
+  if (/^(\/services\/:id)?\/(interface|predict|responses)$|^\/(discover|announce)$/.test(route)) return 'v1';
+  return /^\/(monailabel|auto3dseg)\//.exec(route)?.[1] as FaceName | undefined;
 }
 
 /** The scope that a need requires. */

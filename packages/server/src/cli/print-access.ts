@@ -4,6 +4,7 @@ import { type OidcSettings, parseClaimRule } from '../access/claims.ts';
 import { openKeyFolder } from '../access/key-folder.ts';
 import { revokeKey } from '../access/keys.ts';
 import type { Config } from '../config.ts';
+import { type FaceName, faceTitles } from '../settings.ts';
 import { trustEverywhere } from './connect.ts';
 
 /** The lines about access that are printed at startup. */
@@ -83,4 +84,13 @@ export async function adminKeyLines(key: string, dataFolder: string): Promise<st
   ].join('\n');
 }
 
-export const legacyLine = (url: string) => `Legacy    ${url}   TOMAAT v1 only, without login`;
+export function legacyLine(url: string, faces: readonly FaceName[] = []): string {
+  const served = faces.length > 0 ? faces : (['v1'] as const);
+  return `Legacy    ${url}   ${served.map((face) => faceTitles[face]).join(' and ')} only, without login`;
+}
+
+/** The addresses that users enter into other programs. OHIF needs the slash at the end. */
+export const faceLines = ({ faces, publicUrl }: Config, url: string): string[] =>
+  faces
+    .filter((face) => face !== 'v1')
+    .map((face) => `${faceTitles[face].padEnd(11)} ${publicUrl ?? url}/${face}/`);

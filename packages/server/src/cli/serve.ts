@@ -17,7 +17,14 @@ import { openInterrupt } from './interrupt.ts';
 import { openLog } from './log.ts';
 import { bundledApps, pageFolder } from './packaged.ts';
 import { prepareFolder } from './prepare-folder.ts';
-import { accessSettings, adminKeyLines, legacyLine, loginLines, prepareIssuer } from './print-access.ts';
+import {
+  accessSettings,
+  adminKeyLines,
+  faceLines,
+  legacyLine,
+  loginLines,
+  prepareIssuer,
+} from './print-access.ts';
 
 /** `tomaat serve` and `tomaat up`: a server, with `up` also a registry, until stopped. */
 
@@ -45,6 +52,7 @@ async function openServer(
     ...accessSettings(config),
     archive: config.dicomweb === undefined ? undefined : await archiveOf(config.dicomweb, config),
     otherUrls: config.registryPublicUrl === undefined ? [] : [config.registryPublicUrl],
+    faces: config.faces,
     legacyPort: config.legacyPort,
     defaultService: config.default,
     workers: config.workers,
@@ -270,7 +278,9 @@ async function printAddresses(
   const lines = [`Server    ${[server.url, server.tlsUrl].filter(Boolean).join('   ')}`];
   if (config.publicUrl) lines.push(`Public    ${config.publicUrl}`);
   if (registry) lines.push(`Registry  ${registry.url}`);
-  for (const url of [server.legacyUrl, registry?.legacyUrl]) if (url) lines.push(legacyLine(url));
+  if (server.legacyUrl) lines.push(legacyLine(server.legacyUrl, config.faces));
+  if (registry?.legacyUrl) lines.push(legacyLine(registry.legacyUrl));
+  for (const line of faceLines(config, server.url ?? server.tlsUrl)) lines.push(line);
   lines.push(`Identity  ${server.identity}   (signs receipts)`);
   lines.push(`Data      ${config.data}`, `Services  ${server.services.join(', ')}`);
   if (config.login)

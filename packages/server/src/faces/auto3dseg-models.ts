@@ -9,6 +9,7 @@ import {
   volumeInputs,
   withoutUnseen,
 } from '@tomaat/core';
+import { defaultParameters } from './offered.ts';
 
 /* What Auto3DSeg's module for 3D Slicer is told of an app: as a model, and its labels. */
 
@@ -35,10 +36,7 @@ const isOptional = ({ inputs }: Manifest, name: string): boolean => {
 };
 
 /** The labels of a prediction without parameters. The module sends none. */
-function labelsOf({ inputs, labels }: Manifest): Label[] {
-  const defaults = Object.entries(inputs).map(([name, input]) => [name, defaultValue(input)]);
-  return labelsWith(labels, Object.fromEntries(defaults));
-}
+const labelsOf = (manifest: Manifest): Label[] => labelsWith(manifest.labels, defaultParameters(manifest));
 
 /** Whether the module can use an app: a label map of volumes alone, with labels that have names. */
 export function isModel(manifest: Manifest): boolean {

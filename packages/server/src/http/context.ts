@@ -1,4 +1,5 @@
 import type { FastifyRequest } from 'fastify';
+import type { Access } from '../access/access.ts';
 import type { Recorder } from '../audit/refusals.ts';
 import type { Identity } from '../identity.ts';
 import type { HeaderReader } from '../intake/header-reader.ts';
@@ -48,6 +49,8 @@ export interface ServerContext {
   readonly slots: number;
   /** What a prediction of each app may take. */
   readonly memory: MemoryPolicy;
+  /** Whether callers must log in, and how a protocol of its own recognises a key (access/access.ts). */
+  readonly login: { readonly required: boolean; readonly recognise: Access['recognise'] };
   /** Whose request this is: jobs, inputs and results belong to their owner. */
   ownerOf(request: FastifyRequest): string;
 }

@@ -7,7 +7,7 @@ import { readJson } from '../intake/read-json.ts';
 import { type ReceivedInput, startBytes } from '../intake/receive-input.ts';
 import type { OwnBlob } from '../store/own-blobs.ts';
 import type { ServerContext } from './context.ts';
-import { mostFiles } from './request-form.ts';
+import { type FileRef, mostFiles } from './request-form.ts';
 
 /**
  * The body of a prediction that refers to files already on the server:
@@ -24,7 +24,6 @@ const refSchema = z.union(
   ],
   'is { "upload": id }, or { "blob": "sha256:…", "fileName": "…" }',
 );
-type Ref = z.infer<typeof refSchema>;
 
 /** The schema of that body. */
 export const namedInputsSchema = z.strictObject({
@@ -54,8 +53,7 @@ export const isJson = (request: FastifyRequest): boolean =>
 export async function readNamedInputs(
   request: FastifyRequest,
   app: App,
-  owner: string,
-  { uploads, blobs, audit }: Pick<ServerContext, 'uploads' | 'blobs' | 'audit'>,
+  context: FindContext,
   nameOf: (given: string) => string,
   hold: (digest: string) => void,
 ): Promise<NamedInputs> {
@@ -74,60 +72,85 @@ export async function readNamedInputs(
         `An input that the request names is not a file input of this service. Its files are: ${known.join(', ') || 'none'}.`,
       );
     }
-    for (const ref of [refs].flat()) {
-      try {
-        files.push({ name, ...(await find(ref)) });
-      } catch (error) {
-        throw withField(error, name);
-      }
-    }
+    files.push(...(await findFiles(request, name, [refs].flat(), context, hold)));
   }
   return { files, ...rest };
+}
 
-  async function find(ref: Ref): Promise<Omit<ReceivedInput, 'name'>> {
-    const { digest, fileName } =
-      'upload' in ref ? await uploads.use(owner, ref.upload) : { digest: ref.blob, fileName: ref.fileName };
-    const isOwn = (await findWhole(digest)) !== undefined;
-    // Held here, where no deletion of the same blob can intervene; nothing is deleted here.
-    if (isOwn) {
-      await blobs.delete(digest, () => {
-        hold(digest);
-        return true;
-      });
-    }
-    const found = isOwn ? await findWhole(digest) : undefined;
-    if (!found) {
-      if (!isOwn && (await blobs.stat(digest))) {
-        const { keyId } = request.principal ?? {};
-        audit.record('access.denied', { who: owner, keyId, digest, outcome: 'NOT_FOUND' });
-      }
-      throw new TomaatError(
-        'NOT_FOUND',
-        'You have no such file here: it was deleted, or has expired. Upload it again.',
-      );
-    }
-    const chunks: Buffer[] = [];
-    for await (const chunk of blobs.open(digest, { offsetBytes: 0, lengthBytes: startBytes }))
-      chunks.push(chunk as Buffer);
-    return {
-      digest,
-      received: found.received,
-      sizeBytes: found.sizeBytes,
-      fileName,
-      start: Uint8Array.from(Buffer.concat(chunks)),
-    };
-  }
+type FindContext = Pick<ServerContext, 'uploads' | 'blobs' | 'audit' | 'ownerOf'>;
 
-  async function findWhole(digest: string): Promise<OwnBlob | undefined> {
+/** Files of the caller that are on the server, as the files of an input. `hold` keeps a blob until the request is over. */
+export async function findFiles(
+  request: FastifyRequest,
+  name: string,
+  refs: readonly FileRef[],
+  context: FindContext,
+  hold: (digest: string) => void,
+): Promise<ReceivedInput[]> {
+  const files: ReceivedInput[] = [];
+  for (const ref of refs) {
     try {
-      return await uploads.findBlob(owner, digest);
+      files.push({ name, ...(await findFile(request, ref, context, hold)) });
     } catch (error) {
-      if (!(error instanceof TomaatError && error.code === 'DAMAGED')) throw error;
-      throw new TomaatError(
-        'DAMAGED',
-        'The uploaded file is damaged on the server. Upload it again, and report it to the operator: the disk of the server may be failing.',
-        { cause: error.cause },
-      );
+      throw withField(error, name);
     }
+  }
+  return files;
+}
+
+async function findFile(
+  request: FastifyRequest,
+  ref: FileRef,
+  { uploads, blobs, audit, ownerOf }: FindContext,
+  hold: (digest: string) => void,
+): Promise<Omit<ReceivedInput, 'name'>> {
+  const owner = ownerOf(request);
+  const { digest, fileName } =
+    'upload' in ref ? await uploads.use(owner, ref.upload) : { digest: ref.blob, fileName: ref.fileName };
+  const isOwn = (await findWhole(uploads, owner, digest)) !== undefined;
+  // Held here, where no deletion of the same blob can intervene; nothing is deleted here.
+  if (isOwn) {
+    await blobs.delete(digest, () => {
+      hold(digest);
+      return true;
+    });
+  }
+  const found = isOwn ? await findWhole(uploads, owner, digest) : undefined;
+  if (!found) {
+    if (!isOwn && (await blobs.stat(digest))) {
+      const { keyId } = request.principal ?? {};
+      audit.record('access.denied', { who: owner, keyId, digest, outcome: 'NOT_FOUND' });
+    }
+    throw new TomaatError(
+      'NOT_FOUND',
+      'You have no such file here: it was deleted, or has expired. Upload it again.',
+    );
+  }
+  const chunks: Buffer[] = [];
+  for await (const chunk of blobs.open(digest, { offsetBytes: 0, lengthBytes: startBytes }))
+    chunks.push(chunk as Buffer);
+  return {
+    digest,
+    received: found.received,
+    sizeBytes: found.sizeBytes,
+    fileName,
+    start: Uint8Array.from(Buffer.concat(chunks)),
+  };
+}
+
+async function findWhole(
+  uploads: ServerContext['uploads'],
+  owner: string,
+  digest: string,
+): Promise<OwnBlob | undefined> {
+  try {
+    return await uploads.findBlob(owner, digest);
+  } catch (error) {
+    if (!(error instanceof TomaatError && error.code === 'DAMAGED')) throw error;
+    throw new TomaatError(
+      'DAMAGED',
+      'The uploaded file is damaged on the server. Upload it again, and report it to the operator: the disk of the server may be failing.',
+      { cause: error.cause },
+    );
   }
 }

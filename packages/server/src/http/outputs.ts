@@ -14,6 +14,7 @@ import { queryWord } from '../intake/query.ts';
 import { answered } from '../problem/take-in-rest.ts';
 import { damagedError } from '../store/damage.ts';
 import type { JobRecord, OutputFile } from '../store/job-records.ts';
+import type { Conversion } from '../worker/converter.ts';
 import type { ServerContext } from './context.ts';
 import { selectRange } from './ranges.ts';
 import { clientGone, contentDisposition } from './send.ts';
@@ -111,6 +112,26 @@ async function sendConverted(
   format: OutputFormat,
   context: SendContext,
 ): Promise<FastifyReply> {
+  const converted = await convertOutput(reply, job, output, { to: format }, context);
+  reply.header('accept-ranges', 'none').header('content-length', converted.sizeBytes);
+  if (reply.request.method === 'HEAD') {
+    converted.stream.destroy();
+    return reply.send(nothing());
+  }
+  return reply.send(converted.stream);
+}
+
+/**
+ * An output in another format, or as a viewer reads it: the bytes, to be read to the end or destroyed, and how many. Reading them
+ * is recorded when the answer is sent.
+ */
+export async function convertOutput(
+  reply: FastifyReply,
+  job: JobRecord,
+  output: OutputFile,
+  { to, ...how }: Pick<Conversion, 'to' | 'forViewer'>,
+  context: SendContext,
+): Promise<{ stream: Readable; sizeBytes: number }> {
   const { blobs, converter, services } = context;
   await blobs.check(output);
   const manifest = services.apps.find((app) => app.manifest.id === job.service)?.manifest;
@@ -119,18 +140,14 @@ async function sendConverted(
     digest: output.digest,
     type: output.type as OutputType,
     from: output.format,
-    to: format,
+    to,
     labels: labelsWith(manifest?.labels ?? [], job.request.parameters),
     geometry: output.geometry,
+    ...how,
   };
   const converted = await converter.convert(conversion, job.owner, clientGone(reply));
-  reply.header('accept-ranges', 'none').header('content-length', converted.sizeBytes);
-  if (reply.request.method === 'HEAD') {
-    converted.stream.destroy();
-    return reply.send(nothing());
-  }
-  recordRead(reply, job, output, format, 'whole', context);
-  return reply.send(converted.stream);
+  if (reply.request.method !== 'HEAD') recordRead(reply, job, output, to, 'whole', context);
+  return converted;
 }
 
 /** The body of an answer to HEAD: a stream, because fastify then keeps the given length. */

@@ -30,7 +30,7 @@ import {
 } from './check-inputs.ts';
 import type { ServerContext } from './context.ts';
 import { requireMemory } from './memory-need.ts';
-import { isJson, readNamedInputs } from './named-inputs.ts';
+import { findFiles, isJson, readNamedInputs } from './named-inputs.ts';
 import { type BodyKind, parseFormats, type RequestForm } from './request-form.ts';
 
 /** A prediction as it arrived: its files are on disk, its parameters checked, its headers plausible. */
@@ -165,7 +165,6 @@ async function readNames(
   const named = await readNamedInputs(
     request,
     app,
-    context.ownerOf(request),
     context,
     (name) => inputNameOf(name, app),
     (digest) => keep({ digest }),
@@ -199,16 +198,10 @@ async function readParts(
     const input = Object.hasOwn(inputs, name) ? inputs[name] : undefined;
     if (input && isFileInput(input)) {
       const decoded = await form.decodeFile?.(part, input);
-      const file = await receiveInput(decoded ?? part, context.blobs, {
-        maxBytes: context.maxUploadBytes,
-        encoding: decoded ? 'raw' : encoding,
-        checkPrefix: async (prefix) => {
-          requireSeries(name, prefix, arrived);
-          const mayBegin = !isOneOfSeveral(name, part, arrived) || isDicom(prefix);
-          if (input.type === 'volume' && mayBegin) await checkStart(part, prefix, encoding, context);
-        },
-        keep,
-      });
+      const isVolume = input.type === 'volume';
+      const how = decoded ? 'raw' : encoding;
+      const options = { name, isVolume, encoding: how, arrived, keep };
+      const file = await receiveFile(decoded ?? part, options, context);
       arrived.push({ name });
       await storing.add(file);
     } else if ((name === 'frame' || name === 'series') && form.takesOptions) {
@@ -224,6 +217,40 @@ async function readParts(
   }
   const stored = await storing.end();
   said.files.push(...stored.map((file, i) => ({ ...file, ...arrived[i] })));
+  for (const { name, refs } of (await form.moreFiles?.(app)) ?? [])
+    said.files.push(...(await findFiles(request, name, refs, context, (digest) => keep({ digest }))));
+}
+
+/** Writes one file of an input. Refused by its first bytes if it cannot be read as a volume, or part of one. */
+export function receiveFile(
+  part: BodyPart,
+  {
+    name,
+    isVolume,
+    encoding,
+    arrived,
+    keep,
+  }: {
+    /** Of the input. */
+    name: string;
+    isVolume: boolean;
+    encoding: BodyKind['encoding'];
+    /** The files before it. */
+    arrived: readonly { name: string }[];
+    keep?: Keep;
+  },
+  context: ServerContext,
+): Promise<WrittenInput> {
+  return receiveInput(part, context.blobs, {
+    maxBytes: context.maxUploadBytes,
+    encoding,
+    checkPrefix: async (prefix) => {
+      requireSeries(name, prefix, arrived);
+      const mayBegin = !isOneOfSeveral(name, part, arrived) || isDicom(prefix);
+      if (isVolume && mayBegin) await checkStart(part, prefix, encoding, context);
+    },
+    keep,
+  });
 }
 
 /** Files that wait for the disk at a time. Each does so twice; a series has thousands, and the disk takes many at once. */

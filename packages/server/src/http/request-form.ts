@@ -26,6 +26,9 @@ export interface BodyKind {
   read(body: AsyncIterable<Uint8Array>, contentType: string, app: App): AsyncIterable<BodyPart>;
 }
 
+/** A file that is on the server: the id of an upload, or the SHA-256 of a file of the caller's. */
+export type FileRef = { readonly upload: string } | { readonly blob: string; readonly fileName?: string };
+
 /** How a protocol writes a request for a prediction: all that `receivePrediction()` needs to know about it. */
 export interface RequestForm {
   /** The bodies it accepts; the first kind that matches reads the body. */
@@ -40,6 +43,8 @@ export interface RequestForm {
   readonly ignoresUnknown: boolean;
   /** The part with the file itself, if the protocol encodes the file of this input specially; otherwise undefined. */
   decodeFile?(part: BodyPart, input: Input): Promise<BodyPart | undefined>;
+  /** Files besides those in the body, which is read by now: the caller's, uploaded before, for an input. */
+  moreFiles?(app: App): Promise<readonly { name: string; refs: readonly FileRef[] }[]>;
   /**
    * The formats of the outputs, by name; those of the app if there are none. Throws NOT_ACCEPTABLE if an output is not
    * available in the wanted one.

@@ -14,7 +14,7 @@ export interface ServerAddresses {
   readonly localUrl: string;
   /** The address that is announced. */
   readonly announcedUrl: string;
-  /** Of the port for TOMAAT v1 without login, which v1 clients then use. */
+  /** Of the port without login, which v1 clients use if it serves them. */
   readonly legacyUrl?: string;
 }
 
@@ -23,7 +23,7 @@ export interface Listeners extends AsyncDisposable {
   readonly addresses: ServerAddresses;
 }
 
-/** Opens the ports: on loopback HTTP and HTTPS, elsewhere HTTPS alone; and one for TOMAAT v1 without login if there is to be one. */
+/** Opens the ports: on loopback HTTP and HTTPS, elsewhere HTTPS alone; and one for faces without login if there is to be one. */
 export async function openListeners(
   app: FastifyInstance,
   certificates: Certificates,

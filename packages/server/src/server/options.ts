@@ -3,7 +3,7 @@ import type { OidcSettings } from '../access/claims.ts';
 import type { HostOptions } from '../access/hosts.ts';
 import { isLoopback } from '../addresses.ts';
 import type { SeriesSourceOptions } from '../intake/series-source.ts';
-import { settings } from '../settings.ts';
+import { type FaceName, settings } from '../settings.ts';
 
 export interface ServerOptions
   extends Omit<HostOptions, 'host' | 'publicUrl' | 'machineNames' | 'certificateNames'> {
@@ -27,7 +27,12 @@ export interface ServerOptions
   tlsSelfMade?: boolean;
   /** The issuer for logins, in addition to keys. */
   oidc?: OidcSettings;
-  /** A separate port (HTTPS) for TOMAAT v1 without login; 0: a free one. */
+  /**
+   * Faces in addition to the API and the promise. TOMAAT v1 is always served at the ports with login; at the legacy port only
+   * if it is named here, or if nothing is.
+   */
+  faces?: readonly FaceName[];
+  /** A separate port (HTTPS) for `faces` without login; 0: a free one. */
   legacyPort?: number;
   /** Requests per minute that one address may send there. */
   legacyPerMinute?: number;
@@ -90,6 +95,8 @@ export function withDefaults(options: ServerOptions) {
       ? (options.tlsPort ?? settings.tlsPort.default)
       : (options.port ?? options.tlsPort ?? settings.tlsPort.default),
     login: options.login ?? false,
+    faces: options.faces ?? [],
+    legacyFaces: options.faces?.length ? options.faces : (['v1'] as const),
     workers: options.workers ?? settings.workers.default,
     drainMs: options.drainMs ?? 0,
     sweepMs: options.sweepMs ?? 30_000,

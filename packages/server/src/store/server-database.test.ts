@@ -31,6 +31,7 @@ describe('openServerDatabase()', () => {
       'id token of sessions',
       'geometry of outputs',
       'kept outputs',
+      'names of uploads',
     ]);
     expect(serverMigrations).toHaveLength(rows.length);
   });
@@ -70,7 +71,7 @@ describe('openServerDatabase()', () => {
         expected: 'sha256:a',
         digest: 'sha256:b',
       },
-      ...{ file_name: 'x.nii', metadata: 'filename eA==', expires_ms: 2000 },
+      ...{ file_name: 'x.nii', metadata: 'filename eA==', expires_ms: 2000, holder: 'h', name: 'n' },
     };
     {
       await using database = await openServerDatabase(folder);

@@ -11,7 +11,7 @@ import {
 } from './job-schema.ts';
 import { type KeySchema, keyLimitMigrations, keyMigrations } from './key-schema.ts';
 import { type SessionSchema, sessionLogoutMigrations, sessionMigrations } from './session-schema.ts';
-import { type UploadsSchema, uploadMigrations } from './upload-schema.ts';
+import { type UploadsSchema, uploadMigrations, uploadNameMigrations } from './upload-schema.ts';
 
 export type ServerSchema = JobsSchema & UploadsSchema & KeySchema & SessionSchema;
 
@@ -27,6 +27,7 @@ export const serverMigrations = [
   ...sessionLogoutMigrations,
   ...geometryMigrations,
   ...keptMigrations,
+  ...uploadNameMigrations,
 ];
 
 export const serverDatabaseFile = (dataFolder: string): string => join(dataFolder, 'server.db');

@@ -17,6 +17,9 @@ export interface UploadsSchema {
     file_name: string | null;
     metadata: string;
     expires_ms: number;
+    /** Of an upload that a protocol names (upload-groups.ts): who shares a bound on them, and their name, both as hashes. */
+    holder: string | null;
+    name: string | null;
   };
 }
 
@@ -33,6 +36,17 @@ export const uploadMigrations: readonly Migration[] = [
       );
       await sql`CREATE INDEX upload_digest ON upload (digest) WHERE digest IS NOT NULL`.execute(db);
       await sql`CREATE INDEX upload_expiry ON upload (expires_ms)`.execute(db);
+    },
+  },
+];
+
+export const uploadNameMigrations: readonly Migration[] = [
+  {
+    name: 'names of uploads',
+    async up(db: Kysely<unknown>) {
+      await sql`ALTER TABLE upload ADD COLUMN holder TEXT`.execute(db);
+      await sql`ALTER TABLE upload ADD COLUMN name TEXT`.execute(db);
+      await sql`CREATE INDEX upload_name ON upload (owner, name) WHERE name IS NOT NULL`.execute(db);
     },
   },
 ];

@@ -5,6 +5,7 @@ import type { Blobs } from './blobs.ts';
 import type { Database } from './database.ts';
 import { findOwnBlob, isUploaded } from './own-blobs.ts';
 import { recoverUploads } from './recover-uploads.ts';
+import { createUploadGroups } from './upload-groups.ts';
 import { openUploadParts } from './upload-parts.ts';
 import { makeRoom } from './upload-room.ts';
 import {
@@ -110,6 +111,7 @@ export async function openUploads(options: UploadsOptions) {
       .selectFrom('upload')
       .select((e) => e.fn.countAll<number>().as('own'))
       .where('owner', '=', upload.owner)
+      .where('name', 'is', null)
       .executeTakeFirstOrThrow();
     if (own >= maxPerOwner) {
       throw new TomaatError(
@@ -130,6 +132,8 @@ export async function openUploads(options: UploadsOptions) {
       file_name: (hideName && upload.fileName ? hideName(upload.fileName) : upload.fileName) ?? null,
       metadata: hideName ? '' : upload.metadata,
       expires_ms: lease(),
+      holder: null,
+      name: null,
     };
     await parts.create(row.id);
     try {
@@ -281,8 +285,11 @@ export async function openUploads(options: UploadsOptions) {
     return count;
   }
 
+  const groups = createUploadGroups({ db, now, lease, maxBytes, strip, hideName, drop, witness });
+
   return {
     create,
+    groups,
     /** As `makeRoom()` of upload-room.ts. */
     makeRoom: (owner: string, sizeBytes: number, { besidePromised = false } = {}): Promise<void> =>
       makeRoom(room, { owner, sizeBytes, besidePromised }),

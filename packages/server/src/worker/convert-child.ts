@@ -5,6 +5,7 @@ import {
   type FileGeometry,
   isDicomFormat,
   type Label,
+  numberLabels,
   type OutputValue,
   parseMeasurementsCsv,
   parsePoints,
@@ -13,6 +14,7 @@ import {
   readTransform,
   readVolume,
   TomaatError,
+  type Volume,
 } from '@tomaat/core';
 import { nodePlatform } from '../node-platform.ts';
 import { damagedError } from '../store/damage.ts';
@@ -27,7 +29,7 @@ process.on('disconnect', () => process.exit(1));
 process.channel?.unref();
 
 /** One conversion: reads the stored output, writes it in the requested format; an error is printed to stdout as JSON. */
-const { path, digest, type, from, to, labels, geometry, target } = JSON.parse(
+const { path, digest, type, from, to, labels, geometry, forViewer, target } = JSON.parse(
   process.argv[2],
 ) as Conversion & {
   target: string;
@@ -71,16 +73,34 @@ async function readStored(): Promise<{ value: OutputValue; stated?: FileGeometry
 try {
   if (`sha256:${await hashFile(path)}` !== digest) throw damagedError(path, 'its SHA-256 does not match');
   const { value, stated, own } = await readStored();
+  // A segmentation says what its labels were when it was made.
+  const named = own ?? labels;
   await using file = await open(target, 'wx', 0o600);
   // It continues after a partial write.
-  await file.writeFile(
-    encodeOutput(type, value, to, nodePlatform, {
-      // Older versions stored no grid with a result, but the result states it if it is in the input's format.
-      geometry: geometry ?? stated,
-      // A segmentation says what its labels were when it was made.
-      labels: [...(own ?? labels)],
-    }),
-  );
+  if (forViewer) {
+    const { numbered, compressed = true } = forViewer;
+    const shown = numbered
+      ? numberLabels(
+          value as Volume,
+          named.map((label) => label.value),
+        )
+      : value;
+    await file.writeFile(
+      encodeOutput(type, shown, to, nodePlatform, {
+        namesUnits: false,
+        compressed,
+        labels: numbered ? named.map((label, k) => ({ ...label, value: k + 1 })) : [...named],
+      }),
+    );
+  } else {
+    await file.writeFile(
+      encodeOutput(type, value, to, nodePlatform, {
+        // Older versions stored no grid with a result, but the result states it if it is in the input's format.
+        geometry: geometry ?? stated,
+        labels: [...named],
+      }),
+    );
+  }
 } catch (error) {
   const told = diskError(error);
   if (!(told instanceof TomaatError)) throw error;

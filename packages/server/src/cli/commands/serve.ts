@@ -13,6 +13,7 @@ export function addServe(program: Command): void {
     'port',
     'tlsPort',
     ...commonKeys,
+    'faces',
     'legacyPort',
     'announce',
     'announceKey',

@@ -15,6 +15,7 @@ export function addUp(program: Command): void {
     'tlsPort',
     'registryPort',
     ...commonKeys,
+    'faces',
     'legacyPort',
     'registryLegacyPort',
     'registryPublicUrl',
