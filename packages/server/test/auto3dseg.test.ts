@@ -94,6 +94,7 @@ async function promised(task: string, bytes: Uint8Array) {
   const answer = await fetch(`${server.url}/${task}/any?format=nrrd`, {
     method: 'POST',
     body: bytes as BodyInit,
+    headers: { 'content-type': 'application/octet-stream' },
   });
   expect(answer.status).toBe(200);
   return read(new Uint8Array(await answer.arrayBuffer()));

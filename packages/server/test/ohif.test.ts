@@ -358,7 +358,7 @@ describe.skipIf(!orthanc)('series of an archive', () => {
       archive: { url: pacs.dicomWeb },
       maxUploadBytes: 100_000,
     });
-    const answer = await infer(uids.get('dicom_cases/mr9_nonsquare')!, { at: own });
+    const answer = await infer(uids.get('dicom/prostate_t2_tra')!, { at: own });
     expect(answer.status).toBe(413);
     expect(await detailOf(answer)).toMatch(/larger than the 100000 bytes/);
   });

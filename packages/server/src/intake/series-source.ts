@@ -70,7 +70,6 @@ export function openSeriesSource({
     fetch: createGuardedFetch({ ca }),
     silenceMs: patienceMs,
     retries: 1,
-    maxInstanceBytes: maxFileBytes + framingBytes,
   });
   let running = 0;
 
