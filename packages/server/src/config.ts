@@ -234,14 +234,20 @@ export function loadConfig({ flags = {}, configFile, env = process.env }: Config
 }
 
 /** What does not fit together in the settings of the archive. */
-function archiveFaults({ dicomweb, dicomwebCredentials }: Partial<Record<ConfigKey, unknown>>): string[] {
-  if (dicomwebCredentials === undefined) return [];
-  if (typeof dicomweb !== 'string')
-    return ['dicomwebCredentials has no effect without --dicomweb. Give --dicomweb too.'];
+function archiveFaults(values: Partial<Record<ConfigKey, unknown>>): string[] {
+  const { dicomweb, dicomwebCredentials, faces } = values;
+  if (typeof dicomweb !== 'string') {
+    return dicomwebCredentials === undefined
+      ? []
+      : ['dicomwebCredentials has no effect without --dicomweb. Give --dicomweb too.'];
+  }
+  const faults: string[] = [];
+  if (!(faces as readonly string[] | undefined)?.includes('monailabel'))
+    faults.push('--dicomweb has no effect without --faces monailabel. Give that too.');
   const { protocol, hostname, host } = new URL(dicomweb);
-  return protocol === 'http:' && !isLoopback(hostname)
-    ? [`dicomwebCredentials would be sent to ${host} unencrypted. Use https:// for --dicomweb.`]
-    : [];
+  if (dicomwebCredentials !== undefined && protocol === 'http:' && !isLoopback(hostname))
+    faults.push(`dicomwebCredentials would be sent to ${host} unencrypted. Use https:// for --dicomweb.`);
+  return faults;
 }
 
 function readConfigFile(file: string, faults: string[]): Record<string, unknown> {

@@ -343,13 +343,20 @@ describe.skipIf(!orthanc)('series of an archive', () => {
     const answer = await infer(uid, { at: own });
     expect(answer.status).toBe(422);
     expect(await detailOf(answer)).toMatch(detail);
-    await expect
-      .poll(() =>
-        readdirSync(join(own.dataFolder, 'blobs'), { recursive: true, withFileTypes: true }).filter((entry) =>
-          entry.isFile(),
-        ),
-      )
-      .toEqual([]);
+    await expect.poll(() => keptBy(own)).toEqual([]);
+  });
+
+  it('stops fetching, and keeps nothing, when the viewer leaves', async () => {
+    const { url, left, asked } = await silentArchive();
+    await using own = await startTestServer([bands], { faces: ['monailabel'], archive: { url } });
+    const gone = new AbortController();
+    const [path, init] = inferenceOf('1.2.3');
+    const answer = fetch(`${own.url}${path}`, { ...init, signal: gone.signal });
+    await asked;
+    gone.abort();
+    await expect(answer).rejects.toThrow();
+    await left;
+    await expect.poll(() => keptBy(own)).toEqual([]);
   });
 
   it('refuses a series that is larger than an upload may be', async () => {
@@ -370,7 +377,7 @@ describe.skipIf(!orthanc)('series of an archive', () => {
     expect(await detailOf(answer)).toMatch(/no archive.*the setting dicomweb/);
   });
 
-  it('records who fetched what, without the UIDs', async () => {
+  it('records who fetched what, without the UIDs, and keeps nothing', async () => {
     const uid = uids.get('dicom_cases/ct_oblique')!;
     expect((await infer(uid)).status).toBe(200);
     const text = readFileSync(join(server.dataFolder, 'audit.jsonl'), 'utf8');
@@ -388,6 +395,7 @@ describe.skipIf(!orthanc)('series of an archive', () => {
       outcome: 'whole',
     });
     for (const one of uids.values()) expect(text).not.toContain(one);
+    await expect.poll(() => keptBy(server)).toEqual([]);
   });
 
   it('is for callers with a key, and at the legacy port for pages of an allowed origin', async () => {
@@ -414,6 +422,36 @@ describe.skipIf(!orthanc)('series of an archive', () => {
     expect(answer.headers.get('access-control-allow-origin')).toBe(pageUrl);
   });
 });
+
+/** The files that a server keeps of requests. */
+const keptBy = ({ dataFolder: at }: TestServer) =>
+  ['blobs', 'uploads'].flatMap((name) =>
+    readdirSync(join(at, name), { recursive: true, withFileTypes: true })
+      .filter((entry) => entry.isFile())
+      .map((entry) => entry.name),
+  );
+
+/** An archive that has every series, and sends nothing of it; when it was asked for one, and when that connection ended. */
+async function silentArchive() {
+  const begun = Promise.withResolvers<void>();
+  const ended = Promise.withResolvers<void>();
+  const archive = createServer((request, response) => {
+    const uid = new URL(request.url!, 'http://x').searchParams.get('SeriesInstanceUID');
+    if (uid === null) {
+      response.writeHead(200, { 'content-type': 'multipart/related; type="application/dicom"; boundary=X' });
+      response.flushHeaders();
+      request.socket.once('close', () => ended.resolve());
+      begun.resolve();
+      return;
+    }
+    const found = { '0020000D': { vr: 'UI', Value: ['1.2'] }, '0020000E': { vr: 'UI', Value: [uid] } };
+    response.writeHead(200, { 'content-type': 'application/dicom+json' }).end(JSON.stringify([found]));
+  });
+  await new Promise<void>((resolve) => archive.listen(0, '127.0.0.1', resolve));
+  archive.unref();
+  const url = `http://127.0.0.1:${(archive.address() as AddressInfo).port}`;
+  return { url, asked: begun.promise, left: ended.promise.then(() => void archive.close()) };
+}
 
 interface Ohif {
   ohif: {

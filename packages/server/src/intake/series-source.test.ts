@@ -7,7 +7,7 @@ import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { TomaatError } from '@tomaat/core';
-import { afterEach, describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, it, vi } from 'vitest';
 import { dicomFile, relatedBody } from '../../../client/src/fixtures.ts';
 import { makeCertificate } from '../../test/certificate-fixture.ts';
 import { openSeriesSource, type SeriesSourceOptions } from './series-source.ts';
@@ -213,6 +213,27 @@ describe('openSeriesSource()', () => {
     expect(await fault(fetchAll((await archive({ retrieve: silent })).url, { limits }))).toMatchObject({
       code: 'UNREACHABLE',
     });
+  });
+
+  it('fetches four series at a time', async () => {
+    const waiting: (() => void)[] = [];
+    const { url } = await archive({ retrieve: (...of) => void waiting.push(() => related(...of)) });
+    const source = open(url);
+    const one = await source.find(series, signal);
+    const fetchOne = async () => {
+      let count = 0;
+      for await (const _ of source.parts({ ...one }, 'volume', signal)) count++;
+      return count;
+    };
+    const four = Promise.all(Array.from({ length: 4 }, fetchOne));
+    await vi.waitFor(() => expect(waiting).toHaveLength(4));
+    expect(await fault(fetchOne())).toMatchObject({ code: 'BUSY' });
+    for (const answer of waiting.splice(0)) answer();
+    expect(await four).toEqual([2, 2, 2, 2]);
+    const later = fetchOne();
+    await vi.waitFor(() => expect(waiting).toHaveLength(1));
+    waiting[0]();
+    expect(await later).toBe(2);
   });
 
   it('stops when the caller leaves', async () => {
