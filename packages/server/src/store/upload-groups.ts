@@ -1,8 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import type { Kysely } from 'kysely';
 import type { BlobRef } from './blob-writer.ts';
-import type { UploadRow, UploadsSchema } from './upload-schema.ts';
-import type { UploadsOptions, UploadWitness } from './uploads.ts';
+import type { UploadCleaning, UploadRow, UploadsSchema, UploadWitness } from './upload-schema.ts';
 
 /**
  * Uploads that a protocol names: the files of one volume together, under a name that the sender chose. They are uploads
@@ -31,7 +30,7 @@ export function groupBounds(maxBytes: number): { holder: GroupBounds; all: Group
   return { holder: { groups: 32, bytes: 4 * maxBytes }, all: { groups: 512, bytes: 16 * maxBytes } };
 }
 
-export interface GroupsOptions extends Pick<UploadsOptions, 'strip' | 'hideName'> {
+export interface GroupsOptions extends UploadCleaning {
   db: Kysely<UploadsSchema>;
   maxBytes: number;
   now(): number;

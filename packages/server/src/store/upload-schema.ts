@@ -1,4 +1,5 @@
 import { type Kysely, sql } from 'kysely';
+import type { KeepBlob } from './blob-writer.ts';
 import type { Migration } from './database.ts';
 
 /** The table of uploads, in the database of a server, and the types through which the rest of the server sees an upload. */
@@ -85,4 +86,22 @@ export function toUpload(row: UploadRow): Upload {
     metadata: row.metadata,
     expiresMs: row.expires_ms,
   };
+}
+
+export interface UploadWitness {
+  received(upload: { id: string; owner: string; digest: string }): void;
+  removed(upload: { id: string; owner: string }, why: 'deleted' | 'expired'): void;
+  /** Another owner asked for this upload, and was answered that it does not exist. */
+  refused?(upload: { id: string }, caller: string): void;
+}
+
+/** What is done with identifying text when a file is complete. */
+export interface UploadCleaning {
+  /**
+   * Checks a complete file, and stores it without what may identify a person: whether it did, or the file is kept as
+   * received. After an error of the caller the upload is deleted.
+   */
+  strip?(file: { path: string; name: string; sizeBytes: number }, keep: KeepBlob): Promise<boolean>;
+  /** What is stored of the name of a file, which may be that of a patient. The metadata are then not stored. */
+  hideName?(fileName: string): string;
 }

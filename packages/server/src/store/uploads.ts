@@ -1,6 +1,5 @@
 import { randomBytes } from 'node:crypto';
 import { describeError, TomaatError } from '@tomaat/core';
-import type { KeepBlob } from './blob-writer.ts';
 import type { Blobs } from './blobs.ts';
 import type { Database } from './database.ts';
 import { findOwnBlob, isUploaded } from './own-blobs.ts';
@@ -12,8 +11,10 @@ import {
   type NewUpload,
   toUpload,
   type Upload,
+  type UploadCleaning,
   type UploadRow,
   type UploadsSchema,
+  type UploadWitness,
 } from './upload-schema.ts';
 import { createUploadWriters, type UploadWriter } from './upload-writers.ts';
 
@@ -23,7 +24,7 @@ import { createUploadWriters, type UploadWriter } from './upload-writers.ts';
  * its row a lease on it: it is kept for an hour after its last use.
  */
 
-export interface UploadsOptions {
+export interface UploadsOptions extends UploadCleaning {
   database: Database<UploadsSchema>;
   blobs: Blobs;
   /** Folder of the parts; it must be on the same file system as the blobs. */
@@ -35,23 +36,9 @@ export interface UploadsOptions {
   leaseMs?: number;
   /** Other keepers of a blob. */
   isHeld(digest: string): Promise<boolean>;
-  /**
-   * Checks a complete file, and stores it without what may identify a person: whether it did, or the file is kept as
-   * received. After an error of the caller the upload is deleted.
-   */
-  strip?(file: { path: string; name: string; sizeBytes: number }, keep: KeepBlob): Promise<boolean>;
-  /** What is stored of the name of a file, which may be that of a patient. The metadata are then not stored. */
-  hideName?(fileName: string): string;
   /** Called with the outcome of an upload, after it was recorded. */
   witness?: UploadWitness;
   now?(): number;
-}
-
-export interface UploadWitness {
-  received(upload: { id: string; owner: string; digest: string }): void;
-  removed(upload: { id: string; owner: string }, why: 'deleted' | 'expired'): void;
-  /** Another owner asked for this upload, and was answered that it does not exist. */
-  refused?(upload: { id: string }, caller: string): void;
 }
 
 export type Uploads = Awaited<ReturnType<typeof openUploads>>;
