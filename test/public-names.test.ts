@@ -11,7 +11,7 @@ const coreValues = `
   bytesPerVoxel checkAffine checkDeclaration checkShape checkVolume computesSuv chooseDicom
   chooseFormat closeLabels collectBytes componentOf composeAffine convertVolume crc32
   createDeidentifier createFrameDecoder createStoredZip createUidKey createUidMapper createVoxels
-  cropOrPad decimateMesh decodeBase64Text defaultValue defineApp deidentify describeError
+  cropOrPad decimateMesh decodeBase64Text defaultCategory defaultValue defineApp deidentify describeError
   determinant dice diceOfLabels dicomFormats dicomSourceOf displayOf dilateLabels directionOf
   distinctFiles drawPreview encodeBase64 encodeDicomFile encodeOutput endingOf deidentifyFiles
   compareLabels deriveCase deriveGrids describeAgreement describeParity describeWhere

@@ -68,14 +68,14 @@ export const auto3dseg = {
     };
     const at = '/auto3dseg';
     app.get(`${at}/models`, async () => models().map(({ manifest }) => describeModel(manifest)));
-    app.get(`${at}/modelinfo`, { errorHandler }, async (request) =>
+    app.get(`${at}/modelinfo`, { errorHandler, exposeHeadRoute: false }, async (request) =>
       describeModel(modelOf(request, 'id').manifest),
     );
     // A text, as `pip show` prints it.
     app.get(`${at}/monaiinfo`, async (_request, reply) =>
       sendWhole(reply, JSON.stringify(`Name: tomaat\nVersion: ${version}\n`), 'application/json'),
     );
-    app.get(`${at}/labelDescriptions`, { errorHandler }, async (request, reply) => {
+    app.get(`${at}/labelDescriptions`, { errorHandler, exposeHeadRoute: false }, async (request, reply) => {
       const { manifest } = modelOf(request, 'id');
       reply.header('content-disposition', contentDisposition('labels.csv'));
       return sendWhole(reply, labelTable(manifest), 'text/csv; charset=utf-8');
