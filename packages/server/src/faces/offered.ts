@@ -68,8 +68,8 @@ export function numberedLabels(
   const names = new Set<string>();
   return labelsWith(manifest.labels, parameters).map((label, k) => {
     const text = withoutUnseen(label.name);
-    // As a key of an object, a whole number would move to the front.
-    const plain = /^\d+$/.test(text) ? `label ${text}` : text;
+    // As a key of an object, a whole number would move to the front; 3D Slicer takes a label named background out of the list.
+    const plain = /^\d+$/.test(text) || text === 'background' ? `label ${text}` : text;
     let name = plain;
     for (let again = 2; names.has(name); again++) name = `${plain} (${again})`;
     names.add(name);
