@@ -37,12 +37,6 @@ export const maySkip: readonly MaySkip[] = [
   { file: 'client/test/dicomweb.test.ts', reason: images, holds: noData },
   { file: 'server/test/ohif.test.ts', reason: images, holds: noData },
   {
-    file: 'server/test/ohif.test.ts',
-    test: /OHIF’s extension/,
-    reason: noSource,
-    holds: findForeignClient('MONAILabel') === undefined,
-  },
-  {
     file: 'server/test/auto3dseg.test.ts',
     test: /the module for 3D Slicer/,
     reason: noSource,

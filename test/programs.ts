@@ -59,6 +59,18 @@ export const findPython = (...modules: string[]): string | undefined =>
     ['-c', modules.length > 0 ? `import ${modules.join(', ')}` : ''],
     `python3${modules.length > 0 ? ` with ${modules.join(', ')}` : ''}`,
   );
+/** The client of 3D Slicer's MONAI Label module, which the Python package of that name has, and a Python that can run it. */
+export function findMonaiLabel(): { python: string; client: string } | undefined {
+  const script = `import cgi, os, requests, sys
+client = os.path.join(sys.prefix, 'monailabel/plugins/slicer/MONAILabel/MONAILabelLib/client.py')
+print(client if os.path.exists(client) else sys.exit(1))`;
+  const found = onPath('python3').flatMap((python) => {
+    const { status, stdout } = spawnSync(python, ['-W', 'ignore', '-c', script], { encoding: 'utf8' });
+    return status === 0 ? [{ python, client: stdout.trim() }] : [];
+  });
+  orRequired(found[0]?.client, 'the Python package monailabel, with cgi and requests');
+  return found[0];
+}
 export const findCurl = (): string | undefined => findProgram('curl', ['--version']);
 export const findOpenssl = (): string | undefined => findProgram('openssl', ['version']);
 /** strace that may trace: containers can forbid it. */
@@ -77,13 +89,25 @@ export function findCornerstone(): { esbuild: string; packages: string } | undef
   orRequired(found?.packages, '@cornerstonejs/adapters beside esbuild');
   return found;
 }
-/** The reader of NRRD that OHIF’s extension for MONAI Label uses, with what else it needs, installed beside esbuild. */
-export function findOhifReader(): { esbuild: string; packages: string } | undefined {
-  const found = onPath('esbuild')
-    .map((esbuild) => ({ esbuild, packages: dirname(dirname(esbuild)) }))
-    .find(({ packages }) => ['nrrd-js', 'pako', 'axios'].every((name) => existsSync(join(packages, name))));
-  orRequired(found?.packages, 'nrrd-js, pako and axios beside esbuild');
-  return found;
+/** The folder of packages that has nrrd-js, with which OHIF’s extension for MONAI Label reads results: beside esbuild. */
+export function findNrrdJs(): string | undefined {
+  const folders = onPath('esbuild').map((esbuild) => dirname(dirname(esbuild)));
+  return orRequired(
+    folders.find((folder) => existsSync(join(folder, 'nrrd-js'))),
+    'nrrd-js beside esbuild',
+  );
+}
+/** The pages of OHIF with its extension for MONAI Label, which the Python package monailabel has. */
+export function findOhif(): string | undefined {
+  const script = `import importlib.util, os, sys
+found = importlib.util.find_spec('monailabel')
+pages = os.path.join(os.path.dirname(found.origin), 'endpoints/static/ohif') if found else ''
+print(pages if os.path.exists(os.path.join(pages, 'index.html')) else sys.exit(1))`;
+  const pages = onPath('python3').flatMap((python) => {
+    const { status, stdout } = spawnSync(python, ['-c', script], { encoding: 'utf8' });
+    return status === 0 ? [stdout.trim()] : [];
+  });
+  return orRequired(pages[0], 'OHIF in the Python package monailabel');
 }
 /**
  * The source of a client that others wrote, by the name of its repository: in the folder `clients` beside one of the PATH. `.ci/run` fetches

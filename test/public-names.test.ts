@@ -25,7 +25,7 @@ const coreValues = `
   joinMeshes keepLargestComponent labelPalette labelSchema labelTransforms labelTypeFor labelVoxels
   labelsWith labelColors isExplained largestThatFits listSeries manifestSchema mapLabels
   matchOriginals maxFileBytes maxZipEntries measureLabels measurementsToCsv mediaTypes meshToStl
-  meshToVtk mmDigits multiply neutralDataName neutralNames numericVoxels observe openLabels openZip
+  meshToVtk mmDigits mostNumberedLabels multiply neutralDataName neutralNames numberLabels numericVoxels observe openLabels openZip
   orientationOf originOf outputFormats outputSchema outputSchemas parameterSchema parseDicom
   parseManifest parseMeasurementsCsv parseParameter parseParameters parsePoints parseUidKey
   pipelineSteps predict primaryOutput quietCodec readDicomFile readDicomHeader readDicomImage

@@ -322,7 +322,7 @@ export {
   type MorphologyOptions,
   openLabels,
 } from './labels/morphology.ts';
-export { mostNumberedLabels, numberLabels, tooManyLabels } from './labels/number-labels.ts';
+export { mostNumberedLabels, numberLabels } from './labels/number-labels.ts';
 export {
   buildSurface,
   type DecimateOptions,

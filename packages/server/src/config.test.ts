@@ -23,6 +23,16 @@ describe('loadConfig()', () => {
     expect(config.oidcAdmin).toEqual(['sub=a', 'sub=b']);
   });
 
+  it('takes faces from flags, a variable or not at all, and names those that there are', () => {
+    expect(load({ data }).faces).toEqual([]);
+    expect(load({ data, faces: 'monailabel,v1' }).faces).toEqual(['monailabel', 'v1']);
+    expect(load({ data }, { TOMAAT_FACES: 'auto3dseg, monailabel' }).faces).toEqual([
+      'auto3dseg',
+      'monailabel',
+    ]);
+    expect(() => load({ data, faces: 'monailabel,slicer' })).toThrow('must be a list of: v1, monailabel, auto3dseg');
+  });
+
   it('refuses incomplete, unencrypted or unused issuer settings and names the remedy', () => {
     const cases: [Record<string, unknown>, RegExp][] = [
       [{ data, login: true, oidcIssuer: issuer }, /--oidc-client-id belong together/],

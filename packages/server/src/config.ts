@@ -105,7 +105,7 @@ export const configSchema = z.strictObject({
       error: 'must be an origin such as https://viewer.example',
     }),
   ).default([]),
-  faces: list(z.enum(faceNames, `must be of: ${faceNames.join(', ')}`)).default([]),
+  faces: list(z.enum(faceNames, `must be a list of: ${faceNames.join(', ')}`)).default([]),
   legacyPort: port.optional(),
   registryLegacyPort: port.optional(),
   legacyPerMinute: count(1, 'of requests').default(settings.legacyPerMinute.default),

@@ -107,7 +107,6 @@ export const settings = {
   faces: {
     value: '<list>',
     about: `other programs’ protocols to serve: ${faceNames.slice(1).join(', ')}; with ${faceNames[0]} also what the legacy port serves`,
-    isList: true,
     defaultText: 'none',
   },
   legacyPort: {

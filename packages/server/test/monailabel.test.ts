@@ -271,6 +271,33 @@ describe('/infer', () => {
     await check(await infer('?image=again'));
   });
 
+  it('takes forms as Python’s clients write them: paths as they are, a dollar sign in the boundary', async () => {
+    const boundary = '----------lImIt_of_THE_fIle_eW_$';
+    for (const fileName of ['C:\\Users\\b c;d\\neu größer.nii.gz', '/tmp/übung/new.nii.gz', 'x.nii.gz']) {
+      const part = (head: string, body: Uint8Array | string) =>
+        Buffer.concat([
+          Buffer.from(`--${boundary}\r\nContent-Disposition: form-data; ${head}\r\n\r\n`),
+          Buffer.from(body),
+          Buffer.from('\r\n'),
+        ]);
+      const payload = Buffer.concat([
+        part('name="params"', '{"client_id": "user-1", "detail": "coarse"}'),
+        part(`name="file"; filename="${fileName}"\r\nContent-Type: application/octet-stream`, volume),
+        Buffer.from(`--${boundary}--\r\n\r\n`),
+      ]);
+      const headers = { 'content-type': `multipart/form-data; boundary=${boundary}` };
+      const response = await fetch(`${base}/infer/organs?image=x&output=json`, {
+        method: 'POST',
+        body: payload,
+        headers,
+      });
+      expect([response.status, await response.json()]).toEqual([
+        200,
+        expect.objectContaining({ label_names: { organ: 1 } }),
+      ]);
+    }
+  });
+
   it('takes parameters as the form of 3D Slicer sends them, and ignores those of the client', async () => {
     const coarse = await readInferred(
       await infer('', {

@@ -2,7 +2,7 @@ import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { copyFileSync, readdirSync, readFileSync } from 'node:fs';
 import { rm, writeFile } from 'node:fs/promises';
-import { createServer, type Server } from 'node:http';
+import { createServer } from 'node:http';
 import { createRequire } from 'node:module';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
@@ -11,18 +11,13 @@ import { createDicomWeb, requireStored } from '@tomaat/client';
 import { applyAffine, invert, readVolume, sourceFromBytes, type Vec3, type Volume } from '@tomaat/core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Orthanc, startOrthanc } from '../../../test/orthanc.ts';
-import {
-  findChromium,
-  findCornerstone,
-  findForeignClient,
-  findOhifReader,
-  findOrthanc,
-} from '../../../test/programs.ts';
+import { findChromium, findCornerstone, findNrrdJs, findOhif, findOrthanc } from '../../../test/programs.ts';
 import { dataFolder } from '../../../test/real-data.ts';
 import { nodePlatform } from '../src/node-platform.ts';
 import { createGuardedFetch } from '../src/trust/guarded-fetch.ts';
 import { makeKey } from './access-fixture.ts';
 import { writeApp } from './app-fixture.ts';
+import { launchViewer, type Pages, segmentInOhif, servePages } from './ohif-viewer.ts';
 import { startTestServer, type TestServer, temporaryFolder } from './test-server.ts';
 
 /* Series of an archive for OHIF: with Orthanc, real series, OHIF's order of slices and its reader of NRRD. */
@@ -31,7 +26,8 @@ const run = promisify(execFile);
 const data = dataFolder();
 const orthanc = data ? findOrthanc() : undefined;
 const cornerstone = orthanc ? findCornerstone() : undefined;
-const reader = orthanc ? findOhifReader() : undefined;
+const reader = orthanc ? findNrrdJs() : undefined;
+const ohif = orthanc ? findOhif() : undefined;
 
 /** Oblique, feet first (against the order of the files), on the side, tilted, sagittal, multi-frame, compressed. */
 const names = [
@@ -62,13 +58,14 @@ const pathsOf = (name: string) => {
 };
 const filesOf = (name: string) => pathsOf(name).map((path) => new Uint8Array(readFileSync(path)));
 
-const seriesUidOf = async (pacs: Orthanc, name: string): Promise<string> => {
+/** Stores a series; its UIDs. */
+const store = async (pacs: Orthanc, name: string): Promise<{ series: string; study: string }> => {
   const web = createDicomWeb({ url: pacs.dicomWeb });
   const report = await web.store(filesOf(name).map((file) => file as Uint8Array<ArrayBuffer>));
   requireStored(report);
   const [{ sopInstanceUid }] = report.stored;
-  const [{ seriesInstanceUid }] = await web.searchInstances({ instance: sopInstanceUid });
-  return seriesInstanceUid;
+  const [found] = await web.searchInstances({ instance: sopInstanceUid });
+  return { series: found.seriesInstanceUid, study: found.studyInstanceUid };
 };
 
 /** Values with gaps, at places that no symmetry maps onto others. OHIF wants them as 1, 2, 3. */
@@ -107,23 +104,23 @@ describe.skipIf(!orthanc)('series of an archive', () => {
   let server: TestServer;
   let folder: string;
   let bands: string;
-  let pages: Server;
+  let pages: Pages;
   let pageUrl: string;
   const uids = new Map<string, string>();
+  const studies = new Map<string, string>();
   const orders = new Map<string, readonly Image[]>();
 
   beforeAll(async () => {
     folder = await temporaryFolder();
-    pages = createServer((request, response) => {
-      const isScript = request.url === '/page.js';
-      response.writeHead(200, { 'content-type': isScript ? 'text/javascript' : 'text/html' });
-      response.end(isScript ? readFileSync(join(folder, 'page.js')) : '<!doctype html><title>OHIF</title>');
-    });
-    await new Promise<void>((resolve) => pages.listen(0, '127.0.0.1', resolve));
-    pageUrl = `http://127.0.0.1:${(pages.address() as AddressInfo).port}`;
+    pages = await servePages(ohif, () => pacs.url);
+    pageUrl = pages.origin;
     bands = await writeApp(folder, 'bands', { infer: inferBands, labels });
     pacs = await startOrthanc(orthanc!);
-    for (const name of names) uids.set(name, await seriesUidOf(pacs, name));
+    for (const name of names) {
+      const { series, study } = await store(pacs, name);
+      uids.set(name, series);
+      studies.set(name, study);
+    }
     server = await startTestServer([bands], {
       faces: ['monailabel'],
       archive: { url: pacs.dicomWeb },
@@ -135,7 +132,7 @@ describe.skipIf(!orthanc)('series of an archive', () => {
   afterAll(async () => {
     await server?.[Symbol.asyncDispose]();
     await pacs?.[Symbol.asyncDispose]();
-    pages?.close();
+    pages?.[Symbol.dispose]();
     await rm(folder, { recursive: true, force: true });
   });
 
@@ -178,8 +175,12 @@ describe.skipIf(!orthanc)('series of an archive', () => {
   }
 
   /** Holds voxels that OHIF lays over the images, in its order, against the label map that lies in the same places. */
-  async function expectSame(name: string, sizes: readonly number[], voxels: Uint8Array): Promise<void> {
-    const images = orders.get(name)!;
+  async function expectSame(
+    name: string,
+    images: readonly Image[],
+    sizes: readonly number[],
+    voxels: Uint8Array,
+  ): Promise<void> {
     const [{ columns, rows }] = images;
     expect(sizes).toEqual([columns, rows, images.length]);
     expect(voxels).toHaveLength(columns * rows * images.length);
@@ -214,67 +215,42 @@ describe.skipIf(!orthanc)('series of an archive', () => {
       const bytes = await answer.arrayBuffer();
       expect(answer.status, Buffer.from(bytes.slice(0, 300)).toString()).toBe(200);
       expect(answer.headers.get('content-length')).toBe(String(bytes.byteLength));
-      const nrrd = createRequire(join(reader!.packages, 'x.js'))('nrrd-js') as {
+      const nrrd = createRequire(join(reader!, 'x.js'))('nrrd-js') as {
         parse(data: ArrayBuffer): { sizes: number[]; type: string; encoding: string; buffer: ArrayBuffer };
       };
       const { sizes, type, encoding, buffer } = nrrd.parse(bytes);
       expect({ type, encoding }).toEqual({ type: 'uint8', encoding: 'raw' });
-      await expectSame(name, sizes, new Uint8Array(buffer));
+      await expectSame(name, orders.get(name)!, sizes, new Uint8Array(buffer));
     },
   );
 
-  const extension = findForeignClient('MONAILabel');
-  const chromium = reader && extension && findChromium();
-  it.skipIf(!chromium || !cornerstone)(
-    'OHIF’s extension, unmodified, in a page of an allowed origin: its client and its reader',
+  const chromium = ohif ? findChromium() : undefined;
+  it.skipIf(!chromium)(
+    'OHIF itself lays the labels over the places of its images',
     async () => {
-      const source = join(extension!, 'plugins/ohifv3/extensions/monai-label/src');
-      const script = join(import.meta.dirname, '../../../test/ohif/page.mjs');
-      const { esbuild, packages } = reader!;
-      const options = [
-        '--bundle',
-        '--format=iife',
-        `--alias:monai-label=${source}`,
-        '--alias:assert=./assert.js',
-      ];
-      await writeFile(
-        join(folder, 'assert.js'),
-        'module.exports = (value, text) => { if (!value) throw new Error(text); };',
-      );
-      await run(esbuild, [script, ...options, `--outfile=${join(folder, 'page.js')}`], {
-        cwd: folder,
-        env: { ...process.env, NODE_PATH: packages },
-      });
-      const { chromium: launcher } = await import('playwright-core');
-      const browser = await launcher.launch({ executablePath: chromium, args: ['--no-sandbox'] });
+      const browser = await launchViewer(chromium!);
       try {
-        const page = await browser.newPage();
-        await page.goto(pageUrl);
-        await page.addScriptTag({ url: '/page.js' });
-        const url = `${server.url}/monailabel/`;
-        const ask = (uid: string) =>
-          page.evaluate(([at, series]) => (globalThis as unknown as Ohif).ohif.segment(at, 'bands', series), [
-            url,
-            uid,
-          ] as const);
-        const info = await page.evaluate((at) => (globalThis as unknown as Ohif).ohif.info(at), url);
-        expect(info).toMatchObject({
-          status: 200,
-          data: {
-            labels: ['bright', 'corner', 'edge'],
-            models: { bands: { type: 'segmentation', labels: { bright: 1, corner: 2, edge: 3 } } },
-          },
-        });
-        for (const name of ['dicom_cases/ct_ffs', 'dicom_cases/mr9_nonsquare'] as const) {
-          const { status, sizes, voxels } = await ask(uids.get(name)!);
-          expect(status).toBe(200);
-          await expectSame(name, sizes!, new Uint8Array(Buffer.from(voxels!, 'base64')));
+        for (const name of [
+          'dicom/prostate_t2_tra',
+          'dicom_cases/ct_ffs',
+          'dicom_cases/mr9_nonsquare',
+        ] as const) {
+          const study = studies.get(name)!;
+          const address = `${server.url}/monailabel/`;
+          const shown = await segmentInOhif(browser, { origin: pages.origin, study, server: address });
+          expect(shown.segments).toEqual({ 1: 'bright', 2: 'corner', 3: 'edge' });
+          await expectSame(
+            name,
+            shown.images,
+            shown.dimensions,
+            new Uint8Array(Buffer.from(shown.voxels, 'base64')),
+          );
         }
-        expect(await ask('1.2.3.4')).toEqual({ status: 404 });
       } finally {
         await browser.close();
       }
     },
+    600_000,
   );
 
   it('fetches with a login, and removes the identity where inputs are stripped', async () => {
@@ -335,7 +311,7 @@ describe.skipIf(!orthanc)('series of an archive', () => {
   ])('refuses a series with %s, and keeps nothing of it', async (_what, name, detail) => {
     // These have the UID of another one of this archive.
     await using other = await startOrthanc(orthanc!);
-    const uid = await seriesUidOf(other, name);
+    const { series: uid } = await store(other, name);
     await using own = await startTestServer([bands], {
       faces: ['monailabel'],
       archive: { url: other.dicomWeb },
@@ -451,15 +427,4 @@ async function silentArchive() {
   archive.unref();
   const url = `http://127.0.0.1:${(archive.address() as AddressInfo).port}`;
   return { url, asked: begun.promise, left: ended.promise.then(() => void archive.close()) };
-}
-
-interface Ohif {
-  ohif: {
-    info(url: string): Promise<{ status: number; data: unknown }>;
-    segment(
-      url: string,
-      model: string,
-      series: string,
-    ): Promise<{ status?: number; sizes?: number[]; voxels?: string }>;
-  };
 }

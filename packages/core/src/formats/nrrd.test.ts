@@ -280,6 +280,13 @@ describe('encodeNrrdHeader()', () => {
     ]);
   });
 
+  it('leaves the unit unnamed on request, in mm all the same', () => {
+    const named = linesOf(volumeOf(), { compressed: false });
+    expect(linesOf(volumeOf(), { compressed: false, namesUnits: false })).toEqual(
+      named.filter((line) => !line.startsWith('space units')),
+    );
+  });
+
   it('writes components, text and labels', () => {
     const labels = [
       { value: 4, name: ' a\\b ', color: '#FF8001' },

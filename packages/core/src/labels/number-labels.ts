@@ -11,7 +11,12 @@ export const mostNumberedLabels = 254;
  * APP_OUTPUT if a voxel has a value other than 0 that is not listed.
  */
 export function numberLabels(volume: Volume, values: readonly number[]): Volume {
-  if (values.length > mostNumberedLabels) throw tooManyLabels(values.length);
+  if (values.length > mostNumberedLabels) {
+    throw new TomaatError(
+      'NOT_ACCEPTABLE',
+      `The app has ${values.length} labels, but the voxels of this protocol can tell only ${mostNumberedLabels} apart. Use the API or the page, which give label maps with their own values.`,
+    );
+  }
   const labels = labelVoxels(volume);
   const numbers = new Map(values.map((value, k) => [value, k + 1]));
   numbers.set(0, 0);
@@ -35,9 +40,3 @@ export function numberLabels(volume: Volume, values: readonly number[]): Volume 
   }
   return { ...volume, voxels };
 }
-
-export const tooManyLabels = (count: number): TomaatError =>
-  new TomaatError(
-    'NOT_ACCEPTABLE',
-    `The app has ${count} labels, but the voxels of this protocol can tell only ${mostNumberedLabels} apart. Use the API or the page, which give label maps with their own values.`,
-  );

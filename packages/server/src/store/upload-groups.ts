@@ -110,7 +110,9 @@ export function createUploadGroups(options: GroupsOptions) {
     const groups = new Map<string, typeof rows>();
     for (const row of rows) {
       const key = JSON.stringify([row.owner, row.name]);
-      groups.set(key, [...(groups.get(key) ?? []), row]);
+      const group = groups.get(key);
+      if (group) group.push(row);
+      else groups.set(key, [row]);
     }
     const all = [...groups.values()];
     const own = all.filter(([row]) => row.owner === owner && row.holder === holder);
