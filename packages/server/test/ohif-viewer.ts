@@ -76,10 +76,10 @@ export interface Shown {
 
 const patientMs = 120_000;
 
-/** Opens a study, connects the panel to a server, runs a model on the series that is shown, and reads the labels off OHIF. */
+/** Opens a series of a study, connects the panel to a server, runs a model on the series that is shown, and reads the labels off OHIF. */
 export async function segmentInOhif(
   browser: Browser,
-  { origin, study, server }: { origin: string; study: string; server: string },
+  { origin, study, series, server }: { origin: string; study: string; series: string; server: string },
 ): Promise<Shown> {
   const page = await browser.newPage({ viewport: { width: 1200, height: 800 } });
   try {
@@ -88,7 +88,7 @@ export async function segmentInOhif(
       (url) => url.hostname !== '127.0.0.1',
       (route) => route.abort(),
     );
-    await page.goto(`${origin}/ohif/monai-label?StudyInstanceUIDs=${study}`);
+    await page.goto(`${origin}/ohif/monai-label?StudyInstanceUIDs=${study}&SeriesInstanceUIDs=${series}`);
     await untilTrue(page, () =>
       (globalThis as unknown as Viewer).cornerstone
         ?.getRenderingEngines()

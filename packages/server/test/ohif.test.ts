@@ -204,7 +204,7 @@ describe.skipIf(!orthanc)('series of an archive', () => {
         }
       }
     }
-    expect(wrong).toBe(0);
+    expect({ name, wrong }).toEqual({ name, wrong: 0 });
     expect([...found].sort()).toEqual([0, 1, 2, 3]);
   }
 
@@ -230,14 +230,15 @@ describe.skipIf(!orthanc)('series of an archive', () => {
     async () => {
       const browser = await launchViewer(chromium!);
       try {
-        for (const name of [
-          'dicom/prostate_t2_tra',
-          'dicom_cases/ct_ffs',
-          'dicom_cases/mr9_nonsquare',
-        ] as const) {
+        for (const name of ['dicom_cases/ct_ffs', 'dicom_cases/mr9_nonsquare'] as const) {
           const study = studies.get(name)!;
           const address = `${server.url}/monailabel/`;
-          const shown = await segmentInOhif(browser, { origin: pages.origin, study, server: address });
+          const shown = await segmentInOhif(browser, {
+            origin: pages.origin,
+            study,
+            series: uids.get(name)!,
+            server: address,
+          });
           expect(shown.segments).toEqual({ 1: 'bright', 2: 'corner', 3: 'edge' });
           await expectSame(
             name,
