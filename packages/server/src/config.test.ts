@@ -30,7 +30,9 @@ describe('loadConfig()', () => {
       'auto3dseg',
       'monailabel',
     ]);
-    expect(() => load({ data, faces: 'monailabel,slicer' })).toThrow('must be a list of: v1, monailabel, auto3dseg');
+    expect(() => load({ data, faces: 'monailabel,slicer' })).toThrow(
+      'must be a list of: v1, monailabel, auto3dseg',
+    );
   });
 
   it('refuses incomplete, unencrypted or unused issuer settings and names the remedy', () => {
