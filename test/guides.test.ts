@@ -8,6 +8,7 @@ import { parse as parseYaml } from 'yaml';
 import { loadConfig } from '../packages/server/src/config.ts';
 import { nodePlatform } from '../packages/server/src/node-platform.ts';
 import { pointwiseNetwork, thresholdNetwork } from '../packages/server/test/onnx-fixture.ts';
+import { startTestServer } from '../packages/server/test/test-server.ts';
 import {
   type CodeBlock,
   codeBlocks,
@@ -336,8 +337,11 @@ describe('guides', () => {
 
   describe('slicer.md', () => {
     const blocks = guide('slicer');
-    it('the address that is entered is one: its interface answers over HTTPS', async () => {
-      const [address] = blocks.filter((block) => block.language === 'text');
+    it('the addresses that are entered are some: MONAI Label answers, and an interface over HTTPS', async () => {
+      const [face, address] = blocks.filter((block) => block.language === 'text');
+      await using server = await startTestServer(['threshold'], { faces: ['monailabel'], workers: 0 });
+      const info = await fetch(`${server.url}${new URL(face.text.trim()).pathname}/info/`);
+      expect(await info.json()).toMatchObject({ name: 'TOMAAT' });
       const url = stand.localize(address.text.trim());
       expect(url).toMatch(/^https:.*\/predict$/);
       const path = new URL(url).pathname.replace(/predict$/, 'interface');
