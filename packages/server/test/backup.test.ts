@@ -362,7 +362,7 @@ describe('tomaat backup', () => {
         )
         .run(`gone-${state}`, 'volume', 'a.nii', gone);
     const upload = server.prepare(
-      "INSERT INTO upload VALUES (?, 'anonymous', 9, 9, NULL, ?, NULL, '', 9999999999999)",
+      "INSERT INTO upload VALUES (?, 'anonymous', 9, 9, NULL, ?, NULL, '', 9999999999999, NULL, NULL)",
     );
     upload.run('gone-upload', gone);
     upload.run('half-upload', null);
