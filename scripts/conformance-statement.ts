@@ -67,7 +67,8 @@ What TOMAAT reads and writes of DICOM, in the order of PS3.2. How to use it is i
 
 TOMAAT is a server with HTTP interfaces of its own, a command line, a page and an SDK. All of them take DICOM files (PS3.10) as
 files, folders, parts of a form, and zip archives, and give results as files. There is no DIMSE service: no association is opened or
-accepted. The SDK is a user agent of DICOMweb (PS3.18) and an origin server of nothing.
+accepted. The SDK is a user agent of DICOMweb (PS3.18) and an origin server of nothing. So is the server with the setting \`dicomweb\`: it finds a series by
+its UID (QIDO-RS), and retrieves it (WADO-RS).
 
 | service | role | media types |
 |---|---|---|

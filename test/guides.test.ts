@@ -30,6 +30,7 @@ const guides = [
   'use-from-python',
   'use-from-typescript',
   'dicomweb',
+  'ohif',
   'slicer',
   'dicom',
 ];
@@ -396,11 +397,14 @@ ${code[1]}`);
 
   describe('slicer.md', () => {
     const blocks = guide('slicer');
-    it('the addresses that are entered are some: MONAI Label answers, and an interface over HTTPS', async () => {
-      const [face, address] = blocks.filter((block) => block.language === 'text');
-      await using server = await startTestServer(['threshold'], { faces: ['monailabel'], workers: 0 });
+    it('the addresses that are entered are some: MONAI Label and Auto3DSeg answer, and an interface over HTTPS', async () => {
+      const [face, models, address] = blocks.filter((block) => block.language === 'text');
+      const faces = ['monailabel', 'auto3dseg'] as const;
+      await using server = await startTestServer(['threshold'], { faces, workers: 0 });
       const info = await fetch(`${server.url}${new URL(face.text.trim()).pathname}/info/`);
       expect(await info.json()).toMatchObject({ name: 'TOMAAT' });
+      const listed = await fetch(`${server.url}${new URL(models.text.trim()).pathname}/models`);
+      expect(await listed.json()).toMatchObject([{ id: 'threshold' }]);
       const url = stand.localize(address.text.trim());
       expect(url).toMatch(/^https:.*\/predict$/);
       const path = new URL(url).pathname.replace(/predict$/, 'interface');
@@ -410,6 +414,20 @@ ${code[1]}`);
     });
     it.skipIf(noCurl).each(linesOf(blocks))('%s', async (line) => {
       expect(await works(line)).toContain('prediction_url');
+    });
+  });
+
+  describe('ohif.md', () => {
+    it('the settings are some, and OHIF finds the models at the address that is entered', async () => {
+      const [settings, address] = guide('ohif');
+      const configFile = inFolder('ohif.yaml');
+      writeFileSync(configFile, settings.text);
+      const { config } = loadConfig({ configFile, env: {} });
+      expect(config.dicomweb).toBe('https://pacs.example/dicom-web');
+      await using server = await startTestServer(['threshold'], { faces: config.faces, workers: 0 });
+      // As OHIF resolves it.
+      const { pathname } = new URL('info/', address.text.trim());
+      expect(await (await fetch(server.url + pathname)).json()).toMatchObject({ models: { threshold: {} } });
     });
   });
 

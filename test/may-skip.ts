@@ -1,3 +1,4 @@
+import { findForeignClient } from './programs.ts';
 import { dataFolder, importFolder, modelsFolder } from './real-data.ts';
 
 /**
@@ -19,6 +20,8 @@ const noImports = importFolder() === undefined;
 const images = 'the real images are not here (TOMAAT_TEST_DATA)';
 const networks = 'the real images or networks are not here (TOMAAT_TEST_DATA, TOMAAT_TEST_MODELS)';
 
+const noSource = 'the source of the client cannot be fetched here';
+
 export const maySkip: readonly MaySkip[] = [
   { file: 'core/src/formats/golden.test.ts', reason: images, holds: noData },
   { file: 'core/src/labels/real-label-map.test.ts', reason: images, holds: noData },
@@ -32,6 +35,13 @@ export const maySkip: readonly MaySkip[] = [
   { file: 'test/dicom-measurement-report.test.ts', reason: images, holds: noData },
   { file: 'test/dicom-structure-set.test.ts', test: /Japanese/, reason: images, holds: noData },
   { file: 'client/test/dicomweb.test.ts', reason: images, holds: noData },
+  { file: 'server/test/ohif.test.ts', reason: images, holds: noData },
+  {
+    file: 'server/test/auto3dseg.test.ts',
+    test: /the module for 3D Slicer/,
+    reason: noSource,
+    holds: findForeignClient('SlicerMONAIAuto3DSeg') === undefined,
+  },
   {
     file: 'server/test/cli-dicom.test.ts',
     test: /real DICOM|of the command line/,

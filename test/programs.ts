@@ -89,6 +89,42 @@ export function findCornerstone(): { esbuild: string; packages: string } | undef
   orRequired(found?.packages, '@cornerstonejs/adapters beside esbuild');
   return found;
 }
+/** The folder of packages that has nrrd-js, with which OHIF’s extension for MONAI Label reads results: beside esbuild. */
+export function findNrrdJs(): string | undefined {
+  const folders = onPath('esbuild').map((esbuild) => dirname(dirname(esbuild)));
+  return orRequired(
+    folders.find((folder) => existsSync(join(folder, 'nrrd-js'))),
+    'nrrd-js beside esbuild',
+  );
+}
+/** The pages of OHIF with its extension for MONAI Label, which the Python package monailabel has. */
+export function findOhif(): string | undefined {
+  const script = `import importlib.util, os, sys
+found = importlib.util.find_spec('monailabel')
+pages = os.path.join(os.path.dirname(found.origin), 'endpoints/static/ohif') if found else ''
+print(pages if os.path.exists(os.path.join(pages, 'index.html')) else sys.exit(1))`;
+  const pages = onPath('python3').flatMap((python) => {
+    const { status, stdout } = spawnSync(python, ['-c', script], { encoding: 'utf8' });
+    return status === 0 ? [stdout.trim()] : [];
+  });
+  return orRequired(pages[0], 'OHIF in the Python package monailabel');
+}
+/**
+ * The source of a client that others wrote, by the name of its repository: in the folder `clients` beside one of the PATH. `.ci/run` fetches
+ * it from GitHub; where that cannot be reached, its tests skip, in CI too (may-skip.ts).
+ */
+export function findForeignClient(name: string): string | undefined {
+  const found = (process.env.PATH ?? '')
+    .split(delimiter)
+    .filter((folder) => folder !== '')
+    .map((folder) => join(dirname(folder), 'clients', name))
+    .find((folder) => existsSync(folder));
+  if (!found && !reported.has(name)) {
+    console.log(`Skipped: the tests here that need the source of ${name}, not found on this machine.`);
+    reported.add(name);
+  }
+  return found;
+}
 /** dcmtk’s reader of structured reports. */
 export const findDsrdump = (): string | undefined => findProgram('dsrdump', ['--version']);
 export const findNginx = (): string | undefined => findProgram('nginx', ['-v']);

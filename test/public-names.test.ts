@@ -11,32 +11,32 @@ const coreValues = `
   channelCount checkAffine checkDeclaration checkShape checkVolume chooseDicom chooseFormat closeLabels
   codesOfName collectBytes compareLabels componentOf composeAffine computesSuv convertVolume crc32
   createDeidentifier createFrameDecoder createStoredZip createUidKey createUidMapper createVoxels
-  cropOrPad decimateMesh decodeBase64Text defaultValue defineApp deidentify deidentifyFiles deriveCase
-  deriveGrids describeAgreement describeError describeParity describeWhere determinant dice diceOfLabels
-  dicomFormats dicomSourceOf dilateLabels directionOf displayOf distinctFiles drawPreview encodeBase64
-  encodeDicomFile encodeOutput endingOf erodeLabels errorCodes escapeUnseen estimatePrediction
-  explainEmpty extensionOf fileEndingOf fileGeometrySchema fillHoles filterLabels findComponents
-  findIdentifyingText flip formatAgreement formatList formatMl formatNames formatPoints formatUidKey
-  formatsOf hasDicomWord hasUnseen holdsVoxelsAlone identifySegmentation identity imageTransforms infer
-  infererSchema inputSchema inspectDicom inspectFiles inspectStart inspectVolume invert isDicom
-  isDicomFormat isExplained isFileInput isFileSpec isNetworkSpec isReadBack isSeriesFormat isText
-  isVolumeMediaType isVolumeUnlikeBase64 isZip joinMeshes judge keepLargestComponent keepsStoredOrder
-  labelColors labelPalette labelSchema labelTransforms labelTypeFor labelVoxels labelsWith
-  largestThatFits leastJudgedVoxels listSeries manifestSchema mapLabels matchOriginals maxFileBytes
-  maxZipEntries measureLabels measurementsToCsv mediaTypes meshToStl meshToVtk mmDigits modelServersOf
-  modelsFor mostNumberedLabels multiply neutralDataName neutralNames numberLabels numericVoxels observe
-  openLabels openZip orientationOf originOf outputFormats outputSchema outputSchemas parameterSchema
-  paritySchema parseDicom parseManifest parseMeasurementsCsv parseModelServer parseParameter
-  parseParameters parsePoints parseUidKey pipelineSteps predict primaryOutput quietCodec readDicomFile
-  readDicomHeader readDicomImage readDicomVolume readMesh readPrefix readSegmentationFile readTransform
-  readVolume readableEndings refuseIdentity removeSmallObjects reorient representationOf requestWords
-  resample resampleArgmax resampleThreshold resampleThrough reservedWords resizedGrid restore roundLabels
-  sameGrid scanLabels seriesFormats sortFiles sourceFromBytes spacingOf stageOfInput stages
-  supportedExtensions surfaceOf traceStages transformEndings transformExtensions transformPoint
-  transformPoints uidMapOf verdicts verifyNetwork volumeEndings volumeFormats volumeInputs volumeReport
-  volumeToTensor voxelCount voxelTypeOf voxelTypes webPlatform withField withoutTrailingSlashes
-  withoutUnseen withoutVolumeEnding worstLabel worstVerdict writeDicomFile writeStoredZip writeStripped
-  writeTransform writeTransformMat writeVolume zlibPlatform
+  cropOrPad decimateMesh decodeBase64Text defaultCategory defaultValue defineApp deidentify
+  deidentifyFiles deriveCase deriveGrids describeAgreement describeError describeParity describeWhere
+  determinant dice diceOfLabels dicomFormats dicomSourceOf dilateLabels directionOf displayOf
+  distinctFiles drawPreview encodeBase64 encodeDicomFile encodeOutput endingOf erodeLabels errorCodes
+  escapeUnseen estimatePrediction explainEmpty extensionOf fileEndingOf fileGeometrySchema fillHoles
+  filterLabels findComponents findIdentifyingText flip formatAgreement formatList formatMl formatNames
+  formatPoints formatUidKey formatsOf hasDicomWord hasUnseen holdsVoxelsAlone identifySegmentation
+  identity imageTransforms infer infererSchema inputSchema inspectDicom inspectFiles inspectStart
+  inspectVolume invert isDicom isDicomFormat isExplained isFileInput isFileSpec isNetworkSpec isReadBack
+  isSeriesFormat isText isVolumeMediaType isVolumeUnlikeBase64 isZip joinMeshes judge
+  keepLargestComponent keepsStoredOrder labelColors labelPalette labelSchema labelTransforms labelTypeFor
+  labelVoxels labelsWith largestThatFits leastJudgedVoxels listSeries manifestSchema mapLabels
+  matchOriginals maxFileBytes maxZipEntries measureLabels measurementsToCsv mediaTypes meshToStl
+  meshToVtk mmDigits modelServersOf modelsFor mostNumberedLabels multiply neutralDataName neutralNames
+  numberLabels numericVoxels observe openLabels openZip orientationOf originOf outputFormats outputSchema
+  outputSchemas parameterSchema paritySchema parseDicom parseManifest parseMeasurementsCsv
+  parseModelServer parseParameter parseParameters parsePoints parseUidKey pipelineSteps predict
+  primaryOutput quietCodec readDicomFile readDicomHeader readDicomImage readDicomVolume readMesh
+  readPrefix readSegmentationFile readTransform readVolume readableEndings refuseIdentity
+  removeSmallObjects reorient representationOf requestWords resample resampleArgmax resampleThreshold
+  resampleThrough reservedWords resizedGrid restore roundLabels sameGrid scanLabels seriesFormats
+  sortFiles sourceFromBytes spacingOf stageOfInput stages supportedExtensions surfaceOf traceStages
+  transformEndings transformExtensions transformPoint transformPoints uidMapOf verdicts verifyNetwork
+  volumeEndings volumeFormats volumeInputs volumeReport volumeToTensor voxelCount voxelTypeOf voxelTypes
+  webPlatform withField withoutTrailingSlashes withoutUnseen withoutVolumeEnding worstLabel worstVerdict
+  writeDicomFile writeStoredZip writeStripped writeTransform writeTransformMat writeVolume zlibPlatform
 `;
 const coreTypes = `
   AcceptanceRule Affine Agreement AppContext AppDefinition Bytes Code CodecModule CodecName

@@ -1,3 +1,4 @@
+import { auto3dsegEndpoints } from './contract/auto3dseg.ts';
 import type { Endpoint } from './contract/endpoint.ts';
 import { jobEndpoints } from './contract/jobs.ts';
 import { loginEndpoints } from './contract/login.ts';
@@ -22,6 +23,7 @@ export const endpoints = {
   ...jobEndpoints,
   ...v1Endpoints,
   ...monaiLabelEndpoints,
+  ...auto3dsegEndpoints,
   ...registryEndpoints,
   ...workerEndpoints,
   ...loginEndpoints,

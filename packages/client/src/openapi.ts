@@ -32,6 +32,8 @@ const tags: Record<Endpoint['tag'], string> = {
   v1: 'The TOMAAT v1 protocol, as old clients speak it; its errors are answers with status 200',
   monailabel:
     'The part of MONAI Label’s protocol that its clients need to segment a volume; only with --faces monailabel. Errors are {"detail"}',
+  auto3dseg:
+    'The server of Auto3DSeg’s module for 3D Slicer; only with --faces auto3dseg. Errors are {"error", "message"}',
   registry: 'Announcing and finding services',
   login: 'Sessions of browsers',
   operations: 'For those who run it',

@@ -132,7 +132,7 @@ export {
 } from './dicom/read-dicom.ts';
 export { type ReadSegmentation, readSegmentationFile } from './dicom/read-segmentation.ts';
 export type { Maker } from './dicom/result-modules.ts';
-export type { SegmentLabel } from './dicom/segment-description.ts';
+export { defaultCategory, type SegmentLabel } from './dicom/segment-description.ts';
 export { buildSegmentation, type SegmentationOptions } from './dicom/segmentation.ts';
 export {
   identifySegmentation,

@@ -48,4 +48,27 @@ describe('loadConfig()', () => {
     ];
     for (const [flags, message] of cases) expect(() => load(flags), String(message)).toThrow(message);
   });
+
+  it('takes the login at the archive from a variable, and does not repeat it', () => {
+    const url = 'https://pacs.example/dicom-web/';
+    const archive = { data, faces: 'monailabel', dicomweb: url };
+    const secret = (value: string) => ({ TOMAAT_DICOMWEB_CREDENTIALS: value });
+    expect(load(archive, secret('user:pass: word'))).toMatchObject({
+      dicomweb: 'https://pacs.example/dicom-web',
+      dicomwebCredentials: 'user:pass: word',
+    });
+    const cases: [Record<string, unknown>, string | undefined, RegExp][] = [
+      [{ data, faces: 'monailabel' }, 'a.b', /dicomwebCredentials has no effect without --dicomweb/],
+      [{ data, dicomweb: url }, undefined, /--dicomweb has no effect without --faces monailabel/],
+      [{ ...archive, dicomweb: 'http://pacs.example' }, 'a.b', /sent to pacs\.example unencrypted/],
+      [{ ...archive, dicomweb: 'https://a:b@pacs.example' }, undefined, /must be a plain address/],
+      [archive, 'no token', /TOMAAT_DICOMWEB_CREDENTIALS: must be USER:PASSWORD, or a bearer token/],
+    ];
+    for (const [flags, value, message] of cases)
+      expect(() => load(flags, value === undefined ? {} : secret(value)), String(message)).toThrow(message);
+    expect(load({ ...archive, dicomweb: 'http://127.0.0.1:8042' }, secret('a.b')).dicomwebCredentials).toBe(
+      'a.b',
+    );
+    expect(load({ ...archive, dicomweb: 'http://pacs.example' }).dicomweb).toBe('http://pacs.example');
+  });
 });

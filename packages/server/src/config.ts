@@ -5,6 +5,7 @@ import envPaths from 'env-paths';
 import { parse as parseYaml } from 'yaml';
 import { z } from 'zod';
 import { isIssuerAddress, parseClaimRule } from './access/claims.ts';
+import { isLoopback } from './addresses.ts';
 import { faceNames, kebab, logLevels, settings } from './settings.ts';
 import { parseModelServerKey } from './trust/model-servers.ts';
 
@@ -119,6 +120,12 @@ export const configSchema = z.strictObject({
   legacyPort: port.optional(),
   registryLegacyPort: port.optional(),
   legacyPerMinute: count(1, 'of requests').default(settings.legacyPerMinute.default),
+  dicomweb: plainAddress.optional(),
+  dicomwebCredentials: text
+    .refine((value) => value.includes(':') || /^[\w.~+/-]+=*$/.test(value), {
+      error: 'must be USER:PASSWORD, or a bearer token',
+    })
+    .optional(),
   maxUploadBytes: count(1, 'of bytes').default(settings.maxUploadBytes.default),
   minBytesPerSecond: count(0, 'of bytes').default(settings.minBytesPerSecond.default),
   maxVoxels: count(1, 'of voxels').default(settings.maxVoxels.default),
@@ -217,6 +224,7 @@ export function loadConfig({ flags = {}, configFile, env = process.env }: Config
   }
   if (values.oidcIssuer !== undefined && values.login !== true)
     faults.push('--oidc-issuer has no effect without --login. Give --login too.');
+  faults.push(...archiveFaults(values));
   const scopes = values.oidcScopes as readonly string[] | undefined;
   if (scopes && !scopes.includes('openid')) faults.push('--oidc-scopes lacks openid. Add it.');
   if (faults.length > 0) {
@@ -232,6 +240,23 @@ export function loadConfig({ flags = {}, configFile, env = process.env }: Config
     sources: Object.freeze(sources),
     file,
   };
+}
+
+/** What does not fit together in the settings of the archive. */
+function archiveFaults(values: Partial<Record<ConfigKey, unknown>>): string[] {
+  const { dicomweb, dicomwebCredentials, faces } = values;
+  if (typeof dicomweb !== 'string') {
+    return dicomwebCredentials === undefined
+      ? []
+      : ['dicomwebCredentials has no effect without --dicomweb. Give --dicomweb too.'];
+  }
+  const faults: string[] = [];
+  if (!(faces as readonly string[] | undefined)?.includes('monailabel'))
+    faults.push('--dicomweb has no effect without --faces monailabel. Give that too.');
+  const { protocol, hostname, host } = new URL(dicomweb);
+  if (dicomwebCredentials !== undefined && protocol === 'http:' && !isLoopback(hostname))
+    faults.push(`dicomwebCredentials would be sent to ${host} unencrypted. Use https:// for --dicomweb.`);
+  return faults;
 }
 
 function readConfigFile(file: string, faults: string[]): Record<string, unknown> {

@@ -21,9 +21,11 @@ import { addCertificateExpiry, createServerMetrics } from './http/metrics.ts';
 import { registerOperations } from './http/operations.ts';
 import { registerPage } from './http/page.ts';
 import { openPublicAddress } from './http/public-address.ts';
+import { mostFiles } from './http/request-form.ts';
 import { createServices, registerServiceRoutes, type Services } from './http/services.ts';
 import { registerUploadRoutes } from './http/uploads.ts';
 import { registerWorkerRoutes } from './http/worker-routes.ts';
+import { openSeriesSource } from './intake/series-source.ts';
 import type { AnnouncedService } from './registry/announcer.ts';
 import { type AnnouncementSigner, openSigner } from './registry/signer.ts';
 import { openServerData } from './server/data.ts';
@@ -81,6 +83,8 @@ export async function startServer(serverOptions: ServerOptions): Promise<Running
     processing: data.processing,
   });
   const admission = createAdmission(jobs, { maxBodies: options.maxBodies });
+  const pace = { minBytesPerSecond: options.minBytesPerSecond, patienceMs: options.patienceMs };
+  const { maxUploadBytes } = options;
   const context: ServerContext = {
     address,
     services,
@@ -93,9 +97,12 @@ export async function startServer(serverOptions: ServerOptions): Promise<Running
     audit: recorder,
     identity,
     stripping: data.stripping,
+    archive:
+      options.archive &&
+      openSeriesSource({ ...options.archive, limits: { ...pace, maxUploadBytes }, maxFiles: mostFiles }),
     processing: data.processing,
-    maxUploadBytes: options.maxUploadBytes,
-    pace: { minBytesPerSecond: options.minBytesPerSecond, patienceMs: options.patienceMs },
+    maxUploadBytes,
+    pace,
     maxVoxels: options.maxVoxels,
     v1DelayMs: options.v1DelayMs,
     interimAfterMs: options.interimAfterMs,

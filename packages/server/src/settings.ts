@@ -125,6 +125,15 @@ export const settings = {
     about: 'requests per minute that one address may send to a legacy port',
     default: 60,
   },
+  dicomweb: {
+    value: '<url>',
+    about:
+      'DICOMweb root of the archive from which series are fetched for OHIF, such as https://pacs.example/dicom-web',
+  },
+  dicomwebCredentials: {
+    hasNoFlag: true,
+    about: 'login of this server at that archive: USER:PASSWORD, or a bearer token',
+  },
   maxUploadBytes: {
     value: '<number>',
     about: 'largest upload',

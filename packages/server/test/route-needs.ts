@@ -93,6 +93,11 @@ export const serverNeeds = parse(`
   DELETE     /monailabel/session/:id                  predict monailabel
   POST       /monailabel/infer/:model                 predict monailabel
   POST       /monailabel/activelearning/:strategy     predict monailabel
+  GET,HEAD   /auto3dseg/models                        predict auto3dseg
+  GET        /auto3dseg/modelinfo                     predict auto3dseg
+  GET,HEAD   /auto3dseg/monaiinfo                     predict auto3dseg
+  GET        /auto3dseg/labelDescriptions             predict auto3dseg
+  POST       /auto3dseg/infer                         predict auto3dseg
 `);
 
 export const registryNeeds = parse(`

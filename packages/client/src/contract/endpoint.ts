@@ -33,6 +33,7 @@ export interface Endpoint {
     | 'promise'
     | 'v1'
     | 'monailabel'
+    | 'auto3dseg'
     | 'registry'
     | 'login'
     | 'operations';

@@ -96,6 +96,8 @@ export interface EncodeOptions {
   geometry?: FileGeometry;
   /** As in WriteOptions. */
   namesUnits?: boolean;
+  /** Of a label map, where the format leaves the choice; true if missing. */
+  compressed?: boolean;
   labels?: Manifest['labels'];
   /** For the formats that refer to a DICOM series, which cannot be written without. */
   dicom?: DicomContext;
@@ -119,6 +121,7 @@ export async function* encodeOutput(
     yield* writeVolume(value as Volume, format as VolumeExtension, platform, {
       geometry: options.geometry,
       namesUnits: options.namesUnits,
+      ...(options.compressed === false && { level: 0 }),
       intent: 'label',
       labels: options.labels,
     });

@@ -13,6 +13,7 @@ export type AuditEvent =
   | 'result.read'
   | 'job.deleted'
   | 'job.expired'
+  | 'series.fetched'
   | 'upload.received'
   | 'upload.deleted'
   | 'upload.expired'
@@ -43,6 +44,9 @@ export interface AuditFacts {
   inputs?: readonly { name: string; digest: string; received?: string }[];
   outputs?: readonly { name: string; digest: string }[];
   digest?: string;
+  /** SHA-256 of the UIDs of a study and of a series in it. */
+  study?: string;
+  series?: string;
   /** A route as registered: no text from a caller. */
   route?: string;
   /** An error's code, or another fixed word. */

@@ -4,7 +4,7 @@ import type { Logger } from 'pino';
 import { makeFirstAdminKey, programKey } from '../access/key-folder.ts';
 import { isWildcard } from '../addresses.ts';
 import { openApps } from '../apps.ts';
-import type { LoadedConfig } from '../config.ts';
+import type { Config, LoadedConfig } from '../config.ts';
 import { startAnnouncer } from '../registry/announcer.ts';
 import { type RunningRegistry, startRegistry } from '../registry/start.ts';
 import { type RunningServer, startServer } from '../server.ts';
@@ -42,7 +42,7 @@ interface Surroundings {
   readonly modelServers: ModelServers;
 }
 
-function openServer(
+async function openServer(
   { config, sources }: LoadedConfig,
   appFolders: readonly string[],
   { logger, stopSignal, modelServers }: Surroundings,
@@ -58,6 +58,7 @@ function openServer(
     tlsCert: config.tlsCert,
     tlsKey: config.tlsKey,
     ...accessSettings(config),
+    archive: config.dicomweb === undefined ? undefined : await archiveOf(config.dicomweb, config),
     otherUrls: config.registryPublicUrl === undefined ? [] : [config.registryPublicUrl],
     faces: config.faces,
     legacyPort: config.legacyPort,
@@ -78,6 +79,10 @@ function openServer(
     stopSignal,
     logger,
   });
+}
+
+async function archiveOf(url: string, { dicomwebCredentials, ca }: Config) {
+  return { url, credentials: dicomwebCredentials, ca: ca && (await readCertificates(ca)) };
 }
 
 /** Loads the models of apps before they are announced, while the server starts; see verifyApps(). */

@@ -1,6 +1,7 @@
 import type { FastifyInstance } from 'fastify';
 import type { ServerContext } from '../http/context.ts';
 import type { FaceName } from '../settings.ts';
+import { auto3dseg } from './auto3dseg.ts';
 import { monaiLabel } from './monailabel.ts';
 import { promise } from './promise.ts';
 import { v1 } from './v1.ts';
@@ -13,7 +14,7 @@ interface Registered {
 const always: readonly Registered[] = [promise, v1];
 
 /** Those that the operator asks for (--faces). */
-const optional: Partial<Record<FaceName, Registered>> = { monailabel: monaiLabel };
+const optional: Partial<Record<FaceName, Registered>> = { monailabel: monaiLabel, auto3dseg };
 
 export function registerFaces(
   app: FastifyInstance,

@@ -31,6 +31,7 @@ import {
 import { datastoreStats, describeServer, namesOf } from './monailabel-info.ts';
 import { findOffered, numberedLabels } from './offered.ts';
 import { predict, problemHandler } from './predict.ts';
+import { findSeries, mayBeSeries, type SeriesOfRequest } from './series-of-archive.ts';
 
 /**
  * The part of the MONAI Label 0.8 server's protocol that its clients (3D Slicer, OHIF, MITK, napari) need to segment a
@@ -64,7 +65,7 @@ export const monaiLabel = {
 
     app.post<{ Params: { model: string } }>('/monailabel/infer/:model', route, async (request, reply) => {
       const { app: service, volume } = findOffered(context.services, request.params.model);
-      return predict(request, reply, service, faceFor(request, volume, context), context);
+      return predict(request, reply, service, faceFor(request, reply, volume, context), context);
     });
 
     function registerLogin(): void {
@@ -150,17 +151,19 @@ async function logIn(request: FastifyRequest, { login, audit, pace }: ServerCont
 interface Asked {
   params: Readonly<Record<string, unknown>>;
   hasFile: boolean;
+  /** Of the archive, if it names one. */
+  series?: SeriesOfRequest;
   readonly output: 'all' | 'image' | 'json' | 'dicom_seg';
 }
 
 const outputs = ['all', 'image', 'json', 'dicom_seg'] as const;
 
 /** The face as one request has it: its answer depends on what the body says. */
-function faceFor(request: FastifyRequest, volume: string, context: ServerContext): Face {
+function faceFor(request: FastifyRequest, reply: FastifyReply, volume: string, context: ServerContext): Face {
   const asked: Asked = { params: {}, hasFile: false, output: outputOf(request) };
   return {
     ...monaiLabel,
-    form: formFor(request, asked, volume, context),
+    form: formFor(request, reply, asked, volume, context),
     sendResult: (reply, job) => sendResult(reply, job, asked, context),
   };
 }
@@ -172,7 +175,13 @@ function outputOf(request: FastifyRequest): Asked['output'] {
   throw new TomaatError('BAD_INPUT', `output is not one of: ${outputs.join(', ')}.`, { field: 'output' });
 }
 
-function formFor(request: FastifyRequest, asked: Asked, volume: string, context: ServerContext): RequestForm {
+function formFor(
+  request: FastifyRequest,
+  reply: FastifyReply,
+  asked: Asked,
+  volume: string,
+  context: ServerContext,
+): RequestForm {
   const kinds: BodyKind[] = [
     multipart,
     {
@@ -196,6 +205,10 @@ function formFor(request: FastifyRequest, asked: Asked, volume: string, context:
             yield { ...part, name: volume };
           } else if (part.fileName !== undefined) yield part;
         }
+        const uid = asked.hasFile ? undefined : await seriesNamed(request, asked, context);
+        if (uid === undefined) return;
+        asked.series = await findSeries(request, reply, { uid, input: volume, app }, context);
+        yield* asked.series.parts;
       },
     }),
   );
@@ -207,8 +220,11 @@ function formFor(request: FastifyRequest, asked: Asked, volume: string, context:
     takesOptions: false,
     ignoresUnknown: true,
     async moreFiles() {
-      return asked.hasFile ? [] : [{ name: volume, refs: await findImage(request, asked, context) }];
+      return asked.hasFile || asked.series
+        ? []
+        : [{ name: volume, refs: await findImage(request, asked, context) }];
     },
+    checkShapes: (shapes) => asked.series?.requireSlices(shapes),
     formats: ({ manifest }) => {
       extensionOf(asked);
       return { [primaryOutput(manifest)]: asked.output === 'dicom_seg' ? 'seg.dcm' : 'nrrd' };
@@ -247,6 +263,18 @@ async function findImage(request: FastifyRequest, { params }: Asked, context: Se
   );
 }
 
+/** The UID of a series that OHIF shows from the archive: the name of an image that the caller did not upload. */
+async function seriesNamed(
+  request: FastifyRequest,
+  { params }: Asked,
+  context: ServerContext,
+): Promise<string | undefined> {
+  const image = queryWord(request, 'image') ?? '';
+  if (queryWord(request, 'session_id') || !mayBeSeries(image)) return undefined;
+  const key = imageKey(request, image, clientIdOf(params), context);
+  return (await context.uploads.groups.find(key)) ? undefined : image;
+}
+
 /** The format of the label map, by `result_extension`. */
 function extensionOf({ params }: Asked): VolumeExtension {
   const given = params.result_extension;
@@ -276,7 +304,8 @@ async function sendResult(
     reply,
     job,
     primary,
-    { to, forViewer: { numbered: true } },
+    // OHIF's reader takes what is compressed for 16-bit numbers, which an odd number of bytes cannot be.
+    { to, forViewer: { numbered: true, compressed: asked.params.result_compress !== false } },
     context,
   );
   reply.header('cache-control', 'no-store');

@@ -45,7 +45,7 @@ export function findOffered(services: Services, id: string): { app: App; volume:
 }
 
 /** The parameters of an app that are used if a caller sends none; those without a default are missing. */
-function defaultParameters({ inputs }: App['manifest']): Record<string, unknown> {
+export function defaultParameters({ inputs }: App['manifest']): Record<string, unknown> {
   const parameters = Object.entries(inputs).filter(
     ([, input]) => !isFileInput(input) && input.type !== 'fiducials',
   );

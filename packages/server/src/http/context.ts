@@ -3,6 +3,7 @@ import type { Access } from '../access/access.ts';
 import type { Recorder } from '../audit/refusals.ts';
 import type { Identity } from '../identity.ts';
 import type { HeaderReader } from '../intake/header-reader.ts';
+import type { SeriesSource } from '../intake/series-source.ts';
 import type { Stripping } from '../intake/strip-received.ts';
 import type { Blobs } from '../store/blobs.ts';
 import type { Jobs } from '../store/jobs.ts';
@@ -30,6 +31,8 @@ export interface ServerContext {
   readonly identity: Identity;
   /** How what may identify a person is removed from inputs before they are stored; undefined if it is not. */
   readonly stripping?: Stripping;
+  /** The archive from which series are fetched; undefined if the operator named none. */
+  readonly archive?: SeriesSource;
   /** Where this server computes, and whether it accepts files that name a patient. */
   readonly processing: ProcessingFacts;
   readonly maxUploadBytes: number;

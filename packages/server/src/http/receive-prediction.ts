@@ -90,6 +90,7 @@ export async function receivePrediction(
       { ...chosen, parameters },
       context,
     );
+    form.checkShapes?.(shapes);
     const formats = form.formats(app, said);
     // Results are on the grid of the first volume.
     if (!dicomInputs.has(Object.keys(shapes)[0])) refuseSeriesFormats(app, formats);

@@ -4,6 +4,7 @@ import {
   type OutputFormat,
   primaryOutput,
   TomaatError,
+  type VolumeFactsOf,
   volumeInputs,
 } from '@tomaat/core';
 import type { App } from '../apps.ts';
@@ -49,6 +50,8 @@ export interface RequestForm {
    * available in the wanted one.
    */
   formats(app: App, wanted: WantedFormats): Record<string, OutputFormat> | undefined;
+  /** Throws if the protocol cannot use volumes of these shapes, by their inputs. */
+  checkShapes?(shapes: Readonly<Record<string, VolumeFactsOf>>): void;
 }
 
 /** The formats that a request asks for. */

@@ -29,9 +29,14 @@ export function takeOver(reply: FastifyReply, status: number, headers: AnswerHea
   return reply.raw.writeHead(status, all);
 }
 
-/** Aborts when the client disconnects before its answer was written. */
+const goneSignals = new WeakMap<FastifyReply, AbortSignal>();
+
+/** Aborts when the client disconnects before its answer was written. One signal for each reply. */
 export function clientGone(reply: FastifyReply): AbortSignal {
+  const known = goneSignals.get(reply);
+  if (known) return known;
   const gone = new AbortController();
+  goneSignals.set(reply, gone.signal);
   reply.raw.once('close', () => {
     if (!reply.raw.writableFinished) gone.abort(new TomaatError('CANCELED', 'The client disconnected.'));
   });

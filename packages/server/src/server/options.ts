@@ -2,6 +2,7 @@ import type { FastifyBaseLogger } from 'fastify';
 import type { OidcSettings } from '../access/claims.ts';
 import type { HostOptions } from '../access/hosts.ts';
 import { isLoopback } from '../addresses.ts';
+import type { SeriesSourceOptions } from '../intake/series-source.ts';
 import { type FaceName, settings } from '../settings.ts';
 import type { ModelServers } from '../trust/model-servers.ts';
 
@@ -38,6 +39,8 @@ export interface ServerOptions
   legacyPerMinute?: number;
   /** Service that v1 clients get; the first if missing. */
   defaultService?: string;
+  /** The archive from which series are fetched that callers name by their UID. */
+  archive?: Pick<SeriesSourceOptions, 'url' | 'credentials' | 'ca'>;
   /** Concurrent predictions in this process's own children; 0 leaves all to remote workers. */
   workers?: number;
   /** Memory of one prediction if its app sets no limit, MB; 0: no limit; a share of the machine's if missing. */

@@ -78,7 +78,7 @@ try {
   await using file = await open(target, 'wx', 0o600);
   // It continues after a partial write.
   if (forViewer) {
-    const { numbered } = forViewer;
+    const { numbered, compressed = true } = forViewer;
     const shown = numbered
       ? numberLabels(
           value as Volume,
@@ -88,6 +88,7 @@ try {
     await file.writeFile(
       encodeOutput(type, shown, to, nodePlatform, {
         namesUnits: false,
+        compressed,
         labels: numbered ? named.map((label, k) => ({ ...label, value: k + 1 })) : [...named],
       }),
     );

@@ -30,9 +30,10 @@ export interface Conversion {
   geometry?: FileGeometry;
   /**
    * For a label map that a viewer reads: its grid in mm, whatever the header of the input states; NRRD without naming the unit.
-   * `numbered`: the k-th of `labels` is k + 1 in it, and it is uint8.
+   * `numbered`: the k-th of `labels` is k + 1 in it, and it is uint8. `compressed` where the format leaves the choice; true if
+   * missing.
    */
-  forViewer?: { numbered: boolean };
+  forViewer?: { numbered: boolean; compressed?: boolean };
 }
 
 export interface Converter {

@@ -19,6 +19,7 @@ export function addServe(program: Command): void {
     'announceKey',
     'ca',
     'allowNet',
+    'dicomweb',
     ...serverKeys,
   ]);
   command.addHelpText(

@@ -23,6 +23,7 @@ export function addUp(program: Command): void {
     'announceKey',
     'ca',
     'allowNet',
+    'dicomweb',
     ...serverKeys,
   ]);
   command.action((appFolders: string[], flags) =>
