@@ -27,6 +27,14 @@ export interface Weights {
   readonly sha256: string;
 }
 
+/** A program in the place of a network. */
+export interface Program {
+  readonly command: readonly string[];
+  /** Whether it is started once and kept. */
+  readonly serve: boolean;
+  readonly environment: Readonly<Record<string, string>>;
+}
+
 const researchOnly = 'Research. The author’s folder does not state an intended use. Not a medical device.';
 
 /** The authors that the folder names. */
@@ -58,8 +66,13 @@ const givenParts = ['id', 'task', 'anatomy', 'licence', 'modality', 'authors'] a
  * Writes the manifest and reads it, before hours of work that end with it.
  * @throws {TomaatError} BAD_INPUT names the flag at fault; BAD_MANIFEST if it is the folder
  */
-export function checkCard(plan: Plan, translation: Translation, flags: CardFlags): void {
-  const text = writeManifest(plan, translation, { file: 'model.onnx', sha256: '0'.repeat(64) }, flags);
+export function checkCard(
+  plan: Plan,
+  translation: Translation,
+  flags: CardFlags,
+  model: Weights | Program = { file: 'model.onnx', sha256: '0'.repeat(64) },
+): void {
+  const text = writeManifest(plan, translation, model, flags);
   try {
     parseManifest(text);
   } catch (error) {
@@ -81,17 +94,23 @@ export function checkCard(plan: Plan, translation: Translation, flags: CardFlags
 export function writeManifest(
   plan: Plan,
   translation: Translation,
-  weights: Weights,
+  model: Weights | Program,
   flags: CardFlags,
   proof: { readonly parity?: Parity; readonly tests?: readonly WrittenTest[] } = {},
 ): string {
   const card = cardOf(plan);
   const modality = flags.modality ?? card.modality;
   const names = Object.keys(translation.inputs);
+  const isProgram = 'command' in model;
   const inputs = Object.fromEntries(
-    Object.entries(translation.inputs).map(([name, input]) => [
+    Object.entries(translation.inputs).map(([name, { preprocess, ...input }]) => [
       name,
-      { type: 'volume', ...input, ...(modality !== 'any' && { modality }) },
+      {
+        type: 'volume',
+        ...input,
+        ...(preprocess && !isProgram && { preprocess }),
+        ...(modality !== 'any' && { modality }),
+      },
     ]),
   );
   const colors = labelColors(translation.labels.length);
@@ -110,15 +129,19 @@ export function writeManifest(
     ...(card.citation && { citation: card.citation }),
     intendedUse: card.intendedUse.slice(0, 4000),
     inputs,
-    preprocess: translation.preprocess,
-    model: {
-      runtime: 'onnx',
-      file: weights.file,
-      sha256: weights.sha256,
-      ...(names.length > 1 && { channels: names }),
-      inferer: translation.inferer,
-    },
-    postprocess: translation.postprocess,
+    ...(isProgram
+      ? { model: { runtime: 'command', ...model } }
+      : {
+          preprocess: translation.preprocess,
+          model: {
+            runtime: 'onnx',
+            file: model.file,
+            sha256: model.sha256,
+            ...(names.length > 1 && { channels: names }),
+            inferer: translation.inferer,
+          },
+          postprocess: translation.postprocess,
+        }),
     outputs: {
       segmentation: { type: 'LabelVolume' },
       volumes: { type: 'Measurements', label: 'Volumes', from: 'segmentation' },
@@ -186,7 +209,9 @@ function layOut(manifest: object): string {
       for (const value of values) if (isMap(value) || isSeq(value)) value.flow = true;
     }
   }
-  const inferer = document.getIn(['model', 'inferer']);
-  if (isMap(inferer)) inferer.flow = true;
+  for (const key of ['inferer', 'command', 'environment']) {
+    const node = document.getIn(['model', key]);
+    if (isMap(node) || isSeq(node)) node.flow = true;
+  }
   return document.toString({ lineWidth: 130 });
 }
