@@ -101,10 +101,10 @@ let model: Promise<LoadedModel> | undefined;
 const said = new Map<string, { input: Tensor; answer: Tensor | LabelTensor }>();
 
 async function openNetwork(): Promise<LoadedModel> {
-  const signal = new AbortController().signal;
+  const closing = new AbortController().signal;
   model ??= openModel(app, app.manifest.model[0], {
     folder: work,
-    signal,
+    closing,
     onSpawn: () => {},
     onExit: () => {},
   });

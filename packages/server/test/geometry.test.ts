@@ -50,7 +50,7 @@ afterAll(() => rm(work, { recursive: true, force: true }));
 /** The primary label map that an app gives for a volume, through the bytes of files on both ways. */
 async function labelsOf(app: App, volume: Volume, parameters: Record<string, unknown> = {}): Promise<Volume> {
   const models = new Map<ModelSpec, Promise<LoadedModel>>();
-  const signal = new AbortController().signal;
+  const closing = new AbortController().signal;
   const folder = join(work, `job-${jobs++}`);
   let result: Uint8Array | undefined;
   await predict(
@@ -61,7 +61,7 @@ async function labelsOf(app: App, volume: Volume, parameters: Record<string, unk
       load: (spec) => {
         const kept = loaded.get(app) ?? models;
         loaded.set(app, kept);
-        const open = () => openModel(app, spec, { folder, signal, onSpawn: () => {}, onExit: () => {} });
+        const open = () => openModel(app, spec, { folder, closing, onSpawn: () => {}, onExit: () => {} });
         if (spec.runtime === 'command') return open();
         const model = kept.get(spec) ?? open();
         kept.set(spec, model);

@@ -91,6 +91,12 @@ const modelSchema = z.discriminatedUnion('runtime', [
       .min(1)
       .describe('Program and arguments; run in the app’s folder, never by a shell'),
     environment: z.record(z.string(), z.string()).optional(),
+    serve: z
+      .boolean()
+      .optional()
+      .describe(
+        'Whether the program is started once and kept: it takes a request a line on its stdin and answers each on its stdout',
+      ),
   }),
 ]);
 export type ModelSpec = z.infer<typeof modelSchema>;

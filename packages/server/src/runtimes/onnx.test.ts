@@ -384,7 +384,7 @@ describe('openOnnxSession()', () => {
 describe('onnxRuntime', () => {
   it('tries the window of the manifest before the first prediction', async () => {
     await writeModel(folder, 'halving.onnx', unetNetwork({ classes: 2, channels: [2, 4] }));
-    const context = { folder, signal: new AbortController().signal, onSpawn() {}, onExit() {} };
+    const context = { folder, closing: new AbortController().signal, onSpawn() {}, onExit() {} };
     const open = (roiSize: [number, number, number]) => {
       const inferer = infererSchema.parse({ type: 'slidingWindow', roiSize });
       const spec = { runtime: 'onnx', file: 'halving.onnx', sha256: '', inferer } as const;

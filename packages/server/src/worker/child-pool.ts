@@ -1,8 +1,8 @@
-import { readFile } from 'node:fs/promises';
 import type { FastifyBaseLogger } from 'fastify';
 import type { App } from '../apps.ts';
 import { type Child, startChild } from './child-process.ts';
 import { type MemoryPolicy, machineMemoryMb } from './memory-limit.ts';
+import { residentMb } from './resident-memory.ts';
 
 /** Time from the end of a prediction to the check of the idle children's memory. */
 const budgetDelayMs = 250;
@@ -11,7 +11,7 @@ export interface ChildPoolOptions {
   memory: MemoryPolicy;
   /** Children kept with their model loaded while they have nothing to do. */
   maxIdle: number;
-  /** Memory that idle children may take together, MB (10^6 bytes); a quarter of the machine's if missing. */
+  /** Memory that idle children and their programs may take together, MB (10^6 bytes); a quarter of the machine's if missing. */
   maxIdleMb?: number;
   logger: FastifyBaseLogger;
 }
@@ -64,7 +64,7 @@ export function createChildPool({ memory, maxIdle, logger, ...options }: ChildPo
   /** Ends the longest idle children until the others fit into the budget. */
   async function unloadBeyondBudget(): Promise<void> {
     const sizes = new Map<Child, number>();
-    for (const child of idle) sizes.set(child, await residentMb(child.pid));
+    for (const child of idle) sizes.set(child, await residentMb(child.pid, child.programs));
     let sum = idle.reduce((total, child) => total + (sizes.get(child) ?? 0), 0);
     while (sum > maxIdleMb && idle.length > 0) {
       const [oldest] = idle.splice(0, 1);
@@ -89,11 +89,4 @@ export function createChildPool({ memory, maxIdle, logger, ...options }: ChildPo
       return all.size;
     },
   };
-}
-
-/** Memory that a process has in RAM, MB; 0 if the system does not report it. */
-async function residentMb(pid: number): Promise<number> {
-  const status = await readFile(`/proc/${pid}/status`, 'utf8').catch(() => ''); // Gone, or not Linux.
-  const line = status.split('\n').find((text) => text.startsWith('VmRSS:')) ?? '';
-  return (Number(line.slice(6).replace('kB', '')) * 1024) / 1e6;
 }

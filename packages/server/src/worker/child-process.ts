@@ -13,6 +13,8 @@ import { outOfMemory } from './out-of-memory.ts';
 export interface Child {
   readonly app: App;
   readonly pid: number;
+  /** The process groups of its programs: of the one that runs, and of those that it keeps between predictions. */
+  readonly programs: ReadonlySet<number>;
   predict(message: PredictMessage, handlers: PredictHandlers): Promise<ChildResult>;
   /** Ends the running prediction: a program gets SIGTERM first, a network ends with its process. Resolves when it has ended. */
   stop(): Promise<void>;
@@ -61,8 +63,10 @@ export async function startChild(app: App, memory: MemoryPolicy, onExit: () => v
     lastWords = (lastWords + chunk.toString('utf8')).slice(-4000);
   });
   child.on('message', (message: FromChild) => {
-    if (message.type === 'spawned') programs.add(message.pid);
-    else if (message.type === 'exited') programs.delete(message.pid);
+    if (message.type === 'spawned') {
+      programs.add(message.pid);
+      if (ended) killGroup(message.pid, 'SIGKILL'); // The message came after the end.
+    } else if (message.type === 'exited') programs.delete(message.pid);
     else onMessage?.(message);
   });
   const exit = new Promise<void>((resolve) => {
@@ -140,6 +144,7 @@ export async function startChild(app: App, memory: MemoryPolicy, onExit: () => v
   return {
     app,
     pid: child.pid!,
+    programs,
     get alive() {
       return !ended && !stopped;
     },

@@ -23,6 +23,7 @@ import { type App, openApp } from '../apps.ts';
 import { nodePlatform } from '../node-platform.ts';
 import { registerAppModules } from '../runtimes/app-modules.ts';
 import { EndedBySignal } from '../runtimes/ended-by-signal.ts';
+import type { RuntimeContext } from '../runtimes/runtime.ts';
 import { openModel } from '../runtimes/runtimes.ts';
 import { diskError, writeAll } from '../store/disk.ts';
 import { filePieces } from '../store/file-pieces.ts';
@@ -73,21 +74,33 @@ function toData(error: unknown) {
 
 const models = new Map<ModelSpec, Promise<LoadedModel>>();
 
-function load(app: App, spec: ModelSpec, folder: string, signal: AbortSignal): Promise<LoadedModel> {
-  const open = () =>
-    openModel(app, spec, {
-      folder,
-      signal,
-      onSpawn: (pid) => send({ type: 'spawned', pid }),
-      onExit: (pid) => send({ type: 'exited', pid }),
-    });
-  // A command is started for each prediction; a network or a module is loaded once and kept.
-  if (spec.runtime === 'command') return open();
-  const loaded = models.get(spec) ?? open();
+/** Aborts when this process is about to end. */
+const closing = new AbortController();
+/** The process groups of programs. */
+const programs = new Set<number>();
+
+function load(app: App, spec: ModelSpec): Promise<LoadedModel> {
+  const loaded = models.get(spec) ?? openModel(app, spec, processContext);
   models.set(spec, loaded);
   loaded.catch(() => models.delete(spec));
   return loaded;
 }
+
+const processContext: RuntimeContext = {
+  get folder() {
+    return lastFolder ?? '';
+  },
+  closing: closing.signal,
+  onSpawn(pid) {
+    programs.add(pid);
+    send({ type: 'spawned', pid });
+  },
+  onExit(pid) {
+    programs.delete(pid);
+    send({ type: 'exited', pid });
+    if (!process.connected) exitUnlessBusy();
+  },
+};
 
 /** An input's bytes from any offset; a small file is read once. A failing disk is not a failure of the app. */
 function openInput(path: string, sizeBytes: number): SourceFile['open'] {
@@ -232,7 +245,7 @@ async function run(app: App, message: PredictMessage): Promise<void> {
       platform: nodePlatform,
       limits: { maxVoxels: message.maxVoxels },
       signal,
-      load: (spec) => load(app, spec, message.folder, signal),
+      load: (spec) => load(app, spec),
       onProgress: progress.report,
       log: (text) => send({ type: 'log', job: message.job, text: text.slice(0, 2000) }),
       trace: {
@@ -259,18 +272,28 @@ async function run(app: App, message: PredictMessage): Promise<void> {
   }
 }
 
-// The supervisor is gone: nobody wants the result. The abort sends SIGTERM to a running program.
+function exitUnlessBusy(): void {
+  if (!canceling && programs.size === 0) process.exit(1);
+}
+
+// The supervisor is gone: nobody wants the result. The aborts send SIGTERM to programs; those that ignore it are killed by this
+// process when it exits.
 process.on('disconnect', () => {
   if (lastFolder) markOutlived(lastFolder);
   canceling?.abort();
-  setTimeout(() => process.exit(1), canceling ? 3000 : 0);
+  closing.abort();
+  setTimeout(() => process.exit(1), 3000);
+  exitUnlessBusy();
 });
 
 try {
   const app = await openApp(process.argv[2]);
   process.on('message', (message: ToChild) => {
     if (message.type === 'predict') void run(app, message);
-    else canceling?.abort(new TomaatError('CANCELED', 'The job was cancelled.'));
+    else {
+      canceling?.abort(new TomaatError('CANCELED', 'The job was cancelled.'));
+      closing.abort();
+    }
   });
   send({ type: 'ready' });
   // Node saves compiled code only when a process exits by itself, which this one never does.

@@ -23,6 +23,7 @@ export interface PredictMessage {
   maxVoxels: number;
 }
 
+/** `cancel`: what it runs and the programs that it keeps must end; it is then ended itself. */
 export type ToChild = PredictMessage | { type: 'cancel' };
 
 export interface WrittenOutput extends WrittenFile {

@@ -13,13 +13,14 @@ behaveAsChild();
 process.on('disconnect', () => process.exit(1));
 registerAppModules();
 
-const noJob = { folder: '', signal: new AbortController().signal, onSpawn: () => {}, onExit: () => {} };
+const noJob = { folder: '', closing: new AbortController().signal, onSpawn: () => {}, onExit: () => {} };
 
 async function verifyModel(app: App, spec: ModelSpec): Promise<ModelReport> {
   const name = spec.runtime === 'command' ? spec.command[0] : spec.file;
   try {
     if (spec.runtime === 'command') {
       await findProgram(spec, app.folder);
+      // Not started: importing a framework takes up to a minute, and a server does this for each app at its start.
       return { name, faults: [], summary: 'the program exists' };
     }
     const model = await openModel(app, spec, noJob);
