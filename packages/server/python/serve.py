@@ -204,7 +204,7 @@ def reason_of(error):
     """What the caller reads, in one line, and whose fault it is."""
     if isinstance(error, exporter.Fault):
         return f"{error.path}: {error}.".replace("\n", " "), "input" if error.code == "INPUT" else "app"
-    return f"The author's pipeline failed: {exporter.last_cause(error)}"[:1000], "app"
+    return exporter.last_cause(error)[:1000], "app"
 
 
 def serve(requests, say, answer):
@@ -251,6 +251,7 @@ def take_stdin():
 
 def main():
     parser = argparse.ArgumentParser()
+    parser.error = sys.exit  # With 1: 2 says that the caller's input is at fault.
     exporter.add_source_options(parser)
     parser.add_argument("--orientation", default="stored", help="axes of nnU-Net's training files, such as LPS")
     parser.add_argument("--inputs", required=True, help="names of the app's volumes, in the order of the channels")
