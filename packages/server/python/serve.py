@@ -15,12 +15,12 @@ without it a GPU is taken if torch finds one.
 """
 
 import argparse
-import atexit
 import json
 import os
 import pathlib
 import re
 import shutil
+import signal
 import sys
 import tempfile
 
@@ -62,11 +62,9 @@ class WarmBundle:
     def __init__(self, options):
         self.bundle = exporter.Bundle(options)
         self.workflow = None
-        self.folder = tempfile.mkdtemp(prefix="tomaat-serve-")
-        atexit.register(shutil.rmtree, self.folder, ignore_errors=True)
         # The workflow has one folder of results for its life. A link leads it into the folder of each request, which the server
         # clears: no result stays behind if this process is killed.
-        self.results = os.path.join(self.folder, "results")
+        self.results = os.path.join(temporary_folder(), "results")
         if not self.bundle.has_evaluator():
             self.bundle.loaded = self.bundle.network().to(self.bundle.device)
         elif self.reads_when_asked():
@@ -107,6 +105,26 @@ class WarmBundle:
             if hasattr(state, name):
                 setattr(state, name, None)
         sys.path[:] = dict.fromkeys(sys.path)
+
+
+temporary = []
+
+
+def temporary_folder():
+    """A folder that is removed when this program ends, or is ended by SIGTERM."""
+    temporary.append(tempfile.mkdtemp(prefix="tomaat-serve-"))
+    return temporary[-1]
+
+
+def remove_temporary():
+    for folder in temporary:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def end_by_signal(number, _frame):
+    # Without the work that Python does at an end: a GPU or a pool of threads may keep it waiting.
+    remove_temporary()
+    os._exit(128 + number)
 
 
 def give(dataset, entries):
@@ -262,6 +280,7 @@ def main():
     options.folder = str(here / options.folder)
     options.device = options.device or os.environ.get("MODEL_DEVICE") or "auto"
     channel, requests = exporter.take_stdout(), take_stdin()
+    signal.signal(signal.SIGTERM, end_by_signal)
 
     def say(line):
         channel.write(json.dumps(line) + "\n")
@@ -282,6 +301,8 @@ def main():
         text, fault = reason_of(error)
         print(text, file=sys.stderr)
         sys.exit(2 if fault == "input" else 1)
+    finally:
+        remove_temporary()
 
 
 if __name__ == "__main__":
