@@ -26,6 +26,7 @@ import tempfile
 
 import exporter
 
+STAGE = "Running the author’s pipeline"
 here = pathlib.Path(__file__).resolve().parent
 # Those that decide the result. The others may be newer.
 MAIN_PACKAGES = ("torch", "monai", "pytorch-ignite", "nnunetv2", "numpy", "scipy", "nibabel", "simpleitk")
@@ -232,7 +233,7 @@ def serve(requests, say, answer):
         if not line.strip():
             continue
         request = json.loads(line)
-        say({"fraction": 0, "stage": "Running the author's pipeline"})
+        say({"fraction": 0, "stage": STAGE})
         try:
             answer(request)
         except Exception as error:  # whatever the author's code raises: the next request may be fine
@@ -292,7 +293,7 @@ def main():
         if os.environ.get("TOMAAT_SERVE") == "1":
             serve(requests, say, lambda request: predict(pipeline, options, request["input"], request["output"]))
         elif len(options.paths) == 3:
-            say({"fraction": 0, "stage": "Running the author's pipeline"})
+            say({"fraction": 0, "stage": STAGE})
             predict(pipeline, options, *options.paths[:2])
         else:
             parser.error("give the folders input and output and the file of parameters, or set TOMAAT_SERVE=1")
