@@ -1,5 +1,5 @@
 import { constants, createReadStream, createWriteStream } from 'node:fs';
-import { copyFile, mkdir, readdir, stat } from 'node:fs/promises';
+import { copyFile, mkdir, readdir, realpath, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { Transform } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
@@ -26,8 +26,7 @@ export interface CopiedFile {
   readonly sha256: string;
 }
 
-/** Folders deeper than this, and more files than these, are not code. */
-const mostLevels = 8;
+/** More files are not those of a bundle. */
 const mostFiles = 5000;
 const isHidden = (name: string) => name.startsWith('.') || name === '__pycache__';
 
@@ -55,16 +54,21 @@ export async function filesOf(author: AuthorFolder, read: readonly string[]): Pr
   return files;
 }
 
-/** The files of a folder, with / between the parts of their paths. Links are followed: a download may consist of them. */
-async function codeIn(folder: string, inner = '', level = 0): Promise<string[]> {
+/**
+ * The files of a folder, with / between the parts of their paths. Links are followed, as a download may consist of them; each folder
+ * is read once.
+ */
+async function codeIn(folder: string, inner = '', seen = new Set<string>()): Promise<string[]> {
+  const real = await realpath(join(folder, inner));
+  if (seen.has(real)) return [];
+  seen.add(real);
   const found: string[] = [];
   for (const name of (await readdir(join(folder, inner))).sort()) {
     if (isHidden(name)) continue;
     const path = inner === '' ? name : `${inner}/${name}`;
     const entry = await stat(join(folder, path)).catch(() => undefined); // A link to nothing.
     if (entry?.isFile()) found.push(path);
-    else if (entry?.isDirectory() && level < mostLevels)
-      found.push(...(await codeIn(folder, path, level + 1)));
+    else if (entry?.isDirectory()) found.push(...(await codeIn(folder, path, seen)));
     if (found.length > mostFiles)
       throw new TomaatError(
         'BAD_INPUT',
