@@ -9,7 +9,7 @@ const coreValues = `
   TomaatError acceptShape acceptSuv affinesEqual applyAffine base64Length buildDicomObject
   buildKeyPicture buildMeasurementReport buildSegmentation buildStructureSet buildSurface
   bytesPerVoxel checkAffine checkDeclaration checkShape checkVolume computesSuv chooseDicom
-  chooseFormat closeLabels collectBytes componentOf composeAffine convertVolume crc32
+  chooseFormat closeLabels codesOfName collectBytes componentOf composeAffine convertVolume crc32
   createDeidentifier createFrameDecoder createStoredZip createUidKey createUidMapper createVoxels
   cropOrPad decimateMesh decodeBase64Text defaultValue defineApp deidentify describeError
   determinant dice diceOfLabels dicomFormats dicomSourceOf displayOf dilateLabels directionOf
@@ -22,7 +22,7 @@ const coreValues = `
   holdsVoxelsAlone identifySegmentation identity imageTransforms infer infererSchema inputSchema
   inspectDicom inspectFiles inspectStart inspectVolume invert isDicom isDicomFormat isFileInput
   isNetworkSpec isReadBack isSeriesFormat isText isVolumeMediaType isVolumeUnlikeBase64 isZip
-  joinMeshes keepLargestComponent labelPalette labelSchema labelTransforms labelTypeFor labelVoxels
+  joinMeshes keepLargestComponent keepsStoredOrder labelPalette labelSchema labelTransforms labelTypeFor labelVoxels
   labelsWith labelColors isExplained largestThatFits listSeries manifestSchema mapLabels
   matchOriginals maxFileBytes maxZipEntries measureLabels measurementsToCsv mediaTypes meshToStl
   meshToVtk mmDigits multiply neutralDataName neutralNames numericVoxels observe openLabels openZip

@@ -73,7 +73,7 @@ export {
 } from './app/predict.ts';
 export { type Stage, type StageTimes, stages, type Trace } from './app/stages.ts';
 export type { Step } from './app/step.ts';
-export { labelsWith, pipelineSteps } from './app/steps.ts';
+export { keepsStoredOrder, labelsWith, pipelineSteps } from './app/steps.ts';
 export { acceptSuv, computesSuv } from './app/suv-inputs.ts';
 export { stageOfInput, traceStages } from './app/trace.ts';
 export {
@@ -304,6 +304,7 @@ export {
   type SmallObjectOptions,
 } from './labels/components.ts';
 export { dice, diceOfLabels } from './labels/dice.ts';
+export { codesOfName } from './labels/label-codes.ts';
 export {
   type LabelName,
   type LabelVoxels,

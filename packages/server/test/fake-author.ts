@@ -46,7 +46,7 @@ else if (author.lastWords) {
 } else if (command === 'plan') say({ type: 'result', result: author.plan });
 else if (command === 'export') {
   copyFileSync(author.network, valuesOf('--out')[0]);
-  say({ type: 'result', result: { exporter: 'legacy', anySize: true, window: [32, 48, 48], maxDifference: 1e-6, maxScore: 9, tried: [] } });
+  say({ type: 'result', result: { exporter: 'legacy', anySize: true, window: [32, 48, 48], maxDifference: 1e-6, maxScore: 9, compared: [{ of: basename(JSON.parse(valuesOf('--case')[0]).inputs[0]), maxDifference: 1e-6, maxScore: 9 }], tried: [] } });
 } else if (command === 'run') {
   const cases = valuesOf('--case').map(JSON.parse);
   for (const one of cases) {

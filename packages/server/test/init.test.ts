@@ -43,6 +43,8 @@ describe('tomaat init', () => {
       [3, 'cyst'],
     ]);
     expect(new Set(manifest.labels.map(({ color }) => color)).size).toBe(3);
+    // Known names have their code; nothing is guessed of the others.
+    expect(manifest.labels.map(({ code }) => code?.value)).toEqual(['10200004', undefined, undefined]);
     expect(manifest.model[0]).toMatchObject({
       file: 'Liver Net.onnx',
       sha256: createHash('sha256').update(bytes).digest('hex'),

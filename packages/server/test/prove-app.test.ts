@@ -53,7 +53,9 @@ it('proveApp() says what weakens a proof: fractions, another grid, no label', as
   const proof = await proveApp({ appFolder, cases, noise: { reordered: again } });
   const [fractions, reordered, empty] = proof.cases;
   expect(fractions).toMatchObject({ verdict: 'exact', differ: 0, voxels: 4301 });
-  expect(fractions.warnings).toEqual([expect.stringContaining('fractional labels in 4 of 4301 voxels')]);
+  expect(fractions.warnings).toEqual([
+    expect.stringContaining('in 4 of 4301 voxels the author’s result is not a whole label'),
+  ]);
   expect(reordered).toMatchObject({ verdict: 'exact', noise: 7 });
   expect(reordered.warnings).toEqual([expect.stringContaining('lies on another grid')]);
   expect(empty).toMatchObject({ verdict: 'differs', differ: 180 });
@@ -70,14 +72,17 @@ it('proveApp() does not count cases in which neither result has a label', async 
   const none = await write('none-labels', { ...scan, voxels: new Uint8Array(blocks.length) });
   const empty = { name: 'empty', inputs: { volume: await write('none-scan', dark) }, expected: none };
   const given = await caseOf('plain', { ...scan, voxels: blocks }, { fractional: 9 });
-  const proof = await proveApp({ appFolder, cases: [empty, given], conditions: 'Both by hand.' });
-  expect(proof.parity).toMatchObject({ verdict: 'exact', agree: 1, cases: 1, conditions: 'Both by hand.' });
+  const likely = { ...scan, voxels: blocks.map((v) => v * 0.75) };
+  const probable = await caseOf('probable', likely, { isProbabilities: true });
+  const proof = await proveApp({ appFolder, cases: [empty, given, probable], conditions: 'Both by hand.' });
+  expect(proof.parity).toMatchObject({ verdict: 'exact', agree: 1, cases: 2, conditions: 'Both by hand.' });
   expect(proof.cases.map(({ warnings }) => warnings)).toEqual([
     [expect.stringContaining('not counted')],
-    [expect.stringContaining('fractional labels in 9 of 4301 voxels')],
+    [expect.stringContaining('in 9 of 4301 voxels the author’s result is not a whole label')],
+    ['the author’s result is probabilities: where they are above 0.5 was compared'],
   ]);
   expect(formatProofMarkdown(proof)).toContain('| empty | not counted | 4301 | 0 |');
-  expect(formatProofMarkdown(proof)).toContain('differs in one case. Both by hand.');
+  expect(formatProofMarkdown(proof)).toContain('differs in 2 cases. Both by hand.');
   await expect(proveApp({ appFolder, cases: [empty] })).rejects.toMatchObject({
     code: 'BAD_INPUT',
     field: 'case',

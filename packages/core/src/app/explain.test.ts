@@ -54,6 +54,7 @@ describe('explainEmpty()', () => {
     ['no finite value', manifestWith(placed), seen(Number.NaN, Number.NaN), [/^All voxels of ct/]],
     ['scores that are not finite', manifestWith(placed), seen(0, 9, { scores: [-Infinity, 1] }), [/not finite/]],
     ['steps that leave the place alone', manifestWith([]), seen(0, 9), [/sets the orientation/, /sets the spacing/]],
+    ['axes as they are stored', manifestWith([{ orientation: { axcodes: 'stored' } }, placed[1]]), seen(0, 9), [/sets the orientation/]],
   ])('%s', (_, manifest, observed, causes) => {
     const said = explainEmpty(manifest, observed).slice(3);
     expect(said).toHaveLength(causes.length);

@@ -6,6 +6,7 @@ import { isNetworkSpec, type Manifest, volumeInputs } from './manifest.ts';
 import type { LoadedModel } from './predict.ts';
 import type { Trace } from './stages.ts';
 import type { Step } from './step.ts';
+import { leavesAxes } from './steps.ts';
 import { stageOfInput } from './trace.ts';
 
 /*
@@ -137,10 +138,11 @@ function causesOf(manifest: Manifest, { inputs, prepared, scores }: Observation)
     causes.push(
       'The network gives scores that are not finite. Compare the values after preprocess with those of the training.',
     );
-  const names = new Set([
-    ...manifest.preprocess.map(({ name }) => name),
-    ...volumes.flatMap(([name]) => ownOf(manifest, name).map((step) => step.name)),
-  ]);
+  const names = new Set(
+    [...manifest.preprocess, ...volumes.flatMap(([name]) => ownOf(manifest, name))]
+      .filter((step) => !leavesAxes(step))
+      .map(({ name }) => name),
+  );
   if (!names.has('orientation'))
     causes.push(
       'No step of preprocess sets the orientation, so the network sees the axes as the file stores them.',

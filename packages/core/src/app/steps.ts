@@ -4,6 +4,7 @@ import { type Activation, activations } from '../geometry/activation.ts';
 import type { Fit } from '../geometry/fit.ts';
 import { labelTransforms } from '../labels/table.ts';
 import { suvAfter } from '../transforms/intensity.ts';
+import { storedOrder } from '../transforms/spatial.ts';
 import { imageTransforms } from '../transforms/table.ts';
 import type { TransformContext, VolumeTransform } from '../transforms/transform.ts';
 import type { Grid, Volume } from '../volume.ts';
@@ -155,6 +156,19 @@ export function ownSteps(
 ): Step[] {
   return (inputs[name]?.preprocess ?? []).filter((step) => applies(step.when, parameters));
 }
+
+/** Whether a step states that the axes of volumes stay as files store them. */
+export const leavesAxes = ({ name, parameters }: Step): boolean =>
+  name === 'orientation' && 'axcodes' in parameters && parameters.axcodes === storedOrder;
+
+/** Whether a manifest states that its network sees the axes as files store them: another order of storage is another input. */
+export const keepsStoredOrder = (manifest: {
+  readonly inputs: Readonly<Record<string, ManifestInput>>;
+  readonly preprocess: readonly Step[];
+}): boolean =>
+  [...manifest.preprocess, ...Object.values(manifest.inputs).flatMap((input) => input.preprocess ?? [])].some(
+    leavesAxes,
+  );
 
 /** The labels that a label map made with these parameters can contain. */
 export function labelsWith(labels: readonly Label[], parameters: Readonly<Record<string, unknown>>): Label[] {

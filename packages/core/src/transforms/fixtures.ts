@@ -35,7 +35,13 @@ export const values = async (volume: Volume, ...steps: (readonly [string, object
 
 /** Parameters that every transform is tried with, as a manifest gives them. */
 export const parameterSets: Record<string, readonly object[]> = {
-  orientation: [{ axcodes: 'RAS' }, { axcodes: 'LIA' }, { axcodes: 'PSR' }, { axcodes: 'IRP' }],
+  orientation: [
+    { axcodes: 'RAS' },
+    { axcodes: 'LIA' },
+    { axcodes: 'PSR' },
+    { axcodes: 'IRP' },
+    { axcodes: 'stored' },
+  ],
   spacing: [
     { pixdim: [1, 1, 1] },
     { pixdim: [0.4, 0, 4], mode: 'nearest' },

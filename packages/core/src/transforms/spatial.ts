@@ -43,23 +43,31 @@ const wanted = (grid: Grid, size: readonly number[]): Size => [
   size[2] > 0 ? size[2] : grid.size[2],
 ];
 
+/** In the place of axis codes: nothing is turned. */
+export const storedOrder = 'stored';
+
 const orientation = defineTransform({
   name: 'orientation',
   description:
-    'Permutes and flips axes so that x, y, z point to the letters of axcodes, e.g. RAS or LIA. Exact.',
+    'Permutes and flips axes so that x, y, z point to the letters of axcodes, e.g. RAS or LIA. Exact. “stored” states that the network was trained on axes as files store them.',
   parameters: z.strictObject({
     axcodes: z
       .string()
       .refine(
-        (s) => s.length === 3 && ['LR', 'PA', 'IS'].every((pair) => [...s].some((l) => pair.includes(l))),
+        (s) =>
+          s === storedOrder ||
+          (s.length === 3 && ['LR', 'PA', 'IS'].every((pair) => [...s].some((l) => pair.includes(l)))),
         {
-          message: 'must be three letters, one of L/R, one of P/A and one of I/S, such as "RAS"',
+          message:
+            'must be three letters, one of L/R, one of P/A and one of I/S, such as "RAS", or "stored" to leave the axes as they are',
         },
       )
-      .describe('Where x, y and z point to: one of L/R, one of P/A, one of I/S'),
+      .describe(
+        'Where x, y and z point to: one of L/R, one of P/A, one of I/S; or “stored”: the axes stay as they are in the file',
+      ),
   }),
-  gridOf: (grid, { axcodes }) => orientedGrid(grid, axcodes),
-  apply: (volume, { axcodes }) => reorient(volume, axcodes),
+  gridOf: (grid, { axcodes }) => (axcodes === storedOrder ? grid : orientedGrid(grid, axcodes)),
+  apply: (volume, { axcodes }) => (axcodes === storedOrder ? volume : reorient(volume, axcodes)),
 });
 
 const flipAxes = defineTransform({

@@ -342,6 +342,7 @@ describe('orientation', () => {
     const volume = patterned([5, 4, 3], oblique, 'int16');
     const own = orientationOf(volume.affine);
     expect((await apply(volume, ['orientation', { axcodes: own }])).voxels).toBe(volume.voxels);
+    expect(await apply(volume, ['orientation', { axcodes: 'stored' }])).toEqual(volume);
     const other = [own[1], own[0], own[2]].join('');
     expect((await apply(volume, ['orientation', { axcodes: other }])).voxels).not.toEqual(volume.voxels);
   });

@@ -1,3 +1,4 @@
+import { nameFirst } from '../import/bisect.ts';
 import type { ImportEvent, Imported, ImportOptions } from '../import/import-app.ts';
 import { verdictOf } from '../import/parity-report.ts';
 import { createProgress, formatBytes, plain, plainLines } from './console.ts';
@@ -107,7 +108,7 @@ function wordsOf(event: Exclude<ImportEvent, { type: 'progress' }>): string {
       const lines = [
         `Case ${name}: ${verdictOf(event.proven)}, ${differ} of ${voxels} voxels differ${noise === undefined ? '' : ` (${noise} between two runs of the author’s own pipeline)`}`,
         ...where.map((text) => `  ${text}`),
-        ...(bisection?.first ? [`  the first step that differs: ${bisection.first}`] : []),
+        ...(bisection?.first ? [`  the first step that differs: ${nameFirst(bisection)}`] : []),
         ...warnings.map((text) => `  Warning: ${text}`),
       ];
       return lines.join('\n');

@@ -173,12 +173,12 @@ function askChannels(shape: NetworkShape, flags: AnswerFlags, answer: Answer): P
   return answer(question, flags.channels);
 }
 
-const orientationQuestion: Question<string | undefined> = {
+const orientationQuestion: Question<string> = {
   flag: '--orientation',
   text: 'Orientation of the axes in training, such as RAS, or “stored” if images were not reoriented',
   proposal: 'RAS',
   read(given) {
-    if (given === 'stored') return undefined;
+    if (given === 'stored') return given;
     const letters = [...given.toUpperCase()];
     const axes = letters.map((letter) => ['RL', 'AP', 'SI'].findIndex((pair) => pair.includes(letter)));
     if (letters.length === 3 && !axes.includes(-1) && new Set(axes).size === 3) return letters.join('');

@@ -1,4 +1,4 @@
-import { labelColors } from '@tomaat/core';
+import { codesOfName, labelColors } from '@tomaat/core';
 import { stringify } from 'yaml';
 import type { NetworkShape } from './network-shape.ts';
 
@@ -13,8 +13,8 @@ export interface ManifestAnswers {
   author: string;
   /** The inputs of type volume, one for each channel. */
   channels: readonly string[];
-  /** The storage order of the training, such as RAS; undefined: as stored in each file. */
-  orientation?: string;
+  /** The storage order of the training, such as RAS, or `stored`: as in each file. */
+  orientation: string;
   /** In training, mm along x, y, z; undefined: as stored in each file. */
   spacing?: readonly [number, number, number];
   inferer: 'simple' | 'slidingWindow';
@@ -38,7 +38,9 @@ export function newManifest(
 ): string {
   const { id, name, task, anatomy, modality, licence, author, channels, labels } = answers;
   const colors = labelColors(labels.length);
-  const listed = labels.map((label, i) => inline({ value: i + 1, name: label, color: colors[i] }));
+  const listed = labels.map((label, i) =>
+    inline({ value: i + 1, name: label, color: colors[i], ...codesOfName(label) }),
+  );
   return `schemaVersion: 1
 id: ${inline(id)}
 name: ${inline(name)}
@@ -73,7 +75,8 @@ outputs:
   segmentation: { type: LabelVolume, label: Segmentation }
   volumes: { type: Measurements, label: Volumes, from: segmentation }
 
-# A code says in a terminology what a label is; without one it is a piece of tissue to other programs:
+# A code says in a terminology what a label is; without one it is a piece of tissue to other programs. Those here are found by
+# the names of the labels. Add the others:
 # code: { scheme: SCT, value: '41216001', meaning: Prostate }
 labels:
 ${listed.map((label) => `  - ${label}`).join('\n')}
@@ -87,9 +90,7 @@ ${listed.map((label) => `  - ${label}`).join('\n')}
 function preprocessLines(shape: NetworkShape, answers: ManifestAnswers): string[] {
   const { orientation, spacing, modality, inferer, channels, axis } = answers;
   const lines = [
-    orientation === undefined
-      ? '  # The axes stay as they are stored in each file; otherwise:\n  # - orientation: { axcodes: RAS }'
-      : `  - orientation: { axcodes: ${orientation} }`,
+    `  - orientation: { axcodes: ${orientation} }`,
     spacing === undefined
       ? '  # The spacing (mm along x, y, z) stays as it is stored in each file; otherwise:\n  # - spacing: { pixdim: [1, 1, 1] }'
       : `  - spacing: { pixdim: ${inline(spacing)} }`,

@@ -39,9 +39,11 @@ const exportSchema = z.object({
   anySize: z.boolean(),
   /** Voxels along z, y, x, or rows and columns. */
   window: z.array(z.int().min(1)).min(2).max(3),
-  /** Of onnxruntime from torch, and the largest score. */
+  /** Of onnxruntime from torch, and the largest score: of the image in which they differ most. */
   maxDifference: z.number(),
   maxScore: z.number(),
+  /** The same of each image: noise at one size or two, and the middle of the case. */
+  compared: z.array(z.object({ of: z.string(), maxDifference: z.number(), maxScore: z.number() })),
   tried: z.array(z.string()),
 });
 export type ExportReport = z.infer<typeof exportSchema>;
@@ -86,13 +88,15 @@ export async function readPlan(author: AuthorFolder, options: PythonOptions): Pr
   return parsePlan(await callExporter(author, 'plan', [], options));
 }
 
-/** Writes the network as ONNX. */
+/** Writes the network as ONNX. Its scores are torch's for noise, and for a window of the case whose files are given. */
 export async function exportNetwork(
   author: AuthorFolder,
   out: string,
+  inputs: readonly string[],
   options: PythonOptions,
 ): Promise<ExportReport> {
-  return exportSchema.parse(await callExporter(author, 'export', ['--out', out], options));
+  const flags = ['--out', out, '--case', JSON.stringify({ inputs })];
+  return exportSchema.parse(await callExporter(author, 'export', flags, options));
 }
 
 /**

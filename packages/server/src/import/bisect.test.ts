@@ -1,6 +1,6 @@
 import type { Volume } from '@tomaat/core';
 import { describe, expect, it } from 'vitest';
-import { type AuthorStage, bisect } from './bisect.ts';
+import { type AuthorStage, bisect, nameFirst } from './bisect.ts';
 
 const affine = [-0.7, 0.55, 0, 10, 0.4, 0.95, 0, -20, 0, 0, 1.7, 30, 0, 0, 0, 1];
 const volumeOf = (change: (voxels: Float32Array) => void = () => {}, more: Partial<Volume> = {}): Volume => {
@@ -53,6 +53,22 @@ describe('bisect()', () => {
     const early = volumeOf((voxels) => voxels.fill(9));
     const dumps = [author('input', early), author('input')];
     expect(bisect(order, dumps, new Map([['input', volumeOf()]])).first).toBeUndefined();
+  });
+
+  it('names the author’s step with the first stage that differs', () => {
+    const wrong = volumeOf((voxels) => voxels.fill(9));
+    const dumps = [author('input'), { ...author('scores'), source: 'inferer' }];
+    const found = bisect(
+      order,
+      dumps,
+      new Map([
+        ['input', volumeOf()],
+        ['scores', wrong],
+      ]),
+    );
+    expect(nameFirst(found)).toBe('scores (the author’s inferer)');
+    expect(nameFirst(bisect(order, [author('scores')], new Map([['scores', wrong]])))).toBe('scores');
+    expect(nameFirst({ stages: [] })).toBeUndefined();
   });
 
   it('ignores stages that only one side has', () => {

@@ -8,6 +8,8 @@ import { affinesEqual, numericVoxels, originOf, type Volume, voxelCount } from '
 /** A volume of the author's pipeline. */
 export interface AuthorStage {
   readonly stage: string;
+  /** The author's step that gives it, if it is known. */
+  readonly source?: string;
   readonly volume: Volume;
   /** Whether its affine counts. */
   readonly placed: boolean;
@@ -15,6 +17,8 @@ export interface AuthorStage {
 
 export interface StageComparison {
   readonly stage: string;
+  /** The author's step, as the author's config names it. */
+  readonly source?: string;
   readonly agrees: boolean;
   /** The largest difference of two values, and the largest absolute value of the author's volume; missing where the sizes differ. */
   readonly maxDifference?: number;
@@ -38,6 +42,12 @@ const toleranceOf = (stage: string): number => {
   return stage === 'scores' || stage === 'activation' ? 1e-3 : 1e-4;
 };
 
+/** The first stage that differs, in words: its name, and the author's step if it is known. */
+export function nameFirst({ first, stages }: Bisection): string | undefined {
+  const source = stages.find(({ stage }) => stage === first)?.source;
+  return first !== undefined && source !== undefined ? `${first} (the author’s ${source})` : first;
+}
+
 /**
  * Compares the stages that both sides have.
  * @param order the stages of the pipeline from first to last; others are ignored
@@ -52,7 +62,8 @@ export function bisect(
     // Where several steps of the author are one of the app, the last of them has its result.
     const theirs = author.findLast((one) => one.stage === stage);
     const own = ours.get(stage);
-    if (theirs && own) stages.push(compareStage(theirs, own));
+    if (theirs && own)
+      stages.push({ ...compareStage(theirs, own), ...(theirs.source && { source: theirs.source }) });
   }
   // A stage that agrees shows that what differed before it did not matter: a few voxels at a limit of rounding. One window is
   // not the whole volume.

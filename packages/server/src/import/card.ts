@@ -1,4 +1,11 @@
-import { labelColors, type ManifestFault, type Parity, parseManifest, TomaatError } from '@tomaat/core';
+import {
+  codesOfName,
+  labelColors,
+  type ManifestFault,
+  type Parity,
+  parseManifest,
+  TomaatError,
+} from '@tomaat/core';
 import { Document, isMap, isSeq } from 'yaml';
 import type { Plan } from './plan.ts';
 import type { Translation } from './translation.ts';
@@ -149,6 +156,7 @@ export function writeManifest(
     labels: translation.labels.map((label, i) => ({
       ...label,
       color: colors[i],
+      ...codesOfName(label.name),
     })),
     ...(tests.length > 0 && { sample: Object.values(tests[0].inputs)[0], selftest: tests }),
     ...(proof.parity && { parity: proof.parity }),
@@ -199,7 +207,7 @@ function modalityOf(text: string): string {
 function layOut(manifest: object): string {
   const document = new Document(manifest);
   document.commentBefore =
-    ' Made by “tomaat import”. import.json says of what, parity.md how its results agree with the author’s.';
+    ' Made by “tomaat import”. import.json says of what, parity.md how its results agree with the author’s.\n Codes of labels are found by their names.';
   for (const key of ['inputs', 'preprocess', 'postprocess', 'labels', 'outputs', 'authors']) {
     const node = document.get(key);
     const items = isSeq(node) ? node.items : isMap(node) ? node.items.map((pair) => pair.value) : [];

@@ -84,7 +84,7 @@ export async function derivedCases(
   for (const { name, grid } of deriveGrids(volumes[0], {
     keepOrder,
     spacingMm,
-    ...(axcodes && { axcodes }),
+    ...(axcodes && axcodes !== 'stored' && { axcodes }),
   })) {
     const inputs: Record<string, string> = {};
     for (const [i, input] of Object.keys(first.inputs).entries()) {

@@ -6,19 +6,19 @@ import { hashFile } from '../store/hash-file.ts';
 import { version } from '../version.ts';
 import {
   dumpAuthor,
-  type ExporterStage,
   type ExportReport,
   exportNetwork,
   type PythonOptions,
   readPlan,
   runAuthor,
 } from './author-python.ts';
+import { dumpsOf } from './author-stages.ts';
 import { authorsOf, type CardFlags, checkCard, idOf, slugOf, writeManifest } from './card.ts';
 import { type Case, derivedCases, groupCases, keepCases, readCase } from './cases.ts';
 import { importProgram, type ProgramEvent } from './import-program.ts';
 import { formatProofJson, formatProofMarkdown } from './parity-report.ts';
 import type { Plan } from './plan.ts';
-import { type AuthorDump, type Proof, proveApp } from './prove.ts';
+import { type Proof, proveApp } from './prove.ts';
 import { type AuthorFolder, licenceOf, recognise } from './recognise.ts';
 import { checkTarget, placeApp } from './target.ts';
 import { translate } from './translate.ts';
@@ -113,7 +113,8 @@ export async function importApp(options: ImportOptions): Promise<Imported> {
   const app = await mkdtemp(join(dirname(out), '.tomaat-import-'));
   const work = await mkdtemp(join(tmpdir(), 'tomaat-import-'));
   try {
-    const report = await exportNetwork(author, join(app, 'model.onnx'), python);
+    const inputs = Object.values(cases[0].inputs);
+    const report = await exportNetwork(author, join(app, 'model.onnx'), inputs, python);
     onEvent({ type: 'exported', report, sizeBytes: (await stat(join(app, 'model.onnx'))).size });
     checkSizes(report, translation);
     const weights = { file: 'model.onnx', sha256: await hashFile(join(app, 'model.onnx')) };
@@ -272,6 +273,7 @@ async function prove(all: Proving): Promise<{ proof: Proof; results: Readonly<Re
       inputs: one.inputs,
       expected: runs[i].out,
       fractional: ran[i]?.fractional,
+      isProbabilities: translation.isProbabilities,
       dumps: async () => {
         const stages = await dumpAuthor(
           author,
@@ -288,38 +290,6 @@ async function prove(all: Proving): Promise<{ proof: Proof; results: Readonly<Re
     onCase: (proven) => onEvent({ type: 'proven', proven }),
   });
   return { proof, results: Object.fromEntries(cases.map(({ name }, i) => [name, runs[i].out])) };
-}
-
-/** The author's volumes by the names of the app's stages; those without one are left out. */
-function dumpsOf(
-  stages: readonly ExporterStage[],
-  { sources, preprocess, postprocess }: Translation,
-  folder: string,
-): AuthorDump[] {
-  const decided = postprocess.findIndex(
-    (step) =>
-      step === 'argmax' ||
-      (typeof step === 'object' && ['argmax', 'threshold', 'compose'].some((name) => name in step)),
-  );
-  const stageOf = ({ kind, path }: ExporterStage): string | undefined => {
-    if (kind === 'logits') return 'window';
-    if (kind === 'scores') return 'scores';
-    if (kind === 'window') return undefined;
-    const stage = sources.find((source) => source.path === path)?.stage;
-    const index = Number(/^postprocess\[(\d+)\]$/.exec(stage ?? '')?.[1] ?? -1);
-    if (kind === 'prepared') return stage;
-    return index >= decided ? stage : undefined;
-  };
-  const dumps = stages.flatMap((entry) => {
-    const stage = stageOf(entry);
-    return stage === undefined
-      ? []
-      : [{ stage, file: join(folder, entry.file), dims: entry.dims, affine: entry.affine }];
-  });
-  const last = stages.findLast(({ kind }) => kind === 'prepared');
-  if (last && preprocess.length > 0)
-    dumps.push({ stage: 'input', file: join(folder, last.file), dims: last.dims, affine: last.affine });
-  return dumps;
 }
 
 /** What the app does otherwise than the author's config, and what its author should know, as a part of parity.md. */

@@ -35,7 +35,10 @@ const proof: Proof = {
       where: ['100 % at borders of labels'],
       bisection: {
         first: 'activation',
-        stages: [{ stage: 'activation', agrees: false, detail: '5 of 9 values differ' }],
+        stages: [
+          { stage: 'scores', agrees: true, detail: 'equal to 0' },
+          { stage: 'activation', source: 'post#0', agrees: false, detail: '5 of 9 values differ' },
+        ],
       },
       warnings: ['the author’s result has no label'],
       seconds: 3,
@@ -54,7 +57,8 @@ describe('formatProofMarkdown()', () => {
     );
     expect(lines).toContain('- labels that occur in no case: 7 (vertebrae)');
     expect(lines).toContain('| oblique | close | 396000 | 187 | 99.952 % |  | 3.0 |');
-    expect(lines).toContain('| `activation` | NO | 5 of 9 values differ |');
+    expect(lines).toContain('| `scores` |  | yes | equal to 0 |');
+    expect(lines).toContain('| `activation` | post#0 | NO | 5 of 9 values differ |');
     expect(lines).toContain('The first stage that differs: `activation`.');
     // Rounded down: a Dice of 1 is only written where no voxel differs.
     expect(lines).toContain('| 3 | 0.999999 | 7 | 8 | no |');

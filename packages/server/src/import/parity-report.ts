@@ -74,8 +74,13 @@ function sectionsOf({ name, labels, where, bisection, warnings }: ProvenCase): s
     sections.push(
       first === undefined ? 'No stage differs.' : `The first stage that differs: \`${first}\`.`,
       tableOf(
-        ['stage', 'agrees', 'what differs'],
-        stages.map(({ stage, agrees, detail }) => [`\`${stage}\``, agrees ? 'yes' : 'NO', inLine(detail)]),
+        ['stage', 'of the author', 'agrees', 'what differs'],
+        stages.map(({ stage, source, agrees, detail }) => [
+          `\`${stage}\``,
+          inLine(source ?? ''),
+          agrees ? 'yes' : 'NO',
+          inLine(detail),
+        ]),
       ),
     );
   }

@@ -44,8 +44,10 @@ export interface AuthorCase {
   readonly parameters?: Readonly<Record<string, unknown>>;
   /** The author's label map. */
   readonly expected: string;
-  /** How many of its voxels were no whole numbers before they were written, if it is rounded already. */
+  /** How many of its voxels were not whole numbers before they were written, if it is rounded already. */
   readonly fractional?: number;
+  /** Whether it was probabilities before it was rounded: then fractions are what they should be. */
+  readonly isProbabilities?: boolean;
   /** Volumes between the steps of the author's pipeline; asked for only if the labels are neither equal nor within the noise. */
   readonly dumps?: readonly AuthorDump[] | (() => Promise<readonly AuthorDump[]>);
 }
@@ -54,6 +56,8 @@ export interface AuthorCase {
 export interface AuthorDump {
   /** Its name in `traceStages()` of the manifest: `preprocess[1]`, `input`, `window`, `scores`, `activation`, `labels` … */
   readonly stage: string;
+  /** The author's step that gives it, as in the author's config: `preprocessing#transforms#3`. */
+  readonly source?: string;
   /** The numbers alone, without a header. */
   readonly file: string;
   /** [channels, z, y, x]. */
@@ -219,17 +223,23 @@ async function proveCase(
     })),
     where: describeWhere(agreement),
     ...(bisection && { bisection }),
-    warnings: warningsOf(agreement, given.fractional ?? fractional),
+    warnings: warningsOf(agreement, given.fractional ?? fractional, given.isProbabilities),
     seconds,
   };
 }
 
 /** What makes equal voxels say less than they seem to. */
-function warningsOf({ voxels, labels, sameGrid }: Agreement, fractional: number): string[] {
+function warningsOf(
+  { voxels, labels, sameGrid }: Agreement,
+  fractional: number,
+  isProbabilities = false,
+): string[] {
   const warnings: string[] = [];
-  if (fractional > 0)
+  if (isProbabilities)
+    warnings.push('the author’s result is probabilities: where they are above 0.5 was compared');
+  else if (fractional > 0)
     warnings.push(
-      `the author’s result has fractional labels in ${fractional} of ${voxels} voxels (label numbers were interpolated); they were rounded`,
+      `in ${fractional} of ${voxels} voxels the author’s result is not a whole label number, such as 0.75 between 0 and 1: label numbers were interpolated. They were rounded to compare them`,
     );
   if (!sameGrid)
     warnings.push('the author’s label map lies on another grid than the input; ours was resampled onto it');
@@ -296,8 +306,10 @@ async function bisectCase(
     );
   }
   const author: AuthorStage[] = [];
-  for (const dump of dumps)
-    author.push({ stage: dump.stage, placed: dump.affine !== undefined, volume: await readDump(dump) });
+  for (const dump of dumps) {
+    const { stage, source, affine } = dump;
+    author.push({ stage, source, placed: affine !== undefined, volume: await readDump(dump) });
+  }
   if (!author.some(({ stage }) => stage === 'labels'))
     author.push({ stage: 'labels', placed: true, volume: expected });
   const { traces } = await computeIn(child, {

@@ -5,6 +5,7 @@ import type { MonaiPlan, MonaiStep } from './plan.ts';
 import {
   type Choice,
   inputNames,
+  storedNote,
   type Translation,
   type TranslationFault,
   type WrittenStep,
@@ -70,6 +71,7 @@ export function translateMonai(plan: MonaiPlan): Translation {
     labels: labels.labels,
     faults: report.faults,
     notes: report.notes,
+    ...(labels.isProbabilities && { isProbabilities: true }),
     sources: [...images.sources, ...labels.sources],
   };
 }
@@ -82,9 +84,13 @@ function translateImages(plan: MonaiPlan, report: Report) {
   /** The key of all channels: the only one, or that of the concatenation. */
   let stacked = own ? undefined : (keys[0] ?? 'image');
   let channels = keys;
-  const preprocess: WrittenStep[] = [];
+  const unturned: WrittenStep[] = plan.preprocessing.some((step) => nameOf(step) === 'Orientation')
+    ? []
+    : [{ orientation: { axcodes: 'stored' } }];
+  if (unturned.length > 0) report.notes.push(storedNote);
+  const preprocess: WrittenStep[] = own ? [] : [...unturned];
   const sources: { stage: string; path: string }[] = [];
-  const ofInput = new Map<string, WrittenStep[]>(keys.map((key) => [key, []]));
+  const ofInput = new Map<string, WrittenStep[]>(keys.map((key) => [key, [...unturned]]));
   for (const step of plan.preprocessing) {
     const given = step.arguments;
     if (given && nameOf(step) === 'ConcatItems' && own) {
@@ -229,13 +235,15 @@ interface Post {
   readonly steps: WrittenStep[];
   readonly sources: { stage: string; path: string }[];
   labels: Label[];
-  activation?: { name: 'softmax' | 'sigmoid'; isRestored: boolean };
+  activation?: { name: 'softmax' | 'sigmoid'; isRestored: boolean; path: string };
   threshold?: { above: number; path: string };
   /** How the result came back to the author's grid: `scores` by linear interpolation, `labels` by the nearest voxel. */
   restored?: 'scores' | 'labels';
   /** Where scores are taken over by the nearest voxel: the same as labels by the nearest voxel, after the decision. */
   restoresLabels?: string;
   isDecided: boolean;
+  /** Whether the author's result is probabilities. */
+  isProbabilities?: boolean;
   /** Whether the step that decides is one that no manifest can say. */
   isRefused: boolean;
 }
@@ -278,8 +286,8 @@ function takeStep(post: Post, step: MonaiStep): void {
 
 function activate(post: Post, given: Arguments, path: string): void {
   const isRestored = post.restored === 'scores';
-  if (isTrue(given.softmax)) post.activation = { name: 'softmax', isRestored };
-  else if (isTrue(given.sigmoid)) post.activation = { name: 'sigmoid', isRestored };
+  if (isTrue(given.softmax)) post.activation = { name: 'softmax', isRestored, path };
+  else if (isTrue(given.sigmoid)) post.activation = { name: 'sigmoid', isRestored, path };
   else if (given.other) post.report.fault(path, 'impossible', 'Activations has a function of its own');
 }
 
@@ -302,7 +310,7 @@ function invert(post: Post, given: Arguments, path: string): void {
     return;
   }
   post.restored = 'scores';
-  if (post.activation) pushStep(post, post.activation.name, path);
+  if (post.activation) pushStep(post, post.activation.name, post.activation.path);
   pushStep(post, 'restore', path);
 }
 
@@ -380,15 +388,17 @@ function decideLate(post: Post): void {
       'approximated',
       'the author’s result is probabilities. The app returns where they are above 0.5',
     );
+    post.isProbabilities = true;
     post.labels = [labelOf(post, 1, 0)];
     decide(post, { threshold: { above: scoreOf(post, 0.5, path) } }, path);
   }
 }
 
 function decide(post: Post, step: WrittenStep, path: string): void {
-  const { name, isRestored } = post.activation ?? {};
+  const { name, isRestored, path: activationPath = path } = post.activation ?? {};
   // Before argmax softmax changes nothing, unless the probabilities are interpolated; a threshold is one of probabilities.
-  if (name && !isRestored && post.restored !== 'scores' && step !== 'argmax') pushStep(post, name, path);
+  if (name && !isRestored && post.restored !== 'scores' && step !== 'argmax')
+    pushStep(post, name, activationPath);
   pushStep(post, step, path);
   post.isDecided = true;
   if (post.restoresLabels !== undefined) pushStep(post, 'restore', post.restoresLabels);
@@ -396,6 +406,6 @@ function decide(post: Post, step: WrittenStep, path: string): void {
 
 function labelOf(post: Post, value: number, channel: number): Label {
   const name = outputFormat(post.plan)?.channel_def?.[channel];
-  if (typeof name === 'string' && name.trim() !== '') return { value, name: name.trim().slice(0, 200) };
+  if (typeof name === 'string' && name.trim() !== '') return { value, name: name.trim().slice(0, 100) };
   return { value, name: `label ${value}` };
 }

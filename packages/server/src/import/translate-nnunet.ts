@@ -1,12 +1,18 @@
 import { requestWords } from '@tomaat/core';
 import type { NnunetPlan } from './plan.ts';
-import { inputNames, type Translation, type TranslationFault, type WrittenStep } from './translation.ts';
+import {
+  inputNames,
+  storedNote,
+  type Translation,
+  type TranslationFault,
+  type WrittenStep,
+} from './translation.ts';
 
 /** What the folder does not say. */
 export interface NnunetChoices {
   /**
    * Where the axes of the training files point to, such as `LPS`: neither plans nor fingerprint hold it, and nnU-Net does not
-   * reorient. `stored` leaves out the step, as nnU-Net does.
+   * reorient. `stored` turns nothing, as nnU-Net.
    */
   readonly orientation: string;
   /** Whether windows are mirrored, as nnU-Net does by default: 8 times the work. */
@@ -34,8 +40,7 @@ export function translateNnunet(plan: NnunetPlan, choices: NnunetChoices): Trans
     fault('preprocessor_name', 'impossible', `${plan.preprocessor} is own code`);
   const steps: [step: WrittenStep, path: string][] = [];
   const orientation = plan.reader === 'NibabelIOWithReorient' ? 'RAS' : choices.orientation;
-  if (orientation !== 'stored')
-    steps.push([{ orientation: { axcodes: orientation } }, 'image_reader_writer']);
+  steps.push([{ orientation: { axcodes: orientation } }, 'image_reader_writer']);
   const normalised = normalisation(plan, fault);
   steps.push(...normalised.steps);
   const spaced = resampling(plan, fault);
@@ -62,7 +67,7 @@ const leavesMirroring = (plan: NnunetPlan, { mirror }: NnunetChoices): boolean =
 function notesOf(plan: NnunetPlan, choices: NnunetChoices, orientation: string): string[] {
   const notes = [
     orientation === 'stored'
-      ? 'Volumes go into the network in the order of axes in which they are stored, as in nnU-Net: a file stored otherwise than those of the training gives a worse result.'
+      ? storedNote
       : `The app turns every volume to ${orientation}, as nnU-Net does not. The training files must have been stored so.`,
   ];
   if (leavesMirroring(plan, choices))
@@ -215,7 +220,7 @@ function decision(plan: NnunetPlan, fault: Fault): { step: WrittenStep; labels: 
   const order = plan.regionsClassOrder;
   if (!order) {
     const labels = names.flatMap(([name, value]) =>
-      typeof value === 'number' && value > 0 ? [{ value, name: name.slice(0, 200) }] : [],
+      typeof value === 'number' && value > 0 ? [{ value, name: name.slice(0, 100) }] : [],
     );
     return { step: 'argmax', labels };
   }
@@ -228,7 +233,7 @@ function decision(plan: NnunetPlan, fault: Fault): { step: WrittenStep; labels: 
       `has ${order.length} values for ${names.length} regions and ${plan.classes} channels`,
     );
   const labels = order
-    .map((value, i) => ({ value, name: (names[i]?.[0] ?? `label ${value}`).slice(0, 200) }))
+    .map((value, i) => ({ value, name: (names[i]?.[0] ?? `label ${value}`).slice(0, 100) }))
     .filter(({ value }, i) => order.lastIndexOf(value) === i)
     .sort((a, b) => a.value - b.value);
   return { step: { compose: rules }, labels };

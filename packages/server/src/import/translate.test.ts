@@ -83,14 +83,18 @@ describe('translate() of a bundle of MONAI', () => {
   });
 
   it('makes rules of a lambda over overlapping channels, and an input of each channel', () => {
-    const { inputs, preprocess, postprocess, labels, faults } = translate(recorded('brats'), choices);
+    const { inputs, preprocess, postprocess, labels, faults, notes } = translate(recorded('brats'), choices);
     expect(Object.entries(inputs)).toEqual([
       ['t1c', { label: 'T1c' }],
       ['t1', { label: 'T1' }],
       ['t2', { label: 'T2' }],
       ['flair', { label: 'FLAIR' }],
     ]);
-    expect(preprocess).toEqual([{ normalizeIntensity: { nonzero: true, channelWise: true } }]);
+    expect(preprocess).toEqual([
+      { orientation: { axcodes: 'stored' } },
+      { normalizeIntensity: { nonzero: true, channelWise: true } },
+    ]);
+    expect(notes).toContainEqual(expect.stringContaining('the order of axes in which they are stored'));
     expect(postprocess).toEqual([
       'sigmoid',
       'restore',
@@ -155,6 +159,8 @@ describe('translate() of a bundle of MONAI', () => {
     expect(postprocess).toEqual(['sigmoid', 'restore', { threshold: { above: 0.5 } }]);
     expect(labels).toEqual([expect.objectContaining({ value: 1 })]);
     expect(faults).toEqual([expect.objectContaining({ path: 'postprocessing', choice: 'approximated' })]);
+    expect(translate(brats, choices).isProbabilities).toBe(true);
+    expect(translate(recorded('brats'), choices)).not.toHaveProperty('isProbabilities');
     const late = translate(withOrder(brats, 'Invertd', 'Activationsd'), choices);
     // ln(0.5 / 0.5)
     expect(late.postprocess).toEqual(['restore', { threshold: { above: 0 } }]);
@@ -283,6 +289,7 @@ describe('translate() of a folder of nnU-Net', () => {
   it('has nnU-Net’s order: crop, normalise, resample with fit', () => {
     const { preprocess, inferer, postprocess, labels, inputs, faults } = translate(nnunet, choices);
     expect(preprocess).toEqual([
+      { orientation: { axcodes: 'stored' } },
       { cropForeground: { nonzero: true } },
       {
         scaleIntensityRange: {
@@ -356,7 +363,7 @@ describe('translate() of a folder of nnU-Net', () => {
     };
     const { inputs, preprocess, postprocess, labels, faults } = translate(plan, choices);
     expect(Object.keys(inputs)).toEqual(['t2', 'adc']);
-    expect(preprocess.slice(0, 2)).toEqual([
+    expect(preprocess.slice(1, 3)).toEqual([
       { cropForeground: { nonzero: true, fillHoles: true } },
       { normalizeIntensity: { foreground: true, channelWise: true } },
     ]);
@@ -383,7 +390,7 @@ describe('translate() of a folder of nnU-Net', () => {
     const { inputs, preprocess, faults } = translate(plan, choices);
     expect(inputs.ct.preprocess).toEqual([{ scaleIntensityRange: expect.objectContaining({ aMin: -42 }) }]);
     expect(inputs.pet.preprocess).toEqual([{ normalizeIntensity: { channelWise: true } }]);
-    expect(preprocess).toHaveLength(1);
+    expect(preprocess).toHaveLength(2);
     expect(faults).toEqual([
       expect.objectContaining({
         path: 'plans.json: 3d_fullres: normalization_schemes',

@@ -35,9 +35,15 @@ export interface Translation {
   readonly notes: readonly string[];
   /** What both results are computed without, though the author's software does it by default: a sentence for the card. */
   readonly conditions?: string;
+  /** Whether the author's result is probabilities, which the app turns into labels. */
+  readonly isProbabilities?: boolean;
   /** Which part of the author's config each step comes from; `stage` is its place in the manifest: `preprocess[1]`. */
   readonly sources: readonly { readonly stage: string; readonly path: string }[];
 }
+
+/** Of an author's pipeline that does not reorient. */
+export const storedNote =
+  'Volumes go into the network in the order of axes in which they are stored, as in the author’s pipeline: a file stored otherwise than those of the training gives a worse result.';
 
 /** One name for each label of a network input: letters, digits, - and _, none twice and none of `taken`. */
 export function inputNames(labels: readonly string[], taken: readonly string[]): string[] {
