@@ -3,7 +3,7 @@ The author's own pipeline as the program of an app: `tomaat import --command` pu
 which knows how the pipeline runs, requirements.lock and the author's files. It needs the author's environment and nothing else.
 
     serve.py --kind monai --folder model --config inference.json --inputs volume --output segmentation
-    serve.py --kind nnunet --folder model/… --folds 0,1 [--mirror] [--orientation LPS] --inputs volume --output segmentation
+    serve.py --kind nnunet --folder model/… --folds 0,1 [--mirror] --inputs volume --output segmentation
 
 With TOMAAT_SERVE=1 it loads the model once, writes {"ready": true}, and answers one request a line of stdin,
     {"id": 1, "input": DIR, "output": DIR, "params": FILE}, with {"id": 1, "ok": true} or {"id": 1, "error": "…", "fault": "input"|"app"},
@@ -159,46 +159,10 @@ class WarmFolder:
 
     def __init__(self, options):
         self.trained = exporter.TrainedFolder(options)
-        self.axes = options.orientation
 
     def run(self, case):
-        with tempfile.TemporaryDirectory(prefix=".turned-", dir=os.path.dirname(case["out"])) as folder:
-            turned = turn(case["inputs"], self.axes, folder)
-            self.trained.run_case({**case, "inputs": turned})
-            if turned != case["inputs"]:
-                turn_back(case["out"], case["inputs"][0])
+        self.trained.run_case(case)
         return {"fractional": 0}
-
-
-def turn(files, axes, folder):
-    """Files whose axes point to `axes`, such as LPS, as those of the training did: nnU-Net does not reorient."""
-    import nibabel
-    from nibabel import orientations
-
-    if axes == "stored":
-        return files
-    turned = []
-    for index, file in enumerate(files):
-        image = nibabel.load(file)
-        if "".join(orientations.aff2axcodes(image.affine)) == axes:
-            turned.append(file)
-            continue
-        change = orientations.ornt_transform(orientations.io_orientation(image.affine), orientations.axcodes2ornt(axes))
-        turned.append(os.path.join(folder, f"{index}.nii.gz"))
-        nibabel.save(image.as_reoriented(change), turned[-1])
-    return turned
-
-
-def turn_back(result, file):
-    """The result on the grid of the file that was sent."""
-    import nibabel
-    import numpy
-    from nibabel import orientations
-
-    image, sent = nibabel.load(result), nibabel.load(file)
-    change = orientations.ornt_transform(orientations.io_orientation(image.affine), orientations.io_orientation(sent.affine))
-    voxels = numpy.asanyarray(image.as_reoriented(change).dataobj)
-    nibabel.save(nibabel.Nifti1Image(voxels, sent.affine), result)
 
 
 def open_pipeline(options):
@@ -272,7 +236,6 @@ def main():
     parser = argparse.ArgumentParser()
     parser.error = sys.exit  # With 1: 2 says that the caller's input is at fault.
     exporter.add_source_options(parser)
-    parser.add_argument("--orientation", default="stored", help="axes of nnU-Net's training files, such as LPS")
     parser.add_argument("--inputs", required=True, help="names of the app's volumes, in the order of the channels")
     parser.add_argument("--output", required=True, help="name of the app's label map")
     parser.add_argument("paths", nargs="*", help="input folder, output folder, file of parameters")

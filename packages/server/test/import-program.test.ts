@@ -103,7 +103,7 @@ describe.skipIf(!python)('tomaat import --command', () => {
     const { manifest } = await openApp(app);
     expect(manifest).toMatchObject({
       id: 'blocks',
-      preprocess: [],
+      preprocess: [{ name: 'orientation', parameters: { axcodes: 'LAS' } }],
       postprocess: [],
       labels: [
         { value: 1, name: 'low' },
@@ -113,7 +113,7 @@ describe.skipIf(!python)('tomaat import --command', () => {
         {
           runtime: 'command',
           serve: true,
-          command: expect.arrayContaining(['--orientation', 'LAS', '--folds', '0,1']),
+          command: expect.arrayContaining(['--folds', '0,1']),
         },
       ],
       selftest: [{ dice: 0.99, agree: 0.999 }],

@@ -108,16 +108,10 @@ export function writeManifest(
   const card = cardOf(plan);
   const modality = flags.modality ?? card.modality;
   const names = Object.keys(translation.inputs);
-  const isProgram = 'command' in model;
   const inputs = Object.fromEntries(
-    Object.entries(translation.inputs).map(([name, { preprocess, ...input }]) => [
+    Object.entries(translation.inputs).map(([name, input]) => [
       name,
-      {
-        type: 'volume',
-        ...input,
-        ...(preprocess && !isProgram && { preprocess }),
-        ...(modality !== 'any' && { modality }),
-      },
+      { type: 'volume', ...input, ...(modality !== 'any' && { modality }) },
     ]),
   );
   const colors = labelColors(translation.labels.length);
@@ -136,10 +130,10 @@ export function writeManifest(
     ...(card.citation && { citation: card.citation }),
     intendedUse: card.intendedUse.slice(0, 4000),
     inputs,
-    ...(isProgram
+    ...((translation.preprocess.length > 0 || 'file' in model) && { preprocess: translation.preprocess }),
+    ...('command' in model
       ? { model: { runtime: 'command', ...model } }
       : {
-          preprocess: translation.preprocess,
           model: {
             runtime: 'onnx',
             file: model.file,

@@ -103,7 +103,7 @@ export async function importApp(options: ImportOptions): Promise<Imported> {
   const cases = groupCases(options.cases, Object.keys(translation.inputs));
   if (options.command) {
     const { acceptDifferences, keepCases } = options;
-    const given = { author, plan, translation, card, cases, python, orientation, out, force, onEvent };
+    const given = { author, plan, translation, card, cases, python, out, force, onEvent };
     const made = await importProgram({ ...given, acceptDifferences, keepCases });
     return { folder: out, faults: [], ...made };
   }

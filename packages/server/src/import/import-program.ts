@@ -20,7 +20,7 @@ import { programReadme } from './program-readme.ts';
 import { type Proof, type ProvenCase, proveApp } from './prove.ts';
 import type { AuthorFolder } from './recognise.ts';
 import { placeApp } from './target.ts';
-import type { Translation } from './translation.ts';
+import type { Translation, WrittenStep } from './translation.ts';
 
 /*
  * `tomaat import --command`: an app whose program is the author's own Python, for what no manifest can say. The program is ours
@@ -30,13 +30,11 @@ import type { Translation } from './translation.ts';
 export interface ProgramImport {
   readonly author: AuthorFolder;
   readonly plan: Plan;
-  /** What of it is inputs and labels is taken; its steps and faults are not. */
+  /** Its inputs and labels are taken, and of its steps the order of the axes; the others are the pipeline's own. */
   readonly translation: Translation;
   readonly card: CardFlags;
   readonly cases: readonly Case[];
   readonly python: PythonOptions;
-  /** Of nnU-Net: the axes to which volumes are turned, or `stored`. */
-  readonly orientation: string;
   readonly out: string;
   readonly force: boolean;
   readonly keepCases: boolean;
@@ -67,7 +65,8 @@ export async function importProgram(given: ProgramImport): Promise<{ proof: Proo
       field: 'command',
     });
   const program = programOf(given);
-  checkCard(plan, given.translation, card, program);
+  const parts = partsOf(given);
+  checkCard(plan, parts, card, program);
   const environment = await readEnvironment(python);
   await mkdir(dirname(out), { recursive: true });
   const app = await mkdtemp(join(dirname(out), '.tomaat-import-'));
@@ -84,10 +83,10 @@ export async function importProgram(given: ProgramImport): Promise<{ proof: Proo
     const notes = [...environment.notes, ...notesOf(ran)];
     for (const text of notes) onEvent({ type: 'note', text });
     const labels = await completeLabels(
-      given.translation,
+      parts,
       runs.map((run) => run.out),
     );
-    const translation = { ...given.translation, labels };
+    const translation = { ...parts, labels };
     const write = (proof?: Parameters<typeof writeManifest>[4]) =>
       writeFile(join(app, 'tomaat.yaml'), writeManifest(plan, translation, program, card, proof));
     await write();
@@ -126,16 +125,36 @@ export async function importProgram(given: ProgramImport): Promise<{ proof: Proo
 }
 
 /** The program and its arguments; paths are those inside the app's folder. */
-function programOf({ author, python, translation, orientation }: ProgramImport): Program {
+function programOf({ author, python, translation }: ProgramImport): Program {
   const folder = author.kind === 'monai' ? 'model' : `model/${basename(author.folder)}`;
   const command = [interpreter, 'serve.py', '--kind', author.kind, '--folder', folder];
   if (author.config !== undefined) command.push('--config', author.config);
   if (author.folds !== undefined) command.push('--folds', author.folds.join(','));
   if (python.mirror) command.push('--mirror');
-  if (author.kind === 'nnunet') command.push('--orientation', orientation);
   command.push('--inputs', Object.keys(translation.inputs).join(','), '--output', outputName);
   // The app's folder may belong to somebody else than the server.
   return { command, serve: true, environment: { PYTHONDONTWRITEBYTECODE: '1' } };
+}
+
+/**
+ * The translation without what the author's pipeline does itself. nnU-Net does not reorient, so that the app turns volumes to the axes
+ * of its training files; of MONAI the app states that the order of storage matters, where nothing reorients.
+ */
+function partsOf({ author, translation }: ProgramImport): Translation {
+  const isKept = (step: WrittenStep) => {
+    const axes =
+      typeof step === 'object' ? (step.orientation as { axcodes?: string } | undefined) : undefined;
+    return axes !== undefined && (author.kind === 'nnunet' || axes.axcodes === 'stored');
+  };
+  const inputs = Object.entries(translation.inputs).map(([name, { preprocess = [], ...input }]) => {
+    const kept = preprocess.filter(isKept);
+    return [name, { ...input, ...(kept.length > 0 && { preprocess: kept }) }];
+  });
+  return {
+    ...translation,
+    inputs: Object.fromEntries(inputs),
+    preprocess: translation.preprocess.filter(isKept),
+  };
 }
 
 const notesOf = ({ outside }: AuthorRun): string[] =>
