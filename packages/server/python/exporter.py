@@ -252,6 +252,12 @@ class Bundle:
             raise Fault("WEIGHTS", str(path), f"The weights do not fit the network: {error}") from error
         return network.eval()
 
+    def load(self):
+        """The network on its device, loaded once."""
+        if self.loaded is None:
+            self.loaded = self.network().to(self.device)
+        return self.loaded
+
     def weights(self):
         """The file that the config itself loads, and under which keys."""
         config = self.parser.config
@@ -380,8 +386,7 @@ class Bundle:
         from monai.data import decollate_batch, list_data_collate
 
         data, key = self.prepare(case["inputs"], keep)
-        self.loaded = self.loaded or self.network().to(self.device)
-        network, batch = self.loaded, list_data_collate([data])
+        network, batch = self.load(), list_data_collate([data])
         with torch.no_grad():
             image, size = batch[key].to(self.device), self.window()[::-1] if keeps_windows else ()
             if len(size) == 3 and all(n >= w for n, w in zip(image.shape[2:], size)):

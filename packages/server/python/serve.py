@@ -67,7 +67,7 @@ class WarmBundle:
         # clears: no result stays behind if this process is killed.
         self.results = os.path.join(temporary_folder(), "results")
         if not self.bundle.has_evaluator():
-            self.bundle.loaded = self.bundle.network().to(self.bundle.device)
+            self.bundle.load()
         elif self.reads_when_asked():
             self.start({})
 

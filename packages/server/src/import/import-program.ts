@@ -189,7 +189,7 @@ async function copyAuthor(
   const total = files.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
   let shown = -1;
   const copied = await copyFiles(files, join(app, 'model'), python.signal, (done) => {
-    const percent = Math.floor((100 * done) / Math.max(1, total));
+    const percent = 10 * Math.floor((10 * done) / Math.max(1, total));
     if (percent === shown) return;
     shown = percent;
     onEvent({ type: 'progress', text: `Copying the author’s files: ${percent} %` });
