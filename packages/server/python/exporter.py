@@ -152,6 +152,7 @@ class Bundle:
         self.parser["bundle_root"] = str(self.root)
         if "device" in self.parser.config:
             self.parser["device"] = self.device_expression()
+        self.notes = []
         self.metadata = json.loads((self.root / "configs" / "metadata.json").read_text(encoding="utf-8"))
 
     def device_expression(self):
@@ -230,9 +231,32 @@ class Bundle:
         }
 
     def network(self):
+        """The network of the config with its weights; where there is none, models/model.ts."""
+        progress("Building the network")
+        try:
+            return self.built_network()
+        except Fault as fault:
+            return self.scripted_network(fault)
+
+    def scripted_network(self, fault):
+        """The same network in TorchScript, which holds its code: where code or weights of the config are missing."""
         import torch
 
-        progress("Building the network")
+        file = self.root / "models" / "model.ts"
+        if not file.is_file():
+            instead = (". The bundle has no models/model.ts (TorchScript) to take instead. Import the bundle where its network can be "
+                       "built, or with --command" if fault.code == "CONFIG" else "")
+            raise Fault(fault.code, fault.path, f"{str(fault).rstrip('.')}{instead}") from fault
+        try:
+            network = torch.jit.load(str(file), map_location="cpu").eval()
+        except Exception as error:  # damaged, or of another torch
+            raise Fault("WEIGHTS", str(file), f"torch cannot load it: {last_cause(error)}") from error
+        self.notes = [f"The network is models/model.ts (TorchScript), because the config's own cannot be taken: {fault.path}: {fault}"]
+        return network
+
+    def built_network(self):
+        import torch
+
         network = self.get("network_def" if self.has("network_def") else "network")
         path, keys = self.weights()
         if not path.is_file():
@@ -270,8 +294,15 @@ class Bundle:
 
     def module(self):
         """The network on arrays [1, C, z, y, x]: MONAI's are x, y, z."""
+        import torch
+
         order = (0, 1, 3, 2) if self.takes_slices() else (0, 1, 4, 3, 2)
-        return transposed(self.network(), order, order)
+        network = self.network()
+        module = transposed(network, order, order)
+        if not isinstance(network, torch.jit.ScriptModule):
+            return module
+        # The exporters take TorchScript only as the whole. Its own branches stay in a trace.
+        return torch.jit.trace(module, torch.zeros(1, self.counts()[0], *self.window()), check_trace=False)
 
     def window(self):
         """The size z, y, x at which the network is exported."""
@@ -305,9 +336,10 @@ class Bundle:
 
     def run(self, cases, options):
         """The author's own evaluator, as `python -m monai.bundle run` starts it; without ignite, its parts by themselves."""
+        has_evaluator = self.has_evaluator()
         for number, case in enumerate(cases):
             progress(f"Running the bundle: case {number + 1} of {len(cases)}")
-            if self.has_evaluator():
+            if has_evaluator:
                 case.update({"by": "monai.bundle run", **self.run_evaluator(case)})
             else:
                 case.update({"by": "transforms and inferer", **self.run_steps(case)})
@@ -316,7 +348,11 @@ class Bundle:
     def has_evaluator(self):
         from importlib.util import find_spec
 
-        return bool(find_spec("ignite") and self.has("evaluator") and self.has("dataset"))
+        if not (find_spec("ignite") and self.has("evaluator") and self.has("dataset")):
+            return False
+        if not self.is_program:
+            self.network()  # notes where TorchScript takes its place, which no evaluator of the config knows
+        return not self.notes
 
     def entry_of(self, case):
         return self.data_of(case["inputs"], [self.describe(step) for step in self.steps("preprocessing")])
@@ -472,6 +508,7 @@ class TrainedFolder:
     """A folder that nnU-Net v2 trained: plans.json, dataset.json, fold_*/checkpoint_*.pth."""
 
     kind = "nnunet"
+    notes = ()
 
     def __init__(self, options):
         progress("Loading torch and nnU-Net")
@@ -732,7 +769,7 @@ def export(source, options, case=None):
         except Exception as error:  # operators that an exporter does not have, shapes that it fixed
             tried.append(f"{how}, {'any size' if free else 'one size'}: {last_cause(error)[:300]}")
             continue
-        return {"file": str(out), "exporter": how, "anySize": free, "window": size, "tried": tried, **report}
+        return {"file": str(out), "exporter": how, "anySize": free, "window": size, "tried": tried, "notes": source.notes, **report}
     out.unlink(missing_ok=True)
     raise Fault("EXPORT", "network", "No exporter of torch can write it. " + " | ".join(tried))
 

@@ -11,6 +11,8 @@ export interface FakeAuthor {
   readonly results?: Readonly<Record<string, string>>;
   /** How many voxels of each label map it says were fractions. */
   readonly fractional?: number;
+  /** What it says of the network. */
+  readonly notes?: readonly string[];
   /** A fault instead of a plan. */
   readonly fault?: { readonly code: string; readonly path: string; readonly text: string };
   /** What it writes to stderr before it ends with code 3 and no answer. */
@@ -46,7 +48,7 @@ else if (author.lastWords) {
 } else if (command === 'plan') say({ type: 'result', result: author.plan });
 else if (command === 'export') {
   copyFileSync(author.network, valuesOf('--out')[0]);
-  say({ type: 'result', result: { exporter: 'legacy', anySize: true, window: [32, 48, 48], maxDifference: 1e-6, maxScore: 9, compared: [{ of: basename(JSON.parse(valuesOf('--case')[0]).inputs[0]), maxDifference: 1e-6, maxScore: 9 }], tried: [] } });
+  say({ type: 'result', result: { exporter: 'legacy', anySize: true, window: [32, 48, 48], maxDifference: 1e-6, maxScore: 9, compared: [{ of: basename(JSON.parse(valuesOf('--case')[0]).inputs[0]), maxDifference: 1e-6, maxScore: 9 }], tried: [], notes: author.notes } });
 } else if (command === 'run') {
   const cases = valuesOf('--case').map(JSON.parse);
   for (const one of cases) {

@@ -54,7 +54,7 @@ describe.skipIf(!authors)('tomaat import', () => {
 
   it('makes an app that gives its author’s labels, on derived cases too', async () => {
     const { code, stdout, stderr } = await runImport(
-      { ...author, fractional: 7 },
+      { ...author, fractional: 7, notes: ['The network is models/model.ts.'] },
       [image],
       '--anatomy',
       'spleen',
@@ -95,6 +95,7 @@ describe.skipIf(!authors)('tomaat import', () => {
     });
     const record = readFileSync(join(app, 'import.json'), 'utf8');
     expect(record).not.toContain(folder);
+    expect(readFileSync(join(app, 'parity.md'), 'utf8')).toContain('- The network is models/model.ts.');
     // The network was compared with torch's on a window of the case.
     expect(JSON.parse(record).network.compared).toMatchObject([{ of: 'abdomen_image.nii.gz' }]);
   });

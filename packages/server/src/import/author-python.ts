@@ -45,6 +45,8 @@ const exportSchema = z.object({
   /** The same of each image: noise at one size or two, and the middle of the case. */
   compared: z.array(z.object({ of: z.string(), maxDifference: z.number(), maxScore: z.number() })),
   tried: z.array(z.string()),
+  /** What its author should know of the network: that it is another file than that of the config. */
+  notes: z.array(z.string()).default([]),
 });
 export type ExportReport = z.infer<typeof exportSchema>;
 

@@ -116,6 +116,7 @@ export async function importApp(options: ImportOptions): Promise<Imported> {
     const inputs = Object.values(cases[0].inputs);
     const report = await exportNetwork(author, join(app, 'model.onnx'), inputs, python);
     onEvent({ type: 'exported', report, sizeBytes: (await stat(join(app, 'model.onnx'))).size });
+    for (const text of report.notes) onEvent({ type: 'note', text });
     checkSizes(report, translation);
     const weights = { file: 'model.onnx', sha256: await hashFile(join(app, 'model.onnx')) };
     const write = (proof?: Parameters<typeof writeManifest>[4]) =>
@@ -133,7 +134,10 @@ export async function importApp(options: ImportOptions): Promise<Imported> {
       `${JSON.stringify(recordOf(plan, translation, report, author), null, 1)}\n`,
     );
     await writeFile(join(app, 'parity.json'), formatProofJson(proof));
-    await writeFile(join(app, 'parity.md'), formatProofMarkdown(proof) + translated(translation));
+    await writeFile(
+      join(app, 'parity.md'),
+      formatProofMarkdown(proof) + translated(translation, report.notes),
+    );
     await placeApp(app, out, folder, force);
     return { folder: out, proof, faults, written: true };
   } finally {
@@ -293,14 +297,14 @@ async function prove(all: Proving): Promise<{ proof: Proof; results: Readonly<Re
 }
 
 /** What the app does otherwise than the author's config, and what its author should know, as a part of parity.md. */
-function translated({ faults, notes }: Translation): string {
+function translated({ faults, notes }: Translation, more: readonly string[]): string {
   const section = (title: string, lines: readonly string[]) =>
     lines.length > 0 ? `\n## ${title}\n\n${lines.map((line) => `- ${line}`).join('\n')}\n` : '';
   return (
     section(
       'Approximated',
       faults.map(({ path, text }) => `\`${path}\`: ${text}`),
-    ) + section('Notes', notes)
+    ) + section('Notes', [...notes, ...more])
   );
 }
 
