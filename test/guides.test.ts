@@ -175,6 +175,36 @@ describe('guides', () => {
       );
     });
 
+    it.skipIf(!findPython('json'))('the program that stays loaded predicts, and refuses', async () => {
+      const folder = inFolder('vessels');
+      mkdirSync(folder);
+      const text = readText('docs/guides/publish-your-model.md');
+      const [model] = /model: \{ runtime: command,.* serve: true \}/.exec(text)!;
+      const manifest = manifests.find((candidate) => parseManifest(candidate).id === 'vessels')!;
+      const kept = manifest.replace(/^model: .*$/m, model.replace('python3', findPython('json')!));
+      expect(kept).toContain('serve: true');
+      writeFileSync(join(folder, 'tomaat.yaml'), kept);
+      const [, loop] = blocks.filter((block) => block.language === 'python');
+      writeFileSync(join(folder, 'app.py'), loop.text);
+      await writeCase(inFolder('vessels.nii.gz'));
+      const project = `import shutil
+class Refused(Exception): pass
+def load_model(): return "a model"
+def segment(model, source, target, parameters):
+    print("prints to stdout")
+    if parameters["sensitivity"] == 0: raise Refused("Nothing can be found.")
+    if parameters["sensitivity"] == 1: raise KeyError("no such key")
+    shutil.copy(source, target)
+`;
+      writeFileSync(join(folder, 'my_project.py'), project);
+      const run = 'npx tomaat run vessels --volume vessels.nii.gz -o found.nii.gz --force';
+      expect(await works(run)).toMatch(/^found\.nii\.gz$/m);
+      const refused = await stand.shell(`${run} --param sensitivity=0`);
+      expect(refused.stderr).toContain('Nothing can be found.');
+      const failed = await stand.shell(`${run} --param sensitivity=1`);
+      expect(failed.stderr).toContain("The app’s program failed: KeyError('no such key')");
+    });
+
     it('check: the self-test as it is described passes', async () => {
       for (const line of lines.slice(2, 4)) {
         expect(line).toMatch(/^cp /);

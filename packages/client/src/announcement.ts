@@ -1,5 +1,11 @@
 import { TomaatError, withoutTrailingSlashes } from '@tomaat/core';
-import { type Entry, type SignedAnnouncement, signedAnnouncementSchema } from './contract/registry.ts';
+import {
+  type AnnouncedParity,
+  announcedParitySchema,
+  type Entry,
+  type SignedAnnouncement,
+  signedAnnouncementSchema,
+} from './contract/registry.ts';
 import { verifySigned } from './signed.ts';
 
 /**
@@ -22,6 +28,9 @@ export interface AnnouncementCheck {
   nowMs: number;
 }
 
+/** The content of a signed announcement, with the parity of its header. */
+export type VerifiedAnnouncement = SignedAnnouncement & { readonly parity?: AnnouncedParity };
+
 /** The address of a registry as announcements name it: without trailing slash, query or fragment. */
 export function audienceOf(registryUrl: string): string {
   const url = new URL(registryUrl);
@@ -38,13 +47,14 @@ export const announcementId = (thumbprint: string, serviceId: string): string =>
 export async function verifyAnnouncement(
   text: string,
   { isAudience, nowMs }: AnnouncementCheck,
-): Promise<SignedAnnouncement> {
-  const { payload, thumbprint } = await verifySigned(text, announcementType);
+): Promise<VerifiedAnnouncement> {
+  const { payload, header, thumbprint } = await verifySigned(text, announcementType);
   const parsed = signedAnnouncementSchema.safeParse(payload);
-  if (!parsed.success) {
-    const faults = parsed.error.issues.map(
-      (issue) => `${issue.path.join('.') || 'payload'}: ${issue.message}`,
-    );
+  const parity = announcedParitySchema.optional().safeParse(header.parity);
+  if (!parsed.success || !parity.success) {
+    const faultsOf = (error: typeof parsed.error | typeof parity.error, place: string) =>
+      (error?.issues ?? []).map((issue) => `${issue.path.join('.') || place}: ${issue.message}`);
+    const faults = [...faultsOf(parsed.error, 'payload'), ...faultsOf(parity.error, 'parity')];
     throw new TomaatError(
       'BAD_INPUT',
       `The announcement has faults: ${faults.join('; ')}. Mend them, and sign it again.`,
@@ -68,7 +78,7 @@ export async function verifyAnnouncement(
     );
   }
   checkTime(announcement, Math.floor(nowMs / 1000));
-  return announcement;
+  return parity.data === undefined ? announcement : { ...announcement, parity: parity.data };
 }
 
 function checkTime({ iat, exp }: SignedAnnouncement, now: number): void {
@@ -93,14 +103,16 @@ function checkTime({ iat, exp }: SignedAnnouncement, now: number): void {
  * Checks an entry of a registry: its announcement, and that it matches what was signed.
  * @throws TomaatError BAD_SIGNATURE.
  */
-export async function verifyEntry(entry: Entry, check: AnnouncementCheck): Promise<SignedAnnouncement> {
+export async function verifyEntry(entry: Entry, check: AnnouncementCheck): Promise<VerifiedAnnouncement> {
   if (!entry.signed) {
     throw refused(`${entry.name} is announced without a signature, so nobody vouches for its address.`);
   }
   const announcement = await verifyAnnouncement(entry.signed, check);
-  const changed = shownFields.filter(
+  const changed: string[] = shownFields.filter(
     (field) => (entry[field] ?? none[field]) !== (announcement[field] ?? none[field]),
   );
+  // A registry of 0.1 shows none.
+  if (entry.parity && !isSameParity(entry.parity, announcement.parity)) changed.push('parity');
   if (changed.length > 0) {
     throw refused(
       `The registry shows another ${changed.join(', ')} of ${entry.name} than its server signed. Do not use it; tell the registry's operator.`,
@@ -124,6 +136,10 @@ const shownFields = [
   'default',
   'volumes',
 ] as const satisfies readonly (keyof SignedAnnouncement & keyof Entry)[];
+
+const isSameParity = (a: AnnouncedParity, b: AnnouncedParity | undefined): boolean =>
+  a.verdict === b?.verdict && a.agree === b.agree && a.cases === b.cases && a.conditions === b.conditions;
+
 const none: Partial<Record<(typeof shownFields)[number], unknown>> = { default: false };
 
 /** Whether two addresses name the same registry: same host and path, where all names of this machine count as one. */

@@ -16,6 +16,7 @@ export {
   announcementLifeSeconds,
   announcementType,
   audienceOf,
+  type VerifiedAnnouncement,
   verifyAnnouncement,
   verifyEntry,
 } from './announcement.ts';
@@ -51,7 +52,9 @@ export {
 } from './contract/predictions.ts';
 export { type Problem, problemSchema } from './contract/problem.ts';
 export {
+  type AnnouncedParity,
   type Announcement,
+  announcedParitySchema,
   announcementSchema,
   type Entry,
   entrySchema,

@@ -1,7 +1,8 @@
 import { TomaatError } from '@tomaat/core';
 import { z } from 'zod';
+import type { VerifiedAnnouncement } from './announcement.ts';
 import type { ServiceFilters } from './client.ts';
-import { type Entry, entrySchema, type SignedAnnouncement } from './contract/registry.ts';
+import { type Entry, entrySchema } from './contract/registry.ts';
 import { addressOf, type ConnectionOptions, callJson, openConnection } from './http.ts';
 
 export interface DiscoverOptions {
@@ -25,7 +26,7 @@ export interface RegistryClient {
    * one seen before. The caller remembers whether the signing key (`sub`) is the right one.
    * @throws TomaatError BAD_SIGNATURE; also for a v1 entry, which is unsigned.
    */
-  verify(entry: Entry): Promise<SignedAnnouncement>;
+  verify(entry: Entry): Promise<VerifiedAnnouncement>;
 }
 
 /** A client of a service registry. Rejects as `createClient` does. */

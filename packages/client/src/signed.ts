@@ -4,6 +4,8 @@ import { base64url, calculateJwkThumbprint, compactVerify, EmbeddedJWK, type JWK
 /** The content of a signed text, and who signed it. */
 export interface Signed {
   payload: unknown;
+  /** The protected header, which the signature covers too. */
+  header: Readonly<Record<string, unknown>>;
   /**
    * SHA-256 thumbprint (RFC 7638, base64url) of the Ed25519 key that signed; the caller decides whether to trust that
    * key.
@@ -28,6 +30,7 @@ export async function verifySigned(text: string, type: string): Promise<Signed> 
     if (jwk.kty !== 'OKP' || jwk.crv !== 'Ed25519') throw new Error('its key is not of the kind Ed25519');
     return {
       payload: JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(payload)),
+      header: protectedHeader,
       thumbprint: await calculateJwkThumbprint(jwk, 'sha256'),
     };
   } catch (error) {

@@ -24,8 +24,11 @@ export interface Identity {
   readonly publicKey: JWK;
   /** Whether the key has just been created. */
   readonly isNew: boolean;
-  /** A compact JWS of the payload; `type` (header `typ`) states its kind, so that one kind is never accepted as another. */
-  sign(type: SignedType, payload: object): Promise<string>;
+  /**
+   * A compact JWS of the payload; `type` (header `typ`) states its kind, so that one kind is never accepted as another. `header`:
+   * further members of the protected header.
+   */
+  sign(type: SignedType, payload: object, header?: object): Promise<string>;
 }
 
 export type SignedType = 'tomaat-announcement+jws' | 'tomaat-receipt+jws' | 'tomaat-audit+jws';
@@ -44,9 +47,9 @@ export async function openIdentity(dataFolder: string): Promise<Identity> {
     thumbprint,
     publicKey,
     isNew,
-    sign: (type, payload) =>
+    sign: (type, payload, header) =>
       new CompactSign(new TextEncoder().encode(JSON.stringify(payload)))
-        .setProtectedHeader({ alg: 'EdDSA', typ: type, jwk: publicKey })
+        .setProtectedHeader({ ...header, alg: 'EdDSA', typ: type, jwk: publicKey })
         .sign(key),
   };
 }

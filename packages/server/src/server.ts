@@ -1,7 +1,6 @@
 import { availableParallelism } from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
-import type { Announcement } from '@tomaat/client';
-import { TomaatError, volumeInputs, withoutUnseen } from '@tomaat/core';
+import { type Manifest, TomaatError, volumeInputs, withoutUnseen } from '@tomaat/core';
 import type { FastifyInstance } from 'fastify';
 import type { Kysely } from 'kysely';
 import { type Access, registerAccess } from './access/access.ts';
@@ -25,6 +24,7 @@ import { openPublicAddress } from './http/public-address.ts';
 import { createServices, registerServiceRoutes, type Services } from './http/services.ts';
 import { registerUploadRoutes } from './http/uploads.ts';
 import { registerWorkerRoutes } from './http/worker-routes.ts';
+import type { AnnouncedService } from './registry/announcer.ts';
 import { type AnnouncementSigner, openSigner } from './registry/signer.ts';
 import { openServerData } from './server/data.ts';
 import { openListeners, type ServerAddresses } from './server/listeners.ts';
@@ -52,7 +52,7 @@ export interface RunningServer extends ServerAddresses {
   /** Thumbprint of the key that signs receipts. */
   readonly identity: string;
   /** The announcement of each service, with a stable id. */
-  announcements(): (Announcement & { id: string })[];
+  announcements(): AnnouncedService[];
   /** Signs announcements with the key of the data folder. */
   readonly signer: AnnouncementSigner;
   close(): Promise<void>;
@@ -238,7 +238,7 @@ function announcementOf(
   { manifest }: App,
   services: Services,
   { serverUrl, v1Url }: { serverUrl: string; v1Url: string },
-): Announcement {
+): Omit<AnnouncedService, 'id'> {
   return {
     name: withoutUnseen(manifest.name),
     modality: withoutUnseen(manifest.modality),
@@ -254,5 +254,12 @@ function announcementOf(
     volumes: volumeInputs(manifest).filter(
       (input) => !('optional' in manifest.inputs[input] && manifest.inputs[input].optional),
     ).length,
+    parity: announcedParity(manifest.parity),
   };
+}
+
+function announcedParity(parity: Manifest['parity']): AnnouncedService['parity'] {
+  if (!parity) return undefined;
+  const { verdict, agree, cases, conditions } = parity;
+  return { verdict, agree, cases, conditions: withoutUnseen(conditions ?? '') || undefined };
 }

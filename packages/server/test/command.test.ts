@@ -232,6 +232,11 @@ describe('command apps', () => {
     expect(existsSync(flag)).toBe(true);
   });
 
+  it('are stopped at the time limit', async () => {
+    const error = await failure({ script: 'sleep 60', extra: { limits: { seconds: 1 } } }, 'TIMEOUT');
+    expect(error.message).toContain('longer than the 1 s');
+  });
+
   it('are killed, with all that they started, when they ignore SIGTERM', async () => {
     const cancel = new AbortController();
     const log: string[] = [];

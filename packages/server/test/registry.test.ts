@@ -466,7 +466,8 @@ describe('PUT and DELETE /api/announcements/{id}', () => {
     const identity = await identityOf('server');
     for (let i = 0; i < 1000; i++) {
       const announcement = announcementOf('http://127.0.0.1:9000', { serviceId: `s${i}` });
-      await registry.entries.announce(apiKey, payloadOf(announcement, identity, registry.clock.ms), 'signed');
+      const payload = payloadOf(announcement, identity, registry.clock.ms);
+      await registry.entries.announce(apiKey, payload, await identity.sign(announcementType, payload));
     }
     const full = await announce(registry, key, 'one-more', announcementOf('http://127.0.0.1:9000'));
     expect(problemSchema.parse(full.json())).toMatchObject({ status: 409, code: 'CONFLICT' });

@@ -12,6 +12,7 @@ import { inferBright, writeApp } from './app-fixture.ts';
 import { bin, endsWithTest } from './cli-fixture.ts';
 import { encode, phantom } from './phantom.ts';
 import { temporaryFolder } from './test-server.ts';
+import { nodeApp } from './warm-fixture.ts';
 
 /*
  * A signal to every process of a service at once: what `systemctl stop` does with `KillMode=control-group` (the default of
@@ -48,6 +49,11 @@ beforeAll(async () => {
       program(`trap 'exit 0' TERM; ${mark}; sleep 4 & wait; ${copyResult}`),
     ),
   ];
+  apps.push(
+    await nodeApp(folder, `spawn('sleep', ['4']); say({ fraction: 0.5 }); await sleep(4000); finish();`, {
+      id: 'program-that-is-kept',
+    }),
+  );
   for (const app of apps) await writeFile(join(app, 'labels.nii.gz'), await encode(labels, 'nii.gz'));
 });
 afterAll(async () => {
@@ -139,7 +145,7 @@ describe.skipIf(!existsSync('/proc/self/stat'))('SIGTERM to every process', () =
     await second.exit;
   });
 
-  it.each(['program', 'program-that-catches', 'program-that-ends-well'])(
+  it.each(['program', 'program-that-catches', 'program-that-ends-well', 'program-that-is-kept'])(
     'queues the job of a %s again, which the next start computes',
     async (service) => {
       const data = join(folder, `queued-${service}`);

@@ -1,5 +1,5 @@
 import type { Entry, Service } from '@tomaat/client';
-import { withoutTrailingSlashes } from '@tomaat/core';
+import { describeParity, withoutTrailingSlashes } from '@tomaat/core';
 import { Link, useSearchParams } from 'wouter';
 import { needsKey } from './access-texts.ts';
 import { baseUrl } from './base.ts';
@@ -25,6 +25,7 @@ interface Card {
   unsigned?: boolean;
   authors?: string;
   version?: string;
+  parity?: Entry['parity'];
   typicalSeconds?: number;
 }
 
@@ -40,7 +41,7 @@ function cardOfService(service: Service): Card {
 }
 
 function cardOfEntry(entry: Entry): Card {
-  const { sid, serverUrl, serviceId, live, version } = entry;
+  const { sid, serverUrl, serviceId, live, version, parity } = entry;
   const address = serviceId === undefined ? undefined : safeAddress(serverUrl);
   const base = address && withoutTrailingSlashes(address);
   const { name, description, modality, anatomy, task } = entry;
@@ -52,6 +53,7 @@ function cardOfEntry(entry: Entry): Card {
     anatomy,
     task,
     version,
+    parity,
     live,
     unsigned: !entry.signed,
     external: true,
@@ -230,6 +232,7 @@ function CardView({ card }: { card: Card }) {
         {card.unsigned && <Tag>unsigned</Tag>}
       </p>
       <p className="description">{card.description}</p>
+      {card.parity && <p className="fine">{describeParity(card.parity)}</p>}
       {card.note && <p className="note">{card.note}</p>}
       <p className="fine">
         {[

@@ -1,7 +1,23 @@
-import { hasUnseen } from '@tomaat/core';
+import { hasUnseen, paritySchema } from '@tomaat/core';
 import { z } from 'zod';
 import { type Endpoint, json } from './endpoint.ts';
 import { filters, slug } from './services.ts';
+
+/**
+ * How the results of a service agree with those of its author's pipeline, as announced. It is in the protected header of the
+ * signed text (`parity`), not in its payload: there a registry or client of 0.1 ignores it (RFC 7515, 4), and the signature
+ * covers it.
+ */
+export const announcedParitySchema = paritySchema
+  .pick({ verdict: true, agree: true, cases: true, conditions: true })
+  .extend({
+    conditions: paritySchema.shape.conditions.refine(
+      (text) => text === undefined || !hasUnseen(text),
+      'must not hold control characters, or ones that are not seen or change the direction of writing',
+    ),
+  })
+  .strip();
+export type AnnouncedParity = z.infer<typeof announcedParitySchema>;
 
 /** What a registry knows about a service. */
 export const entrySchema = z.object({
@@ -21,6 +37,9 @@ export const entrySchema = z.object({
   version: z.string().optional(),
   default: z.boolean().optional(),
   volumes: z.int().optional().describe('Volumes that a prediction needs'),
+  parity: announcedParitySchema
+    .optional()
+    .describe('How its results agree with those of its author’s own pipeline, as its server signed'),
   face: z.enum(['api', 'v1']).describe('How it was announced; only api entries are relayed'),
   live: z.boolean().describe('Whether the last announcement is still valid'),
   announcedTime: z.string(),
@@ -109,7 +128,7 @@ export const registryEndpoints = {
     tag: 'registry',
     summary: 'Announces a service, or renews it; needs a key with the scope announce',
     description:
-      'The id begins with the thumbprint of the key that signs, and is the same in the signed text: a compact JWS (EdDSA, type tomaat-announcement+jws, the public key as jwk in its header) of a SignedAnnouncement. An epoch that is not greater than the last one of this id is refused.',
+      'The id begins with the thumbprint of the key that signs, and is the same in the signed text: a compact JWS (EdDSA, type tomaat-announcement+jws, the public key as jwk in its header) of a SignedAnnouncement. The header may also hold parity, as in the entry. An epoch that is not greater than the last one of this id is refused.',
     params: z.object({ id: signedAnnouncementSchema.shape.id }),
     body: {
       description: 'The signed announcement',

@@ -57,7 +57,17 @@ async function signerOf(registry: RegistryClient, entry: Entry, faults: string[]
 
 function tableOf(entries: readonly Entry[], withState: boolean, signers: ReadonlyMap<Entry, string>): string {
   const rows = [...entries].sort((a, b) => keyOf(a).localeCompare(keyOf(b)));
-  const head = ['NAME', 'MODALITY', 'ANATOMY', 'TASK', 'ADDRESS', 'KEY', ...(withState ? ['LIVE'] : [])];
+  const withParity = rows.some(({ parity }) => parity);
+  const head = [
+    'NAME',
+    'MODALITY',
+    'ANATOMY',
+    'TASK',
+    'ADDRESS',
+    'KEY',
+    ...(withParity ? ['PARITY'] : []),
+    ...(withState ? ['LIVE'] : []),
+  ];
   return openTable(
     Table,
     head,
@@ -70,6 +80,7 @@ function tableOf(entries: readonly Entry[], withState: boolean, signers: Readonl
         addressOf(entry),
         signers.get(entry) ?? '',
       ];
+      if (withParity) cells.push(entry.parity?.verdict ?? '');
       return withState ? [...cells, entry.live ? 'yes' : 'no'] : cells;
     }),
   );

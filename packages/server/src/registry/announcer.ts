@@ -3,7 +3,7 @@ import { request as httpRequest } from 'node:http';
 import { request as httpsRequest } from 'node:https';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { getCACertificates, type PeerCertificate } from 'node:tls';
-import type { Announcement } from '@tomaat/client';
+import type { AnnouncedParity, Announcement } from '@tomaat/client';
 import { TomaatError, withoutTrailingSlashes } from '@tomaat/core';
 import type { FastifyBaseLogger } from 'fastify';
 import type { AnnouncementSigner } from './signer.ts';
@@ -11,7 +11,7 @@ import type { AnnouncementSigner } from './signer.ts';
 /** The server's side of the registry: announces the services, renews them, withdraws them at the end. */
 
 /** `id` names the announcement at the registry, the same after a restart: the key's thumbprint, a dot, the service. */
-export type AnnouncedService = Announcement & { id: string };
+export type AnnouncedService = Announcement & { id: string; parity?: AnnouncedParity };
 
 export interface AnnouncerOptions {
   registryUrl: string;

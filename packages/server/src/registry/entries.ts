@@ -1,4 +1,4 @@
-import { type Entry, type SignedAnnouncement, toSlug } from '@tomaat/client';
+import { announcedParitySchema, type Entry, type SignedAnnouncement, toSlug } from '@tomaat/client';
 import { TomaatError } from '@tomaat/core';
 import { type Kysely, type Selectable, sql } from 'kysely';
 import { type ApiKey, randomName } from '../access/keys.ts';
@@ -366,10 +366,15 @@ function names(from: { name: string; modality: string; anatomy: string; task: st
 
 /** Fingerprint of the certificate that the server of an entry announced; its signature was checked on receipt. */
 export function certificateOf({ signed }: Entry): string | undefined {
-  if (!signed) return undefined;
-  const payload = Buffer.from(signed.split('.')[1] ?? '', 'base64url').toString('utf8');
-  return (JSON.parse(payload) as SignedAnnouncement).certificate;
+  return signed ? (partOf(signed, 1) as SignedAnnouncement).certificate : undefined;
 }
+
+const parityOf = (signed: string): Entry['parity'] =>
+  announcedParitySchema.optional().parse((partOf(signed, 0) as { parity?: unknown }).parity);
+
+/** Header (0) or payload (1) of a signed text, which was verified on receipt. */
+const partOf = (signed: string, part: 0 | 1): unknown =>
+  JSON.parse(Buffer.from(signed.split('.')[part] ?? '', 'base64url').toString('utf8'));
 
 function foreign(id: string): TomaatError {
   return new TomaatError(
@@ -393,6 +398,7 @@ function toEntry(row: Row & { live: unknown }): Entry {
     version: row.version ?? undefined,
     default: row.face === 'api' ? row.is_default === 1 : undefined,
     volumes: row.volumes ?? undefined,
+    parity: row.signed ? parityOf(row.signed) : undefined,
     face: row.face,
     live: Boolean(row.live),
     announcedTime: new Date(row.announced_ms).toISOString(),

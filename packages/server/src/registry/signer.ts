@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import {
+  type AnnouncedParity,
   type Announcement,
   announcementId,
   announcementLifeSeconds,
@@ -16,7 +17,7 @@ export interface AnnouncementSigner {
   /** The id of a service, at every registry. */
   idOf(serviceId: string): string;
   /** The compact JWS of an announcement for the registry at this address. */
-  sign(announcement: Announcement, registryUrl: string): Promise<string>;
+  sign(announcement: Announcement & { parity?: AnnouncedParity }, registryUrl: string): Promise<string>;
 }
 
 export interface SignerOptions {
@@ -70,7 +71,7 @@ export async function openSigner({
 
   return {
     idOf: (serviceId) => announcementId(identity.thumbprint, serviceId),
-    async sign(announcement, registryUrl) {
+    async sign({ parity, ...announcement }, registryUrl) {
       const iat = Math.floor(now() / 1000);
       const payload: SignedAnnouncement = {
         ...announcement,
@@ -82,7 +83,7 @@ export async function openSigner({
         epoch: await nextEpoch(),
         certificate: typeof certificate === 'string' ? certificate : certificate(),
       };
-      return identity.sign(announcementType, payload);
+      return identity.sign(announcementType, payload, { parity });
     },
   };
 }

@@ -74,6 +74,8 @@ export function createWarmProgram(
 ): WarmProgram {
   let live: Live | undefined;
   let lastId = 0;
+  /** Why the last process was killed; for the log of the next prediction. */
+  let lastFault: string | undefined;
   closing.addEventListener('abort', () => live?.process.stop(), { once: true });
 
   function start(): Live {
@@ -101,6 +103,7 @@ export function createWarmProgram(
     live = started;
     void started.process.ended.then(() => {
       if (live === started) live = undefined;
+      lastFault = started.fault;
     });
     return started;
   }
@@ -135,10 +138,9 @@ export function createWarmProgram(
   return {
     async run(paths, context) {
       context.signal.throwIfAborted();
-      if (live?.fault) {
-        context.log(`The program is started again: it ${live.fault}.`);
-        await live.process.ended;
-      }
+      if (live?.fault) await live.process.ended;
+      if (lastFault) context.log(`The program is started again: it ${lastFault}.`);
+      lastFault = undefined;
       for (;;) {
         const program = live ?? start();
         const sentMs = performance.now();

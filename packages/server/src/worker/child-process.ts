@@ -163,7 +163,8 @@ export async function startChild(app: App, memory: MemoryPolicy, onExit: () => v
           void stop().then(() => finish(() => reject(reason)));
         };
         onMessage = (reply) => {
-          if (!('job' in reply) || reply.job !== message.job) return;
+          // After an abort its reason is the result, whatever a program that was stopped says.
+          if (signal.aborted || !('job' in reply) || reply.job !== message.job) return;
           if (reply.type === 'progress') onProgress(reply.stage, reply.fraction);
           else if (reply.type === 'log') onLog(reply.text);
           else if (reply.type === 'failed') {
