@@ -47,7 +47,7 @@ export async function filesOf(author: AuthorFolder, read: readonly string[]): Pr
     if (!found?.isFile())
       throw new TomaatError(
         'BAD_INPUT',
-        `${from}, which the author’s pipeline read, is not there any more. Import again.`,
+        `${from}, which the author’s pipeline read, is no longer there. Import again.`,
       );
     files.push({ path, from, sizeBytes: found.size });
   }

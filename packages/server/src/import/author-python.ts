@@ -164,17 +164,21 @@ async function callExporter(
   const { last, lastWords, code } = await runPython(options, [...args, ...more]);
   options.signal.throwIfAborted();
   if (last?.type === 'result') return last.result;
-  if (last?.type === 'fault') throw faultOf(last, author, options.python);
+  if (last?.type === 'fault') throw faultOf(last, author, options);
   throw new TomaatError(
     'APP_FAILED',
     `${options.python} ended with code ${code} while it ran “${command}”${lastWords ? `: ${lastWords}` : ''}. See that the author’s environment runs the model, and give its Python with --python.`,
   );
 }
 
-function faultOf(fault: Extract<Line, { type: 'fault' }>, author: AuthorFolder, python: string): TomaatError {
+function faultOf(
+  fault: Extract<Line, { type: 'fault' }>,
+  author: AuthorFolder,
+  { python, program }: PythonOptions,
+): TomaatError {
   const { code, path, text } = fault;
-  const packages =
-    author.kind === 'monai' ? 'torch, monai, onnx and onnxruntime' : 'torch, nnunetv2, onnx and onnxruntime';
+  const library = author.kind === 'monai' ? 'monai' : 'nnunetv2';
+  const packages = program ? `torch and ${library}` : `torch, ${library}, onnx and onnxruntime`;
   if (code === 'NO_PYTHON_PACKAGE')
     return new TomaatError(
       'BAD_INPUT',
