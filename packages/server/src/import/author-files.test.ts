@@ -73,7 +73,9 @@ describe('filesOf()', () => {
     write('bundle/configs/inference.json');
     await expect(filesOf(author, ['models/model.pt'])).rejects.toMatchObject({
       code: 'BAD_INPUT',
-      message: expect.stringContaining('models/model.pt, which the author’s pipeline read, is no longer there'),
+      message: expect.stringContaining(
+        'models/model.pt, which the author’s pipeline read, is no longer there',
+      ),
     });
   });
 });
