@@ -5,7 +5,7 @@ and onnxruntime to check the export. It installs nothing, and writes only where 
 
     exporter.py plan   --kind monai|nnunet --folder DIR [--config FILE] [--folds 0,1]
     exporter.py export … --out model.onnx [--case '{"inputs": ["a.nii.gz"]}']
-    exporter.py run    … --case '{"inputs": ["a.nii.gz"], "out": "labels.nii.gz"}' [--mirror] [--float32]
+    exporter.py run    … --case '{"inputs": ["a.nii.gz"], "out": "labels.nii.gz"}' [--mirror] [--float32] [--device auto]
     exporter.py dump   … --case '{"inputs": ["a.nii.gz"], "out": "folder"}'
 
 stdout has one JSON object a line, by `type`: progress {text}; fault {code, path, text}, the last line, with exit code 1; result.
@@ -22,9 +22,15 @@ import platform
 import sys
 import tempfile
 
-# Libraries print to stdout, too: from here on that is stderr, and the lines of the protocol have a channel of their own.
-channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
-os.dup2(2, 1)
+# Where the lines of the protocol go; None in a program that imports this one.
+channel = None
+
+
+def take_stdout():
+    """stdout for a protocol alone: what libraries print, native code too, goes to stderr from here on."""
+    taken = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return taken
 
 
 def send(kind, **fields):
@@ -41,7 +47,23 @@ class Fault(Exception):
 
 
 def progress(text):
-    send("progress", text=text)
+    if channel is None:
+        print(text, file=sys.stderr)
+    else:
+        send("progress", text=text)
+
+
+def device_of(options):
+    """Where torch computes: the CPU, unless --device names another; `auto` takes a GPU if torch has one."""
+    import torch
+
+    name = getattr(options, "device", None) or "cpu"
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return str(torch.device(name))
+    except RuntimeError as error:
+        raise Fault("DEVICE", "device", f"torch has no device “{name}”. Give cpu, cuda, cuda:1 or auto") from error
 
 
 def versions(*names):
@@ -108,9 +130,11 @@ class Bundle:
             from monai.bundle import ConfigParser, config_item
         except ImportError as error:
             raise Fault("NO_PYTHON_PACKAGE", "monai", str(error)) from error
-        self.root = pathlib.Path(options.folder).resolve()
+        self.base = self.root = pathlib.Path(options.folder).resolve()
         self.config = options.config or "inference.json"
         self.file = self.root / "configs" / self.config
+        self.device, self.loaded = device_of(options), None
+        self.is_program = getattr(options, "program", False)
         sys.path.insert(0, str(self.root))  # own code of a bundle is its package `scripts`
         self.made, original = {}, config_item.ConfigComponent.instantiate
 
@@ -127,9 +151,12 @@ class Bundle:
         self.parser.read_config(str(self.file))
         self.parser["bundle_root"] = str(self.root)
         if "device" in self.parser.config:
-            self.parser["device"] = "$__import__('torch').device('cpu')"
+            self.parser["device"] = self.device_expression()
         self.notes = []
         self.metadata = json.loads((self.root / "configs" / "metadata.json").read_text(encoding="utf-8"))
+
+    def device_expression(self):
+        return f"$__import__('torch').device('{self.device}')"
 
     def has(self, key):
         return key in self.parser.config
@@ -184,7 +211,7 @@ class Bundle:
 
     def plan(self):
         channels, classes = self.counts()
-        if not self.has("preprocessing"):
+        if not self.has("preprocessing") and not self.is_program:
             raise Fault("CONFIG", f"{self.config}: preprocessing", "The config has no such key")
         progress("Reading the transforms")
         pre, post = self.steps("preprocessing"), self.steps("postprocessing")
@@ -249,6 +276,12 @@ class Bundle:
             raise Fault("WEIGHTS", str(path), f"The weights do not fit the network: {error}") from error
         return network.eval()
 
+    def load(self):
+        """The network on its device, loaded once."""
+        if self.loaded is None:
+            self.loaded = self.network().to(self.device)
+        return self.loaded
+
     def weights(self):
         """The file that the config itself loads, and under which keys."""
         config = self.parser.config
@@ -282,50 +315,81 @@ class Bundle:
 
     def data_of(self, inputs, plan):
         """The dictionary that the first transform takes: one key for each that LoadImaged reads."""
-        keys = next((step["arguments"]["keys"] for step in plan if step["target"].endswith("LoadImaged")), ["image"])
-        keys = [keys] if isinstance(keys, str) else list(keys)
-        keys = [key for key in keys if key != "label"] or ["image"]
+        loads = [(step["arguments"] or {}).get("keys") for step in plan if step["target"].endswith("LoadImaged")]
+        loaded = next((keys for keys in loads if keys), ["image"])
+        loaded = [loaded] if isinstance(loaded, str) else list(loaded)
+        keys = [key for key in loaded if key != "label"] or ["image"]
+        prompts = {key: value for key, value in self.first_entry().items() if key not in (*loaded, "image", "label")}
         if len(keys) == 1:
-            return {keys[0]: str(inputs[0]) if len(inputs) == 1 else [str(file) for file in inputs]}
-        return dict(zip(keys, map(str, inputs)))
+            return {**prompts, keys[0]: str(inputs[0]) if len(inputs) == 1 else [str(file) for file in inputs]}
+        return {**prompts, **dict(zip(keys, map(str, inputs)))}
+
+    def first_entry(self):
+        """What else the author's own dataset gives beside the volumes, such as the label prompts of VISTA3D."""
+        if not isinstance(self.parser.config.get("dataset"), dict) or "data" not in self.parser.config["dataset"]:
+            return {}
+        try:
+            entry = next(iter(self.parser.get_parsed_content("dataset#data")), {})
+        except Exception:  # the author's own data is not here
+            return {}
+        return entry if isinstance(entry, dict) else {}
 
     def run(self, cases, options):
         """The author's own evaluator, as `python -m monai.bundle run` starts it; without ignite, its parts by themselves."""
-        from importlib.util import find_spec
-
-        has_evaluator = bool(find_spec("ignite")) and self.has("evaluator") and self.has("dataset")
-        if has_evaluator:
-            self.network()  # notes where TorchScript takes its place, which no evaluator of the config knows
+        has_evaluator = self.has_evaluator()
         for number, case in enumerate(cases):
             progress(f"Running the bundle: case {number + 1} of {len(cases)}")
-            if has_evaluator and not self.notes:
+            if has_evaluator:
                 case.update({"by": "monai.bundle run", **self.run_evaluator(case)})
             else:
-                labels = self.walk(case, lambda *stage: None)["pred"]
-                if labels.shape[0] != 1:
-                    raise no_label_map(labels.shape)
-                case.update({"by": "transforms and inferer", **save_labels(labels.numpy()[0], labels.affine.numpy(), case["out"])})
+                case.update({"by": "transforms and inferer", **self.run_steps(case)})
         return {"cases": cases}
 
+    def has_evaluator(self):
+        from importlib.util import find_spec
+
+        if not (find_spec("ignite") and self.has("evaluator") and self.has("dataset")):
+            return False
+        if not self.is_program:
+            self.network()  # notes where TorchScript takes its place, which no evaluator of the config knows
+        return not self.notes
+
+    def entry_of(self, case):
+        return self.data_of(case["inputs"], [self.describe(step) for step in self.steps("preprocessing")])
+
+    def changes(self, entry, folder):
+        """What `monai.bundle run` is given beside the config: one entry of data, and the folder of its results."""
+        changes = {"bundle_root": str(self.root), "output_dir": str(folder), "dataset#data": [entry]}
+        if self.has("dataloader"):
+            changes["dataloader#num_workers"] = 0
+        if self.has("device"):
+            changes["device"] = self.device_expression()
+        return changes
+
     def run_evaluator(self, case):
-        import nibabel
-        import numpy
         from monai.bundle import run
 
-        steps = [self.describe(step) for step in self.steps("preprocessing")]
         with tempfile.TemporaryDirectory() as folder:
-            changes = {"bundle_root": str(self.root), "output_dir": folder,
-                       "dataset#data": [self.data_of(case["inputs"], steps)]}
-            if self.has("dataloader"):
-                changes["dataloader#num_workers"] = 0
-            if self.has("device"):
-                changes["device"] = "$__import__('torch').device('cpu')"
-            run(config_file=str(self.file), **changes)
-            found = [file for file in pathlib.Path(folder).rglob("*") if file.is_file()]
-            if len(found) != 1:
-                raise Fault("RUN", self.config, f"The bundle wrote {len(found)} files where one label map was expected")
-            image = nibabel.load(found[0])
-            return save_labels(numpy.asanyarray(image.dataobj), image.affine, case["out"])
+            run(config_file=str(self.file), **self.changes(self.entry_of(case), folder))
+            return self.take_result(folder, case["out"])
+
+    def take_result(self, folder, out):
+        """The one file that the bundle wrote into the folder, as a label map."""
+        import nibabel
+        import numpy
+
+        found = [file for file in pathlib.Path(folder).rglob("*") if file.is_file()]
+        if len(found) != 1:
+            raise Fault("RUN", self.config, f"The bundle wrote {len(found)} files where one label map was expected")
+        image = nibabel.load(found[0])
+        return save_labels(numpy.asanyarray(image.dataobj), image.affine, out)
+
+    def run_steps(self, case):
+        """Without an evaluator, its parts by themselves."""
+        labels = self.walk(case, lambda *stage: None, keeps_windows=False)["pred"]
+        if labels.shape[0] != 1:
+            raise no_label_map(labels.shape)
+        return save_labels(labels.cpu().numpy()[0], labels.affine.cpu().numpy(), case["out"])
 
     def prepare(self, inputs, keep=lambda *stage: None):
         """The author's transforms before the network: their dictionary, and the key of the image [C, x, y, z] in it."""
@@ -352,15 +416,15 @@ class Bundle:
     def takes_slices(self):
         return "SliceInferer" in str(self.parser.config.get("inferer"))
 
-    def walk(self, case, keep):
+    def walk(self, case, keep, keeps_windows=True):
         """The author's transforms and inferer, one after the other; keep(kind, step, tensor [C, x, y, z]) sees each result."""
         import torch
         from monai.data import decollate_batch, list_data_collate
 
         data, key = self.prepare(case["inputs"], keep)
-        network, batch = self.network(), list_data_collate([data])
+        network, batch = self.load(), list_data_collate([data])
         with torch.no_grad():
-            image, size = batch[key], self.window()[::-1]
+            image, size = batch[key].to(self.device), self.window()[::-1] if keeps_windows else ()
             if len(size) == 3 and all(n >= w for n, w in zip(image.shape[2:], size)):
                 window = torch.as_tensor(image)[(..., *[slice(0, w) for w in size])].contiguous()
                 keep("window", None, torch.Tensor(window[0]))
@@ -457,6 +521,8 @@ class TrainedFolder:
         except ImportError as error:
             raise Fault("NO_PYTHON_PACKAGE", "nnunetv2", str(error)) from error
         self.root = pathlib.Path(options.folder).resolve()
+        self.base = self.root.parent
+        self.device = device_of(options)
         names = [entry for entry in (options.folds or "0").split(",")]
         self.folds = [int(name) if name.isdigit() else name for name in names]
         for name in ("checkpoint_final.pth", "checkpoint_best.pth"):
@@ -466,13 +532,29 @@ class TrainedFolder:
         else:
             raise Fault("NO_WEIGHTS", f"fold_{names[0]}", "A fold has neither checkpoint_final.pth nor checkpoint_best.pth")
         self.predictor = nnUNetPredictor(tile_step_size=0.5, use_gaussian=True, use_mirroring=options.mirror,
-                                         perform_everything_on_device=False, device=torch.device("cpu"),
+                                         perform_everything_on_device=self.device != "cpu", device=torch.device(self.device),
                                          verbose=False, allow_tqdm=False)
         try:
             self.predictor.initialize_from_trained_model_folder(str(self.root), tuple(self.folds), self.checkpoint)
         except Exception as error:  # own trainers and architectures that are not installed, old checkpoints
             raise Fault("WEIGHTS", f"fold_{names[0]}/{self.checkpoint}", f"nnU-Net cannot load it: {last_cause(error)}") from error
         self.plans, self.configuration = self.predictor.plans_manager, self.predictor.configuration_manager
+        self.previous = self.previous_stage(options)
+
+    def previous_stage(self, options):
+        """Of a cascade, the folder whose result this one needs: nnU-Net writes it beside this one."""
+        import copy
+
+        name = self.configuration.previous_stage_name
+        if not name or not getattr(options, "program", False):
+            return None
+        folder = self.root.with_name("__".join([*self.root.name.split("__")[:-1], name]))
+        if not (folder / "plans.json").is_file():
+            raise Fault("NO_WEIGHTS", folder.name, f"The configuration needs the result of {name}, whose folder is not beside it. "
+                        "Put the trained folder there")
+        before = copy.copy(options)
+        before.folder = str(folder)
+        return TrainedFolder(before)
 
     def plan(self):
         settings, labels, data = self.configuration.configuration, self.predictor.label_manager, self.predictor.dataset_json
@@ -548,13 +630,26 @@ class TrainedFolder:
         """nnU-Net's predictor. With --float32 its sums are float32 instead of float16: the difference is its own noise."""
         if options.float32:
             exact_sums()
-        reader = self.plans.image_reader_writer_class()
         for number, case in enumerate(cases):
             progress(f"Running nnU-Net: case {number + 1} of {len(cases)}")
-            image, properties = reader.read_images([str(file) for file in case["inputs"]])
-            reader.write_seg(self.predictor.predict_single_npy_array(image, properties), case["out"], properties)
+            self.run_case(case)
             case["fractional"] = 0
         return {"cases": cases}
+
+    def run_case(self, case):
+        """The label map of one case, after those of the cascade's stages before it."""
+        reader = self.plans.image_reader_writer_class()
+        try:
+            image, properties = reader.read_images([str(file) for file in case["inputs"]])
+        except Exception as error:  # channels on different grids, files that its reader cannot read
+            raise Fault("INPUT", "image_reader_writer", f"nnU-Net cannot read the volume: {last_cause(error)}") from error
+        before = None
+        if self.previous:
+            with tempfile.TemporaryDirectory(dir=os.path.dirname(case["out"])) as folder:
+                file = os.path.join(folder, "previous.nii.gz")
+                self.previous.run_case({**case, "out": file})
+                before = reader.read_seg(file)[0]
+        reader.write_seg(self.predictor.predict_single_npy_array(image, properties, before), case["out"], properties)
 
     def prepare(self, inputs):
         """nnU-Net's preprocessor: [C, …] with the axes in the plans' order."""
@@ -752,20 +847,63 @@ def last_cause(error):
     return f"{type(error).__name__}: {error}".replace("\n", " ")
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("command", choices=["plan", "export", "run", "dump"])
+def add_source_options(parser):
     parser.add_argument("--kind", choices=["monai", "nnunet"], required=True)
     parser.add_argument("--folder", required=True)
     parser.add_argument("--config")
     parser.add_argument("--folds")
+    parser.add_argument("--mirror", action="store_true")
+    parser.add_argument("--device", help="cpu (default), cuda, cuda:1, or auto")
+
+
+def open_source(options):
+    return Bundle(options) if options.kind == "monai" else TrainedFolder(options)
+
+
+def watch_files():
+    """A set that holds the path of each file that this process opens to read from now on."""
+    opened = set()
+
+    def note(event, arguments):
+        if event == "open" and isinstance(arguments[0], (str, os.PathLike)) and not (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR):
+            opened.add(os.path.abspath(arguments[0]))
+
+    sys.addaudithook(note)
+    return opened
+
+
+# Weights, wherever they lie; what else a library opens outside the author's folder is its own.
+WEIGHTS = (".pt", ".pth", ".ts", ".ckpt", ".safetensors", ".onnx", ".npz", ".pkl", ".h5")
+
+
+def sort_files(opened, base, inputs):
+    """The files below the folder `base` that were read, without the cases, and weights that lie elsewhere, by their names."""
+    cases = {os.path.realpath(file) for file in inputs}
+    inside, outside, own = set(), set(), (sys.prefix, sys.base_prefix, tempfile.gettempdir(), *filter(None, sys.path))
+    for path in opened:
+        if not os.path.isfile(path) or os.path.realpath(path) in cases or "__pycache__" in path:
+            continue
+        if path.startswith(str(base) + os.sep):
+            inside.add(pathlib.Path(path).relative_to(base).as_posix())
+        elif path.endswith(WEIGHTS) and not path.startswith(tuple(part + os.sep for part in own)):
+            outside.add(os.path.basename(path))
+    return {"files": sorted(inside), "outside": sorted(outside)}
+
+
+def main():
+    global channel
+    channel = take_stdout()
+    parser = argparse.ArgumentParser()
+    parser.add_argument("command", choices=["plan", "export", "run", "dump"])
+    add_source_options(parser)
     parser.add_argument("--out")
     parser.add_argument("--case", action="append", default=[])
-    parser.add_argument("--mirror", action="store_true")
     parser.add_argument("--float32", action="store_true")
+    parser.add_argument("--program", action="store_true", help="the pipeline becomes a program, and not steps")
     options = parser.parse_args()
+    opened = watch_files()
     try:
-        source = Bundle(options) if options.kind == "monai" else TrainedFolder(options)
+        source = open_source(options)
         cases = [json.loads(text) for text in options.case]
         if options.command == "plan":
             result = source.plan()
@@ -773,6 +911,8 @@ def main():
             result = export(source, options, *cases[:1])
         elif options.command == "run":
             result = source.run(cases, options)
+            inputs = [file for case in cases for file in case["inputs"]]
+            result.update({"device": source.device, **sort_files(opened, source.base, inputs)})
         else:
             result = source.dump(cases[0], options)
         send("result", result=plain(result))

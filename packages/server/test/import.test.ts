@@ -134,7 +134,7 @@ describe('tomaat import, refusals', () => {
     expect(code).toBe(1);
     expect(stderr).toMatch(/preprocessing#transforms#3: scripts.own.Shift is own code/);
     expect(stderr).toMatch(/inferer: Inferer has no inferer/);
-    expect(stderr).toContain('runtime: command');
+    expect(stderr).toContain('give the same command with --command');
   });
 
   it('a missing card, case, folder or Python, and a target that is not empty: 2', async () => {

@@ -5,6 +5,23 @@
 from typing import Any, Literal, TypedDict, Union
 
 
+_EntryParityOptional = TypedDict(
+    "_EntryParityOptional",
+    {
+        "conditions": str,
+    },
+    total=False,
+)
+
+
+class EntryParity(_EntryParityOptional):
+    """How its results agree with those of its author’s own pipeline, as its server signed"""
+
+    verdict: Literal["exact", "within noise", "close", "differs"]
+    agree: float
+    cases: int
+
+
 _EntryOptional = TypedDict(
     "_EntryOptional",
     {
@@ -13,6 +30,7 @@ _EntryOptional = TypedDict(
         "version": str,
         "default": bool,
         "volumes": int,
+        "parity": EntryParity,
         "id": str,
         "signed": Union[Literal[False], str],
     },
@@ -521,6 +539,7 @@ _ServiceProcessingOptional = TypedDict(
     {
         "machine": str,
         "ports": list[int],
+        "modelServers": list[str],
     },
     total=False,
 )

@@ -11,6 +11,7 @@ export interface ImportFlags {
   config?: string;
   folds?: string;
   mirror?: boolean;
+  command?: boolean;
   orientation?: string;
   id?: string;
   task: string;
@@ -50,6 +51,7 @@ export async function importFolder(
       config: flags.config,
       folds: flags.folds,
       mirror: Boolean(flags.mirror),
+      command: Boolean(flags.command),
       orientation: flags.orientation,
       keepCases: Boolean(flags.keepCase),
       acceptDifferences: Boolean(flags.acceptDifferences),
@@ -99,6 +101,8 @@ function wordsOf(event: Exclude<ImportEvent, { type: 'progress' }>): string {
       const sizes = anySize ? 'windows of any size' : `windows of ${window.join(' × ')} voxels (z, y, x)`;
       return `Network: ${formatBytes(event.sizeBytes)}, ${sizes}, by the ${exporter} exporter; scores within ${maxDifference.toExponential(1)} of torch’s, of at most ${maxScore.toPrecision(3)}`;
     }
+    case 'copied':
+      return `The author’s files: ${event.files}, ${formatBytes(event.sizeBytes)}`;
     case 'proven': {
       const { name, differ, voxels, noise, where, warnings, bisection } = event.proven;
       const lines = [

@@ -11,13 +11,17 @@ import type { AuthorFolder } from './recognise.ts';
  * `exporter.py`, started with a list of arguments. Nothing is installed, and no text becomes a command.
  */
 
-const program = fileURLToPath(new URL('../../python/exporter.py', import.meta.url));
+const programOf = (name: string) => fileURLToPath(new URL(`../../python/${name}`, import.meta.url));
 
 export interface PythonOptions {
   /** The program of Python: a path, or a name on the PATH. */
   readonly python: string;
   /** Whether nnU-Net mirrors windows. */
   readonly mirror: boolean;
+  /** Where torch computes: the CPU if missing; `auto` takes a GPU if torch finds one. */
+  readonly device?: string;
+  /** Whether the pipeline becomes a program, and not steps of a manifest. */
+  readonly program?: boolean;
   readonly signal: AbortSignal;
   onProgress(text: string): void;
 }
@@ -63,7 +67,25 @@ export type ExporterStage = z.infer<typeof stageSchema>;
 const runSchema = z.object({
   /** How many voxels of each case were not whole numbers. */
   cases: z.array(z.object({ out: z.string(), fractional: z.int().min(0) })),
+  /** Files that it read below the author's folder, or the one that holds it (nnU-Net), without the cases. */
+  files: z.array(z.string()).default([]),
+  /** Names of weights that it read elsewhere. */
+  outside: z.array(z.string()).default([]),
+  /** As torch names it: cpu, cuda. */
+  device: z.string().optional(),
 });
+export type AuthorRun = z.infer<typeof runSchema>;
+
+const environmentSchema = z.object({
+  /** The folder of the environment, as Python's `sys.prefix`. */
+  prefix: z.string(),
+  /** The text of requirements.lock. */
+  lock: z.string(),
+  /** What of it pip alone cannot install elsewhere. */
+  notes: z.array(z.string()),
+});
+export type Environment = z.infer<typeof environmentSchema>;
+
 const dumpSchema = z.object({ folder: z.string(), stages: z.array(stageSchema) });
 
 export async function readPlan(author: AuthorFolder, options: PythonOptions): Promise<Plan> {
@@ -89,10 +111,10 @@ export async function runAuthor(
   author: AuthorFolder,
   cases: readonly ExporterCase[],
   options: PythonOptions & { readonly float32?: boolean },
-): Promise<{ fractional: number }[]> {
+): Promise<AuthorRun> {
   const list = cases.flatMap((one) => ['--case', JSON.stringify(one)]);
   const flags = options.float32 ? ['--float32'] : [];
-  return runSchema.parse(await callExporter(author, 'run', [...list, ...flags], options)).cases;
+  return runSchema.parse(await callExporter(author, 'run', [...list, ...flags], options));
 }
 
 /** Writes the volumes between the steps of the author's pipeline into the folder `out`. */
@@ -103,6 +125,17 @@ export async function dumpAuthor(
 ): Promise<ExporterStage[]> {
   return dumpSchema.parse(await callExporter(author, 'dump', ['--case', JSON.stringify(one)], options))
     .stages;
+}
+
+/** Where the author's environment lies, and which packages it holds. */
+export async function readEnvironment(options: PythonOptions): Promise<Environment> {
+  const { last, lastWords, code } = await runPython(options, [programOf('environment.py')]);
+  options.signal.throwIfAborted();
+  if (last?.type === 'result') return environmentSchema.parse(last.result);
+  throw new TomaatError(
+    'APP_FAILED',
+    `${options.python} ended with code ${code} while it listed its packages${lastWords ? `: ${lastWords}` : ''}. Give the Python of the author’s environment with --python.`,
+  );
 }
 
 const lineSchema = z.discriminatedUnion('type', [
@@ -124,24 +157,30 @@ async function callExporter(
   more: readonly string[],
   options: PythonOptions,
 ): Promise<unknown> {
-  const args = [program, command, '--kind', author.kind, '--folder', author.folder];
+  const args = [programOf('exporter.py'), command, '--kind', author.kind, '--folder', author.folder];
   if (author.config !== undefined) args.push('--config', author.config);
   if (author.folds !== undefined) args.push('--folds', author.folds.join(','));
   if (options.mirror) args.push('--mirror');
+  if (options.device !== undefined) args.push('--device', options.device);
+  if (options.program) args.push('--program');
   const { last, lastWords, code } = await runPython(options, [...args, ...more]);
   options.signal.throwIfAborted();
   if (last?.type === 'result') return last.result;
-  if (last?.type === 'fault') throw faultOf(last, author, options.python);
+  if (last?.type === 'fault') throw faultOf(last, author, options);
   throw new TomaatError(
     'APP_FAILED',
     `${options.python} ended with code ${code} while it ran “${command}”${lastWords ? `: ${lastWords}` : ''}. See that the author’s environment runs the model, and give its Python with --python.`,
   );
 }
 
-function faultOf(fault: Extract<Line, { type: 'fault' }>, author: AuthorFolder, python: string): TomaatError {
+function faultOf(
+  fault: Extract<Line, { type: 'fault' }>,
+  author: AuthorFolder,
+  { python, program }: PythonOptions,
+): TomaatError {
   const { code, path, text } = fault;
-  const packages =
-    author.kind === 'monai' ? 'torch, monai, onnx and onnxruntime' : 'torch, nnunetv2, onnx and onnxruntime';
+  const library = author.kind === 'monai' ? 'monai' : 'nnunetv2';
+  const packages = program ? `torch and ${library}` : `torch, ${library}, onnx and onnxruntime`;
   if (code === 'NO_PYTHON_PACKAGE')
     return new TomaatError(
       'BAD_INPUT',
@@ -149,10 +188,15 @@ function faultOf(fault: Extract<Line, { type: 'fault' }>, author: AuthorFolder, 
       { field: 'python' },
     );
   const isOfFolder = ['NO_WEIGHTS', 'CONFIG', 'WEIGHTS'].includes(code);
-  return new TomaatError(isOfFolder ? 'BAD_INPUT' : 'APP_FAILED', `${path}: ${text.replace(/\.$/, '')}.`, {
-    field: path,
-    detail: { fault: code },
-  });
+  const advice = code === 'EXPORT' ? ' --command makes an app that runs the author’s own Python.' : '';
+  return new TomaatError(
+    isOfFolder ? 'BAD_INPUT' : 'APP_FAILED',
+    `${path}: ${text.replace(/\.$/, '')}.${advice}`,
+    {
+      field: path,
+      detail: { fault: code },
+    },
+  );
 }
 
 async function runPython(options: PythonOptions, args: readonly string[]) {

@@ -34,6 +34,14 @@ export interface Weights {
   readonly sha256: string;
 }
 
+/** A program in the place of a network. */
+export interface Program {
+  readonly command: readonly string[];
+  /** Whether it is started once and kept. */
+  readonly serve: boolean;
+  readonly environment: Readonly<Record<string, string>>;
+}
+
 const researchOnly = 'Research. The author’s folder does not state an intended use. Not a medical device.';
 
 /** The authors that the folder names. */
@@ -65,8 +73,13 @@ const givenParts = ['id', 'task', 'anatomy', 'licence', 'modality', 'authors'] a
  * Writes the manifest and reads it, before hours of work that end with it.
  * @throws {TomaatError} BAD_INPUT names the flag at fault; BAD_MANIFEST if it is the folder
  */
-export function checkCard(plan: Plan, translation: Translation, flags: CardFlags): void {
-  const text = writeManifest(plan, translation, { file: 'model.onnx', sha256: '0'.repeat(64) }, flags);
+export function checkCard(
+  plan: Plan,
+  translation: Translation,
+  flags: CardFlags,
+  model: Weights | Program = { file: 'model.onnx', sha256: '0'.repeat(64) },
+): void {
+  const text = writeManifest(plan, translation, model, flags);
   try {
     parseManifest(text);
   } catch (error) {
@@ -88,7 +101,7 @@ export function checkCard(plan: Plan, translation: Translation, flags: CardFlags
 export function writeManifest(
   plan: Plan,
   translation: Translation,
-  weights: Weights,
+  model: Weights | Program,
   flags: CardFlags,
   proof: { readonly parity?: Parity; readonly tests?: readonly WrittenTest[] } = {},
 ): string {
@@ -117,15 +130,19 @@ export function writeManifest(
     ...(card.citation && { citation: card.citation }),
     intendedUse: card.intendedUse.slice(0, 4000),
     inputs,
-    preprocess: translation.preprocess,
-    model: {
-      runtime: 'onnx',
-      file: weights.file,
-      sha256: weights.sha256,
-      ...(names.length > 1 && { channels: names }),
-      inferer: translation.inferer,
-    },
-    postprocess: translation.postprocess,
+    ...((translation.preprocess.length > 0 || 'file' in model) && { preprocess: translation.preprocess }),
+    ...('command' in model
+      ? { model: { runtime: 'command', ...model } }
+      : {
+          model: {
+            runtime: 'onnx',
+            file: model.file,
+            sha256: model.sha256,
+            ...(names.length > 1 && { channels: names }),
+            inferer: translation.inferer,
+          },
+          postprocess: translation.postprocess,
+        }),
     outputs: {
       segmentation: { type: 'LabelVolume' },
       volumes: { type: 'Measurements', label: 'Volumes', from: 'segmentation' },
@@ -194,7 +211,9 @@ function layOut(manifest: object): string {
       for (const value of values) if (isMap(value) || isSeq(value)) value.flow = true;
     }
   }
-  const inferer = document.getIn(['model', 'inferer']);
-  if (isMap(inferer)) inferer.flow = true;
+  for (const key of ['inferer', 'command', 'environment']) {
+    const node = document.getIn(['model', key]);
+    if (isMap(node) || isSeq(node)) node.flow = true;
+  }
   return document.toString({ lineWidth: 130 });
 }

@@ -15,9 +15,10 @@ import {
 import { dumpsOf } from './author-stages.ts';
 import { authorsOf, type CardFlags, checkCard, idOf, slugOf, writeManifest } from './card.ts';
 import { type Case, derivedCases, groupCases, keepCases, readCase } from './cases.ts';
+import { importProgram, type ProgramEvent } from './import-program.ts';
 import { formatProofJson, formatProofMarkdown } from './parity-report.ts';
 import type { Plan } from './plan.ts';
-import { type Proof, type ProvenCase, proveApp } from './prove.ts';
+import { type Proof, proveApp } from './prove.ts';
 import { type AuthorFolder, licenceOf, recognise } from './recognise.ts';
 import { checkTarget, placeApp } from './target.ts';
 import { translate } from './translate.ts';
@@ -34,6 +35,8 @@ export interface ImportOptions {
   readonly config?: string;
   readonly folds?: string;
   readonly mirror: boolean;
+  /** Whether the app runs the author's own Python, instead of an exported network. */
+  readonly command: boolean;
   /** Of nnU-Net: axis codes, or `stored`; that of the first case if missing. */
   readonly orientation?: string;
   /** Whether the cases go into the app, as its self-tests. */
@@ -50,12 +53,10 @@ export interface ImportOptions {
 
 /** What happens, in order. */
 export type ImportEvent =
-  | { readonly type: 'progress'; readonly text: string }
-  | { readonly type: 'note'; readonly text: string }
+  | ProgramEvent
   | { readonly type: 'recognised'; readonly author: AuthorFolder }
   | { readonly type: 'fault'; readonly fault: TranslationFault }
-  | { readonly type: 'exported'; readonly report: ExportReport; readonly sizeBytes: number }
-  | { readonly type: 'proven'; readonly proven: ProvenCase };
+  | { readonly type: 'exported'; readonly report: ExportReport; readonly sizeBytes: number };
 
 export interface Imported {
   readonly folder: string;
@@ -87,6 +88,8 @@ export async function importApp(options: ImportOptions): Promise<Imported> {
   const python: PythonOptions = {
     python: options.python,
     mirror: options.mirror,
+    // A program computes where torch does; a network of ONNX is compared with the CPU.
+    ...(options.command && { device: 'auto', program: true }),
     signal,
     onProgress: (text) => onEvent({ type: 'progress', text }),
   };
@@ -94,12 +97,16 @@ export async function importApp(options: ImportOptions): Promise<Imported> {
   const card = await completeAuthors(asked, plan, options);
   const out = resolve(options.out ?? idOf(plan, card));
   await checkTarget(out, folder, force);
-  const translation = translate(plan, {
-    mirror: options.mirror,
-    orientation: await orientationFor(options, plan),
-  });
-  reportTranslation(translation, onEvent);
+  const orientation = await orientationFor(options, plan);
+  const translation = translate(plan, { mirror: options.mirror, orientation });
+  if (!options.command) reportTranslation(translation, onEvent);
   const cases = groupCases(options.cases, Object.keys(translation.inputs));
+  if (options.command) {
+    const { acceptDifferences, keepCases } = options;
+    const given = { author, plan, translation, card, cases, python, out, force, onEvent };
+    const made = await importProgram({ ...given, acceptDifferences, keepCases });
+    return { folder: out, faults: [], ...made };
+  }
   checkCard(plan, translation, card);
 
   await mkdir(dirname(out), { recursive: true });
@@ -222,7 +229,7 @@ function reportTranslation({ faults, notes }: Translation, onEvent: ImportOption
   const lines = impossible.map(({ path, text }) => `  ${path}: ${text}`).join('\n');
   throw new TomaatError(
     'BAD_MANIFEST',
-    `A manifest cannot say what the author's config does:\n${lines}\nServe the author's own Python instead, with runtime: command (docs/guides/import.md).`,
+    `A manifest cannot say what the author's config does:\n${lines}\nServe the author's own Python instead: give the same command with --command (docs/guides/import.md).`,
     { detail: { faults: impossible } },
   );
 }
@@ -231,7 +238,7 @@ function checkSizes(report: ExportReport, { inferer }: Translation): void {
   if (report.anySize || inferer.type !== 'simple') return;
   throw new TomaatError(
     'APP_FAILED',
-    `The network can be exported for windows of ${report.window.join(' × ')} voxels (z, y, x) alone, and the author's config gives it the whole volume. Use SlidingWindowInferer with this roi_size in the config.`,
+    `The network can be exported for windows of ${report.window.join(' × ')} voxels (z, y, x) alone, and the author's config gives it the whole volume. Use SlidingWindowInferer with this roi_size in the config, or --command, which runs the author’s own Python.`,
     { field: 'inferer' },
   );
 }
@@ -257,7 +264,7 @@ async function prove(all: Proving): Promise<{ proof: Proof; results: Readonly<Re
     out: join(work, `${what}-${i}.nii.gz`),
   });
   const runs = cases.map((one, i) => outFor(one, i, 'author'));
-  const ran = await runAuthor(author, runs, python);
+  const { cases: ran } = await runAuthor(author, runs, python);
   const noise: Record<string, string> = {};
   if (plan.kind === 'nnunet') {
     const again = cases.map((one, i) => outFor(one, i, 'float32'));

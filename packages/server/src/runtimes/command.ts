@@ -1,6 +1,7 @@
 import { access, constants, mkdir, rm, writeFile } from 'node:fs/promises';
 import { delimiter, join, resolve } from 'node:path';
 import { type AppContext, TomaatError } from '@tomaat/core';
+import { checkEnvironment } from './program-environment.ts';
 import { readOutputs, writeInputs } from './program-files.ts';
 import {
   type CommandSpec,
@@ -25,6 +26,7 @@ export const commandRuntime: Runtime<CommandSpec> = {
   description:
     'Any program: a folder in, a folder out, progress lines on stdout; started for each prediction, or kept',
   async open(app, spec, job) {
+    await checkEnvironment(spec, app.folder);
     const warm = spec.serve ? createWarmProgram(spec, app.folder, job) : undefined;
     return {
       kind: 'program',
@@ -54,10 +56,9 @@ export const commandRuntime: Runtime<CommandSpec> = {
  * The path of an app's program: relative to the app's folder if its name has a slash, otherwise on the PATH.
  * @throws {TomaatError} BAD_MANIFEST if the program does not exist
  */
-export async function findProgram(
-  { command: [program], environment }: CommandSpec,
-  folder: string,
-): Promise<string> {
+export async function findProgram(spec: CommandSpec, folder: string): Promise<string> {
+  const { command, environment } = spec;
+  const [program] = command;
   const places = program.includes('/')
     ? [resolve(folder, program)]
     : (environment?.PATH ?? process.env.PATH ?? '')
@@ -71,6 +72,7 @@ export async function findProgram(
       // The next one.
     }
   }
+  await checkEnvironment(spec, folder);
   throw new TomaatError(
     'BAD_MANIFEST',
     program.includes('/')

@@ -23,6 +23,7 @@ export function addImport(program: Command): void {
     .option('--python <program>', 'Python of the environment in which the model runs', 'python3')
     .option('--config <name>', 'which config of a bundle, or configuration of nnU-Net (such as 3d_lowres)')
     .option('--folds <list>', 'which folds of nnU-Net: numbers with commas, or “all” (default: all)')
+    .option('--command', 'make an app that runs the author’s own Python, instead of exporting the network')
     .option('--mirror', 'mirror windows as nnU-Net does: 8 times the work')
     .addOption(
       new Option(
@@ -46,6 +47,9 @@ export function addImport(program: Command): void {
       `
 The author’s own Python reads the folder, exports the network to ONNX and runs the author’s pipeline. It needs torch, onnx,
 onnxruntime, and monai or nnunetv2; nothing is installed. Checkpoints can hold code: import only folders that you trust.
+
+With --command there is no export: the app is a copy of what the pipeline reads, a program that keeps the model loaded, and the list
+of the environment’s packages. It serves what no manifest can say: own transforms, other inferers, cascades.
 
 Examples:
   tomaat import spleen_ct_segmentation --case ct.nii.gz --anatomy spleen --python venv/bin/python
