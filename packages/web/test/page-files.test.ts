@@ -250,7 +250,7 @@ describe.skipIf(findChromium() === undefined)('files and texts in the page', () 
           nodePlatform,
         );
         expect(volume.size).toEqual(phantom().size);
-        await page.getByRole('tab', { name: 'Python' }).click();
+        await page.getByRole('tab', { name: 'requests' }).click();
         const python = await page.getByRole('tabpanel').locator('code').textContent();
         await rm(join(folder, 'segmentation.nii.gz'));
         const hasRequests = await promisify(execFile)('/usr/bin/python3', ['-c', 'import requests']).then(
