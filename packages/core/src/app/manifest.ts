@@ -73,8 +73,16 @@ const labelChannelsSchema = z.strictObject({
 });
 
 const mergeRuleSchema = z.strictObject({
-  from: labelValue.describe('A value that this network gives'),
-  to: labelValue.describe('The value of the app’s label map that it becomes'),
+  from: z
+    .int()
+    .min(1, 'is the background, which stays what it is. Remove this rule')
+    .max(65_535)
+    .describe('A value that this network gives'),
+  to: z
+    .int()
+    .min(0)
+    .max(65_535)
+    .describe('The value of the app’s label map that it becomes; 0 drops it, as if it had no rule'),
 });
 
 /** A name on a model server: it becomes a part of addresses. */
