@@ -452,6 +452,19 @@ describe('what a server states of a model', { timeout: 120_000 }, () => {
       /The output t .* is BYTES, not a tensor of numbers/,
     ],
     ['another output', identity, { output: 'mask' }, /has no output mask; it has scores/],
+    [
+      'another output than hundreds with names without end',
+      {
+        ...identity,
+        outputs: Array.from({ length: 300 }, () => ({
+          name: `\u001b[2J${'x'.repeat(5000)}`,
+          datatype: 'FP32',
+          shape: [1],
+        })),
+      },
+      { output: 'mask' },
+      /^\P{Cc}{1,2500}has no output mask\P{Cc}{1,2500}, …\. Correct/u,
+    ],
   ])('%s is refused, with the remedy', async (_, model, spec, message) => {
     const error = await failureWith(model, spec);
     expect(error.code).toBe('BAD_MANIFEST');

@@ -91,6 +91,11 @@ const serverWord = z
   .regex(/^[\w.-]{1,200}$/, 'must be a name of letters, digits, _, . and -')
   .refine((word) => word !== '.' && word !== '..', 'must be a name');
 
+/** A name of a tensor on a model server, such as `scores:0` or `/head/Conv_output_0`: it is a part of messages alone. */
+const tensorName = z
+  .string()
+  .regex(/^[\x20-\x7e]{1,200}$/, 'must be a name of 1 to 200 letters, digits and signs');
+
 /** What core itself reads of a network. A variant whose runtime gives a network has these keys, all others have none of them. */
 const networkKeys = {
   id: slug.optional().describe('Name of this network, for the labelsOf of another one'),
@@ -137,8 +142,8 @@ const modelSchema = z.discriminatedUnion('runtime', [
     url: modelServerUrlSchema,
     model: serverWord.describe('Name of the model on the server'),
     version: serverWord.optional().describe('Version of the model; the server chooses if missing'),
-    input: serverWord.optional().describe('Name of the model’s input; its only one if missing'),
-    output: serverWord.optional().describe('Name of the model’s output; its first one if missing'),
+    input: tensorName.optional().describe('Name of the model’s input; its only one if missing'),
+    output: tensorName.optional().describe('Name of the model’s output; its first one if missing'),
     ...networkKeys,
     timeoutSeconds: z
       .number()
