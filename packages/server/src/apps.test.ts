@@ -52,6 +52,19 @@ describe('openApp()', () => {
     expect((await openApp(await makeApp())).manifest.id).toBe('app');
   });
 
+  it('says once what is wrong with a file that several models have', async () => {
+    const app = await makeApp([
+      network({ merge: [{ from: 1, to: 1 }] }),
+      network({ merge: [{ from: 1, to: 1 }] }),
+    ]);
+    await rm(join(app, 'net.onnx'));
+    const message = await openApp(app).then(
+      () => '',
+      (error: Error) => error.message,
+    );
+    expect(message.match(/net\.onnx/g)).toHaveLength(1);
+  });
+
   it.each([0, weights.length >> 1, weights.length - 1])(
     'refuses weights with one bit changed at byte %d',
     async (at) => {

@@ -30,15 +30,17 @@ export async function openApp(folder: string): Promise<App> {
     manifest: parseManifest(text, join(folder, 'tomaat.yaml')),
     manifestSha256: createHash('sha256').update(text).digest('hex'),
   };
-  const faults: TomaatError[] = [];
+  // Several models may have the same file, and with it the same fault.
+  const found = new Map<string, TomaatError>();
   for (const check of fileChecks(app)) {
     try {
       await check();
     } catch (error) {
       if (!(error instanceof TomaatError)) throw error;
-      faults.push(error);
+      found.set(error.message, error);
     }
   }
+  const faults = [...found.values()];
   if (faults.length === 1) throw faults[0];
   if (faults.length > 1) {
     throw new TomaatError(

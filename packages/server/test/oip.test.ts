@@ -77,15 +77,19 @@ const failure = (run: Promise<unknown>): Promise<TomaatError> =>
     (error: TomaatError) => error,
   );
 
-/** The scores or labels that a model, by gRPC, gives for the phantom; in this process. */
-async function inferWith(model: PeerModel, keys: Record<string, unknown> = {}): Promise<InferResult> {
+/** The scores or labels that a model, by gRPC, gives for a volume; in this process. */
+async function inferWith(
+  model: PeerModel,
+  keys: Record<string, unknown> = {},
+  volume: Volume = bright,
+): Promise<InferResult> {
   await using peer = await startGrpcPeer({ net: model });
   const url = `grpc://127.0.0.1:${peer.port}`;
   const spec = { runtime: 'oip', url, model: 'net', inferer: { type: 'simple' }, ...keys } as ServedSpec;
   const permitted = { allowNet: [], keys: {} };
   const session = await openServedNetwork({ spec, address: parseModelServer(url)!, permitted }, 60_000);
   try {
-    return await infer(bright, session, spec.inferer, { type: 'none' });
+    return await infer(volume, session, spec.inferer, { type: 'none' });
   } finally {
     session.close();
   }
@@ -389,6 +393,23 @@ describe('answers that cannot be right', { timeout: 120_000 }, () => {
     expect(error.message).toMatch(/larger answer than a network can give on a tensor of 1 × 1 × .* vs /);
   });
 
+  it('scores of all classes of a slice are not too large, whatever the batch is', async () => {
+    const size = [700, 700, 1] as const;
+    const slice = { ...bright, size, voxels: new Float32Array(700 * 700).fill(0.5) };
+    const model: PeerModel = {
+      inputs: [{ name: 'i', datatype: 'FP32', shape: [1, 1, -1, -1] }],
+      outputs: [{ name: 's', datatype: 'FP32', shape: [1, 4, -1, -1] }],
+      ...answering(([batch, , y, x]) => ({
+        name: 's',
+        datatype: 'FP32',
+        shape: [batch, 4, y, x],
+        bytes: bytesOf(new Float32Array(4 * y * x)),
+      })),
+    };
+    const result = await inferWith(model, { inferer: { type: 'slice', axis: 'z' } }, slice);
+    expect('scores' in result && result.scores).toMatchObject({ size, components: 4 });
+  });
+
   it('failures of the model are told with its words, on one line', async () => {
     const error = await failureWith({
       infer: () => {
@@ -431,6 +452,19 @@ describe('what a server states of a model', { timeout: 120_000 }, () => {
       /The output t .* is BYTES, not a tensor of numbers/,
     ],
     ['another output', identity, { output: 'mask' }, /has no output mask; it has scores/],
+    [
+      'another output than hundreds with names without end',
+      {
+        ...identity,
+        outputs: Array.from({ length: 300 }, () => ({
+          name: `\u001b[2J${'x'.repeat(5000)}`,
+          datatype: 'FP32',
+          shape: [1],
+        })),
+      },
+      { output: 'mask' },
+      /^\P{Cc}{1,2500}has no output mask\P{Cc}{1,2500}, …\. Correct/u,
+    ],
   ])('%s is refused, with the remedy', async (_, model, spec, message) => {
     const error = await failureWith(model, spec);
     expect(error.code).toBe('BAD_MANIFEST');

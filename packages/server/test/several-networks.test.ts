@@ -101,6 +101,12 @@ describe('an app with several networks', () => {
     ]);
   });
 
+  it('shows the hashes of all of them on its card', async () => {
+    const card = await (await fetch(`${server.url}/api/services/several`)).json();
+    const hashes = (Object.keys(networks) as Name[]).map(hashOf);
+    expect(card).toMatchObject({ modelSha256: hashes[0], modelSha256s: hashes });
+  });
+
   it('names the network whose table does not fit', async () => {
     const model = [{ ...organs, merge: [{ from: 2, to: 3 }, { from: 7, to: 1 }] }, ...manifest.model.slice(1)]; // biome-ignore format: a table
     const wrong = await writeApp(folder, 'wrong', { ...manifest, model });

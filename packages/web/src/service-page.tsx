@@ -418,9 +418,11 @@ function ServiceFacts({ service }: { service: Service }) {
         {service.modelSha256 && (
           <>
             <dt>Model</dt>
-            <dd>
-              <code title={service.modelSha256}>sha256:{service.modelSha256.slice(0, 12)}…</code>
-            </dd>
+            {(service.modelSha256s ?? [service.modelSha256]).map((hash) => (
+              <dd key={hash}>
+                <code title={hash}>sha256:{hash.slice(0, 12)}…</code>
+              </dd>
+            ))}
           </>
         )}
       </dl>

@@ -562,6 +562,7 @@ _ServiceOptional = TypedDict(
         "limitations": str,
         "parity": ServiceParity,
         "modelSha256": str,
+        "modelSha256s": list[str],
         "typicalSeconds": float,
         "sample": str,
         "keepSeconds": float,

@@ -56,7 +56,14 @@ export const serviceSchema = z.object({
   parameters: z.record(z.string(), z.unknown()).describe('JSON Schema of the inputs that are not files'),
   acceptance: z.array(z.record(z.string(), z.unknown())).describe('Rules that an input volume must meet'),
   runtime: z.string(),
-  modelSha256: z.string().optional(),
+  modelSha256: z
+    .string()
+    .optional()
+    .describe('Of the file of its network; of several, that of the first one'),
+  modelSha256s: z
+    .array(z.string())
+    .optional()
+    .describe('Of the files of all its networks in the order of its manifest, if there are several'),
   typicalSeconds: z.number().optional().describe('Median of the last predictions here'),
   sample: z.string().optional().describe('Path of a sample volume to try'),
   keepSeconds: z.number().optional().describe('How long results are kept after the job ended'),

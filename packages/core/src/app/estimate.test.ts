@@ -191,6 +191,22 @@ describe('estimatePrediction(): bytes', () => {
       4 + 8 * 4 + 1 + 192,
     ],
     ['labels of 16 bits', { labels: [{ value: 300, name: 'x' }] }, 4 + 301 * 4 + 2 + 192],
+    [
+      'one channel above a threshold, whatever its value',
+      {
+        labels: [{ value: 300, name: 'x' }],
+        postprocess: [{ threshold: { channel: 2, value: 300 } }],
+      },
+      4 + 3 * 4 + 1 + 192,
+    ],
+    [
+      'two classes that become other values',
+      {
+        labels: [{ value: 2035, name: 'x' }],
+        postprocess: ['argmax', { mapLabelValue: { origLabels: [1], targetLabels: [2035] } }],
+      },
+      4 + 2 * 4 + 1 + 192,
+    ],
     ['scores that are restored', { postprocess: ['restore', 'argmax'] }, 4 + 2 * 4 + 192],
   ])('of a network with %s', (_, more, perVoxel) => {
     const manifest = { ...network(), ...more };

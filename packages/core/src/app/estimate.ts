@@ -1,4 +1,5 @@
 import { estimateMemory } from '../inferers/inferer.ts';
+import { rulesOf } from '../inferers/reduce.ts';
 import { sliceSize, withinSlice } from '../inferers/slices.ts';
 import { windowsAlong } from '../inferers/windows.ts';
 import { bytesPerVoxel, type Grid, type Size, type VoxelType, voxelCount } from '../volume.ts';
@@ -8,12 +9,13 @@ import {
   labelChannelsOf,
   modelsFor,
   stepsOfInput,
+  stepsOfLabels,
   stepsOfResult,
   volumeChannels,
 } from './networks.ts';
-import { reductionOf } from './postprocess.ts';
+import { reductionBy, reductionOf } from './postprocess.ts';
 import type { Step } from './step.ts';
-import { gridAfter, ownSteps, volumesHeldBy } from './steps.ts';
+import { gridAfter, isScoreStep, ownSteps, valuesAfterStep, volumesHeldBy } from './steps.ts';
 import type { Parameter } from './values.ts';
 
 /** What is known about a volume before it is sent. */
@@ -138,8 +140,8 @@ function shapeOf(
   const inner = windowVoxels * innerChannels * 4;
   const { type } = reductionOf(stepsOfResult(manifest, model, parameters), parameters);
   const labelled = labelChannelsOf(model).reduce((sum, { values }) => sum + values.length, 0);
-  const inferring =
-    estimateMemory(inferer, grid.size, components + labelled, classesOf(manifest, model), type) + inner;
+  const classes = classesOf(manifest, model, parameters);
+  const inferring = estimateMemory(inferer, grid.size, components + labelled, classes, type) + inner;
   return {
     size: grid.size,
     windows:
@@ -152,14 +154,33 @@ function shapeOf(
   };
 }
 
-/** Classes of a network, by the values that the manifest names: of its table, of those who take its labels, of the app. */
-function classesOf(manifest: Manifest, { id, merge }: NetworkSpec): number {
+/**
+ * Classes of a network: by the channels that its rules name, otherwise by the values that the manifest names of it (in its table, in those
+ * who take its labels, in the app), which steps may have made of others.
+ */
+function classesOf(
+  manifest: Manifest,
+  spec: NetworkSpec,
+  parameters: Readonly<Record<string, Parameter>>,
+): number {
+  const steps = stepsOfResult(manifest, spec, parameters);
+  const decided = steps.findIndex(isScoreStep);
+  const reduction = decided < 0 ? undefined : reductionBy(steps[decided], parameters);
+  if (reduction?.type === 'threshold' || reduction?.type === 'compose')
+    return Math.max(2, ...rulesOf(reduction).map(({ channel }) => channel + 1));
   const taken = manifest.model
     .flatMap(labelChannelsOf)
-    .flatMap(({ labelsOf, values }) => (labelsOf === id ? values : []));
-  const own = [...(merge ?? []).map(({ from }) => from), ...taken];
+    .flatMap(({ labelsOf, values }) => (labelsOf === spec.id ? values : []));
+  const own = [...(spec.merge ?? []).map(({ from }) => from), ...taken];
   const named = own.length > 0 ? own : manifest.labels.map(({ value }) => value);
-  return Math.max(1, ...named) + 1;
+  const later = own.length > 0 ? [] : stepsOfLabels(manifest, parameters);
+  const fewest = Math.max(2, new Set(named).size + 1);
+  const given = [...steps.slice(decided + 1), ...later].reduce<readonly number[]>(
+    (values, step) => valuesAfterStep(values, step, parameters),
+    Array.from({ length: fewest }, (_, value) => value),
+  );
+  const known = new Set(given);
+  return named.every((value) => known.has(value)) ? fewest : Math.max(...named) + 1;
 }
 
 /** What is kept from one network to the next: the merged labels, those that others take, and the volume that all begin with. */

@@ -185,6 +185,7 @@ describe('model', () => {
       channels: ['t1'],
       timeoutSeconds: 0.5,
     },
+    { ...served, input: 'image:0', output: '/head/Conv_output_0' },
     { runtime: 'command', command: ['p'] },
     { runtime: 'command', command: ['python', 'app.py'], environment: { OMP_NUM_THREADS: '1' } },
   ])('takes %j', (model) => {
@@ -211,6 +212,8 @@ describe('model', () => {
     [{ ...served, model: '../other' }, 'model'],
     [{ ...served, model: '..' }, 'model'],
     [{ ...served, version: 2 }, 'version'],
+    [{ ...served, output: 'a\nb' }, 'output'],
+    [{ ...served, output: 'x'.repeat(201) }, 'output'],
     [{ ...served, timeoutSeconds: 0 }, 'timeoutSeconds'],
     [{ ...served, file: 'a.onnx' }, ''],
     [{ ...program, file: '' }, 'file'],

@@ -73,8 +73,16 @@ const labelChannelsSchema = z.strictObject({
 });
 
 const mergeRuleSchema = z.strictObject({
-  from: labelValue.describe('A value that this network gives'),
-  to: labelValue.describe('The value of the app’s label map that it becomes'),
+  from: z
+    .int()
+    .min(1, 'is the background, which stays what it is. Remove this rule')
+    .max(65_535)
+    .describe('A value that this network gives'),
+  to: z
+    .int()
+    .min(0)
+    .max(65_535)
+    .describe('The value of the app’s label map that it becomes; 0 drops it, as if it had no rule'),
 });
 
 /** A name on a model server: it becomes a part of addresses. */
@@ -82,6 +90,11 @@ const serverWord = z
   .string()
   .regex(/^[\w.-]{1,200}$/, 'must be a name of letters, digits, _, . and -')
   .refine((word) => word !== '.' && word !== '..', 'must be a name');
+
+/** A name of a tensor on a model server, such as `scores:0` or `/head/Conv_output_0`: it is a part of messages alone. */
+const tensorName = z
+  .string()
+  .regex(/^[\x20-\x7e]{1,200}$/, 'must be a name of 1 to 200 letters, digits and signs');
 
 /** What core itself reads of a network. A variant whose runtime gives a network has these keys, all others have none of them. */
 const networkKeys = {
@@ -129,8 +142,8 @@ const modelSchema = z.discriminatedUnion('runtime', [
     url: modelServerUrlSchema,
     model: serverWord.describe('Name of the model on the server'),
     version: serverWord.optional().describe('Version of the model; the server chooses if missing'),
-    input: serverWord.optional().describe('Name of the model’s input; its only one if missing'),
-    output: serverWord.optional().describe('Name of the model’s output; its first one if missing'),
+    input: tensorName.optional().describe('Name of the model’s input; its only one if missing'),
+    output: tensorName.optional().describe('Name of the model’s output; its first one if missing'),
     ...networkKeys,
     timeoutSeconds: z
       .number()

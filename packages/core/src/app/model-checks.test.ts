@@ -35,6 +35,11 @@ const faultsOf = (keys: object) =>
   ).map(({ path, message }) => `${path.join('.')}: ${message}`);
 
 describe('crossFaults() of several models', () => {
+  it('never merge the background', () => {
+    const model = { ...onnx, merge: [{ from: 0, to: 1 }] };
+    expect(() => faultsOf({ model })).toThrow('is the background, which stays what it is. Remove this rule');
+  });
+
   it.each<[string, object]>([
     ['two that are merged', { model: [1, 2].map((to) => ({ ...onnx, merge: [{ from: 1, to }] })) }],
     ['one that is merged', { model: { ...onnx, merge } }],

@@ -78,6 +78,13 @@ describe('predict(): labels of several networks', () => {
     );
   });
 
+  it('are dropped by rules to 0, which leave what is there', async () => {
+    const model = [a, net('b', { merge: merge({ 1: 0, 2: 9 }) })];
+    const labels = [3, 5, 9].map((value) => ({ value, name: `label ${value}` }));
+    const { outputs } = await runWith(networkOf({ model, labels }), models);
+    await expectLabels(outputs.segmentation, (v) => (v > 27 ? 9 : v > 20 ? 5 : v > 10 ? 3 : 0));
+  });
+
   it('come from networks with steps of their own, on grids of their own', async () => {
     const seen: Record<string, Tensor[]> = { a: [], b: [], c: [] };
     const manifest = networkOf({

@@ -30,8 +30,8 @@ describe('predict(): scores and a fit', () => {
       '012222220222112000002002222002211020000020222122222222200000',
     ],
     [
-      'all three axes',
-      [{ spacing: { pixdim, mode: 'cubic', fit: true } }],
+      'all three axes, by splines although no mode says so',
+      [{ spacing: { pixdim, fit: true } }],
       ['restore', 'argmax'],
       '012222222222112000002222222222221120000022222122222222200000',
     ],

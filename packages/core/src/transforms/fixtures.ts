@@ -47,7 +47,7 @@ export const parameterSets: Record<string, readonly object[]> = {
     { pixdim: [0.4, 0, 4], mode: 'nearest' },
     { pixdim: [-1, 3.3, 0.9], scaleExtent: true },
     { pixdim: [5, 5, 5], antiAlias: true, mode: 'cubic' },
-    { pixdim: [1.1, 0.6, 0], fit: true },
+    { pixdim: [1.1, 0.6, 0], fit: true, mode: 'linear' },
     { pixdim: [0.9, 2.5, 1.4], fit: true, mode: 'cubic', separate: 'auto' },
     { pixdim: [2, 0, 5], fit: true, mode: 'nearest', separate: 'y' },
   ],

@@ -29,7 +29,7 @@ describe('spatialTransforms', () => {
     ]);
   });
 
-  const spacing = { mode: 'linear', scaleExtent: false, antiAlias: false, fit: false };
+  const spacing = { scaleExtent: false, antiAlias: false, fit: false };
   const constant = { mode: 'constant', value: 0 };
   it.each([
     ['orientation', { axcodes: 'PIL' }, { axcodes: 'PIL' }],

@@ -12,7 +12,7 @@ import {
   resizedGrid,
   spacedGrid,
 } from '../geometry/grid.ts';
-import { interpolations, resample } from '../geometry/resample.ts';
+import { type Interpolation, interpolations, resample } from '../geometry/resample.ts';
 import { type Grid, numericVoxels, type Size, type Volume, type VoxelType, voxelTypeOf } from '../volume.ts';
 import { antiAliasSigma, gaussianFilter } from './filters.ts';
 import { extremes } from './statistics.ts';
@@ -92,6 +92,10 @@ const resultType = (volume: Volume, mode: string): VoxelType =>
 const volumesHeld = ({ mode, fit = false }: { mode: string; fit?: boolean }): number =>
   mode === 'cubic' || (fit && mode !== 'nearest') ? 3 : 2;
 
+/** nnU-Net resamples images by cubic splines. */
+const spacingMode = ({ mode, fit }: { mode?: Interpolation; fit: boolean }): Interpolation =>
+  mode ?? (fit ? 'cubic' : 'linear');
+
 const spacing = defineTransform({
   name: 'spacing',
   description:
@@ -101,7 +105,7 @@ const spacing = defineTransform({
       pixdim: z
         .tuple([z.number().max(1000), z.number().max(1000), z.number().max(1000)])
         .describe('mm along x, y, z; 0 or −1 keeps an axis'),
-      mode: mode.default('linear'),
+      mode: mode.optional().describe('How values are interpolated: linear if missing, with fit cubic'),
       scaleExtent: z
         .boolean()
         .default(false)
@@ -137,9 +141,10 @@ const spacing = defineTransform({
     }),
   gridOf: (grid, { pixdim, scaleExtent, fit }) =>
     fit ? fitOf(grid, pixdim).to : spacedGrid(grid, pixdim, { scaleExtent }),
-  volumesHeld,
+  volumesHeld: (parameters) => volumesHeld({ ...parameters, mode: spacingMode(parameters) }),
   fitOf: (grid, { pixdim, fit, separate }) => (fit ? fitOf(grid, pixdim, separate) : undefined),
-  apply(volume, { pixdim, mode, antiAlias, fit, separate }, _, grid) {
+  apply(volume, { pixdim, antiAlias, fit, separate, ...given }, _, grid) {
+    const mode = spacingMode({ ...given, fit });
     if (fit) return fitVolume(volume, grid, mode, fitOf(volume, pixdim, separate).sliceAxis);
     const old = spacingOf(volume.affine);
     const factor = spacingOf(grid.affine).map((mm, axis) => mm / old[axis]);

@@ -78,7 +78,7 @@ export function createServices(
   async function card(app: App): Promise<Service> {
     const { manifest } = app;
     const primary = primaryOutput(manifest);
-    const network = manifest.model.find((spec) => spec.runtime === 'onnx');
+    const hashes = new Set(manifest.model.flatMap((spec) => (spec.runtime === 'onnx' ? spec.sha256 : [])));
     return {
       id: manifest.id,
       name: manifest.name,
@@ -105,7 +105,8 @@ export function createServices(
       parameters: parameterSchema(manifest.inputs),
       acceptance: manifest.acceptance,
       runtime: manifest.model[0].runtime,
-      modelSha256: network?.sha256,
+      modelSha256: [...hashes].at(0),
+      modelSha256s: hashes.size > 1 ? [...hashes] : undefined,
       typicalSeconds: await jobs.typicalSeconds(manifest.id),
       sample: manifest.sample && address.pathOf(`/api/services/${manifest.id}/sample`),
       keepSeconds,

@@ -11,7 +11,16 @@ export interface Value {
   readonly shape: readonly (number | string)[];
 }
 
-const list = (values: readonly Value[]) => values.map((value) => value.name).join(', ');
+const maxListed = 20;
+const maxNameLength = 100;
+
+/** Names for a message: some of them, short and on one line, whatever a file or a server says. */
+function list(values: readonly Value[]): string {
+  const names = values.slice(0, maxListed).map(({ name }) => plain(name));
+  return names.join(', ') + (values.length > maxListed ? ', …' : '');
+}
+
+const plain = (name: string) => name.slice(0, maxNameLength).replace(/\p{Cc}/gu, '');
 
 /**
  * The input of a network that core can drive.
@@ -40,14 +49,14 @@ export function chooseInput(
   if (input.type !== 'float32' && input.type !== 'float16') {
     throw new TomaatError(
       'BAD_MANIFEST',
-      `The input ${input.name} of the network ${name} is ${input.type}; it must be float32 or float16. Export it with a cast at the input.`,
+      `The input ${plain(input.name)} of the network ${name} is ${plain(input.type)}; it must be float32 or float16. Export it with a cast at the input.`,
     );
   }
   const { shape } = input;
   const isOne = typeof shape[0] !== 'number' || shape[0] === 1;
   const takesOne = slices ? shape.length === 3 || (shape.length === 4 && isOne) : shape.length === 5 && isOne;
   if (shape.length > 0 && !takesOne) {
-    const is = `The input ${input.name} of the network ${name} is ${shape.join(' × ')}`;
+    const is = `The input ${plain(input.name)} of the network ${name} is ${shape.join(' × ')}`;
     throw new TomaatError(
       'BAD_MANIFEST',
       slices
@@ -72,7 +81,7 @@ export function chooseOutput(outputs: readonly Value[], name: string, wanted: st
   if (!isNumberType(output.type)) {
     throw new TomaatError(
       'BAD_MANIFEST',
-      `The output ${output.name} of the network ${name} is ${output.type}, not a tensor of numbers. Name another one of ${list(outputs)} in \`model.output\`.`,
+      `The output ${plain(output.name)} of the network ${name} is ${plain(output.type)}, not a tensor of numbers. Name another one of ${list(outputs)} in \`model.output\`.`,
     );
   }
   return output;

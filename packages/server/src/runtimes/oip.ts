@@ -109,7 +109,7 @@ export async function openServedNetwork(served: ServedModel, limitMs: number): P
       input: { name: input.name, datatype: inputType, shape: dims, bytes },
       output: output?.name,
     };
-    const limits = { limitMs, maxBytes: mostBytes(dims, output) };
+    const limits = { limitMs, maxBytes: mostBytes(dims, output, spec.inferer.type === 'slice') };
     const earlier = opening;
     opening ??= openWhenUp(served);
     try {
@@ -207,11 +207,12 @@ const toValue = ({ name, datatype, shape }: TensorFacts): Value => ({
 });
 
 /** The largest answer that can be right: numbers of 8 bytes on the input's grid, and room for what is around them. */
-function mostBytes(dims: readonly number[], output: Value | undefined): number {
-  const channels =
-    output && output.shape.length >= 4 ? output.shape[output.shape.length === 5 ? 1 : 0] : undefined;
+function mostBytes(dims: readonly number[], output: Value | undefined, slices: boolean): number {
+  const axes = slices ? 2 : 3;
+  // The channels are the dimension before the axes; labels may have none.
+  const channels = output?.shape.at(-axes - 1);
   const most = typeof channels === 'number' ? channels : maxChannels;
-  const voxels = dims.slice(dims.length === 5 ? 2 : 1).reduce((a, b) => a * b, 1);
+  const voxels = dims.slice(-axes).reduce((a, b) => a * b, 1);
   return voxels * most * 8 + 1024 ** 2;
 }
 

@@ -40,7 +40,7 @@ async function verifyModel(app: App, spec: ModelSpec): Promise<ModelReport> {
   } catch (error) {
     if (isAbsence(error)) return { name, faults: [], summary: '', away: error.message };
     const message = isOutOfMemory(error)
-      ? 'There is not enough memory to load it.'
+      ? 'There is not enough memory to load it and try it once. Choose a smaller window (roiSize) or a smaller network, or use a larger machine.'
       : (error as Error).message;
     if (!(error instanceof TomaatError) && !isOutOfMemory(error)) throw error;
     return { name, faults: [message], summary: '' };

@@ -81,6 +81,7 @@ export function poisonedService(text: string, index: number) {
     acceptance: [{ size: { minimum: 9999 }, message: text }],
     runtime: text,
     modelSha256: text,
+    modelSha256s: [text, `${text} 2`],
     sample: text,
   };
 }
