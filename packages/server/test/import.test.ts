@@ -189,6 +189,16 @@ describe('tomaat import, refusals', () => {
       });
   });
 
+  it('a case that is no volume, before the author’s pipeline runs: 2', async () => {
+    const text = join(folder, 'text.nii.gz');
+    writeFileSync(text, 'not a volume');
+    const { code, stderr } = await runImport({ plan }, [image, text], '--anatomy', 'spleen');
+    expect(code).toBe(2);
+    expect(stderr).toContain(`${text} cannot be a case: `);
+    expect(stderr).not.toContain('Exporting');
+    expect(readdirSync(folder).filter((name) => name.startsWith('.tomaat'))).toEqual([]);
+  });
+
   it('a number of files that is not that of the channels: 2', async () => {
     const brats = JSON.parse(readFileSync(recorded('brats.json'), 'utf8'));
     const { code, stderr } = await runImport({ plan: brats }, [image, image], '--anatomy', 'brain');

@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process';
-import { writeFileSync } from 'node:fs';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { findPython } from '../../../test/programs.ts';
@@ -9,7 +9,10 @@ import { bin, fakeServer, temporaryFolder } from './cli-fixture.ts';
 
 const python = findPython();
 
-/** Starts a program on a terminal of its own; `resize`: columns that it gets once it has written something. */
+/**
+ * Starts a program on a terminal of its own; `resize`: columns that it gets once it has written something; TYPED: what is typed at
+ * its first question.
+ */
 const script = `import fcntl, os, pty, struct, sys, termios
 columns, resize, arguments = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
 def set_columns(terminal, columns):
@@ -24,6 +27,7 @@ if pid == 0:
     for descriptor in range(3): os.dup2(follower, descriptor)
     os.execv(arguments[0], arguments)
 os.close(follower)
+typed, seen = os.environ.get('TYPED', '').encode(), b''
 while True:
     try:
         more = os.read(leader, 65536)
@@ -32,6 +36,10 @@ while True:
     if not more:
         break
     sys.stdout.buffer.write(more)
+    seen += more
+    if typed and b'? ' in seen:
+        os.write(leader, typed)
+        typed = b''
     if resize >= 0:
         set_columns(leader, resize)
         os.kill(pid, 28)
@@ -82,6 +90,20 @@ function onTerminal(columns: number, args: readonly string[], resize = -1, env =
 }
 
 describe.skipIf(!python)('tomaat on a terminal', () => {
+  it.each([
+    ['Ctrl-C', '\x03', 130, 'Which anatomy'],
+    ['the end of the input', '\x04', 2, 'The questions were not answered.'],
+  ])('ends a question of import with %s', async (_, typed, expected, words) => {
+    mkdirSync(join(folder.path, 'bundle', 'configs'), { recursive: true });
+    for (const name of ['metadata.json', 'inference.json'])
+      writeFileSync(join(folder.path, 'bundle', 'configs', name), '{}');
+    const args = ['import', 'bundle', '--case', 'scan.nii', '--python', 'no-such-python'];
+    const { code, text } = await onTerminal(80, args, -1, { TYPED: typed });
+    expect(text).toContain(words);
+    expect(text).not.toContain('Aborted with');
+    expect(code).toBe(expected);
+  });
+
   const predict = () => [
     'predict',
     url,

@@ -3,6 +3,7 @@ import type { ImportEvent, Imported, ImportOptions } from '../import/import-app.
 import { verdictOf } from '../import/parity-report.ts';
 import { createProgress, formatBytes, plain, plainLines } from './console.ts';
 import { openInterrupt } from './interrupt.ts';
+import { hasTerminal, openTerminal } from './terminal.ts';
 
 export interface ImportFlags {
   case?: string[];
@@ -41,6 +42,12 @@ export async function importFolder(
     progress.clear();
     if (!isQuiet) console.error(plainLines(text));
   };
+  // Open for one question: the author's pipeline may run for hours, and has no use for what is typed.
+  const ask = async (question: string) => {
+    progress.clear();
+    using terminal = openTerminal(interrupt.signal);
+    return (await terminal?.ask(question)) ?? '';
+  };
   const { id, task, anatomy, licence, modality, author } = flags;
   try {
     const imported = await importApp({
@@ -60,7 +67,7 @@ export async function importFolder(
       signal: interrupt.signal,
       onEvent: (event) =>
         event.type === 'progress' ? progress.show(event.text, event.text) : say(wordsOf(event)),
-      ask: isQuiet || !isTerminal() ? undefined : (question) => askText(question, () => progress.clear()),
+      ask: isQuiet || !hasTerminal() ? undefined : ask,
     });
     progress.clear();
     return report(imported, flags);
@@ -69,19 +76,6 @@ export async function importFolder(
     throw error;
   } finally {
     progress.clear();
-  }
-}
-
-const isTerminal = () => Boolean(process.stdin.isTTY && process.stderr.isTTY);
-
-async function askText(question: string, clear: () => void): Promise<string> {
-  clear();
-  const { createInterface } = await import('node:readline/promises');
-  const terminal = createInterface({ input: process.stdin, output: process.stderr });
-  try {
-    return await terminal.question(question);
-  } finally {
-    terminal.close();
   }
 }
 

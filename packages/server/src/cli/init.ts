@@ -1,16 +1,16 @@
 import { copyFile, mkdir, stat } from 'node:fs/promises';
 import { basename, dirname, extname, join, resolve } from 'node:path';
-import { createInterface } from 'node:readline/promises';
 import { parseManifest, TomaatError } from '@tomaat/core';
 import { hashFile } from '../store/hash-file.ts';
 import { writeWhole } from '../store/whole-file.ts';
 import { inspectModel } from '../worker/inspect-model.ts';
-import { plain, plainLines } from './console.ts';
-import { type AnswerFlags, type Ask, answersFor } from './init-questions.ts';
+import { plain } from './console.ts';
+import { type AnswerFlags, answersFor } from './init-questions.ts';
 import { mustBeFile } from './input-files.ts';
 import { openInterrupt } from './interrupt.ts';
 import { type NetworkShape, shapeOfNetwork } from './network-shape.ts';
 import { newManifest } from './new-manifest.ts';
+import { openTerminal } from './terminal.ts';
 
 export interface InitFlags extends AnswerFlags {
   /** -o: the folder of the app. */
@@ -84,28 +84,6 @@ function describe(
 function slugOf(name: string): string {
   const words = name.toLowerCase().match(/[a-z0-9]+/g) ?? ['app'];
   return words.join('-').slice(0, 40).replace(/-$/, '');
-}
-
-/** Questions on the terminal; undefined if there is none. */
-function openTerminal(signal: AbortSignal): { ask: Ask; [Symbol.dispose](): void } | undefined {
-  if (!process.stdin.isTTY || !process.stderr.isTTY) return undefined;
-  const lines = createInterface({ input: process.stdin, output: process.stderr });
-  lines.on('SIGINT', () => process.kill(process.pid, 'SIGINT'));
-  const closed = new Promise<never>((_, reject) => {
-    lines.once('close', () =>
-      reject(
-        new TomaatError(
-          'BAD_INPUT',
-          'The questions were not answered. Answer them, or give the flags of --help.',
-        ),
-      ),
-    );
-  });
-  closed.catch(() => {});
-  return {
-    ask: (question) => Promise.race([lines.question(plainLines(question), { signal }), closed]),
-    [Symbol.dispose]: () => lines.close(),
-  };
 }
 
 /** Copies the model's files and writes the manifest, last: a folder with one is complete. */

@@ -93,6 +93,8 @@ export async function importApp(options: ImportOptions): Promise<Imported> {
     signal,
     onProgress: (text) => onEvent({ type: 'progress', text }),
   };
+  await checkVolumes(options.cases);
+  signal.throwIfAborted();
   const plan = await readPlan(author, python);
   const card = await completeAuthors(asked, plan, options);
   const out = resolve(options.out ?? idOf(plan, card));
@@ -156,6 +158,18 @@ async function mustExist(file: string): Promise<void> {
       `${file} is not a file. Give a volume in one file, such as a .nii.gz.`,
       { field: 'case' },
     );
+}
+
+/** Reads every volume once: the author's Python needs minutes before it would find that one is none. */
+async function checkVolumes(files: readonly string[]): Promise<void> {
+  for (const file of files)
+    await readCase(file).catch((error) => {
+      if (!(error instanceof TomaatError)) throw error;
+      throw new TomaatError('BAD_INPUT', `${file} cannot be a case: ${error.message}`, {
+        field: 'case',
+        cause: error,
+      });
+    });
 }
 
 type Asked = Omit<CardFlags, 'authors'> & Pick<CardFlags, 'authors'>;

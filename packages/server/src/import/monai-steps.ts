@@ -84,8 +84,28 @@ function padding(given: Arguments): Record<string, unknown> {
 const labels = (value: unknown): unknown =>
   given(value) ? (Array.isArray(value) ? value : [value]) : undefined;
 
+/** Whole numbers that float32 voxels can be cut off to; int64 goes beyond what they hold. */
+const wholeTypes: Readonly<Record<string, string>> = { int16: 'int16', int32: 'int32', int64: 'int32' };
+const typeNames: Readonly<Record<string, string>> = { short: 'int16', int: 'int32', long: 'int64' };
+
+/** CastToType and EnsureType: of floating types there is no step, as the app computes in float32. */
+function castStep(args: Arguments, approximate: Approximate): WrittenStep | undefined {
+  const dtype = first(args.dtype);
+  const { object, function: made } = (given(dtype) ? dtype : {}) as { object?: string; function?: string };
+  const said = typeof dtype === 'string' ? dtype : (object ?? made ?? '');
+  // torch.int16, numpy's int16, and an object of numpy's Int16DType.
+  const name = said.split('.').at(-1)!.toLowerCase().replace('dtype', '');
+  const type = Object.hasOwn(typeNames, name) ? typeNames[name] : name;
+  if (Object.hasOwn(wholeTypes, type)) return { castToType: { dtype: wholeTypes[type] } };
+  if (/^(u?int|bool)/.test(type)) approximate(`makes values of ${type}. The app keeps them as they are`);
+  return undefined;
+}
+
 /** Transforms of images. */
 export const imageSteps: Readonly<Record<string, Entry>> = {
+  CastToType: castStep,
+  EnsureType: castStep,
+
   Orientation(args) {
     const axcodes = isTrue(args.as_closest_canonical) ? 'RAS' : args.axcodes;
     if (typeof axcodes !== 'string') throw new UnknownValue('axcodes is not three letters');

@@ -68,6 +68,7 @@ describe('recognise()', () => {
     expect(await folds('all')).toEqual(['0', '3']);
     expect(await folds('3')).toEqual(['3']);
     await expect(folds('0,4')).rejects.toThrow(/no fold 4. Available: 0, 3, all/);
+    await expect(folds('0,3,0')).rejects.toThrow('--folds has 0 twice');
   });
 
   it('says what is missing', async () => {

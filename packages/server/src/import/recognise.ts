@@ -187,6 +187,11 @@ function chooseFolds(folder: string, available: readonly string[], wanted: strin
         field: 'folds',
       },
     );
+  const twice = folds.find((fold, i) => folds.indexOf(fold) !== i);
+  if (twice !== undefined)
+    throw new TomaatError('BAD_INPUT', `--folds has ${twice} twice. Give each fold once.`, {
+      field: 'folds',
+    });
   return folds;
 }
 

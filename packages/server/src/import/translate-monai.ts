@@ -29,6 +29,9 @@ const withoutEffect: ReadonlySet<string> = new Set([
   'FlattenSubKeys',
 ]);
 
+/** Of those, the ones that cut images off to whole numbers if their type is one. */
+const changesType: ReadonlySet<string> = new Set(['CastToType', 'EnsureType']);
+
 const listOf = (value: unknown): unknown[] => (Array.isArray(value) ? value : [value]);
 const textsOf = (value: unknown): string[] => listOf(value).filter((entry) => typeof entry === 'string');
 
@@ -122,11 +125,7 @@ function translateImage(step: MonaiStep, report: Report): WrittenStep | undefine
     report.fault(step.path, 'impossible', `${step.target} is own code, which a manifest cannot hold`);
     return undefined;
   }
-  if (withoutEffect.has(name)) {
-    if (/int/.test(JSON.stringify(step.arguments?.dtype ?? '')))
-      report.fault(step.path, 'approximated', `${name} makes whole numbers. The app keeps fractions`);
-    return undefined;
-  }
+  if (withoutEffect.has(name) && !(changesType.has(name) && step.arguments)) return undefined;
   return byTable(imageSteps, name, step, report);
 }
 

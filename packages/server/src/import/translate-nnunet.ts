@@ -34,7 +34,7 @@ export function translateNnunet(plan: NnunetPlan, choices: NnunetChoices): Trans
     fault(
       'previous_stage',
       'impossible',
-      `the network takes the result of ${plan.previousStage}, too: a cascade`,
+      `the network takes the result of ${plan.previousStage}, too: a cascade. The import translates single networks alone`,
     );
   if (plan.preprocessor !== 'DefaultPreprocessor')
     fault('preprocessor_name', 'impossible', `${plan.preprocessor} is own code`);

@@ -114,6 +114,27 @@ describe('translate() of a bundle of MONAI', () => {
     expect(faults).toEqual([]);
   });
 
+  it.each([
+    ['torch.int16', { object: 'torch.int16' }, 'int16'],
+    ['a type of numpy', { function: 'int32' }, 'int32'],
+    ['an object of numpy’s', { object: 'Int16DType' }, 'int16'],
+    ['Python’s int, one for each key', [{ function: 'int' }, { object: 'torch.uint8' }], 'int32'],
+  ])('cuts values off to whole numbers: %s', (_, dtype, expected) => {
+    const plan = withArguments(monai('spleen'), 'EnsureTyped', { dtype });
+    const { preprocess, faults } = translate(plan, choices);
+    expect(preprocess.at(-1)).toEqual({ castToType: { dtype: expected } });
+    expect(faults).toEqual([]);
+  });
+
+  it('has no step for fractions, and names the types that it does not follow', () => {
+    const of = (dtype: unknown) =>
+      translate(withArguments(monai('spleen'), 'EnsureTyped', { dtype }), choices);
+    expect(of({ object: 'torch.float16' })).toEqual(of(null));
+    expect(of('uint8').faults).toMatchObject([
+      { choice: 'approximated', text: expect.stringContaining('EnsureType: makes values of uint8') },
+    ]);
+  });
+
   it('names the linear inversion of label numbers, which the app does not follow', () => {
     const { postprocess, faults } = translate(recorded('prostate'), choices);
     expect(postprocess).toEqual([

@@ -1,0 +1,39 @@
+import { createInterface } from 'node:readline/promises';
+import { TomaatError } from '@tomaat/core';
+import { plainLines } from './console.ts';
+import type { Ask } from './init-questions.ts';
+
+/** Whether somebody can be asked. */
+export const hasTerminal = (): boolean => Boolean(process.stdin.isTTY && process.stderr.isTTY);
+
+/**
+ * Questions on the terminal; undefined if there is none. Ctrl-C is a SIGINT of the process, as without questions; `ask` throws the
+ * reason of the signal, or BAD_INPUT where the input ends (Ctrl-D).
+ */
+export function openTerminal(signal: AbortSignal): { ask: Ask; [Symbol.dispose](): void } | undefined {
+  if (!hasTerminal()) return undefined;
+  const lines = createInterface({ input: process.stdin, output: process.stderr });
+  lines.on('SIGINT', () => process.kill(process.pid, 'SIGINT'));
+  const closed = new Promise<never>((_, reject) => {
+    lines.once('close', () =>
+      reject(
+        new TomaatError(
+          'BAD_INPUT',
+          'The questions were not answered. Answer them, or give the flags of --help.',
+        ),
+      ),
+    );
+  });
+  closed.catch(() => {});
+  return {
+    async ask(question) {
+      try {
+        return await Promise.race([lines.question(plainLines(question), { signal }), closed]);
+      } catch (error) {
+        signal.throwIfAborted();
+        throw error;
+      }
+    },
+    [Symbol.dispose]: () => lines.close(),
+  };
+}
