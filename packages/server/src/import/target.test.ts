@@ -27,6 +27,7 @@ it('placeApp() keeps what appeared at the target, and puts the app beside it', a
   expect(await place(true)).toBe(`${out}-2`);
   expect(await readdir(out)).toEqual(['notes.txt']);
   expect(await readdir(`${out}-2`)).toEqual(['import.json']);
+  expect((await readdir(folder)).sort()).toEqual(['author', 'spleen', 'spleen-2', 'spleen-3']);
   await rm(out, { recursive: true });
   expect(await place(false)).toBe(out);
 });

@@ -48,8 +48,13 @@ export async function placeApp(app: string, out: string, folder: string, force: 
   }
   // A temporary folder is its owner's alone; an app is for whom the umask says, such as the server's own user.
   await chmod(app, 0o777 & ~process.umask());
-  await rm(target, { recursive: true, force: true });
+  // The old app is there until the new one is.
+  const old = `${app}.replaced`;
+  await rename(target, old).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== 'ENOENT') throw error;
+  });
   await rename(app, target);
+  await rm(old, { recursive: true, force: true });
   return target;
 }
 
