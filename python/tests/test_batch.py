@@ -115,3 +115,8 @@ def test_ctrl_c_cancels_what_is_in_progress(client: Client, scans: list[Path]) -
     with pytest.raises(KeyboardInterrupt):
         client.predict_many("slow", scans[:6], workers=2)
     assert [job.refresh()["state"] for job in submitted] == ["canceled", "canceled"]
+
+
+def test_one_path_is_not_a_list_of_its_letters(client: Client) -> None:
+    with pytest.raises(TomaatError, match="one path"):
+        client.predict_many("threshold", "scan.nii.gz")
