@@ -14,6 +14,7 @@ import pytest
 from conftest import AFFINE
 
 from tomaat_client import Client, Job, Result, TomaatError
+from tomaat_client.batch import Row, _key_of, table_of
 
 COUNT = 60
 BROKEN = (7, 30, 59)
@@ -115,3 +116,27 @@ def test_ctrl_c_cancels_what_is_in_progress(client: Client, scans: list[Path]) -
     with pytest.raises(KeyboardInterrupt):
         client.predict_many("slow", scans[:6], workers=2)
     assert [job.refresh()["state"] for job in submitted] == ["canceled", "canceled"]
+
+
+def test_one_path_is_not_a_list_of_its_letters(client: Client) -> None:
+    with pytest.raises(TomaatError, match="one path"):
+        client.predict_many("threshold", "scan.nii.gz")
+
+
+def test_a_label_of_the_name_error_has_a_column_of_its_own() -> None:
+    good, bad = Path("a"), Path("b")
+    table = table_of([good, bad], [Row(bad, {}, TomaatError("BAD_INPUT", "broken")), Row(good, {"error": 2.0}, None)])
+    assert table.loc["a", "error (label)"] == 2.0
+    assert table["error"].isna()["a"]
+    assert table.loc["b", "error"] == "broken"
+
+
+def test_rows_are_remembered_for_all_numbers_of_an_array(tmp_path: Path) -> None:
+    (tmp_path / "a.nii").write_bytes(b"scan")
+    service: Any = {"id": "points", "version": "1"}
+    points = np.zeros((2000, 3))
+    moved = points.copy()
+    moved[1000] = 1
+    keys = {_key_of(service, tmp_path / "a.nii", {"parameters": {"seeds": one}}) for one in (points, moved)}
+    keys |= {_key_of(service, tmp_path / "a.nii", {"seeds": one}) for one in (points, moved)}
+    assert len(keys) == 4

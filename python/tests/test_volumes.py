@@ -148,6 +148,9 @@ REFUSED = {
     "not finite": ((phantom(), np.diag([np.nan, 1, 1, 1])), "4 × 4"),
     "complex": ((phantom().astype(complex), AFFINE), "type"),
     "no file": ("nowhere.nii.gz", "does not exist"),
+    "no matrix": ((phantom(), "identity"), "4 × 4"),
+    "surface of nibabel": (nibabel.GiftiImage(), "no affine"),
+    "folder among files": (["/", "/"], "is a folder"),
     "number": (7, "type int"),
     "vector image": (sitk.Image([4, 4, 4], sitk.sitkVectorFloat32, 3), "one component"),
 }
@@ -160,6 +163,16 @@ def test_refused_before_anything_is_sent(client: Client, name: str) -> None:
         client.predict("bright", given)
     assert refused.value.code == "BAD_INPUT"
     assert refused.value.status is None
+    assert refused.value.field == "volume"
+
+
+def test_unknown_inputs_and_bad_points_are_refused_before_the_upload(client: Client) -> None:
+    for volume, values in [({"no-such": "a.nii.gz"}, {}), ((phantom(), AFFINE), {"seeds": [1.0, 2.0, 3.0]})]:
+        with pytest.raises(TomaatError) as refused:
+            client.predict("bright", volume, parameters=values)
+        assert refused.value.code == "BAD_INPUT"
+        assert refused.value.status is None
+        assert refused.value.field in ("no-such", "seeds")
 
 
 def test_volume_of_two_files(client: Client, tmp_path: Path) -> None:

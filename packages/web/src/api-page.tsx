@@ -27,7 +27,15 @@ export default function ApiPage() {
       deepLinking: false,
     });
   }, []);
-  useEffect(() => onDark((isDark) => document.documentElement.classList.toggle('dark-mode', isDark)), []);
+  useEffect(() => {
+    const { classList } = document.documentElement;
+    const stop = onDark((isDark) => classList.toggle('dark-mode', isDark));
+    return () => {
+      stop();
+      // The style sheet of Swagger UI stays, and would keep other pages dark.
+      classList.remove('dark-mode');
+    };
+  }, []);
   return (
     <>
       <section className="service-head">

@@ -1,4 +1,5 @@
 import type { InputParameter, Service } from '@tomaat/client';
+import { outputFormats } from '@tomaat/core';
 import { keyVariable } from './access-texts.ts';
 
 export interface CodeSample {
@@ -27,6 +28,9 @@ export function codeSamples(
   const address = `${base}/${service.task}/${service.anatomy}${query.length > 0 ? `?${new URLSearchParams(query)}` : ''}`;
   const fileOf = (name: string, i: number) => (i === 0 ? 'scan.nii.gz' : `${name}.nii.gz`);
 
+  const result = resultFile(service);
+  const hasLabelMap = primaryType(service) === 'LabelVolume';
+
   const client = [
     'from tomaat_client import Client',
     '',
@@ -37,11 +41,12 @@ export function codeSamples(
     ...(Object.keys(values).length > 0 ? [`    parameters=${pyValue(values)},`] : []),
     ...(frame === undefined ? [] : [`    frame=${frame},`]),
     ')',
-    'result.save("segmentation.nii.gz")',
-    'print(result.volumes)  # ml',
+    `result.save(${py(result)})`,
+    ...(hasLabelMap ? ['print(result.volumes)  # ml'] : []),
   ].join('\n');
 
-  const opens = files.map((input, i) => `open(${py(fileOf(input.name, i))}, "rb") as ${pyName(input.name)}`);
+  const names = pyNames(files.map(({ name }) => name));
+  const opens = files.map((input, i) => `open(${py(fileOf(input.name, i))}, "rb") as ${names[i]}`);
   const python = [
     ...(withKey ? ['import os', ''] : []),
     'import requests',
@@ -50,13 +55,13 @@ export function codeSamples(
     `    response = requests.post(`,
     `        ${py(address)},`,
     ...(withKey ? [`        headers={"Authorization": f"Bearer {os.environ['${keyVariable}']}"},`] : []),
-    `        files={${files.map((input) => `${py(input.name)}: ${pyName(input.name)}`).join(', ')}},`,
+    `        files={${files.map((input, i) => `${py(input.name)}: ${names[i]}`).join(', ')}},`,
     ...(fields.length > 0
       ? [`        data={${fields.map(([name, value]) => `${py(name)}: ${py(value)}`).join(', ')}},`]
       : []),
     '    )',
     'response.raise_for_status()',
-    'with open("segmentation.nii.gz", "wb") as f:',
+    `with open(${py(result)}, "wb") as f:`,
     '    f.write(response.content)',
   ].join('\n');
 
@@ -76,7 +81,7 @@ export function codeSamples(
     '  body: form,',
     '});',
     'if (!response.ok) throw new Error(await response.text());',
-    "await writeFile('segmentation.nii.gz', response.body);",
+    `await writeFile(${js(result)}, response.body);`,
   ].join('\n');
 
   const curl = [
@@ -84,7 +89,7 @@ export function codeSamples(
     ...(withKey ? [`-H "Authorization: Bearer $${keyVariable}"`] : []),
     ...files.map((input, i) => `-F ${sh(`${input.name}=@${fileOf(input.name, i)}`)}`),
     ...fields.map(([name, value]) => `--form-string ${sh(`${name}=${value}`)}`),
-    '-o segmentation.nii.gz',
+    `-o ${result}`,
     sh(address),
   ].join(' \\\n  ');
 
@@ -99,7 +104,7 @@ export function codeSamples(
     ),
     ...fields.map(([name, value]) => `--param ${sh(`${name}=${value}`)}`),
     ...(frame === undefined ? [] : [`--frame ${frame}`]),
-    '-o segmentation.nii.gz',
+    `-o ${result}`,
   ].join(' \\\n  ');
 
   return [
@@ -109,6 +114,15 @@ export function codeSamples(
     { name: 'JavaScript', code: javascript },
     { name: 'Command line', code: cli },
   ];
+}
+
+const primaryType = (service: Service) =>
+  (service.outputs.find(({ primary }) => primary) ?? service.outputs[0]).type;
+
+/** Where the primary output goes: a label map comes in the format of the scan, others in their first one. */
+function resultFile(service: Service): string {
+  const type = primaryType(service);
+  return type === 'LabelVolume' ? 'segmentation.nii.gz' : `result.${outputFormats[type][0]}`;
 }
 
 function textOf(value: InputParameter): string {
@@ -135,7 +149,11 @@ const jsImport = (name: string, module: string) => `import { ${name} } from '${m
 /** A JavaScript string literal. */
 const js = (text: string) =>
   `'${JSON.stringify(text).slice(1, -1).replaceAll('\\"', '"').replaceAll("'", "\\'")}'`;
-const pyName = (name: string) => name.replace(/\W/g, '_').toLowerCase();
+/** A variable for each file: none is a word of Python's or a name that the sample uses, and no two are the same. */
+const pyNames = (names: readonly string[]) =>
+  names
+    .map((name) => `${name.replace(/\W/g, '_').toLowerCase()}_file`)
+    .map((name, i, all) => (all.indexOf(name) === i ? name : `${name}${i + 1}`));
 /** A word for a POSIX shell. */
 const sh = (text: string) =>
   /^[\w./:@=?&,;%+-]+$/.test(text) && !/[?&;]/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;

@@ -85,6 +85,10 @@ describe.skipIf(findChromium() === undefined)('the page of the API', () => {
           expect((await luminance(text, 'color')) > 0.5, text).toBe(isDark);
         if (process.env.SHOTS)
           await page.screenshot({ path: join(process.env.SHOTS, `api-${theme}.png`), fullPage: true });
+
+        await page.getByRole('link', { name: 'service', exact: true }).click();
+        await page.locator('.api').waitFor({ state: 'detached' });
+        expect(await page.locator('html.dark-mode').count()).toBe(0);
       }),
     120_000,
   );

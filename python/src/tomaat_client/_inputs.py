@@ -52,11 +52,17 @@ def files_of(
         paths = [Path(one) for one in value]
     else:
         file = folder / f"{field}.nrrd"
-        write_nrrd(file, *_array_and_affine(field, value))
+        try:
+            write_nrrd(file, *_array_and_affine(field, value))
+        except TomaatError as error:
+            error.field = field
+            raise
         return [ToSend(file, file.name)]
     for path in paths:
         if not path.exists():
             raise TomaatError("BAD_INPUT", f"{path} does not exist. Check the path.", field)
+        if path.is_dir() and len(paths) > 1:
+            raise TomaatError("BAD_INPUT", f"{path} is a folder. Give one folder alone, or a list of files.", field)
     if len(paths) == 1 and paths[0].is_dir():
         _require_identity_may_leave(field, service, url, keep_identity)
         return [ToSend(_zip_series(field, paths[0], folder), f"{field}.zip")]
@@ -87,7 +93,7 @@ def _array_and_affine(field: str, value: Any) -> tuple[Any, Any]:
 
 def _from_nibabel(image: Any) -> tuple[Any, Any]:
     np = need("numpy")
-    if image.affine is None:
+    if getattr(image, "affine", None) is None:
         raise TomaatError("BAD_INPUT", "The image has no affine. Give one that says where the voxels are.")
     units = image.header.get_xyzt_units()[0] if hasattr(image.header, "get_xyzt_units") else "mm"
     if units in ("meter", "micron"):

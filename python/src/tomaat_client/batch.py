@@ -146,8 +146,19 @@ def _key_of(service: Service, path: Path, options: dict[str, Any]) -> str:
     """A name for the row: the same for the same bytes, service, version and options."""
     files = sorted(dicom_files(path)) if path.is_dir() else [path]
     model = [service["id"], service["version"], service.get("modelSha256")]
-    facts = [model, sorted((name, repr(value)) for name, value in options.items()), [sha256_of(file) for file in files]]
+    facts = [
+        model,
+        sorted((name, _exact(value)) for name, value in options.items()),
+        [sha256_of(file) for file in files],
+    ]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def _exact(value: Any) -> str:
+    # The text of a long array of numpy leaves out its middle.
+    if isinstance(value, dict):
+        return repr({name: _exact(one) for name, one in value.items()})
+    return repr(value.tolist() if hasattr(value, "tolist") else value)
 
 
 def table_of(paths: list[Path], rows: Iterable[Row]) -> pandas.DataFrame:
@@ -157,9 +168,11 @@ def table_of(paths: list[Path], rows: Iterable[Row]) -> pandas.DataFrame:
     for row in rows:
         found.setdefault(row.path, []).append(row)
     ordered = [found[path].pop() for path in paths]
-    columns = list(dict.fromkeys(name for row in ordered for name in row.volumes))
+    names = list(dict.fromkeys(name for row in ordered for name in row.volumes))
+    # A label of the name "error" has another column than the errors.
+    columns = [f"{name} (label)" if name == "error" else name for name in names]
     table = pandas.DataFrame(
-        [[row.volumes.get(name) for name in columns] for row in ordered], columns=columns, dtype=float
+        [[row.volumes.get(name) for name in names] for row in ordered], columns=columns, dtype=float
     )
     table["error"] = [None if row.error is None else str(row.error) for row in ordered]
     table.index = pandas.Index([str(path) for path in paths], name="scan")

@@ -121,6 +121,7 @@ class Client:
         """Sends a volume and returns the job, which is then on the server's disk. See ``predict`` for the arguments."""
         known = self.service(service) if isinstance(service, str) else service
         inputs = _by_input(known, volume)
+        sent_parameters = {name: _as_value(name, value) for name, value in {**(parameters or {}), **values}.items()}
         with tempfile.TemporaryDirectory(prefix="tomaat-") as folder, Progress(progress) as bar:
             files = {
                 name: files_of(name, value, Path(folder), known, self.url, keep_identity, keep_text)
@@ -136,7 +137,7 @@ class Client:
                     before += file.path.stat().st_size
         body: dict[str, Any] = {
             "inputs": refs,
-            "parameters": {name: _as_value(value) for name, value in {**(parameters or {}), **values}.items()},
+            "parameters": sent_parameters,
             "frame": frame,
             "series": None if series is None else str(series),
             "formats": None if formats is None else dict(formats),
@@ -225,7 +226,7 @@ class Client:
         """The rows of ``predict_many``, each as soon as it is there, in the order in which they finish."""
         known = self.service(service) if isinstance(service, str) else service
         folder = None if cache is None else Path(cache)
-        return predict_each(self, known, [Path(file) for file in files], workers, folder, on_result, progress, options)
+        return predict_each(self, known, _paths(files), workers, folder, on_result, progress, options)
 
     def predict_many(
         self,
@@ -247,12 +248,13 @@ class Client:
             files: paths of files, or of folders of DICOM series.
             workers: predictions in progress at once.
             cache: a folder that remembers the rows. Scans whose bytes, service, version and options are the same
-                are not sent again, so that an interrupted batch goes on where it was. Errors are not remembered.
+                are not sent again, so that an interrupted batch goes on where it was. Errors are not remembered,
+                and ``on_result`` is not called for a remembered row.
             on_result: called with the path and the result of each scan, to save what else is wanted of it, by
                 several threads at once. What it raises becomes the error of the scan.
             options: as in ``predict``.
         """
-        paths = [Path(file) for file in files]
+        paths = _paths(files)
         rows = self.predict_each(
             service, paths, workers=workers, cache=cache, on_result=on_result, progress=progress, **options
         )
@@ -265,11 +267,25 @@ def _quoted(text: str) -> str:
     return quote(text, safe="")
 
 
+def _paths(files: Iterable[str | os.PathLike[str]]) -> list[Path]:
+    # A str is an Iterable of its letters, too.
+    if isinstance(files, (str, os.PathLike)):
+        raise TomaatError("BAD_INPUT", f"{files} is one path. Give a list of the scans, such as [{str(files)!r}].")
+    return [Path(file) for file in files]
+
+
 def _by_input(service: Service, volume: Any) -> dict[str, Any]:
     """The given files by the inputs of the service."""
-    if isinstance(volume, Mapping):
-        return dict(volume)
     names = [one["name"] for one in service["inputs"] if one["type"] in _FILES]
+    if isinstance(volume, Mapping):
+        for name in volume:
+            if name not in names:
+                raise TomaatError(
+                    "BAD_INPUT",
+                    f"{service['id']} has no file input {name}. Its file inputs: {', '.join(names) or '(none)'}.",
+                    str(name),
+                )
+        return dict(volume)
     needed = [one["name"] for one in service["inputs"] if one["type"] in _FILES and not one.get("optional")]
     if len(needed) == 1 or len(names) == 1:
         return {(needed or names)[0]: volume}
@@ -283,10 +299,15 @@ def _reporter(bar: Progress, before: int, total: int) -> Callable[[int], None]:
     return lambda sent: bar.show("upload", (before + sent) / total)
 
 
-def _as_value(value: Any) -> Any:
+def _as_value(name: str, value: Any) -> Any:
     """Numbers of numpy as Python's; points as x,y,z;x,y,z."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, (list, tuple)):
-        return ";".join(",".join(repr(float(number)) for number in point) for point in value)
+        try:
+            return ";".join(",".join(repr(float(number)) for number in point) for point in value)
+        except (TypeError, ValueError):
+            raise TomaatError(
+                "BAD_INPUT", f"{name} is not a list of points. Give [(x, y, z), …] in mm, RAS+.", name
+            ) from None
     return value

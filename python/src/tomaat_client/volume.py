@@ -88,7 +88,11 @@ def write_nrrd(file: Path, array: Any, affine: Any) -> None:
         TomaatError: BAD_INPUT if it is not a volume, or the affine has no inverse.
     """
     np = need("numpy")
-    voxels, matrix = np.asarray(array), np.asarray(affine, dtype=np.float64)
+    voxels = np.asarray(array)
+    try:
+        matrix = np.asarray(affine, dtype=np.float64)
+    except (TypeError, ValueError):
+        matrix = np.empty(0)
     if voxels.ndim not in (3, 4) or voxels.size == 0:
         raise TomaatError(
             "BAD_INPUT",
