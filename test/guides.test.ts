@@ -428,7 +428,7 @@ ${code[1]}`);
       );
       expect(lungs.size).toEqual(scan.size);
       for (const [i, number] of lungs.affine.entries()) expect(number).toBeCloseTo(scan.affine[i], 3);
-      expect(new Set(lungs.voxels).size).toBeGreaterThan(1);
+      expect(new Set<number | bigint>(lungs.voxels as Uint8Array).size).toBeGreaterThan(1);
     });
     it('the table of ways has each address that is entered, and a section for each way', () => {
       const text = readText('docs/guides/slicer.md');

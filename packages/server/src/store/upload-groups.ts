@@ -82,6 +82,13 @@ export function createUploadGroups(options: GroupsOptions) {
         .where('owner', '=', owner)
         .where('name', '=', name)
         .execute();
+      // At no time does the name mean the old files and the new ones together.
+      await trx
+        .updateTable('upload')
+        .set({ name: null })
+        .where('owner', '=', owner)
+        .where('name', '=', name)
+        .execute();
       for (const row of rows) await trx.insertInto('upload').values(row).execute();
       return old;
     });
