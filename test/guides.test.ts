@@ -2,7 +2,7 @@ import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { copyFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { parseManifest, type Volume, writeVolume } from '@tomaat/core';
+import { parseManifest, readVolume, sourceFromBytes, type Volume, writeVolume } from '@tomaat/core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { parse as parseYaml } from 'yaml';
 import { loadConfig } from '../packages/server/src/config.ts';
@@ -412,8 +412,30 @@ ${code[1]}`);
       expect(response.status).toBe(200);
       expect(await response.json()).toContainEqual(expect.objectContaining({ type: 'volume' }));
     });
-    it.skipIf(noCurl).each(linesOf(blocks))('%s', async (line) => {
+    const lines = linesOf(blocks);
+    const isCurl = (line: string) => line.startsWith('curl');
+    it.skipIf(noCurl).each(lines.filter(isCurl))('%s', async (line) => {
       expect(await works(line)).toContain('prediction_url');
+    });
+    it.each(lines.filter((line) => !isCurl(line)))('%s', async (line) => {
+      await works(line);
+      const [name] = /lungs\.\S+/.exec(line)!;
+      const [scan, lungs] = await Promise.all(
+        ['chest.nii.gz', name].map(async (file) => {
+          const source = sourceFromBytes(file, readFileSync(inFolder(file)));
+          return (await readVolume([source], nodePlatform)).volume;
+        }),
+      );
+      expect(lungs.size).toEqual(scan.size);
+      for (const [i, number] of lungs.affine.entries()) expect(number).toBeCloseTo(scan.affine[i], 3);
+      expect(new Set<number | bigint>(lungs.voxels as Uint8Array).size).toBeGreaterThan(1);
+    });
+    it('the table of ways has each address that is entered, and a section for each way', () => {
+      const text = readText('docs/guides/slicer.md');
+      const rows = text.split('\n').filter((line) => line.startsWith('| ['));
+      expect(rows).toHaveLength(4);
+      const entered = blocks.filter((block) => block.language === 'text').map((block) => block.text.trim());
+      expect(rows.flatMap((row) => row.match(/(?<=`)http[^`]+/) ?? [])).toEqual(entered);
     });
   });
 

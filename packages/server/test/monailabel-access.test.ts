@@ -163,6 +163,10 @@ describe('logging in', () => {
     for (let i = 0; i < 70; i++)
       tried.push((await token('tmt_wrong', { remoteAddress: '192.0.2.1' })).statusCode);
     expect([...new Set(tried)]).toEqual([401, 429]);
+    // Nor may an empty password fill the audit log.
+    expect((await token('', { remoteAddress: '192.0.2.1' })).statusCode).toBe(429);
+    const empty = await token('', { remoteAddress: '192.0.2.1', payload: 'username=a' });
+    expect(empty.statusCode).toBe(429);
     expect((await token(key, { remoteAddress: '192.0.2.1' })).statusCode).toBe(200);
     // No page of another origin may try keys.
     const page = await token(key, { headers: { origin: 'https://evil.example' } });

@@ -54,7 +54,7 @@ export const writeOrgans = (folder: string): Promise<string> =>
 
 /** What an answer of /infer consists of. */
 export interface Inferred {
-  params: { label_names: Record<string, number>; original_values: Record<string, number> };
+  params: Record<'label_names' | 'original_values' | 'latencies', Record<string, number>>;
   fileName: string;
   bytes: Uint8Array<ArrayBuffer>;
 }

@@ -210,6 +210,7 @@ describe('the rest of the protocol', () => {
 
 describe('/infer', () => {
   it('answers with the names of this run and the label map, numbered, on the grid of the volume', async () => {
+    const startedMs = performance.now();
     expect(await (await upload('MRHead')).json()).toEqual({ image: 'MRHead' });
     const response = await infer('?image=MRHead');
     expect(response.status).toBe(200);
@@ -221,6 +222,10 @@ describe('/infer', () => {
     expect(params.label_names).toEqual(fineNames);
     expect(Object.keys(params.label_names)).toEqual(Object.keys(fineNames));
     expect(Object.values(params.original_values)).toEqual([3, 7, 40, 300, 301]);
+    const { infer: inferSeconds, total } = params.latencies;
+    expect(inferSeconds).toBeGreaterThan(0);
+    expect(total).toBeGreaterThanOrEqual(inferSeconds);
+    expect(total).toBeLessThan((performance.now() - startedMs) / 1000 + 0.1);
     expect(fileName).toBe('result.nrrd');
     const header = nrrdHeader(bytes);
     expect(header).toContain('type: uint8');

@@ -131,7 +131,8 @@ async function logIn(request: FastifyRequest, { login, audit, pace }: ServerCont
       'Login is off here: everything is already open to this machine. Leave the user name empty.',
     );
   }
-  const key = password && (await login.recognise(password.trim(), request));
+  // One that is missing counts as a wrong one: each failure is a line in the audit log.
+  const key = await login.recognise((password ?? '').trim(), request);
   if (key && hasScope(key, 'predict')) {
     audit.record('login.succeeded', { who: `key:${key.id}` });
     return { access_token: password!.trim(), token_type: 'bearer' };
@@ -319,7 +320,7 @@ async function sendResult(
   return sendForm(reply, params, { name: `result.${to}`, stream, sizeBytes });
 }
 
-/** The names of the voxels' values, and the values that the app itself gives these labels. */
+/** The names of the voxels' values, the values that the app itself gives these labels, and how long the job took, in seconds. */
 function describeResult(job: JobRecord, { services }: ServerContext) {
   const app = services.find(job.service);
   const { parameters } = job.request;
@@ -327,8 +328,14 @@ function describeResult(job: JobRecord, { services }: ServerContext) {
   return {
     label_names: namesOf(app, parameters),
     original_values: Object.fromEntries(labels.map(({ name, label }) => [name, label.value])),
-    latencies: {},
+    latencies: latenciesOf(job),
   };
+}
+
+/** `infer` is from the start of the job to its end, `total` includes the time in the queue. */
+function latenciesOf({ createdMs, startedMs, settledMs }: JobRecord): Record<string, number> {
+  if (startedMs === undefined || settledMs === undefined) return {};
+  return { infer: (settledMs - startedMs) / 1000, total: (settledMs - createdMs) / 1000 };
 }
 
 /** A form with the parameters and one file, of known length. */

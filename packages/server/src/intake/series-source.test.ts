@@ -34,10 +34,19 @@ const found = ({ studyUid = study, seriesUid = series, count }: Record<string, u
       ...(count !== undefined && { '00201209': { vr: 'IS', Value: [count] } }),
     },
   ]);
-const related: Answer = (response) =>
-  response
-    .writeHead(200, { 'content-type': 'multipart/related; type="application/dicom"; boundary=XX' })
-    .end(relatedBody(files, 'XX'));
+const relatedOf =
+  (sent: readonly Uint8Array<ArrayBuffer>[]): Answer =>
+  (response) =>
+    response
+      .writeHead(200, { 'content-type': 'multipart/related; type="application/dicom"; boundary=XX' })
+      .end(relatedBody(sent, 'XX'));
+const related = relatedOf(files);
+/** A file whose data set is (0020,000E) alone, explicit VR little endian, padded with NUL. */
+const fileOf = (seriesUid: string) => {
+  const uid = Buffer.from(seriesUid.length % 2 === 0 ? seriesUid : `${seriesUid}\0`, 'latin1');
+  const element = Buffer.from([0x20, 0, 0x0e, 0, 0x55, 0x49, uid.length, 0]);
+  return Uint8Array.from(Buffer.concat([dicomFile('1.2.3.4', { size: 0 }), element, uid]));
+};
 
 async function listen(server: Server): Promise<number> {
   await once(server.listen(0, '127.0.0.1'), 'listening');
@@ -99,6 +108,12 @@ describe('openSeriesSource()', () => {
     expect(requests[0].authorization).toBeUndefined();
   });
 
+  it('takes files that name the series', async () => {
+    const own = [fileOf(series), fileOf(series)];
+    const { url } = await archive({ search: found({ count: 2 }), retrieve: relatedOf(own) });
+    expect((await fetchAll(url)).received).toEqual(own);
+  });
+
   it.each([
     ['user:päss:word', `Basic ${Buffer.from('user:päss:word', 'utf8').toString('base64')}`],
     ['abc.DEF-1_2~+/==', 'Bearer abc.DEF-1_2~+/=='],
@@ -136,6 +151,13 @@ describe('openSeriesSource()', () => {
     ['it answers with a page', { search: (r) => r.end('<html>') }, 'UPSTREAM', /can use/],
     ['it wants a login', { search: json({}, 401) }, 'UPSTREAM', /dicomwebCredentials/],
     ['it forbids the series', { retrieve: json({}, 403) }, 'UPSTREAM', /dicomwebCredentials/],
+    [
+      'a file is of another series',
+      { retrieve: relatedOf([fileOf(series), fileOf('1.2.840.10.078')]) },
+      'UPSTREAM',
+      /can use/,
+    ],
+    ['a file is missing', { search: found({ count: 3 }) }, 'UPSTREAM', /can use/],
     ['it is busy', { search: json({}, 503) }, 'BUSY', /busy/],
     ['it fails', { retrieve: json({ patient: 'Doe^Jane' }, 500) }, 'UPSTREAM', /can use/],
     [

@@ -1,5 +1,5 @@
 import { createDicomWeb, type DicomWeb } from '@tomaat/client';
-import { type ErrorCode, TomaatError } from '@tomaat/core';
+import { type ErrorCode, parseDicom, TomaatError } from '@tomaat/core';
 import { createGuardedFetch } from '../trust/guarded-fetch.ts';
 import type { BodyPart } from './body-part.ts';
 import { type BodyLimits, defaultPace } from './byte-counter.ts';
@@ -27,6 +27,8 @@ export interface SeriesSourceOptions {
 export interface FetchedSeries {
   readonly study: string;
   readonly series: string;
+  /** The number of its files, if the archive says it: a part of a series would be another volume. */
+  readonly expected?: number;
   /** Files that arrived. */
   files: number;
 }
@@ -41,7 +43,7 @@ export interface SeriesSource {
   find(series: string, signal: AbortSignal): Promise<FetchedSeries>;
   /**
    * The files of a series that was found, as parts of this name, each in memory while it is read. Ends without an error
-   * only if all arrived.
+   * only if all arrived, and each is of the series.
    *
    * @throws TomaatError as find(); UPLOAD_TOO_LARGE for too many bytes
    */
@@ -83,7 +85,7 @@ export function openSeriesSource({
       if (found?.seriesInstanceUid !== series) throw noSuchSeries();
       if (!isSeriesUid(found.studyInstanceUid)) throw unusable(undefined);
       if ((found.instanceCount ?? 0) > maxFiles) throw tooManyFiles(maxFiles);
-      return { study: found.studyInstanceUid, series, files: 0 };
+      return { study: found.studyInstanceUid, series, expected: found.instanceCount, files: 0 };
     },
 
     async *parts(found, name, signal) {
@@ -104,6 +106,7 @@ export function openSeriesSource({
           check.rest();
           if (done) return;
           if (++found.files > maxFiles) throw tooManyFiles(maxFiles);
+          if ((seriesOf(value.bytes) ?? found.series) !== found.series) throw otherSeries();
           yield {
             name,
             fileName: `${found.files}.dcm`,
@@ -119,13 +122,33 @@ export function openSeriesSource({
   };
 }
 
-const filesOf = (web: DicomWeb, { study, series }: FetchedSeries, check: Check, signal: AbortSignal) =>
+const filesOf = (
+  web: DicomWeb,
+  { study, series, expected }: FetchedSeries,
+  check: Check,
+  signal: AbortSignal,
+) =>
   web
     .retrieveSeries(study, series, {
       signal,
+      expectedInstances: expected,
       onProgress: ({ instances, receivedBytes }) => check.arrived(receivedBytes, instances),
     })
     [Symbol.asyncIterator]();
+
+/** SeriesInstanceUID of a file; undefined if it has none or cannot be parsed here: reading the volume reports that. */
+function seriesOf(bytes: Uint8Array): string | undefined {
+  try {
+    const element = parseDicom(bytes)?.dataset.get(0x0020000e);
+    if (element?.kind !== 'value') return undefined;
+    return Buffer.from(element.bytes)
+      .toString('latin1')
+      .replace(/[\0 ]$/, '');
+  } catch (error) {
+    if (error instanceof TomaatError) return undefined;
+    throw error;
+  }
+}
 
 async function* once(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
   yield bytes;
@@ -229,6 +252,9 @@ const unusable = (cause: unknown) =>
     'The archive gave no answer that this server can use. The log of this server tells its operator why.',
     { cause },
   );
+/** As with an archive, or a cache in front of it, that mixes answers up: the result would lie over another patient's images. */
+const otherSeries = () =>
+  unusable(new TomaatError('UPSTREAM', 'The archive sent a file of another series than the one requested.'));
 const wordings: Partial<Record<ErrorCode, (cause: unknown) => TomaatError>> = {
   UNAUTHORIZED: refused,
   FORBIDDEN: refused,

@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
 import {
   blobs,
@@ -69,6 +70,26 @@ describe('groups of uploads', () => {
     // Two at once: the files are those of one of them.
     await Promise.all([put('both', ['1', '2']), put('both', ['3', '4'])]);
     expect((await find('both'))!.ids).toHaveLength(2);
+  });
+
+  it('are never mixed with those that they replace', async () => {
+    await put(
+      'one',
+      Array.from({ length: 40 }, (_, k) => `old ${k}`),
+    );
+    let isDone = false;
+    const putting = put('one', ['new']).finally(() => {
+      isDone = true;
+    });
+    const counts = new Set<number | undefined>();
+    while (!isDone) {
+      counts.add((await find('one'))?.ids.length);
+      // The database answers without the event loop: files are deleted only where that turns.
+      await setImmediate();
+    }
+    await putting;
+    expect([...counts].filter((count) => count !== 40 && count !== 1)).toEqual([]);
+    expect(await database.db.selectFrom('upload').select('id').execute()).toHaveLength(1);
   });
 
   it('are kept while they are used, then deleted with their files', async () => {

@@ -82,6 +82,13 @@ export function createUploadGroups(options: GroupsOptions) {
         .where('owner', '=', owner)
         .where('name', '=', name)
         .execute();
+      // At no time does the name mean the old files and the new ones together.
+      await trx
+        .updateTable('upload')
+        .set({ name: null })
+        .where('owner', '=', owner)
+        .where('name', '=', name)
+        .execute();
       for (const row of rows) await trx.insertInto('upload').values(row).execute();
       return old;
     });
@@ -101,23 +108,30 @@ export function createUploadGroups(options: GroupsOptions) {
   /** Deletes the least recently used groups until no bound is exceeded. */
   async function keepBounds({ owner, holder }: { owner: string; holder: string }): Promise<void> {
     const bounds = groupBounds(maxBytes);
-    const rows = await db
+    // A group has up to thousands of files: their sum is made by the database.
+    const all = await db
       .selectFrom('upload')
-      .select(['id', 'owner', 'holder', 'name', 'size_bytes', 'expires_ms'])
+      .select(({ fn }) => [
+        'owner',
+        'holder',
+        'name',
+        fn.sum<number>('size_bytes').as('bytes'),
+        fn.max('expires_ms').as('expiresMs'),
+      ])
       .where('name', 'is not', null)
-      .orderBy('expires_ms', 'desc')
+      .groupBy(['owner', 'holder', 'name'])
+      .orderBy('expiresMs', 'desc')
       .execute();
-    const groups = new Map<string, typeof rows>();
-    for (const row of rows) {
-      const key = JSON.stringify([row.owner, row.name]);
-      const group = groups.get(key);
-      if (group) group.push(row);
-      else groups.set(key, [row]);
+    const own = all.filter((group) => group.owner === owner && group.holder === holder);
+    for (const group of new Set([...beyond(own, bounds.holder), ...beyond(all, bounds.all)])) {
+      const rows = await db
+        .selectFrom('upload')
+        .select('id')
+        .where('owner', '=', group.owner)
+        .where('name', '=', group.name)
+        .execute();
+      for (const { id } of rows) await remove({ id, owner: group.owner }, 'expired');
     }
-    const all = [...groups.values()];
-    const own = all.filter(([row]) => row.owner === owner && row.holder === holder);
-    for (const group of new Set([...beyond(own, bounds.holder), ...beyond(all, bounds.all)]))
-      for (const row of group) await remove(row, 'expired');
   }
 
   /** The ids of the uploads of that name, in the order in which they came, and when they expire; undefined if there are none. */
@@ -155,10 +169,10 @@ export function createUploadGroups(options: GroupsOptions) {
 }
 
 /** The groups beyond a bound, of a list whose most recently used one is the first, and stays. */
-function beyond<T extends { size_bytes: number }>(groups: readonly T[][], bound: GroupBounds): T[][] {
+function beyond<T extends { bytes: number }>(groups: readonly T[], bound: GroupBounds): T[] {
   let bytes = 0;
   return groups.filter((group, i) => {
-    bytes += group.reduce((sum, { size_bytes }) => sum + size_bytes, 0);
+    bytes += group.bytes;
     return i > 0 && (i >= bound.groups || bytes > bound.bytes);
   });
 }
