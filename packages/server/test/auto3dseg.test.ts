@@ -68,12 +68,17 @@ afterAll(async () => {
 
 const get = (path: string) => fetch(`${server.url}/auto3dseg${path}`);
 
-function infer(model: string, files: Record<string, Uint8Array>, signal?: AbortSignal) {
+function infer(
+  model: string,
+  files: Record<string, Uint8Array>,
+  signal?: AbortSignal,
+  of: TestServer = server,
+) {
   const form = new FormData();
   Object.entries(files).forEach(([name, bytes], i) => {
     form.append(name, new Blob([bytes as Uint8Array<ArrayBuffer>]), `input-volume${i}.nrrd`);
   });
-  return fetch(`${server.url}/auto3dseg/infer?model_name=${model}`, { method: 'POST', body: form, signal });
+  return fetch(`${of.url}/auto3dseg/infer?model_name=${model}`, { method: 'POST', body: form, signal });
 }
 
 /** With one block brighter than 100: from `x` on, two voxels wide. */
@@ -100,8 +105,8 @@ async function promised(task: string, bytes: Uint8Array) {
   return read(new Uint8Array(await answer.arrayBuffer()));
 }
 
-const jobs = async () =>
-  (await (await fetch(`${server.url}/metrics`)).text()).match(/^tomaat_jobs\S* [1-9]\d*$/gm) ?? [];
+const jobs = async (of = server) =>
+  (await (await fetch(`${of.url}/metrics`)).text()).match(/^tomaat_jobs\S* [1-9]\d*$/gm) ?? [];
 
 describe('GET /auto3dseg', () => {
   it('lists the apps that make a label map of one to four volumes alone', async () => {
@@ -174,7 +179,7 @@ describe('POST /auto3dseg/infer', () => {
     expect(new Set(labelMap.voxels as Uint8Array)).toEqual(new Set([0, 1, 7]));
     expect(labelMap.size).toEqual(phantom().size);
     for (const [i, v] of labelMap.affine.entries()) expect(v).toBeCloseTo(obliqueAffine[i], 6);
-    await expect.poll(jobs).toEqual([]);
+    await expect.poll(() => jobs()).toEqual([]);
   });
 
   it('takes up to four volumes by their names, in any order', async () => {
@@ -219,16 +224,40 @@ describe('POST /auto3dseg/infer', () => {
       error: expect.any(String),
       message: expect.stringMatching(message),
     });
-    await expect.poll(jobs).toEqual([]);
+    await expect.poll(() => jobs()).toEqual([]);
+  });
+
+  it('says that the queue is full, and takes the next request when it is not', async () => {
+    const apps = ['slow', 'bright'].map((id) => join(folder, id));
+    await using full = await startTestServer(apps, { faces: ['auto3dseg'], maxQueued: 1, workers: 1 });
+    const files = { image_file: await encode(phantom(), 'nrrd') };
+    const gone = new AbortController();
+    const waiting = [1, 2].map(() => infer('slow', files, gone.signal, full).catch(() => undefined));
+    await expect
+      .poll(() => jobs(full), { timeout: 30_000 })
+      .toEqual(
+        expect.arrayContaining([expect.stringContaining('queued'), expect.stringContaining('running')]),
+      );
+    const refused = await infer('bright', files, undefined, full);
+    expect(refused.status).toBe(503);
+    expect(Number(refused.headers.get('retry-after'))).toBeGreaterThan(0);
+    expect(await refused.json()).toEqual({
+      error: expect.any(String),
+      message: expect.stringMatching(/again/),
+    });
+    gone.abort();
+    await Promise.all(waiting);
+    await expect.poll(() => jobs(full), { timeout: 30_000 }).toEqual([]);
+    expect((await infer('bright', files, undefined, full)).status).toBe(200);
   });
 
   it('cancels the job of a client that leaves', async () => {
     const gone = new AbortController();
     const answer = infer('slow', { image_file: await encode(phantom(), 'nrrd') }, gone.signal);
-    await expect.poll(jobs, { timeout: 30_000 }).toEqual([expect.stringContaining('running')]);
+    await expect.poll(() => jobs(), { timeout: 30_000 }).toEqual([expect.stringContaining('running')]);
     gone.abort();
     await expect(answer).rejects.toThrow();
-    await expect.poll(jobs, { timeout: 30_000 }).toEqual([]);
+    await expect.poll(() => jobs(), { timeout: 30_000 }).toEqual([]);
   });
 });
 

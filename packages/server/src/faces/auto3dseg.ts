@@ -6,6 +6,7 @@ import { apiForm, multipart, type RequestForm } from '../http/request-form.ts';
 import { contentDisposition } from '../http/send.ts';
 import type { BodyPart } from '../intake/body-part.ts';
 import { queryWord } from '../intake/query.ts';
+import { setRetryAfter } from '../problem/problem.ts';
 import { version } from '../version.ts';
 import { describeModel, isModel, labelTable, neededVolumes } from './auto3dseg-models.ts';
 import type { Face } from './face.ts';
@@ -97,11 +98,11 @@ export const auto3dseg = {
       .send(stream);
   },
 
-  sendProblem(reply, { code, message, detail }) {
-    const { status, title } = describeError(code);
-    const seconds = Number(detail?.retryAfterSeconds);
-    if (seconds > 0) reply.header('retry-after', String(Math.ceil(seconds)));
-    return sendWhole(reply.code(status), JSON.stringify({ error: title, message }), 'application/json');
+  sendProblem(reply, error) {
+    const { status, title } = describeError(error.code);
+    setRetryAfter(reply, error);
+    const body = JSON.stringify({ error: title, message: error.message });
+    return sendWhole(reply.code(status), body, 'application/json');
   },
 } satisfies Face;
 

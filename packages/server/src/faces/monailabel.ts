@@ -18,6 +18,7 @@ import { countBytes } from '../intake/byte-counter.ts';
 import { readMultipart } from '../intake/multipart.ts';
 import { queryWord } from '../intake/query.ts';
 import { readUrlencoded } from '../intake/urlencoded.ts';
+import { setRetryAfter } from '../problem/problem.ts';
 import type { JobRecord } from '../store/job-records.ts';
 import type { Face } from './face.ts';
 import {
@@ -103,8 +104,7 @@ export const monaiLabel = {
   },
 
   sendProblem(reply, error) {
-    const { retryAfterSeconds } = error.detail ?? {};
-    if (retryAfterSeconds !== undefined) reply.header('retry-after', String(retryAfterSeconds));
+    setRetryAfter(reply, error);
     return sendJson(reply.code(describeError(error.code).status), { detail: error.message });
   },
 } satisfies Omit<Face, 'form' | 'sendResult'>;

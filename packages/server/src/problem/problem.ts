@@ -13,8 +13,7 @@ export function sendProblem(error: unknown, request: FastifyRequest, reply: Fast
       'request failed',
     );
   }
-  const { retryAfterSeconds = retryAfter[known.code] } = known.detail ?? {};
-  if (retryAfterSeconds !== undefined) reply.header('retry-after', String(retryAfterSeconds));
+  setRetryAfter(reply, known);
   forgetFile(reply);
   takeInRest(request, reply);
   const problem = toProblem(known, request.id);
@@ -48,6 +47,12 @@ function wantsPage({ method, url, headers }: FastifyRequest): boolean {
 
 /** Reserved words at which the page has addresses, too. */
 const pageWords = ['services', 'auth', 'assets'];
+
+/** States when to retry, if that is known. */
+export function setRetryAfter(reply: FastifyReply, { code, detail }: TomaatError): void {
+  const { retryAfterSeconds = retryAfter[code] } = detail ?? {};
+  if (retryAfterSeconds !== undefined) reply.header('retry-after', String(retryAfterSeconds));
+}
 
 /** When to retry after a temporary failure, s. */
 const retryAfter: Partial<Record<ErrorCode, number>> = { BUSY: 5, WORKER_DIED: 5, DISK_FULL: 30 };
