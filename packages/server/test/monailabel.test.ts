@@ -413,6 +413,26 @@ async function pairOf(image: Volume) {
   return { hdr, img: Uint8Array.from(nii.subarray(352)) };
 }
 
+describe('a full queue', () => {
+  it('is told with the time to try again', async () => {
+    const apps = [join(folder, 'organs')];
+    await using full = await startTestServer(apps, { faces: ['monailabel'], maxQueued: 1, workers: 1 });
+    const to = `${full.url}/monailabel`;
+    const gone = new AbortController();
+    const slow = { file: volume, params: { level: -150 }, signal: gone.signal, to };
+    const waiting = [1, 2].map(() => infer('', slow).catch(() => undefined));
+    const counts = async () =>
+      (await (await fetch(`${full.url}/metrics`)).text()).match(/^tomaat_jobs\S* [1-9]\d*$/gm) ?? [];
+    await expect.poll(counts, { timeout: 30_000 }).toHaveLength(2);
+    const refused = await infer('', { file: volume, to });
+    expect([refused.status, Number(refused.headers.get('retry-after'))]).toEqual([503, 5]);
+    expect(await detailOf(refused)).toMatch(/again/);
+    gone.abort();
+    await Promise.all(waiting);
+    await expect.poll(counts, { timeout: 30_000 }).toEqual([]);
+  });
+});
+
 describe('images and sessions', () => {
   it('of two clients, addresses or pages never meet, whatever their names', async () => {
     const other = Uint8Array.from(

@@ -2,7 +2,7 @@ import { TomaatError } from '../errors.ts';
 import type { Fit } from '../geometry/fit.ts';
 import { restore } from '../geometry/restore.ts';
 import { labelVoxels } from '../labels/label-map.ts';
-import { type GridChange, isSameGrid, moveLabels } from '../labels/move-labels.ts';
+import { type GridChange, moveLabels } from '../labels/move-labels.ts';
 import { numericVoxels, type Volume, voxelCount } from '../volume.ts';
 import type { Manifest, ModelSpec, NetworkSpec } from './manifest.ts';
 import { labelChannelsOf, stepsOfInput, volumeChannels } from './networks.ts';
@@ -39,7 +39,7 @@ export async function preprocess(
     if (fit) fits.push(fit);
     current = await applyTransform(step, 'preprocess', current, context);
     const to = { size: current.size, affine: current.affine };
-    if (!isSameGrid(from, to)) changes.push({ from, to, fit });
+    changes.push({ from, to, fit });
     if (stageOf) await traceVolume(context.trace, stageOf(step), current);
   }
   return { volume: current, fits, changes };

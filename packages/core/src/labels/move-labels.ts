@@ -1,3 +1,4 @@
+import { affinesEqual } from '../geometry/affine.ts';
 import { voxelMove } from '../geometry/exact.ts';
 import { type Fit, fitVolume } from '../geometry/fit.ts';
 import { resample } from '../geometry/resample.ts';
@@ -13,9 +14,9 @@ export interface GridChange {
   readonly fit?: Fit;
 }
 
-/** Whether two grids are the same to the last bit. */
-export const isSameGrid = (a: Grid, b: Grid): boolean =>
-  a.size.every((n, axis) => n === b.size[axis]) && a.affine.every((v, i) => v === b.affine[i]);
+/** To the last bit: the volumes that result lie beside each other as channels. */
+const isSameGrid = (a: Grid, b: Grid): boolean =>
+  a.size.every((n, axis) => n === b.size[axis]) && affinesEqual(a.affine, b.affine, 0);
 
 /**
  * A label map taken along the changes of a grid, as nnU-Net takes the labels of a previous stage (nnunetv2 2.8.1,
