@@ -298,6 +298,14 @@ export {
   worstLabel,
 } from './labels/agreement.ts';
 export {
+  type ComparedLabel,
+  type ComparedNames,
+  compareLabelMaps,
+  differenceLabels,
+  differenceMap,
+  type LabelComparison,
+} from './labels/comparison.ts';
+export {
   type Components,
   type Connectivity,
   type FillOptions,
@@ -338,6 +346,7 @@ export {
   type SurfaceOptions,
   surfaceOf,
 } from './labels/surface.ts';
+export { type SurfaceDistance, surfaceDistances } from './labels/surface-distance.ts';
 export { filterLabels, labelTransforms, mapLabels } from './labels/table.ts';
 export type { Bytes, Compression, Platform } from './platform.ts';
 export { type LabelTensor, type Tensor, volumeToTensor } from './tensor.ts';

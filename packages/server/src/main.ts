@@ -2,6 +2,7 @@ import { Command, CommanderError } from 'commander';
 import { addAudit } from './cli/commands/audit.ts';
 import { addBackup } from './cli/commands/backup.ts';
 import { addCheck } from './cli/commands/check.ts';
+import { addCompare } from './cli/commands/compare.ts';
 import { addDiscover } from './cli/commands/discover.ts';
 import { addErase } from './cli/commands/erase.ts';
 import { addImport } from './cli/commands/import.ts';
@@ -56,6 +57,7 @@ const commands = [
   addRun,
   addCheck,
   addImport,
+  addCompare,
   addVerify,
   addAudit,
   addBackup,

@@ -133,8 +133,9 @@ export async function run(folder: string, flags: RunFlags, runApp: RunApp): Prom
             if (flags.preview !== undefined && scan)
               await writePreview(flags.preview, scan, labels, { labels: names, title: `${name} ${version}` });
             if (!expected) return;
-            const { compareWith } = await import('./compare-result.ts');
-            comparison = compareWith(labels, expected, flags.expected!, names);
+            const { compareLabelMaps } = await import('@tomaat/core');
+            const files = { expected: flags.expected! };
+            comparison = { expected: files.expected, ...compareLabelMaps(labels, expected, files, names) };
           },
         }),
         onProgress: (stage, fraction) =>
