@@ -32,6 +32,7 @@ const both = `
   GET,HEAD   /services/:id                            a page
   GET,HEAD   /jobs                                    a page
   GET,HEAD   /jobs/:id                                a page
+  GET,HEAD   /compare                                 a page
   GET,HEAD   /docs                                    a page
   GET,HEAD   /assets/*                                nothing
   GET        /auth/me                                 a page

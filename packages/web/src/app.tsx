@@ -12,6 +12,7 @@ const ServicePage = lazy(() => import('./service-page.tsx'));
 const JobPage = lazy(() => import('./job/job-page.tsx'));
 const ApiPage = lazy(() => import('./api-page.tsx'));
 const HistoryPage = lazy(() => import('./history-page.tsx'));
+const ComparePage = lazy(() => import('./compare/compare-page.tsx'));
 
 export function App() {
   const [path] = useLocation();
@@ -60,6 +61,7 @@ function Pages() {
       <Route path="/" component={Directory} />
       <Route path="/services/:id">{({ id }) => <ServicePage key={id} id={decode(id)} />}</Route>
       <Route path="/jobs" component={HistoryPage} />
+      <Route path="/compare" component={ComparePage} />
       <Route path="/jobs/:id">{({ id }) => <JobPage key={id} id={decode(id)} />}</Route>
       <Route>
         <Empty title="Page not found">

@@ -65,7 +65,7 @@ export default function HistoryPage() {
           Jobs that you sent from this browser{login && `, logged in ${login}`}. This browser keeps the list
           and a copy of the scans for a week
           {login && ', even after you log out; other logins cannot see them here'}. Deleting a job also
-          deletes its data on the server.
+          deletes its data on the server. <Link href="/compare">Compare two results</Link>
         </p>
       </section>
       {error !== undefined && <Problem fault={faultOf(error)} />}

@@ -77,7 +77,7 @@ export function compareLabelMaps(
 /** The labels of a difference map. */
 export const differenceLabels: readonly LabelName[] = [
   { value: 1, name: 'only in the result' },
-  { value: 2, name: 'only in the expected' },
+  { value: 2, name: 'only in the reference' },
   { value: 3, name: 'another label' },
 ];
 

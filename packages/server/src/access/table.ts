@@ -26,6 +26,7 @@ const table: Readonly<Record<string, Need>> = {
   'GET /services/:id': 'page',
   'GET /jobs': 'page',
   'GET /jobs/:id': 'page',
+  'GET /compare': 'page',
   'GET /docs': 'page',
   'GET /assets/*': 'public',
 

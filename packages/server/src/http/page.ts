@@ -41,6 +41,7 @@ export async function registerPage(app: FastifyInstance, folder: string | undefi
   app.get('/services/:id', document);
   app.get('/jobs', document);
   app.get('/jobs/:id', document);
+  app.get('/compare', document);
   app.get('/docs', document);
   app.get('/assets/*', async (request, reply) =>
     reply

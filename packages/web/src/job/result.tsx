@@ -481,6 +481,9 @@ function Share({ job }: { job: SucceededJob }) {
         >
           {busy ? 'Deleting …' : 'Delete the result now'}
         </button>
+        {job.outputs.some(({ type }) => type === 'LabelVolume') && (
+          <Link href={`/compare?result=${encodeURIComponent(job.id)}`}>Compare</Link>
+        )}
         <Link href={`/services/${encodeURIComponent(job.service)}`}>Send another scan</Link>
       </div>
       {error !== undefined && <Problem fault={faultOf(error)} />}
