@@ -8,6 +8,7 @@ import { addErase } from './cli/commands/erase.ts';
 import { addImport } from './cli/commands/import.ts';
 import { addInit } from './cli/commands/init.ts';
 import { addKeys } from './cli/commands/keys.ts';
+import { addCancel, addCompletion, addJobs, addLogin, addLogout, addShow } from './cli/commands/own.ts';
 import { addPredict } from './cli/commands/predict.ts';
 import { addRegistry } from './cli/commands/registry.ts';
 import { addRestore } from './cli/commands/restore.ts';
@@ -52,7 +53,12 @@ const commands = [
   addRegistry,
   addWorker,
   addDiscover,
+  addShow,
   addPredict,
+  addJobs,
+  addCancel,
+  addLogin,
+  addLogout,
   addInit,
   addRun,
   addCheck,
@@ -65,6 +71,7 @@ const commands = [
   addErase,
   addKeys,
   addTrust,
+  addCompletion,
 ];
 for (const add of commands) add(program);
 

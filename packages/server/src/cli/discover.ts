@@ -2,8 +2,9 @@ import { createRegistryClient, type Entry, type RegistryClient, type ServiceFilt
 import { TomaatError, withoutTrailingSlashes } from '@tomaat/core';
 import Table from 'cli-table3';
 import { defaultRegistry } from '../settings.ts';
-import { type ConnectOptions, connectTo } from './connect.ts';
+import { type ConnectOptions, connectTo, dataFolderOf, parseUrl } from './connect.ts';
 import { openTable, plain } from './console.ts';
+import { storedKeyFor } from './keyring.ts';
 
 export interface DiscoverFlags extends ServiceFilters, ConnectOptions {
   all?: boolean;
@@ -13,9 +14,10 @@ export interface DiscoverFlags extends ServiceFilters, ConnectOptions {
 /** `tomaat discover`: the services of a registry, as a table or as JSON. */
 export async function discover(registryUrl: string | undefined, flags: DiscoverFlags): Promise<number> {
   const baseUrl = registryUrl ?? flags.registry ?? defaultRegistry;
-  const { fetch, hosts } = await connectTo(baseUrl, flags);
+  const apiKey = flags.apiKey ?? (await storedKeyFor(parseUrl(baseUrl).href, await dataFolderOf(flags)));
+  const { fetch, hosts } = await connectTo(baseUrl, { ...flags, apiKey });
   const { modality, anatomy, task, q } = flags;
-  const registry = createRegistryClient({ baseUrl, apiKey: flags.apiKey, fetch, otherHosts: hosts });
+  const registry = createRegistryClient({ baseUrl, apiKey, fetch, otherHosts: hosts });
   const entries = await registry.discover(
     { modality, anatomy, task, q },
     { live: flags.all ? undefined : true },

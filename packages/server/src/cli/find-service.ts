@@ -14,6 +14,7 @@ import { chooseTrusted } from '../trust/announced.ts';
 import { knownHostsFile } from '../trust/known-hosts.ts';
 import { type ConnectOptions, connectTo, dataFolderOf, parseUrl, type Told } from './connect.ts';
 import { plain } from './console.ts';
+import { storedKeyFor } from './keyring.ts';
 
 /** A service on a server of ours, or one that speaks only TOMAAT v1. */
 export type FoundService =
@@ -47,8 +48,9 @@ export async function findService(wanted: string, options: FindOptions): Promise
 }
 
 async function open(baseUrl: string, options: FindOptions, told?: Told): Promise<Client> {
-  const { fetch } = await connectTo(baseUrl, options, told);
-  return createClient({ baseUrl, apiKey: options.apiKey, fetch });
+  const apiKey = options.apiKey ?? (await storedKeyFor(baseUrl, await dataFolderOf(options)));
+  const { fetch } = await connectTo(baseUrl, { ...options, apiKey }, told);
+  return createClient({ baseUrl, apiKey, fetch });
 }
 
 /** What a registry lists. The key is meant for a server: the registry gets it only if it asks for one. */
@@ -66,8 +68,9 @@ async function discoverAt(
     return await ask();
   } catch (error) {
     const asks = error instanceof TomaatError && error.code === 'UNAUTHORIZED';
-    if (!asks || options.apiKey === undefined) throw error;
-    return ask(options.apiKey);
+    const apiKey = options.apiKey ?? (await storedKeyFor(baseUrl, await dataFolderOf(options)));
+    if (!asks || apiKey === undefined) throw error;
+    return ask(apiKey);
   }
 }
 

@@ -15,7 +15,7 @@ import {
 import { TomaatError } from '@tomaat/core';
 import { machineId } from '../trust/machine-id.ts';
 import { anonymousInputs, removedLine } from './anonymous-input.ts';
-import { askOnTerminal } from './connect.ts';
+import { askOnTerminal, dataFolderOf } from './connect.ts';
 import {
   createProgress,
   exitCodeOf,
@@ -34,6 +34,7 @@ import { findService } from './find-service.ts';
 import { stemOf, volumeFiles } from './input-files.ts';
 import { openInterrupt } from './interrupt.ts';
 import type { Outcome, PredictFlags } from './outcome.ts';
+import { noteOwnJob } from './own-jobs.ts';
 import { type InputPlan, type PlannedVolume, planInputs } from './plan-inputs.ts';
 import { printOutcome } from './print-outcome.ts';
 import { checkTargets, planResults, type ResultFile, type ResultPlan, saveResult } from './result-files.ts';
@@ -239,6 +240,10 @@ async function predictOne(
     },
   });
   onRunning(true);
+  await noteOwnJob(
+    { job: job.id, server: client.baseUrl, service: service.id, input: path, time: new Date().toISOString() },
+    await dataFolderOf(flags),
+  );
   const sentTime = performance.now();
   const showState = () => {
     if (!isSettled(job)) show(stepOf(job), stateLine(job, sentTime));

@@ -1,4 +1,5 @@
 import { createInterface } from 'node:readline/promises';
+import { Writable } from 'node:stream';
 import { TomaatError } from '@tomaat/core';
 import { plainLines } from './console.ts';
 import type { Ask } from './init-questions.ts';
@@ -36,4 +37,18 @@ export function openTerminal(signal: AbortSignal): { ask: Ask; [Symbol.dispose](
     },
     [Symbol.dispose]: () => lines.close(),
   };
+}
+
+/** Asks for a secret, which is not shown while it is typed. Ctrl-C is a SIGINT of the process. */
+export async function askSecret(question: string): Promise<string> {
+  process.stderr.write(question);
+  const hidden = new Writable({ write: (_chunk, _encoding, done) => done() });
+  const lines = createInterface({ input: process.stdin, output: hidden, terminal: true });
+  lines.on('SIGINT', () => process.kill(process.pid, 'SIGINT'));
+  try {
+    return await lines.question('');
+  } finally {
+    lines.close();
+    process.stderr.write('\n');
+  }
 }
