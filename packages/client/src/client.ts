@@ -133,6 +133,8 @@ export interface Client {
   wait(id: string, options?: WatchOptions): Promise<Job>;
   /** Cancels a queued or running job; a settled one is left unchanged, with its results. */
   cancel(id: string, options?: Signalled): Promise<Job>;
+  /** Keeps a settled job with its results for another period from now. CONFLICT if the server keeps it no longer. */
+  keep(id: string, options?: Signalled): Promise<Job>;
   /** Cancels the job if necessary, then deletes it with its results. A missing job is not an error. */
   remove(id: string, options?: Signalled): Promise<void>;
   /** The signed receipt of a settled job; see `verifyReceipt`. */
@@ -313,6 +315,9 @@ export function createClient(options: ConnectionOptions): Client {
       // watchJob ends only after it has yielded a settled job.
       return last!;
     },
+
+    keep: (id, { signal } = {}) =>
+      call(`${jobPath(id)}/keep`, jobSchema, { method: 'POST', repeatable: true, signal }),
 
     async cancel(id, { signal } = {}) {
       try {

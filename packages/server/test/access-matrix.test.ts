@@ -357,6 +357,7 @@ describe('owners', () => {
       ['GET', `/api/jobs/${id}/events`, `/api/jobs/${nobodys}/events`, {}],
       ['GET', `/api/jobs/${id}/outputs/segmentation`, `/api/jobs/${nobodys}/outputs/segmentation`, {}],
       ['POST', `/api/jobs/${id}/cancel`, `/api/jobs/${nobodys}/cancel`, {}],
+      ['POST', `/api/jobs/${id}/keep`, `/api/jobs/${nobodys}/keep`, {}],
       ['DELETE', `/api/jobs/${id}`, `/api/jobs/${nobodys}`, {}],
       ['HEAD', upload, `/api/uploads/${nobodys}`, tus],
       ['PATCH', upload, `/api/uploads/${nobodys}`, patched, volume],

@@ -103,6 +103,21 @@ describe('DELETE /api/jobs/{id}', () => {
   });
 });
 
+describe('POST /api/jobs/{id}/keep', () => {
+  it('moves the end of a settled job, and refuses one that runs', async () => {
+    const client = createClient({ baseUrl: server.url });
+    const { job } = await create('rich', { Prefer: 'wait=30' });
+    const kept = await client.keep(job.id);
+    expect(Date.parse(kept.expiresTime!)).toBeGreaterThan(Date.parse(job.expiresTime!));
+    expect({ ...kept, expiresTime: job.expiresTime }).toEqual(job);
+    const slow = (await create('slow')).job;
+    await expect(client.keep(slow.id)).rejects.toMatchObject({ code: 'NOT_READY' });
+    await remove(slow.id);
+    for (const { id } of [job, slow]) await remove(id);
+    await expect(client.keep(job.id)).rejects.toMatchObject({ code: 'NOT_FOUND' });
+  });
+});
+
 describe('POST /api/jobs/{id}/cancel', () => {
   const cancel = (id: string) => fetch(`${server.url}/api/jobs/${id}/cancel`, { method: 'POST' });
 

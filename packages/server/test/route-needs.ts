@@ -53,6 +53,7 @@ export const serverNeeds = parse(`
   GET,HEAD   /api/jobs/:id                            predict
   DELETE     /api/jobs/:id                            predict
   POST       /api/jobs/:id/cancel                     predict
+  POST       /api/jobs/:id/keep                       predict
   GET,HEAD   /api/jobs/:id/events                     predict
   GET,HEAD   /api/jobs/:id/receipt                    predict
   GET,HEAD   /api/jobs/:id/outputs/:name              predict

@@ -146,6 +146,16 @@ export const jobEndpoints = {
     params: idParam,
     responses: { 200: json(jobSchema, 'The job: cancelled, or settled before the request came') },
   },
+  keepJob: {
+    method: 'POST',
+    path: '/api/jobs/{id}/keep',
+    on: 'server',
+    tag: 'jobs',
+    summary:
+      'Keeps a settled job and its results for another period (keepSeconds of the service) from now, up to seven periods in all',
+    params: idParam,
+    responses: { 200: json(jobSchema, 'The job with its new expiresTime') },
+  },
   deleteJob: {
     method: 'DELETE',
     path: '/api/jobs/{id}',

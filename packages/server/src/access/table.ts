@@ -42,6 +42,7 @@ const table: Readonly<Record<string, Need>> = {
   'POST /api/services/:id/predictions': 'predict',
   'GET /api/jobs/:id': 'predict',
   'POST /api/jobs/:id/cancel': 'predict',
+  'POST /api/jobs/:id/keep': 'predict',
   'DELETE /api/jobs/:id': 'predict',
   'GET /api/jobs/:id/events': 'predict',
   'GET /api/jobs/:id/receipt': 'predict',

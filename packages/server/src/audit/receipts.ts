@@ -35,6 +35,7 @@ export function createWitness(apps: readonly App[], audit: Audit): JobWitness {
         outcome: error?.code ?? 'succeeded',
         outputs: outputs.map(({ name, digest, kept }) => ({ name, digest, kept: kept?.digest })),
       }),
+    kept: ({ id, service, owner }) => audit.record('job.kept', { who: owner, service, job: id }),
     removed: ({ id, service, owner }, why) =>
       audit.record(why === 'expired' ? 'job.expired' : 'job.deleted', { who: owner, service, job: id }),
   };

@@ -63,6 +63,13 @@ export function registerJobRoutes(app: FastifyInstance, context: ServerContext):
     return presentJob(await findJob(request, context), context);
   });
 
+  app.post<{ Params: { id: string } }>('/api/jobs/:id/keep', async (request, reply) => {
+    const job = await findJob(request, context);
+    await jobs.keep(job.id);
+    reply.header('cache-control', 'no-store');
+    return presentJob(await findJob(request, context), context);
+  });
+
   app.delete<{ Params: { id: string } }>('/api/jobs/:id', async (request, reply) => {
     const job = await findJob(request, context);
     if (await jobs.cancel(job.id)) {

@@ -112,5 +112,7 @@ export interface JobWitness {
   /** The content of the receipt; kept and deleted with the job. */
   receiptOf?(job: SettledJob): object | undefined;
   settled?(job: SettledJob): void;
+  /** Its owner keeps it longer. */
+  kept?(job: { id: string; service: string; owner: string }): void;
   removed?(job: { id: string; service: string; owner: string }, why: 'deleted' | 'expired'): void;
 }

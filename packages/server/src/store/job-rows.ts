@@ -153,6 +153,17 @@ export async function expiredIds(db: Db, atMs: number): Promise<string[]> {
   return rows.map(({ id }) => id);
 }
 
+/** A settled job expires later, if it is still there; false if it does not exist or is not settled. */
+export async function postponeExpiry(db: Db, id: string, expiresMs: number): Promise<boolean> {
+  const { numUpdatedRows } = await db
+    .updateTable('job')
+    .set({ expires_ms: expiresMs })
+    .where('id', '=', id)
+    .where('expires_ms', '<', expiresMs)
+    .executeTakeFirst();
+  return numUpdatedRows > 0n;
+}
+
 /** Unsettled jobs of other services than these. */
 export function findUnserved(
   db: Db,

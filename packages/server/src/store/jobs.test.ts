@@ -271,6 +271,25 @@ describe('createJobs()', () => {
     },
   );
 
+  it('keeps a settled job longer when asked, up to seven periods', async () => {
+    const id = await add();
+    await expect(jobs.keep(id)).rejects.toMatchObject({ code: 'NOT_READY' });
+    await jobs.cancel(id);
+    const { settledMs } = (await jobs.get(id))!;
+    for (let periods = 1; periods < 7; periods++) {
+      clockMs += 900;
+      expect(await jobs.keep(id)).toBe(true);
+      expect((await jobs.get(id))!.expiresMs).toBe(clockMs + 1000);
+    }
+    clockMs += 900;
+    expect(await jobs.keep(id)).toBe(true);
+    expect((await jobs.get(id))!.expiresMs).toBe(settledMs! + 7000);
+    await expect(jobs.keep(id)).rejects.toMatchObject({ code: 'CONFLICT' });
+    clockMs += 700;
+    expect(await jobs.sweep()).toBe(1);
+    expect(await jobs.keep(id)).toBe(false);
+  });
+
   describe('blobs of jobs', () => {
     async function store(text: string) {
       const writer = await blobs.create();

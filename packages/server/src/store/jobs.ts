@@ -43,6 +43,8 @@ export interface JobsOptions {
 const maxLosses = 3;
 /** Time from an unsynced claim to its sync, if the job is still running. */
 const claimSyncMs = 1000;
+/** A job is kept for this many times `resultTtlMs` at most, if its owner asks. */
+const mostPeriods = 7;
 const defaultUrgency = 3;
 
 export type Jobs = ReturnType<typeof createJobs>;
@@ -219,6 +221,33 @@ export function createJobs({
     return true;
   }
 
+  /**
+   * A settled job is kept for another period from now, but for no more than `mostPeriods` after it settled. False if it has been
+   * deleted.
+   * @throws TomaatError NOT_READY if it is not settled, CONFLICT if it is kept as long as possible already
+   */
+  async function keep(id: string): Promise<boolean> {
+    const job = await rows.readJob(db, id);
+    if (!job) return false;
+    if (!isSettled(job))
+      throw new TomaatError(
+        'NOT_READY',
+        `The job is ${job.state}. Its results can be kept once it has ended.`,
+      );
+    const latestMs = steadyMs() + (job.settledMs - now()) + mostPeriods * resultTtlMs;
+    const expiresMs = Math.min(steadyMs() + resultTtlMs, latestMs);
+    // The clocks of both times may have moved a little apart.
+    if (latestMs - job.expiresMs < resultTtlMs / 100)
+      throw new TomaatError(
+        'CONFLICT',
+        'The results are kept for as long as this server allows. Download what you need.',
+      );
+    if (!(await rows.postponeExpiry(db, id, expiresMs))) return (await rows.readJob(db, id)) !== undefined;
+    witness.kept?.({ id, service: job.service, owner: job.owner });
+    events.changed(id);
+    return true;
+  }
+
   /** Deletes the results of a settled job; the job and its receipt are kept until they expire. */
   async function dropOutputs(id: string): Promise<void> {
     const digests = await rows.deleteOutputs(db, id);
@@ -251,6 +280,7 @@ export function createJobs({
     requeue,
     lapse,
     remove,
+    keep,
     dropOutputs,
     sweep,
     /** After a crash: see `recoverJobs()`. */
