@@ -13,10 +13,12 @@ const needs: Record<Expected, string> = {
   metrics: 'metrics',
   admin: 'admin',
 };
-const rows = [...new Map([...serverNeeds, ...registryNeeds, ...gatewayNeeds])].map(([route, { need, legacy }]) => {
-  const [method, url] = route.split(' ');
-  return { method, url, need: needs[need], legacy };
-});
+const rows = [...new Map([...serverNeeds, ...registryNeeds, ...gatewayNeeds])].map(
+  ([route, { need, legacy }]) => {
+    const [method, url] = route.split(' ');
+    return { method, url, need: needs[need], legacy };
+  },
+);
 
 describe('needOf()', () => {
   it.each(rows)('$method $url needs: $need', ({ method, url, need }) => {
