@@ -47,7 +47,6 @@ export {
   gatewaySeriesQuery,
   gatewaySeriesSchema,
   gatewaySeriesStates,
-  gatewaySteps,
   gatewaySummarySchema,
   type StableSeries,
   stableSeriesSchema,
