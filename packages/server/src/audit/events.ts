@@ -14,6 +14,10 @@ export type AuditEvent =
   | 'job.deleted'
   | 'job.expired'
   | 'series.fetched'
+  | 'series.sent'
+  | 'series.computed'
+  | 'series.stored'
+  | 'series.refused'
   | 'upload.received'
   | 'upload.deleted'
   | 'upload.expired'
@@ -47,6 +51,11 @@ export interface AuditFacts {
   /** SHA-256 of the UIDs of a study and of a series in it. */
   study?: string;
   series?: string;
+  /** Names in a gateway's file of rules. */
+  rule?: string;
+  destination?: string;
+  /** Whether the patient's identity was removed from what was sent. */
+  deidentified?: boolean;
   /** A route as registered: no text from a caller. */
   route?: string;
   /** An error's code, or another fixed word. */
