@@ -63,7 +63,8 @@ export async function fetchSeries(row: SeriesRow, context: SeriesContext): Promi
   await checkComplete(instances, row, context);
   const input = await openDicomInput(files, nodePlatform, { signal });
   return {
-    chosen: input.choose(row.series),
+    // There is no other: every file is of this series.
+    chosen: input.choose(),
     image: image!,
     instances,
     digest: digestOfInstances(instances),

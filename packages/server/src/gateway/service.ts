@@ -42,7 +42,8 @@ export async function openClient(
     fingerprint: fingerprint === undefined ? undefined : [fingerprint],
     signal,
   });
-  return createClient({ baseUrl: url, apiKey, fetch });
+  // The runner tries again, after pauses of its own and without keeping others waiting.
+  return createClient({ baseUrl: url, apiKey, fetch, retries: 0 });
 }
 
 /**
