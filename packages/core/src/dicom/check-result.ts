@@ -82,8 +82,7 @@ function checkReferences(dataset: Dataset, result: Belonging, origin: ResultOrig
   for (const item of datasetsOf(dataset)) {
     for (const [tag, what, allows] of isAllowed) {
       const uid = word(item, tag);
-      if (uid !== undefined && !allows(uid))
-        throw differs(`refers to ${what} that is not one of the images’`);
+      if (uid !== undefined && !allows(uid)) throw differs(`names ${what} other than those of the images`);
     }
   }
 }

@@ -1,4 +1,4 @@
-import { link, mkdir, open, readFile, realpath, rename, rm, stat } from 'node:fs/promises';
+import { chmod, link, mkdir, open, readFile, realpath, rename, rm, stat } from 'node:fs/promises';
 import { join, relative, sep } from 'node:path';
 import type { DicomFile } from '@tomaat/client';
 import { belongingOf, isSameResult, parseDicom, TomaatError } from '@tomaat/core';
@@ -7,8 +7,8 @@ import { partOf } from '../../store/whole-file.ts';
 import type { Destination } from '../series.ts';
 
 /**
- * A folder: STUDY/SERIES/INSTANCE.dcm below it. A file has its name only when it is whole and on the disk, and one that is
- * there is never written again.
+ * A folder: STUDY/SERIES/INSTANCE.dcm below it, for those who may read the folder. A file has its name only when it is
+ * whole and on the disk, and one that is there is never written again.
  */
 export const openFolderDestination = (name: string, { path }: { path: string }): Destination => ({
   name,
@@ -53,18 +53,22 @@ async function storeFile(name: string, root: string, bytes: Uint8Array): Promise
       'An object has a UID that is none, and cannot be the name of a file. It was not stored.',
     );
   }
+  const { mode } = await stat(root);
   let folder = root;
   for (const uid of [studyUid, seriesUid]) {
     folder = join(folder, uid);
-    if ((await mkdir(folder, { recursive: true, mode: 0o700 })) !== undefined)
+    if ((await mkdir(folder, { recursive: true })) !== undefined) {
+      await chmod(folder, mode & 0o777);
       await syncFolder(join(folder, '..'));
+    }
+    await checkInside(name, root, folder);
   }
-  await checkInside(name, root, folder);
   const path = join(folder, `${sopInstanceUid}.dcm`);
   if (await isThere(name, root, path, bytes)) return;
   const part = partOf(path);
   try {
     await using file = await open(part, 'wx', 0o600);
+    await file.chmod(mode & 0o666);
     await file.writeFile(bytes);
     await file.sync();
     if (!(await nameOnce(part, path))) await isThere(name, root, path, bytes);
