@@ -56,6 +56,7 @@ beforeAll(async () => {
     },
     infer: `await sleep(inputs.waitMs);
       if (inputs.level === 13) throw new Error('the app broke');
+      if (inputs.level === 14) process.exit(7);
       return { segmentation: { ...volume, voxels: Uint8Array.from(volume.voxels, (v) => Number(v > inputs.level)) } };`,
     outputs,
     labels,
@@ -371,6 +372,34 @@ describe('createProcessSeries()', () => {
     expect(absent).toMatchObject({ code: 'NOT_FOUND' });
     expect(jobsLeft()).toEqual([]);
     expect((await stored()).size).toBe(0);
+  });
+
+  it('computes again when the server lost the process of a job, a few times', async () => {
+    const gateway = await gatewayOf(originals, { rule: { parameters: { level: 14 } } });
+    const first = await runSeries(rowOf(ids), gateway);
+    expect(passingOf(first).message).toContain('exit code 7');
+    const second = await runSeries({ ...first.row, attempts: 1 }, gateway);
+    passingOf(second);
+    // The failed job is not found again by its key.
+    expect(second.row.job).not.toBe(first.row.job);
+    const last = await runSeries({ ...second.row, attempts: 5 }, gateway);
+    expect(refusalOf(last)).toMatchObject({
+      code: 'APP_FAILED',
+      message: expect.stringContaining('exit code 7'),
+    });
+    expect(jobsLeft()).toEqual([]);
+  });
+
+  it('gives a report that refers to a segmentation of the type LABELMAP', async () => {
+    const done = await run(originals, { rule: { results: ['labelmap.dcm', 'sr.dcm'] } });
+    expect(done.error).toBeUndefined();
+    const [labelMap, report] = done.row.results;
+    expect(labelMap.sopClass).toBe('1.2.840.10008.5.1.4.1.1.66.7');
+    const bytes = (await stored()).get(`${ids.study}/${report.series}/${report.sopInstance}.dcm`)!;
+    const text = Buffer.from(bytes).toString('latin1');
+    expect(text).toContain(labelMap.sopInstance);
+    expect(text).toMatch(/1\.2\.840\.10008\.5\.1\.4\.1\.1\.66\.7/);
+    expect(text).not.toMatch(/1\.2\.840\.10008\.5\.1\.4\.1\.1\.66\.4/);
   });
 
   it('refuses a label map that the service gives at another place', async () => {
