@@ -102,7 +102,7 @@ async function predict(
   await context.save({ step: 'predict', digest: fetched.digest, seed, job: undefined });
   // It computed what the series was before.
   if (before !== undefined) await client.remove(before, { signal: context.signal });
-  const { id } = await startJob(fetched, seed, opened, context, deps, facts);
+  const { id } = await startJob(state.row, fetched, seed, opened, context, deps, facts);
   await context.save({ job: id });
   const job = await waitForJob(client, id, state.row, context);
   if (!job) {
