@@ -99,7 +99,7 @@ async function sendSeries(
 /**
  * Waits for a job.
  *
- * @returns undefined if the service does not have it any more
+ * @returns undefined if the service does not have it any longer
  * @throws TomaatError the job's error; passing where it was the service's fault, for the first attempts. Such a job is
  *   removed: the next attempt makes another
  */

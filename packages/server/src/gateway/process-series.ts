@@ -99,9 +99,9 @@ async function predict(
 ) {
   const { client } = opened;
   const before = state.row.job;
-  await context.save({ step: 'predict', digest: fetched.digest, seed, job: undefined });
   // It computed what the series was before.
   if (before !== undefined) await client.remove(before, { signal: context.signal });
+  await context.save({ step: 'predict', digest: fetched.digest, seed, job: undefined });
   const { id } = await startJob(state.row, fetched, seed, opened, context, deps, facts);
   await context.save({ job: id });
   const job = await waitForJob(client, id, state.row, context);
