@@ -1,6 +1,16 @@
 import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
-import { belongingOf, createUidKey, parseDicom } from '@tomaat/core';
+import {
+  belongingOf,
+  collectBytes,
+  createUidKey,
+  parseDicom,
+  readVolume,
+  sourceFromBytes,
+  writeVolume,
+} from '@tomaat/core';
 import type { AuditEvent, AuditFacts } from '../src/audit/events.ts';
 import { connectTo } from '../src/cli/connect.ts';
 import type { GatewayConfig, Rule, RuleConditions } from '../src/gateway/config.ts';
@@ -8,6 +18,7 @@ import type { Connect, SeriesDependencies } from '../src/gateway/dependencies.ts
 import { openDestination } from '../src/gateway/destinations/open-destination.ts';
 import { createProcessSeries } from '../src/gateway/process-series.ts';
 import type { Destination, SeriesContext, SeriesRow, Source } from '../src/gateway/series.ts';
+import { nodePlatform } from '../src/node-platform.ts';
 
 /* A gateway around one series: a source, a row in memory, and the steps, with all that they need. */
 
@@ -177,4 +188,35 @@ export async function filesIn(folder: string): Promise<Map<string, Uint8Array<Ar
       }),
   );
   return new Map(files.sort(([a], [b]) => Number(a > b) - Number(a < b)));
+}
+
+/** A proxy in front of a server that gives label maps 1 mm to the right of where they are. */
+export async function startShiftingProxy(target: string): Promise<AsyncDisposable & { url: string }> {
+  const proxy = createServer(async (incoming, answer) => {
+    const { method, url = '/', headers } = incoming;
+    const parts: Buffer[] = [];
+    for await (const part of incoming) parts.push(part);
+    const { host: _, connection: __, 'transfer-encoding': ___, ...rest } = headers;
+    const response = await fetch(`${target}${url}`, {
+      method,
+      headers: rest as Record<string, string>,
+      body: method === 'POST' ? Buffer.concat(parts) : undefined,
+    });
+    let bytes = new Uint8Array(await response.arrayBuffer());
+    if (url.includes('/outputs/segmentation')) {
+      const { volume } = await readVolume([sourceFromBytes('a.nii.gz', bytes)], nodePlatform);
+      const affine = volume.affine.map((value, i) => value + (i === 3 ? 1 : 0));
+      bytes = await collectBytes(writeVolume({ ...volume, affine }, 'nii.gz', nodePlatform));
+    }
+    const contentType = response.headers.get('content-type') ?? 'text/plain';
+    answer.writeHead(response.status, { 'content-type': contentType }).end(bytes);
+  });
+  await new Promise<void>((resolve) => proxy.listen(0, '127.0.0.1', resolve));
+  return {
+    url: `http://127.0.0.1:${(proxy.address() as AddressInfo).port}`,
+    async [Symbol.asyncDispose]() {
+      proxy.closeAllConnections();
+      await new Promise((resolve) => proxy.close(resolve));
+    },
+  };
 }

@@ -1,25 +1,13 @@
 import { readdirSync } from 'node:fs';
 import { mkdir, rm } from 'node:fs/promises';
-import { createServer } from 'node:http';
-import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { createClient, isPassing } from '@tomaat/client';
-import {
-  belongingOf,
-  collectBytes,
-  parseDicom,
-  readSegmentationFile,
-  readVolume,
-  sourceFromBytes,
-  TomaatError,
-  writeVolume,
-} from '@tomaat/core';
+import { belongingOf, parseDicom, readSegmentationFile, TomaatError } from '@tomaat/core';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { holds } from '../../core/test/canaries.ts';
 import { forgetSeries } from '../src/gateway/process-series.ts';
 import { jobKeyOf } from '../src/gateway/seed.ts';
 import type { Destination, Source } from '../src/gateway/series.ts';
-import { nodePlatform } from '../src/node-platform.ts';
 import { writeApp } from './app-fixture.ts';
 import {
   configOf,
@@ -32,6 +20,7 @@ import {
   type Run,
   rowOf,
   runSeries,
+  startShiftingProxy,
   uidKey,
 } from './gateway-series-fixture.ts';
 import { columns, height, planted, root, slice, slices, traces } from './named-series.ts';
@@ -421,32 +410,9 @@ describe('createProcessSeries()', () => {
   });
 
   it('refuses a label map that the service gives at another place', async () => {
-    const shifted = createServer(async (incoming, answer) => {
-      const { method, url = '/', headers } = incoming;
-      const parts: Buffer[] = [];
-      for await (const part of incoming) parts.push(part);
-      const { host: _, connection: __, 'transfer-encoding': ___, ...rest } = headers;
-      const response = await fetch(`${server.url}${url}`, {
-        method,
-        headers: rest as Record<string, string>,
-        body: method === 'POST' ? Buffer.concat(parts) : undefined,
-      });
-      let bytes = new Uint8Array(await response.arrayBuffer());
-      if (url.includes('/outputs/segmentation')) {
-        const { volume } = await readVolume([sourceFromBytes('a.nii.gz', bytes)], nodePlatform);
-        const affine = volume.affine.map((value, i) => value + (i === 3 ? 1 : 0));
-        bytes = await collectBytes(writeVolume({ ...volume, affine }, 'nii.gz', nodePlatform));
-      }
-      answer.writeHead(response.status, {
-        'content-type': response.headers.get('content-type') ?? 'text/plain',
-      });
-      answer.end(bytes);
-    });
-    await new Promise<void>((resolve) => shifted.listen(0, '127.0.0.1', resolve));
-    const url = `http://127.0.0.1:${(shifted.address() as AddressInfo).port}`;
+    await using shifted = await startShiftingProxy(server.url);
+    const { url } = shifted;
     const refused = await run(originals, { service: { url, service: 'bright' } });
-    shifted.closeAllConnections();
-    shifted.close();
     expect(refusalOf(refused)).toMatchObject({ code: 'APP_OUTPUT' });
     expect(refusalOf(refused).message).toContain('does not lie on the grid');
     expect((await stored()).size).toBe(0);
