@@ -6,43 +6,44 @@ import { expect, it } from 'vitest';
 /* The public names of the packages. Adding one is a promise to users; removing one belongs in the changelog. */
 
 const coreValues = `
-  TomaatError acceptShape acceptSuv affinesEqual applyAffine base64Length buildDicomObject
+  TomaatError acceptShape acceptSuv affinesEqual applyAffine base64Length belongingOf buildDicomObject
   buildKeyPicture buildMeasurementReport buildSegmentation buildStructureSet buildSurface bytesPerVoxel
-  channelCount checkAffine checkDeclaration checkShape checkVolume chooseDicom chooseFormat closeLabels
-  codesOfName collectBytes compareLabelMaps compareLabels componentOf composeAffine computesSuv
-  convertVolume crc32 createDeidentifier createFrameDecoder createStoredZip createUidKey createUidMapper
-  createVoxels cropOrPad decimateMesh decodeBase64Text defaultCategory defaultValue defineApp deidentify
-  deidentifyFiles deriveCase deriveGrids describeAgreement describeError describeParity describeWhere
-  determinant dice diceOfLabels dicomFormats dicomSourceOf differenceLabels differenceMap dilateLabels
-  directionOf displayOf distinctFiles drawPreview encodeBase64 encodeDicomFile encodeOutput endingOf
-  erodeLabels errorCodes escapeUnseen estimatePrediction explainEmpty extensionOf fileEndingOf
-  fileGeometrySchema fillHoles filterLabels findComponents findIdentifyingText flip formatAgreement
-  formatList formatMl formatNames formatPoints formatUidKey formatsOf hasDicomWord hasUnseen
-  holdsVoxelsAlone identifySegmentation identity imageTransforms infer infererSchema inputSchema
-  inspectDicom inspectFiles inspectStart inspectVolume invert isDicom isDicomFormat isExplained
-  isFileInput isFileSpec isNetworkSpec isReadBack isSeriesFormat isText isVolumeMediaType
-  isVolumeUnlikeBase64 isZip joinMeshes judge keepLargestComponent keepsStoredOrder labelColors
-  labelPalette labelSchema labelTransforms labelTypeFor labelVoxels labelsWith largestThatFits
-  leastJudgedVoxels listSeries manifestSchema mapLabels matchOriginals maxFileBytes maxZipEntries
-  measureLabels measurementsToCsv mediaTypes meshToStl meshToVtk mmDigits modelServersOf modelsFor
-  mostNumberedLabels multiply neutralDataName neutralNames numberLabels numericVoxels observe openLabels
-  openZip orientationOf originOf outputFormats outputSchema outputSchemas parameterSchema paritySchema
-  parseDicom parseManifest parseMeasurementsCsv parseModelServer parseParameter parseParameters
-  parsePoints parseUidKey pipelineSteps predict primaryOutput quietCodec readDicomFile readDicomHeader
-  readDicomImage readDicomVolume readMesh readPrefix readSegmentationFile readTransform readVolume
-  readableEndings refuseIdentity removeSmallObjects reorient representationOf requestWords resample
-  resampleArgmax resampleThreshold resampleThrough reservedWords resizedGrid restore roundLabels
-  sameGrid scanLabels seriesFormats sortFiles sourceFromBytes spacingOf stageOfInput stages
-  supportedExtensions surfaceDistances surfaceOf traceStages transformEndings transformExtensions
-  transformPoint transformPoints uidMapOf verdicts verifyNetwork volumeEndings volumeFormats
-  volumeInputs volumeReport volumeToTensor voxelCount voxelTypeOf voxelTypes webPlatform withField
-  withoutTrailingSlashes withoutUnseen withoutVolumeEnding worstLabel worstVerdict writeDicomFile
-  writeStoredZip writeStripped writeTransform writeTransformMat writeVolume zlibPlatform
+  channelCount checkAffine checkDeclaration checkResult checkShape checkVolume chooseDicom chooseFormat
+  closeLabels codesOfName collectBytes compareLabelMaps compareLabels componentOf composeAffine
+  computesSuv convertVolume crc32 createDeidentifier createFrameDecoder createStoredZip createUidKey
+  createUidMapper createVoxels cropOrPad decimateMesh decodeBase64Text defaultCategory defaultValue
+  defineApp deidentify deidentifyFiles deriveCase deriveGrids describeAgreement describeError
+  describeParity describeWhere determinant dice diceOfLabels dicomFormats dicomSourceOf differenceLabels
+  differenceMap dilateLabels directionOf displayOf distinctFiles drawPreview encodeBase64
+  encodeDicomFile encodeOutput endingOf erodeLabels errorCodes escapeUnseen estimatePrediction
+  explainEmpty extensionOf fileEndingOf fileGeometrySchema fillHoles filterLabels findComponents
+  findIdentifyingText flip formatAgreement formatList formatMl formatNames formatPoints formatUidKey
+  formatsOf hasDicomWord hasUnseen holdsVoxelsAlone identifySegmentation identity imageTransforms infer
+  infererSchema inputSchema inspectDicom inspectFiles inspectStart inspectVolume invert isDicom
+  isDicomFormat isExplained isFileInput isFileSpec isNetworkSpec isReadBack isSamePatient isSameResult
+  isSeriesFormat isText isVolumeMediaType isVolumeUnlikeBase64 isZip joinMeshes judge
+  keepLargestComponent keepsStoredOrder labelColors labelPalette labelSchema labelTransforms
+  labelTypeFor labelVoxels labelsWith largestThatFits leastJudgedVoxels listSeries manifestSchema
+  mapLabels matchOriginals maxFileBytes maxZipEntries measureLabels measurementsToCsv mediaTypes
+  meshToStl meshToVtk mmDigits modelServersOf modelsFor mostNumberedLabels multiply neutralDataName
+  neutralNames numberLabels numericVoxels observe openLabels openZip orientationOf originOf
+  outputFormats outputSchema outputSchemas parameterSchema paritySchema parseDicom parseManifest
+  parseMeasurementsCsv parseModelServer parseParameter parseParameters parsePoints parseUidKey
+  pipelineSteps predict primaryOutput quietCodec readDicomFile readDicomHeader readDicomImage
+  readDicomVolume readMesh readPrefix readSegmentationFile readTransform readVolume readableEndings
+  refuseIdentity removeSmallObjects reorient representationOf requestWords resample resampleArgmax
+  resampleThreshold resampleThrough reservedWords resizedGrid restore roundLabels sameGrid scanLabels
+  seriesFormats sortFiles sourceFromBytes spacingOf stageOfInput stages supportedExtensions
+  surfaceDistances surfaceOf traceStages transformEndings transformExtensions transformPoint
+  transformPoints uidMapOf verdicts verifyNetwork volumeEndings volumeFormats volumeInputs volumeReport
+  volumeToTensor voxelCount voxelTypeOf voxelTypes webPlatform withField withoutTrailingSlashes
+  withoutUnseen withoutVolumeEnding worstLabel worstVerdict writeDicomFile writeStoredZip writeStripped
+  writeTransform writeTransformMat writeVolume zlibPlatform
 `;
 const coreTypes = `
-  AcceptanceRule Affine Agreement AppContext AppDefinition Bytes Code CodecModule CodecName CodecOptions
-  ComparedLabel ComparedNames Components Compression Connectivity DataFileField DecimateOptions
-  DeclaredInput DeclaredInputs DeclaredOutput DeclaredOutputs DecodeFrame DecodedFrame
+  AcceptanceRule Affine Agreement AppContext AppDefinition Belonging Bytes Code CodecModule CodecName
+  CodecOptions ComparedLabel ComparedNames Components Compression Connectivity DataFileField
+  DecimateOptions DeclaredInput DeclaredInputs DeclaredOutput DeclaredOutputs DecodeFrame DecodedFrame
   DeidentificationReport Deidentified DeidentifiedImage DeidentifyFilesOptions DeidentifyOptions
   DeriveOptions DerivedGrid DicomContext DicomDisplay DicomFile DicomFindings DicomFormat DicomHeader
   DicomImage DicomObject DicomReadOptions DicomSeries DicomSource DicomVolumeHeader DisplayWindow
@@ -53,45 +54,45 @@ const coreTypes = `
   LeftOut LoadedModel Maker Manifest ManifestFault MeasuredLabelMap MeasurementReportOptions Mesh
   ModelServerAddress ModelSpec MorphologyOptions NetworkReport NetworkSession NumericVolume
   NumericVoxels Observation Outcome Output OutputFormat OutputType OutputValue OutputsOf PadOptions
-  Parameter ParametersOf Parity Picture Platform PointTransform PredictionContext PredictionRequest
-  PreviewOptions ReadLimits ReadOptions ReadSegmentation ReadVolume Reduction ReportedAttribute
-  ResampleOptions Rewrite SegmentLabel SegmentReference SegmentationIdentity SegmentationIdentityOptions
-  SegmentationOptions SegmentationType SelfTest SeriesFormat SeriesList ServedSpec Shape Size
-  SliceReference SlidingWindowSpec SmallObjectOptions SortedFiles SourceFile SpatialTransform Stage
-  StageTimes Step StoredOutput StoredWindow StoredZip StoredZipOptions StructureSetOptions
-  SurfaceDistance SurfaceOptions SuvScale Tensor TextSource Trace TransformContext TransformExtension
-  TypedContext UidMapper UnreadFile Vec3 Verdict Volume VolumeExtension VolumeFactsOf VolumeFormat
-  VolumeFormatRow VolumeHeader VolumeSummary VolumeTransform VoxelType Voxels Whereabouts WriteOptions
-  ZipMember Zlib
+  Parameter ParametersOf Parity Picture Platform PointTransform Predecessor PredictionContext
+  PredictionRequest PreviewOptions ReadLimits ReadOptions ReadSegmentation ReadVolume Reduction
+  ReportedAttribute ResampleOptions ResultOrigin Rewrite SegmentLabel SegmentReference
+  SegmentationIdentity SegmentationIdentityOptions SegmentationOptions SegmentationType SelfTest
+  SeriesFormat SeriesList ServedSpec Shape Size SliceReference SlidingWindowSpec SmallObjectOptions
+  SortedFiles SourceFile SpatialTransform Stage StageTimes Step StoredOutput StoredWindow StoredZip
+  StoredZipOptions StructureSetOptions SurfaceDistance SurfaceOptions SuvScale Tensor TextSource Trace
+  TransformContext TransformExtension TypedContext UidMapper UnreadFile Vec3 Verdict Volume
+  VolumeExtension VolumeFactsOf VolumeFormat VolumeFormatRow VolumeHeader VolumeSummary VolumeTransform
+  VoxelType Voxels Whereabouts WriteOptions ZipMember Zlib
 `;
 const clientValues = `
-  announcedParitySchema
-  TomaatError announcementId announcementLifeSeconds announcementSchema announcementType
-  anonymousFiles attemptSchema audienceOf claimSchema claimedJobSchema completeSchema createClient
-  createDicomWeb createGatewayClient createRegistryClient createUidKey decideIdentity dicomItems dicomNumber dicomTags
-  dicomText dicomTexts dicomValues discoverV1 dispositionName endpoints entrySchema errorCodes
-  exposedHeaders failSchema fitSchema formatUidKey gatewaySeriesQuery gatewaySeriesSchema gatewaySeriesStates
-  gatewaySummarySchema handBackSchema idempotencyKeySchema interfaceV1 isCallersFault isOn isPassing isSettled jobOutputSchema jobSchema jobSchemas jobStates loggedOutSchema
-  meSchema measuredLabelMap namedPredictionSchema openApiDocument openDicomInput parseHeaderValue
-  parseUidKey predictV1 problemSchema processingSchema receiptSchema requireStored requireSuccess
-  seriesSchema serviceSchema settledStates signedAnnouncementSchema stableSeriesSchema startValueV1 summarizeReport
-  toSlug touchSchema verifyAnnouncement verifyEntry verifyReceipt verifySigned volumeFactsSchema
-  welcomeSchema
+  TomaatError announcedParitySchema announcementId announcementLifeSeconds announcementSchema
+  announcementType anonymousFiles attemptSchema audienceOf claimSchema claimedJobSchema completeSchema
+  createClient createDicomWeb createGatewayClient createRegistryClient createUidKey decideIdentity
+  dicomItems dicomNumber dicomTags dicomText dicomTexts dicomValues discoverV1 dispositionName endpoints
+  entrySchema errorCodes exposedHeaders failSchema fitSchema formatUidKey gatewaySeriesQuery
+  gatewaySeriesSchema gatewaySeriesStates gatewaySummarySchema handBackSchema idempotencyKeySchema
+  interfaceV1 isCallersFault isOn isPassing isSettled jobOutputSchema jobSchema jobSchemas jobStates
+  loggedOutSchema meSchema measuredLabelMap namedPredictionSchema openApiDocument openDicomInput
+  parseHeaderValue parseUidKey predictV1 problemSchema processingSchema receiptSchema requireStored
+  requireSuccess seriesSchema serviceSchema settledStates signedAnnouncementSchema stableSeriesSchema
+  startValueV1 summarizeReport toSlug touchSchema verifyAnnouncement verifyEntry verifyReceipt
+  verifySigned volumeFactsSchema welcomeSchema
 `;
 const clientTypes = `
-  AnnouncedParity Announcement AnnouncementCheck AnonymousFiles AnonymousOptions AttributeGroup Bytes ChosenSeries
-  Client ConnectionOptions DeidentificationReport DeidentifyChoice DicomAttribute DicomDataset
-  DicomElement DicomFile DicomInput DicomInputFile DicomInputOptions DicomInstance DicomKeyword
-  DicomQuery DicomResultOptions DicomSeries DicomStudy DicomWeb DicomWebHeaders DicomWebOptions
-  DiscoverOptions Endpoint EndpointName EndpointResponse Entry ErrorCode ErrorData FailedInstance
-  FileRef FileSource Fit FormFields GatewayClient GatewayListOptions GatewayPeer GatewaySeries
-  GatewaySeriesState GatewayStep GatewaySummary IdentityDecision IdentityFacts InputParameter Job JobIn
-  JobOutput JobState LoggedOut Me MetadataOf NamedBytes NamedPrediction OutputFile PredictOptions
-  PrepareOptions PreparedSeries Problem Processing Program Receipt RegistryClient RegistryClientOptions
-  RequestHeader ResumableOptions RetrieveOptions RetrieveProgress RetrievedInstance SearchOptions
-  Service ServiceFilters Signed SignedAnnouncement StableSeries StoreOptions StoreProgress StoreReason
-  StoreReport StoredInstance UploadFile UploadProgress V1Input V1Output V1PredictOptions VerifiedAnnouncement VolumeFacts
-  VolumeFile WatchOptions Welcome
+  AnnouncedParity Announcement AnnouncementCheck AnonymousFiles AnonymousOptions AttributeGroup Bytes
+  ChosenSeries Client ConnectionOptions DeidentificationReport DeidentifyChoice DicomAttribute
+  DicomDataset DicomElement DicomFile DicomInput DicomInputFile DicomInputOptions DicomInstance
+  DicomKeyword DicomQuery DicomResultOptions DicomSeries DicomStudy DicomWeb DicomWebHeaders
+  DicomWebOptions DiscoverOptions Endpoint EndpointName EndpointResponse Entry ErrorCode ErrorData
+  FailedInstance FileRef FileSource Fit FormFields GatewayClient GatewayListOptions GatewayPeer
+  GatewaySeries GatewaySeriesState GatewayStep GatewaySummary IdentityDecision IdentityFacts
+  InputParameter Job JobIn JobOutput JobState LoggedOut Me MetadataOf NamedBytes NamedPrediction
+  OutputFile Predecessor PredictOptions PrepareOptions PreparedSeries Problem Processing Program Receipt
+  RegistryClient RegistryClientOptions RequestHeader ResumableOptions RetrieveOptions RetrieveProgress
+  RetrievedInstance SearchOptions Service ServiceFilters Signed SignedAnnouncement StableSeries
+  StoreOptions StoreProgress StoreReason StoreReport StoredInstance UploadFile UploadProgress V1Input
+  V1Output V1PredictOptions VerifiedAnnouncement VolumeFacts VolumeFile WatchOptions Welcome
 `;
 
 const words = (text: string) => text.trim().split(/\s+/).sort();
