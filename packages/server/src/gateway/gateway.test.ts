@@ -385,6 +385,28 @@ describe('commands in another process', () => {
   });
 });
 
+it('the job of a dropped series is deleted at its service, and of one that begins again kept', async () => {
+  const forgotten: (string | undefined)[] = [];
+  const jobs: (string | undefined)[] = [];
+  await using test = await openTestGateway({
+    forgetJob: async ({ job }) => void forgotten.push(job),
+    processSeries: async (row, { save, signal }) => {
+      jobs.push(row.job);
+      await save({ step: 'predict', job: `job-${jobs.length}` });
+      await new Promise((_, reject) => signal.addEventListener('abort', () => reject(signal.reason)));
+    },
+  });
+  await arrive(test, 10, { isStable: true });
+  await expect.poll(async () => (await all(test))[0].job, { interval: 5 }).toBe('job-1');
+  await arrive(test, 12, { isStable: true });
+  test.pass(quietMs);
+  await expect.poll(async () => (await all(test))[0].job, { interval: 5 }).toBe('job-2');
+  expect(jobs).toEqual([undefined, 'job-1']);
+  await test.gateway.drop((await all(test))[0].id);
+  await expect.poll(() => forgotten, { interval: 5 }).toEqual(['job-2']);
+  await expect.poll(async () => (await all(test))[0].job, { interval: 5 }).toBeUndefined();
+});
+
 describe('rows of ended series', () => {
   const day = 86_400_000;
 

@@ -12,7 +12,7 @@ import { createHealthBoard, watchedDestination, watchedSource } from './peer-hea
 import { quietMsOf } from './quiet-time.ts';
 import { type SeriesWitness, startRunner } from './runner.ts';
 import { searchAgainAndAgain } from './search-source.ts';
-import type { Destination, ProcessSeries, SeenSeries, Source } from './series.ts';
+import type { Destination, ProcessSeries, SeenSeries, SeriesRow, Source } from './series.ts';
 import { createSeriesAdmin } from './series-admin.ts';
 import { createSeriesStore } from './series-store.ts';
 import { openSources } from './sources/open-sources.ts';
@@ -27,6 +27,8 @@ export interface GatewayOptions {
   /** Those of the rules that take a series, by what a source tells of it (match-rules.ts). */
   readonly matchSeen: (rules: readonly Rule[], seen: SeenSeries) => readonly Rule[];
   readonly processSeries: ProcessSeries;
+  /** Deletes the job of a row that has ended without results at its service. */
+  readonly forgetJob?: (row: SeriesRow) => Promise<void>;
   readonly destinations: readonly Destination[];
   /** Those of the file of rules if missing. */
   readonly sources?: ReadonlyMap<string, Source>;
