@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { TomaatError } from '@tomaat/core';
 import { describe, expect, it } from 'vitest';
 import { openGatewayDatabase } from '../store/gateway-database.ts';
+import { createSteadyClock } from '../store/steady-clock.ts';
 import { configOf, openTestGateway, rule, storeResult, type TestGateway, uidsOf } from './gateway-fixture.ts';
 import type { SeenSeries, SeriesRow } from './series.ts';
 import { createSeriesAdmin } from './series-admin.ts';
@@ -405,6 +406,32 @@ it('the job of a dropped series is deleted at its service, and of one that begin
   await test.gateway.drop((await all(test))[0].id);
   await expect.poll(() => forgotten, { interval: 5 }).toEqual(['job-2']);
   await expect.poll(async () => (await all(test))[0].job, { interval: 5 }).toBeUndefined();
+});
+
+describe('the machine’s clock', () => {
+  it('may jump: quiet time and retention follow elapsed time', async () => {
+    const day = 86_400_000;
+    let [wallMs, monotonicMs] = [Date.UTC(2026, 0, 1), 0];
+    const elapse = (ms: number) => {
+      wallMs += ms;
+      monotonicMs += ms;
+    };
+    const clock = createSteadyClock({ wallMs: () => wallMs, monotonicMs: () => monotonicMs });
+    await using test = await openTestGateway({ clock });
+    await arrive(test, 10);
+    const [{ seenAt }] = await all(test);
+    wallMs -= 10 * day;
+    await expect.poll(async () => (await all(test))[0].seenAt, { interval: 5 }).toBe(seenAt - 10 * day);
+    elapse(quietMs);
+    await becomes(test, ['done']);
+    wallMs += 30 * day;
+    await expect.poll(async () => (await all(test))[0].seenAt, { interval: 5 }).toBe(seenAt + 20 * day);
+    elapse(day - quietMs);
+    expect(await states(test)).toEqual(['done']);
+    elapse(2 * quietMs);
+    elapse(3_600_000);
+    await becomes(test, []);
+  });
 });
 
 describe('rows of ended series', () => {

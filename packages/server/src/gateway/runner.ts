@@ -185,10 +185,12 @@ export async function startRunner(options: RunnerOptions): Promise<Runner> {
       parts.missing === undefined && source
         ? await lookAgain(row, { source, quietMs, limits, signal: closing.signal, now })
         : failure(parts.missing!, now());
-    if ((await store.looked(row, change)) && change.state === 'failed') {
-      const { reason_code, reason_message } = change;
-      options.witness?.failed?.(toSeriesRow(row), { code: reason_code!, message: reason_message! });
-    }
+    if ((await store.looked(row, change)) && change.state === 'failed') tellFailed({ ...row, ...change });
+  }
+
+  function tellFailed(row: Row | undefined): void {
+    const failed = row && toSeriesRow(row);
+    if (failed?.reason) options.witness?.failed?.(failed, failed.reason);
   }
 
   async function startAttempts(nowMs: number): Promise<void> {
@@ -232,8 +234,7 @@ export async function startRunner(options: RunnerOptions): Promise<Runner> {
       case 'failed': {
         const { reason, followed, isGone } = outcome;
         const end = { state: 'failed', reason } as const;
-        if (await written(() => store.finish(row, end, { ...times(), followed, isGone })))
-          options.witness?.failed?.(toSeriesRow(row), reason);
+        tellFailed(await written(() => store.finish(row, end, { ...times(), followed, isGone })));
         return;
       }
       case 'passing': {
@@ -244,9 +245,8 @@ export async function startRunner(options: RunnerOptions): Promise<Runner> {
       }
       case 'changed': {
         if (await written(() => store.beginAgain(row, times()))) return;
-        const reason = changedWhileStored;
-        await written(() => store.finish(row, { state: 'failed', reason }, { ...times(), followed: true }));
-        options.witness?.failed?.(toSeriesRow(row), reason);
+        const end = { state: 'failed', reason: changedWhileStored } as const;
+        tellFailed(await written(() => store.finish(row, end, { ...times(), followed: true })));
         return;
       }
       case 'forget':

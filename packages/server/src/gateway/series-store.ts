@@ -224,12 +224,12 @@ export function createSeriesStore(database: Database<SeriesSchema>, known: Known
     readonly isGone?: boolean;
   }
 
-  /** Ends an attempt and its row; false if the attempt has ended meanwhile. A series that has grown follows. */
+  /** Ends an attempt and its row; undefined if the attempt has ended meanwhile. A series that has grown follows. */
   function finish(
     claimed: Claim,
     end: { state: 'done' } | { state: 'failed'; reason: Reason },
     { nowMs, quietMs, followed, isGone }: FinishOptions,
-  ): Promise<boolean> {
+  ): Promise<Row | undefined> {
     return database.transaction(async (trx) => {
       const reason = end.state === 'failed' ? end.reason : undefined;
       const row = await mine(trx, claimed)
@@ -244,7 +244,7 @@ export function createSeriesStore(database: Database<SeriesSchema>, known: Known
         })
         .returningAll()
         .executeTakeFirst();
-      if (!row) return false;
+      if (!row) return undefined;
       if (row.instances_now !== null || followed) {
         const { modality, description, urgency } = row;
         const instances = row.instances_now ?? row.instances;
@@ -259,7 +259,7 @@ export function createSeriesStore(database: Database<SeriesSchema>, known: Known
           nowMs,
         });
       }
-      return true;
+      return row;
     });
   }
 
