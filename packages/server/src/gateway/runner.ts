@@ -114,7 +114,7 @@ export async function startRunner(options: RunnerOptions): Promise<Runner> {
         noteFault(error);
         failures++;
       }
-      const waitMs = Math.min(longestDatabasePauseMs, tickMs * 2 ** Math.min(failures, 10));
+      const waitMs = Math.min(longestDatabasePauseMs, tickMs * 2 ** Math.min(failures, 5));
       const timer = new AbortController();
       const stop = AbortSignal.any([timer.signal, closing.signal]);
       const waits = [sleep(waitMs, undefined, { signal: stop }).catch(() => {})];
@@ -361,7 +361,7 @@ export async function startRunner(options: RunnerOptions): Promise<Runner> {
         noteFault(error);
         // The next start finds the row running, and repeats it: the same results are stored again.
         if (closing.signal.aborted) return undefined;
-        const waitMs = Math.min(longestDatabasePauseMs, tickMs * 2 ** Math.min(failures, 10));
+        const waitMs = Math.min(longestDatabasePauseMs, tickMs * 2 ** Math.min(failures, 5));
         await sleep(waitMs, undefined, { signal: closing.signal }).catch(() => {});
       }
     }
