@@ -142,8 +142,10 @@ describe('a series', () => {
     for (const { reason } of await all(test))
       expect(reason).toMatchObject({ code: 'NOT_FOUND', message: expect.stringContaining('pacs no longer') });
     await arrive(test, 5);
+    // With as many as before.
+    await arrive(test, 3, { series: '1.2.4' });
     test.pass(quietMs);
-    await becomes(test, ['done', 'failed', 'failed']);
+    await becomes(test, ['done', 'done', 'failed', 'failed']);
   });
 });
 
@@ -345,15 +347,18 @@ describe('commands in another process', () => {
     const reached = Promise.withResolvers<void>();
     const go = Promise.withResolvers<void>();
     let aborted = false;
+    let [active, most] = [0, 0];
     await using test = await openTestGateway({
+      config: configOf({ limits: { ...configOf().limits, concurrency: 3 } }),
       processSeries: async (row, context) => {
+        most = Math.max(most, ++active);
         reached.resolve();
         context.signal.addEventListener('abort', () => {
           aborted = true;
         });
         // Deaf steps, that go on all the same.
         await go.promise;
-        await storeResult(row, context);
+        await storeResult(row, context).finally(() => active--);
       },
     });
     await arrive(test, 10, { isStable: true });
@@ -365,9 +370,12 @@ describe('commands in another process', () => {
     await expect.poll(() => aborted, { interval: 5 }).toBe(true);
     // Tried again while the first attempt still runs: that one must not count for it.
     await admin.retry(id);
+    await arrive(test, 2, { series: '1.2.4', isStable: true });
+    await expect.poll(() => active, { interval: 5 }).toBe(2);
     go.resolve();
-    await becomes(test, ['done']);
-    expect([...test.stored.values()]).toEqual([1]);
+    await becomes(test, ['done', 'done']);
+    // The other series was the second; the same one did not run twice at once.
+    expect([most, [...test.stored.values()]]).toEqual([2, [1, 1]]);
     await expect(admin.drop(id)).rejects.toMatchObject({ code: 'CONFLICT' });
     await expect(admin.retry(id)).rejects.toMatchObject({ code: 'CONFLICT' });
     await expect(admin.retry('12345')).rejects.toMatchObject({ code: 'NOT_FOUND' });
@@ -457,6 +465,21 @@ describe('rows of ended series', () => {
     expect([...test.stored.values()]).toEqual([1]);
     await arrive(test, 11);
     expect(await states(test)).toEqual(['waiting']);
+  });
+
+  it('are remembered as long as a search may find their series', async () => {
+    await using test = await openTestGateway();
+    await arrive(test, 10, { isStable: true });
+    await becomes(test, ['done']);
+    test.pass(day);
+    await becomes(test, []);
+    // The source looks back two days; in between it was away.
+    test.pass(2 * day);
+    // By its end, what has expired is deleted.
+    await arrive(test, 1, { series: '1.2.4', isStable: true });
+    await becomes(test, ['done']);
+    await arrive(test, 10);
+    expect(await states(test)).toEqual(['done']);
   });
 
   it('leave nothing behind once no search can find their series', async () => {
