@@ -2,9 +2,16 @@ import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { TomaatError } from '@tomaat/core';
 import { describe, expect, it } from 'vitest';
+import {
+  configOf,
+  openTestGateway,
+  rule,
+  storeResult,
+  type TestGateway,
+  uidsOf,
+} from '../../test/gateway-tables.ts';
 import { openGatewayDatabase } from '../store/gateway-database.ts';
 import { createSteadyClock } from '../store/steady-clock.ts';
-import { configOf, openTestGateway, rule, storeResult, type TestGateway, uidsOf } from './gateway-fixture.ts';
 import type { SeenSeries, SeriesRow } from './series.ts';
 import { createSeriesAdmin } from './series-admin.ts';
 

@@ -1,10 +1,10 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { gatewayFolder, openGatewayDatabase } from '../store/gateway-database.ts';
-import type { GatewayConfig, Rule } from './config.ts';
-import { type GatewayOptions, startGateway } from './gateway.ts';
-import type { Destination, ProcessSeries, SeenSeries, Source } from './series.ts';
+import type { GatewayConfig, Rule } from '../src/gateway/config.ts';
+import { type GatewayOptions, startGateway } from '../src/gateway/gateway.ts';
+import type { Destination, ProcessSeries, SeenSeries, Source } from '../src/gateway/series.ts';
+import { gatewayFolder, openGatewayDatabase } from '../src/store/gateway-database.ts';
 
 /* For tests: a gateway whose source and destination are tables in memory, and whose clock is set by hand. */
 
