@@ -92,6 +92,15 @@ export {
   parseParameters,
 } from './app/values.ts';
 export { type NetworkReport, verifyNetwork } from './app/verify.ts';
+export {
+  type CheckedYaml,
+  type DataFault,
+  type FileFault,
+  faultsOfSchema,
+  listFaults,
+  readYaml,
+  soundPart,
+} from './checked-yaml.ts';
 export type { Code } from './dicom/build.ts';
 export type { DicomFile } from './dicom/dataset.ts';
 export type { DecodedFrame, DecodeFrame, FrameShape } from './dicom/decoders.ts';
