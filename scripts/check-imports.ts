@@ -31,7 +31,7 @@ const serverRooms: readonly (readonly string[])[] = [
   ['main.ts', 'index.ts'],
   ['cli'],
   ['import'],
-  ['server.ts', 'config.ts', 'check-app.ts', 'local-app.ts'],
+  ['server.ts', 'config.ts', 'check-app.ts', 'local-app.ts', 'gateway'],
   ['server'],
   ['folder'],
   ['registry', 'faces'],
@@ -41,7 +41,7 @@ const serverRooms: readonly (readonly string[])[] = [
   ['intake', 'certificates.ts'],
   ['trust', 'apps.ts', 'identity.ts', 'tls.ts'],
   ['store'],
-  ['addresses.ts', 'fair-share.ts', 'node-platform.ts', 'settings.ts', 'source.ts', 'version.ts'],
+  ['addresses.ts', 'durations.ts', 'fair-share.ts', 'node-platform.ts', 'settings.ts', 'source.ts', 'version.ts'],
 ];
 
 /** Ways to turn text into code or a shell command. Programs are started with an array of arguments. */

@@ -15,37 +15,37 @@ const coreValues = `
   deidentifyFiles deriveCase deriveGrids describeAgreement describeError describeParity describeWhere
   determinant dice diceOfLabels dicomFormats dicomSourceOf dilateLabels directionOf displayOf
   distinctFiles drawPreview encodeBase64 encodeDicomFile encodeOutput endingOf erodeLabels errorCodes
-  escapeUnseen estimatePrediction explainEmpty extensionOf fileEndingOf fileGeometrySchema fillHoles
+  escapeUnseen estimatePrediction explainEmpty extensionOf faultsOfSchema fileEndingOf fileGeometrySchema fillHoles
   filterLabels findComponents findIdentifyingText flip formatAgreement formatList formatMl formatNames
   formatPoints formatUidKey formatsOf hasDicomWord hasUnseen holdsVoxelsAlone identifySegmentation
   identity imageTransforms infer infererSchema inputSchema inspectDicom inspectFiles inspectStart
   inspectVolume invert isDicom isDicomFormat isExplained isFileInput isFileSpec isNetworkSpec isReadBack
   isSeriesFormat isText isVolumeMediaType isVolumeUnlikeBase64 isZip joinMeshes judge
   keepLargestComponent keepsStoredOrder labelColors labelPalette labelSchema labelTransforms labelTypeFor
-  labelVoxels labelsWith largestThatFits leastJudgedVoxels listSeries manifestSchema mapLabels
+  labelVoxels labelsWith largestThatFits leastJudgedVoxels listFaults listSeries manifestSchema mapLabels
   matchOriginals maxFileBytes maxZipEntries measureLabels measurementsToCsv mediaTypes meshToStl
   meshToVtk mmDigits modelServersOf modelsFor mostNumberedLabels multiply neutralDataName neutralNames
   numberLabels numericVoxels observe openLabels openZip orientationOf originOf outputFormats outputSchema
   outputSchemas parameterSchema paritySchema parseDicom parseManifest parseMeasurementsCsv
   parseModelServer parseParameter parseParameters parsePoints parseUidKey pipelineSteps predict
   primaryOutput quietCodec readDicomFile readDicomHeader readDicomImage readDicomVolume readMesh
-  readPrefix readSegmentationFile readTransform readVolume readableEndings refuseIdentity
+  readPrefix readSegmentationFile readTransform readVolume readYaml readableEndings refuseIdentity
   removeSmallObjects reorient representationOf requestWords resample resampleArgmax resampleThreshold
   resampleThrough reservedWords resizedGrid restore roundLabels sameGrid scanLabels seriesFormats
-  sortFiles sourceFromBytes spacingOf stageOfInput stages supportedExtensions surfaceOf traceStages
+  sortFiles soundPart sourceFromBytes spacingOf stageOfInput stages supportedExtensions surfaceOf traceStages
   transformEndings transformExtensions transformPoint transformPoints uidMapOf verdicts verifyNetwork
   volumeEndings volumeFormats volumeInputs volumeReport volumeToTensor voxelCount voxelTypeOf voxelTypes
   webPlatform withField withoutTrailingSlashes withoutUnseen withoutVolumeEnding worstLabel worstVerdict
   writeDicomFile writeStoredZip writeStripped writeTransform writeTransformMat writeVolume zlibPlatform
 `;
 const coreTypes = `
-  AcceptanceRule Affine Agreement AppContext AppDefinition Bytes Code CodecModule CodecName
-  CodecOptions Components Compression Connectivity DataFileField DecimateOptions DeclaredInput
+  AcceptanceRule Affine Agreement AppContext AppDefinition Bytes CheckedYaml Code CodecModule CodecName
+  CodecOptions Components Compression Connectivity DataFault DataFileField DecimateOptions DeclaredInput
   DeclaredInputs DeclaredOutput DeclaredOutputs DecodeFrame DecodedFrame DeidentificationReport
   Deidentified DeidentifiedImage DeidentifyFilesOptions DeidentifyOptions DicomContext DicomDisplay
   DicomFile DicomFindings DicomFormat DicomHeader DicomImage DicomObject DicomReadOptions
   DicomSeries DicomSource DicomVolumeHeader EncodeOptions EncodedOutput DisplayWindow ErrorCode
-  ErrorData Estimate FileEnding FileGeometry FilePrefix FillOptions FrameShape Grid IdentifyingField
+  ErrorData Estimate FileEnding FileFault FileGeometry FilePrefix FillOptions FrameShape Grid IdentifyingField
   IdentifyingText InferOptions InferResult InfererSpec Input InputForm InputOf InputType InputValue
   InputsOf InspectOptions Interpolation KeyPictureOptions Label LabelMeasurement LabelName
   LabelTensor DeriveOptions DerivedGrid LabelAgreement LabelVoxels LargestOptions LeftOut
