@@ -7,7 +7,11 @@ describe('readYaml()', () => {
     ['nested lists', '['.repeat(100_000), /too many levels/],
     ['nested maps', '{a: '.repeat(50_000), /too many levels/],
     ['lists in one line', '- '.repeat(20_000), /too many levels/],
-    ['indented maps', Array.from({ length: 1400 }, (_, i) => `${' '.repeat(i)}a:`).join('\n'), /too many levels/],
+    [
+      'indented maps',
+      Array.from({ length: 1400 }, (_, i) => `${' '.repeat(i)}a:`).join('\n'),
+      /too many levels/,
+    ],
     ['a million characters', `a: ${'x'.repeat(1_000_000)}`, /more than 1000000 characters/],
   ])('refuses %s with one fault', (_, text, message) => {
     const { data, faults } = readYaml(text);

@@ -16,6 +16,8 @@ export interface FileFault {
 export interface DataFault {
   readonly path: readonly PropertyKey[];
   readonly message: string;
+  /** Where its line is, if not at the path: an unknown key in the map that has the path. */
+  readonly at?: readonly PropertyKey[];
 }
 
 export interface CheckedYaml {
@@ -59,7 +61,10 @@ export function readYaml(text: string): CheckedYaml {
         const name = isScalar(key) ? key.value : key;
         if (known.has(name) && faults.length < maxFaults)
           faults.push(
-            wrong(`Map keys must be unique: ${String(name).slice(0, 100)} is there twice`, lineAt((key as ParsedNode).range[0])),
+            wrong(
+              `Map keys must be unique: ${String(name).slice(0, 100)} is there twice`,
+              lineAt((key as ParsedNode).range[0]),
+            ),
           );
         known.add(name);
       }
@@ -86,19 +91,25 @@ export function readYaml(text: string): CheckedYaml {
     data,
     faults: [],
     place: (found) =>
-      found.slice(0, maxFaults).map(({ path, message }) => ({
+      found.slice(0, maxFaults).map(({ path, message, at = path }) => ({
         path: path.map(String).join('.') || '(whole file)',
         message,
-        line: lineOf(path),
+        line: lineOf(at),
       })),
   };
 }
 
 type Issue = z.core.$ZodIssue;
 
-/** What a schema found, in an author's words. */
+/** What a schema found, in an author's words. A schema's own message for unknown keys has a line for each of them. */
 export const faultsOfSchema = (issues: readonly Issue[]): DataFault[] =>
-  flatten(issues).map((issue) => ({ path: issue.path, message: describe(issue) }));
+  flatten(issues).flatMap((issue) => {
+    const { path } = issue;
+    if (issue.code !== 'unrecognized_keys') return { path, message: describe(issue) };
+    if (issue.message.startsWith('Unrecognized key'))
+      return { path, message: describe(issue), at: [...path, issue.keys[0]] };
+    return issue.message.split('\n').map((message, i) => ({ path, message, at: [...path, issue.keys[i]] }));
+  });
 
 /** The valid keys of a map with faults, so that the others can be checked against them. */
 export function soundPart<T>(
@@ -121,8 +132,10 @@ const kinds: Record<string, string> = {
   array: 'a list',
 };
 
-/** A fault in an author's words: a missing key, a word that is not one of the allowed ones. */
+/** A fault in an author's words: the schema's own, or those for a missing key, a word that is not one of the allowed ones. */
 function describe(issue: Issue): string {
+  if (issue.code !== 'unrecognized_keys' && !/^(Invalid|Unrecognized) /.test(issue.message))
+    return issue.message;
   const wanted = 'expected' in issue ? (kinds[issue.expected] ?? issue.expected) : undefined;
   if (issue.code === 'invalid_type') {
     return issue.message.endsWith('received undefined') ? `is missing (${wanted})` : `must be ${wanted}`;

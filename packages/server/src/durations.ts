@@ -5,9 +5,3 @@ export function parseDuration(text: string): number | undefined {
   const match = /^(\d{1,5})([smhd])$/.exec(text);
   return match ? Number(match[1]) * unitMs[match[2] as keyof typeof unitMs] : undefined;
 }
-
-/** In the largest unit that fits: `90m`, `2d`. */
-export function formatDuration(ms: number): string {
-  const unit = (['d', 'h', 'm'] as const).find((name) => ms >= unitMs[name] && ms % unitMs[name] === 0) ?? 's';
-  return `${ms / unitMs[unit]}${unit}`;
-}

@@ -27,7 +27,9 @@ const series: SeenSeries = {
   instances: 120,
 };
 const without = (...keys: (keyof SeenSeries)[]): SeenSeries =>
-  Object.fromEntries(Object.entries(series).filter(([key]) => !keys.includes(key as keyof SeenSeries))) as never;
+  Object.fromEntries(
+    Object.entries(series).filter(([key]) => !keys.includes(key as keyof SeenSeries)),
+  ) as never;
 
 describe('whyNotSeen()', () => {
   it.each<[string, RuleConditions, SeenSeries, string | undefined]>([
@@ -40,16 +42,46 @@ describe('whyNotSeen()', () => {
     ['body part', { bodyPart: ['head', 'ABDOMEN'] }, series, 'the body part is none of head, ABDOMEN'],
     ['one of two', { bodyPart: ['head', 'chest'] }, series, undefined],
     ['description', { description: ['thorax*'] }, series, undefined],
-    ['all must hold', { description: ['thorax*'], studyDescription: ['MR*'] }, series, 'the description of the study is none of MR*'],
+    [
+      'all must hold',
+      { description: ['thorax*'], studyDescription: ['MR*'] },
+      series,
+      'the description of the study is none of MR*',
+    ],
     ['unknown body part', { bodyPart: ['*'] }, without('bodyPart'), 'the source does not tell the body part'],
-    ['unknown AET', { callingAet: ['SOMATOM'] }, without('callingAet'), 'the source does not tell the calling AET'],
-    ['an endless text', { description: ['*'] }, { ...series, description: 'a'.repeat(2000) }, 'the source does not tell the description of the series'],
-    ['not: description', { not: { description: ['*b31f'] } }, series, 'the description of the series is one of *b31f'],
+    [
+      'unknown AET',
+      { callingAet: ['SOMATOM'] },
+      without('callingAet'),
+      'the source does not tell the calling AET',
+    ],
+    [
+      'an endless text',
+      { description: ['*'] },
+      { ...series, description: 'a'.repeat(2000) },
+      'the source does not tell the description of the series',
+    ],
+    [
+      'not: description',
+      { not: { description: ['*b31f'] } },
+      series,
+      'the description of the series is one of *b31f',
+    ],
     ['not: another', { not: { description: ['topogram*'] } }, series, undefined],
     ['not: missing description', { not: { description: ['*'] } }, without('description'), undefined],
-    ['not: unknown AET', { not: { callingAet: ['TEST*'] } }, without('callingAet'), 'the source does not tell the calling AET'],
+    [
+      'not: unknown AET',
+      { not: { callingAet: ['TEST*'] } },
+      without('callingAet'),
+      'the source does not tell the calling AET',
+    ],
     ['not: source', { not: { sources: ['pacs'] } }, series, 'it takes no series of pacs'],
-    ['not: one of two', { not: { modality: ['MR'], bodyPart: ['chest'] } }, series, 'the body part is one of chest'],
+    [
+      'not: one of two',
+      { not: { modality: ['MR'], bodyPart: ['chest'] } },
+      series,
+      'the body part is one of chest',
+    ],
     ['not: modality', { not: { modality: ['CT'] } }, series, 'it does not take CT'],
     // Known only from the files.
     ['slices', { slices: { min: 500 }, sliceSpacingMm: { max: 0.1 } }, series, undefined],
@@ -81,10 +113,30 @@ describe('matchVolume()', () => {
     [{ slices: { min: 20, max: 500 } }, 19, 1, 'it takes volumes of 20 to 500 slices, and this one has 19'],
     [{ slices: { max: 30 } }, 31, 1, 'it takes volumes of at most 30 slices, and this one has 31'],
     [{ sliceSpacingMm: { max: 5 } }, 9, 5.0004, undefined],
-    [{ sliceSpacingMm: { max: 5 } }, 9, 5.0104, 'it takes slices that are at most 5 mm apart, and these are 5.0104 mm'],
-    [{ sliceSpacingMm: { min: 0.5 } }, 9, 0.3999999999, 'it takes slices that are at least 0.5 mm apart, and these are 0.4 mm'],
-    [{ sliceSpacingMm: { max: 5 } }, 1, undefined, 'it asks for the distance of slices, and there is only one'],
-    [{ sliceSpacingMm: { min: 1, max: 1 } }, 9, Number.NaN, 'it takes slices that are 1 mm apart, and these are NaN mm'],
+    [
+      { sliceSpacingMm: { max: 5 } },
+      9,
+      5.0104,
+      'it takes slices that are at most 5 mm apart, and these are 5.0104 mm',
+    ],
+    [
+      { sliceSpacingMm: { min: 0.5 } },
+      9,
+      0.3999999999,
+      'it takes slices that are at least 0.5 mm apart, and these are 0.4 mm',
+    ],
+    [
+      { sliceSpacingMm: { max: 5 } },
+      1,
+      undefined,
+      'it asks for the distance of slices, and there is only one',
+    ],
+    [
+      { sliceSpacingMm: { min: 1, max: 1 } },
+      9,
+      Number.NaN,
+      'it takes slices that are 1 mm apart, and these are NaN mm',
+    ],
   ])('%j, %i slices at %f mm: %s', (when, slices, sliceSpacingMm, why) => {
     expect(matchVolume(rule(when), { slices, sliceSpacingMm })).toBe(why);
   });

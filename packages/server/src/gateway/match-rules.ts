@@ -13,7 +13,21 @@ import type { SeenSeries } from './series.ts';
  * OT ("other") has key pictures and screenshots.
  */
 export const derivedModalities: readonly string[] = [
-  ...['SEG', 'SR', 'RTSTRUCT', 'RTPLAN', 'RTDOSE', 'RTRECORD', 'RTIMAGE', 'KO', 'PR', 'OT', 'REG', 'FID', 'DOC'],
+  ...[
+    'SEG',
+    'SR',
+    'RTSTRUCT',
+    'RTPLAN',
+    'RTDOSE',
+    'RTRECORD',
+    'RTIMAGE',
+    'KO',
+    'PR',
+    'OT',
+    'REG',
+    'FID',
+    'DOC',
+  ],
   ...['PLAN', 'RWV', 'M3D', 'ANN', 'SMR', 'STAIN', 'TEXTUREMAP', 'ASMT', 'AU', 'ECG', 'HD', 'EPS', 'RESP'],
 ];
 
@@ -59,7 +73,8 @@ function whyExcluded(
     const text = textOf(seen[key]);
     // A series need not have a description, and one that has none has none of these. But each was sent by somebody.
     if (text === undefined && key === 'callingAet') return `the source does not tell the ${name}`;
-    if (text !== undefined && matchesOne(patterns, text)) return `the ${name} is one of ${patterns.join(', ')}`;
+    if (text !== undefined && matchesOne(patterns, text))
+      return `the ${name} is one of ${patterns.join(', ')}`;
   }
   return undefined;
 }
