@@ -3,7 +3,7 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import { openApiDocument } from '@tomaat/client';
+import { openApiDocument, type Program } from '@tomaat/client';
 import {
   describeError,
   errorCodes,
@@ -65,7 +65,7 @@ export async function referenceFiles(): Promise<Map<string, string>> {
   };
   const schemasOf = (on: 'server' | 'registry') =>
     (openApiDocument(on, version) as { components: { schemas: Record<string, object> } }).components.schemas;
-  const api = (on: 'server' | 'registry') => `${JSON.stringify(openApiDocument(on, version), null, 2)}\n`;
+  const api = (on: Program) => `${JSON.stringify(openApiDocument(on, version), null, 2)}\n`;
   return new Map([
     ['docs/reference/manifest.md', generated + manifestPage()],
     ['docs/reference/transforms.md', generated + transformsPage()],
@@ -75,6 +75,7 @@ export async function referenceFiles(): Promise<Map<string, string>> {
     ['docs/reference/cli.md', generated + (await cliPage())],
     ['docs/openapi.json', api('server')],
     ['docs/openapi-registry.json', api('registry')],
+    ['docs/openapi-gateway.json', api('gateway')],
     ['python/src/tomaat_client/types.py', pythonTypes({ ...schemasOf('registry'), ...schemasOf('server') })],
     ['python/src/tomaat_client/_version.py', `__version__ = "${version}"\n`],
   ]);

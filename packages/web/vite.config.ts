@@ -11,6 +11,8 @@ export default defineConfig({
     // Nothing inline: the page's Content-Security-Policy has no place for it.
     assetsInlineLimit: 0,
     modulePreload: { polyfill: false },
+    // The page of server and registry, and that of a gateway.
+    rolldownOptions: { input: ['index.html', 'gateway.html'] },
     reportCompressedSize: false,
     // NiiVue alone is larger; it is loaded only where a volume is shown.
     chunkSizeWarningLimit: 3000,

@@ -1,5 +1,6 @@
 import { auto3dsegEndpoints } from './contract/auto3dseg.ts';
 import type { Endpoint } from './contract/endpoint.ts';
+import { gatewayEndpoints } from './contract/gateway.ts';
 import { jobEndpoints } from './contract/jobs.ts';
 import { loginEndpoints } from './contract/login.ts';
 import { monaiLabelEndpoints } from './contract/monailabel.ts';
@@ -12,7 +13,7 @@ import { v1Endpoints } from './contract/v1.ts';
 import { workerEndpoints } from './contract/workers.ts';
 
 /**
- * Every endpoint of a server and of a registry, defined once. Validation, OpenAPI and the client's types are derived
+ * Every endpoint of a server, a registry and a gateway, defined once. Validation, OpenAPI and the client's types are derived
  * from this table. The faces that follow other specifications (v1, the promise) are documented here and implemented
  * exactly as specified.
  */
@@ -25,6 +26,7 @@ export const endpoints = {
   ...monaiLabelEndpoints,
   ...auto3dsegEndpoints,
   ...registryEndpoints,
+  ...gatewayEndpoints,
   ...workerEndpoints,
   ...loginEndpoints,
   ...operationEndpoints,

@@ -30,7 +30,28 @@ export {
   type ServiceFilters,
   type VolumeFile,
 } from './client.ts';
-export type { Endpoint, EndpointResponse, FormFields, RequestHeader } from './contract/endpoint.ts';
+export {
+  type Endpoint,
+  type EndpointResponse,
+  type FormFields,
+  isOn,
+  type Program,
+  type RequestHeader,
+} from './contract/endpoint.ts';
+export {
+  type GatewayPeer,
+  type GatewaySeries,
+  type GatewaySeriesState,
+  type GatewayStep,
+  type GatewaySummary,
+  gatewaySeriesQuery,
+  gatewaySeriesSchema,
+  gatewaySeriesStates,
+  gatewaySteps,
+  gatewaySummarySchema,
+  type StableSeries,
+  stableSeriesSchema,
+} from './contract/gateway.ts';
 export {
   isSettled,
   type Job,
@@ -126,6 +147,7 @@ export {
   type StoreReport,
 } from './dicomweb-store.ts';
 export { exposedHeaders } from './exposed-headers.ts';
+export { createGatewayClient, type GatewayClient, type GatewayListOptions } from './gateway.ts';
 export { dispositionName, parseHeaderValue } from './header-value.ts';
 export { type ConnectionOptions, isCallersFault, isPassing } from './http.ts';
 export { type AnonymousFiles, type AnonymousOptions, anonymousFiles } from './identifying-text.ts';

@@ -1,12 +1,17 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
+import { isOn } from './contract/endpoint.ts';
 import { endpoints } from './contract.ts';
 import { openApiDocument } from './openapi.ts';
 
-const files = { server: '../../../docs/openapi.json', registry: '../../../docs/openapi-registry.json' };
+const files = {
+  server: '../../../docs/openapi.json',
+  registry: '../../../docs/openapi-registry.json',
+  gateway: '../../../docs/openapi-gateway.json',
+};
 
 describe('openApiDocument()', () => {
-  it.each(['server', 'registry'] as const)(
+  it.each(['server', 'registry', 'gateway'] as const)(
     'names every endpoint of a %s, and no reference leads nowhere',
     (on) => {
       const document = openApiDocument(on, '0.1.0') as {
@@ -14,7 +19,7 @@ describe('openApiDocument()', () => {
         components: { schemas: Record<string, unknown> };
       };
       const expected = Object.entries(endpoints)
-        .filter(([, endpoint]) => endpoint.on === on || endpoint.on === 'both')
+        .filter(([, endpoint]) => isOn(endpoint, on))
         .map(([name]) => name);
       const listed = Object.values(document.paths).flatMap((path) =>
         Object.values(path).map((operation) => operation.operationId),
@@ -58,13 +63,16 @@ describe('openApiDocument()', () => {
     expect(Object.keys(text('server').paths['/predict'].post.responses)).not.toContain('default');
   });
 
-  it.each(['server', 'registry'] as const)('the committed description of the %s is up to date', (on) => {
-    const file = new URL(files[on], import.meta.url);
-    expect(existsSync(file), 'run: npm run reference').toBe(true);
-    const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8'));
-    const committed = JSON.parse(readFileSync(file, 'utf8'));
-    expect(committed, 'run: npm run reference').toEqual(
-      JSON.parse(JSON.stringify(openApiDocument(on, version))),
-    );
-  });
+  it.each(['server', 'registry', 'gateway'] as const)(
+    'the committed description of the %s is up to date',
+    (on) => {
+      const file = new URL(files[on], import.meta.url);
+      expect(existsSync(file), 'run: npm run reference').toBe(true);
+      const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8'));
+      const committed = JSON.parse(readFileSync(file, 'utf8'));
+      expect(committed, 'run: npm run reference').toEqual(
+        JSON.parse(JSON.stringify(openApiDocument(on, version))),
+      );
+    },
+  );
 });

@@ -1,5 +1,12 @@
 import { z } from 'zod';
-import type { Endpoint, FormFields, RequestHeader } from './contract/endpoint.ts';
+import {
+  type Endpoint,
+  type FormFields,
+  isOn,
+  type Program,
+  type RequestHeader,
+} from './contract/endpoint.ts';
+import { gatewaySeriesSchema, gatewaySummarySchema, stableSeriesSchema } from './contract/gateway.ts';
 import { jobOutputSchema, jobSchema, jobSchemas } from './contract/jobs.ts';
 import { problemSchema } from './contract/problem.ts';
 import { entrySchema, signedAnnouncementSchema } from './contract/registry.ts';
@@ -21,6 +28,9 @@ const named: readonly (readonly [string, z.ZodType])[] = [
   ['JobOutput', jobOutputSchema],
   ['Entry', entrySchema],
   ['SignedAnnouncement', signedAnnouncementSchema],
+  ['GatewaySeries', gatewaySeriesSchema],
+  ['GatewaySummary', gatewaySummarySchema],
+  ['StableSeries', stableSeriesSchema],
 ];
 
 const tags: Record<Endpoint['tag'], string> = {
@@ -35,20 +45,33 @@ const tags: Record<Endpoint['tag'], string> = {
   auto3dseg:
     'The server of Auto3DSeg’s module for 3D Slicer; only with --faces auto3dseg. Errors are {"error", "message"}',
   registry: 'Announcing and finding services',
+  gateway: 'Series between a PACS and services; needs a key with the scope admin where login is on',
   login: 'Sessions of browsers',
   operations: 'For those who run it',
 };
 
+const about: Record<Program, { title: string; description: string }> = {
+  server: { title: 'TOMAAT server', description: 'Predictions on volumetric medical images.' },
+  registry: {
+    title: 'TOMAAT service registry',
+    description: 'Which TOMAAT services exist, and where.',
+  },
+  gateway: {
+    title: 'TOMAAT gateway',
+    description: 'Series that a gateway takes from a PACS to services, and their results back.',
+  },
+};
+
 /**
- * The OpenAPI 3.1 description of a server or a registry, generated from the contract.
+ * The OpenAPI 3.1 description of a server, a registry or a gateway, generated from the contract.
  * @param serverUrl base address of all paths: absolute, or relative to the root of the host that served the document
  */
-export function openApiDocument(on: 'server' | 'registry', version: string, serverUrl = '/'): Json {
+export function openApiDocument(on: Program, version: string, serverUrl = '/'): Json {
   const schemas: Record<string, Json> = {};
   const paths: Record<string, Json> = {};
   const used = new Set<Endpoint['tag']>();
   for (const [name, endpoint] of Object.entries(endpoints) as [string, Endpoint][]) {
-    if (endpoint.on !== on && endpoint.on !== 'both') continue;
+    if (!isOn(endpoint, on)) continue;
     used.add(endpoint.tag);
     const path = (paths[endpoint.path] ??= {});
     path[endpoint.method.toLowerCase()] = operation(name, endpoint, schemas);
@@ -58,12 +81,9 @@ export function openApiDocument(on: 'server' | 'registry', version: string, serv
   return {
     openapi: '3.1.0',
     info: {
-      title: on === 'server' ? 'TOMAAT server' : 'TOMAAT service registry',
+      title: about[on].title,
       version,
-      description:
-        on === 'server'
-          ? 'Predictions on volumetric medical images. Errors are Problem Details (RFC 9457) with a stable code.'
-          : 'Which TOMAAT services exist, and where. Errors are Problem Details (RFC 9457) with a stable code.',
+      description: `${about[on].description} Errors are Problem Details (RFC 9457) with a stable code.`,
       license: { name: 'Apache-2.0', identifier: 'Apache-2.0' },
     },
     servers: [{ url: serverUrl }],

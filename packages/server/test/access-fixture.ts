@@ -1,4 +1,4 @@
-import { keyPlaces, openKeyFolder } from '../src/access/key-folder.ts';
+import { openKeyFolder, placesFor } from '../src/access/key-folder.ts';
 import { createKey, type KeyLimits, revokeKey } from '../src/access/keys.ts';
 import type { KeyScope } from '../src/access/scopes.ts';
 
@@ -8,7 +8,7 @@ export async function makeKey(
   scopes: readonly KeyScope[],
   more: { label?: string; limits?: KeyLimits; expiresTime?: Date; madeMs?: number; revoked?: boolean } = {},
 ): Promise<{ id: string; key: string; headers: { authorization: string } }> {
-  await using folder = await openKeyFolder(dataFolder, keyPlaces);
+  await using folder = await openKeyFolder(dataFolder, placesFor(dataFolder));
   const { label = scopes.join(' '), madeMs, revoked, ...options } = more;
   const made = await createKey(folder.databases, { label, scopes, ...options }, madeMs);
   if (revoked) for (const db of folder.databases) await revokeKey(db, made.id);

@@ -9,14 +9,22 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Access, markLegacy } from '../src/access/access.ts';
 import type { KeyScope } from '../src/access/scopes.ts';
 import { makeKey } from './access-fixture.ts';
+import { startTestGateway } from './gateway-fixture.ts';
 import { encode, phantom } from './phantom.ts';
 import { createCleanup, openTestRegistry } from './registry-helpers.ts';
-import { type Expected, legacyFaces, registryNeeds, scopesFor, serverNeeds } from './route-needs.ts';
+import {
+  type Expected,
+  gatewayNeeds,
+  legacyFaces,
+  registryNeeds,
+  scopesFor,
+  serverNeeds,
+} from './route-needs.ts';
 import { routesOf } from './routes-of.ts';
 import { startTestServer, type TestServer, temporaryFolder } from './test-server.ts';
 
 /*
- * Every route × method × caller of the server and of the registry as they are, against the table in route-needs.ts; and what
+ * Every route × method × caller of the server, the registry and the gateway as they are, against the table in route-needs.ts; and what
  * a page of another site may do, which is nothing.
  */
 
@@ -32,7 +40,8 @@ beforeAll(async () => {
   folder = await temporaryFolder();
   page = join(folder, 'page');
   await mkdir(join(page, 'assets'), { recursive: true });
-  await writeFile(join(page, 'index.html'), '<!doctype html><title>TOMAAT</title>');
+  for (const name of ['index.html', 'gateway.html'])
+    await writeFile(join(page, name), '<!doctype html><title>TOMAAT</title>');
   await writeFile(join(page, 'assets', 'a.js'), '1');
   const common = { workers: 0, page, legacyPerMinute: 10_000, faces: [...legacyFaces] };
   closed = await startTestServer(['threshold'], {
@@ -49,11 +58,16 @@ beforeAll(async () => {
     login: true,
   });
   const openRegistry = await openTestRegistry(cleanup, { ...registry, dataFolder: open.dataFolder });
+  const closedGateway = await startTestGateway({ page, dataFolder: closed.dataFolder, login: true });
+  const openGateway = await startTestGateway({ page, dataFolder: open.dataFolder });
+  for (const gateway of [closedGateway, openGateway]) cleanup.add(() => gateway.close());
   apps = [
     { name: 'server', login: true, app: closed.app, access: closed.access },
     { name: 'registry', login: true, app: closedRegistry.app, access: closedRegistry.access },
+    { name: 'gateway', login: true, app: closedGateway.app, access: closedGateway.access },
     { name: 'server', login: false, app: open.app, access: open.access },
     { name: 'registry', login: false, app: openRegistry.app, access: openRegistry.access },
+    { name: 'gateway', login: false, app: openGateway.app, access: openGateway.access },
   ];
   for (const { app } of apps) await app.ready();
 }, 60_000);
@@ -74,6 +88,7 @@ const addressOf = (url: string) =>
     .replace(':id', 'AAAAAAAAAAAAAAAAAAAAAA')
     .replace(':model', 'threshold')
     .replace(':strategy', 'random')
+    .replace(':source', 'door')
     .replace('*', 'a.js');
 
 /** A request as the listener of the legacy port gives it to the app. */
@@ -98,8 +113,9 @@ async function injectLegacy(
   }
 }
 
+/** Routes that look at a secret themselves, and refuse a wrong one as the table does. */
 const isLogin = (url: string | undefined) =>
-  url !== undefined && (url.startsWith('/auth/') || url === '/monailabel/auth/token');
+  url !== undefined && /^\/(auth\/|monailabel\/auth\/token$|hooks\/)/.test(url);
 
 /** By one address many wrong keys would be refused for another reason. */
 let callers = 0;
@@ -145,7 +161,8 @@ function expected(need: Expected | undefined, { scopes }: Caller): 'in' | 401 | 
   return need === undefined || scopes.some((scope) => scopesFor[need]?.includes(scope)) ? 'in' : 403;
 }
 
-const needsOf = (name: string) => (name === 'server' ? serverNeeds : registryNeeds);
+const needsOf = (name: string) =>
+  name === 'server' ? serverNeeds : name === 'registry' ? registryNeeds : gatewayNeeds;
 
 describe('registerAccess()', () => {
   it('has exactly the routes of the table, with their needs', () => {

@@ -1,6 +1,6 @@
 import { subscribe } from 'node:diagnostics_channel';
 import { isDeepStrictEqual } from 'node:util';
-import { type Endpoint, endpoints, problemSchema } from '@tomaat/client';
+import { type Endpoint, endpoints, isOn, type Program, problemSchema } from '@tomaat/client';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { afterEach, expect } from 'vitest';
 import type { z } from 'zod';
@@ -48,10 +48,15 @@ function checkAnswer(
 
 /** The row of an address; `/api/services` is one of the server's and another of the registry's. */
 function endpointOf(app: FastifyInstance, request: FastifyRequest): Endpoint | undefined {
-  const on = app.hasRoute({ method: 'PUT', url: '/api/announcements/:id' }) ? 'registry' : 'server';
+  const has = (method: 'GET' | 'PUT', url: string) => app.hasRoute({ method, url });
+  const on: Program = has('PUT', '/api/announcements/:id')
+    ? 'registry'
+    : has('GET', '/api/gateway/summary')
+      ? 'gateway'
+      : 'server';
   return Object.values<Endpoint>(endpoints).find(
     (endpoint) =>
-      (endpoint.on === on || endpoint.on === 'both') &&
+      isOn(endpoint, on) &&
       endpoint.method === request.method &&
       routeUrlOf(endpoint.path) === request.routeOptions.url,
   );

@@ -1,8 +1,9 @@
 import { rm } from 'node:fs/promises';
-import { type Endpoint, endpoints } from '@tomaat/client';
+import { type Endpoint, endpoints, isOn, type Program } from '@tomaat/client';
 import type { FastifyInstance } from 'fastify';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { routeUrlOf } from './check-answers.ts';
+import { startTestGateway } from './gateway-fixture.ts';
 import { createCleanup, openTestRegistry } from './registry-helpers.ts';
 import { legacyFaces } from './route-needs.ts';
 import { routesOf } from './routes-of.ts';
@@ -13,7 +14,7 @@ import { startTestServer, type TestServer, temporaryFolder } from './test-server
 const cleanup = createCleanup();
 let folder: string;
 let server: TestServer;
-const apps: Partial<Record<'server' | 'registry', FastifyInstance>> = {};
+const apps: Partial<Record<Program, FastifyInstance>> = {};
 
 beforeAll(async () => {
   folder = await temporaryFolder();
@@ -25,6 +26,9 @@ beforeAll(async () => {
   apps.server = server.app;
   apps.registry = (await openTestRegistry(cleanup)).app;
   await apps.registry.ready();
+  const gateway = await startTestGateway();
+  cleanup.add(() => gateway[Symbol.asyncDispose]());
+  apps.gateway = gateway.app;
 });
 afterAll(async () => {
   await cleanup.run();
@@ -37,10 +41,8 @@ const isPage = (url: string) => /^\/(|jobs|jobs\/:id|services\/:id|assets\/\*)$/
 /** TOMAAT v1 of one service has the addresses of the default one, below its own. */
 const rootOfV1 = (url: string) => url.replace(/^\/services\/:id(?=\/(interface|predict|responses)$)/, '');
 
-describe.each(['server', 'registry'] as const)('the contract of a %s', (on) => {
-  const rows = Object.values<Endpoint>(endpoints).filter(
-    (endpoint) => endpoint.on === on || endpoint.on === 'both',
-  );
+describe.each(['server', 'registry', 'gateway'] as const)('the contract of a %s', (on) => {
+  const rows = Object.values<Endpoint>(endpoints).filter((endpoint) => isOn(endpoint, on));
   const declared = rows.map(({ method, path }) => `${method} ${routeUrlOf(path)}`);
 
   it('has no address twice', () => {

@@ -1,11 +1,11 @@
 /**
- * Every route of the server and of the registry with what it needs, written by hand: nothing here comes from
+ * Every route of the server, the registry and the gateway with what it needs, written by hand: nothing here comes from
  * access/table.ts, so that a need that was lowered there, or a route that was added without a thought, fails the matrix.
  * Who changes one of the two has to change the other, and say why.
  */
 
 /** What a caller needs: nothing, a key with this scope, or (of a browser) to come as the page or by a link. */
-export type Expected = 'nothing' | 'a page' | 'predict' | 'announce' | 'worker' | 'metrics';
+export type Expected = 'nothing' | 'a page' | 'predict' | 'announce' | 'worker' | 'metrics' | 'admin';
 
 /** The faces that the legacy port can have. */
 export const legacyFaces = ['v1', 'monailabel', 'auto3dseg'] as const;
@@ -23,22 +23,27 @@ function parse(text: string): ReadonlyMap<string, { need: Expected; legacy?: Leg
   return rows;
 }
 
-const both = `
+const all = `
   GET,HEAD   /health/live                             nothing
   GET,HEAD   /health/ready                            nothing
   GET,HEAD   /api/openapi.json                        nothing
   GET,HEAD   /metrics                                 metrics
   GET,HEAD   /                                        a page
-  GET,HEAD   /services/:id                            a page
-  GET,HEAD   /jobs                                    a page
-  GET,HEAD   /jobs/:id                                a page
-  GET,HEAD   /docs                                    a page
   GET,HEAD   /assets/*                                nothing
   GET        /auth/me                                 a page
   POST       /auth/session                            nothing
   DELETE     /auth/session                            nothing
   GET        /auth/oidc/login                         a page
   GET        /auth/oidc/callback                      a page
+`;
+
+/** Of server and registry. */
+const both = `
+  ${all.trim()}
+  GET,HEAD   /services/:id                            a page
+  GET,HEAD   /jobs                                    a page
+  GET,HEAD   /jobs/:id                                a page
+  GET,HEAD   /docs                                    a page
   GET,HEAD   /api/services                            predict
   POST       /:task/:anatomy                          predict
 `;
@@ -110,6 +115,17 @@ export const registryNeeds = parse(`
   OPTIONS    /announce                                nothing v1
 `);
 
+/** The hook takes the secret of its source, which is no key. */
+export const gatewayNeeds = parse(`
+  ${all.trim()}
+  POST       /hooks/orthanc/:source                   nothing
+  GET,HEAD   /api/gateway/summary                     admin
+  GET,HEAD   /api/gateway/series                      admin
+  GET,HEAD   /api/gateway/series/:id                  admin
+  POST       /api/gateway/series/:id/retry            admin
+  DELETE     /api/gateway/series/:id                  admin
+`);
+
 /** The scopes by which a caller gets past each need; `admin` gets past all of them. */
 export const scopesFor: Readonly<Record<Expected, readonly string[] | undefined>> = {
   nothing: undefined,
@@ -118,4 +134,5 @@ export const scopesFor: Readonly<Record<Expected, readonly string[] | undefined>
   announce: ['announce', 'admin'],
   worker: ['worker', 'admin'],
   metrics: ['metrics', 'admin'],
+  admin: ['admin'],
 };

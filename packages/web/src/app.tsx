@@ -1,12 +1,12 @@
 import { isSettled } from '@tomaat/client';
-import { Component, lazy, type ReactNode, Suspense, useEffect, useState } from 'react';
+import { lazy, Suspense, useEffect } from 'react';
 import { Link, Route, Switch, useLocation } from 'wouter';
 import { Directory } from './directory.tsx';
+import { Brand, FaultBoundary, ThemeSwitch } from './frame.tsx';
 import { AccountMenu, LoginGate, needsLogin, useMe } from './login.tsx';
 import { useSite } from './site.ts';
 import { tidy, useHistory } from './store.ts';
-import { chooseTheme, storedTheme, type Theme, themes } from './theme.ts';
-import { Empty, faultOf, Loading, Problem } from './ui.tsx';
+import { Empty, Loading } from './ui.tsx';
 
 const ServicePage = lazy(() => import('./service-page.tsx'));
 const JobPage = lazy(() => import('./job/job-page.tsx'));
@@ -72,26 +72,6 @@ function Pages() {
   );
 }
 
-/** Errors of the page itself are shown, too; another page may still work. (React needs a class for this.) */
-class FaultBoundary extends Component<{ children: ReactNode }, { error?: unknown }> {
-  override state: { error?: unknown } = {};
-
-  static getDerivedStateFromError(error: unknown) {
-    return { error };
-  }
-
-  override render() {
-    if (this.state.error === undefined) return this.props.children;
-    return (
-      <Problem fault={faultOf(this.state.error)}>
-        <button type="button" onClick={() => location.reload()}>
-          Reload the page
-        </button>
-      </Problem>
-    );
-  }
-}
-
 function decode(text: string): string {
   try {
     return decodeURIComponent(text);
@@ -111,24 +91,7 @@ function Header() {
   return (
     <header className="top">
       <div className="top-inner">
-        <Link href="/" className="brand">
-          <svg viewBox="0 0 32 32" width="26" height="26" aria-hidden="true">
-            <path d="M16 2 28 9v14l-12 7L4 23V9z" fill="var(--accent)" />
-            <path
-              d="M16 16 28 9M16 16v14M16 16 4 9"
-              stroke="var(--paper)"
-              strokeWidth="1.6"
-              fill="none"
-              opacity=".8"
-            />
-            <circle cx="16" cy="16" r="4.2" fill="var(--paper)" />
-          </svg>
-          <span className="brand-name">TOMAAT</span>
-          <span className="where">
-            {isRegistry ? 'registry at ' : ''}
-            {location.host}
-          </span>
-        </Link>
+        <Brand kind={isRegistry ? 'registry' : undefined} />
         <nav aria-label="Main">
           {isOpen && (
             <Link href="/" aria-current={path === '/' ? 'page' : undefined}>
@@ -151,30 +114,5 @@ function Header() {
         </nav>
       </div>
     </header>
-  );
-}
-
-const themeNames: Record<Theme, string> = { system: 'System', light: 'Light', dark: 'Dark' };
-
-function ThemeSwitch() {
-  const [theme, setTheme] = useState(storedTheme);
-  return (
-    <label className="theme">
-      <span className="visually-hidden">Colours</span>
-      <select
-        value={theme}
-        onChange={(event) => {
-          const chosen = event.target.value as Theme;
-          setTheme(chosen);
-          chooseTheme(chosen);
-        }}
-      >
-        {themes.map((name) => (
-          <option key={name} value={name}>
-            {themeNames[name]}
-          </option>
-        ))}
-      </select>
-    </label>
   );
 }

@@ -76,8 +76,21 @@ const arrival = takeArrival();
 const faultText = (fault: string | undefined, host: string): string | undefined =>
   fault === undefined ? undefined : (Object.hasOwn(faults, fault) ? faults[fault] : faults.failed)(host);
 
+/** What a login is for, and the scope that a key needs. */
+export interface LoginPurpose {
+  readonly text: string;
+  readonly scope: string;
+}
+const predicting: LoginPurpose = { text: 'Log in to see the services and send scans.', scope: 'predict' };
+
 /** Shows its children to users who are logged in, or if no login is needed. They are kept when a session ends. */
-export function LoginGate({ children }: { children: ReactNode }) {
+export function LoginGate({
+  children,
+  purpose = predicting,
+}: {
+  children: ReactNode;
+  purpose?: LoginPurpose;
+}) {
   const me = useQuery({
     ...meQuery,
     refetchInterval: ({ state }) => (state.data?.login === 'required' ? 60_000 : false),
@@ -90,7 +103,7 @@ export function LoginGate({ children }: { children: ReactNode }) {
   return (
     <>
       {me.isPending && <Loading what="One moment …" />}
-      {me.data && needsLogin(me.data) && <LoginView me={me.data} isAgain={wasOpen} />}
+      {me.data && needsLogin(me.data) && <LoginView me={me.data} isAgain={wasOpen} purpose={purpose} />}
       {wasOpen && <div hidden={!isOpen}>{children}</div>}
     </>
   );
@@ -98,7 +111,7 @@ export function LoginGate({ children }: { children: ReactNode }) {
 
 export const needsLogin = (me: Me | undefined): boolean => me?.login === 'required' && !me.who;
 
-function LoginView({ me, isAgain }: { me: Me; isAgain: boolean }) {
+function LoginView({ me, isAgain, purpose }: { me: Me; isAgain: boolean; purpose: LoginPurpose }) {
   const queries = useQueryClient();
   const [path] = useLocation();
   const [key, setKey] = useState('');
@@ -147,11 +160,7 @@ function LoginView({ me, isAgain }: { me: Me; isAgain: boolean }) {
   return (
     <section className="login panel" aria-labelledby="login-title">
       <h1 id="login-title">{isAgain ? 'Log in again' : 'Log in'}</h1>
-      <p>
-        {isAgain
-          ? 'Your session has ended. Log in as the same user to continue.'
-          : 'Log in to see the services and send scans.'}
-      </p>
+      <p>{isAgain ? 'Your session has ended. Log in as the same user to continue.' : purpose.text}</p>
       {isAgain && (
         <p>
           {oidc
@@ -207,9 +216,9 @@ function LoginView({ me, isAgain }: { me: Me; isAgain: boolean }) {
         </button>
         <p id={hintId} className="fine">
           The operator of this server creates keys with{' '}
-          <code>tomaat keys create --label NAME --scope predict</code>; the first one was shown, or written to
-          a file, when the server first started. This page does not store the key. You stay logged in until
-          you log out or close the browser, and no longer than the time in the account menu.
+          <code>tomaat keys create --label NAME --scope {purpose.scope}</code>; the first one was shown, or
+          written to a file, when the server first started. This page does not store the key. You stay logged
+          in until you log out or close the browser, and no longer than the time in the account menu.
         </p>
       </form>
     </section>

@@ -21,10 +21,15 @@ export interface EndpointResponse {
   readonly content?: Record<string, z.ZodType | 'binary'>;
 }
 
+/** What answers over HTTP. */
+export const programs = ['server', 'registry', 'gateway'] as const;
+export type Program = (typeof programs)[number];
+
 export interface Endpoint {
   readonly method: 'GET' | 'HEAD' | 'POST' | 'PUT' | 'PATCH' | 'DELETE' | 'OPTIONS';
   readonly path: string;
-  readonly on: 'server' | 'registry' | 'both';
+  /** `both`: server and registry. */
+  readonly on: Program | 'both' | 'all';
   readonly tag:
     | 'services'
     | 'jobs'
@@ -35,6 +40,7 @@ export interface Endpoint {
     | 'monailabel'
     | 'auto3dseg'
     | 'registry'
+    | 'gateway'
     | 'login'
     | 'operations';
   readonly summary: string;
@@ -48,6 +54,10 @@ export interface Endpoint {
   };
   readonly responses: Record<number, EndpointResponse>;
 }
+
+/** Whether a program has this endpoint. */
+export const isOn = ({ on }: Endpoint, program: Program): boolean =>
+  on === program || on === 'all' || (on === 'both' && program !== 'gateway');
 
 /** A JSON response. */
 export const json = <T extends z.ZodType>(schema: T, description: string) => ({

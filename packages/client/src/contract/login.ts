@@ -43,7 +43,7 @@ export const loginEndpoints = {
   me: {
     method: 'GET',
     path: '/auth/me',
-    on: 'both',
+    on: 'all',
     tag: 'login',
     summary: 'Who is logged in, and how one logs in; also for those who are not',
     query: z.object({
@@ -57,7 +57,7 @@ export const loginEndpoints = {
   logIn: {
     method: 'POST',
     path: '/auth/session',
-    on: 'both',
+    on: 'all',
     tag: 'login',
     summary: 'Logs a browser in with a key; the session is a cookie. Programs send the key itself',
     body: {
@@ -69,7 +69,7 @@ export const loginEndpoints = {
   logOut: {
     method: 'DELETE',
     path: '/auth/session',
-    on: 'both',
+    on: 'all',
     tag: 'login',
     summary: 'Ends the session of the cookie, at once',
     responses: {
@@ -80,7 +80,7 @@ export const loginEndpoints = {
   oidcLogin: {
     method: 'GET',
     path: '/auth/oidc/login',
-    on: 'both',
+    on: 'all',
     tag: 'login',
     summary: 'Sends the browser to the OpenID Connect issuer to log in there',
     query: z.object({
@@ -95,7 +95,7 @@ export const loginEndpoints = {
   oidcCallback: {
     method: 'GET',
     path: '/auth/oidc/callback',
-    on: 'both',
+    on: 'all',
     tag: 'login',
     summary: 'Where the issuer sends the browser back to: the redirect URI to register there',
     responses: {

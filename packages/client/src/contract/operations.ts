@@ -5,7 +5,7 @@ export const operationEndpoints = {
   openapi: {
     method: 'GET',
     path: '/api/openapi.json',
-    on: 'both',
+    on: 'all',
     tag: 'operations',
     summary: 'This description',
     responses: { 200: json(z.record(z.string(), z.unknown()), 'OpenAPI 3.1') },
@@ -13,7 +13,7 @@ export const operationEndpoints = {
   healthLive: {
     method: 'GET',
     path: '/health/live',
-    on: 'both',
+    on: 'all',
     tag: 'operations',
     summary: 'Whether the process answers',
     responses: { 200: json(z.object({ status: z.literal('live') }), 'It does') },
@@ -32,7 +32,7 @@ export const operationEndpoints = {
   metrics: {
     method: 'GET',
     path: '/metrics',
-    on: 'both',
+    on: 'all',
     tag: 'operations',
     summary: 'Prometheus metrics',
     responses: { 200: { description: 'Text', content: { 'text/plain': 'binary' } } },

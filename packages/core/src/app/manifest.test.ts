@@ -135,7 +135,7 @@ describe('slugs', () => {
   });
 
   it.each(
-    'api services health metrics auth infer session datastore train info interface predict responses announce discover dicom-web assets monailabel auto3dseg'.split(
+    'api services health metrics auth infer session datastore train info interface predict responses announce discover dicom-web assets monailabel auto3dseg gateway hooks'.split(
       ' ',
     ),
   )('%s is reserved from tasks alone', (word) => {
@@ -147,7 +147,7 @@ describe('slugs', () => {
   });
 
   it('reserves these words and no others', () => {
-    expect(reservedWords).toHaveLength(19);
+    expect(reservedWords).toHaveLength(21);
     expect(requestWords).toEqual(['frame', 'series', 'service', 'format', 'formats', 'output']);
   });
 });

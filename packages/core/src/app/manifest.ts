@@ -37,6 +37,8 @@ export const reservedWords = [
   'assets',
   'monailabel',
   'auto3dseg',
+  'gateway',
+  'hooks',
 ] as const;
 
 /** Words of a query in addition to an app's parameters: no input may have such a name. */

@@ -1,8 +1,10 @@
 import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { type Kysely, sql } from 'kysely';
+import type { AuditEvent, AuditFacts } from '../audit/events.ts';
 import { leaveForAudit } from '../audit/pending.ts';
 import type { Database } from '../store/database.ts';
+import { gatewayDatabaseFile, gatewayFolder, openGatewayDatabase } from '../store/gateway-database.ts';
 import type { KeySchema } from '../store/key-schema.ts';
 import { openRegistryDatabase } from '../store/registry-database.ts';
 import { openServerDatabase } from '../store/server-database.ts';
@@ -17,17 +19,26 @@ import {
 } from './keys.ts';
 
 /**
- * The keys of a data folder. Server and registry each have a database, so that either runs without the other. A key is in
- * both, under the same id and hash, so that either can distinguish a key without permission from an invalid one.
+ * The keys of a data folder. Server, registry and gateway each have a database, so that each runs without the others. A key is in
+ * all of them, under the same id and hash, so that each can distinguish a key without permission from an invalid one.
  */
-
-export const keyPlaces = ['registry', 'server'] as const;
-export type KeyPlace = (typeof keyPlaces)[number];
 
 const openers = {
   registry: { file: 'registry.db', open: openRegistryDatabase },
   server: { file: 'server.db', open: (file: string) => openServerDatabase(dirname(file)) },
+  gateway: { file: 'gateway.db', open: (file: string) => openGatewayDatabase(dirname(file)) },
 } as const;
+export type KeyPlace = keyof typeof openers;
+
+const allPlaces = Object.keys(openers) as KeyPlace[];
+/** The databases that are created with the first key. A gateway takes the existing keys when it creates its own (adoptKeys()). */
+export const keyPlaces = ['registry', 'server'] as const satisfies readonly KeyPlace[];
+
+const exists = (folder: string, place: KeyPlace) => existsSync(join(folder, openers[place].file));
+
+/** Where a new key of a data folder belongs. */
+export const placesFor = (folder: string): readonly KeyPlace[] =>
+  exists(folder, 'gateway') ? [...keyPlaces, 'gateway'] : keyPlaces;
 
 export interface KeyFolder extends AsyncDisposable {
   readonly places: readonly KeyPlace[];
@@ -37,12 +48,11 @@ export interface KeyFolder extends AsyncDisposable {
 }
 
 /** Whether a database with keys exists. */
-export const hasKeys = (folder: string): boolean =>
-  keyPlaces.some((place) => existsSync(join(folder, openers[place].file)));
+export const hasKeys = (folder: string): boolean => allPlaces.some((place) => exists(folder, place));
 
 /** Opens the databases of these places and creates missing ones; without places, opens the existing ones. */
 export async function openKeyFolder(folder: string, places?: readonly KeyPlace[]): Promise<KeyFolder> {
-  const wanted = places ?? keyPlaces.filter((place) => existsSync(join(folder, openers[place].file)));
+  const wanted = places ?? allPlaces.filter((place) => exists(folder, place));
   await using opened = new AsyncDisposableStack();
   const databases: Kysely<KeySchema>[] = [];
   const logs: Pick<Database<unknown>, 'truncateWal'>[] = [];
@@ -70,15 +80,36 @@ export async function allKeys(databases: readonly Kysely<KeySchema>[]): Promise<
   return [...byId.values()].sort((a, b) => a.createdTime.localeCompare(b.createdTime));
 }
 
+/**
+ * Gives a database the keys that the others of its data folder have, and ends those that were revoked there: for one that was
+ * created after them.
+ */
+export async function adoptKeys(folder: string, place: KeyPlace): Promise<void> {
+  const others = allPlaces.filter((other) => other !== place && exists(folder, other));
+  if (others.length === 0) return;
+  await using keys = await openKeyFolder(folder, [place, ...others]);
+  const [own, ...rest] = keys.databases;
+  for (const db of rest) {
+    for (const row of await db.selectFrom('api_key').selectAll().execute()) {
+      await own
+        .insertInto('api_key')
+        .values(row)
+        .onConflict((conflict) => conflict.column('id').doNothing())
+        .execute();
+      if (row.revoked_ms !== null) await revokeKey(own, row.id, row.revoked_ms);
+    }
+  }
+}
+
 /** What creates a key of a data folder. */
 export type NewKey = Parameters<typeof createKey>[1];
 
 /**
- * Creates a key in both databases of a data folder. The audit line is written first, so that no key exists without one.
+ * Creates a key in all databases of a data folder. The audit line is written first, so that no key exists without one.
  * @throws TomaatError BAD_INPUT as `createKey()` does.
  */
 export async function makeKey(folder: string, make: NewKey): Promise<ApiKey & { key: string }> {
-  await using keys = await openKeyFolder(folder, keyPlaces);
+  await using keys = await openKeyFolder(folder, placesFor(folder));
   const audited = auditKeys(folder, 'key.created');
   return await audited.guard(() => createKey(keys.databases, make, undefined, audited.before));
 }
@@ -89,7 +120,7 @@ export async function revokeFolderKey(folder: string, id: string): Promise<ApiKe
   const known: Kysely<KeySchema>[] = [];
   for (const db of keys.databases) if ((await listKeys(db)).some((key) => key.id === id)) known.push(db);
   if (known.length === 0) return undefined;
-  await leaveForAudit(folder, 'key.revoked', { keyId: id });
+  await leaveForLogs(folder, 'key.revoked', { keyId: id });
   let revoked: ApiKey | undefined;
   for (const db of known) revoked = await revokeKey(db, id);
   return revoked;
@@ -113,7 +144,7 @@ export async function makeFirstAdminKey(
 
 /** A key with which `tomaat up` uses its own server and registry; creating the next one ends it. */
 export async function programKey(folder: string, label: string): Promise<string> {
-  await using all = await openKeyFolder(folder, keyPlaces);
+  await using all = await openKeyFolder(folder, placesFor(folder));
   const audited = auditKeys(folder, 'key.renewed');
   return await audited.guard(() =>
     renewProgramKey(all.databases, label, ['predict'], undefined, audited.before),
@@ -124,16 +155,22 @@ export async function programKey(folder: string, label: string): Promise<string>
 function auditKeys(folder: string, event: 'key.created' | 'key.renewed') {
   let left: ApiKey | undefined;
   const before: BeforeKey = async (key) => {
-    await leaveForAudit(folder, event, { keyId: key.id, scopes: key.scopes });
+    await leaveForLogs(folder, event, { keyId: key.id, scopes: key.scopes });
     left = key;
   };
   async function guard<T>(make: () => Promise<T>): Promise<T> {
     try {
       return await make();
     } catch (error) {
-      if (left) await leaveForAudit(folder, 'key.revoked', { keyId: left.id, outcome: 'not made' });
+      if (left) await leaveForLogs(folder, 'key.revoked', { keyId: left.id, outcome: 'not made' });
       throw error;
     }
   }
   return { before, guard };
+}
+
+/** Leaves a line for each log of a data folder: a gateway has its own. */
+async function leaveForLogs(folder: string, event: AuditEvent, facts: AuditFacts): Promise<void> {
+  await leaveForAudit(folder, event, facts);
+  if (existsSync(gatewayDatabaseFile(folder))) await leaveForAudit(gatewayFolder(folder), event, facts);
 }

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { type Expected, registryNeeds, serverNeeds } from '../../test/route-needs.ts';
+import { type Expected, gatewayNeeds, registryNeeds, serverNeeds } from '../../test/route-needs.ts';
 import { keyScopes } from './scopes.ts';
 import { faceOf, isPageFile, needOf, scopeFor } from './table.ts';
 
@@ -11,19 +11,22 @@ const needs: Record<Expected, string> = {
   announce: 'announce',
   worker: 'worker',
   metrics: 'metrics',
+  admin: 'admin',
 };
-const rows = [...new Map([...serverNeeds, ...registryNeeds])].map(([route, { need, legacy }]) => {
-  const [method, url] = route.split(' ');
-  return { method, url, need: needs[need], legacy };
-});
+const rows = [...new Map([...serverNeeds, ...registryNeeds, ...gatewayNeeds])].map(
+  ([route, { need, legacy }]) => {
+    const [method, url] = route.split(' ');
+    return { method, url, need: needs[need], legacy };
+  },
+);
 
 describe('needOf()', () => {
   it.each(rows)('$method $url needs: $need', ({ method, url, need }) => {
     expect(needOf(method, url)).toBe(need);
   });
 
-  it('is the same for a server and a registry', () => {
-    for (const [route, { need }] of registryNeeds)
+  it('is the same for server, registry and gateway', () => {
+    for (const [route, { need }] of [...registryNeeds, ...gatewayNeeds])
       expect(serverNeeds.get(route)?.need ?? need, route).toBe(need);
   });
 
@@ -66,7 +69,7 @@ describe('scopeFor', () => {
       expect(scope).toBe(need);
       expect(keyScopes).toContain(scope);
     }
-    expect(Object.keys(scopeFor).sort()).toEqual(['announce', 'metrics', 'predict', 'worker']);
+    expect(Object.keys(scopeFor).sort()).toEqual(['admin', 'announce', 'metrics', 'predict', 'worker']);
   });
 });
 

@@ -2,17 +2,17 @@ import type { FaceName } from '../settings.ts';
 import type { KeyScope } from './scopes.ts';
 
 /**
- * What each route of server and registry requires; the only place that defines it. A route without a row makes startup
+ * What each route of server, registry and gateway requires; the only place that defines it. A route without a row makes startup
  * fail, so that no route is open by mistake.
  *
  * - `public`: no authentication
  * - `page`: the same, and other sites may lead a browser to it (a link, the way back from a login)
- * - `predict`, `announce`, `worker`, `metrics`: a caller with that scope, or with `admin`
+ * - `predict`, `announce`, `worker`, `metrics`, `admin`: a caller with that scope, or with `admin`
  *
  * Without login everything except `announce` and `worker` is open to this machine. `GET` includes `HEAD`. A row that
  * ends with `*` applies to all addresses with that prefix.
  */
-export type Need = 'public' | 'page' | 'predict' | 'announce' | 'worker' | 'metrics';
+export type Need = 'public' | 'page' | 'predict' | 'announce' | 'worker' | 'metrics' | 'admin';
 
 const table: Readonly<Record<string, Need>> = {
   // Health and API description: for load balancers and authors of clients.
@@ -64,6 +64,14 @@ const table: Readonly<Record<string, Need>> = {
 
   'PUT /api/announcements/:id': 'announce',
   'DELETE /api/announcements/:id': 'announce',
+
+  // The gateway. The secret of Orthanc's hook is that of its source; the route checks it.
+  'POST /hooks/orthanc/:source': 'public',
+  'GET /api/gateway/summary': 'admin',
+  'GET /api/gateway/series': 'admin',
+  'GET /api/gateway/series/:id': 'admin',
+  'POST /api/gateway/series/:id/retry': 'admin',
+  'DELETE /api/gateway/series/:id': 'admin',
 
   // MONAI Label (--faces). A client asks before it logs in whether it has to.
   'GET /monailabel/auth': 'public',
@@ -136,4 +144,5 @@ export const scopeFor = {
   announce: 'announce',
   worker: 'worker',
   metrics: 'metrics',
+  admin: 'admin',
 } as const satisfies Partial<Record<Need, KeyScope>>;

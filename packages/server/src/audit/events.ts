@@ -13,7 +13,16 @@ export type AuditEvent =
   | 'result.read'
   | 'job.deleted'
   | 'job.expired'
+  | 'series.matched'
   | 'series.fetched'
+  | 'series.sent'
+  | 'series.computed'
+  | 'series.stored'
+  | 'series.refused'
+  | 'series.retried'
+  | 'series.dropped'
+  | 'gateway.started'
+  | 'gateway.stopped'
   | 'upload.received'
   | 'upload.deleted'
   | 'upload.expired'
@@ -47,6 +56,12 @@ export interface AuditFacts {
   /** SHA-256 of the UIDs of a study and of a series in it. */
   study?: string;
   series?: string;
+  /** Names in a gateway's file of rules. */
+  rule?: string;
+  source?: string;
+  destination?: string;
+  /** Whether the patient's identity was removed from what was sent. */
+  deidentified?: boolean;
   /** A route as registered: no text from a caller. */
   route?: string;
   /** An error's code, or another fixed word. */

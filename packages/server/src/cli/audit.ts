@@ -3,18 +3,38 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { verifyReceipt } from '@tomaat/client';
 import { TomaatError } from '@tomaat/core';
-import { type AuditHead, auditFile } from '../audit/audit-files.ts';
+import { type AuditHead, auditFile, auditFiles } from '../audit/audit-files.ts';
 import { openAudit } from '../audit/audit-log.ts';
 import { type AuditReport, verifyAudit } from '../audit/verify-audit.ts';
 import { dataFolderFor } from '../config.ts';
 import { openIdentity, thumbprintOf } from '../identity.ts';
 import { doAsHolder } from '../store/control.ts';
 import { actAsOwner } from '../store/folder-owner.ts';
+import { gatewayFolder } from '../store/gateway-database.ts';
 import { plain } from './console.ts';
 import { type OwnerFlags, ownersOf } from './owners.ts';
 
+/** The logs of a data folder: a gateway has its own. */
+const auditLogs = ['server', 'gateway'] as const;
+type AuditLog = (typeof auditLogs)[number];
+
+const logFolder = (folder: string, log: AuditLog): string =>
+  log === 'server' ? folder : gatewayFolder(folder);
+const logNames: Record<AuditLog, string> = { server: 'The audit log', gateway: 'The gateway’s audit log' };
+
+/** The logs that are there; the server's if none is, so that a missing one is reported. */
+async function existingLogs(folder: string): Promise<readonly AuditLog[]> {
+  const found: AuditLog[] = [];
+  for (const log of auditLogs) {
+    const at = logFolder(folder, log);
+    if (existsSync(at) && (await auditFiles(at)).length > 0) found.push(log);
+  }
+  return found.length > 0 ? found : ['server'];
+}
+
 export interface AuditVerifyFlags {
   data?: string;
+  log?: AuditLog;
   from: number;
   receipt: readonly string[];
   key: readonly string[];
@@ -23,11 +43,37 @@ export interface AuditVerifyFlags {
 }
 
 /**
- * `tomaat audit verify [FILE…]`: 0 if the log is intact and signed by a known key; 1 with the broken line, and 1 if nothing
- * states which key must have signed it.
+ * `tomaat audit verify [FILE…]`: 0 if every log is intact and signed by a known key; 1 with the broken line, and 1 if nothing
+ * states which key must have signed it. Files, receipts and numbers of lines are about one log.
  */
 export async function auditVerify(files: readonly string[], flags: AuditVerifyFlags): Promise<number> {
   const folder = dataFolderFor(flags);
+  const isAboutOne =
+    files.length > 0 || flags.from > 1 || flags.receipt.length > 0 || flags.head !== undefined;
+  const logs = flags.log ? [flags.log] : isAboutOne ? (['server'] as const) : await existingLogs(folder);
+  const verified: Verified[] = [];
+  for (const log of logs) verified.push({ log, ...(await verifyLog(folder, log, files, flags)) });
+  const isOk = verified.every(({ report }) => report.signerChecked);
+  if (flags.json) {
+    const [first, second] = verified.map(({ report, fault }) => ({ ...report, fault }));
+    console.log(JSON.stringify({ ...first, ok: isOk, gateway: second }));
+  } else console.log(verified.flatMap(linesOf).map(plain).join('\n'));
+  return isOk ? 0 : 1;
+}
+
+interface Verified {
+  readonly log: AuditLog;
+  readonly report: AuditReport;
+  /** Why its signer is unknown. */
+  readonly fault?: string;
+}
+
+async function verifyLog(
+  folder: string,
+  log: AuditLog,
+  files: readonly string[],
+  flags: AuditVerifyFlags,
+): Promise<Omit<Verified, 'log'>> {
   const anchors: AuditHead[] = [];
   const issuers: string[] = [];
   for (const file of flags.receipt) {
@@ -38,13 +84,15 @@ export async function auditVerify(files: readonly string[], flags: AuditVerifyFl
   const own = await thumbprintOf(folder);
   const known = own.thumbprint === undefined ? issuers : [own.thumbprint];
   const signers = flags.key.length > 0 ? flags.key : known;
-  const report = await verifyAudit(folder, {
-    from: Math.max(1, flags.from),
-    anchors,
-    signers,
-    files,
-    headFile: flags.head,
-  });
+  const report = await named(log, () =>
+    verifyAudit(logFolder(folder, log), {
+      from: Math.max(1, flags.from),
+      anchors,
+      signers,
+      files,
+      headFile: flags.head,
+    }),
+  );
   const other = issuers.find((issuer) => ![...signers, report.thumbprint].includes(issuer));
   if (other !== undefined) {
     throw new TomaatError(
@@ -55,12 +103,22 @@ export async function auditVerify(files: readonly string[], flags: AuditVerifyFl
   const fault = report.signerChecked
     ? undefined
     : `The signer was not checked: ${own.fault}. Anyone who can write to these files could have rewritten all of them. Give the thumbprint that the server prints at startup (Identity): --key THUMBPRINT, or a receipt: --receipt FILE.`;
-  if (flags.json) console.log(JSON.stringify({ ok: report.signerChecked, ...report, fault }));
-  else console.log(linesOf(report, fault).map(plain).join('\n'));
-  return report.signerChecked ? 0 : 1;
+  return { report, fault };
 }
 
-function linesOf(report: AuditReport, fault: string | undefined): string[] {
+/** A fault of the gateway's log says so. */
+async function named<T>(log: AuditLog, verify: () => Promise<T>): Promise<T> {
+  try {
+    return await verify();
+  } catch (error) {
+    if (log === 'server' || !(error instanceof TomaatError)) throw error;
+    const { code, message, cause } = error;
+    throw new TomaatError(code, message.replace(logNames.server, logNames[log]), { cause });
+  }
+}
+
+function linesOf({ log, report, fault }: Verified): string[] {
+  const name = logNames[log];
   const { lines, files, anchored, beyondAnchor, repairs, events } = report;
   const chain = `${lines} line${lines === 1 ? '' : 's'} in ${files} file${files === 1 ? '' : 's'}, ${report.first} to ${report.last}.`;
   const unsigned =
@@ -69,8 +127,8 @@ function linesOf(report: AuditReport, fault: string | undefined): string[] {
       : '';
   return [
     fault === undefined
-      ? `The audit log is intact: ${chain}`
-      : `The chain of the audit log is intact: ${chain}`,
+      ? `${name} is intact: ${chain}`
+      : `The chain of ${name[0].toLowerCase()}${name.slice(1)} is intact: ${chain}`,
     `Signed up to line ${anchored.sequence} by ${report.thumbprint}${unsigned}.`,
     ...(fault === undefined ? [] : [fault]),
     ...(repairs > 0
@@ -84,20 +142,36 @@ function linesOf(report: AuditReport, fault: string | undefined): string[] {
   ];
 }
 
-/** `tomaat audit rotate`: begins a new file of the log, in the running server or without one. */
-export async function auditRotate(flags: { data?: string; json?: boolean }): Promise<number> {
+/** `tomaat audit rotate`: begins a new file of each log, in the running server or gateway or without one. */
+export async function auditRotate(flags: { data?: string; log?: AuditLog; json?: boolean }): Promise<number> {
   const folder = dataFolderFor(flags);
-  if (!existsSync(join(folder, auditFile)))
-    throw new TomaatError('NOT_FOUND', `There is no audit log in ${folder}. Check --data.`);
+  const logs = flags.log ? [flags.log] : await existingLogs(folder);
+  const rotated: { log: AuditLog; closed?: string }[] = [];
+  for (const log of logs) rotated.push({ log, closed: await rotateLog(folder, log) });
+  if (flags.json) {
+    const [first, second] = rotated.map(({ closed }) => ({ closed: closed ?? null }));
+    console.log(JSON.stringify({ ...first, gateway: second }));
+    return 0;
+  }
+  for (const { log, closed } of rotated)
+    console.log(
+      closed === undefined
+        ? `${logNames[log]} has no new line since the last rotation.`
+        : `${logNames[log]} continues in a new file. The previous one is ${closed}.`,
+    );
+  return 0;
+}
+
+async function rotateLog(folder: string, log: AuditLog): Promise<string | undefined> {
+  const at = logFolder(folder, log);
+  if (!existsSync(join(at, auditFile)))
+    throw new TomaatError('NOT_FOUND', `There is no audit log in ${at}. Check --data.`);
   using _owner = actAsOwner(folder);
-  const { closed } = await doAsHolder(folder, { type: 'rotateAudit' }, async () => {
-    await using audit = await openAudit(folder, { identity: await openIdentity(folder) });
+  const { closed } = await doAsHolder(at, { type: 'rotateAudit' }, async () => {
+    await using audit = await openAudit(at, { identity: await openIdentity(folder) });
     return { closed: await audit.rotate() };
   });
-  if (flags.json) console.log(JSON.stringify({ closed: closed ?? null }));
-  else if (closed === undefined) console.log('The audit log has no new line since the last rotation.');
-  else console.log(`The audit log continues in a new file. The previous one is ${closed}.`);
-  return 0;
+  return closed;
 }
 
 /** `tomaat audit who`: the ids of a person or an address, one per line. */

@@ -36,7 +36,7 @@ export async function ownersOf(flags: OwnerFlags): Promise<string[]> {
   if (!hasKeys(folder))
     throw new TomaatError(
       'NOT_FOUND',
-      `No data of a server or registry was found in ${folder}. Check --data.`,
+      `No data of a server, registry or gateway was found in ${folder}. Check --data.`,
     );
   const pseudonyms = await openPseudonyms(folder);
   if (owner !== undefined) return [pseudonyms.of(owner)];

@@ -1,7 +1,7 @@
-import { createHash } from 'node:crypto';
 import { TomaatError, type VolumeFactsOf } from '@tomaat/core';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { App } from '../apps.ts';
+import { digestOfUid } from '../audit/uid-digest.ts';
 import type { ServerContext } from '../http/context.ts';
 import { clientGone } from '../http/send.ts';
 import type { BodyPart } from '../intake/body-part.ts';
@@ -74,7 +74,7 @@ async function find(
     if (error instanceof TomaatError && error.code === 'NOT_FOUND') {
       const { keyId } = request.principal ?? {};
       const who = ownerOf(request);
-      audit.record('access.denied', { who, keyId, series: digestOf(uid), outcome: error.code });
+      audit.record('access.denied', { who, keyId, series: digestOfUid(uid), outcome: error.code });
     }
     throw error;
   }
@@ -99,15 +99,13 @@ async function* recorded(
       who: ownerOf(request),
       keyId: request.principal?.keyId,
       service: manifest.id,
-      study: digestOf(found.study),
-      series: digestOf(found.series),
+      study: digestOfUid(found.study),
+      series: digestOfUid(found.series),
       count: found.files,
       outcome,
     });
   }
 }
-
-const digestOf = (uid: string): string => `sha256:${createHash('sha256').update(uid).digest('hex')}`;
 
 function requireSlices(shapes: Readonly<Record<string, VolumeFactsOf>>, { files }: FetchedSeries): void {
   for (const { size, components } of Object.values(shapes)) {

@@ -7,6 +7,7 @@ import { anchorFile, auditFile, auditFiles, isAuditFile } from '../audit/audit-f
 import { leaveForAudit, pendingFolder, pendingNames } from '../audit/pending.ts';
 import { thumbprintOf } from '../identity.ts';
 import { diskError, syncFolder } from '../store/disk.ts';
+import { gatewayFolder } from '../store/gateway-database.ts';
 import { writeWhole } from '../store/whole-file.ts';
 import { version } from '../version.ts';
 import {
@@ -15,6 +16,7 @@ import {
   faultOf,
   referencedDigests,
   removeJobs,
+  removeSeries,
   removeUnreferenced,
   type Settled,
   settleMissing,
@@ -61,11 +63,13 @@ export async function stageBackup(dataFolder: string, options: StageOptions): Pr
   if (present.length === 0)
     throw new TomaatError(
       'NOT_FOUND',
-      `No data of a server or registry was found in ${dataFolder}. Check --data.`,
+      `No data of a server, registry or gateway was found in ${dataFolder}. Check --data.`,
     );
   for (const name of await readdir(dataFolder))
     if (isStage(name)) await rm(join(dataFolder, name), { recursive: true, force: true });
-  await leaveForAudit(dataFolder, 'backup.made', { outcome: jobs ? 'whole' : 'without jobs' });
+  const logs = present.includes('gateway.db') ? ['', gatewayFolder('')] : [''];
+  for (const log of logs)
+    await leaveForAudit(join(dataFolder, log), 'backup.made', { outcome: jobs ? 'whole' : 'without jobs' });
   const folder = join(dataFolder, stageName());
   const stage = (name: string) => join(folder, name);
   await using cleanup = new AsyncDisposableStack();
@@ -76,12 +80,13 @@ export async function stageBackup(dataFolder: string, options: StageOptions): Pr
     const early = jobs ? await holdAll(dataFolder, folder, options) : [];
     onProgress('databases', 0, present.length);
     for (const name of present) copyDatabase(join(dataFolder, name), stage(name));
-    unifyKeys(stage('server.db'), stage('registry.db'));
+    unifyKeys(present.map(stage));
     if (present.includes('server.db')) {
       if (jobs) Object.assign(contents, await keepReferenced(dataFolder, folder, early, options));
       else removeJobs(stage('server.db'));
       Object.assign(contents, countJobs(stage('server.db')));
     }
+    if (!jobs && present.includes('gateway.db')) removeSeries(stage('gateway.db'));
     for (const name of present) {
       const fault = faultOf(stage(name));
       if (fault !== undefined)
@@ -92,7 +97,7 @@ export async function stageBackup(dataFolder: string, options: StageOptions): Pr
       await syncFile(stage(name));
     }
     for (const name of plainFiles) await copyIfThere(join(dataFolder, name), stage(name));
-    await copyAudit(dataFolder, folder);
+    for (const log of logs) await copyAudit(join(dataFolder, log), join(folder, log));
     signal.throwIfAborted();
     const files: BackupManifest['files'] = [];
     for (const path of await filesUnder(folder)) files.push(await describeFile(folder, path));
@@ -166,6 +171,7 @@ async function keepReferenced(
  */
 async function copyAudit(dataFolder: string, folder: string): Promise<void> {
   const pending = join(folder, pendingFolder);
+  await mkdir(folder, { recursive: true, mode: 0o700 });
   for (let left = maxTries; ; left--) {
     const before = await listing(dataFolder);
     const isWhole = await copyAuditOnce(dataFolder, folder);

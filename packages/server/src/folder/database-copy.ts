@@ -88,6 +88,22 @@ export function removeJobs(file: string): void {
   );
 }
 
+/** What a gateway's database holds besides series. */
+const notSeries = ['api_key', 'session', 'tomaat_migration'];
+
+/** Removes all series from a gateway's database. */
+export function removeSeries(file: string): void {
+  using copy = open(file);
+  const { db } = copy;
+  const tables = db
+    .prepare("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
+    .all();
+  db.exec('PRAGMA secure_delete = ON; PRAGMA foreign_keys = OFF; BEGIN');
+  for (const { name } of tables as { name: string }[])
+    if (!notSeries.includes(name)) db.exec(`DELETE FROM "${name.replaceAll('"', '""')}"`);
+  db.exec('COMMIT; VACUUM');
+}
+
 /** The number of jobs and results in a server's database. */
 export function countJobs(file: string): { jobs: number; results: number } {
   using copy = open(file);
@@ -96,8 +112,12 @@ export function countJobs(file: string): { jobs: number; results: number } {
   return { jobs: count('job'), results: count('job_output') };
 }
 
-/** Synchronises the keys of two databases that were copied one after the other: a key created in between ends up in both. */
-export function unifyKeys(file: string, other: string): void {
+/** Synchronises the keys of databases that were copied one after the other: a key created in between ends up in all. */
+export function unifyKeys(files: readonly string[]): void {
+  for (const [at, file] of files.entries()) for (const other of files.slice(at + 1)) unifyTwo(file, other);
+}
+
+function unifyTwo(file: string, other: string): void {
   if (!existsSync(file) || !existsSync(other)) return;
   using copy = open(file);
   const { db } = copy;

@@ -6,7 +6,7 @@ import { hashFile } from '../store/hash-file.ts';
 
 /**
  * The description of a backup, in `backup.json`. A backup is a folder (or an archive of one) with the same names as a data
- * folder: `server.db`, `registry.db`, `blobs/sha256/…`, the audit log, keys, certificate and settings.
+ * folder: `server.db`, `registry.db`, `gateway.db`, `blobs/sha256/…`, the audit logs, keys, certificate and settings.
  */
 
 export const manifestFile = 'backup.json';
@@ -37,7 +37,7 @@ export const plainFiles = [
   'known_hosts',
   'uid.key',
 ] as const;
-export const databaseFiles = ['server.db', 'registry.db'] as const;
+export const databaseFiles = ['server.db', 'registry.db', 'gateway.db'] as const;
 
 const blobPath = /^blobs\/sha256\/([0-9a-f]{64})$/;
 
@@ -47,11 +47,16 @@ export const digestIn = (path: string): string | undefined => blobPath.exec(path
 /** Whether a path may be in a backup: nothing else is extracted from an archive. */
 export function isBackupPath(path: string): boolean {
   if (blobPath.test(path)) return true;
+  if (path.startsWith('gateway/')) return isLogPath(path.slice('gateway/'.length));
+  const known: readonly string[] = [manifestFile, ...plainFiles, ...databaseFiles];
+  return known.includes(path) || isLogPath(path);
+}
+
+/** Whether a path belongs to an audit log, by its place in the folder of the log. */
+function isLogPath(path: string): boolean {
   const name = path.startsWith('audit.pending/') ? path.slice('audit.pending/'.length) : path;
   if (!/^[\w.-]{1,200}$/.test(name) || name.startsWith('.')) return false;
-  if (name !== path) return name.endsWith('.json');
-  const known: readonly string[] = [manifestFile, ...plainFiles, ...databaseFiles];
-  return known.includes(name) || /^audit[-.]/.test(name);
+  return name === path ? /^audit[-.]/.test(name) : name.endsWith('.json');
 }
 
 /**

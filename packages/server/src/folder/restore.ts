@@ -7,11 +7,12 @@ import { createGunzip } from 'node:zlib';
 import { TomaatError } from '@tomaat/core';
 import { leaveForAudit } from '../audit/pending.ts';
 import { verifyAudit } from '../audit/verify-audit.ts';
-import { openEntries } from '../registry/entries.ts';
 import { lockDataFolder } from '../store/database.ts';
 import { diskError, makeFolder, syncFolder } from '../store/disk.ts';
 import { ownerOf, requireOwner } from '../store/folder-owner.ts';
+import { gatewayFolder, openGatewayDatabase } from '../store/gateway-database.ts';
 import { hashFile } from '../store/hash-file.ts';
+import { openRegistryDatabase } from '../store/registry-database.ts';
 import { openServerDatabase } from '../store/server-database.ts';
 import { countJobs, faultOf, removeUnreferenced, type Settled, settleMissing } from './database-copy.ts';
 import {
@@ -74,6 +75,9 @@ export async function restoreBackup(
   const part = join(dataFolder, restoringName);
   try {
     using _lock = lockDataFolder(dataFolder);
+    using _gateway = existsSync(gatewayFolder(dataFolder))
+      ? lockDataFolder(gatewayFolder(dataFolder))
+      : undefined;
     await rm(part, { recursive: true, force: true });
     await mkdir(part, { mode: 0o700 });
     const manifest = await unpack(source, part, options);
@@ -83,7 +87,8 @@ export async function restoreBackup(
     const movedTo = await moveAside(dataFolder);
     for (const name of (await readdir(part)).sort(databasesLast))
       await rename(join(part, name), join(dataFolder, name));
-    await leaveForAudit(dataFolder, 'backup.restored', { outcome: manifest.createdTime });
+    for (const log of [dataFolder, gatewayFolder(dataFolder)])
+      if (existsSync(log)) await leaveForAudit(log, 'backup.restored', { outcome: manifest.createdTime });
     if (process.geteuid?.() === 0 && owner) await giveAll(dataFolder, owner);
     await syncFolder(dataFolder);
     // Last: while it exists, the folder is only partly restored.
@@ -209,6 +214,15 @@ async function syncedSha256(file: string): Promise<string> {
   return hashFile(file);
 }
 
+const openers = {
+  'server.db': openServerDatabase,
+  'registry.db': (folder: string) => openRegistryDatabase(join(folder, 'registry.db')),
+  'gateway.db': openGatewayDatabase,
+} as const satisfies Record<
+  (typeof databaseFiles)[number],
+  (folder: string) => Promise<{ close(): Promise<void> }>
+>;
+
 /** Opens the databases, which brings them up to date, settles jobs without files, and checks the audit log. */
 async function checkContents(
   part: string,
@@ -221,19 +235,19 @@ async function checkContents(
     if (!existsSync(file)) continue;
     const fault = faultOf(file);
     if (fault !== undefined) throw new TomaatError('BAD_INPUT', `The backup is damaged: ${name}: ${fault}`);
-    await (name === 'server.db' ? openServerDatabase(part) : openEntries(file)).then((database) =>
-      database.close(),
-    );
+    await openers[name](part).then((database) => database.close());
   }
   if (existsSync(server)) {
     settled = settleMissing(server, (sha256) => existsSync(join(part, 'blobs', 'sha256', sha256)));
     await removeUnreferenced(part);
     counts = countJobs(server);
   }
-  return { ...counts, settled, auditFault: await auditFaultOf(part) };
+  const auditFault = (await auditFaultOf(part)) ?? (await auditFaultOf(gatewayFolder(part)));
+  return { ...counts, settled, auditFault };
 }
 
 async function auditFaultOf(part: string): Promise<string | undefined> {
+  if (!existsSync(part)) return undefined;
   try {
     await verifyAudit(part);
     return undefined;

@@ -34,15 +34,21 @@ export interface AppOptions {
   pace?: Pace;
   /** If missing: no path and no own name. */
   address?: PublicAddress;
+  /** The address that says what else there is, for who asks for what is not. */
+  index?: { readonly path: string; readonly lists: string };
 }
 
 /**
- * What the server's and the registry's HTTP have in common: bodies reach the routes as streams, every error
+ * What the HTTP of server, registry and gateway has in common: bodies reach the routes as streams, every error
  * is sent as Problem Details, slow headers and slow readers are cut off while uploads may take long.
  */
 export function createApp(
   logger: FastifyBaseLogger | false,
-  { pace, address = openPublicAddress() }: AppOptions = {},
+  {
+    pace,
+    address = openPublicAddress(),
+    index = { path: '/api/services', lists: 'the services' },
+  }: AppOptions = {},
 ): FastifyInstance {
   const app: FastifyInstance = fastify({
     loggerInstance: logger || undefined,
@@ -81,7 +87,7 @@ export function createApp(
     checkMethod(request, reply);
     throw new TomaatError(
       'NOT_FOUND',
-      `There is nothing at this address. GET ${address.pathOf('/api/services')} lists the services.`,
+      `There is nothing at this address. GET ${address.pathOf(index.path)} lists ${index.lists}.`,
     );
   });
   // Before the body is looked at: a wrong method must not be reported as a wrong content type.

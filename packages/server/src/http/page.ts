@@ -17,9 +17,25 @@ const contentSecurityPolicy = [
   "frame-ancestors 'none'",
 ].join('; ');
 
-/** Serves the built page: its files, and its one document at every address of the page. */
-export async function registerPage(app: FastifyInstance, folder: string | undefined): Promise<void> {
-  if (!folder || !existsSync(join(folder, 'index.html'))) return;
+/** A document of the page, and the addresses at which it is served: its scripts find out what to show. */
+interface PageDocument {
+  readonly file: string;
+  readonly addresses: readonly string[];
+}
+/** Of server and registry. */
+const mainDocument: PageDocument = {
+  file: 'index.html',
+  addresses: ['/', '/services/:id', '/jobs', '/jobs/:id', '/docs'],
+};
+export const gatewayDocument: PageDocument = { file: 'gateway.html', addresses: ['/'] };
+
+/** Serves the built page: its files, and a document at every address of it. */
+export async function registerPage(
+  app: FastifyInstance,
+  folder: string | undefined,
+  { file, addresses } = mainDocument,
+): Promise<void> {
+  if (!folder || !existsSync(join(folder, file))) return;
   const { default: fastifyStatic } = await import('@fastify/static');
   await app.register(fastifyStatic, {
     root: folder,
@@ -30,18 +46,14 @@ export async function registerPage(app: FastifyInstance, folder: string | undefi
     const [path] = request.originalUrl.split('?', 1);
     // Without the slash a browser would look for the page's files beside the path instead of below it.
     if (basePath !== '' && path === basePath) return reply.redirect(`${basePath}/`, 308);
-    const html = await readFile(join(folder, 'index.html'), 'utf8');
+    const html = await readFile(join(folder, file), 'utf8');
     return reply
       .header('content-security-policy', contentSecurityPolicy)
       .header('cache-control', 'no-cache')
       .type('text/html; charset=utf-8')
       .send(placed(html, { root: rootFrom(request.originalUrl), basePath }));
   };
-  app.get('/', document);
-  app.get('/services/:id', document);
-  app.get('/jobs', document);
-  app.get('/jobs/:id', document);
-  app.get('/docs', document);
+  for (const address of addresses) app.get(address, document);
   app.get('/assets/*', async (request, reply) =>
     reply
       .header('cache-control', 'public, max-age=31536000, immutable')

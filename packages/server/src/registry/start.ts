@@ -123,15 +123,11 @@ export async function createRegistryApp(options: RegistryAppOptions): Promise<Re
     login.register(app, access.recognise);
     const { isOwnAddress = () => false } = options;
     registerRegistryRoutes(app, { entries, relay, metrics, access, now, isOwnAddress });
-    let live = 0;
-    app.addHook('onRequest', async (request) => {
-      if (request.routeOptions.url === '/health/ready') live = await countLive(entries);
-    });
     registerOperations(app, {
       on: 'registry',
       version,
       metrics: () => metrics.registry.metrics(),
-      ready: () => ({ services: live }),
+      ready: async () => ({ services: await countLive(entries) }),
     });
     await registerPage(app, options.page);
     const sweeper = setInterval(() => {

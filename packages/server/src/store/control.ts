@@ -20,8 +20,9 @@ export interface ControlRequests {
 type Kind = keyof ControlRequests;
 type Request<K extends Kind> = { type: K } & ControlRequests[K]['request'];
 
+/** What a process does of these; a gateway holds no jobs to erase. */
 export type ControlHandlers = {
-  [K in Kind]: (request: ControlRequests[K]['request']) => Promise<ControlRequests[K]['answer']>;
+  [K in Kind]?: (request: ControlRequests[K]['request']) => Promise<ControlRequests[K]['answer']>;
 };
 
 const controlFolder = 'control';

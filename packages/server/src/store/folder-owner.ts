@@ -12,7 +12,7 @@ export interface FolderOwner {
 }
 
 /** Files that only the user who runs the server creates. The folder itself may be a mount point that belongs to root. */
-const telling = ['server.db', 'registry.db', 'identity.key', 'audit.jsonl', 'known_hosts'];
+const telling = ['server.db', 'registry.db', 'gateway.db', 'identity.key', 'audit.jsonl', 'known_hosts'];
 
 /** The owner of the contents of a data folder, or of the folder while it is empty; undefined if it does not exist. */
 export function ownerOf(dataFolder: string): FolderOwner | undefined {
