@@ -15,6 +15,8 @@ export interface DicomSeries {
   readonly number?: number;
   /** Decoded by the character set of the file. */
   readonly description?: string;
+  /** Of its study, likewise. */
+  readonly studyDescription?: string;
   readonly modality?: string;
   readonly bodyPart?: string;
   /** YYYY-MM-DD, of the series, the acquisition or the study: the first one present. */
@@ -225,6 +227,7 @@ function describe(dataset: Dataset) {
     studyUid: word(dataset, tags.studyInstanceUid) ?? '',
     number: seriesNumber(dataset),
     description: text(dataset, tags.seriesDescription),
+    studyDescription: text(dataset, tags.studyDescription),
     modality: word(dataset, tags.modality),
     bodyPart: word(dataset, tags.bodyPartExamined),
     date: date ? date.slice(1).join('-') : undefined,

@@ -1,9 +1,10 @@
 import { join } from 'node:path';
 import { type Database, openDatabase } from './database.ts';
 import { type KeySchema, keyLimitMigrations, keyMigrations } from './key-schema.ts';
+import { type SeriesSchema, seriesMigrations } from './series-schema.ts';
 import { type SessionSchema, sessionLogoutMigrations, sessionMigrations } from './session-schema.ts';
 
-export type GatewaySchema = KeySchema & SessionSchema;
+export type GatewaySchema = KeySchema & SessionSchema & SeriesSchema;
 
 /** The gateway's database: series, keys and browser sessions. New steps are only added at the end. */
 export const gatewayMigrations = [
@@ -11,6 +12,7 @@ export const gatewayMigrations = [
   ...keyLimitMigrations,
   ...sessionMigrations,
   ...sessionLogoutMigrations,
+  ...seriesMigrations,
 ];
 
 export const gatewayDatabaseFile = (dataFolder: string): string => join(dataFolder, 'gateway.db');
