@@ -21,6 +21,7 @@ import {
   openZip,
   outputFormats,
   type Platform,
+  type Predecessor,
   type ReadLimits,
   readDicomFile,
   readDicomHeader,
@@ -118,8 +119,14 @@ export interface DicomResultOptions {
    * segments.
    */
   labelMap?: Uint8Array;
+  /** The format in which that label map is stored in DICOM; `seg.dcm` if missing. */
+  labelMapFormat?: SeriesFormat;
   /** The predicted frame of a 4-D series, starting at 0. */
   frame?: number;
+  /** Date and time in the object; now if missing. */
+  time?: Date;
+  /** An earlier object, of fewer images of the series, that this one takes the place of; not of an archive. */
+  predecessor?: Predecessor;
 }
 
 export interface ChosenSeries {
@@ -197,7 +204,8 @@ function openSeries(
     leftOut,
     files: images.map(({ header }) => header.file),
     prepare: (options) => prepare(images, platform, options),
-    async createResult(file, service, { job, output, format, frame, labelMap }) {
+    async createResult(file, service, options) {
+      const { job, output, format, frame, labelMap } = options;
       const source = dicomSourceOf(series, frame);
       const made = outputOf(service, output);
       const wanted = formatOf(made, format);
@@ -206,6 +214,7 @@ function openSeries(
       const measured = labelMap && {
         name: measuredLabelMap(service, made.name),
         volume: await readLabelMap(labelMap, platform),
+        format: options.labelMapFormat,
       };
       const dicom = {
         source,
@@ -213,6 +222,8 @@ function openSeries(
         name: made.name,
         description,
         seed: job.id,
+        time: options.time,
+        predecessor: options.predecessor,
         labelMap: measured,
         readSlice: (index: number) => readDicomImage(series.stack!.frames[frame ?? 0][index], platform),
       };

@@ -7,6 +7,7 @@ export {
   type ErrorData,
   errorCodes,
   formatUidKey,
+  type Predecessor,
   parseUidKey,
   TomaatError,
 } from '@tomaat/core';

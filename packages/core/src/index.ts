@@ -101,7 +101,9 @@ export {
   readYaml,
   soundPart,
 } from './checked-yaml.ts';
+export { type Belonging, belongingOf, isSamePatient } from './dicom/belonging.ts';
 export type { Code } from './dicom/build.ts';
+export { checkResult, isSameResult, type ResultOrigin } from './dicom/check-result.ts';
 export type { DicomFile } from './dicom/dataset.ts';
 export type { DecodedFrame, DecodeFrame, FrameShape } from './dicom/decoders.ts';
 export type { DeidentificationReport, Outcome, ReportedAttribute } from './dicom/deidentification-report.ts';
@@ -126,6 +128,7 @@ export { buildKeyPicture, type KeyPictureOptions } from './dicom/key-picture.ts'
 export { buildMeasurementReport, type MeasurementReportOptions } from './dicom/measurement-report.ts';
 export { hasDicomWord, isDicom, parseDicom } from './dicom/parse.ts';
 export type { Picture } from './dicom/picture.ts';
+export type { Predecessor } from './dicom/predecessor.ts';
 export { drawPreview, type PreviewOptions } from './dicom/preview.ts';
 export {
   chooseDicom,

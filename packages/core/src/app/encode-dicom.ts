@@ -1,5 +1,6 @@
 import { buildKeyPicture } from '../dicom/key-picture.ts';
 import { buildMeasurementReport } from '../dicom/measurement-report.ts';
+import type { Predecessor } from '../dicom/predecessor.ts';
 import { checkSource, type Maker } from '../dicom/result-modules.ts';
 import type { SegmentLabel } from '../dicom/segment-description.ts';
 import { buildSegmentation, checkPlace } from '../dicom/segmentation.ts';
@@ -30,6 +31,10 @@ export interface DicomContext {
    * other need the same one.
    */
   readonly seed?: string;
+  /** Of the result; now if missing. */
+  readonly time?: Date;
+  /** An earlier result in the same format that this one takes the place of; not of an archive. */
+  readonly predecessor?: Predecessor;
   /** Values of a slice of the series by its index, columns fastest: key pictures show one, and cannot be made without. */
   readonly readSlice?: (index: number) => Promise<NumericVoxels>;
   /** Of measurements: the label map that was measured, which is the segmentation that `sr.dcm` refers to. */
@@ -50,22 +55,32 @@ type Build = (
   labels: readonly SegmentLabel[],
 ) => Promise<DicomObject>;
 
+/** What every object states. */
+const stated = ({ maker, description, name, seed, time, predecessor }: DicomContext) => ({
+  maker,
+  description,
+  role: name,
+  seed,
+  time,
+  predecessor,
+});
+
 const segmentation =
   (type?: SegmentationType): Build =>
-  (value, { source, maker, name, description, seed }, labels) =>
-    buildSegmentation(value as Volume, source, { labels, maker, description, role: name, seed, type });
+  (value, context, labels) =>
+    buildSegmentation(value as Volume, context.source, { ...stated(context), labels, type });
 
-const structureSet: Build = (value, { source, maker, name, description, seed }, labels) =>
-  buildStructureSet(value as Volume, source, { labels, maker, description, role: name, seed });
+const structureSet: Build = (value, context, labels) =>
+  buildStructureSet(value as Volume, context.source, { ...stated(context), labels });
 
 const report: Build = async (value, context, labels) => {
-  const { source, maker, name, description, labelMap, seed = createSeed() } = context;
+  const { source, name, labelMap, seed = createSeed() } = context;
   if (!labelMap) throw noLabelMap(name);
   const type = labelMap.format === 'labelmap.dcm' ? 'LABELMAP' : undefined;
   checkSource(source, 'json');
   checkPlace(labelMap.volume, source);
   const segmentation = identifySegmentation(labelMap.volume, { labels, role: labelMap.name, seed, type });
-  const options = { segmentation, maker, description, role: name, seed };
+  const options = { ...stated(context), segmentation, seed };
   return buildMeasurementReport(value as readonly LabelMeasurement[], source, options);
 };
 
@@ -77,7 +92,8 @@ export const noLabelMap = (name: string): TomaatError =>
     { field: 'format' },
   );
 
-const keyPicture: Build = (value, { source, maker, name, description, seed, readSlice }, labels) => {
+const keyPicture: Build = (value, context, labels) => {
+  const { source, readSlice } = context;
   if (!readSlice) {
     throw new TomaatError(
       'NOT_ACCEPTABLE',
@@ -85,7 +101,7 @@ const keyPicture: Build = (value, { source, maker, name, description, seed, read
       { field: 'format' },
     );
   }
-  const options = { labels, maker, description, role: name, seed, readSlice };
+  const options = { ...stated(context), labels, readSlice };
   return buildKeyPicture(value as Volume, source, options);
 };
 
@@ -140,7 +156,8 @@ async function* allObjects(
 ): AsyncGenerator<ZipMember> {
   // They refer to each other by UIDs of the same seed.
   const seed = context.seed ?? createSeed();
-  const related = { ...context, seed, labelMap: { name: context.name, volume: labelMap, format: 'seg.dcm' } };
+  const measured = { name: context.name, volume: labelMap, format: 'seg.dcm' };
+  const related = { ...context, seed, labelMap: measured, predecessor: undefined };
   let leftOut = '';
   for (const format of inArchive) {
     const name = `${context.name}.${format}`;

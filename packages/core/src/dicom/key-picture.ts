@@ -8,6 +8,7 @@ import { ascii, binary, bytesElement, datasetOf, text } from './build.ts';
 import { type DicomElement, word, words } from './dataset.ts';
 import { type DrawnPicture, drawKeyPicture } from './key-picture-drawing.ts';
 import { asciiOf, type Rgb, rgbOf } from './picture.ts';
+import { type Predecessor, relatedSeries } from './predecessor.ts';
 import {
   equipment,
   lacksForResults,
@@ -49,6 +50,8 @@ export interface KeyPictureOptions {
   seed?: string;
   /** Of the result; now if missing. */
   time?: Date;
+  /** An earlier result that this one takes the place of. */
+  predecessor?: Predecessor;
 }
 
 const secondaryCapture = '1.2.840.10008.5.1.4.1.1.7';
@@ -103,6 +106,7 @@ export async function buildKeyPicture(
       ascii(tags.seriesInstanceUid, 'UI', createUid(`${options.role} key picture series`)),
       ascii(tags.seriesNumber, 'IS', seriesNumber),
       text(tags.seriesDescription, 'LO', options.description, coding),
+      ...relatedSeries(options.predecessor, coding),
       // Of type 2C: empty, because the picture may show both sides of a paired organ.
       ascii(tags.laterality, 'CS', ''),
       ascii(tags.instanceNumber, 'IS', 1),

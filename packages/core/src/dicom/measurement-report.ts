@@ -11,6 +11,7 @@ import {
   uidItem,
 } from './content-items.ts';
 import { type Dataset, type DicomElement, itemsOf, word, words } from './dataset.ts';
+import { type Predecessor, predecessorDocuments } from './predecessor.ts';
 import {
   checkSource,
   equipment,
@@ -53,6 +54,8 @@ export interface MeasurementReportOptions {
   seed?: string;
   /** Of the result; now if missing. */
   time?: Date;
+  /** An earlier result that this one takes the place of. */
+  predecessor?: Predecessor;
 }
 
 const comprehensiveSr = '1.2.840.10008.5.1.4.1.1.88.33';
@@ -104,6 +107,7 @@ export function buildMeasurementReport(
       text(tags.seriesDescription, 'LO', description, coding),
       sequence(tags.referencedPerformedProcedureStepSequence),
       ...documentModule(source, options.segmentation),
+      ...predecessorDocuments(options.predecessor),
       ...contentTree(measured, source, options, coding).values(),
     ),
   };

@@ -6,6 +6,7 @@ import type { Grid, Volume } from '../volume.ts';
 import { ascii, binary, bytesElement, datasetOf, sequence, text } from './build.ts';
 import { type Dataset, type DicomElement, unsignedShort, words } from './dataset.ts';
 import { isAtVoxel } from './frame-place.ts';
+import { type Predecessor, relatedSeries } from './predecessor.ts';
 import { privateBlock, privateTags } from './private-block.ts';
 import {
   checkSource,
@@ -52,6 +53,8 @@ export interface SegmentationOptions extends SegmentationIdentityOptions {
   compression?: 'none' | 'rle';
   /** Of the result; now if missing. */
   time?: Date;
+  /** An earlier result that this one takes the place of. */
+  predecessor?: Predecessor;
 }
 
 /** Series numbers of results start here, after those that scanners use. */
@@ -161,6 +164,7 @@ function seriesAndInstance({ options, coding, identity, source }: Context): Dico
     text(tags.seriesDescription, 'LO', options.description, coding),
     ascii(tags.instanceNumber, 'IS', 1),
     referencedSeries(source),
+    ...relatedSeries(options.predecessor, coding),
     ascii(tags.contentLabel, 'CS', 'SEGMENTATION'),
     text(tags.contentDescription, 'LO', options.description, coding),
     text(tags.contentCreatorName, 'PN', 'TOMAAT', coding),

@@ -3,6 +3,7 @@ import type { Volume } from '../volume.ts';
 import { ascii, bytesElement, codeSequence, datasetOf, fitText, sequence, text } from './build.ts';
 import { createContourEncoder, type SlicePlane, traceContours } from './contours.ts';
 import { type Dataset, type DicomElement, number, word, words } from './dataset.ts';
+import { type Predecessor, predecessorStructureSet } from './predecessor.ts';
 import {
   checkSource,
   dateAndTime,
@@ -40,6 +41,8 @@ export interface StructureSetOptions {
   seed?: string;
   /** Of the result; now if missing. */
   time?: Date;
+  /** An earlier result that this one takes the place of. */
+  predecessor?: Predecessor;
   /** The maximum memory for the contours, in bytes. 300 MB if missing, ten million points. */
   maxContourBytes?: number;
 }
@@ -208,6 +211,7 @@ function structureSetModule(context: Context): DicomElement[] {
       tags.referencedFrameOfReferenceSequence,
       datasetOf(frame, sequence(tags.rtReferencedStudySequence, referencedStudy(source))),
     ),
+    ...predecessorStructureSet(options.predecessor),
     sequence(
       tags.structureSetRoiSequence,
       ...structures.map(({ value, name }) =>

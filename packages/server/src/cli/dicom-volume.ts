@@ -10,10 +10,11 @@ import {
 } from '@tomaat/client';
 import { type DicomSeries, hasDicomWord, isZip, type LeftOut, readPrefix, TomaatError } from '@tomaat/core';
 import { nodePlatform } from '../node-platform.ts';
+import { type DiskFile, diskFile } from '../store/disk-file.ts';
 import { openUidKey } from '../store/uid-key.ts';
 import { type ConnectOptions, dataFolderOf } from './connect.ts';
 import { formatBytes, openTable, plain } from './console.ts';
-import { type DiskFile, diskFile, filesBelow } from './disk-files.ts';
+import { filesBelow } from './disk-files.ts';
 
 /* A DICOM series as --volume: from a folder, a zip archive or a file. */
 

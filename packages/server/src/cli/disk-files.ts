@@ -1,26 +1,7 @@
 import { opendir, realpath, stat } from 'node:fs/promises';
-import { basename, join, relative, sep } from 'node:path';
-import { type LeftOut, maxZipEntries, type SourceFile, TomaatError } from '@tomaat/core';
-import { filePieces } from '../store/file-pieces.ts';
-
-/** A file on this machine that is read in parts. */
-export interface DiskFile extends SourceFile {
-  readonly path: string;
-  readonly sizeBytes: number;
-}
-
-const pieceBytes = 256 * 1024;
-
-export async function diskFile(path: string): Promise<DiskFile> {
-  return openedLater(path, (await stat(path)).size);
-}
-
-const openedLater = (path: string, sizeBytes: number): DiskFile => ({
-  path,
-  name: basename(path),
-  sizeBytes,
-  open: (start, room) => filePieces(path, sizeBytes, { start, pieceBytes, room }),
-});
+import { join, relative, sep } from 'node:path';
+import { type LeftOut, maxZipEntries, TomaatError } from '@tomaat/core';
+import { type DiskFile, openedLater } from '../store/disk-file.ts';
 
 /** As many as of a zip archive. */
 const mostFiles = maxZipEntries;

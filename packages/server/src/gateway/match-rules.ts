@@ -38,23 +38,23 @@ const maxText = 1024;
 export const matchSeen = (rules: readonly Rule[], seen: SeenSeries): Rule[] =>
   rules.filter((rule) => whyNotSeen(rule, seen) === undefined);
 
-/** Why a rule does not match a series by what its source tells, as an end of “the rule does not match: …”; undefined if it does. */
+/** Why a rule does not match a series by what its source tells, as a sentence; undefined if it does. */
 export function whyNotSeen({ when }: Rule, seen: SeenSeries): string | undefined {
   if (when.sources && !when.sources.includes(seen.source))
-    return `it takes series of ${when.sources.join(', ')}, not of ${seen.source}`;
+    return `The rule takes series of ${when.sources.join(', ')}, not of ${seen.source}.`;
   const modality = textOf(seen.modality)?.toUpperCase();
   // What it is, a result perhaps, cannot be told.
-  if (modality === undefined) return 'the source does not tell the modality';
+  if (modality === undefined) return 'The source does not tell the modality.';
   if (when.modality && !when.modality.includes(modality))
-    return `it takes ${when.modality.join(', ')}, not ${modality}`;
+    return `The rule takes ${when.modality.join(', ')}, not ${modality}.`;
   if (!when.modality && derivedModalities.includes(modality))
-    return `${modality} is made of images; a rule takes it only if its modality names it`;
+    return `${modality} is made of images. A rule takes it only if its modality names it.`;
   for (const [key, name] of texts) {
     const patterns = when[key];
     if (!patterns) continue;
     const text = textOf(seen[key]);
-    if (text === undefined) return `the source does not tell the ${name}`;
-    if (!matchesOne(patterns, text)) return `the ${name} is none of ${patterns.join(', ')}`;
+    if (text === undefined) return `The source does not tell the ${name}.`;
+    if (!matchesOne(patterns, text)) return `The ${name} is none of ${patterns.join(', ')}.`;
   }
   return when.not && whyExcluded(when.not, seen, modality);
 }
@@ -65,16 +65,16 @@ function whyExcluded(
   seen: SeenSeries,
   modality: string,
 ): string | undefined {
-  if (not.sources?.includes(seen.source)) return `it takes no series of ${seen.source}`;
-  if (not.modality?.includes(modality)) return `it does not take ${modality}`;
+  if (not.sources?.includes(seen.source)) return `The rule takes no series of ${seen.source}.`;
+  if (not.modality?.includes(modality)) return `The rule does not take ${modality}.`;
   for (const [key, name] of texts) {
     const patterns = not[key];
     if (!patterns) continue;
     const text = textOf(seen[key]);
     // A series need not have a description, and one that has none has none of these. But each was sent by somebody.
-    if (text === undefined && key === 'callingAet') return `the source does not tell the ${name}`;
+    if (text === undefined && key === 'callingAet') return `The source does not tell the ${name}.`;
     if (text !== undefined && matchesOne(patterns, text))
-      return `the ${name} is one of ${patterns.join(', ')}`;
+      return `The ${name} is one of ${patterns.join(', ')}, which the rule excludes.`;
   }
   return undefined;
 }
@@ -109,15 +109,16 @@ export interface VolumeOfRule {
   readonly sliceSpacingMm?: number;
 }
 
-/** Why a rule does not match a volume, as an end of “the rule does not match: …”; undefined if it does. */
+/** Why a rule does not match a volume, as a sentence; undefined if it does. */
 export function matchVolume({ when }: Rule, { slices, sliceSpacingMm }: VolumeOfRule): string | undefined {
   if (when.slices && !isWithin(when.slices, slices))
-    return `it takes volumes of ${describeRange(when.slices)} slices, and this one has ${slices}`;
+    return `The rule takes volumes of ${describeRange(when.slices)} slices, and this one has ${slices}.`;
   if (!when.sliceSpacingMm) return undefined;
-  if (sliceSpacingMm === undefined) return 'it asks for the distance of slices, and there is only one';
+  if (slices < 2 || sliceSpacingMm === undefined)
+    return 'The rule asks for the distance of slices, and there is only one.';
   if (isWithin(when.sliceSpacingMm, sliceSpacingMm)) return undefined;
   // 0.625 and 5, not 4.999999.
-  return `it takes slices that are ${describeRange(when.sliceSpacingMm)} mm apart, and these are ${Number(sliceSpacingMm.toFixed(4))} mm`;
+  return `The rule takes slices that are ${describeRange(when.sliceSpacingMm)} mm apart, and these are ${Number(sliceSpacingMm.toFixed(4))} mm.`;
 }
 
 /** Positions are written with a few digits: distances differ from what they mean by less than this, mm. */

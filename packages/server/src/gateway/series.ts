@@ -33,11 +33,23 @@ export type Step = 'fetch' | 'predict' | 'store';
 
 export interface StoredResult {
   readonly format: SeriesFormat;
+  /** Name of the service's output that it is made of: a service may have several label maps. */
+  readonly output?: string;
+  /** Seed of its UIDs; another than the row's where the series has changed since it was stored. */
+  readonly seed?: string;
   readonly sopClass: string;
   readonly sopInstance: string;
   readonly series: string;
   /** Names of the destinations that have confirmed it. */
   readonly storedAt: readonly string[];
+  /** The earlier result that it names as its predecessor; it is in the same study. */
+  readonly replaces?: ResultReference;
+}
+
+export interface ResultReference {
+  readonly sopClass: string;
+  readonly sopInstance: string;
+  readonly series: string;
 }
 
 /** One series for one rule. */

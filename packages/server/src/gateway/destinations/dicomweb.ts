@@ -1,0 +1,40 @@
+import { createDicomWeb, type DicomFile, type FailedInstance, type StoreReport } from '@tomaat/client';
+import { TomaatError } from '@tomaat/core';
+import type { DicomWebAddress } from '../config.ts';
+import type { Connect } from '../dependencies.ts';
+import type { Destination } from '../series.ts';
+
+/** An archive with STOW-RS. Each request connects anew: the certificate may have been renewed. */
+export const openDicomWebDestination = (
+  name: string,
+  { url, authorization, caFile }: DicomWebAddress,
+  connect: Connect,
+): Destination => ({
+  name,
+  async store(objects, signal) {
+    const { fetch } = await connect(url, { ca: caFile, signal });
+    const headers: Record<string, string> = authorization === undefined ? {} : { authorization };
+    requireAll(name, await createDicomWeb({ url, headers, fetch }).store(objects as DicomFile[], { signal }));
+  },
+});
+
+/** What an archive says of an object that it has already (PS3.7 annex C): nothing is left to do. */
+const duplicate = 0x0111;
+
+/**
+ * Reasons that a later attempt would meet too: UIDs and attributes that are not valid, kinds of objects that the archive
+ * does not take, a user who may not store (PS3.7 annex C, PS3.4 table B.2-1, PS3.18 table I.2-2).
+ */
+const isLasting = ({ reason }: FailedInstance): boolean =>
+  reason !== undefined &&
+  ([0x0105, 0x0106, 0x0117, 0x0118, 0x0119, 0x0120, 0x0121, 0x0122, 0x0124].includes(reason.code) ||
+    [0xa9, 0xc0, 0xc1].includes(reason.code >> 8));
+
+/** @throws TomaatError unless every object was confirmed: UPSTREAM, which passes, or NOT_ACCEPTABLE for a lasting reason */
+function requireAll(name: string, { stored, failed }: StoreReport): void {
+  const open = failed.filter(({ reason }) => reason?.code !== duplicate);
+  if (open.length === 0) return;
+  const reasons = [...new Set(open.map(({ message }) => message))].slice(0, 3).join(' ');
+  const message = `The destination ${name} has not stored ${open.length} of ${stored.length + failed.length} objects. ${reasons}`;
+  throw new TomaatError(open.some(isLasting) ? 'NOT_ACCEPTABLE' : 'UPSTREAM', message);
+}
