@@ -4,6 +4,7 @@ import { addBackup } from './cli/commands/backup.ts';
 import { addCheck } from './cli/commands/check.ts';
 import { addDiscover } from './cli/commands/discover.ts';
 import { addErase } from './cli/commands/erase.ts';
+import { addGateway } from './cli/commands/gateway.ts';
 import { addImport } from './cli/commands/import.ts';
 import { addInit } from './cli/commands/init.ts';
 import { addKeys } from './cli/commands/keys.ts';
@@ -50,6 +51,7 @@ const commands = [
   addServe,
   addRegistry,
   addWorker,
+  addGateway,
   addDiscover,
   addPredict,
   addInit,
@@ -73,8 +75,12 @@ const tell = (command: Command): void => {
 };
 tell(program);
 
+// “tomaat gateway” has options that its subcommands have, too: those after the name of one are for that one.
+if (process.argv[2] === 'gateway') program.enablePositionalOptions();
+
 // SIGHUP never ends a serving command, not even before it has loaded its handler (cli/hangup.ts).
-if (['up', 'serve', 'registry', 'worker'].includes(process.argv[2])) process.on('SIGHUP', () => {});
+if (['up', 'serve', 'registry', 'worker', 'gateway'].includes(process.argv[2]))
+  process.on('SIGHUP', () => {});
 
 // A reader that stops early (| head) is not an error.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {

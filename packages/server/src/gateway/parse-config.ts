@@ -1,3 +1,4 @@
+import { readFile, stat } from 'node:fs/promises';
 import { dirname, resolve, sep } from 'node:path';
 import {
   type DataFault,
@@ -262,3 +263,26 @@ const limitsOf = (limits: GatewayFile['limits']): GatewayConfig['limits'] => ({
   keepMs: limits.keep,
   maxSeriesBytes: limits.maxSeriesBytes,
 });
+
+const maxFileBytes = 4_000_000;
+
+/** The same from a file. @throws TomaatError BAD_REQUEST also for one that is not there, or cannot be a file of rules */
+export async function readGatewayConfig(file: string): Promise<ParsedConfig> {
+  const fault = (what: string) => new TomaatError('BAD_REQUEST', `${file} ${what}`);
+  let bytes: Buffer;
+  try {
+    const found = await stat(file);
+    if (!found.isFile()) throw fault('is not a file. Give the file of rules with --config.');
+    if (found.size > maxFileBytes) throw fault('is too large for a file of rules. Check --config.');
+    bytes = await readFile(file);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'ENOENT') throw fault('does not exist. Check --config.');
+    if (code === 'EACCES')
+      throw fault('cannot be read by the user who runs the gateway. Check its permissions.');
+    throw error;
+  }
+  const text = bytes.toString('utf8');
+  if (text.includes('\ufffd')) throw fault('is not text in UTF-8. Save it as UTF-8.');
+  return parseGatewayConfig(text, file);
+}
