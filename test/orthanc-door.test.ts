@@ -135,7 +135,7 @@ describe.skipIf(!isHere)('deploy/orthanc', () => {
     expect(status, stdout + stderr).toBe(0);
     await expect.poll(() => reports.length, { timeout: 15_000, interval: 50 }).toBe(1);
     const [{ path, authorization, body }] = reports;
-    expect(path).toBe('/hooks/orthanc/pacs');
+    expect(path).toBe('/hooks/orthanc/door');
     expect(authorization).toBe('Bearer CHANGE-THIS-SECRET');
     expect(JSON.parse(body)).toEqual({
       study: '1.2.3',

@@ -62,7 +62,7 @@ const text = z
 /** Names in the file: they stand in addresses, metrics and logs. */
 export const aName = 'must be a name of letters, digits, “-” and “_”, at most 60 characters';
 export const namePattern = /^[A-Za-z0-9][A-Za-z0-9_-]{0,59}$/;
-const name = z.string(must(aName.slice(8))).regex(namePattern, aName);
+const name = z.string(must(aName.slice(8))).refine((value) => namePattern.test(value), aName);
 
 const address = z
   .url({
