@@ -42,7 +42,9 @@ describe.skipIf(!isHere)('deploy/orthanc', () => {
     let body = '';
     for await (const chunk of request.setEncoding('utf8')) body += chunk;
     reports.push({ path: request.url, authorization: request.headers.authorization, body });
-    response.writeHead(204).end();
+    // The first time, the gateway is stopped just then.
+    if (reports.length === 1) request.socket.destroy();
+    else response.writeHead(204).end();
   });
   const password = 'a password';
   let orthanc: Orthanc;
@@ -130,10 +132,17 @@ describe.skipIf(!isHere)('deploy/orthanc', () => {
     expect((await fetch(`${orthanc.url}/system`)).status).toBe(401);
   });
 
-  it('reports a series when it is complete, without the patient', async () => {
+  it('reports a complete series without the patient, until the gateway takes it', async () => {
     const { status, stderr, stdout } = dcmsend('SOMATOM', 'TOMAAT');
     expect(status, stdout + stderr).toBe(0);
     await expect.poll(() => reports.length, { timeout: 15_000, interval: 50 }).toBe(1);
+    // Reported again when the gateway searches, until it takes it.
+    const searchUntil = () =>
+      archive()
+        .searchStudies()
+        .then(() => reports.length);
+    await expect.poll(searchUntil, { timeout: 15_000, interval: 200 }).toBe(2);
+    expect(reports[1]).toEqual(reports[0]);
     const [{ path, authorization, body }] = reports;
     expect(path).toBe('/hooks/orthanc/door');
     expect(authorization).toBe('Bearer CHANGE-THIS-SECRET');
@@ -180,6 +189,7 @@ describe.skipIf(!isHere)('deploy/orthanc', () => {
     // The pixels as they were built; Orthanc writes meta information of its own.
     const tail = Buffer.from(bytes).subarray(-200);
     expect(stored.subarray(-200)).toEqual(tail);
+    expect(reports.filter(({ body }) => body.includes('"MR"'))).toHaveLength(2);
     // No image went back to the PACS.
     expect(stored.toString('latin1')).toContain('1.2.840.10008.5.1.4.1.1.66.4');
     const [instance] = await ask<string[]>('/tools/find', { Level: 'Instance', Query: { Modality: 'SEG' } });

@@ -27,16 +27,45 @@ local function reportOf(seriesId, tags, metadata)
   }, #series['Instances']
 end
 
-function OnStableSeries(seriesId, tags, metadata)
-  if not secret or not settings['Hook'] then return end
-  local report, instances = reportOf(seriesId, tags, metadata)
-  -- DumpJson writes either all texts that look like numbers as numbers, or all numbers as texts.
-  local body = DumpJson(report, true):gsub('}%s*$', ', "instances": ' .. instances .. '}')
-  -- A report that does not arrive is not repeated: the gateway also searches, and finds the series then.
-  HttpPost(settings['Hook'], body, {
+-- What was not taken is sent again: after this, then after twice as long, at most after ten minutes.
+local firstPause = settings['FirstPauseSeconds'] or 10
+local function nextTime(tries)
+  return os.time() + math.min(600, firstPause * 2 ^ math.min(tries - 1, 10))
+end
+
+-- Reports that nobody has answered: the text, when to send it again, and how often that was done.
+local unreported = {}
+
+local function report(seriesId, body)
+  local answer = HttpPost(settings['Hook'], body, {
     ['Authorization'] = 'Bearer ' .. secret,
     ['Content-Type'] = 'application/json'
   })
+  -- Nil where nobody answers. A refusal is in Orthanc's log, and looks the same here as success.
+  if answer then
+    unreported[seriesId] = nil
+  else
+    local tries = (unreported[seriesId] and unreported[seriesId].tries or 0) + 1
+    unreported[seriesId] = { body = body, tries = tries, at = nextTime(tries) }
+  end
+end
+
+function OnStableSeries(seriesId, tags, metadata)
+  if not secret or not settings['Hook'] then return end
+  local texts, instances = reportOf(seriesId, tags, metadata)
+  -- DumpJson writes either all texts that look like numbers as numbers, or all numbers as texts.
+  local body = DumpJson(texts, true):gsub('}%s*$', ', "instances": ' .. instances .. '}')
+  report(seriesId, body)
+end
+
+-- One of them for each request: the gateway searches every minute or so when it is there.
+local function reportAgain()
+  for seriesId, one in pairs(unreported) do
+    if one.at <= os.time() then
+      report(seriesId, one.body)
+      return
+    end
+  end
 end
 
 -- ---- Results on their way to the PACS ----
@@ -47,9 +76,6 @@ local isSent = receiver and receiver ~= ''
 -- a crash of Orthanc, whose list of jobs does not.
 local mark = 'SentToPacs'
 local modalities = 'SEG\\SR\\RTSTRUCT\\OT'
-local firstPause = settings['FirstPauseSeconds'] or 10
-local longestPause = 600
-
 -- Instances that the PACS has not confirmed: when to try again, and after how many failures.
 local waiting = {}
 
@@ -82,8 +108,7 @@ end
 function OnJobFailure(jobId)
   for _, instanceId in ipairs(instancesOf(jobId)) do
     local tries = (waiting[instanceId] and waiting[instanceId].tries or 0) + 1
-    local pause = math.min(longestPause, firstPause * 2 ^ math.min(tries - 1, 10))
-    waiting[instanceId] = { tries = tries, at = os.time() + pause }
+    waiting[instanceId] = { tries = tries, at = nextTime(tries) }
   end
 end
 
@@ -102,8 +127,9 @@ end
 
 local hasLooked = false
 
--- The gateway searches every minute or so: that is the clock here.
+-- The gateway's searches are the clock here.
 function IncomingHttpRequestFilter(method, uri, ip, username, httpHeaders)
+  reportAgain()
   if not isSent then return true end
   if not hasLooked then
     hasLooked = true

@@ -23,9 +23,9 @@ async function withSeries<T>(
   work: (series: SeriesAdmin, folder: string) => Promise<T>,
 ): Promise<T> {
   const folder = dataFolderFor(flags);
+  using _owner = actAsOwner(folder);
   if (!existsSync(gatewayDatabaseFile(folder)))
     throw new TomaatError('NOT_FOUND', `No gateway has run with the data folder ${folder}. Check --data.`);
-  using _owner = actAsOwner(folder);
   await using database = await openGatewayDatabase(folder);
   return await work(createSeriesAdmin(database), folder);
 }
