@@ -4,9 +4,9 @@ import { faultsOfSchema, listFaults, readYaml, soundPart } from './checked-yaml.
 
 describe('readYaml()', () => {
   it.each([
-    ['nested lists', '['.repeat(100_000), /too many levels/],
-    ['nested maps', '{a: '.repeat(50_000), /too many levels/],
-    ['lists in one line', '- '.repeat(20_000), /too many levels/],
+    ['nested lists', '['.repeat(5_000), /too many levels/],
+    ['nested maps', '{a: '.repeat(3_000), /too many levels/],
+    ['lists in one line', '- '.repeat(5_000), /too many levels/],
     [
       'indented maps',
       Array.from({ length: 1400 }, (_, i) => `${' '.repeat(i)}a:`).join('\n'),
@@ -20,10 +20,10 @@ describe('readYaml()', () => {
   });
 
   it('compares no key of a large map with every other one', () => {
-    // The parser alone takes half a minute for this.
+    // The parser alone takes many seconds for this.
     const started = performance.now();
-    const { data } = readYaml(Array.from({ length: 50_000 }, (_, i) => `k${i}: b\n`).join(''));
-    expect(Object.keys(data as object)).toHaveLength(50_000);
+    const { data } = readYaml(Array.from({ length: 20_000 }, (_, i) => `k${i}: b\n`).join(''));
+    expect(Object.keys(data as object)).toHaveLength(20_000);
     expect(performance.now() - started).toBeLessThan(8000);
   });
 

@@ -51,13 +51,13 @@ describe('matchesPattern()', () => {
         const source = pattern.replaceAll('.', '\\.').replaceAll('*', '[^]*').replaceAll('?', '[^]');
         expect(matches(pattern, text)).toBe(new RegExp(`^${source}$`, 'iu').test(text));
       }),
-      { numRuns: 2000 },
+      { numRuns: 1000 },
     );
   });
 
   it('folds as Unicode does, character by character', () => {
     // NFKC changes some characters first: of those, nothing is said here.
-    for (let code = 0x21; code < 0x2_0000; code++) {
+    for (let code = 0x21; code < 0x3000; code++) {
       const character = String.fromCodePoint(code);
       if (/[*?\\\s\p{C}\p{M}]/u.test(character) || character.normalize('NFKC') !== character) continue;
       for (const other of [character.toLowerCase(), character.toUpperCase()]) {
@@ -86,7 +86,7 @@ describe('hostile patterns', () => {
     ...['*a', '*a*', '?*', '*?', '**', '*ab', '*a?', '?a*'].map((part) => repeated(part, 100, 'b')),
     ...['*a', '*ab', '*aa', '*?a'].map((part) => repeated(part, long, 'b')),
     ...['*', '?', 'a', '?*', '*?*'].map((part) => repeated(part, long)),
-    ...['a', '?', 'a?', 'ab'].map((part) => `*${repeated(part, 500)}c`),
+    ...['a', '?', 'a?', 'ab'].map((part) => `*${repeated(part, 100)}c`),
     ...['a', 'aab', '?'].map((part) => `*${repeated(part, 100)}*${repeated(part, 100)}*c`),
     ...['(a+)+$', '(a|a)*b', '[a-z]*', '^.*$', '\\*'.repeat(100), '\u0000*b'],
   ];
