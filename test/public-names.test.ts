@@ -68,13 +68,13 @@ const clientValues = `
   announcedParitySchema
   TomaatError announcementId announcementLifeSeconds announcementSchema announcementType
   anonymousFiles attemptSchema audienceOf claimSchema claimedJobSchema completeSchema createClient
-  createDicomWeb createRegistryClient createUidKey decideIdentity dicomItems dicomNumber dicomTags
+  createDicomWeb createGatewayClient createRegistryClient createUidKey decideIdentity dicomItems dicomNumber dicomTags
   dicomText dicomTexts dicomValues discoverV1 dispositionName endpoints entrySchema errorCodes
-  exposedHeaders failSchema fitSchema formatUidKey handBackSchema idempotencyKeySchema interfaceV1
-  isCallersFault isPassing isSettled jobOutputSchema jobSchema jobSchemas jobStates loggedOutSchema
+  exposedHeaders failSchema fitSchema formatUidKey gatewaySeriesQuery gatewaySeriesSchema gatewaySeriesStates
+  gatewaySummarySchema handBackSchema idempotencyKeySchema interfaceV1 isCallersFault isOn isPassing isSettled jobOutputSchema jobSchema jobSchemas jobStates loggedOutSchema
   meSchema measuredLabelMap namedPredictionSchema openApiDocument openDicomInput parseHeaderValue
   parseUidKey predictV1 problemSchema processingSchema receiptSchema requireStored requireSuccess
-  seriesSchema serviceSchema settledStates signedAnnouncementSchema startValueV1 summarizeReport
+  seriesSchema serviceSchema settledStates signedAnnouncementSchema stableSeriesSchema startValueV1 summarizeReport
   toSlug touchSchema verifyAnnouncement verifyEntry verifyReceipt verifySigned volumeFactsSchema
   welcomeSchema
 `;
@@ -84,11 +84,12 @@ const clientTypes = `
   DicomElement DicomFile DicomInput DicomInputFile DicomInputOptions DicomInstance DicomKeyword
   DicomQuery DicomResultOptions DicomSeries DicomStudy DicomWeb DicomWebHeaders DicomWebOptions
   DiscoverOptions Endpoint EndpointName EndpointResponse Entry ErrorCode ErrorData FailedInstance
-  FileRef FileSource Fit FormFields IdentityDecision IdentityFacts InputParameter Job JobIn
+  FileRef FileSource Fit FormFields GatewayClient GatewayListOptions GatewayPeer GatewaySeries
+  GatewaySeriesState GatewayStep GatewaySummary IdentityDecision IdentityFacts InputParameter Job JobIn
   JobOutput JobState LoggedOut Me MetadataOf NamedBytes NamedPrediction OutputFile PredictOptions
-  PrepareOptions PreparedSeries Problem Processing Receipt RegistryClient RegistryClientOptions
+  PrepareOptions PreparedSeries Problem Processing Program Receipt RegistryClient RegistryClientOptions
   RequestHeader ResumableOptions RetrieveOptions RetrieveProgress RetrievedInstance SearchOptions
-  Service ServiceFilters Signed SignedAnnouncement StoreOptions StoreProgress StoreReason
+  Service ServiceFilters Signed SignedAnnouncement StableSeries StoreOptions StoreProgress StoreReason
   StoreReport StoredInstance UploadFile UploadProgress V1Input V1Output V1PredictOptions VerifiedAnnouncement VolumeFacts
   VolumeFile WatchOptions Welcome
 `;

@@ -48,7 +48,6 @@ export {
   gatewaySeriesQuery,
   gatewaySeriesSchema,
   gatewaySeriesStates,
-  gatewaySteps,
   gatewaySummarySchema,
   type StableSeries,
   stableSeriesSchema,

@@ -289,7 +289,7 @@ describe('tomaat erase', () => {
     const nobody = await tomaat(['audit', 'who', '--address', '10.0.0.1', '--data', folder]);
     expect(nobody).toMatchObject({
       code: 2,
-      stderr: expect.stringContaining('No data of a server or registry'),
+      stderr: expect.stringContaining('No data of a server, registry or gateway'),
     });
     expect(readdirSync(folder)).not.toContain('missing');
     expect(readdirSync(folder)).not.toContain('pseudonym.key');

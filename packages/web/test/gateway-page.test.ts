@@ -108,6 +108,8 @@ describe.skipIf(findChromium() === undefined)('the page of a gateway', () => {
         await page.getByRole('button', { name: 'Drop it' }).press('Enter');
         await page.getByRole('status').getByText('Thorax (rule lungs) was dropped.').waitFor();
         expect((await site.gateway.find(running.id))?.state).toBe('dropped');
+        // The button has gone; the focus stays at the row.
+        expect(await page.evaluate(() => document.activeElement?.id)).toBe(`row-${running.id}`);
 
         // Somebody else was quicker: the answer of the gateway is shown.
         await page.getByRole('button', { name: 'Begin again: T1 MPRAGE, rule brains' }).click();

@@ -1,6 +1,7 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import type { z } from 'zod';
+import { gatewaySeriesSchema, gatewaySummarySchema, stableSeriesSchema } from './gateway.ts';
 import { jobSchema } from './jobs.ts';
 import { problemSchema } from './problem.ts';
 import { entrySchema } from './registry.ts';
@@ -22,6 +23,9 @@ const schemas: readonly (readonly [string, z.ZodType])[] = [
   ['worker-claim', claimSchema],
   ['worker-complete', completeSchema],
   ['worker-fail', failSchema],
+  ['gateway-stable', stableSeriesSchema],
+  ['gateway-series', gatewaySeriesSchema],
+  ['gateway-summary', gatewaySummarySchema],
 ];
 
 function schemaOf(file: string): z.ZodType {

@@ -6,6 +6,7 @@ import { sql } from 'kysely';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { pendingFolder } from '../audit/pending.ts';
 import {
+  adoptKeys,
   allKeys,
   hasKeys,
   keyPlaces,
@@ -28,8 +29,8 @@ afterEach(() => rm(root, { recursive: true, force: true }));
 const predict = { label: 'ward 3', scopes: ['predict' as const] };
 
 /** What was left for the audit log, oldest first. */
-function pending(): { event: string; facts: Record<string, unknown> }[] {
-  const left = join(folder, pendingFolder);
+function pending(of = folder): { event: string; facts: Record<string, unknown> }[] {
+  const left = join(of, pendingFolder);
   if (!existsSync(left)) return [];
   const files = readdirSync(left).map((name) => ({
     ms: Number(name.split('-')[0]),
@@ -133,6 +134,50 @@ describe('allKeys()', () => {
       ]);
     }
     expect(await allKeys([])).toEqual([]);
+  });
+});
+
+describe('the database of a gateway', () => {
+  it('takes the existing keys, the revoked ones as such, and every later one', async () => {
+    const early = await makeKey(folder, predict);
+    const ended = await makeKey(folder, predict);
+    await revokeFolderKey(folder, ended.id);
+    expect(existsSync(join(folder, 'gateway.db'))).toBe(false);
+    await adoptKeys(folder, 'gateway');
+    await using gateway = await openKeyFolder(folder, ['gateway']);
+    const [db] = gateway.databases;
+    expect((await findKey(db, early.key))?.id).toBe(early.id);
+    expect(await findKey(db, ended.key)).toBeUndefined();
+    expect((await listKeys(db)).map(({ id }) => id).sort()).toEqual([early.id, ended.id].sort());
+
+    expect(pending(join(folder, 'gateway'))).toEqual([]);
+    const late = await makeKey(folder, { label: 'ward 4', scopes: ['admin'] });
+    expect((await inEach((each) => findKey(each, late.key))).map((one) => one?.id)).toEqual(
+      Array(3).fill(late.id),
+    );
+    // Each log says it.
+    const line = { event: 'key.created', facts: { keyId: late.id, scopes: ['admin'] } };
+    expect(pending()).toContainEqual(line);
+    expect(pending(join(folder, 'gateway'))).toEqual([line]);
+    await revokeFolderKey(folder, late.id);
+    expect(await inEach((each) => findKey(each, late.key))).toEqual([undefined, undefined, undefined]);
+
+    // Revoked while this database did not follow: the next start learns of it.
+    await using others = await openKeyFolder(folder, keyPlaces);
+    for (const other of others.databases) await revokeKey(other, early.id);
+    expect((await findKey(db, early.key))?.id).toBe(early.id);
+    await adoptKeys(folder, 'gateway');
+    expect(await findKey(db, early.key)).toBeUndefined();
+    // It gives nothing back: the others stay as they are.
+    await createKey(db, predict);
+    expect(
+      (await Promise.all(others.databases.map((other) => listKeys(other)))).map((all) => all.length),
+    ).toEqual([3, 3]);
+  });
+
+  it('is of no use where there are no keys yet', async () => {
+    await adoptKeys(folder, 'gateway');
+    expect(hasKeys(folder)).toBe(false);
   });
 });
 

@@ -25,6 +25,8 @@ declare module 'fastify' {
   interface FastifyInstance {
     /** The address at which others reach this app. */
     publicAddress: PublicAddress;
+    /** Text of the link to the page in a Problem that a browser shows. */
+    pageLink: string;
     /** Lets the page of an allowed origin read the answer, before anything can be refused (access/access.ts). */
     letRead(request: FastifyRequest, reply: FastifyReply): void;
   }
@@ -34,9 +36,11 @@ export interface AppOptions {
   pace?: Pace;
   /** If missing: no path and no own name. */
   address?: PublicAddress;
-  /** The address that says what else there is, for who asks for what is not. */
-  index?: { readonly path: string; readonly lists: string };
+  /** The address that says what else there is, and the link to the page, for who asks for what is not. */
+  index?: { readonly path: string; readonly lists: string; readonly link: string };
 }
+
+const servicesIndex = { path: '/api/services', lists: 'the services', link: 'See the available services' };
 
 /**
  * What the HTTP of server, registry and gateway has in common: bodies reach the routes as streams, every error
@@ -44,11 +48,7 @@ export interface AppOptions {
  */
 export function createApp(
   logger: FastifyBaseLogger | false,
-  {
-    pace,
-    address = openPublicAddress(),
-    index = { path: '/api/services', lists: 'the services' },
-  }: AppOptions = {},
+  { pace, address = openPublicAddress(), index = servicesIndex }: AppOptions = {},
 ): FastifyInstance {
   const app: FastifyInstance = fastify({
     loggerInstance: logger || undefined,
@@ -67,6 +67,7 @@ export function createApp(
     rewriteUrl: (request) => rewriteRequest(request as IncomingMessage, address),
   }) as unknown as FastifyInstance;
   app.decorate('publicAddress', address);
+  app.decorate('pageLink', index.link);
   app.decorate('letRead', () => {});
   app.removeAllContentTypeParsers();
   app.addContentTypeParser('*', (_request, payload, done) => done(null, payload));

@@ -23,7 +23,7 @@ export function sendProblem(error: unknown, request: FastifyRequest, reply: Fast
       .code(problem.status)
       .header('content-security-policy', problemPagePolicy)
       .type('text/html; charset=utf-8')
-      .send(problemPage(problem, { link, text: 'See the available services' }));
+      .send(problemPage(problem, { link, text: request.server.pageLink }));
   }
   // As bytes: to a text fastify would add a charset, which this type does not have.
   return reply

@@ -39,6 +39,7 @@ export function ConfirmDialog({
   onClose(said?: string): void;
 }) {
   const dialog = useRef<HTMLDialogElement>(null);
+  const said = useRef<string>(undefined);
   const act = useAct();
   const [isBusy, setBusy] = useState(false);
   const [error, setError] = useState<unknown>();
@@ -52,7 +53,8 @@ export function ConfirmDialog({
     setError(undefined);
     try {
       await act(action, row);
-      onClose(`${name} (rule ${row.rule}) ${done}.`);
+      said.current = `${name} (rule ${row.rule}) ${done}.`;
+      dialog.current?.close();
     } catch (fault) {
       setError(fault);
       setBusy(false);
@@ -65,7 +67,7 @@ export function ConfirmDialog({
       className="confirm"
       aria-labelledby={titleId}
       aria-describedby={aboutId}
-      onClose={() => onClose()}
+      onClose={() => onClose(said.current)}
     >
       <h2 id={titleId}>{title}</h2>
       <p>

@@ -1,12 +1,12 @@
 import type { GatewaySummary } from '@tomaat/client';
-import { useState } from 'react';
+import { useRef, useState } from 'react';
 import { formatTime } from '../format.ts';
 import { Empty, faultOf, Loading, Problem, useTitle } from '../ui.tsx';
 import { type Asked, ConfirmDialog } from './confirm-dialog.tsx';
 import { Connections } from './connections.tsx';
 import { type Filter, useSeries, useSummary } from './data.ts';
 import { FilterBar, useFilter } from './filter-bar.tsx';
-import { SeriesList } from './series-list.tsx';
+import { rowId, SeriesList } from './series-list.tsx';
 import { stateNames } from './texts.ts';
 
 /** What came, what waits, what failed and why. */
@@ -16,6 +16,7 @@ export function GatewayPage() {
   const summary = useSummary();
   const [asked, setAsked] = useState<Asked>();
   const [said, setSaid] = useState('');
+  const status = useRef<HTMLParagraphElement>(null);
   return (
     <>
       <section className="hero">
@@ -40,7 +41,7 @@ export function GatewayPage() {
           )}
           <Connections sources={summary.data.sources} destinations={summary.data.destinations} />
           <FilterBar filter={filter} summary={summary.data} onChange={setFilter} />
-          <p className="said">
+          <p className="said" ref={status} tabIndex={-1}>
             <span role="status">{said}</span>
             {summary.data.oldestWaitingTime && (
               <span className="fine"> Oldest unfinished: {formatTime(summary.data.oldestWaitingTime)}</span>
@@ -62,7 +63,10 @@ export function GatewayPage() {
           asked={asked}
           onClose={(done) => {
             setAsked(undefined);
-            if (done) setSaid(done);
+            if (done === undefined) return;
+            setSaid(done);
+            // Its button has gone, and maybe the row as well.
+            (document.getElementById(rowId(asked.row)) ?? status.current)?.focus();
           }}
         />
       )}

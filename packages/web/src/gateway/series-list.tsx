@@ -21,6 +21,9 @@ export function SeriesList({
   );
 }
 
+/** Of the element of a row, to which the focus goes when its button has gone. */
+export const rowId = ({ id }: GatewaySeries): string => `row-${id}`;
+
 const canRetry = ({ state }: GatewaySeries) => state === 'failed' || state === 'dropped';
 const canDrop = ({ state }: GatewaySeries) => state !== 'done' && state !== 'dropped';
 
@@ -28,7 +31,7 @@ function SeriesItem({ row, onAsk }: { row: GatewaySeries; onAsk(action: Action):
   const { name, tone } = stateNames[row.state];
   const title = titleOf(row);
   return (
-    <li className="series-item" data-state={row.state}>
+    <li className="series-item" id={rowId(row)} tabIndex={-1}>
       <div className="series-what">
         <p className="series-title">
           {row.modality && <Tag>{row.modality}</Tag>} <strong>{title}</strong>

@@ -8,14 +8,17 @@ export function addBackup(program: Command): void {
     .argument('<DIR|FILE>', 'a new folder, or an archive that ends with .tar, .tar.gz or .tgz')
     .description('copy the data folder, whether or not the server is running')
     .addOption(dataOption())
-    .option('--no-jobs', 'leave out jobs, results, inputs and uploads: the copy contains no images')
+    .option(
+      '--no-jobs',
+      'leave out jobs, results, inputs, uploads, and the series of a gateway: the copy contains no images',
+    )
     .option('--force', 'replace an existing backup')
     .option('-q, --quiet', 'show no progress')
     .addOption(jsonOption())
     .addHelpText(
       'after',
       `
-The copy is a snapshot of one moment: databases, the files of every job in them, audit log, keys, certificate and settings. It
+The copy is a snapshot of one moment: databases, the files of every job in them, audit logs, keys, certificate and settings. It
 contains secrets and, without --no-jobs, images: keep it as safe as the data folder. “tomaat restore” turns it into a data folder.
 Exit codes: 0 made, 1 it could not be made, 2 wrong usage.`,
     )

@@ -20,7 +20,8 @@ export function addErase(program: Command): void {
       'after',
       `
 It works whether or not the server is running. Running predictions are cancelled. The audit log keeps its lines, which contain
-ids and digests, and gets one that says what was erased.
+ids and digests, and gets one that says what was erased. The series of a gateway belong to no key or person: its rows hold UIDs
+until the time that its file of rules sets, and “tomaat gateway drop” ends work on one.
 Examples:
   tomaat erase --key abcdefghij --revoke
   tomaat erase --subject anna --issuer https://login.hospital.example/realms/main --dry-run`,

@@ -55,7 +55,7 @@ export async function createGatewayApp(options: GatewayAppOptions): Promise<Gate
   const address = openPublicAddress(options.publicUrl);
   const app = createApp(options.logger, {
     address,
-    index: { path: '/api/openapi.json', lists: 'what there is' },
+    index: { path: '/api/openapi.json', lists: 'what there is', link: 'See the series' },
   });
   const login = createLogin({
     db: database.db,
