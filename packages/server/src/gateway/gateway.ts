@@ -12,7 +12,7 @@ import { createHealthBoard, watchedDestination, watchedSource } from './peer-hea
 import { quietMsOf } from './quiet-time.ts';
 import { type SeriesWitness, startRunner } from './runner.ts';
 import { searchAgainAndAgain } from './search-source.ts';
-import type { Destination, ProcessSeries, SeenSeries, Source } from './series.ts';
+import type { Destination, ProcessSeries, SeenSeries, SeriesRow, Source } from './series.ts';
 import { createSeriesAdmin } from './series-admin.ts';
 import { createSeriesStore } from './series-store.ts';
 import { openSources } from './sources/open-sources.ts';
@@ -27,6 +27,8 @@ export interface GatewayOptions {
   /** Those of the rules that take a series, by what a source tells of it (match-rules.ts). */
   readonly matchSeen: (rules: readonly Rule[], seen: SeenSeries) => readonly Rule[];
   readonly processSeries: ProcessSeries;
+  /** Deletes the job of a row that has ended without results at its service. */
+  readonly forgetJob?: (row: SeriesRow) => Promise<void>;
   readonly destinations: readonly Destination[];
   /** Those of the file of rules if missing. */
   readonly sources?: ReadonlyMap<string, Source>;
@@ -49,17 +51,20 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
   const { config, database, dataFolder, folder, onFault, clock = createSteadyClock() } = options;
   // The tables of series are part of the gateway's.
   const tables = database as unknown as Database<SeriesSchema>;
-  const board = createHealthBoard();
+  // A destination may have the name of a source.
+  const boards = { sources: createHealthBoard(), destinations: createHealthBoard() };
   const known = createKnownSeries(await openUidKey(dataFolder), (name) => sinceDaysOf(config, name));
   const store = createSeriesStore(tables, known);
   const admin = createSeriesAdmin(tables, () => clock.nowMs());
   const sources = new Map(
     [...(options.sources ?? (await openSources(config)))].map(([name, source]) => [
       name,
-      watchedSource(source, board),
+      watchedSource(source, boards.sources),
     ]),
   );
-  const destinations = new Map(options.destinations.map((one) => [one.name, watchedDestination(one, board)]));
+  const destinations = new Map(
+    options.destinations.map((one) => [one.name, watchedDestination(one, boards.destinations)]),
+  );
   const runner = await startRunner({
     ...options,
     store,
@@ -131,8 +136,8 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
     async summary() {
       return {
         counts: await admin.counts(),
-        sources: board.of(Object.keys(config.sources)),
-        destinations: board.of(destinations.keys()),
+        sources: boards.sources.of(Object.keys(config.sources)),
+        destinations: boards.destinations.of(destinations.keys()),
         oldestWaitingAt: await admin.oldestOpenMs(),
         databaseFault: runner.databaseFault(),
       };

@@ -25,6 +25,8 @@ export interface RunnerOptions {
   readonly sources: ReadonlyMap<string, Source>;
   readonly destinations: ReadonlyMap<string, Destination>;
   readonly processSeries: ProcessSeries;
+  /** Deletes the job of a row that has ended without results at its service. Errors are for the log: it is not repeated. */
+  readonly forgetJob?: (row: SeriesRow) => Promise<void>;
   /** Holds a folder for each running row; emptied at the start. */
   readonly workFolder: string;
   readonly clock: SteadyClock;
@@ -78,6 +80,7 @@ export async function startRunner(options: RunnerOptions): Promise<Runner> {
   const looks = new Map<number, Promise<void>>();
   let fault: Reason | undefined;
   let wakeUp = () => {};
+  let forgetting: Promise<void> | undefined;
   let retiredMs = Number.NEGATIVE_INFINITY;
 
   await rm(workFolder, { recursive: true, force: true });
@@ -111,7 +114,7 @@ export async function startRunner(options: RunnerOptions): Promise<Runner> {
         noteFault(error);
         failures++;
       }
-      const waitMs = Math.min(longestDatabasePauseMs, tickMs * 2 ** Math.min(failures, 10));
+      const waitMs = Math.min(longestDatabasePauseMs, tickMs * 2 ** Math.min(failures, 5));
       const timer = new AbortController();
       const stop = AbortSignal.any([timer.signal, closing.signal]);
       const waits = [sleep(waitMs, undefined, { signal: stop }).catch(() => {})];
@@ -125,11 +128,34 @@ export async function startRunner(options: RunnerOptions): Promise<Runner> {
     for (const { number } of await store.ended([...attempts.values()]))
       attempts.get(number)?.stop.abort(stopped());
     const nowMs = clock.nowMs();
+    await startForgetting();
     await startLooks(nowMs);
     await startAttempts(nowMs);
     if (nowMs - retiredMs < retireMs) return;
     await store.retire(nowMs - limits.keepMs, nowMs);
     retiredMs = nowMs;
+  }
+
+  /** Has the services delete the jobs of rows that were dropped or have failed. */
+  async function startForgetting(): Promise<void> {
+    if (forgetting || !options.forgetJob) return;
+    const rows = await store.endedWithJob(looksAtATime);
+    // Attempts that still run may yet start one.
+    const ended = rows.filter(({ number }) => !attempts.has(number));
+    if (ended.length === 0) return;
+    forgetting = Promise.all(ended.map(forgetJobOf))
+      .then(() => {})
+      .catch(noteFault)
+      .finally(() => {
+        forgetting = undefined;
+      });
+  }
+
+  async function forgetJobOf(row: Row): Promise<void> {
+    await options.forgetJob!(toSeriesRow(row)).catch((error: unknown) =>
+      onFault(error, 'a job could not be deleted at its service'),
+    );
+    await store.clearJob(row);
   }
 
   async function startLooks(nowMs: number): Promise<void> {
@@ -159,10 +185,12 @@ export async function startRunner(options: RunnerOptions): Promise<Runner> {
       parts.missing === undefined && source
         ? await lookAgain(row, { source, quietMs, limits, signal: closing.signal, now })
         : failure(parts.missing!, now());
-    if ((await store.looked(row, change)) && change.state === 'failed') {
-      const { reason_code, reason_message } = change;
-      options.witness?.failed?.(toSeriesRow(row), { code: reason_code!, message: reason_message! });
-    }
+    if ((await store.looked(row, change)) && change.state === 'failed') tellFailed({ ...row, ...change });
+  }
+
+  function tellFailed(row: Row | undefined): void {
+    const failed = row && toSeriesRow(row);
+    if (failed?.reason) options.witness?.failed?.(failed, failed.reason);
   }
 
   async function startAttempts(nowMs: number): Promise<void> {
@@ -206,8 +234,7 @@ export async function startRunner(options: RunnerOptions): Promise<Runner> {
       case 'failed': {
         const { reason, followed, isGone } = outcome;
         const end = { state: 'failed', reason } as const;
-        if (await written(() => store.finish(row, end, { ...times(), followed, isGone })))
-          options.witness?.failed?.(toSeriesRow(row), reason);
+        tellFailed(await written(() => store.finish(row, end, { ...times(), followed, isGone })));
         return;
       }
       case 'passing': {
@@ -218,9 +245,8 @@ export async function startRunner(options: RunnerOptions): Promise<Runner> {
       }
       case 'changed': {
         if (await written(() => store.beginAgain(row, times()))) return;
-        const reason = changedWhileStored;
-        await written(() => store.finish(row, { state: 'failed', reason }, { ...times(), followed: true }));
-        options.witness?.failed?.(toSeriesRow(row), reason);
+        const end = { state: 'failed', reason: changedWhileStored } as const;
+        tellFailed(await written(() => store.finish(row, end, { ...times(), followed: true })));
         return;
       }
       case 'forget':
@@ -335,7 +361,7 @@ export async function startRunner(options: RunnerOptions): Promise<Runner> {
         noteFault(error);
         // The next start finds the row running, and repeats it: the same results are stored again.
         if (closing.signal.aborted) return undefined;
-        const waitMs = Math.min(longestDatabasePauseMs, tickMs * 2 ** Math.min(failures, 10));
+        const waitMs = Math.min(longestDatabasePauseMs, tickMs * 2 ** Math.min(failures, 5));
         await sleep(waitMs, undefined, { signal: closing.signal }).catch(() => {});
       }
     }
@@ -357,7 +383,11 @@ export async function startRunner(options: RunnerOptions): Promise<Runner> {
       closing.abort(new TomaatError('CANCELED', 'The gateway is stopping.'));
       wakeUp();
       await loop;
-      const rest = Promise.all([...[...attempts.values()].map(({ ended }) => ended), ...looks.values()]);
+      const rest = Promise.all([
+        ...[...attempts.values()].map(({ ended }) => ended),
+        ...looks.values(),
+        forgetting,
+      ]);
       const patience = new AbortController();
       await Promise.race([rest, sleep(closeMs, undefined, { signal: patience.signal }).catch(() => {})]);
       patience.abort();

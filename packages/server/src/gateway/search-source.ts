@@ -9,7 +9,8 @@ export interface SearchOptions {
   readonly signal: AbortSignal;
 }
 
-const shortestPauseMs = 100;
+/** The longest is that of a timer in Node. */
+const [shortestPauseMs, longestPauseMs] = [100, 2 ** 31 - 1];
 
 /** Searches a source again and again until the signal aborts. A search that fails is followed by the next one at its time. */
 export async function searchAgainAndAgain(
@@ -30,7 +31,8 @@ export async function searchAgainAndAgain(
       if (!isFaulty) onFault(error);
       isFaulty = true;
     }
-    const waitMs = Math.max(shortestPauseMs, pollMs * (0.9 + 0.2 * Math.random()));
+    const aboutMs = pollMs * (0.9 + 0.2 * Math.random());
+    const waitMs = Math.min(longestPauseMs, Math.max(shortestPauseMs, aboutMs));
     await sleep(waitMs, undefined, { signal }).catch(() => {});
   }
 }

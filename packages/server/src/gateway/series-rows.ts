@@ -7,12 +7,14 @@ import type { SeriesRow, SeriesState, StoredResult } from './series.ts';
 export type Db = Kysely<SeriesSchema>;
 export type Row = Selectable<SeriesTable>;
 
-/** What a row starts from, and starts from again when its series has changed. */
+/**
+ * What a row starts from, and starts from again when its series has changed. It keeps the job of the attempt before, so that the
+ * steps can delete it at the service.
+ */
 export const unbegun = {
   step: 'fetch',
   instances_now: null,
   digest: null,
-  job: null,
   seed: null,
   results: '[]',
   reason_code: null,
@@ -48,6 +50,10 @@ export const toSeriesRow = (row: Row): SeriesRow => ({
 });
 
 export const resultsOf = ({ results }: Pick<Row, 'results'>): StoredResult[] => JSON.parse(results);
+
+/** Whether a destination may have any of its results: steps save them before the first is stored. */
+export const mayBeStored = (row: Pick<Row, 'results' | 'step'>): boolean =>
+  row.step === 'store' || resultsOf(row).length > 0;
 
 /** Whether a destination has confirmed any of its results. */
 export const isStored = (row: Pick<Row, 'results'>): boolean =>
@@ -149,6 +155,16 @@ export const endedBefore = (db: Db, ms: number, limit: number): Promise<Row[]> =
         .$narrowType<{ predecessor: number }>(),
     )
     .orderBy('ended_ms')
+    .limit(limit)
+    .execute();
+
+/** Rows that have ended, and whose jobs may still be at their services. */
+export const endedWithJob = (db: Db, limit: number): Promise<Row[]> =>
+  db
+    .selectFrom('series')
+    .selectAll()
+    .where('job', 'is not', null)
+    .where('ended_ms', 'is not', null)
     .limit(limit)
     .execute();
 

@@ -5,7 +5,7 @@ import type { SeriesSchema, SeriesTable } from '../store/series-schema.ts';
 import type { KnownSeries } from './known-series.ts';
 import type { SeenSeries, SeriesRow } from './series.ts';
 import * as rows from './series-rows.ts';
-import { isStored, type Row, toSeriesRow } from './series-rows.ts';
+import { isStored, mayBeStored, type Row, toSeriesRow } from './series-rows.ts';
 
 /*
  * The one owner of the state of series: each change of state is one transaction here, and holds only from the state that it expects,
@@ -101,7 +101,7 @@ export function createSeriesStore(database: Database<SeriesSchema>, known: Known
         return isBack ? undefined : { grown: open };
       }
       // Not known until now: that is not a change.
-      if (open.state === 'queued' && (open.instances === 0 || isStored(open))) {
+      if (open.state === 'queued' && (open.instances === 0 || mayBeStored(open))) {
         await at.set({ instances }).execute();
         return undefined;
       }
@@ -131,6 +131,7 @@ export function createSeriesStore(database: Database<SeriesSchema>, known: Known
     const before = (await rows.rowsOf(trx, place)).find((row) => row.ended_ms !== null && isStored(row));
     const values: Insertable<SeriesTable> = {
       ...rows.unbegun,
+      job: null,
       rule: place.rule,
       source: place.source,
       study: place.study,
@@ -179,15 +180,14 @@ export function createSeriesStore(database: Database<SeriesSchema>, known: Known
         await mine(trx, claimed).set({ instances: counted }).execute();
         return 'begun';
       }
-      if (row.digest !== null && isStored(row)) return 'changed';
+      if (row.digest !== null && mayBeStored(row)) return 'changed';
       const other = (await rows.rowsOf(trx, row)).some((each) => each.digest === digest);
       if (other || (await known.hasContent(trx, row, digest, nowMs))) {
         await known.addPlace(trx, row, row.instances_now ?? counted, nowMs);
         await trx.deleteFrom('series').where('number', '=', row.number).execute();
         return 'duplicate';
       }
-      const again =
-        row.digest === null ? {} : { step: 'fetch' as const, job: null, seed: null, results: '[]' };
+      const again = row.digest === null ? {} : { step: 'fetch' as const, seed: null };
       await mine(trx, claimed)
         .set({ ...again, digest, instances: counted })
         .execute();
@@ -224,12 +224,12 @@ export function createSeriesStore(database: Database<SeriesSchema>, known: Known
     readonly isGone?: boolean;
   }
 
-  /** Ends an attempt and its row; false if the attempt has ended meanwhile. A series that has grown follows. */
+  /** Ends an attempt and its row; undefined if the attempt has ended meanwhile. A series that has grown follows. */
   function finish(
     claimed: Claim,
     end: { state: 'done' } | { state: 'failed'; reason: Reason },
     { nowMs, quietMs, followed, isGone }: FinishOptions,
-  ): Promise<boolean> {
+  ): Promise<Row | undefined> {
     return database.transaction(async (trx) => {
       const reason = end.state === 'failed' ? end.reason : undefined;
       const row = await mine(trx, claimed)
@@ -244,7 +244,7 @@ export function createSeriesStore(database: Database<SeriesSchema>, known: Known
         })
         .returningAll()
         .executeTakeFirst();
-      if (!row) return false;
+      if (!row) return undefined;
       if (row.instances_now !== null || followed) {
         const { modality, description, urgency } = row;
         const instances = row.instances_now ?? row.instances;
@@ -259,7 +259,7 @@ export function createSeriesStore(database: Database<SeriesSchema>, known: Known
           nowMs,
         });
       }
-      return true;
+      return row;
     });
   }
 
@@ -271,7 +271,7 @@ export function createSeriesStore(database: Database<SeriesSchema>, known: Known
     return database.transaction(async (trx) => {
       const row = await rows.readRow(trx, claimed.number);
       if (!row || row.claim !== claimed.claim || row.state !== 'running') return true;
-      if (row.step === 'store' || isStored(row)) return false;
+      if (mayBeStored(row)) return false;
       await mine(trx, claimed)
         .set({
           ...rows.unbegun,
@@ -405,6 +405,17 @@ export function createSeriesStore(database: Database<SeriesSchema>, known: Known
     ended,
     recover,
     retire,
+    endedWithJob: (limit: number) => rows.endedWithJob(db, limit),
+    /** Notes that the job of an ended row is no longer at its service. */
+    async clearJob({ number, job }: Pick<Row, 'number' | 'job'>): Promise<void> {
+      await db
+        .updateTable('series')
+        .set({ job: null })
+        .where('number', '=', number)
+        .where('job', '=', job)
+        .where('ended_ms', 'is not', null)
+        .execute();
+    },
     /** Deletes a claimed row of which nothing will be stored. */
     async forget({ number, claim }: Claim): Promise<void> {
       await db.deleteFrom('series').where('number', '=', number).where('claim', '=', claim).execute();

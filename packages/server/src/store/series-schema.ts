@@ -106,6 +106,9 @@ export const seriesMigrations: readonly Migration[] = [
       await sql`CREATE INDEX series_rule ON series (rule, state, number)`.execute(db);
       await sql`CREATE INDEX series_seen ON series (seen_ms) WHERE ended_ms IS NULL`.execute(db);
       await sql`CREATE INDEX series_ended ON series (ended_ms) WHERE ended_ms IS NOT NULL`.execute(db);
+      await sql`CREATE INDEX series_job ON series (number) WHERE job IS NOT NULL AND ended_ms IS NOT NULL`.execute(
+        db,
+      );
       await sql`CREATE TABLE known_series (
         hash BLOB PRIMARY KEY,
         instances INTEGER NOT NULL,

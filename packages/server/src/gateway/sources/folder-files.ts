@@ -125,9 +125,9 @@ export async function readFacts(
   const element = header.dicom.dataset.get(sopInstanceUid);
   const instance =
     element?.kind === 'value'
-      ? Buffer.from(element.bytes)
+      ? Buffer.from(element.bytes.subarray(0, 66))
           .toString('latin1')
-          .replace(/[\0 ]+$/, '')
+          .replace(/[\0 ]$/, '')
       : '';
   if (![uid, studyUid, instance].every(isUid))
     throw new TomaatError('BAD_HEADER', 'The file has an invalid UID of its study, series or instance.');
