@@ -113,6 +113,10 @@ Each is in the study and the frame of reference of the images, in a series of it
 set are copied from the images. UIDs have the root \`2.25\` (PS3.5 B.2) and follow from the job: the same job gives the same UIDs, so that
 a result that is stored twice is one object in the archive. Private elements have the creator \`TOMAAT\`.
 
+A result that takes the place of an earlier one, of the same series with fewer images, names it: a report in PredecessorDocumentsSequence, a structure
+set in PredecessorStructureSetSequence, a segmentation and a picture in RelatedSeriesSequence, with the purpose 122401 (Same Anatomy): each result is a
+series of its own.
+
 ## Transfer syntaxes
 
 | name | UID | read |

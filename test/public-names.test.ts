@@ -6,9 +6,9 @@ import { expect, it } from 'vitest';
 /* The public names of the packages. Adding one is a promise to users; removing one belongs in the changelog. */
 
 const coreValues = `
-  TomaatError acceptShape acceptSuv affinesEqual applyAffine base64Length buildDicomObject
+  TomaatError acceptShape acceptSuv affinesEqual applyAffine base64Length belongingOf buildDicomObject
   buildKeyPicture buildMeasurementReport buildSegmentation buildStructureSet buildSurface bytesPerVoxel
-  channelCount checkAffine checkDeclaration checkShape checkVolume chooseDicom chooseFormat closeLabels
+  channelCount checkAffine checkDeclaration checkResult checkShape checkVolume chooseDicom chooseFormat closeLabels
   codesOfName collectBytes compareLabels componentOf composeAffine computesSuv convertVolume crc32
   createDeidentifier createFrameDecoder createStoredZip createUidKey createUidMapper createVoxels
   cropOrPad decimateMesh decodeBase64Text defaultCategory defaultValue defineApp deidentify
@@ -20,7 +20,7 @@ const coreValues = `
   formatPoints formatUidKey formatsOf hasDicomWord hasUnseen holdsVoxelsAlone identifySegmentation
   identity imageTransforms infer infererSchema inputSchema inspectDicom inspectFiles inspectStart
   inspectVolume invert isDicom isDicomFormat isExplained isFileInput isFileSpec isNetworkSpec isReadBack
-  isSeriesFormat isText isVolumeMediaType isVolumeUnlikeBase64 isZip joinMeshes judge
+  isSamePatient isSameResult isSeriesFormat isText isVolumeMediaType isVolumeUnlikeBase64 isZip joinMeshes judge
   keepLargestComponent keepsStoredOrder labelColors labelPalette labelSchema labelTransforms labelTypeFor
   labelVoxels labelsWith largestThatFits leastJudgedVoxels listFaults listSeries manifestSchema mapLabels
   matchOriginals maxFileBytes maxZipEntries measureLabels measurementsToCsv mediaTypes meshToStl
@@ -41,6 +41,8 @@ const coreValues = `
 const coreTypes = `
   AcceptanceRule Affine Agreement AppContext AppDefinition Bytes CheckedYaml Code CodecModule CodecName
   CodecOptions Components Compression Connectivity DataFault DataFileField DecimateOptions DeclaredInput
+  AcceptanceRule Affine Agreement AppContext AppDefinition Belonging Bytes Code CodecModule CodecName
+  CodecOptions Components Compression Connectivity DataFileField DecimateOptions DeclaredInput
   DeclaredInputs DeclaredOutput DeclaredOutputs DecodeFrame DecodedFrame DeidentificationReport
   Deidentified DeidentifiedImage DeidentifyFilesOptions DeidentifyOptions DicomContext DicomDisplay
   DicomFile DicomFindings DicomFormat DicomHeader DicomImage DicomObject DicomReadOptions
@@ -53,8 +55,8 @@ const coreTypes = `
   ModelServerAddress ServedSpec
   MorphologyOptions NetworkReport NetworkSession NumericVolume NumericVoxels Observation Outcome
   Output OutputFormat OutputType OutputValue OutputsOf PadOptions Parameter ParametersOf Parity
-  Picture Platform PointTransform PredictionContext PredictionRequest PreviewOptions ReadLimits
-  ReadOptions ReadSegmentation ReadVolume Reduction ReportedAttribute ResampleOptions Rewrite
+  Picture Platform PointTransform Predecessor PredictionContext PredictionRequest PreviewOptions ReadLimits
+  ReadOptions ReadSegmentation ReadVolume Reduction ReportedAttribute ResampleOptions ResultOrigin Rewrite
   SegmentLabel SegmentReference SegmentationIdentity SelfTest SegmentationIdentityOptions
   SegmentationOptions SegmentationType SeriesFormat SeriesList Shape Size SliceReference
   SlidingWindowSpec SmallObjectOptions SourceFile SpatialTransform Stage StageTimes Step
@@ -88,6 +90,9 @@ const clientTypes = `
   GatewaySeriesState GatewayStep GatewaySummary IdentityDecision IdentityFacts InputParameter Job JobIn
   JobOutput JobState LoggedOut Me MetadataOf NamedBytes NamedPrediction OutputFile PredictOptions
   PrepareOptions PreparedSeries Problem Processing Program Receipt RegistryClient RegistryClientOptions
+  FileRef FileSource Fit FormFields IdentityDecision IdentityFacts InputParameter Job JobIn
+  JobOutput JobState LoggedOut Me MetadataOf NamedBytes NamedPrediction OutputFile Predecessor PredictOptions
+  PrepareOptions PreparedSeries Problem Processing Receipt RegistryClient RegistryClientOptions
   RequestHeader ResumableOptions RetrieveOptions RetrieveProgress RetrievedInstance SearchOptions
   Service ServiceFilters Signed SignedAnnouncement StableSeries StoreOptions StoreProgress StoreReason
   StoreReport StoredInstance UploadFile UploadProgress V1Input V1Output V1PredictOptions VerifiedAnnouncement VolumeFacts

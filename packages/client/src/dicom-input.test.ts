@@ -231,6 +231,26 @@ describe('createResult()', () => {
   };
   const choose = async () => (await openDicomInput(sources(slices()), webPlatform)).choose();
 
+  it('makes the same bytes at a given time, and names a predecessor', async () => {
+    const chosen = (await openDicomInput(sources(slices()), webPlatform)).choose();
+    const labels = await labelsOf(chosen);
+    const make = async (more: object) =>
+      new Uint8Array(await (await chosen.createResult(labels, service, { job, ...more })).arrayBuffer());
+    const time = new Date(Date.UTC(2026, 0, 2, 3, 4, 5));
+    const first = await make({ time });
+    expect(await make({ time })).toEqual(first);
+    expect(await make({ time: new Date(0) })).not.toEqual(first);
+    const predecessor = {
+      studyUid: '1.2.7',
+      seriesUid: '1.2.8',
+      sopClassUid: '1.2.9',
+      sopInstanceUid: '1.2.10',
+    };
+    const text = Buffer.from(await make({ time, predecessor })).toString('latin1');
+    expect(text).toContain('1.2.8');
+    expect(Buffer.from(first).toString('latin1')).not.toContain('1.2.8\0');
+  });
+
   it('makes a segmentation of the originals, with their patient and their UIDs', async () => {
     const chosen = await choose();
     const blob = await chosen.createResult(await labelsOf(chosen), service, { job });

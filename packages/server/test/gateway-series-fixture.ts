@@ -107,7 +107,7 @@ export interface Run {
   readonly saves: number;
 }
 
-const uidKey = createUidKey();
+export const uidKey = createUidKey();
 
 export const configOf = ({ service, rule, maxSeriesBytes = 2 ** 30 }: Gateway): GatewayConfig => ({
   sources: {},

@@ -17,6 +17,7 @@ import {
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { holds } from '../../core/test/canaries.ts';
 import { forgetSeries } from '../src/gateway/process-series.ts';
+import { jobKeyOf } from '../src/gateway/seed.ts';
 import type { Destination, Source } from '../src/gateway/series.ts';
 import { nodePlatform } from '../src/node-platform.ts';
 import { writeApp } from './app-fixture.ts';
@@ -31,6 +32,7 @@ import {
   type Run,
   rowOf,
   runSeries,
+  uidKey,
 } from './gateway-series-fixture.ts';
 import { columns, height, planted, root, slice, slices, traces } from './named-series.ts';
 import { type RecordingProxy, startRecordingProxy } from './recording-proxy.ts';
@@ -56,6 +58,7 @@ beforeAll(async () => {
     },
     infer: `await sleep(inputs.waitMs);
       if (inputs.level === 13) throw new Error('the app broke');
+      if (inputs.level === 14) process.exit(7);
       return { segmentation: { ...volume, voxels: Uint8Array.from(volume.voxels, (v) => Number(v > inputs.level)) } };`,
     outputs,
     labels,
@@ -371,6 +374,50 @@ describe('createProcessSeries()', () => {
     expect(absent).toMatchObject({ code: 'NOT_FOUND' });
     expect(jobsLeft()).toEqual([]);
     expect((await stored()).size).toBe(0);
+  });
+
+  it('gets a job of its own where its key was used for other bytes', async () => {
+    const gateway = await gatewayOf();
+    const first = await runSeries(rowOf(ids), gateway);
+    const before = await stored();
+    const client = createClient({ baseUrl: server.url });
+    const other = await client.predict('bright', {
+      volumes: { volume: originals.slice(1) },
+      keepText: true,
+      idempotencyKey: jobKeyOf(first.row.seed!, uidKey),
+    });
+    await client.wait(other.id);
+    const again = await runSeries(rowOf(ids), gateway);
+    expect(again.error).toBeUndefined();
+    expect(await stored()).toEqual(before);
+    await client.remove(other.id);
+    expect(jobsLeft()).toEqual([]);
+  });
+
+  it('computes again when the server lost the process of a job, a few times', async () => {
+    const gateway = await gatewayOf(originals, { rule: { parameters: { level: 14 } } });
+    const first = await runSeries(rowOf(ids), gateway);
+    expect(passingOf(first).message).toContain('exit code 7');
+    const last = await runSeries({ ...first.row, attempts: 5 }, gateway);
+    // The failed job is not found again by its key.
+    expect(last.row.job).not.toBe(first.row.job);
+    expect(refusalOf(last)).toMatchObject({
+      code: 'APP_FAILED',
+      message: expect.stringContaining('exit code 7'),
+    });
+    expect(jobsLeft()).toEqual([]);
+  });
+
+  it('gives a report that refers to a segmentation of the type LABELMAP', async () => {
+    const done = await run(originals, { rule: { results: ['labelmap.dcm', 'sr.dcm'] } });
+    expect(done.error).toBeUndefined();
+    const [labelMap, report] = done.row.results;
+    expect(labelMap.sopClass).toBe('1.2.840.10008.5.1.4.1.1.66.7');
+    const bytes = (await stored()).get(`${ids.study}/${report.series}/${report.sopInstance}.dcm`)!;
+    const text = Buffer.from(bytes).toString('latin1');
+    expect(text).toContain(labelMap.sopInstance);
+    expect(text).toMatch(/1\.2\.840\.10008\.5\.1\.4\.1\.1\.66\.7/);
+    expect(text).not.toMatch(/1\.2\.840\.10008\.5\.1\.4\.1\.1\.66\.4/);
   });
 
   it('refuses a label map that the service gives at another place', async () => {

@@ -26,6 +26,7 @@ const resumableAboveBytes = 16 * 1024 * 1024;
  * @throws TomaatError FRAME_NEEDED for a 4-D series, where the service takes one volume; what the service refuses
  */
 export async function startJob(
+  { id: rowId }: Pick<SeriesRow, 'id'>,
   { chosen, digest, instances }: FetchedSeries,
   seed: string,
   { client, service, input, parameters }: OpenService,
@@ -55,15 +56,15 @@ export async function startJob(
     digest: `sha256:${digest}`,
     count: instances.size,
   });
-  return await sendSeries(client, prepared, signal, (file) =>
+  return await sendSeries(client, prepared, signal, (file, attempt) =>
     client.predict(service.id, {
       volumes: { [input.name]: file },
       values: parameters,
-      // The objects are made here: no need for the server to make its own of files without UIDs that mean anything.
+      // The objects are made here: no need for the server to make its own of files whose UIDs mean nothing.
       formats: Object.fromEntries(
         service.outputs.flatMap(({ name, type }) => (type === 'LabelVolume' ? [[name, 'nii.gz']] : [])),
       ),
-      idempotencyKey: jobKeyOf(seed),
+      idempotencyKey: jobKeyOf(attempt === 0 ? seed : `${seed} ${rowId}`, deps.uidKey),
       urgency: rule.urgency,
       keepText: true,
       signal,
@@ -71,16 +72,26 @@ export async function startJob(
   );
 }
 
-/** Sends the files by themselves if they are large. Such an upload is deleted: the job has its own copy. */
+type SentFile = FileSource | NonNullable<Awaited<ReturnType<Client['upload']>>>;
+
+/**
+ * Sends the files by themselves if they are large. Such an upload is deleted: the job has its own copy. Where the service
+ * still has a job of the key that was sent other bytes, for instance by an older version, the row gets one of its own.
+ */
 async function sendSeries(
   client: Client,
   prepared: PreparedSeries,
   signal: AbortSignal,
-  predict: (file: FileSource | NonNullable<Awaited<ReturnType<Client['upload']>>>) => Promise<Job>,
+  predict: (file: SentFile, attempt: 0 | 1) => Promise<Job>,
 ): Promise<Job> {
   const uploaded =
     prepared.sizeBytes > resumableAboveBytes ? await client.upload(prepared, { signal }) : undefined;
-  const job = await predict(uploaded ?? prepared);
+  const file = uploaded ?? prepared;
+  const job = await predict(file, 0).catch((error: unknown) => {
+    const isTaken = error instanceof TomaatError && error.code === 'CONFLICT';
+    if (isTaken) return predict(file, 1);
+    throw error;
+  });
   if (uploaded && 'upload' in uploaded) await client.removeUpload(uploaded.upload, { signal });
   return job;
 }
@@ -88,7 +99,7 @@ async function sendSeries(
 /**
  * Waits for a job.
  *
- * @returns undefined if the service does not have it any more
+ * @returns undefined if the service does not have it any longer
  * @throws TomaatError the job's error; passing where it was the service's fault, for the first attempts. Such a job is
  *   removed: the next attempt makes another
  */

@@ -44,7 +44,7 @@ interface State {
 }
 
 async function processSeries(state: State, context: SeriesContext, deps: SeriesDependencies): Promise<void> {
-  const { rule, config, signal, destinations } = context;
+  const { rule, config, signal } = context;
   if (hasAll(state.row, context)) return finish(state, context, deps);
   // Asked first: without it the originals need not be fetched.
   const opened = await openService(rule, config.services[rule.service], deps.connect, signal);
@@ -72,7 +72,7 @@ async function processSeries(state: State, context: SeriesContext, deps: SeriesD
     signal,
   });
   await storeResults(built, seed, state.row, context, deps, { ...facts, job: job.id });
-  if (openDestinations(state.row.results, destinations).length === 0) await finish(state, context, deps);
+  await finish(state, context, deps);
 }
 
 const hasAll = ({ step, seed, results }: SeriesRow, { destinations }: SeriesContext): boolean =>
@@ -99,10 +99,10 @@ async function predict(
 ) {
   const { client } = opened;
   const before = state.row.job;
-  await context.save({ step: 'predict', digest: fetched.digest, seed, job: undefined });
   // It computed what the series was before.
   if (before !== undefined) await client.remove(before, { signal: context.signal });
-  const { id } = await startJob(fetched, seed, opened, context, deps, facts);
+  await context.save({ step: 'predict', digest: fetched.digest, seed, job: undefined });
+  const { id } = await startJob(state.row, fetched, seed, opened, context, deps, facts);
   await context.save({ job: id });
   const job = await waitForJob(client, id, state.row, context);
   if (!job) {

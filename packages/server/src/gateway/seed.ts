@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { createHash, createHmac } from 'node:crypto';
 import type { Service } from '@tomaat/client';
 import type { Rule, ServiceConfig } from './config.ts';
 import { parametersOf } from './service.ts';
@@ -52,8 +52,12 @@ const patientAttributesOf = ({ keepIdentity, keepPatientCharacteristics }: Rule)
   return keepPatientCharacteristics ? 'characteristics' : 'none';
 };
 
-/** The key of the job at the service: not the seed itself, from which the UIDs of the results follow. */
-export const jobKeyOf = (seed: string): string => sha256Of(`tomaat gateway job ${seed}`);
+/**
+ * The key of the job at the service (Idempotency-Key): not the seed itself, from which the UIDs of the results follow, and
+ * not that of another gateway, which sends the same series with other UIDs.
+ */
+export const jobKeyOf = (seed: string, uidKey: Uint8Array): string =>
+  createHmac('sha256', uidKey).update(`tomaat gateway job ${seed}`).digest('hex');
 
 /** SHA-256, in hex, of the sorted UIDs, each once. */
 export const digestOfInstances = (uids: Iterable<string>): string =>

@@ -30,7 +30,7 @@ export async function storeResults(
   { destinations, save, signal }: SeriesContext,
   deps: SeriesDependencies,
   facts: AuditFacts,
-): Promise<StoredResult[]> {
+): Promise<void> {
   let results = built.map(
     ({ format, output, sopClass, sopInstance, series, replaces }): StoredResult => ({
       ...{ format, output, seed, sopClass, sopInstance, series, replaces },
@@ -62,5 +62,4 @@ export async function storeResults(
     await save({ results });
   }
   if (faults.length > 0) throw faults.find(mayPass) ?? faults[0];
-  return results;
 }
