@@ -39,10 +39,8 @@ const coreValues = `
   writeDicomFile writeStoredZip writeStripped writeTransform writeTransformMat writeVolume zlibPlatform
 `;
 const coreTypes = `
-  AcceptanceRule Affine Agreement AppContext AppDefinition Bytes CheckedYaml Code CodecModule CodecName
+  AcceptanceRule Affine Agreement AppContext AppDefinition Belonging Bytes CheckedYaml Code CodecModule CodecName
   CodecOptions Components Compression Connectivity DataFault DataFileField DecimateOptions DeclaredInput
-  AcceptanceRule Affine Agreement AppContext AppDefinition Belonging Bytes Code CodecModule CodecName
-  CodecOptions Components Compression Connectivity DataFileField DecimateOptions DeclaredInput
   DeclaredInputs DeclaredOutput DeclaredOutputs DecodeFrame DecodedFrame DeidentificationReport
   Deidentified DeidentifiedImage DeidentifyFilesOptions DeidentifyOptions DicomContext DicomDisplay
   DicomFile DicomFindings DicomFormat DicomHeader DicomImage DicomObject DicomReadOptions
@@ -88,11 +86,8 @@ const clientTypes = `
   DiscoverOptions Endpoint EndpointName EndpointResponse Entry ErrorCode ErrorData FailedInstance
   FileRef FileSource Fit FormFields GatewayClient GatewayListOptions GatewayPeer GatewaySeries
   GatewaySeriesState GatewayStep GatewaySummary IdentityDecision IdentityFacts InputParameter Job JobIn
-  JobOutput JobState LoggedOut Me MetadataOf NamedBytes NamedPrediction OutputFile PredictOptions
-  PrepareOptions PreparedSeries Problem Processing Program Receipt RegistryClient RegistryClientOptions
-  FileRef FileSource Fit FormFields IdentityDecision IdentityFacts InputParameter Job JobIn
   JobOutput JobState LoggedOut Me MetadataOf NamedBytes NamedPrediction OutputFile Predecessor PredictOptions
-  PrepareOptions PreparedSeries Problem Processing Receipt RegistryClient RegistryClientOptions
+  PrepareOptions PreparedSeries Problem Processing Program Receipt RegistryClient RegistryClientOptions
   RequestHeader ResumableOptions RetrieveOptions RetrieveProgress RetrievedInstance SearchOptions
   Service ServiceFilters Signed SignedAnnouncement StableSeries StoreOptions StoreProgress StoreReason
   StoreReport StoredInstance UploadFile UploadProgress V1Input V1Output V1PredictOptions VerifiedAnnouncement VolumeFacts
