@@ -7,6 +7,7 @@ import {
   listFaults,
   readYaml,
   TomaatError,
+  withoutTrailingSlashes,
 } from '@tomaat/core';
 import type { z } from 'zod';
 import { parseFingerprint } from '../trust/known-hosts.ts';
@@ -134,7 +135,7 @@ function createConfigurator(folder: string, faults: DataFault[]) {
     path: Path,
     entry: Exclude<SourceEntry, { type: 'folder' }> | Extract<DestinationEntry, { type: 'dicomweb' }>,
   ): DicomWebAddress => ({
-    url: entry.url.replace(/\/+$/, ''),
+    url: withoutTrailingSlashes(entry.url),
     authorization: authorizationOf(path, entry),
     caFile: caOf(path, entry.caFile),
   });
@@ -174,7 +175,7 @@ function createConfigurator(folder: string, faults: DataFault[]) {
     },
     service(path: Path, { url, service, apiKeyFile, caFile, fingerprint }: ServiceEntry): ServiceConfig {
       return {
-        url: url.replace(/\/+$/, ''),
+        url: withoutTrailingSlashes(url),
         service,
         apiKey:
           apiKeyFile === undefined ? undefined : files.secret([...path, 'apiKeyFile'], absolute(apiKeyFile)),
