@@ -8,6 +8,7 @@ import { bodyTargets } from './targets/bodies.ts';
 import { deidentificationTargets } from './targets/deidentification.ts';
 import { dicomTargets } from './targets/dicom.ts';
 import { dicomWebTargets } from './targets/dicomweb.ts';
+import { gatewayTargets } from './targets/gateway.ts';
 import { gzipTargets } from './targets/gzip.ts';
 import { platformFor } from './targets/inputs.ts';
 import { requestTargets } from './targets/requests.ts';
@@ -32,4 +33,5 @@ export const targets: Readonly<Record<string, Target>> = {
   ...dicomWebTargets,
   ...requestTargets,
   ...appTargets,
+  ...gatewayTargets,
 };

@@ -41,7 +41,15 @@ const serverRooms: readonly (readonly string[])[] = [
   ['intake', 'certificates.ts'],
   ['trust', 'apps.ts', 'identity.ts', 'tls.ts'],
   ['store'],
-  ['addresses.ts', 'fair-share.ts', 'node-platform.ts', 'settings.ts', 'source.ts', 'version.ts'],
+  [
+    'addresses.ts',
+    'durations.ts',
+    'fair-share.ts',
+    'node-platform.ts',
+    'settings.ts',
+    'source.ts',
+    'version.ts',
+  ],
 ];
 
 /** Ways to turn text into code or a shell command. Programs are started with an array of arguments. */

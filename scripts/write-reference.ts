@@ -18,6 +18,7 @@ import {
   volumeFormats,
 } from '@tomaat/core';
 import { z } from 'zod';
+import { gatewayFileSchema } from '../packages/server/src/gateway/config-schema.ts';
 import { conformancePage } from './conformance-statement.ts';
 import { pythonTypes } from './python-types.ts';
 
@@ -72,6 +73,7 @@ export async function referenceFiles(): Promise<Map<string, string>> {
     ['docs/reference/formats.md', generated + formatsPage()],
     ['docs/reference/dicom.md', generated + conformancePage()],
     ['docs/reference/errors.md', generated + errorsPage()],
+    ['docs/reference/gateway.md', generated + gatewayPage()],
     ['docs/reference/cli.md', generated + (await cliPage())],
     ['docs/openapi.json', api('server')],
     ['docs/openapi-registry.json', api('registry')],
@@ -233,6 +235,47 @@ function bounds({ minimum, maximum, exclusiveMinimum, exclusiveMaximum }: Schema
 }
 
 const cell = (text: string) => text.replaceAll('|', '\\|').replaceAll('\n', ' ');
+
+// ---- The gateway's file of rules ----
+
+function gatewayPage(): string {
+  const schema = schemaOf(gatewayFileSchema);
+  const parts: [title: string, schema: Schema][] = [];
+  const top = table(schema, (name, property) => {
+    const part = partOf(property);
+    if (!part) return undefined;
+    parts.push([name, part.schema]);
+    return `${part.kind}, see [${name}](#${name})`;
+  });
+  const sections = parts.flatMap(([title, part]) => [`## ${title}\n`, ...partSections(title, part, '###')]);
+  return `# The gateway's file of rules
+
+Every key of the file that \`tomaat gateway --config FILE\` reads; [the guide](../guides/pacs.md) has examples. Unknown keys are faults.
+\`tomaat gateway check --config FILE\` names each fault with its line, and warns of what is probably not meant.
+
+Paths are relative to the folder of the file. Times have a unit: \`30s\`, \`5m\`, \`12h\`, \`3d\`. A secret is never in the file: it is in
+a file of its own, one line, that only its owner can read (\`chmod 600\`). Where a key takes several values, one can be written without a list.
+
+## Texts
+
+\`bodyPart\`, \`description\`, \`studyDescription\` and \`callingAet\` are compared with patterns: \`*\` stands for any characters, \`?\` for one.
+Upper and lower case are alike, and so are full-width and half-width forms. A pattern describes the whole text: \`'*thorax*'\` takes “CT Thorax
+nativ”, \`thorax\` does not. \`'T2\\*'\` is a T2 with a star. Write patterns in single quotes.
+
+## What is not known
+
+A condition on something that the source does not tell does not hold. A series without a known modality matches no rule. Under \`not\`,
+a series without a description has none of the descriptions there; but if it is not known who sent it, a rule with \`callingAet\` under \`not\`
+does not take it. \`slices\` and \`sliceSpacingMm\` are known only from the files: the series is fetched, and fails with the reason if they do not fit.
+
+Segmentations, reports, structure sets, key pictures and whatever else is made of images match only a rule whose \`modality\` names
+them. The results of the gateway itself are never processed again.
+
+## The file
+
+${top}
+${sections.join('\n')}`;
+}
 
 // ---- Transforms ----
 

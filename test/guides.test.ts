@@ -1,11 +1,12 @@
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { copyFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseManifest, readVolume, sourceFromBytes, type Volume, writeVolume } from '@tomaat/core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { parse as parseYaml } from 'yaml';
 import { loadConfig } from '../packages/server/src/config.ts';
+import { parseGatewayConfig } from '../packages/server/src/gateway/parse-config.ts';
 import { nodePlatform } from '../packages/server/src/node-platform.ts';
 import { pointwiseNetwork, thresholdNetwork } from '../packages/server/test/onnx-fixture.ts';
 import { startTestServer } from '../packages/server/test/test-server.ts';
@@ -15,10 +16,11 @@ import {
   readText,
   repository,
   type Stand,
+  start,
   startStand,
   tryServing,
 } from './documents.ts';
-import { findCurl, findProgram, findPython } from './programs.ts';
+import { findCurl, findOpenssl, findProgram, findPython } from './programs.ts';
 import { writeSeries } from './write-series.ts';
 
 const guide = (name: string) => codeBlocks(readText(`docs/guides/${name}.md`));
@@ -33,6 +35,7 @@ const guides = [
   'ohif',
   'slicer',
   'dicom',
+  'pacs',
 ];
 const linesOf = (blocks: readonly CodeBlock[]) =>
   blocks.filter((block) => block.language === 'sh').flatMap((block) => block.text.trim().split('\n'));
@@ -473,6 +476,67 @@ ${code[1]}`);
     });
     it.skipIf(noCurl || !findProgram('zip', ['-v'])).each(linesOf(blocks))('%s', async (line) => {
       await works(line);
+    });
+  });
+
+  describe('pacs.md', () => {
+    const blocks = guide('pacs');
+    const [small, whole] = blocks.filter((block) => block.language === 'yaml').map(({ text }) => text);
+    const lines = linesOf(blocks);
+    const isStart = (line: string) => line.startsWith('npx tomaat gateway --config');
+
+    it('two folders: a series becomes a segmentation of its patient and study', async () => {
+      writeFileSync(inFolder('gateway.yaml'), stand.localize(small));
+      await writeSeries(inFolder('chest.nii.gz'), inFolder('ct'), [1]);
+      const modality = (value: string) => `\x08\0\x60\0CS\x02\0${value}`;
+      for (const name of readdirSync(inFolder('ct'))) {
+        const text = readFileSync(inFolder('ct', name), 'latin1');
+        writeFileSync(inFolder('ct', name), text.replace(modality('MR'), modality('CT')), 'latin1');
+      }
+      const [mkdir, check, serve, copy, list] = lines;
+      await works(mkdir);
+      const checked = await works(check);
+      for (const part of ['source inbox', 'rule ct-lungs', 'destination results'])
+        expect(checked).toMatch(new RegExp(`^ {2}ok {5}${part}: `, 'm'));
+      expect(isStart(serve)).toBe(true);
+      const command = `${serve.replace('npx', 'exec npx')} --port 0`;
+      await using gateway = start('sh', ['-ec', command], { cwd: stand.folder });
+      await gateway.until(/^Gateway +http:/m);
+      await works(copy);
+      await expect
+        .poll(() => works(list), { timeout: 60_000, interval: 1000 })
+        .toMatch(/^\d+ +done +ct-lungs +inbox +CT +\d+ .*seg\.dcm$/m);
+      const found = readdirSync(inFolder('results'), { recursive: true, encoding: 'utf8' });
+      const [segmentation] = found.filter((name) => name.endsWith('.dcm'));
+      expect(readFileSync(inFolder('results', segmentation)).toString('latin1', 128, 132)).toBe('DICM');
+      expect(segmentation).toMatch(/^1\.2\.3\//);
+    }, 120_000);
+
+    const noOpenssl = !findOpenssl();
+    it.skipIf(noOpenssl).each(lines.slice(5))('%s', async (line) => {
+      await works(line);
+    });
+
+    it.skipIf(noOpenssl)(
+      'the file for a hospital has no faults with the secrets that the guide makes',
+      () => {
+        for (const name of ['orthanc.password', 'archive.token', 'lungs.key'])
+          writeFileSync(inFolder(name), 'a-secret\n', { mode: 0o600 });
+        const { config, warnings } = parseGatewayConfig(whole, inFolder('gateway.yaml'));
+        expect(warnings).toEqual([]);
+        expect(config.rules.map(({ when }) => when.sources)).toEqual([['door'], ['archive']]);
+        const { Tomaat: door } = JSON.parse(
+          readText('deploy/orthanc/orthanc.json').replaceAll(/^ *\/\/.*$/gm, ''),
+        ) as { Tomaat: { Hook: string } };
+        expect(new URL(door.Hook).pathname).toBe('/hooks/orthanc/door');
+      },
+    );
+
+    it('the unit of systemd stops the gateway alone, and names flags that it has', () => {
+      const unit = blocks.find((block) => block.language === 'ini')!.text;
+      expect(unit).toMatch(/^KillMode=mixed$/m);
+      expect(unit).toMatch(/^ExecReload=\/bin\/kill -HUP \$MAINPID$/m);
+      expect(unit).not.toContain('npx');
     });
   });
 

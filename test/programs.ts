@@ -127,6 +127,9 @@ export function findForeignClient(name: string): string | undefined {
 }
 /** dcmtk’s reader of structured reports. */
 export const findDsrdump = (): string | undefined => findProgram('dsrdump', ['--version']);
+/** dcmtk’s sender and receiver of DIMSE. */
+export const findDcmtk = (): string | undefined =>
+  findProgram('dcmsend', ['--version']) && findProgram('storescp', ['--version']);
 export const findNginx = (): string | undefined => findProgram('nginx', ['-v']);
 export const findCaddy = (): string | undefined => findProgram('caddy', ['version'], 'Caddy');
 export const findHaproxy = (): string | undefined => findProgram('haproxy', ['-v'], 'HAProxy');

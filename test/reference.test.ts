@@ -56,6 +56,7 @@ describe('referenceFiles()', () => {
     'docs/reference/formats.md',
     'docs/reference/dicom.md',
     'docs/reference/errors.md',
+    'docs/reference/gateway.md',
     'docs/reference/cli.md',
     'docs/openapi.json',
     'docs/openapi-registry.json',
@@ -68,7 +69,7 @@ describe('referenceFiles()', () => {
   });
 
   it('writes no other file than these', () => {
-    expect([...files.keys()]).toHaveLength(11);
+    expect([...files.keys()]).toHaveLength(12);
   });
 
   it('lists every key of the manifest and every command', () => {
@@ -76,8 +77,18 @@ describe('referenceFiles()', () => {
     for (const key of ['schemaVersion', 'acceptance', 'roiSize', 'memoryMb', 'keepTriangles', 'environment'])
       expect(manifest).toContain(`| \`${key}\` |`);
     const cli = files.get('docs/reference/cli.md')!;
-    for (const name of ['up', 'serve', 'registry', 'discover', 'predict', 'run', 'check', 'keys'])
+    for (const name of ['up', 'serve', 'registry', 'gateway', 'discover', 'predict', 'run', 'check', 'keys'])
       expect(cli).toContain(`## tomaat ${name}\n`);
     expect(cli).toContain('### tomaat keys create\n');
+    const rules = files.get('docs/reference/gateway.md')!;
+    for (const key of [
+      'hookSecretFile',
+      'callingAet',
+      'fingerprint',
+      'source',
+      'giveUp',
+      'keepPatientCharacteristics',
+    ])
+      expect(rules).toContain(`| \`${key}\` |`);
   });
 });

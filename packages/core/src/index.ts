@@ -92,6 +92,15 @@ export {
   parseParameters,
 } from './app/values.ts';
 export { type NetworkReport, verifyNetwork } from './app/verify.ts';
+export {
+  type CheckedYaml,
+  type DataFault,
+  type FileFault,
+  faultsOfSchema,
+  listFaults,
+  readYaml,
+  soundPart,
+} from './checked-yaml.ts';
 export { type Belonging, belongingOf, isSamePatient } from './dicom/belonging.ts';
 export type { Code } from './dicom/build.ts';
 export { checkResult, isSameResult, type ResultOrigin } from './dicom/check-result.ts';

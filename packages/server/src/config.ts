@@ -76,6 +76,7 @@ export const configSchema = z.strictObject({
   port: port.default(settings.port.default),
   tlsPort: port.default(settings.tlsPort.default),
   registryPort: port.default(settings.registryPort.default),
+  gatewayPort: port.default(settings.gatewayPort.default),
   tlsCert: text.optional(),
   tlsKey: text.optional(),
   announce: list(httpAddress).default([]),

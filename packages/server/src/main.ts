@@ -5,6 +5,7 @@ import { addCheck } from './cli/commands/check.ts';
 import { addCompare } from './cli/commands/compare.ts';
 import { addDiscover } from './cli/commands/discover.ts';
 import { addErase } from './cli/commands/erase.ts';
+import { addGateway } from './cli/commands/gateway.ts';
 import { addImport } from './cli/commands/import.ts';
 import { addInit } from './cli/commands/init.ts';
 import { addKeys } from './cli/commands/keys.ts';
@@ -52,6 +53,7 @@ const commands = [
   addServe,
   addRegistry,
   addWorker,
+  addGateway,
   addDiscover,
   addShow,
   addPredict,
@@ -82,8 +84,12 @@ const tell = (command: Command): void => {
 };
 tell(program);
 
+// “tomaat gateway” has options that its subcommands have, too: those after the name of one are for that one.
+if (process.argv[2] === 'gateway') program.enablePositionalOptions();
+
 // SIGHUP never ends a serving command, not even before it has loaded its handler (cli/hangup.ts).
-if (['up', 'serve', 'registry', 'worker'].includes(process.argv[2])) process.on('SIGHUP', () => {});
+if (['up', 'serve', 'registry', 'worker', 'gateway'].includes(process.argv[2]))
+  process.on('SIGHUP', () => {});
 
 // A reader that stops early (| head) is not an error.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {

@@ -43,6 +43,7 @@ export const settings = {
   port: { value: '<number>', about: 'HTTP port of the server; 0: a free one', default: 9000 },
   tlsPort: { value: '<number>', about: 'HTTPS port of the server', default: 9443 },
   registryPort: { value: '<number>', about: 'port of the registry', default: 8001 },
+  gatewayPort: { value: '<number>', about: 'port of the gateway', default: 9100 },
   tlsCert: { value: '<file>', about: 'certificate (PEM) instead of a self-signed one' },
   tlsKey: { value: '<file>', about: 'its key (PEM)' },
   announce: { value: '<url>', about: 'announce the services to this registry', isList: true },

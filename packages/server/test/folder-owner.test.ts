@@ -185,6 +185,10 @@ describe.skipIf(!canSwitch)('any other user', () => {
       ['serve', appFolder('threshold'), '--port', '0', '--tls-port', '0'],
       ['up', '--port', '0', '--tls-port', '0', '--registry-port', '0'],
       ['registry', '--port', '0'],
+      ['gateway', '--config', 'gateway.yaml', '--port', '0'],
+      ['gateway', 'list'],
+      ['gateway', 'retry', '--failed'],
+      ['gateway', 'drop', '1'],
     ];
     for (const command of commands) {
       const { code, stdout, stderr } = await tomaatAs(stranger, [...command, '--data', data]);

@@ -304,7 +304,7 @@ describe('parseManifest()', () => {
       'what lies outside of every key',
       'licence: MIT',
       'licence: MIT\nlicense: MIT',
-      { path: '(whole file)', message: 'has the unknown key license' },
+      { path: '(whole file)', message: 'has the unknown key license', line: 11 },
     ],
   ])('describes %s', (_what, from, to, fault) => {
     expect(faultsOf((head + body).replace(from, to))).toEqual([fault]);

@@ -4,6 +4,7 @@ import { allKeys, hasKeys, makeKey, openKeyFolder, revokeFolderKey } from '../ac
 import type { ApiKey } from '../access/keys.ts';
 import type { KeyScope } from '../access/scopes.ts';
 import { dataFolderFor } from '../config.ts';
+import { parseDuration } from '../durations.ts';
 import { actAsOwner } from '../store/folder-owner.ts';
 import { openTable, plain } from './console.ts';
 
@@ -88,10 +89,10 @@ function rowOf(key: ApiKey): string[] {
   return [key.id, key.label, key.scopes.join(', '), key.createdTime.slice(0, 10), state, limits];
 }
 
-/** A date (2027-01-31, to the end of that day in UTC), or a span from now: 12h, 90d. */
+/** A date (2027-01-31, to the end of that day in UTC), or a span from now: 30m, 12h, 90d. */
 function parseExpiry(text: string): Date {
-  const span = /^(\d{1,5})([hd])$/.exec(text);
-  if (span) return new Date(Date.now() + Number(span[1]) * (span[2] === 'h' ? 3_600_000 : 86_400_000));
+  const spanMs = parseDuration(text);
+  if (spanMs !== undefined) return new Date(Date.now() + spanMs);
   const time = /^\d{4}-\d{2}-\d{2}$/.test(text) ? Date.parse(`${text}T23:59:59Z`) : Number.NaN;
   if (!Number.isNaN(time)) return new Date(time);
   throw new TomaatError(

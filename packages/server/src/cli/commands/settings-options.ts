@@ -3,16 +3,22 @@ import { type FlagKey, settingOption } from './options.ts';
 
 /** The flags of commands that serve: settings, which can also come from a file and from variables. */
 
-const configFooter = `
-Settings also come from tomaat.config.yaml in the data folder (or --config FILE) as “tlsPort: 9443”, and from
+const configFooter = (file: string) => `
+Settings also come from tomaat.config.yaml in the data folder${file} as “tlsPort: 9443”, and from
 variables as TOMAAT_TLS_PORT=9443. Flags go before variables, variables before the file.`;
 
-export function addSettings(command: Command, keys: readonly FlagKey[]): Command {
+/** @param withFile whether `--config` names another file of settings; for the gateway, it names the file of rules */
+export function addSettings(
+  command: Command,
+  keys: readonly FlagKey[],
+  { withFile = true }: { withFile?: boolean } = {},
+): Command {
   for (const key of keys) command.addOption(settingOption(key));
   if (keys.includes('announceKey')) command.addOption(new Option('--api-key <key>').hideHelp());
+  if (!withFile) return command.addHelpText('after', configFooter(''));
   return command
     .option('--config <file>', 'settings file instead of tomaat.config.yaml in the data folder')
-    .addHelpText('after', configFooter);
+    .addHelpText('after', configFooter(' (or --config FILE)'));
 }
 
 export async function load(flags: Record<string, unknown>) {
