@@ -1,6 +1,6 @@
 import { applyAffine, type Mesh, type Vec3, type Volume } from '@tomaat/core';
-import { type RefObject, useEffect, useEffectEvent, useState } from 'react';
-import type { LabelStyle, Scene, View } from './scene.ts';
+import { type RefObject, useCallback, useEffect, useEffectEvent, useRef, useState } from 'react';
+import type { Detail, LabelStyle, Scene, View } from './scene.ts';
 import {
   type ScanDisplay,
   type ValueRange,
@@ -40,6 +40,10 @@ export interface SceneState {
   readonly range?: ValueRange;
   readonly window?: NamedWindow;
   setWindow(window: NamedWindow): void;
+  /** How fine the slices are. */
+  readonly detail?: Detail;
+  /** Draws every voxel. */
+  drawFully(): Promise<void>;
   /** Of the crosshair, RAS+ mm. */
   readonly position?: Vec3;
 }
@@ -48,7 +52,15 @@ export interface SceneState {
 export function useScene(canvas: RefObject<HTMLCanvasElement | null>, props: SceneProps): SceneState {
   const { scan, labelMap, labels, mesh, points, display, target, view, opacity, onMove } = props;
   const [scene, setScene] = useState<Scene>();
-  const [ready, setReady] = useState(false);
+  const [scanShown, setScanShown] = useState<Volume>();
+  const [labelsShown, setLabelsShown] = useState<Volume>();
+  const [detail, setDetail] = useState<Detail>();
+  const centred = useRef(false);
+  const ready =
+    scene !== undefined &&
+    (scan !== undefined || labelMap !== undefined || mesh !== undefined) &&
+    scanShown === scan &&
+    labelsShown === labelMap;
   const [error, setError] = useState<unknown>();
   const [range, setRange] = useState<ValueRange>();
   const [presets, setPresets] = useState<readonly WindowPreset[]>([]);
@@ -58,7 +70,9 @@ export function useScene(canvas: RefObject<HTMLCanvasElement | null>, props: Sce
     setPosition(at);
     onMove?.(at, clicked);
   });
+  const currentCanvas = useEffectEvent(() => canvas.current!);
   const currentLabels = useEffectEvent(() => labels);
+  const hasScan = useEffectEvent(() => scan !== undefined);
   const presetsFor = useEffectEvent((automatic: Window, range: ValueRange) =>
     windowPresets(display ?? {}, automatic, range),
   );
@@ -69,7 +83,7 @@ export function useScene(canvas: RefObject<HTMLCanvasElement | null>, props: Sce
     (async () => {
       const { openScene } = await import('./scene.ts');
       if (closed) return;
-      opened = await openScene(canvas.current!, (at, clicked) => moved(at, clicked));
+      opened = await openScene(currentCanvas(), (at, clicked) => moved(at, clicked));
       if (closed) opened.close();
       else setScene(opened);
     })().catch(setError);
@@ -80,30 +94,60 @@ export function useScene(canvas: RefObject<HTMLCanvasElement | null>, props: Sce
     };
   }, []);
 
+  // Scan and labels are set apart, so that another label map leaves all else as it is.
   useEffect(() => {
-    if (!scene || (!scan && !labelMap)) return;
+    if (!scene || !scan) return;
     let stale = false;
-    setReady(false);
+    setScanShown(undefined);
     (async () => {
-      if (scan) {
-        const { low, high, lowest, highest } = await scene.setScan(scan);
-        if (stale) return;
-        const automatic = { level: (low + high) / 2, width: Math.max(high - low, 1e-6) };
-        const found = presetsFor(automatic, { lowest, highest });
-        setPresets(found);
-        setRange({ lowest, highest });
-        setWindow(found[0]);
-      }
-      if (labelMap && !stale) await scene.setLabels(labelMap, currentLabels());
-      if (!stale) {
-        scene.goTo(centreOf(scan ?? labelMap!));
-        setReady(true);
-      }
-    })().catch(setError);
+      const found = await scene.setScan(scan);
+      if (!found || stale) return;
+      const { low, high, lowest, highest } = found;
+      const automatic = { level: (low + high) / 2, width: Math.max(high - low, 1e-6) };
+      const offered = presetsFor(automatic, { lowest, highest });
+      setPresets(offered);
+      setRange({ lowest, highest });
+      setWindow(offered[0]);
+      // With the scan, in the same frame: one texture.
+      const { level, width } = offered[0];
+      scene.setWindow(level - width / 2, level + width / 2);
+      scene.goTo(centreOf(scan));
+      setDetail(scene.detail());
+      setScanShown(scan);
+    })().catch((fault) => !stale && setError(fault));
     return () => {
       stale = true;
     };
-  }, [scene, scan, labelMap]);
+  }, [scene, scan]);
+  useEffect(() => {
+    if (!scene) return;
+    let stale = false;
+    (async () => {
+      await scene.setLabels(labelMap, currentLabels());
+      if (stale) return;
+      if (labelMap && !hasScan() && !centred.current) scene.goTo(centreOf(labelMap));
+      centred.current ||= labelMap !== undefined;
+      setDetail(scene.detail());
+      setLabelsShown(labelMap);
+    })().catch((fault) => !stale && setError(fault));
+    return () => {
+      stale = true;
+    };
+  }, [scene, labelMap]);
+  const drawFully = useCallback(async () => {
+    try {
+      await scene?.drawFully();
+      if (scene) setDetail(scene.detail());
+    } catch (fault) {
+      setError(fault);
+    }
+  }, [scene]);
+  const isCoarse = ready && detail !== undefined && detail.factor > 1;
+  useEffect(() => {
+    if (!isCoarse || detail?.isSoftware || typeof requestIdleCallback === 'undefined') return;
+    const idle = requestIdleCallback(() => void drawFully());
+    return () => cancelIdleCallback(idle);
+  }, [isCoarse, detail, drawFully]);
 
   useEffect(() => {
     if (ready) scene?.styleLabels(labels);
@@ -127,7 +171,7 @@ export function useScene(canvas: RefObject<HTMLCanvasElement | null>, props: Sce
     if (ready && target) scene?.goTo(target.position);
   }, [scene, ready, target]);
 
-  return { scene, ready, error, presets, range, window, setWindow, position };
+  return { scene, ready, error, presets, range, window, setWindow, position, detail, drawFully };
 }
 
 /** The voxel in the middle, RAS+ mm. */

@@ -4,6 +4,7 @@ import { ToggleButton, ToggleButtonGroup } from 'react-aria-components';
 import { PlainSlider } from '../form/slider.tsx';
 import { faultOf, Problem } from '../ui.tsx';
 import { createProbe } from './labels.ts';
+import { Resolution } from './resolution.tsx';
 import type { LabelStyle, View } from './scene.ts';
 import { useScene } from './use-scene.ts';
 import { isSameWindow, type ScanDisplay, type Window, type WindowPreset } from './windows.ts';
@@ -20,6 +21,8 @@ export interface ViewerProps {
   target?: { position: Vec3 };
   /** Fewer controls, for a preview. */
   plain?: boolean;
+  /** What is shown first. */
+  firstView?: View;
   onMove?(position: Vec3, clicked: boolean): void;
 }
 
@@ -39,23 +42,27 @@ export function Viewer({
   display,
   target,
   plain = false,
+  firstView = 'slices',
   onMove,
 }: ViewerProps) {
   const canvas = useRef<HTMLCanvasElement>(null);
-  const [view, setView] = useState<View>('slices');
+  const [view, setView] = useState<View>(firstView);
   const [opacity, setOpacity] = useState(0.55);
-  const { scene, ready, error, presets, range, window, setWindow, position } = useScene(canvas, {
-    scan,
-    labelMap,
-    labels,
-    mesh,
-    points,
-    display,
-    target,
-    view,
-    opacity,
-    onMove,
-  });
+  const { scene, ready, error, presets, range, window, setWindow, position, detail, drawFully } = useScene(
+    canvas,
+    {
+      scan,
+      labelMap,
+      labels,
+      mesh,
+      points,
+      display,
+      target,
+      view,
+      opacity,
+      onMove,
+    },
+  );
 
   return (
     <div className={plain ? 'viewer plain-viewer' : 'viewer'} data-ready={ready}>
@@ -67,6 +74,7 @@ export function Viewer({
         {error !== undefined && <Problem fault={faultOf(error)} />}
         {!ready && error === undefined && <p className="canvas-note">Opening the viewer …</p>}
       </div>
+      {ready && <Resolution detail={detail} onFull={drawFully} />}
       <Position
         position={position}
         scan={scan}
