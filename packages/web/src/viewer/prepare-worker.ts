@@ -1,4 +1,5 @@
-import { TomaatError, type Volume } from '@tomaat/core';
+import type { Volume } from '@tomaat/core';
+import { dataOf } from '../worker-errors.ts';
 import { prepare, type Reduction } from './prepare.ts';
 
 /* Prepares one volume for the viewer, and ends. */
@@ -19,6 +20,6 @@ scope.onmessage = async ({ data }: MessageEvent<Given>) => {
     const prepared = await prepare(data.volume, data.factor, data.by);
     scope.postMessage({ prepared }, [prepared.bytes.buffer]);
   } catch (error) {
-    scope.postMessage({ error: TomaatError.from(error).toJSON() });
+    scope.postMessage({ error: dataOf(error) });
   }
 };
