@@ -70,9 +70,10 @@ export function Result({ job, service, submission, fileName, sent }: ResultProps
     [labelMap.data, labels],
   );
   const [target, setTarget] = useState<{ position: Vec3 }>();
-  const hasPicture = maps.length > 0 || meshOutput !== undefined || scan.volume !== undefined;
+  const hasPicture =
+    maps.length > 0 || (meshOutput !== undefined && !mesh.isError) || scan.volume !== undefined;
   // Once something is drawn, it stays while another label map is fetched.
-  const isThere = (maps.length === 0 || labelMap.data !== undefined) && !scan.loading && !mesh.isLoading;
+  const isThere = (maps.length === 0 ? !mesh.isLoading : labelMap.data !== undefined) && !scan.loading;
   const [wasThere, setWasThere] = useState(false);
   if (isThere && !wasThere) setWasThere(true);
   const error = labelMap.error ?? mesh.error ?? points.error;

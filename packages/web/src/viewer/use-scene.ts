@@ -99,6 +99,7 @@ export function useScene(canvas: RefObject<HTMLCanvasElement | null>, props: Sce
     if (!scene || !scan) return;
     let stale = false;
     setScanShown(undefined);
+    setError(undefined);
     (async () => {
       const found = await scene.setScan(scan);
       if (!found || stale) return;
