@@ -140,6 +140,10 @@ describe.skipIf(findChromium() === undefined)('the page with its viewer', () => 
       withPage(async (page) => {
         const bytes = await readFile(join(data!, 'brain', 'hippodeep_t1.nii.gz'));
         await predict(page, site, 'threshold', { name: 'hippodeep_t1.nii.gz', bytes });
+        // It is drawn at half resolution first, where the edge of a label is a block wide.
+        const full = page.getByRole('button', { name: 'Full resolution' });
+        await full.click();
+        await full.waitFor({ state: 'detached' });
         await checkOverlay(page, site, [242, 193, 78]);
       }),
     180_000,

@@ -10,6 +10,7 @@ import {
   TomaatError,
 } from '@tomaat/core';
 import { sourceOf } from '../blob-source.ts';
+import { dataOf } from '../worker-errors.ts';
 import { dicomPlatform } from './codecs.ts';
 import type { OperationName, Operations, Removal, Reply, Request, SeriesCard } from './messages.ts';
 import { drawPicture } from './picture.ts';
@@ -196,9 +197,4 @@ scope.onmessage = ({ data: request }) => {
 function buffersOf(result: unknown): Transferable[] {
   const { voxels, rgba } = (result ?? {}) as { voxels?: ArrayBufferView; rgba?: ArrayBufferView };
   return [voxels, rgba].flatMap((view) => (view ? [view.buffer as ArrayBuffer] : []));
-}
-
-function dataOf(error: unknown): ReturnType<TomaatError['toJSON']> {
-  if (error instanceof TomaatError) return { ...error.toJSON(), detail: undefined };
-  return { code: 'INTERNAL', message: error instanceof Error ? error.message : String(error) };
 }

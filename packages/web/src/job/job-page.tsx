@@ -58,7 +58,14 @@ function JobView({ id }: { id: string }) {
       {!isSettled(job) && <Progress job={job} />}
       {job.state === 'succeeded' && (
         <Suspense fallback={<Loading what="Loading the viewer …" />}>
-          <Result job={job} service={service.data} submission={submission} fileName={fileName} sent={sent} />
+          <Result
+            key={job.id}
+            job={job}
+            service={service.data}
+            submission={submission}
+            fileName={fileName}
+            sent={sent}
+          />
         </Suspense>
       )}
       {(job.state === 'failed' || job.state === 'canceled') && (

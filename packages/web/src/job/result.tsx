@@ -46,7 +46,8 @@ export function Result({ job, service, submission, fileName, sent }: ResultProps
   const maps = job.outputs.filter(({ type }) => type === 'LabelVolume');
   const [mapName, setMapName] = useState(() => (maps.find(({ primary }) => primary) ?? maps[0])?.name);
   const labelMap = useOutput(job, maps.find(({ name }) => name === mapName)?.name, 'nii', readMap);
-  const mesh = useOutput(job, job.outputs.find(({ type }) => type === 'VTKMesh')?.name, 'vtk', readMeshFile);
+  const meshOutput = job.outputs.find(({ type }) => type === 'VTKMesh');
+  const mesh = useOutput(job, meshOutput?.name, 'vtk', readMeshFile);
   const points = useOutput(
     job,
     job.outputs.find(({ type }) => type === 'Fiducials')?.name,
@@ -69,7 +70,12 @@ export function Result({ job, service, submission, fileName, sent }: ResultProps
     [labelMap.data, labels],
   );
   const [target, setTarget] = useState<{ position: Vec3 }>();
-  const hasPicture = maps.length > 0 || scan.volume !== undefined;
+  const hasPicture =
+    maps.length > 0 || (meshOutput !== undefined && !mesh.isError) || scan.volume !== undefined;
+  // Once something is drawn, it stays while another label map is fetched.
+  const isThere = (maps.length === 0 ? !mesh.isLoading : labelMap.data !== undefined) && !scan.loading;
+  const [wasThere, setWasThere] = useState(false);
+  if (isThere && !wasThere) setWasThere(true);
   const error = labelMap.error ?? mesh.error ?? points.error;
 
   return (
@@ -93,7 +99,7 @@ export function Result({ job, service, submission, fileName, sent }: ResultProps
       )}
       <div className={hasPicture ? 'result' : 'result no-picture'}>
         {hasPicture &&
-          ((maps.length === 0 || labelMap.data) && !scan.loading ? (
+          (isThere || wasThere ? (
             <div className="panel viewer-panel">
               <Viewer
                 scan={scan.volume}
@@ -103,6 +109,7 @@ export function Result({ job, service, submission, fileName, sent }: ResultProps
                 points={points.data}
                 display={{ ...scan.display, modality: scan.display?.modality ?? service?.modality }}
                 target={target}
+                firstView={meshOutput && maps.length === 0 ? '3d' : 'slices'}
               />
               {!scan.volume && (
                 <p className="fine viewer-note">

@@ -27,7 +27,6 @@ vi.mock('@niivue/niivue', () => {
     volumes: Image[] = [];
     meshes: Surface[] = [];
     scene: { crosshairPos?: number[] } = {};
-    updates = 0;
     draws = 0;
     onLocationChange = (_: { mm: number[] }) => {};
     gl = { getExtension: () => null };
@@ -54,8 +53,12 @@ vi.mock('@niivue/niivue', () => {
       this.meshes = this.meshes.filter((one) => one !== mesh);
       this.updateGLVolume();
     }
+    /** Layers whose textures were built, in turn. */
+    built: number[] = [];
+    refreshLayers(_: Image, layer: number) {
+      this.built.push(layer);
+    }
     updateGLVolume() {
-      this.updates++;
       this.drawScene();
     }
     drawScene() {
@@ -102,7 +105,7 @@ interface StandIn {
   volumes: Image[];
   meshes: Surface[];
   scene: { crosshairPos?: number[] };
-  updates: number;
+  built: number[];
   draws: number;
   onLocationChange(location: { mm: number[] }): void;
 }
@@ -159,7 +162,7 @@ describe('openScene()', () => {
 
   it('draws scan and labels with their voxels and their affine', async () => {
     const { scene, niivue } = await open();
-    expect(await scene.setScan(scan)).toEqual({ low: 10, high: 200, lowest: -5, highest: 300 });
+    expect(await scene.setScan(scan)).toEqual({ low: 10, high: 200, lowest: -100, highest: 313 });
     await scene.setLabels(labelMap, styles);
     const [below, above] = await Promise.all(niivue.volumes.map(shown));
     expect([...below.voxels]).toEqual([...scan.voxels]);
@@ -177,14 +180,19 @@ describe('openScene()', () => {
     expect(below.voxels.every((v) => v === 0)).toBe(true);
   });
 
-  it('replaces the scan and the labels of before', async () => {
+  it('replaces the labels of before, and keeps them over another scan', async () => {
     const { scene, niivue } = await open();
     await scene.setScan(scan);
     await scene.setLabels(labelMap, styles);
     await scene.setLabels(labelMap, styles);
     expect(niivue.volumes).toHaveLength(2);
-    await scene.setScan(scan);
-    expect(niivue.volumes).toHaveLength(1);
+    const [, labels] = niivue.volumes;
+    await scene.setScan({ ...scan, voxels: new Int16Array(60).fill(7) });
+    const [below, above] = niivue.volumes;
+    expect((await shown(below)).voxels.every((v) => v === 7)).toBe(true);
+    expect(above).toBe(labels);
+    await scene.setLabels(undefined, []);
+    expect(niivue.volumes).toEqual([below]);
   });
 
   it('gives each label its colour, and hides those that are off', async () => {
@@ -204,23 +212,41 @@ describe('openScene()', () => {
     expect(table().A).toEqual([0, 0, 255]);
   });
 
-  it('builds textures once per frame, and only for what changed', async () => {
-    const { scene, niivue } = await open();
+  it('builds each layer once at opening, and then only the one that changed', async () => {
+    const { canvas, scene, niivue } = await open();
+    const built = (act: () => void) => {
+      act();
+      drawFrame();
+      return niivue.built.splice(0);
+    };
     await scene.setScan(scan);
     await scene.setLabels(labelMap, styles);
-    scene.setOpacity(0.3);
     scene.setWindow(0, 50);
-    scene.setPoints([[1, 2, 3]]);
-    expect(niivue.updates).toBe(0);
-    drawFrame();
-    expect(niivue.updates).toBe(1);
-    scene.setOpacity(0.3);
-    scene.setWindow(0, 50);
-    scene.styleLabels(styles);
-    drawFrame();
-    expect(niivue.updates).toBe(1);
-    expect(niivue.volumes.map(({ opacity }) => opacity)).toEqual([undefined, 0.3]);
+    expect(built(() => scene.setPoints([[1, 2, 3]]))).toEqual([0, 1]);
     expect([niivue.volumes[0].cal_min, niivue.volumes[0].cal_max]).toEqual([0, 50]);
+    expect(built(() => scene.setWindow(10, 60))).toEqual([0]);
+    const hidden = styles.map((style) => ({ ...style, visible: false }));
+    expect(built(() => scene.styleLabels(hidden))).toEqual([1]);
+    const sameAgain = () => {
+      scene.setWindow(10, 60);
+      scene.styleLabels(hidden);
+      scene.setView('3d');
+      scene.setPoints([]);
+    };
+    expect(built(sameAgain)).toEqual([]);
+    expect(built(() => scene.setOpacity(0.3))).toEqual([]);
+    expect((canvas as unknown as { rebuilds: object }).rebuilds).toEqual({ scan: 2, labels: 2 });
+  });
+
+  it('never shows an older scan or label map after a newer one', async () => {
+    const { scene, niivue } = await open();
+    const filled = (value: number) => ({ ...scan, voxels: new Int16Array(60).fill(value) });
+    const large: Volume = { ...filled(1), size: [90, 90, 90], voxels: new Int16Array(729_000).fill(1) };
+    const found = await Promise.all([scene.setScan(large), scene.setScan(filled(2))]);
+    expect([found[0], found[1]?.highest]).toEqual([undefined, 2]);
+    await Promise.all([scene.setLabels(large, styles), scene.setLabels(filled(3), styles)]);
+    const [below, above] = await Promise.all(niivue.volumes.map(shown));
+    expect([below.voxels[0], above.voxels[0]]).toEqual([2, 3]);
   });
 
   it('moves the crosshair in world coordinates, and distinguishes clicks from drags', async () => {
@@ -297,7 +323,8 @@ describe('openScene()', () => {
     expect(niivue.opts.crosshairWidth).toBeCloseTo(0.001);
     expect(niivue.opts.crosshairGap).toBeCloseTo(0.005);
     scene.setPoints([[0, 0, 0]]);
-    expect(Math.max(...niivue.meshes[0].positions)).toBeCloseTo(0.0025);
+    // It reaches beyond half of the thickest slice.
+    expect(Math.max(...niivue.meshes[0].positions)).toBeCloseTo(0.012, 6);
   });
 
   it.each([

@@ -1,6 +1,7 @@
 import { MULTIPLANAR_TYPE, Niivue, NVImage, NVMesh, SHOW_RENDER, SLICE_TYPE } from '@niivue/niivue';
-import { type Mesh, spacingOf, TomaatError, type Vec3, type Volume } from '@tomaat/core';
-import { toNifti } from '../form/scan.ts';
+import { type Mesh, spacingOf, TomaatError, type Vec3, type Volume, voxelCount } from '@tomaat/core';
+import { factorFor, type Reduction, reducedGrid } from './prepare.ts';
+import { prepareApart } from './prepare-apart.ts';
 
 /**
  * The viewer: NiiVue and what the page needs of it. This file and all of NiiVue are loaded only if a volume is shown.
@@ -15,11 +16,32 @@ export interface LabelStyle {
   visible: boolean;
 }
 
+export interface ScanRange {
+  /** What is drawn black and white at first. */
+  readonly low: number;
+  readonly high: number;
+  /** Of all values. */
+  readonly lowest: number;
+  readonly highest: number;
+}
+
+/** How fine the slices are that are drawn. */
+export interface Detail {
+  /** A drawn voxel is a block of so many voxels along each axis; 1: all are drawn. */
+  readonly factor: number;
+  /** The browser draws without a graphics card. */
+  readonly isSoftware: boolean;
+}
+
 export interface Scene {
-  /** The grey volume; slices follow its grid. */
-  setScan(volume: Volume): Promise<{ low: number; high: number; lowest: number; highest: number }>;
-  /** The label map over it, in discrete colours. */
-  setLabels(volume: Volume, labels: readonly LabelStyle[]): Promise<void>;
+  /** The grey volume; slices follow its grid. The labels stay. Undefined if a later scan was set meanwhile. */
+  setScan(volume: Volume): Promise<ScanRange | undefined>;
+  /** The label map over it, in discrete colours; undefined removes it. */
+  setLabels(volume: Volume | undefined, labels: readonly LabelStyle[]): Promise<void>;
+  /** How the scan, or without one the label map, is drawn. */
+  detail(): Detail;
+  /** Draws every voxel. The window, the view and the crosshair stay. */
+  drawFully(): Promise<void>;
   styleLabels(labels: readonly LabelStyle[]): void;
   setOpacity(opacity: number): void;
   /** The values that are drawn black and white. */
@@ -76,8 +98,10 @@ export async function openScene(
       { cause },
     );
   }
-  // For the console, and for tests that examine pixels.
-  Object.assign(canvas, { niivue });
+  const { rebuilds, redraw, touch } = rebuildOnlyChanged(niivue);
+  // For the console, and for tests that examine pixels and count textures.
+  Object.assign(canvas, { niivue, rebuilds });
+  const isSoftware = isSoftwareDrawn(niivue.gl);
   let clicked = false;
   const press = () => {
     clicked = true;
@@ -88,10 +112,16 @@ export async function openScene(
     onMove([mm[0], mm[1], mm[2]], clicked);
     clicked = false;
   };
-  const redraw = drawOncePerFrame(niivue);
 
   let scan: NVImage | undefined;
   let overlay: NVImage | undefined;
+  /** What `scan` and `overlay` are drawn from; no scan under labels alone. */
+  let source: { scan?: Volume; labels?: Volume } = {};
+  let factor = 1;
+  let maxVoxels = isSoftware ? softwareVoxels : graphicsVoxels;
+  /** The last scan and label map that were asked for: an older one that is ready later is dropped. */
+  const turn = { scan: 0, labels: 0 };
+  let scanLoading: Promise<unknown> = Promise.resolve();
   let opacity = 0.55;
   /** The labels that `overlay` is drawn with. */
   let styles: readonly LabelStyle[] | undefined;
@@ -100,10 +130,37 @@ export async function openScene(
   /** mm. */
   let pointRadius = 2.5;
 
-  async function imageOf(volume: Volume, name: string): Promise<NVImage> {
-    const bytes = await toNifti(volume);
-    return NVImage.loadFromUrl({ url: bytes.buffer, name, colorbarVisible: false });
+  async function imageOf(volume: Volume, name: string, by: Reduction, factor: number) {
+    const { bytes, lowest, highest } = await prepareApart(volume, factor, by);
+    const image = await NVImage.loadFromUrl({ url: bytes.buffer, name, colorbarVisible: false });
+    return { image, lowest, highest };
   }
+
+  /** Puts the layers in their order, the scan below; only `changed` is built. */
+  const place = (below: NVImage, above: NVImage | undefined, changed: readonly Layer[]) => {
+    scan = below;
+    overlay = above;
+    niivue.volumes = above ? [below, above] : [below];
+    niivue.back = below;
+    niivue.overlays = niivue.volumes.slice(1);
+    touch(...changed);
+  };
+
+  const fitTo = (volume: Volume) => {
+    const extent = extentOf(volume);
+    niivue.opts.crosshairWidth = lineWidth(extent);
+    // It is rebuilt when it is drawn.
+    if (niivue.crosshairs3D) niivue.crosshairs3D.mm![0] = Number.NaN;
+    niivue.opts.crosshairGap = Math.min(8, extent / 20);
+    pointRadius = Math.max(Math.min(2.5, extent / 40), 0.6 * Math.max(...spacingOf(volume.affine)));
+  };
+
+  /** The opacity is a number of the shaders: no texture is built for it. */
+  const fade = () => {
+    niivue.overlayAlphaShader = opacity;
+    niivue.opts.renderOverlayBlend = opacity;
+    redraw();
+  };
 
   const addMesh = (positions: Float32Array, triangles: Uint32Array, name: string, color: string): NVMesh => {
     const mesh = new NVMesh(
@@ -120,44 +177,65 @@ export async function openScene(
   };
 
   const scene: Scene = {
-    async setScan(volume) {
-      const image = await imageOf(volume, 'scan.nii');
-      for (const old of [...niivue.volumes]) niivue.removeVolume(old);
-      overlay = undefined;
-      scan = image;
-      niivue.addVolume(image);
-      const extent = extentOf(volume);
-      niivue.opts.crosshairWidth = lineWidth(extent);
-      // It is rebuilt when it is drawn.
-      if (niivue.crosshairs3D) niivue.crosshairs3D.mm![0] = Number.NaN;
-      niivue.opts.crosshairGap = Math.min(8, extent / 20);
-      pointRadius = Math.min(2.5, extent / 40);
-      return {
-        low: image.cal_min!,
-        high: image.cal_max!,
-        lowest: image.global_min!,
-        highest: image.global_max!,
+    setScan(volume) {
+      const mine = ++turn.scan;
+      const load = async () => {
+        const drawn = factorFor(volume.size, maxVoxels);
+        const { image, lowest, highest } = await imageOf(volume, 'scan.nii', 'mean', drawn);
+        if (mine !== turn.scan) return undefined;
+        factor = drawn;
+        source = { ...source, scan: volume };
+        fitTo(volume);
+        // The labels are drawn on the grid of the scan.
+        place(image, overlay, ['scan', 'labels']);
+        return { low: image.cal_min!, high: image.cal_max!, lowest, highest };
       };
+      const loading = load();
+      scanLoading = loading.catch(() => undefined);
+      return loading;
     },
     async setLabels(volume, labels) {
-      if (!scan)
-        await scene.setScan({
-          ...volume,
-          components: 1,
-          voxels: new Uint8Array(volume.size[0] * volume.size[1] * volume.size[2]),
-        });
-      if (overlay) niivue.removeVolume(overlay);
-      overlay = await imageOf(volume, 'labels.nii');
-      overlay.setColormapLabel(lookupTable(labels));
-      overlay.opacity = opacity;
+      const mine = ++turn.labels;
+      if (!volume) {
+        source = { scan: source.scan };
+        if (overlay) place(scan!, undefined, ['labels']);
+        return;
+      }
+      const drawn = factorFor(volume.size, maxVoxels);
+      const [{ image }] = await Promise.all([imageOf(volume, 'labels.nii', 'nearest', drawn), scanLoading]);
+      if (mine !== turn.labels) return;
+      image.setColormapLabel(lookupTable(labels));
+      const isAlone = source.scan === undefined;
+      let below = scan;
+      if (isAlone) {
+        const grid = reducedGrid(volume, drawn);
+        const blank = { ...grid, components: 1, voxels: new Uint8Array(voxelCount(grid)) };
+        ({ image: below } = await imageOf(blank, 'scan.nii', 'nearest', 1));
+        if (mine !== turn.labels || source.scan) return scene.setLabels(volume, labels);
+        factor = drawn;
+        fitTo(volume);
+      }
+      source = { ...source, labels: volume };
       styles = labels;
-      niivue.addVolume(overlay);
+      place(below!, image, isAlone ? ['scan', 'labels'] : ['labels']);
+      fade();
+    },
+    detail: () => ({ factor, isSoftware }),
+    async drawFully() {
+      maxVoxels = Number.POSITIVE_INFINITY;
+      const { scan: volume, labels } = source;
+      if (volume && factor > 1) {
+        const window = scan && ([scan.cal_min!, scan.cal_max!] as const);
+        if (!(await scene.setScan(volume))) return;
+        if (window) [scan!.cal_min, scan!.cal_max] = window;
+      }
+      if (labels && source.labels === labels) await scene.setLabels(labels, styles ?? []);
     },
     styleLabels(labels) {
       if (overlay && labels !== styles) {
         overlay.setColormapLabel(lookupTable(labels));
         styles = labels;
-        niivue.updateGLVolume();
+        touch('labels');
       }
       for (const { value, visible } of labels) {
         const surface = surfaces.get(value);
@@ -168,16 +246,14 @@ export async function openScene(
     setOpacity(value) {
       if (value === opacity) return;
       opacity = value;
-      if (!overlay) return;
-      overlay.opacity = value;
-      niivue.updateGLVolume();
+      fade();
     },
     setWindow(low, high) {
       const isSame = (a: number, b: number) => Math.abs(a - b) <= 1e-6 * Math.abs(high - low);
       if (!scan || (isSame(low, scan.cal_min!) && isSame(high, scan.cal_max!))) return;
       scan.cal_min = low;
       scan.cal_max = high;
-      niivue.updateGLVolume();
+      touch('scan');
     },
     setMesh(mesh, labels) {
       for (const surface of surfaces.values()) niivue.removeMesh(surface);
@@ -193,6 +269,8 @@ export async function openScene(
     setPoints(positions) {
       if (points) niivue.removeMesh(points);
       points = undefined;
+      // Parts of bodies within so many mm of a slice are drawn in it.
+      niivue.opts.meshThicknessOn2D = positions.length > 0 ? pointRadius : 0;
       if (positions.length === 0) return;
       const { vertices, triangles } = octahedra(positions, pointRadius);
       points = addMesh(vertices, triangles, 'points', '#ffd43b');
@@ -203,6 +281,7 @@ export async function openScene(
       redraw();
     },
     goTo(position) {
+      if (!scan) return;
       // true: the position is in world coordinates, even if the slices are drawn along the voxels.
       niivue.scene.crosshairPos = niivue.mm2frac([...position], 0, true);
       niivue.drawScene();
@@ -220,32 +299,100 @@ export async function openScene(
   return scene;
 }
 
+type Layer = 'scan' | 'labels';
+
 /**
  * NiiVue rebuilds all its textures at each change of a volume, its window or a mesh, which takes seconds without a
- * graphics card. This makes it rebuild once for all changes in a frame, before anything else draws. The returned
- * function requests a frame.
+ * graphics card. This makes it rebuild, once a frame and before anything else draws, the layers that were touched; a
+ * mesh touches none. `rebuilds` counts the textures built since the scene was opened.
  */
-function drawOncePerFrame(niivue: Niivue): () => void {
-  const update = niivue.updateGLVolume.bind(niivue);
+function rebuildOnlyChanged(niivue: Niivue) {
+  const rebuilds = { scan: 0, labels: 0 };
   const draw = niivue.drawScene.bind(niivue);
-  let isStale = false;
+  const stale = new Set<Layer>();
   let frame: number | undefined;
   const redraw = () => {
     frame ??= requestAnimationFrame(() => niivue.drawScene());
   };
-  niivue.updateGLVolume = () => {
-    isStale = true;
+  const touch = (...layers: readonly Layer[]) => {
+    for (const layer of layers) stale.add(layer);
     redraw();
   };
+  const build = (layer: Layer, at: number) => {
+    const image = niivue.volumes[at];
+    if (!image || !stale.has(layer)) return;
+    rebuilds[layer]++;
+    withoutGradients(niivue, () => niivue.refreshLayers(image, at));
+  };
+  niivue.updateGLVolume = redraw;
   niivue.drawScene = () => {
     if (frame !== undefined) cancelAnimationFrame(frame);
     frame = undefined;
-    if (!isStale) return draw();
-    isStale = false;
-    // It draws when it is done.
-    update();
+    if (stale.size > 0) {
+      build('scan', 0);
+      build('labels', 1);
+      // Without an overlay the shaders must know that there is none.
+      if (stale.has('labels') && niivue.volumes.length === 1 && !stale.has('scan') && rebuilds.scan > 0)
+        withoutOverlay(niivue);
+      stale.clear();
+    }
+    niivue.furthestVertexFromOrigin = Math.max(
+      niivue.volumes.length > 0 ? (niivue.volumeObject3D?.furthestVertexFromOrigin ?? 0) : 0,
+      ...niivue.meshes.map((mesh) => mesh.furthestVertexFromOrigin),
+    );
+    useOverlayBlend(niivue);
+    return draw();
   };
-  return redraw;
+  return { rebuilds, redraw, touch };
+}
+
+/** Sets the opacity of labels in the 3-D view. */
+function useOverlayBlend({ renderShader, gl, opts }: Niivue): void {
+  if (!renderShader) return;
+  renderShader.use(gl);
+  gl.uniform1f(renderShader.uniforms.renderOverlayBlend, opts.renderOverlayBlend);
+}
+
+function withoutOverlay({ renderShader, pickingImageShader, sliceMMShader, gl }: Niivue): void {
+  for (const shader of [renderShader, pickingImageShader, sliceMMShader]) {
+    shader?.use(gl);
+    if (shader) gl.uniform1f(shader.uniforms.overlays, 0);
+  }
+}
+
+/**
+ * NiiVue also computes the gradients of a scan, in several passes over all voxels, for a way of lighting that is not
+ * used here. The passes are made to draw nothing, and their texture is freed.
+ */
+function withoutGradients(niivue: Niivue, refresh: () => void): void {
+  const { gl, blurShader } = niivue;
+  if (!blurShader) {
+    refresh();
+    return;
+  }
+  const use = blurShader.use;
+  blurShader.use = (context) => {
+    use.call(blurShader, context);
+    gl.enable(gl.RASTERIZER_DISCARD);
+  };
+  try {
+    refresh();
+  } finally {
+    blurShader.use = use;
+    gl.disable(gl.RASTERIZER_DISCARD);
+    if (niivue.gradientTexture) gl.deleteTexture(niivue.gradientTexture);
+    niivue.gradientTexture = null;
+  }
+}
+
+/** Voxels that are drawn at first: building their texture takes a fraction of a second. */
+const softwareVoxels = 2_200_000;
+const graphicsVoxels = 17_000_000;
+
+function isSoftwareDrawn(gl: WebGL2RenderingContext): boolean {
+  const info = gl.getExtension('WEBGL_debug_renderer_info');
+  const name = info ? String(gl.getParameter(info.UNMASKED_RENDERER_WEBGL)) : '';
+  return /swiftshader|llvmpipe|softpipe|software|basic render/i.test(name);
 }
 
 /** The longest side of a volume, mm. */

@@ -1,18 +1,13 @@
-import { applyAffine, type Mesh, mmDigits, spacingOf, type Vec3, type Volume } from '@tomaat/core';
-import { useEffect, useEffectEvent, useMemo, useRef, useState } from 'react';
+import { type Mesh, mmDigits, spacingOf, type Vec3, type Volume } from '@tomaat/core';
+import { useMemo, useRef, useState } from 'react';
 import { ToggleButton, ToggleButtonGroup } from 'react-aria-components';
 import { PlainSlider } from '../form/slider.tsx';
 import { faultOf, Problem } from '../ui.tsx';
 import { createProbe } from './labels.ts';
-import type { LabelStyle, Scene, View } from './scene.ts';
-import {
-  isSameWindow,
-  type ScanDisplay,
-  type ValueRange,
-  type Window,
-  type WindowPreset,
-  windowPresets,
-} from './windows.ts';
+import { Resolution } from './resolution.tsx';
+import type { LabelStyle, View } from './scene.ts';
+import { useScene } from './use-scene.ts';
+import { isSameWindow, type ScanDisplay, type Window, type WindowPreset } from './windows.ts';
 
 export interface ViewerProps {
   scan?: Volume;
@@ -26,6 +21,8 @@ export interface ViewerProps {
   target?: { position: Vec3 };
   /** Fewer controls, for a preview. */
   plain?: boolean;
+  /** What is shown first. */
+  firstView?: View;
   onMove?(position: Vec3, clicked: boolean): void;
 }
 
@@ -45,90 +42,27 @@ export function Viewer({
   display,
   target,
   plain = false,
+  firstView = 'slices',
   onMove,
 }: ViewerProps) {
   const canvas = useRef<HTMLCanvasElement>(null);
-  const [scene, setScene] = useState<Scene>();
-  const [ready, setReady] = useState(false);
-  const [error, setError] = useState<unknown>();
-  const [view, setView] = useState<View>('slices');
+  const [view, setView] = useState<View>(firstView);
   const [opacity, setOpacity] = useState(0.55);
-  const [range, setRange] = useState<ValueRange>();
-  const [presets, setPresets] = useState<readonly WindowPreset[]>([]);
-  const [window, setWindow] = useState<Window & { name?: string }>();
-  const [position, setPosition] = useState<Vec3>();
-  const moved = useEffectEvent((at: Vec3, clicked: boolean) => {
-    setPosition(at);
-    onMove?.(at, clicked);
-  });
-  const currentLabels = useEffectEvent(() => labels);
-  const presetsFor = useEffectEvent((automatic: Window, range: ValueRange) =>
-    windowPresets(display ?? {}, automatic, range),
+  const { scene, ready, error, presets, range, window, setWindow, position, detail, drawFully } = useScene(
+    canvas,
+    {
+      scan,
+      labelMap,
+      labels,
+      mesh,
+      points,
+      display,
+      target,
+      view,
+      opacity,
+      onMove,
+    },
   );
-
-  useEffect(() => {
-    let opened: Scene | undefined;
-    let closed = false;
-    (async () => {
-      const { openScene } = await import('./scene.ts');
-      if (closed) return;
-      opened = await openScene(canvas.current!, (at, clicked) => moved(at, clicked));
-      if (closed) opened.close();
-      else setScene(opened);
-    })().catch(setError);
-    return () => {
-      closed = true;
-      opened?.close();
-      setScene(undefined);
-    };
-  }, []);
-
-  useEffect(() => {
-    if (!scene || (!scan && !labelMap)) return;
-    let stale = false;
-    setReady(false);
-    (async () => {
-      if (scan) {
-        const { low, high, lowest, highest } = await scene.setScan(scan);
-        if (stale) return;
-        const automatic = { level: (low + high) / 2, width: Math.max(high - low, 1e-6) };
-        const found = presetsFor(automatic, { lowest, highest });
-        setPresets(found);
-        setRange({ lowest, highest });
-        setWindow(found[0]);
-      }
-      if (labelMap && !stale) await scene.setLabels(labelMap, currentLabels());
-      if (!stale) {
-        scene.goTo(centreOf(scan ?? labelMap!));
-        setReady(true);
-      }
-    })().catch(setError);
-    return () => {
-      stale = true;
-    };
-  }, [scene, scan, labelMap]);
-
-  useEffect(() => {
-    if (ready) scene?.styleLabels(labels);
-  }, [scene, ready, labels]);
-  useEffect(() => {
-    if (ready && mesh) scene?.setMesh(mesh, currentLabels());
-  }, [scene, ready, mesh]);
-  useEffect(() => {
-    if (ready) scene?.setPoints(points ?? []);
-  }, [scene, ready, points]);
-  useEffect(() => {
-    if (ready) scene?.setOpacity(opacity);
-  }, [scene, ready, opacity]);
-  useEffect(() => {
-    if (ready && window) scene?.setWindow(window.level - window.width / 2, window.level + window.width / 2);
-  }, [scene, ready, window]);
-  useEffect(() => {
-    if (ready) scene?.setView(view);
-  }, [scene, ready, view]);
-  useEffect(() => {
-    if (ready && target) scene?.goTo(target.position);
-  }, [scene, ready, target]);
 
   return (
     <div className={plain ? 'viewer plain-viewer' : 'viewer'} data-ready={ready}>
@@ -140,6 +74,7 @@ export function Viewer({
         {error !== undefined && <Problem fault={faultOf(error)} />}
         {!ready && error === undefined && <p className="canvas-note">Opening the viewer …</p>}
       </div>
+      {ready && <Resolution detail={detail} onFull={drawFully} />}
       <Position
         position={position}
         scan={scan}
@@ -231,12 +166,6 @@ function WindowField({
       </select>
     </label>
   );
-}
-
-/** The voxel in the middle, RAS+ mm. */
-function centreOf({ affine, size }: Volume): Vec3 {
-  const [x, y, z] = size.map((n) => Math.floor((n - 1) / 2));
-  return applyAffine(affine, [x, y, z]);
 }
 
 const stepOf = ({ lowest, highest }: { lowest: number; highest: number }) => {

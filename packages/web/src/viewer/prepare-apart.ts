@@ -1,0 +1,31 @@
+import { type ErrorData, TomaatError, type Volume, voxelCount } from '@tomaat/core';
+import { type Prepared, prepare, type Reduction } from './prepare.ts';
+
+/** Under this many voxels it takes less time than to start a worker. */
+const smallVoxels = 1_000_000;
+
+/** `prepare()` without blocking the page. The worker gets a copy of the first component, and ends with the call. */
+export async function prepareApart(volume: Volume, factor: number, by: Reduction): Promise<Prepared> {
+  const count = voxelCount(volume);
+  if (count < smallVoxels) return prepare(volume, factor, by);
+  const worker = new Worker(new URL('./prepare-worker.ts', import.meta.url), { type: 'module' });
+  try {
+    return await new Promise<Prepared>((resolve, reject) => {
+      worker.onmessage = ({ data }: MessageEvent<{ prepared: Prepared } | { error: ErrorData }>) =>
+        'error' in data ? reject(TomaatError.from(data.error)) : resolve(data.prepared);
+      worker.onerror = () =>
+        reject(
+          new TomaatError(
+            'INTERNAL',
+            'The part of this page that prepares volumes for drawing stopped. Reload the page and try again.',
+          ),
+        );
+      const voxels = volume.voxels.slice(0, count) as Volume['voxels'];
+      worker.postMessage({ volume: { ...volume, components: 1, voxels }, factor, by }, [
+        voxels.buffer as ArrayBuffer,
+      ]);
+    });
+  } finally {
+    worker.terminate();
+  }
+}

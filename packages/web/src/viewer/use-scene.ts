@@ -1,0 +1,182 @@
+import { applyAffine, type Mesh, type Vec3, type Volume } from '@tomaat/core';
+import { type RefObject, useCallback, useEffect, useEffectEvent, useRef, useState } from 'react';
+import type { Detail, LabelStyle, Scene, View } from './scene.ts';
+import {
+  type ScanDisplay,
+  type ValueRange,
+  type Window,
+  type WindowPreset,
+  windowPresets,
+} from './windows.ts';
+
+/** What is drawn, and how. Each part that changes is drawn again, and no other. */
+export interface SceneProps {
+  readonly scan?: Volume;
+  readonly labelMap?: Volume;
+  readonly labels: readonly LabelStyle[];
+  readonly mesh?: Mesh;
+  readonly points?: readonly Vec3[];
+  readonly display?: ScanDisplay;
+  /** A new object moves the crosshair there; RAS+ mm. */
+  readonly target?: { readonly position: Vec3 };
+  readonly view: View;
+  /** Of the labels, 0 to 1. */
+  readonly opacity: number;
+  /** The position of the crosshair, RAS+ mm, and whether the user clicked there. */
+  onMove?(position: Vec3, clicked: boolean): void;
+}
+
+/** A window, with the name of the preset that it came from. */
+export type NamedWindow = Window & { readonly name?: string };
+
+export interface SceneState {
+  /** Undefined until WebGL is set up. */
+  readonly scene?: Scene;
+  /** The slices are drawn. */
+  readonly ready: boolean;
+  readonly error?: unknown;
+  readonly presets: readonly WindowPreset[];
+  /** The values of the scan. */
+  readonly range?: ValueRange;
+  readonly window?: NamedWindow;
+  setWindow(window: NamedWindow): void;
+  /** How fine the slices are. */
+  readonly detail?: Detail;
+  /** Draws every voxel. */
+  drawFully(): Promise<void>;
+  /** Of the crosshair, RAS+ mm. */
+  readonly position?: Vec3;
+}
+
+/** Opens a scene on the canvas, which it closes with the component, and keeps it as the properties say. */
+export function useScene(canvas: RefObject<HTMLCanvasElement | null>, props: SceneProps): SceneState {
+  const { scan, labelMap, labels, mesh, points, display, target, view, opacity, onMove } = props;
+  const [scene, setScene] = useState<Scene>();
+  const [scanShown, setScanShown] = useState<Volume>();
+  const [labelsShown, setLabelsShown] = useState<Volume>();
+  const [detail, setDetail] = useState<Detail>();
+  const centred = useRef(false);
+  const ready =
+    scene !== undefined &&
+    (scan !== undefined || labelMap !== undefined || mesh !== undefined) &&
+    scanShown === scan &&
+    labelsShown === labelMap;
+  const [error, setError] = useState<unknown>();
+  const [range, setRange] = useState<ValueRange>();
+  const [presets, setPresets] = useState<readonly WindowPreset[]>([]);
+  const [window, setWindow] = useState<NamedWindow>();
+  const [position, setPosition] = useState<Vec3>();
+  const moved = useEffectEvent((at: Vec3, clicked: boolean) => {
+    setPosition(at);
+    onMove?.(at, clicked);
+  });
+  const currentCanvas = useEffectEvent(() => canvas.current!);
+  const currentLabels = useEffectEvent(() => labels);
+  const hasScan = useEffectEvent(() => scan !== undefined);
+  const presetsFor = useEffectEvent((automatic: Window, range: ValueRange) =>
+    windowPresets(display ?? {}, automatic, range),
+  );
+
+  useEffect(() => {
+    let opened: Scene | undefined;
+    let closed = false;
+    (async () => {
+      const { openScene } = await import('./scene.ts');
+      if (closed) return;
+      opened = await openScene(currentCanvas(), (at, clicked) => moved(at, clicked));
+      if (closed) opened.close();
+      else setScene(opened);
+    })().catch(setError);
+    return () => {
+      closed = true;
+      opened?.close();
+      setScene(undefined);
+    };
+  }, []);
+
+  // Scan and labels are set apart, so that another label map leaves all else as it is.
+  useEffect(() => {
+    if (!scene || !scan) return;
+    let stale = false;
+    setScanShown(undefined);
+    setError(undefined);
+    (async () => {
+      const found = await scene.setScan(scan);
+      if (!found || stale) return;
+      const { low, high, lowest, highest } = found;
+      const automatic = { level: (low + high) / 2, width: Math.max(high - low, 1e-6) };
+      const offered = presetsFor(automatic, { lowest, highest });
+      setPresets(offered);
+      setRange({ lowest, highest });
+      setWindow(offered[0]);
+      // With the scan, in the same frame: one texture.
+      const { level, width } = offered[0];
+      scene.setWindow(level - width / 2, level + width / 2);
+      scene.goTo(centreOf(scan));
+      setDetail(scene.detail());
+      setScanShown(scan);
+    })().catch((fault) => !stale && setError(fault));
+    return () => {
+      stale = true;
+    };
+  }, [scene, scan]);
+  useEffect(() => {
+    if (!scene) return;
+    let stale = false;
+    (async () => {
+      await scene.setLabels(labelMap, currentLabels());
+      if (stale) return;
+      if (labelMap && !hasScan() && !centred.current) scene.goTo(centreOf(labelMap));
+      centred.current ||= labelMap !== undefined;
+      setDetail(scene.detail());
+      setLabelsShown(labelMap);
+    })().catch((fault) => !stale && setError(fault));
+    return () => {
+      stale = true;
+    };
+  }, [scene, labelMap]);
+  const drawFully = useCallback(async () => {
+    try {
+      await scene?.drawFully();
+      if (scene) setDetail(scene.detail());
+    } catch (fault) {
+      setError(fault);
+    }
+  }, [scene]);
+  const isCoarse = ready && detail !== undefined && detail.factor > 1;
+  useEffect(() => {
+    if (!isCoarse || detail?.isSoftware || typeof requestIdleCallback === 'undefined') return;
+    const idle = requestIdleCallback(() => void drawFully());
+    return () => cancelIdleCallback(idle);
+  }, [isCoarse, detail, drawFully]);
+
+  useEffect(() => {
+    if (ready) scene?.styleLabels(labels);
+  }, [scene, ready, labels]);
+  useEffect(() => {
+    if (ready && mesh) scene?.setMesh(mesh, currentLabels());
+  }, [scene, ready, mesh]);
+  useEffect(() => {
+    if (ready) scene?.setPoints(points ?? []);
+  }, [scene, ready, points]);
+  useEffect(() => {
+    if (ready) scene?.setOpacity(opacity);
+  }, [scene, ready, opacity]);
+  useEffect(() => {
+    if (ready && window) scene?.setWindow(window.level - window.width / 2, window.level + window.width / 2);
+  }, [scene, ready, window]);
+  useEffect(() => {
+    if (ready) scene?.setView(view);
+  }, [scene, ready, view]);
+  useEffect(() => {
+    if (ready && target) scene?.goTo(target.position);
+  }, [scene, ready, target]);
+
+  return { scene, ready, error, presets, range, window, setWindow, position, detail, drawFully };
+}
+
+/** The voxel in the middle, RAS+ mm. */
+function centreOf({ affine, size }: Volume): Vec3 {
+  const [x, y, z] = size.map((n) => Math.floor((n - 1) / 2));
+  return applyAffine(affine, [x, y, z]);
+}

@@ -1,0 +1,90 @@
+import { applyAffine } from '@tomaat/core';
+import type { Browser, Page } from 'playwright-core';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { findChromium } from '../../../test/programs.ts';
+import { encode, obliqueAffine, phantom } from '../../server/test/phantom.ts';
+import { choose, jobPage, viewerReady } from './support/flows.ts';
+import { checkOverlay, pixelsAt } from './support/overlay.ts';
+import { boxedApp, buildPage, launchBrowser, openSite, type Site, withPageOf } from './support/site.ts';
+
+/* What the viewer builds and draws: the textures are counted, and large volumes are drawn at half resolution first. */
+
+interface Rebuilds {
+  readonly scan: number;
+  readonly labels: number;
+}
+const rebuildsOf = (page: Page) =>
+  page
+    .locator('.viewer canvas')
+    .evaluate((canvas) => ({ ...(canvas as unknown as { rebuilds: Rebuilds }).rebuilds }));
+
+describe.skipIf(findChromium() === undefined)('the viewer', () => {
+  let browser: Browser;
+  let site: Site;
+
+  beforeAll(async () => {
+    const pageFolder = await buildPage();
+    [browser, site] = await Promise.all([
+      launchBrowser(),
+      openSite(pageFolder, { appFolders: [boxedApp('threshold')] }),
+    ]);
+  }, 120_000);
+  afterAll(async () => {
+    await browser?.close();
+    await site?.stop();
+  });
+  const predict = async (page: Page, bytes: Uint8Array) => {
+    await page.goto(`${site.address}/services/threshold`);
+    await choose(page, 'phantom.nii', bytes);
+    await page.getByRole('button', { name: 'Send and compute' }).click();
+    await jobPage(page);
+    await viewerReady(page);
+  };
+
+  it(
+    'builds two textures at opening, and at most one for a change',
+    () =>
+      withPageOf(browser, site.address, async (page) => {
+        await predict(page, await encode(phantom(), 'nii'));
+        expect(await rebuildsOf(page)).toEqual({ scan: 1, labels: 1 });
+        await page.getByRole('slider', { name: 'Label opacity' }).focus();
+        await page.keyboard.press('End');
+        await page.getByText('100 %').waitFor();
+        expect(await rebuildsOf(page)).toEqual({ scan: 1, labels: 1 });
+        await page.getByText('Go to', { exact: true }).first().click();
+        const toggle = page.getByRole('switch', { name: 'Show bright' });
+        await toggle.focus();
+        await page.keyboard.press('Space');
+        await expect.poll(() => rebuildsOf(page)).toEqual({ scan: 1, labels: 2 });
+      }),
+    90_000,
+  );
+
+  it(
+    'draws a large volume at half resolution in its place, then every voxel',
+    () =>
+      withPageOf(browser, site.address, async (page) => {
+        const size = [150, 138, 126] as const;
+        const volume = phantom(obliqueAffine, size);
+        const [nx, ny] = size;
+        // Large enough for points well inside.
+        for (let z = 20; z < 60; z++)
+          for (let y = 70; y < 100; y++)
+            volume.voxels.fill(700 as never, 30 + nx * (y + ny * z), 60 + nx * (y + ny * z));
+        await predict(page, await encode(volume, 'nii'));
+        const full = page.getByRole('button', { name: 'Full resolution' });
+        await page.getByText('Shown at half resolution').waitFor();
+        const inside = applyAffine(obliqueAffine, [45, 85, 40]);
+        const outside = applyAffine(obliqueAffine, [65, 85, 40]);
+        const drawn = async () => [await pixelsAt(page, inside), await pixelsAt(page, outside)];
+        await checkOverlay(page, site, [242, 193, 78], obliqueAffine);
+        const coarse = await drawn();
+        expect(coarse[0]).not.toEqual(coarse[1]);
+        await full.click();
+        await full.waitFor({ state: 'detached' });
+        await checkOverlay(page, site, [242, 193, 78], obliqueAffine);
+        expect(await drawn()).toEqual(coarse);
+      }),
+    120_000,
+  );
+});
