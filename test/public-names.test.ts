@@ -23,7 +23,8 @@ const coreValues = `
   isSeriesFormat isText isVolumeMediaType isVolumeUnlikeBase64 isZip joinMeshes judge
   keepLargestComponent keepsStoredOrder labelColors labelPalette labelSchema labelTransforms labelTypeFor
   labelVoxels labelsWith largestThatFits leastJudgedVoxels listSeries manifestSchema mapLabels
-  matchOriginals maxFileBytes maxZipEntries measureLabels measurementsToCsv mediaTypes meshToStl
+  matchOriginals maxFileBytes maxZipEntries meanIntensities measureLabels measurementsToCsv measurementsToTsv
+  mediaTypes meshToStl
   meshToVtk mmDigits modelServersOf modelsFor mostNumberedLabels multiply neutralDataName neutralNames
   numberLabels numericVoxels observe openLabels openZip orientationOf originOf outputFormats outputSchema
   outputSchemas parameterSchema paritySchema parseDicom parseManifest parseMeasurementsCsv
@@ -35,7 +36,7 @@ const coreValues = `
   sortFiles sourceFromBytes spacingOf stageOfInput stages supportedExtensions surfaceOf traceStages
   transformEndings transformExtensions transformPoint transformPoints uidMapOf verdicts verifyNetwork
   volumeEndings volumeFormats volumeInputs volumeReport volumeToTensor voxelCount voxelTypeOf voxelTypes
-  webPlatform withField withoutTrailingSlashes withoutUnseen withoutVolumeEnding worstLabel worstVerdict
+  webPlatform withField withMeanIntensity withoutTrailingSlashes withoutUnseen withoutVolumeEnding worstLabel worstVerdict
   writeDicomFile writeStoredZip writeStripped writeTransform writeTransformMat writeVolume zlibPlatform
 `;
 const coreTypes = `
