@@ -2,6 +2,7 @@ import './styles/base.css';
 import './styles/widgets.css';
 import './styles/pages.css';
 import './styles/dicom.css';
+import './styles/viewer.css';
 import { QueryCache, QueryClient, QueryClientProvider } from '@tanstack/react-query';
 import { TomaatError } from '@tomaat/core';
 import { createRoot } from 'react-dom/client';

@@ -111,7 +111,10 @@ describe('measurementsToTsv()', () => {
   });
 
   it('keeps a name in its cell, and from being a formula', () => {
-    const cell = (name: string) => measurementsToTsv([row(name)]).split('\n')[1].split('\t')[1];
+    const cell = (name: string) =>
+      measurementsToTsv([row(name)])
+        .split('\n')[1]
+        .split('\t')[1];
     expect(cell('a\tb\r\nc, "d"')).toBe('a b  c, "d"');
     expect(cell('=1+1')).toBe("'=1+1");
     expect(cell('\t=1')).toBe("' =1");

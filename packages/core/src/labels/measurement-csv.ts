@@ -74,8 +74,7 @@ const formulaStart = /^'*[=+\-@\t\r\n＝＋－＠]/;
 
 const withoutFormula = (text: string): string => (formulaStart.test(text) ? `'${text}` : text);
 
-const quoted = (text: string): string =>
-  /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+const quoted = (text: string): string => (/[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
 
 /**
  * Reads what `measurementsToCsv()` or an app's program wrote: columns in any order, all except label, name, voxels

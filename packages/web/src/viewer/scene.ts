@@ -1,12 +1,12 @@
-import { MULTIPLANAR_TYPE, Niivue, NVImage, NVMesh, SHOW_RENDER, SLICE_TYPE } from '@niivue/niivue';
+import { Niivue, NVImage, NVMesh } from '@niivue/niivue';
 import { type Mesh, spacingOf, TomaatError, type Vec3, type Volume } from '@tomaat/core';
 import { toNifti } from '../form/scan.ts';
+import type { View } from './layouts.ts';
+import { createSceneTools, type SceneTools } from './scene-tools.ts';
 
 /**
  * The viewer: NiiVue and what the page needs of it. This file and all of NiiVue are loaded only if a volume is shown.
  */
-export type View = 'slices' | 'all' | '3d';
-
 export interface LabelStyle {
   value: number;
   name: string;
@@ -15,7 +15,7 @@ export interface LabelStyle {
   visible: boolean;
 }
 
-export interface Scene {
+export interface Scene extends SceneTools {
   /** The grey volume; slices follow its grid. */
   setScan(volume: Volume): Promise<{ low: number; high: number; lowest: number; highest: number }>;
   /** The label map over it, in discrete colours. */
@@ -56,10 +56,6 @@ export async function openScene(
     show3Dcrosshair: false,
     isColorbar: false,
     isOrientCube: false,
-    multiplanarPadPixels: 6,
-    multiplanarLayout: MULTIPLANAR_TYPE.GRID,
-    multiplanarShowRender: SHOW_RENDER.ALWAYS,
-    multiplanarForceRender: true,
     // Radiological convention: the patient's right is on the left.
     isRadiologicalConvention: true,
     meshThicknessOn2D: 0,
@@ -82,13 +78,18 @@ export async function openScene(
   const press = () => {
     clicked = true;
   };
+  const dropPress = () => {
+    clicked = false;
+  };
   canvas.addEventListener('pointerdown', press, { capture: true });
+  canvas.addEventListener('pointercancel', dropPress);
   niivue.onLocationChange = (location) => {
     const { mm } = location as { mm: ArrayLike<number> };
     onMove([mm[0], mm[1], mm[2]], clicked);
     clicked = false;
   };
   const redraw = drawOncePerFrame(niivue);
+  const { setView, ...tools } = createSceneTools(niivue, canvas, dropPress);
 
   let scan: NVImage | undefined;
   let overlay: NVImage | undefined;
@@ -120,6 +121,7 @@ export async function openScene(
   };
 
   const scene: Scene = {
+    ...tools,
     async setScan(volume) {
       const image = await imageOf(volume, 'scan.nii');
       for (const old of [...niivue.volumes]) niivue.removeVolume(old);
@@ -198,8 +200,7 @@ export async function openScene(
       points = addMesh(vertices, triangles, 'points', '#ffd43b');
     },
     setView(view) {
-      niivue.opts.multiplanarShowRender = view === 'all' ? SHOW_RENDER.ALWAYS : SHOW_RENDER.NEVER;
-      niivue.opts.sliceType = view === '3d' ? SLICE_TYPE.RENDER : SLICE_TYPE.MULTIPLANAR;
+      setView(view);
       redraw();
     },
     goTo(position) {
@@ -210,6 +211,7 @@ export async function openScene(
     },
     close() {
       canvas.removeEventListener('pointerdown', press, { capture: true });
+      canvas.removeEventListener('pointercancel', dropPress);
       niivue.onLocationChange = () => {};
       niivue.drawScene = () => undefined;
       niivue.cleanup();
