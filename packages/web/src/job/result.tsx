@@ -129,21 +129,23 @@ export function Result({ job, service, submission, fileName, sent }: ResultProps
             />
           )}
           {points.data && <PointList points={points.data} onGo={(position) => setTarget({ position })} />}
-          <Texts job={job} />
           <Downloads job={job} service={service} fileName={fileName} sent={sent} />
           <Share job={job} />
         </div>
       </div>
-      {labelMap.data && measured && (
-        <MeasurementTable
-          measured={measured}
-          labelMap={labelMap.data}
-          scan={scan.volume}
-          unit={scan.display?.units}
-          fileStem={`${fileName ? stemOf(fileName) : job.service}_${mapName}`}
-          onGo={(position) => setTarget({ position })}
-        />
-      )}
+      <div className="result-below">
+        {labelMap.data && measured && (
+          <MeasurementTable
+            measured={measured}
+            labelMap={labelMap.data}
+            scan={scan.volume}
+            unit={scan.display?.units}
+            fileStem={`${fileName ? stemOf(fileName) : job.service}_${mapName}`}
+            onGo={(position) => setTarget({ position })}
+          />
+        )}
+        <Texts job={job} />
+      </div>
     </>
   );
 }
@@ -221,7 +223,6 @@ function TextOutput({ job, output }: { job: SucceededJob; output: JobOutput }) {
         <textarea
           className="text"
           readOnly
-          wrap="off"
           rows={textRows(text.data)}
           aria-label={output.label || output.name}
           value={text.data}

@@ -39,11 +39,9 @@ export function arrange(view: View, main: Plane, extent: Vec3, room: Room): Tile
   const candidates =
     view === 'row'
       ? [line(planes.map(shapeOf), room, true), line(planes.map(shapeOf), room, false)]
-      : besideMain(
-          shapeOf(main),
-          [...others, ...(view === 'all' ? (['3d'] as const) : [])].map(shapeOf),
-          room,
-        );
+      : view === 'all'
+        ? besideMain(shapeOf(main), [...others, '3d' as const].map(shapeOf), room, 64)
+        : besideMain(shapeOf(main), others.map(shapeOf), room, 75);
   return best(candidates, extent);
 }
 
@@ -92,11 +90,15 @@ function line(
   });
 }
 
-/** The main plane left of the others, or above them, at several sizes. */
-function besideMain(main: Shape, others: readonly Shape[], room: Room): Tile[][] {
+/**
+ * The main plane left of the others, or above them, at several sizes.
+ *
+ * @param most percent of the canvas for the main plane: beyond it the others are too small to find one's way
+ */
+function besideMain(main: Shape, others: readonly Shape[], room: Room, most: number): Tile[][] {
   const { width, height, gap } = room;
   const found: Tile[][] = [];
-  for (let percent = 50; percent <= 88; percent++) {
+  for (let percent = 50; percent <= most; percent++) {
     const wide = (width - gap) * (percent / 100);
     found.push([
       { of: main.of, left: 0, top: 0, width: wide, height },

@@ -75,10 +75,12 @@ const fullRange = (lowest: number, highest: number): WindowPreset[] =>
 
 export const isSameWindow = (a: Window, b: Window): boolean => a.level === b.level && a.width === b.width;
 
-/** The smallest change of a window that matters: 1, or a 500th of a small range. */
+/** The smallest change of a window that matters: 1, or a round number near a 500th of a small range. */
 export function windowStep({ lowest, highest }: ValueRange): number {
   const span = highest - lowest;
-  return span > 500 ? 1 : span > 0 ? span / 500 : 1;
+  if (span > 500 || !(span > 0)) return 1;
+  const decade = 10 ** Math.floor(Math.log10(span / 500));
+  return [1, 2, 5].map((digit) => digit * decade).findLast((step) => step <= span / 500) ?? decade;
 }
 
 /**
