@@ -68,7 +68,12 @@ export function Toolbar({ controls, plain }: { controls: Controls; plain: boolea
             Outline
           </ToggleButton>
         )}
-        {!plain && controls.hasRulers && <Action onPress={controls.removeRulers}>Remove rulers</Action>}
+        {/* There before the first ruler, so that the picture does not move while one is drawn. */}
+        {!plain && (tool === 'ruler' || controls.hasRulers) && (
+          <Action isDisabled={!controls.hasRulers} onPress={controls.removeRulers}>
+            Remove rulers
+          </Action>
+        )}
         {!plain && <Action onPress={controls.takeShot}>Screenshot</Action>}
         <Action onPress={controls.toggleFull}>{controls.isFull ? 'Leave full screen' : 'Full screen'}</Action>
         <Action label="Help on the viewer" onPress={controls.openHelp}>
@@ -108,8 +113,20 @@ function Choice<Id extends View | Plane | Tool>({
   );
 }
 
-const Action = ({ label, onPress, children }: { label?: string; onPress(): void; children: ReactNode }) => (
-  <button type="button" className="quiet small" aria-label={label} onClick={onPress}>
-    {children}
-  </button>
-);
+function Action({
+  label,
+  isDisabled,
+  onPress,
+  children,
+}: {
+  label?: string;
+  isDisabled?: boolean;
+  onPress(): void;
+  children: ReactNode;
+}) {
+  return (
+    <button type="button" className="quiet small" aria-label={label} disabled={isDisabled} onClick={onPress}>
+      {children}
+    </button>
+  );
+}

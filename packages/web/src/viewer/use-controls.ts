@@ -1,8 +1,8 @@
-import type { Grid, Vec3, Volume } from '@tomaat/core';
+import { type Grid, spacingOf, type Vec3, type Volume } from '@tomaat/core';
 import { type RefObject, useEffect, useMemo, useRef, useState } from 'react';
 import { save } from '../save.ts';
 import { keyCommands } from './key-commands.ts';
-import { type KeptView, keepView, keptView, type Plane, planes, type View } from './layouts.ts';
+import { aspectOf, type KeptView, keepView, keptView, type Plane, planes, type View } from './layouts.ts';
 import { type OverlayContent, planeNames } from './overlay-shapes.ts';
 import { type Tool, usePointer } from './pointer.ts';
 import type { LabelStyle, Scene } from './scene.ts';
@@ -175,6 +175,8 @@ export function useControls(of: ControlsOf) {
     goToSlice,
     commands,
     content,
+    /** Width by height of the three planes in a row. */
+    rowAspect: grid && stacks && rowAspect(grid, stacks),
     hasScan: scan !== undefined,
     hasLabels: labelMap !== undefined,
     slice:
@@ -195,4 +197,10 @@ function stacksOf(scene: Scene, grid: Grid): Readonly<Record<Plane, Stack>> | un
   if (directions.some((direction) => direction === undefined)) return undefined;
   const [axial, coronal, sagittal] = directions.map((direction) => stackAlong(grid, direction!));
   return { axial, coronal, sagittal };
+}
+
+function rowAspect({ affine }: Grid, { axial, coronal, sagittal }: Readonly<Record<Plane, Stack>>): number {
+  const spacing = spacingOf(affine);
+  const [r, a, s] = [sagittal, coronal, axial].map(({ axis, count }) => spacing[axis] * count);
+  return planes.reduce((sum, plane) => sum + aspectOf(plane, [r, a, s]), 0);
 }

@@ -1,5 +1,5 @@
 import { applyAffine, type Mesh, type Vec3, type Volume } from '@tomaat/core';
-import { useEffect, useEffectEvent, useRef, useState } from 'react';
+import { type CSSProperties, useEffect, useEffectEvent, useRef, useState } from 'react';
 import { PlainSlider } from '../form/slider.tsx';
 import { faultOf, Problem } from '../ui.tsx';
 import { Help } from './help.tsx';
@@ -163,6 +163,8 @@ export function Viewer({
         aria-label="Picture"
         className="canvas-frame"
         data-tool={controls.tool}
+        data-view={view}
+        style={{ '--row-aspect': controls.rowAspect } as CSSProperties}
         data-touched={controls.isTouched || controls.isFull}
       >
         <canvas
