@@ -43,6 +43,8 @@ export function MeasurementTable({
   );
   const hasMean = rows.some(({ meanIntensity }) => meanIntensity !== undefined);
   const columns = measurementColumns.filter(({ name }) => name !== 'mean' || hasMean);
+  const titleOf = ({ name, title }: MeasurementColumn) =>
+    name === 'mean' && unit ? `${title}, ${unit}` : title;
   const sortBy = (column: MeasurementColumn) =>
     setOrder((old) => ({
       column,
@@ -83,7 +85,7 @@ export function MeasurementTable({
                   }
                 >
                   <button type="button" className="sort" onClick={() => sortBy(column)}>
-                    {column.name === 'mean' ? `Mean of the scan${unit ? `, ${unit}` : ''}` : column.title}
+                    {titleOf(column)}
                   </button>
                 </th>
               ))}
@@ -93,7 +95,7 @@ export function MeasurementTable({
             {sorted.map((row) => (
               <tr key={row.value} className={row.voxels === 0 ? 'absent' : ''}>
                 {columns.map((column) => (
-                  <Cell key={column.name} row={row} column={column} onGo={onGo} />
+                  <Cell key={column.name} row={row} column={column} title={titleOf(column)} onGo={onGo} />
                 ))}
               </tr>
             ))}
@@ -111,10 +113,12 @@ export function MeasurementTable({
 function Cell({
   row,
   column,
+  title,
   onGo,
 }: {
   row: LabelMeasurement;
   column: MeasurementColumn;
+  title: string;
   onGo(position: Vec3): void;
 }) {
   const { centroidMm } = row;
@@ -132,12 +136,16 @@ function Cell({
     );
   }
   const value = column.read(row);
-  if (typeof value !== 'number') return <td className="number">{row.voxels === 0 ? '–' : ''}</td>;
   return (
-    <td className="number">
-      {column.name === 'ml' ? formatMl(value) : column.isWhole ? String(value) : formatMm(value)}
+    <td className="number" data-title={title}>
+      {typeof value === 'number' ? formatCell(value, column) : '–'}
     </td>
   );
+}
+
+function formatCell(value: number, { name, isWhole }: MeasurementColumn): string {
+  if (name === 'ml') return formatMl(value);
+  return isWhole ? String(value) : formatMm(value);
 }
 
 function withMeans(measured: readonly LabelMeasurement[], labelMap: Volume, scan: Volume | undefined) {
