@@ -411,6 +411,14 @@ describe.skipIf(findChromium() === undefined)('the viewer’s controls', () => {
       return faults;
     });
     expect(cut).toEqual([]);
+    // Nothing hidden makes the page longer than its footer.
+    const below = await page.evaluate(
+      () =>
+        document.documentElement.scrollHeight -
+        window.scrollY -
+        document.querySelector('footer')!.getBoundingClientRect().bottom,
+    );
+    expect(below).toBeLessThan(2);
     expect(await page.locator('.labels .number').nth(1).textContent()).toBe('12960');
     expect(await page.locator('.measurements td').nth(1).textContent()).toBe('12960');
     await page.setViewportSize({ width: 1440, height: 900 });
