@@ -1,11 +1,12 @@
 import { readFile } from 'node:fs/promises';
 import { type Affine, parseMeasurementsCsv, type Vec3, type Volume } from '@tomaat/core';
-import type { Browser, CDPSession, Page } from 'playwright-core';
+import type { Browser, Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { findChromium } from '../../../test/programs.ts';
 import { encode } from '../../server/test/phantom.ts';
 import { expectAccessible } from './support/axe.ts';
 import { choose, jobPage, viewerReady, voxelMl } from './support/flows.ts';
+import { pinch, swipe } from './support/gestures.ts';
 import { canvasPosition } from './support/overlay.ts';
 import {
   buildPage,
@@ -477,33 +478,3 @@ describe.skipIf(findChromium() === undefined)('the viewer’s controls', () => {
     }
   }, 90_000);
 });
-
-type Place = readonly [number, number];
-
-/** Fingers that touch, move together through the steps, and lift. */
-async function touchThrough(session: CDPSession, steps: readonly (readonly Place[])[]): Promise<void> {
-  for (const [i, places] of steps.entries()) {
-    await session.send('Input.dispatchTouchEvent', {
-      type: i === 0 ? 'touchStart' : 'touchMove',
-      touchPoints: places.map(([x, y], id) => ({ x, y, id })),
-    });
-  }
-  await session.send('Input.dispatchTouchEvent', { type: 'touchEnd', touchPoints: [] });
-}
-
-const swipe = (session: CDPSession, from: Place, to: Place) =>
-  touchThrough(
-    session,
-    [0, 0.2, 0.4, 0.6, 0.8, 1].map((part) => [
-      [from[0] + part * (to[0] - from[0]), from[1] + part * (to[1] - from[1])],
-    ]),
-  );
-
-const pinch = (session: CDPSession, [x, y]: Place) =>
-  touchThrough(
-    session,
-    [20, 25, 30, 40].map((half) => [
-      [x - half, y],
-      [x + half, y],
-    ]),
-  );
