@@ -24,12 +24,12 @@ const coreValues = `
   isSameResult isSeriesFormat isText isVolumeMediaType isVolumeUnlikeBase64 isZip joinMeshes judge
   keepLargestComponent keepsStoredOrder labelColors labelPalette labelSchema labelTransforms
   labelTypeFor labelVoxels labelsWith largestThatFits leastJudgedVoxels listFaults listSeries
-  manifestSchema mapLabels matchOriginals maxFileBytes maxZipEntries measureLabels measurementsToCsv
-  mediaTypes meshToStl meshToVtk mmDigits modelServersOf modelsFor mostNumberedLabels multiply
-  neutralDataName neutralNames numberLabels numericVoxels observe openLabels openZip orientationOf
-  originOf outputFormats outputSchema outputSchemas parameterSchema paritySchema parseDicom
-  parseManifest parseMeasurementsCsv parseModelServer parseParameter parseParameters parsePoints
-  parseUidKey pipelineSteps predict primaryOutput quietCodec readDicomFile readDicomHeader
+  manifestSchema mapLabels matchOriginals maxFileBytes maxZipEntries meanIntensities measureLabels
+  measurementsToCsv measurementsToTsv mediaTypes meshToStl meshToVtk mmDigits modelServersOf modelsFor
+  mostNumberedLabels multiply neutralDataName neutralNames numberLabels numericVoxels observe openLabels
+  openZip orientationOf originOf outputFormats outputSchema outputSchemas parameterSchema paritySchema
+  parseDicom parseManifest parseMeasurementsCsv parseModelServer parseParameter parseParameters
+  parsePoints parseUidKey pipelineSteps predict primaryOutput quietCodec readDicomFile readDicomHeader
   readDicomImage readDicomVolume readMesh readPrefix readSegmentationFile readTransform readVolume
   readYaml readableEndings refuseIdentity removeSmallObjects reorient representationOf requestWords
   resample resampleArgmax resampleThreshold resampleThrough reservedWords resizedGrid restore
@@ -37,8 +37,9 @@ const coreValues = `
   stageOfInput stages supportedExtensions surfaceDistances surfaceOf traceStages transformEndings
   transformExtensions transformPoint transformPoints uidMapOf verdicts verifyNetwork volumeEndings
   volumeFormats volumeInputs volumeReport volumeToTensor voxelCount voxelTypeOf voxelTypes webPlatform
-  withField withoutTrailingSlashes withoutUnseen withoutVolumeEnding worstLabel worstVerdict
-  writeDicomFile writeStoredZip writeStripped writeTransform writeTransformMat writeVolume zlibPlatform
+  withField withMeanIntensity withoutTrailingSlashes withoutUnseen withoutVolumeEnding worstLabel
+  worstVerdict writeDicomFile writeStoredZip writeStripped writeTransform writeTransformMat writeVolume
+  zlibPlatform
 `;
 const coreTypes = `
   AcceptanceRule Affine Agreement AppContext AppDefinition Belonging Bytes CheckedYaml Code CodecModule

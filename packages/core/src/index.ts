@@ -329,6 +329,7 @@ export {
   type SmallObjectOptions,
 } from './labels/components.ts';
 export { dice, diceOfLabels } from './labels/dice.ts';
+export { meanIntensities, withMeanIntensity } from './labels/intensity.ts';
 export { codesOfName } from './labels/label-codes.ts';
 export {
   type LabelName,
@@ -340,7 +341,7 @@ export {
 } from './labels/label-map.ts';
 export { labelColors, labelPalette } from './labels/label-palette.ts';
 export { formatMl, type LabelMeasurement, measureLabels, mmDigits, volumeReport } from './labels/measure.ts';
-export { measurementsToCsv, parseMeasurementsCsv } from './labels/measurement-csv.ts';
+export { measurementsToCsv, measurementsToTsv, parseMeasurementsCsv } from './labels/measurement-csv.ts';
 export {
   closeLabels,
   dilateLabels,

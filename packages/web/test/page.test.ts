@@ -65,7 +65,7 @@ describe.skipIf(findChromium() === undefined)('the page with its viewer', () => 
         await jobPage(page);
         await viewerReady(page);
         expect(await page.getByRole('heading', { level: 1 }).textContent()).toBe('SMITH_JOHN');
-        const row = page.getByRole('row').filter({ hasText: 'bright' });
+        const row = page.locator('.labels tr').filter({ hasText: 'bright' });
         const [job, labelMap] = await resultOf(site, page);
         const ml = (labelMap.voxels as Uint8Array).reduce((sum, v) => sum + v, 0) * voxelMl(labelMap.affine);
         expect(Number(await row.locator('.number').textContent())).toBeCloseTo(ml, 2);

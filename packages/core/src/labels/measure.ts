@@ -15,6 +15,8 @@ export interface LabelMeasurement {
   readonly box?: { readonly min: Size; readonly max: Size };
   /** The smallest box along the world axes that contains the voxels, including their edges, RAS+ mm. */
   readonly boxMm?: { readonly min: Vec3; readonly max: Vec3 };
+  /** Mean of the scan's values over the voxels, in the scan's units; only where a scan was measured too. */
+  readonly meanIntensity?: number;
 }
 
 /**

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import type { Volume } from '../volume.ts';
 import { type LabelMeasurement, measureLabels } from './measure.ts';
-import { measurementsToCsv, parseMeasurementsCsv } from './measurement-csv.ts';
+import { measurementsToCsv, measurementsToTsv, parseMeasurementsCsv } from './measurement-csv.ts';
 
 /** A voxel is 2 × 1 × 4 mm; x points to the left, so the frame is left-handed. */
 const affine = [-2, 0, 0, 10, 0, 1, 0, -3, 0, 0, 4, 0.5, 0, 0, 0, 1];
@@ -83,6 +83,41 @@ describe('measurementsToCsv()', () => {
   it('writes no text where a number belongs', () => {
     const odd = { ...row('a'), centroidMm: ['=1+1', Number.NaN, 3] } as unknown as LabelMeasurement;
     expect(measurementsToCsv([odd]).split('\r\n')[1]).toBe(`1,a,2,0.5,,,3${','.repeat(12)}`);
+  });
+});
+
+describe('measurementsToCsv() with a scan', () => {
+  it('writes the mean last, and reads it back', () => {
+    const measured = [{ ...row('a'), meanIntensity: -99.73076923076923 }, row('b', 2)];
+    const text = measurementsToCsv(measured);
+    const [first, second, third] = text.split('\r\n');
+    expect(first).toBe(`${header},mean_intensity`);
+    expect(second).toBe(`1,a,2,0.5${','.repeat(15)},-99.73076923076923`);
+    expect(third).toBe(`2,b,2,0.5${','.repeat(16)}`);
+    expect(parseMeasurementsCsv(text)).toEqual(measured);
+  });
+
+  it('reads a mean that is not a number as none', () => {
+    const [read] = parseMeasurementsCsv('label,name,voxels,volume_ml,mean_intensity\n1,a,0,0,nan');
+    expect(read).toEqual({ value: 1, name: 'a', voxels: 0, volumeMl: 0 });
+  });
+});
+
+describe('measurementsToTsv()', () => {
+  it('writes the numbers of the CSV, with tabs', () => {
+    const measured = measureLabels(labelMap(), [{ value: 300, name: 'Läsion' }]);
+    const csv = measurementsToCsv(measured);
+    expect(measurementsToTsv(measured)).toBe(csv.replaceAll(',', '\t').replaceAll('\r\n', '\n'));
+  });
+
+  it('keeps a name in its cell, and from being a formula', () => {
+    const cell = (name: string) =>
+      measurementsToTsv([row(name)])
+        .split('\n')[1]
+        .split('\t')[1];
+    expect(cell('a\tb\r\nc, "d"')).toBe('a b  c, "d"');
+    expect(cell('=1+1')).toBe("'=1+1");
+    expect(cell('\t=1')).toBe("' =1");
   });
 });
 

@@ -4,7 +4,8 @@ import type { LabelMeasurement } from './measure.ts';
 
 /**
  * Measurements as comma-separated values by RFC 4180: UTF-8, a header line, a line for each label, CR LF line ends.
- * Numbers have all the digits that JSON would have; values missing for a label without a voxel are empty cells.
+ * Numbers have all the digits that JSON would have; values missing for a label without a voxel are empty cells. Where a
+ * scan was measured too, its mean is the last column, in the scan's units.
  */
 
 const axes = ['x', 'y', 'z'] as const;
@@ -32,16 +33,33 @@ function columns(
   );
 }
 
-export function measurementsToCsv(measurements: readonly LabelMeasurement[]): string {
-  const lines = [
-    ['label', 'name', ...Object.keys(numbers)],
+const intensity: typeof numbers = { mean_intensity: ({ meanIntensity }) => meanIntensity };
+
+export const measurementsToCsv = (measurements: readonly LabelMeasurement[]): string =>
+  rowsOf(measurements, quoted)
+    .map((cells) => `${cells.join(',')}\r\n`)
+    .join('');
+
+/**
+ * The same table as tab-separated values, as spreadsheets take it from the clipboard: LF line ends, no quotes; a tab or
+ * line end in a name becomes a space.
+ */
+export const measurementsToTsv = (measurements: readonly LabelMeasurement[]): string =>
+  rowsOf(measurements, (text) => text.replace(/[\t\r\n]/g, ' '))
+    .map((cells) => `${cells.join('\t')}\n`)
+    .join('');
+
+function rowsOf(measurements: readonly LabelMeasurement[], write: (text: string) => string): string[][] {
+  const hasMean = measurements.some(({ meanIntensity }) => meanIntensity !== undefined);
+  const columns = hasMean ? { ...numbers, ...intensity } : numbers;
+  return [
+    ['label', 'name', ...Object.keys(columns)],
     ...measurements.map((row) => [
       numberCell(row.value),
-      textCell(row.name),
-      ...Object.values(numbers).map((read) => numberCell(read(row))),
+      write(withoutFormula(row.name)),
+      ...Object.values(columns).map((read) => numberCell(read(row))),
     ]),
   ];
-  return lines.map((cells) => `${cells.join(',')}\r\n`).join('');
 }
 
 /** Only numbers: extra fields that an app adds to its measurements may have any type. */
@@ -54,10 +72,9 @@ const numberCell = (value: unknown): string => (Number.isFinite(value) ? String(
  */
 const formulaStart = /^'*[=+\-@\t\r\n＝＋－＠]/;
 
-function textCell(text: string): string {
-  const safe = formulaStart.test(text) ? `'${text}` : text;
-  return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
-}
+const withoutFormula = (text: string): string => (formulaStart.test(text) ? `'${text}` : text);
+
+const quoted = (text: string): string => (/[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
 
 /**
  * Reads what `measurementsToCsv()` or an app's program wrote: columns in any order, all except label, name, voxels
@@ -98,6 +115,8 @@ export function parseMeasurementsCsv(text: string): LabelMeasurement[] {
     const centroidMm = triple(directions, 'centroid', 'mm');
     const box = pair(axes, 'voxel');
     const boxMm = pair(directions, 'mm');
+    // A program may write "nan" for a label without a voxel.
+    const meanIntensity = parseDecimal(cell('mean_intensity'));
     return {
       value: required('label'),
       name: name.startsWith("'") && formulaStart.test(name) ? name.slice(1) : name,
@@ -106,6 +125,7 @@ export function parseMeasurementsCsv(text: string): LabelMeasurement[] {
       ...(centroidMm && { centroidMm }),
       ...(box && { box }),
       ...(boxMm && { boxMm }),
+      ...(Number.isFinite(meanIntensity) && { meanIntensity }),
     };
   });
 }

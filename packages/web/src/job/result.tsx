@@ -1,9 +1,7 @@
 import { useQuery } from '@tanstack/react-query';
 import type { JobIn, JobOutput, Service } from '@tomaat/client';
 import {
-  formatMl,
   isSeriesFormat,
-  type LabelMeasurement,
   type Mesh,
   measureLabels,
   parsePoints,
@@ -12,7 +10,6 @@ import {
   type Volume,
 } from '@tomaat/core';
 import { useMemo, useState } from 'react';
-import { Switch } from 'react-aria-components';
 import { Link, useLocation } from 'wouter';
 import { whoOpens } from '../access-texts.ts';
 import { basePath } from '../base.ts';
@@ -20,14 +17,16 @@ import type { SentSeries } from '../dicom/originals.ts';
 import { readScan } from '../form/scan.ts';
 import { formatBytes, formatMm, formatSeconds, formatTime, stemOf } from '../format.ts';
 import { useMe } from '../login.tsx';
+import { save } from '../save.ts';
 import { client } from '../site.ts';
 import { entryOf, forget, type Submission } from '../store.ts';
 import { CopyButton, faultOf, Loading, Problem } from '../ui.tsx';
 import { labelStyles, labelsIn } from '../viewer/labels.ts';
-import type { LabelStyle } from '../viewer/scene.ts';
 import { Viewer } from '../viewer/viewer.tsx';
 import { formatsMadeHere, makeDicomResult, OriginalsField, useOriginals } from './dicom-results.tsx';
 import { compareFormats, formatName } from './download-formats.ts';
+import { LabelTable } from './label-table.tsx';
+import { MeasurementTable } from './measurement-table.tsx';
 import { useSubmittedScan } from './submitted-scan.ts';
 
 type SucceededJob = JobIn<'succeeded'>;
@@ -109,7 +108,8 @@ export function Result({ job, service, submission, fileName, sent }: ResultProps
                 points={points.data}
                 display={{ ...scan.display, modality: scan.display?.modality ?? service?.modality }}
                 target={target}
-                firstView={meshOutput && maps.length === 0 ? '3d' : 'slices'}
+                firstView={meshOutput && maps.length === 0 ? '3d' : undefined}
+                caption={service && `${service.name} ${service.version}`}
               />
               {!scan.volume && (
                 <p className="fine viewer-note">
@@ -129,22 +129,29 @@ export function Result({ job, service, submission, fileName, sent }: ResultProps
             <LabelTable
               measured={measured}
               labels={labels}
-              onToggle={(value, visible) =>
-                setHidden((old) => {
-                  const next = new Set(old);
-                  if (visible) next.delete(value);
-                  else next.add(value);
-                  return next;
-                })
+              onShow={(visible) =>
+                setHidden(new Set(labels.map(({ value }) => value).filter((value) => !visible.has(value))))
               }
               onGo={(position) => setTarget({ position })}
             />
           )}
           {points.data && <PointList points={points.data} onGo={(position) => setTarget({ position })} />}
-          <Texts job={job} />
           <Downloads job={job} service={service} fileName={fileName} sent={sent} />
           <Share job={job} />
         </div>
+      </div>
+      <div className="result-below">
+        {labelMap.data && measured && (
+          <MeasurementTable
+            measured={measured}
+            labelMap={labelMap.data}
+            scan={scan.volume}
+            unit={scan.display?.units}
+            fileStem={`${fileName ? stemOf(fileName) : job.service}_${mapName}`}
+            onGo={(position) => setTarget({ position })}
+          />
+        )}
+        <Texts job={job} />
       </div>
     </>
   );
@@ -181,75 +188,6 @@ const readMap = (blob: Blob): Promise<Volume> => readScan([{ name: 'labels.nii',
 const readMeshFile = async (blob: Blob): Promise<Mesh> => readMesh(new Uint8Array(await blob.arrayBuffer()));
 
 // ---- Beside the picture ----
-
-function LabelTable({
-  measured,
-  labels,
-  onToggle,
-  onGo,
-}: {
-  measured: readonly LabelMeasurement[];
-  labels: readonly LabelStyle[];
-  onToggle(value: number, visible: boolean): void;
-  onGo(position: Vec3): void;
-}) {
-  return (
-    <section className="panel" aria-labelledby="labels-title">
-      <h2 id="labels-title">Labels</h2>
-      <div className="table-frame">
-        <table className="labels">
-          <thead>
-            <tr>
-              <th scope="col">Shown</th>
-              <th scope="col">Name</th>
-              <th scope="col" className="number">
-                Volume, ml
-              </th>
-              <th scope="col">
-                <span className="visually-hidden">Centre</span>
-              </th>
-            </tr>
-          </thead>
-          <tbody>
-            {measured.map(({ value, name, volumeMl, voxels, centroidMm }) => {
-              const style = labels.find((label) => label.value === value);
-              return (
-                <tr key={value} className={voxels === 0 ? 'absent' : ''}>
-                  <td>
-                    <Switch
-                      className="switch"
-                      aria-label={`Show ${name}`}
-                      isSelected={style?.visible ?? true}
-                      isDisabled={voxels === 0}
-                      onChange={(visible) => onToggle(value, visible)}
-                    >
-                      <span className="swatch" style={{ backgroundColor: style?.color }} aria-hidden="true" />
-                      <span className="track" aria-hidden="true" />
-                    </Switch>
-                  </td>
-                  <th scope="row">{name}</th>
-                  <td className="number">{voxels === 0 ? 'not found' : formatMl(volumeMl)}</td>
-                  <td>
-                    {centroidMm && (
-                      <button
-                        type="button"
-                        className="quiet small"
-                        aria-label={`Go to the centre of ${name}`}
-                        onClick={() => onGo(centroidMm)}
-                      >
-                        Go to
-                      </button>
-                    )}
-                  </td>
-                </tr>
-              );
-            })}
-          </tbody>
-        </table>
-      </div>
-    </section>
-  );
-}
 
 function PointList({ points, onGo }: { points: readonly Vec3[]; onGo(position: Vec3): void }) {
   return (
@@ -292,7 +230,6 @@ function TextOutput({ job, output }: { job: SucceededJob; output: JobOutput }) {
         <textarea
           className="text"
           readOnly
-          wrap="off"
           rows={textRows(text.data)}
           aria-label={output.label || output.name}
           value={text.data}
@@ -447,14 +384,6 @@ function FormatLink({ label, address, onDownload, children }: FormatLinkProps) {
       {children}
     </a>
   );
-}
-
-function save(blob: Blob, name: string): void {
-  const link = document.createElement('a');
-  link.href = URL.createObjectURL(blob);
-  link.download = name;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 }
 
 function Share({ job }: { job: SucceededJob }) {

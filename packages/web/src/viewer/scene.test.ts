@@ -28,6 +28,7 @@ vi.mock('@niivue/niivue', () => {
     meshes: Surface[] = [];
     scene: { crosshairPos?: number[] } = {};
     draws = 0;
+    customLayout: unknown[] = [];
     onLocationChange = (_: { mm: number[] }) => {};
     gl = { getExtension: () => null };
     constructor(opts: Record<string, unknown>) {
@@ -81,6 +82,9 @@ vi.mock('@niivue/niivue', () => {
         cal_max: 200,
         global_min: -5,
         global_max: 300,
+        dimsRAS: [3, 4, 3, 5],
+        extentsMinOrtho: [0, 0, 0],
+        extentsMaxOrtho: [3, 5, 12],
         setColormapLabel(this: Image, table: Image['table']) {
           this.table = table;
         },
@@ -92,9 +96,7 @@ vi.mock('@niivue/niivue', () => {
         Object.assign(this, { positions, triangles, name, color });
       }
     },
-    MULTIPLANAR_TYPE: { GRID: 2 },
-    SHOW_RENDER: { NEVER: 0, ALWAYS: 1 },
-    SLICE_TYPE: { MULTIPLANAR: 3, RENDER: 4 },
+    SLICE_TYPE: { SAGITTAL: 2, MULTIPLANAR: 3, RENDER: 4 },
   };
 });
 
@@ -107,6 +109,7 @@ interface StandIn {
   scene: { crosshairPos?: number[] };
   built: number[];
   draws: number;
+  customLayout: unknown[];
   onLocationChange(location: { mm: number[] }): void;
 }
 
@@ -127,7 +130,7 @@ function drawFrame(): void {
 }
 
 async function open(onMove: (position: Vec3, clicked: boolean) => void = () => {}) {
-  const canvas = Object.assign(new EventTarget(), { hasWebGl: true });
+  const canvas = Object.assign(new EventTarget(), { hasWebGl: true, width: 900, height: 600 });
   const scene = await openScene(canvas as unknown as HTMLCanvasElement, onMove);
   drawFrame();
   return { canvas, scene, niivue: state.instances.at(-1) as StandIn };
@@ -328,15 +331,19 @@ describe('openScene()', () => {
   });
 
   it.each([
-    ['slices', 0, 3],
-    ['all', 1, 3],
-    ['3d', 0, 4],
-  ] as const)('shows the view %s', async (view, render, type) => {
+    ['slices', 3, 3],
+    ['row', 3, 3],
+    ['one', 3, 1],
+    ['all', 3, 4],
+    ['3d', 4, 0],
+  ] as const)('shows the view %s', async (view, type, tiles) => {
     const { scene, niivue } = await open();
+    await scene.setScan(scan);
     scene.setView(view);
-    expect([niivue.opts.multiplanarShowRender, niivue.opts.sliceType]).toEqual([render, type]);
     const before = niivue.draws;
     drawFrame();
     expect(niivue.draws).toBe(before + 1);
+    expect(niivue.opts.sliceType).toBe(type);
+    if (tiles > 0) expect(niivue.customLayout).toHaveLength(tiles);
   });
 });

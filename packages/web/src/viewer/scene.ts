@@ -1,13 +1,13 @@
-import { MULTIPLANAR_TYPE, Niivue, NVImage, NVMesh, SHOW_RENDER, SLICE_TYPE } from '@niivue/niivue';
+import { Niivue, NVImage, NVMesh } from '@niivue/niivue';
 import { type Mesh, spacingOf, TomaatError, type Vec3, type Volume, voxelCount } from '@tomaat/core';
+import type { View } from './layouts.ts';
 import { factorFor, type Reduction, reducedGrid } from './prepare.ts';
 import { prepareApart } from './prepare-apart.ts';
+import { createSceneTools, type SceneTools } from './scene-tools.ts';
 
 /**
  * The viewer: NiiVue and what the page needs of it. This file and all of NiiVue are loaded only if a volume is shown.
  */
-export type View = 'slices' | 'all' | '3d';
-
 export interface LabelStyle {
   value: number;
   name: string;
@@ -33,7 +33,7 @@ export interface Detail {
   readonly isSoftware: boolean;
 }
 
-export interface Scene {
+export interface Scene extends SceneTools {
   /** The grey volume; slices follow its grid. The labels stay. Undefined if a later scan was set meanwhile. */
   setScan(volume: Volume): Promise<ScanRange | undefined>;
   /** The label map over it, in discrete colours; undefined removes it. */
@@ -78,10 +78,6 @@ export async function openScene(
     show3Dcrosshair: false,
     isColorbar: false,
     isOrientCube: false,
-    multiplanarPadPixels: 6,
-    multiplanarLayout: MULTIPLANAR_TYPE.GRID,
-    multiplanarShowRender: SHOW_RENDER.ALWAYS,
-    multiplanarForceRender: true,
     // Radiological convention: the patient's right is on the left.
     isRadiologicalConvention: true,
     meshThicknessOn2D: 0,
@@ -106,12 +102,17 @@ export async function openScene(
   const press = () => {
     clicked = true;
   };
+  const dropPress = () => {
+    clicked = false;
+  };
   canvas.addEventListener('pointerdown', press, { capture: true });
+  canvas.addEventListener('pointercancel', dropPress);
   niivue.onLocationChange = (location) => {
     const { mm } = location as { mm: ArrayLike<number> };
     onMove([mm[0], mm[1], mm[2]], clicked);
     clicked = false;
   };
+  const { setView, ...tools } = createSceneTools(niivue, canvas, dropPress);
 
   let scan: NVImage | undefined;
   let overlay: NVImage | undefined;
@@ -177,6 +178,7 @@ export async function openScene(
   };
 
   const scene: Scene = {
+    ...tools,
     setScan(volume) {
       const mine = ++turn.scan;
       const load = async () => {
@@ -276,8 +278,7 @@ export async function openScene(
       points = addMesh(vertices, triangles, 'points', '#ffd43b');
     },
     setView(view) {
-      niivue.opts.multiplanarShowRender = view === 'all' ? SHOW_RENDER.ALWAYS : SHOW_RENDER.NEVER;
-      niivue.opts.sliceType = view === '3d' ? SLICE_TYPE.RENDER : SLICE_TYPE.MULTIPLANAR;
+      setView(view);
       redraw();
     },
     goTo(position) {
@@ -289,6 +290,7 @@ export async function openScene(
     },
     close() {
       canvas.removeEventListener('pointerdown', press, { capture: true });
+      canvas.removeEventListener('pointercancel', dropPress);
       niivue.onLocationChange = () => {};
       niivue.drawScene = () => undefined;
       niivue.cleanup();

@@ -1,6 +1,8 @@
 import { applyAffine, type Mesh, type Vec3, type Volume } from '@tomaat/core';
 import { type RefObject, useCallback, useEffect, useEffectEvent, useRef, useState } from 'react';
-import type { Detail, LabelStyle, Scene, View } from './scene.ts';
+import type { View } from './layouts.ts';
+import type { Detail, LabelStyle, Scene } from './scene.ts';
+import type { ShownWindow } from './window-controls.tsx';
 import {
   type ScanDisplay,
   type ValueRange,
@@ -19,15 +21,9 @@ export interface SceneProps {
   readonly display?: ScanDisplay;
   /** A new object moves the crosshair there; RAS+ mm. */
   readonly target?: { readonly position: Vec3 };
-  readonly view: View;
-  /** Of the labels, 0 to 1. */
-  readonly opacity: number;
   /** The position of the crosshair, RAS+ mm, and whether the user clicked there. */
   onMove?(position: Vec3, clicked: boolean): void;
 }
-
-/** A window, with the name of the preset that it came from. */
-export type NamedWindow = Window & { readonly name?: string };
 
 export interface SceneState {
   /** Undefined until WebGL is set up. */
@@ -35,11 +31,12 @@ export interface SceneState {
   /** The slices are drawn. */
   readonly ready: boolean;
   readonly error?: unknown;
+  setError(error: unknown): void;
   readonly presets: readonly WindowPreset[];
   /** The values of the scan. */
   readonly range?: ValueRange;
-  readonly window?: NamedWindow;
-  setWindow(window: NamedWindow): void;
+  readonly window?: ShownWindow;
+  setWindow(window: ShownWindow): void;
   /** How fine the slices are. */
   readonly detail?: Detail;
   /** Draws every voxel. */
@@ -50,7 +47,7 @@ export interface SceneState {
 
 /** Opens a scene on the canvas, which it closes with the component, and keeps it as the properties say. */
 export function useScene(canvas: RefObject<HTMLCanvasElement | null>, props: SceneProps): SceneState {
-  const { scan, labelMap, labels, mesh, points, display, target, view, opacity, onMove } = props;
+  const { scan, labelMap, labels, mesh, points, display, target, onMove } = props;
   const [scene, setScene] = useState<Scene>();
   const [scanShown, setScanShown] = useState<Volume>();
   const [labelsShown, setLabelsShown] = useState<Volume>();
@@ -64,7 +61,7 @@ export function useScene(canvas: RefObject<HTMLCanvasElement | null>, props: Sce
   const [error, setError] = useState<unknown>();
   const [range, setRange] = useState<ValueRange>();
   const [presets, setPresets] = useState<readonly WindowPreset[]>([]);
-  const [window, setWindow] = useState<NamedWindow>();
+  const [window, setWindow] = useState<ShownWindow>();
   const [position, setPosition] = useState<Vec3>();
   const moved = useEffectEvent((at: Vec3, clicked: boolean) => {
     setPosition(at);
@@ -160,19 +157,19 @@ export function useScene(canvas: RefObject<HTMLCanvasElement | null>, props: Sce
     if (ready) scene?.setPoints(points ?? []);
   }, [scene, ready, points]);
   useEffect(() => {
-    if (ready) scene?.setOpacity(opacity);
-  }, [scene, ready, opacity]);
-  useEffect(() => {
     if (ready && window) scene?.setWindow(window.level - window.width / 2, window.level + window.width / 2);
   }, [scene, ready, window]);
-  useEffect(() => {
-    if (ready) scene?.setView(view);
-  }, [scene, ready, view]);
   useEffect(() => {
     if (ready && target) scene?.goTo(target.position);
   }, [scene, ready, target]);
 
-  return { scene, ready, error, presets, range, window, setWindow, position, detail, drawFully };
+  return { scene, ready, error, setError, presets, range, window, setWindow, position, detail, drawFully };
+}
+
+/** Keeps the view and the opacity of the labels, 0 to 1; the scene is undefined until its slices are drawn. */
+export function useLook(scene: Scene | undefined, view: View, opacity: number): void {
+  useEffect(() => scene?.setOpacity(opacity), [scene, opacity]);
+  useEffect(() => scene?.setView(view), [scene, view]);
 }
 
 /** The voxel in the middle, RAS+ mm. */

@@ -1,13 +1,18 @@
-import { type Mesh, mmDigits, spacingOf, type Vec3, type Volume } from '@tomaat/core';
-import { useMemo, useRef, useState } from 'react';
-import { ToggleButton, ToggleButtonGroup } from 'react-aria-components';
+import type { Mesh, Vec3, Volume } from '@tomaat/core';
+import { type CSSProperties, useRef, useState } from 'react';
 import { PlainSlider } from '../form/slider.tsx';
 import { faultOf, Problem } from '../ui.tsx';
-import { createProbe } from './labels.ts';
+import { Help } from './help.tsx';
+import type { View } from './layouts.ts';
+import { Overlay } from './overlay.tsx';
+import { HoverLine, Position } from './position.tsx';
 import { Resolution } from './resolution.tsx';
-import type { LabelStyle, View } from './scene.ts';
-import { useScene } from './use-scene.ts';
-import { isSameWindow, type ScanDisplay, type Window, type WindowPreset } from './windows.ts';
+import type { LabelStyle } from './scene.ts';
+import { Toolbar } from './toolbar.tsx';
+import { useControls } from './use-controls.ts';
+import { useLook, useScene } from './use-scene.ts';
+import { WindowField, WindowNumbers } from './window-controls.tsx';
+import type { ScanDisplay } from './windows.ts';
 
 export interface ViewerProps {
   scan?: Volume;
@@ -21,16 +26,12 @@ export interface ViewerProps {
   target?: { position: Vec3 };
   /** Fewer controls, for a preview. */
   plain?: boolean;
-  /** What is shown first. */
+  /** What is shown first; what the user chose last if missing. */
   firstView?: View;
+  /** A line below screenshots: what computed the result. */
+  caption?: string;
   onMove?(position: Vec3, clicked: boolean): void;
 }
-
-const views: readonly { id: View; name: string }[] = [
-  { id: 'slices', name: 'Slices' },
-  { id: 'all', name: 'Slices and 3-D' },
-  { id: '3d', name: '3-D' },
-];
 
 /** Slices and 3-D view of a scan with its labels. Everything that is drawn stays in this browser. */
 export function Viewer({
@@ -42,39 +43,70 @@ export function Viewer({
   display,
   target,
   plain = false,
-  firstView = 'slices',
+  firstView,
+  caption,
   onMove,
 }: ViewerProps) {
+  const viewer = useRef<HTMLDivElement>(null);
+  const frame = useRef<HTMLDivElement>(null);
   const canvas = useRef<HTMLCanvasElement>(null);
-  const [view, setView] = useState<View>(firstView);
   const [opacity, setOpacity] = useState(0.55);
-  const { scene, ready, error, presets, range, window, setWindow, position, detail, drawFully } = useScene(
-    canvas,
-    {
-      scan,
-      labelMap,
-      labels,
-      mesh,
-      points,
-      display,
-      target,
-      view,
-      opacity,
-      onMove,
-    },
-  );
-
+  const drawn = { scan, labelMap, labels, mesh, points, display, target, onMove };
+  const { scene, ready, error, setError, presets, range, window, setWindow, position, detail, drawFully } =
+    useScene(canvas, drawn);
+  const controls = useControls({
+    viewer,
+    frame,
+    scene: ready ? scene : undefined,
+    scan,
+    labelMap,
+    labels,
+    position,
+    window,
+    range,
+    setWindow,
+    firstView,
+    caption,
+    onFault: setError,
+  });
+  const { view } = controls.kept;
+  // Outlines take the place of the filled labels, which the 3-D view is made of.
+  const isFilled = !controls.isOutlined || view === 'all' || view === '3d';
+  useLook(ready ? scene : undefined, view, isFilled ? opacity : 0);
+  const isShown = ready && scene !== undefined;
   return (
-    <div className={plain ? 'viewer plain-viewer' : 'viewer'} data-ready={ready}>
-      <div className="canvas-frame">
+    <div
+      ref={viewer}
+      className={`viewer${plain ? ' plain-viewer' : ''}${controls.isFull ? ' full-viewer' : ''}`}
+      data-ready={ready}
+    >
+      <Toolbar controls={controls} plain={plain} />
+      <div
+        ref={frame}
+        // The keys are the picture's: a screen reader passes them on.
+        role="application"
+        aria-label="Picture"
+        className="canvas-frame"
+        data-tool={controls.tool}
+        data-view={view}
+        style={{ '--row-aspect': controls.rowAspect } as CSSProperties}
+        data-touched={controls.isTouched || controls.isFull}
+      >
         <canvas
           ref={canvas}
-          aria-label="Slices through the volume; the position of the crosshair is given below"
+          aria-label="Slices through the volume; the position of the crosshair is given below. Press the question mark for the keys"
         />
+        {isShown && controls.content && <Overlay scene={scene} content={controls.content} />}
+        {isShown && <HoverLine frame={frame} scene={scene} scan={scan} labelMap={labelMap} labels={labels} />}
         {error !== undefined && <Problem fault={faultOf(error)} />}
         {!ready && error === undefined && <p className="canvas-note">Opening the viewer …</p>}
       </div>
       {ready && <Resolution detail={detail} onFull={drawFully} />}
+      <p className="touch-note">
+        {controls.isTouched || controls.isFull
+          ? 'One finger moves in the picture, two zoom.'
+          : 'Tap the picture to move in it with your finger.'}
+      </p>
       <Position
         position={position}
         scan={scan}
@@ -83,20 +115,6 @@ export function Viewer({
         onGo={(at) => scene?.goTo(at)}
       />
       <div className="viewer-controls">
-        <ToggleButtonGroup
-          aria-label="View"
-          className="segments"
-          selectionMode="single"
-          disallowEmptySelection
-          selectedKeys={[view]}
-          onSelectionChange={(keys) => setView([...keys][0] as View)}
-        >
-          {views.map(({ id, name }) => (
-            <ToggleButton key={id} id={id}>
-              {name}
-            </ToggleButton>
-          ))}
-        </ToggleButtonGroup>
         {scan && window && <WindowField presets={presets} window={window} onChange={setWindow} />}
         {labelMap && (
           <PlainSlider
@@ -110,129 +128,10 @@ export function Viewer({
           />
         )}
         {scan && window && range && !plain && (
-          <>
-            <PlainSlider
-              label="Level"
-              value={window.level}
-              minimum={Math.min(range.lowest, window.level)}
-              maximum={Math.max(range.highest, window.level)}
-              step={stepOf(range)}
-              format={formatValue}
-              onChange={(level) => setWindow({ level, width: window.width })}
-            />
-            <PlainSlider
-              label="Width"
-              value={window.width}
-              minimum={stepOf(range)}
-              maximum={Math.max(range.highest - range.lowest, window.width, stepOf(range) * 2)}
-              step={stepOf(range)}
-              format={formatValue}
-              onChange={(width) => setWindow({ level: window.level, width })}
-            />
-          </>
+          <WindowNumbers window={window} range={range} onChange={setWindow} />
         )}
       </div>
-    </div>
-  );
-}
-
-/** The windows by name, and which one is shown. */
-function WindowField({
-  presets,
-  window,
-  onChange,
-}: {
-  presets: readonly WindowPreset[];
-  window: Window & { name?: string };
-  onChange(preset: WindowPreset): void;
-}) {
-  const shown = window.name ?? presets.find((preset) => isSameWindow(preset, window))?.name;
-  return (
-    <label className="inline-field">
-      Window
-      <select
-        value={shown ?? ''}
-        onChange={(event) => {
-          const preset = presets.find(({ name }) => name === event.target.value);
-          if (preset) onChange(preset);
-        }}
-      >
-        {shown === undefined && <option value="">Other</option>}
-        {presets.map(({ name, level, width }) => (
-          <option key={name} value={name}>
-            {name} ({formatValue(level)} / {formatValue(width)})
-          </option>
-        ))}
-      </select>
-    </label>
-  );
-}
-
-const stepOf = ({ lowest, highest }: { lowest: number; highest: number }) => {
-  const span = highest - lowest;
-  return span > 500 ? 1 : span > 0 ? span / 500 : 1;
-};
-const formatValue = (value: number) =>
-  Math.abs(value) >= 100 ? value.toFixed(0) : String(Number(value.toPrecision(3)));
-
-/** The position of the crosshair, and what is there; the fields also move it, for users without a pointer. */
-function Position({
-  position,
-  scan,
-  labelMap,
-  labels,
-  onGo,
-}: {
-  position?: Vec3;
-  scan?: Volume;
-  labelMap?: Volume;
-  labels: readonly LabelStyle[];
-  onGo(position: Vec3): void;
-}) {
-  const probeScan = useMemo(() => scan && createProbe(scan), [scan]);
-  const probeLabel = useMemo(() => labelMap && createProbe(labelMap), [labelMap]);
-  const [draft, setDraft] = useState<{ axis: number; text: string }>();
-  if (!position) return <div className="position" />;
-  const shown = scan ?? labelMap;
-  const digits = mmDigits(shown ? Math.min(...spacingOf(shown.affine)) : 1);
-  const value = probeScan?.(position);
-  const label = probeLabel?.(position);
-  const named = label ? (labels.find((style) => style.value === label)?.name ?? `label ${label}`) : 'none';
-  const go = (axis: number, text: string) => {
-    setDraft(undefined);
-    const mm = Number(text);
-    if (text.trim() !== '' && Number.isFinite(mm))
-      onGo(position.map((old, i) => (i === axis ? mm : old)) as [number, number, number]);
-  };
-  return (
-    <div className="position">
-      <fieldset>
-        <legend>Crosshair, mm</legend>
-        {(['R', 'A', 'S'] as const).map((axis, i) => (
-          <label key={axis}>
-            <span title={['to the right', 'to the front', 'upwards'][i]}>{axis}</span>
-            <input
-              type="number"
-              step="any"
-              aria-label={`Crosshair ${['right', 'anterior', 'superior'][i]}, mm`}
-              value={draft?.axis === i ? draft.text : position[i].toFixed(digits)}
-              onChange={(event) => setDraft({ axis: i, text: event.target.value })}
-              onBlur={() => draft?.axis === i && go(i, draft.text)}
-              onKeyDown={(event) => event.key === 'Enter' && draft?.axis === i && go(i, draft.text)}
-            />
-          </label>
-        ))}
-      </fieldset>
-      {value !== undefined && (
-        <span>
-          Value <output data-testid="value">{formatValue(value)}</output>
-        </span>
-      )}
-      {probeLabel && (
-        <span>
-          Label <output data-testid="label">{named}</output>
-        </span>
-      )}
+      {controls.isHelpOpen && <Help commands={controls.commands} onClose={controls.closeHelp} />}
     </div>
   );
 }

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { ctWindows, windowPresets } from './windows.ts';
+import { ctWindows, dragWindow, windowPresets, windowStep } from './windows.ts';
 
 const automatic = { level: 100, width: 900 };
 const range = { lowest: -1024, highest: 1976 };
@@ -68,5 +68,34 @@ describe('windowPresets()', () => {
       width: 3000,
     });
     expect(namesOf({ modality: 'MR' }, automatic, { lowest: 7, highest: 7 })).toEqual(['Automatic']);
+  });
+});
+
+describe('dragWindow()', () => {
+  const start = { level: 40, width: 400 };
+
+  it('widens to the right and brightens upwards', () => {
+    // 250 pixels change by the window's own width.
+    expect(dragWindow(start, 250, 0, range)).toEqual({ level: 40, width: 800 });
+    expect(dragWindow(start, 0, -25, range)).toEqual({ level: 0, width: 400 });
+    expect(dragWindow(start, -125, 50, range)).toEqual({ level: 120, width: 200 });
+  });
+
+  it('never makes the width 0 or negative', () => {
+    expect(dragWindow(start, -9999, 0, range).width).toBe(1);
+    const small = { lowest: 0, highest: 0.4 };
+    expect(dragWindow({ level: 0.2, width: 0.1 }, -9999, 0, small).width).toBe(windowStep(small));
+  });
+});
+
+describe('windowStep()', () => {
+  it.each([
+    [3000, 1],
+    [450, 0.5],
+    [100, 0.2],
+    [1, 0.002],
+    [0, 1],
+  ])('is round for a range of %d', (highest, step) => {
+    expect(windowStep({ lowest: 0, highest })).toBeCloseTo(step, 12);
   });
 });

@@ -74,3 +74,31 @@ const fullRange = (lowest: number, highest: number): WindowPreset[] =>
   highest > lowest ? [{ name: 'Full range', level: (lowest + highest) / 2, width: highest - lowest }] : [];
 
 export const isSameWindow = (a: Window, b: Window): boolean => a.level === b.level && a.width === b.width;
+
+/** The smallest change of a window that matters: 1, or a round number near a 500th of a small range. */
+export function windowStep({ lowest, highest }: ValueRange): number {
+  const span = highest - lowest;
+  if (span > 500 || !(span > 0)) return 1;
+  const decade = 10 ** Math.floor(Math.log10(span / 500));
+  return [1, 2, 5].map((digit) => digit * decade).findLast((step) => step <= span / 500) ?? decade;
+}
+
+/**
+ * The window after a drag, as DICOM viewers have it: to the right wider, upwards brighter. The way that changes it by its own
+ * width is the same for every scale of values.
+ *
+ * @param across CSS pixels to the right
+ * @param down CSS pixels downwards
+ */
+export function dragWindow(start: Window, across: number, down: number, range: ValueRange): Window {
+  const step = windowStep(range);
+  const perPixel = Math.max(start.width, step * 10) / 250;
+  const toStep = (value: number) => (step >= 1 ? Math.round(value) : value);
+  return {
+    level: toStep(start.level + down * perPixel),
+    width: Math.max(step, toStep(start.width + across * perPixel)),
+  };
+}
+
+export const formatValue = (value: number): string =>
+  Math.abs(value) >= 100 ? value.toFixed(0) : String(Number(value.toPrecision(3)));

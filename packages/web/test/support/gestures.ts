@@ -1,4 +1,4 @@
-import type { Locator, Page } from 'playwright-core';
+import type { CDPSession, Locator, Page } from 'playwright-core';
 
 /** Drops files or folders as a user does: from outside of the browser, onto the only field for them. */
 export const drop = (page: Page, ...paths: readonly string[]): Promise<void> =>
@@ -19,3 +19,35 @@ export async function dropOnto(field: Locator, ...paths: readonly string[]): Pro
     });
   }
 }
+
+type Place = readonly [number, number];
+
+/** Fingers that touch, move together through the steps, and lift. */
+async function touchThrough(session: CDPSession, steps: readonly (readonly Place[])[]): Promise<void> {
+  for (const [i, places] of steps.entries()) {
+    await session.send('Input.dispatchTouchEvent', {
+      type: i === 0 ? 'touchStart' : 'touchMove',
+      touchPoints: places.map(([x, y], id) => ({ x, y, id })),
+    });
+  }
+  await session.send('Input.dispatchTouchEvent', { type: 'touchEnd', touchPoints: [] });
+}
+
+/** One finger from here to there. */
+export const swipe = (session: CDPSession, from: Place, to: Place) =>
+  touchThrough(
+    session,
+    [0, 0.2, 0.4, 0.6, 0.8, 1].map((part) => [
+      [from[0] + part * (to[0] - from[0]), from[1] + part * (to[1] - from[1])],
+    ]),
+  );
+
+/** Two fingers that move apart. */
+export const pinch = (session: CDPSession, [x, y]: Place) =>
+  touchThrough(
+    session,
+    [20, 25, 30, 40].map((half) => [
+      [x - half, y],
+      [x + half, y],
+    ]),
+  );
