@@ -320,7 +320,7 @@ export {
 } from './labels/label-map.ts';
 export { labelColors, labelPalette } from './labels/label-palette.ts';
 export { formatMl, type LabelMeasurement, measureLabels, mmDigits, volumeReport } from './labels/measure.ts';
-export { measurementsToCsv, parseMeasurementsCsv } from './labels/measurement-csv.ts';
+export { measurementsToCsv, parseMeasurementsCsv, textCell } from './labels/measurement-csv.ts';
 export {
   closeLabels,
   dilateLabels,
@@ -329,6 +329,15 @@ export {
   openLabels,
 } from './labels/morphology.ts';
 export { mostNumberedLabels, numberLabels } from './labels/number-labels.ts';
+export {
+  findOutliers,
+  type LabelVolume,
+  leastCompared,
+  type Outlier,
+  type OutlierReason,
+  orderByOutlier,
+  outlierThreshold,
+} from './labels/outliers.ts';
 export {
   buildSurface,
   type DecimateOptions,

@@ -54,7 +54,8 @@ const numberCell = (value: unknown): string => (Number.isFinite(value) ? String(
  */
 const formulaStart = /^'*[=+\-@\t\r\n＝＋－＠]/;
 
-function textCell(text: string): string {
+/** A text as a cell: quoted where needed, and never a formula of a spreadsheet. */
+export function textCell(text: string): string {
   const safe = formulaStart.test(text) ? `'${text}` : text;
   return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
 }
