@@ -9,6 +9,7 @@ import { chooseTheme, storedTheme, type Theme, themes } from './theme.ts';
 import { Empty, faultOf, Loading, Problem } from './ui.tsx';
 
 const ServicePage = lazy(() => import('./service-page.tsx'));
+const BatchPage = lazy(() => import('./batch/batch-page.tsx'));
 const JobPage = lazy(() => import('./job/job-page.tsx'));
 const ApiPage = lazy(() => import('./api-page.tsx'));
 const HistoryPage = lazy(() => import('./history-page.tsx'));
@@ -59,6 +60,7 @@ function Pages() {
     <Switch>
       <Route path="/" component={Directory} />
       <Route path="/services/:id">{({ id }) => <ServicePage key={id} id={decode(id)} />}</Route>
+      <Route path="/services/:id/batch">{({ id }) => <BatchPage key={id} id={decode(id)} />}</Route>
       <Route path="/jobs" component={HistoryPage} />
       <Route path="/jobs/:id">{({ id }) => <JobPage key={id} id={decode(id)} />}</Route>
       <Route>

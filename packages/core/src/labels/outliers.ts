@@ -68,7 +68,9 @@ export function findOutliers(results: readonly (readonly LabelVolume[] | undefin
 export const orderByOutlier = (outliers: readonly Outlier[]): number[] =>
   outliers
     .map((_, i) => i)
-    .sort((a, b) => (outliers[a].score === outliers[b].score ? a - b : outliers[b].score - outliers[a].score));
+    .sort((a, b) =>
+      outliers[a].score === outliers[b].score ? a - b : outliers[b].score - outliers[a].score,
+    );
 
 /** The volumes of each label, by index of the result: 0 where a result does not mention it. */
 function collectLabels(results: readonly (readonly LabelVolume[] | undefined)[]) {
@@ -118,10 +120,9 @@ function scoreSpread(present: readonly (readonly [number, number])[]): Scored[] 
   const mad = median(deviations);
   const mean = deviations.reduce((sum, one) => sum + one, 0) / deviations.length;
   const spread = Math.max(leastSpread, mad > 0 ? mad / 0.6745 : 1.253314 * mean);
-  return present.map(([i], at): Scored => [
-    i,
-    { kind: logs[at] < middle ? 'small' : 'large', score: deviations[at] / spread },
-  ]);
+  return present.map(
+    ([i], at): Scored => [i, { kind: logs[at] < middle ? 'small' : 'large', score: deviations[at] / spread }],
+  );
 }
 
 function median(values: readonly number[]): number {

@@ -39,6 +39,7 @@ export async function registerPage(app: FastifyInstance, folder: string | undefi
   };
   app.get('/', document);
   app.get('/services/:id', document);
+  app.get('/services/:id/batch', document);
   app.get('/jobs', document);
   app.get('/jobs/:id', document);
   app.get('/docs', document);
