@@ -30,6 +30,7 @@ const both = `
   GET,HEAD   /metrics                                 metrics
   GET,HEAD   /                                        a page
   GET,HEAD   /services/:id                            a page
+  GET,HEAD   /services/:id/batch                      a page
   GET,HEAD   /jobs                                    a page
   GET,HEAD   /jobs/:id                                a page
   GET,HEAD   /docs                                    a page

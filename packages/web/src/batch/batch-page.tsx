@@ -13,7 +13,7 @@ import {
 import { ParameterField } from '../form/fields.tsx';
 import { onlyVolumeInput } from '../form/fit.ts';
 import { useMe } from '../login.tsx';
-import { useService } from '../site.ts';
+import { client, useService } from '../site.ts';
 import { Empty, faultOf, Loading, Problem, useTitle } from '../ui.tsx';
 import { uploadLife } from '../upload.ts';
 import { BatchTable } from './batch-table.tsx';
@@ -178,8 +178,11 @@ function Actions({ queue, state: { rows, running, present } }: { queue: BatchQue
   async function saveZip() {
     setError(undefined);
     try {
-      const blob = await batchToZip(rows, batchToCsv(rows, labels), (at, total) =>
-        setSaving(`Fetching result ${at + 1} of ${total} …`),
+      const blob = await batchToZip(
+        rows,
+        batchToCsv(rows, labels),
+        async (jobId, output) => (await client.output(jobId, output)).blob(),
+        (at, total) => setSaving(`Fetching result ${at + 1} of ${total} …`),
       );
       save(blob, `${queue.service.id}-results.zip`);
     } catch (fault) {

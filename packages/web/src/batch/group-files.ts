@@ -1,4 +1,4 @@
-import { endingOf, hasDicomWord, holdsVoxelsAlone, isDicom, isZip, withoutVolumeEnding } from '@tomaat/core';
+import { endingOf, hasDicomWord, holdsVoxelsAlone, isDicom, isZip } from '@tomaat/core';
 import type { NamedFile } from '../dicom/messages.ts';
 import type { Picked } from '../dicom/picked-files.ts';
 
@@ -44,4 +44,7 @@ export async function groupFiles({ files }: Picked): Promise<GroupedFiles> {
 }
 
 /** `sub/scan.nii.gz` as `sub/scan`: a header and its voxels have the same. */
-const stemAt = (path: string): string => withoutVolumeEnding(path);
+function stemAt(path: string): string {
+  const unpacked = path.replace(/\.gz$/i, '');
+  return unpacked.slice(0, unpacked.lastIndexOf('.'));
+}

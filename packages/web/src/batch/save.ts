@@ -1,6 +1,5 @@
 import { formatMl, type LabelVolume, textCell, writeStoredZip, type ZipMember } from '@tomaat/core';
 import { stemOf } from '../format.ts';
-import { client } from '../site.ts';
 import { type BatchRow, describeOutlier, outliersOf } from './rows.ts';
 
 /**
@@ -69,6 +68,7 @@ export const shownVolume = (row: BatchRow, value: number): string =>
 export async function batchToZip(
   rows: readonly BatchRow[],
   csv: string,
+  fetchResult: (jobId: string, output: string) => Promise<Blob>,
   onProgress: (done: number, total: number) => void,
 ): Promise<Blob> {
   const done = rows.filter(({ state, output }) => state === 'done' && output);
@@ -77,7 +77,7 @@ export async function batchToZip(
   async function* members(): AsyncGenerator<ZipMember> {
     for (const [i, { jobId, output }] of done.entries()) {
       onProgress(i, done.length);
-      const blob = await (await client.output(jobId!, output!.name)).blob();
+      const blob = await fetchResult(jobId!, output!.name);
       yield { name: names[i], read: () => blob.stream() as unknown as AsyncIterable<Uint8Array> };
     }
     yield {
