@@ -122,13 +122,15 @@ describe.skipIf(findChromium() === undefined)('many scans in the page', () => {
         const members = await openZip(source('all.zip', zip), nodePlatform);
         const names = members.map(({ name }) => name).sort();
         expect(names).toEqual(
-          ['large', 's1', 's10', 's2', 's3', 'site b/s1']
+          ['large', 's1', 's10', 's2', 's3', 's1']
             .map((name) => `${name}_segmentation.nii.gz`)
             .concat('results.csv')
             .sort(),
         );
+        // Folders are kept.
+        expect(zip.includes('site b/s1_segmentation.nii.gz')).toBe(true);
         const { volume } = await readVolume(
-          [members.find(({ name }) => name.startsWith('site b/'))!],
+          [members.find(({ name }) => name.startsWith('s10_'))!],
           nodePlatform,
         );
         expect(volume.size).toEqual([23, 17, 11]);
