@@ -174,7 +174,8 @@ describe('registerAccess()', () => {
           (method) => `${method.toUpperCase()} ${path.replace(/\{(\w+)\}/g, ':$1')}`,
         ),
       );
-      const isFile = (row: string) => /^\w+ \/(services\/:id|jobs|jobs\/:id|docs|assets\/\*)?$/.test(row);
+      const isFile = (row: string) =>
+        /^\w+ \/(services\/:id|services\/:id\/batch|jobs|jobs\/:id|docs|assets\/\*)?$/.test(row);
       const isOfOneService = (row: string) => / \/services\/:id\/(interface|predict|responses)$/.test(row);
       const routes = [...needsOf(name).keys()].filter((row) => {
         const [method, url] = row.split(' ');
