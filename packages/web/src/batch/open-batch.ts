@@ -33,6 +33,12 @@ export async function openBatch(
   const session = await openDicomSession(picked.folder ?? 'series', dicom, { signal, onProgress });
   const usable = usableSeries(session);
   // Each series by what tells it from the others in this selection; no name of a patient.
+  // Only the same selection is recognised again: names of series are alike in many patients.
+  const sizeBytes = dicom.reduce((sum, { file }) => sum + file.size, 0);
+  const modifiedMs = dicom.reduce(
+    (newest, { file }) => Math.max(newest, file instanceof File ? file.lastModified : 0),
+    0,
+  );
   const taken = new Map<string, number>();
   for (const card of usable) {
     const words = [
@@ -45,8 +51,8 @@ export async function openBatch(
     taken.set(plain, count);
     sources.push({
       name: count === 1 ? plain : `${plain}_${count}`,
-      sizeBytes: card.imageCount,
-      modifiedMs: 0,
+      sizeBytes,
+      modifiedMs,
       open: () => openSeries(session, card),
     });
   }
