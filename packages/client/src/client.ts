@@ -3,7 +3,7 @@ import { z } from 'zod';
 import { isSettled, type Job, type JobIn, jobSchema } from './contract/jobs.ts';
 import { type LoggedOut, loggedOutSchema, type Me, meSchema } from './contract/login.ts';
 import type { NamedPrediction } from './contract/predictions.ts';
-import { type Service, serviceSchema } from './contract/services.ts';
+import { type Fit, fitSchema, type Service, serviceSchema, type VolumeFacts } from './contract/services.ts';
 import { dispositionName } from './header-value.ts';
 import {
   addressOf,
@@ -107,6 +107,8 @@ export interface Client {
   readonly baseUrl: string;
   services(filters?: ServiceFilters, options?: Signalled): Promise<Service[]>;
   service(id: string, options?: Signalled): Promise<Service>;
+  /** Whether volumes fit a service, and what a prediction would need, from their headers alone: nothing is uploaded. */
+  fit(serviceId: string, inputs: Readonly<Record<string, VolumeFacts>>, options?: Signalled): Promise<Fit>;
   /**
    * Sends a file that several predictions may use, within an hour of its last use. An interruption costs only the
    * bytes in flight, and a file that the server already has is not sent. Undefined if the server does not support
@@ -304,6 +306,15 @@ export function createClient(options: ConnectionOptions): Client {
       );
       return readJson(response, jobSchema, addressOf(connection, path), signal);
     },
+
+    fit: (id, inputs, { signal } = {}) =>
+      call(`/api/services/${encodeURIComponent(id)}/fit`, fitSchema, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json' },
+        body: JSON.stringify({ inputs }),
+        repeatable: true,
+        signal,
+      }),
 
     job: (id, { signal } = {}) => call(jobPath(id), jobSchema, { signal }),
 

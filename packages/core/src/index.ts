@@ -341,7 +341,12 @@ export {
 } from './labels/label-map.ts';
 export { labelColors, labelPalette } from './labels/label-palette.ts';
 export { formatMl, type LabelMeasurement, measureLabels, mmDigits, volumeReport } from './labels/measure.ts';
-export { measurementsToCsv, measurementsToTsv, parseMeasurementsCsv } from './labels/measurement-csv.ts';
+export {
+  measurementsToCsv,
+  measurementsToTsv,
+  parseMeasurementsCsv,
+  textCell,
+} from './labels/measurement-csv.ts';
 export {
   closeLabels,
   dilateLabels,
@@ -350,6 +355,15 @@ export {
   openLabels,
 } from './labels/morphology.ts';
 export { mostNumberedLabels, numberLabels } from './labels/number-labels.ts';
+export {
+  findOutliers,
+  type LabelVolume,
+  leastCompared,
+  type Outlier,
+  type OutlierReason,
+  orderByOutlier,
+  outlierThreshold,
+} from './labels/outliers.ts';
 export {
   buildSurface,
   type DecimateOptions,

@@ -192,7 +192,7 @@ describe('registerAccess()', () => {
         ),
       );
       const isFile = (row: string) =>
-        /^\w+ \/(services\/:id|jobs|jobs\/:id|compare|docs|assets\/\*)?$/.test(row);
+        /^\w+ \/(services\/:id|services\/:id\/batch|jobs|jobs\/:id|compare|docs|assets\/\*)?$/.test(row);
       const isOfOneService = (row: string) => / \/services\/:id\/(interface|predict|responses)$/.test(row);
       const routes = [...needsOf(name).keys()].filter((row) => {
         const [method, url] = row.split(' ');

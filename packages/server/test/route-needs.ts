@@ -43,6 +43,7 @@ const both = `
   GET,HEAD   /services/:id                            a page
   GET,HEAD   /jobs                                    a page
   GET,HEAD   /jobs/:id                                a page
+  GET,HEAD   /services/:id/batch                      a page
   GET,HEAD   /compare                                 a page
   GET,HEAD   /docs                                    a page
   GET,HEAD   /api/services                            predict

@@ -9,6 +9,7 @@ import { tidy, useHistory } from './store.ts';
 import { Empty, Loading } from './ui.tsx';
 
 const ServicePage = lazy(() => import('./service-page.tsx'));
+const BatchPage = lazy(() => import('./batch/batch-page.tsx'));
 const JobPage = lazy(() => import('./job/job-page.tsx'));
 const ApiPage = lazy(() => import('./api-page.tsx'));
 const HistoryPage = lazy(() => import('./history-page.tsx'));
@@ -60,6 +61,7 @@ function Pages() {
     <Switch>
       <Route path="/" component={Directory} />
       <Route path="/services/:id">{({ id }) => <ServicePage key={id} id={decode(id)} />}</Route>
+      <Route path="/services/:id/batch">{({ id }) => <BatchPage key={id} id={decode(id)} />}</Route>
       <Route path="/jobs" component={HistoryPage} />
       <Route path="/compare" component={ComparePage} />
       <Route path="/jobs/:id">{({ id }) => <JobPage key={id} id={decode(id)} />}</Route>

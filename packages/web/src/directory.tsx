@@ -3,7 +3,9 @@ import { describeParity, withoutTrailingSlashes } from '@tomaat/core';
 import { Link, useSearchParams } from 'wouter';
 import { needsKey } from './access-texts.ts';
 import { baseUrl } from './base.ts';
-import { formatSeconds, formatSlug, formatTime } from './format.ts';
+import { FirstDropArea, useFirstDrop } from './first-drop.tsx';
+import type { ServiceFit } from './form/fit-finder.ts';
+import { formatSeconds, formatSlug, formatTime, sentence } from './format.ts';
 import { useMe } from './login.tsx';
 import { type Site, safeAddress, useSite } from './site.ts';
 import { Empty, faultOf, KindTags, Loading, Problem, Tag, useTitle } from './ui.tsx';
@@ -88,6 +90,7 @@ export function Directory() {
       { replace: true },
     );
   const cards = site.data ? cardsOf(site.data) : [];
+  const drop = useFirstDrop(site.data?.kind === 'server' ? site.data.services : []);
   const words = (search.get('q') ?? '').toLowerCase().split(/\s+/).filter(Boolean);
   const found = cards.filter(
     (card) =>
@@ -135,6 +138,7 @@ export function Directory() {
       )}
       {cards.length > 0 && (
         <>
+          {!isRegistry && <FirstDropArea drop={drop} />}
           <search className="filters">
             <label>
               Search
@@ -168,9 +172,9 @@ export function Directory() {
             </Empty>
           )}
           <ul className="cards">
-            {found.map((card) => (
+            {sortByFit(found, drop.found?.fits).map((card) => (
               <li key={card.key}>
-                <CardView card={card} />
+                <CardView card={card} fit={drop.found?.fits.get(card.key)} />
               </li>
             ))}
           </ul>
@@ -179,6 +183,17 @@ export function Directory() {
     </>
   );
 }
+
+/** Those that fit come first. */
+const sortByFit = (
+  cards: readonly Card[],
+  fits: ReadonlyMap<string, ServiceFit> | undefined,
+): readonly Card[] =>
+  fits
+    ? [...cards].sort(
+        (a, b) => Number(fits.get(b.key)?.fits ?? false) - Number(fits.get(a.key)?.fits ?? false),
+      )
+    : cards;
 
 function Filter({
   name,
@@ -212,7 +227,7 @@ function Filter({
   );
 }
 
-function CardView({ card }: { card: Card }) {
+function CardView({ card, fit }: { card: Card; fit: ServiceFit | undefined }) {
   const { href } = card;
   const title = !href ? (
     card.name
@@ -230,7 +245,9 @@ function CardView({ card }: { card: Card }) {
           <Tag tone={card.live ? 'good' : 'bad'}>{card.live ? 'Live' : 'Unreachable'}</Tag>
         )}
         {card.unsigned && <Tag>unsigned</Tag>}
+        {fit && <Tag tone={fit.fits ? 'good' : 'bad'}>{fit.fits ? 'Fits your scan' : 'Does not fit'}</Tag>}
       </p>
+      {fit && !fit.fits && <p className="note">{sentence(fit.reason)}</p>}
       <p className="description">{card.description}</p>
       {card.parity && <p className="fine">{describeParity(card.parity)}</p>}
       {card.note && <p className="note">{card.note}</p>}

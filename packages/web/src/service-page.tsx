@@ -15,6 +15,7 @@ import { keyNote, needsKey, whereItGoes } from './access-texts.ts';
 import { basePath, baseUrl } from './base.ts';
 import { codeSamples } from './code-samples.ts';
 import { ParameterField, PointsField, TransformField } from './form/fields.tsx';
+import { onlyVolumeInput } from './form/fit.ts';
 import { type ChosenVolume, initialValues, type PendingVolume } from './form/inputs.ts';
 import { refusals } from './form/scan.ts';
 import { VolumeField } from './form/volume-field.tsx';
@@ -74,6 +75,11 @@ function ServiceView({ service }: { service: Service }) {
           <KindTags of={service} />
         </p>
         <p className="lead">{service.description}</p>
+        {onlyVolumeInput(service) && (
+          <p>
+            <Link href={`/services/${encodeURIComponent(service.id)}/batch`}>Many scans at once</Link>
+          </p>
+        )}
       </section>
       <div className="columns">
         <PredictionForm

@@ -44,7 +44,8 @@ export interface Submission {
 }
 
 const listKey = keptAt('tomaat.jobs');
-const longestList = 200;
+/** More than two batches of 200 scans. */
+const longestList = 500;
 const keptMs = 7 * 24 * 3_600_000;
 
 // ---- The list ----
@@ -64,6 +65,8 @@ export function belongTo(who: string): void {
   shown = { ...shown, list: ownOf(shown.all) };
   for (const listener of listeners) listener();
 }
+
+export const currentOwner = (): string | undefined => owner;
 
 const ownOf = (all: readonly HistoryEntry[]) => all.filter((entry) => entry.owner === owner);
 
@@ -192,6 +195,8 @@ export async function keepSubmission(submission: Submission): Promise<boolean> {
   memory.set(submission.key, submission);
   try {
     await inStore('readwrite', (store) => store.put(submission));
+    // From there it is read again: the files of many scans do not stay in memory.
+    memory.delete(submission.key);
     return true;
   } catch {
     return false;

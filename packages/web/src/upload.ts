@@ -227,14 +227,16 @@ async function deleteUploads(key: string): Promise<void> {
   updateEntry(key, { uploads: undefined });
 }
 
+export const uploadStateOf = (key: string): UploadState | undefined => uploads.get(key)?.state;
+
+/** Calls the listener at every change of an upload, until the returned function is called. */
+export function watchUploads(listener: () => void): () => void {
+  listeners.add(listener);
+  return () => listeners.delete(listener);
+}
+
 export function useUpload(key: string): UploadState | undefined {
-  return useSyncExternalStore(
-    (listener) => {
-      listeners.add(listener);
-      return () => listeners.delete(listener);
-    },
-    () => uploads.get(key)?.state,
-  );
+  return useSyncExternalStore(watchUploads, () => uploadStateOf(key));
 }
 
 window.addEventListener('beforeunload', (event) => {

@@ -76,6 +76,9 @@ const withoutFormula = (text: string): string => (formulaStart.test(text) ? `'${
 
 const quoted = (text: string): string => (/[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
 
+/** A text as a cell: quoted where needed, and never a formula of a spreadsheet. */
+export const textCell = (text: string): string => quoted(withoutFormula(text));
+
 /**
  * Reads what `measurementsToCsv()` or an app's program wrote: columns in any order, all except label, name, voxels
  * and volume_ml optional; lines may end in LF.

@@ -24,6 +24,7 @@ const table: Readonly<Record<string, Need>> = {
   // The page's files. The page fetches its data like any client.
   'GET /': 'page',
   'GET /services/:id': 'page',
+  'GET /services/:id/batch': 'page',
   'GET /jobs': 'page',
   'GET /jobs/:id': 'page',
   'GET /compare': 'page',

@@ -84,6 +84,6 @@ async function firstWithSample(entries: readonly Entry[], { server, apiKey, sign
 }
 
 /** The most instructive samples come first. */
-const shown = ['ct-lung'];
+const shown = ['brain', 'ct-lung'];
 const rank = ({ serviceId = '' }: Entry) =>
   shown.includes(serviceId) ? shown.indexOf(serviceId) : shown.length;

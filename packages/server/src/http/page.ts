@@ -25,7 +25,7 @@ interface PageDocument {
 /** Of server and registry. */
 const mainDocument: PageDocument = {
   file: 'index.html',
-  addresses: ['/', '/services/:id', '/jobs', '/jobs/:id', '/compare', '/docs'],
+  addresses: ['/', '/services/:id', '/services/:id/batch', '/jobs', '/jobs/:id', '/compare', '/docs'],
 };
 export const gatewayDocument: PageDocument = { file: 'gateway.html', addresses: ['/'] };
 

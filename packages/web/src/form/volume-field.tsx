@@ -1,11 +1,13 @@
 import type { Service } from '@tomaat/client';
 import { formatList, type Vec3 } from '@tomaat/core';
+import { useEffect } from 'react';
 import { Button as AriaButton, DropZone, FileTrigger, ProgressBar } from 'react-aria-components';
 import { chooseFolder, type DropItem, pickedFromDrop, pickedFromInput } from '../dicom/picked-files.ts';
 import { SeriesList } from '../dicom/series-list.tsx';
 import { formatBytes } from '../format.ts';
 import { faultOf, Loading, Problem } from '../ui.tsx';
 import { ChosenView } from './chosen-view.tsx';
+import { takeHandedOver } from './handed-over.ts';
 import type { ChosenVolume, InputOf, PendingVolume } from './inputs.ts';
 import { type Scan, volumePicker } from './scan.ts';
 import { type Busy, useVolumeChoice, type VolumeChoice } from './use-volume-choice.ts';
@@ -33,6 +35,13 @@ export function VolumeField({
 }: VolumeFieldProps) {
   const choice = useVolumeChoice({ input, chosen, onChoose, onPending });
   const { busy, session, error } = choice;
+  // What was dropped on the first page.
+  // biome-ignore lint/correctness/useExhaustiveDependencies: once, when the page opens
+  useEffect(() => {
+    const isFirst = service.inputs.find(({ type }) => type === 'volume')?.name === input.name;
+    const picked = isFirst ? takeHandedOver() : undefined;
+    if (picked) void choice.takeFiles(async () => picked);
+  }, []);
   const scan = chosen?.scan;
   const title = input.label ?? input.name;
   const id = `volume-${input.name}`;
