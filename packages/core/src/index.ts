@@ -329,6 +329,7 @@ export {
   openLabels,
 } from './labels/morphology.ts';
 export { mostNumberedLabels, numberLabels } from './labels/number-labels.ts';
+export { outlierScores } from './labels/outliers.ts';
 export {
   buildSurface,
   type DecimateOptions,
