@@ -320,7 +320,7 @@ export {
 } from './labels/label-map.ts';
 export { labelColors, labelPalette } from './labels/label-palette.ts';
 export { formatMl, type LabelMeasurement, measureLabels, mmDigits, volumeReport } from './labels/measure.ts';
-export { measurementsToCsv, parseMeasurementsCsv } from './labels/measurement-csv.ts';
+export { csvText, measurementsToCsv, parseMeasurementsCsv } from './labels/measurement-csv.ts';
 export {
   closeLabels,
   dilateLabels,

@@ -37,7 +37,7 @@ export function measurementsToCsv(measurements: readonly LabelMeasurement[]): st
     ['label', 'name', ...Object.keys(numbers)],
     ...measurements.map((row) => [
       numberCell(row.value),
-      textCell(row.name),
+      csvText(row.name),
       ...Object.values(numbers).map((read) => numberCell(read(row))),
     ]),
   ];
@@ -54,7 +54,8 @@ const numberCell = (value: unknown): string => (Number.isFinite(value) ? String(
  */
 const formulaStart = /^'*[=+\-@\t\r\n＝＋－＠]/;
 
-function textCell(text: string): string {
+/** A text as a cell: quoted where needed, and never a formula. */
+export function csvText(text: string): string {
   const safe = formulaStart.test(text) ? `'${text}` : text;
   return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
 }

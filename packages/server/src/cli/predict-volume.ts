@@ -13,7 +13,15 @@ import {
 } from '@tomaat/client';
 import { TomaatError } from '@tomaat/core';
 import { anonymousInputs, removedLine } from './anonymous-input.ts';
-import { formatBytes, formatClock, formatSeconds, type Progress, plain, reportsOf, systemFault } from './console.ts';
+import {
+  formatBytes,
+  formatClock,
+  formatSeconds,
+  type Progress,
+  plain,
+  reportsOf,
+  systemFault,
+} from './console.ts';
 import { formatMadeHere, makeDicomResult } from './dicom-result.ts';
 import { kindOfFile, prepareSeries } from './dicom-volume.ts';
 import { volumeFiles } from './input-files.ts';

@@ -5,23 +5,31 @@ import { machineId } from '../trust/machine-id.ts';
 import { askOnTerminal } from './connect.ts';
 import { createProgress, exitCodeOf, plain, printError, reportsOf } from './console.ts';
 import { checkSeriesFormats } from './dicom-result.ts';
-import { kindOfFile } from './dicom-volume.ts';
 import { findService } from './find-service.ts';
+import { checkIdentityFlags, hopeless, wantedOf } from './identity-flags.ts';
 import { stemOf } from './input-files.ts';
 import { openInterrupt } from './interrupt.ts';
 import type { PredictFlags } from './outcome.ts';
-import { type InputPlan, type PlannedVolume, planInputs } from './plan-inputs.ts';
+import { type PlannedVolume, planInputs } from './plan-inputs.ts';
 import { type PredictionPlan, predictVolume } from './predict-volume.ts';
 import { printOutcome } from './print-outcome.ts';
 import { checkTargets, planResults } from './result-files.ts';
 
 /** `tomaat predict`: returns the exit code. */
-export async function predict(wanted: string, flags: PredictFlags): Promise<number> {
+export async function predict(
+  wanted: string,
+  given: readonly string[],
+  flags: PredictFlags,
+): Promise<number> {
+  const batch = batchOf(given, flags);
   const progress = await createProgress(Boolean(flags.quiet || flags.json));
   let running = false;
   using interrupt = openInterrupt(() => {
     progress.clear();
-    if (running && !flags.quiet) console.error('Cancelling the job … (press Ctrl-C again to exit at once)');
+    if (batch && !flags.quiet)
+      console.error('Cancelling the jobs in flight … (press Ctrl-C again to leave them on the server)');
+    else if (running && !flags.quiet)
+      console.error('Cancelling the job … (press Ctrl-C again to exit at once)');
   });
   const { signal } = interrupt;
   try {
@@ -32,11 +40,22 @@ export async function predict(wanted: string, flags: PredictFlags): Promise<numb
       return askOnTerminal(question);
     };
     const found = await findService(wanted, { ...flags, signal, note, ask });
+    if (batch && found.kind === 'v1') {
+      throw new TomaatError(
+        'BAD_INPUT',
+        'A TOMAAT v1 service takes one volume at a time. Give --volume FILE.',
+      );
+    }
+    if (batch && found.kind === 'api') {
+      const { predictBatch } = await import('./batch/run-batch.ts');
+      return await predictBatch(found, batch, flags, progress, signal);
+    }
     if (found.kind === 'v1') {
       const { predictV1 } = await import('./predict-v1.ts');
       const outcome = await predictV1(found, { ...flags, ask }, progress, signal);
       progress.clear();
-      printOutcome(outcome, flags);
+      if (flags.onFile) flags.onFile(outcome.files[0].file);
+      else printOutcome(outcome, flags);
       return 0;
     }
     const inputs = await planInputs(found.service, flags, reportsOf(progress, flags, signal));
@@ -53,7 +72,14 @@ export async function predict(wanted: string, flags: PredictFlags): Promise<numb
       machine: await machineId(),
       wanted: wantedOf(flags),
     });
-    const plan: PredictionPlan = { service: found.service, client: found.client, flags, inputs, results, identity };
+    const plan: PredictionPlan = {
+      service: found.service,
+      client: found.client,
+      flags,
+      inputs,
+      results,
+      identity,
+    };
     if (flags.receipt !== undefined && !flags.force && (await stat(flags.receipt).catch(() => undefined))) {
       throw new TomaatError('CONFLICT', `${flags.receipt} already exists. Use --force to overwrite it.`);
     }
@@ -74,7 +100,8 @@ export async function predict(wanted: string, flags: PredictFlags): Promise<numb
           },
         });
         progress.clear();
-        printOutcome(outcome, flags);
+        if (flags.onFile) flags.onFile(outcome.files[0].file);
+        else printOutcome(outcome, flags);
         done++;
       } catch (error) {
         progress.clear();
@@ -98,61 +125,28 @@ export async function predict(wanted: string, flags: PredictFlags): Promise<numb
   }
 }
 
-/** Errors that the next volume would meet too. */
-const hopeless: readonly string[] = ['UNREACHABLE', 'UNAUTHORIZED', 'FORBIDDEN', 'DISK_FULL'];
-
-/**
- * Each kind of file has a flag of its own, which would have no effect on the others. A DICOM object that is no series of images, such
- * as a segmentation, is not de-identified.
- */
-export async function checkIdentityFlags(flags: PredictFlags, inputs: InputPlan): Promise<void> {
-  const { volumes, otherFiles, otherSeries } = inputs;
-  const isSeries = volumes.some(({ dicom }) => dicom !== undefined) || Object.keys(otherSeries).length > 0;
-  const plain = volumes.flatMap(({ path, dicom }) => (dicom || flags.volume === undefined ? [] : path));
-  const kinds = await Promise.all(
-    [...plain, ...Object.values(otherFiles).flat()].map(async (path) => ({
-      path,
-      kind: await kindOfFile(path),
-    })),
-  );
-  const object = kinds.find(({ kind }) => kind === 'dicom');
-  if (object && !flags.keepIdentity) {
+/** What is predicted as a batch: several inputs, or one with a flag that only a batch has. Undefined for --volume alone. */
+function batchOf(given: readonly string[], flags: PredictFlags): readonly string[] | undefined {
+  const isBatch =
+    flags.recursive ||
+    flags.jobs ||
+    flags.csv ||
+    flags.report ||
+    flags.skipExisting ||
+    flags.bids !== undefined;
+  if (given.length > 0 && flags.volume !== undefined)
     throw new TomaatError(
       'BAD_INPUT',
-      `${object.path} is a DICOM object without images, such as a segmentation, and names the patient. Use --keep-identity to send it unchanged, or convert it to a label map first, for instance with 3D Slicer.`,
+      '--volume and paths behind the service say the same. Give one of them.',
     );
-  }
-  const isDicom = isSeries || object !== undefined;
-  if (flags.keepText && isDicom) {
+  if (given.length > 0) return given;
+  if (!isBatch) return undefined;
+  if (flags.volume === undefined)
     throw new TomaatError(
       'BAD_INPUT',
-      '--keep-text is for the headers of volume files. DICOM files are sent unchanged with --keep-identity.',
+      '--recursive, --jobs, --csv, --report, --skip-existing and --bids are for many scans. Name their files or folders behind the service.',
     );
-  }
-  const [flag] = (
-    [
-      ['--keep-identity', flags.keepIdentity],
-      ['--deidentify', flags.deidentify],
-      ['--keep-patient-characteristics', flags.keepPatientCharacteristics],
-    ] as const
-  ).flatMap(([name, isGiven]) => (isGiven ? [name] : []));
-  if (flag !== undefined && !isDicom) {
-    throw new TomaatError(
-      'BAD_INPUT',
-      `${flag} is for DICOM files. The text in the headers of volume files is kept with --keep-text.`,
-    );
-  }
-  if (flags.keepIdentity && (flags.deidentify || flags.keepPatientCharacteristics)) {
-    throw new TomaatError(
-      'BAD_INPUT',
-      `--keep-identity sends the files unchanged, and ${flags.deidentify ? '--deidentify' : '--keep-patient-characteristics'} de-identifies them. Give one of the two.`,
-    );
-  }
-}
-
-export function wantedOf(flags: PredictFlags): 'keep' | 'remove' | undefined {
-  if (flags.keepIdentity) return 'keep';
-  return flags.deidentify || flags.keepPatientCharacteristics ? 'remove' : undefined;
+  return [flags.volume];
 }
 
 function report({ path, dicom }: PlannedVolume, error: unknown, flags: PredictFlags): void {
@@ -164,4 +158,3 @@ function report({ path, dicom }: PlannedVolume, error: unknown, flags: PredictFl
   console.error(`${path}${series ? `, series ${series}` : ''}:`);
   printError(error);
 }
-
