@@ -40,7 +40,8 @@ describe('tomaat predict with many scans', () => {
   beforeAll(async () => {
     server = await startTestServer(['threshold']);
     address = `${server.url}/services/threshold`;
-    for (let i = 0; i < 8; i++) await writeScan(at('scans', i < 4 ? 'a' : 'b', `s${i}.nii.gz`), i === 6 ? 11 : 3);
+    for (let i = 0; i < 8; i++)
+      await writeScan(at('scans', i < 4 ? 'a' : 'b', `s${i}.nii.gz`), i === 6 ? 11 : 3);
   }, 60_000);
   afterAll(async () => {
     await server?.[Symbol.asyncDispose]();
@@ -64,7 +65,16 @@ describe('tomaat predict with many scans', () => {
     expect(ended.stdout.match(/is current, skipped/g)).toHaveLength(done);
     expect(await jobCount()).toBe(8);
     const rows = rowsOf(at('t.csv'));
-    expect(rows.map(({ id }) => id)).toEqual(['a/s0', 'a/s1', 'a/s2', 'a/s3', 'b/s4', 'b/s5', 'b/s6', 'b/s7']);
+    expect(rows.map(({ id }) => id)).toEqual([
+      'a/s0',
+      'a/s1',
+      'a/s2',
+      'a/s3',
+      'b/s4',
+      'b/s5',
+      'b/s6',
+      'b/s7',
+    ]);
     const voxelMl = (3.6 * 2.5) / 1000;
     for (const { id, voxels, ml } of rows) {
       expect(Number(voxels)).toBe((id === 'b/s6' ? 11 : 3) * 12);
@@ -98,7 +108,15 @@ describe('tomaat predict with many scans', () => {
   it('a scan that fails has its row and reason, the others their results', async () => {
     await writeScan(at('mixed', 'good.nii.gz'), 4);
     writeFileSync(at('mixed', 'bad <b>.nii.gz'), 'no volume');
-    const ended = await batch(at('mixed', '*.nii.gz'), '-o', at('m'), '--csv', at('m.csv'), '--report', at('m.html'));
+    const ended = await batch(
+      at('mixed', '*.nii.gz'),
+      '-o',
+      at('m'),
+      '--csv',
+      at('m.csv'),
+      '--report',
+      at('m.html'),
+    );
     expect(ended.code).toBe(2);
     expect(ended.stderr).toContain('2 scans: 1 done, 1 failed');
     expect(ended.stderr).toMatch(/ {2}.*bad <b>\.nii\.gz: \S/);
@@ -122,7 +140,10 @@ describe('tomaat predict with many scans', () => {
   }, 60_000);
 
   it('results of a BIDS dataset are BIDS derivatives with their sidecars', async () => {
-    writeFileSync(join(mkdirSync(at('bids'), { recursive: true })!, 'dataset_description.json'), '{"Name":"Lab"}');
+    writeFileSync(
+      join(mkdirSync(at('bids'), { recursive: true })!, 'dataset_description.json'),
+      '{"Name":"Lab"}',
+    );
     await writeScan(at('bids', 'sub-01', 'ses-a', 'anat', 'sub-01_ses-a_run-1_T1w.nii.gz'), 4);
     const out = at('bids', 'derivatives', 'tomaat');
     const ended = await batch(at('bids'), '-o', out);
@@ -138,7 +159,9 @@ describe('tomaat predict with many scans', () => {
   }, 60_000);
 
   it('a volume of stdin gives its label map on stdout, and nothing else', async () => {
-    const child = spawn(process.execPath, [bin, 'predict', address, '-'], { stdio: ['pipe', 'pipe', 'inherit'] });
+    const child = spawn(process.execPath, [bin, 'predict', address, '-'], {
+      stdio: ['pipe', 'pipe', 'inherit'],
+    });
     child.stdin.end(readFileSync(at('scans', 'b', 's6.nii.gz')));
     const parts: Buffer[] = [];
     for await (const part of child.stdout) parts.push(part);
