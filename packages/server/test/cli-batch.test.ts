@@ -55,7 +55,7 @@ describe('tomaat predict with many scans', () => {
     const child = spawn(process.execPath, [bin, ...args], { detached: true, stdio: 'ignore' });
     await expect
       .poll(() => (existsSync(ledger) ? readFileSync(ledger, 'utf8') : ''), { timeout: 30_000, interval: 5 })
-      .toMatch(/"done"[^]*"done"[^]*"started"/);
+      .toMatch(/"done"[\s\S]*"done"[\s\S]*"started"/);
     process.kill(-child.pid!, 'SIGKILL');
     const done = readFileSync(ledger, 'utf8').match(/"state":"done"/g)!.length;
     expect(done).toBeLessThan(8);

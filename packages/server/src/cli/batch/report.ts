@@ -7,6 +7,8 @@ import { type BatchRow, scoresOf } from './table.ts';
 
 /** Bytes of one picture as a PNG, so that a scan takes at most 50 kB in base64. */
 const mostPictureBytes = 34_000;
+/** Pixels of a picture's width, which such a PNG mostly holds. */
+const mostColumns = 540;
 
 /** The middle slices of a scan with its labels as a data URI; undefined where there is no picture to make. */
 export async function pictureOf(row: BatchRow, labels: readonly SegmentLabel[]): Promise<string | undefined> {
@@ -15,7 +17,8 @@ export async function pictureOf(row: BatchRow, labels: readonly SegmentLabel[]):
   try {
     const scan = await readVolumeFiles(await volumePaths(row.path));
     const labelMap = await readVolumeFiles([result.file]);
-    let picture = drawPreview(scan, labelMap, { labels, title: '' });
+    const drawn = drawPreview(scan, labelMap, { labels, title: '' });
+    let picture = drawn.width > mostColumns ? shrink(drawn, mostColumns / drawn.width) : drawn;
     let png = encodePng(picture);
     while (png.length > mostPictureBytes && picture.width > 64) {
       picture = shrink(picture, Math.max(0.5, Math.min(0.9, Math.sqrt(mostPictureBytes / png.length))));

@@ -134,12 +134,15 @@ async function runAll(
   const startMs = performance.now();
   let [next, ended, computed, failed, exitCode] = [0, 0, 0, 0, 0];
   let isHopeless: unknown;
+  const timeLeft = () => {
+    if (computed === 0 || ended === scans.length) return '';
+    const seconds = ((performance.now() - startMs) / 1000 / computed) * (scans.length - ended);
+    return ` · about ${formatSeconds(seconds)} left, until ${clockIn(seconds)}`;
+  };
+  // Where lines are not overwritten, the line of each scan says it.
   const show = () => {
-    const left = scans.length - ended;
-    const seconds = computed > 0 ? ((performance.now() - startMs) / 1000 / computed) * left : undefined;
-    const end =
-      seconds === undefined ? '' : ` · about ${formatSeconds(seconds)} left, until ${clockIn(seconds)}`;
-    progress.show('batch', `${ended} of ${scans.length} scans, ${failed} failed${end}`);
+    if (process.stderr.isTTY)
+      progress.show('batch', `${ended} of ${scans.length} scans, ${failed} failed${timeLeft()}`);
   };
   const worker = async () => {
     while (next < scans.length) {
@@ -169,7 +172,7 @@ async function runAll(
       if (row.state === 'failed' || row.state === 'outdated') failed++;
       if (row.state === 'outdated') exitCode = 1;
       progress.clear();
-      printRow(row, `[${ended}/${scans.length}]`, flags);
+      printRow(row, `[${ended}/${scans.length}${process.stderr.isTTY ? '' : timeLeft()}]`, flags);
       show();
     }
   };
