@@ -59,7 +59,7 @@ it.each([
   [{ version: '2' }, /version 1.* 2/],
   [{ models: ['n'] }, /network/],
   [{ request: '[1]' }, /parameters/],
-] as const)('changeOf() names what changed: %o', (change, why) => {
+])('changeOf() names what changed: %o', (change, why) => {
   expect(changeOf(basis, { ...basis, ...change })).toMatch(why);
 });
 
