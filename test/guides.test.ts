@@ -36,6 +36,7 @@ const guides = [
   'slicer',
   'dicom',
   'pacs',
+  'many-scans',
 ];
 const linesOf = (blocks: readonly CodeBlock[]) =>
   blocks.filter((block) => block.language === 'sh').flatMap((block) => block.text.trim().split('\n'));
@@ -537,6 +538,29 @@ ${code[1]}`);
       expect(unit).toMatch(/^KillMode=mixed$/m);
       expect(unit).toMatch(/^ExecReload=\/bin\/kill -HUP \$MAINPID$/m);
       expect(unit).not.toContain('npx');
+    });
+  });
+
+  describe('many-scans.md', () => {
+    const blocks = guide('many-scans');
+    const [copy, batch, piped] = linesOf(blocks);
+
+    it('the batch writes results and a table, and a second start computes nothing', async () => {
+      await works(copy);
+      expect(await works(batch)).toMatch(/^\[2\/2\] .* → results\//m);
+      expect(existsSync(inFolder('results', 'second', 'p2_segmentation.nii.gz'))).toBe(true);
+      expect((await works(batch)).match(/is current, skipped/g)).toHaveLength(2);
+      await works(piped);
+      const first = readFileSync(inFolder('lungs-piped.nii.gz'));
+      expect(first.subarray(0, 2)).toEqual(Buffer.from([0x1f, 0x8b]));
+    });
+
+    it.skipIf(noClient)('pandas reads the table', async () => {
+      const [{ text }] = blocks.filter((block) => block.language === 'python');
+      const ended = await stand.python(text);
+      expect(ended.code, ended.stderr).toBe(0);
+      expect(ended.stdout).toMatch(/^p1 +\d/m);
+      expect(ended.stdout).toMatch(/^second\/p2 +\d/m);
     });
   });
 

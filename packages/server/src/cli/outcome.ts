@@ -12,6 +12,17 @@ export interface PredictFlags extends ConnectOptions, InputFlags, ResultFlags, I
   keepText?: boolean;
   /** A file for the signed receipt. */
   receipt?: string;
+  /** The flags of a batch. */
+  recursive?: boolean;
+  jobs?: number;
+  csv?: string;
+  report?: string;
+  skipExisting?: boolean;
+  /** Undefined: where the inputs are a BIDS dataset. */
+  bids?: boolean;
+  retryMinutes?: number;
+  /** Gets the first file instead of stdout. */
+  onFile?(file: string): void;
   quiet?: boolean;
   json?: boolean;
 }

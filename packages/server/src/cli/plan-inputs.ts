@@ -50,12 +50,15 @@ export interface PlannedVolume {
 export type Elements = Pick<Service, 'id' | 'inputs' | 'outputs'>;
 type NamedInput = Input & { name: string };
 
-/** Checks the flags against what the service takes, before anything is sent. BAD_INPUT says what would be valid. */
-export async function planInputs(
+/**
+ * Checks the flags against what the service takes, before anything is sent, without a look at what --volume names. BAD_INPUT says what
+ * would be valid.
+ */
+export async function planOthers(
   service: Elements,
   flags: InputFlags,
   reports: ReadingReports,
-): Promise<InputPlan> {
+): Promise<Omit<InputPlan, 'volumes' | 'many'>> {
   const inputs = service.inputs as readonly NamedInput[];
   const files = inputs.filter(isFileInput);
   const others = inputs.filter((input) => !isFileInput(input));
@@ -121,11 +124,22 @@ export async function planInputs(
     );
   }
 
-  const plan = { mainInput, otherFiles, otherSeries, values };
+  return { mainInput, otherFiles, otherSeries, values };
+}
+
+/** The same, with the volumes that --volume names. */
+export async function planInputs(
+  service: Elements,
+  flags: InputFlags,
+  reports: ReadingReports,
+): Promise<InputPlan> {
+  const plan = await planOthers(service, flags, reports);
+  const { otherFiles, otherSeries } = plan;
   if (flags.volume === undefined) {
     if (flags.series !== undefined) throw usage('--series chooses a series of --volume. Give --volume DIR.');
     // Results are those of the first volume, whose images they refer to.
-    const first = files.find((input) => input.type === 'volume')?.name ?? '';
+    const inputs = service.inputs as readonly NamedInput[];
+    const first = inputs.find((input) => input.type === 'volume')?.name ?? '';
     const { [first]: dicom, ...rest } = otherSeries;
     if (dicom) {
       const volumes = [{ path: dicom.resultPath, resultPath: dicom.resultPath, dicom }];
@@ -141,7 +155,7 @@ export async function planInputs(
 /**
  * What --volume names: a file, a folder of volumes, or the series of a folder, archive or file of DICOM.
  */
-async function planVolumes(
+export async function planVolumes(
   path: string,
   series: string | undefined,
   outputNames: readonly string[],
@@ -193,7 +207,7 @@ const plainVolume = (path: string): PlannedVolume => ({ path, resultPath: path }
 const mostLookedAt = 1000;
 
 /** Whether DICOM images lie in a folder, beside its volumes. */
-async function holdsDicom(folder: string): Promise<boolean> {
+export async function holdsDicom(folder: string): Promise<boolean> {
   const entries = await readdir(folder, { withFileTypes: true });
   const others = entries.filter(
     (entry) => entry.isFile() && !entry.name.startsWith('.') && endingOf(entry.name) === undefined,

@@ -79,6 +79,13 @@ export const issuerOption = () =>
 export const addressOption = () =>
   new Option('--address <ip>', 'data of this client address at the legacy port');
 
+/** The number of --jobs. */
+export function jobCount(text: string): number {
+  const count = Number(text);
+  if (/^[0-9]{1,3}$/.test(text) && count >= 1 && count <= 64) return count;
+  throw new InvalidArgumentError('Give a whole number from 1 to 64.');
+}
+
 /** Options of both predict and run. */
 export function addPredictionOptions(command: Command): Command {
   return command

@@ -1,0 +1,132 @@
+import { createHash, randomUUID } from 'node:crypto';
+import { mkdir, open, readFile } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import type { LabelMeasurement } from '@tomaat/core';
+import { z } from 'zod';
+import type { ResultFile } from '../result-files.ts';
+
+/** Name of the record in the folder of the results. */
+export const ledgerName = 'tomaat-batch.jsonl';
+
+/** What a result depends on. Two equal ones give the same result. */
+export const basisSchema = z.object({
+  /** SHA-256 over the files of all inputs. */
+  digest: z.string(),
+  service: z.string(),
+  version: z.string(),
+  /** SHA-256 of the files of the networks. */
+  models: z.array(z.string()),
+  /** Parameters, frame, outputs and their formats. */
+  request: z.string(),
+});
+export type Basis = z.infer<typeof basisSchema>;
+
+const lineSchema = z.object({
+  /** The scan: its path without ending, below the folder of the results. */
+  id: z.string(),
+  state: z.enum(['started', 'done', 'failed']),
+  basis: basisSchema,
+  job: z.string().optional(),
+  seconds: z.number().optional(),
+  files: z
+    .array(z.object({ output: z.string(), file: z.string(), format: z.string(), sizeBytes: z.number() }))
+    .optional(),
+  labels: z
+    .array(z.object({ value: z.number(), name: z.string(), voxels: z.number(), volumeMl: z.number() }))
+    .optional(),
+});
+export interface LedgerLine extends Omit<z.infer<typeof lineSchema>, 'files' | 'labels'> {
+  files?: readonly ResultFile[];
+  labels?: readonly LabelRow[];
+}
+export type LabelRow = Pick<LabelMeasurement, 'value' | 'name' | 'voxels' | 'volumeMl'>;
+
+export interface Ledger {
+  /** The last line of a scan. */
+  last(id: string): LedgerLine | undefined;
+  /** The same while a job may be the one of an earlier start; a new one after each end. */
+  keyOf(id: string, basis: Basis): string;
+  /** On the disk when this resolves. */
+  add(line: LedgerLine): Promise<void>;
+  [Symbol.asyncDispose](): Promise<void>;
+}
+
+/**
+ * The record of a batch: JSON lines that are only appended. A line that a kill cut off is ignored, and the next one begins on a new line.
+ */
+export async function openLedger(file: string): Promise<Ledger> {
+  await mkdir(dirname(file), { recursive: true });
+  const text = await readFile(file, 'utf8').catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== 'ENOENT') throw error;
+    return '';
+  });
+  const last = new Map<string, LedgerLine>();
+  const ends = new Map<string, number>();
+  let run: string | undefined;
+  const note = (line: LedgerLine) => {
+    last.set(line.id, line);
+    if (line.state !== 'started') ends.set(line.id, (ends.get(line.id) ?? 0) + 1);
+  };
+  for (const line of text.split('\n')) {
+    const data = parse(line);
+    const parsed = lineSchema.safeParse(data);
+    if (parsed.success) note(parsed.data);
+    else if (typeof (data as { run?: unknown } | undefined)?.run === 'string')
+      run ??= (data as { run: string }).run;
+  }
+  const handle = await open(file, 'a', 0o600);
+  let written = Promise.resolve();
+  const append = (line: object) => {
+    written = written.then(async () => {
+      await handle.appendFile(`${JSON.stringify(line)}\n`);
+      await handle.datasync();
+    });
+    return written;
+  };
+  if (text !== '' && !text.endsWith('\n')) await handle.appendFile('\n');
+  if (run === undefined) {
+    run = randomUUID();
+    await append({ run });
+  }
+  return {
+    last: (id) => last.get(id),
+    keyOf: (id, basis) =>
+      createHash('sha256')
+        .update(JSON.stringify([run, id, wordsOf(basis), ends.get(id) ?? 0]))
+        .digest('hex'),
+    add(line) {
+      note(line);
+      return append(line);
+    },
+    [Symbol.asyncDispose]: async () => {
+      await written.catch(() => undefined);
+      await handle.close();
+    },
+  };
+}
+
+const wordsOf = ({ digest, service, version, models, request }: Basis) => [
+  digest,
+  service,
+  version,
+  models,
+  request,
+];
+
+/** What has changed since a result was made; undefined if nothing has. */
+export function changeOf(before: Basis, now: Basis): string | undefined {
+  if (before.digest !== now.digest) return 'the input has changed';
+  if (before.service !== now.service) return `it is a result of the service ${before.service}`;
+  if (before.version !== now.version)
+    return `it is a result of version ${before.version}, and the service has ${now.version} now`;
+  if (before.models.join() !== now.models.join()) return 'the network of the service has changed';
+  return before.request === now.request ? undefined : 'it was made with other parameters or outputs';
+}
+
+function parse(line: string): unknown {
+  try {
+    return JSON.parse(line);
+  } catch {
+    return undefined;
+  }
+}
