@@ -33,7 +33,7 @@ local function nextTime(tries)
   return os.time() + math.min(600, firstPause * 2 ^ math.min(tries - 1, 10))
 end
 
--- Reports that nobody has answered: the text, when to send it again, and how often that was done.
+-- Reports that were not taken: the text, when to send it again, and how often that was done.
 local unreported = {}
 
 local function report(seriesId, body)
@@ -41,13 +41,14 @@ local function report(seriesId, body)
     ['Authorization'] = 'Bearer ' .. secret,
     ['Content-Type'] = 'application/json'
   })
-  -- Nil where nobody answers. A refusal is in Orthanc's log, and looks the same here as success.
-  if answer then
+  -- Nil where nobody answers, empty after a refusal, which is in Orthanc's log.
+  if answer and answer ~= '' then
     unreported[seriesId] = nil
-  else
-    local tries = (unreported[seriesId] and unreported[seriesId].tries or 0) + 1
-    unreported[seriesId] = { body = body, tries = tries, at = nextTime(tries) }
+    return
   end
+  local tries = (unreported[seriesId] and unreported[seriesId].tries or 0) + 1
+  -- After about a day the gateway's own search has found it, or its rules are to be mended.
+  unreported[seriesId] = tries < 150 and { body = body, tries = tries, at = nextTime(tries) } or nil
 end
 
 function OnStableSeries(seriesId, tags, metadata)

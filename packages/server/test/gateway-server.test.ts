@@ -54,7 +54,10 @@ describe('POST /hooks/orthanc/{source}', () => {
       studyDescription: '',
       callingAet: 'CT01',
     });
-    expect({ status: answer.statusCode, body: answer.body }).toEqual({ status: 204, body: '' });
+    expect({ status: answer.statusCode, body: answer.json() }).toEqual({
+      status: 200,
+      body: { taken: true },
+    });
     expect(open.gateway.seen.at(-1)).toEqual({
       source: 'door',
       study: '1.2.840.1',
@@ -66,8 +69,8 @@ describe('POST /hooks/orthanc/{source}', () => {
       isStable: true,
     });
     // Orthanc says of a script's request what it likes.
-    expect((await tell(told, { type: 'text/plain' })).statusCode).toBe(204);
-    expect((await tell({ study: '1.2', series: '1.2.3' })).statusCode).toBe(204);
+    expect((await tell(told, { type: 'text/plain' })).statusCode).toBe(200);
+    expect((await tell({ study: '1.2', series: '1.2.3' })).statusCode).toBe(200);
     expect(open.gateway.seen.at(-1)).toEqual({
       source: 'door',
       study: '1.2',
@@ -145,7 +148,7 @@ describe('POST /hooks/orthanc/{source}', () => {
     for (let i = 0; i < 100; i++) statuses.push((await at('192.0.2.9', `wrong ${i}`)).statusCode);
     expect(statuses.slice(0, 60).every((status) => status === 401)).toBe(true);
     expect(statuses.at(-1)).toBe(429);
-    expect((await at('192.0.2.9', hookSecret)).statusCode).toBe(204);
+    expect((await at('192.0.2.9', hookSecret)).statusCode).toBe(200);
     expect((await at('192.0.2.10', 'wrong')).statusCode).toBe(401);
   });
 

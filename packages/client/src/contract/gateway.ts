@@ -153,7 +153,9 @@ export const gatewayEndpoints = {
       description: 'At most 16 KiB. Unknown fields are refused, so that no name is sent by mistake',
       content: { 'application/json': stableSeriesSchema },
     },
-    responses: { 204: { description: 'It is on disk, for each rule that matches' } },
+    responses: {
+      200: json(z.object({ taken: z.literal(true) }), 'It is on disk, for each rule that matches'),
+    },
   },
   gatewayReady: {
     method: 'GET',

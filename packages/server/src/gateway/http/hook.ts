@@ -69,7 +69,8 @@ export function registerHook(app: FastifyInstance, { sources, see }: HookOptions
     }
     const told = await readJson(request, stableSeriesSchema, { maxBytes, hint });
     await see(seenOf(source, told));
-    return reply.code(204).send();
+    // A body: to a script of Orthanc an empty answer looks like a refusal.
+    return { taken: true };
   });
 }
 
