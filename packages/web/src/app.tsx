@@ -1,8 +1,10 @@
 import { isSettled } from '@tomaat/client';
 import { Component, lazy, type ReactNode, Suspense, useEffect, useState } from 'react';
 import { Link, Route, Switch, useLocation } from 'wouter';
+import { DeletionNotice } from './deletion-notice.tsx';
 import { Directory } from './directory.tsx';
 import { AccountMenu, LoginGate, needsLogin, useMe } from './login.tsx';
+import { resumeNotifications } from './notify.ts';
 import { useSite } from './site.ts';
 import { tidy, useHistory } from './store.ts';
 import { chooseTheme, storedTheme, type Theme, themes } from './theme.ts';
@@ -18,6 +20,7 @@ export function App() {
   const [path] = useLocation();
   useEffect(() => {
     void tidy();
+    resumeNotifications();
   }, []);
   // A new page begins at its top.
   // biome-ignore lint/correctness/useExhaustiveDependencies: the address is what it waits for
@@ -39,6 +42,7 @@ export function App() {
               <Route>
                 <LoginGate>
                   <Pages />
+                  <DeletionNotice />
                 </LoginGate>
               </Route>
             </Switch>

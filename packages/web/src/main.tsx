@@ -3,6 +3,7 @@ import './styles/widgets.css';
 import './styles/pages.css';
 import './styles/dicom.css';
 import './styles/compare.css';
+import './styles/jobs.css';
 import { QueryCache, QueryClient, QueryClientProvider } from '@tanstack/react-query';
 import { TomaatError } from '@tomaat/core';
 import { createRoot } from 'react-dom/client';
