@@ -105,17 +105,18 @@ describe.skipIf(findChromium() === undefined)('the page with its viewer', () => 
           .poll(() => client.job(job.id).catch((error: unknown) => (error as { code?: string }).code))
           .toBe('NOT_FOUND');
         await expect.poll(() => page.evaluate(() => localStorage.getItem('tomaat.jobs'))).toBe('[]');
-        const left = await page.evaluate(
-          () =>
-            new Promise((resolve) => {
-              const request = indexedDB.open('tomaat', 1);
-              request.onsuccess = () => {
-                const count = request.result.transaction('submissions').objectStore('submissions').count();
-                count.onsuccess = () => resolve(count.result);
-              };
-            }),
-        );
-        expect(left).toBe(0);
+        const left = () =>
+          page.evaluate(
+            () =>
+              new Promise((resolve) => {
+                const request = indexedDB.open('tomaat', 1);
+                request.onsuccess = () => {
+                  const count = request.result.transaction('submissions').objectStore('submissions').count();
+                  count.onsuccess = () => resolve(count.result);
+                };
+              }),
+          );
+        await expect.poll(left).toBe(0);
       }),
     90_000,
   );

@@ -2,7 +2,6 @@ import type { JobIn, JobOutput, Service } from '@tomaat/client';
 import { endingOf, type Volume, webPlatform, writeVolume } from '@tomaat/core';
 import { baseUrl } from '../base.ts';
 import { stemOf } from '../format.ts';
-import { client } from '../site.ts';
 import type { Submission } from '../store.ts';
 import type { LabelStyle } from '../viewer/scene.ts';
 import { labelDescriptions } from './itk-snap.ts';
@@ -58,22 +57,6 @@ async function niftiOf(volume: Volume): Promise<Blob> {
   for await (const piece of writeVolume(volume, 'nii.gz', webPlatform)) pieces.push(piece);
   return new Blob(pieces);
 }
-
-const labelMap = (job: SucceededJob, output: JobOutput, format: string) => async () =>
-  (await client.output(job.id, output.name, { format })).blob();
-
-/** As 3D Slicer names segmentations: its NRRD has the names and colours of the labels. */
-export const segmentationFile = (base: string, job: SucceededJob, output: JobOutput): OpenFile => ({
-  what: 'Labels',
-  name: `${base}_${output.name}.seg.nrrd`,
-  make: labelMap(job, output, 'nrrd'),
-});
-
-export const niftiLabels = (base: string, job: SucceededJob, output: JobOutput): OpenFile => ({
-  what: 'Labels',
-  name: `${base}_${output.name}.nii.gz`,
-  make: labelMap(job, output, 'nii.gz'),
-});
 
 export const snapLabels = (base: string, labels: readonly LabelStyle[]): OpenFile => ({
   what: 'Names and colours',

@@ -12,11 +12,9 @@ import type { LabelStyle } from '../viewer/scene.ts';
 import {
   baseOf,
   isFetchable,
-  niftiLabels,
   nrrdAddress,
   type OpenFile,
   scanFile,
-  segmentationFile,
   slicerLink,
   snapLabels,
   volViewLink,
@@ -55,9 +53,17 @@ function OpenInPanel({
   const [program, setProgram] = useState<Program>('slicer');
   const base = baseOf(job, fileName);
   const volume = scanFile(base, scan, submission, service);
-  const segmentation = segmentationFile(base, job, map);
-  const snapFiles = [niftiLabels(base, job, map), snapLabels(base, labels)];
-  const files = [...(volume ? [volume] : []), ...(program === 'snap' ? snapFiles : [segmentation])];
+  const labelMap = (format: 'nrrd' | 'nii.gz', ending: string): OpenFile => ({
+    what: 'Labels',
+    name: `${base}_${map.name}${ending}`,
+    make: async () => (await client.output(job.id, map.name, { format })).blob(),
+  });
+  const snapFiles = [labelMap('nii.gz', '.nii.gz'), snapLabels(base, labels)];
+  // As 3D Slicer names segmentations: our NRRD has the names and colours of the labels.
+  const files = [
+    ...(volume ? [volume] : []),
+    ...(program === 'snap' ? snapFiles : [labelMap('nrrd', '.seg.nrrd')]),
+  ];
   return (
     <section className="panel open-in" aria-labelledby="open-in-title">
       <div className="open-in-head">
