@@ -79,6 +79,6 @@ describe('loadConfig()', () => {
       /--contact .* must be at most 200 characters/,
     );
     for (const contact of ['', ' ', 'a\nb', 'a\u2028b'])
-      expect(() => load({ data, contact })).toThrow(/^--contact [^]* must /);
+      expect(() => load({ data, contact })).toThrow(/must (not be empty|be one line)/);
   });
 });

@@ -57,6 +57,6 @@ function textOf(notice: Notice): string {
   const { message, code } = faultOf(notice.error);
   if (notice.state === 'refused') return `Not deleted. ${message}`;
   return code === 'UNAUTHORIZED'
-    ? 'Not yet deleted on the server: your session has ended. Log in, and it is deleted.'
+    ? 'Not yet deleted on the server. Log in, and it is deleted.'
     : 'Not yet deleted on the server, which does not respond. This page keeps trying, and tries again at your next visit.';
 }

@@ -21,7 +21,7 @@ export interface HistoryEntry {
   /** The user who submitted it, if the server has logins: another user of this browser does not see it. */
   owner?: string;
   expiresTime?: string;
-  /** When the user deleted it: it is not shown any more, and the server is told a little later (`deletion.ts`). */
+  /** When the user deleted it: it is hidden, and the server is told a little later (`deletion.ts`). */
   deleteTime?: string;
   /** Ids of the uploads on the server, by input and file number (`volume/0`), for as long as they may exist. */
   uploads?: Readonly<Record<string, string>>;

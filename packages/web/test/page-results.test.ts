@@ -198,7 +198,7 @@ describe.skipIf(findChromium() === undefined)('jobs and results in the page', ()
         expect(await link.getAttribute('href')).toBe(`${volView}/?urls=[${encodeURIComponent(address)}]`);
         const answer = await fetch(address, { headers: { origin: volView } });
         expect(answer.headers.get('access-control-allow-origin')).toBe(volView);
-        await page.getByText('This browser does not have the scan').last().waitFor();
+        await page.getByText('The scan is not in this browser').waitFor();
 
         await press(page, 'Delete the result now');
         await press(page, 'Undo');

@@ -82,9 +82,7 @@ function OpenInPanel({
       </div>
       <p className="fine">{adviceFor(program, volume !== undefined)}</p>
       <Files files={files} />
-      {!volume && (
-        <p className="fine">This browser does not have the scan. Open it from where you have it.</p>
-      )}
+      {!volume && <p className="fine">The scan is not in this browser: open it from where you have it.</p>}
       {program === 'snap' && <SnapCommand volume={volume} files={snapFiles} />}
       {program === 'slicer' && <SlicerLink address={nrrdAddress(job, map)} />}
       {program === 'volview' && <VolViewLink address={nrrdAddress(job, map)} />}
