@@ -71,4 +71,14 @@ describe('loadConfig()', () => {
     );
     expect(load({ ...archive, dicomweb: 'http://pacs.example' }).dicomweb).toBe('http://pacs.example');
   });
+
+  it('takes a contact of one line and at most 200 characters', () => {
+    expect(load({ data }, { TOMAAT_CONTACT: ' Ada, room 12 ' }).contact).toBe('Ada, room 12');
+    expect(load({ data, contact: 'x'.repeat(200) }).contact).toHaveLength(200);
+    expect(() => load({ data, contact: 'x'.repeat(201) })).toThrow(
+      /--contact .* must be at most 200 characters/,
+    );
+    for (const contact of ['', ' ', 'a\nb', 'a\u2028b'])
+      expect(() => load({ data, contact })).toThrow(/must (not be empty|be one line)/);
+  });
 });

@@ -107,6 +107,15 @@ export const configSchema = z.strictObject({
   oidcAllow: list(claimRule).default([]),
   oidcAdmin: list(claimRule).default([]),
   oidcAudience: text.optional(),
+  contact: z
+    .string('must be text')
+    .trim()
+    .min(1, 'must not be empty')
+    .max(200, 'must be at most 200 characters')
+    .refine((line) => !/[\p{Cc}\p{Zl}\p{Zp}]/u.test(line), {
+      error: 'must be one line without control characters',
+    })
+    .optional(),
   login: flag.default(false),
   tlsSelfMade: flag.default(false),
   allowHost: list(

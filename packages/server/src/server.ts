@@ -128,6 +128,7 @@ export async function startServer(serverOptions: ServerOptions): Promise<Running
   const login = createLogin({
     db: database.db,
     required: options.login,
+    contact: options.contact,
     scope: 'predict',
     oidc: withPseudonyms(await openOidc(options.oidc), pseudonyms),
     address,

@@ -103,6 +103,10 @@ export const settings = {
     about: 'accept tokens of the issuer for this audience from programs',
     defaultText: 'none are accepted',
   },
+  contact: {
+    value: '<text>',
+    about: 'who gives access here, shown on the login page: text, an email address or an https address',
+  },
   login: { about: 'admit only callers with a key (tomaat keys) or a login' },
   tlsSelfMade: { about: 'listen beyond this machine with the self-signed certificate' },
   allowHost: { value: '<name>', about: 'another host name of this machine', isList: true },

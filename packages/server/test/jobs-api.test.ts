@@ -313,6 +313,18 @@ describe('GET /api/jobs/{id}/outputs/{name}', () => {
     expect((await unknown.json()).detail).toContain('segmentation');
   });
 
+  it('takes the format from the ending of the address, as programs see a file', async () => {
+    const { body, disposition } = await fetchOutput('segmentation.nrrd', '', 'application/gzip');
+    expect(disposition).toContain('volume_segmentation.nrrd"');
+    const { volume } = await readVolume([sourceFromBytes('x', body)], nodePlatform);
+    expect(Array.from(volume.voxels as Uint8Array)).toEqual(expected);
+    expect((await fetchOutput('segmentation.nii.gz')).disposition).toContain('volume_segmentation.nii.gz"');
+    const statusOf = async (name: string) =>
+      (await fetch(`${server.url}/api/jobs/${job.id}/outputs/${name}`)).status;
+    expect(await statusOf('segmentation.exe')).toBe(406);
+    expect(await statusOf('other.nrrd')).toBe(404);
+  });
+
   it('follows Accept, and gives the stored format where that says nothing', async () => {
     expect((await fetchOutput('surface', '', 'model/stl')).type).toContain('model/stl');
     expect((await fetchOutput('volumes', '', 'application/json, */*;q=0.1')).type).toContain(

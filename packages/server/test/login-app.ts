@@ -22,11 +22,13 @@ export async function openLoginApp({
   oidc: settings,
   publicUrl,
   required = true,
+  contact,
   tls = false,
 }: {
   oidc?: OidcSettings;
   publicUrl?: string;
   required?: boolean;
+  contact?: string;
   tls?: boolean;
 } = {}) {
   const folder = await temporaryFolder();
@@ -37,7 +39,7 @@ export async function openLoginApp({
   const log: LogLine[] = [];
   const logger = pino({ level: 'debug' }, { write: (line: string) => log.push(JSON.parse(line)) });
   const address = openPublicAddress(publicUrl);
-  const login = createLogin({ db: database.db, required, scope: 'predict', oidc, address, now });
+  const login = createLogin({ db: database.db, required, contact, scope: 'predict', oidc, address, now });
   const app = createApp(logger, { address });
   login.register(app, (key) => findKey(database.db, key, now()));
   const who = async (request: Parameters<typeof login.principalOf>[0]) => {

@@ -235,6 +235,16 @@ describe('the login with a key', () => {
     expect((await me()).who).toBeDefined();
   });
 
+  it('tells those without a login whom the operator names as contact', async () => {
+    const contact = 'Ada Example, room 12 <ada@hospital.example>';
+    await using named = await openLoginApp({ contact });
+    expect(await (await fetch(`${named.url}/auth/me`)).json()).toEqual({
+      login: 'required',
+      ways: { key: true },
+      contact,
+    });
+  });
+
   it('reports that login is off, or that no issuer is set', async () => {
     await using open = await openLoginApp({ required: false });
     expect(await (await fetch(`${open.url}/auth/me`)).json()).toEqual({

@@ -1,9 +1,11 @@
 import { isSettled } from '@tomaat/client';
 import { lazy, Suspense, useEffect } from 'react';
 import { Link, Route, Switch, useLocation } from 'wouter';
+import { DeletionNotice } from './deletion-notice.tsx';
 import { Directory } from './directory.tsx';
 import { Brand, FaultBoundary, ThemeSwitch } from './frame.tsx';
 import { AccountMenu, LoginGate, needsLogin, useMe } from './login.tsx';
+import { resumeNotifications } from './notify.ts';
 import { useSite } from './site.ts';
 import { tidy, useHistory } from './store.ts';
 import { Empty, Loading } from './ui.tsx';
@@ -19,6 +21,7 @@ export function App() {
   const [path] = useLocation();
   useEffect(() => {
     void tidy();
+    resumeNotifications();
   }, []);
   // A new page begins at its top.
   // biome-ignore lint/correctness/useExhaustiveDependencies: the address is what it waits for
@@ -40,6 +43,7 @@ export function App() {
               <Route>
                 <LoginGate>
                   <Pages />
+                  <DeletionNotice />
                 </LoginGate>
               </Route>
             </Switch>

@@ -46,6 +46,25 @@ export function formatTime(time: string): string {
   );
 }
 
+const relative = new Intl.RelativeTimeFormat('en');
+
+/** “3 minutes ago”, “in 2 hours”; times more than a week away as they are. */
+export function formatRelative(time: string, nowMs: number): string {
+  const seconds = (Date.parse(time) - nowMs) / 1000;
+  const isSoon = Math.abs(seconds) < 60;
+  if (isSoon) return seconds > 0 ? 'in less than a minute' : 'just now';
+  for (const [unit, length, most] of [
+    ['minute', 60, 59],
+    ['hour', 3600, 23],
+    ['day', 86_400, 7],
+  ] as const) {
+    // Away from zero at halves, in both directions.
+    const count = Math.sign(seconds) * Math.round(Math.abs(seconds) / length);
+    if (Math.abs(count) <= most) return relative.format(count, unit);
+  }
+  return formatTime(time);
+}
+
 /** A message as a sentence: those of core end without a full stop. */
 export const sentence = (text: string): string => (/[.!?]$/.test(text) ? text : `${text}.`);
 

@@ -1,15 +1,15 @@
 import { useQueries } from '@tanstack/react-query';
 import { isSettled } from '@tomaat/client';
 import { TomaatError } from '@tomaat/core';
-import { useState } from 'react';
 import { Link } from 'wouter';
 import { isExpired, loginPhrase } from './access-texts.ts';
-import { formatTime } from './format.ts';
+import { deleteJobs } from './deletion.ts';
 import { useMe } from './login.tsx';
 import { client } from './site.ts';
 import { type HistoryEntry, useHistory } from './store.ts';
-import { Empty, faultOf, Problem, Tag, useTitle } from './ui.tsx';
-import { discard, follow, uploadAddress } from './upload.ts';
+import { Time } from './time.tsx';
+import { Empty, Tag, useTitle } from './ui.tsx';
+import { follow, uploadAddress } from './upload.ts';
 
 const stateNames: Record<
   HistoryEntry['state'] | 'expired' | 'gone',
@@ -30,8 +30,6 @@ export default function HistoryPage() {
   useTitle('My jobs');
   const entries = useHistory();
   const login = loginPhrase(useMe().data);
-  const [error, setError] = useState<unknown>();
-  const [busy, setBusy] = useState<string>();
   const jobs = useQueries({
     queries: entries.map((entry) => ({
       queryKey: ['job', entry.jobId ?? entry.key],
@@ -50,13 +48,6 @@ export default function HistoryPage() {
     return fault instanceof TomaatError && fault.code === 'NOT_FOUND';
   };
 
-  async function act(name: string, work: () => Promise<void>) {
-    setBusy(name);
-    setError(undefined);
-    await work().catch(setError);
-    setBusy(undefined);
-  }
-
   return (
     <>
       <section className="hero">
@@ -68,7 +59,6 @@ export default function HistoryPage() {
           deletes its data on the server. <Link href="/compare">Compare two results</Link>
         </p>
       </section>
-      {error !== undefined && <Problem fault={faultOf(error)} />}
       {entries.length === 0 ? (
         <Empty title="No jobs yet">
           <p>
@@ -108,22 +98,26 @@ export default function HistoryPage() {
                         </Link>
                       </th>
                       <td>{entry.serviceName}</td>
-                      <td>{formatTime(entry.createdTime)}</td>
+                      <td>
+                        <Time at={entry.createdTime} />
+                      </td>
                       <td>
                         <Tag tone={state.tone}>{state.name}</Tag>
                         {entry.expiresTime && !isGone(i) && (
-                          <span className="fine"> until {formatTime(entry.expiresTime)}</span>
+                          <span className="fine">
+                            {' '}
+                            deleted <Time at={entry.expiresTime} />
+                          </span>
                         )}
                       </td>
                       <td>
                         <button
                           type="button"
                           className="quiet small"
-                          disabled={busy !== undefined}
                           aria-label={`Delete the job of ${entry.fileName}`}
-                          onClick={() => void act(entry.key, () => discard(entry.key))}
+                          onClick={() => deleteJobs([entry.key])}
                         >
-                          {busy === entry.key ? 'Deleting …' : 'Delete'}
+                          Delete
                         </button>
                       </td>
                     </tr>
@@ -133,17 +127,8 @@ export default function HistoryPage() {
             </table>
           </div>
           <p>
-            <button
-              type="button"
-              className="quiet"
-              disabled={busy !== undefined}
-              onClick={() =>
-                void act('all', async () => {
-                  for (const { key } of entries) await discard(key);
-                })
-              }
-            >
-              {busy === 'all' ? 'Deleting all …' : 'Delete all'}
+            <button type="button" className="quiet" onClick={() => deleteJobs(entries.map(({ key }) => key))}>
+              Delete all
             </button>
           </p>
         </>

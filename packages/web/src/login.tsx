@@ -4,6 +4,7 @@ import { TomaatError } from '@tomaat/core';
 import { type FormEvent, type ReactNode, useEffect, useId, useRef, useState } from 'react';
 import { useLocation } from 'wouter';
 import { basePath, baseUrl } from './base.ts';
+import { Contact } from './contact.tsx';
 import { formatTime } from './format.ts';
 import { noteLogin } from './logins.ts';
 import { client, safeAddress } from './site.ts';
@@ -220,6 +221,7 @@ function LoginView({ me, isAgain, purpose }: { me: Me; isAgain: boolean; purpose
           written to a file, when the server first started. This page does not store the key. You stay logged
           in until you log out or close the browser, and no longer than the time in the account menu.
         </p>
+        <Contact of={me.contact} />
       </form>
     </section>
   );

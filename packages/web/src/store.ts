@@ -21,6 +21,8 @@ export interface HistoryEntry {
   /** The user who submitted it, if the server has logins: another user of this browser does not see it. */
   owner?: string;
   expiresTime?: string;
+  /** When the user deleted it: it is hidden, and the server is told a little later (`deletion.ts`). */
+  deleteTime?: string;
   /** Ids of the uploads on the server, by input and file number (`volume/0`), for as long as they may exist. */
   uploads?: Readonly<Record<string, string>>;
   /** The sent DICOM series, by input. */
@@ -50,25 +52,32 @@ const keptMs = 7 * 24 * 3_600_000;
 
 // ---- The list ----
 
-/** All stored entries, and those of the current user. */
-let shown: { text: string | null; all: readonly HistoryEntry[]; list: readonly HistoryEntry[] } = {
-  text: null,
-  all: [],
-  list: [],
-};
+/** All stored entries, those of the current user, and of these what is not deleted. */
+interface Lists {
+  text: string | null;
+  all: readonly HistoryEntry[];
+  own: readonly HistoryEntry[];
+  list: readonly HistoryEntry[];
+}
+let shown: Lists = { text: null, all: [], own: [], list: [] };
 let owner: string | undefined;
 
 /** Sets the owner of the list. */
 export function belongTo(who: string): void {
   if (who === owner) return;
   owner = who;
-  shown = { ...shown, list: ownOf(shown.all) };
+  shown = listsOf(shown.text, shown.all);
   for (const listener of listeners) listener();
 }
 
 export const currentOwner = (): string | undefined => owner;
 
 const ownOf = (all: readonly HistoryEntry[]) => all.filter((entry) => entry.owner === owner);
+
+function listsOf(text: string | null, all: readonly HistoryEntry[]): Lists {
+  const own = ownOf(all);
+  return { text, all, own, list: own.filter(({ deleteTime }) => deleteTime === undefined) };
+}
 
 /** If the browser stores nothing, the list lasts as long as the page. */
 let withoutStorage: string | null = null;
@@ -85,13 +94,13 @@ function readText(): string | null {
 function readShown() {
   const text = readText();
   if (text !== shown.text) {
-    const all = parseList(text);
-    shown = { text, all, list: ownOf(all) };
+    shown = listsOf(text, parseList(text));
   }
   return shown;
 }
 
-export const history = (): readonly HistoryEntry[] => readShown().list;
+/** The current user's entries, with those that are deleted and of which the server has not been told. */
+export const history = (): readonly HistoryEntry[] => readShown().own;
 const others = () => readShown().all.filter((entry) => entry.owner !== owner);
 
 function parseList(text: string | null): HistoryEntry[] {
@@ -124,6 +133,11 @@ export function remember(entry: HistoryEntry): void {
   writeList([{ ...entry, owner }, ...history().filter(({ key }) => key !== entry.key)]);
 }
 
+/** Marks jobs as deleted, or as not deleted. */
+export function markDeleted(keys: readonly string[], deleteTime: string | undefined): void {
+  writeList(history().map((entry) => (keys.includes(entry.key) ? { ...entry, deleteTime } : entry)));
+}
+
 export function updateEntry(key: string, change: Partial<HistoryEntry>): void {
   const list = history();
   const old = list.find((entry) => entry.key === key);
@@ -151,16 +165,22 @@ export async function forget(key: string): Promise<void> {
   await deleteSubmission(key);
 }
 
-export function useHistory(): readonly HistoryEntry[] {
-  return useSyncExternalStore((listener) => {
-    listeners.add(listener);
-    window.addEventListener('storage', listener);
-    return () => {
-      listeners.delete(listener);
-      window.removeEventListener('storage', listener);
-    };
-  }, history);
+function onHistory(listener: () => void): () => void {
+  listeners.add(listener);
+  window.addEventListener('storage', listener);
+  return () => {
+    listeners.delete(listener);
+    window.removeEventListener('storage', listener);
+  };
 }
+
+/** The current user's jobs, without deleted ones. */
+export const useHistory = (): readonly HistoryEntry[] =>
+  useSyncExternalStore(onHistory, () => readShown().list);
+
+/** Whether the user deleted this job. */
+export const useIsDeleted = (jobId: string): boolean =>
+  useSyncExternalStore(onHistory, () => entryOf(jobId)?.deleteTime !== undefined);
 
 // ---- The files ----
 

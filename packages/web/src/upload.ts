@@ -211,7 +211,7 @@ export function follow(job: Job): void {
   if (entry) void deleteUploads(entry.key).catch(() => undefined);
 }
 
-/** Deletes a job with everything that belongs to it, on the server and in this browser. */
+/** Deletes a job with everything that belongs to it, on the server and in this browser; see `deletion.ts`. */
 export async function discard(key: string): Promise<void> {
   stop(key);
   const jobId = entryAt(key)?.jobId;

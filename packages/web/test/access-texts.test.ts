@@ -359,12 +359,23 @@ describe.skipIf(browserMissing)('what the page says about access', () => {
       await logIn(page, key);
       await page.locator('.share').waitFor();
       endSessions();
-      await press(page, 'Delete the result now');
+      await press(page, 'Keep longer');
       await page.getByText('Your session has ended. Log in').waitFor();
       await logIn(page, key);
       await page.getByText('You are logged in again').waitFor();
+      await press(page, 'Keep longer');
+      await page.getByText(/^Kept until/).waitFor();
+
+      // A deletion is not asked for again: the page carries it out after the login.
+      endSessions();
       await press(page, 'Delete the result now');
       await page.getByText('No jobs yet').waitFor();
+      await press(page, 'Delete now');
+      await page.getByText('Your session has ended. Log in').waitFor();
+      const client = createClient({ baseUrl: address, apiKey: key });
+      expect((await client.job(job.id)).state).toBe('succeeded');
+      await logIn(page, key);
+      await expect.poll(() => client.job(job.id).catch((error) => error.code)).toBe('NOT_FOUND');
     });
   }, 90_000);
 

@@ -31,7 +31,7 @@ describe.skipIf(browserMissing)('the login of the page', () => {
     const oidc = settingsOf(provider);
     [browser, site] = await Promise.all([
       launchBrowser(withoutDrawing),
-      openSite(pageFolder, { login: true, oidc }),
+      openSite(pageFolder, { login: true, oidc, contact: 'ada@hospital.example' }),
     ]);
   }, 120_000);
   afterAll(async () => {
@@ -93,6 +93,8 @@ describe.skipIf(browserMissing)('the login of the page', () => {
         await page.getByRole('heading', { name: 'Log in' }).waitFor();
         expect(await page.title()).toBe('Log in · TOMAAT');
         expect(await page.getByRole('link', { name: 'My jobs' }).count()).toBe(0);
+        const contact = page.getByText('Contact for access:').getByRole('link');
+        expect(await contact.getAttribute('href')).toBe('mailto:ada@hospital.example');
         // Nothing is asked for before somebody is logged in.
         expect(refused).toEqual([]);
 

@@ -127,7 +127,9 @@ describe.skipIf(findChromium() === undefined)('uploads and jobs in the page', ()
         expect(another).not.toBe(upload);
         await page.getByRole('button', { name: 'Delete it' }).click();
         await page.waitForURL('**/jobs');
-        expect(await headUpload(site, another)).toBe(404);
+        expect(await headUpload(site, another)).toBe(200);
+        await page.getByRole('button', { name: 'Delete now' }).click();
+        await expect.poll(() => headUpload(site, another)).toBe(404);
       }),
     60_000,
   );

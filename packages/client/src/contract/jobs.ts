@@ -175,7 +175,7 @@ export const jobEndpoints = {
     tag: 'jobs',
     summary: 'One output, in the stored format or the one asked for',
     description:
-      'In the stored format it has an ETag, and one range of bytes may be requested, so that an interrupted download can resume (`curl -C -`). A converted output is always sent whole.',
+      'In the stored format it has an ETag, and one range of bytes may be requested, so that an interrupted download can resume (`curl -C -`). A converted output is always sent whole. Instead of `?format=`, the format may end the address, as in `…/outputs/mask.nrrd`.',
     headers: {
       Range:
         'bytes=FIRST-LAST, bytes=FIRST- or bytes=-LENGTH; several ranges are answered with the whole file',

@@ -22,6 +22,11 @@ export const meSchema = z.object({
         .optional(),
     })
     .describe('How one logs in here'),
+  contact: z
+    .string()
+    .max(200)
+    .optional()
+    .describe('Who gives access here, as the operator set it: text, an email address or an https address'),
 });
 export type Me = z.infer<typeof meSchema>;
 

@@ -11,9 +11,9 @@ import { trustEverywhere } from './connect.ts';
 
 /** The access settings that server and registry share. */
 export function accessSettings(config: Config) {
-  const { login, tlsSelfMade, publicUrl, allowHost, allowOrigin, legacyPerMinute } = config;
+  const { login, contact, tlsSelfMade, publicUrl, allowHost, allowOrigin, legacyPerMinute } = config;
   const oidc = oidcSettings(config);
-  return { login, tlsSelfMade, publicUrl, allowHost, allowOrigin, legacyPerMinute, oidc };
+  return { login, contact, tlsSelfMade, publicUrl, allowHost, allowOrigin, legacyPerMinute, oidc };
 }
 
 function oidcSettings(config: Config): OidcSettings | undefined {

@@ -97,12 +97,15 @@ export function registerJobRoutes(app: FastifyInstance, context: ServerContext):
       throw new TomaatError('NOT_READY', `The job is ${job.state}. Ask again when it has succeeded.`);
     }
     if (job.error) throw TomaatError.from(job.error);
-    const output = job.outputs.find((candidate) => candidate.name === request.params.name);
+    // A name contains no dot: what follows it is the format, for programs that recognise a file by its address.
+    const [name, ...ending] = request.params.name.split('.');
+    const output = job.outputs.find((candidate) => candidate.name === name);
     if (!output) {
       const names = job.outputs.map((candidate) => candidate.name).join(', ');
       throw new TomaatError('NOT_FOUND', `The job has no output of that name. Available: ${names}.`);
     }
-    return sendOutput(reply, job, output, requestedFormat(request, output), context);
+    const format = requestedFormat(request, output, ending.length > 0 ? ending.join('.') : undefined);
+    return sendOutput(reply, job, output, format, context);
   });
 }
 

@@ -27,6 +27,8 @@ export interface LoginOptions {
   readonly db: Kysely<SessionSchema & KeySchema>;
   /** Whether callers must authenticate. If not, there is nothing to log in to. */
   readonly required: boolean;
+  /** Who gives access, for those who have none. */
+  readonly contact?: string;
   /** The scope that a key needs for a session; any scope if missing. */
   readonly scope?: KeyScope;
   readonly oidc?: Oidc;
@@ -56,7 +58,7 @@ export async function openOidc(settings: OidcSettings | undefined): Promise<Oidc
 const keySchema = z.strictObject({ key: z.string().max(200) });
 
 export function createLogin(options: LoginOptions): Login {
-  const { db, required, scope, oidc, address = openPublicAddress(), now = Date.now } = options;
+  const { db, required, contact, scope, oidc, address = openPublicAddress(), now = Date.now } = options;
   const sessions = createSessions({ db, basis: oidc?.basis, now });
 
   /** Whether the browser speaks TLS, to this server or to a proxy in front of it. */
@@ -272,6 +274,7 @@ export function createLogin(options: LoginOptions): Login {
             oidc:
               required && oidc ? { host: oidc.host, address: address.pathOf('/auth/oidc/login') } : undefined,
           },
+          contact: required ? contact : undefined,
         };
       });
       app.post('/auth/session', route, async (request, reply) => {

@@ -218,9 +218,9 @@ export function requireFormat(
 }
 
 /** The format that a request asks for: `?format=`, else `Accept`, else the stored one. */
-export function requestedFormat(request: FastifyRequest, output: OutputFile): OutputFormat {
+export function requestedFormat(request: FastifyRequest, output: OutputFile, ending?: string): OutputFormat {
   const possible = formatsOfStored(output);
-  const format = queryWord(request, 'format');
+  const format = queryWord(request, 'format') ?? ending;
   if (format !== undefined) return requireFormat(format, output, possible);
   const accepted = acceptedTypes(request.headers.accept ?? '*/*');
   const qualityOf = (candidate: OutputFormat): number => {

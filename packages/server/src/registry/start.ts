@@ -54,6 +54,8 @@ export interface RegistryAppOptions {
   hosts?: HostOptions;
   /** Whether callers need a key. */
   login?: boolean;
+  /** Who gives access, as the login page shows it. */
+  contact?: string;
   /** The issuer for logins, in addition to keys. */
   oidc?: OidcSettings;
   /** The address at which others reach the registry, such as that of a proxy in front of it. */
@@ -94,6 +96,7 @@ export async function createRegistryApp(options: RegistryAppOptions): Promise<Re
     const login = createLogin({
       db: entries.db,
       required: options.login ?? false,
+      contact: options.contact,
       scope: 'predict',
       oidc: withPseudonyms(await openOidc(options.oidc), pseudonyms),
       address,

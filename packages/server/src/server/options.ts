@@ -24,6 +24,8 @@ export interface ServerOptions
   otherUrls?: readonly string[];
   /** Whether a caller needs a key or a session. Required beyond this machine. */
   login?: boolean;
+  /** Who gives access, as the login page shows it. */
+  contact?: string;
   /** Whether to use the self-signed certificate beyond this machine. */
   tlsSelfMade?: boolean;
   /** The issuer for logins, in addition to keys. */

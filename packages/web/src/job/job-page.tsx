@@ -8,8 +8,8 @@ import { stemOf } from '../format.ts';
 import { useMe } from '../login.tsx';
 import { useLogins } from '../logins.ts';
 import { client, impatientClient, useService } from '../site.ts';
-import { entryOf, findSubmission, forget, type Submission } from '../store.ts';
-import { type Fault, faultOf, Loading, Problem, titleOf, useTitle } from '../ui.tsx';
+import { entryOf, findSubmission, forget, type Submission, useIsDeleted } from '../store.ts';
+import { Empty, type Fault, faultOf, Loading, Problem, titleOf, useTitle } from '../ui.tsx';
 import { follow, tryAgain, uploadLife } from '../upload.ts';
 import { Progress } from './progress.tsx';
 import { Discard, UploadView } from './upload-view.tsx';
@@ -33,7 +33,16 @@ function JobView({ id }: { id: string }) {
   const fileName = submission?.fileName ?? entryOf(id)?.fileName;
   const sent = seriesOfResult(service.data, submission, entryOf(id)?.series);
   useTitle(job ? `${titleOfState(job)} – ${fileName ?? name}` : 'Job');
+  const isDeleted = useIsDeleted(id);
 
+  if (isDeleted)
+    return (
+      <Empty title="This job was deleted">
+        <p>
+          <Link href="/jobs">My jobs</Link>
+        </p>
+      </Empty>
+    );
   if (error !== undefined) return <JobGone id={id} error={error} />;
   if (!job) return <Loading what="Loading the job …" />;
   return (
@@ -55,7 +64,7 @@ function JobView({ id }: { id: string }) {
           This page keeps trying.
         </p>
       )}
-      {!isSettled(job) && <Progress job={job} />}
+      {!isSettled(job) && <Progress job={job} serviceName={name ?? job.service} />}
       {job.state === 'succeeded' && (
         <Suspense fallback={<Loading what="Loading the viewer …" />}>
           <Result
@@ -91,9 +100,11 @@ function seriesOfResult(
 }
 
 const titleOfState = (job: Job) =>
-  ({ queued: 'Waiting', running: 'Computing', succeeded: 'Done', failed: 'Failed', canceled: 'Cancelled' })[
-    job.state
-  ];
+  job.state === 'running' && job.fraction !== undefined
+    ? `${Math.round(job.fraction * 100)} %`
+    : { queued: 'Waiting', running: 'Computing', succeeded: 'Done', failed: 'Failed', canceled: 'Cancelled' }[
+        job.state
+      ];
 
 /** Follows the job as the server reports it, while it changes. Waits for a server that is down. */
 function useJob(id: string): { job?: Job; error?: unknown; silent: boolean } {

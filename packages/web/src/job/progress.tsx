@@ -7,6 +7,7 @@ import { formatClock, formatSeconds } from '../format.ts';
 import { useMe } from '../login.tsx';
 import { client } from '../site.ts';
 import { faultOf, Problem } from '../ui.tsx';
+import { NotifyButton } from './notify-button.tsx';
 
 /** The worker's stages, in plain words. */
 const stageNames: Record<Stage, string> = {
@@ -18,7 +19,7 @@ const stageNames: Record<Stage, string> = {
 };
 
 /** A waiting or running job: its position in the queue, stage, progress, time. */
-export function Progress({ job }: { job: JobIn<'queued' | 'running'> }) {
+export function Progress({ job, serviceName }: { job: JobIn<'queued' | 'running'>; serviceName: string }) {
   const [canceling, setCanceling] = useState(false);
   const [error, setError] = useState<unknown>();
   const login = loginPhrase(useMe().data);
@@ -83,6 +84,7 @@ export function Progress({ job }: { job: JobIn<'queued' | 'running'> }) {
         >
           {canceling ? 'Cancelling …' : 'Cancel'}
         </button>
+        <NotifyButton jobId={job.id} serviceName={serviceName} />
       </div>
     </section>
   );

@@ -10,23 +10,23 @@ import {
   type Volume,
 } from '@tomaat/core';
 import { useMemo, useState } from 'react';
-import { Link, useLocation } from 'wouter';
-import { whoOpens } from '../access-texts.ts';
 import { basePath } from '../base.ts';
 import type { SentSeries } from '../dicom/originals.ts';
 import { readScan } from '../form/scan.ts';
-import { formatBytes, formatMm, formatSeconds, formatTime, stemOf } from '../format.ts';
-import { useMe } from '../login.tsx';
+import { formatBytes, formatMm, formatSeconds, stemOf } from '../format.ts';
 import { save } from '../save.ts';
 import { client } from '../site.ts';
-import { entryOf, forget, type Submission } from '../store.ts';
-import { CopyButton, faultOf, Loading, Problem } from '../ui.tsx';
+import type { Submission } from '../store.ts';
+import { faultOf, Loading, Problem } from '../ui.tsx';
 import { labelStyles, labelsIn } from '../viewer/labels.ts';
 import { Viewer } from '../viewer/viewer.tsx';
 import { formatsMadeHere, makeDicomResult, OriginalsField, useOriginals } from './dicom-results.tsx';
 import { compareFormats, formatName } from './download-formats.ts';
+import { Keeping } from './keep.tsx';
 import { LabelTable } from './label-table.tsx';
 import { MeasurementTable } from './measurement-table.tsx';
+import { OpenIn } from './open-in.tsx';
+import { Share } from './share.tsx';
 import { useSubmittedScan } from './submitted-scan.ts';
 
 type SucceededJob = JobIn<'succeeded'>;
@@ -79,10 +79,12 @@ export function Result({ job, service, submission, fileName, sent }: ResultProps
 
   return (
     <>
-      <p className="done-line" role="status">
-        Done in {formatSeconds((Date.parse(job.settledTime) - Date.parse(job.startedTime)) / 1000)}. The
-        server deletes the result {untilPhrase(job.expiresTime)}.
-      </p>
+      <div className="done-line">
+        <p role="status">
+          Done in {formatSeconds((Date.parse(job.settledTime) - Date.parse(job.startedTime)) / 1000)}.
+        </p>
+        <Keeping job={job} />
+      </div>
       {error && <Problem fault={faultOf(error)} />}
       {maps.length > 1 && (
         <label className="inline-field">
@@ -137,6 +139,11 @@ export function Result({ job, service, submission, fileName, sent }: ResultProps
           )}
           {points.data && <PointList points={points.data} onGo={(position) => setTarget({ position })} />}
           <Downloads job={job} service={service} fileName={fileName} sent={sent} />
+          <OpenIn
+            {...{ job, service, submission, fileName, labels }}
+            scan={scan.volume}
+            map={maps.find(({ name }) => name === mapName)}
+          />
           <Share job={job} />
         </div>
       </div>
@@ -155,11 +162,6 @@ export function Result({ job, service, submission, fileName, sent }: ResultProps
       </div>
     </>
   );
-}
-
-function untilPhrase(expiresTime: string): string {
-  const seconds = (Date.parse(expiresTime) - Date.now()) / 1000;
-  return seconds <= 60 ? 'in a minute' : `at ${formatTime(expiresTime)}`;
 }
 
 // ---- Fetched data ----
@@ -383,46 +385,5 @@ function FormatLink({ label, address, onDownload, children }: FormatLinkProps) {
     >
       {children}
     </a>
-  );
-}
-
-function Share({ job }: { job: SucceededJob }) {
-  const me = useMe();
-  const [, navigate] = useLocation();
-  const [busy, setBusy] = useState(false);
-  const [error, setError] = useState<unknown>();
-  return (
-    <section className="panel share" aria-labelledby="share-title">
-      <h2 id="share-title">Link</h2>
-      <p className="fine">
-        This address shows the result, without the scan, until it is deleted
-        {job.expiresTime && ` (${formatTime(job.expiresTime)})`}. {whoOpens(me.data)}
-      </p>
-      <div className="actions">
-        <CopyButton text={location.href} label="Copy the link" />
-        <button
-          type="button"
-          className="quiet small"
-          disabled={busy}
-          onClick={() => {
-            setBusy(true);
-            const key = entryOf(job.id)?.key;
-            client
-              .remove(job.id)
-              .then(() => (key ? forget(key) : undefined))
-              .then(() => navigate('/jobs'))
-              .catch(setError)
-              .finally(() => setBusy(false));
-          }}
-        >
-          {busy ? 'Deleting …' : 'Delete the result now'}
-        </button>
-        {job.outputs.some(({ type }) => type === 'LabelVolume') && (
-          <Link href={`/compare?result=${encodeURIComponent(job.id)}`}>Compare</Link>
-        )}
-        <Link href={`/services/${encodeURIComponent(job.service)}`}>Send another scan</Link>
-      </div>
-      {error !== undefined && <Problem fault={faultOf(error)} />}
-    </section>
   );
 }

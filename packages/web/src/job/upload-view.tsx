@@ -4,19 +4,20 @@ import { useEffect, useState } from 'react';
 import { ProgressBar } from 'react-aria-components';
 import { Link, useLocation } from 'wouter';
 import { loginPhrase } from '../access-texts.ts';
+import { deleteJobs } from '../deletion.ts';
 import { formatBytes, formatClock, stemOf } from '../format.ts';
 import { useMe } from '../login.tsx';
 import { useLogins } from '../logins.ts';
 import { entryAt, findSubmission, type Submission } from '../store.ts';
 import { Empty, faultOf, Loading, Problem, useTitle } from '../ui.tsx';
-import { discard, resume, send, stop, uploadLife, useUpload } from '../upload.ts';
+import { resume, send, stop, type UploadState, uploadLife, useUpload } from '../upload.ts';
 
 /** An upload in progress; once the server has it, the job's own page follows. */
 export function UploadView({ uploadKey }: { uploadKey: string }) {
   const state = useUpload(uploadKey);
   const [submission, setSubmission] = useState<Submission>();
   const [, navigate] = useLocation();
-  useTitle('Sending');
+  useTitle(sentTitle(state));
   useEffect(() => {
     const entry = entryAt(uploadKey);
     if (entry?.jobId) return navigate(`/jobs/${encodeURIComponent(entry.jobId)}`, { replace: true });
@@ -120,20 +121,24 @@ export function UploadView({ uploadKey }: { uploadKey: string }) {
   );
 }
 
+const sentTitle = (state: UploadState | undefined): string =>
+  state?.phase === 'sending' && state.totalBytes > 0
+    ? `Sending ${Math.floor((100 * state.sentBytes) / state.totalBytes)} %`
+    : 'Sending';
+
 /** Deletes a request and everything kept for it, here and on the server. */
 export function Discard({ uploadKey }: { uploadKey: string }) {
   const [, navigate] = useLocation();
-  const [error, setError] = useState<unknown>();
   return (
-    <>
-      <button
-        type="button"
-        className="quiet"
-        onClick={() => void discard(uploadKey).then(() => navigate('/jobs'), setError)}
-      >
-        Delete it
-      </button>
-      {error !== undefined && <span role="alert">{faultOf(error).message}</span>}
-    </>
+    <button
+      type="button"
+      className="quiet"
+      onClick={() => {
+        deleteJobs([uploadKey]);
+        navigate('/jobs');
+      }}
+    >
+      Delete it
+    </button>
   );
 }

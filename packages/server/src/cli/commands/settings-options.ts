@@ -54,6 +54,7 @@ export const commonKeys: readonly FlagKey[] = [
   'data',
   'host',
   'login',
+  'contact',
   'tlsCert',
   'tlsKey',
   'tlsSelfMade',
