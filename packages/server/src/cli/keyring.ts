@@ -30,7 +30,7 @@ export async function storedKeys(dataFolder: string): Promise<StoredKey[]> {
       );
     text = await readFile(file, 'utf8');
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
+    if (['ENOENT', 'ENOTDIR'].includes((error as NodeJS.ErrnoException).code ?? '')) return [];
     throw error;
   }
   return parse(text, file);

@@ -23,7 +23,7 @@ const fileOf = (dataFolder: string): string => join(dataFolder, 'jobs.jsonl');
 /** Lines that are kept at least; the file is shortened when it has twice as many. */
 const keptJobs = 1000;
 
-/** Adds a job. A folder that cannot be written is no reason to fail: the job is then not listed. */
+/** Adds a job. A folder that cannot be written, for whatever reason, is no reason to fail: the job is then not listed. */
 export async function noteOwnJob(job: OwnJob, dataFolder: string): Promise<void> {
   const file = fileOf(dataFolder);
   try {
@@ -37,8 +37,7 @@ export async function noteOwnJob(job: OwnJob, dataFolder: string): Promise<void>
       prepare: (part) => giveToOwner(part),
     });
   } catch (error) {
-    const { code = '' } = error as NodeJS.ErrnoException;
-    if (!['EACCES', 'EPERM', 'EROFS', 'ENOSPC', 'EDQUOT', 'ENOTDIR', 'FORBIDDEN'].includes(code)) throw error;
+    if ((error as NodeJS.ErrnoException).code === undefined) throw error;
   }
 }
 
