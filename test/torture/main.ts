@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { crashPoints } from './crash-points.ts';
 import { disk } from './disk.ts';
+import { gatewayKills } from './gateway.ts';
 import type { Finding } from './harness.ts';
 import { killLoop } from './kills.ts';
 import { leftovers } from './leftovers.ts';
@@ -27,6 +28,7 @@ const parts: Record<string, (folder: string) => Promise<Finding[]>> = {
   disk: (folder) => disk(folder),
   partition: (folder) => partition(folder),
   kills: (folder) => killLoop(folder, { kills: scaled(200) }),
+  gateway: (folder) => gatewayKills(folder, { kills: scaled(100) }),
 };
 
 // As the command keeps it: who is started again finds its code compiled.

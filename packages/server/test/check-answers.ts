@@ -2,7 +2,6 @@ import { subscribe } from 'node:diagnostics_channel';
 import { isDeepStrictEqual } from 'node:util';
 import { type Endpoint, endpoints, isOn, type Program, problemSchema } from '@tomaat/client';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
-import { afterEach, expect } from 'vitest';
 import type { z } from 'zod';
 
 /*
@@ -14,7 +13,11 @@ import type { z } from 'zod';
 const faults: string[] = [];
 /** What was wrong since the last time. */
 export const takeFaults = (): string[] => faults.splice(0);
-afterEach(() => expect(takeFaults(), 'answers are not as the contract says').toEqual([]));
+// The torture and the bench use helpers of the tests, outside of a run of tests.
+if (process.env.VITEST) {
+  const { afterEach, expect } = await import('vitest');
+  afterEach(() => expect(takeFaults(), 'answers are not as the contract says').toEqual([]));
+}
 
 subscribe('fastify.initialization', (message) => {
   const { fastify } = message as { fastify: FastifyInstance };
