@@ -51,7 +51,7 @@ describe.skipIf(findChromium() === undefined)('the viewer', () => {
         await page.keyboard.press('End');
         await page.getByText('100 %').waitFor();
         expect(await rebuildsOf(page)).toEqual({ scan: 1, labels: 1 });
-        await page.getByText('Go to', { exact: true }).first().click();
+        await page.getByRole('button', { name: 'Go to the centre of bright' }).click();
         const toggle = page.getByRole('switch', { name: 'Show bright' });
         await toggle.focus();
         await page.keyboard.press('Space');

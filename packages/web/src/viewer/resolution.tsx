@@ -9,8 +9,8 @@ export function Resolution({ detail, onFull }: { detail?: Detail; onFull(): Prom
   const size = factor === 2 ? 'half resolution' : `1/${factor} of the resolution`;
   return (
     <p className="fine resolution">
-      Shown at {size}: each drawn voxel is {factor} × {factor} × {factor} of the scan. Values and labels below
-      the picture are those of the full scan.{' '}
+      Shown at {size}: each drawn voxel is {factor} × {factor} × {factor} of the scan, and smaller labels may
+      not be seen. Values and labels below the picture are those of the full scan.{' '}
       {isSoftware && (
         <button
           type="button"
