@@ -77,11 +77,7 @@ export async function gateway(
 async function openWork(config: GatewayConfig, tools: GatewayTools, logger: Logger): Promise<Gateway> {
   const connect = connectFor(tools.dataFolder);
   const uidKey = await openUidKey(tools.dataFolder);
-  const forget = (row: Parameters<typeof forgetSeries>[0]) =>
-    void forgetSeries(row, config, { connect }).catch((error: unknown) =>
-      logger.warn({ err: error }, 'a job could not be deleted at its service, which does so after a time'),
-    );
-  const work = await startGateway({
+  return startGateway({
     ...tools,
     config,
     matchSeen,
@@ -94,6 +90,7 @@ async function openWork(config: GatewayConfig, tools: GatewayTools, logger: Logg
     destinations: Object.entries(config.destinations).map(([name, destination]) =>
       openDestination(name, destination, connect),
     ),
+    forgetJob: (row) => forgetSeries(row, config, { connect }),
     onFault: (error, what) => logger.error({ err: error }, what),
     witness: {
       matched: ({ rule, source, study, series }) =>
@@ -103,20 +100,10 @@ async function openWork(config: GatewayConfig, tools: GatewayTools, logger: Logg
           study: digestOfUid(study),
           series: digestOfUid(series),
         }),
-      failed(row, { code, message }) {
-        logger.warn({ id: row.id, rule: row.rule, code }, `series ${row.id} failed: ${message}`);
-        forget(row);
-      },
+      failed: ({ id, rule }, { code, message }) =>
+        logger.warn({ id, rule, code }, `series ${id} failed: ${message}`),
     },
   });
-  return {
-    ...work,
-    async drop(id) {
-      const row = await work.drop(id);
-      forget(row);
-      return row;
-    },
-  };
 }
 
 async function printStart(
