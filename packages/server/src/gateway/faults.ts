@@ -30,8 +30,7 @@ export const passing = (message: string, cause?: unknown): TomaatError =>
 const longestMessage = 2000;
 
 /** The message of an error as it is kept: on one line that can be shown anywhere. */
-export const messageOf = ({ message }: TomaatError): string =>
-  escapeUnseen(message).slice(0, longestMessage);
+export const messageOf = ({ message }: TomaatError): string => escapeUnseen(message).slice(0, longestMessage);
 
 /**
  * An error as the runner is to see it: passing, or not; with a message on one line that can be shown and stored. A full

@@ -54,6 +54,13 @@ describe('a series', () => {
     await becomes(test, ['done']);
   });
 
+  it('keeps no text that is longer than those of DICOM', async () => {
+    await using test = await openTestGateway();
+    await arrive(test, 3, { description: 'x'.repeat(100_000) });
+    await arrive(test, 3, { series: '1.2.4', description: ' Lung ' });
+    expect((await all(test)).map(({ description }) => description)).toEqual(['Lung', undefined]);
+  });
+
   it('that is pushed again unchanged changes nothing, by search or hook', async () => {
     await using test = await openTestGateway();
     await arrive(test, 10, { isStable: true });
