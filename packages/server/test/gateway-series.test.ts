@@ -317,6 +317,15 @@ describe('createProcessSeries()', () => {
     };
     const strangers = await runSeries(rowOf(ids), { ...stranger, source: mixed });
     expect(refusalOf(strangers).message).toContain('another study or series');
+    const otherStudy = originals.map((_, i) => slice(i, 4, [[0x0020000d, 'UI', `${root}.99`]]));
+    const ofOtherStudy: Source = {
+      ...stranger.source,
+      async *fetch() {
+        for (const bytes of otherStudy) yield { name: 'x', bytes };
+      },
+    };
+    const others = await runSeries(rowOf(ids), { ...stranger, source: ofOtherStudy });
+    expect(refusalOf(others).message).toContain('another study or series');
     const size = originals.reduce((sum, { length }) => sum + length, 0);
     expect(refusalOf(await run(originals, { maxSeriesBytes: size - 1 }))).toMatchObject({
       code: 'UPLOAD_TOO_LARGE',

@@ -121,6 +121,31 @@ describe('a series', () => {
     expect([...test.stored.values()]).toEqual([1]);
   });
 
+  it('is one of two at a time, if the limit says so', async () => {
+    const ends: (() => void)[] = [];
+    let [now, most] = [0, 0];
+    await using test = await openTestGateway({
+      processSeries: async () => {
+        most = Math.max(most, ++now);
+        await new Promise<void>((resolve) => ends.push(resolve));
+        now--;
+      },
+    });
+    for (const series of ['1.2.1', '1.2.2', '1.2.3', '1.2.4', '1.2.5'])
+      await arrive(test, 3, { series, isStable: true });
+    await expect.poll(() => ends.length, { interval: 5 }).toBe(2);
+    // One place becomes free, while the other is taken.
+    for (let ended = 0; ended < 5; ended++) {
+      await expect.poll(() => ends.length, { interval: 5 }).toBe(Math.min(5, ended + 2));
+      ends[ended]();
+    }
+    await becomes(
+      test,
+      Array.from({ length: 5 }, () => 'done'),
+    );
+    expect(most).toBe(2);
+  });
+
   it('is processed once for each rule, the urgent ones first', async () => {
     const order: string[] = [];
     const base = configOf();
