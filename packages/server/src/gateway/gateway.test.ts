@@ -121,6 +121,16 @@ describe('a series', () => {
     expect([...test.stored.values()]).toEqual([1]);
   });
 
+  it('that turns out to hold the gateway’s own results is forgotten', async () => {
+    await using test = await openTestGateway();
+    await arrive(test, 1, { series: `${one}.9999` });
+    await arrive(test, 10, { isStable: true });
+    await becomes(test, ['done', 'waiting']);
+    test.pass(quietMs);
+    await becomes(test, ['done']);
+    expect([...test.stored.keys()]).toEqual(['liver:1.2.3:10']);
+  });
+
   it('is one of two at a time, if the limit says so', async () => {
     const ends: (() => void)[] = [];
     let [now, most] = [0, 0];
