@@ -68,7 +68,7 @@ const usualFields: Readonly<Record<SearchLevel, readonly DicomKeyword[]>> = {
 
 /**
  * All results of a search. Fuzzy matching of names is off, which is the standard's default.
- * @param toItem reads a result; its UID identifies results that occur on several pages
+ * @param toItem reads a result; its UIDs identify results that occur on several pages
  */
 export async function search<T>(
   connection: DicomWebConnection,
@@ -76,7 +76,7 @@ export async function search<T>(
   query: DicomQuery,
   options: SearchOptions,
   toItem: (dataset: DicomDataset) => T,
-  uidOf: (item: T) => string,
+  keyOf: (item: T) => string,
 ): Promise<T[]> {
   const { path, parameters } = addressOfSearch(level, query);
   const { limit = Number.POSITIVE_INFINITY, offset = 0, includeFields = [], signal } = options;
@@ -96,7 +96,7 @@ export async function search<T>(
     const before = found.size;
     for (const dataset of page.datasets) {
       const item = toItem(dataset);
-      found.set(uidOf(item), item);
+      found.set(keyOf(item), item);
     }
     at += page.datasets.length;
     const isWhole = page.datasets.length !== asked && !page.hasMore;

@@ -86,7 +86,8 @@ export function createDicomWeb(options: DicomWebOptions): DicomWeb {
         query,
         options,
         (dataset) => toSeries(dataset, host, { studyInstanceUid: query.study }),
-        ({ seriesInstanceUid }) => seriesInstanceUid,
+        // A copy in another study is another result.
+        ({ studyInstanceUid, seriesInstanceUid }) => `${studyInstanceUid} ${seriesInstanceUid}`,
       ),
 
     searchInstances: (query = {}, options = {}) =>

@@ -8,6 +8,7 @@ import { word } from '../../core/src/dicom/dataset.ts';
 import { tags } from '../../core/src/dicom/tags.ts';
 import { madeFiles } from '../../core/test/dicom-source.ts';
 import type { SeriesRow } from '../src/gateway/series.ts';
+import { writeApp } from './app-fixture.ts';
 import { bin, deadAddress, endsWithTest, temporaryFolder, tomaat } from './cli-fixture.ts';
 import { startTestServer } from './test-server.ts';
 
@@ -35,7 +36,13 @@ rules:
 `;
 
 beforeAll(async () => {
-  server = await startTestServer(['threshold']);
+  const slow = await writeApp(folder.path, 'slow', {
+    infer: `await sleep(60_000);
+      return { segmentation: { ...volume, voxels: new Uint8Array(volume.voxels.length) } };`,
+    outputs: { segmentation: { type: 'LabelVolume', label: 'None' } },
+    labels: [{ value: 1, name: 'none', color: '#3cb44b' }],
+  });
+  server = await startTestServer(['threshold', slow]);
   for (const name of ['inbox', 'results']) mkdirSync(inFolder(name));
   writeFileSync(file, rules(server.url));
 }, 60_000);
@@ -236,4 +243,26 @@ describe('tomaat gateway', () => {
     const verified = await tomaat(['audit', 'verify', '--data', data]);
     expect(verified.code, verified.stderr).toBe(0);
   }, 60_000);
+
+  it('drop has the service delete the job that computes the series', async () => {
+    const [slowData, slowFile] = [inFolder('slow-data'), inFolder('slow.yaml')];
+    mkdirSync(inFolder('slow-inbox'));
+    writeFileSync(
+      slowFile,
+      rules(server.url)
+        .replace('path: inbox', 'path: slow-inbox')
+        .replace('service: threshold }', 'service: slow }'),
+    );
+    for (const [i, bytes] of (await madeFiles({}, new Int16Array(13 * 7 * 5))).entries())
+      writeFileSync(inFolder('slow-inbox', `${i}.dcm`), bytes);
+    await using _gateway = await startGateway('--config', slowFile, '--data', slowData);
+    const rows = () => list('--data', slowData);
+    await expect.poll(async () => (await rows())[0]?.job, { timeout: 30_000, interval: 300 }).toBeDefined();
+    const blobs = () => readdirSync(join(server.dataFolder, 'blobs/sha256'));
+    expect(blobs()).not.toEqual([]);
+    const [{ id }] = await rows();
+    expect((await tomaat(['gateway', 'drop', id, '--data', slowData])).code).toBe(0);
+    await expect.poll(blobs, { timeout: 15_000 }).toEqual([]);
+    await expect.poll(async () => (await rows())[0].job, { timeout: 15_000, interval: 300 }).toBeUndefined();
+  }, 90_000);
 });

@@ -5,7 +5,12 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { findKey, listKeys } from '../src/access/keys.ts';
 import { verifyAudit } from '../src/audit/verify-audit.ts';
+import { createKnownSeries } from '../src/gateway/known-series.ts';
+import { createSeriesAdmin } from '../src/gateway/series-admin.ts';
+import { createSeriesStore } from '../src/gateway/series-store.ts';
+import type { Database } from '../src/store/database.ts';
 import { openGatewayDatabase } from '../src/store/gateway-database.ts';
+import type { SeriesSchema } from '../src/store/series-schema.ts';
 import { makeKey } from './access-fixture.ts';
 import { createBrowserLike } from './browser-like.ts';
 import { tomaat } from './cli-fixture.ts';
@@ -25,16 +30,20 @@ const json = async (args: readonly string[]) => {
   expect(stderr).toBe('');
   return { code, ...JSON.parse(stdout) };
 };
-/** A row of a table that stands for those of series, which the copy of a database does not know by name. */
-async function withRow(dataFolder: string, act?: 'add'): Promise<number | undefined> {
+/** Adds a row and a hash, as a gateway does; returns how many of both there are. */
+async function withRow(dataFolder: string, act?: 'add'): Promise<number> {
   await using database = await openGatewayDatabase(dataFolder);
-  const { sql } = await import('kysely');
+  const tables = database as unknown as Database<SeriesSchema>;
+  const known = createKnownSeries(new Uint8Array(32), () => 1);
+  const seen = { source: 'pacs', study: '1.2.840.76', series: '1.2.840.77', instances: 3 };
+  const times = { nowMs: Date.now(), quietMs: 1000 };
   if (act) {
-    await sql`CREATE TABLE series_row (uid TEXT) STRICT`.execute(database.db);
-    await sql`INSERT INTO series_row VALUES ('1.2.840.77')`.execute(database.db);
+    await createSeriesStore(tables, known).see(seen, { id: 'liver', urgency: 3 }, times);
+    await known.addOwn(tables.db, 'pacs', '1.2.840.78', times.nowMs);
   }
-  const { rows } = await sql<{ n: number }>`SELECT count(*) AS n FROM series_row`.execute(database.db);
-  return rows[0].n;
+  const rows = await createSeriesAdmin(tables).list({ limit: 10 });
+  const isKnown = await known.isOwn(tables.db, 'pacs', '1.2.840.78', times.nowMs);
+  return rows.length + Number(isKnown);
 }
 
 describe('tomaat backup and restore', () => {
@@ -56,7 +65,7 @@ describe('tomaat backup and restore', () => {
 
     const restored = await json(['restore', copy, '--data', to]);
     expect(restored).toMatchObject({ code: 0, ok: true });
-    expect(await withRow(to)).toBe(1);
+    expect(await withRow(to)).toBe(2);
     const events = (await verifyAudit(join(to, 'gateway'))).events;
     expect(events).toMatchObject({ 'gateway.started': 1, 'series.dropped': 1 });
     await using again = await startTestGateway({ dataFolder: to, login: true });
@@ -84,6 +93,22 @@ describe('tomaat backup and restore', () => {
     expect(await withRow(to)).toBe(0);
     await using database = await openGatewayDatabase(to);
     expect((await listKeys(database.db as never)).map((key) => key.id)).toEqual([id]);
+  });
+
+  it('of a folder without a gateway leave no series of the one that was replaced', async () => {
+    const [from, copy, to] = ['without', 'without-copy', 'with'].map((name) => join(root, name));
+    {
+      await using _server = await startTestServer(['threshold'], { dataFolder: from });
+    }
+    expect((await tomaat(['backup', copy, '--data', from])).code).toBe(0);
+    {
+      await using _gateway = await startTestGateway({ dataFolder: to });
+      await withRow(to, 'add');
+    }
+    const restored = await tomaat(['restore', copy, '--data', to, '--force']);
+    expect(restored.code, restored.stderr).toBe(0);
+    await using _again = await startTestGateway({ dataFolder: to });
+    expect(await withRow(to)).toBe(0);
   });
 });
 

@@ -5,7 +5,7 @@ import { TomaatError } from '@tomaat/core';
 import pino from 'pino';
 import type { GatewayConfig, Rule } from '../src/gateway/config.ts';
 import type { Gateway, GatewaySummary, GatewayTools, PeerHealth } from '../src/gateway/gateway-type.ts';
-import { endedStates, type SeenSeries, type SeriesRow, type SeriesState } from '../src/gateway/series.ts';
+import type { SeenSeries, SeriesRow, SeriesState } from '../src/gateway/series.ts';
 import { type GatewayServerOptions, type RunningGateway, startGatewayServer } from '../src/gateway/start.ts';
 
 /* A gateway whose rows are in memory, behind the real HTTP, database of keys and audit log. */
@@ -160,7 +160,7 @@ export function createMemoryGateway(config: GatewayConfig = testConfig): MemoryG
         const key = `${rule} ${state}`;
         counts.set(key, { rule, state, count: (counts.get(key)?.count ?? 0) + 1 });
       }
-      const open = rows.filter(({ state }) => !(endedStates as readonly string[]).includes(state));
+      const open = rows.filter(({ endedAt }) => endedAt === undefined);
       return {
         counts: [...counts.values()],
         ...gateway.health,

@@ -103,6 +103,11 @@ function passingOf({ error }: Run): TomaatError {
   expect(isPassing(error), `${error.code}: ${error.message}`).toBe(true);
   return error;
 }
+/** The mask of a level, from what the slices were made of. */
+const brighterThan = (level: number) =>
+  Array.from({ length: slices }, (_, s) =>
+    [0, 2, 4, 6, 8, 10].map((i) => Number(((60 * s + 9 * i) & 255) > level)),
+  ).flat();
 const all = ['seg.dcm', 'sr.dcm', 'rtstruct.dcm', 'key.dcm'] as const;
 
 describe('createProcessSeries()', () => {
@@ -127,9 +132,7 @@ describe('createProcessSeries()', () => {
     const lps = [0.6, 0, 1.5, -3, 0, 1.5, 0, 7, -0.45, 0, 2, 11];
     const ras = lps.map((value, i) => (i < 8 ? -value : value));
     for (const [i, value] of ras.entries()) expect(labelMap.affine[i]).toBeCloseTo(value, 6);
-    const expected = Array.from({ length: slices }, (_, s) =>
-      [0, 2, 4, 6, 8, 10].map((i) => Number(((60 * s + 9 * i) & 255) > 120)),
-    ).flat();
+    const expected = brighterThan(120);
     expect(Array.from(labelMap.voxels as Uint8Array)).toEqual(expected);
     expect(new Set(expected).size).toBe(2);
 
@@ -317,6 +320,15 @@ describe('createProcessSeries()', () => {
     };
     const strangers = await runSeries(rowOf(ids), { ...stranger, source: mixed });
     expect(refusalOf(strangers).message).toContain('another study or series');
+    const otherStudy = originals.map((_, i) => slice(i, 4, [[0x0020000d, 'UI', `${root}.99`]]));
+    const ofOtherStudy: Source = {
+      ...stranger.source,
+      async *fetch() {
+        for (const bytes of otherStudy) yield { name: 'x', bytes };
+      },
+    };
+    const others = await runSeries(rowOf(ids), { ...stranger, source: ofOtherStudy });
+    expect(refusalOf(others).message).toContain('another study or series');
     const size = originals.reduce((sum, { length }) => sum + length, 0);
     expect(refusalOf(await run(originals, { maxSeriesBytes: size - 1 }))).toMatchObject({
       code: 'UPLOAD_TOO_LARGE',
@@ -347,6 +359,12 @@ describe('createProcessSeries()', () => {
     );
     const last = await runSeries(rowOf(ids, { attempts: 5 }), { ...gateway, source: listing });
     expect(refusalOf(last).message).toContain('1 are missing');
+    const hiding: Source = {
+      ...gateway.source,
+      instances: async (...asked) => (await gateway.source.instances(...asked)).slice(1),
+    };
+    const surplus = await runSeries(rowOf(ids), { ...gateway, source: hiding });
+    expect(passingOf(surplus).message).toContain('1 are not in its list');
   });
 
   it('fails for what the rule or the app has wrong, and removes the job', async () => {
@@ -437,6 +455,26 @@ describe('createProcessSeries()', () => {
     await client.remove(blocking.id);
     const done = await runSeries({ ...busy.row, attempts: 1 }, { ...gateway, service: full });
     expect(done.error).toBeUndefined();
+  });
+
+  it('stores nothing of a job that computed with other parameters', async () => {
+    const gateway = await gatewayOf(originals, { rule: { parameters: { level: 120 } } });
+    const away: Destination = {
+      name: 'out',
+      store: () => Promise.reject(new TomaatError('UNREACHABLE', 'It is away.')),
+    };
+    const first = await runSeries(rowOf(ids), { ...gateway, destinations: [away] });
+    passingOf(first);
+    expect(first.row.job).toBeDefined();
+    const second = await runSeries(
+      { ...first.row, attempts: 1 },
+      { ...gateway, rule: { parameters: { level: 60 } } },
+    );
+    expect(second.error).toBeUndefined();
+    const [seg, ...others] = (await stored()).values();
+    expect(others).toEqual([]);
+    expect(Array.from(readSegmentationFile(seg).labelMap.voxels as Uint8Array)).toEqual(brighterThan(60));
+    expect(jobsLeft()).toEqual([]);
   });
 
   it('forgets the job of a series that is dropped while it runs', async () => {

@@ -1,6 +1,7 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { expect } from 'vitest';
 import type { GatewayConfig, Rule } from '../src/gateway/config.ts';
 import { type GatewayOptions, startGateway } from '../src/gateway/gateway.ts';
 import type { Destination, ProcessSeries, SeenSeries, Source } from '../src/gateway/series.ts';
@@ -201,3 +202,22 @@ export async function openTestGateway(options: Partial<GatewayOptions> = {}): Pr
     },
   };
 }
+
+export const quietMs = 60_000;
+export const one = '1.2.3';
+
+/** Has the source hold a series with so many instances, and say so. */
+export async function arrive(
+  test: TestGateway,
+  count: number,
+  more: Partial<SeenSeries> = {},
+): Promise<void> {
+  const { source = 'pacs', series = one, study = '1.2' } = more;
+  (source === 'pacs' ? test.pacs : test.second).series.set(series, { study, uids: uidsOf(series, count) });
+  await test.gateway.see({ source, study, series, modality: 'CT', instances: count, ...more });
+}
+
+export const all = (test: TestGateway) => test.gateway.list({ limit: 1000 });
+export const states = async (test: TestGateway) => (await all(test)).map(({ state }) => state);
+export const becomes = (test: TestGateway, expected: string[]) =>
+  expect.poll(() => states(test), { interval: 5 }).toEqual(expected);

@@ -7,6 +7,7 @@ import { numericVoxels } from '@tomaat/core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { inferBright, writeApp } from './app-fixture.ts';
 import { tomaat } from './cli-fixture.ts';
+import { startTestGateway } from './gateway-fixture.ts';
 import { decode } from './run-files.ts';
 import { startTestServer, type TestServer, temporaryFolder } from './test-server.ts';
 
@@ -190,6 +191,16 @@ describe('a data folder of 0.1.0', () => {
     expect(lines.slice(0, 10).join('\n')).toBe((await text('audit.jsonl')).trim());
     expect(JSON.parse(lines[10])).toMatchObject({ seq: 11, event: 'server.started' });
   }, 60_000);
+
+  it('lets a gateway start beside the server, which knows its key', async () => {
+    await using gateway = await startTestGateway({ dataFolder, login: true });
+    const summary = (more: Record<string, string>) =>
+      gateway.app.inject({ url: '/api/gateway/summary', headers: more });
+    // Its scope is not admin.
+    expect((await summary(headers)).statusCode).toBe(403);
+    expect((await summary({ authorization: `${headers.authorization}x` })).statusCode).toBe(401);
+    expect((await gateway.app.inject('/health/ready')).statusCode).toBe(200);
+  });
 
   it('no longer holds the subject of a token in clear', async () => {
     await server.close();

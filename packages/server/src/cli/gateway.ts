@@ -100,9 +100,8 @@ async function openWork(config: GatewayConfig, tools: GatewayTools, logger: Logg
           study: digestOfUid(study),
           series: digestOfUid(series),
         }),
-      failed(row, { code, message }) {
-        logger.warn({ id: row.id, rule: row.rule, code }, `series ${row.id} failed: ${message}`);
-      },
+      failed: ({ id, rule }, { code, message }) =>
+        logger.warn({ id, rule, code }, `series ${id} failed: ${message}`),
     },
   });
 }

@@ -1,5 +1,6 @@
 import type { AuditEvent, AuditFacts } from '../audit/events.ts';
 import type { Rule } from './config.ts';
+import type { VolumeOfRule } from './match-rules.ts';
 
 /* What the steps of a series need from the rooms above, and from the other parts of the gateway. */
 
@@ -20,17 +21,11 @@ export type Connect = (
   },
 ) => Promise<{ readonly fetch: typeof globalThis.fetch }>;
 
-/** What is known of a volume once its files are there. */
-export interface VolumeFacts {
-  readonly slices: number;
-  readonly sliceSpacingMm: number;
-}
-
 export interface SeriesDependencies {
   readonly connect: Connect;
   /** Key of the UIDs and pseudonyms in what is sent (store/uid-key.ts). */
   readonly uidKey: Uint8Array;
   /** Why a rule does not match a volume, as a sentence; undefined if it does (match-rules.ts). */
-  matchVolume(rule: Rule, volume: VolumeFacts): string | undefined;
+  matchVolume(rule: Rule, volume: VolumeOfRule): string | undefined;
   audit(event: AuditEvent, facts: AuditFacts): void | Promise<void>;
 }

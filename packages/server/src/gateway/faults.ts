@@ -29,13 +29,16 @@ export const passing = (message: string, cause?: unknown): TomaatError =>
 /** The longest message that is kept with a series. */
 const longestMessage = 2000;
 
+/** The message of an error as it is kept: on one line that can be shown anywhere. */
+export const messageOf = ({ message }: TomaatError): string => escapeUnseen(message).slice(0, longestMessage);
+
 /**
  * An error as the runner is to see it: passing, or not; with a message on one line that can be shown and stored. A full
  * disk passes, whosever it is.
  */
 export function toFault(error: unknown): unknown {
   if (!(error instanceof TomaatError)) return fromSystem(error);
-  const message = escapeUnseen(error.message).slice(0, longestMessage);
+  const message = messageOf(error);
   if (passingLater.includes(error.code)) return passing(message, error);
   return message === error.message
     ? error

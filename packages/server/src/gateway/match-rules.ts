@@ -86,7 +86,8 @@ const texts = [
   ['callingAet', 'calling AET'],
 ] as const;
 
-const textOf = (text: string | undefined): string | undefined => {
+/** A text of a header as it counts, for rules and in rows; undefined if there is none. */
+export const textOf = (text: string | undefined): string | undefined => {
   const trimmed = text === undefined || text.length > maxText ? '' : text.trim();
   return trimmed === '' ? undefined : trimmed;
 };

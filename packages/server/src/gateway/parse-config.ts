@@ -209,7 +209,7 @@ function addressOf(source: SourceConfig): DestinationConfig {
   return { type: 'dicomweb', url, authorization, caFile };
 }
 
-/** Folders of results in folders that are read, and the other way round. */
+/** Folders of results in folders that are read: each result would be read again. */
 function folderFaults(
   sources: Readonly<Record<string, SourceConfig>>,
   destinations: Readonly<Record<string, DestinationConfig | undefined>>,

@@ -1,14 +1,7 @@
-import { isPassing } from '@tomaat/client';
-import { type ErrorCode, TomaatError } from '@tomaat/core';
+import { TomaatError } from '@tomaat/core';
 import type { GatewayLimits } from './config.ts';
 
-/* Which faults pass, and how long the gateway waits after one. */
-
-/** Besides those of `isPassing()`: of this machine's disk, or one that a service or an archive has. */
-const passingHere: readonly ErrorCode[] = ['DISK_FULL', 'LIMIT_REACHED'];
-
-export const mayPass = (error: unknown): boolean =>
-  isPassing(error) || (error instanceof TomaatError && passingHere.includes(error.code));
+/* How long the gateway waits after a fault that passes (faults.ts). */
 
 /** Part of a pause by which it is longer or shorter at random, so that series that failed together are not all tried together. */
 const jitter = 0.2;

@@ -1,12 +1,13 @@
 import { TomaatError } from '@tomaat/core';
 import type { AuditFacts } from '../audit/events.ts';
+import { digestOfUid } from '../audit/uid-digest.ts';
 import { buildResults, earlierResults } from './build-results.ts';
 import type { GatewayConfig } from './config.ts';
 import type { Connect, SeriesDependencies } from './dependencies.ts';
 import { fewAttempts, mayPass, toFault } from './faults.ts';
 import { type FetchedSeries, fetchSeries } from './fetch-series.ts';
 import { startJob, waitForJob } from './predict-series.ts';
-import { seedOf, sha256Of } from './seed.ts';
+import { seedOf } from './seed.ts';
 import type { ProcessSeries, SeriesContext, SeriesRow } from './series.ts';
 import { type OpenService, openClient, openService } from './service.ts';
 import { openDestinations, storeResults } from './store-results.ts';
@@ -83,7 +84,7 @@ const hasAll = ({ step, seed, results }: SeriesRow, { destinations }: SeriesCont
 /** Its size and spacing are known for certain only now. */
 function checkVolume({ chosen }: FetchedSeries, { rule }: SeriesContext, deps: SeriesDependencies): void {
   const { slices = 1, spacing } = chosen.series;
-  const reason = deps.matchVolume(rule, { slices, sliceSpacingMm: spacing?.[2] ?? 0 });
+  const reason = deps.matchVolume(rule, { slices, sliceSpacingMm: spacing?.[2] });
   if (reason !== undefined) throw new TomaatError('NOT_ACCEPTED', reason);
 }
 
@@ -170,8 +171,8 @@ const factsOf = (
   opened?: Pick<OpenService, 'service'>,
 ): AuditFacts => ({
   rule,
-  study: `sha256:${sha256Of(study)}`,
-  series: `sha256:${sha256Of(series)}`,
+  study: digestOfUid(study),
+  series: digestOfUid(series),
   ...(opened && { service: opened.service.id, version: opened.service.version }),
   ...(job !== undefined && { job }),
 });

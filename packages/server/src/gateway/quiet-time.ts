@@ -1,6 +1,7 @@
 import { TomaatError } from '@tomaat/core';
 import type { GatewayLimits, SourceConfig } from './config.ts';
-import { mayPass, pauseMs, spanOf } from './pauses.ts';
+import { mayPass, messageOf } from './faults.ts';
+import { pauseMs, spanOf } from './pauses.ts';
 import type { Source } from './series.ts';
 import { type Row, unbegun } from './series-rows.ts';
 
@@ -67,9 +68,6 @@ function afterFault(row: Row, error: unknown, limits: GatewayLimits, nowMs: numb
   };
 }
 
-/** The longest message that is kept. */
-const longestMessage = 2000;
-
 /** What is kept of a fault; `isFinal`: it is none that passes, or has not passed for too long. */
 export function reasonFor(
   row: Pick<Row, 'attempts' | 'passing_ms'>,
@@ -85,7 +83,7 @@ export function reasonFor(
       isFinal: true,
     };
   }
-  const message = error.message.slice(0, longestMessage);
+  const message = messageOf(error);
   if (!mayPass(error)) return { code: error.code, message, isFinal: true };
   const spentMs = nowMs - (row.passing_ms ?? nowMs);
   if (spentMs < giveUpMs) return { code: error.code, message, isFinal: false };

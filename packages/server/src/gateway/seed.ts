@@ -59,7 +59,7 @@ const patientAttributesOf = ({ keepIdentity, keepPatientCharacteristics }: Rule)
 export const jobKeyOf = (seed: string, uidKey: Uint8Array): string =>
   createHmac('sha256', uidKey).update(`tomaat gateway job ${seed}`).digest('hex');
 
-/** SHA-256, in hex, of the sorted UIDs, each once. */
+/** SHA-256, in hex, of the sorted SOP Instance UIDs, each once, joined by line feeds. */
 export const digestOfInstances = (uids: Iterable<string>): string =>
   sha256Of([...new Set(uids)].sort().join('\n'));
 

@@ -3,6 +3,7 @@ import type { Insertable, Updateable } from 'kysely';
 import type { Database } from '../store/database.ts';
 import type { SeriesSchema, SeriesTable } from '../store/series-schema.ts';
 import type { KnownSeries } from './known-series.ts';
+import { textOf } from './match-rules.ts';
 import type { SeenSeries, SeriesRow } from './series.ts';
 import * as rows from './series-rows.ts';
 import { isStored, mayBeStored, type Row, toSeriesRow } from './series-rows.ts';
@@ -65,8 +66,8 @@ export function createSeriesStore(database: Database<SeriesSchema>, known: Known
       const open = all.find(({ ended_ms }) => ended_ms === null);
       if (open) return update(trx, open);
       const row = await insert(trx, place, {
-        modality: seen.modality ?? null,
-        description: seen.description ?? null,
+        modality: textOf(seen.modality) ?? null,
+        description: textOf(seen.description) ?? null,
         instances: seen.instances,
         urgency: rule.urgency,
         state: seen.isStable ? 'queued' : 'waiting',

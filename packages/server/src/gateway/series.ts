@@ -1,4 +1,4 @@
-import type { DicomFile } from '@tomaat/client';
+import type { DicomFile, GatewaySeriesState, GatewayStep } from '@tomaat/client';
 import type { SeriesFormat } from '@tomaat/core';
 import type { GatewayConfig, Rule } from './config.ts';
 
@@ -25,11 +25,10 @@ export interface SeenSeries {
 }
 
 /** `waiting` for its quiet time → `queued` → `running` → an end. `queued` again after a passing fault. */
-export type SeriesState = 'waiting' | 'queued' | 'running' | 'done' | 'failed' | 'dropped';
-export const endedStates = ['done', 'failed', 'dropped'] as const satisfies readonly SeriesState[];
+export type SeriesState = GatewaySeriesState;
 
 /** How far it came: each step can be repeated, and leads to the same result. */
-export type Step = 'fetch' | 'predict' | 'store';
+export type Step = GatewayStep;
 
 export interface StoredResult {
   readonly format: SeriesFormat;

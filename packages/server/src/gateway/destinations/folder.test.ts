@@ -79,11 +79,14 @@ describe('a folder as a destination', () => {
     expect(await readdir(join(root, '1.2/1.2.4'))).toEqual(['1.2.3.dcm']);
   });
 
-  it.each(['../../x', '..', '1/2', '', 'a'])('refuses the UID “%s” as a name', async (uid) => {
-    for (const more of [{ uid }, { series: uid }, { study: uid }])
-      expect(await refusalOf(store(object(more)))).toMatchObject({ code: 'BAD_INPUT' });
-    expect(await names()).toEqual([]);
-  });
+  it.each(['../../x', '..', '1..2', '.1', '1/2', '', 'a', `1\n`, '1'.repeat(65)])(
+    'refuses the UID “%s” as a name',
+    async (uid) => {
+      for (const more of [{ uid }, { series: uid }, { study: uid }])
+        expect(await refusalOf(store(object(more)))).toMatchObject({ code: 'BAD_INPUT' });
+      expect(await names()).toEqual([]);
+    },
+  );
 
   it('follows no link out of it', async () => {
     const outside = join(folder, `outside${count}`);

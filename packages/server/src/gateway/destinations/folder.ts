@@ -5,6 +5,7 @@ import { belongingOf, isSameResult, parseDicom, TomaatError } from '@tomaat/core
 import { noHardLinks, syncFolder } from '../../store/disk.ts';
 import { partOf } from '../../store/whole-file.ts';
 import type { Destination } from '../series.ts';
+import { isUid } from '../uids.ts';
 
 /**
  * A folder: STUDY/SERIES/INSTANCE.dcm below it, for those who may read the folder. A file has its name only when it is
@@ -50,7 +51,7 @@ async function storeFile(name: string, root: string, bytes: Uint8Array): Promise
   if (!uids.every(isUid)) {
     throw new TomaatError(
       'BAD_INPUT',
-      'An object has a UID that is none, and cannot be the name of a file. It was not stored.',
+      'An object has an invalid UID, which cannot be the name of a file. It was not stored.',
     );
   }
   const { mode } = await stat(root);
@@ -77,9 +78,6 @@ async function storeFile(name: string, root: string, bytes: Uint8Array): Promise
   }
   await syncFolder(folder);
 }
-
-/** UIDs in digits and points: none of them is `..`. */
-const isUid = (uid: string): boolean => /^[0-9][0-9.]{0,63}$/.test(uid);
 
 /** A link among the folders may lead elsewhere. */
 async function checkInside(name: string, root: string, folder: string): Promise<void> {

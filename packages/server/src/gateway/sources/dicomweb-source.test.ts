@@ -174,6 +174,13 @@ describe('openDicomWebSource()', () => {
     expect(found.map(({ series }) => series).sort()).toEqual(['1.1.1', '1.1.2', '1.2.1', '1.4.1']);
   });
 
+  it('finds a series in each study that has it', async () => {
+    const copy = { ...archive[0], study: '1.9' };
+    await using pacs = await startPacs([archive[0], copy]);
+    const found = await collect((await open(pacs.url)).search(signal));
+    expect(found.map(({ study }) => study).sort()).toEqual(['1.1', '1.9']);
+  });
+
   it('finds 1,000 series in pages, by few requests', async () => {
     const many = Array.from({ length: 1000 }, (_, index) => ({
       study: `2.${index >> 2}`,

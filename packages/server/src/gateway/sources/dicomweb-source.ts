@@ -4,6 +4,7 @@ import { type ErrorCode, TomaatError } from '@tomaat/core';
 import { createGuardedFetch } from '../../trust/guarded-fetch.ts';
 import type { DicomWebAddress } from '../config.ts';
 import type { SeenSeries, Source } from '../series.ts';
+import { isUid } from '../uids.ts';
 
 /*
  * A PACS by DICOMweb (PS3.18: QIDO-RS, WADO-RS), also Orthanc. Servers differ: some do not search series across studies,
@@ -34,9 +35,6 @@ const attributes = [
 const notOffered: readonly ErrorCode[] = ['METHOD_NOT_ALLOWED', 'NOT_FOUND', 'BAD_REQUEST', 'NOT_ACCEPTABLE'];
 const isNotOffered = (error: unknown) => error instanceof TomaatError && notOffered.includes(error.code);
 
-/** A UID as in PS3.5, 9.1; leading zeros occur. */
-const isUid = (text: string): boolean => /^[\d.]{1,64}$/.test(text) && !text.includes('..');
-
 /** @throws TomaatError BAD_REQUEST for an address that is none, or a `caFile` that cannot be read */
 export async function openDicomWebSource(options: DicomWebSourceOptions): Promise<Source> {
   const { name, url, authorization, sinceDays, modalities, maxFileBytes, now = Date.now } = options;
@@ -57,10 +55,12 @@ export async function openDicomWebSource(options: DicomWebSourceOptions): Promis
       for await (const found of matching(modality, studyDate, signal)) {
         const { studyInstanceUid: study, seriesInstanceUid: series, dataset } = found;
         // Of all that a server sends; one unusable result leaves the others usable.
-        if (!isUid(study) || !isUid(series) || seen.has(series)) continue;
+        // Copies of a series may lie in two studies, perhaps of two patients.
+        const key = `${study} ${series}`;
+        if (!isUid(study) || !isUid(series) || seen.has(key)) continue;
         if (isOutside(dicomText(dataset, 'StudyDate'), studyDate)) continue;
         if (modalities && found.modality !== undefined && !modalities.includes(found.modality)) continue;
-        seen.add(series);
+        seen.add(key);
         const one = await toSeen(found, signal);
         if (one) yield one;
       }

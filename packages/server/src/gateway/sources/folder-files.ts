@@ -4,6 +4,7 @@ import { basename, join } from 'node:path';
 import { listSeries, readDicomHeader, TomaatError } from '@tomaat/core';
 import { nodePlatform } from '../../node-platform.ts';
 import { filePieces } from '../../store/file-pieces.ts';
+import { isUid } from '../uids.ts';
 
 /* The files of a folder: which are there, which are complete, and to which series each belongs. */
 
@@ -28,7 +29,6 @@ export interface FileFacts {
 
 const mostFiles = 200_000;
 const mostLevels = 16;
-const isUid = (text: string): boolean => /^[\d.]{1,64}$/.test(text);
 const sopInstanceUid = 0x00080018;
 
 export const stampOf = ({ ino, size, mtimeNs, ctimeNs }: BigIntStats): Stamp => ({
