@@ -12,6 +12,9 @@ import type { Destination } from '../series.ts';
  */
 export const openFolderDestination = (name: string, { path }: { path: string }): Destination => ({
   name,
+  async ask() {
+    await rootOf(name, path);
+  },
   async store(objects, signal) {
     const root = await rootOf(name, path);
     for (const object of objects) {
