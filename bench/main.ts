@@ -19,6 +19,7 @@ const benches: Readonly<Record<string, () => Promise<Bench>>> = {
   intake: async () => intake,
   'read-gzip': async () => (await import('./read-gzip.ts')).run,
   dicom: async () => (await import('./dicom.ts')).run,
+  gateway: async () => (await import('./gateway.ts')).run,
   'resample-argmax': async () => (await import('./resample-argmax.ts')).run,
   'nnunet-steps': async () => (await import('./nnunet-steps.ts')).run,
   'job-overhead': async () => (await import('./job-overhead.ts')).run,

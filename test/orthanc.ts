@@ -14,6 +14,10 @@ export interface Orthanc extends AsyncDisposable {
   readonly dicomWeb: string;
   /** What it wrote to its log so far. */
   log(): string;
+  /** Ends it at once, as a crash does; its folder stays. */
+  kill(): Promise<void>;
+  /** Starts it again on its folder and port, after `kill()`. */
+  restart(): Promise<void>;
 }
 
 /**
@@ -57,31 +61,50 @@ async function startAt(
       ...settings,
     }),
   );
-  const child = spawn(program, [file], { stdio: ['ignore', 'pipe', 'pipe'] });
+  const url = `http://127.0.0.1:${port}`;
   let log = '';
-  for (const stream of [child.stdout, child.stderr])
-    stream.setEncoding('utf8').on('data', (text: string) => {
-      log += text;
-    });
-  const closed = once(child, 'close');
+  let stopProcess = async (_signal: NodeJS.Signals) => {};
+  const start = async () => {
+    const child = spawn(program, [file], { stdio: ['ignore', 'pipe', 'pipe'] });
+    for (const stream of [child.stdout, child.stderr])
+      stream.setEncoding('utf8').on('data', (text: string) => {
+        log += text;
+      });
+    const closed = once(child, 'close');
+    stopProcess = async (signal) => {
+      child.kill(signal);
+      const grace = setTimeout(() => child.kill('SIGKILL'), 15_000);
+      await closed;
+      clearTimeout(grace);
+    };
+    const deadline = performance.now() + 60_000;
+    // Any answer will do: with a login it is 401.
+    while (!(await answers(`${url}/system`))) {
+      if (child.exitCode !== null || performance.now() > deadline) {
+        await stopProcess('SIGTERM');
+        throw new Error(`Orthanc does not answer at ${url}:\n${log}`);
+      }
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+  };
   const stop = async () => {
-    child.kill('SIGTERM');
-    const grace = setTimeout(() => child.kill('SIGKILL'), 15_000);
-    await closed;
-    clearTimeout(grace);
+    await stopProcess('SIGTERM');
     await rm(folder, { recursive: true, force: true });
   };
-  const url = `http://127.0.0.1:${port}`;
-  const deadline = performance.now() + 60_000;
-  // Any answer will do: with a login it is 401.
-  while (!(await answers(`${url}/system`))) {
-    if (child.exitCode !== null || performance.now() > deadline) {
-      await stop();
-      throw new Error(`Orthanc does not answer at ${url}:\n${log}`);
-    }
-    await new Promise((resolve) => setTimeout(resolve, 100));
+  try {
+    await start();
+  } catch (error) {
+    await stop();
+    throw error;
   }
-  return { url, dicomWeb: `${url}/dicom-web`, log: () => log, [Symbol.asyncDispose]: stop };
+  return {
+    url,
+    dicomWeb: `${url}/dicom-web`,
+    log: () => log,
+    kill: () => stopProcess('SIGKILL'),
+    restart: start,
+    [Symbol.asyncDispose]: stop,
+  };
 }
 
 async function answers(address: string): Promise<boolean> {

@@ -1,10 +1,12 @@
 /**
  * `npm run torture [PART…]`: what a server has to bear, at length. Each part prints what was asked for and what was seen;
- * the exit code is 1 if anything fell short. TORTURE_SCALE=0.1 makes it shorter, 2 longer.
+ * the exit code is 1 if anything fell short. TORTURE_SCALE=0.1 makes it shorter, 2 longer; --kills and --seed are for the part
+ * gateway.
  */
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { parseArgs } from 'node:util';
 import { crashPoints } from './crash-points.ts';
 import { disk } from './disk.ts';
 import { gatewayKills } from './gateway.ts';
@@ -19,6 +21,11 @@ import { cutUpload } from './uploads.ts';
 const scale = Number(process.env.TORTURE_SCALE ?? 1);
 const scaled = (n: number) => Math.max(1, Math.round(n * scale));
 
+const { values: flags, positionals: wanted } = parseArgs({
+  options: { kills: { type: 'string' }, seed: { type: 'string', default: '1' } },
+  allowPositionals: true,
+});
+
 const parts: Record<string, (folder: string) => Promise<Finding[]>> = {
   overhead: (folder) => overhead(folder, { jobs: scaled(300) }),
   uploads: (folder) => cutUpload(folder, { bytes: scaled(300) * 1e6, cuts: 20 }),
@@ -27,6 +34,8 @@ const parts: Record<string, (folder: string) => Promise<Finding[]>> = {
   crashPoints: (folder) => crashPoints(folder, { perCall: scaled(40) }),
   disk: (folder) => disk(folder),
   partition: (folder) => partition(folder),
+  gateway: (folder) =>
+    gatewayKills(folder, { kills: Number(flags.kills ?? scaled(100)), seed: Number(flags.seed) }),
   kills: (folder) => killLoop(folder, { kills: scaled(200) }),
   gateway: (folder) => gatewayKills(folder, { kills: scaled(100) }),
 };
@@ -35,7 +44,6 @@ const parts: Record<string, (folder: string) => Promise<Finding[]>> = {
 const codeCache = await mkdtemp(join(tmpdir(), 'tomaat-torture-code-'));
 process.env.NODE_COMPILE_CACHE ??= codeCache;
 
-const wanted = process.argv.slice(2);
 const unknown = wanted.filter((name) => !(name in parts));
 if (unknown.length > 0) {
   console.error(`There is no part ${unknown.join(', ')}. There are: ${Object.keys(parts).join(', ')}.`);

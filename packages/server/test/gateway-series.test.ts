@@ -251,7 +251,10 @@ describe('createProcessSeries()', () => {
     expect(passingOf(first).message).toContain('is not there');
     expect(first.row.results[0].storedAt).toEqual(['out']);
     const second = await runSeries({ ...first.row, attempts: 1 }, gateway);
-    passingOf(second);
+    expect(passingOf(second).message).toContain('is not there');
+    // The originals are not fetched again as long as nobody is there to take the results.
+    expect(second.audit).toEqual([]);
+    expect(second.row).toEqual({ ...first.row, attempts: 1 });
     await mkdir(away);
     const third = await runSeries({ ...second.row, attempts: 2 }, gateway);
     expect(third.error).toBeUndefined();

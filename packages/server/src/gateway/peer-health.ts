@@ -32,11 +32,17 @@ export function createHealthBoard(now: () => number = Date.now): HealthBoard {
 
 /**
  * A refused login or a wrong address concerns all series of a peer, and passes once the operator has corrected it: it must not end each of
- * them.
+ * them. What a destination says of single objects has no HTTP status, and stays as it is.
  */
-function concerningAll(error: unknown): unknown {
-  const codes: readonly ErrorCode[] = ['UNAUTHORIZED', 'FORBIDDEN', 'METHOD_NOT_ALLOWED', 'NOT_ACCEPTABLE'];
-  return error instanceof TomaatError && codes.includes(error.code)
+function concerningAll(error: unknown, more: readonly ErrorCode[] = []): unknown {
+  const codes: readonly ErrorCode[] = [
+    ...more,
+    'UNAUTHORIZED',
+    'FORBIDDEN',
+    'METHOD_NOT_ALLOWED',
+    'NOT_ACCEPTABLE',
+  ];
+  return error instanceof TomaatError && codes.includes(error.code) && error.detail?.httpStatus !== undefined
     ? new TomaatError('UPSTREAM', error.message, { cause: error, detail: error.detail })
     : error;
 }
@@ -78,16 +84,22 @@ export function watchedSource(source: Source, board: HealthBoard): Source {
 /** The same destination; what it answers is noted. */
 export function watchedDestination(destination: Destination, board: HealthBoard): Destination {
   const { name } = destination;
+  const noted = async (work: () => Promise<void> | undefined, signal: AbortSignal): Promise<void> => {
+    try {
+      await work();
+    } catch (error) {
+      if (!signal.aborted) board.fault(name, error);
+      // Nothing is looked for there: the address is wrong.
+      throw concerningAll(error, ['NOT_FOUND']);
+    }
+  };
   return {
     name,
     async store(objects, signal) {
-      try {
-        await destination.store(objects, signal);
-        board.ok(name);
-      } catch (error) {
-        if (!signal.aborted) board.fault(name, error);
-        throw concerningAll(error);
-      }
+      await noted(() => destination.store(objects, signal), signal);
+      board.ok(name);
     },
+    // That it answers does not say that it stores.
+    ask: (signal) => noted(() => destination.ask?.(signal), signal),
   };
 }

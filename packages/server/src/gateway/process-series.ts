@@ -10,7 +10,7 @@ import { startJob, waitForJob } from './predict-series.ts';
 import { seedOf } from './seed.ts';
 import type { ProcessSeries, SeriesContext, SeriesRow } from './series.ts';
 import { type OpenService, openClient, openService } from './service.ts';
-import { openDestinations, storeResults } from './store-results.ts';
+import { askDestinations, openDestinations, storeResults } from './store-results.ts';
 
 /*
  * One series for one rule, from the source to the destinations. Each step can be repeated: a restart finds the same job by
@@ -47,6 +47,7 @@ interface State {
 async function processSeries(state: State, context: SeriesContext, deps: SeriesDependencies): Promise<void> {
   const { rule, config, signal } = context;
   if (hasAll(state.row, context)) return finish(state, context, deps);
+  if (state.row.step === 'store') await askDestinations(state.row, context);
   // Asked first: without it the originals need not be fetched.
   const opened = await openService(rule, config.services[rule.service], deps.connect, signal);
   // A job that was started before is waited for without them, too.

@@ -106,6 +106,8 @@ export interface Destination {
   readonly name: string;
   /** Stores all; storing the same again changes nothing. @throws TomaatError if one is not stored for certain */
   store(objects: readonly DicomFile[], signal: AbortSignal): Promise<void>;
+  /** Asks whether it is there; nothing is stored. @throws TomaatError that passes while it is away */
+  ask?(signal: AbortSignal): Promise<void>;
 }
 
 /** What the steps of one series work with. */

@@ -18,6 +18,30 @@ export const openDestinations = (
   );
 
 /**
+ * Asks the destinations that do not have all results of a row whether they are there: while none of them is, the originals
+ * need not be fetched again.
+ *
+ * @throws the fault of the first, if all are away
+ */
+export async function askDestinations(
+  { results }: Pick<SeriesRow, 'results'>,
+  { destinations, signal }: Pick<SeriesContext, 'destinations' | 'signal'>,
+): Promise<void> {
+  const faults: unknown[] = [];
+  for (const destination of openDestinations(results, destinations)) {
+    try {
+      await destination.ask?.(signal);
+      return;
+    } catch (error) {
+      signal.throwIfAborted();
+      if (!mayPass(error)) throw error;
+      faults.push(error);
+    }
+  }
+  if (faults.length > 0) throw faults[0];
+}
+
+/**
  * Stores results at the destinations that do not have them yet, each confirmed one committed before the next is tried.
  * One that fails does not keep the others from theirs.
  *

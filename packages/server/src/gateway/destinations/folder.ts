@@ -13,6 +13,9 @@ import { isUid } from '../uids.ts';
  */
 export const openFolderDestination = (name: string, { path }: { path: string }): Destination => ({
   name,
+  async ask() {
+    await rootOf(name, path);
+  },
   async store(objects, signal) {
     const root = await rootOf(name, path);
     for (const object of objects) {
