@@ -37,8 +37,8 @@ export async function noteOwnJob(job: OwnJob, dataFolder: string): Promise<void>
       prepare: (part) => giveToOwner(part),
     });
   } catch (error) {
-    const { code = '' } = error as NodeJS.ErrnoException;
-    if (!['EACCES', 'EPERM', 'EROFS', 'ENOSPC', 'EDQUOT', 'ENOTDIR', 'FORBIDDEN'].includes(code)) throw error;
+    const { syscall, code } = error as NodeJS.ErrnoException;
+    if (syscall === undefined && code !== 'FORBIDDEN') throw error;
   }
 }
 

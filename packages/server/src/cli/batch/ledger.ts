@@ -1,8 +1,9 @@
 import { createHash, randomUUID } from 'node:crypto';
-import { mkdir, open, readFile } from 'node:fs/promises';
+import { mkdir, open, readFile, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import type { LabelMeasurement } from '@tomaat/core';
+import { type LabelMeasurement, TomaatError } from '@tomaat/core';
 import { z } from 'zod';
+import { lockFile } from '../../store/database.ts';
 import type { ResultFile } from '../result-files.ts';
 
 /** Name of the record in the folder of the results. */
@@ -53,9 +54,42 @@ export interface Ledger {
 
 /**
  * The record of a batch: JSON lines that are only appended. A line that a kill cut off is ignored, and the next one begins on a new line.
+ *
+ * @throws TomaatError CONFLICT while another process has it open
  */
 export async function openLedger(file: string): Promise<Ledger> {
   await mkdir(dirname(file), { recursive: true });
+  const lockedFile = file.replace(/\.jsonl$/, '.lock');
+  const lock = lockOf(lockedFile);
+  try {
+    return await readLedger(file, async () => {
+      if (!lock) return;
+      await rm(lockedFile, { force: true });
+      lock[Symbol.dispose]();
+    });
+  } catch (error) {
+    lock?.[Symbol.dispose]();
+    throw error;
+  }
+}
+
+/** Undefined on a file system without locks. */
+function lockOf(file: string): Disposable | undefined {
+  let lock: Disposable | undefined;
+  try {
+    lock = lockFile(file);
+  } catch (error) {
+    if (error instanceof TomaatError && error.code === 'INTERNAL') return undefined;
+    throw error;
+  }
+  if (lock) return lock;
+  throw new TomaatError(
+    'CONFLICT',
+    `Another batch is writing to ${dirname(file)}. Wait for its end, or choose another folder with -o.`,
+  );
+}
+
+async function readLedger(file: string, unlock: () => Promise<void>): Promise<Ledger> {
   const text = await readFile(file, 'utf8').catch((error: NodeJS.ErrnoException) => {
     if (error.code !== 'ENOENT') throw error;
     return '';
@@ -76,14 +110,20 @@ export async function openLedger(file: string): Promise<Ledger> {
   }
   const handle = await open(file, 'a', 0o600);
   let written = Promise.resolve();
+  let isCutOff = text !== '' && !text.endsWith('\n');
   const append = (line: object) => {
-    written = written.then(async () => {
-      await handle.appendFile(`${JSON.stringify(line)}\n`);
-      await handle.datasync();
-    });
+    // A line that could not be written, as on a full disk, leaves the next ones their chance.
+    written = written
+      .catch(() => undefined)
+      .then(async () => {
+        const start = isCutOff ? '\n' : '';
+        isCutOff = true;
+        await handle.appendFile(`${start}${JSON.stringify(line)}\n`);
+        isCutOff = false;
+        await handle.datasync();
+      });
     return written;
   };
-  if (text !== '' && !text.endsWith('\n')) await handle.appendFile('\n');
   if (run === undefined) {
     run = randomUUID();
     await append({ run });
@@ -101,6 +141,7 @@ export async function openLedger(file: string): Promise<Ledger> {
     [Symbol.asyncDispose]: async () => {
       await written.catch(() => undefined);
       await handle.close();
+      await unlock();
     },
   };
 }

@@ -4,6 +4,7 @@ import { TomaatError } from '@tomaat/core';
 import { writeWhole } from '../../store/whole-file.ts';
 import { formatSeconds, type Progress, plain } from '../console.ts';
 import type { PredictFlags } from '../outcome.ts';
+import type { BatchScan } from './plan-batch.ts';
 import { type BatchRow, batchCsv } from './table.ts';
 
 /** Refuses a table or page that would overwrite another file: with --skip-existing they are those of the same batch. */
@@ -22,6 +23,7 @@ export async function checkSummaries(flags: PredictFlags): Promise<void> {
 export async function writeSummaries(
   service: Service,
   rows: readonly BatchRow[],
+  scans: readonly BatchScan[],
   flags: PredictFlags,
   progress: Progress,
 ): Promise<void> {
@@ -31,7 +33,7 @@ export async function writeSummaries(
   const pictures = new Map<BatchRow, string>();
   for (const [i, row] of rows.entries()) {
     progress.show('report', `Drawing scan ${i + 1} of ${rows.length} for ${flags.report}`);
-    const picture = await pictureOf(row, service.labels);
+    const picture = await pictureOf(row, scans[i].volume, service.labels, flags.frame);
     if (picture !== undefined) pictures.set(row, picture);
   }
   progress.clear();
