@@ -262,7 +262,7 @@ it('the command line reads and refuses the same', async () => {
     expect(Array.from(volume.voxels as Uint8Array), one.name).toEqual(bright(expected));
   }
   expect(refused.code).toBe(2);
-  expect(refused.stdout).toContain(`0 of ${wrong.length} volumes done`);
+  expect(refused.stderr).toContain(`${wrong.length} scans: ${wrong.length} failed`);
 });
 
 const data = dataFolder();

@@ -55,9 +55,16 @@ export interface Ledger {
 /**
  * The record of a batch: JSON lines that are only appended. A line that a kill cut off is ignored, and the next one begins on a new line.
  *
+ * @param file in memory alone if missing
  * @throws TomaatError CONFLICT while another process has it open
  */
-export async function openLedger(file: string): Promise<Ledger> {
+export async function openLedger(file: string | undefined): Promise<Ledger> {
+  if (file === undefined)
+    return createLedger(
+      '',
+      async () => undefined,
+      async () => undefined,
+    );
   await mkdir(dirname(file), { recursive: true });
   const lockedFile = file.replace(/\.jsonl$/, '.lock');
   const lock = lockOf(lockedFile);
@@ -94,6 +101,26 @@ async function readLedger(file: string, unlock: () => Promise<void>): Promise<Le
     if (error.code !== 'ENOENT') throw error;
     return '';
   });
+  const handle = await open(file, 'a', 0o600);
+  let isCutOff = text !== '' && !text.endsWith('\n');
+  const append = async (line: string) => {
+    const start = isCutOff ? '\n' : '';
+    isCutOff = true;
+    await handle.appendFile(`${start}${line}\n`);
+    isCutOff = false;
+    await handle.datasync();
+  };
+  return createLedger(text, append, async () => {
+    await handle.close();
+    await unlock();
+  });
+}
+
+async function createLedger(
+  text: string,
+  append: (line: string) => Promise<void>,
+  close: () => Promise<void>,
+): Promise<Ledger> {
   const last = new Map<string, LedgerLine>();
   const ends = new Map<string, number>();
   let run: string | undefined;
@@ -108,25 +135,15 @@ async function readLedger(file: string, unlock: () => Promise<void>): Promise<Le
     else if (typeof (data as { run?: unknown } | undefined)?.run === 'string')
       run ??= (data as { run: string }).run;
   }
-  const handle = await open(file, 'a', 0o600);
   let written = Promise.resolve();
-  let isCutOff = text !== '' && !text.endsWith('\n');
-  const append = (line: object) => {
+  const add = (line: object) => {
     // A line that could not be written, as on a full disk, leaves the next ones their chance.
-    written = written
-      .catch(() => undefined)
-      .then(async () => {
-        const start = isCutOff ? '\n' : '';
-        isCutOff = true;
-        await handle.appendFile(`${start}${JSON.stringify(line)}\n`);
-        isCutOff = false;
-        await handle.datasync();
-      });
+    written = written.catch(() => undefined).then(() => append(JSON.stringify(line)));
     return written;
   };
   if (run === undefined) {
     run = randomUUID();
-    await append({ run });
+    await add({ run });
   }
   return {
     last: (id) => last.get(id),
@@ -136,12 +153,11 @@ async function readLedger(file: string, unlock: () => Promise<void>): Promise<Le
         .digest('hex'),
     add(line) {
       note(line);
-      return append(line);
+      return add(line);
     },
     [Symbol.asyncDispose]: async () => {
       await written.catch(() => undefined);
-      await handle.close();
-      await unlock();
+      await close();
     },
   };
 }

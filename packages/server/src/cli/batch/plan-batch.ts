@@ -31,14 +31,15 @@ const mostLevels = 16;
 const notRaw = ['derivatives', 'sourcedata', 'code', 'stimuli'];
 
 /**
- * The scans that files, folders and patterns name, with the folders below each given one mirrored in `out`.
+ * The scans that files, folders and patterns name, with the folders below each given one mirrored in `out`; without it, results go
+ * beside their scans.
  *
  * @param bids names of BIDS derivatives instead of `<scan>_<output>`
  * @throws TomaatError BAD_INPUT if nothing is found, or if two scans would write one result; it names both
  */
 export async function planBatch(
   given: readonly string[],
-  out: string,
+  out: string | undefined,
   {
     elements,
     outputs,
@@ -60,9 +61,10 @@ export async function planBatch(
     const below = relative(root, folder);
     const inside = below.startsWith('..') ? '' : below;
     const stem = stemOf(volume.resultPath);
+    const target = out === undefined ? dirname(volume.resultPath) : join(out, inside);
     const results: ResultPlan = bids
-      ? bidsTarget(volume.path, join(out, inside), outputs, bids)
-      : { folder: join(out, inside), outputs };
+      ? bidsTarget(volume.path, target, outputs, bids)
+      : { folder: target, outputs };
     const id = join(inside, bids ? stemOf(results.file!) : stem)
       .split(sep)
       .join('/');
@@ -94,7 +96,7 @@ export async function planBatch(
     else for (const volume of found.volumes) add(volume, root, folder);
   };
   const visit = async (folder: string, root: string, level: number): Promise<void> => {
-    if (resolve(folder) === resolve(out) && level > 0) return;
+    if (out !== undefined && resolve(folder) === resolve(out) && level > 0) return;
     if (level > mostLevels)
       throw new TomaatError(
         'BAD_INPUT',

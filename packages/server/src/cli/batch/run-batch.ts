@@ -6,7 +6,15 @@ import { describeError, measureLabels, readVolume, sourceFromBytes, TomaatError 
 import { nodePlatform } from '../../node-platform.ts';
 import { machineId } from '../../trust/machine-id.ts';
 import { readVolumeFiles } from '../../worker/read-volume-files.ts';
-import { exitCodeOf, formatSeconds, type Progress, plain, reportsOf, systemFault } from '../console.ts';
+import {
+  exitCodeOf,
+  formatSeconds,
+  type Progress,
+  plain,
+  plainLines,
+  reportsOf,
+  systemFault,
+} from '../console.ts';
 import { checkSeriesFormats } from '../dicom-result.ts';
 import { checkIdentityFlags, hopeless, wantedOf } from '../identity-flags.ts';
 import { volumePaths } from '../input-files.ts';
@@ -56,15 +64,7 @@ export async function predictBatch(
   };
   if (flags.receipt !== undefined)
     throw new TomaatError('BAD_INPUT', '--receipt is for one volume. Give one file with --volume.');
-  if (flags.out === undefined)
-    throw new TomaatError('BAD_INPUT', 'The results of many scans need a folder of their own. Give -o DIR.');
-  const { outputs, folder: out = flags.out } = await planResults(
-    service,
-    { ...flags, out: `${flags.out}/` },
-    true,
-  );
-  if ((await stat(out).catch(() => undefined))?.isFile())
-    throw new TomaatError('BAD_INPUT', `-o ${out} is a file, but there are several results. Give a folder.`);
+  const { outputs, folder: out } = await planResults(service, flags, true);
   await checkSummaries(flags);
   const others = await planOthers(service, { ...flags, volume: given[0], series: undefined }, reports);
   const isBids = flags.bids ?? (given.length === 1 && (await isDataset(given[0])));
@@ -81,8 +81,8 @@ export async function predictBatch(
     machine: await machineId(),
     wanted: wantedOf(flags),
   });
-  await using ledger = await openLedger(join(out, ledgerName));
-  if (bids) await writeBidsDataset(out, scans[0].root, service, bids, client.baseUrl);
+  await using ledger = await openLedger(out && join(out, ledgerName));
+  if (bids && out !== undefined) await writeBidsDataset(out, scans[0].root, service, bids, client.baseUrl);
   const batch: Batch = {
     plan: { service, client, flags: { ...flags, volume: given[0] }, inputs, identity },
     ledger,
@@ -121,6 +121,7 @@ async function refuseExisting(scans: readonly BatchScan[], flags: PredictFlags):
       await checkTargets(results, volume.resultPath, options);
     } catch (cause) {
       if (!(cause instanceof TomaatError)) throw cause;
+      if (flags.out === undefined) throw cause;
       const message = `${cause.message} To go on where an earlier batch stopped, use --skip-existing.`;
       throw new TomaatError(cause.code, message, { cause });
     }
@@ -224,11 +225,11 @@ const blankRow = ({ id, volume }: BatchScan, { plan }: Batch): Omit<BatchRow, 's
 });
 
 function faultOf(error: unknown): BatchRow['error'] {
-  if (error instanceof TomaatError) return { code: error.code, message: plain(error.message) };
+  if (error instanceof TomaatError) return { code: error.code, message: plainLines(error.message) };
   const system = error as NodeJS.ErrnoException;
   const message =
     typeof system?.code === 'string' && system.path ? systemFault(system) : String(system?.message);
-  return { code: 'BAD_INPUT', message: plain(message) };
+  return { code: 'BAD_INPUT', message: plainLines(message) };
 }
 
 /** One scan to its end: what the record has is kept, what fails by the moment is tried again. */

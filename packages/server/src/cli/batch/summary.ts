@@ -4,6 +4,7 @@ import { TomaatError } from '@tomaat/core';
 import { writeWhole } from '../../store/whole-file.ts';
 import { formatSeconds, type Progress, plain } from '../console.ts';
 import type { PredictFlags } from '../outcome.ts';
+import { writeFault } from '../result-files.ts';
 import type { BatchScan } from './plan-batch.ts';
 import { type BatchRow, batchCsv } from './table.ts';
 
@@ -27,7 +28,7 @@ export async function writeSummaries(
   flags: PredictFlags,
   progress: Progress,
 ): Promise<void> {
-  if (flags.csv !== undefined) await writeWhole(flags.csv, batchCsv(rows), { mode: 0o644 });
+  if (flags.csv !== undefined) await write(flags.csv, batchCsv(rows));
   if (flags.report === undefined) return;
   const { pictureOf, reportHtml } = await import('./report.ts');
   const pictures = new Map<BatchRow, string>();
@@ -38,7 +39,15 @@ export async function writeSummaries(
   }
   progress.clear();
   const title = `${service.name} ${service.version}`;
-  await writeWhole(flags.report, reportHtml(title, rows, pictures), { mode: 0o644 });
+  await write(flags.report, reportHtml(title, rows, pictures));
+}
+
+async function write(file: string, text: string): Promise<void> {
+  try {
+    await writeWhole(file, text, { mode: 0o644 });
+  } catch (error) {
+    throw writeFault(error, file);
+  }
 }
 
 /** The line of a scan that has ended. */
