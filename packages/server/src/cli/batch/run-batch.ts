@@ -218,6 +218,7 @@ const clockIn = (seconds: number) =>
 const blankRow = ({ id, volume }: BatchScan, { plan }: Batch): Omit<BatchRow, 'state'> => ({
   id,
   path: volume.path,
+  ...(volume.dicom && { series: volume.dicom.chosen.series.uid }),
   service: plan.service.id,
   version: plan.service.version,
   files: [],
